@@ -1,0 +1,57 @@
+# Every target sets up what it needs first: the environment lives in .venv and is built from the hashed lock file.
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+OUT    ?= demo-output
+PYTEST_ARGS ?=
+
+export MPLBACKEND ?= Agg
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help venv demo test lint docs bench lock clean
+
+help:
+	@echo "make demo   set up, fit the growth-curve example by NUTS and REML, write tables and plots to $(OUT)/"
+	@echo "make test   set up and run the tests            (PYTEST_ARGS='-k kernel' to choose)"
+	@echo "make venv   the environment alone, in $(VENV)/"
+	@echo "make lint   ruff, mypy"
+	@echo "make docs   build the documentation into docs/_build/html"
+	@echo "make bench  time the fits against their peers in one run"
+	@echo "make lock   renew requirements/lock.txt (needs uv)"
+
+$(STAMP): requirements/lock.txt pyproject.toml tools/find_python.sh .python-version
+	@python=$$(PYTHON='$(PYTHON)' ./tools/find_python.sh) || exit 1; \
+	echo "Setting up $(VENV) with $$($$python --version); a first time takes a few minutes."; \
+	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1; then \
+		$$python -m venv --clear $(VENV) || exit 1; \
+	fi
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off --require-hashes -r requirements/lock.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+venv: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/hierlmm demo --out $(OUT)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/reml.py
+
+lock:
+	uv pip compile --universal --python-version 3.12 --generate-hashes --no-header --no-annotate \
+		--all-extras --quiet -o requirements/lock.txt pyproject.toml
+
+clean:
+	rm -rf $(VENV) $(OUT) docs/_build docs/gallery docs/generated .pytest_cache .mypy_cache .ruff_cache
