@@ -1,0 +1,1 @@
+"""Priors, the explicit hierarchy in PyMC, and its sampling."""

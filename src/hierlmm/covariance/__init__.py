@@ -1,0 +1,1 @@
+"""Covariance families: of the random effects (D), and later of the residuals."""

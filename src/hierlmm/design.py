@@ -1,0 +1,434 @@
+"""The design of a two-level model: response, matrices, subject index and names, and the same for new data.
+
+``X[:, c] = X1[:, coef_level1[c]] * W[subject_index, c]``: every column of the combined model is a level-1 column times
+a level-2 value. ``Z`` holds the level-1 columns that vary by subject; it is (N, q), never expanded to J*q columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.columns import Column, FactorColumns, Levels, evaluate_factors, evaluate_vector, learn_levels
+from hierlmm.errors import DataError, FormulaError, SpecificationError
+from hierlmm.formula import INTERCEPT, ParsedFormula, Term, term_name, variables_of
+from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
+from hierlmm.hierarchy import Hierarchy, RandomBlock, hierarchy_from_terms
+
+__all__ = ["Design", "NewData", "Prepared", "design_from_formula", "design_from_hierarchy"]
+
+FloatArray = NDArray[np.float64]
+SEE = "docs, page 'Formulas and levels'"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Complete rows of the columns a model needs, and who each row belongs to."""
+
+    frame: pd.DataFrame
+    subject_index: NDArray[np.intp]
+    subjects: pd.Index
+    levels: Levels
+    n_dropped: int
+
+
+@dataclass(frozen=True)
+class NewData:
+    """Design matrices of new rows; ``subject_index`` is -1 for a subject that was not in the fitted data."""
+
+    frame: pd.DataFrame
+    X: FloatArray
+    Z: FloatArray
+    X1: FloatArray
+    offset: FloatArray
+    subject_index: NDArray[np.intp] | None
+
+
+@dataclass(frozen=True)
+class Design:
+    """Arrays and names of a two-level model.
+
+    Attributes
+    ----------
+    y, offset : (N,)
+        Response and offset, in the order of the rows.
+    X : (N, p)
+        Combined fixed-effects design, columns ``coef``.
+    Z : (N, q)
+        Random-effects design, columns ``term``.
+    X1 : (N, k)
+        Level-1 design, columns ``level1``.
+    W : (J, p)
+        Level-2 values: the multiplier of each fixed coefficient in its subject's level-1 coefficient.
+    coef_level1 : (p,), term_level1 : (q,)
+        Which level-1 column each fixed coefficient and each random effect belongs to.
+    blocks : tuple of tuple of int
+        Positions in ``term`` that may correlate.
+    subject_index : (N,)
+        Position of the row's subject in ``subjects``.
+    """
+
+    hierarchy: Hierarchy
+    frame: pd.DataFrame
+    y: FloatArray
+    offset: FloatArray
+    X: FloatArray
+    Z: FloatArray
+    X1: FloatArray
+    W: FloatArray
+    coef: tuple[str, ...]
+    term: tuple[str, ...]
+    level1: tuple[str, ...]
+    coef_level1: NDArray[np.intp]
+    term_level1: NDArray[np.intp]
+    blocks: tuple[tuple[int, ...], ...]
+    covariance: str
+    subject_index: NDArray[np.intp]
+    subjects: pd.Index
+    n_dropped: int
+    levels: Levels
+    factors: FactorColumns
+    fixed_columns: tuple[Column, ...]
+    level1_columns: tuple[tuple[tuple[str, str], ...], ...]
+
+    @property
+    def n_obs(self) -> int:
+        """Number of rows, N."""
+        return len(self.y)
+
+    @property
+    def n_subjects(self) -> int:
+        """Number of subjects, J."""
+        return len(self.subjects)
+
+    @property
+    def rows_per_subject(self) -> NDArray[np.intp]:
+        """Rows of each subject, (J,)."""
+        return np.bincount(self.subject_index, minlength=self.n_subjects)
+
+    @property
+    def intercept(self) -> int | None:
+        """Position of the fixed intercept among ``coef``, or None."""
+        return self.coef.index(INTERCEPT) if INTERCEPT in self.coef else None
+
+    def level2_variables(self) -> list[str]:
+        """Columns of the data that explain level-1 coefficients (constant within every subject)."""
+        level2 = {f for terms in self.hierarchy.level2_terms for term in terms for f in term}
+        found = [v for f in sorted(level2) for v in variables_of(f, list(self.frame.columns))]
+        return list(dict.fromkeys(found))
+
+    def level1_variables(self) -> list[str]:
+        """Columns of the data that vary within subjects, in the order of level 1."""
+        factors = [f for term in self.hierarchy.level1_terms for f in term]
+        found = [v for f in factors for v in variables_of(f, list(self.frame.columns))]
+        return list(dict.fromkeys(found))
+
+    def with_response(self, y: FloatArray) -> Design:
+        """Return the same design with another response (simulation, bootstrap)."""
+        return replace(self, y=np.asarray(y, dtype=np.float64))
+
+    def new(self, data: Any, *, need_subject: bool) -> NewData:
+        """Evaluate the same columns on new rows.
+
+        Parameters
+        ----------
+        data : table
+            New rows; the response is not needed.
+        need_subject : bool
+            Whether the subject column must be there.
+
+        Raises
+        ------
+        DataError
+            If a column is absent, a factor level is new, or a value is missing.
+        """
+        present = column_names(data)
+        needed = _variables([c.term for c in self.fixed_columns], self.hierarchy.offsets, list(self.frame.columns))
+        needed += [v for v in self.level1_variables() if v not in needed]
+        require_columns(needed, present, "new data without the column")
+        subject = self.hierarchy.subject
+        if need_subject:
+            require_columns([subject], present, "new data without the subject column")
+        keep = needed + ([subject] if subject in present and subject not in needed else [])
+        frame, _ = complete_rows(to_pandas(data, keep), "raise")
+        coded = self.levels.apply(frame)
+        values = self.factors.values(coded)
+        n = len(frame)
+        X1 = np.column_stack([_product(values, parts, n) for parts in self.level1_columns])
+        X = np.column_stack([_product(values, c.parts, n) for c in self.fixed_columns]) if self.coef else np.empty((n, 0))
+        offset = sum((evaluate_vector(o, coded, "offset") for o in self.hierarchy.offsets), np.zeros(n))
+        index = self.subjects.get_indexer(frame[subject]) if subject in frame.columns else None
+        return NewData(frame, X, X1[:, self.term_level1], X1, offset, index)
+
+
+def design_from_formula(
+    parsed: ParsedFormula, data: Any, *, covariance: str | None = None, missing: str = "raise"
+) -> Design:
+    """Read the levels of the covariates off the data and build the design of a combined formula."""
+    if not parsed.random:
+        raise FormulaError(
+            f"'{parsed.response} ~ {' + '.join(map(term_name, parsed.fixed))}'",
+            "the formula has no random effects, so nothing varies between subjects",
+            "add them, for example '+ (1 | subject)'; for a model without random effects use "
+            "statsmodels (OLS, GEE) or nlme's gls",
+            SEE,
+        )
+    subject = parsed.random[0].subject
+    blocks = tuple(RandomBlock(r.terms, r.correlated) for r in parsed.random)
+    prepared = _prepare(data, parsed.response, subject, parsed.fixed, blocks, parsed.offsets, missing)
+    columns, factors, values = _evaluate(prepared, parsed.fixed, blocks)
+    hierarchy = hierarchy_from_terms(parsed, _varying(values, prepared), covariance=covariance)
+    return _assemble(hierarchy, prepared, columns, factors, values)
+
+
+def design_from_hierarchy(hierarchy: Hierarchy, data: Any, *, missing: str = "raise") -> Design:
+    """Build the design of a stated hierarchy, after checking that every covariate lives on the level it was put on.
+
+    Raises
+    ------
+    SpecificationError
+        If a level-2 covariate varies within a subject (it is named), or a level-1 covariate varies within none.
+    """
+    prepared = _prepare(
+        data,
+        hierarchy.response,
+        hierarchy.subject,
+        hierarchy.fixed_terms + hierarchy.level1_terms,
+        hierarchy.blocks,
+        hierarchy.offsets,
+        missing,
+    )
+    columns, factors, values = _evaluate(prepared, hierarchy.fixed_terms, hierarchy.blocks)
+    _check_levels(hierarchy, prepared, values)
+    return _assemble(hierarchy, prepared, columns, factors, values)
+
+
+def _prepare(
+    data: Any,
+    response: str,
+    subject: str,
+    terms: tuple[Term, ...],
+    blocks: tuple[RandomBlock, ...],
+    offsets: tuple[str, ...],
+    missing: str,
+) -> Prepared:
+    present = column_names(data)
+    require_columns([subject], present, "subject")
+    if response.strip("`") not in present and response.isidentifier():
+        require_columns([response], present, "response")
+    covariates = _variables([*terms, *(t for b in blocks for t in b.terms)], offsets, present)
+    if INTERCEPT in covariates:
+        raise DataError(
+            f"a column named {INTERCEPT!r} in the formula",
+            "the name is reserved for the constant",
+            "rename the column",
+            SEE,
+        )
+    responses = list(variables_of(response, present))
+    overlap = [v for v in covariates if v in responses]
+    if overlap:
+        raise FormulaError(
+            f"{overlap[0]!r} on both sides of the formula",
+            "a response cannot explain itself",
+            "remove it from the right-hand side; for the previous measurement make a lagged column",
+            SEE,
+        )
+    wanted = list(dict.fromkeys([*responses, subject, *covariates]))
+    frame = to_pandas(data, wanted)
+    if len(frame) == 0:
+        raise DataError("a table without rows", "there is nothing to fit", "check the filters applied to the data")
+    frame, n_dropped = complete_rows(frame, missing)
+    codes, subjects = pd.factorize(frame[subject], sort=True)
+    levels = learn_levels(frame, covariates)
+    return Prepared(levels.apply(frame), codes.astype(np.intp), pd.Index(subjects, name=subject), levels, n_dropped)
+
+
+def _variables(terms: list[Term], offsets: tuple[str, ...], present: list[str]) -> list[str]:
+    expressions = list(dict.fromkeys([f for term in terms for f in term] + list(offsets)))
+    return list(dict.fromkeys(v for e in expressions for v in variables_of(e, present)))
+
+
+def _evaluate(
+    prepared: Prepared, fixed: tuple[Term, ...], blocks: tuple[RandomBlock, ...]
+) -> tuple[list[list[Column]], FactorColumns, dict[tuple[str, str], FloatArray]]:
+    columns, factors, values = evaluate_factors([fixed, *(b.terms for b in blocks)], prepared.frame)
+    for (factor, name), column in values.items():
+        _check_finite(column, name, factor, prepared.frame)
+    return columns, factors, values
+
+
+def _check_finite(column: FloatArray, name: str, source: str, frame: pd.DataFrame) -> None:
+    bad = np.flatnonzero(~np.isfinite(column))
+    if bad.size:
+        raise DataError(
+            f"{name!r} with {bad.size} infinite or undefined values, first in row {quote(frame.index[bad[0]])}",
+            f"{source!r} has no finite value there (division by zero, or the log of zero?)",
+            "correct or drop these rows, or use another transformation",
+        )
+
+
+def _varying(values: dict[tuple[str, str], FloatArray], prepared: Prepared) -> frozenset[str]:
+    """Factors whose value changes within at least one subject."""
+    first = _first_rows(prepared)[prepared.subject_index]
+    return frozenset(factor for (factor, _), column in values.items() if np.any(column != column[first]))
+
+
+def _first_rows(prepared: Prepared) -> NDArray[np.intp]:
+    _, first = np.unique(prepared.subject_index, return_index=True)
+    return first
+
+
+def _check_levels(
+    hierarchy: Hierarchy, prepared: Prepared, values: dict[tuple[str, str], FloatArray]
+) -> None:
+    varying = _varying(values, prepared)
+    for key, terms in zip(hierarchy.level1_terms, hierarchy.level2_terms, strict=True):
+        for factor in [f for term in terms for f in term if f in varying]:
+            first = _first_rows(prepared)[prepared.subject_index]
+            changes = np.any([v != v[first] for (f, _), v in values.items() if f == factor], axis=0)
+            rows = np.flatnonzero(changes)
+            culprit = prepared.subject_index[rows[0]]
+            label = prepared.subjects[culprit]
+            own = np.flatnonzero(prepared.subject_index == culprit)
+            raise SpecificationError(
+                f"{factor!r} at level 2 (to explain {term_name(key)!r})",
+                f"it varies within {hierarchy.subject} {quote(label)} (rows {shorten(prepared.frame.index[own])}), "
+                "and level 2 holds only what is constant within every subject",
+                f"put {factor!r} into the level-1 formula, or use its mean by {hierarchy.subject} at level 2 "
+                f"(data.groupby({hierarchy.subject!r})[...].transform('mean'))",
+                SEE,
+            )
+    for term in hierarchy.level1_terms:
+        constant = [f for f in term if f not in varying and any(f == k for k, _ in values)]
+        if constant:
+            raise SpecificationError(
+                f"{constant[0]!r} at level 1",
+                f"it is constant within every {hierarchy.subject}, so no {hierarchy.subject} has a regression on it",
+                f"move it to level 2, for example level2={{'Intercept': {constant[0]!r}}}",
+                SEE,
+            )
+
+
+def _assemble(
+    hierarchy: Hierarchy,
+    prepared: Prepared,
+    columns: list[list[Column]],
+    factors: FactorColumns,
+    values: dict[tuple[str, str], FloatArray],
+) -> Design:
+    fixed, random = columns[0], columns[1:]
+    varying = _varying(values, prepared)
+    n, first = len(prepared.frame), _first_rows(prepared)
+    split = [_split_parts(c.parts, varying) for c in fixed]
+    random_parts = [c.parts for block in random for c in block]
+    term = [_parts_name(parts) for parts in random_parts]
+    level1_parts = list(dict.fromkeys([part for part, _ in split] + random_parts))
+    order = {t: i for i, t in enumerate(hierarchy.level1_terms)}
+    level1_parts.sort(key=lambda parts: order.get(tuple(f for f, _ in parts), len(order)))
+    _check_coding(hierarchy, level1_parts, [part for part, _ in split], random_parts)
+    position = {parts: i for i, parts in enumerate(level1_parts)}
+    X1 = np.column_stack([_product(values, parts, n) for parts in level1_parts])
+    coef_level1 = np.array([position[part] for part, _ in split], dtype=np.intp)
+    term_level1 = np.array([position[parts] for parts in random_parts], dtype=np.intp)
+    subject_values = {key: column[first] for key, column in values.items()}
+    J = len(first)
+    W = np.column_stack([_product(subject_values, rest, J) for _, rest in split]) if fixed else np.empty((J, 0))
+    X = X1[:, coef_level1] * W[prepared.subject_index]
+    y = evaluate_vector(hierarchy.response, prepared.frame, "response")
+    _check_finite(y, hierarchy.response, hierarchy.response, prepared.frame)
+    offset = sum((evaluate_vector(o, prepared.frame, "offset") for o in hierarchy.offsets), np.zeros(n))
+    _check_finite(offset, "offset", " + ".join(hierarchy.offsets), prepared.frame)
+    blocks, covariance = _covariance_blocks(hierarchy, random)
+    return Design(
+        hierarchy=replace(hierarchy, covariance=covariance, blocks=_canonical_blocks(hierarchy, covariance)),
+        frame=prepared.frame,
+        y=y,
+        offset=offset,
+        X=X,
+        Z=np.ascontiguousarray(X1[:, term_level1]),
+        X1=X1,
+        W=W,
+        coef=tuple(c.name for c in fixed),
+        term=tuple(term),
+        level1=tuple(_parts_name(parts) for parts in level1_parts),
+        coef_level1=coef_level1,
+        term_level1=term_level1,
+        blocks=blocks,
+        covariance=covariance,
+        subject_index=prepared.subject_index,
+        subjects=prepared.subjects,
+        n_dropped=prepared.n_dropped,
+        levels=prepared.levels,
+        factors=factors,
+        fixed_columns=tuple(fixed),
+        level1_columns=tuple(level1_parts),
+    )
+
+
+type Parts = tuple[tuple[str, str], ...]
+
+
+def _split_parts(parts: Parts, varying: frozenset[str]) -> tuple[Parts, Parts]:
+    return tuple(p for p in parts if p[0] in varying), tuple(p for p in parts if p[0] not in varying)
+
+
+def _parts_name(parts: Parts) -> str:
+    return ":".join(name for _, name in parts) if parts else INTERCEPT
+
+
+def _product(values: dict[tuple[str, str], FloatArray], parts: Parts, n: int) -> FloatArray:
+    result = np.ones(n)
+    for part in parts:
+        result = result * values[part]
+    return result
+
+
+def _check_coding(hierarchy: Hierarchy, level1: list[Parts], fixed: list[Parts], random: list[Parts]) -> None:
+    """A factor must be coded alike in the fixed and the random part, or there is no common level-1 regression."""
+    by_term: dict[Term, list[Parts]] = {}
+    for parts in level1:
+        by_term.setdefault(tuple(f for f, _ in parts), []).append(parts)
+    for term, group in by_term.items():
+        in_fixed = [p for p in group if p in fixed]
+        in_random = [p for p in group if p in random]
+        if in_fixed and in_random and set(in_fixed) != set(in_random):
+            raise SpecificationError(
+                f"{term_name(term)!r} coded as {shorten(map(_parts_name, in_fixed))} in the fixed part and as "
+                f"{shorten(map(_parts_name, in_random))} in the random part",
+                "the hierarchy needs one set of level-1 coefficients",
+                f"code both alike: '1 + {term_name(term)}' with '(1 + {term_name(term)} | {hierarchy.subject})', "
+                f"or '0 + {term_name(term)}' with '(0 + {term_name(term)} | {hierarchy.subject})'",
+                SEE,
+            )
+
+
+def _covariance_blocks(
+    hierarchy: Hierarchy, random: list[list[Column]]
+) -> tuple[tuple[tuple[int, ...], ...], str]:
+    """Positions of the correlated blocks, and the simplest name of the structure."""
+    positions: list[tuple[int, ...]] = []
+    start = 0
+    for block, columns in zip(hierarchy.blocks, random, strict=True):
+        members = tuple(range(start, start + len(columns)))
+        start += len(columns)
+        positions += [members] if block.correlated else [(m,) for m in members]
+    if hierarchy.covariance == "identity" and start > 1:
+        return tuple(positions), "identity"
+    if len(positions) == 1:
+        return tuple(positions), "unstructured"
+    if all(len(p) == 1 for p in positions):
+        return tuple(positions), "diagonal"
+    return tuple(positions), "blocks"
+
+
+def _canonical_blocks(hierarchy: Hierarchy, covariance: str) -> tuple[RandomBlock, ...]:
+    """Write equal structures alike: ``(1 | g) + (0 + x | g)`` is ``(1 + x || g)``."""
+    if covariance in ("diagonal", "identity"):
+        return (RandomBlock(tuple(t for b in hierarchy.blocks for t in b.terms), correlated=False),)
+    if covariance == "unstructured":
+        return (RandomBlock(hierarchy.blocks[0].terms, correlated=True),)
+    return hierarchy.blocks

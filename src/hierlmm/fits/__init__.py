@@ -1,0 +1,1 @@
+"""Frozen results and what can be asked of them."""

@@ -1,0 +1,213 @@
+"""What every fit answers, whatever made it.
+
+A subclass supplies point estimates (``beta``, ``sigma``, ``D``, ``b``) and their uncertainty; everything that follows
+from these by arithmetic (fitted values, residuals, the subjects' own regressions, the marginal covariance) is here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.design import Design
+from hierlmm.errors import DataError, SpecificationError
+from hierlmm.frames import quote
+
+__all__ = ["Fit", "choose"]
+
+FloatArray = NDArray[np.float64]
+Level = Literal["subject", "population"]
+
+
+class Fit(ABC):
+    """A fitted two-level model (frozen: nothing on it changes after it was made)."""
+
+    design: Design
+    estimator: str
+    warnings: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def beta(self) -> pd.Series:
+        """Fixed effects, Series by ``coef``."""
+
+    @property
+    @abstractmethod
+    def beta_cov(self) -> pd.DataFrame:
+        """Covariance of the fixed effects, ``coef`` × ``coef``."""
+
+    @property
+    @abstractmethod
+    def sigma(self) -> float:
+        """Residual standard deviation, in units of the response."""
+
+    @property
+    @abstractmethod
+    def D(self) -> pd.DataFrame:
+        """Covariance of the random effects, ``term`` × ``term``."""
+
+    @property
+    @abstractmethod
+    def b(self) -> pd.DataFrame:
+        """Random effects, ``subject`` × ``term``: BLUPs or posterior means."""
+
+    @property
+    @abstractmethod
+    def b_sd(self) -> pd.DataFrame:
+        """Uncertainty of the random effects, ``subject`` × ``term``."""
+
+    @property
+    @abstractmethod
+    def converged(self) -> bool:
+        """Whether the algorithm reached what it was looking for."""
+
+    @abstractmethod
+    def summary(self, ci: float = 0.95) -> pd.DataFrame:
+        """Fixed effects with uncertainty and interval."""
+
+    @abstractmethod
+    def variance_components(self, ci: float = 0.95) -> pd.DataFrame:
+        """Standard deviations and correlations of the random effects and the residual SD."""
+
+    @abstractmethod
+    def to_datatree(self) -> Any:
+        """Draws in the contract's names and dimensions, for any ArviZ function."""
+
+    @property
+    def beta_se(self) -> pd.Series:
+        """Standard errors (or posterior SDs) of the fixed effects, Series by ``coef``."""
+        return pd.Series(np.sqrt(np.diag(self.beta_cov)), index=self.beta.index, name="se")
+
+    @property
+    def sd_b(self) -> pd.Series:
+        """Standard deviations of the random effects, Series by ``term``."""
+        return pd.Series(np.sqrt(np.diag(self.D)), index=self.D.index, name="sd_b")
+
+    @property
+    def corr_b(self) -> pd.DataFrame:
+        """Correlations of the random effects; undefined (NaN) where a standard deviation is zero."""
+        sd = self.sd_b.to_numpy()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            corr = self.D.to_numpy() / np.outer(sd, sd)
+        corr[np.diag_indices_from(corr)] = 1.0
+        return pd.DataFrame(np.clip(corr, -1.0, 1.0), index=self.D.index, columns=self.D.columns)
+
+    @property
+    def n_obs(self) -> int:
+        """Number of rows."""
+        return self.design.n_obs
+
+    @property
+    def n_subjects(self) -> int:
+        """Number of subjects."""
+        return self.design.n_subjects
+
+    @property
+    def subject_coef(self) -> pd.DataFrame:
+        """Each subject's own level-1 regression, ``subject`` × level-1 coefficient (lme4's ``coef()``)."""
+        design = self.design
+        values = level2_prediction(design, self.beta.to_numpy())
+        np.add.at(values, (slice(None), design.term_level1), self.b.to_numpy())
+        return pd.DataFrame(values, index=design.subjects, columns=list(design.level1))
+
+    def fitted(self, level: Level = "subject") -> pd.Series:
+        """Fitted values of the rows used, with the subjects' effects or at b = 0 (``"population"``)."""
+        choose("level", level, ("subject", "population"))
+        design = self.design
+        values = design.offset + design.X @ self.beta.to_numpy()
+        if level == "subject":
+            values = values + np.einsum("ij,ij->i", design.Z, self.b.to_numpy()[design.subject_index])
+        return pd.Series(values, index=design.frame.index, name="fitted")
+
+    def residuals(
+        self, kind: Literal["response", "pearson", "normalized"] = "response", level: Level = "subject"
+    ) -> pd.Series:
+        """Residuals of the rows used.
+
+        Parameters
+        ----------
+        kind : {"response", "pearson", "normalized"}
+            In units of the response; divided by σ (lme4's scaled residuals; at the population level by each row's
+            marginal standard deviation); or, ``"normalized"``, with the correlation taken out as well. At the
+            subject level the residuals are independent, so ``"normalized"`` equals ``"pearson"``; at the population
+            level it is ``L⁻¹ r_i`` with ``V_i = L L'``.
+        level : {"subject", "population"}
+            Around the subject's own line, or around the population line.
+        """
+        choose("kind", kind, ("response", "pearson", "normalized"))
+        residual = self.design.y - self.fitted(level).to_numpy()
+        if kind != "response":
+            residual = residual / self.sigma if level == "subject" else self._standardise(residual, kind)
+        return pd.Series(residual, index=self.design.frame.index, name=f"{kind} residual")
+
+    def _standardise(self, residual: FloatArray, kind: str) -> FloatArray:
+        design, D = self.design, self.D.to_numpy()
+        if kind == "pearson":
+            variance = np.einsum("ij,jk,ik->i", design.Z, D, design.Z) + self.sigma**2
+            return residual / np.sqrt(variance)
+        result = np.empty_like(residual)
+        order = np.argsort(design.subject_index, kind="stable")
+        for rows in np.split(order, np.cumsum(design.rows_per_subject)[:-1]):
+            V = design.Z[rows] @ D @ design.Z[rows].T + self.sigma**2 * np.eye(len(rows))
+            result[rows] = np.linalg.solve(np.linalg.cholesky(V), residual[rows])
+        return result
+
+    def marginal_covariance(self, subject: Any = None) -> pd.DataFrame:
+        """Implied marginal covariance ``V_i = Z_i D Z_i' + σ² I`` of one subject (the first by default)."""
+        design = self.design
+        label = design.subjects[0] if subject is None else subject
+        if label not in design.subjects:
+            raise DataError(
+                f"subject {quote(label)}",
+                "it is not in the fitted data",
+                "use a label of fit.b.index",
+            )
+        rows = design.subject_index == design.subjects.get_loc(label)
+        V = design.Z[rows] @ self.D.to_numpy() @ design.Z[rows].T + self.sigma**2 * np.eye(int(rows.sum()))
+        index = design.frame.index[rows]
+        return pd.DataFrame(V, index=index, columns=index)
+
+    @property
+    def icc(self) -> float:
+        """Share of the intercept variance in the total at the origin of the level-1 covariates, D₀₀ / (D₀₀ + σ²).
+
+        With random slopes the share changes with the covariates; this is its value where they are zero.
+        """
+        if "Intercept" not in self.D.index:
+            raise SpecificationError(
+                "icc of a model without a random intercept",
+                "the intra-class correlation compares the intercept variance with the total",
+                "add a random intercept, or read the correlations off fit.marginal_covariance()",
+            )
+        variance = float(self.D.loc["Intercept", "Intercept"])
+        return variance / (variance + self.sigma**2)
+
+
+def level2_prediction(design: Design, beta: FloatArray) -> FloatArray:
+    """What level 2 predicts for each subject's level-1 coefficients at b = 0.
+
+    Parameters
+    ----------
+    design : Design
+    beta : (..., p)
+        One vector or a stack of draws.
+
+    Returns
+    -------
+    (..., J, k)
+    """
+    selector = np.zeros((len(design.coef), len(design.level1)))
+    selector[np.arange(len(design.coef)), design.coef_level1] = 1.0
+    return np.einsum("jp,...p,pk->...jk", design.W, beta, selector, optimize=True)
+
+
+def choose(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise a `SpecificationError` unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise SpecificationError(
+            f"{name}={value!r}", "this is not one of the choices", f"use one of {', '.join(map(repr, allowed))}"
+        )

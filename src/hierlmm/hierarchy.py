@@ -1,0 +1,300 @@
+"""The two-level hierarchy as data: what was said at level 1, at level 2, and which coefficients vary.
+
+Level 1 is the subject's own regression, ``y_ij = sum_k x1_ijk * beta_ki + e_ij``; level 2 explains its coefficients,
+``beta_ki = sum_m w_im * beta_km + b_ki``. Multiplying out gives the combined model, one fixed term ``w_m:x1_k`` for
+every pair, and random effects for the level-1 terms that vary. Both forms hold the same information.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hierlmm.errors import FormulaError, SpecificationError, closest
+from hierlmm.formula import INTERCEPT, ParsedFormula, Term, join_terms, parse_formula, parse_rhs, term_name
+
+__all__ = ["COVARIANCES", "Hierarchy", "RandomBlock", "hierarchy_from_levels", "hierarchy_from_terms"]
+
+COVARIANCES = ("unstructured", "diagonal", "identity")
+SEE = "docs, page 'Formulas and levels'"
+
+
+@dataclass(frozen=True, slots=True)
+class RandomBlock:
+    """Level-1 terms whose random effects are correlated with each other (or not, under ``||``)."""
+
+    terms: tuple[Term, ...]
+    correlated: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """A two-level model, without its data.
+
+    Attributes
+    ----------
+    response : str
+        The response, a column or an expression such as ``log(bili)``.
+    subject : str
+        The grouping column.
+    level1_terms : tuple of Term
+        Terms of the subject's own regression.
+    level2_terms : tuple of tuple of Term
+        For each level-1 term, what explains it; ``((),)`` is "a constant", ``()`` is "nothing fixed".
+    blocks : tuple of RandomBlock
+        Which level-1 terms vary by subject, and which of them correlate.
+    covariance : str
+        Structure of D: ``"unstructured"``, ``"diagonal"``, ``"identity"`` or ``"blocks"``.
+    offsets : tuple of str
+        Expressions added to the linear predictor with coefficient 1.
+    fixed_terms : tuple of Term
+        Terms of the combined model, in the order of its coefficients.
+    """
+
+    response: str
+    subject: str
+    level1_terms: tuple[Term, ...]
+    level2_terms: tuple[tuple[Term, ...], ...]
+    blocks: tuple[RandomBlock, ...]
+    covariance: str
+    offsets: tuple[str, ...] = ()
+    fixed_terms: tuple[Term, ...] = field(default=(), compare=False)
+
+    @property
+    def level1(self) -> str:
+        """Level 1 as a formula: ``distance ~ time``."""
+        terms = self.level1_terms
+        rhs = join_terms(terms)
+        if () in terms and len(terms) > 1:
+            rhs = join_terms([t for t in terms if t]).removeprefix("0 + ")
+        return f"{self.response} ~ {' + '.join([rhs, *(f'offset({o})' for o in self.offsets)])}"
+
+    @property
+    def level2(self) -> dict[str, str]:
+        """Level 2 as formulas: ``{"Intercept": "sex", "time": "sex"}``."""
+        return {term_name(k): _level2_rhs(w) for k, w in zip(self.level1_terms, self.level2_terms, strict=True)}
+
+    @property
+    def random(self) -> list[str]:
+        """Names of the level-1 terms that vary by subject."""
+        return [term_name(t) for block in self.blocks for t in block.terms]
+
+    @property
+    def formula(self) -> str:
+        """The combined model as one formula: ``distance ~ 1 + sex + time + sex:time + (1 + time | subject)``."""
+        fixed = [join_terms(self.fixed_terms) if self.fixed_terms else "0"]
+        fixed += [f"offset({o})" for o in self.offsets]
+        bars = [f"({join_terms(b.terms)} {'|' if b.correlated else '||'} {self.subject})" for b in self.blocks]
+        return f"{self.response} ~ {' + '.join(fixed + bars)}"
+
+
+def hierarchy_from_levels(
+    level1: str,
+    level2: Mapping[str, str] | None,
+    *,
+    subject: str,
+    random: Sequence[str | Sequence[str]] | None,
+    covariance: str,
+) -> Hierarchy:
+    """Build a hierarchy from a level-1 formula and level-2 formulas.
+
+    Parameters
+    ----------
+    level1 : str
+        ``"distance ~ time"``.
+    level2 : mapping of str to str, optional
+        Right-hand sides by level-1 term, ``"1"`` where left out.
+    random : sequence, optional
+        Names of the level-1 terms that vary (all by default). A nested list makes blocks that do not correlate
+        with each other: ``[["Intercept", "time"], ["dose"]]``.
+    covariance : str
+        One of `COVARIANCES`.
+
+    Raises
+    ------
+    FormulaError, SpecificationError
+    """
+    parsed = parse_formula(level1)
+    if parsed.random:
+        raise FormulaError(
+            repr(level1),
+            "level 1 is the regression within a subject and holds no random effects",
+            "name the coefficients that vary with random=[...], or use TwoLevelModel.from_formula",
+            SEE,
+        )
+    terms = parsed.fixed
+    rhs = _level2_by_term(terms, level2 or {}, level1)
+    blocks = _blocks(terms, random, covariance, level1)
+    return _assemble(parsed, subject, terms, rhs, blocks, covariance, fixed_terms=None)
+
+
+def hierarchy_from_terms(
+    parsed: ParsedFormula, level1_factors: frozenset[str], *, covariance: str | None = None
+) -> Hierarchy:
+    """Build a hierarchy from a combined formula, given which factors vary within subjects.
+
+    Parameters
+    ----------
+    parsed : ParsedFormula
+        The combined formula, with at least one random-effects term.
+    level1_factors : frozenset of str
+        Factor expressions that vary within at least one subject.
+    covariance : str, optional
+        Overrides the structure that the bars imply.
+    """
+    subjects = list(dict.fromkeys(r.subject for r in parsed.random))
+    if len(subjects) > 1:
+        raise FormulaError(
+            f"random effects for {' and '.join(subjects)}",
+            "a two-level model has one grouping; two of them are nested or crossed factors",
+            "keep one of them, or fit crossed factors with lme4 or Bambi",
+            "docs, page 'Limitations'",
+        )
+    split = [
+        (tuple(f for f in t if f in level1_factors), tuple(f for f in t if f not in level1_factors))
+        for t in parsed.fixed
+    ]
+    blocks = tuple(RandomBlock(r.terms, r.correlated) for r in parsed.random)
+    _refuse_level2_slopes(blocks, level1_factors, subjects[0])
+    random_terms = [t for b in blocks for t in b.terms]
+    terms = sorted(dict.fromkeys([k for k, _ in split] + random_terms), key=len)
+    rhs = tuple(tuple(w for k, w in split if k == term) for term in terms)
+    if covariance is not None:
+        blocks = _blocks(tuple(terms), [term_name(t) for t in random_terms], covariance, "the formula")
+    structure = covariance or ("unstructured" if len(blocks) == 1 and blocks[0].correlated else "blocks")
+    return _assemble(parsed, subjects[0], tuple(terms), rhs, blocks, structure, fixed_terms=parsed.fixed)
+
+
+def _assemble(
+    parsed: ParsedFormula,
+    subject: str,
+    level1: tuple[Term, ...],
+    level2: tuple[tuple[Term, ...], ...],
+    blocks: tuple[RandomBlock, ...],
+    covariance: str,
+    fixed_terms: tuple[Term, ...] | None,
+) -> Hierarchy:
+    seen = [t for b in blocks for t in b.terms]
+    for term in seen:
+        if seen.count(term) > 1:
+            raise FormulaError(
+                f"the random effect {term_name(term)!r}, twice",
+                "its variance could not be told apart from that of its copy",
+                "name every random effect once; '(time | g)' includes the intercept, '(0 + time | g)' does not",
+                SEE,
+            )
+    if fixed_terms is None:
+        products = [w + k for k, rhs in zip(level1, level2, strict=True) for w in rhs]
+        fixed_terms = tuple(sorted(products, key=len))
+    return Hierarchy(parsed.response, subject, level1, level2, blocks, covariance, parsed.offsets, fixed_terms)
+
+
+def _level2_by_term(
+    terms: tuple[Term, ...], level2: Mapping[str, str], level1: str
+) -> tuple[tuple[Term, ...], ...]:
+    if isinstance(level2, str):
+        raise SpecificationError(
+            f"level2={level2!r}",
+            "level 2 needs one formula for each level-1 coefficient that it explains",
+            f"write level2={{'Intercept': {level2!r}}}, or name other level-1 terms as keys",
+            SEE,
+        )
+    names = [term_name(t) for t in terms]
+    canonical = {_canonical(key, names): value for key, value in level2.items()}
+    for key in canonical:
+        if key not in names:
+            raise SpecificationError(
+                f"level2 for {key!r}",
+                f"level 1 ({level1!r}) has no coefficient of this name.{closest(key, names)}",
+                f"use one of {', '.join(names)}, or add {key!r} to level 1",
+                SEE,
+            )
+    rhs: list[tuple[Term, ...]] = []
+    for name in names:
+        value = str(canonical.get(name, "1")).strip()
+        if "~" in value or "|" in value:
+            raise FormulaError(
+                f"level2[{name!r}] = {value!r}",
+                "a level-2 formula is a right-hand side without '~' or '|'",
+                "write for example {'Intercept': 'sex'}",
+                SEE,
+            )
+        rhs.append(parse_rhs(value))
+    return tuple(rhs)
+
+
+def _canonical(name: str, known: Sequence[str]) -> str:
+    """Give a term its canonical spelling (``I(x**2)`` is ``I(x ** 2)``, ``1`` is ``Intercept``)."""
+    name = str(name).strip()
+    if name in known:
+        return name
+    if name in ("1", "(Intercept)", "intercept"):
+        return INTERCEPT
+    try:
+        terms = parse_rhs(f"0 + {name}")
+    except FormulaError:
+        return name
+    return term_name(terms[0]) if len(terms) == 1 else name
+
+
+def _blocks(
+    terms: tuple[Term, ...], random: Sequence[str | Sequence[str]] | None, covariance: str, level1: str
+) -> tuple[RandomBlock, ...]:
+    if covariance not in COVARIANCES:
+        raise SpecificationError(
+            f"covariance={covariance!r}",
+            f"this is not a structure of D.{closest(covariance, COVARIANCES)}",
+            f"use one of {', '.join(map(repr, COVARIANCES))}",
+            SEE,
+        )
+    names = [term_name(t) for t in terms]
+    chosen: Sequence[str | Sequence[str]] = names if random is None else random
+    if isinstance(chosen, str):
+        chosen = [chosen]
+    if len(chosen) == 0:
+        raise SpecificationError(
+            "random=[]",
+            "a two-level model needs at least one coefficient that varies between subjects",
+            "leave random out (all level-1 coefficients vary) or write random=['Intercept']",
+            SEE,
+        )
+    nested = any(not isinstance(c, str) for c in chosen)
+    groups = [[c] if isinstance(c, str) else list(c) for c in chosen] if nested else [[str(c) for c in chosen]]
+    blocks = tuple(RandomBlock(tuple(_find(n, names, terms, level1) for n in g), True) for g in groups)
+    if covariance == "unstructured":
+        return blocks
+    return (RandomBlock(tuple(t for b in blocks for t in b.terms), correlated=False),)
+
+
+def _find(name: str, names: list[str], terms: tuple[Term, ...], level1: str) -> Term:
+    canonical = _canonical(name, names)
+    if canonical not in names:
+        raise SpecificationError(
+            f"random effect {name!r}",
+            f"level 1 ({level1!r}) has no coefficient of this name.{closest(name, names)}",
+            f"use names of level-1 terms: {', '.join(names)}",
+            SEE,
+        )
+    return terms[names.index(canonical)]
+
+
+def _refuse_level2_slopes(blocks: tuple[RandomBlock, ...], level1_factors: frozenset[str], subject: str) -> None:
+    for block in blocks:
+        for term in block.terms:
+            fixed_within = [f for f in term if f not in level1_factors]
+            if fixed_within:
+                raise SpecificationError(
+                    f"a random effect of {fixed_within[0]!r} by {subject!r}",
+                    f"{fixed_within[0]!r} is constant within every {subject}, so no {subject} shows its own effect of it",
+                    f"take {term_name(term)!r} out of the parenthesis and keep it as a fixed (level-2) term",
+                    SEE,
+                )
+
+
+def _level2_rhs(terms: tuple[Term, ...]) -> str:
+    if not terms:
+        return "0"
+    if () not in terms:
+        return join_terms(terms)
+    named = [term_name(t) for t in terms if t]
+    return " + ".join(named) if named else "1"

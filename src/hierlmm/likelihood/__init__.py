@@ -1,0 +1,1 @@
+"""The one Gaussian likelihood: cross-products, kernel, criterion, maximisation, and b given y."""
