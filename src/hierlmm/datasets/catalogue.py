@@ -444,8 +444,8 @@ _ALL = (
         status=NOT_SHIPPED,
         ships=False,
         notes=(
-            "Patients die or leave. A mixed model remains valid if that depends on what was observed of them, not on what "
-            "was not (missing at random).",
+            "Patients die or leave. A mixed model remains valid if that depends on what was observed of them, not on "
+            "what was not (missing at random).",
         ),
     ),
     DatasetDescription(
