@@ -1,0 +1,416 @@
+"""Prior distributions as data: readable, checked when they are made, and independent of any sampler.
+
+A prior knows its log density, the derivative of it, and how to draw from itself in numpy; `as_pymc_variable` turns one
+or several of them into a PyMC random variable. Scales are standard deviations (or scales) in the units of the
+parameter, never precisions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hierlmm.errors import SpecificationError
+
+__all__ = [
+    "LKJ",
+    "Exponential",
+    "Gamma",
+    "HalfCauchy",
+    "HalfNormal",
+    "HalfStudentT",
+    "Normal",
+    "Prior",
+    "StudentT",
+    "Uniform",
+    "as_pymc_variable",
+]
+
+FloatArray = NDArray[np.float64]
+SEE = "docs, page 'Priors'"
+
+
+class Prior:
+    """A prior distribution of one number.
+
+    Subclasses are frozen dataclasses; their fields are the parameters, in the order in which they are printed.
+    """
+
+    __slots__ = ()
+    positive: ClassVar[bool] = False
+    _scales: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            what = f"{type(self).__name__}({field.name}={value!r})"
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+                raise SpecificationError(
+                    what,
+                    "a parameter of a prior is one number",
+                    f"write a number, for example {type(self).__name__}({self._example()})",
+                    SEE,
+                )
+            if not math.isfinite(value):
+                raise SpecificationError(what, "a parameter of a prior must be finite", "write a finite number", SEE)
+            if field.name in self._scales and value <= 0:
+                raise SpecificationError(
+                    what,
+                    f"{field.name!r} must be positive",
+                    f"write a positive number (it is in the units of the parameter), for example {abs(value) or 1}",
+                    SEE,
+                )
+
+    def _example(self) -> str:
+        return ", ".join(f"{field.name}=1" for field in fields(self))  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        values = ", ".join(number(getattr(self, field.name)) for field in fields(self))  # type: ignore[arg-type]
+        return f"{type(self).__name__}({values})"
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether the prior gives no mass to negative values."""
+        return self.positive
+
+    def logpdf(self, x: ArrayLike) -> FloatArray:
+        """Log density, elementwise; −∞ outside the support."""
+        raise NotImplementedError
+
+    def dlogpdf(self, x: ArrayLike) -> FloatArray:
+        """Derivative of the log density inside the support, elementwise."""
+        raise NotImplementedError
+
+    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
+        """Independent draws."""
+        raise NotImplementedError
+
+    def pymc(self) -> tuple[str, dict[str, float]]:
+        """Name of the PyMC distribution, and its parameters."""
+        raise NotImplementedError
+
+
+def number(value: float) -> str:
+    """Write a number of a prior with four significant digits, large ones in full."""
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
+
+
+def _inside(x: FloatArray, value: FloatArray) -> FloatArray:
+    return np.where(x >= 0, value, -np.inf)
+
+
+def _student_logpdf(z: FloatArray, nu: float, scale: float) -> FloatArray:
+    constant = math.lgamma((nu + 1) / 2) - math.lgamma(nu / 2) - 0.5 * math.log(nu * math.pi) - math.log(scale)
+    return constant - (nu + 1) / 2 * np.log1p(z**2 / nu)
+
+
+@dataclass(frozen=True)
+class Normal(Prior):
+    """Normal distribution with mean ``mean`` and standard deviation ``sd``."""
+
+    mean: float = 0.0
+    sd: float = 1.0
+    _scales: ClassVar[tuple[str, ...]] = ("sd",)
+
+    def logpdf(self, x: ArrayLike) -> FloatArray:
+        """Log density."""
+        z = (np.asarray(x, dtype=float) - self.mean) / self.sd
+        return -0.5 * z**2 - math.log(self.sd) - 0.5 * math.log(2 * math.pi)
+
+    def dlogpdf(self, x: ArrayLike) -> FloatArray:
+        """Derivative of the log density."""
+        return -(np.asarray(x, dtype=float) - self.mean) / self.sd**2
+
+    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
+        """Independent draws."""
+        return np.asarray(rng.normal(self.mean, self.sd, size))
+
+    def pymc(self) -> tuple[str, dict[str, float]]:
+        """PyMC's ``Normal``."""
+        return "Normal", {"mu": self.mean, "sigma": self.sd}
+
+
+@dataclass(frozen=True)
+class StudentT(Prior):
+    """Student's t with ``nu`` degrees of freedom, location ``mean`` and scale ``scale``."""
+
+    nu: float = 4.0
+    mean: float = 0.0
+    scale: float = 1.0
+    _scales: ClassVar[tuple[str, ...]] = ("nu", "scale")
+
+    def logpdf(self, x: ArrayLike) -> FloatArray:
+        """Log density."""
+        return _student_logpdf((np.asarray(x, dtype=float) - self.mean) / self.scale, self.nu, self.scale)
+
+    def dlogpdf(self, x: ArrayLike) -> FloatArray:
+        """Derivative of the log density."""
+        d = np.asarray(x, dtype=float) - self.mean
+        return -(self.nu + 1) * d / (self.nu * self.scale**2 + d**2)
+
+    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
+        """Independent draws."""
+        return np.asarray(self.mean + self.scale * rng.standard_t(self.nu, size))
+
+    def pymc(self) -> tuple[str, dict[str, float]]:
+        """PyMC's ``StudentT``."""
+        return "StudentT", {"nu": self.nu, "mu": self.mean, "sigma": self.scale}
+
+
+@dataclass(frozen=True)
+class Uniform(Prior):
+    """Uniform distribution between ``lower`` and ``upper``."""
+
+    lower: float = 0.0
+    upper: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.lower < self.upper:
+            raise SpecificationError(
+                str(self), "the lower end is not below the upper end", "write Uniform(lower, upper)", SEE
+            )
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether the lower end is at zero or above."""
+        return self.lower >= 0
+
+    def logpdf(self, x: ArrayLike) -> FloatArray:
+        """Log density."""
+        value = np.asarray(x, dtype=float)
+        return np.where((value >= self.lower) & (value <= self.upper), -math.log(self.upper - self.lower), -np.inf)
+
+    def dlogpdf(self, x: ArrayLike) -> FloatArray:
+        """Derivative of the log density (zero)."""
+        return np.zeros_like(np.asarray(x, dtype=float))
+
+    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
+        """Independent draws."""
+        return np.asarray(rng.uniform(self.lower, self.upper, size))
+
+    def pymc(self) -> tuple[str, dict[str, float]]:
+        """PyMC's ``Uniform``."""
+        return "Uniform", {"lower": self.lower, "upper": self.upper}
+
+
+@dataclass(frozen=True)
+class HalfNormal(Prior):
+    """Normal distribution with mean 0 and standard deviation ``sd``, folded to positive values."""
+
+    sd: float = 1.0
+    positive: ClassVar[bool] = True
+    _scales: ClassVar[tuple[str, ...]] = ("sd",)
+
+    def logpdf(self, x: ArrayLike) -> FloatArray:
+        """Log density."""
+        value = np.asarray(x, dtype=float)
+        return _inside(value, Normal(0.0, self.sd).logpdf(value) + math.log(2))
+
+    def dlogpdf(self, x: ArrayLike) -> FloatArray:
+        """Derivative of the log density."""
+        return -np.asarray(x, dtype=float) / self.sd**2
+
+    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
+        """Independent draws."""
+        return np.abs(rng.normal(0.0, self.sd, size))
+
+    def pymc(self) -> tuple[str, dict[str, float]]:
+        """PyMC's ``HalfNormal``."""
+        return "HalfNormal", {"sigma": self.sd}
+
+
+@dataclass(frozen=True)
+class HalfStudentT(Prior):
+    """Student's t around 0 with ``nu`` degrees of freedom and scale ``scale``, folded to positive values."""
+
+    nu: float = 4.0
+    scale: float = 1.0
+    positive: ClassVar[bool] = True
+    _scales: ClassVar[tuple[str, ...]] = ("nu", "scale")
+
+    def logpdf(self, x: ArrayLike) -> FloatArray:
+        """Log density."""
+        value = np.asarray(x, dtype=float)
+        return _inside(value, _student_logpdf(value / self.scale, self.nu, self.scale) + math.log(2))
+
+    def dlogpdf(self, x: ArrayLike) -> FloatArray:
+        """Derivative of the log density."""
+        return StudentT(self.nu, 0.0, self.scale).dlogpdf(x)
+
+    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
+        """Independent draws."""
+        return self.scale * np.abs(rng.standard_t(self.nu, size))
+
+    def pymc(self) -> tuple[str, dict[str, float]]:
+        """PyMC's ``HalfStudentT``."""
+        return "HalfStudentT", {"nu": self.nu, "sigma": self.scale}
+
+
+@dataclass(frozen=True)
+class HalfCauchy(Prior):
+    """Cauchy distribution around 0 with scale ``scale``, folded to positive values."""
+
+    scale: float = 1.0
+    positive: ClassVar[bool] = True
+    _scales: ClassVar[tuple[str, ...]] = ("scale",)
+
+    def logpdf(self, x: ArrayLike) -> FloatArray:
+        """Log density."""
+        return HalfStudentT(1.0, self.scale).logpdf(x)
+
+    def dlogpdf(self, x: ArrayLike) -> FloatArray:
+        """Derivative of the log density."""
+        return HalfStudentT(1.0, self.scale).dlogpdf(x)
+
+    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
+        """Independent draws."""
+        return self.scale * np.abs(rng.standard_cauchy(size))
+
+    def pymc(self) -> tuple[str, dict[str, float]]:
+        """PyMC's ``HalfCauchy``."""
+        return "HalfCauchy", {"beta": self.scale}
+
+
+@dataclass(frozen=True)
+class Exponential(Prior):
+    """Exponential distribution with mean ``mean`` (its rate is ``1 / mean``)."""
+
+    mean: float = 1.0
+    positive: ClassVar[bool] = True
+    _scales: ClassVar[tuple[str, ...]] = ("mean",)
+
+    def __str__(self) -> str:
+        return f"Exponential(mean={number(self.mean)})"
+
+    def logpdf(self, x: ArrayLike) -> FloatArray:
+        """Log density."""
+        value = np.asarray(x, dtype=float)
+        return _inside(value, -value / self.mean - math.log(self.mean))
+
+    def dlogpdf(self, x: ArrayLike) -> FloatArray:
+        """Derivative of the log density."""
+        return np.full_like(np.asarray(x, dtype=float), -1.0 / self.mean)
+
+    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
+        """Independent draws."""
+        return np.asarray(rng.exponential(self.mean, size))
+
+    def pymc(self) -> tuple[str, dict[str, float]]:
+        """PyMC's ``Exponential``."""
+        return "Exponential", {"scale": self.mean}
+
+
+@dataclass(frozen=True)
+class Gamma(Prior):
+    """Gamma distribution with shape ``shape`` and rate ``rate``; shape 2 keeps an SD away from zero."""
+
+    shape: float = 2.0
+    rate: float = 0.1
+    positive: ClassVar[bool] = True
+    _scales: ClassVar[tuple[str, ...]] = ("shape", "rate")
+
+    def logpdf(self, x: ArrayLike) -> FloatArray:
+        """Log density."""
+        value = np.asarray(x, dtype=float)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            power = (self.shape - 1) * np.log(value) if self.shape != 1 else 0.0
+            result = power - self.rate * value
+        return _inside(value, result + self.shape * math.log(self.rate) - math.lgamma(self.shape))
+
+    def dlogpdf(self, x: ArrayLike) -> FloatArray:
+        """Derivative of the log density."""
+        return (self.shape - 1) / np.asarray(x, dtype=float) - self.rate
+
+    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
+        """Independent draws."""
+        return np.asarray(rng.gamma(self.shape, 1.0 / self.rate, size))
+
+    def pymc(self) -> tuple[str, dict[str, float]]:
+        """PyMC's ``Gamma``."""
+        return "Gamma", {"alpha": self.shape, "beta": self.rate}
+
+
+@dataclass(frozen=True)
+class LKJ(Prior):
+    """Distribution of a correlation matrix R with density proportional to ``|R|**(eta - 1)``.
+
+    ``eta = 1`` is uniform over correlation matrices; larger values favour small correlations.
+
+    References
+    ----------
+    Lewandowski, D., Kurowicka, D., Joe, H. (2009). Generating random correlation matrices based on vines and extended
+    onion method. Journal of Multivariate Analysis 100, 1989-2001 (density and constant: equation 16).
+    """
+
+    eta: float = 2.0
+    _scales: ClassVar[tuple[str, ...]] = ("eta",)
+
+    def logpdf(self, x: ArrayLike) -> FloatArray:
+        """Log density of a correlation matrix (..., q, q) with respect to its q(q−1)/2 correlations."""
+        R = np.asarray(x, dtype=float)
+        d, constant = R.shape[-1], 0.0
+        for k in range(1, d):
+            a = self.eta + (d - k - 1) / 2
+            log_beta = 2 * math.lgamma(a) - math.lgamma(2 * a)
+            constant += (d - k) * ((2 * self.eta - 2 + d - k) * math.log(2) + log_beta)
+        sign, logdet = np.linalg.slogdet(R)
+        return np.where(sign > 0, (self.eta - 1) * logdet - constant, -np.inf)
+
+    def partial_shapes(self, q: int) -> FloatArray:
+        """Shapes ``a_j`` of the partial correlations, (q − 1,).
+
+        On the C-vine the partial correlations in column j of the Cholesky factor are independent, each distributed as
+        ``2 Beta(a_j, a_j) − 1`` with ``a_j = eta + (q − 2 − j) / 2``, j = 0, 1, ...
+        """
+        return self.eta + (q - 2 - np.arange(q - 1)) / 2
+
+    def sample_cholesky(self, rng: np.random.Generator, q: int, size: int) -> FloatArray:
+        """Cholesky factors of ``size`` random correlation matrices, (size, q, q)."""
+        L = np.zeros((size, q, q))
+        L[:, 0, 0] = 1.0
+        for i in range(1, q):
+            rest = np.ones(size)
+            for j, a in enumerate(self.partial_shapes(q)[:i]):
+                p = rng.beta(a, a, size)
+                L[:, i, j] = (2 * p - 1) * rest
+                rest = rest * np.sqrt(4 * p * (1 - p))
+            L[:, i, i] = rest
+        return L
+
+
+def as_pymc_variable(name: str, priors: Sequence[Prior], dims: str, labels: Sequence[str]) -> Any:
+    """Make PyMC random variables inside the current model.
+
+    Parameters
+    ----------
+    name : str
+        Name of the vector in the model.
+    priors : sequence of Prior, length n
+    dims : str
+        Name of the vector's dimension.
+    labels : sequence of str, length n
+        Names of the elements, used where the priors are of different families.
+
+    Returns
+    -------
+    (n,) PyTensor variable
+        One random vector if all priors are of one family; else a Deterministic of scalars ``name[label]``.
+    """
+    import pymc as pm
+
+    made = [p.pymc() for p in priors]
+    if len({family for family, _ in made}) == 1:
+        family, first = made[0]
+        parameters = {key: np.array([values[key] for _, values in made]) for key in first}
+        return getattr(pm, family)(name, **parameters, dims=dims)
+    scalars = [
+        getattr(pm, family)(f"{name}[{label}]", **values)
+        for (family, values), label in zip(made, labels, strict=True)
+    ]
+    return pm.Deterministic(name, pm.math.stack(scalars), dims=dims)

@@ -1,0 +1,449 @@
+"""Priors of the two-level model: what the user chose, and every prior filled in for a design.
+
+The intercept's prior is that of the *centred* design, ``alpha = beta_0 + sum_k mean(x_k) beta_k``: the expected response
+at the average covariates. With normal priors on alpha and the slopes, the coefficients themselves are jointly normal,
+``beta = T (alpha, slopes) ~ N(m0, inv(P0))`` with ``T = [[1, -mean(x)'], [0, I]]``: what a sampler that integrates beta
+out needs.
+
+Defaults, with standard deviations computed with divisor N as in Bambi (y less its offset):
+
+    alpha      ~ Normal(mean(y), 2.5 sd(y))
+    beta_k     ~ Normal(0, 2.5 sd(y) / sd(x_k))
+    sd(b_k)    ~ HalfNormal(2.5 sd(y) / sd(z_k)),   sd(z) taken as 1 for the intercept
+    corr(b)    ~ LKJ(2)
+    sigma      ~ HalfStudentT(4, sd(y))
+
+Without a fixed intercept coefficients are deviations from zero, not from the mean, so sd(y) and sd(x_k) become
+root mean squares for beta (and for sd(b), sigma where the columns of X do not add up to a constant either).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.bayes.distributions import (
+    LKJ,
+    Exponential,
+    Gamma,
+    HalfCauchy,
+    HalfNormal,
+    HalfStudentT,
+    Normal,
+    Prior,
+    StudentT,
+    Uniform,
+)
+from hierlmm.design import Design
+from hierlmm.errors import NotAvailableError, SpecificationError, closest
+from hierlmm.formula import INTERCEPT
+from hierlmm.frames import shorten
+
+__all__ = [
+    "LKJ",
+    "Exponential",
+    "Gamma",
+    "HalfCauchy",
+    "HalfNormal",
+    "HalfStudentT",
+    "Normal",
+    "Prior",
+    "Priors",
+    "ResolvedPriors",
+    "StudentT",
+    "Uniform",
+    "resolve_priors",
+]
+
+FloatArray = NDArray[np.float64]
+SEE = "docs, page 'Priors'"
+MULTIPLIER = 2.5
+POSITIVE = "HalfNormal, HalfStudentT, HalfCauchy, Exponential, Gamma or Uniform(0, upper)"
+REAL = "Normal, StudentT or Uniform"
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Priors that replace the defaults; what is None keeps its default.
+
+    Parameters
+    ----------
+    intercept : Prior, optional
+        Of the intercept at the centred design (the expected response at average covariates), in units of the response.
+    beta : Prior or mapping of str to Prior, optional
+        One prior for all other fixed coefficients, or by coefficient name.
+    sd_b : Prior or mapping of str to Prior, optional
+        One prior for all random-effect standard deviations, or by term name. Under ``covariance="identity"`` there is
+        one standard deviation and so one prior.
+    corr_b : LKJ, optional
+        Of the correlation matrix of each block of correlated random effects.
+    sigma : Prior, optional
+        Of the residual standard deviation.
+
+    Raises
+    ------
+    SpecificationError
+        If something is not a prior, or a standard deviation gets a prior that allows negative values.
+
+    Examples
+    --------
+    >>> Priors(beta={"time": Normal(0, 1)}, sd_b=HalfStudentT(4, 2), corr_b=LKJ(1))
+    """
+
+    intercept: Prior | None = None
+    beta: Prior | Mapping[str, Prior] | None = None
+    sd_b: Prior | Mapping[str, Prior] | None = None
+    corr_b: LKJ | None = None
+    sigma: Prior | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Mapping):
+                if field.name not in ("beta", "sd_b"):
+                    raise SpecificationError(
+                        f"{field.name}={value!r}",
+                        f"{field.name!r} is one parameter and takes one prior",
+                        f"write Priors({field.name}=...) with a single prior",
+                        SEE,
+                    )
+                for name, prior in value.items():
+                    _check_kind(f"{field.name}[{name!r}]", field.name, prior)
+            elif value is not None:
+                _check_kind(field.name, field.name, value)
+
+    def resolve(self, design: Design) -> ResolvedPriors:
+        """Fill in the defaults for a design and check the names.
+
+        Raises
+        ------
+        SpecificationError
+            If a name is no coefficient or term of the model, or a prior is given for something the model lacks.
+        """
+        default = _default_priors(design)
+        if self.intercept is not None and design.intercept is None:
+            raise SpecificationError(
+                f"intercept={self.intercept}",
+                "the model has no fixed intercept",
+                "leave it out, or put the intercept back into the formula",
+                SEE,
+            )
+        slopes = [c for i, c in enumerate(design.coef) if i != design.intercept]
+        chosen_beta = _spread(self.beta, slopes, "beta", "fixed coefficient")
+        chosen_sd = _spread(self.sd_b, list(design.term), "sd_b", "random effect")
+        if design.covariance == "identity" and isinstance(self.sd_b, Mapping):
+            raise SpecificationError(
+                f"sd_b={{{', '.join(map(repr, self.sd_b))}}}",
+                "covariance='identity' has one standard deviation common to all random effects",
+                "give one prior, for example sd_b=HalfNormal(1)",
+                SEE,
+            )
+        if self.corr_b is not None and default.corr_b is None:
+            raise SpecificationError(
+                f"corr_b={self.corr_b}",
+                "the random effects of this model are not correlated",
+                "leave it out, or use covariance='unstructured' (a single bar in the formula)",
+                SEE,
+            )
+        beta = tuple(chosen_beta.get(c, p) for c, p in zip(design.coef, default.beta, strict=True))
+        if design.intercept is not None and self.intercept is not None:
+            beta = tuple(self.intercept if i == design.intercept else p for i, p in enumerate(beta))
+        untouched = all(getattr(self, field.name) is None for field in fields(self))
+        return ResolvedPriors(
+            coef=default.coef,
+            term=default.term,
+            beta=beta,
+            sd_b=tuple(chosen_sd.get(t, p) for t, p in zip(design.term, default.sd_b, strict=True)),
+            corr_b=self.corr_b or default.corr_b,
+            sigma=self.sigma or default.sigma,
+            center=default.center,
+            intercept=default.intercept,
+            common_sd=default.common_sd,
+            source="default" if untouched else "chosen",
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ResolvedPriors:
+    """Every prior of a model.
+
+    Attributes
+    ----------
+    coef, term : tuple of str
+        Names of the fixed coefficients (p) and random effects (q).
+    beta : tuple of Prior, length p
+        In the order of ``coef``; the intercept's is at the centred design.
+    sd_b : tuple of Prior, length q
+        In the order of ``term``; all the same where ``common_sd``.
+    corr_b : LKJ or None
+        None where no random effects correlate.
+    sigma : Prior
+    center : (p,)
+        Means of the columns of X; zero for the intercept, and everywhere without one.
+    intercept : int or None
+        Position of the intercept in ``coef``.
+    common_sd : bool
+        Whether all random effects share one standard deviation (``covariance="identity"``).
+    source : {"default", "bambi", "chosen"}
+    """
+
+    coef: tuple[str, ...]
+    term: tuple[str, ...]
+    beta: tuple[Prior, ...]
+    sd_b: tuple[Prior, ...]
+    corr_b: LKJ | None
+    sigma: Prior
+    center: FloatArray
+    intercept: int | None
+    common_sd: bool
+    source: str
+
+    @property
+    def uncentering(self) -> FloatArray:
+        """``T`` of the module's mathematics, (p, p): ``beta = T @ (centred intercept, slopes)``."""
+        T = np.eye(len(self.coef))
+        if self.intercept is not None:
+            T[self.intercept] -= self.center
+        return T
+
+    @property
+    def beta_is_normal(self) -> bool:
+        """Whether the fixed effects are jointly normal a priori."""
+        return all(isinstance(p, Normal) for p in self.beta)
+
+    def beta_normal(self) -> tuple[FloatArray, FloatArray]:
+        """Mean and precision of the fixed effects, ``beta ~ N(m0, inv(P0))``, in the user's (uncentred) coding.
+
+        Returns
+        -------
+        m0 : (p,)
+        P0 : (p, p)
+
+        Raises
+        ------
+        NotAvailableError
+            If a coefficient has a prior that is not normal.
+        """
+        other = [f"{c}: {p}" for c, p in zip(self.coef, self.beta, strict=True) if not isinstance(p, Normal)]
+        if other:
+            raise NotAvailableError(
+                f"the normal prior of beta, with {other[0]}",
+                "the coefficients are jointly normal only if every one of their priors is normal",
+                "use Normal(...) priors for the fixed effects, or the explicit sampler",
+                SEE,
+            )
+        normal = [p for p in self.beta if isinstance(p, Normal)]
+        mean = np.array([p.mean for p in normal], dtype=float)
+        precision = np.array([p.sd**-2.0 for p in normal], dtype=float)
+        T = self.uncentering
+        back = 2 * np.eye(len(mean)) - T  # inverse of T: the shear with the opposite sign
+        return T @ mean, back.T @ (precision[:, None] * back)
+
+    def logpdf(self, beta: FloatArray, sd_b: FloatArray, corr_b: FloatArray, sigma: float, blocks: Any) -> float:
+        """Log prior density of one point on the natural scale.
+
+        Parameters
+        ----------
+        beta : (p,)
+            Uncentred coefficients.
+        sd_b : (q,)
+        corr_b : (q, q)
+        sigma : float
+        blocks : sequence of sequence of int
+            Positions in ``term`` that correlate, as in `Design`.
+        """
+        centred = np.array(beta, dtype=float)
+        if self.intercept is not None:
+            centred[self.intercept] += self.center @ centred
+        total = sum(float(p.logpdf(v)) for p, v in zip(self.beta, centred, strict=True))
+        sds = list(zip(self.sd_b, sd_b, strict=True))[: 1 if self.common_sd else None]
+        total += sum(float(p.logpdf(v)) for p, v in sds) + float(self.sigma.logpdf(sigma))
+        if self.corr_b is not None:
+            total += sum(float(self.corr_b.logpdf(corr_b[np.ix_(b, b)])) for b in blocks if len(b) > 1)
+        return total
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per parameter: its name and its prior."""
+        centred = self.intercept is not None and bool(np.any(self.center))
+        rows = [
+            (f"{c} (at average covariates)" if i == self.intercept and centred else c, str(p))
+            for i, (c, p) in enumerate(zip(self.coef, self.beta, strict=True))
+        ]
+        if self.common_sd:
+            rows.append(("sd(all random effects)", str(self.sd_b[0])))
+        else:
+            rows += [(f"sd({t})", str(p)) for t, p in zip(self.term, self.sd_b, strict=True)]
+        if self.corr_b is not None:
+            rows.append(("corr", str(self.corr_b)))
+        rows.append(("sigma", str(self.sigma)))
+        return pd.DataFrame(rows, columns=["parameter", "prior"]).set_index("parameter")
+
+    def __str__(self) -> str:
+        frame = self.to_frame()
+        width = max(len(str(name)) for name in frame.index)
+        lines = [f"  {name!s:<{width}}  {prior}" for name, prior in frame["prior"].items()]
+        origin = {"default": "defaults, scaled to the data", "bambi": "Bambi's defaults", "chosen": "as chosen"}
+        return "\n".join([f"Priors ({origin[self.source]})", *lines])
+
+    __repr__ = __str__
+
+
+def resolve_priors(priors: Priors | str | ResolvedPriors | None, design: Design) -> ResolvedPriors:
+    """Fill in every prior for a design.
+
+    Parameters
+    ----------
+    priors : None, Priors, "bambi" or ResolvedPriors
+        None for the defaults; ``"bambi"`` for exactly the defaults of Bambi 0.21; priors already resolved are
+        returned as they are.
+    design : Design
+
+    Raises
+    ------
+    SpecificationError
+    """
+    if isinstance(priors, ResolvedPriors):
+        return priors
+    if priors is None:
+        return _default_priors(design)
+    if isinstance(priors, Priors):
+        return priors.resolve(design)
+    if isinstance(priors, str) and priors.lower() == "bambi":
+        return _bambi_priors(design)
+    raise SpecificationError(
+        f"priors={priors!r}",
+        f"this is not a set of priors.{closest(priors, ['bambi']) if isinstance(priors, str) else ''}",
+        "pass priors=None (defaults), Priors(...) or 'bambi'",
+        SEE,
+    )
+
+
+def _default_priors(design: Design) -> ResolvedPriors:
+    y = design.y - design.offset
+    spread = float(np.std(y))
+    has_intercept = design.intercept is not None
+    origin = float(np.sqrt(np.mean(y**2)))
+    level = spread if has_intercept or _spans_constant(design.X) else origin
+    _check_spread(spread, design)
+    beta: list[Prior] = []
+    for k in range(len(design.coef)):
+        column = design.X[:, k]
+        if k == design.intercept:
+            beta.append(Normal(float(np.mean(y)), MULTIPLIER * spread))
+        elif has_intercept:
+            beta.append(Normal(0.0, MULTIPLIER * spread / _scale(column)))
+        else:
+            beta.append(Normal(0.0, MULTIPLIER * origin / float(np.sqrt(np.mean(column**2)))))
+    scales = [1.0 if t == INTERCEPT else _scale(design.Z[:, k]) for k, t in enumerate(design.term)]
+    sd_b = [MULTIPLIER * level / s for s in scales]
+    return _assemble(design, beta, sd_b, HalfStudentT(4.0, level), "default")
+
+
+def _bambi_priors(design: Design) -> ResolvedPriors:
+    """Defaults of Bambi 0.21 (``bambi/priors/scaler.py``): the intercept's scale grows with the slopes' scales."""
+    spread, mean = float(np.std(design.y)), float(np.mean(design.y))
+    _check_spread(spread, design)
+    slopes = {k: MULTIPLIER * spread / _scale(design.X[:, k]) for k in range(len(design.coef)) if k != design.intercept}
+    wide = math.sqrt((MULTIPLIER * spread) ** 2 + sum((s * design.X[:, k].mean()) ** 2 for k, s in slopes.items()))
+    beta = [Normal(mean, wide) if k == design.intercept else Normal(0.0, slopes[k]) for k in range(len(design.coef))]
+    sd_b = [wide if t == INTERCEPT else MULTIPLIER * spread / _scale(design.Z[:, k]) for k, t in enumerate(design.term)]
+    return _assemble(design, beta, sd_b, HalfStudentT(4.0, spread), "bambi")
+
+
+def _assemble(design: Design, beta: Any, sd_b: list[float], sigma: Prior, source: str) -> ResolvedPriors:
+    common = design.covariance == "identity"
+    if common:  # wide enough for every random effect
+        sd_b = [max(sd_b)] * len(sd_b)
+    center = np.zeros(len(design.coef))
+    if design.intercept is not None:
+        center = design.X.mean(axis=0)
+        center[design.intercept] = 0.0
+    correlated = not common and any(len(b) > 1 for b in design.blocks)
+    return ResolvedPriors(
+        coef=design.coef,
+        term=design.term,
+        beta=tuple(beta),
+        sd_b=tuple(HalfNormal(s) for s in sd_b),
+        corr_b=LKJ(2.0) if correlated else None,
+        sigma=sigma,
+        center=center,
+        intercept=design.intercept,
+        common_sd=common,
+        source=source,
+    )
+
+
+def _scale(column: FloatArray) -> float:
+    sd = float(np.std(column))
+    return sd if sd > 1e-12 * float(np.abs(column).max(initial=0.0)) else float(np.sqrt(np.mean(column**2)))
+
+
+def _spans_constant(X: FloatArray) -> bool:
+    if X.shape[1] == 0:
+        return False
+    ones = np.ones(len(X))
+    fitted = X @ np.linalg.lstsq(X, ones, rcond=None)[0]
+    return bool(np.max(np.abs(fitted - ones)) < 1e-8)
+
+
+def _check_spread(spread: float, design: Design) -> None:
+    if not spread > 0:
+        raise SpecificationError(
+            f"the response {design.hierarchy.response!r}, which is constant",
+            "the default priors take their scale from its standard deviation, which is zero",
+            "check the response; a constant needs no model",
+            SEE,
+        )
+
+
+def _check_kind(what: str, role: str, prior: Any) -> None:
+    if role == "corr_b":
+        if not isinstance(prior, LKJ):
+            raise SpecificationError(
+                f"{what}={prior}", "correlations take an LKJ prior", "write corr_b=LKJ(2); LKJ(1) is uniform", SEE
+            )
+        return
+    positive = role in ("sd_b", "sigma")
+    choices = POSITIVE if positive else REAL
+    if not isinstance(prior, Prior) or isinstance(prior, LKJ):
+        raise SpecificationError(f"{what}={prior!r}", "this is not a prior of one number", f"use {choices}", SEE)
+    if positive and not prior.is_positive:
+        half = {
+            "Normal": "HalfNormal(sd)",
+            "StudentT": "HalfStudentT(nu, scale)",
+            "Uniform": "Uniform(0, upper)",
+        }.get(type(prior).__name__, "HalfNormal(sd)")
+        raise SpecificationError(
+            f"{what}={prior}", "a standard deviation cannot be negative, and this prior can", f"use {half}", SEE
+        )
+
+
+def _spread(value: Prior | Mapping[str, Prior] | None, names: list[str], role: str, kind: str) -> dict[str, Prior]:
+    """One prior for all, or by name, as a mapping; unknown names raise."""
+    if value is None:
+        return {}
+    if isinstance(value, Prior):
+        return dict.fromkeys(names, value)
+    for name in value:
+        if name in names:
+            continue
+        if role == "beta" and name == INTERCEPT:
+            raise SpecificationError(
+                f"beta[{name!r}]",
+                "the intercept's prior is that of the centred design, and has an argument of its own",
+                f"write Priors(intercept={value[name]})",
+                SEE,
+            )
+        raise SpecificationError(
+            f"{role}[{name!r}]",
+            f"the model has no {kind} of this name.{closest(name, names)}",
+            f"use one of: {shorten(names)}" if names else f"leave {role} out",
+            SEE,
+        )
+    return dict(value)

@@ -1,0 +1,35 @@
+"""Fits that several test modules look at, made once."""
+
+from __future__ import annotations
+
+import pytest
+
+from hierlmm.datasets import load_dataset
+from hierlmm.design import design_from_formula
+from hierlmm.formula import parse_formula
+
+DENTAL_FORMULA = "distance ~ sex*time + (1 + time | subject)"
+
+
+@pytest.fixture(scope="session")
+def dental():
+    return load_dataset("dental")
+
+
+@pytest.fixture(scope="session")
+def sleepstudy():
+    return load_dataset("sleepstudy")
+
+
+@pytest.fixture(scope="session")
+def dental_design(dental):
+    return design_from_formula(parse_formula(DENTAL_FORMULA), dental)
+
+
+@pytest.fixture(scope="session")
+def dental_posterior(dental_design):
+    from hierlmm.bayes.priors import resolve_priors
+    from hierlmm.bayes.sample import sample_explicit
+
+    priors = resolve_priors(None, dental_design)
+    return sample_explicit(dental_design, priors, draws=1000, tune=1000, chains=4, seed=1, progressbar=False)
