@@ -1,1 +1,69 @@
+"""Two-level hierarchical linear mixed models, written down once and fitted by NUTS, REML and ML side by side."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+# Names are resolved on first use, so that ``import hierlmm`` stays fast and REML never loads PyTensor.
+_EXPORTS = {
+    "TwoLevelModel": "hierlmm.model",
+    "Priors": "hierlmm.bayes.priors",
+    "Normal": "hierlmm.bayes.priors",
+    "StudentT": "hierlmm.bayes.priors",
+    "HalfNormal": "hierlmm.bayes.priors",
+    "HalfStudentT": "hierlmm.bayes.priors",
+    "Exponential": "hierlmm.bayes.priors",
+    "LKJ": "hierlmm.bayes.priors",
+    "LikelihoodFit": "hierlmm.fits.likelihood",
+    "PosteriorFit": "hierlmm.fits.posterior",
+    "compare": "hierlmm.compare",
+    "Comparison": "hierlmm.compare",
+    "load_dataset": "hierlmm.datasets",
+    "list_datasets": "hierlmm.datasets",
+    "describe_dataset": "hierlmm.datasets",
+    "simulate": "hierlmm.datasets",
+    "to_long": "hierlmm.datasets",
+    "HierlmmError": "hierlmm.errors",
+    "DataError": "hierlmm.errors",
+    "FormulaError": "hierlmm.errors",
+    "SpecificationError": "hierlmm.errors",
+    "NotAvailableError": "hierlmm.errors",
+    "MissingPackageError": "hierlmm.errors",
+    "UnknownDatasetError": "hierlmm.errors",
+    "FitWarning": "hierlmm.errors",
+}
+
+__all__ = ["__version__", *_EXPORTS]
+
+if TYPE_CHECKING:
+    from hierlmm.bayes.priors import LKJ, Exponential, HalfNormal, HalfStudentT, Normal, Priors, StudentT
+    from hierlmm.compare import Comparison, compare
+    from hierlmm.datasets import describe_dataset, list_datasets, load_dataset, simulate, to_long
+    from hierlmm.errors import (
+        DataError,
+        FitWarning,
+        FormulaError,
+        HierlmmError,
+        MissingPackageError,
+        NotAvailableError,
+        SpecificationError,
+        UnknownDatasetError,
+    )
+    from hierlmm.fits.likelihood import LikelihoodFit
+    from hierlmm.fits.posterior import PosteriorFit
+    from hierlmm.model import TwoLevelModel
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'hierlmm' has no attribute {name!r}")
+    value = getattr(import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})

@@ -159,7 +159,11 @@ class Design:
         values = self.factors.values(coded)
         n = len(frame)
         X1 = np.column_stack([_product(values, parts, n) for parts in self.level1_columns])
-        X = np.column_stack([_product(values, c.parts, n) for c in self.fixed_columns]) if self.coef else np.empty((n, 0))
+        X = (
+            np.column_stack([_product(values, c.parts, n) for c in self.fixed_columns])
+            if self.coef
+            else np.empty((n, 0))
+        )
         offset = sum((evaluate_vector(o, coded, "offset") for o in self.hierarchy.offsets), np.zeros(n))
         index = self.subjects.get_indexer(frame[subject]) if subject in frame.columns else None
         return NewData(frame, X, X1[:, self.term_level1], X1, offset, index)
@@ -282,9 +286,7 @@ def _first_rows(prepared: Prepared) -> NDArray[np.intp]:
     return first
 
 
-def _check_levels(
-    hierarchy: Hierarchy, prepared: Prepared, values: dict[tuple[str, str], FloatArray]
-) -> None:
+def _check_levels(hierarchy: Hierarchy, prepared: Prepared, values: dict[tuple[str, str], FloatArray]) -> None:
     varying = _varying(values, prepared)
     for key, terms in zip(hierarchy.level1_terms, hierarchy.level2_terms, strict=True):
         for factor in [f for term in terms for f in term if f in varying]:
@@ -406,9 +408,7 @@ def _check_coding(hierarchy: Hierarchy, level1: list[Parts], fixed: list[Parts],
             )
 
 
-def _covariance_blocks(
-    hierarchy: Hierarchy, random: list[list[Column]]
-) -> tuple[tuple[tuple[int, ...], ...], str]:
+def _covariance_blocks(hierarchy: Hierarchy, random: list[list[Column]]) -> tuple[tuple[tuple[int, ...], ...], str]:
     """Positions of the correlated blocks, and the simplest name of the structure."""
     positions: list[tuple[int, ...]] = []
     start = 0

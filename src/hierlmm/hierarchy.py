@@ -189,9 +189,7 @@ def _assemble(
     return Hierarchy(parsed.response, subject, level1, level2, blocks, covariance, parsed.offsets, fixed_terms)
 
 
-def _level2_by_term(
-    terms: tuple[Term, ...], level2: Mapping[str, str], level1: str
-) -> tuple[tuple[Term, ...], ...]:
+def _level2_by_term(terms: tuple[Term, ...], level2: Mapping[str, str], level1: str) -> tuple[tuple[Term, ...], ...]:
     if isinstance(level2, str):
         raise SpecificationError(
             f"level2={level2!r}",

@@ -1,0 +1,73 @@
+"""Draws from the large-sample distribution of a likelihood fit, in the contract's names and dimensions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from hierlmm.fits.likelihood import LikelihoodFit
+
+__all__ = ["large_sample_tree"]
+
+FloatArray = NDArray[np.float64]
+APPROXIMATION = (
+    "large-sample: beta normal given theta; (lambda, log sigma) normal on the unconstrained scale; "
+    "b from its conditional distribution given the draw of beta, at the estimated theta"
+)
+
+
+def large_sample_tree(fit: LikelihoodFit, draws: int, chains: int, seed: int | None) -> Any:
+    """Build the DataTree of `LikelihoodFit.to_datatree`."""
+    import xarray as xr
+
+    rng = np.random.default_rng(seed)
+    size = draws * chains
+    design = fit.design
+    p = len(design.coef)
+    root = np.linalg.cholesky(fit.beta_cov.to_numpy()) if p else np.empty((0, 0))
+    beta = fit.beta.to_numpy() + rng.standard_normal((size, p)) @ root.T
+    D, sigma = fit.large_sample.draws(size, rng)
+    effects = fit._conditional
+    noise = rng.standard_normal((size, design.n_subjects, len(design.term)))
+    b = np.einsum("jab,sjb->sja", _roots(effects.covariance), noise, optimize=True)
+    b += effects.origin - np.einsum("jqp,sp->sjq", effects.slope, beta, optimize=True)
+    sd = np.sqrt(np.einsum("skk->sk", D))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        corr = D / (sd[:, :, None] * sd[:, None, :])
+    corr[:, np.arange(len(design.term)), np.arange(len(design.term))] = 1.0
+    variables = {
+        "beta": (("coef",), beta),
+        "b": (("subject", "term"), b),
+        "sd_b": (("term",), sd),
+        "corr_b": (("term", "term_bis"), corr),
+        "D": (("term", "term_bis"), D),
+        "sigma": ((), sigma),
+    }
+    posterior = xr.Dataset(
+        {
+            name: (("chain", "draw", *dims), values.reshape(chains, draws, *values.shape[1:]))
+            for name, (dims, values) in variables.items()
+        },
+        coords={
+            "chain": np.arange(chains),
+            "draw": np.arange(draws),
+            "coef": list(design.coef),
+            "term": list(design.term),
+            "term_bis": list(design.term),
+            "subject": design.subjects.to_numpy(),
+        },
+        attrs={"estimator": fit.estimator, "approximation": APPROXIMATION, "seed": -1 if seed is None else seed},
+    )
+    observed = xr.Dataset({"y": (("obs",), design.y)}, coords={"obs": np.arange(design.n_obs)})
+    tree = xr.DataTree.from_dict({"posterior": posterior, "observed_data": observed})
+    tree.attrs.update(posterior.attrs)
+    return tree
+
+
+def _roots(covariance: FloatArray) -> FloatArray:
+    """Symmetric square roots of a stack of positive semi-definite matrices."""
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]) @ np.swapaxes(vectors, 1, 2)

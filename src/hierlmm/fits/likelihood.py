@@ -1,0 +1,364 @@
+"""The REML or ML fit of a two-level model, frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from hierlmm.design import Design
+from hierlmm.errors import DataError, SpecificationError
+from hierlmm.fits.base import Fit, choose
+from hierlmm.fits.components import component_frame, component_labels, component_values
+from hierlmm.fits.text import likelihood_html, likelihood_text
+from hierlmm.frames import quote, shorten
+from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects, subject_loglik
+from hierlmm.likelihood.criterion import Criterion, NormalEquations
+from hierlmm.likelihood.large_sample import LargeSample, large_sample
+from hierlmm.likelihood.maximise import Optimum
+
+__all__ = ["LikelihoodFit"]
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LikelihoodFit(Fit):
+    """A two-level model fitted by restricted (REML) or full (ML) maximum likelihood.
+
+    Attributes
+    ----------
+    design : Design
+        The data and matrices that were fitted.
+    criterion_function : Criterion
+        The criterion as a function of the relative covariance parameters λ (callable, with ``.evaluate`` for the
+        gradient): look at it around ``optimum.lam``, or profile it.
+    optimum : Optimum
+        Where it is smallest, with the gradient norm.
+    warnings : tuple of str
+        What must be known before the fit is used, in plain words.
+
+    Notes
+    -----
+    Standard errors of β are those given θ (``σ² (X'V⁻¹X σ⁻²)⁻¹``), as lme4 and nlme print them. Conditional variances of
+    the random effects condition on β and θ (lme4's ``condVar``).
+    """
+
+    design: Design
+    criterion_function: Criterion
+    optimum: Optimum
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reml(self) -> bool:
+        """Whether the fit is by REML (else ML)."""
+        return self.criterion_function.reml
+
+    @property
+    def estimator(self) -> str:  # type: ignore[override]
+        """``"REML"`` or ``"ML"``."""
+        return "REML" if self.reml else "ML"
+
+    @cached_property
+    def _Lambda(self) -> FloatArray:
+        return self.criterion_function.structure.factor(self.optimum.lam)
+
+    @cached_property
+    def _equations(self) -> NormalEquations:
+        return self.criterion_function.normal_equations(self._Lambda)
+
+    @cached_property
+    def beta(self) -> pd.Series:
+        """Fixed effects, Series by ``coef``."""
+        values = self.criterion_function.products.scaling.beta(self._equations.beta)
+        return pd.Series(values, index=pd.Index(self.design.coef, name="coef"), name="beta")
+
+    @cached_property
+    def beta_cov(self) -> pd.DataFrame:
+        """Covariance of the fixed effects given θ, ``coef`` × ``coef``."""
+        scaling = self.criterion_function.products.scaling
+        working = self._equations.Qxx_inverse * (self.sigma / scaling.y_scale) ** 2
+        index = self.beta.index
+        return pd.DataFrame(scaling.beta_cov(working), index=index, columns=index)
+
+    @cached_property
+    def sigma(self) -> float:
+        """Residual standard deviation, in units of the response."""
+        variance = self._equations.rss / self.criterion_function.degrees
+        return float(np.sqrt(variance) * self.criterion_function.products.scaling.y_scale)
+
+    @cached_property
+    def D(self) -> pd.DataFrame:
+        """Covariance of the random effects, ``term`` × ``term``."""
+        half = self.criterion_function.products.scaling.factor(self._Lambda) * self.sigma
+        index = pd.Index(self.design.term, name="term")
+        return pd.DataFrame(half @ half.T, index=index, columns=index)
+
+    @cached_property
+    def _conditional(self) -> ConditionalEffects:
+        return conditional_effects(self.criterion_function.products, self._Lambda, self.sigma)
+
+    @cached_property
+    def b(self) -> pd.DataFrame:
+        """Random effects (BLUPs, conditional means at β̂ and θ̂), ``subject`` × ``term``."""
+        return self._by_subject(self._conditional.mean(self.beta.to_numpy()))
+
+    @cached_property
+    def b_sd(self) -> pd.DataFrame:
+        """Conditional standard deviations of b given y, β̂ and θ̂ (lme4's condVar), ``subject`` × ``term``."""
+        return self._by_subject(np.sqrt(np.einsum("jkk->jk", self._conditional.covariance)))
+
+    @property
+    def b_cov(self) -> NDArray[np.float64]:
+        """Conditional covariances of b given y, β̂ and θ̂: (J, q, q), subjects as in ``b.index``."""
+        return self._conditional.covariance
+
+    def _by_subject(self, values: FloatArray) -> pd.DataFrame:
+        return pd.DataFrame(values, index=self.design.subjects, columns=pd.Index(self.design.term, name="term"))
+
+    @property
+    def loglik(self) -> float:
+        """Log-likelihood at the optimum; the restricted one for REML."""
+        return -0.5 * self.criterion
+
+    @property
+    def criterion(self) -> float:
+        """−2 log-likelihood: lme4's "REML criterion at convergence", or the deviance of an ML fit."""
+        return float(self.optimum.value)
+
+    @property
+    def gradient_norm(self) -> float:
+        """Largest absolute derivative of the criterion in the scaled covariance parameters."""
+        return self.optimum.gradient_norm
+
+    @property
+    def converged(self) -> bool:
+        """Gradient norm below 1e-6, and no descent off the boundary."""
+        return self.optimum.converged
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether D has no full rank: a variance of zero, or random effects that are perfectly correlated."""
+        return self.optimum.n_boundary > 0
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters counted by AIC and BIC: β, D and σ (lme4 counts β under REML as well)."""
+        return len(self.design.coef) + self.criterion_function.structure.n_parameters + 1
+
+    @property
+    def aic(self) -> float:
+        """Criterion + 2 · number of parameters (lme4 and nlme agree)."""
+        return self.criterion + 2.0 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        """Criterion + log(N) · number of parameters, lme4's convention; see `information_criteria` for nlme's."""
+        return self.criterion + float(np.log(self.n_obs)) * self.n_parameters
+
+    def information_criteria(self) -> pd.DataFrame:
+        """AIC, and BIC in the conventions of lme4 (log N) and nlme (log(N − p) under REML)."""
+        n_nlme = self.n_obs - (len(self.design.coef) if self.reml else 0)
+        rows = {
+            "AIC": (self.aic, "2"),
+            "BIC (lme4: log N)": (self.bic, f"log {self.n_obs}"),
+            f"BIC (nlme: log {'(N - p)' if self.reml else 'N'})": (
+                self.criterion + float(np.log(n_nlme)) * self.n_parameters,
+                f"log {n_nlme}",
+            ),
+        }
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "penalty per parameter"])
+
+    def summary(self, ci: float = 0.95) -> pd.DataFrame:
+        """Fixed effects: estimate, se, lower, upper (Wald, normal quantiles) and t = estimate / se.
+
+        Parameters
+        ----------
+        ci : float
+            Probability of the interval.
+        """
+        z = _quantile(ci)
+        beta, se = self.beta, self.beta_se
+        return pd.DataFrame(
+            {"estimate": beta, "se": se, "lower": beta - z * se, "upper": beta + z * se, "t": beta / se}
+        )
+
+    @cached_property
+    def large_sample(self) -> LargeSample:
+        """Normal approximation for the covariance parameters on the unconstrained scale."""
+        return large_sample(self.criterion_function, self.optimum.lam, self.sigma)
+
+    def variance_components(self, ci: float = 0.95) -> pd.DataFrame:
+        """Standard deviations, correlations and σ: estimate, se, lower, upper.
+
+        Intervals are Wald intervals on the log scale (Fisher's z for correlations), so they stay inside the parameter
+        space. At a boundary optimum no such interval exists for the parameters concerned, and it is NaN.
+        """
+        z = _quantile(ci)
+        labels = component_labels(self.design)
+        estimate = component_values(self.design, self.D.to_numpy(), self.sigma)
+
+        def natural(D: FloatArray, sigma: float) -> FloatArray:
+            return component_values(self.design, D, sigma)
+
+        def unbounded(D: FloatArray, sigma: float) -> FloatArray:
+            return _to_unbounded(natural(D, sigma), labels)
+
+        with np.errstate(divide="ignore", invalid="ignore"):
+            centre, spread = self.large_sample.standard_errors(unbounded)
+            _, se = self.large_sample.standard_errors(natural)
+            lower, upper = (_from_unbounded(centre + s * z * spread, labels) for s in (-1.0, 1.0))
+        undefined = ~np.isfinite(spread) | (spread > 10.0) | self._on_boundary(labels)
+        for column in (se, lower, upper):
+            column[undefined] = np.nan
+        return component_frame(labels, estimate, se, lower, upper)
+
+    def _on_boundary(self, labels: list[str]) -> NDArray[np.bool_]:
+        """Components without a large-sample interval: those of random effects that D, at its boundary, involves."""
+        if not self.is_singular:
+            return np.zeros(len(labels), dtype=bool)
+        values = component_values(self.design, self.D.to_numpy(), self.sigma)
+        scale = np.append(np.sqrt(np.mean(self.design.Z**2, axis=0)), 1.0)
+        sd = {f"sd({t})": s for t, s in zip(self.design.term, scale, strict=False)}
+        return np.array(
+            [
+                (label.startswith("corr") and not abs(value) < 1 - 1e-6)
+                or (label in sd and value * sd[label] < 1e-4 * self.sigma)
+                for label, value in zip(labels, values, strict=True)
+            ]
+        )
+
+    def subject_loglik(self) -> pd.Series:
+        """Marginal log-likelihood of every subject at β̂ and θ̂, random effects integrated out; ML: sums to loglik."""
+        design = self.design
+        residual = design.y - self.fitted("population").to_numpy()
+        ss = np.bincount(design.subject_index, weights=residual**2, minlength=design.n_subjects)
+        values = subject_loglik(
+            self.criterion_function.products,
+            design.rows_per_subject,
+            ss,
+            self.beta.to_numpy(),
+            self._Lambda,
+            self.sigma,
+        )
+        return pd.Series(values, index=design.subjects, name="loglik")
+
+    def predict(
+        self,
+        newdata: Any = None,
+        level: Literal["subject", "population", "new_subject"] = "subject",
+        interval: Literal["confidence", "prediction"] | None = None,
+        ci: float = 0.95,
+    ) -> pd.DataFrame:
+        """Predict the response.
+
+        Parameters
+        ----------
+        newdata : table, optional
+            Rows to predict; the fitted rows by default.
+        level : {"subject", "population", "new_subject"}
+            The line of a subject in the data; the line at b = 0; or a subject yet to be seen, whose line is centred
+            on the population line with covariance D.
+        interval : {"confidence", "prediction"}, optional
+            For the line, from the joint uncertainty of β and b given θ; or for a new measurement, adding σ².
+            Intervals are normal and take D and σ as known.
+        ci : float
+            Probability of the interval.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``estimate``, and with an interval ``se``, ``lower``, ``upper``; index of the rows.
+        """
+        choose("level", level, ("subject", "population", "new_subject"))
+        if interval is not None:
+            choose("interval", interval, ("confidence", "prediction"))
+        design = self.design
+        if newdata is None:
+            X, Z, offset, index, rows = design.X, design.Z, design.offset, design.subject_index, design.frame.index
+        else:
+            new = design.new(newdata, need_subject=level == "subject")
+            X, Z, offset, rows = new.X, new.Z, new.offset, new.frame.index
+            index = new.subject_index if new.subject_index is not None else np.full(len(X), -1)
+        estimate = offset + X @ self.beta.to_numpy()
+        if level == "subject":
+            self._known_subjects(index, newdata)
+            estimate = estimate + np.einsum("ij,ij->i", Z, self.b.to_numpy()[index])
+        result = pd.DataFrame({"estimate": estimate}, index=rows)
+        if interval is None:
+            return result
+        variance = self._line_variance(X, Z, index, level)
+        if interval == "prediction":
+            variance = variance + self.sigma**2
+        z, se = _quantile(ci), np.sqrt(variance)
+        return result.assign(se=se, lower=estimate - z * se, upper=estimate + z * se)
+
+    def _known_subjects(self, index: NDArray[np.intp], newdata: Any) -> None:
+        if np.any(index < 0):
+            name = self.design.hierarchy.subject
+            unknown = pd.unique(pd.Series(np.asarray(newdata[name]))[index < 0])
+            raise DataError(
+                f"{name} {shorten(map(quote, unknown))} at level='subject'",
+                "these subjects were not in the fitted data, so their random effects are unknown",
+                "use level='new_subject' (a subject drawn from the population) or level='population'",
+            )
+
+    def _line_variance(self, X: FloatArray, Z: FloatArray, index: NDArray[np.intp], level: str) -> FloatArray:
+        V = self.beta_cov.to_numpy()
+        if level == "subject":
+            # b̂ - b = (conditional error) - K (β̂ - β), so the line's error is (x - K'z)'(β̂ - β) + z'(error).
+            effects = self._conditional
+            X = X - np.einsum("iq,iqp->ip", Z, effects.slope[index])
+            extra = np.einsum("ia,iab,ib->i", Z, effects.covariance[index], Z)
+        elif level == "new_subject":
+            extra = np.einsum("ia,ab,ib->i", Z, self.D.to_numpy(), Z)
+        else:
+            extra = np.zeros(len(X))
+        return np.einsum("ia,ab,ib->i", X, V, X) + extra
+
+    def to_datatree(self, draws: int = 1000, chains: int = 4, seed: int | None = 0) -> Any:
+        """Draws from the large-sample distribution, so that a likelihood fit enters any ArviZ function.
+
+        β from its sampling distribution, (D, σ) from the normal approximation on the unconstrained scale, b from its
+        conditional distribution given the draw of β (so its spread includes the uncertainty of β). The tree marks
+        itself: ``attrs["approximation"]``. There are no chains in the sense of MCMC; R-hat is 1 by construction.
+
+        Returns
+        -------
+        xarray.DataTree
+            Group ``posterior`` with ``beta``, ``b``, ``sd_b``, ``corr_b``, ``D``, ``sigma``.
+        """
+        from hierlmm.fits.draws import large_sample_tree
+
+        return large_sample_tree(self, draws, chains, seed)
+
+    def __repr__(self) -> str:
+        return likelihood_text(self)
+
+    def _repr_html_(self) -> str:
+        return likelihood_html(self)
+
+
+def _quantile(ci: float) -> float:
+    if not 0.0 < ci < 1.0:
+        raise SpecificationError(
+            f"ci={ci!r}", "the probability of an interval lies between 0 and 1", "use ci=0.95 for 95 %"
+        )
+    return float(norm.ppf(0.5 + ci / 2.0))
+
+
+def _to_unbounded(values: FloatArray, labels: list[str]) -> FloatArray:
+    corr = np.array([label.startswith("corr") for label in labels])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(corr, np.arctanh(np.where(corr, values, 0.0)), np.log(np.where(corr, 1.0, values)))
+
+
+def _from_unbounded(values: FloatArray, labels: list[str]) -> FloatArray:
+    corr = np.array([label.startswith("corr") for label in labels])
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(corr, np.tanh(values), np.exp(np.where(corr, 0.0, values)))

@@ -1,0 +1,156 @@
+"""Fits as text and HTML, in the layout that users of lme4 read at once."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.design import Design
+
+if TYPE_CHECKING:
+    from hierlmm.fits.base import Fit
+    from hierlmm.fits.likelihood import LikelihoodFit
+
+__all__ = [
+    "correlation_text",
+    "counts_text",
+    "html_page",
+    "likelihood_html",
+    "likelihood_text",
+    "random_effects_frame",
+    "random_effects_text",
+    "table_text",
+]
+
+
+def likelihood_text(fit: LikelihoodFit) -> str:
+    """Print a REML or ML fit."""
+    quantiles = np.quantile(fit.residuals("pearson"), [0.0, 0.25, 0.5, 0.75, 1.0])
+    residuals = pd.DataFrame([quantiles], columns=["Min", "1Q", "Median", "3Q", "Max"], index=[""])
+    name = "REML criterion" if fit.reml else "Deviance (-2 log-likelihood)"
+    parts = [
+        f"Two-level linear mixed model fitted by {fit.estimator}",
+        f"Formula: {fit.design.hierarchy.formula}",
+        f"{name} at the optimum: {fit.criterion:.4f}   AIC {fit.aic:.1f}   BIC {fit.bic:.1f} (log N)",
+        "",
+        "Scaled residuals:",
+        table_text(residuals, 5),
+        "",
+        "Random effects:",
+        random_effects_text(fit),
+        counts_text(fit.design),
+        "",
+        "Fixed effects:",
+        table_text(fit.summary().rename(columns={"t": "t value"}), 5),
+    ]
+    if len(fit.design.coef) > 1:
+        parts += ["", "Correlation of fixed effects:", correlation_text(fit.beta_cov)]
+    parts += ["", convergence_text(fit)]
+    return "\n".join(parts)
+
+
+def convergence_text(fit: LikelihoodFit) -> str:
+    """Say whether the optimum is one, and what must be known."""
+    state = "Converged" if fit.converged else "NOT CONVERGED"
+    lines = [
+        f"{state}: gradient norm {fit.gradient_norm:.1e} after {fit.optimum.n_evaluations} evaluations"
+        + ("; D is singular (see below)" if fit.is_singular else "")
+    ]
+    return "\n".join(lines + [f"Note: {w}" for w in fit.warnings])
+
+
+def counts_text(design: Design) -> str:
+    """Numbers of rows and subjects, as lme4 prints them."""
+    dropped = f"  ({design.n_dropped} rows with missing values dropped)" if design.n_dropped else ""
+    return f"Number of obs: {design.n_obs}, groups: {design.hierarchy.subject}, {design.n_subjects}{dropped}"
+
+
+def random_effects_frame(fit: Fit) -> pd.DataFrame:
+    """Variance, standard deviation and correlations of the random effects, and the residual."""
+    design, D, corr = fit.design, fit.D, fit.corr_b.to_numpy()
+    sd = fit.sd_b.to_numpy()
+    rows = []
+    for k, term in enumerate(design.term):
+        known = [m for m in range(k) if any(m in b and k in b for b in design.blocks)]
+        correlations = [f"{corr[k, m]:.2f}" if m in known else "" for m in range(k)]
+        group = design.hierarchy.subject if k == 0 else ""
+        rows.append([group, term, D.iloc[k, k], sd[k], *correlations])
+    rows.append(["Residual", "", fit.sigma**2, fit.sigma])
+    width = max(len(r) for r in rows)
+    columns = ["Groups", "Name", "Variance", "Std.Dev."] + (["Corr"] + [""] * (width - 5) if width > 4 else [])
+    return pd.DataFrame([r + [""] * (width - len(r)) for r in rows], columns=columns)
+
+
+def random_effects_text(fit: Fit) -> str:
+    """`random_effects_frame` in aligned text."""
+    frame = random_effects_frame(fit)
+    cells = [[str(c) for c in frame.columns]]
+    cells += [[f"{v:.5g}" if isinstance(v, float) else str(v) for v in row] for row in frame.to_numpy(dtype=object)]
+    widths = [max(len(row[c]) for row in cells) for c in range(len(cells[0]))]
+    lines = []
+    for row in cells:
+        text = [v.ljust(w) if c < 2 else v.rjust(w) for c, (v, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append((" " + "  ".join(text)).rstrip())
+    return "\n".join(lines)
+
+
+def correlation_text(cov: pd.DataFrame) -> str:
+    """Lower triangle of the correlations of the fixed effects."""
+    sd = np.sqrt(np.diag(cov))
+    corr = cov.to_numpy() / np.outer(sd, sd)
+    names = [str(n) for n in cov.index]
+    short = [n if len(n) <= 12 else n[:11] + "…" for n in names]
+    width = max(len(n) for n in names[1:])
+    cells = [max(len(s), 6) for s in short[:-1]]
+    header = " " * width + "  " + "  ".join(s.rjust(c) for s, c in zip(short[:-1], cells, strict=True))
+    rows = [
+        names[i].ljust(width) + "  " + "  ".join(f"{corr[i, j]:.3f}".rjust(cells[j]) for j in range(i))
+        for i in range(1, len(names))
+    ]
+    return "\n".join([header, *rows])
+
+
+def table_text(frame: pd.DataFrame, digits: int) -> str:
+    """Align a numeric table, each column to about ``digits`` significant digits of its largest entry."""
+    formatted = frame.copy().astype(object)
+    for column in frame.columns:
+        values = frame[column].to_numpy(dtype=float)
+        finite = np.abs(values[np.isfinite(values) & (values != 0)])
+        magnitude = int(np.floor(np.log10(finite.max()))) if finite.size else 0
+        decimals = int(np.clip(digits - 1 - magnitude, 0, 8))
+        formatted[column] = [("" if not np.isfinite(v) else f"{v:.{decimals}f}") for v in values]
+    formatted.index.name = None
+    formatted.columns.name = None
+    return formatted.to_string()
+
+
+def likelihood_html(fit: LikelihoodFit) -> str:
+    """Notebook view of a REML or ML fit."""
+    summary = fit.summary()
+    components = fit.variance_components()
+    return html_page(
+        f"Two-level linear mixed model, {fit.estimator}",
+        fit.design,
+        [("Fixed effects", summary), ("Random effects and residual", components)],
+        [
+            f"Criterion (−2 log-likelihood) {fit.criterion:.4f}, AIC {fit.aic:.1f}, BIC {fit.bic:.1f} (log N)",
+            convergence_text(fit),
+        ],
+    )
+
+
+def html_page(title: str, design: Design, tables: list[tuple[str, pd.DataFrame]], notes: list[str]) -> str:
+    """Title, formula, counts, tables and notes as plain HTML that follows the notebook's own style."""
+    parts = [
+        f"<div><p><strong>{html.escape(title)}</strong><br><code>{html.escape(design.hierarchy.formula)}</code><br>",
+        f"{html.escape(counts_text(design))}</p>",
+    ]
+    for caption, frame in tables:
+        parts.append(f"<p><em>{html.escape(caption)}</em></p>")
+        parts.append(frame.to_html(float_format=lambda v: f"{v:.4g}", na_rep="", border=0))
+    notes_html = "<br>".join(html.escape(line) for note in notes for line in note.splitlines())
+    parts.append(f"<p>{notes_html}</p></div>")
+    return "".join(parts)

@@ -1,0 +1,89 @@
+"""Large-sample distribution of the covariance parameters, on the unconstrained scale.
+
+At the optimum, (λ, log σ) is approximately normal with covariance 2 H⁻¹, H the Hessian of the criterion. Standard
+deviations, correlations and σ follow through the logarithm and Fisher's z, as in nlme's ``intervals()``; a parameter on
+its boundary has no such interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.likelihood.criterion import Criterion
+from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE, hessian
+
+__all__ = ["LargeSample", "large_sample"]
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LargeSample:
+    """Normal approximation for (λ, log σ̃), σ̃ in working units of y.
+
+    Attributes
+    ----------
+    centre : (m + 1,)
+    covariance : (m + 1, m + 1)
+        Zero in directions in which the criterion is flat.
+    """
+
+    criterion: Criterion
+    centre: FloatArray
+    covariance: FloatArray
+
+    def split(self, parameters: FloatArray) -> tuple[FloatArray, float]:
+        """D and σ in the user's units, from (λ, log σ̃)."""
+        scaling = self.criterion.products.scaling
+        sigma = float(np.exp(parameters[-1]) * scaling.y_scale)
+        half = scaling.factor(self.criterion.structure.factor(parameters[:-1])) * sigma
+        return half @ half.T, sigma
+
+    def draws(self, size: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        """Draw D and σ: (size, q, q), (size,)."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        sample = self.centre + rng.standard_normal((size, len(self.centre))) @ root.T
+        scaling = self.criterion.products.scaling
+        structure = self.criterion.structure
+        Lambda = np.zeros((size, structure.q, structure.q))
+        Lambda[:, structure.row, structure.col] = sample[:, structure.index]
+        sigma = np.exp(sample[:, -1]) * scaling.y_scale
+        half = np.linalg.solve(scaling.Bz, Lambda) * sigma[:, None, None]
+        return half @ np.swapaxes(half, 1, 2), sigma
+
+    def standard_errors(self, function: Callable[[FloatArray, float], FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """Delta method for a vector function of (D, σ): its value and standard errors (NaN on the boundary)."""
+        value = function(*self.split(self.centre))
+        jacobian = np.empty((len(value), len(self.centre)))
+        for j in range(len(self.centre)):
+            step = 1e-5 * max(1.0, abs(self.centre[j]))
+            unit = np.zeros_like(self.centre)
+            unit[j] = step
+            above, below = (function(*self.split(self.centre + s * unit)) for s in (1.0, -1.0))
+            jacobian[:, j] = (above - below) / (2.0 * step)
+        with np.errstate(invalid="ignore"):
+            variance = np.einsum("ij,jk,ik->i", jacobian, self.covariance, jacobian)
+            return value, np.sqrt(np.where(np.isfinite(value), variance, np.nan))
+
+
+def large_sample(criterion: Criterion, lam: FloatArray, sigma: float) -> LargeSample:
+    """Approximate the distribution of (λ, log σ̃) around the optimum.
+
+    Parameters
+    ----------
+    criterion : Criterion
+    lam : (m,)
+    sigma : float
+        In the user's units.
+    """
+    centre = np.append(lam, np.log(sigma / criterion.products.scaling.y_scale))
+    H = hessian(criterion.joint, centre)
+    values, vectors = np.linalg.eigh(H)
+    flat = values <= SINGULAR_TOLERANCE * np.max(np.abs(values)) * 1e-3
+    inverse = np.where(flat, 0.0, 2.0 / np.where(flat, 1.0, values))
+    return LargeSample(criterion, centre, (vectors * inverse) @ vectors.T)

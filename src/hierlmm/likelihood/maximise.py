@@ -1,0 +1,235 @@
+"""The optimum of the criterion: quasi-Newton, then Newton steps, then a check that the boundary is a true one.
+
+In λ a variance of zero is a stationary point whether or not it is an optimum (the criterion is even in Λ), so after
+convergence the gradient with respect to B = ΛΛ' is looked at in the directions where B is singular: at a minimum it is
+positive semi-definite there (the Karush-Kuhn-Tucker conditions of D ⪰ 0). If it is not, the search leaves the boundary
+in the offending direction and goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from hierlmm.likelihood.criterion import Criterion
+
+__all__ = ["GRADIENT_TOLERANCE", "SINGULAR_TOLERANCE", "Optimum", "hessian", "maximise"]
+
+FloatArray = NDArray[np.float64]
+
+GRADIENT_TOLERANCE = 1e-6
+SINGULAR_TOLERANCE = 1e-4
+START_SCALES = 10.0 ** np.array([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0])
+MAX_NEWTON = 30
+MAX_RESTARTS = 5
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """Where the criterion is smallest.
+
+    Attributes
+    ----------
+    lam : (m,)
+        Relative covariance parameters, in working columns.
+    value : float
+        The criterion, −2 log-likelihood.
+    gradient_norm : float
+        Largest absolute derivative of the criterion with respect to λ, whose columns are scaled to unit mean square.
+    boundary_slope : float
+        Smallest eigenvalue of the derivative with respect to D in the directions where D is singular (0 if none);
+        a negative value would mean that the boundary is no optimum.
+    n_evaluations : int
+    n_boundary : int
+        Rank that D lacks.
+    """
+
+    lam: FloatArray
+    value: float
+    gradient_norm: float
+    boundary_slope: float
+    n_evaluations: int
+    n_boundary: int
+
+    @property
+    def converged(self) -> bool:
+        """Stationary, and no descent off the boundary."""
+        return self.gradient_norm < GRADIENT_TOLERANCE and self.boundary_slope > -GRADIENT_TOLERANCE
+
+
+class _Counter:
+    """The criterion with its number of evaluations."""
+
+    def __init__(self, criterion: Criterion) -> None:
+        self.criterion, self.calls = criterion, 0
+
+    def value(self, lam: FloatArray) -> float:
+        self.calls += 1
+        return self.criterion(lam)
+
+    def both(self, lam: FloatArray) -> tuple[float, FloatArray]:
+        self.calls += 1
+        evaluation = self.criterion.evaluate(lam)
+        return evaluation.value, evaluation.gradient
+
+
+def maximise(criterion: Criterion, start: FloatArray | None = None) -> Optimum:
+    """Minimise the criterion (maximise the likelihood) over λ.
+
+    Parameters
+    ----------
+    criterion : Criterion
+    start : (m,), optional
+        Starting value; by default the best multiple of the identity.
+    """
+    counter = _Counter(criterion)
+    lam = _start(counter) if start is None else np.asarray(start, dtype=np.float64)
+    lam = _descend(counter, lam)
+    for _ in range(MAX_RESTARTS):
+        lam = _newton(counter, _snap(counter, lam))
+        slope, direction = _boundary_slope(criterion, lam)
+        if slope > -GRADIENT_TOLERANCE:
+            break
+        lam = _descend(counter, _leave_boundary(counter, lam, direction))
+    lam = criterion.structure.normalise_signs(lam)
+    evaluation = criterion.evaluate(lam)
+    slope, _ = _boundary_slope(criterion, lam)
+    return Optimum(
+        lam,
+        evaluation.value,
+        float(np.max(np.abs(evaluation.gradient))),
+        slope,
+        counter.calls,
+        len(_singular_directions(criterion, lam)[0]),
+    )
+
+
+def hessian(function: object, point: FloatArray) -> FloatArray:
+    """Hessian by central differences of an exact gradient (error of order 1e-9 relative): (m,) -> (m, m)."""
+    m = len(point)
+    H = np.empty((m, m))
+    for j in range(m):
+        step = 1e-5 * max(1.0, abs(point[j]))
+        unit = np.zeros(m)
+        unit[j] = step
+        _, above = function(point + unit)  # type: ignore[operator]
+        _, below = function(point - unit)  # type: ignore[operator]
+        H[j] = (above - below) / (2.0 * step)
+    return 0.5 * (H + H.T)
+
+
+def _start(counter: _Counter) -> FloatArray:
+    structure = counter.criterion.structure
+    unit = structure.parameters(np.eye(structure.q))
+    return min((scale * unit for scale in START_SCALES), key=counter.value)
+
+
+def _descend(counter: _Counter, lam: FloatArray) -> FloatArray:
+    result = minimize(counter.both, lam, jac=True, method="BFGS", options={"gtol": 1e-4, "maxiter": 500})
+    return np.asarray(result.x)
+
+
+def _newton(counter: _Counter, lam: FloatArray) -> FloatArray:
+    """Newton steps with curvature made positive, and halving until the criterion does not rise."""
+    value, gradient = counter.both(lam)
+    for _ in range(MAX_NEWTON):
+        if np.max(np.abs(gradient)) < 1e-3 * GRADIENT_TOLERANCE:
+            break
+        curvature, vectors = np.linalg.eigh(hessian(counter.both, lam))
+        floor = 1e-8 * max(1.0, float(np.max(np.abs(curvature))))
+        step = -vectors @ ((vectors.T @ gradient) / np.maximum(np.abs(curvature), floor))
+        improved = False
+        for _ in range(30):
+            trial, trial_gradient = counter.both(lam + step)
+            # Near the optimum the criterion is flat to rounding; there a smaller gradient decides.
+            noise = 1e-13 * max(1.0, abs(value))
+            smaller = np.max(np.abs(trial_gradient)) < np.max(np.abs(gradient))
+            if trial < value - noise or (trial <= value + noise and smaller):
+                improved = True
+                break
+            step = 0.5 * step
+        if not improved:
+            break
+        lam, value, gradient = lam + step, trial, trial_gradient
+    return lam
+
+
+def _singular_directions(criterion: Criterion, lam: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Null directions of Λ that its structure can fill, (r, q), and the smallest singular value of the rest."""
+    structure = criterion.structure
+    Lambda = structure.factor(lam)
+    directions: list[FloatArray] = []
+    rest = [np.inf]
+    groups = (tuple(range(structure.q)),) if structure.structure == "identity" else structure.blocks
+    for block in groups:
+        vectors, values, _ = np.linalg.svd(Lambda[np.ix_(block, block)])
+        for vector, value in zip(vectors.T, values, strict=True):
+            if value < SINGULAR_TOLERANCE:
+                full = np.zeros(structure.q)
+                full[list(block)] = vector
+                directions.append(full)
+            else:
+                rest.append(float(value))
+    return np.array(directions).reshape(-1, structure.q), np.array(min(rest))
+
+
+def _snap(counter: _Counter, lam: FloatArray) -> FloatArray:
+    """Set nearly vanishing directions of Λ to exactly zero where the criterion does not rise."""
+    structure = counter.criterion.structure
+    if structure.structure == "identity":
+        zero = np.zeros_like(lam)
+        return zero if abs(lam[0]) < 1e-2 and counter.value(zero) <= counter.value(lam) else lam
+    for block in structure.blocks:
+        Lambda = structure.factor(lam)
+        part = np.ix_(block, block)
+        vectors, values, _ = np.linalg.svd(Lambda[part])
+        for rank in range(len(values)):
+            if values[rank] > 1e-2 * max(1.0, values[0]):
+                continue
+            truncated = np.where(np.arange(len(values)) < rank, values, 0.0)
+            # Lower triangular factor of the truncated B through a QR decomposition of its square root.
+            triangle = np.linalg.qr((vectors * truncated).T, mode="r").T
+            candidate = Lambda.copy()
+            candidate[part] = np.tril(triangle)
+            trial = np.zeros_like(lam)
+            trial[structure.index] = candidate[structure.row, structure.col]
+            if counter.value(trial) <= counter.value(lam):
+                lam = trial
+                break
+    return lam
+
+
+def _boundary_slope(criterion: Criterion, lam: FloatArray) -> tuple[float, FloatArray]:
+    """Smallest eigenvalue of d criterion / dB in the null directions of Λ, and its direction."""
+    directions, _ = _singular_directions(criterion, lam)
+    q = criterion.structure.q
+    if not len(directions):
+        return 0.0, np.zeros(q)
+    gradient_B = criterion.evaluate(lam).gradient_B
+    if criterion.structure.structure == "identity":
+        return float(np.trace(gradient_B)), np.ones(q)
+    worst, direction = np.inf, np.zeros(q)
+    for block in criterion.structure.blocks:
+        outside = [m for m in range(q) if m not in block]
+        own = directions[np.all(directions[:, outside] == 0.0, axis=1) & np.any(directions != 0.0, axis=1)]
+        if len(own):
+            values, vectors = np.linalg.eigh(own @ gradient_B @ own.T)
+            if values[0] < worst:
+                worst, direction = float(values[0]), vectors[:, 0] @ own
+    return worst, direction
+
+
+def _leave_boundary(counter: _Counter, lam: FloatArray, direction: FloatArray) -> FloatArray:
+    """Add variance along a direction of descent, as much as lowers the criterion most on a coarse grid."""
+    structure = counter.criterion.structure
+    B = structure.factor(lam) @ structure.factor(lam).T
+    ridge = 1e-10 * np.eye(structure.q)
+    trials = [
+        structure.parameters(B + ridge + s * np.outer(direction, direction)) for s in (1e-4, 1e-3, 1e-2, 0.1, 1.0)
+    ]
+    if structure.structure == "identity":
+        trials = [np.array([np.sqrt(s)]) for s in (1e-4, 1e-3, 1e-2, 0.1, 1.0)]
+    return min(trials, key=counter.value)

@@ -1,0 +1,221 @@
+"""The front door: a two-level model, written down once and fitted by any estimator."""
+
+from __future__ import annotations
+
+import warnings as _warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hierlmm.checks import check_design
+from hierlmm.design import Design, design_from_formula, design_from_hierarchy
+from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
+from hierlmm.formula import parse_formula
+from hierlmm.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_levels
+
+if TYPE_CHECKING:
+    from hierlmm.fits.likelihood import LikelihoodFit
+
+__all__ = ["TwoLevelModel"]
+
+
+class TwoLevelModel:
+    """A Gaussian two-level hierarchical linear model, bound to its data.
+
+    Parameters
+    ----------
+    level1 : str
+        Regression within subjects, ``"distance ~ time"``.
+    level2 : mapping of str to str, optional
+        For each level-1 coefficient, what explains it between subjects: ``{"Intercept": "sex", "time": "sex"}``.
+        Left out: a constant. ``"0"``: nothing fixed, only a random effect.
+    subject : str
+        Column that says which rows belong together.
+    data : table
+        Long format, one row per measurement: pandas, polars, pyarrow or anything narwhals reads.
+    random : sequence of str, optional
+        Level-1 terms whose coefficients vary between subjects; by default all of them. A nested list makes groups
+        that do not correlate with each other: ``[["Intercept", "time"], ["dose"]]``.
+    covariance : {"unstructured", "diagonal", "identity"}
+        Structure of D, the covariance of the random effects.
+    priors : Priors or "bambi", optional
+        Priors for NUTS; data-scaled defaults otherwise.
+    missing : {"raise", "drop"}
+        Refuse missing values (naming columns and counts), or fit the complete rows and say how many were dropped.
+
+    Raises
+    ------
+    FormulaError, SpecificationError, DataError
+        In four parts: what was received, why it cannot be used, what to do, where to read more.
+
+    Examples
+    --------
+    >>> import hierlmm as hl
+    >>> dental = hl.load_dataset("dental")
+    >>> model = hl.TwoLevelModel(
+    ...     "distance ~ time", {"Intercept": "sex", "time": "sex"}, subject="subject", data=dental
+    ... )
+    >>> round(model.fit_reml().criterion, 4)
+    432.5817
+    """
+
+    def __init__(
+        self,
+        level1: str,
+        level2: Mapping[str, str] | None = None,
+        *,
+        subject: str,
+        data: Any,
+        random: Sequence[str | Sequence[str]] | None = None,
+        covariance: str = "unstructured",
+        residual: None = None,
+        residual_variance: None = None,
+        family: str = "gaussian",
+        priors: Any = None,
+        missing: str = "raise",
+    ) -> None:
+        _only_gaussian(family, residual, residual_variance)
+        hierarchy = hierarchy_from_levels(level1, level2, subject=subject, random=random, covariance=covariance)
+        self._set(design_from_hierarchy(hierarchy, data, missing=missing), priors)
+
+    @classmethod
+    def from_formula(
+        cls,
+        formula: str,
+        data: Any,
+        *,
+        covariance: str | None = None,
+        residual: None = None,
+        residual_variance: None = None,
+        family: str = "gaussian",
+        priors: Any = None,
+        missing: str = "raise",
+    ) -> TwoLevelModel:
+        """Read the hierarchy off a combined formula and the data.
+
+        Parameters
+        ----------
+        formula : str
+            ``"distance ~ sex * time + (1 + time | subject)"``. ``(time || subject)`` has uncorrelated random effects
+            (every column its own variance); so has ``(1 | g) + (0 + x | g)``.
+        data : table
+        covariance : {"unstructured", "diagonal", "identity"}, optional
+            Overrides the structure that the bars imply.
+        priors, missing
+            As for `TwoLevelModel`.
+        """
+        _only_gaussian(family, residual, residual_variance)
+        if covariance is not None and covariance not in COVARIANCES:
+            raise SpecificationError(
+                f"covariance={covariance!r}",
+                "this is not a structure of D",
+                f"use one of {', '.join(map(repr, COVARIANCES))}",
+            )
+        model = cls.__new__(cls)
+        design = design_from_formula(parse_formula(formula), data, covariance=covariance, missing=missing)
+        model._set(design, priors)
+        return model
+
+    def _set(self, design: Design, priors: Any) -> None:
+        check_design(design)
+        self._design, self._priors = design, priors
+
+    @property
+    def design(self) -> Design:
+        """Matrices, names and subject index (shapes in its docstring)."""
+        return self._design
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """The hierarchy as data."""
+        return self._design.hierarchy
+
+    @property
+    def level1(self) -> str:
+        """Level 1: the regression within subjects."""
+        return self.hierarchy.level1
+
+    @property
+    def level2(self) -> dict[str, str]:
+        """Level 2: what explains each level-1 coefficient."""
+        return self.hierarchy.level2
+
+    @property
+    def random(self) -> list[str]:
+        """Level-1 terms whose coefficients vary between subjects."""
+        return self.hierarchy.random
+
+    @property
+    def subject(self) -> str:
+        """Name of the grouping column."""
+        return self.hierarchy.subject
+
+    @property
+    def covariance(self) -> str:
+        """Structure of D."""
+        return self._design.covariance
+
+    @property
+    def formula(self) -> str:
+        """The combined model as one formula; ``from_formula`` makes the same model from it."""
+        return self.hierarchy.formula
+
+    @property
+    def data(self) -> Any:
+        """The rows and columns in use (pandas)."""
+        return self._design.frame
+
+    @property
+    def priors(self) -> Any:
+        """Every prior, with the defaults filled in."""
+        from hierlmm.bayes.priors import resolve_priors
+
+        return resolve_priors(self._priors, self._design)
+
+    def equations(self, fit: Any = None) -> Any:
+        """Level 1, level 2, the combined and the implied marginal model as text and LaTeX.
+
+        Parameters
+        ----------
+        fit : Fit, optional
+            Put its estimates in.
+        """
+        from hierlmm.equations import equations
+
+        return equations(self._design, fit)
+
+    def fit_reml(self) -> LikelihoodFit:
+        """Fit by restricted maximum likelihood."""
+        return self._fit_likelihood(reml=True)
+
+    def fit_ml(self) -> LikelihoodFit:
+        """Fit by maximum likelihood (compare models with different fixed effects on this scale)."""
+        return self._fit_likelihood(reml=False)
+
+    def _fit_likelihood(self, *, reml: bool) -> LikelihoodFit:
+        from hierlmm.fits.likelihood import LikelihoodFit
+        from hierlmm.likelihood.estimate import describe_optimum, maximise_design
+
+        criterion, optimum = maximise_design(self._design, reml=reml)
+        messages = describe_optimum(self._design, criterion, optimum)
+        if not optimum.converged:
+            _warnings.warn(messages[0], FitWarning, stacklevel=3)
+        return LikelihoodFit(self._design, criterion, optimum, messages)
+
+
+def _only_gaussian(family: str, residual: Any, residual_variance: Any) -> None:
+    """Refuse what a Gaussian two-level model with independent residuals does not cover."""
+    if family != "gaussian":
+        raise NotAvailableError(
+            f"family={family!r}",
+            "this version fits Gaussian responses",
+            "use Bambi, brms or glmmTMB for other families",
+            "docs, page 'Limitations'",
+        )
+    for name, value in (("residual", residual), ("residual_variance", residual_variance)):
+        if value is not None:
+            raise NotAvailableError(
+                f"{name}={value!r}",
+                "this version fits independent residuals of equal variance",
+                "leave it out, or use nlme for correlated or heteroscedastic residuals",
+                "docs, page 'Limitations'",
+            )
