@@ -1,0 +1,59 @@
+"""Frozen R results and the data they belong to."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hierlmm.datasets import load_dataset
+
+HERE = Path(__file__).parent
+IDS = sorted(path.stem for path in (HERE / "reference").glob("*.json"))
+COLUMNS = {
+    "dental": {"subject": "id", "distance": "y"},
+    "rats": {"litter": "litterid"},
+    "petri": {"dish": "dish_id"},
+    "negative_icc": {"subject": "id"},
+    "aids": {"subject": "patient"},
+}
+
+
+def reference(name: str) -> dict:
+    return json.loads((HERE / "reference" / f"{name}.json").read_text())
+
+
+def reference_data(ref: dict) -> pd.DataFrame:
+    """The data of a reference result, under R's column names."""
+    name = ref["data"]
+    if name == "aids" and not os.environ.get("HIERLMM_DATA"):
+        pytest.skip("the aids data may not ship; set HIERLMM_DATA to the folder that holds aids.csv")
+    if name == "text4_clusters":
+        return pd.read_csv(HERE / "data" / "text4_clusters.csv")
+    if name in ("esoph_old", "esoph_new"):
+        data = load_dataset("esoph", coding="1980s" if name == "esoph_old" else None)
+    else:
+        data = load_dataset(name).rename(columns=COLUMNS.get(name, {}))
+    if name == "rat_pups":
+        data["sex"] = pd.Categorical(data["sex"].astype(str), ["Male", "Female"])
+    if ref["subset"]:
+        data = data[data["sex"] == ref["subset"]]
+    return data
+
+
+def formula(ref: dict) -> str:
+    return ref["formula"].replace("^", " ** ")
+
+
+def r_name(name: str) -> frozenset:
+    """Our coefficient name in R's spelling, as a set of factors (R may order an interaction the other way)."""
+    name = "(Intercept)" if name == "Intercept" else name.replace(" ** ", "^")
+    return frozenset(re.sub(r"\[T\.(.*?)\]", r"\1", part) for part in name.split(":"))
+
+
+def align(values: dict, ours) -> list[float]:
+    """R's values in the order of our coefficients."""
+    by_name = {frozenset(key.split(":")): value for key, value in values.items()}
+    return [by_name[r_name(name)] for name in ours]
