@@ -1,0 +1,135 @@
+"""What a model prints: its four parts, its formula, and the data it will use; as text and as HTML."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+
+import numpy as np
+
+from hierlmm.design import Design
+from hierlmm.equations import equations
+from hierlmm.notation import WIDTH
+
+__all__ = ["describe_model", "describe_model_html", "is_balanced", "model_facts"]
+
+NEXT_STEP = "Fit with .fit() (NUTS), .fit_reml() or .fit_ml(); .equations() gives LaTeX."
+
+
+def describe_model(design: Design, priors_text: str | None = None) -> str:
+    """Describe a model as text.
+
+    Parameters
+    ----------
+    design : Design
+        The model and its data.
+    priors_text : str, optional
+        The priors, one line or several.
+
+    Returns
+    -------
+    str
+        Level 1, level 2, the combined and the marginal model, the formula, the counts, and how to go on.
+    """
+    facts = model_facts(design)
+    width = max(len(name) for name in facts) + 2
+    table = "\n".join(
+        textwrap.fill(value, WIDTH, initial_indent="  " + name.ljust(width), subsequent_indent=" " * (width + 2))
+        for name, value in facts.items()
+    )
+    formula = textwrap.fill(design.hierarchy.formula, WIDTH, initial_indent="Formula: ", subsequent_indent=" " * 9)
+    parts = [_title(design), equations(design).text, formula, f"Data\n{table}"]
+    if priors_text:
+        parts.append("Priors\n" + textwrap.indent(priors_text.strip("\n"), "  "))
+    return "\n\n".join([*parts, NEXT_STEP])
+
+
+def describe_model_html(design: Design, priors_text: str | None = None) -> str:
+    """Describe a model as self-contained HTML without scripts, for notebooks.
+
+    Parameters
+    ----------
+    design : Design
+        The model and its data.
+    priors_text : str, optional
+        The priors, one line or several.
+
+    Returns
+    -------
+    str
+    """
+    cell = 'style="text-align:left;font-weight:normal;padding:1px 12px 1px 0"'
+    rows = "".join(
+        f'<tr style="background:none"><th scope="row" {cell}>{html.escape(name)}</th>'
+        f"<td {cell}>{html.escape(value)}</td></tr>"
+        for name, value in model_facts(design).items()
+    )
+    priors = f"<pre>{html.escape(priors_text.strip())}</pre>" if priors_text else ""
+    return (
+        f'<div class="hierlmm-model"><div><strong>{html.escape(_title(design))}</strong></div>'
+        f"{equations(design).html}"
+        f'<div style="margin-top:0.5em"><strong>Formula</strong> <code>{html.escape(design.hierarchy.formula)}</code>'
+        f'</div><table style="margin:0.5em 0;border-collapse:collapse">{rows}</table>{priors}'
+        f'<div style="opacity:0.7">{html.escape(NEXT_STEP)}</div></div>'
+    )
+
+
+def model_facts(design: Design) -> dict[str, str]:
+    """Return what is known of the data and of D before fitting, by name."""
+    rows = design.rows_per_subject
+    low, high = int(rows.min()), int(rows.max())
+    return {
+        "rows": f"{design.n_obs:,}",
+        "subjects": f"{design.n_subjects:,} (column {design.hierarchy.subject})",
+        "rows per subject": f"{low} each" if low == high else f"{low}–{high} (median {np.median(rows):g})",
+        "rows dropped": f"{design.n_dropped:,} (missing values)" if design.n_dropped else "0",
+        "level-1 covariates": ", ".join(design.level1_variables()) or "none",
+        "level-2 covariates": ", ".join(design.level2_variables()) or "none",
+        "balanced": _balance(design),
+        "structure of D": _structure(design),
+        "covariance parameters": _parameters(design),
+    }
+
+
+def is_balanced(design: Design) -> bool:
+    """Whether every subject has the same rows of level-1 covariates, in whatever order."""
+    rows = design.rows_per_subject
+    if rows.min() != rows.max():
+        return False
+    order = np.lexsort((*design.X1.T, design.subject_index))
+    tables = design.X1[order].reshape(design.n_subjects, rows[0], -1)
+    return bool(np.all(tables == tables[0]))
+
+
+def _title(design: Design) -> str:
+    hierarchy = design.hierarchy
+    return f"Two-level model: {hierarchy.response} by {hierarchy.subject}"
+
+
+def _balance(design: Design) -> str:
+    if is_balanced(design):
+        return "yes: every subject has the same values of the level-1 covariates"
+    rows = design.rows_per_subject
+    if rows.min() != rows.max():
+        return "no: the number of rows differs between subjects"
+    return "no: the values of the level-1 covariates differ between subjects"
+
+
+def _structure(design: Design) -> str:
+    q = len(design.term)
+    if q == 1:
+        return f"one variance ({design.term[0]})"
+    sentence = {
+        "unstructured": "unstructured: variances and correlations",
+        "diagonal": "diagonal: variances without correlations",
+        "identity": "identity: one variance in common, no correlations",
+    }.get(design.covariance)
+    if sentence is None:
+        groups = [", ".join(design.term[r] for r in block) for block in design.blocks]
+        sentence = "blocks that do not correlate with each other: " + " and ".join(f"({g})" for g in groups)
+    return f"{q} × {q}, {sentence}"
+
+
+def _parameters(design: Design) -> str:
+    in_D = 1 if design.covariance == "identity" else sum(len(b) * (len(b) + 1) // 2 for b in design.blocks)
+    return f"{in_D + 1} ({in_D} in D, and σ)"
