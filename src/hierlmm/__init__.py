@@ -11,12 +11,12 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "TwoLevelModel": "hierlmm.model",
     "Priors": "hierlmm.bayes.priors",
-    "Normal": "hierlmm.bayes.priors",
-    "StudentT": "hierlmm.bayes.priors",
-    "HalfNormal": "hierlmm.bayes.priors",
-    "HalfStudentT": "hierlmm.bayes.priors",
-    "Exponential": "hierlmm.bayes.priors",
-    "LKJ": "hierlmm.bayes.priors",
+    "Normal": "hierlmm.bayes.distributions",
+    "StudentT": "hierlmm.bayes.distributions",
+    "HalfNormal": "hierlmm.bayes.distributions",
+    "HalfStudentT": "hierlmm.bayes.distributions",
+    "Exponential": "hierlmm.bayes.distributions",
+    "LKJ": "hierlmm.bayes.distributions",
     "LikelihoodFit": "hierlmm.fits.likelihood",
     "PosteriorFit": "hierlmm.fits.posterior",
     "compare": "hierlmm.compare",
@@ -39,7 +39,8 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
-    from hierlmm.bayes.priors import LKJ, Exponential, HalfNormal, HalfStudentT, Normal, Priors, StudentT
+    from hierlmm.bayes.distributions import LKJ, Exponential, HalfNormal, HalfStudentT, Normal, StudentT
+    from hierlmm.bayes.priors import Priors
     from hierlmm.compare import Comparison, compare
     from hierlmm.datasets import describe_dataset, list_datasets, load_dataset, simulate, to_long
     from hierlmm.errors import (

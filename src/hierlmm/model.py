@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from hierlmm.checks import check_design
 from hierlmm.design import Design, design_from_formula, design_from_hierarchy
-from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
+from hierlmm.errors import FitWarning, MissingPackageError, NotAvailableError, SpecificationError, closest
 from hierlmm.formula import parse_formula
 from hierlmm.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_levels
 
 if TYPE_CHECKING:
+    from hierlmm.compare import Comparison
+    from hierlmm.fits.posterior import PosteriorFit
     from hierlmm.fits.likelihood import LikelihoodFit
 
 __all__ = ["TwoLevelModel"]
@@ -118,6 +120,8 @@ class TwoLevelModel:
     def _set(self, design: Design, priors: Any) -> None:
         check_design(design)
         self._design, self._priors = design, priors
+        if priors is not None:
+            _ = self.priors  # a prior that cannot be used is refused here, not when sampling starts
 
     @property
     def design(self) -> Design:
@@ -183,6 +187,156 @@ class TwoLevelModel:
 
         return equations(self._design, fit)
 
+    def __repr__(self) -> str:
+        from hierlmm.describe import describe_model
+
+        return describe_model(self._design)
+
+    def _repr_html_(self) -> str:
+        from hierlmm.describe import describe_model_html
+
+        return describe_model_html(self._design)
+
+    def to_pymc(self, *, centered: bool = False) -> Any:
+        """Build the explicit hierarchy as a ``pymc.Model`` with named variables and dims.
+
+        Level 2 is ``subject_coef`` (subject × level1) from ``beta`` (coef) and ``b`` (subject × term); level 1 is
+        ``mu`` (obs) and the observed ``y``; ``sd_b``, ``corr_b``, ``D`` and ``sigma`` are the covariance parameters.
+
+        Parameters
+        ----------
+        centered : bool
+            Sample b directly (better when every subject has much data) instead of standardised effects.
+        """
+        from hierlmm.bayes.explicit import build_pymc_model
+
+        return build_pymc_model(self._design, self.priors, centered=centered)
+
+    def to_bambi(self) -> Any:
+        """Build the same model with the same priors in Bambi.
+
+        Raises
+        ------
+        SpecificationError
+            Where Bambi cannot express it (correlated random effects), saying what it lacks.
+        MissingPackageError
+            If Bambi is not installed.
+        """
+        from hierlmm.bayes.bambi import build_bambi_model
+
+        return build_bambi_model(self._design, self.priors)
+
+    def fit(
+        self,
+        draws: int = 1000,
+        tune: int = 1000,
+        chains: int = 4,
+        seed: int | None = None,
+        *,
+        sampler: str = "auto",
+        centered: bool = False,
+        target_accept: float = 0.8,
+        progressbar: bool = True,
+    ) -> PosteriorFit:
+        """Sample the posterior by NUTS on the explicit hierarchy.
+
+        Parameters
+        ----------
+        draws, tune, chains : int
+            Draws kept and tuning steps of each chain.
+        seed : int, optional
+            Makes the draws reproducible on one machine.
+        sampler : {"auto", "explicit"}
+            Route to the posterior. ``"explicit"`` samples β, b and the covariance parameters together (nutpie), and is
+            what ``"auto"`` takes.
+        centered : bool
+            Parametrise by b itself instead of standardised effects.
+        target_accept : float
+            Acceptance probability that the step size is tuned to; closer to 1 is slower and has fewer divergences.
+        progressbar : bool
+            Show progress.
+
+        Returns
+        -------
+        PosteriorFit
+            Frozen; its ``warnings`` say whether the sampler converged.
+        """
+        from hierlmm.bayes.sample import sample_explicit
+        from hierlmm.fits.base import choose
+
+        if sampler == "collapsed":
+            raise NotAvailableError(
+                "sampler='collapsed'",
+                "this version samples the explicit hierarchy",
+                "use sampler='explicit' or 'auto'; the posterior is the same",
+                "docs, page 'Limitations'",
+            )
+        choose("sampler", sampler, ("auto", "explicit"))
+        return sample_explicit(
+            self._design,
+            self.priors,
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            seed=seed,
+            centered=centered,
+            target_accept=target_accept,
+            progressbar=progressbar,
+        )
+
+    def compare(
+        self, *estimators: str, ci: float = 0.95, seed: int | None = None, progressbar: bool = True, **fit_options: Any
+    ) -> Comparison:
+        """Fit by several estimators and put the answers side by side.
+
+        Parameters
+        ----------
+        *estimators : {"nuts", "reml", "ml", "bambi"}
+            ``"nuts"`` and ``"reml"`` by default. The first one is the reference for differences.
+        ci : float
+            Probability of the intervals.
+        seed, progressbar, **fit_options
+            For the samplers, as in `fit`.
+
+        Returns
+        -------
+        Comparison
+            ``.table`` (tidy), ``.wide()``, a text and HTML view, ``.plot_forest()`` and more. If Bambi cannot express
+            the model, the comparison says so in its notes and shows the other estimators.
+        """
+        from hierlmm.compare import compare
+
+        names = [e.lower() for e in estimators] or ["nuts", "reml"]
+        _known_estimators(names)
+        sampling = {"seed": seed, "progressbar": progressbar, **fit_options}
+        fits: list[Any] = []
+        notes: list[str] = []
+        for name in names:
+            if name == "bambi":
+                self._add_bambi(fits, notes, sampling)
+            else:
+                fits.append(self._fit_by_name(name, sampling))
+        if not fits:
+            raise NotAvailableError(
+                f"a comparison of {', '.join(names)}", " ".join(notes), "name further estimators: 'nuts', 'reml', 'ml'"
+            )
+        return compare(*fits, ci=ci, notes=tuple(notes))
+
+    def _fit_by_name(self, name: str, sampling: dict[str, Any]) -> Any:
+        if name == "nuts":
+            return self.fit(**sampling)
+        return self._fit_likelihood(reml=name == "reml")
+
+    def _add_bambi(self, fits: list[Any], notes: list[str], sampling: dict[str, Any]) -> None:
+        """Add Bambi's fit, or a note that says why it cannot be had."""
+        from hierlmm.bayes.bambi import fit_bambi
+
+        options = {k: v for k, v in sampling.items() if k not in ("sampler", "centered")}
+        try:
+            fits.append(fit_bambi(self._design, self.priors, **options))
+        except (SpecificationError, MissingPackageError) as error:
+            notes.append(f"Bambi is not shown: {error.reason}. {error.remedy[:1].upper()}{error.remedy[1:]}.")
+
     def fit_reml(self) -> LikelihoodFit:
         """Fit by restricted maximum likelihood."""
         return self._fit_likelihood(reml=True)
@@ -200,6 +354,20 @@ class TwoLevelModel:
         if not optimum.converged:
             _warnings.warn(messages[0], FitWarning, stacklevel=3)
         return LikelihoodFit(self._design, criterion, optimum, messages)
+
+
+ESTIMATORS = ("nuts", "reml", "ml", "bambi")
+
+
+def _known_estimators(names: list[str]) -> None:
+    for name in names:
+        if name not in ESTIMATORS:
+            raise SpecificationError(
+                f"estimator {name!r}",
+                f"this version does not know it.{closest(name, ESTIMATORS)}",
+                f"use {', '.join(map(repr, ESTIMATORS))}",
+                "docs, page 'Limitations'",
+            )
 
 
 def _only_gaussian(family: str, residual: Any, residual_variance: Any) -> None:

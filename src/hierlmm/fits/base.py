@@ -111,7 +111,7 @@ class Fit(ABC):
         """Each subject's own level-1 regression, ``subject`` × level-1 coefficient (lme4's ``coef()``)."""
         design = self.design
         values = level2_prediction(design, self.beta.to_numpy())
-        np.add.at(values, (slice(None), design.term_level1), self.b.to_numpy())
+        values[:, design.term_level1] += self.b.to_numpy()  # every random effect has a level-1 column of its own
         return pd.DataFrame(values, index=design.subjects, columns=list(design.level1))
 
     def fitted(self, level: Level = "subject") -> pd.Series:
@@ -185,6 +185,38 @@ class Fit(ABC):
             )
         variance = float(self.D.loc["Intercept", "Intercept"])
         return variance / (variance + self.sigma**2)
+
+    # Plots: thin doors to hierlmm.plots, which knows fits; imported when called.
+
+    def plot_trajectories(self, **options: Any) -> Any:
+        """Data, subject lines and population line; see `hierlmm.plots.plot_trajectories`."""
+        from hierlmm.plots import plot_trajectories
+
+        return plot_trajectories(self, **options)
+
+    def plot_random_effects(self, **options: Any) -> Any:
+        """Random effects with intervals, sorted; see `hierlmm.plots.plot_random_effects`."""
+        from hierlmm.plots import plot_random_effects
+
+        return plot_random_effects(self, **options)
+
+    def plot_shrinkage(self, **options: Any) -> Any:
+        """Separate, pooled and partially pooled regressions; see `hierlmm.plots.plot_shrinkage`."""
+        from hierlmm.plots import plot_shrinkage
+
+        return plot_shrinkage(self, **options)
+
+    def plot_forest(self, **options: Any) -> Any:
+        """Estimates with intervals; see `hierlmm.plots.plot_forest`."""
+        from hierlmm.plots import plot_forest
+
+        return plot_forest(self, **options)
+
+    def plot_posterior(self, **options: Any) -> Any:
+        """Densities of the parameters; see `hierlmm.plots.plot_posterior`."""
+        from hierlmm.plots import plot_posterior
+
+        return plot_posterior(self, **options)
 
 
 def level2_prediction(design: Design, beta: FloatArray) -> FloatArray:
