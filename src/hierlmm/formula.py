@@ -119,7 +119,16 @@ def factor_name(factor: Any) -> str:
     method = getattr(factor, "factor", factor).eval_method  # an evaluated factor wraps the parsed one
     if method.value == "lookup" and not name.isidentifier() and name != "1":
         return f"`{name}`"
+    if method.value == "python" and not _is_call(name):
+        return f"{{{name}}}"
     return name
+
+
+def _is_call(expression: str) -> bool:
+    try:
+        return isinstance(ast.parse(expression, mode="eval").body, ast.Call)
+    except SyntaxError:  # quoted column names inside a call
+        return "(" in expression and expression.endswith(")")
 
 
 def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
@@ -134,6 +143,8 @@ def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
         return (expression,)
     if expression.strip("`") in columns:
         return (expression.strip("`"),)
+    if expression.startswith("{") and expression.endswith("}"):
+        expression = expression[1:-1]
     quoted = re.findall(r"`([^`]+)`", expression)
     try:
         tree = ast.parse(re.sub(r"`[^`]+`", "0", expression), mode="eval")

@@ -14,8 +14,8 @@ from hierlmm.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_levels
 
 if TYPE_CHECKING:
     from hierlmm.compare import Comparison
-    from hierlmm.fits.posterior import PosteriorFit
     from hierlmm.fits.likelihood import LikelihoodFit
+    from hierlmm.fits.posterior import PosteriorFit
 
 __all__ = ["TwoLevelModel"]
 

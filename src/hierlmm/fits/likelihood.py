@@ -45,8 +45,8 @@ class LikelihoodFit(Fit):
 
     Notes
     -----
-    Standard errors of β are those given θ (``σ² (X'V⁻¹X σ⁻²)⁻¹``), as lme4 and nlme print them. Conditional variances of
-    the random effects condition on β and θ (lme4's ``condVar``).
+    Standard errors of β are those given θ, the square roots of the diagonal of ``(X'V⁻¹X)⁻¹``, as lme4 and nlme print
+    them. Conditional variances of the random effects condition on β and θ (lme4's ``condVar``).
     """
 
     design: Design
