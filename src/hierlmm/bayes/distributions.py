@@ -410,7 +410,6 @@ def as_pymc_variable(name: str, priors: Sequence[Prior], dims: str, labels: Sequ
         parameters = {key: np.array([values[key] for _, values in made]) for key in first}
         return getattr(pm, family)(name, **parameters, dims=dims)
     scalars = [
-        getattr(pm, family)(f"{name}[{label}]", **values)
-        for (family, values), label in zip(made, labels, strict=True)
+        getattr(pm, family)(f"{name}[{label}]", **values) for (family, values), label in zip(made, labels, strict=True)
     ]
     return pm.Deterministic(name, pm.math.stack(scalars), dims=dims)

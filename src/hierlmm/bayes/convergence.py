@@ -1,0 +1,232 @@
+"""Did the sampler converge? What looks wrong, why it can happen, what to do.
+
+R-hat is the rank-normalised split R-hat, ESS the bulk and tail effective sample size of Vehtari et al. (2021), with
+their thresholds: R-hat at most 1.01, ESS at least 400 (100 for each of four chains). E-BFMI compares the variance of
+the energy's steps with the energy's own (Betancourt 2016); below 0.3 the sampler moves too slowly through the tails.
+
+References
+----------
+Vehtari, A., Gelman, A., Simpson, D., Carpenter, B., Bürkner, P.-C. (2021). Rank-normalization, folding, and
+localization: an improved R-hat for assessing convergence of MCMC. Bayesian Analysis 16, 667-718.
+
+Betancourt, M. (2016). Diagnosing suboptimal cotangent disintegrations in Hamiltonian Monte Carlo. arXiv:1604.00695.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+__all__ = ["Convergence", "assess_convergence", "check_convergence", "diagnostics"]
+
+FloatArray = NDArray[np.float64]
+MAX_RHAT = 1.01
+MIN_ESS = 400
+MIN_BFMI = 0.3
+NAMES = ("beta", "sd_b", "corr_b", "sigma", "b")
+MAX_ENTRIES = 2000
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """Worst diagnostics of a fit, and what they mean.
+
+    Attributes
+    ----------
+    messages : tuple of str
+        Empty where nothing looks wrong.
+    max_rhat, min_ess_bulk, min_ess_tail, min_bfmi : float
+        NaN where they cannot be computed.
+    divergences, at_max_depth : int
+        Draws after the warm-up.
+    """
+
+    messages: tuple[str, ...]
+    max_rhat: float
+    min_ess_bulk: float
+    min_ess_tail: float
+    min_bfmi: float
+    divergences: int
+    at_max_depth: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check failed."""
+        return not self.messages
+
+
+def diagnostics(draws: FloatArray, labels: list[str]) -> pd.DataFrame:
+    """Effective sample sizes, R-hat and Monte-Carlo standard error of the mean.
+
+    Parameters
+    ----------
+    draws : (chain, draw, n)
+    labels : list of str, length n
+
+    Returns
+    -------
+    DataFrame, one row per label
+        ``ess_bulk``, ``ess_tail``, ``r_hat``, ``mcse``; NaN for entries that do not vary, and for R-hat of one chain.
+    """
+    out = pd.DataFrame(np.nan, index=pd.Index(labels), columns=["ess_bulk", "ess_tail", "r_hat", "mcse"], dtype=float)
+    varying = np.ptp(draws, axis=(0, 1)) > 0
+    if draws.shape[1] < 4 or not varying.any():
+        return out
+    import arviz as az
+    import xarray as xr
+
+    data = xr.Dataset({"x": (("chain", "draw", "entry"), draws[..., varying])})
+    out.loc[varying, "ess_bulk"] = az.ess(data, method="bulk")["x"].to_numpy()
+    out.loc[varying, "ess_tail"] = az.ess(data, method="tail", prob=(0.05, 0.95))["x"].to_numpy()
+    out.loc[varying, "mcse"] = az.mcse(data)["x"].to_numpy()
+    if draws.shape[0] > 1:
+        out.loc[varying, "r_hat"] = az.rhat(data)["x"].to_numpy()
+    return out
+
+
+def check_convergence(datatree: Any) -> list[str]:
+    """Return plain-language messages on what looks wrong; an empty list if nothing does.
+
+    Parameters
+    ----------
+    datatree : xarray.DataTree
+        With groups ``posterior`` (the contract's names) and ``sample_stats``.
+    """
+    return list(assess_convergence(datatree).messages)
+
+
+def assess_convergence(datatree: Any) -> Convergence:
+    """Compute the worst diagnostics of ``beta``, ``sd_b``, ``corr_b``, ``sigma`` and ``b``, and judge them.
+
+    Constant entries (the diagonal of ``corr_b``) are left out, as are random effects beyond the first 2000 numbers.
+    """
+    posterior = datatree["posterior"].to_dataset()
+    table = pd.concat([_table(posterior[name], name) for name in NAMES if name in posterior])
+    stats = datatree["sample_stats"].to_dataset() if "sample_stats" in datatree.children else None
+    divergences = _total(stats, "diverging")
+    at_max_depth = _total(stats, "maxdepth_reached") or _total(stats, "reached_max_treedepth")
+    bfmi = _bfmi(stats)
+    attrs = dict(datatree.attrs)
+    n_draws = int(posterior.sizes["chain"] * posterior.sizes["draw"])
+    messages = [
+        *_mixing(table, posterior.sizes["chain"], posterior.sizes["draw"], attrs),
+        *_divergences(divergences, n_draws, attrs),
+        *_energy(bfmi, at_max_depth, n_draws),
+    ]
+    return Convergence(
+        tuple(messages),
+        float(table["r_hat"].max()),
+        float(table["ess_bulk"].min()),
+        float(table["ess_tail"].min()),
+        float(bfmi.min()) if bfmi.size else float("nan"),
+        divergences,
+        at_max_depth,
+    )
+
+
+def _table(variable: Any, name: str) -> pd.DataFrame:
+    """Diagnostics of the entries of a variable that vary, each correlation once, labelled for a reader."""
+    draws = variable.to_numpy()
+    dims = [d for d in variable.dims if d not in ("chain", "draw")]
+    if name == "corr_b":
+        rows, cols = np.tril_indices(draws.shape[-1], -1)
+        terms = variable["term"].to_numpy()
+        labels = [f"corr({terms[c]}, {terms[r]})" for r, c in zip(rows, cols, strict=True)]
+        draws = draws[..., rows, cols]
+    else:
+        names = [""] if not dims else _labels([variable[d].to_numpy() for d in dims])
+        wrap = {"beta": "{}", "sd_b": "sd({})", "b": "b[{}]"}.get(name, name)
+        labels = [wrap.format(n) for n in names]
+        draws = draws.reshape(*draws.shape[:2], -1)
+    keep = np.flatnonzero(np.ptp(draws, axis=(0, 1)) > 0)[:MAX_ENTRIES]
+    return diagnostics(draws[..., keep], [labels[i] for i in keep])
+
+
+def _labels(coords: list[Any]) -> list[str]:
+    labels = [str(v) for v in coords[0]]
+    for values in coords[1:]:
+        labels = [f"{a}, {v}" for a in labels for v in values]
+    return labels
+
+
+def _total(stats: Any, name: str) -> int:
+    return int(stats[name].sum()) if stats is not None and name in stats else 0
+
+
+def _bfmi(stats: Any) -> FloatArray:
+    """E-BFMI of each chain, or an empty array."""
+    if stats is None or "energy" not in stats or stats.sizes["draw"] < 4:
+        return np.empty(0)
+    energy = stats["energy"].to_numpy()
+    variance = energy.var(axis=1)
+    return np.mean(np.diff(energy, axis=1) ** 2, axis=1)[variance > 0] / variance[variance > 0]
+
+
+def _mixing(table: pd.DataFrame, chains: int, draws: int, attrs: dict[str, Any]) -> list[str]:
+    messages = []
+    if chains < 2:
+        messages.append("One chain only: whether chains agree (R-hat) cannot be checked. To do: sample with chains=4.")
+    high = table["r_hat"][table["r_hat"] > MAX_RHAT].sort_values(ascending=False)
+    if len(high):
+        messages.append(
+            f"R-hat is {high.iloc[0]:.3f} for {high.index[0]}{_more(high)} (it should not exceed {MAX_RHAT}): the "
+            "chains do not agree yet, so the draws are not yet draws from the posterior. This happens when warm-up or "
+            "sampling were too short, or when the data hardly determine a quantity. To do: increase tune and draws; "
+            f"{_reparametrise(attrs)}; or give that quantity a more informative prior."
+        )
+    for column, kind, part in (("ess_bulk", "bulk", "posterior mean"), ("ess_tail", "tail", "interval ends")):
+        low = table[column][table[column] < MIN_ESS].sort_values()
+        if len(low):
+            factor = min(int(np.ceil(1.5 * MIN_ESS / max(float(low.iloc[0]), 1.0))), 20)
+            messages.append(
+                f"The {kind} effective sample size is {low.iloc[0]:.0f} for {low.index[0]}{_more(low)} (at least "
+                f"{MIN_ESS} are needed for a reliable {part}): successive draws are too similar, or there are too few "
+                f"of them. To do: draws={factor * draws} would probably do."
+            )
+    return messages
+
+
+def _divergences(count: int, n_draws: int, attrs: dict[str, Any]) -> list[str]:
+    if count == 0:
+        return []
+    accept = float(attrs.get("target_accept", 0.8))
+    smaller = "target_accept=0.99" if accept >= 0.95 else "target_accept=0.95"
+    return [
+        f"{count} of {n_draws} draws ended in a divergence: the sampler could not follow the posterior where it curves "
+        "sharply, often where the standard deviation of a random effect is close to zero, and the draws may miss that "
+        f"region. To do: {smaller} (smaller steps); {_reparametrise(attrs)}; or a prior that keeps the standard "
+        "deviations away from where the data say nothing."
+    ]
+
+
+def _energy(bfmi: FloatArray, at_max_depth: int, n_draws: int) -> list[str]:
+    messages = []
+    if bfmi.size and bfmi.min() < MIN_BFMI:
+        messages.append(
+            f"E-BFMI is {bfmi.min():.2f} in the worst chain (it should exceed {MIN_BFMI}): the sampler moves too slowly "
+            "between the bulk and the tails, typically because a prior or a random-effect distribution has heavy tails. "
+            "To do: increase tune, or use priors with lighter tails."
+        )
+    if at_max_depth > 0.01 * n_draws:
+        messages.append(
+            f"{at_max_depth} of {n_draws} draws stopped at the largest trajectory length: sampling is slow, not wrong; "
+            "parameters are strongly correlated or on very different scales. To do: centre and scale covariates with "
+            "large values, or increase max_treedepth."
+        )
+    return messages
+
+
+def _more(found: pd.Series) -> str:
+    return f" and too far off for {len(found) - 1} other quantities" if len(found) > 1 else ""
+
+
+def _reparametrise(attrs: dict[str, Any]) -> str:
+    if attrs.get("sampler") == "explicit" and attrs.get("parametrization") == "centred":
+        return "use centered=False, which suits subjects with few rows"
+    if attrs.get("sampler") == "explicit":
+        return "use centered=True if every subject has many rows"
+    return "check that the model is identified (fit_reml() shows a singular D at once)"

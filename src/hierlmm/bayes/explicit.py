@@ -1,0 +1,268 @@
+"""The two-level model as an explicit hierarchy in PyMC, every quantity by the name it has on paper.
+
+    level 1   y_ij = offset_ij + sum_k x1_ijk subject_coef_ki + e_ij,      e_ij ~ N(0, sigma²)
+    level 2   subject_coef_ki = sum_{c at k} W_ic beta_c + b_ki,           b_i ~ N(0, D)
+    D         = diag(sd_b) corr_b diag(sd_b)
+
+Non-centred (default): ``b_i = diag(sd_b) L z_i`` with z_i standard normal and corr_b = L L', which samples well where
+each subject has few rows or D is small. Centred: the subject's coefficients are drawn around their level-2 prediction
+directly, which samples well where each subject has much data (Papaspiliopoulos, Roberts & Sköld 2007).
+
+L comes from partial correlations on the C-vine, independent Beta variables a priori, so that corr_b ~ LKJ(eta) exactly
+(Lewandowski, Kurowicka & Joe 2009); the graph is elementwise and compiles faster than a general Cholesky factor.
+
+References
+----------
+Lewandowski, D., Kurowicka, D., Joe, H. (2009). Generating random correlation matrices based on vines and extended
+onion method. Journal of Multivariate Analysis 100, 1989-2001.
+
+Papaspiliopoulos, O., Roberts, G. O., Sköld, M. (2007). A general framework for the parametrization of hierarchical
+models. Statistical Science 22, 59-73.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.bayes.distributions import LKJ, as_pymc_variable
+from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.design import Design
+from hierlmm.fits.base import level2_prediction
+
+if TYPE_CHECKING:
+    import pymc as pm
+
+__all__ = ["build_pymc_model", "draws_of_model", "pymc_module"]
+
+FloatArray = NDArray[np.float64]
+
+
+def pymc_module() -> Any:
+    """Import PyMC without PyTensor's notice about BLAS, which nothing here uses."""
+    import pytensor
+
+    pytensor.config.blas__ldflags = ""
+    import pymc as pm
+
+    return pm
+
+
+def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool = False) -> pm.Model:
+    """Build the explicit hierarchy.
+
+    Parameters
+    ----------
+    design : Design
+    priors : ResolvedPriors
+    centered : bool
+        Whether random effects are parametrised by the subjects' coefficients (True) or by standard normal
+        deviates (False).
+
+    Returns
+    -------
+    pymc.Model
+        With the variables ``beta`` (coef), ``sd_b`` (term), ``corr_b`` and ``D`` (term, term_bis), ``b``
+        (subject, term), ``subject_coef`` (subject, level1), ``mu`` (obs), ``sigma`` and the observed ``y`` (obs).
+        With a fixed intercept the free variable is ``beta_centered``, coefficients of the centred design, so that
+        the intercept's prior is that of the expected response at average covariates. A model without fixed
+        effects has no ``beta``.
+    """
+    pm = pymc_module()
+    coords: dict[str, Any] = {
+        "coef": list(design.coef),
+        "term": list(design.term),
+        "term_bis": list(design.term),
+        "level1": list(design.level1),
+        "subject": design.subjects.to_numpy(),
+        "obs": np.arange(design.n_obs),
+    }
+    with pm.Model(coords=coords) as model:
+        prediction = _level2_prediction(design, _fixed_effects(priors))
+        factor = _covariance(design, priors)
+        random = [int(k) for k in design.term_level1]
+        if centered:
+            subject_coef = _centred(design, prediction, factor)
+        else:
+            z = pm.Normal("z", 0.0, 1.0, dims=("subject", "term"))
+            b = pm.Deterministic("b", z * factor if factor.ndim == 1 else z @ factor.T, dims=("subject", "term"))
+            subject_coef = pm.Deterministic("subject_coef", _add(prediction, b, random), dims=("subject", "level1"))
+        sigma = _positive("sigma", priors)
+        own = (design.X1 * subject_coef[design.subject_index]).sum(axis=1)
+        mu = pm.Deterministic("mu", design.offset + own if design.hierarchy.offsets else own, dims="obs")
+        pm.Normal("y", mu, sigma, observed=design.y, dims="obs")
+    return model
+
+
+def _fixed_effects(priors: ResolvedPriors) -> Any:
+    import pymc as pm
+
+    if not priors.coef:
+        return None
+    if priors.intercept is None or not np.any(priors.center):
+        return as_pymc_variable("beta", priors.beta, "coef", priors.coef)
+    centred = as_pymc_variable("beta_centered", priors.beta, "coef", priors.coef)
+    return pm.Deterministic("beta", pm.math.dot(priors.uncentering, centred), dims="coef")
+
+
+def _level2_prediction(design: Design, beta: Any) -> list[Any]:
+    """Level-2 prediction of each level-1 coefficient: (J,) variables, or None where level 2 says nothing."""
+    columns: list[Any] = []
+    for k in range(len(design.level1)):
+        members = np.flatnonzero(design.coef_level1 == k)
+        columns.append(None if members.size == 0 else _dot(design.W[:, members], beta[members]))
+    return columns
+
+
+def _dot(W: Any, beta: Any) -> Any:
+    return (W * beta).sum(axis=1)
+
+
+def _positive(name: str, priors: ResolvedPriors) -> Any:
+    import pymc as pm
+
+    family, values = priors.sigma.pymc()
+    return getattr(pm, family)(name, **values)
+
+
+def _covariance(design: Design, priors: ResolvedPriors) -> Any:
+    """Declare sd_b, corr_b and D; return a factor of D: (q,) standard deviations or a (q, q) lower triangle."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    q = len(design.term)
+    if priors.common_sd:
+        family, values = priors.sd_b[0].pymc()
+        common = getattr(pm, family)("sd_b_common", **values)
+        sd = pm.Deterministic("sd_b", common * np.ones(q), dims="term")
+    else:
+        sd = as_pymc_variable("sd_b", priors.sd_b, "term", design.term)
+    blocks = [block for block in design.blocks if len(block) > 1]
+    if priors.corr_b is None or not blocks:
+        pm.Deterministic("corr_b", pt.constant(np.eye(q)), dims=("term", "term_bis"))
+        pm.Deterministic("D", pt.diag(sd**2), dims=("term", "term_bis"))
+        return sd
+    L = _correlation_factor(blocks, q, priors.corr_b, design.term)
+    off_diagonal = pm.math.dot(L, L.T) * (1.0 - np.eye(q)) + np.eye(q)  # exactly 1 on the diagonal
+    corr = pm.Deterministic("corr_b", off_diagonal, dims=("term", "term_bis"))
+    pm.Deterministic("D", corr * sd[:, None] * sd[None, :], dims=("term", "term_bis"))
+    return sd[:, None] * L
+
+
+def _correlation_factor(blocks: list[tuple[int, ...]], q: int, prior: LKJ, term: tuple[str, ...]) -> Any:
+    """Cholesky factor of the correlation matrix, block diagonal, from partial correlations on the C-vine.
+
+    ``L[i, j] = r_ij prod_{k<j} sqrt(1 − r_ik²)``, ``L[i, i] = prod_{k<i} sqrt(1 − r_ik²)``, with r = 2p − 1 and so
+    ``1 − r² = 4p(1 − p)``, free of cancellation. Outside the blocks p = 1/2, that is r = 0.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    rows, cols = pairs_of(blocks)
+    shapes = np.concatenate([prior.partial_shapes(len(block))[j] for block in blocks for j in _columns(block)])
+    model = pm.modelcontext(None)
+    model.add_coord("pair", [f"{term[j]}, {term[i]}" for i, j in zip(rows, cols, strict=True)])
+    p = pm.Beta("corr_b_partial", alpha=shapes, beta=shapes, dims="pair")
+    if q == 2:
+        r, s = 2 * p[0] - 1, pt.sqrt(4 * p[0] * (1 - p[0]))
+        return pt.stack([pt.stack([pt.constant(1.0), pt.constant(0.0)]), pt.stack([r, s])])
+    P = pt.set_subtensor(pt.constant(np.full((q, q), 0.5))[rows, cols], p)
+    rest = pt.cumprod(pt.sqrt(4 * P * (1 - P)), axis=1)
+    before = pt.concatenate([pt.constant(np.ones((q, 1))), rest[:, :-1]], axis=1)
+    return pt.constant(np.tril(np.ones((q, q)))) * (2 * P - 1 + pt.constant(np.eye(q))) * before
+
+
+def pairs_of(blocks: Sequence[tuple[int, ...]]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the correlations below the diagonal, block by block and row by row."""
+    pairs = [(block[i], block[j]) for block in blocks for i in range(len(block)) for j in range(i)]
+    rows, cols = zip(*pairs, strict=True)
+    return np.array(rows), np.array(cols)
+
+
+def _columns(block: tuple[int, ...]) -> list[list[int]]:
+    return [list(range(i)) for i in range(1, len(block))]
+
+
+def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Compute the model's named variables from draws of its free ones, as its Deterministics do.
+
+    Compiling the Deterministics for the sampler takes longer than sampling; this is the same arithmetic in numpy.
+
+    Parameters
+    ----------
+    design : Design
+    priors : ResolvedPriors
+    raw : mapping of str to (chain, draw, ...)
+        Draws of the free variables of `build_pymc_model`, centred or not.
+
+    Returns
+    -------
+    dict of str to (chain, draw, ...)
+        ``beta`` (absent without fixed effects), ``sd_b``, ``corr_b``, ``D``, ``b``, ``sigma``.
+    """
+    q, sigma = len(design.term), raw["sigma"]
+    beta = np.empty((*sigma.shape, 0))
+    if priors.coef:
+        named = any(key == "beta_centered" or key.startswith("beta_centered[") for key in raw)
+        beta = _vector(raw, "beta_centered" if named else "beta", priors.coef)
+        beta = beta @ priors.uncentering.T if named else beta
+    if priors.common_sd:
+        sd = np.repeat(raw["sd_b_common"][..., None], q, axis=-1)
+    else:
+        sd = _vector(raw, "sd_b", priors.term)
+    L = np.broadcast_to(np.eye(q), (*sigma.shape, q, q))
+    if "corr_b_partial" in raw:
+        P = np.full((*sigma.shape, q, q), 0.5)
+        rows, cols = pairs_of([block for block in design.blocks if len(block) > 1])
+        P[..., rows, cols] = raw["corr_b_partial"]
+        rest = np.cumprod(np.sqrt(4 * P * (1 - P)), axis=-1)
+        before = np.concatenate([np.ones((*rest.shape[:-1], 1)), rest[..., :-1]], axis=-1)
+        L = np.tril((2 * P - 1 + np.eye(q)) * before)
+    corr = L @ np.swapaxes(L, -1, -2)
+    corr[..., np.arange(q), np.arange(q)] = 1.0
+    if "z" in raw:
+        b = np.einsum("cdjk,cdlk->cdjl", raw["z"], sd[..., None] * L, optimize=True)
+    else:
+        own = raw["subject_coef"] if "subject_coef" in raw else raw["random_coef"]
+        b = own - level2_prediction(design, beta)[..., design.term_level1]
+    out = {"sd_b": sd, "corr_b": corr, "D": corr * sd[..., None] * sd[..., None, :], "b": b, "sigma": sigma}
+    return {"beta": beta, **out} if priors.coef else out
+
+
+def _vector(raw: Mapping[str, FloatArray], name: str, labels: Sequence[str]) -> FloatArray:
+    """Draws of a vector, whether it is one random variable or one for each element."""
+    return raw[name] if name in raw else np.stack([raw[f"{name}[{label}]"] for label in labels], axis=-1)
+
+
+def _add(prediction: list[Any], b: Any, random: list[int]) -> Any:
+    """Level-2 prediction plus random effects, (J, k)."""
+    import pytensor.tensor as pt
+
+    columns = []
+    for k, fixed in enumerate(prediction):
+        effect = b[:, random.index(k)] if k in random else None
+        columns.append(fixed if effect is None else effect if fixed is None else fixed + effect)
+    return pt.stack(columns, axis=1)
+
+
+def _centred(design: Design, prediction: list[Any], factor: Any) -> Any:
+    """Draw the varying coefficients around their level-2 prediction; ``b`` is what is left."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    random = [int(k) for k in design.term_level1]
+    zero = np.zeros(design.n_subjects)
+    mean = pt.stack([zero if prediction[k] is None else prediction[k] for k in random], axis=1)
+    all_vary = random == list(range(len(design.level1)))
+    name, dims = ("subject_coef", ("subject", "level1")) if all_vary else ("random_coef", ("subject", "term"))
+    if factor.ndim == 1:
+        own = pm.Normal(name, mean, factor, dims=dims)
+    else:
+        own = pm.MvNormal(name, mean, chol=factor, dims=dims)
+    b = pm.Deterministic("b", own - mean, dims=("subject", "term"))
+    if all_vary:
+        return own
+    return pm.Deterministic("subject_coef", _add(prediction, b, random), dims=("subject", "level1"))

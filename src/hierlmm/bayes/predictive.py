@@ -1,0 +1,106 @@
+"""What the model predicts, in numpy from draws: log-likelihood, replicated data, and draws from the prior.
+
+    conditional   y_i | b_i ~ N(X_i beta + Z_i b_i, sigma² I)           pointwise, given the random effects
+    marginal      y_i ~ N(X_i beta, Z_i D Z_i' + sigma² I)              per subject, random effects integrated out
+
+The marginal one uses only q×q matrices: with D = L L' and T_i = I + L' Z_i'Z_i L / sigma², log|V_i| = n_i log sigma² +
+log|T_i| and r' V_i⁻¹ r = (r'r − u' T_i⁻¹ u / sigma²) / sigma² where u = L' Z_i' r.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.design import Design
+
+__all__ = [
+    "conditional_log_likelihood",
+    "marginal_log_likelihood",
+    "posterior_predictive_draws",
+    "prior_draws",
+    "subject_lines",
+]
+
+FloatArray = NDArray[np.float64]
+
+
+def subject_lines(design: Design, beta: FloatArray, b: FloatArray) -> FloatArray:
+    """Expected response of every row given the random effects, (..., N), from beta (..., p) and b (..., J, q)."""
+    lines = beta @ design.X.T + design.offset
+    for k in range(design.Z.shape[1]):
+        lines = lines + design.Z[:, k] * b[..., design.subject_index, k]
+    return lines
+
+
+def conditional_log_likelihood(design: Design, beta: FloatArray, b: FloatArray, sigma: FloatArray) -> FloatArray:
+    """Pointwise log density of y given the random effects, (..., N); sigma is (...)."""
+    scale = np.asarray(sigma)[..., None]
+    z = (design.y - subject_lines(design, beta, b)) / scale
+    return -0.5 * z**2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
+
+
+def marginal_log_likelihood(design: Design, beta: FloatArray, D: FloatArray, sigma: float) -> FloatArray:
+    """Log density of each subject's rows with the random effects integrated out, (J,).
+
+    Parameters
+    ----------
+    design : Design
+    beta : (p,)
+    D : (q, q)
+        Positive semi-definite.
+    sigma : float
+        Positive.
+    """
+    J, q = design.n_subjects, len(design.term)
+    residual = design.y - design.offset - design.X @ beta
+    values, vectors = np.linalg.eigh(D)
+    ZL = design.Z @ (vectors * np.sqrt(np.clip(values, 0.0, None)))
+    u, A, rr = np.zeros((J, q)), np.zeros((J, q, q)), np.zeros(J)
+    np.add.at(u, design.subject_index, ZL * residual[:, None])
+    np.add.at(A, design.subject_index, ZL[:, :, None] * ZL[:, None, :])
+    np.add.at(rr, design.subject_index, residual**2)
+    T = np.eye(q) + A / sigma**2
+    quadratic = (rr - np.einsum("jk,jk->j", u, np.linalg.solve(T, u[..., None])[..., 0]) / sigma**2) / sigma**2
+    n = design.rows_per_subject
+    return -0.5 * (n * np.log(2 * np.pi * sigma**2) + np.linalg.slogdet(T)[1] + quadratic)
+
+
+def posterior_predictive_draws(
+    design: Design, beta: FloatArray, b: FloatArray, sigma: FloatArray, rng: np.random.Generator
+) -> FloatArray:
+    """Replicated responses of the same subjects, (..., N)."""
+    lines = subject_lines(design, beta, b)
+    return lines + np.asarray(sigma)[..., None] * rng.standard_normal(lines.shape)
+
+
+def prior_draws(design: Design, priors: ResolvedPriors, draws: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Draw parameters, random effects and responses from the prior.
+
+    Returns
+    -------
+    dict of str to (draws, ...)
+        ``beta``, ``sd_b``, ``corr_b``, ``D``, ``b``, ``sigma`` and ``y`` (draws, N).
+    """
+    q, J = len(design.term), design.n_subjects
+    centred = [p.sample(rng, draws) for p in priors.beta]
+    beta = np.column_stack(centred) @ priors.uncentering.T if centred else np.empty((draws, 0))
+    if priors.common_sd:
+        sd = np.repeat(priors.sd_b[0].sample(rng, draws)[:, None], q, axis=1)
+    else:
+        sd = np.column_stack([p.sample(rng, draws) for p in priors.sd_b])
+    L = np.zeros((draws, q, q))
+    L[:, np.arange(q), np.arange(q)] = 1.0
+    if priors.corr_b is not None:
+        for block in design.blocks:
+            L[:, np.array(block)[:, None], np.array(block)] = priors.corr_b.sample_cholesky(rng, len(block), draws)
+    corr = L @ np.swapaxes(L, -1, -2)
+    corr[:, np.arange(q), np.arange(q)] = 1.0
+    b = np.einsum("sjk,slk->sjl", rng.standard_normal((draws, J, q)), sd[..., None] * L, optimize=True)
+    sigma = priors.sigma.sample(rng, draws)
+    y = posterior_predictive_draws(design, beta, b, sigma, rng)
+    D = corr * sd[..., None] * sd[:, None, :]
+    return {"beta": beta, "sd_b": sd, "corr_b": corr, "D": D, "b": b, "sigma": sigma, "y": y}

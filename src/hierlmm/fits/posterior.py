@@ -1,0 +1,403 @@
+"""A posterior as a fit: the same questions as every other fit, answered from draws.
+
+Point estimates are posterior means, uncertainties posterior standard deviations, intervals equal-tailed quantiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.bayes.convergence import Convergence, assess_convergence, diagnostics
+from hierlmm.bayes.predictive import (
+    conditional_log_likelihood,
+    marginal_log_likelihood,
+    posterior_predictive_draws,
+    prior_draws,
+)
+from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.design import Design
+from hierlmm.errors import DataError, NotAvailableError, SpecificationError
+from hierlmm.fits.base import Fit, choose
+from hierlmm.formula import INTERCEPT
+from hierlmm.frames import quote, shorten
+
+__all__ = ["PosteriorFit"]
+
+FloatArray = NDArray[np.float64]
+SEE = "docs, page 'Posterior fits'"
+CHUNK = 4_000_000
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PosteriorFit(Fit):
+    """Posterior draws of a two-level model.
+
+    Attributes
+    ----------
+    design : Design
+    datatree : xarray.DataTree
+        Group ``posterior`` with ``beta`` (coef), ``sd_b`` (term), ``corr_b`` and ``D`` (term, term_bis), ``b``
+        (subject, term), ``sigma``, ``icc`` and ``subject_coef`` (subject, level1); ``sample_stats``,
+        ``observed_data``, ``constant_data`` and, where small, ``log_likelihood``. Every ArviZ function accepts it.
+    priors : ResolvedPriors or None
+    estimator : str
+        ``"NUTS"`` or ``"Bambi"``.
+    warnings : tuple of str
+        What looks wrong about convergence, and what to do.
+    """
+
+    design: Design
+    datatree: Any
+    priors: ResolvedPriors | None
+    estimator: str = "NUTS"
+    warnings: tuple[str, ...] = ()
+
+    # --- draws -------------------------------------------------------------------------------------------------------
+
+    def draws(self, name: str) -> FloatArray:
+        """Draws of one variable, (chain, draw, ...).
+
+        Raises
+        ------
+        NotAvailableError
+            If the posterior has no such variable.
+        """
+        posterior = self.datatree["posterior"]
+        if name in posterior:
+            return posterior[name].to_numpy()
+        if name == "beta" and not self.design.coef:
+            return np.empty((posterior.sizes["chain"], posterior.sizes["draw"], 0))
+        reason = "the posterior has no such variable"
+        if name == "b":
+            reason = "the fit keeps means and SDs of the random effects, not their draws"
+        raise NotAvailableError(
+            f"draws of {name!r}", reason, f"use one of {', '.join(map(str, posterior.data_vars))}, or refit", SEE
+        )
+
+    @property
+    def sample_stats(self) -> Any:
+        """Sampler statistics, Dataset (chain, draw)."""
+        if "sample_stats" not in self.datatree.children:
+            raise NotAvailableError(
+                "sample_stats", "this fit was made without sampler statistics", "refit with model.fit()", SEE
+            )
+        return self.datatree["sample_stats"].to_dataset()
+
+    def to_datatree(self) -> Any:
+        """Return the DataTree itself."""
+        return self.datatree
+
+    # --- point estimates ---------------------------------------------------------------------------------------------
+
+    @property
+    def beta(self) -> pd.Series:
+        """Posterior means of the fixed effects, Series by ``coef``."""
+        return pd.Series(_mean(self.draws("beta")), index=self._coef, name="beta")
+
+    @property
+    def beta_cov(self) -> pd.DataFrame:
+        """Posterior covariance of the fixed effects, ``coef`` × ``coef``."""
+        flat = _flat(self.draws("beta"))
+        cov = np.cov(flat, rowvar=False).reshape(flat.shape[1], flat.shape[1])
+        return pd.DataFrame(cov, index=self._coef, columns=self._coef)
+
+    @property
+    def sigma(self) -> float:
+        """Posterior mean of the residual standard deviation."""
+        return float(self.draws("sigma").mean())
+
+    @property
+    def D(self) -> pd.DataFrame:
+        """Posterior mean of the covariance of the random effects, ``term`` × ``term``."""
+        return pd.DataFrame(_mean(self.draws("D")), index=self._term, columns=self._term)
+
+    @property
+    def sd_b(self) -> pd.Series:
+        """Posterior means of the standard deviations of the random effects, Series by ``term``."""
+        return pd.Series(_mean(self.draws("sd_b")), index=self._term, name="sd_b")
+
+    @property
+    def corr_b(self) -> pd.DataFrame:
+        """Posterior means of the correlations of the random effects, ``term`` × ``term``."""
+        return pd.DataFrame(_mean(self.draws("corr_b")), index=self._term, columns=self._term)
+
+    @property
+    def b(self) -> pd.DataFrame:
+        """Posterior means of the random effects, ``subject`` × ``term``."""
+        values = self._summarised("mean") if self._only_summary else _mean(self.draws("b"))
+        return pd.DataFrame(values, index=self.design.subjects, columns=self._term)
+
+    @property
+    def b_sd(self) -> pd.DataFrame:
+        """Posterior SDs of the random effects, ``subject`` × ``term``."""
+        values = self._summarised("sd") if self._only_summary else self.draws("b").std(axis=(0, 1), ddof=1)
+        return pd.DataFrame(values, index=self.design.subjects, columns=self._term)
+
+    @property
+    def icc(self) -> float:
+        """Posterior mean of D₀₀ / (D₀₀ + σ²), the ICC at the origin of the level-1 covariates (draws: ``icc``)."""
+        return float(self.draws("icc").mean()) if INTERCEPT in self.design.term else super().icc
+
+    @property
+    def loglik(self) -> float:
+        """Marginal log-likelihood (random effects integrated out) at the posterior means of beta, D and sigma.
+
+        Comparable with the log-likelihood of an ML fit, which is its maximum.
+        """
+        point = self.beta.to_numpy(), self.D.to_numpy(), self.sigma
+        return float(marginal_log_likelihood(self.design, *point).sum())
+
+    @property
+    def converged(self) -> bool:
+        """Whether no convergence check failed."""
+        return not self.warnings
+
+    def convergence(self) -> Convergence:
+        """Worst R-hat, effective sample sizes, E-BFMI, divergences, and the messages they give rise to."""
+        return assess_convergence(self.datatree)
+
+    # --- tables ------------------------------------------------------------------------------------------------------
+
+    def summary(self, ci: float = 0.95) -> pd.DataFrame:
+        """Fixed effects: posterior mean, SD, equal-tailed interval and diagnostics.
+
+        Parameters
+        ----------
+        ci : float
+            Probability of the interval.
+
+        Returns
+        -------
+        DataFrame indexed by ``coef``
+            ``estimate``, ``se``, ``lower``, ``upper``, ``ess_bulk``, ``ess_tail``, ``r_hat``, ``mcse``.
+        """
+        return _table(self.draws("beta"), list(self.design.coef), ci, "coef")
+
+    def variance_components(self, ci: float = 0.95) -> pd.DataFrame:
+        """Standard deviations and correlations of the random effects and the residual SD, columns as in `summary`.
+
+        Rows ``sd(Intercept)``, ..., ``corr(Intercept, time)``, ..., ``sigma``.
+        """
+        term, pairs = self.design.term, self._pairs
+        labels = [f"sd({t})" for t in term] + [f"corr({term[i]}, {term[j]})" for i, j in pairs] + ["sigma"]
+        corr = self.draws("corr_b")
+        columns = [self.draws("sd_b"), *(corr[..., i, j][..., None] for i, j in pairs), self.draws("sigma")[..., None]]
+        return _table(np.concatenate(columns, axis=-1), labels, ci, "parameter")
+
+    # --- predictions -------------------------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        newdata: Any = None,
+        level: Literal["subject", "population", "new_subject"] = "subject",
+        interval: Literal["credible", "prediction"] | None = None,
+        ci: float = 0.95,
+        seed: int | None = 0,
+    ) -> pd.DataFrame:
+        """Posterior mean of the expected response, and an equal-tailed interval.
+
+        Parameters
+        ----------
+        newdata : table, optional
+            New rows; the rows of the fit by default.
+        level : {"subject", "population", "new_subject"}
+            With the subject's own random effects; at b = 0; or for a subject not yet seen, whose random effects are
+            drawn from N(0, D) (the estimate is that of the population, the interval is wider).
+        interval : {"credible", "prediction"}, optional
+            For the expected response, or for a new measurement (residual error added).
+        ci : float
+            Probability of the interval.
+        seed : int, optional
+            Of the simulated random effects and residuals.
+
+        Returns
+        -------
+        DataFrame
+            ``estimate`` and, with an interval, ``lower`` and ``upper``; the index of ``newdata``.
+
+        Raises
+        ------
+        DataError
+            If a subject was not in the fitted data (level ``"subject"``), or columns are absent.
+        """
+        choose("level", level, ("subject", "population", "new_subject"))
+        if interval is not None:
+            choose("interval", interval, ("credible", "prediction"))
+        tails = _tails(ci)
+        design = self.design
+        if newdata is None:
+            X, Z, offset, subject, index = design.X, design.Z, design.offset, design.subject_index, design.frame.index
+        else:
+            new = design.new(newdata, need_subject=level == "subject")
+            X, Z, offset, index = new.X, new.Z, new.offset, new.frame.index
+            subject = new.subject_index if new.subject_index is not None else np.zeros(len(X), dtype=np.intp)
+            if level == "subject" and np.any(subject < 0):
+                unseen = new.frame[design.hierarchy.subject].to_numpy()[subject < 0]
+                raise DataError(
+                    f"{design.hierarchy.subject} {quote(unseen[0])} in the new data",
+                    "it was not in the fitted data, so it has no random effects of its own",
+                    "use level='new_subject' (draws them from N(0, D)) or level='population' (sets them to zero)",
+                    SEE,
+                )
+        beta, sigma = _flat(self.draws("beta")), self.draws("sigma").ravel()
+        estimate = X @ beta.mean(axis=0) + offset
+        if level == "subject":
+            estimate = estimate + np.einsum("ij,ij->i", Z, self.b.to_numpy()[subject])
+        out = pd.DataFrame({"estimate": estimate}, index=index)
+        if interval is None:
+            return out
+        rng = np.random.default_rng(seed)
+        b = None if level == "population" else self._effects(level, rng)
+        bounds = np.empty((2, len(X)))
+        step = max(1, CHUNK // len(sigma))
+        for start in range(0, len(X), step):
+            rows = slice(start, start + step)
+            lines = beta @ X[rows].T + offset[rows]
+            if b is not None:
+                who = subject[rows] if level == "subject" else np.zeros(len(X[rows]), dtype=np.intp)
+                lines += np.einsum("ij,sij->si", Z[rows], b[:, who])
+            if interval == "prediction":
+                lines += sigma[:, None] * rng.standard_normal(lines.shape)
+            bounds[:, rows] = np.quantile(lines, tails, axis=0)
+        return out.assign(lower=bounds[0], upper=bounds[1])
+
+    def log_likelihood(self) -> Any:
+        """Pointwise conditional log-likelihood (given b) as a new tree with group ``log_likelihood``: y (obs)."""
+        values = conditional_log_likelihood(self.design, self.draws("beta"), self.draws("b"), self.draws("sigma"))
+        return self._with({"log_likelihood": {"y": values}})
+
+    def posterior_predictive(self, draws: int | None = None, seed: int | None = None) -> Any:
+        """Replicated responses of the same subjects as a new tree with group ``posterior_predictive``: y (obs).
+
+        Parameters
+        ----------
+        draws : int, optional
+            Number of draws in each chain, evenly spaced; all by default.
+        seed : int, optional
+        """
+        available = self.draws("sigma").shape[1]
+        if draws is not None and not 1 <= draws <= available:
+            raise SpecificationError(
+                f"draws={draws!r}", f"each chain has {available} draws", f"use a number from 1 to {available}", SEE
+            )
+        keep = np.linspace(0, available - 1, available if draws is None else draws).astype(int)
+        chosen = [self.draws(name)[:, keep] for name in ("beta", "b", "sigma")]
+        values = posterior_predictive_draws(self.design, *chosen, np.random.default_rng(seed))
+        return self._with({"posterior_predictive": {"y": values}}, draw=keep)
+
+    def prior_predictive(self, draws: int = 500, seed: int | None = None) -> Any:
+        """Draws from the prior, and the data they imply, as a new tree with groups ``prior`` and ``prior_predictive``.
+
+        Parameters
+        ----------
+        draws : int
+            Number of draws (one chain).
+        seed : int, optional
+        """
+        if self.priors is None:
+            raise NotAvailableError("prior_predictive", "the priors of this fit are not known", "use model.fit()", SEE)
+        made = prior_draws(self.design, self.priors, draws, np.random.default_rng(seed))
+        made = {name: values[None] for name, values in made.items()}
+        y = made.pop("y")
+        if not self.design.coef:
+            del made["beta"]
+        return self._with({"prior": made, "prior_predictive": {"y": y}})
+
+    # --- display -----------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        from hierlmm.fits.posterior_print import posterior_text
+
+        return posterior_text(self)
+
+    def _repr_html_(self) -> str:
+        from hierlmm.fits.posterior_print import posterior_html
+
+        return posterior_html(self)
+
+    # --- helpers -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _coef(self) -> pd.Index:
+        return pd.Index(self.design.coef, name="coef", dtype=object)
+
+    @property
+    def _term(self) -> pd.Index:
+        return pd.Index(self.design.term, name="term", dtype=object)
+
+    @property
+    def _pairs(self) -> list[tuple[int, int]]:
+        return [(b[j], b[i]) for b in self.design.blocks for i in range(len(b)) for j in range(i) if self._correlated]
+
+    @property
+    def _correlated(self) -> bool:
+        return self.design.covariance != "identity"
+
+    @property
+    def _only_summary(self) -> bool:
+        """Whether the tree holds ``random_effects`` (``mean`` and ``sd``) in place of draws of ``b``."""
+        return "b" not in self.datatree["posterior"] and "random_effects" in self.datatree.children
+
+    def _summarised(self, what: str) -> FloatArray:
+        return self.datatree["random_effects"][what].to_numpy()
+
+    def _effects(self, level: str, rng: np.random.Generator) -> FloatArray:
+        """Random effects of the subjects (draws, J, q), or of one new subject (draws, 1, q)."""
+        if level == "subject":
+            draws = self.draws("b")
+            return draws.reshape(-1, *draws.shape[2:])
+        D = self.draws("D").reshape(-1, len(self.design.term), len(self.design.term))
+        values, vectors = np.linalg.eigh(D)
+        scaled = np.sqrt(np.clip(values, 0.0, None)) * rng.standard_normal(values.shape)
+        return np.einsum("sjk,sk->sj", vectors, scaled)[:, None, :]
+
+    def _with(self, groups: dict[str, dict[str, FloatArray]], draw: Any = None) -> Any:
+        """Copy of the tree with further groups; this fit's own tree stays as it is."""
+        import xarray as xr
+
+        from hierlmm.bayes.sample import dataset
+
+        made = {name: dataset(self.design, values) for name, values in groups.items()}
+        if draw is not None:
+            made = {name: values.assign_coords(draw=draw) for name, values in made.items()}
+        tree = self.datatree.copy()
+        for name, values in made.items():
+            tree[name] = xr.DataTree(values)
+        return tree
+
+
+def _flat(draws: FloatArray) -> FloatArray:
+    return draws.reshape(-1, *draws.shape[2:])
+
+
+def _mean(draws: FloatArray) -> FloatArray:
+    return draws.mean(axis=(0, 1))
+
+
+def _tails(ci: float) -> list[float]:
+    if not 0 < ci < 1:
+        raise SpecificationError(
+            f"ci={ci!r}", "an interval's probability lies strictly between 0 and 1", "use for example ci=0.95", SEE
+        )
+    return [(1 - ci) / 2, (1 + ci) / 2]
+
+
+def _table(draws: FloatArray, labels: list[str], ci: float, name: str) -> pd.DataFrame:
+    tails = _tails(ci)
+    if not labels:
+        columns = ["estimate", "se", "lower", "upper", "ess_bulk", "ess_tail", "r_hat", "mcse"]
+        return pd.DataFrame(columns=columns, index=pd.Index([], name=name, dtype=object), dtype=float)
+    if len(set(labels)) < len(labels):
+        raise SpecificationError(f"labels {shorten(labels)}", "they are not unique", "rename the columns", SEE)
+    flat = _flat(draws)
+    lower, upper = np.quantile(flat, tails, axis=0)
+    index = pd.Index(labels, name=name, dtype=object)
+    estimates = pd.DataFrame(
+        {"estimate": flat.mean(axis=0), "se": flat.std(axis=0, ddof=1), "lower": lower, "upper": upper}, index=index
+    )
+    return estimates.join(diagnostics(draws, labels).set_axis(index, axis=0))

@@ -1,0 +1,134 @@
+"""How a posterior fit prints: what was fitted, the two tables of lme4, the priors, and whether to trust it."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from hierlmm.fits.posterior import PosteriorFit
+
+__all__ = ["posterior_html", "posterior_text"]
+
+
+def posterior_text(fit: PosteriorFit, ci: float = 0.95) -> str:
+    """Text of a fit, for a terminal."""
+    parts = [
+        _header(fit),
+        f"Random effects (posterior mean, {ci:.0%} interval):\n{_random_text(fit, ci)}\n{_counts(fit)}",
+        f"Fixed effects:\n{_fixed_text(fit, ci)}",
+    ]
+    if fit.priors is not None:
+        parts.append(str(fit.priors))
+    return "\n\n".join([*parts, _verdict(fit)])
+
+
+def posterior_html(fit: PosteriorFit, ci: float = 0.95) -> str:
+    """HTML of a fit, for a notebook."""
+    lines = [f"<p><b>{html.escape(line)}</b></p>" if not i else f"<div>{html.escape(line)}</div>"
+             for i, line in enumerate(_header(fit).splitlines())]  # fmt: skip
+    random = fit.variance_components(ci).drop(columns="mcse").to_html(float_format=_short, na_rep="")
+    fixed = fit.summary(ci).drop(columns="mcse").to_html(float_format=_short, na_rep="")
+    priors = "" if fit.priors is None else fit.priors.to_frame().to_html()
+    verdict = "".join(f"<p>{html.escape(line)}</p>" for line in _verdict(fit).splitlines())
+    return (
+        f"<div>{''.join(lines)}<p>Random effects</p>{random}<div>{html.escape(_counts(fit))}</div>"
+        f"<p>Fixed effects</p>{fixed}<details><summary>Priors</summary>{priors}</details>{verdict}</div>"
+    )
+
+
+def _header(fit: PosteriorFit) -> str:
+    attrs = fit.datatree.attrs
+    how = ", ".join(str(attrs[k]) for k in ("sampler", "parametrization") if k in attrs)
+    lines = [f"Two-level model, posterior by {fit.estimator}" + (f" ({how})" if how else "")]
+    lines.append(f"Formula: {fit.design.hierarchy.formula}")
+    posterior = fit.datatree["posterior"]
+    settings = f"Draws:   {posterior.sizes['chain']} chains of {posterior.sizes['draw']}"
+    if "tune" in attrs:
+        settings += f" after {attrs['tune']} of warm-up each"
+    if "target_accept" in attrs:
+        settings += f", target acceptance {attrs['target_accept']}"
+    if "seed" in attrs:
+        settings += f", seed {attrs['seed']}"
+    return "\n".join([*lines, settings])
+
+
+def _counts(fit: PosteriorFit) -> str:
+    dropped = fit.design.n_dropped
+    counts = f"Number of obs: {fit.n_obs}, {fit.design.hierarchy.subject}: {fit.n_subjects}"
+    return counts + (f" ({dropped} incomplete rows dropped)" if dropped else "")
+
+
+def _random_text(fit: PosteriorFit, ci: float) -> str:
+    """lme4's table: one line per random effect, its correlations with those above it to the right."""
+    table, term = fit.variance_components(ci), fit.design.term
+    lower, upper = _bounds(ci)
+    rows = []
+    for i, name in enumerate(term):
+        row = table.loc[f"sd({name})"]
+        correlations = [table["estimate"].get(f"corr({other}, {name})") for other in term[:i]]
+        corr = " ".join("     " if r is None else f"{r:5.2f}" for r in correlations)
+        group = fit.design.hierarchy.subject if i == 0 else ""
+        rows.append([group, name, *(_short(row[c]) for c in ("estimate", "lower", "upper")), corr])
+    last = table.loc["sigma"]
+    rows.append(["Residual", "", *(_short(last[c]) for c in ("estimate", "lower", "upper")), ""])
+    with_corr = any(r[-1].strip() for r in rows)
+    head = ["Groups", "Name", "Std.Dev.", lower, upper, "Corr"]
+    return _align([r if with_corr else r[:-1] for r in [head, *rows]], left=2)
+
+
+def _fixed_text(fit: PosteriorFit, ci: float) -> str:
+    table = fit.summary(ci)
+    if table.empty:
+        return " (none)"
+    lower, upper = _bounds(ci)
+    rows = [["", "Estimate", "Post.SD", lower, upper, "ESS bulk", "ESS tail", "R-hat"]]
+    for name, row in table.iterrows():
+        numbers = [_short(row[c]) for c in ("estimate", "se", "lower", "upper")]
+        checks = [
+            _count(row["ess_bulk"]),
+            _count(row["ess_tail"]),
+            "" if np.isnan(row["r_hat"]) else f"{row['r_hat']:.3f}",
+        ]
+        rows.append([str(name), *numbers, *checks])
+    return _align(rows, left=1)
+
+
+def _verdict(fit: PosteriorFit) -> str:
+    check = fit.convergence()
+    facts = (
+        f"largest R-hat {check.max_rhat:.3f}, smallest ESS {_count(check.min_ess_bulk)} (bulk) and "
+        f"{_count(check.min_ess_tail)} (tail), {check.divergences} divergences"
+    )
+    if not fit.warnings:
+        return f"Convergence: nothing looks wrong ({facts})."
+    wrapped = [textwrap.fill(m, 110, initial_indent="  - ", subsequent_indent="    ") for m in fit.warnings]
+    return "\n".join([f"NOT CONVERGED, do not use these numbers yet ({facts}):", *wrapped])
+
+
+def _bounds(ci: float) -> tuple[str, str]:
+    return f"{50 * (1 - ci):.3g} %", f"{50 * (1 + ci):.4g} %"
+
+
+def _count(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.0f}"
+
+
+def _short(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+
+
+def _align(rows: list[list[str]], left: int) -> str:
+    widths = [max(len(r[c]) for r in rows) for c in range(len(rows[0]))]
+    lines = [
+        " "
+        + "  ".join(
+            cell.ljust(w) if c < left else cell.rjust(w) for c, (cell, w) in enumerate(zip(r, widths, strict=True))
+        )
+        for r in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
