@@ -1,0 +1,167 @@
+"""REML against its peers, in one run: medians of wall time, and ratios.
+
+    make bench                       or  .venv/bin/python benchmarks/reml.py [--repeats 5] [--skip-large]
+
+Each model is fitted in turn by hierlmm, statsmodels and, if Rscript and lme4 are found, lme4. The first call of every
+program is a warm-up and not counted. "whole" is from data frame to fit; "optimisation" is the maximisation alone, after
+the model object was built. Peak memory is that of a fresh process that does the fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import hierlmm as hl
+from hierlmm.covariance.random import random_covariance
+from hierlmm.likelihood.criterion import Criterion
+from hierlmm.likelihood.crossproducts import cross_products
+from hierlmm.likelihood.maximise import maximise
+
+LARGE = 10_000
+
+
+def seconds(function: Callable[[], object], repeats: int) -> float:
+    """Median wall time of a call, after one warm-up."""
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def growth(n_subjects: int, *, irregular: bool) -> pd.DataFrame:
+    """Ten measurements of each subject, on common days or on days of their own."""
+    return hl.simulate(
+        beta={"Intercept": 250.0, "time": 10.0},
+        D=[[600.0, 10.0], [10.0, 35.0]],
+        sigma=25.0,
+        random=["Intercept", "time"],
+        n_subjects=n_subjects,
+        times=np.arange(10.0),
+        irregular=irregular,
+        seed=1,
+    )
+
+
+def ours(formula: str, data: pd.DataFrame) -> hl.LikelihoodFit:
+    return hl.TwoLevelModel.from_formula(formula, data).fit_reml()
+
+
+def our_optimiser(formula: str, data: pd.DataFrame) -> Callable[[], object]:
+    design = hl.TwoLevelModel.from_formula(formula, data).design
+    criterion = Criterion(cross_products(design), random_covariance(design.covariance, design.blocks), reml=True)
+    return lambda: maximise(criterion)
+
+
+def statsmodels_model(response: str, slope: str, group: str, data: pd.DataFrame) -> object:
+    import statsmodels.formula.api as smf
+
+    return smf.mixedlm(f"{response} ~ {slope}", data, groups=data[group], re_formula=f"~{slope}")
+
+
+def lme4(formula: str, data: pd.DataFrame, repeats: int) -> tuple[float, float] | None:
+    """Median seconds of lmer() inside R, and its criterion; None without R."""
+    if shutil.which("Rscript") is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.csv"
+        data.to_csv(path, index=False)
+        script = (
+            f'suppressMessages(library(lme4)); d <- read.csv("{path}");'
+            f"f <- function() lmer({formula}, d); m <- f();"
+            f"t <- sapply(1:{repeats}, function(i) system.time(m <<- f())[['elapsed']]);"
+            "cat(median(t), format(REMLcrit(m), digits = 15))"
+        )
+        done = subprocess.run(["Rscript", "-e", script], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return None
+    wall, criterion = done.stdout.split()
+    return float(wall), float(criterion)
+
+
+def peak_memory(irregular: bool) -> float:
+    """Peak resident memory, MB, of a fresh process that simulates and fits the large data."""
+    child = subprocess.run(
+        [sys.executable, __file__, "--child", str(int(irregular))], capture_output=True, text=True, check=True
+    )
+    return float(child.stdout.split()[-1])
+
+
+def report(name: str, formula: str, columns: tuple[str, str, str], data: pd.DataFrame, repeats: int) -> None:
+    response, slope, group = columns
+    print(f"\n{name}: {len(data):,} rows, {data[group].nunique():,} subjects, {formula}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # statsmodels' convergence notices are not what is measured
+        theirs_model = statsmodels_model(response, slope, group, data)
+        slow = 1 if len(data) > 10_000 else repeats
+        their_fit = theirs_model.fit(reml=True)
+        theirs = min(seconds(lambda: theirs_model.fit(reml=True), slow), np.inf)
+    whole = seconds(lambda: ours(formula, data), repeats)
+    optimisation = seconds(our_optimiser(formula, data), repeats)
+    fit = ours(formula, data)
+    rows = [
+        ("hierlmm, optimisation", optimisation, fit.criterion),
+        ("hierlmm, whole", whole, fit.criterion),
+        ("statsmodels, optimisation", theirs, -2.0 * their_fit.llf),
+    ]
+    r = lme4(formula, data, repeats)
+    if r is not None:
+        rows.append(("lme4, whole", *r))
+    for label, wall, criterion in rows:
+        print(f"  {label:<28}{wall * 1e3:12.2f} ms   criterion {criterion:.6f}")
+    print(f"  statsmodels / hierlmm: optimisation {theirs / optimisation:,.1f}, whole {theirs / whole:,.1f}")
+    if r is not None:
+        print(f"  lme4 / hierlmm, whole: {r[0] / whole:,.1f}")
+    print(
+        f"  gradient norm {fit.gradient_norm:.1e}; our criterion minus the best peer's "
+        f"{fit.criterion - min(row[2] for row in rows[2:]):+.1e}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--skip-large", action="store_true")
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child is not None:
+        ours("y ~ time + (time | subject)", growth(LARGE, irregular=bool(options.child)))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    print(f"{os.cpu_count()} cores, medians of {options.repeats} runs after a warm-up")
+    sleepstudy = hl.load_dataset("sleepstudy")
+    report(
+        "sleepstudy", "reaction ~ days + (days | subject)", ("reaction", "days", "subject"), sleepstudy, options.repeats
+    )
+    if options.skip_large:
+        return
+    for irregular in (False, True):
+        name = "irregular times" if irregular else "balanced"
+        report(
+            f"{LARGE:,} subjects, {name}",
+            "y ~ time + (time | subject)",
+            ("y", "time", "subject"),
+            growth(LARGE, irregular=irregular),
+            options.repeats,
+        )
+        print(f"  peak memory of a fresh process: {peak_memory(irregular):.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
