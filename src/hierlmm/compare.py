@@ -1,0 +1,209 @@
+"""Fits of one model side by side: one tidy table, differences in units of standard error, and the plots.
+
+With the reference estimator's estimate ``θ̂₀`` and standard error ``s₀``, the difference of an estimator is
+``(θ̂ − θ̂₀) / s₀``. It is not a test (all fits saw the same data); it says whether the choice of estimator matters
+against the uncertainty that any of them reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.fits.base import Fit
+from hierlmm.side_by_side import COLUMNS, estimates, fit_statistics, known_label, label_fits, measure, same_question
+
+__all__ = ["Comparison", "compare"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """Several fits of the same two-level model, side by side (made by `compare`).
+
+    Attributes
+    ----------
+    fits : mapping of str to Fit
+        The fits by label, in the order given.
+    table : pandas.DataFrame
+        One row per parameter and estimator: ``parameter``, ``kind`` ("fixed", "sd", "corr", "sigma"), ``estimator``,
+        ``estimate``, ``se``, ``lower``, ``upper``, ``difference`` (from the reference estimator, in units of its
+        standard error; of the estimator's own where the reference has none) and ``flag`` (whether it is large).
+    reference : str
+        Label of the reference estimator.
+    ci : float
+        Probability of the intervals.
+    flag_above : float
+        Differences larger than this, in absolute value, are flagged.
+    notes : tuple of str
+        What could not be compared, and why.
+    """
+
+    fits: Mapping[str, Fit]
+    table: pd.DataFrame
+    reference: str
+    ci: float
+    flag_above: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels of the fits."""
+        return list(self.fits)
+
+    @property
+    def flagged(self) -> pd.DataFrame:
+        """The rows of `table` whose difference is flagged, largest first."""
+        rows = self.table[self.table["flag"]]
+        return rows.sort_values("difference", key=np.abs, ascending=False, ignore_index=True)
+
+    @property
+    def statistics(self) -> pd.DataFrame:
+        """Sizes, log-likelihood, information criteria and diagnostics, statistic × estimator (NaN where undefined)."""
+        rows = {label: fit_statistics(fit) for label, fit in self.fits.items()}
+        return pd.DataFrame(rows, dtype=object).rename_axis(index="statistic", columns="estimator").dropna(how="all")
+
+    def wide(self) -> pd.DataFrame:
+        """Parameters × (estimator, column), for reading and for export."""
+        columns = [*COLUMNS, "difference"]
+        parameters = pd.Index(self.table["parameter"].unique(), name="parameter")
+        by_label = {
+            label: self.table[self.table["estimator"] == label].set_index("parameter")[columns].reindex(parameters)
+            for label in self.labels
+        }
+        return pd.concat(by_label, axis=1, names=["estimator", None])
+
+    def __repr__(self) -> str:
+        from hierlmm.tables import comparison_text
+
+        return comparison_text(self)
+
+    def __rich__(self) -> Any:
+        from hierlmm.tables import comparison_rich
+
+        return comparison_rich(self)
+
+    def print_rich(self) -> None:
+        """Print the table through rich, with colour where the terminal has it."""
+        from rich.console import Console
+
+        Console().print(self)
+
+    def _repr_html_(self) -> str:
+        from hierlmm.tables import comparison_html
+
+        return comparison_html(self)
+
+    def to_html(self) -> str:
+        """HTML without any network address: through great-tables if it is installed, else plain."""
+        return self._repr_html_()
+
+    def to_gt(self) -> Any:
+        """Return the table as a ``great_tables.GT``, for further styling.
+
+        Raises
+        ------
+        MissingPackageError
+            If great-tables is not installed.
+        """
+        from hierlmm.tables import comparison_gt
+
+        return comparison_gt(self)
+
+    def to_latex(self, caption: str | None = None) -> str:
+        """LaTeX ``tabular`` (packages booktabs), in a ``table`` if a caption is given."""
+        from hierlmm.tables import comparison_latex
+
+        return comparison_latex(self, caption)
+
+    def plot_forest(self, **kwargs: Any) -> Any:
+        """One panel per parameter, estimators as rows; see `hierlmm.plots.plot_forest`."""
+        from hierlmm.plots import plot_forest
+
+        return plot_forest(self, **kwargs)
+
+    def plot_random_effects(self, **kwargs: Any) -> Any:
+        """Every subject's effects under every estimator, sorted; see `hierlmm.plots.plot_random_effects`."""
+        from hierlmm.plots import plot_random_effects
+
+        return plot_random_effects(self, **kwargs)
+
+    def plot_posterior(self, **kwargs: Any) -> Any:
+        """Posterior densities with the likelihood estimates as lines; see `hierlmm.plots.plot_posterior`."""
+        from hierlmm.plots import plot_posterior
+
+        return plot_posterior(self, **kwargs)
+
+    def plot_trajectories(self, estimator: str | None = None, **kwargs: Any) -> Any:
+        """Data, subject lines and population line of one fit; see `hierlmm.plots.plot_trajectories`."""
+        from hierlmm.plots import plot_trajectories
+
+        return plot_trajectories(self._fit(estimator), **kwargs)
+
+    def plot_shrinkage(self, estimator: str | None = None, **kwargs: Any) -> Any:
+        """Separate fits, pooled fit and partial pooling of one fit; see `hierlmm.plots.plot_shrinkage`."""
+        from hierlmm.plots import plot_shrinkage
+
+        return plot_shrinkage(self._fit(estimator), **kwargs)
+
+    def _fit(self, estimator: str | None) -> Fit:
+        label = self.reference if estimator is None else known_label("estimator", estimator, self.labels)
+        return self.fits[label]
+
+
+def compare(
+    *fits: Fit,
+    labels: Sequence[str] | None = None,
+    reference: str | None = None,
+    ci: float = 0.95,
+    flag_above: float = 0.5,
+    notes: Sequence[str] = (),
+) -> Comparison:
+    """Put fits of the same model side by side.
+
+    Parameters
+    ----------
+    *fits : Fit
+        Fits of one model to the same rows, by whatever estimator.
+    labels : sequence of str, optional
+        Names of the fits; by default their estimators, numbered where two are alike.
+    reference : str, optional
+        Label of the fit that the others are measured against; by default the first.
+    ci : float
+        Probability of the intervals (equal-tailed for a posterior, Wald for a likelihood fit).
+    flag_above : float
+        Flag differences from the reference beyond this many of its standard errors. The default of half a standard
+        error is about where a reader's conclusion could change.
+    notes : sequence of str
+        Remarks to carry along, for example why an estimator is absent.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    SpecificationError
+        If the fits have different fixed effects, random effects or responses.
+    DataError
+        If they were made from different rows.
+
+    Examples
+    --------
+    >>> import hierlmm as hl
+    >>> model = hl.TwoLevelModel.from_formula(
+    ...     "distance ~ sex * time + (1 + time | subject)", hl.load_dataset("dental")
+    ... )
+    >>> both = hl.compare(model.fit_reml(), model.fit_ml())
+    >>> both.wide().loc["sigma", ("ML", "estimate")].round(4)
+    np.float64(1.31)
+    """
+    named = label_fits(fits, labels)
+    base = next(iter(named)) if reference is None else known_label("reference", reference, list(named))
+    extra = same_question(named, base)
+    table = measure(estimates(named, ci, base), base, flag_above)
+    return Comparison(MappingProxyType(named), table, base, ci, flag_above, (*notes, *extra))

@@ -1,0 +1,31 @@
+"""Plots of fits and comparisons, through ArviZ's plot collections (matplotlib, bokeh, plotly, or none).
+
+Every function takes fits of any estimator, or a `Comparison`, and returns an ``arviz_plots.PlotCollection``:
+``.savefig(path)`` writes it, ``.show()`` shows it, ``.get_viz("figure")`` is the figure of the backend.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["plot_forest", "plot_posterior", "plot_random_effects", "plot_shrinkage", "plot_trajectories"]
+
+if TYPE_CHECKING:
+    from hierlmm.plots.forest import plot_forest
+    from hierlmm.plots.posterior import plot_posterior
+    from hierlmm.plots.random_effects import plot_random_effects
+    from hierlmm.plots.shrinkage import plot_shrinkage
+    from hierlmm.plots.trajectories import plot_trajectories
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'hierlmm.plots' has no attribute {name!r}")
+    value = getattr(import_module(f"hierlmm.plots.{name.removeprefix('plot_')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,206 @@
+"""What fits have in common and where they differ: labels, the stacked estimates, and whether the question is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
+from hierlmm.fits.base import Fit
+from hierlmm.fits.components import correlated_pairs
+from hierlmm.frames import shorten
+
+__all__ = ["COLUMNS", "estimates", "fit_statistics", "known_label", "label_fits", "measure", "same_question"]
+
+COLUMNS = ["estimate", "se", "lower", "upper"]
+SEE = "docs, page 'Comparing estimators'"
+
+
+def label_fits(fits: Iterable[Fit], labels: Sequence[str] | None = None) -> dict[str, Fit]:
+    """Name fits by their estimators (numbered where two are alike), or by ``labels``."""
+    fits = tuple(fits)
+    for fit in fits:
+        if not isinstance(fit, Fit):
+            raise SpecificationError(
+                f"a {type(fit).__name__} among the fits",
+                "only fits can be compared",
+                "pass them one by one, compare(fit, reml); names of estimators go to model.compare('nuts', 'reml')",
+                SEE,
+            )
+    if not fits:
+        raise SpecificationError("no fits", "there is nothing to compare", "pass fits: compare(fit, reml)", SEE)
+    if labels is None:
+        names = [fit.estimator for fit in fits]
+        numbered = [f"{n} {names[: i + 1].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names)]
+        return dict(zip(numbered, fits, strict=True))
+    names = [str(label) for label in labels]
+    if len(names) != len(fits) or len(set(names)) != len(names):
+        raise SpecificationError(
+            f"labels={names!r} for {len(fits)} fits",
+            "every fit needs a label of its own",
+            "give as many different labels as fits, or leave labels out",
+            SEE,
+        )
+    return dict(zip(names, fits, strict=True))
+
+
+def estimates(fits: Mapping[str, Fit], ci: float, reference: str | None = None) -> pd.DataFrame:
+    """Stack the estimates of all parameters: parameter, kind, estimator, estimate, se, lower, upper.
+
+    Parameters are in the order of the reference fit (the first by default); those it lacks come last of their kind.
+    """
+    base = fits[next(iter(fits)) if reference is None else reference]
+    spelling = {f"corr({b}, {a})": f"corr({a}, {b})" for a, b in _pairs(base)}
+    parts = [_one_fit(fit, ci, spelling).assign(estimator=label) for label, fit in fits.items()]
+    stacked = pd.concat(parts, ignore_index=True)
+    first = [*_one_fit(base, ci, spelling)["parameter"], *stacked["parameter"]]
+    order = {name: i for i, name in enumerate(dict.fromkeys(first))}
+    kinds = {"fixed": 0, "sd": 1, "corr": 2, "sigma": 3, "other": 4}
+    rank = stacked["kind"].map(kinds) * (len(order) + 1) + stacked["parameter"].map(order)
+    rows = np.argsort(rank.to_numpy(), kind="stable")
+    return stacked.iloc[rows][["parameter", "kind", "estimator", *COLUMNS]].reset_index(drop=True)
+
+
+def _one_fit(fit: Fit, ci: float, spelling: Mapping[str, str]) -> pd.DataFrame:
+    fixed = fit.summary(ci)[COLUMNS].astype(float)
+    parts = [fixed.rename_axis("parameter").reset_index().assign(kind="fixed")]
+    try:
+        components = fit.variance_components(ci)[COLUMNS].astype(float)
+    except NotAvailableError:
+        return parts[0]
+    frame = components.rename(index=dict(spelling)).rename_axis("parameter").reset_index()
+    parts.append(frame.assign(kind=[_kind(label) for label in frame["parameter"]]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _kind(label: str) -> str:
+    if label == "sigma":
+        return "sigma"
+    return next((kind for kind in ("sd", "corr") if label.startswith(f"{kind}(")), "other")
+
+
+def _pairs(fit: Fit) -> list[tuple[str, str]]:
+    term = getattr(fit.design, "term", ())
+    return [(term[a], term[b]) for a, b in correlated_pairs(fit.design)] if term else []
+
+
+def measure(table: pd.DataFrame, reference: str, flag_above: float) -> pd.DataFrame:
+    """Add the difference from the reference in units of its standard error, and whether it is large."""
+    if not flag_above >= 0:
+        raise SpecificationError(
+            f"flag_above={flag_above!r}",
+            "it is a number of standard errors",
+            "use a number of 0 or more, for example 0.5",
+            SEE,
+        )
+    base = table[table["estimator"] == reference].set_index("parameter")
+    centre = table["parameter"].map(base["estimate"])
+    spread = table["parameter"].map(base["se"]).fillna(table["se"])
+    gap = table["estimate"] - centre
+    difference = (gap / spread.where(spread > 0)).where(gap != 0, 0.0)
+    return table.assign(difference=difference, flag=difference.abs() > flag_above)
+
+
+def same_question(fits: Mapping[str, Fit], base: str) -> tuple[str, ...]:
+    """Refuse fits of different models or rows, and note what differs without harm."""
+    first = fits[base]
+    notes: list[str] = []
+    for label, fit in fits.items():
+        pair = f"{base} and {label}"
+        a, b = first.design, fit.design
+        _alike(pair, "responses", a.hierarchy.response, b.hierarchy.response)
+        _alike(pair, "fixed effects", set(a.coef), set(b.coef))
+        if not _same_rows(first, fit):
+            raise DataError(
+                f"{pair}: {a.n_obs} rows of {a.n_subjects} subjects, and {b.n_obs} rows of {b.n_subjects}"
+                + (" with other values or other subjects" if a.n_obs == b.n_obs else ""),
+                "estimates from different data differ for reasons other than the estimator",
+                "fit both to the same rows (missing='drop' drops different rows when the covariates differ)",
+                SEE,
+            )
+        if not (_has_random_effects(first) and _has_random_effects(fit)):
+            continue
+        _alike(pair, "random effects", set(a.term), set(b.term))
+        if {frozenset(p) for p in _pairs(first)} != {frozenset(p) for p in _pairs(fit)}:
+            notes.append(
+                f"{label} has covariance={b.covariance!r} for the random effects and {base} has {a.covariance!r}: "
+                "they are not the same model, and differences are not due to the estimator alone."
+            )
+    return tuple(notes)
+
+
+def _alike(pair: str, what: str, a: Any, b: Any) -> None:
+    if a == b:
+        return
+    if isinstance(a, set):
+        only = [f"only the first has {shorten(sorted(a - b))}"] * bool(a - b)
+        only += [f"only the second has {shorten(sorted(b - a))}"] * bool(b - a)
+        detail = "; ".join(only)
+    else:
+        detail = f"{a} and {b}"
+    raise SpecificationError(
+        f"{pair}: different {what} ({detail})",
+        "they answer different questions, so a difference between their estimates means nothing",
+        "compare estimators of one model; to compare models use their AIC (by ML) or leave-one-subject-out scores",
+        SEE,
+    )
+
+
+def _same_rows(a: Fit, b: Fit) -> bool:
+    if a.design is b.design:
+        return True
+    if a.n_obs != b.n_obs or set(a.design.subjects) != set(b.design.subjects):
+        return False
+    return all(
+        np.allclose(np.sort(np.asarray(left)), np.sort(np.asarray(right)), rtol=1e-12, atol=0.0)
+        for left, right in ((a.design.y, b.design.y), (a.design.offset, b.design.offset))
+    )
+
+
+def _has_random_effects(fit: Fit) -> bool:
+    try:
+        return len(fit.D) > 0
+    except NotAvailableError:
+        return False
+
+
+def known_label(name: str, label: str, known: list[str]) -> str:
+    """Return the label, or raise a `SpecificationError` that names the nearest one."""
+    if label not in known:
+        raise SpecificationError(
+            f"{name}={label!r}",
+            f"no fit has this label.{closest(label, known)}",
+            f"use one of {', '.join(map(repr, known))}",
+            SEE,
+        )
+    return label
+
+
+def fit_statistics(fit: Fit) -> dict[str, Any]:
+    """Sizes, criteria and diagnostics of one fit; NaN for what its estimator does not have."""
+    summary = fit.summary()
+    tree = getattr(fit, "datatree", None)
+    diverging = None
+    if tree is not None and "sample_stats" in tree.children and "diverging" in tree["sample_stats"].data_vars:
+        diverging = int(tree["sample_stats"]["diverging"].sum())
+    return {
+        "observations": fit.n_obs,
+        "subjects": fit.n_subjects,
+        "logLik": _optional(fit, "loglik"),
+        "AIC": _optional(fit, "aic"),
+        "BIC": _optional(fit, "bic"),
+        "max. R-hat": float(summary["r_hat"].max()) if "r_hat" in summary else np.nan,
+        "min. bulk ESS": float(summary["ess_bulk"].min()) if "ess_bulk" in summary else np.nan,
+        "divergences": np.nan if diverging is None else diverging,
+        "converged": fit.converged,
+    }
+
+
+def _optional(fit: Fit, name: str) -> Any:
+    try:
+        return getattr(fit, name)
+    except (AttributeError, NotAvailableError):
+        return np.nan
