@@ -207,8 +207,8 @@ def _energy(bfmi: FloatArray, at_max_depth: int, n_draws: int) -> list[str]:
     messages = []
     if bfmi.size and bfmi.min() < MIN_BFMI:
         messages.append(
-            f"E-BFMI is {bfmi.min():.2f} in the worst chain (it should exceed {MIN_BFMI}): the sampler moves too slowly "
-            "between the bulk and the tails, typically because a prior or a random-effect distribution has heavy tails. "
+            f"E-BFMI is {bfmi.min():.2f} in the worst chain (it should exceed {MIN_BFMI}): the sampler moves too "
+            "slowly between the bulk and the tails, typically because a prior has heavy tails or the data say little. "
             "To do: increase tune, or use priors with lighter tails."
         )
     if at_max_depth > 0.01 * n_draws:

@@ -209,10 +209,8 @@ def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, Flo
         named = any(key == "beta_centered" or key.startswith("beta_centered[") for key in raw)
         beta = _vector(raw, "beta_centered" if named else "beta", priors.coef)
         beta = beta @ priors.uncentering.T if named else beta
-    if priors.common_sd:
-        sd = np.repeat(raw["sd_b_common"][..., None], q, axis=-1)
-    else:
-        sd = _vector(raw, "sd_b", priors.term)
+    common = raw.get("sd_b_common")
+    sd = _vector(raw, "sd_b", priors.term) if common is None else np.repeat(common[..., None], q, axis=-1)
     L = np.broadcast_to(np.eye(q), (*sigma.shape, q, q))
     if "corr_b_partial" in raw:
         P = np.full((*sigma.shape, q, q), 0.5)

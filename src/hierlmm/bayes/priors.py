@@ -1,9 +1,9 @@
 """Priors of the two-level model: what the user chose, and every prior filled in for a design.
 
-The intercept's prior is that of the *centred* design, ``alpha = beta_0 + sum_k mean(x_k) beta_k``: the expected response
-at the average covariates. With normal priors on alpha and the slopes, the coefficients themselves are jointly normal,
-``beta = T (alpha, slopes) ~ N(m0, inv(P0))`` with ``T = [[1, -mean(x)'], [0, I]]``: what a sampler that integrates beta
-out needs.
+The intercept's prior is that of the *centred* design, ``alpha = beta_0 + sum_k mean(x_k) beta_k``: the expected
+response at the average covariates. With normal priors on alpha and the slopes, the coefficients themselves are jointly
+normal, ``beta = T (alpha, slopes) ~ N(m0, inv(P0))`` with ``T = [[1, -mean(x)'], [0, I]]``: what a sampler that
+integrates beta out needs.
 
 Defaults, with standard deviations computed with divisor N as in Bambi (y less its offset):
 

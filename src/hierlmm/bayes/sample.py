@@ -23,7 +23,7 @@ from hierlmm.formula import INTERCEPT
 if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit
 
-__all__ = ["SMALL", "VARIABLE_DIMS", "make_posterior_fit", "model_coords", "sample_explicit"]
+__all__ = ["SMALL", "VARIABLE_DIMS", "interactive", "make_posterior_fit", "model_coords", "sample_explicit"]
 
 FloatArray = NDArray[np.float64]
 SMALL = 5_000_000
@@ -54,7 +54,7 @@ def sample_explicit(
     target_accept: float = 0.9,
     max_treedepth: int = 10,
     cores: int | None = None,
-    progressbar: bool | None = None,
+    progressbar: bool = True,
     log_likelihood: bool | None = None,
 ) -> PosteriorFit:
     """Sample the posterior of the explicit hierarchy with NUTS (nutpie).
@@ -75,8 +75,8 @@ def sample_explicit(
         A trajectory has at most ``2**max_treedepth`` steps.
     cores : int, optional
         Chains that run at the same time; all by default.
-    progressbar : bool, optional
-        By default in a terminal or notebook only.
+    progressbar : bool
+        Show progress, in a terminal or notebook.
     log_likelihood : bool, optional
         Whether to store the pointwise conditional log-likelihood; by default if it has at most 5 million values.
 
@@ -111,7 +111,7 @@ def sample_explicit(
         cores=cores,
         seed=seed,
         save_warmup=False,
-        progress_bar=_interactive() if progressbar is None else progressbar,
+        progress_bar=progressbar and interactive(),
         adaptation="draw_diag",  # twice the effective draws of the default here for the smallest SDs
         target_accept=target_accept,
         maxdepth=max_treedepth,
@@ -236,7 +236,8 @@ def _constant_data(design: Design) -> Any:
     )
 
 
-def _interactive() -> bool:
+def interactive() -> bool:
+    """Whether somebody is watching: a terminal or a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 

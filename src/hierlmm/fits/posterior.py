@@ -286,8 +286,8 @@ class PosteriorFit(Fit):
                 f"draws={draws!r}", f"each chain has {available} draws", f"use a number from 1 to {available}", SEE
             )
         keep = np.linspace(0, available - 1, available if draws is None else draws).astype(int)
-        chosen = [self.draws(name)[:, keep] for name in ("beta", "b", "sigma")]
-        values = posterior_predictive_draws(self.design, *chosen, np.random.default_rng(seed))
+        beta, b, sigma = (self.draws(name)[:, keep] for name in ("beta", "b", "sigma"))
+        values = posterior_predictive_draws(self.design, beta, b, sigma, np.random.default_rng(seed))
         return self._with({"posterior_predictive": {"y": values}}, draw=keep)
 
     def prior_predictive(self, draws: int = 500, seed: int | None = None) -> Any:

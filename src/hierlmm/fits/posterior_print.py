@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -118,7 +118,7 @@ def _count(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.0f}"
 
 
-def _short(value: float) -> str:
+def _short(value: Any) -> str:
     return "" if pd.isna(value) else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
