@@ -123,7 +123,7 @@ def test_large_balanced_designs_have_one_pattern_and_few_rows():
     design = random_design(4, 2, 3, 200, 5, balanced=True)
     cp = cross_products(design)
     assert cp.n_patterns == 1
-    assert len(cp.C) == 2 * 4
+    assert cp.C.shape == (2, 4, 2 * 4)
     lam = np.array([0.9, 0.1, 0.5])
     criterion = criterion_of(design, True)
     D, sigma = natural(criterion, lam)

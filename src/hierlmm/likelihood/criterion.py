@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.likelihood.crossproducts import CrossProducts
-from hierlmm.likelihood.kernel import backward, forward
+from hierlmm.likelihood.kernel import PatternSums, pattern_sums
 
 __all__ = ["Criterion", "Evaluation", "NormalEquations"]
 
@@ -60,38 +60,20 @@ class Criterion:
         """N - p for REML, N for ML."""
         return self.products.n_obs - (self.products.n_fixed if self.reml else 0)
 
-    def normal_equations(self, Lambda: FloatArray, Tinv: FloatArray | None = None) -> NormalEquations:
+    def normal_equations(self, Lambda: FloatArray) -> NormalEquations:
         """Solve for β given Λ (in working columns)."""
-        cp = self.products
-        if Tinv is None:
-            Tinv = np.empty_like(cp.R)
-        G, log_det_T = forward(cp.R, cp.count, cp.start, cp.C, Lambda, Tinv)
-        Q = cp.S_w + G
-        p = cp.n_fixed
-        if p == 0:
-            return NormalEquations(np.empty(0), float(Q[0, 0]), np.empty((0, 0)), 0.0, log_det_T)
-        chol = sla.cho_factor(Q[:p, :p], lower=True, check_finite=False)
-        beta = sla.cho_solve(chol, Q[:p, p], check_finite=False)
-        residual = np.append(-beta, 1.0)
-        inverse = sla.cho_solve(chol, np.eye(p), check_finite=False)
-        log_det = 2.0 * float(np.sum(np.log(np.diag(chol[0]))))
-        return NormalEquations(beta, float(residual @ Q @ residual), inverse, log_det, log_det_T)
+        return self._solve(self._sums(Lambda))
 
     def __call__(self, lam: FloatArray) -> float:
         """Criterion at λ, in the user's units."""
         return self._value(self.normal_equations(self.structure.factor(lam)))
 
     def evaluate(self, lam: FloatArray) -> Evaluation:
-        """Criterion and gradients at λ, in one forward and one backward pass."""
-        cp = self.products
+        """Criterion and gradients at λ, in one pass over the patterns."""
         Lambda = self.structure.factor(lam)
-        Tinv = np.empty_like(cp.R)
-        ne = self.normal_equations(Lambda, Tinv)
-        gamma = np.append(-ne.beta, 1.0)
-        Gamma = np.outer(gamma, gamma) * (self.degrees / ne.rss)
-        if self.reml:
-            Gamma[:-1, :-1] += ne.Qxx_inverse
-        gradient_B = backward(cp.R, cp.count, cp.start, cp.C, Tinv, Gamma, 1.0)
+        sums = self._sums(Lambda)
+        ne = self._solve(sums)
+        gradient_B = self._gradient_B(sums, ne, self.degrees / ne.rss)
         return Evaluation(self._value(ne), self.structure.pull_back(2.0 * gradient_B @ Lambda), gradient_B)
 
     def joint(self, parameters: FloatArray) -> tuple[float, FloatArray]:
@@ -99,21 +81,42 @@ class Criterion:
 
         ``n log 2π + n log σ̃² + rss/σ̃² + ...``: used for the large-sample distribution of (λ, log σ).
         """
-        cp = self.products
         lam, log_sigma = parameters[:-1], parameters[-1]
         Lambda = self.structure.factor(lam)
-        Tinv = np.empty_like(cp.R)
-        ne = self.normal_equations(Lambda, Tinv)
-        precision = np.exp(-2.0 * log_sigma)
-        gamma = np.append(-ne.beta, 1.0)
-        Gamma = np.outer(gamma, gamma) * precision
-        if self.reml:
-            Gamma[:-1, :-1] += ne.Qxx_inverse
-        gradient_B = backward(cp.R, cp.count, cp.start, cp.C, Tinv, Gamma, 1.0)
+        sums = self._sums(Lambda)
+        ne = self._solve(sums)
+        precision = float(np.exp(-2.0 * log_sigma))
+        gradient_B = self._gradient_B(sums, ne, precision)
         n = self.degrees
         value = n * (LOG_2PI + 2.0 * log_sigma) + ne.rss * precision + self._constant(ne)
         d_log_sigma = 2.0 * n - 2.0 * ne.rss * precision
         return value, np.append(self.structure.pull_back(2.0 * gradient_B @ Lambda), d_log_sigma)
+
+    def _sums(self, Lambda: FloatArray) -> PatternSums:
+        cp = self.products
+        return pattern_sums(cp.R, cp.C, cp.weight, np.ascontiguousarray(Lambda))
+
+    def _solve(self, sums: PatternSums) -> NormalEquations:
+        p = self.products.n_fixed
+        Q = self.products.S_w + sums.G + np.tril(sums.G, -1).T
+        if p == 0:
+            return NormalEquations(np.empty(0), float(Q[0, 0]), np.empty((0, 0)), 0.0, sums.log_det_T)
+        chol = sla.cho_factor(Q[:p, :p], lower=True, check_finite=False)
+        beta = sla.cho_solve(chol, Q[:p, p], check_finite=False)
+        residual = np.append(-beta, 1.0)
+        inverse = sla.cho_solve(chol, np.eye(p), check_finite=False)
+        log_det = 2.0 * float(np.sum(np.log(np.diag(chol[0]))))
+        return NormalEquations(beta, float(residual @ Q @ residual), inverse, log_det, sums.log_det_T)
+
+    def _gradient_B(self, sums: PatternSums, ne: NormalEquations, precision: float) -> FloatArray:
+        """Derivative with respect to B = ΛΛ': Σ E'E − u Γ u', Γ = γγ'/σ² + [Q_xx⁻¹]."""
+        q, P = len(sums.EE), len(sums.G)
+        gamma = np.append(-ne.beta, 1.0)
+        Gamma = np.outer(gamma, gamma) * precision
+        if self.reml:
+            Gamma[:-1, :-1] += ne.Qxx_inverse
+        U = (sums.U + np.tril(sums.U, -1).T).reshape(q, P, q, P)
+        return sums.EE + np.tril(sums.EE, -1).T - np.einsum("iajb,ab->ij", U, Gamma)
 
     def _value(self, ne: NormalEquations) -> float:
         n = self.degrees

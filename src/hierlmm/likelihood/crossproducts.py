@@ -2,10 +2,10 @@
 
 The columns are first centred and scaled (raw sums of squares lose digits when |mean| is much larger than sd):
 ``X = X̃ B_x`` with orthonormal-like X̃, ``Z = Z̃ B_z`` (triangular within a correlated block, diagonal otherwise, so
-that the structure of D survives), ``y = ȳ + s ỹ``. Then per subject ``Z̃_i = U_i R_i``, ``C_i = U_i'[X̃_i, ỹ_i]``, and the
-pooled remainder S_w. Subjects with equal R_i form a *design pattern*; within a pattern only ``Σ C_i[a]'C_i[b]`` matters,
-so more than q·P subjects are replaced by the q·P rows of a triangular factor with the same cross-products. The cost of
-an evaluation then depends neither on the number of rows nor, on balanced data, on the number of subjects.
+that the structure of D survives), ``y = ȳ + s ỹ``. Then per subject ``Z̃_i = U_i R_i``, ``C_i = U_i'[X̃_i, ỹ_i]``, and
+the pooled remainder S_w. Subjects with equal R_i form a *design pattern*; within a pattern only ``Σ C_i[a]'C_i[b]``
+matters, so more than q·P subjects are replaced by the q·P rows of a triangular factor with the same cross-products.
+The cost of an evaluation then depends neither on the number of rows nor, on balanced data, on the number of subjects.
 """
 
 from __future__ import annotations
@@ -65,8 +65,10 @@ class CrossProducts:
 
     Attributes
     ----------
-    R : (K, q, q), count : (K,), start : (K + 1,), C : (rows, q, P)
-        Design patterns, as the kernel takes them.
+    R : (q, q, K), C : (q, P, K), weight : (K,)
+        Rows of design patterns, as the kernel takes them.
+    n_patterns : int
+        Number of distinct within-subject designs.
     S_w : (P, P)
         Cross-products of ``[X̃, ỹ]`` outside the span of the subjects' Z.
     subject_R : (J, q, q), subject_C : (J, q, P)
@@ -76,20 +78,15 @@ class CrossProducts:
     """
 
     R: FloatArray
-    count: FloatArray
-    start: NDArray[np.int64]
     C: FloatArray
+    weight: FloatArray
+    n_patterns: int
     S_w: FloatArray
     subject_R: FloatArray
     subject_C: FloatArray
     n_obs: int
     n_fixed: int
     scaling: Scaling
-
-    @property
-    def n_patterns(self) -> int:
-        """Number of distinct within-subject designs."""
-        return len(self.count)
 
 
 def cross_products(design: Design) -> CrossProducts:
@@ -116,12 +113,12 @@ def cross_products(design: Design) -> CrossProducts:
     Bz = _scale_random(design)
     Z = np.ascontiguousarray(sla.solve_triangular(Bz, design.Z.T, trans="T", check_finite=False).T[order])
     R, C, S_w = within_subject_qr(Z, XY, start, RANK_TOLERANCE)
-    pattern_R, count, pattern_start, pattern_C = _patterns(R, C)
+    rows_R, rows_C, weight, n_patterns = _patterns(R, C)
     shift = np.zeros(p)
     if design.intercept is not None:
         shift[design.intercept] = y_centre
     scaling = Scaling(Bx, Bz, shift, y_scale)
-    return CrossProducts(pattern_R, count, pattern_start, pattern_C, S_w, R, C, design.n_obs, p, scaling)
+    return CrossProducts(rows_R, rows_C, weight, n_patterns, S_w, R, C, design.n_obs, p, scaling)
 
 
 def subject_rows(design: Design) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
@@ -208,8 +205,8 @@ def _scale_random(design: Design) -> FloatArray:
     return Bz
 
 
-def _patterns(R: FloatArray, C: FloatArray) -> tuple[FloatArray, FloatArray, NDArray[np.int64], FloatArray]:
-    """Group subjects with equal R, and compress the rows of large groups."""
+def _patterns(R: FloatArray, C: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, int]:
+    """Group subjects with equal R, and replace the rows of large groups by few with the same cross-products."""
     J, q, P = C.shape
     rows, cols = np.triu_indices(q)
     scale = np.abs(R).max() or 1.0
@@ -217,17 +214,17 @@ def _patterns(R: FloatArray, C: FloatArray) -> tuple[FloatArray, FloatArray, NDA
     order = np.lexsort(keys.T)
     changes = np.any(keys[order][1:] != keys[order][:-1], axis=1)
     bounds = np.concatenate([[0], np.flatnonzero(changes) + 1, [J]])
-    count = np.diff(bounds).astype(np.float64)
-    pattern_R = np.ascontiguousarray(R[order[bounds[:-1]]])
-    sorted_C = C[order]
-    if count.max() <= q * P:
-        return pattern_R, count, bounds.astype(np.int64), np.ascontiguousarray(sorted_C)
-    pieces = [
-        _compress(sorted_C[lo:hi]) if hi - lo > q * P else sorted_C[lo:hi]
-        for lo, hi in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
-    start = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64)
-    return pattern_R, count, start, np.ascontiguousarray(np.concatenate(pieces))
+    sizes = np.diff(bounds)
+    small = np.repeat(sizes <= q * P, sizes)
+    pieces_R, pieces_C, weights = [R[order[small]]], [C[order[small]]], [np.ones(int(small.sum()))]
+    for k in np.flatnonzero(sizes > q * P):
+        members = order[bounds[k] : bounds[k + 1]]
+        compressed = _compress(C[members])
+        pieces_R.append(np.repeat(R[members[:1]], len(compressed), axis=0))
+        pieces_C.append(compressed)
+        weights.append(np.concatenate([[float(sizes[k])], np.zeros(len(compressed) - 1)]))
+    last = [np.ascontiguousarray(np.moveaxis(np.concatenate(pieces), 0, -1)) for pieces in (pieces_R, pieces_C)]
+    return last[0], last[1], np.concatenate(weights), len(sizes)
 
 
 def _compress(C: FloatArray) -> FloatArray:
