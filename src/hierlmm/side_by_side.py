@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -181,7 +182,9 @@ def known_label(name: str, label: str, known: list[str]) -> str:
 
 def fit_statistics(fit: Fit) -> dict[str, Any]:
     """Sizes, criteria and diagnostics of one fit; NaN for what its estimator does not have."""
-    summary = fit.summary()
+    tables = [fit.summary()]
+    with contextlib.suppress(NotAvailableError):
+        tables.append(fit.variance_components())
     tree = getattr(fit, "datatree", None)
     diverging = None
     if tree is not None and "sample_stats" in tree.children and "diverging" in tree["sample_stats"].data_vars:
@@ -192,11 +195,16 @@ def fit_statistics(fit: Fit) -> dict[str, Any]:
         "logLik": _optional(fit, "loglik"),
         "AIC": _optional(fit, "aic"),
         "BIC": _optional(fit, "bic"),
-        "max. R-hat": float(summary["r_hat"].max()) if "r_hat" in summary else np.nan,
-        "min. bulk ESS": float(summary["ess_bulk"].min()) if "ess_bulk" in summary else np.nan,
+        "max. R-hat": _extreme(tables, "r_hat", max),
+        "min. bulk ESS": _extreme(tables, "ess_bulk", min),
         "divergences": np.nan if diverging is None else diverging,
         "converged": fit.converged,
     }
+
+
+def _extreme(tables: list[pd.DataFrame], column: str, function: Callable[..., float]) -> float:
+    values = [v for table in tables if column in table for v in table[column] if np.isfinite(v)]
+    return float(function(values)) if values else np.nan
 
 
 def _optional(fit: Fit, name: str) -> Any:

@@ -96,23 +96,24 @@ def statistic_rows(comparison: Comparison) -> list[tuple[str, list[str]]]:
     """Sizes, criteria and diagnostics written out."""
     rows = []
     for name, values in comparison.statistics.iterrows():
-        rows.append((str(name), [_statistic(v) for v in values]))
+        rows.append((str(name), [_statistic(v, digits=0 if "ESS" in str(name) else 3) for v in values]))
     return rows
 
 
-def _statistic(value: Any) -> str:
+def _statistic(value: Any, digits: int) -> str:
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "NO"
     if isinstance(value, (int, np.integer)):
         return str(value)
     if value is None or not np.isfinite(value):
         return MISSING
-    return f"{value:.0f}" if abs(value) >= 1e5 else f"{value:.3f}".rstrip("0").rstrip(".")
+    return f"{value:.{0 if abs(value) >= 1e5 else digits}f}"
 
 
 def footnotes(comparison: Comparison) -> list[str]:
     """Explain the marks, the flagged differences, the notes and the fits' own warnings."""
-    notes = [f"{_percent(comparison.ci)} intervals: equal-tailed (posterior) or Wald (likelihood); se: posterior SD."]
+    interval = f"{_percent(comparison.ci)} intervals are equal-tailed for a posterior (se: its SD)"
+    notes = [f"{interval} and Wald intervals for a likelihood fit (log scale for SDs, Fisher's z for correlations)."]
     above = f"{comparison.flag_above:g} standard errors of {comparison.reference}"
     flagged = comparison.flagged
     if len(comparison.fits) > 1 and flagged.empty:
@@ -123,6 +124,9 @@ def footnotes(comparison: Comparison) -> list[str]:
     estimators = {fit.estimator for fit in comparison.fits.values()}
     if {"REML", "ML"} <= estimators:
         notes.append("logLik, AIC and BIC of REML are of the restricted likelihood: not comparable with those of ML.")
+    posteriors = [label for label, fit in comparison.fits.items() if getattr(fit, "datatree", None) is not None]
+    if posteriors:
+        notes.append(f"logLik of {' and '.join(posteriors)} is the marginal one at the posterior means.")
     notes += list(comparison.notes)
     notes += [f"{label}: {warning}" for label, fit in comparison.fits.items() for warning in fit.warnings]
     return notes

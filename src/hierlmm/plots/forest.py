@@ -10,10 +10,20 @@ import numpy as np
 from hierlmm.compare import Comparison, compare
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
-from hierlmm.plots.style import PALETTE, backend_module, canvas, finish, grid_shape, percent, pick_fits, resolve_backend
+from hierlmm.plots.style import (
+    PALETTE,
+    backend_module,
+    canvas,
+    finish,
+    grid_shape,
+    percent,
+    pick_fits,
+    resolve_backend,
+    wrap_title,
+)
 from hierlmm.side_by_side import estimates
 
-__all__ = ["choose_parameters", "plot_forest"]
+__all__ = ["choose_parameters", "plot_forest", "table_dataset"]
 
 
 def plot_forest(
@@ -72,15 +82,15 @@ def plot_forest(
     outer = (comparison.ci if isinstance(fits, Comparison) else 0.95) if ci is None else ci
     table = estimates(comparison.fits, outer, comparison.reference)
     chosen = choose_parameters(table, parameters)
-    point = _array(table, chosen, comparison.labels, ["estimate"])
-    interval = _array(table, chosen, comparison.labels, ["lower", "upper"])
+    point = table_dataset(table, chosen, comparison.labels, ["estimate"])
+    interval = table_dataset(table, chosen, comparison.labels, ["lower", "upper"])
     n = len(comparison.labels)
     rows, columns = grid_shape(len(chosen), col_wrap)
     collection = canvas(
         point,
         "parameter",
         backend=name,
-        size=(1.6 + 2.45 * columns, 0.55 + rows * (0.75 + 0.27 * n)),
+        size=(0.7 + 2.5 * columns, 0.8 + rows * (0.75 + 0.27 * n)),
         col_wrap=col_wrap,
         figure_kwargs=figure_kwargs,
         aes={"color": ["estimator"], "y": ["estimator"]},
@@ -90,7 +100,7 @@ def plot_forest(
     collection.map(visuals.line_x, "interval", data=interval, width=1.4)
     if inner is not None:
         thick = estimates(comparison.fits, inner, comparison.reference)
-        data = _array(thick, chosen, comparison.labels, ["lower", "upper"])
+        data = table_dataset(thick, chosen, comparison.labels, ["lower", "upper"])
         collection.map(visuals.line_x, "inner_interval", data=data, width=4)
     collection.map(visuals.scatter_x, "point_estimate", data=point, size=38, edgecolor="white")
     _estimator_rows(collection, chosen, comparison.labels)
@@ -99,7 +109,7 @@ def plot_forest(
     return finish(
         collection,
         "parameter",
-        {p: p for p in chosen},
+        {p: wrap_title(p) for p in chosen},
         title=f"{response}: estimates with {thick_text}{percent(outer)} intervals",
         legend="estimator" if n > 1 else None,
     )
@@ -110,7 +120,7 @@ def _compare(fits: Any, labels: Sequence[str] | None) -> Comparison:
     return compare(*named.values(), labels=list(named))
 
 
-def _array(table: Any, parameters: list[str], labels: list[str], columns: list[str]) -> Any:
+def table_dataset(table: Any, parameters: list[str], labels: list[str], columns: list[str]) -> Any:
     """Columns of the table as a Dataset ``parameter`` × ``estimator`` (× ``ci_bound``)."""
     import xarray as xr
 

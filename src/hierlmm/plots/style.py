@@ -6,6 +6,8 @@ segments of one look are one line with gaps (NaN between them): 200 subjects cos
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from importlib import import_module, util
 from typing import Any
@@ -14,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.compare import Comparison
+from hierlmm.design import Design
 from hierlmm.errors import MissingPackageError, SpecificationError
 from hierlmm.fits.base import Fit
+from hierlmm.formula import INTERCEPT
 from hierlmm.side_by_side import label_fits
 
 __all__ = [
@@ -25,12 +29,15 @@ __all__ = [
     "canvas",
     "finish",
     "grid_shape",
+    "is_posterior",
     "join_with_gaps",
     "percent",
     "pick_fits",
     "resolve_backend",
     "segments",
     "stack_points",
+    "unit_of",
+    "wrap_title",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -51,6 +58,11 @@ def pick_fits(
     if isinstance(fits, Mapping):
         return label_fits(fits.values(), list(fits) if labels is None else labels)
     return label_fits([fits] if isinstance(fits, Fit) else fits, labels)
+
+
+def is_posterior(fit: Fit) -> bool:
+    """Whether the fit holds posterior draws."""
+    return getattr(fit, "datatree", None) is not None
 
 
 def resolve_backend(backend: str | None) -> str:
@@ -144,7 +156,6 @@ def finish(
     xlabel: str | Mapping[Any, str] | None = None,
     ylabel: str | None = None,
     legend: str | None = None,
-    legend_kwargs: Mapping[str, Any] | None = None,
 ) -> Any:
     """Add panel titles, axis labels on the outer panels, the figure's title and the legend of a dimension."""
     draw = backend_module(collection.backend)
@@ -161,12 +172,19 @@ def finish(
             draw.xlabel(xlabel[value], target)
         elif xlabel is not None and row == last_row[column]:
             draw.xlabel(xlabel, target)
+            # A panel above an empty cell is the lowest of its column, and shared axes would leave it unlabelled.
+            draw.set_ticklabel_visibility(target, axis="x", visible=True)
         if ylabel is not None and column == 0:
             draw.ylabel(ylabel, target)
+    matplotlib = collection.backend == "matplotlib"
+    width = collection.get_viz("figure").get_size_inches()[0] if matplotlib else 1.0
     if title is not None:
-        collection.add_title(title)
+        collection.add_title("\n".join(textwrap.wrap(title, int(9.5 * width))) if matplotlib else title)
     if legend is not None:
-        collection.add_legend(legend, **dict(legend_kwargs or {}))
+        n = sum(data.sizes.get(legend, 0) for data in [collection.aes["color"].to_dataset()])
+        # Below the panels a legend never meets the title, whatever the shape of the figure.
+        place = {"loc": "outside lower center", "ncols": min(n, max(1, int(width / 1.4))), "frameon": False}
+        collection.add_legend(legend, title="", **(place if matplotlib else {}))
     return collection
 
 
@@ -196,6 +214,22 @@ def stack_points(parts: Mapping[Any, FloatArray], dim: str, name: str) -> Any:
     return xr.Dataset({name: ((dim, "plot_axis", "point"), stacked)}, coords=coords)
 
 
+def unit_of(design: Design, term: str) -> str:
+    """Unit of a level-1 coefficient in words: ``reaction``, or ``reaction per unit of days``."""
+    response = design.hierarchy.response
+    return response if term == INTERCEPT else f"{response} per unit of {term}"
+
+
 def percent(ci: float) -> str:
     """Write 0.95 as ``95 %``."""
     return f"{100 * ci:g} %"
+
+
+def wrap_title(text: str, width: int = 26) -> str:
+    """Break a long name of a parameter after colons, commas and dots, so that neighbouring titles do not overlap."""
+    lines = [""]
+    for piece in re.split(r"(?<=[:, ])", text):
+        if lines[-1] and len(lines[-1]) + len(piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.strip() for line in lines)
