@@ -128,8 +128,11 @@ def footnotes(comparison: Comparison) -> list[str]:
     if posteriors:
         notes.append(f"logLik of {' and '.join(posteriors)} is the marginal one at the posterior means.")
     notes += list(comparison.notes)
-    notes += [f"{label}: {warning}" for label, fit in comparison.fits.items() for warning in fit.warnings]
-    return notes
+    warned: dict[str, list[str]] = {}
+    for label, fit in comparison.fits.items():
+        for warning in fit.warnings:
+            warned.setdefault(warning, []).append(label)
+    return notes + [f"{', '.join(labels)}: {warning}" for warning, labels in warned.items()]
 
 
 def _percent(ci: float) -> str:
@@ -143,12 +146,20 @@ def _caption(comparison: Comparison) -> str:
 
 def comparison_rich(comparison: Comparison) -> Any:
     """Table, diagnostics and notes as a rich renderable; each cell is 'estimate (se)' over the interval."""
-    from rich import box
     from rich.console import Group
-    from rich.table import Table
+    from rich.padding import Padding
     from rich.text import Text
 
     title = Text(f"Comparison of estimators: {_caption(comparison)}", style="bold")
+    notes = [Padding(Text(note), (0, 0, 0, 2)) for note in footnotes(comparison)]
+    return Group(title, _rich_table(comparison), *notes)
+
+
+def _rich_table(comparison: Comparison) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     for label in comparison.labels:
@@ -161,7 +172,7 @@ def comparison_rich(comparison: Comparison) -> Any:
         table.add_section()
     for name, values in statistic_rows(comparison):
         table.add_row(Text(f"  {name}"), *(Text(v, style="bold red" if v == "NO" else "") for v in values))
-    return Group(title, table, *(Text(f" {note}") for note in footnotes(comparison)))
+    return table
 
 
 def _rich_cell(cell: Cell) -> Any:
@@ -175,12 +186,13 @@ def _rich_cell(cell: Cell) -> Any:
     return text
 
 
-def comparison_text(comparison: Comparison, width: int = 160) -> str:
-    """Plain text of `comparison_rich`."""
+def comparison_text(comparison: Comparison) -> str:
+    """Plain text of `comparison_rich`, as wide as the table needs."""
     from rich.console import Console
 
     buffer = io.StringIO()
-    console = Console(file=buffer, width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    console = Console(file=buffer, width=10_000, color_system=None, force_terminal=False, legacy_windows=False)
+    console.width = max(100, console.measure(_rich_table(comparison)).maximum)
     console.print(comparison_rich(comparison))
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).strip("\n")
 

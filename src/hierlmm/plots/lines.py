@@ -32,6 +32,14 @@ class Axis:
     position: FloatArray
     categories: tuple[Any, ...] | None = None
 
+    def ticks(self) -> tuple[list[int], list[str]]:
+        """Positions and texts of ticks where the backend's own would mislead: categories, and few whole numbers."""
+        if self.categories is not None:
+            return list(range(len(self.categories))), [str(c) for c in self.categories]
+        few = self.variable is None and self.position.max() <= 15
+        ticks = list(range(1, int(self.position.max()) + 1)) if few else []
+        return ticks, [str(t) for t in ticks]
+
 
 def x_axis(design: Design, x: str | None) -> Axis:
     """Choose the variable of the horizontal axis: the first numeric level-1 variable unless one is named."""
@@ -39,8 +47,8 @@ def x_axis(design: Design, x: str | None) -> Axis:
     numeric = [v for v in level1 if _is_numeric(frame[v])]
     if x is None:
         if not level1:
-            order = pd.Series(design.subject_index).groupby(design.subject_index).cumcount()
-            return Axis(None, f"row within {design.hierarchy.subject}", order.to_numpy(dtype=float) + 1.0)
+            order = 1 + pd.Series(design.subject_index).groupby(design.subject_index).cumcount()
+            return Axis(None, f"row within {design.hierarchy.subject}", np.asarray(order, dtype=np.float64))
         x = (numeric or level1)[0]
     if x not in level1:
         known = ", ".join(map(repr, level1)) or "none"
@@ -50,10 +58,10 @@ def x_axis(design: Design, x: str | None) -> Axis:
             f"use one of its level-1 variables ({known}), or leave x out",
         )
     if _is_numeric(frame[x]):
-        return Axis(x, x, frame[x].to_numpy(dtype=float))
+        return Axis(x, x, frame[x].to_numpy(dtype=np.float64))
     categories = design.levels.categories[x]
     codes = pd.Categorical(frame[x], categories=list(categories)).codes
-    return Axis(x, x, codes.astype(float), categories)
+    return Axis(x, x, np.asarray(codes, dtype=np.float64), categories)
 
 
 def subject_lines(fit: Fit, axis: Axis, subjects: Sequence[int] | NDArray[np.intp]) -> dict[int, FloatArray]:
@@ -61,8 +69,8 @@ def subject_lines(fit: Fit, axis: Axis, subjects: Sequence[int] | NDArray[np.int
     design = fit.design
     if axis.variable is None:
         values = fit.fitted("subject").to_numpy()
-        rows = {int(j): np.flatnonzero(design.subject_index == j) for j in subjects}
-        return {j: np.vstack([axis.position[r], values[r]]) for j, r in rows.items()}
+        rows_of = {int(j): np.flatnonzero(design.subject_index == j) for j in subjects}
+        return {j: np.vstack([axis.position[r], values[r]]) for j, r in rows_of.items()}
     profiles = _profiles(design, axis.variable)
     grids = {int(j): _grid(axis, axis.position[design.subject_index == j]) for j in subjects}
     data = pd.concat([_at(profiles.iloc[[j]], axis, grid) for j, grid in grids.items()], ignore_index=True)
@@ -84,7 +92,7 @@ def population_line(fit: Fit, axis: Axis, subjects: NDArray[np.intp]) -> FloatAr
     own = _profiles(design, axis.variable).iloc[subjects].drop(columns=[design.hierarchy.subject, axis.variable])
     if own.shape[1]:
         counts = own.groupby(list(own.columns), observed=True, sort=False).size()
-        weights = counts.to_numpy(dtype=float)
+        weights = np.asarray(counts, dtype=np.float64)
         distinct = counts.index.to_frame(index=False).astype(own.dtypes.to_dict())
     else:
         weights, distinct = np.ones(1), pd.DataFrame(index=[0])
@@ -130,7 +138,8 @@ def _at(profile: pd.DataFrame, axis: Axis, grid: FloatArray) -> pd.DataFrame:
     rows = profile.loc[profile.index.repeat(len(grid))] if len(profile) == 1 else profile
     values: Any = grid
     if axis.categories is not None:
-        values = pd.Categorical.from_codes(grid.astype(int), categories=list(axis.categories))
+        labels = np.array(axis.categories, dtype=object)[grid.astype(int)]
+        values = pd.Categorical(labels, categories=list(axis.categories))
     return rows.reset_index(drop=True).assign(**{str(axis.variable): values})
 
 

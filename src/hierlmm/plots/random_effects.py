@@ -125,11 +125,12 @@ def plot_random_effects(
     subject = base.design.hierarchy.subject
     total = base.n_subjects
     shown = f"{J} of {total}" if total > J else f"{total}"
+    only = f" ({reference})" if len(named) == 1 else ""
     return finish(
         collection,
         "term",
         {term: term for term in chosen},
-        title=f"Random effects with {percent(probability)} intervals",
+        title=f"Random effects{only} with {percent(probability)} intervals",
         xlabel={term: f"b ({unit_of(base.design, term)})" for term in chosen},
         ylabel=f"{subject} ({shown}, sorted)",
         legend="estimator" if len(named) > 1 else None,
@@ -176,7 +177,7 @@ def _geometry(intervals: Mapping[str, dict[str, pd.DataFrame]], orders: Mapping[
         own_lines, own_points = {}, {}
         for term, order in orders.items():
             rows = by_term[term].loc[order]
-            y = np.arange(len(order)) + shift
+            y = np.arange(len(order), dtype=np.float64) + float(shift)
             own_lines[term] = segments(rows["lower"].to_numpy(), rows["upper"].to_numpy(), y)
             own_points[term] = np.vstack([rows["estimate"].to_numpy(), y])
         lines.append(stack_points(own_lines, "term", "effects").expand_dims(estimator=[label]))

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from hierlmm.compare import Comparison
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit, level2_prediction
 from hierlmm.plots.style import (
@@ -24,6 +25,7 @@ from hierlmm.plots.style import (
     canvas,
     finish,
     join_with_gaps,
+    one_fit,
     percent,
     resolve_backend,
     stack_points,
@@ -39,7 +41,7 @@ LABELLED = 60
 
 
 def plot_shrinkage(
-    fit: Fit,
+    fits: Fit | Comparison,
     *,
     terms: str | Sequence[str] | None = None,
     ellipse: float | None = 0.5,
@@ -54,8 +56,8 @@ def plot_shrinkage(
 
     Parameters
     ----------
-    fit : Fit
-        A fit by any estimator with random effects.
+    fits : Fit or Comparison
+        A fit by any estimator with random effects; of a `Comparison` the reference.
     terms : str or sequence of str, optional
         One or two random effects; by default the first two.
     ellipse : float or None
@@ -76,7 +78,7 @@ def plot_shrinkage(
     >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (1 + days | subject)", hl.load_dataset("sleepstudy"))
     >>> collection = model.fit_reml().plot_shrinkage()  # doctest: +SKIP
     """
-    name = resolve_backend(backend)
+    name, fit = resolve_backend(backend), one_fit(fits)
     chosen = _terms(fit, terms)
     separate = separate_coefficients(fit)[chosen]
     names = [fit.design.level1[k] for k in fit.design.term_level1]

@@ -31,6 +31,7 @@ __all__ = [
     "grid_shape",
     "is_posterior",
     "join_with_gaps",
+    "one_fit",
     "percent",
     "pick_fits",
     "resolve_backend",
@@ -58,6 +59,11 @@ def pick_fits(
     if isinstance(fits, Mapping):
         return label_fits(fits.values(), list(fits) if labels is None else labels)
     return label_fits([fits] if isinstance(fits, Fit) else fits, labels)
+
+
+def one_fit(fit: Fit | Comparison) -> Fit:
+    """Return the fit, or the reference fit of a `Comparison`."""
+    return fit.fits[fit.reference] if isinstance(fit, Comparison) else next(iter(label_fits([fit]).values()))
 
 
 def is_posterior(fit: Fit) -> bool:
@@ -160,7 +166,7 @@ def finish(
     """Add panel titles, axis labels on the outer panels, the figure's title and the legend of a dimension."""
     draw = backend_module(collection.backend)
     positions = collection.viz
-    last_row = {}
+    last_row: dict[int, int] = {}
     for value in titles:
         cell = positions.dataset.sel({panel: value})
         last_row[int(cell["col_index"])] = max(last_row.get(int(cell["col_index"]), 0), int(cell["row_index"]))

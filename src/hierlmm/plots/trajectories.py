@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierlmm.compare import Comparison
 from hierlmm.design import Design
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
@@ -21,6 +22,7 @@ from hierlmm.plots.style import (
     finish,
     grid_shape,
     join_with_gaps,
+    one_fit,
     resolve_backend,
     stack_points,
 )
@@ -37,7 +39,7 @@ SHOWS = {
 
 
 def plot_trajectories(
-    fit: Fit,
+    fits: Fit | Comparison,
     *,
     x: str | None = None,
     by: str | Sequence[str] | None = None,
@@ -58,8 +60,8 @@ def plot_trajectories(
 
     Parameters
     ----------
-    fit : Fit
-        A fit by any estimator.
+    fits : Fit or Comparison
+        A fit by any estimator; of a `Comparison` the reference.
     x : str, optional
         Variable on the horizontal axis; the first numeric level-1 variable, or without any the order of the rows.
     by : str or sequence of str, optional
@@ -95,7 +97,7 @@ def plot_trajectories(
     """
     from arviz_plots import visuals
 
-    name = resolve_backend(backend)
+    name, fit = resolve_backend(backend), one_fit(fits)
     layers = _layers(show)
     axis = x_axis(fit.design, x)
     panels, drawn, titles = _panels(fit.design, by, subjects, max_subjects)
@@ -106,9 +108,6 @@ def plot_trajectories(
     size = (0.7 + (5.4 if n == 1 else 3.5 * columns), 1.0 + (3.6 if n == 1 else 3.1 * rows))
     if subjects is not None and n > 1:
         size = (0.7 + 2.0 * columns, 1.0 + 1.8 * rows)
-    first = stack_points(next(iter(parts.values())), "panel", "trajectories")
-    kwargs: dict[str, Any] = {"sharex": True, "sharey": True}
-    collection = canvas(first, "panel", backend=name, size=size, col_wrap=wrap, figure_kwargs=figure_kwargs, **kwargs)
     faint = "population" in layers and "lines" in layers
     looks: dict[str, dict[str, Any]] = {
         "lines": {"color": GREY, "width": 0.8, "alpha": 0.6 if faint else 0.9},
@@ -119,16 +118,25 @@ def plot_trajectories(
     if subjects is not None:
         looks["subject"] |= {"width": 2.0, "alpha": 1.0}
         looks["population"] |= {"width": 1.4}
+    entries = _legend_entries(layers, len(drawn), fit.n_subjects if subjects is None else len(drawn))
+    first = stack_points(next(iter(parts.values())), "panel", "trajectories")
+    options: dict[str, Any] = {"sharex": True, "sharey": True}
+    if entries:
+        first = first.expand_dims(line=list(entries.values()))
+        options |= {"aes": {"color": ["line"]}, "color": [looks[layer]["color"] for layer in entries]}
+    collection = canvas(first, "panel", backend=name, size=size, col_wrap=wrap, figure_kwargs=figure_kwargs, **options)
     for layer, data in parts.items():
-        draw_layer = visuals.scatter_xy if layer == "points" else visuals.line_xy
-        data_set = stack_points(data, "panel", "trajectories")
-        collection.map(draw_layer, layer, data=data_set, **looks[layer])
-    if axis.categories is not None:
+        visual = visuals.scatter_xy if layer == "points" else visuals.line_xy
+        data_set, look = stack_points(data, "panel", "trajectories"), dict(looks[layer])
+        if layer in entries:
+            data_set = data_set.expand_dims(line=[entries[layer]])
+            del look["color"]
+        collection.map(visual, layer, data=data_set, ignore_aes=set() if layer in entries else "all", **look)
+    ticks, texts = axis.ticks()
+    if ticks:
         draw = backend_module(name)
         for panel in panels:
-            target = collection.get_target("trajectories", {"panel": panel})
-            draw.xticks(list(range(len(axis.categories))), [str(c) for c in axis.categories], target)
-    named = _name_layers(collection, layers, looks, len(drawn), fit.n_subjects if subjects is None else len(drawn))
+            draw.xticks(ticks, texts, collection.get_target("trajectories", {"panel": panel}))
     return finish(
         collection,
         "panel",
@@ -136,7 +144,7 @@ def plot_trajectories(
         title=None,
         xlabel=axis.label if xlabel is None else xlabel,
         ylabel=fit.design.hierarchy.response if ylabel is None else ylabel,
-        legend="line" if named else None,
+        legend="line" if entries else None,
     )
 
 
@@ -213,7 +221,7 @@ def _chosen_subjects(design: Design, subjects: int | Sequence[Any]) -> np.ndarra
         if subjects < 1:
             raise SpecificationError(f"subjects={subjects!r}", "there is nothing to draw", "use a number of 1 or more")
         return np.unique(np.linspace(0, J - 1, min(int(subjects), J)).round().astype(int))
-    chosen = design.subjects.get_indexer(list(subjects))
+    chosen = design.subjects.get_indexer(pd.Index(list(subjects)))
     if len(chosen) == 0 or np.any(chosen < 0):
         unknown = [s for s, j in zip(subjects, chosen, strict=True) if j < 0]
         raise SpecificationError(
@@ -249,18 +257,9 @@ def _geometry(
     return parts
 
 
-def _name_layers(
-    collection: Any, layers: Sequence[str], looks: dict[str, dict[str, Any]], n_drawn: int, n_subjects: int
-) -> bool:
-    """Name the kinds of lines: ArviZ makes legends from aesthetics, so the layers' colours become one."""
-    import xarray as xr
-
+def _legend_entries(layers: Sequence[str], n_drawn: int, n_subjects: int) -> dict[str, str]:
+    """Name the kinds of lines (layer -> text), where there is anything to tell apart or to tell."""
     some = f" ({n_drawn} of {n_subjects} subjects)" if n_drawn < n_subjects else ""
     names = {"lines": f"data{some}", "subject": f"subject lines{some}", "population": "population line"}
     kinds = [layer for layer in layers if layer in names]
-    if not kinds or (kinds == ["lines"] and not some):
-        return False
-    colors = [looks[kind]["color"] for kind in kinds]
-    mapping = xr.Dataset({"mapping": ("line", colors)}, coords={"line": [names[kind] for kind in kinds]})
-    collection.update_aes_from_dataset("color", mapping)
-    return True
+    return {} if kinds == ["lines"] and not some else {kind: names[kind] for kind in kinds}
