@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
+from numpy.typing import NDArray
 
 from hierlmm.design import Design
 from hierlmm.errors import DataError
@@ -19,10 +22,12 @@ def check_design(design: Design) -> None:
     ------
     DataError
         Constant response, fewer than two subjects, one row per subject, as many random effects as rows, fewer
-        subjects than random effects, or no residual degrees of freedom.
+        subjects than random effects, as many level-2 coefficients as subjects, no residual degrees of freedom, or
+        linearly dependent columns of X or Z.
     """
     _check_response(design)
     _check_subjects(design)
+    _check_level2(design)
     p = len(design.coef)
     if design.n_obs <= p:
         raise DataError(
@@ -31,6 +36,7 @@ def check_design(design: Design) -> None:
             "use a smaller model or more data",
             SEE,
         )
+    _check_rank(design)
 
 
 def _check_response(design: Design) -> None:
@@ -78,3 +84,65 @@ def _check_subjects(design: Design) -> None:
                 "let fewer coefficients vary, or use covariance='diagonal' with one slope only",
                 SEE,
             )
+
+
+def _check_level2(design: Design) -> None:
+    """A coefficient that level 2 explains without remainder has no variance (a subject's label as a covariate)."""
+    subject, J = design.hierarchy.subject, design.n_subjects
+    for column in dict.fromkeys(design.term_level1.tolist()):
+        own = np.flatnonzero(design.coef_level1 == column)
+        if len(own) >= J:
+            raise DataError(
+                f"{len(own)} fixed coefficients for {design.level1[column]!r} ({design.coef[own[0]]}, ..., "
+                f"{design.coef[own[-1]]}) and {J} subjects",
+                f"level 2 explains {design.level1[column]!r} exactly in every {subject}, and nothing is left to vary",
+                f"use fewer level-2 terms (is {subject!r} itself among them?), or let this coefficient not vary",
+                SEE,
+            )
+
+
+def _check_rank(design: Design) -> None:
+    """Name the columns of X, and of each correlated block of Z, that follow from the others."""
+    from hierlmm.likelihood.crossproducts import dependent_columns
+
+    centres = np.zeros(len(design.coef))
+    if design.intercept is not None:
+        centres = design.X.mean(axis=0)
+        centres[design.intercept] = 0.0
+    if not _clearly_independent(design.X, centres):
+        dependent = dependent_columns(design.X, centres)
+        if dependent:
+            names = [design.coef[c] for c in dependent]
+            spline = any(re.match(r"c[rsc]\(", name) for name in names)
+            raise DataError(
+                f"a fixed-effects design of {len(design.coef)} columns and rank {len(design.coef) - len(dependent)}",
+                f"{', '.join(map(repr, names))} {'is' if len(names) == 1 else 'are'} constant or a linear combination "
+                "of the columns before, so the coefficient is not determined",
+                "the spline and the intercept share the constant: write for example cs(x, df=3, constraints='center')"
+                if spline
+                else "take the term out, merge levels that never occur together, or recode",
+                "docs, page 'Errors', section 'Rank deficiency'",
+            )
+    for block in design.blocks:
+        columns, zero = design.Z[:, block], np.zeros(len(block))
+        if not _clearly_independent(columns, zero):
+            dependent = dependent_columns(columns, zero)
+            if dependent:
+                raise DataError(
+                    f"random effects {', '.join(design.term[m] for m in block)}",
+                    f"{', '.join(repr(design.term[block[m]]) for m in dependent)} follows from the columns before, so "
+                    "the variances cannot be told apart",
+                    "leave out the redundant random effect",
+                    "docs, page 'Errors', section 'Rank deficiency'",
+                )
+
+
+def _clearly_independent(columns: NDArray[np.float64], centres: NDArray[np.float64]) -> bool:
+    """A cheap sufficient condition: the correlation matrix of the columns is far from singular."""
+    centred = columns - centres
+    gram = centred.T @ centred
+    norms = np.sqrt(np.diag(gram))
+    raw = np.sqrt(np.einsum("ij,ij->j", columns, columns))
+    if np.any(norms <= 1e-4 * raw):
+        return False
+    return columns.shape[1] == 0 or bool(np.linalg.eigvalsh(gram / np.outer(norms, norms))[0] > 1e-6)

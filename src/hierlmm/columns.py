@@ -8,6 +8,8 @@ and keeps formulaic's state (categories, spline knots, centring) so that new dat
 from __future__ import annotations
 
 import itertools
+import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,10 +19,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import DataError, FormulaError
-from hierlmm.formula import INTERCEPT, Term, factor_name, join_terms, term_factors, variables_of
+from hierlmm.formula import (
+    INTERCEPT,
+    Term,
+    categorical_arguments,
+    factor_name,
+    join_terms,
+    term_factors,
+    term_name,
+    unquoted,
+    variables_of,
+)
 from hierlmm.frames import quote, shorten
 
-__all__ = ["Column", "FactorColumns", "Levels", "evaluate_factors", "evaluate_vector", "learn_levels"]
+__all__ = ["Column", "FactorColumns", "Levels", "check_labels", "evaluate_factors", "evaluate_vector", "learn_levels"]
 
 SEE = "docs, page 'Formulas and levels'"
 
@@ -51,7 +63,8 @@ class Levels:
             if name not in frame.columns:
                 continue
             values = frame[name]
-            unseen = [v for v in pd.unique(values.dropna()) if v not in known]
+            present = values.cat.remove_unused_categories().cat.categories if _is_factor(values) else pd.unique(values)
+            unseen = [v for v in present if v not in known and not pd.isna(v)]
             if unseen:
                 raise DataError(
                     f"{name} = {quote(unseen[0])}",
@@ -60,23 +73,84 @@ class Levels:
                     f"use one of the levels {shorten(map(quote, known))}, or refit with data that contain it",
                     SEE,
                 )
-            frame = frame.assign(**{name: pd.Categorical(values, categories=list(known))})
+            coded = values.cat.set_categories(known) if _is_factor(values) else pd.Categorical(values, categories=known)
+            frame = frame.assign(**{name: coded})
         return frame
 
 
-def learn_levels(frame: pd.DataFrame, variables: Iterable[str]) -> Levels:
-    """Read the categories in use; unused categories get no column (they would make X rank deficient)."""
+def _is_factor(values: pd.Series) -> bool:
+    return isinstance(values.dtype, pd.CategoricalDtype)
+
+
+def learn_levels(frame: pd.DataFrame, variables: Iterable[str], terms: Iterable[str]) -> Levels:
+    """Read the categories in use; unused categories get no column (they would make X rank deficient).
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+    variables : iterable of str
+        The covariates.
+    terms : iterable of str
+        Factor expressions of the model; a truth value that stands only inside expressions stays one.
+
+    Raises
+    ------
+    DataError
+        If a covariate holds dates, durations or anything else that is neither a number nor a label, or a factor has
+        one level only.
+    """
     categories: dict[str, tuple[Any, ...]] = {}
+    plain = {unquoted(t) for t in terms}
     for name in variables:
         values = frame[name]
-        if isinstance(values.dtype, pd.CategoricalDtype):
-            used = set(values.dropna().unique())
-            categories[name] = tuple(c for c in values.cat.categories if c in used)
-        elif not pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_datetime64_any_dtype(values.dtype):
-            categories[name] = tuple(sorted(pd.unique(values.dropna()), key=str))
+        if _is_factor(values):
+            categories[name] = tuple(values.cat.remove_unused_categories().cat.categories)
         elif pd.api.types.is_bool_dtype(values.dtype):
-            categories[name] = (False, True)
+            if name in plain:
+                categories[name] = (False, True)
+        elif not pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_complex_dtype(values.dtype):
+            check_labels(values, f"covariate {name!r}")
+            categories[name] = tuple(sorted(pd.unique(values.dropna()), key=str))
+        if len(categories.get(name, (0, 1))) < 2:
+            raise DataError(
+                f"a factor {name!r} that is {quote(categories[name][0])} in every row",
+                "with one level there is nothing to compare",
+                "take it out of the formula, or check whether a filter (or missing='drop') left one level only",
+                SEE,
+            )
     return Levels(categories)
+
+
+def check_labels(values: pd.Series, role: str) -> None:
+    """Refuse a column that holds neither numbers nor labels of one type.
+
+    Raises
+    ------
+    DataError
+        For dates and durations, mixed types, complex numbers, lists.
+    """
+    kind = pd.api.types.infer_dtype(values, skipna=True)
+    name = values.name
+    if kind in ("string", "boolean", "interval", "integer", "floating"):
+        return
+    if kind.startswith(("datetime", "date", "timedelta", "time", "period")):
+        convert = f"data[{name!r}] = (data[{name!r}] - data[{name!r}].min()) / pd.Timedelta(days=1)"
+        if kind.startswith("timedelta"):
+            convert = f"data[{name!r}] = data[{name!r}] / pd.Timedelta(days=1)"
+        raise DataError(
+            f"{role} that holds {kind} values",
+            "a coefficient needs a number, with a unit and a zero",
+            f"make it one: {convert} gives days (first pd.to_datetime for dates that are objects); "
+            "for one coefficient per date use labels: .astype(str)",
+            SEE,
+        )
+    types = sorted({type(v).__name__ for v in values.dropna()})
+    raise DataError(
+        f"{role} that holds values of type {', '.join(types)}",
+        "they are neither numbers nor labels of one type, so 1 and '1' could be the same or not",
+        f"convert it: data[{name!r}].astype(str) for labels, pd.to_numeric(data[{name!r}]) for numbers",
+        SEE,
+    )
 
 
 @dataclass(frozen=True)
@@ -85,10 +159,13 @@ class FactorColumns:
 
     recipes: tuple[Any, ...]
     wanted: frozenset[tuple[str, str]]
+    numbers: frozenset[str]
 
     def values(self, frame: pd.DataFrame) -> dict[tuple[str, str], NDArray[np.float64]]:
         """Evaluate every factor column on a table (fitting data or new data)."""
         found: dict[tuple[str, str], NDArray[np.float64]] = {}
+        _check_numbers(frame, self.numbers)
+        frame = _as_floats(frame, {factor for factor, _ in self.wanted})
         for recipe in self.recipes:
             matrix = _materialise(recipe, frame)
             for column in _columns(recipe):
@@ -118,6 +195,8 @@ def evaluate_factors(
     values : dict
         ``(factor, column name) -> (N,)``.
     """
+    numbers = frozenset(c for c in frame.columns if pd.api.types.is_numeric_dtype(frame[c].dtype))
+    frame = _as_floats(frame, {factor for terms in term_lists for term in terms for factor in term})
     recipes: list[Any] = []
     columns: list[list[Column]] = []
     values: dict[tuple[str, str], NDArray[np.float64]] = {}
@@ -127,6 +206,7 @@ def evaluate_factors(
             continue
         recipe, matrix = _fit_recipe(join_terms(tuple(terms)), frame)
         found = _columns(recipe)
+        _check_every_term(found, terms)
         columns.append(_in_order(found, terms))
         if _collect(found, matrix, values):
             recipes.append(recipe)
@@ -147,7 +227,42 @@ def evaluate_factors(
             SEE,
         )
     kept = {part: column for part, column in values.items() if part in wanted}
-    return columns, FactorColumns(tuple(recipes), frozenset(wanted)), kept
+    return columns, FactorColumns(tuple(recipes), frozenset(wanted), numbers), kept
+
+
+def _as_floats(frame: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:
+    """Integers as floats for expressions, in which int64 could overflow (``I(x**4)``), except where they are labels."""
+    expressions = [f for f in factors if f not in frame.columns and unquoted(f) not in frame.columns]
+    if not expressions:
+        return frame
+    labels = {name for expression in expressions for name in categorical_arguments(expression)}
+    integers = [c for c in frame.columns if pd.api.types.is_integer_dtype(frame[c].dtype) and c not in labels]
+    return frame.astype(dict.fromkeys(integers, np.float64))
+
+
+def _check_numbers(frame: pd.DataFrame, numbers: frozenset[str]) -> None:
+    """Refuse labels in new data where the model was fitted to numbers."""
+    for name in numbers & set(frame.columns):
+        if not pd.api.types.is_numeric_dtype(frame[name].dtype):
+            raise DataError(
+                f"{name!r} with {frame[name].dtype} values",
+                "the model was fitted to numbers in this column",
+                f"convert it: pd.to_numeric(data[{name!r}])",
+                SEE,
+            )
+
+
+def _check_every_term(columns: list[Column], terms: Sequence[Term]) -> None:
+    """Refuse a term that got no column: a factor with one level."""
+    present = {column.term for column in columns}
+    for term in terms:
+        if term not in present:
+            raise DataError(
+                f"the term {term_name(term)!r}",
+                "it has no column of its own: a factor with one level has nothing to compare",
+                "take it out of the formula, or check whether a filter left one level only",
+                SEE,
+            )
 
 
 def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[np.float64]:
@@ -160,22 +275,25 @@ def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[
     """
     variables = variables_of(expression, list(frame.columns))
     for name in variables:
-        if not pd.api.types.is_numeric_dtype(frame[name].dtype):
+        dtype = frame[name].dtype
+        api = pd.api.types
+        if not api.is_numeric_dtype(dtype) or api.is_bool_dtype(dtype) or api.is_complex_dtype(dtype):
             raise DataError(
                 f"{role} {expression!r}",
-                f"the column {name!r} holds {frame[name].dtype} values, not numbers",
+                f"the column {name!r} holds {dtype} values, not numbers",
                 "convert it to numbers (pd.to_numeric shows which values cannot be read); a binary or count response "
                 "needs a generalised model, for example Bambi's families",
                 "docs, page 'Limitations'",
             )
-    if variables == (expression,):
-        return frame[expression].to_numpy(dtype=np.float64)
-    _, matrix = _fit_recipe(f"0 + {expression}", frame)
+    if variables == (unquoted(expression),):
+        return frame[variables[0]].to_numpy(dtype=np.float64)
+    braced = expression if expression.startswith("{") else f"{{{expression}}}"
+    _, matrix = _fit_recipe(f"0 + {braced}", _as_floats(frame, [expression]))
     if matrix.shape[1] != 1:
         raise DataError(
             f"{role} {expression!r}",
             f"it evaluates to {matrix.shape[1]} columns",
-            f"use an expression that yields one number per row; for a sum write 'I({expression})'",
+            "use an expression that yields one number per row",
             SEE,
         )
     return matrix.iloc[:, 0].to_numpy(dtype=np.float64)
@@ -199,8 +317,32 @@ def _fit_recipe(rhs: str, frame: pd.DataFrame) -> tuple[Any, pd.DataFrame]:
 
 
 def _materialise(recipe: Any, frame: pd.DataFrame) -> pd.DataFrame:
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return pd.DataFrame(recipe.get_model_matrix(frame, context={}))
+    from formulaic.errors import DataMismatchWarning, FormulaicError
+
+    try:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("error", DataMismatchWarning)
+            return pd.DataFrame(recipe.get_model_matrix(frame, context={}))
+    except DataMismatchWarning as error:
+        unseen = re.sub(r"np\.\w+\(([^)]*)\)", r"\1", str(error).partition("{")[2].partition("}")[0])
+        raise DataError(
+            f"new data with the level {unseen}" if unseen else "new data with a level that is new",
+            "this level was not in the data that the model was fitted to, so no coefficient belongs to it",
+            "leave these rows out, or refit with data that contain it",
+            SEE,
+        ) from error
+    except (FormulaicError, ValueError, TypeError, ArithmeticError) as error:
+        problem = str(error).splitlines()[0]
+        outside = "bounds" in problem
+        raise DataError(
+            "new data outside the range of the data that the model was fitted to" if outside else "new data",
+            f"the terms cannot be evaluated on them: {problem}",
+            "a spline is not defined outside its boundary knots: leave these rows out, or refit with wider knots "
+            "(bs(x, df=4, lower_bound=..., upper_bound=...))"
+            if outside
+            else "give the columns the types that they had at fitting time",
+            SEE,
+        ) from error
 
 
 def _columns(recipe: Any) -> list[Column]:
@@ -244,12 +386,15 @@ def _factor_column_names(recipe: Any) -> dict[tuple[str, bool], list[str]]:
 def _encoded_names(recipe: Any, expr: str, *, reduced: bool) -> list[str]:
     """Names that formulaic gives to the encoded columns of one factor."""
     contrasts = {factor_name(factor): state for factor, state in recipe.factor_contrasts.items()}
+    plain = unquoted(expr)
     if expr in contrasts:
         coding = contrasts[expr].contrasts
         levels = list(contrasts[expr].levels)
         names = [str(n) for n in coding.get_coding_column_names(levels, reduced_rank=reduced)]
         pattern = coding.get_factor_format(levels, reduced_rank=reduced)
-        return [pattern.format(name=expr, field=name) for name in names]
+        return [pattern.format(name=plain, field=name) for name in names]
+    if expr.startswith("`") or expr.isidentifier():
+        return [plain]  # a numeric column; its name may hold brackets and colons
     for row in recipe.structure:
         if term_factors(row.term) == (expr,):
             return [str(c) for c in row.columns]
@@ -259,7 +404,7 @@ def _encoded_names(recipe: Any, expr: str, *, reduced: bool) -> list[str]:
         if expr in exprs:
             pieces = [_split_name(str(c), len(exprs))[exprs.index(expr)] for c in row.columns]
             return list(dict.fromkeys(pieces))
-    return [expr]
+    return [plain]
 
 
 def _split_name(name: str, n_parts: int) -> list[str]:

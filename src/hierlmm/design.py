@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hierlmm.columns import Column, FactorColumns, Levels, evaluate_factors, evaluate_vector, learn_levels
 from hierlmm.errors import DataError, FormulaError, SpecificationError
-from hierlmm.formula import INTERCEPT, ParsedFormula, Term, term_name, variables_of
+from hierlmm.formula import INTERCEPT, ParsedFormula, Term, term_name, unquoted, variables_of
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
 from hierlmm.hierarchy import Hierarchy, RandomBlock, hierarchy_from_terms
 
@@ -157,6 +157,8 @@ class Design:
         frame, _ = complete_rows(to_pandas(data, keep), "raise")
         coded = self.levels.apply(frame)
         values = self.factors.values(coded)
+        for (factor, name), column in values.items():
+            _check_finite(column, name, factor, frame)
         n = len(frame)
         X1 = np.column_stack([_product(values, parts, n) for parts in self.level1_columns])
         X = (
@@ -165,7 +167,7 @@ class Design:
             else np.empty((n, 0))
         )
         offset = sum((evaluate_vector(o, coded, "offset") for o in self.hierarchy.offsets), np.zeros(n))
-        index = self.subjects.get_indexer(frame[subject]) if subject in frame.columns else None
+        index = self.subjects.get_indexer(pd.Index(frame[subject].to_numpy())) if subject in frame.columns else None
         return NewData(frame, X, X1[:, self.term_level1], X1, offset, index)
 
 
@@ -222,8 +224,8 @@ def _prepare(
 ) -> Prepared:
     present = column_names(data)
     require_columns([subject], present, "subject")
-    if response.strip("`") not in present and response.isidentifier():
-        require_columns([response], present, "response")
+    if response.isidentifier() or response.startswith("`"):
+        require_columns([unquoted(response)], present, "response")
     covariates = _variables([*terms, *(t for b in blocks for t in b.terms)], offsets, present)
     if INTERCEPT in covariates:
         raise DataError(
@@ -246,9 +248,26 @@ def _prepare(
     if len(frame) == 0:
         raise DataError("a table without rows", "there is nothing to fit", "check the filters applied to the data")
     frame, n_dropped = complete_rows(frame, missing)
-    codes, subjects = pd.factorize(frame[subject], sort=True)
-    levels = learn_levels(frame, covariates)
-    return Prepared(levels.apply(frame), codes.astype(np.intp), pd.Index(subjects, name=subject), levels, n_dropped)
+    codes, subjects = _factorise(frame[subject])
+    levels = learn_levels(frame, covariates, [f for t in [*terms, *(t for b in blocks for t in b.terms)] for f in t])
+    return Prepared(levels.apply(frame), codes, subjects, levels, n_dropped)
+
+
+def _factorise(column: pd.Series) -> tuple[NDArray[np.intp], pd.Index]:
+    """Number the subjects in the order of their labels (of their categories, where there are any)."""
+    labels = column.cat.categories.to_series() if isinstance(column.dtype, pd.CategoricalDtype) else column
+    kind = pd.api.types.infer_dtype(labels, skipna=True)
+    if kind not in ("string", "integer", "floating", "boolean", "datetime64", "datetime", "empty"):
+        types = sorted({type(v).__name__ for v in column})
+        raise DataError(
+            f"a subject column {column.name!r} with labels of type {', '.join(types)}",
+            "labels are text, numbers or time stamps of one type (1 and '1' could mean one subject or two)",
+            f"make them text: data[{column.name!r}] = data[{column.name!r}].astype(str)",
+            SEE,
+        )
+    codes, subjects = pd.factorize(column, sort=True)
+    plain = np.asarray(subjects) if isinstance(column.dtype, pd.CategoricalDtype) else subjects
+    return codes.astype(np.intp), pd.Index(plain, name=column.name)
 
 
 def _variables(terms: list[Term], offsets: tuple[str, ...], present: list[str]) -> list[str]:
@@ -282,7 +301,9 @@ def _varying(values: dict[tuple[str, str], FloatArray], prepared: Prepared) -> f
 
 
 def _first_rows(prepared: Prepared) -> NDArray[np.intp]:
-    _, first = np.unique(prepared.subject_index, return_index=True)
+    index = prepared.subject_index
+    first = np.empty(len(prepared.subjects), dtype=np.intp)
+    first[index[::-1]] = np.arange(len(index))[::-1]  # the last assignment, the first row, stays
     return first
 
 
@@ -345,6 +366,8 @@ def _assemble(
     offset = sum((evaluate_vector(o, prepared.frame, "offset") for o in hierarchy.offsets), np.zeros(n))
     _check_finite(offset, "offset", " + ".join(hierarchy.offsets), prepared.frame)
     blocks, covariance = _covariance_blocks(hierarchy, random)
+    for names in ([c.name for c in fixed], term, [_parts_name(parts) for parts in level1_parts]):
+        _check_unique(names)
     return Design(
         hierarchy=replace(hierarchy, covariance=covariance, blocks=_canonical_blocks(hierarchy, covariance)),
         frame=prepared.frame,
@@ -403,9 +426,21 @@ def _check_coding(hierarchy: Hierarchy, level1: list[Parts], fixed: list[Parts],
                 f"{shorten(map(_parts_name, in_random))} in the random part",
                 "the hierarchy needs one set of level-1 coefficients",
                 f"code both alike: '1 + {term_name(term)}' with '(1 + {term_name(term)} | {hierarchy.subject})', "
-                f"or '0 + {term_name(term)}' with '(0 + {term_name(term)} | {hierarchy.subject})'",
+                f"or '0 + {term_name(term)}' with '(0 + {term_name(term)} | {hierarchy.subject})'; "
+                "and write interactions with their main effects ('a * b', not 'a:b')",
                 SEE,
             )
+
+
+def _check_unique(names: list[str]) -> None:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"two coefficients named {twice[0]!r}",
+            "a column of the data has the name that a term of the formula gets",
+            f"rename the column {twice[0]!r}",
+            SEE,
+        )
 
 
 def _covariance_blocks(hierarchy: Hierarchy, random: list[list[Column]]) -> tuple[tuple[tuple[int, ...], ...], str]:

@@ -12,6 +12,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from hierlmm.errors import FormulaError, closest
 
 __all__ = [
@@ -19,12 +21,16 @@ __all__ = [
     "ParsedFormula",
     "RandomTerm",
     "Term",
+    "categorical_arguments",
     "factor_name",
     "join_terms",
+    "outline",
     "parse_formula",
     "parse_rhs",
+    "quoted",
     "term_factors",
     "term_name",
+    "unquoted",
     "variables_of",
 ]
 
@@ -91,20 +97,43 @@ def parse_rhs(rhs: str, formula: str | None = None) -> tuple[Term, ...]:
     from formulaic.errors import FormulaicError
     from formulaic.formula import SimpleFormula
 
+    whole = repr(formula or rhs)
+    number = re.search(r"`([\d.]+)`", rhs)
+    if number:
+        raise FormulaError(
+            whole,
+            f"the column name {number.group(1)!r} is reserved: in a formula it is a number",
+            f"rename the column, for example data.rename(columns={{{number.group(1)!r}: 'x{number.group(1)}'}})",
+            SEE,
+        )
     try:
         parsed = Formula(rhs.strip() or "1")
     except (FormulaicError, SyntaxError, ValueError) as error:
-        raise FormulaError(
-            repr(formula or rhs), f"the formula cannot be read: {str(error).splitlines()[0]}", "check its spelling", SEE
-        ) from error
+        raise FormulaError(whole, *_syntax_advice(str(error).splitlines()[0]), SEE) from error
     if not isinstance(parsed, SimpleFormula):
         raise FormulaError(
-            repr(formula or rhs),
+            whole,
             "a '~' or a '|' stands where only terms can stand",
             "put random effects in parentheses, as in '(1 + time | subject)'",
             SEE,
         )
-    return tuple(term_factors(term) for term in parsed)
+    terms = tuple(term_factors(term) for term in parsed)
+    for name in [name for term in terms for name in term if re.fullmatch(r"[\d.]+", name)]:
+        raise FormulaError(
+            whole,
+            f"the number {name} scales a term",
+            f"write I({name} * x), or leave the number out: the coefficient takes it up",
+            SEE,
+        )
+    return terms
+
+
+def _syntax_advice(problem: str) -> tuple[str, str]:
+    """Reason and remedy for what formulaic says about a formula that it cannot parse."""
+    if problem.startswith("The `.` operator"):
+        return "'.' (all other columns) does not say what the model is", "name the columns: 'y ~ a + b + (1 | subject)'"
+    reason = f"the formula cannot be read: {re.sub(chr(27) + r'[^m]*m', '', problem)}"
+    return reason, "use columns, the operators + - : * / ** and functions of columns such as log(x) or I(x + z)"
 
 
 def term_factors(term: Any) -> Term:
@@ -117,76 +146,227 @@ def factor_name(factor: Any) -> str:
     """Spelling of a formulaic factor that can stand in a formula again."""
     name = str(factor.expr)
     method = getattr(factor, "factor", factor).eval_method  # an evaluated factor wraps the parsed one
-    if method.value == "lookup" and not name.isidentifier() and name != "1":
-        return f"`{name}`"
+    if method.value == "lookup":
+        return quoted(name)
     if method.value == "python" and not _is_call(name):
         return f"{{{name}}}"
     return name
 
 
+def quoted(column: str) -> str:
+    """Spelling of a column name in a formula: in backticks unless it is an identifier."""
+    return column if column.isidentifier() else f"`{column}`"
+
+
+def unquoted(expression: str) -> str:
+    """The factor expression as formulaic names its columns: without backticks or braces around the whole."""
+    if re.fullmatch(r"`[^`]+`", expression) or re.fullmatch(r"\{.*\}", expression, flags=re.DOTALL):
+        return expression[1:-1]
+    return expression
+
+
 def _is_call(expression: str) -> bool:
     try:
-        return isinstance(ast.parse(expression, mode="eval").body, ast.Call)
-    except SyntaxError:  # quoted column names inside a call
-        return "(" in expression and expression.endswith(")")
+        return isinstance(_syntax_tree(expression)[0].body, ast.Call)
+    except SyntaxError:
+        return False
+
+
+def _syntax_tree(expression: str) -> tuple[ast.Expression, dict[str, str]]:
+    """Parse a factor expression; column names in backticks are replaced by identifiers (returned with their names)."""
+    names: dict[str, str] = {}
+
+    def replace_name(match: re.Match[str]) -> str:
+        identifier = f"_column_{len(names)}_"
+        names[identifier] = match.group(1)
+        return identifier
+
+    return ast.parse(re.sub(r"`([^`]+)`", replace_name, expression), mode="eval"), names
 
 
 def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
-    """Columns that a factor expression uses.
+    """Columns that a factor expression uses, after checking that it can do nothing but compute on them.
+
+    Arithmetic, comparisons, the functions of the formula language and elementwise numpy functions may stand in an
+    expression. Nothing else may, so that evaluating it is safe, and gives a row the same value in any table.
 
     Raises
     ------
     FormulaError
-        If the expression names something that is neither a column nor a known function.
+        If the expression names something that is neither a column nor a known function, or holds other Python code.
     """
     if expression in columns:
         return (expression,)
-    if expression.strip("`") in columns:
-        return (expression.strip("`"),)
-    if expression.startswith("{") and expression.endswith("}"):
-        expression = expression[1:-1]
-    quoted = re.findall(r"`([^`]+)`", expression)
+    if unquoted(expression) in columns:
+        return (unquoted(expression),)
     try:
-        tree = ast.parse(re.sub(r"`[^`]+`", "0", expression), mode="eval")
+        tree, names = _syntax_tree(expression[1:-1] if expression.startswith("{") else expression)
     except SyntaxError as error:
         raise FormulaError(
-            repr(expression), "this is neither a column nor an expression", f"use the columns {sorted(columns)}", SEE
+            repr(expression),
+            "this is neither a column nor an expression",
+            f"use the columns {', '.join(sorted(map(str, columns)))}; put a name with blanks or signs in backticks",
+            SEE,
         ) from error
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    known = _known_functions()
-    for name in names:
-        if name in columns or name in known:
+    modules = _check_syntax(tree, expression)
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Name) or node.id in modules:
             continue
-        kind = "function" if name in called else "column"
-        raise FormulaError(
-            repr(expression),
-            f"there is no {kind} named {name!r}.{closest(name, known if kind == 'function' else columns)}",
-            "use a function of the list in the documentation"
-            if kind == "function"
-            else "use one of the columns: " + ", ".join(sorted(map(str, columns))),
-            SEE,
-        )
-    found = [n for n in [*quoted, *names] if n in columns and n not in called]
+        name = names.get(node.id, node.id)
+        if node.id in called:
+            _check_function(name, expression, columns)
+        elif name in columns:
+            found.append(name)
+        elif name in CONTRASTS:
+            continue
+        else:
+            raise FormulaError(
+                repr(expression),
+                f"there is no column named {name!r}.{closest(name, columns)}",
+                "use one of the columns: " + ", ".join(sorted(map(str, columns))),
+                SEE,
+            )
     return tuple(dict.fromkeys(found))
+
+
+SYNTAX = (
+    *(ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword, ast.Tuple, ast.List, ast.Dict),
+    *(ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator, ast.unaryop, ast.cmpop, ast.Attribute),
+)
+CONTRASTS = frozenset({"Treatment", "Poly", "Sum", "Helmert", "Diff"})  # C(x, Sum), as patsy writes it
+BUILTINS = frozenset({"abs", "float", "int"})
+NUMPY = frozenset({"around", "clip", "e", "isin", "pi", "round", "where"})  # besides the elementwise functions
+
+
+def _check_syntax(tree: ast.Expression, expression: str) -> set[str]:
+    """Refuse Python that is not a formula, and return the modules in use (``np``, ``contr``)."""
+    modules: set[str] = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, SYNTAX):
+            raise FormulaError(
+                repr(expression),
+                f"Python code of this kind ({type(node).__name__}) cannot stand in a formula",
+                "use arithmetic, comparisons and functions of columns, or make the column beforehand "
+                "(data['z'] = ...) and use its name",
+                SEE,
+            )
+        if isinstance(node, ast.Attribute):
+            modules.add(_check_attribute(node, expression))
+    return modules
+
+
+def _check_attribute(node: ast.Attribute, expression: str) -> str:
+    """Allow ``np.<elementwise function>`` and ``contr.<contrast>``; return the module's name."""
+    module = node.value.id if isinstance(node.value, ast.Name) else ""
+    if module == "np" and (isinstance(getattr(np, node.attr, None), np.ufunc) or node.attr in NUMPY):
+        return module
+    if module == "contr" and not node.attr.startswith("_"):
+        return module
+    if module == "np" and hasattr(np, node.attr):
+        reason = f"np.{node.attr} does not work row by row, so new rows would get other values than the same rows here"
+    else:
+        reason = f"attributes ({node.attr!r}) cannot stand in a formula, apart from numpy functions such as np.log"
+    raise FormulaError(
+        repr(expression),
+        reason,
+        "use center(x), scale(x) or poly(x, 2), which remember what they saw, or make the column beforehand "
+        "(data['z'] = ...) and use its name",
+        SEE,
+    )
+
+
+def _check_function(name: str, expression: str, columns: Collection[str]) -> None:
+    known = _known_functions()
+    if name in known and name not in columns:
+        return
+    remedy = f"use one of {', '.join(sorted(known))}, or a numpy function such as np.sqrt"
+    reason = f"there is no function named {name!r}.{closest(name, known)}"
+    if name in columns and name in known:
+        reason = f"a column is named {name!r} too and hides the function"
+        remedy = f"rename the column {name!r}, or use the numpy function (np.{name})"
+    elif name == "lag":
+        reason = "it shifts the rows of the whole table, from one subject into the next"
+        remedy = "make the column beforehand: data['previous'] = data.groupby('subject')['x'].shift()"
+    elif name == "Q":
+        reason, remedy = "this is how patsy quotes a name", "put the column name in backticks: `my column`"
+    elif name == "offset":
+        reason = "an offset is not a term that can be multiplied or vary between subjects"
+        remedy = "add it at the top of the formula (level 1): 'y ~ x + offset(w) + (1 | subject)'"
+    elif hasattr(np, name):
+        remedy = f"use np.{name}"
+    raise FormulaError(repr(expression), reason, remedy, SEE)
 
 
 def _known_functions() -> frozenset[str]:
     from formulaic.transforms import TRANSFORMS
 
-    return frozenset(TRANSFORMS) | {"np", "True", "False", "None", "abs", "min", "max", "float", "int"}
+    return (frozenset(TRANSFORMS) | BUILTINS) - {"np", "contr", "lag", "Q"}
+
+
+def categorical_arguments(expression: str) -> tuple[str, ...]:
+    """Columns whose values are labels in the expression: ``g`` in ``C(g)``."""
+    if "(" not in expression:
+        return ()
+    tree, names = _syntax_tree(expression[1:-1] if expression.startswith("{") else expression)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    found = [c.args[0] for c in calls if c.args and isinstance(c.func, ast.Name) and c.func.id in ("C", "hashed")]
+    return tuple(names.get(arg.id, arg.id) for arg in found if isinstance(arg, ast.Name))
+
+
+def outline(text: str, formula: str) -> str:
+    """The text with everything inside brackets, quotes and backticks blanked out, character by character."""
+    shape: list[str] = []
+    stack: list[str] = []
+    quote = ""
+    for char in text:
+        top = not stack and not quote
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "`'\"":
+            quote = char
+        elif char in "([{":
+            stack.append({"(": ")", "[": "]", "{": "}"}[char])
+        elif char in ")]}":
+            if not stack or stack.pop() != char:
+                raise FormulaError(repr(formula), UNMATCHED, "close what is open", SEE)
+            top = not stack
+        shape.append(char if top else BLANK)
+    if stack or quote:
+        raise FormulaError(repr(formula), UNMATCHED, "close what is open", SEE)
+    return "".join(shape)
+
+
+BLANK = "\0"
+UNMATCHED = "its parentheses or quotes do not match"
 
 
 def _split_response(formula: str) -> tuple[str, str]:
-    left, tilde, right = formula.partition("~")
-    if not tilde or not left.strip() or not right.strip():
+    tilde = outline(formula, formula).find("~")
+    left, right = formula[:tilde].strip(), formula[tilde + 1 :].strip()
+    if tilde < 0 or not left or not right:
         raise FormulaError(
             repr(formula),
             "a formula needs a response, a '~' and terms",
             "write it as 'response ~ terms', for example 'distance ~ time'",
             SEE,
         )
-    return left.strip(), right.strip()
+    return _parse_response(left, formula), right
+
+
+def _parse_response(text: str, formula: str) -> str:
+    """One column or expression: ``y``, ``log(y)``, ``I(a + b)``."""
+    single = not re.search(r"[-+*/:^|%]", outline(text, formula))
+    terms = parse_rhs(f"0 + {text}", formula) if single else ()
+    if len(terms) != 1 or len(terms[0]) != 1:
+        raise FormulaError(
+            repr(formula),
+            f"its response {text!r} is not one column or function of columns",
+            f"write arithmetic as 'I({text}) ~ ...', and fit several responses one by one",
+            SEE,
+        )
+    return terms[0][0]
 
 
 def _extract_random(rhs: str, formula: str) -> tuple[str, tuple[RandomTerm, ...]]:
@@ -207,53 +387,54 @@ def _extract_random(rhs: str, formula: str) -> tuple[str, tuple[RandomTerm, ...]
 
 
 def _split_top_level(text: str, formula: str) -> list[tuple[str, str]]:
-    """Split ``a + b - (c | d)`` at the plus and minus signs outside parentheses, brackets and quotes."""
+    """Split ``a + b - (c | d)`` at the plus and minus signs outside brackets and quotes."""
     parts: list[tuple[str, str]] = []
-    depth, start, sign = 0, 0, "+"
-    quote = ""
-    for position, char in enumerate(text):
-        if quote:
-            quote = "" if char == quote else quote
-        elif char in "`'\"":
-            quote = char
-        elif char in "([{":
-            depth += 1
-        elif char in ")]}":
-            depth -= 1
-            if depth < 0:
-                break
-        elif char in "+-" and depth == 0:
-            if text[start:position].strip():
-                parts.append((sign, text[start:position].strip()))
-            start, sign = position + 1, char
-    if depth != 0 or quote:
-        raise FormulaError(repr(formula), "its parentheses or quotes do not match", "close what is open", SEE)
-    if text[start:].strip():
-        parts.append((sign, text[start:].strip()))
+    start, sign = 0, "+"
+    for match in [*re.finditer(r"[+-]", outline(text, formula)), None]:
+        end = match.start() if match else len(text)
+        if text[start:end].strip():
+            parts.append((sign, text[start:end].strip()))
+            sign = "+"
+        if match:
+            start, sign = match.end(), "+" if match.group() == sign else "-"
     return parts
 
 
 def _random_content(piece: str, formula: str) -> str | None:
-    if "|" not in piece:
-        return None
-    if not (piece.startswith("(") and piece.endswith(")")):
+    """What stands inside ``(1 + x | g)``, or None if the piece is no random-effects term."""
+    shape = outline(piece, formula)
+    if re.fullmatch(rf"\({BLANK}*\)", shape):
+        inner = piece[1:-1].strip()
+        if "|" in outline(inner, formula):
+            return inner
+        return _random_content(inner, formula)
+    if "|" in shape or _hides_bar(piece, formula):
         raise FormulaError(
             repr(formula),
             f"the random effects {piece!r} are not in parentheses of their own",
             "write '... + (1 + time | subject)'",
             SEE,
         )
-    return piece[1:-1]
+    return None
+
+
+def _hides_bar(text: str, formula: str) -> bool:
+    """Whether a parenthesis that belongs to no function call holds a '|'."""
+    for group in re.finditer(rf"(?<![\w.])\(({BLANK}*)\)", outline(text, formula)):
+        inner = text[group.start(1) : group.end(1)]
+        if "|" in outline(inner, formula) or _hides_bar(inner, formula):
+            return True
+    return False
 
 
 def _parse_random(inner: str, formula: str) -> RandomTerm:
-    left, bar, subject = inner.partition("||") if "||" in inner else inner.partition("|")
-    subject = subject.strip().strip("`")
-    if not subject or "|" in subject or not left.strip():
+    match = re.fullmatch(r"([^|]*)(\|\|?)([^|]*)", outline(inner, formula))
+    left, subject = (inner[: match.end(1)].strip(), inner[match.start(3) :].strip()) if match else ("", "")
+    if not match or not subject or not left:
         raise FormulaError(
             repr(formula), f"the random-effects term '({inner})' is incomplete", "write '(1 + time | subject)'", SEE
         )
-    if re.search(r"[/:+*]", subject):
+    if re.search(r"[/:+*()^%]", outline(subject, formula)):
         raise FormulaError(
             f"({inner})",
             f"the grouping {subject!r} is not one column: nested or crossed groups make more than two levels",
@@ -266,18 +447,22 @@ def _parse_random(inner: str, formula: str) -> RandomTerm:
         raise FormulaError(
             f"({inner})", "it contains no random effect", "write '(1 | subject)' for a random intercept", SEE
         )
-    return RandomTerm(terms, subject, correlated=bar == "|")
+    return RandomTerm(terms, unquoted(subject), correlated=match.group(2) == "|")
 
 
 def _extract_offsets(rhs: str) -> tuple[str, tuple[str, ...]]:
     pieces: list[str] = []
     offsets: list[str] = []
     for sign, piece in _split_top_level(rhs, rhs):
-        match = re.fullmatch(r"offset\((.*)\)", piece, flags=re.DOTALL)
-        if match and sign == "+":
-            offsets.append(match.group(1).strip())
-        else:
+        if not re.fullmatch(rf"offset\s*\({BLANK}+\)", outline(piece, rhs)):
             pieces.append(f"{sign} {piece}")
+            continue
+        inner = piece[piece.index("(") + 1 : -1].strip()
+        if sign == "-":
+            raise FormulaError(
+                f"- {piece}", "an offset is added, with coefficient 1", f"write '+ offset(-({inner}))'", SEE
+            )
+        offsets.append(inner)
     return " ".join(pieces).removeprefix("+").strip(), tuple(offsets)
 
 

@@ -7,11 +7,22 @@ every pair, and random effects for the level-1 terms that vary. Both forms hold 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hierlmm.errors import FormulaError, SpecificationError, closest
-from hierlmm.formula import INTERCEPT, ParsedFormula, Term, join_terms, parse_formula, parse_rhs, term_name
+from hierlmm.formula import (
+    INTERCEPT,
+    ParsedFormula,
+    Term,
+    join_terms,
+    outline,
+    parse_formula,
+    parse_rhs,
+    quoted,
+    term_name,
+)
 
 __all__ = ["COVARIANCES", "Hierarchy", "RandomBlock", "hierarchy_from_levels", "hierarchy_from_terms"]
 
@@ -84,7 +95,7 @@ class Hierarchy:
         """The combined model as one formula: ``distance ~ 1 + sex + time + sex:time + (1 + time | subject)``."""
         fixed = [join_terms(self.fixed_terms) if self.fixed_terms else "0"]
         fixed += [f"offset({o})" for o in self.offsets]
-        bars = [f"({join_terms(b.terms)} {'|' if b.correlated else '||'} {self.subject})" for b in self.blocks]
+        bars = [f"({join_terms(b.terms)} {'|' if b.correlated else '||'} {quoted(self.subject)})" for b in self.blocks]
         return f"{self.response} ~ {' + '.join(fixed + bars)}"
 
 
@@ -190,15 +201,33 @@ def _assemble(
 
 
 def _level2_by_term(terms: tuple[Term, ...], level2: Mapping[str, str], level1: str) -> tuple[tuple[Term, ...], ...]:
-    if isinstance(level2, str):
+    if not isinstance(level2, Mapping):
+        example = level2 if isinstance(level2, str) else "sex"
         raise SpecificationError(
             f"level2={level2!r}",
             "level 2 needs one formula for each level-1 coefficient that it explains",
-            f"write level2={{'Intercept': {level2!r}}}, or name other level-1 terms as keys",
+            f"write level2={{'Intercept': {example!r}}}, or name other level-1 terms as keys",
             SEE,
         )
     names = [term_name(t) for t in terms]
-    canonical = {_canonical(key, names): value for key, value in level2.items()}
+    canonical: dict[str, str] = {}
+    for given, value in level2.items():
+        key = _canonical(given, names)
+        if key in canonical:
+            raise SpecificationError(
+                f"level2 with two formulas for {key!r}",
+                "only one of them could be used",
+                "join them with '+' under one key ('1' and '(Intercept)' mean 'Intercept')",
+                SEE,
+            )
+        if not isinstance(value, str):
+            raise SpecificationError(
+                f"level2[{given!r}] = {value!r}",
+                "a level-2 formula is text",
+                "write for example {'Intercept': 'sex', 'time': '1'}; '0' means nothing fixed",
+                SEE,
+            )
+        canonical[key] = value
     for key in canonical:
         if key not in names:
             raise SpecificationError(
@@ -209,8 +238,8 @@ def _level2_by_term(terms: tuple[Term, ...], level2: Mapping[str, str], level1: 
             )
     rhs: list[tuple[Term, ...]] = []
     for name in names:
-        value = str(canonical.get(name, "1")).strip()
-        if "~" in value or "|" in value:
+        value = canonical.get(name, "1").strip()
+        if re.search(r"[~|]", outline(value, value)):
             raise FormulaError(
                 f"level2[{name!r}] = {value!r}",
                 "a level-2 formula is a right-hand side without '~' or '|'",
@@ -223,9 +252,10 @@ def _level2_by_term(terms: tuple[Term, ...], level2: Mapping[str, str], level1: 
 
 def _canonical(name: str, known: Sequence[str]) -> str:
     """Give a term its canonical spelling (``I(x**2)`` is ``I(x ** 2)``, ``1`` is ``Intercept``)."""
+    for spelling in (str(name), quoted(str(name)), str(name).strip()):
+        if spelling in known:
+            return spelling
     name = str(name).strip()
-    if name in known:
-        return name
     if name in ("1", "(Intercept)", "intercept"):
         return INTERCEPT
     try:
@@ -249,9 +279,9 @@ def _blocks(
     chosen: Sequence[str | Sequence[str]] = names if random is None else random
     if isinstance(chosen, str):
         chosen = [chosen]
-    if len(chosen) == 0:
+    if len(chosen) == 0 or any(len(c) == 0 for c in chosen):
         raise SpecificationError(
-            "random=[]",
+            f"random={random!r}",
             "a two-level model needs at least one coefficient that varies between subjects",
             "leave random out (all level-1 coefficients vary) or write random=['Intercept']",
             SEE,
@@ -283,7 +313,7 @@ def _refuse_level2_slopes(blocks: tuple[RandomBlock, ...], level1_factors: froze
             if fixed_within:
                 raise SpecificationError(
                     f"a random effect of {fixed_within[0]!r} by {subject!r}",
-                    f"{fixed_within[0]!r} is constant within every {subject}, so no {subject} shows its own effect of it",
+                    f"{fixed_within[0]!r} is constant within every {subject}: no {subject} shows its own effect of it",
                     f"take {term_name(term)!r} out of the parenthesis and keep it as a fixed (level-2) term",
                     SEE,
                 )
