@@ -5,8 +5,10 @@
     D         = diag(sd_b) corr_b diag(sd_b)
 
 Non-centred (default): ``b_i = diag(sd_b) L z_i`` with z_i standard normal and corr_b = L L', which samples well where
-each subject has few rows or D is small. Centred: the subject's coefficients are drawn around their level-2 prediction
-directly, which samples well where each subject has much data (Papaspiliopoulos, Roberts & Sköld 2007).
+each subject has few rows or D is small; half-normal and half-t SDs are sampled as absolute values of real numbers, since
+the tail of log(sd) never ends where the data allow an SD of zero. Centred: the subject's coefficients are drawn around
+their level-2 prediction directly, which samples well where each subject has much data (Papaspiliopoulos, Roberts & Sköld
+2007).
 
 L comes from partial correlations on the C-vine, independent Beta variables a priori, so that corr_b ~ LKJ(eta) exactly
 (Lewandowski, Kurowicka & Joe 2009); the graph is elementwise and compiles faster than a general Cholesky factor.
@@ -82,7 +84,7 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
     }
     with pm.Model(coords=coords) as model:
         prediction = _level2_prediction(design, _fixed_effects(priors))
-        factor = _covariance(design, priors)
+        factor = _covariance(design, priors, fold=not centered)
         random = [int(k) for k in design.term_level1]
         if centered:
             subject_coef = _centred(design, prediction, factor)
@@ -90,7 +92,7 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
             z = pm.Normal("z", 0.0, 1.0, dims=("subject", "term"))
             b = pm.Deterministic("b", z * factor if factor.ndim == 1 else z @ factor.T, dims=("subject", "term"))
             subject_coef = pm.Deterministic("subject_coef", _add(prediction, b, random), dims=("subject", "level1"))
-        sigma = _positive("sigma", priors)
+        sigma = as_pymc_variable("sigma", [priors.sigma], None, ["sigma"])
         own = (design.X1 * subject_coef[design.subject_index]).sum(axis=1)
         mu = pm.Deterministic("mu", design.offset + own if design.hierarchy.offsets else own, dims="obs")
         pm.Normal("y", mu, sigma, observed=design.y, dims="obs")
@@ -121,25 +123,17 @@ def _dot(W: Any, beta: Any) -> Any:
     return (W * beta).sum(axis=1)
 
 
-def _positive(name: str, priors: ResolvedPriors) -> Any:
-    import pymc as pm
-
-    family, values = priors.sigma.pymc()
-    return getattr(pm, family)(name, **values)
-
-
-def _covariance(design: Design, priors: ResolvedPriors) -> Any:
+def _covariance(design: Design, priors: ResolvedPriors, *, fold: bool) -> Any:
     """Declare sd_b, corr_b and D; return a factor of D: (q,) standard deviations or a (q, q) lower triangle."""
     import pymc as pm
     import pytensor.tensor as pt
 
     q = len(design.term)
     if priors.common_sd:
-        family, values = priors.sd_b[0].pymc()
-        common = getattr(pm, family)("sd_b_common", **values)
+        common = as_pymc_variable("sd_b_common", priors.sd_b[:1], None, ["sd"], fold=fold)
         sd = pm.Deterministic("sd_b", common * np.ones(q), dims="term")
     else:
-        sd = as_pymc_variable("sd_b", priors.sd_b, "term", design.term)
+        sd = as_pymc_variable("sd_b", priors.sd_b, "term", design.term, fold=fold)
     blocks = [block for block in design.blocks if len(block) > 1]
     if priors.corr_b is None or not blocks:
         pm.Deterministic("corr_b", pt.constant(np.eye(q)), dims=("term", "term_bis"))
@@ -224,7 +218,7 @@ def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, Flo
     if "z" in raw:
         b = np.einsum("cdjk,cdlk->cdjl", raw["z"], sd[..., None] * L, optimize=True)
     else:
-        own = raw["subject_coef"] if "subject_coef" in raw else raw["random_coef"]
+        own = raw["random_coef"] if "random_coef" in raw else raw["subject_coef"]
         b = own - level2_prediction(design, beta)[..., design.term_level1]
     out = {"sd_b": sd, "corr_b": corr, "D": corr * sd[..., None] * sd[..., None, :], "b": b, "sigma": sigma}
     return {"beta": beta, **out} if priors.coef else out
