@@ -236,7 +236,7 @@ class TwoLevelModel:
         sampler: str = "auto",
         centered: bool = False,
         target_accept: float = 0.9,
-        progressbar: bool | None = None,
+        progressbar: bool = True,
     ) -> PosteriorFit:
         """Sample the posterior by NUTS on the explicit hierarchy.
 
@@ -253,8 +253,8 @@ class TwoLevelModel:
             Parametrise by b itself instead of standardised effects.
         target_accept : float
             Acceptance probability that the step size is tuned to; closer to 1 is slower and has fewer divergences.
-        progressbar : bool, optional
-            Show progress; by default in a terminal or notebook.
+        progressbar : bool
+            Show progress, in a terminal or notebook.
 
         Returns
         -------
@@ -285,7 +285,7 @@ class TwoLevelModel:
         )
 
     def compare(
-        self, *estimators: str, ci: float = 0.95, seed: int | None = None, progressbar: bool | None = None, **fit_options: Any
+        self, *estimators: str, ci: float = 0.95, seed: int | None = None, progressbar: bool = True, **fit_options: Any
     ) -> Comparison:
         """Fit by several estimators and put the answers side by side.
 

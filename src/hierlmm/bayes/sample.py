@@ -94,7 +94,7 @@ def sample_explicit(
     FitWarning
         For everything about convergence that looks wrong.
     """
-    _check_settings(draws=draws, tune=tune, chains=chains, target_accept=target_accept)
+    check_settings(draws=draws, tune=tune, chains=chains, target_accept=target_accept)
     resolved = resolve_priors(priors, design)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
     started = time.perf_counter()
@@ -241,7 +241,7 @@ def interactive() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-def _check_settings(*, draws: int, tune: int, chains: int, target_accept: float) -> None:
+def check_settings(*, draws: int, tune: int, chains: int, target_accept: float) -> None:
     for name, value, least in (("draws", draws, 1), ("tune", tune, 0), ("chains", chains, 1)):
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
             raise SpecificationError(

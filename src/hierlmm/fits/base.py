@@ -183,7 +183,8 @@ class Fit(ABC):
                 "the intra-class correlation compares the intercept variance with the total",
                 "add a random intercept, or read the correlations off fit.marginal_covariance()",
             )
-        variance = float(self.D.loc["Intercept", "Intercept"])
+        k = self.design.term.index("Intercept")
+        variance = float(self.D.to_numpy()[k, k])
         return variance / (variance + self.sigma**2)
 
     # Plots: thin doors to hierlmm.plots, which knows fits; imported when called.

@@ -1,0 +1,202 @@
+"""NUTS on the collapsed posterior: β and b integrated out exactly, only the covariance parameters θ are sampled.
+
+The density is that of `collapsed_kernel`. Sampling starts from its mode θ̂ and moves in whitened coordinates
+``θ = θ̂ + S z``, ``S S' = -(∂² log p)⁻¹``, in which the posterior of a well-determined model is close to standard normal:
+short trajectories, little to tune. The compiled density is handed to nutpie as a C function, so that chains run in
+parallel without Python's lock and no PyTensor graph is built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg as sla
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import gammaln
+
+from hierlmm.bayes.collapsed_kernel import (
+    HEADER,
+    Evaluated,
+    collapsed_density,
+)
+from hierlmm.bayes.distributions import LKJ, Exponential, Gamma, HalfCauchy, HalfNormal, HalfStudentT, Prior
+from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.design import Design
+from hierlmm.likelihood.crossproducts import CrossProducts, cross_products
+
+__all__ = ["CollapsedPosterior", "collapsed_posterior", "why_not_collapsed"]
+
+FloatArray = NDArray[np.float64]
+
+
+def why_not_collapsed(priors: ResolvedPriors) -> str | None:
+    """Say why a model cannot be collapsed, or return None if it can."""
+    if not priors.beta_is_normal:
+        return "a fixed effect has a prior that is not normal"
+    for prior in (*priors.sd_b, priors.sigma):
+        if _coefficients(prior) is None:
+            return f"the prior {prior} of a standard deviation is outside the closed-form set"
+    return None
+
+
+def _coefficients(prior: Prior) -> tuple[FloatArray, float] | None:
+    """(a, r, k, ν + 1, t) of a positive prior and the constant of its log density; None if it has another form."""
+    match prior:
+        case HalfNormal(sd=sd):
+            return np.array([1.0, 0.0, sd**-2.0, 0.0, 0.0]), 0.5 * np.log(2.0 / np.pi) - np.log(sd)
+        case HalfStudentT(nu=nu, scale=scale):
+            return np.array([1.0, 0.0, 0.0, nu + 1.0, 1.0 / (nu * scale**2)]), _half_t_constant(nu, scale)
+        case HalfCauchy(scale=scale):
+            return np.array([1.0, 0.0, 0.0, 2.0, scale**-2.0]), _half_t_constant(1.0, scale)
+        case Exponential(mean=mean):
+            return np.array([1.0, 1.0 / mean, 0.0, 0.0, 0.0]), -np.log(mean)
+        case Gamma(shape=shape, rate=rate):
+            return np.array([shape, rate, 0.0, 0.0, 0.0]), float(shape * np.log(rate) - gammaln(shape))
+        case _:
+            return None
+
+
+def _half_t_constant(nu: float, scale: float) -> float:
+    return float(np.log(2.0) + gammaln((nu + 1) / 2) - gammaln(nu / 2) - 0.5 * np.log(nu * np.pi) - np.log(scale))
+
+
+@dataclass(frozen=True, eq=False)
+class CollapsedPosterior:
+    """The posterior of θ, packed for the compiled density.
+
+    Attributes
+    ----------
+    design : Design
+    products : CrossProducts
+    buffer : (n,)
+        Numbers that `collapsed_kernel` reads.
+    mode : (m,)
+        Posterior mode of θ.
+    root : (m, m)
+        S, the square root of the inverse curvature at the mode.
+    """
+
+    design: Design
+    products: CrossProducts
+    buffer: FloatArray
+    mode: FloatArray
+    root: FloatArray
+
+    @property
+    def n_dim(self) -> int:
+        """Number of covariance parameters."""
+        return int(self.buffer[1])
+
+    def log_density(self, theta: FloatArray) -> tuple[float, FloatArray]:
+        """Normalised log density log p(y, θ) and its gradient at θ."""
+        gradient = np.empty(self.n_dim)
+        return collapsed_density(np.ascontiguousarray(theta), gradient, self.buffer).value, gradient
+
+    def given(self, theta: FloatArray) -> Evaluated:
+        """Distribution of β in working columns at θ."""
+        return collapsed_density(np.ascontiguousarray(theta), np.empty(self.n_dim), self.buffer)
+
+
+def collapsed_posterior(design: Design, priors: ResolvedPriors) -> CollapsedPosterior:
+    """Pack the model, and find the mode of θ and the curvature there."""
+    products = cross_products(design)
+    layout = _pack(design, products, priors)
+    mode, root = _mode(layout)
+    m = len(mode)
+    layout[HEADER : HEADER + m] = mode
+    layout[HEADER + m : HEADER + m + m * m] = root.ravel()
+    return CollapsedPosterior(design, products, layout, mode, root)
+
+
+def _pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> FloatArray:
+    q, P, K = products.C.shape
+    p = P - 1
+    scaling = products.scaling
+    n_sd = 1 if design.covariance == "identity" else q
+    sd_index = np.zeros(q) if n_sd == 1 else np.arange(q, dtype=float)
+    cpc_index, alpha, constant = np.full((q, q), -1.0), np.zeros((q, q)), 0.0
+    position = n_sd
+    for block in design.blocks:
+        for b in range(1, len(block)):
+            for a in range(b):
+                i, j = block[b], block[a]
+                cpc_index[i, j] = position
+                eta = (priors.corr_b or LKJ(1.0)).eta
+                alpha[i, j] = eta + (len(block) - 2 - a) / 2.0
+                # Beta(α, α) on (-1, 1): B(α, α) 2^(2α - 1).
+                constant -= 2 * gammaln(alpha[i, j]) - gammaln(2 * alpha[i, j]) + (2 * alpha[i, j] - 1) * np.log(2.0)
+                position += 1
+    m = position + 1
+    sd_prior = np.empty((n_sd, 5))
+    for k in range(n_sd):
+        sd_prior[k], offset = _coefficients(priors.sd_b[k])  # type: ignore[misc]
+        constant += offset
+    sigma_prior, offset = _coefficients(priors.sigma)  # type: ignore[misc]
+    s = scaling.y_scale
+    constant += offset + sigma_prior[0] * np.log(s)
+    sigma_prior = sigma_prior * np.array([1.0, s, s**2, 1.0, s**2])
+    m0, P0 = priors.beta_normal() if p else (np.empty(0), np.empty((0, 0)))
+    working_mean = scaling.Bx @ (m0 - scaling.shift) / s
+    inverse = sla.solve_triangular(scaling.Bx, np.eye(p)) * s if p else np.empty((0, 0))
+    precision = inverse.T @ P0 @ inverse
+    N = products.n_obs
+    constant += -0.5 * N * np.log(2 * np.pi) - N * np.log(s)
+    if p:
+        constant += 0.5 * np.linalg.slogdet(precision)[1] - 0.5 * working_mean @ precision @ working_mean
+    Bz = scaling.Bz / s  # D is in the user's units, and σ and y in working units
+    body = [
+        np.zeros(m),
+        np.eye(m).ravel(),
+        sd_index,
+        cpc_index.ravel(),
+        alpha.ravel(),
+        sd_prior.ravel(),
+        sigma_prior,
+        Bz.ravel(),
+        precision.ravel(),
+        precision @ working_mean,
+        products.S_w.ravel(),
+        products.weight,
+        products.R.ravel(),
+        products.C.ravel(),
+    ]
+    flat = np.concatenate([np.zeros(HEADER), *body])
+    flat[:HEADER] = [len(flat), m, q, P, K, N, n_sd, constant]
+    return flat
+
+
+def _mode(buffer: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Posterior mode of θ, and a square root of the inverse curvature there."""
+    m, n_sd, q = int(buffer[1]), int(buffer[6]), int(buffer[2])
+
+    def negative(theta: FloatArray) -> tuple[float, FloatArray]:
+        gradient = np.empty(m)
+        value = collapsed_density(np.ascontiguousarray(theta), gradient, buffer).value
+        if not np.isfinite(value):
+            return np.inf, np.zeros(m)
+        return -value, -gradient
+
+    Bz = buffer[_offset_of_Bz(buffer) :][: q * q].reshape(q, q)
+    unit = -np.log(np.abs(np.diag(Bz)))
+    starts = []
+    for ratio in (0.1, 0.5, 1.0, 3.0):
+        theta = np.zeros(m)
+        theta[:n_sd] = (unit if n_sd == q else unit[:1]) + np.log(0.5 * ratio)
+        theta[-1] = np.log(0.7)
+        starts.append(theta)
+    start = min(starts, key=lambda theta: negative(theta)[0])
+    best = minimize(negative, start, jac=True, method="BFGS", options={"gtol": 1e-5, "maxiter": 300}).x
+    H = np.empty((m, m))
+    for j in range(m):
+        step = np.zeros(m)
+        step[j] = 1e-4
+        H[j] = (negative(best + step)[1] - negative(best - step)[1]) / 2e-4
+    values, vectors = np.linalg.eigh(0.5 * (H + H.T))
+    return best, vectors / np.sqrt(np.clip(values, 0.05, None))
+
+
+def _offset_of_Bz(buffer: FloatArray) -> int:
+    m, q, n_sd = int(buffer[1]), int(buffer[2]), int(buffer[6])
+    return HEADER + m + m * m + q + 2 * q * q + n_sd * 5 + 5

@@ -1,0 +1,330 @@
+"""The collapsed log posterior and its gradient, compiled: β and b integrated out, θ on the unconstrained scale.
+
+With ``D = L L'``, ``L = diag(sd) L_R``, Λ = B_z L/σ in working columns, ``Q = (S_w + G)/σ²`` and
+``log|V| = N log σ² + Σ log|T|`` from `pattern_sums`, and a normal prior β ~ N(m, P⁻¹),
+
+    H = Q_xx + P,  h = Q_xy + P m,  β̂ = H⁻¹h
+    log p(y | θ) = -½ [ N log 2π + log|V| + log|H| - log|P| + Q_yy + m'Pm - h'H⁻¹h ]
+    d log p = -½ ⟨Γ, dQ⟩ - ½ d log|V|,   Γ = [[H⁻¹ + β̂β̂', -β̂], [-β̂', 1]]
+
+θ holds log standard deviations, Fisher's z of the canonical partial correlations c_ij of each correlated block, and log σ.
+``L_R[i, j] = c_ij Π_{m<j} √(1 - c_im²)`` (Lewandowski, Kurowicka & Joe 2009, J. Multivar. Anal. 100, section 2); under
+LKJ(η) the c_ij are independent with density ∝ (1 - c²)^(α - 1), α = η + (r - 2 - j)/2 in a block of size r.
+
+Priors of standard deviations share one form, ``(a-1) log x - r x - ½ k x² - ½ (ν+1) log(1 + t x²)``: half-normal,
+half-Student-t, half-Cauchy, exponential and gamma are choices of (a, r, k, ν+1, t).
+
+Everything is packed into one vector of numbers (`Layout`), so that the function can be called through one pointer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.likelihood.kernel import pattern_sums
+
+__all__ = [
+    "HEADER",
+    "Evaluated",
+    "collapsed_density",
+    "compiled_density",
+    "compiled_expand",
+    "evaluate_packed",
+    "natural_parameters",
+    "unpack",
+]
+
+FloatArray = NDArray[np.float64]
+
+HEADER = 8
+"""Numbers before the arrays: total length, dim, q, P, K, N, number of sd parameters, constant of the log density."""
+N_PRIOR = 5
+
+
+class Packed(NamedTuple):
+    """Views into the packed vector."""
+
+    centre: FloatArray
+    root: FloatArray
+    sd_index: FloatArray
+    cpc_index: FloatArray
+    alpha: FloatArray
+    sd_prior: FloatArray
+    sigma_prior: FloatArray
+    Bz: FloatArray
+    prior_precision: FloatArray
+    prior_shift: FloatArray
+    S_w: FloatArray
+    weight: FloatArray
+    R: FloatArray
+    C: FloatArray
+
+
+class Evaluated(NamedTuple):
+    """Log density, and the conditional distribution of β in working columns."""
+
+    value: float
+    beta: FloatArray
+    H_inverse: FloatArray
+
+
+@numba.njit(cache=True, nogil=True)
+def unpack(buffer: FloatArray) -> Packed:
+    """Find the arrays in the packed vector."""
+    m, q, P, K, n_sd = int(buffer[1]), int(buffer[2]), int(buffer[3]), int(buffer[4]), int(buffer[6])
+    p = P - 1
+    at = HEADER
+    centre = buffer[at : at + m]
+    at += m
+    root = buffer[at : at + m * m].reshape((m, m))
+    at += m * m
+    sd_index = buffer[at : at + q]
+    at += q
+    cpc_index = buffer[at : at + q * q].reshape((q, q))
+    at += q * q
+    alpha = buffer[at : at + q * q].reshape((q, q))
+    at += q * q
+    sd_prior = buffer[at : at + n_sd * N_PRIOR].reshape((n_sd, N_PRIOR))
+    at += n_sd * N_PRIOR
+    sigma_prior = buffer[at : at + N_PRIOR]
+    at += N_PRIOR
+    Bz = buffer[at : at + q * q].reshape((q, q))
+    at += q * q
+    precision = buffer[at : at + p * p].reshape((p, p))
+    at += p * p
+    shift = buffer[at : at + p]
+    at += p
+    S_w = buffer[at : at + P * P].reshape((P, P))
+    at += P * P
+    weight = buffer[at : at + K]
+    at += K
+    R = buffer[at : at + q * q * K].reshape((q, q, K))
+    at += q * q * K
+    C = buffer[at : at + q * P * K].reshape((q, P, K))
+    return Packed(
+        centre, root, sd_index, cpc_index, alpha, sd_prior, sigma_prior, Bz, precision, shift, S_w, weight, R, C
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def natural_parameters(theta: FloatArray, packed: Packed, sd: FloatArray, LR: FloatArray) -> float:
+    """Write standard deviations and the Cholesky factor of the correlations; return σ (working units of y)."""
+    q = len(packed.sd_index)
+    for i in range(q):
+        sd[i] = np.exp(theta[int(packed.sd_index[i])])
+        rest = 1.0
+        for j in range(q):
+            LR[i, j] = 0.0
+        for j in range(i):
+            index = int(packed.cpc_index[i, j])
+            if index >= 0:
+                c = np.tanh(theta[index])
+                LR[i, j] = c * rest
+                # √(1 - tanh² z) = 1 / cosh z keeps its digits when c is near ±1.
+                rest *= 1.0 / np.cosh(theta[index])
+        LR[i, i] = rest
+    return np.exp(theta[-1])
+
+
+@numba.njit(cache=True, nogil=True)
+def _positive_prior(log_x: float, prior: FloatArray) -> tuple[float, float]:
+    """Log density of log x (Jacobian included) and its derivative."""
+    x = np.exp(log_x)
+    t = prior[4] * x * x
+    value = prior[0] * log_x - prior[1] * x - 0.5 * prior[2] * x * x - 0.5 * prior[3] * np.log1p(t)
+    slope = prior[0] - prior[1] * x - prior[2] * x * x - prior[3] * t / (1.0 + t)
+    return value, slope
+
+
+@numba.njit(cache=True, nogil=True)
+def _factor_and_invert(H: FloatArray, inverse: FloatArray) -> float:
+    """Invert a symmetric positive definite matrix; return its log determinant (NaN if it is not)."""
+    p = H.shape[0]
+    L = np.zeros((p, p))
+    log_det = 0.0
+    for i in range(p):
+        for j in range(i + 1):
+            s = H[i, j]
+            for k in range(j):
+                s -= L[i, k] * L[j, k]
+            if i == j:
+                if not s > 0.0:
+                    return np.nan
+                L[i, i] = np.sqrt(s)
+                log_det += np.log(s)
+            else:
+                L[i, j] = s / L[j, j]
+    for i in range(p):
+        L[i, i] = 1.0 / L[i, i]
+        for j in range(i):
+            s = 0.0
+            for k in range(j, i):
+                s -= L[i, k] * L[k, j]
+            L[i, j] = s * L[i, i]
+    for i in range(p):
+        for j in range(i + 1):
+            s = 0.0
+            for k in range(i, p):
+                s += L[k, i] * L[k, j]
+            inverse[i, j] = s
+            inverse[j, i] = s
+    return log_det
+
+
+@numba.njit(cache=True, nogil=True)
+def collapsed_density(theta: FloatArray, gradient: FloatArray, buffer: FloatArray) -> Evaluated:
+    """Log posterior density of θ, up to a constant, and its gradient (written to ``gradient``)."""
+    packed = unpack(buffer)
+    q, P, N = int(buffer[2]), int(buffer[3]), buffer[5]
+    p = P - 1
+    sd, LR, L, Lambda = np.empty(q), np.empty((q, q)), np.empty((q, q)), np.zeros((q, q))
+    sigma = natural_parameters(theta, packed, sd, LR)
+    precision = 1.0 / (sigma * sigma)
+    for i in range(q):
+        for j in range(q):
+            L[i, j] = sd[i] * LR[i, j]
+    for i in range(q):
+        for j in range(q):
+            s = 0.0
+            for k in range(i, q):
+                s += packed.Bz[i, k] * L[k, j]
+            Lambda[i, j] = s / sigma
+    sums = pattern_sums(packed.R, packed.C, packed.weight, Lambda)
+    Q = np.empty((P, P))
+    for a in range(P):
+        for b in range(a + 1):
+            Q[a, b] = (packed.S_w[a, b] + sums.G[a, b]) * precision
+            Q[b, a] = Q[a, b]
+    H, H_inverse, beta = np.empty((p, p)), np.empty((p, p)), np.zeros(p)
+    for a in range(p):
+        for b in range(p):
+            H[a, b] = Q[a, b] + packed.prior_precision[a, b]
+    log_det_H = _factor_and_invert(H, H_inverse)
+    quadratic = Q[p, p]
+    for a in range(p):
+        for b in range(p):
+            beta[a] += H_inverse[a, b] * (Q[b, p] + packed.prior_shift[b])
+    for a in range(p):
+        quadratic -= beta[a] * (Q[a, p] + packed.prior_shift[a])
+    value = buffer[7] - N * theta[-1] - 0.5 * (sums.log_det_T + log_det_H + quadratic)
+
+    # Γ, then the derivatives with respect to log σ at fixed Λ, and to Λ.
+    Gamma = np.empty((P, P))
+    for a in range(p):
+        for b in range(p):
+            Gamma[a, b] = H_inverse[a, b] + beta[a] * beta[b]
+        Gamma[a, p] = -beta[a]
+        Gamma[p, a] = -beta[a]
+    Gamma[p, p] = 1.0
+    d_log_sigma = -N
+    for a in range(P):
+        for b in range(P):
+            d_log_sigma += Gamma[a, b] * Q[a, b]
+    gB = np.empty((q, q))
+    for i in range(q):
+        for j in range(i + 1):
+            s = 0.0
+            for a in range(P):
+                for b in range(P):
+                    r, c = i * P + a, j * P + b
+                    s += (sums.U[r, c] if r >= c else sums.U[c, r]) * Gamma[a, b]
+            gB[i, j] = sums.EE[i, j] - s * precision
+            gB[j, i] = gB[i, j]
+    dLambda = np.empty((q, q))
+    for i in range(q):
+        for j in range(q):
+            s = 0.0
+            for k in range(q):
+                s -= gB[i, k] * Lambda[k, j]
+            dLambda[i, j] = s
+            d_log_sigma -= s * Lambda[i, j]
+    gradient[:] = 0.0
+    dL = np.empty((q, q))
+    for i in range(q):
+        for j in range(i + 1):
+            s = 0.0
+            for k in range(i + 1):
+                s += packed.Bz[k, i] * dLambda[k, j]
+            dL[i, j] = s / sigma
+            gradient[int(packed.sd_index[i])] += dL[i, j] * L[i, j]
+    for i in range(q):
+        rest = 1.0
+        for j in range(i):
+            index = int(packed.cpc_index[i, j])
+            if index >= 0:
+                c = np.tanh(theta[index])
+                sech = 1.0 / np.cosh(theta[index])
+                s = dL[i, j] * sd[i] * rest * sech * sech
+                for k in range(j + 1, i + 1):
+                    s -= c * dL[i, k] * L[i, k]
+                gradient[index] += s - 2.0 * packed.alpha[i, j] * c
+                value += 2.0 * packed.alpha[i, j] * np.log(sech)
+                rest *= sech
+    for k in range(len(packed.sd_prior)):
+        log_prior, slope = _positive_prior(theta[k], packed.sd_prior[k])
+        value += log_prior
+        gradient[k] += slope
+    log_prior, slope = _positive_prior(theta[-1], packed.sigma_prior)
+    gradient[-1] = d_log_sigma + slope
+    return Evaluated(value + log_prior, beta, H_inverse)
+
+
+@numba.njit(cache=True, nogil=True)
+def evaluate_packed(z: FloatArray, gradient: FloatArray, buffer: FloatArray) -> float:
+    """Log density and gradient in whitened coordinates, ``θ = centre + root z``."""
+    m = len(z)
+    packed = unpack(buffer)
+    theta, d_theta = np.empty(m), np.empty(m)
+    for i in range(m):
+        s = packed.centre[i]
+        for j in range(m):
+            s += packed.root[i, j] * z[j]
+        theta[i] = s
+    value = collapsed_density(theta, d_theta, buffer).value
+    for j in range(m):
+        s = 0.0
+        for i in range(m):
+            s += packed.root[i, j] * d_theta[i]
+        gradient[j] = s
+    return value
+
+
+def _callback(dim, x_, gradient_, value_, data_):  # type: ignore[no-untyped-def]
+    """C entry point: nutpie's convention is 0 for success and a positive number for a recoverable failure."""
+    header = numba.carray(data_, (1,), np.float64)
+    buffer = numba.carray(data_, (int(header[0]),), np.float64)
+    z = numba.carray(x_, (int(buffer[1]),))
+    gradient = numba.carray(gradient_, (int(buffer[1]),))
+    value = numba.carray(value_, (1,))
+    value[0] = evaluate_packed(z, gradient, buffer)
+    if not np.isfinite(value[0]) or not np.all(np.isfinite(gradient)):
+        return 3
+    return 0
+
+
+def _expand(dim, expanded, x_, out_, data_):  # type: ignore[no-untyped-def]
+    """C entry point that hands z on as it is."""
+    x = numba.carray(x_, (int(dim),))
+    out = numba.carray(out_, (int(expanded),))
+    for i in range(int(dim)):
+        out[i] = x[i]
+    return 0
+
+
+def compiled_density() -> Any:
+    """Compile `evaluate_packed` to a C function (cached on disk) that needs no Python lock."""
+    signature = _int64(_uint64, _pointer, _pointer, _pointer, _voidptr)
+    return numba.cfunc(signature, cache=True)(_callback)
+
+
+def compiled_expand() -> Any:
+    """Compile the identity to a C function."""
+    return numba.cfunc(_int64(_uint64, _uint64, _pointer, _pointer, _voidptr), cache=True)(_expand)
+
+
+_int64, _uint64, _voidptr = numba.types.int64, numba.types.uint64, numba.types.voidptr
+_pointer = numba.types.CPointer(numba.types.double)

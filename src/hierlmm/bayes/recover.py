@@ -1,0 +1,254 @@
+"""β and b after θ was sampled: exact draws from their conditional distributions, and Rao-Blackwell summaries.
+
+    β | y, θ ~ N(β̂, H⁻¹),     b_i | y, β, θ ~ N(V M_i⁻ᵀ M_i⁻¹ F_i'(C_i,y - C_i,x β), σ² V M_i⁻ᵀ M_i⁻¹ V')
+
+in working columns, with F_i = R_i Λ, M_i M_i' = I + F_i'F_i and V = B_z⁻¹ Λ. One (β, b) per draw of θ makes the joint
+draws exact. Where J times the number of draws is large, the posterior mean and SD of b are averaged over the draws
+analytically instead (Rao-Blackwell): E b = E[E(b | θ)], Var b = E[Var(b | θ)] + Var[E(b | θ)].
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.bayes.collapsed import CollapsedPosterior
+from hierlmm.bayes.collapsed_kernel import collapsed_density, natural_parameters, unpack
+
+__all__ = ["Natural", "draw_random_effects", "recover_beta", "summarise_random_effects"]
+
+FloatArray = NDArray[np.float64]
+THREADS = 2
+
+
+class Natural(NamedTuple):
+    """Draws on the natural scale, in the user's units, with what the random effects need.
+
+    ``beta`` (S, p), ``sd`` (S, q), ``corr_factor`` (S, q, q), ``sigma`` (S,); ``beta_working`` (S, p) is the draw and
+    ``mean_working`` (S, p), ``covariance_working`` (S, p, p) the distribution it came from.
+    """
+
+    beta: FloatArray
+    sd: FloatArray
+    corr_factor: FloatArray
+    sigma: FloatArray
+    beta_working: FloatArray
+    mean_working: FloatArray
+    covariance_working: FloatArray
+
+    @property
+    def corr(self) -> FloatArray:
+        """Correlation matrices, (S, q, q)."""
+        return self.corr_factor @ np.swapaxes(self.corr_factor, 1, 2)
+
+    @property
+    def D(self) -> FloatArray:
+        """Covariance matrices of the random effects, (S, q, q)."""
+        half = self.sd[:, :, None] * self.corr_factor
+        return half @ np.swapaxes(half, 1, 2)
+
+
+@numba.njit(cache=True, nogil=True)
+def _conditional_beta(  # type: ignore[no-untyped-def]
+    theta, buffer, lo, hi, mean, covariance, sd, factor, sigma
+) -> None:
+    gradient = np.empty(theta.shape[1])
+    packed = unpack(buffer)
+    for s in range(lo, hi):
+        found = collapsed_density(theta[s], gradient, buffer)
+        mean[s] = found.beta
+        covariance[s] = found.H_inverse
+        sigma[s] = natural_parameters(theta[s], packed, sd[s], factor[s])
+
+
+def recover_beta(posterior: CollapsedPosterior, theta: FloatArray, rng: np.random.Generator) -> Natural:
+    """Draw β given each θ.
+
+    Parameters
+    ----------
+    posterior : CollapsedPosterior
+    theta : (S, m)
+    """
+    S, q, p = len(theta), len(posterior.design.term), posterior.products.n_fixed
+    mean, covariance = np.empty((S, p)), np.empty((S, p, p))
+    sd, factor, sigma = np.empty((S, q)), np.empty((S, q, q)), np.empty(S)
+    theta = np.ascontiguousarray(theta)
+    _in_threads(
+        S, lambda lo, hi: _conditional_beta(theta, posterior.buffer, lo, hi, mean, covariance, sd, factor, sigma)
+    )
+    noise = rng.standard_normal((S, p))
+    working = mean + np.einsum("sab,sb->sa", np.linalg.cholesky(covariance), noise)
+    scaling = posterior.products.scaling
+    beta = scaling.beta(working) if p else working
+    return Natural(beta, sd, factor, sigma * scaling.y_scale, working, mean, covariance)
+
+
+@numba.njit(cache=True, nogil=True)
+def _subject_factor(R, Lambda, F, M):  # type: ignore[no-untyped-def]
+    """F = R Λ and the lower Cholesky factor M of I + F'F, for one subject."""
+    q = R.shape[0]
+    for i in range(q):
+        for j in range(q):
+            s = 0.0
+            for k in range(i, q):
+                s += R[i, k] * Lambda[k, j]
+            F[i, j] = s
+    for i in range(q):
+        for j in range(i + 1):
+            s = 1.0 if i == j else 0.0
+            for k in range(q):
+                s += F[k, i] * F[k, j]
+            for k in range(j):
+                s -= M[i, k] * M[j, k]
+            if i == j:
+                M[i, i] = np.sqrt(s)
+            else:
+                M[i, j] = s / M[j, j]
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw_b(R, C, Lambda, V, beta, sigma, noise, out, lo, hi) -> None:  # type: ignore[no-untyped-def]
+    J, q = out.shape[1], out.shape[2]
+    p = C.shape[2] - 1
+    F, M, x = np.empty((q, q)), np.zeros((q, q)), np.empty(q)
+    for s in range(lo, hi):
+        for j in range(J):
+            _subject_factor(R[j], Lambda[s], F, M)
+            for i in range(q):
+                x[i] = 0.0
+            for k in range(q):  # x = F'(C_y - C_x β)
+                r = C[j, k, p]
+                for a in range(p):
+                    r -= C[j, k, a] * beta[s, a]
+                for i in range(q):
+                    x[i] += F[k, i] * r
+            for i in range(q):  # x = M⁻¹ x + σ ε
+                for k in range(i):
+                    x[i] -= M[i, k] * x[k]
+                x[i] /= M[i, i]
+            for i in range(q):
+                x[i] += sigma[s] * noise[s - lo, j, i]
+            for i in range(q - 1, -1, -1):  # x = M⁻ᵀ x
+                for k in range(i + 1, q):
+                    x[i] -= M[k, i] * x[k]
+                x[i] /= M[i, i]
+            for i in range(q):
+                total = 0.0
+                for k in range(q):
+                    total += V[s, i, k] * x[k]
+                out[s, j, i] = total
+
+
+def draw_random_effects(posterior: CollapsedPosterior, natural: Natural, rng: np.random.Generator) -> FloatArray:
+    """Draw b given each (β, θ): (S, J, q), in the user's units."""
+    products = posterior.products
+    S, (J, q, _) = len(natural.sigma), products.subject_R.shape
+    Lambda, V, sigma = _relative(posterior, natural)
+    out = np.empty((S, J, q))
+    step = max(1, 2_000_000 // max(1, J * q))  # keeps the noise of one piece below 16 MB
+    streams = rng.spawn(-(-S // step))
+
+    def piece(k: int) -> None:
+        lo, hi = k * step, min(S, (k + 1) * step)
+        noise = streams[k].standard_normal((hi - lo, J, q))
+        _draw_b(products.subject_R, products.subject_C, Lambda, V, natural.beta_working, sigma, noise, out, lo, hi)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(piece, range(len(streams))))
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _summarise_b(  # type: ignore[no-untyped-def]
+    R, C, Lambda, V, beta, covariance, sigma, lo, hi, mean, second, within
+) -> None:
+    J, q = mean.shape
+    p = C.shape[2] - 1
+    F, M, x = np.empty((q, q)), np.zeros((q, q)), np.empty(q)
+    A, K = np.empty((q, q)), np.empty((q, p))
+    for s in range(lo, hi):
+        for j in range(J):
+            _subject_factor(R[j], Lambda[s], F, M)
+            for i in range(q):  # A = M⁻¹ F', and later V M⁻ᵀ
+                for k in range(q):
+                    t = F[k, i]
+                    for m in range(i):
+                        t -= M[i, m] * A[m, k]
+                    A[i, k] = t / M[i, i]
+            for i in range(q):  # rows of V M⁻ᵀ by back substitution: x M' = V_i
+                for k in range(q):
+                    t = V[s, i, k]
+                    for m in range(k):
+                        t -= x[m] * M[k, m]
+                    x[k] = t / M[k, k]
+                variance, centre = 0.0, 0.0
+                for k in range(q):
+                    variance += x[k] * x[k]
+                variance *= sigma[s] * sigma[s]
+                for a in range(p):
+                    K[i, a] = 0.0
+                for m in range(q):
+                    gain = 0.0
+                    for k in range(q):
+                        gain += x[k] * A[k, m]
+                    centre += gain * C[j, m, p]
+                    for a in range(p):
+                        K[i, a] += gain * C[j, m, a]
+                for a in range(p):
+                    centre -= K[i, a] * beta[s, a]
+                for a in range(p):
+                    t = 0.0
+                    for c in range(p):
+                        t += covariance[s, a, c] * K[i, c]
+                    variance += K[i, a] * t
+                mean[j, i] += centre
+                second[j, i] += centre * centre
+                within[j, i] += variance
+
+
+def summarise_random_effects(posterior: CollapsedPosterior, natural: Natural) -> tuple[FloatArray, FloatArray]:
+    """Posterior mean and SD of b, averaged over β analytically and over the draws of θ: (J, q), (J, q)."""
+    products = posterior.products
+    S, (J, q, _) = len(natural.sigma), products.subject_R.shape
+    Lambda, V, sigma = _relative(posterior, natural)
+    totals = [np.zeros((3, J, q)) for _ in range(THREADS)]
+
+    def piece(k: int, lo: int, hi: int) -> None:
+        mean, second, within = totals[k]
+        _summarise_b(
+            products.subject_R,
+            products.subject_C,
+            Lambda,
+            V,
+            natural.mean_working,
+            natural.covariance_working,
+            sigma,
+            lo,
+            hi,
+            mean,
+            second,
+            within,
+        )
+
+    bounds = np.linspace(0, S, THREADS + 1).astype(int)
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(piece, range(THREADS), bounds[:-1], bounds[1:]))
+    mean, second, within = np.sum(totals, axis=0) / S
+    return mean, np.sqrt(within + np.maximum(second - mean**2, 0.0))
+
+
+def _relative(posterior: CollapsedPosterior, natural: Natural) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Λ (S, q, q) in working columns, V = B_z⁻¹ Λ times the scale of y, and σ in working units."""
+    scaling = posterior.products.scaling
+    half = natural.sd[:, :, None] * natural.corr_factor / natural.sigma[:, None, None]
+    return np.ascontiguousarray(scaling.Bz @ half), half * scaling.y_scale, natural.sigma / scaling.y_scale
+
+
+def _in_threads(size: int, work: object) -> None:
+    bounds = np.linspace(0, size, THREADS + 1).astype(int)
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(work, bounds[:-1], bounds[1:]))  # type: ignore[arg-type]

@@ -1,0 +1,230 @@
+"""NUTS over θ through nutpie, with the compiled density as a C function, or as a Python function if need be.
+
+The C route builds the object that ``nutpie.compile_pymc_model`` returns, with our own compiled functions in the place
+of PyMC's; chains then never take Python's lock. nutpie gives that class no promise of stability, so if it cannot be
+built the documented ``from_pyfunc`` is used: the same draws, more slowly, and ``attrs["route"]`` says so.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.bayes.collapsed import CollapsedPosterior, collapsed_posterior
+from hierlmm.bayes.collapsed_kernel import compiled_density, compiled_expand, evaluate_packed
+from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.bayes.recover import Natural, draw_random_effects, recover_beta, summarise_random_effects
+from hierlmm.bayes.sample import check_settings, interactive, make_posterior_fit
+from hierlmm.design import Design
+
+if TYPE_CHECKING:
+    from hierlmm.fits.posterior import PosteriorFit
+
+__all__ = ["RANDOM_EFFECTS", "sample_collapsed", "sample_theta"]
+
+FloatArray = NDArray[np.float64]
+
+RANDOM_EFFECTS = ("auto", "draws", "summary", "none")
+DRAWS_LIMIT = 10_000_000
+"""Largest number of values of b (80 MB) for which ``random_effects="auto"`` keeps draws."""
+
+
+def sample_collapsed(
+    design: Design,
+    priors: ResolvedPriors,
+    *,
+    draws: int = 1000,
+    tune: int = 1000,
+    chains: int = 4,
+    seed: int | None = None,
+    target_accept: float = 0.9,
+    cores: int | None = None,
+    progressbar: bool = True,
+    random_effects: str = "auto",
+) -> PosteriorFit:
+    """Sample the collapsed posterior, then draw β and b exactly.
+
+    Parameters
+    ----------
+    design, priors
+        The model; `why_not_collapsed` must be None for these priors.
+    draws, tune, chains, seed, target_accept, cores, progressbar
+        As in `sample_explicit`.
+    random_effects : {"auto", "draws", "summary", "none"}
+        Keep a draw of b for every draw of θ; or its exact posterior mean and SD (Rao-Blackwell); or neither.
+        ``"auto"`` keeps draws up to 10 million values.
+
+    Returns
+    -------
+    PosteriorFit
+    """
+    check_settings(draws=draws, tune=tune, chains=chains, target_accept=target_accept)
+    seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+    started = time.perf_counter()
+    posterior = collapsed_posterior(design, priors)
+    theta, statistics, route = sample_theta(
+        posterior,
+        draws=draws,
+        tune=tune,
+        chains=chains,
+        seed=seed,
+        target_accept=target_accept,
+        cores=cores,
+        progressbar=progressbar and interactive(),
+    )
+    sampled = time.perf_counter()
+    rng = np.random.default_rng(seed)
+    natural = recover_beta(posterior, theta.reshape(chains * draws, -1), rng)
+    kept = _by_chain(natural, chains, draws)
+    if random_effects == "auto":
+        random_effects = "draws" if chains * draws * design.Z.shape[1] * design.n_subjects <= DRAWS_LIMIT else "summary"
+    groups: dict[str, Any] = {}
+    if random_effects == "draws":
+        kept["b"] = draw_random_effects(posterior, natural, rng).reshape(chains, draws, design.n_subjects, -1)
+    elif random_effects == "summary":
+        groups["random_effects"] = _summary_group(design, *summarise_random_effects(posterior, natural))
+    attrs = {
+        "estimator": "NUTS",
+        "sampler": "collapsed",
+        "route": route,
+        "random_effects": random_effects,
+        "draws": draws,
+        "tune": tune,
+        "chains": chains,
+        "target_accept": target_accept,
+        "seed": seed,
+        "sampling_seconds": round(sampled - started, 3),
+        "recovery_seconds": round(time.perf_counter() - sampled, 3),
+    }
+    return make_posterior_fit(design, priors, kept, statistics, attrs, groups=groups)
+
+
+def _by_chain(natural: Natural, chains: int, draws: int) -> dict[str, FloatArray]:
+    found = {
+        "beta": natural.beta,
+        "sd_b": natural.sd,
+        "corr_b": natural.corr,
+        "D": natural.D,
+        "sigma": natural.sigma,
+    }
+    return {
+        name: values.reshape(chains, draws, *values.shape[1:])
+        for name, values in found.items()
+        if name != "beta" or values.shape[1]
+    }
+
+
+def _summary_group(design: Design, mean: FloatArray, sd: FloatArray) -> Any:
+    import xarray as xr
+
+    coords = {"subject": design.subjects.to_numpy(), "term": np.array(design.term, dtype=str)}
+    dims = ("subject", "term")
+    return xr.Dataset({"mean": (dims, mean), "sd": (dims, sd)}, coords=coords)
+
+
+def sample_theta(
+    posterior: CollapsedPosterior,
+    *,
+    draws: int,
+    tune: int,
+    chains: int,
+    seed: int,
+    target_accept: float,
+    cores: int | None,
+    progressbar: bool,
+) -> tuple[FloatArray, Any, str]:
+    """Draw θ by NUTS.
+
+    Returns
+    -------
+    theta : (chains, draws, m)
+    statistics : xarray.Dataset
+        nutpie's sampler statistics.
+    route : {"compiled", "python"}
+    """
+    import nutpie
+
+    try:
+        model, route = _compiled_model(posterior), "compiled"
+    except (ImportError, TypeError, AttributeError):
+        model, route = _python_model(posterior), "python"
+    tree = nutpie.sample(
+        model,
+        draws=draws,
+        tune=tune,
+        chains=chains,
+        cores=cores,
+        seed=seed,
+        save_warmup=False,
+        progress_bar=progressbar,
+        target_accept=target_accept,
+    )
+    z = tree["posterior"]["z"].to_numpy()
+    return posterior.mode + z @ posterior.root.T, tree["sample_stats"].to_dataset(), route
+
+
+@cache
+def _callbacks() -> tuple[Any, Any]:
+    return compiled_density(), compiled_expand()
+
+
+def _initial_point(m: int) -> Any:
+    """Start near the mode, chains apart from each other by a posterior standard deviation."""
+
+    def draw(seed: int) -> FloatArray:
+        return np.random.default_rng(seed).normal(size=m)
+
+    return draw
+
+
+def _compiled_model(posterior: CollapsedPosterior) -> Any:
+    from nutpie.compile_pymc import CompiledPyMCModel
+
+    m = posterior.n_dim
+    density, expand = _callbacks()
+    return CompiledPyMCModel(
+        dims={},
+        compiled_logp_func=density,
+        compiled_expand_func=expand,
+        initial_point_func=_initial_point(m),
+        shared_data={"buffer": posterior.buffer},
+        shared_var_keys={},
+        user_data=posterior.buffer,
+        n_expanded=m,
+        shape_info=(["z"], [slice(0, m)], [(m,)]),
+        logp_func=None,
+        expand_func=None,
+        _n_dim=m,
+        _shapes={"z": (m,)},
+        _coords={},
+    )
+
+
+def _python_model(posterior: CollapsedPosterior) -> Any:
+    from nutpie.compiled_pyfunc import from_pyfunc
+
+    m, buffer = posterior.n_dim, posterior.buffer
+
+    def make_density() -> Any:
+        def density(z: FloatArray) -> tuple[float, FloatArray]:
+            gradient = np.empty(m)
+            return evaluate_packed(z, gradient, buffer), gradient
+
+        return density
+
+    def make_expand(_seed1: int, _seed2: int, _chain: int) -> Any:
+        return lambda z: {"z": z}
+
+    return from_pyfunc(
+        m,
+        make_density,
+        make_expand,
+        [np.dtype(np.float64)],
+        [(m,)],
+        ["z"],
+        make_initial_point_fn=_initial_point(m),
+    )
