@@ -33,7 +33,7 @@ def plot_forest(
     parameters: str | Sequence[str] | None = None,
     ci: float | None = None,
     inner: float | None = 0.5,
-    col_wrap: int = 4,
+    col_wrap: int | None = None,
     backend: str | None = None,
     figure_kwargs: Mapping[str, Any] | None = None,
 ) -> Any:
@@ -56,8 +56,8 @@ def plot_forest(
         Probability of the thin interval; the comparison's, or 0.95.
     inner : float or None
         Probability of the thick interval; None leaves it out.
-    col_wrap : int
-        Panels in a row.
+    col_wrap : int, optional
+        Panels in a row; 3 or 4 by default.
     backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
         ArviZ's default otherwise.
     figure_kwargs : mapping, optional
@@ -90,8 +90,8 @@ def plot_forest(
         point,
         "parameter",
         backend=name,
-        size=(0.7 + 2.5 * columns, 0.8 + rows * (0.75 + 0.27 * n)),
-        col_wrap=col_wrap,
+        size=(max(4.2, 0.7 + 2.5 * columns), 0.8 + rows * (0.75 + 0.27 * n)),
+        col_wrap=columns,
         figure_kwargs=figure_kwargs,
         aes={"color": ["estimator"], "y": ["estimator"]},
         color=list(np.resize(PALETTE, n)),

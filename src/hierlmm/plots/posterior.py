@@ -34,7 +34,7 @@ def plot_posterior(
     labels: Sequence[str] | None = None,
     parameters: str | Sequence[str] | None = None,
     ci: float | None = None,
-    col_wrap: int = 4,
+    col_wrap: int | None = None,
     backend: str | None = None,
     figure_kwargs: Mapping[str, Any] | None = None,
 ) -> Any:
@@ -54,8 +54,8 @@ def plot_posterior(
         Names of parameters, or of their kinds ("fixed", "sd", "corr", "sigma"); all by default.
     ci : float, optional
         Probability of the interval; the comparison's, or 0.95.
-    col_wrap : int
-        Panels in a row.
+    col_wrap : int, optional
+        Panels in a row; 3 or 4 by default.
     backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
         ArviZ's default otherwise.
     figure_kwargs : mapping, optional
@@ -94,8 +94,8 @@ def plot_posterior(
         table_dataset(table, chosen, list(named), ["estimate"]),
         "parameter",
         backend=name,
-        size=(0.4 + 2.5 * columns, 0.8 + 1.9 * rows),
-        col_wrap=col_wrap,
+        size=(max(4.2, 0.4 + 2.5 * columns), 0.8 + 1.9 * rows),
+        col_wrap=columns,
         figure_kwargs=figure_kwargs,
         aes={"color": ["estimator"]},
         color=list(np.resize(PALETTE, len(named))),

@@ -150,7 +150,7 @@ def _scatter(
     return finish(
         collection,
         "panel",
-        {"": f"{response}: from separate fits to partial pooling{share}"},
+        {"": f"{response}, {fit.estimator}: from separate fits to partial pooling{share}"},
         title=None,
         xlabel={"": f"{terms[0]} ({unit_of(fit.design, terms[0])})"},
         ylabel=f"{terms[1]} ({unit_of(fit.design, terms[1])})",
@@ -190,7 +190,7 @@ def _sorted_lines(
     return finish(
         collection,
         "panel",
-        {"": f"{response}: from separate fits to partial pooling"},
+        {"": f"{response}, {fit.estimator}: from separate fits to partial pooling"},
         title=None,
         xlabel={"": f"{term} ({unit_of(fit.design, term)})"},
         ylabel=f"{fit.design.hierarchy.subject} (sorted)",

@@ -104,9 +104,13 @@ def backend_module(backend: str) -> Any:
     return import_module(f"arviz_plots.backend.{backend}")
 
 
-def grid_shape(n_panels: int, col_wrap: int) -> tuple[int, int]:
-    """Return rows and columns of a wrapped grid."""
-    columns = min(n_panels, col_wrap)
+def grid_shape(n_panels: int, col_wrap: int | None = None) -> tuple[int, int]:
+    """Return rows and columns of a wrapped grid: ``col_wrap`` columns, or 3 or 4, whichever fills it better."""
+    if col_wrap is not None and col_wrap < 1:
+        raise SpecificationError(
+            f"col_wrap={col_wrap!r}", "a row holds at least one panel", "use a number of 1 or more"
+        )
+    columns = min(n_panels, col_wrap or (3 if n_panels in (5, 6, 9) else 4))
     return -(-n_panels // columns), columns
 
 
@@ -189,7 +193,7 @@ def finish(
     if legend is not None:
         n = sum(data.sizes.get(legend, 0) for data in [collection.aes["color"].to_dataset()])
         # Below the panels a legend never meets the title, whatever the shape of the figure.
-        place = {"loc": "outside lower center", "ncols": min(n, max(1, int(width / 1.4))), "frameon": False}
+        place = {"loc": "outside lower center", "ncols": min(n, max(1, int(width / 1.15))), "frameon": False}
         collection.add_legend(legend, title="", **(place if matplotlib else {}))
     return collection
 

@@ -103,8 +103,7 @@ def plot_trajectories(
     panels, drawn, titles = _panels(fit.design, by, subjects, max_subjects)
     parts = _geometry(fit, axis, layers, panels, drawn)
     n = len(panels)
-    wrap = col_wrap or (3 if n in (3, 5, 6, 9) else 4 if subjects is None else 6)
-    rows, columns = grid_shape(n, wrap)
+    rows, columns = grid_shape(n, col_wrap or (None if subjects is None else 6))
     size = (0.7 + (5.4 if n == 1 else 3.5 * columns), 1.0 + (3.6 if n == 1 else 3.1 * rows))
     if subjects is not None and n > 1:
         size = (0.7 + 2.0 * columns, 1.0 + 1.8 * rows)
@@ -124,7 +123,9 @@ def plot_trajectories(
     if entries:
         first = first.expand_dims(line=list(entries.values()))
         options |= {"aes": {"color": ["line"]}, "color": [looks[layer]["color"] for layer in entries]}
-    collection = canvas(first, "panel", backend=name, size=size, col_wrap=wrap, figure_kwargs=figure_kwargs, **options)
+    collection = canvas(
+        first, "panel", backend=name, size=size, col_wrap=columns, figure_kwargs=figure_kwargs, **options
+    )
     for layer, data in parts.items():
         visual = visuals.scatter_xy if layer == "points" else visuals.line_xy
         data_set, look = stack_points(data, "panel", "trajectories"), dict(looks[layer])
