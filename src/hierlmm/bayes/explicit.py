@@ -5,10 +5,10 @@
     D         = diag(sd_b) corr_b diag(sd_b)
 
 Non-centred (default): ``b_i = diag(sd_b) L z_i`` with z_i standard normal and corr_b = L L', which samples well where
-each subject has few rows or D is small; half-normal and half-t SDs are sampled as absolute values of real numbers, since
-the tail of log(sd) never ends where the data allow an SD of zero. Centred: the subject's coefficients are drawn around
-their level-2 prediction directly, which samples well where each subject has much data (Papaspiliopoulos, Roberts & Sköld
-2007).
+each subject has few rows or D is small. Half-normal and half-t SDs are sampled as absolute values of real numbers: the
+tail of log(sd) never ends where the data allow an SD of zero. Centred: the subject's coefficients are drawn around
+their level-2 prediction directly, which samples well where each subject has much data (Papaspiliopoulos, Roberts &
+Sköld 2007).
 
 L comes from partial correlations on the C-vine, independent Beta variables a priori, so that corr_b ~ LKJ(eta) exactly
 (Lewandowski, Kurowicka & Joe 2009); the graph is elementwise and compiles faster than a general Cholesky factor.
