@@ -1,7 +1,7 @@
 """NUTS on the collapsed posterior: β and b integrated out exactly, only the covariance parameters θ are sampled.
 
 The density is that of `collapsed_kernel`. Sampling starts from its mode θ̂ and moves in whitened coordinates
-``θ = θ̂ + S z``, ``S S' = -(∂² log p)⁻¹``, in which the posterior of a well-determined model is close to standard normal:
+``θ = θ̂ + S z``, ``S S' = -(∂² log p)⁻¹``, in which a well-determined posterior is close to standard normal:
 short trajectories, little to tune. The compiled density is handed to nutpie as a C function, so that chains run in
 parallel without Python's lock and no PyTensor graph is built.
 """

@@ -7,7 +7,7 @@ With ``D = L L'``, ``L = diag(sd) L_R``, Λ = B_z L/σ in working columns, ``Q =
     log p(y | θ) = -½ [ N log 2π + log|V| + log|H| - log|P| + Q_yy + m'Pm - h'H⁻¹h ]
     d log p = -½ ⟨Γ, dQ⟩ - ½ d log|V|,   Γ = [[H⁻¹ + β̂β̂', -β̂], [-β̂', 1]]
 
-θ holds log standard deviations, Fisher's z of the canonical partial correlations c_ij of each correlated block, and log σ.
+θ holds log standard deviations, Fisher's z of the canonical partial correlations c_ij of each block, and log σ.
 ``L_R[i, j] = c_ij Π_{m<j} √(1 - c_im²)`` (Lewandowski, Kurowicka & Joe 2009, J. Multivar. Anal. 100, section 2); under
 LKJ(η) the c_ij are independent with density ∝ (1 - c²)^(α - 1), α = η + (r - 2 - j)/2 in a block of size r.
 
