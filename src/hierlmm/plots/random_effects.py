@@ -106,7 +106,7 @@ def plot_random_effects(
         points,
         "term",
         backend=name,
-        size=(0.9 + 3.5 * len(chosen), 1.3 + min(10.0, max(2.2, 0.19 * J))),
+        size=(0.9 + 3.5 * len(chosen), 1.3 + min(10.0, max(2.2, J * (0.12 + 0.06 * len(named))))),
         col_wrap=len(chosen),
         figure_kwargs=figure_kwargs,
         aes={"color": ["estimator"]},
@@ -114,7 +114,7 @@ def plot_random_effects(
     )
     small = J > LABELLED
     collection.map(visuals.line_xy, "interval", data=lines, width=0.8 if small else 1.3, alpha=0.75)
-    collection.map(visuals.scatter_xy, "point_estimate", data=points, size=6 if small else 16)
+    collection.map(visuals.scatter_xy, "point_estimate", data=points, size=6 if small else 16 if len(named) < 3 else 9)
     draw = backend_module(name)
     for term in chosen:
         target = collection.get_target("effects", {"term": term})
@@ -171,7 +171,9 @@ def _geometry(intervals: Mapping[str, dict[str, pd.DataFrame]], orders: Mapping[
     """Segments and points, Datasets ``term`` × ``estimator`` × ``plot_axis`` × ``point``."""
     import xarray as xr
 
-    shifts = np.linspace(0.18, -0.18, len(intervals)) if len(intervals) > 1 else [0.0]
+    n = len(intervals)
+    reach = 0.0 if n == 1 else min(0.32, 0.1 + 0.06 * n)
+    shifts = np.linspace(reach, -reach, n)
     lines, points = [], []
     for (label, by_term), shift in zip(intervals.items(), shifts, strict=True):
         own_lines, own_points = {}, {}
