@@ -36,6 +36,7 @@ nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress and paths; what a fit warns of is printed with the fit
 nb_ipywidgets_js = {}  # its default is two network addresses
 
 # --- reference ---
@@ -62,7 +63,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"**": ["globaltoc.html"]}
+html_sidebars = {"**": ["contents.html"]}
 
 
 def make_gallery(source: Path, target: Path) -> None:

@@ -109,10 +109,12 @@ class Addresses(HTMLParser):
 
 
 @pytest.mark.skipif(not (BUILT / "index.html").exists(), reason="the documentation is not built (make docs)")
-def test_built_pages_fetch_nothing_from_the_network():
+def test_built_pages_name_no_folder_and_fetch_nothing_from_the_network():
     for page in BUILT.rglob("*.html"):
         parser = Addresses()
-        parser.feed(page.read_text(encoding="utf-8"))
+        text = page.read_text(encoding="utf-8")
+        assert str(ROOT) not in text, page.name
+        parser.feed(text)
         remote = [a for a in parser.found if re.match(r"(https?:)?//", a)]
         assert not remote, (page.name, remote)
     for sheet in BUILT.rglob("*.css"):
