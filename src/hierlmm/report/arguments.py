@@ -42,7 +42,8 @@ the formula, in quotes:
 
 data:
   One row per measurement. A file that exists, or anything with a folder or an extension in it, is a path;
-  any other word is a data set that `hierlmm datasets` lists. An empty field and NA are missing values.
+  any other word is a data set that `hierlmm datasets` lists. Missing values are
+  empty fields, NA, N/A, NaN and NULL.
 
 examples:
   hierlmm fit sleepstudy "reaction ~ days + (1 + days | subject)" --out sleep
@@ -102,7 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--method",
         default="nuts,reml",
         metavar="LIST",
-        help="estimators of nuts, reml, ml, bambi; the first is the reference (default: %(default)s)",
+        help="one or more of nuts, reml, ml, bambi, with commas; the first is the reference (default: %(default)s)",
     )
     _output_options(fit, None)
     fit.add_argument(

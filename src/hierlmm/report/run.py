@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -126,11 +127,14 @@ def _fit(
 def _fit_bambi(model: TwoLevelModel, sampling: Mapping[str, Any], progress: Progress, notes: list[str]) -> Any:
     from hierlmm.bayes.bambi import fit_bambi
 
+    logging.disable(logging.INFO)  # PyMC lists the sampled variables on standard error
     try:
         return fit_bambi(model.design, model.priors, **sampling, progressbar=progress.interactive)
     except (SpecificationError, MissingPackageError) as error:
         notes.append(f"Bambi is not shown: {error.reason}. {error.remedy[:1].upper()}{error.remedy[1:]}.")
         return None
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _write(model: TwoLevelModel, comparison: Comparison, folder: Path, plots: bool, progress: Progress) -> None:
