@@ -15,7 +15,8 @@ _EXPORTS = {
     "StudentT": "hierlmm.bayes.distributions",
     "HalfNormal": "hierlmm.bayes.distributions",
     "HalfStudentT": "hierlmm.bayes.distributions",
-    "Exponential": "hierlmm.bayes.distributions",
+    "HalfCauchy": "hierlmm.bayes.distributions",
+    "Gamma": "hierlmm.bayes.distributions",
     "LKJ": "hierlmm.bayes.distributions",
     "LikelihoodFit": "hierlmm.fits.likelihood",
     "PosteriorFit": "hierlmm.fits.posterior",
@@ -39,7 +40,7 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
-    from hierlmm.bayes.distributions import LKJ, Exponential, HalfNormal, HalfStudentT, Normal, StudentT
+    from hierlmm.bayes.distributions import LKJ, Gamma, HalfCauchy, HalfNormal, HalfStudentT, Normal, StudentT
     from hierlmm.bayes.priors import Priors
     from hierlmm.compare import Comparison, compare
     from hierlmm.datasets import describe_dataset, list_datasets, load_dataset, simulate, to_long

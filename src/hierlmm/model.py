@@ -235,10 +235,11 @@ class TwoLevelModel:
         *,
         sampler: str = "auto",
         centered: bool = False,
-        target_accept: float = 0.9,
+        target_accept: float | None = None,
         progressbar: bool = True,
+        random_effects: str = "auto",
     ) -> PosteriorFit:
-        """Sample the posterior by NUTS on the explicit hierarchy.
+        """Sample the posterior by NUTS.
 
         Parameters
         ----------
@@ -246,42 +247,41 @@ class TwoLevelModel:
             Draws kept and tuning steps of each chain.
         seed : int, optional
             Makes the draws reproducible on one machine.
-        sampler : {"auto", "explicit"}
-            Route to the posterior. ``"explicit"`` samples β, b and the covariance parameters together (nutpie), and is
-            what ``"auto"`` takes.
+        sampler : {"auto", "collapsed", "explicit"}
+            Route to the posterior. ``"collapsed"`` integrates β and b out exactly, samples the covariance parameters
+            and draws β and b afterwards from their exact conditional distributions; ``"explicit"`` samples everything
+            together on the PyMC model of `to_pymc`. Both have the same posterior. ``"auto"`` collapses wherever the
+            priors allow it, and the fit says which route it took.
         centered : bool
-            Parametrise by b itself instead of standardised effects.
-        target_accept : float
-            Acceptance probability that the step size is tuned to; closer to 1 is slower and has fewer divergences.
+            Explicit route: parametrise by b itself instead of standardised effects.
+        target_accept : float, optional
+            Acceptance probability that the step size is tuned to; closer to 1 is slower and has fewer divergences. By
+            default 0.8 (collapsed) or 0.9 (explicit).
         progressbar : bool
             Show progress, in a terminal or notebook.
+        random_effects : {"auto", "draws", "summary", "none"}
+            Collapsed route: keep draws of b; or its posterior mean and SD, averaged over the draws analytically; or
+            neither. ``"auto"`` keeps draws up to 10 million values.
 
         Returns
         -------
         PosteriorFit
             Frozen; its ``warnings`` say whether the sampler converged.
         """
-        from hierlmm.bayes.sample import sample_explicit
-        from hierlmm.fits.base import choose
+        from hierlmm.bayes.route import sample_posterior
 
-        if sampler == "collapsed":
-            raise NotAvailableError(
-                "sampler='collapsed'",
-                "this version samples the explicit hierarchy",
-                "use sampler='explicit' or 'auto'; the posterior is the same",
-                "docs, page 'Limitations'",
-            )
-        choose("sampler", sampler, ("auto", "explicit"))
-        return sample_explicit(
+        return sample_posterior(
             self._design,
             self.priors,
+            sampler=sampler,
+            centered=centered,
             draws=draws,
             tune=tune,
             chains=chains,
             seed=seed,
-            centered=centered,
             target_accept=target_accept,
             progressbar=progressbar,
+            random_effects=random_effects,
         )
 
     def compare(
@@ -331,7 +331,7 @@ class TwoLevelModel:
         """Add Bambi's fit, or a note that says why it cannot be had."""
         from hierlmm.bayes.bambi import fit_bambi
 
-        options = {k: v for k, v in sampling.items() if k not in ("sampler", "centered")}
+        options = {k: v for k, v in sampling.items() if k not in ("sampler", "centered", "random_effects")}
         try:
             fits.append(fit_bambi(self._design, self.priors, **options))
         except (SpecificationError, MissingPackageError) as error:

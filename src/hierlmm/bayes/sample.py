@@ -56,6 +56,7 @@ def sample_explicit(
     cores: int | None = None,
     progressbar: bool = True,
     log_likelihood: bool | None = None,
+    why: str | None = None,
 ) -> PosteriorFit:
     """Sample the posterior of the explicit hierarchy with NUTS (nutpie).
 
@@ -79,6 +80,8 @@ def sample_explicit(
         Show progress, in a terminal or notebook.
     log_likelihood : bool, optional
         Whether to store the pointwise conditional log-likelihood; by default if it has at most 5 million values.
+    why : str, optional
+        Why this route was taken, for the record.
 
     Returns
     -------
@@ -130,6 +133,8 @@ def sample_explicit(
         "compile_seconds": round(ready - started, 3),
         "sampling_seconds": round(done - ready, 3),
     }
+    if why:
+        attrs["why"] = why
     posterior = draws_of_model(design, resolved, raw)
     return make_posterior_fit(
         design, resolved, posterior, tree["sample_stats"].to_dataset(), attrs, log_likelihood=log_likelihood

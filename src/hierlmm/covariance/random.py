@@ -1,7 +1,7 @@
 """Structures of D, the covariance of the random effects, through its relative Cholesky factor.
 
-``D = σ² Λ Λ'``. Λ is linear in the unconstrained parameters λ: ``Λ[row[m], col[m]] = λ[index[m]]``. Unlike variances and
-correlations, λ has no bounds and the criterion is smooth where a variance reaches zero, so a boundary optimum is an
+``D = σ² Λ Λ'``. Λ is linear in the unconstrained parameters λ: ``Λ[row[m], col[m]] = λ[index[m]]``. Unlike variances
+and correlations, λ has no bounds and the criterion is smooth where a variance reaches zero, so a boundary optimum is an
 ordinary stationary point (Bates, Mächler, Bolker & Walker 2015, J. Stat. Softw. 67, section 2).
 """
 
