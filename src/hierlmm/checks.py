@@ -21,9 +21,8 @@ def check_design(design: Design) -> None:
     Raises
     ------
     DataError
-        Constant response, fewer than two subjects, one row per subject, as many random effects as rows, fewer
-        subjects than random effects, as many level-2 coefficients as subjects, no residual degrees of freedom, or
-        linearly dependent columns of X or Z.
+        Constant response, as many random effects as rows, fewer subjects than random effects, as many level-2
+        coefficients as subjects, no residual degrees of freedom, or linearly dependent columns of X or Z.
     """
     _check_response(design)
     _check_subjects(design)
@@ -51,23 +50,7 @@ def _check_response(design: Design) -> None:
 
 
 def _check_subjects(design: Design) -> None:
-    subject, J, q = design.hierarchy.subject, design.n_subjects, len(design.term)
-    if J < 2:
-        raise DataError(
-            f"{J} {subject}",
-            "variation between subjects cannot be seen in one subject",
-            f"check that {subject!r} is the grouping column; for one subject use ordinary regression",
-            SEE,
-        )
-    if design.rows_per_subject.max() == 1:
-        what = "a random slope" if q > 1 else "the random effect"
-        raise DataError(
-            f"one row for each of the {J} values of {subject!r}",
-            f"{what} cannot be told apart from the residual when no {subject} is measured twice",
-            f"check that {subject!r} is the grouping column and that the data are in long format (hl.to_long), "
-            "or use ordinary regression",
-            SEE,
-        )
+    J, q = design.n_subjects, len(design.term)
     if q > J:
         raise DataError(
             f"{J} subjects and {q} random effects",

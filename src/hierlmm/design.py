@@ -17,7 +17,7 @@ from hierlmm.columns import Column, FactorColumns, Levels, evaluate_factors, eva
 from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.formula import INTERCEPT, ParsedFormula, Term, term_name, unquoted, variables_of
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
-from hierlmm.hierarchy import Hierarchy, RandomBlock, hierarchy_from_terms
+from hierlmm.hierarchy import Hierarchy, RandomBlock, hierarchy_from_terms, random_blocks
 
 __all__ = ["Design", "NewData", "Prepared", "design_from_formula", "design_from_hierarchy"]
 
@@ -184,7 +184,7 @@ def design_from_formula(
             SEE,
         )
     subject = parsed.random[0].subject
-    blocks = tuple(RandomBlock(r.terms, r.correlated) for r in parsed.random)
+    blocks = random_blocks(parsed, covariance)
     prepared = _prepare(data, parsed.response, subject, parsed.fixed, blocks, parsed.offsets, missing)
     columns, factors, values = _evaluate(prepared, parsed.fixed, blocks)
     hierarchy = hierarchy_from_terms(parsed, _varying(values, prepared), covariance=covariance)
@@ -210,6 +210,7 @@ def design_from_hierarchy(hierarchy: Hierarchy, data: Any, *, missing: str = "ra
     )
     columns, factors, values = _evaluate(prepared, hierarchy.fixed_terms, hierarchy.blocks)
     _check_levels(hierarchy, prepared, values)
+    _check_margins(hierarchy, columns[0], _varying(values, prepared))
     return _assemble(hierarchy, prepared, columns, factors, values)
 
 
@@ -249,6 +250,7 @@ def _prepare(
         raise DataError("a table without rows", "there is nothing to fit", "check the filters applied to the data")
     frame, n_dropped = complete_rows(frame, missing)
     codes, subjects = _factorise(frame[subject])
+    _check_replication(codes, subjects, slopes=any(t for b in blocks for t in b.terms))
     levels = learn_levels(frame, covariates, [f for t in [*terms, *(t for b in blocks for t in b.terms)] for f in t])
     return Prepared(levels.apply(frame), codes, subjects, levels, n_dropped)
 
@@ -268,6 +270,27 @@ def _factorise(column: pd.Series) -> tuple[NDArray[np.intp], pd.Index]:
     codes, subjects = pd.factorize(column, sort=True)
     plain = np.asarray(subjects) if isinstance(column.dtype, pd.CategoricalDtype) else subjects
     return codes.astype(np.intp), pd.Index(plain, name=column.name)
+
+
+def _check_replication(codes: NDArray[np.intp], subjects: pd.Index, *, slopes: bool) -> None:
+    """Refuse data without two subjects, or without two rows in any subject (before levels are read off them)."""
+    J, subject = len(subjects), subjects.name
+    if J < 2:
+        raise DataError(
+            f"{J} {subject}",
+            "variation between subjects cannot be seen in one subject",
+            f"check that {subject!r} is the grouping column; for one subject use ordinary regression",
+            "docs, page 'Errors'",
+        )
+    if len(codes) == J:
+        what = "a random slope" if slopes else "the random effect"
+        raise DataError(
+            f"one row for each of the {J} values of {subject!r}",
+            f"{what} cannot be told apart from the residual when no {subject} is measured twice",
+            f"check that {subject!r} is the grouping column and that the data are in long format (hl.to_long), "
+            "or use ordinary regression",
+            "docs, page 'Errors'",
+        )
 
 
 def _variables(terms: list[Term], offsets: tuple[str, ...], present: list[str]) -> list[str]:
@@ -336,6 +359,32 @@ def _check_levels(hierarchy: Hierarchy, prepared: Prepared, values: dict[tuple[s
             )
 
 
+def _check_margins(hierarchy: Hierarchy, columns: list[Column], varying: frozenset[str]) -> None:
+    """Refuse level-2 formulas that the coding of a level-1 factor would carry over to another coefficient.
+
+    ``{"Intercept": "1", "cond": "sex"}`` multiplies out to ``1 + cond + sex:cond``, which has an effect of sex at every
+    level of cond, so that the intercept (the level that cond is coded against) would depend on sex as well.
+    """
+    codings: dict[Term, dict[Parts, set[Parts]]] = {}
+    for column in columns:
+        own = tuple(f for f in column.term if f in varying)
+        level1, level2 = _split_parts(column.parts, varying)
+        coding = codings.setdefault(own, {})
+        coding.setdefault(level2, set()).add(level1 if tuple(f for f, _ in level1) == own else ())
+    for own, coding in codings.items():
+        if any(parts != next(iter(coding.values())) for parts in coding.values()):
+            others = dict.fromkeys(f for level2 in coding for f, _ in level2)
+            name = term_name(own)
+            raise SpecificationError(
+                f"level2[{name!r}] = {hierarchy.level2[name]!r}",
+                f"{name!r} is a factor, coded against a level that the intercept stands for; multiplied out, the "
+                f"intercept would depend on {shorten(map(repr, others))} too, and its level-2 formula does not say so",
+                "explain the intercept by the same terms, start level 1 with '0 +', or use numeric columns for the "
+                "levels of the factor, such as I(cond == 'b')",
+                SEE,
+            )
+
+
 def _assemble(
     hierarchy: Hierarchy,
     prepared: Prepared,
@@ -369,7 +418,9 @@ def _assemble(
     for names in ([c.name for c in fixed], term, [_parts_name(parts) for parts in level1_parts]):
         _check_unique(names)
     return Design(
-        hierarchy=replace(hierarchy, covariance=covariance, blocks=_canonical_blocks(hierarchy, covariance)),
+        hierarchy=replace(
+            hierarchy, covariance=covariance, blocks=_canonical_blocks(hierarchy, covariance, prepared.levels)
+        ),
         frame=prepared.frame,
         y=y,
         offset=offset,
@@ -460,10 +511,16 @@ def _covariance_blocks(hierarchy: Hierarchy, random: list[list[Column]]) -> tupl
     return tuple(positions), "blocks"
 
 
-def _canonical_blocks(hierarchy: Hierarchy, covariance: str) -> tuple[RandomBlock, ...]:
-    """Write equal structures alike: ``(1 | g) + (0 + x | g)`` is ``(1 + x || g)``."""
-    if covariance in ("diagonal", "identity"):
-        return (RandomBlock(tuple(t for b in hierarchy.blocks for t in b.terms), correlated=False),)
+def _canonical_blocks(hierarchy: Hierarchy, covariance: str, levels: Levels) -> tuple[RandomBlock, ...]:
+    """Write equal structures alike: ``(1 | g) + (0 + x | g)`` is ``(1 + x || g)``.
+
+    Not where that would be another model: a factor is coded in full in ``(1 | g) + (0 + cond || g)``.
+    """
     if covariance == "unstructured":
         return (RandomBlock(hierarchy.blocks[0].terms, correlated=True),)
+    merged = tuple(t for b in hierarchy.blocks for t in b.terms)
+    factors = any(unquoted(f) in levels.categories or f.startswith("C(") for term in merged for f in term)
+    alike = len(hierarchy.blocks) == 1 or (not factors and merged == tuple(sorted(merged, key=len)))
+    if covariance in ("diagonal", "identity") and alike:
+        return (RandomBlock(merged, correlated=False),)
     return hierarchy.blocks

@@ -23,6 +23,7 @@ __all__ = [
     "Term",
     "categorical_arguments",
     "factor_name",
+    "holds_bar",
     "join_terms",
     "outline",
     "parse_formula",
@@ -85,6 +86,7 @@ def parse_formula(formula: str) -> ParsedFormula:
     response, rhs = _split_response(formula)
     rest, random = _extract_random(rhs, formula)
     rest, offsets = _extract_offsets(rest)
+    random = tuple(sorted(random, key=lambda r: len(r.terms[0])))  # terms stand in order of degree everywhere
     return ParsedFormula(response, parse_rhs(rest, formula), offsets, random)
 
 
@@ -211,8 +213,8 @@ def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     modules = _check_syntax(tree, expression)
     found: list[str] = []
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Name) or node.id in modules:
+    for node in sorted((n for n in ast.walk(tree) if isinstance(n, ast.Name)), key=lambda n: (n.lineno, n.col_offset)):
+        if node.id in modules:
             continue
         name = names.get(node.id, node.id)
         if node.id in called:
@@ -324,6 +326,7 @@ def outline(text: str, formula: str) -> str:
         top = not stack and not quote
         if quote:
             quote = "" if char == quote else quote
+            top = not stack and not quote
         elif char in "`'\"":
             quote = char
         elif char in "([{":
@@ -408,7 +411,7 @@ def _random_content(piece: str, formula: str) -> str | None:
         if "|" in outline(inner, formula):
             return inner
         return _random_content(inner, formula)
-    if "|" in shape or _hides_bar(piece, formula):
+    if holds_bar(piece, formula):
         raise FormulaError(
             repr(formula),
             f"the random effects {piece!r} are not in parentheses of their own",
@@ -418,13 +421,11 @@ def _random_content(piece: str, formula: str) -> str | None:
     return None
 
 
-def _hides_bar(text: str, formula: str) -> bool:
-    """Whether a parenthesis that belongs to no function call holds a '|'."""
-    for group in re.finditer(rf"(?<![\w.])\(({BLANK}*)\)", outline(text, formula)):
-        inner = text[group.start(1) : group.end(1)]
-        if "|" in outline(inner, formula) or _hides_bar(inner, formula):
-            return True
-    return False
+def holds_bar(text: str, formula: str) -> bool:
+    """Whether a '|' stands outside quotes and function calls, in parentheses or not."""
+    shape = outline(text, formula)
+    groups = re.finditer(rf"(?<![\w.])\(({BLANK}*)\)", shape)
+    return "|" in shape or any(holds_bar(text[g.start(1) : g.end(1)], formula) for g in groups)
 
 
 def _parse_random(inner: str, formula: str) -> RandomTerm:

@@ -7,7 +7,6 @@ every pair, and random effects for the level-1 terms that vary. Both forms hold 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ from hierlmm.formula import (
     INTERCEPT,
     ParsedFormula,
     Term,
+    holds_bar,
     join_terms,
     outline,
     parse_formula,
@@ -24,7 +24,7 @@ from hierlmm.formula import (
     term_name,
 )
 
-__all__ = ["COVARIANCES", "Hierarchy", "RandomBlock", "hierarchy_from_levels", "hierarchy_from_terms"]
+__all__ = ["COVARIANCES", "Hierarchy", "RandomBlock", "hierarchy_from_levels", "hierarchy_from_terms", "random_blocks"]
 
 COVARIANCES = ("unstructured", "diagonal", "identity")
 SEE = "docs, page 'Formulas and levels'"
@@ -165,15 +165,23 @@ def hierarchy_from_terms(
         (tuple(f for f in t if f in level1_factors), tuple(f for f in t if f not in level1_factors))
         for t in parsed.fixed
     ]
-    blocks = tuple(RandomBlock(r.terms, r.correlated) for r in parsed.random)
+    blocks = random_blocks(parsed, covariance)
     _refuse_level2_slopes(blocks, level1_factors, subjects[0])
     random_terms = [t for b in blocks for t in b.terms]
     terms = sorted(dict.fromkeys([k for k, _ in split] + random_terms), key=len)
     rhs = tuple(tuple(w for k, w in split if k == term) for term in terms)
-    if covariance is not None:
-        blocks = _blocks(tuple(terms), [term_name(t) for t in random_terms], covariance, "the formula")
     structure = covariance or ("unstructured" if len(blocks) == 1 and blocks[0].correlated else "blocks")
     return _assemble(parsed, subjects[0], tuple(terms), rhs, blocks, structure, fixed_terms=parsed.fixed)
+
+
+def random_blocks(parsed: ParsedFormula, covariance: str | None) -> tuple[RandomBlock, ...]:
+    """Blocks that the bars of a formula imply, or that ``covariance`` imposes on them."""
+    blocks = tuple(RandomBlock(r.terms, r.correlated) for r in parsed.random)
+    if covariance is None:
+        return blocks
+    if covariance != "unstructured":
+        return tuple(RandomBlock(b.terms, correlated=False) for b in blocks)
+    return (RandomBlock(tuple(sorted((t for b in blocks for t in b.terms), key=len))),)
 
 
 def _assemble(
@@ -195,7 +203,7 @@ def _assemble(
                 SEE,
             )
     if fixed_terms is None:
-        products = [w + k for k, rhs in zip(level1, level2, strict=True) for w in rhs]
+        products = [tuple(dict.fromkeys(w + k)) for k, rhs in zip(level1, level2, strict=True) for w in rhs]
         fixed_terms = tuple(sorted(products, key=len))
     return Hierarchy(parsed.response, subject, level1, level2, blocks, covariance, parsed.offsets, fixed_terms)
 
@@ -239,7 +247,7 @@ def _level2_by_term(terms: tuple[Term, ...], level2: Mapping[str, str], level1: 
     rhs: list[tuple[Term, ...]] = []
     for name in names:
         value = canonical.get(name, "1").strip()
-        if re.search(r"[~|]", outline(value, value)):
+        if "~" in outline(value, value) or holds_bar(value, value):
             raise FormulaError(
                 f"level2[{name!r}] = {value!r}",
                 "a level-2 formula is a right-hand side without '~' or '|'",
@@ -288,10 +296,10 @@ def _blocks(
         )
     nested = any(not isinstance(c, str) for c in chosen)
     groups = [[c] if isinstance(c, str) else list(c) for c in chosen] if nested else [[str(c) for c in chosen]]
-    blocks = tuple(RandomBlock(tuple(_find(n, names, terms, level1) for n in g), True) for g in groups)
+    found = [sorted((_find(n, names, terms, level1) for n in g), key=len) for g in groups]
     if covariance == "unstructured":
-        return blocks
-    return (RandomBlock(tuple(t for b in blocks for t in b.terms), correlated=False),)
+        return tuple(RandomBlock(tuple(g)) for g in sorted(found, key=lambda g: len(g[0])))
+    return (RandomBlock(tuple(sorted((t for g in found for t in g), key=len)), correlated=False),)
 
 
 def _find(name: str, names: list[str], terms: tuple[Term, ...], level1: str) -> Term:
