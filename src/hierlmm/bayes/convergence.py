@@ -105,7 +105,9 @@ def assess_convergence(datatree: Any) -> Convergence:
     Constant entries (the diagonal of ``corr_b``) are left out, as are random effects beyond the first 2000 numbers.
     """
     posterior = datatree["posterior"].to_dataset()
-    table = pd.concat([_table(posterior[name], name) for name in NAMES if name in posterior])
+    # Collapsed: one exact draw of b for every draw of the others, so b mixes as well as they do.
+    names = NAMES[:-1] if datatree.attrs.get("sampler") == "collapsed" else NAMES
+    table = pd.concat([_table(posterior[name], name) for name in names if name in posterior])
     stats = datatree["sample_stats"].to_dataset() if "sample_stats" in datatree.children else None
     divergences = _total(stats, "diverging")
     at_max_depth = _total(stats, "maxdepth_reached") or _total(stats, "reached_max_treedepth")

@@ -23,7 +23,15 @@ from hierlmm.formula import INTERCEPT
 if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit
 
-__all__ = ["SMALL", "VARIABLE_DIMS", "interactive", "make_posterior_fit", "model_coords", "sample_explicit"]
+__all__ = [
+    "SMALL",
+    "VARIABLE_DIMS",
+    "interactive",
+    "make_posterior_fit",
+    "refuse_interrupted",
+    "model_coords",
+    "sample_explicit",
+]
 
 FloatArray = NDArray[np.float64]
 SMALL = 5_000_000
@@ -119,6 +127,7 @@ def sample_explicit(
         target_accept=target_accept,
         maxdepth=max_treedepth,
     )
+    refuse_interrupted(tree, draws)
     done = time.perf_counter()
     raw = {str(name): values.to_numpy() for name, values in tree["posterior"].to_dataset().data_vars.items()}
     attrs = {
@@ -239,6 +248,12 @@ def _constant_data(design: Design) -> Any:
         },
         coords={k: coords[k] for k in ("obs", "coef", "term", "subject")},
     )
+
+
+def refuse_interrupted(tree: Any, draws: int) -> None:
+    """Raise the KeyboardInterrupt that nutpie turns into a shorter posterior."""
+    if tree["posterior"].sizes["draw"] < draws:
+        raise KeyboardInterrupt
 
 
 def interactive() -> bool:

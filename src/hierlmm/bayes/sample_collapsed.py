@@ -18,7 +18,7 @@ from hierlmm.bayes.collapsed import CollapsedPosterior, collapsed_posterior
 from hierlmm.bayes.collapsed_kernel import compiled_density, compiled_expand, evaluate_packed
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.recover import Natural, draw_random_effects, recover_beta, summarise_random_effects
-from hierlmm.bayes.sample import check_settings, interactive, make_posterior_fit
+from hierlmm.bayes.sample import check_settings, interactive, make_posterior_fit, refuse_interrupted
 from hierlmm.design import Design
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ def sample_theta(
         progress_bar=progressbar,
         target_accept=target_accept,
     )
+    refuse_interrupted(tree, draws)
     z = tree["posterior"]["z"].to_numpy()
     return posterior.mode + z @ posterior.root.T, tree["sample_stats"].to_dataset(), route
 
