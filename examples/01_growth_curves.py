@@ -198,11 +198,10 @@ print("standard deviation by age:", dict(zip(AGES, sd.round(2).tolist(), strict=
 # %% [markdown]
 # ### What 16 boys can say about a correlation
 #
-# One of these numbers should not be taken at face value. We sample the posterior, with smaller steps
-# (`target_accept`), because a standard deviation that may be close to zero makes for a narrow passage.
+# One of these numbers should not be taken at face value. The posterior shows which.
 
 # %%
-slopes_both = slopes.compare("nuts", "reml", seed=1, target_accept=0.99, progressbar=False)
+slopes_both = slopes.compare("nuts", "reml", seed=1, progressbar=False)
 slopes_nuts = slopes_both.fits["NUTS"]
 slopes_both
 
@@ -265,7 +264,7 @@ one_table(reml)
 # ### NUTS, REML and ML side by side
 
 # %%
-comparison = growth.compare("nuts", "reml", "ml", seed=1, target_accept=0.95, progressbar=False)
+comparison = growth.compare("nuts", "reml", "ml", seed=1, progressbar=False)
 nuts = comparison.fits["NUTS"]
 comparison
 
