@@ -553,7 +553,7 @@ def test_durations(seconds, text):
 
 def test_plot_that_cannot_be_drawn_is_a_note(dental, monkeypatch, tmp_path, capsys):
     from hierlmm import TwoLevelModel
-    from hierlmm.compare import Comparison
+    from hierlmm.comparison import Comparison
     from hierlmm.errors import SpecificationError
 
     def refuse(self, **options):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from hierlmm.bayes.sample import make_posterior_fit
-from hierlmm.compare import Comparison, compare
+from hierlmm.comparison import Comparison, compare
 from hierlmm.errors import DataError, MissingPackageError, NotAvailableError, SpecificationError
 from hierlmm.fits.likelihood import LikelihoodFit
 from hierlmm.model import TwoLevelModel
@@ -263,7 +263,7 @@ def test_ci_and_threshold_are_checked(reml, ml):
 
 def test_import_is_light():
     code = (
-        "import sys, hierlmm.compare, hierlmm.tables, hierlmm.plots; "
+        "import sys, hierlmm.comparison, hierlmm.tables, hierlmm.plots; "
         "print([m for m in ('pymc', 'pytensor', 'arviz', 'arviz_plots', 'matplotlib', 'rich', 'great_tables') "
         "if m in sys.modules])"
     )

@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 
 from hierlmm import plots
 from hierlmm.bayes.sample import make_posterior_fit
-from hierlmm.compare import compare
+from hierlmm.comparison import compare
 from hierlmm.datasets import load_dataset
 from hierlmm.errors import MissingPackageError, SpecificationError
 from hierlmm.model import TwoLevelModel

@@ -1,4 +1,4 @@
-"""REML and ML against lme4 at the optimum: β, se and criterion to 1e-6, D, σ, BLUPs and conditional variances to 1e-5."""
+"""REML and ML against lme4 at the optimum: β, se, criterion to 1e-6; D, σ, BLUPs, conditional variances to 1e-5."""
 
 import numpy as np
 import pytest

@@ -20,8 +20,8 @@ _EXPORTS = {
     "LKJ": "hierlmm.bayes.distributions",
     "LikelihoodFit": "hierlmm.fits.likelihood",
     "PosteriorFit": "hierlmm.fits.posterior",
-    "compare": "hierlmm.compare",
-    "Comparison": "hierlmm.compare",
+    "compare": "hierlmm.comparison",
+    "Comparison": "hierlmm.comparison",
     "load_dataset": "hierlmm.datasets",
     "list_datasets": "hierlmm.datasets",
     "describe_dataset": "hierlmm.datasets",
@@ -42,7 +42,7 @@ __all__ = ["__version__", *_EXPORTS]
 if TYPE_CHECKING:
     from hierlmm.bayes.distributions import LKJ, Gamma, HalfCauchy, HalfNormal, HalfStudentT, Normal, StudentT
     from hierlmm.bayes.priors import Priors
-    from hierlmm.compare import Comparison, compare
+    from hierlmm.comparison import Comparison, compare
     from hierlmm.datasets import describe_dataset, list_datasets, load_dataset, simulate, to_long
     from hierlmm.errors import (
         DataError,

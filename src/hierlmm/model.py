@@ -13,7 +13,7 @@ from hierlmm.formula import parse_formula
 from hierlmm.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_levels
 
 if TYPE_CHECKING:
-    from hierlmm.compare import Comparison
+    from hierlmm.comparison import Comparison
     from hierlmm.fits.likelihood import LikelihoodFit
     from hierlmm.fits.posterior import PosteriorFit
 
@@ -304,7 +304,7 @@ class TwoLevelModel:
             ``.table`` (tidy), ``.wide()``, a text and HTML view, ``.plot_forest()`` and more. If Bambi cannot express
             the model, the comparison says so in its notes and shows the other estimators.
         """
-        from hierlmm.compare import compare
+        from hierlmm.comparison import compare
 
         names = [e.lower() for e in estimators] or ["nuts", "reml"]
         _known_estimators(names)

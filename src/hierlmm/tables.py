@@ -18,7 +18,7 @@ import pandas as pd
 from hierlmm.errors import MissingPackageError
 
 if TYPE_CHECKING:
-    from hierlmm.compare import Comparison
+    from hierlmm.comparison import Comparison
 
 __all__ = [
     "Cell",
@@ -191,7 +191,9 @@ def comparison_text(comparison: Comparison) -> str:
     from rich.console import Console
 
     buffer = io.StringIO()
-    console = Console(file=buffer, width=10_000, color_system=None, force_terminal=False, legacy_windows=False)
+    console = Console(
+        force_jupyter=False, file=buffer, width=10_000, color_system=None, force_terminal=False, legacy_windows=False
+    )
     console.width = max(100, console.measure(_rich_table(comparison)).maximum)
     console.print(comparison_rich(comparison))
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).strip("\n")

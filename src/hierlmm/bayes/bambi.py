@@ -27,6 +27,7 @@ from hierlmm.bayes.priors import Priors, ResolvedPriors, resolve_priors
 from hierlmm.design import Design
 from hierlmm.errors import MissingPackageError, SpecificationError
 from hierlmm.formula import INTERCEPT, join_terms, term_name
+from hierlmm.notice import interactive
 
 if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit
@@ -101,7 +102,7 @@ def fit_bambi(
     SpecificationError, MissingPackageError
         As in `build_bambi_model`.
     """
-    from hierlmm.bayes.sample import interactive, make_posterior_fit
+    from hierlmm.bayes.sample import make_posterior_fit
 
     resolved = resolve_priors(priors, design)
     model, translation = _build(design, resolved)
@@ -172,10 +173,11 @@ def _check_expressible(design: Design) -> None:
     if any(len(block) > 1 for block in design.blocks):
         correlated = next(block for block in design.blocks if len(block) > 1)
         names = " and ".join(design.term[k] for k in correlated)
+        bar = f"({join_terms(design.hierarchy.blocks[0].terms)} | {design.hierarchy.subject})"
         raise SpecificationError(
             f"correlated random effects ({names}) for Bambi",
-            "Bambi has no correlations between random effects: '(1 + time | subject)' is independent there "
-            "(it removed them in version 0.10)",
+            f"Bambi has no correlations between random effects: '{bar}' is independent there (it removed them in "
+            "version 0.10)",
             f"use covariance='diagonal' ('||' in the formula) for a model that both can fit, or keep the "
             f"correlation and use model.fit(); for these {len(design.term)} effects D has then no covariances",
             SEE,

@@ -297,10 +297,23 @@ def _callback(dim, x_, gradient_, value_, data_):  # type: ignore[no-untyped-def
     """C entry point: nutpie's convention is 0 for success and a positive number for a recoverable failure."""
     header = numba.carray(data_, (1,), np.float64)
     buffer = numba.carray(data_, (int(header[0]),), np.float64)
-    z = numba.carray(x_, (int(buffer[1]),))
-    gradient = numba.carray(gradient_, (int(buffer[1]),))
+    m = int(buffer[1])
+    z = numba.carray(x_, (m,))
+    gradient = numba.carray(gradient_, (m,))
     value = numba.carray(value_, (1,))
-    value[0] = evaluate_packed(z, gradient, buffer)
+    # The whitening is repeated here because a chain of compiled functions costs seconds of compilation.
+    centre = buffer[HEADER : HEADER + m]
+    root = buffer[HEADER + m : HEADER + m + m * m].reshape((m, m))
+    theta, d_theta = np.empty(m), np.empty(m)
+    for i in range(m):
+        theta[i] = centre[i]
+        for j in range(m):
+            theta[i] += root[i, j] * z[j]
+    value[0] = collapsed_density(theta, d_theta, buffer).value
+    for j in range(m):
+        gradient[j] = 0.0
+        for i in range(m):
+            gradient[j] += root[i, j] * d_theta[i]
     if not np.isfinite(value[0]) or not np.all(np.isfinite(gradient)):
         return 3
     return 0
@@ -316,7 +329,7 @@ def _expand(dim, expanded, x_, out_, data_):  # type: ignore[no-untyped-def]
 
 
 def compiled_density() -> Any:
-    """Compile `evaluate_packed` to a C function (cached on disk) that needs no Python lock."""
+    """Compile the whitened density to a C function (cached on disk) that needs no Python lock."""
     signature = _int64(_uint64, _pointer, _pointer, _pointer, _voidptr)
     return numba.cfunc(signature, cache=True)(_callback)
 

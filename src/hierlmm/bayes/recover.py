@@ -9,6 +9,7 @@ analytically instead (Rao-Blackwell): E b = E[E(b | θ)], Var b = E[Var(b | θ)]
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -17,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.bayes.collapsed import CollapsedPosterior
-from hierlmm.bayes.collapsed_kernel import collapsed_density, natural_parameters, unpack
+from hierlmm.bayes.collapsed_kernel import collapsed_density, unpack
 
-__all__ = ["Natural", "draw_random_effects", "recover_beta", "summarise_random_effects"]
+__all__ = ["Natural", "draw_random_effects", "natural_scale", "recover_beta", "summarise_random_effects"]
 
 FloatArray = NDArray[np.float64]
 THREADS = 2
@@ -52,19 +53,6 @@ class Natural(NamedTuple):
         return half @ np.swapaxes(half, 1, 2)
 
 
-@numba.njit(cache=True, nogil=True)
-def _conditional_beta(  # type: ignore[no-untyped-def]
-    theta, buffer, lo, hi, mean, covariance, sd, factor, sigma
-) -> None:
-    gradient = np.empty(theta.shape[1])
-    packed = unpack(buffer)
-    for s in range(lo, hi):
-        found = collapsed_density(theta[s], gradient, buffer)
-        mean[s] = found.beta
-        covariance[s] = found.H_inverse
-        sigma[s] = natural_parameters(theta[s], packed, sd[s], factor[s])
-
-
 def recover_beta(posterior: CollapsedPosterior, theta: FloatArray, rng: np.random.Generator) -> Natural:
     """Draw β given each θ.
 
@@ -73,18 +61,40 @@ def recover_beta(posterior: CollapsedPosterior, theta: FloatArray, rng: np.rando
     posterior : CollapsedPosterior
     theta : (S, m)
     """
-    S, q, p = len(theta), len(posterior.design.term), posterior.products.n_fixed
+    S, p = len(theta), posterior.products.n_fixed
     mean, covariance = np.empty((S, p)), np.empty((S, p, p))
-    sd, factor, sigma = np.empty((S, q)), np.empty((S, q, q)), np.empty(S)
     theta = np.ascontiguousarray(theta)
-    _in_threads(
-        S, lambda lo, hi: _conditional_beta(theta, posterior.buffer, lo, hi, mean, covariance, sd, factor, sigma)
-    )
+
+    def solve(lo: int, hi: int) -> None:  # the density releases the lock
+        gradient = np.empty(theta.shape[1])
+        for s in range(lo, hi):
+            found = collapsed_density(theta[s], gradient, posterior.buffer)
+            mean[s], covariance[s] = found.beta, found.H_inverse
+
+    _in_threads(S, solve)
+    sd, factor, sigma = natural_scale(posterior, theta)
     noise = rng.standard_normal((S, p))
     working = mean + np.einsum("sab,sb->sa", np.linalg.cholesky(covariance), noise)
     scaling = posterior.products.scaling
     beta = scaling.beta(working) if p else working
-    return Natural(beta, sd, factor, sigma * scaling.y_scale, working, mean, covariance)
+    return Natural(beta, sd, factor, sigma, working, mean, covariance)
+
+
+def natural_scale(posterior: CollapsedPosterior, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Standard deviations (S, q), Cholesky factors of the correlations (S, q, q) and σ (S,) of draws of θ (S, m)."""
+    packed = unpack(posterior.buffer)
+    sd = np.exp(theta[:, packed.sd_index.astype(int)])
+    q = sd.shape[1]
+    factor = np.zeros((len(theta), q, q))
+    for i in range(q):
+        rest = np.ones(len(theta))
+        for j in range(i):
+            index = int(packed.cpc_index[i, j])
+            if index >= 0:
+                factor[:, i, j] = np.tanh(theta[:, index]) * rest
+                rest = rest / np.cosh(theta[:, index])
+        factor[:, i, i] = rest
+    return sd, factor, np.exp(theta[:, -1]) * posterior.products.scaling.y_scale
 
 
 @numba.njit(cache=True, nogil=True)
@@ -248,7 +258,7 @@ def _relative(posterior: CollapsedPosterior, natural: Natural) -> tuple[FloatArr
     return np.ascontiguousarray(scaling.Bz @ half), half * scaling.y_scale, natural.sigma / scaling.y_scale
 
 
-def _in_threads(size: int, work: object) -> None:
+def _in_threads(size: int, work: Callable[[int, int], None]) -> None:
     bounds = np.linspace(0, size, THREADS + 1).astype(int)
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(work, bounds[:-1], bounds[1:]))  # type: ignore[arg-type]
+        list(pool.map(work, bounds[:-1], bounds[1:]))

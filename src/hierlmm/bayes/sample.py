@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from hierlmm.design import Design
 from hierlmm.errors import FitWarning, SpecificationError
 from hierlmm.fits.base import level2_prediction
 from hierlmm.formula import INTERCEPT
+from hierlmm.notice import interactive
 
 if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 __all__ = [
     "SMALL",
     "VARIABLE_DIMS",
-    "interactive",
     "make_posterior_fit",
-    "refuse_interrupted",
     "model_coords",
+    "refuse_interrupted",
     "sample_explicit",
 ]
 
@@ -254,11 +253,6 @@ def refuse_interrupted(tree: Any, draws: int) -> None:
     """Raise the KeyboardInterrupt that nutpie turns into a shorter posterior."""
     if tree["posterior"].sizes["draw"] < draws:
         raise KeyboardInterrupt
-
-
-def interactive() -> bool:
-    """Whether somebody is watching: a terminal or a notebook."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 def check_settings(*, draws: int, tune: int, chains: int, target_accept: float) -> None:

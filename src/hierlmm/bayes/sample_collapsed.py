@@ -18,8 +18,9 @@ from hierlmm.bayes.collapsed import CollapsedPosterior, collapsed_posterior
 from hierlmm.bayes.collapsed_kernel import compiled_density, compiled_expand, evaluate_packed
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.recover import Natural, draw_random_effects, recover_beta, summarise_random_effects
-from hierlmm.bayes.sample import check_settings, interactive, make_posterior_fit, refuse_interrupted
+from hierlmm.bayes.sample import check_settings, make_posterior_fit, refuse_interrupted
 from hierlmm.design import Design
+from hierlmm.notice import interactive, notice_if_slow
 
 if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit
@@ -65,7 +66,9 @@ def sample_collapsed(
     check_settings(draws=draws, tune=tune, chains=chains, target_accept=target_accept)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
     started = time.perf_counter()
-    posterior = collapsed_posterior(design, priors)
+    with notice_if_slow():
+        posterior = collapsed_posterior(design, priors)
+        _callbacks()
     theta, statistics, route = sample_theta(
         posterior,
         draws=draws,

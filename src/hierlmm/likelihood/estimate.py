@@ -9,6 +9,7 @@ from hierlmm.design import Design
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import cross_products
 from hierlmm.likelihood.maximise import Optimum, maximise
+from hierlmm.notice import notice_if_slow
 
 __all__ = ["describe_optimum", "maximise_design"]
 
@@ -16,8 +17,9 @@ __all__ = ["describe_optimum", "maximise_design"]
 def maximise_design(design: Design, *, reml: bool) -> tuple[Criterion, Optimum]:
     """Reduce the design to its cross-products and maximise the (restricted) likelihood."""
     structure = random_covariance(design.covariance, design.blocks)
-    criterion = Criterion(cross_products(design), structure, reml)
-    return criterion, maximise(criterion)
+    with notice_if_slow():
+        criterion = Criterion(cross_products(design), structure, reml)
+        return criterion, maximise(criterion)
 
 
 def describe_optimum(design: Design, criterion: Criterion, optimum: Optimum) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.compare import Comparison, compare
+from hierlmm.comparison import Comparison, compare
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.plots.style import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.compare import Comparison
+from hierlmm.comparison import Comparison
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import component_labels, component_values, correlated_pairs
 from hierlmm.plots.forest import choose_parameters, table_dataset

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from hierlmm.compare import Comparison
+from hierlmm.comparison import Comparison
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit, level2_prediction
 from hierlmm.plots.style import (

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.compare import Comparison
+from hierlmm.comparison import Comparison
 from hierlmm.design import Design
 from hierlmm.errors import MissingPackageError, SpecificationError
 from hierlmm.fits.base import Fit

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierlmm.compare import Comparison
+from hierlmm.comparison import Comparison
 from hierlmm.design import Design
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit

@@ -14,7 +14,7 @@ from hierlmm.report.progress import Progress, duration
 from hierlmm.report.write import OURS, fit_text, model_text, write_plots, write_tables
 
 if TYPE_CHECKING:
-    from hierlmm.compare import Comparison
+    from hierlmm.comparison import Comparison
     from hierlmm.fits.base import Fit
     from hierlmm.model import TwoLevelModel
 
@@ -79,7 +79,7 @@ def run(
     list of str
         Labels of the fits that did not converge.
     """
-    from hierlmm.compare import compare
+    from hierlmm.comparison import compare
 
     say(model_text(model))
     fits: dict[str, Fit] = {}

@@ -13,7 +13,7 @@ import pandas as pd
 from hierlmm.errors import HierlmmError, SpecificationError
 
 if TYPE_CHECKING:
-    from hierlmm.compare import Comparison
+    from hierlmm.comparison import Comparison
     from hierlmm.fits.base import Fit
     from hierlmm.model import TwoLevelModel
 
