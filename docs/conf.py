@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -42,6 +43,7 @@ nb_ipywidgets_js = {}  # its default is two network addresses
 # --- reference ---
 
 autosummary_generate = True
+toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"  # numpydoc's sections say it, with shapes
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
@@ -81,7 +83,7 @@ def make_gallery(source: Path, target: Path) -> None:
             "(`jupytext --to ipynb`). It is executed when these pages are built, and by the tests.",
             "",
             "```{toctree}",
-            ":maxdepth: 1",
+            ":hidden:",
             "",
             *(example.stem for example in examples),
             "```",
@@ -106,4 +108,5 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+shutil.rmtree(HERE / "generated", ignore_errors=True)  # reference pages of names that are gone
 make_gallery(HERE.parent / "examples", HERE / "gallery")
