@@ -201,6 +201,27 @@ def test_small_integers_do_not_overflow(dtype):
     np.testing.assert_array_equal(design.X[:, 2], 3 - 10.0 * DATA["t"])
 
 
+def test_small_integers_that_are_labels_too_do_not_overflow():
+    data = DATA.assign(t=(30 * DATA["t"]).astype("uint8"))
+    design = design_of("C(t):x + I(t**2)", data=data)
+    np.testing.assert_array_equal(design.X[:, design.coef.index("I(t ** 2)")], (30.0 * DATA["t"]) ** 2)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        DATA.assign(cond=pd.Categorical(DATA["cond"], categories=["c", "never", "a", "b"])),
+        pl.from_pandas(DATA).with_columns(pl.col("cond").cast(pl.Enum(["c", "a", "b"]))),
+        pa.Table.from_pandas(DATA.assign(cond=pd.Categorical(DATA["cond"], categories=["c", "a", "b"]))),
+    ],
+    ids=["pandas", "polars", "pyarrow"],
+)
+def test_the_order_of_categories_is_kept(table):
+    design = design_of("cond", data=table)
+    assert design.coef == ("Intercept", "cond[T.a]", "cond[T.b]")
+    np.testing.assert_array_equal(design.X[:, 1], DATA["cond"] == "a")
+
+
 def test_large_integers_do_not_overflow():
     data = DATA.assign(t=DATA["t"] * 10_000_000)
     np.testing.assert_allclose(design_of("I(t**3)", data=data).X[:, 1], (DATA["t"] * 1e7) ** 3)
