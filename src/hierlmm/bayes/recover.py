@@ -24,6 +24,8 @@ __all__ = ["Natural", "draw_random_effects", "natural_scale", "recover_beta", "s
 
 FloatArray = NDArray[np.float64]
 THREADS = 2
+SHARED = 4
+"""Subjects of one design pattern from which on their moments are computed together."""
 
 
 class Natural(NamedTuple):
@@ -173,82 +175,123 @@ def draw_random_effects(posterior: CollapsedPosterior, natural: Natural, rng: np
 
 
 @numba.njit(cache=True, nogil=True)
-def _summarise_b(  # type: ignore[no-untyped-def]
-    R, C, Lambda, V, beta, covariance, sigma, lo, hi, mean, second, within
+def _gain(R, Lambda, V, F, M, A, gain, spread) -> None:  # type: ignore[no-untyped-def]
+    """``gain = V (I + F'F)⁻¹ F'`` (q, q) and ``spread`` (q), the diagonal of ``V (I + F'F)⁻¹ V'``."""
+    q = R.shape[0]
+    _subject_factor(R, Lambda, F, M)
+    for i in range(q):  # rows of A = V M⁻ᵀ by forward substitution
+        spread[i] = 0.0
+        for k in range(q):
+            t = V[i, k]
+            for m in range(k):
+                t -= A[i, m] * M[k, m]
+            A[i, k] = t / M[k, k]
+            spread[i] += A[i, k] * A[i, k]
+    for i in range(q):  # A M⁻¹ by back substitution, in F's place afterwards
+        for k in range(q - 1, -1, -1):
+            t = A[i, k]
+            for m in range(k + 1, q):
+                t -= A[i, m] * M[m, k]
+            A[i, k] = t / M[k, k]
+        for m in range(q):
+            t = 0.0
+            for k in range(q):
+                t += A[i, k] * F[m, k]
+            gain[i, m] = t
+
+
+@numba.njit(cache=True, nogil=True)
+def _moments_single(  # type: ignore[no-untyped-def]
+    R, C, Lambda, V, gamma, covariance, sigma, lo, hi, mean, second
 ) -> None:
+    """Add, over draws lo:hi, each subject's mean of b and its second moment."""
     J, q = mean.shape
     p = C.shape[2] - 1
-    F, M, x = np.empty((q, q)), np.zeros((q, q)), np.empty(q)
-    A, K = np.empty((q, q)), np.empty((q, p))
-    for s in range(lo, hi):
-        for j in range(J):
-            _subject_factor(R[j], Lambda[s], F, M)
-            for i in range(q):  # A = M⁻¹ F', and later V M⁻ᵀ
-                for k in range(q):
-                    t = F[k, i]
-                    for m in range(i):
-                        t -= M[i, m] * A[m, k]
-                    A[i, k] = t / M[i, i]
-            for i in range(q):  # rows of V M⁻ᵀ by back substitution: x M' = V_i
-                for k in range(q):
-                    t = V[s, i, k]
-                    for m in range(k):
-                        t -= x[m] * M[k, m]
-                    x[k] = t / M[k, k]
-                variance, centre = 0.0, 0.0
-                for k in range(q):
-                    variance += x[k] * x[k]
-                variance *= sigma[s] * sigma[s]
+    F, M, A, gain, spread = np.empty((q, q)), np.zeros((q, q)), np.empty((q, q)), np.empty((q, q)), np.empty(q)
+    K = np.empty(p)
+    for j in range(J):
+        for s in range(lo, hi):
+            _gain(R[j], Lambda[s], V[s], F, M, A, gain, spread)
+            for i in range(q):
+                centre, variance = 0.0, spread[i] * sigma[s] * sigma[s]
                 for a in range(p):
-                    K[i, a] = 0.0
+                    K[a] = 0.0
                 for m in range(q):
-                    gain = 0.0
-                    for k in range(q):
-                        gain += x[k] * A[k, m]
-                    centre += gain * C[j, m, p]
                     for a in range(p):
-                        K[i, a] += gain * C[j, m, a]
+                        K[a] += gain[i, m] * C[j, m, a]
+                    centre += gain[i, m] * C[j, m, p]
                 for a in range(p):
-                    centre -= K[i, a] * beta[s, a]
-                for a in range(p):
+                    centre += K[a] * gamma[s, a]
                     t = 0.0
                     for c in range(p):
-                        t += covariance[s, a, c] * K[i, c]
-                    variance += K[i, a] * t
+                        t += covariance[s, a, c] * K[c]
+                    variance += K[a] * t
                 mean[j, i] += centre
-                second[j, i] += centre * centre
-                within[j, i] += variance
+                second[j, i] += centre * centre + variance
+
+
+@numba.njit(cache=True, nogil=True)
+def _moments_shared(  # type: ignore[no-untyped-def]
+    R, Lambda, V, gamma, covariance, sigma, lo, hi, linear, quadratic, constant
+) -> None:
+    """Add, over draws lo:hi, each pattern's linear and quadratic forms in C that give the same moments."""
+    K, q, width = linear.shape
+    P = width // q
+    F, M, A, gain, spread = np.empty((q, q)), np.zeros((q, q)), np.empty((q, q)), np.empty((q, q)), np.empty(q)
+    for k in range(K):
+        for s in range(lo, hi):
+            _gain(R[k], Lambda[s], V[s], F, M, A, gain, spread)
+            for i in range(q):
+                constant[k, i] += spread[i] * sigma[s] * sigma[s]
+                for m in range(q):
+                    for a in range(P):
+                        linear[k, i, m * P + a] += gain[i, m] * gamma[s, a]
+                        for n in range(q):
+                            g = gain[i, m] * gain[i, n]
+                            for c in range(P):
+                                t = gamma[s, a] * gamma[s, c]
+                                if a < P - 1 and c < P - 1:
+                                    t += covariance[s, a, c]
+                                quadratic[k, i, m * P + a, n * P + c] += g * t
 
 
 def summarise_random_effects(posterior: CollapsedPosterior, natural: Natural) -> tuple[FloatArray, FloatArray]:
-    """Posterior mean and SD of b, averaged over β analytically and over the draws of θ: (J, q), (J, q)."""
+    """Posterior mean and SD of b, averaged over β analytically and over the draws of θ: (J, q), (J, q).
+
+    With γ = (-β, 1), the conditional mean of b_i is linear in C_i γ, so that subjects of one design pattern share the
+    averages over the draws: their cost then does not grow with their number.
+    """
     products = posterior.products
-    S, (J, q, _) = len(natural.sigma), products.subject_R.shape
+    J, q, P = products.subject_C.shape
     Lambda, V, sigma = _relative(posterior, natural)
-    totals = [np.zeros((3, J, q)) for _ in range(THREADS)]
+    S = len(sigma)
+    gamma = np.column_stack([-natural.mean_working, np.ones(S)])
+    fixed = (Lambda, V, gamma, natural.covariance_working, sigma)
+    size = np.bincount(products.pattern)
+    shared = np.flatnonzero(size >= SHARED)
+    alone = np.flatnonzero(size[products.pattern] < SHARED)
+    mean, second = np.empty((J, q)), np.empty((J, q))
 
-    def piece(k: int, lo: int, hi: int) -> None:
-        mean, second, within = totals[k]
-        _summarise_b(
-            products.subject_R,
-            products.subject_C,
-            Lambda,
-            V,
-            natural.mean_working,
-            natural.covariance_working,
-            sigma,
-            lo,
-            hi,
-            mean,
-            second,
-            within,
-        )
+    R, C = products.subject_R[alone], products.subject_C[alone]
+    sums = [(np.zeros((len(alone), q)), np.zeros((len(alone), q))) for _ in range(THREADS)]
+    _in_threads(S, lambda lo, hi: _moments_single(R, C, *fixed, lo, hi, *sums[int(lo > 0)]))
+    mean[alone], second[alone] = (np.sum([part[k] for part in sums], axis=0) / S for k in range(2))
 
-    bounds = np.linspace(0, S, THREADS + 1).astype(int)
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(piece, range(THREADS), bounds[:-1], bounds[1:]))
-    mean, second, within = np.sum(totals, axis=0) / S
-    return mean, np.sqrt(within + np.maximum(second - mean**2, 0.0))
+    K, width = len(shared), q * P
+    example = np.unique(products.pattern, return_index=True)[1][shared]
+    R = products.subject_R[example]
+    shapes = ((K, q, width), (K, q, width, width), (K, q))
+    forms = [tuple(np.zeros(shape) for shape in shapes) for _ in range(THREADS)]
+    _in_threads(S, lambda lo, hi: _moments_shared(R, *fixed, lo, hi, *forms[int(lo > 0)]))
+    linear, quadratic, constant = (np.sum([part[k] for part in forms], axis=0) / S for k in range(3))
+    order = np.argsort(products.pattern, kind="stable")
+    groups = np.split(order, np.cumsum(size)[:-1])
+    for k, pattern in enumerate(shared):
+        members = groups[pattern]
+        flat = products.subject_C[members].reshape(len(members), width)
+        mean[members] = flat @ linear[k].T
+        second[members] = np.einsum("ja,iab,jb->ji", flat, quadratic[k], flat, optimize=True) + constant[k]
+    return mean, np.sqrt(np.maximum(second - mean**2, 0.0))
 
 
 def _relative(posterior: CollapsedPosterior, natural: Natural) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -67,8 +67,8 @@ class CrossProducts:
     ----------
     R : (q, q, K), C : (q, P, K), weight : (K,)
         Rows of design patterns, as the kernel takes them.
-    n_patterns : int
-        Number of distinct within-subject designs.
+    pattern : (J,)
+        Which of the distinct within-subject designs each subject has.
     S_w : (P, P)
         Cross-products of ``[X̃, ỹ]`` outside the span of the subjects' Z.
     subject_R : (J, q, q), subject_C : (J, q, P)
@@ -80,13 +80,18 @@ class CrossProducts:
     R: FloatArray
     C: FloatArray
     weight: FloatArray
-    n_patterns: int
+    pattern: NDArray[np.intp]
     S_w: FloatArray
     subject_R: FloatArray
     subject_C: FloatArray
     n_obs: int
     n_fixed: int
     scaling: Scaling
+
+    @property
+    def n_patterns(self) -> int:
+        """Number of distinct within-subject designs."""
+        return int(self.pattern.max()) + 1
 
 
 def cross_products(design: Design) -> CrossProducts:
@@ -113,12 +118,12 @@ def cross_products(design: Design) -> CrossProducts:
     Bz = _scale_random(design)
     Z = np.ascontiguousarray(sla.solve_triangular(Bz, design.Z.T, trans="T", check_finite=False).T[order])
     R, C, S_w = within_subject_qr(Z, XY, start, RANK_TOLERANCE)
-    rows_R, rows_C, weight, n_patterns = _patterns(R, C)
+    rows_R, rows_C, weight, pattern = _patterns(R, C)
     shift = np.zeros(p)
     if design.intercept is not None:
         shift[design.intercept] = y_centre
     scaling = Scaling(Bx, Bz, shift, y_scale)
-    return CrossProducts(rows_R, rows_C, weight, n_patterns, S_w, R, C, design.n_obs, p, scaling)
+    return CrossProducts(rows_R, rows_C, weight, pattern, S_w, R, C, design.n_obs, p, scaling)
 
 
 def subject_rows(design: Design) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
@@ -205,7 +210,7 @@ def _scale_random(design: Design) -> FloatArray:
     return Bz
 
 
-def _patterns(R: FloatArray, C: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, int]:
+def _patterns(R: FloatArray, C: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.intp]]:
     """Group subjects with equal R, and replace the rows of large groups by few with the same cross-products."""
     J, q, P = C.shape
     rows, cols = np.triu_indices(q)
@@ -215,6 +220,8 @@ def _patterns(R: FloatArray, C: FloatArray) -> tuple[FloatArray, FloatArray, Flo
     changes = np.any(keys[order][1:] != keys[order][:-1], axis=1)
     bounds = np.concatenate([[0], np.flatnonzero(changes) + 1, [J]])
     sizes = np.diff(bounds)
+    pattern = np.empty(J, dtype=np.intp)
+    pattern[order] = np.repeat(np.arange(len(sizes)), sizes)
     small = np.repeat(sizes <= q * P, sizes)
     pieces_R, pieces_C, weights = [R[order[small]]], [C[order[small]]], [np.ones(int(small.sum()))]
     for k in np.flatnonzero(sizes > q * P):
@@ -224,7 +231,7 @@ def _patterns(R: FloatArray, C: FloatArray) -> tuple[FloatArray, FloatArray, Flo
         pieces_C.append(compressed)
         weights.append(np.concatenate([[float(sizes[k])], np.zeros(len(compressed) - 1)]))
     last = [np.ascontiguousarray(np.moveaxis(np.concatenate(pieces), 0, -1)) for pieces in (pieces_R, pieces_C)]
-    return last[0], last[1], np.concatenate(weights), len(sizes)
+    return last[0], last[1], np.concatenate(weights), pattern
 
 
 def _compress(C: FloatArray) -> FloatArray:
