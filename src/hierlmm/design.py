@@ -19,7 +19,7 @@ from hierlmm.formula import INTERCEPT, ParsedFormula, Term, term_name, unquoted,
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
 from hierlmm.hierarchy import Hierarchy, RandomBlock, hierarchy_from_terms, random_blocks
 
-__all__ = ["Design", "NewData", "Prepared", "design_from_formula", "design_from_hierarchy"]
+__all__ = ["Design", "NewData", "Prepared", "design_from_formula", "design_from_hierarchy", "level2_prediction"]
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Formulas and levels'"
@@ -169,6 +169,24 @@ class Design:
         offset = sum((evaluate_vector(o, coded, "offset") for o in self.hierarchy.offsets), np.zeros(n))
         index = self.subjects.get_indexer(pd.Index(frame[subject].to_numpy())) if subject in frame.columns else None
         return NewData(frame, X, X1[:, self.term_level1], X1, offset, index)
+
+
+def level2_prediction(design: Design, beta: FloatArray) -> FloatArray:
+    """What level 2 predicts for each subject's level-1 coefficients at b = 0.
+
+    Parameters
+    ----------
+    design : Design
+    beta : (..., p)
+        One vector or a stack of draws.
+
+    Returns
+    -------
+    (..., J, k)
+    """
+    selector = np.zeros((len(design.coef), len(design.level1)))
+    selector[np.arange(len(design.coef)), design.coef_level1] = 1.0
+    return np.einsum("jp,...p,pk->...jk", design.W, beta, selector, optimize=True)
 
 
 def design_from_formula(

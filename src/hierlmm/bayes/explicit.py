@@ -32,8 +32,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.distributions import LKJ, as_pymc_variable
 from hierlmm.bayes.priors import ResolvedPriors
-from hierlmm.design import Design
-from hierlmm.fits.base import level2_prediction
+from hierlmm.design import Design, level2_prediction
 
 if TYPE_CHECKING:
     import pymc as pm

@@ -14,9 +14,8 @@ from hierlmm.bayes.convergence import assess_convergence
 from hierlmm.bayes.explicit import build_pymc_model, draws_of_model
 from hierlmm.bayes.predictive import conditional_log_likelihood
 from hierlmm.bayes.priors import Priors, ResolvedPriors, resolve_priors
-from hierlmm.design import Design
+from hierlmm.design import Design, level2_prediction
 from hierlmm.errors import FitWarning, SpecificationError
-from hierlmm.fits.base import level2_prediction
 from hierlmm.formula import INTERCEPT
 from hierlmm.notice import interactive
 

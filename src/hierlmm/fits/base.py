@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.design import Design
+from hierlmm.design import Design, level2_prediction
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import quote
 
@@ -218,24 +218,6 @@ class Fit(ABC):
         from hierlmm.plots import plot_posterior
 
         return plot_posterior(self, **options)
-
-
-def level2_prediction(design: Design, beta: FloatArray) -> FloatArray:
-    """What level 2 predicts for each subject's level-1 coefficients at b = 0.
-
-    Parameters
-    ----------
-    design : Design
-    beta : (..., p)
-        One vector or a stack of draws.
-
-    Returns
-    -------
-    (..., J, k)
-    """
-    selector = np.zeros((len(design.coef), len(design.level1)))
-    selector[np.arange(len(design.coef)), design.coef_level1] = 1.0
-    return np.einsum("jp,...p,pk->...jk", design.W, beta, selector, optimize=True)
 
 
 def choose(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from hierlmm.comparison import Comparison
+from hierlmm.design import level2_prediction
 from hierlmm.errors import SpecificationError, closest
-from hierlmm.fits.base import Fit, level2_prediction
+from hierlmm.fits.base import Fit
 from hierlmm.plots.style import (
     GREY,
     PALETTE,
