@@ -16,7 +16,7 @@ help:
 	@echo "make venv   the environment alone, in $(VENV)/"
 	@echo "make lint   ruff, mypy"
 	@echo "make docs   build the documentation into docs/_build/html"
-	@echo "make bench  time the fits against their peers in one run"
+	@echo "make bench  time the fits against their peers in one run   (BENCH=reml, small_data, many_subjects, ...)"
 	@echo "make lock   renew requirements/lock.txt (needs uv)"
 
 $(STAMP): requirements/lock.txt pyproject.toml tools/find_python.sh .python-version
@@ -46,8 +46,10 @@ docs: $(STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
 
+BENCH ?= reml
+
 bench: $(STAMP)
-	$(BIN)/python benchmarks/reml.py
+	$(BIN)/python benchmarks/$(BENCH).py
 
 lock:
 	uv pip compile --universal --python-version 3.12 --generate-hashes --no-header --no-annotate \

@@ -2,7 +2,7 @@
 
     make bench                       or  .venv/bin/python benchmarks/reml.py [--repeats 5] [--skip-large]
 
-Each model is fitted in turn by hierlmm, statsmodels and, if Rscript and lme4 are found, lme4. The first call of every
+Each model is fitted in turn by hierlmm, statsmodels, mixedlm and, if Rscript is found, lme4. The first call of every
 program is a warm-up and not counted. "whole" is from data frame to fit; "optimisation" is the maximisation alone, after
 the model object was built. Peak memory is that of a fresh process that does the fit.
 """
@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
-import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+from common import growth, have, own_peak_memory
+from common import median_seconds as seconds
 
 import hierlmm as hl
 from hierlmm.covariance.random import random_covariance
@@ -34,33 +31,17 @@ from hierlmm.likelihood.maximise import maximise
 LARGE = 10_000
 
 
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Median wall time of a call, after one warm-up."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def growth(n_subjects: int, *, irregular: bool) -> pd.DataFrame:
-    """Ten measurements of each subject, on common days or on days of their own."""
-    return hl.simulate(
-        beta={"Intercept": 250.0, "time": 10.0},
-        D=[[600.0, 10.0], [10.0, 35.0]],
-        sigma=25.0,
-        random=["Intercept", "time"],
-        n_subjects=n_subjects,
-        times=np.arange(10.0),
-        irregular=irregular,
-        seed=1,
-    )
-
-
 def ours(formula: str, data: pd.DataFrame) -> hl.LikelihoodFit:
     return hl.TwoLevelModel.from_formula(formula, data).fit_reml()
+
+
+def mixedlm_seconds(formula: str, data: pd.DataFrame, repeats: int) -> tuple[float, float] | None:
+    """Median seconds of mixedlm.lmer(), and its criterion; None if the package is not installed."""
+    try:
+        import mixedlm
+    except ImportError:
+        return None
+    return seconds(lambda: mixedlm.lmer(formula, data), repeats), float(mixedlm.lmer(formula, data).REMLcrit())
 
 
 def our_optimiser(formula: str, data: pd.DataFrame) -> Callable[[], object]:
@@ -77,7 +58,7 @@ def statsmodels_model(response: str, slope: str, group: str, data: pd.DataFrame)
 
 def lme4(formula: str, data: pd.DataFrame, repeats: int) -> tuple[float, float] | None:
     """Median seconds of lmer() inside R, and its criterion; None without R."""
-    if shutil.which("Rscript") is None:
+    if not have("Rscript"):
         return None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.csv"
@@ -106,12 +87,12 @@ def peak_memory(irregular: bool) -> float:
 def report(name: str, formula: str, columns: tuple[str, str, str], data: pd.DataFrame, repeats: int) -> None:
     response, slope, group = columns
     print(f"\n{name}: {len(data):,} rows, {data[group].nunique():,} subjects, {formula}")
+    slow = 1 if len(data) > 10_000 else repeats
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # statsmodels' convergence notices are not what is measured
         theirs_model = statsmodels_model(response, slope, group, data)
-        slow = 1 if len(data) > 10_000 else repeats
         their_fit = theirs_model.fit(reml=True)
-        theirs = min(seconds(lambda: theirs_model.fit(reml=True), slow), np.inf)
+        theirs = seconds(lambda: theirs_model.fit(reml=True), slow)
     whole = seconds(lambda: ours(formula, data), repeats)
     optimisation = seconds(our_optimiser(formula, data), repeats)
     fit = ours(formula, data)
@@ -123,11 +104,16 @@ def report(name: str, formula: str, columns: tuple[str, str, str], data: pd.Data
     r = lme4(formula, data, repeats)
     if r is not None:
         rows.append(("lme4, whole", *r))
+    rust = mixedlm_seconds(formula, data, slow)
+    if rust is not None:
+        rows.append(("mixedlm, whole", *rust))
     for label, wall, criterion in rows:
         print(f"  {label:<28}{wall * 1e3:12.2f} ms   criterion {criterion:.6f}")
     print(f"  statsmodels / hierlmm: optimisation {theirs / optimisation:,.1f}, whole {theirs / whole:,.1f}")
     if r is not None:
         print(f"  lme4 / hierlmm, whole: {r[0] / whole:,.1f}")
+    if rust is not None:
+        print(f"  mixedlm / hierlmm, whole: {rust[0] / whole:,.1f}")
     print(
         f"  gradient norm {fit.gradient_norm:.1e}; our criterion minus the best peer's "
         f"{fit.criterion - min(row[2] for row in rows[2:]):+.1e}"
@@ -142,7 +128,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.child is not None:
         ours("y ~ time + (time | subject)", growth(LARGE, irregular=bool(options.child)))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(own_peak_memory())
         return
     print(f"{os.cpu_count()} cores, medians of {options.repeats} runs after a warm-up")
     sleepstudy = hl.load_dataset("sleepstudy")

@@ -160,7 +160,10 @@ class TwoLevelModel:
 
     @property
     def formula(self) -> str:
-        """The combined model as one formula; ``from_formula`` makes the same model from it."""
+        """The combined model as one formula; ``from_formula`` makes the same model from it.
+
+        A D that is a multiple of the identity has no sign in a formula: pass ``covariance="identity"`` along.
+        """
         return self.hierarchy.formula
 
     @property

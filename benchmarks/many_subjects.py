@@ -1,0 +1,87 @@
+"""Posterior of many subjects x 10 rows, correlated intercepts and slopes, against Bambi (uncorrelated), in one run.
+
+    make bench BENCH=many_subjects   or  .venv/bin/python benchmarks/many_subjects.py [--no-peers] [--largest 100000]
+
+hierlmm: 4 chains x (1000 + 1000), warm process. Bambi: nutpie, few draws (its time grows in proportion). ESS is the
+smallest bulk ESS over fixed effects, standard deviations and σ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import warnings
+
+from common import growth, own_peak_memory, smallest_ess, timed
+
+import hierlmm as hl
+from hierlmm.bayes.bambi import fit_bambi
+
+FORMULA = "y ~ time + (time | subject)"
+
+
+def ours(data: object) -> tuple[float, float]:
+    """Seconds from data frame to fit, and ESS per second."""
+
+    def fit() -> object:
+        return hl.TwoLevelModel.from_formula(FORMULA, data).fit(seed=1, progressbar=False)
+
+    fit()
+    seconds, result = timed(fit)
+    return seconds, smallest_ess(result.datatree) / seconds
+
+
+def bambi(data: object, draws: int) -> tuple[float, float]:
+    """The same for Bambi, its compilation included."""
+    model = hl.TwoLevelModel.from_formula(FORMULA.replace("|", "||"), data, priors="bambi")
+    seconds, result = timed(
+        lambda: fit_bambi(model.design, model.priors, draws=draws, tune=draws, chains=2, seed=1, progressbar=False)
+    )
+    return seconds, smallest_ess(result.datatree) / seconds
+
+
+def largest(n_subjects: int) -> None:
+    """One fit of the largest data in this process: time and peak memory."""
+    data = growth(n_subjects, irregular=True)
+    seconds, fit = timed(lambda: hl.TwoLevelModel.from_formula(FORMULA, data).fit(seed=1, progressbar=False))
+    found = fit.convergence()
+    print(
+        f"{n_subjects:,} irregular subjects, {len(data):,} rows: {seconds:.1f} s, peak memory {own_peak_memory():.0f} "
+        f"MB, random effects as {fit.datatree.attrs['random_effects']}; min bulk ESS {found.min_ess_bulk:.0f}, "
+        f"max R-hat {found.max_rhat:.4f}, {found.divergences} divergences"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--subjects", type=int, default=10_000)
+    parser.add_argument("--largest", type=int, default=100_000)
+    parser.add_argument("--bambi-draws", type=int, default=100)
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if options.child:
+        largest(options.child)
+        return
+    print(f"{os.cpu_count()} cores")
+    for irregular in (False, True):
+        data = growth(options.subjects, irregular=irregular)
+        name = "irregular times" if irregular else "balanced"
+        seconds, speed = ours(data)
+        print(f"{options.subjects:,} subjects, {name}: hierlmm {seconds:.2f} s, {speed:,.0f} ESS/s", flush=True)
+        if not options.no_peers:
+            theirs, their_speed = bambi(data, options.bambi_draws)
+            print(
+                f"  Bambi, 2 x ({options.bambi_draws} + {options.bambi_draws}): {theirs:.1f} s, "
+                f"{their_speed:.3f} ESS/s; ratio {speed / their_speed:,.0f}",
+                flush=True,
+            )
+    if options.largest:
+        subprocess.run([sys.executable, __file__, "--child", str(options.largest)], check=True)
+
+
+if __name__ == "__main__":
+    main()
