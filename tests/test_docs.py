@@ -92,6 +92,8 @@ def test_equations_become_mathml(monkeypatch):
         markup = to_mathml(equations.latex, block=True)
         assert markup.startswith("<math") and "\n" not in markup
         assert markup.count("<mtable") == markup.count("</mtable>") >= 2
+    tilde = to_mathml(r"\tilde b_{ij} + \sum_{i=1}^J x_i", block=True)
+    assert "<msub><mover" in tilde and "<munderover>" in tilde  # the subscript of b beside it, the limits of the sum
     assert "<mfrac>" in to_mathml(r"\frac{a}{b}", block=False)
 
 

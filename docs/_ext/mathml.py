@@ -6,6 +6,7 @@ cannot be translated is a warning, and so an error under ``sphinx -W``.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -17,6 +18,11 @@ from sphinx.util.math import get_node_equation_number
 
 logger = logging.getLogger(__name__)
 UNKNOWN_TO_DOCUTILS = {r"\textbf{": r"\text{"}
+# An accented letter with a subscript: the accent belongs to the letter, the subscript stands beside it.
+ACCENT_AND_SUBSCRIPT = re.compile(
+    r"<munderover>(<mi>[^<]*</mi>)((?:(?!<munderover>).)*?)(<mo stretchy=\"false\">[^<]</mo>)</munderover>"
+)
+SPACED = '<mo form="infix" lspace="0.2778em" rspace="0.2778em">∼</mo>'
 
 
 def to_mathml(latex: str, *, block: bool) -> str:
@@ -30,7 +36,9 @@ def to_mathml(latex: str, *, block: bool) -> str:
         markup = tree.toxml().replace('class="ams-align"', 'class="ams-align" displaystyle="true"')
     else:
         markup = tex2mathml(latex, as_block=block)
-    return "".join(line.strip() for line in markup.splitlines())
+    markup = "".join(line.strip() for line in markup.splitlines())
+    markup = ACCENT_AND_SUBSCRIPT.sub(r'<msub><mover accent="true">\1\3</mover>\2</msub>', markup)
+    return markup.replace("<mo>∼</mo>", SPACED)
 
 
 def _translate(node: nodes.Element, *, block: bool) -> str:
