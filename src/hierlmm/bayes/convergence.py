@@ -180,13 +180,16 @@ def _mixing(table: pd.DataFrame, chains: int, draws: int, attrs: dict[str, Any])
             "sampling were too short, or when the data hardly determine a quantity. To do: increase tune and draws; "
             f"{_reparametrise(attrs)}; or give that quantity a more informative prior."
         )
-    for column, kind, part in (("ess_bulk", "bulk", "posterior mean"), ("ess_tail", "tail", "interval ends")):
+    for column, kind, part in (
+        ("ess_bulk", "bulk", "a reliable posterior mean"),
+        ("ess_tail", "tail", "reliable interval ends"),
+    ):
         low = table[column][table[column] < MIN_ESS].sort_values()
         if len(low):
             factor = min(int(np.ceil(1.5 * MIN_ESS / max(float(low.iloc[0]), 1.0))), 20)
             messages.append(
                 f"The {kind} effective sample size is {low.iloc[0]:.0f} for {low.index[0]}{_more(low)} (at least "
-                f"{MIN_ESS} are needed for a reliable {part}): successive draws are too similar, or there are too few "
+                f"{MIN_ESS} are needed for {part}): successive draws are too similar, or there are too few "
                 f"of them. To do: draws={factor * draws} would probably do."
             )
     return messages
@@ -217,7 +220,7 @@ def _energy(bfmi: FloatArray, at_max_depth: int, n_draws: int) -> list[str]:
         messages.append(
             f"{at_max_depth} of {n_draws} draws stopped at the largest trajectory length: sampling is slow, not wrong; "
             "parameters are strongly correlated or on very different scales. To do: centre and scale covariates with "
-            "large values, or increase max_treedepth."
+            "large values, or use priors that keep weakly determined parameters in range."
         )
     return messages
 

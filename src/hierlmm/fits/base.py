@@ -17,10 +17,11 @@ from hierlmm.design import Design, level2_prediction
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import quote
 
-__all__ = ["Fit", "choose"]
+__all__ = ["INTERVALS", "Fit", "choose"]
 
 FloatArray = NDArray[np.float64]
 Level = Literal["subject", "population"]
+INTERVALS = ("confidence", "credible", "prediction")
 
 
 class Fit(ABC):

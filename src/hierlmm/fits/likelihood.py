@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from hierlmm.design import Design
 from hierlmm.errors import DataError, SpecificationError
-from hierlmm.fits.base import Fit, choose
+from hierlmm.fits.base import INTERVALS, Fit, choose
 from hierlmm.fits.components import component_frame, component_labels, component_values
 from hierlmm.fits.text import likelihood_html, likelihood_text
 from hierlmm.frames import quote, shorten
@@ -252,7 +252,7 @@ class LikelihoodFit(Fit):
         self,
         newdata: Any = None,
         level: Literal["subject", "population", "new_subject"] = "subject",
-        interval: Literal["confidence", "prediction"] | None = None,
+        interval: Literal["confidence", "credible", "prediction"] | None = None,
         ci: float = 0.95,
     ) -> pd.DataFrame:
         """Predict the response.
@@ -266,7 +266,8 @@ class LikelihoodFit(Fit):
             on the population line with covariance D.
         interval : {"confidence", "prediction"}, optional
             For the line, from the joint uncertainty of β and b given θ; or for a new measurement, adding σ².
-            Intervals are normal and take D and σ as known.
+            Intervals are normal and take D and σ as known. ``"credible"``, the word of posterior fits, means
+            ``"confidence"`` here, so that one script serves every fit.
         ci : float
             Probability of the interval.
 
@@ -277,7 +278,7 @@ class LikelihoodFit(Fit):
         """
         choose("level", level, ("subject", "population", "new_subject"))
         if interval is not None:
-            choose("interval", interval, ("confidence", "prediction"))
+            choose("interval", interval, INTERVALS)
         design = self.design
         if newdata is None:
             X, Z, offset, index, rows = design.X, design.Z, design.offset, design.subject_index, design.frame.index
