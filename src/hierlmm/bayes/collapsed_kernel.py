@@ -196,9 +196,8 @@ def collapsed_density(theta: FloatArray, gradient: FloatArray, buffer: FloatArra
     sums = pattern_sums(packed.R, packed.C, packed.weight, Lambda)
     Q = np.empty((P, P))
     for a in range(P):
-        for b in range(a + 1):
+        for b in range(P):
             Q[a, b] = (packed.S_w[a, b] + sums.G[a, b]) * precision
-            Q[b, a] = Q[a, b]
     H, H_inverse, beta = np.empty((p, p)), np.empty((p, p)), np.zeros(p)
     for a in range(p):
         for b in range(p):
@@ -230,8 +229,7 @@ def collapsed_density(theta: FloatArray, gradient: FloatArray, buffer: FloatArra
             s = 0.0
             for a in range(P):
                 for b in range(P):
-                    r, c = i * P + a, j * P + b
-                    s += (sums.U[r, c] if r >= c else sums.U[c, r]) * Gamma[a, b]
+                    s += sums.U[i, j, a, b] * Gamma[a, b]
             gB[i, j] = sums.EE[i, j] - s * precision
             gB[j, i] = gB[i, j]
     dLambda = np.empty((q, q))

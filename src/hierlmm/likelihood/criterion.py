@@ -12,11 +12,12 @@ stationary). Leaving the bracketed terms in is REML, which is the marginal likel
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg as sla
 from numpy.typing import NDArray
 
 from hierlmm.covariance.random import RandomCovariance
@@ -97,33 +98,34 @@ class Criterion:
         return pattern_sums(cp.R, cp.C, cp.weight, np.ascontiguousarray(Lambda))
 
     def _solve(self, sums: PatternSums) -> NormalEquations:
+        """Generalised least squares through one Cholesky factorisation of [X, y]'V⁻¹[X, y]."""
         p = self.products.n_fixed
-        Q = self.products.S_w + sums.G + np.tril(sums.G, -1).T
-        if p == 0:
-            return NormalEquations(np.empty(0), float(Q[0, 0]), np.empty((0, 0)), 0.0, sums.log_det_T)
-        chol = sla.cho_factor(Q[:p, :p], lower=True, check_finite=False)
-        beta = sla.cho_solve(chol, Q[:p, p], check_finite=False)
-        residual = np.append(-beta, 1.0)
-        inverse = sla.cho_solve(chol, np.eye(p), check_finite=False)
-        log_det = 2.0 * float(np.sum(np.log(np.diag(chol[0]))))
-        return NormalEquations(beta, float(residual @ Q @ residual), inverse, log_det, sums.log_det_T)
+        L = np.linalg.cholesky(self.products.S_w + sums.G)
+        inverse = np.linalg.inv(L[:p, :p])
+        beta = L[p, :p] @ inverse
+        log_det = 2.0 * float(np.log(L.diagonal()[:p]).sum())
+        return NormalEquations(beta, float(L[p, p]) ** 2, inverse.T @ inverse, log_det, sums.log_det_T)
 
     def _gradient_B(self, sums: PatternSums, ne: NormalEquations, precision: float) -> FloatArray:
         """Derivative with respect to B = ΛΛ': Σ E'E − u Γ u', Γ = γγ'/σ² + [Q_xx⁻¹]."""
-        q, P = len(sums.EE), len(sums.G)
-        gamma = np.append(-ne.beta, 1.0)
-        Gamma = np.outer(gamma, gamma) * precision
+        q, p = len(sums.EE), len(ne.beta)
+        gamma = np.empty(p + 1)
+        gamma[:p], gamma[p] = -ne.beta, 1.0
+        Gamma = (precision * gamma)[:, None] * gamma
         if self.reml:
-            Gamma[:-1, :-1] += ne.Qxx_inverse
-        U = (sums.U + np.tril(sums.U, -1).T).reshape(q, P, q, P)
-        return sums.EE + np.tril(sums.EE, -1).T - np.einsum("iajb,ab->ij", U, Gamma)
+            Gamma[:p, :p] += ne.Qxx_inverse
+        return sums.EE - (sums.U.reshape(q * q, -1) @ Gamma.ravel()).reshape(q, q)
 
     def _value(self, ne: NormalEquations) -> float:
         n = self.degrees
-        return n * (LOG_2PI + np.log(ne.rss / n) + 1.0) + self._constant(ne)
+        return n * (LOG_2PI + math.log(ne.rss / n) + 1.0) + self._constant(ne)
 
     def _constant(self, ne: NormalEquations) -> float:
         """Log-determinants, and what scaling y and X took away."""
+        return ne.log_det_T + self._scale_terms + (ne.log_det_Qxx if self.reml else 0.0)
+
+    @cached_property
+    def _scale_terms(self) -> float:
         scaling = self.products.scaling
-        value = ne.log_det_T + 2.0 * self.degrees * float(np.log(scaling.y_scale))
-        return value + (ne.log_det_Qxx + 2.0 * scaling.log_det_x if self.reml else 0.0)
+        terms = 2.0 * self.degrees * float(np.log(scaling.y_scale))
+        return terms + (2.0 * scaling.log_det_x if self.reml else 0.0)

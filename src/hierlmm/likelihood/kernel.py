@@ -34,10 +34,10 @@ FAST = {"contract", "reassoc", "nsz", "arcp"}
 
 
 class PatternSums(NamedTuple):
-    """What the likelihood and its gradient need of the subjects at one Λ; lower triangles only.
+    """What the likelihood and its gradient need of the subjects at one Λ.
 
-    ``G`` (P, P) is Σ C'T⁻¹C, ``log_det_T`` is Σ log|T|, ``EE`` (q, q) is Σ E'E, and ``U`` (qP, qP) holds
-    Σ u[i, a] u[j, b] at row ``i·P + a``, column ``j·P + b``.
+    ``G`` (P, P) is Σ C'T⁻¹C, ``log_det_T`` is Σ log|T|, ``EE`` (q, q) is Σ E'E, and ``U`` (q, q, P, P) holds
+    Σ u[i, a] u[j, b] at ``[i, j, a, b]``.
     """
 
     G: FloatArray
@@ -181,7 +181,18 @@ def pattern_sums(R: FloatArray, C: FloatArray, weight: FloatArray, Lambda: Float
                 for s in range(n):
                     total += x[s] * y[s]
                 U[a_, b_] += total
-    return PatternSums(G, log_det, EE, U)
+    for a_ in range(P):
+        for b_ in range(a_):
+            G[b_, a_] = G[a_, b_]
+    products = np.empty((q, q, P, P))
+    for i in range(q):
+        for j in range(q):
+            EE[min(i, j), max(i, j)] = EE[max(i, j), min(i, j)]
+            for a_ in range(P):
+                for b_ in range(P):
+                    row, column = i * P + a_, j * P + b_
+                    products[i, j, a_, b_] = U[max(row, column), min(row, column)]
+    return PatternSums(G, log_det, EE, products)
 
 
 @numba.njit(cache=True, nogil=True)
