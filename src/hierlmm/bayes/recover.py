@@ -45,8 +45,11 @@ class Natural(NamedTuple):
 
     @property
     def corr(self) -> FloatArray:
-        """Correlation matrices, (S, q, q)."""
-        return self.corr_factor @ np.swapaxes(self.corr_factor, 1, 2)
+        """Correlation matrices, (S, q, q), with exactly 1 on the diagonal."""
+        found = self.corr_factor @ np.swapaxes(self.corr_factor, 1, 2)
+        diagonal = np.arange(found.shape[1])
+        found[:, diagonal, diagonal] = 1.0
+        return found
 
     @property
     def D(self) -> FloatArray:

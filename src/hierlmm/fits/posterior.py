@@ -6,7 +6,7 @@ Point estimates are posterior means, uncertainties posterior standard deviations
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.convergence import Convergence, assess_convergence, diagnostics
 from hierlmm.bayes.predictive import (
-    conditional_log_likelihood,
     marginal_log_likelihood,
     posterior_predictive_draws,
     prior_draws,
@@ -22,9 +21,12 @@ from hierlmm.bayes.predictive import (
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.design import Design
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
-from hierlmm.fits.base import Fit, choose
+from hierlmm.fits.base import INTERVALS, Fit, choose
 from hierlmm.formula import INTERCEPT
 from hierlmm.frames import quote, shorten
+
+if TYPE_CHECKING:
+    from hierlmm.diagnostics.loo import LooResult
 
 __all__ = ["PosteriorFit"]
 
@@ -72,12 +74,16 @@ class PosteriorFit(Fit):
             return posterior[name].to_numpy()
         if name == "beta" and not self.design.coef:
             return np.empty((posterior.sizes["chain"], posterior.sizes["draw"], 0))
-        reason = "the posterior has no such variable"
-        if name == "b":
-            reason = "the fit keeps means and SDs of the random effects, not their draws"
-        raise NotAvailableError(
-            f"draws of {name!r}", reason, f"use one of {', '.join(map(str, posterior.data_vars))}, or refit", SEE
-        )
+        reason, remedy = "the posterior has no such variable", "refit"
+        if name in ("b", "subject_coef"):
+            reason = "the fit keeps no draws of the random effects"
+            if self._only_summary:
+                reason = "the fit keeps means and SDs of the random effects (fit.b, fit.b_sd), not their draws"
+            elif name == "subject_coef" and "b" in posterior:
+                reason = "too large to be stored; it is level 2's prediction plus the random effects"
+            remedy = "refit with random_effects='draws'"
+        others = ", ".join(map(str, posterior.data_vars))
+        raise NotAvailableError(f"draws of {name!r}", reason, f"use one of {others}, or {remedy}", SEE)
 
     @property
     def sample_stats(self) -> Any:
@@ -195,7 +201,7 @@ class PosteriorFit(Fit):
         self,
         newdata: Any = None,
         level: Literal["subject", "population", "new_subject"] = "subject",
-        interval: Literal["credible", "prediction"] | None = None,
+        interval: Literal["credible", "confidence", "prediction"] | None = None,
         ci: float = 0.95,
         seed: int | None = 0,
     ) -> pd.DataFrame:
@@ -209,7 +215,8 @@ class PosteriorFit(Fit):
             With the subject's own random effects; at b = 0; or for a subject not yet seen, whose random effects are
             drawn from N(0, D) (the estimate is that of the population, the interval is wider).
         interval : {"credible", "prediction"}, optional
-            For the expected response, or for a new measurement (residual error added).
+            For the expected response, or for a new measurement (residual error added). ``"confidence"``, the word of
+            likelihood fits, means ``"credible"`` here, so that one script serves every fit.
         ci : float
             Probability of the interval.
         seed : int, optional
@@ -227,7 +234,7 @@ class PosteriorFit(Fit):
         """
         choose("level", level, ("subject", "population", "new_subject"))
         if interval is not None:
-            choose("interval", interval, ("credible", "prediction"))
+            choose("interval", interval, INTERVALS)
         tails = _tails(ci)
         design = self.design
         if newdata is None:
@@ -266,10 +273,36 @@ class PosteriorFit(Fit):
             bounds[:, rows] = np.quantile(lines, tails, axis=0)
         return out.assign(lower=bounds[0], upper=bounds[1])
 
-    def log_likelihood(self) -> Any:
-        """Pointwise conditional log-likelihood (given b) as a new tree with group ``log_likelihood``: y (obs)."""
-        values = conditional_log_likelihood(self.design, self.draws("beta"), self.draws("b"), self.draws("sigma"))
-        return self._with({"log_likelihood": {"y": values}})
+    def log_likelihood(self, unit: Literal["subject", "observation"] = "observation") -> Any:
+        """Pointwise log-likelihood as a new tree with group ``log_likelihood``.
+
+        Parameters
+        ----------
+        unit : {"subject", "observation"}
+            ``"observation"``: conditional, given b, ``y`` (obs). ``"subject"``: marginal, b integrated out, ``y``
+            (subject), which is what leaving out a whole subject needs.
+        """
+        from hierlmm.diagnostics.loo import log_likelihood_tree
+
+        return log_likelihood_tree(self, unit)
+
+    def loo(self, unit: Literal["subject", "observation"] = "subject") -> LooResult:
+        """Leave-one-out cross-validation without refitting; see `hierlmm.diagnostics.loo.loo`.
+
+        Parameters
+        ----------
+        unit : {"subject", "observation"}
+            What is left out: a subject (how well is a new subject predicted?) or a measurement (how well is a further
+            measurement of a known subject predicted?).
+
+        Returns
+        -------
+        LooResult
+            ``elpd``, ``se``, ``p``, ``pareto_k`` by unit, and a verdict in words.
+        """
+        from hierlmm.diagnostics.loo import loo
+
+        return loo(self, unit)
 
     def posterior_predictive(self, draws: int | None = None, seed: int | None = None) -> Any:
         """Replicated responses of the same subjects as a new tree with group ``posterior_predictive``: y (obs).

@@ -1,0 +1,1 @@
+"""Checks of a fit and of a model: leave-one-out, calibration by simulation."""

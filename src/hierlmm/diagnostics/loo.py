@@ -1,0 +1,436 @@
+"""Leave-one-out cross-validation without refitting: one subject at a time, or one measurement at a time.
+
+Leaving out a *subject* asks how well a subject not yet seen is predicted, and needs its marginal log-likelihood, random
+effects integrated out. With ``[Z_i, X_i, r_i] = O_i [[R_i, C_i], [0, W_i]]`` (QR by subject, r = y - offset - X β₀ at
+the posterior mean β₀ of β) and γ = (β₀ - β, 1)
+
+    T_i = I + R_i D R_i'/σ²,    log p(y_i | β, D, σ) = -½ [ n_i log 2πσ² + log|T_i| + (|W_i γ|² + γ'C_i'T_i⁻¹C_i γ)/σ² ]
+
+which costs the same whatever the number of rows of the subject. Leaving out a *measurement* asks how well a further
+measurement of a known subject is predicted, and needs the conditional log-likelihood given b_i.
+
+Summing the conditional log-likelihood of a subject's rows answers neither: b_i was estimated from these very rows, the
+posterior without them is far away, and the importance weights fail (Vehtari et al. 2017; Merkle, Furr & Rabe-Hesketh
+2019).
+
+References
+----------
+Merkle, E. C., Furr, D., Rabe-Hesketh, S. (2019). Bayesian comparison of latent variable models: conditional versus
+marginal likelihoods. Psychometrika 84, 802-829.
+
+Vehtari, A., Gelman, A., Gabry, J. (2017). Practical Bayesian model evaluation using leave-one-out cross-validation and
+WAIC. Statistics and Computing 27, 1413-1432.
+
+Vehtari, A., Simpson, D., Gelman, A., Yao, Y., Gabry, J. (2024). Pareto smoothed importance sampling. Journal of Machine
+Learning Research 25 (72).
+"""
+
+from __future__ import annotations
+
+import html
+import textwrap
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numba
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.bayes.predictive import conditional_log_likelihood
+from hierlmm.design import Design
+from hierlmm.errors import FitWarning, NotAvailableError
+from hierlmm.fits.base import choose
+from hierlmm.frames import shorten
+from hierlmm.likelihood.crossproducts import subject_rows
+
+if TYPE_CHECKING:
+    from hierlmm.fits.posterior import PosteriorFit
+
+__all__ = ["UNITS", "LooResult", "log_likelihood_tree", "loo", "subject_log_likelihood"]
+
+FloatArray = NDArray[np.float64]
+Unit = Literal["subject", "observation"]
+
+UNITS = ("subject", "observation")
+SEE = "docs, page 'The collapsed posterior', section 'Leaving one subject out'"
+THREADS = 2
+PIECE = 20_000_000
+"""Values of the log-likelihood (160 MB) that are smoothed at a time."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LooResult:
+    """Expected log predictive density of a unit left out, by Pareto-smoothed importance sampling.
+
+    Attributes
+    ----------
+    unit : {"subject", "observation"}
+    elpd, se : float
+        Expected log predictive density, summed over units, and its standard error; larger is better.
+    p : float
+        Effective number of parameters.
+    elpd_i, pareto_k : Series by unit
+    good_k : float
+        Largest Pareto k at which the estimate for a unit can be relied on, with this number of draws.
+    n_samples : int
+        Number of posterior draws.
+    verdict : str
+        Whether the numbers can be relied on, and what to do if not.
+    elpd_data : arviz_stats.ELPDData
+        ArviZ's own result, for ``az.compare`` and ``az.plot_khat``.
+    """
+
+    unit: str
+    elpd: float
+    se: float
+    p: float
+    elpd_i: pd.Series
+    pareto_k: pd.Series
+    good_k: float
+    n_samples: int
+    verdict: str
+    elpd_data: Any
+
+    @property
+    def n(self) -> int:
+        """Number of units left out in turn."""
+        return len(self.elpd_i)
+
+    @property
+    def unreliable(self) -> pd.Series:
+        """Pareto k of the units for which it is too large, largest first."""
+        return self.pareto_k[~(self.pareto_k <= self.good_k)].sort_values(ascending=False)
+
+    def __repr__(self) -> str:
+        lines = [
+            f"Leave-one-{self.unit}-out, {self.n} {self.unit}s, {self.n_samples} draws ({MEANING[self.unit]})",
+            "",
+            f"{'':6}{'estimate':>10}  {'se':>7}",
+            f"{'elpd':6}{self.elpd:>10.2f}  {self.se:>7.2f}",
+            f"{'p':6}{self.p:>10.2f}",
+            "",
+            textwrap.fill(self.verdict, 110),
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{name}</th><td>{value:.2f}</td><td>{'' if se is None else f'{se:.2f}'}</td></tr>"
+            for name, value, se in (("elpd", self.elpd, self.se), ("p", self.p, None))
+        )
+        title = f"Leave-one-{self.unit}-out, {self.n} {self.unit}s, {self.n_samples} draws"
+        return (
+            f"<div><p><b>{title}</b> ({MEANING[self.unit]})</p><table><thead><tr><th></th><th>estimate</th><th>se</th>"
+            f"</tr></thead><tbody>{rows}</tbody></table><p>{html.escape(self.verdict)}</p></div>"
+        )
+
+
+MEANING = {
+    "subject": "how well a subject not yet seen is predicted",
+    "observation": "how well a further measurement of a known subject is predicted",
+}
+
+
+def loo(fit: PosteriorFit, unit: Unit = "subject") -> LooResult:
+    """Leave out one subject, or one measurement, at a time, without refitting.
+
+    Parameters
+    ----------
+    fit : PosteriorFit
+    unit : {"subject", "observation"}
+        ``"subject"`` uses the marginal log-likelihood of each subject, ``"observation"`` the conditional one of each
+        row given the random effects.
+
+    Returns
+    -------
+    LooResult
+
+    Raises
+    ------
+    NotAvailableError
+        If ``unit="observation"`` and the fit kept no draws of b.
+
+    Warns
+    -----
+    FitWarning
+        If the estimate cannot be relied on for some units.
+    """
+    import arviz as az
+    import xarray as xr
+
+    values, labels = _log_likelihood(fit, unit)
+    posterior = fit.datatree["posterior"].to_dataset()
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    parameters = posterior[[name for name in ("beta", "sd_b", "sigma") if name in posterior]]
+    reff = _relative_efficiency(parameters)
+    step = max(1, PIECE // (chains * draws))
+    pieces = []
+    for lo in range(0, len(labels), step):
+        part = slice(lo, min(lo + step, len(labels)))
+        tree = xr.DataTree.from_dict(
+            {
+                "posterior": parameters,
+                "log_likelihood": xr.Dataset(
+                    {"y": (("chain", "draw", unit), values(part).reshape(chains, draws, -1))},
+                    coords={"chain": posterior["chain"], "draw": posterior["draw"], unit: labels[part].to_numpy()},
+                ),
+            }
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*Pareto.*", category=UserWarning)  # said in `verdict`
+            pieces.append(az.loo(tree, var_name="y", pointwise=True, reff=reff))
+    found = pieces[0] if len(pieces) == 1 else _merged(pieces, unit)
+    pareto_k = pd.Series(found.pareto_k.to_numpy(), index=labels, name="pareto_k")
+    elpd_i = pd.Series(found.elpd_i.to_numpy(), index=labels, name="elpd")
+    good_k = float(found.good_k)
+    message = _verdict(unit, pareto_k, good_k)
+    result = LooResult(
+        unit=unit,
+        elpd=float(found.elpd),
+        se=float(found.se),
+        p=float(found.p),
+        elpd_i=elpd_i,
+        pareto_k=pareto_k,
+        good_k=good_k,
+        n_samples=chains * draws,
+        verdict=message,
+        elpd_data=found,
+    )
+    if len(result.unreliable):
+        warnings.warn(message, FitWarning, stacklevel=3)
+    return result
+
+
+def log_likelihood_tree(fit: PosteriorFit, unit: Unit = "observation") -> Any:
+    """Copy of the fit's tree with group ``log_likelihood``: ``y`` (chain, draw, obs) or (chain, draw, subject)."""
+    import xarray as xr
+
+    values, labels = _log_likelihood(fit, unit)
+    posterior = fit.datatree["posterior"]
+    dim = {"subject": "subject", "observation": "obs"}[unit]
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    group = xr.Dataset(
+        {"y": (("chain", "draw", dim), values(slice(0, len(labels))).reshape(chains, draws, -1))},
+        coords={
+            "chain": posterior["chain"].to_numpy(),
+            "draw": posterior["draw"].to_numpy(),
+            dim: fit.design.subjects.to_numpy() if unit == "subject" else np.arange(len(labels)),
+        },
+    )
+    tree = fit.datatree.copy()
+    tree["log_likelihood"] = xr.DataTree(group)
+    return tree
+
+
+def subject_log_likelihood(
+    design: Design, beta: FloatArray, D: FloatArray, sigma: FloatArray, subjects: slice | None = None
+) -> FloatArray:
+    """Marginal log-likelihood of every subject at every draw.
+
+    Parameters
+    ----------
+    design : Design
+    beta : (S, p)
+    D : (S, q, q)
+        Positive semi-definite.
+    sigma : (S,)
+    subjects : slice, optional
+        Positions of the subjects; all by default.
+
+    Returns
+    -------
+    (S, J)
+
+    Notes
+    -----
+    Costs about S J (P²/2 + 2 q³) multiplications, P = p + 1, after one QR decomposition of each subject's rows.
+    """
+    q, P, S = len(design.term), len(design.coef) + 1, len(sigma)
+    first, last, _ = (subjects or slice(None)).indices(design.n_subjects)
+    origin = beta.mean(axis=0)
+    factor = _subject_factors(design, origin, first, last)
+    gamma = np.concatenate([origin - beta, np.ones((S, 1))], axis=1)
+    n = design.rows_per_subject[first:last].astype(np.float64)
+    out = np.empty((S, last - first))
+    D = np.ascontiguousarray(D, dtype=np.float64).reshape(S, q, q)
+    sigma = np.ascontiguousarray(sigma, dtype=np.float64)
+    bounds = np.linspace(0, S, THREADS + 1).astype(int)
+
+    def work(lo: int, hi: int) -> None:
+        _marginal(factor, n, gamma, D, sigma, P, out, lo, hi)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(work, bounds[:-1], bounds[1:]))
+    return out
+
+
+def _subject_factors(design: Design, origin: FloatArray, first: int, last: int) -> FloatArray:
+    """Triangular factors of ``[Z_i, X_i, r_i]``, padded with zero rows: (J, q + P, q + P)."""
+    q, P = len(design.term), len(design.coef) + 1
+    order, start = subject_rows(design)
+    rows = order[start[first] : start[last]]
+    residual = design.y[rows] - design.offset[rows] - design.X[rows] @ origin
+    columns = np.column_stack([design.Z[rows], design.X[rows], residual])
+    begin = start[first:last] - start[first]
+    counts = np.diff(start)[first:last]
+    out = np.zeros((last - first, q + P, q + P))
+    for count in np.unique(counts):
+        members = np.flatnonzero(counts == count)
+        stack = columns[begin[members][:, None] + np.arange(count)]
+        found = np.linalg.qr(stack, mode="r")
+        out[members, : found.shape[1]] = found
+    return out
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _marginal(  # type: ignore[no-untyped-def]
+    factor, n, gamma, D, sigma, P, out, lo, hi
+) -> None:
+    J, width = factor.shape[0], factor.shape[1]
+    q = width - P
+    u, RD, T = np.empty(q), np.empty((q, q)), np.empty((q, q))
+    for s in range(lo, hi):
+        precision = 1.0 / (sigma[s] * sigma[s])
+        constant = np.log(2.0 * np.pi * sigma[s] * sigma[s])
+        for j in range(J):
+            total = 0.0
+            for r in range(q, width):  # |W γ|², W upper triangular
+                w = 0.0
+                for a in range(r - q, P):
+                    w += factor[j, r, q + a] * gamma[s, a]
+                total += w * w
+            for i in range(q):
+                w = 0.0
+                for a in range(P):
+                    w += factor[j, i, q + a] * gamma[s, a]
+                u[i] = w
+                for k in range(q):
+                    w = 0.0
+                    for m in range(i, q):
+                        w += factor[j, i, m] * D[s, m, k]
+                    RD[i, k] = w
+            log_det = 0.0
+            for i in range(q):  # T, its Cholesky factor, and u solved on the way
+                for k in range(i + 1):
+                    t = 0.0
+                    for m in range(k, q):
+                        t += RD[i, m] * factor[j, k, m]
+                    t *= precision
+                    if i == k:
+                        t += 1.0
+                    for m in range(k):
+                        t -= T[i, m] * T[k, m]
+                    if i == k:
+                        log_det += np.log(t)
+                        T[i, i] = np.sqrt(t)
+                    else:
+                        T[i, k] = t / T[k, k]
+                w = u[i]
+                for k in range(i):
+                    w -= T[i, k] * u[k]
+                u[i] = w / T[i, i]
+                total += u[i] * u[i]
+            out[s, j] = -0.5 * (n[j] * constant + log_det + total * precision)
+
+
+def _log_likelihood(fit: PosteriorFit, unit: str) -> tuple[Callable[[slice], FloatArray], pd.Index]:
+    """Log-likelihood of some units at every draw, (S, units), as a function of their positions; and their labels."""
+    choose("unit", unit, UNITS)
+    design = fit.design
+    sigma = fit.draws("sigma").ravel()
+    S = len(sigma)
+    beta = fit.draws("beta").reshape(S, -1)
+    if unit == "subject":
+        D = fit.draws("D").reshape(S, len(design.term), -1)
+        return lambda part: subject_log_likelihood(design, beta, D, sigma, part), design.subjects
+    if "b" not in fit.datatree["posterior"]:
+        raise NotAvailableError(
+            "the log-likelihood of every observation given the random effects",
+            "the fit kept no draws of the random effects",
+            "use unit='subject', which integrates them out, or refit with random_effects='draws'",
+            SEE,
+        )
+    b = fit.draws("b").reshape(S, design.n_subjects, -1)
+
+    def conditional(part: slice) -> FloatArray:
+        rows = _Rows(design, part)
+        return conditional_log_likelihood(rows, beta, b, sigma)  # type: ignore[arg-type]
+
+    return conditional, design.frame.index
+
+
+class _Rows:
+    """Some rows of a design, as `conditional_log_likelihood` reads them."""
+
+    def __init__(self, design: Design, part: slice) -> None:
+        self.y, self.X, self.Z = design.y[part], design.X[part], design.Z[part]
+        self.offset, self.subject_index = design.offset[part], design.subject_index[part]
+
+
+def _relative_efficiency(parameters: Any) -> float:
+    """Effective over actual number of draws, on average over the parameters (1 for one chain, as in ArviZ)."""
+    import arviz as az
+
+    chains, draws = parameters.sizes["chain"], parameters.sizes["draw"]
+    if chains == 1 or draws < 4:
+        return 1.0
+    found = np.concatenate([np.ravel(v.to_numpy()) for v in az.ess(parameters, method="mean").data_vars.values()])
+    return float(np.mean(found[np.isfinite(found)]) / (chains * draws))
+
+
+def _merged(pieces: list[Any], unit: str) -> Any:
+    """One result from results for parts of the units; log weights are not kept."""
+    import xarray as xr
+
+    first = pieces[0]
+    elpd_i = xr.concat([p.elpd_i for p in pieces], dim=unit)
+    pareto_k = xr.concat([p.pareto_k for p in pieces], dim=unit)
+    n = elpd_i.size
+    return type(first)(
+        elpd=float(elpd_i.sum()),
+        se=float(np.sqrt(n * elpd_i.var(ddof=1))),
+        p=float(sum(p.p for p in pieces)),
+        n_samples=first.n_samples,
+        n_data_points=n,
+        scale=first.scale,
+        warning=any(p.warning for p in pieces),
+        good_k=first.good_k,
+        elpd_i=elpd_i,
+        pareto_k=pareto_k,
+        approx_posterior=False,
+        log_weights=None,
+    )
+
+
+def _verdict(unit: str, k: pd.Series, good_k: float) -> str:
+    bad = k[~(k <= good_k)].sort_values(ascending=False)
+    if bad.empty:
+        return (
+            f"All {len(k)} Pareto k are at most {good_k:.2f} (the largest is {k.max():.2f}, {unit} {k.idxmax()}): "
+            "draws of the full posterior can stand in for the posterior without any one of them, and the numbers can "
+            "be relied on."
+        )
+    named = shorten([f"{label} ({value:.2f})" for label, value in bad.items()])
+    these = f"this {unit}" if len(bad) == 1 else f"any one of these {unit}s"
+    return (
+        f"Pareto k exceeds {good_k:.2f} for {len(bad)} of {len(k)} {unit}s: {named}. Without {these} the posterior "
+        "would be so different that draws of the full posterior cannot stand in for it, and elpd may be far off. "
+        f"To do: {_advice(unit, len(bad), len(k))}"
+    )
+
+
+def _advice(unit: str, bad: int, total: int) -> str:
+    what = ("it", f"this {unit}") if bad == 1 else ("each of them", f"these {unit}s")
+    often = ""
+    if unit == "observation" and bad > 0.05 * total:
+        often = "where subjects have few rows, each row determines their random effects, so use unit='subject'; "
+    if unit == "subject" and bad > 0.25 * total:
+        often = "there are few subjects for so many parameters, so simplify D or use narrower priors; "
+    return (
+        f"look at {what[1]} (outliers, recording errors); {often}refit without {what[0]}, with priors=fit.priors, and "
+        "evaluate there what was left out (the documentation shows how); or use more draws if k is only just too large."
+    )
