@@ -104,24 +104,22 @@ def cross_products(design: Design) -> CrossProducts:
     DataError
         If columns of X are linearly dependent (they are named).
     """
-    p = len(design.coef)
+    p, intercept = len(design.coef), design.intercept
     order, start = subject_rows(design)
-    y = design.y - design.offset
-    Bx, centres = _scale_fixed(design)
-    y_centre = float(y.mean()) if design.intercept is not None else 0.0
-    spread = float(np.sqrt(np.mean((y - y_centre) ** 2)))
-    y_scale = spread if spread > 0 else 1.0
-    XY = np.empty((design.n_obs, p + 1))
-    XY[:, :p] = sla.solve_triangular(Bx, (design.X - centres).T, trans="T", check_finite=False).T[order] if p else 0.0
-    Bx = _with_centres(Bx, centres, design.intercept)
-    XY[:, p] = ((y - y_centre) / y_scale)[order]
-    Bz = _scale_random(design)
-    Z = np.ascontiguousarray(sla.solve_triangular(Bz, design.Z.T, trans="T", check_finite=False).T[order])
+    y = (design.y - design.offset)[order]
+    y_centre = float(y.mean()) if intercept is not None else 0.0
+    y_scale = float(np.sqrt(np.mean((y - y_centre) ** 2))) or 1.0
+    XY = np.empty((p + 1, design.n_obs))
+    XY[:p] = design.X.T[:, order]
+    XY[p] = (y - y_centre) / y_scale
+    Bx = _orthonormalise_fixed(XY[:p], intercept, design)
+    Z = np.ascontiguousarray(design.Z.T[:, order])
+    Bz = _scale_random(Z, design)
     R, C, S_w = within_subject_qr(Z, XY, start, RANK_TOLERANCE)
     rows_R, rows_C, weight, pattern = _patterns(R, C)
     shift = np.zeros(p)
-    if design.intercept is not None:
-        shift[design.intercept] = y_centre
+    if intercept is not None:
+        shift[intercept] = y_centre
     scaling = Scaling(Bx, Bz, shift, y_scale)
     return CrossProducts(rows_R, rows_C, weight, pattern, S_w, R, C, design.n_obs, p, scaling)
 
@@ -133,38 +131,49 @@ def subject_rows(design: Design) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
     return order, np.concatenate([[0], np.cumsum(design.rows_per_subject)]).astype(np.int64)
 
 
-def _scale_fixed(design: Design) -> tuple[FloatArray, FloatArray]:
-    """Upper triangular factor of the centred X, and the centres (zero without an intercept)."""
-    X, intercept = design.X, design.intercept
-    p = X.shape[1]
-    if p == 0:
-        return np.empty((0, 0)), np.empty(0)
-    centres = np.zeros(p)
-    if intercept is not None:
-        centres = X.mean(axis=0)
-        centres[intercept] = 0.0
-    centred = X - centres
-    norms = np.sqrt(np.einsum("ij,ij->j", centred, centred))
-    safe = np.where(norms > 0, norms, 1.0)
-    factor = np.linalg.qr(centred / safe, mode="r") * safe
-    if len(factor) < p or np.any(np.abs(np.diag(factor)) <= RANK_TOLERANCE * safe):
-        dependent = dependent_columns(X, centres)
-        names = [design.coef[c] for c in dependent]
-        raise DataError(
-            f"a fixed-effects design of {p} columns and rank {p - len(dependent)}",
-            f"{', '.join(map(repr, names))} {'is' if len(names) == 1 else 'are'} constant or a linear combination of "
-            "the columns before, so the coefficient is not determined",
-            "take the term out, merge levels that never occur together, or recode",
-            "docs, page 'Errors', section 'Rank deficiency'",
-        )
-    return factor * np.sign(np.diag(factor))[:, None], centres
+def _orthonormalise_fixed(X: FloatArray, intercept: int | None, design: Design) -> FloatArray:
+    """Centre (if there is an intercept) and orthonormalise the columns of X, held as rows (p, N), in place.
 
-
-def _with_centres(Bx: FloatArray, centres: FloatArray, intercept: int | None) -> FloatArray:
-    """Fold the centring into the triangular factor: X = (X̃ Bx) + 1 centres', and 1 = X̃ Bx e_intercept."""
+    Returns ``Bx`` with X = X̃ Bx. The centring is part of it: X = (X̃ F) + 1 c' and 1 = X̃ F e_intercept.
+    """
     if intercept is None:
-        return Bx
-    return Bx @ (np.eye(len(centres)) + np.outer(np.eye(len(centres))[intercept], centres))
+        return _orthonormalise(X, design.coef, "fixed effects")
+    centres = X.mean(axis=1)
+    centres[intercept] = 0.0
+    X -= centres[:, None]
+    F = _orthonormalise(X, design.coef, "fixed effects")
+    return F + np.outer(F[:, intercept], centres)
+
+
+def _orthonormalise(A: FloatArray, names: tuple[str, ...], what: str) -> FloatArray:
+    """Modified Gram-Schmidt, twice, on the rows of A (k, N), in place; returns the triangular factor (k, k).
+
+    Plain loops of numpy: for a handful of columns they cost less than waking the threads of a BLAS library.
+    """
+    k = len(A)
+    factor = np.zeros((k, k))
+    for j in range(k):
+        size = np.sqrt(_dot(A[j], A[j]))
+        for _ in range(2):
+            for i in range(j):
+                share = _dot(A[i], A[j])
+                factor[i, j] += share
+                A[j] -= share * A[i]
+        norm = np.sqrt(_dot(A[j], A[j]))
+        if norm <= RANK_TOLERANCE * size:
+            raise DataError(
+                f"{what} {', '.join(names)}",
+                f"the column {names[j]!r} is constant or a linear combination of the columns before",
+                "take the term out, merge levels that never occur together, or recode",
+                "docs, page 'Errors', section 'Rank deficiency'",
+            )
+        factor[j, j] = norm
+        A[j] /= norm
+    return factor
+
+
+def _dot(a: FloatArray, b: FloatArray) -> float:
+    return float(np.einsum("i,i->", a, b))
 
 
 def dependent_columns(X: FloatArray, centres: FloatArray) -> list[int]:
@@ -186,27 +195,22 @@ def dependent_columns(X: FloatArray, centres: FloatArray) -> list[int]:
     return dependent
 
 
-def _scale_random(design: Design) -> FloatArray:
-    """Upper triangular Bz with Z = Z̃ Bz: orthonormal columns within a correlated block, unit scale otherwise."""
-    Z, n = design.Z, design.n_obs
-    Bz = np.zeros((Z.shape[1],) * 2)
+def _scale_random(Z: FloatArray, design: Design) -> FloatArray:
+    """Scale the columns of Z, held as rows (q, N), in place: orthonormal within a correlated block, else unit scale.
+
+    Returns the upper triangular ``Bz`` with Z = Z̃ Bz; the mean square of every column of Z̃ is 1.
+    """
+    q, n = Z.shape
     if design.covariance == "identity":
-        np.fill_diagonal(Bz, np.sqrt(np.mean(Z**2)) or 1.0)
-        return Bz
+        scale = float(np.sqrt(np.mean(Z**2))) or 1.0
+        Z /= scale
+        return scale * np.eye(q)
+    Bz = np.zeros((q, q))
     for block in design.blocks:
-        columns = Z[:, block]
-        factor = np.linalg.qr(columns, mode="r") / np.sqrt(n)
-        diagonal = np.abs(np.diag(factor))
-        norms = np.sqrt(np.mean(columns**2, axis=0))
-        if columns.shape[0] < columns.shape[1] or np.any(diagonal <= RANK_TOLERANCE * np.maximum(norms, 1e-300)):
-            names = [design.term[m] for m in block]
-            raise DataError(
-                f"random effects {', '.join(names)}",
-                "their columns are linearly dependent, so their variances cannot be told apart",
-                "leave out the redundant random effect",
-                "docs, page 'Errors', section 'Rank deficiency'",
-            )
-        Bz[np.ix_(block, block)] = factor * np.sign(np.diag(factor))[:, None]
+        columns = Z[list(block)]
+        names = tuple(design.term[m] for m in block)
+        Bz[np.ix_(block, block)] = _orthonormalise(columns, names, "random effects") / np.sqrt(n)
+        Z[list(block)] = columns * np.sqrt(n)
     return Bz
 
 

@@ -195,7 +195,7 @@ def pattern_sums(R: FloatArray, C: FloatArray, weight: FloatArray, Lambda: Float
     return PatternSums(G, log_det, EE, products)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def within_subject_qr(
     Z: FloatArray, XY: FloatArray, start: NDArray[np.int64], tolerance: float
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -203,10 +203,10 @@ def within_subject_qr(
 
     Parameters
     ----------
-    Z : (N, q), XY : (N, P)
-        Rows sorted by subject. Both are used as work space and overwritten.
+    Z : (q, N), XY : (P, N)
+        Columns of the designs as rows, sorted by subject. Both are used as work space and overwritten.
     start : (J + 1,)
-        Rows of subject j are ``start[j]:start[j+1]``.
+        Positions of subject j are ``start[j]:start[j+1]``.
     tolerance : float
         A column whose norm falls below this share of its own is dependent: its row of R is zero.
 
@@ -215,48 +215,52 @@ def within_subject_qr(
     R : (J, q, q), C : (J, q, P), S_w : (P, P)
         Triangular factors, ``U'[X, y]``, and the cross-products of what is left of ``[X, y]``.
     """
-    J, q, P = len(start) - 1, Z.shape[1], XY.shape[1]
+    J, q, P = len(start) - 1, Z.shape[0], XY.shape[0]
     R = np.zeros((J, q, q))
     C = np.zeros((J, q, P))
     S = np.zeros((P, P))
     for j in range(J):
         lo, hi = start[j], start[j + 1]
         for k in range(q):
+            own = Z[k]
             norm0 = 0.0
             for r in range(lo, hi):
-                norm0 += Z[r, k] ** 2
+                norm0 += own[r] * own[r]
             for _ in range(2):
                 for m in range(k):
-                    s = 0.0
+                    other = Z[m]
+                    share = 0.0
                     for r in range(lo, hi):
-                        s += Z[r, m] * Z[r, k]
-                    R[j, m, k] += s
+                        share += other[r] * own[r]
+                    R[j, m, k] += share
                     for r in range(lo, hi):
-                        Z[r, k] -= s * Z[r, m]
+                        own[r] -= share * other[r]
             norm = 0.0
             for r in range(lo, hi):
-                norm += Z[r, k] ** 2
+                norm += own[r] * own[r]
             if norm <= tolerance * tolerance * norm0 or norm == 0.0:
                 for r in range(lo, hi):
-                    Z[r, k] = 0.0
+                    own[r] = 0.0
                 continue
             norm = np.sqrt(norm)
             R[j, k, k] = norm
             for r in range(lo, hi):
-                Z[r, k] /= norm
+                own[r] /= norm
             for _ in range(2):
                 for a in range(P):
-                    s = 0.0
+                    column = XY[a]
+                    share = 0.0
                     for r in range(lo, hi):
-                        s += Z[r, k] * XY[r, a]
-                    C[j, k, a] += s
+                        share += own[r] * column[r]
+                    C[j, k, a] += share
                     for r in range(lo, hi):
-                        XY[r, a] -= s * Z[r, k]
-        for r in range(lo, hi):
-            for a in range(P):
-                for d in range(a + 1):
-                    S[a, d] += XY[r, a] * XY[r, d]
+                        column[r] -= share * own[r]
     for a in range(P):
-        for d in range(a):
-            S[d, a] = S[a, d]
+        for b in range(a + 1):
+            x, y = XY[a], XY[b]
+            total = 0.0
+            for r in range(len(x)):
+                total += x[r] * y[r]
+            S[a, b] = total
+            S[b, a] = total
     return R, C, S

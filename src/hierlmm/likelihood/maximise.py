@@ -23,6 +23,7 @@ GRADIENT_TOLERANCE = 1e-6
 SINGULAR_TOLERANCE = 1e-4
 START_SCALES = 10.0 ** np.array([-1.0, -0.4, 0.2, 0.8, 1.4, 2.0])
 MAX_DESCENT = 300
+MAX_HALVINGS = 25
 MAX_NEWTON = 30
 MAX_RESTARTS = 5
 
@@ -135,14 +136,14 @@ def _descend(counter: _Counter, lam: FloatArray) -> FloatArray:
     value, gradient = counter.both(lam)
     inverse = _positive_inverse(_forward_hessian(counter, lam, gradient))
     for _ in range(MAX_DESCENT):
-        if np.abs(gradient).max() < 1e-3:
+        if np.abs(gradient).max() < 1e-3 * max(1.0, 1e-4 * abs(value)):
             break
         step = -inverse @ gradient
         step *= min(1.0, 3.0 * (1.0 + np.abs(lam).max()) / max(np.abs(step).max(), 1e-300))
         slope = float(gradient @ step)
-        for _ in range(40):
+        for _ in range(MAX_HALVINGS):
             trial, trial_gradient = counter.both(lam + step)
-            if trial <= value + 1e-4 * slope:
+            if trial <= value + 1e-4 * slope and trial < value:
                 break
             step, slope = 0.5 * step, 0.5 * slope
         else:
@@ -176,11 +177,11 @@ def _newton(counter: _Counter, lam: FloatArray) -> FloatArray:
     """Newton steps with curvature made positive, and halving until the criterion does not rise."""
     value, gradient = counter.both(lam)
     for _ in range(MAX_NEWTON):
-        if np.max(np.abs(gradient)) < 1e-3 * GRADIENT_TOLERANCE:
+        if np.max(np.abs(gradient)) < 1e-2 * GRADIENT_TOLERANCE:
             break
         step = -_positive_inverse(_forward_hessian(counter, lam, gradient)) @ gradient
         improved = False
-        for _ in range(30):
+        for _ in range(MAX_HALVINGS):
             trial, trial_gradient = counter.both(lam + step)
             # Near the optimum the criterion is flat to rounding; there a smaller gradient decides.
             noise = 1e-13 * max(1.0, abs(value))
