@@ -58,8 +58,8 @@ Unit = Literal["subject", "observation"]
 UNITS = ("subject", "observation")
 SEE = "docs, page 'The collapsed posterior', section 'Leaving one subject out'"
 THREADS = 2
-PIECE = 20_000_000
-"""Values of the log-likelihood (160 MB) that are smoothed at a time."""
+PIECE = 5_000_000
+"""Values of the log-likelihood (40 MB) that are smoothed at a time."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
