@@ -1,0 +1,135 @@
+"""One piece of work for many simulated data sets: threads, progress, failures, Monte-Carlo uncertainty.
+
+Every data set has a random stream of its own, so the first hundred of five hundred data sets are the hundred of a
+shorter run, in whatever order the threads finish. Compiled code and the sampler release Python's lock. BLAS is held to
+one thread meanwhile: its own threads cost more than they bring for matrices of a few columns.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from hierlmm.errors import HierlmmError, SpecificationError
+from hierlmm.notice import interactive
+
+__all__ = ["Failure", "binomial_interval", "probability", "replicate", "streams", "whole"]
+
+FloatArray = NDArray[np.float64]
+EXPECTED = (HierlmmError, ArithmeticError, np.linalg.LinAlgError, RuntimeError)
+"""What a fit to unlucky data may raise; anything else is a mistake of the program and is not caught."""
+
+
+class Failure(NamedTuple):
+    """A data set that could not be fitted."""
+
+    number: int
+    reason: str
+
+
+def replicate[T](
+    work: Callable[[int], T], n: int, *, cores: int | None, progressbar: bool, label: str
+) -> tuple[list[T | None], list[Failure]]:
+    """Call ``work(0) ... work(n - 1)`` in threads.
+
+    Parameters
+    ----------
+    work : callable
+        Must not depend on the order of the calls.
+    n : int
+    cores : int, optional
+        Threads; by default as many as there are processors.
+    progressbar : bool
+        Show progress, in a terminal or notebook.
+    label : str
+        Text of the progress bar.
+
+    Returns
+    -------
+    results : list of length n
+        None where the work failed.
+    failures : list of Failure
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    results: list[T | None] = [None] * n
+    failures: list[Failure] = []
+
+    def attempt(k: int) -> None:
+        try:
+            results[k] = work(k)
+        except EXPECTED as error:
+            failures.append(Failure(k, getattr(error, "reason", None) or str(error) or type(error).__name__))
+
+    with threadpool_limits(1, user_api="blas"), _progress(n, label, progressbar and interactive()) as advance:
+        attempt(0)  # alone, so that nothing is compiled twice
+        advance()
+        pool = ThreadPoolExecutor(cores or available_cores())
+        try:
+            for future in as_completed([pool.submit(attempt, k) for k in range(1, n)]):
+                future.result()
+                advance()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return results, sorted(failures)
+
+
+def available_cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _progress(n: int, label: str, show: bool) -> Iterator[Callable[[], None]]:
+    if not show:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
+        task = progress.add_task(label, total=n)
+        yield lambda: progress.advance(task)
+
+
+def streams(seed: int | None, n: int) -> tuple[int, list[np.random.SeedSequence]]:
+    """Return the seed (drawn if not given) and one seed sequence for each data set."""
+    used = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+    return used, np.random.SeedSequence(used).spawn(n)
+
+
+def binomial_interval(successes: FloatArray, trials: FloatArray, ci: float = 0.95) -> tuple[FloatArray, FloatArray]:
+    """Wilson's (1927) interval of a probability from so many successes in so many trials (NaN without trials)."""
+    z = float(norm.ppf(0.5 + ci / 2.0))
+    n = np.where(np.asarray(trials) > 0, trials, np.nan)
+    share = successes / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
+
+
+def whole(name: str, value: object, least: int) -> int:
+    """Check a whole number."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise SpecificationError(
+            f"{name}={value!r}", f"{name} is a whole number, at least {least}", f"use for example {name}={least}"
+        )
+    return int(value)
+
+
+def probability(name: str, value: object) -> float:
+    """Check a number strictly between 0 and 1."""
+    if not isinstance(value, int | float | np.floating) or not 0 < value < 1:
+        raise SpecificationError(
+            f"{name}={value!r}", f"{name} is a probability strictly between 0 and 1", f"use for example {name}=0.05"
+        )
+    return float(value)

@@ -1,0 +1,216 @@
+"""Design analysis: power against its exact value, and everything that is said about it."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from scipy.stats import nct, t
+
+import hierlmm as hl
+from hierlmm.datasets import simulate
+from hierlmm.design import design_from_formula
+from hierlmm.diagnostics.design_analysis import between_within_df, design_analysis
+from hierlmm.formula import parse_formula
+
+GROUPS = "score ~ group + (1 | subject)"
+TWO = {
+    "beta": {"Intercept": 10.0, "group[T.b]": 1.5},
+    "D": [[4.0]],
+    "sigma": 1.0,
+    "times": [0, 1, 2],
+    "level2": {"group": ["a", "b"]},
+    "progressbar": False,
+}
+GROWTH = "distance ~ sex * time + (1 + time | subject)"
+CHILDREN = {
+    "beta": {"Intercept": 21.0, "sex[T.Male]": 1.4, "time": 0.5, "sex[T.Male]:time": 0.3},
+    "D": [[3.2, 0.0], [0.0, 0.03]],
+    "sigma": 1.3,
+    "times": [0, 2, 4, 6],
+    "level2": {"sex": ["Female", "Male"]},
+    "progressbar": False,
+}
+
+
+def exact_power(n_subjects: int, alternative: str = "two-sided") -> float:
+    """Power of the t test of two groups' subject means, (D + σ²/m) known to be their variance (noncentral t)."""
+    df = n_subjects - 2
+    shift = 1.5 / np.sqrt((4.0 + 1.0 / 3.0) * 4.0 / n_subjects)
+    if alternative == "greater":
+        return float(nct.sf(t.ppf(0.95, df), df, shift))
+    bound = t.ppf(0.975, df)
+    return float(nct.sf(bound, df, shift) + nct.cdf(-bound, df, shift))
+
+
+@pytest.fixture(scope="module")
+def two_groups():
+    return design_analysis(GROUPS, **TWO, n_subjects=(12, 30, 60), n=400, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def test_power_is_the_exact_power(two_groups):
+    table = two_groups.table.xs("group[T.b]", level="coef")
+    for size, row in table.iterrows():
+        exact = exact_power(size)
+        assert abs(row["power"] - exact) < 3.5 * np.sqrt(exact * (1 - exact) / 400)
+        assert abs(row["coverage"] - 0.95) < 3.5 * np.sqrt(0.95 * 0.05 / 400)
+        assert abs(row["bias"]) < 3.5 * row["bias_mcse"]
+        assert row["power_lower"] < row["power"] < row["power_upper"]
+        assert row["rows"] == 3 * size
+    width = 2 * t.ppf(0.975, 28) * np.sqrt((4 + 1 / 3) * 4 / 30)  # a little less, since E s < σ
+    assert 0.95 * width < table.loc[30, "width"] < width
+
+
+def test_one_sided_power(two_groups):
+    one = design_analysis(GROUPS, **TWO, n_subjects=30, n=300, alternative="greater", seed=2)
+    exact = exact_power(30, "greater")
+    assert abs(one.table["power"].iloc[0] - exact) < 3.5 * np.sqrt(exact * (1 - exact) / 300)
+    none = design_analysis(GROUPS, **TWO, n_subjects=30, n=50, alternative="less", seed=2)
+    assert none.table["power"].iloc[0] == 0.0
+    assert np.isnan(none.table["type_m"].iloc[0])
+    assert "below zero" in repr(none)
+
+
+def test_normal_quantiles_overstate(two_groups):
+    z = design_analysis(GROUPS, **TWO, n_subjects=12, n=400, reference="z", seed=1)
+    assert z.table["power"].iloc[0] > two_groups.table["power"].iloc[0]
+    assert z.table["width"].iloc[0] < two_groups.table["width"].iloc[0]
+    assert "overstates power" in repr(z)
+
+
+def test_significant_estimates_of_weak_designs_exaggerate(two_groups):
+    table = two_groups.table["type_m"]
+    assert table.iloc[0] > 1.5
+    assert table.iloc[0] > table.iloc[1] > table.iloc[2] > 0.95
+    assert (two_groups.table["type_s"].dropna() < 0.2).all()
+
+
+def test_no_effect_is_found_at_the_level_of_the_test():
+    null = {**TWO, "beta": {"Intercept": 10.0}}
+    result = design_analysis(GROUPS, **null, n_subjects=20, n=400, seed=3)
+    assert abs(result.table["power"].iloc[0] - 0.05) < 3.5 * np.sqrt(0.05 * 0.95 / 400)
+    assert np.isnan(result.table["type_s"].iloc[0])
+    assert "an effect that is not there" in repr(result)
+    assert np.isnan(result.subjects_needed().iloc[0, 0])
+
+
+def test_subjects_needed(two_groups):
+    sizes = np.arange(10, 200)
+    exact = sizes[np.argmax(np.array([exact_power(int(s)) for s in sizes]) >= 0.8)]
+    row = two_groups.subjects_needed(0.8).loc["group[T.b]"]
+    assert abs(row["n_subjects"] - exact) < 0.15 * exact
+    assert row["lower"] < row["n_subjects"] < row["upper"]
+
+
+def test_between_within_df(dental_design):
+    np.testing.assert_array_equal(between_within_df(dental_design), [25, 25, 25, 25])
+    data = simulate(beta={}, D=[[1.0]], sigma=1.0, n_subjects=10, times=[0, 1, 2], seed=1)
+    design = design_from_formula(parse_formula("y ~ time + (1 | subject)"), data)
+    np.testing.assert_array_equal(between_within_df(design), [9, 19])  # as nlme counts: 30 - 10 - 1
+
+
+def test_growth_from_formula_with_dropout_and_slopes():
+    full = design_analysis(GROWTH, **CHILDREN, n_subjects=(20, 40), n=30, seed=1)
+    assert list(full.coefs) == ["sex[T.Male]", "time", "sex[T.Male]:time"]
+    assert full.table.shape[0] == 6
+    assert full.table["width"].unstack("n_subjects").apply(lambda r: r[20] > r[40], axis=1).all()
+    less = design_analysis(GROWTH, **CHILDREN, n_subjects=20, n=30, dropout=0.2, coef="time", seed=1)
+    assert less.table["rows"].iloc[0] < 70
+    assert less.table["width"].iloc[0] > full.table.loc[(20, "time"), "width"]
+    assert "Dropout 0.2" in repr(less)
+
+
+def test_posterior_intervals():
+    result = design_analysis(GROUPS, **TWO, n_subjects=30, n=80, method="nuts", draws=400, tune=200, seed=1)
+    row = result.table.iloc[0]
+    exact = exact_power(30)
+    assert abs(row["power"] - exact) < 4 * np.sqrt(exact * (1 - exact) / 80)
+    assert abs(row["coverage"] - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 80)
+    assert "posterior" in repr(result)
+    priors = hl.Priors(beta=hl.Normal(0, 0.05))
+    sceptic = design_analysis(
+        GROUPS, **TWO, n_subjects=30, n=20, method="nuts", draws=300, tune=200, seed=1, priors=priors
+    )
+    assert sceptic.table["estimate"].iloc[0] < 0.3
+
+
+def test_a_fit_is_a_plan(dental):
+    fit = hl.TwoLevelModel.from_formula(GROWTH, dental).fit_reml()
+    own = design_analysis(fit, n_subjects=(27, 54), n=30, seed=1, coef="sex[T.Male]:time", progressbar=False)
+    assert own.table["true"].iloc[0] == pytest.approx(fit.beta["sex[T.Male]:time"])
+    assert own.table["rows"].tolist() == [108, 216]
+    # The planned subjects of 27 are those of the data, so standard errors are those of the fit, up to noise in D.
+    assert own.table["se"].iloc[0] == pytest.approx(fit.beta_se["sex[T.Male]:time"], rel=0.1)
+    other = design_analysis(fit, n_subjects=20, times=[0, 3, 6], level2={"sex": ["Female", "Male"]}, n=10, seed=1)
+    assert other.table["rows"].iloc[0] == 60
+    model = hl.TwoLevelModel.from_formula(GROWTH, dental)
+    same = design_analysis(
+        model, beta=fit.beta, D=fit.D, sigma=fit.sigma, n_subjects=27, n=10, dropout=0.1, seed=1, progressbar=False
+    )
+    assert same.table["rows"].iloc[0] < 108
+
+
+def test_the_same_seed_gives_the_same_study():
+    a, b = (design_analysis(GROUPS, **TWO, n_subjects=(10, 20), n=12, seed=5) for _ in range(2))
+    assert a.table.equals(b.table)
+    first = design_analysis(GROUPS, **TWO, n_subjects=10, n=12, seed=5)
+    assert first.table.loc[10].equals(a.table.loc[10])
+
+
+def test_text_html_and_plot(two_groups):
+    text = repr(two_groups)
+    assert "with 30 subjects the chance to see the effect is" in text
+    assert "±" in text
+    assert "between-within degrees of freedom" in text
+    assert "for a chance of 0.80: about" in text
+    assert "<table" in two_groups._repr_html_()
+    drawn = two_groups.plot(backend="none")
+    assert drawn.viz["mean"]["study"].sizes["panel"] == 2
+    two_groups.plot(figure_kwargs={"figsize": (6, 3)})
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "part"),
+    [
+        (GROUPS, {"method": "gee"}, "not one of the choices"),
+        (GROUPS, {"alternative": "both"}, "not one of the choices"),
+        (GROUPS, {"alpha": 5}, "strictly between 0 and 1"),
+        (GROUPS, {"n": 2}, "at least 10"),
+        (GROUPS, {"n_subjects": []}, "at least one size"),
+        (GROUPS, {"n_subjects": (1, 20)}, "at least 2"),
+        (GROUPS, {"dropout": 1.0}, "lies in [0, 1)"),
+        (GROUPS, {"coef": "group[T.c]"}, "Did you mean 'group[T.b]'"),
+        (GROUPS, {"sigma": None}, "not complete"),
+        (GROUPS, {"times": None}, "how often and when"),
+        (GROUPS, {"beta": [1.0, 2.0]}, "coefficients need names"),
+        ("score ~ group * dose + (1 | subject)", {"level2": None}, "one of them is the time"),
+        (3.0, {}, "a formula, a model or a fit"),
+        (GROUPS, {"method": "nuts", "priors": hl.Priors(beta=hl.StudentT(4, 0, 1))}, "not normal"),
+    ],
+)
+def test_bad_arguments(source, options, part):
+    with pytest.raises(hl.HierlmmError) as error:
+        design_analysis(source, **{**TWO, "n": 10, "n_subjects": 10, **options})
+    message = str(error.value)
+    assert part in message
+    assert all(word in message for word in ("Received:", "Why not:", "To do:", "Read:"))
+
+
+def test_bad_arguments_with_a_fit(dental):
+    fit = hl.TwoLevelModel.from_formula(GROWTH, dental).fit_reml()
+    with pytest.raises(hl.SpecificationError, match="Did you mean 'time'"):
+        design_analysis(fit, beta={"tme": 1.0}, n=10)
+    with pytest.raises(hl.SpecificationError, match="covariance matrix of shape"):
+        design_analysis(fit, D=[[1.0]], n=10)
+    with pytest.raises(hl.SpecificationError, match="without times the planned subjects"):
+        design_analysis(fit, level2={"sex": ["Female", "Male"]}, n=10)
