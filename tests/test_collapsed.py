@@ -14,6 +14,7 @@ from scipy.special import logsumexp, ndtr
 from test_likelihood import finite_difference, random_design
 
 from hierlmm.bayes.collapsed import collapsed_posterior, why_not_collapsed
+from hierlmm.bayes.collapsed_kernel import unpack
 from hierlmm.bayes.distributions import (
     LKJ,
     Exponential,
@@ -26,7 +27,7 @@ from hierlmm.bayes.distributions import (
     Uniform,
 )
 from hierlmm.bayes.priors import Priors, resolve_priors
-from hierlmm.bayes.recover import draw_random_effects, recover_beta, summarise_random_effects
+from hierlmm.bayes.recover import draw_random_effects, natural_scale, recover_beta, summarise_random_effects
 from hierlmm.bayes.sample import sample_explicit
 from hierlmm.bayes.sample_collapsed import sample_collapsed
 from hierlmm.covariance.random import random_covariance
@@ -169,9 +170,55 @@ def random_points(posterior, n, seed=0):
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_signed_standard_deviations_have_the_same_posterior(irregular, case):
+    # u and -u share the density of sd = |u| s, so p(u) = p(log sd) s / (2 sd); a sign changes a row of correlations.
+    design, priors = make(irregular, case)
+    plain = collapsed_posterior(design, priors, signed=False)
+    posterior = collapsed_posterior(design, priors, signed=True)
+    packed = unpack(posterior.buffer)
+    n_sd = len(packed.sd_prior)
+    for theta in random_points(posterior, 4):
+        sd, factor, _ = natural_scale(posterior, theta[None])
+        logs = theta.copy()
+        first = [int(np.flatnonzero(packed.sd_index == k)[0]) for k in range(n_sd)]
+        logs[:n_sd] = np.log(sd[0][first])
+        logs[n_sd:-1] = z_of_factor(factor[0], packed.cpc_index, n_sd, len(theta))
+        expected = plain.log_density(logs)[0] - np.sum(np.log(2.0 * np.abs(theta[:n_sd])))
+        value, exact = posterior.log_density(theta)
+        assert value == pytest.approx(expected, rel=1e-10, abs=1e-8)
+        numeric = finite_difference(lambda x: posterior.log_density(x)[0], theta, 1e-3)
+        np.testing.assert_allclose(exact, numeric, rtol=1e-5, atol=1e-6 * np.abs(exact).max())
+
+
+def z_of_factor(factor, cpc_index, n_sd, m):
+    """Fisher's z of the partial correlations of a factor whose rows may have changed sign."""
+    R = factor @ factor.T
+    L = np.linalg.cholesky(R)
+    z = np.zeros(m - n_sd - 1)
+    for i in range(len(L)):
+        rest = 1.0
+        for j in range(i):
+            k = int(cpc_index[i, j])
+            if k >= 0:
+                c = L[i, j] / rest
+                z[k - n_sd] = np.arctanh(c)
+                rest *= np.sqrt(1.0 - c**2)
+    return z
+
+
+def test_standard_deviations_that_may_be_zero_are_signed(dental_design, sleepstudy):
+    # dental's slopes hardly differ between children, sleepstudy's do.
+    slopes = collapsed_posterior(dental_design, resolve_priors(None, dental_design))
+    assert list(unpack(slopes.buffer).sd_prior[:, 5] > 0) == [False, True]
+    design = design_from_formula(parse_formula("reaction ~ days + (days | subject)"), sleepstudy)
+    clear = collapsed_posterior(design, resolve_priors(None, design))
+    assert not np.any(unpack(clear.buffer).sd_prior[:, 5])
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_density_equals_a_dense_normal(irregular, case):
     design, priors = make(irregular, case)
-    posterior = collapsed_posterior(design, priors)
+    posterior = collapsed_posterior(design, priors, signed=False)
     for theta in random_points(posterior, 4):
         expected = dense_log_posterior(design, priors, theta, posterior.products.scaling.y_scale)
         assert posterior.log_density(theta)[0] == pytest.approx(expected, rel=1e-9, abs=1e-8)
@@ -180,7 +227,7 @@ def test_density_equals_a_dense_normal(irregular, case):
 @pytest.mark.parametrize("case", CASES)
 def test_gradient_equals_finite_differences(irregular, case):
     design, priors = make(irregular, case)
-    posterior = collapsed_posterior(design, priors)
+    posterior = collapsed_posterior(design, priors, signed=False)
     for theta in random_points(posterior, 4, seed=1):
         exact = posterior.log_density(theta)[1]
         numeric = finite_difference(lambda x: posterior.log_density(x)[0], theta, 1e-3)
@@ -194,7 +241,7 @@ def test_density_and_gradient_on_random_designs(q, p, balanced, structure):
     """The balanced ones have one pattern with compressed rows."""
     design = random_design(q * 10 + p, q, p, 40, 4, structure, balanced)
     priors = resolve_priors(None, design)
-    posterior = collapsed_posterior(design, priors)
+    posterior = collapsed_posterior(design, priors, signed=False)
     assert posterior.products.n_patterns == (1 if balanced else posterior.products.n_patterns)
     for theta in random_points(posterior, 2, seed=2):
         value, exact = posterior.log_density(theta)
@@ -206,7 +253,7 @@ def test_density_and_gradient_on_random_designs(q, p, balanced, structure):
 
 @pytest.mark.parametrize("case", ["p = 6", "slope", "three effects", "identity", "no intercept", "offset"])
 def test_mode_is_stationary_and_the_root_whitens(irregular, case):
-    posterior = collapsed_posterior(*make(irregular, case))
+    posterior = collapsed_posterior(*make(irregular, case), signed=False)
     assert np.abs(posterior.log_density(posterior.mode)[1]).max() < 1e-3
     hessian = np.array(
         [
@@ -232,7 +279,7 @@ def test_flat_prior_limit_is_the_reml_criterion(irregular, case):
             intercept=None if design.intercept is None else Normal(60.0, 100.0 * widening),
             beta={c: Normal(0.0, 100.0 * widening) for c in design.coef if c != "Intercept"},
         ).resolve(design)
-        posterior = collapsed_posterior(design, wide)
+        posterior = collapsed_posterior(design, wide, signed=False)
         scaling = posterior.products.scaling
         theta = np.random.default_rng(3).normal(scale=0.4, size=posterior.n_dim)
         sd, corr, sigma, _ = natural(design, theta, scaling.y_scale)
@@ -367,7 +414,7 @@ def against_quadrature(fit, table):
 
 
 def test_density_equals_the_one_way_layout_in_closed_form(dyestuff_design, one_way):
-    posterior = collapsed_posterior(dyestuff_design, resolve_priors(QUADRATURE_PRIORS, dyestuff_design))
+    posterior = collapsed_posterior(dyestuff_design, resolve_priors(QUADRATURE_PRIORS, dyestuff_design), signed=False)
     y_scale = posterior.products.scaling.y_scale
     for x, z in ((-8.0, 3.0), (1.0, 4.0), (3.7, 3.9), (6.0, 5.0), (12.0, 4.0)):
         theta = np.array([x, z - np.log(y_scale)])
@@ -429,7 +476,7 @@ RECOVERY = ["intercept", "slope", "three effects", "identity", "blocks", "no int
 @pytest.mark.parametrize("case", RECOVERY)
 def test_draws_of_beta_and_b_have_the_exact_conditional_distribution(irregular, case):
     design, priors = make(irregular, case)
-    posterior = collapsed_posterior(design, priors)
+    posterior = collapsed_posterior(design, priors, signed=False)
     theta = random_points(posterior, 1, seed=4)[0]
     sd, corr, sigma, _ = natural(design, theta, posterior.products.scaling.y_scale)
     S, rng = 40_000, np.random.default_rng(9)
@@ -466,7 +513,7 @@ def check_moments(draws, mean, covariance):
 @pytest.mark.parametrize("case", RECOVERY)
 def test_rao_blackwell_summary_equals_the_average_of_dense_conditionals(irregular, case):
     design, priors = make(irregular, case)
-    posterior = collapsed_posterior(design, priors)
+    posterior = collapsed_posterior(design, priors, signed=False)
     theta = posterior.mode + np.random.default_rng(1).normal(scale=0.4, size=(25, posterior.n_dim))
     found = recover_beta(posterior, theta, np.random.default_rng(2))
     means, variances = [], []
@@ -481,7 +528,7 @@ def test_rao_blackwell_summary_equals_the_average_of_dense_conditionals(irregula
 
 def test_nothing_fixed_is_recovered_too(irregular):
     design, priors = make(irregular, "nothing fixed")
-    posterior = collapsed_posterior(design, priors)
+    posterior = collapsed_posterior(design, priors, signed=False)
     found = recover_beta(posterior, np.tile(posterior.mode, (20_000, 1)), np.random.default_rng(3))
     assert found.beta.shape == (20_000, 0)
     b = draw_random_effects(posterior, found, np.random.default_rng(4))

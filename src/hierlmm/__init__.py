@@ -22,6 +22,8 @@ _EXPORTS = {
     "PosteriorFit": "hierlmm.fits.posterior",
     "compare": "hierlmm.comparison",
     "Comparison": "hierlmm.comparison",
+    "calibrate": "hierlmm.diagnostics.calibrate",
+    "design_analysis": "hierlmm.diagnostics.design_analysis",
     "load_dataset": "hierlmm.datasets",
     "list_datasets": "hierlmm.datasets",
     "describe_dataset": "hierlmm.datasets",
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from hierlmm.bayes.priors import Priors
     from hierlmm.comparison import Comparison, compare
     from hierlmm.datasets import describe_dataset, list_datasets, load_dataset, simulate, to_long
+    from hierlmm.diagnostics.calibrate import calibrate
+    from hierlmm.diagnostics.design_analysis import design_analysis
     from hierlmm.errors import (
         DataError,
         FitWarning,

@@ -8,6 +8,7 @@ parallel without Python's lock and no PyTensor graph is built.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from scipy.special import gammaln
 
 from hierlmm.bayes.collapsed_kernel import (
     HEADER,
+    N_PRIOR,
     Evaluated,
     collapsed_density,
 )
@@ -29,6 +31,8 @@ from hierlmm.likelihood.crossproducts import CrossProducts, cross_products
 __all__ = ["CollapsedPosterior", "collapsed_posterior", "why_not_collapsed"]
 
 FloatArray = NDArray[np.float64]
+NEAR_ZERO = 0.35
+"""Posterior SD of log sd above which sd may be near zero (three standard deviations below is a third of the mode)."""
 
 
 def why_not_collapsed(priors: ResolvedPriors) -> str | None:
@@ -73,7 +77,7 @@ class CollapsedPosterior:
     buffer : (n,)
         Numbers that `collapsed_kernel` reads.
     mode : (m,)
-        Posterior mode of θ.
+        Posterior mode of θ. A signed standard deviation is in units of its scale.
     root : (m, m)
         S, the square root of the inverse curvature at the mode.
     """
@@ -99,15 +103,37 @@ class CollapsedPosterior:
         return collapsed_density(np.ascontiguousarray(theta), np.empty(self.n_dim), self.buffer)
 
 
-def collapsed_posterior(design: Design, priors: ResolvedPriors) -> CollapsedPosterior:
-    """Pack the model, and find the mode of θ and the curvature there."""
+def collapsed_posterior(design: Design, priors: ResolvedPriors, *, signed: bool | None = None) -> CollapsedPosterior:
+    """Pack the model, and find the mode of θ and the curvature there.
+
+    Parameters
+    ----------
+    design, priors
+        The model.
+    signed : bool, optional
+        Hold every standard deviation of the random effects as a signed number (True) or as a logarithm (False). By
+        default each is signed if the posterior of its logarithm is wider than `NEAR_ZERO`: it may then be close to
+        zero, where a logarithm has no end.
+    """
     products = cross_products(design)
-    layout = _pack(design, products, priors)
-    mode, root = _mode(layout)
+    buffer = _pack(design, products, priors)
+    n_sd = int(buffer[6])
+    prior = buffer[_offset_of_priors(buffer) :][: n_sd * N_PRIOR].reshape(n_sd, N_PRIOR)
+    scales = prior[:, N_PRIOR - 1]
+    mode, root = _mode(buffer, _start(buffer))
+    width = np.sqrt(np.einsum("ij,ij->i", root, root))[:n_sd]
+    # A gamma prior is zero or infinite at zero, which a signed parameter would have to cross.
+    chosen = (width > NEAR_ZERO) & (prior[:, 0] == 1.0) if signed is None else np.full(n_sd, signed)
+    if np.any(chosen):
+        scales[chosen] = np.exp(mode[:n_sd][chosen])
+        buffer[7] += float(np.sum(np.log(scales[chosen] / 2.0)))  # ±u share the density of |u|
+        start = mode.copy()
+        start[:n_sd][chosen] = 1.0
+        mode, root = _mode(buffer, start)
     m = len(mode)
-    layout[HEADER : HEADER + m] = mode
-    layout[HEADER + m : HEADER + m + m * m] = root.ravel()
-    return CollapsedPosterior(design, products, layout, mode, root)
+    buffer[HEADER : HEADER + m] = mode
+    buffer[HEADER + m : HEADER + m + m * m] = root.ravel()
+    return CollapsedPosterior(design, products, buffer, mode, root)
 
 
 def _pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> FloatArray:
@@ -129,14 +155,14 @@ def _pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> Fl
                 constant -= 2 * gammaln(alpha[i, j]) - gammaln(2 * alpha[i, j]) + (2 * alpha[i, j] - 1) * np.log(2.0)
                 position += 1
     m = position + 1
-    sd_prior = np.empty((n_sd, 5))
+    sd_prior = np.zeros((n_sd, N_PRIOR))
     for k in range(n_sd):
-        sd_prior[k], offset = _coefficients(priors.sd_b[k])  # type: ignore[misc]
+        sd_prior[k, :-1], offset = _coefficients(priors.sd_b[k])  # type: ignore[misc]
         constant += offset
     sigma_prior, offset = _coefficients(priors.sigma)  # type: ignore[misc]
     s = scaling.y_scale
     constant += offset + sigma_prior[0] * np.log(s)
-    sigma_prior = sigma_prior * np.array([1.0, s, s**2, 1.0, s**2])
+    sigma_prior = np.append(sigma_prior * np.array([1.0, s, s**2, 1.0, s**2]), 0.0)
     m0, P0 = priors.beta_normal() if p else (np.empty(0), np.empty((0, 0)))
     working_mean = scaling.Bx @ (m0 - scaling.shift) / s
     inverse = sla.solve_triangular(scaling.Bx, np.eye(p)) * s if p else np.empty((0, 0))
@@ -167,26 +193,30 @@ def _pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> Fl
     return flat
 
 
-def _mode(buffer: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Posterior mode of θ, and a square root of the inverse curvature there."""
-    m, n_sd, q = int(buffer[1]), int(buffer[6]), int(buffer[2])
-
-    def negative(theta: FloatArray) -> tuple[float, FloatArray]:
-        gradient = np.empty(m)
+def _negative(buffer: FloatArray) -> Callable[[FloatArray], tuple[float, FloatArray]]:
+    def function(theta: FloatArray) -> tuple[float, FloatArray]:
+        gradient = np.empty(len(theta))
         value = collapsed_density(np.ascontiguousarray(theta), gradient, buffer).value
-        if not np.isfinite(value):
-            return np.inf, np.zeros(m)
-        return -value, -gradient
+        return (-value, -gradient) if np.isfinite(value) else (np.inf, np.zeros(len(theta)))
 
-    Bz = buffer[_offset_of_Bz(buffer) :][: q * q].reshape(q, q)
-    unit = -np.log(np.abs(np.diag(Bz)))
-    starts = []
-    for ratio in (0.1, 0.5, 1.0, 3.0):
-        theta = np.zeros(m)
-        theta[:n_sd] = (unit if n_sd == q else unit[:1]) + np.log(0.5 * ratio)
-        theta[-1] = np.log(0.7)
-        starts.append(theta)
-    start = min(starts, key=lambda theta: negative(theta)[0])
+    return function
+
+
+def _start(buffer: FloatArray) -> FloatArray:
+    """Best of a few θ in which every random effect contributes alike to y."""
+    m, n_sd, q = int(buffer[1]), int(buffer[6]), int(buffer[2])
+    Bz = buffer[_offset_of_priors(buffer) + (n_sd + 1) * N_PRIOR :][: q * q].reshape(q, q)
+    unit = -np.log(np.abs(np.diag(Bz)))[:n_sd]
+    starts = np.zeros((4, m))
+    starts[:, :n_sd] = unit + np.log([[0.05], [0.25], [0.5], [1.5]])
+    starts[:, -1] = np.log(0.7)
+    negative = _negative(buffer)
+    return min(starts, key=lambda theta: negative(theta)[0])
+
+
+def _mode(buffer: FloatArray, start: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Posterior mode of θ, and a square root of the inverse curvature there."""
+    negative, m = _negative(buffer), len(start)
     best = minimize(negative, start, jac=True, method="BFGS", options={"gtol": 1e-5, "maxiter": 300}).x
     H = np.empty((m, m))
     for j in range(m):
@@ -194,9 +224,10 @@ def _mode(buffer: FloatArray) -> tuple[FloatArray, FloatArray]:
         step[j] = 1e-4
         H[j] = (negative(best + step)[1] - negative(best - step)[1]) / 2e-4
     values, vectors = np.linalg.eigh(0.5 * (H + H.T))
-    return best, vectors / np.sqrt(np.clip(values, 0.05, None))
+    return best, vectors / np.sqrt(np.maximum(values, 0.05))
 
 
-def _offset_of_Bz(buffer: FloatArray) -> int:
-    m, q, n_sd = int(buffer[1]), int(buffer[2]), int(buffer[6])
-    return HEADER + m + m * m + q + 2 * q * q + n_sd * 5 + 5
+def _offset_of_priors(buffer: FloatArray) -> int:
+    """Where the priors of the standard deviations start: after centre, root, sd_index, cpc_index and alpha."""
+    m, q = int(buffer[1]), int(buffer[2])
+    return HEADER + m + m * m + q + 2 * q * q

@@ -7,7 +7,10 @@ With ``D = L L'``, ``L = diag(sd) L_R``, Λ = B_z L/σ in working columns, ``Q =
     log p(y | θ) = -½ [ N log 2π + log|V| + log|H| - log|P| + Q_yy + m'Pm - h'H⁻¹h ]
     d log p = -½ ⟨Γ, dQ⟩ - ½ d log|V|,   Γ = [[H⁻¹ + β̂β̂', -β̂], [-β̂', 1]]
 
-θ holds log standard deviations, Fisher's z of the canonical partial correlations c_ij of each block, and log σ.
+θ holds the standard deviations, each as its logarithm or, where the data allow a value near zero, as a signed number
+u with sd = |u| times a fixed scale; Fisher's z of the canonical partial correlations c_ij of each block; and log σ.
+With rows ``u_i L_R[i, :]`` D is smooth through u_i = 0, whereas log sd has a tail without end; a sign flips the
+signs of a row of correlations, under which LKJ is symmetric, so that (|u|, corr) has the intended prior.
 ``L_R[i, j] = c_ij Π_{m<j} √(1 - c_im²)`` (Lewandowski, Kurowicka & Joe 2009, J. Multivar. Anal. 100, section 2); under
 LKJ(η) the c_ij are independent with density ∝ (1 - c²)^(α - 1), α = η + (r - 2 - j)/2 in a block of size r.
 
@@ -42,7 +45,8 @@ FloatArray = NDArray[np.float64]
 
 HEADER = 8
 """Numbers before the arrays: total length, dim, q, P, K, N, number of sd parameters, constant of the log density."""
-N_PRIOR = 5
+N_PRIOR = 6
+"""Numbers of a prior: a, r, k, ν + 1, t, and the scale of a signed parameter (0: the parameter is a logarithm)."""
 
 
 class Packed(NamedTuple):
@@ -112,10 +116,12 @@ def unpack(buffer: FloatArray) -> Packed:
 
 @numba.njit(cache=True, nogil=True)
 def natural_parameters(theta: FloatArray, packed: Packed, sd: FloatArray, LR: FloatArray) -> float:
-    """Write standard deviations and the Cholesky factor of the correlations; return σ (working units of y)."""
+    """Write (signed) standard deviations and the factor of the correlations; return σ (working units of y)."""
     q = len(packed.sd_index)
     for i in range(q):
-        sd[i] = np.exp(theta[int(packed.sd_index[i])])
+        k = int(packed.sd_index[i])
+        scale = packed.sd_prior[k, 5]
+        sd[i] = theta[k] * scale if scale > 0.0 else np.exp(theta[k])
         rest = 1.0
         for j in range(q):
             LR[i, j] = 0.0
@@ -131,13 +137,19 @@ def natural_parameters(theta: FloatArray, packed: Packed, sd: FloatArray, LR: Fl
 
 
 @numba.njit(cache=True, nogil=True)
-def _positive_prior(log_x: float, prior: FloatArray) -> tuple[float, float]:
-    """Log density of log x (Jacobian included) and its derivative."""
-    x = np.exp(log_x)
+def _positive_prior(value: float, prior: FloatArray) -> tuple[float, float]:
+    """Log density of log x (Jacobian included), or of ±x over its scale, and its derivative."""
+    signed = prior[5] > 0.0
+    x = abs(value) * prior[5] if signed else np.exp(value)
     t = prior[4] * x * x
-    value = prior[0] * log_x - prior[1] * x - 0.5 * prior[2] * x * x - 0.5 * prior[3] * np.log1p(t)
-    slope = prior[0] - prior[1] * x - prior[2] * x * x - prior[3] * t / (1.0 + t)
-    return value, slope
+    log_density = -prior[1] * x - 0.5 * prior[2] * x * x - 0.5 * prior[3] * np.log1p(t)
+    x_slope = -prior[1] * x - prior[2] * x * x - prior[3] * t / (1.0 + t)
+    if not signed:
+        return log_density + prior[0] * value, x_slope + prior[0]
+    if prior[0] != 1.0:
+        log_density += (prior[0] - 1.0) * np.log(x)
+        x_slope += prior[0] - 1.0
+    return log_density, x_slope / value if value != 0.0 else 0.0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -248,7 +260,9 @@ def collapsed_density(theta: FloatArray, gradient: FloatArray, buffer: FloatArra
             for k in range(i + 1):
                 s += packed.Bz[k, i] * dLambda[k, j]
             dL[i, j] = s / sigma
-            gradient[int(packed.sd_index[i])] += dL[i, j] * L[i, j]
+            k = int(packed.sd_index[i])
+            scale = packed.sd_prior[k, 5]
+            gradient[k] += dL[i, j] * (LR[i, j] * scale if scale > 0.0 else L[i, j])
     for i in range(q):
         rest = 1.0
         for j in range(i):

@@ -88,7 +88,11 @@ def recover_beta(posterior: CollapsedPosterior, theta: FloatArray, rng: np.rando
 def natural_scale(posterior: CollapsedPosterior, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Standard deviations (S, q), Cholesky factors of the correlations (S, q, q) and σ (S,) of draws of θ (S, m)."""
     packed = unpack(posterior.buffer)
-    sd = np.exp(theta[:, packed.sd_index.astype(int)])
+    which = packed.sd_index.astype(int)
+    scale = packed.sd_prior[which, 5]
+    signed, value = scale > 0, theta[:, which]
+    sd = np.where(signed, np.abs(value) * scale, np.exp(np.where(signed, 0.0, value)))
+    sign = np.where(signed & (value < 0), -1.0, 1.0)
     q = sd.shape[1]
     factor = np.zeros((len(theta), q, q))
     for i in range(q):
@@ -99,7 +103,7 @@ def natural_scale(posterior: CollapsedPosterior, theta: FloatArray) -> tuple[Flo
                 factor[:, i, j] = np.tanh(theta[:, index]) * rest
                 rest = rest / np.cosh(theta[:, index])
         factor[:, i, i] = rest
-    return sd, factor, np.exp(theta[:, -1]) * posterior.products.scaling.y_scale
+    return sd, sign[:, :, None] * factor, np.exp(theta[:, -1]) * posterior.products.scaling.y_scale
 
 
 @numba.njit(cache=True, nogil=True)
