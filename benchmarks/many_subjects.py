@@ -42,6 +42,17 @@ def bambi(data: object, draws: int) -> tuple[float, float]:
     return seconds, smallest_ess(result.datatree) / seconds
 
 
+def bambi_in_a_process(n_subjects: int, irregular: bool, draws: int) -> tuple[float, float] | None:
+    """Bambi in a process of its own (it needs many gigabytes); None if it does not survive."""
+    arguments = ["--bambi-child", str(int(irregular)), "--subjects", str(n_subjects), "--bambi-draws", str(draws)]
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        print(f"  Bambi ended with code {done.returncode}: {(done.stderr.strip().splitlines() or ['killed'])[-1]}")
+        return None
+    seconds, speed = done.stdout.split()[-2:]
+    return float(seconds), float(speed)
+
+
 def largest(n_subjects: int) -> None:
     """One fit of the largest data in this process: time and peak memory."""
     data = growth(n_subjects, irregular=True)
@@ -61,10 +72,14 @@ def main() -> None:
     parser.add_argument("--bambi-draws", type=int, default=100)
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--bambi-child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     if options.child:
         largest(options.child)
+        return
+    if options.bambi_child is not None:
+        print(*bambi(growth(options.subjects, irregular=bool(options.bambi_child)), options.bambi_draws))
         return
     print(f"{os.cpu_count()} cores")
     for irregular in (False, True):
@@ -73,7 +88,10 @@ def main() -> None:
         seconds, speed = ours(data)
         print(f"{options.subjects:,} subjects, {name}: hierlmm {seconds:.2f} s, {speed:,.0f} ESS/s", flush=True)
         if not options.no_peers:
-            theirs, their_speed = bambi(data, options.bambi_draws)
+            found = bambi_in_a_process(options.subjects, irregular, options.bambi_draws)
+            if found is None:
+                continue
+            theirs, their_speed = found
             print(
                 f"  Bambi, 2 x ({options.bambi_draws} + {options.bambi_draws}): {theirs:.1f} s, "
                 f"{their_speed:.3f} ESS/s; ratio {speed / their_speed:,.0f}",

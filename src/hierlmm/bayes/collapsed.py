@@ -17,12 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import gammaln
 
-from hierlmm.bayes.collapsed_kernel import (
-    HEADER,
-    N_PRIOR,
-    Evaluated,
-    collapsed_density,
-)
+from hierlmm.bayes.collapsed_kernel import HEADER, N_PRIOR, evaluate
 from hierlmm.bayes.distributions import LKJ, Exponential, Gamma, HalfCauchy, HalfNormal, HalfStudentT, Prior
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.design import Design
@@ -95,12 +90,8 @@ class CollapsedPosterior:
 
     def log_density(self, theta: FloatArray) -> tuple[float, FloatArray]:
         """Normalised log density log p(y, θ) and its gradient at θ."""
-        gradient = np.empty(self.n_dim)
-        return collapsed_density(np.ascontiguousarray(theta), gradient, self.buffer).value, gradient
-
-    def given(self, theta: FloatArray) -> Evaluated:
-        """Distribution of β in working columns at θ."""
-        return collapsed_density(np.ascontiguousarray(theta), np.empty(self.n_dim), self.buffer)
+        value, gradient = evaluate(np.linalg.solve(self.root, theta - self.mode), self.buffer)
+        return value, np.linalg.solve(self.root.T, gradient)
 
 
 def collapsed_posterior(design: Design, priors: ResolvedPriors, *, signed: bool | None = None) -> CollapsedPosterior:
@@ -194,10 +185,11 @@ def _pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> Fl
 
 
 def _negative(buffer: FloatArray) -> Callable[[FloatArray], tuple[float, FloatArray]]:
+    """Minus the log density of θ; the buffer must not be whitened yet."""
+
     def function(theta: FloatArray) -> tuple[float, FloatArray]:
-        gradient = np.empty(len(theta))
-        value = collapsed_density(np.ascontiguousarray(theta), gradient, buffer).value
-        return (-value, -gradient) if np.isfinite(value) else (np.inf, np.zeros(len(theta)))
+        value, gradient = evaluate(theta, buffer)
+        return -value, -gradient
 
     return function
 

@@ -22,6 +22,8 @@ Everything is packed into one vector of numbers (`Layout`), so that the function
 
 from __future__ import annotations
 
+import ctypes
+from functools import cache
 from typing import Any, NamedTuple
 
 import numba
@@ -30,16 +32,7 @@ from numpy.typing import NDArray
 
 from hierlmm.likelihood.kernel import pattern_sums
 
-__all__ = [
-    "HEADER",
-    "Evaluated",
-    "collapsed_density",
-    "compiled_density",
-    "compiled_expand",
-    "evaluate_packed",
-    "natural_parameters",
-    "unpack",
-]
+__all__ = ["HEADER", "N_PRIOR", "Packed", "compiled_density", "compiled_expand", "evaluate", "unpack"]
 
 FloatArray = NDArray[np.float64]
 
@@ -68,15 +61,6 @@ class Packed(NamedTuple):
     C: FloatArray
 
 
-class Evaluated(NamedTuple):
-    """Log density, and the conditional distribution of β in working columns."""
-
-    value: float
-    beta: FloatArray
-    H_inverse: FloatArray
-
-
-@numba.njit(cache=True, nogil=True)
 def unpack(buffer: FloatArray) -> Packed:
     """Find the arrays in the packed vector."""
     m, q, P, K, n_sd = int(buffer[1]), int(buffer[2]), int(buffer[3]), int(buffer[4]), int(buffer[6])
@@ -114,19 +98,23 @@ def unpack(buffer: FloatArray) -> Packed:
     )
 
 
+_unpack = numba.njit(inline="always")(unpack)
+
+
 @numba.njit(cache=True, nogil=True)
-def natural_parameters(theta: FloatArray, packed: Packed, sd: FloatArray, LR: FloatArray) -> float:
+def _natural_parameters(
+    theta: FloatArray, sd_index: FloatArray, cpc_index: FloatArray, scale: FloatArray, sd: FloatArray, LR: FloatArray
+) -> float:
     """Write (signed) standard deviations and the factor of the correlations; return σ (working units of y)."""
-    q = len(packed.sd_index)
+    q = len(sd_index)
     for i in range(q):
-        k = int(packed.sd_index[i])
-        scale = packed.sd_prior[k, 5]
-        sd[i] = theta[k] * scale if scale > 0.0 else np.exp(theta[k])
+        k = int(sd_index[i])
+        sd[i] = theta[k] * scale[k] if scale[k] > 0.0 else np.exp(theta[k])
         rest = 1.0
         for j in range(q):
             LR[i, j] = 0.0
         for j in range(i):
-            index = int(packed.cpc_index[i, j])
+            index = int(cpc_index[i, j])
             if index >= 0:
                 c = np.tanh(theta[index])
                 LR[i, j] = c * rest
@@ -187,14 +175,15 @@ def _factor_and_invert(H: FloatArray, inverse: FloatArray) -> float:
     return log_det
 
 
-@numba.njit(cache=True, nogil=True)
-def collapsed_density(theta: FloatArray, gradient: FloatArray, buffer: FloatArray) -> Evaluated:
-    """Log posterior density of θ, up to a constant, and its gradient (written to ``gradient``)."""
-    packed = unpack(buffer)
+@numba.njit(inline="always")
+def _density(theta: FloatArray, gradient: FloatArray, buffer: FloatArray) -> float:
+    """Log posterior density of θ, and its gradient (written to ``gradient``)."""
+    packed = _unpack(buffer)
     q, P, N = int(buffer[2]), int(buffer[3]), buffer[5]
     p = P - 1
     sd, LR, L, Lambda = np.empty(q), np.empty((q, q)), np.empty((q, q)), np.zeros((q, q))
-    sigma = natural_parameters(theta, packed, sd, LR)
+    scales = packed.sd_prior[:, 5]
+    sigma = _natural_parameters(theta, packed.sd_index, packed.cpc_index, scales, sd, LR)
     precision = 1.0 / (sigma * sigma)
     for i in range(q):
         for j in range(q):
@@ -261,8 +250,7 @@ def collapsed_density(theta: FloatArray, gradient: FloatArray, buffer: FloatArra
                 s += packed.Bz[k, i] * dLambda[k, j]
             dL[i, j] = s / sigma
             k = int(packed.sd_index[i])
-            scale = packed.sd_prior[k, 5]
-            gradient[k] += dL[i, j] * (LR[i, j] * scale if scale > 0.0 else L[i, j])
+            gradient[k] += dL[i, j] * (LR[i, j] * scales[k] if scales[k] > 0.0 else L[i, j])
     for i in range(q):
         rest = 1.0
         for j in range(i):
@@ -282,38 +270,21 @@ def collapsed_density(theta: FloatArray, gradient: FloatArray, buffer: FloatArra
         gradient[k] += slope
     log_prior, slope = _positive_prior(theta[-1], packed.sigma_prior)
     gradient[-1] = d_log_sigma + slope
-    return Evaluated(value + log_prior, beta, H_inverse)
-
-
-@numba.njit(cache=True, nogil=True)
-def evaluate_packed(z: FloatArray, gradient: FloatArray, buffer: FloatArray) -> float:
-    """Log density and gradient in whitened coordinates, ``θ = centre + root z``."""
-    m = len(z)
-    packed = unpack(buffer)
-    theta, d_theta = np.empty(m), np.empty(m)
-    for i in range(m):
-        s = packed.centre[i]
-        for j in range(m):
-            s += packed.root[i, j] * z[j]
-        theta[i] = s
-    value = collapsed_density(theta, d_theta, buffer).value
-    for j in range(m):
-        s = 0.0
-        for i in range(m):
-            s += packed.root[i, j] * d_theta[i]
-        gradient[j] = s
-    return value
+    return value + log_prior
 
 
 def _callback(dim, x_, gradient_, value_, data_):  # type: ignore[no-untyped-def]
-    """C entry point: nutpie's convention is 0 for success and a positive number for a recoverable failure."""
+    """Log density and gradient in whitened coordinates, ``θ = centre + root z``.
+
+    nutpie's convention: 0 for success, a positive number for a recoverable failure. Everything is inlined into this one
+    function, because every compiled function that calls another costs its compilation again.
+    """
     header = numba.carray(data_, (1,), np.float64)
     buffer = numba.carray(data_, (int(header[0]),), np.float64)
     m = int(buffer[1])
     z = numba.carray(x_, (m,))
     gradient = numba.carray(gradient_, (m,))
     value = numba.carray(value_, (1,))
-    # The whitening is repeated here because a chain of compiled functions costs seconds of compilation.
     centre = buffer[HEADER : HEADER + m]
     root = buffer[HEADER + m : HEADER + m + m * m].reshape((m, m))
     theta, d_theta = np.empty(m), np.empty(m)
@@ -321,7 +292,7 @@ def _callback(dim, x_, gradient_, value_, data_):  # type: ignore[no-untyped-def
         theta[i] = centre[i]
         for j in range(m):
             theta[i] += root[i, j] * z[j]
-    value[0] = collapsed_density(theta, d_theta, buffer).value
+    value[0] = _density(theta, d_theta, buffer)
     for j in range(m):
         gradient[j] = 0.0
         for i in range(m):
@@ -340,12 +311,24 @@ def _expand(dim, expanded, x_, out_, data_):  # type: ignore[no-untyped-def]
     return 0
 
 
+@cache
 def compiled_density() -> Any:
-    """Compile the whitened density to a C function (cached on disk) that needs no Python lock."""
+    """Compile the density to a C function (cached on disk) that needs no Python lock."""
     signature = _int64(_uint64, _pointer, _pointer, _pointer, _voidptr)
     return numba.cfunc(signature, cache=True)(_callback)
 
 
+def evaluate(z: FloatArray, buffer: FloatArray) -> tuple[float, FloatArray]:
+    """Log density and gradient at z in whitened coordinates; releases Python's lock while it works."""
+    gradient, value = np.empty(len(z)), np.empty(1)
+    z = np.ascontiguousarray(z, dtype=np.float64)
+    to_double = ctypes.POINTER(ctypes.c_double)
+    pointers = (array.ctypes.data_as(to_double) for array in (z, gradient, value))
+    status = compiled_density().ctypes(len(z), *pointers, buffer.ctypes.data)
+    return (float(value[0]), gradient) if status == 0 else (-np.inf, np.zeros(len(z)))
+
+
+@cache
 def compiled_expand() -> Any:
     """Compile the identity to a C function."""
     return numba.cfunc(_int64(_uint64, _uint64, _pointer, _pointer, _voidptr), cache=True)(_expand)

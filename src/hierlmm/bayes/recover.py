@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.bayes.collapsed import CollapsedPosterior
-from hierlmm.bayes.collapsed_kernel import collapsed_density, unpack
+from hierlmm.bayes.collapsed_kernel import unpack
+from hierlmm.likelihood.kernel import pattern_sums
 
 __all__ = ["Natural", "draw_random_effects", "natural_scale", "recover_beta", "summarise_random_effects"]
 
@@ -66,18 +67,22 @@ def recover_beta(posterior: CollapsedPosterior, theta: FloatArray, rng: np.rando
     posterior : CollapsedPosterior
     theta : (S, m)
     """
-    S, p = len(theta), posterior.products.n_fixed
-    mean, covariance = np.empty((S, p)), np.empty((S, p, p))
-    theta = np.ascontiguousarray(theta)
-
-    def solve(lo: int, hi: int) -> None:  # the density releases the lock
-        gradient = np.empty(theta.shape[1])
-        for s in range(lo, hi):
-            found = collapsed_density(theta[s], gradient, posterior.buffer)
-            mean[s], covariance[s] = found.beta, found.H_inverse
-
-    _in_threads(S, solve)
+    products, p = posterior.products, posterior.products.n_fixed
+    S, P = len(theta), p + 1
     sd, factor, sigma = natural_scale(posterior, theta)
+    half = sd[:, :, None] * factor / sigma[:, None, None]
+    Lambda = np.ascontiguousarray(products.scaling.Bz @ half)
+    Q = np.empty((S, P, P))
+
+    def sums(lo: int, hi: int) -> None:  # the kernel releases the lock
+        for s in range(lo, hi):
+            Q[s] = products.S_w + pattern_sums(products.R, products.C, products.weight, Lambda[s]).G
+
+    _in_threads(S, sums)
+    Q *= ((products.scaling.y_scale / sigma) ** 2)[:, None, None]
+    packed = unpack(posterior.buffer)
+    covariance = np.linalg.inv(Q[:, :p, :p] + packed.prior_precision)
+    mean = np.einsum("sab,sb->sa", covariance, Q[:, :p, p] + packed.prior_shift)
     noise = rng.standard_normal((S, p))
     working = mean + np.einsum("sab,sb->sa", np.linalg.cholesky(covariance), noise)
     scaling = posterior.products.scaling

@@ -8,14 +8,13 @@ built the documented ``from_pyfunc`` is used: the same draws, more slowly, and `
 from __future__ import annotations
 
 import time
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.bayes.collapsed import CollapsedPosterior, collapsed_posterior
-from hierlmm.bayes.collapsed_kernel import compiled_density, compiled_expand, evaluate_packed
+from hierlmm.bayes.collapsed_kernel import compiled_density, compiled_expand, evaluate
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.recover import Natural, draw_random_effects, recover_beta, summarise_random_effects
 from hierlmm.bayes.sample import check_settings, make_posterior_fit, refuse_interrupted
@@ -68,7 +67,6 @@ def sample_collapsed(
     started = time.perf_counter()
     with notice_if_slow():
         posterior = collapsed_posterior(design, priors)
-        _callbacks()
     theta, statistics, route = sample_theta(
         posterior,
         draws=draws,
@@ -171,11 +169,6 @@ def sample_theta(
     return posterior.mode + z @ posterior.root.T, tree["sample_stats"].to_dataset(), route
 
 
-@cache
-def _callbacks() -> tuple[Any, Any]:
-    return compiled_density(), compiled_expand()
-
-
 def _initial_point(m: int) -> Any:
     """Start near the mode, chains apart from each other by a posterior standard deviation."""
 
@@ -189,11 +182,10 @@ def _compiled_model(posterior: CollapsedPosterior) -> Any:
     from nutpie.compile_pymc import CompiledPyMCModel
 
     m = posterior.n_dim
-    density, expand = _callbacks()
     return CompiledPyMCModel(
         dims={},
-        compiled_logp_func=density,
-        compiled_expand_func=expand,
+        compiled_logp_func=compiled_density(),
+        compiled_expand_func=compiled_expand(),
         initial_point_func=_initial_point(m),
         shared_data={"buffer": posterior.buffer},
         shared_var_keys={},
@@ -215,8 +207,7 @@ def _python_model(posterior: CollapsedPosterior) -> Any:
 
     def make_density() -> Any:
         def density(z: FloatArray) -> tuple[float, FloatArray]:
-            gradient = np.empty(m)
-            return evaluate_packed(z, gradient, buffer), gradient
+            return evaluate(z, buffer)
 
         return density
 
