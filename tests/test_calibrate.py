@@ -12,10 +12,11 @@ from matplotlib import pyplot as plt
 
 import hierlmm as hl
 from hierlmm.bayes.collapsed import collapsed_posterior
-from hierlmm.bayes.predictive import marginal_log_likelihood, prior_draws
+from hierlmm.bayes.predictive import prior_draws
 from hierlmm.diagnostics.calibrate import _marginal_loglik, _root, _thinned, calibrate
 from hierlmm.diagnostics.calibration import LOGLIK, ecdf_band
 from hierlmm.diagnostics.replicate import binomial_interval, replicate
+from hierlmm.likelihood.conditional import subject_loglik
 
 SLEEP = "reaction ~ days + (1 + days | subject)"
 FAST = {"draws": 400, "tune": 200, "seed": 1, "progressbar": False}
@@ -120,10 +121,7 @@ def test_the_log_likelihood_is_the_marginal_one(sleep):
     posterior = collapsed_posterior(design, sleep.priors)
     roots = np.array([_root(D) for D in drawn["D"]])
     got = _marginal_loglik(posterior, drawn["beta"], roots, drawn["sigma"])
-    want = [
-        marginal_log_likelihood(design, drawn["beta"][s], drawn["D"][s], float(drawn["sigma"][s])).sum()
-        for s in range(3)
-    ]
+    want = [subject_loglik(design, drawn["beta"][s], drawn["D"][s], float(drawn["sigma"][s])).sum() for s in range(3)]
     np.testing.assert_allclose(np.diff(got), np.diff(want), rtol=1e-9)
 
 

@@ -13,12 +13,12 @@ from scipy import stats
 
 from hierlmm.bayes.convergence import check_convergence
 from hierlmm.bayes.distributions import HalfNormal
-from hierlmm.bayes.predictive import marginal_log_likelihood
 from hierlmm.bayes.priors import Priors, resolve_priors
 from hierlmm.bayes.sample import make_posterior_fit, sample_explicit
 from hierlmm.design import design_from_formula
 from hierlmm.errors import DataError, FitWarning, NotAvailableError, SpecificationError
 from hierlmm.formula import parse_formula
+from hierlmm.likelihood.conditional import subject_loglik
 
 
 def test_default_settings_converge(dental_posterior):
@@ -107,7 +107,7 @@ def test_marginal_log_likelihood_equals_a_dense_normal(dental_posterior):
         total += stats.multivariate_normal(design.X[rows] @ fit.beta.to_numpy(), V).logpdf(design.y[rows])
     assert fit.loglik == pytest.approx(total, rel=1e-10)
     singular = np.array([[2.0, 0.0], [0.0, 0.0]])
-    assert np.isfinite(marginal_log_likelihood(design, fit.beta.to_numpy(), singular, 1.0)).all()
+    assert np.isfinite(subject_loglik(design, fit.beta.to_numpy(), singular, 1.0)).all()
 
 
 def test_log_likelihood_is_conditional_and_pointwise(dental_posterior):

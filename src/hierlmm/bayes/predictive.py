@@ -1,10 +1,7 @@
 """What the model predicts, in numpy from draws: log-likelihood, replicated data, and draws from the prior.
 
-    conditional   y_i | b_i ~ N(X_i beta + Z_i b_i, sigma² I)           pointwise, given the random effects
-    marginal      y_i ~ N(X_i beta, Z_i D Z_i' + sigma² I)              per subject, random effects integrated out
-
-The marginal one uses only q×q matrices: with D = L L' and T_i = I + L' Z_i'Z_i L / sigma², log|V_i| = n_i log sigma² +
-log|T_i| and r' V_i⁻¹ r = (r'r − u' T_i⁻¹ u / sigma²) / sigma² where u = L' Z_i' r.
+The log-likelihood here is the conditional one, y_i | b_i ~ N(X_i beta + Z_i b_i, sigma² I); the marginal one, per
+subject, is `hierlmm.likelihood.conditional.subject_loglik`.
 """
 
 from __future__ import annotations
@@ -19,7 +16,6 @@ from hierlmm.design import Design
 
 __all__ = [
     "conditional_log_likelihood",
-    "marginal_log_likelihood",
     "posterior_predictive_draws",
     "prior_draws",
     "subject_lines",
@@ -41,32 +37,6 @@ def conditional_log_likelihood(design: Design, beta: FloatArray, b: FloatArray, 
     scale = np.asarray(sigma)[..., None]
     z = (design.y - subject_lines(design, beta, b)) / scale
     return -0.5 * z**2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
-
-
-def marginal_log_likelihood(design: Design, beta: FloatArray, D: FloatArray, sigma: float) -> FloatArray:
-    """Log density of each subject's rows with the random effects integrated out, (J,).
-
-    Parameters
-    ----------
-    design : Design
-    beta : (p,)
-    D : (q, q)
-        Positive semi-definite.
-    sigma : float
-        Positive.
-    """
-    J, q = design.n_subjects, len(design.term)
-    residual = design.y - design.offset - design.X @ beta
-    values, vectors = np.linalg.eigh(D)
-    ZL = design.Z @ (vectors * np.sqrt(np.clip(values, 0.0, None)))
-    u, A, rr = np.zeros((J, q)), np.zeros((J, q, q)), np.zeros(J)
-    np.add.at(u, design.subject_index, ZL * residual[:, None])
-    np.add.at(A, design.subject_index, ZL[:, :, None] * ZL[:, None, :])
-    np.add.at(rr, design.subject_index, residual**2)
-    T = np.eye(q) + A / sigma**2
-    quadratic = (rr - np.einsum("jk,jk->j", u, np.linalg.solve(T, u[..., None])[..., 0]) / sigma**2) / sigma**2
-    n = design.rows_per_subject
-    return -0.5 * (n * np.log(2 * np.pi * sigma**2) + np.linalg.slogdet(T)[1] + quadratic)
 
 
 def posterior_predictive_draws(

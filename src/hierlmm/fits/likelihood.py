@@ -236,16 +236,7 @@ class LikelihoodFit(Fit):
     def subject_loglik(self) -> pd.Series:
         """Marginal log-likelihood of every subject at β̂ and θ̂, random effects integrated out; ML: sums to loglik."""
         design = self.design
-        residual = design.y - self.fitted("population").to_numpy()
-        ss = np.bincount(design.subject_index, weights=residual**2, minlength=design.n_subjects)
-        values = subject_loglik(
-            self.criterion_function.products,
-            design.rows_per_subject,
-            ss,
-            self.beta.to_numpy(),
-            self._Lambda,
-            self.sigma,
-        )
+        values = subject_loglik(design, self.beta.to_numpy(), self.D.to_numpy(), self.sigma)
         return pd.Series(values, index=design.subjects, name="loglik")
 
     def predict(

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.convergence import Convergence, assess_convergence, diagnostics
 from hierlmm.bayes.predictive import (
-    marginal_log_likelihood,
     posterior_predictive_draws,
     prior_draws,
 )
@@ -24,6 +23,7 @@ from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.fits.base import INTERVALS, Fit, choose
 from hierlmm.formula import INTERCEPT
 from hierlmm.frames import quote, shorten
+from hierlmm.likelihood.conditional import subject_loglik
 
 if TYPE_CHECKING:
     from hierlmm.diagnostics.loo import LooResult
@@ -156,7 +156,7 @@ class PosteriorFit(Fit):
         Comparable with the log-likelihood of an ML fit, which is its maximum.
         """
         point = self.beta.to_numpy(), self.D.to_numpy(), self.sigma
-        return float(marginal_log_likelihood(self.design, *point).sum())
+        return float(subject_loglik(self.design, *point).sum())
 
     @property
     def converged(self) -> bool:

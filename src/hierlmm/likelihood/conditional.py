@@ -14,6 +14,7 @@ import numpy as np
 import scipy.linalg as sla
 from numpy.typing import NDArray
 
+from hierlmm.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts
 
 __all__ = ["ConditionalEffects", "conditional_effects", "subject_loglik"]
@@ -77,38 +78,30 @@ def _back_random(Bz: FloatArray, values: FloatArray) -> FloatArray:
     return sla.solve_triangular(Bz, np.eye(len(Bz))) @ values
 
 
-def subject_loglik(
-    products: CrossProducts,
-    rows_per_subject: NDArray[np.intp],
-    residual_ss: FloatArray,
-    beta: FloatArray,
-    Lambda: FloatArray,
-    sigma: float,
-) -> FloatArray:
-    """Marginal log-likelihood log p(y_i | β, θ) of every subject, b integrated out.
+def subject_loglik(design: Design, beta: FloatArray, D: FloatArray, sigma: float) -> FloatArray:
+    """Marginal log-likelihood log p(y_i | β, θ) of every subject, random effects integrated out: (J,).
+
+    With D = L L' and T_i = I + L'Z_i'Z_iL/σ²: log|V_i| = n_i log σ² + log|T_i|, and r'V_i⁻¹r = (r'r − u'T_i⁻¹u/σ²)/σ²
+    where u = L'Z_i'r.
 
     Parameters
     ----------
-    products : CrossProducts
-    rows_per_subject : (J,)
-    residual_ss : (J,)
-        Sums of squares of y - Xβ by subject.
+    design : Design
     beta : (p,)
-    Lambda : (q, q)
-        Relative factor in working columns.
+    D : (q, q)
+        Positive semi-definite.
     sigma : float
-
-    Returns
-    -------
-    (J,)
+        Positive.
     """
-    scaling, p = products.scaling, products.n_fixed
-    working = scaling.Bx @ (beta - scaling.shift) / scaling.y_scale
-    u = (products.subject_C[:, :, p] - products.subject_C[:, :, :p] @ working) * scaling.y_scale
-    F = products.subject_R @ Lambda
-    T = np.eye(F.shape[1]) + F @ np.swapaxes(F, 1, 2)
-    quadratic = (
-        residual_ss - np.einsum("ji,ji->j", u, u) + np.einsum("ji,ji->j", u, np.linalg.solve(T, u[:, :, None])[:, :, 0])
-    )
-    logdet = np.linalg.slogdet(T)[1]
-    return -0.5 * (rows_per_subject * np.log(2.0 * np.pi * sigma**2) + logdet + quadratic / sigma**2)
+    J, q = design.n_subjects, len(design.term)
+    residual = design.y - design.offset - design.X @ beta
+    values, vectors = np.linalg.eigh(D)
+    ZL = design.Z @ (vectors * np.sqrt(np.clip(values, 0.0, None)))
+    u, A, rr = np.zeros((J, q)), np.zeros((J, q, q)), np.zeros(J)
+    np.add.at(u, design.subject_index, ZL * residual[:, None])
+    np.add.at(A, design.subject_index, ZL[:, :, None] * ZL[:, None, :])
+    np.add.at(rr, design.subject_index, residual**2)
+    T = np.eye(q) + A / sigma**2
+    quadratic = (rr - np.einsum("jk,jk->j", u, np.linalg.solve(T, u[..., None])[..., 0]) / sigma**2) / sigma**2
+    n = design.rows_per_subject
+    return -0.5 * (n * np.log(2 * np.pi * sigma**2) + np.linalg.slogdet(T)[1] + quadratic)
