@@ -23,6 +23,7 @@ __all__ = ["Design", "NewData", "Prepared", "design_from_formula", "design_from_
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Formulas and levels'"
+ARRAYS = ("y", "offset", "X", "Z", "X1", "W", "subject_index", "coef_level1", "term_level1")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class NewData:
 
 @dataclass(frozen=True)
 class Design:
-    """Arrays and names of a two-level model.
+    """Arrays and names of a two-level model. The arrays are read-only: fits share them.
 
     Attributes
     ----------
@@ -95,6 +96,14 @@ class Design:
     fixed_columns: tuple[Column, ...]
     level1_columns: tuple[tuple[tuple[str, str], ...], ...]
 
+    def __post_init__(self) -> None:
+        for name in ARRAYS:
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)  # copies and pickles of an array are writable again
+        self.__post_init__()
+
     @property
     def n_obs(self) -> int:
         """Number of rows, N."""
@@ -129,7 +138,7 @@ class Design:
 
     def with_response(self, y: FloatArray) -> Design:
         """Return the same design with another response (simulation, bootstrap)."""
-        return replace(self, y=np.asarray(y, dtype=np.float64))
+        return replace(self, y=np.array(y, dtype=np.float64))
 
     def new(self, data: Any, *, need_subject: bool) -> NewData:
         """Evaluate the same columns on new rows.
@@ -169,6 +178,14 @@ class Design:
         offset = sum((evaluate_vector(o, coded, "offset") for o in self.hierarchy.offsets), np.zeros(n))
         index = self.subjects.get_indexer(pd.Index(frame[subject].to_numpy())) if subject in frame.columns else None
         return NewData(frame, X, X1[:, self.term_level1], X1, offset, index)
+
+
+def _read_only[A: NDArray[Any]](values: A) -> A:
+    """The array itself, read-only from now on, or a read-only copy of an array that is a view of another."""
+    if values.base is not None and values.flags.writeable:
+        values = values.copy()
+    values.flags.writeable = False
+    return values
 
 
 def level2_prediction(design: Design, beta: FloatArray) -> FloatArray:
@@ -428,7 +445,7 @@ def _assemble(
     J = len(first)
     W = np.column_stack([_product(subject_values, rest, J) for _, rest in split]) if fixed else np.empty((J, 0))
     X = X1[:, coef_level1] * W[prepared.subject_index]
-    y = evaluate_vector(hierarchy.response, prepared.frame, "response")
+    y = np.array(evaluate_vector(hierarchy.response, prepared.frame, "response"))  # not the frame's own memory
     _check_finite(y, hierarchy.response, hierarchy.response, prepared.frame)
     offset = sum((evaluate_vector(o, prepared.frame, "offset") for o in hierarchy.offsets), np.zeros(n))
     _check_finite(offset, "offset", " + ".join(hierarchy.offsets), prepared.frame)

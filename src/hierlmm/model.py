@@ -168,8 +168,8 @@ class TwoLevelModel:
 
     @property
     def data(self) -> Any:
-        """The rows and columns in use (pandas)."""
-        return self._design.frame
+        """The rows and columns in use (pandas), a copy."""
+        return self._design.frame.copy()
 
     @property
     def priors(self) -> Any:

@@ -20,7 +20,7 @@ from hierlmm.frames import quote, shorten
 from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects, subject_loglik
 from hierlmm.likelihood.criterion import Criterion, NormalEquations
 from hierlmm.likelihood.large_sample import LargeSample, large_sample
-from hierlmm.likelihood.maximise import Optimum
+from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE, Optimum
 
 __all__ = ["LikelihoodFit"]
 
@@ -72,18 +72,26 @@ class LikelihoodFit(Fit):
     def _equations(self) -> NormalEquations:
         return self.criterion_function.normal_equations(self._Lambda)
 
-    @cached_property
+    @property
     def beta(self) -> pd.Series:
         """Fixed effects, Series by ``coef``."""
+        return self._beta.copy()
+
+    @cached_property
+    def _beta(self) -> pd.Series:
         values = self.criterion_function.products.scaling.beta(self._equations.beta)
         return pd.Series(values, index=pd.Index(self.design.coef, name="coef"), name="beta")
 
-    @cached_property
+    @property
     def beta_cov(self) -> pd.DataFrame:
         """Covariance of the fixed effects given θ, ``coef`` × ``coef``."""
+        return self._beta_cov.copy()
+
+    @cached_property
+    def _beta_cov(self) -> pd.DataFrame:
         scaling = self.criterion_function.products.scaling
         working = self._equations.Qxx_inverse * (self.sigma / scaling.y_scale) ** 2
-        index = self.beta.index
+        index = self._beta.index
         return pd.DataFrame(scaling.beta_cov(working), index=index, columns=index)
 
     @cached_property
@@ -92,9 +100,13 @@ class LikelihoodFit(Fit):
         variance = self._equations.rss / self.criterion_function.degrees
         return float(np.sqrt(variance) * self.criterion_function.products.scaling.y_scale)
 
-    @cached_property
+    @property
     def D(self) -> pd.DataFrame:
         """Covariance of the random effects, ``term`` × ``term``."""
+        return self._D.copy()
+
+    @cached_property
+    def _D(self) -> pd.DataFrame:
         half = self.criterion_function.products.scaling.factor(self._Lambda) * self.sigma
         index = pd.Index(self.design.term, name="term")
         return pd.DataFrame(half @ half.T, index=index, columns=index)
@@ -103,20 +115,30 @@ class LikelihoodFit(Fit):
     def _conditional(self) -> ConditionalEffects:
         return conditional_effects(self.criterion_function.products, self._Lambda, self.sigma)
 
-    @cached_property
+    @property
     def b(self) -> pd.DataFrame:
         """Random effects (BLUPs, conditional means at β̂ and θ̂), ``subject`` × ``term``."""
-        return self._by_subject(self._conditional.mean(self.beta.to_numpy()))
+        return self._b.copy()
 
     @cached_property
+    def _b(self) -> pd.DataFrame:
+        return self._by_subject(self._conditional.mean(self._beta.to_numpy()))
+
+    @property
     def b_sd(self) -> pd.DataFrame:
         """Conditional standard deviations of b given y, β̂ and θ̂ (lme4's condVar), ``subject`` × ``term``."""
+        return self._b_sd.copy()
+
+    @cached_property
+    def _b_sd(self) -> pd.DataFrame:
         return self._by_subject(np.sqrt(np.einsum("jkk->jk", self._conditional.covariance)))
 
     @property
     def b_cov(self) -> NDArray[np.float64]:
-        """Conditional covariances of b given y, β̂ and θ̂: (J, q, q), subjects as in ``b.index``."""
-        return self._conditional.covariance
+        """Conditional covariances of b given y, β̂ and θ̂: (J, q, q), subjects as in ``b.index``, read-only."""
+        covariance = self._conditional.covariance.view()
+        covariance.flags.writeable = False
+        return covariance
 
     def _by_subject(self, values: FloatArray) -> pd.DataFrame:
         return pd.DataFrame(values, index=self.design.subjects, columns=pd.Index(self.design.term, name="term"))

@@ -62,7 +62,7 @@ class PosteriorFit(Fit):
     # --- draws -------------------------------------------------------------------------------------------------------
 
     def draws(self, name: str) -> FloatArray:
-        """Draws of one variable, (chain, draw, ...).
+        """Draws of one variable, (chain, draw, ...), read-only: copy them to change them.
 
         Raises
         ------
@@ -71,7 +71,9 @@ class PosteriorFit(Fit):
         """
         posterior = self.datatree["posterior"]
         if name in posterior:
-            return posterior[name].to_numpy()
+            values = posterior[name].to_numpy().view()
+            values.flags.writeable = False
+            return values
         if name == "beta" and not self.design.coef:
             return np.empty((posterior.sizes["chain"], posterior.sizes["draw"], 0))
         reason, remedy = "the posterior has no such variable", "refit"
@@ -377,7 +379,7 @@ class PosteriorFit(Fit):
         return "b" not in self.datatree["posterior"] and "random_effects" in self.datatree.children
 
     def _summarised(self, what: str) -> FloatArray:
-        return self.datatree["random_effects"][what].to_numpy()
+        return self.datatree["random_effects"][what].to_numpy().copy()
 
     def _effects(self, level: str, rng: np.random.Generator) -> FloatArray:
         """Random effects of the subjects (draws, J, q), or of one new subject (draws, 1, q)."""
