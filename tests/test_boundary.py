@@ -83,3 +83,23 @@ def test_negative_intraclass_correlation_ends_at_zero():
     assert fit.D.iloc[0, 0] == 0.0
     ols = np.linalg.lstsq(fit.design.X, fit.design.y, rcond=None)[0]
     np.testing.assert_allclose(fit.beta, ols, rtol=1e-10)
+
+
+def test_draws_of_a_singular_fit_stay_around_the_estimate():
+    # A normal distribution on the empty column of the factor, squared, would push every draw away from the boundary.
+    for seed in range(8):
+        fit = TwoLevelModel.from_formula("y ~ time + (time | subject)", simulate_perfect_correlation(seed)).fit_reml()
+        tree = fit.to_datatree(draws=500, seed=1)
+        assert ("boundary" in tree.attrs or "boundary" in tree["posterior"].attrs) == fit.is_singular
+        for k in range(2):
+            lower, upper = np.quantile(tree["posterior"]["sd_b"].to_numpy()[..., k], [0.01, 0.99])
+            assert lower - 1e-8 <= fit.sd_b.iloc[k] <= upper + 1e-8
+
+
+def test_a_singular_block_has_no_interval():
+    for seed in range(8):
+        fit = TwoLevelModel.from_formula("y ~ time + (time | subject)", simulate_perfect_correlation(seed)).fit_reml()
+        components = fit.variance_components()
+        inside = components.drop(index="sigma")
+        assert inside["upper"].isna().all() == fit.is_singular
+        assert np.isfinite(components.loc["sigma", ["lower", "upper"]]).all()

@@ -26,8 +26,8 @@ from hierlmm.likelihood.crossproducts import CrossProducts, cross_products
 __all__ = ["CollapsedPosterior", "collapsed_posterior", "why_not_collapsed"]
 
 FloatArray = NDArray[np.float64]
-NEAR_ZERO = 0.35
-"""Posterior SD of log sd above which sd may be near zero (three standard deviations below is a third of the mode)."""
+NEAR_ZERO = 5.0
+"""Drop of the log density from the mode of a standard deviation to a twentieth of it, below which it may be zero."""
 
 
 def why_not_collapsed(priors: ResolvedPriors) -> str | None:
@@ -103,8 +103,8 @@ def collapsed_posterior(design: Design, priors: ResolvedPriors, *, signed: bool 
         The model.
     signed : bool, optional
         Hold every standard deviation of the random effects as a signed number (True) or as a logarithm (False). By
-        default each is signed if the posterior of its logarithm is wider than `NEAR_ZERO`: it may then be close to
-        zero, where a logarithm has no end.
+        default each is signed if the density of the standard deviation at a twentieth of its mode has not dropped by
+        more than `NEAR_ZERO` on the log scale: it may then be zero, where a logarithm has no end.
     """
     products = cross_products(design)
     buffer = _pack(design, products, priors)
@@ -112,9 +112,8 @@ def collapsed_posterior(design: Design, priors: ResolvedPriors, *, signed: bool 
     prior = buffer[_offset_of_priors(buffer) :][: n_sd * N_PRIOR].reshape(n_sd, N_PRIOR)
     scales = prior[:, N_PRIOR - 1]
     mode, root = _mode(buffer, _start(buffer))
-    width = np.sqrt(np.einsum("ij,ij->i", root, root))[:n_sd]
     # A gamma prior is zero or infinite at zero, which a signed parameter would have to cross.
-    chosen = (width > NEAR_ZERO) & (prior[:, 0] == 1.0) if signed is None else np.full(n_sd, signed)
+    chosen = _reaches_zero(buffer, mode) & (prior[:, 0] == 1.0) if signed is None else np.full(n_sd, signed)
     if np.any(chosen):
         scales[chosen] = np.exp(mode[:n_sd][chosen])
         buffer[7] += float(np.sum(np.log(scales[chosen] / 2.0)))  # ±u share the density of |u|
@@ -192,6 +191,18 @@ def _negative(buffer: FloatArray) -> Callable[[FloatArray], tuple[float, FloatAr
         return -value, -gradient
 
     return function
+
+
+def _reaches_zero(buffer: FloatArray, mode: FloatArray) -> NDArray[np.bool_]:
+    """Which standard deviations (as logarithms) have a density at a twentieth of the mode that still counts."""
+    negative, n_sd = _negative(buffer), int(buffer[6])
+    highest, step = -negative(mode)[0], np.log(20.0)
+    drops = np.empty(n_sd)
+    for k in range(n_sd):
+        moved = mode.copy()
+        moved[k] -= step
+        drops[k] = highest + negative(moved)[0] - step  # the Jacobian of the logarithm is taken back
+    return drops < NEAR_ZERO
 
 
 def _start(buffer: FloatArray) -> FloatArray:

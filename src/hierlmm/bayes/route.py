@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hierlmm.bayes.collapsed import why_not_collapsed
+from hierlmm.bayes.conflict import prior_conflicts
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.sample import sample_explicit
 from hierlmm.bayes.sample_collapsed import RANDOM_EFFECTS, sample_collapsed
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["SAMPLERS", "sample_posterior"]
 
 SAMPLERS = ("auto", "collapsed", "explicit")
-TARGET_ACCEPT = {"collapsed": 0.8, "explicit": 0.9}
+TARGET_ACCEPT = 0.9
 
 
 def sample_posterior(
@@ -55,7 +56,9 @@ def sample_posterior(
         )
     if sampler == "auto":
         sampler = "explicit" if obstacle or centered else "collapsed"
-    accept = TARGET_ACCEPT[sampler] if target_accept is None else target_accept
+    _refuse_ignored(sampler, centered, random_effects)
+    accept = TARGET_ACCEPT if target_accept is None else target_accept
+    notes = prior_conflicts(design, priors)
     if sampler == "collapsed":
         return sample_collapsed(
             design,
@@ -67,6 +70,7 @@ def sample_posterior(
             target_accept=accept,
             progressbar=progressbar,
             random_effects=random_effects,
+            notes=notes,
         )
     return sample_explicit(
         design,
@@ -79,4 +83,21 @@ def sample_posterior(
         target_accept=accept,
         progressbar=progressbar,
         why=obstacle,
+        notes=notes,
     )
+
+
+def _refuse_ignored(sampler: str, centered: bool, random_effects: str) -> None:
+    """An option that the route would ignore is refused."""
+    if sampler == "collapsed" and centered:
+        raise SpecificationError(
+            "centered=True with sampler='collapsed'",
+            "the collapsed route has no random effects to centre: they are integrated out",
+            "leave centered out, or use sampler='explicit'",
+        )
+    if sampler == "explicit" and random_effects not in ("auto", "draws"):
+        raise SpecificationError(
+            f"random_effects={random_effects!r} on the explicit route",
+            "there the random effects are sampled with everything else, so their draws exist and are kept",
+            "leave random_effects out, or use the collapsed route (sampler='auto')",
+        )

@@ -29,6 +29,7 @@ __all__ = [
     "model_coords",
     "refuse_interrupted",
     "sample_explicit",
+    "whole_seed",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -63,6 +64,7 @@ def sample_explicit(
     progressbar: bool = True,
     log_likelihood: bool | None = None,
     why: str | None = None,
+    notes: tuple[str, ...] = (),
 ) -> PosteriorFit:
     """Sample the posterior of the explicit hierarchy with NUTS (nutpie).
 
@@ -88,6 +90,8 @@ def sample_explicit(
         Whether to store the pointwise conditional log-likelihood; by default if it has at most 5 million values.
     why : str, optional
         Why this route was taken, for the record.
+    notes : tuple of str
+        What else must be known before the fit is used.
 
     Returns
     -------
@@ -105,7 +109,7 @@ def sample_explicit(
     """
     check_settings(draws=draws, tune=tune, chains=chains, target_accept=target_accept)
     resolved = resolve_priors(priors, design)
-    seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+    seed = whole_seed(seed)
     started = time.perf_counter()
     model = build_pymc_model(design, resolved, centered=centered)
     import nutpie
@@ -144,7 +148,13 @@ def sample_explicit(
         attrs["why"] = why
     posterior = draws_of_model(design, resolved, raw)
     return make_posterior_fit(
-        design, resolved, posterior, tree["sample_stats"].to_dataset(), attrs, log_likelihood=log_likelihood
+        design,
+        resolved,
+        posterior,
+        tree["sample_stats"].to_dataset(),
+        attrs,
+        log_likelihood=log_likelihood,
+        notes=notes,
     )
 
 
@@ -157,6 +167,7 @@ def make_posterior_fit(
     *,
     log_likelihood: bool | None = None,
     groups: Mapping[str, Any] | None = None,
+    notes: tuple[str, ...] = (),
 ) -> PosteriorFit:
     """Put draws into a DataTree of the contract's names and dimensions, check convergence, and make the fit.
 
@@ -173,6 +184,8 @@ def make_posterior_fit(
         As in `sample_explicit`; needs ``b``.
     groups : mapping of str to xarray.Dataset, optional
         Further groups of the tree.
+    notes : tuple of str
+        What else must be known before the fit is used.
     """
     import xarray as xr
 
@@ -204,9 +217,9 @@ def make_posterior_fit(
     datatree.attrs |= {**attrs, "formula": formula, "library": "hierlmm", "version": hierlmm.__version__}
     datatree["posterior"].attrs |= {"sample_dims": ["chain", "draw"], "inference_library": "nutpie"}
     verdict = assess_convergence(datatree)
-    for message in verdict.messages:
+    for message in (*verdict.messages, *notes):
         warnings.warn(message, FitWarning, stacklevel=3)
-    return PosteriorFit(design, datatree, priors, str(attrs["estimator"]), verdict.messages)
+    return PosteriorFit(design, datatree, priors, str(attrs["estimator"]), verdict.messages + notes)
 
 
 def model_coords(design: Design) -> dict[str, Any]:
@@ -254,8 +267,27 @@ def refuse_interrupted(tree: Any, draws: int) -> None:
         raise KeyboardInterrupt
 
 
+def whole_seed(seed: Any) -> int:
+    """Seed as a whole number; a random one for None, one drawn from a numpy generator.
+
+    Raises
+    ------
+    SpecificationError
+        If it is no whole number between 0 and 2^63.
+    """
+    if seed is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(seed, np.random.Generator):
+        return int(seed.integers(2**32))
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= int(seed) < 2**63:
+        raise SpecificationError(
+            f"seed={seed!r}", "a seed is a whole number from 0 to 2^63 - 1", "use for example seed=1, or leave it out"
+        )
+    return int(seed)
+
+
 def check_settings(*, draws: int, tune: int, chains: int, target_accept: float) -> None:
-    for name, value, least in (("draws", draws, 1), ("tune", tune, 0), ("chains", chains, 1)):
+    for name, value, least in (("draws", draws, 1), ("tune", tune, 1), ("chains", chains, 1)):
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
             raise SpecificationError(
                 f"{name}={value!r}",

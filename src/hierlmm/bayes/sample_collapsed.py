@@ -17,7 +17,7 @@ from hierlmm.bayes.collapsed import CollapsedPosterior, collapsed_posterior
 from hierlmm.bayes.collapsed_kernel import compiled_density, compiled_expand, evaluate
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.recover import Natural, draw_random_effects, recover_beta, summarise_random_effects
-from hierlmm.bayes.sample import check_settings, make_posterior_fit, refuse_interrupted
+from hierlmm.bayes.sample import check_settings, make_posterior_fit, refuse_interrupted, whole_seed
 from hierlmm.design import Design
 from hierlmm.notice import interactive, notice_if_slow
 
@@ -45,6 +45,7 @@ def sample_collapsed(
     cores: int | None = None,
     progressbar: bool = True,
     random_effects: str = "auto",
+    notes: tuple[str, ...] = (),
 ) -> PosteriorFit:
     """Sample the collapsed posterior, then draw β and b exactly.
 
@@ -57,13 +58,15 @@ def sample_collapsed(
     random_effects : {"auto", "draws", "summary", "none"}
         Keep a draw of b for every draw of θ; or its exact posterior mean and SD (Rao-Blackwell); or neither.
         ``"auto"`` keeps draws up to 10 million values.
+    notes : tuple of str
+        What else must be known before the fit is used.
 
     Returns
     -------
     PosteriorFit
     """
     check_settings(draws=draws, tune=tune, chains=chains, target_accept=target_accept)
-    seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+    seed = whole_seed(seed)
     started = time.perf_counter()
     with notice_if_slow():
         posterior = collapsed_posterior(design, priors)
@@ -101,7 +104,7 @@ def sample_collapsed(
         "sampling_seconds": round(sampled - started, 3),
         "recovery_seconds": round(time.perf_counter() - sampled, 3),
     }
-    return make_posterior_fit(design, priors, kept, statistics, attrs, groups=groups)
+    return make_posterior_fit(design, priors, kept, statistics, attrs, groups=groups, notes=notes)
 
 
 def _by_chain(natural: Natural, chains: int, draws: int) -> dict[str, FloatArray]:

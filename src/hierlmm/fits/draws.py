@@ -61,6 +61,11 @@ def large_sample_tree(fit: LikelihoodFit, draws: int, chains: int, seed: int | N
         },
         attrs={"estimator": fit.estimator, "approximation": APPROXIMATION, "seed": -1 if seed is None else seed},
     )
+    if fit.is_singular:
+        posterior.attrs["boundary"] = (
+            "D is singular at the optimum: the directions without variance are held at zero in every draw, so the "
+            "draws understate what is uncertain there"
+        )
     observed = xr.Dataset({"y": (("obs",), design.y)}, coords={"obs": np.arange(design.n_obs)})
     tree = xr.DataTree.from_dict({"posterior": posterior, "observed_data": observed})
     tree.attrs.update(posterior.attrs)

@@ -104,10 +104,19 @@ def _verdict(fit: PosteriorFit) -> str:
         f"largest R-hat {check.max_rhat:.3f}, smallest ESS {_count(check.min_ess_bulk)} (bulk) and "
         f"{_count(check.min_ess_tail)} (tail), {check.divergences} divergences"
     )
-    if not fit.warnings:
-        return f"Convergence: nothing looks wrong ({facts})."
-    wrapped = [textwrap.fill(m, 110, initial_indent="  - ", subsequent_indent="    ") for m in fit.warnings]
-    return "\n".join([f"NOT CONVERGED, do not use these numbers yet ({facts}):", *wrapped])
+    failed = [m for m in fit.warnings if m in check.messages]
+    notes = [m for m in fit.warnings if m not in check.messages]
+    if failed:
+        lines = [f"NOT CONVERGED, do not use these numbers yet ({facts}):", *map(_bullet, failed)]
+    else:
+        lines = [f"Convergence: nothing looks wrong ({facts})."]
+    if notes:
+        lines += ["Before you use it:", *map(_bullet, notes)]
+    return "\n".join(lines)
+
+
+def _bullet(message: str) -> str:
+    return textwrap.fill(message, 110, initial_indent="  - ", subsequent_indent="    ")
 
 
 def _bounds(ci: float) -> tuple[str, str]:

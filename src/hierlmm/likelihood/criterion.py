@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.covariance.random import RandomCovariance
+from hierlmm.errors import DataError
 from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.kernel import PatternSums, pattern_sums
 
@@ -100,7 +101,15 @@ class Criterion:
     def _solve(self, sums: PatternSums) -> NormalEquations:
         """Generalised least squares through one Cholesky factorisation of [X, y]'V⁻¹[X, y]."""
         p = self.products.n_fixed
-        L = np.linalg.cholesky(self.products.S_w + sums.G)
+        try:
+            L = np.linalg.cholesky(self.products.S_w + sums.G)
+        except np.linalg.LinAlgError as error:
+            raise DataError(
+                "a response that the model reproduces to rounding, or numbers too large to square",
+                "no residual variance is left to estimate",
+                "check for a response computed from a covariate, and the units of the columns",
+                "docs, page 'Errors'",
+            ) from error
         inverse = np.linalg.inv(L[:p, :p])
         beta = L[p, :p] @ inverse
         log_det = 2.0 * float(np.log(L.diagonal()[:p]).sum())

@@ -1,8 +1,9 @@
 """Large-sample distribution of the covariance parameters, on the unconstrained scale.
 
 At the optimum, (λ, log σ) is approximately normal with covariance 2 H⁻¹, H the Hessian of the criterion. Standard
-deviations, correlations and σ follow through the logarithm and Fisher's z, as in nlme's ``intervals()``; a parameter on
-its boundary has no such interval.
+deviations, correlations and σ follow through the logarithm and Fisher's z, as in nlme's ``intervals()``. At a boundary
+optimum the directions without variance (empty columns of Λ) are held at zero: a normal distribution on λ, squared,
+would put all its draws away from the estimate. The distribution is then that of the others given the boundary.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class LargeSample:
     ----------
     centre : (m + 1,)
     covariance : (m + 1, m + 1)
-        Zero in directions in which the criterion is flat.
+        Zero in directions in which the criterion is flat, or which the boundary holds.
     """
 
     criterion: Criterion
@@ -82,8 +83,20 @@ def large_sample(criterion: Criterion, lam: FloatArray, sigma: float) -> LargeSa
         In the user's units.
     """
     centre = np.append(lam, np.log(sigma / criterion.products.scaling.y_scale))
-    H = hessian(criterion.joint, centre)
+    free = np.append(_free_parameters(criterion, lam), True)
+    H = hessian(criterion.joint, centre)[np.ix_(free, free)]
     values, vectors = np.linalg.eigh(H)
-    flat = values <= SINGULAR_TOLERANCE * np.max(np.abs(values)) * 1e-3
+    flat = values <= 1e-7 * np.max(np.abs(values))
     inverse = np.where(flat, 0.0, 2.0 / np.where(flat, 1.0, values))
-    return LargeSample(criterion, centre, (vectors * inverse) @ vectors.T)
+    covariance = np.zeros((len(centre), len(centre)))
+    covariance[np.ix_(free, free)] = (vectors * inverse) @ vectors.T
+    return LargeSample(criterion, centre, covariance)
+
+
+def _free_parameters(criterion: Criterion, lam: FloatArray) -> NDArray[np.bool_]:
+    """Parameters outside the empty columns of Λ."""
+    structure = criterion.structure
+    filled = np.any(np.abs(structure.factor(lam)) >= SINGULAR_TOLERANCE, axis=0)
+    free = np.zeros(len(lam), dtype=bool)
+    free[structure.index[filled[structure.col]]] = True
+    return free
