@@ -258,8 +258,8 @@ class TwoLevelModel:
         centered : bool
             Explicit route: parametrise by b itself instead of standardised effects.
         target_accept : float, optional
-            Acceptance probability that the step size is tuned to; closer to 1 is slower and has fewer divergences. By
-            default 0.8 (collapsed) or 0.9 (explicit).
+            Acceptance probability that the step size is tuned to (0.9 by default); closer to 1 is slower and has fewer
+            divergences.
         progressbar : bool
             Show progress, in a terminal or notebook.
         random_effects : {"auto", "draws", "summary", "none"}
@@ -309,7 +309,7 @@ class TwoLevelModel:
         """
         from hierlmm.comparison import compare
 
-        names = [e.lower() for e in estimators] or ["nuts", "reml"]
+        names = [str(e).lower() for e in estimators] or ["nuts", "reml"]
         _known_estimators(names)
         sampling = {"seed": seed, "progressbar": progressbar, **fit_options}
         fits: list[Any] = []
