@@ -17,7 +17,7 @@ from hierlmm.comparison import compare
 from hierlmm.datasets import load_dataset
 from hierlmm.errors import MissingPackageError, SpecificationError
 from hierlmm.model import TwoLevelModel
-from hierlmm.plots.lines import STEPS
+from hierlmm.plots.lines import STEPS, population_line, subject_lines, x_axis
 from hierlmm.plots.posterior import parameter_draws
 from hierlmm.plots.shrinkage import pooled_coefficients, separate_coefficients
 from hierlmm.plots.style import wrap_title
@@ -266,16 +266,66 @@ def test_trajectories_of_curves_splines_and_categories():
     collection = plots.plot_trajectories(fit, backend="none")
     ((x, y),) = lines_of(drawn(collection, "population", "trajectories", panel=""))
     assert len(x) == STEPS and x[0] == frame["t"].min()
-    # The average over subjects of the lines at b = 0, by prediction one by one.
-    modes = frame.groupby("id")["dose"].agg(lambda v: v.mode().iloc[0])
-    ages = frame.groupby("id")["age"].first()
-    single = [
-        fit.predict(pd.DataFrame({"t": x, "dose": modes[i], "age": ages[i]}), level="population")["estimate"]
-        for i in ages.index
-    ]
+    # The average over subjects of the lines at b = 0, by prediction one by one; a dose holds until the next row.
+    single = []
+    for _, own in frame.sort_values("t").groupby("id"):
+        at = np.maximum(np.searchsorted(own["t"], x, side="right") - 1, 0)
+        new = pd.DataFrame({"t": x, "dose": own["dose"].to_numpy()[at], "age": own["age"].iloc[0]})
+        single.append(fit.predict(new, level="population")["estimate"])
     np.testing.assert_allclose(y, np.mean(single, axis=0))
+    _check_through_fitted(fit, frame["t"])
     by_dose = plots.plot_trajectories(fit, x="dose", backend="none")
     assert calls(by_dose, "trajectories", "xticks", panel="")[0]["labels"] == ["a", "b", "c"]
+
+
+def _check_through_fitted(fit, x):
+    """Every subject line passes through its fitted values."""
+    lines = subject_lines(fit, x_axis(fit.design, None), range(fit.n_subjects))
+    fitted, index, x = fit.fitted().to_numpy(), fit.design.subject_index, np.asarray(x, dtype=float)
+    for j, (grid, y) in lines.items():
+        at = np.searchsorted(grid, x[index == j])
+        np.testing.assert_array_equal(grid[at], x[index == j])
+        np.testing.assert_allclose(y[at], fitted[index == j], rtol=1e-9)
+    return lines
+
+
+def test_lines_follow_an_offset_that_varies_within_subjects(dental):
+    data = dental.assign(o=10.0 * dental["time"], up=dental["distance"] + 10 * dental["time"])
+    fit = TwoLevelModel.from_formula("up ~ time + offset(o) + (1 + time | subject)", data).fit_reml()
+    _check_through_fitted(fit, data["time"])
+    x, y = population_line(fit, x_axis(fit.design, None), np.arange(27))
+    np.testing.assert_allclose(y, fit.beta["Intercept"] + (fit.beta["time"] + 10) * x)
+    # The offset is the same function of time for all, so it goes on where a subject has no rows.
+    short = data[(data["subject"] != data["subject"].iloc[0]) | (data["time"] < 3)]
+    less = TwoLevelModel.from_formula("up ~ time + offset(o) + (1 + time | subject)", short).fit_reml()
+    x, y = population_line(less, x_axis(less.design, None), np.arange(27))
+    np.testing.assert_allclose(y, less.beta["Intercept"] + (less.beta["time"] + 10) * x)
+
+
+def test_lines_follow_a_square_made_by_the_user_at_irregular_times():
+    rng = np.random.default_rng(5)
+    data = pd.DataFrame({"id": np.repeat(np.arange(20), 5), "t": rng.uniform(0, 6, 100)})
+    data["t2"] = (data["t"] - 3) ** 2
+    data["noise"] = rng.normal(size=100)
+    data["y"] = data["t2"] + rng.normal(size=20)[data["id"]] + rng.normal(size=100)
+    fit = TwoLevelModel.from_formula("y ~ t + t2 + (1 | id)", data).fit_reml()
+    lines = _check_through_fitted(fit, data["t"])
+    own = fit.subject_coef.iloc[0]
+    x, y = lines[0]
+    np.testing.assert_allclose(y, own["Intercept"] + own["t"] * x + own["t2"] * (x - 3) ** 2, atol=0.1)
+    noisy = TwoLevelModel.from_formula("y ~ t + t2 + noise + (1 | id)", data).fit_reml()
+    _check_through_fitted(noisy, data["t"])
+
+
+def test_a_variable_used_as_a_factor_joins_its_observed_values(dental):
+    data = dental.assign(age=dental["time"] + 8.0)
+    for formula in ("distance ~ C(age) + (1 | subject)", "distance ~ C(age + 1) + (1 | subject)"):
+        fit = TwoLevelModel.from_formula(formula, data).fit_reml()
+        lines = _check_through_fitted(fit, data["age"])
+        assert all(list(x) == [8, 10, 12, 14] for x, _ in lines.values())
+        x, y = population_line(fit, x_axis(fit.design, None), np.arange(27))
+        assert list(x) == [8, 10, 12, 14]
+        np.testing.assert_allclose(y, data.groupby("age")["distance"].mean())
 
 
 def test_trajectories_without_a_level_1_variable():

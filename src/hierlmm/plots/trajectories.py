@@ -54,9 +54,11 @@ def plot_trajectories(
 ) -> Any:
     """Draw the data, the subjects' fitted lines and the population line against a level-1 variable.
 
-    A subject's line holds its own level-2 values; other level-1 variables are held at the subject's mean (a category at
-    its most frequent level). The population line (b = 0) of a panel is the average of these lines at b = 0 over the
-    panel's subjects, so it is *the* line where they share their level-2 values.
+    A subject's line goes through its fitted values: its level-2 values are its own, and variables that vary within it
+    (offsets and other level-1 covariates) are interpolated along x between its rows. Where a category varies, or x is
+    used as one, the line joins the rows. The population line (b = 0) of a panel is the average of these lines at b = 0
+    over the panel's subjects, so it is *the* line where they share their covariates; a subject's own covariate is held
+    at its first and last row beyond them, unless it is the same function of x in all subjects.
 
     Parameters
     ----------
