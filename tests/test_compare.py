@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from hierlmm.bayes.priors import HalfNormal, Priors, resolve_priors
 from hierlmm.bayes.sample import make_posterior_fit
 from hierlmm.comparison import Comparison, compare
 from hierlmm.errors import DataError, MissingPackageError, NotAvailableError, SpecificationError
@@ -107,7 +111,7 @@ def test_only_fits_of_the_same_question(dental, reml):
     with pytest.raises(DataError, match="108 rows of 27 subjects, and 81 rows of 27"):
         compare(reml, fewer)
     other = TwoLevelModel.from_formula(FORMULA, dental.assign(distance=dental["distance"] * 2)).fit_reml()
-    with pytest.raises(DataError, match="with other values"):
+    with pytest.raises(DataError, match="with other values of 'distance'"):
         compare(reml, other)
     log = TwoLevelModel.from_formula("log(distance) ~ sex * time + (1 + time | subject)", dental).fit_reml()
     with pytest.raises(SpecificationError, match="responses"):
@@ -117,6 +121,56 @@ def test_only_fits_of_the_same_question(dental, reml):
             compare(wrong)
     with pytest.raises(SpecificationError, match="nothing to compare"):
         compare()
+
+
+CONTINUOUS = "y ~ x1 + x2 + offset(o) + (1 + x1 | g)"
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(3)
+    g = np.repeat(np.arange(12), 6)
+    frame = pd.DataFrame({"g": g, "x1": rng.normal(size=72), "x2": rng.normal(size=72), "o": rng.normal(size=72)})
+    return frame.assign(y=frame["x1"] + frame["o"] + rng.normal(size=12)[g] + rng.normal(size=72))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda t, r: {"x1": r.normal(size=len(t))}, "with other values of 'x1'"),
+        (lambda t, r: {"x1": 2 * t["x1"]}, "with other values of 'x1'"),
+        (lambda t, r: {"x2": r.permutation(t["x2"])}, "with other values of 'x2'"),
+        (lambda t, r: {"x2": t["x2"].where(t.index != 7, t["x2"] + 1e-6)}, "with other values of 'x2'"),
+        (lambda t, r: {"o": r.permutation(t["o"])}, "with other values of 'offset'"),
+        (lambda t, r: {"y": t["y"] + 1e-6}, "with other values of 'y'"),
+        (lambda t, r: {"g": r.permutation(t["g"])}, "with other subjects in the rows \\('g' is not the same"),
+        (lambda t, r: {"g": t["g"].replace({3: 99})}, "with other subjects \\(only one of them has 3, 99"),
+    ],
+)
+def test_other_data_are_refused_by_name(table, change, named):
+    first = TwoLevelModel.from_formula(CONTINUOUS, table).fit_reml()
+    changed = table.assign(**change(table, np.random.default_rng(1)))
+    second = TwoLevelModel.from_formula(CONTINUOUS, changed).fit_reml()
+    with pytest.raises(DataError, match=named):
+        compare(first, second)
+
+
+def test_rounding_is_no_other_data(table):
+    first = TwoLevelModel.from_formula(CONTINUOUS, table).fit_reml()
+    rounded = table.assign(x1=table["x1"] * (1 + 4e-16), o=table["o"] + 0.1 - 0.1).sample(frac=1.0, random_state=2)
+    again = TwoLevelModel.from_formula(CONTINUOUS, rounded).fit_reml()
+    assert again.design.X.shape == first.design.X.shape and compare(first, again).notes == ()
+
+
+def test_other_priors_are_noted(reml):
+    default = posterior_like(reml)
+    design = default.design
+    priors = [resolve_priors(p, design) for p in (None, None, Priors(sigma=HalfNormal(1.0)))]
+    a, b, c = (replace(default, priors=p) for p in priors)
+    assert compare(a, b).notes == ()
+    (note,) = compare(a, reml, c).notes
+    assert note.startswith("priors differ: sigma has HalfNormal(1) in NUTS 2, HalfStudentT(4")
+    assert "priors differ" in repr(compare(c, a))
 
 
 def test_order_of_rows_and_of_terms_does_not_matter(dental, reml):
@@ -249,7 +303,19 @@ def test_comparison_is_frozen(three):
         three.ci = 0.5
     with pytest.raises(TypeError):
         three.fits["other"] = None
-    assert isinstance(three.table, pd.DataFrame)
+    table = three.table
+    table.loc[:, "estimate"] = 0.0
+    assert (three.table["estimate"] != 0.0).all()
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
+def test_comparison_is_copied_and_pickled(three, again):
+    other = again(three)
+    pd.testing.assert_frame_equal(other.table, three.table)
+    assert repr(other) == repr(three)
+    with pytest.raises(TypeError):
+        other.fits["other"] = None
+    assert compare(three.fits["REML"], other.fits["REML"]).flagged.empty
 
 
 def test_ci_and_threshold_are_checked(reml, ml):

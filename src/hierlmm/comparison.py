@@ -32,7 +32,7 @@ class Comparison:
     table : pandas.DataFrame
         One row per parameter and estimator: ``parameter``, ``kind`` ("fixed", "sd", "corr", "sigma"), ``estimator``,
         ``estimate``, ``se``, ``lower``, ``upper``, ``difference`` (from the reference estimator, in units of its
-        standard error; of the estimator's own where the reference has none) and ``flag`` (whether it is large).
+        standard error; of the estimator's own where the reference has none) and ``flag`` (whether it is large). A copy.
     reference : str
         Label of the reference estimator.
     ci : float
@@ -44,11 +44,26 @@ class Comparison:
     """
 
     fits: Mapping[str, Fit]
-    table: pd.DataFrame
+    _table: pd.DataFrame
     reference: str
     ci: float
     flag_above: float
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fits", MappingProxyType(dict(self.fits)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "fits": dict(self.fits)}  # a read-only mapping cannot be pickled
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The tidy table, a copy; its columns are described above."""
+        return self._table.copy()
 
     @property
     def labels(self) -> list[str]:
@@ -58,7 +73,7 @@ class Comparison:
     @property
     def flagged(self) -> pd.DataFrame:
         """The rows of `table` whose difference is flagged, largest first."""
-        rows = self.table[self.table["flag"]]
+        rows = self._table[self._table["flag"]]
         return rows.sort_values("difference", key=np.abs, ascending=False, ignore_index=True)
 
     @property
@@ -70,9 +85,9 @@ class Comparison:
     def wide(self) -> pd.DataFrame:
         """Parameters × (estimator, column), for reading and for export."""
         columns = [*COLUMNS, "difference"]
-        parameters = pd.Index(self.table["parameter"].unique(), name="parameter")
+        parameters = pd.Index(self._table["parameter"].unique(), name="parameter")
         by_label = {
-            label: self.table[self.table["estimator"] == label].set_index("parameter")[columns].reindex(parameters)
+            label: self._table[self._table["estimator"] == label].set_index("parameter")[columns].reindex(parameters)
             for label in self.labels
         }
         return pd.concat(by_label, axis=1, names=["estimator", None])
@@ -190,7 +205,8 @@ def compare(
     SpecificationError
         If the fits have different fixed effects, random effects or responses.
     DataError
-        If they were made from different rows.
+        If they were made from different rows (their order may differ), whether in the response, the offset, a
+        covariate, or in which subject a row belongs to.
 
     Examples
     --------
@@ -206,4 +222,4 @@ def compare(
     base = next(iter(named)) if reference is None else known_label("reference", reference, list(named))
     extra = same_question(named, base)
     table = measure(estimates(named, ci, base), base, flag_above)
-    return Comparison(MappingProxyType(named), table, base, ci, flag_above, (*notes, *extra))
+    return Comparison(named, table, base, ci, flag_above, (*notes, *extra))

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from hierlmm.design import Design
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import correlated_pairs
-from hierlmm.frames import shorten
+from hierlmm.frames import quote, shorten
 
 __all__ = ["COLUMNS", "estimates", "fit_statistics", "known_label", "label_fits", "measure", "same_question"]
 
+FloatArray = NDArray[np.float64]
 COLUMNS = ["estimate", "se", "lower", "upper"]
 SEE = "docs, page 'Comparing estimators'"
+TOLERANCE = 1e-10
+"""Values of a column that are closer than this, relative to its largest, are taken as equal."""
 
 
 def label_fits(fits: Iterable[Fit], labels: Sequence[str] | None = None) -> dict[str, Fit]:
@@ -112,25 +117,46 @@ def same_question(fits: Mapping[str, Fit], base: str) -> tuple[str, ...]:
     for label, fit in fits.items():
         pair = f"{base} and {label}"
         a, b = first.design, fit.design
+        both_random = _has_random_effects(first) and _has_random_effects(fit)
         _alike(pair, "responses", a.hierarchy.response, b.hierarchy.response)
         _alike(pair, "fixed effects", set(a.coef), set(b.coef))
-        if not _same_rows(first, fit):
-            raise DataError(
-                f"{pair}: {a.n_obs} rows of {a.n_subjects} subjects, and {b.n_obs} rows of {b.n_subjects}"
-                + (" with other values or other subjects" if a.n_obs == b.n_obs else ""),
-                "estimates from different data differ for reasons other than the estimator",
-                "fit both to the same rows (missing='drop' drops different rows when the covariates differ)",
-                SEE,
-            )
-        if not (_has_random_effects(first) and _has_random_effects(fit)):
-            continue
-        _alike(pair, "random effects", set(a.term), set(b.term))
-        if {frozenset(p) for p in _pairs(first)} != {frozenset(p) for p in _pairs(fit)}:
+        if both_random:
+            _alike(pair, "random effects", set(a.term), set(b.term))
+        _same_rows(pair, a, b)
+        if both_random and _structure(first) != _structure(fit):
             notes.append(
                 f"{label} has covariance={b.covariance!r} for the random effects and {base} has {a.covariance!r}: "
                 "they are not the same model, and differences are not due to the estimator alone."
             )
-    return tuple(notes)
+    return (*notes, *_other_priors(fits, base))
+
+
+def _structure(fit: Fit) -> tuple[set[frozenset[str]], bool]:
+    return {frozenset(p) for p in _pairs(fit)}, fit.design.covariance == "identity" and len(fit.design.term) > 1
+
+
+def _other_priors(fits: Mapping[str, Fit], base: str) -> list[str]:
+    """One note for each posterior whose priors are not those of the first posterior (the reference, if it is one)."""
+    order = [base, *(label for label in fits if label != base)]
+    known = {label: _priors(fits[label]) for label in order if getattr(fits[label], "priors", None) is not None}
+    notes = []
+    for label, priors in list(known.items())[1:]:
+        start = next(iter(known))
+        other = known[start]
+        differ = [name for name in {**other, **priors} if other.get(name) != priors.get(name)]
+        if differ:
+            each = [
+                f"{name} has {priors.get(name, 'none')} in {label}, {other.get(name, 'none')} in {start}"
+                for name in differ
+            ]
+            notes.append(
+                f"priors differ: {shorten(each)}. The difference between these fits is not due to the estimator alone."
+            )
+    return notes
+
+
+def _priors(fit: Any) -> dict[str, str]:
+    return {str(name): str(prior) for name, prior in fit.priors.to_frame()["prior"].items()}
 
 
 def _alike(pair: str, what: str, a: Any, b: Any) -> None:
@@ -150,15 +176,63 @@ def _alike(pair: str, what: str, a: Any, b: Any) -> None:
     )
 
 
-def _same_rows(a: Fit, b: Fit) -> bool:
-    if a.design is b.design:
-        return True
-    if a.n_obs != b.n_obs or set(a.design.subjects) != set(b.design.subjects):
-        return False
-    return all(
-        np.allclose(np.sort(np.asarray(left)), np.sort(np.asarray(right)), rtol=1e-12, atol=0.0)
-        for left, right in ((a.design.y, b.design.y), (a.design.offset, b.design.offset))
-    )
+def _same_rows(pair: str, a: Design, b: Design) -> None:
+    """Refuse designs whose rows are not the same set: subject, response, offset and covariates of every row."""
+    if a is b:
+        return
+    sizes = f"{pair}: {a.n_obs} rows of {a.n_subjects} subjects, and {b.n_obs} rows of {b.n_subjects}"
+    remedy = "fit both to the same rows (missing='drop' drops different rows when the covariates differ)"
+    if a.n_obs == b.n_obs:
+        differs = _first_difference(a, b)
+        if differs is None:
+            return
+        sizes += differs
+        remedy = "fit both to the same data"
+    raise DataError(sizes, "estimates from different data differ for reasons other than the estimator", remedy, SEE)
+
+
+def _first_difference(a: Design, b: Design) -> str | None:
+    """In words, what first tells the rows of two designs apart, or None: rows are a set, columns go by name."""
+    position = a.subjects.get_indexer(pd.Index(b.subjects))
+    if len(a.subjects) != len(b.subjects) or np.any(position < 0):
+        only = [*(s for s in a.subjects if s not in b.subjects), *(s for s in b.subjects if s not in a.subjects)]
+        return f" with other subjects (only one of them has {shorten(map(quote, only))})"
+    columns = list(_data_columns(a, b))
+    if np.array_equal(a.subject_index, position[b.subject_index]) and all(np.array_equal(x, y) for _, x, y in columns):
+        return None
+    rows = np.zeros(2 * a.n_obs, dtype=np.intp)  # one number for all rows, of both, that are alike in what was compared
+    sign = np.repeat([1.0, -1.0], a.n_obs)
+    who = np.concatenate([a.subject_index, position[b.subject_index]])
+    for name, left, right in columns:
+        rows = _split(rows, _rank(np.concatenate([left, right])))
+        if np.any(np.bincount(rows, weights=sign)):
+            return f" with other values of {name!r}"
+    if np.any(np.bincount(_split(rows, who), weights=sign)):
+        return f" with other subjects in the rows ({a.hierarchy.subject!r} is not the same)"
+    return None
+
+
+def _data_columns(a: Design, b: Design) -> Iterator[tuple[str, FloatArray, FloatArray]]:
+    yield a.hierarchy.response, a.y, b.y
+    yield "offset", a.offset, b.offset
+    for i, name in enumerate(a.coef):
+        yield name, a.X[:, i], b.X[:, b.coef.index(name)]
+    for i, name in enumerate(a.term):
+        if name in b.term and name not in a.coef:
+            yield name, a.Z[:, i], b.Z[:, b.term.index(name)]
+
+
+def _rank(values: FloatArray) -> NDArray[np.intp]:
+    """Number the distinct values; what differs only by rounding is one value."""
+    order = np.argsort(values)
+    ranks = np.empty(len(values), dtype=np.intp)
+    steps = np.diff(values[order]) > TOLERANCE * np.abs(values).max()
+    ranks[order] = np.concatenate([[0], np.cumsum(steps)])
+    return ranks
+
+
+def _split(rows: NDArray[np.intp], ranks: NDArray[np.intp]) -> NDArray[np.intp]:
+    return np.unique(rows * (ranks.max() + 1) + ranks, return_inverse=True)[1]
 
 
 def _has_random_effects(fit: Fit) -> bool:
