@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -173,10 +175,96 @@ def test_text_html_and_plot(two_groups):
     assert "±" in text
     assert "between-within degrees of freedom" in text
     assert "for a chance of 0.80: about" in text
+    assert "too small" not in text
     assert "<table" in two_groups._repr_html_()
     drawn = two_groups.plot(backend="none")
     assert drawn.viz["mean"]["study"].sizes["panel"] == 2
     two_groups.plot(figure_kwargs={"figsize": (6, 3)})
+
+
+INTERACTION = {"coef": "sex[T.Male]:time"}
+
+
+def test_no_number_of_subjects_from_sizes_that_do_not_say():
+    weak = design_analysis(GROWTH, **CHILDREN, **INTERACTION, n_subjects=(6, 8), n=60, seed=1)
+    assert weak.subjects_needed().isna().all(axis=None)
+    assert "too small to say; try larger ones, for example n_subjects=(16, 32, 64)" in repr(weak)
+    assert "about" not in weak.sentences[-1]
+    # A power of about 0.45 at 20, but the answer (44) is beyond twice as many.
+    beyond = design_analysis(GROWTH, **CHILDREN, **INTERACTION, n_subjects=20, n=200, seed=1)
+    assert 0.3 < beyond.table["power"].iloc[0] < 0.6
+    assert beyond.subjects_needed().isna().all(axis=None)
+    assert "too small to say" in beyond.sentences[-1]
+
+
+def with_power(analysis, power):
+    """The same analysis with other numbers of rejections."""
+    table = analysis.table.copy()
+    table["power"] = power
+    return replace(analysis, table=table)
+
+
+def test_limits_of_subjects_needed(two_groups):
+    near = with_power(two_groups, [0.04, 0.3, 0.6])
+    n, lower, upper = near.subjects_needed().iloc[0]
+    assert 60 < n <= 120
+    assert "outside the sizes tried: check with n_subjects=" in near.sentences[-1]
+    # Wider than the simulation alone would have it, since the answer lies outside.
+    delta, se = near._noncentrality(near._fitted("group[T.b]").iloc[1:], 1.96)
+    assert upper - lower > 1.5 * 2.8**2 * ((delta - 1.96 * se) ** -2 - (delta + 1.96 * se) ** -2)
+    # What happens at 12 subjects does not pull the estimate from what the larger sizes say.
+    rare, never = (with_power(two_groups, [p, 0.5, 0.78]).subjects_needed() for p in (0.29, 0.0))
+    assert rare.equals(never)
+    # Sizes that disagree make it wider.
+    agree, disagree = (with_power(two_groups, p).subjects_needed().iloc[0] for p in ([0, 0.5, 0.8], [0, 0.75, 0.7]))
+    assert disagree["upper"] - disagree["lower"] > 1.5 * (agree["upper"] - agree["lower"])
+    assert "12 subjects, the fewest tried" in with_power(two_groups, 1.0).sentences[-1]
+    assert "between 12 and 30 subjects" in with_power(two_groups, [0.1, 1.0, 1.0]).sentences[-1]
+
+
+def test_the_t_reference_is_not_called_exact_on_the_boundary(two_groups):
+    small = design_analysis(GROWTH, **CHILDREN, **INTERACTION, n_subjects=6, n=30, seed=1)
+    assert small.singular[6] > 0.05
+    notes = " ".join(small.notes())
+    assert "exact on balanced data only for studies whose D is not on its boundary" in notes
+    assert f"{100 * small.singular[6]:.0f} % with 6 subjects" in notes
+    assert "not exact" in notes
+    assert two_groups.singular[60] < 0.05
+    assert "60 subjects" not in " ".join(two_groups.notes())
+
+
+def test_studies_that_cannot_be_fitted_are_counted():
+    some = design_analysis(GROWTH, **CHILDREN, **INTERACTION, n_subjects=(6, 40), dropout=0.6, n=60, seed=1)
+    table = some.table.droplevel("coef")
+    assert (table["failed"] == 1 - table["n_used"] / 60).all()
+    assert 0.5 < table.loc[6, "failed"] < 1.0
+    assert np.isfinite(table.loc[6, "power"])
+    assert table.loc[40, "failed"] == 1.0
+    assert np.isnan(table.loc[40, "power"])
+    text = repr(some)
+    assert "with 40 subjects no simulated study could be fitted (the first because there are as many random" in text
+    assert "lower dropout or more subjects" in text
+    assert f"{100 * table.loc[6, 'failed']:.0f} % of the simulated studies could not be fitted" in text
+    assert "failed" in some._repr_html_()
+    some.plot()
+    few = design_analysis(GROWTH, **CHILDREN, **INTERACTION, n_subjects=(2, 12), n=10, seed=1)
+    assert "with 2 subjects no simulated study could be fitted" in repr(few)
+    assert few.table["failed"].tolist() == [1.0, 0.0]
+
+
+def test_failures_of_a_plan_from_a_fit(dental):
+    fit = hl.TwoLevelModel.from_formula(GROWTH, dental).fit_reml()
+    some = design_analysis(fit, **INTERACTION, n_subjects=(4, 27), n=20, seed=1, progressbar=False)
+    assert 0 < some.table["failed"].iloc[0] < 1  # the first subjects drawn are all girls, or only one is
+    assert some.table["failed"].iloc[1] == 0
+
+
+def test_an_error_only_if_every_size_fails():
+    with pytest.raises(hl.SpecificationError, match="simulated studies of 20, 30 subjects") as error:
+        design_analysis(GROWTH, **CHILDREN, n_subjects=(20, 30), dropout=0.9, n=10, seed=1)
+    assert "lower dropout" in str(error.value)
+    with pytest.raises(hl.SpecificationError, match="simulated studies of 10 subjects cannot be fitted, even complete"):
+        design_analysis(GROWTH, **{**CHILDREN, "times": [1.0]}, n_subjects=10, n=10, seed=1)
 
 
 @pytest.mark.parametrize(

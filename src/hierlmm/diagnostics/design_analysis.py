@@ -8,8 +8,12 @@ estimates are too large on average. Where power is low, whatever is significant 
 Likelihood fits are judged with t quantiles on between-within ("containment") degrees of freedom (Schluchter & Elashoff
 1990): for a coefficient in the equation of a level-1 coefficient that varies by subject, J less the number of
 coefficients in that equation; otherwise N - Jq less the number of coefficients of such kind. On balanced data this is
-the exact t test of the subjects' means or slopes; on unbalanced data in small samples it is an approximation, and with
-normal quantiles (``reference="z"``) intervals from few subjects are too short and power is overstated.
+the exact t test of the subjects' means or slopes, as long as D is not estimated on its boundary; where it often is (few
+subjects), and on unbalanced data in small samples, it is an approximation. With normal quantiles (``reference="z"``)
+intervals from few subjects are too short and power is overstated.
+
+A simulated study that cannot be fitted (nobody was measured twice, a level of a factor did not occur) is counted as
+failed and left out of the other numbers.
 
 References
 ----------
@@ -27,7 +31,7 @@ import html
 import textwrap
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -48,7 +52,7 @@ from hierlmm.datasets.simulate import simulate
 from hierlmm.design import Design, design_from_formula
 from hierlmm.diagnostics.calibrate import likelihood_of, require_collapsed
 from hierlmm.diagnostics.replicate import Failure, binomial_interval, probability, replicate, streams, whole
-from hierlmm.errors import HierlmmError, SpecificationError, closest
+from hierlmm.errors import DataError, HierlmmError, SpecificationError, closest
 from hierlmm.fits.base import Fit, choose
 from hierlmm.formula import INTERCEPT, parse_formula, term_name, unquoted
 from hierlmm.frames import shorten
@@ -60,6 +64,9 @@ METHODS = ("reml", "ml", "nuts")
 ALTERNATIVES = ("two-sided", "greater", "less")
 REFERENCES = ("t", "z")
 SEE = "docs, page 'Calibration', section 'Planning a study'"
+LEAST_POWER = 0.3  # a power below says more about the level of the test than about the effect
+FURTHEST = 2.0  # an answer beyond so many times the largest size is not given
+EXTRAPOLATION = 0.2  # relative error allowed to the noncentrality when the answer is e times the nearest size
 
 
 class Found(NamedTuple):
@@ -76,12 +83,14 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class _Plan:
-    """A study to be: ``draw(n_subjects, rng)`` makes the design with a simulated response."""
+    """A study to be: ``draw(n_subjects, rng, dropout)`` makes the design with a simulated response."""
 
     formula: str
-    draw: Callable[[int, np.random.Generator], Design]
+    draw: Callable[[int, np.random.Generator, float], Design]
     beta: Mapping[str, float]
     priors: Any
+    least: int = 2
+    """Subjects in whom every level of every factor occurs."""
 
 
 def design_analysis(
@@ -141,8 +150,9 @@ def design_analysis(
     alpha : float
         Level of the test; intervals have probability 1 - alpha.
     reference : {"t", "z"}
-        Quantiles for likelihood fits: t on between-within degrees of freedom (exact on balanced data, approximate on
-        unbalanced), or normal, which overstates power when there are few subjects.
+        Quantiles for likelihood fits: t on between-within degrees of freedom (exact on balanced data unless D is
+        estimated on its boundary, approximate otherwise), or normal, which overstates power when there are few
+        subjects.
     dropout : float
         Probability, at every occasion after the first, that a subject leaves for good (completely at random).
     priors : Priors, optional
@@ -161,7 +171,8 @@ def design_analysis(
     Raises
     ------
     SpecificationError
-        If parameters are missing, names stand for nothing, or a setting is out of range.
+        If parameters are missing, names stand for nothing, a setting is out of range, or no simulated study of any size
+        can be fitted.
 
     References
     ----------
@@ -175,7 +186,7 @@ def design_analysis(
     ...     D=[[3.2, 0.0], [0.0, 0.03]], sigma=1.3, times=[0, 2, 4, 6], level2={"sex": ["Female", "Male"]},
     ...     coef="sex[T.Male]:time", n_subjects=[20, 40], n=20, seed=1)
     >>> plan.table.shape
-    (2, 18)
+    (2, 19)
     """
     choose("method", method, METHODS)
     choose("alternative", alternative, ALTERNATIVES)
@@ -187,7 +198,7 @@ def design_analysis(
         )
     check_settings(draws=draws, tune=tune, chains=1, target_accept=0.8)
     sizes = _sizes(n_subjects)
-    plan = _plan(source, beta, D, sigma, times, level2, level1, time, dropout, priors)
+    plan = _plan(source, beta, D, sigma, times, level2, level1, time, priors)
     used_seed, seeds = streams(seed, n * len(sizes))
     first = _first_study(plan, sizes[-1])
     coefs = _coefs(coef, first)
@@ -197,10 +208,10 @@ def design_analysis(
 
     def work(k: int) -> Found:
         rng = np.random.default_rng(seeds[k])
-        design = plan.draw(sizes[k // n], rng)
+        design = plan.draw(sizes[k // n], rng, dropout)
         if design.coef != first.coef:
             raise SpecificationError(
-                "a simulated study", "a level of a factor did not occur in it", "plan more subjects", SEE
+                "a simulated study", "a level of a factor did not occur", "plan more subjects", SEE
             )
         if method == "nuts":
             return _by_nuts(design, plan.priors, position, rng, alternative, alpha, draws, tune)
@@ -211,15 +222,14 @@ def design_analysis(
     results, failures = replicate(work, n * len(sizes), cores=cores, progressbar=progressbar, label=label)
     true = np.array([float(plan.beta.get(c, 0.0)) for c in coefs])
     found = {size: [r for r in results[i * n : (i + 1) * n] if r is not None] for i, size in enumerate(sizes)}
-    empty = [size for size, studies in found.items() if len(studies) < 2]
-    if empty:
+    if all(len(studies) < 2 for studies in found.values()):
         raise SpecificationError(
-            f"studies of {empty[0]} subjects, hardly one of which could be fitted",
+            f"simulated studies of {', '.join(map(str, sizes))} subjects, hardly one of which could be fitted",
             f"the first failed because {failures[0].reason}",
-            "plan more subjects or occasions, or a simpler model",
+            "lower dropout, or plan more subjects or occasions, or a simpler model",
             SEE,
         )
-    table = pd.concat({size: _row(studies, coefs, true) for size, studies in found.items()}, names=["n_subjects"])
+    table = pd.concat({size: _row(studies, coefs, true, n) for size, studies in found.items()}, names=["n_subjects"])
     return DesignAnalysis(
         table=table,
         formula=plan.formula,
@@ -230,7 +240,10 @@ def design_analysis(
         alpha=alpha,
         dropout=float(dropout),
         n=n,
-        singular={size: float(np.mean([r.singular for r in studies])) for size, studies in found.items()},
+        singular={
+            size: float(np.mean([r.singular for r in studies])) if studies else np.nan
+            for size, studies in found.items()
+        },
         failures=tuple(failures),
         seed=used_seed,
         seconds=clock.perf_counter() - started,
@@ -259,7 +272,6 @@ def _plan(
     level2: Mapping[str, Any] | None,
     level1: Mapping[str, Any] | None,
     time: str | None,
-    dropout: float,
     priors: Any,
 ) -> _Plan:
     base: Design | None = None
@@ -306,9 +318,9 @@ def _plan(
                 "give times=[...] as well, or leave level2, level1 and time out",
                 SEE,
             )
-        return _resampling_plan(base, truth, D, sigma, dropout, priors)
+        return _resampling_plan(base, truth, D, sigma, priors)
     covariance = base.covariance if base is not None else None
-    return _simulated_plan(formula, covariance, truth, D, sigma, times, level2, level1, time, dropout, priors)
+    return _simulated_plan(formula, covariance, truth, D, sigma, times, level2, level1, time, priors)
 
 
 def _simulated_plan(
@@ -321,7 +333,6 @@ def _simulated_plan(
     level2: Mapping[str, Any] | None,
     level1: Mapping[str, Any] | None,
     time: str | None,
-    dropout: float,
     priors: Any,
 ) -> _Plan:
     if times is None:
@@ -337,7 +348,7 @@ def _simulated_plan(
     if time is None:
         time = _time_of(formula, parsed, {*(level2 or {}), *(level1 or {})})
 
-    def draw(size: int, rng: np.random.Generator) -> Design:
+    def draw(size: int, rng: np.random.Generator, dropout: float) -> Design:
         data = simulate(
             beta=beta,
             D=D,
@@ -383,7 +394,7 @@ def _names(factor: str) -> list[str]:
     return [node.id for node in nodes if isinstance(node, ast.Name) and node.id not in called]
 
 
-def _resampling_plan(base: Design, beta: dict[str, float], D: Any, sigma: float, dropout: float, priors: Any) -> _Plan:
+def _resampling_plan(base: Design, beta: dict[str, float], D: Any, sigma: float, priors: Any) -> _Plan:
     """Planned subjects are those of the data: their rows, times and covariates, each equally often."""
     for name in beta:
         if name not in base.coef:
@@ -411,7 +422,7 @@ def _resampling_plan(base: Design, beta: dict[str, float], D: Any, sigma: float,
     parsed = parse_formula(hierarchy.formula)
     rows = np.split(np.argsort(base.subject_index, kind="stable"), np.cumsum(base.rows_per_subject)[:-1])
 
-    def draw(size: int, rng: np.random.Generator) -> Design:
+    def draw(size: int, rng: np.random.Generator, dropout: float) -> Design:
         J = base.n_subjects
         order = np.concatenate([rng.permutation(J) for _ in range(-(-size // J))])[:size]
         kept = rng.geometric(dropout, size) if dropout > 0 else np.full(size, base.n_obs)
@@ -423,7 +434,7 @@ def _resampling_plan(base: Design, beta: dict[str, float], D: Any, sigma: float,
         line = subject_lines(design, coefficients, b)
         return _checked(design.with_response(line + sigma * rng.standard_normal(design.n_obs)))
 
-    return _Plan(hierarchy.formula, draw, beta, priors)
+    return _Plan(hierarchy.formula, draw, beta, priors, least=base.n_subjects)
 
 
 def _checked(design: Design) -> Design:
@@ -432,15 +443,25 @@ def _checked(design: Design) -> Design:
 
 
 def _first_study(plan: _Plan, size: int) -> Design:
-    """One study, so that mistakes in the plan are reported before a thousand of them are made."""
-    try:
-        return plan.draw(size, np.random.default_rng(0))
-    except HierlmmError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise SpecificationError(
-            "a plan that cannot be simulated", str(error), "check beta, D, times and the covariates", SEE
-        ) from error
+    """One study without dropout, so that mistakes in the plan are reported before a thousand of them are made."""
+    size = max(size, plan.least)
+    for attempt in range(5):  # covariates are drawn, and may be unlucky
+        try:
+            return plan.draw(size, np.random.default_rng(attempt), 0.0)
+        except DataError as error:
+            problem = error
+        except HierlmmError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise SpecificationError(
+                "a plan that cannot be simulated", str(error), "check beta, D, times and the covariates", SEE
+            ) from error
+    raise SpecificationError(
+        f"a plan whose simulated studies of {size} subjects cannot be fitted, even complete: {problem.received}",
+        problem.reason,
+        f"plan more subjects or occasions; or, as for data: {problem.remedy}",
+        SEE,
+    ) from problem
 
 
 def _coefs(coef: Any, design: Design) -> list[str]:
@@ -513,9 +534,19 @@ def _by_nuts(
     return Found(beta.mean(axis=0), beta.std(axis=0, ddof=1), lower, upper, significant, design.n_obs, False)
 
 
-def _row(studies: list[Found], coefs: list[str], true: FloatArray) -> pd.DataFrame:
-    """Summaries of the studies of one size, a row for each coefficient."""
+COLUMNS = [
+    *("true", "estimate", "bias", "bias_mcse", "sd", "se", "width", "width_mcse"),
+    *("power", "power_mcse", "power_lower", "power_upper", "coverage", "coverage_mcse"),
+    *("type_s", "type_m", "rows", "failed", "n_used"),
+]
+
+
+def _row(studies: list[Found], coefs: list[str], true: FloatArray, n: int) -> pd.DataFrame:
+    """Summaries of the studies of one size, a row for each coefficient; NaN if fewer than two could be fitted."""
     m = len(studies)
+    if m < 2:
+        filled = {"true": true, "failed": 1.0 - m / n, "n_used": m}
+        return pd.DataFrame(filled, index=pd.Index(coefs, name="coef")).reindex(columns=COLUMNS)
     estimate, se, lower, upper = (np.array([getattr(s, f) for s in studies]) for f in Found._fields[:4])
     significant = np.array([s.significant for s in studies])
     width, hits = upper - lower, significant.sum(axis=0).astype(float)
@@ -546,6 +577,7 @@ def _row(studies: list[Found], coefs: list[str], true: FloatArray) -> pd.DataFra
             "type_s": type_s,
             "type_m": type_m,
             "rows": np.mean([s.rows for s in studies]),
+            "failed": 1.0 - m / n,
             "n_used": m,
         },
         index=pd.Index(coefs, name="coef"),
@@ -577,8 +609,11 @@ class DesignAnalysis:
             Share of intervals that hold the true value.
         ``type_s``, ``type_m``
             Among significant estimates: the share with the wrong sign, and the mean of abs(estimate) / abs(true).
-        ``rows``, ``n_used``
-            Mean number of rows of a study, and studies that could be fitted.
+        ``rows``
+            Mean number of rows of a study.
+        ``failed``, ``n_used``
+            Share of simulated studies that could not be fitted, and number of those that could; everything else is
+            about the latter, and NaN if they are fewer than two.
     reference : {"t", "z", "posterior"}
         Where intervals come from.
     singular : dict of int to float
@@ -609,7 +644,8 @@ class DesignAnalysis:
         """Number of subjects at which a power is reached, from all sizes together.
 
         The information about β grows in proportion to the number of subjects J, so the power of a test at level alpha
-        is about Φ(δ √J - z); δ is estimated by maximum likelihood from the rejections at all sizes.
+        is about Φ(δ √J - z); δ is estimated by maximum likelihood from the rejections at all sizes with a power of at
+        least 0.3 (or `power`, if less). Smaller sizes say more about the level of the test than about the effect.
 
         Parameters
         ----------
@@ -618,27 +654,43 @@ class DesignAnalysis:
         Returns
         -------
         pandas.DataFrame
-            By coefficient: ``n_subjects``, and ``lower``, ``upper`` for its Monte-Carlo uncertainty (95 %). NaN where
-            the true value is zero, or no size gives any information (all studies, or none, reject). An approximation,
-            most of all when the answer lies outside the sizes looked at or is below about 15.
+            By coefficient: ``n_subjects``, and ``lower``, ``upper``, 95 % limits that allow for Monte-Carlo error, for
+            sizes that disagree, and for extrapolation. NaN where the sizes do not say: the true value is zero, no size
+            reaches a power of 0.3, the answer exceeds twice the largest size, or every study of all sizes used rejects.
+            A limit is NaN where there is none.
         """
-        target = float(norm.ppf(probability("power", power)))
-        z = float(norm.ppf(1.0 - self.alpha / (2.0 if self.alternative == "two-sided" else 1.0)))
-        rows = {}
-        for coef in self.coefs:
-            own = pd.DataFrame(self.table.xs(coef, level="coef"))
-            delta, se = self._noncentrality(own, z)
-            bounds = [d if d > 0 else np.nan for d in (delta, delta + 1.96 * se, delta - 1.96 * se)]
-            rows[coef] = [np.ceil(((target + z) / d) ** 2) for d in bounds]
+        rows = {coef: self._needed(coef, probability("power", power)) for coef in self.coefs}
         index = pd.Index(self.coefs, name="coef")
         return pd.DataFrame.from_dict(rows, orient="index", columns=["n_subjects", "lower", "upper"]).set_axis(index)
 
+    def _needed(self, coef: str, power: float) -> list[float]:
+        own = self._fitted(coef)
+        informative = own[own["power"] >= min(LEAST_POWER, power)]
+        if own["true"].iloc[0] == 0 or informative.empty or (informative["power"] == 1.0).all():
+            return [np.nan] * 3
+        z = float(norm.ppf(1.0 - self.alpha / (2.0 if self.alternative == "two-sided" else 1.0)))
+        sizes = informative.index.to_numpy(dtype=float)
+        delta, se = self._noncentrality(informative, z)
+        root = float(norm.ppf(power)) + z
+        if not (delta > 0 and root > 0):
+            return [np.nan] * 3
+        answer = (root / delta) ** 2
+        if answer > FURTHEST * sizes.max():
+            return [np.nan] * 3
+        distance = max(0.0, np.log(answer / sizes.max()), np.log(sizes.min() / answer))
+        half = 1.96 * np.hypot(se, EXTRAPOLATION * distance * delta)
+        bounds = [d if d > 0 else np.nan for d in (delta, delta + half, delta - half)]
+        return [float(np.ceil((root / d) ** 2)) for d in bounds]
+
+    def _fitted(self, coef: str) -> pd.DataFrame:
+        own = pd.DataFrame(self.table.xs(coef, level="coef"))
+        return own[own["n_used"] >= 2]
+
     @staticmethod
     def _noncentrality(own: pd.DataFrame, z: float) -> tuple[float, float]:
+        """δ and its standard error, enlarged where the sizes disagree more than by chance."""
         root, m = np.sqrt(own.index.to_numpy(dtype=float)), own["n_used"].to_numpy(dtype=float)
         hits = own["power"].to_numpy() * m
-        if own["true"].iloc[0] == 0 or hits.sum() in (0.0, m.sum()):
-            return np.nan, np.nan
 
         def negative(delta: float) -> float:
             x = delta * root - z
@@ -648,7 +700,8 @@ class DesignAnalysis:
         x = float(best.x) * root - z
         p = np.clip(norm.cdf(x), 1e-12, 1 - 1e-12)
         information = np.sum(m * (norm.pdf(x) * root) ** 2 / (p * (1 - p)))
-        return float(best.x), float(1.0 / np.sqrt(information))
+        excess = float(np.sum((hits - m * p) ** 2 / (m * p * (1 - p) + 0.5))) / max(len(m) - 1, 1)
+        return float(best.x), float(np.sqrt(max(1.0, excess) / information))
 
     @cached_property
     def sentences(self) -> list[str]:
@@ -661,7 +714,15 @@ class DesignAnalysis:
         true = float(own["true"].iloc[0])
         interval = f"{100 * (1 - self.alpha):g} % interval"
         lines = [f"{coef}, true value {true:g}"]
-        for size, row in own.iterrows():
+        failed_first = self._first_failures()
+        remedy = "lower dropout or more subjects" if self.dropout else "more subjects or occasions"
+        for size, (_, row) in zip(self.singular, own.iterrows(), strict=True):
+            if row["n_used"] < 2:
+                lines.append(
+                    f"  with {size} subjects {self._share_failed(row)} (the first because "
+                    f"{failed_first[size]}): {remedy}"
+                )
+                continue
             chance = f"{row['power']:.2f} ± {row['power_mcse']:.2f}"
             what = (
                 "the chance to see an effect that is not there is" if true == 0 else "the chance to see the effect is"
@@ -672,13 +733,46 @@ class DesignAnalysis:
                     f"    what is significant there is {row['type_m']:.1f} times the true value on average, and has "
                     f"the wrong sign in {100 * row['type_s']:.0f} %"
                 )
-        if np.isfinite(needed["n_subjects"]):
-            upper = f"{needed['upper']:.0f}" if np.isfinite(needed["upper"]) else "many more"
-            lines.append(
-                f"  for a chance of 0.80: about {needed['n_subjects']:.0f} subjects "
-                f"({needed['lower']:.0f} to {upper} allowing for the simulation's error)"
-            )
+            if row["failed"] > 0:
+                lines.append(f"    {self._share_failed(row)} and are left out (the first because {failed_first[size]})")
+        if true != 0:
+            lines.append(f"  for a chance of 0.80: {self._needed_sentence(coef, needed)}")
         return lines
+
+    def _share_failed(self, row: pd.Series) -> str:
+        share = 100 * row["failed"]
+        text = f"{share:.0f}" if share >= 1 else f"{share:.1g}"
+        number = "no simulated study" if row["n_used"] == 0 else f"{text} % of the simulated studies"
+        return f"{number} could {'' if row['n_used'] == 0 else 'not '}be fitted"
+
+    def _first_failures(self) -> dict[int, str]:
+        """For each size with failures, the reason of the first."""
+        sizes = list(self.singular)
+        return {sizes[f.number // self.n]: f.reason for f in reversed(self.failures)}
+
+    def _needed_sentence(self, coef: str, needed: pd.Series) -> str:
+        own = self._fitted(coef)
+        sizes, power = own.index.to_numpy(dtype=int), own["power"].to_numpy()
+        least, largest = sizes.min(), sizes.max()
+        if np.isfinite(needed["n_subjects"]):
+            far = FURTHEST * largest
+            upper = f"{needed['upper']:.0f}" if needed["upper"] <= far else f"more than {far:.0f}"
+            text = f"about {needed['n_subjects']:.0f} subjects ({needed['lower']:.0f} to {upper})"
+            if not least <= needed["n_subjects"] <= largest:
+                text += f", outside the sizes tried: check with n_subjects={needed['n_subjects']:.0f}"
+            return text
+        enough = sizes[power == 1.0]
+        if len(enough) and power[0] >= LEAST_POWER:
+            return f"{least} subjects, the fewest tried, are already enough"
+        if len(enough):
+            below = sizes[power < LEAST_POWER].max()
+            return f"between {below} and {enough.min()} subjects; try sizes in between"
+        if largest < max(self.singular):
+            return "the sizes that could be fitted are too small to say; see why larger ones failed"
+        return (
+            "the sizes tried are too small to say; try larger ones, for example "
+            f"n_subjects=({2 * largest}, {4 * largest}, {8 * largest})"
+        )
 
     def notes(self) -> list[str]:
         """What must be known to read the numbers."""
@@ -687,8 +781,8 @@ class DesignAnalysis:
         notes[0] += " ± is the Monte-Carlo standard error."
         if self.reference == "t":
             notes.append(
-                "Intervals and tests use t quantiles on between-within degrees of freedom: exact on balanced data, an "
-                "approximation on unbalanced data with few subjects."
+                "Intervals and tests use t quantiles on between-within degrees of freedom: exact on balanced data only "
+                "for studies whose D is not on its boundary, an approximation otherwise."
             )
         elif self.reference == "z":
             notes.append(
@@ -702,11 +796,14 @@ class DesignAnalysis:
         boundary = {size: share for size, share in self.singular.items() if share > 0.05}
         if boundary:
             text = ", ".join(f"{100 * share:.0f} % with {size} subjects" for size, share in boundary.items())
-            notes.append(f"D was estimated on its boundary (singular) in some studies: {text}.")
+            words = f"D was estimated on its boundary (singular) in some simulated studies: {text}."
+            if self.reference == "t":
+                words += " There the t test is not exact, and its error rate may differ from the nominal level."
+            notes.append(words)
         if self.failures:
             notes.append(
-                f"{len(self.failures)} studies could not be fitted and are left out (first reason: "
-                f"{self.failures[0].reason})."
+                f"{len(self.failures)} of {self.n * len(self.singular)} simulated studies could not be fitted; power "
+                "and all else is about those that could."
             )
         return notes
 
@@ -720,7 +817,7 @@ class DesignAnalysis:
         return "\n".join([f"{self._header()}; {self.seconds:.1f} s", "", *body])
 
     def _repr_html_(self) -> str:
-        columns = ["true", "power", "power_mcse", "width", "bias", "coverage", "type_s", "type_m"]
+        columns = ["true", "power", "power_mcse", "width", "bias", "coverage", "type_s", "type_m", "failed"]
         shown = self.table[columns].to_html(border=0, float_format=lambda v: f"{v:.3g}", na_rep="")
         head = "<br>".join(html.escape(line) for line in self._header().splitlines())
         words = "<br>".join(html.escape(line).replace("  ", "&emsp;") for line in self.sentences)
@@ -729,6 +826,8 @@ class DesignAnalysis:
 
     def plot(self, *, backend: str | None = None, figure_kwargs: dict[str, Any] | None = None) -> Any:
         """Draw power and expected interval width against the number of subjects, with 95 % Monte-Carlo bands.
+
+        Sizes of which no study could be fitted are left out.
 
         Parameters
         ----------
@@ -741,4 +840,4 @@ class DesignAnalysis:
         """
         from hierlmm.plots.simulation import plot_power
 
-        return plot_power(self, backend, figure_kwargs)
+        return plot_power(replace(self, table=self.table[self.table["n_used"] >= 2]), backend, figure_kwargs)
