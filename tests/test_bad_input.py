@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import warnings
 
 import numpy as np
@@ -428,6 +429,72 @@ def test_subject_labels_of_other_types(labels, types):
         formula(data=DATA.assign(g=labels)),
         received=f"a subject column 'g' with labels of type {types}",
         remedy="data['g'].astype(str)",
+    )
+
+
+# --- labels that are large integers ---------------------------------------------------------------------------------
+
+LARGE = 76561198000000000  # floats of this size are 16 apart
+CODES = np.repeat(np.arange(SUBJECTS), ROWS)
+
+
+def large(dtype, start=LARGE, missing=False):
+    values = [start + int(k) for k in CODES]
+    return pd.Series([None if missing and k == 0 else v for k, v in enumerate(values)], DATA.index, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        large("uint64"),
+        large("uint64", 2**63),
+        large("Int64", missing=True),
+        large("UInt64", 2**63, missing=True),
+        large("int64[pyarrow]", missing=True),
+        large(object, missing=True),
+        large(object, 2**63, missing=True),
+        large(object, 2**65),
+        large(object, 2**65, missing=True),
+        large(object, missing=True).map(lambda v: v if v is None else decimal.Decimal(v)),
+    ],
+    ids=lambda labels: f"{labels.dtype}, {labels.iloc[-1]}, {labels.isna().sum()}",
+)
+@pytest.mark.filterwarnings("ignore:1 of 40 rows")
+def test_large_integer_labels_stay_apart(labels):
+    data = DATA.assign(g=labels)
+    design = formula("y ~ t + (1 | g)", data, missing="drop")().design
+    assert [int(v) for v in design.subjects] == list(
+        range(int(labels.iloc[-1]) - SUBJECTS + 1, int(labels.iloc[-1]) + 1)
+    )
+    assert list(design.new(data.iloc[[7, 38]], need_subject=True).subject_index) == [1, 7]
+    by_time = pd.Series([int(labels.iloc[-1]) + int(t) for t in DATA["t"]], DATA.index, dtype=object)
+    by_time.iloc[0] = None
+    factor = formula("y ~ C(k) + (1 | g)", DATA.assign(k=by_time), missing="drop")().design
+    assert len(factor.coef) == ROWS
+    assert factor.coef[-1] == f"C(k)[T.{int(labels.iloc[-1]) + ROWS - 1}]"
+
+
+@pytest.mark.parametrize("dtype", [pl.Int64, pl.UInt64, pl.Int128])
+@pytest.mark.filterwarnings("ignore:1 of 40 rows")
+def test_large_integer_labels_of_other_tables_stay_apart(dtype):
+    table = pl.from_pandas(DATA).with_columns(pl.Series("g", list(large(object, missing=True)), dtype=dtype))
+    assert formula(data=table, missing="drop")().design.subjects.tolist() == [LARGE + k for k in range(SUBJECTS)]
+
+
+def test_large_integers_are_numbers_where_they_are_no_labels():
+    huge = pd.Series([2**70 * (1 + k % 7) for k in range(N)], DATA.index, dtype=object)
+    design = formula("huge ~ x + (1 | g)", DATA.assign(huge=huge))().design
+    assert design.y[1] == 2.0**71
+    assert formula("y ~ huge + (1 | g)", DATA.assign(huge=huge))().design.coef == ("Intercept", "huge")
+
+
+def test_labels_that_were_rounded_before():
+    refused(
+        DataError,
+        formula(data=DATA.assign(g=large("float64"))),
+        received="a subject column 'g' of floats above 2**53",
+        reason="different subjects have the same label",
+        remedy="'Int64'",
     )
 
 

@@ -35,6 +35,7 @@ from hierlmm.frames import quote, shorten
 __all__ = ["Column", "FactorColumns", "Levels", "check_labels", "evaluate_factors", "evaluate_vector", "learn_levels"]
 
 SEE = "docs, page 'Formulas and levels'"
+ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 
 
 class Column(NamedTuple):
@@ -100,9 +101,13 @@ def learn_levels(frame: pd.DataFrame, variables: Iterable[str], terms: Iterable[
         one level only.
     """
     categories: dict[str, tuple[Any, ...]] = {}
+    terms = list(terms)
     plain = {unquoted(t) for t in terms}
+    labels = {name for term in terms for name in categorical_arguments(term)}
     for name in variables:
         values = frame[name]
+        if _holds_huge_integers(values) and name not in labels:
+            continue
         if _is_factor(values):
             categories[name] = tuple(values.cat.remove_unused_categories().cat.categories)
         elif pd.api.types.is_bool_dtype(values.dtype):
@@ -110,6 +115,8 @@ def learn_levels(frame: pd.DataFrame, variables: Iterable[str], terms: Iterable[
                 categories[name] = (False, True)
         elif not pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_complex_dtype(values.dtype):
             check_labels(values, f"covariate {name!r}")
+            if name not in labels:
+                _refuse_text_dates(values)
             categories[name] = tuple(sorted(pd.unique(values.dropna()), key=str))
         if len(categories.get(name, (0, 1))) < 2:
             raise DataError(
@@ -119,6 +126,33 @@ def learn_levels(frame: pd.DataFrame, variables: Iterable[str], terms: Iterable[
                 SEE,
             )
     return Levels(categories)
+
+
+def _refuse_text_dates(values: pd.Series) -> None:
+    """Refuse text that holds dates only (a CSV file gives them so): each of them would get a coefficient."""
+    texts = pd.unique(values.dropna())
+    if not all(isinstance(text, str) and ISO_DATE.fullmatch(text.strip()) for text in texts):
+        return
+    if (
+        pd.to_datetime(pd.Series(texts, dtype=str).str.strip(), errors="coerce", format="ISO8601", utc=True)
+        .isna()
+        .any()
+    ):
+        return
+    name = values.name
+    raise DataError(
+        f"covariate {name!r} that holds dates as text (the first: {quote(texts[0])})",
+        "a coefficient needs a number, with a unit and a zero; as text every date would be a category",
+        f"make it one: days = pd.to_datetime(data[{name!r}]), data[{name!r}] = (days - days.min()) / "
+        f"pd.Timedelta(days=1) gives days; for one coefficient per date use data[{name!r}].astype('category') "
+        f"(command line: --categorical {name})",
+        SEE,
+    )
+
+
+def _holds_huge_integers(values: pd.Series) -> bool:
+    """Whether the column holds Python integers, which no integer type of numpy can hold."""
+    return pd.api.types.is_object_dtype(values.dtype) and pd.api.types.infer_dtype(values) == "integer"
 
 
 def check_labels(values: pd.Series, role: str) -> None:
@@ -141,7 +175,7 @@ def check_labels(values: pd.Series, role: str) -> None:
             f"{role} that holds {kind} values",
             "a coefficient needs a number, with a unit and a zero",
             f"make it one: {convert} gives days (first pd.to_datetime for dates that are objects); "
-            "for one coefficient per date use labels: .astype(str)",
+            "for one coefficient per date use labels: .astype(str).astype('category')",
             SEE,
         )
     types = sorted({type(v).__name__ for v in values.dropna()})
@@ -164,8 +198,8 @@ class FactorColumns:
     def values(self, frame: pd.DataFrame) -> dict[tuple[str, str], NDArray[np.float64]]:
         """Evaluate every factor column on a table (fitting data or new data)."""
         found: dict[tuple[str, str], NDArray[np.float64]] = {}
-        _check_numbers(frame, self.numbers)
         frame = _as_floats(frame, {factor for factor, _ in self.wanted})
+        _check_numbers(frame, self.numbers)
         for recipe in self.recipes:
             matrix = _materialise(recipe, frame)
             for column in _columns(recipe):
@@ -195,8 +229,9 @@ def evaluate_factors(
     values : dict
         ``(factor, column name) -> (N,)``.
     """
+    used = {factor for terms in term_lists for term in terms for factor in term}
+    frame = _as_floats(frame, used)
     numbers = frozenset(c for c in frame.columns if pd.api.types.is_numeric_dtype(frame[c].dtype))
-    frame = _as_floats(frame, {factor for terms in term_lists for term in terms for factor in term})
     recipes: list[Any] = []
     columns: list[list[Column]] = []
     values: dict[tuple[str, str], NDArray[np.float64]] = {}
@@ -233,11 +268,14 @@ def evaluate_factors(
 def _as_floats(frame: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:
     """Integers as floats for expressions, in which int64 could overflow (``I(x**4)``), except where they are labels."""
     expressions = [f for f in factors if f not in frame.columns and unquoted(f) not in frame.columns]
-    if not expressions:
-        return frame
     labels = {name for expression in expressions for name in categorical_arguments(expression)}
-    integers = [c for c in frame.columns if pd.api.types.is_integer_dtype(frame[c].dtype) and c not in labels]
-    return frame.astype(dict.fromkeys(integers, np.float64))
+    integers = [
+        c
+        for c in frame.columns
+        if c not in labels
+        and (_holds_huge_integers(frame[c]) or (expressions and pd.api.types.is_integer_dtype(frame[c].dtype)))
+    ]
+    return frame.astype(dict.fromkeys(integers, np.float64)) if integers else frame
 
 
 def _check_numbers(frame: pd.DataFrame, numbers: frozenset[str]) -> None:
@@ -274,6 +312,7 @@ def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[
         If it is categorical or has several columns.
     """
     variables = variables_of(expression, list(frame.columns))
+    frame = _as_floats(frame[list(variables)], [expression])
     for name in variables:
         dtype = frame[name].dtype
         api = pd.api.types
@@ -288,7 +327,7 @@ def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[
     if variables == (unquoted(expression),):
         return frame[variables[0]].to_numpy(dtype=np.float64)
     braced = expression if expression.startswith("{") else f"{{{expression}}}"
-    _, matrix = _fit_recipe(f"0 + {braced}", _as_floats(frame, [expression]))
+    _, matrix = _fit_recipe(f"0 + {braced}", frame)
     if matrix.shape[1] != 1:
         raise DataError(
             f"{role} {expression!r}",

@@ -163,7 +163,7 @@ class Design:
         if need_subject:
             require_columns([subject], present, "new data without the subject column")
         keep = needed + ([subject] if subject in present and subject not in needed else [])
-        frame, _ = complete_rows(to_pandas(data, keep), "raise")
+        frame, _ = complete_rows(to_pandas(data, keep), "raise", new=True)
         coded = self.levels.apply(frame)
         values = self.factors.values(coded)
         for (factor, name), column in values.items():
@@ -283,7 +283,7 @@ def _prepare(
     frame = to_pandas(data, wanted)
     if len(frame) == 0:
         raise DataError("a table without rows", "there is nothing to fit", "check the filters applied to the data")
-    frame, n_dropped = complete_rows(frame, missing)
+    frame, n_dropped = complete_rows(frame, missing, subject)
     codes, subjects = _factorise(frame[subject])
     _check_replication(codes, subjects, slopes=any(t for b in blocks for t in b.terms))
     levels = learn_levels(frame, covariates, [f for t in [*terms, *(t for b in blocks for t in b.terms)] for f in t])

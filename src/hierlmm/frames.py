@@ -14,6 +14,7 @@ from hierlmm.errors import DataError, FitWarning, SpecificationError, closest
 __all__ = ["column_names", "complete_rows", "quote", "require_columns", "shorten", "to_pandas"]
 
 MISSING_CHOICES = ("raise", "drop")
+INT64_MAX = np.iinfo(np.int64).max
 
 
 def column_names(data: Any) -> list[str]:
@@ -33,7 +34,8 @@ def to_pandas(data: Any, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Return a pandas copy of the wanted columns, in the order of the rows, keeping categories and their order.
 
     Numbers become int64 or float64 (nullable, Arrow-backed, 8-bit and object columns of numbers too, so that
-    ``I(x**2)`` cannot overflow 8 bits and a missing value is always NaN).
+    ``I(x**2)`` cannot overflow 8 bits). Integers may be labels and never pass through floats, which hold 53 bits: with
+    missing values they are ``Int64`` until `complete_rows`, and beyond int64 they are uint64 or Python integers.
 
     Parameters
     ----------
@@ -94,6 +96,10 @@ def _series_to_pandas(series: Any) -> Any:
         return pd.Categorical(series.cast(nw.String).to_list(), categories=_categories(series))
     if series.dtype == nw.String:
         return pd.Series(series.to_list(), dtype="str")
+    if series.dtype in (nw.Int128, nw.UInt128, nw.Decimal):
+        return pd.Series(series.to_list(), dtype=object)
+    if series.dtype.is_integer() and series.null_count() > 0:
+        return pd.arrays.IntegerArray(np.array(series.fill_null(0).to_numpy()), np.array(series.is_null().to_numpy()))
     if series.dtype.is_numeric() and series.null_count() > 0:
         return series.cast(nw.Float64).fill_null(float("nan")).to_numpy()
     return series.to_numpy()
@@ -119,22 +125,52 @@ def _plain(column: pd.Series) -> pd.Series:
         return _plain_objects(column)
     if api.is_bool_dtype(dtype):
         return column.astype(object if column.hasnans else bool)
-    if api.is_integer_dtype(dtype) and dtype != np.uint64 and not column.hasnans:
-        return column.astype(np.int64)
-    if api.is_numeric_dtype(dtype):
+    if api.is_integer_dtype(dtype):
+        return _plain_integers(column)
+    if api.is_numeric_dtype(dtype) and "decimal" not in str(dtype):
         return pd.Series(column.to_numpy(np.float64, na_value=np.nan), column.index)
-    return column
+    return _plain_objects(column.astype(object)) if api.is_numeric_dtype(dtype) else column
+
+
+def _plain_integers(column: pd.Series) -> pd.Series:
+    """int64 where the values fit, uint64 where they do not; the nullable types of these with missing values."""
+    unsigned = "uint" in str(column.dtype).lower()
+    values = column.fillna(0) if column.hasnans else column  # astype("Int64") of an Arrow column would round
+    exact = values.to_numpy(np.uint64 if unsigned else np.int64)
+    if unsigned and not np.any(exact > INT64_MAX):
+        exact = exact.astype(np.int64)
+    if column.hasnans:
+        return pd.Series(pd.arrays.IntegerArray(exact.copy(), column.isna().to_numpy(bool)), column.index)
+    return pd.Series(exact, column.index)
 
 
 def _plain_objects(column: pd.Series) -> pd.Series:
     kind = pd.api.types.infer_dtype(column, skipna=True)
-    if kind == "integer" and not column.hasnans:
-        return column.astype(np.int64)
-    if kind in ("integer", "floating", "mixed-integer-float", "decimal"):
+    if kind in ("integer", "decimal", "mixed-integer-float"):
+        return _whole_numbers(column)
+    if kind == "floating":
         return column.astype(np.float64)
     if kind == "boolean" and not column.hasnans:
         return column.astype(bool)
     return column
+
+
+def _whole_numbers(column: pd.Series) -> pd.Series:
+    """Object integers (whole decimals and floats too) without rounding; floats if there is a fraction among them."""
+    absent = column.isna().to_numpy()
+    given = column.to_numpy()[~absent]
+    if not all(v == v // 1 for v in given):
+        return pd.Series(pd.to_numeric(column.where(~absent, np.nan).map(float)), column.index)
+    whole = [int(v) for v in given]
+    low, high = min(whole, default=0), max(whole, default=0)
+    fits = {"Int64": low >= -INT64_MAX - 1 and high <= INT64_MAX, "UInt64": low >= 0 and high <= 2 * INT64_MAX + 1}
+    exact = next((dtype for dtype, yes in fits.items() if yes), None)
+    values = np.zeros(len(column), dtype=object if exact is None else exact.lower())
+    values[~absent] = whole
+    if exact is not None:
+        return pd.Series(pd.arrays.IntegerArray(values, absent) if absent.any() else values, column.index)
+    values[absent] = None
+    return pd.Series(values, column.index, dtype=object)
 
 
 def require_columns(wanted: Iterable[str], present: Sequence[str], role: str) -> None:
@@ -148,8 +184,20 @@ def require_columns(wanted: Iterable[str], present: Sequence[str], role: str) ->
             )
 
 
-def complete_rows(frame: pd.DataFrame, missing: str) -> tuple[pd.DataFrame, int]:
+def complete_rows(
+    frame: pd.DataFrame, missing: str, subject: str | None = None, *, new: bool = False
+) -> tuple[pd.DataFrame, int]:
     """Refuse or drop rows with missing values, and say how many.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        What `to_pandas` returned.
+    missing : {"raise", "drop"}
+    subject : str, optional
+        The grouping column; the warning counts the subjects of which no row is left.
+    new : bool
+        Whether these are new data, for which there is no ``missing="drop"``.
 
     Returns
     -------
@@ -165,14 +213,23 @@ def complete_rows(frame: pd.DataFrame, missing: str) -> tuple[pd.DataFrame, int]
         raise SpecificationError(
             f"missing={missing!r}", "this is not a way to treat missing values", "use missing='raise' or missing='drop'"
         )
+    if subject is not None:
+        _refuse_rounded_labels(frame[subject])
     absent = frame.isna()
     counts = absent.sum()
     counts = counts[counts > 0]
     if counts.empty:
-        return frame, 0
+        return _numpy_integers(frame), 0
     incomplete = absent.any(axis=1)
     n_dropped = int(incomplete.sum())
     listing = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    if new:
+        raise DataError(
+            f"new data with missing values in {listing}",
+            f"{n_dropped} of {len(frame)} rows are incomplete, and nothing can be predicted for them",
+            "drop these rows first, for example data.dropna(subset=[...]), or fill in the values",
+            "docs, page 'Limitations', section 'Missing values'",
+        )
     if missing == "raise":
         raise DataError(
             f"missing values in {listing}",
@@ -187,12 +244,35 @@ def complete_rows(frame: pd.DataFrame, missing: str) -> tuple[pd.DataFrame, int]
             "no row is complete",
             "check that the columns hold numbers, and that joins or pivots did not empty them",
         )
+    kept = frame.loc[~incomplete]
+    gone = f"{n_dropped} of {len(frame)} rows"
+    if subject is not None:
+        before, after = frame[subject].nunique(), kept[subject].nunique()
+        if after < before:
+            gone += f", and with them {before - after} of {before} subjects ({subject!r}),"
     warnings.warn(
-        f"{n_dropped} of {len(frame)} rows were dropped because values are missing in {listing}.",
+        f"{gone} were dropped because values are missing in {listing}.",
         FitWarning,
         stacklevel=5,
     )
-    return frame.loc[~incomplete], n_dropped
+    return _numpy_integers(kept), n_dropped
+
+
+def _refuse_rounded_labels(column: pd.Series) -> None:
+    """Refuse float labels beyond 53 bits: different subjects were merged when they became floats."""
+    if pd.api.types.is_float_dtype(column.dtype) and bool((column.abs() > 2.0**53).any()):
+        raise DataError(
+            f"a subject column {column.name!r} of floats above 2**53",
+            "floats of this size are rounded, so that different subjects have the same label",
+            "read the labels as text or as integers: dtype 'str' or 'Int64', also where values are missing",
+            "docs, page 'Limitations', section 'Missing values'",
+        )
+
+
+def _numpy_integers(frame: pd.DataFrame) -> pd.DataFrame:
+    """int64 and uint64 for the nullable integers of complete rows."""
+    nullable = {n: str(d).lower() for n, d in frame.dtypes.items() if str(d) in ("Int64", "UInt64")}
+    return frame.astype(nullable) if nullable else frame
 
 
 def shorten(values: Iterable[Any], limit: int = 8) -> str:
