@@ -1,17 +1,20 @@
-"""What a user does to the answers of a model or a fit does not change the model or the fit."""
+"""What a user does to the answers of a fit does not change it, and what a fit does not have is refused by its name."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import hierlmm as hl
 from hierlmm.bayes.sample import make_posterior_fit
 from hierlmm.design import ARRAYS
+from hierlmm.errors import NotAvailableError
 
 FORMULA = "distance ~ sex * time + (1 + time | subject)"
 
@@ -83,3 +86,60 @@ def test_data_of_a_model_are_a_copy(dental):
     rows.loc[:, "distance"] = 0.0
     assert (model.data["distance"] > 0).all()
     assert model.fit_reml().criterion == criterion
+
+
+def without_draws_of_b(posterior, *, summary):
+    tree = posterior.datatree.copy()
+    kept = tree["posterior"].to_dataset()
+    tree["posterior"] = xr.DataTree(kept.drop_vars(["b", "subject_coef"]))
+    if summary:
+        moments = {"mean": kept["b"].mean(("chain", "draw")), "sd": kept["b"].std(("chain", "draw"))}
+        tree["random_effects"] = xr.DataTree(xr.Dataset(moments))
+    return replace(posterior, datatree=tree)
+
+
+ASKED = {
+    "b": lambda f: f.b,
+    "b_sd": lambda f: f.b_sd,
+    "subject_coef": lambda f: f.subject_coef,
+    "fitted(level='subject')": lambda f: f.fitted(),
+    "predict(level='subject')": lambda f: f.predict(),
+    "plot_shrinkage": lambda f: f.plot_shrinkage(),
+    "plot_random_effects": lambda f: f.plot_random_effects(),
+}
+NEEDS_DRAWS = {
+    "predict(level='subject', interval='credible')": lambda f: f.predict(interval="credible"),
+    "posterior_predictive": lambda f: f.posterior_predictive(),
+    "draws of 'b'": lambda f: f.draws("b"),
+    "draws of 'subject_coef'": lambda f: f.draws("subject_coef"),
+}
+
+
+@pytest.mark.parametrize("asked", [*ASKED, *NEEDS_DRAWS])
+def test_random_effects_not_kept_are_refused_by_what_was_asked(posterior, asked):
+    none, summary = (without_draws_of_b(posterior, summary=s) for s in (False, True))
+    ask = (ASKED | NEEDS_DRAWS)[asked]
+    with pytest.raises(NotAvailableError, match="keeps no draws of the random effects") as error:
+        ask(none)
+    assert error.value.received == asked
+    assert "'summary'" in error.value.remedy and "random_effects='draws'" in error.value.remedy
+    if asked in NEEDS_DRAWS:
+        with pytest.raises(NotAvailableError, match="means and SDs") as error:
+            ask(summary)
+        assert error.value.received == asked and "random_effects='draws'" in error.value.remedy
+    else:
+        ask(summary)
+    assert len(none.fitted("population")) == len(none.predict(level="population", interval="credible"))
+
+
+def test_summarised_random_effects_are_copies(posterior):
+    fit = without_draws_of_b(posterior, summary=True)
+    b = fit.b
+    b *= 0.0
+    pd.testing.assert_frame_equal(fit.b, posterior.b, check_names=False, check_column_type=False)
+
+
+def test_loo_of_a_likelihood_fit_says_what_it_needs(fit):
+    with pytest.raises(NotAvailableError, match="loo of a fit by REML") as error:
+        fit.loo()
+    assert "model.fit().loo()" in error.value.remedy

@@ -14,10 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design import Design, level2_prediction
-from hierlmm.errors import DataError, SpecificationError
+from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.frames import quote
 
-__all__ = ["INTERVALS", "Fit", "choose"]
+__all__ = ["INTERVALS", "Fit", "Level", "choose"]
 
 FloatArray = NDArray[np.float64]
 Level = Literal["subject", "population"]
@@ -171,6 +171,21 @@ class Fit(ABC):
         V = design.Z[rows] @ self.D.to_numpy() @ design.Z[rows].T + self.sigma**2 * np.eye(int(rows.sum()))
         index = design.frame.index[rows]
         return pd.DataFrame(V, index=index, columns=index)
+
+    def loo(self, unit: Literal["subject", "observation"] = "subject") -> Any:
+        """Leave-one-out cross-validation without refitting, for a posterior.
+
+        Raises
+        ------
+        NotAvailableError
+            If the fit is no posterior.
+        """
+        raise NotAvailableError(
+            f"loo of a fit by {self.estimator}",
+            "it reweights draws from a posterior, and this fit has none",
+            "use model.fit().loo(); to compare likelihood fits use their AIC (by ML where fixed effects differ)",
+            "docs, page 'Posterior fits'",
+        )
 
     @property
     def icc(self) -> float:

@@ -20,7 +20,7 @@ from hierlmm.bayes.predictive import (
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.design import Design
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
-from hierlmm.fits.base import INTERVALS, Fit, choose
+from hierlmm.fits.base import INTERVALS, Fit, Level, choose
 from hierlmm.formula import INTERCEPT
 from hierlmm.frames import quote, shorten
 from hierlmm.likelihood.conditional import subject_loglik
@@ -76,16 +76,28 @@ class PosteriorFit(Fit):
             return values
         if name == "beta" and not self.design.coef:
             return np.empty((posterior.sizes["chain"], posterior.sizes["draw"], 0))
-        reason, remedy = "the posterior has no such variable", "refit"
+        others = f"use one of {', '.join(map(str, posterior.data_vars))}"
+        if name == "subject_coef" and "b" in posterior:
+            reason = "too large to be stored; it is level 2's prediction plus the random effects"
+            raise NotAvailableError(f"draws of {name!r}", reason, others, SEE)
         if name in ("b", "subject_coef"):
-            reason = "the fit keeps no draws of the random effects"
-            if self._only_summary:
-                reason = "the fit keeps means and SDs of the random effects (fit.b, fit.b_sd), not their draws"
-            elif name == "subject_coef" and "b" in posterior:
-                reason = "too large to be stored; it is level 2's prediction plus the random effects"
-            remedy = "refit with random_effects='draws'"
-        others = ", ".join(map(str, posterior.data_vars))
-        raise NotAvailableError(f"draws of {name!r}", reason, f"use one of {others}, or {remedy}", SEE)
+            self._need_effects(f"draws of {name!r}", draws=True, instead=f"{others}, or ")
+        raise NotAvailableError(f"draws of {name!r}", "the posterior has no such variable", f"{others}, or refit", SEE)
+
+    def _need_effects(self, asked: str, *, draws: bool = False, instead: str = "") -> None:
+        """Refuse what needs random effects (their draws, or at least their means) where the fit did not keep them."""
+        if "b" in self.datatree["posterior"] or (self._only_summary and not draws):
+            return
+        reason, remedy = "the fit keeps no draws of the random effects", "refit with random_effects='draws'"
+        if self._only_summary:
+            reason = "the fit keeps means and SDs of the random effects (fit.b, fit.b_sd), not their draws"
+        elif draws:
+            remedy += " ('summary' suffices for b, b_sd, fitted values and plots)"
+        else:
+            reason += ", nor their means"
+            remedy = "refit with random_effects='summary' (enough for b, b_sd, fitted values and plots) or "
+            remedy += "random_effects='draws'"
+        raise NotAvailableError(asked, reason, instead + remedy, SEE)
 
     @property
     def sample_stats(self) -> Any:
@@ -137,14 +149,22 @@ class PosteriorFit(Fit):
     @property
     def b(self) -> pd.DataFrame:
         """Posterior means of the random effects, ``subject`` × ``term``."""
+        self._need_effects("b")
         values = self._summarised("mean") if self._only_summary else _mean(self.draws("b"))
         return pd.DataFrame(values, index=self.design.subjects, columns=self._term)
 
     @property
     def b_sd(self) -> pd.DataFrame:
         """Posterior SDs of the random effects, ``subject`` × ``term``."""
+        self._need_effects("b_sd")
         values = self._summarised("sd") if self._only_summary else self.draws("b").std(axis=(0, 1), ddof=1)
         return pd.DataFrame(values, index=self.design.subjects, columns=self._term)
+
+    @property
+    def subject_coef(self) -> pd.DataFrame:
+        """Each subject's own level-1 regression at the posterior means, ``subject`` × level-1 coefficient."""
+        self._need_effects("subject_coef")
+        return super().subject_coef
 
     @property
     def icc(self) -> float:
@@ -197,7 +217,23 @@ class PosteriorFit(Fit):
         columns = [self.draws("sd_b"), *(corr[..., i, j][..., None] for i, j in pairs), self.draws("sigma")[..., None]]
         return _table(np.concatenate(columns, axis=-1), labels, ci, "parameter")
 
+    def plot_random_effects(self, **options: Any) -> Any:
+        """Random effects with intervals, sorted; see `hierlmm.plots.plot_random_effects`."""
+        self._need_effects("plot_random_effects")
+        return super().plot_random_effects(**options)
+
+    def plot_shrinkage(self, **options: Any) -> Any:
+        """Separate, pooled and partially pooled regressions; see `hierlmm.plots.plot_shrinkage`."""
+        self._need_effects("plot_shrinkage")
+        return super().plot_shrinkage(**options)
+
     # --- predictions -------------------------------------------------------------------------------------------------
+
+    def fitted(self, level: Level = "subject") -> pd.Series:
+        """Fitted values of the rows used, with the subjects' effects or at b = 0 (``"population"``)."""
+        if level == "subject":
+            self._need_effects("fitted(level='subject')")
+        return super().fitted(level)
 
     def predict(
         self,
@@ -238,6 +274,9 @@ class PosteriorFit(Fit):
         if interval is not None:
             choose("interval", interval, INTERVALS)
         tails = _tails(ci)
+        if level == "subject":
+            detail = "" if interval is None else f", interval={interval!r}"
+            self._need_effects(f"predict(level='subject'{detail})", draws=interval is not None)
         design = self.design
         if newdata is None:
             X, Z, offset, subject, index = design.X, design.Z, design.offset, design.subject_index, design.frame.index
@@ -320,6 +359,7 @@ class PosteriorFit(Fit):
             raise SpecificationError(
                 f"draws={draws!r}", f"each chain has {available} draws", f"use a number from 1 to {available}", SEE
             )
+        self._need_effects("posterior_predictive", draws=True)
         keep = np.linspace(0, available - 1, available if draws is None else draws).astype(int)
         beta, b, sigma = (self.draws(name)[:, keep] for name in ("beta", "b", "sigma"))
         values = posterior_predictive_draws(self.design, beta, b, sigma, np.random.default_rng(seed))
