@@ -167,6 +167,33 @@ def test_random_effects_sorted_by_one_term(reml):
         plots.plot_random_effects(reml, terms="day", backend="none")
 
 
+@pytest.fixture(scope="module")
+def no_slopes():
+    """A REML fit whose slopes do not vary; the optimiser leaves an SD of about 1e-14."""
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"id": np.repeat(np.arange(30), 4), "t": np.tile(np.arange(4.0), 30)})
+    e = rng.normal(size=(30, 4))
+    # Residuals free of any slope within subjects: less variation of slopes than residuals alone would give.
+    e -= np.outer(e @ np.arange(-1.5, 2.0), np.arange(-1.5, 2.0)) / 5.0
+    data["y"] = 20 + rng.normal(0, 2, 30)[data["id"]] + 0.7 * data["t"] + e.ravel()
+    return TwoLevelModel.from_formula("y ~ t + (1 + t || id)", data).fit_reml()
+
+
+def test_a_variance_of_zero_is_drawn_as_zero(no_slopes):
+    assert no_slopes.is_singular
+    collection = plots.plot_random_effects(no_slopes, backend="none")
+    assert set(np.asarray(drawn(collection, "point_estimate", "effects", term="t", estimator="REML")["x"])) == {0.0}
+    line = np.asarray(drawn(collection, "interval", "effects", term="t", estimator="REML")["x"])
+    assert set(line[~np.isnan(line)]) == {0.0}
+    assert calls(collection, "effects", "title", term="t")[0]["string"] == "t\n(no variation)"
+    assert calls(collection, "effects", "title", term="Intercept")[0]["string"] == "Intercept"
+    assert calls(collection, "effects", "yticks", term="t")[0]["labels"] == [str(s) for s in no_slopes.b.index]
+    axes = plots.plot_random_effects(no_slopes, terms="t", backend="matplotlib").get_viz("figure").axes
+    assert 0.1 < axes[0].get_xlim()[1] < 10
+    forest = plots.plot_forest(no_slopes, backend="none")
+    assert drawn(forest, "point_estimate", "estimate", parameter="sd(t)", estimator="REML")["x"] == 0.0
+
+
 # --- posterior ------------------------------------------------------------------------------------------------------
 
 
@@ -410,6 +437,33 @@ def test_shrinkage_of_one_term_is_sorted(reml):
     assert calls(collection, "shrinkage", "yticks", panel="")[0]["labels"] == [str(s) for s in order]
     with pytest.raises(SpecificationError, match="one or two"):
         plots.plot_shrinkage(reml, terms=[], backend="none")
+
+
+def test_separate_fits_far_away_do_not_set_the_scale():
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"id": np.repeat(np.arange(30), 5), "t": rng.uniform(0, 6, 150)})
+    data["y"] = 20 + rng.normal(0, 2, 30)[data["id"]] + (0.7 + rng.normal(0, 0.3, 30)[data["id"]]) * data["t"]
+    data["y"] += rng.normal(size=150)
+    close = pd.DataFrame({"id": [30, 30, 31, 31], "t": [1, 1.05, 4, 4.04], "y": [24, 22.8, 24, 22.5]})
+    fit = TwoLevelModel.from_formula("y ~ t + (1 + t | id)", pd.concat([data, close])).fit_reml()
+    separate, partial = separate_coefficients(fit), fit.subject_coef
+    assert separate["t"].min() < -20
+    for terms in (["Intercept", "t"], "t"):
+        axes = plots.plot_shrinkage(fit, terms=terms, backend="matplotlib").get_viz("figure").axes[0]
+        low, high = axes.get_ylim() if len(terms) == 2 else axes.get_xlim()
+        assert -5 < low < partial["t"].min() and partial["t"].max() < high < 5
+        assert "2 of 32 separate fits lie outside" in axes.get_title()
+    collection = plots.plot_shrinkage(fit, backend="none")
+    moves = lines_of(drawn(collection, "shift", "shrinkage", panel=""))
+    limits = calls(collection, "shrinkage", "ylim", panel="")[0]["lims"]
+    limits_x = calls(collection, "shrinkage", "xlim", panel="")[0]["lims"]
+    assert len(moves) == 32
+    for (x, y), subject in list(zip(moves, separate.index, strict=True))[-2:]:
+        assert (x[1], y[1]) == tuple(partial.loc[subject, ["Intercept", "t"]])
+        # From the border, in the direction of the separate fit.
+        assert np.isclose([x[0], y[0]] * 2, [*np.ravel([limits_x, limits])[[0, 2, 1, 3]]]).any()
+        way = separate.loc[subject, ["Intercept", "t"]].to_numpy() - [x[1], y[1]]
+        np.testing.assert_allclose((x[0] - x[1]) * way[1], (y[0] - y[1]) * way[0])
 
 
 # --- every plot -----------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from hierlmm.plots.style import (
     pick_fits,
     resolve_backend,
     wrap_title,
+    zero_terms,
 )
 from hierlmm.side_by_side import estimates
 
@@ -81,6 +82,9 @@ def plot_forest(
     comparison = fits if isinstance(fits, Comparison) and labels is None else _compare(fits, labels)
     outer = (comparison.ci if isinstance(fits, Comparison) else 0.95) if ci is None else ci
     table = estimates(comparison.fits, outer, comparison.reference)
+    for label, fit in comparison.fits.items():
+        zero = table["parameter"].isin([f"sd({term})" for term in zero_terms(fit)])
+        table.loc[zero & (table["estimator"] == label), "estimate"] = 0.0
     chosen = choose_parameters(table, parameters)
     point = table_dataset(table, chosen, comparison.labels, ["estimate"])
     interval = table_dataset(table, chosen, comparison.labels, ["lower", "upper"])

@@ -22,6 +22,7 @@ from hierlmm.plots.style import (
     pick_fits,
     resolve_backend,
     wrap_title,
+    zero_terms,
 )
 from hierlmm.side_by_side import estimates
 
@@ -158,11 +159,14 @@ def _densities(fit: Fit, parameters: list[str]) -> Any:
     from arviz_stats.base import array_stats
 
     draws = parameter_draws(fit)
+    held = {f"sd({term})" for term in zero_terms(fit)}
     curves = np.full((len(parameters), 2, 512), np.nan)
     for k, name in enumerate(parameters):
         values = draws.get(name)
-        if values is None or not np.isfinite(values).all() or np.ptp(values) == 0.0:
+        if values is None or not np.isfinite(values).all() or name in held:
             continue
+        if np.ptp(values) <= 1e-9 * np.abs(values).max():
+            continue  # held at the boundary: no density
         x, y, _ = array_stats.kde(values.ravel())
         curves[k] = x, y
     coords = {"parameter": parameters, "plot_axis": ["x", "y"]}

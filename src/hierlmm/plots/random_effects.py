@@ -25,6 +25,7 @@ from hierlmm.plots.style import (
     segments,
     stack_points,
     unit_of,
+    zero_terms,
 )
 from hierlmm.side_by_side import known_label
 
@@ -50,7 +51,8 @@ def plot_random_effects(
 
     A posterior shows its mean and equal-tailed interval, which carries the uncertainty of all parameters. A likelihood
     fit shows the BLUP with ± z conditional standard deviations (``b`` and ``b_sd``), which takes β and θ as known
-    and is therefore a little shorter.
+    and is therefore a little shorter. Where the variance is estimated as zero, all effects are zero, and the panel says
+    so.
 
     Parameters
     ----------
@@ -98,8 +100,14 @@ def plot_random_effects(
     chosen = _terms(base, terms)
     if sort_by is not None:
         known_label("sort_by", sort_by, list(base.design.term))
-    orders = {term: _order(base.b[sort_by or term], max_subjects) for term in chosen}
+    zero = {label: zero_terms(fit) for label, fit in named.items()}
+    decide = base.b.assign(**dict.fromkeys(zero[reference], 0.0))
+    orders = {term: _order(decide[sort_by or term], max_subjects) for term in chosen}
     intervals = {label: effect_intervals(fit, probability) for label, fit in named.items()}
+    for label, units in zero.items():
+        for term in units:
+            # The estimate, without what rounding left of it.
+            intervals[label][term] = intervals[label][term] * 0.0
     lines, points = _geometry(intervals, orders)
     J = max(len(order) for order in orders.values())
     collection = canvas(
@@ -122,6 +130,8 @@ def plot_random_effects(
         ticks = [] if small else list(range(len(orders[term])))
         draw.yticks(ticks, [] if small else [str(s) for s in orders[term]], target, size=_font(J, name))
         draw.ylim((-0.8, len(orders[term]) - 0.2), target)
+        if all(term in units for label, units in zero.items() if term in intervals[label]):
+            draw.xlim((-zero[reference][term], zero[reference][term]), target)
     subject = base.design.hierarchy.subject
     total = base.n_subjects
     shown = f"{J} of {total}" if total > J else f"{total}"
@@ -129,12 +139,20 @@ def plot_random_effects(
     return finish(
         collection,
         "term",
-        {term: term for term in chosen},
+        {term: term + _no_variation(term, zero) for term in chosen},
         title=f"Random effects{only} with {percent(probability)} intervals",
         xlabel={term: f"b ({unit_of(base.design, term)})" for term in chosen},
         ylabel=f"{subject} ({shown}, sorted)",
         legend="estimator" if len(named) > 1 else None,
     )
+
+
+def _no_variation(term: str, zero: Mapping[str, Mapping[str, float]]) -> str:
+    """Note for the title of a panel, where estimators put a variance at zero."""
+    labels = [label for label, units in zero.items() if term in units]
+    if not labels:
+        return ""
+    return "\n(no variation)" if len(labels) == len(zero) else f"\n(no variation by {' and '.join(labels)})"
 
 
 def effect_intervals(fit: Fit, ci: float) -> dict[str, pd.DataFrame]:

@@ -53,7 +53,9 @@ def plot_shrinkage(
 
     Two terms: a scatter with an arrow from each subject's separate fit to its partial pooling, the pooled fit for each
     combination of level-2 values, and an ellipse of D around what level 2 predicts. One term: a line for each subject,
-    sorted. Subjects whose rows do not determine a separate fit have no separate point.
+    sorted. Subjects whose rows do not determine a separate fit have no separate point. Separate fits far outside their
+    bulk (two close visits make a slope of any size) do not set the scale: their arrows come in from the border, and the
+    title counts them.
 
     Parameters
     ----------
@@ -134,24 +136,35 @@ def _scatter(
     centres = np.unique(np.round(pooled.to_numpy(), 12), axis=0)
     if len(centres) > 12:
         centres = pooled.to_numpy().mean(axis=0, keepdims=True)
-    parts = {SEPARATE: separate.to_numpy().T, PARTIAL: partial.to_numpy().T, POOLED: centres.T}
+    level2 = _level2_centres(fit, terms)
+    contours = [] if ellipse is None else [_ellipse(fit, terms, centre, ellipse) for centre in level2]
+    core = np.hstack([partial.to_numpy().T, centres.T, *contours])
+    limits = _limits(separate.to_numpy().T, core)
+    known = separate.notna().all(axis=1).to_numpy()
+    outside = _outside(separate.to_numpy().T, limits)
+    parts = {SEPARATE: separate.to_numpy().T[:, ~outside], PARTIAL: partial.to_numpy().T, POOLED: centres.T}
     collection = _canvas(parts, (6.2, 5.2), backend, figure_kwargs)
-    if ellipse is not None:
-        lines = join_with_gaps([_ellipse(fit, terms, centre, ellipse) for centre in _level2_centres(fit, terms)])
+    if contours:
+        lines = join_with_gaps(contours)
         data = stack_points({"": lines}, "panel", "shrinkage")
         look = {"color": PALETTE[0], "width": 1.0, "alpha": 0.8, "ignore_aes": "all"}
         collection.map(visuals.line_xy, "ellipse", data=data, **look)
-    known = separate.notna().all(axis=1).to_numpy()
     moves = np.stack([separate.to_numpy()[known], partial.to_numpy()[known]], axis=2)
+    if outside.any():
+        moves = _clip(moves, limits)
     shifts = stack_points({"": join_with_gaps(list(moves))}, "panel", "shrinkage")
     collection.map(_arrows if backend == "matplotlib" else visuals.line_xy, "shift", data=shifts, ignore_aes="all")
     _draw_points(collection, parts)
+    if outside.any():
+        draw, target = backend_module(backend), collection.get_target("shrinkage", {"panel": ""})
+        draw.xlim(tuple(limits[0]), target)
+        draw.ylim(tuple(limits[1]), target)
     response = fit.design.hierarchy.response
     share = "" if ellipse is None else f"\nellipse: {percent(ellipse)} of subjects by D"
     return finish(
         collection,
         "panel",
-        {"": f"{response}, {fit.estimator}: from separate fits to partial pooling{share}"},
+        {"": f"{response}, {fit.estimator}: from separate fits to partial pooling{share}{_beyond(outside, known)}"},
         title=None,
         xlabel={"": f"{terms[0]} ({unit_of(fit.design, terms[0])})"},
         ylabel=f"{terms[1]} ({unit_of(fit.design, terms[1])})",
@@ -176,10 +189,14 @@ def _sorted_lines(
     parts = {key: np.vstack([frame.loc[order, term].to_numpy(), y]) for key, frame in columns.items()}
     height = 1.3 + min(10.0, max(2.2, 0.19 * len(order)))
     collection = _canvas(parts, (6.0, height), backend, figure_kwargs)
-    moves = [
-        np.array([[a, b], [k, k]]) for k, (a, b) in enumerate(zip(parts[SEPARATE][0], parts[PARTIAL][0], strict=True))
-    ]
-    shifts = stack_points({"": join_with_gaps([m for m in moves if np.isfinite(m).all()])}, "panel", "shrinkage")
+    limits = _limits(parts[SEPARATE][:1], np.hstack([parts[PARTIAL][:1], parts[POOLED][:1]]))
+    known = np.isfinite(parts[SEPARATE][0])
+    outside = _outside(parts[SEPARATE][:1], limits)
+    moves = np.stack([parts[SEPARATE].T[known], parts[PARTIAL].T[known]], axis=2)
+    if outside.any():
+        moves = _clip(moves, np.vstack([limits, [[-1.0, len(order)]]]))
+        parts[SEPARATE] = parts[SEPARATE][:, ~outside]
+    shifts = stack_points({"": join_with_gaps(list(moves))}, "panel", "shrinkage")
     collection.map(_arrows if backend == "matplotlib" else visuals.line_xy, "shift", data=shifts, ignore_aes="all")
     _draw_points(collection, parts)
     draw = backend_module(backend)
@@ -187,16 +204,58 @@ def _sorted_lines(
     small = len(order) > LABELLED
     draw.yticks([] if small else list(y), [] if small else [str(s) for s in order], target)
     draw.ylim((-0.8, len(order) - 0.2), target)
+    if outside.any():
+        draw.xlim(tuple(limits[0]), target)
     response = fit.design.hierarchy.response
     return finish(
         collection,
         "panel",
-        {"": f"{response}, {fit.estimator}: from separate fits to partial pooling"},
+        {"": f"{response}, {fit.estimator}: from separate fits to partial pooling{_beyond(outside, known)}"},
         title=None,
         xlabel={"": f"{term} ({unit_of(fit.design, term)})"},
         ylabel=f"{fit.design.hierarchy.subject} (sorted)",
         legend="estimate",
     )
+
+
+def _limits(separate: FloatArray, core: FloatArray) -> FloatArray:
+    """Limits of each axis (d, 2): all of ``core``, and the separate fits but for those far outside their bulk.
+
+    Two close visits give a slope with an enormous standard error, and one such subject would squash all others. Far
+    outside is what Tukey (1977) calls so: three interquartile ranges beyond the quartiles.
+    """
+    limits = np.empty((len(core), 2))
+    for k, values in enumerate(separate):
+        values = values[np.isfinite(values)]
+        low, high = np.quantile(values, [0.25, 0.75]) if len(values) else (np.nan, np.nan)
+        bulk = values[(values >= low - 3 * (high - low)) & (values <= high + 3 * (high - low))]
+        every = np.concatenate([bulk, core[k]])
+        margin = 0.05 * (float(np.ptp(every)) or 1.0)
+        limits[k] = every.min() - margin, every.max() + margin
+    return limits
+
+
+def _outside(points: FloatArray, limits: FloatArray) -> NDArray[np.bool_]:
+    """Which points (d, n) lie beyond the limits (d, 2); unknown ones do not."""
+    return np.asarray(((points < limits[:, :1]) | (points > limits[:, 1:])).any(axis=0))
+
+
+def _clip(moves: FloatArray, limits: FloatArray) -> FloatArray:
+    """Arrows (n, d, 2) that start at the border of the panel where their subject lies outside it."""
+    start, end = moves[..., 0], moves[..., 1]
+    way = start - end
+    room = np.where(way > 0, limits[:, 1], limits[:, 0]) - end
+    share = np.divide(room, way, out=np.ones_like(way), where=way != 0)
+    moves = moves.copy()
+    moves[..., 0] = end + np.minimum(1.0, share.min(axis=1, keepdims=True)) * way
+    return moves
+
+
+def _beyond(outside: NDArray[np.bool_], known: NDArray[np.bool_]) -> str:
+    """Say how many separate fits are not shown."""
+    n = int(outside.sum())
+    verb = "lies" if n == 1 else "lie"
+    return f"\n{n} of {int(known.sum())} separate fits {verb} outside the panel" if n else ""
 
 
 def _canvas(
@@ -218,7 +277,7 @@ def _canvas(
 def _draw_points(collection: Any, parts: dict[str, FloatArray]) -> None:
     from arviz_plots import visuals
 
-    n = parts[SEPARATE].shape[1]
+    n = parts[PARTIAL].shape[1]
     small = 10 if n > LABELLED else 22
     sizes = {SEPARATE: small, PARTIAL: small, POOLED: 90 if parts[POOLED].shape[1] < n or n == 1 else small}
     markers = collection_markers(collection.backend)

@@ -39,6 +39,7 @@ __all__ = [
     "stack_points",
     "unit_of",
     "wrap_title",
+    "zero_terms",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -69,6 +70,19 @@ def one_fit(fit: Fit | Comparison) -> Fit:
 def is_posterior(fit: Fit) -> bool:
     """Whether the fit holds posterior draws."""
     return getattr(fit, "datatree", None) is not None
+
+
+def zero_terms(fit: Fit) -> dict[str, float]:
+    """Random effects whose estimated variance is zero but for rounding: term -> SD that would match the residual's.
+
+    The optimiser leaves 1e-15 of the response's unit there, which an axis would blow up to the width of the figure.
+    """
+    if is_posterior(fit) or not len(getattr(fit.design, "term", ())):
+        return {}
+    size = np.sqrt(np.mean(fit.design.Z**2, axis=0))
+    unit = float(fit.sigma) / size
+    sd = np.asarray(fit.sd_b, dtype=np.float64)
+    return {t: float(u) for t, u, s in zip(fit.design.term, unit, sd, strict=True) if s <= 1e-6 * u}
 
 
 def resolve_backend(backend: str | None) -> str:
