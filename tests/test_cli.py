@@ -18,6 +18,7 @@ import pytest
 
 from hierlmm.cli import main
 from hierlmm.report.progress import Progress, duration
+from hierlmm.report.read import read_data
 from hierlmm.report.run import run
 
 FORMULA = "distance ~ sex * time + (1 + time | subject)"
@@ -62,6 +63,11 @@ def test_module_prints_help_in_a_process_of_its_own():
     assert done.stderr == ""
     for word in ("fit", "demo", "datasets", "exit codes", "examples"):
         assert word in done.stdout
+
+
+def test_usage_error_names_what_is_required(capsys):
+    assert main(["fit"]) == 2
+    assert "required: DATA_OR_FILE, FORMULA\n" in capsys.readouterr().err
 
 
 def test_help_imports_nothing_heavy():
@@ -301,6 +307,48 @@ def test_formats_give_the_same_fit(dental, tmp_path, capsys):
         assert "432.58" in out, name
         assert f"file {tmp_path / name}" in out
         assert err == ""
+
+
+@pytest.fixture
+def coded_csv(dental, tmp_path):
+    def write(label):
+        path = tmp_path / "coded.csv"
+        columns = {"subject": [label(int(k)) for k in dental["subject"]], "visit": [f"{k:02d}" for k in dental["time"]]}
+        dental.assign(**columns).to_csv(path, index=False)
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize("formula", [None, SIMPLE])
+def test_labels_with_leading_zeros_stay_apart(coded_csv, formula):
+    path = coded_csv(lambda k: "0" * (k % 3) + str(k // 3 + 1))  # 1, 01, 001, 2, 02, ...
+    source = read_data(path, formula=formula)
+    assert source.frame["subject"].nunique() == 27
+    assert "column 'subject' is read as text, because it holds labels with leading zeros" in source.notes[0]
+    assert pd.api.types.is_integer_dtype(source.frame["visit"])  # a number, if nothing says that it is a label
+    assert read_data(path, ["sex,visit"]).frame["visit"].cat.categories.tolist() == ["00", "02", "04", "06"]
+
+
+@pytest.mark.parametrize("start", [76561198000000000, 2**63, 10**19 + 2**63, 10**24])
+@pytest.mark.parametrize("formula", [None, SIMPLE])
+@pytest.mark.parametrize("gap", [False, True])
+def test_long_labels_stay_apart(coded_csv, start, formula, gap, capsys):
+    path = coded_csv(lambda k: "" if gap and k == 27 else str(start + k))
+    source = read_data(path, formula=formula)
+    assert source.frame["subject"].nunique() == 27 - gap
+    assert ["more than 15 digits" in n for n in source.notes] == [True] * (formula is not None)
+    if not gap:
+        assert main(["fit", path, SIMPLE, *REML]) == 0
+        assert "groups: subject, 27" in capsys.readouterr().out
+
+
+def test_a_column_of_dates_is_no_factor(dental, tmp_path, capsys):
+    path = tmp_path / "dates.csv"
+    dental.assign(day=["2020-01-26", "2020-02-26", "2020-03-26", "2020-04-26"] * 27).to_csv(path, index=False)
+    command = ["fit", str(path), "distance ~ day + (1 | subject)", *REML]
+    assert "covariate 'day' that holds dates as text" in refused(command, capsys)
+    assert main([*command, "--categorical", "day"]) == 0
 
 
 def test_categorical_turns_codes_into_categories(dental_csv, capsys):

@@ -98,7 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
     fit.set_defaults(command="fit")
     fit.add_argument("data", metavar="DATA_OR_FILE", help="a data set by name, or a CSV or Parquet file")
     fit.add_argument("formula", metavar="FORMULA", help='"distance ~ sex * time + (1 + time | subject)"')
-    fit.add_argument("rest", nargs="*", help=argparse.SUPPRESS)  # a formula that the shell has split
+    fit.add_argument("rest", nargs="*", default=[], help=argparse.SUPPRESS)  # a formula that the shell has split
     fit.add_argument(
         "--method",
         default="nuts,reml",
@@ -136,7 +136,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--seed", type=int, metavar="N", help="makes the draws reproducible (default: drawn and shown)"
     )
     sampler.add_argument(
-        "--target-accept", type=float, metavar="P", help="closer to 1: slower, fewer divergences (default: 0.9)"
+        "--target-accept",
+        type=float,
+        metavar="P",
+        help="closer to 1: slower, fewer divergences (by default chosen by the sampler: 0.9)",
     )
 
     demo = commands.add_parser(

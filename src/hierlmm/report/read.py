@@ -8,7 +8,9 @@ import re
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ import pandas as pd
 
 from hierlmm.datasets.catalogue import CATALOGUE
 from hierlmm.datasets.load import load_dataset
-from hierlmm.errors import DataError, MissingPackageError, UnknownDatasetError, closest
+from hierlmm.errors import DataError, FormulaError, MissingPackageError, UnknownDatasetError, closest
+from hierlmm.formula import parse_formula
 from hierlmm.frames import quote, require_columns
 
 __all__ = ["Source", "read_data"]
@@ -29,6 +32,7 @@ COMPRESSED = (".gz", ".bz2", ".xz")
 READABLE = ".csv, .tsv, .txt (each also with .gz, .bz2 or .xz) and .parquet"
 # Words that mean "missing" wherever they stand. Not among them: None, which is a level of many a treatment.
 MISSING_WORDS = ["", "NA", "N/A", "NaN", "nan", "NULL", "null"]
+CODE = re.compile(r"""(?<![^\s,;"])[+-]?(0\d+|\d{16,})(?![^\s,;"])""")  # a field that may be a label, not a number
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
-def read_data(source: str, categorical: Sequence[str] = ()) -> Source:
+def read_data(source: str, categorical: Sequence[str] = (), formula: str | None = None) -> Source:
     """Read a data set by name or a file by path.
 
     A file that exists, and anything with a folder or an extension in it, is a path; the rest is the name of a data set.
@@ -51,6 +55,9 @@ def read_data(source: str, categorical: Sequence[str] = ()) -> Source:
         ``"dental"``, ``"growth.csv"``, ``"data/growth.parquet"``.
     categorical : sequence of str
         Columns to take as categories whatever they hold; several in one string are separated by commas.
+    formula : str, optional
+        The model's formula: its grouping column holds labels, in which leading zeros and every digit count. Without it
+        a column with leading zeros is text if numbers would make two of its entries one.
 
     Raises
     ------
@@ -63,7 +70,7 @@ def read_data(source: str, categorical: Sequence[str] = ()) -> Source:
     """
     path = Path(source).expanduser()
     if path.is_file():
-        read = _read_file(path)
+        read = _read_file(path, _label_columns(categorical, formula), known=formula is not None)
         if source in CATALOGUE:
             note = f"{source!r} is a file here, so it was read instead of the data set of the same name."
             read = Source(read.frame, read.origin, (note, *read.notes))
@@ -115,12 +122,21 @@ def _format(path: Path) -> tuple[str, str]:
     return (path.with_suffix("").suffix.lower(), suffix) if suffix in COMPRESSED else (suffix, "")
 
 
-def _read_file(path: Path) -> Source:
+def _label_columns(categorical: Sequence[str], formula: str | None) -> frozenset[str]:
+    """Columns that hold labels: the grouping of the formula and what --categorical names."""
+    labels = {part.strip() for given in categorical for part in (given, *given.split(","))}
+    if formula is not None:
+        with suppress(FormulaError):  # refused with its reason when the model is set up
+            labels |= {term.subject for term in parse_formula(formula).random}
+    return frozenset(labels)
+
+
+def _read_file(path: Path, labels: frozenset[str] = frozenset(), *, known: bool = False) -> Source:
     kind, compression = _format(path)
     if kind in PARQUET and not compression:
-        read: Callable[..., Source] = _read_parquet
+        read: Callable[[Path], Source] = _read_parquet
     elif kind in TEXT:
-        read = _read_text
+        read = partial(_read_text, labels=labels, known=known)
     else:
         raise DataError(
             f"the file {path}", f"files of type {path.suffix!r} are not read", f"save it as one of {READABLE}", SEE
@@ -165,7 +181,7 @@ def _read_parquet(path: Path) -> Source:
     return Source(frame, f"Parquet file {path}")
 
 
-def _read_text(path: Path) -> Source:
+def _read_text(path: Path, labels: frozenset[str], *, known: bool) -> Source:
     try:
         with _open_text(path) as handle:
             head = handle.read(65536)
@@ -173,16 +189,20 @@ def _read_text(path: Path) -> Source:
             handle.seek(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)
-                frame = pd.read_csv(
-                    handle,
-                    sep=separator,
-                    decimal=decimal,
-                    index_col=False,  # pandas would make row names of a first column without a name
-                    skipinitialspace=True,
-                    keep_default_na=False,
-                    na_values=MISSING_WORDS,
-                    low_memory=False,
-                )
+                options: dict[str, Any] = {
+                    "sep": separator,
+                    "index_col": False,  # pandas would make row names of a first column without a name
+                    "skipinitialspace": True,
+                    "keep_default_na": False,
+                    "na_values": MISSING_WORDS,
+                    "low_memory": False,
+                }
+                frame = pd.read_csv(handle, decimal=decimal, **options)
+                handle.seek(0)
+                texts = None
+                if any(CODE.search(line) for line in handle):
+                    handle.seek(0)
+                    texts = pd.read_csv(handle, dtype="str", **options)
     except UnicodeDecodeError as error:
         raise DataError(
             f"the file {path}",
@@ -205,9 +225,31 @@ def _read_text(path: Path) -> Source:
             SEE,
         ) from error
     frame.columns = [str(name).strip() for name in frame.columns]
+    notes = [] if texts is None else _keep_labels(frame, texts, labels, known=known)
     kind = {",": "comma", ";": "semicolon", "\t": "tab"}[separator] + "-separated"
     how = kind + (", decimal comma" if decimal == "," else "")
-    return Source(frame, f"file {path} ({how})", tuple(_nearly_numeric(frame)))
+    return Source(frame, f"file {path} ({how})", (*notes, *_nearly_numeric(frame)))
+
+
+def _keep_labels(frame: pd.DataFrame, texts: pd.DataFrame, labels: frozenset[str], *, known: bool) -> list[str]:
+    """Restore, in place, the whole numbers that lost leading zeros or digits when they were read as numbers."""
+    notes = []
+    for position, name in enumerate(frame.columns):
+        text = texts.iloc[:, position].str.strip()
+        different = pd.Series(text.dropna().unique(), dtype="str")
+        if different.empty or not different.str.fullmatch(r"[+-]?\d+").all():
+            continue
+        padded = different[different.str.match(r"[+-]?0\d")]
+        long = different[different.str.len() > 15]
+        merged = len({int(value) for value in different}) < len(different)
+        if (name in labels and (len(padded) or len(long))) or (not known and len(padded) and merged):
+            frame[name] = text
+            example = (padded if len(padded) else long).iloc[0]
+            why = "leading zeros" if len(padded) else "more than 15 digits"
+            notes.append(f"column {name!r} is read as text, because it holds labels with {why} (such as {example}).")
+        elif len(long) and not pd.api.types.is_integer_dtype(frame[name].dtype):
+            frame[name] = pd.Series([None if pd.isna(v) else int(v) for v in text], frame.index, dtype=object)
+    return notes
 
 
 def _open_text(path: Path) -> Any:
@@ -256,6 +298,8 @@ def _nearly_numeric(frame: pd.DataFrame) -> list[str]:
     for name in frame.columns:
         column = frame[name].dropna()
         if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+            continue
+        if all(isinstance(value, int) for value in column):
             continue
         other = column[pd.to_numeric(column, errors="coerce").isna()]
         if 0 < len(other) < 0.5 * len(column):
