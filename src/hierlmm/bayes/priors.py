@@ -64,8 +64,8 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Priors'"
 MULTIPLIER = 2.5
-POSITIVE = "HalfNormal, HalfStudentT, HalfCauchy, Exponential, Gamma or Uniform(0, upper)"
-REAL = "Normal, StudentT or Uniform"
+POSITIVE = "HalfNormal, HalfStudentT, HalfCauchy or Gamma"
+REAL = "Normal or StudentT"
 
 
 @dataclass(frozen=True)
@@ -417,7 +417,7 @@ def _check_kind(what: str, role: str, prior: Any) -> None:
         half = {
             "Normal": "HalfNormal(sd)",
             "StudentT": "HalfStudentT(nu, scale)",
-            "Uniform": "Uniform(0, upper)",
+            "Uniform": "Uniform(0, upper), of hierlmm.bayes.distributions, or HalfNormal(sd)",
         }.get(type(prior).__name__, "HalfNormal(sd)")
         raise SpecificationError(
             f"{what}={prior}", "a standard deviation cannot be negative, and this prior can", f"use {half}", SEE

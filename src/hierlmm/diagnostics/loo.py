@@ -430,7 +430,13 @@ def _advice(unit: str, bad: int, total: int) -> str:
         often = "where subjects have few rows, each row determines their random effects, so use unit='subject'; "
     if unit == "subject" and bad > 0.25 * total:
         often = "there are few subjects for so many parameters, so simplify D or use narrower priors; "
+    how = (
+        "take the log predictive density of what was left out there (docs, page 'The collapsed posterior', shows how)"
+        if unit == "subject"
+        else "average there, over its draws, the normal density of the response that was left out (mean: the row's "
+        "fixed part plus the random effects of its subject; SD: sigma)"
+    )
     return (
         f"look at {what[1]} (outliers, recording errors); {often}refit without {what[0]}, with priors=fit.priors, and "
-        "evaluate there what was left out (the documentation shows how); or use more draws if k is only just too large."
+        f"{how}; or use more draws if k is only just too large."
     )
