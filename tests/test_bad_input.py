@@ -167,6 +167,24 @@ def test_missing_values_are_named_and_counted(convert):
     refused(DataError, fit, received="g (1)")
 
 
+def test_new_data_with_missing_values():
+    new = DATA.assign(t=DATA["t"].where(DATA.index != 107))
+    with pytest.raises(DataError) as caught:
+        formula()().fit_reml().predict(new)
+    assert "new data with missing values in t (1)" in str(caught.value)
+    assert "drop these rows first" in caught.value.remedy
+    assert "missing='drop'" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["str", "category"])
+def test_subjects_that_vanish_are_counted(dtype):
+    data = DATA.assign(g=DATA["g"].astype(dtype), y=DATA["y"].where(~DATA["g"].isin(["s1", "s6"])))
+    with pytest.warns(hl.FitWarning, match=r"^10 of 40 rows, and with them 2 of 8 subjects \('g'\), were dropped"):
+        assert formula(data=data, missing="drop")().design.n_subjects == 6
+    with pytest.warns(hl.FitWarning, match=r"^1 of 40 rows were dropped"):
+        formula(data=DATA.assign(y=DATA["y"].where(DATA.index != 107)), missing="drop")()
+
+
 def test_missing_says_nothing_but_raise_or_drop():
     refused(
         SpecificationError, formula(missing="impute"), received="missing='impute'", remedy="'raise' or missing='drop'"
@@ -304,6 +322,63 @@ def test_a_constant_response(value):
     )
 
 
+@pytest.mark.parametrize("scale", [1e-140, 1e-20, 1e-16, 1e140])
+def test_a_small_or_large_response_is_not_constant(scale):
+    data = DATA.assign(y=DATA["y"] + 3 * DATA["w"])
+    sigma = formula("y ~ t + (1 | g)", data)().fit_reml().sigma
+    scaled = formula("y ~ t + (1 | g)", data.assign(y=data["y"] * scale))().fit_reml()
+    assert scaled.sigma / scale == pytest.approx(sigma, rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e160, 1e-170])
+def test_a_response_whose_squares_cannot_be_represented(scale):
+    refused(DataError, formula(data=DATA.assign(y=DATA["y"] * scale)), reason="their squares", remedy="rescale it")
+
+
+OWN = DATA["g"].str[1:].astype(float)
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "reason"),
+    [
+        ("y ~ t + (1 | g)", 2 + 3 * DATA["t"], "the fixed effects leave"),
+        ("y ~ t + (1 | g)", 1e6 + 3 * DATA["t"] + 1e-7 * DATA["x"], "the fixed effects leave"),
+        ("y ~ 0 + t + (0 + t | g)", 3 * DATA["t"], "the fixed effects leave"),
+        ("y ~ 1 + (1 | g)", DATA["w"], "the fixed and random effects leave"),
+        ("y ~ t + x + (1 | g)", OWN**2 + 0.7 * DATA["x"], "the fixed and random effects leave"),
+        ("y ~ t + (t | g)", OWN**2 + np.sin(OWN) * DATA["t"], "the fixed and random effects leave"),
+    ],
+)
+def test_a_response_that_the_model_reproduces(text, values, reason):
+    refused(
+        DataError,
+        formula(text, DATA.assign(y=values)),
+        received="a response 'y' that the model reproduces exactly",
+        reason=reason,
+        remedy="computed from a covariate",
+    )
+
+
+@pytest.mark.parametrize("text", ["y ~ t + (1 | g)", "y ~ t + x + (1 | g)", "y ~ t + (t | g)"])
+def test_a_small_remainder_is_one(text):
+    data = DATA.assign(y=OWN + 3 * DATA["t"] + 1e-4 * RNG.normal(size=N))
+    assert formula(text, data)().design.n_obs == N
+
+
+def test_as_many_random_effects_as_rows_leave_no_remainder_by_construction():
+    """Saturated is not reproduced: two rows and two independent effects for each subject."""
+    assert formula("y ~ t + (t || g)", DATA[DATA["t"] < 2])().design.n_obs == 2 * SUBJECTS
+
+
+def test_an_exact_fit_of_the_first_subjects_only():
+    many = pd.concat([DATA.assign(g=DATA["g"] + f"-{k:04d}") for k in range(200)], ignore_index=True)
+    exact = 2 + 3 * many["t"]
+    last = many["g"] == many["g"].max()
+    fit = formula("y ~ t + (1 | g)", many.assign(y=exact.where(~last, exact + many["x"])))
+    assert fit().design.n_obs == len(many)
+    refused(DataError, formula("y ~ t + (1 | g)", many.assign(y=exact)), received="reproduces exactly")
+
+
 @pytest.mark.parametrize("text", ["y ~ t + site + (1 | g)", "y ~ t * site + (1 | g)", "y ~ t + C(site) + (1 | g)"])
 def test_a_factor_with_one_level(text):
     for values in ("north", pd.Categorical(["north"] * N, categories=["north", "south"])):
@@ -360,6 +435,23 @@ def test_dates_are_no_covariates(values):
     )
 
 
+@pytest.mark.parametrize("pattern", ["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S"])
+def test_text_that_holds_dates_is_no_covariate(pattern):
+    data = DATA.assign(day=DAYS.strftime(pattern))
+    refused(
+        DataError,
+        formula("y ~ day + (1 | g)", data),
+        received="covariate 'day' that holds dates as text (the first: '2024-01-01",
+        remedy="--categorical day",
+    )
+    for text, table in (
+        ("C(day)", data),
+        ("day", data.assign(day=data["day"].astype("category"))),
+        ("day", data.assign(day=data["day"].replace(data["day"].iloc[0], "before"))),
+    ):
+        assert len(formula(f"y ~ {text} + (1 | g)", table)().design.coef) == ROWS
+
+
 @pytest.mark.parametrize("kind", [pl.Date, pl.Datetime, pl.Duration])
 def test_dates_of_other_tables_are_no_covariates(kind):
     start = [
@@ -408,6 +500,12 @@ def test_a_response_that_is_not_numeric(values, dtype):
         reason=f"the column 'y' holds {dtype}",
         remedy="convert it to numbers",
     )
+
+
+@pytest.mark.parametrize("text", ["I(y > 0)", "{y > 0}", "I((y + 1) >= x)"])
+def test_a_response_that_is_a_comparison(text):
+    fit = formula(f"{text} ~ t + (1 | g)")
+    refused(DataError, fit, received="response", reason="true or false", remedy="generalised model")
 
 
 def test_a_response_with_several_columns():

@@ -267,3 +267,12 @@ def test_names_of_the_calling_scope_do_not_leak_in(dental):
     with pytest.raises(FormulaError, match="there is no function named 'double'"):
         hl.TwoLevelModel.from_formula("distance ~ double(age) + (1 | subject)", dental)
     assert len(slope) == len(double(slope))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["y ~ t + (1 | y)", "log(y) ~ t + (1 | y)", "`y` ~ t + (1 | `y`)", "I(a + y) ~ (t | y)", "`a b` ~ t + (1 | `a b`)"],
+)
+def test_the_response_is_no_grouping(text):
+    with pytest.raises(FormulaError, match="as the response and as the grouping"):
+        parse_formula(text)

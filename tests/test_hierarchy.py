@@ -343,3 +343,31 @@ def test_formulas_that_are_no_two_level_model(formula, error, fragment):
 def test_a_covariance_override_is_checked():
     with pytest.raises(SpecificationError, match="covariance='ar1'"):
         from_formula("y ~ t + (t | g)", covariance="ar1")
+
+
+def test_blocks_round_trip():
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame(rng.normal(size=(120, 4)), columns=["y", "time", "dose", "age"]).assign(
+        g=np.repeat(range(20), 6)
+    )
+    combined = hl.TwoLevelModel.from_formula("y ~ time + dose + (1 + time | g) + (0 + dose | g)", data)
+    assert combined.random == [["Intercept", "time"], ["dose"]]
+    assert combined.covariance == "blocks"
+    for covariance in ("blocks", "unstructured"):
+        same = hl.TwoLevelModel(
+            combined.level1, combined.level2, subject="g", data=data, random=combined.random, covariance=covariance
+        )
+        assert same.hierarchy == combined.hierarchy
+    mixed = hl.TwoLevelModel.from_formula("y ~ time + dose + age + (1 + time | g) + (0 + dose + age || g)", data)
+    assert mixed.random == [["Intercept", "time"], ["dose"], ["age"]]
+    again = hl.TwoLevelModel(
+        mixed.level1, mixed.level2, subject="g", data=data, random=mixed.random, covariance=mixed.covariance
+    )
+    assert again.design.blocks == mixed.design.blocks == ((0, 1), (2,), (3,))
+    with pytest.raises(SpecificationError, match="correlated with each other is not said"):
+        hl.TwoLevelModel("y ~ time", subject="g", data=data, random=["Intercept", "time"], covariance="blocks")
+
+
+def test_the_response_is_no_subject():
+    with pytest.raises(FormulaError, match="as the response and as the grouping"):
+        hierarchy_from_levels("log(y) ~ time", None, subject="y", random=None, covariance="unstructured")

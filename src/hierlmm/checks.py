@@ -12,7 +12,12 @@ from hierlmm.errors import DataError
 
 __all__ = ["check_design"]
 
+FloatArray = NDArray[np.float64]
+
 SEE = "docs, page 'Errors'"
+LARGEST = 1e150
+EXACT = 1e-14
+SAMPLE = 5000
 
 
 def check_design(design: Design) -> None:
@@ -22,7 +27,8 @@ def check_design(design: Design) -> None:
     ------
     DataError
         Constant response, as many random effects as rows, fewer subjects than random effects, as many level-2
-        coefficients as subjects, no residual degrees of freedom, or linearly dependent columns of X or Z.
+        coefficients as subjects, no residual degrees of freedom, linearly dependent columns of X or Z, or a response
+        that the model reproduces exactly.
     """
     _check_response(design)
     _check_subjects(design)
@@ -36,11 +42,20 @@ def check_design(design: Design) -> None:
             SEE,
         )
     _check_rank(design)
+    _check_residual(design)
 
 
 def _check_response(design: Design) -> None:
     y = design.y - design.offset
-    if np.ptp(y) <= 1e-14 * max(1.0, float(np.abs(y).max())):
+    largest = float(np.abs(y).max())
+    if largest > LARGEST or 0.0 < np.ptp(y) < 1.0 / LARGEST:
+        raise DataError(
+            f"a response {design.hierarchy.response!r} with values up to {largest:g} in size",
+            "their squares are beyond what a floating-point number can hold",
+            f"rescale it: data[{design.hierarchy.response!r}] / {largest:.0e}, for example, or use other units",
+            SEE,
+        )
+    if np.ptp(y) <= 1e-14 * largest:
         raise DataError(
             f"a response {design.hierarchy.response!r} that is {y[0]:g} in every row",
             "without variation there is no variance to divide between the levels",
@@ -118,6 +133,67 @@ def _check_rank(design: Design) -> None:
                     "leave out the redundant random effect",
                     "docs, page 'Errors', section 'Rank deficiency'",
                 )
+
+
+def _check_residual(design: Design) -> None:
+    """Refuse a response in the span of X, or of X and the subjects' Z, with degrees of freedom to spare.
+
+    The likelihood then has no maximum: it grows without bound as the residual variance goes to zero. An exact fit of
+    all rows is one of some subjects too, so a few of them show in almost every case that there is none.
+    """
+    y = design.y - design.offset
+    y = y - y.mean() if design.intercept is not None else y
+    total = float(y @ y)
+    few = np.searchsorted(np.cumsum(design.rows_per_subject), SAMPLE) + 1
+    for columns, what in ((design.Z[:, :0], "the fixed effects"), (design.Z, "the fixed and random effects")):
+        for rows in (design.subject_index < few, slice(None)):
+            index = design.subject_index[rows]
+            remainder, freedom = _remainder(design.X[rows], columns[rows], y[rows], index)
+            if remainder > EXACT * total:
+                break
+        else:
+            if freedom > 0:
+                raise DataError(
+                    f"a response {design.hierarchy.response!r} that the model reproduces exactly",
+                    f"{what} leave no remainder, so the residual variance is zero and the likelihood has no maximum",
+                    "check for a response computed from a covariate, duplicated columns, or a response that is "
+                    f"constant within every {design.hierarchy.subject}",
+                    SEE,
+                )
+
+
+def _remainder(X: FloatArray, Z: FloatArray, y: FloatArray, index: NDArray[np.intp]) -> tuple[float, int]:
+    """Residual sum of squares of y on X and the subjects' own Z (never too small), and its degrees of freedom."""
+    p = X.shape[1]
+    columns = np.column_stack([X, y])
+    freedom = len(y)
+    if Z.shape[1]:
+        Z = Z / np.maximum(np.sqrt(np.mean(Z**2, axis=0)), 1 / LARGEST)
+        values, vectors = np.linalg.eigh(_by_subject(Z, Z, index))
+        kept = values > 1e-12 * np.maximum(values[:, -1:], 1e-300)
+        freedom -= int(kept[np.bincount(index, minlength=len(kept)) > 0].sum())
+        weights = np.where(kept, 1 / np.where(kept, values, 1.0), 0.0)
+        inverse = np.einsum("jab,jb,jcb->jac", vectors, weights, vectors)
+        for _ in range(2):  # the second round removes the rounding errors of the first
+            own = inverse @ _by_subject(Z, columns, index)
+            columns = columns - np.einsum("iq,iqc->ic", Z, own[index])
+    X_left, y_left = columns[:, :p], columns[:, p]
+    norms = np.sqrt(np.einsum("ij,ij->j", X, X))
+    X_left = X_left[:, np.sqrt(np.einsum("ij,ij->j", X_left, X_left)) > 1e-9 * norms]
+    if X_left.shape[1] == 0:
+        return float(y_left @ y_left), freedom
+    X_left = X_left / np.sqrt(np.einsum("ij,ij->j", X_left, X_left))
+    gram = X_left.T @ X_left
+    inverse = np.linalg.pinv(gram, rcond=1e-13, hermitian=True)
+    for _ in range(2):
+        y_left = y_left - X_left @ (inverse @ (X_left.T @ y_left))
+    return float(y_left @ y_left), freedom - int(np.linalg.matrix_rank(gram, tol=1e-13, hermitian=True))
+
+
+def _by_subject(A: FloatArray, B: FloatArray, index: NDArray[np.intp]) -> FloatArray:
+    """Cross-products A'B of each subject: (J, a, b)."""
+    sums = [np.bincount(index, A[:, a] * B[:, b]) for a in range(A.shape[1]) for b in range(B.shape[1])]
+    return np.stack(sums, axis=1).reshape(-1, A.shape[1], B.shape[1])
 
 
 def _clearly_independent(columns: NDArray[np.float64], centres: NDArray[np.float64]) -> bool:

@@ -24,6 +24,7 @@ from hierlmm.formula import (
     Term,
     categorical_arguments,
     factor_name,
+    is_truth_value,
     join_terms,
     term_factors,
     term_name,
@@ -324,6 +325,13 @@ def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[
                 "needs a generalised model, for example Bambi's families",
                 "docs, page 'Limitations'",
             )
+    if role == "response" and expression not in variables and is_truth_value(expression):
+        raise DataError(
+            f"{role} {expression!r}",
+            "it is true or false, not a number",
+            "use the column itself; a binary response needs a generalised model, for example Bambi's families",
+            "docs, page 'Limitations'",
+        )
     if variables == (unquoted(expression),):
         return frame[variables[0]].to_numpy(dtype=np.float64)
     braced = expression if expression.startswith("{") else f"{{{expression}}}"

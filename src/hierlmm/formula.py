@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +25,13 @@ __all__ = [
     "categorical_arguments",
     "factor_name",
     "holds_bar",
+    "is_truth_value",
     "join_terms",
     "outline",
     "parse_formula",
     "parse_rhs",
     "quoted",
+    "refuse_response_as_subject",
     "term_factors",
     "term_name",
     "unquoted",
@@ -86,8 +89,31 @@ def parse_formula(formula: str) -> ParsedFormula:
     response, rhs = _split_response(formula)
     rest, random = _extract_random(rhs, formula)
     rest, offsets = _extract_offsets(rest)
+    for term in random:
+        refuse_response_as_subject(response, term.subject)
     random = tuple(sorted(random, key=lambda r: len(r.terms[0])))  # terms stand in order of degree everywhere
     return ParsedFormula(response, parse_rhs(rest, formula), offsets, random)
+
+
+def refuse_response_as_subject(response: str, subject: str) -> None:
+    """Refuse a grouping by the response.
+
+    Raises
+    ------
+    FormulaError
+        If the subject column is the response, or stands in its expression.
+    """
+    used = {unquoted(response)}
+    with suppress(SyntaxError):
+        tree, names = _syntax_tree(response[1:-1] if response.startswith("{") else response)
+        used |= {names.get(node.id, node.id) for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    if subject in used:
+        raise FormulaError(
+            f"{subject!r} as the response and as the grouping",
+            "rows that are grouped by the response do not vary within a group",
+            "name the column that says who was measured, as in 'y ~ time + (1 | subject)'",
+            SEE,
+        )
 
 
 def parse_rhs(rhs: str, formula: str | None = None) -> tuple[Term, ...]:
@@ -315,6 +341,17 @@ def categorical_arguments(expression: str) -> tuple[str, ...]:
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     found = [c.args[0] for c in calls if c.args and isinstance(c.func, ast.Name) and c.func.id in ("C", "hashed")]
     return tuple(names.get(arg.id, arg.id) for arg in found if isinstance(arg, ast.Name))
+
+
+def is_truth_value(expression: str) -> bool:
+    """Whether the expression is a comparison, as ``I(x > 24)`` is."""
+    try:
+        node: ast.expr = _syntax_tree(expression[1:-1] if expression.startswith("{") else expression)[0].body
+    except SyntaxError:
+        return False
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "I" and node.args:
+        node = node.args[0]
+    return isinstance(node, ast.Compare)
 
 
 def outline(text: str, formula: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hierlmm.errors import FormulaError, SpecificationError, closest
 from hierlmm.formula import (
@@ -21,6 +22,7 @@ from hierlmm.formula import (
     parse_formula,
     parse_rhs,
     quoted,
+    refuse_response_as_subject,
     term_name,
 )
 
@@ -86,9 +88,12 @@ class Hierarchy:
         return {term_name(k): _level2_rhs(w) for k, w in zip(self.level1_terms, self.level2_terms, strict=True)}
 
     @property
-    def random(self) -> list[str]:
-        """Names of the level-1 terms that vary by subject."""
-        return [term_name(t) for block in self.blocks for t in block.terms]
+    def random(self) -> list[Any]:
+        """Names of the level-1 terms that vary by subject; lists of names, one for each block, if D has blocks."""
+        if self.covariance != "blocks":
+            return [term_name(t) for block in self.blocks for t in block.terms]
+        groups = [[b.terms] if b.correlated else [(t,) for t in b.terms] for b in self.blocks]
+        return [[term_name(t) for t in terms] for group in groups for terms in group]
 
     @property
     def formula(self) -> str:
@@ -119,7 +124,7 @@ def hierarchy_from_levels(
         Names of the level-1 terms that vary (all by default). A nested list makes blocks that do not correlate
         with each other: ``[["Intercept", "time"], ["dose"]]``.
     covariance : str
-        One of `COVARIANCES`.
+        One of `COVARIANCES`, or ``"blocks"``, which is what ``"unstructured"`` means for a nested list.
 
     Raises
     ------
@@ -136,6 +141,7 @@ def hierarchy_from_levels(
     terms = parsed.fixed
     rhs = _level2_by_term(terms, level2 or {}, level1)
     blocks = _blocks(terms, random, covariance, level1)
+    refuse_response_as_subject(parsed.response, subject)
     return _assemble(parsed, subject, terms, rhs, blocks, covariance, fixed_terms=None)
 
 
@@ -276,6 +282,16 @@ def _canonical(name: str, known: Sequence[str]) -> str:
 def _blocks(
     terms: tuple[Term, ...], random: Sequence[str | Sequence[str]] | None, covariance: str, level1: str
 ) -> tuple[RandomBlock, ...]:
+    nested = random is not None and not isinstance(random, str) and any(not isinstance(c, str) for c in random)
+    if covariance == "blocks" and nested:
+        covariance = "unstructured"
+    if covariance == "blocks":
+        raise SpecificationError(
+            "covariance='blocks'",
+            "which random effects are correlated with each other is not said",
+            "write them as lists of names: random=[['Intercept', 'time'], ['dose']]",
+            SEE,
+        )
     if covariance not in COVARIANCES:
         raise SpecificationError(
             f"covariance={covariance!r}",
@@ -294,7 +310,6 @@ def _blocks(
             "leave random out (all level-1 coefficients vary) or write random=['Intercept']",
             SEE,
         )
-    nested = any(not isinstance(c, str) for c in chosen)
     groups = [[c] if isinstance(c, str) else list(c) for c in chosen] if nested else [[str(c) for c in chosen]]
     found = [sorted((_find(n, names, terms, level1) for n in g), key=len) for g in groups]
     if covariance == "unstructured":
