@@ -235,25 +235,19 @@ class LikelihoodFit(Fit):
             centre, spread = self.large_sample.standard_errors(unbounded)
             _, se = self.large_sample.standard_errors(natural)
             lower, upper = (_from_unbounded(centre + s * z * spread, labels) for s in (-1.0, 1.0))
-        undefined = ~np.isfinite(spread) | (spread > 10.0) | self._on_boundary(labels)
+        undefined = ~np.isfinite(spread) | self._on_boundary(labels)
         for column in (se, lower, upper):
             column[undefined] = np.nan
         return component_frame(labels, estimate, se, lower, upper)
 
     def _on_boundary(self, labels: list[str]) -> NDArray[np.bool_]:
-        """Components without a large-sample interval: those of random effects that D, at its boundary, involves."""
-        if not self.is_singular:
-            return np.zeros(len(labels), dtype=bool)
-        values = component_values(self.design, self.D.to_numpy(), self.sigma)
-        scale = np.append(np.sqrt(np.mean(self.design.Z**2, axis=0)), 1.0)
-        sd = {f"sd({t})": s for t, s in zip(self.design.term, scale, strict=False)}
-        return np.array(
-            [
-                (label.startswith("corr") and not abs(value) < 1 - 1e-6)
-                or (label in sd and value * sd[label] < 1e-4 * self.sigma)
-                for label, value in zip(labels, values, strict=True)
-            ]
-        )
+        """Components of blocks in which D has no full rank: they have no large-sample interval."""
+        half = self._Lambda
+        groups = (tuple(range(len(half))),) if self.design.covariance == "identity" else self.design.blocks
+        singular = [b for b in groups if np.linalg.svd(half[np.ix_(b, b)])[1].min() < SINGULAR_TOLERANCE]
+        terms = [self.design.term[k] for block in singular for k in block]
+        involved = {f"sd({t})" for t in terms} | {f"corr({s}, {t})" for s in terms for t in terms}
+        return np.array([label in involved for label in labels])
 
     def subject_loglik(self) -> pd.Series:
         """Marginal log-likelihood of every subject at β̂ and θ̂, random effects integrated out; ML: sums to loglik."""

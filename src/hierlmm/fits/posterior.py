@@ -182,8 +182,8 @@ class PosteriorFit(Fit):
 
     @property
     def converged(self) -> bool:
-        """Whether no convergence check failed."""
-        return not self.warnings
+        """Whether no convergence check failed; other notes (a prior that conflicts with the data) do not count."""
+        return not self.warnings or self.convergence().ok
 
     def convergence(self) -> Convergence:
         """Worst R-hat, effective sample sizes, E-BFMI, divergences, and the messages they give rise to."""
