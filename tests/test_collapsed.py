@@ -720,7 +720,8 @@ def test_priors_reach_the_posterior(sleepstudy):
     """A prior far from the data and much sharper must win, on either side."""
     sharp = Priors(beta={"days": Normal(-3, 0.01)}, sd_b=HalfNormal(1e-3), sigma=Gamma(4e6, 1e5))
     model = TwoLevelModel.from_formula("reaction ~ days + (1 | subject)", sleepstudy, priors=sharp)
-    fit = model.fit(seed=3, progressbar=False, target_accept=0.95)
+    with pytest.warns(FitWarning, match="leaves no room"):
+        fit = model.fit(seed=3, progressbar=False, target_accept=0.95)
     assert fit.beta["days"] == pytest.approx(-3, abs=0.1)
     assert fit.sd_b["Intercept"] < 0.01
     assert fit.sigma == pytest.approx(40, abs=0.2)
