@@ -22,7 +22,6 @@ from hierlmm.plots.style import (
     pick_fits,
     resolve_backend,
     wrap_title,
-    zero_terms,
 )
 from hierlmm.side_by_side import estimates
 
@@ -43,7 +42,7 @@ def plot_posterior(
 
     Under each density stand the equal-tailed interval and the mean, as in the table of a `Comparison`. Without any
     posterior among the fits, the densities are those of the likelihood fits' large-sample distributions
-    (``to_datatree()``), and the title says so.
+    (``to_datatree()``), and the title says so; a parameter at the boundary has no density.
 
     Parameters
     ----------
@@ -159,14 +158,18 @@ def _densities(fit: Fit, parameters: list[str]) -> Any:
     from arviz_stats.base import array_stats
 
     draws = parameter_draws(fit)
-    held = {f"sd({term})" for term in zero_terms(fit)}
+    held: set[str] = set()
+    if not is_posterior(fit) and len(getattr(fit.design, "term", ())):
+        # At its boundary a parameter has no interval, and draws that stay there are no density either.
+        components = fit.variance_components()
+        held = set(components.index[components["lower"].isna()])
     curves = np.full((len(parameters), 2, 512), np.nan)
     for k, name in enumerate(parameters):
         values = draws.get(name)
         if values is None or not np.isfinite(values).all() or name in held:
             continue
         if np.ptp(values) <= 1e-9 * np.abs(values).max():
-            continue  # held at the boundary: no density
+            continue
         x, y, _ = array_stats.kde(values.ravel())
         curves[k] = x, y
     coords = {"parameter": parameters, "plot_axis": ["x", "y"]}
