@@ -502,10 +502,15 @@ def test_a_response_that_is_not_numeric(values, dtype):
     )
 
 
-@pytest.mark.parametrize("text", ["I(y > 0)", "{y > 0}", "I((y + 1) >= x)"])
+@pytest.mark.parametrize("text", ["I(y > 0)", "{y > 0}", "I((y + 1) >= x)", "np.greater(y, 0)", "np.isin(y, [1, 2])"])
 def test_a_response_that_is_a_comparison(text):
     fit = formula(f"{text} ~ t + (1 | g)")
     refused(DataError, fit, received="response", reason="true or false", remedy="generalised model")
+
+
+def test_a_comparison_in_arithmetic_is_a_number():
+    assert set(formula("I(2.0 * (y > 0)) ~ t + (1 | g)")().design.y) == {0.0, 2.0}
+    assert formula("np.exp(y) ~ t + (1 | g)")().design.y[0] == np.exp(DATA["y"].iloc[0])
 
 
 def test_a_response_with_several_columns():

@@ -344,13 +344,16 @@ def categorical_arguments(expression: str) -> tuple[str, ...]:
 
 
 def is_truth_value(expression: str) -> bool:
-    """Whether the expression is a comparison, as ``I(x > 24)`` is."""
+    """Whether the expression is a comparison, as ``I(x > 24)`` and ``np.greater(x, 24)`` are."""
     try:
         node: ast.expr = _syntax_tree(expression[1:-1] if expression.startswith("{") else expression)[0].body
     except SyntaxError:
         return False
     while isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "I" and node.args:
         node = node.args[0]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        function = getattr(np, node.func.attr, None)
+        return function is np.isin or any(kind.endswith("d->?") for kind in getattr(function, "types", ()))
     return isinstance(node, ast.Compare)
 
 
