@@ -103,7 +103,7 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
     with progress.step("Reading the data"):
         from hierlmm.report.read import read_data
 
-        source = read_data(arguments.data, arguments.categorical)
+        source = read_data(arguments.data, arguments.categorical, arguments.formula)
     say(f"Data: {source.origin}\n")
     for note in source.notes:
         progress.note(note)

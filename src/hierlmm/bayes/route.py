@@ -51,7 +51,7 @@ def sample_posterior(
             "sampler='collapsed'",
             f"{obstacle}, so the coefficients or variances cannot be integrated out in closed form",
             "use sampler='explicit' (or 'auto'), or a Normal prior for fixed effects and HalfNormal, HalfStudentT, "
-            "HalfCauchy, Exponential or Gamma for standard deviations",
+            "HalfCauchy or Gamma for standard deviations",
             "docs, page 'Estimators'",
         )
     if sampler == "auto":

@@ -261,7 +261,7 @@ def require_collapsed(priors: ResolvedPriors, what: str) -> None:
         raise SpecificationError(
             f"{what} with these priors",
             f"{obstacle}, so every refit would need the explicit sampler, some seconds each",
-            "use Normal priors for fixed effects and HalfNormal, HalfStudentT, HalfCauchy, Exponential or Gamma for "
+            "use Normal priors for fixed effects and HalfNormal, HalfStudentT, HalfCauchy or Gamma for "
             "standard deviations",
             SEE,
         )

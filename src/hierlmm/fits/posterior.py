@@ -45,7 +45,7 @@ class PosteriorFit(Fit):
     datatree : xarray.DataTree
         Group ``posterior`` with ``beta`` (coef), ``sd_b`` (term), ``corr_b`` and ``D`` (term, term_bis), ``b``
         (subject, term), ``sigma``, ``icc`` and ``subject_coef`` (subject, level1); ``sample_stats``,
-        ``observed_data``, ``constant_data`` and, where small, ``log_likelihood``. Every ArviZ function accepts it.
+        ``observed_data``, ``constant_data`` and, where small, ``log_likelihood``, for ArviZ's functions.
     priors : ResolvedPriors or None
     estimator : str
         ``"NUTS"`` or ``"Bambi"``.
