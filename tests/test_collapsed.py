@@ -742,3 +742,16 @@ def test_prior_alone_where_the_data_say_nothing():
     }
     for draws, law in known.values():
         assert stats.kstest(draws.ravel(), law.cdf).pvalue > 1e-3
+
+
+def test_numpy_and_the_compiled_loop_draw_the_same_random_effects(irregular, monkeypatch):
+    from hierlmm.bayes import recover
+
+    design, priors = make(irregular, "slope")
+    posterior = collapsed_posterior(design, priors)
+    theta = posterior.mode + np.random.default_rng(1).normal(scale=0.3, size=(40, posterior.n_dim))
+    natural = recover_beta(posterior, theta, np.random.default_rng(2))
+    few = draw_random_effects(posterior, natural, np.random.default_rng(3))
+    monkeypatch.setattr(recover, "FEW", 0)
+    many = draw_random_effects(posterior, natural, np.random.default_rng(3))
+    np.testing.assert_allclose(few, many, rtol=1e-9, atol=1e-9 * np.abs(many).max())
