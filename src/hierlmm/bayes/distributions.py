@@ -1,6 +1,6 @@
 """Prior distributions as data: readable, checked when they are made, and independent of any sampler.
 
-A prior knows its log density, the derivative of it, and how to draw from itself in numpy; `as_pymc_variable` turns one
+A prior knows its log density and how to draw from itself in numpy; `as_pymc_variable` turns one
 or several of them into a PyMC random variable. Scales are standard deviations (or scales) in the units of the
 parameter, never precisions.
 """
@@ -8,6 +8,7 @@ parameter, never precisions.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -35,14 +36,13 @@ FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Priors'"
 
 
-class Prior:
-    """A prior distribution of one number.
+class Distribution:
+    """Parameters that are checked when they are made, and printed.
 
     Subclasses are frozen dataclasses; their fields are the parameters, in the order in which they are printed.
     """
 
     __slots__ = ()
-    positive: ClassVar[bool] = False
     _scales: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -73,26 +73,29 @@ class Prior:
         values = ", ".join(number(getattr(self, field.name)) for field in fields(self))  # type: ignore[arg-type]
         return f"{type(self).__name__}({values})"
 
+
+class Prior(Distribution, ABC):
+    """A prior distribution of one number."""
+
+    __slots__ = ()
+    positive: ClassVar[bool] = False
+
     @property
     def is_positive(self) -> bool:
         """Whether the prior gives no mass to negative values."""
         return self.positive
 
+    @abstractmethod
     def logpdf(self, x: ArrayLike) -> FloatArray:
         """Log density, elementwise; −∞ outside the support."""
-        raise NotImplementedError
 
-    def dlogpdf(self, x: ArrayLike) -> FloatArray:
-        """Derivative of the log density inside the support, elementwise."""
-        raise NotImplementedError
-
+    @abstractmethod
     def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
         """Independent draws."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pymc(self) -> tuple[str, dict[str, float]]:
         """Name of the PyMC distribution, and its parameters."""
-        raise NotImplementedError
 
 
 def number(value: float) -> str:
@@ -122,10 +125,6 @@ class Normal(Prior):
         z = (np.asarray(x, dtype=float) - self.mean) / self.sd
         return -0.5 * z**2 - math.log(self.sd) - 0.5 * math.log(2 * math.pi)
 
-    def dlogpdf(self, x: ArrayLike) -> FloatArray:
-        """Derivative of the log density."""
-        return -(np.asarray(x, dtype=float) - self.mean) / self.sd**2
-
     def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
         """Independent draws."""
         return np.asarray(rng.normal(self.mean, self.sd, size))
@@ -147,11 +146,6 @@ class StudentT(Prior):
     def logpdf(self, x: ArrayLike) -> FloatArray:
         """Log density."""
         return _student_logpdf((np.asarray(x, dtype=float) - self.mean) / self.scale, self.nu, self.scale)
-
-    def dlogpdf(self, x: ArrayLike) -> FloatArray:
-        """Derivative of the log density."""
-        d = np.asarray(x, dtype=float) - self.mean
-        return -(self.nu + 1) * d / (self.nu * self.scale**2 + d**2)
 
     def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
         """Independent draws."""
@@ -186,10 +180,6 @@ class Uniform(Prior):
         value = np.asarray(x, dtype=float)
         return np.where((value >= self.lower) & (value <= self.upper), -math.log(self.upper - self.lower), -np.inf)
 
-    def dlogpdf(self, x: ArrayLike) -> FloatArray:
-        """Derivative of the log density (zero)."""
-        return np.zeros_like(np.asarray(x, dtype=float))
-
     def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
         """Independent draws."""
         return np.asarray(rng.uniform(self.lower, self.upper, size))
@@ -211,10 +201,6 @@ class HalfNormal(Prior):
         """Log density."""
         value = np.asarray(x, dtype=float)
         return _inside(value, Normal(0.0, self.sd).logpdf(value) + math.log(2))
-
-    def dlogpdf(self, x: ArrayLike) -> FloatArray:
-        """Derivative of the log density."""
-        return -np.asarray(x, dtype=float) / self.sd**2
 
     def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
         """Independent draws."""
@@ -239,10 +225,6 @@ class HalfStudentT(Prior):
         value = np.asarray(x, dtype=float)
         return _inside(value, _student_logpdf(value / self.scale, self.nu, self.scale) + math.log(2))
 
-    def dlogpdf(self, x: ArrayLike) -> FloatArray:
-        """Derivative of the log density."""
-        return StudentT(self.nu, 0.0, self.scale).dlogpdf(x)
-
     def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
         """Independent draws."""
         return self.scale * np.abs(rng.standard_t(self.nu, size))
@@ -263,10 +245,6 @@ class HalfCauchy(Prior):
     def logpdf(self, x: ArrayLike) -> FloatArray:
         """Log density."""
         return HalfStudentT(1.0, self.scale).logpdf(x)
-
-    def dlogpdf(self, x: ArrayLike) -> FloatArray:
-        """Derivative of the log density."""
-        return HalfStudentT(1.0, self.scale).dlogpdf(x)
 
     def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
         """Independent draws."""
@@ -292,10 +270,6 @@ class Exponential(Prior):
         """Log density."""
         value = np.asarray(x, dtype=float)
         return _inside(value, -value / self.mean - math.log(self.mean))
-
-    def dlogpdf(self, x: ArrayLike) -> FloatArray:
-        """Derivative of the log density."""
-        return np.full_like(np.asarray(x, dtype=float), -1.0 / self.mean)
 
     def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
         """Independent draws."""
@@ -323,10 +297,6 @@ class Gamma(Prior):
             result = power - self.rate * value
         return _inside(value, result + self.shape * math.log(self.rate) - math.lgamma(self.shape))
 
-    def dlogpdf(self, x: ArrayLike) -> FloatArray:
-        """Derivative of the log density."""
-        return (self.shape - 1) / np.asarray(x, dtype=float) - self.rate
-
     def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
         """Independent draws."""
         return np.asarray(rng.gamma(self.shape, 1.0 / self.rate, size))
@@ -337,7 +307,7 @@ class Gamma(Prior):
 
 
 @dataclass(frozen=True)
-class LKJ(Prior):
+class LKJ(Distribution):
     """Distribution of a correlation matrix R with density proportional to ``|R|**(eta - 1)``.
 
     ``eta = 1`` is uniform over correlation matrices; larger values favour small correlations.

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.distributions import (
     LKJ,
+    Distribution,
     Exponential,
     Gamma,
     HalfCauchy,
@@ -411,7 +412,7 @@ def _check_kind(what: str, role: str, prior: Any) -> None:
         return
     positive = role in ("sd_b", "sigma")
     choices = POSITIVE if positive else REAL
-    if not isinstance(prior, Prior) or isinstance(prior, LKJ):
+    if not isinstance(prior, Prior):
         raise SpecificationError(f"{what}={prior!r}", "this is not a prior of one number", f"use {choices}", SEE)
     if positive and not prior.is_positive:
         half = {
@@ -428,7 +429,7 @@ def _spread(value: Prior | Mapping[str, Prior] | None, names: list[str], role: s
     """One prior for all, or by name, as a mapping; unknown names raise."""
     if value is None:
         return {}
-    if isinstance(value, Prior):
+    if isinstance(value, Distribution):
         return dict.fromkeys(names, value)
     for name in value:
         if name in names:
