@@ -537,8 +537,8 @@ def _covariance_blocks(hierarchy: Hierarchy, random: list[list[Column]]) -> tupl
         members = tuple(range(start, start + len(columns)))
         start += len(columns)
         positions += [members] if block.correlated else [(m,) for m in members]
-    if hierarchy.covariance == "identity" and start > 1:
-        return tuple(positions), "identity"
+    if hierarchy.covariance in ("identity", "compound_symmetry") and start > 1:
+        return tuple(positions), hierarchy.covariance
     if len(positions) == 1:
         return tuple(positions), "unstructured"
     if all(len(p) == 1 for p in positions):
@@ -551,7 +551,7 @@ def _canonical_blocks(hierarchy: Hierarchy, covariance: str, levels: Levels) -> 
 
     Not where that would be another model: a factor is coded in full in ``(1 | g) + (0 + cond || g)``.
     """
-    if covariance == "unstructured":
+    if covariance in ("unstructured", "compound_symmetry"):
         return (RandomBlock(hierarchy.blocks[0].terms, correlated=True),)
     merged = tuple(t for b in hierarchy.blocks for t in b.terms)
     factors = any(unquoted(f) in levels.categories or f.startswith("C(") for term in merged for f in term)

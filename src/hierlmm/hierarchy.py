@@ -28,7 +28,8 @@ from hierlmm.formula import (
 
 __all__ = ["COVARIANCES", "Hierarchy", "RandomBlock", "hierarchy_from_levels", "hierarchy_from_terms", "random_blocks"]
 
-COVARIANCES = ("unstructured", "diagonal", "identity")
+COVARIANCES = ("unstructured", "diagonal", "identity", "compound_symmetry")
+CORRELATED = ("unstructured", "compound_symmetry")  # all random effects in one block
 SEE = "docs, page 'Formulas and levels'"
 
 
@@ -57,7 +58,7 @@ class Hierarchy:
     blocks : tuple of RandomBlock
         Which level-1 terms vary by subject, and which of them correlate.
     covariance : str
-        Structure of D: ``"unstructured"``, ``"diagonal"``, ``"identity"`` or ``"blocks"``.
+        Structure of D: ``"unstructured"``, ``"diagonal"``, ``"identity"``, ``"compound_symmetry"`` or ``"blocks"``.
     offsets : tuple of str
         Expressions added to the linear predictor with coefficient 1.
     fixed_terms : tuple of Term
@@ -185,7 +186,7 @@ def random_blocks(parsed: ParsedFormula, covariance: str | None) -> tuple[Random
     blocks = tuple(RandomBlock(r.terms, r.correlated) for r in parsed.random)
     if covariance is None:
         return blocks
-    if covariance != "unstructured":
+    if covariance not in CORRELATED:
         return tuple(RandomBlock(b.terms, correlated=False) for b in blocks)
     return (RandomBlock(tuple(sorted((t for b in blocks for t in b.terms), key=len))),)
 
@@ -314,7 +315,8 @@ def _blocks(
     found = [sorted((_find(n, names, terms, level1) for n in g), key=len) for g in groups]
     if covariance == "unstructured":
         return tuple(RandomBlock(tuple(g)) for g in sorted(found, key=lambda g: len(g[0])))
-    return (RandomBlock(tuple(sorted((t for g in found for t in g), key=len)), correlated=False),)
+    terms_in_order = tuple(sorted((t for g in found for t in g), key=len))
+    return (RandomBlock(terms_in_order, correlated=covariance in CORRELATED),)
 
 
 def _find(name: str, names: list[str], terms: tuple[Term, ...], level1: str) -> Term:

@@ -1,8 +1,15 @@
-"""Structures of D, the covariance of the random effects, through its relative Cholesky factor.
+"""Structures of D, the covariance of the random effects, through a relative factor Λ.
 
-``D = σ² Λ Λ'``. Λ is linear in the unconstrained parameters λ: ``Λ[row[m], col[m]] = λ[index[m]]``. Unlike variances
-and correlations, λ has no bounds and the criterion is smooth where a variance reaches zero, so a boundary optimum is an
-ordinary stationary point (Bates, Mächler, Bolker & Walker 2015, J. Stat. Softw. 67, section 2).
+``D = σ² Λ Λ'``. Λ is linear in the unconstrained parameters λ. Unlike variances and correlations, λ has no bounds and
+the criterion is smooth where a variance reaches zero, so a boundary optimum is an ordinary stationary point (Bates,
+Mächler, Bolker & Walker 2015, J. Stat. Softw. 67, section 2). Two kinds:
+
+- triangular: ``Λ[row[m], col[m]] = λ[index[m]]``, a Cholesky factor by correlated block;
+- spectral: ``Λ = Σ_m λ_m P_m`` with orthogonal projections that add up to I, hence ``D/σ² = Σ_m λ_m² P_m`` with the
+  eigenvalues λ_m². The identity is one projection; compound symmetry has two, on the contrasts between the random
+  effects, ``P_1 = I - J/q``, and on their mean, ``P_2 = J/q`` with J = 11'. In terms of one variance s² and one
+  correlation r, ``λ_1² = (1 - r) s²/σ²`` and ``λ_2² = (1 + (q - 1) r) s²/σ²``: r lies between -1/(q - 1) and 1, and at
+  its two limits one λ is zero.
 """
 
 from __future__ import annotations
@@ -12,22 +19,27 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RandomCovariance", "random_covariance"]
+__all__ = ["SPECTRAL", "RandomCovariance", "compound_symmetry_corr", "lowest_corr", "random_covariance"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 
+# Structures in which all random effects share one standard deviation: a fixed eigenbasis, eigenvalues as parameters.
+SPECTRAL = ("identity", "compound_symmetry")
+
 
 @dataclass(frozen=True)
 class RandomCovariance:
-    """Pattern of the relative Cholesky factor Λ (q, q), lower triangular, with ``n_parameters`` free values.
+    """Pattern of the relative factor Λ (q, q), with ``n_parameters`` free values.
 
     Attributes
     ----------
     row, col, index : (n_entries,)
-        Entry ``(row, col)`` of Λ holds parameter ``index``.
+        Entry ``(row, col)`` of a triangular Λ holds parameter ``index``; empty for a spectral one.
     blocks : tuple of tuple of int
         Random effects that may correlate.
+    projections : (m, q, q), optional
+        P_m of a spectral Λ.
     """
 
     structure: str
@@ -36,24 +48,33 @@ class RandomCovariance:
     row: IntArray
     col: IntArray
     index: IntArray
+    projections: FloatArray | None = None
 
     @property
     def n_parameters(self) -> int:
         """Number of free parameters of D, given σ."""
-        return int(self.index.max()) + 1
+        return int(self.index.max()) + 1 if self.projections is None else len(self.projections)
 
     def factor(self, lam: FloatArray) -> FloatArray:
-        """Λ from its parameters: (m,) -> (q, q)."""
-        Lambda = np.zeros((self.q, self.q))
-        Lambda[self.row, self.col] = lam[self.index]
+        """Λ from its parameters: (..., m) -> (..., q, q)."""
+        if self.projections is not None:
+            flat: FloatArray = lam @ self.projections.reshape(len(self.projections), -1)
+            return flat.reshape(*lam.shape[:-1], self.q, self.q)
+        Lambda = np.zeros((*lam.shape[:-1], self.q, self.q))
+        Lambda[..., self.row, self.col] = lam[..., self.index]
         return Lambda
 
     def pull_back(self, dLambda: FloatArray) -> FloatArray:
         """Gradient with respect to λ from the gradient with respect to Λ."""
+        if self.projections is not None:
+            return self.projections.reshape(len(self.projections), -1) @ dLambda.ravel()
         return np.bincount(self.index, weights=dLambda[self.row, self.col], minlength=self.n_parameters)
 
     def parameters(self, D: FloatArray) -> FloatArray:
         """λ of a relative covariance D/σ² that has this structure (used for starting values)."""
+        if self.projections is not None:
+            ranks = np.trace(self.projections, axis1=1, axis2=2)
+            return np.sqrt(np.clip(np.einsum("mij,ij->m", self.projections, D) / ranks, 0.0, None))
         Lambda = np.zeros_like(D)
         for block in self.blocks:
             part = np.ix_(block, block)
@@ -64,11 +85,35 @@ class RandomCovariance:
 
     def normalise_signs(self, lam: FloatArray) -> FloatArray:
         """Choose the Λ with a non-negative diagonal among the equivalent ones (columns may change sign)."""
+        if self.projections is not None:
+            return np.abs(lam)
         Lambda = self.factor(lam)
         signs = np.where(np.diag(Lambda) < 0, -1.0, 1.0)
         result = np.zeros_like(lam)
         result[self.index] = (Lambda * signs)[self.row, self.col]
         return result
+
+    def filled(self, lam: FloatArray, tolerance: float) -> NDArray[np.bool_]:
+        """Parameters whose column of Λ (or eigenvalue of D) is not held at zero by the boundary: (m,)."""
+        if self.projections is not None:
+            return np.abs(lam) >= tolerance
+        columns = np.any(np.abs(self.factor(lam)) >= tolerance, axis=0)
+        filled = np.zeros(len(lam), dtype=bool)
+        filled[self.index[columns[self.col]]] = True
+        return filled
+
+
+def lowest_corr(q: int) -> float:
+    """Smallest correlation that q > 1 equally correlated random effects can have: -1/(q - 1)."""
+    return -1.0 / (q - 1)
+
+
+def compound_symmetry_corr(D: FloatArray) -> FloatArray:
+    """Common correlation of a compound-symmetric D (..., q, q), from its mean entries: (...)."""
+    q = D.shape[-1]
+    trace = np.trace(D, axis1=-2, axis2=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (D.sum(axis=(-2, -1)) - trace) / ((q - 1) * trace)
 
 
 def random_covariance(structure: str, blocks: tuple[tuple[int, ...], ...]) -> RandomCovariance:
@@ -76,14 +121,16 @@ def random_covariance(structure: str, blocks: tuple[tuple[int, ...], ...]) -> Ra
 
     Parameters
     ----------
-    structure : {"unstructured", "diagonal", "identity", "blocks"}
+    structure : {"unstructured", "diagonal", "identity", "compound_symmetry", "blocks"}
     blocks : tuple of tuple of int
         Positions of the random effects that correlate; singletons for a diagonal or identity D.
     """
     q = sum(len(b) for b in blocks)
-    if structure == "identity":
-        diagonal = np.arange(q)
-        return RandomCovariance(structure, q, blocks, diagonal, diagonal, np.zeros(q, dtype=np.intp))
+    if structure in SPECTRAL:
+        none, unit = np.zeros(0, dtype=np.intp), np.eye(q)
+        mean = np.full((q, q), 1.0 / q)
+        projections = unit[None] if structure == "identity" else np.stack([unit - mean, mean])
+        return RandomCovariance(structure, q, blocks, none, none, none, projections)
     entries = [(r, c) for block in blocks for i, c in enumerate(block) for r in block[i:]]
     row, col = np.array(entries, dtype=np.intp).T
     return RandomCovariance(structure, q, blocks, row, col, np.arange(len(entries)))

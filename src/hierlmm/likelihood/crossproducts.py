@@ -16,6 +16,7 @@ import numpy as np
 import scipy.linalg as sla
 from numpy.typing import NDArray
 
+from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design import Design
 from hierlmm.errors import DataError
 from hierlmm.likelihood.kernel import within_subject_qr
@@ -201,7 +202,7 @@ def _scale_random(Z: FloatArray, design: Design) -> FloatArray:
     Returns the upper triangular ``Bz`` with Z = Z̃ Bz; the mean square of every column of Z̃ is 1.
     """
     q, n = Z.shape
-    if design.covariance == "identity":
+    if design.covariance in SPECTRAL:
         scale = float(np.sqrt(np.mean(Z**2))) or 1.0
         Z /= scale
         return scale * np.eye(q)

@@ -51,8 +51,7 @@ class LargeSample:
         sample = self.centre + rng.standard_normal((size, len(self.centre))) @ root.T
         scaling = self.criterion.products.scaling
         structure = self.criterion.structure
-        Lambda = np.zeros((size, structure.q, structure.q))
-        Lambda[:, structure.row, structure.col] = sample[:, structure.index]
+        Lambda = structure.factor(sample[:, :-1])
         sigma = np.exp(sample[:, -1]) * scaling.y_scale
         half = np.linalg.solve(scaling.Bz, Lambda) * sigma[:, None, None]
         return half @ np.swapaxes(half, 1, 2), sigma
@@ -83,7 +82,7 @@ def large_sample(criterion: Criterion, lam: FloatArray, sigma: float) -> LargeSa
         In the user's units.
     """
     centre = np.append(lam, np.log(sigma / criterion.products.scaling.y_scale))
-    free = np.append(_free_parameters(criterion, lam), True)
+    free = np.append(criterion.structure.filled(lam, SINGULAR_TOLERANCE), True)
     H = hessian(criterion.joint, centre)[np.ix_(free, free)]
     values, vectors = np.linalg.eigh(H)
     flat = values <= 1e-7 * np.max(np.abs(values))
@@ -91,12 +90,3 @@ def large_sample(criterion: Criterion, lam: FloatArray, sigma: float) -> LargeSa
     covariance = np.zeros((len(centre), len(centre)))
     covariance[np.ix_(free, free)] = (vectors * inverse) @ vectors.T
     return LargeSample(criterion, centre, covariance)
-
-
-def _free_parameters(criterion: Criterion, lam: FloatArray) -> NDArray[np.bool_]:
-    """Parameters outside the empty columns of Λ."""
-    structure = criterion.structure
-    filled = np.any(np.abs(structure.factor(lam)) >= SINGULAR_TOLERANCE, axis=0)
-    free = np.zeros(len(lam), dtype=bool)
-    free[structure.index[filled[structure.col]]] = True
-    return free

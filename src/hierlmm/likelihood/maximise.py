@@ -218,9 +218,12 @@ def _singular_directions(criterion: Criterion, lam: FloatArray) -> tuple[FloatAr
 def _snap(counter: _Counter, lam: FloatArray) -> FloatArray:
     """Set nearly vanishing directions of Λ to exactly zero where the criterion does not rise."""
     structure = counter.criterion.structure
-    if structure.structure == "identity":
-        zero = np.zeros_like(lam)
-        return zero if abs(lam[0]) < 1e-2 and counter.value(zero) <= counter.value(lam) else lam
+    if structure.projections is not None:
+        for m in np.flatnonzero(np.abs(lam) < 1e-2 * max(1.0, float(np.abs(lam).max()))):
+            trial = np.where(np.arange(len(lam)) == m, 0.0, lam)
+            if counter.value(trial) <= counter.value(lam):
+                lam = trial
+        return lam
     for block in structure.blocks:
         Lambda = structure.factor(lam)
         part = np.ix_(block, block)
@@ -242,14 +245,21 @@ def _snap(counter: _Counter, lam: FloatArray) -> FloatArray:
 
 
 def _boundary_slope(criterion: Criterion, lam: FloatArray) -> tuple[float, FloatArray]:
-    """Smallest eigenvalue of d criterion / dB in the null directions of Λ, and its direction."""
+    """Smallest eigenvalue of d criterion / dB in the null directions of Λ, and its direction.
+
+    In a spectral structure an eigenvalue rises for a whole projection: its derivative is the trace over it, and the
+    direction is that of its λ.
+    """
     directions, _ = _singular_directions(criterion, lam)
     q = criterion.structure.q
     if not len(directions):
         return 0.0, np.zeros(q)
     gradient_B = criterion.evaluate(lam).gradient_B
-    if criterion.structure.structure == "identity":
-        return float(np.trace(gradient_B)), np.ones(q)
+    if criterion.structure.projections is not None:
+        slopes = np.einsum("mij,ij->m", criterion.structure.projections, gradient_B)
+        slopes[np.abs(lam) >= SINGULAR_TOLERANCE] = np.inf
+        lowest = int(np.argmin(slopes))
+        return float(slopes[lowest]), np.eye(len(lam))[lowest]
     worst, direction = np.inf, np.zeros(q)
     for block in criterion.structure.blocks:
         outside = [m for m in range(q) if m not in block]
@@ -264,11 +274,10 @@ def _boundary_slope(criterion: Criterion, lam: FloatArray) -> tuple[float, Float
 def _leave_boundary(counter: _Counter, lam: FloatArray, direction: FloatArray) -> FloatArray:
     """Add variance along a direction of descent, as much as lowers the criterion most on a coarse grid."""
     structure = counter.criterion.structure
+    steps = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
+    if structure.projections is not None:
+        return min((lam + np.sqrt(s) * direction for s in steps), key=counter.value)
     B = structure.factor(lam) @ structure.factor(lam).T
     ridge = 1e-10 * np.eye(structure.q)
-    trials = [
-        structure.parameters(B + ridge + s * np.outer(direction, direction)) for s in (1e-4, 1e-3, 1e-2, 0.1, 1.0)
-    ]
-    if structure.structure == "identity":
-        trials = [np.array([np.sqrt(s)]) for s in (1e-4, 1e-3, 1e-2, 0.1, 1.0)]
+    trials = [structure.parameters(B + ridge + s * np.outer(direction, direction)) for s in steps]
     return min(trials, key=counter.value)
