@@ -123,6 +123,7 @@ def _structure(design: Design) -> str:
         "unstructured": "unstructured: variances and correlations",
         "diagonal": "diagonal: variances without correlations",
         "identity": "identity: one variance in common, no correlations",
+        "compound_symmetry": "compound symmetry: one variance and one correlation in common",
     }.get(design.covariance)
     if sentence is None:
         groups = [", ".join(design.term[r] for r in block) for block in design.blocks]
@@ -131,5 +132,6 @@ def _structure(design: Design) -> str:
 
 
 def _parameters(design: Design) -> str:
-    in_D = 1 if design.covariance == "identity" else sum(len(b) * (len(b) + 1) // 2 for b in design.blocks)
+    common = {"identity": 1, "compound_symmetry": 2}
+    in_D = common.get(design.covariance, sum(len(b) * (len(b) + 1) // 2 for b in design.blocks))
     return f"{in_D + 1} ({in_D} in D, and σ)"

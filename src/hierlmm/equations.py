@@ -249,6 +249,9 @@ def _spread(s: Symbols) -> list[Markup]:
     terms, sd = s.design.term, s.estimates.sd_b
     if s.design.covariance == "identity":
         return [words(", sd ") + number(float(sd[terms[0]])) + words(" each")]
+    if s.design.covariance == "compound_symmetry":
+        corr = float(s.estimates.corr_b[terms[1]][terms[0]])
+        return [words(", sd ") + number(float(sd[terms[0]])) + words(" each,"), words(" corr ") + two_decimals(corr)]
     found = [words(", sd ") + enumerate_words([number(float(sd[t])) for t in terms], limit=len(terms))]
     pairs = [(r, c) for block in s.design.blocks for r in block for c in block if r < c]
     for r, c in pairs if len(pairs) <= SHOWN_CORRELATIONS else []:
@@ -269,6 +272,9 @@ def _covariance_matrix(s: Symbols) -> Markup:
     if len(q) <= SHOWN_MATRIX:
         return matrix([[s.covariance_entry(r, c) for c in q] for r in q])
     size = Markup(f"{len(q)} × {len(q)}", rf"{len(q)} \times {len(q)}", f"{len(q)} × {len(q)}")
+    if s.design.covariance == "compound_symmetry":
+        variance, covariance = s.covariance_entry(0, 0), s.covariance_entry(0, 1)
+        return size + words(" with variance ") + variance + words(" and covariance ") + covariance
     return size + words(" with variances ") + enumerate_words([s.covariance_entry(r, r) for r in q])
 
 

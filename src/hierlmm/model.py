@@ -37,8 +37,9 @@ class TwoLevelModel:
     random : sequence of str, optional
         Level-1 terms whose coefficients vary between subjects; by default all of them. A nested list makes groups
         that do not correlate with each other: ``[["Intercept", "time"], ["dose"]]``.
-    covariance : {"unstructured", "diagonal", "identity"}
-        Structure of D, the covariance of the random effects.
+    covariance : {"unstructured", "diagonal", "identity", "compound_symmetry"}
+        Structure of D, the covariance of the random effects. ``"identity"`` has one variance, ``"compound_symmetry"``
+        one variance and one correlation, which lies between −1/(q − 1) and 1.
     priors : Priors or "bambi", optional
         Priors for NUTS; data-scaled defaults otherwise.
     missing : {"raise", "drop"}
@@ -100,7 +101,7 @@ class TwoLevelModel:
             ``"distance ~ sex * time + (1 + time | subject)"``. ``(time || subject)`` has uncorrelated random effects
             (every column its own variance); so has ``(1 | g) + (0 + x | g)``.
         data : table
-        covariance : {"unstructured", "diagonal", "identity"}, optional
+        covariance : {"unstructured", "diagonal", "identity", "compound_symmetry"}, optional
             Overrides the structure that the bars imply.
         priors, missing
             As for `TwoLevelModel`.
@@ -162,7 +163,7 @@ class TwoLevelModel:
     def formula(self) -> str:
         """The combined model as one formula; ``from_formula`` makes the same model from it.
 
-        A D that is a multiple of the identity has no sign in a formula: pass ``covariance="identity"`` along.
+        ``covariance="identity"`` and ``covariance="compound_symmetry"`` have no sign in a formula: pass them along.
         """
         return self.hierarchy.formula
 

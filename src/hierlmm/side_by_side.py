@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design import Design
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
@@ -131,8 +132,9 @@ def same_question(fits: Mapping[str, Fit], base: str) -> tuple[str, ...]:
     return (*notes, *_other_priors(fits, base))
 
 
-def _structure(fit: Fit) -> tuple[set[frozenset[str]], bool]:
-    return {frozenset(p) for p in _pairs(fit)}, fit.design.covariance == "identity" and len(fit.design.term) > 1
+def _structure(fit: Fit) -> tuple[set[frozenset[str]], str]:
+    common = fit.design.covariance in SPECTRAL and len(fit.design.term) > 1
+    return {frozenset(p) for p in _pairs(fit)}, fit.design.covariance if common else ""
 
 
 def _other_priors(fits: Mapping[str, Fit], base: str) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design import Design
 from hierlmm.formula import INTERCEPT
 from hierlmm.notation import Addend, Markup, integer, name_symbol, number, parenthesise, signed, symbol, times
@@ -129,7 +130,7 @@ class Symbols:
 
     def variance(self, r: int) -> Markup:
         """Return the symbol of a random effect's variance: ``σ²_b0``, or the ``σ²_b`` that all have in common."""
-        common = self.design.covariance == "identity"
+        common = self.design.covariance in SPECTRAL
         return symbol("σ", "b" if common else f"b{self._number(r)}", power=2)
 
     def covariance_entry(self, r: int, s: int) -> Markup:
@@ -140,6 +141,8 @@ class Symbols:
             return signed(self.covariance_value(r, s), number(self.covariance_value(r, s)))
         if r == s:
             return self.variance(r)
+        if self.design.covariance == "compound_symmetry":
+            return symbol("ρ") + self.variance(r)
         a, b = sorted((self._number(r), self._number(s)))
         rho = symbol("ρ", self._subscript(a, b) if len(self.design.term) > 2 else "")
         return rho + symbol("σ", f"b{a}") + symbol("σ", f"b{b}")
@@ -155,8 +158,8 @@ class Symbols:
             value = factor * self.covariance_value(r, s)
             return Addend.of(times(number(value), *multipliers), negative=value < 0)
         entry = symbol("D", self._subscript(self._number(r), self._number(s)))
-        if len(self.design.term) == 1 or self.design.covariance == "identity":
-            entry = self.variance(r)
+        if len(self.design.term) == 1 or self.design.covariance in SPECTRAL:
+            entry = self.covariance_entry(r, s)
         return Addend.of(times(integer(factor) if factor != 1 else None, entry, *multipliers))
 
     def residual_variance(self) -> Markup:

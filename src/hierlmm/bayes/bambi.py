@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from hierlmm.bayes.distributions import Prior
 from hierlmm.bayes.explicit import pymc_module
 from hierlmm.bayes.priors import Priors, ResolvedPriors, resolve_priors
+from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design import Design
 from hierlmm.errors import MissingPackageError, SpecificationError
 from hierlmm.formula import INTERCEPT, join_terms, term_name
@@ -163,9 +164,9 @@ def _bambi() -> Any:
 
 
 def _check_expressible(design: Design) -> None:
-    if design.covariance == "identity":
+    if design.covariance in SPECTRAL:
         raise SpecificationError(
-            "covariance='identity' for Bambi",
+            f"covariance={design.covariance!r} for Bambi",
             "Bambi gives every random effect a standard deviation of its own and cannot share one",
             "use covariance='diagonal', or fit this model with model.fit()",
             SEE,

@@ -32,6 +32,8 @@ NEAR_ZERO = 5.0
 
 def why_not_collapsed(priors: ResolvedPriors) -> str | None:
     """Say why a model cannot be collapsed, or return None if it can."""
+    if priors.common_corr:
+        return "the collapsed sampler has no D with one correlation common to all random effects"
     if not priors.beta_is_normal:
         return "a fixed effect has a prior that is not normal"
     for prior in (*priors.sd_b, priors.sigma):

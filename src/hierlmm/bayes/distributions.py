@@ -332,6 +332,24 @@ class LKJ(Distribution):
         sign, logdet = np.linalg.slogdet(R)
         return np.where(sign > 0, (self.eta - 1) * logdet - constant, -np.inf)
 
+    def equal_shapes(self, q: int) -> tuple[float, float]:
+        """Shapes of the Beta distribution of u when all correlations are equal, ``r = low + (1 − low) u``.
+
+        With ``low = −1/(q − 1)``: ``|R| = (1 − r)^(q−1) (1 + (q − 1) r)`` is proportional to ``(1 − u)^(q−1) u``, so
+        that the density on the line of equal correlations is Beta; at ``eta = 1`` it is uniform.
+        """
+        return self.eta, (q - 1) * (self.eta - 1) + 1
+
+    def logpdf_equal(self, r: ArrayLike, q: int) -> FloatArray:
+        """Log density of the common correlation r of q random effects, on ``(−1/(q − 1), 1)``."""
+        a, b = self.equal_shapes(q)
+        width = q / (q - 1)
+        u = (np.asarray(r, dtype=float) + 1 / (q - 1)) / width
+        constant = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) - math.log(width)
+        inside = (u > 0) & (u < 1)
+        v = np.where(inside, u, 0.5)
+        return np.where(inside, (a - 1) * np.log(v) + (b - 1) * np.log1p(-v) + constant, -np.inf)
+
     def partial_shapes(self, q: int) -> FloatArray:
         """Shapes ``a_j`` of the partial correlations, (q − 1,).
 

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.distributions import LKJ, as_pymc_variable
 from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.covariance.random import equal_correlation_factor, lowest_corr
 from hierlmm.design import Design, level2_prediction
 
 if TYPE_CHECKING:
@@ -138,11 +139,32 @@ def _covariance(design: Design, priors: ResolvedPriors, *, fold: bool) -> Any:
         pm.Deterministic("corr_b", pt.constant(np.eye(q)), dims=("term", "term_bis"))
         pm.Deterministic("D", pt.diag(sd**2), dims=("term", "term_bis"))
         return sd
-    L = _correlation_factor(blocks, q, priors.corr_b, design.term)
+    if priors.common_corr:
+        L = _equal_correlation_factor(q, priors.corr_b)
+    else:
+        L = _correlation_factor(blocks, q, priors.corr_b, design.term)
     off_diagonal = pm.math.dot(L, L.T) * (1.0 - np.eye(q)) + np.eye(q)  # exactly 1 on the diagonal
     corr = pm.Deterministic("corr_b", off_diagonal, dims=("term", "term_bis"))
     pm.Deterministic("D", corr * sd[:, None] * sd[None, :], dims=("term", "term_bis"))
     return sd[:, None] * L
+
+
+def _equal_correlation_factor(q: int, prior: LKJ) -> Any:
+    """Cholesky factor for one correlation common to all random effects, `equal_correlation_factor` as a graph."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    a, b = prior.equal_shapes(q)
+    low, j = lowest_corr(q), np.arange(q)
+    u = pm.Beta("corr_b_unit", alpha=a, beta=b)
+    r = low + (1.0 - low) * u
+    # 1 - r and 1 + (q - 1) r from u: no cancellation at the limits of r.
+    c = 1.0 + j[1:-1] * r
+    c = pt.concatenate([pt.constant(np.ones(1)), c, pt.stack([(1.0 - low) * (q - 1) * u])])
+    rest = (1.0 - low) * (1.0 - u) * c[1:] / c[:-1]
+    diagonal = pt.sqrt(pt.concatenate([pt.constant(np.ones(1)), rest]))
+    below = pt.concatenate([diagonal[:-1] * r / c[:-1], pt.constant(np.zeros(1))])
+    return pt.constant(np.tril(np.ones((q, q)), -1)) * below[None, :] + pt.diag(diagonal)
 
 
 def _correlation_factor(blocks: list[tuple[int, ...]], q: int, prior: LKJ, term: tuple[str, ...]) -> Any:
@@ -205,6 +227,8 @@ def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, Flo
     common = raw.get("sd_b_common")
     sd = _vector(raw, "sd_b", priors.term) if common is None else np.repeat(common[..., None], q, axis=-1)
     L = np.broadcast_to(np.eye(q), (*sigma.shape, q, q))
+    if "corr_b_unit" in raw:
+        L = equal_correlation_factor(lowest_corr(q) + (1.0 - lowest_corr(q)) * raw["corr_b_unit"], q)
     if "corr_b_partial" in raw:
         P = np.full((*sigma.shape, q, q), 0.5)
         rows, cols = pairs_of([block for block in design.blocks if len(block) > 1])

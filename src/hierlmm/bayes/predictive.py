@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.covariance.random import equal_correlation_factor, lowest_corr
 from hierlmm.design import Design
 
 __all__ = [
@@ -64,7 +65,10 @@ def prior_draws(design: Design, priors: ResolvedPriors, draws: int, rng: np.rand
         sd = np.column_stack([p.sample(rng, draws) for p in priors.sd_b])
     L = np.zeros((draws, q, q))
     L[:, np.arange(q), np.arange(q)] = 1.0
-    if priors.corr_b is not None:
+    if priors.corr_b is not None and priors.common_sd:
+        low = lowest_corr(q)
+        L = equal_correlation_factor(low + (1.0 - low) * rng.beta(*priors.corr_b.equal_shapes(q), draws), q)
+    elif priors.corr_b is not None:
         for block in design.blocks:
             L[:, np.array(block)[:, None], np.array(block)] = priors.corr_b.sample_cholesky(rng, len(block), draws)
     corr = L @ np.swapaxes(L, -1, -2)

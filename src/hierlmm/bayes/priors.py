@@ -10,7 +10,7 @@ Defaults, with standard deviations computed with divisor N as in Bambi (y less i
     alpha      ~ Normal(mean(y), 2.5 sd(y))
     beta_k     ~ Normal(0, 2.5 sd(y) / sd(x_k))
     sd(b_k)    ~ HalfNormal(2.5 sd(y) / sd(z_k)),   sd(z) taken as 1 for the intercept
-    corr(b)    ~ LKJ(2)
+    corr(b)    ~ LKJ(2);   where all correlations are equal, Uniform(-1/(q - 1), 1)
     sigma      ~ HalfStudentT(4, sd(y))
 
 Without a fixed intercept coefficients are deviations from zero, not from the mean, so sd(y) and sd(x_k) become
@@ -41,6 +41,7 @@ from hierlmm.bayes.distributions import (
     StudentT,
     Uniform,
 )
+from hierlmm.covariance.random import SPECTRAL, lowest_corr
 from hierlmm.design import Design
 from hierlmm.errors import NotAvailableError, SpecificationError, closest
 from hierlmm.formula import INTERCEPT
@@ -80,10 +81,12 @@ class Priors:
     beta : Prior or mapping of str to Prior, optional
         One prior for all other fixed coefficients, or by coefficient name.
     sd_b : Prior or mapping of str to Prior, optional
-        One prior for all random-effect standard deviations, or by term name. Under ``covariance="identity"`` there is
-        one standard deviation and so one prior.
+        One prior for all random-effect standard deviations, or by term name. Under ``covariance="identity"`` and
+        ``"compound_symmetry"`` there is one standard deviation and so one prior.
     corr_b : LKJ, optional
-        Of the correlation matrix of each block of correlated random effects.
+        Of the correlation matrix of each block of correlated random effects. Under ``"compound_symmetry"`` the density
+        of the one correlation r is that of LKJ on the line of equal correlations, ``(1 - r)^((q-1)(eta-1)) (1 +
+        (q - 1) r)^(eta-1)``; the default there is ``LKJ(1)``, uniform between -1/(q - 1) and 1.
     sigma : Prior, optional
         Of the residual standard deviation.
 
@@ -138,10 +141,10 @@ class Priors:
         slopes = [c for i, c in enumerate(design.coef) if i != design.intercept]
         chosen_beta = _spread(self.beta, slopes, "beta", "fixed coefficient")
         chosen_sd = _spread(self.sd_b, list(design.term), "sd_b", "random effect")
-        if design.covariance == "identity" and isinstance(self.sd_b, Mapping):
+        if default.common_sd and isinstance(self.sd_b, Mapping):
             raise SpecificationError(
                 f"sd_b={{{', '.join(map(repr, self.sd_b))}}}",
-                "covariance='identity' has one standard deviation common to all random effects",
+                f"covariance={design.covariance!r} has one standard deviation common to all random effects",
                 "give one prior, for example sd_b=HalfNormal(1)",
                 SEE,
             )
@@ -190,7 +193,8 @@ class ResolvedPriors:
     intercept : int or None
         Position of the intercept in ``coef``.
     common_sd : bool
-        Whether all random effects share one standard deviation (``covariance="identity"``).
+        Whether all random effects share one standard deviation (``covariance="identity"``; with ``corr_b``,
+        ``"compound_symmetry"``).
     source : {"default", "bambi", "chosen"}
     """
 
@@ -217,6 +221,11 @@ class ResolvedPriors:
     def beta_is_normal(self) -> bool:
         """Whether the fixed effects are jointly normal a priori."""
         return all(isinstance(p, Normal) for p in self.beta)
+
+    @property
+    def common_corr(self) -> bool:
+        """Whether all random effects share one correlation as well (``covariance="compound_symmetry"``)."""
+        return self.common_sd and self.corr_b is not None
 
     def beta_normal(self) -> tuple[FloatArray, FloatArray]:
         """Mean and precision of the fixed effects, ``beta ~ N(m0, inv(P0))``, in the user's (uncentred) coding.
@@ -265,7 +274,9 @@ class ResolvedPriors:
         total = sum(float(p.logpdf(v)) for p, v in zip(self.beta, centred, strict=True))
         sds = list(zip(self.sd_b, sd_b, strict=True))[: 1 if self.common_sd else None]
         total += sum(float(p.logpdf(v)) for p, v in sds) + float(self.sigma.logpdf(sigma))
-        if self.corr_b is not None:
+        if self.common_corr:
+            total += float(self.corr_b.logpdf_equal(corr_b[0, 1], len(self.term)))  # type: ignore[union-attr]
+        elif self.corr_b is not None:
             total += sum(float(self.corr_b.logpdf(corr_b[np.ix_(b, b)])) for b in blocks if len(b) > 1)
         return total
 
@@ -280,7 +291,11 @@ class ResolvedPriors:
             rows.append(("sd(all random effects)", str(self.sd_b[0])))
         else:
             rows += [(f"sd({t})", str(p)) for t, p in zip(self.term, self.sd_b, strict=True)]
-        if self.corr_b is not None:
+        if self.corr_b is not None and self.common_sd:
+            low = f"{lowest_corr(len(self.term)):.3g}"
+            uniform = f", that is Uniform({low}, 1)" if self.corr_b.eta == 1.0 else f" between {low} and 1"
+            rows.append(("corr(all random effects)", f"{self.corr_b} with all correlations equal{uniform}"))
+        elif self.corr_b is not None:
             rows.append(("corr", str(self.corr_b)))
         rows.append(("sigma", str(self.sigma)))
         return pd.DataFrame(rows, columns=["parameter", "prior"]).set_index("parameter")
@@ -358,20 +373,20 @@ def _bambi_priors(design: Design) -> ResolvedPriors:
 
 
 def _assemble(design: Design, beta: Any, sd_b: list[float], sigma: Prior, source: str) -> ResolvedPriors:
-    common = design.covariance == "identity"
+    common = design.covariance in SPECTRAL
     if common:  # wide enough for every random effect
         sd_b = [max(sd_b)] * len(sd_b)
     center = np.zeros(len(design.coef))
     if design.intercept is not None:
         center = design.X.mean(axis=0)
         center[design.intercept] = 0.0
-    correlated = not common and any(len(b) > 1 for b in design.blocks)
+    correlated = any(len(b) > 1 for b in design.blocks)
     return ResolvedPriors(
         coef=design.coef,
         term=design.term,
         beta=tuple(beta),
         sd_b=tuple(HalfNormal(s) for s in sd_b),
-        corr_b=LKJ(2.0) if correlated else None,
+        corr_b=LKJ(1.0 if common else 2.0) if correlated else None,
         sigma=sigma,
         center=center,
         intercept=design.intercept,

@@ -49,7 +49,9 @@ def sample_posterior(
     if sampler == "collapsed" and obstacle:
         raise SpecificationError(
             "sampler='collapsed'",
-            f"{obstacle}, so the coefficients or variances cannot be integrated out in closed form",
+            obstacle
+            if priors.common_corr
+            else f"{obstacle}, so the coefficients or variances cannot be integrated out in closed form",
             "use sampler='explicit' (or 'auto'), or a Normal prior for fixed effects and HalfNormal, HalfStudentT, "
             "HalfCauchy or Gamma for standard deviations",
             "docs, page 'Estimators'",

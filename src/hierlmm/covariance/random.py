@@ -19,7 +19,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SPECTRAL", "RandomCovariance", "compound_symmetry_corr", "lowest_corr", "random_covariance"]
+__all__ = [
+    "SPECTRAL",
+    "RandomCovariance",
+    "compound_symmetry_corr",
+    "equal_correlation_factor",
+    "lowest_corr",
+    "random_covariance",
+]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -53,7 +60,7 @@ class RandomCovariance:
     @property
     def n_parameters(self) -> int:
         """Number of free parameters of D, given σ."""
-        return int(self.index.max()) + 1 if self.projections is None else len(self.projections)
+        return int(self.index.max(initial=-1)) + 1 if self.projections is None else len(self.projections)
 
     def factor(self, lam: FloatArray) -> FloatArray:
         """Λ from its parameters: (..., m) -> (..., q, q)."""
@@ -106,6 +113,22 @@ class RandomCovariance:
 def lowest_corr(q: int) -> float:
     """Smallest correlation that q > 1 equally correlated random effects can have: -1/(q - 1)."""
     return -1.0 / (q - 1)
+
+
+def equal_correlation_factor(r: FloatArray, q: int) -> FloatArray:
+    """Cholesky factor of a correlation matrix with equal entries r: (...) -> (..., q, q), lower triangular.
+
+    With ``c_j = 1 + j r``, j from 0: ``L[j, j]² = (1 - r) c_j / c_{j-1}``, and below it all entries of the column are
+    ``L[i, j] = L[j, j] r / c_j``. At ``r = -1/(q - 1)`` the last diagonal entry is zero.
+    """
+    j = np.arange(q)
+    r = np.asarray(r, dtype=np.float64)[..., None]
+    diagonal = np.sqrt(np.concatenate([np.ones_like(r), (1.0 - r) * (1.0 + j[1:] * r) / (1.0 + j[:-1] * r)], axis=-1))
+    below = np.zeros_like(diagonal)
+    below[..., :-1] = diagonal[..., :-1] * r / (1.0 + j[:-1] * r)
+    factor = np.tril(np.ones((q, q)), -1) * below[..., None, :]
+    factor[..., j, j] = diagonal
+    return factor
 
 
 def compound_symmetry_corr(D: FloatArray) -> FloatArray:

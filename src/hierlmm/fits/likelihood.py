@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from hierlmm.covariance.random import lowest_corr
 from hierlmm.design import Design
-from hierlmm.errors import DataError, SpecificationError
-from hierlmm.fits.base import INTERVALS, Fit, choose
-from hierlmm.fits.components import component_frame, component_labels, component_values
+from hierlmm.errors import SpecificationError
+from hierlmm.fits.base import Fit
+from hierlmm.fits.components import COMMON_CORR, COMMON_SD, component_frame, component_labels, component_values
 from hierlmm.fits.text import likelihood_html, likelihood_text
-from hierlmm.frames import quote, shorten
 from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects, subject_loglik
 from hierlmm.likelihood.criterion import Criterion, NormalEquations
 from hierlmm.likelihood.large_sample import LargeSample, large_sample
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE, Optimum
+from hierlmm.predict.likelihood import predict_rows
+from hierlmm.predict.rows import Interval, PredictionLevel
 
 __all__ = ["LikelihoodFit"]
 
@@ -218,23 +220,26 @@ class LikelihoodFit(Fit):
     def variance_components(self, ci: float = 0.95) -> pd.DataFrame:
         """Standard deviations, correlations and σ: estimate, se, lower, upper.
 
-        Intervals are Wald intervals on the log scale (Fisher's z for correlations), so they stay inside the parameter
-        space. At a boundary optimum no such interval exists for the parameters concerned, and it is NaN.
+        Intervals are Wald intervals on the log scale (Fisher's z for correlations, and for the common correlation r of
+        compound symmetry ``log((r + 1/(q - 1)) / (1 - r))``), so they stay inside the parameter space. At a boundary
+        optimum no such interval exists for the parameters concerned, and it is NaN.
         """
         z = _quantile(ci)
         labels = component_labels(self.design)
+        common = self.design.covariance == "compound_symmetry"
+        floor = lowest_corr(len(self.design.term)) if common else -1.0
         estimate = component_values(self.design, self.D.to_numpy(), self.sigma)
 
         def natural(D: FloatArray, sigma: float) -> FloatArray:
             return component_values(self.design, D, sigma)
 
         def unbounded(D: FloatArray, sigma: float) -> FloatArray:
-            return _to_unbounded(natural(D, sigma), labels)
+            return _to_unbounded(natural(D, sigma), labels, floor)
 
         with np.errstate(divide="ignore", invalid="ignore"):
             centre, spread = self.large_sample.standard_errors(unbounded)
             _, se = self.large_sample.standard_errors(natural)
-            lower, upper = (_from_unbounded(centre + s * z * spread, labels) for s in (-1.0, 1.0))
+            lower, upper = (_from_unbounded(centre + s * z * spread, labels, floor) for s in (-1.0, 1.0))
         undefined = ~np.isfinite(spread) | self._on_boundary(labels)
         for column in (se, lower, upper):
             column[undefined] = np.nan
@@ -247,6 +252,8 @@ class LikelihoodFit(Fit):
         singular = [b for b in groups if np.linalg.svd(half[np.ix_(b, b)])[1].min() < SINGULAR_TOLERANCE]
         terms = [self.design.term[k] for block in singular for k in block]
         involved = {f"sd({t})" for t in terms} | {f"corr({s}, {t})" for s in terms for t in terms}
+        if terms:
+            involved |= {COMMON_SD, COMMON_CORR}
         return np.array([label in involved for label in labels])
 
     def subject_loglik(self) -> pd.Series:
@@ -258,8 +265,8 @@ class LikelihoodFit(Fit):
     def predict(
         self,
         newdata: Any = None,
-        level: Literal["subject", "population", "new_subject"] = "subject",
-        interval: Literal["confidence", "credible", "prediction"] | None = None,
+        level: PredictionLevel = "subject",
+        interval: Interval | None = None,
         ci: float = 0.95,
     ) -> pd.DataFrame:
         """Predict the response.
@@ -268,12 +275,13 @@ class LikelihoodFit(Fit):
         ----------
         newdata : table, optional
             Rows to predict; the fitted rows by default.
-        level : {"subject", "population", "new_subject"}
-            The line of a subject in the data; the line at b = 0; or a subject yet to be seen, whose line is centred
-            on the population line with covariance D.
+        level : {"subject", "population", "new_subject", "marginal"}
+            The line of a subject in the data, with its BLUPs; the line at b = 0; the line of one subject yet to be
+            seen, drawn from N(0, D); or the mean over subjects.
         interval : {"confidence", "prediction"}, optional
-            For the line, from the joint uncertainty of β and b given θ; or for a new measurement, adding σ².
-            Intervals are normal and take D and σ as known. ``"credible"``, the word of posterior fits, means
+            For that line, or for a new measurement of it (at ``"marginal"``: of a subject drawn at random), which adds
+            the residual variance. The uncertainty of β and b is their joint one given θ; that of θ enters through
+            Student's t with Satterthwaite's degrees of freedom. ``"credible"``, the word of posterior fits, means
             ``"confidence"`` here, so that one script serves every fit.
         ci : float
             Probability of the interval.
@@ -281,53 +289,56 @@ class LikelihoodFit(Fit):
         Returns
         -------
         pandas.DataFrame
-            ``estimate``, and with an interval ``se``, ``lower``, ``upper``; index of the rows.
+            ``estimate``, and with an interval ``se``, ``lower``, ``upper``; index of the rows. ``.attrs`` says in words
+            what the interval contains.
+
+        Raises
+        ------
+        DataError
+            If a column is absent, a factor level is new, a value is missing, or a subject is not in the fitted data
+            (level ``"subject"``).
         """
-        choose("level", level, ("subject", "population", "new_subject"))
-        if interval is not None:
-            choose("interval", interval, INTERVALS)
-        design = self.design
-        if newdata is None:
-            X, Z, offset, index, rows = design.X, design.Z, design.offset, design.subject_index, design.frame.index
-        else:
-            new = design.new(newdata, need_subject=level == "subject")
-            X, Z, offset, rows = new.X, new.Z, new.offset, new.frame.index
-            index = new.subject_index if new.subject_index is not None else np.full(len(X), -1)
-        estimate = offset + X @ self.beta.to_numpy()
-        if level == "subject":
-            self._known_subjects(index, newdata)
-            estimate = estimate + np.einsum("ij,ij->i", Z, self.b.to_numpy()[index])
-        result = pd.DataFrame({"estimate": estimate}, index=rows)
-        if interval is None:
-            return result
-        variance = self._line_variance(X, Z, index, level)
-        if interval == "prediction":
-            variance = variance + self.sigma**2
-        z, se = _quantile(ci), np.sqrt(variance)
-        return result.assign(se=se, lower=estimate - z * se, upper=estimate + z * se)
+        return predict_rows(self, newdata, level, interval, ci)
 
-    def _known_subjects(self, index: NDArray[np.intp], newdata: Any) -> None:
-        if np.any(index < 0):
-            name = self.design.hierarchy.subject
-            unknown = pd.unique(pd.Series(np.asarray(newdata[name]))[index < 0])
-            raise DataError(
-                f"{name} {shorten(map(quote, unknown))} at level='subject'",
-                "these subjects were not in the fitted data, so their random effects are unknown",
-                "use level='new_subject' (a subject drawn from the population) or level='population'",
-            )
+    def predict_subject(
+        self,
+        history: Any,
+        times: Any = None,
+        *,
+        newdata: Any = None,
+        interval: Interval | None = None,
+        ci: float = 0.95,
+        retrospective: bool = False,
+    ) -> pd.DataFrame:
+        """Predict a subject that was not in the data from its first measurements, without refitting.
 
-    def _line_variance(self, X: FloatArray, Z: FloatArray, index: NDArray[np.intp], level: str) -> FloatArray:
-        V = self.beta_cov.to_numpy()
-        if level == "subject":
-            # b̂ - b = (conditional error) - K (β̂ - β), so the line's error is (x - K'z)'(β̂ - β) + z'(error).
-            effects = self._conditional
-            X = X - np.einsum("iq,iqp->ip", Z, effects.slope[index])
-            extra = np.einsum("ia,iab,ib->i", Z, effects.covariance[index], Z)
-        elif level == "new_subject":
-            extra = np.einsum("ia,ab,ib->i", Z, self.D.to_numpy(), Z)
-        else:
-            extra = np.zeros(len(X))
-        return np.einsum("ia,ab,ib->i", X, V, X) + extra
+        Exactly what a refit with the new subject's measurements would predict at the same θ: β and b are both updated.
+        Each new subject is predicted from its own measurements only.
+
+        Parameters
+        ----------
+        history : table
+            Measurements so far: the response and the covariates; the subject column tells several new subjects apart.
+        times : sequence of numbers, optional
+            Values of the level-1 variable at which to predict; covariates that are constant are carried along.
+        newdata : table, optional
+            In place of ``times``: rows to predict, where there are several level-1 variables.
+        interval, ci
+            As for `predict`: for the subject's line, or for a new measurement of it.
+        retrospective : bool
+            Whether measurements later than a prediction time may be used.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``estimate``, ``se``, ``lower``, ``upper`` as `predict` gives them; with ``times``, the subject and the time
+            stand before them.
+        """
+        from hierlmm.predict.dynamic import predict_new_subject
+
+        return predict_new_subject(
+            self, history, times, newdata=newdata, interval=interval, ci=ci, retrospective=retrospective
+        )
 
     def to_datatree(self, draws: int = 1000, chains: int = 4, seed: int | None = 0) -> Any:
         """Draws from the large-sample distribution, so that a likelihood fit enters any ArviZ function.
@@ -360,13 +371,16 @@ def _quantile(ci: float) -> float:
     return float(norm.ppf(0.5 + ci / 2.0))
 
 
-def _to_unbounded(values: FloatArray, labels: list[str]) -> FloatArray:
+def _to_unbounded(values: FloatArray, labels: list[str], floor: float) -> FloatArray:
+    """Logarithm, and for correlations between ``floor`` and 1 Fisher's z on that interval."""
     corr = np.array([label.startswith("corr") for label in labels])
+    z = 2.0 * (np.where(corr, values, 0.0) - floor) / (1.0 - floor) - 1.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(corr, np.arctanh(np.where(corr, values, 0.0)), np.log(np.where(corr, 1.0, values)))
+        return np.where(corr, np.arctanh(z), np.log(np.where(corr, 1.0, values)))
 
 
-def _from_unbounded(values: FloatArray, labels: list[str]) -> FloatArray:
+def _from_unbounded(values: FloatArray, labels: list[str], floor: float) -> FloatArray:
     corr = np.array([label.startswith("corr") for label in labels])
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.where(corr, np.tanh(values), np.exp(np.where(corr, 0.0, values)))
+        r = floor + (1.0 - floor) * 0.5 * (np.tanh(values) + 1.0)
+        return np.where(corr, r, np.exp(np.where(corr, 0.0, values)))

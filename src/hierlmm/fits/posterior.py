@@ -21,6 +21,7 @@ from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.design import Design
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.fits.base import INTERVALS, Fit, Level, choose
+from hierlmm.fits.components import component_labels
 from hierlmm.formula import INTERCEPT
 from hierlmm.frames import quote, shorten
 from hierlmm.likelihood.conditional import subject_loglik
@@ -212,6 +213,9 @@ class PosteriorFit(Fit):
         Rows ``sd(Intercept)``, ..., ``corr(Intercept, time)``, ..., ``sigma``.
         """
         term, pairs = self.design.term, self._pairs
+        if self.design.covariance == "compound_symmetry":
+            common = [self.draws("sd_b")[..., 0], self.draws("corr_b")[..., 0, 1], self.draws("sigma")]
+            return _table(np.stack(common, axis=-1), component_labels(self.design), ci, "parameter")
         labels = [f"sd({t})" for t in term] + [f"corr({term[i]}, {term[j]})" for i, j in pairs] + ["sigma"]
         corr = self.draws("corr_b")
         columns = [self.draws("sd_b"), *(corr[..., i, j][..., None] for i, j in pairs), self.draws("sigma")[..., None]]

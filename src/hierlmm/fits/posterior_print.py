@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from hierlmm.fits.components import COMMON_CORR, COMMON_SD
+
 if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit
 
@@ -69,8 +71,9 @@ def _random_text(fit: PosteriorFit, ci: float) -> str:
     lower, upper = _bounds(ci)
     rows = []
     for i, name in enumerate(term):
-        row = table.loc[f"sd({name})"]
-        correlations = [table["estimate"].get(f"corr({other}, {name})") for other in term[:i]]
+        row = table.loc[f"sd({name})" if f"sd({name})" in table.index else COMMON_SD]
+        common = table["estimate"].get(COMMON_CORR)
+        correlations = [table["estimate"].get(f"corr({other}, {name})", common) for other in term[:i]]
         corr = " ".join("     " if r is None else f"{r:5.2f}" for r in correlations)
         group = fit.design.hierarchy.subject if i == 0 else ""
         rows.append([group, name, *(_short(row[c]) for c in ("estimate", "lower", "upper")), corr])

@@ -10,6 +10,7 @@ import numpy as np
 from hierlmm.comparison import Comparison, compare
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
+from hierlmm.fits.components import COMMON_SD
 from hierlmm.plots.style import (
     PALETTE,
     backend_module,
@@ -83,7 +84,11 @@ def plot_forest(
     outer = (comparison.ci if isinstance(fits, Comparison) else 0.95) if ci is None else ci
     table = estimates(comparison.fits, outer, comparison.reference)
     for label, fit in comparison.fits.items():
-        zero = table["parameter"].isin([f"sd({term})" for term in zero_terms(fit)])
+        without = zero_terms(fit)
+        names = [f"sd({term})" for term in without]
+        if len(without) == len(getattr(fit.design, "term", ())):
+            names.append(COMMON_SD)
+        zero = table["parameter"].isin(names)
         table.loc[zero & (table["estimator"] == label), "estimate"] = 0.0
     chosen = choose_parameters(table, parameters)
     point = table_dataset(table, chosen, comparison.labels, ["estimate"])

@@ -113,7 +113,7 @@ def make_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--covariance",
         metavar="KIND",
-        help="of the random effects: unstructured, diagonal or identity (default: what the formula says)",
+        help="of the random effects: unstructured, diagonal, identity, compound_symmetry (default: as in the formula)",
     )
     model.add_argument(
         "--missing",
