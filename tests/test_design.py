@@ -389,4 +389,4 @@ def test_new_rows_must_be_complete_and_known():
     with pytest.raises(DataError, match="new data without the subject column 'g'"):
         design.new(DATA.drop(columns="g"), need_subject=True)
     with pytest.raises(DataError, match="outside the range of the data that the model was fitted to"):
-        design_of("bs(t, df=4)").new(DATA.assign(t=99), need_subject=False)
+        design_of("cr(t, df=4, constraints='center', extrapolation='raise')").new(DATA.assign(t=99), need_subject=False)

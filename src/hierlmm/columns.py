@@ -12,13 +12,14 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.errors import DataError, FormulaError
+from hierlmm.errors import DataError, FitWarning, FormulaError, HierlmmError
 from hierlmm.formula import (
     INTERCEPT,
     Term,
@@ -32,6 +33,7 @@ from hierlmm.formula import (
     variables_of,
 )
 from hierlmm.frames import quote, shorten
+from hierlmm.splines import formula_functions
 
 __all__ = ["Column", "FactorColumns", "Levels", "check_labels", "evaluate_factors", "evaluate_vector", "learn_levels"]
 
@@ -199,13 +201,15 @@ class FactorColumns:
     def values(self, frame: pd.DataFrame) -> dict[tuple[str, str], NDArray[np.float64]]:
         """Evaluate every factor column on a table (fitting data or new data)."""
         found: dict[tuple[str, str], NDArray[np.float64]] = {}
+        extrapolated: dict[str, str] = {}
         frame = _as_floats(frame, {factor for factor, _ in self.wanted})
         _check_numbers(frame, self.numbers)
         for recipe in self.recipes:
-            matrix = _materialise(recipe, frame)
+            matrix = _materialise(recipe, frame, extrapolated)
             for column in _columns(recipe):
                 if len(column.parts) == 1 and column.parts[0] not in found and column.parts[0] in self.wanted:
                     found[column.parts[0]] = matrix[column.name].to_numpy(dtype=np.float64)
+        _warn(extrapolated)
         return found
 
 
@@ -235,12 +239,13 @@ def evaluate_factors(
     numbers = frozenset(c for c in frame.columns if pd.api.types.is_numeric_dtype(frame[c].dtype))
     recipes: list[Any] = []
     columns: list[list[Column]] = []
+    extrapolated: dict[str, str] = {}
     values: dict[tuple[str, str], NDArray[np.float64]] = {}
     for terms in term_lists:
         if not terms:
             columns.append([])
             continue
-        recipe, matrix = _fit_recipe(join_terms(tuple(terms)), frame)
+        recipe, matrix = _fit_recipe(join_terms(tuple(terms)), frame, extrapolated)
         found = _columns(recipe)
         _check_every_term(found, terms)
         columns.append(_in_order(found, terms))
@@ -251,7 +256,7 @@ def evaluate_factors(
         for rhs in (f"1 + {factor}", f"0 + {factor}"):
             if all(part in values for part in wanted if part[0] == factor):
                 break
-            recipe, matrix = _fit_recipe(rhs, frame)
+            recipe, matrix = _fit_recipe(rhs, frame, extrapolated)
             if _collect(_columns(recipe), matrix, values):
                 recipes.append(recipe)
     missing = [part for part in wanted if part not in values]
@@ -262,6 +267,7 @@ def evaluate_factors(
             "make the column beforehand (data['z'] = ...) and use its name in the formula",
             SEE,
         )
+    _warn(extrapolated)
     kept = {part: column for part, column in values.items() if part in wanted}
     return columns, FactorColumns(tuple(recipes), frozenset(wanted), numbers), kept
 
@@ -335,7 +341,14 @@ def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[
     if variables == (unquoted(expression),):
         return frame[variables[0]].to_numpy(dtype=np.float64)
     braced = expression if expression.startswith("{") else f"{{{expression}}}"
-    _, matrix = _fit_recipe(f"0 + {braced}", frame)
+    recipe, matrix = _fit_recipe(f"0 + {braced}", frame, {})
+    if role == "offset" and recipe.transform_state:
+        raise FormulaError(
+            f"offset({expression})",
+            f"{next(iter(recipe.transform_state))!r} learns from the rows it sees: new rows would get another offset",
+            "make the column beforehand (data['z'] = ...), or use arithmetic with fixed numbers",
+            SEE,
+        )
     if matrix.shape[1] != 1:
         raise DataError(
             f"{role} {expression!r}",
@@ -346,14 +359,23 @@ def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[
     return matrix.iloc[:, 0].to_numpy(dtype=np.float64)
 
 
-def _fit_recipe(rhs: str, frame: pd.DataFrame) -> tuple[Any, pd.DataFrame]:
+def _warn(extrapolated: dict[str, str]) -> None:
+    """One warning for each spline that leaves its boundary knots, however many terms it is part of."""
+    for message in extrapolated.values():
+        warnings.warn(message, FitWarning, skip_file_prefixes=(str(Path(__file__).parent),))
+
+
+def _fit_recipe(rhs: str, frame: pd.DataFrame, extrapolated: dict[str, str]) -> tuple[Any, pd.DataFrame]:
     from formulaic import Formula
     from formulaic.errors import FormulaicError
 
     try:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            matrix = Formula(rhs).get_model_matrix(frame, na_action="ignore", context={})
+            functions = formula_functions(extrapolated)
+            matrix = Formula(rhs).get_model_matrix(frame, na_action="ignore", context=functions)
     except (FormulaicError, ValueError, TypeError, ArithmeticError) as error:
+        if isinstance(error.__cause__, HierlmmError):  # it says what is wrong better than formulaic's wrapping of it
+            raise error.__cause__ from error
         raise FormulaError(
             repr(rhs),
             f"the terms cannot be evaluated on these data: {str(error).splitlines()[0]}",
@@ -363,13 +385,13 @@ def _fit_recipe(rhs: str, frame: pd.DataFrame) -> tuple[Any, pd.DataFrame]:
     return matrix.model_spec, pd.DataFrame(matrix)
 
 
-def _materialise(recipe: Any, frame: pd.DataFrame) -> pd.DataFrame:
+def _materialise(recipe: Any, frame: pd.DataFrame, extrapolated: dict[str, str]) -> pd.DataFrame:
     from formulaic.errors import DataMismatchWarning, FormulaicError
 
     try:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"), warnings.catch_warnings():
             warnings.simplefilter("error", DataMismatchWarning)
-            return pd.DataFrame(recipe.get_model_matrix(frame, context={}))
+            return pd.DataFrame(recipe.get_model_matrix(frame, context=formula_functions(extrapolated)))
     except DataMismatchWarning as error:
         unseen = re.sub(r"np\.\w+\(([^)]*)\)", r"\1", str(error).partition("{")[2].partition("}")[0])
         raise DataError(
@@ -384,8 +406,7 @@ def _materialise(recipe: Any, frame: pd.DataFrame) -> pd.DataFrame:
         raise DataError(
             "new data outside the range of the data that the model was fitted to" if outside else "new data",
             f"the terms cannot be evaluated on them: {problem}",
-            "a spline is not defined outside its boundary knots: leave these rows out, or refit with wider knots "
-            "(bs(x, df=4, lower_bound=..., upper_bound=...))"
+            "leave these rows out, or refit with a spline that goes on beyond the data: ns(x, 3) is linear there"
             if outside
             else "give the columns the types that they had at fitting time",
             SEE,

@@ -265,6 +265,7 @@ SYNTAX = (
 )
 CONTRASTS = frozenset({"Treatment", "Poly", "Sum", "Helmert", "Diff"})  # C(x, Sum), as patsy writes it
 BUILTINS = frozenset({"abs", "float", "int"})
+CURVES = frozenset({"ns", "bs", "poly"})  # hierlmm.splines, which stand in for formulaic's
 NUMPY = frozenset({"around", "clip", "e", "isin", "pi", "round", "where"})  # besides the elementwise functions
 
 
@@ -330,7 +331,7 @@ def _check_function(name: str, expression: str, columns: Collection[str]) -> Non
 def _known_functions() -> frozenset[str]:
     from formulaic.transforms import TRANSFORMS
 
-    return (frozenset(TRANSFORMS) | BUILTINS) - {"np", "contr", "lag", "Q"}
+    return (frozenset(TRANSFORMS) | BUILTINS | CURVES) - {"np", "contr", "lag", "Q"}
 
 
 def categorical_arguments(expression: str) -> tuple[str, ...]:
