@@ -14,16 +14,64 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.columns import Column, FactorColumns, Levels, evaluate_factors, evaluate_vector, learn_levels
+from hierlmm.covariance.random import SPECTRAL
+from hierlmm.covariance.residual import ResidualCorrelation
+from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.errors import DataError, FormulaError, SpecificationError
-from hierlmm.formula import INTERCEPT, ParsedFormula, Term, term_name, unquoted, variables_of
+from hierlmm.formula import (
+    INTERCEPT,
+    ParsedFormula,
+    Term,
+    refuse_response_as_subject,
+    term_name,
+    unquoted,
+    variables_of,
+)
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
-from hierlmm.hierarchy import Hierarchy, RandomBlock, hierarchy_from_terms, random_blocks
+from hierlmm.hierarchy import Hierarchy, RandomBlock, hierarchy_from_terms, marginal_hierarchy, random_blocks
 
-__all__ = ["Design", "NewData", "Prepared", "design_from_formula", "design_from_hierarchy", "level2_prediction"]
+__all__ = [
+    "Design",
+    "NewData",
+    "Prepared",
+    "Residual",
+    "design_from_fixed",
+    "design_from_formula",
+    "design_from_hierarchy",
+    "level2_prediction",
+]
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Formulas and levels'"
 ARRAYS = ("y", "offset", "X", "Z", "X1", "W", "subject_index", "coef_level1", "term_level1")
+
+
+@dataclass(frozen=True)
+class Residual:
+    """What was said about the level-1 residuals: their correlation within a subject and their variance.
+
+    Attributes
+    ----------
+    correlation : ResidualCorrelation or None
+        None: independent.
+    variance : VarianceFunction or None
+        None: equal.
+    """
+
+    correlation: ResidualCorrelation | None = None
+    variance: VarianceFunction | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the data that the structures look at."""
+        found = (
+            self.correlation.time if self.correlation else None,
+            self.variance.covariate if self.variance else None,
+        )
+        return tuple(dict.fromkeys(c for c in found if c is not None))
+
+
+INDEPENDENT = Residual()
 
 
 @dataclass(frozen=True)
@@ -71,6 +119,10 @@ class Design:
         Positions in ``term`` that may correlate.
     subject_index : (N,)
         Position of the row's subject in ``subjects``.
+    residual, residual_variance
+        Structures of the level-1 residuals; None for independent ones of equal variance.
+    variance_fitted : (N,), optional
+        Fitted values that a variance function without a covariate depends on.
     """
 
     hierarchy: Hierarchy
@@ -95,6 +147,9 @@ class Design:
     factors: FactorColumns
     fixed_columns: tuple[Column, ...]
     level1_columns: tuple[tuple[tuple[str, str], ...], ...]
+    residual: ResidualCorrelation | None = None
+    residual_variance: VarianceFunction | None = None
+    variance_fitted: FloatArray | None = None
 
     def __post_init__(self) -> None:
         for name in ARRAYS:
@@ -123,6 +178,30 @@ class Design:
     def intercept(self) -> int | None:
         """Position of the fixed intercept among ``coef``, or None."""
         return self.coef.index(INTERCEPT) if INTERCEPT in self.coef else None
+
+    @property
+    def has_residual_structure(self) -> bool:
+        """Whether the level-1 residuals are correlated or of unequal variance."""
+        return self.residual is not None or self.residual_variance is not None
+
+    @property
+    def n_random_parameters(self) -> int:
+        """Number of parameters of D."""
+        if self.covariance in SPECTRAL:
+            return 1 if self.covariance == "identity" else 2
+        return sum(len(b) * (len(b) + 1) // 2 for b in self.blocks)
+
+    @property
+    def variance_covariate(self) -> pd.Series:
+        """What the variance function depends on, (N,): its column, or the fitted values (of least squares at first)."""
+        assert self.residual_variance is not None
+        name = self.residual_variance.covariate
+        if name is not None:
+            return self.frame[name]
+        values = self.variance_fitted
+        if values is None:
+            values = self.offset + self.X @ np.linalg.lstsq(self.X, self.y - self.offset, rcond=None)[0]
+        return pd.Series(values, index=self.frame.index, name="fitted value")
 
     def level2_variables(self) -> list[str]:
         """Columns of the data that explain level-1 coefficients (constant within every subject)."""
@@ -207,26 +286,50 @@ def level2_prediction(design: Design, beta: FloatArray) -> FloatArray:
 
 
 def design_from_formula(
-    parsed: ParsedFormula, data: Any, *, covariance: str | None = None, missing: str = "raise"
+    parsed: ParsedFormula,
+    data: Any,
+    *,
+    covariance: str | None = None,
+    residual: Residual = INDEPENDENT,
+    missing: str = "raise",
 ) -> Design:
     """Read the levels of the covariates off the data and build the design of a combined formula."""
     if not parsed.random:
         raise FormulaError(
             f"'{parsed.response} ~ {' + '.join(map(term_name, parsed.fixed))}'",
             "the formula has no random effects, so nothing varies between subjects",
-            "add them, for example '+ (1 | subject)'; for a model without random effects use "
-            "statsmodels (OLS, GEE) or nlme's gls",
+            "add them, for example '+ (1 | subject)'; for a model without random effects use hl.MarginalModel",
             SEE,
         )
     subject = parsed.random[0].subject
     blocks = random_blocks(parsed, covariance)
-    prepared = _prepare(data, parsed.response, subject, parsed.fixed, blocks, parsed.offsets, missing)
+    prepared = _prepare(data, parsed.response, subject, parsed.fixed, blocks, parsed.offsets, missing, residual)
     columns, factors, values = _evaluate(prepared, parsed.fixed, blocks)
     hierarchy = hierarchy_from_terms(parsed, _varying(values, prepared), covariance=covariance)
-    return _assemble(hierarchy, prepared, columns, factors, values)
+    return _assemble(hierarchy, prepared, columns, factors, values, residual)
 
 
-def design_from_hierarchy(hierarchy: Hierarchy, data: Any, *, missing: str = "raise") -> Design:
+def design_from_fixed(
+    parsed: ParsedFormula, subject: str, data: Any, *, residual: Residual = INDEPENDENT, missing: str = "raise"
+) -> Design:
+    """Build the design of a marginal model: fixed effects, and rows that belong to subjects, without random effects."""
+    if parsed.random:
+        raise FormulaError(
+            f"{term_name(parsed.random[0].terms[0])!r} in a bar of the formula of a marginal model",
+            "a marginal model has no random effects: what rows of a subject share is said by its correlation",
+            "leave the parenthesis out and choose correlation=..., or use hl.TwoLevelModel.from_formula",
+            SEE,
+        )
+    refuse_response_as_subject(parsed.response, subject)
+    prepared = _prepare(data, parsed.response, subject, parsed.fixed, (), parsed.offsets, missing, residual)
+    columns, factors, values = _evaluate(prepared, parsed.fixed, ())
+    hierarchy = marginal_hierarchy(parsed, subject, _varying(values, prepared))
+    return _assemble(hierarchy, prepared, columns, factors, values, residual)
+
+
+def design_from_hierarchy(
+    hierarchy: Hierarchy, data: Any, *, residual: Residual = INDEPENDENT, missing: str = "raise"
+) -> Design:
     """Build the design of a stated hierarchy, after checking that every covariate lives on the level it was put on.
 
     Raises
@@ -242,11 +345,12 @@ def design_from_hierarchy(hierarchy: Hierarchy, data: Any, *, missing: str = "ra
         hierarchy.blocks,
         hierarchy.offsets,
         missing,
+        residual,
     )
     columns, factors, values = _evaluate(prepared, hierarchy.fixed_terms, hierarchy.blocks)
     _check_levels(hierarchy, prepared, values)
     _check_margins(hierarchy, columns[0], _varying(values, prepared))
-    return _assemble(hierarchy, prepared, columns, factors, values)
+    return _assemble(hierarchy, prepared, columns, factors, values, residual)
 
 
 def _prepare(
@@ -257,9 +361,11 @@ def _prepare(
     blocks: tuple[RandomBlock, ...],
     offsets: tuple[str, ...],
     missing: str,
+    residual: Residual,
 ) -> Prepared:
     present = column_names(data)
     require_columns([subject], present, "subject")
+    require_columns(list(residual.columns), present, "residual structure")
     if response.isidentifier() or response.startswith("`"):
         require_columns([unquoted(response)], present, "response")
     covariates = _variables([*terms, *(t for b in blocks for t in b.terms)], offsets, present)
@@ -279,7 +385,14 @@ def _prepare(
             "remove it from the right-hand side; for the previous measurement make a lagged column",
             SEE,
         )
-    wanted = list(dict.fromkeys([*responses, subject, *covariates]))
+    if any(c in responses for c in residual.columns):
+        raise SpecificationError(
+            f"the response {responses[0]!r} in a residual structure",
+            "the covariance of the response cannot depend on the response",
+            "name another column; a variance that grows with the level is VarPower() of the fitted value",
+            "docs, page 'Residual structures'",
+        )
+    wanted = list(dict.fromkeys([*responses, subject, *covariates, *residual.columns]))
     frame = to_pandas(data, wanted)
     if len(frame) == 0:
         raise DataError("a table without rows", "there is nothing to fit", "check the filters applied to the data")
@@ -426,6 +539,7 @@ def _assemble(
     columns: list[list[Column]],
     factors: FactorColumns,
     values: dict[tuple[str, str], FloatArray],
+    residual: Residual,
 ) -> Design:
     fixed, random = columns[0], columns[1:]
     varying = _varying(values, prepared)
@@ -477,6 +591,8 @@ def _assemble(
         factors=factors,
         fixed_columns=tuple(fixed),
         level1_columns=tuple(level1_parts),
+        residual=residual.correlation,
+        residual_variance=residual.variance,
     )
 
 
@@ -539,6 +655,8 @@ def _covariance_blocks(hierarchy: Hierarchy, random: list[list[Column]]) -> tupl
         positions += [members] if block.correlated else [(m,) for m in members]
     if hierarchy.covariance in ("identity", "compound_symmetry") and start > 1:
         return tuple(positions), hierarchy.covariance
+    if not positions:
+        return (), "none"
     if len(positions) == 1:
         return tuple(positions), "unstructured"
     if all(len(p) == 1 for p in positions):
@@ -551,6 +669,8 @@ def _canonical_blocks(hierarchy: Hierarchy, covariance: str, levels: Levels) -> 
 
     Not where that would be another model: a factor is coded in full in ``(1 | g) + (0 + cond || g)``.
     """
+    if covariance == "none":
+        return ()
     if covariance in ("unstructured", "compound_symmetry"):
         return (RandomBlock(hierarchy.blocks[0].terms, correlated=True),)
     merged = tuple(t for b in hierarchy.blocks for t in b.terms)

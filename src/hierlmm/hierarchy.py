@@ -26,7 +26,15 @@ from hierlmm.formula import (
     term_name,
 )
 
-__all__ = ["COVARIANCES", "Hierarchy", "RandomBlock", "hierarchy_from_levels", "hierarchy_from_terms", "random_blocks"]
+__all__ = [
+    "COVARIANCES",
+    "Hierarchy",
+    "RandomBlock",
+    "hierarchy_from_levels",
+    "hierarchy_from_terms",
+    "marginal_hierarchy",
+    "random_blocks",
+]
 
 COVARIANCES = ("unstructured", "diagonal", "identity", "compound_symmetry")
 CORRELATED = ("unstructured", "compound_symmetry")  # all random effects in one block
@@ -179,6 +187,17 @@ def hierarchy_from_terms(
     rhs = tuple(tuple(w for k, w in split if k == term) for term in terms)
     structure = covariance or ("unstructured" if len(blocks) == 1 and blocks[0].correlated else "blocks")
     return _assemble(parsed, subjects[0], tuple(terms), rhs, blocks, structure, fixed_terms=parsed.fixed)
+
+
+def marginal_hierarchy(parsed: ParsedFormula, subject: str, level1_factors: frozenset[str]) -> Hierarchy:
+    """The fixed part of a formula without random effects, split by what varies within subjects."""
+    split = [
+        (tuple(f for f in t if f in level1_factors), tuple(f for f in t if f not in level1_factors))
+        for t in parsed.fixed
+    ]
+    terms = sorted(dict.fromkeys(k for k, _ in split), key=len)
+    rhs = tuple(tuple(w for k, w in split if k == term) for term in terms)
+    return _assemble(parsed, subject, tuple(terms), rhs, (), "none", fixed_terms=parsed.fixed)
 
 
 def random_blocks(parsed: ParsedFormula, covariance: str | None) -> tuple[RandomBlock, ...]:

@@ -155,5 +155,5 @@ def random_covariance(structure: str, blocks: tuple[tuple[int, ...], ...]) -> Ra
         projections = unit[None] if structure == "identity" else np.stack([unit - mean, mean])
         return RandomCovariance(structure, q, blocks, none, none, none, projections)
     entries = [(r, c) for block in blocks for i, c in enumerate(block) for r in block[i:]]
-    row, col = np.array(entries, dtype=np.intp).T
+    row, col = np.array(entries, dtype=np.intp).reshape(-1, 2).T
     return RandomCovariance(structure, q, blocks, row, col, np.arange(len(entries)))

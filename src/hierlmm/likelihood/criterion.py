@@ -58,6 +58,15 @@ class Criterion:
     reml: bool
 
     @property
+    def starts(self) -> tuple[FloatArray, ...]:
+        """Values of the residual parameters to begin at: none without a residual structure."""
+        return (np.empty(0),)
+
+    def given(self, lam: FloatArray) -> Criterion:
+        """The criterion in λ at the residual parameters of ``lam``: itself, without a residual structure."""
+        return self
+
+    @property
     def degrees(self) -> int:
         """N - p for REML, N for ML."""
         return self.products.n_obs - (self.products.n_fixed if self.reml else 0)
@@ -72,27 +81,47 @@ class Criterion:
 
     def evaluate(self, lam: FloatArray) -> Evaluation:
         """Criterion and gradients at λ, in one pass over the patterns."""
-        Lambda = self.structure.factor(lam)
+        return self.evaluate_at(self.structure.factor(lam))[0]
+
+    def evaluate_at(self, Lambda: FloatArray) -> tuple[Evaluation, FloatArray]:
+        """Criterion and gradients at Λ, and Γ."""
         sums = self._sums(Lambda)
         ne = self._solve(sums)
-        gradient_B = self._gradient_B(sums, ne, self.degrees / ne.rss)
-        return Evaluation(self._value(ne), self.structure.pull_back(2.0 * gradient_B @ Lambda), gradient_B)
+        Gamma = self.gamma(ne, self.degrees / ne.rss)
+        gradient_B = self._gradient_B(sums, Gamma)
+        gradient = self.structure.pull_back(2.0 * gradient_B @ Lambda)
+        return Evaluation(self._value(ne), gradient, gradient_B), Gamma
 
     def joint(self, parameters: FloatArray) -> tuple[float, FloatArray]:
         """Criterion and gradient with σ not profiled out; parameters are (λ, log σ̃), σ̃ in working units of y.
 
         ``n log 2π + n log σ̃² + rss/σ̃² + ...``: used for the large-sample distribution of (λ, log σ).
         """
-        lam, log_sigma = parameters[:-1], parameters[-1]
+        value, gradient, _ = self.joint_at(parameters[:-1], float(parameters[-1]))
+        return value, gradient
+
+    def joint_at(self, lam: FloatArray, log_sigma: float) -> tuple[float, FloatArray, FloatArray]:
+        """As `joint`, and Γ."""
         Lambda = self.structure.factor(lam)
         sums = self._sums(Lambda)
         ne = self._solve(sums)
         precision = float(np.exp(-2.0 * log_sigma))
-        gradient_B = self._gradient_B(sums, ne, precision)
+        Gamma = self.gamma(ne, precision)
+        gradient_B = self._gradient_B(sums, Gamma)
         n = self.degrees
         value = n * (LOG_2PI + 2.0 * log_sigma) + ne.rss * precision + self._constant(ne)
         d_log_sigma = 2.0 * n - 2.0 * ne.rss * precision
-        return value, np.append(self.structure.pull_back(2.0 * gradient_B @ Lambda), d_log_sigma)
+        return value, np.append(self.structure.pull_back(2.0 * gradient_B @ Lambda), d_log_sigma), Gamma
+
+    def gamma(self, ne: NormalEquations, precision: float) -> FloatArray:
+        """Γ = γγ'/σ² + [Q_xx⁻¹], γ = (-β̂, 1), at 1/σ² = ``precision``: (P, P)."""
+        p = len(ne.beta)
+        gamma = np.empty(p + 1)
+        gamma[:p], gamma[p] = -ne.beta, 1.0
+        Gamma = (precision * gamma)[:, None] * gamma
+        if self.reml:
+            Gamma[:p, :p] += ne.Qxx_inverse
+        return Gamma
 
     def _sums(self, Lambda: FloatArray) -> PatternSums:
         cp = self.products
@@ -115,15 +144,10 @@ class Criterion:
         log_det = 2.0 * float(np.log(L.diagonal()[:p]).sum())
         return NormalEquations(beta, float(L[p, p]) ** 2, inverse.T @ inverse, log_det, sums.log_det_T)
 
-    def _gradient_B(self, sums: PatternSums, ne: NormalEquations, precision: float) -> FloatArray:
-        """Derivative with respect to B = ΛΛ': Σ E'E − u Γ u', Γ = γγ'/σ² + [Q_xx⁻¹]."""
-        q, p = len(sums.EE), len(ne.beta)
-        gamma = np.empty(p + 1)
-        gamma[:p], gamma[p] = -ne.beta, 1.0
-        Gamma = (precision * gamma)[:, None] * gamma
-        if self.reml:
-            Gamma[:p, :p] += ne.Qxx_inverse
-        return sums.EE - (sums.U.reshape(q * q, -1) @ Gamma.ravel()).reshape(q, q)
+    def _gradient_B(self, sums: PatternSums, Gamma: FloatArray) -> FloatArray:
+        """Derivative with respect to B = ΛΛ': Σ E'E − u Γ u'."""
+        q = len(sums.EE)
+        return sums.EE - (sums.U.reshape(q * q, Gamma.size) @ Gamma.ravel()).reshape(q, q)
 
     def _value(self, ne: NormalEquations) -> float:
         n = self.degrees
@@ -131,7 +155,7 @@ class Criterion:
 
     def _constant(self, ne: NormalEquations) -> float:
         """Log-determinants, and what scaling y and X took away."""
-        return ne.log_det_T + self._scale_terms + (ne.log_det_Qxx if self.reml else 0.0)
+        return ne.log_det_T + self.products.log_det + self._scale_terms + (ne.log_det_Qxx if self.reml else 0.0)
 
     @cached_property
     def _scale_terms(self) -> float:

@@ -21,7 +21,15 @@ from hierlmm.design import Design
 from hierlmm.errors import DataError
 from hierlmm.likelihood.kernel import within_subject_qr
 
-__all__ = ["CrossProducts", "Scaling", "cross_products", "dependent_columns", "subject_rows"]
+__all__ = [
+    "CrossProducts",
+    "Scaling",
+    "assemble_products",
+    "cross_products",
+    "dependent_columns",
+    "subject_rows",
+    "working_columns",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -62,7 +70,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class CrossProducts:
-    """Sufficient statistics of a Gaussian two-level model with independent residuals.
+    """Sufficient statistics of a Gaussian two-level model whose residuals are independent, or have been whitened.
 
     Attributes
     ----------
@@ -76,6 +84,8 @@ class CrossProducts:
         The same by subject, for the random effects.
     n_obs, n_fixed : int
     scaling : Scaling
+    log_det : float
+        log|Σ/σ²| of all rows: what whitening by a residual structure took out of log|V|; 0 where there is none.
     """
 
     R: FloatArray
@@ -88,6 +98,7 @@ class CrossProducts:
     n_obs: int
     n_fixed: int
     scaling: Scaling
+    log_det: float = 0.0
 
     @property
     def n_patterns(self) -> int:
@@ -105,8 +116,15 @@ def cross_products(design: Design) -> CrossProducts:
     DataError
         If columns of X are linearly dependent (they are named).
     """
-    p, intercept = len(design.coef), design.intercept
     order, start = subject_rows(design)
+    Z, XY, scaling = working_columns(design, order)
+    R, C, S_w = within_subject_qr(Z, XY, start, RANK_TOLERANCE)
+    return assemble_products(R, C, S_w, design.n_obs, scaling)
+
+
+def working_columns(design: Design, order: NDArray[np.intp]) -> tuple[FloatArray, FloatArray, Scaling]:
+    """Centred and scaled columns in the given order of rows: Z̃ (q, N), [X̃, ỹ] (P, N), and how they were made."""
+    p, intercept = len(design.coef), design.intercept
     y = (design.y - design.offset)[order]
     y_centre = float(y.mean()) if intercept is not None else 0.0
     y_scale = float(np.sqrt(np.mean((y - y_centre) ** 2))) or 1.0
@@ -116,13 +134,16 @@ def cross_products(design: Design) -> CrossProducts:
     Bx = _orthonormalise_fixed(XY[:p], intercept, design)
     Z = np.ascontiguousarray(design.Z.T[:, order])
     Bz = _scale_random(Z, design)
-    R, C, S_w = within_subject_qr(Z, XY, start, RANK_TOLERANCE)
-    rows_R, rows_C, weight, pattern = _patterns(R, C)
     shift = np.zeros(p)
     if intercept is not None:
         shift[intercept] = y_centre
-    scaling = Scaling(Bx, Bz, shift, y_scale)
-    return CrossProducts(rows_R, rows_C, weight, pattern, S_w, R, C, design.n_obs, p, scaling)
+    return Z, XY, Scaling(Bx, Bz, shift, y_scale)
+
+
+def assemble_products(R: FloatArray, C: FloatArray, S_w: FloatArray, n_obs: int, scaling: Scaling) -> CrossProducts:
+    """Group the subjects by design pattern: R (J, q, q), C (J, q, P), S_w (P, P)."""
+    rows_R, rows_C, weight, pattern = _patterns(R, C)
+    return CrossProducts(rows_R, rows_C, weight, pattern, S_w, R, C, n_obs, C.shape[2] - 1, scaling)
 
 
 def subject_rows(design: Design) -> tuple[NDArray[np.intp], NDArray[np.int64]]:

@@ -9,16 +9,25 @@ from hierlmm.design import Design
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import cross_products
 from hierlmm.likelihood.maximise import Optimum, maximise
+from hierlmm.likelihood.residual_criterion import ResidualCriterion
+from hierlmm.likelihood.residual_rows import residual_rows
 from hierlmm.notice import notice_if_slow
 
-__all__ = ["describe_optimum", "maximise_design"]
+__all__ = ["describe_optimum", "make_criterion", "maximise_design"]
 
 
-def maximise_design(design: Design, *, reml: bool) -> tuple[Criterion, Optimum]:
-    """Reduce the design to its cross-products and maximise the (restricted) likelihood."""
+def make_criterion(design: Design, *, reml: bool) -> Criterion | ResidualCriterion:
+    """The criterion of a design: on its cross-products, or on its rows where the residuals have a structure."""
     structure = random_covariance(design.covariance, design.blocks)
+    if design.has_residual_structure or not design.blocks:
+        return ResidualCriterion(residual_rows(design), structure, reml)
+    return Criterion(cross_products(design), structure, reml)
+
+
+def maximise_design(design: Design, *, reml: bool) -> tuple[Criterion | ResidualCriterion, Optimum]:
+    """Maximise the (restricted) likelihood of a design."""
     with notice_if_slow():
-        criterion = Criterion(cross_products(design), structure, reml)
+        criterion = make_criterion(design, reml=reml)
         return criterion, maximise(criterion)
 
 

@@ -4,6 +4,10 @@ In λ a variance of zero is a stationary point whether or not it is an optimum (
 convergence the gradient with respect to B = ΛΛ' is looked at in the directions where B is singular: at a minimum it is
 positive semi-definite there (the Karush-Kuhn-Tucker conditions of D ⪰ 0). If it is not, the search leaves the boundary
 in the offending direction and goes on.
+
+With a residual structure the parameters are ψ = (λ, η), η the unconstrained residual parameters; what follows calls ψ
+"lam" as well, and looks at the boundary in its first part only. Random effects and residual correlation can compete, so
+that the criterion has more than one minimum: the search then starts from several η and keeps the best.
 """
 
 from __future__ import annotations
@@ -13,11 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.covariance.random import RandomCovariance
 from hierlmm.likelihood.criterion import Criterion
+from hierlmm.likelihood.residual_criterion import ResidualCriterion
 
 __all__ = ["GRADIENT_TOLERANCE", "SINGULAR_TOLERANCE", "Optimum", "hessian", "maximise"]
 
 FloatArray = NDArray[np.float64]
+AnyCriterion = Criterion | ResidualCriterion
 
 GRADIENT_TOLERANCE = 1e-6
 SINGULAR_TOLERANCE = 1e-4
@@ -35,7 +42,7 @@ class Optimum:
     Attributes
     ----------
     lam : (m,)
-        Relative covariance parameters, in working columns.
+        Relative covariance parameters, in working columns; followed by the residual parameters η, if there are any.
     value : float
         The criterion, −2 log-likelihood.
     gradient_norm : float
@@ -64,7 +71,7 @@ class Optimum:
 class _Counter:
     """The criterion with its number of evaluations."""
 
-    def __init__(self, criterion: Criterion) -> None:
+    def __init__(self, criterion: AnyCriterion) -> None:
         self.criterion, self.calls = criterion, 0
 
     def value(self, lam: FloatArray) -> float:
@@ -77,7 +84,7 @@ class _Counter:
         return evaluation.value, evaluation.gradient
 
 
-def maximise(criterion: Criterion, start: FloatArray | None = None) -> Optimum:
+def maximise(criterion: AnyCriterion, start: FloatArray | None = None) -> Optimum:
     """Minimise the criterion (maximise the likelihood) over λ.
 
     Parameters
@@ -87,21 +94,22 @@ def maximise(criterion: Criterion, start: FloatArray | None = None) -> Optimum:
         Starting value; by default the best multiple of the identity.
     """
     counter = _Counter(criterion)
-    lam = _start(counter) if start is None else np.asarray(start, dtype=np.float64)
-    lam = _descend(counter, lam)
+    starts = _starts(counter) if start is None else [np.asarray(start, dtype=np.float64)]
+    descents = [_descend(counter, lam) for lam in starts]
+    lam = descents[0] if len(descents) == 1 else min(descents, key=counter.value)
     for _ in range(MAX_RESTARTS):
         lam = _newton(counter, _snap(counter, lam))
         slope, direction = _boundary_slope(criterion, lam)
         if slope > -GRADIENT_TOLERANCE:
             break
         lam = _descend(counter, _leave_boundary(counter, lam, direction))
-    lam = criterion.structure.normalise_signs(lam)
+    lam = _join(criterion.structure.normalise_signs(_own(criterion.structure, lam)), lam)
     evaluation = criterion.evaluate(lam)
     slope, _ = _boundary_slope(criterion, lam)
     return Optimum(
         lam,
         evaluation.value,
-        float(np.max(np.abs(evaluation.gradient))),
+        float(np.max(np.abs(evaluation.gradient), initial=0.0)),
         slope,
         counter.calls,
         len(_singular_directions(criterion, lam)[0]),
@@ -122,10 +130,28 @@ def hessian(function: object, point: FloatArray) -> FloatArray:
     return 0.5 * (H + H.T)
 
 
-def _start(counter: _Counter) -> FloatArray:
+def _own(structure: RandomCovariance, lam: FloatArray) -> FloatArray:
+    """The part of ψ that belongs to D."""
+    return lam[: structure.n_parameters]
+
+
+def _join(own: FloatArray, lam: FloatArray) -> FloatArray:
+    """ψ with another part for D."""
+    return np.concatenate([own, lam[len(own) :]])
+
+
+def _starts(counter: _Counter) -> list[FloatArray]:
+    """For each η to begin at, the best multiple of the identity for D; only the best where D is simple."""
     structure = counter.criterion.structure
     unit = structure.parameters(np.eye(structure.q))
-    return min((scale * unit for scale in START_SCALES), key=counter.value)
+    scales = START_SCALES if len(unit) else START_SCALES[:1]
+    found = []
+    for eta in counter.criterion.starts:
+        trials = [np.concatenate([scale * unit, eta]) for scale in scales]
+        found.append(min(trials, key=counter.value) if len(trials) > 1 else trials[0])
+    if len(found) > 1 and structure.q < 2:
+        return [min(found, key=counter.value)]
+    return found
 
 
 def _descend(counter: _Counter, lam: FloatArray) -> FloatArray:
@@ -133,6 +159,8 @@ def _descend(counter: _Counter, lam: FloatArray) -> FloatArray:
 
     A general-purpose optimiser spends ten times as long on its own bookkeeping as on this criterion.
     """
+    if len(lam) == 0:
+        return lam
     value, gradient = counter.both(lam)
     inverse = _positive_inverse(_forward_hessian(counter, lam, gradient))
     for _ in range(MAX_DESCENT):
@@ -175,6 +203,8 @@ def _positive_inverse(H: FloatArray) -> FloatArray:
 
 def _newton(counter: _Counter, lam: FloatArray) -> FloatArray:
     """Newton steps with curvature made positive, and halving until the criterion does not rise."""
+    if len(lam) == 0:
+        return lam
     value, gradient = counter.both(lam)
     for _ in range(MAX_NEWTON):
         if np.max(np.abs(gradient)) < 1e-2 * GRADIENT_TOLERANCE:
@@ -196,10 +226,10 @@ def _newton(counter: _Counter, lam: FloatArray) -> FloatArray:
     return lam
 
 
-def _singular_directions(criterion: Criterion, lam: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _singular_directions(criterion: AnyCriterion, lam: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Null directions of Λ that its structure can fill, (r, q), and the smallest singular value of the rest."""
     structure = criterion.structure
-    Lambda = structure.factor(lam)
+    Lambda = structure.factor(_own(structure, lam))
     directions: list[FloatArray] = []
     rest = [np.inf]
     groups = (tuple(range(structure.q)),) if structure.structure == "identity" else structure.blocks
@@ -212,20 +242,21 @@ def _singular_directions(criterion: Criterion, lam: FloatArray) -> tuple[FloatAr
                 directions.append(full)
             else:
                 rest.append(float(value))
-    return np.array(directions).reshape(-1, structure.q), np.array(min(rest))
+    return np.array(directions).reshape(len(directions), structure.q), np.array(min(rest))
 
 
 def _snap(counter: _Counter, lam: FloatArray) -> FloatArray:
     """Set nearly vanishing directions of Λ to exactly zero where the criterion does not rise."""
     structure = counter.criterion.structure
     if structure.projections is not None:
-        for m in np.flatnonzero(np.abs(lam) < 1e-2 * max(1.0, float(np.abs(lam).max()))):
+        own = np.abs(_own(structure, lam))
+        for m in np.flatnonzero(own < 1e-2 * max(1.0, float(own.max()))):
             trial = np.where(np.arange(len(lam)) == m, 0.0, lam)
             if counter.value(trial) <= counter.value(lam):
                 lam = trial
         return lam
     for block in structure.blocks:
-        Lambda = structure.factor(lam)
+        Lambda = structure.factor(_own(structure, lam))
         part = np.ix_(block, block)
         vectors, values, _ = np.linalg.svd(Lambda[part])
         for rank in range(len(values)):
@@ -236,7 +267,7 @@ def _snap(counter: _Counter, lam: FloatArray) -> FloatArray:
             triangle = np.linalg.qr((vectors * truncated).T, mode="r").T
             candidate = Lambda.copy()
             candidate[part] = np.tril(triangle)
-            trial = np.zeros_like(lam)
+            trial = lam.copy()
             trial[structure.index] = candidate[structure.row, structure.col]
             if counter.value(trial) <= counter.value(lam):
                 lam = trial
@@ -244,7 +275,7 @@ def _snap(counter: _Counter, lam: FloatArray) -> FloatArray:
     return lam
 
 
-def _boundary_slope(criterion: Criterion, lam: FloatArray) -> tuple[float, FloatArray]:
+def _boundary_slope(criterion: AnyCriterion, lam: FloatArray) -> tuple[float, FloatArray]:
     """Smallest eigenvalue of d criterion / dB in the null directions of Λ, and its direction.
 
     In a spectral structure an eigenvalue rises for a whole projection: its derivative is the trace over it, and the
@@ -257,7 +288,7 @@ def _boundary_slope(criterion: Criterion, lam: FloatArray) -> tuple[float, Float
     gradient_B = criterion.evaluate(lam).gradient_B
     if criterion.structure.projections is not None:
         slopes = np.einsum("mij,ij->m", criterion.structure.projections, gradient_B)
-        slopes[np.abs(lam) >= SINGULAR_TOLERANCE] = np.inf
+        slopes[np.abs(_own(criterion.structure, lam)) >= SINGULAR_TOLERANCE] = np.inf
         lowest = int(np.argmin(slopes))
         return float(slopes[lowest]), np.eye(len(lam))[lowest]
     worst, direction = np.inf, np.zeros(q)
@@ -277,7 +308,8 @@ def _leave_boundary(counter: _Counter, lam: FloatArray, direction: FloatArray) -
     steps = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
     if structure.projections is not None:
         return min((lam + np.sqrt(s) * direction for s in steps), key=counter.value)
-    B = structure.factor(lam) @ structure.factor(lam).T
+    Lambda = structure.factor(_own(structure, lam))
+    B = Lambda @ Lambda.T
     ridge = 1e-10 * np.eye(structure.q)
-    trials = [structure.parameters(B + ridge + s * np.outer(direction, direction)) for s in steps]
+    trials = [_join(structure.parameters(B + ridge + s * np.outer(direction, direction)), lam) for s in steps]
     return min(trials, key=counter.value)

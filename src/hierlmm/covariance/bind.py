@@ -1,0 +1,370 @@
+"""Residual structures bound to data: rows in order, distances or patterns of positions, parameters with their starts.
+
+Rows are sorted by subject and, where a structure has positions, by position. A serial structure then needs the distance
+of each row to the one before; any other structure needs the distinct sets of positions, each with the subjects that have
+it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.covariance.parameters import Parameter, natural_slopes, natural_values
+from hierlmm.covariance.residual import Observed, ResidualCorrelation, Toeplitz
+from hierlmm.covariance.variance import VarianceFunction
+from hierlmm.errors import DataError
+from hierlmm.frames import quote, shorten
+
+__all__ = [
+    "BoundCorrelation",
+    "BoundVariance",
+    "PatternGroup",
+    "Rows",
+    "bind_correlation",
+    "bind_variance",
+    "make_rows",
+]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+SEE = "docs, page 'Residual structures'"
+SHRINK = 0.8
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Order of the rows by subject and position.
+
+    Attributes
+    ----------
+    order : (N,)
+        Row of the data at each place.
+    start : (J + 1,)
+        Places of subject j are ``start[j]:start[j+1]``.
+    t : (N,)
+        Positions, in this order.
+    labels : tuple of str
+        Names of the occasions that the codes in ``t`` stand for.
+    """
+
+    order: NDArray[np.intp]
+    start: IntArray
+    t: FloatArray
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PatternGroup:
+    """Distinct sets of n positions: ``t`` (K, n), the number of subjects of each, and where its matrix lies."""
+
+    t: FloatArray
+    count: FloatArray
+    offset: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class BoundCorrelation:
+    """A correlation structure with the positions of one data set.
+
+    Attributes
+    ----------
+    spec : ResidualCorrelation
+    rows : Rows
+    parameters : tuple of Parameter
+    observed : Observed
+    gaps : (N,)
+        Distance to the subject's previous row (0 on the first), in the order of `Rows`.
+    groups : tuple of PatternGroup
+        Patterns by number of rows; empty for a serial structure.
+    offset : (J,)
+        Where each subject's pattern lies in the packed factors.
+    """
+
+    spec: ResidualCorrelation
+    rows: Rows
+    parameters: tuple[Parameter, ...]
+    observed: Observed
+    gaps: FloatArray
+    groups: tuple[PatternGroup, ...]
+    offset: IntArray
+
+    @property
+    def is_serial(self) -> bool:
+        """Whether the structure whitens in O(n)."""
+        return not self.groups
+
+    @cached_property
+    def packed_size(self) -> int:
+        """Numbers in the packed factors of all patterns."""
+        return sum(g.t.shape[0] * g.t.shape[1] ** 2 for g in self.groups)
+
+    def values(self, eta: FloatArray) -> FloatArray:
+        """Parameters from η."""
+        return natural_values(self.parameters, eta)
+
+    def slopes(self, eta: FloatArray) -> FloatArray:
+        """Derivatives of the parameters with respect to η."""
+        return natural_slopes(self.parameters, eta)
+
+    def report(self, eta: FloatArray) -> dict[str, float]:
+        """What tables show."""
+        return self.spec.report(self.observed, self.values(eta))
+
+
+@dataclass(frozen=True, eq=False)
+class BoundVariance:
+    """A variance function with the covariate of one data set, v (N,) in the order of `Rows`."""
+
+    spec: VarianceFunction
+    parameters: tuple[Parameter, ...]
+    v: FloatArray
+    state: Any
+
+    def values(self, eta: FloatArray) -> FloatArray:
+        """Parameters from η."""
+        return natural_values(self.parameters, eta)
+
+    def log_ratio(self, eta: FloatArray) -> FloatArray:
+        """log(SD / σ) of each row: (N,)."""
+        return self.spec.log_ratio(self.v, self.values(eta))
+
+    def derivatives(self, eta: FloatArray) -> FloatArray:
+        """Derivatives of `log_ratio` with respect to η: (k, N)."""
+        slopes = natural_slopes(self.parameters, eta)
+        return slopes[:, None] * self.spec.derivatives(self.v, self.values(eta))
+
+    def report(self, eta: FloatArray) -> dict[str, float]:
+        """Parameters by name."""
+        return {p.name: float(v) for p, v in zip(self.parameters, self.values(eta), strict=True)}
+
+
+def make_rows(
+    spec: ResidualCorrelation | None, column: pd.Series | None, subject_index: NDArray[np.intp], subjects: pd.Index
+) -> Rows:
+    """Sort the rows by subject and position, and refuse positions that the structure cannot use.
+
+    Parameters
+    ----------
+    spec : ResidualCorrelation or None
+    column : Series (N,) or None
+        The structure's ``time`` column, if it has one.
+    subject_index : (N,)
+    subjects : Index (J,)
+
+    Raises
+    ------
+    DataError
+        Positions that are no numbers (or no whole numbers), or the same position twice in one subject.
+    """
+    J = len(subjects)
+    start = np.concatenate([[0], np.cumsum(np.bincount(subject_index, minlength=J))]).astype(np.int64)
+    if spec is None or column is None:
+        order = np.argsort(subject_index, kind="stable")
+        place = np.arange(len(order)) - np.repeat(start[:-1], np.diff(start))
+        return Rows(order, start, place.astype(np.float64), ())
+    values, labels = _positions(spec, column)
+    order = np.lexsort((values, subject_index))
+    t = values[order]
+    rows = Rows(order, start, t, labels)
+    if not spec.ties:
+        _refuse_ties(spec, rows, column, subjects)
+    return rows
+
+
+def _positions(spec: ResidualCorrelation, column: pd.Series) -> tuple[FloatArray, tuple[str, ...]]:
+    name = type(spec).__name__
+    if spec.by_occasion:
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            levels = [c for c in column.cat.categories if (column == c).any()]
+        else:
+            levels = sorted(column.unique())
+        codes = column.map({label: k for k, label in enumerate(levels)}).to_numpy(dtype=np.float64)
+        return codes, tuple(f"{label:g}" if isinstance(label, float) else str(label) for label in levels)
+    if pd.api.types.is_datetime64_any_dtype(column):
+        raise DataError(
+            f"{name} and dates in {column.name!r}",
+            "a distance in time needs a unit",
+            f"make a column of numbers, for example days since the start: (data[{column.name!r}] - "
+            f"data[{column.name!r}].min()).dt.days",
+            SEE,
+        )
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        raise DataError(
+            f"{name} and a column {column.name!r} of type {column.dtype}",
+            "positions of a serial structure are numbers",
+            "use a column of times, or Unstructured for labelled occasions",
+            SEE,
+        )
+    values = column.to_numpy(dtype=np.float64)
+    if not np.all(np.isfinite(values)):
+        raise DataError(
+            f"{name} and {int(np.sum(~np.isfinite(values)))} times in {column.name!r} that are not finite",
+            "a position is a number",
+            "correct or drop these rows",
+            SEE,
+        )
+    if spec.integer and np.any(values != np.round(values)):
+        bad = values[values != np.round(values)][0]
+        raise DataError(
+            f"{name}({column.name!r}) and the value {bad:g}",
+            "its positions are whole numbers that count the occasions",
+            f"use Exponential({column.name!r}) or CAR1({column.name!r}) for continuous time, or a column 1, 2, 3, ...",
+            SEE,
+        )
+    return values, ()
+
+
+def _refuse_ties(spec: ResidualCorrelation, rows: Rows, column: pd.Series, subjects: pd.Index) -> None:
+    same = np.diff(rows.t) == 0
+    same[rows.start[1:-1] - 1] = False
+    places = np.flatnonzero(same)
+    if places.size:
+        at = places[0]
+        subject = subjects[int(np.searchsorted(rows.start, at, side="right")) - 1]
+        data_rows = column.index[rows.order[at : at + 2]]
+        value = column.iloc[rows.order[at]]
+        remedy = "average the replicates, or correct the column"
+        if hasattr(spec, "nugget"):
+            remedy = f"average them, correct the column, or allow replicates: {type(spec).__name__}(..., nugget=True)"
+        raise DataError(
+            f"two rows of {quote(subject)} with {column.name} {quote(value)} (rows {shorten(data_rows)}; "
+            f"{places.size} such pairs in all)",
+            "two residuals at one position would be correlated perfectly, or there is no telling which came first",
+            remedy,
+            SEE,
+        )
+
+
+def bind_correlation(
+    spec: ResidualCorrelation, rows: Rows, residual: FloatArray, *, mixed: bool, n_parameters: int
+) -> BoundCorrelation:
+    """Bind a structure to the rows of a data set.
+
+    Parameters
+    ----------
+    spec : ResidualCorrelation
+    rows : Rows
+    residual : (N,)
+        Residuals of an ordinary regression, in the order of ``rows``: starting values come from them.
+    mixed : bool
+        Whether the model has random effects.
+    n_parameters : int
+        Parameters besides those of the correlation, for the check that the data can carry them.
+
+    Raises
+    ------
+    DataError
+    """
+    n = np.diff(rows.start)
+    gaps = np.diff(rows.t, prepend=0.0)
+    gaps[rows.start[:-1]] = 0.0
+    inner = np.ones(len(gaps), dtype=bool)
+    inner[rows.start[:-1]] = False
+    if not inner.any():
+        raise DataError(
+            f"one row for each subject, and {type(spec).__name__}",
+            "there is no pair of rows within a subject to correlate",
+            "check the subject column, or leave the correlation out",
+            SEE,
+        )
+    largest = int(n.max())
+    if isinstance(spec, Toeplitz):
+        largest = int(max(rows.t[rows.start[1:] - 1] - rows.t[rows.start[:-1]])) + 1
+    observed = Observed(
+        largest,
+        float(np.median(gaps[inner])),
+        _neighbour_correlation(residual, inner),
+        rows.labels,
+        _occasion_correlation(spec, rows, residual, mixed),
+        mixed,
+    )
+    parameters = spec.parameters(observed)
+    if n_parameters + len(parameters) > len(gaps):
+        raise DataError(
+            f"{type(spec).__name__} with {len(parameters)} parameters, {n_parameters} others, and {len(gaps)} rows",
+            "there are more parameters than measurements",
+            "use a structure with fewer parameters: CompoundSymmetry, AR1 or Exponential",
+            SEE,
+        )
+    values = natural_values(parameters, np.array([p.unconstrained(p.start) for p in parameters]))
+    if spec.markov(gaps, values) is not None:
+        return BoundCorrelation(spec, rows, parameters, observed, gaps, (), np.zeros(0, dtype=np.int64))
+    groups, offset = _pattern_groups(rows, stationary=spec.stationary)
+    return BoundCorrelation(spec, rows, parameters, observed, gaps, groups, offset)
+
+
+def _neighbour_correlation(residual: FloatArray, inner: NDArray[np.bool_]) -> float:
+    places = np.flatnonzero(inner)
+    a, b = residual[places - 1], residual[places]
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(np.clip(a @ b / size, -0.9, 0.95)) if size > 0 else 0.0
+
+
+def _occasion_correlation(spec: ResidualCorrelation, rows: Rows, residual: FloatArray, mixed: bool) -> FloatArray:
+    """Pairwise correlations between occasions, shrunk towards independence; refuse pairs that nobody has."""
+    if not spec.by_occasion:
+        return np.zeros((0, 0))
+    m, J = len(rows.labels), len(rows.start) - 1
+    n_pairs = m * (m - 1) // 2
+    if m < 2 or n_pairs > max(J, 1) or m > 60:
+        raise DataError(
+            f"{m} different values of {spec.time!r} in {J} subjects, and {type(spec).__name__}",
+            f"it has a correlation for every pair of occasions, {n_pairs} in all"
+            + ("" if m < 2 else ", and the subjects do not line up on few enough common occasions"),
+            f"use Exponential({spec.time!r}) or Toeplitz, or a column of common occasions",
+            SEE,
+        )
+    table = np.full((J, m), np.nan)
+    subject = np.repeat(np.arange(J), np.diff(rows.start))
+    table[subject, rows.t.astype(np.intp)] = residual
+    seen = ~np.isnan(table)
+    together = seen.T.astype(float) @ seen.astype(float)
+    if together.min() < 3:
+        i, j = np.unravel_index(int(np.argmin(together)), together.shape)
+        raise DataError(
+            f"{int(together[i, j])} subjects with rows at both {rows.labels[i]} and {rows.labels[j]} of {spec.time!r}",
+            f"{type(spec).__name__} has a correlation for every pair of occasions, and these two are seen together too "
+            "rarely to estimate it",
+            f"line the occasions up (round {spec.time!r} to the planned ones), or use Exponential or Toeplitz",
+            SEE,
+        )
+    filled = np.where(seen, table, 0.0)
+    scale = np.sqrt(np.sum(filled**2, axis=0) / seen.sum(axis=0))
+    filled = filled / np.where(scale > 0, scale, 1.0)
+    R = filled.T @ filled / together
+    R = (SHRINK * (0.5 if mixed else 1.0)) * R
+    np.fill_diagonal(R, 1.0)
+    low = float(np.linalg.eigvalsh(R)[0])
+    if low < 0.02:
+        R = (R + (0.02 - low) * np.eye(m)) / (1.02 - low)
+    return R
+
+
+def _pattern_groups(rows: Rows, *, stationary: bool) -> tuple[tuple[PatternGroup, ...], IntArray]:
+    n = np.diff(rows.start)
+    offset = np.zeros(len(n), dtype=np.int64)
+    groups: list[PatternGroup] = []
+    at = 0
+    for size in np.unique(n):
+        members = np.flatnonzero(n == size)
+        t = rows.t[rows.start[members][:, None] + np.arange(size)]
+        if stationary:
+            t = t - t[:, :1]
+        distinct, which, count = np.unique(t, axis=0, return_inverse=True, return_counts=True)
+        places = at + np.arange(len(distinct), dtype=np.int64) * int(size) ** 2
+        offset[members] = places[which.ravel()]
+        groups.append(PatternGroup(distinct, count.astype(np.float64), places))
+        at += len(distinct) * int(size) ** 2
+    return tuple(groups), offset
+
+
+def bind_variance(spec: VarianceFunction, column: pd.Series, rows: Rows) -> BoundVariance:
+    """Bind a variance function to its column (N,), given in the order of the data."""
+    v, state = spec.prepare(column)
+    return BoundVariance(spec, spec.parameters(v, state), v[rows.order], state)

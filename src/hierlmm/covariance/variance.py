@@ -1,0 +1,265 @@
+"""Variance functions of the level-1 residuals: G_i in ``Σ_i = σ² G_i R_i G_i``, the residual SD relative to σ.
+
+A function is a small class: which column it looks at, its parameters, and ``log g`` with its derivatives. The logarithm
+is linear in δ for all functions here, as in nlme's ``varFunc`` (Pinheiro & Bates 2000, section 5.2).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.covariance.parameters import Parameter
+from hierlmm.errors import DataError, SpecificationError
+
+__all__ = ["VarExp", "VarIdent", "VarPower", "VarianceFunction"]
+
+FloatArray = NDArray[np.float64]
+SEE = "docs, page 'Residual structures'"
+
+
+class VarianceFunction(ABC):
+    """How the residual SD depends on a covariate or on the fitted value.
+
+    To add a function, write a frozen dataclass with `prepare`, `parameters` and `log_ratio`; `derivatives` is optional.
+
+    Attributes
+    ----------
+    covariate : str or None
+        Column it depends on; None is the fitted value.
+    """
+
+    covariate: str | None
+
+    @abstractmethod
+    def prepare(self, column: pd.Series) -> tuple[FloatArray, Any]:
+        """Numbers v (N,) that `log_ratio` takes, and what must be remembered to make them of new data."""
+
+    def apply(self, column: pd.Series, state: Any) -> FloatArray:
+        """Numbers v of new data."""
+        return self.prepare(column)[0]
+
+    @abstractmethod
+    def parameters(self, v: FloatArray, state: Any) -> tuple[Parameter, ...]:
+        """Names, bounds and starting values."""
+
+    @abstractmethod
+    def log_ratio(self, v: FloatArray, values: FloatArray) -> FloatArray:
+        """``log(SD / σ)`` of each row: (N,) and (k,) -> (N,)."""
+
+    def derivatives(self, v: FloatArray, values: FloatArray) -> FloatArray:
+        """Derivatives of `log_ratio` by parameter: (k, N). By default differences of fourth order."""
+        found = []
+        for j in range(len(values)):
+            step = 1e-3 * max(abs(values[j]), 1e-2)
+
+            def moved(by: float, j: int = j, step: float = step) -> FloatArray:
+                shifted = values.copy()
+                shifted[j] += by * step
+                return self.log_ratio(v, shifted)
+
+            found.append((8.0 * (moved(1.0) - moved(-1.0)) - (moved(2.0) - moved(-2.0))) / (12.0 * step))
+        return np.array(found).reshape(len(values), len(v))
+
+    def formula(self) -> str:
+        """The SD as text, for ``equations()``."""
+        return type(self).__name__
+
+
+@dataclass(frozen=True)
+class VarIdent(VarianceFunction):
+    """An SD of its own in every group: ``SD = σ · ratio[group]``, ratio 1 in the reference group.
+
+    The reference is the first level, as for a factor in a formula.
+
+    Parameters
+    ----------
+    covariate : str
+        Column of the groups (or occasions).
+    """
+
+    covariate: str
+
+    def __post_init__(self) -> None:
+        _check_column("VarIdent", self.covariate)
+
+    def prepare(self, column: pd.Series) -> tuple[FloatArray, tuple[Any, ...]]:
+        """Codes of the groups; their labels are remembered."""
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            levels = [c for c in column.cat.categories if (column == c).any()]
+        else:
+            levels = sorted(column.unique())
+        if len(levels) < 2:
+            raise DataError(
+                f"VarIdent({self.covariate!r}) and a column with one value, {levels[0]!r}",
+                "variances can differ only between two groups or more",
+                "use another column, or leave the variance function out",
+                SEE,
+            )
+        if len(levels) > max(2, len(column) // 3):
+            raise DataError(
+                f"VarIdent({self.covariate!r}) and {len(levels)} groups in {len(column)} rows",
+                "a variance for every group needs several rows in each of them",
+                f"use VarPower({self.covariate!r}) or VarExp({self.covariate!r}) for a covariate that is a number",
+                SEE,
+            )
+        codes = column.map({label: k for k, label in enumerate(levels)})
+        counts = codes.value_counts()
+        if counts.min() < 2:
+            label = levels[int(counts.idxmin())]
+            raise DataError(
+                f"VarIdent({self.covariate!r}) and one row with {label!r}",
+                "its variance cannot be estimated from one measurement",
+                "merge small groups",
+                SEE,
+            )
+        return codes.to_numpy(dtype=np.float64), tuple(levels)
+
+    def apply(self, column: pd.Series, state: tuple[Any, ...]) -> FloatArray:
+        """Codes of the groups."""
+        unknown = [v for v in column.unique() if v not in state]
+        if unknown:
+            raise DataError(
+                f"{self.covariate} {unknown[0]!r}",
+                "this group was not in the fitted data, so its residual variance is unknown",
+                f"use one of {', '.join(map(repr, state))}",
+                SEE,
+            )
+        return column.map({label: k for k, label in enumerate(state)}).to_numpy(dtype=np.float64)
+
+    def parameters(self, v: FloatArray, state: tuple[Any, ...]) -> tuple[Parameter, ...]:
+        """SD ratios to the reference group."""
+        return tuple(Parameter(f"ratio({label}/{state[0]})", 1.0, 0.0) for label in state[1:])
+
+    def log_ratio(self, v: FloatArray, values: FloatArray) -> FloatArray:
+        """Logarithm of the group's ratio."""
+        return np.concatenate([[0.0], np.log(values)])[v.astype(np.intp)]
+
+    def derivatives(self, v: FloatArray, values: FloatArray) -> FloatArray:
+        """Exact."""
+        return np.array([(v == k + 1) / value for k, value in enumerate(values)])
+
+    def formula(self) -> str:
+        """As in the docstring."""
+        return f"sigma · ratio[{self.covariate}]"
+
+
+@dataclass(frozen=True)
+class VarPower(VarianceFunction):
+    """A power of the size of a covariate or of the fitted value: ``SD = σ · |v|^power``.
+
+    Parameters
+    ----------
+    covariate : str, optional
+        Column of numbers other than zero. Left out: the fitted value (with the subject's effects where there are any),
+        by REML and ML: fitted values and variances are renewed in turn until they agree, as in nlme.
+    """
+
+    covariate: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.covariate is not None:
+            _check_column("VarPower", self.covariate)
+
+    def prepare(self, column: pd.Series) -> tuple[FloatArray, None]:
+        """The numbers."""
+        v = _numbers("VarPower", self.covariate, column)
+        if np.any(v == 0.0):
+            row = column.index[np.flatnonzero(v == 0.0)[0]]
+            raise DataError(
+                f"VarPower({self.covariate or 'fitted value'}) and a zero in row {row!r}",
+                "a power of zero is a residual variance of zero (or infinity)",
+                "shift the covariate away from zero, or use VarExp",
+                SEE,
+            )
+        return v, None
+
+    def parameters(self, v: FloatArray, state: Any) -> tuple[Parameter, ...]:
+        """``power``; the default prior allows SDs to differ by a factor e or so over the range seen."""
+        return (Parameter("power", 0.0, spread=_spread(np.log(np.abs(v)))),)
+
+    def log_ratio(self, v: FloatArray, values: FloatArray) -> FloatArray:
+        """``power · log|v|``."""
+        return values[0] * np.log(np.abs(v))
+
+    def derivatives(self, v: FloatArray, values: FloatArray) -> FloatArray:
+        """Exact."""
+        return np.log(np.abs(v))[None]
+
+    def formula(self) -> str:
+        """As in the docstring."""
+        return f"sigma · |{self.covariate or 'fitted'}|^power"
+
+
+@dataclass(frozen=True)
+class VarExp(VarianceFunction):
+    """Exponential in a covariate or in the fitted value: ``SD = σ · exp(rate · v)``.
+
+    Parameters
+    ----------
+    covariate : str, optional
+        Column of numbers. Left out: the fitted value, as for `VarPower`.
+    """
+
+    covariate: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.covariate is not None:
+            _check_column("VarExp", self.covariate)
+
+    def prepare(self, column: pd.Series) -> tuple[FloatArray, None]:
+        """The numbers."""
+        return _numbers("VarExp", self.covariate, column), None
+
+    def parameters(self, v: FloatArray, state: Any) -> tuple[Parameter, ...]:
+        """``rate``, per unit of the covariate."""
+        return (Parameter("rate", 0.0, spread=_spread(v)),)
+
+    def log_ratio(self, v: FloatArray, values: FloatArray) -> FloatArray:
+        """``rate · v``."""
+        return values[0] * v
+
+    def derivatives(self, v: FloatArray, values: FloatArray) -> FloatArray:
+        """Exact."""
+        return v[None].copy()
+
+    def formula(self) -> str:
+        """As in the docstring."""
+        return f"sigma · exp(rate · {self.covariate or 'fitted'})"
+
+
+def _spread(v: FloatArray) -> float:
+    """SD of the default prior: one unit of log SD over the covariate's own SD."""
+    sd = float(np.std(v))
+    return 1.0 / sd if sd > 0 else 1.0
+
+
+def _check_column(name: str, covariate: Any) -> None:
+    if not isinstance(covariate, str) or not covariate:
+        raise SpecificationError(
+            f"{name}({covariate!r})", "it needs the name of a column", f"write {name}('column')", SEE
+        )
+
+
+def _numbers(name: str, covariate: str | None, column: pd.Series) -> FloatArray:
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        raise DataError(
+            f"{name}({covariate!r}) and a column of type {column.dtype}",
+            "the variance is a function of a number",
+            f"use VarIdent({covariate!r}) for groups",
+            SEE,
+        )
+    v = column.to_numpy(dtype=np.float64)
+    if np.ptp(v) == 0.0:
+        raise DataError(
+            f"{name}({covariate or 'fitted value'}) and {v[0]:g} in every row",
+            "a variance that depends on a constant is one variance",
+            "use another column, or leave the variance function out",
+            SEE,
+        )
+    return v

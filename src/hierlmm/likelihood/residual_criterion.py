@@ -1,0 +1,106 @@
+"""REML and ML with a residual structure: a function of ψ = (λ, η), with exact gradients.
+
+At given η the rows are whitened and the plain criterion in λ applies; whitening adds ``log|Σ/σ²|``. The derivative by η
+follows from that by the whitened rows, at the same Γ that the derivative by λ uses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.covariance.random import RandomCovariance
+from hierlmm.errors import DataError
+from hierlmm.likelihood.criterion import Criterion, Evaluation
+from hierlmm.likelihood.crossproducts import CrossProducts
+from hierlmm.likelihood.residual_rows import ResidualRows, Whitened
+
+__all__ = ["ResidualCriterion"]
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualCriterion:
+    """The REML or ML criterion of one data set, one structure of D and one of the residuals."""
+
+    rows: ResidualRows
+    structure: RandomCovariance
+    reml: bool
+
+    @property
+    def degrees(self) -> int:
+        """N - p for REML, N for ML."""
+        return self.rows.n_obs - (self.rows.n_fixed if self.reml else 0)
+
+    @cached_property
+    def starts(self) -> tuple[FloatArray, ...]:
+        """Values of η to begin at: the structure's own, and beside random effects weaker and stronger correlations."""
+        first = np.array([p.unconstrained(p.start) for p in self.rows.parameters])
+        if self.structure.q == 0 or self.rows.n_correlation == 0:
+            return (first,)
+        found = [first]
+        for shift in (-2.0, 1.5):
+            other = first.copy()
+            other[0] += shift
+            found.append(other)
+        return tuple(found)
+
+    def split(self, psi: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """λ and η."""
+        m = self.structure.n_parameters
+        return psi[:m], psi[m:]
+
+    def given(self, psi: FloatArray) -> Criterion:
+        """The criterion in λ at the residual parameters of ψ."""
+        whitened = self.rows.whiten(self.split(psi)[1])
+        if whitened is None:
+            raise DataError(
+                "a residual covariance that is not positive definite in floating point",
+                "the residual parameters are at the edge of their range",
+                "use another starting value or a simpler residual structure",
+                "docs, page 'Residual structures'",
+            )
+        return self._plain(whitened)
+
+    @cached_property
+    def products(self) -> CrossProducts:
+        """Cross-products of the rows as they are (for their scaling; `given` has those of whitened rows)."""
+        start = self.rows.whiten(self.starts[0])
+        assert start is not None
+        return start.products
+
+    def __call__(self, psi: FloatArray) -> float:
+        """Criterion at ψ, in the user's units; infinite where the residual covariance is not positive definite."""
+        lam, eta = self.split(psi)
+        whitened = self.rows.whiten(eta)
+        return np.inf if whitened is None else self._plain(whitened)(lam)
+
+    def evaluate(self, psi: FloatArray) -> Evaluation:
+        """Criterion and gradients at ψ."""
+        lam, eta = self.split(psi)
+        whitened = self.rows.whiten(eta)
+        if whitened is None:
+            return Evaluation(np.inf, np.zeros(len(psi)), np.zeros((self.structure.q, self.structure.q)))
+        plain = self._plain(whitened)
+        Lambda = self.structure.factor(lam)
+        found, Gamma = plain.evaluate_at(Lambda)
+        by_eta = self.rows.pull_back(eta, whitened, Lambda, Gamma)
+        return Evaluation(found.value, np.concatenate([found.gradient, by_eta]), found.gradient_B)
+
+    def joint(self, parameters: FloatArray) -> tuple[float, FloatArray]:
+        """Criterion and gradient with σ not profiled out; parameters are (λ, η, log σ̃), σ̃ in working units of y."""
+        lam, eta = self.split(parameters[:-1])
+        whitened = self.rows.whiten(eta)
+        if whitened is None:
+            return np.inf, np.zeros(len(parameters))
+        plain = self._plain(whitened)
+        value, gradient, Gamma = plain.joint_at(lam, float(parameters[-1]))
+        by_eta = self.rows.pull_back(eta, whitened, self.structure.factor(lam), Gamma)
+        return value, np.concatenate([gradient[:-1], by_eta, gradient[-1:]])
+
+    def _plain(self, whitened: Whitened) -> Criterion:
+        return Criterion(whitened.products, self.structure, self.reml)

@@ -1,0 +1,250 @@
+"""Whitening of rows by the residual structure, and the way back of a gradient: compiled.
+
+A subject's rows M_i = [Z̃_i, X̃_i, ỹ_i] become ``M*_i = L_i⁻¹ G_i⁻¹ M_i`` with ``Σ_i = σ² G_i L_i L_i' G_i``, after which
+the residuals are independent and the sums of `kernel` apply. Serial structures, ``R[s, t] = u Π d`` off the diagonal,
+are semiseparable: with S_1 = 0,
+
+    S_t = d_t² (S_{t-1} + D_{t-1} w_{t-1}²),  D_t = 1 - u² S_t,  w_t = (1 - u S_t) / D_t,  log|R_i| = Σ log D_t
+    f_t = d_t (f_{t-1} + w_{t-1} z_{t-1}),    z_t = m_t - u f_t,  m*_t = z_t / √D_t
+
+(Foreman-Mackey, Agol, Ambikasaran & Angus 2017, Astron. J. 154, 220, with one term). `serial_pull_back` is the reverse
+of these lines: from the derivative with respect to m* to those with respect to m, u and d, also in O(n_i).
+
+With a Cholesky factor L of R and W = L⁻¹, the derivative with respect to R is ``W'(J I - ½ Σ_i M̄*_i M*_i') W`` over the J
+subjects with this R, since a criterion that does not change when the rows of M*_i are rotated has a symmetric product
+M̄*_i M*_i' (M̄ stands for the derivative with respect to M).
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["dense_pull_back", "dense_whiten", "row_adjoints", "serial_pull_back", "serial_whiten"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def serial_whiten(
+    M: FloatArray, start: IntArray, u: float, d: FloatArray, S: FloatArray, D: FloatArray, w: FloatArray, F: FloatArray
+) -> float:
+    """Whiten the rows of M (c, N) in place; keep S, D, w (N,) and F (c, N) for the way back.
+
+    Returns
+    -------
+    float
+        Σ log|R_i|, or NaN if some R_i is not positive definite.
+    """
+    log_det = 0.0
+    for j in range(len(start) - 1):
+        lo, hi = start[j], start[j + 1]
+        for t in range(lo, hi):
+            S[t] = 0.0 if t == lo else d[t] * d[t] * (S[t - 1] + D[t - 1] * w[t - 1] * w[t - 1])
+            D[t] = 1.0 - u * u * S[t]
+            if not D[t] > 0.0:
+                return np.nan
+            w[t] = (1.0 - u * S[t]) / D[t]
+            log_det += np.log(D[t])
+        for a in range(M.shape[0]):
+            f, z = 0.0, 0.0
+            for t in range(lo, hi):
+                if t > lo:
+                    f = d[t] * (f + w[t - 1] * z)
+                z = M[a, t] - u * f
+                F[a, t] = f
+                M[a, t] = z / np.sqrt(D[t])
+    return log_det
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def serial_pull_back(
+    adjoint: FloatArray,
+    M: FloatArray,
+    start: IntArray,
+    u: float,
+    d: FloatArray,
+    S: FloatArray,
+    D: FloatArray,
+    w: FloatArray,
+    F: FloatArray,
+    d_adjoint: FloatArray,
+) -> float:
+    """Turn the derivative with respect to whitened rows (c, N) into that with respect to the rows, in place.
+
+    M holds the whitened rows; the derivative of Σ log|R_i| is included in those by u (returned) and by d (written to
+    ``d_adjoint``).
+    """
+    c = M.shape[0]
+    u_adjoint = 0.0
+    longest = 0
+    for j in range(len(start) - 1):
+        longest = max(longest, start[j + 1] - start[j])
+    D_adjoint, w_adjoint = np.empty(longest), np.empty(longest)
+    for j in range(len(start) - 1):
+        lo, hi = start[j], start[j + 1]
+        n = hi - lo
+        for k in range(n):
+            D_adjoint[k] = 1.0 / D[lo + k]
+            w_adjoint[k] = 0.0
+            d_adjoint[lo + k] = 0.0
+        for a in range(c):
+            ahead = 0.0  # d_{t+1} times the derivative by f_{t+1}
+            for t in range(hi - 1, lo - 1, -1):
+                root = np.sqrt(D[t])
+                z = M[a, t] * root
+                own = adjoint[a, t] / root + w[t] * ahead
+                w_adjoint[t - lo] += ahead * z
+                D_adjoint[t - lo] -= 0.5 * adjoint[a, t] * M[a, t] / D[t]
+                u_adjoint -= own * F[a, t]
+                by_f = ahead - u * own
+                if t > lo:
+                    d_adjoint[t] += by_f * (F[a, t - 1] + w[t - 1] * M[a, t - 1] * np.sqrt(D[t - 1]))
+                ahead = d[t] * by_f
+                adjoint[a, t] = own
+        by_S_next = 0.0
+        for t in range(hi - 1, lo - 1, -1):
+            k = t - lo
+            by_S = 0.0
+            if t < hi - 1:
+                d_adjoint[t + 1] += 2.0 * d[t + 1] * by_S_next * (S[t] + D[t] * w[t] * w[t])
+                by_S = d[t + 1] * d[t + 1] * by_S_next
+                D_adjoint[k] += by_S * w[t] * w[t]
+                w_adjoint[k] += 2.0 * by_S * D[t] * w[t]
+            u_adjoint -= w_adjoint[k] * S[t] / D[t]
+            by_S -= w_adjoint[k] * u / D[t]
+            by_D = D_adjoint[k] - w_adjoint[k] * w[t] / D[t]
+            u_adjoint -= 2.0 * u * S[t] * by_D
+            by_S_next = by_S - u * u * by_D
+    return u_adjoint
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def dense_whiten(M: FloatArray, start: IntArray, offset: IntArray, W: FloatArray) -> None:
+    """Multiply every subject's rows of M (c, N) by its lower triangular ``W[offset:offset + n²]``, in place."""
+    for j in range(len(start) - 1):
+        lo, n = start[j], start[j + 1] - start[j]
+        own = W[offset[j] : offset[j] + n * n]
+        for a in range(M.shape[0]):
+            for s in range(n - 1, -1, -1):
+                total = 0.0
+                for t in range(s + 1):
+                    total += own[s * n + t] * M[a, lo + t]
+                M[a, lo + s] = total
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def dense_pull_back(
+    adjoint: FloatArray, M: FloatArray, start: IntArray, offset: IntArray, W: FloatArray, products: FloatArray
+) -> None:
+    """As `serial_pull_back` for dense factors; adds Σ M̄* M*' of each pattern to ``products`` (packed like W)."""
+    for j in range(len(start) - 1):
+        lo, n = start[j], start[j + 1] - start[j]
+        own = W[offset[j] : offset[j] + n * n]
+        sums = products[offset[j] : offset[j] + n * n]
+        for a in range(M.shape[0]):
+            for s in range(n):
+                for t in range(n):
+                    sums[s * n + t] += adjoint[a, lo + s] * M[a, lo + t]
+            for t in range(n):
+                total = 0.0
+                for s in range(t, n):
+                    total += own[s * n + t] * adjoint[a, lo + s]
+                adjoint[a, lo + t] = total
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def row_adjoints(
+    U: FloatArray,
+    rest: FloatArray,
+    start: IntArray,
+    R: FloatArray,
+    C: FloatArray,
+    Lambda: FloatArray,
+    Gamma: FloatArray,
+    adjoint: FloatArray,
+) -> None:
+    """Derivative of ``Σ log|T_i| + ⟨Γ, [X, y]'V⁻¹[X, y]⟩`` with respect to the whitened rows of Z, X and y.
+
+    Parameters
+    ----------
+    U : (q, N), rest : (P, N), R : (J, q, q), C : (J, q, P)
+        What `within_subject_qr` leaves of the whitened rows.
+    Lambda : (q, q), Gamma : (P, P)
+        Γ symmetric, in units of the whitened rows.
+    adjoint : (q + P, N)
+        Written: ``2 [U T⁻¹ R B - E Γ (C'T⁻¹ R B)]`` for Z and ``2 E Γ`` for [X, y], ``E = rest + U T⁻¹ C``.
+    """
+    q, P = U.shape[0], rest.shape[0]
+    F, T = np.empty((q, q)), np.empty((q, q))
+    RB, TRB, TC, CTRB = np.empty((q, q)), np.empty((q, q)), np.empty((q, P)), np.empty((P, q))
+    B = np.empty((q, q))
+    for i in range(q):
+        for k in range(q):
+            total = 0.0
+            for m in range(q):
+                total += Lambda[i, m] * Lambda[k, m]
+            B[i, k] = total
+    e, g = np.empty(P), np.empty(P)
+    for j in range(len(start) - 1):
+        lo, hi = start[j], start[j + 1]
+        for i in range(q):
+            for k in range(q):
+                total, other = 0.0, 0.0
+                for m in range(i, q):
+                    total += R[j, i, m] * Lambda[m, k]
+                    other += R[j, i, m] * B[m, k]
+                F[i, k] = total
+                RB[i, k] = other
+        for i in range(q):  # Cholesky factor of T = I + F F'
+            for k in range(i + 1):
+                total = 1.0 if i == k else 0.0
+                for m in range(q):
+                    total += F[i, m] * F[k, m]
+                for m in range(k):
+                    total -= T[i, m] * T[k, m]
+                T[i, k] = np.sqrt(total) if i == k else total / T[k, k]
+        for a in range(q + P):  # columns of T⁻¹ [R B, C]
+            for i in range(q):
+                total = RB[i, a] if a < q else C[j, i, a - q]
+                for m in range(i):
+                    total -= T[i, m] * (TRB[m, a] if a < q else TC[m, a - q])
+                if a < q:
+                    TRB[i, a] = total / T[i, i]
+                else:
+                    TC[i, a - q] = total / T[i, i]
+            for i in range(q - 1, -1, -1):
+                total = TRB[i, a] if a < q else TC[i, a - q]
+                for m in range(i + 1, q):
+                    total -= T[m, i] * (TRB[m, a] if a < q else TC[m, a - q])
+                if a < q:
+                    TRB[i, a] = total / T[i, i]
+                else:
+                    TC[i, a - q] = total / T[i, i]
+        for a in range(P):
+            for k in range(q):
+                total = 0.0
+                for m in range(q):
+                    total += C[j, m, a] * TRB[m, k]
+                CTRB[a, k] = total
+        for t in range(lo, hi):
+            for a in range(P):
+                total = rest[a, t]
+                for m in range(q):
+                    total += U[m, t] * TC[m, a]
+                e[a] = total
+            for a in range(P):
+                total = 0.0
+                for b in range(P):
+                    total += Gamma[a, b] * e[b]
+                g[a] = total
+                adjoint[q + a, t] = 2.0 * total
+            for k in range(q):
+                total = 0.0
+                for m in range(q):
+                    total += U[m, t] * TRB[m, k]
+                for a in range(P):
+                    total -= g[a] * CTRB[a, k]
+                adjoint[k, t] = 2.0 * total
