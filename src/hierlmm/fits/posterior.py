@@ -19,12 +19,14 @@ from hierlmm.bayes.predictive import (
 )
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.design import Design
-from hierlmm.errors import DataError, NotAvailableError, SpecificationError
-from hierlmm.fits.base import INTERVALS, Fit, Level, choose
+from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.fits.base import Fit, Level, choose
 from hierlmm.fits.components import component_labels
 from hierlmm.formula import INTERCEPT
-from hierlmm.frames import quote, shorten
+from hierlmm.frames import shorten
 from hierlmm.likelihood.conditional import subject_loglik
+from hierlmm.predict.posterior import predict_rows, prediction_draws
+from hierlmm.predict.rows import Interval, PredictionLevel
 
 if TYPE_CHECKING:
     from hierlmm.diagnostics.loo import LooResult
@@ -33,7 +35,6 @@ __all__ = ["PosteriorFit"]
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Posterior fits'"
-CHUNK = 4_000_000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -242,81 +243,96 @@ class PosteriorFit(Fit):
     def predict(
         self,
         newdata: Any = None,
-        level: Literal["subject", "population", "new_subject"] = "subject",
-        interval: Literal["credible", "confidence", "prediction"] | None = None,
+        level: PredictionLevel = "subject",
+        interval: Interval | None = None,
         ci: float = 0.95,
         seed: int | None = 0,
-    ) -> pd.DataFrame:
+        *,
+        kind: Literal["summary", "draws"] = "summary",
+    ) -> Any:
         """Posterior mean of the expected response, and an equal-tailed interval.
 
         Parameters
         ----------
         newdata : table, optional
             New rows; the rows of the fit by default.
-        level : {"subject", "population", "new_subject"}
-            With the subject's own random effects; at b = 0; or for a subject not yet seen, whose random effects are
-            drawn from N(0, D) (the estimate is that of the population, the interval is wider).
+        level : {"subject", "population", "new_subject", "marginal"}
+            With the subject's own random effects; at b = 0; for one subject not yet seen, whose random effects are
+            drawn from N(0, D) (the estimate is that of the population, the interval is wider); or the mean over
+            subjects.
         interval : {"credible", "prediction"}, optional
-            For the expected response, or for a new measurement (residual error added). ``"confidence"``, the word of
-            likelihood fits, means ``"credible"`` here, so that one script serves every fit.
+            For that line, or for a new measurement of it (residual error added; at ``"marginal"`` of a subject drawn
+            at random). ``"confidence"``, the word of likelihood fits, means ``"credible"`` here, so that one script
+            serves every fit.
         ci : float
             Probability of the interval.
         seed : int, optional
             Of the simulated random effects and residuals.
+        kind : {"summary", "draws"}
+            ``"draws"``: the draws behind the table, joint over rows, where they fit into memory.
 
         Returns
         -------
         DataFrame
-            ``estimate`` and, with an interval, ``lower`` and ``upper``; the index of ``newdata``.
+            ``estimate`` and, with an interval, ``se``, ``lower`` and ``upper``; the index of ``newdata``; ``.attrs``
+            says in words what the interval contains. For draws an ``xarray.DataArray`` (chain, draw, obs).
 
         Raises
         ------
         DataError
             If a subject was not in the fitted data (level ``"subject"``), or columns are absent.
         """
-        choose("level", level, ("subject", "population", "new_subject"))
-        if interval is not None:
-            choose("interval", interval, INTERVALS)
-        tails = _tails(ci)
-        if level == "subject":
-            detail = "" if interval is None else f", interval={interval!r}"
-            self._need_effects(f"predict(level='subject'{detail})", draws=interval is not None)
-        design = self.design
-        if newdata is None:
-            X, Z, offset, subject, index = design.X, design.Z, design.offset, design.subject_index, design.frame.index
-        else:
-            new = design.new(newdata, need_subject=level == "subject")
-            X, Z, offset, index = new.X, new.Z, new.offset, new.frame.index
-            subject = new.subject_index if new.subject_index is not None else np.zeros(len(X), dtype=np.intp)
-            if level == "subject" and np.any(subject < 0):
-                unseen = new.frame[design.hierarchy.subject].to_numpy()[subject < 0]
-                raise DataError(
-                    f"{design.hierarchy.subject} {quote(unseen[0])} in the new data",
-                    "it was not in the fitted data, so it has no random effects of its own",
-                    "use level='new_subject' (draws them from N(0, D)) or level='population' (sets them to zero)",
-                    SEE,
-                )
-        beta, sigma = _flat(self.draws("beta")), self.draws("sigma").ravel()
-        estimate = X @ beta.mean(axis=0) + offset
-        if level == "subject":
-            estimate = estimate + np.einsum("ij,ij->i", Z, self.b.to_numpy()[subject])
-        out = pd.DataFrame({"estimate": estimate}, index=index)
-        if interval is None:
-            return out
-        rng = np.random.default_rng(seed)
-        b = None if level == "population" else self._effects(level, rng)
-        bounds = np.empty((2, len(X)))
-        step = max(1, CHUNK // len(sigma))
-        for start in range(0, len(X), step):
-            rows = slice(start, start + step)
-            lines = beta @ X[rows].T + offset[rows]
-            if b is not None:
-                who = subject[rows] if level == "subject" else np.zeros(len(X[rows]), dtype=np.intp)
-                lines += np.einsum("ij,sij->si", Z[rows], b[:, who])
-            if interval == "prediction":
-                lines += sigma[:, None] * rng.standard_normal(lines.shape)
-            bounds[:, rows] = np.quantile(lines, tails, axis=0)
-        return out.assign(lower=bounds[0], upper=bounds[1])
+        choose("kind", kind, ("summary", "draws"))
+        if kind == "draws":
+            return prediction_draws(self, newdata, level, interval, seed)
+        return predict_rows(self, newdata, level, interval, ci, seed)
+
+    def predict_subject(
+        self,
+        history: Any,
+        times: Any = None,
+        *,
+        newdata: Any = None,
+        interval: Interval | None = None,
+        ci: float = 0.95,
+        retrospective: bool = False,
+        reweight: bool = True,
+    ) -> pd.DataFrame:
+        """Predict a subject that was not in the data from its first measurements, without refitting.
+
+        Given each draw of β, D and σ the new subject's line is normal, and the draws are weighted by what they say of
+        its measurements, as a refit would (Pareto-smoothed importance sampling). Nothing is simulated: the intervals
+        are quantiles of the mixture over the draws.
+
+        Parameters
+        ----------
+        history, times, newdata, interval, ci, retrospective
+            As for `LikelihoodFit.predict_subject`.
+        reweight : bool
+            Whether the new subject's measurements may change the posterior of β, D and σ.
+
+        Returns
+        -------
+        DataFrame
+            As from `LikelihoodFit.predict_subject`; ``.attrs`` has ``pareto_k`` and ``ess`` of the weights, by subject.
+
+        Warns
+        -----
+        FitWarning
+            If Pareto k is above 0.7: the weights cannot be relied on.
+        """
+        from hierlmm.predict.dynamic import predict_new_subject_draws
+
+        return predict_new_subject_draws(
+            self,
+            history,
+            times,
+            newdata=newdata,
+            interval=interval,
+            ci=ci,
+            retrospective=retrospective,
+            reweight=reweight,
+        )
 
     def log_likelihood(self, unit: Literal["subject", "observation"] = "observation") -> Any:
         """Pointwise log-likelihood as a new tree with group ``log_likelihood``.
@@ -424,16 +440,6 @@ class PosteriorFit(Fit):
 
     def _summarised(self, what: str) -> FloatArray:
         return self.datatree["random_effects"][what].to_numpy().copy()
-
-    def _effects(self, level: str, rng: np.random.Generator) -> FloatArray:
-        """Random effects of the subjects (draws, J, q), or of one new subject (draws, 1, q)."""
-        if level == "subject":
-            draws = self.draws("b")
-            return draws.reshape(-1, *draws.shape[2:])
-        D = self.draws("D").reshape(-1, len(self.design.term), len(self.design.term))
-        values, vectors = np.linalg.eigh(D)
-        scaled = np.sqrt(np.clip(values, 0.0, None)) * rng.standard_normal(values.shape)
-        return np.einsum("sjk,sk->sj", vectors, scaled)[:, None, :]
 
     def _with(self, groups: dict[str, dict[str, FloatArray]], draw: Any = None) -> Any:
         """Copy of the tree with further groups; this fit's own tree stays as it is."""

@@ -1,0 +1,308 @@
+r"""Dynamic prediction: a new subject's trajectory from its first measurements, without refitting.
+
+Given (β, D, Σ) a new subject's history y_h and any function of its future are jointly normal. With
+V = Z_h D Z_h' + Σ_hh and the gains
+
+    G_line = z*'D Z_h' V⁻¹,    G_measurement = (z*'D Z_h' + Σ_*h) V⁻¹,
+    E(· | y_h, β) = x*'β + G (y_h - X_h β),    Var(line | y_h, β) = z*'D z* - G_line V G_line',
+    Var(measurement | y_h, β) = z*'D z* + Σ_** - G_measurement V G_measurement'
+
+With independent errors Σ_*h = 0 and both expectations agree; with serial correlation a measurement also leans on the
+residuals nearby (see `hierlmm.predict.residual`).
+
+*Likelihood fits.* A refit at fixed θ would let the new subject inform β as well, and so does the update
+
+    V_β⁺ = (V_β⁻¹ + X_h'V⁻¹X_h)⁻¹,    β⁺ = β̂ + V_β⁺ X_h'V⁻¹ (y_h - X_h β̂),
+    Var = Var(· | y_h, β) + (x* - X_h'G')' V_β⁺ (x* - X_h'G')
+
+which is exact. θ stays where it is; its uncertainty enters through Student's t, as in `hierlmm.predict.likelihood`.
+
+*Posteriors.* A refit would weigh every draw by what it says of the new subject, w_s ∝ p(y_h | β_s, θ_s): importance
+weights, Pareto smoothed, with the k of Vehtari et al. as their warrant. The prediction is the mixture of the draws'
+conditional normal distributions with these weights; quantiles are those of the mixture, found by Newton's method.
+
+References
+----------
+Vehtari, A., Simpson, D., Gelman, A., Yao, Y., Gabry, J. (2024). Pareto smoothed importance sampling. Journal of Machine
+Learning Research 25 (72).
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from hierlmm.errors import FitWarning
+from hierlmm.frames import quote, shorten
+from hierlmm.predict import posterior as posterior_predictions
+from hierlmm.predict.history import Course, Courses, courses_of
+from hierlmm.predict.likelihood import State, differences, neighbours, quantile_note, satterthwaite
+from hierlmm.predict.lines import interval_table
+from hierlmm.predict.residual import residual_covariance, residual_variance
+from hierlmm.predict.rows import check_request
+
+if TYPE_CHECKING:
+    from hierlmm.fits.likelihood import LikelihoodFit
+    from hierlmm.fits.posterior import PosteriorFit
+
+__all__ = ["Conditional", "condition", "mixture_quantiles", "predict_new_subject", "predict_new_subject_draws"]
+
+FloatArray = NDArray[np.float64]
+GOOD_K = 0.7
+
+
+class Conditional(NamedTuple):
+    """A new subject's rows given its history, β, D and Σ; leading dimensions are those of the draws, if any.
+
+    ``gain`` (..., m, h): G; ``variance`` (..., m); ``factor`` (..., h, h): lower Cholesky factor of V.
+    """
+
+    gain: FloatArray
+    variance: FloatArray
+    factor: FloatArray
+
+
+def condition(fit: Any, course: Course, D: FloatArray, sigma: Any, *, measurement: bool) -> Conditional:
+    """Gains and conditional variances for the lines of the rows to predict, or for new measurements there.
+
+    Parameters
+    ----------
+    fit : Fit
+        For its residual structure.
+    course : Course
+    D : (..., q, q)
+    sigma : float or (...)
+    measurement : bool
+    """
+    Z, new = course.Z, course.new_Z
+    V = Z @ D @ Z.T + residual_covariance(fit, course.frame, sigma=sigma)
+    cross = new @ D @ Z.T
+    variance = np.einsum("ma,...ab,mb->...m", new, D, new)
+    if measurement:
+        cross = cross + residual_covariance(fit, course.frame, course.new_frame, sigma)
+        variance = variance + residual_variance(fit, course.new_frame, sigma)
+    factor = np.linalg.cholesky(V)
+    half = np.linalg.solve(factor, np.swapaxes(cross, -1, -2))
+    gain = np.swapaxes(np.linalg.solve(np.swapaxes(factor, -1, -2), half), -1, -2)
+    return Conditional(gain, np.maximum(variance - np.einsum("...hm,...hm->...m", half, half), 0.0), factor)
+
+
+def predict_new_subject(
+    fit: LikelihoodFit,
+    history: Any,
+    times: Any = None,
+    *,
+    newdata: Any = None,
+    interval: str | None = None,
+    ci: float = 0.95,
+    retrospective: bool = False,
+) -> pd.DataFrame:
+    """See `LikelihoodFit.predict_subject`. Costs O(h³) for a history of h measurements."""
+    check_request("new_subject", interval, ci)
+    courses = courses_of(fit.design, history, times, newdata, retrospective=retrospective)
+    states, steps = neighbours(fit)
+    measurement = interval == "prediction"
+    estimate = np.empty(len(courses.index))
+    variance, derivatives = np.empty(len(estimate)), np.empty((len(estimate), len(steps)))
+    for course in courses.subjects:
+        found = [updated(fit, course, state, measurement=measurement) for state in states]
+        estimate[course.rows] = found[0][0]
+        spread = differences(np.stack([v for _, v in found]), steps)
+        variance[course.rows], derivatives[course.rows] = spread[0], spread[1:].T
+    df = satterthwaite(variance, derivatives)
+    table = interval_table(estimate, variance, ci, df, courses.index)
+    return _finish(table, courses, interval, ci, "the joint uncertainty of β and b, given θ", quantile_note(df))
+
+
+def updated(fit: LikelihoodFit, course: Course, state: State, *, measurement: bool) -> tuple[FloatArray, FloatArray]:
+    """Means and variances (m,), (m,) of the rows to predict, β and b both updated by the history."""
+    found = condition(fit, course, state.D, state.sigma, measurement=measurement)
+    beta, beta_cov = state.beta, state.beta_cov
+    if len(beta):
+        # V_β⁺ = V_β - V_β X_h'(V + X_h V_β X_h')⁻¹ X_h V_β: the same update, without inverting V_β.
+        XV = course.X @ beta_cov
+        total = found.factor @ found.factor.T + XV @ course.X.T
+        gain = np.linalg.solve(total, XV).T
+        beta = beta + gain @ (course.y - course.offset - course.X @ beta)
+        beta_cov = beta_cov - gain @ XV
+    mean = course.new_offset + course.new_X @ beta
+    mean += found.gain @ (course.y - course.offset - course.X @ beta)
+    x = course.new_X - found.gain @ course.X
+    return mean, found.variance + np.einsum("ia,ab,ib->i", x, beta_cov, x)
+
+
+def predict_new_subject_draws(
+    fit: PosteriorFit,
+    history: Any,
+    times: Any = None,
+    *,
+    newdata: Any = None,
+    interval: str | None = None,
+    ci: float = 0.95,
+    retrospective: bool = False,
+    reweight: bool = True,
+) -> pd.DataFrame:
+    """See `PosteriorFit.predict_subject`. Costs O(S h³) for S draws and a history of h measurements."""
+    check_request("new_subject", interval, ci)
+    courses = courses_of(fit.design, history, times, newdata, retrospective=retrospective)
+    q = len(fit.design.term)
+    beta = fit.draws("beta").reshape(-1, len(fit.design.coef))
+    D, sigma = fit.draws("D").reshape(-1, q, q), fit.draws("sigma").ravel()
+    out = np.empty((4, len(courses.index)))
+    quality: dict[Any, tuple[float, float]] = {}
+    for course in courses.subjects:
+        weight = np.full(len(sigma), 1.0 / len(sigma))
+        if reweight:
+            weight, k = _weights(_history_loglik(fit, course, beta, D, sigma))
+            quality[course.label] = (k, float(1.0 / np.sum(weight**2)))
+        for piece in _pieces(course, len(sigma)):
+            mean, variance = _moments(fit, piece, beta, D, sigma, measurement=interval == "prediction")
+            centre = weight @ mean
+            out[0, piece.rows] = centre
+            out[1, piece.rows] = np.sqrt(weight @ (variance + (mean - centre) ** 2))
+            tails = (0.5 - ci / 2.0, 0.5 + ci / 2.0)
+            out[2:, piece.rows] = mixture_quantiles(mean, np.sqrt(variance), weight, tails)
+    table = pd.DataFrame(dict(zip(("estimate", "se", "lower", "upper"), out, strict=True)), index=courses.index)
+    contains = "the posterior uncertainty of β, D and σ and that of b given the history"
+    table = _finish(table, courses, interval, ci, contains, "quantiles of the mixture over the posterior draws")
+    if reweight:
+        _report_weights(table, quality)
+    return table
+
+
+def _finish(
+    table: pd.DataFrame, courses: Courses, interval: str | None, ci: float, contains: str, quantile: str
+) -> pd.DataFrame:
+    """Put the names of the rows before the numbers, and say what they are."""
+    notes: dict[str, Any] = {
+        "level": "new_subject",
+        "scale": "response",
+        "estimate": "the line of a new subject given its first measurements",
+    }
+    if interval is None:
+        table = table[["estimate"]]
+    else:
+        about = "a new measurement of the new subject" if interval == "prediction" else "its line"
+        contains += ", and the residual variance" if interval == "prediction" else ""
+        notes |= {
+            "ci": ci,
+            "interval": f"{100 * ci:g} % for {about}, given its history; contains {contains}",
+            "quantile": quantile,
+        }
+    if courses.names:
+        table = pd.concat([pd.DataFrame(courses.names, index=courses.index), table], axis=1)
+    table.attrs.update(notes)
+    return table
+
+
+def _history_loglik(
+    fit: PosteriorFit, course: Course, beta: FloatArray, D: FloatArray, sigma: FloatArray
+) -> FloatArray:
+    """Log p(y_h | β_s, θ_s) of every draw, b integrated out: (S,)."""
+    h = len(course.y)
+    out = np.empty(len(sigma))
+    for piece in _draw_pieces(len(sigma), h * h):
+        V = course.Z @ D[piece] @ course.Z.T + residual_covariance(fit, course.frame, sigma=sigma[piece])
+        factor = np.linalg.cholesky(V)
+        residual = course.y - course.offset - beta[piece] @ course.X.T
+        z = np.linalg.solve(factor, residual[..., None])[..., 0]
+        log_det = np.log(np.einsum("shh->sh", factor)).sum(axis=1)
+        out[piece] = -0.5 * np.einsum("sh,sh->s", z, z) - log_det
+    return out - 0.5 * h * np.log(2 * np.pi)
+
+
+def _moments(
+    fit: PosteriorFit, course: Course, beta: FloatArray, D: FloatArray, sigma: FloatArray, *, measurement: bool
+) -> tuple[FloatArray, FloatArray]:
+    """Conditional means and variances of the rows to predict under every draw: (S, m), (S, m)."""
+    m, h = course.new_X.shape[0], len(course.y)
+    mean, variance = np.empty((len(sigma), m)), np.empty((len(sigma), m))
+    for piece in _draw_pieces(len(sigma), h * h + 3 * m * h):
+        found = condition(fit, course, D[piece], sigma[piece], measurement=measurement)
+        residual = course.y - course.offset - beta[piece] @ course.X.T
+        mean[piece] = course.new_offset + beta[piece] @ course.new_X.T
+        mean[piece] += np.einsum("smh,sh->sm", found.gain, residual)
+        variance[piece] = found.variance
+    return mean, variance
+
+
+def _draw_pieces(draws: int, values: int) -> list[slice]:
+    """Pieces of the draws whose arrays of ``values`` numbers a draw stay below a quarter of the memory budget."""
+    step = max(1, int(posterior_predictions.MEMORY_BUDGET // (4 * 8 * max(1, values))))
+    return [slice(start, min(draws, start + step)) for start in range(0, draws, step)]
+
+
+def _pieces(course: Course, draws: int) -> list[Course]:
+    """The course with its rows to predict in pieces that keep (draws, rows) below the memory budget."""
+    step = max(1, int(posterior_predictions.MEMORY_BUDGET // (8 * 8 * draws)))
+    m = len(course.rows)
+    if m <= step:
+        return [course]
+    past = (course.label, course.y, course.X, course.Z, course.offset, course.frame)
+    new = [slice(start, start + step) for start in range(0, m, step)]
+    return [
+        Course(*past, course.new_X[s], course.new_Z[s], course.new_offset[s], course.new_frame.iloc[s], course.rows[s])
+        for s in new
+    ]
+
+
+def _weights(log_likelihood: FloatArray) -> tuple[FloatArray, float]:
+    """Pareto-smoothed importance weights that sum to one, and their k."""
+    from arviz_stats.base import array_stats
+
+    log_weights, k = array_stats.psislw(log_likelihood - log_likelihood.max())
+    weight = np.exp(log_weights - log_weights.max())
+    return weight / weight.sum(), float(k)
+
+
+def _report_weights(table: pd.DataFrame, quality: dict[Any, tuple[float, float]]) -> None:
+    table.attrs["pareto_k"] = {label: k for label, (k, _) in quality.items()}
+    table.attrs["ess"] = {label: ess for label, (_, ess) in quality.items()}
+    bad = [label for label, (k, _) in quality.items() if not k <= GOOD_K]
+    if not bad:
+        return
+    who = "the new subject" if bad == [None] else f"new subject {shorten(map(quote, bad))}"
+    warnings.warn(
+        f"The history of {who} changes the posterior more than reweighting its draws can follow (Pareto k "
+        f"{max(quality[label][0] for label in bad):.2f}, above {GOOD_K}). The prediction is not reliable: refit with "
+        "the new subject's rows in the data, or use reweight=False, which leaves β, D and σ as they were.",
+        FitWarning,
+        stacklevel=4,
+    )
+
+
+def mixture_quantiles(
+    mean: FloatArray, sd: FloatArray, weight: FloatArray, probabilities: tuple[float, ...], tolerance: float = 1e-9
+) -> FloatArray:
+    """Quantiles of mixtures of normal distributions: columns (S, m) of means and SDs, weights (S,) -> (len, m).
+
+    Newton's method, kept inside a bracket by bisection; the tolerance is relative to the spread of the mixture.
+    """
+    centre = weight @ mean
+    spread = np.sqrt(weight @ (sd**2 + (mean - centre) ** 2))
+    out = np.empty((len(probabilities), mean.shape[1]))
+    for i, p in enumerate(probabilities):
+        # Cantelli: no quantile lies further from the mean than this many standard deviations.
+        reach = np.sqrt(max(p / (1 - p), (1 - p) / p)) * spread
+        lower, upper = centre - reach, centre + reach
+        x = centre + np.sign(p - 0.5) * np.minimum(2.0 * spread, reach)
+        for _ in range(100):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                z = np.where(sd > 0, (x - mean) / sd, np.where(x >= mean, np.inf, -np.inf))
+                density = weight @ np.where(sd > 0, np.exp(-0.5 * z**2) / (sd * np.sqrt(2 * np.pi)), 0.0)
+                excess = weight @ ndtr(z) - p
+                lower, upper = np.where(excess < 0, x, lower), np.where(excess < 0, upper, x)
+                step = x - excess / density
+            middle = 0.5 * (lower + upper)
+            new = np.where((step > lower) & (step < upper), step, middle)
+            done = np.all(np.abs(new - x) <= tolerance * spread)
+            x = new
+            if done:
+                break
+        out[i] = x
+    return out

@@ -1,0 +1,196 @@
+r"""Predictions of a likelihood fit, with the joint uncertainty of β and b, and that of θ through the quantile.
+
+Given θ, the error of (β̂, b̂_i) has the covariance (Henderson 1975)
+
+    C_i = [[ V_β,        -V_β K_i'          ],
+           [ -K_i V_β,   M_i + K_i V_β K_i' ]],      V_β = (X'V⁻¹X)⁻¹,  b̂_i = b̂_i(0) - K_i β̂
+
+at level "subject"; diag(V_β, 0) at "population" and for the marginal mean; diag(V_β, D) for a new subject. A prediction
+interval adds the residual variance. The variance v of a row is a function of θ, and θ is estimated: as Satterthwaite
+(1946) does for a sum of mean squares, v̂ is taken for a multiple of χ² with the same first two moments,
+
+    df = 2 v² / (g' Cov(θ̂) g),    g = dv/dθ,
+
+and the interval is estimate ± t_df · √v. Cov(θ̂) is the large-sample one, g a central difference.
+
+References
+----------
+Henderson, C. R. (1975). Best linear unbiased estimation and prediction under a selection model. Biometrics 31, 423-447.
+
+Satterthwaite, F. E. (1946). An approximate distribution of estimates of variance components. Biometrics Bulletin 2,
+110-114.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.likelihood.conditional import conditional_effects
+from hierlmm.predict.lines import grouped_forms, interval_table, quadratic_forms
+from hierlmm.predict.residual import residual_variance
+from hierlmm.predict.rows import Rows, check_request, describe, rows_of
+
+if TYPE_CHECKING:
+    from hierlmm.fits.likelihood import LikelihoodFit
+
+__all__ = ["State", "neighbours", "predict_rows", "satterthwaite", "state_at"]
+
+FloatArray = NDArray[np.float64]
+STEP = 1e-4
+CONTAINS = {
+    "subject": "the joint uncertainty of β and of the subject's b",
+    "population": "the uncertainty of β",
+    "new_subject": "the uncertainty of β and the spread D of subjects",
+    "marginal": "the uncertainty of β",
+}
+
+
+class State(NamedTuple):
+    """What a likelihood fit estimates, at one value of θ: ``beta`` (p,), its covariance, ``D`` (q, q), ``sigma``.
+
+    ``Lambda`` (q, q) is the relative factor in working columns.
+    """
+
+    beta: FloatArray
+    beta_cov: FloatArray
+    D: FloatArray
+    sigma: float
+    Lambda: FloatArray
+
+
+def state_at(fit: LikelihoodFit, parameters: FloatArray) -> State:
+    """Estimates at given (λ, log σ̃), the parameters of `hierlmm.likelihood.large_sample.LargeSample`."""
+    criterion = fit.criterion_function
+    scaling = criterion.products.scaling
+    D, sigma = fit.large_sample.split(parameters)
+    Lambda = criterion.structure.factor(parameters[:-1])
+    equations = criterion.normal_equations(Lambda)
+    beta_cov = scaling.beta_cov(equations.Qxx_inverse * (sigma / scaling.y_scale) ** 2)
+    return State(scaling.beta(equations.beta), beta_cov, D, sigma, Lambda)
+
+
+def neighbours(fit: LikelihoodFit) -> tuple[list[State], FloatArray]:
+    """States at the optimum and a step to both sides along each principal direction of Cov(θ̂), and the steps.
+
+    Along direction t the parameters move by ``step · √λ_t v_t``, so that ``Cov(θ̂) = Σ_t (√λ_t v_t)(√λ_t v_t)'`` and a
+    delta-method variance is the sum of squared derivatives.
+
+    Returns
+    -------
+    states : list of State
+        The optimum, then pairs (above, below).
+    steps : (r,)
+        Distance between the members of each pair, in units of one standard deviation along the direction.
+    """
+    large = fit.large_sample
+    values, vectors = np.linalg.eigh(large.covariance)
+    free = values > 0.0
+    directions = (vectors[:, free] * np.sqrt(values[free])).T
+    # A poorly determined direction has a long standard deviation; the step stays small in θ itself.
+    steps = STEP / np.maximum(1.0, np.abs(directions).max(axis=1, initial=0.0)) if len(directions) else np.empty(0)
+    states = [state_at(fit, large.centre)]
+    for step, direction in zip(steps, directions, strict=True):
+        states += [state_at(fit, large.centre + sign * step * direction) for sign in (1.0, -1.0)]
+    return states, 2.0 * steps
+
+
+def satterthwaite(variance: FloatArray, derivatives: FloatArray) -> FloatArray:
+    """Degrees of freedom of estimated variances, from derivatives along uncorrelated unit directions of θ.
+
+    Parameters
+    ----------
+    variance : (n,)
+    derivatives : (n, r)
+
+    Returns
+    -------
+    (n,), infinite where the variance does not depend on θ.
+    """
+    spread = np.einsum("ij,ij->i", derivatives, derivatives)
+    known = spread <= 1e-20 * variance**2
+    return np.where(known, np.inf, 2.0 * variance**2 / np.where(known, 1.0, spread))
+
+
+def differences(stack: FloatArray, steps: FloatArray) -> FloatArray:
+    """First entry, then derivatives: (1 + 2r, ...) at the states of `neighbours` -> (1 + r, ...)."""
+    slopes = (stack[1::2] - stack[2::2]) / steps.reshape(-1, *[1] * (stack.ndim - 1))
+    return np.concatenate([stack[:1], slopes])
+
+
+def predict_rows(
+    fit: LikelihoodFit, newdata: Any = None, level: str = "subject", interval: str | None = None, ci: float = 0.95
+) -> pd.DataFrame:
+    """See `LikelihoodFit.predict`. Costs O(n (p + q)²) for n rows, and one pass over the subjects for each θ."""
+    check_request(level, interval, ci)
+    rows = rows_of(fit.design, newdata, level)
+    estimate = rows.line(fit.beta.to_numpy())
+    if level == "subject":
+        estimate = estimate + np.einsum("ij,ij->i", rows.Z, fit.b.to_numpy()[rows.subject])
+    if interval is None:
+        table = pd.DataFrame({"estimate": estimate}, index=rows.index)
+        table.attrs.update(describe(level, None, ci, "", ""))
+        return table
+    variances = _variances(fit, rows, level, interval)
+    variance, df = variances[:, 0], satterthwaite(variances[:, 0], variances[:, 1:])
+    table = interval_table(estimate, variance, ci, df, rows.index)
+    table.attrs.update(describe(level, interval, ci, contents(level, interval), quantile_note(df)))
+    return table
+
+
+def contents(level: str, interval: str) -> str:
+    """What the variance of a row is made of, in words."""
+    if interval != "prediction":
+        return f"{CONTAINS[level]}, given θ"
+    source = CONTAINS["new_subject"] if level == "marginal" else CONTAINS[level]
+    return f"{source}, given θ, and the residual variance"
+
+
+def quantile_note(df: FloatArray) -> str:
+    """Say which quantile was used, and with how many degrees of freedom."""
+    if not len(df) or np.all(np.isinf(df)):
+        return "normal"
+    low, high = float(df.min()), float(df.max())
+    found = f"{low:.1f}" if high - low < 0.05 else f"{low:.1f} to {high:.1f}"
+    return f"Student's t with {found} degrees of freedom (Satterthwaite: the uncertainty of θ)"
+
+
+def _variances(fit: LikelihoodFit, rows: Rows, level: str, interval: str) -> FloatArray:
+    """Variance of every row, and its derivatives along the directions of θ: (n, 1 + r)."""
+    states, steps = neighbours(fit)
+    W = np.column_stack([rows.X, rows.Z])
+    spread = level if interval == "prediction" or level != "marginal" else "population"
+    if spread == "subject":
+        C = differences(np.stack([_subject_covariance(fit, s) for s in states]), steps)
+        found = grouped_forms(W, np.ascontiguousarray(np.swapaxes(C, 0, 1)), rows.subject)
+    else:
+        C = differences(np.stack([_block_covariance(s, with_D=spread != "population") for s in states]), steps)
+        found = quadratic_forms(W, C)
+    if interval == "prediction":
+        found += differences(np.stack([residual_variance(fit, rows.frame, s.sigma) for s in states]), steps).T
+    return found
+
+
+def _block_covariance(state: State, *, with_D: bool) -> FloatArray:
+    p, q = len(state.beta), len(state.D)
+    C = np.zeros((p + q, p + q))
+    C[:p, :p] = state.beta_cov
+    if with_D:
+        C[p:, p:] = state.D
+    return C
+
+
+def _subject_covariance(fit: LikelihoodFit, state: State) -> FloatArray:
+    """Joint covariance of the errors of (β̂, b̂_i) for every subject, (J, p + q, p + q)."""
+    effects = conditional_effects(fit.criterion_function.products, state.Lambda, state.sigma)
+    p, (J, q) = len(state.beta), effects.origin.shape
+    C = np.empty((J, p + q, p + q))
+    cross = effects.slope @ state.beta_cov
+    C[:, :p, :p] = state.beta_cov
+    C[:, p:, :p] = -cross
+    C[:, :p, p:] = -np.swapaxes(cross, 1, 2)
+    C[:, p:, p:] = effects.covariance + cross @ np.swapaxes(effects.slope, 1, 2)
+    return C

@@ -1,0 +1,192 @@
+"""Predictions of a posterior: every draw gives a line, and the draws of all parameters give its uncertainty.
+
+    line_s = x'β_s + z'b_s,    measurement_s ~ N(line_s, σ_s²)
+
+with b_s the draw of a subject's own effects, zero, or a draw from N(0, D_s). Nothing is held fixed: the spread of the
+draws is the uncertainty of β, b, D and σ together. Rows are taken in pieces, so that working arrays stay below
+`MEMORY_BUDGET` however many rows and draws there are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.errors import SpecificationError
+from hierlmm.predict.residual import residual_variance
+from hierlmm.predict.rows import SEE, Rows, check_request, describe, rows_of
+
+if TYPE_CHECKING:
+    from hierlmm.fits.posterior import PosteriorFit
+
+__all__ = ["MEMORY_BUDGET", "POSTERIOR_CONTENTS", "predict_rows", "prediction_draws"]
+
+FloatArray = NDArray[np.float64]
+MEMORY_BUDGET = 200_000_000
+"""Bytes that the working arrays of one prediction may take together."""
+ARRAYS = 4
+"""Working arrays of one piece: lines, a term of theirs or noise, and what quantiles sort."""
+POSTERIOR_CONTENTS = {
+    "subject": "the posterior uncertainty of β and of the subject's b",
+    "population": "the posterior uncertainty of β",
+    "new_subject": "the posterior uncertainty of β and D and the spread of subjects",
+    "marginal": "the posterior uncertainty of β",
+}
+
+
+def predict_rows(
+    fit: PosteriorFit,
+    newdata: Any = None,
+    level: str = "subject",
+    interval: str | None = None,
+    ci: float = 0.95,
+    seed: int | None = 0,
+) -> pd.DataFrame:
+    """See `PosteriorFit.predict`. Costs O(n S (p + q)) for n rows and S draws."""
+    check_request(level, interval, ci)
+    detail = "" if interval is None else f", interval={interval!r}"
+    if level == "subject":
+        fit._need_effects(f"predict(level='subject'{detail})", draws=interval is not None)
+    rows = rows_of(fit.design, newdata, level)
+    beta = _flat(fit.draws("beta"))
+    estimate = rows.line(beta.mean(axis=0))
+    if level == "subject":
+        estimate = estimate + np.einsum("ij,ij->i", rows.Z, fit.b.to_numpy()[rows.subject])
+    table = pd.DataFrame({"estimate": estimate}, index=rows.index)
+    if interval is None:
+        table.attrs.update(describe(level, None, ci, "", ""))
+        return table
+    rng = np.random.default_rng(seed)
+    tails = [(1 - ci) / 2, (1 + ci) / 2]
+    found = np.empty((3, len(estimate)))
+    # One new subject for all rows: an interval is about one row, and needs no other draw of b for the next.
+    effects = _effects(fit, _spread(level, interval), rng, 1)
+    for piece in _pieces(len(estimate), len(beta)):
+        lines = _lines(fit, rows, piece, beta, effects, interval, rng, _spread(level, interval))
+        found[0, piece] = lines.std(axis=0, ddof=1)
+        found[1:, piece] = np.quantile(lines, tails, axis=0, overwrite_input=True)
+    table = table.assign(se=found[0], lower=found[1], upper=found[2])
+    contains = POSTERIOR_CONTENTS[_spread(level, interval)]
+    if interval == "prediction":
+        contains += ", and the residual variance"
+    table.attrs.update(describe(level, interval, ci, contains, "equal-tailed quantiles of the posterior draws"))
+    return table
+
+
+def prediction_draws(
+    fit: PosteriorFit,
+    newdata: Any = None,
+    level: str = "subject",
+    interval: str | None = None,
+    seed: int | None = 0,
+) -> Any:
+    """Draws behind the predictions, joint over rows.
+
+    At level ``"new_subject"`` (and at ``"marginal"`` for measurements) rows of one label of the subject column are one
+    new subject; without that column all rows are.
+
+    Returns
+    -------
+    xarray.DataArray
+        (chain, draw, obs), ``obs`` labelled by the index of the rows; of lines, or with ``interval="prediction"`` of
+        measurements.
+
+    Raises
+    ------
+    SpecificationError
+        If the draws would take more than `MEMORY_BUDGET`.
+    """
+    import xarray as xr
+
+    check_request(level, interval, 0.5)
+    if level == "subject":
+        fit._need_effects("predict(level='subject', kind='draws')", draws=True)
+    rows = rows_of(fit.design, newdata, level)
+    stacked = fit.draws("beta")
+    beta, n = _flat(stacked), len(rows.X)
+    spread = _spread(level, interval)
+    who, labels = _new_subjects(fit, rows) if spread == "new_subject" else (rows.subject, 0)
+    values = len(beta) * (n + labels * rows.Z.shape[1])
+    if 8 * values * ARRAYS > MEMORY_BUDGET:
+        most = MEMORY_BUDGET // (8 * ARRAYS * len(beta))
+        raise SpecificationError(
+            f"kind='draws' for {n} rows and {len(beta)} draws",
+            f"with what it takes to make them they need {8e-6 * values * ARRAYS:,.0f} MB, and the budget is "
+            f"{1e-6 * MEMORY_BUDGET:,.0f} MB",
+            f"ask for at most about {most} rows at a time, or for the summary (kind='summary')",
+            SEE,
+        )
+    rng = np.random.default_rng(seed)
+    effects = _effects(fit, spread, rng, labels)
+    rows = Rows(rows.X, rows.Z, rows.offset, who, rows.frame)
+    lines = _lines(fit, rows, slice(None), beta, effects, interval, rng, "subject" if labels else spread)
+    name = "measurement" if interval == "prediction" else "line"
+    return xr.DataArray(
+        lines.reshape(*stacked.shape[:2], n),
+        dims=("chain", "draw", "obs"),
+        coords={"chain": np.arange(stacked.shape[0]), "draw": np.arange(stacked.shape[1]), "obs": rows.index.to_numpy()},
+        name=name,
+        attrs={"level": level},
+    )
+
+
+def _spread(level: str, interval: str | None) -> str:
+    """Which random effects a row has: at the marginal level a measurement has those of a subject drawn at random."""
+    if level == "marginal":
+        return "new_subject" if interval == "prediction" else "marginal"
+    return level
+
+
+def _flat(draws: FloatArray) -> FloatArray:
+    return draws.reshape(-1, *draws.shape[2:])
+
+
+def _pieces(n: int, draws: int) -> list[slice]:
+    step = max(1, int(MEMORY_BUDGET // (8 * ARRAYS * draws)))
+    return [slice(start, min(n, start + step)) for start in range(0, n, step)]
+
+
+def _effects(fit: PosteriorFit, spread: str, rng: np.random.Generator, labels: int) -> FloatArray | None:
+    """Random effects: the subjects' draws (S, J, q), draws for new subjects (S, labels, q), or none."""
+    if spread == "subject":
+        return _flat(fit.draws("b"))
+    if spread != "new_subject":
+        return None
+    values, vectors = np.linalg.eigh(_flat(fit.draws("D")))
+    noise = rng.standard_normal((len(values), labels, values.shape[1]))
+    return (noise * np.sqrt(np.clip(values, 0.0, None))[:, None]) @ np.swapaxes(vectors, 1, 2)
+
+
+def _lines(
+    fit: PosteriorFit,
+    rows: Rows,
+    piece: slice,
+    beta: FloatArray,
+    effects: FloatArray | None,
+    interval: str | None,
+    rng: np.random.Generator,
+    spread: str,
+) -> FloatArray:
+    """Draws of the lines, or of measurements, of a piece of the rows: (S, rows)."""
+    lines = beta @ rows.X[piece].T
+    lines += rows.offset[piece]
+    if effects is not None:
+        for k in range(effects.shape[2]):  # term by term: (S, rows, q) would be q times as large
+            term = effects[:, rows.subject[piece], k] if spread == "subject" else effects[:, :1, k]
+            lines += term * rows.Z[piece, k]
+    if interval == "prediction":
+        noise = rng.standard_normal(lines.shape)
+        noise *= np.sqrt(residual_variance(fit, rows.frame.iloc[piece], fit.draws("sigma").ravel()))
+        lines += noise
+    return lines
+
+
+def _new_subjects(fit: PosteriorFit, rows: Rows) -> tuple[NDArray[np.intp], int]:
+    name = fit.design.hierarchy.subject
+    if name not in rows.frame.columns:
+        return np.zeros(len(rows.X), dtype=np.intp), 1
+    codes, labels = pd.factorize(rows.frame[name])
+    return codes.astype(np.intp), len(labels)
