@@ -20,6 +20,8 @@ _EXPORTS = {
     "LKJ": "hierlmm.bayes.distributions",
     "LikelihoodFit": "hierlmm.fits.likelihood",
     "PosteriorFit": "hierlmm.fits.posterior",
+    "GEEFit": "hierlmm.fits.gee",
+    "MarginalComparison": "hierlmm.against_gee",
     "compare": "hierlmm.comparison",
     "Comparison": "hierlmm.comparison",
     "calibrate": "hierlmm.diagnostics.calibrate",
@@ -29,6 +31,19 @@ _EXPORTS = {
     "describe_dataset": "hierlmm.datasets",
     "simulate": "hierlmm.datasets",
     "to_long": "hierlmm.datasets",
+    "time_varying": "hierlmm.timevarying",
+    "TimeVarying": "hierlmm.timevarying",
+    "CurrentValue": "hierlmm.timevarying",
+    "LastValue": "hierlmm.timevarying",
+    "Lag": "hierlmm.timevarying",
+    "Interpolate": "hierlmm.timevarying",
+    "Cumulative": "hierlmm.timevarying",
+    "TimeSince": "hierlmm.timevarying",
+    "within_between": "hierlmm.timevarying",
+    "test_within_between": "hierlmm.timevarying",
+    "WithinBetweenTest": "hierlmm.timevarying",
+    "check_exogeneity": "hierlmm.timevarying",
+    "ExogeneityCheck": "hierlmm.timevarying",
     "HierlmmError": "hierlmm.errors",
     "DataError": "hierlmm.errors",
     "FormulaError": "hierlmm.errors",
@@ -42,6 +57,7 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
+    from hierlmm.against_gee import MarginalComparison
     from hierlmm.bayes.distributions import LKJ, Gamma, HalfCauchy, HalfNormal, HalfStudentT, Normal, StudentT
     from hierlmm.bayes.priors import Priors
     from hierlmm.comparison import Comparison, compare
@@ -58,9 +74,25 @@ if TYPE_CHECKING:
         SpecificationError,
         UnknownDatasetError,
     )
+    from hierlmm.fits.gee import GEEFit
     from hierlmm.fits.likelihood import LikelihoodFit
     from hierlmm.fits.posterior import PosteriorFit
     from hierlmm.model import TwoLevelModel
+    from hierlmm.timevarying import (
+        Cumulative,
+        CurrentValue,
+        ExogeneityCheck,
+        Interpolate,
+        Lag,
+        LastValue,
+        TimeSince,
+        TimeVarying,
+        WithinBetweenTest,
+        check_exogeneity,
+        test_within_between,
+        time_varying,
+        within_between,
+    )
 
 
 def __getattr__(name: str) -> Any:
