@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings as _warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hierlmm.checks import check_design
 from hierlmm.design import Design, design_from_formula, design_from_hierarchy
@@ -14,6 +14,7 @@ from hierlmm.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_levels
 
 if TYPE_CHECKING:
     from hierlmm.comparison import Comparison
+    from hierlmm.fits.gee import GEEFit
     from hierlmm.fits.likelihood import LikelihoodFit
     from hierlmm.fits.posterior import PosteriorFit
 
@@ -295,7 +296,7 @@ class TwoLevelModel:
 
         Parameters
         ----------
-        *estimators : {"nuts", "reml", "ml", "bambi"}
+        *estimators : {"nuts", "reml", "ml", "gee", "bambi"}
             ``"nuts"`` and ``"reml"`` by default. The first one is the reference for differences.
         ci : float
             Probability of the intervals.
@@ -329,6 +330,8 @@ class TwoLevelModel:
     def _fit_by_name(self, name: str, sampling: dict[str, Any]) -> Any:
         if name == "nuts":
             return self.fit(**sampling)
+        if name == "gee":
+            return self.fit_gee()
         return self._fit_likelihood(reml=name == "reml")
 
     def _add_bambi(self, fits: list[Any], notes: list[str], sampling: dict[str, Any]) -> None:
@@ -349,6 +352,64 @@ class TwoLevelModel:
         """Fit by maximum likelihood (compare models with different fixed effects on this scale)."""
         return self._fit_likelihood(reml=False)
 
+    def fit_gee(
+        self,
+        correlation: str = "exchangeable",
+        *,
+        time: Any = None,
+        scale: Literal["n-p", "n"] = "n-p",
+        ar_pairs: Literal["all", "adjacent"] = "all",
+        se: Literal["robust", "naive", "bias_reduced"] = "robust",
+        max_iterations: int = 200,
+    ) -> GEEFit:
+        """Fit the mean over subjects by generalised estimating equations (statsmodels).
+
+        The combined fixed part is fitted; the random effects are dropped, and the print says so.
+
+        Parameters
+        ----------
+        correlation : {"exchangeable", "independence", "ar1", "unstructured"}
+            Working correlation of the rows of a subject.
+        time : str or Series or array, optional
+            When each row was measured: a column of the model, or one value for each row. ``"ar1"`` needs numbers
+            (they may be irregular), ``"unstructured"`` planned times that subjects share; the others ignore it.
+        scale : {"n-p", "n"}
+            Divisor of the dispersion, on which naive standard errors depend: N − p (statsmodels, R's gee), with the
+            number of pairs less p for an exchangeable correlation; or N and the number of pairs (R's geepack).
+        ar_pairs : {"all", "adjacent"}
+            AR(1): estimate the correlation from all pairs of rows (geepack) or from neighbours (R's gee).
+        se : {"robust", "naive", "bias_reduced"}
+            Which standard errors the fit reports by default; `GEEFit.standard_errors` has all three.
+        max_iterations : int
+
+        Returns
+        -------
+        GEEFit
+
+        Raises
+        ------
+        SpecificationError, DataError
+            If the correlation needs times that are not given or repeat, or cannot be estimated from these data.
+
+        Examples
+        --------
+        >>> import hierlmm as hl
+        >>> model = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", hl.load_dataset("dental"))
+        >>> model.fit_gee().standard_errors().round(4).loc["time"].to_dict()
+        {'naive': 0.095, 'robust': 0.0631, 'bias_reduced': 0.0695}
+        """
+        from hierlmm.fits.gee import fit_gee
+
+        return fit_gee(
+            self._design,
+            correlation,
+            time=time,
+            scale=scale,
+            ar_pairs=ar_pairs,
+            se=se,
+            max_iterations=max_iterations,
+        )
+
     def _fit_likelihood(self, *, reml: bool) -> LikelihoodFit:
         from hierlmm.fits.likelihood import LikelihoodFit
         from hierlmm.likelihood.estimate import describe_optimum, maximise_design
@@ -360,7 +421,7 @@ class TwoLevelModel:
         return LikelihoodFit(self._design, criterion, optimum, messages)
 
 
-ESTIMATORS = ("nuts", "reml", "ml", "bambi")
+ESTIMATORS = ("nuts", "reml", "ml", "gee", "bambi")
 
 
 def _known_estimators(names: list[str]) -> None:

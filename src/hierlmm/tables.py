@@ -127,6 +127,10 @@ def footnotes(comparison: Comparison) -> list[str]:
     posteriors = [label for label, fit in comparison.fits.items() if getattr(fit, "datatree", None) is not None]
     if posteriors:
         notes.append(f"logLik of {' and '.join(posteriors)} is the marginal one at the posterior means.")
+    for label, fit in comparison.fits.items():
+        if fit.estimator == "GEE":
+            kind = str(getattr(fit, "se", "robust")).replace("_", "-")
+            notes.append(f"{label}: {kind} standard errors, Wald intervals; the random effects are not estimated.")
     notes += list(comparison.notes)
     warned: dict[str, list[str]] = {}
     for label, fit in comparison.fits.items():

@@ -172,6 +172,27 @@ class Fit(ABC):
         index = design.frame.index[rows]
         return pd.DataFrame(V, index=index, columns=index)
 
+    def compare_marginal(
+        self, correlation: str = "exchangeable", *, time: Any = None, scale: str = "n-p", ci: float = 0.95, **gee: Any
+    ) -> Any:
+        """Set this fit of the mixed model against GEE: estimates; mixed, naive, robust and bias-reduced se.
+
+        Parameters
+        ----------
+        correlation, time, scale, **gee
+            As in ``TwoLevelModel.fit_gee``.
+        ci : float
+            Probability of the intervals.
+
+        Returns
+        -------
+        MarginalComparison
+            ``.table``, a text and HTML view, ``.plot_forest()``.
+        """
+        from hierlmm.against_gee import compare_marginal
+
+        return compare_marginal(self, correlation, time=time, scale=scale, ci=ci, **gee)
+
     def loo(self, unit: Literal["subject", "observation"] = "subject") -> Any:
         """Leave-one-out cross-validation without refitting, for a posterior.
 

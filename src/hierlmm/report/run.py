@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "heading", "parse_methods", "run", "say"]
 
-METHODS = {"nuts": "NUTS", "reml": "REML", "ml": "ML", "bambi": "Bambi"}
+METHODS = {"nuts": "NUTS", "reml": "REML", "ml": "ML", "gee": "GEE", "bambi": "Bambi"}
 SAMPLERS = ("nuts", "bambi")
 
 
@@ -109,6 +109,8 @@ def _fit(
     """Fit by one estimator; None, and a note, if Bambi cannot express the model or is not installed."""
     if method not in SAMPLERS:
         with progress.step(f"Fitting by {METHODS[method]}"):
+            if method == "gee":
+                return model.fit_gee()
             return model.fit_reml() if method == "reml" else model.fit_ml()
     name = METHODS[method]
     text = f"Sampling by {name}: compiling the model first, which can take a minute the first time"

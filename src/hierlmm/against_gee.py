@@ -1,0 +1,142 @@
+"""A mixed model against GEE on the same rows: what the two say about the same coefficients, and how surely.
+
+With an identity link β is the same in both: the mean over subjects. The mixed model's standard error trusts its
+covariance ``Z_i D Z_i' + σ² I``, the naive one of GEE trusts its working correlation, the robust one trusts neither.
+Where they differ, the covariance is what the data do not support, or the subjects are few.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.comparison import Comparison, compare
+from hierlmm.errors import NotAvailableError
+from hierlmm.fits.base import Fit
+from hierlmm.fits.gee import GEEFit, fit_gee
+from hierlmm.fits.gee_text import correlation_sentence, fixed_formula
+from hierlmm.fits.text import counts_text, html_page, table_text
+
+__all__ = ["MarginalComparison", "compare_marginal"]
+
+SEE = "docs, page 'GEE'"
+LABELS = {"naive": "GEE, naive", "robust": "GEE, robust", "bias_reduced": "GEE, bias-reduced"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MarginalComparison:
+    """A fit of a mixed model and a GEE fit of its fixed part (made by ``fit.compare_marginal()``).
+
+    Attributes
+    ----------
+    mixed : Fit
+        The fit that was asked.
+    gee : GEEFit
+    ci : float
+        Probability of the intervals in plots.
+    """
+
+    mixed: Fit
+    gee: GEEFit
+    ci: float = 0.95
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per coefficient.
+
+        ``mixed`` and ``gee`` are estimates (posterior means, if the fit is a posterior); ``mixed_se``, ``naive_se``,
+        ``robust_se`` and ``bias_reduced_se`` their standard errors (NaN where one does not exist);
+        ``naive / mixed``, ``robust / mixed`` and ``robust / naive`` ratios of standard errors.
+        """
+        se = self.gee.standard_errors()
+        mixed = self.mixed.beta_se.loc[se.index]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return pd.DataFrame(
+                {
+                    "mixed": self.mixed.beta.loc[se.index],
+                    "gee": self.gee.beta,
+                    "mixed_se": mixed,
+                    "naive_se": se["naive"],
+                    "robust_se": se["robust"],
+                    "bias_reduced_se": se["bias_reduced"],
+                    "naive / mixed": se["naive"] / mixed,
+                    "robust / mixed": se["robust"] / mixed,
+                    "robust / naive": se["robust"] / se["naive"],
+                }
+            )
+
+    def comparison(self) -> Comparison:
+        """The same as a `Comparison`: the mixed fit, and the GEE fit once for each of its standard errors."""
+        kinds = [kind for kind in LABELS if kind != "bias_reduced" or not self.gee.estimate.alone]
+        fits = [self.mixed, *(self.gee.with_se(kind) for kind in kinds)]  # type: ignore[arg-type]
+        return compare(*fits, labels=[self.mixed.estimator, *(LABELS[kind] for kind in kinds)], ci=self.ci)
+
+    def plot_forest(self, **options: Any) -> Any:
+        """Coefficients with the interval of each standard error; see `hierlmm.plots.plot_forest`."""
+        options.setdefault("parameters", "fixed")
+        return self.comparison().plot_forest(**options)
+
+    def __repr__(self) -> str:
+        table, name = self.table, self.mixed.estimator
+        estimates = table[["mixed", "gee"]].set_axis([name, "GEE"], axis=1)
+        errors = table[["mixed_se", "naive_se", "robust_se", "bias_reduced_se"]]
+        ratios = table[RATIOS].set_axis([r.replace("mixed", name) for r in RATIOS], axis=1)
+        parts = [
+            f"Mixed model by {name} against GEE",
+            f"Mixed:    {self.mixed.design.hierarchy.formula}",
+            f"Marginal: {fixed_formula(self.gee)}, working correlation {correlation_sentence(self.gee)}",
+            counts_text(self.gee.design),
+            "",
+            "Estimates:",
+            table_text(estimates, 6),
+            "",
+            "Standard errors:",
+            table_text(errors.set_axis([name, "naive", "robust", "bias-reduced"], axis=1), 5),
+            "",
+            "Ratios of standard errors:",
+            ratios.rename_axis(None).to_string(float_format=lambda v: f"{v:.3f}"),
+            "",
+            *self._notes(),
+        ]
+        return "\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        name = self.mixed.estimator
+        return html_page(
+            f"Mixed model by {name} against GEE ({self.gee.correlation})",
+            self.mixed.design,
+            [("Coefficients and standard errors", self.table)],
+            self._notes(),
+        )
+
+    def _notes(self) -> list[str]:
+        divisor = {"n-p": "N - p", "n": "N"}[self.gee.estimate.scale_divisor]
+        notes = [f"Naive: the working correlation is true (dispersion divided by {divisor}). Robust: it need not be."]
+        notes += [f"Note ({self.mixed.estimator}): {w}" for w in self.mixed.warnings]
+        return notes + [f"Note (GEE): {w}" for w in self.gee.warnings]
+
+
+RATIOS = ["naive / mixed", "robust / mixed", "robust / naive"]
+
+
+def compare_marginal(
+    mixed: Fit, correlation: str = "exchangeable", *, ci: float = 0.95, **gee: Any
+) -> MarginalComparison:
+    """Fit the fixed part of a mixed model's design by GEE and put it beside the fit.
+
+    Raises
+    ------
+    NotAvailableError
+        If the fit is a GEE fit itself.
+    """
+    if isinstance(mixed, GEEFit):
+        raise NotAvailableError(
+            "compare_marginal of a fit by GEE",
+            "it compares a mixed model with GEE, and this is the GEE",
+            "start from the mixed model: model.fit_ml().compare_marginal()",
+            SEE,
+        )
+    return MarginalComparison(mixed, fit_gee(mixed.design, correlation, **gee), ci)
