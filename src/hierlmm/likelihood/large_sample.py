@@ -1,6 +1,7 @@
 """Large-sample distribution of the covariance parameters, on the unconstrained scale.
 
-At the optimum, (λ, log σ) is approximately normal with covariance 2 H⁻¹, H the Hessian of the criterion. Standard
+At the optimum, (λ, log σ) is approximately normal with covariance 2 H⁻¹, H the Hessian of the criterion; with a residual
+structure its unconstrained parameters η stand between λ and log σ. Standard
 deviations, correlations and σ follow through the logarithm and Fisher's z, as in nlme's ``intervals()``. At a boundary
 optimum the directions without variance (empty columns of Λ) are held at zero: a normal distribution on λ, squared,
 would put all its draws away from the estimate. The distribution is then that of the others given the boundary.
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE, hessian
+from hierlmm.likelihood.residual_criterion import ResidualCriterion
 
 __all__ = ["LargeSample", "large_sample"]
 
@@ -31,11 +33,14 @@ class LargeSample:
     centre : (m + 1,)
     covariance : (m + 1, m + 1)
         Zero in directions in which the criterion is flat, or which the boundary holds.
+    flat : (m + 1, r)
+        The directions of residual parameters in which the criterion is flat, as columns.
     """
 
-    criterion: Criterion
+    criterion: Criterion | ResidualCriterion
     centre: FloatArray
     covariance: FloatArray
+    flat: FloatArray
 
     def split(self, parameters: FloatArray) -> tuple[FloatArray, float]:
         """D and σ in the user's units, from (λ, log σ̃)."""
@@ -43,6 +48,12 @@ class LargeSample:
         sigma = float(np.exp(parameters[-1]) * scaling.y_scale)
         half = scaling.factor(self.criterion.structure.factor(parameters[:-1])) * sigma
         return half @ half.T, sigma
+
+    def beta_cov(self, parameters: FloatArray) -> FloatArray:
+        """Covariance of the fixed effects given (λ, log σ̃), in the user's columns: (p, p)."""
+        scaling, lam = self.criterion.products.scaling, parameters[:-1]
+        equations = self.criterion.given(lam).normal_equations(self.criterion.structure.factor(lam))
+        return scaling.beta_cov(equations.Qxx_inverse * float(np.exp(2.0 * parameters[-1])))
 
     def draws(self, size: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         """Draw D and σ: (size, q, q), (size,)."""
@@ -58,20 +69,28 @@ class LargeSample:
 
     def standard_errors(self, function: Callable[[FloatArray, float], FloatArray]) -> tuple[FloatArray, FloatArray]:
         """Delta method for a vector function of (D, σ): its value and standard errors (NaN on the boundary)."""
-        value = function(*self.split(self.centre))
+        return self.standard_errors_of(lambda parameters: function(*self.split(parameters)))
+
+    def standard_errors_of(self, function: Callable[[FloatArray], FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """Delta method for a vector function of (λ, η, log σ̃): its value and standard errors.
+
+        NaN where the function moves along a direction in which the criterion is flat: nothing is known there.
+        """
+        value = function(self.centre)
         jacobian = np.empty((len(value), len(self.centre)))
         for j in range(len(self.centre)):
             step = 1e-5 * max(1.0, abs(self.centre[j]))
             unit = np.zeros_like(self.centre)
             unit[j] = step
-            above, below = (function(*self.split(self.centre + s * unit)) for s in (1.0, -1.0))
+            above, below = (function(self.centre + s * unit) for s in (1.0, -1.0))
             jacobian[:, j] = (above - below) / (2.0 * step)
         with np.errstate(invalid="ignore"):
             variance = np.einsum("ij,jk,ik->i", jacobian, self.covariance, jacobian)
-            return value, np.sqrt(np.where(np.isfinite(value), variance, np.nan))
+            lost = np.any(np.abs(jacobian @ self.flat) > 1e-6 * np.abs(jacobian).max(axis=1, keepdims=True), axis=1)
+            return value, np.sqrt(np.where(np.isfinite(value) & ~lost, variance, np.nan))
 
 
-def large_sample(criterion: Criterion, lam: FloatArray, sigma: float) -> LargeSample:
+def large_sample(criterion: Criterion | ResidualCriterion, lam: FloatArray, sigma: float) -> LargeSample:
     """Approximate the distribution of (λ, log σ̃) around the optimum.
 
     Parameters
@@ -89,4 +108,8 @@ def large_sample(criterion: Criterion, lam: FloatArray, sigma: float) -> LargeSa
     inverse = np.where(flat, 0.0, 2.0 / np.where(flat, 1.0, values))
     covariance = np.zeros((len(centre), len(centre)))
     covariance[np.ix_(free, free)] = (vectors * inverse) @ vectors.T
-    return LargeSample(criterion, centre, covariance)
+    directions = np.zeros((len(centre), int(flat.sum())))
+    directions[free] = vectors[:, flat]
+    residual = slice(criterion.structure.n_parameters, -1)
+    directions = directions[:, np.any(np.abs(directions[residual]) > 1e-3, axis=0)]
+    return LargeSample(criterion, centre, covariance, directions)

@@ -1,0 +1,181 @@
+"""Tests of linear functions of the fixed effects: ``L β = v`` against a t or an F distribution.
+
+One row l gives ``t = (l'β̂ - v) / √(l'Φ l)`` with the degrees of freedom that a method finds for it; r rows together give
+
+    F = s (Lβ̂ - v)' (L Φ L')⁻¹ (Lβ̂ - v) / r      on r and d degrees of freedom.
+
+Φ is the covariance of β̂ given θ, or adjusted for θ being estimated (Kenward-Roger); the scale s is 1 but for
+Kenward-Roger. With normal quantiles d is infinite. The methods stand in `satterthwaite` and `kenward_roger`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import f as f_distribution
+from scipy.stats import t as t_distribution
+
+from hierlmm.errors import SpecificationError
+
+__all__ = ["METHODS", "Degrees", "FixedDegrees", "JointTest", "Wald", "method_name"]
+
+FloatArray = NDArray[np.float64]
+RANK_TOLERANCE = 1e-9
+METHODS = ("satterthwaite", "kenward-roger", "residual", "normal")
+SYNONYMS = {"inf": "normal", "asymptotic": "normal", "z": "normal", "kr": "kenward-roger"}
+SEE = "docs, page 'Contrasts'"
+
+
+class Degrees(Protocol):
+    """A method for degrees of freedom."""
+
+    def of_rows(self, L: FloatArray) -> FloatArray:
+        """Degrees of freedom of each row of L alone: (k, p) -> (k,)."""
+        ...
+
+    def of_all(self, L: FloatArray) -> tuple[float, float]:
+        """Scale of F and its denominator degrees of freedom for all rows of L together, (r, p) of full rank."""
+        ...
+
+
+@dataclass(frozen=True)
+class FixedDegrees:
+    """The same degrees of freedom for every function of β: infinite (normal quantiles), or N - p."""
+
+    value: float
+
+    def of_rows(self, L: FloatArray) -> FloatArray:
+        """As `Degrees.of_rows`."""
+        return np.full(len(L), self.value)
+
+    def of_all(self, L: FloatArray) -> tuple[float, float]:
+        """As `Degrees.of_all`."""
+        return 1.0, self.value
+
+
+class JointTest(NamedTuple):
+    """An F test: its value, the degrees of freedom, the p-value."""
+
+    F: float
+    df1: int
+    df2: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Wald:
+    """What linear functions of β are judged by.
+
+    Attributes
+    ----------
+    method : str
+        "satterthwaite", "kenward-roger", "residual" or "normal".
+    beta : (p,)
+    cov : (p, p)
+        Φ, adjusted by Kenward and Roger's method only.
+    degrees : Degrees
+    notes : tuple of str
+        What must be known about the method on these data.
+    """
+
+    method: str
+    beta: FloatArray
+    cov: FloatArray
+    degrees: Degrees
+    notes: tuple[str, ...] = ()
+
+    @property
+    def description(self) -> str:
+        """The method in words."""
+        return {
+            "satterthwaite": "Student's t and F with Satterthwaite's degrees of freedom",
+            "kenward-roger": "Student's t and F with Kenward and Roger's covariance and degrees of freedom",
+            "residual": "Student's t and F with N - p degrees of freedom",
+            "normal": "normal quantiles (infinite degrees of freedom)",
+        }[self.method]
+
+    def rows(self, L: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Estimate, standard error and degrees of freedom of each row: (k, p) -> three (k,)."""
+        se = np.sqrt(np.maximum(np.einsum("ka,ab,kb->k", L, self.cov, L), 0.0))
+        df = np.full(len(L), np.inf)
+        known = se > 0.0
+        if known.any():
+            df[known] = self.degrees.of_rows(L[known])
+        return L @ self.beta, se, df
+
+    def joint(self, L: FloatArray, value: FloatArray | float = 0.0) -> JointTest:
+        """F test of ``L β = value``, all rows together; rows that follow from the others count once.
+
+        Raises
+        ------
+        SpecificationError
+            If the rows contradict each other.
+        """
+        v = np.broadcast_to(np.asarray(value, dtype=np.float64), (len(L),))
+        L, v = independent_rows(L, v)
+        difference = L @ self.beta - v
+        scale, df2 = self.degrees.of_all(L)
+        F = scale * float(difference @ np.linalg.solve(L @ self.cov @ L.T, difference)) / len(L)
+        return JointTest(F, len(L), df2, float(f_distribution.sf(F, len(L), df2)))
+
+
+def independent_rows(L: FloatArray, value: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Rows that span all others, the first ones where there is a choice.
+
+    Raises
+    ------
+    SpecificationError
+        If a row that depends on the others demands another value than they imply, or all rows are zero.
+    """
+    kept: list[int] = []
+    for i, row in enumerate(L):
+        size = float(np.linalg.norm(row))
+        basis = L[kept]
+        weights = np.linalg.lstsq(basis.T, row, rcond=None)[0] if kept else np.empty(0)
+        if np.linalg.norm(row - weights @ basis) > RANK_TOLERANCE * max(size, 1e-300):
+            kept.append(i)
+            continue
+        implied = float(weights @ value[kept]) if kept else 0.0
+        if abs(implied - value[i]) > 1e-8 * max(1.0, abs(value[i]), abs(implied)):
+            raise SpecificationError(
+                f"{len(L)} hypotheses of which number {i + 1} contradicts the others",
+                f"they imply {implied:.6g} where it says {value[i]:.6g}, so no coefficients fulfil all",
+                "leave one of them out",
+                SEE,
+            )
+    if not kept:
+        raise SpecificationError(
+            "a hypothesis in which no coefficient is left",
+            "all coefficients cancel, so there is nothing to test",
+            "check the signs and names",
+            SEE,
+        )
+    return L[kept], value[kept]
+
+
+def method_name(df: str) -> str:
+    """The method that a user's word stands for.
+
+    Raises
+    ------
+    SpecificationError
+        If it is none.
+    """
+    name = str(df).lower().replace("_", "-")
+    name = SYNONYMS.get(name, name)
+    if name not in METHODS:
+        raise SpecificationError(
+            f"df={df!r}",
+            "this is no method for degrees of freedom",
+            f"use one of {', '.join(map(repr, METHODS))} ('inf' means 'normal')",
+            SEE,
+        )
+    return name
+
+
+def two_sided(t: FloatArray, df: FloatArray) -> FloatArray:
+    """Two-sided p-values."""
+    return np.asarray(2.0 * t_distribution.sf(np.abs(t), df))
