@@ -231,16 +231,13 @@ def check_exogeneity(
         )
     place = np.asarray(pd.Series(codes).groupby(codes).cumcount(), dtype=np.int64)
     use = np.flatnonzero(place >= lags)
+    if not len(use):
+        raise _too_few(0, 0, lags, lags + 2)
     nuisance, tested = _terms(rows, codes, place, use, at, x, y, covariate, response, adjust, lags, time_degree)
     n_subjects = len(np.unique(codes[use]))
     k = len(nuisance) + len(tested)
     if n_subjects < 5 or len(use) <= 2 * k:
-        raise DataError(
-            f"{len(use)} rows of {n_subjects} subjects that have {lags} earlier measurement{'s' if lags > 1 else ''}",
-            f"a regression with {k} terms cannot be judged from so few",
-            "use fewer lags, a lower time_degree or fewer columns to adjust for; or collect more",
-            SEE,
-        )
+        raise _too_few(len(use), n_subjects, lags, k)
     if n_subjects < FEW_SUBJECTS:
         warnings.warn(
             f"The check rests on {n_subjects} subjects; its p value is rough with fewer than {FEW_SUBJECTS}.",
@@ -251,6 +248,15 @@ def check_exogeneity(
     return _result(
         names, list(tested), estimate, cov, x[use], tested, len(use), n_subjects, response, covariate, level
     )  # fmt: skip
+
+
+def _too_few(n_rows: int, n_subjects: int, lags: int, n_terms: int) -> DataError:
+    return DataError(
+        f"{n_rows} rows of {n_subjects} subjects that have {lags} earlier measurement{'s' if lags > 1 else ''}",
+        f"a regression with {n_terms} terms cannot be judged from so few",
+        "use fewer lags, a lower time_degree or fewer columns to adjust for; or collect more",
+        SEE,
+    )
 
 
 def _check_options(lags: int, time_degree: int, level: float) -> None:
