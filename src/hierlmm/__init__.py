@@ -10,6 +10,21 @@ __version__ = "0.1.0"
 # Names are resolved on first use, so that ``import hierlmm`` stays fast and REML never loads PyTensor.
 _EXPORTS = {
     "TwoLevelModel": "hierlmm.model",
+    "MarginalModel": "hierlmm.marginal",
+    "MarginalFit": "hierlmm.fits.marginal",
+    "AR1": "hierlmm.covariance.residual",
+    "CAR1": "hierlmm.covariance.residual",
+    "CompoundSymmetry": "hierlmm.covariance.residual",
+    "Exponential": "hierlmm.covariance.residual",
+    "Gaussian": "hierlmm.covariance.residual",
+    "Toeplitz": "hierlmm.covariance.residual",
+    "Unstructured": "hierlmm.covariance.residual",
+    "ResidualCorrelation": "hierlmm.covariance.residual",
+    "VarIdent": "hierlmm.covariance.variance",
+    "VarPower": "hierlmm.covariance.variance",
+    "VarExp": "hierlmm.covariance.variance",
+    "VarianceFunction": "hierlmm.covariance.variance",
+    "Parameter": "hierlmm.covariance.parameters",
     "Priors": "hierlmm.bayes.priors",
     "Normal": "hierlmm.bayes.distributions",
     "StudentT": "hierlmm.bayes.distributions",
@@ -61,6 +76,18 @@ if TYPE_CHECKING:
     from hierlmm.bayes.distributions import LKJ, Gamma, HalfCauchy, HalfNormal, HalfStudentT, Normal, StudentT
     from hierlmm.bayes.priors import Priors
     from hierlmm.comparison import Comparison, compare
+    from hierlmm.covariance.parameters import Parameter
+    from hierlmm.covariance.residual import (
+        AR1,
+        CAR1,
+        CompoundSymmetry,
+        Exponential,
+        Gaussian,
+        ResidualCorrelation,
+        Toeplitz,
+        Unstructured,
+    )
+    from hierlmm.covariance.variance import VarExp, VarianceFunction, VarIdent, VarPower
     from hierlmm.datasets import describe_dataset, list_datasets, load_dataset, simulate, to_long
     from hierlmm.diagnostics.calibrate import calibrate
     from hierlmm.diagnostics.design_analysis import design_analysis
@@ -76,7 +103,9 @@ if TYPE_CHECKING:
     )
     from hierlmm.fits.gee import GEEFit
     from hierlmm.fits.likelihood import LikelihoodFit
+    from hierlmm.fits.marginal import MarginalFit
     from hierlmm.fits.posterior import PosteriorFit
+    from hierlmm.marginal import MarginalModel
     from hierlmm.model import TwoLevelModel
     from hierlmm.timevarying import (
         Cumulative,

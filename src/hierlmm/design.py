@@ -39,6 +39,7 @@ __all__ = [
     "design_from_formula",
     "design_from_hierarchy",
     "level2_prediction",
+    "make_residual",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -72,6 +73,29 @@ class Residual:
 
 
 INDEPENDENT = Residual()
+
+
+def make_residual(correlation: Any, variance: Any) -> Residual:
+    """Check what was given for the residual structure.
+
+    Raises
+    ------
+    SpecificationError
+        If it is of another kind, or each is in the place of the other.
+    """
+    see = "docs, page 'Residual structures'"
+    for name, value, kind, example in (
+        ("correlation", correlation, ResidualCorrelation, "hl.AR1() or hl.Exponential('time')"),
+        ("variance", variance, VarianceFunction, "hl.VarIdent('sex') or hl.VarPower('time')"),
+    ):
+        if value is not None and not isinstance(value, kind):
+            what = f"{value!r} for the residual {name}"
+            if isinstance(value, type):
+                raise SpecificationError(
+                    what, "a class was given, not a structure", f"write {value.__name__}(...)", see
+                )
+            raise SpecificationError(what, f"it is no residual {name}", f"use for example {example}", see)
+    return Residual(correlation, variance)
 
 
 @dataclass(frozen=True)

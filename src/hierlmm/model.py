@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from hierlmm.checks import check_design
-from hierlmm.design import Design, design_from_formula, design_from_hierarchy
+from hierlmm.covariance.residual import ResidualCorrelation
+from hierlmm.covariance.variance import VarianceFunction
+from hierlmm.design import Design, design_from_formula, design_from_hierarchy, make_residual
 from hierlmm.errors import FitWarning, MissingPackageError, NotAvailableError, SpecificationError, closest
 from hierlmm.formula import parse_formula
 from hierlmm.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_levels
@@ -41,6 +43,10 @@ class TwoLevelModel:
     covariance : {"unstructured", "diagonal", "identity", "compound_symmetry"}
         Structure of D, the covariance of the random effects. ``"identity"`` has one variance, ``"compound_symmetry"``
         one variance and one correlation, which lies between −1/(q − 1) and 1.
+    residual : ResidualCorrelation, optional
+        Correlation of a subject's level-1 residuals: ``hl.AR1()``, ``hl.Exponential("time")``, ... Independent by default.
+    residual_variance : VarianceFunction, optional
+        Variance of the level-1 residuals: ``hl.VarIdent("sex")``, ``hl.VarPower("time")``, ... Equal by default.
     priors : Priors or "bambi", optional
         Priors for NUTS; data-scaled defaults otherwise.
     missing : {"raise", "drop"}
@@ -71,15 +77,16 @@ class TwoLevelModel:
         data: Any,
         random: Sequence[str | Sequence[str]] | None = None,
         covariance: str = "unstructured",
-        residual: None = None,
-        residual_variance: None = None,
+        residual: ResidualCorrelation | None = None,
+        residual_variance: VarianceFunction | None = None,
         family: str = "gaussian",
         priors: Any = None,
         missing: str = "raise",
     ) -> None:
-        _only_gaussian(family, residual, residual_variance)
+        _only_gaussian(family)
+        structure = make_residual(residual, residual_variance)
         hierarchy = hierarchy_from_levels(level1, level2, subject=subject, random=random, covariance=covariance)
-        self._set(design_from_hierarchy(hierarchy, data, missing=missing), priors)
+        self._set(design_from_hierarchy(hierarchy, data, residual=structure, missing=missing), priors)
 
     @classmethod
     def from_formula(
@@ -88,8 +95,8 @@ class TwoLevelModel:
         data: Any,
         *,
         covariance: str | None = None,
-        residual: None = None,
-        residual_variance: None = None,
+        residual: ResidualCorrelation | None = None,
+        residual_variance: VarianceFunction | None = None,
         family: str = "gaussian",
         priors: Any = None,
         missing: str = "raise",
@@ -104,10 +111,11 @@ class TwoLevelModel:
         data : table
         covariance : {"unstructured", "diagonal", "identity", "compound_symmetry"}, optional
             Overrides the structure that the bars imply.
-        priors, missing
+        residual, residual_variance, priors, missing
             As for `TwoLevelModel`.
         """
-        _only_gaussian(family, residual, residual_variance)
+        _only_gaussian(family)
+        structure = make_residual(residual, residual_variance)
         if covariance is not None and covariance not in COVARIANCES:
             raise SpecificationError(
                 f"covariance={covariance!r}",
@@ -115,7 +123,8 @@ class TwoLevelModel:
                 f"use one of {', '.join(map(repr, COVARIANCES))}",
             )
         model = cls.__new__(cls)
-        design = design_from_formula(parse_formula(formula), data, covariance=covariance, missing=missing)
+        parsed = parse_formula(formula)
+        design = design_from_formula(parsed, data, covariance=covariance, residual=structure, missing=missing)
         model._set(design, priors)
         return model
 
@@ -411,14 +420,9 @@ class TwoLevelModel:
         )
 
     def _fit_likelihood(self, *, reml: bool) -> LikelihoodFit:
-        from hierlmm.fits.likelihood import LikelihoodFit
-        from hierlmm.likelihood.estimate import describe_optimum, maximise_design
+        from hierlmm.fits.likelihood import fit_likelihood
 
-        criterion, optimum = maximise_design(self._design, reml=reml)
-        messages = describe_optimum(self._design, criterion, optimum)
-        if not optimum.converged:
-            _warnings.warn(messages[0], FitWarning, stacklevel=3)
-        return LikelihoodFit(self._design, criterion, optimum, messages)
+        return fit_likelihood(self._design, reml=reml, stacklevel=4)
 
 
 ESTIMATORS = ("nuts", "reml", "ml", "gee", "bambi")
@@ -435,8 +439,8 @@ def _known_estimators(names: list[str]) -> None:
             )
 
 
-def _only_gaussian(family: str, residual: Any, residual_variance: Any) -> None:
-    """Refuse what a Gaussian two-level model with independent residuals does not cover."""
+def _only_gaussian(family: str) -> None:
+    """Refuse responses that are not Gaussian."""
     if family != "gaussian":
         raise NotAvailableError(
             f"family={family!r}",
@@ -444,11 +448,3 @@ def _only_gaussian(family: str, residual: Any, residual_variance: Any) -> None:
             "use Bambi, brms or glmmTMB for other families",
             "docs, page 'Limitations'",
         )
-    for name, value in (("residual", residual), ("residual_variance", residual_variance)):
-        if value is not None:
-            raise NotAvailableError(
-                f"{name}={value!r}",
-                "this version fits independent residuals of equal variance",
-                "leave it out, or use nlme for correlated or heteroscedastic residuals",
-                "docs, page 'Limitations'",
-            )

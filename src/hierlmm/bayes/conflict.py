@@ -23,7 +23,7 @@ DROP = 6.0
 
 def prior_conflicts(design: Design, priors: ResolvedPriors) -> tuple[str, ...]:
     """Name the priors that the REML estimates lie far outside of, and say what to do."""
-    reml = LikelihoodFit(design, *maximise_design(design, reml=True))
+    reml = LikelihoodFit(*maximise_design(design, reml=True))
     beta = reml.beta.to_numpy().copy()
     if priors.intercept is not None:
         beta[priors.intercept] += priors.center @ beta

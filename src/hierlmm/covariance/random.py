@@ -63,7 +63,8 @@ class RandomCovariance:
         return int(self.index.max(initial=-1)) + 1 if self.projections is None else len(self.projections)
 
     def factor(self, lam: FloatArray) -> FloatArray:
-        """Λ from its parameters: (..., m) -> (..., q, q)."""
+        """Λ from its parameters: (..., m) -> (..., q, q). What follows the first m, residual parameters, is let be."""
+        lam = lam[..., : self.n_parameters]
         if self.projections is not None:
             flat: FloatArray = lam @ self.projections.reshape(len(self.projections), -1)
             return flat.reshape(*lam.shape[:-1], self.q, self.q)
@@ -101,11 +102,14 @@ class RandomCovariance:
         return result
 
     def filled(self, lam: FloatArray, tolerance: float) -> NDArray[np.bool_]:
-        """Parameters whose column of Λ (or eigenvalue of D) is not held at zero by the boundary: (m,)."""
+        """Parameters whose column of Λ (or eigenvalue of D) is not held at zero by the boundary, and all that follow."""
+        filled = np.ones(len(lam), dtype=bool)
+        m = self.n_parameters
         if self.projections is not None:
-            return np.abs(lam) >= tolerance
+            filled[:m] = np.abs(lam[:m]) >= tolerance
+            return filled
         columns = np.any(np.abs(self.factor(lam)) >= tolerance, axis=0)
-        filled = np.zeros(len(lam), dtype=bool)
+        filled[:m] = False
         filled[self.index[columns[self.col]]] = True
         return filled
 

@@ -586,7 +586,7 @@ class Unstructured(ResidualCorrelation):
         """Correlations by pair of occasions."""
         L = _factor(values)
         R, labels = L @ L.T, observed.labels
-        return {f"{labels[j]}, {labels[i]}": float(R[i, j]) for i in range(len(labels)) for j in range(i)}
+        return {f"rho({labels[j]}, {labels[i]})": float(R[i, j]) for i in range(len(labels)) for j in range(i)}
 
     def formula(self) -> str:
         """As in the docstring."""

@@ -407,7 +407,7 @@ def _marginal_loglik(
 
 def likelihood_of(design: Design, *, reml: bool) -> LikelihoodFit:
     """Fit by REML or ML without warnings; what went wrong is read off the fit."""
-    criterion, optimum = maximise_design(design, reml=reml)
+    _, criterion, optimum = maximise_design(design, reml=reml)
     return LikelihoodFit(design, criterion, optimum, ())
 
 

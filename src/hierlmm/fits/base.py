@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design import Design, level2_prediction
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.frames import quote
@@ -120,7 +121,7 @@ class Fit(ABC):
         choose("level", level, ("subject", "population"))
         design = self.design
         values = design.offset + design.X @ self.beta.to_numpy()
-        if level == "subject":
+        if level == "subject" and design.term:
             values = values + np.einsum("ij,ij->i", design.Z, self.b.to_numpy()[design.subject_index])
         return pd.Series(values, index=design.frame.index, name="fitted")
 
@@ -132,33 +133,66 @@ class Fit(ABC):
         Parameters
         ----------
         kind : {"response", "pearson", "normalized"}
-            In units of the response; divided by σ (lme4's scaled residuals; at the population level by each row's
-            marginal standard deviation); or, ``"normalized"``, with the correlation taken out as well. At the
-            subject level the residuals are independent, so ``"normalized"`` equals ``"pearson"``; at the population
-            level it is ``L⁻¹ r_i`` with ``V_i = L L'``.
+            In units of the response; divided by the row's residual SD (σ, lme4's scaled residuals, times its variance
+            function; at the population level by each row's marginal SD); or, ``"normalized"``, with the correlation
+            taken out as well: ``L⁻¹ r_i`` with ``Σ_i = L L'`` at the subject level (as in nlme) and ``V_i = L L'`` at the
+            population level. With independent residuals, ``"normalized"`` equals ``"pearson"`` at the subject level.
         level : {"subject", "population"}
             Around the subject's own line, or around the population line.
         """
         choose("kind", kind, ("response", "pearson", "normalized"))
         residual = self.design.y - self.fitted(level).to_numpy()
         if kind != "response":
-            residual = residual / self.sigma if level == "subject" else self._standardise(residual, kind)
+            residual = self._by_residual(residual, kind) if level == "subject" else self._by_marginal(residual, kind)
         return pd.Series(residual, index=self.design.frame.index, name=f"{kind} residual")
 
-    def _standardise(self, residual: FloatArray, kind: str) -> FloatArray:
-        design, D = self.design, self.D.to_numpy()
+    @property
+    def residual_estimate(self) -> ResidualEstimate | None:
+        """Estimated structure of the level-1 residuals; None where they are independent with equal variance."""
+        return None
+
+    @property
+    def _D_values(self) -> FloatArray:
+        """D as an array, (0, 0) without random effects."""
+        return self.D.to_numpy()
+
+    def _by_residual(self, residual: FloatArray, kind: str) -> FloatArray:
+        """Divide residuals by their SD, or by a factor of Σ_i."""
+        structure = self.residual_estimate
+        if structure is None:
+            return residual / self.sigma
         if kind == "pearson":
-            variance = np.einsum("ij,jk,ik->i", design.Z, D, design.Z) + self.sigma**2
+            return residual / (self.sigma * structure.sd_ratio(self.design.frame, self.design.variance_fitted))
+        from hierlmm.likelihood.residual_rows import whiten_columns
+
+        return whiten_columns(structure, residual[:, None])[0][:, 0] / self.sigma
+
+    def _by_marginal(self, residual: FloatArray, kind: str) -> FloatArray:
+        """Divide residuals by their marginal SD, or by a factor of V_i."""
+        if not self.design.term:
+            return self._by_residual(residual, kind)
+        design, D, structure = self.design, self._D_values, self.residual_estimate
+        if kind == "pearson":
+            ratio = 1.0 if structure is None else structure.sd_ratio(design.frame, design.variance_fitted)
+            variance = np.einsum("ij,jk,ik->i", design.Z, D, design.Z) + (self.sigma * ratio) ** 2
             return residual / np.sqrt(variance)
         result = np.empty_like(residual)
         order = np.argsort(design.subject_index, kind="stable")
         for rows in np.split(order, np.cumsum(design.rows_per_subject)[:-1]):
-            V = design.Z[rows] @ D @ design.Z[rows].T + self.sigma**2 * np.eye(len(rows))
+            V = design.Z[rows] @ D @ design.Z[rows].T + self._residual_covariance(rows)
             result[rows] = np.linalg.solve(np.linalg.cholesky(V), residual[rows])
         return result
 
+    def _residual_covariance(self, rows: NDArray[np.intp]) -> FloatArray:
+        """Σ_i of the fitted rows of one subject, (n, n)."""
+        structure, fitted = self.residual_estimate, self.design.variance_fitted
+        if structure is None:
+            return self.sigma**2 * np.eye(len(rows))
+        own = None if fitted is None else fitted[rows]
+        return self.sigma**2 * structure.covariance(self.design.frame.iloc[rows], own)
+
     def marginal_covariance(self, subject: Any = None) -> pd.DataFrame:
-        """Implied marginal covariance ``V_i = Z_i D Z_i' + σ² I`` of one subject (the first by default)."""
+        """Implied marginal covariance ``V_i = Z_i D Z_i' + Σ_i`` of one subject (the first by default)."""
         design = self.design
         label = design.subjects[0] if subject is None else subject
         if label not in design.subjects:
@@ -167,8 +201,8 @@ class Fit(ABC):
                 "it is not in the fitted data",
                 "use a label of fit.b.index",
             )
-        rows = design.subject_index == design.subjects.get_loc(label)
-        V = design.Z[rows] @ self.D.to_numpy() @ design.Z[rows].T + self.sigma**2 * np.eye(int(rows.sum()))
+        rows = np.flatnonzero(design.subject_index == design.subjects.get_loc(label))
+        V = design.Z[rows] @ self._D_values @ design.Z[rows].T + self._residual_covariance(rows)
         index = design.frame.index[rows]
         return pd.DataFrame(V, index=index, columns=index)
 
@@ -206,6 +240,22 @@ class Fit(ABC):
             "it reweights draws from a posterior, and this fit has none",
             "use model.fit().loo(); to compare likelihood fits use their AIC (by ML where fixed effects differ)",
             "docs, page 'Posterior fits'",
+        )
+
+    def blup_variances(self, covariances: bool = False) -> Any:
+        """Variance of the BLUPs, conditional variance and prediction-error variance, of a likelihood fit.
+
+        Raises
+        ------
+        NotAvailableError
+            If the fit is by another estimator.
+        """
+        raise NotAvailableError(
+            f"blup_variances of a fit by {self.estimator}",
+            "the three variances differ in what a likelihood fit takes as known (β, θ); a posterior of b has one variance, "
+            "which includes the uncertainty of both",
+            "use fit.b_sd ** 2, or model.fit_reml().blup_variances()",
+            "docs, page 'Teaching'",
         )
 
     @property

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import warnings as _warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm
 
-from hierlmm.covariance.random import lowest_corr
+from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design import Design
-from hierlmm.errors import SpecificationError
-from hierlmm.fits.base import Fit
-from hierlmm.fits.components import COMMON_CORR, COMMON_SD, component_frame, component_labels, component_values
+from hierlmm.errors import FitWarning
+from hierlmm.fits.base import Fit, choose
+from hierlmm.fits.covariance_table import profile_components, quantile, wald_components
+from hierlmm.fits.degrees import fit_kenward_roger, fit_satterthwaite, likelihood_wald, summary_with_degrees
 from hierlmm.fits.text import likelihood_html, likelihood_text
 from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects, subject_loglik
 from hierlmm.likelihood.criterion import Criterion, NormalEquations
+from hierlmm.likelihood.estimate import describe_optimum, maximise_design
+from hierlmm.likelihood.kenward_roger import KenwardRogerDegrees
 from hierlmm.likelihood.large_sample import LargeSample, large_sample
-from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE, Optimum
+from hierlmm.likelihood.maximise import Optimum
+from hierlmm.likelihood.residual_criterion import ResidualCriterion
+from hierlmm.likelihood.satterthwaite import SatterthwaiteDegrees
+from hierlmm.likelihood.wald import Wald
 from hierlmm.predict.likelihood import predict_rows
 from hierlmm.predict.rows import Interval, PredictionLevel
 
-__all__ = ["LikelihoodFit"]
+__all__ = ["LikelihoodFit", "fit_likelihood"]
 
 FloatArray = NDArray[np.float64]
 
@@ -37,9 +43,9 @@ class LikelihoodFit(Fit):
     ----------
     design : Design
         The data and matrices that were fitted.
-    criterion_function : Criterion
-        The criterion as a function of the relative covariance parameters λ (callable, with ``.evaluate`` for the
-        gradient): look at it around ``optimum.lam``, or profile it.
+    criterion_function : Criterion or ResidualCriterion
+        The criterion as a function of the relative covariance parameters λ, followed by those of the residual structure
+        (callable, with ``.evaluate`` for the gradient): look at it around ``optimum.lam``, or profile it.
     optimum : Optimum
         Where it is smallest, with the gradient norm.
     warnings : tuple of str
@@ -52,7 +58,7 @@ class LikelihoodFit(Fit):
     """
 
     design: Design
-    criterion_function: Criterion
+    criterion_function: Criterion | ResidualCriterion
     optimum: Optimum
     warnings: tuple[str, ...] = ()
 
@@ -67,12 +73,26 @@ class LikelihoodFit(Fit):
         return "REML" if self.reml else "ML"
 
     @cached_property
+    def _plain(self) -> Criterion:
+        """The criterion in λ at the estimated residual parameters: on whitened rows."""
+        return self.criterion_function.given(self.optimum.lam)
+
+    @cached_property
     def _Lambda(self) -> FloatArray:
-        return self.criterion_function.structure.factor(self.optimum.lam)
+        return self._plain.structure.factor(self.optimum.lam)
 
     @cached_property
     def _equations(self) -> NormalEquations:
-        return self.criterion_function.normal_equations(self._Lambda)
+        return self._plain.normal_equations(self._Lambda)
+
+    @cached_property
+    def residual_estimate(self) -> ResidualEstimate | None:
+        """The residual structure at its estimates: parameters, and the covariance of any rows; None without one."""
+        function = self.criterion_function
+        if not isinstance(function, ResidualCriterion) or not self.design.has_residual_structure:
+            return None
+        rows = function.rows
+        return ResidualEstimate(rows.rows, rows.correlation, rows.variance, function.split(self.optimum.lam)[1])
 
     @property
     def beta(self) -> pd.Series:
@@ -81,7 +101,7 @@ class LikelihoodFit(Fit):
 
     @cached_property
     def _beta(self) -> pd.Series:
-        values = self.criterion_function.products.scaling.beta(self._equations.beta)
+        values = self._plain.products.scaling.beta(self._equations.beta)
         return pd.Series(values, index=pd.Index(self.design.coef, name="coef"), name="beta")
 
     @property
@@ -91,7 +111,7 @@ class LikelihoodFit(Fit):
 
     @cached_property
     def _beta_cov(self) -> pd.DataFrame:
-        scaling = self.criterion_function.products.scaling
+        scaling = self._plain.products.scaling
         working = self._equations.Qxx_inverse * (self.sigma / scaling.y_scale) ** 2
         index = self._beta.index
         return pd.DataFrame(scaling.beta_cov(working), index=index, columns=index)
@@ -99,23 +119,27 @@ class LikelihoodFit(Fit):
     @cached_property
     def sigma(self) -> float:
         """Residual standard deviation, in units of the response."""
-        variance = self._equations.rss / self.criterion_function.degrees
-        return float(np.sqrt(variance) * self.criterion_function.products.scaling.y_scale)
+        variance = self._equations.rss / self._plain.degrees
+        return float(np.sqrt(variance) * self._plain.products.scaling.y_scale)
 
     @property
     def D(self) -> pd.DataFrame:
         """Covariance of the random effects, ``term`` × ``term``."""
         return self._D.copy()
 
+    @property
+    def _D_values(self) -> FloatArray:
+        return self._D.to_numpy()
+
     @cached_property
     def _D(self) -> pd.DataFrame:
-        half = self.criterion_function.products.scaling.factor(self._Lambda) * self.sigma
+        half = self._plain.products.scaling.factor(self._Lambda) * self.sigma
         index = pd.Index(self.design.term, name="term")
         return pd.DataFrame(half @ half.T, index=index, columns=index)
 
     @cached_property
     def _conditional(self) -> ConditionalEffects:
-        return conditional_effects(self.criterion_function.products, self._Lambda, self.sigma)
+        return conditional_effects(self._plain.products, self._Lambda, self.sigma)
 
     @property
     def b(self) -> pd.DataFrame:
@@ -141,6 +165,39 @@ class LikelihoodFit(Fit):
         covariance = self._conditional.covariance.view()
         covariance.flags.writeable = False
         return covariance
+
+    def blup_variances(self, covariances: bool = False) -> Any:
+        """Variances of the random effects' estimates: three that are often confused, each for its own question.
+
+        ``var_of_blup``, Var(b̂_i) = D Z_i'K Z_i D: how much the BLUPs vary from sample to sample. It is below D (they
+        are shrunken), and the less a subject was seen the smaller it is: no measure of uncertainty. For checks of the
+        BLUPs against what the model expects of them.
+
+        ``conditional``, Var(b_i | y, β, θ): uncertainty about b_i with β known (lme4's condVar, ``b_sd`` squared). For
+        plots of the random effects, and wherever β̂ enters on its own.
+
+        ``prediction_error``, Var(b̂_i - b_i) = D - D Z_i'K Z_i D: uncertainty about b_i that includes that of β̂ (what
+        a flat prior on β gives, at fixed θ). For intervals of b_i. All three take θ as known.
+
+        Parameters
+        ----------
+        covariances : bool
+            Return the (term, term) matrices instead of their diagonals.
+
+        Returns
+        -------
+        DataFrame by (subject, term), or xarray.Dataset (subject, term, term_bis)
+            ``blup``, ``var_of_blup``, ``conditional``, ``prediction_error``.
+
+        References
+        ----------
+        Henderson, C. R. (1975). Best linear unbiased estimation and prediction under a selection model. Biometrics 31,
+        423-447.
+        """
+        from hierlmm.likelihood.blup_variances import blup_variances, blup_variances_dataset, blup_variances_frame
+
+        found = blup_variances(self._conditional, self.D.to_numpy(), self.beta_cov.to_numpy())
+        return blup_variances_dataset(self.b, found) if covariances else blup_variances_frame(self.b, found)
 
     def _by_subject(self, values: FloatArray) -> pd.DataFrame:
         return pd.DataFrame(values, index=self.design.subjects, columns=pd.Index(self.design.term, name="term"))
@@ -172,8 +229,8 @@ class LikelihoodFit(Fit):
 
     @property
     def n_parameters(self) -> int:
-        """Parameters counted by AIC and BIC: β, D and σ (lme4 counts β under REML as well)."""
-        return len(self.design.coef) + self.criterion_function.structure.n_parameters + 1
+        """Parameters counted by AIC and BIC: β, D, residual structure and σ (lme4 counts β under REML as well)."""
+        return len(self.design.coef) + len(self.optimum.lam) + 1
 
     @property
     def aic(self) -> float:
@@ -198,68 +255,61 @@ class LikelihoodFit(Fit):
         }
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "penalty per parameter"])
 
-    def summary(self, ci: float = 0.95) -> pd.DataFrame:
+    def summary(self, ci: float = 0.95, df: str | None = None) -> pd.DataFrame:
         """Fixed effects: estimate, se, lower, upper (Wald, normal quantiles) and t = estimate / se.
 
         Parameters
         ----------
         ci : float
             Probability of the interval.
+        df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
+            Use Student's t with degrees of freedom by this method, and add the columns ``df`` and ``p``. Kenward-Roger
+            (REML only) also adjusts ``se``; "residual" is N - p; "inf" is another word for "normal".
         """
-        z = _quantile(ci)
+        if df is not None:
+            return summary_with_degrees(self._wald(df), self._beta.index, ci)
+        z = quantile(ci)
         beta, se = self.beta, self.beta_se
         return pd.DataFrame(
             {"estimate": beta, "se": se, "lower": beta - z * se, "upper": beta + z * se, "t": beta / se}
         )
 
     @cached_property
+    def _satterthwaite(self) -> SatterthwaiteDegrees:
+        return fit_satterthwaite(self)
+
+    @cached_property
+    def _kenward_roger(self) -> KenwardRogerDegrees:
+        return fit_kenward_roger(self)
+
+    def _wald(self, df: str | None = None) -> Wald:
+        return likelihood_wald(self, df)
+
+    @cached_property
     def large_sample(self) -> LargeSample:
         """Normal approximation for the covariance parameters on the unconstrained scale."""
         return large_sample(self.criterion_function, self.optimum.lam, self.sigma)
 
-    def variance_components(self, ci: float = 0.95) -> pd.DataFrame:
-        """Standard deviations, correlations and σ: estimate, se, lower, upper.
+    def variance_components(self, ci: float = 0.95, method: Literal["wald", "profile"] = "wald") -> pd.DataFrame:
+        """Standard deviations, correlations, residual parameters and σ: estimate, se, lower, upper.
 
-        Intervals are Wald intervals on the log scale (Fisher's z for correlations, and for the common correlation r of
-        compound symmetry ``log((r + 1/(q - 1)) / (1 - r))``), so they stay inside the parameter space. At a boundary
-        optimum no such interval exists for the parameters concerned, and it is NaN.
+        Parameters
+        ----------
+        ci : float
+            Probability of the intervals.
+        method : {"wald", "profile"}
+            Wald intervals on the log scale (Fisher's z for correlations, on their admissible interval), so they stay
+            inside the parameter space; at a boundary optimum, or where the data say nothing, no such interval exists
+            and it is NaN. Or profile-likelihood intervals: all values that cost less than half the χ²₁ quantile in
+            log-likelihood; a limit at the end of a parameter's range (an SD of 0) is that end.
         """
-        z = _quantile(ci)
-        labels = component_labels(self.design)
-        common = self.design.covariance == "compound_symmetry"
-        floor = lowest_corr(len(self.design.term)) if common else -1.0
-        estimate = component_values(self.design, self.D.to_numpy(), self.sigma)
-
-        def natural(D: FloatArray, sigma: float) -> FloatArray:
-            return component_values(self.design, D, sigma)
-
-        def unbounded(D: FloatArray, sigma: float) -> FloatArray:
-            return _to_unbounded(natural(D, sigma), labels, floor)
-
-        with np.errstate(divide="ignore", invalid="ignore"):
-            centre, spread = self.large_sample.standard_errors(unbounded)
-            _, se = self.large_sample.standard_errors(natural)
-            lower, upper = (_from_unbounded(centre + s * z * spread, labels, floor) for s in (-1.0, 1.0))
-        undefined = ~np.isfinite(spread) | self._on_boundary(labels)
-        for column in (se, lower, upper):
-            column[undefined] = np.nan
-        return component_frame(labels, estimate, se, lower, upper)
-
-    def _on_boundary(self, labels: list[str]) -> NDArray[np.bool_]:
-        """Components of blocks in which D has no full rank: they have no large-sample interval."""
-        half = self._Lambda
-        groups = (tuple(range(len(half))),) if self.design.covariance == "identity" else self.design.blocks
-        singular = [b for b in groups if np.linalg.svd(half[np.ix_(b, b)])[1].min() < SINGULAR_TOLERANCE]
-        terms = [self.design.term[k] for block in singular for k in block]
-        involved = {f"sd({t})" for t in terms} | {f"corr({s}, {t})" for s in terms for t in terms}
-        if terms:
-            involved |= {COMMON_SD, COMMON_CORR}
-        return np.array([label in involved for label in labels])
+        choose("method", method, ("wald", "profile"))
+        return wald_components(self, ci) if method == "wald" else profile_components(self, ci)
 
     def subject_loglik(self) -> pd.Series:
         """Marginal log-likelihood of every subject at β̂ and θ̂, random effects integrated out; ML: sums to loglik."""
         design = self.design
-        values = subject_loglik(design, self.beta.to_numpy(), self.D.to_numpy(), self.sigma)
+        values = subject_loglik(design, self.beta.to_numpy(), self._D_values, self.sigma, self.residual_estimate)
         return pd.Series(values, index=design.subjects, name="loglik")
 
     def predict(
@@ -363,24 +413,22 @@ class LikelihoodFit(Fit):
         return likelihood_html(self)
 
 
-def _quantile(ci: float) -> float:
-    if not 0.0 < ci < 1.0:
-        raise SpecificationError(
-            f"ci={ci!r}", "the probability of an interval lies between 0 and 1", "use ci=0.95 for 95 %"
-        )
-    return float(norm.ppf(0.5 + ci / 2.0))
+def fit_likelihood(
+    design: Design, *, reml: bool, kind: type[LikelihoodFit] = LikelihoodFit, stacklevel: int = 3
+) -> LikelihoodFit:
+    """Fit a design by REML or ML, and warn if the optimiser did not converge.
 
-
-def _to_unbounded(values: FloatArray, labels: list[str], floor: float) -> FloatArray:
-    """Logarithm, and for correlations between ``floor`` and 1 Fisher's z on that interval."""
-    corr = np.array([label.startswith("corr") for label in labels])
-    z = 2.0 * (np.where(corr, values, 0.0) - floor) / (1.0 - floor) - 1.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(corr, np.arctanh(z), np.log(np.where(corr, 1.0, values)))
-
-
-def _from_unbounded(values: FloatArray, labels: list[str], floor: float) -> FloatArray:
-    corr = np.array([label.startswith("corr") for label in labels])
-    with np.errstate(over="ignore", invalid="ignore"):
-        r = floor + (1.0 - floor) * 0.5 * (np.tanh(values) + 1.0)
-        return np.where(corr, r, np.exp(np.where(corr, 0.0, values)))
+    Parameters
+    ----------
+    design : Design
+    reml : bool
+    kind : type
+        Class of the fit.
+    stacklevel : int
+        Frames between the user and here, for the warning.
+    """
+    design, criterion, optimum = maximise_design(design, reml=reml)
+    messages = describe_optimum(design, criterion, optimum)
+    if not optimum.converged:
+        _warnings.warn(messages[0], FitWarning, stacklevel=stacklevel)
+    return kind(design, criterion, optimum, messages)

@@ -14,8 +14,10 @@ import numpy as np
 import scipy.linalg as sla
 from numpy.typing import NDArray
 
+from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts
+from hierlmm.likelihood.residual_rows import whiten_columns
 
 __all__ = ["ConditionalEffects", "conditional_effects", "subject_loglik"]
 
@@ -78,7 +80,9 @@ def _back_random(Bz: FloatArray, values: FloatArray) -> FloatArray:
     return sla.solve_triangular(Bz, np.eye(len(Bz))) @ values
 
 
-def subject_loglik(design: Design, beta: FloatArray, D: FloatArray, sigma: float) -> FloatArray:
+def subject_loglik(
+    design: Design, beta: FloatArray, D: FloatArray, sigma: float, residual: ResidualEstimate | None = None
+) -> FloatArray:
     """Marginal log-likelihood log p(y_i | β, θ) of every subject, random effects integrated out: (J,).
 
     With D = L L' and T_i = I + L'Z_i'Z_iL/σ²: log|V_i| = n_i log σ² + log|T_i|, and r'V_i⁻¹r = (r'r − u'T_i⁻¹u/σ²)/σ²
@@ -92,16 +96,22 @@ def subject_loglik(design: Design, beta: FloatArray, D: FloatArray, sigma: float
         Positive semi-definite.
     sigma : float
         Positive.
+    residual : ResidualEstimate, optional
+        Residual structure; its rows are whitened first.
     """
     J, q = design.n_subjects, len(design.term)
-    residual = design.y - design.offset - design.X @ beta
+    error = design.y - design.offset - design.X @ beta
     values, vectors = np.linalg.eigh(D)
     ZL = design.Z @ (vectors * np.sqrt(np.clip(values, 0.0, None)))
+    log_det = np.zeros(J)
+    if residual is not None:
+        white, log_det = whiten_columns(residual, np.column_stack([error, ZL]))
+        error, ZL = white[:, 0], white[:, 1:]
     u, A, rr = np.zeros((J, q)), np.zeros((J, q, q)), np.zeros(J)
-    np.add.at(u, design.subject_index, ZL * residual[:, None])
+    np.add.at(u, design.subject_index, ZL * error[:, None])
     np.add.at(A, design.subject_index, ZL[:, :, None] * ZL[:, None, :])
-    np.add.at(rr, design.subject_index, residual**2)
+    np.add.at(rr, design.subject_index, error**2)
     T = np.eye(q) + A / sigma**2
     quadratic = (rr - np.einsum("jk,jk->j", u, np.linalg.solve(T, u[..., None])[..., 0]) / sigma**2) / sigma**2
     n = design.rows_per_subject
-    return -0.5 * (n * np.log(2 * np.pi * sigma**2) + np.linalg.slogdet(T)[1] + quadratic)
+    return -0.5 * (n * np.log(2 * np.pi * sigma**2) + log_det + np.linalg.slogdet(T)[1] + quadratic)

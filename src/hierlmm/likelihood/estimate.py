@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+from numpy.typing import NDArray
 
 from hierlmm.covariance.random import random_covariance
 from hierlmm.design import Design
+from hierlmm.errors import DataError
+from hierlmm.likelihood.conditional import conditional_effects
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import cross_products
 from hierlmm.likelihood.maximise import Optimum, maximise
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
+from hierlmm.likelihood.residual_messages import residual_messages
 from hierlmm.likelihood.residual_rows import residual_rows
 from hierlmm.notice import notice_if_slow
 
 __all__ = ["describe_optimum", "make_criterion", "maximise_design"]
+
+
+FloatArray = NDArray[np.float64]
+MAX_ALTERNATIONS = 100
 
 
 def make_criterion(design: Design, *, reml: bool) -> Criterion | ResidualCriterion:
@@ -24,14 +34,54 @@ def make_criterion(design: Design, *, reml: bool) -> Criterion | ResidualCriteri
     return Criterion(cross_products(design), structure, reml)
 
 
-def maximise_design(design: Design, *, reml: bool) -> tuple[Criterion | ResidualCriterion, Optimum]:
-    """Maximise the (restricted) likelihood of a design."""
+def maximise_design(design: Design, *, reml: bool) -> tuple[Design, Criterion | ResidualCriterion, Optimum]:
+    """Maximise the (restricted) likelihood of a design.
+
+    Returns
+    -------
+    design : Design
+        The design itself; where the residual variance depends on the fitted value, with the fitted values in it.
+    criterion : Criterion or ResidualCriterion
+    optimum : Optimum
+    """
     with notice_if_slow():
+        if design.residual_variance is not None and design.residual_variance.covariate is None:
+            return _alternate(design, reml=reml)
         criterion = make_criterion(design, reml=reml)
-        return criterion, maximise(criterion)
+        return design, criterion, maximise(criterion)
 
 
-def describe_optimum(design: Design, criterion: Criterion, optimum: Optimum) -> tuple[str, ...]:
+def _alternate(design: Design, *, reml: bool) -> tuple[Design, ResidualCriterion, Optimum]:
+    """Renew fitted values and variances in turn until they agree (Pinheiro & Bates 2000, section 5.2)."""
+    start, previous = None, None
+    for _ in range(MAX_ALTERNATIONS):
+        criterion = make_criterion(design, reml=reml)
+        assert isinstance(criterion, ResidualCriterion)
+        optimum = maximise(criterion, start)
+        fitted = _fitted_values(design, criterion, optimum)
+        if previous is not None and np.max(np.abs(fitted - previous)) <= 1e-9 * np.ptp(design.y):
+            return design, criterion, optimum
+        design, previous, start = replace(design, variance_fitted=fitted), fitted, optimum.lam
+    raise DataError(
+        f"a residual variance {design.residual_variance} that depends on the fitted value",
+        f"fitted values and variances have not settled after {MAX_ALTERNATIONS} rounds",
+        "let the variance depend on a column of the data instead, for example VarPower('time')",
+        "docs, page 'Residual structures'",
+    )
+
+
+def _fitted_values(design: Design, criterion: ResidualCriterion, optimum: Optimum) -> FloatArray:
+    """Fitted values with the subjects' effects, at the optimum: (N,)."""
+    plain = criterion.given(optimum.lam)
+    Lambda = plain.structure.factor(optimum.lam)
+    equations, scaling = plain.normal_equations(Lambda), plain.products.scaling
+    beta = scaling.beta(equations.beta)
+    sigma = float(np.sqrt(equations.rss / plain.degrees)) * scaling.y_scale
+    b = conditional_effects(plain.products, Lambda, sigma).mean(beta)
+    return design.offset + design.X @ beta + np.einsum("ij,ij->i", design.Z, b[design.subject_index])
+
+
+def describe_optimum(design: Design, criterion: Criterion | ResidualCriterion, optimum: Optimum) -> tuple[str, ...]:
     """Plain words for a boundary optimum or an optimiser that stopped early."""
     messages: list[str] = []
     if not optimum.converged:
@@ -42,10 +92,20 @@ def describe_optimum(design: Design, criterion: Criterion, optimum: Optimum) -> 
         )
     if optimum.n_boundary:
         messages.append(_singular_message(design, criterion, optimum))
+    if isinstance(criterion, ResidualCriterion):
+        messages += residual_messages(design, criterion, optimum, _without_correlation(design, criterion))
     return tuple(messages)
 
 
-def _singular_message(design: Design, criterion: Criterion, optimum: Optimum) -> str:
+def _without_correlation(design: Design, criterion: ResidualCriterion) -> float | None:
+    """The criterion at its optimum without the residual correlation; None where there are no random effects."""
+    if design.residual is None or not design.blocks:
+        return None
+    plain = make_criterion(replace(design, residual=None), reml=criterion.reml)
+    return maximise(plain).value
+
+
+def _singular_message(design: Design, criterion: Criterion | ResidualCriterion, optimum: Optimum) -> str:
     half = criterion.products.scaling.factor(criterion.structure.factor(optimum.lam))
     D = half @ half.T
     # In units of what each effect contributes to y, relative to the residual SD.

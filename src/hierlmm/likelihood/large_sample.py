@@ -24,6 +24,11 @@ __all__ = ["LargeSample", "large_sample"]
 FloatArray = NDArray[np.float64]
 
 
+FLAT = 1e-9
+UNKNOWN = 1e-6
+"""Curvature of the criterion in a residual parameter below which nothing is known of it (an SE above 1000)."""
+
+
 @dataclass(frozen=True)
 class LargeSample:
     """Normal approximation for (λ, log σ̃), σ̃ in working units of y.
@@ -102,14 +107,21 @@ def large_sample(criterion: Criterion | ResidualCriterion, lam: FloatArray, sigm
     """
     centre = np.append(lam, np.log(sigma / criterion.products.scaling.y_scale))
     free = np.append(criterion.structure.filled(lam, SINGULAR_TOLERANCE), True)
-    H = hessian(criterion.joint, centre)[np.ix_(free, free)]
-    values, vectors = np.linalg.eigh(H)
-    flat = values <= 1e-7 * np.max(np.abs(values))
+    first = criterion.structure.n_parameters
+    H = hessian(criterion.joint, centre)
+    unknown = np.zeros(len(centre), dtype=bool)
+    unknown[first:-1] = np.diag(H)[first:-1] < UNKNOWN
+    inner = free & ~unknown
+    # Unit curvature in every parameter, so that flat directions do not depend on units.
+    scale = 1.0 / np.sqrt(np.maximum(np.abs(np.diag(H)[inner]), 1e-300))
+    values, vectors = np.linalg.eigh(H[np.ix_(inner, inner)] * scale[:, None] * scale)
+    flat = values <= FLAT * np.max(np.abs(values), initial=0.0)
     inverse = np.where(flat, 0.0, 2.0 / np.where(flat, 1.0, values))
     covariance = np.zeros((len(centre), len(centre)))
-    covariance[np.ix_(free, free)] = (vectors * inverse) @ vectors.T
+    covariance[np.ix_(inner, inner)] = ((vectors * inverse) @ vectors.T) * scale[:, None] * scale
     directions = np.zeros((len(centre), int(flat.sum())))
-    directions[free] = vectors[:, flat]
-    residual = slice(criterion.structure.n_parameters, -1)
-    directions = directions[:, np.any(np.abs(directions[residual]) > 1e-3, axis=0)]
+    directions[inner] = vectors[:, flat] * scale[:, None]
+    directions /= np.maximum(np.linalg.norm(directions, axis=0), 1e-300)
+    directions = directions[:, np.any(np.abs(directions[first:-1]) > 1e-3, axis=0)]
+    directions = np.column_stack([directions, np.eye(len(centre))[:, unknown]])
     return LargeSample(criterion, centre, covariance, directions)

@@ -13,14 +13,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, bind_correlation, bind_variance, make_rows
+from hierlmm.covariance.bind import (
+    BoundCorrelation,
+    BoundVariance,
+    Rows,
+    bind_correlation,
+    bind_variance,
+    make_rows,
+)
+from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.design import Design
+from hierlmm.errors import DataError
 from hierlmm.likelihood.crossproducts import RANK_TOLERANCE, CrossProducts, Scaling, working_columns
 from hierlmm.likelihood.kernel import within_subject_qr
 from hierlmm.likelihood.rows import dense_pull_back, dense_whiten, row_adjoints, serial_pull_back, serial_whiten
 
-__all__ = ["ResidualRows", "Whitened", "residual_rows"]
+__all__ = ["ResidualRows", "Whitened", "residual_rows", "whiten_columns"]
 
 FloatArray = NDArray[np.float64]
 LARGEST_LOG_RATIO = 200.0
@@ -60,7 +69,8 @@ class ResidualRows:
     M : (q + P, N)
         Rows of Z̃, X̃ and ỹ, sorted by subject and position.
     q : int
-    start : (J + 1,)
+    rows : Rows
+        Their order, and where each subject starts.
     scaling : Scaling
     correlation : BoundCorrelation or None
     variance : BoundVariance or None
@@ -68,10 +78,15 @@ class ResidualRows:
 
     M: FloatArray
     q: int
-    start: NDArray[np.int64]
+    rows: Rows
     scaling: Scaling
     correlation: BoundCorrelation | None
     variance: BoundVariance | None
+
+    @property
+    def start(self) -> NDArray[np.int64]:
+        """Places of subject j are ``start[j]:start[j+1]``."""
+        return self.rows.start
 
     @property
     def n_fixed(self) -> int:
@@ -174,7 +189,46 @@ def residual_rows(design: Design) -> ResidualRows:
         residual = XY[-1] - (XY[:-1] @ XY[-1]) @ XY[:-1]
         others = len(XY) + design.n_random_parameters + (len(variance.parameters) if variance else 0)
         correlation = bind_correlation(spec, rows, residual, mixed=len(Z) > 0, n_parameters=others)
-    return ResidualRows(np.concatenate([Z, XY]), len(Z), rows.start, scaling, correlation, variance)
+    return ResidualRows(np.concatenate([Z, XY]), len(Z), rows, scaling, correlation, variance)
+
+
+def whiten_columns(residual: ResidualEstimate, columns: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Whiten any columns (N, c) of the fitted rows by an estimated residual structure, in the order of the data.
+
+    Returns
+    -------
+    (N, c)
+        ``L_i⁻¹ G_i⁻¹`` times the rows of each subject.
+    (J,)
+        ``log|Σ_i / σ²|``.
+    """
+    rows, k = residual.rows, residual.n_correlation
+    M = np.ascontiguousarray(columns[rows.order].T)
+    subject = np.repeat(np.arange(len(rows.start) - 1), np.diff(rows.start))
+    log_det = np.zeros(len(rows.start) - 1)
+    if residual.variance is not None:
+        log_ratio = residual.variance.log_ratio(residual.eta[k:])
+        M *= np.exp(-log_ratio)
+        log_det += 2.0 * np.bincount(subject, weights=log_ratio)
+    if residual.correlation is not None:
+        found = _decorrelate(residual.correlation, M, rows.start, residual.eta[:k])
+        if found is None:
+            raise DataError(
+                "a residual correlation that is not positive definite in floating point",
+                "its parameters are at the edge of their range",
+                "use a simpler residual structure",
+                "docs, page 'Residual structures'",
+            )
+        if residual.correlation.is_serial:
+            log_det += np.bincount(subject, weights=np.log(found[1][1]))
+        else:
+            place = np.arange(len(subject)) - rows.start[subject]
+            n = np.diff(rows.start)[subject]
+            diagonal = found[1][0][residual.correlation.offset[subject] + place * (n + 1)]
+            log_det -= 2.0 * np.bincount(subject, weights=np.log(diagonal))
+    result = np.empty_like(columns, dtype=np.float64)
+    result[rows.order] = M.T
+    return result, log_det
 
 
 def _decorrelate(

@@ -1,0 +1,139 @@
+"""Residual covariance of any rows, at estimated residual parameters: ``Σ_i / σ² = G_i R_i G_i``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, Rows
+from hierlmm.errors import DataError
+
+__all__ = ["ResidualEstimate"]
+
+FloatArray = NDArray[np.float64]
+SEE = "docs, page 'Residual structures'"
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualEstimate:
+    """The residual structure at η = (correlation, variance function).
+
+    Attributes
+    ----------
+    rows : Rows
+        Order of the fitted rows.
+    correlation : BoundCorrelation or None
+    variance : BoundVariance or None
+    eta : (k,)
+        Unconstrained residual parameters.
+    """
+
+    rows: Rows
+    correlation: BoundCorrelation | None
+    variance: BoundVariance | None
+    eta: FloatArray
+
+    @property
+    def n_correlation(self) -> int:
+        """Number of parameters of the correlation."""
+        return len(self.correlation.parameters) if self.correlation else 0
+
+    @property
+    def correlation_parameters(self) -> dict[str, float]:
+        """What tables show of the correlation, by name."""
+        return self.correlation.report(self.eta[: self.n_correlation]) if self.correlation else {}
+
+    @property
+    def variance_parameters(self) -> dict[str, float]:
+        """Parameters of the variance function, by name."""
+        return self.variance.report(self.eta[self.n_correlation :]) if self.variance else {}
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """All of them."""
+        return self.correlation_parameters | self.variance_parameters
+
+    def sd_ratio(self, frame: pd.DataFrame, fitted: FloatArray | None = None) -> FloatArray:
+        """Residual SD over σ of each row, (n,).
+
+        Parameters
+        ----------
+        frame : DataFrame
+            Rows with the variance function's column.
+        fitted : (n,), optional
+            Fitted values, for a variance that depends on them.
+
+        Raises
+        ------
+        DataError
+            If the column is absent.
+        """
+        if self.variance is None:
+            return np.ones(len(frame))
+        spec = self.variance.spec
+        if spec.covariate is None:
+            if fitted is None:
+                raise DataError(
+                    "a residual variance that depends on the fitted value, and rows without fitted values",
+                    "it cannot be evaluated",
+                    "predict these rows through the fit",
+                    SEE,
+                )
+            column = pd.Series(fitted, index=frame.index)
+        else:
+            column = _column(frame, spec.covariate, "residual variance")
+        v = self.variance.spec.apply(column, self.variance.state)
+        return np.exp(spec.log_ratio(v, self.variance.values(self.eta[self.n_correlation :])))
+
+    def correlations(self, frame: pd.DataFrame) -> FloatArray:
+        """Correlation matrix of the residuals of one subject's rows, in their order: (n, n)."""
+        if self.correlation is None:
+            return np.eye(len(frame))
+        spec = self.correlation.spec
+        if spec.time is None:
+            t = np.arange(len(frame), dtype=np.float64)
+        else:
+            t = self._positions(_column(frame, spec.time, "residual correlation"))
+        return self.at(t)
+
+    def at(self, t: FloatArray) -> FloatArray:
+        """Correlation matrix at positions (codes of occasions, where the structure is by occasion)."""
+        if self.correlation is None:
+            return np.eye(len(t))
+        values = self.correlation.values(self.eta[: self.n_correlation])
+        return self.correlation.spec.matrix(np.asarray(t, dtype=np.float64), values)
+
+    def covariance(self, frame: pd.DataFrame, fitted: FloatArray | None = None) -> FloatArray:
+        """Σ_i / σ² of one subject's rows: (n, n)."""
+        g = self.sd_ratio(frame, fitted)
+        return self.correlations(frame) * g[:, None] * g
+
+    def _positions(self, column: pd.Series) -> FloatArray:
+        assert self.correlation is not None
+        if not self.correlation.spec.by_occasion:
+            return column.to_numpy(dtype=np.float64)
+        labels = self.correlation.rows.labels
+        text = [f"{v:g}" if isinstance(v, float) else str(v) for v in column]
+        unknown = [v for v in text if v not in labels]
+        if unknown:
+            raise DataError(
+                f"{column.name} {unknown[0]!r}",
+                "this occasion was not in the fitted data, so its correlations are unknown",
+                f"use one of {', '.join(labels)}, or a structure in continuous time",
+                SEE,
+            )
+        return np.array([labels.index(v) for v in text], dtype=np.float64)
+
+
+def _column(frame: pd.DataFrame, name: str, what: str) -> pd.Series:
+    if name not in frame.columns:
+        raise DataError(
+            f"rows without the column {name!r}",
+            f"the {what} of the model depends on it",
+            "add the column",
+            SEE,
+        )
+    return frame[name]

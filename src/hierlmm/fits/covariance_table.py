@@ -1,0 +1,183 @@
+"""Covariance parameters of a likelihood fit with intervals on the natural scale, by Wald or by profile likelihood.
+
+Each parameter has a range: (0, ∞) for standard deviations, σ, ratios and distances, (-1, 1) or less for correlations.
+A Wald interval is symmetric on the logarithm, or on ``artanh`` of the range mapped to (-1, 1), so that it never leaves
+the range. A profile interval holds the values of the parameter for which the criterion, minimised over everything else,
+rises by no more than the χ²₁ quantile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import chi2, norm
+
+from hierlmm.covariance.random import lowest_corr
+from hierlmm.errors import SpecificationError
+from hierlmm.fits.components import COMMON_CORR, COMMON_SD, component_frame, component_labels, component_values
+from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE
+from hierlmm.likelihood.profile import profile_interval
+from hierlmm.likelihood.residual_criterion import ResidualCriterion
+
+if TYPE_CHECKING:
+    from hierlmm.fits.likelihood import LikelihoodFit
+
+__all__ = ["covariance_parameters", "on_boundary", "profile_components", "quantile", "wald_components"]
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class CovarianceParameters:
+    """Labels, ranges and the function that gives the parameters from (λ, η, log σ̃)."""
+
+    labels: list[str]
+    lower: FloatArray
+    upper: FloatArray
+    values: Callable[[FloatArray], FloatArray]
+
+    def to_unbounded(self, values: FloatArray) -> FloatArray:
+        """Each parameter on the line: identity, logarithm, or artanh of its range."""
+        return np.array([_forward(v, lo, hi) for v, lo, hi in zip(values, self.lower, self.upper, strict=True)])
+
+    def to_natural(self, values: FloatArray) -> FloatArray:
+        """Back."""
+        return np.array([_backward(v, lo, hi) for v, lo, hi in zip(values, self.lower, self.upper, strict=True)])
+
+
+def _forward(value: float, lower: float, upper: float) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if np.isinf(lower):
+            return value
+        if np.isinf(upper):
+            return float(np.log(value - lower))
+        return float(np.arctanh(2.0 * (value - lower) / (upper - lower) - 1.0))
+
+
+def _backward(value: float, lower: float, upper: float) -> float:
+    with np.errstate(over="ignore"):
+        if np.isinf(lower):
+            return value
+        if np.isinf(upper):
+            return float(lower + np.exp(value))
+        return float(lower + (upper - lower) * 0.5 * (np.tanh(value) + 1.0))
+
+
+def covariance_parameters(fit: LikelihoodFit) -> CovarianceParameters:
+    """List the covariance parameters of a fit: of D, of the residual structure, and σ."""
+    design, large = fit.design, fit.large_sample
+    labels = component_labels(design)[:-1]
+    floor = lowest_corr(len(design.term)) if design.covariance == "compound_symmetry" else -1.0
+    lower = [floor if label.startswith("corr") else 0.0 for label in labels]
+    upper = [1.0 if label.startswith("corr") else np.inf for label in labels]
+    function = fit.criterion_function
+    residual = function if isinstance(function, ResidualCriterion) else None
+    if residual is not None:
+        rows = residual.rows
+        if rows.correlation is not None:
+            own = rows.correlation
+            names = list(own.report(residual.starts[0][: len(own.parameters)]))
+            free = own.spec.correlations
+            labels += names
+            lower += [-1.0] * len(names) if free else [p.lower for p in own.parameters]
+            upper += [1.0] * len(names) if free else [p.upper for p in own.parameters]
+        if rows.variance is not None:
+            labels += [p.name for p in rows.variance.parameters]
+            lower += [p.lower for p in rows.variance.parameters]
+            upper += [p.upper for p in rows.variance.parameters]
+
+    def values(parameters: FloatArray) -> FloatArray:
+        D, sigma = large.split(parameters)
+        found = component_values(design, D, sigma)
+        if residual is None:
+            return found
+        eta = residual.split(parameters[:-1])[1]
+        return np.concatenate([found[:-1], list(residual.rows.report(eta).values()), found[-1:]])
+
+    return CovarianceParameters([*labels, "sigma"], np.array([*lower, 0.0]), np.array([*upper, np.inf]), values)
+
+
+def quantile(ci: float) -> float:
+    """Standard normal quantile of a two-sided interval.
+
+    Raises
+    ------
+    SpecificationError
+        If ``ci`` is no probability.
+    """
+    if not 0.0 < ci < 1.0:
+        raise SpecificationError(
+            f"ci={ci!r}", "the probability of an interval lies between 0 and 1", "use ci=0.95 for 95 %"
+        )
+    return float(norm.ppf(0.5 + ci / 2.0))
+
+
+def wald_components(fit: LikelihoodFit, ci: float) -> pd.DataFrame:
+    """Estimate, se, lower, upper of every covariance parameter; NaN on the boundary and where nothing is known."""
+    z, found = quantile(ci), covariance_parameters(fit)
+    large = fit.large_sample
+    with np.errstate(divide="ignore", invalid="ignore"):
+        centre, spread = large.standard_errors_of(lambda p: found.to_unbounded(found.values(p)))
+        estimate, se = large.standard_errors_of(found.values)
+        lower, upper = (found.to_natural(centre + s * z * spread) for s in (-1.0, 1.0))
+    undefined = ~np.isfinite(spread) | on_boundary(fit, found.labels)
+    for column in (se, lower, upper):
+        column[undefined] = np.nan
+    return component_frame(found.labels, estimate, se, lower, upper)
+
+
+def profile_components(fit: LikelihoodFit, ci: float) -> pd.DataFrame:
+    """Estimate, lower and upper by profile likelihood; a limit at the end of a range is that end."""
+    quantile(ci)
+    found, large = covariance_parameters(fit), fit.large_sample
+    drop = float(chi2.ppf(ci, 1))
+    estimate = found.values(large.centre)
+    limits = np.empty((len(estimate), 2))
+    for k, label in enumerate(found.labels):
+        scale = _scale(fit, label, found.lower[k], found.upper[k])
+
+        def scalar(parameters: FloatArray, k: int = k, scale: _Scale = scale) -> float:
+            return scale.forward(float(found.values(parameters)[k]))
+
+        ends = profile_interval(fit.criterion_function, large.centre, scalar, drop)
+        limits[k] = [scale.backward(end) for end in ends]
+        if label.startswith("sd(") and limits[k, 0] < 1e-3 * estimate[k]:
+            limits[k, 0] = 0.0
+    return component_frame(found.labels, estimate, estimate, limits[:, 0], limits[:, 1]).drop(columns="se")
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Scale on which the ends of a profile interval are sought, and the way back."""
+
+    forward: Callable[[float], float]
+    backward: Callable[[float], float]
+
+
+def _scale(fit: LikelihoodFit, label: str, lower: float, upper: float) -> _Scale:
+    """Variances for SDs of random effects (smooth at zero), correlations as they are, the line for all others."""
+    if label.startswith("sd("):
+        return _Scale(lambda v: v * v, lambda v: float(np.sqrt(max(v, 0.0))))
+    function = fit.criterion_function
+    correlation = function.rows.correlation if isinstance(function, ResidualCriterion) else None
+    moved = correlation is not None and correlation.spec.correlations and label.startswith("rho(")
+    if label.startswith("corr(") or moved:
+        return _Scale(float, float)
+    return _Scale(lambda v: _forward(v, lower, upper), lambda v: _backward(v, lower, upper))
+
+
+def on_boundary(fit: LikelihoodFit, labels: list[str]) -> NDArray[np.bool_]:
+    """Components of blocks in which D has no full rank: they have no large-sample interval."""
+    design, half = fit.design, fit.criterion_function.structure.factor(fit.optimum.lam)
+    groups = (tuple(range(len(half))),) if design.covariance == "identity" else design.blocks
+    singular = [b for b in groups if np.linalg.svd(half[np.ix_(b, b)])[1].min() < SINGULAR_TOLERANCE]
+    terms = [design.term[k] for block in singular for k in block]
+    involved = {f"sd({t})" for t in terms} | {f"corr({s}, {t})" for s in terms for t in terms}
+    if terms:
+        involved |= {COMMON_SD, COMMON_CORR}
+    return np.array([label in involved for label in labels])

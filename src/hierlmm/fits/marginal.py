@@ -1,0 +1,98 @@
+"""The REML or ML fit of a marginal model (generalised least squares), frozen."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pandas as pd
+
+from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.fits.base import Level
+from hierlmm.fits.likelihood import LikelihoodFit
+
+__all__ = ["MarginalFit"]
+
+SEE = "docs, page 'Hierarchical and marginal models'"
+
+
+class MarginalFit(LikelihoodFit):
+    """A marginal model fitted by restricted (REML) or full (ML) maximum likelihood, as nlme's ``gls`` does.
+
+    It has β, the correlation and the variance of the rows of a subject, and no random effects: what a subject has of
+    its own is not part of the model. ``D``, ``b`` and what follows from them raise `NotAvailableError`.
+    """
+
+    def _no_effects(self, what: str) -> NotAvailableError:
+        return NotAvailableError(
+            f"{what} of a marginal model",
+            "it describes the mean and the covariance of a subject's rows, not what a subject has of its own",
+            "fit a hierarchy, hl.TwoLevelModel, for random effects; fit.marginal_covariance() has the covariance",
+            SEE,
+        )
+
+    @property
+    def D(self) -> pd.DataFrame:
+        """Not part of a marginal model."""
+        raise self._no_effects("D")
+
+    @property
+    def sd_b(self) -> pd.Series:
+        """Not part of a marginal model."""
+        raise self._no_effects("sd_b")
+
+    @property
+    def corr_b(self) -> pd.DataFrame:
+        """Not part of a marginal model."""
+        raise self._no_effects("corr_b")
+
+    @property
+    def b(self) -> pd.DataFrame:
+        """Not part of a marginal model."""
+        raise self._no_effects("b")
+
+    @property
+    def b_sd(self) -> pd.DataFrame:
+        """Not part of a marginal model."""
+        raise self._no_effects("b_sd")
+
+    @property
+    def subject_coef(self) -> pd.DataFrame:
+        """Not part of a marginal model."""
+        raise self._no_effects("subject_coef")
+
+    @property
+    def icc(self) -> float:
+        """Not part of a marginal model; compound symmetry has ``rho``."""
+        raise self._no_effects("icc")
+
+    def fitted(self, level: Level = "population") -> pd.Series:
+        """Fitted means of the rows used; a marginal model has them at the population level only."""
+        return super().fitted(_population(level))
+
+    def residuals(
+        self, kind: Literal["response", "pearson", "normalized"] = "response", level: Level = "population"
+    ) -> pd.Series:
+        """Residuals of the rows used: in units of the response, over their SD, or with the correlation taken out."""
+        return super().residuals(kind, _population(level))
+
+    def predict(
+        self, newdata: Any = None, level: str = "population", interval: Any = None, ci: float = 0.95
+    ) -> pd.DataFrame:
+        """Predict the mean response; see `LikelihoodFit.predict`. There is no level ``"subject"``."""
+        if level == "subject":
+            raise self._no_effects("predict(level='subject')")
+        return super().predict(newdata, level=level, interval=interval, ci=ci)  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        return super().__repr__()
+
+
+def _population(level: str) -> Literal["population"]:
+    if level != "population":
+        raise SpecificationError(
+            f"level={level!r} of a marginal model",
+            "without random effects there is no line of a subject",
+            "use level='population'",
+            SEE,
+        )
+    return "population"
