@@ -341,6 +341,14 @@ def test_no_warning_within_the_knots_or_for_a_rounded_boundary(pbc):
     fit.predict(pd.DataFrame({"id": [1, 1], "year": [0.0, end * (1 + 1e-15)]}))
 
 
+def test_a_column_in_backticks_is_named_as_it_is(pbc):
+    fit = TwoLevelModel.from_formula(
+        "log(bili) ~ ns(`year of visit`, 2) + (1 | id)", pbc.rename(columns={"year": "year of visit"})
+    ).fit_reml()
+    with pytest.warns(FitWarning, match=r"^ns\(`year of visit`, 2\) is extrapolated in 1 row: year of visit is 20,"):
+        fit.predict(pd.DataFrame({"id": [1], "year of visit": [20.0]}))
+
+
 def test_boundary_knots_inside_the_data(pbc):
     """ns was asked for straight tails and says nothing, also of new rows among the data; bs warns as R does."""
     fit = TwoLevelModel.from_formula("log(bili) ~ ns(year, 2, boundary_knots=[1, 9]) + (1 | id)", pbc).fit_reml()
@@ -386,6 +394,7 @@ def test_missing_and_infinite_new_values_are_errors_not_extrapolation(pbc):
         ("ns(poly(year, 2), 2)", FormulaError, "2 columns"),
         ("ns(one, 2)", DataError, "ns(one, 2) of one value (1)"),
         ("ns(visit, 6)", DataError, "use a smaller df (3 distinct values are there)"),
+        ("ns(np.round(visit) * 0.1, 5)", DataError, "knots coincide"),
         ("poly(visit, 3)", DataError, "poly(visit, 3) of 3 distinct values"),
         ("poly(year, 0)", FormulaError, "degree=0"),
         ("offset(ns(year, 1))", FormulaError, "learns from the rows it sees"),

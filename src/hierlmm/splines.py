@@ -16,6 +16,7 @@ A basis is learnt once from the fitted rows (knots at quantiles, boundary knots 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -173,7 +174,8 @@ def learn_spline(
     else:
         interior = np.sort(_numbers([] if knots is None else knots, "knots", name))
         remedy = "place the interior knots between the boundary knots, and each of them once"
-    if np.any(interior <= boundary[0]) or np.any(interior >= boundary[1]) or np.any(np.diff(interior) <= 0):
+    gaps = np.diff([boundary[0], *interior, boundary[1]])
+    if np.any(gaps <= ROUNDING * (boundary[1] - boundary[0])):  # quantiles between equal values may differ by rounding
         raise DataError(
             f"{name} with interior knots at {_listed(interior)} and boundary knots at {_listed(boundary)}",
             "knots coincide or leave the boundary, so that columns would be zero or equal",
@@ -245,7 +247,7 @@ def formula_functions(extrapolated: dict[str, str]) -> dict[str, Callable[..., A
             extrapolated[name] = _extrapolation(beyond, boundary, name, kind)
 
     def spline(kind: Literal["ns", "bs"], data: Any, state: dict[str, Any], spec: Any, **arguments: Any) -> Any:
-        name = _call_of(state, spec, kind)
+        name = _call_of(state, spec, kind, data)
         x = _as_numbers(data, name)
         if "basis" not in state:
             state["basis"] = learn_spline(x, kind, name=name, **arguments)
@@ -284,7 +286,7 @@ def formula_functions(extrapolated: dict[str, str]) -> dict[str, Callable[..., A
 
     def poly(x: Any, degree: Any = 1, raw: Any = False, _state: Any = None, _spec: Any = None, **unknown: Any) -> Any:
         _refuse_unknown(unknown, "poly", ("degree", "raw"))
-        name = _call_of(_state, _spec, "poly")
+        name = _call_of(_state, _spec, "poly", x)
         values = _as_numbers(x, name)
         if _switch(raw, name, "raw"):
             powers = range(1, _whole(degree, "degree", name, least=1) + 1)
@@ -298,7 +300,7 @@ def formula_functions(extrapolated: dict[str, str]) -> dict[str, Callable[..., A
             result = TRANSFORMS[kind](x, *args, _state=_state, _spec=_spec, **arguments)
             if arguments.get("extrapolation", "extend") == "extend":
                 values, boundary = np.asarray(x, dtype=np.float64), (_state["lower_bound"], _state["upper_bound"])
-                note(values[_outside(values, *boundary)], boundary, _call_of(_state, _spec, kind), kind)
+                note(values[_outside(values, *boundary)], boundary, _call_of(_state, _spec, kind, x), kind)
             return result
 
         return cubic
@@ -353,15 +355,22 @@ def _extrapolation(beyond: FloatArray, boundary: tuple[float, float], name: str,
     )
 
 
-def _call_of(state: Mapping[str, Any], spec: Any, kind: str) -> str:
+def _call_of(state: Mapping[str, Any], spec: Any, kind: str, data: Any) -> str:
     """The call in the formula that a state belongs to: ``ns(year, 2)``."""
-    return next((call for call, own in spec.transform_state.items() if own is state), kind)
+    call = next((call for call, own in spec.transform_state.items() if own is state), kind)
+    column = getattr(data, "name", None)
+    if isinstance(column, str) and not column.isidentifier():  # formulaic's stand-in for a name in backticks
+        call = call.replace(f"({re.sub(r'\W', '_', column)}", f"(`{column}`", 1)
+    return call
 
 
 def _variable(call: str) -> str:
     """First argument of a call: ``year`` of ``ns(year, 2)``."""
+    quoted = re.match(r"\w+\(`([^`]+)`[,)]", call)
+    if quoted:
+        return quoted[1]
     try:
-        node = ast.parse(call, mode="eval").body
+        node = ast.parse(call.replace("`", ""), mode="eval").body
     except SyntaxError:
         return "x"
     return ast.unparse(node.args[0]) if isinstance(node, ast.Call) and node.args else "x"
