@@ -163,9 +163,6 @@ def estimate_gee(
             SEE,
         )
     rows, order, spacing, positions = _sorted_rows(subject_index, times, correlation, labels)
-    removed = p if scale == "n-p" else 0
-    moments = _working(correlation, rows, removed, ar_pairs, positions)
-
     Q, R = np.linalg.qr(X[order])
     weak = np.flatnonzero(np.abs(np.diag(R)) <= RANK_TOLERANCE * np.sqrt(np.einsum("ij,ij->j", X, X)))
     if weak.size:
@@ -175,6 +172,8 @@ def estimate_gee(
             "take the term out, merge levels that never occur together, or recode",
             "docs, page 'Errors', section 'Rank deficiency'",
         )
+    removed = p if scale == "n-p" else 0
+    moments = _working(correlation, rows, removed, ar_pairs, positions)
     response = (y - offset)[order]
     working = Q.T @ response
     residual = response - Q @ working
@@ -205,13 +204,15 @@ def estimate_gee(
     if not moments.inside:
         _refuse_moments(moments, positions)
 
+    Rinv = sla.solve_triangular(R, np.eye(p))
+
     def covariance(values: FloatArray) -> FloatArray:
-        half = sla.solve_triangular(R, np.asarray(values) * size**2)
-        back = sla.solve_triangular(R, half.T)
+        half = Rinv * size
+        back = half @ np.asarray(values) @ half.T
         return 0.5 * (back + back.T)
 
     return GEEEstimate(
-        beta=sla.solve_triangular(R, working + np.asarray(result.params) * size),
+        beta=Rinv @ (working + np.asarray(result.params) * size),
         cov_naive=covariance(result.cov_naive),
         cov_robust=covariance(result.cov_robust),
         cov_bias_reduced=None if alone else covariance(result.cov_robust_bc),

@@ -55,7 +55,7 @@ class Rows:
     start: IntArray
     position: FloatArray
 
-    @property
+    @cached_property
     def sizes(self) -> IntArray:
         """Rows of each subject, (J,)."""
         return np.diff(self.start)

@@ -7,7 +7,8 @@ from these by arithmetic (fitted values, residuals, the subjects' own regression
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,10 @@ from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design import Design, level2_prediction
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.frames import quote
+
+if TYPE_CHECKING:
+    from hierlmm.effects.hypothesis import HypothesisTest
+    from hierlmm.effects.table import Effects
 
 __all__ = ["INTERVALS", "Fit", "Level", "choose"]
 
@@ -107,6 +112,11 @@ class Fit(ABC):
     def n_subjects(self) -> int:
         """Number of subjects."""
         return self.design.n_subjects
+
+    @property
+    def has_random_effects(self) -> bool:
+        """Whether the fit has random effects (GEE has none, whatever its model has)."""
+        return len(getattr(self.design, "term", ())) > 0
 
     @property
     def subject_coef(self) -> pd.DataFrame:
@@ -273,6 +283,193 @@ class Fit(ABC):
         k = self.design.term.index("Intercept")
         variance = float(self.D.to_numpy()[k, k])
         return variance / (variance + self.sigma**2)
+
+    # What the fixed effects say: thin doors to hierlmm.effects, which knows fits; imported when called.
+
+    def _wald(self, df: str | None = None) -> Any:
+        """What linear functions of β are judged by: normal quantiles, unless the estimator has degrees of freedom."""
+        from hierlmm.fits.degrees import normal_wald
+
+        return normal_wald(self, df)
+
+    def marginal_means(
+        self,
+        specs: str | Sequence[str] | None = None,
+        by: str | Sequence[str] | None = None,
+        at: Mapping[str, Any] | None = None,
+        *,
+        weights: Literal["equal", "proportional"] = "equal",
+        df: str | None = None,
+        ci: float = 0.95,
+        adjust: str = "none",
+        simultaneous: bool = False,
+    ) -> Effects:
+        """Means of the response at levels of factors or values of covariates, averaged over the other factors.
+
+        Parameters
+        ----------
+        specs : str or sequence of str, optional
+            What the rows are: factors (all levels), or numeric covariates (their mean, or the values in ``at``). The
+            overall mean by default.
+        by : str or sequence of str, optional
+            Variables that split the rows into families; contrasts stay within a family.
+        at : mapping, optional
+            Variable -> value or values, in place of all levels or the mean over the rows.
+        weights : {"equal", "proportional"}
+            How combinations of the other factors are averaged: as if balanced, or by their number of rows.
+        df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
+            Degrees of freedom of a likelihood fit; Satterthwaite's by default. GEE has normal quantiles only.
+        ci : float
+            Probability of the intervals.
+        adjust : {"none", "bonferroni", "sidak", "mvt"}
+            Make the intervals of a likelihood fit hold together within each family.
+        simultaneous : bool
+            The same for a posterior.
+
+        Returns
+        -------
+        Effects
+            ``.table``, ``.contrasts(...)``, ``.plot()``; a text and HTML view that say how the numbers were made.
+
+        Examples
+        --------
+        >>> import hierlmm as hl
+        >>> model = hl.TwoLevelModel.from_formula(
+        ...     "distance ~ sex * time + (1 + time | subject)", hl.load_dataset("dental")
+        ... )
+        >>> means = model.fit_reml().marginal_means("sex", by="time", at={"time": [0, 6]})
+        >>> means.table[["time", "sex", "estimate"]].round(2).to_numpy().tolist()
+        [[0.0, 'Female', 21.21], [0.0, 'Male', 22.62], [6.0, 'Female', 24.09], [6.0, 'Male', 27.32]]
+        """
+        from hierlmm.effects.means import marginal_means
+
+        return marginal_means(
+            self, specs, by, at, weights=weights, df=df, ci=ci, adjust=adjust, simultaneous=simultaneous
+        )
+
+    def contrasts(
+        self,
+        specs: str | Sequence[str],
+        method: str | Mapping[str, Any] = "pairwise",
+        by: str | Sequence[str] | None = None,
+        at: Mapping[str, Any] | None = None,
+        *,
+        weights: Literal["equal", "proportional"] = "equal",
+        adjust: str | None = None,
+        reference: Any = None,
+        df: str | None = None,
+        ci: float = 0.95,
+        simultaneous: bool = False,
+        rope: float | tuple[float, float] | None = None,
+    ) -> Effects:
+        """Differences between marginal means, within each family of ``by``.
+
+        Parameters
+        ----------
+        specs, by, at, weights, df, ci
+            As for `marginal_means`.
+        method : {"pairwise", "trt.vs.ctrl", "consecutive"} or mapping
+            All pairs, the first minus the second; each minus the reference; each minus the one before; or the user's
+            own: name -> weights in the order of the means, or name -> {label: weight}.
+        adjust : {"none", "tukey", "mvt", "holm", "bonferroni", "sidak", "fdr"}, optional
+            Correction for several contrasts in a family. By default Tukey's for all pairs, the family's own
+            multivariate t for the other named methods, and none for the user's own.
+        reference : optional
+            Label of the control; the first mean by default.
+        simultaneous : bool
+            Posterior: intervals that hold together within each family.
+        rope : float or (low, high), optional
+            Posterior: region of practical equivalence; adds its probability.
+
+        Returns
+        -------
+        Effects
+        """
+        from hierlmm.effects.contrasts import contrasts
+
+        return contrasts(
+            self,
+            specs,
+            method,
+            by,
+            at,
+            weights=weights,
+            adjust=adjust,
+            reference=reference,
+            df=df,
+            ci=ci,
+            simultaneous=simultaneous,
+            rope=rope,
+        )
+
+    def slopes(
+        self,
+        variable: str,
+        by: str | Sequence[str] | None = None,
+        at: Mapping[str, Any] | None = None,
+        *,
+        weights: Literal["equal", "proportional"] = "equal",
+        df: str | None = None,
+        ci: float = 0.95,
+        adjust: str = "none",
+        simultaneous: bool = False,
+    ) -> Effects:
+        """Change of the mean per unit of a numeric variable, averaged over the other factors.
+
+        A curve has a slope for every value: at the mean of the variable, or at those given in ``at``. Compare slopes by
+        ``fit.slopes("time", by="sex").contrasts()``. Parameters are those of `marginal_means`.
+        """
+        from hierlmm.effects.means import slopes
+
+        return slopes(
+            self, variable, by, at, weights=weights, df=df, ci=ci, adjust=adjust, simultaneous=simultaneous
+        )
+
+    def hypothesis(
+        self,
+        hypotheses: str | Sequence[str],
+        *,
+        df: str | None = None,
+        ci: float = 0.95,
+        rope: float | tuple[float, float] | None = None,
+    ) -> HypothesisTest:
+        """Test linear hypotheses on the fixed effects, each and all together.
+
+        Parameters
+        ----------
+        hypotheses : str or sequence of str
+            In names of coefficients: ``"sex[T.Male]:time = 0"``, ``"2*a - b = 0.5"``, ``"a > 0"``; several separated
+            by commas or as a list.
+        df, ci
+            As for `marginal_means`.
+        rope : float or (low, high), optional
+            Posterior: region of practical equivalence of the difference between both sides.
+
+        Returns
+        -------
+        HypothesisTest
+            ``.table``; ``.joint`` (F test of all equalities) or ``.probability`` (posterior).
+        """
+        from hierlmm.effects.hypothesis import test_hypotheses
+
+        return test_hypotheses(self, hypotheses, df=df, ci=ci, rope=rope)
+
+    def anova(self, df: str | None = None) -> pd.DataFrame:
+        """F test of every term of the fixed effects given all others (type III), by term: F, df1, df2, p.
+
+        Parameters
+        ----------
+        df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
+            As for `marginal_means`.
+
+        Raises
+        ------
+        NotAvailableError
+            If the fit is a posterior.
+        """
+        from hierlmm.effects.anova import anova
+
+        return anova(self, df)
 
     # Plots: thin doors to hierlmm.plots, which knows fits; imported when called.
 

@@ -348,6 +348,11 @@ class GEEFit(Fit):
         )
 
     @property
+    def has_random_effects(self) -> bool:
+        """False: the random effects of the model are dropped."""
+        return False
+
+    @property
     def D(self) -> pd.DataFrame:
         """Not available: GEE has no random effects."""
         self._no_random_effects("D")

@@ -42,10 +42,13 @@ def correlation_sentence(fit: GEEFit) -> str:
 
 
 def dropped_sentence(fit: GEEFit) -> str:
-    """Say that random effects were left out, or nothing."""
-    if not fit.design.term:
-        return ""
-    return f"Random effects of the model, dropped by GEE: {', '.join(fit.design.term)}"
+    """Say what of the model was left out, or nothing."""
+    parts = []
+    if fit.design.term:
+        parts.append(f"random effects ({', '.join(fit.design.term)})")
+    if fit.design.has_residual_structure:
+        parts.append("residual structure")
+    return f"Of the model, dropped by GEE: {' and '.join(parts)}" if parts else ""
 
 
 def gee_text(fit: GEEFit) -> str:

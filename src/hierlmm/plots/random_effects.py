@@ -89,7 +89,7 @@ def plot_random_effects(
     from arviz_plots import visuals
 
     name = resolve_backend(backend)
-    named = {label: fit for label, fit in pick_fits(fits, labels).items() if len(getattr(fit.design, "term", ()))}
+    named = {label: fit for label, fit in pick_fits(fits, labels).items() if fit.has_random_effects}
     if not named:
         raise SpecificationError("no fit with random effects", "there is nothing to draw", "pass a mixed-model fit")
     comparison = fits if isinstance(fits, Comparison) and labels is None else None

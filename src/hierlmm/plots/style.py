@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hierlmm.comparison import Comparison
 from hierlmm.design import Design
-from hierlmm.errors import MissingPackageError, NotAvailableError, SpecificationError
+from hierlmm.errors import MissingPackageError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.formula import INTERCEPT
 from hierlmm.side_by_side import label_fits
@@ -77,14 +77,11 @@ def zero_terms(fit: Fit) -> dict[str, float]:
 
     The optimiser leaves 1e-15 of the response's unit there, which an axis would blow up to the width of the figure.
     """
-    if is_posterior(fit) or not len(getattr(fit.design, "term", ())):
+    if is_posterior(fit) or not fit.has_random_effects:
         return {}
     size = np.sqrt(np.mean(fit.design.Z**2, axis=0))
-    try:
-        unit = float(fit.sigma) / size
-        sd = np.asarray(fit.sd_b, dtype=np.float64)
-    except NotAvailableError:  # GEE has no random effects, whatever the model has
-        return {}
+    unit = float(fit.sigma) / size
+    sd = np.asarray(fit.sd_b, dtype=np.float64)
     return {t: float(u) for t, u, s in zip(fit.design.term, unit, sd, strict=True) if s <= 1e-6 * u}
 
 

@@ -99,8 +99,10 @@ def write_tables(model: TwoLevelModel, comparison: Comparison, folder: Path) -> 
         suffix = label.lower().replace(" ", "_")
         _text(folder / f"summary_{suffix}.txt", fit_text(fit, comparison.ci))
         yield f"summary_{suffix}.txt", f"the {label} fit as printed"
-        _random_effects(fit).to_csv(folder / f"random_effects_{suffix}.csv", index=False)
-        yield f"random_effects_{suffix}.csv", "random effects and their uncertainty, one row for each subject and term"
+        if fit.has_random_effects:
+            _random_effects(fit).to_csv(folder / f"random_effects_{suffix}.csv", index=False)
+            what = "random effects and their uncertainty, one row for each subject and term"
+            yield f"random_effects_{suffix}.csv", what
         tree = getattr(fit, "datatree", None)
         if tree is not None:
             name = "posterior.nc" if label == "NUTS" else f"posterior_{suffix}.nc"
@@ -161,7 +163,8 @@ def fit_text(fit: Fit, ci: float = 0.95) -> str:
     text = repr(fit)
     if ci == 0.95:
         return text
-    table = pd.concat([fit.summary(ci), fit.variance_components(ci)])[["estimate", "se", "lower", "upper"]]
+    tables = [fit.summary(ci)] + ([fit.variance_components(ci)] if fit.has_random_effects else [])
+    table = pd.concat(tables)[["estimate", "se", "lower", "upper"]]
     return f"{text}\n\nIntervals at {100 * ci:g} %:\n{table.to_string(float_format=lambda v: f'{v:.4g}', na_rep='')}"
 
 
