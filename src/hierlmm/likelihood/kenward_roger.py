@@ -3,17 +3,17 @@
 With ``V = Σ_s γ_s G_s`` (the entries of D, and σ²), ``Φ = (X'V⁻¹X)⁻¹`` and
 
     P_s = -X'V⁻¹G_sV⁻¹X,      Q_rs = X'V⁻¹G_rV⁻¹G_sV⁻¹X,
-    W = 2 I_E⁻¹,   I_E[r, s] = tr(V⁻¹G_rV⁻¹G_s) - 2 tr(Φ Q_rs) + tr(Φ P_r Φ P_s)      (expected REML information, doubled)
-    Φ_A = Φ + 2 Φ { Σ_rs W_rs (Q_rs - P_r Φ P_s) } Φ                                   (1997, equation 5)
+    I_E[r, s] = tr(V⁻¹G_rV⁻¹G_s) - 2 tr(Φ Q_rs) + tr(Φ P_r Φ P_s)         (expected REML information, doubled)
+    W = 2 I_E⁻¹,    Φ_A = Φ + 2 Φ { Σ_rs W_rs (Q_rs - P_r Φ P_s) } Φ      (1997, equation 5)
 
 Φ_A corrects Φ for the bias of plugging in γ̂ and adds the variability that γ̂ brings to β̂. For hypotheses of rank r,
 ``Θ = L'(LΦL')⁻¹L``, the moments of F are matched to those of an F distribution through
 
-    A₁ = Σ W_st tr(ΘΦP_sΦ) tr(ΘΦP_tΦ),    A₂ = Σ W_st tr(ΘΦP_sΦ ΘΦP_tΦ)               (1997, section 3)
+    A₁ = Σ W_st tr(ΘΦP_sΦ) tr(ΘΦP_tΦ),    A₂ = Σ W_st tr(ΘΦP_sΦ ΘΦP_tΦ)     (1997, section 3)
 
-All sums over rows reduce to the cross-products of `crossproducts`: with ``Z_i = U_i R_i`` and ``V_i = σ²(I + U_iR_iΛΛ'R_i'U_i')``,
-the power ``V_i⁻ᵏ`` is ``σ⁻²ᵏ (I - U_iU_i' + U_iT_i⁻ᵏU_i')``. Everything is in working columns, where V is linear in the
-parameters too; the result does not depend on the basis of γ.
+All sums over rows reduce to the cross-products of `crossproducts`: with ``Z_i = U_i R_i`` and
+``V_i = σ²(I + U_iR_iΛΛ'R_i'U_i')``, the power ``V_i⁻ᵏ`` is ``σ⁻²ᵏ (I - U_iU_i' + U_iT_i⁻ᵏU_i')``. Everything is in
+working columns, where V is linear in the parameters too; the result does not depend on the basis of γ.
 
 References
 ----------

@@ -5,9 +5,9 @@ two moments (Satterthwaite 1946; Giesbrecht & Burns 1985):
 
     df = 2 v² / (g' Cov(θ̂) g),      g = dv/dθ.
 
-Several rows L together (Fai & Cornelius 1996): ``L V_β L' = P diag(d) P'`` turns them into uncorrelated rows ``P'L`` with
-t-tests of ν_m degrees of freedom; F = Σ t_m² / r then gets the denominator degrees of freedom 2E / (E - r) for which its
-mean is right, ``E = Σ ν_m / (ν_m - 2)``, and 2 where a ν_m is 2 or less (lmerTest's rule).
+Several rows L together (Fai & Cornelius 1996): ``L V_β L' = P diag(d) P'`` turns them into uncorrelated rows ``P'L``
+with t-tests of ν_m degrees of freedom; F = Σ t_m² / r then gets the denominator degrees of freedom 2E / (E - r) for
+which its mean is right, ``E = Σ ν_m / (ν_m - 2)``, and 2 where a ν_m is 2 or less (lmerTest's rule).
 
 The module knows no covariance structure: it asks for θ̂, its covariance and V_β as a function of θ. The derivatives are
 central differences of that function along the principal directions of Cov(θ̂). Directions without variance (a boundary
@@ -67,7 +67,7 @@ class SatterthwaiteDegrees:
 
 def denominator_df(nu: FloatArray) -> float:
     """Denominator degrees of freedom of a sum of squared t of ν_m degrees of freedom each."""
-    if np.ptp(nu) < 1e-8 if np.all(np.isfinite(nu)) else len(nu) == 1 or bool(np.all(np.isinf(nu))):
+    if len(nu) == 1 or np.all(np.isinf(nu)) or np.all(np.abs(nu - nu[0]) < 1e-8):
         return float(nu.mean())
     if np.any(nu <= 2.0):
         return 2.0

@@ -1,6 +1,6 @@
 """Tests of linear functions of the fixed effects: ``L β = v`` against a t or an F distribution.
 
-One row l gives ``t = (l'β̂ - v) / √(l'Φ l)`` with the degrees of freedom that a method finds for it; r rows together give
+One row l gives ``t = (l'β̂ - v) / √(l'Φ l)`` with the degrees of freedom that a method finds for it; r rows give
 
     F = s (Lβ̂ - v)' (L Φ L')⁻¹ (Lβ̂ - v) / r      on r and d degrees of freedom.
 

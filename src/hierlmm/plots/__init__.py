@@ -9,9 +9,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["plot_forest", "plot_posterior", "plot_random_effects", "plot_shrinkage", "plot_trajectories"]
+__all__ = [
+    "plot_effects",
+    "plot_forest",
+    "plot_posterior",
+    "plot_random_effects",
+    "plot_shrinkage",
+    "plot_trajectories",
+]
 
 if TYPE_CHECKING:
+    from hierlmm.plots.effects import plot_effects
     from hierlmm.plots.forest import plot_forest
     from hierlmm.plots.posterior import plot_posterior
     from hierlmm.plots.random_effects import plot_random_effects

@@ -1,0 +1,107 @@
+"""Tests of all terms of the fixed effects (type III): each term given all others, at equal weights of the cells.
+
+A coefficient of a main effect in treatment coding is its effect at the reference level of the factors that it
+interacts with. The hypothesis of a type III test is about the average over their levels instead. Columns coded against
+a reference are therefore recoded to have mean zero over the levels (each with equal weight): with ``d = s + d̄`` for
+every such factor column, a product of columns is the sum of the products of s and d̄ over all subsets, so that the
+coefficients of the recoded columns are linear in β, and the F test of a term is that of its recoded coefficients.
+Numeric covariates are not centred: main effects of factors are tested where they are zero (as in lmerTest).
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.columns import Column
+from hierlmm.design import Design
+from hierlmm.effects.judge import PosteriorDraws, judge_of
+from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.fits.base import Fit
+from hierlmm.formula import Term, categorical_arguments, term_name, variables_of
+
+__all__ = ["anova", "term_rows"]
+
+FloatArray = NDArray[np.float64]
+type Part = tuple[str, str]
+SEE = "docs, page 'Contrasts', section 'Tests of terms'"
+
+
+def anova(fit: Fit, df: str | None = None) -> pd.DataFrame:
+    """F tests of the terms; see `hierlmm.fits.base.Fit.anova`."""
+    if getattr(fit, "datatree", None) is not None:
+        raise NotAvailableError(
+            "anova of a posterior",
+            "a posterior has no F test",
+            "use fit.hypothesis(['a = 0', 'b = 0']) or fit.contrasts(...)",
+            SEE,
+        )
+    judge = judge_of(fit, df)
+    assert not isinstance(judge, PosteriorDraws)  # refused above
+    rows = term_rows(fit.design)
+    tests = {term: judge.joint(L) for term, L in rows.items()}
+    table = pd.DataFrame.from_dict(tests, orient="index", columns=["F", "df1", "df2", "p"])
+    table.index.name = "term"
+    table.attrs = {"df": judge.method, "description": judge.description, "notes": list(judge.notes), "type": "III"}
+    return table
+
+
+def term_rows(design: Design) -> dict[str, FloatArray]:
+    """The hypotheses of every term but the intercept: term -> L (r, p).
+
+    Raises
+    ------
+    SpecificationError
+        If a term is in the model without one that it contains, so that its recoded columns are no combinations of X.
+    """
+    columns = design.fixed_columns
+    position = {frozenset(c.parts): i for i, c in enumerate(columns)}
+    means = _level_means(design, columns)
+    K = np.zeros((len(columns), len(columns)))  # β of the recoded columns = K β
+    for i, column in enumerate(columns):
+        reducible = [part for part in column.parts if part in means]
+        for size in range(len(reducible) + 1):
+            for dropped in itertools.combinations(reducible, size):
+                weight = float(np.prod([means[part] for part in dropped]))
+                if abs(weight) < 1e-12:
+                    continue
+                rest = frozenset(p for p in column.parts if p not in dropped)
+                if rest not in position:
+                    missing = repr(":".join(p[1] for p in column.parts if p in rest)) if rest else "the intercept"
+                    raise SpecificationError(
+                        f"a test of {term_name(column.term)!r}",
+                        f"the model has it without {missing}, which it contains, so a test of it depends on the coding",
+                        "add the lower terms ('a * b'), or say what is tested: fit.hypothesis(...), fit.contrasts(...)",
+                        SEE,
+                    )
+                K[position[rest], i] += weight
+    terms = dict.fromkeys(c.term for c in columns if c.term)
+    return {term_name(t): K[[i for i, c in enumerate(columns) if c.term == t]] for t in terms}
+
+
+def _level_means(design: Design, columns: tuple[Column, ...]) -> dict[Part, float]:
+    """Mean over levels, with equal weight, of each column of a factor that is coded against a reference.
+
+    Where a term codes a factor by all its levels, its columns add up to a constant; they stay as they are.
+    """
+    frame = design.frame
+    values = design.factors.values(frame)
+    groups: dict[tuple[Term, str], list[Part]] = {}
+    for column in columns:
+        for part in column.parts:
+            own = groups.setdefault((column.term, part[0]), [])
+            if part not in own:
+                own.append(part)
+    found: dict[Part, float] = {}
+    for (_, factor), parts in groups.items():
+        variables = variables_of(factor, list(frame.columns))
+        if len(variables) != 1 or variables[0] not in {*design.levels.categories, *categorical_arguments(factor)}:
+            continue
+        first = ~frame[variables[0]].duplicated().to_numpy()
+        cells = np.column_stack([values[part][first] for part in parts])
+        if np.linalg.matrix_rank(np.column_stack([np.ones(len(cells)), cells])) == len(parts) + 1:
+            found |= {part: float(column.mean()) for part, column in zip(parts, cells.T, strict=True)}
+    return found

@@ -1,0 +1,115 @@
+"""Degrees of freedom of a fit, and its fixed effects with t, df and p."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as t_distribution
+
+from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.likelihood.criterion import Criterion
+from hierlmm.likelihood.kenward_roger import KenwardRogerDegrees, kenward_roger
+from hierlmm.likelihood.satterthwaite import SatterthwaiteDegrees, satterthwaite_degrees
+from hierlmm.likelihood.wald import FixedDegrees, Wald, method_name, two_sided
+
+if TYPE_CHECKING:
+    from hierlmm.fits.base import Fit
+    from hierlmm.fits.likelihood import LikelihoodFit
+
+__all__ = [
+    "fit_kenward_roger",
+    "fit_satterthwaite",
+    "likelihood_wald",
+    "normal_wald",
+    "summary_with_degrees",
+]
+
+SEE = "docs, page 'Contrasts'"
+BOUNDARY = {
+    "satterthwaite": "D is singular: Satterthwaite's degrees of freedom are those given the boundary, as if the "
+    "variances of zero were known (lmerTest does the same)",
+    "kenward-roger": "D is singular: Kenward and Roger's expansion is made for estimates inside the parameter space; "
+    "these are its formulas at the boundary (as pbkrtest evaluates them)",
+}
+
+
+def fit_satterthwaite(fit: LikelihoodFit) -> SatterthwaiteDegrees:
+    """Satterthwaite's method for a fit, from its large-sample distribution of θ."""
+    large = fit.large_sample
+    return satterthwaite_degrees(large.beta_cov, large.centre, large.covariance)
+
+
+def fit_kenward_roger(fit: LikelihoodFit) -> KenwardRogerDegrees:
+    """Kenward and Roger's method for a fit.
+
+    Raises
+    ------
+    NotAvailableError
+        If the fit is not by REML, or its residuals are not independent with equal variance.
+    """
+    criterion = fit.criterion_function
+    if not fit.reml:
+        raise NotAvailableError(
+            "df='kenward-roger' for a fit by ML",
+            "the method corrects the REML estimates of the covariance",
+            "use model.fit_reml(), or df='satterthwaite'",
+            SEE,
+        )
+    if not isinstance(criterion, Criterion):
+        raise NotAvailableError(
+            "df='kenward-roger' for a model with a residual structure",
+            "the method is written for covariances that are linear in their parameters, and serial correlations and "
+            "variance functions are not",
+            "use df='satterthwaite'",
+            SEE,
+        )
+    return kenward_roger(criterion, criterion.structure.factor(fit.optimum.lam), fit.sigma)
+
+
+def likelihood_wald(fit: LikelihoodFit, df: str | None = None) -> Wald:
+    """How linear functions of β are judged: by Satterthwaite's method unless another is named."""
+    name = "satterthwaite" if df is None else method_name(df)
+    beta, cov = fit.beta.to_numpy(), fit.beta_cov.to_numpy()
+    notes = (BOUNDARY[name],) if fit.is_singular and name in BOUNDARY else ()
+    if name == "satterthwaite":
+        return Wald(name, beta, cov, fit._satterthwaite, notes)
+    if name == "kenward-roger":
+        return Wald(name, beta, fit._kenward_roger.adjusted, fit._kenward_roger, notes)
+    value = np.inf if name == "normal" else float(fit.n_obs - len(beta))
+    return Wald(name, beta, cov, FixedDegrees(value))
+
+
+def normal_wald(fit: Fit, df: str | None = None) -> Wald:
+    """Normal quantiles, for an estimator that knows no degrees of freedom.
+
+    Raises
+    ------
+    NotAvailableError
+        If degrees of freedom are asked for.
+    """
+    name = "normal" if df is None else method_name(df)
+    if name != "normal":
+        raise NotAvailableError(
+            f"df={df!r} for a fit by {fit.estimator}",
+            "its covariance of the fixed effects comes without degrees of freedom",
+            "leave df out (normal quantiles), or use a fit by REML",
+            SEE,
+        )
+    return Wald(name, fit.beta.to_numpy(), fit.beta_cov.to_numpy(), FixedDegrees(np.inf))
+
+
+def summary_with_degrees(wald: Wald, coef: pd.Index, ci: float) -> pd.DataFrame:
+    """Fixed effects with intervals, t, df and p by one method."""
+    if not 0.0 < ci < 1.0:
+        raise SpecificationError(
+            f"ci={ci!r}", "the probability of an interval lies between 0 and 1", "use ci=0.95 for 95 %"
+        )
+    estimate, se, df = wald.rows(np.eye(len(coef)))
+    half = t_distribution.ppf(0.5 + ci / 2.0, df) * se
+    t = estimate / se
+    columns = {"estimate": estimate, "se": se, "lower": estimate - half, "upper": estimate + half, "t": t, "df": df}
+    table = pd.DataFrame({**columns, "p": two_sided(t, df)}, index=coef)
+    table.attrs = {"df": wald.method, "description": wald.description, "notes": list(wald.notes)}
+    return table
