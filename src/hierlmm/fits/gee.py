@@ -17,6 +17,7 @@ from hierlmm.fits.base import Fit, choose
 from hierlmm.fits.gee_text import gee_html, gee_text
 from hierlmm.frames import quote
 from hierlmm.gee import GEEEstimate, Scale, describe_estimate, estimate_gee
+from hierlmm.predict.rows import describe
 
 __all__ = ["GEEFit", "StandardError", "fit_gee"]
 
@@ -259,7 +260,8 @@ class GEEFit(Fit):
         Returns
         -------
         pandas.DataFrame
-            ``estimate``, and with an interval ``se``, ``lower``, ``upper``; index of the rows.
+            ``estimate``, and with an interval ``se``, ``lower``, ``upper``; index of the rows. ``.attrs`` says in words
+            what the interval contains.
 
         Raises
         ------
@@ -284,10 +286,14 @@ class GEEFit(Fit):
         estimate = offset + X @ self.estimate.beta
         result = pd.DataFrame({"estimate": estimate}, index=rows)
         if interval is None:
+            result.attrs.update(describe(level, None, ci, "", ""))
             return result
         error = np.sqrt(np.einsum("ia,ab,ib->i", X, self.covariance(se).to_numpy(), X))
         quantile = _quantile(ci)
-        return result.assign(se=error, lower=estimate - quantile * error, upper=estimate + quantile * error)
+        table = result.assign(se=error, lower=estimate - quantile * error, upper=estimate + quantile * error)
+        contains = f"the uncertainty of the coefficients ({(se or self.se).replace('_', '-')} covariance)"
+        table.attrs.update(describe(level, interval, ci, contains, "normal"))
+        return table
 
     def _level(self, level: str) -> None:
         if level in ("subject", "new_subject"):
