@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import MISSING_CHOICES, column_names, quote, require_columns, shorten, to_pandas
-from hierlmm.timevarying.history import TIES, History, make_history, rounding, subject_codes, time_values
+from hierlmm.timevarying.history import TIES, History, is_number, make_history, rounding, subject_codes, time_values
 from hierlmm.timevarying.rules import Cumulative, CurrentValue, Interpolate, Lag, LastValue, Rule, TimeSince
 
 __all__ = ["TimeVarying", "time_varying"]
@@ -199,7 +199,7 @@ def time_varying(
     table = "the same table" if history is None else "a table of their own"
     head = (
         f"{len(columns)} time-varying covariate{'s' if len(columns) > 1 else ''} for {len(rows)} rows of "
-        f"{len(labels)} subjects ({subject!r}), from measurements in {table}"
+        f"{len(labels)} subject{'' if len(labels) == 1 else 's'} ({subject!r}), from measurements in {table}"
     )
     if n_subjects_shared < len(labels):
         head += f", which has {n_subjects_shared} of these subjects"
@@ -269,7 +269,7 @@ def _match(labels: pd.Index, own: pd.Index) -> IntArray:
 def _require_numbers(rule: Rule, history: History) -> None:
     needs = isinstance(rule, Interpolate | Cumulative) or (isinstance(rule, Lag) and rule.how == "linear")
     dtype = history.measured.dtype
-    if needs and not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)):
+    if needs and not is_number(dtype):
         raise DataError(
             f"{type(rule).__name__}({rule.x!r}), a column of type {dtype}",
             "lines and areas need numbers",

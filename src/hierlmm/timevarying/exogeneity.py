@@ -30,7 +30,7 @@ from scipy.stats import t as t_distribution
 
 from hierlmm.errors import DataError, FitWarning, SpecificationError
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, to_pandas
-from hierlmm.timevarying.history import subject_codes, time_values
+from hierlmm.timevarying.history import is_number, subject_codes, time_values
 
 __all__ = ["ExogeneityCheck", "check_exogeneity"]
 
@@ -103,9 +103,9 @@ class ExogeneityCheck:
             f"{x!r} is endogenous: it carries information about earlier values of {y!r}, because the outcome acts on "
             f"it, because something not in the model acts on both, or because {x!r} is measured with error (the "
             "outcome then tells more about its true past).",
-            f"What this means: in a mixed model {x!r} is then related to the random effects, so its coefficient is "
-            "neither the effect of changing it nor, in general, a mean over subjects; likelihood, Bayesian fits and "
-            "GEE with a working correlation other than independence may all be biased.",
+            f"What this means: in a mixed model {x!r} is then related to the random effects. Its coefficient is not "
+            f"the effect of changing {x!r}, and does not say how population means differ; likelihood and Bayesian "
+            "fits, and GEE with a working correlation other than independence, may all be biased.",
             f"What remains valid: the association of the mean of {y!r} with {x!r} at the same time, by GEE with an "
             "independence working correlation (Pepe and Anderson 1994). If the relation is one of stable differences "
             "between subjects, split the covariate with within_between.",
@@ -271,7 +271,7 @@ def _check_options(lags: int, time_degree: int, level: float) -> None:
 
 def _numbers(column: pd.Series) -> FloatArray:
     kind = column.dtype
-    if not (pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind)):
+    if not is_number(kind):
         raise DataError(
             f"{column.name!r} of type {kind}",
             "the check is a linear regression and needs numbers",
@@ -321,7 +321,7 @@ def _terms(
     for name in adjust:
         column = rows[name].iloc[use]
         kind = column.dtype
-        if pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind):
+        if is_number(kind):
             nuisance[name] = column.to_numpy(np.float64)
         else:
             dummies = pd.get_dummies(column.astype(str), prefix=name, prefix_sep="=", drop_first=True, dtype=float)

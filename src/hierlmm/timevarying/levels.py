@@ -21,7 +21,7 @@ from scipy.stats import norm
 
 from hierlmm.errors import DataError, FitWarning, SpecificationError, closest
 from hierlmm.frames import MISSING_CHOICES, column_names, require_columns, shorten, to_pandas
-from hierlmm.timevarying.history import subject_codes
+from hierlmm.timevarying.history import is_number, subject_codes
 
 __all__ = ["WithinBetweenTest", "test_within_between", "within_between"]
 
@@ -146,9 +146,7 @@ def within_between(
 
 def _numbers(column: pd.Series, missing: str) -> tuple[np.ndarray, int]:
     kind = column.dtype
-    if not (pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind)) or np.issubdtype(
-        np.asarray(column.iloc[:0]).dtype, np.complexfloating
-    ):
+    if not is_number(kind):
         raise DataError(
             f"the covariate {column.name!r} of type {kind}",
             "labels have no mean",
