@@ -23,9 +23,10 @@ from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts, cross_products
 
-__all__ = ["CollapsedPosterior", "collapsed_posterior", "why_not_collapsed"]
+__all__ = ["CollapsedPosterior", "collapsed_posterior", "find_mode", "pack", "starts", "why_not_collapsed"]
 
 FloatArray = NDArray[np.float64]
+Objective = Callable[[FloatArray], tuple[float, FloatArray]]
 NEAR_ZERO = 5.0
 """Drop of the log density from the mode of a standard deviation to a twentieth of it, below which it may be zero."""
 
@@ -109,26 +110,46 @@ def collapsed_posterior(design: Design, priors: ResolvedPriors, *, signed: bool 
         more than `NEAR_ZERO` on the log scale: it may then be zero, where a logarithm has no end.
     """
     products = cross_products(design)
-    buffer = _pack(design, products, priors)
-    n_sd = int(buffer[6])
-    prior = buffer[_offset_of_priors(buffer) :][: n_sd * N_PRIOR].reshape(n_sd, N_PRIOR)
-    scales = prior[:, N_PRIOR - 1]
-    mode, root = _mode(buffer, _start(buffer))
-    # A gamma prior is zero or infinite at zero, which a signed parameter would have to cross.
-    chosen = _reaches_zero(buffer, mode) & (prior[:, 0] == 1.0) if signed is None else np.full(n_sd, signed)
-    if np.any(chosen):
-        scales[chosen] = np.exp(mode[:n_sd][chosen])
-        buffer[7] += float(np.sum(np.log(scales[chosen] / 2.0)))  # ±u share the density of |u|
-        start = mode.copy()
-        start[:n_sd][chosen] = 1.0
-        mode, root = _mode(buffer, start)
+    buffer = pack(design, products, priors)
+    mode, root = find_mode(buffer, _negative(buffer), starts(buffer), signed)
     m = len(mode)
     buffer[HEADER : HEADER + m] = mode
     buffer[HEADER + m : HEADER + m + m * m] = root.ravel()
     return CollapsedPosterior(design, products, buffer, mode, root)
 
 
-def _pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> FloatArray:
+def find_mode(
+    buffer: FloatArray, negative: Objective, candidates: FloatArray, signed: bool | None
+) -> tuple[FloatArray, FloatArray]:
+    """Mode of θ and the curvature there; decides which standard deviations are signed and writes it to the buffer.
+
+    Parameters
+    ----------
+    buffer : (n,)
+        Not whitened yet.
+    negative : callable
+        Minus the log density of θ and its gradient; it reads the buffer.
+    candidates : (s, m)
+        θ of which the best one starts the search. Standard deviations come first.
+    signed : bool, optional
+        As in `collapsed_posterior`.
+    """
+    n_sd = int(buffer[6])
+    prior = buffer[_offset_of_priors(buffer) :][: n_sd * N_PRIOR].reshape(n_sd, N_PRIOR)
+    scales = prior[:, N_PRIOR - 1]
+    mode, root = _mode(negative, min(candidates, key=lambda theta: negative(theta)[0]))
+    # A gamma prior is zero or infinite at zero, which a signed parameter would have to cross.
+    chosen = _reaches_zero(negative, mode, n_sd) & (prior[:, 0] == 1.0) if signed is None else np.full(n_sd, signed)
+    if np.any(chosen):
+        scales[chosen] = np.exp(mode[:n_sd][chosen])
+        buffer[7] += float(np.sum(np.log(scales[chosen] / 2.0)))  # ±u share the density of |u|
+        start = mode.copy()
+        start[:n_sd][chosen] = 1.0
+        mode, root = _mode(negative, start)
+    return mode, root
+
+
+def pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> FloatArray:
     q, P, K = products.C.shape
     p = P - 1
     scaling = products.scaling
@@ -185,7 +206,7 @@ def _pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> Fl
     return flat
 
 
-def _negative(buffer: FloatArray) -> Callable[[FloatArray], tuple[float, FloatArray]]:
+def _negative(buffer: FloatArray) -> Objective:
     """Minus the log density of θ; the buffer must not be whitened yet."""
 
     def function(theta: FloatArray) -> tuple[float, FloatArray]:
@@ -195,9 +216,8 @@ def _negative(buffer: FloatArray) -> Callable[[FloatArray], tuple[float, FloatAr
     return function
 
 
-def _reaches_zero(buffer: FloatArray, mode: FloatArray) -> NDArray[np.bool_]:
+def _reaches_zero(negative: Objective, mode: FloatArray, n_sd: int) -> NDArray[np.bool_]:
     """Which standard deviations (as logarithms) have a density at a twentieth of the mode that still counts."""
-    negative, n_sd = _negative(buffer), int(buffer[6])
     highest, step = -negative(mode)[0], np.log(20.0)
     drops = np.empty(n_sd)
     for k in range(n_sd):
@@ -207,21 +227,20 @@ def _reaches_zero(buffer: FloatArray, mode: FloatArray) -> NDArray[np.bool_]:
     return drops < NEAR_ZERO
 
 
-def _start(buffer: FloatArray) -> FloatArray:
-    """Best of a few θ in which every random effect contributes alike to y."""
+def starts(buffer: FloatArray) -> FloatArray:
+    """A few θ in which every random effect contributes alike to y: (s, m)."""
     m, n_sd, q = int(buffer[1]), int(buffer[6]), int(buffer[2])
     Bz = buffer[_offset_of_priors(buffer) + (n_sd + 1) * N_PRIOR :][: q * q].reshape(q, q)
     unit = -np.log(np.abs(np.diag(Bz)))[:n_sd]
-    starts = np.zeros((4, m))
-    starts[:, :n_sd] = unit + np.log([[0.05], [0.25], [0.5], [1.5]])
-    starts[:, -1] = np.log(0.7)
-    negative = _negative(buffer)
-    return min(starts, key=lambda theta: negative(theta)[0])
+    found = np.zeros((4 if n_sd else 1, m))
+    found[:, :n_sd] = unit + np.log([[0.05], [0.25], [0.5], [1.5]])[: len(found)]
+    found[:, -1] = np.log(0.7)
+    return found
 
 
-def _mode(buffer: FloatArray, start: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _mode(negative: Objective, start: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Posterior mode of θ, and a square root of the inverse curvature there."""
-    negative, m = _negative(buffer), len(start)
+    m = len(start)
     best = minimize(negative, start, jac=True, method="BFGS", options={"gtol": 1e-5, "maxiter": 300}).x
     H = np.empty((m, m))
     for j in range(m):

@@ -32,7 +32,16 @@ from numpy.typing import NDArray
 
 from hierlmm.likelihood.kernel import pattern_sums
 
-__all__ = ["HEADER", "N_PRIOR", "Packed", "compiled_density", "compiled_expand", "evaluate", "unpack"]
+__all__ = [
+    "HEADER",
+    "N_PRIOR",
+    "Packed",
+    "compiled_density",
+    "compiled_expand",
+    "density_with_gamma",
+    "evaluate",
+    "unpack",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -176,12 +185,14 @@ def _factor_and_invert(H: FloatArray, inverse: FloatArray) -> float:
 
 
 @numba.njit(inline="always")
-def _density(theta: FloatArray, gradient: FloatArray, buffer: FloatArray) -> float:
-    """Log posterior density of θ, and its gradient (written to ``gradient``)."""
+def _density(
+    theta: FloatArray, gradient: FloatArray, buffer: FloatArray, Gamma: FloatArray, Lambda: FloatArray
+) -> float:
+    """Log posterior density of θ; its gradient, Γ (P, P) and Λ (q, q) are written."""
     packed = _unpack(buffer)
     q, P, N = int(buffer[2]), int(buffer[3]), buffer[5]
     p = P - 1
-    sd, LR, L, Lambda = np.empty(q), np.empty((q, q)), np.empty((q, q)), np.zeros((q, q))
+    sd, LR, L = np.empty(q), np.empty((q, q)), np.empty((q, q))
     scales = packed.sd_prior[:, 5]
     sigma = _natural_parameters(theta, packed.sd_index, packed.cpc_index, scales, sd, LR)
     precision = 1.0 / (sigma * sigma)
@@ -213,7 +224,6 @@ def _density(theta: FloatArray, gradient: FloatArray, buffer: FloatArray) -> flo
     value = buffer[7] - N * theta[-1] - 0.5 * (sums.log_det_T + log_det_H + quadratic)
 
     # Γ, then the derivatives with respect to log σ at fixed Λ, and to Λ.
-    Gamma = np.empty((P, P))
     for a in range(p):
         for b in range(p):
             Gamma[a, b] = H_inverse[a, b] + beta[a] * beta[b]
@@ -292,7 +302,8 @@ def _callback(dim, x_, gradient_, value_, data_):  # type: ignore[no-untyped-def
         theta[i] = centre[i]
         for j in range(m):
             theta[i] += root[i, j] * z[j]
-    value[0] = _density(theta, d_theta, buffer)
+    q, P = int(buffer[2]), int(buffer[3])
+    value[0] = _density(theta, d_theta, buffer, np.empty((P, P)), np.empty((q, q)))
     for j in range(m):
         gradient[j] = 0.0
         for i in range(m):
@@ -309,6 +320,14 @@ def _expand(dim, expanded, x_, out_, data_):  # type: ignore[no-untyped-def]
     for i in range(int(dim)):
         out[i] = x[i]
     return 0
+
+
+@numba.njit(cache=True, nogil=True)
+def density_with_gamma(
+    theta: FloatArray, gradient: FloatArray, buffer: FloatArray, Gamma: FloatArray, Lambda: FloatArray
+) -> float:
+    """The density as Python calls it where rows are whitened anew at every θ: see `collapsed_residual`."""
+    return _density(theta, gradient, buffer, Gamma, Lambda)
 
 
 @cache

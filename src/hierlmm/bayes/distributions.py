@@ -25,8 +25,10 @@ __all__ = [
     "HalfCauchy",
     "HalfNormal",
     "HalfStudentT",
+    "LogNormal",
     "Normal",
     "Prior",
+    "ScaledBeta",
     "StudentT",
     "Uniform",
     "as_pymc_variable",
@@ -187,6 +189,70 @@ class Uniform(Prior):
     def pymc(self) -> tuple[str, dict[str, float]]:
         """PyMC's ``Uniform``."""
         return "Uniform", {"lower": self.lower, "upper": self.upper}
+
+
+@dataclass(frozen=True)
+class ScaledBeta(Prior):
+    """Beta(shape, shape) distribution over the range from ``lower`` to ``upper``, symmetric about its middle."""
+
+    shape: float = 2.0
+    lower: float = -1.0
+    upper: float = 1.0
+    _scales: ClassVar[tuple[str, ...]] = ("shape",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.lower < self.upper:
+            raise SpecificationError(
+                str(self), "the lower end is not below the upper end", "write ScaledBeta(shape, lower, upper)", SEE
+            )
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether the lower end is at zero or above."""
+        return self.lower >= 0
+
+    def logpdf(self, x: ArrayLike) -> FloatArray:
+        """Log density."""
+        width, a = self.upper - self.lower, self.shape
+        p = (np.asarray(x, dtype=float) - self.lower) / width
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = (a - 1) * (np.log(p) + np.log1p(-p)) if a != 1 else np.zeros_like(p)
+        constant = math.lgamma(2 * a) - 2 * math.lgamma(a) - math.log(width)
+        return np.where((p >= 0) & (p <= 1), value + constant, -np.inf)
+
+    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
+        """Independent draws."""
+        return np.asarray(self.lower + (self.upper - self.lower) * rng.beta(self.shape, self.shape, size))
+
+    def pymc(self) -> tuple[str, dict[str, float]]:
+        """PyMC's ``Beta``, of which the parameter is a linear function."""
+        return "Beta", {"alpha": self.shape, "beta": self.shape}
+
+
+@dataclass(frozen=True)
+class LogNormal(Prior):
+    """Log-normal distribution with median ``median`` and standard deviation ``spread`` of the logarithm."""
+
+    median: float = 1.0
+    spread: float = 1.0
+    positive: ClassVar[bool] = True
+    _scales: ClassVar[tuple[str, ...]] = ("median", "spread")
+
+    def logpdf(self, x: ArrayLike) -> FloatArray:
+        """Log density."""
+        value = np.asarray(x, dtype=float)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            result = Normal(math.log(self.median), self.spread).logpdf(np.log(value)) - np.log(value)
+        return np.where(value > 0, result, -np.inf)
+
+    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
+        """Independent draws."""
+        return np.asarray(rng.lognormal(math.log(self.median), self.spread, size))
+
+    def pymc(self) -> tuple[str, dict[str, float]]:
+        """PyMC's ``LogNormal``."""
+        return "LogNormal", {"mu": math.log(self.median), "sigma": self.spread}
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.covariance.random import equal_correlation_factor, lowest_corr
 from hierlmm.design import Design
+from hierlmm.likelihood.residual_rows import residual_rows
 
 __all__ = [
     "conditional_log_likelihood",
     "posterior_predictive_draws",
     "prior_draws",
+    "residual_sd_ratios",
     "subject_lines",
 ]
 
@@ -34,10 +36,24 @@ def subject_lines(design: Design, beta: FloatArray, b: FloatArray) -> FloatArray
 
 
 def conditional_log_likelihood(design: Design, beta: FloatArray, b: FloatArray, sigma: FloatArray) -> FloatArray:
-    """Pointwise log density of y given the random effects, (..., N); sigma is (...)."""
-    scale = np.asarray(sigma)[..., None]
+    """Pointwise log density of y given the random effects, (..., N); sigma is (...), or (..., N) by row."""
+    scale = np.asarray(sigma)
+    if scale.ndim < beta.ndim:
+        scale = scale[..., None]
     z = (design.y - subject_lines(design, beta, b)) / scale
     return -0.5 * z**2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
+
+
+def residual_sd_ratios(design: Design, eta: FloatArray) -> FloatArray:
+    """Residual SD over σ of every row, (..., N), from unconstrained residual parameters (..., k)."""
+    rows = residual_rows(design)
+    if rows.variance is None:
+        return np.ones((*eta.shape[:-1], design.n_obs))
+    flat = eta.reshape(-1, eta.shape[-1])[:, rows.n_correlation :]
+    out = np.empty((len(flat), design.n_obs))
+    for s, own in enumerate(flat):
+        out[s, rows.rows.order] = np.exp(rows.variance.log_ratio(own))
+    return out.reshape(*eta.shape[:-1], design.n_obs)
 
 
 def posterior_predictive_draws(

@@ -36,16 +36,20 @@ from hierlmm.bayes.distributions import (
     HalfCauchy,
     HalfNormal,
     HalfStudentT,
+    LogNormal,
     Normal,
     Prior,
+    ScaledBeta,
     StudentT,
     Uniform,
 )
+from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.random import SPECTRAL, lowest_corr
 from hierlmm.design import Design
 from hierlmm.errors import NotAvailableError, SpecificationError, closest
 from hierlmm.formula import INTERCEPT
 from hierlmm.frames import shorten
+from hierlmm.likelihood.residual_rows import residual_rows
 
 __all__ = [
     "LKJ",
@@ -54,10 +58,12 @@ __all__ = [
     "HalfCauchy",
     "HalfNormal",
     "HalfStudentT",
+    "LogNormal",
     "Normal",
     "Prior",
     "Priors",
     "ResolvedPriors",
+    "ScaledBeta",
     "StudentT",
     "Uniform",
     "resolve_priors",
@@ -89,6 +95,8 @@ class Priors:
         (q - 1) r)^(eta-1)``; the default there is ``LKJ(1)``, uniform between -1/(q - 1) and 1.
     sigma : Prior, optional
         Of the residual standard deviation.
+    residual : mapping of str to Prior, optional
+        Of parameters of the residual structure, by name (``{"rho": Uniform(0, 1)}``); cut off at a parameter's range.
 
     Raises
     ------
@@ -105,12 +113,13 @@ class Priors:
     sd_b: Prior | Mapping[str, Prior] | None = None
     corr_b: LKJ | None = None
     sigma: Prior | None = None
+    residual: Mapping[str, Prior] | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Mapping):
-                if field.name not in ("beta", "sd_b"):
+                if field.name not in ("beta", "sd_b", "residual"):
                     raise SpecificationError(
                         f"{field.name}={value!r}",
                         f"{field.name!r} is one parameter and takes one prior",
@@ -120,6 +129,13 @@ class Priors:
                 for name, prior in value.items():
                     _check_kind(f"{field.name}[{name!r}]", field.name, prior)
             elif value is not None:
+                if field.name == "residual":
+                    raise SpecificationError(
+                        f"residual={value}",
+                        "the parameters of a residual structure have different ranges",
+                        "name them: Priors(residual={'rho': Uniform(-1, 1)})",
+                        SEE,
+                    )
                 _check_kind(field.name, field.name, value)
 
     def resolve(self, design: Design) -> ResolvedPriors:
@@ -141,6 +157,7 @@ class Priors:
         slopes = [c for i, c in enumerate(design.coef) if i != design.intercept]
         chosen_beta = _spread(self.beta, slopes, "beta", "fixed coefficient")
         chosen_sd = _spread(self.sd_b, list(design.term), "sd_b", "random effect")
+        chosen_residual = _spread(self.residual, list(default.residual_names), "residual", "residual parameter")
         if default.common_sd and isinstance(self.sd_b, Mapping):
             raise SpecificationError(
                 f"sd_b={{{', '.join(map(repr, self.sd_b))}}}",
@@ -170,6 +187,10 @@ class Priors:
             intercept=default.intercept,
             common_sd=default.common_sd,
             source="default" if untouched else "chosen",
+            residual_names=default.residual_names,
+            residual=tuple(
+                chosen_residual.get(n, p) for n, p in zip(default.residual_names, default.residual, strict=True)
+            ),
         )
 
 
@@ -196,6 +217,10 @@ class ResolvedPriors:
         Whether all random effects share one standard deviation (``covariance="identity"``; with ``corr_b``,
         ``"compound_symmetry"``).
     source : {"default", "bambi", "chosen"}
+    residual_names : tuple of str
+        Parameters of the residual structure, correlation first.
+    residual : tuple of Prior
+        Their priors.
     """
 
     coef: tuple[str, ...]
@@ -208,6 +233,8 @@ class ResolvedPriors:
     intercept: int | None
     common_sd: bool
     source: str
+    residual_names: tuple[str, ...] = ()
+    residual: tuple[Prior, ...] = ()
 
     @property
     def uncentering(self) -> FloatArray:
@@ -297,6 +324,7 @@ class ResolvedPriors:
             rows.append(("corr(all random effects)", f"{self.corr_b} with all correlations equal{uniform}"))
         elif self.corr_b is not None:
             rows.append(("corr", str(self.corr_b)))
+        rows += [(name, str(p)) for name, p in zip(self.residual_names, self.residual, strict=True)]
         rows.append(("sigma", str(self.sigma)))
         return pd.DataFrame(rows, columns=["parameter", "prior"]).set_index("parameter")
 
@@ -381,6 +409,7 @@ def _assemble(design: Design, beta: Any, sd_b: list[float], sigma: Prior, source
         center = design.X.mean(axis=0)
         center[design.intercept] = 0.0
     correlated = any(len(b) > 1 for b in design.blocks)
+    parameters = residual_rows(design).parameters if design.has_residual_structure else ()
     return ResolvedPriors(
         coef=design.coef,
         term=design.term,
@@ -392,7 +421,20 @@ def _assemble(design: Design, beta: Any, sd_b: list[float], sigma: Prior, source
         intercept=design.intercept,
         common_sd=common,
         source=source,
+        residual_names=tuple(p.name for p in parameters),
+        residual=tuple(residual_prior(p) for p in parameters),
     )
+
+
+def residual_prior(parameter: Parameter) -> Prior:
+    """Default prior of a residual parameter: symmetric over a bounded range, else around its starting value."""
+    if math.isinf(parameter.lower):
+        return Normal(parameter.start, parameter.spread)
+    if math.isinf(parameter.upper):
+        return LogNormal(parameter.start, parameter.spread)
+    if parameter.shape == 1.0:
+        return Uniform(parameter.lower, parameter.upper)
+    return ScaledBeta(parameter.shape, parameter.lower, parameter.upper)
 
 
 def _scale(column: FloatArray) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -19,9 +19,19 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.collapsed import CollapsedPosterior
 from hierlmm.bayes.collapsed_kernel import unpack
+from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.kernel import pattern_sums
 
-__all__ = ["Natural", "draw_random_effects", "natural_scale", "recover_beta", "summarise_random_effects"]
+__all__ = [
+    "Natural",
+    "draw_b_of",
+    "draw_random_effects",
+    "in_threads",
+    "moments_of",
+    "natural_scale",
+    "recover_beta",
+    "summarise_random_effects",
+]
 
 FloatArray = NDArray[np.float64]
 THREADS = 2
@@ -80,7 +90,7 @@ def recover_beta(posterior: CollapsedPosterior, theta: FloatArray, rng: np.rando
         for s in range(lo, hi):
             Q[s] = products.S_w + pattern_sums(products.R, products.C, products.weight, Lambda[s]).G
 
-    _in_threads(S, sums)
+    in_threads(S, sums)
     Q *= ((products.scaling.y_scale / sigma) ** 2)[:, None, None]
     packed = unpack(posterior.buffer)
     covariance = np.linalg.inv(Q[:, :p, :p] + packed.prior_precision)
@@ -92,8 +102,11 @@ def recover_beta(posterior: CollapsedPosterior, theta: FloatArray, rng: np.rando
     return Natural(beta, sd, factor, sigma, working, mean, covariance)
 
 
-def natural_scale(posterior: CollapsedPosterior, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Standard deviations (S, q), Cholesky factors of the correlations (S, q, q) and σ (S,) of draws of θ (S, m)."""
+def natural_scale(posterior: Any, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Standard deviations (S, q), Cholesky factors of the correlations (S, q, q) and σ (S,) of draws of θ (S, m).
+
+    ``posterior`` is a `CollapsedPosterior`, or a `ResidualPosterior` with θ alone.
+    """
     packed = unpack(posterior.buffer)
     which = packed.sd_index.astype(int)
     scale = packed.sd_prior[which, 5]
@@ -314,7 +327,7 @@ def summarise_random_effects(posterior: CollapsedPosterior, natural: Natural) ->
 
     R, C = products.subject_R[alone], products.subject_C[alone]
     sums = [(np.zeros((len(alone), q)), np.zeros((len(alone), q))) for _ in range(THREADS)]
-    _in_threads(S, lambda lo, hi: _moments_single(R, C, *fixed, lo, hi, *sums[int(lo > 0)]))
+    in_threads(S, lambda lo, hi: _moments_single(R, C, *fixed, lo, hi, *sums[int(lo > 0)]))
     mean[alone], second[alone] = (np.sum([part[k] for part in sums], axis=0) / S for k in range(2))
 
     K, width = len(shared), q * P
@@ -322,7 +335,7 @@ def summarise_random_effects(posterior: CollapsedPosterior, natural: Natural) ->
     R = products.subject_R[example]
     shapes = ((K, q, width), (K, q, width, width), (K, q))
     forms = [tuple(np.zeros(shape) for shape in shapes) for _ in range(THREADS)]
-    _in_threads(S, lambda lo, hi: _moments_shared(R, *fixed, lo, hi, *forms[int(lo > 0)]))
+    in_threads(S, lambda lo, hi: _moments_shared(R, *fixed, lo, hi, *forms[int(lo > 0)]))
     linear, quadratic, constant = (np.sum([part[k] for part in forms], axis=0) / S for k in range(3))
     order = np.argsort(products.pattern, kind="stable")
     groups = np.split(order, np.cumsum(size)[:-1])
@@ -341,7 +354,38 @@ def _relative(posterior: CollapsedPosterior, natural: Natural) -> tuple[FloatArr
     return np.ascontiguousarray(scaling.Bz @ half), half * scaling.y_scale, natural.sigma / scaling.y_scale
 
 
-def _in_threads(size: int, work: Callable[[int, int], None]) -> None:
+def draw_b_of(
+    products: CrossProducts,
+    Lambda: FloatArray,
+    V: FloatArray,
+    beta: FloatArray,
+    sigma: float,
+    noise: FloatArray,
+    out: FloatArray,
+) -> None:
+    """Draw b given one (β, θ), from standard normal ``noise`` (1, J, q) into ``out`` (1, J, q); working units."""
+    R, C = products.subject_R, products.subject_C
+    _draw_b(R, C, Lambda[None], V[None], beta[None], np.array([sigma]), noise, out, 0, 1)
+
+
+def moments_of(
+    products: CrossProducts,
+    Lambda: FloatArray,
+    V: FloatArray,
+    mean: FloatArray,
+    covariance: FloatArray,
+    sigma: float,
+    first: FloatArray,
+    second: FloatArray,
+) -> None:
+    """Add the mean of b and its second moment given one θ, β averaged out: (J, q), (J, q)."""
+    gamma = np.append(-mean, 1.0)[None]
+    data = (products.subject_R, products.subject_C, Lambda[None], V[None], gamma, covariance[None], np.array([sigma]))
+    _moments_single(*data, 0, 1, first, second)
+
+
+def in_threads(size: int, work: Callable[[int, int], None]) -> None:
+    """Split ``range(size)`` into one piece for each thread."""
     bounds = np.linspace(0, size, THREADS + 1).astype(int)
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(work, bounds[:-1], bounds[1:]))

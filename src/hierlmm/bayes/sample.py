@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.convergence import assess_convergence
 from hierlmm.bayes.explicit import build_pymc_model, draws_of_model
-from hierlmm.bayes.predictive import conditional_log_likelihood
+from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
 from hierlmm.bayes.priors import Priors, ResolvedPriors, resolve_priors
 from hierlmm.design import Design, level2_prediction
 from hierlmm.errors import FitWarning, SpecificationError
 from hierlmm.formula import INTERCEPT
+from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, residual_rows
 from hierlmm.notice import interactive
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "make_posterior_fit",
     "model_coords",
     "refuse_interrupted",
+    "residual_group",
     "sample_explicit",
     "whole_seed",
 ]
@@ -46,6 +48,8 @@ VARIABLE_DIMS: dict[str, list[str]] = {
     "icc": [],
     "subject_coef": ["subject", "level1"],
     "y": ["obs"],
+    "residual_correlation": ["residual_correlation_parameter"],
+    "residual_variance": ["residual_variance_parameter"],
 }
 
 
@@ -206,8 +210,14 @@ def make_posterior_fit(
     if sample_stats is not None:
         tree["sample_stats"] = sample_stats
     small = C * S * design.n_obs <= SMALL
-    if "b" in draws and (small if log_likelihood is None else log_likelihood):
-        ll = conditional_log_likelihood(design, beta, draws["b"], draws["sigma"])
+    independent = design.residual is None  # given b alone, correlated measurements have no density one by one
+    if "b" in draws and independent and (small if log_likelihood is None else log_likelihood):
+        sigma = draws["sigma"]
+        if design.residual_variance is not None:
+            sigma = sigma[..., None] * residual_sd_ratios(
+                design, (groups or {})["residual"]["unconstrained"].to_numpy()
+            )
+        ll = conditional_log_likelihood(design, beta, draws["b"], sigma)
         tree["log_likelihood"] = dataset(design, {"y": ll})
     tree["observed_data"] = xr.Dataset({"y": ("obs", design.y)}, coords={"obs": np.arange(design.n_obs)})
     tree["constant_data"] = _constant_data(design)
@@ -222,9 +232,20 @@ def make_posterior_fit(
     return PosteriorFit(design, datatree, priors, str(attrs["estimator"]), verdict.messages + notes)
 
 
+def residual_group(rows: ResidualRows, eta: FloatArray) -> Any:
+    """Group ``residual``: the unconstrained residual parameters (chain, draw, parameter)."""
+    import xarray as xr
+
+    names = [p.name for p in rows.parameters]
+    coords = {"chain": np.arange(eta.shape[0]), "draw": np.arange(eta.shape[1]), "parameter": names}
+    return xr.Dataset({"unconstrained": (["chain", "draw", "parameter"], eta)}, coords=coords)
+
+
 def model_coords(design: Design) -> dict[str, Any]:
     """Coordinates of every dimension of the contract."""
+    names = residual_names(residual_rows(design)) if design.has_residual_structure else {}
     return {
+        **{f"{variable}_parameter": np.array(own, dtype=str) for variable, own in names.items() if own},
         "coef": np.array(design.coef, dtype=str),
         "term": np.array(design.term, dtype=str),
         "term_bis": np.array(design.term, dtype=str),

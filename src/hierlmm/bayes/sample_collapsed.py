@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.collapsed import CollapsedPosterior, collapsed_posterior
 from hierlmm.bayes.collapsed_kernel import compiled_density, compiled_expand, evaluate
+from hierlmm.bayes.collapsed_residual import ResidualPosterior, residual_posterior
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.recover import Natural, draw_random_effects, recover_beta, summarise_random_effects
-from hierlmm.bayes.sample import check_settings, make_posterior_fit, refuse_interrupted, whole_seed
+from hierlmm.bayes.recover_residual import recover_residual
+from hierlmm.bayes.sample import check_settings, make_posterior_fit, refuse_interrupted, residual_group, whole_seed
+from hierlmm.bayes.structured_kernel import compiled_structured
 from hierlmm.design import Design
+from hierlmm.likelihood.residual_rows import residual_names
 from hierlmm.notice import interactive, notice_if_slow
 
 if TYPE_CHECKING:
@@ -68,8 +72,10 @@ def sample_collapsed(
     check_settings(draws=draws, tune=tune, chains=chains, target_accept=target_accept)
     seed = whole_seed(seed)
     started = time.perf_counter()
+    structured = design.has_residual_structure or not design.term
+    posterior: CollapsedPosterior | ResidualPosterior
     with notice_if_slow():
-        posterior = collapsed_posterior(design, priors)
+        posterior = residual_posterior(design, priors) if structured else collapsed_posterior(design, priors)
     theta, statistics, route = sample_theta(
         posterior,
         draws=draws,
@@ -82,15 +88,13 @@ def sample_collapsed(
     )
     sampled = time.perf_counter()
     rng = np.random.default_rng(seed)
-    natural = recover_beta(posterior, theta.reshape(chains * draws, -1), rng)
-    kept = _by_chain(natural, chains, draws)
+    flat = theta.reshape(chains * draws, -1)
     if random_effects == "auto":
         random_effects = "draws" if chains * draws * design.Z.shape[1] * design.n_subjects <= DRAWS_LIMIT else "summary"
-    groups: dict[str, Any] = {}
-    if random_effects == "draws":
-        kept["b"] = draw_random_effects(posterior, natural, rng).reshape(chains, draws, design.n_subjects, -1)
-    elif random_effects == "summary":
-        groups["random_effects"] = _summary_group(design, *summarise_random_effects(posterior, natural))
+    if isinstance(posterior, ResidualPosterior):
+        kept, groups = _structured(posterior, flat, rng, random_effects, chains, draws)
+    else:
+        kept, groups = _plain(posterior, flat, rng, random_effects, chains, draws)
     attrs = {
         "estimator": "NUTS",
         "sampler": "collapsed",
@@ -105,6 +109,57 @@ def sample_collapsed(
         "recovery_seconds": round(time.perf_counter() - sampled, 3),
     }
     return make_posterior_fit(design, priors, kept, statistics, attrs, groups=groups, notes=notes)
+
+
+def _plain(
+    posterior: CollapsedPosterior,
+    theta: FloatArray,
+    rng: np.random.Generator,
+    random_effects: str,
+    chains: int,
+    draws: int,
+) -> tuple[dict[str, FloatArray], dict[str, Any]]:
+    """Draws by name, and further groups of the tree."""
+    design = posterior.design
+    natural = recover_beta(posterior, theta, rng)
+    kept = _by_chain(natural, chains, draws)
+    groups: dict[str, Any] = {}
+    if random_effects == "draws":
+        kept["b"] = draw_random_effects(posterior, natural, rng).reshape(chains, draws, design.n_subjects, -1)
+    elif random_effects == "summary":
+        groups["random_effects"] = _summary_group(design, *summarise_random_effects(posterior, natural))
+    return kept, groups
+
+
+def _structured(
+    posterior: ResidualPosterior,
+    theta: FloatArray,
+    rng: np.random.Generator,
+    random_effects: str,
+    chains: int,
+    draws: int,
+) -> tuple[dict[str, FloatArray], dict[str, Any]]:
+    """As `_plain`, with a residual structure or without random effects."""
+    design, rows = posterior.design, posterior.rows
+    found = recover_residual(posterior, theta, rng, random_effects)
+    kept = _by_chain(found.natural, chains, draws)
+    if not design.term:
+        kept = {name: values for name, values in kept.items() if name in ("beta", "sigma")}
+    groups: dict[str, Any] = {}
+    if found.b is not None:
+        kept["b"] = found.b.reshape(chains, draws, design.n_subjects, -1)
+    elif found.summary is not None:
+        groups["random_effects"] = _summary_group(design, *found.summary)
+    if design.has_residual_structure:
+        groups["residual"] = residual_group(rows, found.eta.reshape(chains, draws, -1))
+        names = residual_names(rows)
+        at = 0
+        for variable, own in names.items():
+            if own:
+                part = found.reported[:, at : at + len(own)]
+                kept[variable] = part.reshape(chains, draws, len(own))
+            at += len(own)
+    return kept, groups
 
 
 def _by_chain(natural: Natural, chains: int, draws: int) -> dict[str, FloatArray]:
@@ -131,7 +186,7 @@ def _summary_group(design: Design, mean: FloatArray, sd: FloatArray) -> Any:
 
 
 def sample_theta(
-    posterior: CollapsedPosterior,
+    posterior: CollapsedPosterior | ResidualPosterior,
     *,
     draws: int,
     tune: int,
@@ -152,10 +207,7 @@ def sample_theta(
     """
     import nutpie
 
-    try:
-        model, route = _compiled_model(posterior), "compiled"
-    except (ImportError, TypeError, AttributeError):
-        model, route = _python_model(posterior), "python"
+    model, route = _model(posterior)
     tree = nutpie.sample(
         model,
         draws=draws,
@@ -181,18 +233,33 @@ def _initial_point(m: int) -> Any:
     return draw
 
 
-def _compiled_model(posterior: CollapsedPosterior) -> Any:
+def _model(posterior: CollapsedPosterior | ResidualPosterior) -> tuple[Any, str]:
+    """The posterior as nutpie takes it: compiled where its parts are, else as Python functions."""
+    m = posterior.n_dim
+    try:
+        if isinstance(posterior, CollapsedPosterior):
+            return _compiled_model(m, compiled_density(), posterior.buffer), "compiled"
+        if posterior.packed is not None:
+            return _compiled_model(m, compiled_structured(), posterior.packed), "compiled"
+    except (ImportError, TypeError, AttributeError):
+        pass  # nutpie's class has changed: the documented way follows
+    if isinstance(posterior, ResidualPosterior):
+        return _python_model(m, posterior.evaluator), "python"
+    buffer = posterior.buffer
+    return _python_model(m, lambda: lambda z: evaluate(z, buffer)), "python"
+
+
+def _compiled_model(m: int, density: Any, data: FloatArray) -> Any:
     from nutpie.compile_pymc import CompiledPyMCModel
 
-    m = posterior.n_dim
     return CompiledPyMCModel(
         dims={},
-        compiled_logp_func=compiled_density(),
+        compiled_logp_func=density,
         compiled_expand_func=compiled_expand(),
         initial_point_func=_initial_point(m),
-        shared_data={"buffer": posterior.buffer},
+        shared_data={"buffer": data},
         shared_var_keys={},
-        user_data=posterior.buffer,
+        user_data=data,
         n_expanded=m,
         shape_info=(["z"], [slice(0, m)], [(m,)]),
         logp_func=None,
@@ -203,16 +270,9 @@ def _compiled_model(posterior: CollapsedPosterior) -> Any:
     )
 
 
-def _python_model(posterior: CollapsedPosterior) -> Any:
+def _python_model(m: int, make_density: Any) -> Any:
+    """Hand nutpie a maker of Python functions, z -> (log density, gradient); each chain makes its own."""
     from nutpie.compiled_pyfunc import from_pyfunc
-
-    m, buffer = posterior.n_dim, posterior.buffer
-
-    def make_density() -> Any:
-        def density(z: FloatArray) -> tuple[float, FloatArray]:
-            return evaluate(z, buffer)
-
-        return density
 
     def make_expand(_seed1: int, _seed2: int, _chain: int) -> Any:
         return lambda z: {"z": z}

@@ -261,7 +261,7 @@ class Exponential(ResidualCorrelation):
 
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
         """``range`` and, if asked for, ``nugget``."""
-        found = Parameter("range", _range(observed, self.start), 0.0)
+        found = Parameter("range", _range(observed, self.start), 0.0, spread=1.5)
         return (found, _nugget_parameter(observed.mixed)) if self.nugget else (found,)
 
     def matrix(self, t: FloatArray, values: FloatArray) -> FloatArray:
@@ -356,7 +356,7 @@ class Gaussian(ResidualCorrelation):
 
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
         """``range`` and, if asked for, ``nugget``."""
-        found = Parameter("range", _range(observed, self.start), 0.0)
+        found = Parameter("range", _range(observed, self.start), 0.0, spread=1.5)
         return (found, _nugget_parameter(observed.mixed)) if self.nugget else (found,)
 
     def matrix(self, t: FloatArray, values: FloatArray) -> FloatArray:

@@ -29,7 +29,7 @@ from hierlmm.likelihood.crossproducts import RANK_TOLERANCE, CrossProducts, Scal
 from hierlmm.likelihood.kernel import within_subject_qr
 from hierlmm.likelihood.rows import dense_pull_back, dense_whiten, row_adjoints, serial_pull_back, serial_whiten
 
-__all__ = ["ResidualRows", "Whitened", "residual_rows", "whiten_columns"]
+__all__ = ["ResidualRows", "Whitened", "residual_names", "residual_rows", "whiten_columns"]
 
 FloatArray = NDArray[np.float64]
 LARGEST_LOG_RATIO = 200.0
@@ -166,6 +166,16 @@ class ResidualRows:
             by_log_ratio = 2.0 - np.einsum("at,at->t", adjoint, at.scaled)
             gradient[k:] = self.variance.derivatives(eta[k:]) @ by_log_ratio
         return gradient
+
+
+def residual_names(rows: ResidualRows) -> dict[str, list[str]]:
+    """Names of what is reported, by posterior variable: of the correlation and of the variance function."""
+    start = np.array([p.unconstrained(p.start) for p in rows.parameters])
+    k = rows.n_correlation
+    return {
+        "residual_correlation": list(rows.correlation.report(start[:k])) if rows.correlation else [],
+        "residual_variance": list(rows.variance.report(start[k:])) if rows.variance else [],
+    }
 
 
 def residual_rows(design: Design) -> ResidualRows:

@@ -1,0 +1,281 @@
+"""The collapsed log posterior with a serial residual structure, compiled into one function.
+
+What `collapsed_residual` computes through Python, for the structures that are closed-form in the row: correlations
+``u Π d`` with ``d = base^gap``, ``d = exp(-gap/range)`` or ``d = 1``, and variance functions whose logarithm is linear,
+``log g = w'η``. Families of any other kind take the Python route; both give the same numbers.
+
+The packed vector of `collapsed_kernel` comes first, its whitened rows a work space that every call copies; then come
+the rows and the residual parameters' kinds, bounds and priors.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.bayes.collapsed_kernel import _density, _int64, _pointer, _uint64, _unpack, _voidptr
+from hierlmm.bayes.distributions import LogNormal, Normal, Prior, ScaledBeta, Uniform
+from hierlmm.covariance.parameters import Parameter
+from hierlmm.covariance.residual import AR1, CAR1, CompoundSymmetry, Exponential
+from hierlmm.covariance.variance import VarExp, VarIdent, VarPower
+from hierlmm.likelihood.crossproducts import RANK_TOLERANCE
+from hierlmm.likelihood.kernel import within_subject_qr
+from hierlmm.likelihood.residual_rows import ResidualRows
+from hierlmm.likelihood.rows import row_adjoints, serial_pull_back, serial_whiten
+
+__all__ = ["compiled_structured", "pack_structured"]
+
+FloatArray = NDArray[np.float64]
+
+NONE, POWER, DECAY, SHARE = 0.0, 1.0, 2.0, 3.0
+"""No correlation; d = base^gap; d = exp(-gap/range); d = 1 and u = ρ."""
+EXTRA = 8
+"""Numbers before the structured part: length, N, c, J, kind, has nugget, residual parameters, of the variance."""
+PER_PARAMETER = 5
+"""Numbers of a residual parameter: lower, upper, and (kind, a, b) of its prior on η."""
+BETA, NORMAL = 0.0, 1.0
+
+
+def pack_structured(
+    rows: ResidualRows,
+    residual: tuple[tuple[Parameter, Prior], ...],
+    buffer: FloatArray,
+    mode: FloatArray,
+    root: FloatArray,
+) -> FloatArray | None:
+    """All numbers that the compiled function reads, or None where the structure or a prior has another form."""
+    kind = _kind(rows)
+    priors = [_closed_form(p, prior) for p, prior in residual]
+    if kind is None or any(prior is None for prior in priors) or not _linear(rows):
+        return None
+    k, c, N = rows.n_correlation, *rows.M.shape
+    correlation = rows.correlation
+    nugget = correlation is not None and getattr(correlation.spec, "nugget", False)
+    weights = np.zeros((len(residual) - k, N))
+    if rows.variance is not None:
+        weights = rows.variance.derivatives(np.zeros(len(residual) - k))
+    gaps = np.zeros(N) if correlation is None else correlation.gaps
+    parameters = [[p.lower, p.upper, *prior] for (p, _), prior in zip(residual, priors, strict=True)]  # type: ignore[misc]
+    body = np.concatenate(
+        [
+            mode,
+            root.ravel(),
+            np.array(parameters).ravel(),
+            rows.start.astype(np.float64),
+            gaps,
+            weights.ravel(),
+            rows.M.ravel(),
+        ]
+    )
+    extra = [EXTRA + len(body), N, c, len(rows.start) - 1, kind, float(nugget), len(residual), len(weights)]
+    flat = np.concatenate([buffer, extra, body])
+    return flat
+
+
+def _kind(rows: ResidualRows) -> float | None:
+    if rows.correlation is None:
+        return NONE
+    return {AR1: POWER, CAR1: POWER, Exponential: DECAY, CompoundSymmetry: SHARE}.get(type(rows.correlation.spec))
+
+
+def _linear(rows: ResidualRows) -> bool:
+    return rows.variance is None or type(rows.variance.spec) in (VarIdent, VarPower, VarExp)
+
+
+def _closed_form(parameter: Parameter, prior: Prior) -> tuple[float, float, float] | None:
+    match prior:
+        case Uniform(lower=lower, upper=upper) if (lower, upper) == (parameter.lower, parameter.upper):
+            return BETA, 1.0, 0.0
+        case ScaledBeta(shape=shape, lower=lower, upper=upper) if (lower, upper) == (parameter.lower, parameter.upper):
+            return BETA, shape, _log_beta_constant(shape)
+        case LogNormal(median=median, spread=spread) if parameter.lower == 0.0 and np.isinf(parameter.upper):
+            return NORMAL, float(np.log(median)), spread
+        case Normal(mean=mean, sd=sd) if np.isinf(parameter.lower):
+            return NORMAL, mean, sd
+        case _:
+            return None
+
+
+def _log_beta_constant(shape: float) -> float:
+    from math import lgamma
+
+    return lgamma(2.0 * shape) - 2.0 * lgamma(shape)
+
+
+@numba.njit(cache=True, nogil=True)
+def _structured(
+    theta: FloatArray,
+    gradient: FloatArray,
+    base: FloatArray,
+    parameters: FloatArray,
+    start: NDArray[np.int64],
+    gaps: FloatArray,
+    weights: FloatArray,
+    rows: FloatArray,
+    kind: float,
+    nugget: bool,
+) -> float:
+    """Log density at (θ, η) and its gradient; NaN where R is not positive definite."""
+    m, q, P = int(base[1]), int(base[2]), int(base[3])
+    c, N = rows.shape
+    J, n_par, n_var = len(start) - 1, len(parameters), len(weights)
+    k = n_par - n_var
+    eta = theta[m:]
+    natural, slope = np.empty(k), np.empty(k)
+    for j in range(k):
+        lower, upper = parameters[j, 0], parameters[j, 1]
+        if np.isinf(upper):
+            slope[j] = np.exp(eta[j])
+            natural[j] = lower + slope[j]
+        else:
+            p = 1.0 / (1.0 + np.exp(-eta[j]))
+            natural[j] = lower + (upper - lower) * p
+            slope[j] = (upper - lower) * p / (1.0 + np.exp(eta[j]))
+    prior, log_det = 0.0, 0.0
+    by_eta = np.zeros(n_par)
+    for j in range(n_par):
+        a, b = parameters[j, 3], parameters[j, 4]
+        if parameters[j, 2] == 0.0:
+            size = abs(eta[j])
+            prior += b - a * (size + 2.0 * np.log1p(np.exp(-size)))
+            by_eta[j] = -a * np.tanh(0.5 * eta[j])
+        else:
+            z = (eta[j] - a) / b
+            prior -= 0.5 * z * z + np.log(b) + 0.9189385332046727
+            by_eta[j] = -z / b
+    M = rows.copy()
+    if n_var:
+        for t in range(N):
+            log_ratio = 0.0
+            for j in range(n_var):
+                log_ratio += eta[k + j] * weights[j, t]
+            if not abs(log_ratio) < 200.0:
+                return np.nan
+            log_det += 2.0 * log_ratio
+            factor = np.exp(-log_ratio)
+            for a in range(c):
+                M[a, t] *= factor
+    scaled = M.copy()
+    u = 1.0
+    d, S, D, w = np.ones(N), np.empty(N), np.empty(N), np.empty(N)
+    F = np.empty((c, N))
+    if kind > 0.0:
+        if kind == 3.0:
+            u = natural[0]
+        elif kind == 2.0:
+            for t in range(N):
+                d[t] = np.exp(-gaps[t] / natural[0])
+        else:
+            for t in range(N):
+                d[t] = natural[0] ** gaps[t]
+        if nugget:
+            u = 1.0 - natural[1]
+        found = serial_whiten(M, start, u, d, S, D, w, F)
+        if np.isnan(found):
+            return np.nan
+        log_det += found
+    work = M.copy()
+    U, rest = work[:q], work[q:]
+    R, C, S_w = within_subject_qr(U, rest, start, RANK_TOLERANCE)
+    own = base.copy()
+    packed = _unpack(own)
+    for j in range(J):
+        for i in range(q):
+            for a in range(q):
+                packed.R[i, a, j] = R[j, i, a]
+            for a in range(P):
+                packed.C[i, a, j] = C[j, i, a]
+    for a in range(P):
+        for b_ in range(P):
+            packed.S_w[a, b_] = S_w[a, b_]
+    Gamma, Lambda = np.empty((P, P)), np.empty((q, q))
+    value = _density(theta[:m], gradient[:m], own, Gamma, Lambda)
+    precision = np.exp(-2.0 * theta[m - 1])
+    for a in range(P):
+        for b_ in range(P):
+            Gamma[a, b_] *= precision
+    adjoint = np.empty((c, N))
+    row_adjoints(U, rest, start, R, C, Lambda, Gamma, adjoint)
+    if kind > 0.0:
+        d_adjoint = np.empty(N)
+        u_adjoint = serial_pull_back(adjoint, M, start, u, d, S, D, w, F, d_adjoint)
+        total = 0.0
+        if kind == 3.0:
+            total = u_adjoint
+        elif kind == 2.0:
+            for t in range(N):
+                total += d_adjoint[t] * d[t] * gaps[t]
+            total /= natural[0] ** 2
+        else:
+            for t in range(N):
+                if gaps[t] == 1.0:
+                    total += d_adjoint[t]
+                elif gaps[t] > 0.0:
+                    total += d_adjoint[t] * gaps[t] * natural[0] ** (gaps[t] - 1.0)
+        by_eta[0] -= 0.5 * total * slope[0]
+        if nugget:
+            by_eta[1] += 0.5 * u_adjoint * slope[1]
+    if n_var:
+        for t in range(N):
+            by_log_ratio = 2.0
+            for a in range(c):
+                by_log_ratio -= adjoint[a, t] * scaled[a, t]
+            for j in range(n_var):
+                by_eta[k + j] -= 0.5 * by_log_ratio * weights[j, t]
+    for j in range(n_par):
+        gradient[m + j] = by_eta[j]
+    return value + prior - 0.5 * log_det
+
+
+def _callback(dim, x_, gradient_, value_, data_):  # type: ignore[no-untyped-def]
+    """C entry point in whitened coordinates ``(θ, η) = mode + root z``; 3 is a recoverable failure."""
+    head = numba.carray(data_, (1,), np.float64)
+    n_base = int(head[0])
+    first = numba.carray(data_, (n_base + EXTRA,), np.float64)
+    n = int(dim)
+    flat = numba.carray(data_, (n_base + int(first[n_base]),), np.float64)
+    base = flat[:n_base]
+    N, c, J = int(first[n_base + 1]), int(first[n_base + 2]), int(first[n_base + 3])
+    kind, nugget = first[n_base + 4], first[n_base + 5] > 0.0
+    n_par, n_var = int(first[n_base + 6]), int(first[n_base + 7])
+    at = n_base + EXTRA
+    mode = flat[at : at + n]
+    at += n
+    root = flat[at : at + n * n].reshape((n, n))
+    at += n * n
+    parameters = flat[at : at + PER_PARAMETER * n_par].reshape((n_par, PER_PARAMETER))
+    at += PER_PARAMETER * n_par
+    start = np.empty(J + 1, np.int64)
+    for j in range(J + 1):
+        start[j] = int(flat[at + j])
+    at += J + 1
+    gaps = flat[at : at + N]
+    at += N
+    weights = flat[at : at + n_var * N].reshape((n_var, N))
+    at += n_var * N
+    rows = flat[at : at + c * N].reshape((c, N))
+    z, out, value = numba.carray(x_, (n,)), numba.carray(gradient_, (n,)), numba.carray(value_, (1,))
+    theta, gradient = np.empty(n), np.empty(n)
+    for i in range(n):
+        theta[i] = mode[i]
+        for j in range(n):
+            theta[i] += root[i, j] * z[j]
+    value[0] = _structured(theta, gradient, base, parameters, start, gaps, weights, rows, kind, nugget)
+    for j in range(n):
+        out[j] = 0.0
+        for i in range(n):
+            out[j] += root[i, j] * gradient[i]
+    if not np.isfinite(value[0]) or not np.all(np.isfinite(out)):
+        return 3
+    return 0
+
+
+@cache
+def compiled_structured() -> Any:
+    """Compile the density to a C function (cached on disk) that needs no Python lock."""
+    signature = _int64(_uint64, _pointer, _pointer, _pointer, _voidptr)
+    return numba.cfunc(signature, cache=True)(_callback)
