@@ -672,7 +672,7 @@ def test_summary_of_random_effects(dental_model, collapsed):
     with pytest.raises(NotAvailableError, match="random_effects='draws'") as error:
         fit.draws("b")
     assert "fit.b" in error.value.reason
-    assert list(fit.predict(level="population", interval="credible").columns) == ["estimate", "lower", "upper"]
+    assert list(fit.predict(level="population", interval="credible").columns) == ["estimate", "se", "lower", "upper"]
     assert len(fit.predict(level="new_subject", interval="prediction")) == 108
     assert len(fit.predict()) == 108
     for impossible in (lambda: fit.predict(interval="credible"), fit.posterior_predictive, fit.log_likelihood):

@@ -179,7 +179,7 @@ def test_new_subject_prediction_matches_the_marginal_distribution(dental_posteri
 def test_new_rows_and_unseen_subjects(dental_posterior):
     new = pd.DataFrame({"subject": [1, 1], "sex": ["Female", "Female"], "time": [0.0, 10.0]})
     seen = dental_posterior.predict(new, interval="credible")
-    assert list(seen.columns) == ["estimate", "lower", "upper"]
+    assert list(seen.columns) == ["estimate", "se", "lower", "upper"]
     own = dental_posterior.subject_coef.loc[1]
     np.testing.assert_allclose(seen["estimate"], own["Intercept"] + own["time"] * new["time"], rtol=1e-8)
     unseen = new.assign(subject=99)

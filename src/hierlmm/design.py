@@ -209,6 +209,11 @@ class Design:
         return self.residual is not None or self.residual_variance is not None
 
     @property
+    def residual_columns(self) -> tuple[str, ...]:
+        """Columns of the data that the residual structure looks at."""
+        return Residual(self.residual, self.residual_variance).columns
+
+    @property
     def n_random_parameters(self) -> int:
         """Number of parameters of D."""
         if self.covariance in SPECTRAL:
@@ -266,6 +271,7 @@ class Design:
         if need_subject:
             require_columns([subject], present, "new data without the subject column")
         keep = needed + ([subject] if subject in present and subject not in needed else [])
+        keep += [c for c in self.residual_columns if c in present and c not in keep]
         frame, _ = complete_rows(to_pandas(data, keep), "raise", new=True)
         coded = self.levels.apply(frame)
         values = self.factors.values(coded)

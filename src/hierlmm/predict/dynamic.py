@@ -15,7 +15,7 @@ residuals nearby (see `hierlmm.predict.residual`).
     V_β⁺ = (V_β⁻¹ + X_h'V⁻¹X_h)⁻¹,    β⁺ = β̂ + V_β⁺ X_h'V⁻¹ (y_h - X_h β̂),
     Var = Var(· | y_h, β) + (x* - X_h'G')' V_β⁺ (x* - X_h'G')
 
-which is exact. θ stays where it is; its uncertainty enters through Student's t, as in `hierlmm.predict.likelihood`.
+which is exact. θ stays where it is; its uncertainty enters as in `hierlmm.predict.likelihood`.
 
 *Posteriors.* A refit would weigh every draw by what it says of the new subject, w_s ∝ p(y_h | β_s, θ_s): importance
 weights, Pareto smoothed, with the k of Vehtari et al. as their warrant. The prediction is the mixture of the draws'
@@ -37,20 +37,28 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from hierlmm.errors import FitWarning
+from hierlmm.covariance.estimate import ResidualEstimate
+from hierlmm.errors import FitWarning, NotAvailableError
 from hierlmm.frames import quote, shorten
 from hierlmm.predict import posterior as posterior_predictions
 from hierlmm.predict.history import Course, Courses, courses_of
-from hierlmm.predict.likelihood import State, differences, neighbours, quantile_note, satterthwaite
+from hierlmm.predict.likelihood import State, differences, neighbours, quantile_note, with_theta
 from hierlmm.predict.lines import interval_table
 from hierlmm.predict.residual import residual_covariance, residual_variance
-from hierlmm.predict.rows import check_request
+from hierlmm.predict.rows import SEE, Rows, check_request
 
 if TYPE_CHECKING:
     from hierlmm.fits.likelihood import LikelihoodFit
     from hierlmm.fits.posterior import PosteriorFit
 
-__all__ = ["Conditional", "condition", "mixture_quantiles", "predict_new_subject", "predict_new_subject_draws"]
+__all__ = [
+    "Conditional",
+    "condition",
+    "further_measurements",
+    "mixture_quantiles",
+    "predict_new_subject",
+    "predict_new_subject_draws",
+]
 
 FloatArray = NDArray[np.float64]
 GOOD_K = 0.7
@@ -67,7 +75,15 @@ class Conditional(NamedTuple):
     factor: FloatArray
 
 
-def condition(fit: Any, course: Course, D: FloatArray, sigma: Any, *, measurement: bool) -> Conditional:
+def condition(
+    fit: Any,
+    course: Course,
+    D: FloatArray,
+    sigma: Any,
+    *,
+    measurement: bool,
+    structure: ResidualEstimate | None = None,
+) -> Conditional:
     """Gains and conditional variances for the lines of the rows to predict, or for new measurements there.
 
     Parameters
@@ -78,14 +94,16 @@ def condition(fit: Any, course: Course, D: FloatArray, sigma: Any, *, measuremen
     D : (..., q, q)
     sigma : float or (...)
     measurement : bool
+    structure : ResidualEstimate, optional
+        Residual structure, the fit's own otherwise.
     """
     Z, new = course.Z, course.new_Z
-    V = Z @ D @ Z.T + residual_covariance(fit, course.frame, sigma=sigma)
+    V = Z @ D @ Z.T + residual_covariance(fit, course.frame, sigma=sigma, structure=structure)
     cross = new @ D @ Z.T
     variance = np.einsum("ma,...ab,mb->...m", new, D, new)
     if measurement:
-        cross = cross + residual_covariance(fit, course.frame, course.new_frame, sigma)
-        variance = variance + residual_variance(fit, course.new_frame, sigma)
+        cross = cross + residual_covariance(fit, course.frame, course.new_frame, sigma=sigma, structure=structure)
+        variance = variance + residual_variance(fit, course.new_frame, sigma=sigma, structure=structure)
     factor = np.linalg.cholesky(V)
     half = np.linalg.solve(factor, np.swapaxes(cross, -1, -2))
     gain = np.swapaxes(np.linalg.solve(np.swapaxes(factor, -1, -2), half), -1, -2)
@@ -108,22 +126,31 @@ def predict_new_subject(
     states, steps = neighbours(fit)
     measurement = interval == "prediction"
     estimate = np.empty(len(courses.index))
-    variance, derivatives = np.empty(len(estimate)), np.empty((len(estimate), len(steps)))
+    variances, shifts = np.empty((len(estimate), 1 + len(steps))), np.empty((len(estimate), len(steps)))
     for course in courses.subjects:
         found = [updated(fit, course, state, measurement=measurement) for state in states]
         estimate[course.rows] = found[0][0]
-        spread = differences(np.stack([v for _, v in found]), steps)
-        variance[course.rows], derivatives[course.rows] = spread[0], spread[1:].T
-    df = satterthwaite(variance, derivatives)
+        variances[course.rows] = differences(np.stack([v for _, v in found]), steps).T
+        shifts[course.rows] = differences(np.stack([m for m, _ in found]), steps)[1:].T
+    variance, df = with_theta(variances, shifts)
     table = interval_table(estimate, variance, ci, df, courses.index)
-    return _finish(table, courses, interval, ci, "the joint uncertainty of β and b, given θ", quantile_note(df))
+    return _finish(
+        table,
+        courses,
+        interval,
+        ci,
+        "the joint uncertainty of β and b, and how the prediction moves with θ̂",
+        quantile_note(df),
+    )
 
 
-def updated(fit: LikelihoodFit, course: Course, state: State, *, measurement: bool) -> tuple[FloatArray, FloatArray]:
-    """Means and variances (m,), (m,) of the rows to predict, β and b both updated by the history."""
-    found = condition(fit, course, state.D, state.sigma, measurement=measurement)
+def updated(
+    fit: LikelihoodFit, course: Course, state: State, *, measurement: bool, fitted: bool = False
+) -> tuple[FloatArray, FloatArray]:
+    """Means and variances (m,), (m,) of the rows to predict given the history, which informs β too unless ``fitted``."""
+    found = condition(fit, course, state.D, state.sigma, measurement=measurement, structure=state.structure)
     beta, beta_cov = state.beta, state.beta_cov
-    if len(beta):
+    if len(beta) and not fitted:
         # V_β⁺ = V_β - V_β X_h'(V + X_h V_β X_h')⁻¹ X_h V_β: the same update, without inverting V_β.
         XV = course.X @ beta_cov
         total = found.factor @ found.factor.T + XV @ course.X.T
@@ -134,6 +161,45 @@ def updated(fit: LikelihoodFit, course: Course, state: State, *, measurement: bo
     mean += found.gain @ (course.y - course.offset - course.X @ beta)
     x = course.new_X - found.gain @ course.X
     return mean, found.variance + np.einsum("ia,ab,ib->i", x, beta_cov, x)
+
+
+def further_measurements(
+    fit: LikelihoodFit, rows: Rows, fitted_rows: bool
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """New measurements of fitted subjects whose errors are correlated: they lean on the residuals nearby.
+
+    Returns
+    -------
+    estimate : (n,)
+    variances : (n, 1 + r)
+        Given θ, and derivatives along the directions of θ̂.
+    shifts : (n, r)
+        Derivatives of the estimates.
+    """
+    if fitted_rows:
+        raise NotAvailableError(
+            "predict(level='subject', interval='prediction') of the fitted rows, with correlated residuals",
+            "a new measurement leans on the residuals nearby, and at a fitted row that is its own",
+            "give newdata with other times, or use interval='confidence' for the lines",
+            SEE,
+        )
+    design = fit.design
+    states, steps = neighbours(fit)
+    n = len(rows.X)
+    estimate, variances, shifts = np.empty(n), np.empty((n, 1 + len(steps))), np.empty((n, len(steps)))
+    for j in np.unique(rows.subject):
+        h, m = np.flatnonzero(design.subject_index == j), np.flatnonzero(rows.subject == j)
+        course = Course(
+            design.subjects[j],
+            *(design.y[h], design.X[h], design.Z[h], design.offset[h], design.frame.iloc[h]),
+            *(rows.X[m], rows.Z[m], rows.offset[m], rows.frame.iloc[m]),
+            m,
+        )
+        found = [updated(fit, course, state, measurement=True, fitted=True) for state in states]
+        estimate[m] = found[0][0]
+        variances[m] = differences(np.stack([v for _, v in found]), steps).T
+        shifts[m] = differences(np.stack([e for e, _ in found]), steps)[1:].T
+    return estimate, variances, shifts
 
 
 def predict_new_subject_draws(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hierlmm.columns import evaluate_vector
 from hierlmm.design import Design, NewData
 from hierlmm.errors import DataError, FormulaError, SpecificationError
-from hierlmm.formula import variables_of
+from hierlmm.formula import unquoted, variables_of
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
 from hierlmm.predict.rows import SEE
 
@@ -129,9 +129,7 @@ def _history(design: Design, history: Any) -> tuple[NewData, FloatArray]:
             "correct or drop these rows",
             SEE,
         )
-    part = np.flatnonzero(design.subject_index == design.subject_index[0])
-    again = evaluate_vector(response, design.frame.iloc[part], "response")
-    if not np.allclose(again, design.y[part], rtol=1e-8, atol=0.0):
+    if needed != [unquoted(response)] and not _row_by_row(design, response):
         raise FormulaError(
             f"the response {response!r}",
             "its values depend on all rows of the fitted data, so that of a new row is not known",
@@ -139,6 +137,13 @@ def _history(design: Design, history: Any) -> tuple[NewData, FloatArray]:
             SEE,
         )
     return past, y
+
+
+def _row_by_row(design: Design, response: str) -> bool:
+    """Whether a row's response depends on that row only (not so for ``center(y)``)."""
+    part = np.flatnonzero(design.subject_index == design.subject_index[0])
+    alone = evaluate_vector(response, design.frame.iloc[part], "response")
+    return bool(np.allclose(alone, evaluate_vector(response, design.frame, "response")[part], rtol=1e-8, atol=0.0))
 
 
 def _labels(column: pd.Series) -> tuple[NDArray[np.intp], list[Any]]:

@@ -6,16 +6,21 @@ Given θ, the error of (β̂, b̂_i) has the covariance (Henderson 1975)
            [ -K_i V_β,   M_i + K_i V_β K_i' ]],      V_β = (X'V⁻¹X)⁻¹,  b̂_i = b̂_i(0) - K_i β̂
 
 at level "subject"; diag(V_β, 0) at "population" and for the marginal mean; diag(V_β, D) for a new subject. A prediction
-interval adds the residual variance. The variance v of a row is a function of θ, and θ is estimated: as Satterthwaite
-(1946) does for a sum of mean squares, v̂ is taken for a multiple of χ² with the same first two moments,
+interval adds the residual variance. θ is estimated, which enters twice. The BLUP moves with θ̂: at level "subject" the
+variance gains Σ_t (∂ estimate / ∂θ_t)² along uncorrelated unit directions of θ̂ (Kackar & Harville 1984). And the
+variance v itself is estimated: as Satterthwaite (1946) does for a sum of mean squares, v̂ is taken for a multiple of χ²
+with the same first two moments,
 
     df = 2 v² / (g' Cov(θ̂) g),    g = dv/dθ,
 
-and the interval is estimate ± t_df · √v. Cov(θ̂) is the large-sample one, g a central difference.
+and the interval is estimate ± t_df · se. Cov(θ̂) is the large-sample one, derivatives are central differences.
 
 References
 ----------
 Henderson, C. R. (1975). Best linear unbiased estimation and prediction under a selection model. Biometrics 31, 423-447.
+
+Kackar, R. N. and Harville, D. A. (1984). Approximations for standard errors of estimators of fixed and random effects
+in mixed linear models. J. Amer. Statist. Assoc. 79, 853-862.
 
 Satterthwaite, F. E. (1946). An approximate distribution of estimates of variance components. Biometrics Bulletin 2,
 110-114.
@@ -23,36 +28,40 @@ Satterthwaite, F. E. (1946). An approximate distribution of estimates of varianc
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.likelihood.conditional import conditional_effects
+from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.predict.lines import grouped_forms, interval_table, quadratic_forms
-from hierlmm.predict.residual import residual_variance
+from hierlmm.predict.residual import correlated, residual_variance
 from hierlmm.predict.rows import Rows, check_request, describe, rows_of
 
 if TYPE_CHECKING:
     from hierlmm.fits.likelihood import LikelihoodFit
 
-__all__ = ["State", "neighbours", "predict_rows", "satterthwaite", "state_at"]
+__all__ = ["State", "neighbours", "predict_rows", "satterthwaite", "state_at", "with_theta"]
 
 FloatArray = NDArray[np.float64]
 STEP = 1e-4
 CONTAINS = {
-    "subject": "the joint uncertainty of β and of the subject's b",
-    "population": "the uncertainty of β",
-    "new_subject": "the uncertainty of β and the spread D of subjects",
-    "marginal": "the uncertainty of β",
+    "subject": "the joint uncertainty of β and of the subject's b, and how b moves with θ̂",
+    "population": "the uncertainty of β given θ",
+    "new_subject": "the uncertainty of β given θ and the spread D of subjects",
+    "marginal": "the uncertainty of β given θ",
 }
 
 
 class State(NamedTuple):
-    """What a likelihood fit estimates, at one value of θ: ``beta`` (p,), its covariance, ``D`` (q, q), ``sigma``.
+    """What a likelihood fit estimates, at one value of θ.
 
-    ``Lambda`` (q, q) is the relative factor in working columns.
+    ``beta`` (p,), its covariance, ``D`` (q, q), ``sigma``, and the residual structure if there is one; in working
+    columns the relative factor ``Lambda`` (q, q) and the cross-products (of whitened rows, with a structure).
     """
 
     beta: FloatArray
@@ -60,17 +69,22 @@ class State(NamedTuple):
     D: FloatArray
     sigma: float
     Lambda: FloatArray
+    products: CrossProducts
+    structure: ResidualEstimate | None
 
 
 def state_at(fit: LikelihoodFit, parameters: FloatArray) -> State:
-    """Estimates at given (λ, log σ̃), the parameters of `hierlmm.likelihood.large_sample.LargeSample`."""
+    """Estimates at given (λ, η, log σ̃), the parameters of `hierlmm.likelihood.large_sample.LargeSample`."""
     criterion = fit.criterion_function
-    scaling = criterion.products.scaling
     D, sigma = fit.large_sample.split(parameters)
+    given = criterion.given(parameters[:-1])
     Lambda = criterion.structure.factor(parameters[:-1])
-    equations = criterion.normal_equations(Lambda)
+    scaling, equations = given.products.scaling, given.normal_equations(Lambda)
     beta_cov = scaling.beta_cov(equations.Qxx_inverse * (sigma / scaling.y_scale) ** 2)
-    return State(scaling.beta(equations.beta), beta_cov, D, sigma, Lambda)
+    structure = fit.residual_estimate
+    if structure is not None:
+        structure = replace(structure, eta=parameters[criterion.structure.n_parameters : -1])
+    return State(scaling.beta(equations.beta), beta_cov, D, sigma, Lambda, given.products, structure)
 
 
 def neighbours(fit: LikelihoodFit) -> tuple[list[State], FloatArray]:
@@ -127,26 +141,34 @@ def predict_rows(
     """See `LikelihoodFit.predict`. Costs O(n (p + q)²) for n rows, and one pass over the subjects for each θ."""
     check_request(level, interval, ci)
     rows = rows_of(fit.design, newdata, level)
+    effects = bool(fit.design.term)
+    words = level if effects else "marginal"  # without random effects all levels are the mean over subjects
     estimate = rows.line(fit.beta.to_numpy())
     if level == "subject":
         estimate = estimate + np.einsum("ij,ij->i", rows.Z, fit.b.to_numpy()[rows.subject])
     if interval is None:
         table = pd.DataFrame({"estimate": estimate}, index=rows.index)
-        table.attrs.update(describe(level, None, ci, "", ""))
+        table.attrs.update(describe(words, None, ci, "", "") | {"level": level})
         return table
-    variances = _variances(fit, rows, level, interval)
-    variance, df = variances[:, 0], satterthwaite(variances[:, 0], variances[:, 1:])
+    if level == "subject" and interval == "prediction" and correlated(fit):
+        from hierlmm.predict.dynamic import further_measurements
+
+        estimate, variances, shifts = further_measurements(fit, rows, newdata is None)
+    else:
+        variances, shifts = _variances(fit, rows, level, interval, estimate)
+    variance, df = with_theta(variances, shifts)
     table = interval_table(estimate, variance, ci, df, rows.index)
-    table.attrs.update(describe(level, interval, ci, contents(level, interval), quantile_note(df)))
+    notes = describe(words, interval, ci, contents(words, interval, effects=effects), quantile_note(df))
+    table.attrs.update(notes | {"level": level})
     return table
 
 
-def contents(level: str, interval: str) -> str:
-    """What the variance of a row is made of, in words."""
+def contents(level: str, interval: str, *, effects: bool) -> str:
+    """What the variance of a row is made of, in words; ``effects``: whether the model has random effects."""
     if interval != "prediction":
-        return f"{CONTAINS[level]}, given θ"
-    source = CONTAINS["new_subject"] if level == "marginal" else CONTAINS[level]
-    return f"{source}, given θ, and the residual variance"
+        return CONTAINS[level]
+    source = CONTAINS["new_subject"] if level == "marginal" and effects else CONTAINS[level]
+    return f"{source}, and the residual variance"
 
 
 def quantile_note(df: FloatArray) -> str:
@@ -158,20 +180,42 @@ def quantile_note(df: FloatArray) -> str:
     return f"Student's t with {found} degrees of freedom (Satterthwaite: the uncertainty of θ)"
 
 
-def _variances(fit: LikelihoodFit, rows: Rows, level: str, interval: str) -> FloatArray:
-    """Variance of every row, and its derivatives along the directions of θ: (n, 1 + r)."""
+def with_theta(variances: FloatArray, shifts: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Variance including the sensitivity of the estimate to θ, and its degrees of freedom.
+
+    Parameters
+    ----------
+    variances : (n, 1 + r)
+        Variance given θ, and its derivatives along unit directions of θ̂.
+    shifts : (n, r)
+        Derivatives of the estimate along the same directions.
+    """
+    given = variances[:, 0]
+    return given + np.einsum("ij,ij->i", shifts, shifts), satterthwaite(given, variances[:, 1:])
+
+
+def _variances(
+    fit: LikelihoodFit, rows: Rows, level: str, interval: str, fitted: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Variances and their derivatives (n, 1 + r), and derivatives of the estimates (n, r), zero but for BLUPs."""
     states, steps = neighbours(fit)
     W = np.column_stack([rows.X, rows.Z])
     spread = level if interval == "prediction" or level != "marginal" else "population"
+    shifts = np.zeros((len(W), len(steps)))
     if spread == "subject":
-        C = differences(np.stack([_subject_covariance(fit, s) for s in states]), steps)
+        joint = [_subject_joint(s) for s in states]
+        C = differences(np.stack([c for _, c in joint]), steps)
         found = grouped_forms(W, np.ascontiguousarray(np.swapaxes(C, 0, 1)), rows.subject)
+        slopes = differences(np.stack([e for e, _ in joint]), steps)[1:]
+        for t, slope in enumerate(slopes):
+            shifts[:, t] = np.einsum("ik,ik->i", W, slope[rows.subject])
     else:
         C = differences(np.stack([_block_covariance(s, with_D=spread != "population") for s in states]), steps)
         found = quadratic_forms(W, C)
     if interval == "prediction":
-        found += differences(np.stack([residual_variance(fit, rows.frame, s.sigma) for s in states]), steps).T
-    return found
+        own = [residual_variance(fit, rows.frame, sigma=s.sigma, structure=s.structure, fitted=fitted) for s in states]
+        found += differences(np.stack(own), steps).T
+    return found, shifts
 
 
 def _block_covariance(state: State, *, with_D: bool) -> FloatArray:
@@ -183,9 +227,9 @@ def _block_covariance(state: State, *, with_D: bool) -> FloatArray:
     return C
 
 
-def _subject_covariance(fit: LikelihoodFit, state: State) -> FloatArray:
-    """Joint covariance of the errors of (β̂, b̂_i) for every subject, (J, p + q, p + q)."""
-    effects = conditional_effects(fit.criterion_function.products, state.Lambda, state.sigma)
+def _subject_joint(state: State) -> tuple[FloatArray, FloatArray]:
+    """Estimates (β̂, b̂_i) of every subject (J, p + q), and the joint covariance of their errors (J, p + q, p + q)."""
+    effects = conditional_effects(state.products, state.Lambda, state.sigma)
     p, (J, q) = len(state.beta), effects.origin.shape
     C = np.empty((J, p + q, p + q))
     cross = effects.slope @ state.beta_cov
@@ -193,4 +237,4 @@ def _subject_covariance(fit: LikelihoodFit, state: State) -> FloatArray:
     C[:, p:, :p] = -cross
     C[:, :p, p:] = -np.swapaxes(cross, 1, 2)
     C[:, p:, p:] = effects.covariance + cross @ np.swapaxes(effects.slope, 1, 2)
-    return C
+    return np.column_stack([np.broadcast_to(state.beta, (J, p)), effects.mean(state.beta)]), C

@@ -123,12 +123,12 @@ def prediction_draws(
     effects = _effects(fit, spread, rng, labels)
     rows = Rows(rows.X, rows.Z, rows.offset, who, rows.frame)
     lines = _lines(fit, rows, slice(None), beta, effects, interval, rng, "subject" if labels else spread)
-    name = "measurement" if interval == "prediction" else "line"
+    chains, draws = stacked.shape[:2]
     return xr.DataArray(
-        lines.reshape(*stacked.shape[:2], n),
+        lines.reshape(chains, draws, n),
         dims=("chain", "draw", "obs"),
-        coords={"chain": np.arange(stacked.shape[0]), "draw": np.arange(stacked.shape[1]), "obs": rows.index.to_numpy()},
-        name=name,
+        coords={"chain": np.arange(chains), "draw": np.arange(draws), "obs": rows.index.to_numpy()},
+        name="measurement" if interval == "prediction" else "line",
         attrs={"level": level},
     )
 
@@ -179,7 +179,7 @@ def _lines(
             lines += term * rows.Z[piece, k]
     if interval == "prediction":
         noise = rng.standard_normal(lines.shape)
-        noise *= np.sqrt(residual_variance(fit, rows.frame.iloc[piece], fit.draws("sigma").ravel()))
+        noise *= np.sqrt(residual_variance(fit, rows.frame.iloc[piece], sigma=fit.draws("sigma").ravel()))
         lines += noise
     return lines
 
