@@ -32,6 +32,8 @@ _EXPORTS = {
     "HalfStudentT": "hierlmm.bayes.distributions",
     "HalfCauchy": "hierlmm.bayes.distributions",
     "Gamma": "hierlmm.bayes.distributions",
+    "Uniform": "hierlmm.bayes.distributions",
+    "LogNormal": "hierlmm.bayes.distributions",
     "LKJ": "hierlmm.bayes.distributions",
     "LikelihoodFit": "hierlmm.fits.likelihood",
     "PosteriorFit": "hierlmm.fits.posterior",
@@ -41,6 +43,14 @@ _EXPORTS = {
     "Comparison": "hierlmm.comparison",
     "calibrate": "hierlmm.diagnostics.calibrate",
     "design_analysis": "hierlmm.diagnostics.design_analysis",
+    "gls_steps": "hierlmm.teaching.gls_steps",
+    "GLSSteps": "hierlmm.teaching.gls_steps",
+    "is_hierarchical": "hierlmm.teaching.is_hierarchical",
+    "HierarchicalCheck": "hierlmm.teaching.is_hierarchical",
+    "same_marginal": "hierlmm.teaching.same_marginal",
+    "SameMarginal": "hierlmm.teaching.same_marginal",
+    "subject_hierarchy": "hierlmm.teaching.same_marginal",
+    "SubjectHierarchy": "hierlmm.teaching.same_marginal",
     "load_dataset": "hierlmm.datasets",
     "list_datasets": "hierlmm.datasets",
     "describe_dataset": "hierlmm.datasets",
@@ -73,7 +83,17 @@ __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
     from hierlmm.against_gee import MarginalComparison
-    from hierlmm.bayes.distributions import LKJ, Gamma, HalfCauchy, HalfNormal, HalfStudentT, Normal, StudentT
+    from hierlmm.bayes.distributions import (
+        LKJ,
+        Gamma,
+        HalfCauchy,
+        HalfNormal,
+        HalfStudentT,
+        LogNormal,
+        Normal,
+        StudentT,
+        Uniform,
+    )
     from hierlmm.bayes.priors import Priors
     from hierlmm.comparison import Comparison, compare
     from hierlmm.covariance.parameters import Parameter
@@ -107,6 +127,9 @@ if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit
     from hierlmm.marginal import MarginalModel
     from hierlmm.model import TwoLevelModel
+    from hierlmm.teaching.gls_steps import GLSSteps, gls_steps
+    from hierlmm.teaching.is_hierarchical import HierarchicalCheck, is_hierarchical
+    from hierlmm.teaching.same_marginal import SameMarginal, SubjectHierarchy, same_marginal, subject_hierarchy
     from hierlmm.timevarying import (
         Cumulative,
         CurrentValue,

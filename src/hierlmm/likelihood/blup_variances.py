@@ -55,7 +55,8 @@ def blup_variances(effects: ConditionalEffects, D: FloatArray, beta_cov: FloatAr
 
 def blup_variances_frame(b: pd.DataFrame, variances: BlupVariances) -> pd.DataFrame:
     """BLUPs and the diagonals of the three matrices, by (subject, term)."""
-    index = pd.MultiIndex.from_product([b.index, b.columns], names=[b.index.name or "subject", "term"])
+    names = [b.index.name or "subject", "term"]
+    index: pd.MultiIndex = pd.MultiIndex.from_product([list(b.index), list(b.columns)], names=names)
     columns = {"blup": b.to_numpy().ravel()}
     # A difference may end a rounding error below zero.
     columns |= {

@@ -1,1 +1,1 @@
-"""Demonstrations on fitted models: the two-step iteration, what a marginal model says about a hierarchy, and what not."""
+"""Demonstrations on fitted models: the two-step iteration, hierarchies and the marginal models they imply."""

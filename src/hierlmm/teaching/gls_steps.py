@@ -114,14 +114,15 @@ class GLSSteps:
             "",
         ]
         last = float(self.trace["change"].iloc[-1])
+        times = f"{self.iterations} iteration{'s' * (self.iterations > 1)}"
         if self.converged:
             lines.append(
-                f"Converged after {self.iterations} iteration{'s' * (self.iterations > 1)}: the last one moved nothing by "
-                f"more than {last:.0e} (β in standard errors, D and σ² relative to σ²). This is the {name} fit."
+                f"Converged after {times}: the last one moved nothing by more than {last:.0e} (β in standard errors, "
+                f"D and σ² relative to σ²). This is the {name} fit."
             )
         else:
             lines.append(
-                f"NOT CONVERGED after {self.iterations} iterations: the last one moved something by {last:.0e} (to stop: "
+                f"NOT CONVERGED after {times}: the last one moved something by {last:.0e} (to stop: "
                 f"{self.tolerance:.0e}). These are not the {name} estimates; raise max_iterations."
             )
         if self.iterations and self._still:

@@ -1,8 +1,8 @@
-"""Does a covariance matrix come from a hierarchy, V = Z D Z' + σ²I with D ⪰ 0 and σ² ≥ 0?
+"""Whether a covariance matrix comes from a hierarchy, V = Z D Z' + σ²I with D ⪰ 0 and σ² ≥ 0.
 
 Let U (n, r) be an orthonormal basis of the columns of Z, Z = U R, and W one of the rest of the space. Then
-``Z D Z' = U B U'`` with B = R D R', and D ⪰ 0 exists for B exactly if B ⪰ 0. Hence V comes from the hierarchy if and only
-if, with some σ² ≥ 0,
+``Z D Z' = U B U'`` with B = R D R', and D ⪰ 0 exists for B exactly if B ⪰ 0. Hence V comes from the hierarchy if and
+only if, with some σ² ≥ 0,
 
     W'V W = σ² I,    W'V U = 0,    B = U'V U - σ² I ⪰ 0
 
@@ -12,8 +12,8 @@ if, with some σ² ≥ 0,
   identified by V.
 - Z of less than full column rank (r < q): D is not unique given B; D = R⁺ B R⁺' is the smallest.
 
-A hierarchy implies its marginal covariance; the reverse holds only where these conditions do (Verbeke & Molenberghs 2000,
-Linear Mixed Models for Longitudinal Data).
+A hierarchy implies its marginal covariance; the reverse holds only where these conditions do (Verbeke & Molenberghs
+2000, Linear Mixed Models for Longitudinal Data).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class HierarchicalCheck:
     reasons : tuple of str
         Which parts fail, in plain words; empty if none does.
     D : DataFrame, term × term
-        The symmetric matrix that comes closest to V, with ``sigma2``. No covariance matrix where the answer is no because
-        of it.
+        The symmetric matrix that comes closest to V, with ``sigma2``; no covariance matrix where that is why the answer
+        is no.
     sigma2 : float
     sigma2_interval : (float, float)
         All σ² that reproduce V together with some D ⪰ 0: one point where σ² is unique, NaN where the answer is no.
@@ -119,11 +119,13 @@ class HierarchicalCheck:
         rank = len(self.eigenvalues)
         if rank == len(self.V):
             parts.append(
-                "the random effects span all measurements, so that variance can be moved between D and σ² without a trace "
-                "in V (the middle of what is possible is shown)"
+                "the random effects span all measurements, so that variance can be moved between D and σ² without a "
+                "trace in V (the middle of what is possible is shown)"
             )
         if rank < self.Z.shape[1]:
-            parts.append("the columns of Z are linearly dependent, so that several D give the same Z D Zᵀ (the smallest)")
+            parts.append(
+                "the columns of Z are linearly dependent, so that several D give the same Z D Zᵀ (the smallest)"
+            )
         return "Not unique: " + "; ".join(parts) + "."
 
 
@@ -170,7 +172,9 @@ def is_hierarchical(
     """
     matrix, labels = _square(V)
     if not (np.isfinite(tolerance) and tolerance > 0):
-        raise SpecificationError(f"tolerance={tolerance!r}", "it is a small positive number", "use for example 1e-8", SEE)
+        raise SpecificationError(
+            f"tolerance={tolerance!r}", "it is a small positive number", "use for example 1e-8", SEE
+        )
     design = _random_design(Z, times, len(matrix))
     design.index = labels
     scale = float(np.mean(np.abs(np.diag(matrix)))) or 1.0
@@ -234,7 +238,7 @@ class _Solution:
 
 
 def _solve(V: FloatArray, Z: FloatArray, limit: float) -> _Solution:
-    n, q = Z.shape
+    n = len(Z)
     # Columns of very different size must not hide one another.
     size = np.sqrt(np.mean(Z**2, axis=0))
     size = np.where(size > 0, size, 1.0)
@@ -262,9 +266,9 @@ def _outside_words(V: FloatArray, found: _Solution, labels: list[Any], design: p
     names = ", ".join(map(str, design.columns))
     i, j = min(i, j), max(i, j)
     return (
-        f"V has a part outside Z D Zᵀ + σ²I (distance {found.distance:.3g}, {share:.2g} of V): no symmetric D for {names} "
-        f"and no σ² reproduce it. The largest gap is at [{labels[i]}, {labels[j]}]: V has {V[i, j]:.4g}, the closest such "
-        f"matrix {V[i, j] - found.outside[i, j]:.4g}."
+        f"V has a part outside Z D Zᵀ + σ²I (distance {found.distance:.3g}, {share:.2g} of V): no symmetric D for "
+        f"{names} and no σ² reproduce it. The largest gap is at [{labels[i]}, {labels[j]}]: V has {V[i, j]:.4g}, the "
+        f"closest such matrix {V[i, j] - found.outside[i, j]:.4g}."
     )
 
 
@@ -306,7 +310,9 @@ def _square(V: Any) -> tuple[FloatArray, list[Any]]:
     try:
         matrix = np.asarray(V, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise DataError("a V that is not made of numbers", "it is a covariance matrix", "pass n × n numbers", SEE) from error
+        raise DataError(
+            "a V that is not made of numbers", "it is a covariance matrix", "pass n × n numbers", SEE
+        ) from error
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
         raise DataError(f"V of shape {matrix.shape}", "a covariance matrix is square", "pass the (n, n) matrix", SEE)
     if not np.all(np.isfinite(matrix)):
@@ -329,7 +335,10 @@ def _random_design(Z: Any, times: Any, n: int) -> pd.DataFrame:
         values = np.asarray(Z, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"Z={Z!r}", "it is neither numbers nor names of terms", "pass an (n, q) matrix, or ['Intercept', 'time']", SEE
+            f"Z={Z!r}",
+            "it is neither numbers nor names of terms",
+            "pass an (n, q) matrix, or ['Intercept', 'time']",
+            SEE,
         ) from error
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or values.shape[0] != n or values.shape[1] == 0 or not np.all(np.isfinite(values)):

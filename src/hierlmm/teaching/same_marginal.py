@@ -1,8 +1,8 @@
 """Two hierarchies, one marginal model.
 
-A hierarchy says ``y_i = X_i β + Z_i b_i + e_i`` with ``b_i ~ N(0, D)`` and ``e_i ~ N(0, Σ_i)``. Its likelihood is that of
-the marginal model it implies, ``y_i ~ N(X_i β, V_i)``, ``V_i = Z_i D Z_i' + Σ_i``. Any split of V_i into a part that belongs
-to the subject and a part that belongs to the errors has that same likelihood: for every share s between 0 and 1
+A hierarchy says ``y_i = X_i β + Z_i b_i + e_i`` with ``b_i ~ N(0, D)`` and ``e_i ~ N(0, Σ_i)``. Its likelihood is that
+of the marginal model it implies, ``y_i ~ N(X_i β, V_i)``, ``V_i = Z_i D Z_i' + Σ_i``. Any split of V_i into a part that
+belongs to the subject and a part that belongs to the errors has that same likelihood: for every share s between 0 and 1
 
     b_i ~ N(0, s D),    e_i ~ N(0, Σ_i + (1 - s) Z_i D Z_i')
 
@@ -11,7 +11,7 @@ subject are correlated (compound-symmetric, for a random intercept). What differ
 
     E(b_i | y) = s D Z_i'V_i⁻¹(y_i - X_i β),    Var(b_i | y) = s D - s D Z_i'V_i⁻¹Z_i D s      (β, D, Σ given)
 
-and about its next measurement: with the errors that go on as they did, the prediction needs V only and is the same; with
+and about its next measurement: with errors that go on as they did, the prediction needs V only and is the same; with
 errors drawn anew, it is ``x'β + z'E(b_i | y)``, which is not.
 """
 
@@ -171,8 +171,8 @@ class SameMarginal:
         ]
         if self.same:
             lines += [
-                "  The same marginal model: no likelihood, test or information criterion can prefer one of them. Nor can",
-                "  a Bayes factor, if both have the same prior for (β, V).",
+                "  The same marginal model: no likelihood, test or information criterion can prefer one of them.",
+                "  Nor can a Bayes factor, if both have the same prior for (β, V).",
             ]
         else:
             lines.append("  NOT the same marginal model: data can tell these two apart.")
@@ -197,8 +197,8 @@ class SameMarginal:
                 f"    errors drawn anew          {values[2]:.6g} and {values[4]:.6g}",
             ]
         lines.append(
-            "The posterior of b answers within the hierarchy that was assumed; which one to assume is knowledge about how\n"
-            "the measurements came about, not something these measurements can show."
+            "The posterior of b answers within the hierarchy that was assumed; which one to assume is knowledge about\n"
+            "how the measurements came about, not something these measurements can show."
         )
         return "\n".join(lines)
 
