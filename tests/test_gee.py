@@ -511,6 +511,17 @@ def test_an_offset_is_taken_off(dental):
     np.testing.assert_allclose(shifted.standard_errors(), plain.standard_errors(), rtol=1e-9)
 
 
+def test_a_design_without_random_effects_has_a_sigma(dental, fit):
+    from hierlmm.design import design_from_fixed
+    from hierlmm.fits.gee import fit_gee
+    from hierlmm.formula import parse_formula
+
+    marginal = fit_gee(design_from_fixed(parse_formula("distance ~ sex * time"), "subject", dental))
+    assert marginal.sigma == pytest.approx(np.sqrt(fit.scale))
+    np.testing.assert_allclose(marginal.standard_errors(), fit.standard_errors())
+    assert "dropped" not in repr(marginal)
+
+
 def test_draws_have_the_covariance_and_mark_themselves(fit):
     tree = fit.with_se("bias_reduced").to_datatree(draws=4000, seed=3)
     assert "bias_reduced" in tree.attrs["approximation"]
