@@ -405,7 +405,7 @@ class TwoLevelModel:
         >>> import hierlmm as hl
         >>> model = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", hl.load_dataset("dental"))
         >>> model.fit_gee().standard_errors().round(4).loc["time"].to_dict()
-        {'naive': 0.095, 'robust': 0.0631, 'bias_reduced': 0.0695}
+        {'naive': 0.095, 'robust': 0.0631, 'bias_reduced': 0.0694}
         """
         from hierlmm.fits.gee import fit_gee
 

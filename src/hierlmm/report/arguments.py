@@ -103,7 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--method",
         default="nuts,reml",
         metavar="LIST",
-        help="one or more of nuts, reml, ml, gee, bambi, with commas; the first is the reference (default: %(default)s)",
+        help="any of nuts, reml, ml, gee, bambi, with commas; the first is the reference (default: %(default)s)",
     )
     _output_options(fit, None)
     fit.add_argument(
