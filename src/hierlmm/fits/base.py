@@ -479,6 +479,12 @@ class Fit(ABC):
 
         return plot_trajectories(self, **options)
 
+    def plot_subject_prediction(self, history: Any, times: Any = None, **options: Any) -> Any:
+        """Predict a new subject, measurement by measurement; see `hierlmm.plots.plot_subject_prediction`."""
+        from hierlmm.plots import plot_subject_prediction
+
+        return plot_subject_prediction(self, history, times, **options)
+
     def plot_random_effects(self, **options: Any) -> Any:
         """Random effects with intervals, sorted; see `hierlmm.plots.plot_random_effects`."""
         from hierlmm.plots import plot_random_effects

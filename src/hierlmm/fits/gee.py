@@ -17,7 +17,7 @@ from hierlmm.fits.base import Fit, choose
 from hierlmm.fits.gee_text import gee_html, gee_text
 from hierlmm.frames import quote
 from hierlmm.gee import GEEEstimate, Scale, describe_estimate, estimate_gee
-from hierlmm.predict.rows import describe
+from hierlmm.predict.lines import linear_prediction
 
 __all__ = ["GEEFit", "StandardError", "fit_gee"]
 
@@ -278,22 +278,16 @@ class GEEFit(Fit):
             )
         if interval is not None:
             choose("interval", interval, ("confidence", "credible"))
-        if newdata is None:
-            X, offset, rows = self.design.X, self.design.offset, self.design.frame.index
-        else:
-            new = self.design.new(newdata, need_subject=False)
-            X, offset, rows = new.X, new.offset, new.frame.index
-        estimate = offset + X @ self.estimate.beta
-        result = pd.DataFrame({"estimate": estimate}, index=rows)
-        if interval is None:
-            result.attrs.update(describe(level, None, ci, "", ""))
-            return result
-        error = np.sqrt(np.einsum("ia,ab,ib->i", X, self.covariance(se).to_numpy(), X))
-        quantile = _quantile(ci)
-        table = result.assign(se=error, lower=estimate - quantile * error, upper=estimate + quantile * error)
-        contains = f"the uncertainty of the coefficients ({(se or self.se).replace('_', '-')} covariance)"
-        table.attrs.update(describe(level, interval, ci, contains, "normal"))
-        return table
+        return linear_prediction(
+            self.design,
+            self.estimate.beta,
+            self.covariance(se).to_numpy(),
+            newdata,
+            level,
+            interval,
+            ci,
+            contains=f"the uncertainty of the coefficients ({(se or self.se).replace('_', '-')} covariance)",
+        )
 
     def _level(self, level: str) -> None:
         if level in ("subject", "new_subject"):

@@ -15,6 +15,7 @@ __all__ = [
     "plot_posterior",
     "plot_random_effects",
     "plot_shrinkage",
+    "plot_subject_prediction",
     "plot_trajectories",
 ]
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from hierlmm.plots.posterior import plot_posterior
     from hierlmm.plots.random_effects import plot_random_effects
     from hierlmm.plots.shrinkage import plot_shrinkage
+    from hierlmm.plots.subject_prediction import plot_subject_prediction
     from hierlmm.plots.trajectories import plot_trajectories
 
 

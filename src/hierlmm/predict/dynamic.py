@@ -147,7 +147,7 @@ def predict_new_subject(
 def updated(
     fit: LikelihoodFit, course: Course, state: State, *, measurement: bool, fitted: bool = False
 ) -> tuple[FloatArray, FloatArray]:
-    """Means and variances (m,), (m,) of the rows to predict given the history, which informs β too unless ``fitted``."""
+    """Means and variances (m,), (m,) of new rows given the history, which informs β as well unless ``fitted``."""
     found = condition(fit, course, state.D, state.sigma, measurement=measurement, structure=state.structure)
     beta, beta_cov = state.beta, state.beta_cov
     if len(beta) and not fitted:

@@ -17,7 +17,7 @@ from hierlmm.formula import unquoted, variables_of
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
 from hierlmm.predict.rows import SEE
 
-__all__ = ["Course", "Courses", "courses_of"]
+__all__ = ["Course", "Courses", "courses_of", "time_variable"]
 
 FloatArray = NDArray[np.float64]
 
@@ -184,7 +184,7 @@ def _at_times(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Every subject's constant covariates at each of the times."""
     level1 = design.level1_variables()
-    time = _time_variable(design)
+    time = time_variable(design)
     if time is None and level1:
         raise SpecificationError(
             "times",
@@ -224,7 +224,7 @@ def _at_times(
     return table, names
 
 
-def _time_variable(design: Design) -> str | None:
+def time_variable(design: Design) -> str | None:
     """The level-1 variable, where there is one and it is a number."""
     level1 = design.level1_variables()
     if len(level1) != 1 or level1[0] in design.levels.categories:
@@ -265,7 +265,7 @@ def _no_later_history(
     owner: NDArray[np.intp],
     labels: Sequence[Any],
 ) -> None:
-    time = _time_variable(design)
+    time = time_variable(design)
     if time is None:
         if design.level1_variables():
             raise SpecificationError(

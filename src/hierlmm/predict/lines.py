@@ -20,8 +20,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from hierlmm.design import Design
-from hierlmm.errors import NotAvailableError
-from hierlmm.predict.rows import SEE, check_request, describe, rows_of
+from hierlmm.predict.rows import check_request, describe, rows_of
 
 __all__ = ["grouped_forms", "interval_table", "linear_prediction", "quadratic_forms", "t_quantile"]
 
@@ -110,60 +109,29 @@ def linear_prediction(
     interval: str | None = None,
     ci: float = 0.95,
     *,
-    estimator: str,
-    residual_variance: Any = None,
-    df: float = np.inf,
+    contains: str,
 ) -> pd.DataFrame:
-    """Predict from fixed effects alone: for fits without random effects (GEE, GLS).
+    """Predict the mean from fixed effects alone: for fits without random effects (GEE).
 
     Parameters
     ----------
     design : Design
     beta : (p,), beta_cov : (p, p)
         Estimates, and their covariance (robust, if the fit's is).
-    newdata, level, interval, ci
-        As for `LikelihoodFit.predict`. The level is ``"marginal"`` or ``"population"``, one and the same line here.
-    estimator : str
-        For messages: ``"GEE"``.
-    residual_variance : float or callable, optional
-        Variance of a measurement about the line, or a function of the rows' columns (DataFrame -> (n,)) that returns
-        it. Without it there is no prediction interval.
-    df : float
-        Degrees of freedom of the t quantile; infinite for the normal one.
-
-    Raises
-    ------
-    NotAvailableError
-        At levels that need random effects, and for a prediction interval without a variance.
+    newdata, interval, ci
+        As for `LikelihoodFit.predict`; the interval is for the mean, with normal quantiles.
+    level : {"population", "marginal"}
+        One and the same line here.
+    contains : str
+        What the interval contains, in words.
     """
-    check_request(level, interval, ci)
-    if level in ("subject", "new_subject"):
-        raise NotAvailableError(
-            f"predict(level={level!r}) of a fit by {estimator}",
-            "it models the mean over subjects and has no random effects, so there are no lines of subjects",
-            "use level='marginal', or fit a hierarchical model (fit(), fit_reml())",
-            SEE,
-        )
+    check_request(level, interval, ci, ("population", "marginal"))
     rows = rows_of(design, newdata, level)
     estimate = rows.line(beta)
-    if interval is None:
-        table = pd.DataFrame({"estimate": estimate}, index=rows.index)
-        table.attrs.update(describe(level, None, ci, "", ""))
-        return table
-    variance = quadratic_forms(rows.X, beta_cov[None])[:, 0]
-    contains = f"the uncertainty of β ({estimator})"
-    if interval == "prediction":
-        if residual_variance is None:
-            raise NotAvailableError(
-                f"interval='prediction' of a fit by {estimator}",
-                "the fit has no variance of single measurements",
-                "use interval='confidence', for the mean",
-                SEE,
-            )
-        own = residual_variance(rows.frame) if callable(residual_variance) else residual_variance
-        variance = variance + own
-        contains += " and the whole variance of a measurement about its mean, between and within subjects"
-    table = interval_table(estimate, variance, ci, np.full(len(estimate), df), rows.index)
-    quantile = "normal" if np.isinf(df) else f"Student's t with {df:g} degrees of freedom"
-    table.attrs.update(describe("marginal", interval, ci, contains, quantile) | {"level": level})
+    notes = describe("marginal", interval, ci, contains, "normal") | {"level": level}
+    table = pd.DataFrame({"estimate": estimate}, index=rows.index)
+    if interval is not None:
+        variance = quadratic_forms(rows.X, beta_cov[None])[:, 0]
+        table = interval_table(estimate, variance, ci, np.full(len(estimate), np.inf), rows.index)
+    table.attrs.update(notes)
     return table

@@ -37,7 +37,7 @@ LINES = {
     "subject": "the line of a subject in the data, with its own random effects",
     "population": "the line at b = 0: a subject exactly as level 2 predicts",
     "new_subject": "the line of one subject that was not in the data, its random effects drawn from N(0, D)",
-    "marginal": "the mean over subjects, averaged over random effects drawn from N(0, D)",
+    "marginal": "the mean over subjects (averaged over random effects, where the model has them)",
 }
 MEASUREMENTS = {
     "subject": "a new measurement of that subject",
