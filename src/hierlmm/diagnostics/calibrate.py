@@ -259,10 +259,12 @@ def require_collapsed(priors: ResolvedPriors, what: str) -> None:
     obstacle = why_not_collapsed(priors)
     if obstacle:
         raise SpecificationError(
-            f"{what} with these priors",
+            f"{what} with {'this D' if priors.common_corr else 'these priors'}",
             f"{obstacle}, so every refit would need the explicit sampler, some seconds each",
-            "use Normal priors for fixed effects and HalfNormal, HalfStudentT, HalfCauchy or Gamma for "
-            "standard deviations",
+            "use method='reml', or covariance='unstructured'"
+            if priors.common_corr
+            else "use Normal priors for fixed effects and HalfNormal, HalfStudentT, HalfCauchy or Gamma for standard "
+            "deviations",
             SEE,
         )
 
