@@ -30,9 +30,10 @@ class Comparison:
     fits : mapping of str to Fit
         The fits by label, in the order given.
     table : pandas.DataFrame
-        One row per parameter and estimator: ``parameter``, ``kind`` ("fixed", "sd", "corr", "sigma"), ``estimator``,
-        ``estimate``, ``se``, ``lower``, ``upper``, ``difference`` (from the reference estimator, in units of its
-        standard error; of the estimator's own where the reference has none) and ``flag`` (whether it is large). A copy.
+        One row per parameter and estimator: ``parameter``, ``kind`` ("fixed", "sd", "corr", "sigma", "residual"),
+        ``estimator``, ``estimate``, ``se``, ``lower``, ``upper``, ``difference`` (from the reference estimator, in
+        units of its standard error; of the estimator's own where the reference has none) and ``flag`` (whether it is
+        large). A copy.
     reference : str
         Label of the reference estimator.
     ci : float

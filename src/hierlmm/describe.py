@@ -9,10 +9,13 @@ import numpy as np
 
 from hierlmm.design import Design
 from hierlmm.equations import equations
+from hierlmm.frames import shorten
 from hierlmm.notation import WIDTH
+from hierlmm.residual_symbols import Binding, bind_structure, spec_text
 
 __all__ = ["describe_model", "describe_model_html", "is_balanced", "model_facts"]
 
+LEVELS = ("level-1 covariates", "level-2 covariates")
 NEXT_STEP = "Fit with .fit() (NUTS), .fit_reml() or .fit_ml(); .equations() gives LaTeX."
 
 
@@ -75,19 +78,22 @@ def describe_model_html(design: Design, priors_text: str | None = None) -> str:
 
 
 def model_facts(design: Design) -> dict[str, str]:
-    """Return what is known of the data and of D before fitting, by name."""
+    """Return what is known of the data, of D and of the residuals before fitting, by name."""
     rows = design.rows_per_subject
     low, high = int(rows.min()), int(rows.max())
+    levels = LEVELS if design.term else ("within-subject covariates", "between-subject covariates")
+    bound = bind_structure(design)
     return {
         "rows": f"{design.n_obs:,}",
         "subjects": f"{design.n_subjects:,} (column {design.hierarchy.subject})",
         "rows per subject": f"{low} each" if low == high else f"{low}–{high} (median {np.median(rows):g})",
         "rows dropped": f"{design.n_dropped:,} (missing values)" if design.n_dropped else "0",
-        "level-1 covariates": ", ".join(design.level1_variables()) or "none",
-        "level-2 covariates": ", ".join(design.level2_variables()) or "none",
-        "balanced": _balance(design),
-        "structure of D": _structure(design),
-        "covariance parameters": _parameters(design),
+        levels[0]: ", ".join(design.level1_variables()) or "none",
+        levels[1]: ", ".join(design.level2_variables()) or "none",
+        "balanced": _balance(design, levels[0]),
+        **({"structure of D": _structure(design)} if design.term else {}),
+        **_residual_facts(design, bound),
+        "covariance parameters": _parameters(design, bound),
     }
 
 
@@ -103,16 +109,17 @@ def is_balanced(design: Design) -> bool:
 
 def _title(design: Design) -> str:
     hierarchy = design.hierarchy
-    return f"Two-level model: {hierarchy.response} by {hierarchy.subject}"
+    kind = "Two-level model" if design.term else "Marginal model"
+    return f"{kind}: {hierarchy.response} by {hierarchy.subject}"
 
 
-def _balance(design: Design) -> str:
+def _balance(design: Design, covariates: str) -> str:
     if is_balanced(design):
-        return "yes: every subject has the same values of the level-1 covariates"
+        return f"yes: every subject has the same values of the {covariates}"
     rows = design.rows_per_subject
     if rows.min() != rows.max():
         return "no: the number of rows differs between subjects"
-    return "no: the values of the level-1 covariates differ between subjects"
+    return f"no: the values of the {covariates} differ between subjects"
 
 
 def _structure(design: Design) -> str:
@@ -131,7 +138,34 @@ def _structure(design: Design) -> str:
     return f"{q} × {q}, {sentence}"
 
 
-def _parameters(design: Design) -> str:
-    common = {"identity": 1, "compound_symmetry": 2}
-    in_D = common.get(design.covariance, sum(len(b) * (len(b) + 1) // 2 for b in design.blocks))
-    return f"{in_D + 1} ({in_D} in D, and σ)"
+def _residual_facts(design: Design, bound: Binding) -> dict[str, str]:
+    """Structures of the residuals with the names of their parameters, as tables print them."""
+    facts = {}
+    for name, spec, structure in (
+        ("residual correlation", design.residual, bound.correlation),
+        ("residual variance", design.residual_variance, bound.variance),
+    ):
+        if spec is None:
+            if not design.term:
+                facts[name] = "none: independent rows" if name == "residual correlation" else "equal in all rows"
+            continue
+        facts[name] = spec_text(spec)
+        if structure is not None:
+            zeros = np.array([p.unconstrained(p.start) for p in structure.parameters])
+            facts[name] += f": {shorten(structure.report(zeros), 6) or 'no parameter'}"
+    if bound.problem:
+        facts["cannot be fitted"] = " ".join(bound.problem.split())
+    return facts
+
+
+def _parameters(design: Design, bound: Binding) -> str:
+    parts, total = [], design.n_random_parameters
+    if design.term:
+        parts.append(f"{total} in D")
+    for structure, what in ((bound.correlation, "residual correlation"), (bound.variance, "residual variance")):
+        if structure is not None:
+            parts.append(f"{len(structure.parameters)} in the {what}")
+            total += len(structure.parameters)
+    if bound.problem:
+        return "not known: the residual structure does not fit these data"
+    return f"{total + 1} ({', '.join(parts)}, and σ)" if parts else "1 (σ)"

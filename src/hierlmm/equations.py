@@ -4,12 +4,16 @@ level 1     y_ij = Σ_k β_ki x_ijk + e_ij,                 e_ij ~ N(0, σ²)
 level 2     β_ki = β_k0 + Σ_m β_km w_im + b_ki,           b_i ~ N(0, D)
 combined    y_ij = Σ_k (β_k0 + Σ_m β_km w_im + b_ki) x_ijk + e_ij
 marginal    E(y_i) = X_i β,                               V_i = Z_i D Z_i' + σ² I
+
+With a residual structure ``e_i ~ N(0, Σ_i)``, ``Σ_i = σ² G_i R_i G_i``. A marginal model has a mean and a covariance
+``V_i = σ² G_i R_i G_i`` only.
 """
 
 from __future__ import annotations
 
 import html
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +37,7 @@ from hierlmm.notation import (
     integer,
     join,
     matrix,
+    name_symbol,
     number,
     parenthesise,
     symbol,
@@ -40,14 +45,23 @@ from hierlmm.notation import (
     two_decimals,
     words,
 )
+from hierlmm.residual_symbols import (
+    OTHER_ROW,
+    ResidualSymbols,
+    correlation_words,
+    entry_of,
+    residual_numbers,
+    spec_text,
+    variance_words,
+)
 from hierlmm.symbols import SIGMA2, Estimates, Symbols
 
 __all__ = ["Equations", "Section", "equations"]
 
 RESIDUAL = symbol("e", "ij")
+SIGMA_I = symbol("Σ", "i")
 IDENTITY = symbol("I")
 BLANK = Markup(" ", r"\,", " ")
-OTHER_ROW = Markup(",  j ≠ k", r",\quad j \neq k", ", &nbsp;j ≠ k")
 SPELLED_OUT = 3  # with more random effects than this, Var(y) is given by its matrix only
 SHOWN_MATRIX = 4
 SHOWN_CORRELATIONS = 6
@@ -68,35 +82,44 @@ class Equations:
 
     Attributes
     ----------
-    level1 : Equation
-        The subject's own regression.
+    level1 : Equation or None
+        The subject's own regression; None for a marginal model.
     level2 : tuple of Equation
         One for each level-1 coefficient.
     random : tuple of Equation
-        Distribution of b (and its covariance D), and last of e.
-    combined : Equation
-        Level 2 put into level 1.
+        Distribution of b (and its covariance D), and last of e; empty for a marginal model.
+    combined : Equation or None
+        Level 2 put into level 1; None for a marginal model.
     marginal : tuple of Equation
         Mean, variance and, where simple, covariance or correlation of two measurements of a subject; V_i.
     notes : tuple of Markup
-        What lives in level 1, level 2, the combined and the marginal model, in words.
+        What lives in level 1, level 2, the combined and the marginal model, in words; of a marginal model, in the mean
+        and in the covariance.
+    residual : tuple of Equation
+        Residual structure: Σ_i (in a hierarchy), correlation of two rows and SD of a row; empty without one.
     estimator : str or None
         Where the estimates come from, if there are any.
     """
 
-    level1: Equation
+    level1: Equation | None
     level2: tuple[Equation, ...]
     random: tuple[Equation, ...]
-    combined: Equation
+    combined: Equation | None
     marginal: tuple[Equation, ...]
-    notes: tuple[Markup, Markup, Markup, Markup]
+    notes: tuple[Markup, ...]
     estimator: str | None = None
+    residual: tuple[Equation, ...] = ()
 
     @property
-    def sections(self) -> tuple[Section, Section, Section, Section]:
-        """Level 1, level 2, the combined and the marginal model."""
+    def sections(self) -> tuple[Section, ...]:
+        """Level 1, level 2, the combined and the marginal model; mean and covariance of a marginal model."""
+        if self.level1 is None or self.combined is None:
+            return (
+                Section("Mean: average over subjects", self.marginal[:1], self.notes[0]),
+                Section("Covariance: rows of one subject", (*self.marginal[1:], *self.residual), self.notes[1]),
+            )
         return (
-            Section("Level 1: within subject", (self.level1, self.random[-1]), self.notes[0]),
+            Section("Level 1: within subject", (self.level1, self.random[-1], *self.residual), self.notes[0]),
             Section("Level 2: between subjects", (*self.level2, *self.random[:-1]), self.notes[1]),
             Section("Combined model", (self.combined,), self.notes[2]),
             Section("Marginal model", self.marginal, self.notes[3]),
@@ -165,27 +188,66 @@ def equations(design: Design, estimates: Estimates | None = None) -> Equations:
     """
     if estimates is not None:
         _check_estimates(design, estimates)
-    s = Symbols(design, estimates)
+    s, structure = Symbols(design, estimates), ResidualSymbols(design, estimates)
+    estimator = getattr(estimates, "estimator", None)
+    if not design.term:
+        return _marginal_model(s, structure, estimator)
+    sigma = [_sigma_is(s)] if design.has_residual_structure else []
     return Equations(
         level1=_level1(s),
         level2=tuple(_level2(s, k) for k in range(len(design.level1))),
-        random=(*_random_effects(s), _residual(s)),
+        random=(*_random_effects(s), _residual_vector() if sigma else _residual(s)),
         combined=Equation(s.y(), EQUALS, add_up([*_predictor(s, random=True), Addend.of(RESIDUAL)])),
-        marginal=tuple(_marginal(s)),
+        marginal=tuple(_marginal(s, structure)),
         notes=(
-            _note_level1(design),
+            _note_level1(design) + _note_residual(design),
             _note_level2(s),
             words("Level 2 put into level 1: fixed effects, random effects b and residual e in one line."),
             words("Averaged over the random effects b: mean, variance and correlation of the data themselves."),
         ),
-        estimator=getattr(estimates, "estimator", None),
+        estimator=estimator,
+        residual=(*(Equation(SIGMA_I, EQUALS, ((structure.covariance(), e),)) for e in sigma), *structure.equations()),
     )
+
+
+def _marginal_model(s: Symbols, structure: ResidualSymbols, estimator: str | None) -> Equations:
+    """Mean and covariance; there are no levels."""
+    design = s.design
+    whole = name_symbol(design.hierarchy.response, "i")
+    V = symbol("V", "i")
+    mean = Equation(function("E", s.y()), EQUALS, add_up([*s.terms(), *s.offsets()] or [Addend.of(integer(0))]))
+    normal = Equation(whole, SIMILAR, (("N(" + function("E", whole) + ", " + V + ")",),))
+    covariance = Equation(V, EQUALS, ((structure.covariance(), _sigma_is(s)),))
+    return Equations(
+        level1=None,
+        level2=(),
+        random=(),
+        combined=None,
+        marginal=(mean, normal, covariance),
+        notes=(words("There is one mean for all subjects with the same covariates."), _note_covariance(design)),
+        estimator=estimator,
+        residual=tuple(structure.equations()),
+    )
+
+
+def _note_covariance(design: Design) -> Markup:
+    says = _structure_words(design)
+    if not says:
+        return words("Rows of a subject are independent: an ordinary regression.")
+    return words("Rows of a subject are ") + says + "; there are no random effects."
+
+
+def _sigma_is(s: Symbols) -> Markup:
+    """``, σ = 0.79``, where there is an estimate."""
+    if s.estimates is None:
+        return join([], "")
+    return Markup(",  ", r",\quad ", ", &nbsp;") + symbol("σ") + " = " + number(s.estimates.sigma)
 
 
 def _check_estimates(design: Design, estimates: Estimates) -> None:
     for what, known, wanted in (
         ("fixed effects", estimates.beta.index, design.coef),
-        ("random effects", estimates.D.index, design.term),
+        ("random effects", estimates.D.index if design.term else _terms_of(estimates), design.term),
     ):
         if sorted(known) != sorted(wanted):
             raise SpecificationError(
@@ -193,6 +255,28 @@ def _check_estimates(design: Design, estimates: Estimates) -> None:
                 f"the model has the {what} {shorten(wanted) or '(none)'}",
                 "pass a fit of the same model",
             )
+    _check_structure(design, estimates)
+
+
+def _terms_of(estimates: Estimates) -> Iterable[str]:
+    return getattr(getattr(estimates, "design", None), "term", ())
+
+
+def _check_structure(design: Design, estimates: Estimates) -> None:
+    """Refuse estimates of another residual structure, or of none (GEE drops it)."""
+    own = [spec for spec in (design.residual, design.residual_variance) if spec is not None]
+    fitted = getattr(estimates, "design", design)
+    theirs = [spec for spec in (fitted.residual, fitted.residual_variance) if spec is not None]
+    lacks = own and not any(residual_numbers(estimates))
+    if own == theirs and not lacks:
+        return
+    named = [" and ".join(map(spec_text, specs)) or "independent residuals" for specs in (own, theirs)]
+    raise SpecificationError(
+        "estimates without those of the residual structure" if lacks else f"estimates of a model with {named[1]}",
+        f"the model has {named[0]}",
+        "pass a fit of the same model, by an estimator that fits its residual structure",
+        "docs, page 'Residual structures'",
+    )
 
 
 def _level1(s: Symbols) -> Equation:
@@ -228,6 +312,10 @@ def _predictor(s: Symbols, *, random: bool) -> list[Addend]:
 def _residual(s: Symbols) -> Equation:
     sd = [words(", sd ") + number(s.estimates.sigma)] if s.estimates is not None else []
     return Equation(RESIDUAL, SIMILAR, ((_normal(SIGMA2), *sd),))
+
+
+def _residual_vector() -> Equation:
+    return Equation(symbol("e", "i"), SIMILAR, ((_normal(SIGMA_I),),))
 
 
 def _random_effects(s: Symbols) -> list[Equation]:
@@ -278,34 +366,63 @@ def _covariance_matrix(s: Symbols) -> Markup:
     return size + words(" with variances ") + enumerate_words([s.covariance_entry(r, r) for r in q])
 
 
-def _marginal(s: Symbols) -> list[Equation]:
-    q = len(s.design.term)
+def _marginal(s: Symbols, structure: ResidualSymbols) -> list[Equation]:
+    q, structured = len(s.design.term), s.design.has_residual_structure
     mean = _predictor(s, random=False)
     if len(mean) == 1:
         mean = [a for k in range(len(s.numbers)) if s.x(k) is None for a in _explained(s, k, random=False)] or mean
     found = [Equation(function("E", s.y()), EQUALS, add_up(mean or [Addend.of(integer(0))]))]
-    if q <= SPELLED_OUT:
-        found.append(Equation(function("Var", s.y()), EQUALS, _total_variance(s)))
-    if q == 1 and s.z(0) is None:
+    noise = _noise(s, structure)
+    if q <= SPELLED_OUT and noise is not None:
+        found.append(Equation(function("Var", s.y()), EQUALS, _total_variance(s, noise)))
+    if q == 1 and s.z(0) is None and not structured:
         found.append(Equation(function("Corr", s.y(), s.y("k")), EQUALS, ((*_exchangeable(s), OTHER_ROW),)))
-    elif q <= 2:
-        found.append(Equation(function("Cov", s.y(), s.y("k")), EQUALS, (*_covariance(s), (OTHER_ROW,))))
-    if q > 1:
+    elif q <= 2 and noise is not None:
+        groups = _covariance(s, _shared_noise(s, structure))
+        found.append(Equation(function("Cov", s.y(), s.y("k")), EQUALS, (*groups, (OTHER_ROW,))))
+    if q > 1 or structured:
         Z = symbol("Z", "i")
         product = join([Z, symbol("D"), Z + Markup("ᵀ", r"^{\top}", "<sup>T</sup>")], BLANK)
-        noise = s.residual_variance() + ("" if s.estimates is None else BLANK) + IDENTITY
-        found.append(Equation(symbol("V", "i"), EQUALS, add_up([Addend.of(product), Addend.of(noise)])))
+        rest = SIGMA_I if structured else s.residual_variance() + ("" if s.estimates is None else BLANK) + IDENTITY
+        found.append(Equation(symbol("V", "i"), EQUALS, add_up([Addend.of(product), Addend.of(rest)])))
     return found
 
 
-def _total_variance(s: Symbols) -> tuple[tuple[Markup, ...], ...]:
+def _noise(s: Symbols, structure: ResidualSymbols) -> Markup | None:
+    """Residual variance of a row; None where it depends on b, over which the marginal model averages."""
+    spec = s.design.residual_variance
+    if spec is None:
+        return s.residual_variance()
+    if spec.covariate is None:
+        return None
+    ratio = structure.g(power=2)
+    return times(s.residual_variance(), entry_of("G", "jj") + symbol("", power=2) if ratio is None else ratio)
+
+
+def _shared_noise(s: Symbols, structure: ResidualSymbols) -> list[Addend]:
+    """Residual covariance of rows j and k: nothing, or ``σ² g_j g_k r_jk``."""
+    if s.design.residual is None:
+        return []
+    r = structure.r() or entry_of("R", "jk")
+    if s.design.residual_variance is None:
+        return [Addend.of(times(s.residual_variance(), r))]
+    if structure.g() is None:
+        sizes: list[Markup | None] = [entry_of("G", "jj"), entry_of("G", "kk")]
+    elif structure.varies_within():
+        sizes = [structure.g("j"), structure.g("k")]
+    else:
+        sizes = [structure.g(power=2)]
+    return [Addend.of(times(s.residual_variance(), *sizes, r))]
+
+
+def _total_variance(s: Symbols, noise: Markup) -> tuple[tuple[Markup, ...], ...]:
     q = len(s.design.term)
     addends = []
     for r in range(q):
         addends.append(s.covariance_addend(r, r, 1, s.z(r, power=2)))
         addends += [s.covariance_addend(r, c, 2, s.z(r), s.z(c)) for c in range(r + 1, q) if s.correlated(r, c)]
-    groups = add_up([*addends, Addend.of(s.residual_variance())])
-    if s.estimates is not None and q == 1 and s.z(0) is None:
+    groups = add_up([*addends, Addend.of(noise)])
+    if s.estimates is not None and q == 1 and s.z(0) is None and s.design.residual_variance is None:
         groups = (*groups, (" = " + number(s.covariance_value(0, 0) + s.estimates.sigma**2),))
     return groups
 
@@ -319,7 +436,7 @@ def _exchangeable(s: Symbols) -> list[Markup]:
     return [written, " = " + two_decimals(variance / (variance + noise))]
 
 
-def _covariance(s: Symbols) -> tuple[tuple[Markup, ...], ...]:
+def _covariance(s: Symbols, noise: list[Addend]) -> tuple[tuple[Markup, ...], ...]:
     """Covariance of two rows of a subject with one or two random effects."""
     q = len(s.design.term)
     addends = []
@@ -330,7 +447,7 @@ def _covariance(s: Symbols) -> tuple[tuple[Markup, ...], ...]:
                 rows = ("k", "j") if s.z(r) is None else ("j", "k")
                 crossed = [times(s.z(r, a), s.z(c, b)) for a, b in (rows, rows[::-1])]
                 addends.append(s.covariance_addend(r, c, 1, parenthesise(join(crossed, " + "))))
-    return add_up(addends)
+    return add_up([*addends, *noise])
 
 
 def _normal(variance: Markup) -> Markup:
@@ -342,6 +459,22 @@ def _note_level1(design: Design) -> Markup:
     if not names:
         return "Each subject's own mean of " + code(design.hierarchy.response) + "; its rows j vary around it."
     return "Each subject's own regression on " + enumerate_words(names) + ", over its rows j."
+
+
+def _note_residual(design: Design) -> Markup:
+    """What the structure of the residuals says, as a further sentence."""
+    says = _structure_words(design)
+    return words("") if not says else " Residuals of a subject are " + says + "."
+
+
+def _structure_words(design: Design) -> Markup | None:
+    parts = []
+    if design.residual is not None:
+        parts.append(correlation_words(design.residual))
+    if design.residual_variance is not None:
+        spec = design.residual_variance
+        parts.append(variance_words(spec) if parts else variance_words(spec).replace("their SD", "independent; the SD"))
+    return words(", and ".join(parts)) if parts else None
 
 
 def _note_level2(s: Symbols) -> Markup:

@@ -30,6 +30,7 @@ __all__ = [
     "name_symbol",
     "number",
     "parenthesise",
+    "raised",
     "rounded",
     "signed",
     "symbol",
@@ -41,7 +42,7 @@ __all__ = [
 WIDTH = 92
 SUBSCRIPTS = str.maketrans("0123456789ijk", "₀₁₂₃₄₅₆₇₈₉ᵢⱼₖ")
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
-GREEK = {"β": r"\beta", "σ": r"\sigma", "ρ": r"\rho"}
+GREEK = {"β": r"\beta", "σ": r"\sigma", "ρ": r"\rho", "φ": r"\phi", "Σ": r"\Sigma"}
 # The escapes hold inside \mathrm; \text would need none of them in MathJax and all of them in KaTeX.
 LATEX_ESCAPES = {
     "_": r"\_",
@@ -196,6 +197,16 @@ def parenthesise(inner: Markup) -> Markup:
 def function(name: str, *arguments: Markup) -> Markup:
     """Return ``Var(y)`` and the like."""
     return Markup(name, rf"\mathrm{{{name}}}", name) + parenthesise(join(arguments, ", "))
+
+
+def raised(base: Markup, exponent: Markup) -> Markup:
+    """Return a power whose exponent is an expression: ``ρ^|j − k|``."""
+    text = exponent.text
+    bare = text.replace(".", "", 1).isdigit() or text.isidentifier() or text[:1] == text[-1:] == "|"
+    written = _superscript(int(text)) if text.isdigit() else f"^{text}" if bare else f"^({text})"
+    return Markup(
+        f"{base.text}{written}", f"{base.latex}^{{{exponent.latex}}}", f"{base.html}<sup>{exponent.html}</sup>"
+    )
 
 
 def fraction(above: Markup, below: Markup) -> Markup:

@@ -16,12 +16,25 @@ from hierlmm.errors import DataError, NotAvailableError, SpecificationError, clo
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import correlated_pairs
 from hierlmm.frames import quote, shorten
+from hierlmm.residual_symbols import spec_text
 
-__all__ = ["COLUMNS", "estimates", "fit_statistics", "known_label", "label_fits", "measure", "same_question"]
+__all__ = [
+    "COLUMNS",
+    "MARGINAL_SIGMA",
+    "estimates",
+    "fit_statistics",
+    "is_marginal",
+    "known_label",
+    "label_fits",
+    "measure",
+    "same_question",
+]
 
 FloatArray = NDArray[np.float64]
 COLUMNS = ["estimate", "se", "lower", "upper"]
 SEE = "docs, page 'Comparing estimators'"
+MARGINAL_SIGMA = "sigma (marginal)"
+"""σ of a model without random effects beside one that has them: the SD of a row, not the SD within a subject."""
 TOLERANCE = 1e-10
 """Values of a column that are closer than this, relative to its largest, are taken as equal."""
 
@@ -40,7 +53,7 @@ def label_fits(fits: Iterable[Fit], labels: Sequence[str] | None = None) -> dict
     if not fits:
         raise SpecificationError("no fits", "there is nothing to compare", "pass fits: compare(fit, reml)", SEE)
     if labels is None:
-        names = [fit.estimator for fit in fits]
+        names = _by_kind(fits)
         numbered = [f"{n} {names[: i + 1].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names)]
         return dict(zip(numbered, fits, strict=True))
     names = [str(label) for label in labels]
@@ -54,6 +67,19 @@ def label_fits(fits: Iterable[Fit], labels: Sequence[str] | None = None) -> dict
     return dict(zip(names, fits, strict=True))
 
 
+def _by_kind(fits: Sequence[Fit]) -> list[str]:
+    """Estimators, with the kind of model where the same estimator fitted both kinds."""
+    names = [fit.estimator for fit in fits]
+    marginal = [is_marginal(fit) for fit in fits]
+    both = {n for n in names if {m for other, m in zip(names, marginal, strict=True) if other == n} == {True, False}}
+    return [f"{n} marginal" if n in both and m else n for n, m in zip(names, marginal, strict=True)]
+
+
+def is_marginal(fit: Fit) -> bool:
+    """Whether the fitted model has no random effects, so that its σ is the SD of a row and not of a subject's rows."""
+    return not len(getattr(fit.design, "term", ()))
+
+
 def estimates(fits: Mapping[str, Fit], ci: float, reference: str | None = None) -> pd.DataFrame:
     """Stack the estimates of all parameters: parameter, kind, estimator, estimate, se, lower, upper.
 
@@ -61,17 +87,19 @@ def estimates(fits: Mapping[str, Fit], ci: float, reference: str | None = None) 
     """
     base = fits[next(iter(fits)) if reference is None else reference]
     spelling = {f"corr({b}, {a})": f"corr({a}, {b})" for a, b in _pairs(base)}
-    parts = [_one_fit(fit, ci, spelling).assign(estimator=label) for label, fit in fits.items()]
+    mixed = any(_has_random_effects(fit) for fit in fits.values())
+    parts = [_one_fit(fit, ci, spelling, mixed).assign(estimator=label) for label, fit in fits.items()]
     stacked = pd.concat(parts, ignore_index=True)
-    first = [*_one_fit(base, ci, spelling)["parameter"], *stacked["parameter"]]
+    first = [*_one_fit(base, ci, spelling, mixed)["parameter"], *stacked["parameter"]]
     order = {name: i for i, name in enumerate(dict.fromkeys(first))}
-    kinds = {"fixed": 0, "sd": 1, "corr": 2, "sigma": 3, "other": 4}
+    kinds = {"fixed": 0, "sd": 1, "corr": 2, "sigma": 3, "residual": 4, "other": 5}
     rank = stacked["kind"].map(kinds) * (len(order) + 1) + stacked["parameter"].map(order)
     rows = np.argsort(rank.to_numpy(), kind="stable")
     return stacked.iloc[rows][["parameter", "kind", "estimator", *COLUMNS]].reset_index(drop=True)
 
 
-def _one_fit(fit: Fit, ci: float, spelling: Mapping[str, str]) -> pd.DataFrame:
+def _one_fit(fit: Fit, ci: float, spelling: Mapping[str, str], mixed: bool) -> pd.DataFrame:
+    """Estimates of one fit; ``mixed`` tells σ of a marginal model from that within subjects."""
     fixed = fit.summary(ci)[COLUMNS].astype(float)
     parts = [fixed.rename_axis("parameter").reset_index().assign(kind="fixed")]
     try:
@@ -79,14 +107,18 @@ def _one_fit(fit: Fit, ci: float, spelling: Mapping[str, str]) -> pd.DataFrame:
     except NotAvailableError:
         return parts[0]
     frame = components.rename(index=dict(spelling)).rename_axis("parameter").reset_index()
-    parts.append(frame.assign(kind=[_kind(label) for label in frame["parameter"]]))
+    frame["kind"] = [_kind(label, fit) for label in frame["parameter"]]
+    if mixed and is_marginal(fit):
+        frame["parameter"] = frame["parameter"].replace("sigma", MARGINAL_SIGMA)
+    parts.append(frame)
     return pd.concat(parts, ignore_index=True)
 
 
-def _kind(label: str) -> str:
+def _kind(label: str, fit: Fit) -> str:
     if label == "sigma":
         return "sigma"
-    return next((kind for kind in ("sd", "corr") if label.startswith(f"{kind}(")), "other")
+    other = "residual" if fit.design.has_residual_structure else "other"
+    return next((kind for kind in ("sd", "corr") if label.startswith(f"{kind}(")), other)
 
 
 def _pairs(fit: Fit) -> list[tuple[str, str]]:
@@ -124,12 +156,40 @@ def same_question(fits: Mapping[str, Fit], base: str) -> tuple[str, ...]:
         if both_random:
             _alike(pair, "random effects", set(a.term), set(b.term))
         _same_rows(pair, a, b)
+        notes += _other_residuals(label, base, fits)
         if both_random and _structure(first) != _structure(fit):
             notes.append(
                 f"{label} has covariance={b.covariance!r} for the random effects and {base} has {a.covariance!r}: "
                 "they are not the same model, and differences are not due to the estimator alone."
             )
-    return (*notes, *_other_priors(fits, base))
+    return (*_marginal_notes(fits), *notes, *_other_priors(fits, base))
+
+
+def _marginal_notes(fits: Mapping[str, Fit]) -> list[str]:
+    """Say what it means that some of the fits are of marginal models."""
+    marginal = [label for label, fit in fits.items() if is_marginal(fit)]
+    if not marginal or not any(_has_random_effects(fit) for fit in fits.values()):
+        return []
+    have, their = ("has", "its") if len(marginal) == 1 else ("have", "their")
+    return [
+        f"{' and '.join(marginal)} {have} no random effects: {their} sigma is the SD of a row around the mean over "
+        "subjects (in a row of its own), the SD within a subject elsewhere. The fixed effects mean the same in both."
+    ]
+
+
+def _other_residuals(label: str, base: str, fits: Mapping[str, Fit]) -> list[str]:
+    """Note another structure of the residuals, between models of one kind; GEE has a working correlation instead."""
+    one, two = fits[base].design, fits[label].design
+    if label == base or "GEE" in (fits[label].estimator, fits[base].estimator) or bool(one.term) != bool(two.term):
+        return []
+    theirs = [(d.residual, d.residual_variance) for d in (two, one)]
+    if theirs[0] == theirs[1]:
+        return []
+    texts = [" and ".join(spec_text(s) for s in pair if s is not None) or "independent residuals" for pair in theirs]
+    return [
+        f"{label} has {texts[0]} and {base} has {texts[1]}: they are not the same model, and differences are not due "
+        "to the estimator alone."
+    ]
 
 
 def _structure(fit: Fit) -> tuple[set[frozenset[str]], str]:

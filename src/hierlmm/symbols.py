@@ -120,6 +120,20 @@ class Symbols:
         subscript = self._subscript(self.numbers[self.design.coef_level1[c]], self.places[c])
         return Addend.of(times(symbol("β", subscript), *names))
 
+    def terms(self) -> list[Addend]:
+        """Return the fixed effects of a marginal model, numbered through, times their covariates."""
+        addends = []
+        for c, name in enumerate(self.design.coef):
+            level1 = self.x(int(self.design.coef_level1[c]))
+            factors = [*(name_symbol(strip_treatment(*part)) for part in self.level2_parts[c]), level1]
+            if self.estimates is not None:
+                value = float(self.estimates.beta[name])
+                addends.append(Addend.of(times(number(value), *factors), negative=value < 0))
+            else:
+                number_of = c if INTERCEPT in self.design.coef else c + 1
+                addends.append(Addend.of(times(symbol("β", str(number_of)), *factors)))
+        return addends
+
     def b(self, r: int) -> Markup:
         """Return random effect r of subject i."""
         return symbol("b", self._subscript(self._number(r), "i"))

@@ -37,6 +37,7 @@ TITLES = {
     "sd": "Random effects, SD",
     "corr": "Random effects, correlation",
     "sigma": "Residual SD",
+    "residual": "Residual correlation and variance",
     "other": "Other parameters",
 }
 MARK = "*"

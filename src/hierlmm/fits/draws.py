@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.likelihood.residual_criterion import ResidualCriterion
+
 if TYPE_CHECKING:
     from hierlmm.fits.likelihood import LikelihoodFit
 
@@ -29,7 +31,8 @@ def large_sample_tree(fit: LikelihoodFit, draws: int, chains: int, seed: int | N
     p = len(design.coef)
     root = np.linalg.cholesky(fit.beta_cov.to_numpy()) if p else np.empty((0, 0))
     beta = fit.beta.to_numpy() + rng.standard_normal((size, p)) @ root.T
-    D, sigma = fit.large_sample.draws(size, rng)
+    sample = fit.large_sample.sample(size, rng)
+    D, sigma = fit.large_sample.split_draws(sample)
     effects = fit._conditional
     noise = rng.standard_normal((size, design.n_subjects, len(design.term)))
     b = np.einsum("jab,sjb->sja", _roots(effects.covariance), noise, optimize=True)
@@ -46,6 +49,10 @@ def large_sample_tree(fit: LikelihoodFit, draws: int, chains: int, seed: int | N
         "D": (("term", "term_bis"), D),
         "sigma": ((), sigma),
     }
+    if not design.term:
+        variables = {name: variables[name] for name in ("beta", "sigma")}
+    residual, labels = _residual_draws(fit, sample)
+    variables |= residual
     posterior = xr.Dataset(
         {
             name: (("chain", "draw", *dims), values.reshape(chains, draws, *values.shape[1:]))
@@ -58,6 +65,7 @@ def large_sample_tree(fit: LikelihoodFit, draws: int, chains: int, seed: int | N
             "term": list(design.term),
             "term_bis": list(design.term),
             "subject": design.subjects.to_numpy(),
+            **labels,
         },
         attrs={"estimator": fit.estimator, "approximation": APPROXIMATION, "seed": -1 if seed is None else seed},
     )
@@ -70,6 +78,25 @@ def large_sample_tree(fit: LikelihoodFit, draws: int, chains: int, seed: int | N
     tree = xr.DataTree.from_dict({"posterior": posterior, "observed_data": observed})
     tree.attrs.update(posterior.attrs)
     return tree
+
+
+def _residual_draws(fit: LikelihoodFit, sample: FloatArray) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Variables ``residual_correlation`` and ``residual_variance`` of the draws, and the labels of their dimensions."""
+    function, estimate = fit.criterion_function, fit.residual_estimate
+    if estimate is None or not isinstance(function, ResidualCriterion):
+        return {}, {}
+    k, eta = estimate.n_correlation, sample[:, function.structure.n_parameters : -1]
+    variables, labels = {}, {}
+    for name, bound, part in (
+        ("residual_correlation", estimate.correlation, eta[:, :k]),
+        ("residual_variance", estimate.variance, eta[:, k:]),
+    ):
+        if bound is None:
+            continue
+        reports = [bound.report(row) for row in part]
+        labels[f"{name}_parameter"] = list(reports[0])
+        variables[name] = ((f"{name}_parameter",), np.array([list(r.values()) for r in reports]))
+    return variables, labels
 
 
 def _roots(covariance: FloatArray) -> FloatArray:

@@ -10,19 +10,21 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.fits.components import COMMON_CORR, COMMON_SD
+from hierlmm.fits.residual_text import correlation_heading, variance_heading
 
 if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit
 
-__all__ = ["posterior_html", "posterior_text"]
+__all__ = ["posterior_html", "posterior_text", "residual_tables"]
 
 
 def posterior_text(fit: PosteriorFit, ci: float = 0.95) -> str:
     """Text of a fit, for a terminal."""
     parts = [
         _header(fit),
-        f"Random effects (posterior mean, {ci:.0%} interval):\n{_random_text(fit, ci)}\n{_counts(fit)}",
-        f"Fixed effects:\n{_fixed_text(fit, ci)}",
+        f"{_components_title(fit)} (posterior mean, {ci:.0%} interval):\n{_random_text(fit, ci)}\n{_counts(fit)}",
+        *(f"{heading}\n{_residual_text(table, ci)}" for heading, table in residual_tables(fit, ci)),
+        f"{_fixed_title(fit)}:\n{_fixed_text(fit, ci)}",
     ]
     if fit.priors is not None:
         parts.append(str(fit.priors))
@@ -36,17 +38,22 @@ def posterior_html(fit: PosteriorFit, ci: float = 0.95) -> str:
     random = fit.variance_components(ci).drop(columns="mcse").to_html(float_format=_short, na_rep="")
     fixed = fit.summary(ci).drop(columns="mcse").to_html(float_format=_short, na_rep="")
     priors = "" if fit.priors is None else fit.priors.to_frame().to_html()
+    residual = "".join(
+        f"<p>{html.escape(heading)}</p>{table.to_html(float_format=_short, na_rep='')}"
+        for heading, table in residual_tables(fit, ci)
+    )
     verdict = "".join(f"<p>{html.escape(line)}</p>" for line in _verdict(fit).splitlines())
     return (
-        f"<div>{''.join(lines)}<p>Random effects</p>{random}<div>{html.escape(_counts(fit))}</div>"
-        f"<p>Fixed effects</p>{fixed}<details><summary>Priors</summary>{priors}</details>{verdict}</div>"
+        f"<div>{''.join(lines)}<p>{_components_title(fit)}</p>{random}<div>{html.escape(_counts(fit))}</div>{residual}"
+        f"<p>{_fixed_title(fit)}</p>{fixed}<details><summary>Priors</summary>{priors}</details>{verdict}</div>"
     )
 
 
 def _header(fit: PosteriorFit) -> str:
     attrs = fit.datatree.attrs
     how = ", ".join(str(attrs[k]) for k in ("sampler", "parametrization") if k in attrs)
-    lines = [f"Two-level model, posterior by {fit.estimator}" + (f" ({how})" if how else "")]
+    kind = "Two-level" if fit.design.term else "Marginal"
+    lines = [f"{kind} model, posterior by {fit.estimator}" + (f" ({how})" if how else "")]
     lines.append(f"Formula: {fit.design.hierarchy.formula}")
     posterior = fit.datatree["posterior"]
     settings = f"Draws:   {posterior.sizes['chain']} chains of {posterior.sizes['draw']}"
@@ -57,6 +64,39 @@ def _header(fit: PosteriorFit) -> str:
     if "seed" in attrs:
         settings += f", seed {attrs['seed']}"
     return "\n".join([*lines, settings])
+
+
+def _components_title(fit: PosteriorFit) -> str:
+    return "Random effects" if fit.design.term else "Residual SD"
+
+
+def _fixed_title(fit: PosteriorFit) -> str:
+    return "Fixed effects" if fit.design.term else "Coefficients"
+
+
+def residual_tables(fit: PosteriorFit, ci: float = 0.95) -> list[tuple[str, pd.DataFrame]]:
+    """Heading and table (estimate, lower, upper) of the residual correlation and variance, where they were sampled."""
+    posterior, found = fit.datatree["posterior"], []
+    for name, spec, heading in (
+        ("residual_correlation", fit.design.residual, correlation_heading),
+        ("residual_variance", fit.design.residual_variance, variance_heading),
+    ):
+        if spec is None or name not in posterior:
+            continue
+        dimension = f"{name}_parameter"
+        draws = posterior[name].transpose(dimension, "chain", "draw").to_numpy()
+        flat = draws.reshape(len(draws), -1)
+        lower, upper = np.quantile(flat, [0.5 * (1 - ci), 0.5 * (1 + ci)], axis=1)
+        index = [str(label) for label in posterior[dimension].to_numpy()]
+        table = pd.DataFrame({"estimate": flat.mean(axis=1), "lower": lower, "upper": upper}, index=index)
+        found.append((heading(fit.design), table))
+    return found
+
+
+def _residual_text(table: pd.DataFrame, ci: float) -> str:
+    rows = [["", "Estimate", *_bounds(ci)]]
+    rows += [[str(name), *map(_short, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    return _align(rows, left=1)
 
 
 def _counts(fit: PosteriorFit) -> str:

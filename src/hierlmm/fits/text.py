@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from hierlmm.design import Design
+from hierlmm.fits.residual_text import correlation_heading, residual_blocks, residual_frames, variance_heading
 
 if TYPE_CHECKING:
     from hierlmm.fits.base import Fit
@@ -18,12 +20,16 @@ __all__ = [
     "correlation_text",
     "counts_text",
     "html_page",
+    "kind_of",
     "likelihood_html",
     "likelihood_text",
     "random_effects_frame",
     "random_effects_text",
+    "residual_sd_text",
     "table_text",
 ]
+
+WIDTH = 110
 
 
 def likelihood_text(fit: LikelihoodFit) -> str:
@@ -32,34 +38,54 @@ def likelihood_text(fit: LikelihoodFit) -> str:
     residuals = pd.DataFrame([quantiles], columns=["Min", "1Q", "Median", "3Q", "Max"], index=[""])
     name = "REML criterion" if fit.reml else "Deviance (-2 log-likelihood)"
     parts = [
-        f"Two-level linear mixed model fitted by {fit.estimator}",
+        kind_of(fit),
         f"Formula: {fit.design.hierarchy.formula}",
         f"{name} at the optimum: {fit.criterion:.4f}   AIC {fit.aic:.1f}   BIC {fit.bic:.1f} (log N)",
         "",
         "Scaled residuals:",
         table_text(residuals, 5),
         "",
-        "Random effects:",
-        random_effects_text(fit),
+        *(["Random effects:", random_effects_text(fit)] if fit.design.term else [residual_sd_text(fit)]),
         counts_text(fit.design),
-        "",
-        "Fixed effects:",
-        table_text(fit.summary().rename(columns={"t": "t value"}), 5),
     ]
+    for block in residual_blocks(fit):
+        parts += ["", block]
+    name = "Fixed effects" if fit.design.term else "Coefficients"
+    parts += ["", f"{name}:", table_text(fit.summary().rename(columns={"t": "t value"}), 5)]
     if len(fit.design.coef) > 1:
-        parts += ["", "Correlation of fixed effects:", correlation_text(fit.beta_cov)]
+        parts += ["", f"Correlation of {name.lower()}:", correlation_text(fit.beta_cov)]
     parts += ["", convergence_text(fit)]
     return "\n".join(parts)
 
 
-def convergence_text(fit: LikelihoodFit) -> str:
-    """Say whether the optimum is one, and what must be known."""
+def kind_of(fit: LikelihoodFit) -> str:
+    """Name the model and its estimator."""
+    if fit.design.term:
+        return f"Two-level linear mixed model fitted by {fit.estimator}"
+    method = "generalised least squares" if fit.design.has_residual_structure else "least squares"
+    return f"Marginal linear model fitted by {fit.estimator} ({method})"
+
+
+def residual_sd_text(fit: LikelihoodFit) -> str:
+    """σ and the degrees of freedom of a marginal model, as nlme's gls prints them."""
+    degrees = fit.n_obs - len(fit.design.coef)
+    what = (
+        "Residual SD (sigma)" if fit.design.residual_variance is None else "sigma (SD of a row: see residual variance)"
+    )
+    return f"{what}: {fit.sigma:.5g}   rows less coefficients: {degrees}"
+
+
+def convergence_text(fit: LikelihoodFit, width: int | None = WIDTH) -> str:
+    """Say whether the optimum is one, and what must be known; None does not break the notes into lines."""
     state = "Converged" if fit.converged else "NOT CONVERGED"
     lines = [
         f"{state}: gradient norm {fit.gradient_norm:.1e} after {fit.optimum.n_evaluations} evaluations"
         + ("; D is singular (see below)" if fit.is_singular else "")
     ]
-    return "\n".join(lines + [f"Note: {w}" for w in fit.warnings])
+    notes = [f"Note: {w}" for w in fit.warnings]
+    if width is not None:
+        notes = [textwrap.fill(n, width, subsequent_indent="      ", break_on_hyphens=False) for n in notes]
+    return "\n".join(lines + notes)
 
 
 def counts_text(design: Design) -> str:
@@ -129,15 +155,18 @@ def table_text(frame: pd.DataFrame, digits: int) -> str:
 
 def likelihood_html(fit: LikelihoodFit) -> str:
     """Notebook view of a REML or ML fit."""
-    summary = fit.summary()
-    components = fit.variance_components()
+    name = "Fixed effects" if fit.design.term else "Coefficients"
+    components = "Random effects and residual" if fit.design.term else "Covariance parameters"
+    headings = [correlation_heading(fit.design)] if fit.design.residual is not None else []
+    headings += [variance_heading(fit.design)] if fit.design.residual_variance is not None else []
     return html_page(
-        f"Two-level linear mixed model, {fit.estimator}",
+        kind_of(fit),
         fit.design,
-        [("Fixed effects", summary), ("Random effects and residual", components)],
+        [(name, fit.summary()), (components, fit.variance_components()), *residual_frames(fit)],
         [
+            *headings,
             f"Criterion (−2 log-likelihood) {fit.criterion:.4f}, AIC {fit.aic:.1f}, BIC {fit.bic:.1f} (log N)",
-            convergence_text(fit),
+            convergence_text(fit, width=None),
         ],
     )
 

@@ -62,9 +62,16 @@ class LargeSample:
 
     def draws(self, size: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         """Draw D and σ: (size, q, q), (size,)."""
+        return self.split_draws(self.sample(size, rng))
+
+    def sample(self, size: int, rng: np.random.Generator) -> FloatArray:
+        """Draw (λ, η, log σ̃): (size, m + 1)."""
         values, vectors = np.linalg.eigh(self.covariance)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
-        sample = self.centre + rng.standard_normal((size, len(self.centre))) @ root.T
+        return self.centre + rng.standard_normal((size, len(self.centre))) @ root.T
+
+    def split_draws(self, sample: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """D and σ of draws of (λ, η, log σ̃): (size, q, q), (size,)."""
         scaling = self.criterion.products.scaling
         structure = self.criterion.structure
         Lambda = structure.factor(sample[:, :-1])

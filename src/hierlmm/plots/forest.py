@@ -53,7 +53,7 @@ def plot_forest(
     labels : sequence of str, optional
         Names of the fits.
     parameters : str or sequence of str, optional
-        Names of parameters, or of their kinds ("fixed", "sd", "corr", "sigma"); all by default.
+        Names of parameters, or of their kinds ("fixed", "sd", "corr", "sigma", "residual"); all by default.
     ci : float, optional
         Probability of the thin interval; the comparison's, or 0.95.
     inner : float or None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from hierlmm.comparison import Comparison
+from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import component_labels, component_values, correlated_pairs
 from hierlmm.plots.forest import choose_parameters, table_dataset
@@ -23,7 +25,7 @@ from hierlmm.plots.style import (
     resolve_backend,
     wrap_title,
 )
-from hierlmm.side_by_side import estimates
+from hierlmm.side_by_side import MARGINAL_SIGMA, estimates, is_marginal
 
 __all__ = ["parameter_draws", "plot_posterior"]
 
@@ -51,7 +53,7 @@ def plot_posterior(
     labels : sequence of str, optional
         Names of the fits.
     parameters : str or sequence of str, optional
-        Names of parameters, or of their kinds ("fixed", "sd", "corr", "sigma"); all by default.
+        Names of parameters, or of their kinds ("fixed", "sd", "corr", "sigma", "residual"); all by default.
     ci : float, optional
         Probability of the interval; the comparison's, or 0.95.
     col_wrap : int, optional
@@ -134,7 +136,7 @@ def plot_posterior(
 
 
 def parameter_draws(fit: Fit) -> dict[str, np.ndarray]:
-    """Draws of β, the SDs and correlations of D, and σ by the labels of the tables: name -> (chain, draw)."""
+    """Draws of β, the SDs and correlations of D, residual parameters and σ by label of the tables: (chain, draw)."""
     posterior = fit.to_datatree()["posterior"].to_dataset()
     draws: dict[str, np.ndarray] = {}
     if "beta" in posterior:
@@ -149,6 +151,13 @@ def parameter_draws(fit: Fit) -> dict[str, np.ndarray]:
             draws[f"corr({term[b]}, {term[a]})"] = draws[f"corr({term[a]}, {term[b]})"]
     elif "sigma" in posterior:
         draws["sigma"] = posterior["sigma"].to_numpy()
+    for name in ("residual_correlation", "residual_variance"):
+        if name in posterior:
+            dimension = f"{name}_parameter"
+            values = posterior[name].transpose("chain", "draw", dimension).to_numpy()
+            draws |= {str(label): values[..., k] for k, label in enumerate(posterior[dimension].to_numpy())}
+    if is_marginal(fit) and "sigma" in draws:
+        draws[MARGINAL_SIGMA] = draws["sigma"]  # its label beside a fit with random effects
     return draws
 
 
@@ -159,10 +168,11 @@ def _densities(fit: Fit, parameters: list[str]) -> Any:
 
     draws = parameter_draws(fit)
     held: set[str] = set()
-    if not is_posterior(fit) and len(getattr(fit.design, "term", ())):
+    if not is_posterior(fit) and (fit.has_random_effects or fit.design.has_residual_structure):
         # At its boundary a parameter has no interval, and draws that stay there are no density either.
-        components = fit.variance_components()
-        held = set(components.index[components["lower"].isna()])
+        with contextlib.suppress(NotAvailableError):
+            components = fit.variance_components()
+            held = set(components.index[components["lower"].isna()])
     curves = np.full((len(parameters), 2, 512), np.nan)
     for k, name in enumerate(parameters):
         values = draws.get(name)

@@ -28,6 +28,7 @@ from hierlmm.plots.style import (
     join_with_gaps,
     one_fit,
     percent,
+    refuse_without_effects,
     resolve_backend,
     stack_points,
     unit_of,
@@ -82,6 +83,7 @@ def plot_shrinkage(
     >>> collection = model.fit_reml().plot_shrinkage()  # doctest: +SKIP
     """
     name, fit = resolve_backend(backend), one_fit(fits)
+    refuse_without_effects(fit, "plot_shrinkage")
     chosen = _terms(fit, terms)
     separate = separate_coefficients(fit)[chosen]
     names = [fit.design.level1[k] for k in fit.design.term_level1]

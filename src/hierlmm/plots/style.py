@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hierlmm.comparison import Comparison
 from hierlmm.design import Design
-from hierlmm.errors import MissingPackageError, SpecificationError
+from hierlmm.errors import MissingPackageError, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.formula import INTERCEPT
 from hierlmm.side_by_side import label_fits
@@ -34,6 +34,7 @@ __all__ = [
     "one_fit",
     "percent",
     "pick_fits",
+    "refuse_without_effects",
     "resolve_backend",
     "segments",
     "stack_points",
@@ -65,6 +66,19 @@ def pick_fits(
 def one_fit(fit: Fit | Comparison) -> Fit:
     """Return the fit, or the reference fit of a `Comparison`."""
     return fit.fits[fit.reference] if isinstance(fit, Comparison) else next(iter(label_fits([fit]).values()))
+
+
+def refuse_without_effects(fit: Fit, what: str) -> None:
+    """Raise a `NotAvailableError` if the fit has no random effects to draw."""
+    if fit.has_random_effects:
+        return
+    model = "a marginal model" if not fit.design.term else f"a fit by {fit.estimator}"
+    raise NotAvailableError(
+        f"{what} of {model}",
+        "it has no random effects: nothing in it belongs to one subject",
+        "fit a hierarchy, hl.TwoLevelModel(...).fit_reml(), or draw the mean: plot_trajectories(show='population')",
+        "docs, page 'Hierarchical and marginal models'",
+    )
 
 
 def is_posterior(fit: Fit) -> bool:

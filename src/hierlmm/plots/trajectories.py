@@ -23,6 +23,7 @@ from hierlmm.plots.style import (
     grid_shape,
     join_with_gaps,
     one_fit,
+    refuse_without_effects,
     resolve_backend,
     stack_points,
 )
@@ -69,9 +70,10 @@ def plot_trajectories(
     by : str or sequence of str, optional
         Level-2 variables that make the panels; by default the first categorical one. ``by=[]`` makes one panel.
     show : str or sequence of str
-        ``"all"``: points, subject lines and population line. ``"data"``: points joined by thin lines. ``"subject"``:
-        points and subject lines. ``"population"``: points joined by thin lines, and the population line. Or any of the
-        layers ``"points"``, ``"lines"``, ``"subject"``, ``"population"``.
+        ``"all"``: points, subject lines and population line (``"population"`` for fits without random effects).
+        ``"data"``: points joined by thin lines. ``"subject"``: points and subject lines. ``"population"``: points
+        joined by thin lines, and the population line. Or any of the layers ``"points"``, ``"lines"``, ``"subject"``,
+        ``"population"``.
     subjects : int or sequence, optional
         A panel for each of these subjects instead (a number: that many, evenly spaced in the order of their labels).
     max_subjects : int
@@ -100,7 +102,9 @@ def plot_trajectories(
     from arviz_plots import visuals
 
     name, fit = resolve_backend(backend), one_fit(fits)
-    layers = _layers(show)
+    layers = _layers("population" if show == "all" and not fit.has_random_effects else show)
+    if "subject" in layers:
+        refuse_without_effects(fit, f"show={show!r} (lines of subjects)")
     axis = x_axis(fit.design, x)
     panels, drawn, titles = _panels(fit.design, by, subjects, max_subjects)
     parts = _geometry(fit, axis, layers, panels, drawn)
