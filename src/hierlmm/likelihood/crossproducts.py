@@ -65,7 +65,8 @@ class Scaling:
 
     def factor(self, Lambda: FloatArray) -> FloatArray:
         """Relative factor of D/σ² in the user's columns: ``Bz⁻¹ Λ`` (q, q)."""
-        return sla.solve_triangular(self.Bz, Lambda)
+        # Not solve_triangular: it wakes all threads of the BLAS, which costs milliseconds on a busy machine.
+        return np.linalg.solve(self.Bz, Lambda)
 
 
 @dataclass(frozen=True)

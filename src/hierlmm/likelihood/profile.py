@@ -51,49 +51,95 @@ def profile_interval(
     best, _ = criterion.joint(centre)
     m = len(centre)
     first = criterion.structure.n_parameters
-    residual = np.arange(first, m - 1)
-    limit = np.maximum(EDGE, np.abs(centre[residual]) + 1.0)
+    bounded = root[first:]
+    limit = np.maximum(EDGE, np.abs(centre[first:]) + 1.0)
+    limit[-1] += EDGE
 
+    @_remember_last
     def region(z: FloatArray) -> tuple[float, FloatArray]:
         value, gradient = criterion.joint(centre + root @ z)
         if not np.isfinite(value):
             return -TOO_LARGE, np.zeros(m)
         return drop - (value - best), -(root.T @ gradient)
 
+    constraints = [
+        {"type": "ineq", "fun": lambda z: region(z)[0] / drop, "jac": lambda z: region(z)[1] / drop},
+        {"type": "ineq", "fun": lambda z: limit - centre[first:] - bounded @ z, "jac": lambda z: -bounded},
+        {"type": "ineq", "fun": lambda z: limit + centre[first:] + bounded @ z, "jac": lambda z: bounded},
+    ]
+
+    def end(sign: float, direction: FloatArray) -> float:
+        """Where the function times ``sign`` is smallest; NaN if no search ends inside the region."""
+        if not direction.any():  # the optimum is the end of the parameter's range
+            return scalar(centre)
+        found = np.nan
+        for length in (0.9, 0.3, 0.05):
+            z = minimize(
+                lambda z: sign * scalar(centre + root @ z) / size,
+                length * np.sqrt(drop) * direction,
+                jac=lambda z: sign * _gradient(scalar, centre + root @ z, root) / size,
+                method="SLSQP",
+                constraints=constraints,
+                options={"maxiter": 200, "ftol": 1e-10},
+            ).x
+            if not np.all(np.isfinite(z)) or region(z)[0] < -1e-3 * drop:
+                continue
+            x = centre + root @ z
+            if np.any(np.abs(x[first:-1]) > limit[:-1] - 1e-3):
+                return -sign * np.inf
+            value = scalar(x)
+            if abs(region(z)[0]) < 1e-3 * drop:
+                return value
+            # Inside the region: the end of the parameter's own range, or a search that gave up.
+            found = value if np.isnan(found) else sign * min(sign * value, sign * found)
+        return found
+
+    directions, size = _directions(scalar, centre, root)
+    if not np.isfinite(size):
+        return np.nan, np.nan
+    ends = [end(sign, direction) for sign, direction in zip((1.0, -1.0), directions, strict=True)]
+    return ends[0], ends[1]
+
+
+def _remember_last(
+    function: Callable[[FloatArray], tuple[float, FloatArray]],
+) -> Callable[[FloatArray], tuple[float, FloatArray]]:
+    """The function with its last result kept: the optimiser asks for value and gradient at one point in turn."""
+    last: list[tuple[bytes, tuple[float, FloatArray]]] = []
+
+    def remembered(z: FloatArray) -> tuple[float, FloatArray]:
+        key = z.tobytes()
+        if not last or last[0][0] != key:
+            last[:] = [(key, function(z))]
+        return last[0][1]
+
+    return remembered
+
+
+def _directions(
+    scalar: Callable[[FloatArray], float], centre: FloatArray, root: FloatArray
+) -> tuple[tuple[FloatArray, FloatArray], float]:
+    """Unit directions in which the function falls and rises fastest, and its rate (NaN if it has none).
+
+    A variance of zero is the square of a parameter at zero: its gradient vanishes, it falls in no direction (a zero
+    vector), and its curvature says where it rises. A correlation of ±1 is its mirror image.
+    """
     at_centre = _gradient(scalar, centre, root)
     size = float(np.linalg.norm(at_centre))
-    ends = []
-    for sign in (1.0, -1.0):
-        if size == 0.0 or not np.isfinite(size):
-            ends.append(np.nan)
-            continue
-        start = -sign * 0.9 * np.sqrt(drop) * at_centre / size
-        if region(start)[0] < -drop:
-            start = start * 0.3
-        constraints = [{"type": "ineq", "fun": lambda z: region(z)[0] / drop, "jac": lambda z: region(z)[1] / drop}]
-        if len(residual):
-            within = root[residual]
-            constraints += [
-                {"type": "ineq", "fun": lambda z: limit - centre[residual] - within @ z, "jac": lambda z: -within},
-                {"type": "ineq", "fun": lambda z: limit + centre[residual] + within @ z, "jac": lambda z: within},
-            ]
-        found = minimize(
-            lambda z, s=sign: s * scalar(centre + root @ z) / size,
-            start,
-            jac=lambda z, s=sign: s * _gradient(scalar, centre + root @ z, root) / size,
-            method="SLSQP",
-            constraints=constraints,
-            options={"maxiter": 200, "ftol": 1e-10},
-        )
-        x = centre + root @ found.x
-        outside = region(found.x)[0] < -1e-3 * drop
-        if outside:
-            ends.append(np.nan)
-        elif len(residual) and np.any(np.abs(x[residual]) > limit - 1e-3):
-            ends.append(-sign * np.inf)
-        else:
-            ends.append(scalar(x))
-    return ends[0], ends[1]
+    if not np.isfinite(size):
+        return (at_centre, at_centre), np.nan
+    if size > 1e-8 * abs(scalar(centre)):
+        return (-at_centre / size, at_centre / size), size
+    m = len(centre)
+    curvature = np.empty((m, m))
+    for j in range(m):
+        above, below = (_gradient(scalar, centre + s * 1e-3 * np.eye(m)[j], root) for s in (1.0, -1.0))
+        curvature[:, j] = (above - below) / 2e-3
+    half = curvature @ root
+    values, vectors = np.linalg.eigh(0.5 * (half + half.T))
+    size = float(np.abs(values).max())
+    falls, rises = (vectors[:, k] * (s * values[k] > 1e-6 * size) for k, s in ((0, -1.0), (-1, 1.0)))
+    return (falls, rises), size if size > 0.0 else np.nan
 
 
 def _root(H: FloatArray) -> FloatArray:
