@@ -188,6 +188,18 @@ def test_says_what_it_is(sleepstudy, phases):
     assert levels.fit_reml().loglik == pytest.approx(two.fit_reml().loglik)
 
 
+def test_equations_of_many_effects(sleepstudy):
+    data = sleepstudy.assign(day=sleepstudy["days"] // 2)
+    many = model(data, "reaction ~ 0 + C(day) + (0 + C(day) | subject)")
+    text = str(many.equations())
+    assert "with variance σ²_b and covariance ρσ²_b" in text
+    assert "5 × 5" in text
+    assert r"\rho" in many.equations().latex
+    three = str(model(sleepstudy.assign(q=sleepstudy["days"] ** 2), "reaction ~ days + q + (days + q | subject)"))
+    assert three.count("ρσ²_b") >= 6
+    assert "2·ρσ²_b·daysᵢⱼ·qᵢⱼ" in three
+
+
 def test_one_random_effect_is_just_a_variance(sleepstudy):
     one = model(sleepstudy, "reaction ~ days + (1 | subject)")
     assert one.covariance == "unstructured"
@@ -282,3 +294,47 @@ def test_nuts_takes_the_explicit_route(sleepstudy):
 def test_bambi_is_told_apart(sleepstudy):
     with pytest.raises(hl.SpecificationError, match="compound_symmetry"):
         model(sleepstudy).to_bambi()
+
+
+@pytest.fixture(scope="module")
+def posterior(phases):
+    """A posterior fit made of draws from the prior, many enough for the checks of convergence."""
+    from hierlmm.bayes.predictive import prior_draws
+    from hierlmm.bayes.sample import make_posterior_fit
+
+    design = model(phases, PHASE).design
+    priors = resolve_priors(None, design)
+    draws = prior_draws(design, priors, 2000, np.random.default_rng(4))
+    chains = {k: v.reshape(4, 500, *v.shape[1:]) for k, v in draws.items() if k != "y"}
+    return make_posterior_fit(
+        design, priors, chains, None, {"estimator": "NUTS", "sampler": "explicit"}, log_likelihood=False
+    )
+
+
+def test_posterior_tables_have_one_correlation(posterior):
+    table = posterior.variance_components()
+    assert list(table.index) == ["sd(all random effects)", "corr(all random effects)", "sigma"]
+    row = table.loc["corr(all random effects)"]
+    assert row["estimate"] == pytest.approx(0.25, abs=0.05)  # of the uniform distribution on (-1/2, 1)
+    assert lowest_corr(3) < row["lower"] < row["upper"] < 1
+    sd = posterior.draws("sd_b")
+    assert table.loc["sd(all random effects)", "estimate"] == pytest.approx(sd[..., 0].mean())
+    text = str(posterior)
+    assert text.count(f"{row['estimate']:.2f}") >= 3
+    assert "Uniform(-0.5, 1)" in text
+    assert "corr(all random effects)" in posterior._repr_html_()
+
+
+def test_plots_of_a_posterior_have_one_correlation(posterior):
+    from hierlmm.plots.posterior import parameter_draws
+
+    assert [k for k in parameter_draws(posterior) if "(" in k] == ["sd(all random effects)", "corr(all random effects)"]
+    posterior.plot_posterior(backend="none")
+    posterior.plot_forest(backend="none")
+
+
+def test_calibration_says_that_it_needs_the_collapsed_sampler(phases):
+    with pytest.raises(hl.SpecificationError, match="method='reml'"):
+        hl.calibrate(model(phases, PHASE), n=10)
+    recovered = hl.calibrate(model(phases, PHASE), n=20, method="reml", truth=model(phases, PHASE).fit_reml(), seed=1)
+    assert "corr(all random effects)" in recovered.truth.columns

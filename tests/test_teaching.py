@@ -540,9 +540,46 @@ def test_variances_at_a_boundary_are_not_negative():
     np.testing.assert_allclose(fit.blup_variances(), 0, atol=1e-12)
 
 
-def test_a_posterior_has_one_variance(dental_posterior):
+def test_with_correlated_residuals_they_are_those_of_dense_matrices(sleepstudy):
+    fit = hl.TwoLevelModel.from_formula(SLEEP, sleepstudy, residual=hl.AR1()).fit_reml()
+    design, D = fit.design, fit.D.to_numpy()
+    V = np.zeros((design.n_obs,) * 2)
+    for label in design.subjects:
+        rows = np.flatnonzero(design.subject_index == design.subjects.get_loc(label))
+        V[np.ix_(rows, rows)] = fit.marginal_covariance(label)
+    inverse, X = np.linalg.inv(V), design.X
+    K = inverse - inverse @ X @ np.linalg.inv(X.T @ inverse @ X) @ X.T @ inverse
+    found = fit.blup_variances(covariances=True)
+    for j in (0, 7):
+        rows = design.subject_index == j
+        Z = design.Z[rows]
+        blup = D @ Z.T @ K[np.ix_(rows, rows)] @ Z @ D
+        conditional = D - D @ Z.T @ inverse[np.ix_(rows, rows)] @ Z @ D
+        np.testing.assert_allclose(found["var_of_blup"][j], blup, rtol=1e-7, atol=1e-8)
+        np.testing.assert_allclose(found["conditional"][j], conditional, rtol=1e-7, atol=1e-8)
+        np.testing.assert_allclose(found["prediction_error"][j], D - blup, rtol=1e-7, atol=1e-8)
+
+
+def test_a_posterior_has_one_variance(sleepstudy):
+    from hierlmm.bayes.sample import make_posterior_fit
+
+    fit = hl.TwoLevelModel.from_formula(SLEEP, sleepstudy).fit_reml()
+    drawn = fit.to_datatree()["posterior"].to_dataset()
+    draws = {name: drawn[name].to_numpy() for name in ("beta", "b", "sd_b", "corr_b", "D", "sigma")}
+    attrs = {"estimator": "NUTS", "sampler": "explicit"}
+    posterior = make_posterior_fit(fit.design, None, draws, None, attrs, log_likelihood=False)
     with pytest.raises(hl.NotAvailableError, match="one variance"):
-        dental_posterior.blup_variances()
+        posterior.blup_variances()
+
+
+def test_what_has_no_random_effects_has_no_blups(dental):
+    marginal = hl.MarginalModel("distance ~ time", correlation=hl.CompoundSymmetry(), subject="subject", data=dental)
+    for fit in (
+        marginal.fit_reml(),
+        hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental).fit_gee(),
+    ):
+        with pytest.raises(hl.NotAvailableError):
+            fit.blup_variances()
 
 
 # --- light --------------------------------------------------------------------------------------------------------
