@@ -127,6 +127,7 @@ class SameMarginal:
         Largest differences of the marginal means (relative to the SD of y) and of the entries of V_i (relative to the
         largest entry).
     loglik : Series, ``A`` (the first) and ``B``
+        Full log-likelihood at the parameters given (for a REML fit not its restricted one).
     between : Series, ``A`` and ``B``
         Share of the total variance, tr(Z_i D Z_i') / tr(V_i) summed over subjects, that belongs to subject effects.
     b, b_sd : DataFrame, subject × (hierarchy, term)
