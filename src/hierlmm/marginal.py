@@ -183,5 +183,5 @@ class MarginalModel:
             seed=seed,
             target_accept=target_accept,
             progressbar=progressbar,
-            random_effects="none",
+            random_effects="auto",
         )

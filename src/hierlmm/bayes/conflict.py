@@ -28,7 +28,8 @@ def prior_conflicts(design: Design, priors: ResolvedPriors) -> tuple[str, ...]:
     if priors.intercept is not None:
         beta[priors.intercept] += priors.center @ beta
     named = [(name, prior, value) for name, prior, value in zip(priors.coef, priors.beta, beta, strict=True)]
-    named += [(f"sd({t})", p, v) for t, p, v in zip(priors.term, priors.sd_b, reml.sd_b.to_numpy(), strict=True)]
+    sds = np.sqrt(np.diag(reml._D_values))
+    named += [(f"sd({t})", p, v) for t, p, v in zip(priors.term, priors.sd_b, sds, strict=True)]
     named.append(("sigma", priors.sigma, reml.sigma))
     found = [(name, prior, value) for name, prior, value in named if _drop(prior, float(value)) > DROP]
     if not found:

@@ -27,7 +27,7 @@ FloatArray = NDArray[np.float64]
 MAX_RHAT = 1.01
 MIN_ESS = 400
 MIN_BFMI = 0.3
-NAMES = ("beta", "sd_b", "corr_b", "sigma", "b")
+NAMES = ("beta", "sd_b", "corr_b", "sigma", "residual_correlation", "residual_variance", "b")
 MAX_ENTRIES = 2000
 
 

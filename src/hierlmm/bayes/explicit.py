@@ -1,6 +1,6 @@
 """The two-level model as an explicit hierarchy in PyMC, every quantity by the name it has on paper.
 
-    level 1   y_ij = offset_ij + sum_k x1_ijk subject_coef_ki + e_ij,      e_ij ~ N(0, sigma²)
+    level 1   y_ij = offset_ij + sum_k x1_ijk subject_coef_ki + e_ij,      e_i ~ N(0, sigma² I) or a serial structure
     level 2   subject_coef_ki = sum_{c at k} W_ic beta_c + b_ki,           b_i ~ N(0, D)
     D         = diag(sd_b) corr_b diag(sd_b)
 
@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.bayes.distributions import LKJ, as_pymc_variable
+from hierlmm.bayes.explicit_residual import conditional_moments, residual_draws
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.covariance.random import equal_correlation_factor, lowest_corr
 from hierlmm.design import Design, level2_prediction
@@ -84,18 +85,21 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
     }
     with pm.Model(coords=coords) as model:
         prediction = _level2_prediction(design, _fixed_effects(priors))
-        factor = _covariance(design, priors, fold=not centered)
         random = [int(k) for k in design.term_level1]
-        if centered:
-            subject_coef = _centred(design, prediction, factor)
+        if not random:
+            subject_coef = pm.Deterministic("subject_coef", _add(prediction, None, random), dims=("subject", "level1"))
+        elif centered:
+            subject_coef = _centred(design, prediction, _covariance(design, priors, fold=False))
         else:
+            factor = _covariance(design, priors, fold=True)
             z = pm.Normal("z", 0.0, 1.0, dims=("subject", "term"))
             b = pm.Deterministic("b", z * factor if factor.ndim == 1 else z @ factor.T, dims=("subject", "term"))
             subject_coef = pm.Deterministic("subject_coef", _add(prediction, b, random), dims=("subject", "level1"))
         sigma = as_pymc_variable("sigma", [priors.sigma], None, ["sigma"])
         own = (design.X1 * subject_coef[design.subject_index]).sum(axis=1)
         mu = pm.Deterministic("mu", design.offset + own if design.hierarchy.offsets else own, dims="obs")
-        pm.Normal("y", mu, sigma, observed=design.y, dims="obs")
+        mean, sd = (mu, sigma) if not design.has_residual_structure else conditional_moments(design, priors, mu, sigma)
+        pm.Normal("y", mean, sd, observed=design.y, dims="obs")
     return model
 
 
@@ -225,7 +229,11 @@ def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, Flo
         beta = _vector(raw, "beta_centered" if named else "beta", priors.coef)
         beta = beta @ priors.uncentering.T if named else beta
     common = raw.get("sd_b_common")
-    sd = _vector(raw, "sd_b", priors.term) if common is None else np.repeat(common[..., None], q, axis=-1)
+    sd = (
+        (_vector(raw, "sd_b", priors.term) if q else np.empty((*sigma.shape, 0)))
+        if common is None
+        else np.repeat(common[..., None], q, axis=-1)
+    )
     L = np.broadcast_to(np.eye(q), (*sigma.shape, q, q))
     if "corr_b_unit" in raw:
         L = equal_correlation_factor(lowest_corr(q) + (1.0 - lowest_corr(q)) * raw["corr_b_unit"], q)
@@ -238,12 +246,16 @@ def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, Flo
         L = np.tril((2 * P - 1 + np.eye(q)) * before)
     corr = L @ np.swapaxes(L, -1, -2)
     corr[..., np.arange(q), np.arange(q)] = 1.0
+    extra = residual_draws(design, raw)[0] if design.has_residual_structure else {}
+    if not design.term:
+        return {"beta": beta, "sigma": sigma, **extra}
     if "z" in raw:
         b = np.einsum("cdjk,cdlk->cdjl", raw["z"], sd[..., None] * L, optimize=True)
     else:
         own = raw["random_coef"] if "random_coef" in raw else raw["subject_coef"]
         b = own - level2_prediction(design, beta)[..., design.term_level1]
-    out = {"sd_b": sd, "corr_b": corr, "D": corr * sd[..., None] * sd[..., None, :], "b": b, "sigma": sigma}
+    D = corr * sd[..., None] * sd[..., None, :]
+    out = {"sd_b": sd, "corr_b": corr, "D": D, "b": b, "sigma": sigma, **extra}
     return {"beta": beta, **out} if priors.coef else out
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.covariance.random import equal_correlation_factor, lowest_corr
 from hierlmm.design import Design
-from hierlmm.likelihood.residual_rows import residual_rows
+from hierlmm.likelihood.residual_rows import residual_names, residual_rows
 
 __all__ = [
     "conditional_log_likelihood",
@@ -57,11 +57,19 @@ def residual_sd_ratios(design: Design, eta: FloatArray) -> FloatArray:
 
 
 def posterior_predictive_draws(
-    design: Design, beta: FloatArray, b: FloatArray, sigma: FloatArray, rng: np.random.Generator
+    design: Design,
+    beta: FloatArray,
+    b: FloatArray,
+    sigma: FloatArray,
+    rng: np.random.Generator,
+    eta: FloatArray | None = None,
 ) -> FloatArray:
-    """Replicated responses of the same subjects, (..., N)."""
+    """Replicated responses of the same subjects, (..., N); eta (..., k) has the residual parameters, if there are any."""
     lines = subject_lines(design, beta, b)
-    return lines + np.asarray(sigma)[..., None] * rng.standard_normal(lines.shape)
+    noise = rng.standard_normal(lines.shape)
+    if eta is not None and eta.shape[-1]:
+        noise = residual_rows(design).colour(eta, noise)
+    return lines + np.asarray(sigma)[..., None] * noise
 
 
 def prior_draws(design: Design, priors: ResolvedPriors, draws: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -78,7 +86,7 @@ def prior_draws(design: Design, priors: ResolvedPriors, draws: int, rng: np.rand
     if priors.common_sd:
         sd = np.repeat(priors.sd_b[0].sample(rng, draws)[:, None], q, axis=1)
     else:
-        sd = np.column_stack([p.sample(rng, draws) for p in priors.sd_b])
+        sd = np.column_stack([p.sample(rng, draws) for p in priors.sd_b]) if q else np.empty((draws, 0))
     L = np.zeros((draws, q, q))
     L[:, np.arange(q), np.arange(q)] = 1.0
     if priors.corr_b is not None and priors.common_sd:
@@ -91,6 +99,38 @@ def prior_draws(design: Design, priors: ResolvedPriors, draws: int, rng: np.rand
     corr[:, np.arange(q), np.arange(q)] = 1.0
     b = np.einsum("sjk,slk->sjl", rng.standard_normal((draws, J, q)), sd[..., None] * L, optimize=True)
     sigma = priors.sigma.sample(rng, draws)
-    y = posterior_predictive_draws(design, beta, b, sigma, rng)
+    eta = _prior_eta(design, priors, draws, rng)
+    y = posterior_predictive_draws(design, beta, b, sigma, rng, eta)
     D = corr * sd[..., None] * sd[:, None, :]
-    return {"beta": beta, "sd_b": sd, "corr_b": corr, "D": D, "b": b, "sigma": sigma, "y": y}
+    made = {"beta": beta, "sd_b": sd, "corr_b": corr, "D": D, "b": b, "sigma": sigma, "y": y}
+    return made | _reported(design, eta)
+
+
+def _prior_eta(design: Design, priors: ResolvedPriors, draws: int, rng: np.random.Generator) -> FloatArray:
+    """Unconstrained residual parameters from their priors, cut off at the parameters' ranges: (draws, k)."""
+    if not design.has_residual_structure:
+        return np.empty((draws, 0))
+    columns = []
+    for parameter, prior in zip(residual_rows(design).parameters, priors.residual, strict=True):
+        values = np.atleast_1d(prior.sample(rng, draws))
+        for _ in range(1000):
+            outside = ~((values > parameter.lower) & (values < parameter.upper))
+            if not outside.any():
+                break
+            values[outside] = prior.sample(rng, int(outside.sum()))
+        columns.append([parameter.unconstrained(float(v)) for v in values])
+    return np.array(columns).T
+
+
+def _reported(design: Design, eta: FloatArray) -> dict[str, FloatArray]:
+    """What tables show of the residual structure at each η, by posterior variable."""
+    if not design.has_residual_structure:
+        return {}
+    rows = residual_rows(design)
+    values = np.array([list(rows.report(e).values()) for e in eta]).reshape(len(eta), -1)
+    found, at = {}, 0
+    for variable, names in residual_names(rows).items():
+        if names:
+            found[variable] = values[:, at : at + len(names)]
+        at += len(names)
+    return found

@@ -10,7 +10,7 @@ from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.sample import sample_explicit
 from hierlmm.bayes.sample_collapsed import RANDOM_EFFECTS, sample_collapsed
 from hierlmm.design import Design
-from hierlmm.errors import SpecificationError
+from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import choose
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def sample_posterior(
     choose("sampler", sampler, SAMPLERS)
     choose("random_effects", random_effects, RANDOM_EFFECTS)
     obstacle = why_not_collapsed(priors)
+    _refuse_fitted_values(design)
     if sampler == "collapsed" and obstacle:
         raise SpecificationError(
             "sampler='collapsed'",
@@ -58,6 +59,8 @@ def sample_posterior(
         )
     if sampler == "auto":
         sampler = "explicit" if obstacle or centered else "collapsed"
+    if not design.term:
+        random_effects = "auto" if sampler == "explicit" else "none"
     _refuse_ignored(sampler, centered, random_effects)
     accept = TARGET_ACCEPT if target_accept is None else target_accept
     notes = prior_conflicts(design, priors)
@@ -87,6 +90,19 @@ def sample_posterior(
         why=obstacle,
         notes=notes,
     )
+
+
+def _refuse_fitted_values(design: Design) -> None:
+    variance = design.residual_variance
+    if variance is not None and variance.covariate is None:
+        name = type(variance).__name__
+        raise NotAvailableError(
+            f"{name}() of the fitted value, by NUTS",
+            "the fitted value is itself a parameter there, and the random effects can no longer be integrated out",
+            f"fit by REML or ML; or let the variance depend on a column: {name}('time'), or on the fitted values of an "
+            "earlier fit as a column",
+            "docs, page 'Residual structures'",
+        )
 
 
 def _refuse_ignored(sampler: str, centered: bool, random_effects: str) -> None:

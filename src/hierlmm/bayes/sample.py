@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.convergence import assess_convergence
 from hierlmm.bayes.explicit import build_pymc_model, draws_of_model
+from hierlmm.bayes.explicit_residual import residual_draws
 from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
 from hierlmm.bayes.priors import Priors, ResolvedPriors, resolve_priors
 from hierlmm.design import Design, level2_prediction
@@ -151,6 +152,7 @@ def sample_explicit(
     if why:
         attrs["why"] = why
     posterior = draws_of_model(design, resolved, raw)
+    groups = {"residual": residual_draws(design, raw)[1]} if design.has_residual_structure else None
     return make_posterior_fit(
         design,
         resolved,
@@ -158,6 +160,7 @@ def sample_explicit(
         tree["sample_stats"].to_dataset(),
         attrs,
         log_likelihood=log_likelihood,
+        groups=groups,
         notes=notes,
     )
 
@@ -229,7 +232,12 @@ def make_posterior_fit(
     verdict = assess_convergence(datatree)
     for message in (*verdict.messages, *notes):
         warnings.warn(message, FitWarning, stacklevel=3)
-    return PosteriorFit(design, datatree, priors, str(attrs["estimator"]), verdict.messages + notes)
+    kind = PosteriorFit
+    if not design.term:
+        from hierlmm.fits.marginal import MarginalPosterior
+
+        kind = MarginalPosterior
+    return kind(design, datatree, priors, str(attrs["estimator"]), verdict.messages + notes)
 
 
 def residual_group(rows: ResidualRows, eta: FloatArray) -> Any:

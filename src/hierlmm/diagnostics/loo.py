@@ -40,11 +40,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.bayes.predictive import conditional_log_likelihood
+from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
 from hierlmm.design import Design
 from hierlmm.errors import FitWarning, NotAvailableError
 from hierlmm.fits.base import choose
 from hierlmm.frames import shorten
+from hierlmm.likelihood.conditional import subject_loglik
 from hierlmm.likelihood.crossproducts import subject_rows
 
 if TYPE_CHECKING:
@@ -344,6 +345,16 @@ def _log_likelihood(fit: PosteriorFit, unit: str) -> tuple[Callable[[slice], Flo
     sigma = fit.draws("sigma").ravel()
     S = len(sigma)
     beta = fit.draws("beta").reshape(S, -1)
+    eta = fit.residual_draws().reshape(S, -1)
+    if unit == "subject" and (design.has_residual_structure or not design.term):
+        return _structured(fit, beta, sigma, eta), design.subjects
+    if unit == "observation" and (design.residual is not None or not design.term):
+        raise NotAvailableError(
+            "the log-likelihood of every observation on its own",
+            "measurements of a subject are correlated given all parameters, so they have no separate likelihoods",
+            "use unit='subject'",
+            SEE,
+        )
     if unit == "subject":
         D = fit.draws("D").reshape(S, len(design.term), -1)
         return lambda part: subject_log_likelihood(design, beta, D, sigma, part), design.subjects
@@ -356,11 +367,28 @@ def _log_likelihood(fit: PosteriorFit, unit: str) -> tuple[Callable[[slice], Flo
         )
     b = fit.draws("b").reshape(S, design.n_subjects, -1)
 
+    ratio = residual_sd_ratios(design, eta) if design.residual_variance is not None else None
+
     def conditional(part: slice) -> FloatArray:
         rows = _Rows(design, part)
-        return conditional_log_likelihood(rows, beta, b, sigma)  # type: ignore[arg-type]
+        own = sigma if ratio is None else sigma[:, None] * ratio[:, part]
+        return conditional_log_likelihood(rows, beta, b, own)  # type: ignore[arg-type]
 
     return conditional, design.frame.index
+
+
+def _structured(
+    fit: PosteriorFit, beta: FloatArray, sigma: FloatArray, eta: FloatArray
+) -> Callable[[slice], FloatArray]:
+    """Marginal log-likelihood of subjects at every draw, with the residual structure of the draw."""
+    design, S = fit.design, len(sigma)
+    q = len(design.term)
+    D = fit.draws("D").reshape(S, q, q) if q else np.empty((S, 0, 0))
+    values = np.empty((S, design.n_subjects))
+    for s in range(S):
+        residual = fit.residual_at(eta[s]) if design.has_residual_structure else None
+        values[s] = subject_loglik(design, beta[s], D[s], float(sigma[s]), residual)
+    return lambda part: values[:, part]
 
 
 class _Rows:

@@ -7,20 +7,17 @@ from typing import Any, Literal
 import pandas as pd
 
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.fits.base import Level
+from hierlmm.fits.base import Fit, Level
 from hierlmm.fits.likelihood import LikelihoodFit
+from hierlmm.fits.posterior import PosteriorFit
 
-__all__ = ["MarginalFit"]
+__all__ = ["MarginalFit", "MarginalPosterior"]
 
 SEE = "docs, page 'Hierarchical and marginal models'"
 
 
-class MarginalFit(LikelihoodFit):
-    """A marginal model fitted by restricted (REML) or full (ML) maximum likelihood, as nlme's ``gls`` does.
-
-    It has β, the correlation and the variance of the rows of a subject, and no random effects: what a subject has of
-    its own is not part of the model. ``D``, ``b`` and what follows from them raise `NotAvailableError`.
-    """
+class _WithoutEffects(Fit):
+    """What a fit of a marginal model does not have, and the one level that it has."""
 
     def _no_effects(self, what: str) -> NotAvailableError:
         return NotAvailableError(
@@ -76,15 +73,24 @@ class MarginalFit(LikelihoodFit):
         return super().residuals(kind, _population(level))
 
     def predict(
-        self, newdata: Any = None, level: str = "population", interval: Any = None, ci: float = 0.95
-    ) -> pd.DataFrame:
+        self, newdata: Any = None, level: str = "population", interval: Any = None, ci: float = 0.95, **options: Any
+    ) -> Any:
         """Predict the mean response; see `LikelihoodFit.predict`. There is no level ``"subject"``."""
         if level == "subject":
             raise self._no_effects("predict(level='subject')")
-        return super().predict(newdata, level=level, interval=interval, ci=ci)  # type: ignore[arg-type]
+        return super().predict(newdata, level=level, interval=interval, ci=ci, **options)  # type: ignore[misc]
 
-    def __repr__(self) -> str:
-        return super().__repr__()
+
+class MarginalFit(_WithoutEffects, LikelihoodFit):
+    """A marginal model fitted by restricted (REML) or full (ML) maximum likelihood, as nlme's ``gls`` does.
+
+    It has β, the correlation and the variance of the rows of a subject, and no random effects: what a subject has of
+    its own is not part of the model. ``D``, ``b`` and what follows from them raise `NotAvailableError`.
+    """
+
+
+class MarginalPosterior(_WithoutEffects, PosteriorFit):
+    """Posterior draws of a marginal model: β, residual parameters and σ, without random effects."""
 
 
 def _population(level: str) -> Literal["population"]:

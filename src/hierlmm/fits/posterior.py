@@ -6,6 +6,7 @@ Point estimates are posterior means, uncertainties posterior standard deviations
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from hierlmm.bayes.predictive import (
     prior_draws,
 )
 from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design import Design
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit, Level, choose
@@ -25,6 +27,7 @@ from hierlmm.fits.components import component_labels
 from hierlmm.formula import INTERCEPT
 from hierlmm.frames import shorten
 from hierlmm.likelihood.conditional import subject_loglik
+from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
 from hierlmm.predict.posterior import predict_rows, prediction_draws
 from hierlmm.predict.rows import Interval, PredictionLevel
 
@@ -179,8 +182,35 @@ class PosteriorFit(Fit):
 
         Comparable with the log-likelihood of an ML fit, which is its maximum.
         """
-        point = self.beta.to_numpy(), self.D.to_numpy(), self.sigma
-        return float(subject_loglik(self.design, *point).sum())
+        point = self.beta.to_numpy(), self._D_values, self.sigma
+        return float(subject_loglik(self.design, *point, self.residual_estimate).sum())
+
+    @property
+    def _D_values(self) -> FloatArray:
+        q = len(self.design.term)
+        return _mean(self.draws("D")) if q else np.empty((0, 0))
+
+    @cached_property
+    def _residual_rows(self) -> ResidualRows:
+        return residual_rows(self.design)
+
+    @property
+    def residual_estimate(self) -> ResidualEstimate | None:
+        """The residual structure at the posterior mean of its unconstrained parameters; None without one."""
+        if not self.design.has_residual_structure:
+            return None
+        return self.residual_at(_mean(self.residual_draws()))
+
+    def residual_draws(self) -> FloatArray:
+        """Draws of the unconstrained residual parameters η, (chain, draw, parameter); (chain, draw, 0) without any."""
+        if not self.design.has_residual_structure:
+            return np.empty((*self.draws("sigma").shape, 0))
+        return self.datatree["residual"]["unconstrained"].to_numpy()
+
+    def residual_at(self, eta: FloatArray) -> ResidualEstimate:
+        """The residual structure at given unconstrained parameters, (k,)."""
+        rows = self._residual_rows
+        return ResidualEstimate(rows.rows, rows.correlation, rows.variance, eta)
 
     @property
     def converged(self) -> bool:
@@ -209,17 +239,27 @@ class PosteriorFit(Fit):
         return _table(self.draws("beta"), list(self.design.coef), ci, "coef")
 
     def variance_components(self, ci: float = 0.95) -> pd.DataFrame:
-        """Standard deviations and correlations of the random effects and the residual SD, columns as in `summary`.
+        """Standard deviations and correlations of the random effects, residual parameters and σ, columns as in `summary`.
 
-        Rows ``sd(Intercept)``, ..., ``corr(Intercept, time)``, ..., ``sigma``.
+        Rows ``sd(Intercept)``, ..., ``corr(Intercept, time)``, ..., those of the residual structure, ``sigma``.
         """
         term, pairs = self.design.term, self._pairs
+        posterior = self.datatree["posterior"]
+        structure = [name for name in ("residual_correlation", "residual_variance") if name in posterior]
+        extra = [self.draws(name) for name in structure]
+        names = [str(v) for name in structure for v in posterior[name][f"{name}_parameter"].to_numpy()]
+        if not term:
+            values = np.concatenate([*extra, self.draws("sigma")[..., None]], axis=-1)
+            return _table(values, [*names, "sigma"], ci, "parameter")
         if self.design.covariance == "compound_symmetry":
-            common = [self.draws("sd_b")[..., 0], self.draws("corr_b")[..., 0, 1], self.draws("sigma")]
-            return _table(np.stack(common, axis=-1), component_labels(self.design), ci, "parameter")
-        labels = [f"sd({t})" for t in term] + [f"corr({term[i]}, {term[j]})" for i, j in pairs] + ["sigma"]
+            common = [self.draws("sd_b")[..., :1], self.draws("corr_b")[..., 0, 1:2], *extra]
+            values = np.concatenate([*common, self.draws("sigma")[..., None]], axis=-1)
+            labels = component_labels(self.design)
+            return _table(values, [*labels[:-1], *names, labels[-1]], ci, "parameter")
+        labels = [f"sd({t})" for t in term] + [f"corr({term[i]}, {term[j]})" for i, j in pairs] + [*names, "sigma"]
         corr = self.draws("corr_b")
-        columns = [self.draws("sd_b"), *(corr[..., i, j][..., None] for i, j in pairs), self.draws("sigma")[..., None]]
+        columns = [self.draws("sd_b"), *(corr[..., i, j][..., None] for i, j in pairs), *extra]
+        columns.append(self.draws("sigma")[..., None])
         return _table(np.concatenate(columns, axis=-1), labels, ci, "parameter")
 
     def plot_random_effects(self, **options: Any) -> Any:
@@ -379,10 +419,13 @@ class PosteriorFit(Fit):
             raise SpecificationError(
                 f"draws={draws!r}", f"each chain has {available} draws", f"use a number from 1 to {available}", SEE
             )
-        self._need_effects("posterior_predictive", draws=True)
+        if self.design.term:
+            self._need_effects("posterior_predictive", draws=True)
         keep = np.linspace(0, available - 1, available if draws is None else draws).astype(int)
-        beta, b, sigma = (self.draws(name)[:, keep] for name in ("beta", "b", "sigma"))
-        values = posterior_predictive_draws(self.design, beta, b, sigma, np.random.default_rng(seed))
+        beta, sigma = (self.draws(name)[:, keep] for name in ("beta", "sigma"))
+        b = self.draws("b")[:, keep] if self.design.term else np.empty((*sigma.shape, self.design.n_subjects, 0))
+        eta = self.residual_draws()[:, keep]
+        values = posterior_predictive_draws(self.design, beta, b, sigma, np.random.default_rng(seed), eta)
         return self._with({"posterior_predictive": {"y": values}}, draw=keep)
 
     def prior_predictive(self, draws: int = 500, seed: int | None = None) -> Any:
@@ -401,6 +444,8 @@ class PosteriorFit(Fit):
         y = made.pop("y")
         if not self.design.coef:
             del made["beta"]
+        if not self.design.term:
+            made = {name: values for name, values in made.items() if name not in ("sd_b", "corr_b", "D", "b")}
         return self._with({"prior": made, "prior_predictive": {"y": y}})
 
     # --- display -----------------------------------------------------------------------------------------------------

@@ -27,12 +27,21 @@ from hierlmm.design import Design
 from hierlmm.errors import DataError
 from hierlmm.likelihood.crossproducts import RANK_TOLERANCE, CrossProducts, Scaling, working_columns
 from hierlmm.likelihood.kernel import within_subject_qr
-from hierlmm.likelihood.rows import dense_pull_back, dense_whiten, row_adjoints, serial_pull_back, serial_whiten
+from hierlmm.likelihood.rows import (
+    dense_pull_back,
+    dense_whiten,
+    row_adjoints,
+    serial_colour,
+    serial_pull_back,
+    serial_whiten,
+)
 
 __all__ = ["ResidualRows", "Whitened", "residual_names", "residual_rows", "whiten_columns"]
 
 FloatArray = NDArray[np.float64]
 LARGEST_LOG_RATIO = 200.0
+SMALLEST_PIVOT = 1e-13
+"""Smallest residual variance given the rows before, relative to σ², that is not rounding error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +153,20 @@ class ResidualRows:
         )
         return Whitened(M, U, rest, products, scaled, tape)
 
+    def colour(self, eta: FloatArray, noise: FloatArray) -> FloatArray:
+        """Give independent standard normal rows (..., N) the covariance Σ/σ² at η (..., k); rows as in the data."""
+        flat, k = noise.reshape(-1, self.n_obs), self.n_correlation
+        etas = np.broadcast_to(eta, (*noise.shape[:-1], eta.shape[-1])).reshape(len(flat), -1)
+        out = np.empty_like(flat)
+        for s, (own, row) in enumerate(zip(etas, flat, strict=True)):
+            M = row[self.rows.order][None].copy()
+            if self.correlation is not None:
+                _correlate(self.correlation, M, self.start, own[:k])
+            if self.variance is not None:
+                M *= np.exp(self.variance.log_ratio(own[k:]))
+            out[s, self.rows.order] = M[0]
+        return out.reshape(noise.shape)
+
     def pull_back(self, eta: FloatArray, at: Whitened, Lambda: FloatArray, Gamma: FloatArray) -> FloatArray:
         """Derivative of ``log|V/σ²| + ⟨Γ, [X, y]'V⁻¹[X, y]⟩`` with respect to η, given Λ and Γ (in working units)."""
         k = self.n_correlation
@@ -252,21 +275,41 @@ def _decorrelate(
         N = M.shape[1]
         S, D, w, F = np.empty(N), np.empty(N), np.empty(N), np.empty_like(M)
         log_det = serial_whiten(M, start, float(form.u), np.ascontiguousarray(form.decay), S, D, w, F)
-        return (log_det, (S, D, w, F)) if np.isfinite(log_det) else None
+        return (log_det, (S, D, w, F)) if np.isfinite(log_det) and D.min() > SMALLEST_PIVOT else None
     W = np.empty(correlation.packed_size)
     log_det = 0.0
     for group in correlation.groups:
         try:
-            L = np.linalg.cholesky(correlation.spec.matrix(group.t, values))
+            with np.errstate(all="ignore"):  # what is not finite is found below
+                L = np.linalg.cholesky(correlation.spec.matrix(group.t, values))
         except np.linalg.LinAlgError:
             return None
-        log_det += 2.0 * float(group.count @ np.log(np.diagonal(L, axis1=1, axis2=2)).sum(axis=1))
+        pivots = np.diagonal(L, axis1=1, axis2=2)
+        if not pivots.min() ** 2 > SMALLEST_PIVOT:
+            return None
+        log_det += 2.0 * float(group.count @ np.log(pivots).sum(axis=1))
         K, n = group.t.shape
         W[group.offset[0] : group.offset[0] + K * n * n] = np.tril(np.linalg.inv(L)).ravel()
     if not np.isfinite(log_det):
         return None
     dense_whiten(M, start, correlation.offset, W)
     return log_det, (W,)
+
+
+def _correlate(correlation: BoundCorrelation, M: FloatArray, start: NDArray[np.int64], eta: FloatArray) -> None:
+    """Give independent rows of M the correlation, in place."""
+    values = correlation.values(eta)
+    if correlation.is_serial:
+        form = correlation.spec.markov(correlation.gaps, values)
+        assert form is not None
+        serial_colour(M, start, float(form.u), np.ascontiguousarray(form.decay))
+        return
+    L = np.empty(correlation.packed_size)
+    for group in correlation.groups:
+        K, n = group.t.shape
+        factor = np.linalg.cholesky(correlation.spec.matrix(group.t, values))
+        L[group.offset[0] : group.offset[0] + K * n * n] = factor.ravel()
+    dense_whiten(M, start, correlation.offset, L)  # a product with a lower triangle, whatever it stands for
 
 
 def _pull_back_correlation(

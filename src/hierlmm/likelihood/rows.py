@@ -21,7 +21,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["dense_pull_back", "dense_whiten", "row_adjoints", "serial_pull_back", "serial_whiten"]
+__all__ = ["dense_pull_back", "dense_whiten", "row_adjoints", "serial_colour", "serial_pull_back", "serial_whiten"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -119,6 +119,23 @@ def serial_pull_back(
             u_adjoint -= 2.0 * u * S[t] * by_D
             by_S_next = by_S - u * u * by_D
     return u_adjoint
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def serial_colour(M: FloatArray, start: IntArray, u: float, d: FloatArray) -> None:
+    """The inverse of `serial_whiten`: independent rows of M (c, N) get the correlation, in place."""
+    for j in range(len(start) - 1):
+        lo, hi = start[j], start[j + 1]
+        for a in range(M.shape[0]):
+            S, D, w, f, z = 0.0, 1.0, 1.0, 0.0, 0.0
+            for t in range(lo, hi):
+                if t > lo:
+                    S = d[t] * d[t] * (S + D * w * w)
+                    f = d[t] * (f + w * z)
+                D = 1.0 - u * u * S
+                w = (1.0 - u * S) / D
+                z = M[a, t] * np.sqrt(D)
+                M[a, t] = z + u * f
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
