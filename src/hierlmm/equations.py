@@ -23,6 +23,7 @@ from hierlmm.errors import SpecificationError
 from hierlmm.formula import variables_of
 from hierlmm.frames import shorten
 from hierlmm.notation import (
+    DOT,
     EQUALS,
     SIMILAR,
     WIDTH,
@@ -267,12 +268,13 @@ def _check_structure(design: Design, estimates: Estimates) -> None:
     own = [spec for spec in (design.residual, design.residual_variance) if spec is not None]
     fitted = getattr(estimates, "design", design)
     theirs = [spec for spec in (fitted.residual, fitted.residual_variance) if spec is not None]
-    lacks = own and not any(residual_numbers(estimates))
-    if own == theirs and not lacks:
+    if own == theirs and (not own or any(residual_numbers(estimates))):
         return
     named = [" and ".join(map(spec_text, specs)) or "independent residuals" for specs in (own, theirs)]
     raise SpecificationError(
-        "estimates without those of the residual structure" if lacks else f"estimates of a model with {named[1]}",
+        "estimates without those of the residual structure"
+        if own == theirs
+        else f"estimates of a model with {named[1]}",
         f"the model has {named[0]}",
         "pass a fit of the same model, by an estimator that fits its residual structure",
         "docs, page 'Residual structures'",
@@ -412,7 +414,8 @@ def _shared_noise(s: Symbols, structure: ResidualSymbols) -> list[Addend]:
         sizes = [structure.g("j"), structure.g("k")]
     else:
         sizes = [structure.g(power=2)]
-    return [Addend.of(times(s.residual_variance(), *sizes, r))]
+    factors = [f for f in (*sizes, r) if f is not None]
+    return [Addend((s.residual_variance(), *(DOT + f for f in factors)))]
 
 
 def _total_variance(s: Symbols, noise: Markup) -> tuple[tuple[Markup, ...], ...]:

@@ -161,7 +161,8 @@ def variance_words(spec: VarianceFunction) -> str:
 def correlation_matrix(design: Design, parameters: Mapping[str, float]) -> tuple[list[str], np.ndarray] | None:
     """Labels and matrix of a structure with a correlation for every lag or pair of occasions; None for all others."""
     spec, values = design.residual, list(parameters.values())
-    if not values or type(spec) not in (Toeplitz, Unstructured):
+    correlations = bool(values) and all(name.startswith("rho(") for name in parameters)
+    if not correlations or type(spec) not in (Toeplitz, Unstructured):
         return None
     if isinstance(spec, Toeplitz):
         rho = np.array([1.0, *values])
