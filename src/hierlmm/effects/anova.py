@@ -59,7 +59,7 @@ def term_rows(design: Design) -> dict[str, FloatArray]:
     """
     columns = design.fixed_columns
     position = {frozenset(c.parts): i for i, c in enumerate(columns)}
-    means = _level_means(design, columns)
+    means, full = _level_means(design, columns)
     K = np.zeros((len(columns), len(columns)))  # β of the recoded columns = K β
     for i, column in enumerate(columns):
         reducible = [part for part in column.parts if part in means]
@@ -69,23 +69,36 @@ def term_rows(design: Design) -> dict[str, FloatArray]:
                 if abs(weight) < 1e-12:
                     continue
                 rest = frozenset(p for p in column.parts if p not in dropped)
-                if rest not in position:
-                    missing = repr(":".join(p[1] for p in column.parts if p in rest)) if rest else "the intercept"
-                    raise SpecificationError(
-                        f"a test of {term_name(column.term)!r}",
-                        f"the model has it without {missing}, which it contains, so a test of it depends on the coding",
-                        "add the lower terms ('a * b'), or say what is tested: fit.hypothesis(...), fit.contrasts(...)",
-                        SEE,
-                    )
-                K[position[rest], i] += weight
+                for row in _columns_of(rest, position, full, column):
+                    K[row, i] += weight
     terms = dict.fromkeys(c.term for c in columns if c.term)
     return {term_name(t): K[[i for i, c in enumerate(columns) if c.term == t]] for t in terms}
 
 
-def _level_means(design: Design, columns: tuple[Column, ...]) -> dict[Part, float]:
+def _columns_of(
+    parts: frozenset[Part], position: dict[frozenset[Part], int], full: list[list[Part]], column: Column
+) -> list[int]:
+    """The column that is this product, or the columns of all levels of a factor that add up to it."""
+    if parts in position:
+        return [position[parts]]
+    for levels in full:
+        split = [parts | {level} for level in levels]
+        if all(own in position for own in split):
+            return [position[own] for own in split]
+    missing = repr(":".join(name for factor, name in column.parts if (factor, name) in parts)) if parts else "intercept"
+    raise SpecificationError(
+        f"a test of {term_name(column.term)!r}",
+        f"the model has it without {missing}, which it contains, so a test of it depends on the coding",
+        "add the lower terms ('a * b'), or say what is tested: fit.hypothesis(...), fit.contrasts(...)",
+        SEE,
+    )
+
+
+def _level_means(design: Design, columns: tuple[Column, ...]) -> tuple[dict[Part, float], list[list[Part]]]:
     """Mean over levels, with equal weight, of each column of a factor that is coded against a reference.
 
-    Where a term codes a factor by all its levels, its columns add up to a constant; they stay as they are.
+    Where a term codes a factor by all its levels, its columns add up to one; they stay as they are, and are returned
+    apart.
     """
     frame = design.frame
     values = design.factors.values(frame)
@@ -96,6 +109,7 @@ def _level_means(design: Design, columns: tuple[Column, ...]) -> dict[Part, floa
             if part not in own:
                 own.append(part)
     found: dict[Part, float] = {}
+    full: list[list[Part]] = []
     for (_, factor), parts in groups.items():
         variables = variables_of(factor, list(frame.columns))
         if len(variables) != 1 or variables[0] not in {*design.levels.categories, *categorical_arguments(factor)}:
@@ -104,4 +118,6 @@ def _level_means(design: Design, columns: tuple[Column, ...]) -> dict[Part, floa
         cells = np.column_stack([values[part][first] for part in parts])
         if np.linalg.matrix_rank(np.column_stack([np.ones(len(cells)), cells])) == len(parts) + 1:
             found |= {part: float(column.mean()) for part, column in zip(parts, cells.T, strict=True)}
-    return found
+        elif np.allclose(cells.sum(axis=1), 1.0):
+            full.append(parts)
+    return found, full

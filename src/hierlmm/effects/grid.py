@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design import Design
-from hierlmm.errors import SpecificationError, closest
+from hierlmm.errors import FitWarning, SpecificationError, closest
 from hierlmm.formula import categorical_arguments, variables_of
 from hierlmm.frames import quote, shorten
 
@@ -253,12 +254,16 @@ def slope_rows(grid: Grid, variable: str) -> tuple[FloatArray, FloatArray]:
     x = grid.frame[variable].to_numpy(dtype=np.float64)
     inside = (x >= low) & (x <= high)
     side = np.where(inside & (x - 2.0 * step < low), 1, np.where(inside & (x + 2.0 * step > high), -1, 0))
-    slopes, halves = (_differences(grid, variable, side, h) for h in (step, 0.5 * step))
-    _refuse_kinks(grid, variable, side, step, slopes, halves)
+    grid.rows(grid.frame)  # what is to be said about these rows (a spline beyond its knots) is said once
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        slopes, halves = (_differences(grid, variable, side, h) for h in (step, 0.5 * step))
+        _refuse_kinks(grid, variable, side, step, slopes, halves)
     return slopes[:, :-1], slopes[:, -1]
 
 
 def _moved(grid: Grid, variable: str, shift: FloatArray) -> FloatArray:
+    """X and offset with the variable moved: (n, p + 1)."""
     X, offset = grid.rows(grid.frame.assign(**{variable: grid.frame[variable].to_numpy(dtype=np.float64) + shift}))
     return np.column_stack([X, offset])
 

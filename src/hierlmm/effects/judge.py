@@ -53,6 +53,8 @@ def judge_of(fit: Fit, df: str | None) -> Wald | PosteriorDraws:
 def level_text(fit: Fit) -> str:
     """Which mean the numbers are about, in words."""
     family = str(getattr(fit, "family", None) or "gaussian").lower()
-    if "gaussian" in family:
-        return "scale of the response; population line (b = 0), which is the marginal mean as well (identity link)"
-    return "scale of the linear predictor (link), at b = 0; not the marginal mean"
+    if "gaussian" not in family:
+        return "scale of the linear predictor (link), at b = 0; not the marginal mean"
+    if not fit.has_random_effects:
+        return "scale of the response; marginal mean (no random effects)"
+    return "scale of the response; population line (b = 0), which is the marginal mean as well (identity link)"

@@ -127,10 +127,11 @@ def _ends(text: str, start: int, name: str) -> bool:
 def _refuse_name(text: str, start: int, names: dict[str, int]) -> None:
     word = re.match(r"[^\s+\-*/=<>,]+", text[start:])
     unknown = word.group() if word else text[start]
-    coefs = list(dict.fromkeys(names))
+    spellings = list(names)
+    coefs = [n for k, n in enumerate(spellings) if names[n] not in [names[m] for m in spellings[:k]]]
     raise SpecificationError(
         f"{unknown!r} in the hypothesis {text!r}",
-        f"it is no coefficient of this model.{closest(unknown, coefs)}",
+        f"it is no coefficient of this model.{closest(unknown, spellings)}",
         f"use the names in fit.beta.index: {shorten(map(repr, coefs))}",
         SEE,
     )

@@ -60,8 +60,8 @@ def fit_kenward_roger(fit: LikelihoodFit) -> KenwardRogerDegrees:
     if not isinstance(criterion, Criterion):
         raise NotAvailableError(
             "df='kenward-roger' for a model with a residual structure",
-            "the method is written for covariances that are linear in their parameters, and serial correlations and "
-            "variance functions are not",
+            "the method needs a covariance that is linear in its parameters; it is implemented for random effects with "
+            "independent residuals of equal variance",
             "use df='satterthwaite'",
             SEE,
         )

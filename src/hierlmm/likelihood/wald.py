@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import chi2
 from scipy.stats import f as f_distribution
 from scipy.stats import t as t_distribution
 
@@ -119,7 +120,8 @@ class Wald:
         difference = L @ self.beta - v
         scale, df2 = self.degrees.of_all(L)
         F = scale * float(difference @ np.linalg.solve(L @ self.cov @ L.T, difference)) / len(L)
-        return JointTest(F, len(L), df2, float(f_distribution.sf(F, len(L), df2)))
+        p = chi2.sf(F * len(L), len(L)) if np.isinf(df2) else f_distribution.sf(F, len(L), df2)
+        return JointTest(F, len(L), df2, float(p))
 
 
 def independent_rows(L: FloatArray, value: FloatArray) -> tuple[FloatArray, FloatArray]:
