@@ -177,6 +177,34 @@ def test_kenward_roger_from_cross_products_is_the_dense_one(dental, covariance, 
     np.testing.assert_allclose(fit.summary(df="kr")["df"], df, rtol=1e-8)
 
 
+def conditions():
+    """Fourteen subjects under three conditions, one to three times each, with a covariate."""
+    rng = np.random.default_rng(11)
+    rows = [(j, c) for j in range(14) for c in "abc" for _ in range(rng.integers(1, 4))]
+    data = pd.DataFrame(rows, columns=["subject", "cond"]).assign(x=rng.normal(5.0, 2.0, len(rows)))
+    own = rng.normal(size=14)[:, None] + rng.normal(scale=0.7, size=(14, 3))
+    data["y"] = own[data["subject"], data["cond"].map({"a": 0, "b": 1, "c": 2})] + 0.1 * data["x"]
+    return data.assign(y=data["y"] + rng.normal(scale=0.8, size=len(data)))
+
+
+@pytest.mark.parametrize(
+    ("formula", "covariance", "basis"),
+    [
+        ("y ~ 0 + cond + x + (0 + cond | subject)", "compound_symmetry", [np.eye(3), np.ones((3, 3)) - np.eye(3)]),
+        (
+            "y ~ cond + x + (1 + x | subject)",
+            None,
+            [np.diag([1.0, 0.0]), np.diag([0.0, 1.0]), np.array([[0.0, 1.0], [1.0, 0.0]])],
+        ),
+    ],
+)
+def test_kenward_roger_where_the_columns_of_z_are_mixed(formula, covariance, basis):
+    fit = hl.TwoLevelModel.from_formula(formula, conditions(), covariance=covariance).fit_reml()
+    adjusted, df = dense_kenward_roger(fit.design, basis, fit.sigma, fit.D.to_numpy())
+    np.testing.assert_allclose(fit._kenward_roger.adjusted, adjusted, rtol=1e-7)
+    np.testing.assert_allclose(fit.summary(df="kr")["df"], df, rtol=1e-7)
+
+
 def ar1_covariance(design, log_tau, log_sigma, z):
     time = design.frame["time"].to_numpy() / 2.0
     same = design.subject_index[:, None] == design.subject_index[None, :]

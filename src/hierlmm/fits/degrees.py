@@ -33,6 +33,10 @@ BOUNDARY = {
     "kenward-roger": "D is singular: Kenward and Roger's expansion is made for estimates inside the parameter space; "
     "these are its formulas at the boundary (as pbkrtest evaluates them)",
 }
+FLAT = (
+    "the criterion does not change along some direction of the residual parameters: Satterthwaite's degrees of freedom "
+    "take these as known"
+)
 
 
 def fit_satterthwaite(fit: LikelihoodFit) -> SatterthwaiteDegrees:
@@ -74,6 +78,7 @@ def likelihood_wald(fit: LikelihoodFit, df: str | None = None) -> Wald:
     beta, cov = fit.beta.to_numpy(), fit.beta_cov.to_numpy()
     notes = (BOUNDARY[name],) if fit.is_singular and name in BOUNDARY else ()
     if name == "satterthwaite":
+        notes += (FLAT,) if fit.large_sample.flat.size else ()
         return Wald(name, beta, cov, fit._satterthwaite, notes)
     if name == "kenward-roger":
         return Wald(name, beta, fit._kenward_roger.adjusted, fit._kenward_roger, notes)
