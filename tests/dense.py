@@ -6,15 +6,16 @@ REML: -½ [ (N - p) log 2π + log|V| + log|X'V⁻¹X| + r'V⁻¹r ],  r = y - X�
 import numpy as np
 
 
-def marginal_covariance(design, D, sigma):
-    """V (N, N): Z_i D Z_i' + σ² I within subjects, zero between them."""
+def marginal_covariance(design, D, sigma, residual=None):
+    """V (N, N): Z_i D Z_i' + σ² Σ_i within subjects, zero between them; Σ_i is I unless ``residual`` (N, N) says else."""
     same = design.subject_index[:, None] == design.subject_index[None, :]
-    return np.where(same, design.Z @ D @ design.Z.T, 0.0) + sigma**2 * np.eye(design.n_obs)
+    residual = np.eye(design.n_obs) if residual is None else residual
+    return np.where(same, design.Z @ D @ design.Z.T + sigma**2 * residual, 0.0)
 
 
-def dense_fit(design, D, sigma, reml):
+def dense_fit(design, D, sigma, reml, residual=None):
     """-2 log-likelihood, β̂, its covariance, and the conditional means and covariances of b."""
-    V = marginal_covariance(design, D, sigma)
+    V = marginal_covariance(design, D, sigma, residual)
     X, y = design.X, design.y - design.offset
     Vinv = np.linalg.inv(V)
     information = X.T @ Vinv @ X

@@ -35,6 +35,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 SEE = "docs, page 'Residual structures'"
 SHRINK = 0.8
+MOST_OCCASIONS = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,12 +274,11 @@ def bind_correlation(
             "check the subject column, or leave the correlation out",
             SEE,
         )
-    largest = int(n.max())
-    if isinstance(spec, Toeplitz):
-        largest = int(max(rows.t[rows.start[1:] - 1] - rows.t[rows.start[:-1]])) + 1
+    largest = _largest_lag(spec, rows) + 1 if isinstance(spec, Toeplitz) else int(n.max())
+    positive = gaps[inner & (gaps > 0.0)]
     observed = Observed(
         largest,
-        float(np.median(gaps[inner])),
+        float(np.median(positive)) if positive.size else 1.0,
         _neighbour_correlation(residual, inner),
         rows.labels,
         _occasion_correlation(spec, rows, residual, mixed),
@@ -299,6 +299,35 @@ def bind_correlation(
     return BoundCorrelation(spec, rows, parameters, observed, gaps, groups, offset)
 
 
+def _largest_lag(spec: Toeplitz, rows: Rows) -> int:
+    """Largest lag of any subject; refuse where a shorter one is seen nowhere, or there are very many."""
+    first, last = rows.t[rows.start[:-1]], rows.t[rows.start[1:] - 1]
+    largest = int(np.max(last - first))
+    column = "the order of the rows" if spec.time is None else repr(spec.time)
+    remedy = "use a column 1, 2, 3, ... of planned occasions, or Exponential for continuous time"
+    if largest > MOST_OCCASIONS:
+        raise DataError(
+            f"Toeplitz and lags up to {largest} in {column}",
+            f"it has one correlation for each lag, more than {MOST_OCCASIONS} of them",
+            remedy,
+            SEE,
+        )
+    seen = np.zeros(largest + 1, dtype=bool)
+    for lo, hi in zip(rows.start[:-1], rows.start[1:], strict=True):
+        t = rows.t[lo:hi]
+        seen[(t[:, None] - t)[np.tril_indices(len(t), -1)].astype(np.intp)] = True
+    missing = np.flatnonzero(~seen[1:]) + 1
+    if missing.size:
+        raise DataError(
+            f"Toeplitz and no two rows of a subject at lag {missing[0]} of {column}"
+            + (f" (nor at {missing.size - 1} other lags)" if missing.size > 1 else ""),
+            "it has one correlation for each lag, and this one cannot be estimated",
+            remedy,
+            SEE,
+        )
+    return largest
+
+
 def _neighbour_correlation(residual: FloatArray, inner: NDArray[np.bool_]) -> float:
     places = np.flatnonzero(inner)
     a, b = residual[places - 1], residual[places]
@@ -312,7 +341,7 @@ def _occasion_correlation(spec: ResidualCorrelation, rows: Rows, residual: Float
         return np.zeros((0, 0))
     m, J = len(rows.labels), len(rows.start) - 1
     n_pairs = m * (m - 1) // 2
-    if m < 2 or n_pairs > max(J, 1) or m > 60:
+    if m < 2 or n_pairs > max(J, 1) or m > MOST_OCCASIONS:
         raise DataError(
             f"{m} different values of {spec.time!r} in {J} subjects, and {type(spec).__name__}",
             f"it has a correlation for every pair of occasions, {n_pairs} in all"

@@ -1,7 +1,8 @@
 """Named parameters of a residual structure, and the unconstrained numbers that the optimiser and the sampler move.
 
-A parameter between two bounds is ``lower + (upper - lower) / (1 + exp(-η))``, one with a lower bound ``lower + exp(η)``,
-one without bounds is η itself. Intervals are made on the scale of η, so that they never leave the parameter's range.
+A parameter between two bounds is ``lower + (upper - lower) / (1 + exp(-η))``, one with a lower bound
+``lower + unit exp(η)``, one without bounds is η itself. With the unit taken from the data, |η| is of moderate size
+whatever the units of measurement are, and a large one means the end of the range.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import SpecificationError
 
-__all__ = ["Parameter", "check_start", "natural_slopes", "natural_values", "unconstrained_values"]
+__all__ = ["Decay", "Parameter", "check_start", "natural_slopes", "natural_values", "unconstrained_values"]
 
 FloatArray = NDArray[np.float64]
+LARGEST_ETA = 500.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Parameter:
         Standard deviation of the default prior on the scale of η, around the start (parameters without an upper bound).
     shape : float
         Default prior of a parameter between two bounds: a Beta(shape, shape) distribution over its range; 1 is uniform.
+    unit : float
+        Scale of a parameter with a lower bound only.
     """
 
     name: str
@@ -43,13 +47,14 @@ class Parameter:
     upper: float = math.inf
     spread: float = 1.0
     shape: float = 1.0
+    unit: float = 1.0
 
     def natural(self, eta: float) -> float:
         """The parameter from η."""
         if math.isinf(self.lower):
             return eta
         if math.isinf(self.upper):
-            return self.lower + math.exp(min(eta, 700.0))
+            return self.lower + self.unit * math.exp(min(eta, LARGEST_ETA))
         return self.lower + (self.upper - self.lower) * _expit(eta)
 
     def slope(self, eta: float) -> float:
@@ -57,7 +62,7 @@ class Parameter:
         if math.isinf(self.lower):
             return 1.0
         if math.isinf(self.upper):
-            return math.exp(min(eta, 700.0))
+            return self.unit * math.exp(min(eta, LARGEST_ETA))
         p = _expit(eta)
         return (self.upper - self.lower) * p * _expit(-eta)
 
@@ -66,8 +71,26 @@ class Parameter:
         if math.isinf(self.lower):
             return value
         if math.isinf(self.upper):
-            return math.log(value - self.lower)
+            return math.log((value - self.lower) / self.unit)
         return math.log(value - self.lower) - math.log(self.upper - value)
+
+
+@dataclass(frozen=True)
+class Decay(Parameter):
+    """A correlation one unit of time apart, ``exp(-exp(-η) / unit)``: η is the logarithm of the range over ``unit``."""
+
+    def natural(self, eta: float) -> float:
+        """The parameter from η."""
+        return math.exp(-math.exp(min(-eta, LARGEST_ETA)) / self.unit)
+
+    def slope(self, eta: float) -> float:
+        """Derivative of the parameter with respect to η."""
+        rate = math.exp(min(-eta, LARGEST_ETA)) / self.unit
+        return rate * math.exp(-rate)
+
+    def unconstrained(self, value: float) -> float:
+        """η of a value inside the bounds."""
+        return -math.log(-math.log(value) * self.unit)
 
 
 def _expit(x: float) -> float:

@@ -26,7 +26,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.covariance.parameters import Parameter, check_start
+from hierlmm.covariance.parameters import Decay, Parameter, check_start
 from hierlmm.errors import DataError, SpecificationError
 
 __all__ = [
@@ -44,6 +44,8 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Residual structures'"
+SHORTEST, LONGEST = 1 / 300, 1e7
+"""Ranges, in units of time, between which the correlation one unit apart is neither 0 nor 1 in floating point."""
 
 
 class Observed(NamedTuple):
@@ -54,7 +56,7 @@ class Observed(NamedTuple):
     largest : int
         Most rows of any subject.
     step : float
-        Median distance between neighbouring positions of a subject.
+        Median positive distance between neighbouring positions of a subject.
     neighbour : float
         Correlation of neighbouring residuals of an ordinary regression, kept inside (-0.9, 0.95).
     labels : tuple of str
@@ -128,6 +130,10 @@ class ResidualCorrelation(ABC):
 
             found.append((8.0 * (moved(1.0) - moved(-1.0)) - (moved(2.0) - moved(-2.0))) / (12.0 * step))
         return np.array(found)
+
+    def other_starts(self, observed: Observed) -> tuple[FloatArray, ...]:
+        """More parameter values (k,) to begin at, for a structure whose likelihood can have several maxima."""
+        return ()
 
     def markov(self, gaps: FloatArray, values: FloatArray) -> Markov | None:
         """O(n) form at the distances to the previous row, if the structure has one: (N,) and (k,)."""
@@ -309,8 +315,16 @@ class CAR1(ResidualCorrelation):
 
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
         """``phi`` and, if asked for, ``nugget``."""
-        start = float(np.clip(np.exp(-1.0 / _range(observed, None)), 1e-6, 1 - 1e-6))
-        found = Parameter("phi", start if self.start is None else self.start, 0.0, 1.0)
+        distance = _range(observed, None)
+        if not SHORTEST < distance < LONGEST:
+            raise DataError(
+                f"CAR1({self.time!r}) and neighbouring times {observed.step:.3g} apart",
+                f"phi is the correlation one unit of time apart, here {'0' if distance < 1 else '1'} to many digits",
+                f"measure time in units of about that distance, or use Exponential({self.time!r})",
+                SEE,
+            )
+        start = float(np.exp(-1.0 / distance)) if self.start is None else float(self.start)
+        found = Decay("phi", start, 0.0, 1.0, unit=observed.step)
         return (found, _nugget_parameter(observed.mixed)) if self.nugget else (found,)
 
     def matrix(self, t: FloatArray, values: FloatArray) -> FloatArray:
@@ -377,12 +391,12 @@ class Gaussian(ResidualCorrelation):
         return _formula_text(f"exp(-(|{self.time}_s - {self.time}_t| / range)²)", self.nugget)
 
 
-def _range(observed: Observed, start: float | None) -> float:
+def _range(observed: Observed, start: float | None, power: float = 1.0) -> float:
     """Range at which neighbouring residuals have their observed correlation (less, beside random effects)."""
     if start is not None:
         return float(start)
     rho = min(max(observed.neighbour, 0.05), 0.95)
-    found = -(observed.step or 1.0) / np.log(rho)
+    found = observed.step * (-np.log(rho)) ** (-1.0 / power)
     return float(found * (0.3 if observed.mixed else 1.0))
 
 
@@ -563,6 +577,15 @@ class Unstructured(ResidualCorrelation):
             for j in range(i)
         )
 
+    def other_starts(self, observed: Observed) -> tuple[FloatArray, ...]:
+        """Autoregressive and equal correlations, and weak ones: with missing rows one start finds one maximum of several."""
+        m = len(observed.labels)
+        rho = float(np.clip(observed.neighbour * (0.5 if observed.mixed else 1.0), -0.9 / max(m - 1, 1), 0.9))
+        lag = np.abs(np.subtract.outer(np.arange(m), np.arange(m)))
+        below = np.tril_indices(m, -1)
+        shapes = (rho**lag, np.where(lag > 0, rho, 1.0), np.where(lag > 0, 0.1 * rho, 1.0))
+        return tuple(_partial_correlations(R)[below] for R in shapes)
+
     def matrix(self, t: FloatArray, values: FloatArray) -> FloatArray:
         """Rows and columns of the correlation matrix at the occasions present."""
         L = _factor(values)
@@ -571,16 +594,19 @@ class Unstructured(ResidualCorrelation):
     def derivatives(self, t: FloatArray, values: FloatArray) -> FloatArray:
         """Exact: with ``R = L L'``, ``dR = dL L' + L dL'``."""
         L = _factor(values)
-        rows, cols = np.tril_indices(len(L), -1)
-        found = []
-        for i, j, c in zip(rows, cols, values, strict=True):
-            dL = np.zeros_like(L)
-            # L[i, j] = c Π_{m<j} √(1 - c_m²): entries right of j carry √(1 - c²).
-            dL[i, j] = L[i, j] / c if c else _factor_slope(values, i, j)
-            dL[i, j + 1 : i + 1] = -c / (1.0 - c * c) * L[i, j + 1 : i + 1]
-            half = dL @ L.T
-            found.append(_select(half + half.T, t))
-        return np.array(found)
+        m = len(L)
+        rows, cols = np.tril_indices(m, -1)
+        k = np.arange(len(values))
+        P = np.zeros((m, m))
+        P[rows, cols] = values
+        rest = np.cumprod(np.sqrt(1.0 - P**2), axis=1)
+        before = np.column_stack([np.ones(m), rest[:, :-1]])
+        # L[i, j] = c Π_{m<j} √(1 - c_m²): its own c is a factor, entries to its right carry √(1 - c²).
+        dL = np.where(np.arange(m) > cols[:, None], L[rows] * (-values / (1.0 - values**2))[:, None], 0.0)
+        dL[k, cols] = before[rows, cols]
+        half = np.zeros((len(values), m, m))
+        half[k, rows] = dL @ L.T
+        return _select(half + np.swapaxes(half, 1, 2), t)
 
     def report(self, observed: Observed, values: FloatArray) -> dict[str, float]:
         """Correlations by pair of occasions."""
@@ -595,7 +621,7 @@ class Unstructured(ResidualCorrelation):
 
 def _select(R: FloatArray, t: FloatArray) -> FloatArray:
     index = t.astype(np.intp)
-    return R[index[..., :, None], index[..., None, :]]
+    return R[..., index[..., :, None], index[..., None, :]]
 
 
 def _factor(partial: FloatArray) -> FloatArray:
@@ -606,14 +632,6 @@ def _factor(partial: FloatArray) -> FloatArray:
     rest = np.cumprod(np.sqrt(1.0 - P**2), axis=1)
     before = np.column_stack([np.ones(m), rest[:, :-1]])
     return np.tril((P + np.eye(m)) * before)
-
-
-def _factor_slope(partial: FloatArray, i: int, j: int) -> float:
-    """Derivative of ``L[i, j]`` with respect to its own partial correlation: what is left before it."""
-    m = round((1 + np.sqrt(1 + 8 * len(partial))) / 2)
-    P = np.zeros((m, m))
-    P[np.tril_indices(m, -1)] = partial
-    return float(np.prod(np.sqrt(1.0 - P[i, :j] ** 2)))
 
 
 def _partial_correlations(R: FloatArray) -> FloatArray:

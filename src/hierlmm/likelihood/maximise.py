@@ -141,7 +141,7 @@ def _join(own: FloatArray, lam: FloatArray) -> FloatArray:
 
 
 def _starts(counter: _Counter) -> list[FloatArray]:
-    """For each η to begin at, the best multiple of the identity for D; only the best where D is simple."""
+    """For each η to begin at, the best multiple of the identity for D; only the best unless many maxima are likely."""
     structure = counter.criterion.structure
     unit = structure.parameters(np.eye(structure.q))
     scales = START_SCALES if len(unit) else START_SCALES[:1]
@@ -149,7 +149,7 @@ def _starts(counter: _Counter) -> list[FloatArray]:
     for eta in counter.criterion.starts:
         trials = [np.concatenate([scale * unit, eta]) for scale in scales]
         found.append(min(trials, key=counter.value) if len(trials) > 1 else trials[0])
-    if len(found) > 1 and structure.q < 2:
+    if isinstance(counter.criterion, ResidualCriterion) and not counter.criterion.many_maxima:
         return [min(found, key=counter.value)]
     return found
 

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.covariance.parameters import unconstrained_values
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.errors import DataError
 from hierlmm.likelihood.criterion import Criterion, Evaluation
@@ -21,6 +22,8 @@ from hierlmm.likelihood.residual_rows import ResidualRows, Whitened
 __all__ = ["ResidualCriterion"]
 
 FloatArray = NDArray[np.float64]
+FEW_ROWS = 20_000
+MOST_GROUPS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +41,32 @@ class ResidualCriterion:
 
     @cached_property
     def starts(self) -> tuple[FloatArray, ...]:
-        """Values of η to begin at: the structure's own, and beside random effects weaker and stronger correlations."""
-        first = np.array([p.unconstrained(p.start) for p in self.rows.parameters])
-        if self.structure.q == 0 or self.rows.n_correlation == 0:
-            return (first,)
-        found = [first]
-        for shift in (-2.0, 1.5):
-            other = first.copy()
-            other[0] += shift
-            found.append(other)
+        """Values of η to begin at, the structure's own choice first.
+
+        Beside it weaker and stronger correlations, more nugget, and (where random effects can take the variance of one
+        group over) unequal variances: such models often have several maxima.
+        """
+        rows, mixed = self.rows, self.structure.q > 0
+        first = np.array([p.unconstrained(p.start) for p in rows.parameters])
+        found, k = [first], rows.n_correlation
+        if rows.correlation is not None:
+            own = rows.correlation.spec.other_starts(rows.correlation.observed)
+            parameters = rows.correlation.parameters
+            found += [np.concatenate([unconstrained_values(parameters, values), first[k:]]) for values in own]
+        if k and len(found) == 1:
+            found += [_moved(first, {0: shift}) for shift in ((-2.0, 1.5) if mixed else (-4.0, -2.0, -1.0, 1.0, 2.0))]
+            if k == 2:
+                found += [_moved(first, {0: shift, 1: 2.5}) for shift in (0.0, 1.5)]
+        if rows.variance is not None and mixed:
+            others = range(k, len(first))
+            found += [_moved(first, dict.fromkeys(others, 2.0))]
+            found += [_moved(first, {m: -2.0}) for m in others][:MOST_GROUPS]
         return tuple(found)
+
+    @property
+    def many_maxima(self) -> bool:
+        """Whether to search from every start and not from the best only: a matter of few data."""
+        return self.structure.q > 1 or self.rows.n_obs <= FEW_ROWS
 
     def split(self, psi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """λ and η."""
@@ -104,3 +123,10 @@ class ResidualCriterion:
 
     def _plain(self, whitened: Whitened) -> Criterion:
         return Criterion(whitened.products, self.structure, self.reml)
+
+
+def _moved(eta: FloatArray, shifts: dict[int, float]) -> FloatArray:
+    moved = eta.copy()
+    for k, shift in shifts.items():
+        moved[k] += shift
+    return moved
