@@ -455,6 +455,17 @@ def test_posterior_print_shows_residual_parameters(serial, un):
     np.testing.assert_allclose(found, [draws.mean(), *np.quantile(draws, [0.025, 0.975])], rtol=1e-3)
     assert "Residual variance: VarIdent('sex')" in text
     assert "ratio(Male/Female)" in posterior_of(serial)._repr_html_()
+    text = repr(posterior_of(un))
+    assert text.startswith("Marginal model, posterior by NUTS")
+    assert "Random effects" not in text and "\n sigma " in text
+
+
+def test_equations_of_a_posterior_have_its_means(dental, un):
+    fit = posterior_of(un)
+    mean = fit.datatree["posterior"]["residual_correlation"].mean(("chain", "draw")).to_numpy()
+    text = marginal(dental, hl.Unstructured("age"), hl.VarIdent("age")).equations(fit).residual[1].text
+    last = [float(v) for v in text.splitlines()[-1].strip(" ⎣⎦").split()[:3]]
+    np.testing.assert_allclose(last, mean[3:], atol=0.0051)
 
 
 # --- side by side ----------------------------------------------------------------------------------------------------

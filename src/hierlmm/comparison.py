@@ -184,7 +184,8 @@ def compare(
     Parameters
     ----------
     *fits : Fit
-        Fits of one model to the same rows, by whatever estimator.
+        Fits of one model to the same rows, by whatever estimator. A marginal model or GEE may stand beside a hierarchy
+        with the same fixed effects: covariance parameters have rows where they exist, and the notes say what differs.
     labels : sequence of str, optional
         Names of the fits; by default their estimators, numbered where two are alike.
     reference : str, optional

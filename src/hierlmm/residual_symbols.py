@@ -100,11 +100,9 @@ def bind_structure(design: Design) -> Binding:
 def residual_numbers(estimates: Any) -> tuple[Mapping[str, float], Mapping[str, float]]:
     """Parameters of the correlation and of the variance function by name, from whatever fit; empty without any.
 
-    A posterior that keeps them as variables (``residual_correlation``, ``residual_variance``) answers with their means.
+    A posterior answers with the means of its variables ``residual_correlation`` and ``residual_variance``, as its
+    tables do; any other fit with its ``residual_estimate``.
     """
-    found = getattr(estimates, "residual_estimate", None)
-    if found is not None:
-        return found.correlation_parameters, found.variance_parameters
     tree = getattr(estimates, "datatree", None)
     posterior = {} if tree is None else tree["posterior"]
     result: list[Mapping[str, float]] = []
@@ -115,7 +113,10 @@ def residual_numbers(estimates: Any) -> tuple[Mapping[str, float], Mapping[str, 
         mean = posterior[name].mean(("chain", "draw"))
         labels = map(str, mean[f"{name}_parameter"].to_numpy())
         result.append(dict(zip(labels, map(float, mean.to_numpy()), strict=True)))
-    return result[0], result[1]
+    if any(result):
+        return result[0], result[1]
+    found = getattr(estimates, "residual_estimate", None)
+    return ({}, {}) if found is None else (found.correlation_parameters, found.variance_parameters)
 
 
 def spec_text(spec: Any) -> str:

@@ -110,6 +110,9 @@ def _random_text(fit: PosteriorFit, ci: float) -> str:
     table, term = fit.variance_components(ci), fit.design.term
     lower, upper = _bounds(ci)
     rows = []
+    if not term:
+        estimate = [_short(table.loc["sigma", c]) for c in ("estimate", "lower", "upper")]
+        return _align([["", "Estimate", lower, upper], ["sigma", *estimate]], left=1)
     for i, name in enumerate(term):
         row = table.loc[f"sd({name})" if f"sd({name})" in table.index else COMMON_SD]
         common = table["estimate"].get(COMMON_CORR)
