@@ -239,7 +239,7 @@ def test_priors_and_fits_that_do_not_fit(sleep, batches, sleepstudy, right):
     odd = hl.TwoLevelModel.from_formula(SLEEP, sleepstudy, priors=hl.Priors(beta=hl.StudentT(4, 0, 10)))
     with pytest.raises(hl.SpecificationError, match="not normal"):
         calibrate(odd, 10)
-    with pytest.raises(hl.SpecificationError, match="coefficients are not those"):
+    with pytest.raises(hl.SpecificationError, match="parameters are not those"):
         calibrate(sleep, 10, truth=batches.fit_reml())
     with pytest.raises(hl.SpecificationError, match="Did you mean 'sigma'"):
         right.plot("sigm", backend="none")

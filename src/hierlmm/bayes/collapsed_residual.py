@@ -19,7 +19,7 @@ from hierlmm.bayes.collapsed_kernel import density_with_gamma, unpack
 from hierlmm.bayes.distributions import LogNormal, Normal, Prior, ScaledBeta, Uniform
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.structured_kernel import pack_structured
-from hierlmm.covariance.parameters import Parameter
+from hierlmm.covariance.parameters import Decay, Parameter
 from hierlmm.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
@@ -172,15 +172,19 @@ def log_prior_of_eta(residual: tuple[tuple[Parameter, Prior], ...], eta: FloatAr
 def _log_prior(parameter: Parameter, prior: Prior, eta: float) -> tuple[float, float]:
     """One parameter: in closed form for the default families on the parameter's own range, else by differences."""
     match prior:
+        case Uniform(lower=0.0, upper=1.0) if isinstance(parameter, Decay):
+            log_rate = -eta - float(np.log(parameter.unit))
+            rate = float(np.exp(log_rate))
+            return log_rate - rate, rate - 1.0
         case Uniform(lower=lower, upper=upper) | ScaledBeta(lower=lower, upper=upper) if (
-            lower == parameter.lower and upper == parameter.upper
+            lower == parameter.lower and upper == parameter.upper and not isinstance(parameter, Decay)
         ):
             a = prior.shape if isinstance(prior, ScaledBeta) else 1.0
             constant = float(prior.logpdf(0.5 * (lower + upper))) + np.log(upper - lower) + (a - 1.0) * np.log(4.0)
             # p^a (1 - p)^a at p = 1/(1 + exp(-η)), without cancellation in its tails.
             return constant - a * (abs(eta) + 2.0 * np.log1p(np.exp(-abs(eta)))), -a * float(np.tanh(0.5 * eta))
         case LogNormal(median=median, spread=spread) if parameter.lower == 0.0 and np.isinf(parameter.upper):
-            z = (eta - np.log(median)) / spread
+            z = (eta - np.log(median / parameter.unit)) / spread
             return -0.5 * z * z - np.log(spread) - 0.5 * np.log(2 * np.pi), -z / spread
         case Normal(mean=mean, sd=sd) if np.isinf(parameter.lower):
             z = (eta - mean) / sd

@@ -20,6 +20,7 @@ __all__ = [
     "conditional_log_likelihood",
     "posterior_predictive_draws",
     "prior_draws",
+    "prior_draws_with_eta",
     "residual_sd_ratios",
     "subject_lines",
 ]
@@ -78,8 +79,17 @@ def prior_draws(design: Design, priors: ResolvedPriors, draws: int, rng: np.rand
     Returns
     -------
     dict of str to (draws, ...)
-        ``beta``, ``sd_b``, ``corr_b``, ``D``, ``b``, ``sigma`` and ``y`` (draws, N).
+        ``beta``, ``sd_b``, ``corr_b``, ``D``, ``b``, ``sigma``, ``y`` (draws, N), and what tables show of a residual
+        structure: ``residual_correlation``, ``residual_variance``.
     """
+    made, eta = prior_draws_with_eta(design, priors, draws, rng)
+    return made | _reported(design, eta)
+
+
+def prior_draws_with_eta(
+    design: Design, priors: ResolvedPriors, draws: int, rng: np.random.Generator
+) -> tuple[dict[str, Any], FloatArray]:
+    """As `prior_draws`, with the unconstrained residual parameters (draws, k) in place of what tables show of them."""
     q, J = len(design.term), design.n_subjects
     centred = [p.sample(rng, draws) for p in priors.beta]
     beta = np.column_stack(centred) @ priors.uncentering.T if centred else np.empty((draws, 0))
@@ -102,8 +112,7 @@ def prior_draws(design: Design, priors: ResolvedPriors, draws: int, rng: np.rand
     eta = _prior_eta(design, priors, draws, rng)
     y = posterior_predictive_draws(design, beta, b, sigma, rng, eta)
     D = corr * sd[..., None] * sd[:, None, :]
-    made = {"beta": beta, "sd_b": sd, "corr_b": corr, "D": D, "b": b, "sigma": sigma, "y": y}
-    return made | _reported(design, eta)
+    return {"beta": beta, "sd_b": sd, "corr_b": corr, "D": D, "b": b, "sigma": sigma, "y": y}, eta
 
 
 def _prior_eta(design: Design, priors: ResolvedPriors, draws: int, rng: np.random.Generator) -> FloatArray:

@@ -1,7 +1,7 @@
 """The collapsed log posterior with a serial residual structure, compiled into one function.
 
 What `collapsed_residual` computes through Python, for the structures that are closed-form in the row: correlations
-``u Π d`` with ``d = base^gap``, ``d = exp(-gap/range)`` or ``d = 1``, and variance functions whose logarithm is linear,
+``u Π d`` with ``d = ρ^gap``, ``d = exp(-gap/range)`` or ``d = 1``, and variance functions whose logarithm is linear,
 ``log g = w'η``. Families of any other kind take the Python route; both give the same numbers.
 
 The packed vector of `collapsed_kernel` comes first, its whitened rows a work space that every call copies; then come
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.collapsed_kernel import _density, _int64, _pointer, _uint64, _unpack, _voidptr
 from hierlmm.bayes.distributions import LogNormal, Normal, Prior, ScaledBeta, Uniform
-from hierlmm.covariance.parameters import Parameter
+from hierlmm.covariance.parameters import Decay, Parameter
 from hierlmm.covariance.residual import AR1, CAR1, CompoundSymmetry, Exponential
 from hierlmm.covariance.variance import VarExp, VarIdent, VarPower
 from hierlmm.likelihood.crossproducts import RANK_TOLERANCE
@@ -32,12 +32,13 @@ __all__ = ["compiled_structured", "pack_structured"]
 FloatArray = NDArray[np.float64]
 
 NONE, POWER, DECAY, SHARE = 0.0, 1.0, 2.0, 3.0
-"""No correlation; d = base^gap; d = exp(-gap/range); d = 1 and u = ρ."""
+"""No correlation; d = ρ^gap; d = exp(-gap/range); d = 1 and u = ρ."""
 EXTRA = 8
 """Numbers before the structured part: length, N, c, J, kind, has nugget, residual parameters, of the variance."""
-PER_PARAMETER = 5
-"""Numbers of a residual parameter: lower, upper, and (kind, a, b) of its prior on η."""
-BETA, NORMAL = 0.0, 1.0
+PER_PARAMETER = 6
+"""Numbers of a residual parameter: lower, upper, unit, and (kind, a, b) of its prior on η."""
+BETA, NORMAL, DECAYS = 0.0, 1.0, 2.0
+"""Priors on η: of a Beta share of the range; normal; of a uniform correlation one unit of time apart."""
 
 
 def pack_structured(
@@ -59,7 +60,7 @@ def pack_structured(
     if rows.variance is not None:
         weights = rows.variance.derivatives(np.zeros(len(residual) - k))
     gaps = np.zeros(N) if correlation is None else correlation.gaps
-    parameters = [[p.lower, p.upper, *prior] for (p, _), prior in zip(residual, priors, strict=True)]  # type: ignore[misc]
+    parameters = [[*_range(p), *prior] for (p, _), prior in zip(residual, priors, strict=True)]  # type: ignore[misc]
     body = np.concatenate(
         [
             mode,
@@ -76,10 +77,17 @@ def pack_structured(
     return flat
 
 
+def _range(parameter: Parameter) -> tuple[float, float, float]:
+    """Lower and upper bound, and unit; a correlation one unit of time apart moves as its range."""
+    if isinstance(parameter, Decay):
+        return 0.0, np.inf, parameter.unit
+    return parameter.lower, parameter.upper, parameter.unit
+
+
 def _kind(rows: ResidualRows) -> float | None:
     if rows.correlation is None:
         return NONE
-    return {AR1: POWER, CAR1: POWER, Exponential: DECAY, CompoundSymmetry: SHARE}.get(type(rows.correlation.spec))
+    return {AR1: POWER, CAR1: DECAY, Exponential: DECAY, CompoundSymmetry: SHARE}.get(type(rows.correlation.spec))
 
 
 def _linear(rows: ResidualRows) -> bool:
@@ -87,13 +95,15 @@ def _linear(rows: ResidualRows) -> bool:
 
 
 def _closed_form(parameter: Parameter, prior: Prior) -> tuple[float, float, float] | None:
+    if isinstance(parameter, Decay):
+        return (DECAYS, parameter.unit, 0.0) if prior == Uniform(0.0, 1.0) else None
     match prior:
         case Uniform(lower=lower, upper=upper) if (lower, upper) == (parameter.lower, parameter.upper):
             return BETA, 1.0, 0.0
         case ScaledBeta(shape=shape, lower=lower, upper=upper) if (lower, upper) == (parameter.lower, parameter.upper):
             return BETA, shape, _log_beta_constant(shape)
         case LogNormal(median=median, spread=spread) if parameter.lower == 0.0 and np.isinf(parameter.upper):
-            return NORMAL, float(np.log(median)), spread
+            return NORMAL, float(np.log(median / parameter.unit)), spread
         case Normal(mean=mean, sd=sd) if np.isinf(parameter.lower):
             return NORMAL, mean, sd
         case _:
@@ -129,7 +139,7 @@ def _structured(
     for j in range(k):
         lower, upper = parameters[j, 0], parameters[j, 1]
         if np.isinf(upper):
-            slope[j] = np.exp(eta[j])
+            slope[j] = parameters[j, 2] * np.exp(eta[j])
             natural[j] = lower + slope[j]
         else:
             p = 1.0 / (1.0 + np.exp(-eta[j]))
@@ -138,8 +148,12 @@ def _structured(
     prior, log_det = 0.0, 0.0
     by_eta = np.zeros(n_par)
     for j in range(n_par):
-        a, b = parameters[j, 3], parameters[j, 4]
-        if parameters[j, 2] == 0.0:
+        a, b = parameters[j, 4], parameters[j, 5]
+        if parameters[j, 3] == 2.0:
+            log_rate = -eta[j] - np.log(a)
+            prior += log_rate - np.exp(log_rate)
+            by_eta[j] = np.exp(log_rate) - 1.0
+        elif parameters[j, 3] == 0.0:
             size = abs(eta[j])
             prior += b - a * (size + 2.0 * np.log1p(np.exp(-size)))
             by_eta[j] = -a * np.tanh(0.5 * eta[j])

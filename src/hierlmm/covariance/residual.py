@@ -334,7 +334,10 @@ class CAR1(ResidualCorrelation):
     def markov(self, gaps: FloatArray, values: FloatArray) -> Markov:
         """Decay ``φ^gap``."""
         decay = np.power(values[0], gaps)
-        return _markov(decay, decay * gaps / values[0], values[1:])
+        slope = (
+            gaps * np.power(values[0], np.maximum(gaps - 1.0, 0.0)) if values[0] == 0.0 else decay * gaps / values[0]
+        )
+        return _markov(decay, slope, values[1:])
 
     def formula(self) -> str:
         """As in the docstring."""

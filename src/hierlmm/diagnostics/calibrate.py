@@ -28,7 +28,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,21 +38,27 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from hierlmm.bayes.collapsed import CollapsedPosterior, collapsed_posterior, why_not_collapsed
-from hierlmm.bayes.predictive import prior_draws, subject_lines
+from hierlmm.bayes.collapsed_residual import ResidualPosterior, residual_posterior
+from hierlmm.bayes.predictive import prior_draws_with_eta, subject_lines
 from hierlmm.bayes.priors import Priors, ResolvedPriors, resolve_priors
 from hierlmm.bayes.recover import Natural, draw_random_effects, recover_beta
+from hierlmm.bayes.recover_residual import recover_residual
 from hierlmm.bayes.sample import check_settings
 from hierlmm.bayes.sample_collapsed import sample_theta
+from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design import Design
 from hierlmm.diagnostics.calibration import LOGLIK, Calibration
 from hierlmm.diagnostics.replicate import replicate, streams, whole
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit, choose
 from hierlmm.fits.components import component_labels, component_values
+from hierlmm.fits.covariance_table import covariance_parameters
 from hierlmm.fits.likelihood import LikelihoodFit
 from hierlmm.frames import quote
+from hierlmm.likelihood.conditional import subject_loglik
 from hierlmm.likelihood.estimate import maximise_design
 from hierlmm.likelihood.kernel import pattern_sums
+from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, residual_rows
 
 __all__ = ["METHODS", "RANKS", "calibrate", "likelihood_of", "require_collapsed"]
 
@@ -63,12 +70,13 @@ SEE = "docs, page 'Calibration'"
 
 
 class Truth(NamedTuple):
-    """What a data set was drawn from: ``beta`` (p,), ``D`` (q, q), ``sigma``, ``b`` (J, q), and ``y`` (N,)."""
+    """What a data set was drawn from: ``beta`` (p,), ``D`` (q, q), ``sigma``, ``b`` (J, q), ``eta`` (k,), ``y`` (N,)."""
 
     beta: FloatArray
     D: FloatArray
     sigma: float
     b: FloatArray
+    eta: FloatArray
     y: FloatArray
 
 
@@ -94,7 +102,19 @@ class _Quantities:
     def components(self) -> list[str]:
         """Labels of the covariance parameters; one standard deviation where all random effects share it."""
         labels = component_labels(self.design)
-        return ["sd(all random effects)", *labels[len(self.design.term) :]] if self._common else labels
+        if self._common:
+            labels = ["sd(all random effects)", *labels[len(self.design.term) :]]
+        return [*labels[:-1], *self.residual_labels, labels[-1]]
+
+    @cached_property
+    def rows(self) -> ResidualRows | None:
+        """The rows of the design with their residual structure; None without one."""
+        return residual_rows(self.design) if self.design.has_residual_structure else None
+
+    @property
+    def residual_labels(self) -> list[str]:
+        """What tables show of the residual structure."""
+        return [] if self.rows is None else [n for names in residual_names(self.rows).values() for n in names]
 
     @property
     def labels(self) -> list[str]:
@@ -106,12 +126,16 @@ class _Quantities:
     def _common(self) -> bool:
         return self.design.covariance == "identity"
 
-    def values(self, beta: FloatArray, D: FloatArray, sigma: FloatArray) -> FloatArray:
-        """Stack β (S, p) and the components of D (S, q, q) and σ (S,): (S, k)."""
+    def values(self, beta: FloatArray, D: FloatArray, sigma: FloatArray, eta: FloatArray) -> FloatArray:
+        """Stack β (S, p), the components of D (S, q, q), what is reported of η (S, k), and σ (S,)."""
         components = component_values(self.design, D, sigma)
         if self._common:
             components = np.delete(components, np.arange(1, len(self.design.term)), axis=-1)
-        return np.concatenate([beta, components], axis=-1)
+        parts = [beta, components]
+        if self.rows is not None:
+            reported = np.array([list(self.rows.report(e).values()) for e in eta])
+            parts = [beta, components[..., :-1], reported, components[..., -1:]]
+        return np.concatenate(parts, axis=-1)
 
 
 def calibrate(
@@ -133,7 +157,7 @@ def calibrate(
 
     Parameters
     ----------
-    model : TwoLevelModel
+    model : TwoLevelModel or MarginalModel
         Its own design and priors are what is examined; its response is used only where default priors take their
         scale from it.
     n : int
@@ -309,30 +333,42 @@ def _truth_source(
 
 def _from_priors(design: Design, priors: ResolvedPriors) -> Callable[[np.random.Generator], Truth]:
     def draw(rng: np.random.Generator) -> Truth:
-        one = prior_draws(design, priors, 1, rng)
-        return Truth(one["beta"][0], one["D"][0], float(one["sigma"][0]), one["b"][0], one["y"][0])
+        one, eta = prior_draws_with_eta(design, priors, 1, rng)
+        return Truth(one["beta"][0], one["D"][0], float(one["sigma"][0]), one["b"][0], eta[0], one["y"][0])
 
     return draw
 
 
 def _from_fit(design: Design, fit: Fit) -> Callable[[np.random.Generator], Truth]:
-    if list(fit.beta.index) != list(design.coef) or list(fit.D.index) != list(design.term):
+    if list(fit.beta.index) != list(design.coef) or fit.design.term != design.term or not _same_residual(fit, design):
         raise SpecificationError(
             f"truth: a fit of {fit.design.hierarchy.formula}",
-            f"its coefficients are not those of {design.hierarchy.formula}",
+            f"its parameters are not those of {design.hierarchy.formula}",
             "pass a fit of the same model, for example truth=model.fit_reml()",
             SEE,
         )
-    beta, D, sigma = fit.beta.to_numpy(dtype=float), fit.D.to_numpy(dtype=float), float(fit.sigma)
+    q = len(design.term)
+    beta, sigma = fit.beta.to_numpy(dtype=float), float(fit.sigma)
+    D = fit.D.to_numpy(dtype=float) if q else np.empty((0, 0))
     values, vectors = np.linalg.eigh(D)
     root = vectors * np.sqrt(np.clip(values, 0.0, None))
+    residual = fit.residual_estimate
+    eta = np.empty(0) if residual is None else residual.eta
+    rows = None if residual is None else residual_rows(design)
 
     def draw(rng: np.random.Generator) -> Truth:
-        b = rng.standard_normal((design.n_subjects, len(design.term))) @ root.T
-        y = subject_lines(design, beta, b) + sigma * rng.standard_normal(design.n_obs)
-        return Truth(beta, D, sigma, b, y)
+        b = rng.standard_normal((design.n_subjects, q)) @ root.T
+        noise = rng.standard_normal(design.n_obs)
+        if rows is not None:
+            noise = rows.colour(eta, noise)
+        return Truth(beta, D, sigma, b, eta, subject_lines(design, beta, b) + sigma * noise)
 
     return draw
+
+
+def _same_residual(fit: Fit, design: Design) -> bool:
+    own = fit.design
+    return (own.residual, own.residual_variance) == (design.residual, design.residual_variance)
 
 
 def _thinned(size: int) -> NDArray[np.intp]:
@@ -351,22 +387,39 @@ def _by_nuts(
 ) -> Recovered:
     from arviz_stats.base import array_stats
 
-    posterior = collapsed_posterior(design, priors)
+    structured = design.has_residual_structure or not design.term
+    posterior = residual_posterior(design, priors) if structured else collapsed_posterior(design, priors)
     seed = int(rng.integers(2**32))
     theta, statistics, _ = sample_theta(posterior, seed=seed, cores=1, progressbar=False, **options)
     effective = min(float(array_stats.ess(theta[:, :, m])) for m in range(theta.shape[2]))
     flat = theta.reshape(-1, theta.shape[2])
-    natural = recover_beta(posterior, flat, rng)
-    kept = Natural(*(values[_thinned(len(flat))] for values in natural))
-    values = quantities.values(natural.beta, natural.D, natural.sigma)
-    true = quantities.values(truth.beta[None], truth.D[None], np.array([truth.sigma]))[0]
-    blocks = [_compare(values, values[_thinned(len(flat))], true)]
+    few = _thinned(len(flat))
+    blocks = []
+    if isinstance(posterior, ResidualPosterior):
+        found = recover_residual(posterior, flat, rng, "draws" if len(quantities.subjects) else "none")
+        natural, eta, effects = found.natural, found.eta, found.b
+    else:
+        natural, eta = recover_beta(posterior, flat, rng), np.empty((len(flat), 0))
+    kept = Natural(*(values[few] for values in natural))
+    values = quantities.values(natural.beta, natural.D, natural.sigma, eta)
+    true = quantities.values(truth.beta[None], truth.D[None], np.array([truth.sigma]), truth.eta[None])[0]
+    blocks.append(_compare(values, values[few], true))
     if len(quantities.subjects):
-        b = draw_random_effects(posterior, kept, rng)[:, quantities.subjects].reshape(len(kept.sigma), -1)
+        if isinstance(posterior, ResidualPosterior):
+            assert effects is not None
+            b = effects[few]
+        else:
+            b = draw_random_effects(posterior, kept, rng)
+        b = b[:, quantities.subjects].reshape(len(kept.sigma), -1)
         blocks.append(_compare(b, b, truth.b[quantities.subjects].ravel()))
-    half = kept.sd[:, :, None] * kept.corr_factor
-    loglik = _marginal_loglik(posterior, kept.beta, half, kept.sigma)
-    true_loglik = _marginal_loglik(posterior, truth.beta[None], _root(truth.D)[None], np.array([truth.sigma]))
+    if isinstance(posterior, ResidualPosterior):
+        loglik = _structured_loglik(posterior, kept.beta, kept.D, kept.sigma, eta[few])
+        own = truth.beta[None], truth.D[None], np.array([truth.sigma]), truth.eta[None]
+        true_loglik = _structured_loglik(posterior, *own)
+    else:
+        half = kept.sd[:, :, None] * kept.corr_factor
+        loglik = _marginal_loglik(posterior, kept.beta, half, kept.sigma)
+        true_loglik = _marginal_loglik(posterior, truth.beta[None], _root(truth.D)[None], np.array([truth.sigma]))
     blocks.append(_compare(loglik[:, None], loglik[:, None], true_loglik))
     checks = {"divergences": float(statistics["diverging"].sum()), "ess": effective}
     return Recovered(np.concatenate(blocks, axis=1), checks)
@@ -407,10 +460,21 @@ def _marginal_loglik(
     return value
 
 
+def _structured_loglik(
+    posterior: ResidualPosterior, beta: FloatArray, D: FloatArray, sigma: FloatArray, eta: FloatArray
+) -> FloatArray:
+    """Log p(y | β, D, σ, η): β (S, p), D (S, q, q), σ (S,), η (S, k) -> (S,)."""
+    rows = posterior.rows
+    value = np.empty(len(sigma))
+    for s in range(len(sigma)):
+        residual = ResidualEstimate(rows.rows, rows.correlation, rows.variance, eta[s]) if rows.parameters else None
+        value[s] = subject_loglik(posterior.design, beta[s], D[s], float(sigma[s]), residual).sum()
+    return value
+
+
 def likelihood_of(design: Design, *, reml: bool) -> LikelihoodFit:
     """Fit by REML or ML without warnings; what went wrong is read off the fit."""
-    _, criterion, optimum = maximise_design(design, reml=reml)
-    return LikelihoodFit(design, criterion, optimum, ())
+    return LikelihoodFit(*maximise_design(design, reml=reml))
 
 
 def _by_likelihood(design: Design, quantities: _Quantities, truth: Truth, *, reml: bool) -> Recovered:
@@ -422,12 +486,11 @@ def _by_likelihood(design: Design, quantities: _Quantities, truth: Truth, *, rem
     fixed = fit.summary(0.95)
     columns = ["estimate", "se", "lower", "upper"]
     table = np.vstack([fixed[columns].to_numpy(dtype=float), components[columns].to_numpy(dtype=float)])
-    true = quantities.values(truth.beta[None], truth.D[None], np.array([truth.sigma]))[0]
+    true = quantities.values(truth.beta[None], truth.D[None], np.array([truth.sigma]), truth.eta[None])[0]
     estimate, se, lower, upper = table.T
-    labels = quantities.labels
     z = float(norm.ppf(0.975))
     # Wald intervals are symmetric on the scale they were made on, so their centre and spread follow from their ends.
-    low, high, target = (_wald_scale(v, labels, len(design.coef)) for v in (lower, upper, true))
+    low, high, target = (_wald_scale(fit, v, quantities) for v in (lower, upper, true))
     with np.errstate(invalid="ignore", divide="ignore"):
         pit = norm.cdf((target - 0.5 * (low + high)) / ((high - low) / (2.0 * z)))
     nothing = np.full(len(true), np.nan)
@@ -435,10 +498,12 @@ def _by_likelihood(design: Design, quantities: _Quantities, truth: Truth, *, rem
     return Recovered(np.stack([true, estimate, se, lower, upper, pit, nothing, nothing]), checks)
 
 
-def _wald_scale(values: FloatArray, labels: list[str], n_fixed: int) -> FloatArray:
-    """β as it is, correlations by Fisher's z, standard deviations by the logarithm."""
-    result = values.astype(float)
-    for k in range(n_fixed, len(labels)):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            result[k] = np.arctanh(values[k]) if labels[k].startswith("corr(") else np.log(values[k])
-    return result
+def _wald_scale(fit: LikelihoodFit, values: FloatArray, quantities: _Quantities) -> FloatArray:
+    """β as it is, every covariance parameter on the scale of its Wald interval."""
+    scales = covariance_parameters(fit)
+    if len(scales.labels) > len(quantities.components):  # one standard deviation stands for all
+        keep = np.r_[0, len(fit.design.term) : len(scales.labels)]
+        scales = replace(scales, labels=quantities.components, lower=scales.lower[keep], upper=scales.upper[keep])
+    n = len(values) - len(scales.labels)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.concatenate([values[:n], scales.to_unbounded(values[n:])])
