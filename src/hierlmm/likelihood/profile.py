@@ -16,14 +16,12 @@ from scipy.optimize import minimize
 
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.maximise import hessian
-from hierlmm.likelihood.residual_criterion import ResidualCriterion
+from hierlmm.likelihood.residual_criterion import EDGE, ResidualCriterion
 
-__all__ = ["EDGE", "profile_interval"]
+__all__ = ["profile_interval"]
 
 FloatArray = NDArray[np.float64]
 
-EDGE = 18.0
-"""Largest size of an unconstrained residual parameter: beyond it a parameter is at the end of its range."""
 TOO_LARGE = 1e8
 
 
@@ -53,7 +51,7 @@ def profile_interval(
     first = criterion.structure.n_parameters
     bounded = root[first:]
     limit = np.maximum(EDGE, np.abs(centre[first:]) + 1.0)
-    limit[-1] += EDGE
+    limit[-1] += EDGE  # log σ̃ has no end; this keeps the search where numbers are finite
 
     @_remember_last
     def region(z: FloatArray) -> tuple[float, FloatArray]:

@@ -19,9 +19,11 @@ from hierlmm.likelihood.criterion import Criterion, Evaluation
 from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.residual_rows import ResidualRows, Whitened
 
-__all__ = ["ResidualCriterion"]
+__all__ = ["EDGE", "ResidualCriterion"]
 
 FloatArray = NDArray[np.float64]
+EDGE = 18.0
+"""Largest size of an unconstrained residual parameter with bounds: there it is at the end of its range."""
 FEW_ROWS = 20_000
 MOST_GROUPS = 6
 
@@ -59,7 +61,7 @@ class ResidualCriterion:
                 found += [_moved(first, {0: shift, 1: 2.5}) for shift in (0.0, 1.5)]
         if rows.variance is not None and mixed:
             others = range(k, len(first))
-            found += [_moved(first, dict.fromkeys(others, 2.0))]
+            found += [_moved(first, dict.fromkeys(others, 6.0))]
             found += [_moved(first, {m: -2.0}) for m in others][:MOST_GROUPS]
         return tuple(found)
 
@@ -69,9 +71,17 @@ class ResidualCriterion:
         return self.structure.q > 1 or self.rows.n_obs <= FEW_ROWS
 
     def split(self, psi: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """λ and η."""
+        """λ and η; an η beyond ±`EDGE` is held there (the end of its range, to rounding)."""
         m = self.structure.n_parameters
-        return psi[:m], psi[m:]
+        return psi[:m], np.where(self._bounded, np.clip(psi[m:], -EDGE, EDGE), psi[m:])
+
+    @cached_property
+    def _bounded(self) -> NDArray[np.bool_]:
+        return np.array([np.isfinite(p.lower) for p in self.rows.parameters], dtype=bool)
+
+    def _held(self, psi: FloatArray) -> NDArray[np.bool_]:
+        """Which η are beyond ±`EDGE`, where the criterion is constant."""
+        return self._bounded & (np.abs(psi[self.structure.n_parameters :]) > EDGE)
 
     def given(self, psi: FloatArray) -> Criterion:
         """The criterion in λ at the residual parameters of ψ."""
@@ -107,7 +117,7 @@ class ResidualCriterion:
         plain = self._plain(whitened)
         Lambda = self.structure.factor(lam)
         found, Gamma = plain.evaluate_at(Lambda)
-        by_eta = self.rows.pull_back(eta, whitened, Lambda, Gamma)
+        by_eta = np.where(self._held(psi), 0.0, self.rows.pull_back(eta, whitened, Lambda, Gamma))
         return Evaluation(found.value, np.concatenate([found.gradient, by_eta]), found.gradient_B)
 
     def joint(self, parameters: FloatArray) -> tuple[float, FloatArray]:
@@ -119,6 +129,7 @@ class ResidualCriterion:
         plain = self._plain(whitened)
         value, gradient, Gamma = plain.joint_at(lam, float(parameters[-1]))
         by_eta = self.rows.pull_back(eta, whitened, self.structure.factor(lam), Gamma)
+        by_eta = np.where(self._held(parameters[:-1]), 0.0, by_eta)
         return value, np.concatenate([gradient[:-1], by_eta, gradient[-1:]])
 
     def _plain(self, whitened: Whitened) -> Criterion:

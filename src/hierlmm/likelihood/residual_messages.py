@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.design import Design
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE, Optimum, hessian
-from hierlmm.likelihood.profile import EDGE
-from hierlmm.likelihood.residual_criterion import ResidualCriterion
+from hierlmm.likelihood.residual_criterion import EDGE, ResidualCriterion
 
 __all__ = ["residual_messages"]
 
