@@ -492,7 +492,7 @@ def test_tables_say_how_they_were_made():
     assert "<table" in fit.hypothesis("lsize = 0")._repr_html_()
 
 
-@pytest.mark.parametrize("backend", ["none", "matplotlib"])
+@pytest.mark.parametrize("backend", ["none", "matplotlib", "bokeh", "plotly"])
 def test_plots(backend):
     import matplotlib.pyplot as plt
 
@@ -504,4 +504,9 @@ def test_plots(backend):
     if backend == "matplotlib":
         ax = collection.get_target("effects", {"family": "sex = Male"})
         assert [t.get_text() for t in ax.get_yticklabels()] == ["Control - Low", "Control - High", "Low - High"]
+        drawn = np.asarray(ax.collections[-1].get_offsets())
+        np.testing.assert_allclose(drawn[:, 0], effects.table["estimate"].iloc[:3])
+        np.testing.assert_allclose(drawn[:, 1], [3, 2, 1])
+        segments = np.column_stack(ax.lines[0].get_data())
+        np.testing.assert_allclose(segments[[0, 1]][:, 0], effects.table[["lower", "upper"]].iloc[0])
         plt.close("all")

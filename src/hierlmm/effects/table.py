@@ -172,8 +172,8 @@ class Effects:
         )
 
     def plot(self, **options: Any) -> Any:
-        """Estimates with intervals; see `hierlmm.plots.plot_effects`."""
-        from hierlmm.plots import plot_effects
+        """Estimates with intervals; see `hierlmm.plots.effects.plot_effects`."""
+        from hierlmm.plots.effects import plot_effects
 
         return plot_effects(self, **options)
 

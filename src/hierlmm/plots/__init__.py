@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
-    "plot_effects",
     "plot_forest",
     "plot_posterior",
     "plot_random_effects",
@@ -20,7 +19,6 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from hierlmm.plots.effects import plot_effects
     from hierlmm.plots.forest import plot_forest
     from hierlmm.plots.posterior import plot_posterior
     from hierlmm.plots.random_effects import plot_random_effects
