@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg as sla
 from numpy.typing import NDArray
 
 from hierlmm.covariance.estimate import ResidualEstimate
@@ -77,7 +76,7 @@ def conditional_effects(products: CrossProducts, Lambda: FloatArray, sigma: floa
 
 def _back_random(Bz: FloatArray, values: FloatArray) -> FloatArray:
     """Apply Bz⁻¹ to the random-effects dimension of a stack of matrices."""
-    return sla.solve_triangular(Bz, np.eye(len(Bz))) @ values
+    return np.linalg.inv(Bz) @ values
 
 
 def subject_loglik(

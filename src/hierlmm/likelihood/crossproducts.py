@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg as sla
 from numpy.typing import NDArray
 
 from hierlmm.covariance.random import SPECTRAL
@@ -56,12 +55,12 @@ class Scaling:
 
     def beta(self, working: FloatArray) -> FloatArray:
         """Fixed effects in the user's columns, from those of the working columns: (..., p) -> (..., p)."""
-        return sla.solve_triangular(self.Bx, (working * self.y_scale).T).T + self.shift
+        return np.linalg.solve(self.Bx, (working * self.y_scale).T).T + self.shift  # see `factor`
 
     def beta_cov(self, working: FloatArray) -> FloatArray:
         """Covariance of β in the user's columns."""
-        half = sla.solve_triangular(self.Bx, working * self.y_scale**2)
-        return sla.solve_triangular(self.Bx, half.T).T
+        half = np.linalg.solve(self.Bx, working * self.y_scale**2)
+        return np.linalg.solve(self.Bx, half.T).T
 
     def factor(self, Lambda: FloatArray) -> FloatArray:
         """Relative factor of D/σ² in the user's columns: ``Bz⁻¹ Λ`` (q, q)."""

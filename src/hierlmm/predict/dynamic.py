@@ -37,15 +37,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.errors import FitWarning, NotAvailableError
 from hierlmm.frames import quote, shorten
 from hierlmm.predict import posterior as posterior_predictions
 from hierlmm.predict.history import Course, Courses, courses_of
 from hierlmm.predict.likelihood import State, differences, neighbours, quantile_note, with_theta
 from hierlmm.predict.lines import interval_table
-from hierlmm.predict.residual import residual_covariance, residual_variance
-from hierlmm.predict.rows import SEE, Rows, check_request
+from hierlmm.predict.residual import Structures, draws_of_structure, residual_covariance, residual_variance
+from hierlmm.predict.rows import SEE, Rows, check_request, describe
 
 if TYPE_CHECKING:
     from hierlmm.fits.likelihood import LikelihoodFit
@@ -62,6 +61,8 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 GOOD_K = 0.7
+COLUMNS = ("estimate", "se", "lower", "upper")
+MIXTURE = "quantiles of the mixture over the posterior draws"
 
 
 class Conditional(NamedTuple):
@@ -82,7 +83,7 @@ def condition(
     sigma: Any,
     *,
     measurement: bool,
-    structure: ResidualEstimate | None = None,
+    structure: Structures = None,
 ) -> Conditional:
     """Gains and conditional variances for the lines of the rows to predict, or for new measurements there.
 
@@ -94,7 +95,7 @@ def condition(
     D : (..., q, q)
     sigma : float or (...)
     measurement : bool
-    structure : ResidualEstimate, optional
+    structure : ResidualEstimate or sequence of them, optional
         Residual structure, the fit's own otherwise.
     """
     Z, new = course.Z, course.new_Z
@@ -176,6 +177,32 @@ def further_measurements(
     shifts : (n, r)
         Derivatives of the estimates.
     """
+    states, steps = neighbours(fit)
+    n = len(rows.X)
+    estimate, variances, shifts = np.empty(n), np.empty((n, 1 + len(steps))), np.empty((n, len(steps)))
+    for course in _own_courses(fit, rows, fitted_rows):
+        found = [updated(fit, course, state, measurement=True, fitted=True) for state in states]
+        estimate[course.rows] = found[0][0]
+        variances[course.rows] = differences(np.stack([v for _, v in found]), steps).T
+        shifts[course.rows] = differences(np.stack([e for e, _ in found]), steps)[1:].T
+    return estimate, variances, shifts
+
+
+def further_measurement_draws(fit: PosteriorFit, rows: Rows, ci: float, fitted_rows: bool) -> pd.DataFrame:
+    """The same from a posterior: the mixture over its draws, b integrated out, as a table."""
+    beta, D, sigma = _parameters(fit)
+    weight = np.full(len(sigma), 1.0 / len(sigma))
+    out = np.empty((4, len(rows.X)))
+    for course in _own_courses(fit, rows, fitted_rows):
+        _fill(out, fit, course, (beta, D, sigma), weight, ci, measurement=True)
+    table = pd.DataFrame(dict(zip(COLUMNS, out, strict=True)), index=rows.index)
+    contains = "the posterior uncertainty of all parameters, of the subject's b and of its residuals nearby"
+    table.attrs.update(describe("subject", "prediction", ci, contains, MIXTURE))
+    return table
+
+
+def _own_courses(fit: Any, rows: Rows, fitted_rows: bool) -> list[Course]:
+    """Fitted subjects with their fitted rows as history."""
     if fitted_rows:
         raise NotAvailableError(
             "predict(level='subject', interval='prediction') of the fitted rows, with correlated residuals",
@@ -184,22 +211,12 @@ def further_measurements(
             SEE,
         )
     design = fit.design
-    states, steps = neighbours(fit)
-    n = len(rows.X)
-    estimate, variances, shifts = np.empty(n), np.empty((n, 1 + len(steps))), np.empty((n, len(steps)))
+    courses = []
     for j in np.unique(rows.subject):
         h, m = np.flatnonzero(design.subject_index == j), np.flatnonzero(rows.subject == j)
-        course = Course(
-            design.subjects[j],
-            *(design.y[h], design.X[h], design.Z[h], design.offset[h], design.frame.iloc[h]),
-            *(rows.X[m], rows.Z[m], rows.offset[m], rows.frame.iloc[m]),
-            m,
-        )
-        found = [updated(fit, course, state, measurement=True, fitted=True) for state in states]
-        estimate[m] = found[0][0]
-        variances[m] = differences(np.stack([v for _, v in found]), steps).T
-        shifts[m] = differences(np.stack([e for e, _ in found]), steps)[1:].T
-    return estimate, variances, shifts
+        past = (design.y[h], design.X[h], design.Z[h], design.offset[h], design.frame.iloc[h])
+        courses.append(Course(design.subjects[j], *past, rows.X[m], rows.Z[m], rows.offset[m], rows.frame.iloc[m], m))
+    return courses
 
 
 def predict_new_subject_draws(
@@ -216,9 +233,7 @@ def predict_new_subject_draws(
     """See `PosteriorFit.predict_subject`. Costs O(S h³) for S draws and a history of h measurements."""
     check_request("new_subject", interval, ci)
     courses = courses_of(fit.design, history, times, newdata, retrospective=retrospective)
-    q = len(fit.design.term)
-    beta = fit.draws("beta").reshape(-1, len(fit.design.coef))
-    D, sigma = fit.draws("D").reshape(-1, q, q), fit.draws("sigma").ravel()
+    beta, D, sigma = _parameters(fit)
     out = np.empty((4, len(courses.index)))
     quality: dict[Any, tuple[float, float]] = {}
     for course in courses.subjects:
@@ -226,19 +241,39 @@ def predict_new_subject_draws(
         if reweight:
             weight, k = _weights(_history_loglik(fit, course, beta, D, sigma))
             quality[course.label] = (k, float(1.0 / np.sum(weight**2)))
-        for piece in _pieces(course, len(sigma)):
-            mean, variance = _moments(fit, piece, beta, D, sigma, measurement=interval == "prediction")
-            centre = weight @ mean
-            out[0, piece.rows] = centre
-            out[1, piece.rows] = np.sqrt(weight @ (variance + (mean - centre) ** 2))
-            tails = (0.5 - ci / 2.0, 0.5 + ci / 2.0)
-            out[2:, piece.rows] = mixture_quantiles(mean, np.sqrt(variance), weight, tails)
-    table = pd.DataFrame(dict(zip(("estimate", "se", "lower", "upper"), out, strict=True)), index=courses.index)
+        _fill(out, fit, course, (beta, D, sigma), weight, ci, measurement=interval == "prediction")
+    table = pd.DataFrame(dict(zip(COLUMNS, out, strict=True)), index=courses.index)
     contains = "the posterior uncertainty of β, D and σ and that of b given the history"
-    table = _finish(table, courses, interval, ci, contains, "quantiles of the mixture over the posterior draws")
+    table = _finish(table, courses, interval, ci, contains, MIXTURE)
     if reweight:
         _report_weights(table, quality)
     return table
+
+
+def _parameters(fit: PosteriorFit) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Draws of β (S, p), D (S, q, q) and σ (S,)."""
+    q = len(fit.design.term)
+    beta, sigma = fit.draws("beta").reshape(-1, len(fit.design.coef)), fit.draws("sigma").ravel()
+    return beta, fit.draws("D").reshape(-1, q, q) if q else np.empty((len(sigma), 0, 0)), sigma
+
+
+def _fill(
+    out: FloatArray,
+    fit: PosteriorFit,
+    course: Course,
+    parameters: tuple[FloatArray, FloatArray, FloatArray],
+    weight: FloatArray,
+    ci: float,
+    *,
+    measurement: bool,
+) -> None:
+    """Put a subject's estimates, SDs and quantiles into its rows of the table, columns of ``out`` (4, n)."""
+    for piece in _pieces(course, len(weight)):
+        mean, variance = _moments(fit, piece, *parameters, measurement=measurement)
+        centre = weight @ mean
+        out[0, piece.rows] = centre
+        out[1, piece.rows] = np.sqrt(weight @ (variance + (mean - centre) ** 2))
+        out[2:, piece.rows] = mixture_quantiles(mean, np.sqrt(variance), weight, (0.5 - ci / 2.0, 0.5 + ci / 2.0))
 
 
 def _finish(
@@ -270,10 +305,12 @@ def _history_loglik(
     fit: PosteriorFit, course: Course, beta: FloatArray, D: FloatArray, sigma: FloatArray
 ) -> FloatArray:
     """Log p(y_h | β_s, θ_s) of every draw, b integrated out: (S,)."""
-    h = len(course.y)
+    h, structures = len(course.y), draws_of_structure(fit)
     out = np.empty(len(sigma))
     for piece in _draw_pieces(len(sigma), h * h):
-        V = course.Z @ D[piece] @ course.Z.T + residual_covariance(fit, course.frame, sigma=sigma[piece])
+        own = None if structures is None else structures[piece]
+        V = course.Z @ D[piece] @ course.Z.T
+        V = V + residual_covariance(fit, course.frame, sigma=sigma[piece], structure=own)
         factor = np.linalg.cholesky(V)
         residual = course.y - course.offset - beta[piece] @ course.X.T
         z = np.linalg.solve(factor, residual[..., None])[..., 0]
@@ -287,9 +324,10 @@ def _moments(
 ) -> tuple[FloatArray, FloatArray]:
     """Conditional means and variances of the rows to predict under every draw: (S, m), (S, m)."""
     m, h = course.new_X.shape[0], len(course.y)
-    mean, variance = np.empty((len(sigma), m)), np.empty((len(sigma), m))
+    mean, variance, structures = np.empty((len(sigma), m)), np.empty((len(sigma), m)), draws_of_structure(fit)
     for piece in _draw_pieces(len(sigma), h * h + 3 * m * h):
-        found = condition(fit, course, D[piece], sigma[piece], measurement=measurement)
+        own = None if structures is None else structures[piece]
+        found = condition(fit, course, D[piece], sigma[piece], measurement=measurement, structure=own)
         residual = course.y - course.offset - beta[piece] @ course.X.T
         mean[piece] = course.new_offset + beta[piece] @ course.new_X.T
         mean[piece] += np.einsum("smh,sh->sm", found.gain, residual)

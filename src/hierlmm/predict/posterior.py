@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.errors import SpecificationError
-from hierlmm.predict.residual import residual_variance
+from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.predict.residual import correlated, draws_of_structure, residual_variance
 from hierlmm.predict.rows import SEE, Rows, check_request, describe, rows_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ __all__ = ["MEMORY_BUDGET", "POSTERIOR_CONTENTS", "predict_rows", "prediction_dr
 FloatArray = NDArray[np.float64]
 MEMORY_BUDGET = 200_000_000
 """Bytes that the working arrays of one prediction may take together."""
-ARRAYS = 4
+ARRAYS = 5
 """Working arrays of one piece: lines, a term of theirs or noise, and what quantiles sort."""
 POSTERIOR_CONTENTS = {
     "subject": "the posterior uncertainty of β and of the subject's b",
@@ -59,13 +59,17 @@ def predict_rows(
     if interval is None:
         table.attrs.update(describe(level, None, ci, "", ""))
         return table
+    if level == "subject" and interval == "prediction" and correlated(fit):
+        from hierlmm.predict.dynamic import further_measurement_draws
+
+        return further_measurement_draws(fit, rows, ci, newdata is None)
     rng = np.random.default_rng(seed)
     tails = [(1 - ci) / 2, (1 + ci) / 2]
     found = np.empty((3, len(estimate)))
     # One new subject for all rows: an interval is about one row, and needs no other draw of b for the next.
     effects = _effects(fit, _spread(level, interval), rng, 1)
     for piece in _pieces(len(estimate), len(beta)):
-        lines = _lines(fit, rows, piece, beta, effects, interval, rng, _spread(level, interval))
+        lines = _lines(fit, rows, piece, beta, effects, interval, rng, _spread(level, interval), estimate[piece])
         found[0, piece] = lines.std(axis=0, ddof=1)
         found[1:, piece] = np.quantile(lines, tails, axis=0, overwrite_input=True)
     table = table.assign(se=found[0], lower=found[1], upper=found[2])
@@ -104,6 +108,13 @@ def prediction_draws(
     check_request(level, interval, 0.5)
     if level == "subject":
         fit._need_effects("predict(level='subject', kind='draws')", draws=True)
+    if interval == "prediction" and correlated(fit):
+        raise NotAvailableError(
+            "kind='draws' of measurements with correlated residuals",
+            "joint draws of several measurements of a subject have correlated errors, which are not drawn here",
+            "use kind='summary', or draws of lines (interval=None)",
+            SEE,
+        )
     rows = rows_of(fit.design, newdata, level)
     stacked = fit.draws("beta")
     beta, n = _flat(stacked), len(rows.X)
@@ -122,7 +133,10 @@ def prediction_draws(
     rng = np.random.default_rng(seed)
     effects = _effects(fit, spread, rng, labels)
     rows = Rows(rows.X, rows.Z, rows.offset, who, rows.frame)
-    lines = _lines(fit, rows, slice(None), beta, effects, interval, rng, "subject" if labels else spread)
+    mean = rows.line(beta.mean(axis=0))
+    if level == "subject" and interval == "prediction":
+        mean = mean + np.einsum("ij,ij->i", rows.Z, fit.b.to_numpy()[who])
+    lines = _lines(fit, rows, slice(None), beta, effects, interval, rng, "subject" if labels else spread, mean)
     chains, draws = stacked.shape[:2]
     return xr.DataArray(
         lines.reshape(chains, draws, n),
@@ -169,6 +183,7 @@ def _lines(
     interval: str | None,
     rng: np.random.Generator,
     spread: str,
+    fitted: FloatArray,
 ) -> FloatArray:
     """Draws of the lines, or of measurements, of a piece of the rows: (S, rows)."""
     lines = beta @ rows.X[piece].T
@@ -179,7 +194,10 @@ def _lines(
             lines += term * rows.Z[piece, k]
     if interval == "prediction":
         noise = rng.standard_normal(lines.shape)
-        noise *= np.sqrt(residual_variance(fit, rows.frame.iloc[piece], sigma=fit.draws("sigma").ravel()))
+        sigma, structure = fit.draws("sigma").ravel(), draws_of_structure(fit)
+        noise *= np.sqrt(
+            residual_variance(fit, rows.frame.iloc[piece], sigma=sigma, structure=structure, fitted=fitted)
+        )
         lines += noise
     return lines
 

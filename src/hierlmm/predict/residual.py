@@ -8,6 +8,7 @@ the rows of a history and further rows carries that into `hierlmm.predict.dynami
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,30 +17,22 @@ from numpy.typing import NDArray
 
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.errors import NotAvailableError
+from hierlmm.frames import quote
 from hierlmm.predict.rows import SEE
 
-__all__ = ["correlated", "residual_covariance", "residual_variance", "structure_of"]
+__all__ = ["Structures", "correlated", "draws_of_structure", "residual_covariance", "residual_variance"]
 
 FloatArray = NDArray[np.float64]
+Structures = ResidualEstimate | Sequence[ResidualEstimate] | None
+"""One residual structure at its estimates, one for each draw, or the fit's own."""
 
 
-def structure_of(fit: Any) -> ResidualEstimate | None:
-    """The fit's residual structure at its estimates, None for independent errors of equal variance.
-
-    Raises
-    ------
-    NotAvailableError
-        If the model has a structure and the fit does not say what it estimated.
-    """
-    structure = fit.residual_estimate
-    if structure is None and fit.design.has_residual_structure:
-        raise NotAvailableError(
-            f"a prediction by {fit.estimator} with a residual structure",
-            "this fit holds no estimate of the structure that can be evaluated for new rows",
-            "predict without an interval, or use fit_reml()",
-            SEE,
-        )
-    return structure
+def draws_of_structure(fit: Any) -> list[ResidualEstimate] | None:
+    """The residual structure of a posterior at every draw, (S,); None for independent errors of equal variance."""
+    if not fit.design.has_residual_structure:
+        return None
+    eta = fit.residual_draws()
+    return [fit.residual_at(own) for own in eta.reshape(-1, eta.shape[-1])]
 
 
 def correlated(fit: Any) -> bool:
@@ -52,7 +45,7 @@ def residual_variance(
     frame: pd.DataFrame,
     *,
     sigma: Any = None,
-    structure: ResidualEstimate | None = None,
+    structure: Structures = None,
     fitted: FloatArray | None = None,
 ) -> FloatArray:
     """Variance of the level-1 error of each row.
@@ -64,7 +57,7 @@ def residual_variance(
         The rows' columns (n rows).
     sigma : float or (S,), optional
         σ at which to evaluate, the fit's own otherwise; one or many (draws).
-    structure : ResidualEstimate, optional
+    structure : ResidualEstimate or sequence of them (S,), optional
         The residual structure at which to evaluate, the fit's own otherwise.
     fitted : (n,), optional
         Expected values of the rows, for a variance that depends on them.
@@ -73,11 +66,11 @@ def residual_variance(
     -------
     (..., n)
     """
-    structure = structure_of(fit) if structure is None else structure
+    structure = fit.residual_estimate if structure is None else structure
     variance = np.asarray(fit.sigma if sigma is None else sigma, dtype=np.float64)[..., None] ** 2
     if structure is None:
         return np.broadcast_to(variance, (*variance.shape[:-1], len(frame)))
-    return variance * structure.sd_ratio(frame, fitted) ** 2
+    return variance * _each(structure, lambda own: own.sd_ratio(frame, fitted)) ** 2
 
 
 def residual_covariance(
@@ -86,7 +79,7 @@ def residual_covariance(
     other: pd.DataFrame | None = None,
     *,
     sigma: Any = None,
-    structure: ResidualEstimate | None = None,
+    structure: Structures = None,
 ) -> FloatArray:
     """Covariance of the level-1 errors of one subject's rows, or between them and further rows of the same subject.
 
@@ -109,13 +102,14 @@ def residual_covariance(
     NotAvailableError
         If the place of further rows among the others is not known, or a measurement would repeat an error.
     """
-    structure = structure_of(fit) if structure is None else structure
+    structure = fit.residual_estimate if structure is None else structure
     variance = np.asarray(fit.sigma if sigma is None else sigma, dtype=np.float64)[..., None, None] ** 2
+    h = len(frame)
     if other is None:
-        return variance * (np.eye(len(frame)) if structure is None else structure.covariance(frame))
-    if structure is None or structure.correlation is None:
-        return np.zeros((*variance.shape[:-2], len(other), len(frame)))
-    spec = structure.correlation.spec
+        return variance * (np.eye(h) if structure is None else _each(structure, lambda own: own.covariance(frame)))
+    spec = fit.design.residual
+    if structure is None or spec is None:
+        return np.zeros((*variance.shape[:-2], len(other), h))
     if spec.time is None and not spec.ties:
         raise NotAvailableError(
             f"new measurements under residual={spec!r}",
@@ -124,13 +118,21 @@ def residual_covariance(
             SEE,
         )
     both = pd.concat([frame, other])
-    correlations = structure.correlations(both)[len(frame) :, : len(frame)]
-    if not spec.ties and np.any(correlations > 1.0 - 1e-12):
+    ties = set() if spec.ties else set(frame[spec.time]) & set(other[spec.time])
+    if ties:
         raise NotAvailableError(
-            f"a new measurement at a {spec.time} that was measured",
+            f"a new measurement at {spec.time} = {quote(min(ties))}, which was measured",
             "the residual process has one value there: the model says it would be the same number again",
             "predict other times, or the line (interval='confidence')",
             SEE,
         )
-    ratio = structure.sd_ratio(both)
-    return variance * (correlations * ratio[len(frame) :, None] * ratio[: len(frame)])
+    return variance * _each(structure, lambda own: own.covariance(both)[h:, :h])
+
+
+def _each(
+    structure: ResidualEstimate | Sequence[ResidualEstimate], function: Callable[[ResidualEstimate], FloatArray]
+) -> FloatArray:
+    """Evaluate at one structure, or at each of several: (..., ) or (S, ...)."""
+    if isinstance(structure, ResidualEstimate):
+        return function(structure)
+    return np.stack([function(own) for own in structure])
