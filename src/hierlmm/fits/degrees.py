@@ -76,7 +76,7 @@ def likelihood_wald(fit: LikelihoodFit, df: str | None = None) -> Wald:
     """How linear functions of β are judged: by Satterthwaite's method unless another is named."""
     name = "satterthwaite" if df is None else method_name(df)
     beta, cov = fit.beta.to_numpy(), fit.beta_cov.to_numpy()
-    notes = (BOUNDARY[name],) if fit.is_singular and name in BOUNDARY else ()
+    notes: tuple[str, ...] = (BOUNDARY[name],) if fit.is_singular and name in BOUNDARY else ()
     if name == "satterthwaite":
         notes += (FLAT,) if fit.large_sample.flat.size else ()
         return Wald(name, beta, cov, fit._satterthwaite, notes)
