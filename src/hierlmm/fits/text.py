@@ -157,12 +157,14 @@ def likelihood_html(fit: LikelihoodFit) -> str:
     """Notebook view of a REML or ML fit."""
     name = "Fixed effects" if fit.design.term else "Coefficients"
     components = "Random effects and residual" if fit.design.term else "Covariance parameters"
+    more = residual_frames(fit)
     headings = [correlation_heading(fit.design)] if fit.design.residual is not None else []
     headings += [variance_heading(fit.design)] if fit.design.residual_variance is not None else []
+    headings = [heading for heading in headings if heading not in dict(more)]
     return html_page(
         kind_of(fit),
         fit.design,
-        [(name, fit.summary()), (components, fit.variance_components()), *residual_frames(fit)],
+        [(name, fit.summary()), (components, fit.variance_components()), *more],
         [
             *headings,
             f"Criterion (−2 log-likelihood) {fit.criterion:.4f}, AIC {fit.aic:.1f}, BIC {fit.bic:.1f} (log N)",
