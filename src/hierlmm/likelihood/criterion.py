@@ -25,10 +25,14 @@ from hierlmm.errors import DataError
 from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.kernel import PatternSums, pattern_sums
 
-__all__ = ["Criterion", "Evaluation", "NormalEquations"]
+__all__ = ["Criterion", "Evaluation", "ExactFitError", "NormalEquations"]
 
 FloatArray = NDArray[np.float64]
 LOG_2PI = float(np.log(2.0 * np.pi))
+
+
+class ExactFitError(DataError):
+    """[X, y]'V⁻¹[X, y] is singular in floating point."""
 
 
 class NormalEquations(NamedTuple):
@@ -133,7 +137,7 @@ class Criterion:
         try:
             L = np.linalg.cholesky(self.products.S_w + sums.G)
         except np.linalg.LinAlgError as error:
-            raise DataError(
+            raise ExactFitError(
                 "a response that the model reproduces to rounding, or numbers too large to square",
                 "no residual variance is left to estimate",
                 "check for a response computed from a covariate, and the units of the columns",

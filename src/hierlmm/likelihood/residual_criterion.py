@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hierlmm.covariance.parameters import unconstrained_values
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.errors import DataError
-from hierlmm.likelihood.criterion import Criterion, Evaluation
+from hierlmm.likelihood.criterion import Criterion, Evaluation, ExactFitError
 from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.residual_rows import ResidualRows, Whitened
 
@@ -25,6 +25,7 @@ FloatArray = NDArray[np.float64]
 EDGE = 18.0
 """Largest size of an unconstrained residual parameter with bounds: there it is at the end of its range."""
 FEW_ROWS = 20_000
+FEW_ROWS_SIMPLE = 1_000
 MOST_GROUPS = 6
 
 
@@ -67,8 +68,9 @@ class ResidualCriterion:
 
     @property
     def many_maxima(self) -> bool:
-        """Whether to search from every start and not from the best only: a matter of few data."""
-        return self.structure.q > 1 or self.rows.n_obs <= FEW_ROWS
+        """Whether to search from every start and not from the best only: several parameters compete, or few data."""
+        several = self.structure.q > 1 or len(self.rows.parameters) > 1
+        return self.rows.n_obs <= (FEW_ROWS if several else FEW_ROWS_SIMPLE)
 
     def split(self, psi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """λ and η; an η beyond ±`EDGE` is held there (the end of its range, to rounding)."""
@@ -106,17 +108,26 @@ class ResidualCriterion:
         """Criterion at ψ, in the user's units; infinite where the residual covariance is not positive definite."""
         lam, eta = self.split(psi)
         whitened = self.rows.whiten(eta)
-        return np.inf if whitened is None else self._plain(whitened)(lam)
+        if whitened is None:
+            return np.inf
+        try:
+            return self._plain(whitened)(lam)
+        except ExactFitError:  # far out in η the weights of rows differ by more than floating point holds
+            return np.inf
 
     def evaluate(self, psi: FloatArray) -> Evaluation:
         """Criterion and gradients at ψ."""
         lam, eta = self.split(psi)
         whitened = self.rows.whiten(eta)
+        outside = Evaluation(np.inf, np.zeros(len(psi)), np.zeros((self.structure.q, self.structure.q)))
         if whitened is None:
-            return Evaluation(np.inf, np.zeros(len(psi)), np.zeros((self.structure.q, self.structure.q)))
+            return outside
         plain = self._plain(whitened)
         Lambda = self.structure.factor(lam)
-        found, Gamma = plain.evaluate_at(Lambda)
+        try:
+            found, Gamma = plain.evaluate_at(Lambda)
+        except ExactFitError:
+            return outside
         by_eta = np.where(self._held(psi), 0.0, self.rows.pull_back(eta, whitened, Lambda, Gamma))
         return Evaluation(found.value, np.concatenate([found.gradient, by_eta]), found.gradient_B)
 
@@ -127,7 +138,10 @@ class ResidualCriterion:
         if whitened is None:
             return np.inf, np.zeros(len(parameters))
         plain = self._plain(whitened)
-        value, gradient, Gamma = plain.joint_at(lam, float(parameters[-1]))
+        try:
+            value, gradient, Gamma = plain.joint_at(lam, float(parameters[-1]))
+        except ExactFitError:
+            return np.inf, np.zeros(len(parameters))
         by_eta = self.rows.pull_back(eta, whitened, self.structure.factor(lam), Gamma)
         by_eta = np.where(self._held(parameters[:-1]), 0.0, by_eta)
         return value, np.concatenate([gradient[:-1], by_eta, gradient[-1:]])

@@ -25,9 +25,11 @@ __all__ = ["dense_pull_back", "dense_whiten", "row_adjoints", "serial_colour", "
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+# Sums may be reordered; infinities and NaN keep their meaning.
+FAST = {"contract", "reassoc", "nsz", "arcp"}
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
 def serial_whiten(
     M: FloatArray, start: IntArray, u: float, d: FloatArray, S: FloatArray, D: FloatArray, w: FloatArray, F: FloatArray
 ) -> float:
@@ -39,6 +41,7 @@ def serial_whiten(
         Σ log|R_i|, or NaN if some R_i is not positive definite.
     """
     log_det = 0.0
+    root = np.empty(M.shape[1])
     for j in range(len(start) - 1):
         lo, hi = start[j], start[j + 1]
         for t in range(lo, hi):
@@ -47,19 +50,24 @@ def serial_whiten(
             if not D[t] > 0.0:
                 return np.nan
             w[t] = (1.0 - u * S[t]) / D[t]
-            log_det += np.log(D[t])
-        for a in range(M.shape[0]):
-            f, z = 0.0, 0.0
-            for t in range(lo, hi):
-                if t > lo:
-                    f = d[t] * (f + w[t - 1] * z)
-                z = M[a, t] - u * f
-                F[a, t] = f
-                M[a, t] = z / np.sqrt(D[t])
+            root[t] = 1.0 / np.sqrt(D[t])
+            if t > lo:
+                log_det += np.log(D[t])
+    for a in range(M.shape[0]):
+        m, own = M[a], F[a]
+        for j in range(len(start) - 1):
+            lo, hi = start[j], start[j + 1]
+            f, z = 0.0, m[lo]
+            own[lo] = 0.0
+            for t in range(lo + 1, hi):
+                f = d[t] * (f + w[t - 1] * z)
+                z = m[t] - u * f
+                own[t] = f
+                m[t] = z * root[t]
     return log_det
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
 def serial_pull_back(
     adjoint: FloatArray,
     M: FloatArray,
@@ -77,45 +85,41 @@ def serial_pull_back(
     M holds the whitened rows; the derivative of Σ log|R_i| is included in those by u (returned) and by d (written to
     ``d_adjoint``).
     """
-    c = M.shape[0]
+    c, N = M.shape
+    root, D_adjoint, w_adjoint = np.empty(N), np.zeros(N), np.zeros(N)
     u_adjoint = 0.0
-    longest = 0
-    for j in range(len(start) - 1):
-        longest = max(longest, start[j + 1] - start[j])
-    D_adjoint, w_adjoint = np.empty(longest), np.empty(longest)
-    for j in range(len(start) - 1):
-        lo, hi = start[j], start[j + 1]
-        n = hi - lo
-        for k in range(n):
-            D_adjoint[k] = 1.0 / D[lo + k]
-            w_adjoint[k] = 0.0
-            d_adjoint[lo + k] = 0.0
-        for a in range(c):
+    for t in range(N):
+        root[t] = np.sqrt(D[t])
+        d_adjoint[t] = 0.0
+    for a in range(c):
+        m, own_f, bar = M[a], F[a], adjoint[a]
+        for t in range(N):
+            D_adjoint[t] += bar[t] * m[t]
+        for j in range(len(start) - 1):
+            lo, hi = start[j], start[j + 1]
             ahead = 0.0  # d_{t+1} times the derivative by f_{t+1}
             for t in range(hi - 1, lo - 1, -1):
-                root = np.sqrt(D[t])
-                z = M[a, t] * root
-                own = adjoint[a, t] / root + w[t] * ahead
-                w_adjoint[t - lo] += ahead * z
-                D_adjoint[t - lo] -= 0.5 * adjoint[a, t] * M[a, t] / D[t]
-                u_adjoint -= own * F[a, t]
+                own = bar[t] / root[t] + w[t] * ahead
+                w_adjoint[t] += ahead * m[t] * root[t]
+                u_adjoint -= own * own_f[t]
                 by_f = ahead - u * own
                 if t > lo:
-                    d_adjoint[t] += by_f * (F[a, t - 1] + w[t - 1] * M[a, t - 1] * np.sqrt(D[t - 1]))
+                    d_adjoint[t] += by_f * (own_f[t - 1] + w[t - 1] * m[t - 1] * root[t - 1])
                 ahead = d[t] * by_f
-                adjoint[a, t] = own
+                bar[t] = own
+    for j in range(len(start) - 1):
+        lo, hi = start[j], start[j + 1]
         by_S_next = 0.0
         for t in range(hi - 1, lo - 1, -1):
-            k = t - lo
-            by_S = 0.0
+            by_S, by_D, by_w = 0.0, (1.0 - 0.5 * D_adjoint[t]) / D[t], w_adjoint[t]
             if t < hi - 1:
                 d_adjoint[t + 1] += 2.0 * d[t + 1] * by_S_next * (S[t] + D[t] * w[t] * w[t])
                 by_S = d[t + 1] * d[t + 1] * by_S_next
-                D_adjoint[k] += by_S * w[t] * w[t]
-                w_adjoint[k] += 2.0 * by_S * D[t] * w[t]
-            u_adjoint -= w_adjoint[k] * S[t] / D[t]
-            by_S -= w_adjoint[k] * u / D[t]
-            by_D = D_adjoint[k] - w_adjoint[k] * w[t] / D[t]
+                by_D += by_S * w[t] * w[t]
+                by_w += 2.0 * by_S * D[t] * w[t]
+            u_adjoint -= by_w * S[t] / D[t]
+            by_S -= by_w * u / D[t]
+            by_D -= by_w * w[t] / D[t]
             u_adjoint -= 2.0 * u * S[t] * by_D
             by_S_next = by_S - u * u * by_D
     return u_adjoint
@@ -172,7 +176,7 @@ def dense_pull_back(
                 adjoint[a, lo + t] = total
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
 def row_adjoints(
     U: FloatArray,
     rest: FloatArray,
@@ -196,7 +200,7 @@ def row_adjoints(
     """
     q, P = U.shape[0], rest.shape[0]
     F, T = np.empty((q, q)), np.empty((q, q))
-    RB, TRB, TC, CTRB = np.empty((q, q)), np.empty((q, q)), np.empty((q, P)), np.empty((P, q))
+    RB, TRB, TC = np.empty((q, q)), np.empty((q, q)), np.empty((q, P))
     B = np.empty((q, q))
     for i in range(q):
         for k in range(q):
@@ -204,7 +208,9 @@ def row_adjoints(
             for m in range(q):
                 total += Lambda[i, m] * Lambda[k, m]
             B[i, k] = total
-    e, g = np.empty(P), np.empty(P)
+    N = U.shape[1]
+    E = np.empty((P, N))
+    CTRBs, TRBs = np.empty((len(start) - 1, P, q)), np.empty((len(start) - 1, q, q))
     for j in range(len(start) - 1):
         lo, hi = start[j], start[j + 1]
         for i in range(q):
@@ -240,28 +246,40 @@ def row_adjoints(
                     TRB[i, a] = total / T[i, i]
                 else:
                     TC[i, a - q] = total / T[i, i]
-        for a in range(P):
-            for k in range(q):
+        for k in range(q):
+            for m in range(q):
+                TRBs[j, m, k] = TRB[m, k]
+            for a in range(P):
                 total = 0.0
                 for m in range(q):
                     total += C[j, m, a] * TRB[m, k]
-                CTRB[a, k] = total
-        for t in range(lo, hi):
+                CTRBs[j, a, k] = total
+        for a in range(P):
+            for t in range(lo, hi):
+                E[a, t] = rest[a, t]
+            for m in range(q):
+                value = TC[m, a]
+                for t in range(lo, hi):
+                    E[a, t] += U[m, t] * value
+    for a in range(P):  # 2 E Γ, with the rows as the long dimension
+        out = adjoint[q + a]
+        for t in range(N):
+            out[t] = 0.0
+        for b in range(P):
+            value, e = 2.0 * Gamma[a, b], E[b]
+            for t in range(N):
+                out[t] += value * e[t]
+    for k in range(q):
+        out = adjoint[k]
+        for t in range(N):
+            out[t] = 0.0
+        for j in range(len(start) - 1):
+            lo, hi = start[j], start[j + 1]
+            for m in range(q):
+                value = 2.0 * TRBs[j, m, k]
+                for t in range(lo, hi):
+                    out[t] += U[m, t] * value
             for a in range(P):
-                total = rest[a, t]
-                for m in range(q):
-                    total += U[m, t] * TC[m, a]
-                e[a] = total
-            for a in range(P):
-                total = 0.0
-                for b in range(P):
-                    total += Gamma[a, b] * e[b]
-                g[a] = total
-                adjoint[q + a, t] = 2.0 * total
-            for k in range(q):
-                total = 0.0
-                for m in range(q):
-                    total += U[m, t] * TRB[m, k]
-                for a in range(P):
-                    total -= g[a] * CTRB[a, k]
-                adjoint[k, t] = 2.0 * total
+                value = CTRBs[j, a, k]
+                for t in range(lo, hi):
+                    out[t] -= adjoint[q + a, t] * value
