@@ -1,0 +1,225 @@
+"""What an effect plot cannot show: what is not in the model, and covariates that do not stand still.
+
+To hold a covariate v while x changes, v must be free to stand still. It is not where it is a function of x (refused),
+and within subjects not where its deviations are those of x times a constant (said). Factors whose levels follow each
+other along x have curves that can be compared nowhere (refused).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.effects.grid import Grid
+from hierlmm.effects.table import show
+from hierlmm.errors import NotAvailableError, SpecificationError, closest
+from hierlmm.fits.base import Fit, choose
+from hierlmm.frames import shorten
+
+__all__ = [
+    "check_by",
+    "check_companions",
+    "check_disjoint",
+    "check_focal",
+    "check_level",
+    "focal_values",
+    "scope_of",
+    "typical_values",
+]
+
+FloatArray = NDArray[np.float64]
+SEE = "docs, page 'Effect plots'"
+LEVELS = ("population", "marginal")
+FEW_VALUES = 5
+"""A numeric ``by`` variable with at most so many values is shown at all of them, others at their quartiles."""
+
+
+def check_level(fit: Fit, level: str) -> None:
+    """Refuse levels that are no mean."""
+    if level in ("subject", "new_subject"):
+        if not fit.has_random_effects:
+            raise NotAvailableError(
+                f"level={level!r} of a fit by {fit.estimator} without random effects",
+                "it describes the mean over subjects and has no subject's own line",
+                "use level='population' (or 'marginal', the same curve), or fit_reml()",
+                SEE,
+            )
+        raise NotAvailableError(
+            f"level={level!r}",
+            "an effect plot is about the mean; a subject's own curve also depends on its random effects",
+            "use level='population', fit.plot_trajectories(show='subject'), or fit.predict(rows, level=...)",
+            SEE,
+        )
+    choose("level", level, LEVELS)
+
+
+def scope_of(simultaneous: bool | str) -> str | None:
+    """What a simultaneous band holds for: each curve, all curves, or None."""
+    if isinstance(simultaneous, str):
+        choose("simultaneous", simultaneous, ("curve", "all"))
+        return simultaneous
+    return "curve" if simultaneous else None
+
+
+def check_focal(grid: Grid, focal: str | None, fit: Fit) -> str:
+    """The covariate along which curves run: a number of the fixed effects, of level 1 if none is named."""
+    numbers = [v for v in grid.points if v not in grid.factors]
+    remedy = f"use one of {shorten(map(repr, numbers))}" if numbers else "use fit.marginal_means(...)"
+    if focal is None:
+        if not numbers:
+            raise SpecificationError(
+                "effects() of a model without numeric covariates", "a curve runs along a number", remedy, SEE
+            )
+        level1 = [v for v in numbers if v in fit.design.level1_variables()]
+        return (level1 or numbers)[0]
+    if focal not in grid.points:
+        there = focal in fit.design.frame.columns
+        raise SpecificationError(
+            f"effects({focal!r})",
+            "it is not among the fixed effects, so the curve would be flat"
+            if there
+            else f"the fixed effects have no covariate of this name.{closest(focal, grid.points)}",
+            remedy,
+            SEE,
+        )
+    if focal in grid.factors:
+        raise SpecificationError(
+            f"effects({focal!r})",
+            f"{focal!r} is a factor in this model, and a curve runs along a number",
+            f"use fit.marginal_means({focal!r}).plot(), or by={focal!r} with a number along the axis",
+            SEE,
+        )
+    if fit.design.frame[focal].nunique() < 2:
+        raise SpecificationError(
+            f"effects({focal!r})",
+            f"{focal!r} has the same value, {show(float(fit.design.frame[focal].iloc[0]))}, in all rows: "
+            "the data say nothing about a curve along it",
+            remedy,
+            SEE,
+        )
+    return focal
+
+
+def check_by(grid: Grid, groups: tuple[str, ...], focal: str) -> None:
+    """Refuse what cannot tell curves apart."""
+    for name in groups:
+        if name == focal:
+            raise SpecificationError(
+                f"by={name!r} beside effects({focal!r})", "it is what the curves run along", "leave it out of by=", SEE
+            )
+        if name not in grid.points:
+            raise SpecificationError(
+                f"by={name!r}",
+                f"the fixed effects have no covariate of this name.{closest(name, grid.points)}",
+                f"use {shorten(repr(v) for v in grid.points if v != focal)}",
+                SEE,
+            )
+    if len(groups) > 2:
+        raise SpecificationError(
+            f"by={list(groups)!r}",
+            "one variable is told apart by colour and one by panel, and there is no third way",
+            "leave one to at={...}: several values there make panels (a slider with plotly)",
+            SEE,
+        )
+
+
+def focal_values(fit: Fit, focal: str, asked: Any, n: int) -> list[float]:
+    """Grid points: n over the range of the data, or those asked for."""
+    if asked is None:
+        if n < 2:
+            raise SpecificationError(f"n={n!r}", "a curve needs two points at least", "use n=101", SEE)
+        column = fit.design.frame[focal]
+        return np.linspace(float(column.min()), float(column.max()), n).tolist()
+    single = isinstance(asked, (str, bytes)) or not isinstance(asked, Iterable)
+    values: list[Any] = [asked] if single else list(asked)
+    if len(set(values)) < 2:
+        raise SpecificationError(
+            f"at={{{focal!r}: {asked!r}}}",
+            "the curve runs along this variable, and needs two points at least",
+            f"leave it out, give several values, or use fit.marginal_means(at={{{focal!r}: ...}}) for one point",
+            SEE,
+        )
+    try:
+        return sorted(set(values))
+    except TypeError:
+        return values  # not numbers: refused with the others
+
+
+def typical_values(column: pd.Series) -> list[float]:
+    """All values of a number that has few, or else its quartiles, rounded to three digits where they stay apart."""
+    distinct = np.unique(column.to_numpy(dtype=np.float64))
+    if len(distinct) <= FEW_VALUES:
+        return distinct.tolist()
+    quartiles = np.quantile(column.to_numpy(dtype=np.float64), [0.25, 0.5, 0.75])
+    rounded = [float(f"{v:.3g}") for v in quartiles]
+    return list(dict.fromkeys(rounded if len(set(rounded)) == 3 else quartiles.tolist()))
+
+
+def check_companions(fit: Fit, focal: str, grid: Grid) -> list[str]:
+    """Refuse covariates that are functions of the focal one; say which move with it within subjects."""
+    frame, index = fit.design.frame, fit.design.subject_index
+    x = frame[focal].to_numpy(dtype=np.float64)
+    notes = []
+    for name in grid.points:
+        if name == focal or frame[name].nunique() < 2:
+            continue
+        factor = name in grid.factors
+        if _is_function(x, frame[name], factor):
+            raise SpecificationError(
+                f"effects({focal!r}) with {name!r} among the fixed effects",
+                f"{name!r} is a function of {focal!r} in these data, and cannot be held while {focal!r} changes",
+                f"write the function in the formula, so that it follows: {focal} + I({focal} ** 2), "
+                f"I({focal} > 3), ns({focal}, 3)",
+                SEE,
+            )
+        if not factor and _moves_along(x, frame[name].to_numpy(dtype=np.float64), index):
+            notes.append(
+                f"within subjects {name} changes exactly with {focal}, and is held here: a combination that no subject "
+                "passes through"
+            )
+    return notes
+
+
+def _is_function(x: FloatArray, column: pd.Series, factor: bool) -> bool:
+    """Whether rows with equal x agree, and along x the values form few blocks or a smooth course."""
+    codes = np.asarray(pd.factorize(column)[0])
+    _, start, at, counts = np.unique(x, return_index=True, return_inverse=True, return_counts=True)
+    if not np.all(codes == codes[start][at]):
+        return False
+    if np.mean(counts[at] > 1) > 0.5:
+        return True
+    if factor:
+        return bool(np.count_nonzero(np.diff(codes[start])) <= len(np.unique(codes)) - 1)
+    values = column.to_numpy(dtype=np.float64)[start]
+    return len(values) >= 5 and float(np.abs(np.diff(values)).sum()) <= 4.0 * float(np.ptp(values))
+
+
+def _moves_along(x: FloatArray, values: FloatArray, index: NDArray[np.intp]) -> bool:
+    """Whether deviations within subjects are the focal one's times a constant."""
+    counts = np.bincount(index)
+    dx, dv = (v - (np.bincount(index, v) / counts)[index] for v in (x, values))
+    sx, sv = float(dx @ dx), float(dv @ dv)
+    if sx <= 0.0 or sv <= 1e-12 * float(np.ptp(values)) ** 2:
+        return False
+    return float(dx @ dv) ** 2 >= 0.999**2 * sx * sv
+
+
+def check_disjoint(fit: Fit, focal: str, groups: tuple[str, ...]) -> None:
+    """Refuse a factor within subjects whose levels are seen at ranges of the focal variable that do not meet."""
+    frame = fit.design.frame
+    for name in groups:
+        if name not in fit.design.level1_variables() or pd.api.types.is_numeric_dtype(frame[name].dtype):
+            continue
+        ranges = frame.groupby(name, observed=True)[focal].agg(["min", "max"]).sort_values("min")
+        if len(ranges) > 1 and np.all(ranges["min"].to_numpy()[1:] > ranges["max"].to_numpy()[:-1]):
+            raise SpecificationError(
+                f"by={name!r} beside effects({focal!r})",
+                f"{name!r} varies within subjects, and its levels follow each other along {focal!r}: nowhere can their "
+                "curves be compared",
+                f"leave it out of by=, or write it as a function of {focal!r} in the formula",
+                SEE,
+            )
