@@ -192,7 +192,7 @@ def test_two_level_with_structure(dental, serial):
     estimated = [e.text for e in model.equations(serial).residual]
     assert estimated[0] == "Σᵢ = σ² Gᵢ Rᵢ Gᵢ,  σ = 0.79"
     assert estimated[1].endswith("= 0.077^|j − k|")
-    assert estimated[3] == "ratio(sexᵢ) = 1 for Female and 2.17 for Male"
+    assert estimated[3] == "ratio(sexᵢ) = 1 for Female, 2.17 for Male"
 
 
 def test_structures_in_symbols(visits):
@@ -375,6 +375,23 @@ def test_estimates_render(un, serial, visits):
             assert page.open == []
     R = next(e for e in marginal(visits, hl.Unstructured("age"), hl.VarIdent("age")).equations(un).residual[1:])
     assert R.text.splitlines()[0] == "R at age 8, 10, 12, 14 = ⎡ 1      0.57   0.66   0.52 ⎤"
+
+
+def test_long_labels_and_many_lags(visits, sleepstudy):
+    names = ["baseline visit", "second, after a year", "third", "final check-up at the clinic"]
+    data = visits.assign(place=[names[v - 1] for v in visits["visit"]])
+    model = marginal(data, hl.Unstructured("place"), hl.VarIdent("place"))
+    fit = model.fit_reml()
+    for text in (repr(model), repr(fit), model.equations(fit).text):
+        assert max(map(len, text.splitlines())) <= 110
+    assert "R at the values of place in order = ⎡ 1 " in model.equations(fit).text
+    lags = hl.MarginalModel("reaction ~ days", correlation=hl.Toeplitz("days"), subject="subject", data=sleepstudy)
+    fit = lags.fit_reml()
+    rho = fit.residual_estimate.correlation_parameters
+    assert lags.equations(fit).residual[1].text == f"ρ between {min(rho.values()):.2f} and {max(rho.values()):.2f}"
+    rows = repr(fit).splitlines()
+    start = rows.index("Residual correlation: Toeplitz('days'), R[s, t] = rho_|s - t| in days")
+    assert rows[start + 10].split() == ["10", *(f"{v:.3f}" for v in reversed(rho.values()))]
 
 
 # --- fits ------------------------------------------------------------------------------------------------------------

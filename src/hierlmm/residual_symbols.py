@@ -32,7 +32,6 @@ from hierlmm.notation import (
     Equation,
     Markup,
     code,
-    enumerate_words,
     function,
     integer,
     join,
@@ -65,7 +64,10 @@ __all__ = [
     "variance_words",
 ]
 
+BETWEEN = Markup("between", r"\text{ between }", "between")
 SHOWN_OCCASIONS = 6
+SHOWN_GROUPS = 8
+LONG_LABELS = 40
 OTHER_ROW = Markup(",  j ≠ k", r",\quad j \neq k", ", &nbsp;j ≠ k")
 
 
@@ -245,12 +247,15 @@ class ResidualSymbols:
             cells = [[two_decimals(v) if r != c else integer(1) for c, v in enumerate(row)] for r, row in enumerate(R)]
             left = symbol("R")
             if isinstance(spec, Unstructured):
-                left += words(" at ") + code(spec.time) + words(" ") + join(map(code, labels), ", ")
+                listed = join(map(code, labels), ", ")
+                in_order = words("the values of ") + code(spec.time) + words(" in order")
+                short = code(spec.time) + words(" ") + listed
+                left += words(" at ") + (short if len(listed.text) <= LONG_LABELS else in_order)
             found.append(Equation(left, EQUALS, ((matrix(cells),),)))
         elif table is not None:
-            low, high = min(self.rho.values()), max(self.rho.values())
-            span = symbol("ρ") + words(" from ") + two_decimals(low) + words(" to ") + two_decimals(high)
-            found[0] = dataclasses.replace(found[0], groups=(*found[0].groups, (words(", with ") + span,)))
+            values = list(self.rho.values())
+            span = (two_decimals(min(values)), words(" and ") + two_decimals(max(values)))
+            found.append(Equation(symbol("ρ"), BETWEEN, (span,)))
         elif entry is None and self.rho:
             named = [code(name) + " = " + signed(v, number(v)) for name, v in self.rho.items()]
             found[0] = dataclasses.replace(found[0], groups=(*found[0].groups, (words(", with ") + join(named, ", "),)))
@@ -329,8 +334,12 @@ class ResidualSymbols:
         left = code("ratio") + parenthesise(self._covariate("j"))
         if not self.delta:
             return [Equation(left, EQUALS, ((first,),))]
-        values = [number(v) + words(" for ") + code(name) for name, v in zip(others, self.delta.values(), strict=True)]
-        return [Equation(left, EQUALS, ((enumerate_words([first, *values]),),))]
+        values = [
+            ", " + number(v) + words(" for ") + code(name)
+            for name, v in list(zip(others, self.delta.values(), strict=True))[:SHOWN_GROUPS]
+        ]
+        more = [words(f", … ({len(others) + 1} in all)")] if len(others) > SHOWN_GROUPS else []
+        return [Equation(left, EQUALS, tuple((piece,) for piece in (first, *values, *more)))]
 
     def g(self, row: str = "j", power: int = 1) -> Markup | None:
         """Return the SD of a row over σ, perhaps squared; None where it has no short form."""

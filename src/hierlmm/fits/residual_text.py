@@ -115,6 +115,7 @@ def _row(values: Mapping[str, float]) -> str:
 
 
 def _triangle_text(triangle: pd.DataFrame) -> str:
+    triangle = triangle.set_axis([n if len(n) <= 12 else n[:11] + "…" for n in triangle.columns], axis=1)
     return _indent(triangle.to_string(float_format=lambda v: f"{v:.3f}", na_rep=""))
 
 

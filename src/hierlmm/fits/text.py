@@ -104,7 +104,8 @@ def random_effects_frame(fit: Fit) -> pd.DataFrame:
         correlations = [f"{corr[k, m]:.2f}" if m in known else "" for m in range(k)]
         group = design.hierarchy.subject if k == 0 else ""
         rows.append([group, term, D.iloc[k, k], sd[k], *correlations])
-    rows.append(["Residual", "", fit.sigma**2, fit.sigma])
+    # With a variance function σ is a factor of every row's SD, and no row need have it.
+    rows.append(["Residual", "(sigma)" if design.residual_variance is not None else "", fit.sigma**2, fit.sigma])
     width = max(len(r) for r in rows)
     columns = ["Groups", "Name", "Variance", "Std.Dev."] + (["Corr"] + [""] * (width - 5) if width > 4 else [])
     return pd.DataFrame([r + [""] * (width - len(r)) for r in rows], columns=columns)
