@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.side_by_side import COLUMNS, estimates, fit_statistics, known_label, label_fits, measure, same_question
 
@@ -169,6 +170,26 @@ class Comparison:
     def _fit(self, estimator: str | None) -> Fit:
         label = self.reference if estimator is None else known_label("estimator", estimator, self.labels)
         return self.fits[label]
+
+
+def estimator_names(estimators: Sequence[str], known: tuple[str, ...]) -> list[str]:
+    """Estimators by name, NUTS and REML if none is named.
+
+    Raises
+    ------
+    SpecificationError
+        If one is unknown.
+    """
+    names = [str(e).lower() for e in estimators] or ["nuts", "reml"]
+    for name in names:
+        if name not in known:
+            raise SpecificationError(
+                f"estimator {name!r}",
+                f"this version does not know it.{closest(name, known)}",
+                f"use {', '.join(map(repr, known))}",
+                "docs, page 'Limitations'",
+            )
+    return names
 
 
 def compare(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hierlmm.checks import check_design
-from hierlmm.covariance.residual import ResidualCorrelation
+from hierlmm.covariance.residual import AR1, CompoundSymmetry, ResidualCorrelation, Unstructured
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design import Design, design_from_fixed, make_residual
+from hierlmm.errors import SpecificationError
 from hierlmm.formula import parse_formula
 
 if TYPE_CHECKING:
+    from hierlmm.comparison import Comparison
+    from hierlmm.fits.gee import GEEFit
     from hierlmm.fits.marginal import MarginalFit
     from hierlmm.fits.posterior import PosteriorFit
 
@@ -147,6 +151,53 @@ class MarginalModel:
 
         return fit_likelihood(self._design, reml=reml, kind=MarginalFit, stacklevel=4)  # type: ignore[return-value]
 
+    def fit_gee(self, correlation: str | None = None, *, time: Any = None, **options: Any) -> GEEFit:
+        """Fit the mean by generalised estimating equations (statsmodels).
+
+        Parameters
+        ----------
+        correlation : {"exchangeable", "independence", "ar1", "unstructured"}, optional
+            Working correlation; by default the one nearest to the model's own.
+        time, **options
+            As in `TwoLevelModel.fit_gee`.
+
+        Raises
+        ------
+        SpecificationError
+            If the model's correlation has no counterpart among the working correlations and none is named.
+        """
+        from hierlmm.fits.gee import fit_gee
+
+        if correlation is None:
+            correlation, own = _working_correlation(self._design)
+            time = own if time is None else time
+        return fit_gee(self._design, correlation, time=time, **options)
+
+    def compare(
+        self, *estimators: str, ci: float = 0.95, seed: int | None = None, progressbar: bool = True, **fit_options: Any
+    ) -> Comparison:
+        """Fit by several estimators and put the answers side by side.
+
+        Parameters
+        ----------
+        *estimators : {"nuts", "reml", "ml", "gee"}
+            ``"nuts"`` and ``"reml"`` by default. The first one is the reference for differences.
+        ci : float
+            Probability of the intervals.
+        seed, progressbar, **fit_options
+            For the sampler, as in `fit`.
+        """
+        from hierlmm.comparison import compare, estimator_names
+
+        makers: dict[str, Callable[[], Any]] = {
+            "nuts": lambda: self.fit(seed=seed, progressbar=progressbar, **fit_options),
+            "reml": self.fit_reml,
+            "ml": self.fit_ml,
+            "gee": self.fit_gee,
+        }
+        names = estimator_names(estimators, tuple(makers))
+        return compare(*(makers[name]() for name in names), ci=ci)
+
     def fit(
         self,
         draws: int = 1000,
@@ -185,3 +236,24 @@ class MarginalModel:
             progressbar=progressbar,
             random_effects="auto",
         )
+
+
+def _working_correlation(design: Design) -> tuple[str, str | None]:
+    """GEE's working correlation for the model's own, and its column of times."""
+    match design.residual:
+        case None:
+            return "independence", None
+        case CompoundSymmetry():
+            return "exchangeable", None
+        case AR1(time=str(time), nugget=False):
+            return "ar1", time
+        case Unstructured(time=time):
+            return "unstructured", time
+    raise SpecificationError(
+        f"GEE for {design.residual}",
+        "no working correlation of GEE is its counterpart"
+        + (" (a working AR(1) needs a column of times)" if isinstance(design.residual, AR1) else ""),
+        "name one: fit_gee('exchangeable'), fit_gee('ar1', time='...'), fit_gee('unstructured', time='...') or "
+        "fit_gee('independence'); the robust standard errors do not depend on its being right",
+        "docs, page 'GEE'",
+    )

@@ -10,7 +10,7 @@ from hierlmm.checks import check_design
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design import Design, design_from_formula, design_from_hierarchy, make_residual
-from hierlmm.errors import FitWarning, MissingPackageError, NotAvailableError, SpecificationError, closest
+from hierlmm.errors import FitWarning, MissingPackageError, NotAvailableError, SpecificationError
 from hierlmm.formula import parse_formula
 from hierlmm.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_levels
 
@@ -318,10 +318,9 @@ class TwoLevelModel:
             ``.table`` (tidy), ``.wide()``, a text and HTML view, ``.plot_forest()`` and more. If Bambi cannot express
             the model, the comparison says so in its notes and shows the other estimators.
         """
-        from hierlmm.comparison import compare
+        from hierlmm.comparison import compare, estimator_names
 
-        names = [str(e).lower() for e in estimators] or ["nuts", "reml"]
-        _known_estimators(names)
+        names = estimator_names(estimators, ESTIMATORS)
         sampling = {"seed": seed, "progressbar": progressbar, **fit_options}
         fits: list[Any] = []
         notes: list[str] = []
@@ -426,17 +425,6 @@ class TwoLevelModel:
 
 
 ESTIMATORS = ("nuts", "reml", "ml", "gee", "bambi")
-
-
-def _known_estimators(names: list[str]) -> None:
-    for name in names:
-        if name not in ESTIMATORS:
-            raise SpecificationError(
-                f"estimator {name!r}",
-                f"this version does not know it.{closest(name, ESTIMATORS)}",
-                f"use {', '.join(map(repr, ESTIMATORS))}",
-                "docs, page 'Limitations'",
-            )
 
 
 def _only_gaussian(family: str) -> None:

@@ -164,6 +164,14 @@ def _bambi() -> Any:
 
 
 def _check_expressible(design: Design) -> None:
+    if design.has_residual_structure:
+        structure = design.residual or design.residual_variance
+        raise SpecificationError(
+            f"{structure} for Bambi",
+            "Bambi's level-1 residuals are independent with one variance",
+            "fit this model with model.fit()",
+            SEE,
+        )
     if design.covariance in SPECTRAL:
         raise SpecificationError(
             f"covariance={design.covariance!r} for Bambi",
