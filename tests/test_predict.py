@@ -394,6 +394,7 @@ def test_dynamic_prediction_with_serial_correlation_is_the_conditional_normal(he
         fit.predict_subject(new.head(3), [2.0], interval="prediction")
 
 
+@pytest.mark.filterwarnings("ignore::hierlmm.errors.FitWarning")  # about these draws, whatever their quality
 def test_posterior_with_serial_correlation_is_the_mixture_over_its_draws(held_out):
     old, new = held_out
     model = hl.TwoLevelModel.from_formula("reaction ~ days + (1 | subject)", old, residual=hl.CAR1("days"))

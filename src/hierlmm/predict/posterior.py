@@ -70,8 +70,8 @@ def predict_rows(
     effects = _effects(fit, _spread(level, interval), rng, 1)
     for piece in _pieces(len(estimate), len(beta)):
         lines = _lines(fit, rows, piece, beta, effects, interval, rng, _spread(level, interval), estimate[piece])
-        found[0, piece] = lines.std(axis=0, ddof=1)
-        found[1:, piece] = np.quantile(lines, tails, axis=0, overwrite_input=True)
+        found[0, piece] = lines.std(axis=1, ddof=1)
+        found[1:, piece] = np.quantile(lines, tails, axis=1, overwrite_input=True)
     table = table.assign(se=found[0], lower=found[1], upper=found[2])
     contains = POSTERIOR_CONTENTS[_spread(level, interval)]
     if interval == "prediction":
@@ -139,7 +139,7 @@ def prediction_draws(
     lines = _lines(fit, rows, slice(None), beta, effects, interval, rng, "subject" if labels else spread, mean)
     chains, draws = stacked.shape[:2]
     return xr.DataArray(
-        lines.reshape(chains, draws, n),
+        lines.T.reshape(chains, draws, n),
         dims=("chain", "draw", "obs"),
         coords={"chain": np.arange(chains), "draw": np.arange(draws), "obs": rows.index.to_numpy()},
         name="measurement" if interval == "prediction" else "line",
@@ -185,19 +185,21 @@ def _lines(
     spread: str,
     fitted: FloatArray,
 ) -> FloatArray:
-    """Draws of the lines, or of measurements, of a piece of the rows: (S, rows)."""
-    lines = beta @ rows.X[piece].T
-    lines += rows.offset[piece]
+    """Draws of the lines, or of measurements, of a piece of the rows: (rows, S), a row's draws side by side."""
+    lines = rows.X[piece] @ beta.T
+    lines += rows.offset[piece, None]
     if effects is not None:
-        for k in range(effects.shape[2]):  # term by term: (S, rows, q) would be q times as large
-            term = effects[:, rows.subject[piece], k] if spread == "subject" else effects[:, :1, k]
-            lines += term * rows.Z[piece, k]
+        for k in range(effects.shape[2]):  # term by term: all at once would be q times as large
+            own = effects[:, rows.subject[piece], k].T if spread == "subject" else effects[:, 0, k]
+            lines += rows.Z[piece, k, None] * own
     if interval == "prediction":
         noise = rng.standard_normal(lines.shape)
         sigma, structure = fit.draws("sigma").ravel(), draws_of_structure(fit)
-        noise *= np.sqrt(
-            residual_variance(fit, rows.frame.iloc[piece], sigma=sigma, structure=structure, fitted=fitted)
-        )
+        if structure is None:  # one variance for all rows: no (rows, S) array of it
+            noise *= sigma
+        else:
+            frame = rows.frame.iloc[piece]
+            noise *= np.sqrt(residual_variance(fit, frame, sigma=sigma, structure=structure, fitted=fitted)).T
         lines += noise
     return lines
 
