@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings as _warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +9,7 @@ from hierlmm.checks import check_design
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design import Design, design_from_formula, design_from_hierarchy, make_residual
-from hierlmm.errors import FitWarning, MissingPackageError, NotAvailableError, SpecificationError
+from hierlmm.errors import MissingPackageError, NotAvailableError, SpecificationError
 from hierlmm.formula import parse_formula
 from hierlmm.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_levels
 
@@ -44,7 +43,7 @@ class TwoLevelModel:
         Structure of D, the covariance of the random effects. ``"identity"`` has one variance, ``"compound_symmetry"``
         one variance and one correlation, which lies between −1/(q − 1) and 1.
     residual : ResidualCorrelation, optional
-        Correlation of a subject's level-1 residuals: ``hl.AR1()``, ``hl.Exponential("time")``, ... Independent by default.
+        Correlation of a subject's level-1 residuals: ``hl.AR1()``, ``hl.Exponential("time")``, ...; independent by default.
     residual_variance : VarianceFunction, optional
         Variance of the level-1 residuals: ``hl.VarIdent("sex")``, ``hl.VarPower("time")``, ... Equal by default.
     priors : Priors or "bambi", optional

@@ -150,6 +150,7 @@ def find_mode(
 
 
 def pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> FloatArray:
+    """Put a model and its cross-products into the vector that `collapsed_kernel` reads, not whitened yet."""
     q, P, K = products.C.shape
     p = P - 1
     scaling = products.scaling

@@ -187,6 +187,7 @@ def _log_prior(parameter: Parameter, prior: Prior, eta: float) -> tuple[float, f
             z = (eta - np.log(median / parameter.unit)) / spread
             return -0.5 * z * z - np.log(spread) - 0.5 * np.log(2 * np.pi), -z / spread
         case Normal(mean=mean, sd=sd) if np.isinf(parameter.lower):
+            mean, sd = mean / parameter.unit, sd / parameter.unit
             z = (eta - mean) / sd
             return -0.5 * z * z - np.log(sd) - 0.5 * np.log(2 * np.pi), -z / sd
 

@@ -5,7 +5,8 @@ With m_t = (y_t - μ_t)/g_t and the semiseparable form of `hierlmm.likelihood.ro
     y_t | y_1..t-1, μ ~ N(μ_t + g_t u f_t, σ² g_t² D_t)
 
 where without a nugget f_t = d_t m_{t-1}, D_t = 1 - d_t²; under compound symmetry, with k earlier rows,
-u f_t = ρ Σ m / (1 + (k - 1) ρ), D_t = (1 - ρ)(1 + kρ) / (1 + (k - 1) ρ); and with a nugget the recursion itself, unrolled.
+u f_t = ρ Σ m / (1 + (k - 1) ρ), D_t = (1 - ρ)(1 + kρ) / (1 + (k - 1) ρ); and with a nugget the recursion itself,
+unrolled.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def posterior_predictive_draws(
     rng: np.random.Generator,
     eta: FloatArray | None = None,
 ) -> FloatArray:
-    """Replicated responses of the same subjects, (..., N); eta (..., k) has the residual parameters, if there are any."""
+    """Replicated responses of the same subjects, (..., N); eta (..., k) are the residual parameters, if any."""
     lines = subject_lines(design, beta, b)
     noise = rng.standard_normal(lines.shape)
     if eta is not None and eta.shape[-1]:

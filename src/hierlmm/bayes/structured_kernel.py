@@ -105,7 +105,7 @@ def _closed_form(parameter: Parameter, prior: Prior) -> tuple[float, float, floa
         case LogNormal(median=median, spread=spread) if parameter.lower == 0.0 and np.isinf(parameter.upper):
             return NORMAL, float(np.log(median / parameter.unit)), spread
         case Normal(mean=mean, sd=sd) if np.isinf(parameter.lower):
-            return NORMAL, mean, sd
+            return NORMAL, mean / parameter.unit, sd / parameter.unit
         case _:
             return None
 

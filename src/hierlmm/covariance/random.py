@@ -102,7 +102,7 @@ class RandomCovariance:
         return result
 
     def filled(self, lam: FloatArray, tolerance: float) -> NDArray[np.bool_]:
-        """Parameters whose column of Λ (or eigenvalue of D) is not held at zero by the boundary, and all that follow."""
+        """Parameters whose column of Λ (or eigenvalue of D) the boundary does not hold at zero, and all that follow."""
         filled = np.ones(len(lam), dtype=bool)
         m = self.n_parameters
         if self.projections is not None:

@@ -70,7 +70,7 @@ SEE = "docs, page 'Calibration'"
 
 
 class Truth(NamedTuple):
-    """What a data set was drawn from: ``beta`` (p,), ``D`` (q, q), ``sigma``, ``b`` (J, q), ``eta`` (k,), ``y`` (N,)."""
+    """The truth behind a data set: ``beta`` (p,), ``D`` (q, q), ``sigma``, ``b`` (J, q), ``eta`` (k,), ``y`` (N,)."""
 
     beta: FloatArray
     D: FloatArray

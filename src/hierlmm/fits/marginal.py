@@ -89,7 +89,7 @@ class MarginalFit(_WithoutEffects, LikelihoodFit):
     """
 
 
-class MarginalPosterior(_WithoutEffects, PosteriorFit):
+class MarginalPosterior(_WithoutEffects, PosteriorFit):  # type: ignore[misc]
     """Posterior draws of a marginal model: β, residual parameters and σ, without random effects."""
 
 

@@ -239,7 +239,7 @@ class PosteriorFit(Fit):
         return _table(self.draws("beta"), list(self.design.coef), ci, "coef")
 
     def variance_components(self, ci: float = 0.95) -> pd.DataFrame:
-        """Standard deviations and correlations of the random effects, residual parameters and σ, columns as in `summary`.
+        """SDs and correlations of the random effects, residual parameters and σ, columns as in `summary`.
 
         Rows ``sd(Intercept)``, ..., ``corr(Intercept, time)``, ..., those of the residual structure, ``sigma``.
         """

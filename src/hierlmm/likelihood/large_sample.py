@@ -1,7 +1,7 @@
 """Large-sample distribution of the covariance parameters, on the unconstrained scale.
 
-At the optimum, (λ, log σ) is approximately normal with covariance 2 H⁻¹, H the Hessian of the criterion; with a residual
-structure its unconstrained parameters η stand between λ and log σ. Standard
+At the optimum, (λ, log σ) is approximately normal with covariance 2 H⁻¹, H the Hessian of the criterion; with a
+residual structure its unconstrained parameters η stand between λ and log σ. Standard
 deviations, correlations and σ follow through the logarithm and Fisher's z, as in nlme's ``intervals()``. At a boundary
 optimum the directions without variance (empty columns of Λ) are held at zero: a normal distribution on λ, squared,
 would put all its draws away from the estimate. The distribution is then that of the others given the boundary.

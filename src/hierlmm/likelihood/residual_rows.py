@@ -1,7 +1,7 @@
 """The working rows of a model with a residual structure: whitened at given residual parameters, and back.
 
-η = (correlation, variance function), unconstrained. Whitening scales every row by 1/g(δ) and decorrelates it within its
-subject; after that the model has independent residuals, and the QR decomposition, the sums and the normal equations of
+η = (correlation, variance function), unconstrained. Whitening scales every row by 1/g(δ) and decorrelates it within
+its subject; after that the model has independent residuals, and the QR decomposition, the sums and the normal equations of
 the plain model serve unchanged. `ResidualRows.pull_back` turns the derivative with respect to the whitened rows into one
 with respect to η.
 """
@@ -321,7 +321,8 @@ def _pull_back_correlation(
         form = correlation.spec.markov(correlation.gaps, values)
         assert form is not None
         decay, d_adjoint = np.ascontiguousarray(form.decay), np.empty(at.M.shape[1])
-        u_adjoint = serial_pull_back(adjoint, at.M, start, float(form.u), decay, *at.tape, d_adjoint)
+        S, D, w, F = at.tape
+        u_adjoint = serial_pull_back(adjoint, at.M, start, float(form.u), decay, S, D, w, F, d_adjoint)
         return slopes * (u_adjoint * form.du + form.d_decay @ d_adjoint)
     W = at.tape[0]
     sums = np.zeros_like(W)
