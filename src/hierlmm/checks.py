@@ -27,8 +27,8 @@ def check_design(design: Design) -> None:
     ------
     DataError
         Constant response, as many random effects as rows, fewer subjects than random effects, as many level-2
-        coefficients as subjects, no residual degrees of freedom, linearly dependent columns of X or Z, or a response
-        that the model reproduces exactly.
+        coefficients as subjects, no residual degrees of freedom, linearly dependent columns of X or Z, a response
+        that the model reproduces exactly, or positions or a covariate that the residual structure cannot use.
     """
     _check_response(design)
     _check_subjects(design)
@@ -43,6 +43,7 @@ def check_design(design: Design) -> None:
         )
     _check_rank(design)
     _check_residual(design)
+    _check_structure(design)
 
 
 def _check_response(design: Design) -> None:
@@ -160,6 +161,14 @@ def _check_residual(design: Design) -> None:
                     f"constant within every {design.hierarchy.subject}",
                     SEE,
                 )
+
+
+def _check_structure(design: Design) -> None:
+    """Bind the residual structure to its columns, which refuses positions and covariates that it cannot use."""
+    if design.has_residual_structure:
+        from hierlmm.likelihood.residual_rows import residual_rows
+
+        residual_rows(design)
 
 
 def _remainder(X: FloatArray, Z: FloatArray, y: FloatArray, index: NDArray[np.intp]) -> tuple[float, int]:

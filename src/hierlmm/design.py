@@ -428,7 +428,7 @@ def _prepare(
         raise DataError("a table without rows", "there is nothing to fit", "check the filters applied to the data")
     frame, n_dropped = complete_rows(frame, missing, subject)
     codes, subjects = _factorise(frame[subject])
-    _check_replication(codes, subjects, slopes=any(t for b in blocks for t in b.terms))
+    _check_replication(codes, subjects, slopes=any(t for b in blocks for t in b.terms), marginal=not blocks)
     levels = learn_levels(frame, covariates, [f for t in [*terms, *(t for b in blocks for t in b.terms)] for f in t])
     return Prepared(levels.apply(frame), codes, subjects, levels, n_dropped)
 
@@ -450,7 +450,7 @@ def _factorise(column: pd.Series) -> tuple[NDArray[np.intp], pd.Index]:
     return codes.astype(np.intp), pd.Index(plain, name=column.name)
 
 
-def _check_replication(codes: NDArray[np.intp], subjects: pd.Index, *, slopes: bool) -> None:
+def _check_replication(codes: NDArray[np.intp], subjects: pd.Index, *, slopes: bool, marginal: bool) -> None:
     """Refuse data without two subjects, or without two rows in any subject (before levels are read off them)."""
     J, subject = len(subjects), subjects.name
     if J < 2:
@@ -464,7 +464,9 @@ def _check_replication(codes: NDArray[np.intp], subjects: pd.Index, *, slopes: b
         what = "a random slope" if slopes else "the random effect"
         raise DataError(
             f"one row for each of the {J} values of {subject!r}",
-            f"{what} cannot be told apart from the residual when no {subject} is measured twice",
+            f"no {subject} is measured twice, so no two rows are correlated"
+            if marginal
+            else f"{what} cannot be told apart from the residual when no {subject} is measured twice",
             f"check that {subject!r} is the grouping column and that the data are in long format (hl.to_long), "
             "or use ordinary regression",
             "docs, page 'Errors'",

@@ -1,8 +1,8 @@
 """Residual structures bound to data: rows in order, distances or patterns of positions, parameters with their starts.
 
-Rows are sorted by subject and, where a structure has positions, by position. A serial structure then needs the distance
-of each row to the one before; any other structure needs the distinct sets of positions, each with the subjects that have
-it.
+Rows are sorted by subject and, where a structure has positions, by position. A serial structure then needs the
+distance of each row to the one before; any other structure needs the distinct sets of positions, each with the subjects
+that have it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hierlmm.covariance.parameters import Parameter, natural_slopes, natural_values
 from hierlmm.covariance.residual import Observed, ResidualCorrelation, Toeplitz
-from hierlmm.covariance.variance import VarianceFunction
+from hierlmm.covariance.variance import VarianceFunction, sorted_levels
 from hierlmm.errors import DataError
 from hierlmm.frames import quote, shorten
 
@@ -36,6 +36,8 @@ IntArray = NDArray[np.int64]
 SEE = "docs, page 'Residual structures'"
 SHRINK = 0.8
 MOST_OCCASIONS = 60
+SAME_TIME = 1e-10
+"""Distance, relative to the median one, below which two times are one time with rounding errors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,10 +186,18 @@ def _positions(spec: ResidualCorrelation, column: pd.Series) -> tuple[FloatArray
         if isinstance(column.dtype, pd.CategoricalDtype):
             levels = [c for c in column.cat.categories if (column == c).any()]
         else:
-            levels = sorted(column.unique())
+            levels = sorted_levels(name, column)
         codes = column.map({label: k for k, label in enumerate(levels)}).to_numpy(dtype=np.float64)
         return codes, tuple(f"{label:g}" if isinstance(label, float) else str(label) for label in levels)
-    if pd.api.types.is_datetime64_any_dtype(column):
+    kind = pd.api.types.infer_dtype(column)
+    if kind in ("timedelta64", "timedelta"):
+        raise DataError(
+            f"{name} and durations in {column.name!r}",
+            "a distance in time needs a unit",
+            f"make a column of numbers, for example days: data[{column.name!r}].dt.total_seconds() / 86400",
+            SEE,
+        )
+    if kind in ("datetime64", "datetime", "date", "period"):
         raise DataError(
             f"{name} and dates in {column.name!r}",
             "a distance in time needs a unit",
@@ -195,11 +205,13 @@ def _positions(spec: ResidualCorrelation, column: pd.Series) -> tuple[FloatArray
             f"data[{column.name!r}].min()).dt.days",
             SEE,
         )
-    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+    real = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column)
+    if not real or pd.api.types.is_bool_dtype(column):
         raise DataError(
             f"{name} and a column {column.name!r} of type {column.dtype}",
             "positions of a serial structure are numbers",
-            "use a column of times, or Unstructured for labelled occasions",
+            f"use a column of times (data[{column.name!r}].astype(float), if these are numbers), or Unstructured for "
+            "labelled occasions",
             SEE,
         )
     values = column.to_numpy(dtype=np.float64)
@@ -222,8 +234,10 @@ def _positions(spec: ResidualCorrelation, column: pd.Series) -> tuple[FloatArray
 
 
 def _refuse_ties(spec: ResidualCorrelation, rows: Rows, column: pd.Series, subjects: pd.Index) -> None:
-    same = np.diff(rows.t) == 0
-    same[rows.start[1:-1] - 1] = False
+    gaps = np.diff(rows.t)
+    gaps[rows.start[1:-1] - 1] = np.inf
+    seen = gaps[(gaps > 0) & np.isfinite(gaps)]
+    same = gaps <= (SAME_TIME * np.median(seen) if seen.size else 0.0)
     places = np.flatnonzero(same)
     if places.size:
         at = places[0]

@@ -1,7 +1,7 @@
 """Named parameters of a residual structure, and the unconstrained numbers that the optimiser and the sampler move.
 
 A parameter between two bounds is ``lower + (upper - lower) / (1 + exp(-η))``, one with a lower bound
-``lower + unit exp(η)``, one without bounds is η itself. With the unit taken from the data, |η| is of moderate size
+``lower + unit exp(η)``, one without bounds is ``unit η``. With the unit taken from the data, |η| is of moderate size
 whatever the units of measurement are, and a large one means the end of the range.
 """
 
@@ -38,7 +38,7 @@ class Parameter:
     shape : float
         Default prior of a parameter between two bounds: a Beta(shape, shape) distribution over its range; 1 is uniform.
     unit : float
-        Scale of a parameter with a lower bound only.
+        Scale of a parameter without an upper bound.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Parameter:
     def natural(self, eta: float) -> float:
         """The parameter from η."""
         if math.isinf(self.lower):
-            return eta
+            return self.unit * eta
         if math.isinf(self.upper):
             return self.lower + self.unit * math.exp(min(eta, LARGEST_ETA))
         return self.lower + (self.upper - self.lower) * _expit(eta)
@@ -60,7 +60,7 @@ class Parameter:
     def slope(self, eta: float) -> float:
         """Derivative of the parameter with respect to η."""
         if math.isinf(self.lower):
-            return 1.0
+            return self.unit
         if math.isinf(self.upper):
             return self.unit * math.exp(min(eta, LARGEST_ETA))
         p = _expit(eta)
@@ -69,7 +69,7 @@ class Parameter:
     def unconstrained(self, value: float) -> float:
         """η of a value inside the bounds."""
         if math.isinf(self.lower):
-            return value
+            return value / self.unit
         if math.isinf(self.upper):
             return math.log((value - self.lower) / self.unit)
         return math.log(value - self.lower) - math.log(self.upper - value)

@@ -1,7 +1,7 @@
 """Structures of the residual correlation within a subject: R_i in ``Σ_i = σ² G_i R_i G_i``.
 
 A structure is a small class: which column holds the positions, its parameters, and the correlation matrix at given
-positions. Serial structures add `ResidualCorrelation.markov`, which whitens a subject in O(n_i); all others are whitened
+positions. Serial structures add `ResidualCorrelation.markov`, which whitens a subject in O(n_i); others are whitened
 by a Cholesky factor for each distinct set of positions. Built-in structures have exact derivatives; those of a class
 that gives none are central differences of fourth order.
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,6 +189,9 @@ class AR1(ResidualCorrelation):
     integer: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if self.time is not None:
+            _check_time("AR1", self.time)
+        _check_nugget("AR1", self.nugget)
         check_start("AR1", "rho", self.start, -1.0, 1.0)
 
     @property
@@ -252,12 +255,13 @@ class Exponential(ResidualCorrelation):
         Where the search for the range begins.
     """
 
-    time: str
+    time: str = ""
     nugget: bool = False
     start: float | None = None
 
     def __post_init__(self) -> None:
         _check_time("Exponential", self.time)
+        _check_nugget("Exponential", self.nugget)
         check_start("Exponential", "range", self.start, 0.0, np.inf)
 
     @property
@@ -267,7 +271,7 @@ class Exponential(ResidualCorrelation):
 
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
         """``range`` and, if asked for, ``nugget``."""
-        found = Parameter("range", _range(observed, self.start), 0.0, spread=1.5)
+        found = Parameter("range", _range(observed, self.start), 0.0, spread=1.5, unit=observed.step)
         return (found, _nugget_parameter(observed.mixed)) if self.nugget else (found,)
 
     def matrix(self, t: FloatArray, values: FloatArray) -> FloatArray:
@@ -300,12 +304,13 @@ class CAR1(ResidualCorrelation):
         Where the search for φ begins.
     """
 
-    time: str
+    time: str = ""
     nugget: bool = False
     start: float | None = None
 
     def __post_init__(self) -> None:
         _check_time("CAR1", self.time)
+        _check_nugget("CAR1", self.nugget)
         check_start("CAR1", "phi", self.start, 0.0, 1.0)
 
     @property
@@ -358,12 +363,13 @@ class Gaussian(ResidualCorrelation):
         Where the search for the range begins.
     """
 
-    time: str
+    time: str = ""
     nugget: bool = False
     start: float | None = None
 
     def __post_init__(self) -> None:
         _check_time("Gaussian", self.time)
+        _check_nugget("Gaussian", self.nugget)
         check_start("Gaussian", "range", self.start, 0.0, np.inf)
 
     @property
@@ -373,7 +379,7 @@ class Gaussian(ResidualCorrelation):
 
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
         """``range`` and, if asked for, ``nugget``."""
-        found = Parameter("range", _range(observed, self.start), 0.0, spread=1.5)
+        found = Parameter("range", _range(observed, self.start, 2.0), 0.0, spread=1.5, unit=observed.step)
         return (found, _nugget_parameter(observed.mixed)) if self.nugget else (found,)
 
     def matrix(self, t: FloatArray, values: FloatArray) -> FloatArray:
@@ -406,9 +412,19 @@ def _range(observed: Observed, start: float | None, power: float = 1.0) -> float
 def _check_time(name: str, time: str) -> None:
     if not isinstance(time, str) or not time:
         raise SpecificationError(
-            f"{name}({time!r})",
-            "it needs the name of the column that holds the times",
-            f"write {name}('time'); for the order of the rows use AR1()",
+            f"{name}({'' if time == '' else repr(time)})",
+            "its first argument is the name of the column that holds the times",
+            f"write {name}('time'); for the order of the rows use AR1() or Toeplitz()",
+            SEE,
+        )
+
+
+def _check_nugget(name: str, nugget: Any) -> None:
+    if not isinstance(nugget, bool):
+        raise SpecificationError(
+            f"{name} with nugget={nugget!r}",
+            "nugget says whether there is one; its share is estimated",
+            "write nugget=True or nugget=False",
             SEE,
         )
 
@@ -488,6 +504,10 @@ class Toeplitz(ResidualCorrelation):
     time: str | None = None
     integer: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        if self.time is not None:
+            _check_time("Toeplitz", self.time)
+
     @property
     def correlations(self) -> bool:
         """True."""
@@ -557,7 +577,7 @@ class Unstructured(ResidualCorrelation):
         Column of the occasions, labels that all subjects share. A subject may miss some.
     """
 
-    time: str
+    time: str = ""
     by_occasion: ClassVar[bool] = True
     stationary: ClassVar[bool] = False
 
@@ -581,7 +601,7 @@ class Unstructured(ResidualCorrelation):
         )
 
     def other_starts(self, observed: Observed) -> tuple[FloatArray, ...]:
-        """Autoregressive and equal correlations, and weak ones: with missing rows one start finds one maximum of several."""
+        """Autoregressive, equal and weak correlations: with missing rows there can be several maxima."""
         m = len(observed.labels)
         rho = float(np.clip(observed.neighbour * (0.5 if observed.mixed else 1.0), -0.9 / max(m - 1, 1), 0.9))
         lag = np.abs(np.subtract.outer(np.arange(m), np.arange(m)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.errors import DataError, SpecificationError
 
-__all__ = ["VarExp", "VarIdent", "VarPower", "VarianceFunction"]
+__all__ = ["VarExp", "VarIdent", "VarPower", "VarianceFunction", "sorted_levels"]
 
 FloatArray = NDArray[np.float64]
+SMALLEST_SPREAD = 1e-6
 SEE = "docs, page 'Residual structures'"
 
 
@@ -83,7 +84,7 @@ class VarIdent(VarianceFunction):
         Column of the groups (or occasions).
     """
 
-    covariate: str
+    covariate: str = ""
 
     def __post_init__(self) -> None:
         _check_column("VarIdent", self.covariate)
@@ -93,7 +94,7 @@ class VarIdent(VarianceFunction):
         if isinstance(column.dtype, pd.CategoricalDtype):
             levels = [c for c in column.cat.categories if (column == c).any()]
         else:
-            levels = sorted(column.unique())
+            levels = sorted_levels("VarIdent", column)
         if len(levels) < 2:
             raise DataError(
                 f"VarIdent({self.covariate!r}) and a column with one value, {levels[0]!r}",
@@ -177,11 +178,13 @@ class VarPower(VarianceFunction):
                 "shift the covariate away from zero, or use VarExp",
                 SEE,
             )
+        _check_spread("VarPower", self.covariate, np.log(np.abs(v)), "the logarithm of the size", "use VarExp")
         return v, None
 
     def parameters(self, v: FloatArray, state: Any) -> tuple[Parameter, ...]:
         """``power``; the default prior allows SDs to differ by a factor e or so over the range seen."""
-        return (Parameter("power", 0.0, spread=_spread(np.log(np.abs(v)))),)
+        spread = _spread(np.log(np.abs(v)))
+        return (Parameter("power", 0.0, spread=spread, unit=spread),)
 
     def log_ratio(self, v: FloatArray, values: FloatArray) -> FloatArray:
         """``power · log|v|``."""
@@ -214,11 +217,15 @@ class VarExp(VarianceFunction):
 
     def prepare(self, column: pd.Series) -> tuple[FloatArray, None]:
         """The numbers."""
-        return _numbers("VarExp", self.covariate, column), None
+        v = _numbers("VarExp", self.covariate, column)
+        away = f"measure it from its mean: data[{self.covariate!r}] - data[{self.covariate!r}].mean()"
+        _check_spread("VarExp", self.covariate, v, "the value", away)
+        return v, None
 
     def parameters(self, v: FloatArray, state: Any) -> tuple[Parameter, ...]:
         """``rate``, per unit of the covariate."""
-        return (Parameter("rate", 0.0, spread=_spread(v)),)
+        spread = _spread(v)
+        return (Parameter("rate", 0.0, spread=spread, unit=spread),)
 
     def log_ratio(self, v: FloatArray, values: FloatArray) -> FloatArray:
         """``rate · v``."""
@@ -242,7 +249,10 @@ def _spread(v: FloatArray) -> float:
 def _check_column(name: str, covariate: Any) -> None:
     if not isinstance(covariate, str) or not covariate:
         raise SpecificationError(
-            f"{name}({covariate!r})", "it needs the name of a column", f"write {name}('column')", SEE
+            f"{name}({'' if covariate == '' else repr(covariate)})",
+            "its argument is the name of a column",
+            f"write {name}('column')",
+            SEE,
         )
 
 
@@ -254,7 +264,21 @@ def _numbers(name: str, covariate: str | None, column: pd.Series) -> FloatArray:
             f"use VarIdent({covariate!r}) for groups",
             SEE,
         )
+    if pd.api.types.is_complex_dtype(column):
+        raise DataError(
+            f"{name}({covariate!r}) and complex numbers",
+            "the variance is a function of a real number",
+            "take .real",
+            SEE,
+        )
     v = column.to_numpy(dtype=np.float64)
+    if not np.all(np.isfinite(v)):
+        raise DataError(
+            f"{name}({covariate!r}) and {int(np.sum(~np.isfinite(v)))} values that are not finite",
+            "the variance would be zero or infinite there",
+            "correct or drop these rows",
+            SEE,
+        )
     if np.ptp(v) == 0.0:
         raise DataError(
             f"{name}({covariate or 'fitted value'}) and {v[0]:g} in every row",
@@ -263,3 +287,35 @@ def _numbers(name: str, covariate: str | None, column: pd.Series) -> FloatArray:
             SEE,
         )
     return v
+
+
+def _check_spread(name: str, covariate: str | None, v: FloatArray, what: str, remedy: str) -> None:
+    """Refuse what hardly varies around its mean: its coefficient and σ would be known only together."""
+    if np.std(v) <= SMALLEST_SPREAD * np.abs(v).max():
+        raise DataError(
+            f"{name}({covariate or 'fitted value'}) and a covariate of which {what} is {np.mean(v):.6g} on average, "
+            f"with an SD of {np.std(v):.2g}",
+            "σ is the SD where this is zero, very far from the data: the two would be known only together",
+            remedy,
+            SEE,
+        )
+
+
+def sorted_levels(name: str, column: pd.Series) -> list[Any]:
+    """Distinct labels in order.
+
+    Raises
+    ------
+    DataError
+        If they have no order (numbers and text).
+    """
+    try:
+        return sorted(column.unique())
+    except TypeError as error:
+        types = ", ".join(sorted({type(v).__name__ for v in column}))
+        raise DataError(
+            f"{name}({column.name!r}) and labels of type {types}",
+            "labels are of one type (1 and '1' could mean one group or two)",
+            f"make them text: data[{column.name!r}].astype(str)",
+            SEE,
+        ) from error

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.covariance.parameters import Parameter
+from hierlmm.covariance.residual import AR1
+from hierlmm.covariance.variance import VarIdent
 from hierlmm.design import Design
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE, Optimum, hessian
 from hierlmm.likelihood.residual_criterion import EDGE, ResidualCriterion
@@ -37,13 +39,49 @@ def residual_messages(
     """
     if not criterion.rows.parameters:
         return []
-    ends = _ends(criterion, optimum)
+    notes = _never_seen(criterion)
+    ends = [_end_message(p, value) for p, value in _ends(criterion, optimum)] + _vanishing_reference(criterion, optimum)
     if ends:
-        return [_end_message(p, value) for p, value in ends]
+        return notes + ends
     found = _not_identified(design, criterion, optimum)
     if found or without is None:
-        return found
-    return _competition(design, criterion, optimum, without)
+        return notes + found
+    return notes + _competition(design, criterion, optimum, without)
+
+
+def _never_seen(criterion: ResidualCriterion) -> list[str]:
+    """AR1 on a column in which all distances have a common divisor: its ρ is a correlation that nobody saw."""
+    correlation = criterion.rows.correlation
+    if correlation is None or not isinstance(correlation.spec, AR1) or correlation.spec.time is None:
+        return []
+    gaps = np.unique(correlation.gaps[correlation.gaps > 0])
+    step = int(np.gcd.reduce(gaps.astype(np.int64))) if gaps.size and gaps[-1] < 2**53 else 1
+    if step < 2:
+        return []
+    name = correlation.spec.time
+    sign = ", and its sign, which an even distance cannot show, is taken from where the search began" * (step % 2 == 0)
+    return [
+        f"All distances in {name} are multiples of {step}, so rho, the correlation at a distance of 1, was never "
+        f"observed{sign}. To go on: count the occasions (a column 1, 2, 3, ...), or use Exponential({name!r})."
+    ]
+
+
+def _vanishing_reference(criterion: ResidualCriterion, optimum: Optimum) -> list[str]:
+    """A reference group without residual variance, which the random effects reproduce row by row."""
+    variance, m = criterion.rows.variance, criterion.structure.n_parameters
+    if variance is None or not isinstance(variance.spec, VarIdent) or not m:
+        return []
+    further = optimum.lam.copy()
+    further[:m] *= np.exp(4.0)
+    further[m + criterion.rows.n_correlation :] += 4.0
+    if criterion(further) - optimum.value >= SAME:
+        return []
+    group = f"{variance.spec.covariate}={variance.state[0]}"
+    return [
+        f"sigma, the residual SD of {group}, is at the end of its range, 0: the random effects reproduce these rows "
+        "exactly, and the SD ratios to this group are at infinity. This is an estimate on the boundary, not an error. "
+        "To go on: leave the variance function out, or let fewer coefficients vary."
+    ]
 
 
 def _ends(criterion: ResidualCriterion, optimum: Optimum) -> list[tuple[Parameter, float]]:
@@ -64,9 +102,9 @@ def _end_message(parameter: Parameter, end: float) -> str:
     value = "infinity" if np.isinf(end) else f"{end:.4g}"
     return (
         f"{parameter.name} is at the end of its range, {value}: the likelihood does not fall on the way there, so the "
-        "data hold no sign of anything else, and its interval is open on that side. This is an estimate on the boundary, "
-        "not an error. To go on: leave this parameter out of the model, or fit by NUTS, whose posterior shows which "
-        "values are still plausible."
+        "data hold no sign of anything else, and its interval is open on that side. This is an estimate at the "
+        "boundary, not an error. To go on: leave this parameter out of the model, or fit by NUTS, whose posterior "
+        "shows which values are still plausible."
     )
 
 
@@ -82,12 +120,18 @@ def _not_identified(design: Design, criterion: ResidualCriterion, optimum: Optim
         if value > FLAT * np.abs(values).max() or share.max(initial=0.0) < 1e-3:
             continue
         involved = [n for n, s in zip(names, share, strict=True) if s > 0.1 * share.max()]
-        partner = "the variances of the random effects" if np.abs(vector[:m]).max(initial=0.0) > 1e-3 else "σ"
+        more = f" (and {len(involved) - 4} more)" if len(involved) > 4 else ""
+        if np.abs(vector[:m]).max(initial=0.0) > 1e-3:
+            partner = " and the variances of the random effects"
+            what = f"{design.residual or design.residual_variance} beside the random effects"
+        else:
+            partner = " and σ" if len(involved) == 1 else ""
+            what = f"{design.residual or design.residual_variance} at the distances of these data"
         return [
-            f"{', '.join(involved[:4])} and {partner} are not identified together: the likelihood is the same along a "
-            "whole curve of their values, and the fit shows one point of it. Two parts of the model describe one and the "
-            f"same covariance (here {design.residual or design.residual_variance} beside the random effects). β and its "
-            "standard errors are not touched. To go on: drop one of the two."
+            f"{', '.join(involved[:4])}{more}{partner} are not identified together: the likelihood is the same along a "
+            "whole curve of their values, and the fit shows one point of it. Two parts of the model describe one and "
+            f"the same covariance (here {what}). β and its standard errors are not touched. To go on: drop one of the "
+            "two."
         ]
     return []
 
@@ -104,8 +148,8 @@ def _competition(design: Design, criterion: ResidualCriterion, optimum: Optimum,
         return []
     return [
         f"Random effects and {type(design.residual).__name__} compete for the same correlation: without the residual "
-        f"correlation ({k} parameter{'s' if k > 1 else ''} less) the log-likelihood falls by {max(drop, 0.0) / 2:.4f} only "
-        "(1.92 would count at 5 % on one degree of freedom). Its profile is flat: read variance_components(method="
-        "'profile') before giving its estimate or a Wald interval any weight. To go on: drop one of the two, or look at "
-        "hl.semivariogram(fit) for what the data show."
+        f"correlation ({k} parameter{'s' if k > 1 else ''} less) the log-likelihood falls by {max(drop, 0.0) / 2:.4f} "
+        "only (1.92 would count at 5 % on one degree of freedom). Its profile is flat: read variance_components("
+        "method='profile') before giving its estimate or a Wald interval any weight. To go on: drop one of the two, or "
+        "look at hl.semivariogram(fit) for what the data show."
     ]
