@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
+from hierlmm.covariance.parameters import Decay
 from hierlmm.covariance.random import lowest_corr
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.components import COMMON_CORR, COMMON_SD, component_frame, component_labels, component_values
@@ -140,13 +141,14 @@ def profile_components(fit: LikelihoodFit, ci: float) -> pd.DataFrame:
     limits = np.empty((len(estimate), 2))
     for k, label in enumerate(found.labels):
         scale = _scale(fit, label, found.lower[k], found.upper[k])
+        at = _decay(fit, label)
 
-        def scalar(parameters: FloatArray, k: int = k, scale: _Scale = scale) -> float:
-            return scale.forward(float(found.values(parameters)[k]))
+        def scalar(parameters: FloatArray, k: int = k, scale: _Scale = scale, at: int | None = at) -> float:
+            return scale.forward(float(found.values(parameters)[k] if at is None else parameters[at]))
 
         ends = profile_interval(fit.criterion_function, large.centre, scalar, drop)
         limits[k] = [scale.backward(end) for end in ends]
-        if label.startswith("sd(") and limits[k, 0] < 1e-3 * estimate[k]:
+        if label.startswith("sd(") and limits[k, 0] < max(1e-3 * estimate[k], 1e-6 * limits[k, 1]):
             limits[k, 0] = 0.0
     return component_frame(found.labels, estimate, estimate, limits[:, 0], limits[:, 1]).drop(columns="se")
 
@@ -165,10 +167,24 @@ def _scale(fit: LikelihoodFit, label: str, lower: float, upper: float) -> _Scale
         return _Scale(lambda v: v * v, lambda v: float(np.sqrt(max(v, 0.0))))
     function = fit.criterion_function
     correlation = function.rows.correlation if isinstance(function, ResidualCriterion) else None
+    at = _decay(fit, label)
+    if at is not None and isinstance(function, ResidualCriterion):
+        return _Scale(float, function.rows.parameters[at - function.structure.n_parameters].natural)
     moved = correlation is not None and correlation.spec.correlations and label.startswith("rho(")
     if label.startswith("corr(") or moved:
         return _Scale(float, float)
     return _Scale(lambda v: _forward(v, lower, upper), lambda v: _backward(v, lower, upper))
+
+
+def _decay(fit: LikelihoodFit, label: str) -> int | None:
+    """Position in (λ, η, log σ̃) of a correlation one unit of time apart, which underflows to 0 long before η ends."""
+    function = fit.criterion_function
+    if not isinstance(function, ResidualCriterion):
+        return None
+    for j, parameter in enumerate(function.rows.parameters):
+        if isinstance(parameter, Decay) and parameter.name == label:
+            return function.structure.n_parameters + j
+    return None
 
 
 def on_boundary(fit: LikelihoodFit, labels: list[str]) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ optimisation at every step. The search runs in coordinates in which the criterio
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ __all__ = ["profile_interval"]
 FloatArray = NDArray[np.float64]
 
 TOO_LARGE = 1e8
+SLSQP: Any = {"maxiter": 200, "ftol": 1e-10}
 
 
 def profile_interval(
@@ -60,11 +62,32 @@ def profile_interval(
             return -TOO_LARGE, np.zeros(m)
         return drop - (value - best), -(root.T @ gradient)
 
-    constraints = [
+    constraints: Any = [
         {"type": "ineq", "fun": lambda z: region(z)[0] / drop, "jac": lambda z: region(z)[1] / drop},
         {"type": "ineq", "fun": lambda z: limit - centre[first:] - bounded @ z, "jac": lambda z: -bounded},
         {"type": "ineq", "fun": lambda z: limit + centre[first:] + bounded @ z, "jac": lambda z: bounded},
     ]
+
+    def search(sign: float, start: FloatArray, reach: float | None = None) -> FloatArray:
+        def value(z: FloatArray) -> float:
+            return sign * scalar(centre + root @ z) / size
+
+        def slope(z: FloatArray) -> FloatArray:
+            return sign * _gradient(scalar, centre + root @ z, root) / size
+
+        box: Any = None if reach is None else [(-reach, reach)] * m
+        return minimize(value, start, jac=slope, method="SLSQP", bounds=box, constraints=constraints, options=SLSQP).x
+
+    def step_by_step(sign: float) -> float:
+        """The end, sought in growing boxes: where the criterion levels off beyond the edge, a search overshoots."""
+        z = np.zeros(m)
+        for reach in np.sqrt(drop) * 0.25 * 1.4 ** np.arange(20):
+            z = search(sign, z, reach)
+            if not np.all(np.isfinite(z)) or region(z)[0] < -1e-3 * drop:
+                return np.nan
+            if np.abs(z).max() < (1.0 - 1e-6) * reach and abs(region(z)[0]) < 1e-3 * drop:
+                return scalar(centre + root @ z)
+        return np.nan
 
     def end(sign: float, direction: FloatArray) -> float:
         """Where the function times ``sign`` is smallest; NaN if no search ends inside the region."""
@@ -72,14 +95,7 @@ def profile_interval(
             return scalar(centre)
         found = np.nan
         for length in (0.9, 0.3, 0.05):
-            z = minimize(
-                lambda z: sign * scalar(centre + root @ z) / size,
-                length * np.sqrt(drop) * direction,
-                jac=lambda z: sign * _gradient(scalar, centre + root @ z, root) / size,
-                method="SLSQP",
-                constraints=constraints,
-                options={"maxiter": 200, "ftol": 1e-10},
-            ).x
+            z = search(sign, length * np.sqrt(drop) * direction)
             if not np.all(np.isfinite(z)) or region(z)[0] < -1e-3 * drop:
                 continue
             x = centre + root @ z
@@ -90,7 +106,7 @@ def profile_interval(
                 return value
             # Inside the region: the end of the parameter's own range, or a search that gave up.
             found = value if np.isnan(found) else sign * min(sign * value, sign * found)
-        return found
+        return step_by_step(sign) if np.isnan(found) else found
 
     directions, size = _directions(scalar, centre, root)
     if not np.isfinite(size):
@@ -126,7 +142,9 @@ def _directions(
     size = float(np.linalg.norm(at_centre))
     if not np.isfinite(size):
         return (at_centre, at_centre), np.nan
-    if size > 1e-8 * abs(scalar(centre)):
+    here = scalar(centre)
+    reach = [abs(scalar(centre + step) - here) for step in root.T]  # an optimum at zero is found as 1e-13 or so
+    if size > 1e-8 * max(abs(here), *(r for r in reach if np.isfinite(r))):
         return (-at_centre / size, at_centre / size), size
     m = len(centre)
     curvature = np.empty((m, m))
