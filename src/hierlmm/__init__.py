@@ -40,11 +40,20 @@ _EXPORTS = {
     "GEEFit": "hierlmm.fits.gee",
     "MarginalComparison": "hierlmm.against_gee",
     "compare": "hierlmm.comparison",
+    "plot_effects": "hierlmm.plots",
+    "EffectCurves": "hierlmm.effects.curves",
     "Comparison": "hierlmm.comparison",
+    "semivariogram": "hierlmm.diagnostics.serial",
+    "Semivariogram": "hierlmm.diagnostics.serial",
+    "autocorrelation": "hierlmm.diagnostics.serial",
+    "Autocorrelation": "hierlmm.diagnostics.serial",
     "calibrate": "hierlmm.diagnostics.calibrate",
     "design_analysis": "hierlmm.diagnostics.design_analysis",
     "gls_steps": "hierlmm.teaching.gls_steps",
     "GLSSteps": "hierlmm.teaching.gls_steps",
+    "compare_implied": "hierlmm.teaching.implied_marginal",
+    "ImpliedComparison": "hierlmm.teaching.implied_marginal",
+    "ImpliedMarginal": "hierlmm.teaching.implied_marginal",
     "is_hierarchical": "hierlmm.teaching.is_hierarchical",
     "HierarchicalCheck": "hierlmm.teaching.is_hierarchical",
     "same_marginal": "hierlmm.teaching.same_marginal",
@@ -111,6 +120,8 @@ if TYPE_CHECKING:
     from hierlmm.datasets import describe_dataset, list_datasets, load_dataset, simulate, to_long
     from hierlmm.diagnostics.calibrate import calibrate
     from hierlmm.diagnostics.design_analysis import design_analysis
+    from hierlmm.diagnostics.serial import Autocorrelation, Semivariogram, autocorrelation, semivariogram
+    from hierlmm.effects.curves import EffectCurves
     from hierlmm.errors import (
         DataError,
         FitWarning,
@@ -127,7 +138,9 @@ if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit
     from hierlmm.marginal import MarginalModel
     from hierlmm.model import TwoLevelModel
+    from hierlmm.plots import plot_effects
     from hierlmm.teaching.gls_steps import GLSSteps, gls_steps
+    from hierlmm.teaching.implied_marginal import ImpliedComparison, ImpliedMarginal, compare_implied
     from hierlmm.teaching.is_hierarchical import HierarchicalCheck, is_hierarchical
     from hierlmm.teaching.same_marginal import SameMarginal, SubjectHierarchy, same_marginal, subject_hierarchy
     from hierlmm.timevarying import (

@@ -20,8 +20,13 @@ from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.frames import quote
 
 if TYPE_CHECKING:
+    from hierlmm.effects.curves import EffectCurves
     from hierlmm.effects.hypothesis import HypothesisTest
     from hierlmm.effects.table import Effects
+    from hierlmm.interpret.heterogeneity import Heterogeneity
+    from hierlmm.interpret.interpretation import Interpretation
+    from hierlmm.interpret.ranking import Ranking
+    from hierlmm.interpret.subjects import SubjectComparison
 
 __all__ = ["INTERVALS", "Fit", "Level", "choose"]
 
@@ -145,8 +150,8 @@ class Fit(ABC):
         kind : {"response", "pearson", "normalized"}
             In units of the response; divided by the row's residual SD (σ, lme4's scaled residuals, times its variance
             function; at the population level by each row's marginal SD); or, ``"normalized"``, with the correlation
-            taken out as well: ``L⁻¹ r_i`` with ``Σ_i = L L'`` at the subject level (as in nlme) and ``V_i = L L'`` at the
-            population level. With independent residuals, ``"normalized"`` equals ``"pearson"`` at the subject level.
+            taken out as well: ``L⁻¹ r_i`` with ``Σ_i = L L'`` at the subject level (as in nlme) and ``V_i = L L'`` at
+            the population level. With independent residuals, ``"normalized"`` equals ``"pearson"`` for subjects.
         level : {"subject", "population"}
             Around the subject's own line, or around the population line.
         """
@@ -215,6 +220,35 @@ class Fit(ABC):
         V = design.Z[rows] @ self._D_values @ design.Z[rows].T + self._residual_covariance(rows)
         index = design.frame.index[rows]
         return pd.DataFrame(V, index=index, columns=index)
+
+    def implied_marginal(self, times: Any = None, **options: Any) -> ImpliedMarginal:
+        """Covariance, correlations and variances of one subject's measurements at chosen times, with bands and plots.
+
+        Parameters
+        ----------
+        times : sequence, optional
+            Values of the time variable; by default those in the data, or 25 equally spaced ones.
+        **options
+            ``at``, ``time``, ``ci``, ``draws``, ``seed``, ``label``, as for
+            `hierlmm.teaching.implied_marginal.implied_marginal`.
+
+        Returns
+        -------
+        ImpliedMarginal
+            ``.V``, ``.correlation``, ``.variance``; ``.plot_heatmap()``, ``.plot_correlation()``, ``.plot_variance()``.
+
+        Examples
+        --------
+        >>> import hierlmm as hl
+        >>> model = hl.TwoLevelModel.from_formula(
+        ...     "distance ~ sex * time + (1 + time | subject)", hl.load_dataset("dental")
+        ... )
+        >>> model.fit_reml().implied_marginal([0, 3, 6]).variance["variance"].round(2).tolist()
+        [4.95, 5.06, 5.77]
+        """
+        from hierlmm.teaching.implied_marginal import implied_marginal
+
+        return implied_marginal(self, times, **options)
 
     def compare_marginal(
         self, correlation: str = "exchangeable", *, time: Any = None, scale: str = "n-p", ci: float = 0.95, **gee: Any
@@ -471,7 +505,232 @@ class Fit(ABC):
 
         return anova(self, df)
 
+    def effects(
+        self,
+        focal: str | None = None,
+        by: str | Sequence[str] | None = None,
+        at: Mapping[str, Any] | None = None,
+        *,
+        n: int = 101,
+        ci: float = 0.95,
+        simultaneous: bool | Literal["curve", "all"] = False,
+        level: Literal["population", "marginal"] = "population",
+        weights: Literal["equal", "proportional"] = "equal",
+        df: str | None = None,
+        transform: Literal["exp"] | None = None,
+        seed: int = 0,
+    ) -> EffectCurves:
+        """Curves of the mean along a covariate, at stated values of the others, with bands.
+
+        Numbers that are not named are held at their mean over the rows, factors that are not named are averaged over.
+
+        Parameters
+        ----------
+        focal : str, optional
+            The numeric covariate along which the curves run; by default the first one of level 1.
+        by : str or sequence of str, optional
+            Up to two variables that tell curves apart: factors (all levels) or numbers (the values in ``at``, else all
+            values where there are at most 5, else the quartiles over the rows).
+        at : mapping, optional
+            Variable -> value or values. Several values of a variable that is not in ``by`` make a panel each (plotly:
+            a slider); values of ``focal`` are the grid.
+        n : int
+            Grid points over the range of ``focal`` in the data.
+        ci : float
+            Probability of the bands.
+        simultaneous : bool or {"curve", "all"}
+            Add a band that holds for all grid points of each curve together (True, ``"curve"``), or of all curves.
+        level : {"population", "marginal"}
+            The mean at b = 0, or averaged over b: one curve, with an identity link.
+        weights : {"equal", "proportional"}
+            How factors are averaged over: as if balanced, or by their number of rows.
+        df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
+            As for `marginal_means`.
+        transform : {"exp"}, optional
+            Draw a log response on its original scale: the curve is then the median, not the mean.
+        seed : int
+            Of the directions behind a simultaneous band of an estimate.
+
+        Returns
+        -------
+        EffectCurves
+            ``.table``, ``.plot()``; a text and HTML view that say what was held at which value.
+
+        Raises
+        ------
+        SpecificationError
+            If ``focal`` is unknown, a factor or constant, if ``at`` names no covariate or no level, or if a covariate
+            is a function of ``focal`` and cannot be held.
+        NotAvailableError
+            At level ``"subject"``.
+
+        Examples
+        --------
+        >>> import hierlmm as hl
+        >>> model = hl.TwoLevelModel.from_formula(
+        ...     "distance ~ sex * time + (1 + time | subject)", hl.load_dataset("dental")
+        ... )
+        >>> curves = model.fit_reml().effects("time", by="sex", at={"time": [0, 6]})
+        >>> curves.table[["sex", "time", "estimate"]].round(2).to_numpy().tolist()
+        [['Female', 0.0, 21.21], ['Female', 6.0, 24.09], ['Male', 0.0, 22.62], ['Male', 6.0, 27.32]]
+        """
+        from hierlmm.effects.curves import effect_curves
+
+        return effect_curves(
+            self,
+            focal,
+            by,
+            at,
+            n=n,
+            ci=ci,
+            simultaneous=simultaneous,
+            level=level,
+            weights=weights,
+            df=df,
+            transform=transform,
+            seed=seed,
+        )
+
+    # What subjects are like, and the fit in words: thin doors to hierlmm.interpret; imported when called.
+
+    def heterogeneity(
+        self,
+        term: str | None = None,
+        at: Mapping[str, Any] | None = None,
+        *,
+        ci: float = 0.95,
+        coverage: float = 0.95,
+        above: float = 0.0,
+        df: str | None = None,
+    ) -> Heterogeneity:
+        """How much subjects differ: the range of their coefficients, the share above a value, a new subject.
+
+        Parameters
+        ----------
+        term : str, optional
+            Level-1 coefficient that varies between subjects; all of them by default.
+        at : mapping, optional
+            Level-2 covariate -> value or values. By default factors stand at all levels, numbers at their mean over
+            subjects.
+        ci : float
+            Probability of the intervals of the estimates.
+        coverage : float
+            Share of the subjects in the range, and probability of the predictive interval.
+        above : float
+            Value that the share of subjects is counted from.
+        df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
+            For the interval of the mean, as for `marginal_means`.
+
+        Returns
+        -------
+        Heterogeneity
+            ``.table`` and a text and HTML view.
+
+        Raises
+        ------
+        NotAvailableError
+            If the fit has no random effects (GEE, marginal models).
+        """
+        from hierlmm.interpret.heterogeneity import heterogeneity
+
+        return heterogeneity(self, term, at, ci=ci, coverage=coverage, above=above, df=df)
+
+    def compare_subjects(self, a: Any, b: Any, term: str | None = None, *, ci: float = 0.95) -> SubjectComparison:
+        """Probability that subject A's coefficient is larger than B's (level 2's part and the random effect together).
+
+        Parameters
+        ----------
+        a, b
+            Labels of two subjects in the data.
+        term : str, optional
+            Level-1 coefficient; may be left out where one varies beside the intercept.
+        ci : float
+            Probability of the interval of the difference.
+
+        Returns
+        -------
+        SubjectComparison
+            ``probability``, ``mcse``, ``estimate``, ``lower``, ``upper``; a text and HTML view.
+
+        Raises
+        ------
+        NotAvailableError
+            If the fit has no random effects, or gives both subjects the same coefficient.
+        """
+        from hierlmm.interpret.subjects import compare_subjects
+
+        return compare_subjects(self, a, b, term, ci=ci)
+
+    def rank_subjects(
+        self,
+        term: str | None = None,
+        *,
+        top: int | None = None,
+        largest_first: bool = True,
+        ci: float = 0.95,
+        draws: int = 4000,
+        seed: int | None = 0,
+    ) -> Ranking:
+        """Rank the subjects by a coefficient, with the uncertainty of every rank.
+
+        Parameters
+        ----------
+        term : str, optional
+            Level-1 coefficient; may be left out where one varies beside the intercept.
+        top : int, optional
+            Ranks that count as the top; a tenth of the subjects by default.
+        largest_first : bool
+            Whether rank 1 is the largest coefficient.
+        ci : float
+            Probability of the intervals of the ranks.
+        draws, seed : int
+            Joint draws of a likelihood fit; a posterior uses its own.
+
+        Returns
+        -------
+        Ranking
+            ``.table``, ``.plot()``; a text and HTML view.
+        """
+        from hierlmm.interpret.ranking import rank_subjects
+
+        return rank_subjects(self, term, top=top, largest_first=largest_first, ci=ci, draws=draws, seed=seed)
+
+    def interpret(
+        self, *, ci: float = 0.95, df: str | None = None, units: Mapping[str, str] | None = None
+    ) -> Interpretation:
+        """The fit in plain words, warnings first, with the numbers behind every sentence.
+
+        Parameters
+        ----------
+        ci : float
+            Probability of the intervals.
+        df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
+            For means, slopes and differences of a likelihood fit, as for `marginal_means`.
+        units : mapping, optional
+            Column -> unit: ``{"distance": "mm", "time": "year"}``.
+
+        Returns
+        -------
+        Interpretation
+            ``.sentences``, ``.facts``, ``.text``; a text and HTML view.
+        """
+        from hierlmm.interpret.interpret import interpret
+
+        return interpret(self, ci=ci, df=df, units=units)
+
     # Plots: thin doors to hierlmm.plots, which knows fits; imported when called.
+
+    def plot_effects(
+        self,
+        focal: str | None = None,
+        by: str | Sequence[str] | None = None,
+        at: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Curves of the mean along a covariate, with bands; see `hierlmm.plots.plot_effects`."""
+        from hierlmm.plots import plot_effects
+
+        return plot_effects(self, focal=focal, by=by, at=at, **options)
 
     def plot_trajectories(self, **options: Any) -> Any:
         """Data, subject lines and population line; see `hierlmm.plots.plot_trajectories`."""

@@ -10,18 +10,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
+    "plot_effects",
     "plot_forest",
     "plot_posterior",
     "plot_random_effects",
+    "plot_ranks",
     "plot_shrinkage",
     "plot_subject_prediction",
     "plot_trajectories",
 ]
 
+# `hierlmm.plots.effects` draws tables of effects; curves have a module of their own.
+_MODULES = {"plot_effects": "effect_curves"}
+
 if TYPE_CHECKING:
+    from hierlmm.plots.effect_curves import plot_effects
     from hierlmm.plots.forest import plot_forest
     from hierlmm.plots.posterior import plot_posterior
     from hierlmm.plots.random_effects import plot_random_effects
+    from hierlmm.plots.ranks import plot_ranks
     from hierlmm.plots.shrinkage import plot_shrinkage
     from hierlmm.plots.subject_prediction import plot_subject_prediction
     from hierlmm.plots.trajectories import plot_trajectories
@@ -30,7 +37,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'hierlmm.plots' has no attribute {name!r}")
-    value = getattr(import_module(f"hierlmm.plots.{name.removeprefix('plot_')}"), name)
+    module = _MODULES.get(name, name.removeprefix("plot_"))
+    value = getattr(import_module(f"hierlmm.plots.{module}"), name)
     globals()[name] = value
     return value
 
