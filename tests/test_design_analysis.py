@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt
 from scipy.stats import nct, t
 
 import hierlmm as hl
+import hierlmm.diagnostics.design_analysis as design_module
 from hierlmm.datasets import simulate
 from hierlmm.design import design_from_formula
 from hierlmm.diagnostics.design_analysis import between_within_df, design_analysis
@@ -302,3 +303,33 @@ def test_bad_arguments_with_a_fit(dental):
         design_analysis(fit, D=[[1.0]], n=10)
     with pytest.raises(hl.SpecificationError, match="without times the planned subjects"):
         design_analysis(fit, level2={"sex": ["Female", "Male"]}, n=10)
+
+
+def test_residual_structure_of_the_fit_is_drawn_from(dental):
+    formula = "distance ~ sex * time + (1 | subject)"
+    structure = {"residual": hl.AR1(), "residual_variance": hl.VarIdent("sex")}
+    model = hl.TwoLevelModel.from_formula(formula, dental, **structure)
+    fit = model.fit_reml()
+    plan = design_module._plan(fit, None, None, None, None, None, None, None, None)
+    rng = np.random.default_rng(3)
+    drawn = [plan.draw(27, rng, 0.0) for _ in range(300)]
+    # Male residual SDs are `ratio` times the female ones, as in the fit.
+    spread = {}
+    for sex in ("Female", "Male"):
+        own = []
+        for design in drawn:
+            rows = (design.frame["sex"] == sex).to_numpy()
+            y = (design.y - design.X @ fit.beta.to_numpy())[rows].reshape(-1, 4)
+            own.append(np.var(y - y.mean(axis=1, keepdims=True)))
+        spread[sex] = np.mean(own), np.std(own) / np.sqrt(len(own))
+    ratio = fit.residual_estimate.parameters["ratio(Male/Female)"] ** 2
+    found = spread["Male"][0] / spread["Female"][0]
+    error = found * np.hypot(spread["Male"][1] / spread["Male"][0], spread["Female"][1] / spread["Female"][0])
+    assert abs(found - ratio) < 4 * error
+    with pytest.raises(hl.SpecificationError, match="without values of its parameters"):
+        hl.design_analysis(model, n=20)
+    with pytest.raises(hl.NotAvailableError, match="at their times"):
+        hl.design_analysis(fit, n=20, times=[0, 1, 2])
+    marginal = hl.MarginalModel("distance ~ time", correlation=hl.AR1(), subject="subject", data=dental)
+    with pytest.raises(hl.NotAvailableError, match="random effects"):
+        hl.design_analysis(marginal.fit_reml(), n=20)

@@ -42,20 +42,25 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm, t
 
 from hierlmm.bayes.collapsed import collapsed_posterior
+from hierlmm.bayes.collapsed_residual import ResidualPosterior, residual_posterior
 from hierlmm.bayes.predictive import subject_lines
 from hierlmm.bayes.priors import resolve_priors
 from hierlmm.bayes.recover import recover_beta
+from hierlmm.bayes.recover_residual import recover_residual
 from hierlmm.bayes.sample import check_settings
 from hierlmm.bayes.sample_collapsed import sample_theta
 from hierlmm.checks import check_design
+from hierlmm.covariance.estimate import ResidualEstimate
+from hierlmm.covariance.parameters import unconstrained_values
 from hierlmm.datasets.simulate import simulate
-from hierlmm.design import Design, design_from_formula
+from hierlmm.design import Design, Residual, design_from_formula
 from hierlmm.diagnostics.calibrate import likelihood_of, require_collapsed
 from hierlmm.diagnostics.replicate import Failure, binomial_interval, probability, replicate, streams, whole
-from hierlmm.errors import DataError, HierlmmError, SpecificationError, closest
+from hierlmm.errors import DataError, HierlmmError, NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit, choose
 from hierlmm.formula import INTERCEPT, parse_formula, term_name, unquoted
 from hierlmm.frames import shorten
+from hierlmm.likelihood.residual_rows import residual_rows
 
 __all__ = ["ALTERNATIVES", "METHODS", "DesignAnalysis", "between_within_df", "design_analysis"]
 
@@ -275,12 +280,15 @@ def _plan(
     priors: Any,
 ) -> _Plan:
     base: Design | None = None
+    residual: ResidualEstimate | None = None
     if isinstance(source, str):
         formula = source
     elif isinstance(getattr(source, "design", None), Design):
         base = source.design
         formula = base.hierarchy.formula
+        _refuse_structure(base, source, times)
         if isinstance(source, Fit):
+            residual = source.residual_estimate
             beta = source.beta if beta is None else beta
             D = source.D if D is None else D
             sigma = source.sigma if sigma is None else sigma
@@ -318,9 +326,37 @@ def _plan(
                 "give times=[...] as well, or leave level2, level1 and time out",
                 SEE,
             )
-        return _resampling_plan(base, truth, D, sigma, priors)
+        return _resampling_plan(base, truth, D, sigma, priors, residual)
     covariance = base.covariance if base is not None else None
     return _simulated_plan(formula, covariance, truth, D, sigma, times, level2, level1, time, priors)
+
+
+def _refuse_structure(base: Design, source: Any, times: Any) -> None:
+    """A residual structure needs its parameters (from a fit) and subjects that have positions (those of the data)."""
+    if not base.term:
+        raise NotAvailableError(
+            "a design analysis of a marginal model",
+            "it draws subjects with random effects",
+            "use a TwoLevelModel; hl.calibrate simulates from a marginal model on its own design",
+            SEE,
+        )
+    if not base.has_residual_structure:
+        return
+    structure = base.residual or base.residual_variance
+    if not isinstance(source, Fit):
+        raise SpecificationError(
+            f"a design analysis of a model with {structure}, without values of its parameters",
+            "the truth that studies are drawn from is not complete",
+            "pass a fit, whose estimates serve as the truth",
+            SEE,
+        )
+    if times is not None:
+        raise NotAvailableError(
+            f"times=... with {structure}",
+            "planned subjects with residual structure are drawn from those of the data, at their times",
+            "leave times out",
+            SEE,
+        )
 
 
 def _simulated_plan(
@@ -394,7 +430,9 @@ def _names(factor: str) -> list[str]:
     return [node.id for node in nodes if isinstance(node, ast.Name) and node.id not in called]
 
 
-def _resampling_plan(base: Design, beta: dict[str, float], D: Any, sigma: float, priors: Any) -> _Plan:
+def _resampling_plan(
+    base: Design, beta: dict[str, float], D: Any, sigma: float, priors: Any, residual: ResidualEstimate | None
+) -> _Plan:
     """Planned subjects are those of the data: their rows, times and covariates, each equally often."""
     for name in beta:
         if name not in base.coef:
@@ -429,12 +467,34 @@ def _resampling_plan(base: Design, beta: dict[str, float], D: Any, sigma: float,
         taken = [rows[j][: kept[i]] for i, j in enumerate(order)]
         frame = base.frame.iloc[np.concatenate(taken)].reset_index(drop=True)
         frame[hierarchy.subject] = np.repeat(np.arange(1, size + 1), [len(r) for r in taken])
-        design = design_from_formula(parsed, frame, covariance=base.covariance)
+        structure = Residual(base.residual, base.residual_variance)
+        design = design_from_formula(parsed, frame, covariance=base.covariance, residual=structure)
         b = rng.standard_normal((size, q)) @ root.T
         line = subject_lines(design, coefficients, b)
-        return _checked(design.with_response(line + sigma * rng.standard_normal(design.n_obs)))
+        noise = _coloured(design, residual, rng.standard_normal(design.n_obs))
+        return _checked(design.with_response(line + sigma * noise))
 
     return _Plan(hierarchy.formula, draw, beta, priors, least=base.n_subjects)
+
+
+def _coloured(design: Design, residual: ResidualEstimate | None, noise: FloatArray) -> FloatArray:
+    """Give independent standard normal residuals the estimated structure, on the rows of another design."""
+    if residual is None:
+        return noise
+    rows, k = residual_rows(design), residual.n_correlation
+    values: list[float] = []
+    if residual.correlation is not None:
+        values += residual.correlation.values(residual.eta[:k]).tolist()
+    if residual.variance is not None:
+        values += residual.variance.values(residual.eta[k:]).tolist()
+    if len(values) != len(rows.parameters):
+        raise SpecificationError(
+            f"a planned study in which {design.residual_variance or design.residual} has other parameters",
+            "a group or an occasion of the fitted data does not occur in it",
+            "plan more subjects",
+            SEE,
+        )
+    return rows.colour(unconstrained_values(rows.parameters, np.array(values)), noise)
 
 
 def _checked(design: Design) -> Design:
@@ -514,7 +574,9 @@ def _by_nuts(
     draws: int,
     tune: int,
 ) -> Found:
-    posterior = collapsed_posterior(design, resolve_priors(priors, design))
+    resolved = resolve_priors(priors, design)
+    structured = design.has_residual_structure
+    posterior = residual_posterior(design, resolved) if structured else collapsed_posterior(design, resolved)
     seed = int(rng.integers(2**32))
     options: dict[str, Any] = {
         "draws": draws,
@@ -525,7 +587,10 @@ def _by_nuts(
         "progressbar": False,
     }
     theta, _, _ = sample_theta(posterior, seed=seed, **options)
-    beta = recover_beta(posterior, theta[0], rng).beta[:, position]
+    if isinstance(posterior, ResidualPosterior):
+        beta = recover_residual(posterior, theta[0], rng, "none").natural.beta[:, position]
+    else:
+        beta = recover_beta(posterior, theta[0], rng).beta[:, position]
     lower, upper = np.quantile(beta, [alpha / 2.0, 1.0 - alpha / 2.0], axis=0)
     if alternative == "two-sided":
         significant = (lower > 0.0) | (upper < 0.0)
