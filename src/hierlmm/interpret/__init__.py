@@ -1,0 +1,1 @@
+"""What a fit says about subjects, and what it says in plain words."""

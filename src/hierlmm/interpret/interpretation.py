@@ -1,0 +1,102 @@
+"""Sentences with the numbers behind them, as a frozen object that prints."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import pandas as pd
+
+__all__ = ["Interpretation", "Sentence", "number", "percentage", "probability"]
+
+WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One statement.
+
+    Attributes
+    ----------
+    section : str
+    text : str
+    facts : mapping of str to float
+        Every number that the text states, unrounded.
+    """
+
+    section: str
+    text: str
+    facts: MappingProxyType[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, repr=False)
+class Interpretation:
+    """A fit in plain words (made by ``fit.interpret()``). Frozen.
+
+    Attributes
+    ----------
+    title : str
+    sentences : tuple of Sentence
+        Each with its section and its numbers; ``str(sentence)`` is the text.
+    """
+
+    title: str
+    sentences: tuple[Sentence, ...]
+
+    @property
+    def text(self) -> str:
+        """All sentences, by section."""
+        lines = [self.title]
+        for section, own in self._sections():
+            lines += ["", section]
+            lines += [textwrap.fill(s.text, WIDTH, initial_indent="- ", subsequent_indent="  ") for s in own]
+        return "\n".join(lines)
+
+    @property
+    def facts(self) -> pd.DataFrame:
+        """The numbers, one in a row: ``section``, ``sentence`` (its position), ``fact``, ``value``."""
+        rows = [(s.section, i, name, value) for i, s in enumerate(self.sentences) for name, value in s.facts.items()]
+        return pd.DataFrame(rows, columns=["section", "sentence", "fact", "value"])
+
+    def section(self, name: str) -> tuple[Sentence, ...]:
+        """Sentences of one section; none if it is absent."""
+        return tuple(s for s in self.sentences if s.section == name)
+
+    def _sections(self) -> Iterable[tuple[str, tuple[Sentence, ...]]]:
+        return [(name, self.section(name)) for name in dict.fromkeys(s.section for s in self.sentences)]
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p><strong>{html.escape(self.title)}</strong></p>"]
+        for section, own in self._sections():
+            items = "".join(f"<li>{html.escape(s.text)}</li>" for s in own)
+            parts.append(f"<p><em>{html.escape(section)}</em></p><ul>{items}</ul>")
+        return f"<div>{''.join(parts)}</div>"
+
+
+def number(value: float) -> str:
+    """A number with four digits: ``21.21``, ``-0.003046``, ``12340``."""
+    if value == 0.0:
+        return "0"
+    text = f"{value:.4g}"
+    return f"{value:.0f}" if "e" in text and 1e4 <= abs(value) < 1e9 else text
+
+
+def percentage(share: float) -> str:
+    """A share as ``99.6 %``; near 0 and 1 a bound, as an estimate of exactly all would claim too much."""
+    if share > 0.9995:
+        return "more than 99.9 %"
+    return "less than 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def probability(p: float) -> str:
+    """A probability as ``0.982``; near 0 and 1 a bound."""
+    return "more than 0.999" if p > 0.9995 else "less than 0.001" if p < 0.0005 else f"{p:.3f}"

@@ -1,0 +1,170 @@
+"""Coefficients of given subjects, compared.
+
+The coefficient of subject i is ``c_i = l_i'β + b_ki``: level 2's part and the random effect. Posterior: the draws of
+c_a - c_b. Likelihood: given θ, ``b_i | y, β ~ N(o_i - K_i β, M_i)`` independently over subjects and
+``β | y ~ N(β̂, V)``, hence
+
+    c_a - c_b | y, θ ~ N(g'β̂ + o_a - o_b, g'Vg + M_a + M_b),     g = (l_a - K_a) - (l_b - K_b),
+
+which is exact at the estimated θ (Henderson's prediction-error variance); the uncertainty of θ is left out.
+"""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
+from hierlmm.fits.base import Fit
+from hierlmm.frames import quote
+from hierlmm.interpret.coefficients import position_of, subject_rows
+from hierlmm.interpret.judge import check_probability, is_posterior, need_effects, zero_terms
+
+__all__ = ["SubjectComparison", "compare_subjects"]
+
+FloatArray = NDArray[np.float64]
+SEE = "docs, page 'In words'"
+
+
+@dataclass(frozen=True)
+class SubjectComparison:
+    """The difference between two subjects' coefficients (made by ``fit.compare_subjects()``). Frozen.
+
+    Attributes
+    ----------
+    a, b
+        The subjects.
+    term : str
+        The level-1 coefficient.
+    coefficient_a, coefficient_b : float
+        Their coefficients: level 2's part and the random effect.
+    estimate, se, lower, upper : float
+        A's coefficient minus B's, its standard deviation and interval of probability ``ci``.
+    probability : float
+        That A's coefficient is larger than B's.
+    mcse : float
+        Monte-Carlo standard error of the probability; 0 where it is no simulation, NaN if all draws agree.
+    """
+
+    a: Any
+    b: Any
+    term: str
+    coefficient_a: float
+    coefficient_b: float
+    estimate: float
+    se: float
+    lower: float
+    upper: float
+    probability: float
+    mcse: float
+    ci: float
+    estimator: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The comparison in words."""
+        exact = "" if not self.mcse > 0.0 else f" (Monte-Carlo standard error {self.mcse:.2g})"
+        kind = "posterior probability" if "draws" in self.notes[0] else "probability"
+        shown = "more than 0.999" if self.probability > 0.999 else f"{self.probability:.3f}"
+        shown = "less than 0.001" if self.probability < 0.001 else shown
+        return (
+            f"{self.term}: {self.coefficient_a:.4g} for subject {self.a}, {self.coefficient_b:.4g} for subject "
+            f"{self.b}. "
+            f"Difference {self.estimate:.4g} ({100 * self.ci:g} % interval {self.lower:.4g} to {self.upper:.4g}); "
+            f"{kind} that {self.a} has the larger one: {shown}{exact}."
+        )
+
+    def __repr__(self) -> str:
+        return "\n".join([f"Two subjects ({self.estimator})", self.text, *self.notes])
+
+    def _repr_html_(self) -> str:
+        lines = "<br>".join(html.escape(line) for line in (self.text, *self.notes))
+        return f"<div><p><strong>Two subjects ({html.escape(self.estimator)})</strong></p><p>{lines}</p></div>"
+
+
+def compare_subjects(fit: Fit, a: Any, b: Any, term: str | None = None, *, ci: float = 0.95) -> SubjectComparison:
+    """Compare two subjects' coefficients; see `hierlmm.fits.base.Fit.compare_subjects`."""
+    ci = check_probability("ci", ci)
+    need_effects(fit, "compare_subjects")
+    design = fit.design
+    places = [_place(fit, subject) for subject in (a, b)]
+    if places[0] == places[1]:
+        raise SpecificationError(f"subject {quote(a)} twice", "a subject does not differ from itself", "name two", SEE)
+    k = position_of(design, term, what="compare_subjects")
+    _refuse_equal(fit, k, places, a, b)
+    mean, spread, draws = _both(fit, k, places)
+    estimate = float(mean[0] - mean[1])
+    if draws is None:
+        half = float(norm.ppf(0.5 + ci / 2.0)) * spread
+        probability, mcse = float(norm.cdf(estimate / spread)), 0.0
+        lower, upper = estimate - half, estimate + half
+        notes = ["Normal, from the joint distribution of β and both random effects given the data and the estimated θ."]
+    else:
+        from hierlmm.bayes.convergence import diagnostics
+
+        larger = (draws > 0.0).astype(np.float64)
+        probability = float(larger.mean())
+        mcse = float(diagnostics(larger[..., None], ["larger"])["mcse"].iloc[0])
+        lower, upper = (float(q) for q in np.quantile(draws, [0.5 - ci / 2.0, 0.5 + ci / 2.0]))
+        notes = [f"Share of {draws.size} posterior draws."]
+        if np.isnan(mcse):
+            notes.append("All draws agree: the probability is nearer to 0 or 1 than so many draws can tell.")
+    names = (design.level1[k], float(mean[0]), float(mean[1]))
+    return SubjectComparison(
+        a, b, *names, estimate, spread, lower, upper, probability, mcse, ci, fit.estimator, tuple(notes)
+    )
+
+
+def _both(fit: Any, k: int, places: list[int]) -> tuple[FloatArray, float, FloatArray | None]:
+    """Coefficients of two subjects (2,), SD of their difference, and draws of it (chain, draw) of a posterior."""
+    design = fit.design
+    L = subject_rows(design, k)[places]
+    random = np.flatnonzero(design.term_level1 == k)
+    if is_posterior(fit):
+        own = fit.draws("beta") @ L.T
+        if random.size:
+            own = own + fit.draws("b")[:, :, places, int(random[0])]
+        difference = own[..., 0] - own[..., 1]
+        return own.mean(axis=(0, 1)), float(difference.std(ddof=1)), difference
+    beta, V = fit.beta.to_numpy(), fit.beta_cov.to_numpy()
+    mean, variance = L @ beta, 0.0
+    if random.size:
+        r, effects = int(random[0]), fit._conditional
+        L = L - effects.slope[places, r]
+        mean = L @ beta + effects.origin[places, r]
+        variance = float(effects.covariance[places, r, r].sum())
+    g = L[0] - L[1]
+    return mean, float(np.sqrt(max(variance + g @ V @ g, 0.0))), None
+
+
+def _refuse_equal(fit: Fit, k: int, places: list[int], a: Any, b: Any) -> None:
+    """Refuse where the fit gives both subjects one and the same coefficient."""
+    design, name = fit.design, fit.design.level1[k]
+    L = subject_rows(design, k)[places]
+    if not np.array_equal(L[0], L[1]) or (name in design.term and name not in zero_terms(fit)):
+        return
+    why = "its estimated variance between subjects is zero" if name in design.term else "it does not vary by subject"
+    raise NotAvailableError(
+        f"subjects {quote(a)} and {quote(b)} compared in {name!r}",
+        f"the fit gives both the same coefficient: {why}, and their level-2 covariates are equal",
+        "compare another coefficient, or subjects of different groups",
+        SEE,
+    )
+
+
+def _place(fit: Fit, subject: Any) -> int:
+    subjects = fit.design.subjects
+    if subject not in subjects:
+        raise DataError(
+            f"subject {quote(subject)}",
+            f"it is not in the fitted data.{closest(str(subject), map(str, subjects))}",
+            "use a label of fit.b.index",
+            SEE,
+        )
+    return int(np.flatnonzero(subjects == subject)[0])
