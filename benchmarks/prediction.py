@@ -79,6 +79,10 @@ def simulate(estimator: str, n_subjects: int, D: np.ndarray, n: int) -> dict[str
         sd = np.sqrt(np.einsum("ia,ab,ib->i", X[:, : len(D)], D, X[:, : len(D)]) + 1.0)
         table = fit.predict(pd.DataFrame({"time": TIMES}), "new_subject", "prediction")
         found.setdefault("nothing", []).append(coverage(table, X @ BETA, sd))
+        if estimator == "REML":
+            half = norm.ppf(0.975) * table["se"]
+            plain = table.assign(lower=table["estimate"] - half, upper=table["estimate"] + half)
+            found.setdefault("nothing, normal quantiles", []).append(coverage(plain, X @ BETA, sd))
         for h in (1, 2, 3):
             history, mean, sd = newcomer(D, h, rng)
             table = fit.predict_subject(history, TIMES[h:], interval="prediction")

@@ -188,7 +188,7 @@ def with_theta(variances: FloatArray, shifts: FloatArray) -> tuple[FloatArray, F
     variances : (n, 1 + r)
         Variance given θ, and its derivatives along unit directions of θ̂.
     shifts : (n, r)
-        Derivatives of the estimate along the same directions.
+        Derivatives of the estimate along the same directions; (n, 0) where they do not count.
     """
     given = variances[:, 0]
     return given + np.einsum("ij,ij->i", shifts, shifts), satterthwaite(given, variances[:, 1:])
@@ -197,11 +197,11 @@ def with_theta(variances: FloatArray, shifts: FloatArray) -> tuple[FloatArray, F
 def _variances(
     fit: LikelihoodFit, rows: Rows, level: str, interval: str, fitted: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Variances and their derivatives (n, 1 + r), and derivatives of the estimates (n, r), zero but for BLUPs."""
+    """Variances and their derivatives (n, 1 + r), and derivatives of BLUPs (n, r); (n, 0) without them."""
     states, steps = neighbours(fit)
     W = np.column_stack([rows.X, rows.Z])
     spread = level if interval == "prediction" or level != "marginal" else "population"
-    shifts = np.zeros((len(W), len(steps)))
+    shifts = np.empty((len(W), len(steps) if spread == "subject" else 0))
     if spread == "subject":
         joint = [_subject_joint(s) for s in states]
         C = differences(np.stack([c for _, c in joint]), steps)
@@ -213,7 +213,10 @@ def _variances(
         C = differences(np.stack([_block_covariance(s, with_D=spread != "population") for s in states]), steps)
         found = quadratic_forms(W, C)
     if interval == "prediction":
-        own = [residual_variance(fit, rows.frame, sigma=s.sigma, structure=s.structure, fitted=fitted) for s in states]
+        # Without a structure all rows have one variance, and one row says it.
+        some = slice(None) if states[0].structure is not None else slice(0, 1)
+        frame, at = rows.frame.iloc[some], fitted[some]
+        own = [residual_variance(fit, frame, sigma=s.sigma, structure=s.structure, fitted=at) for s in states]
         found += differences(np.stack(own), steps).T
     return found, shifts
 
