@@ -137,6 +137,24 @@ class MarginalModel:
 
         return describe_model_html(self._design)
 
+    def implied_marginal(self, fit: Any, times: Any = None, **options: Any) -> Any:
+        """Covariance of one subject's measurements at chosen times, as a fit of this model implies it.
+
+        Parameters
+        ----------
+        fit : Fit
+            Of this model, by any estimator.
+        times, **options
+            As for ``fit.implied_marginal``.
+
+        Returns
+        -------
+        ImpliedMarginal
+        """
+        from hierlmm.teaching.implied_marginal import implied_by_model
+
+        return implied_by_model(self._design, fit, times, **options)
+
     def fit_reml(self) -> MarginalFit:
         """Fit by generalised least squares, covariance parameters by restricted maximum likelihood."""
         return self._fit_likelihood(reml=True)

@@ -351,6 +351,24 @@ class TwoLevelModel:
         except (SpecificationError, MissingPackageError) as error:
             notes.append(f"Bambi is not shown: {error.reason}. {error.remedy[:1].upper()}{error.remedy[1:]}.")
 
+    def implied_marginal(self, fit: Any, times: Any = None, **options: Any) -> Any:
+        """Covariance of one subject's measurements at chosen times, as a fit of this model implies it.
+
+        Parameters
+        ----------
+        fit : Fit
+            Of this model, by any estimator.
+        times, **options
+            As for ``fit.implied_marginal``.
+
+        Returns
+        -------
+        ImpliedMarginal
+        """
+        from hierlmm.teaching.implied_marginal import implied_by_model
+
+        return implied_by_model(self._design, fit, times, **options)
+
     def fit_reml(self) -> LikelihoodFit:
         """Fit by restricted maximum likelihood."""
         return self._fit_likelihood(reml=True)

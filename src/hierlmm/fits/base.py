@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hierlmm.interpret.interpretation import Interpretation
     from hierlmm.interpret.ranking import Ranking
     from hierlmm.interpret.subjects import SubjectComparison
+    from hierlmm.teaching.implied_marginal import ImpliedMarginal
 
 __all__ = ["INTERVALS", "Fit", "Level", "choose"]
 

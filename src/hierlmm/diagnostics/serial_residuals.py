@@ -1,0 +1,263 @@
+"""Pairs of rows within subjects by lag, and residuals as linear functions of the data (for `diagnostics.serial`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.errors import DataError, NotAvailableError, SpecificationError
+from hierlmm.fits.base import Fit
+
+__all__ = ["LinearResiduals", "Pairs", "linear_residuals", "make_pairs", "positions_of"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+SEE = "docs, page 'Residual diagnostics'"
+MOST_LAGS, BINS = 20, 12
+MOST_PAIRS = 20_000_000
+SAME_LAG = 1e-9
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of rows of one subject.
+
+    ``subjects``: rows of the data by subject, in the order of position; ``first`` and ``second``: places in that
+    order; ``bin``: of each pair; ``lag``, ``low``, ``high``, ``count``: of each bin.
+    """
+
+    subjects: list[IntArray]
+    first: IntArray
+    second: IntArray
+    bin: IntArray
+    lag: FloatArray
+    low: FloatArray
+    high: FloatArray
+    count: FloatArray
+
+    def mean(self, values: FloatArray) -> FloatArray:
+        """Mean by bin of one value for each pair."""
+        return np.bincount(self.bin, values, minlength=len(self.count)) / self.count
+
+
+def positions_of(fit: Fit, time: str | None, *, by_order: bool) -> tuple[FloatArray, str, bool]:
+    """Position of every row, the name of what it is measured in, and whether lags count rows."""
+    from hierlmm.predict.history import time_variable
+
+    design = fit.design
+    frame = design.frame
+    structure = getattr(design, "residual", None)
+    own = getattr(fit, "time", None) if fit.estimator == "GEE" else (structure.time if structure else None)
+    name = time
+    if time is None:
+        name = next((c for c in (own, time_variable(design)) if c is not None and c in frame.columns), None)
+    if name is None:
+        return np.arange(len(frame), dtype=np.float64), "rows", True
+    if name not in frame.columns:
+        raise DataError(
+            f"time={name!r}",
+            f"the model keeps only the columns it uses ({', '.join(map(str, frame.columns))})",
+            "use one of these, or leave time out to count rows",
+            SEE,
+        )
+    column = frame[name]
+    if isinstance(column.dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(column.cat.categories):
+        return np.asarray(column.cat.codes, dtype=np.float64), f"{name}, counted", False
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    if not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
+        if structure is not None and structure.by_occasion and name == structure.time:
+            return np.asarray(pd.factorize(column, sort=True)[0], dtype=np.float64), f"{name}, counted", False
+        raise DataError(
+            f"time={name!r}, a column of type {column.dtype}",
+            "a lag is a difference of numbers",
+            "use a column of numbers, or an ordered categorical column, whose occasions are counted",
+            SEE,
+        )
+    values = column.to_numpy(dtype=np.float64)
+    if by_order and time is None:
+        return values, "rows", True
+    return values, name, False
+
+
+def make_pairs(
+    fit: Fit, position: FloatArray, *, count_rows: bool, bins: Any, max_lag: float | None, time: str
+) -> Pairs:
+    """Pair the rows of every subject, and sort the pairs into bins of the lag.
+
+    Parameters
+    ----------
+    fit : Fit
+    position : (N,)
+    count_rows : bool
+        Whether the lag is a number of rows rather than a difference of positions.
+    bins, max_lag
+        As for `hierlmm.diagnostics.serial.semivariogram`.
+    time : str
+        What the lag is measured in, for messages.
+    """
+    design = fit.design
+    order = np.lexsort((position, design.subject_index))
+    subjects = np.split(order, np.cumsum(design.rows_per_subject)[:-1])
+    sizes = np.array([len(rows) for rows in subjects])
+    if int(np.sum(sizes * (sizes - 1) // 2)) > MOST_PAIRS:
+        raise NotAvailableError(
+            f"{int(np.sum(sizes * (sizes - 1) // 2)):,} pairs of rows within subjects",
+            f"more than {MOST_PAIRS:,} would have to be looked at, many times over",
+            "fit and check a part of the rows, for example shorter stretches of each subject",
+            SEE,
+        )
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    first, second = [], []
+    for size in np.unique(sizes):
+        a, b = np.triu_indices(size, 1)
+        at = starts[sizes == size][:, None]
+        first.append((at + a).ravel())
+        second.append((at + b).ravel())
+    one, two = np.concatenate(first), np.concatenate(second)
+    placed = np.concatenate([np.arange(len(rows), dtype=np.float64) for rows in subjects]) if count_rows else None
+    t = position[order] if placed is None else placed
+    lag = t[two] - t[one]
+    if max_lag is not None:
+        kept = lag <= max_lag * (1.0 + SAME_LAG)
+        one, two, lag = one[kept], two[kept], lag[kept]
+    if not len(lag):
+        raise DataError(
+            "no pair of rows within a subject" + ("" if max_lag is None else f" up to lag {max_lag:g}"),
+            "a correlation within subjects needs subjects with two rows",
+            "check the subject column" if max_lag is None else "use a larger max_lag",
+            SEE,
+        )
+    code = _bins(lag, bins, time)
+    inside = code >= 0
+    one, two, lag, code = one[inside], two[inside], lag[inside], code[inside]
+    _, code = np.unique(code, return_inverse=True)
+    count = np.bincount(code).astype(np.float64)
+    low, high = np.full(len(count), np.inf), np.full(len(count), -np.inf)
+    np.minimum.at(low, code, lag)
+    np.maximum.at(high, code, lag)
+    return Pairs(subjects, one, two, code, np.bincount(code, lag) / count, low, high, count)
+
+
+def _bins(lag: FloatArray, bins: Any, time: str) -> IntArray:
+    """Bin of every lag, -1 for lags outside all bins."""
+    # Times such as 0.1 + 0.2 leave lags that differ by rounding only.
+    unit = SAME_LAG * float(lag.max()) or 1.0
+    distinct, code = np.unique(np.round(lag / unit), return_inverse=True)
+    if bins is None and len(distinct) <= MOST_LAGS:
+        return code.astype(np.intp)
+    if bins is None or isinstance(bins, (int, np.integer)):
+        n = BINS if bins is None else int(bins)
+        if n < 1:
+            raise SpecificationError(f"bins={bins!r}", "there is at least one bin", "use a number of 1 or more", SEE)
+        if n >= len(distinct):
+            return code.astype(np.intp)
+        inner = np.unique(np.quantile(distinct[code], np.linspace(0.0, 1.0, n + 1)[1:-1]))
+        return np.searchsorted(inner, distinct[code], side="left").astype(np.intp)
+    edges = np.asarray(bins, dtype=np.float64)
+    if edges.ndim != 1 or len(edges) < 2 or not np.all(np.diff(edges) > 0):
+        raise SpecificationError(
+            f"bins={bins!r}", "edges of bins are two or more increasing numbers", "use for example bins=[0, 1, 2]", SEE
+        )
+    found = np.searchsorted(edges, lag, side="left") - 1
+    found[lag == edges[0]] = 0
+    found[(found < 0) | (found >= len(edges) - 1)] = -1
+    if np.all(found < 0):
+        raise SpecificationError(
+            f"bins={bins!r}",
+            f"no lag lies between these edges (lags in {time} run from {lag.min():g} to {lag.max():g})",
+            "use other edges",
+            SEE,
+        )
+    return found.astype(np.intp)
+
+
+# --- residuals as linear functions of the data --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LinearResiduals:
+    """``r_i = M_i (y_i - X_i β̂)`` of all subjects, rows in the order of `Pairs`.
+
+    ``root``: Cholesky factors of V_i; ``S``: Cov(r_i).
+    """
+
+    X: list[FloatArray]
+    M: list[FloatArray]
+    root: list[FloatArray]
+    half: list[FloatArray]
+    C: FloatArray
+    S: list[FloatArray]
+
+    def residuals(self, y: list[FloatArray]) -> FloatArray:
+        """Residuals of data (n_i, c) by subject: (N, c)."""
+        cross = sum(
+            (h.T @ np.linalg.solve(L, v) for h, L, v in zip(self.half, self.root, y, strict=True)),
+            np.zeros((len(self.C), y[0].shape[1])),
+        )
+        return self._given(y, self.C @ cross)
+
+    def simulated(self, size: int, rng: np.random.Generator) -> FloatArray:
+        """Residuals of data drawn from N(0, V_i): (N, size)."""
+        z = [rng.standard_normal((len(L), size)) for L in self.root]
+        cross = sum((h.T @ v for h, v in zip(self.half, z, strict=True)), np.zeros((len(self.C), size)))
+        return self._given([L @ v for L, v in zip(self.root, z, strict=True)], self.C @ cross)
+
+    def _given(self, y: list[FloatArray], beta: FloatArray) -> FloatArray:
+        return np.concatenate([M @ (v - x @ beta) for M, v, x in zip(self.M, y, self.X, strict=True)])
+
+
+def linear_residuals(fit: Fit, subjects: list[IntArray], level: str, kind: str) -> LinearResiduals:
+    """Residuals of a kind at a level as linear functions of the data, at the fit's covariance parameters.
+
+    Costs O(n³) for a subject with n rows.
+    """
+    design = fit.design
+    covariances = [_covariances(fit, rows) for rows in subjects]
+    X = [design.X[rows] for rows in subjects]
+    try:
+        root = [np.linalg.cholesky(V) for V, _ in covariances]
+        half = [np.linalg.solve(L, x) for L, x in zip(root, X, strict=True)]
+        M = [_map(V, S, L, level, kind) for (V, S), L in zip(covariances, root, strict=True)]
+    except np.linalg.LinAlgError as error:
+        raise NotAvailableError(
+            f"residuals of a fit by {fit.estimator} whose V_i is not positive definite in floating point",
+            "its covariance parameters are at the edge of their range",
+            "use a simpler residual structure",
+            SEE,
+        ) from error
+    p = design.X.shape[1]
+    C = np.linalg.inv(sum((h.T @ h for h in half), np.zeros((p, p))))
+    S = [m @ (V - x @ C @ x.T) @ m.T for m, (V, _), x in zip(M, covariances, X, strict=True)]
+    return LinearResiduals(X, M, root, half, C, S)
+
+
+def _covariances(fit: Fit, rows: IntArray) -> tuple[FloatArray, FloatArray]:
+    """V_i and Σ_i of one subject's rows."""
+    if fit.estimator == "GEE":
+        design = fit.design
+        label = design.subjects[int(design.subject_index[rows[0]])]
+        V = fit.marginal_covariance(label).to_numpy()
+        place = np.searchsorted(np.sort(rows), rows)
+        V = V[np.ix_(place, place)]
+        return V, V
+    Sigma = fit._residual_covariance(rows)
+    Z = fit.design.Z[rows]
+    return (Z @ fit._D_values @ Z.T + Sigma if Z.shape[1] else Sigma), Sigma
+
+
+def _map(V: FloatArray, Sigma: FloatArray, root: FloatArray, level: str, kind: str) -> FloatArray:
+    n = len(V)
+    if level == "population":
+        if kind == "normalized":
+            return np.linalg.solve(root, np.eye(n))
+        return np.eye(n) if kind == "response" else np.diag(1.0 / np.sqrt(np.diag(V)))
+    inner = np.linalg.solve(root, Sigma)
+    shrunken = np.linalg.solve(root.T, inner).T  # Σ V⁻¹
+    if kind == "normalized":
+        return np.linalg.solve(np.linalg.cholesky(Sigma), shrunken)
+    return shrunken if kind == "response" else shrunken / np.sqrt(np.diag(Sigma))[:, None]
