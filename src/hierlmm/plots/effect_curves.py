@@ -133,10 +133,13 @@ def plot_effects(
     )
     drawn = [_draw(collection, layout, selection, points, data, k) for k, selection in enumerate(layout.selections)]
     draw = backend_module(name)
-    limits = _limits(curves, points)
+    limits, reference = _limits(curves, points), next(iter(curves.values()))
+    x = [v for own in curves.values() for v in own.grid.points[own.focal]]
+    room = 0.03 * (max(x) - min(x))
     for panel in layout.panels:
-        draw.ylim(limits, collection.get_target("effects", {"panel": panel}))
-    reference = next(iter(curves.values()))
+        target = collection.get_target("effects", {"panel": panel})
+        draw.xlim((min(x) - room, max(x) + room), target)
+        draw.ylim(limits, target)
     finish(
         collection,
         "panel",
@@ -200,6 +203,14 @@ def _same_question(
     at: Mapping[str, Any] | None,
     options: Mapping[str, Any],
 ) -> dict[str, EffectCurves]:
+    responses = list(dict.fromkeys(fit.design.hierarchy.response for fit in fits.values()))
+    if len(responses) > 1:
+        raise SpecificationError(
+            f"fits of {' and '.join(map(repr, responses))}",
+            "one picture has one response on its vertical axis",
+            "draw them apart",
+            SEE,
+        )
     wanted = dict(at or {})
     known = {label: set(reference_grid(fit.design).points) for label, fit in fits.items()}
     anywhere = set().union(*known.values())
