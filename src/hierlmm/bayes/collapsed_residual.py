@@ -3,12 +3,15 @@
 The rows are whitened by the residual parameters η at every evaluation; given η the density is that of
 `collapsed_kernel` on the whitened rows, less ½ log|Σ/σ²|, plus the log prior of η on the unconstrained scale. The
 derivative by η is -½ times that of ``log|V/σ²| + ⟨Γ, [X, y]'V⁻¹[X, y]⟩`` (`residual_rows`).
+
+Where a prior allows only a part of a parameter's range, η is that of the narrower range: the sampler meets no wall.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,19 +27,20 @@ from hierlmm.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
 
-__all__ = ["ResidualPosterior", "log_prior_of_eta", "residual_posterior"]
+__all__ = ["ResidualPosterior", "log_prior_of_eta", "narrowed", "residual_posterior"]
 
 FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class ResidualPosterior:
-    """The posterior of (θ, η), θ as in `CollapsedPosterior`, η the unconstrained residual parameters.
+    """The posterior of (θ, η), θ as in `CollapsedPosterior`, η the unconstrained residual parameters of ``rows``.
 
     Attributes
     ----------
     design : Design
     rows : ResidualRows
+        Their parameters range over what the priors allow.
     residual : tuple of (Parameter, Prior)
     products : CrossProducts
         Of the rows whitened at the mode.
@@ -58,6 +62,20 @@ class ResidualPosterior:
     def n_dim(self) -> int:
         """Number of covariance parameters."""
         return len(self.mode)
+
+    def unconstrained(self, eta: FloatArray) -> FloatArray:
+        """η of the design's own parameters, from η of the narrowed ones: (..., k)."""
+        out = eta.copy()
+        for k, (wide, narrow) in enumerate(
+            zip(residual_rows(self.design).parameters, self.rows.parameters, strict=True)
+        ):
+            if narrow is not wide and narrow != wide:
+                low, high = np.nextafter(wide.lower, np.inf), np.nextafter(wide.upper, -np.inf)
+                values = [
+                    wide.unconstrained(min(max(narrow.natural(float(e)), low), high)) for e in eta[..., k].ravel()
+                ]
+                out[..., k] = np.reshape(values, eta[..., k].shape)
+        return out
 
     @property
     def n_theta(self) -> int:
@@ -95,7 +113,7 @@ def residual_posterior(design: Design, priors: ResolvedPriors, *, signed: bool |
     signed : bool, optional
         As in `collapsed_posterior`.
     """
-    rows = residual_rows(design)
+    rows = _narrowed_rows(residual_rows(design), priors.residual)
     residual = tuple(zip(rows.parameters, priors.residual, strict=True))
     eta = np.array([p.unconstrained(p.start) for p in rows.parameters])
     whitened = rows.whiten(eta)
@@ -113,6 +131,30 @@ def residual_posterior(design: Design, priors: ResolvedPriors, *, signed: bool |
     assert at_mode is not None
     _renew(buffer, at_mode.products)
     return ResidualPosterior(design, rows, residual, at_mode.products, buffer, mode, root)
+
+
+def _narrowed_rows(rows: ResidualRows, priors: tuple[Prior, ...]) -> ResidualRows:
+    """The rows with parameters that range over what their priors allow."""
+    found = tuple(narrowed(p, prior) for p, prior in zip(rows.parameters, priors, strict=True))
+    k = rows.n_correlation
+    correlation, variance = rows.correlation, rows.variance
+    return replace(
+        rows,
+        correlation=None if correlation is None else replace(correlation, parameters=found[:k]),
+        variance=None if variance is None else replace(variance, parameters=found[k:]),
+    )
+
+
+def narrowed(parameter: Parameter, prior: Prior) -> Parameter:
+    """The parameter on the part of its range where the prior has mass; itself where that is all of it."""
+    low, high = prior.support
+    lower, upper = max(low, parameter.lower), min(high, parameter.upper)
+    if (lower, upper) == (parameter.lower, parameter.upper):
+        return parameter
+    start = parameter.start
+    if not lower < start < upper:
+        start = 0.5 * (lower + upper) if math.isfinite(upper) else lower + parameter.unit
+    return Parameter(parameter.name, start, lower, upper, unit=parameter.unit)
 
 
 def _shifts(rows: ResidualRows) -> list[FloatArray]:

@@ -87,6 +87,11 @@ class Prior(Distribution, ABC):
         """Whether the prior gives no mass to negative values."""
         return self.positive
 
+    @property
+    def support(self) -> tuple[float, float]:
+        """Ends of the interval outside which the density is zero."""
+        return (0.0 if self.is_positive else -math.inf), math.inf
+
     @abstractmethod
     def logpdf(self, x: ArrayLike) -> FloatArray:
         """Log density, elementwise; −∞ outside the support."""
@@ -177,6 +182,11 @@ class Uniform(Prior):
         """Whether the lower end is at zero or above."""
         return self.lower >= 0
 
+    @property
+    def support(self) -> tuple[float, float]:
+        """From ``lower`` to ``upper``."""
+        return self.lower, self.upper
+
     def logpdf(self, x: ArrayLike) -> FloatArray:
         """Log density."""
         value = np.asarray(x, dtype=float)
@@ -211,6 +221,11 @@ class ScaledBeta(Prior):
     def is_positive(self) -> bool:
         """Whether the lower end is at zero or above."""
         return self.lower >= 0
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """From ``lower`` to ``upper``."""
+        return self.lower, self.upper
 
     def logpdf(self, x: ArrayLike) -> FloatArray:
         """Log density."""

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.bayes.distributions import LKJ, as_pymc_variable
-from hierlmm.bayes.explicit_residual import conditional_moments, residual_draws
+from hierlmm.bayes.explicit_residual import conditional_moments, refuse_dense, residual_draws
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.covariance.random import equal_correlation_factor, lowest_corr
 from hierlmm.design import Design, level2_prediction
@@ -83,6 +83,7 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
         "subject": design.subjects.to_numpy(),
         "obs": np.arange(design.n_obs),
     }
+    refuse_dense(design, priors)
     with pm.Model(coords=coords) as model:
         prediction = _level2_prediction(design, _fixed_effects(priors))
         random = [int(k) for k in design.term_level1]

@@ -42,6 +42,7 @@ from hierlmm.bayes.distributions import (
     ScaledBeta,
     StudentT,
     Uniform,
+    number,
 )
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.random import SPECTRAL, lowest_corr
@@ -74,6 +75,7 @@ SEE = "docs, page 'Priors'"
 MULTIPLIER = 2.5
 POSITIVE = "HalfNormal, HalfStudentT, HalfCauchy or Gamma"
 REAL = "Normal or StudentT"
+RESIDUAL = "Uniform or Normal, or LogNormal for a distance or ratio"
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,8 @@ class Priors:
                 "leave it out, or use covariance='unstructured' (a single bar in the formula)",
                 SEE,
             )
+        if chosen_residual:
+            _check_overlap(chosen_residual, residual_rows(design).parameters)
         beta = tuple(chosen_beta.get(c, p) for c, p in zip(design.coef, default.beta, strict=True))
         if design.intercept is not None and self.intercept is not None:
             beta = tuple(self.intercept if i == design.intercept else p for i, p in enumerate(beta))
@@ -468,7 +472,7 @@ def _check_kind(what: str, role: str, prior: Any) -> None:
             )
         return
     positive = role in ("sd_b", "sigma")
-    choices = POSITIVE if positive else REAL
+    choices = POSITIVE if positive else RESIDUAL if role == "residual" else REAL
     if not isinstance(prior, Prior):
         raise SpecificationError(f"{what}={prior!r}", "this is not a prior of one number", f"use {choices}", SEE)
     if positive and not prior.is_positive:
@@ -480,6 +484,20 @@ def _check_kind(what: str, role: str, prior: Any) -> None:
         raise SpecificationError(
             f"{what}={prior}", "a standard deviation cannot be negative, and this prior can", f"use {half}", SEE
         )
+
+
+def _check_overlap(chosen: Mapping[str, Prior], parameters: tuple[Parameter, ...]) -> None:
+    """Refuse a prior without mass inside its parameter's range."""
+    for parameter in parameters:
+        prior = chosen.get(parameter.name)
+        if prior is not None and not max(prior.support[0], parameter.lower) < min(prior.support[1], parameter.upper):
+            raise SpecificationError(
+                f"residual[{parameter.name!r}]={prior}",
+                f"the prior has no mass between {number(parameter.lower)} and {number(parameter.upper)}, the range of "
+                f"{parameter.name}",
+                "use a prior that overlaps with that range",
+                SEE,
+            )
 
 
 def _spread(value: Prior | Mapping[str, Prior] | None, names: list[str], role: str, kind: str) -> dict[str, Prior]:

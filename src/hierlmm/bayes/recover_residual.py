@@ -88,4 +88,4 @@ def recover_residual(
         first, second = (np.sum([t[k] for t in totals], axis=0) / S for k in range(2))
         summary = first, np.sqrt(np.maximum(second - first**2, 0.0))
     reported = np.array([list(posterior.rows.report(e).values()) for e in eta]).reshape(S, -1)
-    return Recovered(natural, b, summary, eta, reported)
+    return Recovered(natural, b, summary, posterior.unconstrained(eta), reported)

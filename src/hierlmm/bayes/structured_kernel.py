@@ -87,11 +87,16 @@ def _range(parameter: Parameter) -> tuple[float, float, float]:
 def _kind(rows: ResidualRows) -> float | None:
     if rows.correlation is None:
         return NONE
+    if type(rows.correlation.spec) is CAR1 and not isinstance(rows.parameters[0], Decay):
+        return None  # a prior on a part of (0, 1)
     return {AR1: POWER, CAR1: DECAY, Exponential: DECAY, CompoundSymmetry: SHARE}.get(type(rows.correlation.spec))
 
 
 def _linear(rows: ResidualRows) -> bool:
-    return rows.variance is None or type(rows.variance.spec) in (VarIdent, VarPower, VarExp)
+    if rows.variance is None:
+        return True
+    free = all(np.isinf(p.upper) and (p.lower == 0.0 or np.isinf(p.lower)) for p in rows.variance.parameters)
+    return free and type(rows.variance.spec) in (VarIdent, VarPower, VarExp)
 
 
 def _closed_form(parameter: Parameter, prior: Prior) -> tuple[float, float, float] | None:

@@ -464,7 +464,7 @@ def _structured_loglik(
     posterior: ResidualPosterior, beta: FloatArray, D: FloatArray, sigma: FloatArray, eta: FloatArray
 ) -> FloatArray:
     """Log p(y | β, D, σ, η): β (S, p), D (S, q, q), σ (S,), η (S, k) -> (S,)."""
-    rows = posterior.rows
+    rows = residual_rows(posterior.design)
     value = np.empty(len(sigma))
     for s in range(len(sigma)):
         residual = ResidualEstimate(rows.rows, rows.correlation, rows.variance, eta[s]) if rows.parameters else None

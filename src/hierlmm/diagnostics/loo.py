@@ -348,7 +348,7 @@ def _log_likelihood(fit: PosteriorFit, unit: str) -> tuple[Callable[[slice], Flo
     eta = fit.residual_draws().reshape(S, -1)
     if unit == "subject" and (design.has_residual_structure or not design.term):
         return _structured(fit, beta, sigma, eta), design.subjects
-    if unit == "observation" and (design.residual is not None or not design.term):
+    if unit == "observation" and design.residual is not None:
         raise NotAvailableError(
             "the log-likelihood of every observation on its own",
             "measurements of a subject are correlated given all parameters, so they have no separate likelihoods",
@@ -358,15 +358,14 @@ def _log_likelihood(fit: PosteriorFit, unit: str) -> tuple[Callable[[slice], Flo
     if unit == "subject":
         D = fit.draws("D").reshape(S, len(design.term), -1)
         return lambda part: subject_log_likelihood(design, beta, D, sigma, part), design.subjects
-    if "b" not in fit.datatree["posterior"]:
+    if design.term and "b" not in fit.datatree["posterior"]:
         raise NotAvailableError(
             "the log-likelihood of every observation given the random effects",
             "the fit kept no draws of the random effects",
             "use unit='subject', which integrates them out, or refit with random_effects='draws'",
             SEE,
         )
-    b = fit.draws("b").reshape(S, design.n_subjects, -1)
-
+    b = fit.draws("b").reshape(S, design.n_subjects, -1) if design.term else np.empty((S, design.n_subjects, 0))
     ratio = residual_sd_ratios(design, eta) if design.residual_variance is not None else None
 
     def conditional(part: slice) -> FloatArray:
