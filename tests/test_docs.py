@@ -46,7 +46,7 @@ def test_every_page_and_section_that_a_message_names_exists():
 
 def test_every_name_on_a_page_exists():
     for page in PAGES:
-        for path in re.findall(r"\bhl\.([A-Za-z_]+(?:\.[A-Za-z_]+)*)", page.read_text(encoding="utf-8")):
+        for path in re.findall(r"\bhl\.([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)", page.read_text(encoding="utf-8")):
             target = hl
             for part in path.split("."):
                 target = getattr(target, part)
