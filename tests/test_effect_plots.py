@@ -274,7 +274,7 @@ def test_simultaneous_coverage_of_the_estimate(fit, scope):
 
 def test_simultaneous_coverage_of_refitted_data():
     """The whole procedure on new data of few subjects, where θ is poorly known."""
-    n_data, rng = 200, np.random.default_rng(4)
+    n_data, rng = 120, np.random.default_rng(4)
     from hierlmm.fits.likelihood import fit_likelihood
 
     time = np.tile([0.0, 1.0, 2.0, 4.0], 12)

@@ -19,11 +19,13 @@ application to SVARs. J. Appl. Econom. 34, 1-17.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 from scipy.optimize import brentq
+from scipy.special import chdtrc, chdtri, fdtrc, fdtri, ndtri
+from scipy.stats import qmc
 
 from hierlmm.effects.judge import PosteriorDraws
 from hierlmm.likelihood.wald import Wald
@@ -36,7 +38,7 @@ DIRECTIONS = 14
 """Logarithm of the number of quasi-random directions behind a simultaneous band: coverage to about 1e-4."""
 VALUES = 2_000_000
 """Numbers in one working array."""
-BINS = 512
+BINS = 256
 DF_NODES = 5
 
 
@@ -137,14 +139,8 @@ def band_quantile(L: FloatArray, cov: FloatArray, df: FloatArray, ci: float, see
 
 
 def _largest_reach(A: FloatArray, r: int, seed: int) -> FloatArray:
-    """``max_i |a_i'u|`` over directions u: the means of 512 groups of neighbouring values."""
-    if r == 2:
-        angle = (np.arange(2**DIRECTIONS) + 0.5) * np.pi / 2**DIRECTIONS
-        directions = np.stack([np.cos(angle), np.sin(angle)])
-    else:
-        points = stats.qmc.Sobol(r, scramble=True, rng=seed).random_base2(DIRECTIONS)
-        u = stats.norm.ppf(np.clip(points, 1e-16, 1.0 - 1e-16)).T
-        directions = u / np.sqrt(np.sum(u**2, axis=0))
+    """``max_i |a_i'u|`` over directions u: the means of 256 groups of neighbouring values."""
+    directions = _directions(r, seed)
     step = max(1, VALUES // directions.shape[1])
     largest = np.zeros(directions.shape[1])
     for start in range(0, len(A), step):
@@ -153,15 +149,26 @@ def _largest_reach(A: FloatArray, r: int, seed: int) -> FloatArray:
     return np.sort(largest).reshape(BINS, -1).mean(axis=1)
 
 
+@lru_cache(maxsize=8)
+def _directions(r: int, seed: int) -> FloatArray:
+    """Unit vectors (r, 2^14): half a circle, or quasi-random on the sphere."""
+    if r == 2:
+        angle = (np.arange(2**DIRECTIONS) + 0.5) * np.pi / 2**DIRECTIONS
+        return np.stack([np.cos(angle), np.sin(angle)])
+    points = qmc.Sobol(r, scramble=True, rng=seed).random_base2(DIRECTIONS)
+    u = ndtri(np.clip(points, 1e-16, 1.0 - 1e-16)).T
+    return np.asarray(u / np.sqrt(np.sum(u**2, axis=0)))
+
+
 def _reach_quantile(reach: FloatArray, r: int, ci: float, inverse_df: float) -> float:
     df = 1.0 / inverse_df if inverse_df > 0.0 else math.inf
 
     def excess(t: float) -> float:
         squared = (t / reach) ** 2
-        tails = stats.chi2.sf(squared, r) if math.isinf(df) else stats.f.sf(squared / r, r, df)
+        tails = chdtrc(r, squared) if math.isinf(df) else fdtrc(r, df, squared / r)
         return float(np.mean(tails)) - (1.0 - ci)
 
     low = float(t_quantile(ci, np.array([df]))[0])
     # Scheffé's quantile holds for all linear functions: no band is wider.
-    high = math.sqrt(stats.chi2.ppf(ci, r) if math.isinf(df) else r * stats.f.ppf(ci, r, df))
+    high = math.sqrt(chdtri(r, 1.0 - ci) if math.isinf(df) else r * fdtri(r, df, ci))
     return float(brentq(excess, 0.98 * low, 1.001 * high, xtol=1e-8))
