@@ -22,7 +22,7 @@ from hierlmm.covariance.random import lowest_corr
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.components import COMMON_CORR, COMMON_SD, component_frame, component_labels, component_values
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE
-from hierlmm.likelihood.profile import profile_interval
+from hierlmm.likelihood.profile import profile_interval, region_points
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ def profile_components(fit: LikelihoodFit, ci: float) -> pd.DataFrame:
     drop = float(chi2.ppf(ci, 1))
     estimate = found.values(large.centre)
     limits = np.empty((len(estimate), 2))
+    elsewhere = region_points(fit.criterion_function, large.centre, drop)
     for k, label in enumerate(found.labels):
         scale = _scale(fit, label, found.lower[k], found.upper[k])
         at = _decay(fit, label)
@@ -146,7 +147,7 @@ def profile_components(fit: LikelihoodFit, ci: float) -> pd.DataFrame:
         def scalar(parameters: FloatArray, k: int = k, scale: _Scale = scale, at: int | None = at) -> float:
             return scale.forward(float(found.values(parameters)[k] if at is None else parameters[at]))
 
-        ends = profile_interval(fit.criterion_function, large.centre, scalar, drop)
+        ends = profile_interval(fit.criterion_function, large.centre, scalar, drop, elsewhere)
         limits[k] = [scale.backward(end) for end in ends]
         if label.startswith("sd(") and limits[k, 0] < max(1e-3 * estimate[k], 1e-6 * limits[k, 1]):
             limits[k, 0] = 0.0

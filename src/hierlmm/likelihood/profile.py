@@ -8,7 +8,7 @@ optimisation at every step. The search runs in coordinates in which the criterio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,16 +19,21 @@ from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.maximise import hessian
 from hierlmm.likelihood.residual_criterion import EDGE, ResidualCriterion
 
-__all__ = ["profile_interval"]
+__all__ = ["profile_interval", "region_points"]
 
 FloatArray = NDArray[np.float64]
 
 TOO_LARGE = 1e8
+MOST_POINTS = 6
 SLSQP: Any = {"maxiter": 200, "ftol": 1e-10}
 
 
 def profile_interval(
-    criterion: Criterion | ResidualCriterion, centre: FloatArray, scalar: Callable[[FloatArray], float], drop: float
+    criterion: Criterion | ResidualCriterion,
+    centre: FloatArray,
+    scalar: Callable[[FloatArray], float],
+    drop: float,
+    elsewhere: Sequence[FloatArray] = (),
 ) -> tuple[float, float]:
     """Smallest and largest value of a function over the likelihood region.
 
@@ -41,6 +46,8 @@ def profile_interval(
         The function, (m,) -> float.
     drop : float
         By how much −2 log-likelihood may rise: a χ²₁ quantile.
+    elsewhere : sequence of (m,)
+        Points of the region far from its centre (`region_points`), from which the ends are sought as well.
 
     Returns
     -------
@@ -76,7 +83,11 @@ def profile_interval(
             return sign * _gradient(scalar, centre + root @ z, root) / size
 
         box: Any = None if reach is None else [(-reach, reach)] * m
-        return minimize(value, start, jac=slope, method="SLSQP", bounds=box, constraints=constraints, options=SLSQP).x
+        with np.errstate(all="ignore"):  # a step of the search may go far outside
+            found = minimize(
+                value, start, jac=slope, method="SLSQP", bounds=box, constraints=constraints, options=SLSQP
+            )
+        return found.x
 
     def step_by_step(sign: float) -> float:
         """The end, sought in growing boxes: where the criterion levels off beyond the edge, a search overshoots."""
@@ -93,6 +104,20 @@ def profile_interval(
         """Where the function times ``sign`` is smallest; NaN if no search ends inside the region."""
         if not direction.any():  # the optimum is the end of the parameter's range
             return scalar(centre)
+        values = [from_centre(sign, direction), *from_elsewhere(sign)]
+        return sign * min((sign * v for v in values if not np.isnan(v)), default=np.nan)
+
+    def from_elsewhere(sign: float) -> list[float]:
+        values = []
+        for point in elsewhere:
+            z = search(sign, np.linalg.solve(root, point - centre))
+            if np.all(np.isfinite(z)) and region(z)[0] >= -1e-3 * drop:
+                x = centre + root @ z
+                at_end = np.any(np.abs(x[first:-1]) > limit[:-1] - 1e-3)
+                values.append(-sign * np.inf if at_end else scalar(x))
+        return values
+
+    def from_centre(sign: float, direction: FloatArray) -> float:
         found = np.nan
         for length in (0.9, 0.3, 0.05):
             z = search(sign, length * np.sqrt(drop) * direction)
@@ -113,6 +138,53 @@ def profile_interval(
         return np.nan, np.nan
     ends = [end(sign, direction) for sign, direction in zip((1.0, -1.0), directions, strict=True)]
     return ends[0], ends[1]
+
+
+def region_points(criterion: Criterion | ResidualCriterion, centre: FloatArray, drop: float) -> list[FloatArray]:
+    """Points of the likelihood region in its several arms, where random effects and residuals compete.
+
+    One parameter at a time is moved away from the optimum and held there while the others adapt.
+    """
+    first = criterion.structure.n_parameters
+    if not isinstance(criterion, ResidualCriterion) or not criterion.rows.parameters:
+        return []
+    if first == 0 and len(centre) < 4:
+        return []
+    best, _ = criterion.joint(centre)
+    inverse = np.linalg.inv(_root(hessian(criterion.joint, centre)))
+    found: list[FloatArray] = []
+    for k in range(len(centre) - 1):
+        if k >= first:
+            values = centre[k] + np.array([-3.0, -1.5, 1.5, 3.0])
+        else:  # at zero the criterion is stationary in λ: no search leaves it
+            values = np.array([0.0, 2.0 * centre[k]] if abs(centre[k]) > 0.05 else [0.1, 0.5])
+        for value in values:
+            point = _adapt(criterion, centre, k, value)
+            near = [np.linalg.norm(inverse @ (point - p)) < 0.5 for p in [centre, *found]]
+            if criterion.joint(point)[0] - best < drop and not any(near):
+                found.append(point)
+    return found[:MOST_POINTS]
+
+
+def _adapt(criterion: ResidualCriterion, centre: FloatArray, held: int, value: float) -> FloatArray:
+    """The point at which the criterion is (nearly) smallest with one parameter held at a value."""
+    free = np.arange(len(centre)) != held
+    point = centre.copy()
+    point[held] = value
+
+    def rest(x: FloatArray) -> tuple[float, FloatArray]:
+        at = point.copy()
+        at[free] = x
+        found, gradient = criterion.joint(at)
+        return (found, gradient[free]) if np.isfinite(found) else (TOO_LARGE, np.zeros(len(x)))
+
+    bounds = [(None, None)] * (len(centre) - 1) + [(centre[-1] - EDGE, centre[-1] + EDGE)]
+    start = point[free]
+    start[np.abs(start) < 1e-3] = 1e-3
+    own = [b for b, f in zip(bounds, free, strict=True) if f]
+    with np.errstate(all="ignore"):
+        point[free] = minimize(rest, start, jac=True, method="L-BFGS-B", bounds=own, options={"maxiter": 60}).x
+    return point
 
 
 def _remember_last(
