@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hierlmm.comparison import Comparison
 from hierlmm.errors import SpecificationError
+from hierlmm.fits.base import Fit
 from hierlmm.plots.random_effects import LABELLED
 from hierlmm.plots.style import (
     GREY,
@@ -15,6 +17,7 @@ from hierlmm.plots.style import (
     backend_module,
     canvas,
     finish,
+    one_fit,
     percent,
     resolve_backend,
     segments,
@@ -28,8 +31,9 @@ __all__ = ["plot_ranks"]
 
 
 def plot_ranks(
-    ranking: Ranking,
+    ranking: Ranking | Fit | Comparison,
     *,
+    term: str | None = None,
     max_subjects: int | None = None,
     backend: str | None = None,
     figure_kwargs: Mapping[str, Any] | None = None,
@@ -38,8 +42,10 @@ def plot_ranks(
 
     Parameters
     ----------
-    ranking : Ranking
-        What ``fit.rank_subjects()`` returns.
+    ranking : Ranking, Fit or Comparison
+        What ``fit.rank_subjects()`` returns; or a fit (of a comparison, the reference), ranked as it does by default.
+    term : str, optional
+        Coefficient to rank a fit by.
     max_subjects : int, optional
         Draw that many subjects, evenly spaced in the order (the first and the last included); all by default.
     backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
@@ -56,6 +62,8 @@ def plot_ranks(
     from arviz_plots import visuals
 
     name = resolve_backend(backend)
+    if isinstance(ranking, (Fit, Comparison)):
+        ranking = one_fit(ranking).rank_subjects(term)
     table = ranking.table
     total = len(table)
     if max_subjects is not None and max_subjects < 1:
