@@ -145,7 +145,7 @@ def simulated(rng, J, n, chol=None):
 def test_under_the_true_model_the_bands_cover_and_the_test_keeps_its_level():
     rng = np.random.default_rng(7)
     cover, p = {"sv": [], "acf": []}, {"sv": [], "acf": []}
-    for k in range(120):
+    for k in range(60):
         fit = hl.TwoLevelModel.from_formula("y ~ t + (1 | id)", simulated(rng, 30, 6)).fit_reml()
         for name, function in (("sv", hl.semivariogram), ("acf", hl.autocorrelation)):
             found = function(fit, simulations=99, seed=k)
@@ -154,10 +154,10 @@ def test_under_the_true_model_the_bands_cover_and_the_test_keeps_its_level():
             cover[name].append(inside.mean())
             p[name].append(found.p_value)
     for name in cover:
-        error = np.std(cover[name]) / np.sqrt(120)
+        error = np.std(cover[name]) / np.sqrt(60)
         # Quantiles of 99 simulations reach 0.94 on average, not 0.95.
         assert abs(np.mean(cover[name]) - 0.94) < 3.5 * error + 0.01, (name, np.mean(cover[name]))
-        assert np.mean(np.array(p[name]) <= 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 120)
+        assert np.mean(np.array(p[name]) <= 0.05) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 60)
         assert abs(np.mean(p[name]) - 0.5) < 0.12
 
 
@@ -246,15 +246,16 @@ def test_missed_occasions_leave_a_lag_of_two(sleepstudy):
 # --- other estimators ---------------------------------------------------------------------------------------------
 
 
-def test_gee_and_a_posterior(models, dental_posterior):
+def test_gee_and_a_posterior(models):
     gee = models["dental_ri"].fit_gee()
     found = hl.semivariogram(gee, simulations=40)
     assert found.level == "population"
     assert found.mean_square == pytest.approx(np.mean(gee.residuals("pearson") ** 2))
     assert "working correlation exchangeable" in repr(found)
-    posterior = hl.semivariogram(dental_posterior, simulations=40)
+    sampled = models["sleepstudy_rirs"].fit(seed=1, progressbar=False)
+    posterior = hl.semivariogram(sampled, simulations=40)
     assert "posterior means" in posterior.note
-    np.testing.assert_allclose(posterior.mean_square, np.mean(dental_posterior.residuals("pearson") ** 2), rtol=0.1)
+    np.testing.assert_allclose(posterior.mean_square, np.mean(sampled.residuals("pearson") ** 2), rtol=0.1)
 
 
 # --- words, plots, refusals ---------------------------------------------------------------------------------------
@@ -277,6 +278,22 @@ def test_one_lag_says_that_nothing_is_left(sleepstudy):
     found = hl.semivariogram(fit, simulations=40)
     assert not found.stands_out
     assert "one lag only" in found.verdict
+
+
+def test_a_level_that_the_model_could_not_fit_is_said():
+    """Rows that repel each other: the random intercept collapses, and pairs differ more than all rows do."""
+    fit = hl.TwoLevelModel.from_formula("y ~ time + x + (1 | subject)", hl.load_dataset("negative_icc")).fit_reml()
+    found = hl.semivariogram(fit, level="population")
+    assert found.scale_ratio == pytest.approx(1.21, abs=0.02)
+    assert found.scale_p_value < 0.02
+    assert found.stands_out
+    assert "less alike than the fitted model says" in found.verdict
+    free = hl.MarginalModel(
+        "y ~ time + x", correlation=hl.CompoundSymmetry(), subject="subject", data=hl.load_dataset("negative_icc")
+    ).fit_reml()
+    found = hl.semivariogram(free)
+    assert found.scale_ratio == pytest.approx(1.0, abs=0.02)
+    assert not found.stands_out
 
 
 @pytest.mark.parametrize("backend", ["none", "matplotlib"])

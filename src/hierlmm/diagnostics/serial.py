@@ -17,10 +17,12 @@ with ``M_i = T_i`` around the population line and ``M_i = T_i Σ_i V_i⁻¹`` ar
     E ½ (r_j - r_k)² = ½ (S_jj + S_kk - 2 S_jk)
 
 The band is simulated: data from the fitted model, the same residuals, the same means by lag. The overall level of a
-semivariogram was fitted to the data, so that of every simulated one is set to the expected one (its mean over all
-pairs): what is judged is the shape. For all lags together the statistic is the largest deviation from the expected
-curve in units of its simulated SD (Besag & Diggle 1977, Appl. Statist. 26, 327-333), so that words are only said about
-lags that stand out of all of them.
+semivariogram (its mean over all pairs) was as a rule fitted to the data, so that level and shape are judged apart. For
+the shape, all simulated semivariograms are set to the level of the observed one; for the level, its ratio to the mean
+square of the residuals is compared with that of the simulated ones.
+
+For all lags together the statistic is the largest deviation from the expected curve in units of its simulated SD (Besag
+& Diggle 1977, Appl. Statist. 26, 327-333), so that words are only said about lags that stand out of all of them.
 
 References
 ----------
@@ -75,6 +77,10 @@ class SerialCheck:
         Of the largest deviation among all lags, by simulation under the fitted model.
     mean_square, expected_mean_square : float
         Mean of all squared residuals, and what the model expects of it.
+    scale_ratio, scale_p_value : float
+        Of a semivariogram: its mean over all pairs, relative to the mean square of the residuals, over what is expected
+        of it, and how unusual that is under the fitted model (near 1 where the model was free to fit it); NaN for an
+        autocorrelation, and with ``refit``.
     level, kind : str
         Which residuals.
     time : str
@@ -97,6 +103,8 @@ class SerialCheck:
     p_value: float
     mean_square: float
     expected_mean_square: float
+    scale_ratio: float
+    scale_p_value: float
     level: str
     kind: str
     time: str
@@ -115,7 +123,7 @@ class SerialCheck:
     @property
     def stands_out(self) -> bool:
         """Whether the observed means leave the model's by more than chance, at 1 - ``ci`` for all lags together."""
-        return bool(self.p_value <= 1.0 - self.ci)
+        return bool(min(self.p_value, np.nan_to_num(self.scale_p_value, nan=1.0)) <= 1.0 - self.ci)
 
     @property
     def verdict(self) -> str:
@@ -170,7 +178,9 @@ class Semivariogram(SerialCheck):
     name, column = "Semivariogram", "semivariance"
 
     def _alike(self) -> FloatArray:
-        return np.sign((self.table["expected"] - self.table["semivariance"]).to_numpy())
+        observed, expected, pairs = (self.table[c].to_numpy() for c in ("semivariance", "expected", "pairs"))
+        scale = 1.0 if self.refit else (observed @ pairs) / (expected @ pairs)
+        return np.sign(scale * expected - observed)
 
 
 class Autocorrelation(SerialCheck):
@@ -293,11 +303,6 @@ def _autocorrelation(pairs: Pairs, r: FloatArray) -> FloatArray:
     return pairs.mean(r[pairs.first] * r[pairs.second]) / float(np.mean(r * r))
 
 
-def _levelled(pairs: Pairs, found: FloatArray, expected: FloatArray) -> FloatArray:
-    """Semivariograms (..., bins) with the mean over all pairs that is expected."""
-    return found * ((expected @ pairs.count) / (found @ pairs.count))[..., None]
-
-
 def _expected(pairs: Pairs, S: list[FloatArray], kind: type[SerialCheck]) -> tuple[FloatArray, float]:
     """Expected mean by lag (for the autocorrelation the ratio of expectations), and expected mean square."""
     diagonal = np.concatenate([np.diag(s) for s in S])
@@ -341,21 +346,27 @@ def _check(
         max_lag = max(1, min(longest - 1, int(10.0 * math.log10(longest)))) if count_rows else None
     pairs = make_pairs(fit, position, count_rows=count_rows, bins=bins, max_lag=max_lag, time=name)
     statistic = _autocorrelation if acf else _semivariance
-    scale_free = acf or refit
     linear = linear_residuals(fit, pairs.subjects, level, kind)
     y = fit.design.y - fit.design.offset
     r = linear.residuals([y[rows][:, None] for rows in pairs.subjects])[:, 0]
     observed = statistic(pairs, r)
     expected, square = _expected(pairs, linear.S, result)
     rng = np.random.default_rng(seed)
+    scale, ratio, ratio_p, failed = 1.0, math.nan, math.nan, 0
     if refit:
         deviations, failed = _refitted(fit, pairs, linear, level, kind, result, statistic, simulations, rng)
     else:
         columns = linear.simulated(simulations, rng)
         found = np.array([statistic(pairs, c) for c in columns.T])
-        deviations, failed = (found if scale_free else _levelled(pairs, found, expected)) - expected, 0
-    own = observed if scale_free else _levelled(pairs, observed, expected)
-    table, p_value = _bands(pairs, result.column, observed, own, expected, deviations, ci)
+        if not acf:
+            all_of = np.vstack([observed, found])
+            level_of = (all_of @ pairs.count) / (expected @ pairs.count)
+            squares = np.append(np.mean(r * r), np.mean(columns**2, axis=0)) / square
+            ratios = level_of / squares
+            found, scale, ratio = found / level_of[1:, None], float(level_of[0]), float(ratios[0])
+            ratio_p = min(1.0, 2.0 * min(float(np.mean(ratios >= ratio)), float(np.mean(ratios <= ratio))))
+        deviations = found - expected
+    table, p_value = _bands(pairs, result.column, observed, expected, deviations, scale, ci)
     structure = getattr(fit.design, "residual", None)
     serial = fit.estimator != "GEE" and structure is not None
     return result(
@@ -363,6 +374,8 @@ def _check(
         p_value,
         float(np.mean(r * r)),
         square,
+        ratio,
+        ratio_p,
         level,
         kind,
         name,
@@ -461,24 +474,25 @@ def _bands(
     pairs: Pairs,
     column: str,
     observed: FloatArray,
-    own: FloatArray,
     expected: FloatArray,
     deviations: FloatArray,
+    scale: float,
     ci: float,
 ) -> tuple[pd.DataFrame, float]:
+    """Table by lag and p-value of the largest deviation; the bands stand at ``scale`` times the expected level."""
     tail = 0.5 * (1.0 - ci)
-    lower, upper = expected + np.quantile(deviations, [tail, 1.0 - tail], axis=0)
+    lower, upper = scale * (expected + np.quantile(deviations, [tail, 1.0 - tail], axis=0))
     # The data are one more draw: with them in the pool all draws are exchangeable under the model.
-    pool = np.vstack([own - expected, deviations])
+    pool = np.vstack([observed / scale - expected, deviations])
     centre, sd = pool.mean(axis=0), pool.std(axis=0)
     sd = np.where(sd > 1e-12 * np.max(np.abs(expected), initial=0.0), sd, np.inf)
     largest = np.max(np.abs(pool - centre) / sd, axis=1)
     p_value = float(np.mean(largest >= largest[0] * (1.0 - 1e-12)))
     reach = float(np.quantile(largest, ci, method="higher")) * np.where(np.isfinite(sd), sd, 0.0)
-    low, high = expected + centre - reach, expected + centre + reach
+    low, high = scale * (expected + centre - reach), scale * (expected + centre + reach)
     if column == Semivariogram.column:
         low = np.maximum(low, 0.0)
-    outside = ((own < low) | (own > high)) & (p_value <= 1.0 - ci)
+    outside = ((observed < low) | (observed > high)) & np.isfinite(sd) & (p_value <= 1.0 - ci)
     table = pd.DataFrame(
         {
             "lag": pairs.lag,
@@ -516,12 +530,37 @@ def _note(fit: Any, ci: float, n: int, refit: bool, failed: int) -> str:
     return words + f", the shape of the covariance held at its {at}."
 
 
+def _p(value: float) -> str:
+    return f"p = {value:.3g}" if value >= 0.001 else "p < 0.001"
+
+
 def _verdict(check: SerialCheck) -> str:
-    p = f"p = {check.p_value:.3g}" if check.p_value >= 0.001 else "p < 0.001"
-    table = check.table
-    if len(table) == 1 and not check.refit and check.column == "semivariance":
-        return "There is one lag only, and its level was fitted: nothing is left to compare."
-    if not check.stands_out or not table["outside"].any():
+    return " ".join(part for part in (_scale_words(check), _lag_words(check)) if part)
+
+
+def _scale_words(check: SerialCheck) -> str:
+    """On the level of a semivariogram, where the model could not fit it."""
+    if not check.scale_p_value <= 1.0 - check.ci:
+        return ""
+    more = check.scale_ratio < 1.0
+    words = (
+        f"Pairs at all lags are {'more' if more else 'less'} alike than the fitted model says: relative to the mean "
+        f"square their semivariance is {check.scale_ratio:.3g} times what is expected ({_p(check.scale_p_value)})."
+    )
+    if more:
+        return words + " Subjects differ more than the model lets them."
+    return words + " A negative correlation within subjects looks like this, or a model that makes them too alike."
+
+
+def _lag_words(check: SerialCheck) -> str:
+    """On single lags, where they stand out of all of them."""
+    p, table = _p(check.p_value), check.table
+    said = bool(_scale_words(check))
+    if len(table) == 1 and not math.isnan(check.scale_ratio):
+        return "" if said else "There is one lag only, and its level is what the fitted model expects."
+    if not table["outside"].any():
+        if said:
+            return f"Beyond that no lag stands out ({p} for all lags together)."
         return (
             f"No lag stands out ({p} for all lags together): what these residuals have in common by lag is what the "
             "fitted model expects. That is no proof that nothing is there."

@@ -451,9 +451,9 @@ def _posterior_parameters(fit: Any, size: int) -> tuple[FloatArray, FloatArray, 
     sigma = fit.draws("sigma").reshape(-1)
     kept = np.unique(np.linspace(0, len(sigma) - 1, min(size, len(sigma))).round().astype(int))
     q = len(fit.design.term)
-    D = fit.draws("D").reshape(-1, q, q)[kept] if q else np.empty((len(kept), 0, 0))
+    D = fit.draws("D").reshape(len(sigma), q, q)[kept] if q else np.empty((len(kept), 0, 0))
     eta = fit.residual_draws()
-    return D, sigma[kept], eta.reshape(-1, eta.shape[-1])[kept]
+    return D, sigma[kept], eta.reshape(len(sigma), eta.shape[-1])[kept]
 
 
 def _large_sample_parameters(

@@ -97,9 +97,10 @@ class ImpliedMarginal:
 
     @property
     def stationary(self) -> bool:
-        """Whether the correlation depends on the lag only, at these times."""
-        from_lag = self.pairs().groupby(np.round(self.pairs()["lag"], 9))["correlation"]
-        return bool((from_lag.max() - from_lag.min()).max() < 1e-8)
+        """Whether pairs of times at the same lag have the same correlation (False where no lag occurs twice)."""
+        pairs = self.pairs()
+        by_lag = pairs.groupby(np.round(pairs["lag"], 9))["correlation"]
+        return bool((by_lag.size() > 1).any() and (by_lag.max() - by_lag.min()).max() < 1e-8)
 
     def pairs(self) -> pd.DataFrame:
         """Every pair of times, the earlier first: both times, ``lag``, ``correlation``, ``lower``, ``upper``."""
