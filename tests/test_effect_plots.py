@@ -16,6 +16,7 @@ mpl.use("Agg")
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 from scipy import integrate, stats
 
 import hierlmm as hl
@@ -37,7 +38,7 @@ def read(name):
 @pytest.fixture(autouse=True)
 def _close_figures():
     yield
-    mpl.pyplot.close("all") if hasattr(mpl, "pyplot") else None
+    plt.close("all")
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +194,20 @@ def test_frozen_copied_and_said(fit):
     averaged = repr(fit.effects("year", n=5))
     assert "Averaged over sex with equal weights." in averaged
     assert "directions" not in averaged
+
+
+def test_other_kinds_of_fits(dental, gee):
+    naive = gee.with_se("naive").effects("time", n=3)
+    assert "naive covariance" in repr(naive) and "robust covariance" in repr(gee.effects("time", n=3))
+    assert np.abs(naive.table["se"] / gee.effects("time", n=3).table["se"] - 1).max() > 0.01
+    marginal = hl.MarginalModel(
+        "distance ~ sex * time", correlation=hl.CompoundSymmetry(), subject="subject", data=dental
+    ).fit_reml()
+    curves = marginal.effects("time", by="sex", n=3, simultaneous=True)
+    assert "marginal mean (no random effects)" in repr(curves)
+    np.testing.assert_allclose(curves.points("partial")["y"], dental["distance"], rtol=1e-10)
+    with pytest.raises(NotAvailableError, match="without random effects"):
+        marginal.effects("time", level="subject")
 
 
 def test_default_covariate_is_of_level_1(fit, sleep):
@@ -449,7 +464,7 @@ def test_covariates_that_cannot_stand_still(dental, pbc):
         "log(bili) ~ year + late + (1 | subject)", pbc.assign(late=np.where(pbc["year"] > 3, "yes", "no"))
     )
     with pytest.raises(SpecificationError, match="function of 'year'"):
-        late.fit_reml().effects("year")
+        late.fit_reml().effects("year", by="late")
     inside = hl.TwoLevelModel.from_formula("log(bili) ~ year + I(year > 3) + (1 | subject)", pbc).fit_reml()
     table = inside.effects("year", at={"year": [2.9, 3.1]}).table
     step = table["estimate"].diff().iloc[1] - 0.2 * inside.beta["year"]
@@ -514,7 +529,7 @@ def test_estimators_on_one_picture(simple, posterior, gee):
     assert len(colours) == 3
     named = hl.plot_effects({"a": simple, "b": gee}, focal="time", by="sex", backend="none")
     assert drawn(named, "curve", panel="sex = Male", line="b")
-    same = hl.plot_effects(hl.compare(simple, gee), focal="time", by="sex", backend="none")
+    same = hl.compare(simple, gee).plot_effects("time", by="sex", backend="none")
     assert drawn(same, "curve", panel="sex = Male", line="GEE")
 
 

@@ -143,6 +143,12 @@ class Comparison:
 
         return plot_forest(self, **kwargs)
 
+    def plot_effects(self, focal: str | None = None, **kwargs: Any) -> Any:
+        """Curves of the mean along a covariate, one colour per estimator; see `hierlmm.plots.plot_effects`."""
+        from hierlmm.plots import plot_effects
+
+        return plot_effects(self, focal=focal, **kwargs)
+
     def plot_random_effects(self, **kwargs: Any) -> Any:
         """Every subject's effects under every estimator, sorted; see `hierlmm.plots.plot_random_effects`."""
         from hierlmm.plots import plot_random_effects

@@ -1,8 +1,8 @@
 """What an effect plot cannot show: what is not in the model, and covariates that do not stand still.
 
 To hold a covariate v while x changes, v must be free to stand still. It is not where it is a function of x (refused),
-and within subjects not where its deviations are those of x times a constant (said). Factors whose levels follow each
-other along x have curves that can be compared nowhere (refused).
+and within subjects not where its deviations are those of x times a constant (said). A factor whose levels follow
+each other along x is a function of x as well: its curves could be compared nowhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from hierlmm.frames import shorten
 __all__ = [
     "check_by",
     "check_companions",
-    "check_disjoint",
     "check_focal",
     "check_level",
     "focal_values",
@@ -206,20 +205,3 @@ def _moves_along(x: FloatArray, values: FloatArray, index: NDArray[np.intp]) -> 
     if sx <= 0.0 or sv <= 1e-12 * float(np.ptp(values)) ** 2:
         return False
     return float(dx @ dv) ** 2 >= 0.999**2 * sx * sv
-
-
-def check_disjoint(fit: Fit, focal: str, groups: tuple[str, ...]) -> None:
-    """Refuse a factor within subjects whose levels are seen at ranges of the focal variable that do not meet."""
-    frame = fit.design.frame
-    for name in groups:
-        if name not in fit.design.level1_variables() or pd.api.types.is_numeric_dtype(frame[name].dtype):
-            continue
-        ranges = frame.groupby(name, observed=True)[focal].agg(["min", "max"]).sort_values("min")
-        if len(ranges) > 1 and np.all(ranges["min"].to_numpy()[1:] > ranges["max"].to_numpy()[:-1]):
-            raise SpecificationError(
-                f"by={name!r} beside effects({focal!r})",
-                f"{name!r} varies within subjects, and its levels follow each other along {focal!r}: nowhere can their "
-                "curves be compared",
-                f"leave it out of by=, or write it as a function of {focal!r} in the formula",
-                SEE,
-            )

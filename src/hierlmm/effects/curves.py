@@ -27,7 +27,6 @@ from hierlmm.effects.bands import DIRECTIONS, bands
 from hierlmm.effects.curve_checks import (
     check_by,
     check_companions,
-    check_disjoint,
     check_focal,
     check_level,
     focal_values,
@@ -254,7 +253,9 @@ class EffectCurves:
         if isinstance(self.judge, PosteriorDraws):
             lines.append(f"Band: {percent}, pointwise, quantiles of {len(self.judge.beta)} draws.")
         else:
-            lines.append(f"Band: {percent}, pointwise, {self.judge.description}.")
+            kind = getattr(self.fit, "se", None)  # GEE has several covariances
+            which = f", {kind.replace('_', '-')} covariance" if isinstance(kind, str) else ""
+            lines.append(f"Band: {percent}, pointwise, {self.judge.description}{which}.")
         if self.simultaneous is not None:
             what = "each curve" if self.simultaneous == "curve" else "all curves together"
             low, high = float(self.critical.min()), float(self.critical.max())
@@ -358,7 +359,6 @@ def effect_curves(
     averaged = {v: x for v, x in grid.points.items() if v not in keep and len(x) > 1}
     held = {v: x[0] for v, x in grid.points.items() if v not in keep and len(x) == 1}
     notes = check_companions(fit, focal, grid)
-    check_disjoint(fit, focal, groups)
     combinations = list(itertools.product(*(grid.points[v] for v in keep)))
     keys = pd.DataFrame({v: [c[i] for c in combinations] for i, v in enumerate(keep)})
     with warnings.catch_warnings(record=True) as caught:
