@@ -7,7 +7,7 @@ import numpy as np
 
 
 def marginal_covariance(design, D, sigma, residual=None):
-    """V (N, N): Z_i D Z_i' + σ² Σ_i within subjects, zero between them; Σ_i is I unless ``residual`` (N, N) says else."""
+    """V (N, N): Z_i D Z_i' + σ² Σ_i within subjects, zero between them; Σ_i is I unless ``residual`` is given."""
     same = design.subject_index[:, None] == design.subject_index[None, :]
     residual = np.eye(design.n_obs) if residual is None else residual
     return np.where(same, design.Z @ D @ design.Z.T + sigma**2 * residual, 0.0)

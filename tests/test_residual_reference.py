@@ -1,4 +1,4 @@
-"""Residual structures and marginal models against nlme: never a lower likelihood, and its parameters where it converged."""
+"""Residual structures and marginal models against nlme: never a lower likelihood, and its parameters."""
 
 from __future__ import annotations
 

@@ -126,7 +126,8 @@ def wald_components(fit: LikelihoodFit, ci: float) -> pd.DataFrame:
         centre, spread = large.standard_errors_of(lambda p: found.to_unbounded(found.values(p)))
         estimate, se = large.standard_errors_of(found.values)
         lower, upper = (found.to_natural(centre + s * z * spread) for s in (-1.0, 1.0))
-    undefined = ~np.isfinite(spread) | on_boundary(fit, found.labels)
+    # A spread of zero is a residual parameter held at the end of its range.
+    undefined = ~np.isfinite(spread) | (spread == 0.0) | on_boundary(fit, found.labels)
     for column in (se, lower, upper):
         column[undefined] = np.nan
     return component_frame(found.labels, estimate, se, lower, upper)
