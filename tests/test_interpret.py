@@ -211,11 +211,17 @@ def henderson(fit):
     for i, j in enumerate(design.subject_index):
         Z[i, j * q : (j + 1) * q] = design.Z[i]
     XZ = np.hstack([design.X, Z])
-    C = XZ.T @ XZ / fit.sigma**2
+    R = fit.sigma**2 * np.eye(design.n_obs)
+    if fit.residual_estimate is not None:
+        for j in range(J):
+            rows = np.flatnonzero(design.subject_index == j)
+            R[np.ix_(rows, rows)] = fit.sigma**2 * fit.residual_estimate.covariance(design.frame.iloc[rows])
+    weighted = np.linalg.solve(R, XZ)
+    C = weighted.T @ XZ
     p = len(design.coef)
     C[p:, p:] += np.kron(np.eye(J), np.linalg.inv(fit.D.to_numpy()))
     inverse = np.linalg.inv(C)
-    return inverse @ (XZ.T @ design.y) / fit.sigma**2, inverse
+    return inverse @ (weighted.T @ design.y), inverse
 
 
 @pytest.mark.parametrize(("a", "b"), [(1, 20), (3, 7), (24, 26)])
@@ -240,6 +246,16 @@ def test_two_subjects_against_the_mixed_model_equations(sexes, a, b, term):
     assert found.coefficient_a == pytest.approx(sexes.subject_coef.loc[a, term], rel=1e-10)
     back = sexes.compare_subjects(b, a, term)
     assert back.probability == pytest.approx(1.0 - found.probability, abs=1e-12)
+
+
+def test_two_subjects_under_a_residual_structure(all_fits):
+    fit = all_fits["serial"]
+    solution, inverse = henderson(fit)
+    L = np.zeros(len(solution))
+    L[2 + 4], L[2 + 9] = 1.0, -1.0
+    found = fit.compare_subjects(4, 9, "Intercept")
+    assert found.estimate == pytest.approx(L @ solution, rel=1e-7)
+    assert found.se == pytest.approx(np.sqrt(L @ inverse @ L), rel=1e-7)
 
 
 def test_two_subjects_differ_by_level_2_too(sexes):
@@ -507,6 +523,29 @@ def test_no_statement_per_group_where_the_model_has_none(numeric_data):
     words = FORMULA("y ~ t * iq + g + (1 + t | id)", numeric_data).fit_reml().interpret()
     only(words, "The average slope on t: comparing subjects who differ by one unit in iq")
     only(words, "The average slope on t is taken by the model as the same whatever g is")
+
+
+def test_a_shifted_number_is_a_straight_line_and_a_square_is_not(numeric_data):
+    fit = FORMULA("y ~ t * I(iq - 100) + (1 | id)", numeric_data).fit_reml()
+    own = only(fit.interpret(), "The average slope on t: comparing subjects who differ by one unit in iq")
+    assert own.facts["estimate"] == pytest.approx(fit.beta["t:I(iq - 100)"], rel=1e-8)
+    square = FORMULA("y ~ t + I((iq / 100) ** 2) + (1 | id)", numeric_data).fit_reml().interpret()
+    only(square, "iq does not enter as a straight line")
+
+
+def test_a_slope_without_a_mean_has_no_share(numeric_data):
+    words = FORMULA("y ~ 1 + (1 + t | id)", numeric_data).fit_reml().interpret()
+    only(words, "its mean over subjects is zero by assumption")
+    assert not [t for t in texts(words) if "positive slope" in t]
+
+
+def test_subjects_need_draws_of_their_effects(dental):
+    model = FORMULA("distance ~ time + (1 + time | subject)", dental)
+    fit = model.fit(draws=500, tune=500, chains=4, seed=1, random_effects="summary", progressbar=False)
+    assert len(fit.heterogeneity().table) == 2
+    for ask in (fit.rank_subjects, lambda: fit.compare_subjects(1, 2)):
+        with pytest.raises(NotAvailableError, match="not their draws"):
+            ask()
 
 
 def test_log_response_is_multiplicative(dental):

@@ -14,12 +14,11 @@ from hierlmm.formula import unquoted, variables_of
 from hierlmm.frames import shorten
 from hierlmm.interpret.coefficients import (
     Coefficient,
-    acts_as_factor,
+    by_subject,
     group_rows,
     group_text,
     is_factor,
     is_label,
-    level2_parts,
     level2_rows,
     level2_variables,
 )
@@ -191,17 +190,22 @@ def acts_as_label(words: Words, variable: str) -> bool:
 
 
 def _curved(words: Words) -> list[str]:
-    """Level-2 numbers that enter otherwise than as plain columns."""
+    """Level-2 numbers in which a level-1 coefficient is no straight line, over their range in the data."""
     design = words.fit.design
-    columns = list(design.frame.columns)
+    subjects = by_subject(design)
     found = []
     for c in words.coefficients:
-        for parts in level2_parts(design, c.position).values():
-            for factor, _ in parts:
-                for v in variables_of(factor, columns):
-                    if not acts_as_factor(design, c.position, v) and unquoted(factor) != v:
-                        found.append(v)
-    return list(dict.fromkeys(found))
+        keys, _, mean = group_rows(design, c.position)
+        for v in [str(v) for v in keys.columns if mean[str(v)] and v not in found]:
+            low, high = float(subjects[v].min()), float(subjects[v].max())
+            points = np.linspace(low, high, 5)
+            table = pd.concat([keys.assign(**{v: x}) for x in points], ignore_index=True)
+            rows = level2_rows(design, c.position, table).reshape(len(points), len(keys), -1)
+            share = np.linspace(0.0, 1.0, 5)[:, None, None]
+            line = rows[0] + share * (rows[-1] - rows[0])
+            if not np.allclose(rows, line, rtol=1e-9, atol=1e-9 * np.abs(rows).max()):
+                found.append(v)
+    return found
 
 
 def difference_sentences(words: Words, section: str) -> Iterator[Sentence]:
@@ -265,6 +269,7 @@ def _of_variable(
         return
     cells = keys[others].drop_duplicates() if others else pd.DataFrame(index=[0])
     found: list[tuple[str, str, FloatArray, bool]] = []
+    subjects = by_subject(design)
     values = list(dict.fromkeys(keys[v])) if not number_like else [float(keys[v].iloc[0])]
     for _, cell in cells.iterrows():
         row = {str(u): cell[u] for u in others}
@@ -280,7 +285,7 @@ def _of_variable(
             label = "" if number_like else f"{_eq(v, high)} minus {_eq(v, low)}"
             d = rows[0] - rows[1]
             # Whether the difference changes with the numbers that stand at their mean here.
-            moved = both.assign(**{u: both[u] + 1.0 for u in others if mean[u]})
+            moved = both.assign(**{str(u): float(subjects[u].max()) for u in others if mean[u]})
             elsewhere = level2_rows(design, k, moved[list(keys.columns)])
             depends = not np.allclose(d, elsewhere[0] - elsewhere[1], rtol=1e-10, atol=1e-12)
             found.append((label, group, d, depends))

@@ -127,7 +127,7 @@ def _range(words: Words, section: str, c: Coefficient, row: dict[Any, Any], x: s
         f"95 % {who} are estimated to have {what} between {number(low)} and {number(high)}{unit}{ends}.",
         **facts,
     )
-    if c.kind in ("slope", "difference"):
+    if c.kind in ("slope", "difference") and np.any(words.fit.design.coef_level1 == c.position):
         positive = what.replace("their", "a" if words.base else "a positive", 1)
         if words.base:
             positive += " that is greater than 1"
@@ -207,7 +207,7 @@ def _moved(words: Words, section: str, pair: tuple[int, int], slope: Coefficient
     x = unquoted(design.level1_columns[slope.position][0][0])
     column = design.X1[:, slope.position]
     middle = float(column.mean())
-    if np.isclose(middle, 0.0, atol=1e-9 * np.ptp(column)):
+    if abs(middle) < 0.1 * np.ptp(column):  # as good as the origin itself
         middle = float(column.max())
     D = _D(words.fit)
     a, b = pair
@@ -314,8 +314,8 @@ def _division(words: Words, section: str) -> Iterator[Sentence]:
         yield say(
             section,
             f"Of the variance that the fixed effects leave, {percentage(estimate)} lies between subjects: the "
-            f"intra-class correlation, which is the correlation of two measurements of one subject, is "
-            f"{number(estimate)}{text}.",
+            "intra-class correlation, which is the correlation of two measurements of one subject given the "
+            f"covariates, is {number(estimate)}{text}.",
             icc=estimate,
             share=estimate,
             **facts,
