@@ -25,6 +25,7 @@ from hierlmm.effects import bands as bands_module
 from hierlmm.effects.bands import band_quantile, bands
 from hierlmm.effects.judge import PosteriorDraws
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
+from hierlmm.fits.likelihood import fit_likelihood
 
 HERE = Path(__file__).parent / "reference"
 FORMULA = "log(bili) ~ ns(year, 2) * sex + (age + basepro) * sex + (ns(year, 2) | subject)"
@@ -289,9 +290,7 @@ def test_simultaneous_coverage_of_the_estimate(fit, scope):
 
 def test_simultaneous_coverage_of_refitted_data():
     """The whole procedure on new data of few subjects, where θ is poorly known."""
-    n_data, rng = 120, np.random.default_rng(4)
-    from hierlmm.fits.likelihood import fit_likelihood
-
+    n_data, rng = 240, np.random.default_rng(2026)
     time = np.tile([0.0, 1.0, 2.0, 4.0], 12)
     subject = np.repeat(np.arange(12), 4)
     data = pd.DataFrame({"subject": subject, "time": time, "y": rng.normal(size=48)})
