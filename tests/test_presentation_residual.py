@@ -18,7 +18,10 @@ import hierlmm as hl
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
-from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.describe import describe_model
+from hierlmm.design import design_from_fixed, make_residual
+from hierlmm.errors import DataError, NotAvailableError, SpecificationError
+from hierlmm.formula import parse_formula
 from hierlmm.plots.posterior import parameter_draws
 from hierlmm.residual_symbols import formula_of, spec_text
 from hierlmm.side_by_side import MARGINAL_SIGMA
@@ -139,6 +142,8 @@ def evaluate(text, rows):
         for name in ("visit", "time", "age"):
             text = text.replace(f"{name}ᵢ{mark}", f"({row[name]})")
     text = text.replace("j − k", f"{rows[0]['place']} − {rows[1]['place']}")
+    digits = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+    text = re.sub(r"·10(⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)", lambda m: f"e{m[1].translate(digits)}", text)
     for mark, power in (("²", "**2"), ("⁻", "-"), ("·", "*"), ("−", "-"), ("^", "**")):
         text = text.replace(mark, power)
     text = re.sub(r"\|([^|]*)\|", r"abs(\1)", text)
@@ -287,7 +292,11 @@ def test_parameters_are_counted_as_the_fit_counts_them(visits):
 
 def test_a_structure_that_the_data_cannot_carry_is_said(dental):
     doubled = pd.concat([dental, dental], ignore_index=True)
-    text = repr(marginal(doubled, hl.Exponential("time")))
+    with pytest.raises(DataError, match="108 such pairs"):
+        marginal(doubled, hl.Exponential("time"))
+    structure = make_residual(hl.Exponential("time"), None)
+    design = design_from_fixed(parse_formula("distance ~ sex * time"), "subject", doubled, residual=structure)
+    text = describe_model(design)
     assert "cannot be fitted" in text and "same" in text
     assert "not known: the residual structure does not fit these data" in " ".join(text.split())
 

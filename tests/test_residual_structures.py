@@ -751,7 +751,7 @@ BAD = {
     "occasions that do not line up": (
         lambda: hl.Unstructured("t"), None, {"t": T + np.linspace(0, 0.3, 108)}, "do not line up"),
     "occasions seen together too rarely": (
-        lambda: hl.Unstructured("t"), None, {"t": np.where((T == 3) & (np.arange(108) > 8), 2.5, T)}, "0 subjects with"),
+        lambda: hl.Unstructured("t"), None, {"t": np.where((T == 3) & (np.arange(108) > 8), 2.5, T)}, "0 subjects"),
     "occasions of two kinds": (lambda: hl.Unstructured("t"), None, {"t": [1, "a", 2, 3] * 27}, "of type int, str"),
     "lags never seen": (lambda: hl.Toeplitz("age"), None, {}, "lag 1 of 'age'"),
     "lags without end": (lambda: hl.Toeplitz("t"), None, {"t": (1e9 * T).astype(int)}, "lags up to 3000000000"),
