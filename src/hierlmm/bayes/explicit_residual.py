@@ -95,7 +95,7 @@ def _name(parameter: Parameter) -> str:
 
 
 def _log_ratio(rows: ResidualRows, values: list[Any]) -> Any:
-    """Log g of each row; the logarithm is linear in log ratio, power or rate."""
+    """Log g of each row; the logarithm is linear in η."""
     import pytensor.tensor as pt
 
     total = pt.zeros(rows.n_obs)
@@ -103,7 +103,8 @@ def _log_ratio(rows: ResidualRows, values: list[Any]) -> Any:
         return total
     weights = rows.variance.derivatives(np.zeros(len(values)))
     for parameter, value, weight in zip(rows.variance.parameters, values, weights, strict=True):
-        total = total + weight * (pt.log(value) if np.isfinite(parameter.lower) else value)
+        scaled = value / parameter.unit
+        total = total + weight * (pt.log(scaled) if np.isfinite(parameter.lower) else scaled)
     return total
 
 
