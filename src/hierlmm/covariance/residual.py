@@ -449,7 +449,7 @@ class CompoundSymmetry(ResidualCorrelation):
     """
 
     start: float | None = None
-    time: ClassVar[None] = None
+    time: ClassVar[None] = None  # type: ignore[misc]
     ties: ClassVar[bool] = True
 
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:

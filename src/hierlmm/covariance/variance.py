@@ -112,7 +112,7 @@ class VarIdent(VarianceFunction):
         codes = column.map({label: k for k, label in enumerate(levels)})
         counts = codes.value_counts()
         if counts.min() < 2:
-            label = levels[int(counts.idxmin())]
+            label = levels[int(counts.index.to_numpy()[counts.argmin()])]
             raise DataError(
                 f"VarIdent({self.covariate!r}) and one row with {label!r}",
                 "its variance cannot be estimated from one measurement",
