@@ -34,6 +34,7 @@ Statistics in Medicine 17, 1391-1402.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -139,7 +140,7 @@ class SerialCheck:
         head = f"{self.name} of {self.kind} residuals {line}: {self.response}, {self.estimator} ({self.correlation})"
         shown = self.table.drop(columns=["from", "to"], errors="ignore").rename(columns={"lag": f"lag ({self.time})"})
         body = shown.to_string(index=False, float_format=lambda v: f"{v:.4g}")
-        return f"{head}\n{body}\n{self.verdict}\n{self.note}"
+        return "\n".join([head, body, *textwrap.wrap(self.verdict, 110), *textwrap.wrap(self.note, 110)])
 
     def _repr_html_(self) -> str:
         import html

@@ -92,7 +92,7 @@ def plot_heatmap(
     )
     draw = backend_module(name)
     labels = [_tick(v) for v in first.V.index[kept]]
-    shown = np.unique(np.linspace(0, n - 1, min(n, 10)).round().astype(int))
+    shown = np.arange(0, n, -(-n // 10))
     for label, matrix in matrices.items():
         target = collection.get_target("implied", {"fit": label})
         for i in range(n):
@@ -294,11 +294,13 @@ def _curves(
     labels = list(implied)
     colours = dict(zip(labels, np.resize(PALETTE, len(labels)).tolist(), strict=True))
     data = _by_fit(curves, ylabel)
+    # Long labels: as many columns of the legend as fit into the width.
+    columns = max(1, min(len(labels), int(98 / (8 + max(map(len, labels))))))
     collection = canvas(
         data,
         "quantity",
         backend=name,
-        size=(7.6, 4.8),
+        size=(7.6, 4.6 + 0.22 * -(-len(labels) // columns)),
         col_wrap=1,
         figure_kwargs=figure_kwargs,
         aes={"color": ["fit"]},
@@ -348,8 +350,6 @@ def _curves(
         ylabel=ylabel,
     )
     if len(labels) > 1:
-        # Long labels: as many columns as fit into the width.
-        columns = max(1, min(len(labels), int(88 / (8 + max(map(len, labels))))))
         place = {"loc": "outside lower center", "ncols": columns, "frameon": False} if name == "matplotlib" else {}
         collection.add_legend("fit", title="", **place)
     return collection

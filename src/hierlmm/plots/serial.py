@@ -54,12 +54,17 @@ def plot_serial(check: SerialCheck, *, backend: str | None, figure_kwargs: Mappi
         shown = part if part.shape[1] else np.full((2, 1), np.nan)
         data = stack_points({panel: shown}, "statistic", "serial")
         collection.map(visuals.scatter_xy, label, data=data, color=color, size=45)
+    bands = f"its {percent(check.ci)} bands"
+    if check.column == "semivariance" and not check.refit:
+        bands += " at the level of the data"
     dash = "\ndashed: mean square of the residuals that it expects" if panel == "semivariance" else ""
+    if len(x) <= 10:
+        draw.xticks(x.tolist(), [f"{v:.3g}" for v in x], target)
     which = f"{check.estimator}, {check.correlation}"
     return finish(
         collection,
         "statistic",
-        {panel: f"points: data, curve and {percent(check.ci)} bands: fitted model{dash}"},
+        {panel: f"points: data; curve: fitted model, with {bands}{dash}"},
         title=f"{check.name} of {check.kind} residuals around {LINES[check.level]} ({which})",
         xlabel=f"lag ({check.time})",
         ylabel=panel,

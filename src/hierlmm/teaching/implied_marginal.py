@@ -15,6 +15,7 @@ population line: unbiased for V_jj if V is right, since ``Var(r) = V_jj - x'Cov(
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -131,8 +132,7 @@ class ImpliedMarginal:
         table = self.variance.loc[shown.index].dropna(axis=1, how="all")
         lines.append("Variance")
         lines.append(table.to_string(float_format=lambda v: f"{v:.4g}"))
-        lines.append(self.note)
-        return "\n".join(lines)
+        return "\n".join([*lines, *textwrap.wrap(self.note, 110)])
 
     def _repr_html_(self) -> str:
         import html
