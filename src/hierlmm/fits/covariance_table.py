@@ -148,7 +148,8 @@ def profile_components(fit: LikelihoodFit, ci: float) -> pd.DataFrame:
         def scalar(parameters: FloatArray, k: int = k, scale: _Scale = scale, at: int | None = at) -> float:
             return scale.forward(float(found.values(parameters)[k] if at is None else parameters[at]))
 
-        ends = profile_interval(fit.criterion_function, large.centre, scalar, drop, elsewhere)
+        with np.errstate(over="ignore", invalid="ignore"):  # a search may look far out, where nothing is accepted
+            ends = profile_interval(fit.criterion_function, large.centre, scalar, drop, elsewhere)
         limits[k] = [scale.backward(end) for end in ends]
         if label.startswith("sd(") and limits[k, 0] < max(1e-3 * estimate[k], 1e-6 * limits[k, 1]):
             limits[k, 0] = 0.0
