@@ -1,6 +1,7 @@
 """Residual structures: coverage of intervals by REML, calibration of NUTS, and speed.
 
     .venv/bin/python benchmarks/residual_structures.py [coverage|sbc|explicit|speed|all] [--n 500] [--quick] [--seed 1]
+                                                      [--only TEXT]
     make bench BENCH=residual_structures
 
 ``coverage``: data sets from known parameters, fitted by REML; how often the 95 % interval of each residual parameter
@@ -97,10 +98,10 @@ def studies() -> list[Study]:
     return found
 
 
-def coverage(n: int, seed: int) -> None:
+def coverage(n: int, seed: int, only: str) -> None:
     print(f"== Coverage of 95 % intervals by REML, {n} data sets each (Monte-Carlo 95 % interval in brackets) ==")
     lines = []
-    for study in studies():
+    for study in [s for s in studies() if only in s.title]:
         design = study.model().design
         rows = residual_rows(design)
         eta = np.array([p.unconstrained(study.truth[p.name]) for p in rows.parameters])
@@ -141,7 +142,7 @@ def coverage(n: int, seed: int) -> None:
     print("\n" + pd.DataFrame(lines).to_string(index=False) + "\n")
 
 
-def sbc(n: int, seed: int) -> None:
+def sbc(n: int, seed: int, only: str) -> None:
     print(f"== Simulation-based calibration of NUTS, {n} data sets each ==")
     dental = hl.load_dataset("dental")
     irregular = planned(30, 5, irregular=True)
@@ -157,6 +158,8 @@ def sbc(n: int, seed: int) -> None:
         ),
     }
     for title, model in models.items():
+        if only not in title:
+            continue
         result = hl.calibrate(model, n, seed=seed)
         table = result.summary()
         covered = table["cover95"].between(0.92, 0.98)
@@ -305,15 +308,16 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=None, help="data sets of each study (500)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the data sets and draws")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", help="studies of which the title has this text (coverage, sbc)")
     options = parser.parse_args()
     n = options.n or (50 if options.quick else 500)
     chosen = SECTIONS if options.section == "all" else (options.section,)
     warnings.simplefilter("ignore", hl.FitWarning)
     for section in chosen:
         if section == "coverage":
-            coverage(n, options.seed)
+            coverage(n, options.seed, options.only)
         elif section == "sbc":
-            sbc(n, options.seed)
+            sbc(n, options.seed, options.only)
         elif section == "explicit":
             explicit(500 if options.quick else 2000, options.seed)
         else:
