@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hierlmm.checks import check_design
+from hierlmm.bound import BoundModel
 from hierlmm.covariance.residual import AR1, CompoundSymmetry, ResidualCorrelation, Unstructured
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design import Design, design_from_fixed, make_residual
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["MarginalModel"]
 
 
-class MarginalModel:
+class MarginalModel(BoundModel):
     """A Gaussian marginal model ``y_i ~ N(X_i β, V_i)``, ``V_i = σ² G_i R_i G_i``, bound to its data.
 
     Every two-level model implies a marginal model; not every marginal model comes from a two-level one. Compound
@@ -73,87 +73,34 @@ class MarginalModel:
     ) -> None:
         structure = make_residual(correlation, variance)
         design = design_from_fixed(parse_formula(formula), subject, data, residual=structure, missing=missing)
-        check_design(design)
-        self._design, self._priors = design, priors
-        if priors is not None:
-            _ = self.priors  # a prior that cannot be used is refused here, not when sampling starts
-
-    @property
-    def design(self) -> Design:
-        """Matrices, names and subject index (shapes in its docstring); it has no random effects."""
-        return self._design
-
-    @property
-    def subject(self) -> str:
-        """Name of the grouping column."""
-        return self._design.hierarchy.subject
+        self._set(design, priors)
 
     @property
     def correlation(self) -> ResidualCorrelation | None:
         """Structure of R_i; None for independent rows."""
-        return self._design.residual
+        return self.residual
 
     @property
     def variance(self) -> VarianceFunction | None:
         """Structure of G_i; None for equal variances."""
-        return self._design.residual_variance
+        return self.residual_variance
 
     @property
     def formula(self) -> str:
         """The fixed effects as a formula."""
         return self._design.hierarchy.formula
 
-    @property
-    def data(self) -> Any:
-        """The rows and columns in use (pandas), a copy."""
-        return self._design.frame.copy()
+    def to_pymc(self) -> Any:
+        """Build the model as a ``pymc.Model``: every measurement given the subject's earlier ones.
 
-    @property
-    def priors(self) -> Any:
-        """Every prior, with the defaults filled in."""
-        from hierlmm.bayes.priors import resolve_priors
-
-        return resolve_priors(self._priors, self._design)
-
-    def equations(self, fit: Any = None) -> Any:
-        """The model as text and LaTeX.
-
-        Parameters
-        ----------
-        fit : Fit, optional
-            Put its estimates in.
+        Raises
+        ------
+        NotAvailableError
+            For structures that are not serial.
         """
-        from hierlmm.equations import equations
+        from hierlmm.bayes.explicit import build_pymc_model
 
-        return equations(self._design, fit)
-
-    def __repr__(self) -> str:
-        from hierlmm.describe import describe_model
-
-        return describe_model(self._design)
-
-    def _repr_html_(self) -> str:
-        from hierlmm.describe import describe_model_html
-
-        return describe_model_html(self._design)
-
-    def implied_marginal(self, fit: Any, times: Any = None, **options: Any) -> Any:
-        """Covariance of one subject's measurements at chosen times, as a fit of this model implies it.
-
-        Parameters
-        ----------
-        fit : Fit
-            Of this model, by any estimator.
-        times, **options
-            As for ``fit.implied_marginal``.
-
-        Returns
-        -------
-        ImpliedMarginal
-        """
-        from hierlmm.teaching.implied_marginal import implied_by_model
-
-        return implied_by_model(self._design, fit, times, **options)
+        return build_pymc_model(self._design, self.priors)
 
     def fit_reml(self) -> MarginalFit:
         """Fit by generalised least squares, covariance parameters by restricted maximum likelihood."""

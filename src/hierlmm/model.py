@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from hierlmm.checks import check_design
+from hierlmm.bound import BoundModel
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
-from hierlmm.design import Design, design_from_formula, design_from_hierarchy, make_residual
+from hierlmm.design import design_from_formula, design_from_hierarchy, make_residual
 from hierlmm.errors import MissingPackageError, NotAvailableError, SpecificationError
 from hierlmm.formula import parse_formula
 from hierlmm.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_levels
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["TwoLevelModel"]
 
 
-class TwoLevelModel:
+class TwoLevelModel(BoundModel):
     """A Gaussian two-level hierarchical linear model, bound to its data.
 
     Parameters
@@ -43,7 +43,7 @@ class TwoLevelModel:
         Structure of D, the covariance of the random effects. ``"identity"`` has one variance, ``"compound_symmetry"``
         one variance and one correlation, which lies between −1/(q − 1) and 1.
     residual : ResidualCorrelation, optional
-        Correlation of a subject's level-1 residuals: ``hl.AR1()``, ``hl.Exponential("time")``, ...; independent by default.
+        Correlation of the level-1 residuals: ``hl.AR1()``, ``hl.Exponential("time")``, ...; independent by default.
     residual_variance : VarianceFunction, optional
         Variance of the level-1 residuals: ``hl.VarIdent("sex")``, ``hl.VarPower("time")``, ... Equal by default.
     priors : Priors or "bambi", optional
@@ -127,17 +127,6 @@ class TwoLevelModel:
         model._set(design, priors)
         return model
 
-    def _set(self, design: Design, priors: Any) -> None:
-        check_design(design)
-        self._design, self._priors = design, priors
-        if priors is not None:
-            _ = self.priors  # a prior that cannot be used is refused here, not when sampling starts
-
-    @property
-    def design(self) -> Design:
-        """Matrices, names and subject index (shapes in its docstring)."""
-        return self._design
-
     @property
     def hierarchy(self) -> Hierarchy:
         """The hierarchy as data."""
@@ -159,11 +148,6 @@ class TwoLevelModel:
         return self.hierarchy.random
 
     @property
-    def subject(self) -> str:
-        """Name of the grouping column."""
-        return self.hierarchy.subject
-
-    @property
     def covariance(self) -> str:
         """Structure of D."""
         return self._design.covariance
@@ -175,40 +159,6 @@ class TwoLevelModel:
         ``covariance="identity"`` and ``covariance="compound_symmetry"`` have no sign in a formula: pass them along.
         """
         return self.hierarchy.formula
-
-    @property
-    def data(self) -> Any:
-        """The rows and columns in use (pandas), a copy."""
-        return self._design.frame.copy()
-
-    @property
-    def priors(self) -> Any:
-        """Every prior, with the defaults filled in."""
-        from hierlmm.bayes.priors import resolve_priors
-
-        return resolve_priors(self._priors, self._design)
-
-    def equations(self, fit: Any = None) -> Any:
-        """Level 1, level 2, the combined and the implied marginal model as text and LaTeX.
-
-        Parameters
-        ----------
-        fit : Fit, optional
-            Put its estimates in.
-        """
-        from hierlmm.equations import equations
-
-        return equations(self._design, fit)
-
-    def __repr__(self) -> str:
-        from hierlmm.describe import describe_model
-
-        return describe_model(self._design)
-
-    def _repr_html_(self) -> str:
-        from hierlmm.describe import describe_model_html
-
-        return describe_model_html(self._design)
 
     def to_pymc(self, *, centered: bool = False) -> Any:
         """Build the explicit hierarchy as a ``pymc.Model`` with named variables and dims.
@@ -350,24 +300,6 @@ class TwoLevelModel:
             fits.append(fit_bambi(self._design, self.priors, **options))
         except (SpecificationError, MissingPackageError) as error:
             notes.append(f"Bambi is not shown: {error.reason}. {error.remedy[:1].upper()}{error.remedy[1:]}.")
-
-    def implied_marginal(self, fit: Any, times: Any = None, **options: Any) -> Any:
-        """Covariance of one subject's measurements at chosen times, as a fit of this model implies it.
-
-        Parameters
-        ----------
-        fit : Fit
-            Of this model, by any estimator.
-        times, **options
-            As for ``fit.implied_marginal``.
-
-        Returns
-        -------
-        ImpliedMarginal
-        """
-        from hierlmm.teaching.implied_marginal import implied_by_model
-
-        return implied_by_model(self._design, fit, times, **options)
 
     def fit_reml(self) -> LikelihoodFit:
         """Fit by restricted maximum likelihood."""

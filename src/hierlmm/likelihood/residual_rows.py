@@ -1,9 +1,9 @@
 """The working rows of a model with a residual structure: whitened at given residual parameters, and back.
 
 η = (correlation, variance function), unconstrained. Whitening scales every row by 1/g(δ) and decorrelates it within
-its subject; after that the model has independent residuals, and the QR decomposition, the sums and the normal equations of
-the plain model serve unchanged. `ResidualRows.pull_back` turns the derivative with respect to the whitened rows into one
-with respect to η.
+its subject; after that the model has independent residuals, and the QR decomposition, the sums and the normal equations
+of the plain model serve unchanged. `ResidualRows.pull_back` turns the derivative with respect to the whitened rows into
+one with respect to η.
 """
 
 from __future__ import annotations
