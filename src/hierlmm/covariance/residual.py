@@ -99,15 +99,17 @@ class ResidualCorrelation(ABC):
         Whether positions are labels, the same for every subject.
     stationary : bool
         Whether only differences of positions matter.
-    ties : bool
-        Whether two rows of a subject may have the same position.
     """
 
     time: str | None
     integer: ClassVar[bool] = False
     by_occasion: ClassVar[bool] = False
     stationary: ClassVar[bool] = True
-    ties: ClassVar[bool] = False
+
+    @property
+    def ties(self) -> bool:
+        """Whether two rows of a subject may have the same position: replicates need a nugget."""
+        return bool(getattr(self, "nugget", False))
 
     @abstractmethod
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
@@ -194,11 +196,6 @@ class AR1(ResidualCorrelation):
         _check_nugget("AR1", self.nugget)
         check_start("AR1", "rho", self.start, -1.0, 1.0)
 
-    @property
-    def ties(self) -> bool:  # type: ignore[override]
-        """Replicates at one position need a nugget."""
-        return self.nugget
-
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
         """``rho`` and, if asked for, ``nugget``."""
         start = observed.neighbour * (0.5 if observed.mixed else 1.0) if self.start is None else self.start
@@ -264,11 +261,6 @@ class Exponential(ResidualCorrelation):
         _check_nugget("Exponential", self.nugget)
         check_start("Exponential", "range", self.start, 0.0, np.inf)
 
-    @property
-    def ties(self) -> bool:  # type: ignore[override]
-        """Replicates at one time need a nugget."""
-        return self.nugget
-
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
         """``range`` and, if asked for, ``nugget``."""
         found = Parameter("range", _range(observed, self.start), 0.0, spread=1.5, unit=observed.step)
@@ -312,11 +304,6 @@ class CAR1(ResidualCorrelation):
         _check_time("CAR1", self.time)
         _check_nugget("CAR1", self.nugget)
         check_start("CAR1", "phi", self.start, 0.0, 1.0)
-
-    @property
-    def ties(self) -> bool:  # type: ignore[override]
-        """Replicates at one time need a nugget."""
-        return self.nugget
 
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
         """``phi`` and, if asked for, ``nugget``."""
@@ -371,11 +358,6 @@ class Gaussian(ResidualCorrelation):
         _check_time("Gaussian", self.time)
         _check_nugget("Gaussian", self.nugget)
         check_start("Gaussian", "range", self.start, 0.0, np.inf)
-
-    @property
-    def ties(self) -> bool:  # type: ignore[override]
-        """Replicates at one time need a nugget."""
-        return self.nugget
 
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
         """``range`` and, if asked for, ``nugget``."""
@@ -450,7 +432,7 @@ class CompoundSymmetry(ResidualCorrelation):
 
     start: float | None = None
     time: ClassVar[None] = None  # type: ignore[misc]
-    ties: ClassVar[bool] = True
+    ties: ClassVar[bool] = True  # type: ignore[misc]
 
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
         """``rho``, with the bound that the largest subject sets."""
