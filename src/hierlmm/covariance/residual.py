@@ -432,7 +432,7 @@ class CompoundSymmetry(ResidualCorrelation):
 
     start: float | None = None
     time: ClassVar[None] = None  # type: ignore[misc]
-    ties: ClassVar[bool] = True  # type: ignore[misc]
+    ties: ClassVar[bool] = True
 
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
         """``rho``, with the bound that the largest subject sets."""
