@@ -245,7 +245,7 @@ class Fit(ABC):
         ...     "distance ~ sex * time + (1 + time | subject)", hl.load_dataset("dental")
         ... )
         >>> model.fit_reml().implied_marginal([0, 3, 6]).variance["variance"].round(2).tolist()
-        [4.95, 5.06, 5.77]
+        [4.95, 5.07, 5.77]
         """
         from hierlmm.teaching.implied_marginal import implied_marginal
 

@@ -500,7 +500,7 @@ def empirical_moments(fit: Any, grid: Grid) -> tuple[pd.DataFrame | None, pd.Dat
     table.columns = pd.Index([grid.name, "n", "variance"])
     if not few or len(distinct) > 12:
         return (table if len(table) else None), None
-    return (table if len(table) else None), _empirical_correlation(design, grid, rows, r, X @ C @ X.T, code, distinct)
+    return (table if len(table) else None), _empirical_correlation(design, grid, rows, r, X, C, code, distinct)
 
 
 def _empirical_correlation(
@@ -508,7 +508,8 @@ def _empirical_correlation(
     grid: Grid,
     rows: NDArray[np.intp],
     r: FloatArray,
-    correction: FloatArray,
+    X: FloatArray,
+    C: FloatArray,
     code: NDArray[Any],
     distinct: FloatArray,
 ) -> pd.DataFrame | None:
@@ -516,12 +517,11 @@ def _empirical_correlation(
     owner = design.subject_index[rows]
     if pd.DataFrame({"s": owner, "t": code}).duplicated().any():
         return None
-    products = np.outer(r, r) + correction
-    same = owner[:, None] == owner[None, :]
-    n, total = np.zeros((len(distinct),) * 2), np.zeros((len(distinct),) * 2)
-    a, b = np.nonzero(same)
-    np.add.at(n, (code[a], code[b]), 1.0)
-    np.add.at(total, (code[a], code[b]), products[a, b])
+    shape = (design.n_subjects, len(distinct))
+    seen, value, half = np.zeros(shape), np.zeros(shape), np.zeros((*shape, X.shape[1]))
+    seen[owner, code], value[owner, code], half[owner, code] = 1.0, r, X
+    n = seen.T @ seen
+    total = value.T @ value + np.einsum("jsa,ab,jtb->st", half, C, half, optimize=True)
     with np.errstate(invalid="ignore"):
         cov = total / n
     sd = np.sqrt(np.diag(cov))
