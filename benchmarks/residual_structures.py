@@ -171,7 +171,7 @@ def sbc(n: int, seed: int, only: str) -> None:
         )
 
 
-def explicit(draws: int, seed: int) -> None:
+def explicit(draws: int, seed: int, only: str) -> None:
     import arviz as az
 
     print(f"== Collapsed against explicit, 4 × ({draws} + 1000): largest difference in Monte-Carlo errors ==")
@@ -197,6 +197,8 @@ def explicit(draws: int, seed: int) -> None:
         ),
     }
     for title, model in models.items():
+        if only not in title:
+            continue
         options = {"draws": draws, "tune": 1000, "progressbar": False}
         fits = [model.fit(seed=seed + k, sampler=s, **options) for k, s in enumerate(("collapsed", "explicit"))]
         worst = {"mean": 0.0, "sd": 0.0}
@@ -308,7 +310,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=None, help="data sets of each study (500)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the data sets and draws")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="studies of which the title has this text (coverage, sbc)")
+    parser.add_argument("--only", default="", help="studies of which the title has this text (all but speed)")
     options = parser.parse_args()
     n = options.n or (50 if options.quick else 500)
     chosen = SECTIONS if options.section == "all" else (options.section,)
@@ -319,7 +321,7 @@ def main() -> None:
         elif section == "sbc":
             sbc(n, options.seed, options.only)
         elif section == "explicit":
-            explicit(500 if options.quick else 2000, options.seed)
+            explicit(500 if options.quick else 2000, options.seed, options.only)
         else:
             speed(options.quick, options.seed)
 
