@@ -274,7 +274,7 @@ class Design:
         keep += [c for c in self.residual_columns if c in present and c not in keep]
         frame, _ = complete_rows(to_pandas(data, keep), "raise", new=True)
         coded = self.levels.apply(frame)
-        values = self.factors.values(coded)
+        values = self.factors.values(coded[needed])  # a new subject may have a label of another type
         for (factor, name), column in values.items():
             _check_finite(column, name, factor, frame)
         n = len(frame)
