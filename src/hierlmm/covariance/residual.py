@@ -124,6 +124,7 @@ class ResidualCorrelation(ABC):
         found = []
         for j, value in enumerate(values):
             step = 1e-3 * min(max(abs(value), 1e-3), 1.0)
+            step = min(step, 0.25 * abs(value)) if value else step  # a parameter may have to be positive
 
             def moved(by: float, j: int = j, step: float = step) -> FloatArray:
                 shifted = values.copy()
