@@ -1,8 +1,8 @@
-"""The collapsed log posterior with a serial residual structure, compiled into one function.
+"""The collapsed log posterior with a built-in residual structure, compiled into one function.
 
-What `collapsed_residual` computes through Python, for the structures that are closed-form in the row: correlations
-``u Π d`` with ``d = ρ^gap``, ``d = exp(-gap/range)`` or ``d = 1``, and variance functions whose logarithm is linear,
-``log g = w'η``. Families of any other kind take the Python route; both give the same numbers.
+What `collapsed_residual` computes through Python: serial correlations ``u Π d`` with ``d = ρ^gap``,
+``d = exp(-gap/range)`` or ``d = 1``, dense ones by the Cholesky factors of `dense_kernel`, and variance functions whose
+logarithm is linear, ``log g = w'η``. A user's own class takes the Python route; both give the same numbers.
 
 The packed vector of `collapsed_kernel` comes first, its whitened rows a work space that every call copies; then come
 the rows and the residual parameters' kinds, bounds and priors.
@@ -18,14 +18,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.bayes.collapsed_kernel import _density, _int64, _pointer, _uint64, _unpack, _voidptr
+from hierlmm.bayes.dense_kernel import GAUSSIAN, TOEPLITZ, UNSTRUCTURED, dense_factors, dense_gradient
 from hierlmm.bayes.distributions import LogNormal, Normal, Prior, ScaledBeta, Uniform
 from hierlmm.covariance.parameters import Decay, Parameter
-from hierlmm.covariance.residual import AR1, CAR1, CompoundSymmetry, Exponential
+from hierlmm.covariance.residual import (
+    AR1,
+    CAR1,
+    CompoundSymmetry,
+    Exponential,
+    Gaussian,
+    Toeplitz,
+    Unstructured,
+)
 from hierlmm.covariance.variance import VarExp, VarIdent, VarPower
 from hierlmm.likelihood.crossproducts import RANK_TOLERANCE
 from hierlmm.likelihood.kernel import within_subject_qr
-from hierlmm.likelihood.residual_rows import ResidualRows
-from hierlmm.likelihood.rows import row_adjoints, serial_pull_back, serial_whiten
+from hierlmm.likelihood.residual_rows import SMALLEST_PIVOT, ResidualRows
+from hierlmm.likelihood.rows import dense_pull_back, dense_whiten, row_adjoints, serial_pull_back, serial_whiten
 
 __all__ = ["compiled_structured", "pack_structured"]
 
@@ -33,8 +42,18 @@ FloatArray = NDArray[np.float64]
 
 NONE, POWER, DECAY, SHARE = 0.0, 1.0, 2.0, 3.0
 """No correlation; d = ρ^gap; d = exp(-gap/range); d = 1 and u = ρ."""
-EXTRA = 8
-"""Numbers before the structured part: length, N, c, J, kind, has nugget, residual parameters, of the variance."""
+EXTRA = 12
+"""Numbers before the structured part: length, N, c, J, kind, has nugget, residual parameters, of the variance; and of a
+dense structure: patterns, positions in all, numbers in their factors, positions of the table."""
+KINDS: dict[type, float] = {
+    AR1: POWER,
+    CAR1: DECAY,
+    Exponential: DECAY,
+    CompoundSymmetry: SHARE,
+    Gaussian: GAUSSIAN,
+    Toeplitz: TOEPLITZ,
+    Unstructured: UNSTRUCTURED,
+}
 PER_PARAMETER = 6
 """Numbers of a residual parameter: lower, upper, unit, and (kind, a, b) of its prior on η."""
 BETA, NORMAL, DECAYS = 0.0, 1.0, 2.0
@@ -70,11 +89,25 @@ def pack_structured(
             gaps,
             weights.ravel(),
             rows.M.ravel(),
+            *(dense := _patterns(rows)),
         ]
     )
     extra = [EXTRA + len(body), N, c, len(rows.start) - 1, kind, float(nugget), len(residual), len(weights)]
-    flat = np.concatenate([buffer, extra, body])
-    return flat
+    patterns, positions, _ = dense
+    packed = 0 if correlation is None else correlation.packed_size
+    table = int(positions.max(initial=-1.0)) + 1 if kind in (TOEPLITZ, UNSTRUCTURED) else 0
+    extra += [len(patterns) // 2, len(positions), packed, table]
+    return np.concatenate([buffer, extra, body])
+
+
+def _patterns(rows: ResidualRows) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Of a dense structure: (rows, subjects) of each pattern, all positions, and where each subject's factor lies."""
+    if rows.correlation is None or rows.correlation.is_serial:
+        return np.zeros(0), np.zeros(0), np.zeros(0)
+    groups = rows.correlation.groups
+    sizes = [np.column_stack([np.full(len(g.t), g.t.shape[1]), g.count]).ravel() for g in groups]
+    positions = [g.t.ravel() for g in groups]
+    return np.concatenate(sizes), np.concatenate(positions), rows.correlation.offset.astype(np.float64)
 
 
 def _range(parameter: Parameter) -> tuple[float, float, float]:
@@ -89,7 +122,7 @@ def _kind(rows: ResidualRows) -> float | None:
         return NONE
     if type(rows.correlation.spec) is CAR1 and not isinstance(rows.parameters[0], Decay):
         return None  # a prior on a part of (0, 1)
-    return {AR1: POWER, CAR1: DECAY, Exponential: DECAY, CompoundSymmetry: SHARE}.get(type(rows.correlation.spec))
+    return KINDS.get(type(rows.correlation.spec))
 
 
 def _linear(rows: ResidualRows) -> bool:
@@ -133,6 +166,11 @@ def _structured(
     rows: FloatArray,
     kind: float,
     nugget: bool,
+    patterns: FloatArray,
+    positions: FloatArray,
+    offset: NDArray[np.int64],
+    packed_size: int,
+    table_size: int,
 ) -> float:
     """Log density at (θ, η) and its gradient; NaN where R is not positive definite."""
     m, q, P = int(base[1]), int(base[2]), int(base[3])
@@ -182,7 +220,16 @@ def _structured(
     u = 1.0
     d, S, D, w = np.ones(N), np.empty(N), np.empty(N), np.empty(N)
     F = np.empty((c, N))
-    if kind > 0.0:
+    W = np.empty(packed_size)
+    table, factor = np.zeros((table_size, table_size)), np.zeros((table_size, table_size))
+    slopes = np.zeros((k, table_size))
+    if kind >= 4.0:
+        found = dense_factors(kind, natural, nugget, patterns, positions, SMALLEST_PIVOT, W, table, factor, slopes)
+        if not np.isfinite(found):
+            return np.nan
+        log_det += found
+        dense_whiten(M, start, offset, W)
+    elif kind > 0.0:
         if kind == 3.0:
             u = natural[0]
         elif kind == 2.0:
@@ -194,7 +241,7 @@ def _structured(
         if nugget:
             u = 1.0 - natural[1]
         found = serial_whiten(M, start, u, d, S, D, w, F)
-        if np.isnan(found):
+        if np.isnan(found) or not D.min() > SMALLEST_PIVOT:
             return np.nan
         log_det += found
     work = M.copy()
@@ -219,7 +266,14 @@ def _structured(
             Gamma[a, b_] *= precision
     adjoint = np.empty((c, N))
     row_adjoints(U, rest, start, R, C, Lambda, Gamma, adjoint)
-    if kind > 0.0:
+    if kind >= 4.0:
+        products = np.zeros(packed_size)
+        dense_pull_back(adjoint, M, start, offset, W, products)
+        by_natural = np.zeros(k)
+        dense_gradient(kind, natural, nugget, patterns, positions, W, products, factor, slopes, by_natural)
+        for j in range(k):
+            by_eta[j] -= 0.5 * by_natural[j] * slope[j]
+    elif kind > 0.0:
         d_adjoint = np.empty(N)
         u_adjoint = serial_pull_back(adjoint, M, start, u, d, S, D, w, F, d_adjoint)
         total = 0.0
@@ -277,13 +331,40 @@ def _callback(dim, x_, gradient_, value_, data_):  # type: ignore[no-untyped-def
     weights = flat[at : at + n_var * N].reshape((n_var, N))
     at += n_var * N
     rows = flat[at : at + c * N].reshape((c, N))
+    at += c * N
+    n_patterns, n_positions = int(first[n_base + 8]), int(first[n_base + 9])
+    packed_size, table_size = int(first[n_base + 10]), int(first[n_base + 11])
+    patterns = flat[at : at + 2 * n_patterns].reshape((n_patterns, 2))
+    at += 2 * n_patterns
+    positions = flat[at : at + n_positions]
+    at += n_positions
+    offset = np.zeros(J, np.int64)
+    if n_patterns > 0:
+        for j in range(J):
+            offset[j] = int(flat[at + j])
     z, out, value = numba.carray(x_, (n,)), numba.carray(gradient_, (n,)), numba.carray(value_, (1,))
     theta, gradient = np.empty(n), np.empty(n)
     for i in range(n):
         theta[i] = mode[i]
         for j in range(n):
             theta[i] += root[i, j] * z[j]
-    value[0] = _structured(theta, gradient, base, parameters, start, gaps, weights, rows, kind, nugget)
+    value[0] = _structured(
+        theta,
+        gradient,
+        base,
+        parameters,
+        start,
+        gaps,
+        weights,
+        rows,
+        kind,
+        nugget,
+        patterns,
+        positions,
+        offset,
+        packed_size,
+        table_size,
+    )
     for j in range(n):
         out[j] = 0.0
         for i in range(n):
