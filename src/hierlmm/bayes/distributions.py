@@ -163,18 +163,21 @@ class StudentT(Prior):
         return "StudentT", {"nu": self.nu, "mu": self.mean, "sigma": self.scale}
 
 
-@dataclass(frozen=True)
-class Uniform(Prior):
-    """Uniform distribution between ``lower`` and ``upper``."""
+class Bounded(Prior):
+    """A prior between two ends, ``lower`` and ``upper``."""
 
-    lower: float = 0.0
-    upper: float = 1.0
+    __slots__ = ()
+    lower: float
+    upper: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.lower < self.upper:
             raise SpecificationError(
-                str(self), "the lower end is not below the upper end", "write Uniform(lower, upper)", SEE
+                str(self),
+                "the lower end is not below the upper end",
+                f"write {type(self).__name__}(..., lower=0, upper=1), for example",
+                SEE,
             )
 
     @property
@@ -186,6 +189,14 @@ class Uniform(Prior):
     def support(self) -> tuple[float, float]:
         """From ``lower`` to ``upper``."""
         return self.lower, self.upper
+
+
+@dataclass(frozen=True)
+class Uniform(Bounded):
+    """Uniform distribution between ``lower`` and ``upper``."""
+
+    lower: float = 0.0
+    upper: float = 1.0
 
     def logpdf(self, x: ArrayLike) -> FloatArray:
         """Log density."""
@@ -202,30 +213,13 @@ class Uniform(Prior):
 
 
 @dataclass(frozen=True)
-class ScaledBeta(Prior):
+class ScaledBeta(Bounded):
     """Beta(shape, shape) distribution over the range from ``lower`` to ``upper``, symmetric about its middle."""
 
     shape: float = 2.0
     lower: float = -1.0
     upper: float = 1.0
     _scales: ClassVar[tuple[str, ...]] = ("shape",)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.lower < self.upper:
-            raise SpecificationError(
-                str(self), "the lower end is not below the upper end", "write ScaledBeta(shape, lower, upper)", SEE
-            )
-
-    @property
-    def is_positive(self) -> bool:
-        """Whether the lower end is at zero or above."""
-        return self.lower >= 0
-
-    @property
-    def support(self) -> tuple[float, float]:
-        """From ``lower`` to ``upper``."""
-        return self.lower, self.upper
 
     def logpdf(self, x: ArrayLike) -> FloatArray:
         """Log density."""

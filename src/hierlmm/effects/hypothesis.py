@@ -12,13 +12,14 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from hierlmm.effects.frozen import ReadOnlyArrays
 from hierlmm.effects.judge import PosteriorDraws, judge_of
 from hierlmm.effects.parse import Hypothesis, parse_hypotheses
 from hierlmm.effects.table import check_ci, check_rope, table_lines
@@ -31,7 +32,7 @@ FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HypothesisTest:
+class HypothesisTest(ReadOnlyArrays):
     """Linear hypotheses and what the fit says about them. Frozen.
 
     Attributes
@@ -54,15 +55,7 @@ class HypothesisTest:
     value: FloatArray
     notes: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        for name in ("L", "value"):
-            values = np.array(getattr(self, name), dtype=np.float64)
-            values.flags.writeable = False
-            object.__setattr__(self, name, values)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.__post_init__()
+    ARRAYS: ClassVar[tuple[str, ...]] = ("L", "value")
 
     @property
     def table(self) -> pd.DataFrame:

@@ -13,13 +13,14 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.effects.adjust import adjusted_p, adjusted_quantiles
+from hierlmm.effects.frozen import ReadOnlyArrays
 from hierlmm.effects.judge import PosteriorDraws
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.likelihood.wald import Wald
@@ -32,7 +33,7 @@ INTERVALS_OF = {"holm": "Bonferroni's", "fdr": "Bonferroni's"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Effects:
+class Effects(ReadOnlyArrays):
     """Linear functions of the fixed effects with their uncertainty (marginal means, contrasts or slopes). Frozen.
 
     Attributes
@@ -75,15 +76,7 @@ class Effects:
     averaged: str = ""
     notes: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        for name in ("L", "offset"):
-            values = np.array(getattr(self, name), dtype=np.float64)
-            values.flags.writeable = False
-            object.__setattr__(self, name, values)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.__post_init__()
+    ARRAYS: ClassVar[tuple[str, ...]] = ("L", "offset")
 
     @property
     def table(self) -> pd.DataFrame:
