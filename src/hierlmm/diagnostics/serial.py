@@ -548,7 +548,7 @@ def _scale_words(check: SerialCheck) -> str:
         f"Pairs at all lags are {'more' if more else 'less'} alike than the fitted model says: relative to the mean "
         f"square their semivariance is {check.scale_ratio:.3g} times what is expected ({_p(check.scale_p_value)})."
     )
-    return words if more else words + " A negative correlation within subjects looks like this."
+    return words if more else words + " Negative correlation within subjects, or unequal variances, can look like this."
 
 
 def _lag_words(check: SerialCheck) -> str:
