@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,35 @@ def test_the_report_counts_what_was_done(visits, lab):
     assert "AFTER" in built._repr_html_()
     past = build(visits, hl.LastValue("x"), history=lab)
     assert "No value depends on anything measured after its row's time." in repr(past)
+
+
+def test_a_condition_sees_the_past_of_its_subject_only():
+    rows = pd.DataFrame({"id": [1] * 4 + [2] * 3, "t": [0.0, 1, 2, 3, 0, 1, 2], "x": [5.0, 4, 6, 9, 100, 90, 95]})
+    seen = []
+    above_mean = hl.TimeSince("x", when=lambda x: seen.append(list(x)) or x > x.mean())
+    np.testing.assert_array_equal(values(rows, above_mean), [NAN, NAN, 0, 0, NAN, NAN, NAN])
+    own = {1: [5.0, 4, 6, 9], 2: [100.0, 90, 95]}
+    assert seen == [own[i][: k + 1] for i in own for k in range(len(own[i]))]
+    rise = hl.TimeSince("x", when=lambda x: x.diff() > 0)
+    np.testing.assert_array_equal(values(rows, rise), [NAN, NAN, 0, 0, NAN, NAN, 0])
+    changed = rows.assign(x=rows["x"].where(rows["t"] < 3, -1000.0))  # another future
+    np.testing.assert_array_equal(values(changed, above_mean)[:3], values(rows, above_mean)[:3])
+    text = " ".join(repr(build(rows, above_mean)).split())
+    assert "No value depends on" not in text
+    assert "the condition of 'new' saw a subject's own measurements up to the one it judges" in text
+
+
+def test_a_condition_that_fails_is_refused_in_words(visits, lab):
+    with pytest.raises(SpecificationError, match="ZeroDivisionError") as caught:
+        values(visits, hl.TimeSince("x", when=lambda x: 1 / 0), history=lab)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_what_was_not_measured_then_is_not_called_too_old(visits, lab):
+    built = build(visits, hl.CurrentValue("x"), history=lab)
+    assert built.report.loc["new", ["observed", "too_old", "not_measured"]].tolist() == [1, 0, 4]
+    assert set(built.source["new"]) == {"observed", "not measured then", "no history yet", "subject without history"}
+    assert "4 (nothing was measured then)" in " ".join(repr(built).split())
 
 
 # --- Against a slow oracle --------------------------------------------------------------------------------------------
@@ -603,6 +633,28 @@ def test_coefficients_that_cannot_be_compared():
         hl.test_within_between(fit, "x_within", "x_between", ci=95)
 
 
+@pytest.mark.parametrize(
+    ("within", "between", "message"),
+    [
+        ("x_between", "t", "'t' as the slope between subjects"),
+        ("x_between", "z_between", "constant within every subject"),
+        ("t", "x_between", "no deviation from the subject's mean"),
+        ("x_within", "g[T.b]", "not the slope of a numeric covariate"),
+        ("x_within:t", "x_between", "not the slope of a numeric covariate"),
+        ("x_within", "Intercept", "not the slope of a numeric covariate"),
+        ("x_within", "z_between", "two covariates, 'x' and 'z'"),
+    ],
+)
+def test_coefficients_of_other_covariates_are_not_compared(within, between, message):
+    data = two_slopes(0, 1, 1, J=20).assign(z=lambda d: d["x"] ** 2, g=lambda d: np.where(d["id"] % 2, "a", "b"))
+    data = data.assign(t=data.groupby("id").cumcount() + 8.0)
+    split = hl.within_between(data, ["x", "z"], subject="id")
+    fit = hl.TwoLevelModel.from_formula("y ~ x_within*t + x_between + z_between + g + (1 | id)", split).fit_reml()
+    assert hl.test_within_between(fit, "x_within", "x_between").names == ("x_within", "x_between")
+    with pytest.raises(SpecificationError, match=re.escape(message)):
+        hl.test_within_between(fit, within, between)
+
+
 # --- Exogeneity -------------------------------------------------------------------------------------------------------
 
 
@@ -708,6 +760,16 @@ def test_no_evidence_is_not_called_exogenous():
 def test_few_subjects_are_said():
     with pytest.warns(hl.FitWarning, match="12 subjects"):
         check(panel(np.random.default_rng(1), J=12))
+
+
+def test_a_level2_covariate_is_not_checked_from_rounding_error():
+    data = panel(np.random.default_rng(1))
+    for share in (0.1, 1 / 3):  # values of which means and differences round
+        level2 = data.assign(x=100 + share * data["id"])
+        with pytest.raises(DataError, match="the same in all rows of each subject"):
+            check(level2)
+    with pytest.raises(DataError, match="'y', which is the same in all rows"):
+        check(data.assign(y=0.1 * data["id"]))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import html
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,16 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 SEE = "docs, page 'Time-varying covariates'"
 
-OBSERVED, CARRIED, INTERPOLATED, NOT_YET, TOO_OLD, ABSENT = range(6)
-SOURCES = ["observed", "carried", "interpolated", "no history yet", "too old", "subject without history"]
+OBSERVED, CARRIED, INTERPOLATED, NOT_YET, TOO_OLD, NOT_THEN, ABSENT = range(7)
+SOURCES = [
+    "observed",
+    "carried",
+    "interpolated",
+    "no history yet",
+    "too old",
+    "not measured then",
+    "subject without history",
+]
 REPORT = [
     "rule",
     "observed",
@@ -39,6 +47,7 @@ REPORT = [
     "from_future",
     "no_history_yet",
     "too_old",
+    "not_measured",
     "subject_absent",
     "largest_gap",
     "ignored",
@@ -58,7 +67,7 @@ class TimeVarying:
         One row per new column. ``rule`` in words; numbers of rows whose value was ``observed`` (measured at the time
         wanted), ``carried`` forward, ``interpolated``, and how many of these used a measurement after the row's time
         (``from_future``); numbers of rows without a value because the subject has ``no_history_yet``, the last value
-        is ``too_old`` (for `CurrentValue`: not measured then), or the subject is not in the history at all
+        is ``too_old``, nothing was measured then (``not_measured``), or the subject is not in the history at all
         (``subject_absent``); ``largest_gap``, the longest stretch of time without a measurement that a value bridges;
         measurements ``ignored`` because they are missing, or ``merged`` with others of the same time. The area of
         `Cumulative` is "observed" where it ends at a measurement, "carried" where its last stretch holds the last
@@ -206,7 +215,13 @@ def time_varying(
     sentences = [head + ".", *(_sentence(n, pd.Series(report.loc[n]), columns[n], time) for n in columns)]
     n_future = int(report["from_future"].sum())
     if n_future == 0:
-        sentences.append("No value depends on anything measured after its row's time.")
+        judged = [repr(n) for n, r in columns.items() if isinstance(r, TimeSince) and callable(r.when)]
+        sentences.append(
+            f"No rule was given anything measured after its row's time; the condition of {', '.join(judged)} saw a "
+            "subject's own measurements up to the one it judges."
+            if judged
+            else "No value depends on anything measured after its row's time."
+        )
     return TimeVarying(rows.assign(**made), report, source, tuple(sentences))
 
 
@@ -284,7 +299,8 @@ def _require_numbers(rule: Rule, history: History) -> None:
 def _evaluate(rule: Rule, history: History, who: IntArray, at: FloatArray, labels: pd.Index) -> _Answer:
     slack = rounding(history.times, at, rule.by if isinstance(rule, Lag) else 0.0)
     if isinstance(rule, CurrentValue):
-        return _last(history, history.last(who, at, slack), at, slack, within=0.0)
+        answer = _last(history, history.last(who, at, slack), at, slack, within=0.0)
+        return replace(answer, source=np.where(answer.source == TOO_OLD, NOT_THEN, answer.source))
     if isinstance(rule, LastValue):
         return _last(history, history.last(who, at, slack, strict=rule.strict), at, slack, within=rule.within)
     if isinstance(rule, Lag):
@@ -363,21 +379,42 @@ def _interpolate(
 
 def _time_since(rule: TimeSince, history: History, who: IntArray, at: FloatArray, slack: float) -> _Answer:
     if rule.when is not None:
-        meets = np.asarray(rule.when(history.measured) if callable(rule.when) else history.measured == rule.when)
-        if meets.shape != (len(history.measured),) or meets.dtype != bool:
-            raise SpecificationError(
-                f"TimeSince({rule.x!r}, when=...), a condition that gives {meets.dtype} of shape {meets.shape}",
-                "it must say true or false for every measurement",
-                "for example when=lambda x: x > 12",
-                SEE,
-            )
-        history = history.subset(meets)
+        history = history.subset(_meets(rule, history))
     k = history.last(who, at, slack)
     if rule.which == "first":
         k = np.where(k >= 0, history.first[who], -1)
     age = _age(history, k, at, slack)
     source = np.where(k < 0, NOT_YET, np.where(age == 0.0, OBSERVED, CARRIED))
     return _Answer(age, source, np.where(k >= 0, age, 0.0), np.zeros(len(k), dtype=bool))
+
+
+def _meets(rule: TimeSince, history: History) -> NDArray[np.bool_]:
+    """Which measurements meet the condition, each judged from the subject's measurements up to it and no others."""
+    if not callable(rule.when):
+        return np.asarray(history.measured == rule.when, dtype=bool)
+    out = np.zeros(len(history.measured), dtype=bool)
+    for k, start in enumerate(history.first[history.codes]):
+        known = history.measured.iloc[start : k + 1].reset_index(drop=True)
+        try:
+            meets = np.asarray(rule.when(known))
+        except Exception as error:
+            raise SpecificationError(
+                f"TimeSince({rule.x!r}, when=...), a condition that fails on the measurements "
+                f"{shorten(map(quote, known), 3)}",
+                f"it raised {type(error).__name__}: {error}",
+                "write a function of a pandas Series (a subject's measurements so far) that gives true and false, "
+                "for example when=lambda x: x > 12",
+                SEE,
+            ) from error
+        if meets.shape != (len(known),) or meets.dtype != bool:
+            raise SpecificationError(
+                f"TimeSince({rule.x!r}, when=...), a condition that gives {meets.dtype} of shape {meets.shape}",
+                f"it must say true or false for every measurement that it is given, here {len(known)}",
+                "for example when=lambda x: x > 12",
+                SEE,
+            )
+        out[k] = meets[-1]
+    return out
 
 
 def _cumulative(
@@ -486,6 +523,7 @@ def _report(rule: Rule, answer: _Answer, history: History) -> dict[str, Any]:
         "from_future": int(answer.future.sum()),
         "no_history_yet": counts[NOT_YET],
         "too_old": counts[TOO_OLD],
+        "not_measured": counts[NOT_THEN],
         "subject_absent": counts[ABSENT],
         "largest_gap": float(np.max(answer.gap, initial=0.0)),
         "ignored": history.n_missing,
@@ -513,11 +551,11 @@ def _sentence(name: str, found: pd.Series, rule: Rule, time: str) -> str:
     if gap > 0:
         parts.append(f"longest {'time' if isinstance(rule, TimeSince) else 'gap bridged'} {gap:.4g} ({time!r})")
     text = f"{name}: {found['rule']}; {', '.join(parts)}."
-    old = "nothing was measured then" if isinstance(rule, CurrentValue) else "the last value is too old"
     none = "no measurement yet meets the condition" if isinstance(rule, TimeSince) and rule.when is not None else ""
     reasons = {
         "no_history_yet": none or "no measurement comes before",
-        "too_old": old,
+        "too_old": "the last value is too old",
+        "not_measured": "nothing was measured then",
         "subject_absent": "the subject has no measurement at all",
     }
     gone = [f"{found[key]} ({why})" for key, why in reasons.items() if found[key]]

@@ -181,8 +181,8 @@ def check_exogeneity(
     Raises
     ------
     DataError
-        If a column is absent, not numeric or constant; if a subject has several rows at one time; if there are too few
-        rows or subjects; if the past of y is an exact linear function of the other terms.
+        If a column is absent, not numeric or constant (also within every subject); if a subject has several rows at one
+        time; if there are too few rows or subjects; if the past of y is an exact linear function of the other terms.
     SpecificationError
         If an option has no meaning.
 
@@ -221,6 +221,8 @@ def check_exogeneity(
     at = time_values(rows[time], "the data")
     order = np.lexsort((at, codes))
     codes, at, x, y, rows = codes[order], at[order], x[order], y[order], rows.iloc[order]
+    for name, values in ((covariate, x), (response, y)):
+        _refuse_constant_within(name, values, codes)
     again = np.flatnonzero((codes[1:] == codes[:-1]) & (at[1:] == at[:-1]))
     if len(again):
         raise DataError(
@@ -286,6 +288,19 @@ def _numbers(column: pd.Series) -> FloatArray:
             f"{column.name!r}, which is constant", "nothing can predict or be predicted by it", "check it", SEE
         )
     return values
+
+
+def _refuse_constant_within(name: str, values: FloatArray, codes: NDArray[np.int64]) -> None:
+    """Refuse a column of level 2: its previous value is its value, and what is left to explain is rounding error."""
+    groups = pd.Series(values).groupby(codes)
+    widest = float((groups.max() - groups.min()).max())
+    if widest <= 1e-12 * float(np.max(np.abs(values))) and len(values) > groups.ngroups:
+        raise DataError(
+            f"{name!r}, which is the same in all rows of each subject",
+            "it does not change over time, so there is nothing that the past could add",
+            "a level-2 covariate needs no check of this kind: use it as it is",
+            SEE,
+        )
 
 
 def _terms(

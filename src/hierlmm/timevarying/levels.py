@@ -20,6 +20,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from hierlmm.errors import DataError, FitWarning, SpecificationError, closest
+from hierlmm.formula import variables_of
 from hierlmm.frames import MISSING_CHOICES, column_names, require_columns, shorten, to_pandas
 from hierlmm.timevarying.history import is_number, subject_codes
 
@@ -264,12 +265,16 @@ def test_within_between(fit: Any, within: str, between: str, *, ci: float = 0.95
     Raises
     ------
     SpecificationError
-        If the fit has no such coefficients.
+        If the fit has no such coefficients, or they are not those of the two columns of `within_between`: one that is
+        constant within subjects, one that varies around zero within them, of the same covariate.
 
     Notes
     -----
-    The Wald test uses the normal distribution, which is too generous with few subjects. In a model of x itself and
-    its mean, the coefficient of the mean is the same difference.
+    Whether two columns belong to one covariate is known only from names as `within_between` gives them (``x_within``,
+    ``x_between``); of other names it is taken on trust.
+
+    The Wald test uses the normal distribution, which is too generous with few subjects. In a model of x itself and its
+    mean, the coefficient of the mean is the same difference.
     """
     coefs = [str(c) for c in fit.beta.index]
     for name in (within, between):
@@ -286,6 +291,7 @@ def test_within_between(fit: Any, within: str, between: str, *, ci: float = 0.95
         )
     if not 0 < ci < 1:
         raise SpecificationError(f"ci={ci!r}", "it is not a probability between 0 and 1", "use ci=0.95, for example")
+    _check_pair(getattr(fit, "design", None), within, between)
     tail = (1.0 - ci) / 2.0
     nan = float("nan")
     if hasattr(fit, "datatree"):
@@ -306,6 +312,47 @@ def test_within_between(fit: Any, within: str, between: str, *, ci: float = 0.95
         "wald", w, b, b - w, se, b - w - half, b - w + half, float(z), float(2.0 * norm.sf(abs(z))), nan, ci,
         (within, between), str(fit.estimator),
     )  # fmt: skip
+
+
+def _check_pair(design: Any, within: str, between: str) -> None:
+    """Refuse coefficients that are not those of a mean of the subject and a deviation from it."""
+    if design is None:
+        return
+    remedy = "name the coefficients of the two columns of within_between, first the deviation, then the mean"
+    columns = {}
+    for name in (within, between):
+        k = list(design.coef).index(name)
+        term = design.fixed_columns[k].term
+        if len(term) != 1 or set(variables_of(term[0], list(design.frame.columns))) & set(design.levels.categories):
+            raise SpecificationError(
+                f"the coefficient {name!r}",
+                "it is not the slope of a numeric covariate (but an intercept, a difference or an interaction)",
+                remedy,
+                SEE,
+            )
+        columns[name] = design.X[:, k]
+    by_subject = {n: pd.Series(c).groupby(design.subject_index).transform("mean") for n, c in columns.items()}
+    if _varies(columns[between], columns[between] - by_subject[between].to_numpy()):
+        raise SpecificationError(
+            f"{between!r} as the slope between subjects", "its covariate varies within subjects", remedy, SEE
+        )
+    if not _varies(columns[within], columns[within] - by_subject[within].to_numpy()):
+        raise SpecificationError(
+            f"{within!r} as the slope within subjects", "its covariate is constant within every subject", remedy, SEE
+        )
+    if np.sum(by_subject[within] ** 2) > 0.5 * np.sum(columns[within] ** 2):
+        raise SpecificationError(
+            f"{within!r} as the slope within subjects",
+            "its covariate is no deviation from the subject's mean: the subjects' means of it are far from zero",
+            f"{remedy}; if rows were left out after the split, split the rows that are left",
+            SEE,
+        )
+    suffixes = "_within", "_between"
+    x, mean = within.removesuffix(suffixes[0]), between.removesuffix(suffixes[1])
+    if x != within and mean != between and x != mean:
+        raise SpecificationError(
+            f"{within!r} and {between!r}", f"they are of two covariates, {x!r} and {mean!r}", remedy, SEE
+        )
 
 
 test_within_between.__test__ = False  # type: ignore[attr-defined]  # its name begins like a test's; pytest must not collect it

@@ -189,8 +189,10 @@ class TimeSince:
     x : str
         Column of the history.
     when : value or callable, optional
-        The value that counts, or a function from the column (a pandas Series) to true and false, for example
-        ``lambda x: x > 12``. By default every measurement counts.
+        The value that counts, or a function from measurements (a pandas Series) to true and false for each of them,
+        for example ``lambda x: x > 12``. It is called once for every measurement, with the subject's measurements up
+        to that one in the order of time, and its last answer counts: ``lambda x: x > x.mean()`` compares with the mean
+        so far, ``lambda x: x.diff() > 0`` with the measurement before. By default every measurement counts.
     which : {"last", "first"}
     """
 
