@@ -694,3 +694,66 @@ def test_the_picture_in_every_backend(nuts, held_out, backend):
         import matplotlib.pyplot as plt
 
         plt.close("all")
+
+
+# --- positions that the residual structure cannot use ---------------------------------------------------------------
+
+
+def _serial(dental, residual):
+    rows = dental.assign(v=(dental["time"] / 2).astype(int))
+    return hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", rows, residual=residual).fit_reml()
+
+
+def _row(**values):
+    return pd.DataFrame({"subject": [1], "time": [9.0], "sex": ["Female"]} | {k: [v] for k, v in values.items()})
+
+
+def test_positions_between_counted_occasions_are_refused(dental):
+    fit = _serial(dental, hl.AR1("v"))
+    with pytest.raises(DataError, match=r"v = 4\.5[\s\S]*whole numbers"):
+        fit.predict(_row(v=4.5), "subject", "prediction")
+    history = dental.head(3).assign(subject=99, v=[0.0, 0.5, 1.0])
+    with pytest.raises(DataError, match=r"v = 0\.5"):
+        fit.predict_subject(history, newdata=_row(v=4.0).assign(subject=99), interval="prediction")
+    table = fit.predict(_row(v=4), "subject", "prediction")
+    assert np.isfinite(table.to_numpy()).all()
+
+
+def test_new_rows_without_the_column_of_the_residual_structure_are_refused(dental):
+    fit = _serial(dental, hl.Exponential("age"))
+    with pytest.raises(DataError, match="'age'"):
+        fit.predict(_row(), "subject", "prediction")
+    history = dental.head(3).assign(subject=99)
+    with pytest.raises(DataError, match="'age'"):
+        fit.predict_subject(history, newdata=_row().assign(subject=99), interval="prediction")
+    with pytest.raises(DataError, match="'age'"):
+        fit.predict_subject(history.drop(columns="age"), newdata=_row(age=17.0).assign(subject=99))
+
+
+@pytest.mark.parametrize("residual", [hl.Exponential("age"), hl.AR1("v"), hl.Unstructured("age")], ids=repr)
+def test_a_history_that_repeats_a_time_is_refused(dental, residual):
+    fit = _serial(dental, residual)
+    rows = dental.assign(v=(dental["time"] / 2).astype(int)).head(4).assign(subject=99)
+    twice = pd.concat([rows.head(3), rows.head(1)])
+    with pytest.raises(DataError, match=r"two measurements of one subject at (age|v) = (8|0)"):
+        fit.predict_subject(twice, newdata=rows.iloc[[3]], interval="prediction")
+    # Rows to predict may repeat a time: each is predicted by itself.
+    table = fit.predict_subject(rows.head(3), newdata=rows.iloc[[3, 3]], interval="prediction")
+    assert table["se"].iloc[0] == table["se"].iloc[1]
+
+
+def test_advice_for_a_variance_of_fitted_values_can_be_followed(dental):
+    model = hl.TwoLevelModel.from_formula(
+        "distance ~ sex * time + (1 | subject)", dental, residual_variance=hl.VarPower()
+    )
+    fit, history = model.fit_reml(), dental.head(3).assign(subject=99)
+    with pytest.raises(NotAvailableError, match="new_subject"):
+        fit.predict_subject(history, [9.0], interval="prediction")
+    assert np.isfinite(fit.predict(history, level="new_subject", interval="prediction").to_numpy()).all()
+
+
+def test_known_subject_of_a_marginal_model_gets_advice_that_works(dental):
+    fit = hl.MarginalModel("distance ~ time", correlation=hl.AR1("age"), subject="subject", data=dental).fit_reml()
+    with pytest.raises(DataError, match="refit without the rows") as refused:
+        fit.predict_subject(dental.head(3), [9.0])
+    assert "level='subject'" not in str(refused.value)

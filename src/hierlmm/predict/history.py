@@ -156,10 +156,13 @@ def _only_new_subjects(design: Design, past: NewData, *, labelled: bool) -> None
         return
     name = design.hierarchy.subject
     known = pd.unique(past.frame[name][past.subject_index >= 0])
+    instead = "use fit.predict(newdata, level='subject') for subjects of the fitted data"
+    if not design.term:
+        instead = "refit without the rows of these subjects"
     raise DataError(
         f"a history of {name} {shorten(map(quote, known))}",
         "in the fitted data already, so that these measurements would count twice",
-        "use fit.predict(newdata, level='subject') for subjects of the fitted data, or give a new subject a new label",
+        f"{instead}, or give a new subject a new label",
         SEE,
     )
 

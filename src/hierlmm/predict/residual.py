@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.covariance.bind import SAME_TIME
 from hierlmm.covariance.estimate import ResidualEstimate
-from hierlmm.errors import NotAvailableError
+from hierlmm.errors import DataError, NotAvailableError
 from hierlmm.frames import quote
 from hierlmm.predict.rows import SEE
 
@@ -101,8 +102,12 @@ def residual_covariance(
     ------
     NotAvailableError
         If the place of further rows among the others is not known, or a measurement would repeat an error.
+    DataError
+        If the rows lack the column of the structure, or have positions there that it cannot use.
     """
     structure = fit.residual_estimate if structure is None else structure
+    _check_variance(fit)
+    _check_positions(fit, frame, structure)
     variance = np.asarray(fit.sigma if sigma is None else sigma, dtype=np.float64)[..., None, None] ** 2
     h = len(frame)
     if other is None:
@@ -117,6 +122,7 @@ def residual_covariance(
             "name the time in the structure, as in hl.AR1('visit'), or predict lines (interval='confidence')",
             SEE,
         )
+    _check_positions(fit, other, None)
     both = pd.concat([frame, other])
     ties = set() if spec.ties else set(frame[spec.time]) & set(other[spec.time])
     if ties:
@@ -127,6 +133,80 @@ def residual_covariance(
             SEE,
         )
     return variance * _each(structure, lambda own: own.covariance(both)[h:, :h])
+
+
+def _check_variance(fit: Any) -> None:
+    """Refuse what needs the residual variance of a history where that depends on the fitted values."""
+    spec = fit.design.residual_variance
+    if spec is not None and spec.covariate is None:
+        raise NotAvailableError(
+            f"a prediction from a subject's measurements under {spec!r}",
+            "the residual variance of these measurements depends on their fitted values, which change with the "
+            "prediction itself",
+            f"refit with the variance as a function of a column, hl.{type(spec).__name__}('...'), or predict without "
+            "a history: fit.predict(newdata, level='new_subject', interval='prediction')",
+            SEE,
+        )
+
+
+def _check_positions(fit: Any, frame: pd.DataFrame, structure: Structures) -> None:
+    """Refuse rows of one subject without positions, or with positions that the residual correlation cannot use.
+
+    A history, whose rows are correlated with one another, comes with its ``structure``; rows that are predicted one by
+    one come without, and may repeat a position.
+    """
+    spec = fit.design.residual
+    if spec is None or spec.time is None:
+        return
+    name = spec.time
+    if name not in frame.columns:
+        raise DataError(
+            f"rows without the column {name!r}",
+            f"the residual correlation of the model, {spec!r}, depends on it",
+            f"add the column {name!r}, to the history and to the rows to predict",
+            SEE,
+        )
+    column = frame[name]
+    again = np.array(column.duplicated())
+    if not spec.by_occasion:
+        values = _numbers(column, spec)
+        if spec.integer and np.any(values != np.round(values)):
+            raise DataError(
+                f"{name} = {values[values != np.round(values)][0]:g} under residual={spec!r}",
+                "its positions are whole numbers that count the occasions, and there is no correlation between them",
+                f"predict whole numbers of {name!r}, or refit with a structure in continuous time, "
+                f"hl.Exponential({name!r})",
+                SEE,
+            )
+        if structure is not None:
+            bound = (structure if isinstance(structure, ResidualEstimate) else structure[0]).correlation
+            order = np.argsort(values, kind="stable")
+            again[order[1:]] = np.diff(values[order]) <= (SAME_TIME * bound.observed.step if bound else 0.0)
+    if structure is not None and not spec.ties and again.any():
+        remedy = "average the replicates, or correct the column"
+        if hasattr(spec, "nugget"):
+            remedy += f"; a model that allows them has {type(spec).__name__}(..., nugget=True)"
+        raise DataError(
+            f"two measurements of one subject at {name} = {quote(column[again].iloc[0])}",
+            "their residuals would be correlated perfectly, and the model says they are the same number",
+            remedy,
+            SEE,
+        )
+
+
+def _numbers(column: pd.Series, spec: Any) -> FloatArray:
+    """The column as finite numbers."""
+    column = column.infer_objects()
+    real = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    values = column.to_numpy(dtype=np.float64) if real else np.full(1, np.nan)
+    if not np.all(np.isfinite(values)):
+        raise DataError(
+            f"a column {column.name!r} of type {column.dtype}" + (" with infinite values" if real else ""),
+            f"the positions of residual={spec!r} are finite numbers",
+            f"use the same numbers for {column.name!r} as in the fitted data",
+            SEE,
+        )
+    return values
 
 
 def _each(
