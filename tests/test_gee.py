@@ -442,7 +442,11 @@ def fit(model):
 
 
 @pytest.mark.parametrize(
-    "name", ["b", "b_sd", "D", "sd_b", "corr_b", "sigma", "icc", "subject_coef", "loglik", "criterion", "aic", "bic"]
+    "name",
+    [
+        *("b", "b_sd", "b_cov", "D", "sd_b", "corr_b", "sigma", "icc", "subject_coef", "is_singular"),
+        *("loglik", "criterion", "aic", "bic", "n_parameters"),
+    ],
 )
 def test_what_gee_does_not_have_says_why(fit, name):
     with pytest.raises(NotAvailableError, match=f"{name} of a fit by GEE"):
@@ -452,6 +456,8 @@ def test_what_gee_does_not_have_says_why(fit, name):
 def test_methods_that_gee_does_not_have_say_why(fit, model):
     for call in (
         fit.variance_components,
+        fit.information_criteria,
+        fit.subject_loglik,
         fit.loo,
         fit.compare_marginal,
         lambda: fit.predict(level="subject"),

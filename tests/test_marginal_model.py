@@ -8,7 +8,7 @@ import pytest
 from dense import dense_fit
 
 import hierlmm as hl
-from hierlmm.errors import FormulaError, NotAvailableError, SpecificationError
+from hierlmm.errors import DataError, FormulaError, NotAvailableError, SpecificationError
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +164,12 @@ def test_marginal_covariance_of_a_subject(fit):
     assert isinstance(V, pd.DataFrame)
     rows = np.flatnonzero(fit.design.subject_index == 0)
     np.testing.assert_allclose(V, fit.sigma**2 * covariance(fit)[np.ix_(rows, rows)], rtol=1e-9)
+
+
+def test_advice_for_a_marginal_fit_names_what_it_has(dental):
+    fit = hl.MarginalModel("distance ~ time", correlation=hl.AR1("age"), subject="subject", data=dental).fit_reml()
+    with pytest.raises(DataError, match=r"fit\.design\.subjects"):
+        fit.marginal_covariance(999)
+    for name in ("b_cov", "plot_random_effects"):
+        with pytest.raises(NotAvailableError, match=f"{name} of a marginal model"):
+            getattr(fit, name)()

@@ -629,3 +629,23 @@ def test_refusals(dental):
     for prior in (hl.Normal(0, 1), hl.HalfNormal(1), hl.Uniform(-2, 2)):
         with pytest.raises(NotAvailableError, match="cut a prior off"):
             fit("explicit", hl.Priors(residual={"rho": prior}), correlation=hl.AR1())
+
+
+def test_what_belongs_to_a_maximum_is_refused_with_a_reason(fitted, fitted_marginal):
+    for fit in (fitted, fitted_marginal):
+        for name in ("criterion", "aic", "bic", "n_parameters", "is_singular"):
+            with pytest.raises(NotAvailableError, match=f"{name} of a fit by NUTS"):
+                getattr(fit, name)
+        for call in (fit.information_criteria, fit.subject_loglik):
+            with pytest.raises(NotAvailableError, match="maximum of a likelihood"):
+                call()
+
+
+def test_effects_of_a_marginal_posterior_are_refused_with_advice_that_can_be_followed(fitted_marginal):
+    for call in (fitted_marginal.plot_random_effects, fitted_marginal.plot_shrinkage):
+        with pytest.raises(NotAvailableError, match="of a marginal model") as refused:
+            call()
+        assert "random_effects=" not in str(refused.value)
+    with pytest.raises(NotAvailableError) as refused:
+        fitted_marginal.draws("b")
+    assert "random_effects=" not in str(refused.value)

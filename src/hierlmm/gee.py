@@ -259,7 +259,7 @@ def _sorted_rows(
         raise SpecificationError(
             f"correlation={correlation!r} without time",
             "this correlation depends on when the rows were measured, and their order in the table need not be that",
-            "name the column: time='time'",
+            "say which column holds the times: time='name of the column'",
             SEE,
         )
     distinct, code = np.unique(times, return_inverse=True)

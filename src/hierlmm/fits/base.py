@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -215,7 +215,7 @@ class Fit(ABC):
             raise DataError(
                 f"subject {quote(label)}",
                 "it is not in the fitted data",
-                "use a label of fit.b.index",
+                "use a label of fit.design.subjects",
             )
         rows = np.flatnonzero(design.subject_index == design.subjects.get_loc(label))
         V = design.Z[rows] @ self._D_values @ design.Z[rows].T + self._residual_covariance(rows)
@@ -302,6 +302,48 @@ class Fit(ABC):
             "use fit.b_sd ** 2, or model.fit_reml().blup_variances()",
             "docs, page 'Teaching'",
         )
+
+    def _no_likelihood(self, what: str) -> NoReturn:
+        """Refuse what belongs to the maximum of a likelihood."""
+        raise NotAvailableError(
+            f"{what} of a fit by {self.estimator}",
+            "it belongs to the maximum of a likelihood, and a posterior is a distribution",
+            "use model.fit_reml() or model.fit_ml(); to compare posteriors use fit.loo()",
+            "docs, page 'Posterior fits'",
+        )
+
+    @property
+    def criterion(self) -> float:
+        """−2 log-likelihood at its maximum, of a likelihood fit; other fits have none."""
+        self._no_likelihood("criterion")
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters counted by AIC and BIC, of a likelihood fit; other fits have no such count."""
+        self._no_likelihood("n_parameters")
+
+    @property
+    def aic(self) -> float:
+        """AIC of a likelihood fit; other fits have none."""
+        self._no_likelihood("aic")
+
+    @property
+    def bic(self) -> float:
+        """BIC of a likelihood fit; other fits have none."""
+        self._no_likelihood("bic")
+
+    def information_criteria(self) -> pd.DataFrame:
+        """AIC and BIC of a likelihood fit; other fits have none."""
+        self._no_likelihood("information_criteria")
+
+    def subject_loglik(self) -> pd.Series:
+        """Log-likelihood of each subject at the maximum, of a likelihood fit; other fits have no maximum."""
+        self._no_likelihood("subject_loglik")
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether the estimate of D has no full rank, of a likelihood fit; other fits have no optimum on a boundary."""
+        self._no_likelihood("is_singular")
 
     @property
     def icc(self) -> float:

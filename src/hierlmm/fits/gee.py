@@ -397,19 +397,14 @@ class GEEFit(Fit):
         self._no_likelihood("loglik")
 
     @property
-    def criterion(self) -> float:
-        """Not available: GEE has no likelihood."""
-        self._no_likelihood("criterion")
+    def is_singular(self) -> bool:
+        """Not available: GEE has no random effects."""
+        self._no_random_effects("is_singular")
 
     @property
-    def aic(self) -> float:
-        """Not available: GEE has no likelihood."""
-        self._no_likelihood("aic")
-
-    @property
-    def bic(self) -> float:
-        """Not available: GEE has no likelihood."""
-        self._no_likelihood("bic")
+    def b_cov(self) -> FloatArray:
+        """Not available: GEE has no random effects."""
+        self._no_random_effects("b_cov")
 
     def __repr__(self) -> str:
         return gee_text(self)

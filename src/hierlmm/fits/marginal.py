@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit, Level
@@ -53,6 +55,11 @@ class _WithoutEffects(Fit):
         raise self._no_effects("b_sd")
 
     @property
+    def b_cov(self) -> NDArray[np.float64]:
+        """Not part of a marginal model."""
+        raise self._no_effects("b_cov")
+
+    @property
     def subject_coef(self) -> pd.DataFrame:
         """Not part of a marginal model."""
         raise self._no_effects("subject_coef")
@@ -61,6 +68,10 @@ class _WithoutEffects(Fit):
     def icc(self) -> float:
         """Not part of a marginal model; compound symmetry has ``rho``."""
         raise self._no_effects("icc")
+
+    def plot_random_effects(self, **options: Any) -> Any:
+        """Not part of a marginal model."""
+        raise self._no_effects("plot_random_effects")
 
     def fitted(self, level: Level = "population") -> pd.Series:
         """Fitted means of the rows used; a marginal model has them at the population level only."""
@@ -91,6 +102,9 @@ class MarginalFit(_WithoutEffects, LikelihoodFit):
 
 class MarginalPosterior(_WithoutEffects, PosteriorFit):  # type: ignore[misc]
     """Posterior draws of a marginal model: β, residual parameters and σ, without random effects."""
+
+    def _need_effects(self, asked: str, *, draws: bool = False, instead: str = "") -> None:
+        raise self._no_effects(asked)
 
 
 def _population(level: str) -> Literal["population"]:

@@ -249,6 +249,6 @@ def _notes(fit: Fit, table: pd.DataFrame, ci: float, coverage: float, above: flo
         for t in dict.fromkeys(table["term"])
         if not np.any(fit.design.coef_level1 == fit.design.level1.index(t))
     ]
-    if getattr(fit, "is_singular", False) and not zero_terms(fit):
+    if fit.estimator in ("REML", "ML") and fit.is_singular and not zero_terms(fit):
         notes.append("D is singular: the uncertainty is that given the boundary.")
     return tuple(notes)
