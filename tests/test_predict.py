@@ -1,5 +1,6 @@
 """Predictions: what levels and intervals contain, against R, closed forms, dense matrices, refits and simulation."""
 
+import inspect
 import json
 import tracemalloc
 from pathlib import Path
@@ -663,6 +664,93 @@ def test_requests_that_mean_nothing(sleep_reml, nuts):
             fit.predict(new.drop(columns="days"))
         with pytest.raises(DataError, match="subject"):
             fit.predict(new.drop(columns="subject"))
+
+
+def test_an_absent_column_is_to_be_added(dental_fit):
+    new = pd.DataFrame({"subject": [1], "time": [3.0]})
+    with pytest.raises(DataError, match="add the column 'sex'") as caught:
+        dental_fit.predict(new)
+    assert "use one of the columns" not in str(caught.value)
+    with pytest.raises(DataError, match="add the column 'subject'"):
+        dental_fit.predict(new.assign(sex="Male")[["sex", "time"]])
+    with pytest.raises(DataError, match="add the column 'distance'"):
+        dental_fit.predict_subject(new.assign(sex="Male", subject=99), [4])
+
+
+def test_labels_of_another_type_are_named(dental_fit):
+    own = dental_fit.design.frame.iloc[[0]]
+    with pytest.raises(DataError, match=r"\(str\)(.|\n)*labels of another type, such as 1 \(int") as caught:
+        dental_fit.predict(own.assign(subject=own["subject"].astype(str)))
+    assert "astype('int64')" in str(caught.value)
+    assert len(dental_fit.predict(own.assign(subject=own["subject"].astype(float)))) == 1
+
+
+def test_a_subject_keeps_its_level_2_covariates(dental_fit):
+    own = dental_fit.design.frame.iloc[[0, 1]]
+    other = own.assign(sex=["Female" if s == "Male" else "Male" for s in own["sex"]])
+    for interval in (None, "confidence"):
+        with pytest.raises(DataError, match="in the fitted data it is"):
+            dental_fit.predict(other, interval=interval)
+    assert len(dental_fit.predict(other, level="new_subject")) == 2
+    as_factor = own.assign(sex=pd.Categorical(own["sex"], categories=["other", "Male", "Female"]))
+    np.testing.assert_allclose(dental_fit.predict(as_factor), dental_fit.predict(own))
+
+
+def test_a_numeric_level_2_covariate_is_compared_up_to_rounding(dental):
+    data = dental.assign(weight=dental["subject"] / 7.0)
+    fit = hl.TwoLevelModel.from_formula("distance ~ time + weight + (1 | subject)", data).fit_reml()
+    own = data.head(1)
+    np.testing.assert_allclose(
+        fit.predict(own.assign(weight=own["weight"] * (1 + 1e-15))), fit.predict(own), rtol=1e-12
+    )
+    with pytest.raises(DataError, match="'weight' = 0.2"):
+        fit.predict(own.assign(weight=0.2))
+
+
+@pytest.mark.parametrize("one", [True, 1, 1.0, np.True_, pd.Categorical([1])])
+def test_new_data_for_a_factor_of_truth_values(dental, one):
+    data = dental.assign(g=dental["subject"] % 2 == 0)
+    fit = hl.TwoLevelModel.from_formula("distance ~ time + g + (1 | subject)", data).fit_reml()
+    found = fit.predict(pd.DataFrame({"time": [1.0], "g": one}), "population")
+    assert found["estimate"][0] == pytest.approx(fit.beta.sum())
+    with pytest.raises(DataError, match="g = 2"):
+        fit.predict(pd.DataFrame({"time": [1.0], "g": [2]}), "population")
+    with pytest.raises(DataError, match="g = '1'"):
+        fit.predict(pd.DataFrame({"time": [1.0], "g": ["1"]}), "population")
+
+
+def test_a_marginal_posterior_has_every_level_but_the_subjects(dental):
+    model = hl.MarginalModel("distance ~ sex*time", correlation=hl.CompoundSymmetry(), subject="subject", data=dental)
+    fit = model.fit(draws=500, tune=500, chains=2, seed=1, progressbar=False)
+    new, reml = dental.head(2), model.fit_reml()
+    tables = {level: fit.predict(new, level, "prediction") for level in ("population", "new_subject", "marginal")}
+    for level, table in tables.items():
+        pd.testing.assert_frame_equal(table, tables["marginal"])
+        assert table.attrs["level"] == level and "random effects drawn" not in table.attrs["estimate"]
+        expected = reml.predict(new, level, "prediction")
+        np.testing.assert_allclose(table["se"], expected["se"], rtol=0.15)
+    lines = fit.predict(new, "new_subject", kind="draws")
+    np.testing.assert_allclose(lines.mean(("chain", "draw")), tables["marginal"]["estimate"])
+    with pytest.raises(NotAvailableError):
+        fit.predict(new, "subject", "prediction")
+    assert not fit.predict(new, interval="prediction", seed=1).equals(fit.predict(new, interval="prediction", seed=2))
+
+
+def test_a_marginal_fit_says_which_arguments_it_has(dental):
+    model = hl.MarginalModel("distance ~ time", correlation=hl.CompoundSymmetry(), subject="subject", data=dental)
+    two_level = inspect.signature(hl.LikelihoodFit.predict).parameters
+    assert list(inspect.signature(type(model.fit_reml()).predict).parameters) == list(two_level)
+    own = inspect.signature(hl.fits.marginal.MarginalPosterior.predict).parameters
+    assert list(own) == list(inspect.signature(hl.PosteriorFit.predict).parameters)
+
+
+def test_gee_has_no_dynamic_prediction(dental):
+    fit = hl.MarginalModel(
+        "distance ~ sex*time", correlation=hl.CompoundSymmetry(), subject="subject", data=dental
+    ).fit_gee()
+    for method in (fit.predict_subject, fit.plot_subject_prediction):
+        with pytest.raises(NotAvailableError, match="no distribution of a subject's measurements"):
+            method(HISTORY, [4])
 
 
 # --- the picture -----------------------------------------------------------------------------------------------------

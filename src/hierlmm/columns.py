@@ -66,9 +66,10 @@ class Levels:
         for name, known in self.categories.items():
             if name not in frame.columns:
                 continue
-            values = frame[name]
-            present = values.cat.remove_unused_categories().cat.categories if _is_factor(values) else pd.unique(values)
-            unseen = [v for v in present if v not in known and not pd.isna(v)]
+            codes, present = pd.factorize(frame[name])
+            # By equality, so that 1 is true and 1.0 is 1; what pandas makes of other types is its own business.
+            position = {value: k for k, value in enumerate(known)}
+            unseen = [v for v in present if v not in position]
             if unseen:
                 raise DataError(
                     f"{name} = {quote(unseen[0])}",
@@ -77,7 +78,8 @@ class Levels:
                     f"use one of the levels {shorten(map(quote, known))}, or refit with data that contain it",
                     SEE,
                 )
-            coded = values.cat.set_categories(known) if _is_factor(values) else pd.Categorical(values, categories=known)
+            at = np.array([*(position[v] for v in present), -1], dtype=np.intp)[codes]
+            coded = pd.Categorical.from_codes(at, dtype=pd.CategoricalDtype(known))
             frame = frame.assign(**{name: coded})
         return frame
 

@@ -266,10 +266,10 @@ class Design:
         present = column_names(data)
         needed = _variables([c.term for c in self.fixed_columns], self.hierarchy.offsets, list(self.frame.columns))
         needed += [v for v in self.level1_variables() if v not in needed]
-        require_columns(needed, present, "new data without the column")
+        require_columns(needed, present, "new data without the column", add=True)
         subject = self.hierarchy.subject
         if need_subject:
-            require_columns([subject], present, "new data without the subject column")
+            require_columns([subject], present, "new data without the subject column", add=True)
         keep = needed + ([subject] if subject in present and subject not in needed else [])
         keep += [c for c in self.residual_columns if c in present and c not in keep]
         frame, _ = complete_rows(to_pandas(data, keep), "raise", new=True)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from hierlmm.errors import DataError, FitWarning, SpecificationError, closest
 
-__all__ = ["column_names", "complete_rows", "quote", "require_columns", "shorten", "to_pandas"]
+__all__ = ["apart", "column_names", "complete_rows", "quote", "require_columns", "shorten", "to_pandas"]
 
 MISSING_CHOICES = ("raise", "drop")
 INT64_MAX = np.iinfo(np.int64).max
@@ -28,6 +28,25 @@ def column_names(data: Any) -> list[str]:
             )
         return [str(c) for c in data.columns]
     return [str(c) for c in _narwhals_frame(data).columns]
+
+
+def apart(names: Iterable[str], results: Iterable[str]) -> dict[str, str]:
+    """Name variables of the data in a table that has columns of results: ``t`` beside a statistic ``t`` is ``at t``.
+
+    Returns
+    -------
+    dict
+        Variable -> its column; itself where no column of results, and no other variable, has the name.
+    """
+    names = list(names)
+    taken, own = {*results, *names}, {}
+    for name in names:
+        shown = name
+        while shown in results or (shown != name and shown in taken):
+            shown = f"at {shown}"
+        taken.add(shown)
+        own[name] = shown
+    return own
 
 
 def to_pandas(data: Any, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -173,14 +192,19 @@ def _whole_numbers(column: pd.Series) -> pd.Series:
     return pd.Series(values, column.index, dtype=object)
 
 
-def require_columns(wanted: Iterable[str], present: Sequence[str], role: str) -> None:
-    """Raise a `DataError` that names the first column that is not there, and the nearest one that is."""
+def require_columns(wanted: Iterable[str], present: Sequence[str], role: str, *, add: bool = False) -> None:
+    """Raise a `DataError` that names the first column that is not there, and the nearest one that is.
+
+    With ``add`` the table must have the column (new data for a fitted model): another one is no way out.
+    """
     for name in wanted:
         if name not in present:
             raise DataError(
                 f"{role} {name!r}",
                 f"the data have no column of this name.{closest(name, present)}",
-                f"use one of the columns: {shorten(present)}",
+                f"add the column {name!r}, or rename the one that holds it (there are: {shorten(present)})"
+                if add
+                else f"use one of the columns: {shorten(present)}",
             )
 
 

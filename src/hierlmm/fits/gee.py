@@ -289,6 +289,21 @@ class GEEFit(Fit):
             contains=f"the uncertainty of the coefficients ({(se or self.se).replace('_', '-')} covariance)",
         )
 
+    def predict_subject(self, history: Any, times: Any = None, **options: Any) -> pd.DataFrame:
+        """Not available: GEE has no distribution of subjects, so a history says nothing about a subject's future."""
+        self._no_dynamic_prediction("predict_subject")
+
+    def plot_subject_prediction(self, history: Any, times: Any = None, **options: Any) -> Any:
+        """Not available: see `predict_subject`."""
+        self._no_dynamic_prediction("plot_subject_prediction")
+
+    def _no_dynamic_prediction(self, what: str) -> NoReturn:
+        self._lacks(
+            what,
+            "it assumes no distribution of a subject's measurements, so the first ones say nothing about the next",
+            "use fit_reml().predict_subject(history, times), or predict() for the mean over subjects",
+        )
+
     def _level(self, level: str) -> None:
         if level in ("subject", "new_subject"):
             self._lacks(

@@ -12,6 +12,7 @@ from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit, Level
 from hierlmm.fits.likelihood import LikelihoodFit
 from hierlmm.fits.posterior import PosteriorFit
+from hierlmm.predict.rows import Interval, PredictionLevel
 
 __all__ = ["MarginalFit", "MarginalPosterior"]
 
@@ -83,13 +84,9 @@ class _WithoutEffects(Fit):
         """Residuals of the rows used: in units of the response, over their SD, or with the correlation taken out."""
         return super().residuals(kind, _population(level))
 
-    def predict(
-        self, newdata: Any = None, level: str = "population", interval: Any = None, ci: float = 0.95, **options: Any
-    ) -> Any:
-        """Predict the mean response; see `LikelihoodFit.predict`. There is no level ``"subject"``."""
+    def _refuse_subject(self, level: str) -> None:
         if level == "subject":
             raise self._no_effects("predict(level='subject')")
-        return super().predict(newdata, level=level, interval=interval, ci=ci, **options)  # type: ignore[misc]
 
 
 class MarginalFit(_WithoutEffects, LikelihoodFit):
@@ -99,12 +96,37 @@ class MarginalFit(_WithoutEffects, LikelihoodFit):
     its own is not part of the model. ``D``, ``b`` and what follows from them raise `NotAvailableError`.
     """
 
+    def predict(
+        self,
+        newdata: Any = None,
+        level: PredictionLevel = "population",
+        interval: Interval | None = None,
+        ci: float = 0.95,
+    ) -> pd.DataFrame:
+        """Predict the mean response; see `LikelihoodFit.predict`. There is no level ``"subject"``."""
+        self._refuse_subject(level)
+        return super().predict(newdata, level, interval, ci)
+
 
 class MarginalPosterior(_WithoutEffects, PosteriorFit):  # type: ignore[misc]
     """Posterior draws of a marginal model: β, residual parameters and σ, without random effects."""
 
     def _need_effects(self, asked: str, *, draws: bool = False, instead: str = "") -> None:
         raise self._no_effects(asked)
+
+    def predict(
+        self,
+        newdata: Any = None,
+        level: PredictionLevel = "population",
+        interval: Interval | None = None,
+        ci: float = 0.95,
+        seed: int | None = 0,
+        *,
+        kind: Literal["summary", "draws"] = "summary",
+    ) -> Any:
+        """Predict the mean response; see `PosteriorFit.predict`. There is no level ``"subject"``."""
+        self._refuse_subject(level)
+        return super().predict(newdata, level, interval, ci, seed, kind=kind)
 
 
 def _population(level: str) -> Literal["population"]:

@@ -111,7 +111,7 @@ def _history(design: Design, history: Any) -> tuple[NewData, FloatArray]:
     present = column_names(history)
     response = design.hierarchy.response
     needed = list(variables_of(response, list(design.frame.columns)))
-    require_columns(needed, present, "history without the response")
+    require_columns(needed, present, "history without the response", add=True)
     past = design.new(history, need_subject=False)
     if len(past.X) == 0:
         raise DataError(

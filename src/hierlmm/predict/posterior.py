@@ -51,32 +51,35 @@ def predict_rows(
     if level == "subject":
         fit._need_effects(f"predict(level='subject'{detail})", draws=interval is not None)
     rows = rows_of(fit.design, newdata, level)
+    words = level if fit.design.term else "marginal"  # without random effects all levels are the mean over subjects
     beta = _flat(fit.draws("beta"))
     estimate = rows.line(beta.mean(axis=0))
     if level == "subject":
         estimate = estimate + np.einsum("ij,ij->i", rows.Z, fit.b.to_numpy()[rows.subject])
     table = pd.DataFrame({"estimate": estimate}, index=rows.index)
     if interval is None:
-        table.attrs.update(describe(level, None, ci, "", ""))
+        table.attrs.update(describe(words, None, ci, "", "") | {"level": level})
         return table
     if level == "subject" and interval == "prediction" and correlated(fit):
         from hierlmm.predict.dynamic import further_measurement_draws
 
         return further_measurement_draws(fit, rows, ci, newdata is None)
     rng = np.random.default_rng(seed)
+    spread = _spread(fit, level, interval)
     tails = [(1 - ci) / 2, (1 + ci) / 2]
     found = np.empty((3, len(estimate)))
     # One new subject for all rows: an interval is about one row, and needs no other draw of b for the next.
-    effects = _effects(fit, _spread(level, interval), rng, 1)
+    effects = _effects(fit, spread, rng, 1)
     for piece in _pieces(len(estimate), len(beta)):
-        lines = _lines(fit, rows, piece, beta, effects, interval, rng, _spread(level, interval), estimate[piece])
+        lines = _lines(fit, rows, piece, beta, effects, interval, rng, spread, estimate[piece])
         found[0, piece] = lines.std(axis=1, ddof=1)
         found[1:, piece] = np.quantile(lines, tails, axis=1, overwrite_input=True)
     table = table.assign(se=found[0], lower=found[1], upper=found[2])
-    contains = POSTERIOR_CONTENTS[_spread(level, interval)]
+    contains = POSTERIOR_CONTENTS[spread]
     if interval == "prediction":
         contains += ", and the residual variance"
-    table.attrs.update(describe(level, interval, ci, contains, "equal-tailed quantiles of the posterior draws"))
+    notes = describe(words, interval, ci, contains, "equal-tailed quantiles of the posterior draws")
+    table.attrs.update(notes | {"level": level})
     return table
 
 
@@ -118,7 +121,7 @@ def prediction_draws(
     rows = rows_of(fit.design, newdata, level)
     stacked = fit.draws("beta")
     beta, n = _flat(stacked), len(rows.X)
-    spread = _spread(level, interval)
+    spread = _spread(fit, level, interval)
     who, labels = _new_subjects(fit, rows) if spread == "new_subject" else (rows.subject, 0)
     values = len(beta) * (n + labels * rows.Z.shape[1])
     if 8 * values * ARRAYS > MEMORY_BUDGET:
@@ -147,8 +150,10 @@ def prediction_draws(
     )
 
 
-def _spread(level: str, interval: str | None) -> str:
+def _spread(fit: PosteriorFit, level: str, interval: str | None) -> str:
     """Which random effects a row has: at the marginal level a measurement has those of a subject drawn at random."""
+    if not fit.design.term:
+        return "marginal"
     if level == "marginal":
         return "new_subject" if interval == "prediction" else "marginal"
     return level

@@ -100,7 +100,8 @@ def rows_of(design: Design, newdata: Any, level: str) -> Rows:
     Raises
     ------
     DataError
-        If a column is absent, a factor level is new, a value is missing, or a subject is unknown.
+        If a column is absent, a factor level is new, a value is missing, a subject is unknown, or (at level
+        ``"subject"``) has another value of a level-2 covariate than in the fitted data.
     """
     if newdata is None:
         return Rows(design.X, design.Z, design.offset, design.subject_index, design.frame)
@@ -109,6 +110,7 @@ def rows_of(design: Design, newdata: Any, level: str) -> Rows:
     if level == "subject" and np.any(subject < 0):
         name = design.hierarchy.subject
         unknown = pd.unique(new.frame[name][subject < 0])
+        _refuse_other_types(design, name, unknown)
         raise DataError(
             f"{name} {shorten(map(quote, unknown))} at level='subject'",
             "not in the fitted data, so the random effects are unknown",
@@ -116,7 +118,47 @@ def rows_of(design: Design, newdata: Any, level: str) -> Rows:
             "fit.predict_subject() if there are first measurements",
             SEE,
         )
+    if level == "subject":
+        _same_level2(design, new.frame, subject)
     return Rows(new.X, new.Z, new.offset, subject, new.frame)
+
+
+def _refuse_other_types(design: Design, name: str, unknown: Any) -> None:
+    """Say that labels differ from those fitted in their type only: '1' and 1."""
+    known = {str(label): label for label in design.subjects}
+    same = [label for label in unknown if str(label) in known]
+    if same:
+        fitted = known[str(same[0])]
+        raise DataError(
+            f"{name} {quote(same[0])} ({type(same[0]).__name__}) at level='subject'",
+            f"the subjects of the fitted data are labels of another type, such as {quote(fitted)} "
+            f"({type(fitted).__name__})",
+            f"convert the column: data[{name!r}] = data[{name!r}].astype({str(design.subjects.dtype)!r})",
+            SEE,
+        )
+
+
+def _same_level2(design: Design, frame: pd.DataFrame, subject: NDArray[np.intp]) -> None:
+    """Refuse a level-2 covariate that is not what it was: b̂ is the subject's departure from its own expectation."""
+    first = np.zeros(design.n_subjects, dtype=np.intp)
+    first[design.subject_index[::-1]] = np.arange(design.n_obs)[::-1]
+    for variable in design.level2_variables():
+        fitted, given = design.frame[variable].iloc[first[subject]], frame[variable]
+        if pd.api.types.is_numeric_dtype(given.dtype) and pd.api.types.is_numeric_dtype(fitted.dtype):
+            other = ~np.isclose(given.to_numpy(np.float64), fitted.to_numpy(np.float64), rtol=1e-9, atol=0.0)
+        else:
+            other = given.to_numpy(object) != fitted.to_numpy(object)
+        if np.any(other):
+            k = int(np.flatnonzero(other)[0])
+            who = f"{design.hierarchy.subject} {quote(design.subjects[subject[k]])}"
+            raise DataError(
+                f"{variable!r} = {quote(given.iloc[k])} for {who} at level='subject'",
+                f"in the fitted data it is {quote(fitted.iloc[k])}, and the random effects of {who} are its departure "
+                "from what that predicts",
+                f"give {who} its own value, or use level='new_subject' (or 'population') for a subject with these "
+                "covariates",
+                SEE,
+            )
 
 
 def describe(level: str, interval: str | None, ci: float, contains: str, quantile: str) -> dict[str, Any]:
