@@ -30,7 +30,7 @@ def prior_conflicts(design: Design, priors: ResolvedPriors) -> tuple[str, ...]:
     named = [(name, prior, value) for name, prior, value in zip(priors.coef, priors.beta, beta, strict=True)]
     sds = np.sqrt(np.diag(reml._D_values))
     named += [(f"sd({t})", p, v) for t, p, v in zip(priors.term, priors.sd_b, sds, strict=True)]
-    named.append(("sigma", priors.sigma, reml.sigma))
+    named.append(("sigma", priors.sigma, reml._whitened_sd))
     found = [(name, prior, value) for name, prior, value in named if _drop(prior, float(value)) > DROP]
     if not found:
         return ()

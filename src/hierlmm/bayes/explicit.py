@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.bayes.distributions import LKJ, as_pymc_variable
-from hierlmm.bayes.explicit_residual import conditional_moments, refuse_dense, residual_draws
+from hierlmm.bayes.explicit_residual import conditional_moments, refuse_dense, residual_draws, sd_name, sigma_draws
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.covariance.random import equal_correlation_factor, lowest_corr
 from hierlmm.design import Design, level2_prediction
@@ -96,7 +96,7 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
             z = pm.Normal("z", 0.0, 1.0, dims=("subject", "term"))
             b = pm.Deterministic("b", z * factor if factor.ndim == 1 else z @ factor.T, dims=("subject", "term"))
             subject_coef = pm.Deterministic("subject_coef", _add(prediction, b, random), dims=("subject", "level1"))
-        sigma = as_pymc_variable("sigma", [priors.sigma], None, ["sigma"])
+        sigma = as_pymc_variable(sd_name(design), [priors.sigma], None, ["sigma"])
         own = (design.X1 * subject_coef[design.subject_index]).sum(axis=1)
         mu = pm.Deterministic("mu", design.offset + own if design.hierarchy.offsets else own, dims="obs")
         mean, sd = (mu, sigma) if not design.has_residual_structure else conditional_moments(design, priors, mu, sigma)
@@ -223,7 +223,7 @@ def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, Flo
     dict of str to (chain, draw, ...)
         ``beta`` (absent without fixed effects), ``sd_b``, ``corr_b``, ``D``, ``b``, ``sigma``.
     """
-    q, sigma = len(design.term), raw["sigma"]
+    q, sigma = len(design.term), raw["sigma"] if "sigma" in raw else sigma_draws(design, raw)
     beta = np.empty((*sigma.shape, 0))
     if priors.coef:
         named = any(key == "beta_centered" or key.startswith("beta_centered[") for key in raw)

@@ -26,7 +26,7 @@ from hierlmm.design import Design
 from hierlmm.errors import NotAvailableError
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
 
-__all__ = ["conditional_moments", "refuse_dense", "residual_draws"]
+__all__ = ["conditional_moments", "refuse_dense", "residual_draws", "sd_name", "sigma_draws"]
 
 FloatArray = NDArray[np.float64]
 LONGEST = 60
@@ -70,7 +70,11 @@ def _fits(parameter: Parameter, prior: Prior) -> bool:
 
 
 def conditional_moments(design: Design, priors: ResolvedPriors, mu: Any, sigma: Any) -> tuple[Any, Any]:
-    """Declare the residual parameters; mean and SD of every measurement given the earlier ones: (N,), (N,)."""
+    """Declare the residual parameters; mean and SD of every measurement given the earlier ones: (N,), (N,).
+
+    ``sigma`` is the SD that `sd_name` names; where that is the average row's, ``sigma`` itself follows from it.
+    """
+    import pymc as pm
     import pytensor.tensor as pt
 
     rows = residual_rows(design)
@@ -82,7 +86,10 @@ def conditional_moments(design: Design, priors: ResolvedPriors, mu: Any, sigma: 
     order = rows.rows.order
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
-    g = pt.exp(_log_ratio(rows, values[k:]))  # in the order of rows
+    log_ratio, shift = _log_ratio(rows, values[k:])
+    g = pt.exp(log_ratio)  # in the order of rows
+    if sd_name(design) != "sigma":
+        pm.Deterministic("sigma", sigma * pt.exp(-shift))
     if rows.correlation is None:
         return mu, sigma * g[back]
     own, y = mu[order], design.y[order]
@@ -94,18 +101,26 @@ def _name(parameter: Parameter) -> str:
     return "residual_" + parameter.name.replace("/", ":")  # PyMC allows no slash
 
 
-def _log_ratio(rows: ResidualRows, values: list[Any]) -> Any:
-    """Log g of each row; the logarithm is linear in η."""
+def sd_name(design: Design) -> str:
+    """Name of the SD that has the prior: ``sigma``, or that of the average row under a centred variance function."""
+    variance = design.residual_variance
+    return "sigma_average_row" if variance is not None and variance.centred else "sigma"
+
+
+def _log_ratio(rows: ResidualRows, values: list[Any]) -> tuple[Any, Any]:
+    """Log g of each row over the SD that has the prior, and that SD's own; the logarithm is linear in η."""
     import pytensor.tensor as pt
 
-    total = pt.zeros(rows.n_obs)
+    total, shift = pt.zeros(rows.n_obs), pt.zeros(())
     if rows.variance is None:
-        return total
-    weights = rows.variance.derivatives(np.zeros(len(values)))
-    for parameter, value, weight in zip(rows.variance.parameters, values, weights, strict=True):
+        return total, shift
+    zero = np.zeros(len(values))
+    weights, centred = rows.variance.derivatives(zero), rows.variance.centred_derivatives(zero)
+    for parameter, value, raw, weight in zip(rows.variance.parameters, values, weights, centred, strict=True):
         scaled = value / parameter.unit
-        total = total + weight * (pt.log(scaled) if np.isfinite(parameter.lower) else scaled)
-    return total
+        scaled = pt.log(scaled) if np.isfinite(parameter.lower) else scaled
+        total, shift = total + weight * scaled, shift + float(np.mean(raw - weight)) * scaled
+    return total, shift
 
 
 def _recursion(rows: ResidualRows, values: list[Any], m: Any) -> tuple[Any, Any]:
@@ -182,3 +197,11 @@ def residual_draws(design: Design, raw: Mapping[str, FloatArray]) -> tuple[dict[
     k = rows.n_correlation
     found = {"residual_correlation": natural[..., :k], "residual_variance": natural[..., k:]}
     return {name: values for name, values in found.items() if values.shape[-1]}, residual_group(rows, eta)
+
+
+def sigma_draws(design: Design, raw: Mapping[str, FloatArray]) -> FloatArray:
+    """Draws of σ from those of the average row's SD."""
+    rows = residual_rows(design)
+    eta = residual_draws(design, raw)[1]["unconstrained"].to_numpy()
+    shift = np.array([rows.shift(e) for e in eta.reshape(-1, eta.shape[-1])]).reshape(eta.shape[:-1])
+    return raw[sd_name(design)] * np.exp(-shift)

@@ -110,6 +110,9 @@ def prior_draws_with_eta(
     b = np.einsum("sjk,slk->sjl", rng.standard_normal((draws, J, q)), sd[..., None] * L, optimize=True)
     sigma = priors.sigma.sample(rng, draws)
     eta = _prior_eta(design, priors, draws, rng)
+    if design.residual_variance is not None and design.residual_variance.centred:  # the prior is of the average row
+        rows = residual_rows(design)
+        sigma = sigma * np.exp([-rows.shift(e) for e in eta])
     y = posterior_predictive_draws(design, beta, b, sigma, rng, eta)
     D = corr * sd[..., None] * sd[:, None, :]
     return {"beta": beta, "sd_b": sd, "corr_b": corr, "D": D, "b": b, "sigma": sigma, "y": y}, eta

@@ -192,6 +192,7 @@ class Priors:
             common_sd=default.common_sd,
             source="default" if untouched else "chosen",
             residual_names=default.residual_names,
+            average_row=default.average_row,
             residual=tuple(
                 chosen_residual.get(n, p) for n, p in zip(default.residual_names, default.residual, strict=True)
             ),
@@ -225,6 +226,9 @@ class ResolvedPriors:
         Parameters of the residual structure, correlation first.
     residual : tuple of Prior
         Their priors.
+    average_row : bool
+        Whether the prior of σ is that of the average row's residual SD: under a variance function of a number, σ is the
+        SD where the number is zero (or one), which may be far outside the data.
     """
 
     coef: tuple[str, ...]
@@ -239,6 +243,7 @@ class ResolvedPriors:
     source: str
     residual_names: tuple[str, ...] = ()
     residual: tuple[Prior, ...] = ()
+    average_row: bool = False
 
     @property
     def uncentering(self) -> FloatArray:
@@ -329,7 +334,7 @@ class ResolvedPriors:
         elif self.corr_b is not None:
             rows.append(("corr", str(self.corr_b)))
         rows += [(name, str(p)) for name, p in zip(self.residual_names, self.residual, strict=True)]
-        rows.append(("sigma", str(self.sigma)))
+        rows.append(("sigma (of the average row)" if self.average_row else "sigma", str(self.sigma)))
         return pd.DataFrame(rows, columns=["parameter", "prior"]).set_index("parameter")
 
     def __str__(self) -> str:
@@ -427,6 +432,7 @@ def _assemble(design: Design, beta: Any, sd_b: list[float], sigma: Prior, source
         source=source,
         residual_names=tuple(p.name for p in parameters),
         residual=tuple(residual_prior(p) for p in parameters),
+        average_row=design.residual_variance is not None and design.residual_variance.centred,
     )
 
 

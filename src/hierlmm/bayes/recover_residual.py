@@ -82,7 +82,9 @@ def recover_residual(
 
     in_threads(S, piece)
     beta = scaling.beta(working) if p else working
-    natural = Natural(beta, sd, factor, sigma, working, mean, covariance)
+    # What was sampled is the SD of the whitened rows; σ is that where the variance ratio is 1.
+    shift = np.array([posterior.rows.shift(e) for e in eta])
+    natural = Natural(beta, sd, factor, sigma * np.exp(-shift), working, mean, covariance)
     summary = None
     if random_effects == "summary" and q:
         first, second = (np.sum([t[k] for t in totals], axis=0) / S for k in range(2))

@@ -77,7 +77,7 @@ def pack_structured(
     nugget = correlation is not None and getattr(correlation.spec, "nugget", False)
     weights = np.zeros((len(residual) - k, N))
     if rows.variance is not None:
-        weights = rows.variance.derivatives(np.zeros(len(residual) - k))
+        weights = rows.variance.centred_derivatives(np.zeros(len(residual) - k))
     gaps = np.zeros(N) if correlation is None else correlation.gaps
     parameters = [[*_range(p), *prior] for (p, _), prior in zip(residual, priors, strict=True)]  # type: ignore[misc]
     body = np.concatenate(

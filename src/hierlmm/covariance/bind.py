@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.covariance.parameters import Parameter, natural_slopes, natural_values
-from hierlmm.covariance.residual import Observed, ResidualCorrelation, Toeplitz
+from hierlmm.covariance.parameters import Parameter, check_parameters, natural_slopes, natural_values
+from hierlmm.covariance.residual import Observed, ResidualCorrelation, Toeplitz, check_matrix
 from hierlmm.covariance.variance import VarianceFunction, sorted_levels
 from hierlmm.errors import DataError
 from hierlmm.frames import quote, shorten
@@ -36,6 +36,8 @@ IntArray = NDArray[np.int64]
 SEE = "docs, page 'Residual structures'"
 SHRINK = 0.8
 MOST_OCCASIONS = 60
+CHECKED = 60
+"""Positions of the longest subject at which a structure's matrix is looked at."""
 SAME_TIME = 1e-10
 """Distance, relative to the median one, below which two times are one time with rounding errors."""
 
@@ -141,6 +143,23 @@ class BoundVariance:
         """Derivatives of `log_ratio` with respect to η: (k, N)."""
         slopes = natural_slopes(self.parameters, eta)
         return slopes[:, None] * self.spec.derivatives(self.v, self.values(eta))
+
+    def shift(self, eta: FloatArray) -> float:
+        """Mean of `log_ratio` where the function is centred, else 0: the whitened rows have the SD ``σ exp(shift)``.
+
+        σ is the SD where the ratio is 1, which may be far outside the data; the average row is not.
+        """
+        return float(np.mean(self.log_ratio(eta))) if self.spec.centred else 0.0
+
+    def centred_log_ratio(self, eta: FloatArray) -> FloatArray:
+        """``log_ratio - shift``: (N,)."""
+        log_ratio = self.log_ratio(eta)
+        return log_ratio - log_ratio.mean() if self.spec.centred else log_ratio
+
+    def centred_derivatives(self, eta: FloatArray) -> FloatArray:
+        """Derivatives of `centred_log_ratio` with respect to η: (k, N)."""
+        found = self.derivatives(eta)
+        return found - found.mean(axis=1, keepdims=True) if self.spec.centred else found
 
     def report(self, eta: FloatArray) -> dict[str, float]:
         """Parameters by name."""
@@ -298,7 +317,7 @@ def bind_correlation(
         _occasion_correlation(spec, rows, residual, mixed),
         mixed,
     )
-    parameters = spec.parameters(observed)
+    parameters = check_parameters(type(spec).__name__, spec.parameters(observed))
     if n_parameters + len(parameters) > len(gaps):
         raise DataError(
             f"{type(spec).__name__} with {len(parameters)} parameters, {n_parameters} others, and {len(gaps)} rows",
@@ -306,6 +325,9 @@ def bind_correlation(
             "use a structure with fewer parameters: CompoundSymmetry, AR1 or Exponential",
             SEE,
         )
+    longest = int(np.argmax(n))
+    check_matrix(spec, rows.t[rows.start[longest] : rows.start[longest + 1]][:CHECKED], parameters)
+    spec = spec.within(parameters)
     values = natural_values(parameters, np.array([p.unconstrained(p.start) for p in parameters]))
     if spec.markov(gaps, values) is not None:
         return BoundCorrelation(spec, rows, parameters, observed, gaps, (), np.zeros(0, dtype=np.int64))
@@ -410,4 +432,5 @@ def _pattern_groups(rows: Rows, *, stationary: bool) -> tuple[tuple[PatternGroup
 def bind_variance(spec: VarianceFunction, column: pd.Series, rows: Rows) -> BoundVariance:
     """Bind a variance function to its column (N,), given in the order of the data."""
     v, state = spec.prepare(column)
-    return BoundVariance(spec, spec.parameters(v, state), v[rows.order], state)
+    parameters = check_parameters(type(spec).__name__, spec.parameters(v, state))
+    return BoundVariance(spec, parameters, v[rows.order], state)

@@ -8,17 +8,29 @@ whatever the units of measurement are, and a large one means the end of the rang
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.errors import SpecificationError
 
-__all__ = ["Decay", "Parameter", "check_start", "natural_slopes", "natural_values", "unconstrained_values"]
+__all__ = [
+    "Decay",
+    "Parameter",
+    "check_parameters",
+    "check_start",
+    "natural_slopes",
+    "natural_values",
+    "refuse_repeated_names",
+    "unconstrained_values",
+]
 
 FloatArray = NDArray[np.float64]
 LARGEST_ETA = 500.0
+SEE = "docs, page 'Residual structures'"
 
 
 @dataclass(frozen=True)
@@ -132,5 +144,72 @@ def check_start(what: str, name: str, value: float | None, lower: float, upper: 
             f"{what} with the starting value {name}={value!r}",
             f"{name} lies between {low} and {high} (bounds excluded)",
             "give a value inside, or leave it out: the data choose one",
-            "docs, page 'Residual structures'",
+            SEE,
         )
+
+
+def check_parameters(what: str, parameters: Any) -> tuple[Parameter, ...]:
+    """Parameters as a structure declares them, refused where the search or a table could not use them.
+
+    Raises
+    ------
+    SpecificationError
+        No tuple of `Parameter`, two of one name (or one named ``sigma``), bounds that hold nothing between them, or a
+        start outside of them.
+    """
+    if not isinstance(parameters, tuple | list) or not all(isinstance(p, Parameter) for p in parameters):
+        raise SpecificationError(
+            f"{what}, whose `parameters` returns {_short(parameters)}",
+            "it returns a tuple of hl.Parameter, also where there is only one",
+            "write for example return (hl.Parameter('range', start=2.0, lower=0.0),)",
+            SEE,
+        )
+    for parameter in parameters:
+        wrong = _why_unusable(parameter)
+        if wrong:
+            raise SpecificationError(f"{what} and {parameter!r}", wrong[0], wrong[1], SEE)
+    names = [p.name for p in parameters]
+    refuse_repeated_names(what, names)
+    return tuple(parameters)
+
+
+def refuse_repeated_names(what: str, names: Sequence[str]) -> None:
+    """Refuse two residual parameters of one name, and one with the name of the residual SD.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    for k, name in enumerate(names):
+        if name == "sigma" or name in names[:k]:
+            raise SpecificationError(
+                f"{what} and a parameter named {name!r}",
+                "that is the name of the residual standard deviation" if name == "sigma" else "two have this name",
+                "give it another name: tables and priors go by names",
+                SEE,
+            )
+
+
+def _why_unusable(p: Parameter) -> tuple[str, str] | None:
+    """Reason and remedy, if a parameter cannot be moved or printed."""
+    if not isinstance(p.name, str) or not p.name:
+        return "a parameter has a name, which tables print", "write hl.Parameter('range', ...)"
+    numbers = (p.start, p.lower, p.upper, p.spread, p.shape, p.unit)
+    if any(isinstance(v, bool) or not isinstance(v, int | float | np.integer | np.floating) for v in numbers):
+        return "start, bounds, spread, shape and unit are numbers", "write for example start=2.0, lower=0.0"
+    if not math.isfinite(p.start):
+        return "the search begins at start, which is not finite", "give a finite number between the bounds"
+    if math.isnan(p.lower) or math.isnan(p.upper) or not p.lower < p.upper or p.lower == math.inf:
+        return "there is no number between its bounds", "give a lower bound below the upper one"
+    if math.isinf(p.lower) and math.isfinite(p.upper):
+        return "an upper bound needs a lower one", "give lower as well, or use the negative of this parameter"
+    if not p.lower < p.start < p.upper:
+        return "start is not between its bounds, which are excluded", "give a start inside"
+    if not all(math.isfinite(v) and v > 0 for v in (p.spread, p.shape, p.unit)):
+        return "spread, shape and unit are positive", "leave them out, or give positive numbers"
+    return None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -20,13 +20,14 @@ Lewandowski, D., Kurowicka, D., Joe, H. (2009). J. Multivariate Anal. 100, 1989-
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.covariance.parameters import Decay, Parameter, check_start
+from hierlmm.covariance.parameters import Decay, Parameter, check_start, natural_values
 from hierlmm.errors import DataError, SpecificationError
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "ResidualCorrelation",
     "Toeplitz",
     "Unstructured",
+    "check_matrix",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -105,6 +107,7 @@ class ResidualCorrelation(ABC):
     integer: ClassVar[bool] = False
     by_occasion: ClassVar[bool] = False
     stationary: ClassVar[bool] = True
+    _bounds: ClassVar[tuple[tuple[float, float], ...] | None] = None
 
     @property
     def ties(self) -> bool:
@@ -120,11 +123,22 @@ class ResidualCorrelation(ABC):
         """Correlation matrices at positions t, sorted within a subject: (..., n) and (k,) -> (..., n, n)."""
 
     def derivatives(self, t: FloatArray, values: FloatArray) -> FloatArray:
-        """Derivatives of `matrix` by parameter: (k, ..., n, n). By default differences of fourth order."""
+        """Derivatives of `matrix` by parameter: (k, ..., n, n). By default differences of fourth order.
+
+        Within a model they stay inside the declared bounds.
+        """
         found = []
         for j, value in enumerate(values):
-            step = 1e-3 * min(max(abs(value), 1e-3), 1.0)
-            step = min(step, 0.25 * abs(value)) if value else step  # a parameter may have to be positive
+            if self._bounds is None or np.isinf(self._bounds[j][0]):
+                step = 1e-3 * min(max(abs(value), 1e-3), 1.0)
+                step = min(step, 0.25 * abs(value)) if value else step  # a parameter may have to be positive
+            else:
+                lower, upper = self._bounds[j]
+                room = min(value - lower, upper - value)
+                if room <= 0.0:  # at the very end of the range, where the derivative by η is zero
+                    found.append(np.zeros((*t.shape, t.shape[-1])))
+                    continue
+                step = 1e-3 * (room if np.isfinite(upper) else min(room, max(abs(value), 1.0)))
 
             def moved(by: float, j: int = j, step: float = step) -> FloatArray:
                 shifted = values.copy()
@@ -133,6 +147,12 @@ class ResidualCorrelation(ABC):
 
             found.append((8.0 * (moved(1.0) - moved(-1.0)) - (moved(2.0) - moved(-2.0))) / (12.0 * step))
         return np.array(found)
+
+    def within(self, parameters: tuple[Parameter, ...]) -> ResidualCorrelation:
+        """Tell the bounds to a copy of this structure: its `derivatives` asks for no matrix outside of them."""
+        own = copy(self)
+        object.__setattr__(own, "_bounds", tuple((p.lower, p.upper) for p in parameters))
+        return own
 
     def other_starts(self, observed: Observed) -> tuple[FloatArray, ...]:
         """More parameter values (k,) to begin at, for a structure whose likelihood can have several maxima."""
@@ -154,6 +174,57 @@ class ResidualCorrelation(ABC):
     def formula(self) -> str:
         """Entry of the matrix as text, for ``equations()``."""
         return f"{type(self).__name__}"
+
+
+def check_matrix(spec: ResidualCorrelation, t: FloatArray, parameters: tuple[Parameter, ...]) -> None:
+    """Refuse a structure whose matrices at positions t (..., n) are no correlation matrices.
+
+    They are looked at where the search begins, and a little away from it.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    eta = np.array([p.unconstrained(float(p.start)) for p in parameters])
+    for k, shift in enumerate((0.0, 0.4)):
+        values = natural_values(parameters, eta + shift)
+        with np.errstate(all="ignore" if k else None):
+            R = spec.matrix(t, values.copy())
+        wrong = _why_no_correlation(R, t)
+        if wrong and (k == 0 or np.all(np.isfinite(R))):  # further on the matrix may not exist
+            at = ", ".join(f"{p.name} = {v:.4g}" for p, v in zip(parameters, values, strict=True))
+            raise SpecificationError(
+                f"{type(spec).__name__}, whose `matrix`{f' at {at}' if at else ''} {wrong[0]}",
+                "R_i is the correlation matrix of a subject's rows: symmetric, 1 on the diagonal, positive definite",
+                wrong[1],
+                SEE,
+            )
+
+
+def _why_no_correlation(R: Any, t: FloatArray) -> tuple[str, str] | None:
+    """What is wrong with matrices at positions t, and what to do."""
+    shape = (*t.shape, t.shape[-1])
+    if not isinstance(R, np.ndarray) or R.shape != shape or R.dtype.kind not in "fiu":
+        got = f"shape {R.shape}" if isinstance(R, np.ndarray) else type(R).__name__
+        return (
+            f"returns {got} for positions of shape {t.shape}",
+            f"return an array of numbers of shape {shape}: with lag = np.abs(t[..., :, None] - t[..., None, :]) it "
+            "comes out so",
+        )
+    if not np.all(np.isfinite(R)):
+        return "has entries that are not finite", "check the formula, and let the search begin where it is defined"
+    diagonal = np.diagonal(R, axis1=-2, axis2=-1)
+    if np.any(np.abs(diagonal - 1.0) > 1e-8):
+        bad = float(diagonal.flat[int(np.argmax(np.abs(diagonal - 1.0)))])
+        return (
+            f"has {bad:.4g} on the diagonal, not 1",
+            "divide by it: the size of the residuals is sigma, and unequal sizes are a residual variance",
+        )
+    if np.any(np.abs(R - np.swapaxes(R, -1, -2)) > 1e-8):
+        return "is not symmetric", "let it depend on the distance, np.abs(t[..., :, None] - t[..., None, :])"
+    if float(np.linalg.eigvalsh(R)[..., 0].min(initial=1.0)) < -1e-8:
+        return "is not positive definite", "let the search begin at other values, or narrow the bounds"
+    return None
 
 
 def _lag(t: FloatArray) -> FloatArray:

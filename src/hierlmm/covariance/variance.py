@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -33,9 +33,13 @@ class VarianceFunction(ABC):
     ----------
     covariate : str or None
         Column it depends on; None is the fitted value.
+    centred : bool
+        Whether the search and the prior of σ refer to the average row rather than to the rows where the ratio is 1,
+        which may lie far outside the data.
     """
 
     covariate: str | None
+    centred: ClassVar[bool] = False
 
     @abstractmethod
     def prepare(self, column: pd.Series) -> tuple[FloatArray, Any]:
@@ -162,6 +166,7 @@ class VarPower(VarianceFunction):
     """
 
     covariate: str | None = None
+    centred: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.covariate is not None:
@@ -169,6 +174,13 @@ class VarPower(VarianceFunction):
 
     def prepare(self, column: pd.Series) -> tuple[FloatArray, None]:
         """The numbers."""
+        v = self.apply(column, None)
+        _check_varying("VarPower", self.covariate, v)
+        _check_spread("VarPower", self.covariate, np.log(np.abs(v)), "the logarithm of the size", "use VarExp")
+        return v, None
+
+    def apply(self, column: pd.Series, state: None) -> FloatArray:
+        """The numbers of new data."""
         v = _numbers("VarPower", self.covariate, column)
         if np.any(v == 0.0):
             row = column.index[np.flatnonzero(v == 0.0)[0]]
@@ -178,8 +190,7 @@ class VarPower(VarianceFunction):
                 "shift the covariate away from zero, or use VarExp",
                 SEE,
             )
-        _check_spread("VarPower", self.covariate, np.log(np.abs(v)), "the logarithm of the size", "use VarExp")
-        return v, None
+        return v
 
     def parameters(self, v: FloatArray, state: Any) -> tuple[Parameter, ...]:
         """``power``; the default prior allows SDs to differ by a factor e or so over the range seen."""
@@ -210,6 +221,7 @@ class VarExp(VarianceFunction):
     """
 
     covariate: str | None = None
+    centred: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.covariate is not None:
@@ -217,10 +229,15 @@ class VarExp(VarianceFunction):
 
     def prepare(self, column: pd.Series) -> tuple[FloatArray, None]:
         """The numbers."""
-        v = _numbers("VarExp", self.covariate, column)
+        v = self.apply(column, None)
+        _check_varying("VarExp", self.covariate, v)
         away = f"measure it from its mean: data[{self.covariate!r}] - data[{self.covariate!r}].mean()"
         _check_spread("VarExp", self.covariate, v, "the value", away)
         return v, None
+
+    def apply(self, column: pd.Series, state: None) -> FloatArray:
+        """The numbers of new data."""
+        return _numbers("VarExp", self.covariate, column)
 
     def parameters(self, v: FloatArray, state: Any) -> tuple[Parameter, ...]:
         """``rate``, per unit of the covariate."""
@@ -279,6 +296,11 @@ def _numbers(name: str, covariate: str | None, column: pd.Series) -> FloatArray:
             "correct or drop these rows",
             SEE,
         )
+    return v
+
+
+def _check_varying(name: str, covariate: str | None, v: FloatArray) -> None:
+    """Refuse a covariate that is constant in the data to be fitted."""
     if np.ptp(v) == 0.0:
         raise DataError(
             f"{name}({covariate or 'fitted value'}) and {v[0]:g} in every row",
@@ -286,7 +308,6 @@ def _numbers(name: str, covariate: str | None, column: pd.Series) -> FloatArray:
             "use another column, or leave the variance function out",
             SEE,
         )
-    return v
 
 
 def _check_spread(name: str, covariate: str | None, v: FloatArray, what: str, remedy: str) -> None:

@@ -112,13 +112,18 @@ class LikelihoodFit(Fit):
     @cached_property
     def _beta_cov(self) -> pd.DataFrame:
         scaling = self._plain.products.scaling
-        working = self._equations.Qxx_inverse * (self.sigma / scaling.y_scale) ** 2
+        working = self._equations.Qxx_inverse * (self._whitened_sd / scaling.y_scale) ** 2
         index = self._beta.index
         return pd.DataFrame(scaling.beta_cov(working), index=index, columns=index)
 
     @cached_property
     def sigma(self) -> float:
-        """Residual standard deviation, in units of the response."""
+        """Residual standard deviation, in units of the response: where the ratio of a variance function is 1."""
+        return self._whitened_sd * float(np.exp(-self.criterion_function.shift(self.optimum.lam)))
+
+    @cached_property
+    def _whitened_sd(self) -> float:
+        """SD of the whitened rows: σ, or with a centred variance function the residual SD of the average row."""
         variance = self._equations.rss / self._plain.degrees
         return float(np.sqrt(variance) * self._plain.products.scaling.y_scale)
 
@@ -133,13 +138,13 @@ class LikelihoodFit(Fit):
 
     @cached_property
     def _D(self) -> pd.DataFrame:
-        half = self._plain.products.scaling.factor(self._Lambda) * self.sigma
+        half = self._plain.products.scaling.factor(self._Lambda) * self._whitened_sd
         index = pd.Index(self.design.term, name="term")
         return pd.DataFrame(half @ half.T, index=index, columns=index)
 
     @cached_property
     def _conditional(self) -> ConditionalEffects:
-        return conditional_effects(self._plain.products, self._Lambda, self.sigma)
+        return conditional_effects(self._plain.products, self._Lambda, self._whitened_sd)
 
     @property
     def b(self) -> pd.DataFrame:
@@ -288,7 +293,7 @@ class LikelihoodFit(Fit):
     @cached_property
     def large_sample(self) -> LargeSample:
         """Normal approximation for the covariance parameters on the unconstrained scale."""
-        return large_sample(self.criterion_function, self.optimum.lam, self.sigma)
+        return large_sample(self.criterion_function, self.optimum.lam, self._whitened_sd)
 
     def variance_components(self, ci: float = 0.95, method: Literal["wald", "profile"] = "wald") -> pd.DataFrame:
         """Standard deviations, correlations, residual parameters and σ: estimate, se, lower, upper.

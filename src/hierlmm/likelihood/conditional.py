@@ -106,11 +106,12 @@ def subject_loglik(
     if residual is not None:
         white, log_det = whiten_columns(residual, np.column_stack([error, ZL]))
         error, ZL = white[:, 0], white[:, 1:]
+    error, ZL = error / sigma, ZL / sigma  # before squaring: σ may be far from the size of the data
     u, A, rr = np.zeros((J, q)), np.zeros((J, q, q)), np.zeros(J)
     np.add.at(u, design.subject_index, ZL * error[:, None])
     np.add.at(A, design.subject_index, ZL[:, :, None] * ZL[:, None, :])
     np.add.at(rr, design.subject_index, error**2)
-    T = np.eye(q) + A / sigma**2
-    quadratic = (rr - np.einsum("jk,jk->j", u, np.linalg.solve(T, u[..., None])[..., 0]) / sigma**2) / sigma**2
+    T = np.eye(q) + A
+    quadratic = rr - np.einsum("jk,jk->j", u, np.linalg.solve(T, u[..., None])[..., 0])
     n = design.rows_per_subject
-    return -0.5 * (n * np.log(2 * np.pi * sigma**2) + log_det + np.linalg.slogdet(T)[1] + quadratic)
+    return -0.5 * (n * (np.log(2 * np.pi) + 2 * np.log(sigma)) + log_det + np.linalg.slogdet(T)[1] + quadratic)

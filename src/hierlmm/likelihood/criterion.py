@@ -66,6 +66,10 @@ class Criterion:
         """Values of the residual parameters to begin at: none without a residual structure."""
         return (np.empty(0),)
 
+    def shift(self, lam: FloatArray) -> float:
+        """log of the whitened rows' SD over σ: 0 without a residual structure."""
+        return 0.0
+
     def given(self, lam: FloatArray) -> Criterion:
         """The criterion in λ at the residual parameters of ``lam``: itself, without a residual structure."""
         return self

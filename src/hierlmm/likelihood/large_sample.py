@@ -31,7 +31,7 @@ UNKNOWN = 1e-6
 
 @dataclass(frozen=True)
 class LargeSample:
-    """Normal approximation for (λ, log σ̃), σ̃ in working units of y.
+    """Normal approximation for (λ, log σ̃), σ̃ the SD of the whitened rows in working units of y.
 
     Attributes
     ----------
@@ -50,9 +50,9 @@ class LargeSample:
     def split(self, parameters: FloatArray) -> tuple[FloatArray, float]:
         """D and σ in the user's units, from (λ, log σ̃)."""
         scaling = self.criterion.products.scaling
-        sigma = float(np.exp(parameters[-1]) * scaling.y_scale)
-        half = scaling.factor(self.criterion.structure.factor(parameters[:-1])) * sigma
-        return half @ half.T, sigma
+        whitened = float(np.exp(parameters[-1]) * scaling.y_scale)
+        half = scaling.factor(self.criterion.structure.factor(parameters[:-1])) * whitened
+        return half @ half.T, whitened * float(np.exp(-self.criterion.shift(parameters[:-1])))
 
     def beta_cov(self, parameters: FloatArray) -> FloatArray:
         """Covariance of the fixed effects given (λ, log σ̃), in the user's columns: (p, p)."""
@@ -75,9 +75,10 @@ class LargeSample:
         scaling = self.criterion.products.scaling
         structure = self.criterion.structure
         Lambda = structure.factor(sample[:, :-1])
-        sigma = np.exp(sample[:, -1]) * scaling.y_scale
-        half = np.linalg.solve(scaling.Bz, Lambda) * sigma[:, None, None]
-        return half @ np.swapaxes(half, 1, 2), sigma
+        whitened = np.exp(sample[:, -1]) * scaling.y_scale
+        half = np.linalg.solve(scaling.Bz, Lambda) * whitened[:, None, None]
+        shift = np.array([self.criterion.shift(own) for own in sample[:, :-1]])
+        return half @ np.swapaxes(half, 1, 2), whitened * np.exp(-shift)
 
     def standard_errors(self, function: Callable[[FloatArray, float], FloatArray]) -> tuple[FloatArray, FloatArray]:
         """Delta method for a vector function of (D, σ): its value and standard errors (NaN on the boundary)."""
@@ -102,7 +103,9 @@ class LargeSample:
             return value, np.sqrt(np.where(np.isfinite(value) & ~lost, variance, np.nan))
 
 
-def large_sample(criterion: Criterion | ResidualCriterion, lam: FloatArray, sigma: float) -> LargeSample:
+def large_sample(
+    criterion: Criterion | ResidualCriterion, lam: FloatArray, sigma: float, *, held: bool = True
+) -> LargeSample:
     """Approximate the distribution of (λ, log σ̃) around the optimum.
 
     Parameters
@@ -110,10 +113,10 @@ def large_sample(criterion: Criterion | ResidualCriterion, lam: FloatArray, sigm
     criterion : Criterion
     lam : (m,)
     sigma : float
-        In the user's units.
+        SD of the whitened rows, in the user's units.
     """
     centre = np.append(lam, np.log(sigma / criterion.products.scaling.y_scale))
-    free = np.append(criterion.structure.filled(lam, SINGULAR_TOLERANCE), True)
+    free = np.append(criterion.structure.filled(lam, SINGULAR_TOLERANCE) | (not held), True)
     first = criterion.structure.n_parameters
     H = hessian(criterion.joint, centre)
     unknown = np.zeros(len(centre), dtype=bool)

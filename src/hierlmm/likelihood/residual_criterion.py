@@ -85,6 +85,10 @@ class ResidualCriterion:
         """Which η are beyond ±`EDGE`, where the criterion is constant."""
         return self._bounded & (np.abs(psi[self.structure.n_parameters :]) > EDGE)
 
+    def shift(self, psi: FloatArray) -> float:
+        """log of the whitened rows' SD over σ."""
+        return self.rows.shift(self.split(psi)[1])
+
     def given(self, psi: FloatArray) -> Criterion:
         """The criterion in λ at the residual parameters of ψ."""
         whitened = self.rows.whiten(self.split(psi)[1])

@@ -124,12 +124,16 @@ class ResidualRows:
         found = self.correlation.report(eta[:k]) if self.correlation else {}
         return found | (self.variance.report(eta[k:]) if self.variance else {})
 
+    def shift(self, eta: FloatArray) -> float:
+        """log of the whitened rows' SD over σ: 0, or that of the average row under a centred variance function."""
+        return 0.0 if self.variance is None else self.variance.shift(eta[self.n_correlation :])
+
     def whiten(self, eta: FloatArray) -> Whitened | None:
         """Whiten at η; None where the residual covariance is not positive definite in floating point."""
         k, log_det = self.n_correlation, 0.0
         scaled = self.M
         if self.variance is not None:
-            log_ratio = self.variance.log_ratio(eta[k:])
+            log_ratio = self.variance.centred_log_ratio(eta[k:])
             if not np.abs(log_ratio).max() < LARGEST_LOG_RATIO:
                 return None
             log_det += 2.0 * float(log_ratio.sum())
@@ -187,7 +191,7 @@ class ResidualRows:
             gradient[:k] = _pull_back_correlation(self.correlation, adjoint, at, self.start, eta[:k])
         if self.variance is not None:
             by_log_ratio = 2.0 - np.einsum("at,at->t", adjoint, at.scaled)
-            gradient[k:] = self.variance.derivatives(eta[k:]) @ by_log_ratio
+            gradient[k:] = self.variance.centred_derivatives(eta[k:]) @ by_log_ratio
         return gradient
 
 

@@ -61,7 +61,8 @@ class State(NamedTuple):
     """What a likelihood fit estimates, at one value of θ.
 
     ``beta`` (p,), its covariance, ``D`` (q, q), ``sigma``, and the residual structure if there is one; in working
-    columns the relative factor ``Lambda`` (q, q) and the cross-products (of whitened rows, with a structure).
+    columns the relative factor ``Lambda`` (q, q) and the cross-products (of whitened rows, with a structure), and the
+    SD of these rows in the user's units.
     """
 
     beta: FloatArray
@@ -71,6 +72,7 @@ class State(NamedTuple):
     Lambda: FloatArray
     products: CrossProducts
     structure: ResidualEstimate | None
+    whitened_sd: float
 
 
 def state_at(fit: LikelihoodFit, parameters: FloatArray) -> State:
@@ -80,11 +82,12 @@ def state_at(fit: LikelihoodFit, parameters: FloatArray) -> State:
     given = criterion.given(parameters[:-1])
     Lambda = criterion.structure.factor(parameters[:-1])
     scaling, equations = given.products.scaling, given.normal_equations(Lambda)
-    beta_cov = scaling.beta_cov(equations.Qxx_inverse * (sigma / scaling.y_scale) ** 2)
+    beta_cov = scaling.beta_cov(equations.Qxx_inverse * float(np.exp(2.0 * parameters[-1])))
+    whitened_sd = float(np.exp(parameters[-1])) * scaling.y_scale
     structure = fit.residual_estimate
     if structure is not None:
         structure = replace(structure, eta=parameters[criterion.structure.n_parameters : -1])
-    return State(scaling.beta(equations.beta), beta_cov, D, sigma, Lambda, given.products, structure)
+    return State(scaling.beta(equations.beta), beta_cov, D, sigma, Lambda, given.products, structure, whitened_sd)
 
 
 def neighbours(fit: LikelihoodFit) -> tuple[list[State], FloatArray]:
@@ -232,7 +235,7 @@ def _block_covariance(state: State, *, with_D: bool) -> FloatArray:
 
 def _subject_joint(state: State) -> tuple[FloatArray, FloatArray]:
     """Estimates (β̂, b̂_i) of every subject (J, p + q), and the joint covariance of their errors (J, p + q, p + q)."""
-    effects = conditional_effects(state.products, state.Lambda, state.sigma)
+    effects = conditional_effects(state.products, state.Lambda, state.whitened_sd)
     p, (J, q) = len(state.beta), effects.origin.shape
     C = np.empty((J, p + q, p + q))
     cross = effects.slope @ state.beta_cov
