@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,8 @@ __all__ = ["contrast_effects", "contrasts", "weights_of"]
 FloatArray = NDArray[np.float64]
 METHODS = ("pairwise", "trt.vs.ctrl", "consecutive")
 DEFAULT_ADJUST = {"pairwise": "tukey", "trt.vs.ctrl": "mvt", "consecutive": "mvt"}
+ROUNDING = {"marginal means": 1e-12, "slopes": 1e-8}
+"""Rounding of what is compared, relative: rows of the design are exact, slopes are differences with a short step."""
 SEE = "docs, page 'Contrasts'"
 
 
@@ -78,11 +79,11 @@ def contrast_effects(
             "give the weights of the means: method={'name': [...]}; or write it with fit.hypothesis(...)",
             SEE,
         )
-    keys = effects.keys.drop(columns="slope", errors="ignore")
+    keys = effects.keys
     own = [c for c in keys.columns if c not in effects.by]
-    plain = replace(effects, keys=keys)
-    labels = plain.labels
-    pieces, rows, offsets, notes = [], [], [], []
+    labels = [", ".join(texts) for texts in effects.key_texts]
+    tolerance = ROUNDING[effects.kind]
+    pieces, row_names, rows, offsets, notes = [], [], [], [], []
     size = 0
     for family in effects.families:
         named = [labels[i] for i in family]
@@ -94,13 +95,14 @@ def contrast_effects(
                 SEE,
             )
         names, W = weights_of(method, named, reference)
-        size = max(size, len(named))
-        pieces.append(keys.iloc[[family[0]] * len(names)][list(effects.by)].assign(contrast=names))
-        rows.append(W @ effects.L[family])
-        offsets.append(W @ effects.offset[family])
+        pieces.append(keys.iloc[[family[0]] * len(names)][list(effects.by)])
+        row_names.extend(names)
+        rows.append(_without_rounding(W, effects.L[family], tolerance))
+        offsets.append(_without_rounding(W, effects.offset[family], tolerance))
+        size = max(size, _distinct(rows[-1], len(named)) if method == "pairwise" else len(named))
         if not np.allclose(W.sum(axis=1), 0.0, atol=1e-9):
             notes.append("some weights do not sum to zero, so these rows are no comparisons")
-    is_pairwise = method == "pairwise"
+    is_pairwise = isinstance(method, str) and method == "pairwise"
     asked = adjust
     if adjust is None and not isinstance(effects.judge, PosteriorDraws):
         asked = DEFAULT_ADJUST.get(str(method), "none") if isinstance(method, str) else "none"
@@ -121,7 +123,21 @@ def contrast_effects(
         level=effects.level,
         averaged=effects.averaged,
         notes=tuple(dict.fromkeys([*effects.notes, *notes])),
+        row_names=tuple(row_names),
+        of=effects.kind,
     )
+
+
+def _without_rounding(W: FloatArray, values: FloatArray, tolerance: float) -> FloatArray:
+    """``W values``, with zero where terms cancel but for rounding: a t of what is left would be noise over noise."""
+    made = W @ values
+    return np.where(np.abs(made) <= tolerance * (np.abs(W) @ np.abs(values)), 0.0, made)
+
+
+def _distinct(rows: FloatArray, k: int) -> int:
+    """How many of k means differ, given all their pairwise differences: equal ones do not widen Tukey's range."""
+    pairs = itertools.combinations(range(k), 2)
+    return k - len({j for (_, j), row in zip(pairs, rows, strict=True) if not np.any(row)})
 
 
 def weights_of(method: str | Mapping[str, Any], labels: list[str], reference: Any) -> tuple[list[str], FloatArray]:

@@ -35,6 +35,8 @@ SEE = "docs, page 'Effect plots'"
 LEVELS = ("population", "marginal")
 FEW_VALUES = 5
 """A numeric ``by`` variable with at most so many values is shown at all of them, others at their quartiles."""
+MANY_VALUES = 25
+"""From so many values on a course that turns a few times is a function; of fewer values only one that never turns."""
 
 
 def check_level(fit: Fit, level: str) -> None:
@@ -105,6 +107,7 @@ def check_focal(grid: Grid, focal: str | None, fit: Fit) -> str:
 
 def check_by(grid: Grid, groups: tuple[str, ...], focal: str) -> None:
     """Refuse what cannot tell curves apart."""
+    others = [repr(v) for v in grid.points if v != focal]
     for name in groups:
         if name == focal:
             raise SpecificationError(
@@ -114,7 +117,7 @@ def check_by(grid: Grid, groups: tuple[str, ...], focal: str) -> None:
             raise SpecificationError(
                 f"by={name!r}",
                 f"the fixed effects have no covariate of this name.{closest(name, grid.points)}",
-                f"use {shorten(repr(v) for v in grid.points if v != focal)}",
+                f"use {shorten(others)}" if others else "leave by= out: the fixed effects have no other covariate",
                 SEE,
             )
     if len(groups) > 2:
@@ -163,11 +166,16 @@ def check_companions(fit: Fit, focal: str, grid: Grid) -> list[str]:
     frame, index = fit.design.frame, fit.design.subject_index
     x = frame[focal].to_numpy(dtype=np.float64)
     notes = []
+    between = _constant_within(frame[focal], index)
+    first = np.unique(index, return_index=True)[1]
     for name in grid.points:
         if name == focal or frame[name].nunique() < 2:
             continue
-        factor = name in grid.factors
-        if _is_function(x, frame[name], factor):
+        factor, column, own = name in grid.factors, frame[name], x
+        if between and _constant_within(column, index):
+            # One row for each subject: its own repetitions agree whatever the two have to do with each other.
+            column, own = column.iloc[first], x[first]
+        if _is_function(own, column, factor):
             raise SpecificationError(
                 f"effects({focal!r}) with {name!r} among the fixed effects",
                 f"{name!r} is a function of {focal!r} in these data, and cannot be held while {focal!r} changes",
@@ -183,6 +191,12 @@ def check_companions(fit: Fit, focal: str, grid: Grid) -> list[str]:
     return notes
 
 
+def _constant_within(column: pd.Series, index: NDArray[np.intp]) -> bool:
+    """Whether a column has one value for each subject."""
+    codes = np.asarray(pd.factorize(column)[0])
+    return bool(np.all(codes == codes[np.unique(index, return_index=True)[1]][index]))
+
+
 def _is_function(x: FloatArray, column: pd.Series, factor: bool) -> bool:
     """Whether rows with equal x agree, and along x the values form few blocks or a smooth course."""
     codes = np.asarray(pd.factorize(column)[0])
@@ -194,7 +208,9 @@ def _is_function(x: FloatArray, column: pd.Series, factor: bool) -> bool:
     if factor:
         return bool(np.count_nonzero(np.diff(codes[start])) <= len(np.unique(codes)) - 1)
     values = column.to_numpy(dtype=np.float64)[start]
-    return len(values) >= 5 and float(np.abs(np.diff(values)).sum()) <= 4.0 * float(np.ptp(values))
+    # n values in random order go up and down by n/3 of their range in all: few values need a stricter sign.
+    allowed = 4.0 if len(values) >= MANY_VALUES else 1.0 + 1e-9
+    return len(values) >= 5 and float(np.abs(np.diff(values)).sum()) <= allowed * float(np.ptp(values))
 
 
 def _moves_along(x: FloatArray, values: FloatArray, index: NDArray[np.intp]) -> bool:

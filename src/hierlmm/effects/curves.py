@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import html
 import itertools
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -34,18 +36,22 @@ from hierlmm.effects.curve_checks import (
     typical_values,
 )
 from hierlmm.effects.extrapolation import extrapolated, level_is, warn_of
-from hierlmm.effects.grid import WEIGHTS, Grid, as_names, reference_grid
+from hierlmm.effects.grid import WEIGHTS, Grid, as_names, plain_name, reference_grid
 from hierlmm.effects.judge import PosteriorDraws, judge_of
 from hierlmm.effects.table import check_ci, show, table_lines
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit, choose
+from hierlmm.formula import unquoted
+from hierlmm.frames import apart
 from hierlmm.likelihood.wald import Wald
 
 __all__ = ["EffectCurves", "effect_curves"]
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Effect plots'"
+LOG = re.compile(r"(?:np\.)?log(10|2)?\((.+)\)", re.DOTALL)
 LIMITS = ("estimate", "lower", "upper", "lower_simultaneous", "upper_simultaneous")
+RESULTS = (*LIMITS, "se", "extrapolated")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -119,8 +125,9 @@ class EffectCurves:
         """What the curves are drawn in: the response, or what it is the logarithm of."""
         if self.transform is None:
             return self.response
-        inner = re.fullmatch(r"(?:np\.)?log\((\w+)\)", self.response)
-        return inner[1] if inner else f"exp({self.response})"
+        found = LOG.fullmatch(self.response)
+        assert found is not None  # refused otherwise
+        return unquoted(found[2].strip())
 
     @property
     def table(self) -> pd.DataFrame:
@@ -129,13 +136,34 @@ class EffectCurves:
         Columns: the values of ``panels``, ``by`` and ``focal``; ``estimate``, ``se``, ``lower``, ``upper``; with a
         simultaneous band ``lower_simultaneous``, ``upper_simultaneous``; and ``extrapolated``.
         With ``transform="exp"`` limits are transformed, and ``se`` is that of the estimate by the delta method.
+        A variable whose name is that of a column of results stands as ``at estimate``, ``at se`` and so on.
         """
         found = self._linear.copy()
-        if self.transform == "exp":
+        if self.transform is not None:
             limits = [c for c in found.columns if c in LIMITS]
-            found["se"] *= np.exp(found["estimate"])
-            found[limits] = np.exp(found[limits])
+            found[limits] = self._back(found[limits])
+            found["se"] *= found["estimate"] * math.log(self._base)
         return found
+
+    @cached_property
+    def columns(self) -> dict[str, str]:
+        """Variable of ``panels``, ``by`` and ``focal`` -> its column of the table."""
+        return apart([*self.panels, *self.by, self.focal], RESULTS)
+
+    @cached_property
+    def point_columns(self) -> dict[str, str]:
+        """Variable of ``panels``, ``by`` and ``focal`` -> its column of ``points``."""
+        return apart([*self.panels, *self.by, self.focal], ["y"])
+
+    @property
+    def _base(self) -> float:
+        """Base of the logarithm that ``transform`` undoes."""
+        found = LOG.fullmatch(self.response)
+        return math.e if found is None or found[1] is None else float(found[1])
+
+    def _back(self, values: Any) -> Any:
+        """The scale that the response is the logarithm of."""
+        return np.exp(values * math.log(self._base))
 
     @property
     def curves(self) -> list[tuple[dict[str, Any], NDArray[np.intp]]]:
@@ -144,7 +172,7 @@ class EffectCurves:
         if not names:
             return [({}, np.arange(len(self._linear)))]
         n = len(self.grid.points[self.focal])
-        keys = self._linear[names].iloc[::n].itertuples(index=False)
+        keys = self._linear[[self.columns[v] for v in names]].iloc[::n].itertuples(index=False, name=None)
         return [(dict(zip(names, key, strict=True)), k * n + np.arange(n)) for k, key in enumerate(keys)]
 
     def rows_at(self, keys: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
@@ -192,16 +220,19 @@ class EffectCurves:
                 found[name] = own
         if kind == "points":
             values = design.y.copy()
-            parts = [found[keep].assign(y=values[keep])]
+            parts = [self._with_y(found[keep], values[keep])]
         else:
             residual = self.fit.residuals("response", level=self._residual_level(residuals)).to_numpy()[keep]
             parts = []
             for combination in itertools.product(*(self.grid.points[v] for v in self.panels)):
                 part = found[keep].assign(**dict(zip(self.panels, combination, strict=True)))
                 X, offset = self.rows_at(part[[*names, self.focal]])
-                parts.append(part.assign(y=X @ self._beta + offset + residual))
-        table = pd.concat(parts)[[*names, self.focal, "y"]]
-        return table.assign(y=np.exp(table["y"])) if self.transform == "exp" else table
+                parts.append(self._with_y(part, X @ self._beta + offset + residual))
+        table = pd.concat(parts)
+        return table if self.transform is None else table.assign(y=self._back(table["y"]))
+
+    def _with_y(self, rows: pd.DataFrame, y: FloatArray) -> pd.DataFrame:
+        return rows[[*self.panels, *self.by, self.focal]].rename(columns=self.point_columns).assign(y=y)
 
     def points_text(self, kind: str, residuals: str | None = None) -> str:
         """What the points are, in words."""
@@ -282,10 +313,11 @@ class EffectCurves:
             which = "marginal mean, averaged over b; with an identity link it is the population line (b = 0)"
         else:
             which = "population line, b = 0; with an identity link it is the marginal mean as well"
-        if self.transform == "exp":
+        if self.transform is not None:
+            back = "exp" if self._base == math.e else f"{self._base:g} to its power"
             which += (
-                f", of {self.response}, then exp: the median of {self.ylabel} (where errors are symmetric on the log "
-                "scale), not its mean, which is larger"
+                f", of {self.response}, then {back}: the median of {self.ylabel} (where errors are symmetric on the "
+                "log scale), not its mean, which is larger"
             )
         return which
 
@@ -308,7 +340,7 @@ class EffectCurves:
     def __repr__(self) -> str:
         rows, table = self._shown_rows(), self.table
         body = table_lines(
-            table.iloc[rows].drop(columns="extrapolated").reset_index(drop=True), [*self.panels, *self.by, self.focal]
+            table.iloc[rows].drop(columns="extrapolated").reset_index(drop=True), list(self.columns.values())
         )
         rest = f"({len(rows)} of {len(table)} rows; all in .table)" if len(rows) < len(table) else ""
         return "\n".join([self.title, "", *body, *([rest] if rest else []), "", *self.notes_text()])
@@ -341,10 +373,12 @@ def effect_curves(
     check_ci(ci)
     if transform is not None:
         choose("transform", transform, ("exp",))
+        _check_log(fit)
     choose("weights", weights, WEIGHTS)
     scope = scope_of(simultaneous)
     design, groups = fit.design, as_names(by)
-    wanted = dict(at or {})
+    focal = None if focal is None else plain_name(focal)
+    wanted = {plain_name(v): x for v, x in (at or {}).items()}
     known = reference_grid(design, {v: x for v, x in wanted.items() if v != focal})  # refuses what is not in the model
     focal = check_focal(known, focal, fit)
     check_by(known, groups, focal)
@@ -370,7 +404,8 @@ def effect_curves(
     length = len(grid.points[focal])
     pieces = [np.arange(len(keys))] if scope == "all" else np.split(np.arange(len(keys)), len(keys) // length)
     columns, critical = bands(judge, X, offset, ci, pieces if scope else [], seed)
-    table = pd.concat([keys, pd.DataFrame(columns), pd.DataFrame({"extrapolated": beyond})], axis=1)
+    shown = keys.rename(columns=apart(keep, RESULTS))
+    table = pd.concat([shown, pd.DataFrame(columns), pd.DataFrame({"extrapolated": beyond})], axis=1)
     return EffectCurves(
         focal=focal,
         by=groups,
@@ -392,6 +427,19 @@ def effect_curves(
         _linear=table,
         notes=tuple(notes),
     )
+
+
+def _check_log(fit: Fit) -> None:
+    """Refuse to undo a logarithm that the response is not."""
+    response = fit.design.hierarchy.response
+    if LOG.fullmatch(response) is None:
+        raise SpecificationError(
+            f"transform='exp' with the response {response!r}",
+            "it undoes a logarithm, and the response is not written as one",
+            "leave transform out, or write the logarithm in the formula: log(y) ~ ...; for a column that holds "
+            "logarithms, transform estimate, lower and upper of .table",
+            SEE,
+        )
 
 
 def _averaged_rows(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from hierlmm.errors import FitWarning, SpecificationError, closest
 from hierlmm.formula import categorical_arguments, variables_of
 from hierlmm.frames import quote, shorten
 
-__all__ = ["WEIGHTS", "Grid", "as_names", "average_rows", "reference_grid", "slope_rows"]
+__all__ = ["WEIGHTS", "Grid", "as_names", "average_rows", "plain_name", "reference_grid", "slope_rows"]
 
 FloatArray = NDArray[np.float64]
 WEIGHTS = ("equal", "proportional")
@@ -72,7 +73,13 @@ def as_names(names: str | Sequence[str] | None) -> tuple[str, ...]:
     """Names of variables from one name, several, or None."""
     if names is None:
         return ()
-    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(str(n) for n in names))
+    return tuple(dict.fromkeys(plain_name(n) for n in ([names] if isinstance(names, str) else names)))
+
+
+def plain_name(name: Any) -> str:
+    """The name of a column, also as a formula spells it: ```my time``` is ``my time``."""
+    found = re.fullmatch(r"`([^`]+)`", str(name))
+    return found[1] if found else str(name)
 
 
 def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Grid:
@@ -97,7 +104,7 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Grid:
     variables = list(dict.fromkeys(v for e in expressions for v in variables_of(e, columns)))
     labels = {name for e in expressions for name in categorical_arguments(e)}
     factors = frozenset(v for v in variables if v in labels or _is_factor(frame[v], v, design))
-    wanted = dict(at or {})
+    wanted = {plain_name(name): values for name, values in (at or {}).items()}
     for name in wanted:
         if name not in variables:
             raise SpecificationError(
@@ -245,7 +252,11 @@ def slope_rows(grid: Grid, variable: str) -> tuple[FloatArray, FloatArray]:
             f"{variable!r} is a factor, and a slope is a change per unit of a number"
             if is_factor
             else f"the fixed effects have no covariate of this name.{closest(variable, grid.points)}",
-            f"use fit.contrasts({variable!r})" if is_factor else f"use one of {shorten(map(repr, numbers))}",
+            f"use fit.contrasts({variable!r})"
+            if is_factor
+            else f"use one of {shorten(map(repr, numbers))}"
+            if numbers
+            else "use fit.marginal_means(...): the fixed effects have no number to take a slope of",
             SEE,
         )
     column = grid.design.frame[variable].to_numpy(dtype=np.float64)
@@ -259,6 +270,9 @@ def slope_rows(grid: Grid, variable: str) -> tuple[FloatArray, FloatArray]:
         warnings.simplefilter("ignore", FitWarning)
         slopes, halves = (_differences(grid, variable, side, h) for h in (step, 0.5 * step))
         _refuse_kinks(grid, variable, side, step, slopes, halves)
+    # Differences of equal numbers leave rounding, of which a test would be made: 1e-16 of them over the step.
+    size = np.max([np.abs(_moved(grid, variable, k * step * np.where(side == 0, 1, side))) for k in (0, 1, 2)], axis=0)
+    slopes = np.where(np.abs(slopes) <= 1e-13 / step * size, 0.0, slopes)
     return slopes[:, :-1], slopes[:, -1]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hierlmm.effects.adjust import check_adjustment
-from hierlmm.effects.grid import Grid, as_names, average_rows, reference_grid, slope_rows
+from hierlmm.effects.grid import Grid, as_names, average_rows, plain_name, reference_grid, slope_rows
 from hierlmm.effects.judge import PosteriorDraws, judge_of, level_text
 from hierlmm.effects.table import Effects, check_ci, show
 from hierlmm.errors import NotAvailableError, SpecificationError
@@ -66,14 +66,13 @@ def slopes(
     simultaneous: bool = False,
 ) -> Effects:
     """Change of the mean per unit of a numeric variable; see `hierlmm.fits.base.Fit.slopes`."""
-    groups = as_names(by)
+    groups, variable = as_names(by), plain_name(variable)
     judge = judge_of(fit, df)
     grid = reference_grid(fit.design, at)
-    X, offset = slope_rows(grid, str(variable))
+    X, offset = slope_rows(grid, variable)
     several = len(grid.points[variable]) > 1 and variable not in groups
     keep = (*groups, variable) if several else groups
     keys, L, shift = average_rows(grid, keep, weights, X, offset)
-    keys.insert(len(keys.columns), "slope", f"per unit of {variable}")
     return Effects(
         "slopes",
         fit.design.hierarchy.response,
@@ -88,6 +87,7 @@ def slopes(
         simultaneous=simultaneous,
         level=level_text(fit),
         averaged=averaging_text(grid, keep, weights),
+        row_names=(f"per unit of {variable}",) * len(keys),
     )
 
 

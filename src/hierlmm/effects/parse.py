@@ -56,14 +56,24 @@ class Hypothesis:
 
 
 def coefficient_names(design: Design) -> dict[str, int]:
-    """Every spelling of every coefficient: interactions with their factors in any order."""
+    """Every spelling of every coefficient: factors in any order, column names in backticks or not."""
     names = {name: i for i, name in enumerate(design.coef)}
+    odd = [str(c) for c in design.frame.columns if not str(c).isidentifier()]
     for i, column in enumerate(design.fixed_columns):
         parts = [part for _, part in column.parts]
         if 1 < len(parts) <= MAX_PERMUTED:
             for order in itertools.permutations(parts):
                 names.setdefault(":".join(order), i)
+    for spelled, i in list(names.items()):
+        names.setdefault(_in_backticks(spelled, odd), i)
     return names
+
+
+def _in_backticks(name: str, odd: Sequence[str]) -> str:
+    """A name of a coefficient with the columns that start one of its parts as a formula spells them."""
+    for column in sorted(odd, key=len, reverse=True):
+        name = re.sub(rf"(?<![^:])({re.escape(column)})(?=[:\[]|$)", r"`\1`", name)
+    return name
 
 
 def parse_hypotheses(hypotheses: str | Sequence[str], design: Design) -> list[Hypothesis]:

@@ -23,12 +23,26 @@ from hierlmm.effects.adjust import adjusted_p, adjusted_quantiles
 from hierlmm.effects.frozen import ReadOnlyArrays
 from hierlmm.effects.judge import PosteriorDraws
 from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.frames import apart
 from hierlmm.likelihood.wald import Wald
 
 __all__ = ["Effects", "check_ci", "check_rope", "table_lines"]
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Contrasts'"
+NUMBERS = ("estimate", "se", "df", "lower", "upper")
+TESTS = (*NUMBERS, "t", "p", "prob_positive", "prob_rope")
+RESULTS = {"marginal means": NUMBERS, "contrasts": ("contrast", *TESTS), "slopes": ("slope", *TESTS)}
+"""Columns that a table of each kind can have, whatever the estimator: a covariate of such a name stands aside."""
+SHORT = {
+    "tukey": "Tukey's method",
+    "mvt": "multivariate t",
+    "holm": "Bonferroni's method",
+    "fdr": "Bonferroni's method",
+    "bonferroni": "Bonferroni's method",
+    "sidak": "Šidák's method",
+}
+"""Corrections of intervals."""
 INTERVALS_OF = {"holm": "Bonferroni's", "fdr": "Bonferroni's"}
 
 
@@ -57,6 +71,10 @@ class Effects(ReadOnlyArrays):
     level : str
         Which mean is meant, on which scale.
     notes : tuple of str
+    row_names : tuple of str
+        Names of the contrasts, or what a slope is per unit of; empty for marginal means.
+    of : str
+        What contrasts compare: "marginal means" or "slopes".
     """
 
     kind: str
@@ -75,6 +93,8 @@ class Effects(ReadOnlyArrays):
     level: str = ""
     averaged: str = ""
     notes: tuple[str, ...] = ()
+    row_names: tuple[str, ...] = ()
+    of: str = "marginal means"
 
     ARRAYS: ClassVar[tuple[str, ...]] = ("L", "offset")
 
@@ -83,7 +103,11 @@ class Effects(ReadOnlyArrays):
         """What the effects are, ``estimate``, ``se``, ``lower``, ``upper`` and more. A copy.
 
         Likelihood fits and GEE: ``df`` and, but for means, ``t`` and ``p``. Posteriors: but for means,
-        ``prob_positive``, and ``prob_rope`` with a region of practical equivalence.
+        ``prob_positive``, and ``prob_rope`` with a region of practical equivalence. Where no coefficient is left in a
+        row the model itself fixes it: its standard error is 0, and there is no test.
+
+        A variable of the data has a column of its own name, or, if that is the name of a column of results of this
+        kind of table (a time called ``t``), of that name after ``at``: ``at t``.
         """
         return self._table.copy()
 
@@ -109,17 +133,34 @@ class Effects(ReadOnlyArrays):
         return [np.asarray(rows, dtype=np.intp) for rows in groups.values()]
 
     @cached_property
+    def _columns(self) -> dict[str, str]:
+        """Variable of the data -> its column of the table."""
+        return apart(self.keys.columns, RESULTS[self.kind])
+
+    @cached_property
+    def _fixed(self) -> NDArray[np.bool_]:
+        """Rows in which no coefficient is left."""
+        return np.asarray(~np.any(self.L, axis=1))
+
+    def _tested(self) -> list[NDArray[np.intp]]:
+        """The families without the rows that the model itself fixes."""
+        return [own for rows in self.families if len(own := rows[~self._fixed[rows]])]
+
+    @cached_property
     def _table(self) -> pd.DataFrame:
         columns = self._from_draws() if isinstance(self.judge, PosteriorDraws) else self._from_wald(self.judge)
-        return pd.concat([self.keys.reset_index(drop=True), pd.DataFrame(columns)], axis=1)
+        named = {} if self.kind == "marginal means" else {RESULTS[self.kind][0]: list(self.row_names)}
+        keys = self.keys.reset_index(drop=True).rename(columns=self._columns)
+        return pd.concat([keys, pd.DataFrame({**named, **columns})], axis=1)
 
     def _from_wald(self, judge: Wald) -> dict[str, FloatArray]:
         estimate, se, df = judge.rows(self.L)
         estimate = estimate + self.offset
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(se > 0.0, estimate / se, np.nan)
-        half, p = np.empty(len(se)), np.empty(len(se))
-        for rows in self.families:
+        df = np.where(self._fixed, np.nan, df)
+        half, p = np.zeros(len(se)), np.full(len(se), np.nan)
+        for rows in self._tested():
             corr = _correlations(self.L[rows], judge.cov)
             half[rows] = adjusted_quantiles(df[rows], self.ci, self.adjust, self.n_means, corr) * se[rows]
             if self.kind != "marginal means":
@@ -132,7 +173,7 @@ class Effects(ReadOnlyArrays):
         mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
         lower, upper = np.quantile(draws, [0.5 - self.ci / 2.0, 0.5 + self.ci / 2.0], axis=0)
         if self.simultaneous:
-            for rows in self.families:
+            for rows in self._tested():
                 some = rows[sd[rows] > 0.0]
                 distance = np.abs(draws[:, some] - mean[some]) / sd[some]
                 half = np.quantile(distance.max(axis=1, initial=0.0), self.ci) * sd[rows]
@@ -142,6 +183,9 @@ class Effects(ReadOnlyArrays):
             columns["prob_positive"] = np.mean(draws > 0.0, axis=0)
             if self.rope is not None:
                 columns["prob_rope"] = np.mean((draws > self.rope[0]) & (draws < self.rope[1]), axis=0)
+            for name in ("prob_positive", "prob_rope"):
+                if name in columns:
+                    columns[name][self._fixed] = np.nan
         return columns
 
     def contrasts(
@@ -173,13 +217,35 @@ class Effects(ReadOnlyArrays):
     @property
     def labels(self) -> list[str]:
         """What each row is, without the ``by`` columns."""
-        own = [c for c in self.keys.columns if c not in self.by]
-        return [", ".join(show(v) for v in row) for row in self.keys[own].itertuples(index=False)]
+        parts = [[*own, name] for own, name in zip(self.key_texts, self.row_names or [""] * len(self), strict=True)]
+        return [", ".join(text for text in row if text) for row in parts]
+
+    @property
+    def key_texts(self) -> list[list[str]]:
+        """The values of each row's own variables, those that are not in ``by``, as text."""
+        own = [[show(v) for v in self.keys[c]] for c in self.keys.columns if c not in self.by]
+        return [[column[i] for column in own] for i in range(len(self))]
 
     @property
     def title(self) -> str:
         """Title of the table and the plot."""
         return f"{self.kind[:1].upper()}{self.kind[1:]} of {self.response} ({self.estimator})"
+
+    @property
+    def xlabel(self) -> str:
+        """What the numbers are: the response, its change per unit, or a difference of either."""
+        if self.kind == "slopes":
+            return f"{self.response} {self.row_names[0]}"
+        what = self.response if self.of == "marginal means" else f"slopes of {self.response}"
+        return f"difference of {what}" if self.kind == "contrasts" else what
+
+    @property
+    def intervals_text(self) -> str:
+        """The intervals in a few words, for a title."""
+        text = f"{100 * self.ci:g} % intervals"
+        if self._family_size > 1 and self.adjust != "none":
+            return f"{text} ({SHORT[self.adjust]})"
+        return f"{text} (simultaneous)" if self._family_size > 1 and self.simultaneous else text
 
     def notes_text(self) -> list[str]:
         """How the numbers were made, one statement a line."""
@@ -203,16 +269,23 @@ class Effects(ReadOnlyArrays):
             )
         if self.rope is not None:
             lines.append(f"prob_rope: probability of lying between {self.rope[0]:g} and {self.rope[1]:g}.")
+        if self._fixed.any():
+            lines.append(
+                "Note: in rows with a standard error of 0 no coefficient is left. The model itself fixes them, so "
+                "there is nothing to test, and they do not count in their family."
+            )
         return [*lines, *(f"Note: {note}." for note in [*self.notes, *getattr(self.judge, "notes", ())])]
 
     @property
     def _family_size(self) -> int:
-        return max((len(rows) for rows in self.families), default=0)
+        return max((len(rows) for rows in self._tested()), default=0)
 
     def _adjustment_text(self) -> str:
         m = self._family_size
         what = "p-values and intervals" if self.kind != "marginal means" else "intervals"
         each = f" of {m} within each {' and '.join(self.by)}" if self.by else f" of {m}"
+        if m == 0:
+            return "Multiplicity: no row is tested."
         if m <= 1 or self.adjust == "none":
             return f"Multiplicity: {what} are not corrected." if m > 1 else "Multiplicity: one row in each family."
         words = {
@@ -232,11 +305,13 @@ class Effects(ReadOnlyArrays):
         return len(self.L)
 
     def __repr__(self) -> str:
-        return "\n".join([self.title, "", *table_lines(self._table, list(self.keys.columns)), "", *self.notes_text()])
+        table = self._table
+        texts = list(table.columns[: list(table.columns).index("estimate")])
+        return "\n".join([self.title, "", *table_lines(table, texts), "", *self.notes_text()])
 
     def _repr_html_(self) -> str:
         body = self._table.copy()
-        for name in self.keys.columns:
+        for name in self._columns.values():
             body[name] = [show(v) for v in body[name]]
         notes = "<br>".join(html.escape(line) for line in self.notes_text())
         table = body.to_html(index=False, float_format=lambda v: f"{v:.4g}", na_rep="", border=0)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hierlmm.comparison import Comparison
 from hierlmm.effects.curves import EffectCurves, effect_curves
-from hierlmm.effects.grid import reference_grid
+from hierlmm.effects.grid import plain_name, reference_grid
 from hierlmm.effects.table import Effects, show
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit, choose
@@ -27,6 +27,7 @@ from hierlmm.plots.style import (
     percent,
     pick_fits,
     resolve_backend,
+    without_backticks,
 )
 
 __all__ = ["plot_effects"]
@@ -169,6 +170,13 @@ def _curves(
     """Label -> curves, every fit at the values of the first."""
     if given and isinstance(given[-1], str):
         focal, given = given[-1], given[:-1]
+    if not given:
+        raise SpecificationError(
+            "plot_effects() without a fit" if focal is None else f"plot_effects({focal!r}) without a fit",
+            "there is nothing to draw the curves of",
+            f"pass the fit first: plot_effects(fit, {focal or 'time'!r}), or fit.plot_effects({focal or 'time'!r})",
+            SEE,
+        )
     ready = [g for g in given if isinstance(g, EffectCurves)]
     if ready:
         if len(ready) < len(given) or focal is not None or by is not None or at is not None or options:
@@ -211,7 +219,7 @@ def _same_question(
             "draw them apart",
             SEE,
         )
-    wanted = dict(at or {})
+    wanted = {plain_name(v): x for v, x in (at or {}).items()}
     known = {label: set(reference_grid(fit.design).points) for label, fit in fits.items()}
     anywhere = set().union(*known.values())
     curves: dict[str, EffectCurves] = {}
@@ -285,7 +293,7 @@ class _Layout:
             table = own.table
             for key, rows in own.curves:
                 if tuple(key[v] for v in self.selectable) == selection:
-                    found[self.cell(label, key)] = _geometry(table.iloc[rows], own.focal)
+                    found[self.cell(label, key)] = _geometry(table.iloc[rows], own.columns[own.focal])
         return found
 
     def points(
@@ -297,12 +305,15 @@ class _Layout:
             if table is None:
                 continue
             own = self.curves[label]
-            names = [*own.panels, *own.by]
+            variables = [*own.panels, *own.by]
+            names = [own.point_columns[v] for v in variables]
             groups = table.groupby(names, observed=True, sort=False) if names else [((), table)]
             for values, part in groups:
-                key = dict(zip(names, values if isinstance(values, tuple) else (values,), strict=True))
+                key = dict(zip(variables, values if isinstance(values, tuple) else (values,), strict=True))
                 if tuple(key[v] for v in self.selectable) == selection:
-                    found[self.cell(label, key)] = part[[own.focal, "y"]].to_numpy(dtype=np.float64).T
+                    found[self.cell(label, key)] = (
+                        part[[own.point_columns[own.focal], "y"]].to_numpy(dtype=np.float64).T
+                    )
         return found
 
 
@@ -415,7 +426,7 @@ def _title(curves: Mapping[str, EffectCurves], data: str) -> str:
     averaged = list(dict.fromkeys(v for own in curves.values() for v in own.averaged))
     if averaged:
         text.append(f"Averaged over {', '.join(averaged)}.")
-    if first.transform == "exp":
+    if first.transform is not None:
         text.append(f"Median of {first.ylabel}.")
     both = "pointwise and (light) simultaneous bands" if first.simultaneous else "pointwise bands"
     text.append(f"{percent(first.ci)} {both}.")
@@ -429,7 +440,7 @@ def _title(curves: Mapping[str, EffectCurves], data: str) -> str:
 
 def _add_title(collection: Any, text: str) -> None:
     """A title in small letters, broken to fit: it has to say what is held."""
-    figure = collection.get_viz("figure")
+    figure, text = collection.get_viz("figure"), without_backticks(text)
     if collection.backend == "matplotlib":
         collection.add_title("\n".join(textwrap.wrap(text, int(13.0 * figure.get_size_inches()[0]))), size=10.5)
     elif collection.backend == "plotly":

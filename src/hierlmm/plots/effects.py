@@ -14,7 +14,6 @@ from hierlmm.plots.style import (
     canvas,
     finish,
     grid_shape,
-    percent,
     resolve_backend,
     segments,
     stack_points,
@@ -62,7 +61,7 @@ def plot_effects(
     table, labels = effects.table, effects.labels
     lines, points, ticks = {}, {}, {}
     for rows in effects.families:
-        panel = ", ".join(f"{v} = {show(table[v].iloc[rows[0]])}" for v in effects.by) or effects.kind
+        panel = ", ".join(f"{v} = {show(effects.keys[v].iloc[rows[0]])}" for v in effects.by) or effects.kind
         y = np.arange(len(rows), 0, -1, dtype=np.float64)
         part = table.iloc[rows]
         lines[panel] = segments(part["lower"].to_numpy(), part["upper"].to_numpy(), y)
@@ -97,6 +96,6 @@ def plot_effects(
         collection,
         "family",
         {panel: wrap_title(panel) if effects.by else "" for panel in ticks},
-        title=f"{effects.title}, {percent(effects.ci)} intervals",
-        xlabel=f"{effects.response} {table['slope'].iloc[0]}" if "slope" in table else effects.response,
+        title=f"{effects.title}, {effects.intervals_text}",
+        xlabel=effects.xlabel,
     )

@@ -112,6 +112,6 @@ def plot_ranks(
         "term",
         {ranking.term: ranking.term},
         title=f"Ranks of subjects ({ranking.estimator}) with {percent(ranking.ci)} intervals",
-        xlabel=f"expected rank (1: {first})",
+        xlabel=f"expected rank (1: {first}; dashed: the first {ranking.top})",
         ylabel=f"{ranking.subject} ({shown}, sorted)",
     )

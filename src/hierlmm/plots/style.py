@@ -39,6 +39,7 @@ __all__ = [
     "segments",
     "stack_points",
     "unit_of",
+    "without_backticks",
     "wrap_title",
     "zero_terms",
 ]
@@ -197,6 +198,11 @@ def finish(
 ) -> Any:
     """Add panel titles, axis labels on the outer panels, the figure's title and the legend of a dimension."""
     draw = backend_module(collection.backend)
+    title, ylabel = (None if text is None else without_backticks(text) for text in (title, ylabel))
+    if isinstance(xlabel, Mapping):
+        xlabel = {value: without_backticks(text) for value, text in xlabel.items()}
+    elif xlabel is not None:
+        xlabel = without_backticks(xlabel)
     positions = collection.viz
     last_row: dict[int, int] = {}
     for value in titles:
@@ -219,9 +225,13 @@ def finish(
     if title is not None:
         collection.add_title("\n".join(textwrap.wrap(title, int(9.5 * width))) if matplotlib else title)
     if legend is not None:
-        n = sum(data.sizes.get(legend, 0) for data in [collection.aes["color"].to_dataset()])
+        entries = collection.aes["color"].to_dataset()
+        n = entries.sizes.get(legend, 0)
+        # A column holds its line and the longest text, at about 0.09 inches a letter.
+        longest = max((len(str(v)) for v in entries[legend].to_numpy()), default=0) if legend in entries.coords else 0
+        wide = max(1.15, 0.6 + 0.09 * longest)
         # Below the panels a legend never meets the title, whatever the shape of the figure.
-        place = {"loc": "outside lower center", "ncols": min(n, max(1, int(width / 1.15))), "frameon": False}
+        place = {"loc": "outside lower center", "ncols": min(n, max(1, int(width / wide))), "frameon": False}
         collection.add_legend(legend, title="", **(place if matplotlib else {}))
     return collection
 
@@ -261,6 +271,11 @@ def unit_of(design: Design, term: str) -> str:
 def percent(ci: float) -> str:
     """Write 0.95 as ``95 %``."""
     return f"{100 * ci:g} %"
+
+
+def without_backticks(text: str) -> str:
+    """The text with names of columns as they are, and not as a formula spells them."""
+    return re.sub(r"`([^`]+)`", r"\1", text)
 
 
 def wrap_title(text: str, width: int = 26) -> str:

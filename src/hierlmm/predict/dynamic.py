@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from hierlmm.errors import FitWarning, NotAvailableError
-from hierlmm.frames import quote, shorten
+from hierlmm.frames import apart, quote, shorten
 from hierlmm.predict import posterior as posterior_predictions
 from hierlmm.predict.history import Course, Courses, courses_of
 from hierlmm.predict.likelihood import State, differences, neighbours, quantile_note, with_theta
@@ -296,7 +296,9 @@ def _finish(
             "quantile": quantile,
         }
     if courses.names:
-        table = pd.concat([pd.DataFrame(courses.names, index=courses.index), table], axis=1)
+        columns = apart(courses.names, COLUMNS)  # a time called "lower" stands as "at lower"
+        names = pd.DataFrame(courses.names, index=courses.index).rename(columns=columns)
+        table = pd.concat([names, table], axis=1)
     table.attrs.update(notes)
     return table
 
