@@ -166,9 +166,15 @@ def _check_residual(design: Design) -> None:
 def _check_structure(design: Design) -> None:
     """Bind the residual structure to its columns, which refuses positions and covariates that it cannot use."""
     if design.has_residual_structure:
-        from hierlmm.likelihood.residual_rows import residual_rows
+        from hierlmm.covariance.parameters import refuse_repeated_names
+        from hierlmm.likelihood.residual_rows import residual_names, residual_rows
 
-        residual_rows(design)
+        rows = residual_rows(design)
+        names = [p.name for p in rows.parameters]
+        parts = [type(s).__name__ for s in (design.residual, design.residual_variance) if s is not None]
+        refuse_repeated_names(" with ".join(parts), names)
+        shown = [name for part in residual_names(rows).values() for name in part]
+        refuse_repeated_names(" with ".join(parts), shown)
 
 
 def _remainder(X: FloatArray, Z: FloatArray, y: FloatArray, index: NDArray[np.intp]) -> tuple[float, int]:
