@@ -86,6 +86,7 @@ def dense_log_posterior(pair, design, priors, posterior, point):
     scale = posterior.products.scaling.y_scale
     sd, corr, sigma, _ = natural(design, theta, scale)
     residual = second_definition(pair, design, posterior.rows.report(eta))
+    sigma = where_ratio_is_one(design, sigma, residual)
     V = marginal_covariance(design, corr * np.outer(sd, sd), sigma, residual)
     mean, covariance = prior_of_beta(design, priors)
     V = V + design.X @ covariance @ design.X.T
@@ -94,6 +95,12 @@ def dense_log_posterior(pair, design, priors, posterior, point):
     loglik = -0.5 * (z @ z + design.n_obs * np.log(2 * np.pi)) - np.log(np.diag(L)).sum()
     own = prior_of_eta(posterior.rows.parameters, priors.residual, eta)
     return loglik + prior_of_theta(design, priors, theta, scale) + own
+
+
+def where_ratio_is_one(design, sd, residual):
+    """σ from the SD that is sampled: that of the average row where the variance is a function of a number."""
+    centred = design.residual_variance is not None and design.residual_variance.centred
+    return sd * np.exp(-0.5 * np.log(np.diag(residual)).mean()) if centred else sd
 
 
 def by_c_function(posterior, z):
@@ -359,6 +366,7 @@ SERIAL = [
 @pytest.mark.parametrize("sign", [1, -1])
 def test_each_measurement_given_the_earlier_ones(thirty, pair, sign, monkeypatch):
     """What PyMC is given, at fixed parameters: the product of its normal densities is the dense one."""
+    import pymc as pm
     import pytensor.tensor as pt
 
     from hierlmm.bayes import explicit_residual
@@ -369,11 +377,13 @@ def test_each_measurement_given_the_earlier_ones(thirty, pair, sign, monkeypatch
     values = {p.name: p.natural(e) for p, e in zip(parameters, eta, strict=True)}
     monkeypatch.setattr(explicit_residual, "as_pymc_variable", lambda name, *_: pt.constant(values[_[2][0]]))
     mu, sigma = design.X @ [50.0, 1.0, 2.0, 0.5], 3.0
-    found = explicit_residual.conditional_moments(
-        design, resolve_priors(None, design), pt.constant(mu), pt.constant(sigma)
-    )
+    with pm.Model():
+        found = explicit_residual.conditional_moments(
+            design, resolve_priors(None, design), pt.constant(mu), pt.constant(sigma)
+        )
     mean, sd = (np.asarray(pt.as_tensor(f).eval(mode="FAST_COMPILE")) for f in found)
-    V = sigma**2 * second_definition(pair, design, residual_rows(design).report(eta))
+    residual = second_definition(pair, design, residual_rows(design).report(eta))
+    V = where_ratio_is_one(design, sigma, residual) ** 2 * residual
     assert stats.norm(mean, sd).logpdf(design.y).sum() == pytest.approx(
         stats.multivariate_normal(mu, V).logpdf(design.y), rel=1e-9
     )
@@ -416,6 +426,7 @@ def test_beta_and_b_have_the_exact_conditional_distribution(thirty, case):
     sd, corr, sigma, _ = natural(design, point[: posterior.n_theta], posterior.products.scaling.y_scale)
     D = corr * np.outer(sd, sd)
     residual = second_definition(pair, design, posterior.rows.report(point[posterior.n_theta :]))
+    sigma = where_ratio_is_one(design, sigma, residual)
     Vinv = np.linalg.inv(marginal_covariance(design, D, sigma, residual))
     m, prior = prior_of_beta(design, priors)
     covariance = np.linalg.inv(np.linalg.inv(prior) + design.X.T @ Vinv @ design.X)

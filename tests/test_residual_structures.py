@@ -878,3 +878,38 @@ def test_no_better_maximum_elsewhere(seed):
             )
             if np.isfinite(criterion(start)):
                 assert found <= maximise(criterion, start).value + 1e-4, correlation
+
+
+@pytest.mark.parametrize("shift", [0.0, 70.0, 1940.0])
+def test_the_origin_of_a_variance_covariate_does_not_matter(shift):
+    """σ is the SD where the covariate is zero, which may be far outside the data: nothing else may notice."""
+    rng = np.random.default_rng(4)
+    subject = np.repeat(np.arange(60), 4)
+    c = rng.uniform(-10, 10, 240)
+    y = 6.5 - 0.05 * c + rng.normal(size=60)[subject] + np.exp(-0.1 * c) * rng.normal(size=240)
+    data = pd.DataFrame({"id": subject, "c": c, "y": y, "v": c + shift})
+
+    def fitted(column):
+        formula = "y ~ c + (1 | id)"
+        return hl.TwoLevelModel.from_formula(formula, data, residual_variance=hl.VarExp(column)).fit_reml()
+
+    base, moved = fitted("c"), fitted("v")
+    assert moved.converged
+    assert not moved.warnings
+    assert moved.loglik == pytest.approx(base.loglik, rel=1e-9)
+    at = {"v": [shift - 5, shift + 5]}
+    bands = [base.implied_marginal([-5, 5]).variance, moved.implied_marginal([-5, 5], at=at).variance]
+    np.testing.assert_allclose(bands[0].to_numpy(), bands[1].to_numpy(), rtol=1e-4)
+    draws = [fit.to_datatree()["posterior"]["sd_b"].to_numpy().ravel() for fit in (base, moved)]
+    np.testing.assert_allclose(*(np.quantile(d, [0.025, 0.5, 0.975]) for d in draws), rtol=1e-4)
+    assert moved.subject_loglik().sum() == pytest.approx(base.subject_loglik().sum(), rel=1e-8)
+    one = data.head(1)
+    for level in ("marginal", "population", "subject", "new_subject"):
+        first, second = (fit.predict(one, level, "prediction").to_numpy() for fit in (base, moved))
+        np.testing.assert_allclose(first, second, rtol=1e-5)
+
+
+def test_one_row_has_a_prediction_interval(data):
+    fit = build(data, None, hl.VarPower("size"), 1).fit_reml()
+    both = fit.predict(data.head(2), "marginal", "prediction")
+    np.testing.assert_allclose(fit.predict(data.head(1), "marginal", "prediction"), both.head(1))
