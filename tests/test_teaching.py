@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pickle
 import time
 from pathlib import Path
 
@@ -597,3 +598,60 @@ def test_teaching_loads_no_sampler():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+# --- answers stay as they were given ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["steps", "implied", "semivariogram", "pair", "check"])
+def test_what_is_written_to_an_answer_does_not_change_it(dental, what):
+    model = hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental)
+    make, names = {
+        "steps": (lambda: hl.gls_steps(model), ("trace", "D", "beta")),
+        "implied": (
+            lambda: model.fit_reml().implied_marginal(draws=50),
+            ("V", "correlation", "variance", "V_lower", "correlation_upper"),
+        ),
+        "semivariogram": (lambda: hl.semivariogram(model.fit_reml(), simulations=40), ("table",)),
+        "pair": (lambda: hl.same_marginal(model), ("last", "b", "loglik")),
+        "check": (lambda: hl.is_hierarchical(exchangeable(4, 0.3), ["Intercept"]), ("D", "V", "outside")),
+    }[what]
+    found = make()
+    text = repr(found)
+    for name in names:
+        table = getattr(found, name)
+        before = table.to_numpy().copy()
+        table.iloc[(0,) * table.ndim] = -99.0
+        np.testing.assert_array_equal(getattr(found, name).to_numpy(), before)
+    assert repr(found) == text
+    again = pickle.loads(pickle.dumps(found))
+    assert repr(again) == text
+    for one in (found, again):
+        for array in (v for v in vars(one) if isinstance(getattr(one, v), np.ndarray)):
+            with pytest.raises(ValueError, match="read-only"):
+                getattr(one, array)[...] = 0.0
+
+
+def test_log_likelihood_beside_a_restricted_fit_is_called_what_it_is(dental):
+    model = hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental)
+    assert "not the restricted log-likelihood" in repr(hl.same_marginal(model.fit_reml()))
+    assert "not the restricted log-likelihood" not in repr(hl.same_marginal(model.fit_ml()))
+    fit = model.fit_ml()
+    assert f"full (ML) log-likelihood        {fit.loglik:.6f}" in repr(hl.same_marginal(fit))
+
+
+def test_distance_counts_what_is_not_symmetric():
+    V = np.triu(np.ones((3, 3)))
+    check = hl.is_hierarchical(V, ["Intercept"])
+    basis = np.array([np.ones((3, 3)).ravel(), np.eye(3).ravel()]).T
+    closest = basis @ np.linalg.lstsq(basis, V.ravel(), rcond=None)[0]
+    assert check.distance == pytest.approx(np.linalg.norm(V.ravel() - closest), rel=1e-12)
+    np.testing.assert_allclose(check.outside.to_numpy().ravel(), V.ravel() - closest, atol=1e-14)
+
+
+def test_zeros_print_as_zeros():
+    for V in (np.eye(4), 2.7 * np.eye(3), exchangeable(5, 0.3), np.ones((3, 3))):
+        for Z in (["Intercept"], np.column_stack([np.ones(len(V)), np.arange(len(V))])):
+            text = repr(hl.is_hierarchical(V, Z))
+            assert "e-1" not in text
+            assert "-0" not in text.replace("e-0", "")

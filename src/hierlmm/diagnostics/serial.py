@@ -54,6 +54,7 @@ from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit, choose
 from hierlmm.frames import shorten
 from hierlmm.residual_symbols import spec_text
+from hierlmm.sealed import Sealed
 
 __all__ = ["Autocorrelation", "Semivariogram", "SerialCheck", "autocorrelation", "semivariogram"]
 
@@ -65,7 +66,7 @@ SEE = "docs, page 'Residual diagnostics'"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SerialCheck:
+class SerialCheck(Sealed):
     """What residuals of one subject have in common by lag, beside what the fitted model expects of them.
 
     Attributes

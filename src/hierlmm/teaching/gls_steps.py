@@ -39,6 +39,7 @@ from hierlmm.likelihood.criterion import Criterion, NormalEquations
 from hierlmm.likelihood.crossproducts import cross_products
 from hierlmm.likelihood.kernel import PatternSums
 from hierlmm.likelihood.maximise import maximise
+from hierlmm.sealed import Sealed
 
 __all__ = ["GLSSteps", "gls_steps"]
 
@@ -48,7 +49,7 @@ SEE = "docs, page 'Teaching'"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GLSSteps:
+class GLSSteps(Sealed):
     """Trace of the two-step iteration.
 
     Attributes

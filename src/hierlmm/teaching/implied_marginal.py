@@ -28,6 +28,7 @@ from hierlmm.design import Design
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
+from hierlmm.sealed import Sealed
 from hierlmm.teaching.implied_covariance import (
     check_request,
     covariance_at,
@@ -46,7 +47,7 @@ SEE = "docs, page 'Implied marginal model'"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ImpliedMarginal:
+class ImpliedMarginal(Sealed):
     """The covariance of one subject's measurements at chosen times, as a fit implies it.
 
     Attributes
@@ -126,7 +127,7 @@ class ImpliedMarginal:
         ]
         shown = self.correlation if len(self.x) <= 12 else self.correlation.iloc[_some(len(self.x)), _some(len(self.x))]
         lines.append(
-            "Correlation" + ("" if shown is self.correlation else f" (at {len(shown)} of {len(self.x)} times)")
+            "Correlation" + ("" if len(shown) == len(self.x) else f" (at {len(shown)} of {len(self.x)} times)")
         )
         lines.append(shown.to_string(float_format=lambda v: f"{v:.3f}"))
         table = self.variance.loc[shown.index].dropna(axis=1, how="all")

@@ -28,16 +28,18 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.formula import INTERCEPT, join_terms, parse_rhs
+from hierlmm.sealed import Sealed
 
 __all__ = ["HierarchicalCheck", "is_hierarchical"]
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Teaching'"
 RANK_TOLERANCE = 1e-10
+ROUNDING = 1e-13
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HierarchicalCheck:
+class HierarchicalCheck(Sealed):
     """Answer to `is_hierarchical`; true or false in a condition (``if check:``).
 
     Attributes
@@ -96,12 +98,21 @@ class HierarchicalCheck:
             if self.is_covariance:
                 lines.append("A marginal model can have this V; a hierarchy with these random effects cannot.")
             lines.append("Closest symmetric D and σ² (no such hierarchy exists):")
-        lines += [f"  {line}" for line in _matrix_text(self.D).splitlines()]
-        lines.append(f"  σ² = {self.sigma2:.6g}" + (f" (any value {self._range} will do)" if self._free else ""))
-        lines.append(f"Distance of V from all Z D Zᵀ + σ²I with symmetric D: {self.distance:.3g}")
+        lines += [f"  {line}" for line in _matrix_text(self.D, self._size).splitlines()]
+        lines.append(
+            f"  σ² = {_without_rounding(self.sigma2, self._size):.6g}"
+            + (f" (any value {self._range} will do)" if self._free else "")
+        )
+        lines.append(
+            f"Distance of V from all Z D Zᵀ + σ²I with symmetric D: {_without_rounding(self.distance, self._size):.3g}"
+        )
         if not self.unique:
             lines.append(self._ambiguity)
         return "\n".join(lines)
+
+    @property
+    def _size(self) -> float:
+        return float(np.abs(self.V.to_numpy()).max())
 
     @property
     def _free(self) -> bool:
@@ -198,7 +209,8 @@ def is_hierarchical(
     found = _solve(symmetric, design.to_numpy(), limit)
     D = pd.DataFrame(found.D, index=design.columns, columns=design.columns)
     names = pd.Index(labels)
-    outside = pd.DataFrame(found.outside, index=names, columns=names)
+    skew = 0.5 * (matrix - matrix.T)  # orthogonal to every symmetric matrix
+    outside = pd.DataFrame(found.outside + skew, index=names, columns=names)
     if found.distance > limit:
         reasons.append(_outside_words(symmetric, found, labels, design))
     eigenvalues, directions = np.linalg.eigh(found.B)
@@ -214,7 +226,7 @@ def is_hierarchical(
         D=D,
         sigma2=found.sigma2,
         sigma2_interval=found.interval if good else (np.nan, np.nan),
-        distance=found.distance,
+        distance=float(np.hypot(found.distance, np.linalg.norm(skew))),
         outside=outside,
         unique=found.rank == design.shape[1] and found.rank < len(matrix),
         eigenvalues=eigenvalues,
@@ -392,7 +404,12 @@ def _evaluate(names: list[str], times: Any, n: int) -> pd.DataFrame:
     return pd.DataFrame(columns).rename_axis(columns="term")
 
 
-def _matrix_text(D: pd.DataFrame) -> str:
-    shown = D.copy()
+def _without_rounding(values: Any, size: float) -> Any:
+    """The values, with 0 for what is rounding error (or a negative zero) beside numbers of this size."""
+    return np.where(np.abs(values) <= ROUNDING * size, 0.0, values)
+
+
+def _matrix_text(D: pd.DataFrame, size: float) -> str:
+    shown = pd.DataFrame(_without_rounding(D.to_numpy(), size), index=D.index, columns=D.columns)
     shown.index.name = shown.columns.name = None
     return "D =\n" + shown.to_string(float_format=lambda v: f"{v:.5g}")

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from hierlmm.design import Design
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.fits.base import Fit
+from hierlmm.sealed import Sealed
 
 __all__ = ["SameMarginal", "SubjectHierarchy", "same_marginal", "subject_hierarchy"]
 
@@ -51,6 +52,8 @@ class SubjectHierarchy:
         Covariance of the random effects of ``design.term``; all zero: no subject effects.
     residual : tuple of (n_i, n_i)
         Σ_i by subject.
+    restricted : bool
+        Whether the numbers are estimates by REML.
     """
 
     name: str
@@ -58,6 +61,7 @@ class SubjectHierarchy:
     beta: FloatArray
     D: FloatArray
     residual: tuple[FloatArray, ...]
+    restricted: bool = False
 
     @cached_property
     def rows(self) -> list[NDArray[np.intp]]:
@@ -115,7 +119,7 @@ class SubjectHierarchy:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SameMarginal:
+class SameMarginal(Sealed):
     """Two hierarchies side by side: what the data see of them, and what only the hierarchies say.
 
     Attributes
@@ -168,8 +172,12 @@ class SameMarginal:
             "What the data see (the marginal model)",
             f"  largest difference of V_i       {self.V_difference:.1e} of its largest entry",
             f"  largest difference of the mean  {self.mean_difference:.1e} SD of the response",
-            f"  log-likelihood                  {self.loglik.iloc[0]:.6f} and {self.loglik.iloc[1]:.6f}",
+            f"  full (ML) log-likelihood        {self.loglik.iloc[0]:.6f} and {self.loglik.iloc[1]:.6f}",
         ]
+        if self.first.restricted or self.second.restricted:
+            lines.append(
+                "    at the REML estimates: not the restricted log-likelihood that fit.loglik of a REML fit is"
+            )
         if self.same:
             lines += [
                 "  The same marginal model: no likelihood, test or information criterion can prefer one of them.",
@@ -348,7 +356,7 @@ def _stated(given: Any) -> SubjectHierarchy:
             residual.append(fit.sigma**2 * np.eye(int(rows.sum())))
         else:
             residual.append(fit.marginal_covariance(label).to_numpy() - design.Z[rows] @ D @ design.Z[rows].T)
-    return SubjectHierarchy(name, design, fit.beta.to_numpy(), D, tuple(residual))
+    return SubjectHierarchy(name, design, fit.beta.to_numpy(), D, tuple(residual), fit.estimator == "REML")
 
 
 def _moved(one: SubjectHierarchy, share: float) -> SubjectHierarchy:
