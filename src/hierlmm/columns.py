@@ -79,7 +79,7 @@ class Levels:
                     SEE,
                 )
             at = np.array([*(position[v] for v in present), -1], dtype=np.intp)[codes]
-            coded = pd.Categorical.from_codes(at, dtype=pd.CategoricalDtype(known))
+            coded = pd.Categorical.from_codes(at, categories=pd.Index(known))
             frame = frame.assign(**{name: coded})
         return frame
 

@@ -364,6 +364,7 @@ class LikelihoodFit(Fit):
         interval: Interval | None = None,
         ci: float = 0.95,
         retrospective: bool = False,
+        time: str | None = None,
     ) -> pd.DataFrame:
         """Predict a subject that was not in the data from its first measurements, without refitting.
 
@@ -375,13 +376,16 @@ class LikelihoodFit(Fit):
         history : table
             Measurements so far: the response and the covariates; the subject column tells several new subjects apart.
         times : sequence of numbers, optional
-            Values of the level-1 variable at which to predict; covariates that are constant are carried along.
+            Values of the time at which to predict; covariates that are constant are carried along.
         newdata : table, optional
             In place of ``times``: rows to predict, where there are several level-1 variables.
         interval, ci
             As for `predict`: for the subject's line, or for a new measurement of it.
         retrospective : bool
             Whether measurements later than a prediction time may be used.
+        time : str, optional
+            The column that is the time, where there are several level-1 variables. By default that of the residual
+            structure (``hl.CAR1("time")``), or the one numeric level-1 variable.
 
         Returns
         -------
@@ -392,7 +396,14 @@ class LikelihoodFit(Fit):
         from hierlmm.predict.dynamic import predict_new_subject
 
         return predict_new_subject(
-            self, history, times, newdata=newdata, interval=interval, ci=ci, retrospective=retrospective
+            self,
+            history,
+            times,
+            newdata=newdata,
+            interval=interval,
+            ci=ci,
+            retrospective=retrospective,
+            time=time,
         )
 
     def to_datatree(self, draws: int = 1000, chains: int = 4, seed: int | None = 0) -> Any:

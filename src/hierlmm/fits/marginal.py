@@ -108,7 +108,7 @@ class MarginalFit(_WithoutEffects, LikelihoodFit):
         return super().predict(newdata, level, interval, ci)
 
 
-class MarginalPosterior(_WithoutEffects, PosteriorFit):  # type: ignore[misc]
+class MarginalPosterior(_WithoutEffects, PosteriorFit):
     """Posterior draws of a marginal model: β, residual parameters and σ, without random effects."""
 
     def _need_effects(self, asked: str, *, draws: bool = False, instead: str = "") -> None:

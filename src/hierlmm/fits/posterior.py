@@ -238,11 +238,30 @@ class PosteriorFit(Fit):
         """
         return _table(self.draws("beta"), list(self.design.coef), ci, "coef")
 
-    def variance_components(self, ci: float = 0.95) -> pd.DataFrame:
+    def variance_components(self, ci: float = 0.95, method: str = "quantile") -> pd.DataFrame:
         """SDs and correlations of the random effects, residual parameters and σ, columns as in `summary`.
 
         Rows ``sd(Intercept)``, ..., ``corr(Intercept, time)``, ..., those of the residual structure, ``sigma``.
+
+        Parameters
+        ----------
+        ci : float
+            Probability of the intervals.
+        method : {"quantile"}
+            Equal-tailed quantiles of the draws; Wald and profile intervals are those of a likelihood.
+
+        Raises
+        ------
+        SpecificationError
+            For an interval that draws do not have.
         """
+        if method != "quantile":
+            raise SpecificationError(
+                f"method={method!r} of a posterior",
+                "its intervals are quantiles of the draws; Wald and profile intervals belong to a likelihood",
+                "leave method out, or ask model.fit_reml().variance_components(method='profile')",
+                SEE,
+            )
         term, pairs = self.design.term, self._pairs
         posterior = self.datatree["posterior"]
         structure = [name for name in ("residual_correlation", "residual_variance") if name in posterior]
@@ -250,17 +269,17 @@ class PosteriorFit(Fit):
         names = [str(v) for name in structure for v in posterior[name][f"{name}_parameter"].to_numpy()]
         if not term:
             values = np.concatenate([*extra, self.draws("sigma")[..., None]], axis=-1)
-            return _table(values, [*names, "sigma"], ci, "parameter")
+            return _table(values, [*names, "sigma"], ci, "component")
         if self.design.covariance == "compound_symmetry":
             common = [self.draws("sd_b")[..., :1], self.draws("corr_b")[..., 0, 1:2], *extra]
             values = np.concatenate([*common, self.draws("sigma")[..., None]], axis=-1)
             labels = component_labels(self.design)
-            return _table(values, [*labels[:-1], *names, labels[-1]], ci, "parameter")
+            return _table(values, [*labels[:-1], *names, labels[-1]], ci, "component")
         labels = [f"sd({t})" for t in term] + [f"corr({term[i]}, {term[j]})" for i, j in pairs] + [*names, "sigma"]
         corr = self.draws("corr_b")
         columns = [self.draws("sd_b"), *(corr[..., i, j][..., None] for i, j in pairs), *extra]
         columns.append(self.draws("sigma")[..., None])
-        return _table(np.concatenate(columns, axis=-1), labels, ci, "parameter")
+        return _table(np.concatenate(columns, axis=-1), labels, ci, "component")
 
     def plot_random_effects(self, **options: Any) -> Any:
         """Random effects with intervals, sorted; see `hierlmm.plots.plot_random_effects`."""
@@ -337,6 +356,7 @@ class PosteriorFit(Fit):
         ci: float = 0.95,
         retrospective: bool = False,
         reweight: bool = True,
+        time: str | None = None,
     ) -> pd.DataFrame:
         """Predict a subject that was not in the data from its first measurements, without refitting.
 
@@ -346,7 +366,7 @@ class PosteriorFit(Fit):
 
         Parameters
         ----------
-        history, times, newdata, interval, ci, retrospective
+        history, times, newdata, interval, ci, retrospective, time
             As for `LikelihoodFit.predict_subject`.
         reweight : bool
             Whether the new subject's measurements may change the posterior of β, D and σ.
@@ -372,6 +392,7 @@ class PosteriorFit(Fit):
             ci=ci,
             retrospective=retrospective,
             reweight=reweight,
+            time=time,
         )
 
     def log_likelihood(self, unit: Literal["subject", "observation"] = "observation") -> Any:

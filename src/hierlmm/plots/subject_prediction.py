@@ -25,7 +25,7 @@ from hierlmm.plots.style import (
     resolve_backend,
     stack_points,
 )
-from hierlmm.predict.history import courses_of, time_variable
+from hierlmm.predict.history import courses_of, time_of
 
 __all__ = ["plot_subject_prediction"]
 
@@ -88,7 +88,7 @@ def plot_subject_prediction(
 
     name, fit = resolve_backend(backend), one_fit(fit)
     design = fit.design
-    time = time_variable(design)
+    time = time_of(design)
     if time is None:
         raise SpecificationError(
             f"a model with level-1 variables {', '.join(map(repr, design.level1_variables())) or 'none'}",
@@ -181,6 +181,6 @@ def _title(k: int) -> str:
 def _line(fit: Any, used: pd.DataFrame, past: pd.DataFrame, grid: FloatArray, interval: str, ci: float) -> pd.DataFrame:
     if len(used):
         return fit.predict_subject(used, grid, interval=interval, ci=ci, retrospective=True)
-    time = time_variable(fit.design)
+    time = time_of(fit.design)
     table = past.iloc[np.zeros(len(grid), dtype=int)].reset_index(drop=True).assign(**{str(time): grid})
     return fit.predict(table, level="new_subject", interval=interval, ci=ci)

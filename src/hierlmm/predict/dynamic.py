@@ -120,10 +120,11 @@ def predict_new_subject(
     interval: str | None = None,
     ci: float = 0.95,
     retrospective: bool = False,
+    time: str | None = None,
 ) -> pd.DataFrame:
     """See `LikelihoodFit.predict_subject`. Costs O(h³) for a history of h measurements."""
     check_request("new_subject", interval, ci)
-    courses = courses_of(fit.design, history, times, newdata, retrospective=retrospective)
+    courses = courses_of(fit.design, history, times, newdata, retrospective=retrospective, time=time)
     states, steps = neighbours(fit)
     measurement = interval == "prediction"
     estimate = np.empty(len(courses.index))
@@ -228,11 +229,12 @@ def predict_new_subject_draws(
     interval: str | None = None,
     ci: float = 0.95,
     retrospective: bool = False,
+    time: str | None = None,
     reweight: bool = True,
 ) -> pd.DataFrame:
     """See `PosteriorFit.predict_subject`. Costs O(S h³) for S draws and a history of h measurements."""
     check_request("new_subject", interval, ci)
-    courses = courses_of(fit.design, history, times, newdata, retrospective=retrospective)
+    courses = courses_of(fit.design, history, times, newdata, retrospective=retrospective, time=time)
     beta, D, sigma = _parameters(fit)
     out = np.empty((4, len(courses.index)))
     quality: dict[Any, tuple[float, float]] = {}

@@ -17,7 +17,7 @@ from hierlmm.formula import unquoted, variables_of
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
 from hierlmm.predict.rows import SEE
 
-__all__ = ["Course", "Courses", "courses_of", "time_variable"]
+__all__ = ["Course", "Courses", "courses_of", "time_of", "time_variable"]
 
 FloatArray = NDArray[np.float64]
 
@@ -61,7 +61,9 @@ class Courses:
     names: dict[str, Any]
 
 
-def courses_of(design: Design, history: Any, times: Any, newdata: Any, *, retrospective: bool) -> Courses:
+def courses_of(
+    design: Design, history: Any, times: Any, newdata: Any, *, retrospective: bool, time: str | None = None
+) -> Courses:
     """Read histories and the rows to predict, subject by subject.
 
     Raises
@@ -70,6 +72,7 @@ def courses_of(design: Design, history: Any, times: Any, newdata: Any, *, retros
         If columns are absent or missing values occur; if a subject is in the fitted data already; if a level-2
         covariate changes; if a measurement is later than a time to predict and ``retrospective`` is not set.
     """
+    time = time_of(design, time)
     past, y = _history(design, history)
     name = design.hierarchy.subject
     labelled = name in past.frame.columns
@@ -77,22 +80,22 @@ def courses_of(design: Design, history: Any, times: Any, newdata: Any, *, retros
     _only_new_subjects(design, past, labelled=labelled)
     _constant_level2(design, past.frame, codes, labels)
     both = times is not None and newdata is not None
-    if both or (times is None and newdata is None and design.level1_variables()):
+    if both or (times is None and newdata is None and (design.level1_variables() or time is not None)):
         raise SpecificationError(
             "times and newdata" if both else "neither times nor newdata",
             "one of them says what to predict",
-            "give times=[...] (values of the level-1 variable), or newdata=, a table of rows",
+            f"give times=[...] (values of {time or 'the level-1 variable'}), or newdata=, a table of rows",
             SEE,
         )
     if newdata is None:
-        table, names = _at_times(design, past.frame, codes, labels, times)
+        table, names = _at_times(design, past.frame, codes, labels, times, time)
     else:
         table, names = newdata, {}
     new = design.new(table, need_subject=labelled)
     owner = _owners(design, new, labels, labelled=labelled)
     _constant_level2(design, pd.concat([past.frame, new.frame]), np.concatenate([codes, owner]), labels)
     if not retrospective:
-        _no_later_history(design, past.frame, codes, new.frame, owner, labels)
+        _no_later_history(design, past.frame, codes, new.frame, owner, labels, time)
     subjects = []
     for k, label in enumerate(labels):
         h, m = np.flatnonzero(codes == k), np.flatnonzero(owner == k)
@@ -183,16 +186,15 @@ def _constant_level2(design: Design, frame: pd.DataFrame, codes: NDArray[Any], l
 
 
 def _at_times(
-    design: Design, past: pd.DataFrame, codes: NDArray[Any], labels: Sequence[Any], times: Any
+    design: Design, past: pd.DataFrame, codes: NDArray[Any], labels: Sequence[Any], times: Any, time: str | None
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Every subject's constant covariates at each of the times."""
     level1 = design.level1_variables()
-    time = time_variable(design)
     if time is None and level1:
         raise SpecificationError(
             "times",
             f"this model has several level-1 variables ({shorten(map(repr, level1))}), or one that is no number",
-            "give newdata=, a table of rows with all of them",
+            "give newdata=, a table of rows with all of them, and time=, the name of the one that is the time",
             SEE,
         )
     if time is None and times is not None:
@@ -206,6 +208,16 @@ def _at_times(
     if values.ndim != 1 or not len(values) or not np.all(np.isfinite(values)):
         raise DataError(f"times={times!r}", "times are finite numbers, one or more", "use times=[4, 5, 6]", SEE)
     first = np.array([np.flatnonzero(codes == k)[0] for k in range(len(labels))])
+    if time is not None:
+        require_columns([time], list(past.columns), "history without the column", add=True)
+    others = [v for v in level1 if v != time]
+    if others:  # also where the history has one value of it, which need not stay
+        raise DataError(
+            f"times, and the level-1 variable {others[0]!r} besides {time!r}",
+            "its value at the times to predict is not known",
+            f"give newdata=, a table of rows with {' and '.join(map(repr, [time, *others]))}",
+            SEE,
+        )
     carried = [c for c in past.columns if c != time]
     for variable in carried:
         found = pd.factorize(past[variable])[0]
@@ -230,11 +242,37 @@ def _at_times(
 def time_variable(design: Design) -> str | None:
     """The level-1 variable, where there is one and it is a number."""
     level1 = design.level1_variables()
-    if len(level1) != 1 or level1[0] in design.levels.categories:
-        return None
-    dtype = design.frame[level1[0]].dtype
-    numeric = pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
-    return level1[0] if numeric else None
+    return level1[0] if len(level1) == 1 and _is_number(design, level1[0]) else None
+
+
+def time_of(design: Design, time: str | None = None) -> str | None:
+    """The time: the column named, else that of the residual structure, else the one numeric level-1 variable.
+
+    Raises
+    ------
+    SpecificationError
+        If the column named is no number that the model has at level 1 or in its residual structure.
+    """
+    structure = None if design.residual is None else design.residual.time
+    own = [structure] if structure is not None and _is_number(design, structure) else []
+    if time is None:
+        return own[0] if own else time_variable(design)
+    choices = list(dict.fromkeys([*own, *(v for v in design.level1_variables() if _is_number(design, v))]))
+    if time not in choices:
+        raise SpecificationError(
+            f"time={time!r}",
+            "it is no numeric variable of level 1 of this model, and not the time of its residual structure",
+            f"use one of {', '.join(map(repr, choices))}" if choices else "leave it out: this model has no time",
+            SEE,
+        )
+    return time
+
+
+def _is_number(design: Design, variable: str) -> bool:
+    if variable in design.levels.categories:
+        return False
+    dtype = design.frame[variable].dtype
+    return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
 
 
 def _owners(design: Design, new: NewData, labels: Sequence[Any], *, labelled: bool) -> NDArray[np.intp]:
@@ -267,17 +305,20 @@ def _no_later_history(
     new: pd.DataFrame,
     owner: NDArray[np.intp],
     labels: Sequence[Any],
+    time: str | None,
 ) -> None:
-    time = time_variable(design)
     if time is None:
         if design.level1_variables():
             raise SpecificationError(
                 f"rows to predict by {shorten(map(repr, design.level1_variables()))}",
                 "which of these level-1 variables is the time is not known, nor whether the history comes before",
-                "say retrospective=True if measurements may be used whatever their time",
+                "say time='...', the name of the time, or retrospective=True if measurements may be used whatever "
+                "their time",
                 SEE,
             )
         return
+    for table, what in ((past, "history"), (new, "new data")):
+        require_columns([time], list(table.columns), f"{what} without the column", add=True)
     last = pd.Series(past[time].to_numpy()).groupby(codes).max().to_numpy()
     early = np.flatnonzero(new[time].to_numpy() < last[owner])
     if early.size:
