@@ -621,3 +621,95 @@ def test_saved_page_needs_no_network(fit, tmp_path):
 
     Addresses().feed((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert not found
+
+
+# Level 2, names, and labels ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def between(dental):
+    """Two unrelated numbers and a factor of level 2; every subject has its own numbers."""
+    rng, subjects = np.random.default_rng(20), dental["subject"].unique()
+    iq, ses = (dict(zip(subjects, rng.normal(size=len(subjects)), strict=True)) for _ in range(2))
+    return dental.assign(iq=[iq[s] for s in dental["subject"]], ses=[ses[s] for s in dental["subject"]])
+
+
+def test_curves_along_level_2_beside_other_covariates_of_level_2(between):
+    fit = hl.TwoLevelModel.from_formula("distance ~ time + sex + iq + ses + (1 | subject)", between).fit_reml()
+    found = fit.effects("iq", by="sex", at={"iq": [-1, 1]})
+    means = fit.marginal_means(["sex", "iq"], at={"iq": [-1, 1]}).table
+    np.testing.assert_allclose(found.table["estimate"], means["estimate"], rtol=1e-10)
+    few = between[between["subject"].isin(between["subject"].unique()[[0, 3, 6, 12, 15, 18, 21]])]
+    fit = hl.TwoLevelModel.from_formula("distance ~ time + iq + ses + (1 | subject)", few).fit_reml()
+    assert len(fit.effects("iq", n=5)) == 5
+
+
+@pytest.mark.parametrize("function", [lambda x: x**2, lambda x: np.where(x > 0, "high", "low"), lambda x: 3 - x**3])
+def test_functions_of_a_covariate_of_level_2_are_refused(between, function):
+    data = between.assign(other=function(between["iq"]))
+    fit = hl.TwoLevelModel.from_formula("distance ~ time + iq + other + (1 | subject)", data).fit_reml()
+    with pytest.raises(SpecificationError, match="'other' is a function of 'iq'"):
+        fit.effects("iq")
+
+
+@pytest.mark.parametrize("log", ["log", "np.log", "np.log2", "np.log10"])
+def test_a_logarithm_is_undone_by_its_base(log, dental):
+    fit = hl.TwoLevelModel.from_formula(f"{log}(distance) ~ sex * time + (1 | subject)", dental).fit_reml()
+    natural = hl.TwoLevelModel.from_formula("log(distance) ~ sex * time + (1 | subject)", dental).fit_reml()
+    options = {"by": "sex", "at": {"time": [0, 6]}, "transform": "exp"}
+    found, expected = fit.effects("time", **options), natural.effects("time", **options)
+    assert found.ylabel == "distance" and found.table["estimate"].between(20, 30).all()
+    pd.testing.assert_frame_equal(found.table, expected.table, rtol=1e-6)
+    for kind in ("points", "partial"):
+        pd.testing.assert_frame_equal(found.points(kind), expected.points(kind), rtol=1e-6)
+
+
+@pytest.mark.parametrize("response", ["distance", "I(distance / 10)", "sqrt(distance)", "np.log1p(distance)"])
+def test_what_is_no_logarithm_is_not_undone(response, dental):
+    text = f"np.{response}" if response.startswith("sqrt") else response
+    fit = hl.TwoLevelModel.from_formula(f"{text} ~ time + (1 | subject)", dental).fit_reml()
+    with pytest.raises(SpecificationError, match="not written as one"):
+        fit.effects("time", transform="exp")
+
+
+@pytest.mark.parametrize("name", ["estimate", "se", "lower", "extrapolated", "y", "t"])
+def test_covariates_named_like_a_column_of_curves(name, dental):
+    data = dental.rename(columns={"time": name})
+    fit = hl.TwoLevelModel.from_formula(f"distance ~ sex * {name} + (1 | subject)", data).fit_reml()
+    curves = fit.effects(name, by="sex", at={name: [0, 3, 6]})
+    expected = f"at {name}" if name in ("estimate", "se", "lower", "extrapolated") else name
+    assert curves.table.columns[:2].tolist() == ["sex", expected] and curves.table.columns.is_unique
+    assert curves.table[expected].tolist() == [0, 3, 6] * 2 and curves.table["estimate"].between(20, 30).all()
+    points = curves.points("partial")
+    assert points.columns.tolist() == ["sex", "at y" if name == "y" else name, "y"]
+    assert repr(curves).count("Female") == 3 and "<table" in curves._repr_html_()
+    assert len(fit.effects(name, at={name: [0, 6]}).curves) == 1
+    axes = curves.plot(data="points", backend="matplotlib").get_viz("figure").axes[0]
+    assert axes.get_xlabel() == name
+    np.testing.assert_allclose(axes.lines[0].get_xdata()[:3], [0, 3, 6])
+    assert np.nanmin(np.asarray(axes.collections[0].get_offsets())[:, 1]) > 15
+
+
+def test_the_legend_is_not_cut_off_and_names_have_no_backticks(dental):
+    arms = ["placebo control", "low dose arm", "high dose arm", "standard of care"]
+    arm = {s: arms[k % 4] for k, s in enumerate(dental["subject"].unique())}
+    data = dental.assign(arm=pd.Categorical([arm[s] for s in dental["subject"]], arms))
+    data = data.rename(columns={"time": "my time", "distance": "my distance"})
+    fit = hl.TwoLevelModel.from_formula("`my distance` ~ arm * `my time` + (1 | subject)", data).fit_reml()
+    figure = fit.plot_effects("`my time`", by="arm", backend="matplotlib").get_viz("figure")
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent(figure.canvas.get_renderer())
+    assert box.x0 >= 0.0 and box.x1 <= figure.bbox.width
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("my time", "my distance")
+    fit = hl.TwoLevelModel.from_formula("log(`my distance`) ~ `my time` + (1 | subject)", data).fit_reml()
+    assert fit.effects("my time", transform="exp").ylabel == "my distance"
+
+
+def test_remedies_name_what_can_be_done(dental):
+    with pytest.raises(SpecificationError, match=r"plot_effects\(fit, 'time'\)") as caught:
+        hl.plot_effects("time")
+    assert "Effect plots" in caught.value.see
+    fit = hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental).fit_reml()
+    with pytest.raises(SpecificationError, match="leave by= out"):
+        fit.effects("time", by="sex")

@@ -510,3 +510,145 @@ def test_plots(backend):
         segments = np.column_stack(ax.lines[0].get_data())
         np.testing.assert_allclose(segments[[0, 1]][:, 0], effects.table[["lower", "upper"]].iloc[0])
         plt.close("all")
+
+
+# --- nothing left to test, names, backticks --------------------------------------------------------------------------
+
+
+@cache
+def additive():
+    return hl.TwoLevelModel.from_formula("distance ~ sex + time + (1 | subject)", hl.load_dataset("dental")).fit_reml()
+
+
+@pytest.mark.parametrize("estimator", ["reml", "gee"])
+def test_a_difference_of_zero_has_no_test(dental, estimator):
+    model = hl.TwoLevelModel.from_formula("distance ~ sex + time + (1 | subject)", dental)
+    fit = additive() if estimator == "reml" else model.fit_gee()
+    for slopes in (fit.slopes("time", by="sex"), fit.slopes("time", at={"time": [0, 6]})):
+        found = slopes.contrasts()
+        row = found.table.iloc[0]
+        assert row["estimate"] == row["se"] == row["lower"] == row["upper"] == 0.0
+        assert row[["df", "t", "p"]].isna().all()
+        assert "no coefficient is left" in repr(found) and "no row is tested" in repr(found)
+
+
+def test_a_difference_of_zero_has_no_probability(dental_posterior):
+    found = dental_posterior.slopes("time", at={"time": [0, 6]}).contrasts(rope=1).table.iloc[0]
+    assert found["estimate"] == found["se"] == 0.0
+    assert found[["prob_positive", "prob_rope"]].isna().all()
+
+
+def test_a_slope_that_is_known_has_no_test(dental):
+    fit = hl.TwoLevelModel.from_formula("distance ~ sex + time + offset(0.1 * age) + (1 | subject)", dental).fit_reml()
+    row = fit.slopes("age").table.iloc[0]
+    np.testing.assert_allclose(row["estimate"], 0.1, rtol=1e-9)
+    assert row["se"] == 0.0 and row[["t", "p"]].isna().all()
+
+
+@pytest.mark.parametrize("adjust", ["tukey", "bonferroni", "holm", "sidak", "mvt", "fdr"])
+def test_differences_of_zero_do_not_count_in_their_family(dental, adjust):
+    """Before its first knot the curve is a line: three slopes, two of them equal, leave two equal comparisons."""
+    fit = hl.TwoLevelModel.from_formula("distance ~ ns(time, 2) + (1 | subject)", dental).fit_reml()
+    with pytest.warns(hl.FitWarning, match="extrapolated"):
+        slopes = fit.slopes("time", at={"time": [-2, -1, 3]})
+    found = slopes.contrasts(adjust=adjust).table
+    assert found["t"].isna().tolist() == [True, False, False]
+    plain = slopes.contrasts(adjust="none").table
+    known = ~plain["t"].isna()
+    if adjust in ("tukey", "mvt", "holm", "fdr"):  # Holm and fdr of two equal p-values: 2p and p
+        factor = 2.0 if adjust == "holm" else 1.0
+        np.testing.assert_allclose(found["p"][known], factor * plain["p"][known].clip(upper=1 / factor), rtol=1e-5)
+    else:
+        p = plain["p"][known]
+        expected = np.minimum(1.0, 2 * p) if adjust == "bonferroni" else 1 - (1 - p) ** 2
+        np.testing.assert_allclose(found["p"][known], expected, rtol=1e-9)
+
+
+def test_small_differences_are_no_rounding():
+    table = additive().contrasts("time", at={"time": [3, 3.00001]}).table.iloc[0]
+    unit = additive().slopes("time").table.iloc[0]
+    np.testing.assert_allclose(table["t"], -unit["t"], rtol=1e-6)
+
+
+NAMES = ("t", "se", "estimate", "contrast", "slope")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_covariates_named_like_a_result_stand_aside(dental, name):
+    """Numbers are those of the same model with a plain name, in every table that can hold the covariate."""
+    fit, plain = (
+        hl.TwoLevelModel.from_formula(f"distance ~ sex * {v} + (1 | subject)", dental.rename(columns={"time": v}))
+        for v in (name, "time")
+    )
+    fit, plain = fit.fit_reml(), plain.fit_reml()
+    for ask in (
+        lambda f, v: f.contrasts("sex", by=v, at={v: [0, 3, 6]}),
+        lambda f, v: f.slopes(v, by="sex"),
+        lambda f, v: f.slopes(v, at={v: [0, 1]}),
+        lambda f, v: f.marginal_means(["sex", v], at={v: [0, 1]}),
+        lambda f, v: f.contrasts(["sex", v], at={v: [0, 1]}),
+    ):
+        ours, theirs = ask(fit, name), ask(plain, "time")
+        assert ours.table.columns.is_unique and ours.by == tuple(name if v == "time" else v for v in theirs.by)
+        shown = {f"at {name}": "time"} if f"at {name}" in ours.table else {name: "time"}
+        columns = ours.table.rename(columns=shown) if "time" in theirs.table else ours.table
+        columns = columns.replace(f"per unit of {name}", "per unit of time")
+        pd.testing.assert_frame_equal(columns, theirs.table)
+        assert len(repr(ours).splitlines()) == len(repr(theirs).splitlines())
+        assert "<table" in ours._repr_html_()
+        ours.plot(backend="none")
+    titles = fit.contrasts("sex", by=name, at={name: [0, 6]}).plot(backend="none").viz["plot"].coords["family"]
+    assert titles.to_numpy().tolist() == [f"{name} = 0", f"{name} = 6"]
+
+
+def test_a_factor_named_contrast_keeps_its_levels(dental):
+    data = dental.rename(columns={"sex": "contrast"})
+    fit = hl.TwoLevelModel.from_formula("distance ~ contrast * time + (1 | subject)", data).fit_reml()
+    table = fit.contrasts("time", by="contrast", at=AT).table
+    assert table["at contrast"].tolist() == ["Female", "Male"] and table["contrast"].tolist() == ["0 - 6"] * 2
+
+
+def test_predictions_of_new_subjects_keep_a_time_called_estimate(dental):
+    data = dental.rename(columns={"time": "estimate"})
+    fit = hl.TwoLevelModel.from_formula("distance ~ sex * estimate + (1 | subject)", data).fit_reml()
+    found = fit.predict_subject(data[data["subject"] == data["subject"].iloc[0]].drop(columns="subject"), [7, 8])
+    assert found.columns.tolist() == ["at estimate", "estimate"] and found["at estimate"].tolist() == [7, 8]
+    assert found["estimate"].min() > 15
+
+
+def test_names_in_backticks_are_the_names_in_them(dental):
+    data = dental.rename(columns={"time": "my time"})
+    fit = hl.TwoLevelModel.from_formula("distance ~ sex * `my time` + (1 | subject)", data).fit_reml()
+    for ask in (
+        lambda v: fit.marginal_means("sex", by=v, at={v: [0, 1]}),
+        lambda v: fit.marginal_means(v, at={v: [0, 1]}),
+        lambda v: fit.contrasts("sex", by=v, at={v: [0, 1]}),
+        lambda v: fit.slopes(v, by="sex"),
+        lambda v: fit.effects(v, by="sex", at={v: [0, 1]}),
+    ):
+        pd.testing.assert_frame_equal(ask("`my time`").table, ask("my time").table)
+    for text in ("sex[T.Male]:`my time` = 0", "`my time`:sex[T.Male] = 0", "2 * `my time` - 1 = 0"):
+        np.testing.assert_array_equal(fit.hypothesis(text).L, fit.hypothesis(text.replace("`", "")).L)
+
+
+def test_no_number_to_take_a_slope_of(dental):
+    fit = hl.TwoLevelModel.from_formula("distance ~ sex + (1 | subject)", dental).fit_reml()
+    with pytest.raises(SpecificationError, match=r"use fit\.marginal_means"):
+        fit.slopes("time")
+
+
+def test_plots_say_what_is_drawn():
+    fit = additive()
+    for effects, xlabel, title in (
+        (fit.contrasts("time", at={"time": [0, 3, 6]}), "difference of distance", "95 % intervals (Tukey's method)"),
+        (fit.contrasts("sex"), "difference of distance", "95 % intervals"),
+        (fit.slopes("time"), "distance per unit of time", "95 % intervals"),
+        (fit.slopes("time", by="sex").contrasts(), "difference of slopes of distance", "95 % intervals"),
+        (fit.marginal_means("sex"), "distance", "95 % intervals"),
+    ):
+        assert (effects.xlabel, effects.intervals_text) == (xlabel, title)
+        axes = effects.plot(backend="matplotlib").get_viz("figure").axes[0]
+        assert axes.get_xlabel() == xlabel
+        assert axes.figure._suptitle.get_text().replace("\n", " ").endswith(title)
+    ranks = fit.rank_subjects(top=4).plot(backend="matplotlib").get_viz("figure").axes[0]
+    assert "dashed: the first 4" in ranks.get_xlabel()

@@ -590,7 +590,7 @@ class Fit(ABC):
         df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
             As for `marginal_means`.
         transform : {"exp"}, optional
-            Draw a log response on its original scale: the curve is then the median, not the mean.
+            Draw a log response on its original scale, whatever the base: the curve is then the median, not the mean.
         seed : int
             Of the directions behind a simultaneous band of an estimate.
 
