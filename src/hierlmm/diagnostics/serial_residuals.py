@@ -65,15 +65,20 @@ def positions_of(fit: Fit, time: str | None, *, by_order: bool) -> tuple[FloatAr
             SEE,
         )
     column = frame[name]
-    if isinstance(column.dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(column.cat.categories):
+    # Labels have an order if the user gave them one, or if the fit took them as its occasions.
+    occasions = name == own and (fit.estimator == "GEE" or (structure is not None and structure.by_occasion))
+    labelled = isinstance(column.dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(
+        column.cat.categories
+    )
+    if labelled and (column.cat.ordered or occasions):
         return np.asarray(column.cat.codes, dtype=np.float64), f"{name}, counted", False
-    if isinstance(column.dtype, pd.CategoricalDtype):
+    if isinstance(column.dtype, pd.CategoricalDtype) and not labelled:
         column = column.astype(column.cat.categories.dtype)
-    if not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
+    if labelled or not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
         if structure is not None and structure.by_occasion and name == structure.time:
             return np.asarray(pd.factorize(column, sort=True)[0], dtype=np.float64), f"{name}, counted", False
         raise DataError(
-            f"time={name!r}, a column of type {column.dtype}",
+            f"time={name!r}, " + ("a factor without an order" if labelled else f"a column of type {column.dtype}"),
             "a lag is a difference of numbers",
             "use a column of numbers, or an ordered categorical column, whose occasions are counted",
             SEE,
@@ -122,6 +127,13 @@ def make_pairs(
     placed = np.concatenate([np.arange(len(rows), dtype=np.float64) for rows in subjects]) if count_rows else None
     t = position[order] if placed is None else placed
     lag = t[two] - t[one]
+    if len(lag) and not lag.max() > 0.0:
+        raise DataError(
+            f"time={time!r}, which is the same in all rows of a subject",
+            "every lag would be 0",
+            "use the column that says when the rows were measured, or leave time out",
+            SEE,
+        )
     if max_lag is not None:
         kept = lag <= max_lag * (1.0 + SAME_LAG)
         one, two, lag = one[kept], two[kept], lag[kept]
