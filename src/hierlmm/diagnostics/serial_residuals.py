@@ -65,12 +65,12 @@ def positions_of(fit: Fit, time: str | None, *, by_order: bool) -> tuple[FloatAr
             SEE,
         )
     column = frame[name]
-    # Labels have an order if the user gave them one, or if the fit took them as its occasions.
+    # Labels have an order if the user gave them another than the alphabet's, or if the fit took them as its occasions.
     occasions = name == own and (fit.estimator == "GEE" or (structure is not None and structure.by_occasion))
     labelled = isinstance(column.dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(
         column.cat.categories
     )
-    if labelled and (column.cat.ordered or occasions):
+    if labelled and (occasions or list(column.cat.categories) != sorted(column.cat.categories, key=str)):
         return np.asarray(column.cat.codes, dtype=np.float64), f"{name}, counted", False
     if isinstance(column.dtype, pd.CategoricalDtype) and not labelled:
         column = column.astype(column.cat.categories.dtype)
@@ -78,9 +78,10 @@ def positions_of(fit: Fit, time: str | None, *, by_order: bool) -> tuple[FloatAr
         if structure is not None and structure.by_occasion and name == structure.time:
             return np.asarray(pd.factorize(column, sort=True)[0], dtype=np.float64), f"{name}, counted", False
         raise DataError(
-            f"time={name!r}, " + ("a factor without an order" if labelled else f"a column of type {column.dtype}"),
-            "a lag is a difference of numbers",
-            "use a column of numbers, or an ordered categorical column, whose occasions are counted",
+            f"time={name!r}, "
+            + ("a factor in the order of the alphabet" if labelled else f"a column of type {column.dtype}"),
+            "a lag is a difference of numbers" + (", and this order need not be that of time" if labelled else ""),
+            "use a column of numbers; for labelled occasions one that counts them, 1, 2, 3, ...",
             SEE,
         )
     values = column.to_numpy(dtype=np.float64)
