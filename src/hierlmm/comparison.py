@@ -7,8 +7,9 @@ against the uncertainty that any of them reports.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +20,10 @@ from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.side_by_side import COLUMNS, estimates, fit_statistics, known_label, label_fits, measure, same_question
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "check_options", "compare", "estimator_names"]
+
+SEE = "docs, page 'Comparing estimators'"
+GEE_OPTIONS = ("correlation", "time", "scale", "ar_pairs", "se", "max_iterations")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -196,6 +200,48 @@ def estimator_names(estimators: Sequence[str], known: tuple[str, ...]) -> list[s
                 "docs, page 'Limitations'",
             )
     return names
+
+
+def check_options(names: Sequence[str], options: Mapping[str, Any], fit: Callable[..., Any]) -> None:
+    """Refuse options of `model.compare` that none of the estimators named would look at.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Estimators to fit by.
+    options : mapping
+        What was given beside them.
+    fit : callable
+        The model's ``fit``, whose arguments are the options of the samplers.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    known = [name for name in signature(fit).parameters if name not in ("self", "seed", "progressbar")]
+    gee = [name for name in options if name in GEE_OPTIONS]
+    if gee:
+        raise SpecificationError(
+            f"compare with {', '.join(f'{name}={options[name]!r}' for name in gee)}",
+            "options here are those of the sampler; GEE is fitted with its defaults",
+            f"fit on its own and compare the fits: hl.compare(model.fit_reml(), model.fit_gee({gee[0]}=...))",
+            SEE,
+        )
+    for name in options:
+        if name not in known:
+            raise SpecificationError(
+                f"compare with {name}={options[name]!r}",
+                f"there is no such option.{closest(name, [*known, 'seed', 'progressbar', 'ci'])}",
+                f"use options of model.fit: {', '.join(known)}; or fit one by one and call hl.compare(fit, other)",
+                SEE,
+            )
+    if options and not {"nuts", "bambi"} & set(names):
+        raise SpecificationError(
+            f"compare({', '.join(map(repr, names))}) with {', '.join(f'{k}={v!r}' for k, v in options.items())}",
+            "these options are of a sampler, and none of these estimators samples",
+            "leave them out, or add 'nuts'",
+            SEE,
+        )
 
 
 def compare(

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hierlmm.bound import BoundModel
-from hierlmm.covariance.residual import AR1, CompoundSymmetry, ResidualCorrelation, Unstructured
+from hierlmm.bound import BoundModel, refuse_arguments
+from hierlmm.covariance.residual import (
+    AR1,
+    CAR1,
+    CompoundSymmetry,
+    Exponential,
+    ResidualCorrelation,
+    Unstructured,
+)
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design import Design, design_from_fixed, make_residual
 from hierlmm.errors import SpecificationError
@@ -19,6 +26,13 @@ if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit
 
 __all__ = ["MarginalModel"]
+
+SLIPS = {
+    "residual": "correlation, as the residuals are all there is",
+    "residual_variance": "variance, as the residuals are all there is",
+    "random": "hl.TwoLevelModel: a marginal model has no random effects",
+    "covariance": "correlation=... and variance=...: a marginal model has no random effects",
+}
 
 
 class MarginalModel(BoundModel):
@@ -70,7 +84,9 @@ class MarginalModel(BoundModel):
         variance: VarianceFunction | None = None,
         priors: Any = None,
         missing: str = "raise",
+        **unknown: Any,
     ) -> None:
+        refuse_arguments("MarginalModel", unknown, SLIPS)
         structure = make_residual(correlation, variance)
         design = design_from_fixed(parse_formula(formula), subject, data, residual=structure, missing=missing)
         self._set(design, priors)
@@ -152,7 +168,7 @@ class MarginalModel(BoundModel):
         seed, progressbar, **fit_options
             For the sampler, as in `fit`.
         """
-        from hierlmm.comparison import compare, estimator_names
+        from hierlmm.comparison import check_options, compare, estimator_names
 
         makers: dict[str, Callable[[], Any]] = {
             "nuts": lambda: self.fit(seed=seed, progressbar=progressbar, **fit_options),
@@ -161,6 +177,7 @@ class MarginalModel(BoundModel):
             "gee": self.fit_gee,
         }
         names = estimator_names(estimators, tuple(makers))
+        check_options(names, fit_options, self.fit)
         return compare(*(makers[name]() for name in names), ci=ci)
 
     def fit(
@@ -212,6 +229,8 @@ def _working_correlation(design: Design) -> tuple[str, str | None]:
             return "exchangeable", None
         case AR1(time=str(time), nugget=False):
             return "ar1", time
+        case CAR1(time=time, nugget=False) | Exponential(time=time, nugget=False):
+            return "ar1", time  # alpha ** |t_j - t_k|, times may be irregular
         case Unstructured(time=time):
             return "unstructured", time
     raise SpecificationError(

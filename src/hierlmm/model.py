@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from hierlmm.bound import BoundModel
+from hierlmm.bound import BoundModel, refuse_arguments
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design import design_from_formula, design_from_hierarchy, make_residual
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit
 
 __all__ = ["TwoLevelModel"]
+
+SLIPS = {
+    "correlation": "residual, the correlation of the level-1 residuals (covariance is that of the random effects)",
+    "variance": "residual_variance, the variance of the level-1 residuals",
+}
 
 
 class TwoLevelModel(BoundModel):
@@ -81,7 +86,9 @@ class TwoLevelModel(BoundModel):
         family: str = "gaussian",
         priors: Any = None,
         missing: str = "raise",
+        **unknown: Any,
     ) -> None:
+        refuse_arguments("TwoLevelModel", unknown, SLIPS)
         _only_gaussian(family)
         structure = make_residual(residual, residual_variance)
         hierarchy = hierarchy_from_levels(level1, level2, subject=subject, random=random, covariance=covariance)
@@ -99,6 +106,7 @@ class TwoLevelModel(BoundModel):
         family: str = "gaussian",
         priors: Any = None,
         missing: str = "raise",
+        **unknown: Any,
     ) -> TwoLevelModel:
         """Read the hierarchy off a combined formula and the data.
 
@@ -113,6 +121,7 @@ class TwoLevelModel(BoundModel):
         residual, residual_variance, priors, missing
             As for `TwoLevelModel`.
         """
+        refuse_arguments("TwoLevelModel.from_formula", unknown, SLIPS)
         _only_gaussian(family)
         structure = make_residual(residual, residual_variance)
         if covariance is not None and covariance not in COVARIANCES:
@@ -267,9 +276,10 @@ class TwoLevelModel(BoundModel):
             ``.table`` (tidy), ``.wide()``, a text and HTML view, ``.plot_forest()`` and more. If Bambi cannot express
             the model, the comparison says so in its notes and shows the other estimators.
         """
-        from hierlmm.comparison import compare, estimator_names
+        from hierlmm.comparison import check_options, compare, estimator_names
 
         names = estimator_names(estimators, ESTIMATORS)
+        check_options(names, fit_options, self.fit)
         sampling = {"seed": seed, "progressbar": progressbar, **fit_options}
         fits: list[Any] = []
         notes: list[str] = []

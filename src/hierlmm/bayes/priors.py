@@ -158,6 +158,13 @@ class Priors:
             )
         slopes = [c for i, c in enumerate(design.coef) if i != design.intercept]
         chosen_beta = _spread(self.beta, slopes, "beta", "fixed coefficient")
+        if self.sd_b is not None and not design.term:
+            raise SpecificationError(
+                "sd_b for a marginal model" if not isinstance(self.sd_b, Distribution) else f"sd_b={self.sd_b}",
+                "a marginal model has no random effects",
+                "leave sd_b out, or use hl.TwoLevelModel",
+                SEE,
+            )
         chosen_sd = _spread(self.sd_b, list(design.term), "sd_b", "random effect")
         chosen_residual = _spread(self.residual, list(default.residual_names), "residual", "residual parameter")
         if default.common_sd and isinstance(self.sd_b, Mapping):

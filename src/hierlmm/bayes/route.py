@@ -12,11 +12,12 @@ from hierlmm.bayes.sample_collapsed import RANDOM_EFFECTS, sample_collapsed
 from hierlmm.design import Design
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import choose
+from hierlmm.likelihood.residual_messages import dropped_rows_messages
 
 if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit
 
-__all__ = ["SAMPLERS", "sample_posterior"]
+__all__ = ["SAMPLERS", "refuse_fitted_values", "sample_posterior"]
 
 SAMPLERS = ("auto", "collapsed", "explicit")
 TARGET_ACCEPT = 0.9
@@ -46,7 +47,7 @@ def sample_posterior(
     choose("sampler", sampler, SAMPLERS)
     choose("random_effects", random_effects, RANDOM_EFFECTS)
     obstacle = why_not_collapsed(priors)
-    _refuse_fitted_values(design)
+    refuse_fitted_values(design)
     if sampler == "collapsed" and obstacle:
         raise SpecificationError(
             "sampler='collapsed'",
@@ -63,7 +64,7 @@ def sample_posterior(
         random_effects = "auto" if sampler == "explicit" else "none"
     _refuse_ignored(sampler, centered, random_effects)
     accept = TARGET_ACCEPT if target_accept is None else target_accept
-    notes = prior_conflicts(design, priors)
+    notes = (*prior_conflicts(design, priors), *dropped_rows_messages(design))
     if sampler == "collapsed":
         return sample_collapsed(
             design,
@@ -92,7 +93,13 @@ def sample_posterior(
     )
 
 
-def _refuse_fitted_values(design: Design) -> None:
+def refuse_fitted_values(design: Design) -> None:
+    """Refuse a residual variance that depends on the fitted value, which is a parameter here.
+
+    Raises
+    ------
+    NotAvailableError
+    """
     variance = design.residual_variance
     if variance is not None and variance.covariate is None:
         name = type(variance).__name__

@@ -49,7 +49,7 @@ from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design import Design
 from hierlmm.diagnostics.calibration import LOGLIK, Calibration
 from hierlmm.diagnostics.replicate import replicate, streams, whole
-from hierlmm.errors import SpecificationError
+from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit, choose
 from hierlmm.fits.components import component_labels, component_values
 from hierlmm.fits.covariance_table import covariance_parameters
@@ -222,6 +222,7 @@ def calibrate(
     design: Design = model.design
     priors: ResolvedPriors = model.priors
     bayes = method == "nuts"
+    _refuse_own_fitted_values(design)
     if bayes:
         require_collapsed(priors, "calibrate")
     quantities = _Quantities(design, _positions(design, subjects, bayes), bayes)
@@ -278,6 +279,20 @@ def calibrate(
     )
 
 
+def _refuse_own_fitted_values(design: Design) -> None:
+    """Refuse a variance that follows the fitted value: no data are drawn from such a model, and NUTS cannot fit it."""
+    variance = design.residual_variance
+    if variance is not None and variance.covariate is None:
+        name = type(variance).__name__
+        raise NotAvailableError(
+            f"calibrate with {name}() of the fitted value",
+            "the data drawn would have variances that follow the fitted values of other data, not their own means",
+            f"let the variance depend on a column: {name}('time'), or on the fitted values of an earlier fit as a "
+            "column",
+            SEE,
+        )
+
+
 def require_collapsed(priors: ResolvedPriors, what: str) -> None:
     """Refuse priors that only the explicit sampler can handle."""
     obstacle = why_not_collapsed(priors)
@@ -300,6 +315,13 @@ def _positions(design: Design, subjects: Sequence[Any], bayes: bool) -> NDArray[
             f"subjects={subjects!r} with a likelihood method",
             "random effects are followed through posterior draws",
             "use method='nuts', or leave subjects out",
+            SEE,
+        )
+    if wanted and not design.term:
+        raise SpecificationError(
+            f"subjects={subjects!r} with a marginal model",
+            "it has no random effects that could be followed",
+            "leave subjects out, or calibrate a hierarchy, hl.TwoLevelModel",
             SEE,
         )
     for label in wanted:

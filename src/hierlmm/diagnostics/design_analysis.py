@@ -47,6 +47,7 @@ from hierlmm.bayes.predictive import subject_lines
 from hierlmm.bayes.priors import resolve_priors
 from hierlmm.bayes.recover import recover_beta
 from hierlmm.bayes.recover_residual import recover_residual
+from hierlmm.bayes.route import refuse_fitted_values
 from hierlmm.bayes.sample import check_settings
 from hierlmm.bayes.sample_collapsed import sample_theta
 from hierlmm.checks import check_design
@@ -208,6 +209,7 @@ def design_analysis(
     first = _first_study(plan, sizes[-1])
     coefs = _coefs(coef, first)
     if method == "nuts":
+        refuse_fitted_values(first)
         require_collapsed(resolve_priors(plan.priors, first), "design_analysis(method='nuts')")
     position = [first.coef.index(c) for c in coefs]
 

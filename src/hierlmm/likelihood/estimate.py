@@ -15,7 +15,7 @@ from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import cross_products
 from hierlmm.likelihood.maximise import Optimum, maximise
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
-from hierlmm.likelihood.residual_messages import residual_messages
+from hierlmm.likelihood.residual_messages import dropped_rows_messages, residual_messages
 from hierlmm.likelihood.residual_rows import residual_rows
 from hierlmm.notice import notice_if_slow
 
@@ -93,7 +93,14 @@ def describe_optimum(design: Design, criterion: Criterion | ResidualCriterion, o
     if optimum.n_boundary:
         messages.append(_singular_message(design, criterion, optimum))
     if isinstance(criterion, ResidualCriterion):
-        messages += residual_messages(design, criterion, optimum, _without_correlation(design, criterion))
+        messages += dropped_rows_messages(design)
+        messages += residual_messages(
+            design,
+            criterion,
+            optimum,
+            _without_correlation(design, criterion),
+            lambda: _without_effects(design, criterion, optimum),
+        )
     return tuple(messages)
 
 
@@ -103,6 +110,14 @@ def _without_correlation(design: Design, criterion: ResidualCriterion) -> float 
         return None
     plain = make_criterion(replace(design, residual=None), reml=criterion.reml)
     return maximise(plain).value
+
+
+def _without_effects(design: Design, criterion: ResidualCriterion, optimum: Optimum) -> float:
+    """The criterion at its optimum without random effects, from the residual parameters of the optimum with them."""
+    no_term = np.empty(0, dtype=np.intp)
+    bare = replace(design, Z=design.Z[:, :0], term=(), term_level1=no_term, blocks=(), covariance="none")
+    plain = make_criterion(bare, reml=criterion.reml)
+    return maximise(plain, optimum.lam[criterion.structure.n_parameters :]).value
 
 
 def _singular_message(design: Design, criterion: Criterion | ResidualCriterion, optimum: Optimum) -> str:

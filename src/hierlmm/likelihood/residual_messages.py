@@ -5,27 +5,35 @@ All of it comes from the criterion itself (its value elsewhere, and its curvatur
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.covariance.parameters import Parameter
-from hierlmm.covariance.residual import AR1
+from hierlmm.covariance.residual import AR1, CompoundSymmetry
 from hierlmm.covariance.variance import VarIdent
 from hierlmm.design import Design
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE, Optimum, hessian
 from hierlmm.likelihood.residual_criterion import EDGE, ResidualCriterion
 
-__all__ = ["residual_messages"]
+__all__ = ["dropped_rows_messages", "residual_messages"]
 
 FloatArray = NDArray[np.float64]
 
 CHI2_95 = 3.841458820694124
+HALF_CHI2_95 = 2.705543454095404
+"""The same for one variance that may be zero: an even mixture of 0 and χ²₁."""
 SAME = 1e-5
 FLAT = 1e-9
 
 
 def residual_messages(
-    design: Design, criterion: ResidualCriterion, optimum: Optimum, without: float | None
+    design: Design,
+    criterion: ResidualCriterion,
+    optimum: Optimum,
+    without: float | None,
+    without_effects: Callable[[], float],
 ) -> list[str]:
     """Say what a user must know about the residual parameters.
 
@@ -36,6 +44,8 @@ def residual_messages(
     optimum : Optimum
     without : float, optional
         The criterion at its optimum without residual correlation, where there are random effects.
+    without_effects : callable
+        Find the same without the random effects; called only where it is needed.
     """
     if not criterion.rows.parameters:
         return []
@@ -46,7 +56,23 @@ def residual_messages(
     found = _not_identified(design, criterion, optimum)
     if found or without is None:
         return notes + found
-    return notes + _competition(design, criterion, optimum, without)
+    found = _competition(design, criterion, optimum, without)
+    if found or optimum.n_boundary:  # a singular D has its own message
+        return notes + found
+    return notes + _redundant_effects(design, optimum, without_effects())
+
+
+def dropped_rows_messages(design: Design) -> list[str]:
+    """A structure that counts rows, where rows were dropped for missing values: their neighbours move together."""
+    spec = design.residual
+    if not design.n_dropped or spec is None or spec.time is not None or isinstance(spec, CompoundSymmetry):
+        return []
+    name = type(spec).__name__
+    return [
+        f"{name} without a column takes the order of the rows for occasions, and {design.n_dropped} rows with missing "
+        "values were dropped: the rows before and after such a row count as neighbours, although an occasion lies "
+        f"between them. To go on: number the occasions before rows are dropped, and write {name}('occasion')."
+    ]
 
 
 def _never_seen(criterion: ResidualCriterion) -> list[str]:
@@ -152,4 +178,20 @@ def _competition(design: Design, criterion: ResidualCriterion, optimum: Optimum,
         "only (1.92 would count at 5 % on one degree of freedom). Its profile is flat: read variance_components("
         "method='profile') before giving its estimate or a Wald interval any weight. To go on: drop one of the two, or "
         "look at hl.semivariogram(fit) for what the data show."
+    ]
+
+
+def _redundant_effects(design: Design, optimum: Optimum, without: float) -> list[str]:
+    drop = without - optimum.value
+    k = design.n_random_parameters
+    limit = HALF_CHI2_95 if k == 1 else CHI2_95
+    if drop >= limit:
+        return []
+    count = "one variance" if k == 1 else "one degree of freedom"
+    return [
+        f"Random effects and {type(design.residual).__name__} compete for the same correlation: without the random "
+        f"effects ({k} parameter{'s' if k > 1 else ''} less) the log-likelihood falls by {max(drop, 0.0) / 2:.4f} only "
+        f"({limit / 2:.2f} would count at 5 % on {count}). Their profile is flat: read variance_components("
+        "method='profile') before giving their SDs or a Wald interval any weight. To go on: drop one of the two "
+        "(hl.MarginalModel has the residual correlation alone), or look at hl.semivariogram(fit)."
     ]
