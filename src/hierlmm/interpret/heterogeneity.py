@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.stats import norm
 
 from hierlmm.effects.table import table_lines
@@ -32,6 +31,7 @@ from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.interpret.coefficients import check_at, group_rows, group_text, level2_variables, position_of
 from hierlmm.interpret.judge import check_probability, is_posterior, judged, need_effects, zero_terms
+from hierlmm.interpret.mixture import mixture_quantile
 
 __all__ = ["Heterogeneity", "heterogeneity"]
 
@@ -156,7 +156,7 @@ def _by_draws(
         lower, upper = np.quantile(values, tails, axis=0)
         columns |= {name: values.mean(axis=0), f"{name}_lower": lower, f"{name}_upper": upper}
     ends = [
-        [_mixture_quantile(m[:, g], s[:, 0], p) for g in range(len(L))]
+        [mixture_quantile(m[:, g], s[:, 0], p) for g in range(len(L))]
         for p in (0.5 - coverage / 2.0, 0.5 + coverage / 2.0)
     ]
     return columns | {"new_low": np.array(ends[0]), "new_high": np.array(ends[1])}
@@ -186,15 +186,15 @@ def _by_likelihood(
     for name, sign in (("low", -1.0), ("high", 1.0)):
         columns[name] = m + sign * zc * s
         for side, p in zip(("lower", "upper"), tails, strict=True):
-            ends = [_mixture_quantile(m[g] + sign * zc * values, np.full(NODES, se[g]), p) for g in range(k)]
+            ends = [mixture_quantile(m[g] + sign * zc * values, np.full(NODES, se[g]), p) for g in range(k)]
             columns[f"{name}_{side}"] = np.array(ends)
     columns["share"] = above_share(m, np.full(k, s), above)
     for side, p in zip(("lower", "upper"), tails, strict=True):
-        ends = [_mixture_quantile((m[g] - above) / values, se[g] / values, p) for g in range(k)]
+        ends = [mixture_quantile((m[g] - above) / values, se[g] / values, p) for g in range(k)]
         columns[f"share_{side}"] = np.asarray(norm.cdf(ends))
     for name, p in (("new_low", 0.5 - coverage / 2.0), ("new_high", 0.5 + coverage / 2.0)):
         spread = [np.sqrt(se[g] ** 2 + values**2) for g in range(k)]
-        columns[name] = np.array([_mixture_quantile(np.full(NODES, m[g]), spread[g], p) for g in range(k)])
+        columns[name] = np.array([mixture_quantile(np.full(NODES, m[g]), spread[g], p) for g in range(k)])
     return columns
 
 
@@ -210,19 +210,6 @@ def _se_of_log_sd(fit: Any, r: int) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         se = fit.large_sample.standard_errors(lambda D, sigma: np.atleast_1d(0.5 * np.log(D[r, r])))[1]
     return float(se[0])
-
-
-def _mixture_quantile(m: FloatArray, s: FloatArray, p: float) -> float:
-    """Quantile of the mixture, with equal weights, of N(m, s²); NaN where a component is not known."""
-    if not (np.isfinite(m).all() and np.isfinite(s).all()):
-        return np.nan
-    s = np.maximum(s, 1e-10 * (np.abs(m).max() + s.max() + 1e-300))
-    q = float(norm.ppf(p))
-    # The quantile lies between the smallest and the largest of the components' own.
-    low, high = float((m + q * s).min()), float((m + q * s).max())
-    if high - low <= 1e-14 * max(abs(low), abs(high)):
-        return low
-    return float(brentq(lambda x: norm.cdf((x - m) / s).mean() - p, low, high, xtol=1e-13, rtol=1e-12))
 
 
 def _notes(fit: Fit, table: pd.DataFrame, ci: float, coverage: float, above: float) -> tuple[str, ...]:

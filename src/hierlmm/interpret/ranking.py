@@ -1,10 +1,12 @@
 """Ranks of subjects by a coefficient, with their uncertainty.
 
 The rank of subject i is 1 + the number of subjects whose coefficient is larger. It is a function of all coefficients
-together, so it is computed in every joint draw of ``c_i = l_i'β + b_ki``: posterior draws, or draws of (β, b) given the
-data and the estimated θ,
+together, so it is computed in every joint draw of ``c_i = l_i'β + b_ki``: posterior draws, or draws of (θ, β, b)
 
-    β ~ N(β̂, V),    c_i | β ~ N(o_i + (l_i - K_i)'β, M_i)    independently over subjects.
+    θ around its estimate,    β | θ ~ N(β̂(θ), V),    c_i | β, θ ~ N(o_i + (l_i - K_i)'β, M_i)
+
+independently over subjects, o, K, M at the draw of θ (`hierlmm.interpret.theta`). One θ serves several draws of (β, b);
+Monte-Carlo errors are those of batch means.
 
 The expected rank minimises squared error of the ranks (Laird and Louis 1989, J. Educ. Stat. 14, 29-46); ranks of point
 estimates do not. Work is done in chunks of draws; memory holds one integer for each draw and subject.
@@ -26,12 +28,15 @@ from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.interpret.coefficients import position_of, subject_rows
 from hierlmm.interpret.judge import check_probability, is_posterior, need_effects, zero_terms
+from hierlmm.interpret.theta import effects_at, sampled_states
 
 __all__ = ["Ranking", "rank_subjects"]
 
 FloatArray = NDArray[np.float64]
 CHUNK = 2_000_000
 MOST = 1_000_000_000
+THETAS = 500
+"""Draws of θ of a likelihood fit; each costs one pass over the subjects."""
 SHOWN = 20
 SEE = "docs, page 'In words'"
 
@@ -151,7 +156,7 @@ def rank_subjects(
         {"coefficient": estimate, "se": se}, index=pd.Index(design.subjects, name=design.hierarchy.subject)
     )
     table["rank"] = table["coefficient"].rank(ascending=not largest_first, method="min").astype(int)
-    for column, values in _summaries(ranks, first, ci, chains, independent=not is_posterior(fit)).items():
+    for column, values in _summaries(ranks, first, ci, chains).items():
         table[column] = values
     table = table.sort_values("expected_rank", kind="stable")
     return Ranking(
@@ -184,20 +189,19 @@ def _draws(fit: Any, k: int, size: int, seed: int | None) -> Iterator[FloatArray
                 rows = slice(start, start + step)
                 yield beta[c, rows] @ L.T + b[c, rows, :, r]
         return
-    effects, rng = fit._conditional, np.random.default_rng(seed)
-    values, vectors = np.linalg.eigh(fit.beta_cov.to_numpy())
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
-    slope, sd = L - effects.slope[:, r], np.sqrt(effects.covariance[:, r, r])
-    origin = slope @ fit.beta.to_numpy() + effects.origin[:, r]
-    for start in range(0, size, step):
-        n = min(step, size - start)
-        common = rng.standard_normal((n, root.shape[1])) @ root.T @ slope.T
-        yield origin + common + sd * rng.standard_normal((n, len(sd)))
+    rng, repeat = np.random.default_rng(seed), min(-(-size // THETAS), step)
+    done = 0
+    for state in sampled_states(fit, -(-size // repeat), rng):
+        effects, n = effects_at(state), min(repeat, size - done)
+        values, vectors = np.linalg.eigh(state.beta_cov)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        slope, sd = L - effects.slope[:, r], np.sqrt(np.maximum(effects.covariance[:, r, r], 0.0))
+        beta = state.beta + rng.standard_normal((n, len(values))) @ root.T
+        yield effects.origin[:, r] + beta @ slope.T + sd * rng.standard_normal((n, len(sd)))
+        done += n
 
 
-def _summaries(
-    ranks: NDArray[Any], top: int, ci: float, chains: int, *, independent: bool
-) -> dict[str, NDArray[np.float64]]:
+def _summaries(ranks: NDArray[Any], top: int, ci: float, chains: int) -> dict[str, NDArray[np.float64]]:
     size, J = ranks.shape
     made = {
         name: np.empty(J) for name in ("expected_rank", "rank_lower", "rank_upper", "prob_top", "mcse_rank", "mcse_top")
@@ -211,18 +215,16 @@ def _summaries(
         inside = part <= top
         made["expected_rank"][own] = part.mean(axis=1)
         made["prob_top"][own] = inside.mean(axis=1)
-        made["mcse_rank"][own] = _mcse(part, chains, independent)
-        made["mcse_top"][own] = _mcse(inside, chains, independent)
+        made["mcse_rank"][own] = _mcse(part, chains)
+        made["mcse_top"][own] = _mcse(inside, chains)
         part.sort(axis=1, kind="stable")
         made["rank_lower"][own], made["rank_upper"][own] = part[:, ends[0]], part[:, ends[1]]
     return made
 
 
-def _mcse(values: NDArray[Any], chains: int, independent: bool) -> FloatArray:
-    """Monte-Carlo standard error of each row's mean: independent draws, or batch means within chains."""
-    n, size = values.shape
-    if independent:
-        return values.std(axis=1, ddof=1) / np.sqrt(size)
+def _mcse(values: NDArray[Any], chains: int) -> FloatArray:
+    """Monte-Carlo standard error of each row's mean: batch means within chains."""
+    n = len(values)
     by_chain = values.reshape(n, chains, -1)
     length = max(1, int(np.sqrt(by_chain.shape[2])))
     batches = by_chain.shape[2] // length
@@ -251,10 +253,13 @@ def _notes(fit: Fit, size: int, top: int, ci: float) -> tuple[str, ...]:
     source = (
         f"{size} posterior draws"
         if is_posterior(fit)
-        else f"{size} joint draws of β and b given the data and the estimated θ, whose uncertainty is left out"
+        else f"{size} joint draws of θ around its estimate, and of β and b given the data and θ"
     )
-    return (
+    notes: tuple[str, ...] = (
         f"Ranks from {source}.",
         f"rank_lower, rank_upper: {100 * ci:g} % interval of the rank. prob_top: probability to be among the first "
         f"{top}.",
     )
+    if not is_posterior(fit) and fit.is_singular:
+        notes += ("D is singular, so this is an approximation. model.fit() draws θ from its posterior.",)
+    return notes

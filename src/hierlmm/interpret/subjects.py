@@ -6,7 +6,7 @@ c_a - c_b. Likelihood: given θ, ``b_i | y, β ~ N(o_i - K_i β, M_i)`` independ
 
     c_a - c_b | y, θ ~ N(g'β̂ + o_a - o_b, g'Vg + M_a + M_b),     g = (l_a - K_a) - (l_b - K_b),
 
-which is exact at the estimated θ (Henderson's prediction-error variance); the uncertainty of θ is left out.
+with Henderson's prediction-error variance. How the uncertainty of θ enters: `hierlmm.interpret.theta`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import quote
 from hierlmm.interpret.coefficients import position_of, subject_rows
 from hierlmm.interpret.judge import check_probability, is_posterior, need_effects, zero_terms
+from hierlmm.interpret.theta import DRAWS, Difference, difference
 
 __all__ = ["SubjectComparison", "compare_subjects"]
 
@@ -70,7 +70,7 @@ class SubjectComparison:
     def text(self) -> str:
         """The comparison in words."""
         exact = "" if not self.mcse > 0.0 else f" (Monte-Carlo standard error {self.mcse:.2g})"
-        kind = "posterior probability" if "draws" in self.notes[0] else "probability"
+        kind = "posterior probability" if "posterior draws" in self.notes[0] else "probability"
         shown = "more than 0.999" if self.probability > 0.999 else f"{self.probability:.3f}"
         shown = "less than 0.001" if self.probability < 0.001 else shown
         return (
@@ -98,31 +98,41 @@ def compare_subjects(fit: Fit, a: Any, b: Any, term: str | None = None, *, ci: f
         raise SpecificationError(f"subject {quote(a)} twice", "a subject does not differ from itself", "name two", SEE)
     k = position_of(design, term, what="compare_subjects")
     _refuse_equal(fit, k, places, a, b)
-    mean, spread, draws = _both(fit, k, places)
-    estimate = float(mean[0] - mean[1])
+    mean, draws = _both(fit, k, places)
     if draws is None:
-        half = float(norm.ppf(0.5 + ci / 2.0)) * spread
-        probability, mcse = float(norm.cdf(estimate / spread)), 0.0
-        lower, upper = estimate - half, estimate + half
-        notes = ["Normal, from the joint distribution of β and both random effects given the data and the estimated θ."]
+        random = np.flatnonzero(design.term_level1 == k)
+        found = difference(fit, subject_rows(design, k)[places], places, int(random[0]) if random.size else None, ci)
+        notes = [_how(found, fit.is_singular)]
     else:
         from hierlmm.bayes.convergence import diagnostics
 
         larger = (draws > 0.0).astype(np.float64)
-        probability = float(larger.mean())
         mcse = float(diagnostics(larger[..., None], ["larger"])["mcse"].iloc[0])
         lower, upper = (float(q) for q in np.quantile(draws, [0.5 - ci / 2.0, 0.5 + ci / 2.0]))
+        estimate, spread = float(mean[0] - mean[1]), float(draws.std(ddof=1))
+        found = Difference(estimate, spread, lower, upper, float(larger.mean()), mcse, None)
         notes = [f"Share of {draws.size} posterior draws."]
         if np.isnan(mcse):
             notes.append("All draws agree: the probability is nearer to 0 or 1 than so many draws can tell.")
     names = (design.level1[k], float(mean[0]), float(mean[1]))
-    return SubjectComparison(
-        a, b, *names, estimate, spread, lower, upper, probability, mcse, ci, fit.estimator, tuple(notes)
-    )
+    return SubjectComparison(a, b, *names, *found[:6], ci, fit.estimator, tuple(notes))
 
 
-def _both(fit: Any, k: int, places: list[int]) -> tuple[FloatArray, float, FloatArray | None]:
-    """Coefficients of two subjects (2,), SD of their difference, and draws of it (chain, draw) of a posterior."""
+def _how(found: Difference, singular: bool) -> str:
+    """How a likelihood fit's interval and probability were made."""
+    source = "joint distribution of β and both random effects given the data"
+    if found.df is None:
+        return (
+            f"From the {source}, averaged over {DRAWS} draws of θ around its estimate: D is "
+            f"{'singular' if singular else 'nearly singular'}, so this is an approximation. model.fit() draws θ from "
+            "its posterior."
+        )
+    law = "Normal" if np.isinf(found.df) else f"Student's t with {found.df:.1f} degrees of freedom (Satterthwaite)"
+    return f"{law}, from the {source}, with the uncertainty of θ."
+
+
+def _both(fit: Any, k: int, places: list[int]) -> tuple[FloatArray, FloatArray | None]:
+    """Coefficients of two subjects (2,), and draws of their difference (chain, draw) of a posterior."""
     design = fit.design
     L = subject_rows(design, k)[places]
     random = np.flatnonzero(design.term_level1 == k)
@@ -130,17 +140,9 @@ def _both(fit: Any, k: int, places: list[int]) -> tuple[FloatArray, float, Float
         own = fit.draws("beta") @ L.T
         if random.size:
             own = own + fit.draws("b")[:, :, places, int(random[0])]
-        difference = own[..., 0] - own[..., 1]
-        return own.mean(axis=(0, 1)), float(difference.std(ddof=1)), difference
-    beta, V = fit.beta.to_numpy(), fit.beta_cov.to_numpy()
-    mean, variance = L @ beta, 0.0
-    if random.size:
-        r, effects = int(random[0]), fit._conditional
-        L = L - effects.slope[places, r]
-        mean = L @ beta + effects.origin[places, r]
-        variance = float(effects.covariance[places, r, r].sum())
-    g = L[0] - L[1]
-    return mean, float(np.sqrt(max(variance + g @ V @ g, 0.0))), None
+        return own.mean(axis=(0, 1)), own[..., 0] - own[..., 1]
+    mean = L @ fit.beta.to_numpy()
+    return mean + (fit.b.to_numpy()[places, int(random[0])] if random.size else 0.0), None
 
 
 def _refuse_equal(fit: Fit, k: int, places: list[int], a: Any, b: Any) -> None:
