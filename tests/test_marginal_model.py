@@ -173,3 +173,31 @@ def test_advice_for_a_marginal_fit_names_what_it_has(dental):
     for name in ("b_cov", "plot_random_effects"):
         with pytest.raises(NotAvailableError, match=f"{name} of a marginal model"):
             getattr(fit, name)()
+
+
+def test_comparison_with_gee_takes_the_working_correlation_of_the_model(dental):
+    build = {"subject": "subject", "data": dental}
+    fit = hl.MarginalModel("distance ~ time", correlation=hl.AR1("age"), **build).fit_reml()
+    found = fit.compare_marginal()
+    assert found.gee.correlation == "ar1"
+    assert found.gee.time == "age"
+    assert "Marginal model by REML against GEE" in repr(found)
+    assert "Mixed" not in repr(found)
+    assert fit.compare_marginal("exchangeable").gee.correlation == "exchangeable"
+    assert hl.MarginalModel("distance ~ time", **build).fit_ml().compare_marginal().gee.correlation == "independence"
+    toeplitz = hl.MarginalModel("distance ~ time", correlation=hl.Toeplitz(), **build).fit_reml()
+    with pytest.raises(SpecificationError, match=r"compare_marginal\('exchangeable'\)"):
+        toeplitz.compare_marginal()
+    mixed = hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental).fit_reml().compare_marginal()
+    assert mixed.gee.correlation == "exchangeable"
+    assert "Mixed model by REML against GEE" in repr(mixed)
+
+
+def test_residual_estimate_prints_its_structure(dental):
+    fit = hl.MarginalModel(
+        "distance ~ time", correlation=hl.AR1("age"), variance=hl.VarIdent("sex"), subject="subject", data=dental
+    ).fit_reml()
+    text = repr(fit.residual_estimate)
+    assert text.startswith("ResidualEstimate(AR1(")
+    assert "rho = " in text
+    assert "array" not in text

@@ -2,7 +2,8 @@
 
 With an identity link β is the same in both: the mean over subjects. The mixed model's standard error trusts its
 covariance ``Z_i D Z_i' + σ² I``, the naive one of GEE trusts its working correlation, the robust one trusts neither.
-Where they differ, the covariance is what the data do not support, or the subjects are few.
+Where they differ, the covariance is what the data do not support, or the subjects are few. The same holds of a marginal
+model fitted by likelihood, with its own V_i.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.comparison import Comparison, compare
-from hierlmm.errors import NotAvailableError
+from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.gee import GEEFit, fit_gee
 from hierlmm.fits.gee_text import correlation_sentence, fixed_formula
 from hierlmm.fits.text import counts_text, html_page, table_text
+from hierlmm.residual_symbols import spec_text
 
 __all__ = ["MarginalComparison", "compare_marginal"]
 
@@ -84,10 +86,14 @@ class MarginalComparison:
         estimates = table[["mixed", "gee"]].set_axis([name, "GEE"], axis=1)
         errors = table[["mixed_se", "naive_se", "robust_se", "bias_reduced_se"]]
         ratios = table[RATIOS].set_axis([r.replace("mixed", name) for r in RATIOS], axis=1)
+        model = f"{self._kind}:"
+        design = self.mixed.design
+        own = ", ".join(spec_text(s) for s in (design.residual, design.residual_variance) if s is not None)
         parts = [
-            f"Mixed model by {name} against GEE",
-            f"Mixed:    {self.mixed.design.hierarchy.formula}",
-            f"Marginal: {fixed_formula(self.gee)}, working correlation {correlation_sentence(self.gee)}",
+            f"{self._kind} model by {name} against GEE",
+            f"{model:<9} {design.hierarchy.formula}" + (f", {own}" if own else ""),
+            f"{'Marginal:' if self._kind == 'Mixed' else 'GEE:':<9} {fixed_formula(self.gee)}, working correlation "
+            f"{correlation_sentence(self.gee)}",
             counts_text(self.gee.design),
             "",
             "Estimates:",
@@ -106,11 +112,15 @@ class MarginalComparison:
     def _repr_html_(self) -> str:
         name = self.mixed.estimator
         return html_page(
-            f"Mixed model by {name} against GEE ({self.gee.correlation})",
+            f"{self._kind} model by {name} against GEE ({self.gee.correlation})",
             self.mixed.design,
             [("Coefficients and standard errors", self.table)],
             self._notes(),
         )
+
+    @property
+    def _kind(self) -> str:
+        return "Mixed" if self.mixed.has_random_effects else "Marginal"
 
     def _notes(self) -> list[str]:
         divisor = {"n-p": "N - p", "n": "N"}[self.gee.estimate.scale_divisor]
@@ -123,14 +133,18 @@ RATIOS = ["naive / mixed", "robust / mixed", "robust / naive"]
 
 
 def compare_marginal(
-    mixed: Fit, correlation: str = "exchangeable", *, ci: float = 0.95, **gee: Any
+    mixed: Fit, correlation: str | None = None, *, time: Any = None, ci: float = 0.95, **gee: Any
 ) -> MarginalComparison:
-    """Fit the fixed part of a mixed model's design by GEE and put it beside the fit.
+    """Fit the fixed part of a model's design by GEE and put it beside the fit.
+
+    The working correlation is exchangeable by default; without random effects the model's own, where GEE has it.
 
     Raises
     ------
     NotAvailableError
         If the fit is a GEE fit itself.
+    SpecificationError
+        If a model without random effects has a correlation that GEE lacks, and no other is named.
     """
     if isinstance(mixed, GEEFit):
         raise NotAvailableError(
@@ -139,4 +153,23 @@ def compare_marginal(
             "start from the mixed model: model.fit_ml().compare_marginal()",
             SEE,
         )
-    return MarginalComparison(mixed, fit_gee(mixed.design, correlation, **gee), ci)
+    if correlation is None:
+        correlation, own = ("exchangeable", None) if mixed.has_random_effects else _counterpart(mixed)
+        time = own if time is None else time
+    return MarginalComparison(mixed, fit_gee(mixed.design, correlation, time=time, **gee), ci)
+
+
+def _counterpart(fit: Fit) -> tuple[str, str | None]:
+    """GEE's working correlation for that of a fit without random effects, and its column of times."""
+    from hierlmm.marginal import _working_correlation
+
+    try:
+        return _working_correlation(fit.design)
+    except SpecificationError as error:
+        raise SpecificationError(
+            error.received,
+            error.reason,
+            "name one: compare_marginal('exchangeable'), compare_marginal('ar1', time='name of the column') or "
+            "compare_marginal('independence')",
+            SEE,
+        ) from None

@@ -127,6 +127,11 @@ class ResidualEstimate:
             )
         return np.array([labels.index(v) for v in text], dtype=np.float64)
 
+    def __repr__(self) -> str:
+        parts = [repr(bound.spec) for bound in (self.correlation, self.variance) if bound is not None]
+        values = ", ".join(f"{name} = {value:.6g}" for name, value in self.parameters.items())
+        return f"ResidualEstimate({' and '.join(parts)}: {values})"
+
 
 def _column(frame: pd.DataFrame, name: str, what: str) -> pd.Series:
     if name not in frame.columns:

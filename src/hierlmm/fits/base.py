@@ -252,13 +252,21 @@ class Fit(ABC):
         return implied_marginal(self, times, **options)
 
     def compare_marginal(
-        self, correlation: str = "exchangeable", *, time: Any = None, scale: str = "n-p", ci: float = 0.95, **gee: Any
+        self,
+        correlation: str | None = None,
+        *,
+        time: Any = None,
+        scale: str = "n-p",
+        ci: float = 0.95,
+        **gee: Any,
     ) -> Any:
-        """Set this fit of the mixed model against GEE: estimates; mixed, naive, robust and bias-reduced se.
+        """Set this fit against GEE: estimates; the fit's own, naive, robust and bias-reduced se.
 
         Parameters
         ----------
-        correlation, time, scale, **gee
+        correlation : str, optional
+            As in ``TwoLevelModel.fit_gee``: exchangeable by default; for a marginal model its own, where GEE has it.
+        time, scale, **gee
             As in ``TwoLevelModel.fit_gee``.
         ci : float
             Probability of the intervals.
