@@ -21,6 +21,7 @@ from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.describe import describe_model
 from hierlmm.design import design_from_fixed, make_residual
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
+from hierlmm.fits.text import table_text
 from hierlmm.formula import parse_formula
 from hierlmm.plots.posterior import parameter_draws
 from hierlmm.residual_symbols import formula_of, spec_text
@@ -572,3 +573,34 @@ def test_plots_of_a_marginal_fit(cs, intercepts):
     panels = cs.plot_posterior(backend="none").data["parameter"].to_numpy().tolist()
     assert panels == [*cs.beta.index, "sigma", "rho"]
     hl.compare(intercepts, cs).plot_posterior(backend="none")
+
+
+# --- rows of different size in one table -----------------------------------------------------------------------------
+
+
+def _cells(text: str, row: str) -> list[str]:
+    (line,) = [line for line in text.splitlines() if line.startswith(f"{row} ") and not line.endswith(":")][:1]
+    return line[len(row) :].split()
+
+
+def test_small_rows_of_a_table_keep_their_digits(dental: pd.DataFrame) -> None:
+    """A slope beside an intercept in calendar years, by REML and by GEE."""
+    data = dental.assign(year=dental["time"] + 2000)
+    model = hl.TwoLevelModel.from_formula("distance ~ year + I(year**2) + (1 | subject)", data)
+    for fit in (model.fit_reml(), hl.TwoLevelModel.from_formula("distance ~ sex*year + (1|subject)", data).fit_gee()):
+        table = fit.summary()
+        for name, row in table.iterrows():
+            shown = [float(c) for c in _cells(repr(fit), str(name))[:4]]
+            expected = row[["estimate", "se", "lower", "upper"]].to_numpy()
+            np.testing.assert_allclose(shown, expected, rtol=6e-3)
+    lines = table_text(pd.DataFrame({"a": [1234.5, 0.001234, np.nan]}, index=["x", "y", "z"]), 5).splitlines()
+    assert lines[1:] == ["x  1234.5", "y     0.001234", "z"]
+    assert lines[1].index(".") == lines[2].index(".")
+
+
+def test_ordinary_tables_share_their_decimals(dental: pd.DataFrame) -> None:
+    fit = hl.TwoLevelModel.from_formula("distance ~ sex*time + (1 + time | subject)", dental).fit_reml()
+    assert _cells(repr(fit), "time") == ["0.480", "0.10372", "0.276", "0.683", "4.623"]
+    assert _cells(repr(fit), "sex[T.Male]:time") == ["0.305", "0.13474", "0.041", "0.569", "2.262"]
+    assert table_text(pd.DataFrame({"a": [1e-12, 5.0]}), 5).splitlines()[1].split() == ["0", "1.000e-12"]
+    assert table_text(pd.DataFrame({"a": [0.0, 0.0]}), 3).splitlines()[1].split() == ["0", "0.00"]
