@@ -751,16 +751,16 @@ def test_a_numeric_level_2_covariate_is_compared_up_to_rounding(dental):
         fit.predict(own.assign(weight=0.2))
 
 
+@pytest.mark.parametrize("factor", ["g", "C(g)"])
 @pytest.mark.parametrize("one", [True, 1, 1.0, np.True_, pd.Categorical([1])])
-def test_new_data_for_a_factor_of_truth_values(dental, one):
+def test_new_data_for_a_factor_of_truth_values(dental, one, factor):
     data = dental.assign(g=dental["subject"] % 2 == 0)
-    fit = hl.TwoLevelModel.from_formula("distance ~ time + g + (1 | subject)", data).fit_reml()
+    fit = hl.TwoLevelModel.from_formula(f"distance ~ time + {factor} + (1 | subject)", data).fit_reml()
     found = fit.predict(pd.DataFrame({"time": [1.0], "g": one}), "population")
     assert found["estimate"][0] == pytest.approx(fit.beta.sum())
-    with pytest.raises(DataError, match="g = 2"):
-        fit.predict(pd.DataFrame({"time": [1.0], "g": [2]}), "population")
-    with pytest.raises(DataError, match="g = '1'"):
-        fit.predict(pd.DataFrame({"time": [1.0], "g": ["1"]}), "population")
+    for other in (2, "1"):
+        with pytest.raises(DataError, match=f"g = {other!r}" if factor == "g" else f"level {other!r}|numbers in this"):
+            fit.predict(pd.DataFrame({"time": [1.0], "g": [other]}), "population")
 
 
 def test_a_marginal_posterior_has_every_level_but_the_subjects(dental):

@@ -35,7 +35,16 @@ from hierlmm.formula import (
 from hierlmm.frames import quote, shorten
 from hierlmm.splines import formula_functions
 
-__all__ = ["Column", "FactorColumns", "Levels", "check_labels", "evaluate_factors", "evaluate_vector", "learn_levels"]
+__all__ = [
+    "Column",
+    "FactorColumns",
+    "Levels",
+    "as_fitted_truth_values",
+    "check_labels",
+    "evaluate_factors",
+    "evaluate_vector",
+    "learn_levels",
+]
 
 SEE = "docs, page 'Formulas and levels'"
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
@@ -86,6 +95,18 @@ class Levels:
 
 def _is_factor(values: pd.Series) -> bool:
     return isinstance(values.dtype, pd.CategoricalDtype)
+
+
+def as_fitted_truth_values(frame: pd.DataFrame, fitted: pd.DataFrame) -> pd.DataFrame:
+    """Make ones and zeros of new data true and false where the fitted column held these (``C(g)`` compares types)."""
+    found = {}
+    for name in frame.columns:
+        if name not in fitted.columns or not pd.api.types.is_bool_dtype(fitted[name].dtype):
+            continue
+        values = frame[name].astype(frame[name].cat.categories.dtype) if _is_factor(frame[name]) else frame[name]
+        if not pd.api.types.is_bool_dtype(values.dtype) and values.isin([0, 1]).all():
+            found[name] = values.astype(bool)
+    return frame.assign(**found)
 
 
 def learn_levels(frame: pd.DataFrame, variables: Iterable[str], terms: Iterable[str]) -> Levels:

@@ -13,7 +13,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.columns import Column, FactorColumns, Levels, evaluate_factors, evaluate_vector, learn_levels
+from hierlmm.columns import (
+    Column,
+    FactorColumns,
+    Levels,
+    as_fitted_truth_values,
+    evaluate_factors,
+    evaluate_vector,
+    learn_levels,
+)
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
@@ -273,6 +281,7 @@ class Design:
         keep = needed + ([subject] if subject in present and subject not in needed else [])
         keep += [c for c in self.residual_columns if c in present and c not in keep]
         frame, _ = complete_rows(to_pandas(data, keep), "raise", new=True)
+        frame = as_fitted_truth_values(frame, self.frame)
         coded = self.levels.apply(frame)
         values = self.factors.values(coded[needed])  # a new subject may have a label of another type
         for (factor, name), column in values.items():
