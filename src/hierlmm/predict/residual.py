@@ -173,7 +173,7 @@ def _check_positions(fit: Any, frame: pd.DataFrame, structure: Structures) -> No
         if spec.integer and np.any(values != np.round(values)):
             raise DataError(
                 f"{name} = {values[values != np.round(values)][0]:g} under residual={spec!r}",
-                "its positions are whole numbers that count the occasions, and there is no correlation between them",
+                "its positions are whole numbers that count the occasions, and it says nothing of times between these",
                 f"predict whole numbers of {name!r}, or refit with a structure in continuous time, "
                 f"hl.Exponential({name!r})",
                 SEE,
