@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import hierlmm as hl
-from hierlmm.errors import SpecificationError
+from hierlmm.errors import DataError, SpecificationError
 from hierlmm.likelihood.residual_rows import residual_rows
 
 RHO = hl.Parameter("rho", 0.5, 0.0, 1.0)
@@ -140,3 +140,16 @@ def test_no_matrix_is_asked_for_outside_the_bounds(parameter):
     model(own).fit_reml()
     assert parameter.lower < min(seen)
     assert max(seen) < parameter.upper
+
+
+def test_groups_in_a_message_are_plain_numbers():
+    dental = hl.load_dataset("dental")
+    fit = hl.MarginalModel("distance ~ time", subject="subject", data=dental, variance=hl.VarIdent("age")).fit_reml()
+    with pytest.raises(DataError) as caught:
+        fit.predict(dental.head(1).assign(age=11), interval="prediction")
+    assert "np." not in str(caught.value)
+    assert "age 11" in str(caught.value)
+    one = dental.assign(age=np.where(dental.index == 0, 1, 2))
+    with pytest.raises(DataError) as caught:
+        hl.MarginalModel("distance ~ time", subject="subject", data=one, variance=hl.VarIdent("age"))
+    assert "np." not in str(caught.value)

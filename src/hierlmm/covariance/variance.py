@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.errors import DataError, SpecificationError
+from hierlmm.frames import quote
 
 __all__ = ["VarExp", "VarIdent", "VarPower", "VarianceFunction", "sorted_levels"]
 
@@ -101,7 +102,7 @@ class VarIdent(VarianceFunction):
             levels = sorted_levels("VarIdent", column)
         if len(levels) < 2:
             raise DataError(
-                f"VarIdent({self.covariate!r}) and a column with one value, {levels[0]!r}",
+                f"VarIdent({self.covariate!r}) and a column with one value, {quote(levels[0])}",
                 "variances can differ only between two groups or more",
                 "use another column, or leave the variance function out",
                 SEE,
@@ -118,7 +119,7 @@ class VarIdent(VarianceFunction):
         if counts.min() < 2:
             label = levels[int(counts.index.to_numpy()[counts.argmin()])]
             raise DataError(
-                f"VarIdent({self.covariate!r}) and one row with {label!r}",
+                f"VarIdent({self.covariate!r}) and one row with {quote(label)}",
                 "its variance cannot be estimated from one measurement",
                 "merge small groups",
                 SEE,
@@ -130,9 +131,9 @@ class VarIdent(VarianceFunction):
         unknown = [v for v in column.unique() if v not in state]
         if unknown:
             raise DataError(
-                f"{self.covariate} {unknown[0]!r}",
+                f"{self.covariate} {quote(unknown[0])}",
                 "this group was not in the fitted data, so its residual variance is unknown",
-                f"use one of {', '.join(map(repr, state))}",
+                f"use one of {', '.join(map(quote, state))}",
                 SEE,
             )
         return column.map({label: k for k, label in enumerate(state)}).to_numpy(dtype=np.float64)
@@ -185,7 +186,7 @@ class VarPower(VarianceFunction):
         if np.any(v == 0.0):
             row = column.index[np.flatnonzero(v == 0.0)[0]]
             raise DataError(
-                f"VarPower({self.covariate or 'fitted value'}) and a zero in row {row!r}",
+                f"VarPower({self.covariate or 'fitted value'}) and a zero in row {quote(row)}",
                 "a power of zero is a residual variance of zero (or infinity)",
                 "shift the covariate away from zero, or use VarExp",
                 SEE,
