@@ -305,8 +305,8 @@ class Fit(ABC):
         """
         raise NotAvailableError(
             f"blup_variances of a fit by {self.estimator}",
-            "the three variances differ in what a likelihood fit takes as known (β, θ); a posterior of b has one variance, "
-            "which includes the uncertainty of both",
+            "the three variances differ in what a likelihood fit takes as known (β, θ); a posterior of b has one "
+            "variance, which includes the uncertainty of both",
             "use fit.b_sd ** 2, or model.fit_reml().blup_variances()",
             "docs, page 'Teaching'",
         )
