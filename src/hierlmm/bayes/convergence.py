@@ -226,7 +226,8 @@ def _energy(bfmi: FloatArray, at_max_depth: int, n_draws: int) -> list[str]:
 
 
 def _more(found: pd.Series) -> str:
-    return f" and too far off for {len(found) - 1} other quantities" if len(found) > 1 else ""
+    more = len(found) - 1
+    return "" if not more else f" and beyond the limit for {more} other {'quantity' if more == 1 else 'quantities'}"
 
 
 def _reparametrise(attrs: dict[str, Any]) -> str:

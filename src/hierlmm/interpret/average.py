@@ -91,6 +91,8 @@ def average_sentences(words: Words, section: str) -> Iterator[Sentence]:
 
 
 def _average(words: Words, section: str, c: Coefficient, group: str, e: Any, g: int) -> Sentence:
+    level = c.kind in ("intercept", "cell")
+    words = words.for_values(e.estimate[g], e.lower[g], e.upper[g], level=level)
     value = words.back(e.estimate[g])
     interval, facts = words.interval(e, g)
     sign, more = ("", {}) if c.kind in ("intercept", "cell") else words.sign(e, g)
@@ -99,21 +101,21 @@ def _average(words: Words, section: str, c: Coefficient, group: str, e: Any, g: 
     facts |= more | {"estimate": value} | ({"log_estimate": float(e.estimate[g])} if words.base else {})
     at = where(words) if c.kind == "intercept" else f"where {c.factor} = {c.label}, " if c.kind == "cell" else ""
     if at:
-        return say(section, f"{at}{words.mean} {over} is {number(value)}{words.unit()}{log} ({interval}).", **facts)
+        return say(section, f"{at}{words.mean} {over} is {words.show(value)}{words.unit()}{log} ({interval}).", **facts)
     if c.kind == "intercept":
-        return say(section, f"{words.mean} {over} is {number(value)}{words.unit()}{log} ({interval}).", **facts)
+        return say(section, f"{words.mean} {over} is {words.show(value)}{words.unit()}{log} ({interval}).", **facts)
     if c.kind == "difference":
         pair = f"{c.factor} = {c.label} minus {c.factor} = {c.reference}"
         if words.base:
             pair = pair.replace(" minus ", " over ")
             return say(
                 section,
-                f"The ratio of {words.quantity}, {pair}, averages {number(value)}{log} {over} ({interval}{sign}).",
+                f"The ratio of {words.quantity}, {pair}, averages {words.show(value)}{log} {over} ({interval}{sign}).",
                 **facts,
             )
         return say(
             section,
-            f"The difference in {words.quantity}, {pair}, averages {number(value)}{words.unit()} {over} "
+            f"The difference in {words.quantity}, {pair}, averages {words.show(value)}{words.unit()} {over} "
             f"({interval}{sign}).",
             **facts,
         )
@@ -121,13 +123,13 @@ def _average(words: Words, section: str, c: Coefficient, group: str, e: Any, g: 
     if words.base:
         return say(
             section,
-            f"{over}, {words.mean} is multiplied by {number(value)} per unit of {x}{log} ({interval}{sign}).",
+            f"{over}, {words.mean} is multiplied by {words.show(value)} per unit of {x}{log} ({interval}{sign}).",
             **facts,
         )
     kind = "the average slope" if words.hierarchical else "the slope of the mean"
     return say(
         section,
-        f"{kind} of {words.quantity} on {x} {over} is {number(value)}{words.unit(x)} ({interval}{sign}).",
+        f"{kind} of {words.quantity} on {x} {over} is {words.show(value)}{words.unit(x)} ({interval}{sign}).",
         **facts,
     )
 
@@ -136,13 +138,17 @@ def _outside(words: Words, section: str) -> Iterator[Sentence]:
     """Say so where the intercept is an extrapolation."""
     if not any(c.kind == "intercept" for c in words.coefficients):
         return
-    for v in words.origin()[1]:
-        column = words.fit.design.frame[v].to_numpy(dtype=np.float64)
+    design, names = words.fit.design, words.origin()[1]
+    columns = {v: design.frame[v].to_numpy(dtype=np.float64) for v in names}
+    if not names:  # the origin is one of expressions, such as log(age) = 0
+        slopes = [c for c in words.coefficients if c.kind == "slope"]
+        columns = {unquoted(design.level1_columns[c.position][0][0]): design.X1[:, c.position] for c in slopes}
+    for v, column in columns.items():
         low, high = float(column.min()), float(column.max())
         if not low <= 0.0 <= high:
             yield say(
                 section,
-                f"{v} = 0 lies outside the data ({number(low)} to {number(high)}): statements about this point are "
+                f"The point {v} = 0 lies outside the data ({number(low)} to {number(high)}): statements about it are "
                 f"extrapolations; subtract a value of {v} within the data to move the origin there.",
                 low=low,
                 high=high,
@@ -227,7 +233,7 @@ def difference_sentences(words: Words, section: str) -> Iterator[Sentence]:
             made = list(_of_variable(words, section, c, str(v), keys, mean))
             if len(made) > MAX_SENTENCES:
                 how = "fit.contrasts(...)" if c.kind != "slope" else "fit.slopes(..., by=...).contrasts()"
-                yield say(section, f"{v} makes {len(made)} differences in {_name(words, c)}: see {how}.")
+                yield say(section, f"The covariate {v} makes {len(made)} differences in {_name(words, c)}: see {how}.")
             else:
                 yield from made
         absent = [v for v in level2 if v not in keys.columns]
@@ -313,6 +319,7 @@ def _distinct(own: list[tuple[str, FloatArray]]) -> list[tuple[str, FloatArray]]
 
 def _difference(words: Words, section: str, c: Coefficient, v: str, label: str, group: str, d: FloatArray) -> Sentence:
     e = judged(words.fit, d[None, :], words.ci, words.df)
+    words = words.for_values(e.estimate[0], e.lower[0], e.upper[0], level=False)
     value = words.back(e.estimate[0])
     interval, facts = words.interval(e, 0)
     sign, more = words.sign(e, 0)
@@ -324,13 +331,13 @@ def _difference(words: Words, section: str, c: Coefficient, v: str, label: str, 
     if label:
         kind = "ratio" if words.base else "difference"
         label = label.replace(" minus ", " over ") if words.base else label
-        text = f"{name}{within}: the {kind}, {label}, is {number(value)}"
+        text = f"{name}{within}: the {kind}, {label}, is {words.show(value)}"
     elif words.base:
-        text = f"{name}{within} is multiplied by {number(value)} {words.per(v)}"
+        text = f"{name}{within} is multiplied by {words.show(value)} {words.per(v)}"
     else:
         who = (
             "comparing subjects who differ by one" if words.hierarchical else "comparing populations that differ by one"
         )
-        text = f"{name}{within}: {who} {words.units.get(v, 'unit')} in {v}, the difference is {number(value)}"
+        text = f"{name}{within}: {who} {words.units.get(v, 'unit')} in {v}, the difference is {words.show(value)}"
     unit = "" if words.base else words.unit(x)
     return say(section, f"{text}{unit}{log} ({interval}{sign}).", **facts)

@@ -30,11 +30,13 @@ __all__ = [
     "Coefficient",
     "Kind",
     "coefficients",
+    "deviation_note",
     "group_rows",
     "group_text",
     "level2_rows",
     "position_of",
     "subject_rows",
+    "unticked",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -151,6 +153,8 @@ def position_of(design: Design, term: str | None, *, what: str) -> int:
                 SEE,
             )
         term = random[0]
+    if term not in design.level1 and isinstance(term, str):
+        term = unticked(term)  # a name in backticks, as the formula has it
     if term not in design.level1:
         raise SpecificationError(
             f"term={term!r}",
@@ -159,6 +163,21 @@ def position_of(design: Design, term: str | None, *, what: str) -> int:
             SEE,
         )
     return design.level1.index(term)
+
+
+def unticked(name: str) -> str:
+    """A name without the backticks that a formula needs around it."""
+    return name.replace("`", "")
+
+
+def deviation_note(design: Design, k: int) -> str:
+    """Say so where the model has no mean of a coefficient, so that subjects' coefficients are deviations."""
+    if np.any(design.coef_level1 == k):
+        return ""
+    return (
+        f"{design.level1[k]}: the model has no fixed coefficient for it. The numbers are deviations from the mean "
+        "regression, not a subject's own level or slope."
+    )
 
 
 def subject_rows(design: Design, k: int) -> FloatArray:

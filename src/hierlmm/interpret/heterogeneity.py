@@ -29,7 +29,9 @@ from scipy.stats import norm
 from hierlmm.effects.table import table_lines
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
-from hierlmm.interpret.coefficients import check_at, group_rows, group_text, level2_variables, position_of
+from hierlmm.fits.components import COMMON_SD
+from hierlmm.fits.covariance_table import on_boundary
+from hierlmm.interpret.coefficients import check_at, group_rows, group_text, level2_variables, position_of, unticked
 from hierlmm.interpret.judge import check_probability, is_posterior, judged, need_effects, zero_terms
 from hierlmm.interpret.mixture import mixture_quantile
 
@@ -105,7 +107,7 @@ def heterogeneity(
 ) -> Heterogeneity:
     """Describe the distribution of the subjects' coefficients; see `hierlmm.fits.base.Fit.heterogeneity`."""
     ci, coverage = check_probability("ci", ci), check_probability("coverage", coverage)
-    if not np.isfinite(above):
+    if isinstance(above, bool) or not isinstance(above, (int, float, np.number)) or not np.isfinite(above):
         raise SpecificationError(f"above={above!r}", "a share needs a finite value to count from", "use above=0", SEE)
     need_effects(fit, "heterogeneity")
     design = fit.design
@@ -124,6 +126,7 @@ def heterogeneity(
                 SEE,
             )
         positions = [k]
+    at = {v if v in design.frame.columns else unticked(str(v)): x for v, x in (at or {}).items()}
     check_at(design, positions, at)
     tables = [_of_coefficient(fit, k, at, ci, coverage, above, df) for k in positions]
     table = pd.concat(tables, ignore_index=True)
@@ -170,7 +173,7 @@ def _by_likelihood(
     zc = float(norm.ppf(0.5 + coverage / 2.0))
     zero = fit.design.term[r] in zero_terms(fit)
     s = 0.0 if zero else float(np.sqrt(fit.D.to_numpy()[r, r]))
-    se_log = np.nan if zero else _se_of_log_sd(fit, r)
+    se_log = np.nan if zero or fit.design.term[r] in _bounded_terms(fit) else _se_of_log_sd(fit, r)
     values = s * np.exp(se_log * norm.ppf((np.arange(NODES) + 0.5) / NODES))
     tails = (0.5 - ci / 2.0, 0.5 + ci / 2.0)
     z = float(norm.ppf(tails[1]))
@@ -212,6 +215,15 @@ def _se_of_log_sd(fit: Any, r: int) -> float:
     return float(se[0])
 
 
+def _bounded_terms(fit: Any) -> tuple[str, ...]:
+    """Random effects whose part of D is singular: their SDs have no large-sample distribution."""
+    if is_posterior(fit) or not fit.is_singular:
+        return ()
+    term = fit.design.term
+    labels = [COMMON_SD if fit.design.covariance == "compound_symmetry" else f"sd({t})" for t in term]
+    return tuple(t for t, held in zip(term, on_boundary(fit, labels), strict=True) if held)
+
+
 def _notes(fit: Fit, table: pd.DataFrame, ci: float, coverage: float, above: float) -> tuple[str, ...]:
     kind = "posterior" if is_posterior(fit) else "large-sample distribution of mean and log sd"
     notes = [
@@ -236,6 +248,10 @@ def _notes(fit: Fit, table: pd.DataFrame, ci: float, coverage: float, above: flo
         for t in dict.fromkeys(table["term"])
         if not np.any(fit.design.coef_level1 == fit.design.level1.index(t))
     ]
-    if fit.estimator in ("REML", "ML") and fit.is_singular and not zero_terms(fit):
-        notes.append("D is singular: the uncertainty is that given the boundary.")
+    bounded = [t for t in dict.fromkeys(table["term"]) if t in _bounded_terms(fit) and t not in zero_terms(fit)]
+    if bounded:
+        notes.append(
+            f"{', '.join(bounded)}: this part of D is singular (a boundary optimum), so no interval can be given for "
+            "sd, range and share, and none for a new subject; that of the mean holds."
+        )
     return tuple(notes)

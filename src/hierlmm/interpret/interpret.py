@@ -32,6 +32,13 @@ def interpret(
 ) -> Interpretation:
     """Put a fit into words; see `hierlmm.fits.base.Fit.interpret`."""
     ci = check_probability("ci", ci)
+    if units is not None and not isinstance(units, Mapping):
+        raise SpecificationError(
+            f"units={units!r}",
+            "units are words for columns of the model, each with its own",
+            f"name the column: units={{{unquoted(fit.design.hierarchy.response)!r}: 'mm'}}",
+            SEE,
+        )
     for name, unit in (units or {}).items():
         if name not in fit.design.frame.columns or not isinstance(unit, str) or not unit.strip():
             raise SpecificationError(
@@ -107,7 +114,7 @@ def _model(words: Words) -> Iterator[Sentence]:
             f"The response is {response}: the model is additive on the log scale (base {base}), hence "
             f"multiplicative for "
             f"{words.quantity}. Coefficients are turned back into ratios and geometric means; SDs stay on the log "
-            "scale.",
+            "scale, as do numbers too far from the data to be turned back.",
         )
     elif not words.plain:
         yield say(

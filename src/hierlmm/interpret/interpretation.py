@@ -10,7 +10,9 @@ from types import MappingProxyType
 
 import pandas as pd
 
-__all__ = ["Interpretation", "Sentence", "number", "percentage", "probability"]
+from hierlmm.errors import SpecificationError, closest
+
+__all__ = ["Interpretation", "Sentence", "apart", "number", "percentage", "probability"]
 
 WIDTH = 100
 
@@ -65,7 +67,21 @@ class Interpretation:
         return pd.DataFrame(rows, columns=["section", "sentence", "fact", "value"])
 
     def section(self, name: str) -> tuple[Sentence, ...]:
-        """Sentences of one section; none if it is absent."""
+        """Sentences of one section, by its title.
+
+        Raises
+        ------
+        SpecificationError
+            If there is no such section.
+        """
+        titles = list(dict.fromkeys(s.section for s in self.sentences))
+        if name not in titles:
+            raise SpecificationError(
+                f"section {name!r}",
+                f"these sentences have no such section.{closest(str(name), titles)}",
+                f"use one of {', '.join(map(repr, titles))}",
+                "docs, page 'In words'",
+            )
         return tuple(s for s in self.sentences if s.section == name)
 
     def _sections(self) -> Iterable[tuple[str, tuple[Sentence, ...]]]:
@@ -88,6 +104,15 @@ def number(value: float) -> str:
         return "0"
     text = f"{value:.4g}"
     return f"{value:.0f}" if "e" in text and 1e4 <= abs(value) < 1e9 else text
+
+
+def apart(value: float, limit: float) -> str:
+    """A number with digits enough to tell it from a limit: ``1.00004`` beside 1, ``-0.99998`` beside -1."""
+    for digits in range(4, 16):
+        text = number(value) if digits == 4 else f"{value:.{digits}g}"
+        if value == limit or float(text) != limit:
+            return text
+    return number(value)
 
 
 def percentage(share: float) -> str:

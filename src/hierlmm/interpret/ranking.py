@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from hierlmm.effects.table import table_lines
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
-from hierlmm.interpret.coefficients import position_of, subject_rows
+from hierlmm.interpret.coefficients import deviation_note, position_of, subject_rows
 from hierlmm.interpret.judge import check_probability, is_posterior, need_effects, zero_terms
 from hierlmm.interpret.theta import effects_at, sampled_states
 
@@ -166,7 +166,7 @@ def rank_subjects(
         ci,
         largest_first,
         design.hierarchy.subject,
-        _notes(fit, size, first, ci),
+        _notes(fit, k, size, first, ci),
         table,
     )
 
@@ -249,7 +249,7 @@ def _refuse_ties(fit: Fit, k: int) -> None:
     )
 
 
-def _notes(fit: Fit, size: int, top: int, ci: float) -> tuple[str, ...]:
+def _notes(fit: Fit, k: int, size: int, top: int, ci: float) -> tuple[str, ...]:
     source = (
         f"{size} posterior draws"
         if is_posterior(fit)
@@ -262,4 +262,4 @@ def _notes(fit: Fit, size: int, top: int, ci: float) -> tuple[str, ...]:
     )
     if not is_posterior(fit) and fit.is_singular:
         notes += ("D is singular, so this is an approximation. model.fit() draws θ from its posterior.",)
-    return notes
+    return (*notes, *filter(None, [deviation_note(fit.design, k)]))

@@ -15,7 +15,7 @@ from hierlmm.frames import shorten
 from hierlmm.interpret.average import MAX_SENTENCES, say
 from hierlmm.interpret.coefficients import Coefficient, level2_variables
 from hierlmm.interpret.heterogeneity import heterogeneity
-from hierlmm.interpret.interpretation import Sentence, number, percentage
+from hierlmm.interpret.interpretation import Sentence, apart, number, percentage
 from hierlmm.interpret.judge import is_posterior, zero_terms
 from hierlmm.interpret.words import Words
 from hierlmm.residual_symbols import formula_of, residual_numbers, spec_text
@@ -92,7 +92,17 @@ def between_sentences(words: Words, section: str) -> Iterator[Sentence]:
         for record in table.to_dict("records"):
             yield from _range(words, section, c, record, x)
     others = [c for c in words.coefficients if c.kind != "intercept"]
-    fixed = [c.name for c in others if c.name not in fit.design.term]
+    random = [c for c in others if c.name in fit.design.term]
+    through = {v for c in random for v in c.variables}
+    common = [c for c in others if c.name not in fit.design.term]
+    joint = [c.name for c in common if through & set(c.variables)]
+    if joint:
+        yield say(
+            section,
+            f"The coefficients of {shorten(joint)} are common to all subjects beyond what level 2 explains, but "
+            f"subjects deviate from that curve through {shorten([c.name for c in random])}.",
+        )
+    fixed = [c.name for c in common if c.name not in joint]
     if fixed and not any(c.kind == "cell" for c in others):
         one = f"The coefficient of {fixed[0]} does" if len(fixed) == 1 else f"The coefficients of {shorten(fixed)} do"
         yield say(
@@ -103,6 +113,8 @@ def between_sentences(words: Words, section: str) -> Iterator[Sentence]:
 
 
 def _range(words: Words, section: str, c: Coefficient, row: dict[Any, Any], x: str | None) -> Iterator[Sentence]:
+    known = [float(v) for k, v in row.items() if str(k).startswith(("low", "high", "new_")) and np.isfinite(v)]
+    words = words.for_values(*known, level=c.kind in ("intercept", "cell"))
     low, high = words.back(row["low"]), words.back(row["high"])
     who = f"of subjects with {row['group']}" if row["group"] else "of subjects"
     unit = "" if words.base else words.unit(x)
@@ -117,14 +129,14 @@ def _range(words: Words, section: str, c: Coefficient, row: dict[Any, Any], x: s
     ends, facts = "", {"low": low, "high": high}
     sides = {k: words.back(row[k]) for k in ("low_lower", "low_upper", "high_lower", "high_upper")}
     if np.isfinite(list(sides.values())).all():
+        shown = [words.show(v) for v in sides.values()]
         ends = (
-            f" (both ends are estimates, {words.interval_name}s {number(sides['low_lower'])} to "
-            f"{number(sides['low_upper'])} and {number(sides['high_lower'])} to {number(sides['high_upper'])})"
+            f" (both ends are estimates, {words.interval_name}s {shown[0]} to {shown[1]} and {shown[2]} to {shown[3]})"
         )
         facts |= sides
     yield say(
         section,
-        f"95 % {who} are estimated to have {what} between {number(low)} and {number(high)}{unit}{ends}.",
+        f"95 % {who} are estimated to have {what} between {words.show(low)} and {words.show(high)}{unit}{ends}.",
         **facts,
     )
     if c.kind in ("slope", "difference") and np.any(words.fit.design.coef_level1 == c.position):
@@ -144,7 +156,7 @@ def _range(words: Words, section: str, c: Coefficient, row: dict[Any, Any], x: s
         yield say(
             section,
             f"One new subject{group} is predicted, with probability 95 %, to have {one} between "
-            f"{number(new[0])} and {number(new[1])}{unit}; this interval also carries the uncertainty of the "
+            f"{words.show(new[0])} and {words.show(new[1])}{unit}; this interval also carries the uncertainty of the "
             f"mean and the SD.",
             new_low=new[0],
             new_high=new[1],
@@ -190,15 +202,18 @@ def correlation_sentences(words: Words, section: str) -> Iterator[Sentence]:
         rho = table.loc[label]
         ends, facts = "", {"correlation": rho["estimate"]}
         if np.isfinite(rho["lower"]) and np.isfinite(rho["upper"]):
-            ends = f" ({words.interval_name} {number(rho['lower'])} to {number(rho['upper'])})"
+            ends = f" ({words.interval_name} {_corr(rho['lower'])} to {_corr(rho['upper'])})"
             facts |= {"lower": rho["lower"], "upper": rho["upper"]}
         same = "" if COMMON_CORR not in table.index else " (one correlation in common to all random effects)"
         given = f", given their {' and '.join(design.level2_variables())}" if design.level2_variables() else ""
-        yield say(
-            section, f"Between subjects, {names} correlate {number(rho['estimate'])}{ends}{same}{given}.", **facts
-        )
+        yield say(section, f"Between subjects, {names} correlate {_corr(rho['estimate'])}{ends}{same}{given}.", **facts)
         if one.kind == "intercept" and two.kind == "slope":
             yield from _moved(words, section, (a, b), two)
+
+
+def _corr(value: float) -> str:
+    """A correlation; one that is not ±1 never reads as that."""
+    return apart(value, float(np.sign(value)))
 
 
 def _moved(words: Words, section: str, pair: tuple[int, int], slope: Coefficient) -> Iterator[Sentence]:
@@ -218,7 +233,7 @@ def _moved(words: Words, section: str, pair: tuple[int, int], slope: Coefficient
     yield say(
         section,
         f"This correlation is that of the level at {x} = 0 with the slope, and depends on where zero is: the level "
-        f"at {x} = {number(middle)} correlates {number(moved)} with the slope. It is no correlation between "
+        f"at {x} = {number(middle)} correlates {_corr(moved)} with the slope. It is no correlation between "
         f"measurements at two times.",
         at=middle,
         correlation=moved,

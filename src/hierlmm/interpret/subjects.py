@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import quote
-from hierlmm.interpret.coefficients import position_of, subject_rows
+from hierlmm.interpret.coefficients import deviation_note, position_of, subject_rows
 from hierlmm.interpret.judge import check_probability, is_posterior, need_effects, zero_terms
 from hierlmm.interpret.theta import DRAWS, Difference, difference
 
@@ -114,6 +114,7 @@ def compare_subjects(fit: Fit, a: Any, b: Any, term: str | None = None, *, ci: f
         notes = [f"Share of {draws.size} posterior draws."]
         if np.isnan(mcse):
             notes.append("All draws agree: the probability is nearer to 0 or 1 than so many draws can tell.")
+    notes += [note] if (note := deviation_note(design, k)) else []
     names = (design.level1[k], float(mean[0]), float(mean[1]))
     return SubjectComparison(a, b, *names, *found[:6], ci, fit.estimator, tuple(notes))
 
@@ -162,11 +163,17 @@ def _refuse_equal(fit: Fit, k: int, places: list[int], a: Any, b: Any) -> None:
 
 def _place(fit: Fit, subject: Any) -> int:
     subjects = fit.design.subjects
-    if subject not in subjects:
-        raise DataError(
-            f"subject {quote(subject)}",
-            f"it is not in the fitted data.{closest(str(subject), map(str, subjects))}",
-            "use a label of fit.b.index",
-            SEE,
-        )
-    return int(np.flatnonzero(subjects == subject)[0])
+    try:
+        found = np.flatnonzero(subjects == subject)
+    except (TypeError, ValueError):
+        found = np.empty(0, dtype=np.intp)
+    if isinstance(subject, (list, tuple, np.ndarray)) or len(found) != 1:
+        same = [s for s in subjects if str(s) == str(subject)]
+        reason = f"it is not in the fitted data.{closest(str(subject), map(str, subjects))}"
+        remedy = "use a label of fit.b.index"
+        if same:
+            kinds = [type(v.item() if isinstance(v, np.generic) else v).__name__ for v in (subject, same[0])]
+            reason = f"it is of type {kinds[0]}; the fitted data have {quote(same[0])} of type {kinds[1]}"
+            remedy = f"use {quote(same[0])}: a label as fit.b.index has it"
+        raise DataError(f"subject {quote(subject)}", reason, remedy, SEE)
+    return int(found[0])

@@ -10,6 +10,11 @@ bounds and the criterion is smooth at the boundary, where its curvature is posit
 with covariance 2H⁻¹ and no direction held, s² = 5/χ²₅ (Student's t: far from the optimum the criterion rises as a
 logarithm, more slowly than its parabola). The difference then has the distribution E_θ N(m(θ), v(θ)), whose quantiles
 are found from its distribution function.
+
+Simulated: 300 data sets of 20 subjects with 5 rows at t = 0..4, D = [[1, .1], [.1, .09]], σ = 0.7, fitted by REML; ten
+pairs of subjects in each. Intervals of 95 % held 95.5 % of the differences of intercepts and 95.1 % of those of slopes
+(95.1 and 93.5 % in the 37 singular fits; 86.5 and 81.0 % in all with θ taken as known), and those of ranks, with 1000
+draws, 97.3 and 96.7 %.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,14 @@ import numpy as np
 from hierlmm.fits.base import Fit
 from hierlmm.formula import unquoted
 from hierlmm.interpret.coefficients import Coefficient, coefficients, is_label, levels_of
-from hierlmm.interpret.interpretation import number, probability
+from hierlmm.interpret.interpretation import apart, number, probability
 from hierlmm.interpret.judge import Estimates, is_posterior
 from hierlmm.likelihood.wald import method_name
 
 __all__ = ["Words", "words_of"]
 
+MAX_LOG = 30.0
+"""Largest distance on the natural log scale that is turned back: a factor of 1e13."""
 LOG = re.compile(r"(?:np\.)?log(10|2)?\((.+)\)", re.DOTALL)
 
 
@@ -91,7 +93,25 @@ class Words:
 
     def back(self, value: float) -> float:
         """A number on the response's log scale as a factor; as it is for other responses."""
-        return float(self.base**value) if self.base else float(value)
+        with np.errstate(over="ignore"):
+            return float(np.float64(self.base) ** value) if self.base else float(value)
+
+    def show(self, value: float) -> str:
+        """A number in words; a factor that is not 1 never reads as 1."""
+        return apart(value, 1.0) if self.base else number(value)
+
+    def for_values(self, *values: float, level: bool) -> Words:
+        """These words, or those of the log scale where numbers are too far from the data to be turned back.
+
+        ``level``: whether they are levels of the response, whose distance counts from its mean, or differences.
+        """
+        if not self.base:
+            return self
+        centre = float(np.mean(self.fit.design.y)) if level else 0.0
+        far = np.abs(np.array(values) - centre) * math.log(self.base) > MAX_LOG
+        if not far.any():
+            return self
+        return replace(self, base=None, quantity=self.fit.design.hierarchy.response)
 
     def interval(self, e: Estimates, g: int, *, transform: bool = True) -> tuple[str, dict[str, float]]:
         """``95 % confidence interval 0.04 to 0.57`` and its facts; a posterior adds nothing here."""
@@ -99,7 +119,7 @@ class Words:
         low, high = change(e.lower[g]), change(e.upper[g])
         if not e.se[g] > 0.0:
             return "fixed by the model", {}
-        return f"{self.interval_name} {number(low)} to {number(high)}", {"lower": low, "upper": high}
+        return f"{self.interval_name} {self.show(low)} to {self.show(high)}", {"lower": low, "upper": high}
 
     def sign(self, e: Estimates, g: int) -> tuple[str, dict[str, float]]:
         """What is known of the sign: posterior probability, or whether the interval includes zero."""
@@ -173,9 +193,23 @@ def origin(fit: Fit, found: tuple[Coefficient, ...]) -> tuple[str, list[str]]:
     if arithmetic and (point := _zero_point(fit, others)):
         numbers = [v for v, x in point.items() if not isinstance(x, str)]
         return " and ".join(f"{v} = {x}" for v, x in point.items()), numbers
+    if point := _observed_zero(fit, others):
+        numbers = [v for v, x in point.items() if not is_label(design, v)]
+        return " and ".join(f"{v} = {x:g}" if v in numbers else f"{v} = {x}" for v, x in point.items()), numbers
     if all(c.kind == "slope" for c in others):
         return " and ".join(f"{unquoted(design.level1_columns[c.position][0][0])} = 0" for c in others), []
     return "", []
+
+
+def _observed_zero(fit: Fit, others: list[Coefficient]) -> dict[str, Any]:
+    """The one point in the data at which all other level-1 columns are zero: the left boundary of a spline."""
+    design = fit.design
+    X1 = np.abs(design.X1[:, [c.position for c in others]])
+    rows = design.frame[np.isclose(X1 / np.maximum(X1.max(axis=0), 1e-300), 0.0, atol=1e-12).all(axis=1)]
+    names = dict.fromkeys(v for c in others for v in c.variables)
+    if rows.empty or any(rows[v].nunique() != 1 for v in names):
+        return {}
+    return {v: rows[v].iloc[0] for v in names}
 
 
 def _zero_point(fit: Fit, others: list[Coefficient]) -> dict[str, Any]:
