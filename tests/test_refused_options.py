@@ -171,3 +171,18 @@ def test_intervals_that_draws_do_not_have(mixed):
     for method in ("profile", "wald", "profil"):
         with pytest.raises(SpecificationError, match="quantiles of the draws"):
             fit.variance_components(method=method)
+
+
+def test_rows_of_covariance_parameters_are_called_components(mixed, marginal):
+    for model in (mixed, marginal):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            posterior = model.fit(draws=20, tune=20, chains=2, seed=1, progressbar=False)
+        table, reml = posterior.variance_components(), model.fit_reml().variance_components()
+        assert table.index.name == reml.index.name == "component"
+        assert list(table.index) == list(reml.index)
+
+
+def test_a_marginal_fit_has_no_covariances_of_random_effects(marginal):
+    with pytest.raises(NotAvailableError, match="marginal model"):
+        _ = marginal.fit_reml().b_cov
