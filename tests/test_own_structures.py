@@ -66,6 +66,12 @@ def test_a_matrix_that_is_no_correlation_matrix(matrix, words):
         model(structure(matrix))
 
 
+def test_a_matrix_need_not_be_positive_definite_everywhere():
+    banded = structure(lambda t, v: np.where(lag(t) == 0, 1.0, np.where(lag(t) == 2, v[0], 0.0)))
+    start = (hl.Parameter("rho", 0.6, 0.0, 1.0),)  # positive definite below 0.618, with four occasions
+    model(structure(lambda t, v: banded.matrix(t, v), start))
+
+
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [

@@ -190,8 +190,8 @@ def check_matrix(spec: ResidualCorrelation, t: FloatArray, parameters: tuple[Par
         values = natural_values(parameters, eta + shift)
         with np.errstate(all="ignore" if k else None):
             R = spec.matrix(t, values.copy())
-        wrong = _why_no_correlation(R, t)
-        if wrong and (k == 0 or np.all(np.isfinite(R))):  # further on the matrix may not exist
+        wrong = _why_no_correlation(R, t, everything=k == 0)
+        if wrong:
             at = ", ".join(f"{p.name} = {v:.4g}" for p, v in zip(parameters, values, strict=True))
             raise SpecificationError(
                 f"{type(spec).__name__}, whose `matrix`{f' at {at}' if at else ''} {wrong[0]}",
@@ -201,8 +201,8 @@ def check_matrix(spec: ResidualCorrelation, t: FloatArray, parameters: tuple[Par
             )
 
 
-def _why_no_correlation(R: Any, t: FloatArray) -> tuple[str, str] | None:
-    """What is wrong with matrices at positions t, and what to do."""
+def _why_no_correlation(R: Any, t: FloatArray, *, everything: bool) -> tuple[str, str] | None:
+    """What is wrong with matrices at positions t, and what to do; not everywhere need they exist."""
     shape = (*t.shape, t.shape[-1])
     if not isinstance(R, np.ndarray) or R.shape != shape or R.dtype.kind not in "fiu":
         got = f"shape {R.shape}" if isinstance(R, np.ndarray) else type(R).__name__
@@ -212,7 +212,8 @@ def _why_no_correlation(R: Any, t: FloatArray) -> tuple[str, str] | None:
             "comes out so",
         )
     if not np.all(np.isfinite(R)):
-        return "has entries that are not finite", "check the formula, and let the search begin where it is defined"
+        wrong = "has entries that are not finite", "check the formula, and let the search begin where it is defined"
+        return wrong if everything else None
     diagonal = np.diagonal(R, axis1=-2, axis2=-1)
     if np.any(np.abs(diagonal - 1.0) > 1e-8):
         bad = float(diagonal.flat[int(np.argmax(np.abs(diagonal - 1.0)))])
@@ -222,7 +223,7 @@ def _why_no_correlation(R: Any, t: FloatArray) -> tuple[str, str] | None:
         )
     if np.any(np.abs(R - np.swapaxes(R, -1, -2)) > 1e-8):
         return "is not symmetric", "let it depend on the distance, np.abs(t[..., :, None] - t[..., None, :])"
-    if float(np.linalg.eigvalsh(R)[..., 0].min(initial=1.0)) < -1e-8:
+    if everything and float(np.linalg.eigvalsh(R)[..., 0].min(initial=1.0)) < -1e-8:
         return "is not positive definite", "let the search begin at other values, or narrow the bounds"
     return None
 
