@@ -20,7 +20,25 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 BUILT = DOCS / "_build" / "html"
-RUN_HERE = ["formulas", "priors", "data", "quickstart", "estimators", "residual_structures", "hierarchical_marginal", "contrasts", "interpret", "effect_plots", "time_varying", "gee", "teaching", "implied_marginal", "residual_diagnostics", "negative_icc", "prediction"]
+RUN_HERE = [
+    "formulas",
+    "priors",
+    "data",
+    "quickstart",
+    "estimators",
+    "residual_structures",
+    "hierarchical_marginal",
+    "contrasts",
+    "interpret",
+    "effect_plots",
+    "time_varying",
+    "gee",
+    "teaching",
+    "implied_marginal",
+    "residual_diagnostics",
+    "negative_icc",
+    "prediction",
+]
 NEEDS_SAMPLER = re.compile(r"\.fit\(|compare\(|comparison|fit\.|print\(fit\)|arviz|az\.|plot_|to_pymc|pm_model")
 
 

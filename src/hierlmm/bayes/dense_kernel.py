@@ -2,8 +2,8 @@
 
 Gaussian decay, Toeplitz and unstructured correlations: R at the positions of each pattern, its factor L, W = L⁻¹; and
 from the derivative with respect to R of every pattern that with respect to the natural parameters. Toeplitz and
-unstructured matrices are submatrices of one table, so their derivative is collected there first; the table's own is that
-of ``R = L L'`` with ``L[i, j] = c_ij Π_{k<j} √(1 - c_ik²)``, or that of the Durbin-Levinson recursion.
+unstructured matrices are submatrices of one table, so their derivative is collected there first. The table's own is
+that of ``R = L L'`` with ``L[i, j] = c_ij Π_{k<j} √(1 - c_ik²)``, or that of the Durbin-Levinson recursion.
 """
 
 from __future__ import annotations

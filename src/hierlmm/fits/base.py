@@ -506,9 +506,7 @@ class Fit(ABC):
         """
         from hierlmm.effects.means import slopes
 
-        return slopes(
-            self, variable, by, at, weights=weights, df=df, ci=ci, adjust=adjust, simultaneous=simultaneous
-        )
+        return slopes(self, variable, by, at, weights=weights, df=df, ci=ci, adjust=adjust, simultaneous=simultaneous)
 
     def hypothesis(
         self,

@@ -67,7 +67,7 @@ class Criterion:
         return (np.empty(0),)
 
     def shift(self, lam: FloatArray) -> float:
-        """log of the whitened rows' SD over σ: 0 without a residual structure."""
+        """Log of the whitened rows' SD over σ: 0 without a residual structure."""
         return 0.0
 
     def given(self, lam: FloatArray) -> Criterion:

@@ -86,7 +86,7 @@ class ResidualCriterion:
         return self._bounded & (np.abs(psi[self.structure.n_parameters :]) > EDGE)
 
     def shift(self, psi: FloatArray) -> float:
-        """log of the whitened rows' SD over σ."""
+        """Log of the whitened rows' SD over σ."""
         return self.rows.shift(self.split(psi)[1])
 
     def given(self, psi: FloatArray) -> Criterion:

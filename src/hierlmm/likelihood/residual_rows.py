@@ -125,7 +125,7 @@ class ResidualRows:
         return found | (self.variance.report(eta[k:]) if self.variance else {})
 
     def shift(self, eta: FloatArray) -> float:
-        """log of the whitened rows' SD over σ: 0, or that of the average row under a centred variance function."""
+        """Log of the whitened rows' SD over σ: 0, or that of the average row under a centred variance function."""
         return 0.0 if self.variance is None else self.variance.shift(eta[self.n_correlation :])
 
     def whiten(self, eta: FloatArray) -> Whitened | None:

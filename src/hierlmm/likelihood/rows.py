@@ -11,8 +11,8 @@ are semiseparable: with S_1 = 0,
 of these lines: from the derivative with respect to m* to those with respect to m, u and d, also in O(n_i).
 
 With a Cholesky factor L of R and W = L⁻¹, the derivative with respect to R is ``W'(J I - ½ Σ_i M̄*_i M*_i') W`` over
-the J subjects with this R, since a criterion that does not change when the rows of M*_i are rotated has a symmetric product
-M̄*_i M*_i' (M̄ stands for the derivative with respect to M).
+the J subjects with this R, since a criterion that does not change when the rows of M*_i are rotated has a symmetric
+product M̄*_i M*_i' (M̄ stands for the derivative with respect to M).
 """
 
 from __future__ import annotations
