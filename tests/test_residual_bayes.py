@@ -12,7 +12,16 @@ from dense import dense_fit, marginal_covariance
 from scipy import stats
 from scipy.special import expit, logsumexp
 from test_collapsed import check_moments, largest_difference, natural, prior_of_beta, prior_of_theta
-from test_residual_structures import CORRELATIONS, PAIRS, VARIANCES, Damped, build, central, second_definition
+from test_residual_structures import (
+    CORRELATIONS,
+    PAIRS,
+    VARIANCES,
+    WITH_EFFECTS,
+    Damped,
+    build,
+    central,
+    second_definition,
+)
 from test_residual_structures import data as rows_of_thirty  # noqa: F401  (a fixture)
 
 import hierlmm as hl
@@ -140,11 +149,8 @@ def check_density(pair, design, priors, n=2):
     return posterior
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=" + ".join)
-@pytest.mark.parametrize("q", [0, 1, 2])
+@pytest.mark.parametrize(("pair", "q"), WITH_EFFECTS)
 def test_density_and_gradient_are_those_of_the_definition(thirty, pair, q):
-    if pair == ("independent", "equal") and q:
-        pytest.skip("the plain model")
     design = build(thirty, CORRELATIONS[pair[0]][0], VARIANCES[pair[1]][0], q).design
     posterior = check_density(pair, design, resolve_priors(None, design), n=1 if q else 2)
     own = {"Damped"}

@@ -14,6 +14,7 @@ on, and ``inside`` is False: an estimate that ends there is refused by the calle
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -88,7 +89,7 @@ class Rows:
 
 
 @dataclass
-class WorkingMoments:
+class WorkingMoments(ABC):
     """A working correlation in the state of the current residuals: it starts as the identity.
 
     Attributes
@@ -120,13 +121,13 @@ class WorkingMoments:
             self.parameter = self.raw * (1.0 - (PULLED - smallest) / (1.0 - smallest))
         self._inverses = []
 
+    @abstractmethod
     def moments(self, residual: FloatArray, mean_square: float) -> tuple[Any, bool]:
         """Estimate the parameter, and say whether the equation for it has a solution inside its range."""
-        raise NotImplementedError
 
+    @abstractmethod
     def matrix(self, position: FloatArray) -> FloatArray:
         """Working correlation of rows at these positions."""
-        raise NotImplementedError
 
     def _check_patterns(self) -> list[FloatArray]:
         return self.rows.patterns[1]
@@ -146,8 +147,12 @@ class WorkingMoments:
 class Independent(WorkingMoments):
     """The identity."""
 
-    def update(self, residual: FloatArray) -> None:
-        """Nothing to estimate."""
+    def moments(self, residual: FloatArray, mean_square: float) -> tuple[float, bool]:
+        """Return 0: nothing to estimate."""
+        return 0.0, True
+
+    def _check_patterns(self) -> list[FloatArray]:
+        return []
 
     def matrix(self, position: FloatArray) -> FloatArray:
         """Return the identity."""

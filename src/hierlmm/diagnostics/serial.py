@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -66,7 +67,7 @@ SEE = "docs, page 'Residual diagnostics'"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SerialCheck(Sealed):
+class SerialCheck(Sealed, ABC):
     """What residuals of one subject have in common by lag, beside what the fitted model expects of them.
 
     Attributes
@@ -132,9 +133,9 @@ class SerialCheck(Sealed):
         """The answer in words."""
         return _verdict(self)
 
+    @abstractmethod
     def _alike(self) -> FloatArray:
         """+1 where pairs are more alike than expected, -1 where less."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         line = {"subject": "around the subjects' own lines", "population": "around the population line"}[self.level]
