@@ -47,6 +47,23 @@ def test_every_public_name_resolves_and_is_documented():
         assert name.startswith("__") or value.__doc__, name
 
 
+def test_the_namespace_holds_the_public_names_and_nothing_else():
+    """In a fresh process: other tests put modules of the package into the namespace by importing them."""
+    for module in ("hierlmm", "hierlmm.plots"):
+        code = (
+            f"import {module} as m, types\n"
+            "assert dir(m) == sorted(m.__all__), set(dir(m)) ^ set(m.__all__)\n"
+            "[getattr(m, name) for name in m.__all__]\n"
+            "assert dir(m) == sorted(m.__all__)\n"
+            "public = {k: v for k, v in vars(m).items() if not k.startswith('_') and k not in m.__all__}\n"
+            "strays = {k for k, v in public.items() if not getattr(v, '__name__', '').startswith('hierlmm.')}\n"
+            "assert not strays, strays\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+    assert not hasattr(hl, "Any")
+
+
 def test_functions_are_not_shadowed_by_modules(dental):
     fit = hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental).fit_reml()
     fit.plot_trajectories(backend="none")

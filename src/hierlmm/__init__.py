@@ -1,9 +1,8 @@
 """Two-level hierarchical linear mixed models, written down once and fitted by NUTS, REML and ML side by side."""
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+# What is imported here has an underscore: only the names of `__all__` are public (tests/test_package.py).
+import importlib as _importlib
+import typing as _typing
 
 __version__ = "0.1.0"
 
@@ -90,7 +89,7 @@ _EXPORTS = {
 
 __all__ = ["__version__", *_EXPORTS]
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from hierlmm.against_gee import MarginalComparison
     from hierlmm.bayes.distributions import (
         LKJ,
@@ -160,13 +159,13 @@ if TYPE_CHECKING:
     )
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'hierlmm' has no attribute {name!r}")
-    value = getattr(import_module(_EXPORTS[name]), name)
+    value = getattr(_importlib.import_module(_EXPORTS[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_EXPORTS})
+    return sorted(__all__)

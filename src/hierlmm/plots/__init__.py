@@ -4,10 +4,8 @@ Every function takes fits of any estimator, or a `Comparison`, and returns an ``
 ``.savefig(path)`` writes it, ``.show()`` shows it, ``.get_viz("figure")`` is the figure of the backend.
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+import typing as _typing
 
 __all__ = [
     "plot_effects",
@@ -23,7 +21,7 @@ __all__ = [
 # `hierlmm.plots.effects` draws tables of effects; curves have a module of their own.
 _MODULES = {"plot_effects": "effect_curves"}
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from hierlmm.plots.effect_curves import plot_effects
     from hierlmm.plots.forest import plot_forest
     from hierlmm.plots.posterior import plot_posterior
@@ -34,14 +32,14 @@ if TYPE_CHECKING:
     from hierlmm.plots.trajectories import plot_trajectories
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     if name not in __all__:
         raise AttributeError(f"module 'hierlmm.plots' has no attribute {name!r}")
     module = _MODULES.get(name, name.removeprefix("plot_"))
-    value = getattr(import_module(f"hierlmm.plots.{module}"), name)
+    value = getattr(_importlib.import_module(f"hierlmm.plots.{module}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)
