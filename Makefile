@@ -4,15 +4,21 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 OUT    ?= demo-output
 PYTEST_ARGS ?=
+WORKERS ?= 2
 
 export MPLBACKEND ?= Agg
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help venv demo test lint docs bench lock clean
+# A worker takes a whole file, so that the fits of its module are made once.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+.PHONY: help venv demo test quick shuffle lint docs bench lock clean
 
 help:
 	@echo "make demo   set up, fit the growth-curve example by NUTS and REML, write tables and plots to $(OUT)/"
-	@echo "make test   set up and run the tests            (PYTEST_ARGS='-k kernel' to choose)"
+	@echo "make test   set up and run the tests            (PYTEST_ARGS='-k kernel' to choose, WORKERS=0 for one process)"
+	@echo "make quick  the tests that are not marked slow"
+	@echo "make shuffle  all tests in a random order       (SEED=1 to repeat one)"
 	@echo "make venv   the environment alone, in $(VENV)/"
 	@echo "make lint   ruff, mypy"
 	@echo "make docs   build the documentation into docs/_build/html"
@@ -35,7 +41,15 @@ demo: $(STAMP)
 	$(BIN)/hierlmm demo --out $(OUT)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+quick: $(STAMP)
+	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
+
+SEED ?= default
+
+shuffle: $(STAMP)
+	$(PYTEST) -p randomly --randomly-seed=$(SEED) $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
