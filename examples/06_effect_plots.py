@@ -81,7 +81,7 @@ curves.plot(xlabel="Years in the study")
 #
 # Measurements behind a curve at age 49 are not what the curve is about: they come from patients of all ages. Partial
 # residuals are moved to where the curve is. Each is the curve at the time of the visit plus the residual of the visit
-# around the patient's own line (or, with `residuals="population"`, around the population line).
+# around the patient's own line (or, with `residual_level="population"`, around the population line).
 
 # %%
 curves.plot(data="partial", xlabel="Years in the study")

@@ -63,7 +63,7 @@ built = hl.time_varying(
     pbc,
     {
         "now": hl.CurrentValue("protime"),
-        "year_ago": hl.Lag("protime", by=1.0),
+        "year_ago": hl.Lag("protime", lag=1.0),
         "area": hl.Cumulative("protime"),
         "mean_so_far": hl.Cumulative("protime", average=True),
     },
@@ -178,7 +178,7 @@ hl.test_within_between(nuts, "protime_within", "protime_between")
 
 # %%
 hl.check_exogeneity(
-    pbc, response="log_bili", covariate="protime", subject="subject", time="year", adjust=["sex", "age", "trt"]
+    pbc, response="log_bili", variable="protime", subject="subject", time="year", adjust_for=["sex", "age", "trt"]
 )
 
 # %% [markdown]

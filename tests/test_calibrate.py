@@ -128,14 +128,14 @@ def test_the_log_likelihood_is_the_marginal_one(sleep):
 def test_identity_covariance_has_one_standard_deviation(sleepstudy):
     model = hl.TwoLevelModel.from_formula(SLEEP, sleepstudy, covariance="identity")
     for method in ("nuts", "reml"):
-        names = calibrate(model, 10, method=method, **FAST).parameters
+        names = calibrate(model, 10, estimator=method, **FAST).parameters
         assert names[:4] == ["Intercept", "days", "sd(all random effects)", "sigma"]
 
 
 @pytest.mark.parametrize(("method", "bias"), [("reml", 0.1), ("ml", 0.25)])
 def test_likelihood_fits_recover_the_truth(sleep, method, bias):
     fit = sleep.fit_reml()
-    result = calibrate(sleep, 200, method=method, truth=fit, seed=1, progressbar=False)
+    result = calibrate(sleep, 200, estimator=method, truth=fit, seed=1, progressbar=False)
     table = result.summary()
     assert (result.truth["days"] == fit.beta["days"]).all()
     assert "p_uniform" not in table
@@ -143,7 +143,7 @@ def test_likelihood_fits_recover_the_truth(sleep, method, bias):
     assert table.loc["sigma", "cover95"] > 0.88
     relative = (table["bias"] / result.truth.iloc[0]).drop("corr(Intercept, days)")
     assert (relative.abs() < bias).all()
-    assert result.truth.equals(calibrate(sleep, 200, method=method, truth=fit, seed=1, progressbar=False).truth)
+    assert result.truth.equals(calibrate(sleep, 200, estimator=method, truth=fit, seed=1, progressbar=False).truth)
     assert "Recovery" in repr(result)
     with pytest.raises(hl.NotAvailableError, match="posterior draws"):
         _ = result.ranks
@@ -205,12 +205,12 @@ def test_text_html_and_plots(right, sleep):
     drawn = right.plot(backend="none")
     assert drawn.viz["ecdf_lines"]["rank"].sizes["parameter"] == len(right.parameters)
     assert "band" in drawn.viz.children
-    assert right.plot("sigma", prob=0.9, backend="none").viz["band"]["rank"].sizes["parameter"] == 1
+    assert right.plot("sigma", ci=0.9, backend="none").viz["band"]["rank"].sizes["parameter"] == 1
     recovery = right.plot_recovery(backend="none")
     assert recovery.viz["interval"]["recovery"].sizes == {"parameter": len(right.parameters) - 1, "result": 2}
     right.plot(["days", "sigma"])
     right.plot_recovery(["days", "sigma"])
-    wald = calibrate(sleep, 20, method="reml", seed=1, progressbar=False)
+    wald = calibrate(sleep, 20, estimator="reml", seed=1, progressbar=False)
     wald.plot()
     wald.plot_recovery()
 
@@ -219,17 +219,17 @@ def test_text_html_and_plots(right, sleep):
     ("options", "part"),
     [
         ({"n": 3}, "n is a whole number, at least 10"),
-        ({"method": "gee"}, "not one of the choices"),
+        ({"estimator": "gee"}, "not one of the choices"),
         ({"draws": 0}, "draws is a whole number"),
         ({"cores": 0}, "cores is a whole number"),
         ({"subjects": ["nobody"]}, "no such subject"),
-        ({"subjects": ["308"], "method": "reml"}, "posterior draws"),
+        ({"subjects": ["308"], "estimator": "reml"}, "posterior draws"),
         ({"truth": 3}, "drawn from priors or from the estimates of a fit"),
     ],
 )
 def test_bad_arguments(sleep, options, part):
     with pytest.raises(hl.SpecificationError) as error:
-        calibrate(sleep, **{"n": 10, "progressbar": False, **options})
+        calibrate(sleep, **{"simulations": 10, "progressbar": False, **options})
     message = str(error.value)
     assert part in message
     assert all(word in message for word in ("Received:", "Why not:", "To do:", "Read:"))
@@ -244,4 +244,4 @@ def test_priors_and_fits_that_do_not_fit(sleep, batches, sleepstudy, right):
     with pytest.raises(hl.SpecificationError, match="Did you mean 'sigma'"):
         right.plot("sigm", backend="none")
     with pytest.raises(hl.SpecificationError, match="probability"):
-        right.plot(prob=95, backend="none")
+        right.plot(ci=95, backend="none")

@@ -70,7 +70,7 @@ def test_a_wrong_prior_of_the_correlation_fails(dental):
 def test_likelihood_intervals_around_the_estimates_of_a_fit(dental):
     model = marginal(dental, hl.AR1())
     fit = model.fit_reml()
-    result = calibrate(model, 150, method="reml", truth=fit, seed=2, progressbar=False)
+    result = calibrate(model, 150, estimator="reml", truth=fit, seed=2, progressbar=False)
     assert (result.truth["rho"] == result.truth["rho"].iloc[0]).all()
     assert result.truth["rho"].iloc[0] == pytest.approx(fit.residual_estimate.parameters["rho"])
     covers(result.summary(), 150)
@@ -80,7 +80,7 @@ def test_likelihood_intervals_around_the_estimates_of_a_fit(dental):
 def test_the_truth_must_have_the_same_structure(dental):
     other = marginal(dental, hl.CompoundSymmetry()).fit_reml()
     with pytest.raises(SpecificationError, match="a fit of the same model"):
-        calibrate(marginal(dental, hl.AR1()), 10, method="reml", truth=other)
+        calibrate(marginal(dental, hl.AR1()), 10, estimator="reml", truth=other)
 
 
 @pytest.mark.parametrize("number", [1, 20, 25, 35])
@@ -98,7 +98,7 @@ def test_profile_intervals_hold_the_estimate_where_it_may_be_zero(structure, num
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", hl.FitWarning)
         fit = hl.TwoLevelModel.from_formula("y ~ x * t + (1 | id)", frame, residual=structure).fit_reml()
-    profile = fit.variance_components(method="profile")
+    profile = fit.variance_components(estimator="profile")
     assert profile[["lower", "upper"]].notna().all(axis=None)
     assert (profile["lower"] <= profile["estimate"] + 1e-8).all()
     assert (profile["estimate"] <= profile["upper"]).all()

@@ -23,7 +23,7 @@ from hierlmm.report.run import run
 
 FORMULA = "distance ~ sex * time + (1 + time | subject)"
 SIMPLE = "distance ~ time + (1 | subject)"
-REML = ["--method", "reml", "--quiet"]
+REML = ["--estimators", "reml", "--quiet"]
 
 
 def refused(argv, capsys):
@@ -128,7 +128,7 @@ def test_unknown_dataset_to_describe(capsys):
 
 
 def test_reml_prints_hierarchy_and_fit(capsys):
-    assert main(["fit", "dental", FORMULA, "--method", "reml"]) == 0
+    assert main(["fit", "dental", FORMULA, "--estimators", "reml"]) == 0
     out, err = capsys.readouterr()
     assert out.index("data set 'dental'") < out.index("Level 2: between subjects") < out.index("fitted by REML")
     assert "432.58" in out
@@ -168,7 +168,7 @@ def test_reml_writes_a_folder(tmp_path, capsys):
 
 
 def test_comparison_of_likelihood_fits_without_plots(tmp_path, capsys):
-    arguments = ["--method", "REML, ml,reml", "--out", str(tmp_path), "--no-plots", "--quiet"]
+    arguments = ["--estimators", "REML, ml,reml", "--out", str(tmp_path), "--no-plots", "--quiet"]
     assert main(["fit", "dental", SIMPLE, *arguments]) == 0
     assert not list(tmp_path.glob("*.png"))
     table = pd.read_csv(tmp_path / "comparison.csv")
@@ -178,10 +178,10 @@ def test_comparison_of_likelihood_fits_without_plots(tmp_path, capsys):
 
 def test_files_of_an_earlier_run_are_named(tmp_path, capsys):
     out = ["--out", str(tmp_path), "--no-plots"]
-    assert main(["fit", "dental", SIMPLE, "--method", "reml,ml", *out]) == 0
+    assert main(["fit", "dental", SIMPLE, "--estimators", "reml,ml", *out]) == 0
     (tmp_path / "mine.txt").write_text("keep")
     capsys.readouterr()
-    assert main(["fit", "dental", SIMPLE, "--method", "ml", *out]) == 0
+    assert main(["fit", "dental", SIMPLE, "--estimators", "ml", *out]) == 0
     note = next(line for line in capsys.readouterr().err.splitlines() if "earlier run" in line)
     assert "comparison.csv" in note
     assert "summary_reml.txt" in note
@@ -281,9 +281,9 @@ def test_demo(dental_posterior, monkeypatch, tmp_path, capsys):
 
 
 def test_bambi_that_cannot_express_the_model_is_a_note(tmp_path, capsys):
-    assert main(["fit", "dental", FORMULA, "--method", "reml,bambi", "--quiet"]) == 0
+    assert main(["fit", "dental", FORMULA, "--estimators", "reml,bambi", "--quiet"]) == 0
     assert "Bambi is not shown: Bambi has no correlations" in capsys.readouterr().err
-    assert "use --method" in refused(["fit", "dental", FORMULA, "--method", "bambi", "--quiet"], capsys)
+    assert "use --estimators" in refused(["fit", "dental", FORMULA, "--estimators", "bambi", "--quiet"], capsys)
 
 
 # --- reading files ---
@@ -464,8 +464,8 @@ def test_file_that_does_not_exist(dental_csv, capsys):
         (["dental", "distance + time"], "a '~'"),
         (["dental", "distance ~ time + (1 | subject"], "do not match"),
         (["dental", "distance", "~", "time"], "in quotes"),
-        (["dental", SIMPLE, "--method", "nuts,rmel"], "Did you mean 'reml'?"),
-        (["dental", SIMPLE, "--method", ","], "names no estimator"),
+        (["dental", SIMPLE, "--estimators", "nuts,rmel"], "Did you mean 'reml'?"),
+        (["dental", SIMPLE, "--estimators", ","], "names no estimator"),
         (["dental", SIMPLE, "--covariance", "round"], "use one of 'unstructured'"),
         (["dental", SIMPLE, "--missing", "ignore"], "use --missing raise or --missing drop"),
         (["dental", SIMPLE, "--ci", "95"], "between 0 and 1"),
@@ -476,6 +476,11 @@ def test_file_that_does_not_exist(dental_csv, capsys):
 )
 def test_bad_arguments(arguments, reason, capsys):
     assert reason in refused(["fit", *arguments], capsys)
+
+
+def test_an_earlier_name_of_an_option_is_refused_with_the_one_to_use(capsys):
+    assert main(["fit", "dental", SIMPLE, "--method", "reml"]) == 2
+    assert "--method is called --estimators now: --estimators reml" in capsys.readouterr().err
 
 
 def test_out_that_is_a_file(dental_csv, capsys):

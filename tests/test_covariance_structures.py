@@ -334,7 +334,9 @@ def test_plots_of_a_posterior_have_one_correlation(posterior):
 
 
 def test_calibration_says_that_it_needs_the_collapsed_sampler(phases):
-    with pytest.raises(hl.SpecificationError, match="method='reml'"):
-        hl.calibrate(model(phases, PHASE), n=10)
-    recovered = hl.calibrate(model(phases, PHASE), n=20, method="reml", truth=model(phases, PHASE).fit_reml(), seed=1)
+    with pytest.raises(hl.SpecificationError, match="estimator='reml'"):
+        hl.calibrate(model(phases, PHASE), simulations=10)
+    recovered = hl.calibrate(
+        model(phases, PHASE), simulations=20, estimator="reml", truth=model(phases, PHASE).fit_reml(), seed=1
+    )
     assert "corr(all random effects)" in recovered.truth.columns

@@ -257,7 +257,7 @@ def wide():
 )
 def test_round_trip(wide, values):
     before = wide.copy()
-    long = to_long(wide, id="subject", values=values, names_to="age", values_to="distance")
+    long = to_long(wide, subject="subject", values=values, time="age", response="distance")
     expected = load_dataset("dental")[["subject", "sex", "age", "distance"]]
     pd.testing.assert_frame_equal(long, expected, check_dtype=False)
     pd.testing.assert_series_equal(long["sex"], expected["sex"])  # still categorical, same reference
@@ -296,7 +296,9 @@ def test_missing_cells_are_kept_or_counted(wide):
     assert len(kept) == 108
     assert kept["y"].isna().sum() == 6
     assert kept.attrs == {"n_missing": 6, "n_dropped": 0, "n_subjects_dropped": 0}
-    dropped = to_long(wide, values="d", drop_missing=True)
+    with pytest.raises(SpecificationError, match="missing='keep' or missing='drop'"):
+        to_long(wide, values="d", missing=True)
+    dropped = to_long(wide, values="d", missing="drop")
     assert len(dropped) == 102
     assert dropped["y"].notna().all()
     assert dropped.attrs == {"n_missing": 6, "n_dropped": 6, "n_subjects_dropped": 1}
@@ -328,11 +330,11 @@ def test_other_kinds_of_tables_give_the_same(wide):
         ({}, {"values": ["d8"], "names_pattern": "(d)"}, SpecificationError, "cannot convert"),
         ({}, {"values": {"d8": 1, "d10": 1}}, SpecificationError, "Both would be the measurement at 1"),
         ({}, {"values": {"sex": 0, "d10": 1}}, DataError, "not numeric"),
-        ({}, {"values": "d", "names_to": "sex"}, SpecificationError, "already have"),
-        ({}, {"values": "d", "names_to": "y"}, SpecificationError, "the same"),
-        ({}, {"values": "d", "id": "child"}, SpecificationError, "no such columns"),
+        ({}, {"values": "d", "time": "sex"}, SpecificationError, "already have"),
+        ({}, {"values": "d", "time": "y"}, SpecificationError, "the same"),
+        ({}, {"values": "d", "subject": "child"}, SpecificationError, "no such columns"),
         ({}, {"values": "d", "keep": ["age"]}, SpecificationError, "no such columns"),
-        ({}, {"values": ["d8", "d10"], "id": "d8"}, SpecificationError, "cannot name the subject"),
+        ({}, {"values": ["d8", "d10"], "subject": "d8"}, SpecificationError, "cannot name the subject"),
         ({"subject": 7}, {"values": "d"}, DataError, "several: 7"),
         ({"subject": np.nan}, {"values": "d"}, DataError, "27 of its 27"),
     ],

@@ -52,7 +52,7 @@ def exact_power(n_subjects: int, alternative: str = "two-sided") -> float:
 
 @pytest.fixture(scope="module")
 def two_groups():
-    return design_analysis(GROUPS, **TWO, n_subjects=(12, 30, 60), n=400, seed=1)
+    return design_analysis(GROUPS, **TWO, n_subjects=(12, 30, 60), simulations=400, seed=1)
 
 
 @pytest.fixture(autouse=True)
@@ -75,17 +75,17 @@ def test_power_is_the_exact_power(two_groups):
 
 
 def test_one_sided_power(two_groups):
-    one = design_analysis(GROUPS, **TWO, n_subjects=30, n=300, alternative="greater", seed=2)
+    one = design_analysis(GROUPS, **TWO, n_subjects=30, simulations=300, alternative="greater", seed=2)
     exact = exact_power(30, "greater")
     assert abs(one.table["power"].iloc[0] - exact) < 3.5 * np.sqrt(exact * (1 - exact) / 300)
-    none = design_analysis(GROUPS, **TWO, n_subjects=30, n=50, alternative="less", seed=2)
+    none = design_analysis(GROUPS, **TWO, n_subjects=30, simulations=50, alternative="less", seed=2)
     assert none.table["power"].iloc[0] == 0.0
     assert np.isnan(none.table["type_m"].iloc[0])
     assert "below zero" in repr(none)
 
 
 def test_normal_quantiles_overstate(two_groups):
-    z = design_analysis(GROUPS, **TWO, n_subjects=12, n=400, reference="z", seed=1)
+    z = design_analysis(GROUPS, **TWO, n_subjects=12, simulations=400, quantiles="z", seed=1)
     assert z.table["power"].iloc[0] > two_groups.table["power"].iloc[0]
     assert z.table["width"].iloc[0] < two_groups.table["width"].iloc[0]
     assert "overstates power" in repr(z)
@@ -100,7 +100,7 @@ def test_significant_estimates_of_weak_designs_exaggerate(two_groups):
 
 def test_no_effect_is_found_at_the_level_of_the_test():
     null = {**TWO, "beta": {"Intercept": 10.0}}
-    result = design_analysis(GROUPS, **null, n_subjects=20, n=400, seed=3)
+    result = design_analysis(GROUPS, **null, n_subjects=20, simulations=400, seed=3)
     assert abs(result.table["power"].iloc[0] - 0.05) < 3.5 * np.sqrt(0.05 * 0.95 / 400)
     assert np.isnan(result.table["type_s"].iloc[0])
     assert "an effect that is not there" in repr(result)
@@ -123,18 +123,20 @@ def test_between_within_df(dental_design):
 
 
 def test_growth_from_formula_with_dropout_and_slopes():
-    full = design_analysis(GROWTH, **CHILDREN, n_subjects=(20, 40), n=30, seed=1)
+    full = design_analysis(GROWTH, **CHILDREN, n_subjects=(20, 40), simulations=30, seed=1)
     assert list(full.coefs) == ["sex[T.Male]", "time", "sex[T.Male]:time"]
     assert full.table.shape[0] == 6
     assert full.table["width"].unstack("n_subjects").apply(lambda r: r[20] > r[40], axis=1).all()
-    less = design_analysis(GROWTH, **CHILDREN, n_subjects=20, n=30, dropout=0.2, coef="time", seed=1)
+    less = design_analysis(GROWTH, **CHILDREN, n_subjects=20, simulations=30, dropout=0.2, coefs="time", seed=1)
     assert less.table["rows"].iloc[0] < 70
     assert less.table["width"].iloc[0] > full.table.loc[(20, "time"), "width"]
     assert "Dropout 0.2" in repr(less)
 
 
 def test_posterior_intervals():
-    result = design_analysis(GROUPS, **TWO, n_subjects=30, n=80, method="nuts", draws=400, tune=200, seed=1)
+    result = design_analysis(
+        GROUPS, **TWO, n_subjects=30, simulations=80, estimator="nuts", draws=400, tune=200, seed=1
+    )
     row = result.table.iloc[0]
     exact = exact_power(30)
     assert abs(row["power"] - exact) < 4 * np.sqrt(exact * (1 - exact) / 80)
@@ -142,31 +144,41 @@ def test_posterior_intervals():
     assert "posterior" in repr(result)
     priors = hl.Priors(beta=hl.Normal(0, 0.05))
     sceptic = design_analysis(
-        GROUPS, **TWO, n_subjects=30, n=20, method="nuts", draws=300, tune=200, seed=1, priors=priors
+        GROUPS, **TWO, n_subjects=30, simulations=20, estimator="nuts", draws=300, tune=200, seed=1, priors=priors
     )
     assert sceptic.table["estimate"].iloc[0] < 0.3
 
 
 def test_a_fit_is_a_plan(dental):
     fit = hl.TwoLevelModel.from_formula(GROWTH, dental).fit_reml()
-    own = design_analysis(fit, n_subjects=(27, 54), n=30, seed=1, coef="sex[T.Male]:time", progressbar=False)
+    own = design_analysis(fit, n_subjects=(27, 54), simulations=30, seed=1, coefs="sex[T.Male]:time", progressbar=False)
     assert own.table["true"].iloc[0] == pytest.approx(fit.beta["sex[T.Male]:time"])
     assert own.table["rows"].tolist() == [108, 216]
     # The planned subjects of 27 are those of the data, so standard errors are those of the fit, up to noise in D.
     assert own.table["se"].iloc[0] == pytest.approx(fit.beta_se["sex[T.Male]:time"], rel=0.1)
-    other = design_analysis(fit, n_subjects=20, times=[0, 3, 6], level2={"sex": ["Female", "Male"]}, n=10, seed=1)
+    other = design_analysis(
+        fit, n_subjects=20, times=[0, 3, 6], level2={"sex": ["Female", "Male"]}, simulations=10, seed=1
+    )
     assert other.table["rows"].iloc[0] == 60
     model = hl.TwoLevelModel.from_formula(GROWTH, dental)
     same = design_analysis(
-        model, beta=fit.beta, D=fit.D, sigma=fit.sigma, n_subjects=27, n=10, dropout=0.1, seed=1, progressbar=False
+        model,
+        beta=fit.beta,
+        D=fit.D,
+        sigma=fit.sigma,
+        n_subjects=27,
+        simulations=10,
+        dropout=0.1,
+        seed=1,
+        progressbar=False,
     )
     assert same.table["rows"].iloc[0] < 108
 
 
 def test_the_same_seed_gives_the_same_study():
-    a, b = (design_analysis(GROUPS, **TWO, n_subjects=(10, 20), n=12, seed=5) for _ in range(2))
+    a, b = (design_analysis(GROUPS, **TWO, n_subjects=(10, 20), simulations=12, seed=5) for _ in range(2))
     assert a.table.equals(b.table)
-    first = design_analysis(GROUPS, **TWO, n_subjects=10, n=12, seed=5)
+    first = design_analysis(GROUPS, **TWO, n_subjects=10, simulations=12, seed=5)
     assert first.table.loc[10].equals(a.table.loc[10])
 
 
@@ -187,12 +199,12 @@ INTERACTION = {"coef": "sex[T.Male]:time"}
 
 
 def test_no_number_of_subjects_from_sizes_that_do_not_say():
-    weak = design_analysis(GROWTH, **CHILDREN, **INTERACTION, n_subjects=(6, 8), n=60, seed=1)
+    weak = design_analysis(GROWTH, **CHILDREN, **INTERACTION, n_subjects=(6, 8), simulations=60, seed=1)
     assert weak.subjects_needed().isna().all(axis=None)
     assert "too small to say; try larger ones, for example n_subjects=(16, 32, 64)" in repr(weak)
     assert "about" not in weak.sentences[-1]
     # A power of about 0.45 at 20, but the answer (44) is beyond twice as many.
-    beyond = design_analysis(GROWTH, **CHILDREN, **INTERACTION, n_subjects=20, n=200, seed=1)
+    beyond = design_analysis(GROWTH, **CHILDREN, **INTERACTION, n_subjects=20, simulations=200, seed=1)
     assert 0.3 < beyond.table["power"].iloc[0] < 0.6
     assert beyond.subjects_needed().isna().all(axis=None)
     assert "too small to say" in beyond.sentences[-1]
@@ -224,7 +236,7 @@ def test_limits_of_subjects_needed(two_groups):
 
 
 def test_the_t_reference_is_not_called_exact_on_the_boundary(two_groups):
-    small = design_analysis(GROWTH, **CHILDREN, **INTERACTION, n_subjects=6, n=30, seed=1)
+    small = design_analysis(GROWTH, **CHILDREN, **INTERACTION, n_subjects=6, simulations=30, seed=1)
     assert small.singular[6] > 0.05
     notes = " ".join(small.notes())
     assert "exact on balanced data only for studies whose D is not on its boundary" in notes
@@ -235,7 +247,7 @@ def test_the_t_reference_is_not_called_exact_on_the_boundary(two_groups):
 
 
 def test_studies_that_cannot_be_fitted_are_counted():
-    some = design_analysis(GROWTH, **CHILDREN, **INTERACTION, n_subjects=(6, 40), dropout=0.6, n=60, seed=1)
+    some = design_analysis(GROWTH, **CHILDREN, **INTERACTION, n_subjects=(6, 40), dropout=0.6, simulations=60, seed=1)
     table = some.table.droplevel("coef")
     assert (table["failed"] == 1 - table["n_used"] / 60).all()
     assert 0.5 < table.loc[6, "failed"] < 1.0
@@ -248,30 +260,30 @@ def test_studies_that_cannot_be_fitted_are_counted():
     assert f"{100 * table.loc[6, 'failed']:.0f} % of the simulated studies could not be fitted" in text
     assert "failed" in some._repr_html_()
     some.plot()
-    few = design_analysis(GROWTH, **CHILDREN, **INTERACTION, n_subjects=(2, 12), n=10, seed=1)
+    few = design_analysis(GROWTH, **CHILDREN, **INTERACTION, n_subjects=(2, 12), simulations=10, seed=1)
     assert "with 2 subjects no simulated study could be fitted" in repr(few)
     assert few.table["failed"].tolist() == [1.0, 0.0]
 
 
 def test_failures_of_a_plan_from_a_fit(dental):
     fit = hl.TwoLevelModel.from_formula(GROWTH, dental).fit_reml()
-    some = design_analysis(fit, **INTERACTION, n_subjects=(4, 27), n=20, seed=1, progressbar=False)
+    some = design_analysis(fit, **INTERACTION, n_subjects=(4, 27), simulations=20, seed=1, progressbar=False)
     assert 0 < some.table["failed"].iloc[0] < 1  # the first subjects drawn are all girls, or only one is
     assert some.table["failed"].iloc[1] == 0
 
 
 def test_an_error_only_if_every_size_fails():
     with pytest.raises(hl.SpecificationError, match="simulated studies of 20, 30 subjects") as error:
-        design_analysis(GROWTH, **CHILDREN, n_subjects=(20, 30), dropout=0.9, n=10, seed=1)
+        design_analysis(GROWTH, **CHILDREN, n_subjects=(20, 30), dropout=0.9, simulations=10, seed=1)
     assert "lower dropout" in str(error.value)
     with pytest.raises(hl.SpecificationError, match="simulated studies of 10 subjects cannot be fitted, even complete"):
-        design_analysis(GROWTH, **{**CHILDREN, "times": [1.0]}, n_subjects=10, n=10, seed=1)
+        design_analysis(GROWTH, **{**CHILDREN, "times": [1.0]}, n_subjects=10, simulations=10, seed=1)
 
 
 @pytest.mark.parametrize(
     ("source", "options", "part"),
     [
-        (GROUPS, {"method": "gee"}, "not one of the choices"),
+        (GROUPS, {"estimator": "gee"}, "not one of the choices"),
         (GROUPS, {"alternative": "both"}, "not one of the choices"),
         (GROUPS, {"alpha": 5}, "strictly between 0 and 1"),
         (GROUPS, {"n": 2}, "at least 10"),
@@ -284,12 +296,12 @@ def test_an_error_only_if_every_size_fails():
         (GROUPS, {"beta": [1.0, 2.0]}, "coefficients need names"),
         ("score ~ group * dose + (1 | subject)", {"level2": None}, "one of them is the time"),
         (3.0, {}, "a formula, a model or a fit"),
-        (GROUPS, {"method": "nuts", "priors": hl.Priors(beta=hl.StudentT(4, 0, 1))}, "not normal"),
+        (GROUPS, {"estimator": "nuts", "priors": hl.Priors(beta=hl.StudentT(4, 0, 1))}, "not normal"),
     ],
 )
 def test_bad_arguments(source, options, part):
     with pytest.raises(hl.HierlmmError) as error:
-        design_analysis(source, **{**TWO, "n": 10, "n_subjects": 10, **options})
+        design_analysis(source, **{**TWO, "simulations": 10, "n_subjects": 10, **options})
     message = str(error.value)
     assert part in message
     assert all(word in message for word in ("Received:", "Why not:", "To do:", "Read:"))
@@ -298,11 +310,11 @@ def test_bad_arguments(source, options, part):
 def test_bad_arguments_with_a_fit(dental):
     fit = hl.TwoLevelModel.from_formula(GROWTH, dental).fit_reml()
     with pytest.raises(hl.SpecificationError, match="Did you mean 'time'"):
-        design_analysis(fit, beta={"tme": 1.0}, n=10)
+        design_analysis(fit, beta={"tme": 1.0}, simulations=10)
     with pytest.raises(hl.SpecificationError, match="covariance matrix of shape"):
-        design_analysis(fit, D=[[1.0]], n=10)
+        design_analysis(fit, D=[[1.0]], simulations=10)
     with pytest.raises(hl.SpecificationError, match="without times the planned subjects"):
-        design_analysis(fit, level2={"sex": ["Female", "Male"]}, n=10)
+        design_analysis(fit, level2={"sex": ["Female", "Male"]}, simulations=10)
 
 
 def test_residual_structure_of_the_fit_is_drawn_from(dental):
@@ -327,9 +339,9 @@ def test_residual_structure_of_the_fit_is_drawn_from(dental):
     error = found * np.hypot(spread["Male"][1] / spread["Male"][0], spread["Female"][1] / spread["Female"][0])
     assert abs(found - ratio) < 4 * error
     with pytest.raises(hl.SpecificationError, match="without values of its parameters"):
-        hl.design_analysis(model, n=20)
+        hl.design_analysis(model, simulations=20)
     with pytest.raises(hl.NotAvailableError, match="at their times"):
-        hl.design_analysis(fit, n=20, times=[0, 1, 2])
+        hl.design_analysis(fit, simulations=20, times=[0, 1, 2])
     marginal = hl.MarginalModel("distance ~ time", correlation=hl.AR1(), subject="subject", data=dental)
     with pytest.raises(hl.NotAvailableError, match="random effects"):
-        hl.design_analysis(marginal.fit_reml(), n=20)
+        hl.design_analysis(marginal.fit_reml(), simulations=20)

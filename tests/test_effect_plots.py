@@ -134,10 +134,10 @@ def _pbc2():
 
 
 def test_curves_are_predictions(fit, gee):
-    for one, focal, held in ((fit, "year", HELD), (gee, "time", {})):
-        curves = one.effects(focal, by="sex", at=held, n=7, df="normal")
+    for one, variable, held in ((fit, "year", HELD), (gee, "time", {})):
+        curves = one.effects(variable, by="sex", at=held, n=7, df="normal")
         table = curves.table
-        rows = table[[focal, "sex"]].assign(**curves.held)
+        rows = table[[variable, "sex"]].assign(**curves.held)
         expected = one.predict(rows, level="population", interval="confidence")
         np.testing.assert_allclose(table["estimate"], expected["estimate"], rtol=1e-12)
         np.testing.assert_allclose(table["se"], expected["se"], rtol=1e-9)
@@ -212,8 +212,8 @@ def test_other_kinds_of_fits(dental, gee):
 
 
 def test_default_covariate_is_of_level_1(fit, sleep):
-    assert fit.effects(n=3).focal == "year"
-    assert sleep.effects(n=3).focal == "days"
+    assert fit.effects(n=3).variable == "year"
+    assert sleep.effects(n=3).variable == "days"
 
 
 def test_exp_is_the_median(fit):
@@ -345,7 +345,7 @@ def test_posterior_bands_in_pieces(monkeypatch):
 def test_partial_residuals_of_the_full_curve_are_the_data(simple, dental):
     """Nothing is held: the population line plus its residual is the measurement."""
     curves = simple.effects("time", by="sex")
-    partial = curves.points("partial", residuals="population")
+    partial = curves.points("partial", residual_level="population")
     np.testing.assert_allclose(partial["y"], dental["distance"], rtol=1e-10)
     own = curves.points("partial")
     shift = simple.fitted("subject") - simple.fitted("population")
@@ -355,7 +355,7 @@ def test_partial_residuals_of_the_full_curve_are_the_data(simple, dental):
 
 def test_partial_residuals_are_adjusted_data(fit, pbc):
     """They are moved by the effects of what is held, and by nothing else."""
-    partial = fit.effects("year", by="sex", at=HELD).points("partial", residuals="population")
+    partial = fit.effects("year", by="sex", at=HELD).points("partial", residual_level="population")
     beta, female = fit.beta, (pbc["sex"] == "female").to_numpy()
     moved = np.log(pbc["bili"])
     for name, value in HELD.items():
@@ -378,7 +378,7 @@ def test_points_belong_to_their_curve(fit, pbc):
 
 def test_residuals_that_are_not_there(gee, simple):
     with pytest.raises(NotAvailableError, match="no line of a subject"):
-        gee.effects("time").points("partial", residuals="subject")
+        gee.effects("time").points("partial", residual_level="subject")
     y = gee.effects("time", by="sex").points("partial")["y"]
     np.testing.assert_allclose(y, simple.design.y, rtol=1e-10)
 
@@ -416,22 +416,22 @@ def test_boundary_knots_inside_the_data(pbc):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"focal": "yaer"}, "no covariate of this name. Did you mean 'year'"),
-        ({"focal": "chol_unused"}, "no covariate"),
-        ({"focal": "sex"}, "is a factor in this model"),
-        ({"focal": "year", "by": "year"}, "what the curves run along"),
-        ({"focal": "year", "by": "sx"}, "Did you mean 'sex'"),
-        ({"focal": "year", "by": ["sex", "age", "basepro"]}, "no third way"),
-        ({"focal": "year", "at": {"sex": "other"}}, "no such level"),
-        ({"focal": "year", "at": {"weight": 3}}, "no covariate of this name"),
-        ({"focal": "year", "at": {"age": "old"}}, "is a number"),
-        ({"focal": "year", "at": {"year": 3}}, "two points at least"),
-        ({"focal": "year", "at": {"year": ["a", 1]}}, "is a number"),
-        ({"focal": "year", "n": 1}, "two points at least"),
-        ({"focal": "year", "ci": 1.5}, "between 0 and 1"),
-        ({"focal": "year", "transform": "log"}, "not one of the choices"),
-        ({"focal": "year", "simultaneous": "panel"}, "not one of the choices"),
-        ({"focal": "year", "level": "mean"}, "not one of the choices"),
+        ({"variable": "yaer"}, "no covariate of this name. Did you mean 'year'"),
+        ({"variable": "chol_unused"}, "no covariate"),
+        ({"variable": "sex"}, "is a factor in this model"),
+        ({"variable": "year", "by": "year"}, "what the curves run along"),
+        ({"variable": "year", "by": "sx"}, "Did you mean 'sex'"),
+        ({"variable": "year", "by": ["sex", "age", "basepro"]}, "no third way"),
+        ({"variable": "year", "at": {"sex": "other"}}, "no such level"),
+        ({"variable": "year", "at": {"weight": 3}}, "no covariate of this name"),
+        ({"variable": "year", "at": {"age": "old"}}, "is a number"),
+        ({"variable": "year", "at": {"year": 3}}, "two points at least"),
+        ({"variable": "year", "at": {"year": ["a", 1]}}, "is a number"),
+        ({"variable": "year", "n": 1}, "two points at least"),
+        ({"variable": "year", "ci": 1.5}, "between 0 and 1"),
+        ({"variable": "year", "transform": "log"}, "not one of the choices"),
+        ({"variable": "year", "simultaneous": "panel"}, "not one of the choices"),
+        ({"variable": "year", "level": "mean"}, "not one of the choices"),
     ],
 )
 def test_refusals(fit, arguments, message):
@@ -526,7 +526,7 @@ def test_estimators_on_one_picture(simple, posterior, gee):
         np.testing.assert_allclose(line["y"], table.loc[table["sex"] == "Male", "estimate"])
         colours.add(line["color"])
     assert len(colours) == 3
-    named = hl.plot_effects({"a": simple, "b": gee}, focal="time", by="sex", backend="none")
+    named = hl.plot_effects({"a": simple, "b": gee}, variable="time", by="sex", backend="none")
     assert drawn(named, "curve", panel="sex = Male", line="b")
     same = hl.compare(simple, gee).plot_effects("time", by="sex", backend="none")
     assert drawn(same, "curve", panel="sex = Male", line="GEE")
@@ -539,7 +539,7 @@ def test_fits_are_asked_at_the_same_values(pbc, fit):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FitWarning)
         collection = hl.plot_effects(
-            fit, younger, focal="year", by="sex", at={"basepro": 10}, labels=["all", "young"], backend="none"
+            fit, younger, variable="year", by="sex", at={"basepro": 10}, labels=["all", "young"], backend="none"
         )
         expected = younger.effects(
             "year", by="sex", at={"age": pbc["age"].mean(), "year": np.linspace(0, pbc["year"].max(), 101)}

@@ -593,7 +593,7 @@ def test_the_command_line_knows_it(tmp_path, dental, capsys):
     dental.to_csv(tmp_path / "dental.csv", index=False)
     formula = "distance ~ sex * time + (1 | subject)"
     out = tmp_path / "out"
-    assert main(["fit", str(tmp_path / "dental.csv"), formula, "--method", "reml,gee", "--out", str(out)]) == 0
+    assert main(["fit", str(tmp_path / "dental.csv"), formula, "--estimators", "reml,gee", "--out", str(out)]) == 0
     assert "Marginal model fitted by GEE" in capsys.readouterr().out
     assert "GEE" in (out / "comparison.csv").read_text()
 

@@ -99,7 +99,7 @@ def test_parameters_that_cannot_be_moved_or_printed(parameters, words):
 def test_parameters_of_a_variance_function_and_names_across_both():
     @dataclass(frozen=True)
     class Own(hl.VarianceFunction):
-        covariate: str
+        variable: str
         name: str
 
         def prepare(self, column):

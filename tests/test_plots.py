@@ -94,10 +94,10 @@ def test_forest_shows_the_numbers_of_the_table(three):
 
 
 def test_forest_inner_interval_is_the_fits_own(three, reml):
-    collection = plots.plot_forest(three, backend="none", inner=0.8)
+    collection = plots.plot_forest(three, backend="none", inner_ci=0.8)
     line = drawn(collection, "inner_interval", "estimate", parameter="days", estimator="REML")
     np.testing.assert_allclose(np.asarray(line["x"]), reml.summary(0.8).loc["days", ["lower", "upper"]])
-    assert "inner_interval" not in plots.plot_forest(three, backend="none", inner=None).viz.children
+    assert "inner_interval" not in plots.plot_forest(three, backend="none", inner_ci=None).viz.children
 
 
 def test_forest_names_estimators_and_chooses_parameters(three):
@@ -305,7 +305,7 @@ def test_trajectories_of_curves_splines_and_categories():
         single.append(fit.predict(new, level="population")["estimate"])
     np.testing.assert_allclose(y, np.mean(single, axis=0))
     _check_through_fitted(fit, frame["t"])
-    by_dose = plots.plot_trajectories(fit, x="dose", backend="none")
+    by_dose = plots.plot_trajectories(fit, variable="dose", backend="none")
     assert calls(by_dose, "trajectories", "xticks", panel="")[0]["labels"] == ["a", "b", "c"]
 
 
@@ -372,7 +372,7 @@ def test_trajectories_refuse_what_the_model_does_not_know(dental_fit, reml):
     with pytest.raises(SpecificationError, match="not a level-2 variable"):
         plots.plot_trajectories(dental_fit, by="age", backend="none")
     with pytest.raises(SpecificationError, match="vary within subjects"):
-        plots.plot_trajectories(dental_fit, x="sex", backend="none")
+        plots.plot_trajectories(dental_fit, variable="sex", backend="none")
     with pytest.raises(SpecificationError, match="not in the fitted data"):
         plots.plot_trajectories(reml, subjects=[1], backend="none")
 
@@ -426,7 +426,7 @@ def test_shrinkage_goes_from_separate_to_partial(reml):
 
 
 def test_ellipse_holds_its_share_of_subjects(reml):
-    collection = plots.plot_shrinkage(reml, ellipse=0.9, backend="none")
+    collection = plots.plot_shrinkage(reml, coverage=0.9, backend="none")
     ((x, y),) = lines_of(drawn(collection, "ellipse", "shrinkage", panel=""))
     deviation = np.vstack([x - reml.beta["Intercept"], y - reml.beta["days"]])
     distance = np.einsum("in,ij,jn->n", deviation, np.linalg.inv(reml.D), deviation)

@@ -63,7 +63,7 @@ class Squared(hl.AR1):
 
 @dataclasses.dataclass(frozen=True)
 class Steps(VarianceFunction):
-    covariate: str = "time"
+    variable: str = "time"
 
     def prepare(self, column):
         return column.to_numpy(dtype=float), None

@@ -37,12 +37,12 @@ def test_no_calibration_where_the_variance_follows_the_fitted_value(dental):
     model = hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental, residual_variance=hl.VarPower())
     for method in ("nuts", "reml"):
         with pytest.raises(NotAvailableError, match=r"VarPower\(\) of the fitted value"):
-            hl.calibrate(model, n=10, draws=50, tune=50, method=method, cores=1, progressbar=False)
+            hl.calibrate(model, simulations=10, draws=50, tune=50, estimator=method, cores=1, progressbar=False)
 
 
 def test_no_subjects_to_follow_in_a_marginal_model(marginal):
     with pytest.raises(SpecificationError, match="no random effects"):
-        hl.calibrate(marginal, n=10, draws=50, tune=50, subjects=[1], cores=1, progressbar=False)
+        hl.calibrate(marginal, simulations=10, draws=50, tune=50, subjects=[1], cores=1, progressbar=False)
 
 
 # compare.

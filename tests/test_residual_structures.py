@@ -47,7 +47,7 @@ class Damped(hl.ResidualCorrelation):
 class VarConstPower(VarianceFunction):
     """A variance function that a user adds, without derivatives: SD = σ (1 + const |v|)."""
 
-    covariate: str
+    variable: str
 
     def prepare(self, column):
         return column.to_numpy(dtype=float), None

@@ -166,7 +166,7 @@ def slow(rule, own, t):
     eps = 1e-9
     past = own[own["t"] <= t + eps]
     if isinstance(rule, hl.Lag):
-        s = t - rule.by
+        s = t - rule.lag
         if not (past["t"] <= s + eps).any():
             return np.nan
         return path(past, s) if rule.how == "linear" else past[past["t"] <= s + eps]["x"].iloc[-1]
@@ -689,7 +689,7 @@ def panel(rng, J=60, n=5, feedback=0.0, irregular=False):
 
 
 def check(data, **options):
-    return hl.check_exogeneity(data, response="y", covariate="x", subject="id", time="t", **options)
+    return hl.check_exogeneity(data, response="y", variable="x", subject="id", time="t", **options)
 
 
 @pytest.mark.parametrize("irregular", [False, True])
@@ -714,7 +714,7 @@ def test_feedback_is_found_with_the_power_that_is_promised():
     assert np.mean([f.detectable for f in found]) < np.mean([f.table["standardised"].iloc[0] for f in found])
 
 
-@pytest.mark.parametrize("options", [{}, {"lags": 2}, {"adjust": ["z", "g"], "time_degree": 1}])
+@pytest.mark.parametrize("options", [{}, {"lags": 2}, {"adjust_for": ["z", "g"], "time_degree": 1}])
 def test_the_jackknife_is_leaving_subjects_out(options):
     data = panel(np.random.default_rng(13), J=25, n=6, feedback=0.2, irregular=True)
     data["z"], data["g"] = np.sin(np.arange(len(data))), np.where(data["id"] % 3, "a", "b")
@@ -754,7 +754,7 @@ def test_neither_order_nor_units_matter():
 def test_prothrombin_is_endogenous_and_the_words_say_what_that_means():
     pbc = hl.load_dataset("pbc").assign(logbili=lambda d: np.log(d["bili"]))
     found = hl.check_exogeneity(
-        pbc, response="logbili", covariate="protime", subject="subject", time="year", adjust=["sex", "age", "trt"]
+        pbc, response="logbili", variable="protime", subject="subject", time="year", adjust_for=["sex", "age", "trt"]
     )
     assert found.endogenous and found.p < 1e-10
     assert (found.n_obs, found.n_subjects) == (1945 - 312, 285)
@@ -799,9 +799,9 @@ def test_a_level2_covariate_is_not_checked_from_rounding_error():
         (lambda d: d.assign(y=d["y"].where(d["t"] > 0)), {}, "missing values in y"),
         (lambda d: d, {"lags": 0}, "1 or more"),
         (lambda d: d, {"time_degree": 1.5}, "whole number"),
-        (lambda d: d, {"level": 5}, "not between 0 and 1"),
-        (lambda d: d, {"adjust": ["q"]}, "no column of this name"),
-        (lambda d: d.assign(q=(d["id"] == 3) * 1.0), {"adjust": ["q"]}, "one subject alone decides"),
+        (lambda d: d, {"alpha": 5}, "not between 0 and 1"),
+        (lambda d: d, {"adjust_for": ["q"]}, "no column of this name"),
+        (lambda d: d.assign(q=(d["id"] == 3) * 1.0), {"adjust_for": ["q"]}, "one subject alone decides"),
     ],
 )
 def test_data_that_cannot_be_checked(change, options, message):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from hierlmm.checks import check_design
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design import Design
-from hierlmm.errors import SpecificationError
 
-__all__ = ["BoundModel", "refuse_arguments"]
+__all__ = ["OTHER_MODEL", "BoundModel"]
+
+# Why (and where to read more) when an argument of the other kind of model is written.
+OTHER_MODEL = (
+    "hl.TwoLevelModel takes residual and residual_variance, hl.MarginalModel correlation and variance",
+    "docs, page 'Residual structures'",
+)
 
 
 class BoundModel:
@@ -97,24 +101,3 @@ class BoundModel:
         from hierlmm.describe import describe_model_html
 
         return describe_model_html(self._design)
-
-
-def refuse_arguments(what: str, given: Mapping[str, Any], slips: Mapping[str, str]) -> None:
-    """Refuse arguments that a model does not have, with the name to use where the other model's was written.
-
-    Raises
-    ------
-    SpecificationError
-        For a name of the other kind of model.
-    TypeError
-        For any other name, as Python does.
-    """
-    for name, value in given.items():
-        if name not in slips:
-            raise TypeError(f"{what}() got an unexpected keyword argument {name!r}")
-        raise SpecificationError(
-            f"{what} with {name}={value!r}",
-            "hl.TwoLevelModel takes residual and residual_variance, hl.MarginalModel correlation and variance",
-            f"use {slips[name]}",
-            "docs, page 'Residual structures'",
-        )

@@ -97,7 +97,7 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
     from hierlmm.report.run import METHODS, parse_methods, run, say
     from hierlmm.report.write import prepare_folder
 
-    methods = parse_methods(arguments.method)
+    methods = parse_methods(arguments.estimators)
     _check_arguments(arguments)
     folder = None if arguments.out is None else prepare_folder(arguments.out)
     with progress.step("Reading the data"):

@@ -12,7 +12,6 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +32,7 @@ from hierlmm.formula import (
     variables_of,
 )
 from hierlmm.frames import quote, shorten
+from hierlmm.notice import PACKAGE
 from hierlmm.splines import formula_functions
 
 __all__ = [
@@ -385,7 +385,7 @@ def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[
 def _warn(extrapolated: dict[str, str]) -> None:
     """One warning for each spline that leaves its boundary knots, however many terms it is part of."""
     for message in extrapolated.values():
-        warnings.warn(message, FitWarning, skip_file_prefixes=(str(Path(__file__).parent),))
+        warnings.warn(message, FitWarning, skip_file_prefixes=PACKAGE)
 
 
 def _fit_recipe(rhs: str, frame: pd.DataFrame, extrapolated: dict[str, str]) -> tuple[Any, pd.DataFrame]:

@@ -19,6 +19,7 @@ import pandas as pd
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.side_by_side import COLUMNS, estimates, fit_statistics, known_label, label_fits, measure, same_question
+from hierlmm.slips import renamed
 
 __all__ = ["Comparison", "check_options", "compare", "estimator_names"]
 
@@ -147,11 +148,12 @@ class Comparison:
 
         return plot_forest(self, **kwargs)
 
-    def plot_effects(self, focal: str | None = None, **kwargs: Any) -> Any:
+    @renamed(focal="variable")
+    def plot_effects(self, variable: str | None = None, **kwargs: Any) -> Any:
         """Curves of the mean along a covariate, one colour per estimator; see `hierlmm.plots.plot_effects`."""
         from hierlmm.plots import plot_effects
 
-        return plot_effects(self, focal=focal, **kwargs)
+        return plot_effects(self, variable=variable, **kwargs)
 
     def plot_random_effects(self, **kwargs: Any) -> Any:
         """Every subject's effects under every estimator, sorted; see `hierlmm.plots.plot_random_effects`."""

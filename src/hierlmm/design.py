@@ -75,7 +75,7 @@ class Residual:
         """Columns of the data that the structures look at."""
         found = (
             self.correlation.time if self.correlation else None,
-            self.variance.covariate if self.variance else None,
+            self.variance.variable if self.variance else None,
         )
         return tuple(dict.fromkeys(c for c in found if c is not None))
 
@@ -232,7 +232,7 @@ class Design:
     def variance_covariate(self) -> pd.Series:
         """What the variance function depends on, (N,): its column, or the fitted values (of least squares at first)."""
         assert self.residual_variance is not None
-        name = self.residual_variance.covariate
+        name = self.residual_variance.variable
         if name is not None:
             return self.frame[name]
         values = self.variance_fitted

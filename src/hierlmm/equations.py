@@ -395,7 +395,7 @@ def _noise(s: Symbols, structure: ResidualSymbols) -> Markup | None:
     spec = s.design.residual_variance
     if spec is None:
         return s.residual_variance()
-    if spec.covariate is None:
+    if spec.variable is None:
         return None
     ratio = structure.g(power=2)
     return times(s.residual_variance(), entry_of("G", "jj") + symbol("", power=2) if ratio is None else ratio)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hierlmm.bound import BoundModel, refuse_arguments
+from hierlmm.bound import OTHER_MODEL, BoundModel
 from hierlmm.covariance.residual import (
     AR1,
     CAR1,
@@ -18,6 +18,7 @@ from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design import Design, design_from_fixed, make_residual
 from hierlmm.errors import SpecificationError
 from hierlmm.formula import parse_formula
+from hierlmm.slips import refuse_arguments
 
 if TYPE_CHECKING:
     from hierlmm.comparison import Comparison
@@ -86,7 +87,7 @@ class MarginalModel(BoundModel):
         missing: str = "raise",
         **unknown: Any,
     ) -> None:
-        refuse_arguments("MarginalModel", unknown, SLIPS)
+        refuse_arguments("MarginalModel", unknown, SLIPS, *OTHER_MODEL)
         structure = make_residual(correlation, variance)
         design = design_from_fixed(parse_formula(formula), subject, data, residual=structure, missing=missing)
         self._set(design, priors)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from hierlmm.bound import BoundModel, refuse_arguments
+from hierlmm.bound import OTHER_MODEL, BoundModel
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design import design_from_formula, design_from_hierarchy, make_residual
 from hierlmm.errors import MissingPackageError, NotAvailableError, SpecificationError
 from hierlmm.formula import parse_formula
 from hierlmm.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_levels
+from hierlmm.slips import refuse_arguments
 
 if TYPE_CHECKING:
     from hierlmm.comparison import Comparison
@@ -88,7 +89,7 @@ class TwoLevelModel(BoundModel):
         missing: str = "raise",
         **unknown: Any,
     ) -> None:
-        refuse_arguments("TwoLevelModel", unknown, SLIPS)
+        refuse_arguments("TwoLevelModel", unknown, SLIPS, *OTHER_MODEL)
         _only_gaussian(family)
         structure = make_residual(residual, residual_variance)
         hierarchy = hierarchy_from_levels(level1, level2, subject=subject, random=random, covariance=covariance)
@@ -121,7 +122,7 @@ class TwoLevelModel(BoundModel):
         residual, residual_variance, priors, missing
             As for `TwoLevelModel`.
         """
-        refuse_arguments("TwoLevelModel.from_formula", unknown, SLIPS)
+        refuse_arguments("TwoLevelModel.from_formula", unknown, SLIPS, *OTHER_MODEL)
         _only_gaussian(family)
         structure = make_residual(residual, residual_variance)
         if covariance is not None and covariance not in COVARIANCES:

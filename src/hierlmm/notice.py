@@ -6,10 +6,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["COMPILING", "interactive", "notice_if_slow"]
+__all__ = ["COMPILING", "PACKAGE", "interactive", "notice_if_slow"]
 
 COMPILING = "Compiling the likelihood for the first time on this machine (some seconds); later runs start at once."
+
+PACKAGE = (str(Path(__file__).parent),)
+"""For ``warnings.warn(..., skip_file_prefixes=PACKAGE)``: a warning points to the user's own line."""
 
 
 def interactive() -> bool:

@@ -158,7 +158,7 @@ def correlation_words(spec: ResidualCorrelation) -> str:
 
 def variance_words(spec: VarianceFunction) -> str:
     """What the SD of a row depends on, for a sentence."""
-    return f"their SD differs with {spec.covariate or 'the fitted value'}"
+    return f"their SD differs with {spec.variable or 'the fitted value'}"
 
 
 def correlation_matrix(design: Design, parameters: Mapping[str, float]) -> tuple[list[str], np.ndarray] | None:
@@ -356,14 +356,14 @@ class ResidualSymbols:
     def varies_within(self) -> bool:
         """Whether rows of one subject differ in the variance function's covariate."""
         spec = self.variance
-        if spec is None or spec.covariate is None:
+        if spec is None or spec.variable is None:
             return spec is not None
-        column, design = self.design.frame[spec.covariate], self.design
+        column, design = self.design.frame[spec.variable], self.design
         return bool((column.groupby(design.subject_index).nunique() > 1).any())
 
     def _covariate(self, row: str) -> Markup:
         assert self.variance is not None
-        name = self.variance.covariate
+        name = self.variance.variable
         if name is not None:
             return name_symbol(name, f"i{row}" if self.varies_within() else "i")
         fitted = name_symbol(self.design.hierarchy.response, f"i{row}")

@@ -101,7 +101,7 @@ def refuse_fitted_values(design: Design) -> None:
     NotAvailableError
     """
     variance = design.residual_variance
-    if variance is not None and variance.covariate is None:
+    if variance is not None and variance.variable is None:
         name = type(variance).__name__
         raise NotAvailableError(
             f"{name}() of the fitted value, by NUTS",

@@ -74,7 +74,7 @@ class ResidualEstimate:
         if self.variance is None:
             return np.ones(len(frame))
         spec = self.variance.spec
-        if spec.covariate is None:
+        if spec.variable is None:
             if fitted is None:
                 raise DataError(
                     "a residual variance that depends on the fitted value, and rows without fitted values",
@@ -84,7 +84,7 @@ class ResidualEstimate:
                 )
             column = pd.Series(fitted, index=frame.index)
         else:
-            column = _column(frame, spec.covariate, "residual variance")
+            column = _column(frame, spec.variable, "residual variance")
         v = self.variance.spec.apply(column, self.variance.state)
         return np.exp(spec.log_ratio(v, self.variance.values(self.eta[self.n_correlation :])))
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import quote
+from hierlmm.slips import renamed
 
 __all__ = ["VarExp", "VarIdent", "VarPower", "VarianceFunction", "sorted_levels"]
 
@@ -32,14 +33,14 @@ class VarianceFunction(ABC):
 
     Attributes
     ----------
-    covariate : str or None
+    variable : str or None
         Column it depends on; None is the fitted value.
     centred : bool
         Whether the search and the prior of σ refer to the average row rather than to the rows where the ratio is 1,
         which may lie far outside the data.
     """
 
-    covariate: str | None
+    variable: str | None
     centred: ClassVar[bool] = False
 
     @abstractmethod
@@ -77,6 +78,7 @@ class VarianceFunction(ABC):
         return type(self).__name__
 
 
+@renamed(covariate="variable")
 @dataclass(frozen=True)
 class VarIdent(VarianceFunction):
     """An SD of its own in every group: ``SD = σ · ratio[group]``, ratio 1 in the reference group.
@@ -85,14 +87,14 @@ class VarIdent(VarianceFunction):
 
     Parameters
     ----------
-    covariate : str
+    variable : str
         Column of the groups (or occasions).
     """
 
-    covariate: str = ""
+    variable: str = ""
 
     def __post_init__(self) -> None:
-        _check_column("VarIdent", self.covariate)
+        _check_column("VarIdent", self.variable)
 
     def prepare(self, column: pd.Series) -> tuple[FloatArray, tuple[Any, ...]]:
         """Codes of the groups; their labels are remembered."""
@@ -102,16 +104,16 @@ class VarIdent(VarianceFunction):
             levels = sorted_levels("VarIdent", column)
         if len(levels) < 2:
             raise DataError(
-                f"VarIdent({self.covariate!r}) and a column with one value, {quote(levels[0])}",
+                f"VarIdent({self.variable!r}) and a column with one value, {quote(levels[0])}",
                 "variances can differ only between two groups or more",
                 "use another column, or leave the variance function out",
                 SEE,
             )
         if len(levels) > max(2, len(column) // 3):
             raise DataError(
-                f"VarIdent({self.covariate!r}) and {len(levels)} groups in {len(column)} rows",
+                f"VarIdent({self.variable!r}) and {len(levels)} groups in {len(column)} rows",
                 "a variance for every group needs several rows in each of them",
-                f"use VarPower({self.covariate!r}) or VarExp({self.covariate!r}) for a covariate that is a number",
+                f"use VarPower({self.variable!r}) or VarExp({self.variable!r}) for a covariate that is a number",
                 SEE,
             )
         codes = column.map({label: k for k, label in enumerate(levels)})
@@ -119,7 +121,7 @@ class VarIdent(VarianceFunction):
         if counts.min() < 2:
             label = levels[int(counts.index.to_numpy()[counts.argmin()])]
             raise DataError(
-                f"VarIdent({self.covariate!r}) and one row with {quote(label)}",
+                f"VarIdent({self.variable!r}) and one row with {quote(label)}",
                 "its variance cannot be estimated from one measurement",
                 "merge small groups",
                 SEE,
@@ -131,7 +133,7 @@ class VarIdent(VarianceFunction):
         unknown = [v for v in column.unique() if v not in state]
         if unknown:
             raise DataError(
-                f"{self.covariate} {quote(unknown[0])}",
+                f"{self.variable} {quote(unknown[0])}",
                 "this group was not in the fitted data, so its residual variance is unknown",
                 f"use one of {', '.join(map(quote, state))}",
                 SEE,
@@ -152,41 +154,42 @@ class VarIdent(VarianceFunction):
 
     def formula(self) -> str:
         """As in the docstring."""
-        return f"sigma · ratio[{self.covariate}]"
+        return f"sigma · ratio[{self.variable}]"
 
 
+@renamed(covariate="variable")
 @dataclass(frozen=True)
 class VarPower(VarianceFunction):
     """A power of the size of a covariate or of the fitted value: ``SD = σ · |v|^power``.
 
     Parameters
     ----------
-    covariate : str, optional
+    variable : str, optional
         Column of numbers other than zero. Left out: the fitted value (with the subject's effects where there are any),
         by REML and ML: fitted values and variances are renewed in turn until they agree, as in nlme.
     """
 
-    covariate: str | None = None
+    variable: str | None = None
     centred: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.covariate is not None:
-            _check_column("VarPower", self.covariate)
+        if self.variable is not None:
+            _check_column("VarPower", self.variable)
 
     def prepare(self, column: pd.Series) -> tuple[FloatArray, None]:
         """The numbers."""
         v = self.apply(column, None)
-        _check_varying("VarPower", self.covariate, v)
-        _check_spread("VarPower", self.covariate, np.log(np.abs(v)), "the logarithm of the size", "use VarExp")
+        _check_varying("VarPower", self.variable, v)
+        _check_spread("VarPower", self.variable, np.log(np.abs(v)), "the logarithm of the size", "use VarExp")
         return v, None
 
     def apply(self, column: pd.Series, state: None) -> FloatArray:
         """The numbers of new data."""
-        v = _numbers("VarPower", self.covariate, column)
+        v = _numbers("VarPower", self.variable, column)
         if np.any(v == 0.0):
             row = column.index[np.flatnonzero(v == 0.0)[0]]
             raise DataError(
-                f"VarPower({self.covariate or 'fitted value'}) and a zero in row {quote(row)}",
+                f"VarPower({self.variable or 'fitted value'}) and a zero in row {quote(row)}",
                 "a power of zero is a residual variance of zero (or infinity)",
                 "shift the covariate away from zero, or use VarExp",
                 SEE,
@@ -208,37 +211,38 @@ class VarPower(VarianceFunction):
 
     def formula(self) -> str:
         """As in the docstring."""
-        return f"sigma · |{self.covariate or 'fitted'}|^power"
+        return f"sigma · |{self.variable or 'fitted'}|^power"
 
 
+@renamed(covariate="variable")
 @dataclass(frozen=True)
 class VarExp(VarianceFunction):
     """Exponential in a covariate or in the fitted value: ``SD = σ · exp(rate · v)``.
 
     Parameters
     ----------
-    covariate : str, optional
+    variable : str, optional
         Column of numbers. Left out: the fitted value, as for `VarPower`.
     """
 
-    covariate: str | None = None
+    variable: str | None = None
     centred: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.covariate is not None:
-            _check_column("VarExp", self.covariate)
+        if self.variable is not None:
+            _check_column("VarExp", self.variable)
 
     def prepare(self, column: pd.Series) -> tuple[FloatArray, None]:
         """The numbers."""
         v = self.apply(column, None)
-        _check_varying("VarExp", self.covariate, v)
-        away = f"measure it from its mean: data[{self.covariate!r}] - data[{self.covariate!r}].mean()"
-        _check_spread("VarExp", self.covariate, v, "the value", away)
+        _check_varying("VarExp", self.variable, v)
+        away = f"measure it from its mean: data[{self.variable!r}] - data[{self.variable!r}].mean()"
+        _check_spread("VarExp", self.variable, v, "the value", away)
         return v, None
 
     def apply(self, column: pd.Series, state: None) -> FloatArray:
         """The numbers of new data."""
-        return _numbers("VarExp", self.covariate, column)
+        return _numbers("VarExp", self.variable, column)
 
     def parameters(self, v: FloatArray, state: Any) -> tuple[Parameter, ...]:
         """``rate``, per unit of the covariate."""
@@ -255,7 +259,7 @@ class VarExp(VarianceFunction):
 
     def formula(self) -> str:
         """As in the docstring."""
-        return f"sigma · exp(rate · {self.covariate or 'fitted'})"
+        return f"sigma · exp(rate · {self.variable or 'fitted'})"
 
 
 def _spread(v: FloatArray) -> float:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hierlmm.errors import DataError, SpecificationError
+from hierlmm.slips import renamed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,17 +25,18 @@ SEE = "the documentation of hierlmm.to_long"
 TRAILING_NUMBER = r"(\d+(?:\.\d+)?)$"
 
 
+@renamed(id="subject", names_to="time", values_to="response", drop_missing="missing")
 def to_long(
     data: Any,
     *,
-    id: str | None = None,
+    subject: str | None = None,
     values: str | Sequence[Any] | Mapping[Any, Any],
-    names_to: str = "time",
-    values_to: str = "y",
+    time: str = "time",
+    response: str = "y",
     names_pattern: str | None = None,
     names_transform: Callable[[Any], Any] | None = float,
     keep: Sequence[str] | None = None,
-    drop_missing: bool = False,
+    missing: str = "keep",
 ) -> pd.DataFrame:
     r"""Make long data of wide data: one row per subject and measurement.
 
@@ -42,7 +44,7 @@ def to_long(
     ----------
     data : DataFrame
         One row per subject: pandas, or anything narwhals reads (polars, PyArrow, ...). It is not changed.
-    id : str, optional
+    subject : str, optional
         The column that names the subject, one row each. By default ``"subject"``, which is added as 1, 2, ... if the
         data have no such column.
     values : list of columns, str, or mapping
@@ -53,21 +55,21 @@ def to_long(
         - a string with a group, such as ``r"d(\d+)"``: every column whose whole name matches, the time being the group;
         - a string without a group, such as ``"d"``: a prefix; every column that is this prefix and then a number;
         - a mapping column -> time, such as ``{"baseline": 0, "week4": 4}``, used as it is.
-    names_to, values_to : str
-        Names of the new columns for time and measurement.
+    time, response : str
+        Names of the new columns for the time and the measurement.
     names_pattern : str, optional
         A regular expression with one group, searched in each name of a list `values`; the group is the time.
     names_transform : callable, optional
         Turns the text of the time into its value; None keeps the text.
     keep : list of str, optional
         The other columns to repeat on every row (covariates of the subject). By default all of them.
-    drop_missing : bool
-        Drop the rows whose measurement is missing. By default they are kept, with NaN.
+    missing : {"keep", "drop"}
+        Rows whose measurement is missing are kept, with NaN, or dropped.
 
     Returns
     -------
     pandas.DataFrame
-        Columns: the subject, the kept columns, `names_to`, `values_to`; subjects in their original order, times
+        Columns: the subject, the kept columns, `time`, `response`; subjects in their original order, times
         ascending within a subject. Its ``attrs`` count what was missing: ``n_missing`` (cells), ``n_dropped``
         (rows dropped) and ``n_subjects_dropped`` (subjects of whom no row is left).
 
@@ -82,7 +84,7 @@ def to_long(
     --------
     >>> import pandas as pd
     >>> wide = pd.DataFrame({"id": [1, 2], "sex": ["F", "M"], "d8": [21.0, 26.0], "d10": [20.0, 25.0]})
-    >>> to_long(wide, id="id", values="d", names_to="age", values_to="distance")
+    >>> to_long(wide, subject="id", values="d", time="age", response="distance")
        id sex   age  distance
     0   1   F   8.0      21.0
     1   1   F  10.0      20.0
@@ -91,6 +93,10 @@ def to_long(
     """
     import pandas as pd
 
+    if missing not in ("keep", "drop"):
+        raise SpecificationError(
+            f"missing={missing!r}", "this is not one of the choices", "use missing='keep' or missing='drop'", SEE
+        )
     wide = _to_pandas(data)
     twice = wide.columns[wide.columns.duplicated()].unique()
     if len(twice):
@@ -101,22 +107,22 @@ def to_long(
             see=SEE,
         )
     times = _times(list(wide.columns), values, names_pattern, names_transform)
-    subject, wide = _with_subject(wide, id, times)
-    covariates = _kept(list(wide.columns), keep, subject, times)
-    _check_new_names([subject, *covariates], names_to, values_to)
+    name, wide = _with_subject(wide, subject, times)
+    covariates = _kept(list(wide.columns), keep, name, times)
+    _check_new_names([name, *covariates], time, response)
 
     columns = _sorted_by_time(times)
     matrix = _measurements(wide, columns)  # (J, m)
     n_subjects, m = matrix.shape
     row = np.repeat(np.arange(n_subjects), m)
-    long = wide[[subject, *covariates]].take(row).reset_index(drop=True)
+    long = wide[[name, *covariates]].take(row).reset_index(drop=True)
     # Through a Series, so that equal types stay what they are: integers, dates, text.
-    long[names_to] = pd.Series([times[c] for c in columns] * n_subjects)
-    long[values_to] = matrix.ravel()
+    long[time] = pd.Series([times[c] for c in columns] * n_subjects)
+    long[response] = matrix.ravel()
 
     present = ~np.isnan(matrix)
     counts: dict[Hashable | None, Any] = {"n_missing": int((~present).sum()), "n_dropped": 0, "n_subjects_dropped": 0}
-    if drop_missing:
+    if missing == "drop":
         long = long.loc[present.ravel()].reset_index(drop=True)
         counts |= {"n_dropped": counts["n_missing"], "n_subjects_dropped": int((~present.any(axis=1)).sum())}
     long.attrs = counts
@@ -255,9 +261,9 @@ def _one_group(pattern: str) -> re.Pattern[str]:
     return regex
 
 
-def _with_subject(wide: pd.DataFrame, id: str | None, times: Mapping[Any, Any]) -> tuple[str, pd.DataFrame]:
+def _with_subject(wide: pd.DataFrame, named: str | None, times: Mapping[Any, Any]) -> tuple[str, pd.DataFrame]:
     """Return the name of the subject column and data that have it, each subject once."""
-    subject = "subject" if id is None else id
+    subject = "subject" if named is None else named
     if subject in times:
         raise SpecificationError(
             received=f"the column {subject!r}, as subject and among values",
@@ -265,7 +271,7 @@ def _with_subject(wide: pd.DataFrame, id: str | None, times: Mapping[Any, Any]) 
             remedy="Leave it out of values.",
             see=SEE,
         )
-    if id is None and subject not in wide.columns:
+    if named is None and subject not in wide.columns:
         return subject, wide.assign(subject=np.arange(1, len(wide) + 1))
     _need_columns(list(wide.columns), [subject])
     missing = int(wide[subject].isna().sum())
@@ -295,11 +301,11 @@ def _kept(columns: list[Any], keep: Sequence[str] | None, subject: str, times: M
     return [c for c in chosen if c != subject]
 
 
-def _check_new_names(old: list[Any], names_to: str, values_to: str) -> None:
-    clash = [n for n in (names_to, values_to) if n in old]
-    if clash or names_to == values_to:
+def _check_new_names(old: list[Any], time: str, response: str) -> None:
+    clash = [n for n in (time, response) if n in old]
+    if clash or time == response:
         raise SpecificationError(
-            received=f"names_to={names_to!r}, values_to={values_to!r}",
+            received=f"time={time!r}, response={response!r}",
             reason=f"The data already have the column {clash[0]!r}." if clash else "Both names are the same.",
             remedy="Choose other names, or leave the old column out with keep=[...].",
             see=SEE,

@@ -59,11 +59,12 @@ from hierlmm.likelihood.conditional import subject_loglik
 from hierlmm.likelihood.estimate import maximise_design
 from hierlmm.likelihood.kernel import pattern_sums
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, residual_rows
+from hierlmm.slips import renamed
 
-__all__ = ["METHODS", "RANKS", "calibrate", "likelihood_of", "require_collapsed"]
+__all__ = ["ESTIMATORS", "RANKS", "calibrate", "likelihood_of", "require_collapsed"]
 
 FloatArray = NDArray[np.float64]
-METHODS = ("nuts", "reml", "ml")
+ESTIMATORS = ("nuts", "reml", "ml")
 RANKS = 99
 """Draws that a rank is taken among, nearly independent after thinning: ranks 0 ... 99 fall into bins of equal size."""
 SEE = "docs, page 'Calibration'"
@@ -138,15 +139,16 @@ class _Quantities:
         return np.concatenate(parts, axis=-1)
 
 
+@renamed(n="simulations", method="estimator")
 def calibrate(
     model: Any,
-    n: int = 500,
+    simulations: int = 500,
     *,
     draws: int = 1000,
     tune: int = 300,
     chains: int = 1,
     seed: int | None = None,
-    method: str = "nuts",
+    estimator: str = "nuts",
     truth: Fit | Priors | ResolvedPriors | None = None,
     subjects: Sequence[Any] = (),
     target_accept: float = 0.8,
@@ -160,13 +162,13 @@ def calibrate(
     model : TwoLevelModel or MarginalModel
         Its own design and priors are what is examined; its response is used only where default priors take their
         scale from it.
-    n : int
+    simulations : int
         Number of simulated data sets. 500 see an interval that covers 92 instead of 95 %; 100 see gross errors.
     draws, tune, chains : int
         Of the sampler, for each data set.
     seed : int, optional
         Makes the study reproducible on one machine.
-    method : {"nuts", "reml", "ml"}
+    estimator : {"nuts", "reml", "ml"}
         ``"nuts"``: calibration of the posterior. ``"reml"`` and ``"ml"``: how well estimates and their Wald intervals
         recover the truth (normal quantiles, as `LikelihoodFit.summary` gives them; on the log scale for standard
         deviations and Fisher's z scale for correlations). Nothing says that these should be exact.
@@ -210,18 +212,18 @@ def calibrate(
     --------
     >>> import hierlmm as hl
     >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (1 + days | subject)", hl.load_dataset("sleepstudy"))
-    >>> result = calibrate(model, n=20, draws=200, tune=200, seed=1)
+    >>> result = calibrate(model, simulations=20, draws=200, tune=200, seed=1)
     >>> result.ranks.shape
     (20, 7)
     """
-    choose("method", method, METHODS)
-    n = whole("n", n, 10)
+    choose("estimator", estimator, ESTIMATORS)
+    n = whole("simulations", simulations, 10)
     if cores is not None:
         whole("cores", cores, 1)
     check_settings(draws=draws, tune=tune, chains=chains, target_accept=target_accept)
     design: Design = model.design
     priors: ResolvedPriors = model.priors
-    bayes = method == "nuts"
+    bayes = estimator == "nuts"
     _refuse_own_fitted_values(design)
     if bayes:
         require_collapsed(priors, "calibrate")
@@ -236,10 +238,10 @@ def calibrate(
         simulated = design.with_response(drawn.y)
         if bayes:
             return _by_nuts(simulated, priors, quantities, drawn, rng, options)
-        return _by_likelihood(simulated, quantities, drawn, reml=method == "reml")
+        return _by_likelihood(simulated, quantities, drawn, reml=estimator == "reml")
 
     started = time.perf_counter()
-    label = f"Calibration ({method.upper()})"
+    label = f"Calibration ({estimator.upper()})"
     results, failures = replicate(work, n, cores=cores, progressbar=progressbar, label=label)
     good = [(k, r) for k, r in enumerate(results) if r is not None]
     if not good:
@@ -258,11 +260,11 @@ def calibrate(
         return pd.DataFrame(numbers[:, FIELDS.index(field)], index=index, columns=labels)
 
     return Calibration(
-        method=method,
+        estimator=estimator.upper(),
         source=source,
         design=design,
         priors=priors,
-        n=n,
+        simulations=n,
         truth=table("truth"),
         estimate=table("estimate"),
         sd=table("sd"),
@@ -282,7 +284,7 @@ def calibrate(
 def _refuse_own_fitted_values(design: Design) -> None:
     """Refuse a variance that follows the fitted value: no data are drawn from such a model, and NUTS cannot fit it."""
     variance = design.residual_variance
-    if variance is not None and variance.covariate is None:
+    if variance is not None and variance.variable is None:
         name = type(variance).__name__
         raise NotAvailableError(
             f"calibrate with {name}() of the fitted value",
@@ -300,7 +302,7 @@ def require_collapsed(priors: ResolvedPriors, what: str) -> None:
         raise SpecificationError(
             f"{what} with {'this D' if priors.common_corr else 'these priors'}",
             f"{obstacle}, so every refit would need the explicit sampler, some seconds each",
-            "use method='reml', or covariance='unstructured'"
+            "use estimator='reml', or covariance='unstructured'"
             if priors.common_corr
             else "use Normal priors for fixed effects and HalfNormal, HalfStudentT, HalfCauchy or Gamma for standard "
             "deviations",
@@ -312,9 +314,9 @@ def _positions(design: Design, subjects: Sequence[Any], bayes: bool) -> NDArray[
     wanted = list(subjects) if isinstance(subjects, Sequence) and not isinstance(subjects, str) else [subjects]
     if wanted and not bayes:
         raise SpecificationError(
-            f"subjects={subjects!r} with a likelihood method",
+            f"subjects={subjects!r} with a likelihood estimator",
             "random effects are followed through posterior draws",
-            "use method='nuts', or leave subjects out",
+            "use estimator='nuts', or leave subjects out",
             SEE,
         )
     if wanted and not design.term:

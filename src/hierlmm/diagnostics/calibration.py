@@ -31,6 +31,7 @@ from hierlmm.design import Design
 from hierlmm.diagnostics.replicate import Failure, binomial_interval, probability
 from hierlmm.errors import NotAvailableError, SpecificationError, closest
 from hierlmm.frames import shorten
+from hierlmm.slips import renamed
 
 __all__ = ["LEVELS", "LOGLIK", "Calibration", "EcdfBand", "ecdf_band"]
 
@@ -60,13 +61,13 @@ class EcdfBand:
     tail: FloatArray
     simulated: FloatArray
 
-    def level(self, prob: float) -> float:
+    def level(self, ci: float) -> float:
         """Pointwise level γ of the band with this simultaneous probability."""
-        return float(self.simulated[int((1.0 - prob) * len(self.simulated))])
+        return float(self.simulated[int((1.0 - ci) * len(self.simulated))])
 
-    def limits(self, prob: float = 0.95) -> tuple[FloatArray, FloatArray]:
+    def limits(self, ci: float = 0.95) -> tuple[FloatArray, FloatArray]:
         """Lower and upper limit of the distribution function at ``z``: (L,), (L,)."""
-        inside = self.tail >= self.level(prob)
+        inside = self.tail >= self.level(ci)
         return inside.argmax(axis=0) / self.n, (self.n - inside[::-1].argmax(axis=0)) / self.n
 
     def p_value(self, ranks: FloatArray) -> float:
@@ -96,12 +97,12 @@ class Calibration:
 
     Attributes
     ----------
-    method : {"nuts", "reml", "ml"}
+    estimator : {"NUTS", "REML", "ML"}
     source : {"priors", "other priors", "fit"}
         What the data were drawn from.
     design, priors
         Of the model that was examined; the priors as they were held fixed.
-    n : int
+    simulations : int
         Number of simulated data sets.
     truth, estimate, sd, lower, upper : DataFrame
         True values; posterior means (or estimates), posterior SDs (or standard errors), ends of the 95 % interval.
@@ -121,11 +122,11 @@ class Calibration:
         Wall time.
     """
 
-    method: str
+    estimator: str
     source: str
     design: Design
     priors: ResolvedPriors
-    n: int
+    simulations: int
     truth: pd.DataFrame
     estimate: pd.DataFrame
     sd: pd.DataFrame
@@ -151,7 +152,7 @@ class Calibration:
         """
         if self.rank_table is None:
             raise NotAvailableError(
-                f"ranks of {self.method.upper()} fits",
+                f"ranks of {self.estimator} fits",
                 "a rank is a position among posterior draws",
                 "use .pit, the position of the truth in the normal distribution behind each Wald interval",
                 "docs, page 'Calibration'",
@@ -212,7 +213,7 @@ class Calibration:
                 Of posterior means or estimates.
             ``z_mean``, ``z_sd``
                 Of (estimate - truth) / sd: 0 and 1 for an exact posterior.
-            ``contraction`` (``method="nuts"``)
+            ``contraction`` (``estimator="nuts"``)
                 1 - mean posterior variance / prior variance: 1 where the data say everything, 0 where nothing.
             ``n_used``
                 Data sets with an interval (a Wald interval does not exist on the boundary).
@@ -261,7 +262,7 @@ class Calibration:
             return (
                 f"Not clear-cut: the ranks of {shorten(outside)} leave their 95 % band (smallest p = {smallest:.3f}). "
                 f"Of {k} quantities that are calibrated, one strays that far in about {100 * chance:.0f} % of such "
-                f"studies; another seed or a larger n decides. {cover[0].upper()}{cover[1:]}."
+                f"studies; another seed or more simulations decide. {cover[0].upper()}{cover[1:]}."
             )
         return f"Calibrated: the ranks of all {k} quantities stay inside their simultaneous 95 % bands; {cover}."
 
@@ -278,10 +279,10 @@ class Calibration:
         if self.failures:
             first = self.failures[0]
             notes.append(
-                f"{len(self.failures)} of {self.n} data sets could not be fitted and are left out (number "
+                f"{len(self.failures)} of {self.simulations} data sets could not be fitted and are left out (number "
                 f"{first.number}: {first.reason}). If failing depends on the parameters, leaving them out biases ranks."
             )
-        if self.method == "nuts":
+        if self.estimator == "NUTS":
             diverged = int((self.checks["divergences"] > 0).sum())
             notes.append(f"Divergences in {diverged} of {len(self.checks)} data sets.")
             scarce = int((self.checks["ess"] < self.n_ranks).sum())
@@ -305,18 +306,17 @@ class Calibration:
         return notes
 
     def _header(self) -> tuple[str, str]:
-        names = {"nuts": "NUTS", "reml": "REML", "ml": "ML"}
         title = "Simulation-based calibration" if self._judged else "Recovery of known parameters"
         origin = {
             "priors": "the model's priors",
             "other priors": "other priors than the model's",
             "fit": "the estimates of a fit",
         }[self.source]
-        how = names[self.method]
-        if self.method == "nuts":
+        how = self.estimator
+        if self.estimator == "NUTS":
             s = self.settings
             how += f" ({s['chains']} × ({s['tune']} + {s['draws']}), ranks among {self.n_ranks} thinned draws)"
-        detail = f"{self.n} data sets drawn from {origin}, fitted by {how}; {self.seconds:.1f} s"
+        detail = f"{self.simulations} data sets drawn from {origin}, fitted by {how}; {self.seconds:.1f} s"
         return f"{title}: {self.design.hierarchy.formula}", detail
 
     def __repr__(self) -> str:
@@ -336,11 +336,12 @@ class Calibration:
 
     # Drawing, with what plots share; imported when called.
 
+    @renamed(prob="ci")
     def plot(
         self,
         parameters: list[str] | str | None = None,
         *,
-        prob: float = 0.95,
+        ci: float = 0.95,
         backend: str | None = None,
         figure_kwargs: dict[str, Any] | None = None,
     ) -> Any:
@@ -353,7 +354,7 @@ class Calibration:
         ----------
         parameters : str or list of str, optional
             Which to draw; by default all.
-        prob : float
+        ci : float
             Simultaneous probability of the band.
         backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
         figure_kwargs : dict, optional
@@ -364,7 +365,7 @@ class Calibration:
         """
         from hierlmm.plots.simulation import plot_ranks
 
-        return plot_ranks(self, self._chosen(parameters), probability("prob", prob), backend, figure_kwargs)
+        return plot_ranks(self, self._chosen(parameters), probability("ci", ci), backend, figure_kwargs)
 
     def plot_recovery(
         self,

@@ -9,7 +9,7 @@ Likelihood fits are judged with t quantiles on between-within ("containment") de
 1990): for a coefficient in the equation of a level-1 coefficient that varies by subject, J less the number of
 coefficients in that equation; otherwise N - Jq less the number of coefficients of such kind. On balanced data this is
 the exact t test of the subjects' means or slopes, as long as D is not estimated on its boundary; where it often is (few
-subjects), and on unbalanced data in small samples, it is an approximation. With normal quantiles (``reference="z"``)
+subjects), and on unbalanced data in small samples, it is an approximation. With normal quantiles (``quantiles="z"``)
 intervals from few subjects are too short and power is overstated.
 
 A simulated study that cannot be fitted (nobody was measured twice, a level of a factor did not occur) is counted as
@@ -62,13 +62,14 @@ from hierlmm.fits.base import Fit, choose
 from hierlmm.formula import INTERCEPT, parse_formula, term_name, unquoted
 from hierlmm.frames import shorten
 from hierlmm.likelihood.residual_rows import residual_rows
+from hierlmm.slips import renamed
 
-__all__ = ["ALTERNATIVES", "METHODS", "DesignAnalysis", "between_within_df", "design_analysis"]
+__all__ = ["ALTERNATIVES", "ESTIMATORS", "DesignAnalysis", "between_within_df", "design_analysis"]
 
 FloatArray = NDArray[np.float64]
-METHODS = ("reml", "ml", "nuts")
+ESTIMATORS = ("reml", "ml", "nuts")
 ALTERNATIVES = ("two-sided", "greater", "less")
-REFERENCES = ("t", "z")
+QUANTILES = ("t", "z")
 SEE = "docs, page 'Calibration', section 'Planning a study'"
 LEAST_POWER = 0.3  # a power below says more about the level of the test than about the effect
 FURTHEST = 2.0  # an answer beyond so many times the largest size is not given
@@ -99,6 +100,7 @@ class _Plan:
     """Subjects in whom every level of every factor occurs."""
 
 
+@renamed(n="simulations", method="estimator", coef="coefs", reference="quantiles")
 def design_analysis(
     source: Any,
     *,
@@ -110,12 +112,12 @@ def design_analysis(
     level2: Mapping[str, Any] | None = None,
     level1: Mapping[str, Any] | None = None,
     time: str | None = None,
-    method: str = "reml",
-    n: int = 200,
-    coef: str | Sequence[str] | None = None,
+    estimator: str = "reml",
+    simulations: int = 200,
+    coefs: str | Sequence[str] | None = None,
     alternative: str = "two-sided",
     alpha: float = 0.05,
-    reference: str = "t",
+    quantiles: str = "t",
     dropout: float = 0.0,
     priors: Any = None,
     draws: int = 1000,
@@ -144,18 +146,18 @@ def design_analysis(
         ``{"age": ("normal", 40, 10)}`` draws.
     time : str, optional
         Name of the column of times; by default the one variable of the formula that is no covariate.
-    method : {"reml", "ml", "nuts"}
+    estimator : {"reml", "ml", "nuts"}
         How the study will be analysed. Likelihood methods judge by t (or z) tests; ``"nuts"`` by the equal-tailed
         posterior interval (or, one-sided, by the posterior probability of the other sign being below alpha).
-    n : int
+    simulations : int
         Simulated studies for each number of subjects. The Monte-Carlo error of a power of 0.8 is 0.028 for 200.
-    coef : str or sequence of str, optional
+    coefs : str or sequence of str, optional
         Which coefficients to report; by default all but the intercept.
     alternative : {"two-sided", "greater", "less"}
         Alternative to β = 0.
     alpha : float
         Level of the test; intervals have probability 1 - alpha.
-    reference : {"t", "z"}
+    quantiles : {"t", "z"}
         Quantiles for likelihood fits: t on between-within degrees of freedom (exact on balanced data unless D is
         estimated on its boundary, approximate otherwise), or normal, which overstates power when there are few
         subjects.
@@ -190,14 +192,14 @@ def design_analysis(
     ...     "distance ~ sex * time + (1 + time | subject)",
     ...     beta={"Intercept": 21, "sex[T.Male]": 1.4, "time": 0.5, "sex[T.Male]:time": 0.3},
     ...     D=[[3.2, 0.0], [0.0, 0.03]], sigma=1.3, times=[0, 2, 4, 6], level2={"sex": ["Female", "Male"]},
-    ...     coef="sex[T.Male]:time", n_subjects=[20, 40], n=20, seed=1)
+    ...     coefs="sex[T.Male]:time", n_subjects=[20, 40], simulations=20, seed=1)
     >>> plan.table.shape
     (2, 19)
     """
-    choose("method", method, METHODS)
+    choose("estimator", estimator, ESTIMATORS)
     choose("alternative", alternative, ALTERNATIVES)
-    choose("reference", reference, REFERENCES)
-    alpha, n = probability("alpha", alpha), whole("n", n, 10)
+    choose("quantiles", quantiles, QUANTILES)
+    alpha, n = probability("alpha", alpha), whole("simulations", simulations, 10)
     if not 0 <= dropout < 1:
         raise SpecificationError(
             f"dropout={dropout!r}", "a probability of leaving at each occasion lies in [0, 1)", "try dropout=0.1", SEE
@@ -207,11 +209,11 @@ def design_analysis(
     plan = _plan(source, beta, D, sigma, times, level2, level1, time, priors)
     used_seed, seeds = streams(seed, n * len(sizes))
     first = _first_study(plan, sizes[-1])
-    coefs = _coefs(coef, first)
-    if method == "nuts":
+    names = _coefs(coefs, first)
+    if estimator == "nuts":
         refuse_fitted_values(first)
-        require_collapsed(resolve_priors(plan.priors, first), "design_analysis(method='nuts')")
-    position = [first.coef.index(c) for c in coefs]
+        require_collapsed(resolve_priors(plan.priors, first), "design_analysis(estimator='nuts')")
+    position = [first.coef.index(c) for c in names]
 
     def work(k: int) -> Found:
         rng = np.random.default_rng(seeds[k])
@@ -220,14 +222,14 @@ def design_analysis(
             raise SpecificationError(
                 "a simulated study", "a level of a factor did not occur", "plan more subjects", SEE
             )
-        if method == "nuts":
+        if estimator == "nuts":
             return _by_nuts(design, plan.priors, position, rng, alternative, alpha, draws, tune)
-        return _by_likelihood(design, method == "reml", position, alternative, alpha, reference)
+        return _by_likelihood(design, estimator == "reml", position, alternative, alpha, quantiles)
 
     started = clock.perf_counter()
-    label = f"Design analysis ({method.upper()})"
+    label = f"Design analysis ({estimator.upper()})"
     results, failures = replicate(work, n * len(sizes), cores=cores, progressbar=progressbar, label=label)
-    true = np.array([float(plan.beta.get(c, 0.0)) for c in coefs])
+    true = np.array([float(plan.beta.get(c, 0.0)) for c in names])
     found = {size: [r for r in results[i * n : (i + 1) * n] if r is not None] for i, size in enumerate(sizes)}
     if all(len(studies) < 2 for studies in found.values()):
         raise SpecificationError(
@@ -236,17 +238,17 @@ def design_analysis(
             "lower dropout, or plan more subjects or occasions, or a simpler model",
             SEE,
         )
-    table = pd.concat({size: _row(studies, coefs, true, n) for size, studies in found.items()}, names=["n_subjects"])
+    table = pd.concat({size: _row(studies, names, true, n) for size, studies in found.items()}, names=["n_subjects"])
     return DesignAnalysis(
         table=table,
         formula=plan.formula,
-        method=method,
-        reference=reference if method != "nuts" else "posterior",
-        coefs=tuple(coefs),
+        estimator=estimator.upper(),
+        quantiles=quantiles if estimator != "nuts" else "posterior",
+        coefs=tuple(names),
         alternative=alternative,
         alpha=alpha,
         dropout=float(dropout),
-        n=n,
+        simulations=n,
         singular={
             size: float(np.mean([r.singular for r in studies])) if studies else np.nan
             for size, studies in found.items()
@@ -533,7 +535,7 @@ def _coefs(coef: Any, design: Design) -> list[str]:
     for name in wanted:
         if name not in design.coef:
             raise SpecificationError(
-                f"coef={name!r}",
+                f"coefs={name!r}",
                 f"the planned model has no such coefficient.{closest(name, design.coef)}",
                 f"use one of: {shorten(design.coef)}",
                 SEE,
@@ -554,11 +556,11 @@ def between_within_df(design: Design) -> FloatArray:
 
 
 def _by_likelihood(
-    design: Design, reml: bool, position: list[int], alternative: str, alpha: float, reference: str
+    design: Design, reml: bool, position: list[int], alternative: str, alpha: float, quantiles: str
 ) -> Found:
     fit = likelihood_of(design, reml=reml)
     estimate, se = fit.beta.to_numpy()[position], fit.beta_se.to_numpy()[position]
-    df = between_within_df(design)[position] if reference == "t" else np.full(len(position), np.inf)
+    df = between_within_df(design)[position] if quantiles == "t" else np.full(len(position), np.inf)
     half = t.ppf(1.0 - alpha / 2.0, df) * se
     tail = t.sf(estimate / se, df)
     p = {"greater": tail, "less": 1.0 - tail, "two-sided": 2.0 * np.minimum(tail, 1.0 - tail)}[alternative]
@@ -681,7 +683,8 @@ class DesignAnalysis:
         ``failed``, ``n_used``
             Share of simulated studies that could not be fitted, and number of those that could; everything else is
             about the latter, and NaN if they are fewer than two.
-    reference : {"t", "z", "posterior"}
+    estimator : {"REML", "ML", "NUTS"}
+    quantiles : {"t", "z", "posterior"}
         Where intervals come from.
     singular : dict of int to float
         For each size, the share of studies whose D was estimated on the boundary.
@@ -690,22 +693,17 @@ class DesignAnalysis:
 
     table: pd.DataFrame
     formula: str
-    method: str
-    reference: str
+    estimator: str
+    quantiles: str
     coefs: tuple[str, ...]
     alternative: str
     alpha: float
     dropout: float
-    n: int
+    simulations: int
     singular: dict[int, float]
     failures: tuple[Failure, ...]
     seed: int
     seconds: float
-
-    @property
-    def estimator(self) -> str:
-        """``"REML"``, ``"ML"`` or ``"NUTS"``."""
-        return self.method.upper()
 
     def subjects_needed(self, power: float = 0.8) -> pd.DataFrame:
         """Number of subjects at which a power is reached, from all sizes together.
@@ -815,7 +813,7 @@ class DesignAnalysis:
     def _first_failures(self) -> dict[int, str]:
         """For each size with failures, the reason of the first."""
         sizes = list(self.singular)
-        return {sizes[f.number // self.n]: f.reason for f in reversed(self.failures)}
+        return {sizes[f.number // self.simulations]: f.reason for f in reversed(self.failures)}
 
     def _needed_sentence(self, coef: str, needed: pd.Series) -> str:
         own = self._fitted(coef)
@@ -846,15 +844,15 @@ class DesignAnalysis:
         direction = {"two-sided": "differs from zero", "greater": "is above zero", "less": "is below zero"}
         notes = [f"To see an effect: a test at level {self.alpha:g} finds that it {direction[self.alternative]}."]
         notes[0] += " ± is the Monte-Carlo standard error."
-        if self.reference == "t":
+        if self.quantiles == "t":
             notes.append(
                 "Intervals and tests use t quantiles on between-within degrees of freedom: exact on balanced data only "
                 "for studies whose D is not on its boundary, an approximation otherwise."
             )
-        elif self.reference == "z":
+        elif self.quantiles == "z":
             notes.append(
                 "Intervals and tests use normal quantiles, which overstates power when there are few subjects; "
-                "reference='t' allows for it."
+                "quantiles='t' allows for it."
             )
         else:
             notes.append("Intervals are equal-tailed posterior intervals; priors are part of the analysis.")
@@ -864,18 +862,18 @@ class DesignAnalysis:
         if boundary:
             text = ", ".join(f"{100 * share:.0f} % with {size} subjects" for size, share in boundary.items())
             words = f"D was estimated on its boundary (singular) in some simulated studies: {text}."
-            if self.reference == "t":
+            if self.quantiles == "t":
                 words += " There the t test is not exact, and its error rate may differ from the nominal level."
             notes.append(words)
         if self.failures:
             notes.append(
-                f"{len(self.failures)} of {self.n * len(self.singular)} simulated studies could not be fitted; power "
-                "and all else is about those that could."
+                f"{len(self.failures)} of {self.simulations * len(self.singular)} simulated studies could not be "
+                "fitted; power and all else is about those that could."
             )
         return notes
 
     def _header(self) -> str:
-        return f"Design analysis: {self.formula}\n{self.estimator}, {self.n} simulated studies for each size"
+        return f"Design analysis: {self.formula}\n{self.estimator}, {self.simulations} simulated studies for each size"
 
     def __repr__(self) -> str:
         body = [*self.sentences, ""]

@@ -37,7 +37,7 @@ SEE = "docs, page 'Contrasts'"
 
 def contrasts(
     fit: Fit,
-    specs: str | Sequence[str],
+    variables: str | Sequence[str],
     method: str | Mapping[str, Any] = "pairwise",
     by: str | Sequence[str] | None = None,
     at: Mapping[str, Any] | None = None,
@@ -51,7 +51,7 @@ def contrasts(
     rope: float | tuple[float, float] | None = None,
 ) -> Effects:
     """Compare marginal means; see `hierlmm.fits.base.Fit.contrasts`."""
-    means = marginal_means(fit, specs, by, at, weights=weights, df=df, ci=ci)
+    means = marginal_means(fit, variables, by, at, weights=weights, df=df, ci=ci)
     return contrast_effects(means, method, adjust=adjust, reference=reference, simultaneous=simultaneous, rope=rope)
 
 

@@ -23,11 +23,11 @@ from hierlmm.frames import shorten
 __all__ = [
     "check_by",
     "check_companions",
-    "check_focal",
     "check_level",
-    "focal_values",
+    "check_variable",
     "scope_of",
     "typical_values",
+    "variable_values",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -66,52 +66,55 @@ def scope_of(simultaneous: bool | str) -> str | None:
     return "curve" if simultaneous else None
 
 
-def check_focal(grid: Grid, focal: str | None, fit: Fit) -> str:
+def check_variable(grid: Grid, variable: str | None, fit: Fit) -> str:
     """The covariate along which curves run: a number of the fixed effects, of level 1 if none is named."""
     numbers = [v for v in grid.points if v not in grid.factors]
     remedy = f"use one of {shorten(map(repr, numbers))}" if numbers else "use fit.marginal_means(...)"
-    if focal is None:
+    if variable is None:
         if not numbers:
             raise SpecificationError(
                 "effects() of a model without numeric covariates", "a curve runs along a number", remedy, SEE
             )
         level1 = [v for v in numbers if v in fit.design.level1_variables()]
         return (level1 or numbers)[0]
-    if focal not in grid.points:
-        there = focal in fit.design.frame.columns
+    if variable not in grid.points:
+        there = variable in fit.design.frame.columns
         raise SpecificationError(
-            f"effects({focal!r})",
+            f"effects({variable!r})",
             "it is not among the fixed effects, so the curve would be flat"
             if there
-            else f"the fixed effects have no covariate of this name.{closest(focal, grid.points)}",
+            else f"the fixed effects have no covariate of this name.{closest(variable, grid.points)}",
             remedy,
             SEE,
         )
-    if focal in grid.factors:
+    if variable in grid.factors:
         raise SpecificationError(
-            f"effects({focal!r})",
-            f"{focal!r} is a factor in this model, and a curve runs along a number",
-            f"use fit.marginal_means({focal!r}).plot(), or by={focal!r} with a number along the axis",
+            f"effects({variable!r})",
+            f"{variable!r} is a factor in this model, and a curve runs along a number",
+            f"use fit.marginal_means({variable!r}).plot(), or by={variable!r} with a number along the axis",
             SEE,
         )
-    if fit.design.frame[focal].nunique() < 2:
+    if fit.design.frame[variable].nunique() < 2:
         raise SpecificationError(
-            f"effects({focal!r})",
-            f"{focal!r} has the same value, {show(float(fit.design.frame[focal].iloc[0]))}, in all rows: "
+            f"effects({variable!r})",
+            f"{variable!r} has the same value, {show(float(fit.design.frame[variable].iloc[0]))}, in all rows: "
             "the data say nothing about a curve along it",
             remedy,
             SEE,
         )
-    return focal
+    return variable
 
 
-def check_by(grid: Grid, groups: tuple[str, ...], focal: str) -> None:
+def check_by(grid: Grid, groups: tuple[str, ...], variable: str) -> None:
     """Refuse what cannot tell curves apart."""
-    others = [repr(v) for v in grid.points if v != focal]
+    others = [repr(v) for v in grid.points if v != variable]
     for name in groups:
-        if name == focal:
+        if name == variable:
             raise SpecificationError(
-                f"by={name!r} beside effects({focal!r})", "it is what the curves run along", "leave it out of by=", SEE
+                f"by={name!r} beside effects({variable!r})",
+                "it is what the curves run along",
+                "leave it out of by=",
+                SEE,
             )
         if name not in grid.points:
             raise SpecificationError(
@@ -129,20 +132,20 @@ def check_by(grid: Grid, groups: tuple[str, ...], focal: str) -> None:
         )
 
 
-def focal_values(fit: Fit, focal: str, asked: Any, n: int) -> list[float]:
+def variable_values(fit: Fit, variable: str, asked: Any, n: int) -> list[float]:
     """Grid points: n over the range of the data, or those asked for."""
     if asked is None:
         if n < 2:
             raise SpecificationError(f"n={n!r}", "a curve needs two points at least", "use n=101", SEE)
-        column = fit.design.frame[focal]
+        column = fit.design.frame[variable]
         return np.linspace(float(column.min()), float(column.max()), n).tolist()
     single = isinstance(asked, (str, bytes)) or not isinstance(asked, Iterable)
     values: list[Any] = [asked] if single else list(asked)
     if len(set(values)) < 2:
         raise SpecificationError(
-            f"at={{{focal!r}: {asked!r}}}",
+            f"at={{{variable!r}: {asked!r}}}",
             "the curve runs along this variable, and needs two points at least",
-            f"leave it out, give several values, or use fit.marginal_means(at={{{focal!r}: ...}}) for one point",
+            f"leave it out, give several values, or use fit.marginal_means(at={{{variable!r}: ...}}) for one point",
             SEE,
         )
     try:
@@ -161,15 +164,15 @@ def typical_values(column: pd.Series) -> list[float]:
     return list(dict.fromkeys(rounded if len(set(rounded)) == 3 else quartiles.tolist()))
 
 
-def check_companions(fit: Fit, focal: str, grid: Grid) -> list[str]:
-    """Refuse covariates that are functions of the focal one; say which move with it within subjects."""
+def check_companions(fit: Fit, variable: str, grid: Grid) -> list[str]:
+    """Refuse covariates that are functions of the variable; say which move with it within subjects."""
     frame, index = fit.design.frame, fit.design.subject_index
-    x = frame[focal].to_numpy(dtype=np.float64)
+    x = frame[variable].to_numpy(dtype=np.float64)
     notes = []
-    between = _constant_within(frame[focal], index)
+    between = _constant_within(frame[variable], index)
     first = np.unique(index, return_index=True)[1]
     for name in grid.points:
-        if name == focal or frame[name].nunique() < 2:
+        if name == variable or frame[name].nunique() < 2:
             continue
         factor, column, own = name in grid.factors, frame[name], x
         if between and _constant_within(column, index):
@@ -177,16 +180,16 @@ def check_companions(fit: Fit, focal: str, grid: Grid) -> list[str]:
             column, own = column.iloc[first], x[first]
         if _is_function(own, column, factor):
             raise SpecificationError(
-                f"effects({focal!r}) with {name!r} among the fixed effects",
-                f"{name!r} is a function of {focal!r} in these data, and cannot be held while {focal!r} changes",
-                f"write the function in the formula, so that it follows: {focal} + I({focal} ** 2), "
-                f"I({focal} > 3), ns({focal}, 3)",
+                f"effects({variable!r}) with {name!r} among the fixed effects",
+                f"{name!r} is a function of {variable!r} in these data, and cannot be held while {variable!r} changes",
+                f"write the function in the formula, so that it follows: {variable} + I({variable} ** 2), "
+                f"I({variable} > 3), ns({variable}, 3)",
                 SEE,
             )
         if not factor and _moves_along(x, frame[name].to_numpy(dtype=np.float64), index):
             notes.append(
-                f"within subjects {name} changes exactly with {focal}, and is held here: a combination that no subject "
-                "passes through"
+                f"within subjects {name} changes exactly with {variable}, and is held here: a combination that no "
+                "subject passes through"
             )
     return notes
 
@@ -214,7 +217,7 @@ def _is_function(x: FloatArray, column: pd.Series, factor: bool) -> bool:
 
 
 def _moves_along(x: FloatArray, values: FloatArray, index: NDArray[np.intp]) -> bool:
-    """Whether deviations within subjects are the focal one's times a constant."""
+    """Whether deviations within subjects are the variable's times a constant."""
     counts = np.bincount(index)
     dx, dv = (v - (np.bincount(index, v) / counts)[index] for v in (x, values))
     sx, sv = float(dx @ dx), float(dv @ dv)

@@ -29,11 +29,11 @@ from hierlmm.effects.bands import DIRECTIONS, bands
 from hierlmm.effects.curve_checks import (
     check_by,
     check_companions,
-    check_focal,
     check_level,
-    focal_values,
+    check_variable,
     scope_of,
     typical_values,
+    variable_values,
 )
 from hierlmm.effects.extrapolation import extrapolated, level_is, warn_of
 from hierlmm.effects.grid import WEIGHTS, Grid, as_names, plain_name, reference_grid
@@ -44,6 +44,7 @@ from hierlmm.fits.base import Fit, choose
 from hierlmm.formula import unquoted
 from hierlmm.frames import apart
 from hierlmm.likelihood.wald import Wald
+from hierlmm.slips import renamed
 
 __all__ = ["EffectCurves", "effect_curves"]
 
@@ -60,7 +61,7 @@ class EffectCurves:
 
     Attributes
     ----------
-    focal : str
+    variable : str
         The covariate along which the curves run.
     by : tuple of str
         Variables that tell curves apart.
@@ -84,7 +85,7 @@ class EffectCurves:
     fit : Fit
     """
 
-    focal: str
+    variable: str
     by: tuple[str, ...]
     panels: tuple[str, ...]
     held: dict[str, Any]
@@ -133,7 +134,7 @@ class EffectCurves:
     def table(self) -> pd.DataFrame:
         """One row per grid point. A copy.
 
-        Columns: the values of ``panels``, ``by`` and ``focal``; ``estimate``, ``se``, ``lower``, ``upper``; with a
+        Columns: the values of ``panels``, ``by`` and ``variable``; ``estimate``, ``se``, ``lower``, ``upper``; with a
         simultaneous band ``lower_simultaneous``, ``upper_simultaneous``; and ``extrapolated``.
         With ``transform="exp"`` limits are transformed, and ``se`` is that of the estimate by the delta method.
         A variable whose name is that of a column of results stands as ``at estimate``, ``at se`` and so on.
@@ -147,13 +148,13 @@ class EffectCurves:
 
     @cached_property
     def columns(self) -> dict[str, str]:
-        """Variable of ``panels``, ``by`` and ``focal`` -> its column of the table."""
-        return apart([*self.panels, *self.by, self.focal], RESULTS)
+        """Variable of ``panels``, ``by`` and ``variable`` -> its column of the table."""
+        return apart([*self.panels, *self.by, self.variable], RESULTS)
 
     @cached_property
     def point_columns(self) -> dict[str, str]:
-        """Variable of ``panels``, ``by`` and ``focal`` -> its column of ``points``."""
-        return apart([*self.panels, *self.by, self.focal], ["y"])
+        """Variable of ``panels``, ``by`` and ``variable`` -> its column of ``points``."""
+        return apart([*self.panels, *self.by, self.variable], ["y"])
 
     @property
     def _base(self) -> float:
@@ -171,33 +172,36 @@ class EffectCurves:
         names = [*self.panels, *self.by]
         if not names:
             return [({}, np.arange(len(self._linear)))]
-        n = len(self.grid.points[self.focal])
+        n = len(self.grid.points[self.variable])
         keys = self._linear[[self.columns[v] for v in names]].iloc[::n].itertuples(index=False, name=None)
         return [(dict(zip(names, key, strict=True)), k * n + np.arange(n)) for k, key in enumerate(keys)]
 
     def rows_at(self, keys: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
-        """X and offset (n, p), (n,) at rows that give ``focal``, ``by`` and ``panels``, all else as on the curves."""
+        """X and offset (n, p), (n,) at rows of ``variable``, ``by`` and ``panels``, all else as on the curves."""
         return _averaged_rows(self.grid, keys, self.averaged, self.weights)
 
+    @renamed(residuals="residual_level")
     def points(
-        self, kind: Literal["points", "partial"] = "points", residuals: Literal["subject", "population"] | None = None
+        self,
+        kind: Literal["points", "partial"] = "points",
+        residual_level: Literal["subject", "population"] | None = None,
     ) -> pd.DataFrame:
         """The data behind the curves: one row for every row of the data and panel in which it is drawn.
 
         Parameters
         ----------
         kind : {"points", "partial"}
-            The response as measured, or partial residuals: the curve at the row's own value of ``focal``, at the
+            The response as measured, or partial residuals: the curve at the row's own value of ``variable``, at the
             curve's values of everything else, plus the row's residual. Partial residuals show what is left when the
             other covariates are as held; a bend that the model lacks is visible in them.
-        residuals : {"subject", "population"}, optional
+        residual_level : {"subject", "population"}, optional
             Residuals around the subject's own line (what is left within subjects; the default where there are random
             effects) or around the population line (with the differences between subjects).
 
         Returns
         -------
         pandas.DataFrame
-            Columns of ``panels``, ``by``, ``focal``, and ``y``, on the scale of the curves; index of the rows of the
+            Columns of ``panels``, ``by``, ``variable``, and ``y``, on the scale of the curves; index of the rows of the
             data. A row belongs to the curve of its own level of a factor, and to the nearest value of a number.
             Measured values appear only where they belong: not with a level of a factor that the curves do not have.
 
@@ -209,7 +213,7 @@ class EffectCurves:
         choose("kind", kind, ("points", "partial"))
         frame, design = self.fit.design.frame, self.fit.design
         names = [*self.panels, *self.by]
-        found = pd.DataFrame({self.focal: frame[self.focal].to_numpy(dtype=np.float64)}, index=frame.index)
+        found = pd.DataFrame({self.variable: frame[self.variable].to_numpy(dtype=np.float64)}, index=frame.index)
         keep = np.ones(len(frame), dtype=bool)
         # Partial residuals have been moved to the held values; measurements have not.
         split = list(self.by) if kind == "partial" else [*names, *(v for v in self.held if v in self.grid.factors)]
@@ -222,40 +226,43 @@ class EffectCurves:
             values = design.y.copy()
             parts = [self._with_y(found[keep], values[keep])]
         else:
-            residual = self.fit.residuals("response", level=self._residual_level(residuals)).to_numpy()[keep]
+            residual = self.fit.residuals("response", level=self._level_of_residuals(residual_level)).to_numpy()[keep]
             parts = []
             for combination in itertools.product(*(self.grid.points[v] for v in self.panels)):
                 part = found[keep].assign(**dict(zip(self.panels, combination, strict=True)))
-                X, offset = self.rows_at(part[[*names, self.focal]])
+                X, offset = self.rows_at(part[[*names, self.variable]])
                 parts.append(self._with_y(part, X @ self._beta + offset + residual))
         table = pd.concat(parts)
         return table if self.transform is None else table.assign(y=self._back(table["y"]))
 
     def _with_y(self, rows: pd.DataFrame, y: FloatArray) -> pd.DataFrame:
-        return rows[[*self.panels, *self.by, self.focal]].rename(columns=self.point_columns).assign(y=y)
+        return rows[[*self.panels, *self.by, self.variable]].rename(columns=self.point_columns).assign(y=y)
 
-    def points_text(self, kind: str, residuals: str | None = None) -> str:
+    def points_text(self, kind: str, residual_level: str | None = None) -> str:
         """What the points are, in words."""
         if kind == "partial":
-            around = "the subject's own line" if self._residual_level(residuals) == "subject" else "the population line"
-            return f"Points: partial residuals, the curve at the row's {self.focal} plus its residual around {around}."
+            own_line = self._level_of_residuals(residual_level) == "subject"
+            around = "the subject's own line" if own_line else "the population line"
+            return (
+                f"Points: partial residuals, the curve at the row's {self.variable} plus its residual around {around}."
+            )
         others = [v for v in self.held if v not in self.grid.factors]
         own = f", at their own values of {' and '.join(others)}" if others else ""
         return f"Points: the measurements{own}."
 
-    def _residual_level(self, residuals: str | None) -> Literal["subject", "population"]:
+    def _level_of_residuals(self, residual_level: str | None) -> Literal["subject", "population"]:
         effects = self.fit.has_random_effects
-        if residuals is None:
+        if residual_level is None:
             return "subject" if effects else "population"
-        choose("residuals", residuals, ("subject", "population"))
-        if residuals == "subject" and not effects:
+        choose("residual_level", residual_level, ("subject", "population"))
+        if residual_level == "subject" and not effects:
             raise NotAvailableError(
-                f"residuals='subject' of a fit by {self.estimator} without random effects",
+                f"residual_level='subject' of a fit by {self.estimator} without random effects",
                 "there is no line of a subject to measure them from",
-                "use residuals='population'",
+                "use residual_level='population'",
                 SEE,
             )
-        return "subject" if residuals == "subject" else "population"
+        return "subject" if residual_level == "subject" else "population"
 
     @property
     def _beta(self) -> FloatArray:
@@ -265,7 +272,7 @@ class EffectCurves:
     def title(self) -> str:
         """Title of the table and the plot."""
         along = f" by {' and '.join(self.by)}" if self.by else ""
-        return f"{self.ylabel} along {self.focal}{along} ({self.estimator})"
+        return f"{self.ylabel} along {self.variable}{along} ({self.estimator})"
 
     def held_text(self) -> str:
         """What is held at which value, and what is averaged over, in words."""
@@ -297,12 +304,13 @@ class EffectCurves:
                 else f"largest |t|, averaged over {2**DIRECTIONS} directions, seed {self.seed}"
             )
             lines.append(
-                f"Simultaneous band: {percent} for all {len(self.grid.points[self.focal])} grid points of {what}, "
+                f"Simultaneous band: {percent} for all {len(self.grid.points[self.variable])} grid points of {what}, "
                 f"estimate ± {size} se ({how})."
             )
         if bool(self._linear["extrapolated"].any()):
             lines.append(
-                f"Dashed: beyond the data of the curve's group or the boundary knots ({self.focal} there was not seen)."
+                f"Dashed: beyond the data of the curve's group or the boundary knots ({self.variable} there was "
+                "not seen)."
             )
         return [*lines, *(f"Note: {note}." for note in [*self.notes, *getattr(self.judge, "notes", ())])]
 
@@ -355,7 +363,7 @@ class EffectCurves:
 
 def effect_curves(
     fit: Fit,
-    focal: str | None = None,
+    variable: str | None = None,
     by: str | Sequence[str] | None = None,
     at: Mapping[str, Any] | None = None,
     *,
@@ -377,37 +385,38 @@ def effect_curves(
     choose("weights", weights, WEIGHTS)
     scope = scope_of(simultaneous)
     design, groups = fit.design, as_names(by)
-    focal = None if focal is None else plain_name(focal)
+    variable = None if variable is None else plain_name(variable)
     wanted = {plain_name(v): x for v, x in (at or {}).items()}
-    known = reference_grid(design, {v: x for v, x in wanted.items() if v != focal})  # refuses what is not in the model
-    focal = check_focal(known, focal, fit)
-    check_by(known, groups, focal)
-    wanted[focal] = focal_values(fit, focal, wanted.get(focal), n)
+    others = {v: x for v, x in wanted.items() if v != variable}
+    known = reference_grid(design, others)  # refuses what is not in the model
+    variable = check_variable(known, variable, fit)
+    check_by(known, groups, variable)
+    wanted[variable] = variable_values(fit, variable, wanted.get(variable), n)
     for name in groups:
         if name not in known.factors and name not in wanted:
             wanted[name] = typical_values(design.frame[name])
     grid = reference_grid(design, wanted)
     several = [v for v in grid.points if v in wanted and len(grid.points[v]) > 1]
-    panels = tuple(v for v in wanted if v in several and v not in (focal, *groups))
-    keep = (*panels, *groups, focal)
+    panels = tuple(v for v in wanted if v in several and v not in (variable, *groups))
+    keep = (*panels, *groups, variable)
     averaged = {v: x for v, x in grid.points.items() if v not in keep and len(x) > 1}
     held = {v: x[0] for v, x in grid.points.items() if v not in keep and len(x) == 1}
-    notes = check_companions(fit, focal, grid)
+    notes = check_companions(fit, variable, grid)
     combinations = list(itertools.product(*(grid.points[v] for v in keep)))
     keys = pd.DataFrame({v: [c[i] for c in combinations] for i, v in enumerate(keep)})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FitWarning)
         X, offset = _averaged_rows(grid, keys, averaged, weights)
-    beyond, sentences = extrapolated(fit, grid, focal, keys, held)
+    beyond, sentences = extrapolated(fit, grid, variable, keys, held)
     warn_of(sentences, caught)
     judge = judge_of(fit, df)
-    length = len(grid.points[focal])
+    length = len(grid.points[variable])
     pieces = [np.arange(len(keys))] if scope == "all" else np.split(np.arange(len(keys)), len(keys) // length)
     columns, critical = bands(judge, X, offset, ci, pieces if scope else [], seed)
     shown = keys.rename(columns=apart(keep, RESULTS))
     table = pd.concat([shown, pd.DataFrame(columns), pd.DataFrame({"extrapolated": beyond})], axis=1)
     return EffectCurves(
-        focal=focal,
+        variable=variable,
         by=groups,
         panels=panels,
         held=held,

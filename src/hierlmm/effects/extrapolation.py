@@ -15,6 +15,7 @@ from hierlmm.effects.grid import Grid
 from hierlmm.effects.table import show
 from hierlmm.errors import FitWarning
 from hierlmm.fits.base import Fit
+from hierlmm.notice import PACKAGE
 from hierlmm.splines import SplineBasis
 
 __all__ = ["extrapolated", "level_is", "warn_of"]
@@ -29,24 +30,24 @@ def level_is(column: pd.Series, value: Any) -> NDArray[np.bool_]:
 
 
 def extrapolated(
-    fit: Fit, grid: Grid, focal: str, keys: pd.DataFrame, held: Mapping[str, Any]
+    fit: Fit, grid: Grid, variable: str, keys: pd.DataFrame, held: Mapping[str, Any]
 ) -> tuple[NDArray[np.bool_], list[str]]:
     """Which grid points lie beyond the data of their group or beyond boundary knots, and what to warn of."""
     frame = fit.design.frame
-    column, x = frame[focal].to_numpy(dtype=np.float64), keys[focal].to_numpy(dtype=np.float64)
+    column, x = frame[variable].to_numpy(dtype=np.float64), keys[variable].to_numpy(dtype=np.float64)
     slack = ROUNDING * float(np.ptp(column))
     outside = (x < column.min() - slack) | (x > column.max() + slack)
     sentences = []
     if outside.any():
         sentences.append(
-            f"{focal} from {show(float(x.min()))} to {show(float(x.max()))}, data from {show(float(column.min()))} to "
-            f"{show(float(column.max()))}"
+            f"{variable} from {show(float(x.min()))} to {show(float(x.max()))}, data from {show(float(column.min()))} "
+            f"to {show(float(column.max()))}"
         )
-    knots = _beyond_knots(fit, focal, x)
+    knots = _beyond_knots(fit, variable, x)
     if (knots & ~outside).any():
-        sentences.append(f"{focal} beyond the boundary knots of its spline")
+        sentences.append(f"{variable} beyond the boundary knots of its spline")
     beyond = outside | knots
-    own = [v for v in keys.columns if v != focal and v in grid.factors]
+    own = [v for v in keys.columns if v != variable and v in grid.factors]
     fixed = np.ones(len(frame), dtype=bool)
     for v in held:
         if v in grid.factors:
@@ -63,7 +64,7 @@ def extrapolated(
         low, high = column[seen].min() - slack, column[seen].max() + slack
         beyond[rows] |= (x[rows] < low) | (x[rows] > high)
     for v, values in grid.points.items():
-        if v == focal or v in grid.factors:
+        if v == variable or v in grid.factors:
             continue
         known = frame[v].to_numpy(dtype=np.float64)
         room = ROUNDING * float(np.ptp(known))
@@ -88,12 +89,12 @@ def _groups(keys: pd.DataFrame, names: list[str]) -> list[tuple[dict[str, Any], 
     return [(dict(zip(names, k, strict=True)), rows) for k, rows in pairs]
 
 
-def _beyond_knots(fit: Fit, focal: str, x: FloatArray) -> NDArray[np.bool_]:
-    """Where a spline in the focal variable itself is extrapolated."""
+def _beyond_knots(fit: Fit, variable: str, x: FloatArray) -> NDArray[np.bool_]:
+    """Where a spline in the variable itself is extrapolated."""
     beyond = np.zeros(len(x), dtype=bool)
     for recipe in fit.design.factors.recipes:
         for call, state in recipe.transform_state.items():
-            if not re.match(rf"\w+\(\s*{re.escape(focal)}\s*[,)]", str(call)) or not isinstance(state, dict):
+            if not re.match(rf"\w+\(\s*{re.escape(variable)}\s*[,)]", str(call)) or not isinstance(state, dict):
                 continue
             if isinstance(basis := state.get("basis"), SplineBasis):
                 beyond |= basis.beyond(x)
@@ -109,12 +110,12 @@ def warn_of(sentences: list[str], caught: list[Any]) -> None:
             f"Effect curves are extrapolated: {'; '.join(sentences)}. They are drawn dashed there, and rest on "
             "the form of the model alone.",
             FitWarning,
-            stacklevel=4,
+            skip_file_prefixes=PACKAGE,
         )
     said = {str(w.message) for w in caught if issubclass(w.category, FitWarning)}
     for message in sorted(said):
         if not (sentences and "extrapolated" in message):
-            warnings.warn(message, FitWarning, stacklevel=4)
+            warnings.warn(message, FitWarning, skip_file_prefixes=PACKAGE)
     for w in caught:
         if not issubclass(w.category, FitWarning):
             warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)

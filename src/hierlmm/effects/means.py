@@ -19,7 +19,7 @@ SEE = "docs, page 'Contrasts'"
 
 def marginal_means(
     fit: Fit,
-    specs: str | Sequence[str] | None = None,
+    variables: str | Sequence[str] | None = None,
     by: str | Sequence[str] | None = None,
     at: Mapping[str, Any] | None = None,
     *,
@@ -30,7 +30,7 @@ def marginal_means(
     simultaneous: bool = False,
 ) -> Effects:
     """Means of the response at the levels of factors; see `hierlmm.fits.base.Fit.marginal_means`."""
-    split, own = as_names(by), as_names(specs)
+    split, own = as_names(by), as_names(variables)
     _disjoint(split, own)
     judge = judge_of(fit, df)
     grid = reference_grid(fit.design, at)
@@ -91,8 +91,8 @@ def slopes(
     )
 
 
-def _disjoint(by: tuple[str, ...], specs: tuple[str, ...]) -> None:
-    both = [v for v in specs if v in by]
+def _disjoint(by: tuple[str, ...], variables: tuple[str, ...]) -> None:
+    both = [v for v in variables if v in by]
     if both:
         raise SpecificationError(
             f"{both[0]!r} both as what is asked for and in by=",

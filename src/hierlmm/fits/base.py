@@ -18,6 +18,7 @@ from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design import Design, level2_prediction
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.frames import quote
+from hierlmm.slips import renamed
 
 if TYPE_CHECKING:
     from hierlmm.effects.curves import EffectCurves
@@ -377,9 +378,10 @@ class Fit(ABC):
 
         return normal_wald(self, df)
 
+    @renamed(specs="variables")
     def marginal_means(
         self,
-        specs: str | Sequence[str] | None = None,
+        variables: str | Sequence[str] | None = None,
         by: str | Sequence[str] | None = None,
         at: Mapping[str, Any] | None = None,
         *,
@@ -393,7 +395,7 @@ class Fit(ABC):
 
         Parameters
         ----------
-        specs : str or sequence of str, optional
+        variables : str or sequence of str, optional
             What the rows are: factors (all levels), or numeric covariates (their mean, or the values in ``at``). The
             overall mean by default.
         by : str or sequence of str, optional
@@ -429,12 +431,13 @@ class Fit(ABC):
         from hierlmm.effects.means import marginal_means
 
         return marginal_means(
-            self, specs, by, at, weights=weights, df=df, ci=ci, adjust=adjust, simultaneous=simultaneous
+            self, variables, by, at, weights=weights, df=df, ci=ci, adjust=adjust, simultaneous=simultaneous
         )
 
+    @renamed(specs="variables")
     def contrasts(
         self,
-        specs: str | Sequence[str],
+        variables: str | Sequence[str],
         method: str | Mapping[str, Any] = "pairwise",
         by: str | Sequence[str] | None = None,
         at: Mapping[str, Any] | None = None,
@@ -451,7 +454,7 @@ class Fit(ABC):
 
         Parameters
         ----------
-        specs, by, at, weights, df, ci
+        variables, by, at, weights, df, ci
             As for `marginal_means`.
         method : {"pairwise", "trt.vs.ctrl", "consecutive"} or mapping
             All pairs, the first minus the second; each minus the reference; each minus the one before; or the user's
@@ -474,7 +477,7 @@ class Fit(ABC):
 
         return contrasts(
             self,
-            specs,
+            variables,
             method,
             by,
             at,
@@ -554,9 +557,10 @@ class Fit(ABC):
 
         return anova(self, df)
 
+    @renamed(focal="variable")
     def effects(
         self,
-        focal: str | None = None,
+        variable: str | None = None,
         by: str | Sequence[str] | None = None,
         at: Mapping[str, Any] | None = None,
         *,
@@ -575,16 +579,16 @@ class Fit(ABC):
 
         Parameters
         ----------
-        focal : str, optional
+        variable : str, optional
             The numeric covariate along which the curves run; by default the first one of level 1.
         by : str or sequence of str, optional
             Up to two variables that tell curves apart: factors (all levels) or numbers (the values in ``at``, else all
             values where there are at most 5, else the quartiles over the rows).
         at : mapping, optional
             Variable -> value or values. Several values of a variable that is not in ``by`` make a panel each (plotly:
-            a slider); values of ``focal`` are the grid.
+            a slider); values of ``variable`` are the grid.
         n : int
-            Grid points over the range of ``focal`` in the data.
+            Grid points over the range of ``variable`` in the data.
         ci : float
             Probability of the bands.
         simultaneous : bool or {"curve", "all"}
@@ -608,8 +612,8 @@ class Fit(ABC):
         Raises
         ------
         SpecificationError
-            If ``focal`` is unknown, a factor or constant, if ``at`` names no covariate or no level, or if a covariate
-            is a function of ``focal`` and cannot be held.
+            If ``variable`` is unknown, a factor or constant, if ``at`` names no covariate or no level, or if a
+            covariate is a function of ``variable`` and cannot be held.
         NotAvailableError
             At level ``"subject"``.
 
@@ -627,7 +631,7 @@ class Fit(ABC):
 
         return effect_curves(
             self,
-            focal,
+            variable,
             by,
             at,
             n=n,
@@ -769,9 +773,10 @@ class Fit(ABC):
 
     # Plots: thin doors to hierlmm.plots, which knows fits; imported when called.
 
+    @renamed(focal="variable")
     def plot_effects(
         self,
-        focal: str | None = None,
+        variable: str | None = None,
         by: str | Sequence[str] | None = None,
         at: Mapping[str, Any] | None = None,
         **options: Any,
@@ -779,7 +784,7 @@ class Fit(ABC):
         """Curves of the mean along a covariate, with bands; see `hierlmm.plots.plot_effects`."""
         from hierlmm.plots import plot_effects
 
-        return plot_effects(self, focal=focal, by=by, at=at, **options)
+        return plot_effects(self, variable=variable, by=by, at=at, **options)
 
     def plot_trajectories(self, **options: Any) -> Any:
         """Data, subject lines and population line; see `hierlmm.plots.plot_trajectories`."""

@@ -45,7 +45,7 @@ def maximise_design(design: Design, *, reml: bool) -> tuple[Design, Criterion | 
     optimum : Optimum
     """
     with notice_if_slow():
-        if design.residual_variance is not None and design.residual_variance.covariate is None:
+        if design.residual_variance is not None and design.residual_variance.variable is None:
             return _alternate(design, reml=reml)
         criterion = make_criterion(design, reml=reml)
         return design, criterion, maximise(criterion)

@@ -102,7 +102,7 @@ def _vanishing_reference(criterion: ResidualCriterion, optimum: Optimum) -> list
     further[m + criterion.rows.n_correlation :] += 4.0
     if criterion(further) - optimum.value >= SAME:
         return []
-    group = f"{variance.spec.covariate}={variance.state[0]}"
+    group = f"{variance.spec.variable}={variance.state[0]}"
     return [
         f"sigma, the residual SD of {group}, is at the end of its range, 0: the random effects reproduce these rows "
         "exactly, and the SD ratios to this group are at infinity. This is an estimate on the boundary, not an error. "

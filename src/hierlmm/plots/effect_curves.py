@@ -29,6 +29,7 @@ from hierlmm.plots.style import (
     resolve_backend,
     without_backticks,
 )
+from hierlmm.slips import renamed
 
 __all__ = ["plot_effects"]
 
@@ -40,13 +41,14 @@ MOST_PANELS = 24
 MANY_POINTS = 300
 
 
+@renamed(focal="variable", residuals="residual_level")
 def plot_effects(
     *fits: Any,
-    focal: str | None = None,
+    variable: str | None = None,
     by: str | Sequence[str] | None = None,
     at: Mapping[str, Any] | None = None,
     data: Literal["none", "points", "partial"] = "none",
-    residuals: Literal["subject", "population"] | None = None,
+    residual_level: Literal["subject", "population"] | None = None,
     labels: Sequence[str] | None = None,
     xlabel: str | None = None,
     ylabel: str | None = None,
@@ -66,7 +68,7 @@ def plot_effects(
     ----------
     *fits : Fit, Comparison, mapping of fits, or EffectCurves
         What to draw; the name of the covariate may follow as the last one.
-    focal : str, optional
+    variable : str, optional
         The covariate on the horizontal axis; by default the first numeric one of level 1.
     by : str or sequence of str, optional
         Up to two variables that tell curves apart.
@@ -74,7 +76,7 @@ def plot_effects(
         Variable -> the value or values at which it is held.
     data : {"none", "points", "partial"}
         Draw the measurements, or partial residuals (`EffectCurves.points`), behind the curves.
-    residuals : {"subject", "population"}, optional
+    residual_level : {"subject", "population"}, optional
         Which residuals partial residuals are made of; the subject's own where there are random effects.
     labels : sequence of str, optional
         Names of the fits; their estimators otherwise.
@@ -112,9 +114,9 @@ def plot_effects(
 
         return plot_table(fits[0], col_wrap=col_wrap, backend=backend, figure_kwargs=figure_kwargs)
     name = resolve_backend(backend)
-    curves = _curves(fits, labels, focal, by, at, options)
+    curves = _curves(fits, labels, variable, by, at, options)
     layout = _Layout(curves, selectable=name == "plotly")
-    points = {label: _points(own, data, residuals) for label, own in curves.items()}
+    points = {label: _points(own, data, residual_level) for label, own in curves.items()}
     if data == "points":
         points = dict(list(points.items())[:1])  # the same measurements lie behind every fit
     first = layout.selections[0]
@@ -135,7 +137,7 @@ def plot_effects(
     drawn = [_draw(collection, layout, selection, points, data, k) for k, selection in enumerate(layout.selections)]
     draw = backend_module(name)
     limits, reference = _limits(curves, points), next(iter(curves.values()))
-    x = [v for own in curves.values() for v in own.grid.points[own.focal]]
+    x = [v for own in curves.values() for v in own.grid.points[own.variable]]
     room = 0.03 * (max(x) - min(x))
     for panel in layout.panels:
         target = collection.get_target("effects", {"panel": panel})
@@ -146,7 +148,7 @@ def plot_effects(
         "panel",
         {panel: panel for panel in layout.panels},
         title=None,
-        xlabel=reference.focal if xlabel is None else xlabel,
+        xlabel=reference.variable if xlabel is None else xlabel,
         ylabel=reference.ylabel if ylabel is None else ylabel,
         legend="line" if len(layout.lines) > 1 else None,
     )
@@ -162,27 +164,28 @@ def plot_effects(
 def _curves(
     given: tuple[Any, ...],
     labels: Sequence[str] | None,
-    focal: str | None,
+    variable: str | None,
     by: str | Sequence[str] | None,
     at: Mapping[str, Any] | None,
     options: Mapping[str, Any],
 ) -> dict[str, EffectCurves]:
     """Label -> curves, every fit at the values of the first."""
     if given and isinstance(given[-1], str):
-        focal, given = given[-1], given[:-1]
+        variable, given = given[-1], given[:-1]
     if not given:
         raise SpecificationError(
-            "plot_effects() without a fit" if focal is None else f"plot_effects({focal!r}) without a fit",
+            "plot_effects() without a fit" if variable is None else f"plot_effects({variable!r}) without a fit",
             "there is nothing to draw the curves of",
-            f"pass the fit first: plot_effects(fit, {focal or 'time'!r}), or fit.plot_effects({focal or 'time'!r})",
+            f"pass the fit first: plot_effects(fit, {variable or 'time'!r}), "
+            f"or fit.plot_effects({variable or 'time'!r})",
             SEE,
         )
     ready = [g for g in given if isinstance(g, EffectCurves)]
     if ready:
-        if len(ready) < len(given) or focal is not None or by is not None or at is not None or options:
+        if len(ready) < len(given) or variable is not None or by is not None or at is not None or options:
             raise SpecificationError(
                 "effect curves together with fits, or with what curves are made of",
-                "curves have been made already, with their own focal, by and at",
+                "curves have been made already, with their own variable, by and at",
                 "pass fits and all arguments, or curves only",
                 SEE,
             )
@@ -190,13 +193,13 @@ def _curves(
     else:
         one = len(given) == 1 and isinstance(given[0], (Comparison, Mapping, Sequence))
         fits = pick_fits(given[0] if one else list(given), labels)
-        curves = _same_question(fits, focal, by, at, options)
+        curves = _same_question(fits, variable, by, at, options)
     first = next(iter(curves.values()))
     for label, own in curves.items():
-        if (own.ylabel, own.focal, own.by, own.panels) != (first.ylabel, first.focal, first.by, first.panels):
+        if (own.ylabel, own.variable, own.by, own.panels) != (first.ylabel, first.variable, first.by, first.panels):
             raise SpecificationError(
-                f"curves of {first.ylabel!r} along {first.focal!r} and, for {label!r}, of {own.ylabel!r} along "
-                f"{own.focal!r}",
+                f"curves of {first.ylabel!r} along {first.variable!r} and, for {label!r}, of {own.ylabel!r} along "
+                f"{own.variable!r}",
                 "one picture has one response, one covariate on the axis, and one set of variables for its curves",
                 "draw them apart",
                 SEE,
@@ -206,7 +209,7 @@ def _curves(
 
 def _same_question(
     fits: dict[str, Fit],
-    focal: str | None,
+    variable: str | None,
     by: str | Sequence[str] | None,
     at: Mapping[str, Any] | None,
     options: Mapping[str, Any],
@@ -226,11 +229,11 @@ def _same_question(
     for label, fit in fits.items():
         # What no fit knows stays in, to be refused with the names of what there is.
         own = {v: x for v, x in wanted.items() if v in known[label] or v not in anywhere}
-        made = effect_curves(fit, focal, by, own, **options)
+        made = effect_curves(fit, variable, by, own, **options)
         curves[label] = made
-        focal, by = made.focal, made.by
+        variable, by = made.variable, made.by
         fixed = {v: x for v, x in made.grid.points.items() if v not in made.averaged}
-        wanted |= {v: list(x) for v, x in fixed.items() if v not in wanted or v == focal}
+        wanted |= {v: list(x) for v, x in fixed.items() if v not in wanted or v == variable}
     return curves
 
 
@@ -293,7 +296,7 @@ class _Layout:
             table = own.table
             for key, rows in own.curves:
                 if tuple(key[v] for v in self.selectable) == selection:
-                    found[self.cell(label, key)] = _geometry(table.iloc[rows], own.columns[own.focal])
+                    found[self.cell(label, key)] = _geometry(table.iloc[rows], own.columns[own.variable])
         return found
 
     def points(
@@ -312,13 +315,13 @@ class _Layout:
                 key = dict(zip(variables, values if isinstance(values, tuple) else (values,), strict=True))
                 if tuple(key[v] for v in self.selectable) == selection:
                     found[self.cell(label, key)] = (
-                        part[[own.point_columns[own.focal], "y"]].to_numpy(dtype=np.float64).T
+                        part[[own.point_columns[own.variable], "y"]].to_numpy(dtype=np.float64).T
                     )
         return found
 
 
-def _geometry(table: pd.DataFrame, focal: str) -> dict[str, FloatArray]:
-    x, y = table[focal].to_numpy(dtype=np.float64), table["estimate"].to_numpy(dtype=np.float64)
+def _geometry(table: pd.DataFrame, variable: str) -> dict[str, FloatArray]:
+    x, y = table[variable].to_numpy(dtype=np.float64), table["estimate"].to_numpy(dtype=np.float64)
     beyond = table["extrapolated"].to_numpy(dtype=bool)
     # Dashes start at the last point that was seen, so that the curve has no gap.
     near = beyond | np.r_[beyond[1:], False] | np.r_[False, beyond[:-1]]

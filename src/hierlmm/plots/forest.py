@@ -24,17 +24,19 @@ from hierlmm.plots.style import (
     zero_terms,
 )
 from hierlmm.side_by_side import estimates
+from hierlmm.slips import renamed
 
 __all__ = ["choose_parameters", "plot_forest", "table_dataset"]
 
 
+@renamed(inner="inner_ci")
 def plot_forest(
     fits: Fit | Comparison | Mapping[str, Fit] | Sequence[Fit],
     *,
     labels: Sequence[str] | None = None,
     parameters: str | Sequence[str] | None = None,
     ci: float | None = None,
-    inner: float | None = 0.5,
+    inner_ci: float | None = 0.5,
     col_wrap: int | None = None,
     backend: str | None = None,
     figure_kwargs: Mapping[str, Any] | None = None,
@@ -56,7 +58,7 @@ def plot_forest(
         Names of parameters, or of their kinds ("fixed", "sd", "corr", "sigma", "residual"); all by default.
     ci : float, optional
         Probability of the thin interval; the comparison's, or 0.95.
-    inner : float or None
+    inner_ci : float or None
         Probability of the thick interval; None leaves it out.
     col_wrap : int, optional
         Panels in a row; 3 or 4 by default.
@@ -107,13 +109,13 @@ def plot_forest(
         y=list(range(n, 0, -1)),
     )
     collection.map(visuals.line_x, "interval", data=interval, width=1.4)
-    if inner is not None:
-        thick = estimates(comparison.fits, inner, comparison.reference)
+    if inner_ci is not None:
+        thick = estimates(comparison.fits, inner_ci, comparison.reference)
         data = table_dataset(thick, chosen, comparison.labels, ["lower", "upper"])
         collection.map(visuals.line_x, "inner_interval", data=data, width=4)
     collection.map(visuals.scatter_x, "point_estimate", data=point, size=38, edgecolor="white")
     _estimator_rows(collection, chosen, comparison.labels)
-    thick_text = "" if inner is None else f"{percent(inner)} and "
+    thick_text = "" if inner_ci is None else f"{percent(inner_ci)} and "
     response = comparison.fits[comparison.reference].design.hierarchy.response
     return finish(
         collection,

@@ -55,9 +55,9 @@ def x_axis(design: Design, x: str | None) -> Axis:
     if x not in level1:
         known = ", ".join(map(repr, level1)) or "none"
         raise SpecificationError(
-            f"x={x!r}",
+            f"variable={x!r}",
             f"it is not a level-1 variable of this model, which must vary within subjects.{closest(x, level1)}",
-            f"use one of its level-1 variables ({known}), or leave x out",
+            f"use one of its level-1 variables ({known}), or leave variable out",
         )
     if _is_numeric(frame[x]):
         return Axis(x, x, frame[x].to_numpy(dtype=np.float64))

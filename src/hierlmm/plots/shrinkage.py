@@ -33,6 +33,7 @@ from hierlmm.plots.style import (
     stack_points,
     unit_of,
 )
+from hierlmm.slips import renamed
 
 __all__ = ["plot_shrinkage", "pooled_coefficients", "separate_coefficients"]
 
@@ -42,11 +43,12 @@ COLORS = {SEPARATE: GREY, PARTIAL: PALETTE[0], POOLED: PALETTE[1]}
 LABELLED = 60
 
 
+@renamed(ellipse="coverage")
 def plot_shrinkage(
     fits: Fit | Comparison,
     *,
     terms: str | Sequence[str] | None = None,
-    ellipse: float | None = 0.5,
+    coverage: float | None = 0.5,
     backend: str | None = None,
     figure_kwargs: dict[str, Any] | None = None,
 ) -> Any:
@@ -64,8 +66,8 @@ def plot_shrinkage(
         A fit by any estimator with random effects; of a `Comparison` the reference.
     terms : str or sequence of str, optional
         One or two random effects; by default the first two.
-    ellipse : float or None
-        Probability of the ellipse of D (the share of subjects expected inside); None leaves it out.
+    coverage : float or None
+        Share of the subjects expected inside the ellipse of D; None leaves it out.
     backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
         ArviZ's default otherwise. Arrow heads are drawn by matplotlib only.
     figure_kwargs : mapping, optional
@@ -91,7 +93,7 @@ def plot_shrinkage(
     pooled = pooled_coefficients(fit)[chosen]
     if len(chosen) == 1:
         return _sorted_lines(fit, chosen[0], separate, partial, pooled, name, figure_kwargs)
-    return _scatter(fit, chosen, separate, partial, pooled, ellipse, name, figure_kwargs)
+    return _scatter(fit, chosen, separate, partial, pooled, coverage, name, figure_kwargs)
 
 
 def separate_coefficients(fit: Fit) -> pd.DataFrame:
@@ -129,7 +131,7 @@ def _scatter(
     separate: pd.DataFrame,
     partial: pd.DataFrame,
     pooled: pd.DataFrame,
-    ellipse: float | None,
+    coverage: float | None,
     backend: str,
     figure_kwargs: dict[str, Any] | None,
 ) -> Any:
@@ -139,7 +141,7 @@ def _scatter(
     if len(centres) > 12:
         centres = pooled.to_numpy().mean(axis=0, keepdims=True)
     level2 = _level2_centres(fit, terms)
-    contours = [] if ellipse is None else [_ellipse(fit, terms, centre, ellipse) for centre in level2]
+    contours = [] if coverage is None else [_ellipse(fit, terms, centre, coverage) for centre in level2]
     core = np.hstack([partial.to_numpy().T, centres.T, *contours])
     limits = _limits(separate.to_numpy().T, core)
     known = separate.notna().all(axis=1).to_numpy()
@@ -162,7 +164,7 @@ def _scatter(
         draw.xlim(tuple(limits[0]), target)
         draw.ylim(tuple(limits[1]), target)
     response = fit.design.hierarchy.response
-    share = "" if ellipse is None else f"\nellipse: {percent(ellipse)} of subjects by D"
+    share = "" if coverage is None else f"\nellipse: {percent(coverage)} of subjects by D"
     return finish(
         collection,
         "panel",
@@ -313,7 +315,7 @@ def _level2_centres(fit: Fit, terms: list[str]) -> FloatArray:
 def _ellipse(fit: Fit, terms: list[str], centre: FloatArray, probability: float) -> FloatArray:
     """Contour of N(centre, D) that holds this share of subjects, (2, 121)."""
     if not 0.0 < probability < 1.0:
-        raise SpecificationError(f"ellipse={probability!r}", "a probability lies between 0 and 1", "use 0.5, or None")
+        raise SpecificationError(f"coverage={probability!r}", "a share lies between 0 and 1", "use 0.5, or None")
     values, vectors = np.linalg.eigh(fit.D.loc[terms, terms].to_numpy())
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     angle = np.linspace(0.0, 2.0 * np.pi, 121)

@@ -24,7 +24,7 @@ POWER, WIDTH = "power", "interval width"
 def plot_ranks(
     calibration: Calibration,
     parameters: Sequence[str],
-    prob: float,
+    ci: float,
     backend: str | None,
     figure_kwargs: dict[str, Any] | None,
 ) -> Any:
@@ -59,7 +59,7 @@ def plot_ranks(
     plot_ecdf_pit(
         xr.DataTree.from_dict({"prior_sbc": data}),
         sample_dims=["dataset"],
-        envelope_prob=prob,
+        envelope_prob=ci,
         plot_collection=collection,
         visuals={
             "suspicious_points": False,
@@ -71,7 +71,7 @@ def plot_ranks(
         },
     )
     band = ecdf_band(len(pit), calibration.n_ranks)
-    lower, upper = band.limits(prob)
+    lower, upper = band.limits(ci)
     x = np.concatenate([[0.0], band.z, [1.0]])
     bottom, top = (np.concatenate([[0.0], v - band.z, [0.0]]) for v in (lower, upper))
     collection.map(visuals.fill_between_y, "band", data=data, x=x, y_bottom=bottom, y_top=top, color=GREY, alpha=0.25)
@@ -136,7 +136,7 @@ def plot_recovery(
     for parameter in parameters:
         ends = np.array([calibration.truth[parameter].min(), calibration.truth[parameter].max()])
         draw.line(ends, ends, collection.get_target("recovery", {"parameter": parameter}), color=GREY)
-    what = "Posterior means" if calibration.method == "nuts" else f"{calibration.method.upper()} estimates"
+    what = "Posterior means" if calibration.estimator == "NUTS" else f"{calibration.estimator} estimates"
     return finish(
         collection,
         "parameter",
@@ -190,6 +190,6 @@ def plot_power(analysis: DesignAnalysis, backend: str | None, figure_kwargs: dic
         collection,
         "panel",
         {panel: wrap_title(panel) for panel in panels},
-        title=f"{analysis.estimator}, {analysis.n} simulated studies for each size",
+        title=f"{analysis.estimator}, {analysis.simulations} simulated studies for each size",
         xlabel="number of subjects",
     )

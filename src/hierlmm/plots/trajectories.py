@@ -27,6 +27,7 @@ from hierlmm.plots.style import (
     resolve_backend,
     stack_points,
 )
+from hierlmm.slips import renamed
 
 __all__ = ["plot_trajectories"]
 
@@ -39,10 +40,11 @@ SHOWS = {
 }
 
 
+@renamed(x="variable")
 def plot_trajectories(
     fits: Fit | Comparison,
     *,
-    x: str | None = None,
+    variable: str | None = None,
     by: str | Sequence[str] | None = None,
     show: str | Sequence[str] = "all",
     subjects: int | Sequence[Any] | None = None,
@@ -65,7 +67,7 @@ def plot_trajectories(
     ----------
     fits : Fit or Comparison
         A fit by any estimator; of a `Comparison` the reference.
-    x : str, optional
+    variable : str, optional
         Variable on the horizontal axis; the first numeric level-1 variable, or without any the order of the rows.
     by : str or sequence of str, optional
         Level-2 variables that make the panels; by default the first categorical one. ``by=[]`` makes one panel.
@@ -105,7 +107,7 @@ def plot_trajectories(
     layers = _layers("population" if show == "all" and not fit.has_random_effects else show)
     if "subject" in layers:
         refuse_without_effects(fit, f"show={show!r} (lines of subjects)")
-    axis = x_axis(fit.design, x)
+    axis = x_axis(fit.design, variable)
     panels, drawn, titles = _panels(fit.design, by, subjects, max_subjects)
     parts = _geometry(fit, axis, layers, panels, drawn)
     n = len(panels)

@@ -138,7 +138,7 @@ def residual_covariance(
 def _check_variance(fit: Any) -> None:
     """Refuse what needs the residual variance of a history where that depends on the fitted values."""
     spec = fit.design.residual_variance
-    if spec is not None and spec.covariate is None:
+    if spec is not None and spec.variable is None:
         raise NotAvailableError(
             f"a prediction from a subject's measurements under {spec!r}",
             "the residual variance of these measurements depends on their fitted values, which change with the "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hierlmm import __version__
 
@@ -23,7 +23,7 @@ examples:
   hierlmm demo                      fit the example, write tables and plots to demo-output/
   hierlmm datasets                  list the data sets that come with the package
   hierlmm fit dental "distance ~ sex * time + (1 + time | subject)" --out growth
-  hierlmm fit growth.csv "height ~ age + (1 + age | child)" --method reml
+  hierlmm fit growth.csv "height ~ age + (1 + age | child)" --estimators reml
 """
 
 FIT_TEXT = """\
@@ -47,7 +47,7 @@ data:
 
 examples:
   hierlmm fit sleepstudy "reaction ~ days + (1 + days | subject)" --out sleep
-  hierlmm fit growth.csv "height ~ age + (1 + age | child)" --method reml --missing drop
+  hierlmm fit growth.csv "height ~ age + (1 + age | child)" --estimators reml --missing drop
   hierlmm fit trial.parquet "bp ~ arm * week + (1 + week | patient)" --categorical arm --seed 1
 """
 
@@ -70,6 +70,17 @@ class _Parser(argparse.ArgumentParser):
         """Print the usage, the message and where to read more, and exit with 2."""
         self.print_usage(sys.stderr)
         self.exit(2, f"{self.prog}: error: {message}\nSee {self.prog} --help.\n")
+
+
+class _Renamed(argparse.Action):
+    """An earlier name of an option: refused, with the name to use."""
+
+    def __init__(self, *args: Any, new: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.new = new
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
+        parser.error(f"{option} is called {self.new} now: {self.new} {values}")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -100,11 +111,12 @@ def make_parser() -> argparse.ArgumentParser:
     fit.add_argument("formula", metavar="FORMULA", help='"distance ~ sex * time + (1 + time | subject)"')
     fit.add_argument("rest", nargs="*", default=[], help=argparse.SUPPRESS)  # a formula that the shell has split
     fit.add_argument(
-        "--method",
+        "--estimators",
         default="nuts,reml",
         metavar="LIST",
         help="any of nuts, reml, ml, gee, bambi, with commas; the first is the reference (default: %(default)s)",
     )
+    fit.add_argument("--method", action=_Renamed, new="--estimators", help=argparse.SUPPRESS)
     _output_options(fit, None)
     fit.add_argument(
         "--ci", type=float, default=0.95, metavar="P", help="probability of the intervals (default: %(default)s)"

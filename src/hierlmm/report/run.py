@@ -35,11 +35,11 @@ def parse_methods(text: str) -> list[str]:
     names = list(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
     see = "hierlmm fit --help"
     if not names:
-        raise SpecificationError(f"--method {text!r}", "it names no estimator", "use --method nuts,reml", see)
+        raise SpecificationError(f"--estimators {text!r}", "it names no estimator", "use --estimators nuts,reml", see)
     for name in names:
         if name not in METHODS:
             raise SpecificationError(
-                f"--method {name}",
+                f"--estimators {name}",
                 f"there is no estimator of this name.{closest(name, METHODS)}",
                 f"choose from {', '.join(METHODS)}; several are separated by commas",
                 see,
@@ -90,7 +90,7 @@ def run(
             fits[method] = fit
             say(f"\n{heading(METHODS[method])}\n{fit_text(fit, ci)}")
     if not fits:
-        raise NotAvailableError(f"--method {','.join(methods)}", " ".join(notes), "use --method nuts,reml")
+        raise NotAvailableError(f"--estimators {','.join(methods)}", " ".join(notes), "use --estimators nuts,reml")
     comparison = compare(*(fits[m] for m in methods if m in fits), ci=ci, notes=tuple(notes))
     if len(fits) > 1:
         say(f"\n{heading('Side by side')}\n{comparison}")

@@ -88,7 +88,7 @@ def check_request(fit: Any, at: Any, ci: float, draws: int | None) -> None:
             f"draws={draws!r}", "quantiles of so few draws say nothing", "use draws=1000, or 0 for no bands", SEE
         )
     variance = fit.design.residual_variance
-    if variance is not None and variance.covariate is None and fit.design.term and fit.estimator != "GEE":
+    if variance is not None and variance.variable is None and fit.design.term and fit.estimator != "GEE":
         raise NotAvailableError(
             f"the marginal covariance under {spec_text(variance)} of the fitted value",
             "the variance depends on each subject's own line, so that no single V holds for all",
@@ -106,7 +106,7 @@ def relevant_columns(fit: Any) -> list[str]:
         return [fit.time] if fit.time in columns else []
     factors = [factor for k in design.term_level1 for factor, _ in design.level1_columns[k]]
     found = [v for f in factors for v in variables_of(f, columns)] + list(design.residual_columns)
-    if design.residual_variance is not None and design.residual_variance.covariate is None:
+    if design.residual_variance is not None and design.residual_variance.variable is None:
         found += [v for c in design.fixed_columns for f in c.term for v in variables_of(f, columns)]
     return list(dict.fromkeys(found))
 
@@ -147,7 +147,7 @@ def make_grid(fit: Any, times: Any, at: dict[str, Any], time: str | None) -> Gri
     new = design.new(frame, need_subject=False)
     place = _places(fit, name, column, x)
     fitted = None
-    if design.residual_variance is not None and design.residual_variance.covariate is None:
+    if design.residual_variance is not None and design.residual_variance.variable is None:
         fitted = new.offset + new.X @ fit.beta.to_numpy()
     return Grid(name, index, x, new.frame.assign(**frame[relevant]), new.Z, place, used, column, keep, fitted)
 
@@ -174,10 +174,10 @@ def _axis(fit: Any, time: str | None, relevant: list[str]) -> str:
     if found is not None:
         return found
     variance = design.residual_variance
-    if variance is not None and variance.covariate is not None and fit.estimator != "GEE":
-        column = design.frame[variance.covariate]
+    if variance is not None and variance.variable is not None and fit.estimator != "GEE":
+        column = design.frame[variance.variable]
         if pd.api.types.is_numeric_dtype(column.dtype) and column.groupby(design.subject_index).nunique().max() > 1:
-            return variance.covariate
+            return variance.variable
     if any(v in relevant for v in design.level1_variables()):
         raise SpecificationError(
             f"a model with level-1 variables {shorten(map(repr, design.level1_variables()))}",

@@ -193,12 +193,12 @@ def time_varying(
     )
     answers = {}
     for name, rule in columns.items():
-        own = histories[rule.x]
+        own = histories[rule.variable]
         _require_numbers(rule, own)
         answers[name] = _without_absent(_evaluate(rule, own, who, at, labels), own, who)
     made = {name: _column(answer.column, rows.index) for name, answer in answers.items()}
     report = pd.DataFrame(
-        {name: _report(columns[name], answer, histories[columns[name].x]) for name, answer in answers.items()}
+        {name: _report(columns[name], answer, histories[columns[name].variable]) for name, answer in answers.items()}
     ).T.rename_axis("column")
     report = report[REPORT].astype({c: "int64" for c in REPORT[1:] if c != "largest_gap"} | {"largest_gap": "float64"})
     categories = pd.CategoricalDtype(SOURCES)
@@ -252,7 +252,7 @@ def _histories(
     table: Any, columns: Mapping[str, Rule], labels: pd.Index, subject: str, time: str, missing: str, ties: str
 ) -> tuple[dict[str, History], int]:
     """The history of every covariate asked for, by its name in the table, and the number of subjects in both tables."""
-    names = list(dict.fromkeys(rule.x for rule in columns.values()))
+    names = list(dict.fromkeys(rule.variable for rule in columns.values()))
     present = column_names(table)
     require_columns([subject], present, "subject of the history")
     require_columns([time], present, "time of the history")
@@ -286,7 +286,7 @@ def _require_numbers(rule: Rule, history: History) -> None:
     dtype = history.measured.dtype
     if needs and not is_number(dtype):
         raise DataError(
-            f"{type(rule).__name__}({rule.x!r}), a column of type {dtype}",
+            f"{type(rule).__name__}({rule.variable!r}), a column of type {dtype}",
             "lines and areas need numbers",
             "use LastValue, CurrentValue, Lag(how='last') or TimeSince for labels",
             SEE,
@@ -297,17 +297,17 @@ def _require_numbers(rule: Rule, history: History) -> None:
 
 
 def _evaluate(rule: Rule, history: History, who: IntArray, at: FloatArray, labels: pd.Index) -> _Answer:
-    slack = rounding(history.times, at, rule.by if isinstance(rule, Lag) else 0.0)
+    slack = rounding(history.times, at, rule.lag if isinstance(rule, Lag) else 0.0)
     if isinstance(rule, CurrentValue):
         answer = _last(history, history.last(who, at, slack), at, slack, within=0.0)
         return replace(answer, source=np.where(answer.source == TOO_OLD, NOT_THEN, answer.source))
     if isinstance(rule, LastValue):
         return _last(history, history.last(who, at, slack, strict=rule.strict), at, slack, within=rule.within)
     if isinstance(rule, Lag):
-        k = history.last(who, at - rule.by, slack)
+        k = history.last(who, at - rule.lag, slack)
         if rule.how == "last":
-            return _last(history, k, at - rule.by, slack, within=None)
-        return _line(history, who, k, at - rule.by, slack, known_until=at)
+            return _last(history, k, at - rule.lag, slack, within=None)
+        return _line(history, who, k, at - rule.lag, slack, known_until=at)
     if isinstance(rule, Interpolate):
         return _interpolate(rule, history, who, at, slack, labels)
     if isinstance(rule, TimeSince):
@@ -368,10 +368,11 @@ def _interpolate(
     if answer.future.any() and not rule.future:
         first = int(np.flatnonzero(answer.future)[0])
         raise DataError(
-            f"Interpolate({rule.x!r}) for {int(answer.future.sum())} of {len(at)} rows between two measurements, the "
-            f"first of subject {quote(labels[who[first]])} at {at[first]:g}",
+            f"Interpolate({rule.variable!r}) for {int(answer.future.sum())} of {len(at)} rows between two "
+            f"measurements, the first of subject {quote(labels[who[first]])} at {at[first]:g}",
             "the line to the next measurement uses a value from the row's future",
-            f"use LastValue({rule.x!r}), or say Interpolate({rule.x!r}, future=True) if the future may be used",
+            f"use LastValue({rule.variable!r}), or say Interpolate({rule.variable!r}, future=True) if the future "
+            "may be used",
             SEE,
         )
     return answer
@@ -399,7 +400,7 @@ def _meets(rule: TimeSince, history: History) -> NDArray[np.bool_]:
             meets = np.asarray(rule.when(known))
         except Exception as error:
             raise SpecificationError(
-                f"TimeSince({rule.x!r}, when=...), a condition that fails on the measurements "
+                f"TimeSince({rule.variable!r}, when=...), a condition that fails on the measurements "
                 f"{shorten(map(quote, known), 3)}",
                 f"it raised {type(error).__name__}: {error}",
                 "write a function of a pandas Series (a subject's measurements so far) that gives true and false, "
@@ -408,7 +409,7 @@ def _meets(rule: TimeSince, history: History) -> NDArray[np.bool_]:
             ) from error
         if meets.shape != (len(known),) or meets.dtype != bool:
             raise SpecificationError(
-                f"TimeSince({rule.x!r}, when=...), a condition that gives {meets.dtype} of shape {meets.shape}",
+                f"TimeSince({rule.variable!r}, when=...), a condition that gives {meets.dtype} of shape {meets.shape}",
                 f"it must say true or false for every measurement that it is given, here {len(known)}",
                 "for example when=lambda x: x > 12",
                 SEE,

@@ -30,6 +30,8 @@ from scipy.stats import t as t_distribution
 
 from hierlmm.errors import DataError, FitWarning, SpecificationError
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, to_pandas
+from hierlmm.notice import PACKAGE
+from hierlmm.slips import renamed
 from hierlmm.timevarying.history import is_number, subject_codes, time_values
 
 __all__ = ["ExogeneityCheck", "check_exogeneity"]
@@ -57,8 +59,8 @@ class ExogeneityCheck:
         The whole regression: ``estimate`` and ``se``, in the units of the columns (time is centred and scaled).
     n_obs, n_subjects : int
         Rows and subjects in the regression; the first `lags` rows of each subject only serve as past.
-    response, covariate : str
-    level : float
+    response, variable : str
+    alpha : float
         Significance level of the words.
     """
 
@@ -72,18 +74,18 @@ class ExogeneityCheck:
     n_obs: int
     n_subjects: int
     response: str
-    covariate: str
-    level: float
+    variable: str
+    alpha: float
 
     @property
     def endogenous(self) -> bool:
-        """Whether exogeneity is rejected at `level`. False does not mean that the covariate is exogenous."""
-        return self.p < self.level
+        """Whether exogeneity is rejected at `alpha`. False does not mean that the covariate is exogenous."""
+        return self.p < self.alpha
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """The finding and what it means for the model, in plain words."""
-        x, y = self.covariate, self.response
+        x, y = self.variable, self.response
         first = self.table.iloc[0]
         found = (
             f"{y!r} one unit higher at the previous measurement goes with {x!r} {abs(first['estimate']):.4g} "
@@ -98,7 +100,7 @@ class ExogeneityCheck:
         return (found, test, *(self._endogenous() if self.endogenous else self._no_evidence()))
 
     def _endogenous(self) -> tuple[str, ...]:
-        x, y = self.covariate, self.response
+        x, y = self.variable, self.response
         return (
             f"{x!r} is endogenous: it carries information about earlier values of {y!r}, because the outcome acts on "
             f"it, because something not in the model acts on both, or because {x!r} is measured with error (the "
@@ -114,7 +116,7 @@ class ExogeneityCheck:
         )
 
     def _no_evidence(self) -> tuple[str, ...]:
-        x, y = self.covariate, self.response
+        x, y = self.variable, self.response
         return (
             f"No evidence that past values of {y!r} drive {x!r}. This does not show that {x!r} is exogenous: the test "
             f"had a chance of 0.8 to find a standardised coefficient of {self.detectable:.3f}, and little chance to "
@@ -125,13 +127,13 @@ class ExogeneityCheck:
         )
 
     def __repr__(self) -> str:
-        head = f"Exogeneity of {self.covariate!r} with respect to the past of {self.response!r}"
+        head = f"Exogeneity of {self.variable!r} with respect to the past of {self.response!r}"
         return "\n".join(
             [head, *(line for s in self.sentences for line in textwrap.wrap(s, 100, subsequent_indent="  "))]
         )
 
     def _repr_html_(self) -> str:
-        head = html.escape(f"Exogeneity of {self.covariate!r} with respect to the past of {self.response!r}")
+        head = html.escape(f"Exogeneity of {self.variable!r} with respect to the past of {self.response!r}")
         return (
             f"<div><p><strong>{head}</strong></p>"
             + "".join(f"<p>{html.escape(s)}</p>" for s in self.sentences)
@@ -139,17 +141,18 @@ class ExogeneityCheck:
         )
 
 
+@renamed(covariate="variable", adjust="adjust_for", level="alpha")
 def check_exogeneity(
     data: Any,
     *,
     response: str,
-    covariate: str,
+    variable: str,
     subject: str,
     time: str,
-    adjust: Sequence[str] = (),
+    adjust_for: Sequence[str] = (),
     lags: int = 1,
     time_degree: int = 3,
-    level: float = 0.05,
+    alpha: float = 0.05,
     missing: str = "raise",
 ) -> ExogeneityCheck:
     """Check whether past outcomes predict a covariate, given the covariate's own past.
@@ -158,17 +161,17 @@ def check_exogeneity(
     ----------
     data : DataFrame
         One row per measurement of outcome and covariate together: pandas, or anything narwhals reads.
-    response, covariate : str
+    response, variable : str
         Numeric columns y and x (make a column of ``log(y)`` if that is what the model has).
     subject, time : str
         Who, and when (a number).
-    adjust : list of str
+    adjust_for : list of str
         Further columns to hold fixed, at the time of x: treatment, age, ... Numbers or labels.
     lags : int
         How many previous measurements of x and of y; all lags of y are tested together.
     time_degree : int
         Degree of the polynomial in time, lowered where there are too few distinct times.
-    level : float
+    alpha : float
         Significance level at which the words say "endogenous".
     missing : {"raise", "drop"}
         Rows with missing values are refused, or left out; the previous measurement is then the previous complete one.
@@ -194,34 +197,34 @@ def check_exogeneity(
     Notes
     -----
     The regression has the previous values of x, the mean of x so far (what persists in a subject), a polynomial in
-    time, the time since the previous measurement and its product with the previous x (where it varies), and `adjust`.
-    Pooled least squares with cluster-jackknife standard errors; see Pepe, M. S., Anderson, G. L. (1994),
-    Communications in Statistics - Simulation and Computation 23, 939-951; Diggle, P. J., Heagerty, P., Liang, K.-Y.,
-    Zeger, S. L. (2002), Analysis of Longitudinal Data, 2nd ed., chapter 12; Nickell, S. (1981), Econometrica 49,
-    1417-1426.
+    time, the time since the previous measurement and its product with the previous x (where it varies), and
+    ``adjust_for``. Pooled least squares with cluster-jackknife standard errors; see Pepe, M. S., Anderson, G. L.
+    (1994), Communications in Statistics - Simulation and Computation 23, 939-951; Diggle, P. J., Heagerty, P.,
+    Liang, K.-Y., Zeger, S. L. (2002), Analysis of Longitudinal Data, 2nd ed., chapter 12; Nickell, S. (1981),
+    Econometrica 49, 1417-1426.
     """
-    _check_options(lags, time_degree, level)
-    if response == covariate:
+    _check_options(lags, time_degree, alpha)
+    if response == variable:
         raise SpecificationError(
             f"{response!r} as response and as covariate", "a variable is not its own covariate", "name two columns", SEE
         )
-    wanted = list(dict.fromkeys([subject, time, response, covariate, *adjust]))
+    wanted = list(dict.fromkeys([subject, time, response, variable, *adjust_for]))
     table = to_pandas(data)
     for names, role in (
         ([subject], "subject"),
         ([time], "time"),
         ([response], "response"),
-        ([covariate], "covariate"),
-        (adjust, "column to adjust for"),
+        ([variable], "covariate"),
+        (adjust_for, "column to adjust for"),
     ):
         require_columns(names, column_names(table), role)
     rows, _ = complete_rows(table[wanted], missing, subject)
-    y, x = (_numbers(rows[name]) for name in (response, covariate))
+    y, x = (_numbers(rows[name]) for name in (response, variable))
     codes, labels = subject_codes(rows[subject], "the data")
     at = time_values(rows[time], "the data")
     order = np.lexsort((at, codes))
     codes, at, x, y, rows = codes[order], at[order], x[order], y[order], rows.iloc[order]
-    for name, values in ((covariate, x), (response, y)):
+    for name, values in ((variable, x), (response, y)):
         _refuse_constant_within(name, values, codes)
     again = np.flatnonzero((codes[1:] == codes[:-1]) & (at[1:] == at[:-1]))
     if len(again):
@@ -235,7 +238,7 @@ def check_exogeneity(
     use = np.flatnonzero(place >= lags)
     if not len(use):
         raise _too_few(0, 0, lags, lags + 2)
-    nuisance, tested = _terms(rows, codes, place, use, at, x, y, covariate, response, adjust, lags, time_degree)
+    nuisance, tested = _terms(rows, codes, place, use, at, x, y, variable, response, adjust_for, lags, time_degree)
     n_subjects = len(np.unique(codes[use]))
     k = len(nuisance) + len(tested)
     if n_subjects < 5 or len(use) <= 2 * k:
@@ -244,11 +247,11 @@ def check_exogeneity(
         warnings.warn(
             f"The check rests on {n_subjects} subjects; its p value is rough with fewer than {FEW_SUBJECTS}.",
             FitWarning,
-            stacklevel=2,
+            skip_file_prefixes=PACKAGE,
         )
     names, estimate, cov = _jackknife(nuisance, tested, x[use], codes[use])
     return _result(
-        names, list(tested), estimate, cov, x[use], tested, len(use), n_subjects, response, covariate, level
+        names, list(tested), estimate, cov, x[use], tested, len(use), n_subjects, response, variable, alpha
     )  # fmt: skip
 
 
@@ -261,14 +264,14 @@ def _too_few(n_rows: int, n_subjects: int, lags: int, n_terms: int) -> DataError
     )
 
 
-def _check_options(lags: int, time_degree: int, level: float) -> None:
+def _check_options(lags: int, time_degree: int, alpha: float) -> None:
     for name, value, least in (("lags", lags, 1), ("time_degree", time_degree, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise SpecificationError(
                 f"{name}={value!r}", f"it must be a whole number, {least} or more", f"use {name}={max(least, 1)}", SEE
             )
-    if not 0 < level < 1:
-        raise SpecificationError(f"level={level!r}", "it is not between 0 and 1", "use level=0.05, for example", SEE)
+    if not 0 < alpha < 1:
+        raise SpecificationError(f"alpha={alpha!r}", "it is not between 0 and 1", "use alpha=0.05, for example", SEE)
 
 
 def _numbers(column: pd.Series) -> FloatArray:
@@ -311,19 +314,19 @@ def _terms(
     at: FloatArray,
     x: FloatArray,
     y: FloatArray,
-    covariate: str,
+    variable: str,
     response: str,
-    adjust: Sequence[str],
+    adjust_for: Sequence[str],
     lags: int,
     time_degree: int,
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
     """Columns of the regression: those held fixed, and the lags of the outcome."""
     nuisance: dict[str, FloatArray] = {"Intercept": np.ones(len(use))}
     for lag in range(1, lags + 1):
-        nuisance[f"{covariate}, {_before(lag)}"] = x[use - lag]
+        nuisance[f"{variable}, {_before(lag)}"] = x[use - lag]
     centred = x - x.mean()
     so_far = pd.Series(centred).groupby(codes).cumsum().to_numpy() / (place + 1.0) + x.mean()
-    nuisance[f"{covariate}, mean so far"] = so_far[use - 1]
+    nuisance[f"{variable}, mean so far"] = so_far[use - 1]
     when = at[use]
     spread = np.ptp(when)
     scaled = 2.0 * (when - when.min()) / spread - 1.0 if spread > 0 else np.zeros(len(use))
@@ -332,8 +335,8 @@ def _terms(
     gap = at[use] - at[use - 1]
     if len(use) and np.ptp(gap) > 1e-9 * np.max(gap):
         nuisance["gap"] = gap
-        nuisance[f"gap:{covariate}, {_before(1)}"] = (gap - gap.mean()) * (x[use - 1] - x.mean())
-    for name in adjust:
+        nuisance[f"gap:{variable}, {_before(1)}"] = (gap - gap.mean()) * (x[use - 1] - x.mean())
+    for name in adjust_for:
         column = rows[name].iloc[use]
         kind = column.dtype
         if is_number(kind):
@@ -401,8 +404,8 @@ def _result(
     n_obs: int,
     n_subjects: int,
     response: str,
-    covariate: str,
-    level: float,
+    variable: str,
+    alpha: float,
 ) -> ExogeneityCheck:
     at = [names.index(n) for n in lags]
     delta, V = estimate[at], cov[np.ix_(at, at)]
@@ -423,7 +426,7 @@ def _result(
         },
         index=pd.Index(lags, name="past outcome"),
     )
-    reach = float(t_distribution.ppf(1.0 - level / 2.0, df) + t_distribution.ppf(0.8, df))
+    reach = float(t_distribution.ppf(1.0 - alpha / 2.0, df) + t_distribution.ppf(0.8, df))
     coefficients = pd.DataFrame({"estimate": estimate, "se": np.sqrt(np.diag(cov))}, index=pd.Index(names, name="term"))
     return ExogeneityCheck(
         table,
@@ -436,6 +439,6 @@ def _result(
         n_obs,
         n_subjects,
         response,
-        covariate,
-        level,
+        variable,
+        alpha,
     )

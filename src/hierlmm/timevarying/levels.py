@@ -22,6 +22,8 @@ from scipy.stats import norm
 from hierlmm.errors import DataError, FitWarning, SpecificationError, closest
 from hierlmm.formula import variables_of
 from hierlmm.frames import MISSING_CHOICES, column_names, require_columns, shorten, to_pandas
+from hierlmm.notice import PACKAGE
+from hierlmm.slips import renamed
 from hierlmm.timevarying.history import is_number, subject_codes
 
 __all__ = ["WithinBetweenTest", "test_within_between", "within_between"]
@@ -29,9 +31,10 @@ __all__ = ["WithinBetweenTest", "test_within_between", "within_between"]
 SEE = "docs, page 'Time-varying covariates', section 'Within and between subjects'"
 
 
+@renamed(x="variables")
 def within_between(
     data: Any,
-    x: str | Sequence[str],
+    variables: str | Sequence[str],
     *,
     subject: str,
     within: str = "{x}_within",
@@ -44,14 +47,14 @@ def within_between(
     ----------
     data : DataFrame
         Pandas, or anything narwhals reads; one row per measurement. Not changed.
-    x : str or list of str
+    variables : str or list of str
         Numeric (or true-and-false) columns that vary within subjects.
     subject : str
         Column that names the subject.
     within, between : str
         Names of the new columns; ``{x}`` stands for the covariate.
     missing : {"raise", "drop"}
-        Missing values of x are refused, or left out of the mean (their deviation is missing; the rows stay).
+        Missing values of a covariate are refused, or left out of the mean (their deviation is missing; the rows stay).
 
     Returns
     -------
@@ -75,7 +78,7 @@ def within_between(
     -----
     The mean is over all rows of the subject, later ones included. As a description of the subject this is what the
     level-2 slope is about; as a predictor it looks into the future. The mean so far is
-    ``Cumulative(x, average=True)`` in `time_varying`; it changes over time and belongs to level 1.
+    ``Cumulative("x", average=True)`` in `time_varying`; it changes over time and belongs to level 1.
 
     If a model then drops rows, for example because the outcome is missing, the mean is still over the rows given here.
 
@@ -94,9 +97,11 @@ def within_between(
         raise SpecificationError(
             f"missing={missing!r}", "there is no such choice", "use missing='raise' or missing='drop'", SEE
         )
-    names = [x] if isinstance(x, str) else list(x)
+    names = [variables] if isinstance(variables, str) else list(variables)
     if not names:
-        raise SpecificationError("no covariate to split", "x is empty", 'name one or more columns, as in x="dose"', SEE)
+        raise SpecificationError(
+            "no covariate to split", "variables is empty", 'name one or more columns, as in variables="dose"', SEE
+        )
     rows = to_pandas(data)
     require_columns([subject], column_names(rows), "subject")
     require_columns(names, column_names(rows), "covariate")
@@ -139,7 +144,7 @@ def within_between(
             "one row: their deviation is zero, and they say nothing about the slope within subjects."
         )
         notes.append(text)
-        warnings.warn(text, FitWarning, stacklevel=2)
+        warnings.warn(text, FitWarning, skip_file_prefixes=PACKAGE)
     result = rows.assign(**added)
     result.attrs["within_between"] = notes
     return result

@@ -4,7 +4,7 @@ With k the subject's last measurement at or before t::
 
     CurrentValue          x_k            if s_k = t
     LastValue             x_k
-    Lag                   LastValue, or the line between neighbours, at t - by; only measurements up to t are used
+    Lag                   LastValue, or the line between neighbours, at t - lag; only measurements up to t are used
     Interpolate           x_k + (x_{k+1} - x_k) (t - s_k) / (s_{k+1} - s_k)        (the one rule that needs the future)
     Cumulative            integral of x from s_1, or from an origin, to t, by trapezoids or by steps
     TimeSince             t - s, where s is the last (or first) measurement that meets a condition
@@ -21,36 +21,39 @@ from typing import Any, Literal
 import numpy as np
 
 from hierlmm.errors import SpecificationError
+from hierlmm.slips import renamed
 
 __all__ = ["Cumulative", "CurrentValue", "Interpolate", "Lag", "LastValue", "Rule", "TimeSince"]
 
 SEE = "docs, page 'Time-varying covariates'"
 
 
+@renamed(x="variable")
 @dataclass(frozen=True)
 class CurrentValue:
     """The value measured at the row's own time; missing where nothing was measured then.
 
     Parameters
     ----------
-    x : str
+    variable : str
         Column of the history; numbers or labels.
     """
 
-    x: str
+    variable: str
 
     def describe(self) -> str:
         """Return the rule in words."""
-        return f"value of {self.x!r} measured at the row's own time"
+        return f"value of {self.variable!r} measured at the row's own time"
 
 
+@renamed(x="variable")
 @dataclass(frozen=True)
 class LastValue:
     """The last value measured up to the row's time, carried forward.
 
     Parameters
     ----------
-    x : str
+    variable : str
         Column of the history; numbers or labels.
     within : float, optional
         Carry no value that is older than this (in the unit of time); such rows are missing.
@@ -58,7 +61,7 @@ class LastValue:
         Take only measurements before the row's time, not at it: the value at the previous measurement.
     """
 
-    x: str
+    variable: str
     within: float | None = None
     strict: bool = False
 
@@ -69,38 +72,41 @@ class LastValue:
     def describe(self) -> str:
         """Return the rule in words."""
         limit = "" if self.within is None else f", no older than {self.within:g}"
-        return f"last value of {self.x!r} {'before' if self.strict else 'up to'} the row's time, carried forward{limit}"
+        when = "before" if self.strict else "up to"
+        return f"last value of {self.variable!r} {when} the row's time, carried forward{limit}"
 
 
+@renamed(x="variable", by="lag")
 @dataclass(frozen=True)
 class Lag:
-    """The value at an earlier time, ``by`` before the row's own.
+    """The value at an earlier time, ``lag`` before the row's own.
 
     Parameters
     ----------
-    x : str
+    variable : str
         Column of the history.
-    by : float
+    lag : float
         How much earlier, in the unit of time; positive.
     how : {"last", "linear"}
-        Where nothing was measured at t - by: carry the last value before it forward, or take the line between the
+        Where nothing was measured at t - lag: carry the last value before it forward, or take the line between the
         neighbouring measurements if the later one is not after t (otherwise the earlier one is carried forward).
     """
 
-    x: str
-    by: float
+    variable: str
+    lag: float
     how: Literal["last", "linear"] = "last"
 
     def __post_init__(self) -> None:
-        _positive(self.by, "Lag", "by")
+        _positive(self.lag, "Lag", "lag")
         _one_of(self.how, ("last", "linear"), "Lag", "how")
 
     def describe(self) -> str:
         """Return the rule in words."""
         how = "carried forward" if self.how == "last" else "on the line between measurements up to the row's time"
-        return f"value of {self.x!r} at {self.by:g} before the row's time, {how}"
+        return f"value of {self.variable!r} at {self.lag:g} before the row's time, {how}"
 
 
+@renamed(x="variable")
 @dataclass(frozen=True)
 class Interpolate:
     """The value on the line between the measurements before and after the row's time.
@@ -109,27 +115,28 @@ class Interpolate:
 
     Parameters
     ----------
-    x : str
+    variable : str
         Column of the history; numbers.
     future : bool
         Allow the next measurement after the row's time to be used. Without it, rows that need it are refused.
     """
 
-    x: str
+    variable: str
     future: bool = False
 
     def describe(self) -> str:
         """Return the rule in words."""
-        return f"value of {self.x!r} on the line between its measurements"
+        return f"value of {self.variable!r} on the line between its measurements"
 
 
+@renamed(x="variable")
 @dataclass(frozen=True)
 class Cumulative:
     """The area under the covariate up to the row's time, in units of x times units of time.
 
     Parameters
     ----------
-    x : str
+    variable : str
         Column of the history; numbers.
     rule : {"trapezoid", "step"}
         Lines between measurements, or each value held until the next.
@@ -146,7 +153,7 @@ class Cumulative:
         default the last value is carried over it.
     """
 
-    x: str
+    variable: str
     rule: Literal["trapezoid", "step"] = "trapezoid"
     origin: float | None = None
     extend_back: bool = False
@@ -177,16 +184,17 @@ class Cumulative:
         start = "each subject's first measurement" if self.origin is None else f"{self.origin:g}"
         what = "mean so far" if self.average else "area under"
         by = "trapezoids" if self.rule == "trapezoid" else "steps"
-        return f"{what} {'of ' if self.average else ''}{self.x!r} from {start} to the row's time, by {by}"
+        return f"{what} {'of ' if self.average else ''}{self.variable!r} from {start} to the row's time, by {by}"
 
 
+@renamed(x="variable")
 @dataclass(frozen=True)
 class TimeSince:
     """Time since the last (or first) measurement, or since the last (or first) one that meets a condition.
 
     Parameters
     ----------
-    x : str
+    variable : str
         Column of the history.
     when : value or callable, optional
         The value that counts, or a function from measurements (a pandas Series) to true and false for each of them,
@@ -196,7 +204,7 @@ class TimeSince:
     which : {"last", "first"}
     """
 
-    x: str
+    variable: str
     when: Any | Callable[[Any], Any] = None
     which: Literal["last", "first"] = "last"
 
@@ -211,7 +219,7 @@ class TimeSince:
             condition = " that meets the condition"
         else:
             condition = f" equal to {self.when!r}"
-        return f"time since the {self.which} measurement of {self.x!r}{condition}"
+        return f"time since the {self.which} measurement of {self.variable!r}{condition}"
 
 
 Rule = CurrentValue | LastValue | Lag | Interpolate | Cumulative | TimeSince
