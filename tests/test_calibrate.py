@@ -218,7 +218,7 @@ def test_text_html_and_plots(right, sleep):
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"n": 3}, "n is a whole number, at least 10"),
+        ({"simulations": 3}, "simulations is a whole number, at least 10"),
         ({"estimator": "gee"}, "not one of the choices"),
         ({"draws": 0}, "draws is a whole number"),
         ({"cores": 0}, "cores is a whole number"),

@@ -98,7 +98,7 @@ def test_profile_intervals_hold_the_estimate_where_it_may_be_zero(structure, num
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", hl.FitWarning)
         fit = hl.TwoLevelModel.from_formula("y ~ x * t + (1 | id)", frame, residual=structure).fit_reml()
-    profile = fit.variance_components(estimator="profile")
+    profile = fit.variance_components(method="profile")
     assert profile[["lower", "upper"]].notna().all(axis=None)
     assert (profile["lower"] <= profile["estimate"] + 1e-8).all()
     assert (profile["estimate"] <= profile["upper"]).all()

@@ -195,7 +195,7 @@ def test_text_html_and_plot(two_groups):
     two_groups.plot(figure_kwargs={"figsize": (6, 3)})
 
 
-INTERACTION = {"coef": "sex[T.Male]:time"}
+INTERACTION = {"coefs": "sex[T.Male]:time"}
 
 
 def test_no_number_of_subjects_from_sizes_that_do_not_say():
@@ -286,11 +286,11 @@ def test_an_error_only_if_every_size_fails():
         (GROUPS, {"estimator": "gee"}, "not one of the choices"),
         (GROUPS, {"alternative": "both"}, "not one of the choices"),
         (GROUPS, {"alpha": 5}, "strictly between 0 and 1"),
-        (GROUPS, {"n": 2}, "at least 10"),
+        (GROUPS, {"simulations": 2}, "at least 10"),
         (GROUPS, {"n_subjects": []}, "at least one size"),
         (GROUPS, {"n_subjects": (1, 20)}, "at least 2"),
         (GROUPS, {"dropout": 1.0}, "lies in [0, 1)"),
-        (GROUPS, {"coef": "group[T.c]"}, "Did you mean 'group[T.b]'"),
+        (GROUPS, {"coefs": "group[T.c]"}, "Did you mean 'group[T.b]'"),
         (GROUPS, {"sigma": None}, "not complete"),
         (GROUPS, {"times": None}, "how often and when"),
         (GROUPS, {"beta": [1.0, 2.0]}, "coefficients need names"),

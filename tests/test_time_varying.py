@@ -726,7 +726,7 @@ def test_the_jackknife_is_leaving_subjects_out(options):
     columns += [data["t"].to_numpy()[rows] ** d for d in range(1, options.get("time_degree", 3) + 1)]
     gap = data["t"].to_numpy()[rows] - data["t"].to_numpy()[rows - 1]
     columns += [gap, gap * data["x"].to_numpy()[rows - 1]]
-    if "adjust" in options:
+    if "adjust_for" in options:
         columns += [data["z"].to_numpy()[rows], (data["g"].to_numpy()[rows] == "b").astype(float)]
     columns += [data["y"].to_numpy()[rows - k] for k in range(1, lags + 1)]
     X, x, who = np.column_stack(columns), data["x"].to_numpy()[rows], data["id"].to_numpy()[rows]
