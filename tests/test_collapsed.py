@@ -526,6 +526,28 @@ def test_rao_blackwell_summary_equals_the_average_of_dense_conditionals(irregula
     np.testing.assert_allclose(sd**2, np.mean(variances, axis=0) + np.var(means, axis=0), rtol=1e-8)
 
 
+@pytest.mark.parametrize("formula", ["y ~ x + (1 + x | g)", "y ~ x * w + (1 + x | g)", "y ~ w + (1 | g)"])
+def test_rao_blackwell_summary_of_balanced_data_is_exact(formula):
+    """Where subjects share a design pattern their moments come from shared forms (and pieces of a few alone)."""
+    rng = np.random.default_rng(12)
+    counts = np.array([4] * 11 + [3] * 2)
+    frame = pd.DataFrame({"g": np.repeat(np.arange(13), counts)})
+    frame["x"] = np.concatenate([np.arange(float(n)) for n in counts])
+    frame["w"] = rng.normal(size=13)[frame["g"]]
+    frame["y"] = 5.0 + rng.normal(size=13)[frame["g"]] * (1 + frame["x"]) + rng.normal(size=len(frame))
+    design = design_from_formula(parse_formula(formula), frame)
+    priors = resolve_priors(None, design)
+    posterior = collapsed_posterior(design, priors, signed=False)
+    assert np.bincount(posterior.products.pattern).tolist() in ([11, 2], [2, 11])
+    theta = posterior.mode + np.random.default_rng(1).normal(scale=0.4, size=(25, posterior.n_dim))
+    found = recover_beta(posterior, theta, np.random.default_rng(2))
+    each = [dense_recovery(design, priors, D, sigma)[2:4] for D, sigma in zip(found.D, found.sigma, strict=True)]
+    means, variances = np.array([m for m, _ in each]), np.array([np.einsum("jkk->jk", v) for _, v in each])
+    mean, sd = summarise_random_effects(posterior, found)
+    np.testing.assert_allclose(mean, means.mean(axis=0), rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(sd**2, variances.mean(axis=0) + means.var(axis=0), rtol=1e-8)
+
+
 def test_nothing_fixed_is_recovered_too(irregular):
     design, priors = make(irregular, "nothing fixed")
     posterior = collapsed_posterior(design, priors, signed=False)

@@ -19,6 +19,7 @@ from hierlmm.comparison import Comparison, compare
 from hierlmm.errors import DataError, MissingPackageError, NotAvailableError, SpecificationError
 from hierlmm.fits.likelihood import LikelihoodFit
 from hierlmm.model import TwoLevelModel
+from hierlmm.tables import _number
 
 FORMULA = "distance ~ sex * time + (1 + time | subject)"
 
@@ -256,6 +257,12 @@ def test_text_keeps_names_with_brackets_and_all_estimators(three):
     assert "21.209 (0.635)" in text and "[19.965, 22.454]" in text
     assert "not comparable with those of ML" in " ".join(text.split())
     assert "\x1b" not in text
+
+
+def test_nothing_is_minus_zero():
+    """What rounds to zero has no sign, what does not keeps it."""
+    assert [_number(v, 2) for v in (-0.004, -0.0, 0.004, -0.006, -10.0)] == ["0.00", "0.00", "0.00", "-0.01", "-10.00"]
+    assert _number(-0.4, 0) == "0" and _number(-0.6, 0) == "-1"
 
 
 def test_html_is_escaped_and_self_contained(dental):

@@ -11,7 +11,7 @@ mpl.use("Agg")
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
-from scipy.stats import nct, t
+from scipy.stats import nct, t, ttest_ind
 
 import hierlmm as hl
 import hierlmm.diagnostics.design_analysis as design_module
@@ -173,6 +173,33 @@ def test_a_fit_is_a_plan(dental):
         progressbar=False,
     )
     assert same.table["rows"].iloc[0] < 108
+
+
+def test_planned_subjects_are_those_of_the_data_each_as_often(dental):
+    """54 planned from 27: every child twice, as two subjects of four rows each."""
+    fit = hl.TwoLevelModel.from_formula(GROWTH, dental).fit_reml()
+    plan = design_module._plan(fit, None, None, None, None, None, None, None, None)
+    drawn = plan.draw(54, np.random.default_rng(1), 0.0)
+    assert drawn.n_subjects == 54 and drawn.rows_per_subject.tolist() == [4] * 54
+    boys = drawn.frame["sex"].to_numpy().reshape(54, 4) == "Male"
+    assert (boys.all(axis=1) | ~boys.any(axis=1)).all() and boys[:, 0].sum() == 2 * 16
+    assert plan.draw(20, np.random.default_rng(1), 0.0).n_subjects == 20
+
+
+def test_a_study_of_two_groups_is_the_t_test_of_the_subjects_means(dental):
+    """Balanced: estimate, standard error, interval, and where significance begins, all as scipy's t test says."""
+    means = dental.groupby(["sex", "subject"], observed=True)["distance"].mean()
+    boys, girls = means["Male"], means["Female"]
+    design = design_from_formula(parse_formula("distance ~ sex + (1 | subject)"), dental)
+    for alternative in ("two-sided", "greater"):
+        test = ttest_ind(boys, girls, alternative=alternative)
+        for factor in (1.0 - 1e-6, 1.0 + 1e-6):
+            alpha = float(test.pvalue * factor)
+            study = design_module._by_likelihood(design, True, [1], alternative, alpha, "t")
+            assert study.significant.tolist() == [factor > 1.0]
+    study = design_module._by_likelihood(design, True, [1], "two-sided", 0.05, "t")
+    interval = ttest_ind(boys, girls).confidence_interval(0.95)
+    np.testing.assert_allclose([study.lower[0], study.upper[0]], interval, rtol=1e-8)
 
 
 def test_the_same_seed_gives_the_same_study():

@@ -14,6 +14,7 @@ from scipy import stats
 
 import hierlmm as hl
 from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.likelihood.kenward_roger import KenwardRogerDegrees, _inverse
 from hierlmm.likelihood.satterthwaite import denominator_df
 from hierlmm.likelihood.wald import FixedDegrees, Wald
 
@@ -307,6 +308,56 @@ def test_denominator_degrees_of_freedom_of_a_sum_of_squared_t():
     assert np.isinf(denominator_df(np.array([np.inf, np.inf])))
     E = 10 / 8 + 1.0
     assert np.isclose(denominator_df(np.array([10.0, np.inf])), 2 * E / (E - 2))
+
+
+@pytest.mark.parametrize("r", [2, 3, 5])
+@pytest.mark.parametrize("df", [2.0, 2.004, 2.5, 4.0, 4.5, 7.0, 300.0])
+def test_kenward_roger_is_exact_where_one_variance_scales_the_covariance(df, r):
+    """Φ = cγ with γ̂ ~ γ χ²/df: the F statistic has an F distribution on r and df degrees of freedom, unscaled."""
+    rng = np.random.default_rng(r)
+    half = rng.normal(size=(6, 6))
+    Phi, gamma = half @ half.T, 1.7
+    degrees = KenwardRogerDegrees(Phi, Phi, Phi[None] / gamma, np.array([[2.0 * gamma**2 / df]]))
+    L = rng.normal(size=(r, 6))
+    np.testing.assert_allclose(degrees.of_rows(L), df, rtol=1e-12)
+    np.testing.assert_allclose(degrees.of_all(L), (1.0, df), rtol=1e-9)
+
+
+def test_kenward_roger_with_four_degrees_of_freedom_on_data():
+    """Four groups of two subjects, balanced: the classical F test of the subjects' means on 3 and 4 df."""
+    rng = np.random.default_rng(2)
+    data = pd.DataFrame({"s": np.repeat(np.arange(8), 3), "g": np.repeat(list("abcd"), 6)})
+    data["y"] = (3.0 * rng.normal(size=8))[data["s"]] + rng.normal(size=24)
+    fit = hl.TwoLevelModel.from_formula("y ~ g + (1 | s)", data).fit_reml()
+    means = data.groupby(["g", "s"])["y"].mean()
+    classical = stats.f_oneway(*(own for _, own in means.groupby(level="g")))
+    found = fit.anova("kr").loc["g", ["F", "df2", "p"]].astype(float)
+    np.testing.assert_allclose(found, [classical.statistic, 4.0, classical.pvalue], rtol=1e-7)
+
+
+def test_parameters_that_cannot_be_told_apart_have_a_generalised_inverse():
+    """Of an information vv' it is vv' over |v|⁴ on the scale of the correlations: 1 / (m² v_i v_j)."""
+    v = np.array([1.0, 1e3, 1e-4])
+    for noise in (0.0, 1e-14):
+        found = _inverse(np.outer(v, v) * (1.0 + noise * np.eye(3)))
+        np.testing.assert_allclose(found, 1.0 / (9.0 * np.outer(v, v)), rtol=1e-6)
+    near = np.outer(v, v) * (1.0 + 1e-6 * np.eye(3))  # nearly so: the inverse itself
+    np.testing.assert_allclose(found @ near @ found, found, rtol=1e-4)
+    np.testing.assert_allclose(_inverse(near) * np.outer(v, v), np.linalg.inv(near / np.outer(v, v)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-14, 1.0, 1e14])
+def test_a_test_does_not_depend_on_the_length_of_its_rows(scale):
+    """Rows in other units: F and p stay, what depends on others is left out, and what nearly does is not."""
+    wald = Wald("normal", np.array([1.0, 2.0]), np.diag([1.0, 4.0]), FixedDegrees(np.inf))
+    L = np.array([[scale, 0.0], [0.0, 1.0]])
+    for rows in (L, L[::-1], np.vstack([L, [scale, 2.0]])):
+        test = wald.joint(rows)
+        assert test.df1 == 2
+        np.testing.assert_allclose(test.F, (1.0 / 1.0 + 4.0 / 4.0) / 2, rtol=1e-12)
+    near = np.array([[scale, 0.0], [scale, 1e-6 * scale]])
+    assert wald.joint(near).df1 == 2
+    assert wald.joint(np.array([[scale, scale], [scale, scale * (1.0 + 1e-13)]])).df1 == 1
 
 
 def test_hypotheses_that_follow_from_others_count_once():

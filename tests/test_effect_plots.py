@@ -270,6 +270,18 @@ def test_band_at_each_rows_own_degrees(fit):
     assert abs(band_quantile(L, cov, df, 0.95, seed=7) - together).max() < 2e-3
 
 
+def test_a_band_is_nowhere_narrower_than_a_pointwise_interval():
+    """Rows next to one direction, degrees of freedom from 1 to infinity: interpolation must not go below."""
+    df = np.array([1.0, 1.3, 2.0, 3.0, 5.0, 12.0, 60.0, np.inf])
+    for tilt in (1e-6, 1e-3, 0.1):
+        L = np.column_stack([np.ones(8), tilt * np.arange(8.0)])
+        c = band_quantile(L, np.eye(2), df, 0.95)
+        single = stats.t.ppf(0.975, df)
+        assert np.all(c >= single)
+        scheffe = np.where(np.isinf(df), np.sqrt(stats.chi2.ppf(0.95, 2)), np.sqrt(2 * stats.f.ppf(0.95, 2, df)))
+        assert np.all(c <= 1.02 * scheffe)
+
+
 @pytest.mark.parametrize("scope", ["curve", "all"])
 def test_simultaneous_coverage_of_the_estimate(fit, scope):
     """Errors of β̂ drawn from its normal distribution: 95 % of curves lie inside everywhere, far fewer pointwise."""

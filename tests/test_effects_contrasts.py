@@ -194,6 +194,23 @@ def test_proportional_weights_are_those_of_the_rows():
     pd.testing.assert_series_equal(ours, expected, check_names=False, check_index_type=False)
 
 
+def test_combinations_that_do_not_occur_have_no_proportional_weight():
+    """Two factors averaged over, one of whose six combinations is absent: L by hand from the counts."""
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame({"s": np.repeat(np.arange(30), 4), "f": list("abcc" * 30), "g": list("uuvu" * 30)})
+    data["f"] = np.where((data["s"] % 5 == 0) & (data["f"] == "a"), "b", data["f"])
+    data["z"] = np.where(data["s"] % 2, "one", "two")
+    data["y"] = rng.normal(size=30)[data["s"]] + rng.normal(size=120)
+    counts = data.groupby(["f", "g"]).size()
+    assert len(counts) == 4  # of six: nothing is (a, v) or (b, v)
+    fit = hl.TwoLevelModel.from_formula("y ~ z + f + g + (1 | s)", data).fit_reml()
+    means = fit.marginal_means("z", weights="proportional")
+    share = {f"{v}[T.{level}]": (data[v] == level).mean() for v, level in (("f", "b"), ("f", "c"), ("g", "v"))}
+    for row, z in zip(means.L, means.table["z"], strict=True):
+        expected = [share.get(c, 1.0 if c == "Intercept" else float(c == f"z[T.{z}]")) for c in fit.design.coef]
+        np.testing.assert_allclose(row, expected, rtol=1e-12, atol=1e-15)
+
+
 def test_offsets_truth_values_and_labels_of_numbers(dental):
     data = dental.assign(off=2.0 * dental["time"], male=dental["sex"] == "Male")
     fit = hl.TwoLevelModel.from_formula("distance ~ male * time + offset(off) + (1 | subject)", data).fit_reml()

@@ -16,6 +16,7 @@ from scipy.optimize import minimize_scalar
 import hierlmm as hl
 from hierlmm.errors import DataError, FitWarning, NotAvailableError, SpecificationError
 from hierlmm.gee import estimate_gee
+from hierlmm.gee_correlation import ExchangeableMoments, Rows, UnstructuredMoments
 
 FOLDER = Path(__file__).parent / "reference" / "gee"
 IDS = sorted(path.stem for path in FOLDER.glob("*_gee_*.json"))
@@ -212,6 +213,34 @@ def reference_correlation(fit, r, phi, design, rows, correlation, time):
                 both = same & (t[:, None] == t[rows[a]]) & (t[None, :] == t[rows[b]])
                 R[a, b] = products[both].mean() / mean_square
     return R
+
+
+def test_the_spacing_is_the_median_gap_of_irregular_times_and_the_shortest_of_regular_ones(uneven, uneven_model):
+    """The distance at which the reported correlation holds."""
+    for time, pick in (("time", np.median), ("visit", np.min)):
+        gaps = np.concatenate([np.diff(np.sort(t)) for _, t in uneven.groupby("subject")[time]])
+        fit = uneven_model.fit_gee("ar1", time=uneven[time])
+        assert fit.estimate.spacing == pytest.approx(pick(gaps), rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [3, 6])
+def test_moments_outside_are_pulled_to_the_smallest_eigenvalue_that_is_left(size):
+    """R = I + α (11' - I) has the smallest eigenvalue 1 + (n - 1) α, which becomes 1e-6; the raw moment is kept."""
+    rows = Rows(np.array([0, size, 2 * size]), np.tile(np.arange(float(size)), 2))
+    signs = np.where(np.arange(size) % 2, 1.0, -1.0)
+    residual = np.tile(signs - signs.mean(), 2)
+    moments = ExchangeableMoments(rows, 0)
+    moments.update(residual)  # sums of zero within subjects: α = -1 / (n - 1), on the edge
+    assert moments.raw == pytest.approx(-1.0 / (size - 1), rel=1e-12)
+    assert not moments.inside
+    assert np.linalg.eigvalsh(moments.subject_matrix(0))[0] == pytest.approx(1e-6, rel=1e-6)
+    table = UnstructuredMoments(rows, 0)
+    table.update(residual)
+    raw = np.eye(size) + table.raw
+    assert np.linalg.eigvalsh(raw)[0] < 1e-8 and not table.inside
+    assert np.linalg.eigvalsh(table.subject_matrix(1))[0] == pytest.approx(1e-6, rel=1e-6)
+    pulled = table.subject_matrix(1) - np.eye(size)
+    np.testing.assert_allclose(pulled, table.raw * (pulled[0, 1] / table.raw[0, 1]), rtol=1e-9)  # towards the identity
 
 
 def test_the_order_of_the_rows_does_not_matter(uneven, uneven_model):

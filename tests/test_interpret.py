@@ -1,6 +1,7 @@
 """Subjects compared and ranked, how much they differ, and sentences: numbers recomputed by other means."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from scipy import integrate, stats
 
 import hierlmm as hl
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
+from hierlmm.interpret import ranking
 from hierlmm.interpret.interpretation import apart, number, percentage, probability
 
 FORMULA = hl.TwoLevelModel.from_formula
@@ -305,6 +307,22 @@ def test_intervals_of_two_subjects_cover():
     assert 0 < np.mean(singular) < 0.5
 
 
+def test_theta_is_drawn_from_a_multivariate_t(sexes, monkeypatch):
+    """θ̂ + √(5/χ²₅) N(0, 2H⁻¹), H by differences of the criterion: the quadratic form over m has the F law of (m, 5)."""
+    from hierlmm.interpret import theta
+
+    monkeypatch.setattr(theta, "state_at", lambda fit, point: point)
+    points = np.array(list(theta.sampled_states(sexes, 3000, np.random.default_rng(4))))
+    centre, m, h = sexes.large_sample.centre, points.shape[1], 1e-4
+    joint, unit = sexes.criterion_function.joint, h * np.eye(points.shape[1])
+    H = np.array([(joint(centre + e)[1] - joint(centre - e)[1]) / (2 * h) for e in unit])
+    deviation = points - centre
+    square = np.einsum("si,ij,sj->s", deviation, H / 2.0, deviation)
+    assert stats.kstest(square / m, stats.f(m, 5).cdf).pvalue > 1e-4
+    for k, sd in enumerate(np.sqrt(np.diag(2.0 * np.linalg.inv(H)))):
+        assert stats.kstest(deviation[:, k] / sd, stats.t(5).cdf).pvalue > 1e-4
+
+
 def test_two_subjects_of_a_singular_fit():
     """The interval neither collapses at the boundary nor takes the whole line next to it."""
     fits = [simulated_fit(seed)[1] for seed in range(12)]
@@ -342,6 +360,14 @@ def test_posterior_and_likelihood_agree_on_two_subjects(posterior, sexes):
         assert posterior.compare_subjects(*pair).probability == pytest.approx(
             sexes.compare_subjects(*pair).probability, abs=0.15
         )
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0004, "less than 0.001"), (0.0016, "0.002"), (0.25, "0.250"), (0.9984, "0.998"), (0.9996, "more than 0.999")],
+)
+def test_a_probability_near_its_ends_is_not_rounded_to_them(sexes, value, shown):
+    assert f"has the larger one: {shown}" in replace(sexes.compare_subjects(1, 20), probability=value, mcse=0.0).text
 
 
 def test_what_cannot_be_compared(sexes, males):
@@ -406,6 +432,16 @@ def test_probability_of_first_rank_by_integration(males):
     assert abs(row["prob_top"] - np.mean(found)) < 4.0 * np.hypot(row["mcse_top"], error)
 
 
+@pytest.mark.parametrize("extra", [0, 1])
+def test_batch_means_by_hand(extra):
+    """Two chains of nine draws (or ten, of which one is left over): six batches of three."""
+    first, second = [1, 2, 3, 5, 5, 5, 9, 8, 7], [2, 2, 2, 4, 6, 8, 0, 0, 3]
+    values = np.array([first + [100] * extra + second + [100] * extra])
+    means = np.array([2.0, 5.0, 8.0, 2.0, 6.0, 1.0])
+    expected = np.sqrt(np.sum((means - 4.0) ** 2) / 5 / 6)
+    assert ranking._mcse(values, 2) == pytest.approx([expected], rel=1e-12)
+
+
 def test_ranks_of_a_posterior(posterior):
     coefficient = posterior.draws("subject_coef")[..., 1].reshape(-1, 27)
     ranks = stats.rankdata(-coefficient, axis=1)
@@ -421,8 +457,6 @@ def test_ranks_of_a_posterior(posterior):
 
 
 def test_chunks_do_not_change_ranks(sexes, monkeypatch):
-    from hierlmm.interpret import ranking
-
     whole = sexes.rank_subjects("time", draws=300).table
     monkeypatch.setattr(ranking, "CHUNK", 300 * 5)
     parts = sexes.rank_subjects("time", draws=300).table
@@ -432,8 +466,6 @@ def test_chunks_do_not_change_ranks(sexes, monkeypatch):
 
 
 def test_ranks_that_would_not_fit_into_memory_are_refused(sexes, monkeypatch):
-    from hierlmm.interpret import ranking
-
     monkeypatch.setattr(ranking, "MOST", 10_000)
     with pytest.raises(SpecificationError, match="GB of memory"):
         sexes.rank_subjects("time")

@@ -130,6 +130,20 @@ def test_large_balanced_designs_have_one_pattern_and_few_rows():
     assert criterion(lam) == pytest.approx(dense_fit(design, D, sigma, True)[0], rel=1e-11)
 
 
+def test_designs_that_differ_a_little_are_not_pooled():
+    """Sixty subjects whose times differ by 1e-4 of their spread (or 1e-8): sixty patterns, and the dense criterion."""
+    rng = np.random.default_rng(6)
+    for size in (1e-4, 1e-8):
+        time = np.arange(5.0) * (1.0 + size * rng.normal(size=(60, 1)))
+        y = rng.normal(size=(60, 1)) + rng.normal(size=(60, 1)) * time + rng.normal(size=(60, 5))
+        frame = pd.DataFrame({"g": np.repeat(np.arange(60), 5), "t": time.ravel(), "y": y.ravel()})
+        design = design_from_formula(parse_formula("y ~ t + (1 + t | g)"), frame)
+        criterion = criterion_of(design, True)
+        assert criterion.products.n_patterns == 60
+        lam = np.array([0.9, 0.4, 1.5])
+        assert criterion(lam) == pytest.approx(dense_fit(design, *natural(criterion, lam), True)[0], rel=1e-11)
+
+
 @pytest.mark.parametrize("shift", [0.0, 1e3, 1e6])
 def test_a_large_mean_costs_no_digits(shift):
     # 2,000 rows around a mean of 1e6 with sd 1: raw sums of squares would keep four digits.

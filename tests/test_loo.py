@@ -241,6 +241,22 @@ def test_parts_give_the_whole(fit, by_subject, monkeypatch):
         assert getattr(parts, name) == pytest.approx(getattr(by_subject, name))
 
 
+def test_effective_share_of_the_draws():
+    """Mean of the ESS over the number of draws; one chain, or too few draws to tell, count in full, as in ArviZ."""
+    rng = np.random.default_rng(2)
+    noise = rng.normal(size=(4, 500, 3))
+    slow = noise.copy()
+    for t in range(1, 500):
+        slow[:, t] = 0.9 * slow[:, t - 1] + noise[:, t]
+    many = xr.Dataset({"x": (("chain", "draw", "k"), slow[..., :2]), "y": (("chain", "draw"), slow[..., 2])})
+    found = module._relative_efficiency(many)
+    each = [float(az.ess(slow[..., k], method="mean")) for k in range(3)]
+    assert found == pytest.approx(np.mean(each) / 2000, rel=1e-10)
+    assert found == pytest.approx((1 - 0.9) / (1 + 0.9), rel=0.5)  # of an autoregression
+    assert module._relative_efficiency(many.isel(chain=[0])) == 1.0
+    assert module._relative_efficiency(many.isel(draw=slice(3))) == 1.0
+
+
 def test_arviz_compares_models(fit, by_subject, sleepstudy):
     without = TwoLevelModel("reaction ~ days", subject="subject", data=sleepstudy, random=["Intercept"])
     other = without.fit(seed=2, progressbar=False).loo()

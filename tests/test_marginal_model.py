@@ -148,6 +148,18 @@ def test_variance_of_the_fitted_value_settles(sleepstudy):
     np.testing.assert_allclose(fit.beta, fixed.beta, rtol=1e-6)
 
 
+@pytest.mark.parametrize("variance", [hl.VarPower(), hl.VarExp()], ids=["power", "exp"])
+def test_variance_of_the_fitted_value_settles_with_random_effects_too(sleepstudy, variance):
+    """Dense V from the reported fitted values, D, σ and parameter gives these fitted values back."""
+    model = hl.TwoLevelModel.from_formula("reaction ~ days + (1 | subject)", sleepstudy, residual_variance=variance)
+    fit = model.fit_ml()
+    v, (value,) = fit.fitted("subject").to_numpy(), fit.residual_estimate.parameters.values()
+    sd = fit.sigma * (np.abs(v) ** value if isinstance(variance, hl.VarPower) else np.exp(value * v))
+    _, beta, _, b, _ = dense_fit(fit.design, fit.D.to_numpy(), 1.0, False, np.diag(sd**2))
+    again = fit.design.X @ beta + b[fit.design.subject_index, 0]
+    np.testing.assert_allclose(again, v, atol=1e-7 * np.ptp(v))
+
+
 def test_order_of_rows_is_the_occasion_when_none_is_named(dental_occasions):
     by_order = hl.MarginalModel("distance ~ time", correlation=hl.AR1(), subject="subject", data=dental_occasions)
     named = hl.MarginalModel(

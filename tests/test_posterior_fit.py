@@ -293,6 +293,22 @@ def test_chains_that_disagree_are_named(made):
     assert "sd(time)" in messages[0]
 
 
+def test_one_random_effect_in_one_chain_is_enough_to_be_named(made):
+    """R-hat and ESS of b count as those of every other quantity."""
+
+    def stuck(draws, stats):
+        draws["b"][2, :, 14, 1] += 3
+
+    def slow(draws, stats):
+        draws["b"][..., 5, 0] = np.cumsum(draws["b"][..., 5, 0], axis=1) / 10
+
+    subject = made().design.subjects
+    for change, words in ((stuck, f"b[{subject[14]}, time]"), (slow, f"b[{subject[5]}, Intercept]")):
+        messages = check_convergence(made(change).datatree)
+        assert messages and all(words in m for m in messages)
+        assert not made(change).converged
+
+
 def test_one_chain_cannot_be_judged(made):
     messages = check_convergence(made(chains=1, draws=2000).datatree)
     assert any("One chain only" in m for m in messages)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from dense import dense_fit, marginal_covariance
 from references import IDS, align, formula, reference, reference_data
-from scipy.stats import norm
+from scipy.stats import multivariate_normal, norm
 from scipy.stats import t as student
 
 import hierlmm as hl
@@ -18,7 +18,8 @@ from hierlmm.errors import DataError, FitWarning, FormulaError, NotAvailableErro
 from hierlmm.fits.likelihood import fit_likelihood
 from hierlmm.predict import likelihood as likelihood_predictions
 from hierlmm.predict import posterior as posterior_predictions
-from hierlmm.predict.dynamic import mixture_quantiles
+from hierlmm.predict.dynamic import _history_loglik, mixture_quantiles
+from hierlmm.predict.history import courses_of
 from hierlmm.predict.lines import t_quantile
 
 LEVELS = ("subject", "population", "new_subject", "marginal")
@@ -346,7 +347,6 @@ def test_dynamic_prediction_is_a_refit_at_fixed_theta(without, held_out, h):
     np.testing.assert_allclose(table["estimate"], mean, rtol=1e-9)
     np.testing.assert_array_equal(table["days"], times)
     from hierlmm.predict.dynamic import updated
-    from hierlmm.predict.history import courses_of
 
     (course,) = courses_of(without.design, new.head(h), times, None, retrospective=False).subjects
     state = likelihood_predictions.neighbours(without)[0][0]
@@ -423,6 +423,11 @@ def test_posterior_with_serial_correlation_is_the_mixture_over_its_draws(held_ou
         np.testing.assert_allclose(table[["estimate", "se"]].iloc[0], [np.mean(means), sd], rtol=1e-8)
         below = [np.mean(norm.cdf((table[c].iloc[0] - means) / np.sqrt(variances))) for c in ("lower", "upper")]
         np.testing.assert_allclose(below, [0.025, 0.975], atol=1e-8)
+    t, y = cases["new"][0].to_numpy(dtype=float), cases["new"][1]
+    weight = likelihood_of_history(fit, new.head(3))
+    for k in range(0, len(sigma), 101):
+        V = d[k] + sigma[k] ** 2 * phi[k] ** np.abs(t[:, None] - t)
+        assert weight[k] == pytest.approx(multivariate_normal.logpdf(y, beta[k, 0] + beta[k, 1] * t, V), rel=1e-9)
     with pytest.raises(NotAvailableError, match="correlated residuals"):
         fit.predict(kind="draws", interval="prediction")
 
@@ -437,6 +442,26 @@ def test_prediction_variance_follows_a_variance_function(dental):
     ratio = fit.residual_estimate.sd_ratio(new)
     np.testing.assert_allclose(whole - line, fit.sigma**2 * ratio**2, rtol=1e-8)
     assert ratio[0] / ratio[1] != pytest.approx(1.0, abs=0.1)
+
+
+def likelihood_of_history(fit, new):
+    """Log-likelihood of a new subject's history at every draw."""
+    (course,) = courses_of(fit.design, new, [9.0], None, retrospective=False).subjects
+    S = fit.draws("sigma").size
+    beta, D = fit.draws("beta").reshape(S, -1), fit.draws("D").reshape(S, len(fit.design.term), -1)
+    return _history_loglik(fit, course, beta, D, fit.draws("sigma").ravel())
+
+
+def test_a_history_weighs_by_its_marginal_normal_density(nuts, held_out):
+    """What the draws are reweighted by: scipy's normal density with V dense, draw by draw."""
+    new = held_out[1].head(4)
+    found = likelihood_of_history(nuts, new)
+    Z = np.column_stack([np.ones(4), new["days"]])
+    beta, D, sigma = nuts.draws("beta").reshape(-1, 2), nuts.draws("D").reshape(-1, 2, 2), nuts.draws("sigma").ravel()
+    for s in range(0, len(sigma), 97):
+        V = Z @ D[s] @ Z.T + sigma[s] ** 2 * np.eye(4)
+        exact = multivariate_normal.logpdf(new["reaction"].to_numpy(), Z @ beta[s], V)
+        assert found[s] == pytest.approx(exact, rel=1e-10)
 
 
 def test_reweighted_posterior_is_that_of_a_refit(nuts, held_out):

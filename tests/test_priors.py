@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy import integrate, stats
@@ -13,7 +15,9 @@ from hierlmm.bayes.distributions import (
     HalfCauchy,
     HalfNormal,
     HalfStudentT,
+    LogNormal,
     Normal,
+    ScaledBeta,
     StudentT,
     Uniform,
 )
@@ -53,6 +57,22 @@ def test_density_and_draws(prior, logpdf, mean):
     if prior.is_positive:
         assert draws.min() >= 0
         assert prior.logpdf(-1.0) == -np.inf
+
+
+EVERY = [*(case[0] for case in CASES), ScaledBeta(3.0, -2.0, 1.0), ScaledBeta(0.7), LogNormal(2.0, 0.6)]
+
+
+@pytest.mark.parametrize("prior", EVERY, ids=str)
+def test_draws_follow_the_density(prior):
+    """Kolmogorov-Smirnov of draws against the integral of exp(logpdf) between knots."""
+    draws = np.sort(prior.sample(np.random.default_rng(7), 4000))
+    low, high = prior.support
+    assert low <= draws[0] and draws[-1] <= high
+    knots = np.unique([low, *draws[:: 4000 // 100], draws[-1], high])
+    pieces = [integrate.quad(lambda x: np.exp(prior.logpdf(x)), a, b, limit=200)[0] for a, b in pairwise(knots)]
+    assert sum(pieces) == pytest.approx(1.0, abs=1e-6)
+    distance = np.abs(np.cumsum(pieces) - np.searchsorted(draws, knots[1:]) / 4000).max()
+    assert stats.kstwobign.sf(np.sqrt(4000) * distance) > 1e-4
 
 
 def test_numbers_are_readable():

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from hierlmm.datasets import simulate
+from hierlmm.datasets.simulate import _root
 from hierlmm.errors import SpecificationError
 
 BETA = {"Intercept": 21.2, "sex[T.Male]": 1.4, "time": 0.48, "sex[T.Male]:time": 0.30}
@@ -117,6 +118,21 @@ def test_singular_covariances_are_allowed():
     assert truth.b["time"].std() > 0
     _, truth = draw(D=np.zeros((2, 2)), return_truth=True)
     assert (truth.b == 0).all(axis=None)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+def test_the_root_of_a_covariance_in_any_unit(unit):
+    """L L' = D: with correlations of 0.9999999, and of rank one with exact zeros where nothing is left."""
+    rng = np.random.default_rng(1)
+    half = np.tril(rng.normal(size=(4, 4)))
+    near = np.array([[1.0, 1.0 - 1e-7], [1.0 - 1e-7, 1.0]])
+    for D in (half @ half.T, near, np.diag([1.0, 1e-20, 4.0])):
+        root = _root(unit * D)
+        np.testing.assert_allclose(root @ root.T, unit * D, rtol=1e-9, atol=1e-13 * unit * D.max() * (D[0, 1] != 0))
+    assert np.linalg.matrix_rank(_root(unit * near)) == 2
+    for v in rng.normal(size=(20, 4)):  # rounding leaves pivots of ±1e-17
+        np.testing.assert_allclose(_root(unit * np.outer(v, v))[:, 0], np.sqrt(unit) * v * np.sign(v[0]), rtol=1e-12)
+        np.testing.assert_array_equal(_root(unit * np.outer(v, v))[:, 1:], 0.0)
 
 
 def test_the_default_random_effects():

@@ -115,6 +115,26 @@ def test_the_report_counts_what_was_done(visits, lab):
     assert "No value depends on anything measured after its row's time." in repr(past)
 
 
+@pytest.mark.parametrize(
+    ("rule", "at", "gap"),
+    [
+        (hl.Cumulative("x"), 6.0, 3.0),  # from 2 to 5
+        (hl.Cumulative("x"), 4.0, 2.0),  # from 0 to 2, from 2 to 4
+        (hl.Cumulative("x", origin=1.0), 4.0, 2.0),
+        (hl.Cumulative("x", origin=1.0), 3.0, 1.0),  # of the two from 0 to 2 only the half after the origin
+        (hl.Cumulative("x", origin=0.0, extend_back=True), 4.0, 2.0),
+        (hl.Cumulative("x", origin=-4.0, extend_back=True), 6.0, 4.0),  # nothing is known from -4 to 0
+        (hl.Cumulative("x", origin=-4.0, extend_back=True), 1.0, 4.0),
+        (hl.Cumulative("x", origin=-1.0, extend_back=True), 1.0, 1.0),
+    ],
+    ids=repr,
+)
+def test_the_longest_gap_that_an_area_bridges(lab, rule, at, gap):
+    """Subject 1 is measured at 0, 2 and 5."""
+    built = build(pd.DataFrame({"id": [1], "t": [at]}), rule, history=lab)
+    assert built.report.loc["new", "largest_gap"] == gap
+
+
 def test_a_condition_sees_the_past_of_its_subject_only():
     rows = pd.DataFrame({"id": [1] * 4 + [2] * 3, "t": [0.0, 1, 2, 3, 0, 1, 2], "x": [5.0, 4, 6, 9, 100, 90, 95]})
     seen = []

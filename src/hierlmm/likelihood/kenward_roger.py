@@ -86,8 +86,8 @@ class KenwardRogerDegrees:
         v0, v1, v2 = 1.0 + c1 * B, 1.0 - c2 * B, 1.0 - c3 * B
         # v1 and 1 - A₂/r vanish together where the exact F has 2 degrees of freedom.
         ratio = 1.0 if abs(v1) < 1e-10 and abs(1.0 - A2 / r) < 1e-10 else (1.0 - A2 / r) / v1
-        rho = ratio**2 * (0.0 if abs(v0) < 1e-10 else v0) / v2 / r
-        df2 = 4.0 + (r + 2) / (r * rho - 1.0)
+        moment = ratio**2 * (0.0 if abs(v0) < 1e-10 else v0)
+        df2 = 4.0 + (r + 2) * v2 / (moment - v2)  # ρ = moment / (r v₂) has a pole at 4 degrees of freedom
         if not df2 > 0.0:
             raise NotAvailableError(
                 f"Kenward-Roger's F test of {r} hypotheses together",
