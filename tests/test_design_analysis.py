@@ -11,7 +11,7 @@ mpl.use("Agg")
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
-from scipy.stats import nct, t, ttest_ind
+from scipy.stats import nct, norm, t, ttest_ind
 
 import hierlmm as hl
 import hierlmm.diagnostics.design_analysis as design_module
@@ -67,7 +67,10 @@ def test_power_is_the_exact_power(two_groups):
         exact = exact_power(size)
         assert abs(row["power"] - exact) < 3.5 * np.sqrt(exact * (1 - exact) / 400)
         assert abs(row["coverage"] - 0.95) < 3.5 * np.sqrt(0.95 * 0.05 / 400)
-        assert abs(row["bias"]) < 3.5 * row["bias_mcse"]
+        se = np.sqrt((4.0 + 1.0 / 3.0) * 4.0 / size)  # of a difference of two groups' means, exactly
+        assert abs(row["bias"]) < 3.5 * se / np.sqrt(400)
+        assert row["sd"] == pytest.approx(se, rel=3.5 / np.sqrt(2 * 399))
+        assert row["bias_mcse"] == pytest.approx(row["sd"] / np.sqrt(400), rel=1e-12)
         assert row["power_lower"] < row["power"] < row["power_upper"]
         assert row["rows"] == 3 * size
     width = 2 * t.ppf(0.975, 28) * np.sqrt((4 + 1 / 3) * 4 / 30)  # a little less, since E s < σ
@@ -154,8 +157,11 @@ def test_a_fit_is_a_plan(dental):
     own = design_analysis(fit, n_subjects=(27, 54), simulations=30, seed=1, coefs="sex[T.Male]:time", progressbar=False)
     assert own.table["true"].iloc[0] == pytest.approx(fit.beta["sex[T.Male]:time"])
     assert own.table["rows"].tolist() == [108, 216]
-    # The planned subjects of 27 are those of the data, so standard errors are those of the fit, up to noise in D.
-    assert own.table["se"].iloc[0] == pytest.approx(fit.beta_se["sex[T.Male]:time"], rel=0.1)
+    # Balanced: the variance of a subject's own slope, over 11 k girls and 16 k boys; up to noise in D (30 studies).
+    slope = fit.D.to_numpy()[1, 1] + fit.sigma**2 / 20.0
+    for times, se in enumerate(own.table["se"], start=1):
+        exact = np.sqrt(slope * (1 / 11 + 1 / 16) / times)
+        assert se == pytest.approx(exact, rel=4 / np.sqrt(2 * 30 * 25 * times))
     other = design_analysis(
         fit, n_subjects=20, times=[0, 3, 6], level2={"sex": ["Female", "Male"]}, simulations=10, seed=1
     )
@@ -244,13 +250,34 @@ def with_power(analysis, power):
     return replace(analysis, table=table)
 
 
+def probit(power):
+    """δ of the power Φ(δ√n - 1.96) of 400 studies at 12, 30 and 60 subjects, and its standard error, on a grid."""
+    delta = np.linspace(1e-3, 1.0, 20_001)[:, None]
+    p = norm.cdf(delta * np.sqrt([12, 30, 60]) - norm.ppf(0.975))
+    loglik = 400 * (np.array(power) * np.log(p) + (1 - np.array(power)) * np.log1p(-p)).sum(axis=1)
+    best, h = int(np.argmax(loglik)), 100
+    curvature = (loglik[best + h] - 2 * loglik[best] + loglik[best - h]) / (delta[h, 0] - delta[0, 0]) ** 2
+    return float(delta[best, 0]), float(np.sqrt(-1.0 / curvature))
+
+
+def test_subjects_needed_of_a_power_that_follows_the_curve(two_groups):
+    """Power exactly Φ(0.4 √n - 1.96): 80 % at ((0.8416 + 1.96) / 0.4)² = 49.05; bounds from probit's information."""
+    z, sizes = norm.ppf(0.975), np.array([12, 30, 60])
+    x = 0.4 * np.sqrt(sizes) - z
+    n, lower, upper = with_power(two_groups, norm.cdf(x)).subjects_needed().iloc[0]
+    se = 1.0 / np.sqrt(np.sum(400 * sizes * norm.pdf(x) ** 2 / (norm.cdf(x) * norm.sf(x))))
+    exact = [np.ceil(((norm.ppf(0.8) + z) / d) ** 2) for d in (0.4, 0.4 + 1.96 * se, 0.4 - 1.96 * se)]
+    assert [n, lower, upper] == exact and exact[0] == 50
+    assert probit(norm.cdf(x)) == pytest.approx((0.4, se), rel=0.05)
+
+
 def test_limits_of_subjects_needed(two_groups):
     near = with_power(two_groups, [0.04, 0.3, 0.6])
     n, lower, upper = near.subjects_needed().iloc[0]
     assert 60 < n <= 120
     assert "outside the sizes tried: check with n_subjects=" in near.sentences[-1]
     # Wider than the simulation alone would have it, since the answer lies outside.
-    delta, se = near._noncentrality(near._fitted("group[T.b]").iloc[1:], 1.96)
+    delta, se = probit([0.04, 0.3, 0.6])
     assert upper - lower > 1.5 * 2.8**2 * ((delta - 1.96 * se) ** -2 - (delta + 1.96 * se) ** -2)
     # What happens at 12 subjects does not pull the estimate from what the larger sizes say.
     rare, never = (with_power(two_groups, [p, 0.5, 0.78]).subjects_needed() for p in (0.29, 0.0))

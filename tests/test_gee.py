@@ -452,8 +452,9 @@ def test_few_subjects_make_robust_standard_errors_too_small_and_the_correction_h
         squared.append([fit.cov_robust[1, 1], fit.cov_bias_reduced[1, 1]])
     truth = (1 + 1 / n) * (1 / 5 + 1 / 3)
     robust, reduced = np.mean(squared, axis=0) / truth
-    mcse = np.std(squared, axis=0) / np.sqrt(runs) / truth
-    # Exact here, a difference of group means: (m - 1)/m in a group of m subjects, and m/(m - 1) when corrected.
+    # Exact here, a difference of group means: (m - 1)/m in a group of m subjects, and m/(m - 1) when corrected; sums of
+    # squares within groups are multiples of χ² with m - 1 degrees of freedom.
+    mcse = np.sqrt([2 * 4 / 5**4 + 2 * 2 / 3**4, 2 / 4**3 + 2 / 2**3]) / (1 / 5 + 1 / 3) / np.sqrt(runs)
     assert robust == pytest.approx((4 / 5 / 5 + 2 / 3 / 3) / (1 / 5 + 1 / 3), abs=4 * mcse[0])
     assert reduced == pytest.approx((5 / 4 / 5 + 3 / 2 / 3) / (1 / 5 + 1 / 3), abs=4 * mcse[1])
     assert np.var(estimates) == pytest.approx(truth, rel=4 * np.sqrt(2 / runs))

@@ -557,6 +557,10 @@ def _future(rng, h):
     return pd.DataFrame({"time": TIMES[:h], "y": y}), x @ BETA + gain @ (y - x[:h] @ BETA), variance
 
 
+# One study's exact coverage varies as its standard error does: 2 z φ(z) / √(2 · 14) = 0.043, and a little for the mean.
+SD_OF_COVERAGE = 0.05
+
+
 def test_reml_intervals_for_new_subjects_cover_with_15_subjects():
     """Coverage is computed exactly for each simulated study, so 100 of them give a Monte-Carlo error below 0.7 %."""
     x = np.column_stack([np.ones(7), TIMES])
@@ -573,9 +577,7 @@ def test_reml_intervals_for_new_subjects_cover_with_15_subjects():
         table = fit.predict_subject(history, TIMES[2:], interval="prediction")
         dynamic.append(_coverage(table, mean[2:], np.sqrt(variance[2:] + 1.0)))
     for covered in (np.array(fresh), np.array(dynamic)):
-        mcse = covered.std(axis=0) / np.sqrt(len(covered))
-        assert np.all(mcse < 0.01)
-        assert np.all(np.abs(covered.mean(axis=0) - 0.95) < 0.02 + 2 * mcse)
+        assert np.all(np.abs(covered.mean(axis=0) - 0.95) < 0.02 + 2 * SD_OF_COVERAGE / np.sqrt(len(covered)))
     # With normal quantiles they would be short: the test can tell.
     assert np.mean(plug_in) < np.mean(fresh) - 0.008
 
@@ -594,8 +596,7 @@ def test_nuts_intervals_for_new_subjects_cover():
         table = fit.predict_subject(history, TIMES[2:], interval="prediction")
         dynamic.append(_coverage(table, mean[2:], np.sqrt(variance[2:] + 1.0)))
     for covered in (np.array(fresh), np.array(dynamic)):
-        mcse = covered.std(axis=0) / np.sqrt(len(covered))
-        assert np.all(np.abs(covered.mean(axis=0) - 0.95) < 0.02 + 2 * mcse)
+        assert np.all(np.abs(covered.mean(axis=0) - 0.95) < 0.02 + 2 * SD_OF_COVERAGE / np.sqrt(len(covered)))
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

@@ -32,14 +32,17 @@ def folded_t(nu, scale):
 
 
 CASES = [
-    (Normal(1.0, 2.0), stats.norm(1.0, 2.0).logpdf, stats.norm(1.0, 2.0).mean()),
-    (StudentT(5.0, 1.0, 2.0), stats.t(5.0, 1.0, 2.0).logpdf, 1.0),
-    (Uniform(0.5, 4.0), stats.uniform(0.5, 3.5).logpdf, 2.25),
-    (HalfNormal(2.0), stats.halfnorm(scale=2.0).logpdf, stats.halfnorm(scale=2.0).mean()),
-    (HalfStudentT(5.0, 2.0), folded_t(5.0, 2.0), None),
-    (HalfCauchy(2.0), stats.halfcauchy(scale=2.0).logpdf, None),
-    (Exponential(mean=3.0), stats.expon(scale=3.0).logpdf, 3.0),
-    (Gamma(2.0, 0.5), stats.gamma(2.0, scale=2.0).logpdf, 4.0),
+    (Normal(1.0, 2.0), stats.norm(1.0, 2.0).logpdf),
+    (StudentT(5.0, 1.0, 2.0), stats.t(5.0, 1.0, 2.0).logpdf),
+    (Uniform(0.5, 4.0), stats.uniform(0.5, 3.5).logpdf),
+    (ScaledBeta(3.0, -2.0, 4.0), stats.beta(3.0, 3.0, loc=-2.0, scale=6.0).logpdf),
+    (ScaledBeta(0.7, 0.0, 3.0), stats.beta(0.7, 0.7, scale=3.0).logpdf),
+    (LogNormal(2.0, 0.6), stats.lognorm(0.6, scale=2.0).logpdf),
+    (HalfNormal(2.0), stats.halfnorm(scale=2.0).logpdf),
+    (HalfStudentT(5.0, 2.0), folded_t(5.0, 2.0)),
+    (HalfCauchy(2.0), stats.halfcauchy(scale=2.0).logpdf),
+    (Exponential(mean=3.0), stats.expon(scale=3.0).logpdf),
+    (Gamma(2.0, 0.5), stats.gamma(2.0, scale=2.0).logpdf),
 ]
 
 
@@ -47,22 +50,15 @@ def design(formula, data):
     return design_from_formula(parse_formula(formula), data)
 
 
-@pytest.mark.parametrize(("prior", "logpdf", "mean"), CASES, ids=lambda v: str(v) if not callable(v) else "")
-def test_density_and_draws(prior, logpdf, mean):
+@pytest.mark.parametrize(("prior", "logpdf"), CASES, ids=lambda v: str(v) if not callable(v) else "")
+def test_density(prior, logpdf):
     x = np.array([0.7, 1.3, 2.9])
     np.testing.assert_allclose(prior.logpdf(x), logpdf(x), rtol=1e-12)
-    draws = prior.sample(np.random.default_rng(1), 20_000)
-    if mean is not None:
-        assert abs(draws.mean() - mean) < 4 * draws.std() / np.sqrt(len(draws))
     if prior.is_positive:
-        assert draws.min() >= 0
         assert prior.logpdf(-1.0) == -np.inf
 
 
-EVERY = [*(case[0] for case in CASES), ScaledBeta(3.0, -2.0, 1.0), ScaledBeta(0.7), LogNormal(2.0, 0.6)]
-
-
-@pytest.mark.parametrize("prior", EVERY, ids=str)
+@pytest.mark.parametrize("prior", [case[0] for case in CASES], ids=str)
 def test_draws_follow_the_density(prior):
     """Kolmogorov-Smirnov of draws against the integral of exp(logpdf) between knots."""
     draws = np.sort(prior.sample(np.random.default_rng(7), 4000))

@@ -576,10 +576,12 @@ def test_the_split_is_the_mean_and_the_deviation():
 
 
 def test_known_slopes_are_found_and_compared():
-    fit = split_fit(two_slopes(1, within=0.5, between=1.5))
-    found = hl.test_within_between(fit, "x_within", "x_between")
-    assert abs(found.within - 0.5) < 4 * fit.beta_se["x_within"]
-    assert abs(found.between - 1.5) < 4 * fit.beta_se["x_between"]
+    data = two_slopes(1, within=0.5, between=1.5)
+    found = hl.test_within_between(split_fit(data), "x_within", "x_between")
+    # Balanced: ordinary least squares of deviations (variance 1), and of the means of five (variance 1 + 1/5).
+    x = data.groupby("id")["x"]
+    assert abs(found.within - 0.5) < 4 / np.sqrt(np.sum((data["x"] - x.transform("mean")) ** 2))
+    assert abs(found.between - 1.5) < 4 * np.sqrt((1 + 1 / 5) / np.sum((x.mean() - data["x"].mean()) ** 2))
     assert found.p < 1e-6 and found.lower < 1.0 < found.upper and np.isnan(found.probability)
     assert "The slopes differ" in repr(found) and "p = " in found._repr_html_()
 
