@@ -3,9 +3,9 @@
     python tools/mutate.py --seconds 3600 --seed 1 --out mutants.jsonl
 
 Each mutant is one change of one file of a copy of the repository (a sign, a comparison, a number, a condition, a left
-out statement), run against the test files of its room with ``-x``. A mutant in a file with compiled functions gets an
-empty cache of numba, since numba does not notice changes of what a function calls. A killed mutant is one that a test
-noticed; survivors are to be read one by one: some change nothing that matters.
+out statement), run against the test files of its room until the first failure. numba does not notice changes of what a
+compiled function calls, so what was compiled from a changed file and its callers is compiled again. A killed mutant is
+one that a test noticed; survivors are to be read one by one: some change nothing that matters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -25,6 +25,16 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import arviz  # noqa: F401
+import matplotlib as mpl
+import numba
+import pymc  # noqa: F401
+import pytest
+import statsmodels.api  # noqa: F401
+
+mpl.use("Agg")
+sys.dont_write_bytecode = True
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = ["likelihood", "df", "reference", "covariance_structures", "boundary"]
@@ -101,19 +111,43 @@ def mutant(path: Path, rng: random.Random) -> tuple[str, str]:
     return ast.unparse(ast.fix_missing_locations(tree)), f"{old.lineno}: {short[0]}  ->  {short[1]}"
 
 
+def cache_without(path: Path, compiled: list[Path], warm: Path, cold: Path) -> Path:
+    """A cache of numba without what was compiled from a file, and from those that import from it."""
+    stale = [path]
+    for source in stale:
+        text = f"hierlmm.{source.parent.name}.{source.stem} import"
+        stale += [f for f in compiled if f not in stale and text in f.read_text()]
+    shutil.rmtree(cold, ignore_errors=True)
+    shutil.copytree(warm, cold)
+    for source in stale:
+        for entry in cold.glob(f"{source.parent.name}_*/{source.stem}.*"):
+            entry.unlink()
+    return cold
+
+
 def run(copy_of: Path, room: str, cache: Path, limit: float) -> str:
-    """Run a room's tests in the copy: "survived", "killed" or "timeout"."""
-    variables = {"PYTHONPATH": str(copy_of / "src"), "NUMBA_CACHE_DIR": str(cache), "PYTHONDONTWRITEBYTECODE": "1"}
-    files = [f"tests/test_{name}.py" for name in ROOMS[room]]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
-    try:
-        done = subprocess.run(
-            command, cwd=copy_of, env=os.environ | variables, capture_output=True, text=True, timeout=limit
-        )
-    except subprocess.TimeoutExpired:
+    """Run a room's tests on the copy in a process of its own: "survived", "killed by ..." or "timeout"."""
+    log = copy_of.parent / "log"
+    child = os.fork()  # the libraries are imported already, the package is not
+    if child == 0:
+        with log.open("w") as out:
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+        os.chdir(copy_of)
+        sys.path.insert(0, str(copy_of / "src"))
+        os.environ["PYTHONPATH"], numba.config.CACHE_DIR = str(copy_of / "src"), str(cache)
+        signal.alarm(int(limit))
+        files = [f"tests/test_{name}.py" for name in ROOMS[room]]
+        code = pytest.main(["-x", "-q", "--tb=no", "-p", "no:cacheprovider", *files])
+        sys.stdout.flush()
+        os._exit(int(code))
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == 0:
+        return "survived"
+    if status == -signal.SIGALRM:
         return "timeout"
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return "survived" if done.returncode == 0 else f"killed by {lines[0][:100] if lines else 'an error'}"
+    lines = [line for line in log.read_text().splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return f"killed by {lines[0][:100] if lines else f'exit {status}'}"
 
 
 def main() -> None:
@@ -128,12 +162,13 @@ def main() -> None:
     rng = random.Random(options.seed)
     files = {room: sorted((ROOT / "src" / "hierlmm" / room).glob("[!_]*.py")) for room in options.rooms}
     weights = {room: [len(places(ast.parse(f.read_text()))) for f in own] for room, own in files.items()}
+    compiled = [f for f in (ROOT / "src").rglob("*.py") if "numba.njit" in f.read_text()]
     score: dict[str, Counter[str]] = {room: Counter() for room in files}
     with tempfile.TemporaryDirectory() as folder:
-        copy_of, warm = Path(folder) / "copy", Path(os.environ.get("NUMBA_CACHE_DIR", Path(folder) / "warm"))
-        for part in ("src", "tests", "pyproject.toml", "docs", "examples", "README.md"):
-            own = ROOT / part
-            shutil.copytree(own, copy_of / part) if own.is_dir() else shutil.copy2(own, copy_of / part)
+        copy_of, warm = Path(folder) / "copy", Path(folder) / "warm"
+        for part in ("src", "tests"):
+            shutil.copytree(ROOT / part, copy_of / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy2(ROOT / "pyproject.toml", copy_of)
         for room in files:  # also fills the cache of numba
             if (outcome := run(copy_of, room, warm, 10 * options.limit)) != "survived":
                 sys.exit(f"The tests of {room} fail on the unchanged code: {outcome}")
@@ -144,9 +179,8 @@ def main() -> None:
             source, change = mutant(path, rng)
             target = copy_of / path.relative_to(ROOT)
             target.write_text(source)
-            cache = Path(folder) / "cold" if "numba" in path.read_text() else warm
+            cache = cache_without(path, compiled, warm, Path(folder) / "cold") if path in compiled else warm
             began, outcome = time.monotonic(), run(copy_of, room, cache, options.limit)
-            shutil.rmtree(Path(folder) / "cold", ignore_errors=True)
             shutil.copy2(path, target)
             score[room][outcome.split()[0]] += 1
             record = {"mutant": f"{path.relative_to(ROOT)}:{change}", "outcome": outcome}
