@@ -725,3 +725,31 @@ def test_remedies_name_what_can_be_done(dental):
     fit = hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental).fit_reml()
     with pytest.raises(SpecificationError, match="leave by= out"):
         fit.effects("time", by="sex")
+
+
+def test_one_curve_without_by_is_one_line(dental):
+    fit = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental).fit_reml()
+    collection = fit.plot_effects("time")
+    axes = collection.get_viz("figure").axes[0]
+    (line,) = axes.lines
+    table = fit.effects("time").table
+    np.testing.assert_allclose(line.get_xdata(), table["time"])
+    np.testing.assert_allclose(line.get_ydata(), table["estimate"])
+    assert len(axes.collections) == 1  # the band
+
+
+def test_lines_break_where_the_mean_jumps():
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"years": np.tile(np.arange(7.0), 12), "id": np.repeat(np.arange(12), 7)})
+    data["y"] = data["years"] + 3.0 * (data["years"] > 3) + rng.normal(size=12)[data["id"]] + rng.normal(size=84)
+    fit = hl.TwoLevelModel.from_formula("y ~ years * I(years > 3) + (1 | id)", data).fit_reml()
+    effects = fit.plot_effects("years").get_viz("figure").axes[0].lines[0]
+    lines = fit.plot_trajectories().get_viz("figure").axes[0].lines
+    before, after = fit.predict(pd.DataFrame({"years": [3.0, 3.0 + 1e-9]}), level="population")["estimate"]
+    for line in (effects, lines[1]):
+        x, y = line.get_xdata(), line.get_ydata()
+        (gap,) = np.flatnonzero(np.isnan(x[:-1]) & np.isfinite(x[1:]) & (np.arange(len(x) - 1) > 0))
+        np.testing.assert_allclose([x[gap - 1], x[gap + 1]], 3.0, atol=1e-9)
+        np.testing.assert_allclose([y[gap - 1], y[gap + 1]], [before, after], atol=1e-6)
+    smooth = hl.TwoLevelModel.from_formula("y ~ ns(years, 3) + (1 | id)", data).fit_reml()
+    assert smooth.effects("years").jumps.shape == (2, 0) and len(smooth.effects("years", n=11).table) == 11

@@ -311,7 +311,7 @@ def test_chains_lists_and_commas_are_several(dental_design):
         ("time ) = 0", "cannot stand there"),
         ("* time = 0", "cannot stand there"),
         ("time 2 = 0", "cannot stand there"),
-        (3, "hypothesis is text"),
+        (3, "text or a list of names is needed"),
         ([], "nothing to test"),
     ],
 )

@@ -638,3 +638,18 @@ def test_gee_never_loads_pytensor():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_gee_fit_that_is_there_already(dental):
+    model = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental)
+    gee, reml = model.fit_gee("independence"), model.fit_reml()
+    assert reml.compare_marginal(gee).gee is gee
+    pd.testing.assert_frame_equal(reml.compare_marginal(gee).table, reml.compare_marginal("independence").table)
+    other = hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental).fit_gee()
+    with pytest.raises(hl.SpecificationError, match="different coefficients") as caught:
+        reml.compare_marginal(other)
+    with pytest.raises(hl.SpecificationError, match="made already"):
+        reml.compare_marginal(gee, time="time")
+    with pytest.raises(hl.SpecificationError) as caught:
+        hl.TwoLevelModel.from_formula(f"distance ~ time + (1 | {'subject'})", dental).fit_gee(correlation=repr(reml))
+    assert "\n" not in caught.value.received and len(caught.value.received) <= 300

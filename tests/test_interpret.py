@@ -866,8 +866,8 @@ def test_a_curve_with_a_random_slope(dental):
 def test_wrong_words_are_refused(sexes, dental):
     with pytest.raises(SpecificationError, match="name the column"):
         sexes.interpret(units="mm")
-    for above in ("0.5", None, True, np.nan):
-        with pytest.raises(SpecificationError, match="finite value to count from"):
+    for above, message in (("0.5", "text"), (None, "None"), (True, "True"), (np.nan, "finite value to count from")):
+        with pytest.raises(SpecificationError, match=message):
             sexes.heterogeneity("time", above=above)
     with pytest.raises(SpecificationError, match="no such section"):
         sexes.interpret().section("foo")

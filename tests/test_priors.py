@@ -192,7 +192,7 @@ def test_identity_shares_the_widest_scale(dental):
     ("make", "message"),
     [
         (lambda: Normal(0, -1), "must be positive"),
-        (lambda: Normal(0, "wide"), "one number"),
+        (lambda: Normal(0, "wide"), "where a number is needed"),
         (lambda: HalfNormal(float("inf")), "finite"),
         (lambda: Uniform(2, 1), "not below"),
         (lambda: Priors(sd_b=Normal(0, 5)), r"use HalfNormal\(sd\)"),

@@ -81,6 +81,7 @@ _EXPORTS = {
     "DataError": "hierlmm.errors",
     "FormulaError": "hierlmm.errors",
     "SpecificationError": "hierlmm.errors",
+    "ArgumentError": "hierlmm.errors",
     "NotAvailableError": "hierlmm.errors",
     "MissingPackageError": "hierlmm.errors",
     "UnknownDatasetError": "hierlmm.errors",
@@ -122,6 +123,7 @@ if _typing.TYPE_CHECKING:
     from hierlmm.diagnostics.serial import Autocorrelation, Semivariogram, autocorrelation, semivariogram
     from hierlmm.effects.curves import EffectCurves
     from hierlmm.errors import (
+        ArgumentError,
         DataError,
         FitWarning,
         FormulaError,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierlmm.arguments import checked
 from hierlmm.comparison import Comparison, compare
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
@@ -28,6 +29,7 @@ SEE = "docs, page 'GEE'"
 LABELS = {"naive": "GEE, naive", "robust": "GEE, robust", "bias_reduced": "GEE, bias-reduced"}
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class MarginalComparison:
     """A fit of a mixed model and a GEE fit of its fixed part (made by ``fit.compare_marginal()``).
@@ -132,12 +134,14 @@ class MarginalComparison:
 RATIOS = ["naive / mixed", "robust / mixed", "robust / naive"]
 
 
+@checked
 def compare_marginal(
-    mixed: Fit, correlation: str | None = None, *, time: Any = None, ci: float = 0.95, **gee: Any
+    mixed: Fit, correlation: str | GEEFit | None = None, *, time: Any = None, ci: float = 0.95, **gee: Any
 ) -> MarginalComparison:
     """Fit the fixed part of a model's design by GEE and put it beside the fit.
 
-    The working correlation is exchangeable by default; without random effects the model's own, where GEE has it.
+    The working correlation is exchangeable by default; without random effects the model's own, where GEE has it. A GEE
+    fit of the same rows and coefficients, in its place, is used as it is.
 
     Raises
     ------
@@ -153,10 +157,33 @@ def compare_marginal(
             "start from the mixed model: model.fit_ml().compare_marginal()",
             SEE,
         )
+    if isinstance(correlation, GEEFit):
+        return MarginalComparison(mixed, _same_question(mixed, correlation, time, gee), ci)
     if correlation is None:
         correlation, own = ("exchangeable", None) if mixed.has_random_effects else _counterpart(mixed)
         time = own if time is None else time
     return MarginalComparison(mixed, fit_gee(mixed.design, correlation, time=time, **gee), ci)
+
+
+def _same_question(mixed: Fit, found: GEEFit, time: Any, options: dict[str, Any]) -> GEEFit:
+    """The GEE fit, if it answers the question of the mixed one: the same response, rows and coefficients."""
+    own, other = mixed.design, found.design
+    same = own.coef == other.coef and own.n_obs == other.n_obs and own.subjects.equals(other.subjects)
+    if not same or not np.array_equal(own.y, other.y) or not np.array_equal(own.X, other.X):
+        raise SpecificationError(
+            f"a GEE fit of {other.hierarchy.formula} beside a fit of {own.hierarchy.formula}",
+            "the two are of different rows or have different coefficients",
+            "fit both to the same data with the same fixed part: model.fit_gee()",
+            SEE,
+        )
+    if time is not None or options.get("scale", "n-p") != "n-p" or len(options.keys() - {"scale"}):
+        raise SpecificationError(
+            "a GEE fit together with options of GEE",
+            "the fit has been made already, with its own",
+            "give the options to model.fit_gee(...)",
+            SEE,
+        )
+    return found
 
 
 def _counterpart(fit: Fit) -> tuple[str, str | None]:

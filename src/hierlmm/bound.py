@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hierlmm.arguments import checked
 from hierlmm.checks import check_design
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
@@ -18,6 +19,7 @@ OTHER_MODEL = (
 )
 
 
+@checked
 class BoundModel:
     """A model and its data; `TwoLevelModel` and `MarginalModel` are made of it."""
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.errors import DataError, FitWarning, FormulaError, HierlmmError
+from hierlmm.errors import DataError, FormulaError, HierlmmError, warn
 from hierlmm.formula import (
     INTERCEPT,
     Term,
@@ -31,8 +31,8 @@ from hierlmm.formula import (
     unquoted,
     variables_of,
 )
+from hierlmm.formula_limits import check_columns
 from hierlmm.frames import quote, shorten
-from hierlmm.notice import PACKAGE
 from hierlmm.splines import formula_functions
 
 __all__ = [
@@ -268,6 +268,7 @@ def evaluate_factors(
         if not terms:
             columns.append([])
             continue
+        check_columns({term_name(term): _least_columns(term, frame) for term in terms}, len(frame))
         recipe, matrix = _fit_recipe(join_terms(tuple(terms)), frame, extrapolated)
         found = _columns(recipe)
         _check_every_term(found, terms)
@@ -293,6 +294,18 @@ def evaluate_factors(
     _warn(extrapolated)
     kept = {part: column for part, column in values.items() if part in wanted}
     return columns, FactorColumns(tuple(recipes), frozenset(wanted), numbers), kept
+
+
+def _least_columns(term: Term, frame: pd.DataFrame) -> int:
+    """Columns that a term has at least: labels count one less than there are of them."""
+    total = 1
+    for factor in term:
+        plain = unquoted(factor)
+        labels = (plain,) if plain in frame.columns else categorical_arguments(factor)
+        for name in labels:
+            if name in frame.columns and (name != plain or _is_factor(frame[name])):
+                total *= max(1, frame[name].nunique() - 1)
+    return total
 
 
 def _as_floats(frame: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:
@@ -385,7 +398,7 @@ def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[
 def _warn(extrapolated: dict[str, str]) -> None:
     """One warning for each spline that leaves its boundary knots, however many terms it is part of."""
     for message in extrapolated.values():
-        warnings.warn(message, FitWarning, skip_file_prefixes=PACKAGE)
+        warn(message)
 
 
 def _fit_recipe(rhs: str, frame: pd.DataFrame, extrapolated: dict[str, str]) -> tuple[Any, pd.DataFrame]:

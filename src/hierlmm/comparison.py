@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierlmm.arguments import checked
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.side_by_side import COLUMNS, estimates, fit_statistics, known_label, label_fits, measure, same_question
@@ -27,6 +28,7 @@ SEE = "docs, page 'Comparing estimators'"
 GEE_OPTIONS = ("correlation", "time", "scale", "ar_pairs", "se", "max_iterations")
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """Several fits of the same two-level model, side by side (made by `compare`).
@@ -246,6 +248,7 @@ def check_options(names: Sequence[str], options: Mapping[str, Any], fit: Callabl
         )
 
 
+@checked
 def compare(
     *fits: Fit,
     labels: Sequence[str] | None = None,

@@ -6,6 +6,7 @@ a level-2 value. ``Z`` holds the level-1 columns that vary by subject; it is (N,
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +47,7 @@ __all__ = [
     "design_from_fixed",
     "design_from_formula",
     "design_from_hierarchy",
+    "design_of",
     "level2_prediction",
     "make_residual",
 ]
@@ -252,6 +254,23 @@ class Design:
         found = [v for f in factors for v in variables_of(f, list(self.frame.columns))]
         return list(dict.fromkeys(found))
 
+    def position(self, subject: Any) -> int:
+        """Position of a subject's label in ``subjects``.
+
+        Raises
+        ------
+        DataError
+            If it is not there.
+        """
+        at = self.subjects.get_indexer(pd.Index([subject]))[0] if isinstance(subject, Hashable) else -1
+        if at < 0:
+            raise DataError(
+                f"subject {shorten([quote(subject)])}",
+                "it is not in the fitted data",
+                f"use a label of fit.design.subjects: {shorten(map(quote, self.subjects), 4)}",
+            )
+        return int(at)
+
     def with_response(self, y: FloatArray) -> Design:
         """Return the same design with another response (simulation, bootstrap)."""
         return replace(self, y=np.array(y, dtype=np.float64))
@@ -296,6 +315,25 @@ class Design:
         offset = sum((evaluate_vector(o, coded, "offset") for o in self.hierarchy.offsets), np.zeros(n))
         index = self.subjects.get_indexer(pd.Index(frame[subject].to_numpy())) if subject in frame.columns else None
         return NewData(frame, X, X1[:, self.term_level1], X1, offset, index)
+
+
+def design_of(model: Any, what: str) -> Design:
+    """Return the design of a model that was passed to a function.
+
+    Raises
+    ------
+    SpecificationError
+        If it is no model.
+    """
+    design = getattr(model, "design", None)
+    if not isinstance(design, Design) or not hasattr(model, "priors"):
+        raise SpecificationError(
+            f"a {type(model).__name__} for {what}",
+            "it needs a model, with its data",
+            f"pass a model, {what}(hl.TwoLevelModel(...), ...)",
+            SEE,
+        )
+    return design
 
 
 def _read_only[A: NDArray[Any]](values: A) -> A:

@@ -246,6 +246,12 @@ def _sigma_is(s: Symbols) -> Markup:
 
 
 def _check_estimates(design: Design, estimates: Estimates) -> None:
+    if not all(hasattr(estimates, name) for name in ("beta", "sigma")):
+        raise SpecificationError(
+            f"equations with estimates of type {type(estimates).__name__}",
+            "the estimates that are put in are those of a fit",
+            "use equations(fit), with a fit of this model",
+        )
     for what, known, wanted in (
         ("fixed effects", estimates.beta.index, design.coef),
         ("random effects", estimates.D.index if design.term else _terms_of(estimates), design.term),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 __all__ = [
+    "ArgumentError",
     "DataError",
     "FitWarning",
     "FormulaError",
@@ -15,7 +18,12 @@ __all__ = [
     "SpecificationError",
     "UnknownDatasetError",
     "closest",
+    "warn",
 ]
+
+
+LONGEST = 300
+"""Characters of what was received that a message shows."""
 
 
 class HierlmmError(ValueError):
@@ -34,6 +42,8 @@ class HierlmmError(ValueError):
     """
 
     def __init__(self, received: str, reason: str, remedy: str, see: str = "the documentation, page 'Errors'") -> None:
+        received = " ".join(received.split())  # a fit or a table in it has many lines
+        received = received if len(received) <= LONGEST else f"{received[: LONGEST - 3]}..."
         self.received, self.reason, self.remedy, self.see = received, reason, remedy, see
         super().__init__(f"\n  Received: {received}\n  Why not:  {reason}\n  To do:    {remedy}\n  Read:     {see}")
 
@@ -44,6 +54,10 @@ class FormulaError(HierlmmError):
 
 class SpecificationError(HierlmmError):
     """The hierarchy, the covariance or the priors do not fit together."""
+
+
+class ArgumentError(SpecificationError, TypeError):
+    """A function was given an argument that it does not have, or of a kind that it cannot use."""
 
 
 class DataError(HierlmmError):
@@ -64,6 +78,11 @@ class MissingPackageError(HierlmmError, ImportError):
 
 class FitWarning(UserWarning):
     """A fit was made, and something about it must be known before it is used."""
+
+
+def warn(message: str) -> None:
+    """Warn with a `FitWarning` that points at the line outside this package from which it was called."""
+    warnings.warn(message, FitWarning, skip_file_prefixes=(str(Path(__file__).parent),))
 
 
 def closest(name: str, known: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hierlmm.errors import FormulaError, closest
+from hierlmm.formula_limits import check_constants, check_expansion, check_text
 
 __all__ = [
     "INTERCEPT",
@@ -86,6 +87,7 @@ def parse_formula(formula: str) -> ParsedFormula:
         raise FormulaError(
             f"a formula of type {type(formula).__name__}", "a formula is text", "write 'y ~ x + (1 | subject)'", SEE
         )
+    check_text(formula)
     response, rhs = _split_response(formula)
     rest, random = _extract_random(rhs, formula)
     rest, offsets = _extract_offsets(rest)
@@ -124,6 +126,7 @@ def parse_rhs(rhs: str, formula: str | None = None) -> tuple[Term, ...]:
     from formulaic import Formula
     from formulaic.errors import FormulaicError
     from formulaic.formula import SimpleFormula
+    from formulaic.parser import DefaultFormulaParser
 
     whole = repr(formula or rhs)
     number = re.search(r"`([\d.]+)`", rhs)
@@ -134,8 +137,12 @@ def parse_rhs(rhs: str, formula: str | None = None) -> tuple[Term, ...]:
             f"rename the column, for example data.rename(columns={{{number.group(1)!r}: 'x{number.group(1)}'}})",
             SEE,
         )
+    check_text(rhs)
     try:
+        check_expansion(rhs, DefaultFormulaParser().get_ast(rhs.strip() or "1", context={}))
         parsed = Formula(rhs.strip() or "1")
+    except FormulaError:
+        raise
     except (FormulaicError, SyntaxError, ValueError) as error:
         raise FormulaError(whole, *_syntax_advice(str(error).splitlines()[0]), SEE) from error
     if not isinstance(parsed, SimpleFormula):
@@ -238,6 +245,7 @@ def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
         ) from error
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     modules = _check_syntax(tree, expression)
+    check_constants(tree, expression, modules | called | CONTRASTS)
     found: list[str] = []
     for node in sorted((n for n in ast.walk(tree) if isinstance(n, ast.Name)), key=lambda n: (n.lineno, n.col_offset)):
         if node.id in modules:

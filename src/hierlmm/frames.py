@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 
-from hierlmm.errors import DataError, FitWarning, SpecificationError, closest
+from hierlmm.errors import DataError, SpecificationError, closest, warn
 
 __all__ = ["apart", "column_names", "complete_rows", "quote", "require_columns", "shorten", "to_pandas"]
 
@@ -115,7 +114,7 @@ def _series_to_pandas(series: Any) -> Any:
         return pd.Categorical(series.cast(nw.String).to_list(), categories=_categories(series))
     if series.dtype == nw.String:
         return pd.Series(series.to_list(), dtype="str")
-    if series.dtype in (nw.Int128, nw.UInt128, nw.Decimal):
+    if series.dtype in (nw.Int128, nw.UInt128, nw.Decimal, nw.Struct, nw.List, nw.Array):
         return pd.Series(series.to_list(), dtype=object)
     if series.dtype.is_integer() and series.null_count() > 0:
         return pd.arrays.IntegerArray(np.array(series.fill_null(0).to_numpy()), np.array(series.is_null().to_numpy()))
@@ -178,7 +177,7 @@ def _whole_numbers(column: pd.Series) -> pd.Series:
     """Object integers (whole decimals and floats too) without rounding; floats if there is a fraction among them."""
     absent = column.isna().to_numpy()
     given = column.to_numpy()[~absent]
-    if not all(v == v // 1 for v in given):
+    if not all(_is_whole(v) for v in given):
         return pd.Series(pd.to_numeric(column.where(~absent, np.nan).map(float)), column.index)
     whole = [int(v) for v in given]
     low, high = min(whole, default=0), max(whole, default=0)
@@ -190,6 +189,13 @@ def _whole_numbers(column: pd.Series) -> pd.Series:
         return pd.Series(pd.arrays.IntegerArray(values, absent) if absent.any() else values, column.index)
     values[absent] = None
     return pd.Series(values, column.index, dtype=object)
+
+
+def _is_whole(value: Any) -> bool:
+    try:
+        return bool(value == int(value))
+    except (OverflowError, ValueError):  # infinite, or no number
+        return False
 
 
 def require_columns(wanted: Iterable[str], present: Sequence[str], role: str, *, add: bool = False) -> None:
@@ -274,11 +280,7 @@ def complete_rows(
         before, after = frame[subject].nunique(), kept[subject].nunique()
         if after < before:
             gone += f", and with them {before - after} of {before} subjects ({subject!r}),"
-    warnings.warn(
-        f"{gone} were dropped because values are missing in {listing}.",
-        FitWarning,
-        stacklevel=5,
-    )
+    warn(f"{gone} were dropped because values are missing in {listing}.")
     return _numpy_integers(kept), n_dropped
 
 

@@ -25,6 +25,7 @@ from hierlmm.formula import (
     refuse_response_as_subject,
     term_name,
 )
+from hierlmm.formula_limits import check_text
 
 __all__ = [
     "COVARIANCES",
@@ -118,7 +119,7 @@ def hierarchy_from_levels(
     level2: Mapping[str, str] | None,
     *,
     subject: str,
-    random: Sequence[str | Sequence[str]] | None,
+    random: str | Sequence[str | Sequence[str]] | None,
     covariance: str,
 ) -> Hierarchy:
     """Build a hierarchy from a level-1 formula and level-2 formulas.
@@ -148,7 +149,7 @@ def hierarchy_from_levels(
             SEE,
         )
     terms = parsed.fixed
-    rhs = _level2_by_term(terms, level2 or {}, level1)
+    rhs = _level2_by_term(terms, {} if level2 is None else level2, level1)
     blocks = _blocks(terms, random, covariance, level1)
     refuse_response_as_subject(parsed.response, subject)
     return _assemble(parsed, subject, terms, rhs, blocks, covariance, fixed_terms=None)
@@ -273,6 +274,7 @@ def _level2_by_term(terms: tuple[Term, ...], level2: Mapping[str, str], level1: 
     rhs: list[tuple[Term, ...]] = []
     for name in names:
         value = canonical.get(name, "1").strip()
+        check_text(value)
         if "~" in outline(value, value) or holds_bar(value, value):
             raise FormulaError(
                 f"level2[{name!r}] = {value!r}",
@@ -300,7 +302,7 @@ def _canonical(name: str, known: Sequence[str]) -> str:
 
 
 def _blocks(
-    terms: tuple[Term, ...], random: Sequence[str | Sequence[str]] | None, covariance: str, level1: str
+    terms: tuple[Term, ...], random: str | Sequence[str | Sequence[str]] | None, covariance: str, level1: str
 ) -> tuple[RandomBlock, ...]:
     nested = random is not None and not isinstance(random, str) and any(not isinstance(c, str) for c in random)
     if covariance == "blocks" and nested:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from hierlmm.arguments import checked_with_constructor
 from hierlmm.bound import OTHER_MODEL, BoundModel
 from hierlmm.covariance.residual import (
     AR1,
@@ -36,6 +37,7 @@ SLIPS = {
 }
 
 
+@checked_with_constructor
 class MarginalModel(BoundModel):
     """A Gaussian marginal model ``y_i ~ N(X_i β, V_i)``, ``V_i = σ² G_i R_i G_i``, bound to its data.
 
@@ -131,7 +133,7 @@ class MarginalModel(BoundModel):
         from hierlmm.fits.likelihood import fit_likelihood
         from hierlmm.fits.marginal import MarginalFit
 
-        return fit_likelihood(self._design, reml=reml, kind=MarginalFit, stacklevel=4)  # type: ignore[return-value]
+        return fit_likelihood(self._design, reml=reml, kind=MarginalFit)  # type: ignore[return-value]
 
     def fit_gee(self, correlation: str | None = None, *, time: Any = None, **options: Any) -> GEEFit:
         """Fit the mean by generalised estimating equations (statsmodels).

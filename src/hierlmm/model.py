@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from hierlmm.arguments import checked_with_constructor
 from hierlmm.bound import OTHER_MODEL, BoundModel
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
@@ -28,6 +29,7 @@ SLIPS = {
 }
 
 
+@checked_with_constructor
 class TwoLevelModel(BoundModel):
     """A Gaussian two-level hierarchical linear model, bound to its data.
 
@@ -76,11 +78,11 @@ class TwoLevelModel(BoundModel):
     def __init__(
         self,
         level1: str,
-        level2: Mapping[str, str] | None = None,
+        level2: Any = None,
         *,
         subject: str,
         data: Any,
-        random: Sequence[str | Sequence[str]] | None = None,
+        random: str | Sequence[str | Sequence[str]] | None = None,
         covariance: str = "unstructured",
         residual: ResidualCorrelation | None = None,
         residual_variance: VarianceFunction | None = None,
@@ -381,7 +383,7 @@ class TwoLevelModel(BoundModel):
     def _fit_likelihood(self, *, reml: bool) -> LikelihoodFit:
         from hierlmm.fits.likelihood import fit_likelihood
 
-        return fit_likelihood(self._design, reml=reml, stacklevel=4)
+        return fit_likelihood(self._design, reml=reml)
 
 
 ESTIMATORS = ("nuts", "reml", "ml", "gee", "bambi")

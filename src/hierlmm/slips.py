@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
-from hierlmm.errors import SpecificationError
+from hierlmm.errors import ArgumentError, SpecificationError
 
 __all__ = ["refuse_arguments", "renamed"]
 
@@ -41,12 +41,17 @@ def refuse_arguments(
     ------
     SpecificationError
         For a name in ``slips``.
-    TypeError
-        For any other name, as Python does.
+    ArgumentError
+        For any other name; it is a TypeError, too.
     """
     for name, value in given.items():
         if name not in slips:
-            raise TypeError(f"{what}() got an unexpected keyword argument {name!r}")
+            raise ArgumentError(
+                f"{what} with {name}={value!r}",
+                f"it got an unexpected keyword argument {name!r}",
+                f"see help(hl.{what}) for its arguments",
+                see,
+            )
         raise SpecificationError(f"{what} with {name}={value!r}", why, f"use {slips[name]}", see)
 
 
@@ -72,6 +77,7 @@ def renamed[C: Callable[..., Any]](**names: str) -> Callable[[C], C]:
         if isinstance(what, type):
             setattr(what, "__init__", checked)  # noqa: B010
             return what
+        checked.earlier_names = names  # type: ignore[attr-defined]
         return checked  # type: ignore[return-value]
 
     return decorate

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hierlmm.arguments import checked_with_constructor
 from hierlmm.errors import SpecificationError
 
 __all__ = [
@@ -119,6 +120,7 @@ def _student_logpdf(z: FloatArray, nu: float, scale: float) -> FloatArray:
     return constant - (nu + 1) / 2 * np.log1p(z**2 / nu)
 
 
+@checked_with_constructor
 @dataclass(frozen=True)
 class Normal(Prior):
     """Normal distribution with mean ``mean`` and standard deviation ``sd``."""
@@ -141,6 +143,7 @@ class Normal(Prior):
         return "Normal", {"mu": self.mean, "sigma": self.sd}
 
 
+@checked_with_constructor
 @dataclass(frozen=True)
 class StudentT(Prior):
     """Student's t with ``nu`` degrees of freedom, location ``mean`` and scale ``scale``."""
@@ -191,6 +194,7 @@ class Bounded(Prior):
         return self.lower, self.upper
 
 
+@checked_with_constructor
 @dataclass(frozen=True)
 class Uniform(Bounded):
     """Uniform distribution between ``lower`` and ``upper``."""
@@ -239,6 +243,7 @@ class ScaledBeta(Bounded):
         return "Beta", {"alpha": self.shape, "beta": self.shape}
 
 
+@checked_with_constructor
 @dataclass(frozen=True)
 class LogNormal(Prior):
     """Log-normal distribution with median ``median`` and standard deviation ``spread`` of the logarithm."""
@@ -264,6 +269,7 @@ class LogNormal(Prior):
         return "LogNormal", {"mu": math.log(self.median), "sigma": self.spread}
 
 
+@checked_with_constructor
 @dataclass(frozen=True)
 class HalfNormal(Prior):
     """Normal distribution with mean 0 and standard deviation ``sd``, folded to positive values."""
@@ -286,6 +292,7 @@ class HalfNormal(Prior):
         return "HalfNormal", {"sigma": self.sd}
 
 
+@checked_with_constructor
 @dataclass(frozen=True)
 class HalfStudentT(Prior):
     """Student's t around 0 with ``nu`` degrees of freedom and scale ``scale``, folded to positive values."""
@@ -309,6 +316,7 @@ class HalfStudentT(Prior):
         return "HalfStudentT", {"nu": self.nu, "sigma": self.scale}
 
 
+@checked_with_constructor
 @dataclass(frozen=True)
 class HalfCauchy(Prior):
     """Cauchy distribution around 0 with scale ``scale``, folded to positive values."""
@@ -330,6 +338,7 @@ class HalfCauchy(Prior):
         return "HalfCauchy", {"beta": self.scale}
 
 
+@checked_with_constructor
 @dataclass(frozen=True)
 class Exponential(Prior):
     """Exponential distribution with mean ``mean`` (its rate is ``1 / mean``)."""
@@ -355,6 +364,7 @@ class Exponential(Prior):
         return "Exponential", {"scale": self.mean}
 
 
+@checked_with_constructor
 @dataclass(frozen=True)
 class Gamma(Prior):
     """Gamma distribution with shape ``shape`` and rate ``rate``; shape 2 keeps an SD away from zero."""
@@ -381,6 +391,7 @@ class Gamma(Prior):
         return "Gamma", {"alpha": self.shape, "beta": self.rate}
 
 
+@checked_with_constructor
 @dataclass(frozen=True)
 class LKJ(Distribution):
     """Distribution of a correlation matrix R with density proportional to ``|R|**(eta - 1)``.

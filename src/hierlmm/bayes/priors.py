@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked_with_constructor
 from hierlmm.bayes.distributions import (
     LKJ,
     Distribution,
@@ -78,6 +79,7 @@ REAL = "Normal or StudentT"
 RESIDUAL = "Uniform or Normal, or LogNormal for a distance or ratio"
 
 
+@checked_with_constructor
 @dataclass(frozen=True)
 class Priors:
     """Priors that replace the defaults; what is None keeps its default.
@@ -107,7 +109,10 @@ class Priors:
 
     Examples
     --------
-    >>> Priors(beta={"time": Normal(0, 1)}, sd_b=HalfStudentT(4, 2), corr_b=LKJ(1))
+    >>> import hierlmm as hl
+    >>> priors = hl.Priors(beta={"time": hl.Normal(0, 1)}, sd_b=hl.HalfStudentT(4, 2), corr_b=hl.LKJ(1))
+    >>> priors.corr_b
+    LKJ(eta=1)
     """
 
     intercept: Prior | None = None
@@ -115,7 +120,7 @@ class Priors:
     sd_b: Prior | Mapping[str, Prior] | None = None
     corr_b: LKJ | None = None
     sigma: Prior | None = None
-    residual: Mapping[str, Prior] | None = None
+    residual: Any = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -54,8 +54,10 @@ def sample_posterior(
             obstacle
             if priors.common_corr
             else f"{obstacle}, so the coefficients or variances cannot be integrated out in closed form",
-            "use sampler='explicit' (or 'auto'), or a Normal prior for fixed effects and HalfNormal, HalfStudentT, "
-            "HalfCauchy or Gamma for standard deviations",
+            "use sampler='explicit' or 'auto'; no prior changes this"
+            if priors.common_corr
+            else "use sampler='explicit' (or 'auto'), or a Normal prior for fixed effects and HalfNormal, "
+            "HalfStudentT, HalfCauchy or Gamma for standard deviations",
             "docs, page 'Estimators'",
         )
     if sampler == "auto":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from hierlmm.bayes.explicit_residual import residual_draws
 from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
 from hierlmm.bayes.priors import Priors, ResolvedPriors, resolve_priors
 from hierlmm.design import Design, level2_prediction
-from hierlmm.errors import FitWarning, SpecificationError
+from hierlmm.errors import SpecificationError, warn
 from hierlmm.formula import INTERCEPT
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, residual_rows
 from hierlmm.notice import interactive
@@ -231,7 +230,7 @@ def make_posterior_fit(
     datatree["posterior"].attrs |= {"sample_dims": ["chain", "draw"], "inference_library": "nutpie"}
     verdict = assess_convergence(datatree)
     for message in (*verdict.messages, *notes):
-        warnings.warn(message, FitWarning, stacklevel=3)
+        warn(message)
     kind = PosteriorFit
     if not design.term:
         from hierlmm.fits.marginal import MarginalPosterior

@@ -467,7 +467,7 @@ def _range(observed: Observed, start: float | None, power: float = 1.0) -> float
 def _check_time(name: str, time: str) -> None:
     if not isinstance(time, str) or not time:
         raise SpecificationError(
-            f"{name}({'' if time == '' else repr(time)})",
+            f"{name}({'' if isinstance(time, str) else repr(time)})",
             "its first argument is the name of the column that holds the times",
             f"write {name}('time'); for the order of the rows use AR1() or Toeplitz()",
             SEE,

@@ -271,7 +271,7 @@ def _spread(v: FloatArray) -> float:
 def _check_column(name: str, covariate: Any) -> None:
     if not isinstance(covariate, str) or not covariate:
         raise SpecificationError(
-            f"{name}({'' if covariate == '' else repr(covariate)})",
+            f"{name}({'' if isinstance(covariate, str) else repr(covariate)})",
             "its argument is the name of a column",
             f"write {name}('column')",
             SEE,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from hierlmm.arguments import checked
 from hierlmm.errors import UnknownDatasetError
 
 if TYPE_CHECKING:
@@ -196,8 +197,8 @@ _ALL = (
             "Two codings are in circulation. The default is the corrected data (775 controls). coding='1980s' is the "
             "data as R shipped them before version 4.0.4, in which the column ncontrols holds cases + controls "
             "(975 in all; 59 of the 88 rows differ). Results published with the old data need the old coding.",
-            "Six clusters say little about a 2 x 2 covariance matrix, and counts are not Gaussian: "
-            "family='poisson' is the more natural model.",
+            "Six clusters say little about a 2 x 2 covariance matrix, and counts are not Gaussian: a Poisson model is "
+            "the more natural one. hierlmm has Gaussian models only; Bambi and lme4's glmer fit it.",
         ),
         codings=("corrected", "1980s"),
     ),
@@ -484,6 +485,7 @@ CATALOGUE: dict[str, DatasetDescription] = {d.name: d for d in _ALL}
 """Every description, by name."""
 
 
+@checked
 def describe_dataset(name: str) -> DatasetDescription:
     """Describe a data set: what was measured, columns and units, source, status, and a formula to start from.
 

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from hierlmm.arguments import checked
 from hierlmm.datasets.catalogue import CATALOGUE, describe_dataset
 from hierlmm.errors import DataError, SpecificationError, UnknownDatasetError
 
@@ -96,6 +97,7 @@ EXPORT = {
 }
 
 
+@checked
 def load_dataset(name: str, *, coding: str | None = None) -> pd.DataFrame:
     """Load a data set in long format: one row per measurement.
 

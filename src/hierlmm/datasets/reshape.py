@@ -8,11 +8,12 @@ many there were is written on the result.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hierlmm.arguments import checked
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.slips import renamed
 
@@ -26,6 +27,7 @@ TRAILING_NUMBER = r"(\d+(?:\.\d+)?)$"
 
 
 @renamed(id="subject", names_to="time", values_to="response", drop_missing="missing")
+@checked
 def to_long(
     data: Any,
     *,
@@ -36,7 +38,7 @@ def to_long(
     names_pattern: str | None = None,
     names_transform: Callable[[Any], Any] | None = float,
     keep: Sequence[str] | None = None,
-    missing: str = "keep",
+    missing: Any = "keep",
 ) -> pd.DataFrame:
     r"""Make long data of wide data: one row per subject and measurement.
 
@@ -164,6 +166,13 @@ def _times(
     elif isinstance(values, str):
         times = _times_by_name(columns, values, transform)
     else:
+        if not isinstance(values, Iterable):
+            raise SpecificationError(
+                received=f"values={values!r}",
+                reason="This names no columns.",
+                remedy="Name the columns in a list, give their prefix, or a mapping column -> time.",
+                see=SEE,
+            )
         chosen = list(values)
         _need_columns(columns, chosen)
         times = {c: _time_in(str(c), pattern, transform) for c in chosen}
@@ -177,6 +186,13 @@ def _times(
         )
     seen: dict[Any, Any] = {}
     for column, time in times.items():
+        if not isinstance(time, Hashable):
+            raise SpecificationError(
+                received=f"the time {time!r} of the column {column!r}",
+                reason="A time is one number or label.",
+                remedy="Give a mapping column -> time, such as {'bp1': 1, 'bp2': 2}.",
+                see=SEE,
+            )
         if time in seen:
             raise SpecificationError(
                 received=f"the columns {seen[time]!r} and {column!r}",

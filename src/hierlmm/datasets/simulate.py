@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from hierlmm.arguments import checked
 from hierlmm.datasets.covariates import Array, Column, Covariate, draw_covariates, finite, refuse, split
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def simulate(
 ) -> tuple[pd.DataFrame, SimulationTruth]: ...
 
 
+@checked
 def simulate(
     *,
     beta: Mapping[str, float] | pd.Series,

@@ -37,6 +37,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from hierlmm.arguments import checked
 from hierlmm.bayes.collapsed import CollapsedPosterior, collapsed_posterior, why_not_collapsed
 from hierlmm.bayes.collapsed_residual import ResidualPosterior, residual_posterior
 from hierlmm.bayes.predictive import prior_draws_with_eta, subject_lines
@@ -46,7 +47,7 @@ from hierlmm.bayes.recover_residual import recover_residual
 from hierlmm.bayes.sample import check_settings
 from hierlmm.bayes.sample_collapsed import sample_theta
 from hierlmm.covariance.estimate import ResidualEstimate
-from hierlmm.design import Design
+from hierlmm.design import Design, design_of
 from hierlmm.diagnostics.calibration import LOGLIK, Calibration
 from hierlmm.diagnostics.replicate import replicate, streams, whole
 from hierlmm.errors import NotAvailableError, SpecificationError
@@ -140,6 +141,7 @@ class _Quantities:
 
 
 @renamed(n="simulations", method="estimator")
+@checked
 def calibrate(
     model: Any,
     simulations: int = 500,
@@ -221,7 +223,7 @@ def calibrate(
     if cores is not None:
         whole("cores", cores, 1)
     check_settings(draws=draws, tune=tune, chains=chains, target_accept=target_accept)
-    design: Design = model.design
+    design = design_of(model, "calibrate")
     priors: ResolvedPriors = model.priors
     bayes = estimator == "nuts"
     _refuse_own_fitted_values(design)

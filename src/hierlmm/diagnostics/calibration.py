@@ -26,6 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import bdtr
 
+from hierlmm.arguments import checked
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.design import Design
 from hierlmm.diagnostics.replicate import Failure, binomial_interval, probability
@@ -91,6 +92,7 @@ def ecdf_band(n: int, n_ranks: int) -> EcdfBand:
     return EcdfBand(n, z, tail, np.sort(tail[reached, np.arange(len(z))].min(axis=1)))
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Calibration:
     """What `calibrate` found; every table has one row for each data set that was fitted and one column a parameter.

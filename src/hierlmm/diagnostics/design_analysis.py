@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm, t
 
+from hierlmm.arguments import checked
 from hierlmm.bayes.collapsed import collapsed_posterior
 from hierlmm.bayes.collapsed_residual import ResidualPosterior, residual_posterior
 from hierlmm.bayes.predictive import subject_lines
@@ -101,6 +102,7 @@ class _Plan:
 
 
 @renamed(n="simulations", method="estimator", coef="coefs", reference="quantiles")
+@checked
 def design_analysis(
     source: Any,
     *,
@@ -656,6 +658,7 @@ def _row(studies: list[Found], coefs: list[str], true: FloatArray, n: int) -> pd
 # --- The result -------------------------------------------------------------------------------------------------------
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class DesignAnalysis:
     """What a planned study can be expected to find.

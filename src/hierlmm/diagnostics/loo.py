@@ -40,9 +40,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
 from hierlmm.design import Design
-from hierlmm.errors import FitWarning, NotAvailableError
+from hierlmm.errors import NotAvailableError, warn
 from hierlmm.fits.base import choose
 from hierlmm.frames import shorten
 from hierlmm.likelihood.conditional import subject_loglik
@@ -63,6 +64,7 @@ PIECE = 5_000_000
 """Values of the log-likelihood (40 MB) that are smoothed at a time."""
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class LooResult:
     """Expected log predictive density of a unit left out, by Pareto-smoothed importance sampling.
@@ -202,7 +204,7 @@ def loo(fit: PosteriorFit, unit: Unit = "subject") -> LooResult:
         elpd_data=found,
     )
     if len(result.unreliable):
-        warnings.warn(message, FitWarning, stacklevel=3)
+        warn(message)
     return result
 
 

@@ -44,6 +44,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.diagnostics.serial_residuals import (
     LinearResiduals,
     Pairs,
@@ -66,6 +67,7 @@ KINDS = ("pearson", "response", "normalized")
 SEE = "docs, page 'Residual diagnostics'"
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class SerialCheck(Sealed, ABC):
     """What residuals of one subject have in common by lag, beside what the fitted model expects of them.
@@ -175,6 +177,7 @@ class SerialCheck(Sealed, ABC):
         return plot_serial(self, backend=backend, figure_kwargs=figure_kwargs)
 
 
+@checked
 class Semivariogram(SerialCheck):
     """Semivariogram of residuals, made by `semivariogram`; see `SerialCheck` for what it holds."""
 
@@ -186,6 +189,7 @@ class Semivariogram(SerialCheck):
         return np.sign(scale * expected - observed)
 
 
+@checked
 class Autocorrelation(SerialCheck):
     """Autocorrelation of residuals, made by `autocorrelation`; see `SerialCheck` for what it holds."""
 
@@ -195,6 +199,7 @@ class Autocorrelation(SerialCheck):
         return np.sign((self.table["autocorrelation"] - self.table["expected"]).to_numpy())
 
 
+@checked
 def semivariogram(
     fit: Fit,
     *,
@@ -261,6 +266,7 @@ def semivariogram(
     return _check(fit, Semivariogram, level, kind, time, bins, max_lag, ci, simulations, refit, seed)  # type: ignore[return-value]
 
 
+@checked
 def autocorrelation(
     fit: Fit,
     *,

@@ -189,15 +189,28 @@ def _position(label: Any, labels: list[str]) -> int:
     return labels.index(text)
 
 
+def _weights(name: str, given: Any) -> FloatArray:
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise SpecificationError(
+            f"{name!r} with the weights {shorten([repr(given)])}",
+            "they are not numbers",
+            "give one weight for each row, or a dictionary of labels and weights",
+            SEE,
+        ) from None
+
+
 def _custom(method: Mapping[str, Any], labels: list[str]) -> tuple[list[str], FloatArray]:
     rows = []
     for name, given in method.items():
         row = np.zeros(len(labels))
         if isinstance(given, Mapping):
-            for label, weight in given.items():
-                row[_position(label, labels)] = float(weight)
+            numbers = _weights(name, list(given.values()))
+            for label, weight in zip(given, numbers, strict=True):
+                row[_position(label, labels)] = weight
         else:
-            values = np.asarray(given, dtype=np.float64)
+            values = _weights(name, given)
             if values.shape != (len(labels),):
                 raise SpecificationError(
                     f"{name!r} with {values.size} weights",

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.effects.grid import Grid
+from hierlmm.effects.jumps import jumps_along
 from hierlmm.effects.table import show
 from hierlmm.errors import NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit, choose
@@ -138,7 +139,8 @@ def variable_values(fit: Fit, variable: str, asked: Any, n: int) -> list[float]:
         if n < 2:
             raise SpecificationError(f"n={n!r}", "a curve needs two points at least", "use n=101", SEE)
         column = fit.design.frame[variable]
-        return np.linspace(float(column.min()), float(column.max()), n).tolist()
+        even = np.linspace(float(column.min()), float(column.max()), n)
+        return np.union1d(even, jumps_along(fit.design, variable, even)).tolist()
     single = isinstance(asked, (str, bytes)) or not isinstance(asked, Iterable)
     values: list[Any] = [asked] if single else list(asked)
     if len(set(values)) < 2:

@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.effects.bands import DIRECTIONS, bands
 from hierlmm.effects.curve_checks import (
     check_by,
@@ -38,6 +39,7 @@ from hierlmm.effects.curve_checks import (
 from hierlmm.effects.extrapolation import extrapolated, level_is, warn_of
 from hierlmm.effects.grid import WEIGHTS, Grid, as_names, plain_name, reference_grid
 from hierlmm.effects.judge import PosteriorDraws, judge_of
+from hierlmm.effects.jumps import jumps_along
 from hierlmm.effects.table import check_ci, show, table_lines
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit, choose
@@ -55,6 +57,7 @@ LIMITS = ("estimate", "lower", "upper", "lower_simultaneous", "upper_simultaneou
 RESULTS = (*LIMITS, "se", "extrapolated")
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class EffectCurves:
     """Curves of the mean along one covariate. Frozen.
@@ -152,6 +155,11 @@ class EffectCurves:
         return apart([*self.panels, *self.by, self.variable], RESULTS)
 
     @cached_property
+    def jumps(self) -> FloatArray:
+        """Last point before and first point after each jump of the mean along ``variable``, (2, jumps)."""
+        return jumps_along(self.fit.design, self.variable, np.array(self.grid.points[self.variable], dtype=np.float64))
+
+    @cached_property
     def point_columns(self) -> dict[str, str]:
         """Variable of ``panels``, ``by`` and ``variable`` -> its column of ``points``."""
         return apart([*self.panels, *self.by, self.variable], ["y"])
@@ -178,6 +186,10 @@ class EffectCurves:
 
     def rows_at(self, keys: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
         """X and offset (n, p), (n,) at rows of ``variable``, ``by`` and ``panels``, all else as on the curves."""
+        if not isinstance(keys, pd.DataFrame):
+            raise SpecificationError(
+                f"rows of type {type(keys).__name__}", "their values stand in columns", "use pd.DataFrame({...})", SEE
+            )
         return _averaged_rows(self.grid, keys, self.averaged, self.weights)
 
     @renamed(residuals="residual_level")
@@ -361,6 +373,7 @@ class EffectCurves:
         return f"<div><p><strong>{html.escape(self.title)}</strong></p>{text}<p>{notes}</p></div>"
 
 
+@checked
 def effect_curves(
     fit: Fit,
     variable: str | None = None,

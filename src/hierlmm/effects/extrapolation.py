@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from hierlmm.effects.grid import Grid
 from hierlmm.effects.table import show
-from hierlmm.errors import FitWarning
+from hierlmm.errors import FitWarning, warn
 from hierlmm.fits.base import Fit
-from hierlmm.notice import PACKAGE
 from hierlmm.splines import SplineBasis
 
 __all__ = ["extrapolated", "level_is", "warn_of"]
@@ -106,16 +105,14 @@ def _beyond_knots(fit: Fit, variable: str, x: FloatArray) -> NDArray[np.bool_]:
 def warn_of(sentences: list[str], caught: list[Any]) -> None:
     """One warning for everything that is extrapolated; what else was said is passed on."""
     if sentences:
-        warnings.warn(
+        warn(
             f"Effect curves are extrapolated: {'; '.join(sentences)}. They are drawn dashed there, and rest on "
-            "the form of the model alone.",
-            FitWarning,
-            skip_file_prefixes=PACKAGE,
+            "the form of the model alone."
         )
     said = {str(w.message) for w in caught if issubclass(w.category, FitWarning)}
     for message in sorted(said):
         if not (sentences and "extrapolated" in message):
-            warnings.warn(message, FitWarning, skip_file_prefixes=PACKAGE)
+            warn(message)
     for w in caught:
         if not issubclass(w.category, FitWarning):
             warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)

@@ -14,7 +14,7 @@ import itertools
 import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,7 +146,12 @@ def _values(column: pd.Series, name: str, design: Design, factor: bool, asked: A
     if asked is None:
         return _levels(column, name, design) if factor else (float(column.mean()),)
     single = isinstance(asked, (str, bytes)) or not isinstance(asked, Iterable)
-    given = tuple(dict.fromkeys([asked] if single else asked))
+    values = [asked] if single else list(asked)
+    if not all(isinstance(value, Hashable) for value in values):
+        raise SpecificationError(
+            f"at={{{name!r}: {asked!r}}}", "each value is one number or label", f"use at={{{name!r}: [1, 2]}}", SEE
+        )
+    given = tuple(dict.fromkeys(values))
     if not given:
         raise SpecificationError(f"at={{{name!r}: []}}", "no value is left", "give at least one value", SEE)
     if factor:

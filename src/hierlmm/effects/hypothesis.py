@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from hierlmm.arguments import checked
 from hierlmm.effects.frozen import ReadOnlyArrays
 from hierlmm.effects.judge import PosteriorDraws, judge_of
 from hierlmm.effects.parse import Hypothesis, parse_hypotheses
@@ -31,6 +32,7 @@ __all__ = ["HypothesisTest", "test_hypotheses"]
 FloatArray = NDArray[np.float64]
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class HypothesisTest(ReadOnlyArrays):
     """Linear hypotheses and what the fit says about them. Frozen.

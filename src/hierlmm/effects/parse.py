@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hierlmm.design import Design
 from hierlmm.errors import SpecificationError, closest
+from hierlmm.formula_limits import check_text
 from hierlmm.frames import shorten
 
 __all__ = ["Hypothesis", "coefficient_names", "parse_hypotheses"]
@@ -92,6 +93,7 @@ def parse_hypotheses(hypotheses: str | Sequence[str], design: Design) -> list[Hy
             raise SpecificationError(
                 f"a hypothesis of type {type(text).__name__}", "a hypothesis is text", "write 'time = 0'", SEE
             )
+        check_text(text)
         for tokens in _split(_tokens(text, names), ","):
             found += _Reader(text, tokens, names, len(design.coef)).read()
     if not found:
@@ -235,10 +237,13 @@ class _Reader:
         return total
 
     def _signed(self) -> Linear:
-        if self._peek() in ("+", "-"):
-            factor = 1.0 if self._take().text == "+" else -1.0
-            inner = self._signed()
-            return Linear(factor * inner.weights, factor * inner.constant)
+        factor = 1.0
+        while self._peek() in ("+", "-"):
+            factor *= 1.0 if self._take().text == "+" else -1.0
+        inner = self._unsigned()
+        return Linear(factor * inner.weights, factor * inner.constant)
+
+    def _unsigned(self) -> Linear:
         if self._peek() == "(":
             self._take()
             inner = self._sum()

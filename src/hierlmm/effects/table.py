@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.effects.adjust import adjusted_p, adjusted_quantiles
 from hierlmm.effects.frozen import ReadOnlyArrays
 from hierlmm.effects.judge import PosteriorDraws
@@ -46,6 +47,7 @@ SHORT = {
 INTERVALS_OF = {"holm": "Bonferroni's", "fdr": "Bonferroni's"}
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Effects(ReadOnlyArrays):
     """Linear functions of the fixed effects with their uncertainty (marginal means, contrasts or slopes). Frozen.
@@ -380,9 +382,13 @@ def check_rope(rope: float | tuple[float, float] | None, judge: Wald | Posterior
             "use model.fit(), or look whether the interval lies inside the region",
             SEE,
         )
-    low, high = (-float(rope), float(rope)) if isinstance(rope, (int, float)) else (float(rope[0]), float(rope[1]))
+    limits = (-rope, rope) if isinstance(rope, (int, float)) else tuple(rope)
+    low, high = limits if len(limits) == 2 else (0.0, 0.0)
     if not low < high:
         raise SpecificationError(
-            f"rope={rope!r}", "the region is empty", "use (low, high), or one positive number", SEE
+            f"rope={rope!r}",
+            "the region is empty" if len(limits) == 2 else "a region has two limits",
+            "use (low, high), or one positive number",
+            SEE,
         )
-    return low, high
+    return float(low), float(high)

@@ -14,16 +14,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design import Design, level2_prediction
-from hierlmm.errors import DataError, NotAvailableError, SpecificationError
-from hierlmm.frames import quote
+from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.slips import renamed
 
 if TYPE_CHECKING:
     from hierlmm.effects.curves import EffectCurves
     from hierlmm.effects.hypothesis import HypothesisTest
     from hierlmm.effects.table import Effects
+    from hierlmm.fits.gee import GEEFit
     from hierlmm.interpret.heterogeneity import Heterogeneity
     from hierlmm.interpret.interpretation import Interpretation
     from hierlmm.interpret.ranking import Ranking
@@ -37,6 +38,7 @@ Level = Literal["subject", "population"]
 INTERVALS = ("confidence", "credible", "prediction")
 
 
+@checked
 class Fit(ABC):
     """A fitted two-level model (frozen: nothing on it changes after it was made)."""
 
@@ -211,14 +213,7 @@ class Fit(ABC):
     def marginal_covariance(self, subject: Any = None) -> pd.DataFrame:
         """Implied marginal covariance ``V_i = Z_i D Z_i' + Σ_i`` of one subject (the first by default)."""
         design = self.design
-        label = design.subjects[0] if subject is None else subject
-        if label not in design.subjects:
-            raise DataError(
-                f"subject {quote(label)}",
-                "it is not in the fitted data",
-                "use a label of fit.design.subjects",
-            )
-        rows = np.flatnonzero(design.subject_index == design.subjects.get_loc(label))
+        rows = np.flatnonzero(design.subject_index == (0 if subject is None else design.position(subject)))
         V = design.Z[rows] @ self._D_values @ design.Z[rows].T + self._residual_covariance(rows)
         index = design.frame.index[rows]
         return pd.DataFrame(V, index=index, columns=index)
@@ -254,7 +249,7 @@ class Fit(ABC):
 
     def compare_marginal(
         self,
-        correlation: str | None = None,
+        correlation: str | GEEFit | None = None,
         *,
         time: Any = None,
         scale: str = "n-p",
@@ -265,8 +260,9 @@ class Fit(ABC):
 
         Parameters
         ----------
-        correlation : str, optional
-            As in ``TwoLevelModel.fit_gee``: exchangeable by default; for a marginal model its own, where GEE has it.
+        correlation : str or GEEFit, optional
+            As in ``TwoLevelModel.fit_gee``: exchangeable by default; for a marginal model its own, where GEE has it. Or
+            a GEE fit that there is already, of the same rows and coefficients.
         time, scale, **gee
             As in ``TwoLevelModel.fit_gee``.
         ci : float
@@ -748,9 +744,7 @@ class Fit(ABC):
 
         return rank_subjects(self, term, top=top, largest_first=largest_first, ci=ci, draws=draws, seed=seed)
 
-    def interpret(
-        self, *, ci: float = 0.95, df: str | None = None, units: Mapping[str, str] | None = None
-    ) -> Interpretation:
+    def interpret(self, *, ci: float = 0.95, df: str | None = None, units: Any = None) -> Interpretation:
         """The fit in plain words, warnings first, with the numbers behind every sentence.
 
         Parameters

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.arguments import check_counts
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def large_sample_tree(fit: LikelihoodFit, draws: int, chains: int, seed: int | N
     """Build the DataTree of `LikelihoodFit.to_datatree`."""
     import xarray as xr
 
+    check_counts(draws=draws, chains=chains)
     rng = np.random.default_rng(seed)
     size = draws * chains
     design = fit.design

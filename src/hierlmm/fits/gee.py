@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings as _warnings
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn, get_args
 
@@ -11,8 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from hierlmm.arguments import check_counts, checked
 from hierlmm.design import Design
-from hierlmm.errors import DataError, FitWarning, NotAvailableError, SpecificationError
+from hierlmm.errors import DataError, NotAvailableError, SpecificationError, warn
 from hierlmm.fits.base import Fit, choose
 from hierlmm.fits.gee_text import gee_html, gee_text
 from hierlmm.frames import quote
@@ -29,6 +29,7 @@ SEE = "docs, page 'GEE'"
 APPROXIMATION = "beta drawn from a normal distribution with the {} covariance; nothing else is estimated by GEE"
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class GEEFit(Fit):
     """A marginal model fitted by generalised estimating equations (made by ``model.fit_gee()``).
@@ -167,11 +168,7 @@ class GEEFit(Fit):
         design = self.design
         if subject is None:
             return int(np.argmax(design.rows_per_subject))
-        if subject not in design.subjects:
-            raise DataError(
-                f"subject {quote(subject)}", "it is not in the fitted data", "use a label of fit.design.subjects"
-            )
-        return int(np.flatnonzero(design.subjects == subject)[0])
+        return design.position(subject)
 
     @property
     def scale(self) -> float:
@@ -325,6 +322,7 @@ class GEEFit(Fit):
         """
         import xarray as xr
 
+        check_counts(draws=draws, chains=chains)
         rng = np.random.default_rng(seed)
         values, vectors = np.linalg.eigh(self.beta_cov.to_numpy())
         root = vectors * np.sqrt(np.maximum(values, 0.0))
@@ -436,6 +434,7 @@ def _quantile(ci: float) -> float:
     return float(norm.ppf(0.5 + ci / 2.0))
 
 
+@checked
 def fit_gee(
     design: Design,
     correlation: str = "exchangeable",
@@ -467,7 +466,7 @@ def fit_gee(
     )
     messages = describe_estimate(estimate, design.n_subjects, design.subjects)
     if not estimate.converged:
-        _warnings.warn(messages[0], FitWarning, stacklevel=3)
+        warn(messages[0])
     fit = GEEFit(design, estimate, name, se, messages)
     fit.covariance()
     return fit
@@ -488,7 +487,15 @@ def _times(design: Design, time: Any) -> tuple[NDArray[np.generic] | None, str |
             )
         values, name = frame[time], time
     else:
-        values = time if isinstance(time, pd.Series) else pd.Series(np.asarray(time))
+        array = np.asarray(time)
+        if array.ndim != 1:
+            raise DataError(
+                f"time of type {type(time).__name__} with {array.ndim} dimensions",
+                "every row needs one time",
+                "use the name of a column, or one column of values: time=data['week']",
+                SEE,
+            )
+        values = time if isinstance(time, pd.Series) else pd.Series(array)
         name = str(values.name) if values.name is not None else "time"
         if len(values) != len(frame):
             known = isinstance(time, pd.Series) and time.index.is_unique and frame.index.isin(time.index).all()

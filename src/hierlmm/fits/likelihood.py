@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings as _warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -11,9 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design import Design
-from hierlmm.errors import FitWarning
+from hierlmm.errors import warn
 from hierlmm.fits.base import Fit, choose
 from hierlmm.fits.covariance_table import profile_components, quantile, wald_components
 from hierlmm.fits.degrees import fit_kenward_roger, fit_satterthwaite, likelihood_wald, summary_with_degrees
@@ -35,6 +35,7 @@ __all__ = ["LikelihoodFit", "fit_likelihood"]
 FloatArray = NDArray[np.float64]
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class LikelihoodFit(Fit):
     """A two-level model fitted by restricted (REML) or full (ML) maximum likelihood.
@@ -429,9 +430,7 @@ class LikelihoodFit(Fit):
         return likelihood_html(self)
 
 
-def fit_likelihood(
-    design: Design, *, reml: bool, kind: type[LikelihoodFit] = LikelihoodFit, stacklevel: int = 3
-) -> LikelihoodFit:
+def fit_likelihood(design: Design, *, reml: bool, kind: type[LikelihoodFit] = LikelihoodFit) -> LikelihoodFit:
     """Fit a design by REML or ML, and warn if the optimiser did not converge.
 
     Parameters
@@ -440,11 +439,9 @@ def fit_likelihood(
     reml : bool
     kind : type
         Class of the fit.
-    stacklevel : int
-        Frames between the user and here, for the warning.
     """
     design, criterion, optimum = maximise_design(design, reml=reml)
     messages = describe_optimum(design, criterion, optimum)
     if not optimum.converged:
-        _warnings.warn(messages[0], FitWarning, stacklevel=stacklevel)
+        warn(messages[0])
     return kind(design, criterion, optimum, messages)

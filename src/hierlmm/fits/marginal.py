@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit, Level
 from hierlmm.fits.likelihood import LikelihoodFit
@@ -19,6 +20,7 @@ __all__ = ["MarginalFit", "MarginalPosterior"]
 SEE = "docs, page 'Hierarchical and marginal models'"
 
 
+@checked
 class _WithoutEffects(Fit):
     """What a fit of a marginal model does not have, and the one level that it has."""
 
@@ -89,6 +91,7 @@ class _WithoutEffects(Fit):
             raise self._no_effects("predict(level='subject')")
 
 
+@checked
 class MarginalFit(_WithoutEffects, LikelihoodFit):
     """A marginal model fitted by restricted (REML) or full (ML) maximum likelihood, as nlme's ``gls`` does.
 
@@ -108,6 +111,7 @@ class MarginalFit(_WithoutEffects, LikelihoodFit):
         return super().predict(newdata, level, interval, ci)
 
 
+@checked
 class MarginalPosterior(_WithoutEffects, PosteriorFit):
     """Posterior draws of a marginal model: β, residual parameters and σ, without random effects."""
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import check_counts, checked
 from hierlmm.bayes.convergence import Convergence, assess_convergence, diagnostics
 from hierlmm.bayes.predictive import (
     posterior_predictive_draws,
@@ -40,6 +41,7 @@ FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Posterior fits'"
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class PosteriorFit(Fit):
     """Posterior draws of a two-level model.
@@ -460,6 +462,7 @@ class PosteriorFit(Fit):
         """
         if self.priors is None:
             raise NotAvailableError("prior_predictive", "the priors of this fit are not known", "use model.fit()", SEE)
+        check_counts(draws=draws)
         made = prior_draws(self.design, self.priors, draws, np.random.default_rng(seed))
         made = {name: values[None] for name, values in made.items()}
         y = made.pop("y")

@@ -26,6 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from hierlmm.arguments import checked
 from hierlmm.effects.table import table_lines
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
@@ -43,6 +44,7 @@ NODES = 2000
 """Points of equal probability that stand for the distribution of log s."""
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Heterogeneity:
     """How much subjects differ in their level-1 coefficients (made by ``fit.heterogeneity()``). Frozen.

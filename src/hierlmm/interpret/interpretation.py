@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import pandas as pd
 
+from hierlmm.arguments import checked
 from hierlmm.errors import SpecificationError, closest
 
 __all__ = ["Interpretation", "Sentence", "apart", "number", "percentage", "probability"]
@@ -37,6 +38,7 @@ class Sentence:
         return self.text
 
 
+@checked
 @dataclass(frozen=True, repr=False)
 class Interpretation:
     """A fit in plain words (made by ``fit.interpret()``). Frozen.

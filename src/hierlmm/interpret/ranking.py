@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.effects.table import table_lines
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
@@ -41,6 +42,7 @@ SHOWN = 20
 SEE = "docs, page 'In words'"
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Ranking:
     """Subjects ranked by a coefficient (made by ``fit.rank_subjects()``). Frozen.

@@ -12,12 +12,14 @@ with Henderson's prediction-error variance. How the uncertainty of θ enters: `h
 from __future__ import annotations
 
 import html
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import quote
@@ -31,6 +33,7 @@ FloatArray = NDArray[np.float64]
 SEE = "docs, page 'In words'"
 
 
+@checked
 @dataclass(frozen=True)
 class SubjectComparison:
     """The difference between two subjects' coefficients (made by ``fit.compare_subjects()``). Frozen.
@@ -164,7 +167,8 @@ def _refuse_equal(fit: Fit, k: int, places: list[int], a: Any, b: Any) -> None:
 def _place(fit: Fit, subject: Any) -> int:
     subjects = fit.design.subjects
     try:
-        found = np.flatnonzero(subjects == subject)
+        single = isinstance(subject, Hashable) and not isinstance(subject, tuple)
+        found = np.flatnonzero(subjects == subject) if single else np.empty(0, dtype=np.intp)
     except (TypeError, ValueError):
         found = np.empty(0, dtype=np.intp)
     if isinstance(subject, (list, tuple, np.ndarray)) or len(found) != 1:

@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.comparison import Comparison
 from hierlmm.effects.curves import EffectCurves, effect_curves
 from hierlmm.effects.grid import plain_name, reference_grid
+from hierlmm.effects.jumps import break_lines
 from hierlmm.effects.table import Effects, show
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit, choose
@@ -42,6 +44,7 @@ MANY_POINTS = 300
 
 
 @renamed(focal="variable", residuals="residual_level")
+@checked
 def plot_effects(
     *fits: Any,
     variable: str | None = None,
@@ -131,8 +134,7 @@ def plot_effects(
         figure_kwargs=figure_kwargs,
         sharex=True,
         sharey=True,
-        aes={"color": ["line"]},
-        color=list(PALETTE[: len(layout.lines)]),
+        **({"aes": {"color": ["line"]}, "color": list(PALETTE[: len(layout.lines)])} if len(layout.lines) > 1 else {}),
     )
     drawn = [_draw(collection, layout, selection, points, data, k) for k, selection in enumerate(layout.selections)]
     draw = backend_module(name)
@@ -296,7 +298,7 @@ class _Layout:
             table = own.table
             for key, rows in own.curves:
                 if tuple(key[v] for v in self.selectable) == selection:
-                    found[self.cell(label, key)] = _geometry(table.iloc[rows], own.columns[own.variable])
+                    found[self.cell(label, key)] = _geometry(table.iloc[rows], own.columns[own.variable], own.jumps)
         return found
 
     def points(
@@ -320,14 +322,14 @@ class _Layout:
         return found
 
 
-def _geometry(table: pd.DataFrame, variable: str) -> dict[str, FloatArray]:
+def _geometry(table: pd.DataFrame, variable: str, jumps: FloatArray) -> dict[str, FloatArray]:
     x, y = table[variable].to_numpy(dtype=np.float64), table["estimate"].to_numpy(dtype=np.float64)
     beyond = table["extrapolated"].to_numpy(dtype=bool)
     # Dashes start at the last point that was seen, so that the curve has no gap.
     near = beyond | np.r_[beyond[1:], False] | np.r_[False, beyond[:-1]]
     parts = {
-        "curve": np.vstack([x, np.where(beyond, np.nan, y)]),
-        "extrapolated": np.vstack([x, np.where(near, y, np.nan)]),
+        "curve": break_lines(np.vstack([x, np.where(beyond, np.nan, y)]), jumps),
+        "extrapolated": break_lines(np.vstack([x, np.where(near, y, np.nan)]), jumps),
     }
     for name, ending in (("band", ""), ("simultaneous", "_simultaneous")):
         if f"lower{ending}" in table:
@@ -344,7 +346,9 @@ def _stack(layout: _Layout, cells: Mapping[Cell, FloatArray], axes: tuple[str, .
     for (panel, line), part in cells.items():
         stacked[layout.panels.index(panel), layout.lines.index(line), :, : part.shape[1]] = part
     coords = {"panel": layout.panels, "line": layout.lines, "plot_axis": list(axes)}
-    return xr.Dataset({"effects": (("panel", "line", "plot_axis", "point"), stacked)}, coords=coords)
+    data = xr.Dataset({"effects": (("panel", "line", "plot_axis", "point"), stacked)}, coords=coords)
+    # A dimension that no aesthetic loops over would reach the visual: one line as many lines of one point.
+    return data.isel(line=0, drop=True) if len(layout.lines) == 1 else data
 
 
 def _band(da: Any, target: Any, **look: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hierlmm.arguments import checked
 from hierlmm.plots.style import (
     GREY,
     PALETTE,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_effects"]
 
 
+@checked
 def plot_effects(
     effects: Effects,
     *,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hierlmm.arguments import checked
 from hierlmm.comparison import Comparison, compare
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
@@ -30,6 +31,7 @@ __all__ = ["choose_parameters", "plot_forest", "table_dataset"]
 
 
 @renamed(inner="inner_ci")
+@checked
 def plot_forest(
     fits: Fit | Comparison | Mapping[str, Fit] | Sequence[Fit],
     *,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hierlmm.arguments import checked
 from hierlmm.plots.style import GREY, PALETTE, backend_module, canvas, finish, grid_shape, resolve_backend, wrap_title
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ __all__ = ["plot_gls_steps"]
 LACK = "log10(last loglik − loglik)"
 
 
+@checked
 def plot_gls_steps(steps: GLSSteps, backend: str | None, figure_kwargs: dict[str, Any] | None) -> Any:
     """One panel for each parameter, with a line at its last value, and one for the log-likelihood."""
     import xarray as xr

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.errors import DataError
 from hierlmm.fits.base import choose
 from hierlmm.frames import quote, shorten
@@ -34,6 +35,7 @@ WRITTEN, MOST_CELLS, MOST_BANDS = 10, 30, 3
 BLUE, WHITE, RED = (0x05, 0x30, 0x61), (0xF7, 0xF7, 0xF7), (0x67, 0x00, 0x1F)
 
 
+@checked
 def plot_heatmap(
     implied: Mapping[str, ImpliedMarginal],
     *,
@@ -121,6 +123,7 @@ def plot_heatmap(
     )
 
 
+@checked
 def plot_correlation(
     implied: Mapping[str, ImpliedMarginal],
     *,
@@ -213,6 +216,7 @@ def plot_correlation(
     )
 
 
+@checked
 def plot_variance(
     implied: Mapping[str, ImpliedMarginal],
     *,

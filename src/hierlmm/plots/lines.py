@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design import Design
+from hierlmm.effects.jumps import break_lines, jumps_along
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.formula import variables_of
@@ -83,7 +84,8 @@ def subject_lines(fit: Fit, axis: Axis, subjects: Sequence[int] | NDArray[np.int
     b = fit.b.to_numpy()[np.repeat(list(grids), lengths)]
     y = new.offset + new.X @ fit.beta.to_numpy() + np.einsum("ij,ij->i", new.Z, b)
     pieces = np.split(y, np.cumsum(lengths)[:-1])
-    return {j: np.vstack([grid, piece]) for (j, grid), piece in zip(grids.items(), pieces, strict=True)}
+    lines = zip(grids.items(), pieces, strict=True)
+    return {j: break_lines(np.vstack([grid, piece]), courses.jumps) for (j, grid), piece in lines}
 
 
 def population_line(fit: Fit, axis: Axis, subjects: NDArray[np.intp]) -> FloatArray:
@@ -103,7 +105,7 @@ def population_line(fit: Fit, axis: Axis, subjects: NDArray[np.intp]) -> FloatAr
         new = design.new(courses.table(part, [grid] * len(part)), need_subject=False)
         lines = (new.offset + new.X @ fit.beta.to_numpy()).reshape(len(part), len(grid))
         y += weights[start : start + step] @ lines
-    return np.vstack([grid, y / weights.sum()])
+    return break_lines(np.vstack([grid, y / weights.sum()]), courses.jumps)
 
 
 class Courses:
@@ -131,6 +133,9 @@ class Courses:
         # Between its rows nothing is known of a category.
         self.joins_rows = axis.categories is not None or axis.variable in coded or bool(self.steps)
         self.joins_levels = axis.categories is not None or axis.variable in coded
+        whole = np.linspace(axis.position.min(), axis.position.max(), 5 * STEPS + 1)
+        none = self.joins_levels or axis.variable is None
+        self.jumps = np.empty((2, 0)) if none else jumps_along(design, str(axis.variable), whole)
 
     def grid(self, rows: NDArray[np.intp]) -> FloatArray:
         """Values of x at which a line through these rows is evaluated."""
@@ -138,7 +143,8 @@ class Courses:
         one_subject = len(np.unique(self.design.subject_index[rows])) == 1
         if self.joins_levels or len(observed) == 1 or (self.joins_rows and (one_subject or len(observed) <= STEPS)):
             return observed
-        even = np.linspace(observed[0], observed[-1], STEPS)
+        inside = self.jumps[:, (self.jumps[0] >= observed[0]) & (self.jumps[1] <= observed[-1])]
+        even = np.union1d(np.linspace(observed[0], observed[-1], STEPS), inside)
         if (self.own or self.shared) and (one_subject or len(observed) <= STEPS):
             return np.union1d(even, observed)
         return even

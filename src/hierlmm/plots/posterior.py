@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hierlmm.arguments import checked
 from hierlmm.comparison import Comparison
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
@@ -30,6 +31,7 @@ from hierlmm.side_by_side import MARGINAL_SIGMA, estimates, is_marginal
 __all__ = ["parameter_draws", "plot_posterior"]
 
 
+@checked
 def plot_posterior(
     fits: Fit | Comparison | Mapping[str, Fit] | Sequence[Fit],
     *,

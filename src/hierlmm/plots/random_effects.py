@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from hierlmm.arguments import checked
 from hierlmm.comparison import Comparison
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
@@ -35,6 +36,7 @@ LABELLED = 60
 """Most subjects whose names are written on the axis."""
 
 
+@checked
 def plot_random_effects(
     fits: Fit | Comparison | Mapping[str, Fit] | Sequence[Fit],
     *,

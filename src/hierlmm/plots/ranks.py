@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hierlmm.arguments import checked
 from hierlmm.comparison import Comparison
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_ranks"]
 
 
+@checked
 def plot_ranks(
     ranking: Ranking | Fit | Comparison,
     *,

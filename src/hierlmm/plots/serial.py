@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hierlmm.arguments import checked
 from hierlmm.plots.style import GREY, PALETTE, backend_module, canvas, finish, percent, resolve_backend, stack_points
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ __all__ = ["plot_serial"]
 LINES = {"subject": "the subjects' own lines", "population": "the population line"}
 
 
+@checked
 def plot_serial(check: SerialCheck, *, backend: str | None, figure_kwargs: Mapping[str, Any] | None) -> Any:
     """Draw a `Semivariogram` or `Autocorrelation`; see their ``plot``."""
     from arviz_plots import visuals

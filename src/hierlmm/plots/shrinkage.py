@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from hierlmm.arguments import checked
 from hierlmm.comparison import Comparison
 from hierlmm.design import level2_prediction
 from hierlmm.errors import SpecificationError, closest
@@ -44,6 +45,7 @@ LABELLED = 60
 
 
 @renamed(ellipse="coverage")
+@checked
 def plot_shrinkage(
     fits: Fit | Comparison,
     *,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.plots.style import GREY, PALETTE, backend_module, canvas, finish, grid_shape, resolve_backend, wrap_title
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ COVERED, MISSED = "interval holds the truth", "interval misses it"
 POWER, WIDTH = "power", "interval width"
 
 
+@checked
 def plot_ranks(
     calibration: Calibration,
     parameters: Sequence[str],
@@ -86,6 +88,7 @@ def plot_ranks(
     )
 
 
+@checked
 def plot_recovery(
     calibration: Calibration, parameters: Sequence[str], backend: str | None, figure_kwargs: dict[str, Any] | None
 ) -> Any:
@@ -148,6 +151,7 @@ def plot_recovery(
     )
 
 
+@checked
 def plot_power(analysis: DesignAnalysis, backend: str | None, figure_kwargs: dict[str, Any] | None) -> Any:
     """Power, and expected width of the interval, against the number of subjects, with Monte-Carlo bands."""
     import xarray as xr

@@ -180,10 +180,19 @@ def canvas(
     options |= given
     if backend != "matplotlib" and options["figsize_units"] == "inches":
         options |= {"figsize": tuple(DPI * v for v in options["figsize"]), "figsize_units": "dots"}
-    with rc_context({"plot.max_subplots": None}):
-        return PlotCollection.wrap(
-            data, cols=[panel], col_wrap=col_wrap, backend=backend, figure_kwargs=options, **aesthetics
-        )
+    try:
+        with rc_context({"plot.max_subplots": None}):
+            return PlotCollection.wrap(
+                data, cols=[panel], col_wrap=col_wrap, backend=backend, figure_kwargs=options, **aesthetics
+            )
+    except (AttributeError, TypeError, ValueError) as error:
+        if not figure_kwargs:
+            raise
+        raise SpecificationError(
+            f"figure_kwargs={dict(figure_kwargs)!r}",
+            f"{backend} cannot make such a figure: {' '.join(str(error).split())[:200]}",
+            "use for example figure_kwargs={'figsize': (9, 4)}, in inches",
+        ) from error
 
 
 def finish(

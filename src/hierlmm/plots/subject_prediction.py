@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.comparison import Comparison
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
@@ -34,6 +35,7 @@ STEPS = 60
 SEE = "docs, page 'Predictions'"
 
 
+@checked
 def plot_subject_prediction(
     fit: Fit | Comparison,
     history: Any,

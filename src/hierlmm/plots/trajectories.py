@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierlmm.arguments import checked
 from hierlmm.comparison import Comparison
 from hierlmm.design import Design
 from hierlmm.errors import SpecificationError, closest
@@ -41,6 +42,7 @@ SHOWS = {
 
 
 @renamed(x="variable")
+@checked
 def plot_trajectories(
     fits: Fit | Comparison,
     *,

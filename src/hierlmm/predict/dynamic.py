@@ -29,7 +29,6 @@ Learning Research 25 (72).
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -37,7 +36,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from hierlmm.errors import FitWarning, NotAvailableError
+from hierlmm.errors import NotAvailableError, warn
 from hierlmm.frames import apart, quote, shorten
 from hierlmm.predict import posterior as posterior_predictions
 from hierlmm.predict.history import Course, Courses, courses_of
@@ -375,12 +374,10 @@ def _report_weights(table: pd.DataFrame, quality: dict[Any, tuple[float, float]]
     if not bad:
         return
     who = "the new subject" if bad == [None] else f"new subject {shorten(map(quote, bad))}"
-    warnings.warn(
+    warn(
         f"The history of {who} changes the posterior more than reweighting its draws can follow (Pareto k "
         f"{max(quality[label][0] for label in bad):.2f}, above {GOOD_K}). The prediction is not reliable: refit with "
-        "the new subject's rows in the data, or use reweight=False, which leaves β, D and σ as they were.",
-        FitWarning,
-        stacklevel=4,
+        "the new subject's rows in the data, or use reweight=False, which leaves β, D and σ as they were."
     )
 
 

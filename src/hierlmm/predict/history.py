@@ -204,7 +204,12 @@ def _at_times(
             "leave times out",
             SEE,
         )
-    values = np.atleast_1d(np.asarray(times, dtype=np.float64)) if time is not None else np.zeros(1)
+    try:
+        values = np.atleast_1d(np.asarray(times, dtype=np.float64)) if time is not None else np.zeros(1)
+    except (TypeError, ValueError):
+        raise SpecificationError(
+            f"times={times!r}", "they are not numbers", "give the times to predict at, such as times=[6, 8]", SEE
+        ) from None
     if values.ndim != 1 or not len(values) or not np.all(np.isfinite(values)):
         raise DataError(f"times={times!r}", "times are finite numbers, one or more", "use times=[4, 5, 6]", SEE)
     first = np.array([np.flatnonzero(codes == k)[0] for k in range(len(labels))])

@@ -30,6 +30,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.covariance.random import random_covariance
 from hierlmm.design import Design
 from hierlmm.errors import NotAvailableError, SpecificationError
@@ -48,6 +49,7 @@ UPDATES = ("maximise", "em")
 SEE = "docs, page 'Teaching'"
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class GLSSteps(Sealed):
     """Trace of the two-step iteration.
@@ -139,6 +141,7 @@ class GLSSteps(Sealed):
         return bool(np.all(np.abs(moved - moved.iloc[0]).max() <= 1e-8 * self.beta_se))
 
 
+@checked
 def gls_steps(
     model: Any,
     *,

@@ -238,7 +238,7 @@ def _times(fit: Any, name: str, times: Any) -> tuple[FloatArray, pd.Index, Float
             )
         found = np.sort(found)
     whole = np.all(found == np.round(found))
-    return column, pd.Index(found.astype(int) if whole else found, name=name), found
+    return column, pd.Index(found.astype(int) if whole and np.all(np.abs(found) < 2.0**53) else found, name=name), found
 
 
 def _sequence(times: Any) -> Any:

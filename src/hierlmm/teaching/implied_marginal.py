@@ -16,7 +16,7 @@ population line: unbiased for V_jj if V is right, since ``Var(r) = V_jj - x'Cov(
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.design import Design
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
@@ -46,6 +47,7 @@ FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Implied marginal model'"
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class ImpliedMarginal(Sealed):
     """The covariance of one subject's measurements at chosen times, as a fit implies it.
@@ -168,6 +170,7 @@ class ImpliedMarginal(Sealed):
         return plot_variance({self.label: self}, **options)
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class ImpliedComparison:
     """What several fits imply for the same times, made by `compare_implied`.
@@ -225,11 +228,12 @@ class ImpliedComparison:
         return plot_variance(self.implied, **options)
 
 
+@checked
 def implied_marginal(
     fit: Fit,
     times: Any = None,
     *,
-    at: Mapping[str, Any] | None = None,
+    at: Any = None,
     time: str | None = None,
     ci: float = 0.95,
     draws: int | None = None,
@@ -348,10 +352,11 @@ def implied_by_model(design: Design, fit: Any, times: Any = None, **options: Any
     return implied_marginal(fit, times, **options)
 
 
+@checked
 def compare_implied(
     *fits: Any,
     times: Any = None,
-    at: Mapping[str, Any] | None = None,
+    at: Any = None,
     time: str | None = None,
     labels: Sequence[str] | None = None,
     ci: float = 0.95,

@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.formula import INTERCEPT, join_terms, parse_rhs
 from hierlmm.sealed import Sealed
@@ -38,6 +39,7 @@ RANK_TOLERANCE = 1e-10
 ROUNDING = 1e-13
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class HierarchicalCheck(Sealed):
     """Answer to `is_hierarchical`; true or false in a condition (``if check:``).
@@ -140,6 +142,7 @@ class HierarchicalCheck(Sealed):
         return "Not unique: " + "; ".join(parts) + "."
 
 
+@checked
 def is_hierarchical(
     V: Any,
     Z: Any,

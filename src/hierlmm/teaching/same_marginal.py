@@ -26,7 +26,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.design import Design
+from hierlmm.arguments import checked
+from hierlmm.design import Design, design_of
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.sealed import Sealed
@@ -38,6 +39,7 @@ SEE = "docs, page 'Teaching'"
 EQUAL = 1e-8
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class SubjectHierarchy:
     """A hierarchy with numbers for all its parameters.
@@ -118,6 +120,7 @@ class SubjectHierarchy:
         return found[0], found[1]
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class SameMarginal(Sealed):
     """Two hierarchies side by side: what the data see of them, and what only the hierarchies say.
@@ -212,6 +215,7 @@ class SameMarginal(Sealed):
         return "\n".join(lines)
 
 
+@checked
 def subject_hierarchy(
     model: Any,
     *,
@@ -239,7 +243,7 @@ def subject_hierarchy(
     SpecificationError
         If a shape does not fit, or D or a Σ_i is no covariance matrix.
     """
-    design: Design = model.design
+    design = design_of(model, "subject_hierarchy")
     numbers = np.asarray(beta, dtype=np.float64).ravel()
     matrix = np.asarray(D, dtype=np.float64)
     if numbers.shape != (len(design.coef),) or matrix.shape != (len(design.term),) * 2:
@@ -268,6 +272,7 @@ def subject_hierarchy(
     return SubjectHierarchy(name, design, numbers, matrix, tuple(parts))
 
 
+@checked
 def same_marginal(first: Any, second: Any = None, *, share: float = 0.0) -> SameMarginal:
     """Put two hierarchies with one marginal model side by side.
 

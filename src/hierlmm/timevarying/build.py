@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import MISSING_CHOICES, column_names, quote, require_columns, shorten, to_pandas
 from hierlmm.timevarying.history import TIES, History, is_number, make_history, rounding, subject_codes, time_values
@@ -55,6 +56,7 @@ REPORT = [
 ]
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class TimeVarying:
     """A table with time-varying covariates, and where their values came from.
@@ -105,6 +107,7 @@ class _Answer:
     future: NDArray[np.bool_]
 
 
+@checked
 def time_varying(
     data: Any,
     columns: Mapping[str, Rule],

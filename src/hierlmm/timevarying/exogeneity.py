@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import html
 import textwrap
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,9 +27,9 @@ from numpy.typing import NDArray
 from scipy.stats import f as f_distribution
 from scipy.stats import t as t_distribution
 
-from hierlmm.errors import DataError, FitWarning, SpecificationError
+from hierlmm.arguments import checked
+from hierlmm.errors import DataError, SpecificationError, warn
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, to_pandas
-from hierlmm.notice import PACKAGE
 from hierlmm.slips import renamed
 from hierlmm.timevarying.history import is_number, subject_codes, time_values
 
@@ -42,6 +41,7 @@ RANK_TOLERANCE = 1e-9
 FEW_SUBJECTS = 20
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class ExogeneityCheck:
     """Whether past outcomes predict a covariate, given the covariate's own past.
@@ -142,6 +142,7 @@ class ExogeneityCheck:
 
 
 @renamed(covariate="variable", adjust="adjust_for", level="alpha")
+@checked
 def check_exogeneity(
     data: Any,
     *,
@@ -244,11 +245,7 @@ def check_exogeneity(
     if n_subjects < 5 or len(use) <= 2 * k:
         raise _too_few(len(use), n_subjects, lags, k)
     if n_subjects < FEW_SUBJECTS:
-        warnings.warn(
-            f"The check rests on {n_subjects} subjects; its p value is rough with fewer than {FEW_SUBJECTS}.",
-            FitWarning,
-            skip_file_prefixes=PACKAGE,
-        )
+        warn(f"The check rests on {n_subjects} subjects; its p value is rough with fewer than {FEW_SUBJECTS}.")
     names, estimate, cov = _jackknife(nuisance, tested, x[use], codes[use])
     return _result(
         names, list(tested), estimate, cov, x[use], tested, len(use), n_subjects, response, variable, alpha

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import html
 import textwrap
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,10 +18,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from hierlmm.errors import DataError, FitWarning, SpecificationError, closest
+from hierlmm.arguments import checked
+from hierlmm.errors import DataError, SpecificationError, closest, warn
 from hierlmm.formula import variables_of
 from hierlmm.frames import MISSING_CHOICES, column_names, require_columns, shorten, to_pandas
-from hierlmm.notice import PACKAGE
 from hierlmm.slips import renamed
 from hierlmm.timevarying.history import is_number, subject_codes
 
@@ -32,6 +31,7 @@ SEE = "docs, page 'Time-varying covariates', section 'Within and between subject
 
 
 @renamed(x="variables")
+@checked
 def within_between(
     data: Any,
     variables: str | Sequence[str],
@@ -144,7 +144,7 @@ def within_between(
             "one row: their deviation is zero, and they say nothing about the slope within subjects."
         )
         notes.append(text)
-        warnings.warn(text, FitWarning, skip_file_prefixes=PACKAGE)
+        warn(text)
     result = rows.assign(**added)
     result.attrs["within_between"] = notes
     return result
@@ -181,6 +181,7 @@ def _varies(values: np.ndarray, deviation: np.ndarray) -> bool:
 # --- Are the two slopes equal? ----------------------------------------------------------------------------------------
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class WithinBetweenTest:
     """The slopes within and between subjects, and whether they are equal.
@@ -250,6 +251,7 @@ class WithinBetweenTest:
         return "<div>" + "".join(f"<p>{html.escape(s)}</p>" for s in self.sentences) + "</div>"
 
 
+@checked
 def test_within_between(fit: Any, within: str, between: str, *, ci: float = 0.95) -> WithinBetweenTest:
     """Test that the slopes within and between subjects are equal.
 

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hierlmm.arguments import checked_with_constructor
 from hierlmm.errors import SpecificationError
 from hierlmm.slips import renamed
 
@@ -29,6 +30,7 @@ SEE = "docs, page 'Time-varying covariates'"
 
 
 @renamed(x="variable")
+@checked_with_constructor
 @dataclass(frozen=True)
 class CurrentValue:
     """The value measured at the row's own time; missing where nothing was measured then.
@@ -47,6 +49,7 @@ class CurrentValue:
 
 
 @renamed(x="variable")
+@checked_with_constructor
 @dataclass(frozen=True)
 class LastValue:
     """The last value measured up to the row's time, carried forward.
@@ -77,6 +80,7 @@ class LastValue:
 
 
 @renamed(x="variable", by="lag")
+@checked_with_constructor
 @dataclass(frozen=True)
 class Lag:
     """The value at an earlier time, ``lag`` before the row's own.
@@ -107,6 +111,7 @@ class Lag:
 
 
 @renamed(x="variable")
+@checked_with_constructor
 @dataclass(frozen=True)
 class Interpolate:
     """The value on the line between the measurements before and after the row's time.
@@ -130,6 +135,7 @@ class Interpolate:
 
 
 @renamed(x="variable")
+@checked_with_constructor
 @dataclass(frozen=True)
 class Cumulative:
     """The area under the covariate up to the row's time, in units of x times units of time.
@@ -188,6 +194,7 @@ class Cumulative:
 
 
 @renamed(x="variable")
+@checked_with_constructor
 @dataclass(frozen=True)
 class TimeSince:
     """Time since the last (or first) measurement, or since the last (or first) one that meets a condition.

@@ -1,0 +1,185 @@
+"""How large a formula may be: refused with the limit by name, before time or memory is spent on it.
+
+A formula may come from a stranger, over the web or in a file. Reading it must cost little whatever it says, and what it
+asks for (``hashed(g, levels=10**9)``, fourteen terms to the sixteenth power) is counted before it is made.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from hierlmm.errors import FormulaError
+
+__all__ = ["check_columns", "check_constants", "check_expansion", "check_text"]
+
+SEE = "docs, page 'Formulas and levels', section 'Limits'"
+CHARACTERS = 20_000
+DEPTH = 50
+OPERATORS = 200
+PRODUCTS = 2_000
+GENERATED = 1_000
+COLUMNS = 500
+CELLS = 250_000_000
+MAKERS = {"hashed": "levels", "bs": "df", "ns": "df", "cr": "df", "cs": "df", "cc": "df", "poly": "degree"}
+"""Functions that make as many columns as one of their arguments says, the second if it is not named."""
+
+
+def _refusal(
+    formula: str, reason: str, remedy: str = "write a shorter formula, or make columns beforehand"
+) -> FormulaError:
+    shown = formula if len(formula) <= 200 else f"{formula[:120]} ... ({len(formula):,} characters)"
+    return FormulaError(repr(shown), reason, remedy, SEE)
+
+
+def check_text(formula: str) -> None:
+    """Refuse a formula that is too long, too deeply nested, or holds an expression of too many operators."""
+    if len(formula) > CHARACTERS:
+        raise _refusal(formula, f"it has {len(formula):,} characters; the limit is {CHARACTERS:,}")
+    depth, operators, quote = 0, 0, ""
+    for character in formula:
+        if quote or character in "`'\"":
+            quote = ("" if character == quote else quote) if quote else character
+        elif character in "([{":
+            depth += 1
+            if depth > DEPTH:
+                raise _refusal(formula, f"its brackets are nested more than {DEPTH} deep, which is the limit")
+        elif character in ")]}":
+            depth = max(depth - 1, 0)
+            operators = operators if depth else 0
+        elif depth and character in "+-*/~<>=!%&|^@":
+            operators += 1
+            if operators > OPERATORS:
+                raise _refusal(formula, f"an expression has more than {OPERATORS} operators, which is the limit")
+
+
+def check_expansion(rhs: str, tree: Any) -> None:
+    """Count the terms that a right-hand side multiplies out to, from formulaic's syntax tree.
+
+    Raises
+    ------
+    FormulaError
+        If there are more than 2,000, or a power has as many products to form.
+    """
+    sizes: dict[int, int] = {}
+    stack = [(tree, False)]
+    while stack:
+        node, ready = stack.pop()
+        arguments = list(getattr(node, "args", ()))
+        if not ready:
+            stack += [(node, True), *((argument, False) for argument in arguments)]
+            continue
+        own = [sizes[id(argument)] for argument in arguments]
+        sizes[id(node)] = size = _size(node, own)
+        if size > PRODUCTS:
+            raise _refusal(
+                rhs,
+                f"multiplied out it has {'more than ' if size >= 10**15 else ''}{min(size, 10**15):,} terms (products "
+                f"of its terms); the limit is {PRODUCTS:,}",
+                "name the interactions that you want: a + b + a:b",
+            )
+
+
+def _size(node: Any, own: list[int]) -> int:
+    symbol = getattr(getattr(node, "operator", None), "symbol", "")
+    if len(own) < 2:
+        return own[0] if own else 1
+    left, right = own
+    if symbol in ("**", "^"):
+        text = str(node.args[1]).strip()
+        if not text.isdecimal():
+            return left  # formulaic refuses it
+        power = int(text[:6])
+        return left**power if power * math.log10(max(left, 2)) < 15 else 10**15
+    sizes = {"+": left + right, "-": left, ":": left * right, "*": left + right + left * right, "/": left + right}
+    return sizes.get(symbol, left * right)
+
+
+def check_constants(tree: ast.AST, expression: str, names: Collection[str]) -> None:
+    """Refuse numbers that Python could not hold, repeated lists, and functions that would make too many columns.
+
+    Parameters
+    ----------
+    tree : ast.AST
+        The expression, made of allowed syntax only.
+    names : collection of str
+        Modules and functions; other names are columns.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp):
+            sides = (node.left, node.right)
+            if any(isinstance(s, (ast.List, ast.Tuple, ast.Dict)) or _is_text(s) for s in sides):
+                raise _refusal(expression, "a list or a text stands in arithmetic", "write the list out")
+            power = isinstance(node.op, (ast.Pow, ast.LShift)) and not _holds_column(node, names)
+            if power and not math.isfinite(_value(node)):
+                raise _refusal(expression, "a number in it is beyond the largest floating-point number, 1.8e308")
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MAKERS:
+            asked = dict(zip(("", MAKERS[node.func.id]), node.args, strict=False))
+            asked |= {k.arg: k.value for k in node.keywords if k.arg}
+            for name in (MAKERS[node.func.id], "degree"):
+                if name not in asked or _holds_column(asked[name], names):
+                    continue  # refused by the function itself, which wants a number
+                value = _value(asked[name])
+                if not value <= GENERATED:
+                    many = f"{value:,.0f}" if math.isfinite(value) else "an unknown number of"
+                    raise _refusal(
+                        expression,
+                        f"{node.func.id} would make {many} columns; the limit of one function is {GENERATED:,}",
+                        f"write a smaller number for {name}",
+                    )
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes))
+
+
+def _holds_column(node: ast.AST, names: Collection[str]) -> bool:
+    return any(isinstance(n, ast.Name) and n.id not in names for n in ast.walk(node))
+
+
+def _value(node: ast.AST) -> float:
+    """Value of arithmetic on numbers, in floating point; NaN of anything else, and 0 of None."""
+    if isinstance(node, ast.Constant):
+        if isinstance(node.value, (int, float)):
+            return float(node.value) if abs(node.value) < 1e308 else math.inf
+        return 0.0 if node.value is None else math.nan
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
+        return -_value(node.operand) if isinstance(node.op, ast.USub) else _value(node.operand)
+    if isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC:
+        with np.errstate(all="ignore"):
+            return float(ARITHMETIC[type(node.op)](np.float64(_value(node.left)), np.float64(_value(node.right))))
+    return math.nan
+
+
+ARITHMETIC: dict[type[ast.operator], Any] = {
+    ast.Add: np.add,
+    ast.Sub: np.subtract,
+    ast.Mult: np.multiply,
+    ast.Div: np.divide,
+    ast.Pow: lambda a, b: np.abs(a) ** b,
+    ast.LShift: lambda a, b: a * np.float64(2.0) ** b,
+}
+
+
+def check_columns(counts: dict[str, int], n_rows: int) -> None:
+    """Refuse terms that together have more columns than the rows could ever determine, or memory could hold.
+
+    Parameters
+    ----------
+    counts : dict
+        Term -> its columns, at least.
+    n_rows : int
+    """
+    columns, most = sum(counts.values()), max(COLUMNS, min(n_rows, CELLS // max(n_rows, 1)))
+    if columns > most:
+        largest = max(counts, key=lambda term: counts[term])
+        raise FormulaError(
+            f"terms of at least {columns:,} columns, {counts[largest]:,} of them from {largest!r}, and {n_rows:,} rows",
+            f"a model of so many rows can have {most:,} columns at most",
+            "merge levels, or leave the interaction of labels with many levels out",
+            SEE,
+        )
