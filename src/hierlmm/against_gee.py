@@ -79,7 +79,13 @@ class MarginalComparison:
         return compare(*fits, labels=[self.mixed.estimator, *(LABELS[kind] for kind in kinds)], ci=self.ci)
 
     def plot_forest(self, **options: Any) -> Any:
-        """Coefficients with the interval of each standard error; see `hierlmm.plots.plot_forest`."""
+        """Coefficients with the interval of each standard error; see `hierlmm.plots.plot_forest`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_forest`.
+        """
         options.setdefault("parameters", "fixed")
         return self.comparison().plot_forest(**options)
 

@@ -139,47 +139,95 @@ class Comparison:
         return comparison_gt(self)
 
     def to_latex(self, caption: str | None = None) -> str:
-        """LaTeX ``tabular`` (packages booktabs), in a ``table`` if a caption is given."""
+        """LaTeX ``tabular`` (packages booktabs), in a ``table`` if a caption is given.
+
+        Parameters
+        ----------
+        caption : str, optional
+            Of the table; without it there is no ``table`` around the ``tabular``.
+        """
         from hierlmm.tables import comparison_latex
 
         return comparison_latex(self, caption)
 
-    def plot_forest(self, **kwargs: Any) -> Any:
-        """One panel per parameter, estimators as rows; see `hierlmm.plots.plot_forest`."""
+    def plot_forest(self, **options: Any) -> Any:
+        """One panel per parameter, estimators as rows; see `hierlmm.plots.plot_forest`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_forest`.
+        """
         from hierlmm.plots import plot_forest
 
-        return plot_forest(self, **kwargs)
+        return plot_forest(self, **options)
 
     @renamed(focal="variable")
-    def plot_effects(self, variable: str | None = None, **kwargs: Any) -> Any:
-        """Curves of the mean along a covariate, one colour per estimator; see `hierlmm.plots.plot_effects`."""
+    def plot_effects(self, variable: str | None = None, **options: Any) -> Any:
+        """Curves of the mean along a covariate, one colour per estimator; see `hierlmm.plots.plot_effects`.
+
+        Parameters
+        ----------
+        variable : str, optional
+            The covariate on the horizontal axis; by default the first numeric one of level 1.
+        **options
+            As for `hierlmm.plots.plot_effects`.
+        """
         from hierlmm.plots import plot_effects
 
-        return plot_effects(self, variable=variable, **kwargs)
+        return plot_effects(self, variable=variable, **options)
 
-    def plot_random_effects(self, **kwargs: Any) -> Any:
-        """Every subject's effects under every estimator, sorted; see `hierlmm.plots.plot_random_effects`."""
+    def plot_random_effects(self, **options: Any) -> Any:
+        """Every subject's effects under every estimator, sorted; see `hierlmm.plots.plot_random_effects`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_random_effects`.
+        """
         from hierlmm.plots import plot_random_effects
 
-        return plot_random_effects(self, **kwargs)
+        return plot_random_effects(self, **options)
 
-    def plot_posterior(self, **kwargs: Any) -> Any:
-        """Posterior densities with the likelihood estimates as lines; see `hierlmm.plots.plot_posterior`."""
+    def plot_posterior(self, **options: Any) -> Any:
+        """Posterior densities with the likelihood estimates as lines; see `hierlmm.plots.plot_posterior`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_posterior`.
+        """
         from hierlmm.plots import plot_posterior
 
-        return plot_posterior(self, **kwargs)
+        return plot_posterior(self, **options)
 
-    def plot_trajectories(self, estimator: str | None = None, **kwargs: Any) -> Any:
-        """Data, subject lines and population line of one fit; see `hierlmm.plots.plot_trajectories`."""
+    def plot_trajectories(self, estimator: str | None = None, **options: Any) -> Any:
+        """Data, subject lines and population line of one fit; see `hierlmm.plots.plot_trajectories`.
+
+        Parameters
+        ----------
+        estimator : str, optional
+            Label of the fit to draw; the reference by default.
+        **options
+            As for `hierlmm.plots.plot_trajectories`.
+        """
         from hierlmm.plots import plot_trajectories
 
-        return plot_trajectories(self._fit(estimator), **kwargs)
+        return plot_trajectories(self._fit(estimator), **options)
 
-    def plot_shrinkage(self, estimator: str | None = None, **kwargs: Any) -> Any:
-        """Separate fits, pooled fit and partial pooling of one fit; see `hierlmm.plots.plot_shrinkage`."""
+    def plot_shrinkage(self, estimator: str | None = None, **options: Any) -> Any:
+        """Separate fits, pooled fit and partial pooling of one fit; see `hierlmm.plots.plot_shrinkage`.
+
+        Parameters
+        ----------
+        estimator : str, optional
+            Label of the fit to draw; the reference by default.
+        **options
+            As for `hierlmm.plots.plot_shrinkage`.
+        """
         from hierlmm.plots import plot_shrinkage
 
-        return plot_shrinkage(self._fit(estimator), **kwargs)
+        return plot_shrinkage(self._fit(estimator), **options)
 
     def _fit(self, estimator: str | None) -> Fit:
         label = self.reference if estimator is None else known_label("estimator", estimator, self.labels)

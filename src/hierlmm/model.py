@@ -54,6 +54,8 @@ class TwoLevelModel(BoundModel):
         Correlation of the level-1 residuals: ``hl.AR1()``, ``hl.Exponential("time")``, ...; independent by default.
     residual_variance : VarianceFunction, optional
         Variance of the level-1 residuals: ``hl.VarIdent("sex")``, ``hl.VarPower("time")``, ... Equal by default.
+    family : {"gaussian"}
+        Distribution of the response.
     priors : Priors or "bambi", optional
         Priors for NUTS; data-scaled defaults otherwise.
     missing : {"raise", "drop"}
@@ -121,7 +123,7 @@ class TwoLevelModel(BoundModel):
         data : table
         covariance : {"unstructured", "diagonal", "identity", "compound_symmetry"}, optional
             Overrides the structure that the bars imply.
-        residual, residual_variance, priors, missing
+        residual, residual_variance, family, priors, missing
             As for `TwoLevelModel`.
         """
         refuse_arguments("TwoLevelModel.from_formula", unknown, SLIPS, *OTHER_MODEL)

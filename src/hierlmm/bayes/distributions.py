@@ -95,11 +95,25 @@ class Prior(Distribution, ABC):
 
     @abstractmethod
     def logpdf(self, x: ArrayLike) -> FloatArray:
-        """Log density, elementwise; −∞ outside the support."""
+        """Log density, elementwise; −∞ outside the support.
+
+        Parameters
+        ----------
+        x : array
+            Values, of any shape.
+        """
 
     @abstractmethod
     def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
-        """Independent draws."""
+        """Independent draws.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Source of random numbers.
+        size : int or tuple of int, optional
+            Shape of the draws; one number by default.
+        """
 
     @abstractmethod
     def pymc(self) -> tuple[str, dict[str, float]]:
@@ -123,7 +137,15 @@ def _student_logpdf(z: FloatArray, nu: float, scale: float) -> FloatArray:
 @checked_with_constructor
 @dataclass(frozen=True)
 class Normal(Prior):
-    """Normal distribution with mean ``mean`` and standard deviation ``sd``."""
+    """Normal distribution with mean ``mean`` and standard deviation ``sd``.
+
+    Parameters
+    ----------
+    mean : float
+        Mean.
+    sd : float
+        Standard deviation, positive.
+    """
 
     mean: float = 0.0
     sd: float = 1.0
@@ -146,7 +168,17 @@ class Normal(Prior):
 @checked_with_constructor
 @dataclass(frozen=True)
 class StudentT(Prior):
-    """Student's t with ``nu`` degrees of freedom, location ``mean`` and scale ``scale``."""
+    """Student's t with ``nu`` degrees of freedom, location ``mean`` and scale ``scale``.
+
+    Parameters
+    ----------
+    nu : float
+        Degrees of freedom, positive.
+    mean : float
+        Location.
+    scale : float
+        Scale, positive.
+    """
 
     nu: float = 4.0
     mean: float = 0.0
@@ -197,7 +229,15 @@ class Bounded(Prior):
 @checked_with_constructor
 @dataclass(frozen=True)
 class Uniform(Bounded):
-    """Uniform distribution between ``lower`` and ``upper``."""
+    """Uniform distribution between ``lower`` and ``upper``.
+
+    Parameters
+    ----------
+    lower : float
+        Lower end.
+    upper : float
+        Upper end.
+    """
 
     lower: float = 0.0
     upper: float = 1.0
@@ -246,7 +286,15 @@ class ScaledBeta(Bounded):
 @checked_with_constructor
 @dataclass(frozen=True)
 class LogNormal(Prior):
-    """Log-normal distribution with median ``median`` and standard deviation ``spread`` of the logarithm."""
+    """Log-normal distribution with median ``median`` and standard deviation ``spread`` of the logarithm.
+
+    Parameters
+    ----------
+    median : float
+        Median, positive.
+    spread : float
+        Standard deviation of the logarithm, positive.
+    """
 
     median: float = 1.0
     spread: float = 1.0
@@ -272,7 +320,13 @@ class LogNormal(Prior):
 @checked_with_constructor
 @dataclass(frozen=True)
 class HalfNormal(Prior):
-    """Normal distribution with mean 0 and standard deviation ``sd``, folded to positive values."""
+    """Normal distribution with mean 0 and standard deviation ``sd``, folded to positive values.
+
+    Parameters
+    ----------
+    sd : float
+        Standard deviation before folding, positive.
+    """
 
     sd: float = 1.0
     positive: ClassVar[bool] = True
@@ -295,7 +349,15 @@ class HalfNormal(Prior):
 @checked_with_constructor
 @dataclass(frozen=True)
 class HalfStudentT(Prior):
-    """Student's t around 0 with ``nu`` degrees of freedom and scale ``scale``, folded to positive values."""
+    """Student's t around 0 with ``nu`` degrees of freedom and scale ``scale``, folded to positive values.
+
+    Parameters
+    ----------
+    nu : float
+        Degrees of freedom, positive.
+    scale : float
+        Scale, positive.
+    """
 
     nu: float = 4.0
     scale: float = 1.0
@@ -319,7 +381,13 @@ class HalfStudentT(Prior):
 @checked_with_constructor
 @dataclass(frozen=True)
 class HalfCauchy(Prior):
-    """Cauchy distribution around 0 with scale ``scale``, folded to positive values."""
+    """Cauchy distribution around 0 with scale ``scale``, folded to positive values.
+
+    Parameters
+    ----------
+    scale : float
+        Scale, positive; the median.
+    """
 
     scale: float = 1.0
     positive: ClassVar[bool] = True
@@ -341,7 +409,13 @@ class HalfCauchy(Prior):
 @checked_with_constructor
 @dataclass(frozen=True)
 class Exponential(Prior):
-    """Exponential distribution with mean ``mean`` (its rate is ``1 / mean``)."""
+    """Exponential distribution with mean ``mean`` (its rate is ``1 / mean``).
+
+    Parameters
+    ----------
+    mean : float
+        Mean, positive.
+    """
 
     mean: float = 1.0
     positive: ClassVar[bool] = True
@@ -367,7 +441,15 @@ class Exponential(Prior):
 @checked_with_constructor
 @dataclass(frozen=True)
 class Gamma(Prior):
-    """Gamma distribution with shape ``shape`` and rate ``rate``; shape 2 keeps an SD away from zero."""
+    """Gamma distribution with shape ``shape`` and rate ``rate``; shape 2 keeps an SD away from zero.
+
+    Parameters
+    ----------
+    shape : float
+        Shape, positive.
+    rate : float
+        Rate, positive: the mean is ``shape / rate``.
+    """
 
     shape: float = 2.0
     rate: float = 0.1
@@ -398,6 +480,11 @@ class LKJ(Distribution):
 
     ``eta = 1`` is uniform over correlation matrices; larger values favour small correlations.
 
+    Parameters
+    ----------
+    eta : float
+        1: uniform over correlation matrices; larger values favour small correlations.
+
     References
     ----------
     Lewandowski, D., Kurowicka, D., Joe, H. (2009). Generating random correlation matrices based on vines and extended
@@ -408,7 +495,13 @@ class LKJ(Distribution):
     _scales: ClassVar[tuple[str, ...]] = ("eta",)
 
     def logpdf(self, x: ArrayLike) -> FloatArray:
-        """Log density of a correlation matrix (..., q, q) with respect to its q(q−1)/2 correlations."""
+        """Log density of a correlation matrix (..., q, q) with respect to its q(q−1)/2 correlations.
+
+        Parameters
+        ----------
+        x : (..., q, q)
+            Correlation matrices.
+        """
         R = np.asarray(x, dtype=float)
         d, constant = R.shape[-1], 0.0
         for k in range(1, d):
@@ -423,11 +516,24 @@ class LKJ(Distribution):
 
         With ``low = −1/(q − 1)``: ``|R| = (1 − r)^(q−1) (1 + (q − 1) r)`` is proportional to ``(1 − u)^(q−1) u``, so
         that the density on the line of equal correlations is Beta; at ``eta = 1`` it is uniform.
+
+        Parameters
+        ----------
+        q : int
+            Number of random effects.
         """
         return self.eta, (q - 1) * (self.eta - 1) + 1
 
     def logpdf_equal(self, r: ArrayLike, q: int) -> FloatArray:
-        """Log density of the common correlation r of q random effects, on ``(−1/(q − 1), 1)``."""
+        """Log density of the common correlation r of q random effects, on ``(−1/(q − 1), 1)``.
+
+        Parameters
+        ----------
+        r : array
+            Common correlations.
+        q : int
+            Number of random effects.
+        """
         a, b = self.equal_shapes(q)
         width = q / (q - 1)
         u = (np.asarray(r, dtype=float) + 1 / (q - 1)) / width
@@ -441,11 +547,26 @@ class LKJ(Distribution):
 
         On the C-vine the partial correlations in column j of the Cholesky factor are independent, each distributed as
         ``2 Beta(a_j, a_j) − 1`` with ``a_j = eta + (q − 2 − j) / 2``, j = 0, 1, ...
+
+        Parameters
+        ----------
+        q : int
+            Number of random effects.
         """
         return self.eta + (q - 2 - np.arange(q - 1)) / 2
 
     def sample_cholesky(self, rng: np.random.Generator, q: int, size: int) -> FloatArray:
-        """Cholesky factors of ``size`` random correlation matrices, (size, q, q)."""
+        """Cholesky factors of ``size`` random correlation matrices, (size, q, q).
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Source of random numbers.
+        q : int
+            Number of random effects.
+        size : int
+            Number of matrices.
+        """
         L = np.zeros((size, q, q))
         L[:, 0, 0] = 1.0
         for i in range(1, q):

@@ -148,6 +148,11 @@ class Priors:
     def resolve(self, design: Design) -> ResolvedPriors:
         """Fill in the defaults for a design and check the names.
 
+        Parameters
+        ----------
+        design : Design
+            Of the model: ``model.design``.
+
         Raises
         ------
         SpecificationError

@@ -62,7 +62,13 @@ class Parameter:
     unit: float = 1.0
 
     def natural(self, eta: float) -> float:
-        """The parameter from η."""
+        """The parameter from η.
+
+        Parameters
+        ----------
+        eta : float
+            The unconstrained parameter.
+        """
         if math.isinf(self.lower):
             return self.unit * eta
         if math.isinf(self.upper):
@@ -70,7 +76,13 @@ class Parameter:
         return self.lower + (self.upper - self.lower) * _expit(eta)
 
     def slope(self, eta: float) -> float:
-        """Derivative of the parameter with respect to η."""
+        """Derivative of the parameter with respect to η.
+
+        Parameters
+        ----------
+        eta : float
+            The unconstrained parameter.
+        """
         if math.isinf(self.lower):
             return self.unit
         if math.isinf(self.upper):
@@ -79,7 +91,13 @@ class Parameter:
         return (self.upper - self.lower) * p * _expit(-eta)
 
     def unconstrained(self, value: float) -> float:
-        """η of a value inside the bounds."""
+        """η of a value inside the bounds.
+
+        Parameters
+        ----------
+        value : float
+            The parameter, between ``lower`` and ``upper``.
+        """
         if math.isinf(self.lower):
             return value / self.unit
         if math.isinf(self.upper):

@@ -116,16 +116,37 @@ class ResidualCorrelation(ABC):
 
     @abstractmethod
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
-        """Names, bounds and starting values."""
+        """Names, bounds and starting values.
+
+        Parameters
+        ----------
+        observed : Observed
+            What the data show: number and distance of rows, labels, correlation of neighbours.
+        """
 
     @abstractmethod
     def matrix(self, t: FloatArray, values: FloatArray) -> FloatArray:
-        """Correlation matrices at positions t, sorted within a subject: (..., n) and (k,) -> (..., n, n)."""
+        """Correlation matrices at positions t, sorted within a subject: (..., n) and (k,) -> (..., n, n).
+
+        Parameters
+        ----------
+        t : (..., n)
+            Positions.
+        values : (k,)
+            Parameters, in the order of `parameters`.
+        """
 
     def derivatives(self, t: FloatArray, values: FloatArray) -> FloatArray:
         """Derivatives of `matrix` by parameter: (k, ..., n, n). By default differences of fourth order.
 
         Within a model they stay inside the declared bounds.
+
+        Parameters
+        ----------
+        t : (..., n)
+            Positions.
+        values : (k,)
+            Parameters, in the order of `parameters`.
         """
         found = []
         for j, value in enumerate(values):
@@ -149,21 +170,49 @@ class ResidualCorrelation(ABC):
         return np.array(found)
 
     def within(self, parameters: tuple[Parameter, ...]) -> ResidualCorrelation:
-        """Tell the bounds to a copy of this structure: its `derivatives` asks for no matrix outside of them."""
+        """Tell the bounds to a copy of this structure: its `derivatives` asks for no matrix outside of them.
+
+        Parameters
+        ----------
+        parameters : tuple of Parameter
+            What `parameters` gave for the data.
+        """
         own = copy(self)
         object.__setattr__(own, "_bounds", tuple((p.lower, p.upper) for p in parameters))
         return own
 
     def other_starts(self, observed: Observed) -> tuple[FloatArray, ...]:
-        """More parameter values (k,) to begin at, for a structure whose likelihood can have several maxima."""
+        """More parameter values (k,) to begin at, for a structure whose likelihood can have several maxima.
+
+        Parameters
+        ----------
+        observed : Observed
+            As for `parameters`.
+        """
         return ()
 
     def markov(self, gaps: FloatArray, values: FloatArray) -> Markov | None:
-        """O(n) form at the distances to the previous row, if the structure has one: (N,) and (k,)."""
+        """O(n) form at the distances to the previous row, if the structure has one: (N,) and (k,).
+
+        Parameters
+        ----------
+        gaps : (N,)
+            Distance of each row to the row before.
+        values : (k,)
+            Parameters, in the order of `parameters`.
+        """
         return None
 
     def report(self, observed: Observed, values: FloatArray) -> dict[str, float]:
-        """What a table shows, by name; by default the parameters themselves."""
+        """What a table shows, by name; by default the parameters themselves.
+
+        Parameters
+        ----------
+        observed : Observed
+            As for `parameters`.
+        values : (k,)
+            Parameters, in the order of `parameters`.
+        """
         return {p.name: float(v) for p, v in zip(self.parameters(observed), values, strict=True)}
 
     @property

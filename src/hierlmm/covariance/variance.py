@@ -45,22 +45,60 @@ class VarianceFunction(ABC):
 
     @abstractmethod
     def prepare(self, column: pd.Series) -> tuple[FloatArray, Any]:
-        """Numbers v (N,) that `log_ratio` takes, and what must be remembered to make them of new data."""
+        """Numbers v (N,) that `log_ratio` takes, and what must be remembered to make them of new data.
+
+        Parameters
+        ----------
+        column : pandas.Series
+            The column `variable` of the data, or the fitted values.
+        """
 
     def apply(self, column: pd.Series, state: Any) -> FloatArray:
-        """Numbers v of new data."""
+        """Numbers v of new data.
+
+        Parameters
+        ----------
+        column : pandas.Series
+            The column `variable` of the new data.
+        state
+            What `prepare` remembered.
+        """
         return self.prepare(column)[0]
 
     @abstractmethod
     def parameters(self, v: FloatArray, state: Any) -> tuple[Parameter, ...]:
-        """Names, bounds and starting values."""
+        """Names, bounds and starting values.
+
+        Parameters
+        ----------
+        v : (N,)
+            Numbers that `prepare` made.
+        state
+            What `prepare` remembered.
+        """
 
     @abstractmethod
     def log_ratio(self, v: FloatArray, values: FloatArray) -> FloatArray:
-        """``log(SD / σ)`` of each row: (N,) and (k,) -> (N,)."""
+        """``log(SD / σ)`` of each row: (N,) and (k,) -> (N,).
+
+        Parameters
+        ----------
+        v : (N,)
+            Numbers that `prepare` or `apply` made.
+        values : (k,)
+            Parameters, in the order of `parameters`.
+        """
 
     def derivatives(self, v: FloatArray, values: FloatArray) -> FloatArray:
-        """Derivatives of `log_ratio` by parameter: (k, N). By default differences of fourth order."""
+        """Derivatives of `log_ratio` by parameter: (k, N). By default differences of fourth order.
+
+        Parameters
+        ----------
+        v : (N,)
+            Numbers that `prepare` or `apply` made.
+        values : (k,)
+            Parameters, in the order of `parameters`.
+        """
         found = []
         for j in range(len(values)):
             step = 1e-3 * max(abs(values[j]), 1e-2)

@@ -185,7 +185,13 @@ class EffectCurves:
         return [(dict(zip(names, key, strict=True)), k * n + np.arange(n)) for k, key in enumerate(keys)]
 
     def rows_at(self, keys: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
-        """X and offset (n, p), (n,) at rows of ``variable``, ``by`` and ``panels``, all else as on the curves."""
+        """X and offset (n, p), (n,) at rows of ``variable``, ``by`` and ``panels``, all else as on the curves.
+
+        Parameters
+        ----------
+        keys : pandas.DataFrame
+            A column for each of ``panels``, ``by`` and ``variable``.
+        """
         if not isinstance(keys, pd.DataFrame):
             raise SpecificationError(
                 f"rows of type {type(keys).__name__}", "their values stand in columns", "use pd.DataFrame({...})", SEE
@@ -251,7 +257,13 @@ class EffectCurves:
         return rows[[*self.panels, *self.by, self.variable]].rename(columns=self.point_columns).assign(y=y)
 
     def points_text(self, kind: str, residual_level: str | None = None) -> str:
-        """What the points are, in words."""
+        """What the points are, in words.
+
+        Parameters
+        ----------
+        kind, residual_level
+            As for `points`.
+        """
         if kind == "partial":
             own_line = self._level_of_residuals(residual_level) == "subject"
             around = "the subject's own line" if own_line else "the population line"
@@ -342,7 +354,13 @@ class EffectCurves:
         return which
 
     def plot(self, **options: Any) -> Any:
-        """Draw the curves; see `hierlmm.plots.plot_effects`."""
+        """Draw the curves; see `hierlmm.plots.plot_effects`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_effects`.
+        """
         from hierlmm.plots import plot_effects
 
         return plot_effects(self, **options)

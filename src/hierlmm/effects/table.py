@@ -202,7 +202,12 @@ class Effects(ReadOnlyArrays):
     ) -> Effects:
         """Compare the rows within each family (means with means, slopes with slopes).
 
-        Parameters are those of ``fit.contrasts``.
+        Parameters
+        ----------
+        method, adjust, reference, simultaneous, rope
+            As for ``fit.contrasts``.
+        ci : float, optional
+            Probability of the intervals; by default that of this table.
         """
         from hierlmm.effects.contrasts import contrast_effects
 
@@ -211,7 +216,13 @@ class Effects(ReadOnlyArrays):
         )
 
     def plot(self, **options: Any) -> Any:
-        """Estimates with intervals; see `hierlmm.plots.effects.plot_effects`."""
+        """Estimates with intervals; see `hierlmm.plots.effects.plot_effects`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.effects.plot_effects`.
+        """
         from hierlmm.plots.effects import plot_effects
 
         return plot_effects(self, **options)

@@ -136,7 +136,13 @@ class Fit(ABC):
         return pd.DataFrame(values, index=design.subjects, columns=list(design.level1))
 
     def fitted(self, level: Level = "subject") -> pd.Series:
-        """Fitted values of the rows used, with the subjects' effects or at b = 0 (``"population"``)."""
+        """Fitted values of the rows used, with the subjects' effects or at b = 0 (``"population"``).
+
+        Parameters
+        ----------
+        level : {"subject", "population"}
+            Given the random effects, or at b = 0.
+        """
         choose("level", level, ("subject", "population"))
         design = self.design
         values = design.offset + design.X @ self.beta.to_numpy()
@@ -211,7 +217,13 @@ class Fit(ABC):
         return self.sigma**2 * structure.covariance(self.design.frame.iloc[rows], own)
 
     def marginal_covariance(self, subject: Any = None) -> pd.DataFrame:
-        """Implied marginal covariance ``V_i = Z_i D Z_i' + Σ_i`` of one subject (the first by default)."""
+        """Implied marginal covariance ``V_i = Z_i D Z_i' + Σ_i`` of one subject (the first by default).
+
+        Parameters
+        ----------
+        subject : optional
+            Label of the subject.
+        """
         design = self.design
         rows = np.flatnonzero(design.subject_index == (0 if subject is None else design.position(subject)))
         V = design.Z[rows] @ self._D_values @ design.Z[rows].T + self._residual_covariance(rows)
@@ -280,6 +292,11 @@ class Fit(ABC):
     def loo(self, unit: Literal["subject", "observation"] = "subject") -> Any:
         """Leave-one-out cross-validation without refitting, for a posterior.
 
+        Parameters
+        ----------
+        unit : {"subject", "observation"}
+            What is left out at a time.
+
         Raises
         ------
         NotAvailableError
@@ -294,6 +311,11 @@ class Fit(ABC):
 
     def blup_variances(self, covariances: bool = False) -> Any:
         """Variance of the BLUPs, conditional variance and prediction-error variance, of a likelihood fit.
+
+        Parameters
+        ----------
+        covariances : bool
+            The whole matrices of each subject instead of their diagonals.
 
         Raises
         ------
@@ -501,7 +523,14 @@ class Fit(ABC):
         """Change of the mean per unit of a numeric variable, averaged over the other factors.
 
         A curve has a slope for every value: at the mean of the variable, or at those given in ``at``. Compare slopes by
-        ``fit.slopes("time", by="sex").contrasts()``. Parameters are those of `marginal_means`.
+        ``fit.slopes("time", by="sex").contrasts()``.
+
+        Parameters
+        ----------
+        variable : str
+            The numeric column whose slope is asked for.
+        by, at, weights, df, ci, adjust, simultaneous
+            As for `marginal_means`.
         """
         from hierlmm.effects.means import slopes
 
@@ -775,43 +804,89 @@ class Fit(ABC):
         at: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        """Curves of the mean along a covariate, with bands; see `hierlmm.plots.plot_effects`."""
+        """Curves of the mean along a covariate, with bands; see `hierlmm.plots.plot_effects`.
+
+        Parameters
+        ----------
+        variable, by, at
+            As for `effects`.
+        **options
+            As for `hierlmm.plots.plot_effects`.
+        """
         from hierlmm.plots import plot_effects
 
         return plot_effects(self, variable=variable, by=by, at=at, **options)
 
     def plot_trajectories(self, **options: Any) -> Any:
-        """Data, subject lines and population line; see `hierlmm.plots.plot_trajectories`."""
+        """Data, subject lines and population line; see `hierlmm.plots.plot_trajectories`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_trajectories`.
+        """
         from hierlmm.plots import plot_trajectories
 
         return plot_trajectories(self, **options)
 
     def plot_subject_prediction(self, history: Any, times: Any = None, **options: Any) -> Any:
-        """Predict a new subject, measurement by measurement; see `hierlmm.plots.plot_subject_prediction`."""
+        """Predict a new subject, measurement by measurement; see `hierlmm.plots.plot_subject_prediction`.
+
+        Parameters
+        ----------
+        history, times
+            As for ``predict_subject``.
+        **options
+            As for `hierlmm.plots.plot_subject_prediction`.
+        """
         from hierlmm.plots import plot_subject_prediction
 
         return plot_subject_prediction(self, history, times, **options)
 
     def plot_random_effects(self, **options: Any) -> Any:
-        """Random effects with intervals, sorted; see `hierlmm.plots.plot_random_effects`."""
+        """Random effects with intervals, sorted; see `hierlmm.plots.plot_random_effects`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_random_effects`.
+        """
         from hierlmm.plots import plot_random_effects
 
         return plot_random_effects(self, **options)
 
     def plot_shrinkage(self, **options: Any) -> Any:
-        """Separate, pooled and partially pooled regressions; see `hierlmm.plots.plot_shrinkage`."""
+        """Separate, pooled and partially pooled regressions; see `hierlmm.plots.plot_shrinkage`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_shrinkage`.
+        """
         from hierlmm.plots import plot_shrinkage
 
         return plot_shrinkage(self, **options)
 
     def plot_forest(self, **options: Any) -> Any:
-        """Estimates with intervals; see `hierlmm.plots.plot_forest`."""
+        """Estimates with intervals; see `hierlmm.plots.plot_forest`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_forest`.
+        """
         from hierlmm.plots import plot_forest
 
         return plot_forest(self, **options)
 
     def plot_posterior(self, **options: Any) -> Any:
-        """Densities of the parameters; see `hierlmm.plots.plot_posterior`."""
+        """Densities of the parameters; see `hierlmm.plots.plot_posterior`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_posterior`.
+        """
         from hierlmm.plots import plot_posterior
 
         return plot_posterior(self, **options)

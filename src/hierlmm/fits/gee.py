@@ -60,7 +60,13 @@ class GEEFit(Fit):
     estimator = "GEE"
 
     def with_se(self, se: StandardError) -> GEEFit:
-        """Return the same fit with another default standard error."""
+        """Return the same fit with another default standard error.
+
+        Parameters
+        ----------
+        se : {"robust", "naive", "bias_reduced"}
+            The standard error.
+        """
         self.covariance(se)
         return replace(self, se=se)
 
@@ -155,7 +161,13 @@ class GEEFit(Fit):
         return pd.Series(np.asarray(value)[a, b], index=names, name="correlation")
 
     def working_correlation(self, subject: Any = None) -> pd.DataFrame:
-        """Working correlation R_i of one subject's rows (of the subject with most rows by default)."""
+        """Working correlation R_i of one subject's rows (of the subject with most rows by default).
+
+        Parameters
+        ----------
+        subject : optional
+            Label of the subject.
+        """
         i = self._subject(subject)
         index = self.design.frame.index[self.design.subject_index == i]
         return pd.DataFrame(self.estimate.working_correlation(i), index=index, columns=index)
@@ -287,7 +299,13 @@ class GEEFit(Fit):
         )
 
     def predict_subject(self, history: Any, times: Any = None, **options: Any) -> pd.DataFrame:
-        """Not available: GEE has no distribution of subjects, so a history says nothing about a subject's future."""
+        """Not available: GEE has no distribution of subjects, so a history says nothing about a subject's future.
+
+        Parameters
+        ----------
+        history, times, **options
+            Of the fits that have it.
+        """
         self._no_dynamic_prediction("predict_subject")
 
     def plot_subject_prediction(self, history: Any, times: Any = None, **options: Any) -> Any:
@@ -314,6 +332,13 @@ class GEEFit(Fit):
         """Draws of β from a normal distribution with the covariance ``se``, so that the fit enters any ArviZ function.
 
         The tree marks itself: ``attrs["approximation"]``. There are no chains in the sense of MCMC.
+
+        Parameters
+        ----------
+        draws, chains : int
+            Draws of each chain, and number of chains.
+        seed : int, optional
+            The same draws every time by default; None varies them.
 
         Returns
         -------
@@ -401,7 +426,13 @@ class GEEFit(Fit):
         self._no_random_effects("subject_coef")
 
     def variance_components(self, ci: float = 0.95) -> pd.DataFrame:
-        """Not available: GEE has no random effects."""
+        """Not available: GEE has no random effects.
+
+        Parameters
+        ----------
+        ci : float
+            Of the fits that have it.
+        """
         self._no_random_effects("variance_components")
 
     @property

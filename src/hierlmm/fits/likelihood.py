@@ -414,6 +414,13 @@ class LikelihoodFit(Fit):
         conditional distribution given the draw of β (so its spread includes the uncertainty of β). The tree marks
         itself: ``attrs["approximation"]``. There are no chains in the sense of MCMC; R-hat is 1 by construction.
 
+        Parameters
+        ----------
+        draws, chains : int
+            Draws of each chain, and number of chains.
+        seed : int, optional
+            The same draws every time by default; None varies them.
+
         Returns
         -------
         xarray.DataTree

@@ -71,6 +71,11 @@ class PosteriorFit(Fit):
     def draws(self, name: str) -> FloatArray:
         """Draws of one variable, (chain, draw, ...), read-only: copy them to change them.
 
+        Parameters
+        ----------
+        name : str
+            ``"beta"``, ``"b"``, ``"sd_b"``, ``"sigma"``, ...
+
         Raises
         ------
         NotAvailableError
@@ -210,7 +215,13 @@ class PosteriorFit(Fit):
         return self.datatree["residual"]["unconstrained"].to_numpy()
 
     def residual_at(self, eta: FloatArray) -> ResidualEstimate:
-        """The residual structure at given unconstrained parameters, (k,)."""
+        """The residual structure at given unconstrained parameters, (k,).
+
+        Parameters
+        ----------
+        eta : (k,)
+            Unconstrained parameters of the residual structure.
+        """
         rows = self._residual_rows
         return ResidualEstimate(rows.rows, rows.correlation, rows.variance, eta)
 

@@ -71,6 +71,11 @@ class Interpretation:
     def section(self, name: str) -> tuple[Sentence, ...]:
         """Sentences of one section, by its title.
 
+        Parameters
+        ----------
+        name : str
+            The title.
+
         Raises
         ------
         SpecificationError

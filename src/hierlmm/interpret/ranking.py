@@ -80,7 +80,13 @@ class Ranking:
         return self._table.copy()
 
     def plot(self, **options: Any) -> Any:
-        """Expected ranks with intervals, sorted; see `hierlmm.plots.plot_ranks`."""
+        """Expected ranks with intervals, sorted; see `hierlmm.plots.plot_ranks`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_ranks`.
+        """
         from hierlmm.plots import plot_ranks
 
         return plot_ranks(self, **options)

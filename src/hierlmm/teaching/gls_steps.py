@@ -97,6 +97,13 @@ class GLSSteps(Sealed):
     def plot(self, *, backend: str | None = None, figure_kwargs: dict[str, Any] | None = None) -> Any:
         """Plot every parameter, and what the log-likelihood still lacked, against the iteration.
 
+        Parameters
+        ----------
+        backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
+            ArviZ's default otherwise.
+        figure_kwargs : mapping, optional
+            Passed to ArviZ: ``{"figsize": (9, 4)}`` in inches.
+
         Returns
         -------
         arviz_plots.PlotCollection

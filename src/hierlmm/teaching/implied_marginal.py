@@ -152,19 +152,37 @@ class ImpliedMarginal(Sealed):
         )
 
     def plot_heatmap(self, **options: Any) -> Any:
-        """Draw the correlation (or V) as a heat map; see `hierlmm.plots.implied.plot_heatmap`."""
+        """Draw the correlation (or V) as a heat map; see `hierlmm.plots.implied.plot_heatmap`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.implied.plot_heatmap`.
+        """
         from hierlmm.plots.implied import plot_heatmap
 
         return plot_heatmap({self.label: self}, **options)
 
     def plot_correlation(self, **options: Any) -> Any:
-        """Draw the correlation against the lag; see `hierlmm.plots.implied.plot_correlation`."""
+        """Draw the correlation against the lag; see `hierlmm.plots.implied.plot_correlation`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.implied.plot_correlation`.
+        """
         from hierlmm.plots.implied import plot_correlation
 
         return plot_correlation({self.label: self}, **options)
 
     def plot_variance(self, **options: Any) -> Any:
-        """Draw the variance against time; see `hierlmm.plots.implied.plot_variance`."""
+        """Draw the variance against time; see `hierlmm.plots.implied.plot_variance`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.implied.plot_variance`.
+        """
         from hierlmm.plots.implied import plot_variance
 
         return plot_variance({self.label: self}, **options)
@@ -210,19 +228,37 @@ class ImpliedComparison:
         )
 
     def plot_heatmap(self, **options: Any) -> Any:
-        """Draw the correlations (or V) side by side; see `hierlmm.plots.implied.plot_heatmap`."""
+        """Draw the correlations (or V) side by side; see `hierlmm.plots.implied.plot_heatmap`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.implied.plot_heatmap`.
+        """
         from hierlmm.plots.implied import plot_heatmap
 
         return plot_heatmap(self.implied, **options)
 
     def plot_correlation(self, **options: Any) -> Any:
-        """Draw the correlations against the lag in one picture; see `hierlmm.plots.implied.plot_correlation`."""
+        """Draw the correlations against the lag in one picture; see `hierlmm.plots.implied.plot_correlation`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.implied.plot_correlation`.
+        """
         from hierlmm.plots.implied import plot_correlation
 
         return plot_correlation(self.implied, **options)
 
     def plot_variance(self, **options: Any) -> Any:
-        """Draw the variances against time in one picture; see `hierlmm.plots.implied.plot_variance`."""
+        """Draw the variances against time in one picture; see `hierlmm.plots.implied.plot_variance`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.implied.plot_variance`.
+        """
         from hierlmm.plots.implied import plot_variance
 
         return plot_variance(self.implied, **options)

@@ -158,6 +158,11 @@ class SameMarginal(Sealed):
     def subject(self, label: Any) -> pd.DataFrame:
         """One subject: posterior mean and SD of its random effects under each hierarchy.
 
+        Parameters
+        ----------
+        label
+            Of the subject.
+
         Returns
         -------
         DataFrame (hierarchy, term) × ``mean``, ``sd``
