@@ -15,6 +15,7 @@ Mächler, Bolker & Walker 2015, J. Stat. Softw. 67, section 2). Two kinds:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,16 @@ class RandomCovariance:
     def n_parameters(self) -> int:
         """Number of free parameters of D, given σ."""
         return int(self.index.max(initial=-1)) + 1 if self.projections is None else len(self.projections)
+
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether Λ is a sum of projections: each parameter is the square root of an eigenvalue of D/σ²."""
+        return self.projections is not None or len(self.row) == self.q
+
+    @cached_property
+    def basis(self) -> FloatArray:
+        """E_m of ``Λ = Σ λ_m E_m``: (m, q, q)."""
+        return np.ascontiguousarray(self.factor(np.eye(self.n_parameters)))
 
     def factor(self, lam: FloatArray) -> FloatArray:
         """Λ from its parameters: (..., m) -> (..., q, q). What follows the first m, residual parameters, is let be."""

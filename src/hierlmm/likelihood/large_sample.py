@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.likelihood.criterion import Criterion
-from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE, hessian
+from hierlmm.likelihood.descent import hessian
+from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
 
 __all__ = ["LargeSample", "large_sample"]

@@ -1,43 +1,44 @@
-"""The optimum of the criterion: quasi-Newton, then Newton steps, then a check that the boundary is a true one.
+"""The optimum of the criterion: every minimum that a global search finds, polished and checked; the best one reported.
 
 In λ a variance of zero is a stationary point whether or not it is an optimum (the criterion is even in Λ), so after
 convergence the gradient with respect to B = ΛΛ' is looked at in the directions where B is singular: at a minimum it is
 positive semi-definite there (the Karush-Kuhn-Tucker conditions of D ⪰ 0). If it is not, the search leaves the boundary
-in the offending direction and goes on.
+in the offending direction and goes on. So it does from a saddle point, along the direction of negative curvature.
 
 With a residual structure the parameters are ψ = (λ, η), η the unconstrained residual parameters; what follows calls ψ
-"lam" as well, and looks at the boundary in its first part only. Random effects and residual correlation can compete, so
-that the criterion has more than one minimum: the search then starts from several η and keeps the best.
+"lam" as well, and looks at the boundary in its first part only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.likelihood.criterion import Criterion
+from hierlmm.likelihood.descent import GRADIENT_TOLERANCE, Counter, descend, forward_hessian, newton
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
+from hierlmm.likelihood.search import Search, search_plain
+from hierlmm.likelihood.search_residual import search_residual
 
-__all__ = ["GRADIENT_TOLERANCE", "SINGULAR_TOLERANCE", "Optimum", "hessian", "maximise"]
+__all__ = ["GRADIENT_TOLERANCE", "SINGULAR_TOLERANCE", "Optimum", "maximise"]
 
 FloatArray = NDArray[np.float64]
 AnyCriterion = Criterion | ResidualCriterion
 
-GRADIENT_TOLERANCE = 1e-6
 SINGULAR_TOLERANCE = 1e-4
-START_SCALES = 10.0 ** np.array([-1.0, -0.4, 0.2, 0.8, 1.4, 2.0])
-MAX_DESCENT = 300
-MAX_HALVINGS = 25
-MAX_NEWTON = 100
 MAX_RESTARTS = 5
+NEGATIVE_CURVATURE = -1e-5
+"""Smallest eigenvalue of the Hessian at unit diagonal that is not taken for a saddle point (differences are noisy)."""
+SAME_VALUE = 1e-7
+"""Two optima closer in value than this are one, or points of one flat valley."""
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """Where the criterion is smallest.
+    """A minimum of the criterion; from a global search the lowest one, with the others.
 
     Attributes
     ----------
@@ -50,38 +51,37 @@ class Optimum:
     boundary_slope : float
         Smallest eigenvalue of the derivative with respect to D in the directions where D is singular (0 if none);
         a negative value would mean that the boundary is no optimum.
+    curvature : float
+        Smallest eigenvalue of the Hessian in the parameters that the boundary does not hold, at unit diagonal: 1 at
+        best, 0 where the criterion is flat in some direction, negative at a saddle point.
     n_evaluations : int
+        Of the criterion, in the search and after it.
     n_boundary : int
         Rank that D lacks.
+    search : Search, optional
+        What the global search looked at; None if the optimum is that next to a given start.
+    others : tuple of Optimum
+        Further minima, by value.
     """
 
     lam: FloatArray
     value: float
     gradient_norm: float
     boundary_slope: float
+    curvature: float
     n_evaluations: int
     n_boundary: int
+    search: Search | None = None
+    others: tuple[Optimum, ...] = ()
 
     @property
     def converged(self) -> bool:
-        """Stationary, and no descent off the boundary."""
-        return self.gradient_norm < GRADIENT_TOLERANCE and self.boundary_slope > -GRADIENT_TOLERANCE
-
-
-class _Counter:
-    """The criterion with its number of evaluations."""
-
-    def __init__(self, criterion: AnyCriterion) -> None:
-        self.criterion, self.calls = criterion, 0
-
-    def value(self, lam: FloatArray) -> float:
-        self.calls += 1
-        return self.criterion(lam)
-
-    def both(self, lam: FloatArray) -> tuple[float, FloatArray]:
-        self.calls += 1
-        evaluation = self.criterion.evaluate(lam)
-        return evaluation.value, evaluation.gradient
+        """Stationary, no descent off the boundary, and no negative curvature."""
+        return (
+            self.gradient_norm < GRADIENT_TOLERANCE
+            and self.boundary_slope > -GRADIENT_TOLERANCE
+            and self.curvature > NEGATIVE_CURVATURE
+        )
 
 
 def maximise(criterion: AnyCriterion, start: FloatArray | None = None) -> Optimum:
@@ -89,21 +89,34 @@ def maximise(criterion: AnyCriterion, start: FloatArray | None = None) -> Optimu
 
     Parameters
     ----------
-    criterion : Criterion
+    criterion : Criterion or ResidualCriterion
     start : (m,), optional
-        Starting value; by default the best multiple of the identity.
+        Where to begin, for the nearest minimum; by default all are sought, and the lowest is returned.
     """
-    counter = _Counter(criterion)
-    starts = _starts(counter) if start is None else [np.asarray(start, dtype=np.float64)]
-    descents = [_descend(counter, lam) for lam in starts]
-    lam = descents[0] if len(descents) == 1 else min(descents, key=counter.value)
+    counter = Counter(criterion)
+    if start is not None:
+        return _polish(counter, descend(counter, np.asarray(start, dtype=np.float64)))
+    search = search_residual(criterion) if isinstance(criterion, ResidualCriterion) else search_plain(criterion)
+    optima = _different(criterion, [_polish(counter, lam) for lam in search.points])
+    best, others = optima[0], tuple(o for o in optima[1:] if o.converged)
+    return replace(best, search=search, others=others, n_evaluations=counter.calls + search.n_evaluations)
+
+
+def _polish(counter: Counter, lam: FloatArray) -> Optimum:
+    """Go on to the minimum next to λ, and look at it from all sides."""
+    criterion, calls = counter.criterion, counter.calls
+    structure = criterion.structure
     for _ in range(MAX_RESTARTS):
-        lam = _newton(counter, _snap(counter, lam))
+        lam = newton(counter, _snap(counter, lam))
         slope, direction = _boundary_slope(criterion, lam)
-        if slope > -GRADIENT_TOLERANCE:
+        if slope <= -GRADIENT_TOLERANCE:
+            lam = descend(counter, _leave_boundary(counter, lam, direction))
+            continue
+        curvature, direction = _lowest_curvature(counter, lam)
+        if curvature > NEGATIVE_CURVATURE:
             break
-        lam = _descend(counter, _leave_boundary(counter, lam, direction))
-    lam = _join(criterion.structure.normalise_signs(_own(criterion.structure, lam)), lam)
+        lam = descend(counter, min((lam + s * direction for s in (1e-2, -1e-2, 0.1, -0.1)), key=counter.value))
+    lam = _join(structure.normalise_signs(_own(structure, lam)), lam)
     evaluation = criterion.evaluate(lam)
     slope, _ = _boundary_slope(criterion, lam)
     return Optimum(
@@ -111,23 +124,36 @@ def maximise(criterion: AnyCriterion, start: FloatArray | None = None) -> Optimu
         evaluation.value,
         float(np.max(np.abs(evaluation.gradient), initial=0.0)),
         slope,
-        counter.calls,
+        _lowest_curvature(counter, lam)[0],
+        counter.calls - calls,
         len(_singular_directions(criterion, lam)[0]),
     )
 
 
-def hessian(function: object, point: FloatArray) -> FloatArray:
-    """Hessian by central differences of an exact gradient (error of order 1e-9 relative): (m,) -> (m, m)."""
-    m = len(point)
-    H = np.empty((m, m))
-    for j in range(m):
-        step = 1e-5 * max(1.0, abs(point[j]))
-        unit = np.zeros(m)
-        unit[j] = step
-        _, above = function(point + unit)  # type: ignore[operator]
-        _, below = function(point - unit)  # type: ignore[operator]
-        H[j] = (above - below) / (2.0 * step)
-    return 0.5 * (H + H.T)
+def _different(criterion: AnyCriterion, optima: list[Optimum]) -> list[Optimum]:
+    """One of each kind, lowest first; what is equal to rounding keeps the order in which it was found."""
+    kept: list[Optimum] = []
+    for optimum in sorted(optima, key=lambda o: round(o.value, 8)):
+        size = SAME_VALUE * max(1.0, 1e-3 * abs(optimum.value))
+        if not any(abs(optimum.value - other.value) < size for other in kept):
+            kept.append(optimum)
+    return kept
+
+
+def _lowest_curvature(counter: Counter, lam: FloatArray) -> tuple[float, FloatArray]:
+    """Smallest eigenvalue of the Hessian at unit diagonal, over parameters not held by a boundary; its direction."""
+    criterion = counter.criterion
+    free = criterion.structure.filled(lam, SINGULAR_TOLERANCE)
+    if not free.any():
+        return 1.0, np.zeros(len(lam))
+    H = forward_hessian(counter, lam, counter.both(lam)[1])[np.ix_(free, free)]
+    # A direction without curvature (an unidentified parameter) is flat, not a saddle: rounding has no sign there.
+    diagonal = np.abs(np.diag(H))
+    scale = 1.0 / np.sqrt(np.maximum(diagonal, max(1e-6, 1e-9 * diagonal.max())))
+    values, vectors = np.linalg.eigh(H * scale[:, None] * scale)
+    direction = np.zeros(len(lam))
+    direction[free] = vectors[:, 0] * scale
+    return float(values[0]), direction / max(float(np.abs(direction).max()), 1e-300)
 
 
 def _own(structure: RandomCovariance, lam: FloatArray) -> FloatArray:
@@ -138,92 +164,6 @@ def _own(structure: RandomCovariance, lam: FloatArray) -> FloatArray:
 def _join(own: FloatArray, lam: FloatArray) -> FloatArray:
     """ψ with another part for D."""
     return np.concatenate([own, lam[len(own) :]])
-
-
-def _starts(counter: _Counter) -> list[FloatArray]:
-    """For each η to begin at, the best multiple of the identity for D; only the best unless many maxima are likely."""
-    structure = counter.criterion.structure
-    unit = structure.parameters(np.eye(structure.q))
-    scales = START_SCALES if len(unit) else START_SCALES[:1]
-    found = []
-    for eta in counter.criterion.starts:
-        trials = [np.concatenate([scale * unit, eta]) for scale in scales]
-        found.append(min(trials, key=counter.value) if len(trials) > 1 else trials[0])
-    if isinstance(counter.criterion, ResidualCriterion) and not counter.criterion.many_maxima:
-        return [min(found, key=counter.value)]
-    return found
-
-
-def _descend(counter: _Counter, lam: FloatArray) -> FloatArray:
-    """BFGS from a differenced Hessian, with halving of steps (Nocedal & Wright 2006, chapter 6).
-
-    A general-purpose optimiser spends ten times as long on its own bookkeeping as on this criterion.
-    """
-    if len(lam) == 0:
-        return lam
-    value, gradient = counter.both(lam)
-    inverse = _positive_inverse(_forward_hessian(counter, lam, gradient))
-    for _ in range(MAX_DESCENT):
-        if np.abs(gradient).max() < 1e-3 * max(1.0, 1e-4 * abs(value)):
-            break
-        step = -inverse @ gradient
-        step *= min(1.0, 3.0 * (1.0 + np.abs(lam).max()) / max(np.abs(step).max(), 1e-300))
-        slope = float(gradient @ step)
-        for _ in range(MAX_HALVINGS):
-            trial, trial_gradient = counter.both(lam + step)
-            if trial <= value + 1e-4 * slope and trial < value:
-                break
-            step, slope = 0.5 * step, 0.5 * slope
-        else:
-            break
-        change = trial_gradient - gradient
-        curvature = float(step @ change)
-        if curvature > 1e-10 * float(np.sqrt((step @ step) * (change @ change))):
-            left = np.eye(len(lam)) - np.outer(step, change) / curvature
-            inverse = left @ inverse @ left.T + np.outer(step, step) / curvature
-        lam, value, gradient = lam + step, trial, trial_gradient
-    return lam
-
-
-def _forward_hessian(counter: _Counter, lam: FloatArray, gradient: FloatArray) -> FloatArray:
-    H = np.empty((len(lam), len(lam)))
-    for j in range(len(lam)):
-        moved = lam.copy()
-        moved[j] += 1e-6 * max(1.0, abs(lam[j]))
-        H[j] = (counter.both(moved)[1] - gradient) / (moved[j] - lam[j])
-    return 0.5 * (H + H.T)
-
-
-def _positive_inverse(H: FloatArray) -> FloatArray:
-    """Inverse of a symmetric matrix with its eigenvalues made positive."""
-    values, vectors = np.linalg.eigh(H)
-    floor = 1e-8 * max(1.0, float(np.abs(values).max()))
-    return (vectors / np.maximum(np.abs(values), floor)) @ vectors.T
-
-
-def _newton(counter: _Counter, lam: FloatArray) -> FloatArray:
-    """Newton steps with curvature made positive, and halving until the criterion does not rise."""
-    if len(lam) == 0:
-        return lam
-    value, gradient = counter.both(lam)
-    for _ in range(MAX_NEWTON):
-        if np.max(np.abs(gradient)) < 1e-2 * GRADIENT_TOLERANCE:
-            break
-        step = -_positive_inverse(_forward_hessian(counter, lam, gradient)) @ gradient
-        improved = False
-        for _ in range(MAX_HALVINGS):
-            trial, trial_gradient = counter.both(lam + step)
-            # Near the optimum the criterion is flat to rounding; there a smaller gradient decides.
-            noise = 1e-13 * max(1.0, abs(value))
-            smaller = np.max(np.abs(trial_gradient)) < np.max(np.abs(gradient))
-            if trial < value - noise or (trial <= value + noise and smaller):
-                improved = True
-                break
-            step = 0.5 * step
-        if not improved:
-            break
-        lam, value, gradient = lam + step, trial, trial_gradient
-    return lam
 
 
 def _singular_directions(criterion: AnyCriterion, lam: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -245,7 +185,7 @@ def _singular_directions(criterion: AnyCriterion, lam: FloatArray) -> tuple[Floa
     return np.array(directions).reshape(len(directions), structure.q), np.array(min(rest))
 
 
-def _snap(counter: _Counter, lam: FloatArray) -> FloatArray:
+def _snap(counter: Counter, lam: FloatArray) -> FloatArray:
     """Set nearly vanishing directions of Λ to exactly zero where the criterion does not rise."""
     structure = counter.criterion.structure
     if structure.projections is not None:
@@ -302,7 +242,7 @@ def _boundary_slope(criterion: AnyCriterion, lam: FloatArray) -> tuple[float, Fl
     return worst, direction
 
 
-def _leave_boundary(counter: _Counter, lam: FloatArray, direction: FloatArray) -> FloatArray:
+def _leave_boundary(counter: Counter, lam: FloatArray, direction: FloatArray) -> FloatArray:
     """Add variance along a direction of descent, as much as lowers the criterion most on a coarse grid."""
     structure = counter.criterion.structure
     steps = (1e-4, 1e-3, 1e-2, 0.1, 1.0)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from hierlmm.likelihood.criterion import Criterion
-from hierlmm.likelihood.maximise import hessian
+from hierlmm.likelihood.descent import hessian
 from hierlmm.likelihood.residual_criterion import EDGE, ResidualCriterion
 
 __all__ = ["profile_interval", "region_points"]

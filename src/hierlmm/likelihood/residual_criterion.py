@@ -91,15 +91,20 @@ class ResidualCriterion:
 
     def given(self, psi: FloatArray) -> Criterion:
         """The criterion in λ at the residual parameters of ψ."""
-        whitened = self.rows.whiten(self.split(psi)[1])
-        if whitened is None:
+        plain = self.plain_at(self.split(psi)[1])
+        if plain is None:
             raise DataError(
                 "a residual covariance that is not positive definite in floating point",
                 "the residual parameters are at the edge of their range",
                 "use another starting value or a simpler residual structure",
                 "docs, page 'Residual structures'",
             )
-        return self._plain(whitened)
+        return plain
+
+    def plain_at(self, eta: FloatArray) -> Criterion | None:
+        """The criterion in λ at η; None where the residual covariance is not positive definite in floating point."""
+        whitened = self.rows.whiten(eta)
+        return None if whitened is None else self._plain(whitened)
 
     @cached_property
     def products(self) -> CrossProducts:

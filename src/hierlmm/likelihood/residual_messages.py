@@ -14,7 +14,8 @@ from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.residual import AR1, CompoundSymmetry
 from hierlmm.covariance.variance import VarIdent
 from hierlmm.design import Design
-from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE, Optimum, hessian
+from hierlmm.likelihood.descent import hessian
+from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE, Optimum
 from hierlmm.likelihood.residual_criterion import EDGE, ResidualCriterion
 
 __all__ = ["dropped_rows_messages", "residual_messages"]

@@ -46,6 +46,7 @@ __all__ = ["GLSSteps", "gls_steps"]
 
 FloatArray = NDArray[np.float64]
 UPDATES = ("maximise", "em")
+START_SCALES = 10.0 ** np.arange(-1.0, 2.2, 0.6)
 SEE = "docs, page 'Teaching'"
 
 
@@ -297,7 +298,9 @@ def _at(criterion: Criterion, lam: FloatArray, sigma: float) -> _State:
 def _maximised(criterion: Criterion, design: Design, state: _State) -> _State:
     """Step 2 by maximisation with β held, then step 1."""
     held = _GivenBeta(criterion.products, criterion.structure, criterion.reml, state.equations.beta)
-    lam = maximise(held, None if state.first else state.lam).lam
+    unit = criterion.structure.parameters(np.eye(criterion.structure.q))
+    start = min((scale * unit for scale in START_SCALES), key=held) if state.first else state.lam
+    lam = maximise(held, start).lam
     rss = held.normal_equations(held.structure.factor(lam)).rss
     return _at(criterion, lam, math.sqrt(rss / held.degrees) * criterion.products.scaling.y_scale)
 

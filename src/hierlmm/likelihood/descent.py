@@ -1,0 +1,125 @@
+"""Local steps towards a minimum of the criterion: quasi-Newton from afar, Newton at the end.
+
+A general-purpose optimiser spends ten times as long on its own bookkeeping as on this criterion.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.likelihood.criterion import Criterion
+from hierlmm.likelihood.residual_criterion import ResidualCriterion
+
+__all__ = ["GRADIENT_TOLERANCE", "Counter", "descend", "forward_hessian", "hessian", "newton"]
+
+FloatArray = NDArray[np.float64]
+AnyCriterion = Criterion | ResidualCriterion
+
+GRADIENT_TOLERANCE = 1e-6
+MAX_DESCENT = 300
+MAX_HALVINGS = 25
+MAX_NEWTON = 100
+
+
+class Counter:
+    """The criterion with its number of evaluations."""
+
+    def __init__(self, criterion: AnyCriterion) -> None:
+        self.criterion, self.calls = criterion, 0
+
+    def value(self, lam: FloatArray) -> float:
+        """The criterion."""
+        self.calls += 1
+        return self.criterion(lam)
+
+    def both(self, lam: FloatArray) -> tuple[float, FloatArray]:
+        """The criterion and its gradient."""
+        self.calls += 1
+        evaluation = self.criterion.evaluate(lam)
+        return evaluation.value, evaluation.gradient
+
+
+def hessian(function: object, point: FloatArray) -> FloatArray:
+    """Hessian by central differences of an exact gradient (error of order 1e-9 relative): (m,) -> (m, m)."""
+    m = len(point)
+    H = np.empty((m, m))
+    for j in range(m):
+        step = 1e-5 * max(1.0, abs(point[j]))
+        unit = np.zeros(m)
+        unit[j] = step
+        _, above = function(point + unit)  # type: ignore[operator]
+        _, below = function(point - unit)  # type: ignore[operator]
+        H[j] = (above - below) / (2.0 * step)
+    return 0.5 * (H + H.T)
+
+
+def descend(counter: Counter, lam: FloatArray) -> FloatArray:
+    """BFGS from a differenced Hessian, with halving of steps (Nocedal & Wright 2006, chapter 6)."""
+    if len(lam) == 0:
+        return lam
+    value, gradient = counter.both(lam)
+    inverse = _positive_inverse(forward_hessian(counter, lam, gradient))
+    for _ in range(MAX_DESCENT):
+        if np.abs(gradient).max() < 1e-3 * max(1.0, 1e-4 * abs(value)):
+            break
+        step = -inverse @ gradient
+        step *= min(1.0, 3.0 * (1.0 + np.abs(lam).max()) / max(np.abs(step).max(), 1e-300))
+        slope = float(gradient @ step)
+        for _ in range(MAX_HALVINGS):
+            trial, trial_gradient = counter.both(lam + step)
+            if trial <= value + 1e-4 * slope and trial < value:
+                break
+            step, slope = 0.5 * step, 0.5 * slope
+        else:
+            break
+        change = trial_gradient - gradient
+        curvature = float(step @ change)
+        if curvature > 1e-10 * float(np.sqrt((step @ step) * (change @ change))):
+            left = np.eye(len(lam)) - np.outer(step, change) / curvature
+            inverse = left @ inverse @ left.T + np.outer(step, step) / curvature
+        lam, value, gradient = lam + step, trial, trial_gradient
+    return lam
+
+
+def forward_hessian(counter: Counter, lam: FloatArray, gradient: FloatArray) -> FloatArray:
+    """Hessian by forward differences of the gradient: (m, m)."""
+    H = np.empty((len(lam), len(lam)))
+    for j in range(len(lam)):
+        moved = lam.copy()
+        moved[j] += 1e-6 * max(1.0, abs(lam[j]))
+        H[j] = (counter.both(moved)[1] - gradient) / (moved[j] - lam[j])
+    return 0.5 * (H + H.T)
+
+
+def _positive_inverse(H: FloatArray) -> FloatArray:
+    """Inverse of a symmetric matrix with its eigenvalues made positive."""
+    values, vectors = np.linalg.eigh(H)
+    floor = 1e-8 * max(1.0, float(np.abs(values).max()))
+    return (vectors / np.maximum(np.abs(values), floor)) @ vectors.T
+
+
+def newton(counter: Counter, lam: FloatArray) -> FloatArray:
+    """Newton steps with curvature made positive, and halving until the criterion does not rise."""
+    if len(lam) == 0:
+        return lam
+    value, gradient = counter.both(lam)
+    for _ in range(MAX_NEWTON):
+        # A large λ (hardly any residual variance) is found to the same relative precision as a moderate one.
+        if np.max(np.abs(gradient)) * max(1.0, np.max(np.abs(lam))) < 1e-2 * GRADIENT_TOLERANCE:
+            break
+        step = -_positive_inverse(forward_hessian(counter, lam, gradient)) @ gradient
+        improved = False
+        for _ in range(MAX_HALVINGS):
+            trial, trial_gradient = counter.both(lam + step)
+            # Near the optimum the criterion is flat to rounding; there a smaller gradient decides.
+            noise = 1e-13 * max(1.0, abs(value))
+            smaller = np.max(np.abs(trial_gradient)) < np.max(np.abs(gradient))
+            if trial < value - noise or (trial <= value + noise and smaller):
+                improved = True
+                break
+            step = 0.5 * step
+        if not improved:
+            break
+        lam, value, gradient = lam + step, trial, trial_gradient
+    return lam

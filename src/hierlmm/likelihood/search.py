@@ -1,0 +1,347 @@
+"""Where the criterion has its minima: a global search before anything is polished or called an optimum.
+
+Likelihoods of variance components can have several maxima (the criterion is a logarithm of a convex function of
+B = ΛΛ' plus a concave one). Two searches:
+
+*Exhaustive*, where B = Σ τ_m E_m has one or two parameters τ ≥ 0 and projections E_m (one variance; two uncorrelated
+ones; compound symmetry). In τ the residual sum of squares rss is convex and decreases, the log-determinants ld are
+concave and increase. On a box with corners v, for every corner c with its tangent t_c of rss,
+
+    n log rss(τ) + ld(τ)  ≥  min_v { n log t_c(v) + ld(v) },      ≥  n log rss(v_highest) + ld(v_lowest),
+
+the first because log of an affine function plus the interpolation of a concave one is concave on the triangles of the
+box. Boxes whose bound is above the best value found are dropped, the others divided, until none is left: then no value
+anywhere is lower by more than `PROOF`.
+
+*Multi-level single linkage* (Rinnooy Kan & Timmer 1987, Math. Program. 39, 57-78) elsewhere: many points, spread evenly
+over scales and shapes of D; descents from those that have no better neighbour within a critical distance; and more
+points until the posterior expectation of the share of the space in basins not yet seen, ``W (W + 1) / (N (N − 1))``
+for W minima from N points (Boender & Rinnooy Kan 1987, Math. Program. 37, 59-80), is below `UNSEEN`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.covariance.random import RandomCovariance, random_covariance
+from hierlmm.likelihood.criterion import Criterion
+from hierlmm.likelihood.search_kernel import DESCEND, PARTS, VALUES, explore
+
+__all__ = ["Search", "alone", "distinct", "search_plain", "spread"]
+
+FloatArray = NDArray[np.float64]
+
+PROOF = 1e-5
+UNSEEN = 1e-3
+WITHIN = 30.0
+"""Minima further above the best than this are not kept: their likelihood is smaller by a factor of 3 million."""
+MOST_KEPT = 12
+MOST_LOOKS = 20_000
+FEW_ROWS = 400
+"""Rows of patterns up to which an evaluation costs microseconds; more are searched on a part of the subjects."""
+LINKS = 4.0
+"""σ of multi-level single linkage."""
+LOWEST, HIGHEST = 0.02, 300.0
+MOST_POINTS = 2_000
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search looked at.
+
+    Attributes
+    ----------
+    points : (W, m)
+        Distinct minima found (rough, to be polished), best first.
+    n_points : int
+        Points of the design.
+    n_descents : int
+        Descents made from them.
+    n_evaluations : int
+    exhaustive : bool
+        Whether every other value is proved to be higher than the best one less `PROOF`, to rounding.
+    unseen : float
+        Otherwise: expected share of the space in basins that were not seen.
+    """
+
+    points: FloatArray
+    n_points: int
+    n_descents: int
+    n_evaluations: int
+    exhaustive: bool
+    unseen: float
+
+
+class _Compiled:
+    """The criterion as `explore` takes it; f of the kernel is the criterion less a constant."""
+
+    def __init__(self, criterion: Criterion) -> None:
+        products = criterion.products
+        self.basis = criterion.structure.basis
+        self.degrees = float(criterion.degrees)
+        self.data = (products.R, products.C, products.weight, products.S_w, self.basis, criterion.reml, self.degrees)
+        self.calls = 0
+
+    def values(self, points: FloatArray) -> FloatArray:
+        """F at λ: (M, m) -> (M,)."""
+        self.calls += len(points)
+        return explore(*self.data, points, VALUES)[1][:, 0]
+
+    def parts(self, tau: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Rss and ld, (M,) each, and their gradients (M, m) at τ."""
+        self.calls += len(tau)
+        m = tau.shape[1]
+        slopes, values, _ = explore(*self.data, np.concatenate([tau, tau], axis=1), PARTS)
+        return values[:, 0], values[:, 1], slopes[:, :m], slopes[:, m:]
+
+    def descend(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Ends of descents, and f there: (M, m) -> (M, m), (M,)."""
+        found, values, calls = explore(*self.data, np.ascontiguousarray(points), DESCEND)
+        self.calls += calls
+        return found, values[:, 0]
+
+
+def search_plain(criterion: Criterion, *, thorough: bool = True) -> Search:
+    """Minima of a plain criterion.
+
+    Parameters
+    ----------
+    criterion : Criterion
+    thorough : bool
+        Prove where that is possible, and apply the stopping rule; otherwise one round of few points (for searches
+        inside a search).
+    """
+    structure = criterion.structure
+    if structure.n_parameters == 0:
+        return Search(np.empty((1, 0)), 1, 0, 0, True, 0.0)
+    full = _Compiled(criterion)
+    small = criterion.products.R.shape[2] <= FEW_ROWS
+    compiled = full if small else _Compiled(_part_of(criterion))
+    centre = _scale(compiled, structure)
+    found, values, n_points, n_descents, unseen = _linkage(compiled, structure, centre, thorough)
+    exhaustive = False
+    if small and thorough and structure.n_parameters <= 2 and structure.is_diagonal:
+        found, values, exhaustive = _prove(compiled, found, values)
+    if not small and thorough:
+        # The likelihood of all subjects has its minima close to those of a part of them.
+        found, values = full.descend(found[:2])
+        full.calls += compiled.calls
+    order = distinct(structure, found, values)
+    return Search(found[order], n_points, n_descents, full.calls, exhaustive, 0.0 if exhaustive else unseen)
+
+
+def distinct(structure: RandomCovariance, points: FloatArray, values: FloatArray) -> NDArray[np.intp]:
+    """Indices of points that stand for different minima, best first: different in value, in B or in η."""
+    factors = structure.factor(points)
+    B = factors @ np.swapaxes(factors, -1, -2)
+    eta = points[:, structure.n_parameters :]
+    size = 0.02 + np.sqrt(np.einsum("wii->wi", B))
+    kept: list[int] = []
+    for k in np.argsort(values, kind="stable"):
+        if kept and (not values[k] < values[kept[0]] + WITHIN or len(kept) == MOST_KEPT):
+            break
+        in_value = np.abs(values[k] - values[kept]) < 0.02
+        in_B = np.max(np.abs(B[k] - B[kept]) / (size[k][:, None] * size[k]), axis=(1, 2), initial=0.0) < 0.2
+        in_eta = np.max(np.abs(eta[k] - eta[kept]), axis=1, initial=0.0) < 0.1
+        if not np.any(in_value & in_B & in_eta):
+            kept.append(int(k))
+    return np.array(kept, dtype=np.intp)
+
+
+def spread(n: int, m: int) -> FloatArray:
+    """The first n points of a sequence that fills the unit cube evenly, (n, m): multiples of powers of one number.
+
+    The additive recurrence with the root of ``g^(m+1) = g + 1`` (Roberts 2018), the golden ratio for m = 1.
+    """
+    g = 2.0
+    for _ in range(40):
+        g = (1.0 + g) ** (1.0 / (m + 1))
+    return (0.5 + np.outer(np.arange(1, n + 1), g ** -np.arange(1.0, m + 1))) % 1.0
+
+
+def _scale(compiled: _Compiled, structure: RandomCovariance) -> float:
+    """The best multiple of the identity, from 0.01 to 10⁷."""
+    trials = 10.0 ** np.arange(-2.0, 7.5, 0.5)[:, None] * structure.parameters(np.eye(structure.q))
+    best = int(np.argmin(compiled.values(trials)))
+    return float(10.0 ** (-2.0 + 0.5 * best))
+
+
+@lru_cache(maxsize=64)
+def _design(structure: str, blocks: tuple[tuple[int, ...], ...], n: int) -> tuple[FloatArray, FloatArray]:
+    """Points in the unit cube, and as λ: scales from `LOWEST` to `HIGHEST`, all shapes.
+
+    In an unstructured block λ is a row of Cholesky factor of a correlation matrix, times the row's scale; its canonical
+    partial correlations follow an arcsine law, which reaches close to ±1 often: there minima hide.
+    """
+    D = random_covariance(structure, blocks)
+    cube = spread(n, D.n_parameters)
+    scale = LOWEST * (HIGHEST / LOWEST) ** cube
+    if D.projections is not None or D.is_diagonal:
+        return cube, scale
+    lam = np.empty_like(cube)
+    corr = -np.cos(np.pi * cube)
+    place = {(int(r), int(c)): int(k) for r, c, k in zip(D.row, D.col, D.index, strict=True)}
+    for block in blocks:
+        for i, r in enumerate(block):
+            left, own = np.ones(n), scale[:, place[r, r]]
+            for c in block[:i]:
+                k = place[r, c]
+                lam[:, k] = own * corr[:, k] * left
+                left = left * np.sqrt(1.0 - corr[:, k] ** 2)
+            lam[:, place[r, r]] = own * left
+    return cube, lam
+
+
+def _linkage(
+    compiled: _Compiled, structure: RandomCovariance, centre: float, thorough: bool
+) -> tuple[FloatArray, FloatArray, int, int, float]:
+    """Minima by multi-level single linkage: points, values, N, descents, share unseen."""
+    m = structure.n_parameters
+    n = (40 if thorough else 16) * m
+    moderate = LOWEST * 5.0 <= centre <= HIGHEST / 5.0
+    unit = structure.parameters(np.eye(structure.q))
+    found, values = compiled.descend(centre * unit[None])
+    started: set[int] = set()
+    while True:
+        cube, lam = _design(structure.structure, structure.blocks, n)
+        if not moderate:
+            lam = lam * (centre / math.sqrt(LOWEST * HIGHEST))
+        f = compiled.values(lam)
+        fresh = [k for k in alone(cube, f) if k not in started and f[k] < values.min() + 50.0 * WITHIN]
+        if fresh:
+            ends, at = compiled.descend(lam[fresh])
+            found, values = np.concatenate([found, ends]), np.concatenate([values, at])
+            started.update(fresh)
+        W = len(distinct(structure, found, values))
+        unseen = W * (W + 1) / (n * (n - 1.0))
+        if not thorough or unseen < UNSEEN or n >= MOST_POINTS:
+            break
+        n *= 2
+    order = distinct(structure, found, values)
+    return found[order], values[order], n, len(started) + 1, unseen
+
+
+def alone(cube: FloatArray, f: FloatArray) -> NDArray[np.intp]:
+    """Points (n, m) of the unit cube without a better one within the critical distance, best first."""
+    n, m = cube.shape
+    volume = LINKS * math.log(max(n, 2)) / n
+    radius = (math.gamma(1.0 + 0.5 * m) * volume) ** (1.0 / m) / math.sqrt(math.pi)
+    squares = np.einsum("ik,ik->i", cube, cube)
+    near = squares[:, None] + squares - 2.0 * cube @ cube.T <= radius**2
+    better = f < f[:, None]
+    alone = np.flatnonzero(~np.any(near & better, axis=1) & np.isfinite(f))
+    return alone[np.argsort(f[alone], kind="stable")]
+
+
+def _part_of(criterion: Criterion) -> Criterion:
+    """The criterion of evenly chosen subjects, for a look at the shape of that of all."""
+    products = criterion.products
+    J = len(products.subject_R)
+    chosen = np.unique(np.linspace(0, J - 1, FEW_ROWS).astype(np.intp))
+    share = len(chosen) / J
+    R, C = (np.ascontiguousarray(np.moveaxis(A[chosen], 0, -1)) for A in (products.subject_R, products.subject_C))
+    # X̃ is orthonormal: a little of it keeps columns that these subjects do not show from being lost.
+    ridge = 1e-6 * share * np.eye(len(products.S_w))
+    part = replace(
+        products,
+        R=R,
+        C=C,
+        weight=np.ones(len(chosen)),
+        S_w=share * products.S_w + ridge,
+        n_obs=max(int(share * products.n_obs), products.n_fixed + 1),
+    )
+    return replace(criterion, products=part)
+
+
+def _prove(compiled: _Compiled, found: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray, bool]:
+    """Divide the parameter space until nothing lower can be in any part of it; minima found on the way are kept.
+
+    Returns the minima and their values, and whether the proof was completed.
+    """
+    m = found.shape[1]
+    nodes = np.array([0.0, 1e-3, 1.0, 1e3, 1e10])
+    steps = np.indices((len(nodes) - 1,) * m).reshape(m, -1).T
+    upper = np.indices((2,) * m).reshape(m, -1).T == 1
+    lo, hi = nodes[steps], nodes[steps + 1]
+    if not _beyond(compiled, nodes[-1], m) > values.min() - PROOF:
+        return found, values, False
+    n, budget = compiled.degrees, compiled.calls + MOST_LOOKS
+    while len(lo):
+        if compiled.calls + lo.size * 2**m > budget:
+            return found, values, False
+        tau = np.where(upper, hi[:, None], lo[:, None])
+        looked = compiled.parts(tau.reshape(-1, m))
+        rss, ld, by_rss, by_ld = (a.reshape(len(lo), 2**m, *a.shape[1:]) for a in looked)
+        at = n * np.log(rss) + ld
+        best = np.unravel_index(np.argmin(at), at.shape)
+        if at[best] < values.min() - PROOF:
+            ends, lower = compiled.descend(np.sqrt(tau[best])[None])
+            found, values = np.concatenate([found, ends]), np.concatenate([values, lower])
+        # Tangents of every corner c at every corner v, (boxes, c, v): they overestimate ld and underestimate rss.
+        across = tau[:, None] - tau[:, :, None]
+        below = rss[:, :, None] + np.einsum("bcm,bcvm->bcv", by_rss, across)
+        above = ld[:, :, None] + np.einsum("bcm,bcvm->bcv", by_ld, across)
+        live = _bound(n, rss, ld, below) < values.min() - PROOF
+        with np.errstate(invalid="ignore", divide="ignore"):
+            loose = n * (np.log(rss)[:, None] - np.log(below)) + 0.25 * (above - ld[:, None])
+        loose = np.where(below > 0.0, loose, 1e6 + n * np.log(rss[:, :1, None] / rss[:, -1:, None]))
+        lo, hi = _divide(lo[live], hi[live], _edges(loose[live], upper))
+    return found, values, True
+
+
+def _beyond(compiled: _Compiled, end: float, m: int) -> float:
+    """A bound of f where any τ is above ``end``: what no random effect can reach of rss, and the smallest ld there."""
+    S = compiled.data[3]
+    within = float(S[-1, -1] - S[-1, :-1] @ np.linalg.pinv(S[:-1, :-1], hermitian=True) @ S[:-1, -1])
+    if not within > 1e-10 * S[-1, -1]:
+        return -np.inf
+    return compiled.degrees * math.log(within) + float(compiled.parts(end * np.eye(m))[1].min())
+
+
+def _bound(n: float, rss: FloatArray, ld: FloatArray, below: FloatArray) -> FloatArray:
+    """Lower bound of f on each box, from rss and ld at its corners (boxes, 2^m) and the tangents of rss."""
+    bound = n * np.log(rss[:, -1]) + ld[:, 0]
+    for line in [*np.moveaxis(below, 1, 0), below.mean(axis=1)]:
+        positive = np.all(line > 0.0, axis=1)
+        log = np.log(np.where(positive[:, None], line, 1.0))
+        bound = np.maximum(bound, np.where(positive, np.min(n * log + ld, axis=1), -np.inf))
+    return bound
+
+
+def _edges(loose: FloatArray, upper: NDArray[np.bool_]) -> FloatArray:
+    """How loose the bounds are along the edges in each direction: (boxes, m)."""
+    m = upper.shape[1]
+    return np.stack(
+        [
+            np.max(
+                [
+                    loose[:, c, v]
+                    for c, v in np.argwhere(np.sum(upper[:, None] != upper, axis=2) == 1)
+                    if upper[c, k] != upper[v, k]
+                ],
+                axis=0,
+                initial=0.0,
+            )
+            for k in range(m)
+        ],
+        axis=1,
+    )
+
+
+def _divide(lo: FloatArray, hi: FloatArray, loose: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Halve every box at its geometric middle (an eighth of the way from zero) in the directions that need it most."""
+    needed = loose >= 0.25 * loose.max(axis=1, keepdims=True)
+    for k in range(lo.shape[1]):
+        middle = np.where(lo[:, k] > 0.0, np.sqrt(lo[:, k] * hi[:, k]), hi[:, k] / 8.0)
+        cut = needed[:, k]
+        upper_lo, lower_hi = lo[cut].copy(), hi[cut].copy()
+        upper_lo[:, k] = lower_hi[:, k] = middle[cut]
+        lo = np.concatenate([lo[~cut], lo[cut], upper_lo])
+        hi = np.concatenate([hi[~cut], lower_hi, hi[cut]])
+        needed = np.concatenate([needed[~cut], needed[cut], needed[cut]])
+    return lo, hi
