@@ -4,8 +4,8 @@ Same algebra as `criterion.Criterion` (which stays the reference, and polishes w
 
     f(λ) = n log rss + Σ log|T_i| + [log|Q_xx|],    Λ = Σ_m λ_m E_m
 
-with E_m the ``basis`` of the structure of D. An evaluation costs `kernel.pattern_sums` and a Cholesky factor of order P.
-Everything is one function with one call of the kernel inside: each further copy of it would cost seconds of compilation.
+with E_m the ``basis`` of the structure of D. An evaluation costs `kernel.pattern_sums` and a Cholesky factor of order
+P. All is one function with one call of the kernel inside: each further copy of it would cost seconds of compilation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The global search with a residual structure: over η, with the minima over λ found anew at every η.
 
-At given η the rows are whitened once, and what is left is a plain criterion, of which a compiled search finds the minima
-in a fraction of a millisecond. So only η, one to a few numbers, has to be covered by a design; from its points without
+At given η the rows are whitened once; of the plain criterion that is left a compiled search finds the minima in a
+fraction of a millisecond. So only η, one to a few numbers, has to be covered by a design; from its points without
 a better neighbour (multi-level single linkage, see `search`) and from the structure's own starting values, descents go
 on in (λ, η) together. How many points there are follows the number of rows, which is what an evaluation costs.
 """
@@ -20,7 +20,7 @@ __all__ = ["search_residual"]
 FloatArray = NDArray[np.float64]
 
 REACH = 5.0
-"""Half-width of the design in an unconstrained parameter: correlations to 0.99, ratios and ranges to a factor of 150."""
+"""Half-width of the design in an unconstrained parameter: correlations to 0.99, ratios to a factor of 150."""
 FEW_ROWS = 1_500
 MOST_DESCENTS = 10
 
@@ -35,8 +35,6 @@ def search_residual(criterion: ResidualCriterion) -> Search:
     own = np.array(criterion.starts if criterion.many_maxima or n > 4 else criterion.starts[:1]).reshape(-1, k)
     centre = np.where([np.isfinite(p.lower) and np.isfinite(p.upper) for p in criterion.rows.parameters], 0.0, first)
     etas = np.concatenate([own, centre + REACH * (2.0 * cube - 1.0)]) if k else own
-    candidates: list[FloatArray] = []
-    values: list[float] = []
     best, second = np.full((2, len(etas)), np.inf)
     at: list[list[FloatArray]] = []
     for s, eta in enumerate(etas):
@@ -44,16 +42,12 @@ def search_residual(criterion: ResidualCriterion) -> Search:
         f = [counter.value(psi) for psi in at[-1]]
         best[s], second[s] = [*f, np.inf, np.inf][:2]
     cube = np.concatenate([np.clip((own - centre) / (2.0 * REACH) + 0.5, 0.0, 1.0), cube]) if k else np.empty((1, 0))
-    chosen = (
-        [(f[s], at[s][i]) for i, f in enumerate((best, second)) for s in alone(cube, f)] if k else [(best[0], at[0][0])]
-    )
+    chosen = [(best[0], at[0][0])]
+    if k:
+        chosen = [(f[s], at[s][i]) for i, f in enumerate((best, second)) for s in alone(cube, f)]
     chosen = sorted(chosen, key=lambda pair: pair[0])[: MOST_DESCENTS if criterion.many_maxima else 2]
-    for _, psi in chosen:
-        psi = descend(counter, psi)
-        candidates.append(psi)
-        values.append(counter.value(psi))
-    found, f = np.array(candidates).reshape(len(candidates), m + k), np.array(values)
-    order = distinct(criterion.structure, found, f)
+    found = np.array([descend(counter, psi) for _, psi in chosen]).reshape(len(chosen), m + k)
+    order = distinct(criterion.structure, found, np.array([counter.value(psi) for psi in found]))
     W, N = len(order), len(etas)
     unseen = W * (W + 1) / (N * (N - 1.0)) if N > 1 else 0.0
     return Search(found[order], N, len(chosen), counter.calls, False, min(unseen, 1.0))
