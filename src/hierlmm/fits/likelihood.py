@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -217,6 +217,40 @@ class LikelihoodFit(Fit):
     def criterion(self) -> float:
         """−2 log-likelihood: lme4's "REML criterion at convergence", or the deviance of an ML fit."""
         return float(self.optimum.value)
+
+    @cached_property
+    def _optima(self) -> pd.DataFrame:
+        rows = []
+        for optimum in (self.optimum, *self.optimum.others):
+            fit = replace(self, optimum=optimum)
+            row = {"criterion": fit.criterion, "above the best": fit.criterion - self.criterion}
+            row |= {f"sd({term})": value for term, value in fit.sd_b.items()}
+            for block in self.design.blocks:
+                pairs = [(a, b) for b in block for a in block if a < b]
+                corr, term = fit.corr_b.to_numpy(), self.design.term
+                row |= {f"corr({term[a]}, {term[b]})": corr[a, b] for a, b in pairs}
+            if fit.residual_estimate is not None:
+                rows_of = self.criterion_function.rows  # type: ignore[union-attr]
+                row |= rows_of.report(self.criterion_function.split(optimum.lam)[1])  # type: ignore[union-attr]
+            rows.append(row | {"sigma": fit.sigma} | dict(fit.beta.items()))
+        return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="optimum"))
+
+    @property
+    def optima(self) -> pd.DataFrame:
+        """All minima of the criterion that the global search found, the one reported first.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``criterion``, how far it is ``above the best``, then the covariance parameters and β at each of them.
+
+        Notes
+        -----
+        For one or two variances the search is exhaustive: it proves that nothing is lower than the first row. Elsewhere
+        it covers scales and shapes evenly and goes on until the expected share of the space in basins not yet seen
+        (Boender & Rinnooy Kan 1987, Math. Program. 37, 59-80) is below 0.1 %; see ``fit.optimum.search``.
+        """
+        return self._optima.copy()
 
     @property
     def gradient_norm(self) -> float:

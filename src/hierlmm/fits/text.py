@@ -33,6 +33,8 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 WIDTH = 110
 LEAST_DIGITS = 3
+NEAR = 6.0
+"""Optima within this of the best criterion are named in print: their likelihood is at least a twentieth of the best."""
 STATISTICS = {"t", "t value", "z", "p", "df"}
 """Columns that are not in units of the response, and say nothing about the size of their row."""
 
@@ -87,6 +89,10 @@ def convergence_text(fit: LikelihoodFit, width: int | None = WIDTH) -> str:
         f"{state}: gradient norm {fit.gradient_norm:.1e} after {fit.optimum.n_evaluations} evaluations"
         + ("; D is singular (see below)" if fit.is_singular else "")
     ]
+    near = [o.value for o in (fit.optimum, *fit.optimum.others) if o.value < fit.criterion + NEAR]
+    if len(near) > 1:
+        values = ", ".join(f"{v:.2f}" for v in near[:-1]) + f" and {near[-1]:.2f}"
+        lines.append(f"{len(near)} optima: {values} (fit.optima); the estimates are those of the lowest")
     notes = [f"Note: {w}" for w in fit.warnings]
     if width is not None:
         notes = [textwrap.fill(n, width, subsequent_indent="      ", break_on_hyphens=False) for n in notes]

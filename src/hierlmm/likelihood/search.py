@@ -44,8 +44,8 @@ MOST_KEPT = 12
 MOST_LOOKS = 20_000
 FEW_ROWS = 400
 """Rows of patterns up to which an evaluation costs microseconds; more are searched on a part of the subjects."""
-LINKS = 4.0
-"""σ of multi-level single linkage."""
+LINKS, FEW_LINKS = 1.0, 4.0
+"""σ of multi-level single linkage: the smaller, the more points are descended from."""
 LOWEST, HIGHEST = 0.02, 300.0
 MOST_POINTS = 2_000
 
@@ -202,7 +202,7 @@ def _linkage(
 ) -> tuple[FloatArray, FloatArray, int, int, float]:
     """Minima by multi-level single linkage: points, values, N, descents, share unseen."""
     m = structure.n_parameters
-    n = (40 if thorough else 16) * m
+    n, links = (40 * m, LINKS) if thorough else (16 * m, FEW_LINKS)
     moderate = LOWEST * 5.0 <= centre <= HIGHEST / 5.0
     unit = structure.parameters(np.eye(structure.q))
     found, values = compiled.descend(centre * unit[None])
@@ -212,7 +212,7 @@ def _linkage(
         if not moderate:
             lam = lam * (centre / math.sqrt(LOWEST * HIGHEST))
         f = compiled.values(lam)
-        fresh = [k for k in alone(cube, f) if k not in started and f[k] < values.min() + 50.0 * WITHIN]
+        fresh = [k for k in alone(cube, f, links) if k not in started and f[k] < values.min() + 50.0 * WITHIN]
         if fresh:
             ends, at = compiled.descend(lam[fresh])
             found, values = np.concatenate([found, ends]), np.concatenate([values, at])
@@ -226,10 +226,10 @@ def _linkage(
     return found[order], values[order], n, len(started) + 1, unseen
 
 
-def alone(cube: FloatArray, f: FloatArray) -> NDArray[np.intp]:
+def alone(cube: FloatArray, f: FloatArray, links: float = FEW_LINKS) -> NDArray[np.intp]:
     """Points (n, m) of the unit cube without a better one within the critical distance, best first."""
     n, m = cube.shape
-    volume = LINKS * math.log(max(n, 2)) / n
+    volume = links * math.log(max(n, 2)) / n
     radius = (math.gamma(1.0 + 0.5 * m) * volume) ** (1.0 / m) / math.sqrt(math.pi)
     squares = np.einsum("ik,ik->i", cube, cube)
     near = squares[:, None] + squares - 2.0 * cube @ cube.T <= radius**2

@@ -32,7 +32,8 @@ def search_residual(criterion: ResidualCriterion) -> Search:
     n = _size(criterion)
     first = criterion.starts[0]
     cube = spread(n, k) if k else np.empty((0, 0))
-    own = np.array(criterion.starts if criterion.many_maxima or n > 4 else criterion.starts[:1]).reshape(-1, k)
+    starts = criterion.starts if criterion.many_maxima or n > 4 else criterion.starts[:1]
+    own = np.array(starts).reshape(len(starts), k)
     centre = np.where([np.isfinite(p.lower) and np.isfinite(p.upper) for p in criterion.rows.parameters], 0.0, first)
     etas = np.concatenate([own, centre + REACH * (2.0 * cube - 1.0)]) if k else own
     best, second = np.full((2, len(etas)), np.inf)
