@@ -133,7 +133,7 @@ def _polish(counter: Counter, lam: FloatArray) -> Optimum:
 def _different(criterion: AnyCriterion, optima: list[Optimum]) -> list[Optimum]:
     """One of each kind, lowest first; along a valley of equal values a point inside before one on the boundary."""
     kept: list[Optimum] = []
-    for optimum in sorted(optima, key=lambda o: (round(o.value, 7), o.n_boundary)):
+    for optimum in sorted(optima, key=lambda o: (round(o.value, 5), o.n_boundary)):
         size = SAME_VALUE * max(1.0, 1e-3 * abs(optimum.value))
         if not any(abs(optimum.value - other.value) < size for other in kept):
             kept.append(optimum)
