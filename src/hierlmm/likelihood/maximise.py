@@ -32,6 +32,8 @@ SINGULAR_TOLERANCE = 1e-4
 MAX_RESTARTS = 5
 NEGATIVE_CURVATURE = -1e-5
 """Smallest eigenvalue of the Hessian at unit diagonal that is not taken for a saddle point (differences are noisy)."""
+FAR = 10.0
+"""Size of an unconstrained residual parameter that is as good as at the end of its range."""
 SAME_VALUE = 1e-7
 """Two optima closer in value than this are one, or points of one flat valley."""
 
@@ -132,8 +134,9 @@ def _polish(counter: Counter, lam: FloatArray) -> Optimum:
 
 def _different(criterion: AnyCriterion, optima: list[Optimum]) -> list[Optimum]:
     """One of each kind, lowest first; along a valley of equal values a point inside before one on the boundary."""
-    kept: list[Optimum] = []
-    for optimum in sorted(optima, key=lambda o: (round(o.value, 5), o.n_boundary)):
+    m, kept = criterion.structure.n_parameters, []  # type: int, list[Optimum]
+    ends = [o.n_boundary + int(np.sum(np.abs(o.lam[m:]) > FAR)) for o in optima]
+    for optimum, _ in sorted(zip(optima, ends, strict=True), key=lambda pair: (round(pair[0].value, 5), pair[1])):
         size = SAME_VALUE * max(1.0, 1e-3 * abs(optimum.value))
         if not any(abs(optimum.value - other.value) < size for other in kept):
             kept.append(optimum)
