@@ -134,7 +134,8 @@ def _polish(counter: Counter, lam: FloatArray) -> Optimum:
 
 def _different(criterion: AnyCriterion, optima: list[Optimum]) -> list[Optimum]:
     """One of each kind, lowest first; along a valley of equal values a point inside before one on the boundary."""
-    m, kept = criterion.structure.n_parameters, []  # type: int, list[Optimum]
+    m = criterion.structure.n_parameters
+    kept: list[Optimum] = []
     ends = [o.n_boundary + int(np.sum(np.abs(o.lam[m:]) > FAR)) for o in optima]
     for optimum, _ in sorted(zip(optima, ends, strict=True), key=lambda pair: (round(pair[0].value, 5), pair[1])):
         size = SAME_VALUE * max(1.0, 1e-3 * abs(optimum.value))
