@@ -341,9 +341,11 @@ def test_parameters_that_cannot_be_told_apart_have_a_generalised_inverse():
     for noise in (0.0, 1e-14):
         found = _inverse(np.outer(v, v) * (1.0 + noise * np.eye(3)))
         np.testing.assert_allclose(found, 1.0 / (9.0 * np.outer(v, v)), rtol=1e-6)
-    near = np.outer(v, v) * (1.0 + 1e-6 * np.eye(3))  # nearly so: the inverse itself
-    np.testing.assert_allclose(found @ near @ found, found, rtol=1e-4)
-    np.testing.assert_allclose(_inverse(near) * np.outer(v, v), np.linalg.inv(near / np.outer(v, v)), rtol=1e-6)
+    # Hardly told apart, but told: the inverse itself, (I - 11' / (3 + apart)) / apart.
+    for apart in (1e-6, 1e-11):
+        exact = (np.eye(3) - 1.0 / (3.0 + apart)) / apart
+        found = _inverse(np.outer(v, v) * (1.0 + apart * np.eye(3))) * np.outer(v, v)
+        np.testing.assert_allclose(found, exact, rtol=1e-15 / apart)
 
 
 @pytest.mark.parametrize("scale", [1e-14, 1.0, 1e14])
