@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.likelihood.criterion import Criterion
-from hierlmm.likelihood.descent import GRADIENT_TOLERANCE, Counter, descend, forward_hessian, newton
+from hierlmm.likelihood.descent import GRADIENT_TOLERANCE, Counter, descend, forward_hessian, hessian, newton
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.likelihood.search import Search, search_plain
 from hierlmm.likelihood.search_residual import search_residual
@@ -110,6 +110,8 @@ def _polish(counter: Counter, lam: FloatArray) -> Optimum:
     structure = criterion.structure
     for _ in range(MAX_RESTARTS):
         lam = newton(counter, _snap(counter, lam))
+        if len(_singular_directions(criterion, lam)[0]):  # nearly on the boundary is on it
+            lam = newton(counter, _snap(counter, lam))
         slope, direction = _boundary_slope(criterion, lam)
         if slope <= -GRADIENT_TOLERANCE:
             lam = descend(counter, _leave_boundary(counter, lam, direction))
@@ -150,12 +152,20 @@ def _lowest_curvature(counter: Counter, lam: FloatArray) -> tuple[float, FloatAr
     free = criterion.structure.filled(lam, SINGULAR_TOLERANCE)
     if not free.any():
         return 1.0, np.zeros(len(lam))
-    H = forward_hessian(counter, lam, counter.both(lam)[1])[np.ix_(free, free)]
+    lowest, direction = _lowest_eigenvalue(forward_hessian(counter, lam, counter.both(lam)[1]), free)
+    if lowest > NEGATIVE_CURVATURE:
+        return lowest, direction
+    return _lowest_eigenvalue(hessian(counter.both, lam), free)  # forward differences are noisy at a large λ
+
+
+def _lowest_eigenvalue(H: FloatArray, free: NDArray[np.bool_]) -> tuple[float, FloatArray]:
+    """Smallest eigenvalue at unit diagonal of the part of H in free parameters, and its direction."""
+    H = H[np.ix_(free, free)]
     # A direction without curvature (an unidentified parameter) is flat, not a saddle: rounding has no sign there.
     diagonal = np.abs(np.diag(H))
     scale = 1.0 / np.sqrt(np.maximum(diagonal, max(1e-6, 1e-9 * diagonal.max())))
     values, vectors = np.linalg.eigh(H * scale[:, None] * scale)
-    direction = np.zeros(len(lam))
+    direction = np.zeros(len(free))
     direction[free] = vectors[:, 0] * scale
     return float(values[0]), direction / max(float(np.abs(direction).max()), 1e-300)
 
@@ -213,7 +223,9 @@ def _snap(counter: Counter, lam: FloatArray) -> FloatArray:
             candidate[part] = np.tril(triangle)
             trial = lam.copy()
             trial[structure.index] = candidate[structure.row, structure.col]
-            if counter.value(trial) <= counter.value(lam):
+            value = counter.value(lam)
+            noise = 1e-11 * max(1.0, abs(value)) if values[rank] < 1e-2 * SINGULAR_TOLERANCE else 0.0
+            if counter.value(trial) <= value + noise:
                 lam = trial
                 break
     return lam
