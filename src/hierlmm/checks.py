@@ -143,14 +143,15 @@ def _check_residual(design: Design) -> None:
     all rows is one of some subjects too, so a few of them show in almost every case that there is none.
     """
     y = design.y - design.offset
-    y = y - y.mean() if design.intercept is not None else y
-    total = float(y @ y)
+    spread = float(np.var(y))
+    allowed = len(y) * EXACT * (spread + EXACT * float(np.mean(y**2)))  # what rounding leaves of numbers this large
+    y = y - y.mean() if design.constant is not None else y
     few = np.searchsorted(np.cumsum(design.rows_per_subject), SAMPLE) + 1
     for columns, what in ((design.Z[:, :0], "the fixed effects"), (design.Z, "the fixed and random effects")):
         for rows in (design.subject_index < few, slice(None)):
             index = design.subject_index[rows]
             remainder, freedom = _remainder(design.X[rows], columns[rows], y[rows], index)
-            if remainder > EXACT * total:
+            if remainder > allowed:
                 break
         else:
             if freedom > 0:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from hierlmm.columns import (
     evaluate_vector,
     learn_levels,
 )
+from hierlmm.constant import constant_combination
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
@@ -212,6 +214,13 @@ class Design:
     def intercept(self) -> int | None:
         """Position of the fixed intercept among ``coef``, or None."""
         return self.coef.index(INTERCEPT) if INTERCEPT in self.coef else None
+
+    @cached_property
+    def constant(self) -> FloatArray | None:
+        """Coefficients e (p,) with ``X e = 1``, None if there are none: the intercept's unit vector, where there is one."""
+        if self.intercept is None:
+            return constant_combination(self.X)
+        return np.eye(len(self.coef))[self.intercept]
 
     @property
     def has_residual_structure(self) -> bool:

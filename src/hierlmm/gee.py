@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.linalg as sla
 from numpy.typing import NDArray
 
+from hierlmm.constant import centre_columns, constant_combination
 from hierlmm.errors import DataError, SpecificationError, closest
 from hierlmm.frames import quote, shorten
 from hierlmm.gee_correlation import (
@@ -163,7 +163,9 @@ def estimate_gee(
             SEE,
         )
     rows, order, spacing, positions = _sorted_rows(subject_index, times, correlation, labels)
-    Q, R = np.linalg.qr(X[order])
+    columns, constant = np.array(X.T[:, order]), constant_combination(X)
+    B = np.eye(p) if constant is None else centre_columns(columns, constant)[0]
+    Q, R = np.linalg.qr(columns.T)
     weak = np.flatnonzero(np.abs(np.diag(R)) <= RANK_TOLERANCE * np.sqrt(np.einsum("ij,ij->j", X, X)))
     if weak.size:
         raise DataError(
@@ -175,12 +177,15 @@ def estimate_gee(
     removed = p if scale == "n-p" else 0
     moments = _working(correlation, rows, removed, ar_pairs, positions)
     response = (y - offset)[order]
+    centre = 0.0 if constant is None else float(response.mean())
+    shift = np.zeros(p) if constant is None else centre * constant
+    response -= centre
     working = Q.T @ response
     residual = response - Q @ working
     again = Q.T @ residual  # the second round removes the rounding errors of the first
     working, residual = working + again, residual - Q @ again
     size = float(np.sqrt(np.mean(residual**2)))
-    if size <= 1e-14 * float(np.abs(response).max()):
+    if size <= 1e-14 * float(np.abs(y - offset).max()):
         raise DataError(
             "a response that the coefficients reproduce exactly",
             "no residual is left to estimate a variance from",
@@ -204,7 +209,7 @@ def estimate_gee(
     if not moments.inside:
         _refuse_moments(moments, positions)
 
-    Rinv = sla.solve_triangular(R, np.eye(p))
+    Rinv = np.linalg.inv(R @ B)
 
     def covariance(values: FloatArray) -> FloatArray:
         half = Rinv * size
@@ -212,7 +217,7 @@ def estimate_gee(
         return 0.5 * (back + back.T)
 
     return GEEEstimate(
-        beta=Rinv @ (working + np.asarray(result.params) * size),
+        beta=Rinv @ (working + np.asarray(result.params) * size) + shift,
         cov_naive=covariance(result.cov_naive),
         cov_robust=covariance(result.cov_robust),
         cov_bias_reduced=None if alone else covariance(result.cov_robust_bc),

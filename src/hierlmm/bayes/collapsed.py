@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg as sla
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import gammaln
@@ -179,7 +178,7 @@ def pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> Flo
     sigma_prior = np.append(sigma_prior * np.array([1.0, s, s**2, 1.0, s**2]), 0.0)
     m0, P0 = priors.beta_normal() if p else (np.empty(0), np.empty((0, 0)))
     working_mean = scaling.Bx @ (m0 - scaling.shift) / s
-    inverse = sla.solve_triangular(scaling.Bx, np.eye(p)) * s if p else np.empty((0, 0))
+    inverse = np.linalg.inv(scaling.Bx) * s
     precision = inverse.T @ P0 @ inverse
     N = products.n_obs
     constant += -0.5 * N * np.log(2 * np.pi) - N * np.log(s)

@@ -580,7 +580,13 @@ class LKJ(Distribution):
 
 
 def as_pymc_variable(
-    name: str, priors: Sequence[Prior], dims: str | None, labels: Sequence[str], *, fold: bool = False
+    name: str,
+    priors: Sequence[Prior],
+    dims: str | None,
+    labels: Sequence[str],
+    *,
+    fold: bool = False,
+    start: FloatArray | None = None,
 ) -> Any:
     """Make PyMC random variables inside the current model.
 
@@ -596,6 +602,8 @@ def as_pymc_variable(
     fold : bool
         Whether to sample half-distributions as the absolute value of a real number and not on the log scale. The log
         scale has a tail that never ends where the data allow an SD of zero; the fold has none.
+    start : (n,), optional
+        Where samplers begin, if not at the priors' centres.
 
     Returns
     -------
@@ -604,9 +612,9 @@ def as_pymc_variable(
     """
     import pymc as pm
 
-    def make(label: str, family: str, values: Any, dims: str | None) -> Any:
+    def make(label: str, family: str, values: Any, dims: str | None, initval: Any = start) -> Any:
         folded = {"default_transform": _fold()} if fold and family in FOLDABLE else {}
-        return getattr(pm, family)(label, **values, dims=dims, **folded)
+        return getattr(pm, family)(label, **values, dims=dims, initval=initval, **folded)
 
     made = [p.pymc() for p in priors]
     if dims is None:
@@ -615,7 +623,8 @@ def as_pymc_variable(
         family, first = made[0]
         return make(name, family, {key: np.array([values[key] for _, values in made]) for key in first}, dims)
     scalars = [
-        make(f"{name}[{label}]", family, values, None) for (family, values), label in zip(made, labels, strict=True)
+        make(f"{name}[{label}]", family, values, None, None if start is None else start[k])
+        for k, ((family, values), label) in enumerate(zip(made, labels, strict=True))
     ]
     return pm.Deterministic(name, pm.math.stack(scalars), dims=dims)
 

@@ -85,7 +85,7 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
     }
     refuse_dense(design, priors)
     with pm.Model(coords=coords) as model:
-        prediction = _level2_prediction(design, _fixed_effects(priors))
+        prediction = _level2_prediction(design, _fixed_effects(design, priors))
         random = [int(k) for k in design.term_level1]
         if not random:
             subject_coef = pm.Deterministic("subject_coef", _add(prediction, None, random), dims=("subject", "level1"))
@@ -104,11 +104,14 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
     return model
 
 
-def _fixed_effects(priors: ResolvedPriors) -> Any:
+def _fixed_effects(design: Design, priors: ResolvedPriors) -> Any:
     import pymc as pm
 
     if not priors.coef:
         return None
+    if priors.intercept is None and design.constant is not None:
+        level = float(np.mean(design.y - design.offset)) * design.constant  # the response may be far from zero
+        return as_pymc_variable("beta", priors.beta, "coef", priors.coef, start=level)
     if priors.intercept is None or not np.any(priors.center):
         return as_pymc_variable("beta", priors.beta, "coef", priors.coef)
     centred = as_pymc_variable("beta_centered", priors.beta, "coef", priors.coef)

@@ -399,7 +399,7 @@ def _default_priors(design: Design) -> ResolvedPriors:
     spread = float(np.std(y))
     has_intercept = design.intercept is not None
     origin = float(np.sqrt(np.mean(y**2)))
-    level = spread if has_intercept or _spans_constant(design.X) else origin
+    level = spread if design.constant is not None else origin
     _check_spread(spread, design)
     beta: list[Prior] = []
     for k in range(len(design.coef)):
@@ -467,14 +467,6 @@ def residual_prior(parameter: Parameter) -> Prior:
 def _scale(column: FloatArray) -> float:
     sd = float(np.std(column))
     return sd if sd > 1e-12 * float(np.abs(column).max(initial=0.0)) else float(np.sqrt(np.mean(column**2)))
-
-
-def _spans_constant(X: FloatArray) -> bool:
-    if X.shape[1] == 0:
-        return False
-    ones = np.ones(len(X))
-    fitted = X @ np.linalg.lstsq(X, ones, rcond=None)[0]
-    return bool(np.max(np.abs(fitted - ones)) < 1e-8)
 
 
 def _check_spread(spread: float, design: Design) -> None:

@@ -1,6 +1,7 @@
 """From a design to the few numbers that the likelihood needs.
 
-The columns are first centred and scaled (raw sums of squares lose digits when |mean| is much larger than sd):
+The columns are first centred, where the constant is in the span of X, and scaled (raw sums of squares lose digits when
+|mean| is much larger than sd; see `hierlmm.constant`):
 ``X = X̃ B_x`` with orthonormal-like X̃, ``Z = Z̃ B_z`` (triangular within a correlated block, diagonal otherwise, so
 that the structure of D survives), ``y = ȳ + s ỹ``. Then per subject ``Z̃_i = U_i R_i``, ``C_i = U_i'[X̃_i, ỹ_i]``, and
 the pooled remainder S_w. Subjects with equal R_i form a *design pattern*; within a pattern only ``Σ C_i[a]'C_i[b]``
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.constant import centre_columns
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design import Design
 from hierlmm.errors import DataError
@@ -40,18 +42,15 @@ PATTERN_DIGITS = 1e-11
 class Scaling:
     """How the working columns relate to the user's: ``X = X̃ Bx``, ``Z = Z̃ Bz``, ``y = y_centre + y_scale ỹ``.
 
-    ``shift`` (p,) is what ``y_centre`` adds to β: the intercept's unit vector times ``y_centre``, or zero.
+    ``shift`` (p,) is what ``y_centre`` adds to β: y_centre e where ``X e = 1``, or zero. ``log_det_x`` is log|det Bx|:
+    what ``½ log|X'V⁻¹X|`` of the working columns lacks.
     """
 
     Bx: FloatArray
     Bz: FloatArray
     shift: FloatArray
     y_scale: float
-
-    @property
-    def log_det_x(self) -> float:
-        """log|det Bx|: what ``½ log|X'V⁻¹X|`` of the working columns lacks."""
-        return float(np.sum(np.log(np.abs(np.diag(self.Bx)))))
+    log_det_x: float
 
     def beta(self, working: FloatArray) -> FloatArray:
         """Fixed effects in the user's columns, from those of the working columns: (..., p) -> (..., p)."""
@@ -124,20 +123,20 @@ def cross_products(design: Design) -> CrossProducts:
 
 def working_columns(design: Design, order: NDArray[np.intp]) -> tuple[FloatArray, FloatArray, Scaling]:
     """Centred and scaled columns in the given order of rows: Z̃ (q, N), [X̃, ỹ] (P, N), and how they were made."""
-    p, intercept = len(design.coef), design.intercept
+    p, constant = len(design.coef), design.constant
     y = (design.y - design.offset)[order]
-    y_centre = float(y.mean()) if intercept is not None else 0.0
+    y_centre = 0.0 if constant is None else float(y.mean())
     y_scale = float(np.sqrt(np.mean((y - y_centre) ** 2))) or 1.0
     XY = np.empty((p + 1, design.n_obs))
     XY[:p] = design.X.T[:, order]
     XY[p] = (y - y_centre) / y_scale
-    Bx = _orthonormalise_fixed(XY[:p], intercept, design)
+    B, log_det = (np.eye(p), 0.0) if constant is None else centre_columns(XY[:p], constant)
+    F = _orthonormalise(XY[:p], design.coef, "fixed effects")
+    log_det += float(np.sum(np.log(np.diag(F))))
     Z = np.ascontiguousarray(design.Z.T[:, order])
     Bz = _scale_random(Z, design)
-    shift = np.zeros(p)
-    if intercept is not None:
-        shift[intercept] = y_centre
-    return Z, XY, Scaling(Bx, Bz, shift, y_scale)
+    shift = np.zeros(p) if constant is None else y_centre * constant
+    return Z, XY, Scaling(F @ B, Bz, shift, y_scale, log_det)
 
 
 def assemble_products(R: FloatArray, C: FloatArray, S_w: FloatArray, n_obs: int, scaling: Scaling) -> CrossProducts:
@@ -151,20 +150,6 @@ def subject_rows(design: Design) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
     index = design.subject_index
     order = np.arange(len(index)) if np.all(index[1:] >= index[:-1]) else np.argsort(index, kind="stable")
     return order, np.concatenate([[0], np.cumsum(design.rows_per_subject)]).astype(np.int64)
-
-
-def _orthonormalise_fixed(X: FloatArray, intercept: int | None, design: Design) -> FloatArray:
-    """Centre (if there is an intercept) and orthonormalise the columns of X, held as rows (p, N), in place.
-
-    Returns ``Bx`` with X = X̃ Bx. The centring is part of it: X = (X̃ F) + 1 c' and 1 = X̃ F e_intercept.
-    """
-    if intercept is None:
-        return _orthonormalise(X, design.coef, "fixed effects")
-    centres = X.mean(axis=1)
-    centres[intercept] = 0.0
-    X -= centres[:, None]
-    F = _orthonormalise(X, design.coef, "fixed effects")
-    return F + np.outer(F[:, intercept], centres)
 
 
 def _orthonormalise(A: FloatArray, names: tuple[str, ...], what: str) -> FloatArray:
