@@ -71,3 +71,4 @@ lock:
 
 clean:
 	rm -rf $(VENV) $(OUT) docs/_build docs/gallery docs/generated .pytest_cache .mypy_cache .ruff_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -30,6 +30,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.compiled import compiled, compiled_callback
 from hierlmm.likelihood.kernel import pattern_sums
 
 __all__ = [
@@ -107,10 +108,10 @@ def unpack(buffer: FloatArray) -> Packed:
     )
 
 
-_unpack = numba.njit(inline="always")(unpack)
+_unpack = compiled(inline="always")(unpack)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _natural_parameters(
     theta: FloatArray, sd_index: FloatArray, cpc_index: FloatArray, scale: FloatArray, sd: FloatArray, LR: FloatArray
 ) -> float:
@@ -133,7 +134,7 @@ def _natural_parameters(
     return np.exp(theta[-1])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _positive_prior(value: float, prior: FloatArray) -> tuple[float, float]:
     """Log density of log x (Jacobian included), or of ±x over its scale, and its derivative."""
     signed = prior[5] > 0.0
@@ -149,7 +150,7 @@ def _positive_prior(value: float, prior: FloatArray) -> tuple[float, float]:
     return log_density, x_slope / value if value != 0.0 else 0.0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _factor_and_invert(H: FloatArray, inverse: FloatArray) -> float:
     """Invert a symmetric positive definite matrix; return its log determinant (NaN if it is not)."""
     p = H.shape[0]
@@ -184,7 +185,7 @@ def _factor_and_invert(H: FloatArray, inverse: FloatArray) -> float:
     return log_det
 
 
-@numba.njit(inline="always")
+@compiled(inline="always")
 def _density(
     theta: FloatArray, gradient: FloatArray, buffer: FloatArray, Gamma: FloatArray, Lambda: FloatArray
 ) -> float:
@@ -322,7 +323,7 @@ def _expand(dim, expanded, x_, out_, data_):  # type: ignore[no-untyped-def]
     return 0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def density_with_gamma(
     theta: FloatArray, gradient: FloatArray, buffer: FloatArray, Gamma: FloatArray, Lambda: FloatArray
 ) -> float:
@@ -334,7 +335,7 @@ def density_with_gamma(
 def compiled_density() -> Any:
     """Compile the density to a C function (cached on disk) that needs no Python lock."""
     signature = _int64(_uint64, _pointer, _pointer, _pointer, _voidptr)
-    return numba.cfunc(signature, cache=True)(_callback)
+    return compiled_callback(signature, _callback)
 
 
 def evaluate(z: FloatArray, buffer: FloatArray) -> tuple[float, FloatArray]:
@@ -350,7 +351,7 @@ def evaluate(z: FloatArray, buffer: FloatArray) -> tuple[float, FloatArray]:
 @cache
 def compiled_expand() -> Any:
     """Compile the identity to a C function."""
-    return numba.cfunc(_int64(_uint64, _uint64, _pointer, _pointer, _voidptr), cache=True)(_expand)
+    return compiled_callback(_int64(_uint64, _uint64, _pointer, _pointer, _voidptr), _expand)
 
 
 _int64, _uint64, _voidptr = numba.types.int64, numba.types.uint64, numba.types.voidptr

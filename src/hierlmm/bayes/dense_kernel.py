@@ -8,9 +8,10 @@ that of ``R = L L'`` with ``L[i, j] = c_ij Π_{k<j} √(1 - c_ik²)``, or that o
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from hierlmm.compiled import compiled
 
 __all__ = ["DENSE", "GAUSSIAN", "TOEPLITZ", "UNSTRUCTURED", "dense_factors", "dense_gradient"]
 
@@ -21,7 +22,7 @@ DENSE = GAUSSIAN
 """Kinds from here on are whitened by Cholesky factors."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _table(
     kind: float, natural: FloatArray, size: int, table: FloatArray, factor: FloatArray, slopes: FloatArray
 ) -> None:
@@ -78,7 +79,7 @@ def _table(
                 table[i, j] = rho[abs(i - j)]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def dense_factors(
     kind: float,
     natural: FloatArray,
@@ -137,7 +138,7 @@ def dense_factors(
     return log_det
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def dense_gradient(
     kind: float,
     natural: FloatArray,

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.bayes.collapsed import CollapsedPosterior
 from hierlmm.bayes.collapsed_kernel import unpack
+from hierlmm.compiled import compiled
 from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.kernel import pattern_sums
 
@@ -126,7 +126,7 @@ def natural_scale(posterior: Any, theta: FloatArray) -> tuple[FloatArray, FloatA
     return sd, sign[:, :, None] * factor, np.exp(theta[:, -1]) * posterior.products.scaling.y_scale
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _subject_factor(R, Lambda, F, M):  # type: ignore[no-untyped-def]
     """F = R Λ and the lower Cholesky factor M of I + F'F, for one subject."""
     q = R.shape[0]
@@ -149,7 +149,7 @@ def _subject_factor(R, Lambda, F, M):  # type: ignore[no-untyped-def]
                 M[i, j] = s / M[j, j]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _draw_b(R, C, Lambda, V, beta, sigma, noise, out, lo, hi) -> None:  # type: ignore[no-untyped-def]
     J, q = out.shape[1], out.shape[2]
     p = C.shape[2] - 1
@@ -227,7 +227,7 @@ def _draw_b_numpy(
     return (V[:, None] @ np.linalg.solve(np.swapaxes(M, -1, -2), x))[..., 0]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _gain(R, Lambda, V, F, M, A, gain, spread) -> None:  # type: ignore[no-untyped-def]
     """``gain = V (I + F'F)⁻¹ F'`` (q, q) and ``spread`` (q), the diagonal of ``V (I + F'F)⁻¹ V'``."""
     q = R.shape[0]
@@ -253,7 +253,7 @@ def _gain(R, Lambda, V, F, M, A, gain, spread) -> None:  # type: ignore[no-untyp
             gain[i, m] = t
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _moments_single(  # type: ignore[no-untyped-def]
     R, C, Lambda, V, gamma, covariance, sigma, lo, hi, mean, second
 ) -> None:
@@ -283,7 +283,7 @@ def _moments_single(  # type: ignore[no-untyped-def]
                 second[j, i] += centre * centre + variance
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _moments_shared(  # type: ignore[no-untyped-def]
     R, Lambda, V, gamma, covariance, sigma, lo, hi, linear, quadratic, constant
 ) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hierlmm.bayes.collapsed_kernel import _density, _int64, _pointer, _uint64, _unpack, _voidptr
 from hierlmm.bayes.dense_kernel import GAUSSIAN, TOEPLITZ, UNSTRUCTURED, dense_factors, dense_gradient
 from hierlmm.bayes.distributions import LogNormal, Normal, Prior, ScaledBeta, Uniform
+from hierlmm.compiled import compiled, compiled_callback
 from hierlmm.covariance.parameters import Decay, Parameter
 from hierlmm.covariance.residual import (
     AR1,
@@ -31,10 +32,16 @@ from hierlmm.covariance.residual import (
     Unstructured,
 )
 from hierlmm.covariance.variance import VarExp, VarIdent, VarPower
-from hierlmm.likelihood.crossproducts import RANK_TOLERANCE
-from hierlmm.likelihood.kernel import within_subject_qr
-from hierlmm.likelihood.residual_rows import SMALLEST_PIVOT, ResidualRows
-from hierlmm.likelihood.rows import dense_pull_back, dense_whiten, row_adjoints, serial_pull_back, serial_whiten
+from hierlmm.likelihood.kernel import RANK_TOLERANCE, within_subject_qr
+from hierlmm.likelihood.residual_rows import ResidualRows
+from hierlmm.likelihood.rows import (
+    SMALLEST_PIVOT,
+    dense_pull_back,
+    dense_whiten,
+    row_adjoints,
+    serial_pull_back,
+    serial_whiten,
+)
 
 __all__ = ["compiled_structured", "pack_structured"]
 
@@ -154,7 +161,7 @@ def _log_beta_constant(shape: float) -> float:
     return lgamma(2.0 * shape) - 2.0 * lgamma(shape)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _structured(
     theta: FloatArray,
     gradient: FloatArray,
@@ -378,4 +385,4 @@ def _callback(dim, x_, gradient_, value_, data_):  # type: ignore[no-untyped-def
 def compiled_structured() -> Any:
     """Compile the density to a C function (cached on disk) that needs no Python lock."""
     signature = _int64(_uint64, _pointer, _pointer, _pointer, _voidptr)
-    return numba.cfunc(signature, cache=True)(_callback)
+    return compiled_callback(signature, _callback)

@@ -35,13 +35,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numba
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.arguments import checked
 from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
+from hierlmm.compiled import compiled
 from hierlmm.design import Design
 from hierlmm.errors import NotAvailableError, warn
 from hierlmm.fits.base import choose
@@ -289,7 +289,7 @@ def _subject_factors(design: Design, origin: FloatArray, first: int, last: int) 
     return out
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _marginal(  # type: ignore[no-untyped-def]
     factor, n, gamma, D, sigma, P, out, lo, hi
 ) -> None:

@@ -20,7 +20,7 @@ from hierlmm.constant import centre_columns
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design import Design
 from hierlmm.errors import DataError
-from hierlmm.likelihood.kernel import within_subject_qr
+from hierlmm.likelihood.kernel import RANK_TOLERANCE, within_subject_qr
 
 __all__ = [
     "CrossProducts",
@@ -34,7 +34,6 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 
-RANK_TOLERANCE = 1e-9
 PATTERN_DIGITS = 1e-11
 
 

@@ -20,15 +20,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PatternSums", "pattern_sums", "within_subject_qr"]
+from hierlmm.compiled import compiled
+
+__all__ = ["RANK_TOLERANCE", "PatternSums", "pattern_sums", "within_subject_qr"]
 
 FloatArray = NDArray[np.float64]
 
 TILE = 64
+RANK_TOLERANCE = 1e-9
+"""Share of its own norm below which a column depends on those before it."""
 # Sums may be reordered; infinities and NaN keep their meaning.
 FAST = {"contract", "reassoc", "nsz", "arcp"}
 
@@ -46,7 +49,7 @@ class PatternSums(NamedTuple):
     U: FloatArray
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled(fastmath=FAST, error_model="numpy")
 def pattern_sums(R: FloatArray, C: FloatArray, weight: FloatArray, Lambda: FloatArray) -> PatternSums:
     """Sum over rows of patterns.
 
@@ -195,7 +198,7 @@ def pattern_sums(R: FloatArray, C: FloatArray, weight: FloatArray, Lambda: Float
     return PatternSums(G, log_det, EE, products)
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+@compiled(fastmath=FAST, error_model="numpy")
 def within_subject_qr(
     Z: FloatArray, XY: FloatArray, start: NDArray[np.int64], tolerance: float
 ) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -25,9 +25,10 @@ from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.design import Design
 from hierlmm.errors import DataError
-from hierlmm.likelihood.crossproducts import RANK_TOLERANCE, CrossProducts, Scaling, working_columns
-from hierlmm.likelihood.kernel import within_subject_qr
+from hierlmm.likelihood.crossproducts import CrossProducts, Scaling, working_columns
+from hierlmm.likelihood.kernel import RANK_TOLERANCE, within_subject_qr
 from hierlmm.likelihood.rows import (
+    SMALLEST_PIVOT,
     dense_pull_back,
     dense_whiten,
     row_adjoints,
@@ -40,8 +41,6 @@ __all__ = ["ResidualRows", "Whitened", "residual_names", "residual_rows", "white
 
 FloatArray = NDArray[np.float64]
 LARGEST_LOG_RATIO = 200.0
-SMALLEST_PIVOT = 1e-13
-"""Smallest residual variance given the rows before, relative to σ², that is not rounding error."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,9 +17,10 @@ product M̄*_i M*_i' (M̄ stands for the derivative with respect to M).
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from hierlmm.compiled import compiled
 
 __all__ = ["dense_pull_back", "dense_whiten", "row_adjoints", "serial_colour", "serial_pull_back", "serial_whiten"]
 
@@ -27,9 +28,11 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 # Sums may be reordered; infinities and NaN keep their meaning.
 FAST = {"contract", "reassoc", "nsz", "arcp"}
+SMALLEST_PIVOT = 1e-13
+"""Smallest residual variance given the rows before, relative to σ², that is not rounding error."""
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@compiled(error_model="numpy", fastmath=FAST)
 def serial_whiten(
     M: FloatArray, start: IntArray, u: float, d: FloatArray, S: FloatArray, D: FloatArray, w: FloatArray, F: FloatArray
 ) -> float:
@@ -67,7 +70,7 @@ def serial_whiten(
     return log_det
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@compiled(error_model="numpy", fastmath=FAST)
 def serial_pull_back(
     adjoint: FloatArray,
     M: FloatArray,
@@ -125,7 +128,7 @@ def serial_pull_back(
     return u_adjoint
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def serial_colour(M: FloatArray, start: IntArray, u: float, d: FloatArray) -> None:
     """The inverse of `serial_whiten`: independent rows of M (c, N) get the correlation, in place."""
     for j in range(len(start) - 1):
@@ -142,7 +145,7 @@ def serial_colour(M: FloatArray, start: IntArray, u: float, d: FloatArray) -> No
                 M[a, t] = z + u * f
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def dense_whiten(M: FloatArray, start: IntArray, offset: IntArray, W: FloatArray) -> None:
     """Multiply every subject's rows of M (c, N) by its lower triangular ``W[offset:offset + n²]``, in place."""
     for j in range(len(start) - 1):
@@ -156,7 +159,7 @@ def dense_whiten(M: FloatArray, start: IntArray, offset: IntArray, W: FloatArray
                 M[a, lo + s] = total
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def dense_pull_back(
     adjoint: FloatArray, M: FloatArray, start: IntArray, offset: IntArray, W: FloatArray, products: FloatArray
 ) -> None:
@@ -176,7 +179,7 @@ def dense_pull_back(
                 adjoint[a, lo + t] = total
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+@compiled(error_model="numpy", fastmath=FAST)
 def row_adjoints(
     U: FloatArray,
     rest: FloatArray,

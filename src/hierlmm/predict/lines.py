@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from scipy.interpolate import CubicSpline
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from hierlmm.compiled import compiled
 from hierlmm.design import Design
 from hierlmm.predict.rows import check_request, describe, rows_of
 
@@ -49,7 +49,7 @@ def grouped_forms(W: FloatArray, C: FloatArray, group: NDArray[np.intp]) -> Floa
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _grouped_forms(W, C, group, out) -> None:  # type: ignore[no-untyped-def]
     n, k = W.shape
     for i in range(n):
