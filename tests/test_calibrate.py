@@ -11,12 +11,9 @@ import pytest
 from matplotlib import pyplot as plt
 
 import hierlmm as hl
-from hierlmm.bayes.collapsed import collapsed_posterior
-from hierlmm.bayes.predictive import prior_draws
-from hierlmm.diagnostics.calibrate import _marginal_loglik, _root, _thinned, calibrate
+from hierlmm.diagnostics.calibrate import _thinned, calibrate
 from hierlmm.diagnostics.calibration import LOGLIK, ecdf_band
 from hierlmm.diagnostics.replicate import binomial_interval, replicate
-from hierlmm.likelihood.conditional import subject_loglik
 
 SLEEP = "reaction ~ days + (1 + days | subject)"
 FAST = {"draws": 400, "tune": 200, "seed": 1, "progressbar": False}
@@ -113,16 +110,6 @@ def test_default_priors_are_resolved_once(sleep):
     result = calibrate(sleep, 10, **FAST)
     assert result.priors is not None
     assert str(result.priors) == str(sleep.priors)
-
-
-def test_the_log_likelihood_is_the_marginal_one(sleep):
-    design, rng = sleep.design, np.random.default_rng(0)
-    drawn = prior_draws(design, sleep.priors, 3, rng)
-    posterior = collapsed_posterior(design, sleep.priors)
-    roots = np.array([_root(D) for D in drawn["D"]])
-    got = _marginal_loglik(posterior, drawn["beta"], roots, drawn["sigma"])
-    want = [subject_loglik(design, drawn["beta"][s], drawn["D"][s], float(drawn["sigma"][s])).sum() for s in range(3)]
-    np.testing.assert_allclose(np.diff(got), np.diff(want), rtol=1e-9)
 
 
 def test_identity_covariance_has_one_standard_deviation(sleepstudy):

@@ -18,7 +18,7 @@ from hierlmm.bayes.sample import make_posterior_fit, sample_explicit
 from hierlmm.design import design_from_formula
 from hierlmm.errors import DataError, FitWarning, NotAvailableError, SpecificationError
 from hierlmm.formula import parse_formula
-from hierlmm.likelihood.conditional import subject_loglik
+from hierlmm.likelihood.by_subject import subject_loglik
 
 
 def test_default_settings_converge(dental_posterior):

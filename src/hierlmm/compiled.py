@@ -20,7 +20,7 @@ from typing import Any
 
 import numba
 from numba.core import sigutils
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.ccallback import CFunc
 from numba.misc.appdirs import AppDirs
 
@@ -94,8 +94,8 @@ def _remove_old(root: Path) -> None:
             shutil.rmtree(marker.parent, ignore_errors=True)
 
 
-class _Locator(_CacheLocator):
-    """Where a function is kept: numba's interface to `cache_folder`."""
+class _Locator:
+    """Where a function is kept: what numba asks a locator, answered by `cache_folder`."""
 
     def __init__(self, path: str, line: int):
         self._py_file, self._line = path, line
@@ -103,6 +103,9 @@ class _Locator(_CacheLocator):
     @classmethod
     def from_function(cls, py_func: Any, py_file: str) -> _Locator:
         return cls(py_file, py_func.__code__.co_firstlineno)
+
+    def ensure_cache_path(self) -> None:
+        Path(self.get_cache_path()).mkdir(parents=True, exist_ok=True)
 
     def get_cache_path(self) -> str:
         return str(cache_folder())

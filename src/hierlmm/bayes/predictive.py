@@ -1,7 +1,7 @@
 """What the model predicts, in numpy from draws: log-likelihood, replicated data, and draws from the prior.
 
 The log-likelihood here is the conditional one, y_i | b_i ~ N(X_i beta + Z_i b_i, sigma² I); the marginal one, per
-subject, is `hierlmm.likelihood.conditional.subject_loglik`.
+subject, is `hierlmm.likelihood.by_subject.subject_loglik`.
 """
 
 from __future__ import annotations

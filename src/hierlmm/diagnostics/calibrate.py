@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from hierlmm.arguments import checked
-from hierlmm.bayes.collapsed import CollapsedPosterior, collapsed_posterior, why_not_collapsed
+from hierlmm.bayes.collapsed import collapsed_posterior, why_not_collapsed
 from hierlmm.bayes.collapsed_residual import ResidualPosterior, residual_posterior
 from hierlmm.bayes.predictive import prior_draws_with_eta, subject_lines
 from hierlmm.bayes.priors import Priors, ResolvedPriors, resolve_priors
@@ -56,9 +56,8 @@ from hierlmm.fits.components import component_labels, component_values
 from hierlmm.fits.covariance_table import covariance_parameters
 from hierlmm.fits.likelihood import LikelihoodFit
 from hierlmm.frames import quote
-from hierlmm.likelihood.conditional import subject_loglik
+from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 from hierlmm.likelihood.estimate import maximise_design
-from hierlmm.likelihood.kernel import pattern_sums
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, residual_rows
 from hierlmm.slips import renamed
 
@@ -438,14 +437,10 @@ def _by_nuts(
             b = draw_random_effects(posterior, kept, rng)
         b = b[:, quantities.subjects].reshape(len(kept.sigma), -1)
         blocks.append(_compare(b, b, truth.b[quantities.subjects].ravel()))
-    if isinstance(posterior, ResidualPosterior):
-        loglik = _structured_loglik(posterior, kept.beta, kept.D, kept.sigma, eta[few])
-        own = truth.beta[None], truth.D[None], np.array([truth.sigma]), truth.eta[None]
-        true_loglik = _structured_loglik(posterior, *own)
-    else:
-        half = kept.sd[:, :, None] * kept.corr_factor
-        loglik = _marginal_loglik(posterior, kept.beta, half, kept.sigma)
-        true_loglik = _marginal_loglik(posterior, truth.beta[None], _root(truth.D)[None], np.array([truth.sigma]))
+    half = kept.sd[:, :, None] * kept.corr_factor
+    loglik = _loglik(design, kept.beta, half, kept.sigma, eta[few])
+    true_root = covariance_root(truth.D[None])
+    true_loglik = _loglik(design, truth.beta[None], true_root, np.array([truth.sigma]), truth.eta[None])
     blocks.append(_compare(loglik[:, None], loglik[:, None], true_loglik))
     checks = {"divergences": float(statistics["diverging"].sum()), "ess": effective}
     return Recovered(np.concatenate(blocks, axis=1), checks)
@@ -461,41 +456,13 @@ def _compare(values: FloatArray, kept: FloatArray, truth: FloatArray) -> FloatAr
     return np.stack([truth, values.mean(axis=0), values.std(axis=0, ddof=1), lower, upper, pit, rank, lagged])
 
 
-def _root(D: FloatArray) -> FloatArray:
-    """Lower triangular square root of a covariance matrix, singular or not."""
-    values, vectors = np.linalg.eigh(D)
-    return np.linalg.qr((vectors * np.sqrt(np.clip(values, 0.0, None))).T, mode="r").T
-
-
-def _marginal_loglik(
-    posterior: CollapsedPosterior, beta: FloatArray, half: FloatArray, sigma: FloatArray
-) -> FloatArray:
-    """Log p(y | β, D, σ), up to a constant: β (S, p), a root of D (S, q, q), σ (S,) -> (S,)."""
-    products = posterior.products
-    scaling = products.scaling
-    working = (beta - scaling.shift) @ scaling.Bx.T / scaling.y_scale
-    Lambda = scaling.Bz @ half / sigma[:, None, None]
-    scaled = sigma / scaling.y_scale
-    residual = np.column_stack([-working, np.ones(len(sigma))])
-    value = np.empty(len(sigma))
-    for s in range(len(sigma)):
-        sums = pattern_sums(products.R, products.C, products.weight, np.ascontiguousarray(Lambda[s]))
-        Q = products.S_w + np.tril(sums.G) + np.tril(sums.G, -1).T
-        quadratic = residual[s] @ Q @ residual[s] / scaled[s] ** 2
-        value[s] = -0.5 * (2.0 * products.n_obs * np.log(scaled[s]) + sums.log_det_T + quadratic)
-    return value
-
-
-def _structured_loglik(
-    posterior: ResidualPosterior, beta: FloatArray, D: FloatArray, sigma: FloatArray, eta: FloatArray
-) -> FloatArray:
-    """Log p(y | β, D, σ, η): β (S, p), D (S, q, q), σ (S,), η (S, k) -> (S,)."""
-    rows = residual_rows(posterior.design)
-    value = np.empty(len(sigma))
-    for s in range(len(sigma)):
-        residual = ResidualEstimate(rows.rows, rows.correlation, rows.variance, eta[s]) if rows.parameters else None
-        value[s] = subject_loglik(posterior.design, beta[s], D[s], float(sigma[s]), residual).sum()
-    return value
+def _loglik(design: Design, beta: FloatArray, root: FloatArray, sigma: FloatArray, eta: FloatArray) -> FloatArray:
+    """Log p(y | β, D, σ, η) of every draw: β (S, p), a root of D (S, q, q), σ (S,), η (S, k) -> (S,)."""
+    residuals = None
+    if design.has_residual_structure:
+        rows = residual_rows(design)
+        residuals = [ResidualEstimate(rows.rows, rows.correlation, rows.variance, own) for own in eta]
+    return subject_loglik(design, beta, root, sigma, residuals).sum(axis=1)
 
 
 def likelihood_of(design: Design, *, reml: bool) -> LikelihoodFit:

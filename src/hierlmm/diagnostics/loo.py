@@ -1,12 +1,7 @@
 """Leave-one-out cross-validation without refitting: one subject at a time, or one measurement at a time.
 
 Leaving out a *subject* asks how well a subject not yet seen is predicted, and needs its marginal log-likelihood, random
-effects integrated out. With ``[Z_i, X_i, r_i] = O_i [[R_i, C_i], [0, W_i]]`` (QR by subject, r = y - offset - X β₀ at
-the posterior mean β₀ of β) and γ = (β₀ - β, 1)
-
-    T_i = I + R_i D R_i'/σ²,    log p(y_i | β, D, σ) = -½ [ n_i log 2πσ² + log|T_i| + (|W_i γ|² + γ'C_i'T_i⁻¹C_i γ)/σ² ]
-
-which costs the same whatever the number of rows of the subject. Leaving out a *measurement* asks how well a further
+effects integrated out (`hierlmm.likelihood.by_subject`). Leaving out a *measurement* asks how well a further
 measurement of a known subject is predicted, and needs the conditional log-likelihood given b_i.
 
 Summing the conditional log-likelihood of a subject's rows answers neither: b_i was estimated from these very rows, the
@@ -31,7 +26,6 @@ import html
 import textwrap
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,13 +35,11 @@ from numpy.typing import NDArray
 
 from hierlmm.arguments import checked
 from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
-from hierlmm.compiled import compiled
 from hierlmm.design import Design
 from hierlmm.errors import NotAvailableError, warn
 from hierlmm.fits.base import choose
 from hierlmm.frames import shorten
-from hierlmm.likelihood.conditional import subject_loglik
-from hierlmm.likelihood.crossproducts import subject_rows
+from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 
 if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit
@@ -59,7 +51,6 @@ Unit = Literal["subject", "observation"]
 
 UNITS = ("subject", "observation")
 SEE = "docs, page 'The collapsed posterior', section 'Leaving one subject out'"
-THREADS = 2
 PIECE = 5_000_000
 """Values of the log-likelihood (40 MB) that are smoothed at a time."""
 
@@ -247,97 +238,8 @@ def subject_log_likelihood(
     Returns
     -------
     (S, J)
-
-    Notes
-    -----
-    Costs about S J (P²/2 + 2 q³) multiplications, P = p + 1, after one QR decomposition of each subject's rows.
     """
-    q, P, S = len(design.term), len(design.coef) + 1, len(sigma)
-    first, last, _ = (subjects or slice(None)).indices(design.n_subjects)
-    origin = beta.mean(axis=0)
-    factor = _subject_factors(design, origin, first, last)
-    gamma = np.concatenate([origin - beta, np.ones((S, 1))], axis=1)
-    n = design.rows_per_subject[first:last].astype(np.float64)
-    out = np.empty((S, last - first))
-    D = np.ascontiguousarray(D, dtype=np.float64).reshape(S, q, q)
-    sigma = np.ascontiguousarray(sigma, dtype=np.float64)
-    bounds = np.linspace(0, S, THREADS + 1).astype(int)
-
-    def work(lo: int, hi: int) -> None:
-        _marginal(factor, n, gamma, D, sigma, P, out, lo, hi)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(work, bounds[:-1], bounds[1:]))
-    return out
-
-
-def _subject_factors(design: Design, origin: FloatArray, first: int, last: int) -> FloatArray:
-    """Triangular factors of ``[Z_i, X_i, r_i]``, padded with zero rows: (J, q + P, q + P)."""
-    q, P = len(design.term), len(design.coef) + 1
-    order, start = subject_rows(design)
-    rows = order[start[first] : start[last]]
-    residual = design.y[rows] - design.offset[rows] - design.X[rows] @ origin
-    columns = np.column_stack([design.Z[rows], design.X[rows], residual])
-    begin = start[first:last] - start[first]
-    counts = np.diff(start)[first:last]
-    out = np.zeros((last - first, q + P, q + P))
-    for count in np.unique(counts):
-        members = np.flatnonzero(counts == count)
-        stack = columns[begin[members][:, None] + np.arange(count)]
-        found = np.linalg.qr(stack, mode="r")
-        out[members, : found.shape[1]] = found
-    return out
-
-
-@compiled(error_model="numpy")
-def _marginal(  # type: ignore[no-untyped-def]
-    factor, n, gamma, D, sigma, P, out, lo, hi
-) -> None:
-    J, width = factor.shape[0], factor.shape[1]
-    q = width - P
-    u, RD, T = np.empty(q), np.empty((q, q)), np.empty((q, q))
-    for s in range(lo, hi):
-        precision = 1.0 / (sigma[s] * sigma[s])
-        constant = np.log(2.0 * np.pi * sigma[s] * sigma[s])
-        for j in range(J):
-            total = 0.0
-            for r in range(q, width):  # |W γ|², W upper triangular
-                w = 0.0
-                for a in range(r - q, P):
-                    w += factor[j, r, q + a] * gamma[s, a]
-                total += w * w
-            for i in range(q):
-                w = 0.0
-                for a in range(P):
-                    w += factor[j, i, q + a] * gamma[s, a]
-                u[i] = w
-                for k in range(q):
-                    w = 0.0
-                    for m in range(i, q):
-                        w += factor[j, i, m] * D[s, m, k]
-                    RD[i, k] = w
-            log_det = 0.0
-            for i in range(q):  # T, its Cholesky factor, and u solved on the way
-                for k in range(i + 1):
-                    t = 0.0
-                    for m in range(k, q):
-                        t += RD[i, m] * factor[j, k, m]
-                    t *= precision
-                    if i == k:
-                        t += 1.0
-                    for m in range(k):
-                        t -= T[i, m] * T[k, m]
-                    if i == k:
-                        log_det += np.log(t)
-                        T[i, i] = np.sqrt(t)
-                    else:
-                        T[i, k] = t / T[k, k]
-                w = u[i]
-                for k in range(i):
-                    w -= T[i, k] * u[k]
-                u[i] = w / T[i, i]
-                total += u[i] * u[i]
-            out[s, j] = -0.5 * (n[j] * constant + log_det + total * precision)
+    return subject_loglik(design, beta, covariance_root(D), sigma, subjects=subjects)
 
 
 def _log_likelihood(fit: PosteriorFit, unit: str) -> tuple[Callable[[slice], FloatArray], pd.Index]:
@@ -348,8 +250,6 @@ def _log_likelihood(fit: PosteriorFit, unit: str) -> tuple[Callable[[slice], Flo
     S = len(sigma)
     beta = fit.draws("beta").reshape(S, -1)
     eta = fit.residual_draws().reshape(S, -1)
-    if unit == "subject" and (design.has_residual_structure or not design.term):
-        return _structured(fit, beta, sigma, eta), design.subjects
     if unit == "observation" and design.residual is not None:
         raise NotAvailableError(
             "the log-likelihood of every observation on its own",
@@ -358,8 +258,12 @@ def _log_likelihood(fit: PosteriorFit, unit: str) -> tuple[Callable[[slice], Flo
             SEE,
         )
     if unit == "subject":
-        D = fit.draws("D").reshape(S, len(design.term), -1)
-        return lambda part: subject_log_likelihood(design, beta, D, sigma, part), design.subjects
+        q = len(design.term)
+        root = covariance_root(fit.draws("D").reshape(S, q, q)) if q else np.empty((S, 0, 0))
+        if not design.has_residual_structure:
+            return lambda part: subject_loglik(design, beta, root, sigma, subjects=part), design.subjects
+        values = subject_loglik(design, beta, root, sigma, [fit.residual_at(own) for own in eta])
+        return lambda part: values[:, part], design.subjects
     if design.term and "b" not in fit.datatree["posterior"]:
         raise NotAvailableError(
             "the log-likelihood of every observation given the random effects",
@@ -376,20 +280,6 @@ def _log_likelihood(fit: PosteriorFit, unit: str) -> tuple[Callable[[slice], Flo
         return conditional_log_likelihood(rows, beta, b, own)  # type: ignore[arg-type]
 
     return conditional, design.frame.index
-
-
-def _structured(
-    fit: PosteriorFit, beta: FloatArray, sigma: FloatArray, eta: FloatArray
-) -> Callable[[slice], FloatArray]:
-    """Marginal log-likelihood of subjects at every draw, with the residual structure of the draw."""
-    design, S = fit.design, len(sigma)
-    q = len(design.term)
-    D = fit.draws("D").reshape(S, q, q) if q else np.empty((S, 0, 0))
-    values = np.empty((S, design.n_subjects))
-    for s in range(S):
-        residual = fit.residual_at(eta[s]) if design.has_residual_structure else None
-        values[s] = subject_loglik(design, beta[s], D[s], float(sigma[s]), residual)
-    return lambda part: values[:, part]
 
 
 class _Rows:

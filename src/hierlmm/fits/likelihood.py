@@ -18,7 +18,8 @@ from hierlmm.fits.base import Fit, choose
 from hierlmm.fits.covariance_table import profile_components, quantile, wald_components
 from hierlmm.fits.degrees import fit_kenward_roger, fit_satterthwaite, likelihood_wald, summary_with_degrees
 from hierlmm.fits.text import likelihood_html, likelihood_text
-from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects, subject_loglik
+from hierlmm.likelihood.by_subject import subject_loglik
+from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects
 from hierlmm.likelihood.criterion import Criterion, NormalEquations
 from hierlmm.likelihood.estimate import describe_optimum, maximise_design
 from hierlmm.likelihood.kenward_roger import KenwardRogerDegrees
@@ -139,9 +140,12 @@ class LikelihoodFit(Fit):
 
     @cached_property
     def _D(self) -> pd.DataFrame:
-        half = self._plain.products.scaling.factor(self._Lambda) * self._whitened_sd
         index = pd.Index(self.design.term, name="term")
-        return pd.DataFrame(half @ half.T, index=index, columns=index)
+        return pd.DataFrame(self._root @ self._root.T, index=index, columns=index)
+
+    @cached_property
+    def _root(self) -> FloatArray:
+        return self._plain.products.scaling.factor(self._Lambda) * self._whitened_sd
 
     @cached_property
     def _conditional(self) -> ConditionalEffects:
@@ -348,9 +352,10 @@ class LikelihoodFit(Fit):
 
     def subject_loglik(self) -> pd.Series:
         """Marginal log-likelihood of every subject at β̂ and θ̂, random effects integrated out; ML: sums to loglik."""
-        design = self.design
-        values = subject_loglik(design, self.beta.to_numpy(), self._D_values, self.sigma, self.residual_estimate)
-        return pd.Series(values, index=design.subjects, name="loglik")
+        beta, sigma = self._beta.to_numpy()[None], np.array([self.sigma])
+        residuals = None if self.residual_estimate is None else [self.residual_estimate]
+        values = subject_loglik(self.design, beta, self._root[None], sigma, residuals)
+        return pd.Series(values[0], index=self.design.subjects, name="loglik")
 
     def predict(
         self,

@@ -27,7 +27,7 @@ from hierlmm.fits.base import Fit, Level, choose
 from hierlmm.fits.components import component_labels
 from hierlmm.formula import INTERCEPT
 from hierlmm.frames import shorten
-from hierlmm.likelihood.conditional import subject_loglik
+from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
 from hierlmm.predict.posterior import predict_rows, prediction_draws
 from hierlmm.predict.rows import Interval, PredictionLevel
@@ -189,8 +189,9 @@ class PosteriorFit(Fit):
 
         Comparable with the log-likelihood of an ML fit, which is its maximum.
         """
-        point = self.beta.to_numpy(), self._D_values, self.sigma
-        return float(subject_loglik(self.design, *point, self.residual_estimate).sum())
+        beta, sigma = self.beta.to_numpy()[None], np.array([self.sigma])
+        residuals = None if self.residual_estimate is None else [self.residual_estimate]
+        return float(subject_loglik(self.design, beta, covariance_root(self._D_values)[None], sigma, residuals).sum())
 
     @property
     def _D_values(self) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Random effects given the data: conditional means and covariances, and the marginal likelihood by subject.
+"""Random effects given the data: conditional means and covariances.
 
     b_i | y, β, θ ~ N(K_i0 - K_i β, M_i),    M_i = σ² Λ (I + Λ'A_iΛ)⁻¹ Λ',    A_i = R_i'R_i
 
@@ -13,12 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.covariance.estimate import ResidualEstimate
-from hierlmm.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts
-from hierlmm.likelihood.residual_rows import whiten_columns
 
-__all__ = ["ConditionalEffects", "conditional_effects", "subject_loglik"]
+__all__ = ["ConditionalEffects", "conditional_effects"]
 
 FloatArray = NDArray[np.float64]
 
@@ -77,41 +74,3 @@ def conditional_effects(products: CrossProducts, Lambda: FloatArray, sigma: floa
 def _back_random(Bz: FloatArray, values: FloatArray) -> FloatArray:
     """Apply Bz⁻¹ to the random-effects dimension of a stack of matrices."""
     return np.linalg.inv(Bz) @ values
-
-
-def subject_loglik(
-    design: Design, beta: FloatArray, D: FloatArray, sigma: float, residual: ResidualEstimate | None = None
-) -> FloatArray:
-    """Marginal log-likelihood log p(y_i | β, θ) of every subject, random effects integrated out: (J,).
-
-    With D = L L' and T_i = I + L'Z_i'Z_iL/σ²: log|V_i| = n_i log σ² + log|T_i|, and r'V_i⁻¹r = (r'r − u'T_i⁻¹u/σ²)/σ²
-    where u = L'Z_i'r.
-
-    Parameters
-    ----------
-    design : Design
-    beta : (p,)
-    D : (q, q)
-        Positive semi-definite.
-    sigma : float
-        Positive.
-    residual : ResidualEstimate, optional
-        Residual structure; its rows are whitened first.
-    """
-    J, q = design.n_subjects, len(design.term)
-    error = design.y - design.offset - design.X @ beta
-    values, vectors = np.linalg.eigh(D)
-    ZL = design.Z @ (vectors * np.sqrt(np.clip(values, 0.0, None)))
-    log_det = np.zeros(J)
-    if residual is not None:
-        white, log_det = whiten_columns(residual, np.column_stack([error, ZL]))
-        error, ZL = white[:, 0], white[:, 1:]
-    error, ZL = error / sigma, ZL / sigma  # before squaring: σ may be far from the size of the data
-    u, A, rr = np.zeros((J, q)), np.zeros((J, q, q)), np.zeros(J)
-    np.add.at(u, design.subject_index, ZL * error[:, None])
-    np.add.at(A, design.subject_index, ZL[:, :, None] * ZL[:, None, :])
-    np.add.at(rr, design.subject_index, error**2)
-    T = np.eye(q) + A
-    quadratic = rr - np.einsum("jk,jk->j", u, np.linalg.solve(T, u[..., None])[..., 0])
-    n = design.rows_per_subject
-    return -0.5 * (n * (np.log(2 * np.pi) + 2 * np.log(sigma)) + log_det + np.linalg.slogdet(T)[1] + quadratic)

@@ -10,10 +10,10 @@ P. All is one function with one call of the kernel inside: each further copy of 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.compiled import compiled
 from hierlmm.likelihood.kernel import PatternSums, pattern_sums
 
 __all__ = ["DESCEND", "PARTS", "VALUES", "explore"]
@@ -26,7 +26,7 @@ MAX_HALVINGS = 30
 SMALL_GRADIENT = 1e-3
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _factor(S_w: FloatArray, G: FloatArray) -> tuple[FloatArray, bool]:
     """Lower Cholesky factor of S_w + G, and whether it exists."""
     P = len(S_w)
@@ -49,7 +49,7 @@ def _factor(S_w: FloatArray, G: FloatArray) -> tuple[FloatArray, bool]:
     return L, True
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _inverse(L: FloatArray, p: int) -> FloatArray:
     """Inverse of the leading (p, p) triangle of L."""
     V = np.zeros((p, p))
@@ -63,7 +63,7 @@ def _inverse(L: FloatArray, p: int) -> FloatArray:
     return V
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _gamma(L: FloatArray, V: FloatArray) -> FloatArray:
     """γ = (-β̂, 1) from the factor and the inverse of its leading triangle."""
     p = len(V)
@@ -77,7 +77,7 @@ def _gamma(L: FloatArray, V: FloatArray) -> FloatArray:
     return gamma
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _assemble(basis: FloatArray, lam: FloatArray) -> FloatArray:
     """Λ = Σ λ_m E_m."""
     m, q = basis.shape[0], basis.shape[1]
@@ -89,7 +89,7 @@ def _assemble(basis: FloatArray, lam: FloatArray) -> FloatArray:
     return Lambda
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _value(L: FloatArray, log_det_T: float, reml: bool, degrees: float) -> float:
     p = len(L) - 1
     value = 2.0 * degrees * np.log(L[p, p]) + log_det_T
@@ -99,7 +99,7 @@ def _value(L: FloatArray, log_det_T: float, reml: bool, degrees: float) -> float
     return value
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _slopes(
     sums: PatternSums, basis: FloatArray, gamma: FloatArray, V: FloatArray, reml: bool, out: FloatArray
 ) -> None:
@@ -121,7 +121,7 @@ def _slopes(
                 out[m + k] += basis[k, i, j] * more
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _gradient(
     sums: PatternSums,
     basis: FloatArray,
@@ -162,7 +162,7 @@ def _gradient(
         out[k] = total
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _largest(vector: FloatArray) -> float:
     size = 0.0
     for value in vector:
@@ -170,7 +170,7 @@ def _largest(vector: FloatArray) -> float:
     return size
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _direction(inverse: FloatArray, gradient: FloatArray, reach: float, full: bool, step: FloatArray) -> float:
     """Quasi-Newton step of at most ``reach`` (of just that, unless ``full``); returns the slope along it."""
     slope = 0.0
@@ -187,7 +187,7 @@ def _direction(inverse: FloatArray, gradient: FloatArray, reach: float, full: bo
     return slope * ratio
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _update(inverse: FloatArray, step: FloatArray, old: FloatArray, new: FloatArray, scaled: bool) -> bool:
     """The BFGS update of the inverse Hessian, in place; whether it has been scaled by now."""
     m = len(step)
@@ -214,7 +214,7 @@ def _update(inverse: FloatArray, step: FloatArray, old: FloatArray, new: FloatAr
     return True
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def explore(
     R: FloatArray,
     C: FloatArray,
