@@ -77,6 +77,7 @@ def test_the_sum_over_subjects_is_the_likelihood_however_small_sigma(ratio, rand
     assert fit.subject_loglik().sum() == pytest.approx(fit.loglik, rel=1e-10)
 
 
+@pytest.mark.filterwarnings("ignore::hierlmm.FitWarning")  # with σ a millionth of D the gradient by η is rounding
 @pytest.mark.parametrize("ratio", [1e-5, 1e-6])
 @pytest.mark.parametrize(
     ("residual", "variance"), [(hl.AR1("k"), None), (None, hl.VarIdent("arm")), (hl.AR1("k"), hl.VarIdent("arm"))]

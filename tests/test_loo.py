@@ -85,7 +85,8 @@ def test_marginal_log_likelihood_equals_a_dense_normal(formula):
             L = np.linalg.cholesky(V[np.ix_(rows, rows)])
             z = np.linalg.solve(L, design.y[rows] - mean[rows])
             expected = stats.norm.logpdf(z).sum() - np.log(np.diag(L)).sum()
-            assert found[s, j] == pytest.approx(expected, rel=1e-8)
+            # The dense matrix loses digits where D is large against σ (exact arithmetic: test_by_subject.py).
+            assert found[s, j] == pytest.approx(expected, rel=1e-6 if s == 2 else 1e-8)
     np.testing.assert_array_equal(subject_log_likelihood(design, beta, D, sigma, slice(4, 9)), found[:, 4:9])
 
 

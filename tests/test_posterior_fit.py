@@ -106,8 +106,8 @@ def test_marginal_log_likelihood_equals_a_dense_normal(dental_posterior):
         V = design.Z[rows] @ fit.D.to_numpy() @ design.Z[rows].T + fit.sigma**2 * np.eye(rows.sum())
         total += stats.multivariate_normal(design.X[rows] @ fit.beta.to_numpy(), V).logpdf(design.y[rows])
     assert fit.loglik == pytest.approx(total, rel=1e-10)
-    singular = np.array([[2.0, 0.0], [0.0, 0.0]])
-    assert np.isfinite(subject_loglik(design, fit.beta.to_numpy(), singular, 1.0)).all()
+    root = np.array([[[np.sqrt(2.0), 0.0], [0.0, 0.0]]])  # of a singular D
+    assert np.isfinite(subject_loglik(design, fit.beta.to_numpy()[None], root, np.ones(1))).all()
 
 
 def test_log_likelihood_is_conditional_and_pointwise(dental_posterior):

@@ -217,7 +217,7 @@ class Design:
 
     @cached_property
     def constant(self) -> FloatArray | None:
-        """Coefficients e (p,) with ``X e = 1``: the unit vector of the intercept where there is one; None if there are none."""
+        """Coefficients e (p,) with ``X e = 1`` (with an intercept its unit vector); None if there are none."""
         if self.intercept is None:
             return constant_combination(self.X)
         return np.eye(len(self.coef))[self.intercept]

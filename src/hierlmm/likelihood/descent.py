@@ -39,6 +39,12 @@ class Counter:
         evaluation = self.criterion.evaluate(lam)
         return evaluation.value, evaluation.gradient
 
+    def size(self, lam: FloatArray, gradient: FloatArray) -> float:
+        """Largest derivative; those by λ times the largest |λ| above 1: relative, however small σ is against D."""
+        m = self.criterion.structure.n_parameters
+        by_D, by_eta = (np.max(np.abs(part), initial=0.0) for part in (gradient[:m], gradient[m:]))
+        return float(max(by_D * np.max(np.abs(lam[:m]), initial=1.0), by_eta))
+
 
 def hessian(function: object, point: FloatArray) -> FloatArray:
     """Hessian by central differences of an exact gradient (error of order 1e-9 relative): (m,) -> (m, m)."""
@@ -61,7 +67,7 @@ def descend(counter: Counter, lam: FloatArray) -> FloatArray:
     value, gradient = counter.both(lam)
     inverse = _positive_inverse(forward_hessian(counter, lam, gradient))
     for _ in range(MAX_DESCENT):
-        if np.abs(gradient).max() < 1e-3 * max(1.0, 1e-4 * abs(value)):
+        if counter.size(lam, gradient) < 1e-3 * max(1.0, 1e-4 * abs(value)):
             break
         step = -inverse @ gradient
         step *= min(1.0, 3.0 * (1.0 + np.abs(lam).max()) / max(np.abs(step).max(), 1e-300))
@@ -105,8 +111,7 @@ def newton(counter: Counter, lam: FloatArray) -> FloatArray:
         return lam
     value, gradient = counter.both(lam)
     for _ in range(MAX_NEWTON):
-        # A large λ (hardly any residual variance) is found to the same relative precision as a moderate one.
-        if np.max(np.abs(gradient)) * max(1.0, np.max(np.abs(lam))) < 1e-2 * GRADIENT_TOLERANCE:
+        if counter.size(lam, gradient) < 1e-2 * GRADIENT_TOLERANCE:
             break
         step = -_positive_inverse(forward_hessian(counter, lam, gradient)) @ gradient
         improved = False

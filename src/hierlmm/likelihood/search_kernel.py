@@ -301,7 +301,7 @@ def explore(
                 lam[i] = at[i]
                 gradient[i] = trial_gradient[i]
             steps, halvings = steps + 1, 0
-            small = _largest(gradient) < SMALL_GRADIENT * max(1.0, 1e-4 * abs(value))
+            small = _largest(gradient) * max(1.0, _largest(lam)) < SMALL_GRADIENT * max(1.0, 1e-4 * abs(value))
             if small or steps > MAX_STEPS or (scaled and gained < 1e-9 * max(1.0, abs(value))):
                 break
             slope = _direction(inverse, gradient, 0.3 * (0.5 + _largest(lam)), scaled, step)
