@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 # A worker takes a whole file, so that the fits of its module are made once.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help venv demo test quick shuffle lint docs bench lock clean
+.PHONY: help venv demo test quick shuffle lint docs wheel check-versions bench lock clean
 
 help:
 	@echo "make demo   set up, fit the growth-curve example by NUTS and REML, write tables and plots to $(OUT)/"
@@ -22,8 +22,10 @@ help:
 	@echo "make venv   the environment alone, in $(VENV)/"
 	@echo "make lint   ruff, mypy"
 	@echo "make docs   build the documentation into docs/_build/html"
+	@echo "make wheel  build source distribution and wheel into dist/, and use the wheel in an environment of its own"
+	@echo "make check-versions  the tests under Python 3.13, 3.14 and the lowest versions that are allowed  (VERSIONS=3.13)"
 	@echo "make bench  time the fits against their peers in one run   (BENCH=reml, small_data, many_subjects, ...)"
-	@echo "make lock   renew requirements/lock.txt (needs uv)"
+	@echo "make lock   renew requirements/lock.txt, keeping its versions where possible  (UPGRADE=--upgrade for the newest)"
 
 $(STAMP): requirements/lock.txt pyproject.toml tools/find_python.sh .python-version
 	@python=$$(PYTHON='$(PYTHON)' ./tools/find_python.sh) || exit 1; \
@@ -57,18 +59,28 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 docs: $(STAMP)
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
+
+wheel: $(STAMP)
+	./tools/wheel_smoke.sh
+
+VERSIONS ?= 3.13 3.14 lowest
+
+check-versions: $(STAMP)
+	./tools/check_versions.sh "$(VERSIONS)" $(PYTEST_ARGS)
 
 BENCH ?= reml
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/$(BENCH).py
 
-lock:
-	uv pip compile --universal --python-version 3.12 --generate-hashes --no-header --no-annotate \
-		--all-extras --quiet -o requirements/lock.txt pyproject.toml
+UPGRADE ?=
+
+lock: $(STAMP)
+	$(BIN)/uv pip compile --universal --python-version 3.12 --generate-hashes --no-header --no-annotate \
+		--all-extras --quiet $(UPGRADE) -o requirements/lock.txt pyproject.toml
 
 clean:
-	rm -rf $(VENV) $(OUT) docs/_build docs/gallery docs/generated .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venvs dist $(OUT) docs/_build docs/gallery docs/generated .pytest_cache .mypy_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

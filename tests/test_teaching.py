@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import pickle
-import time
 from pathlib import Path
 
 import numpy as np
@@ -142,13 +141,10 @@ def test_em_climbs_to_the_same_place_more_slowly(unbalanced, formula, covariance
     assert "more (see .trace)" in str(steps)
 
 
-def test_aids_in_time(aids):
-    model = hl.TwoLevelModel.from_formula(AIDS, aids)
-    hl.gls_steps(model)  # compiles
-    start = time.perf_counter()
-    steps = hl.gls_steps(model)
-    assert time.perf_counter() - start < 2.0
+def test_aids(aids):
+    steps = hl.gls_steps(hl.TwoLevelModel.from_formula(AIDS, aids))
     assert steps.converged
+    assert steps.iterations <= 20  # each step is a maximisation: few are needed, however many subjects there are
     # lme4's own optimum, tests/reference/aids_lmer_slope_reml.json
     reference = json.loads((BLUP.parent / "aids_lmer_slope_reml.json").read_text())["optimum"]
     assert steps.loglik == pytest.approx(reference["logLik"], rel=1e-8)

@@ -218,7 +218,7 @@ def comparison_gt(comparison: Comparison) -> Any:
         raise MissingPackageError(
             "a request for a great_tables.GT",
             "the package great-tables is not installed",
-            "pip install 'hierlmm[html]'; plain HTML needs no package: comparison.to_html()",
+            'pip install "hierlmm[html]"; plain HTML needs no package: comparison.to_html()',
             "docs, page 'Installation'",
         ) from error
     frame, flags = _string_frame(comparison)

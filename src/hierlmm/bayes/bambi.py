@@ -158,7 +158,7 @@ def _bambi() -> Any:
             import bambi as bmb
     except ImportError as error:
         raise MissingPackageError(
-            "a model for Bambi", "Bambi is not installed", "run: pip install 'hierlmm[bambi]'", SEE
+            "a model for Bambi", "Bambi is not installed", 'run: pip install "hierlmm[bambi]"', SEE
         ) from error
     return bmb
 

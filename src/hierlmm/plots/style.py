@@ -122,7 +122,7 @@ def resolve_backend(backend: str | None) -> str:
         raise MissingPackageError(
             f"backend={name!r}",
             f"the package {lacking[0]} is not installed",
-            f"pip install 'arviz[{name}]', or leave backend out to draw with matplotlib",
+            'pip install "hierlmm[interactive]", or leave backend out to draw with matplotlib',
             "docs, page 'Installation'",
         )
     return name
