@@ -52,7 +52,10 @@ def test_the_lock_file_has_hashes_and_no_addresses():
     pins = re.split(r"\n(?=\S)", lock.strip())
     assert all(re.match(r"[\w.-]+==\S+( ;.*)? \\\n", pin) and "--hash=sha256:" in pin for pin in pins)
     locked = {pin.split("==")[0] for pin in pins}
-    wanted = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
+    wanted = [
+        *PROJECT["dependencies"],
+        *(line for extra in PROJECT["optional-dependencies"].values() for line in extra),
+    ]
     assert {re.match(r"[\w-]+", line).group() for line in wanted} - {"hierlmm"} <= locked
 
 
