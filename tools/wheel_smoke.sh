@@ -43,12 +43,13 @@ import hierlmm as hl
 assert "site-packages" in Path(hl.__file__).parts, hl.__file__
 assert Path(hl.__file__).with_name("py.typed").exists()
 model = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", hl.load_dataset("dental"))
+apart = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time || subject)", hl.load_dataset("dental"))
 comparison = model.compare("reml", "gee", "ml")
 assert abs(model.fit_reml().criterion - 432.5817) < 1e-3  # lme4
 comparison.plot_forest()
 asks = {
     "html": comparison.to_gt,
-    "bambi": model.to_bambi,
+    "bambi": apart.to_bambi,
     "interactive": lambda: comparison.plot_forest(backend="bokeh"),
 }
 for extra, ask in asks.items():
