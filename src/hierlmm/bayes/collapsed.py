@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from hierlmm.bayes.distributions import LKJ, Exponential, Gamma, HalfCauchy, Hal
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts, cross_products
+from hierlmm.likelihood.search import alone, spread
 
 __all__ = ["CollapsedPosterior", "collapsed_posterior", "find_mode", "pack", "starts", "why_not_collapsed"]
 
@@ -28,6 +30,12 @@ FloatArray = NDArray[np.float64]
 Objective = Callable[[FloatArray], tuple[float, FloatArray]]
 NEAR_ZERO = 5.0
 """Drop of the log density from the mode of a standard deviation to a twentieth of it, below which it may be zero."""
+FAINT = 7.0
+"""Drop of the log density below the highest mode at which another one counts no longer (a thousandth)."""
+BARRIER = 0.05
+"""How much lower than a mode the density is half-way to another one."""
+POINTS, CLIMBS = 12, 6
+QUICK: Any = {"gtol": 1e-2, "maxiter": 60}
 
 
 def why_not_collapsed(priors: ResolvedPriors) -> str | None:
@@ -77,6 +85,8 @@ class CollapsedPosterior:
         Posterior mode of θ. A signed standard deviation is in units of its scale.
     root : (m, m)
         S, the square root of the inverse curvature at the mode.
+    modes : (M, m)
+        All modes found whose density counts beside that of the highest, which is the first.
     """
 
     design: Design
@@ -84,6 +94,7 @@ class CollapsedPosterior:
     buffer: FloatArray
     mode: FloatArray
     root: FloatArray
+    modes: FloatArray
 
     @property
     def n_dim(self) -> int:
@@ -110,17 +121,17 @@ def collapsed_posterior(design: Design, priors: ResolvedPriors, *, signed: bool 
     """
     products = cross_products(design)
     buffer = pack(design, products, priors)
-    mode, root = find_mode(buffer, _negative(buffer), starts(buffer), signed)
+    mode, root, modes = find_mode(buffer, _negative(buffer), _everywhere(buffer), signed)
     m = len(mode)
     buffer[HEADER : HEADER + m] = mode
     buffer[HEADER + m : HEADER + m + m * m] = root.ravel()
-    return CollapsedPosterior(design, products, buffer, mode, root)
+    return CollapsedPosterior(design, products, buffer, mode, root, modes)
 
 
 def find_mode(
     buffer: FloatArray, negative: Objective, candidates: FloatArray, signed: bool | None
-) -> tuple[FloatArray, FloatArray]:
-    """Mode of θ and the curvature there; decides which standard deviations are signed and writes it to the buffer.
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Modes of θ and the curvature at the highest; decides which standard deviations are signed (in the buffer).
 
     Parameters
     ----------
@@ -129,14 +140,21 @@ def find_mode(
     negative : callable
         Minus the log density of θ and its gradient; it reads the buffer.
     candidates : (s, m)
-        θ of which the best one starts the search. Standard deviations come first.
+        θ from which the search starts: the best, and those without a better one nearby. Standard deviations come first.
     signed : bool, optional
         As in `collapsed_posterior`.
+
+    Returns
+    -------
+    mode : (m,)
+    root : (m, m)
+    modes : (M, m)
     """
     n_sd = int(buffer[6])
     prior = buffer[_offset_of_priors(buffer) :][: n_sd * N_PRIOR].reshape(n_sd, N_PRIOR)
     scales = prior[:, N_PRIOR - 1]
-    mode, root = _mode(negative, min(candidates, key=lambda theta: negative(theta)[0]))
+    tops = _climb(negative, candidates)
+    mode, root = _mode(negative, tops[0])
     # A gamma prior is zero or infinite at zero, which a signed parameter would have to cross.
     chosen = _reaches_zero(negative, mode, n_sd) & (prior[:, 0] == 1.0) if signed is None else np.full(n_sd, signed)
     if np.any(chosen):
@@ -144,8 +162,51 @@ def find_mode(
         buffer[7] += float(np.sum(np.log(scales[chosen] / 2.0)))  # ±u share the density of |u|
         start = mode.copy()
         start[:n_sd][chosen] = 1.0
+        tops[:, :n_sd][:, chosen] = np.exp(tops[:, :n_sd][:, chosen]) / scales[chosen]
         mode, root = _mode(negative, start)
-    return mode, root
+    return mode, root, _modes(negative, mode, root, tops[1:], np.flatnonzero(chosen))
+
+
+def _everywhere(buffer: FloatArray) -> FloatArray:
+    """`starts`, and θ spread evenly over the scales and shapes of D: (s, m)."""
+    few = starts(buffer)
+    n_sd, m = int(buffer[6]), few.shape[1]
+    if n_sd == 0:
+        return few
+    cube = spread(POINTS * (m - 1), m - 1)
+    more = np.empty((len(cube), m))
+    more[:, :n_sd] = few[0, :n_sd] - np.log(0.05) + np.log(0.03) + np.log(1000.0) * cube[:, :n_sd]
+    more[:, n_sd:-1] = np.arctanh(0.98 * (2.0 * cube[:, n_sd:] - 1.0))
+    more[:, -1] = few[0, -1]
+    return np.concatenate([few, more])
+
+
+def _climb(negative: Objective, candidates: FloatArray) -> FloatArray:
+    """Where quick climbs end from the best candidate and from those without a better one nearby: (s, m), best first."""
+    values = np.array([negative(theta)[0] for theta in candidates])
+    low, high = candidates.min(axis=0), candidates.max(axis=0)
+    chosen = alone((candidates - low) / np.where(high > low, high - low, 1.0), values)[:CLIMBS]
+    tops = [minimize(negative, candidates[k], jac=True, method="BFGS", options=QUICK) for k in chosen]
+    tops = [t for t in tops if np.isfinite(t.fun)]
+    return np.array([t.x for t in sorted(tops, key=lambda t: t.fun)]) if tops else candidates[np.argmin(values)][None]
+
+
+def _modes(
+    negative: Objective, mode: FloatArray, root: FloatArray, tops: FloatArray, signed: NDArray[np.intp]
+) -> FloatArray:
+    """The mode, and the others that starting points lead to: apart from it, and of a density that counts."""
+    highest, found = negative(mode)[0], [mode]
+    for top in tops:
+        if negative(top)[0] > highest + 3.0 * FAINT:
+            continue
+        at = minimize(negative, top, jac=True, method="BFGS", options={"gtol": 1e-4, "maxiter": 200})
+        other = at.x.copy()
+        other[signed] = np.abs(other[signed])
+        apart = [np.linalg.norm(np.linalg.solve(root, other - own)) > 1.0 for own in found]
+        higher = [negative(0.5 * (other + own))[0] > at.fun + BARRIER for own in found]
+        if at.fun < highest + FAINT and all(apart) and all(higher):
+            found.append(other)
+    return np.array(found)
 
 
 def pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> FloatArray:

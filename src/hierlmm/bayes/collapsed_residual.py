@@ -48,6 +48,8 @@ class ResidualPosterior:
         Numbers that `collapsed_kernel` reads, with those products.
     mode : (m,)
     root : (m, m)
+    modes : (M, m)
+        As in `collapsed.CollapsedPosterior`.
     """
 
     design: Design
@@ -57,6 +59,7 @@ class ResidualPosterior:
     buffer: FloatArray
     mode: FloatArray
     root: FloatArray
+    modes: FloatArray
 
     @property
     def n_dim(self) -> int:
@@ -126,11 +129,11 @@ def residual_posterior(design: Design, priors: ResolvedPriors, *, signed: bool |
         return (-value, -gradient) if np.isfinite(value) else (1e300, np.zeros_like(theta))
 
     candidates = [np.concatenate([base, eta + shift]) for base in starts(buffer) for shift in _shifts(rows)]
-    mode, root = find_mode(buffer, negative, np.array(candidates), signed)
+    mode, root, modes = find_mode(buffer, negative, np.array(candidates), signed)
     at_mode = rows.whiten(mode[int(buffer[1]) :])
     assert at_mode is not None
     _renew(buffer, at_mode.products)
-    return ResidualPosterior(design, rows, residual, at_mode.products, buffer, mode, root)
+    return ResidualPosterior(design, rows, residual, at_mode.products, buffer, mode, root, modes)
 
 
 def _narrowed_rows(rows: ResidualRows, priors: tuple[Prior, ...]) -> ResidualRows:
