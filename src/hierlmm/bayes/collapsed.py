@@ -24,7 +24,15 @@ from hierlmm.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts, cross_products
 from hierlmm.likelihood.search import alone, spread
 
-__all__ = ["CollapsedPosterior", "collapsed_posterior", "find_mode", "pack", "starts", "why_not_collapsed"]
+__all__ = [
+    "CollapsedPosterior",
+    "collapsed_posterior",
+    "find_mode",
+    "pack",
+    "signed_positions",
+    "starts",
+    "why_not_collapsed",
+]
 
 FloatArray = NDArray[np.float64]
 Objective = Callable[[FloatArray], tuple[float, FloatArray]]
@@ -97,6 +105,11 @@ class CollapsedPosterior:
     modes: FloatArray
 
     @property
+    def signed(self) -> NDArray[np.intp]:
+        """Positions of the standard deviations that θ holds as signed numbers."""
+        return signed_positions(self.buffer)
+
+    @property
     def n_dim(self) -> int:
         """Number of covariance parameters."""
         return int(self.buffer[1])
@@ -165,6 +178,13 @@ def find_mode(
         tops[:, :n_sd][:, chosen] = np.exp(tops[:, :n_sd][:, chosen]) / scales[chosen]
         mode, root = _mode(negative, start)
     return mode, root, _modes(negative, mode, root, tops[1:], np.flatnonzero(chosen))
+
+
+def signed_positions(buffer: FloatArray) -> NDArray[np.intp]:
+    """Standard deviations that are signed numbers."""
+    n_sd = int(buffer[6])
+    prior = buffer[_offset_of_priors(buffer) :][: n_sd * N_PRIOR].reshape(n_sd, N_PRIOR)
+    return np.flatnonzero(prior[:, N_PRIOR - 1])
 
 
 def _everywhere(buffer: FloatArray) -> FloatArray:

@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.bayes.collapsed import find_mode, pack, starts
+from hierlmm.bayes.collapsed import find_mode, pack, signed_positions, starts
 from hierlmm.bayes.collapsed_kernel import density_with_gamma, unpack
 from hierlmm.bayes.distributions import LogNormal, Normal, Prior, ScaledBeta, Uniform
 from hierlmm.bayes.priors import ResolvedPriors
@@ -60,6 +60,11 @@ class ResidualPosterior:
     mode: FloatArray
     root: FloatArray
     modes: FloatArray
+
+    @property
+    def signed(self) -> NDArray[np.intp]:
+        """Positions of the standard deviations that θ holds as signed numbers."""
+        return signed_positions(self.buffer)
 
     @property
     def n_dim(self) -> int:

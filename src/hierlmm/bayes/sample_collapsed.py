@@ -28,7 +28,7 @@ from hierlmm.notice import interactive, notice_if_slow
 if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit
 
-__all__ = ["RANDOM_EFFECTS", "sample_collapsed", "sample_theta"]
+__all__ = ["RANDOM_EFFECTS", "mode_notes", "sample_collapsed", "sample_theta"]
 
 FloatArray = NDArray[np.float64]
 
@@ -86,6 +86,7 @@ def sample_collapsed(
         cores=cores,
         progressbar=progressbar and interactive(),
     )
+    notes = (*notes, *mode_notes(posterior, theta))
     sampled = time.perf_counter()
     rng = np.random.default_rng(seed)
     flat = theta.reshape(chains * draws, -1)
@@ -206,57 +207,98 @@ def sample_theta(
     route : {"compiled", "python"}
     """
     import nutpie
+    import xarray as xr
 
-    model, route = _model(posterior)
-    tree = nutpie.sample(
-        model,
-        draws=draws,
-        tune=tune,
-        chains=chains,
-        cores=cores,
-        seed=seed,
-        save_warmup=False,
-        progress_bar=progressbar,
-        target_accept=target_accept,
+    # nutpie does not tell a chain its number: where there are several modes, the chains of each are a run of their own.
+    starts = np.linalg.solve(posterior.root, (posterior.modes - posterior.mode).T).T[:chains]
+    theta, statistics, route = [], [], ""
+    for k, start in enumerate(starts):
+        model, route = _model(posterior, start)
+        tree = nutpie.sample(
+            model,
+            draws=draws,
+            tune=tune,
+            chains=len(range(k, chains, len(starts))),
+            cores=cores,
+            seed=seed + k,
+            save_warmup=False,
+            progress_bar=progressbar,
+            target_accept=target_accept,
+        )
+        refuse_interrupted(tree, draws)
+        theta.append(posterior.mode + tree["posterior"]["z"].to_numpy() @ posterior.root.T)
+        statistics.append(tree["sample_stats"].to_dataset())
+    if len(starts) == 1:
+        return theta[0], statistics[0], route
+    order = np.argsort(np.concatenate([np.arange(k, chains, len(starts)) for k in range(len(starts))]))
+    joined = xr.concat(statistics, dim="chain").isel(chain=order).assign_coords(chain=np.arange(chains))
+    return np.concatenate(theta)[order], joined, route
+
+
+def mode_notes(posterior: CollapsedPosterior | ResidualPosterior, theta: FloatArray) -> tuple[str, ...]:
+    """Say in which modes the chains sit, where there are several: theta (chains, draws, m)."""
+    if len(posterior.modes) == 1:
+        return ()
+    folded = theta.copy()
+    signed = posterior.signed
+    folded[..., signed] = np.abs(folded[..., signed])
+    away = np.linalg.solve(posterior.root, (folded[..., None, :] - posterior.modes)[..., None])[..., 0]
+    nearest = np.argmin(np.linalg.norm(away, axis=-1), axis=-1)
+    share = np.stack([np.mean(nearest == k, axis=1) for k in range(len(posterior.modes))], axis=1)
+    number = len(posterior.modes)
+    if np.ptp(share, axis=0).max() < 0.5:
+        return (
+            f"The posterior of the covariance parameters has {number} modes, and every chain visits each: read its "
+            "distribution as a whole (fit.plot_posterior()), not its mean.",
+        )
+    home = np.argmax(share, axis=1)
+    where = "; ".join(
+        f"mode {k + 1}: chain{'s' if np.sum(home == k) > 1 else ''} "
+        + ", ".join(str(c + 1) for c in np.flatnonzero(home == k))
+        for k in range(number)
+        if np.any(home == k)
     )
-    refuse_interrupted(tree, draws)
-    z = tree["posterior"]["z"].to_numpy()
-    return posterior.mode + z @ posterior.root.T, tree["sample_stats"].to_dataset(), route
+    return (
+        f"Chains sit in different modes of the posterior ({where}): NUTS hardly crosses from one to the other, and how "
+        "often each is visited says where chains began, not how probable it is. To go on: compare the modes "
+        "(model.fit_ml().optima lists those of the likelihood), give the covariance parameters a prior that tells them "
+        "apart, or simplify the random effects.",
+    )
 
 
-def _initial_point(m: int) -> Any:
-    """Start near the mode, chains apart from each other by a posterior standard deviation."""
+def _initial_point(start: FloatArray) -> Any:
+    """Start near a mode, chains apart from each other by a posterior standard deviation."""
 
     def draw(seed: int) -> FloatArray:
-        return np.random.default_rng(seed).normal(size=m)
+        return start + np.random.default_rng(seed).normal(size=len(start))
 
     return draw
 
 
-def _model(posterior: CollapsedPosterior | ResidualPosterior) -> tuple[Any, str]:
+def _model(posterior: CollapsedPosterior | ResidualPosterior, start: FloatArray) -> tuple[Any, str]:
     """The posterior as nutpie takes it: compiled where its parts are, else as Python functions."""
-    m = posterior.n_dim
     try:
         if isinstance(posterior, CollapsedPosterior):
-            return _compiled_model(m, compiled_density(), posterior.buffer), "compiled"
+            return _compiled_model(start, compiled_density(), posterior.buffer), "compiled"
         if posterior.packed is not None:
-            return _compiled_model(m, compiled_structured(), posterior.packed), "compiled"
+            return _compiled_model(start, compiled_structured(), posterior.packed), "compiled"
     except (ImportError, TypeError, AttributeError):
         pass  # nutpie's class has changed: the documented way follows
     if isinstance(posterior, ResidualPosterior):
-        return _python_model(m, posterior.evaluator), "python"
+        return _python_model(start, posterior.evaluator), "python"
     buffer = posterior.buffer
-    return _python_model(m, lambda: lambda z: evaluate(z, buffer)), "python"
+    return _python_model(start, lambda: lambda z: evaluate(z, buffer)), "python"
 
 
-def _compiled_model(m: int, density: Any, data: FloatArray) -> Any:
+def _compiled_model(start: FloatArray, density: Any, data: FloatArray) -> Any:
     from nutpie.compile_pymc import CompiledPyMCModel
 
+    m = len(start)
     return CompiledPyMCModel(
         dims={},
         compiled_logp_func=density,
         compiled_expand_func=compiled_expand(),
-        initial_point_func=_initial_point(m),
+        initial_point_func=_initial_point(start),
         shared_data={"buffer": data},
         shared_var_keys={},
         user_data=data,
@@ -270,9 +312,11 @@ def _compiled_model(m: int, density: Any, data: FloatArray) -> Any:
     )
 
 
-def _python_model(m: int, make_density: Any) -> Any:
+def _python_model(start: FloatArray, make_density: Any) -> Any:
     """Hand nutpie a maker of Python functions, z -> (log density, gradient); each chain makes its own."""
     from nutpie.compiled_pyfunc import from_pyfunc
+
+    m = len(start)
 
     def make_expand(_seed1: int, _seed2: int, _chain: int) -> Any:
         return lambda z: {"z": z}
@@ -284,5 +328,5 @@ def _python_model(m: int, make_density: Any) -> Any:
         [np.dtype(np.float64)],
         [(m,)],
         ["z"],
-        make_initial_point_fn=_initial_point(m),
+        make_initial_point_fn=_initial_point(start),
     )
