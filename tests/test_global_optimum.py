@@ -68,3 +68,49 @@ def test_exhaustive_search_against_a_dense_grid(dental, formula, reml):
     axis = np.concatenate([[0.0], np.geomspace(1e-3, 1e3, 60)])
     grid = np.stack(np.meshgrid(*[axis] * criterion.structure.n_parameters, indexing="ij"), axis=-1)
     assert best <= min(criterion(lam) for lam in grid.reshape(-1, criterion.structure.n_parameters)) + 1e-5
+
+
+def test_print_names_the_optima_that_count(dental):
+    fit = hl.TwoLevelModel.from_formula(DENTAL, dental).fit_reml()
+    assert "2 optima: 499.61 and 501.58 (fit.optima)" in str(fit)
+    assert "Global search: exhaustive, no lower optimum exists" in str(fit)
+    one = hl.TwoLevelModel.from_formula("distance ~ age + (1 + age | subject)", dental).fit_reml()
+    assert "optima:" not in str(one)
+    assert "no lower optimum found" in str(one)
+    with pytest.raises(hl.NotAvailableError, match="one optimum"):
+        one.plot_optima()
+
+
+def test_criterion_between_the_optima_has_a_barrier(dental):
+    fit = hl.TwoLevelModel.from_formula(DENTAL, dental).fit_reml()
+    plot = fit.plot_optima(backend="none")
+    line = plot.data["criterion"].isel(optimum=0).sel(plot_axis="y").to_numpy()
+    x = plot.data["criterion"].isel(optimum=0).sel(plot_axis="x").to_numpy()
+    between = (x > 0.2046) & (x < 0.5059)
+    assert line[between].max() > 501.5826 + 1e-3
+    assert line.min() == pytest.approx(499.6136, abs=1e-3)
+
+
+def test_profile_interval_covers_both_optima(dental):
+    """A grid over sd(age) with β and σ at their best: all values within the quantile belong to the interval."""
+    fit = hl.TwoLevelModel.from_formula(DENTAL, dental).fit_ml()
+    interval = fit.variance_components(method="profile").loc["sd(age)"]
+    values = np.linspace(0.02, 1.2, 600)
+    design, inside = fit.design, []
+    same = design.subject_index[:, None] == design.subject_index[None, :]
+
+    def deviance(sd, sigma):
+        V = np.where(same, sd**2 * np.outer(design.Z[:, 0], design.Z[:, 0]), 0.0) + sigma**2 * np.eye(design.n_obs)
+        L = np.linalg.cholesky(V)
+        X, y = np.linalg.solve(L, design.X), np.linalg.solve(L, design.y)
+        rest = y - X @ np.linalg.lstsq(X, y)[0]
+        return rest @ rest + 2 * np.log(np.diag(L)).sum() + design.n_obs * np.log(2 * np.pi)
+
+    sigmas = np.linspace(1.2, 2.6, 29)
+    for sd in values[::6]:
+        lowest = min(deviance(sd, sigma) for sigma in sigmas)
+        if lowest < fit.criterion + 3.841 - 0.1:
+            inside.append(sd)
+    assert interval["lower"] <= min(inside)
+    assert interval["upper"] >= max(inside)
+    assert interval["lower"] == pytest.approx(min(inside), abs=0.03)

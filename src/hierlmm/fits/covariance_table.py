@@ -140,7 +140,7 @@ def profile_components(fit: LikelihoodFit, ci: float) -> pd.DataFrame:
     drop = float(chi2.ppf(ci, 1))
     estimate = found.values(large.centre)
     limits = np.empty((len(estimate), 2))
-    elsewhere = region_points(fit.criterion_function, large.centre, drop)
+    elsewhere = region_points(fit.criterion_function, large.centre, drop) + other_optima(fit, drop)
     for k, label in enumerate(found.labels):
         scale = _scale(fit, label, found.lower[k], found.upper[k])
         at = _decay(fit, label)
@@ -154,6 +154,17 @@ def profile_components(fit: LikelihoodFit, ci: float) -> pd.DataFrame:
         if label.startswith("sd(") and limits[k, 0] < max(1e-3 * estimate[k], 1e-6 * limits[k, 1]):
             limits[k, 0] = 0.0
     return component_frame(found.labels, estimate, estimate, limits[:, 0], limits[:, 1]).drop(columns="se")
+
+
+def other_optima(fit: LikelihoodFit, drop: float) -> list[FloatArray]:
+    """Further optima (λ, η, log σ̃) within ``drop`` of the best: the likelihood region has a part around each."""
+    found = []
+    for optimum in fit.optimum.others:
+        if optimum.value < fit.criterion + drop:
+            plain = fit.criterion_function.given(optimum.lam)
+            rss = plain.normal_equations(plain.structure.factor(optimum.lam)).rss
+            found.append(np.append(optimum.lam, 0.5 * np.log(rss / plain.degrees)))
+    return found
 
 
 @dataclass(frozen=True)

@@ -256,6 +256,18 @@ class LikelihoodFit(Fit):
         """
         return self._optima.copy()
 
+    def plot_optima(self, **options: Any) -> Any:
+        """The criterion on the way from the best optimum to each of the others; see `hierlmm.plots.plot_optima`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_optima`.
+        """
+        from hierlmm.plots import plot_optima
+
+        return plot_optima(self, **options)
+
     @property
     def gradient_norm(self) -> float:
         """Largest absolute derivative of the criterion in the scaled covariance parameters."""

@@ -89,6 +89,13 @@ def convergence_text(fit: LikelihoodFit, width: int | None = WIDTH) -> str:
         f"{state}: gradient norm {fit.gradient_norm:.1e} after {fit.optimum.n_evaluations} evaluations"
         + ("; D is singular (see below)" if fit.is_singular else "")
     ]
+    search = fit.optimum.search
+    if search is not None and len(fit.optimum.lam):
+        lines.append(
+            "Global search: exhaustive, no lower optimum exists"
+            if search.exhaustive
+            else f"Global search: {search.n_points} points, {search.n_descents} descents, no lower optimum found"
+        )
     near = [o.value for o in (fit.optimum, *fit.optimum.others) if o.value < fit.criterion + NEAR]
     if len(near) > 1:
         values = ", ".join(f"{v:.2f}" for v in near[:-1]) + f" and {near[-1]:.2f}"

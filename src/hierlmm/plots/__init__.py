@@ -10,6 +10,7 @@ import typing as _typing
 __all__ = [
     "plot_effects",
     "plot_forest",
+    "plot_optima",
     "plot_posterior",
     "plot_random_effects",
     "plot_ranks",
@@ -24,6 +25,7 @@ _MODULES = {"plot_effects": "effect_curves"}
 if _typing.TYPE_CHECKING:
     from hierlmm.plots.effect_curves import plot_effects
     from hierlmm.plots.forest import plot_forest
+    from hierlmm.plots.optima import plot_optima
     from hierlmm.plots.posterior import plot_posterior
     from hierlmm.plots.random_effects import plot_random_effects
     from hierlmm.plots.ranks import plot_ranks
