@@ -131,8 +131,8 @@ def _singular_message(design: Design, criterion: Criterion | ResidualCriterion, 
         return (
             f"The data support no variation in {names} between subjects: the likelihood, searched globally, is highest "
             "at a variance of zero. This is an estimate on the boundary of the parameter space, not an error; other "
-            f"estimates hold given that. To go on: keep it, drop {names} from the random effects, or fit by NUTS, whose posterior "
-            "shows which positive variances are still plausible."
+            f"estimates hold given that. To go on: keep it, drop {names} from the random effects, or fit by NUTS, "
+            "whose posterior shows which positive variances are still plausible."
         )
     block = [b for b in design.blocks if len(b) > 1 and np.linalg.matrix_rank(half[np.ix_(b, b)], tol=1e-6) < len(b)]
     names = ", ".join(design.term[k] for k in (block[0] if block else range(len(sd))))
