@@ -79,6 +79,9 @@ def test_print_names_the_optima_that_count(dental):
     assert "no lower optimum found" in str(one)
     with pytest.raises(hl.NotAvailableError, match="one optimum"):
         one.plot_optima()
+    gee = hl.TwoLevelModel.from_formula(DENTAL, dental).fit_gee()
+    with pytest.raises(hl.NotAvailableError, match="maximises no criterion"):
+        hl.plots.plot_optima(gee)
 
 
 def test_criterion_between_the_optima_has_a_barrier(dental):
