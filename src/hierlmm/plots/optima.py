@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from hierlmm.arguments import checked
+from hierlmm.comparison import Comparison
 from hierlmm.errors import NotAvailableError
+from hierlmm.fits.base import Fit
 from hierlmm.fits.likelihood import LikelihoodFit
-from hierlmm.plots.style import PALETTE, backend_module, canvas, finish, grid_shape, resolve_backend
+from hierlmm.plots.style import PALETTE, backend_module, canvas, finish, grid_shape, one_fit, resolve_backend
 
 __all__ = ["plot_optima"]
 
@@ -19,7 +21,9 @@ BEYOND = 0.4
 
 
 @checked
-def plot_optima(fit: LikelihoodFit, *, backend: str | None = None, figure_kwargs: dict[str, Any] | None = None) -> Any:
+def plot_optima(
+    fit: Fit | Comparison, *, backend: str | None = None, figure_kwargs: dict[str, Any] | None = None
+) -> Any:
     """Draw the criterion on the straight line through the best optimum and each of the others.
 
     With one random effect and nothing else the axis is its standard deviation, β and σ at their best for each value.
@@ -28,8 +32,8 @@ def plot_optima(fit: LikelihoodFit, *, backend: str | None = None, figure_kwargs
 
     Parameters
     ----------
-    fit : LikelihoodFit
-        A fit with more than one row in ``fit.optima``.
+    fit : LikelihoodFit or Comparison
+        A fit by REML or ML with more than one row in ``fit.optima``; of a comparison, its reference.
     backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
     figure_kwargs : dict, optional
 
@@ -40,12 +44,20 @@ def plot_optima(fit: LikelihoodFit, *, backend: str | None = None, figure_kwargs
     Raises
     ------
     NotAvailableError
-        If the search found one optimum only.
+        If the search found one optimum only, or the fit maximises no likelihood.
     """
     import xarray as xr
     from arviz_plots import visuals
 
-    others = fit.optimum.others
+    chosen = one_fit(fit)
+    if not isinstance(chosen, LikelihoodFit):
+        raise NotAvailableError(
+            f"plot_optima of a fit by {chosen.estimator}",
+            "it maximises no criterion",
+            "fit the model by fit_reml() or fit_ml()",
+            "docs, page 'Estimators'",
+        )
+    fit, others = chosen, chosen.optimum.others
     if not others:
         raise NotAvailableError(
             "plot_optima of a fit with one optimum",
