@@ -13,6 +13,7 @@ from hierlmm.errors import DataError
 from hierlmm.likelihood.conditional import conditional_effects
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import cross_products
+from hierlmm.likelihood.divergence import refuse_divergence, unbounded_note
 from hierlmm.likelihood.maximise import Optimum, maximise
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.likelihood.residual_messages import dropped_rows_messages, residual_messages
@@ -43,12 +44,20 @@ def maximise_design(design: Design, *, reml: bool) -> tuple[Design, Criterion | 
         The design itself; where the residual variance depends on the fitted value, with the fitted values in it.
     criterion : Criterion or ResidualCriterion
     optimum : Optimum
+
+    Raises
+    ------
+    DataError
+        If the likelihood grows without end.
     """
     with notice_if_slow():
         if design.residual_variance is not None and design.residual_variance.variable is None:
             return _alternate(design, reml=reml)
         criterion = make_criterion(design, reml=reml)
-        return design, criterion, maximise(criterion)
+        optimum = maximise(criterion)
+        if isinstance(criterion, ResidualCriterion):
+            refuse_divergence(design, criterion, optimum.lam)
+        return design, criterion, optimum
 
 
 def _alternate(design: Design, *, reml: bool) -> tuple[Design, ResidualCriterion, Optimum]:
@@ -93,6 +102,7 @@ def describe_optimum(design: Design, criterion: Criterion | ResidualCriterion, o
     if optimum.n_boundary:
         messages.append(_singular_message(design, criterion, optimum))
     if isinstance(criterion, ResidualCriterion):
+        messages += unbounded_note(design, criterion, optimum.lam)
         messages += dropped_rows_messages(design)
         messages += residual_messages(
             design,
