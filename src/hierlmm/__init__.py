@@ -18,6 +18,7 @@ _EXPORTS = {
     "Gaussian": "hierlmm.covariance.residual",
     "Toeplitz": "hierlmm.covariance.residual",
     "Unstructured": "hierlmm.covariance.residual",
+    "UnstructuredHeterogeneous": "hierlmm.covariance.pair",
     "ResidualCorrelation": "hierlmm.covariance.residual",
     "VarIdent": "hierlmm.covariance.variance",
     "VarPower": "hierlmm.covariance.variance",
@@ -105,6 +106,7 @@ if _typing.TYPE_CHECKING:
     )
     from hierlmm.bayes.priors import Priors
     from hierlmm.comparison import Comparison, compare
+    from hierlmm.covariance.pair import UnstructuredHeterogeneous
     from hierlmm.covariance.parameters import Parameter
     from hierlmm.covariance.residual import (
         AR1,

@@ -11,7 +11,7 @@ from hierlmm.design import Design
 from hierlmm.equations import equations
 from hierlmm.frames import shorten
 from hierlmm.notation import WIDTH
-from hierlmm.residual_symbols import Binding, bind_structure, spec_text
+from hierlmm.residual_symbols import Binding, bind_structure, same_variance_words, spec_text
 
 __all__ = ["describe_model", "describe_model_html", "is_balanced", "model_facts"]
 
@@ -146,7 +146,9 @@ def _residual_facts(design: Design, bound: Binding) -> dict[str, str]:
         ("residual variance", design.residual_variance, bound.variance),
     ):
         if spec is None:
-            if not design.term:
+            if name == "residual variance" and (same := same_variance_words(design)):
+                facts[name] = same
+            elif not design.term:
                 facts[name] = "none: independent rows" if name == "residual correlation" else "equal in all rows"
             continue
         facts[name] = spec_text(spec)

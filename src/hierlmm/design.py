@@ -25,6 +25,7 @@ from hierlmm.columns import (
     learn_levels,
 )
 from hierlmm.constant import constant_combination
+from hierlmm.covariance.pair import UnstructuredHeterogeneous
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
@@ -93,9 +94,18 @@ def make_residual(correlation: Any, variance: Any) -> Residual:
     Raises
     ------
     SpecificationError
-        If it is of another kind, or each is in the place of the other.
+        If it is of another kind, each is in the place of the other, or one name stands for both and there is another.
     """
     see = "docs, page 'Residual structures'"
+    if isinstance(correlation, UnstructuredHeterogeneous):
+        if variance is not None:
+            raise SpecificationError(
+                f"{correlation!r} and {variance!r}",
+                "the first is a correlation and a variance function in one, so that the variance is said twice",
+                f"leave the second out, or write {correlation.correlation!r} for the correlation alone",
+                see,
+            )
+        correlation, variance = correlation.correlation, correlation.variance
     for name, value, kind, example in (
         ("correlation", correlation, ResidualCorrelation, "hl.AR1() or hl.Exponential('time')"),
         ("variance", variance, VarianceFunction, "hl.VarIdent('sex') or hl.VarPower('time')"),

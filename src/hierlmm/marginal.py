@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hierlmm.arguments import checked_with_constructor
 from hierlmm.bound import OTHER_MODEL, BoundModel
+from hierlmm.covariance.pair import UnstructuredHeterogeneous
 from hierlmm.covariance.residual import (
     AR1,
     CAR1,
@@ -48,8 +49,9 @@ class MarginalModel(BoundModel):
     ----------
     formula : str
         Fixed effects, ``"distance ~ sex * time"``.
-    correlation : ResidualCorrelation, optional
+    correlation : ResidualCorrelation or UnstructuredHeterogeneous, optional
         R_i: ``hl.CompoundSymmetry()``, ``hl.AR1()``, ``hl.Unstructured("age")``, ... Independent by default.
+        ``hl.UnstructuredHeterogeneous("age")``, the UN of SAS, is R_i and G_i together.
     variance : VarianceFunction, optional
         G_i: ``hl.VarIdent("sex")``, ... Equal variances by default.
     subject : str
@@ -83,7 +85,7 @@ class MarginalModel(BoundModel):
         *,
         subject: str,
         data: Any,
-        correlation: ResidualCorrelation | None = None,
+        correlation: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
         variance: VarianceFunction | None = None,
         priors: Any = None,
         missing: str = "raise",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hierlmm.arguments import checked_with_constructor
 from hierlmm.bound import OTHER_MODEL, BoundModel
+from hierlmm.covariance.pair import UnstructuredHeterogeneous
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design import design_from_formula, design_from_hierarchy, make_residual
@@ -50,7 +51,7 @@ class TwoLevelModel(BoundModel):
     covariance : {"unstructured", "diagonal", "identity", "compound_symmetry"}
         Structure of D, the covariance of the random effects. ``"identity"`` has one variance, ``"compound_symmetry"``
         one variance and one correlation, which lies between −1/(q − 1) and 1.
-    residual : ResidualCorrelation, optional
+    residual : ResidualCorrelation or UnstructuredHeterogeneous, optional
         Correlation of the level-1 residuals: ``hl.AR1()``, ``hl.Exponential("time")``, ...; independent by default.
     residual_variance : VarianceFunction, optional
         Variance of the level-1 residuals: ``hl.VarIdent("sex")``, ``hl.VarPower("time")``, ... Equal by default.
@@ -86,7 +87,7 @@ class TwoLevelModel(BoundModel):
         data: Any,
         random: str | Sequence[str | Sequence[str]] | None = None,
         covariance: str = "unstructured",
-        residual: ResidualCorrelation | None = None,
+        residual: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
         residual_variance: VarianceFunction | None = None,
         family: str = "gaussian",
         priors: Any = None,
@@ -106,7 +107,7 @@ class TwoLevelModel(BoundModel):
         data: Any,
         *,
         covariance: str | None = None,
-        residual: ResidualCorrelation | None = None,
+        residual: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
         residual_variance: VarianceFunction | None = None,
         family: str = "gaussian",
         priors: Any = None,

@@ -60,6 +60,7 @@ __all__ = [
     "entry_of",
     "formula_of",
     "residual_numbers",
+    "same_variance_words",
     "spec_text",
     "variance_words",
 ]
@@ -159,6 +160,13 @@ def correlation_words(spec: ResidualCorrelation) -> str:
 def variance_words(spec: VarianceFunction) -> str:
     """What the SD of a row depends on, for a sentence."""
     return f"their SD differs with {spec.variable or 'the fitted value'}"
+
+
+def same_variance_words(design: Design) -> str:
+    """What must be known of `Unstructured` with one variance: elsewhere unstructured means variances, too."""
+    if type(design.residual) is not Unstructured or design.residual_variance is not None:
+        return ""
+    return f"one for all occasions; the UN of SAS has one for each, UnstructuredHeterogeneous({design.residual.time!r})"
 
 
 def correlation_matrix(design: Design, parameters: Mapping[str, float]) -> tuple[list[str], np.ndarray] | None:

@@ -42,6 +42,7 @@ __all__ = [
     "Toeplitz",
     "Unstructured",
     "check_matrix",
+    "check_time",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -314,7 +315,7 @@ class AR1(ResidualCorrelation):
 
     def __post_init__(self) -> None:
         if self.time is not None:
-            _check_time("AR1", self.time)
+            check_time("AR1", self.time)
         _check_nugget("AR1", self.nugget)
         check_start("AR1", "rho", self.start, -1.0, 1.0)
 
@@ -379,7 +380,7 @@ class Exponential(ResidualCorrelation):
     start: float | None = None
 
     def __post_init__(self) -> None:
-        _check_time("Exponential", self.time)
+        check_time("Exponential", self.time)
         _check_nugget("Exponential", self.nugget)
         check_start("Exponential", "range", self.start, 0.0, np.inf)
 
@@ -423,7 +424,7 @@ class CAR1(ResidualCorrelation):
     start: float | None = None
 
     def __post_init__(self) -> None:
-        _check_time("CAR1", self.time)
+        check_time("CAR1", self.time)
         _check_nugget("CAR1", self.nugget)
         check_start("CAR1", "phi", self.start, 0.0, 1.0)
 
@@ -477,7 +478,7 @@ class Gaussian(ResidualCorrelation):
     start: float | None = None
 
     def __post_init__(self) -> None:
-        _check_time("Gaussian", self.time)
+        check_time("Gaussian", self.time)
         _check_nugget("Gaussian", self.nugget)
         check_start("Gaussian", "range", self.start, 0.0, np.inf)
 
@@ -513,7 +514,8 @@ def _range(observed: Observed, start: float | None, power: float = 1.0) -> float
     return float(found * (0.3 if observed.mixed else 1.0))
 
 
-def _check_time(name: str, time: str) -> None:
+def check_time(name: str, time: str) -> None:
+    """Refuse what is no name of a column."""
     if not isinstance(time, str) or not time:
         raise SpecificationError(
             f"{name}({'' if isinstance(time, str) else repr(time)})",
@@ -610,7 +612,7 @@ class Toeplitz(ResidualCorrelation):
 
     def __post_init__(self) -> None:
         if self.time is not None:
-            _check_time("Toeplitz", self.time)
+            check_time("Toeplitz", self.time)
 
     @property
     def correlations(self) -> bool:
@@ -670,9 +672,12 @@ def _autocorrelations(partial: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 @dataclass(frozen=True)
 class Unstructured(ResidualCorrelation):
-    """A correlation of its own for every pair of occasions (nlme's ``corSymm``).
+    """A correlation of its own for every pair of occasions, and one variance for all of them (nlme's ``corSymm``).
 
-    Together with ``VarIdent`` on the same column this is the unstructured covariance of a repeated-measures analysis.
+    This is not the unstructured covariance of a repeated-measures analysis (``UN`` in SAS, ``us`` in R's mmrm), which
+    has a variance for every occasion as well: that is `UnstructuredHeterogeneous`, or this and `VarIdent` of the same
+    column.
+
     The parameters that move freely are canonical partial correlations, each between -1 and 1; tables show correlations.
 
     Parameters
@@ -686,7 +691,7 @@ class Unstructured(ResidualCorrelation):
     stationary: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_time("Unstructured", self.time)
+        check_time("Unstructured", self.time)
 
     @property
     def correlations(self) -> bool:

@@ -10,7 +10,14 @@ import pandas as pd
 
 from hierlmm.covariance.variance import VarIdent
 from hierlmm.design import Design
-from hierlmm.residual_symbols import bind_structure, correlation_matrix, formula_of, residual_numbers, spec_text
+from hierlmm.residual_symbols import (
+    bind_structure,
+    correlation_matrix,
+    formula_of,
+    residual_numbers,
+    same_variance_words,
+    spec_text,
+)
 
 if TYPE_CHECKING:
     from hierlmm.fits.base import Fit
@@ -34,7 +41,12 @@ def correlation_heading(design: Design) -> str:
     assert spec is not None
     formula = formula_of(spec)
     order = f" in {spec.time or 'the order of the rows'}" if "|s - t|" in formula else ""
-    return f"Residual correlation: {spec_text(spec)}" + (f", R[s, t] = {formula}{order}" if formula else "")
+    same = same_variance_words(design)
+    return (
+        f"Residual correlation: {spec_text(spec)}"
+        + (f", R[s, t] = {formula}{order}" if formula else "")
+        + (f"\n (residual variance: {same})" if same else "")
+    )
 
 
 def variance_heading(design: Design) -> str:
