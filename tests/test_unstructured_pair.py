@@ -1,4 +1,4 @@
-"""One name for `Unstructured` with `VarIdent` of the same column: the same model, nlme's and SAS's numbers, and words."""
+"""One name for `Unstructured` with `VarIdent` of the same column: the model, nlme's and SAS's numbers, and words."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import hierlmm as hl
 from hierlmm.errors import SpecificationError
 
 REFERENCE = Path(__file__).parent / "reference" / "residual"
-# SAS PROC MIXED, TYPE=UN, FEV1 ~ ARMCD * AVISIT + RACE + SEX: -2 log-likelihood, which stops up to 1.3e-5 above the optimum.
+# SAS PROC MIXED, TYPE=UN, FEV1 ~ ARMCD * AVISIT + RACE + SEX: -2 log-likelihood, up to 1.3e-5 above the optimum.
 SAS_UN = {"REML": 3386.44987722, "ML": 3397.57220025}
 
 
@@ -68,7 +68,7 @@ def test_a_second_variance_and_a_missing_column_are_refused(dental):
         marginal(dental, correlation=hl.UnstructuredHeterogeneous("age"), variance=hl.VarIdent("sex"))
     with pytest.raises(SpecificationError, match=r"UnstructuredHeterogeneous\('time'\)"):
         hl.UnstructuredHeterogeneous("")
-    with pytest.raises(SpecificationError, match="hl.VarIdent"):
+    with pytest.raises(SpecificationError, match=r"hl\.VarIdent"):
         marginal(dental, variance=hl.UnstructuredHeterogeneous("age"))
 
 
