@@ -51,6 +51,7 @@ def test_dental_slope_without_a_fixed_one_has_the_estimates_of_the_best_optimum(
     assert fit.beta["sex[T.Male]"] == pytest.approx(-0.0007, abs=5e-5)
 
 
+@pytest.mark.filterwarnings("ignore:AR1 without a column takes the order:hierlmm.errors.FitWarning")
 def test_two_minima_with_residual_structure():
     model = hl.TwoLevelModel.from_formula(
         "y ~ t + sex + (1 + t | subject)", simulated("residual"), residual=hl.AR1(), residual_variance=hl.VarExp("x")

@@ -9,6 +9,8 @@ from hierlmm.checks import check_design
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design import Design
+from hierlmm.errors import warn
+from hierlmm.row_order import row_order_messages
 
 __all__ = ["OTHER_MODEL", "BoundModel"]
 
@@ -28,6 +30,8 @@ class BoundModel:
 
     def _set(self, design: Design, priors: Any) -> None:
         check_design(design)
+        for message in row_order_messages(design):
+            warn(message)
         self._design, self._priors = design, priors
         if priors is not None:
             _ = self.priors  # a prior that cannot be used is refused here, not when sampling starts

@@ -12,7 +12,7 @@ from hierlmm.bayes.sample_collapsed import RANDOM_EFFECTS, sample_collapsed
 from hierlmm.design import Design
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import choose
-from hierlmm.likelihood.residual_messages import dropped_rows_messages
+from hierlmm.row_order import row_order_messages
 
 if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit
@@ -66,7 +66,7 @@ def sample_posterior(
         random_effects = "auto" if sampler == "explicit" else "none"
     _refuse_ignored(sampler, centered, random_effects)
     accept = TARGET_ACCEPT if target_accept is None else target_accept
-    notes = (*prior_conflicts(design, priors), *dropped_rows_messages(design))
+    notes = (*prior_conflicts(design, priors), *row_order_messages(design))
     if sampler == "collapsed":
         return sample_collapsed(
             design,

@@ -16,9 +16,10 @@ from hierlmm.likelihood.crossproducts import cross_products
 from hierlmm.likelihood.divergence import refuse_divergence, unbounded_note
 from hierlmm.likelihood.maximise import Optimum, maximise
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
-from hierlmm.likelihood.residual_messages import dropped_rows_messages, residual_messages
+from hierlmm.likelihood.residual_messages import residual_messages
 from hierlmm.likelihood.residual_rows import residual_rows
 from hierlmm.notice import notice_if_slow
+from hierlmm.row_order import row_order_messages
 
 __all__ = ["describe_optimum", "make_criterion", "maximise_design"]
 
@@ -103,7 +104,7 @@ def describe_optimum(design: Design, criterion: Criterion | ResidualCriterion, o
         messages.append(_singular_message(design, criterion, optimum))
     if isinstance(criterion, ResidualCriterion):
         messages += unbounded_note(design, criterion, optimum.lam)
-        messages += dropped_rows_messages(design)
+        messages += row_order_messages(design)
         messages += residual_messages(
             design,
             criterion,

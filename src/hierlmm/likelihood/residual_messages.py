@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.covariance.parameters import Parameter
-from hierlmm.covariance.residual import AR1, CompoundSymmetry
+from hierlmm.covariance.residual import AR1
 from hierlmm.covariance.variance import VarIdent
 from hierlmm.design import Design
 from hierlmm.likelihood.descent import hessian
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE, Optimum
 from hierlmm.likelihood.residual_criterion import EDGE, ResidualCriterion
 
-__all__ = ["dropped_rows_messages", "residual_messages"]
+__all__ = ["residual_messages"]
 
 FloatArray = NDArray[np.float64]
 
@@ -61,19 +61,6 @@ def residual_messages(
     if found or optimum.n_boundary:  # a singular D has its own message
         return notes + found
     return notes + _redundant_effects(design, optimum, without_effects())
-
-
-def dropped_rows_messages(design: Design) -> list[str]:
-    """A structure that counts rows, where rows were dropped for missing values: their neighbours move together."""
-    spec = design.residual
-    if not design.n_dropped or spec is None or spec.time is not None or isinstance(spec, CompoundSymmetry):
-        return []
-    name = type(spec).__name__
-    return [
-        f"{name} without a column takes the order of the rows for occasions, and {design.n_dropped} rows with missing "
-        "values were dropped: the rows before and after such a row count as neighbours, although an occasion lies "
-        f"between them. To go on: number the occasions before rows are dropped, and write {name}('occasion')."
-    ]
 
 
 def _never_seen(criterion: ResidualCriterion) -> list[str]:
