@@ -300,6 +300,36 @@ def test_dependent_random_effects():
     )
 
 
+@pytest.mark.parametrize("text", ["y ~ x + (1 | g)", "y ~ 0 + x + (1 | g)", "y ~ t + (0 + x | g)"])
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_a_covariate_that_cannot_be_squared_is_not_called_constant(text, scale):
+    data = DATA.assign(x=np.linspace(-1.0, 1.0, len(DATA)) * scale)
+    refused(
+        DataError,
+        formula(text, data),
+        received=f"a column 'x' with values up to {scale:g} in size",
+        reason="sizes from 1e-150 to 1e+150",
+        remedy="rescale it",
+    )
+    rescaled = formula("y ~ x + (1 | g)", data.assign(x=data["x"] / scale * 1e100))
+    assert "x" in rescaled().design.coef
+
+
+@pytest.mark.parametrize("text", ["y ~ x + (1 | g)", "y ~ t + x + (1 + x | g)", "y ~ t + (1 + x | g)"])
+@pytest.mark.parametrize("origin", [1e12, -1e10])
+def test_a_covariate_far_from_zero_is_not_called_constant(text, origin):
+    data = DATA.assign(x=origin + np.linspace(-1.0, 1.0, len(DATA)))
+    limit = f"here {1e-9 * (abs(origin) + 1):.2g}"
+    refused(
+        DataError,
+        formula(text, data),
+        received=f"a column 'x' with values around {origin:.3g} and an SD of {np.std(data['x'] - origin):.3g}",
+        reason=f"the limit is an SD of 1e-09 times the size of the values, {limit}",
+        remedy="centre it: subtract its mean",
+    )
+    assert "x" in formula("y ~ x + (1 | g)", data.assign(x=data["x"] - origin))().design.coef
+
+
 @pytest.mark.parametrize("shift", [0.0, 1e6, -1e12])
 def test_nearly_collinear_columns_are_not_refused(shift):
     """Far from zero is not collinear, and neither is a correlation of 0.999999."""

@@ -14,6 +14,7 @@ from scipy.special import expit, logsumexp
 from test_collapsed import check_moments, largest_difference, natural, prior_of_beta, prior_of_theta
 from test_residual_structures import (
     CORRELATIONS,
+    IN_NO_ORDER,
     PAIRS,
     VARIANCES,
     WITH_EFFECTS,
@@ -149,6 +150,7 @@ def check_density(pair, design, priors, n=2):
     return posterior
 
 
+@IN_NO_ORDER
 @pytest.mark.parametrize(("pair", "q"), WITH_EFFECTS)
 def test_density_and_gradient_are_those_of_the_definition(thirty, pair, q):
     design = build(thirty, CORRELATIONS[pair[0]][0], VARIANCES[pair[1]][0], q).design
@@ -368,6 +370,7 @@ SERIAL = [
 ]
 
 
+@IN_NO_ORDER
 @pytest.mark.parametrize("pair", SERIAL, ids=" + ".join)
 @pytest.mark.parametrize("sign", [1, -1])
 def test_each_measurement_given_the_earlier_ones(thirty, pair, sign, monkeypatch):

@@ -208,6 +208,46 @@ def test_formulas_from_strangers_are_refused_at_once(dental, rhs, message):
     assert peak < 100e6  # bytes; without the limits minutes, or all memory
 
 
+@pytest.mark.parametrize("structure", ["none", "residual", "marginal"])
+def test_a_criterion_is_asked_with_the_right_numbers(dental, structure):
+    formula = "distance ~ sex * time + (1 + time | subject)"
+    fit = {
+        "none": lambda: hl.TwoLevelModel.from_formula(formula, dental).fit_reml(),
+        "residual": lambda: hl.TwoLevelModel.from_formula(
+            formula.replace("1 + ", "0 + "), dental, residual_variance=hl.VarIdent("sex")
+        ).fit_ml(),
+        "marginal": lambda: hl.MarginalModel(
+            "distance ~ time", correlation=hl.Toeplitz(), subject="subject", data=dental
+        ).fit_ml(),
+    }[structure]()
+    at, criterion = fit.optimum.lam, fit.criterion_function
+    for call in (criterion, criterion.evaluate):
+        for wrong in (
+            at[:-1],
+            np.append(at, 1.0),
+            at[None],
+            [],
+            1.0,
+            None,
+            "abc",
+            list(map(str, at)),
+            {},
+            at + 1j,
+            [[1], 2],
+        ):
+            with pytest.raises(hl.ArgumentError, match=f"it is a function of {len(at)} numbers"):
+                call(wrong)
+        for place in range(len(at)):
+            missing = at.copy()
+            missing[place] = np.nan
+            with pytest.raises(hl.ArgumentError, match=r"NaN[^$]*fit\.optimum\.lam"):
+                call(missing)
+    assert criterion(list(at)) == criterion(tuple(at)) == criterion(at) == pytest.approx(fit.criterion, abs=1e-9)
+    assert criterion(np.ones(len(at), dtype=int)) == criterion.evaluate(np.ones(len(at))).value
+    huge = criterion(np.full(len(at), 1e200))  # far out there is no value, which is no argument to refuse
+    assert not huge < fit.criterion
+
+
 def test_the_limits_hold_in_every_formula(fits, dental):
     deep = "(" * 3000 + "time" + ")" * 3000
     for call in (

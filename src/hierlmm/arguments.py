@@ -15,10 +15,11 @@ from functools import cache, wraps
 from typing import Any, Literal, TypeAliasType, get_args, get_origin
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hierlmm.errors import ArgumentError, closest
 
-__all__ = ["check_counts", "checked", "checked_with_constructor", "unknown_argument"]
+__all__ = ["as_point", "check_counts", "checked", "checked_with_constructor", "refuse_missing", "unknown_argument"]
 
 MOST = 1_000_000
 """Largest number of anything: draws, simulations, points. Seeds may be larger."""
@@ -69,6 +70,46 @@ def check_counts(**counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
             raise ArgumentError(f"{name}={_short(value)}", "nothing would be drawn", "use 1 or more")
+
+
+def as_point(values: Any, size: int) -> NDArray[np.float64]:
+    """Return the point at which a criterion is asked for, (size,); what the optimiser passes is looked at only briefly.
+
+    Raises
+    ------
+    ArgumentError
+        If it is not that many real numbers.
+    """
+    if type(values) is np.ndarray and values.shape == (size,) and values.dtype == np.float64:
+        return values
+    try:
+        found = np.asarray(values)
+    except ValueError:  # a list of lists of different lengths
+        found = np.array(None)
+    if found.dtype.kind not in "fiu" or found.shape != (size,):
+        raise _no_point(values, size, f"it is a function of {size} number{'' if size == 1 else 's'}")
+    return found.astype(np.float64)
+
+
+def refuse_missing(values: NDArray[np.float64]) -> None:
+    """Refuse a point with NaN, where a criterion has no value.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    if np.isnan(values).any():
+        raise _no_point(values, len(values), "some of the numbers are NaN")
+
+
+def _no_point(values: Any, size: int, reason: str) -> ArgumentError:
+    return ArgumentError(
+        f"criterion_function({_short(values)})",
+        reason,
+        f"pass an array of {size}: relative covariance parameters, then those of the residual structure, as in "
+        "fit.optimum.lam",
+        "docs, page 'Estimators', section 'ML and REML'",
+    )
 
 
 def checked_with_constructor[T: type](kind: T) -> T:

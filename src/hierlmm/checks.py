@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hierlmm.design import Design
 from hierlmm.errors import DataError
+from hierlmm.formula import INTERCEPT
 
 __all__ = ["check_design"]
 
@@ -16,6 +17,8 @@ FloatArray = NDArray[np.float64]
 
 SEE = "docs, page 'Errors'"
 LARGEST = 1e150
+ROUNDING = 4e-15
+"""Range, relative to the size of the numbers, of a constant that was computed."""
 EXACT = 1e-14
 SAMPLE = 5000
 
@@ -27,8 +30,9 @@ def check_design(design: Design) -> None:
     ------
     DataError
         Constant response, as many random effects as rows, fewer subjects than random effects, as many level-2
-        coefficients as subjects, no residual degrees of freedom, linearly dependent columns of X or Z, a response
-        that the model reproduces exactly, or positions or a covariate that the residual structure cannot use.
+        coefficients as subjects, no residual degrees of freedom, numbers beyond what can be squared, linearly dependent
+        columns of X or Z, a covariate too far from zero for its spread, a response that the model reproduces exactly,
+        or positions or a covariate that the residual structure cannot use.
     """
     _check_response(design)
     _check_subjects(design)
@@ -41,6 +45,7 @@ def check_design(design: Design) -> None:
             "use a smaller model or more data",
             SEE,
         )
+    _check_size(design)
     _check_rank(design)
     _check_residual(design)
     _check_structure(design)
@@ -100,6 +105,36 @@ def _check_level2(design: Design) -> None:
             )
 
 
+def _check_size(design: Design) -> None:
+    """Refuse columns of X and Z that cannot be squared; squares of small ones are zero."""
+    for names, columns in ((design.coef, design.X), (design.term, design.Z)):
+        largest = np.abs(columns).max(axis=0, initial=0.0)
+        for name, size in zip(names, largest, strict=True):
+            if size > LARGEST or 0.0 < size < 1.0 / LARGEST:
+                raise DataError(
+                    f"a column {name!r} with values up to {size:.3g} in size",
+                    f"their squares are beyond what a floating-point number can hold (sizes from {1.0 / LARGEST:g} to "
+                    f"{LARGEST:g} are)",
+                    f"rescale it: divide it by {size:.0e}, for example, or use other units",
+                    SEE,
+                )
+
+
+def _refuse_distant(name: str, column: FloatArray) -> None:
+    """Refuse a column that is no constant, but so far from zero that its spread is lost beside the constant."""
+    from hierlmm.likelihood.kernel import RANK_TOLERANCE
+
+    largest, spread = float(np.abs(column).max()), float(np.std(column))
+    if np.ptp(column) > ROUNDING * largest and spread <= RANK_TOLERANCE * largest:
+        raise DataError(
+            f"a column {name!r} with values around {np.mean(column):.3g} and an SD of {spread:.3g}",
+            f"beside the constant its variation is lost in rounding: the limit is an SD of {RANK_TOLERANCE:g} times "
+            f"the size of the values, here {RANK_TOLERANCE * largest:.2g}",
+            "centre it: subtract its mean, or another origin that is near the data",
+            SEE,
+        )
+
+
 def _check_rank(design: Design) -> None:
     """Name the columns of X, and of each correlated block of Z, that follow from the others."""
     from hierlmm.likelihood.crossproducts import dependent_columns
@@ -111,6 +146,8 @@ def _check_rank(design: Design) -> None:
     if not _clearly_independent(design.X, centres):
         dependent = dependent_columns(design.X, centres)
         if dependent:
+            if design.intercept is not None:
+                _refuse_distant(design.coef[dependent[0]], design.X[:, dependent[0]])
             names = [design.coef[c] for c in dependent]
             spline = any(re.match(r"c[rsc]\(", name) for name in names)
             raise DataError(
@@ -127,6 +164,8 @@ def _check_rank(design: Design) -> None:
         if not _clearly_independent(columns, zero):
             dependent = dependent_columns(columns, zero)
             if dependent:
+                if INTERCEPT in (design.term[m] for m in block):
+                    _refuse_distant(design.term[block[dependent[0]]], columns[:, dependent[0]])
                 raise DataError(
                     f"random effects {', '.join(design.term[m] for m in block)}",
                     f"{', '.join(repr(design.term[block[m]]) for m in dependent)} follows from the columns before, so "

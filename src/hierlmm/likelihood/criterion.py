@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.arguments import as_point, refuse_missing
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.errors import DataError
 from hierlmm.likelihood.crossproducts import CrossProducts
@@ -84,12 +85,33 @@ class Criterion:
         return self._solve(self._sums(Lambda))
 
     def __call__(self, lam: FloatArray) -> float:
-        """Criterion at λ, in the user's units."""
-        return self._value(self.normal_equations(self.structure.factor(lam)))
+        """Criterion at λ, in the user's units.
+
+        Parameters
+        ----------
+        lam : (m,)
+            Relative covariance parameters, as in ``fit.optimum.lam``.
+        """
+        lam = as_point(lam, self.structure.n_parameters)
+        return self._finite(self._value(self.normal_equations(self.structure.factor(lam))), lam)
 
     def evaluate(self, lam: FloatArray) -> Evaluation:
-        """Criterion and gradients at λ, in one pass over the patterns."""
-        return self.evaluate_at(self.structure.factor(lam))[0]
+        """Criterion and gradients at λ, in one pass over the patterns.
+
+        Parameters
+        ----------
+        lam : (m,)
+            As for a call.
+        """
+        lam = as_point(lam, self.structure.n_parameters)
+        found = self.evaluate_at(self.structure.factor(lam))[0]
+        self._finite(found.value, lam)
+        return found
+
+    def _finite(self, value: float, lam: FloatArray) -> float:
+        if math.isnan(value):
+            refuse_missing(lam)
+        return value
 
     def evaluate_at(self, Lambda: FloatArray) -> tuple[Evaluation, FloatArray]:
         """Criterion and gradients at Λ, and Γ."""

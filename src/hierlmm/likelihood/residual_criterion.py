@@ -6,12 +6,14 @@ follows from that by the whitened rows, at the same Γ that the derivative by λ
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.arguments import as_point, refuse_missing
 from hierlmm.covariance.parameters import unconstrained_values
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.errors import DataError
@@ -72,6 +74,11 @@ class ResidualCriterion:
         several = self.structure.q > 1 or len(self.rows.parameters) > 1
         return self.rows.n_obs <= (FEW_ROWS if several else FEW_ROWS_SIMPLE)
 
+    @cached_property
+    def n_parameters(self) -> int:
+        """Length of ψ."""
+        return self.structure.n_parameters + len(self.rows.parameters)
+
     def split(self, psi: FloatArray) -> tuple[FloatArray, FloatArray]:
         """λ and η; an η beyond ±`EDGE` is held there (the end of its range, to rounding)."""
         m = self.structure.n_parameters
@@ -114,29 +121,49 @@ class ResidualCriterion:
         return start.products
 
     def __call__(self, psi: FloatArray) -> float:
-        """Criterion at ψ, in the user's units; infinite where the residual covariance is not positive definite."""
+        """Criterion at ψ, in the user's units; infinite where the residual covariance is not positive definite.
+
+        Parameters
+        ----------
+        psi : (m,)
+            Relative covariance parameters and those of the residual structure, as in ``fit.optimum.lam``.
+        """
+        psi = as_point(psi, self.n_parameters)
         lam, eta = self.split(psi)
         whitened = self.rows.whiten(eta)
         if whitened is None:
+            refuse_missing(psi)
             return np.inf
         try:
             return self._plain(whitened)(lam)
         except ExactFitError:  # far out in η the weights of rows differ by more than floating point holds
+            refuse_missing(psi)
             return np.inf
 
     def evaluate(self, psi: FloatArray) -> Evaluation:
-        """Criterion and gradients at ψ."""
+        """Criterion and gradients at ψ.
+
+        Parameters
+        ----------
+        psi : (m,)
+            As for a call.
+        """
+        psi = as_point(psi, self.n_parameters)
         lam, eta = self.split(psi)
         whitened = self.rows.whiten(eta)
         outside = Evaluation(np.inf, np.zeros(len(psi)), np.zeros((self.structure.q, self.structure.q)))
         if whitened is None:
+            refuse_missing(psi)
             return outside
         plain = self._plain(whitened)
         Lambda = self.structure.factor(lam)
         try:
             found, Gamma = plain.evaluate_at(Lambda)
         except ExactFitError:
+            refuse_missing(psi)
             return outside
+        if math.isnan(found.value):
+            refuse_missing(psi)
         by_eta = np.where(self._held(psi), 0.0, self.rows.pull_back(eta, whitened, Lambda, Gamma))
         return Evaluation(found.value, np.concatenate([found.gradient, by_eta]), found.gradient_B)
 
