@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import hierlmm
 from hierlmm.cli import main
 from hierlmm.report.progress import Progress, duration
 from hierlmm.report.read import read_data
@@ -111,7 +113,7 @@ def test_datasets_are_listed(capsys):
 
 def test_dataset_is_described_with_the_next_command(capsys):
     assert main(["datasets", "dental"]) == 0
-    assert f'hierlmm fit dental "{FORMULA}" --out dental-output' in capsys.readouterr().out
+    assert f"hierlmm fit dental '{FORMULA}' --out dental-output" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["pastes", "penicillin"])
@@ -298,6 +300,7 @@ def test_formats_give_the_same_fit(dental, tmp_path, capsys):
         "bom.csv": lambda p: plain.to_csv(p, index=False, encoding="utf-8-sig"),
         "german.csv": lambda p: plain.to_csv(p, index=False, sep=";", decimal=","),
         "a.parquet": plain.to_parquet,
+        "a.xlsx": lambda p: plain.to_excel(p, index=False),
         "indexed.parquet": lambda p: plain.set_index("subject").to_parquet(p),
     }
     for name, write in files.items():
@@ -426,7 +429,8 @@ BAD_FILES = {
     "broken.csv.gz": (gzip.compress(b"a,b\n" + bytes(range(48, 120)) * 99)[:40], "cannot be read"),
     "plain.csv.gz": (b"a,b\n1,2\n", "cannot be read"),
     "broken.parquet": (b"PAR1 or not", "not a Parquet file"),
-    "sheet.xlsx": (b"PK", "files of type '.xlsx' are not read"),
+    "sheet.xlsx": (b"PK", "not an Excel file"),
+    "sheet.xls": (b"PK", "files of type '.xls' are not read"),
 }
 
 
@@ -449,6 +453,88 @@ def test_parquet_without_pyarrow(tmp_path, monkeypatch, capsys):
 # --- refusing ---
 
 
+def test_excel_without_openpyxl(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.xlsx").write_bytes(b"PK")
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    message = refused(["fit", str(tmp_path / "a.xlsx"), SIMPLE, *REML], capsys)
+    assert "needs the package openpyxl" in message and 'pip install "hierlmm[excel]"' in message
+
+
+def test_a_book_of_several_sheets_says_which_is_read(dental, tmp_path):
+    with pd.ExcelWriter(tmp_path / "a.xlsx") as book:
+        dental.to_excel(book, sheet_name="growth", index=False)
+        dental.head().to_excel(book, sheet_name="notes", index=False)
+    read = read_data(str(tmp_path / "a.xlsx"))
+    assert read.notes == ("the first of 2 sheets is read, 'growth'.",)
+    assert len(read.frame) == len(dental)
+
+
+@pytest.mark.parametrize(
+    ("formula", "reason"),
+    [
+        ("distance ~ age in years + (1 | subject)", "unless the name stands in backticks"),
+        ("distance ~ sex * age  in years + (1 | subject)", "unless the name stands in backticks"),
+        ("distance ~  + (1 | subject)", "in double quotes the shell runs"),
+        ("distance ~ sex * + (1 | subject)", "in double quotes the shell runs"),
+        ("distance ~ sex + (1 +  | subject)", "in double quotes the shell runs"),
+    ],
+)
+def test_names_with_blanks(dental, tmp_path, formula, reason, capsys):
+    path = tmp_path / "growth.csv"
+    dental.rename(columns={"age": "age in years"}).to_csv(path, index=False)
+    message = refused(["fit", str(path), formula, *REML], capsys)
+    assert reason in message
+    assert "hierlmm fit DATA 'y ~ `age in years` + (1 | subject)'" in message
+    for right in ("sex ** 2 + `age in years` + (1 | subject)", "sex + (`age in years` || subject)"):
+        assert main(["fit", str(path), f"distance ~ {right}", *REML]) == 0
+
+
+@pytest.mark.parametrize(
+    ("formula", "rename"),
+    [
+        ("weight ~ time + (1 | id)", "weight.{}"),
+        ("d8 ~ 1 + (1 | id)", "d{}"),
+        ("y ~ time + (1 | subject)", "score_{}"),
+    ],
+)
+def test_wide_files_get_the_call_that_makes_them_long(dental, tmp_path, formula, rename, monkeypatch, capsys):
+    wide = dental.pivot_table(index="subject", columns="age", values="distance").rename(columns=rename.format)
+    wide = wide.reset_index().rename(columns={"subject": "id"})
+    wide.to_csv(tmp_path / "wide.csv", index=False)
+    message = refused(["fit", str(tmp_path / "wide.csv"), formula, *REML], capsys)
+    assert "a wide file: 27 rows" in message and rename.format(8) in message
+    call = re.search(r"(hl\.to_long\(.*index=False\))", message)[1]
+    monkeypatch.chdir(tmp_path)
+    eval(call, {"hl": hierlmm, "data": wide})
+    long = pd.read_csv("long.csv")
+    assert sorted(long["time"].unique()) == [8, 10, 12, 14] and len(long) == len(dental)
+    response = next(name for name in long.columns if name in ("weight", "d", "score"))
+    subject = "id" if "id)" in formula else "subject"
+    assert main(["fit", "long.csv", f"{response} ~ time + (1 | {subject})", *REML]) == 0
+
+
+def test_text_in_a_sheet_stays_text(tmp_path):
+    codes = pd.DataFrame({"id": ["01", "1", "02"], "y": [1.5, 2.0, None], "n": [1, 2, 3], "arm": ["a", "NA", "b"]})
+    codes.to_excel(tmp_path / "codes.xlsx", index=False)
+    read = read_data(str(tmp_path / "codes.xlsx")).frame
+    assert list(read["id"]) == ["01", "1", "02"]
+    assert (read["y"].dtype, read["n"].dtype) == (np.float64, np.int64)
+    assert read["arm"].isna().tolist() == [False, True, False]
+
+
+def test_long_files_with_numbered_columns_are_not_wide(dental, tmp_path):
+    path = tmp_path / "long.csv"
+    dental.assign(pc1=dental["time"], pc2=dental["age"] ** 2).to_csv(path, index=False)
+    assert main(["fit", str(path), "distance ~ pc1 + pc2 + (1 | subject)", *REML]) == 0
+
+
+def test_examples_of_the_help_stand_in_single_quotes(capsys):
+    for arguments in (["--help"], ["fit", "--help"]):
+        assert main(arguments) == 0
+        text = capsys.readouterr().out
+        assert "hierlmm fit" in text and '"' not in text
+
+
 def test_file_that_does_not_exist(dental_csv, capsys):
     wrong = str(dental_csv).replace("growth", "grwth")
     assert "Did you mean 'growth.csv'?" in refused(["fit", wrong, SIMPLE, *REML], capsys)
@@ -463,7 +549,7 @@ def test_file_that_does_not_exist(dental_csv, capsys):
         (["dental", "distance ~ timme + (1 | subject)"], "Did you mean 'time'?"),
         (["dental", "distance + time"], "a '~'"),
         (["dental", "distance ~ time + (1 | subject"], "do not match"),
-        (["dental", "distance", "~", "time"], "in quotes"),
+        (["dental", "distance", "~", "time"], "in single quotes"),
         (["dental", SIMPLE, "--estimators", "nuts,rmel"], "Did you mean 'reml'?"),
         (["dental", SIMPLE, "--estimators", ","], "names no estimator"),
         (["dental", SIMPLE, "--covariance", "round"], "use one of 'unstructured'"),

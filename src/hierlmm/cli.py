@@ -102,8 +102,11 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
     folder = None if arguments.out is None else prepare_folder(arguments.out)
     with progress.step("Reading the data"):
         from hierlmm.report.read import read_data
+        from hierlmm.report.slips import refuse_blanks, refuse_wide
 
         source = read_data(arguments.data, arguments.categorical, arguments.formula)
+    refuse_blanks(arguments.formula, list(map(str, source.frame.columns)))
+    refuse_wide(arguments.formula, source.frame)
     say(f"Data: {source.origin}\n")
     for note in source.notes:
         progress.note(note)
@@ -211,8 +214,7 @@ def _how_to_fit(description: Any) -> str:
             return "This formula has crossed groups, which two levels do not cover (docs, page 'Limitations')."
     except HierlmmError as error:
         return f"This formula cannot be fitted here: {error.reason}."
-    formula = description.formula
-    quoted = shlex.quote(formula) if re.search(r'["`$\\!]', formula) else f'"{formula}"'
+    quoted = shlex.quote(description.formula)  # single quotes, in which the shell changes nothing
     return f"Fit it:  hierlmm fit {description.name} {quoted} --out {description.name}-output"
 
 
@@ -236,7 +238,7 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
         raise SpecificationError(
             f"a formula in pieces: {' '.join([arguments.formula, *arguments.rest])}",
             "the shell split it at its spaces, and may have changed it",
-            'put it in quotes: hierlmm fit DATA "y ~ x + (1 | subject)"',
+            "put it in single quotes: hierlmm fit DATA 'y ~ x + (1 | subject)'",
             see,
         )
     for name, least in (("draws", 4), ("tune", 0), ("chains", 1), ("seed", 0)):

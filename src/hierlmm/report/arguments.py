@@ -22,8 +22,8 @@ EXAMPLES = """\
 examples:
   hierlmm demo                      fit the example, write tables and plots to demo-output/
   hierlmm datasets                  list the data sets that come with the package
-  hierlmm fit dental "distance ~ sex * time + (1 + time | subject)" --out growth
-  hierlmm fit growth.csv "height ~ age + (1 + age | child)" --estimators reml
+  hierlmm fit dental 'distance ~ sex * time + (1 + time | subject)' --out growth
+  hierlmm fit growth.csv 'height ~ age + (1 + age | child)' --estimators reml
 """
 
 FIT_TEXT = """\
@@ -32,23 +32,24 @@ With --out, write tables (CSV, HTML), posterior draws (netCDF) and plots (PNG) a
 """
 
 FIT_EPILOG = """\
-the formula, in quotes:
+the formula, in single quotes:
   response ~ fixed effects + (random effects | subject), as in lme4.
-    "y ~ time + (1 | id)"              every id has its own intercept
-    "y ~ time + (1 + time | id)"       ... and its own slope, correlated with the intercept
-    "y ~ time + (time || id)"          ... not correlated
-    "y ~ group * time + (1 + time | id)"   the slope also depends on the group
+    'y ~ time + (1 | id)'              every id has its own intercept
+    'y ~ time + (1 + time | id)'       ... and its own slope, correlated with the intercept
+    'y ~ time + (time || id)'          ... not correlated
+    'y ~ group * time + (1 + time | id)'   the slope also depends on the group
+    'y ~ `body weight` + (1 | id)'     a name with blanks (in double quotes the shell would run it)
   Columns of text are categories; --categorical makes categories of columns that hold numbers.
 
 data:
-  One row per measurement. A file that exists, or anything with a folder or an extension in it, is a path;
-  any other word is a data set that `hierlmm datasets` lists. Missing values are
-  empty fields, NA, N/A, NaN and NULL.
+  One row per measurement (of a wide file hl.to_long makes it, in Python). A file that exists, or anything with a
+  folder or an extension in it, is a path; any other word is a data set that `hierlmm datasets` lists.
+  Missing values are empty fields, NA, N/A, NaN and NULL.
 
 examples:
-  hierlmm fit sleepstudy "reaction ~ days + (1 + days | subject)" --out sleep
-  hierlmm fit growth.csv "height ~ age + (1 + age | child)" --estimators reml --missing drop
-  hierlmm fit trial.parquet "bp ~ arm * week + (1 + week | patient)" --categorical arm --seed 1
+  hierlmm fit sleepstudy 'reaction ~ days + (1 + days | subject)' --out sleep
+  hierlmm fit growth.csv 'height ~ age + (1 + age | child)' --estimators reml --missing drop
+  hierlmm fit trial.parquet 'bp ~ arm * week + (1 + week | patient)' --categorical arm --seed 1
 """
 
 DEMO_TEXT = """\
@@ -107,8 +108,8 @@ def make_parser() -> argparse.ArgumentParser:
         parents=[common],
     )
     fit.set_defaults(command="fit")
-    fit.add_argument("data", metavar="DATA_OR_FILE", help="a data set by name, or a CSV or Parquet file")
-    fit.add_argument("formula", metavar="FORMULA", help='"distance ~ sex * time + (1 + time | subject)"')
+    fit.add_argument("data", metavar="DATA_OR_FILE", help="a data set by name, or a CSV, Parquet or Excel file")
+    fit.add_argument("formula", metavar="FORMULA", help="'distance ~ sex * time + (1 + time | subject)'")
     fit.add_argument("rest", nargs="*", default=[], help=argparse.SUPPRESS)  # a formula that the shell has split
     fit.add_argument(
         "--estimators",

@@ -1,4 +1,4 @@
-"""Reading the data of the command line: a data set of the package, or a CSV or Parquet file."""
+"""Reading the data of the command line: a data set of the package, or a CSV, Parquet or Excel file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import lzma
 import re
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -29,7 +30,8 @@ SEE = "hierlmm fit --help; docs, page 'Command line'"
 TEXT = (".csv", ".tsv", ".tab", ".txt", "")
 PARQUET = (".parquet", ".pq")
 COMPRESSED = (".gz", ".bz2", ".xz")
-READABLE = ".csv, .tsv, .txt (each also with .gz, .bz2 or .xz) and .parquet"
+EXCEL = (".xlsx",)
+READABLE = ".csv, .tsv, .txt (each also with .gz, .bz2 or .xz), .parquet and .xlsx"
 # Words that mean "missing" wherever they stand. Not among them: None, which is a level of many a treatment.
 MISSING_WORDS = ["", "NA", "N/A", "NaN", "nan", "NULL", "null"]
 CODE = re.compile(r"""(?<![^\s,;"])[+-]?(0\d+|\d{16,})(?![^\s,;"])""")  # a field that may be a label, not a number
@@ -66,7 +68,7 @@ def read_data(source: str, categorical: Sequence[str] = (), formula: str | None 
     UnknownDatasetError
         If there is no data set of this name.
     MissingPackageError
-        For Parquet without pyarrow.
+        For Parquet without pyarrow, for Excel without openpyxl.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -110,7 +112,7 @@ def _not_found(source: str, path: Path) -> DataError:
 
 
 def _which_file(folder: Path) -> str:
-    names = sorted(entry.name for entry in folder.iterdir() if _format(entry)[0] in (*TEXT[:-1], *PARQUET))
+    names = sorted(entry.name for entry in folder.iterdir() if _format(entry)[0] in (*TEXT[:-1], *PARQUET, *EXCEL))
     if not names:
         return f"name a file of the kind {READABLE} (there is none in that folder)"
     return f"name one of its files: {', '.join(names[:5])}" + (", ..." if len(names) > 5 else "")
@@ -135,6 +137,8 @@ def _read_file(path: Path, labels: frozenset[str] = frozenset(), *, known: bool 
     kind, compression = _format(path)
     if kind in PARQUET and not compression:
         read: Callable[[Path], Source] = _read_parquet
+    elif kind in EXCEL and not compression:
+        read = _read_excel
     elif kind in TEXT:
         read = partial(_read_text, labels=labels, known=known)
     else:
@@ -179,6 +183,31 @@ def _read_parquet(path: Path) -> Source:
     if not isinstance(frame.index, pd.RangeIndex):
         frame = frame.reset_index()
     return Source(frame, f"Parquet file {path}")
+
+
+def _read_excel(path: Path) -> Source:
+    """Read the first sheet: a line of names, and a row for each measurement."""
+    try:
+        import openpyxl  # noqa: F401  (what pandas reads it with)
+    except ImportError as error:
+        raise MissingPackageError(
+            f"the file {path}",
+            "reading Excel files needs the package openpyxl, which is not installed",
+            'run: pip install "hierlmm[excel]", or save the sheet as CSV',
+            SEE,
+        ) from error
+    try:
+        with pd.ExcelFile(path, engine="openpyxl") as book:
+            sheets = [str(name) for name in book.sheet_names]
+            # As objects, a label 01 that is text in the sheet stays text.
+            frame = pd.read_excel(book, dtype=object, keep_default_na=False, na_values=MISSING_WORDS).infer_objects()
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise DataError(
+            f"the file {path}", f"it is not an Excel file: {_first_line(error)}", "save it again, or use CSV", SEE
+        ) from error
+    frame.columns = [str(name).strip() for name in frame.columns]
+    notes = (f"the first of {len(sheets)} sheets is read, {sheets[0]!r}.",) if len(sheets) > 1 else ()
+    return Source(frame, f"Excel file {path}", (*notes, *_nearly_numeric(frame)))
 
 
 def _read_text(path: Path, labels: frozenset[str], *, known: bool) -> Source:
