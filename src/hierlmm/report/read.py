@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ def _read_parquet(path: Path) -> Source:
 def _read_excel(path: Path) -> Source:
     """Read the first sheet: a line of names, and a row for each measurement."""
     try:
-        import openpyxl  # noqa: F401  (what pandas reads it with)
+        import_module("openpyxl")  # what pandas reads it with
     except ImportError as error:
         raise MissingPackageError(
             f"the file {path}",
