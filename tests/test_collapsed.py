@@ -499,6 +499,9 @@ def test_draws_of_beta_and_b_have_the_exact_conditional_distribution(irregular, 
         scaled = centred / centred.std(axis=0)
         moves = (found.beta - mean_beta) / np.sqrt(np.diag(cov_beta))
         assert np.abs(scaled.T @ moves / S).max() < 5 / np.sqrt(S)
+        # One draw tells nothing of the next: (β, b) adds no dependence to that of θ, and b needs no R-hat of its own.
+        for values in (scaled, moves):
+            assert np.abs(values[1:].T @ values[:-1] / S).max() < 5 / np.sqrt(S)
 
 
 def check_moments(draws, mean, covariance):

@@ -309,6 +309,18 @@ def test_one_random_effect_in_one_chain_is_enough_to_be_named(made):
         assert not made(change).converged
 
 
+@pytest.mark.parametrize("attrs", [{"sampler": "explicit"}, {"sampler": "collapsed"}, {}])
+def test_b_is_left_out_where_it_is_drawn_exactly_and_only_there(made, attrs):
+    """Collapsed, b is an independent draw given θ (test_collapsed.py); in any other tree it is part of the chain."""
+
+    def stuck(draws, stats):
+        draws["b"][2, :, 14, 1] += 3
+
+    tree = made(stuck).datatree
+    tree.attrs = attrs
+    assert bool(check_convergence(tree)) == (attrs.get("sampler") != "collapsed")
+
+
 def test_one_chain_cannot_be_judged(made):
     messages = check_convergence(made(chains=1, draws=2000).datatree)
     assert any("One chain only" in m for m in messages)
