@@ -232,3 +232,11 @@ def test_priors_for_what_the_model_lacks(dental):
         resolve_priors(Priors(corr_b=LKJ(2)), design("distance ~ time + (1 | subject)", dental))
     with pytest.raises(SpecificationError, match="no fixed intercept"):
         resolve_priors(Priors(intercept=Normal(0, 1)), design("distance ~ 0 + sex + (1 | subject)", dental))
+
+
+@pytest.mark.parametrize("priors", [None, "bambi"])
+@pytest.mark.parametrize("value", [3.0, 0.1, 1e8 / 3])
+def test_a_constant_response_gives_no_scale(sleepstudy, priors, value):
+    constant = sleepstudy.assign(reaction=value)
+    with pytest.raises(SpecificationError, match="a constant needs no model"):
+        resolve_priors(priors, design("reaction ~ days + (days | subject)", constant))

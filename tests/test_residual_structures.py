@@ -324,6 +324,18 @@ def test_parameters_there_and_back(eta, bounds):
         )
 
 
+@pytest.mark.parametrize(("neighbour", "correlation"), [(0.6, 0.6), (0.01, 0.05), (-0.5, 0.05), (0.98, 0.95)])
+@pytest.mark.parametrize("nugget", [False, True])
+def test_the_first_range_has_the_correlation_of_neighbours(neighbour, correlation, nugget):
+    """Within 0.05 to 0.95, at the median distance; the prior of a range is centred there, too."""
+    observed = Observed(5, 2.5, neighbour, (), np.zeros((0, 0)), False)
+    for spec in (hl.Exponential("t", nugget=nugget), hl.Gaussian("t", nugget=nugget)):
+        for mixed, share in ((False, 1.0), (True, 0.3)):
+            first = spec.parameters(observed._replace(mixed=mixed))[0].start / share
+            R = type(spec)("t").matrix(np.array([0.0, 2.5]), np.array([first]))
+            assert R[0, 1] == pytest.approx(correlation, rel=1e-12)
+
+
 # One model in several forms.
 
 

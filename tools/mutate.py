@@ -3,28 +3,35 @@
     python tools/mutate.py --seconds 3600 --seed 1 --out mutants.jsonl
 
 Each mutant is one change of one file of a copy of the repository (a sign, a comparison, a number, a condition, a left
-out statement), run against the quick tests of its room until the first failure. numba does not notice changes of what a
-compiled function calls, so what was compiled from a changed file and its callers is compiled again. A killed mutant is
-one that a test noticed; survivors are to be read one by one: some change nothing that matters.
+out statement). First the tests of all rooms run on the unchanged code, each with its duration and the lines that it
+executes; a mutant is then run against the tests of its room that execute the changed line, the quickest first, until
+the first failure. What is compiled or stands outside of functions is tested by all that use the file. Compiled code of
+a changed file and of those that inline it is compiled again (`hierlmm.compiled`). A killed mutant is one that a test
+noticed; one that runs out of time counts as noticed, too. Survivors are to be read one by one: some change nothing that
+matters, and of some no test of the room runs the line.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import copy
+import importlib.util
 import json
 import os
+import pickle
 import random
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections import Counter
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import arviz  # noqa: F401
 import matplotlib as mpl
@@ -37,15 +44,19 @@ mpl.use("Agg")
 sys.dont_write_bytecode = True
 
 ROOT = Path(__file__).resolve().parent.parent
+OPTIMA = ["global_optimum", "random_optima", "divergence", "by_subject", "origin"]
 ROOMS = {
     "likelihood": ["likelihood", "df", "covariance_structures", "residual_structures", "marginal_model", "boundary"],
     "covariance": ["covariance_structures", "own_structures", "residual_structures", "likelihood", "hierarchy"],
     "effects": ["effects_contrasts", "effect_plots"],
-    "predict": ["predict"],
-    "bayes": ["priors", "collapsed", "posterior_fit", "conflict", "residual_bayes", "explicit"],
+    "predict": ["predict", "origin", "by_subject"],
+    "bayes": ["priors", "collapsed", "posterior_fit", "conflict", "residual_bayes", "explicit", "modes", "origin"],
 }
-ROOMS["likelihood"] += ["residual_reference", "loo"]
-"""Test files of each room, the likeliest to notice first."""
+ROOMS["likelihood"] += ["residual_reference", "loo", *OPTIMA]
+ROOMS["covariance"] += OPTIMA
+"""Test files of each room."""
+SECONDS = 90
+"""Tests of one mutant: what takes longer in sum on the unchanged code is left out, the longest tests first."""
 
 COMPARISONS: dict[type, type] = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 COMPARISONS |= {ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is}
@@ -80,67 +91,189 @@ def changes(node: ast.AST) -> Iterator[ast.AST]:
         yield ast.Pass()
 
 
-def places(tree: ast.Module) -> list[tuple[Any, str, int | None, ast.AST]]:
-    """Every (parent, field, position, replacement) of a module, outside annotations, messages and ``__all__``."""
-    found: list[tuple[Any, str, int | None, ast.AST]] = []
+class Place(NamedTuple):
+    """Something that can be changed, and the lines that run when it does: none outside of what Python executes."""
 
-    def walk(node: ast.AST) -> None:
+    parent: Any
+    field: str
+    position: int | None
+    new: ast.AST
+    lines: range
+
+
+def head(node: Any) -> range:
+    """Lines of a statement, of a compound one down to its body."""
+    body = getattr(node, "body", None)
+    return range(node.lineno, max(body[0].lineno, node.lineno + 1) if body else node.end_lineno + 1)
+
+
+def places(tree: ast.Module) -> list[Place]:
+    """Every place of a module, outside annotations, messages and ``__all__``."""
+    found: list[Place] = []
+
+    def walk(node: ast.AST, lines: range, python: bool) -> None:
         for field, value in ast.iter_fields(node):
             if field in ("annotation", "returns", "decorator_list") or isinstance(node, ast.Raise | ast.JoinedStr):
                 continue
             for i, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+                own, inside = lines, python
+                if isinstance(child, ast.FunctionDef):  # a changed default value matters where the function runs
+                    inside = not any("compiled" in ast.unparse(decorator) for decorator in child.decorator_list)
+                    own = range(child.body[0].lineno, child.body[-1].end_lineno + 1) if inside else range(0)
+                elif isinstance(child, ast.stmt) and python:
+                    own = head(child)
                 if isinstance(child, ast.AST):
-                    found.extend((node, field, i, new) for new in changes(child))
-                    walk(child)
+                    found.extend(Place(node, field, i, new, own) for new in changes(child))
+                    walk(child, own, inside)
 
-    walk(tree)
+    walk(tree, range(0), False)
     return found
 
 
-def mutant(path: Path, rng: random.Random) -> tuple[str, str]:
-    """A changed source, and what was changed."""
+def mutant(path: Path, rng: random.Random) -> tuple[str, str, range]:
+    """A changed source, what was changed, and the lines that run it."""
     tree = ast.parse(path.read_text())
-    parent, field, i, new = rng.choice(places(tree))
-    old = getattr(parent, field) if i is None else getattr(parent, field)[i]
-    if i is None:
-        setattr(parent, field, new)
+    place = rng.choice(places(tree))
+    old = getattr(place.parent, place.field)
+    if place.position is None:
+        setattr(place.parent, place.field, place.new)
     else:
-        getattr(parent, field)[i] = new
-    short = [" ".join(ast.unparse(node).split())[:100] for node in (old, new)]
-    return ast.unparse(ast.fix_missing_locations(tree)), f"{old.lineno}: {short[0]}  ->  {short[1]}"
+        old[place.position], old = place.new, old[place.position]
+    short = [" ".join(ast.unparse(node).split())[:100] for node in (old, place.new)]
+    return ast.unparse(ast.fix_missing_locations(tree)), f"{old.lineno}: {short[0]}  ->  {short[1]}", place.lines
 
 
-def cache_without(path: Path, compiled: list[Path], warm: Path, cold: Path) -> Path:
-    """A cache of numba without what was compiled from a file, and from those that import from it."""
+class Measure:
+    """Plugin of pytest: seconds and executed lines of the package by test; what a fixture runs counts for its file."""
+
+    def __init__(self, package: Path):
+        self.package, self.seen, self.seconds = str(package), set(), {}
+        self.lines: dict[str, set[tuple[str, int]]] = defaultdict(set)
+        sys.monitoring.use_tool_id(4, "mutate")
+        sys.monitoring.register_callback(4, sys.monitoring.events.PY_START, self.starts)
+        sys.monitoring.register_callback(4, sys.monitoring.events.LINE, self.line)
+        sys.monitoring.set_events(4, sys.monitoring.events.PY_START)
+
+    def line(self, code: Any, number: int) -> None:
+        """Keep an executed line."""
+        self.seen.add((code.co_filename, number))
+
+    def starts(self, code: Any, _offset: int) -> Any:
+        """Watch the lines of a function of the package, from its first call on."""
+        if code.co_filename.startswith(self.package):
+            sys.monitoring.set_local_events(4, code, sys.monitoring.events.LINE)
+        return sys.monitoring.DISABLE
+
+    def phase(self, name: str) -> Iterator[None]:
+        """Book what happens meanwhile to a name."""
+        self.seen, began = set(), time.monotonic()
+        try:
+            return (yield)
+        finally:
+            self.lines[name] |= self.seen
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
+        """Fixtures: booked to the file."""
+        return (yield from self.phase(item.nodeid.split("::")[0]))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        """The test itself."""
+        return (yield from self.phase(item.nodeid))
+
+    def pytest_sessionfinish(self) -> None:
+        """Write all of it to a file."""
+        files = {name: {file for file, _ in lines} for name, lines in self.lines.items()}
+        Path("measured").write_bytes(pickle.dumps((self.seconds, dict(self.lines), files)))
+
+
+class Choice:
+    """A plugin of pytest: these tests in this order."""
+
+    def __init__(self, chosen: list[str]):
+        self.order = {name: i for i, name in enumerate(chosen)}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave the others out."""
+        items[:] = sorted((i for i in items if i.nodeid in self.order), key=lambda item: self.order[item.nodeid])
+
+
+def importers(path: Path, compiled: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Files with compiled code that may inline a file's, and all files that import from these or from the file."""
     stale = [path]
-    for source in stale:
-        text = f"hierlmm.{source.parent.name}.{source.stem} import"
-        stale += [f for f in compiled if f not in stale and text in f.read_text()]
-    shutil.rmtree(cold, ignore_errors=True)
-    shutil.copytree(warm, cold)
-    for source in stale:
-        for entry in cold.glob(f"{source.parent.name}_*/{source.stem}.*"):
-            entry.unlink()
+    sources = {f: f.read_text() for f in (ROOT / "src").rglob("*.py")}
+
+    def imports(source: Path, own: Path) -> bool:
+        return f"hierlmm.{own.parent.name}.{own.stem} import" in sources[source]
+
+    for own in stale:
+        stale += [f for f in compiled if f not in stale and imports(f, own)]
+    return stale, stale + [f for f in sources if f not in stale and any(imports(f, own) for own in stale)]
+
+
+def choose(room: str, lines: set[tuple[str, int]], files: list[str], measured: Any) -> tuple[list[str], float]:
+    """Tests of a room that execute some of the lines, or of the files where that is none; and their seconds."""
+    seconds, executed, used = measured
+    tests = [name for name in seconds if "::" in name and name.split("::")[0][11:-3] in ROOMS[room]]
+    both = {name: (name, name.split("::")[0]) for name in tests}  # a test, and the fixtures of its file
+    chosen = [name for name in tests if any(not lines.isdisjoint(executed[part]) for part in both[name])]
+    if not chosen:
+        chosen = [name for name in tests if any(not used[part].isdisjoint(files) for part in both[name])]
+    total, by_file = 0.0, defaultdict(list)
+    for name in sorted(chosen, key=lambda name: seconds[name]):
+        total += seconds[name]
+        if total > SECONDS:
+            break
+        by_file[name.split("::")[0]].append(name)
+    order = sorted(by_file, key=lambda file: seconds[file] + sum(seconds[name] for name in by_file[file]))
+    return [name for file in order for name in by_file[file]], min(total, SECONDS) + sum(seconds[f] for f in order)
+
+
+def cache_for(copy_of: Path, stale: list[Path]) -> Path:
+    """A folder of numba's for the changed code, with what is compiled from other files: all it asks is a new stamp."""
+    package = copy_of / "src" / "hierlmm"
+    spec = importlib.util.spec_from_file_location("compiled_of_copy", package / "compiled.py")
+    own = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(own)
+    cold = own.cache_folder()
+    warm = next(folder for folder in cold.parent.iterdir() if (folder / "warm").exists())
+    prefixes = tuple(f"{path.stem}." for path in stale)
+    for entry in warm.glob("*.nb?"):
+        if entry.name.startswith(prefixes) or cold == warm:
+            continue
+        if entry.suffix == ".nbi":
+            with entry.open("rb") as old, (cold / entry.name).open("wb") as new:
+                pickle.dump(pickle.load(old), new)
+                new.write(pickle.dumps((own.fingerprint(), pickle.loads(old.read())[1])))
+        else:
+            shutil.copy2(entry, cold)
     return cold
 
 
-def run(copy_of: Path, room: str, cache: Path, limit: float) -> str:
-    """Run a room's tests on the copy in a process of its own: "survived", "killed by ..." or "timeout"."""
+def run(copy_of: Path, arguments: list[str], plugin: Any, limit: float) -> str:
+    """Run tests on the copy in a process of its own: "survived", "killed by ..." or "timeout"."""
     log = copy_of.parent / "log"
-    child = os.fork()  # the libraries are imported already, the package is not
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads: those of the libraries are idle
+        child = os.fork()  # the libraries are imported already, the package is not
     if child == 0:
+        os.setsid()
         with log.open("w") as out:
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
         os.chdir(copy_of)
         sys.path.insert(0, str(copy_of / "src"))
-        os.environ["PYTHONPATH"], numba.config.CACHE_DIR = str(copy_of / "src"), str(cache)
-        signal.alarm(int(limit))
-        files = [f"tests/test_{name}.py" for name in ROOMS[room]]
-        code = pytest.main(["-x", "-q", "--tb=no", "-m", "not slow", "-p", "no:cacheprovider", *files])
+        os.environ["PYTHONPATH"], os.environ["NUMBA_CACHE_DIR"] = str(copy_of / "src"), numba.config.CACHE_DIR
+        signal.alarm(int(limit))  # ends compiled code that hangs, too
+        made = Measure(copy_of / "src" / "hierlmm") if plugin is Measure else plugin
+        code = pytest.main(["-x", "-q", "--tb=no", "-p", "no:cacheprovider", *arguments], plugins=[made])
         sys.stdout.flush()
         os._exit(int(code))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # what it has started
     if status == 0:
         return "survived"
     if status == -signal.SIGALRM:
@@ -149,42 +282,68 @@ def run(copy_of: Path, room: str, cache: Path, limit: float) -> str:
     return f"killed by {lines[0][:100] if lines else f'exit {status}'}"
 
 
+def measure(copy_of: Path, rooms: list[str]) -> Any:
+    """Run all tests on the unchanged code: seconds and lines by test."""
+    names = sorted({f"tests/test_{name}.py" for room in rooms for name in ROOMS[room]})
+    if (outcome := run(copy_of, ["-m", "not slow", *names], Measure, 3600)) != "survived":
+        sys.exit(f"A test fails on the unchanged code: {outcome}")
+    (folder,) = Path(numba.config.CACHE_DIR).glob("hierlmm-*/*")
+    (folder / "warm").touch()
+    return pickle.loads((copy_of / "measured").read_bytes())
+
+
+def one(
+    path: Path, room: str, rng: random.Random, copy_of: Path, compiled: list[Path], measured: Any
+) -> dict[str, Any]:
+    """Make a mutant of a file, test it, and put the file back."""
+    source, change, lines = mutant(path, rng)
+    target = copy_of / path.relative_to(ROOT)
+    stale, files = importers(path, compiled)
+    where = [str(copy_of / file.relative_to(ROOT)) for file in files]
+    in_python = path not in compiled and bool(lines)
+    tests, seconds = choose(room, {(str(target), n) for n in lines}, [] if in_python else where, measured)
+    began, outcome = time.monotonic(), "survived"
+    if tests:
+        target.write_text(source)
+        cache = cache_for(copy_of, stale) if path in compiled else None
+        outcome = run(copy_of, sorted({name.split("::")[0] for name in tests}), Choice(tests), 60 + 3 * seconds)
+        shutil.copy2(path, target)
+        if cache is not None and not (cache / "warm").exists():
+            shutil.rmtree(cache, ignore_errors=True)
+    record = {"room": room, "mutant": f"{path.relative_to(ROOT)}:{change}", "outcome": outcome}
+    return record | {"tests": len(tests), "seconds": round(time.monotonic() - began, 1)}
+
+
 def main() -> None:
     """Mutate until the time is over, and print the score by room."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=3600)
+    parser.add_argument("--seconds", type=float, default=3600, help="of mutants; measuring the tests comes first")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--limit", type=float, default=300, help="seconds for one mutant")
     parser.add_argument("--rooms", nargs="*", default=list(ROOMS), choices=list(ROOMS))
     parser.add_argument("--out", type=Path, default=Path("mutants.jsonl"))
     options = parser.parse_args()
     rng = random.Random(options.seed)
     files = {room: sorted((ROOT / "src" / "hierlmm" / room).glob("[!_]*.py")) for room in options.rooms}
     weights = {room: [len(places(ast.parse(f.read_text()))) for f in own] for room, own in files.items()}
-    compiled = [f for f in (ROOT / "src").rglob("*.py") if "numba.njit" in f.read_text()]
+    compiled = [f for f in (ROOT / "src").rglob("*.py") if "hierlmm.compiled import" in f.read_text()]
     score: dict[str, Counter[str]] = {room: Counter() for room in files}
+    spent = dict.fromkeys(files, 0.0)
     with tempfile.TemporaryDirectory() as folder:
-        copy_of, warm = Path(folder) / "copy", Path(folder) / "warm"
+        copy_of, numba.config.CACHE_DIR = Path(folder) / "copy", str(Path(folder) / "numba")
         for part in ("src", "tests"):
             shutil.copytree(ROOT / part, copy_of / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy2(ROOT / "pyproject.toml", copy_of)
-        for room in files:  # also fills the cache of numba
-            if (outcome := run(copy_of, room, warm, 10 * options.limit)) != "survived":
-                sys.exit(f"The tests of {room} fail on the unchanged code: {outcome}")
+        measured = measure(copy_of, options.rooms)
+        print("The unchanged code passes", len(measured[0]), "tests.", flush=True)
         start = time.monotonic()
         while time.monotonic() - start < options.seconds:
-            room = min(score, key=lambda name: score[name].total())
+            room = min(spent, key=lambda name: spent[name])  # time is spread evenly over the rooms
             path = rng.choices(files[room], weights[room])[0]
-            source, change = mutant(path, rng)
-            target = copy_of / path.relative_to(ROOT)
-            target.write_text(source)
-            cache = cache_without(path, compiled, warm, Path(folder) / "cold") if path in compiled else warm
-            began, outcome = time.monotonic(), run(copy_of, room, cache, options.limit)
-            shutil.copy2(path, target)
-            score[room][outcome.split()[0]] += 1
-            record = {"mutant": f"{path.relative_to(ROOT)}:{change}", "outcome": outcome}
+            record = one(path, room, rng, copy_of, compiled, measured)
+            spent[room] += record["seconds"] + 0.1
+            score[room][record["outcome"].split()[0] if record["tests"] else "untested"] += 1
             with options.out.open("a") as out:
-                out.write(json.dumps(record | {"seconds": round(time.monotonic() - began)}, ensure_ascii=False) + "\n")
+                out.write(json.dumps(record, ensure_ascii=False) + "\n")
     for room, counts in score.items():
         print(f"{room:12}", dict(counts))
 
