@@ -336,6 +336,25 @@ def test_the_first_range_has_the_correlation_of_neighbours(neighbour, correlatio
             assert R[0, 1] == pytest.approx(correlation, rel=1e-12)
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e-3, 1e6])
+@pytest.mark.parametrize(("q", "share"), [(0, 0.8), (1, 0.4)])
+def test_the_first_unstructured_matrix_is_that_of_the_residuals(data, unit, q, share):
+    """Pairwise correlations of residuals of an ordinary regression, shrunk: in any unit of the response."""
+    design = build(data.assign(y=data["y"] * unit), hl.Unstructured("occasion"), None, q).design
+    residual = design.y - design.X @ np.linalg.lstsq(design.X, design.y)[0]
+    frame = design.frame.assign(r=residual)
+    table = frame.pivot(index="id", columns="occasion", values="r").to_numpy()
+    expected = np.eye(4)
+    for i in range(4):
+        for j in range(i):
+            product = np.nanmean(table[:, i] * table[:, j])
+            expected[i, j] = share * product / np.sqrt(np.nanmean(table[:, i] ** 2) * np.nanmean(table[:, j] ** 2))
+            expected[j, i] = expected[i, j]
+    assert np.linalg.eigvalsh(expected)[0] > 0.02  # otherwise it is moved towards independence
+    starts = np.array([p.start for p in make_criterion(design, reml=True).rows.parameters])
+    np.testing.assert_allclose(hl.Unstructured("occasion").matrix(np.arange(4.0), starts), expected, atol=1e-10)
+
+
 # One model in several forms.
 
 
