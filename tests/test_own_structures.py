@@ -148,6 +148,28 @@ def test_no_matrix_is_asked_for_outside_the_bounds(parameter):
     assert max(seen) < parameter.upper
 
 
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize("value", [-5.0, -0.5, 0.0, 1e-7, 0.5, 2.0])
+def test_differences_where_a_parameter_has_no_bounds(within, value):
+    own = structure(lambda t, v: np.exp(-lag(t) * np.exp(v[0])), (hl.Parameter("log_rate", 0.0),))
+    spec = residual_rows(model(own).design).correlation.spec if within else own
+    t = np.array([8.0, 8.5, 10.0, 14.0])
+    rate = lag(t) * np.exp(value)
+    np.testing.assert_allclose(spec.derivatives(t, np.array([value]))[0], -rate * np.exp(-rate), atol=1e-7)
+
+
+@pytest.mark.parametrize("value", [1e-3, 0.4, 3.0, 2e4])
+def test_differences_by_a_structure_alone_keep_the_sign_of_a_parameter(value):
+    def matrix(t, values):
+        assert values[0] > 0
+        return np.exp(-lag(t) / values[0])
+
+    t = np.array([8.0, 8.001, 10.0, 14.0])
+    found = structure(matrix).derivatives(t, np.array([value]))[0]
+    exact = np.exp(-lag(t) / value) * lag(t) / value**2
+    np.testing.assert_allclose(value * found, value * exact, atol=1e-7)
+
+
 def test_groups_in_a_message_are_plain_numbers():
     dental = hl.load_dataset("dental")
     fit = hl.MarginalModel("distance ~ time", subject="subject", data=dental, variance=hl.VarIdent("age")).fit_reml()

@@ -355,6 +355,16 @@ def test_the_first_unstructured_matrix_is_that_of_the_residuals(data, unit, q, s
     np.testing.assert_allclose(hl.Unstructured("occasion").matrix(np.arange(4.0), starts), expected, atol=1e-10)
 
 
+@pytest.mark.parametrize(("neighbour", "mixed", "rho"), [(0.6, False, 0.6), (0.6, True, 0.3), (-0.8, False, -0.3)])
+def test_other_starts_of_an_unstructured_matrix(neighbour, mixed, rho):
+    """Autoregressive, equal and weak correlations; equal ones must lie above -1/(m - 1)."""
+    spec, observed = hl.Unstructured("t"), Observed(4, 1.0, neighbour, tuple("abcd"), np.zeros((0, 0)), mixed)
+    distance = np.abs(np.subtract.outer(np.arange(4), np.arange(4)))
+    expected = [rho**distance, np.where(distance == 0, 1.0, rho), np.where(distance == 0, 1.0, 0.1 * rho)]
+    for start, R in zip(spec.other_starts(observed), expected, strict=True):
+        np.testing.assert_allclose(spec.matrix(np.arange(4.0), start), R, atol=1e-12)
+
+
 # One model in several forms.
 
 

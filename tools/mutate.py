@@ -231,14 +231,13 @@ def choose(room: str, lines: set[tuple[str, int]], files: list[str], measured: A
     return [name for file in order for name in by_file[file]], min(total, SECONDS) + sum(seconds[f] for f in order)
 
 
-def cache_for(copy_of: Path, stale: list[Path]) -> Path:
-    """A folder of numba's for the changed code, with what is compiled from other files: all it asks is a new stamp."""
-    package = copy_of / "src" / "hierlmm"
+def keep_compiled(package: Path, stale: list[Path]) -> None:
+    """Fill the changed code's folder of machine code with that of files that do not inline it: with a new stamp."""
     spec = importlib.util.spec_from_file_location("compiled_of_copy", package / "compiled.py")
     own = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(own)
     cold = own.cache_folder()
-    warm = next(folder for folder in cold.parent.iterdir() if (folder / "warm").exists())
+    (warm,) = (folder for folder in cold.parent.iterdir() if (folder / "warm").exists())
     prefixes = tuple(f"{path.stem}." for path in stale)
     for entry in warm.glob("*.nb?"):
         if entry.name.startswith(prefixes) or cold == warm:
@@ -249,28 +248,39 @@ def cache_for(copy_of: Path, stale: list[Path]) -> Path:
                 new.write(pickle.dumps((own.fingerprint(), pickle.loads(old.read())[1])))
         else:
             shutil.copy2(entry, cold)
-    return cold
 
 
-def run(copy_of: Path, arguments: list[str], plugin: Any, limit: float) -> str:
-    """Run tests on the copy in a process of its own: "survived", "killed by ..." or "timeout"."""
-    log = copy_of.parent / "log"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads: those of the libraries are idle
-        child = os.fork()  # the libraries are imported already, the package is not
-    if child == 0:
+def run_tests(copy_of: Path, arguments: list[str], plugin: Any, stale: list[Path]) -> None:
+    """Run tests on the copy, in a process that ends with them. The package is imported here and nowhere earlier."""
+    code = 1
+    try:
         os.setsid()
-        with log.open("w") as out:
+        with (copy_of.parent / "log").open("w") as out:
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
         os.chdir(copy_of)
         sys.path.insert(0, str(copy_of / "src"))
         os.environ["PYTHONPATH"], os.environ["NUMBA_CACHE_DIR"] = str(copy_of / "src"), numba.config.CACHE_DIR
-        signal.alarm(int(limit))  # ends compiled code that hangs, too
-        made = Measure(copy_of / "src" / "hierlmm") if plugin is Measure else plugin
-        code = pytest.main(["-x", "-q", "--tb=no", "-p", "no:cacheprovider", *arguments], plugins=[made])
+        package = copy_of / "src" / "hierlmm"
+        if stale:
+            keep_compiled(package, stale)  # loads types of the package
+        made = Measure(package) if plugin is Measure else plugin
+        code = int(pytest.main(["-x", "-q", "--tb=no", "-p", "no:cacheprovider", *arguments], plugins=[made]))
         sys.stdout.flush()
-        os._exit(int(code))
+    finally:
+        os._exit(code)
+
+
+def run(copy_of: Path, arguments: list[str], plugin: Any, limit: float, stale: list[Path]) -> str:
+    """Run tests on the copy in a process of its own: "survived", "killed by ..." or "timeout"."""
+    if "hierlmm" in sys.modules:
+        raise RuntimeError("the package was imported: changed code would not be run")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads: those of the libraries are idle
+        child = os.fork()  # the libraries are imported already, the package is not
+    if child == 0:
+        signal.alarm(int(limit))  # ends compiled code that hangs, too
+        run_tests(copy_of, arguments, plugin, stale)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # what it has started
@@ -278,14 +288,15 @@ def run(copy_of: Path, arguments: list[str], plugin: Any, limit: float) -> str:
         return "survived"
     if status == -signal.SIGALRM:
         return "timeout"
-    lines = [line for line in log.read_text().splitlines() if line.startswith(("FAILED", "ERROR"))]
+    log = (copy_of.parent / "log").read_text()
+    lines = [line for line in log.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return f"killed by {lines[0][:100] if lines else f'exit {status}'}"
 
 
 def measure(copy_of: Path, rooms: list[str]) -> Any:
     """Run all tests on the unchanged code: seconds and lines by test."""
     names = sorted({f"tests/test_{name}.py" for room in rooms for name in ROOMS[room]})
-    if (outcome := run(copy_of, ["-m", "not slow", *names], Measure, 3600)) != "survived":
+    if (outcome := run(copy_of, ["-m", "not slow", *names], Measure, 3600, [])) != "survived":
         sys.exit(f"A test fails on the unchanged code: {outcome}")
     (folder,) = Path(numba.config.CACHE_DIR).glob("hierlmm-*/*")
     (folder / "warm").touch()
@@ -298,6 +309,7 @@ def one(
     """Make a mutant of a file, test it, and put the file back."""
     source, change, lines = mutant(path, rng)
     target = copy_of / path.relative_to(ROOT)
+    unchanged = target.read_text()
     stale, files = importers(path, compiled)
     where = [str(copy_of / file.relative_to(ROOT)) for file in files]
     in_python = path not in compiled and bool(lines)
@@ -305,11 +317,12 @@ def one(
     began, outcome = time.monotonic(), "survived"
     if tests:
         target.write_text(source)
-        cache = cache_for(copy_of, stale) if path in compiled else None
-        outcome = run(copy_of, sorted({name.split("::")[0] for name in tests}), Choice(tests), 60 + 3 * seconds)
-        shutil.copy2(path, target)
-        if cache is not None and not (cache / "warm").exists():
-            shutil.rmtree(cache, ignore_errors=True)
+        names = sorted({name.split("::")[0] for name in tests})
+        outcome = run(copy_of, names, Choice(tests), 60 + 3 * seconds, stale if path in compiled else [])
+        target.write_text(unchanged)
+        for folder in Path(numba.config.CACHE_DIR).glob("hierlmm-*/*"):
+            if not (folder / "warm").exists():
+                shutil.rmtree(folder)
     record = {"room": room, "mutant": f"{path.relative_to(ROOT)}:{change}", "outcome": outcome}
     return record | {"tests": len(tests), "seconds": round(time.monotonic() - began, 1)}
 

@@ -102,10 +102,12 @@ def check_convergence(datatree: Any) -> list[str]:
 def assess_convergence(datatree: Any) -> Convergence:
     """Compute the worst diagnostics of ``beta``, ``sd_b``, ``corr_b``, ``sigma`` and ``b``, and judge them.
 
-    Constant entries (the diagonal of ``corr_b``) are left out, as are random effects beyond the first 2000 numbers.
+    Constant entries (the diagonal of ``corr_b``) are left out, as are random effects beyond the first 2000 numbers, and
+    all of them on the collapsed route.
     """
     posterior = datatree["posterior"].to_dataset()
-    # Collapsed: one exact draw of b for every draw of the others, so b mixes as well as they do.
+    # Collapsed: b is an exact draw given the others, independent of every other draw of b. Draws of b are related only
+    # through E(b | the others), so it mixes as well as they do.
     names = NAMES[:-1] if datatree.attrs.get("sampler") == "collapsed" else NAMES
     table = pd.concat([_table(posterior[name], name) for name in names if name in posterior])
     stats = datatree["sample_stats"].to_dataset() if "sample_stats" in datatree.children else None

@@ -400,7 +400,7 @@ def _default_priors(design: Design) -> ResolvedPriors:
     has_intercept = design.intercept is not None
     origin = float(np.sqrt(np.mean(y**2)))
     level = spread if design.constant is not None else origin
-    _check_spread(spread, design)
+    _check_varies(y, design)
     beta: list[Prior] = []
     for k in range(len(design.coef)):
         column = design.X[:, k]
@@ -418,7 +418,7 @@ def _default_priors(design: Design) -> ResolvedPriors:
 def _bambi_priors(design: Design) -> ResolvedPriors:
     """Defaults of Bambi 0.21 (``bambi/priors/scaler.py``): the intercept's scale grows with the slopes' scales."""
     spread, mean = float(np.std(design.y)), float(np.mean(design.y))
-    _check_spread(spread, design)
+    _check_varies(design.y, design)
     slopes = {k: MULTIPLIER * spread / _scale(design.X[:, k]) for k in range(len(design.coef)) if k != design.intercept}
     wide = math.sqrt((MULTIPLIER * spread) ** 2 + sum((s * design.X[:, k].mean()) ** 2 for k, s in slopes.items()))
     beta = [Normal(mean, wide) if k == design.intercept else Normal(0.0, slopes[k]) for k in range(len(design.coef))]
@@ -464,13 +464,17 @@ def residual_prior(parameter: Parameter) -> Prior:
     return ScaledBeta(parameter.shape, parameter.lower, parameter.upper)
 
 
+def _varies(column: FloatArray) -> bool:
+    """Whether a column's standard deviation is more than rounding: that of a constant is seldom exactly zero."""
+    return float(np.std(column)) > 1e-12 * float(np.abs(column).max(initial=0.0))
+
+
 def _scale(column: FloatArray) -> float:
-    sd = float(np.std(column))
-    return sd if sd > 1e-12 * float(np.abs(column).max(initial=0.0)) else float(np.sqrt(np.mean(column**2)))
+    return float(np.std(column)) if _varies(column) else float(np.sqrt(np.mean(column**2)))
 
 
-def _check_spread(spread: float, design: Design) -> None:
-    if not spread > 0:
+def _check_varies(y: FloatArray, design: Design) -> None:
+    if not _varies(y):
         raise SpecificationError(
             f"the response {design.hierarchy.response!r}, which is constant",
             "the default priors take their scale from its standard deviation, which is zero",
