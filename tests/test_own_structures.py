@@ -181,3 +181,20 @@ def test_groups_in_a_message_are_plain_numbers():
     with pytest.raises(DataError) as caught:
         hl.MarginalModel("distance ~ time", subject="subject", data=one, variance=hl.VarIdent("age"))
     assert "np." not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "inside", "outside"),
+    [
+        (lambda start: hl.AR1(start=start), (-0.99, 0.0, 0.99), (-1.0, 1.0)),
+        (lambda start: hl.Exponential("t", start=start), (1e-3, 0.5, 1e3), (0.0, -1.0, np.inf)),
+        (lambda start: hl.CAR1("t", start=start), (0.01, 0.99), (0.0, 1.0)),
+        (lambda start: hl.Gaussian("t", start=start), (1e-3, 0.5, 1e3), (0.0, -1.0, np.inf)),
+    ],
+    ids=["AR1", "Exponential", "CAR1", "Gaussian"],
+)
+def test_a_search_may_begin_anywhere_inside_the_range(make, inside, outside):
+    assert [make(start).start for start in inside] == list(inside)
+    for start in outside:
+        with pytest.raises(SpecificationError):
+            make(start)
