@@ -343,7 +343,7 @@ def test_the_first_unstructured_matrix_is_that_of_the_residuals(data, unit, q, s
     design = build(data.assign(y=data["y"] * unit), hl.Unstructured("occasion"), None, q).design
     residual = design.y - design.X @ np.linalg.lstsq(design.X, design.y)[0]
     frame = design.frame.assign(r=residual)
-    table = frame.pivot(index="id", columns="occasion", values="r").to_numpy()
+    table = frame.pivot_table(index="id", columns="occasion", values="r").to_numpy()
     expected = np.eye(4)
     for i in range(4):
         for j in range(i):
