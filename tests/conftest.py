@@ -33,3 +33,17 @@ def dental_posterior(dental_design):
 
     priors = resolve_priors(None, dental_design)
     return sample_explicit(dental_design, priors, draws=1000, tune=1000, chains=4, seed=1, progressbar=False)
+
+
+@pytest.fixture
+def as_a_reader_has_it(monkeypatch, tmp_path):
+    """Without the data that may not ship, without a display, and in a folder of its own."""
+    monkeypatch.delenv("HIERLMM_DATA", raising=False)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.chdir(tmp_path)
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context():
+        plt.switch_backend("Agg")
+        yield
+    plt.close("all")

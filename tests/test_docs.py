@@ -1,6 +1,7 @@
 """The pages that messages name exist, the names that pages use exist, and the code on the pages runs.
 
-The whole documentation is executed by ``make docs``; here only what needs no sampler, and only in seconds.
+Every cell of every page is executed here; pages that sample are marked slow. ``make docs`` executes them once more, in
+a Jupyter kernel, and shows what they print.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from test_examples import run_cell
 
 import hierlmm as hl
 
@@ -20,26 +22,8 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 BUILT = DOCS / "_build" / "html"
-RUN_HERE = [
-    "formulas",
-    "priors",
-    "data",
-    "quickstart",
-    "estimators",
-    "residual_structures",
-    "hierarchical_marginal",
-    "contrasts",
-    "interpret",
-    "effect_plots",
-    "time_varying",
-    "gee",
-    "teaching",
-    "implied_marginal",
-    "residual_diagnostics",
-    "negative_icc",
-    "prediction",
-]
-NEEDS_SAMPLER = re.compile(r"\.fit\(|compare\(|comparison|fit\.|print\(fit\)|arviz|az\.|plot_|to_pymc|pm_model")
+SLOW = re.compile(r"\.fit\(|\.compare\(|calibrate\(|design_analysis\(|loo\(|\bhierlmm\(")
+"""Cells that sample, fit many times, or start a process."""
 
 
 def headings(page):
@@ -47,9 +31,13 @@ def headings(page):
 
 
 def cells(page):
-    return re.findall(
-        r"^```\{code-cell\} ipython3\n(?::tags:.*\n)?(.*?)^```$", page.read_text(encoding="utf-8"), re.S | re.M
-    )
+    """Sources of the code cells of a page, without their options."""
+    blocks = re.findall(r"^```\{code-cell\} ipython3\n(.*?)^```$", page.read_text(encoding="utf-8"), re.S | re.M)
+    return [re.sub(r"\A(:\w+:[^\n]*\n)+", "", block) for block in blocks]
+
+
+def is_slow(page):
+    return any(SLOW.search(cell) for cell in cells(page))
 
 
 def test_every_page_and_section_that_a_message_names_exists():
@@ -81,16 +69,27 @@ def test_every_page_is_in_the_contents():
     assert {page.stem for page in PAGES} - {"index"} == set(listed) - {"gallery/index"}
 
 
-@pytest.mark.parametrize("name", RUN_HERE)
-def test_code_on_the_page_runs(name):
-    """Cells in order, as in a notebook, without those that sample or draw (and what depends on them)."""
-    space = {}
-    code = [c for c in cells(DOCS / f"{name}.md") if not NEEDS_SAMPLER.search(c)]
-    assert code
+def test_every_cell_is_found():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert sum(len(cells(page)) for page in PAGES) == len(re.findall(r"^`+\{code", text, re.M)) > 150
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if is_slow(page) else [])
+        for page in PAGES
+        if cells(page)
+    ],
+)
+@pytest.mark.usefixtures("as_a_reader_has_it")
+def test_code_on_the_page_runs(page):
+    """Every cell in order, as in a notebook, and what it would show can be shown."""
+    names = {"__name__": "__main__"}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore", hl.FitWarning)
-        for number, cell in enumerate(code, start=1):
-            exec(compile(cell, f"{name}.md, cell {number}", "exec"), space)
+        warnings.simplefilter("ignore", hl.FitWarning)  # shown on the page, or printed with the fit
+        for number, cell in enumerate(cells(page), start=1):
+            run_cell(cell, f"{page.name}, cell {number}", names)
 
 
 def load_mathml(monkeypatch):

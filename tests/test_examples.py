@@ -13,18 +13,7 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
 
-@pytest.fixture(autouse=True)
-def as_a_reader_has_it(monkeypatch, tmp_path):
-    """Without the data that may not ship, without a display, and in a folder of its own."""
-    monkeypatch.delenv("HIERLMM_DATA", raising=False)
-    monkeypatch.setenv("MPLBACKEND", "Agg")
-    monkeypatch.chdir(tmp_path)
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context():
-        plt.switch_backend("Agg")
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("as_a_reader_has_it")
 
 
 def test_there_are_examples():
@@ -36,7 +25,7 @@ def test_example_runs(path):
     names = {"__name__": "__main__"}
     for number, cell in enumerate(_cells(path)):
         if cell.cell_type == "code":
-            _run(cell.source, f"{path.name}, cell {number}", names)
+            run_cell(cell.source, f"{path.name}, cell {number}", names)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -57,7 +46,7 @@ def _cells(path):
     return jupytext.read(path, fmt="py:percent").cells
 
 
-def _run(source, where, names):
+def run_cell(source, where, names):
     """Execute a cell and display its last expression as a notebook would."""
     import matplotlib.pyplot as plt
 
