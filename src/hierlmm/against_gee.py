@@ -111,7 +111,7 @@ class MarginalComparison:
             table_text(errors.set_axis([name, "naive", "robust", "bias-reduced"], axis=1), 5),
             "",
             "Ratios of standard errors:",
-            ratios.rename_axis(None).to_string(float_format=lambda v: f"{v:.3f}"),
+            ratios.rename_axis(None).to_string(float_format=lambda v: f"{v:z.3f}"),
             "",
             *self._notes(),
         ]

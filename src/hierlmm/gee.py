@@ -366,17 +366,17 @@ def _refuse_moments(moments: WorkingMoments, positions: tuple[object, ...]) -> N
         raw = np.asarray(moments.raw)
         a, b = np.unravel_index(int(np.argmax(np.abs(raw))), raw.shape)
         received = (
-            f"moments of an unstructured correlation between {len(positions)} times, up to {raw[a, b]:.3f} "
+            f"moments of an unstructured correlation between {len(positions)} times, up to {raw[a, b]:z.3f} "
             f"(between {positions[a]} and {positions[b]})"
         )
         reason = "they make no positive definite correlation matrix (few subjects have both times of a pair, or the "
         reason += "variance changes much over time)"
     elif isinstance(moments, ExchangeableMoments):
-        received = f"an exchangeable correlation of {float(moments.raw):.4f} and up to {largest} rows of a subject"
-        reason = f"it must lie between -1/({largest} - 1) = {-1.0 / (largest - 1):.4f} and 1 for every subject's "
+        received = f"an exchangeable correlation of {float(moments.raw):z.4f} and up to {largest} rows of a subject"
+        reason = f"it must lie between -1/({largest} - 1) = {-1.0 / (largest - 1):z.4f} and 1 for every subject's "
         reason += "covariance to be one"
     else:
-        received = f"an autoregressive correlation of {float(moments.raw):.4f}"
+        received = f"an autoregressive correlation of {float(moments.raw):z.4f}"
         reason = "it must lie between -1 and 1: rows of a subject hardly differ from one another, or their variance "
         reason += "changes much over time"
     raise DataError(

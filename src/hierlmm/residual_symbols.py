@@ -404,5 +404,5 @@ def _share(value: float) -> Markup:
     if not 0.995 <= size < 1.0:
         return number(value)
     digits = min(1 - math.floor(math.log10(1.0 - size)), 12)
-    text = f"{size:.{digits}f}"
+    text = f"{size:z.{digits}f}"
     return Markup(text, text, text)

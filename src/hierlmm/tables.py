@@ -89,7 +89,7 @@ def _cell(row: pd.Series, digits: int) -> Cell:
 def _number(value: float, digits: int) -> str:
     if not np.isfinite(value):
         return MISSING
-    text = f"{value:.{digits}f}"
+    text = f"{value:z.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text
 
 

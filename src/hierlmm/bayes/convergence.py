@@ -177,7 +177,7 @@ def _mixing(table: pd.DataFrame, chains: int, draws: int, attrs: dict[str, Any])
     high = table["r_hat"][table["r_hat"] > MAX_RHAT].sort_values(ascending=False)
     if len(high):
         messages.append(
-            f"R-hat is {high.iloc[0]:.3f} for {high.index[0]}{_more(high)} (it should not exceed {MAX_RHAT}): the "
+            f"R-hat is {high.iloc[0]:z.3f} for {high.index[0]}{_more(high)} (it should not exceed {MAX_RHAT}): the "
             "chains do not agree yet, so the draws are not yet draws from the posterior. This happens when warm-up or "
             "sampling were too short, or when the data hardly determine a quantity. To do: increase tune and draws; "
             f"{_reparametrise(attrs)}; or give that quantity a more informative prior."
@@ -190,7 +190,7 @@ def _mixing(table: pd.DataFrame, chains: int, draws: int, attrs: dict[str, Any])
         if len(low):
             factor = min(int(np.ceil(1.5 * MIN_ESS / max(float(low.iloc[0]), 1.0))), 20)
             messages.append(
-                f"The {kind} effective sample size is {low.iloc[0]:.0f} for {low.index[0]}{_more(low)} (at least "
+                f"The {kind} effective sample size is {low.iloc[0]:z.0f} for {low.index[0]}{_more(low)} (at least "
                 f"{MIN_ESS} are needed for {part}): successive draws are too similar, or there are too few "
                 f"of them. To do: draws={factor * draws} would probably do."
             )
@@ -214,7 +214,7 @@ def _energy(bfmi: FloatArray, at_max_depth: int, n_draws: int) -> list[str]:
     messages = []
     if bfmi.size and bfmi.min() < MIN_BFMI:
         messages.append(
-            f"E-BFMI is {bfmi.min():.2f} in the worst chain (it should exceed {MIN_BFMI}): the sampler moves too "
+            f"E-BFMI is {bfmi.min():z.2f} in the worst chain (it should exceed {MIN_BFMI}): the sampler moves too "
             "slowly between the bulk and the tails, typically because a prior has heavy tails or the data say little. "
             "To do: increase tune, or use priors with lighter tails."
         )

@@ -122,7 +122,7 @@ class Prior(Distribution, ABC):
 
 def number(value: float) -> str:
     """Write a number of a prior with four significant digits, large ones in full."""
-    return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
+    return f"{value:z.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
 def _inside(x: FloatArray, value: FloatArray) -> FloatArray:

@@ -244,12 +244,12 @@ class Calibration:
         """The result in plain words."""
         table, bad, k = self._summary, self._miscalibrated, len(self._summary)
         worst, best = 100 * table["cover95"].min(), 100 * table["cover95"].max()
-        cover = f"95 % intervals cover the truth in {worst:.1f} to {best:.1f} % of the data sets"
+        cover = f"95 % intervals cover the truth in {worst:z.1f} to {best:z.1f} % of the data sets"
         if not self._judged:
             head = f"{cover}, depending on the parameter."
             if not bad:
                 return f"{head} No parameter's coverage differs from 95 % by more than chance."
-            named = [f"{b} ({100 * share:.1f} %)" for b, share in table["cover95"].items() if b in bad]
+            named = [f"{b} ({100 * share:z.1f} %)" for b, share in table["cover95"].items() if b in bad]
             return f"{head} Not 95 % beyond chance: {shorten(named)}."
         if bad:
             lines = [f"NOT CALIBRATED. The ranks of {shorten(bad)} are not uniform; {cover}."]
@@ -262,8 +262,8 @@ class Calibration:
             smallest = table["p_uniform"].min()
             chance = 1.0 - (1.0 - smallest) ** k
             return (
-                f"Not clear-cut: the ranks of {shorten(outside)} leave their 95 % band (smallest p = {smallest:.3f}). "
-                f"Of {k} quantities that are calibrated, one strays that far in about {100 * chance:.0f} % of such "
+                f"Not clear-cut: the ranks of {shorten(outside)} leave their 95 % band (smallest p = {smallest:z.3f}). "
+                f"Of {k} quantities that are calibrated, one strays that far in about {100 * chance:z.0f} % of such "
                 f"studies; another seed or more simulations decide. {cover[0].upper()}{cover[1:]}."
             )
         return f"Calibrated: the ranks of all {k} quantities stay inside their simultaneous 95 % bands; {cover}."
@@ -295,7 +295,7 @@ class Calibration:
                 )
             assert self.autocorrelation is not None
             if (strongest := float(self.autocorrelation.max())) > 0.1:
-                notes.append(f"Thinned draws are still correlated ({strongest:.2f}): use more draws.")
+                notes.append(f"Thinned draws are still correlated ({strongest:z.2f}): use more draws.")
         else:
             stuck, singular = (int(self.checks[c].sum()) for c in ("not converged", "singular"))
             notes.append(f"Not converged: {stuck}; singular D: {singular} of {len(self.checks)} data sets.")
@@ -318,7 +318,7 @@ class Calibration:
         if self.estimator == "NUTS":
             s = self.settings
             how += f" ({s['chains']} × ({s['tune']} + {s['draws']}), ranks among {self.n_ranks} thinned draws)"
-        detail = f"{self.simulations} data sets drawn from {origin}, fitted by {how}; {self.seconds:.1f} s"
+        detail = f"{self.simulations} data sets drawn from {origin}, fitted by {how}; {self.seconds:z.1f} s"
         return f"{title}: {self.design.hierarchy.formula}", detail
 
     def __repr__(self) -> str:
@@ -413,19 +413,19 @@ def _display(table: pd.DataFrame) -> pd.DataFrame:
     """The table as people read it."""
     shown = pd.DataFrame(index=table.index)
     if "p_uniform" in table:
-        shown["p (ranks)"] = table["p_uniform"].map("{:.3f}".format)
+        shown["p (ranks)"] = table["p_uniform"].map("{:z.3f}".format)
         shown["in band"] = np.where(table["in_band"], "yes", "NO")
     for c in LEVELS:
         column = f"cover{round(100 * c)}"
-        shown[f"{round(100 * c)} % covers"] = [f"{100 * v:.1f}" for v in table[column]]
+        shown[f"{round(100 * c)} % covers"] = [f"{100 * v:z.1f}" for v in table[column]]
     low, high = table["cover95_lower"], table["cover95_upper"]
     shown["95 % covers"] = [
-        f"{text} ({100 * a:.1f} to {100 * b:.1f})" for text, a, b in zip(shown["95 % covers"], low, high, strict=True)
+        f"{text} ({100 * a:z.1f} to {100 * b:z.1f})" for text, a, b in zip(shown["95 % covers"], low, high, strict=True)
     ]
     for column in ("bias", "rmse"):
         shown[column] = table[column].map("{:.3g}".format)
-    shown["z mean"], shown["z sd"] = table["z_mean"].map("{:.2f}".format), table["z_sd"].map("{:.2f}".format)
+    shown["z mean"], shown["z sd"] = table["z_mean"].map("{:z.2f}".format), table["z_sd"].map("{:z.2f}".format)
     if "contraction" in table:
-        shown["contraction"] = ["" if np.isnan(v) else f"{v:.2f}" for v in table["contraction"]]
+        shown["contraction"] = ["" if np.isnan(v) else f"{v:z.2f}" for v in table["contraction"]]
     shown.index.name = None
     return shown

@@ -791,15 +791,15 @@ class DesignAnalysis:
                     f"{failed_first[size]}): {remedy}"
                 )
                 continue
-            chance = f"{row['power']:.2f} ± {row['power_mcse']:.2f}"
+            chance = f"{row['power']:z.2f} ± {row['power_mcse']:z.2f}"
             what = (
                 "the chance to see an effect that is not there is" if true == 0 else "the chance to see the effect is"
             )
             lines.append(f"  with {size} subjects {what} {chance}; the {interval} is {row['width']:.3g} wide")
             if true != 0 and row["power"] < 0.5 and np.isfinite(row["type_m"]):
                 lines.append(
-                    f"    what is significant there is {row['type_m']:.1f} times the true value on average, and has "
-                    f"the wrong sign in {100 * row['type_s']:.0f} %"
+                    f"    what is significant there is {row['type_m']:z.1f} times the true value on average, and has "
+                    f"the wrong sign in {100 * row['type_s']:z.0f} %"
                 )
             if row["failed"] > 0:
                 lines.append(f"    {self._share_failed(row)} and are left out (the first because {failed_first[size]})")
@@ -809,7 +809,7 @@ class DesignAnalysis:
 
     def _share_failed(self, row: pd.Series) -> str:
         share = 100 * row["failed"]
-        text = f"{share:.0f}" if share >= 1 else f"{share:.1g}"
+        text = f"{share:z.0f}" if share >= 1 else f"{share:.1g}"
         number = "no simulated study" if row["n_used"] == 0 else f"{text} % of the simulated studies"
         return f"{number} could {'' if row['n_used'] == 0 else 'not '}be fitted"
 
@@ -824,10 +824,10 @@ class DesignAnalysis:
         least, largest = sizes.min(), sizes.max()
         if np.isfinite(needed["n_subjects"]):
             far = FURTHEST * largest
-            upper = f"{needed['upper']:.0f}" if needed["upper"] <= far else f"more than {far:.0f}"
-            text = f"about {needed['n_subjects']:.0f} subjects ({needed['lower']:.0f} to {upper})"
+            upper = f"{needed['upper']:z.0f}" if needed["upper"] <= far else f"more than {far:z.0f}"
+            text = f"about {needed['n_subjects']:z.0f} subjects ({needed['lower']:z.0f} to {upper})"
             if not least <= needed["n_subjects"] <= largest:
-                text += f", outside the sizes tried: check with n_subjects={needed['n_subjects']:.0f}"
+                text += f", outside the sizes tried: check with n_subjects={needed['n_subjects']:z.0f}"
             return text
         enough = sizes[power == 1.0]
         if len(enough) and power[0] >= LEAST_POWER:
@@ -863,7 +863,7 @@ class DesignAnalysis:
             notes.append(f"Dropout {self.dropout:g} at every occasion after the first, completely at random.")
         boundary = {size: share for size, share in self.singular.items() if share > 0.05}
         if boundary:
-            text = ", ".join(f"{100 * share:.0f} % with {size} subjects" for size, share in boundary.items())
+            text = ", ".join(f"{100 * share:z.0f} % with {size} subjects" for size, share in boundary.items())
             words = f"D was estimated on its boundary (singular) in some simulated studies: {text}."
             if self.quantiles == "t":
                 words += " There the t test is not exact, and its error rate may differ from the nominal level."
@@ -882,7 +882,7 @@ class DesignAnalysis:
         body = [*self.sentences, ""]
         for note in self.notes():
             body += textwrap.wrap(f"Note: {note}", 100)
-        return "\n".join([f"{self._header()}; {self.seconds:.1f} s", "", *body])
+        return "\n".join([f"{self._header()}; {self.seconds:z.1f} s", "", *body])
 
     def _repr_html_(self) -> str:
         columns = ["true", "power", "power_mcse", "width", "bias", "coverage", "type_s", "type_m", "failed"]

@@ -113,7 +113,7 @@ class LooResult:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><th>{name}</th><td>{value:.2f}</td><td>{'' if se is None else f'{se:.2f}'}</td></tr>"
+            f"<tr><th>{name}</th><td>{value:z.2f}</td><td>{'' if se is None else f'{se:z.2f}'}</td></tr>"
             for name, value, se in (("elpd", self.elpd, self.se), ("p", self.p, None))
         )
         title = f"Leave-one-{self.unit}-out, {self.n} {self.unit}s, {self.n_samples} draws"
@@ -329,14 +329,14 @@ def _verdict(unit: str, k: pd.Series, good_k: float) -> str:
     bad = k[~(k <= good_k)].sort_values(ascending=False)
     if bad.empty:
         return (
-            f"All {len(k)} Pareto k are at most {good_k:.2f} (the largest is {k.max():.2f}, {unit} {k.idxmax()}): "
+            f"All {len(k)} Pareto k are at most {good_k:z.2f} (the largest is {k.max():z.2f}, {unit} {k.idxmax()}): "
             "draws of the full posterior can stand in for the posterior without any one of them, and the numbers can "
             "be relied on."
         )
-    named = shorten([f"{label} ({value:.2f})" for label, value in bad.items()])
+    named = shorten([f"{label} ({value:z.2f})" for label, value in bad.items()])
     these = f"this {unit}" if len(bad) == 1 else f"any one of these {unit}s"
     return (
-        f"Pareto k exceeds {good_k:.2f} for {len(bad)} of {len(k)} {unit}s: {named}. Without {these} the posterior "
+        f"Pareto k exceeds {good_k:z.2f} for {len(bad)} of {len(k)} {unit}s: {named}. Without {these} the posterior "
         "would be so different that draws of the full posterior cannot stand in for it, and elpd may be far off. "
         f"To do: {_advice(unit, len(bad), len(k))}"
     )

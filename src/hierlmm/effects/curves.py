@@ -321,7 +321,7 @@ class EffectCurves:
         if self.simultaneous is not None:
             what = "each curve" if self.simultaneous == "curve" else "all curves together"
             low, high = float(self.critical.min()), float(self.critical.max())
-            size = f"{low:.2f}" if high - low < 0.005 else f"{low:.2f} to {high:.2f}"
+            size = f"{low:z.2f}" if high - low < 0.005 else f"{low:z.2f} to {high:z.2f}"
             how = (
                 "largest deviation over draws"
                 if draws

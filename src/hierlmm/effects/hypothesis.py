@@ -73,9 +73,9 @@ class HypothesisTest(ReadOnlyArrays):
         if self.joint is not None:
             F, df1, df2, p = self.joint
             p_text = f"p = {p:.4g}" if p >= 1e-4 else f"p = {p:.2e}"
-            lines.append(f"All together: F = {F:.4f} on {df1} and {df2:.1f} degrees of freedom, {p_text}")
+            lines.append(f"All together: F = {F:z.4f} on {df1} and {df2:z.1f} degrees of freedom, {p_text}")
         elif self.probability is not None:
-            lines.append(f"All together: {self.probability:.4f}")
+            lines.append(f"All together: {self.probability:z.4f}")
         return [*lines, *self.notes]
 
     def __repr__(self) -> str:

@@ -27,7 +27,7 @@ from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.frames import apart
 from hierlmm.likelihood.wald import Wald
 
-__all__ = ["Effects", "check_ci", "check_rope", "table_lines"]
+__all__ = ["Effects", "check_ci", "check_rope", "probability_text", "table_lines"]
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Contrasts'"
@@ -44,6 +44,7 @@ SHORT = {
     "sidak": "Šidák's method",
 }
 """Corrections of intervals."""
+PROBABILITIES = ("p", "prob_positive", "prob_rope", "prob", "share", "share_lower", "share_upper")
 INTERVALS_OF = {"holm": "Bonferroni's", "fdr": "Bonferroni's"}
 
 
@@ -326,6 +327,8 @@ class Effects(ReadOnlyArrays):
         body = self._table.copy()
         for name in self._columns.values():
             body[name] = [show(v) for v in body[name]]
+        for name in body.columns.intersection(list(PROBABILITIES)):
+            body[name] = [probability_text(v) for v in body[name]]
         notes = "<br>".join(html.escape(line) for line in self.notes_text())
         table = body.to_html(index=False, float_format=lambda v: f"{v:.4g}", na_rep="", border=0)
         return f"<div><p><strong>{html.escape(self.title)}</strong></p>{table}<p>{notes}</p></div>"
@@ -358,19 +361,27 @@ def table_lines(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     ]
 
 
+def probability_text(value: float) -> str:
+    """Four decimals of a probability or a share, which read as 0 or 1 only if it is."""
+    if np.isnan(value):
+        return ""
+    if 0.0 < value < 1e-4:
+        return "<0.0001"
+    return ">0.9999" if 0.9999 < value < 1.0 else f"{value:.4f}"
+
+
 def _numbers(name: str, values: pd.Series) -> list[str]:
     array = values.to_numpy(dtype=np.float64)
-    if name in ("p", "prob_positive", "prob_rope", "prob"):
-        small = "<0.0001" if name == "p" else "0.0000"
-        return ["" if np.isnan(v) else small if v < 1e-4 else f"{v:.4f}" for v in array]
+    if name in PROBABILITIES:
+        return [probability_text(v) for v in array]
     if name in ("df", "df1", "df2"):
-        return ["inf" if np.isinf(v) else "" if np.isnan(v) else f"{v:.1f}" for v in array]
+        return ["inf" if np.isinf(v) else "" if np.isnan(v) else f"{v:z.1f}" for v in array]
     if name in ("t", "F"):
-        return ["" if np.isnan(v) else f"{v:.3f}" for v in array]
+        return ["" if np.isnan(v) else f"{v:z.3f}" for v in array]
     finite = np.abs(array[np.isfinite(array) & (array != 0.0)])
     size = int(np.floor(np.log10(finite.max()))) if finite.size else 0
     decimals = int(np.clip(4 - size, 0, 8))
-    return ["" if np.isnan(v) else f"{v:.{decimals}f}" for v in array]
+    return ["" if np.isnan(v) else f"{v:z.{decimals}f}" for v in array]
 
 
 def check_ci(ci: float) -> float:

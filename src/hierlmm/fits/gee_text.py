@@ -34,11 +34,11 @@ def correlation_sentence(fit: GEEFit) -> str:
         return "independence"
     if fit.correlation == "unstructured":
         low, high = parameters.min(), parameters.max()
-        return f"unstructured over {len(fit.estimate.positions)} values of {time}, {low:.4f} to {high:.4f}"
+        return f"unstructured over {len(fit.estimate.positions)} values of {time}, {low:z.4f} to {high:z.4f}"
     alpha = parameters["alpha"]
     if fit.correlation == "exchangeable":
-        return f"exchangeable, alpha = {alpha:.4f} between any two rows of a subject"
-    return f"AR(1), alpha = {alpha:.4f} at a distance of {fit.estimate.spacing:g} in {time}, its powers beyond"
+        return f"exchangeable, alpha = {alpha:z.4f} between any two rows of a subject"
+    return f"AR(1), alpha = {alpha:z.4f} at a distance of {fit.estimate.spacing:g} in {time}, its powers beyond"
 
 
 def dropped_sentence(fit: GEEFit) -> str:

@@ -138,7 +138,7 @@ def _fixed_text(fit: PosteriorFit, ci: float) -> str:
         checks = [
             _count(row["ess_bulk"]),
             _count(row["ess_tail"]),
-            "" if np.isnan(row["r_hat"]) else f"{row['r_hat']:.3f}",
+            "" if np.isnan(row["r_hat"]) else f"{row['r_hat']:z.3f}",
         ]
         rows.append([str(name), *numbers, *checks])
     return _align(rows, left=1)
@@ -147,7 +147,7 @@ def _fixed_text(fit: PosteriorFit, ci: float) -> str:
 def _verdict(fit: PosteriorFit) -> str:
     check = fit.convergence()
     facts = (
-        f"largest R-hat {check.max_rhat:.3f}, smallest ESS {_count(check.min_ess_bulk)} (bulk) and "
+        f"largest R-hat {check.max_rhat:z.3f}, smallest ESS {_count(check.min_ess_bulk)} (bulk) and "
         f"{_count(check.min_ess_tail)} (tail), {check.divergences} divergences"
     )
     failed = [m for m in fit.warnings if m in check.messages]
@@ -170,11 +170,11 @@ def _bounds(ci: float) -> tuple[str, str]:
 
 
 def _count(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.0f}"
+    return "" if np.isnan(value) else f"{value:z.0f}"
 
 
 def _short(value: Any) -> str:
-    return "" if pd.isna(value) else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    return "" if pd.isna(value) else f"{value:.4g}" if abs(value) < 1e4 else f"{value:z.0f}"
 
 
 def _align(rows: list[list[str]], left: int) -> str:

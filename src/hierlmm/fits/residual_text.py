@@ -33,6 +33,7 @@ __all__ = [
 
 SHOWN = 10
 """Most occasions whose correlations are printed as a matrix."""
+ROUNDING = 1e-12
 
 
 def correlation_heading(design: Design) -> str:
@@ -116,7 +117,8 @@ def residual_frames(fit: Fit) -> list[tuple[str, pd.DataFrame]]:
 
 def _row(values: Mapping[str, float]) -> str:
     """Names over values, up to eight on a line."""
-    items = [(name, f"{v:.5g}") for name, v in values.items()]
+    # A correlation of 1e-16 is what rounding left of zero; other parameters have units.
+    items = [(n, "0" if n.startswith("rho") and abs(v) < ROUNDING else f"{v:.5g}") for n, v in values.items()]
     lines = []
     for start in range(0, len(items), 8):
         part = items[start : start + 8]
@@ -128,7 +130,7 @@ def _row(values: Mapping[str, float]) -> str:
 
 def _triangle_text(triangle: pd.DataFrame) -> str:
     triangle = triangle.set_axis([n if len(n) <= 12 else n[:11] + "…" for n in triangle.columns], axis=1)
-    return _indent(triangle.to_string(float_format=lambda v: f"{v:.3f}", na_rep=""))
+    return _indent(triangle.to_string(float_format=lambda v: f"{v:z.3f}", na_rep=""))
 
 
 def _indent(text: str) -> str:

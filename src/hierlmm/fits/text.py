@@ -47,7 +47,7 @@ def likelihood_text(fit: LikelihoodFit) -> str:
     parts = [
         kind_of(fit),
         f"Formula: {fit.design.hierarchy.formula}",
-        f"{name} at the optimum: {fit.criterion:.4f}   AIC {fit.aic:.1f}   BIC {fit.bic:.1f} (log N)",
+        f"{name} at the optimum: {fit.criterion:z.4f}   AIC {fit.aic:z.1f}   BIC {fit.bic:z.1f} (log N)",
         "",
         "Scaled residuals:",
         table_text(residuals, 5),
@@ -98,7 +98,7 @@ def convergence_text(fit: LikelihoodFit, width: int | None = WIDTH) -> str:
         )
     near = [o.value for o in (fit.optimum, *fit.optimum.others) if o.value < fit.criterion + NEAR]
     if len(near) > 1:
-        values = ", ".join(f"{v:.2f}" for v in near[:-1]) + f" and {near[-1]:.2f}"
+        values = ", ".join(f"{v:z.2f}" for v in near[:-1]) + f" and {near[-1]:z.2f}"
         lines.append(f"{len(near)} optima: {values} (fit.optima); the estimates are those of the lowest")
     notes = [f"Note: {w}" for w in fit.warnings]
     if width is not None:
@@ -119,7 +119,7 @@ def random_effects_frame(fit: Fit) -> pd.DataFrame:
     rows = []
     for k, term in enumerate(design.term):
         known = [m for m in range(k) if any(m in b and k in b for b in design.blocks)]
-        correlations = [f"{corr[k, m]:.2f}" if m in known else "" for m in range(k)]
+        correlations = [f"{corr[k, m]:z.2f}" if m in known else "" for m in range(k)]
         group = design.hierarchy.subject if k == 0 else ""
         rows.append([group, term, D.iloc[k, k], sd[k], *correlations])
     # With a variance function σ is a factor of every row's SD, and no row need have it.
@@ -152,7 +152,7 @@ def correlation_text(cov: pd.DataFrame) -> str:
     cells = [max(len(s), 6) for s in short[:-1]]
     header = " " * width + "  " + "  ".join(s.rjust(c) for s, c in zip(short[:-1], cells, strict=True))
     rows = [
-        names[i].ljust(width) + "  " + "  ".join(f"{corr[i, j]:.3f}".rjust(cells[j]) for j in range(i))
+        names[i].ljust(width) + "  " + "  ".join(f"{corr[i, j]:z.3f}".rjust(cells[j]) for j in range(i))
         for i in range(1, len(names))
     ]
     return "\n".join([header, *rows])
@@ -195,7 +195,7 @@ def _magnitude(values: FloatArray) -> NDArray[np.intp]:
 def _number(value: float, places: int) -> str:
     if not np.isfinite(value):
         return ""
-    return f"{value:.{places}f}" if places <= 8 or value == 0 else f"{value:.3e}"
+    return f"{value:z.{places}f}" if places <= 8 or value == 0 else f"{value:.3e}"
 
 
 def likelihood_html(fit: LikelihoodFit) -> str:
@@ -212,7 +212,7 @@ def likelihood_html(fit: LikelihoodFit) -> str:
         [(name, fit.summary()), (components, fit.variance_components()), *more],
         [
             *headings,
-            f"Criterion (−2 log-likelihood) {fit.criterion:.4f}, AIC {fit.aic:.1f}, BIC {fit.bic:.1f} (log N)",
+            f"Criterion (−2 log-likelihood) {fit.criterion:z.4f}, AIC {fit.aic:z.1f}, BIC {fit.bic:z.1f} (log N)",
             convergence_text(fit, width=None),
         ],
     )

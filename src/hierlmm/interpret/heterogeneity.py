@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from hierlmm.arguments import checked
-from hierlmm.effects.table import table_lines
+from hierlmm.effects.table import probability_text, table_lines
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import COMMON_SD
@@ -92,7 +92,10 @@ class Heterogeneity:
         )
 
     def _repr_html_(self) -> str:
-        table = self._shown().to_html(index=False, float_format=lambda v: f"{v:.4g}", na_rep="", border=0)
+        shown = self._shown()
+        for name in ("share", "share_lower", "share_upper"):
+            shown[name] = shown[name].map(probability_text)
+        table = shown.to_html(index=False, float_format=lambda v: f"{v:.4g}", na_rep="", border=0)
         notes = "<br>".join(html.escape(line) for line in self.notes)
         return f"<div><p><strong>{html.escape(self._title())}</strong></p>{table}<p>{notes}</p></div>"
 
@@ -230,7 +233,7 @@ def _notes(fit: Fit, table: pd.DataFrame, ci: float, coverage: float, above: flo
     kind = "posterior" if is_posterior(fit) else "large-sample distribution of mean and log sd"
     notes = [
         f"low, high: range in which {100 * coverage:g} % of the subjects' coefficients lie, mean ± "
-        f"{norm.ppf(0.5 + coverage / 2.0):.2f} sd; share: of the subjects above {above:g}. Intervals "
+        f"{norm.ppf(0.5 + coverage / 2.0):z.2f} sd; share: of the subjects above {above:g}. Intervals "
         f"({100 * ci:g} %): {kind}.",
         f"new_low, new_high: {100 * coverage:g} % predictive interval of one new subject, which also carries the "
         "uncertainty of mean and sd.",

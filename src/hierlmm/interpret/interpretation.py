@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import numpy as np
 import pandas as pd
 
 from hierlmm.arguments import checked
 from hierlmm.errors import SpecificationError, closest
 
-__all__ = ["Interpretation", "Sentence", "apart", "number", "percentage", "probability"]
+__all__ = ["Interpretation", "Sentence", "apart", "number", "percentage", "probability", "span"]
 
 WIDTH = 100
 
@@ -110,7 +111,22 @@ def number(value: float) -> str:
     if value == 0.0:
         return "0"
     text = f"{value:.4g}"
-    return f"{value:.0f}" if "e" in text and 1e4 <= abs(value) < 1e9 else text
+    return f"{value:z.0f}" if "e" in text and 1e4 <= abs(value) < 1e9 else text
+
+
+def span(low: float, high: float) -> str:
+    """``19.90 to 22.52``: both ends with as many decimals, the larger with four digits and no end rounded to zero."""
+    sizes = [abs(v) for v in (low, high) if np.isfinite(v) and v != 0.0]
+    if len(sizes) < 2 or not (np.isfinite(low) and np.isfinite(high)):
+        return f"{number(low)} to {number(high)}"
+    most, least = (int(np.floor(np.log10(s))) for s in (max(sizes), min(sizes)))
+    places = max(3 - most, 1 - least, 0)
+    if places > 8 or most >= 9:
+        return f"{number(low)} to {number(high)}"
+    ends = [f"{v:z.{places}f}" for v in (low, high)]
+    while "." in ends[0] and all(end[-1] in "0." for end in ends):
+        ends = [end[:-1] for end in ends]
+    return f"{ends[0]} to {ends[1]}"
 
 
 def apart(value: float, limit: float) -> str:
@@ -126,9 +142,9 @@ def percentage(share: float) -> str:
     """A share as ``99.6 %``; near 0 and 1 a bound, as an estimate of exactly all would claim too much."""
     if share > 0.9995:
         return "more than 99.9 %"
-    return "less than 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
+    return "less than 0.1 %" if share < 0.0005 else f"{100 * share:z.1f} %"
 
 
 def probability(p: float) -> str:
     """A probability as ``0.982``; near 0 and 1 a bound."""
-    return "more than 0.999" if p > 0.9995 else "less than 0.001" if p < 0.0005 else f"{p:.3f}"
+    return "more than 0.999" if p > 0.9995 else "less than 0.001" if p < 0.0005 else f"{p:z.3f}"

@@ -144,7 +144,7 @@ def rank_subjects(
     if size * J * kind.itemsize > MOST:
         raise SpecificationError(
             f"ranks of {J} subjects in {size} draws",
-            f"they would take {size * J * kind.itemsize / 1e9:.1f} GB of memory",
+            f"they would take {size * J * kind.itemsize / 1e9:z.1f} GB of memory",
             "use fewer draws" + (": draws=1000" if not is_posterior(fit) else ", or a likelihood fit with draws=1000"),
             SEE,
         )

@@ -15,7 +15,7 @@ from hierlmm.frames import shorten
 from hierlmm.interpret.average import MAX_SENTENCES, say
 from hierlmm.interpret.coefficients import Coefficient, level2_variables
 from hierlmm.interpret.heterogeneity import heterogeneity
-from hierlmm.interpret.interpretation import Sentence, apart, number, percentage
+from hierlmm.interpret.interpretation import Sentence, apart, number, percentage, span
 from hierlmm.interpret.judge import is_posterior, zero_terms
 from hierlmm.interpret.words import Words
 from hierlmm.residual_symbols import formula_of, residual_numbers, spec_text
@@ -67,7 +67,7 @@ def between_sentences(words: Words, section: str) -> Iterator[Sentence]:
         ends = ""
         facts = {"sd": row["sd"]}
         if np.isfinite(row["sd_lower"]):
-            ends = f" ({words.interval_name} {number(row['sd_lower'])} to {number(row['sd_upper'])})"
+            ends = f" ({words.interval_name} {span(row['sd_lower'], row['sd_upper'])})"
             facts |= {"lower": row["sd_lower"], "upper": row["sd_upper"]}
         explained = level2_variables(fit.design, c.position)
         around = f"the mean for their {' and '.join(explained)}" if explained else "the mean"
@@ -280,7 +280,7 @@ def within_sentences(words: Words, section: str) -> Iterator[Sentence]:
 def _ends(words: Words, row: Any) -> tuple[str, dict[str, float]]:
     if not (np.isfinite(row["lower"]) and np.isfinite(row["upper"])):
         return "", {}
-    text = f" ({words.interval_name} {number(row['lower'])} to {number(row['upper'])})"
+    text = f" ({words.interval_name} {span(row['lower'], row['upper'])})"
     return text, {"lower": row["lower"], "upper": row["upper"]}
 
 

@@ -24,6 +24,7 @@ from hierlmm.errors import DataError, NotAvailableError, SpecificationError, clo
 from hierlmm.fits.base import Fit
 from hierlmm.frames import quote
 from hierlmm.interpret.coefficients import deviation_note, position_of, subject_rows
+from hierlmm.interpret.interpretation import span
 from hierlmm.interpret.judge import check_probability, is_posterior, need_effects, zero_terms
 from hierlmm.interpret.theta import DRAWS, Difference, difference
 
@@ -74,12 +75,12 @@ class SubjectComparison:
         """The comparison in words."""
         exact = "" if not self.mcse > 0.0 else f" (Monte-Carlo standard error {self.mcse:.2g})"
         kind = "posterior probability" if "posterior draws" in self.notes[0] else "probability"
-        shown = "more than 0.999" if self.probability > 0.999 else f"{self.probability:.3f}"
+        shown = "more than 0.999" if self.probability > 0.999 else f"{self.probability:z.3f}"
         shown = "less than 0.001" if self.probability < 0.001 else shown
         return (
             f"{self.term}: {self.coefficient_a:.4g} for subject {self.a}, {self.coefficient_b:.4g} for subject "
             f"{self.b}. "
-            f"Difference {self.estimate:.4g} ({100 * self.ci:g} % interval {self.lower:.4g} to {self.upper:.4g}); "
+            f"Difference {self.estimate:.4g} ({100 * self.ci:g} % interval {span(self.lower, self.upper)}); "
             f"{kind} that {self.a} has the larger one: {shown}{exact}."
         )
 
@@ -131,7 +132,7 @@ def _how(found: Difference, singular: bool) -> str:
             f"{'singular' if singular else 'nearly singular'}, so this is an approximation. model.fit() draws θ from "
             "its posterior."
         )
-    law = "Normal" if np.isinf(found.df) else f"Student's t with {found.df:.1f} degrees of freedom (Satterthwaite)"
+    law = "Normal" if np.isinf(found.df) else f"Student's t with {found.df:z.1f} degrees of freedom (Satterthwaite)"
     return f"{law}, from the {source}, with the uncertainty of θ."
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from hierlmm.fits.base import Fit
 from hierlmm.formula import unquoted
 from hierlmm.interpret.coefficients import Coefficient, coefficients, is_label, levels_of
-from hierlmm.interpret.interpretation import apart, number, probability
+from hierlmm.interpret.interpretation import apart, number, probability, span
 from hierlmm.interpret.judge import Estimates, is_posterior
 from hierlmm.likelihood.wald import method_name
 
@@ -119,7 +119,8 @@ class Words:
         low, high = change(e.lower[g]), change(e.upper[g])
         if not e.se[g] > 0.0:
             return "fixed by the model", {}
-        return f"{self.interval_name} {self.show(low)} to {self.show(high)}", {"lower": low, "upper": high}
+        ends = f"{self.show(low)} to {self.show(high)}" if self.base else span(low, high)
+        return f"{self.interval_name} {ends}", {"lower": low, "upper": high}
 
     def sign(self, e: Estimates, g: int) -> tuple[str, dict[str, float]]:
         """What is known of the sign: posterior probability, or whether the interval includes zero."""

@@ -109,7 +109,7 @@ def refuse_divergence(design: Design, criterion: ResidualCriterion, lam: FloatAr
                 f"{what}, by {'REML' if criterion.reml else 'maximum likelihood'}",
                 f"the likelihood has no maximum: it grows without end as {end}, because the coefficients reproduce "
                 f"exactly what then has no variance ({who}; the log-likelihood rises by "
-                f"{0.5 * ray.rate * np.log(10.0):.2f} for every factor of ten)",
+                f"{0.5 * ray.rate * np.log(10.0):z.2f} for every factor of ten)",
                 _remedy(criterion),
                 SEE,
             )

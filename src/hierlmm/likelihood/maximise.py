@@ -29,6 +29,8 @@ FloatArray = NDArray[np.float64]
 AnyCriterion = Criterion | ResidualCriterion
 
 SINGULAR_TOLERANCE = 1e-4
+NOTHING = 1e-9
+"""Size below which a λ is what rounding left of zero: the criterion is the same to its last digit."""
 MAX_RESTARTS = 5
 NEGATIVE_CURVATURE = -1e-5
 """Smallest eigenvalue of the Hessian at unit diagonal that is not taken for a saddle point (differences are noisy)."""
@@ -120,7 +122,8 @@ def _polish(counter: Counter, lam: FloatArray) -> Optimum:
         if curvature > NEGATIVE_CURVATURE:
             break
         lam = descend(counter, min((lam + s * direction for s in (1e-2, -1e-2, 0.1, -0.1)), key=counter.value))
-    lam = _join(structure.normalise_signs(_own(structure, lam)), lam)
+    own = structure.normalise_signs(_own(structure, lam))
+    lam = _join(np.where(np.abs(own) < NOTHING, 0.0, own), lam) + 0.0  # and no -0.0
     evaluation = criterion.evaluate(lam)
     slope, _ = _boundary_slope(criterion, lam)
     return Optimum(

@@ -376,7 +376,7 @@ def _report_weights(table: pd.DataFrame, quality: dict[Any, tuple[float, float]]
     who = "the new subject" if bad == [None] else f"new subject {shorten(map(quote, bad))}"
     warn(
         f"The history of {who} changes the posterior more than reweighting its draws can follow (Pareto k "
-        f"{max(quality[label][0] for label in bad):.2f}, above {GOOD_K}). The prediction is not reliable: refit with "
+        f"{max(quality[label][0] for label in bad):z.2f}, above {GOOD_K}). The prediction is not reliable: refit with "
         "the new subject's rows in the data, or use reweight=False, which leaves β, D and σ as they were."
     )
 

@@ -179,7 +179,7 @@ def quantile_note(df: FloatArray) -> str:
     if not len(df) or np.all(np.isinf(df)):
         return "normal"
     low, high = float(df.min()), float(df.max())
-    found = f"{low:.1f}" if high - low < 0.05 else f"{low:.1f} to {high:.1f}"
+    found = f"{low:z.1f}" if high - low < 0.05 else f"{low:z.1f} to {high:z.1f}"
     return f"Student's t with {found} degrees of freedom (Satterthwaite: the uncertainty of θ)"
 
 

@@ -119,7 +119,7 @@ class Progress:
 def duration(seconds: float) -> str:
     """Write a time for a reader: ``0.3 s``, ``1 min 12 s``."""
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds:z.1f} s"
     return f"{int(seconds) // 60} min {int(seconds) % 60} s"
 
 

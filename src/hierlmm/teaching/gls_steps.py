@@ -361,7 +361,7 @@ def _trace_text(trace: pd.DataFrame) -> str:
         if column == "change":
             cells[column] = [("" if math.isnan(v) else f"{v:.0e}") for v in shown[column]]
         elif column == "loglik":
-            cells[column] = [f"{v:.6f}" for v in shown[column]]
+            cells[column] = [f"{v:z.6f}" for v in shown[column]]
         else:
             cells[column] = [f"{v:.6g}" for v in shown[column]]
     text = cells.to_string().splitlines()

@@ -131,7 +131,7 @@ class ImpliedMarginal(Sealed):
         lines.append(
             "Correlation" + ("" if len(shown) == len(self.x) else f" (at {len(shown)} of {len(self.x)} times)")
         )
-        lines.append(shown.to_string(float_format=lambda v: f"{v:.3f}"))
+        lines.append(shown.to_string(float_format=lambda v: f"{v:z.3f}"))
         table = self.variance.loc[shown.index].dropna(axis=1, how="all")
         lines.append("Variance")
         lines.append(table.to_string(float_format=lambda v: f"{v:.4g}"))
@@ -147,7 +147,7 @@ class ImpliedMarginal(Sealed):
         table = self.variance.dropna(axis=1, how="all")
         return (
             f"<p><strong>{html.escape(title)}</strong></p><p>Correlation</p>"
-            f"{self.correlation.to_html(float_format=lambda v: f'{v:.3f}', border=0)}<p>Variance</p>"
+            f"{self.correlation.to_html(float_format=lambda v: f'{v:z.3f}', border=0)}<p>Variance</p>"
             f"{table.to_html(float_format=lambda v: f'{v:.4g}', border=0)}<p>{html.escape(self.note)}</p>"
         )
 
@@ -223,7 +223,7 @@ class ImpliedComparison:
                 "Variance",
                 self.variance.to_string(float_format=lambda v: f"{v:.4g}"),
                 f"Correlation with {first.time} = {_show(first.V.index[0])}",
-                start.to_string(index=False, float_format=lambda v: f"{v:.3f}"),
+                start.to_string(index=False, float_format=lambda v: f"{v:z.3f}"),
             ]
         )
 

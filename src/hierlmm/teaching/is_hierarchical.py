@@ -316,7 +316,7 @@ def _combination(vector: FloatArray, names: Sequence[Any]) -> str:
     kept = [(w, name) for w, name in zip(vector, names, strict=True) if abs(w) >= 0.01]
     for weight, name in kept[:6]:
         sign = (" − " if weight < 0 else " + ") if words else ("−" if weight < 0 else "")
-        words += f"{sign}{abs(weight):.2f}·{name}"
+        words += f"{sign}{abs(weight):z.2f}·{name}"
     return words + (" …" if len(kept) > 6 else "")
 
 

@@ -180,7 +180,7 @@ class SameMarginal(Sealed):
             "What the data see (the marginal model)",
             f"  largest difference of V_i       {self.V_difference:.1e} of its largest entry",
             f"  largest difference of the mean  {self.mean_difference:.1e} SD of the response",
-            f"  full (ML) log-likelihood        {self.loglik.iloc[0]:.6f} and {self.loglik.iloc[1]:.6f}",
+            f"  full (ML) log-likelihood        {self.loglik.iloc[0]:z.6f} and {self.loglik.iloc[1]:z.6f}",
         ]
         if self.first.restricted or self.second.restricted:
             lines.append(

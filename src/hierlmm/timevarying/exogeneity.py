@@ -89,12 +89,12 @@ class ExogeneityCheck:
         first = self.table.iloc[0]
         found = (
             f"{y!r} one unit higher at the previous measurement goes with {x!r} {abs(first['estimate']):.4g} "
-            f"{'higher' if first['estimate'] > 0 else 'lower'} now (se {first['se']:.3g}; {first['standardised']:.3f} "
+            f"{'higher' if first['estimate'] > 0 else 'lower'} now (se {first['se']:.3g}; {first['standardised']:z.3f} "
             f"standard deviations of {x!r} per standard deviation of {y!r}), given the past of {x!r}, time, and what "
             f"was adjusted for."
         )
         test = (
-            f"Test that the past of {y!r} adds nothing: F({self.df1}, {self.df2}) = {self.statistic:.2f}, "
+            f"Test that the past of {y!r} adds nothing: F({self.df1}, {self.df2}) = {self.statistic:z.2f}, "
             f"p = {self.p:.2g}; {self.n_obs} rows of {self.n_subjects} subjects, cluster-jackknife standard errors."
         )
         return (found, test, *(self._endogenous() if self.endogenous else self._no_evidence()))
@@ -119,7 +119,7 @@ class ExogeneityCheck:
         x, y = self.variable, self.response
         return (
             f"No evidence that past values of {y!r} drive {x!r}. This does not show that {x!r} is exogenous: the test "
-            f"had a chance of 0.8 to find a standardised coefficient of {self.detectable:.3f}, and little chance to "
+            f"had a chance of 0.8 to find a standardised coefficient of {self.detectable:z.3f}, and little chance to "
             "find a much smaller one, a nonlinear one, or one at another delay.",
             "What this means: a mixed model with this covariate is not contradicted. Whether the outcome can act on "
             "the covariate is a question to subject knowledge first (a treatment adapted to the outcome always is "

@@ -22,6 +22,7 @@ from hierlmm.arguments import checked
 from hierlmm.errors import DataError, SpecificationError, closest, warn
 from hierlmm.formula import variables_of
 from hierlmm.frames import MISSING_CHOICES, column_names, require_columns, shorten, to_pandas
+from hierlmm.interpret.interpretation import span
 from hierlmm.slips import renamed
 from hierlmm.timevarying.history import is_number, subject_codes
 
@@ -134,7 +135,7 @@ def within_between(
         share = 100 * np.nanvar(mean[np.isfinite(values)]) / total
         note = (
             f"{pair[0]} is the mean of {name!r} over all rows of the subject, later ones included; {pair[1]} is the "
-            f"deviation from it. {share:.0f} % of the variance of {name!r} lies between subjects."
+            f"deviation from it. {share:z.0f} % of the variance of {name!r} lies between subjects."
         )
         notes.append(note + (f" {n_absent} missing values were left out of the means." if n_absent else ""))
     single = int((counts == 1).sum())
@@ -226,12 +227,12 @@ class WithinBetweenTest:
         excluded = self.lower > 0 or self.upper < 0
         found = (
             f"Within subjects ({w}) the slope is {self.within:.4g}, between subjects ({b}) {self.between:.4g}; the "
-            f"difference is {self.difference:.4g} ({100 * self.ci:g} % interval {self.lower:.4g} to {self.upper:.4g})."
+            f"difference is {self.difference:.4g} ({100 * self.ci:g} % interval {span(self.lower, self.upper)})."
         )
         if self.kind == "wald":
-            how = f"Wald test that the two are equal: z = {self.z:.3f}, p = {self.p:.3g} ({self.estimator})."
+            how = f"Wald test that the two are equal: z = {self.z:z.3f}, p = {self.p:.3g} ({self.estimator})."
         else:
-            how = f"The probability that the slope between is the larger one is {self.probability:.3f}."
+            how = f"The probability that the slope between is the larger one is {self.probability:z.3f}."
         if excluded:
             means = (
                 "The slopes differ: a model with the covariate as it is would report a mixture of the two. Keep both, "
