@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 # A worker takes a whole file, so that the fits of its module are made once.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help venv demo test quick shuffle lint docs wheel check-versions bench lock clean
+.PHONY: help venv demo test quick shuffle lint docs wheel check-versions references bench lock clean
 
 help:
 	@echo "make demo   set up, fit the growth-curve example by NUTS and REML, write tables and plots to $(OUT)/"
@@ -24,6 +24,7 @@ help:
 	@echo "make docs   build the documentation into docs/_build/html"
 	@echo "make wheel  build source distribution and wheel into dist/, and use the wheel in an environment of its own"
 	@echo "make check-versions  the tests under Python 3.13, 3.14 and the lowest versions that are allowed  (VERSIONS=3.13)"
+	@echo "make references  the reference results of the tests by R again, compared with the frozen ones  (WRITE=1 replaces them)"
 	@echo "make bench  time the fits against their peers in one run   (BENCH=reml, small_data, many_subjects, ...)"
 	@echo "make lock   renew requirements/lock.txt, keeping its versions where possible  (UPGRADE=--upgrade for the newest)"
 
@@ -69,6 +70,15 @@ VERSIONS ?= 3.13 3.14 lowest
 
 check-versions: $(STAMP)
 	./tools/check_versions.sh "$(VERSIONS)" $(PYTEST_ARGS)
+
+WRITE ?=
+
+# Needs R; no test does. Data that may not ship are used where HIERLMM_DATA names their folder.
+references: $(STAMP)
+	@Rscript --version >/dev/null 2>&1 || { echo "make references needs R (Rscript), with the packages of tests/reference/README.md"; exit 1; }
+	@folder=$$(mktemp -d); $(BIN)/python tests/reference/R/reference_data.py $$folder/data && \
+	Rscript tests/reference/R/run.R tests/reference $$folder/data $(if $(WRITE),tests/reference,$$folder/reference); \
+	status=$$?; echo "Files made now: $(if $(WRITE),tests/reference,$$folder/reference)"; exit $$status
 
 BENCH ?= reml
 
