@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+from functools import cached_property
 
 import hierlmm as hl
 from hierlmm import plots
@@ -47,8 +48,8 @@ def public_callables():
             raw = inspect.getattr_static(item, name)
             if name.startswith("_"):
                 continue
-            if isinstance(raw, property):
-                returned(raw.fget)
+            if isinstance(raw, property | cached_property):
+                returned(raw.fget if isinstance(raw, property) else raw.func)
             elif inspect.isroutine(member) and str(getattr(member, "__module__", "")).startswith("hierlmm"):
                 owner = next(c for c in item.__mro__ if name in vars(c))
                 found[f"{owner.__module__}.{owner.__name__}.{name}"] = (member, item)

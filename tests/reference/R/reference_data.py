@@ -33,7 +33,7 @@ def shipped() -> dict[str, pd.DataFrame]:
         "dental_gaps": orthodont[~gaps].assign(wave=lambda d: d["occ"]),
         "sleepstudy": load_dataset("sleepstudy"),
         "dyestuff": load_dataset("dyestuff"),
-        "dyestuff2": load_dataset("dyestuff2").assign(half=lambda d: range(len(d))).assign(half=lambda d: d["half"] % 2),
+        "dyestuff2": load_dataset("dyestuff2").assign(half=lambda d: d.index % 2),
         "esoph_new": load_dataset("esoph"),
         "esoph_old": load_dataset("esoph", coding="1980s"),
         "sim_rats": load_dataset("rats").rename(columns={"litter": "litterid"}),
