@@ -46,10 +46,10 @@ def public_callables():
             continue
         for name, member in inspect.getmembers(item):
             raw = inspect.getattr_static(item, name)
-            if name.startswith("_"):
+            if name.startswith("_") or isinstance(raw, cached_property):  # from Python 3.13 on a routine to inspect
                 continue
-            if isinstance(raw, property | cached_property):
-                returned(raw.fget if isinstance(raw, property) else raw.func)
+            if isinstance(raw, property):
+                returned(raw.fget)
             elif inspect.isroutine(member) and str(getattr(member, "__module__", "")).startswith("hierlmm"):
                 owner = next(c for c in item.__mro__ if name in vars(c))
                 found[f"{owner.__module__}.{owner.__name__}.{name}"] = (member, item)
