@@ -13,7 +13,7 @@ from scipy import integrate, stats
 import hierlmm as hl
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.interpret import ranking
-from hierlmm.interpret.interpretation import apart, number, percentage, probability
+from hierlmm.interpret.interpretation import apart, number, percentage, probability, span
 
 FORMULA = hl.TwoLevelModel.from_formula
 # Words that claim a cause, or that the data show what was assumed.
@@ -534,9 +534,15 @@ def test_every_number_stands_in_its_sentence_and_no_other(all_words):
         for position, sentence in enumerate(interpretation.sentences):
             own = facts[facts["sentence"] == position]
             shown = set()
-            for fact, value in zip(own["fact"], own["value"], strict=True):
+            values = own.set_index("fact")["value"]
+            for fact, value in values.items():
                 assert np.isfinite(value), (name, sentence.text)
                 forms = [number(value), f"{value:.0f}"]
+                if fact.endswith(("lower", "upper")):
+                    stem = fact[: -len("lower")]
+                    forms.append(
+                        span(values[f"{stem}lower"], values[f"{stem}upper"]).split(" to ")[fact.endswith("upper")]
+                    )
                 if fact.startswith(("share", "prob")) or fact == "icc":
                     forms += [percentage(value), probability(value)]
                 present = [f for f in forms if f in sentence.text]
