@@ -17,6 +17,7 @@ import hierlmm as hl
 from hierlmm.effects.adjust import adjusted_p, adjusted_quantiles, largest_t_quantile, largest_t_sf
 from hierlmm.effects.anova import term_rows
 from hierlmm.effects.parse import parse_hypotheses
+from hierlmm.effects.table import table_lines
 from hierlmm.errors import NotAvailableError, SpecificationError
 
 EFFECTS = Path(__file__).parent / "reference" / "effects"
@@ -669,3 +670,28 @@ def test_plots_say_what_is_drawn():
         assert axes.figure._suptitle.get_text().replace("\n", " ").endswith(title)
     ranks = fit.rank_subjects(top=4).plot(backend="matplotlib").get_viz("figure").axes[0]
     assert "dashed: the first 4" in ranks.get_xlabel()
+
+
+def test_numbers_of_a_table_as_text():
+    table = pd.DataFrame(
+        {
+            "sex": ["F", "M"],
+            "estimate": [12.34567, -0.5],
+            "df": [np.inf, 24.96],
+            "p": [1e-5, 0.05],
+            "prob_positive": [1e-5, np.nan],
+        }
+    )
+    assert [line.split() for line in table_lines(table, ["sex"])] == [
+        ["sex", "estimate", "df", "p", "prob_positive"],
+        ["F", "12.346", "inf", "<0.0001", "0.0000"],
+        ["M", "-0.500", "25.0", "0.0500"],
+    ]
+
+
+@pytest.mark.parametrize("level", [-1e6, -3.0, 0.0, 1e6])
+def test_a_slope_where_another_covariate_is_far_below_zero(level):
+    data = hl.load_dataset("dental").assign(z=lambda d: np.sin(np.arange(len(d))))
+    fit = hl.TwoLevelModel.from_formula("distance ~ time + z + (1 | subject)", data).fit_reml()
+    found = fit.slopes("time", at={"z": level, "time": 1.0}).table
+    np.testing.assert_allclose(found["estimate"], fit.beta["time"], rtol=1e-7)
