@@ -19,6 +19,7 @@ from hierlmm.fits.likelihood import fit_likelihood
 from hierlmm.predict import likelihood as likelihood_predictions
 from hierlmm.predict import posterior as posterior_predictions
 from hierlmm.predict.dynamic import _history_loglik, mixture_quantiles
+from hierlmm.predict.likelihood import quantile_note
 from hierlmm.predict.history import courses_of
 from hierlmm.predict.lines import t_quantile
 
@@ -207,6 +208,23 @@ def test_levels_differ_by_what_they_say(sleep_reml):
     words = {level: sleep_reml.predict(new, level, "prediction").attrs["interval"] for level in LEVELS}
     assert len(set(words.values())) == 4
     assert "that was not in the data" in words["new_subject"] and "b = 0" in words["population"]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_an_interval_says_what_its_variance_is_made_of(sleep_reml, sleepstudy, level):
+    new = sleepstudy.head(3)
+    words = {interval: sleep_reml.predict(new, level, interval).attrs["interval"] for interval in ("confidence", "prediction")}
+    assert "residual variance" in words["prediction"] and "residual variance" not in words["confidence"]
+    measured_anew = "the spread D of subjects" in words["prediction"]
+    assert measured_anew == (level in ("marginal", "new_subject"))
+    assert ("the spread D of subjects" in words["confidence"]) == (level == "new_subject")
+
+
+def test_degrees_of_freedom_in_words():
+    assert quantile_note(np.array([np.inf, np.inf])) == quantile_note(np.array([])) == "normal"
+    assert quantile_note(np.array([4.31, 4.33])).startswith("Student's t with 4.3 degrees")
+    assert quantile_note(np.array([4.3, 4.9, 4.5])).startswith("Student's t with 4.3 to 4.9 degrees")
+
 
 
 def test_degrees_of_freedom_of_a_balanced_one_way_layout():
