@@ -71,7 +71,7 @@ def predict_rows(
     # One new subject for all rows: an interval is about one row, and needs no other draw of b for the next.
     effects = _effects(fit, spread, rng, 1)
     for piece in _pieces(len(estimate), len(beta)):
-        lines = _lines(fit, rows, piece, beta, effects, interval, rng, spread, estimate[piece])
+        lines = _lines(fit, rows, piece, beta, effects, interval, rng, spread)
         found[0, piece] = lines.std(axis=1, ddof=1)
         found[1:, piece] = np.quantile(lines, tails, axis=1, overwrite_input=True)
     table = table.assign(se=found[0], lower=found[1], upper=found[2])
@@ -136,10 +136,7 @@ def prediction_draws(
     rng = np.random.default_rng(seed)
     effects = _effects(fit, spread, rng, labels)
     rows = Rows(rows.X, rows.Z, rows.offset, who, rows.frame)
-    mean = rows.line(beta.mean(axis=0))
-    if level == "subject" and interval == "prediction":
-        mean = mean + np.einsum("ij,ij->i", rows.Z, fit.b.to_numpy()[who])
-    lines = _lines(fit, rows, slice(None), beta, effects, interval, rng, "subject" if labels else spread, mean)
+    lines = _lines(fit, rows, slice(None), beta, effects, interval, rng, "subject" if labels else spread)
     chains, draws = stacked.shape[:2]
     return xr.DataArray(
         lines.T.reshape(chains, draws, n),
@@ -188,7 +185,6 @@ def _lines(
     interval: str | None,
     rng: np.random.Generator,
     spread: str,
-    fitted: FloatArray,
 ) -> FloatArray:
     """Draws of the lines, or of measurements, of a piece of the rows: (rows, S), a row's draws side by side."""
     lines = rows.X[piece] @ beta.T
@@ -204,7 +200,7 @@ def _lines(
             noise *= sigma
         else:
             frame = rows.frame.iloc[piece]
-            noise *= np.sqrt(residual_variance(fit, frame, sigma=sigma, structure=structure, fitted=fitted)).T
+            noise *= np.sqrt(residual_variance(fit, frame, sigma=sigma, structure=structure)).T
         lines += noise
     return lines
 
