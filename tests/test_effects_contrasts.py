@@ -684,7 +684,7 @@ def test_numbers_of_a_table_as_text():
     )
     assert [line.split() for line in table_lines(table, ["sex"])] == [
         ["sex", "estimate", "df", "p", "prob_positive"],
-        ["F", "12.346", "inf", "<0.0001", "0.0000"],
+        ["F", "12.346", "inf", "<0.0001", "<0.0001"],
         ["M", "-0.500", "25.0", "0.0500"],
     ]
 

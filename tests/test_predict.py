@@ -19,8 +19,8 @@ from hierlmm.fits.likelihood import fit_likelihood
 from hierlmm.predict import likelihood as likelihood_predictions
 from hierlmm.predict import posterior as posterior_predictions
 from hierlmm.predict.dynamic import _history_loglik, mixture_quantiles
-from hierlmm.predict.likelihood import quantile_note
 from hierlmm.predict.history import courses_of
+from hierlmm.predict.likelihood import quantile_note
 from hierlmm.predict.lines import t_quantile
 
 LEVELS = ("subject", "population", "new_subject", "marginal")
@@ -213,7 +213,7 @@ def test_levels_differ_by_what_they_say(sleep_reml):
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_interval_says_what_its_variance_is_made_of(sleep_reml, sleepstudy, level):
     new = sleepstudy.head(3)
-    words = {interval: sleep_reml.predict(new, level, interval).attrs["interval"] for interval in ("confidence", "prediction")}
+    words = {kind: sleep_reml.predict(new, level, kind).attrs["interval"] for kind in ("confidence", "prediction")}
     assert "residual variance" in words["prediction"] and "residual variance" not in words["confidence"]
     measured_anew = "the spread D of subjects" in words["prediction"]
     assert measured_anew == (level in ("marginal", "new_subject"))
