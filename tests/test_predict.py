@@ -226,7 +226,6 @@ def test_degrees_of_freedom_in_words():
     assert quantile_note(np.array([4.3, 4.9, 4.5])).startswith("Student's t with 4.3 to 4.9 degrees")
 
 
-
 def test_degrees_of_freedom_of_a_balanced_one_way_layout():
     """There the variances are sums of mean squares, for which Satterthwaite's formula is explicit."""
     data = hl.load_dataset("dyestuff")
