@@ -23,6 +23,7 @@ import hierlmm as hl
 from hierlmm.bayes.sample import make_posterior_fit
 from hierlmm.effects import bands as bands_module
 from hierlmm.effects.bands import band_quantile, bands
+from hierlmm.effects.curve_checks import _moves_along
 from hierlmm.effects.judge import PosteriorDraws
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fits.likelihood import fit_likelihood
@@ -753,3 +754,14 @@ def test_lines_break_where_the_mean_jumps():
         np.testing.assert_allclose([y[gap - 1], y[gap + 1]], [before, after], atol=1e-6)
     smooth = hl.TwoLevelModel.from_formula("y ~ ns(years, 3) + (1 | id)", data).fit_reml()
     assert smooth.effects("years").jumps.shape == (2, 0) and len(smooth.effects("years", n=11).table) == 11
+
+
+@pytest.mark.parametrize("unit", [-1e4, 1e-4, 1.0, 1e4])
+def test_a_covariate_moves_along_where_its_deviations_within_subjects_do(unit):
+    """A correlation of 0.999 within subjects, whatever the unit and the subjects' means."""
+    rng = np.random.default_rng(2)
+    subject = np.repeat(np.arange(20), 5)
+    x, mean = rng.normal(size=100), rng.normal(size=20)[subject]
+    assert _moves_along(x, unit * (x + 100.0 * mean), subject)
+    assert not _moves_along(x, unit * (x + 0.3 * rng.normal(size=100)), subject)
+    assert not _moves_along(x, unit * mean, subject)
