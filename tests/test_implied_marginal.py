@@ -344,9 +344,10 @@ def test_refusals(slope, times, options, words):
 
 
 def test_more_refusals(dental, slope):
-    ar1 = marginal(dental, correlation=hl.AR1()).fit_reml()
-    with pytest.raises(hl.NotAvailableError, match="counts the rows"):
-        ar1.implied_marginal([0, 3])
+    ar1, noisy = (marginal(dental, correlation=hl.AR1(nugget=nugget)).fit_reml() for nugget in (False, True))
+    for fit in (ar1, noisy):
+        with pytest.raises(hl.NotAvailableError, match="counts the rows"):
+            fit.implied_marginal([0, 3])
     np.testing.assert_allclose(
         ar1.implied_marginal([0, 4], draws=0).correlation.iloc[0, 1], ar1.residual_estimate.parameters["rho"] ** 2
     )

@@ -932,3 +932,24 @@ def test_known_subject_of_a_marginal_model_gets_advice_that_works(dental):
     with pytest.raises(DataError, match="refit without the rows") as refused:
         fit.predict_subject(dental.head(3), [9.0])
     assert "level='subject'" not in str(refused.value)
+
+
+@pytest.mark.parametrize("residual", [hl.AR1(), hl.AR1(nugget=True), hl.Toeplitz()], ids=str)
+def test_the_place_of_new_rows_among_counted_ones_is_not_guessed(residual, sleepstudy):
+    old, new = sleepstudy[sleepstudy["subject"] != 372], sleepstudy[sleepstudy["subject"] == 372]
+    fit = hl.TwoLevelModel.from_formula("reaction ~ days + (1 | subject)", old, residual=residual).fit_reml()
+    with pytest.raises(NotAvailableError, match="counts the rows of a subject"):
+        fit.predict_subject(new.head(3), [8.0], interval="prediction")
+    with pytest.raises(NotAvailableError, match="counts the rows of a subject"):
+        fit.predict(pd.DataFrame({"subject": [308], "days": [12.0]}), interval="prediction")
+    assert np.isfinite(fit.predict_subject(new.head(3), [8.0], interval="confidence")["se"]).all()
+
+
+def test_rows_of_equal_correlation_have_no_place(sleepstudy):
+    model = hl.MarginalModel(
+        "reaction ~ days", correlation=hl.CompoundSymmetry(), subject="subject", data=sleepstudy[18:]
+    )
+    fit, new = model.fit_reml(), sleepstudy.head(3).assign(subject=1)
+    one = fit.predict_subject(new, [8.0, 2.0], interval="prediction").drop(columns=["subject", "days"])
+    other = fit.predict_subject(new[::-1], [2.0, 8.0], interval="prediction").drop(columns=["subject", "days"])
+    np.testing.assert_allclose(one.to_numpy(), other.to_numpy()[::-1], rtol=1e-10)

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.covariance.residual import CompoundSymmetry
 from hierlmm.design import Design
 from hierlmm.frames import quote, shorten
 
@@ -19,7 +18,7 @@ READ = "Read: docs, page 'Residual structures', section 'The order of the rows'.
 def row_order_messages(design: Design) -> list[str]:
     """Say where the order of the rows is not, or may not be, that of the occasions."""
     spec = design.residual
-    if spec is None or spec.time is not None or isinstance(spec, CompoundSymmetry):
+    if spec is None or not spec.counts_rows:
         return []
     return _dropped_rows(design, type(spec).__name__) + _disordered_rows(design, type(spec).__name__)
 

@@ -115,6 +115,11 @@ class ResidualCorrelation(ABC):
         """Whether two rows of a subject may have the same position: replicates need a nugget."""
         return bool(getattr(self, "nugget", False))
 
+    @property
+    def counts_rows(self) -> bool:
+        """Whether positions are the places of a subject's rows, so that those of further rows have to be known."""
+        return self.time is None
+
     @abstractmethod
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
         """Names, bounds and starting values.
@@ -557,6 +562,7 @@ class CompoundSymmetry(ResidualCorrelation):
     start: float | None = None
     time: ClassVar[None] = None  # type: ignore[misc]
     ties: ClassVar[bool] = True
+    counts_rows: ClassVar[bool] = False
 
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
         """``rho``, with the bound that the largest subject sets."""

@@ -115,7 +115,7 @@ def residual_covariance(
     spec = fit.design.residual
     if structure is None or spec is None:
         return np.zeros((*variance.shape[:-2], len(other), h))
-    if spec.time is None and not spec.ties:
+    if spec.counts_rows:
         raise NotAvailableError(
             f"new measurements under residual={spec!r}",
             "it counts the rows of a subject in their order, and the place of new rows among them is not said",

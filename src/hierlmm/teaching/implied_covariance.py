@@ -315,7 +315,7 @@ def _places(fit: Any, name: str, column: FloatArray, x: FloatArray) -> FloatArra
     """Positions for a structure that counts rows: 0, 1, ... where every subject's rows are neighbouring times."""
     design: Design = fit.design
     spec = None if fit.estimator == "GEE" else design.residual
-    if spec is None or spec.time is not None or spec.ties:
+    if spec is None or not spec.counts_rows:
         return np.arange(len(x), dtype=np.float64)
     if name == "row":
         if np.any(x != np.round(x)):
