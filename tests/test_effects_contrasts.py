@@ -695,3 +695,22 @@ def test_a_slope_where_another_covariate_is_far_below_zero(level):
     fit = hl.TwoLevelModel.from_formula("distance ~ time + z + (1 | subject)", data).fit_reml()
     found = fit.slopes("time", at={"z": level, "time": 1.0}).table
     np.testing.assert_allclose(found["estimate"], fit.beta["time"], rtol=1e-7)
+
+
+@pytest.mark.parametrize("ci", [0.95, 0.5])
+def test_intervals_of_posterior_hypotheses_are_quantiles_of_the_draws(dental_posterior, ci):
+    table = dental_posterior.hypothesis(["time > 0.5", "2 * time = sex[T.Male]"], ci=ci).table
+    beta = dental_posterior.draws("beta").reshape(-1, 4)
+    names = list(dental_posterior.beta.index)
+    time, male = (beta[:, names.index(name)] for name in ("time", "sex[T.Male]"))
+    for row, draws in zip(table.itertuples(), (time - 0.5, 2.0 * time - male), strict=True):
+        place = (len(draws) - 1) * np.array([0.5 - ci / 2, 0.5 + ci / 2])  # between the draws on both sides
+        expected = np.interp(place, np.arange(len(draws)), np.sort(draws))
+        np.testing.assert_allclose([row.lower, row.upper], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("sign", ["<=", ">=", "==", "<", ">", "="])
+def test_blanks_around_a_sign_mean_nothing(sign, dental_design):
+    (close,), (wide,) = (parse_hypotheses(f"time{s}10", dental_design) for s in (sign, f"  {sign}  "))
+    assert (close.sign, close.value) == (wide.sign, wide.value) == (sign[0], 10.0)
+    np.testing.assert_array_equal(close.weights, wide.weights)

@@ -365,6 +365,13 @@ def test_other_starts_of_an_unstructured_matrix(neighbour, mixed, rho):
         np.testing.assert_allclose(spec.matrix(np.arange(4.0), start), R, atol=1e-12)
 
 
+@pytest.mark.parametrize("m", range(2, 41))
+def test_an_unstructured_matrix_of_any_size_there_and_back(m):
+    spec, R = hl.Unstructured("t"), 0.6 ** np.abs(np.subtract.outer(np.arange(m), np.arange(m)))
+    start = spec.other_starts(Observed(m, 1.0, 0.6, tuple(map(str, range(m))), np.zeros((0, 0)), False))[0]
+    np.testing.assert_allclose(spec.matrix(np.arange(float(m)), start), R, atol=1e-12)
+
+
 # One model in several forms.
 
 
