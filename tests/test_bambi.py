@@ -72,11 +72,11 @@ def test_same_density_as_ours(dental):
     values = {
         "sigma": at["sigma"],
         "Intercept": at["beta_centered"][0],
-        **dict(zip(("sex", "time", "sex:time"), at["beta_centered"][1:], strict=True)),
+        **dict(zip(("x1", "x2", "x3"), at["beta_centered"][1:], strict=True)),
         "1|subject_sigma": at["sd_b"][0],
-        "time|subject_sigma": at["sd_b"][1],
+        "z1|subject_sigma": at["sd_b"][1],
         "1|subject_offset": at["z"][:, 0],
-        "time|subject_offset": at["z"][:, 1],
+        "z1|subject_offset": at["z"][:, 1],
     }
     total = 0.0
     import pymc as pm
@@ -94,9 +94,13 @@ def test_same_density_as_ours(dental):
 
 
 def test_users_names_are_kept(dental):
-    model = build_bambi_model(make("distance ~ sex * time + (1 + time || subject)", dental))
+    design = make("distance ~ sex * time + (1 + time || subject)", dental)
+    model = build_bambi_model(design, "bambi")
     assert str(model.formula).count("distance ~ 1 + sex + time + sex:time + (1 | subject) + (0 + time | subject)") == 1
     assert "time|subject" in model.parameters["mu"].terms
+    assert "distance ~ 1 + sex + time" in str(build_bambi_model(make("distance ~ sex + time + (1 | subject)", dental)))
+    # The default prior of sex is at the average time: a column of ours, which no formula of Bambi's makes.
+    assert "y ~ 1 + x1 + x2 + x3" in str(build_bambi_model(design))
 
 
 def test_plain_names_where_formulae_reads_it_differently(dental):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import arviz as az
 import numpy as np
 import pandas as pd
@@ -123,6 +125,18 @@ def natural(design, theta, y_scale):
     return sd, corr, np.exp(theta[-1]) * y_scale, log_jacobian
 
 
+def as_written(design, priors, D):
+    """D of the effects as the formula writes them, from D where the priors are stated: lines at average covariates."""
+    if not np.any(priors.random_center):
+        return D
+    k = design.term.index("Intercept")
+    block = next(block for block in design.blocks if k in block)
+    centred = design.Z[:, block] - [0.0 if m == k else design.Z[:, m].mean() for m in block]
+    B = np.eye(len(D))
+    B[np.ix_(block, block)] = np.linalg.lstsq(design.Z[:, block], centred)[0]
+    return B @ D @ B.T
+
+
 def prior_of_theta(design, priors, theta, y_scale):
     """Log prior density of θ: every prior on its natural scale, and the Jacobians."""
     sd, corr, sigma, log_jacobian = natural(design, theta, y_scale)
@@ -137,11 +151,18 @@ def prior_of_theta(design, priors, theta, y_scale):
 def prior_of_beta(design, priors):
     """Mean and covariance of β, from independent normal priors at the centred design."""
     p, k = len(design.coef), design.intercept
-    T = np.eye(p)
+    X, moved = design.X.copy(), np.any(priors.shift)
+    for c in range(p) if moved else ():  # level-1 covariates centred, beside the same level-2 covariate
+        a = design.coef_level1[c]
+        if design.level1[a] != "Intercept":
+            at_zero = [m for m in range(p) if design.level1[design.coef_level1[m]] == "Intercept" and m != k]
+            same = [m for m in at_zero if np.array_equal(design.W[:, m], design.W[:, c])]
+            if not same and np.all(design.W[:, at_zero].sum(axis=1) == design.W[:, c]):
+                same = at_zero  # the indicators of all groups
+            X[:, c] -= design.X1[:, a].mean() * design.X[:, same].sum(axis=1)
     if k is not None:
-        for column in range(p):
-            if column != k:
-                T[k, column] = -np.mean(design.X[:, column])
+        X -= np.where(np.arange(p) == k, 0.0, X.mean(axis=0))
+    T = np.linalg.lstsq(design.X, X)[0]
     mean, sd = np.array([f.mean for f in priors.beta]), np.array([f.sd for f in priors.beta])
     return T @ mean, (T * sd**2) @ T.T
 
@@ -149,7 +170,7 @@ def prior_of_beta(design, priors):
 def dense_log_posterior(design, priors, theta, y_scale):
     """log p(y, θ) with y ~ N(X m, V + X P⁻¹ X'), N × N."""
     sd, corr, sigma, _ = natural(design, theta, y_scale)
-    V = marginal_covariance(design, corr * np.outer(sd, sd), sigma)
+    V = marginal_covariance(design, as_written(design, priors, corr * np.outer(sd, sd)), sigma)
     mean = design.offset.copy()
     if design.coef:
         m, covariance = prior_of_beta(design, priors)
@@ -175,6 +196,7 @@ def test_signed_standard_deviations_have_the_same_posterior(irregular, case):
     design, priors = make(irregular, case)
     plain = collapsed_posterior(design, priors, signed=False)
     posterior = collapsed_posterior(design, priors, signed=True)
+    posterior = replace(posterior, uncentering=np.eye(len(design.term)))  # where the priors are stated
     packed = unpack(posterior.buffer)
     n_sd = len(packed.sd_prior)
     for theta in random_points(posterior, 4):
@@ -286,7 +308,7 @@ def test_flat_prior_limit_is_the_reml_criterion(irregular, case):
         loglik = posterior.log_density(theta)[0] - prior_of_theta(design, wide, theta, scaling.y_scale)
         log_det_precision = np.linalg.slogdet(wide.beta_normal()[1])[1]
         flat = loglik - 0.5 * log_det_precision + 0.5 * p * np.log(2 * np.pi)
-        D = corr * np.outer(sd, sd)
+        D = as_written(design, wide, corr * np.outer(sd, sd))
         reml = dense_fit(design, D, sigma, reml=True)[0]
         error.append(abs(flat + 0.5 * reml))
     assert error[1] == pytest.approx(error[0] / 100, rel=0.02)  # the limit is approached as the prior precision
@@ -479,6 +501,9 @@ def test_draws_of_beta_and_b_have_the_exact_conditional_distribution(irregular, 
     posterior = collapsed_posterior(design, priors, signed=False)
     theta = random_points(posterior, 1, seed=4)[0]
     sd, corr, sigma, _ = natural(design, theta, posterior.products.scaling.y_scale)
+    D = as_written(design, priors, corr * np.outer(sd, sd))
+    sd = np.sqrt(np.diag(D))
+    corr = D / np.outer(sd, sd)
     S, rng = 40_000, np.random.default_rng(9)
     found = recover_beta(posterior, np.tile(theta, (S, 1)), rng)
     np.testing.assert_allclose(found.sd[0], sd, rtol=1e-12)

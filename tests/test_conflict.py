@@ -24,10 +24,18 @@ def conflicts(formula, data, priors=None):
 
 
 def test_a_calendar_year_is_named_with_the_way_out():
-    (message,) = conflicts("y ~ yr + (1 + yr | g)", calendar(2015))
+    """Where the prior of the intercepts is not stated at the averages, because it was given."""
+    own = hl.Priors(sd_b={"Intercept": hl.HalfNormal(50.0)})
+    (message,) = conflicts("y ~ yr + (1 + yr | g)", calendar(2015), own)
     assert "sd(Intercept) ~ HalfNormal" in message
     assert "count the covariate from a point within the data" in message
     assert not conflicts("y ~ I(yr - 2015) + (1 + I(yr - 2015) | g)", calendar(2015))
+    assert not conflicts("y ~ yr + (1 + yr | g)", calendar(2015))
+
+
+def test_a_prior_at_the_average_covariates_is_compared_there():
+    data = calendar(2015).assign(y=lambda d: d["y"] + np.where(d["g"] % 10 == 0, 100.0, 0.0))
+    assert conflicts("y ~ yr + (1 + yr | g)", data) == ()
 
 
 def test_a_fixed_effect_far_outside_its_prior_is_named():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,6 +77,13 @@ def log_density(design, priors, at, centered):
     """The posterior density up to a constant, in numpy, on the natural scale of the free variables."""
     beta = at.get("beta", np.empty(0))
     sd, corr, sigma, b = at["sd_b"], at["corr_b"], at["sigma"], at["b"]
+    D = at["D"]
+    if "sd_b_centered" in at:  # the priors are those of the lines at the average covariates
+        A = np.linalg.lstsq(design.Z - np.where(priors.random_center != 0, design.Z.mean(axis=0), 0.0), design.Z)[0]
+        sd = np.sqrt(np.diag(A @ D @ A.T))
+        np.testing.assert_allclose(at["sd_b_centered"], sd, rtol=1e-10)
+        corr = A @ D @ A.T / np.outer(sd, sd)
+        priors = replace(priors, random_center=np.zeros(len(sd)))
     total = priors.logpdf(beta, sd, corr, sigma, design.blocks)
     if priors.corr_b is not None and "corr_b_partial" in at:
         # LKJ on the correlations as the product of Beta densities of partial correlations: swap one for the other
@@ -89,7 +98,7 @@ def log_density(design, priors, at, centered):
         ]
         total += stats.beta(shapes, shapes).logpdf(at["corr_b_partial"]).sum()
     if centered:
-        total += stats.multivariate_normal(np.zeros(len(sd)), corr * np.outer(sd, sd)).logpdf(b).sum()
+        total += stats.multivariate_normal(np.zeros(len(sd)), D).logpdf(b).sum()
     else:
         total += stats.norm.logpdf(at["z"]).sum()
     mu = design.offset + design.X @ beta + np.einsum("ij,ij->i", design.Z, b[design.subject_index])
@@ -134,6 +143,7 @@ def test_correlations_only_inside_blocks(growth):
 def test_partial_correlations_give_lkj(growth):
     """Change of variables: the density of R from the Beta densities and the Jacobian equals the LKJ density."""
     design, priors = make(growth, "three effects")
+    priors = replace(priors, random_center=np.zeros(3))  # the correlations of the model are then those with the prior
     model = build_pymc_model(design, priors)
     _, at = evaluate(model, 5)
     p = at["corr_b_partial"]
@@ -168,8 +178,9 @@ def test_names_dims_and_coordinates(dental_design):
     assert "sigma" in model.named_vars
     assert model.coords["coef"] == dental_design.coef
     assert list(model.coords["subject"]) == list(dental_design.subjects)
-    centred = build_pymc_model(dental_design, resolve_priors(None, dental_design), centered=True)
-    assert "subject_coef" in {v.name for v in centred.free_RVs}
+    for priors, name in ((None, "random_coef_centered"), ("bambi", "subject_coef")):
+        centred = build_pymc_model(dental_design, resolve_priors(priors, dental_design), centered=True)
+        assert name in {v.name for v in centred.free_RVs}
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,11 @@ def test_default_scales(dental, dental_design):
     y, X = dental["distance"].to_numpy(), dental_design.X
     assert priors.beta[0].mean == pytest.approx(y.mean())
     assert priors.beta[0].sd == pytest.approx(2.5 * y.std())
+    centred = X.copy()
+    centred[:, 3] = X[:, 1] * (dental["time"] - dental["time"].mean())  # sex is that at the average time
     for k in (1, 2, 3):
         assert priors.beta[k].mean == 0
-        assert priors.beta[k].sd == pytest.approx(2.5 * y.std() / X[:, k].std())
+        assert priors.beta[k].sd == pytest.approx(2.5 * y.std() / centred[:, k].std())
     assert priors.sd_b[0].sd == pytest.approx(2.5 * y.std())
     assert priors.sd_b[1].sd == pytest.approx(2.5 * y.std() / dental["time"].std(ddof=0))
     assert priors.corr_b == LKJ(2.0)
@@ -137,7 +139,7 @@ def test_offset_is_taken_off_the_response(dental):
     assert with_offset.beta[0].sd == pytest.approx(plain.beta[0].sd)
 
 
-def test_normal_prior_of_uncentred_coefficients(dental_design):
+def test_normal_prior_of_uncentred_coefficients(dental, dental_design):
     priors = resolve_priors(None, dental_design)
     m0, P0 = priors.beta_normal()
     joint = stats.multivariate_normal(m0, np.linalg.inv(P0))
@@ -146,6 +148,7 @@ def test_normal_prior_of_uncentred_coefficients(dental_design):
         beta = rng.normal(size=4) * [20, 5, 2, 2]
         centred = beta.copy()
         centred[0] += dental_design.X[:, 1:].mean(axis=0) @ beta[1:]
+        centred[1] += dental["time"].mean() * beta[3]  # sex at the average time
         separate = sum(float(p.logpdf(v)) for p, v in zip(priors.beta, centred, strict=True))
         assert joint.logpdf(beta) == pytest.approx(separate, rel=1e-9)
 

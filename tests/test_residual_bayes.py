@@ -11,7 +11,7 @@ import pytest
 from dense import dense_fit, marginal_covariance
 from scipy import stats
 from scipy.special import expit, logsumexp
-from test_collapsed import check_moments, largest_difference, natural, prior_of_beta, prior_of_theta
+from test_collapsed import as_written, check_moments, largest_difference, natural, prior_of_beta, prior_of_theta
 from test_residual_structures import (
     CORRELATIONS,
     IN_NO_ORDER,
@@ -97,7 +97,7 @@ def dense_log_posterior(pair, design, priors, posterior, point):
     sd, corr, sigma, _ = natural(design, theta, scale)
     residual = second_definition(pair, design, posterior.rows.report(eta))
     sigma = where_ratio_is_one(design, sigma, residual)
-    V = marginal_covariance(design, corr * np.outer(sd, sd), sigma, residual)
+    V = marginal_covariance(design, as_written(design, priors, corr * np.outer(sd, sd)), sigma, residual)
     mean, covariance = prior_of_beta(design, priors)
     V = V + design.X @ covariance @ design.X.T
     L = np.linalg.cholesky(V)
@@ -433,7 +433,7 @@ def test_beta_and_b_have_the_exact_conditional_distribution(thirty, case):
     S = 3000
     found = recover_residual(posterior, np.tile(point, (S, 1)), np.random.default_rng(3), "draws")
     sd, corr, sigma, _ = natural(design, point[: posterior.n_theta], posterior.products.scaling.y_scale)
-    D = corr * np.outer(sd, sd)
+    D = as_written(design, priors, corr * np.outer(sd, sd))
     residual = second_definition(pair, design, posterior.rows.report(point[posterior.n_theta :]))
     sigma = where_ratio_is_one(design, sigma, residual)
     Vinv = np.linalg.inv(marginal_covariance(design, D, sigma, residual))

@@ -5,8 +5,9 @@ it puts the intercept's prior on the centred design, and fits without centring w
 that passing our priors over gives the same posterior.
 
 The user's own formula is handed over if formulae, Bambi's formula package, reads it as exactly the same columns; this
-is checked number by number. Otherwise (transformations that only formulaic knows, factors coded another way) Bambi gets
-our columns under plain names: ``y``, ``x1``, ``x2``, ..., ``z1``, ...
+is checked number by number. Otherwise (transformations that only formulaic knows, factors coded another way, priors
+stated at average covariates, which Bambi's centring does not reach) Bambi gets our columns under plain names: ``y``,
+``x1``, ``x2``, ..., ``z1``, ...
 """
 
 from __future__ import annotations
@@ -133,14 +134,14 @@ def fit_bambi(
         "sampling_seconds": round(time.perf_counter() - started, 3),
         "bambi_formula": translation.formula,
     }
-    posterior = _rename(design, translation, tree["posterior"].to_dataset())
+    posterior = _rename(design, resolved, translation, tree["posterior"].to_dataset())
     return make_posterior_fit(design, resolved, posterior, tree["sample_stats"].to_dataset(), attrs)
 
 
 def _build(design: Design, priors: ResolvedPriors) -> tuple[Any, _Translation]:
     _check_expressible(design)
     bmb = _bambi()
-    translation = _users_names(design, priors) or _plain_names(design)
+    translation = (None if np.any(priors.shift) else _users_names(design, priors)) or _plain_names(design, priors)
     given: dict[str, Any] = {"sigma": _prior(bmb, [priors.sigma])}
     for name, positions in translation.common:
         given[name] = _prior(bmb, [priors.beta[k] for k in positions])
@@ -263,7 +264,8 @@ def _match_group(design: Design, made: Any) -> tuple[str, ...] | None:
     return tuple(names) if len(names) == len(terms) else None
 
 
-def _plain_names(design: Design) -> _Translation:
+def _plain_names(design: Design, priors: ResolvedPriors) -> _Translation:
+    X = design.X - design.X @ priors.shift  # columns whose coefficients have the priors
     frame = pd.DataFrame({"y": design.y, "subject": _subjects(design)})
     fixed, common, bars, group = [], [], [], []
     for k in range(len(design.coef)):
@@ -271,7 +273,7 @@ def _plain_names(design: Design) -> _Translation:
             common.append((INTERCEPT, (k,)))
             continue
         column = f"x{k + (design.intercept is None)}"
-        frame[column] = design.X[:, k]
+        frame[column] = X[:, k]
         fixed.append(column)
         common.append((column, (k,)))
     for k, name in enumerate(design.term):
@@ -293,7 +295,7 @@ def _subjects(design: Design) -> pd.Categorical:
     return pd.Categorical.from_codes(design.subject_index, categories=design.subjects)
 
 
-def _rename(design: Design, translation: _Translation, posterior: Any) -> dict[str, FloatArray]:
+def _rename(design: Design, priors: ResolvedPriors, translation: _Translation, posterior: Any) -> dict[str, FloatArray]:
     """Draws of Bambi's variables under this package's names."""
     sigma = posterior["sigma"].to_numpy()
     C, S = sigma.shape
@@ -301,6 +303,7 @@ def _rename(design: Design, translation: _Translation, posterior: Any) -> dict[s
     beta = np.empty((C, S, len(design.coef)))
     for name, positions in translation.common:
         beta[..., list(positions)] = posterior[name].to_numpy().reshape(C, S, -1)
+    beta -= beta @ priors.shift.T
     sd = np.stack([posterior[f"{name}_sigma"].to_numpy().reshape(C, S) for name in translation.group], axis=-1)
     b = np.empty((C, S, design.n_subjects, q))
     for k, name in enumerate(translation.group):

@@ -95,6 +95,8 @@ class CollapsedPosterior:
         S, the square root of the inverse curvature at the mode.
     modes : (M, m)
         All modes found whose density counts beside that of the highest, which is the first.
+    uncentering : (q, q)
+        ``ResolvedPriors.random_uncentering``: θ is of the random effects at average covariates.
     """
 
     design: Design
@@ -103,6 +105,7 @@ class CollapsedPosterior:
     mode: FloatArray
     root: FloatArray
     modes: FloatArray
+    uncentering: FloatArray
 
     @property
     def signed(self) -> NDArray[np.intp]:
@@ -138,7 +141,7 @@ def collapsed_posterior(design: Design, priors: ResolvedPriors, *, signed: bool 
     m = len(mode)
     buffer[HEADER : HEADER + m] = mode
     buffer[HEADER + m : HEADER + m + m * m] = root.ravel()
-    return CollapsedPosterior(design, products, buffer, mode, root, modes)
+    return CollapsedPosterior(design, products, buffer, mode, root, modes, priors.random_uncentering)
 
 
 def find_mode(
@@ -265,7 +268,8 @@ def pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> Flo
     constant += -0.5 * N * np.log(2 * np.pi) - N * np.log(s)
     if p:
         constant += 0.5 * np.linalg.slogdet(precision)[1] - 0.5 * working_mean @ precision @ working_mean
-    Bz = scaling.Bz / s  # D is in the user's units, and σ and y in working units
+    # D is in the user's units, where the priors are stated, and σ and y in working units.
+    Bz = scaling.Bz @ priors.random_uncentering / s
     body = [
         np.zeros(m),
         np.eye(m).ravel(),

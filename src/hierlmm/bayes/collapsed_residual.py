@@ -49,6 +49,7 @@ class ResidualPosterior:
     mode : (m,)
     root : (m, m)
     modes : (M, m)
+    uncentering : (q, q)
         As in `collapsed.CollapsedPosterior`.
     """
 
@@ -60,6 +61,7 @@ class ResidualPosterior:
     mode: FloatArray
     root: FloatArray
     modes: FloatArray
+    uncentering: FloatArray
 
     @property
     def signed(self) -> NDArray[np.intp]:
@@ -138,7 +140,8 @@ def residual_posterior(design: Design, priors: ResolvedPriors, *, signed: bool |
     at_mode = rows.whiten(mode[int(buffer[1]) :])
     assert at_mode is not None
     _renew(buffer, at_mode.products)
-    return ResidualPosterior(design, rows, residual, at_mode.products, buffer, mode, root, modes)
+    uncentering = priors.random_uncentering
+    return ResidualPosterior(design, rows, residual, at_mode.products, buffer, mode, root, modes, uncentering)
 
 
 def _narrowed_rows(rows: ResidualRows, priors: tuple[Prior, ...]) -> ResidualRows:

@@ -2,8 +2,9 @@
 
 A prior conflicts with the data when the REML estimate lies so far out that the prior's log density has dropped by more
 than `DROP` from its maximum (for a normal prior, 3.5 standard deviations). The posterior is then a compromise that the
-draws themselves cannot show: they converge to it. The usual cause is a covariate whose zero is far from the data, such
-as a calendar year, because an intercept, and the spread of intercepts, then belong to a point nobody has seen.
+draws themselves cannot show: they converge to it. Where the prior of a random intercept is not stated at the average
+covariates (random effects that are not correlated, priors that were chosen), a covariate whose zero is far from the
+data, such as a calendar year, is the usual cause: the spread of intercepts then belongs to a point nobody has seen.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import numpy as np
 
 from hierlmm.bayes.distributions import Gamma, Prior
-from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.bayes.priors import AVERAGE, ResolvedPriors
 from hierlmm.design import Design
 from hierlmm.fits.likelihood import LikelihoodFit
+from hierlmm.formula import INTERCEPT
 from hierlmm.likelihood.estimate import maximise_design
 
 __all__ = ["prior_conflicts"]
@@ -24,23 +26,30 @@ DROP = 6.0
 def prior_conflicts(design: Design, priors: ResolvedPriors) -> tuple[str, ...]:
     """Name the priors that the REML estimates lie far outside of, and say what to do."""
     reml = LikelihoodFit(*maximise_design(design, reml=True))
-    beta = reml.beta.to_numpy().copy()
-    if priors.intercept is not None:
-        beta[priors.intercept] += priors.center @ beta
-    named = [(name, prior, value) for name, prior, value in zip(priors.coef, priors.beta, beta, strict=True)]
-    sds = np.sqrt(np.diag(reml._D_values))
-    named += [(f"sd({t})", p, v) for t, p, v in zip(priors.term, priors.sd_b, sds, strict=True)]
+    beta = priors.centering @ reml.beta.to_numpy()
+    named = list(zip(priors.stated_coef, priors.beta, beta, strict=True))
+    D = reml._D_values
+    A = 2 * np.eye(len(D)) - priors.random_uncentering  # to where the priors are stated
+    sds = np.sqrt(np.diag(A @ D @ A.T))
+    moved = bool(np.any(priors.random_center))
+    for term, prior, value in zip(priors.term, priors.sd_b, sds, strict=True):
+        named.append((f"sd({term}){AVERAGE if moved and term == INTERCEPT else ''}", prior, value))
     named.append(("sigma", priors.sigma, reml._whitened_sd))
     found = [(name, prior, value) for name, prior, value in named if _drop(prior, float(value)) > DROP]
     if not found:
         return ()
     listing = "; ".join(f"{name} ~ {prior}, REML {value:.4g}" for name, prior, value in found)
+    reason = count = ""
+    if len(priors.term) > 1 and any(name == f"sd({INTERCEPT})" for name, _, _ in found):
+        reason = (
+            "This happens when the zero of a covariate is far from the data (a calendar year), because intercepts then "
+            "belong to a point far outside. "
+        )
+        count = "count the covariate from a point within the data, for example I(x - 2015) or center(x); or "
     return (
         f"The prior leaves no room for what the data say ({listing}): the posterior is a compromise of the two and "
-        "may be wrong about every parameter, however well the chains agree. This happens when the zero of a covariate "
-        "is far from the data (a calendar year), because intercepts then belong to a point far outside. To do: count "
-        "the covariate from a point within the data, for example I(x - 2015) or center(x); or set the priors named "
-        "with hl.Priors(...).",
+        f"may be wrong about every parameter, however well the chains agree. {reason}To do: {count}set the priors "
+        "named with hl.Priors(...).",
     )
 
 

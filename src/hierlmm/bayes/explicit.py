@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from hierlmm.bayes.distributions import LKJ, as_pymc_variable
 from hierlmm.bayes.explicit_residual import conditional_moments, refuse_dense, residual_draws, sd_name, sigma_draws
 from hierlmm.bayes.priors import ResolvedPriors
-from hierlmm.covariance.random import equal_correlation_factor, lowest_corr
+from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
 from hierlmm.design import Design, level2_prediction
 
 if TYPE_CHECKING:
@@ -71,8 +71,9 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
         With the variables ``beta`` (coef), ``sd_b`` (term), ``corr_b`` and ``D`` (term, term_bis), ``b``
         (subject, term), ``subject_coef`` (subject, level1), ``mu`` (obs), ``sigma`` and the observed ``y`` (obs).
         With a fixed intercept the free variable is ``beta_centered``, coefficients of the centred design, so that
-        the intercept's prior is that of the expected response at average covariates. A model without fixed
-        effects has no ``beta``.
+        the intercept's prior is that of the expected response at average covariates. Likewise the free variables
+        of a D whose priors are stated there are ``sd_b_centered`` and its partial correlations. A model without
+        fixed effects has no ``beta``.
     """
     pm = pymc_module()
     coords: dict[str, Any] = {
@@ -90,11 +91,15 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
         if not random:
             subject_coef = pm.Deterministic("subject_coef", _add(prediction, None, random), dims=("subject", "level1"))
         elif centered:
-            subject_coef = _centred(design, prediction, _covariance(design, priors, fold=False))
+            factor = _covariance(design, priors, fold=False)
+            subject_coef = _centred(design, prediction, factor, priors.random_uncentering)
         else:
             factor = _covariance(design, priors, fold=True)
             z = pm.Normal("z", 0.0, 1.0, dims=("subject", "term"))
-            b = pm.Deterministic("b", z * factor if factor.ndim == 1 else z @ factor.T, dims=("subject", "term"))
+            own_b = z * factor if factor.ndim == 1 else z @ factor.T
+            if np.any(priors.random_center):
+                own_b = own_b @ priors.random_uncentering.T
+            b = pm.Deterministic("b", own_b, dims=("subject", "term"))
             subject_coef = pm.Deterministic("subject_coef", _add(prediction, b, random), dims=("subject", "level1"))
         sigma = as_pymc_variable(sd_name(design), [priors.sigma], None, ["sigma"])
         own = (design.X1 * subject_coef[design.subject_index]).sum(axis=1)
@@ -109,13 +114,14 @@ def _fixed_effects(design: Design, priors: ResolvedPriors) -> Any:
 
     if not priors.coef:
         return None
+    T, start = priors.uncentering, None
     if priors.intercept is None and design.constant is not None:
-        level = float(np.mean(design.y - design.offset)) * design.constant  # the response may be far from zero
-        return as_pymc_variable("beta", priors.beta, "coef", priors.coef, start=level)
-    if priors.intercept is None or not np.any(priors.center):
-        return as_pymc_variable("beta", priors.beta, "coef", priors.coef)
-    centred = as_pymc_variable("beta_centered", priors.beta, "coef", priors.coef)
-    return pm.Deterministic("beta", pm.math.dot(priors.uncentering, centred), dims="coef")
+        # The response may be far from zero.
+        start = float(np.mean(design.y - design.offset)) * (priors.centering @ design.constant)
+    if np.array_equal(T, np.eye(len(T))):
+        return as_pymc_variable("beta", priors.beta, "coef", priors.coef, start=start)
+    centred = as_pymc_variable("beta_centered", priors.beta, "coef", priors.coef, start=start)
+    return pm.Deterministic("beta", pm.math.dot(T, centred), dims="coef")
 
 
 def _level2_prediction(design: Design, beta: Any) -> list[Any]:
@@ -132,7 +138,7 @@ def _dot(W: Any, beta: Any) -> Any:
 
 
 def _covariance(design: Design, priors: ResolvedPriors, *, fold: bool) -> Any:
-    """Declare sd_b, corr_b and D; return a factor of D: (q,) standard deviations or a (q, q) lower triangle."""
+    """Declare sd_b, corr_b and D; return a factor of D at `random_center`: (q,) SDs, or a (q, q) lower triangle."""
     import pymc as pm
     import pytensor.tensor as pt
 
@@ -141,7 +147,8 @@ def _covariance(design: Design, priors: ResolvedPriors, *, fold: bool) -> Any:
         common = as_pymc_variable("sd_b_common", priors.sd_b[:1], None, ["sd"], fold=fold)
         sd = pm.Deterministic("sd_b", common * np.ones(q), dims="term")
     else:
-        sd = as_pymc_variable("sd_b", priors.sd_b, "term", design.term, fold=fold)
+        name = "sd_b_centered" if np.any(priors.random_center) else "sd_b"
+        sd = as_pymc_variable(name, priors.sd_b, "term", design.term, fold=fold)
     blocks = [block for block in design.blocks if len(block) > 1]
     if priors.corr_b is None or not blocks:
         pm.Deterministic("corr_b", pt.constant(np.eye(q)), dims=("term", "term_bis"))
@@ -151,10 +158,15 @@ def _covariance(design: Design, priors: ResolvedPriors, *, fold: bool) -> Any:
         L = _equal_correlation_factor(q, priors.corr_b)
     else:
         L = _correlation_factor(blocks, q, priors.corr_b, design.term)
+    lower = sd[:, None] * L
+    if np.any(priors.random_center):
+        half = pm.math.dot(priors.random_uncentering, lower)
+        sd = pm.Deterministic("sd_b", pt.sqrt((half**2).sum(axis=1)), dims="term")
+        L = half / sd[:, None]
     off_diagonal = pm.math.dot(L, L.T) * (1.0 - np.eye(q)) + np.eye(q)  # exactly 1 on the diagonal
     corr = pm.Deterministic("corr_b", off_diagonal, dims=("term", "term_bis"))
     pm.Deterministic("D", corr * sd[:, None] * sd[None, :], dims=("term", "term_bis"))
-    return sd[:, None] * L
+    return lower
 
 
 def _equal_correlation_factor(q: int, prior: LKJ) -> Any:
@@ -233,8 +245,9 @@ def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, Flo
         beta = _vector(raw, "beta_centered" if named else "beta", priors.coef)
         beta = beta @ priors.uncentering.T if named else beta
     common = raw.get("sd_b_common")
+    moved = bool(np.any(priors.random_center))
     sd = (
-        (_vector(raw, "sd_b", priors.term) if q else np.empty((*sigma.shape, 0)))
+        (_vector(raw, "sd_b_centered" if moved else "sd_b", priors.term) if q else np.empty((*sigma.shape, 0)))
         if common is None
         else np.repeat(common[..., None], q, axis=-1)
     )
@@ -248,6 +261,7 @@ def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, Flo
         rest = np.cumprod(np.sqrt(4 * P * (1 - P)), axis=-1)
         before = np.concatenate([np.ones((*rest.shape[:-1], 1)), rest[..., :-1]], axis=-1)
         L = np.tril((2 * P - 1 + np.eye(q)) * before)
+    sd, L = sheared(priors.random_uncentering, sd, L)
     corr = L @ np.swapaxes(L, -1, -2)
     corr[..., np.arange(q), np.arange(q)] = 1.0
     extra = residual_draws(design, raw)[0] if design.has_residual_structure else {}
@@ -256,7 +270,10 @@ def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, Flo
     if "z" in raw:
         b = np.einsum("cdjk,cdlk->cdjl", raw["z"], sd[..., None] * L, optimize=True)
     else:
-        own = raw["random_coef"] if "random_coef" in raw else raw["subject_coef"]
+        if "random_coef_centered" in raw:
+            own = raw["random_coef_centered"] @ priors.random_uncentering.T
+        else:
+            own = raw["random_coef"] if "random_coef" in raw else raw["subject_coef"]
         b = own - level2_prediction(design, beta)[..., design.term_level1]
     D = corr * sd[..., None] * sd[..., None, :]
     out = {"sd_b": sd, "corr_b": corr, "D": D, "b": b, "sigma": sigma, **extra}
@@ -279,21 +296,29 @@ def _add(prediction: list[Any], b: Any, random: list[int]) -> Any:
     return pt.stack(columns, axis=1)
 
 
-def _centred(design: Design, prediction: list[Any], factor: Any) -> Any:
-    """Draw the varying coefficients around their level-2 prediction; ``b`` is what is left."""
+def _centred(design: Design, prediction: list[Any], factor: Any, T: FloatArray) -> Any:
+    """Draw the varying coefficients around their level-2 prediction; ``b`` is what is left.
+
+    ``factor`` is one of the covariance matrix of T⁻¹ b.
+    """
     import pymc as pm
     import pytensor.tensor as pt
 
     random = [int(k) for k in design.term_level1]
     zero = np.zeros(design.n_subjects)
     mean = pt.stack([zero if prediction[k] is None else prediction[k] for k in random], axis=1)
-    all_vary = random == list(range(len(design.level1)))
-    name, dims = ("subject_coef", ("subject", "level1")) if all_vary else ("random_coef", ("subject", "term"))
-    if factor.ndim == 1:
+    all_vary, dims_of_b = random == list(range(len(design.level1))), ("subject", "term")
+    name, dims = ("subject_coef", ("subject", "level1")) if all_vary else ("random_coef", dims_of_b)
+    shear = T - np.eye(len(T))
+    if np.any(shear):
+        moved = pm.MvNormal("random_coef_centered", mean @ (np.eye(len(T)) - shear).T, chol=factor, dims=dims_of_b)
+        own = moved @ T.T
+        all_vary = False
+    elif factor.ndim == 1:
         own = pm.Normal(name, mean, factor, dims=dims)
     else:
         own = pm.MvNormal(name, mean, chol=factor, dims=dims)
-    b = pm.Deterministic("b", own - mean, dims=("subject", "term"))
+    b = pm.Deterministic("b", own - mean, dims=dims_of_b)
     if all_vary:
         return own
     return pm.Deterministic("subject_coef", _add(prediction, b, random), dims=("subject", "level1"))

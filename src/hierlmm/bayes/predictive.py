@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.bayes.priors import ResolvedPriors
-from hierlmm.covariance.random import equal_correlation_factor, lowest_corr
+from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
 from hierlmm.design import Design
 from hierlmm.likelihood.residual_rows import residual_names, residual_rows
 
@@ -105,6 +105,7 @@ def prior_draws_with_eta(
     elif priors.corr_b is not None:
         for block in design.blocks:
             L[:, np.array(block)[:, None], np.array(block)] = priors.corr_b.sample_cholesky(rng, len(block), draws)
+    sd, L = sheared(priors.random_uncentering, sd, L)
     corr = L @ np.swapaxes(L, -1, -2)
     corr[:, np.arange(q), np.arange(q)] = 1.0
     b = np.einsum("sjk,slk->sjl", rng.standard_normal((draws, J, q)), sd[..., None] * L, optimize=True)

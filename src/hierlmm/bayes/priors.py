@@ -1,17 +1,23 @@
 """Priors of the two-level model: what the user chose, and every prior filled in for a design.
 
 The intercept's prior is that of the *centred* design, ``alpha = beta_0 + sum_k mean(x_k) beta_k``: the expected
-response at the average covariates. With normal priors on alpha and the slopes, the coefficients themselves are jointly
-normal, ``beta = T (alpha, slopes) ~ N(m0, inv(P0))`` with ``T = [[1, -mean(x)'], [0, I]]``: what a sampler that
+response at the average covariates. Likewise a coefficient of the intercept's level-2 equation that has an interaction
+with a level-1 covariate beside it (sex beside sex:time) is that at the average of the covariate, ``beta* = (I + S)
+beta``, S holding the averages. With normal priors there, the coefficients themselves are jointly normal,
+``beta = T (alpha, beta*) ~ N(m0, inv(P0))`` with ``T = (I - S) [[1, -mean(x*)'], [0, I]]``: what a sampler that
 integrates beta out needs.
 
 Defaults, with standard deviations computed with divisor N as in Bambi (y less its offset):
 
     alpha      ~ Normal(mean(y), 2.5 sd(y))
-    beta_k     ~ Normal(0, 2.5 sd(y) / sd(x_k))
+    beta_k     ~ Normal(0, 2.5 sd(y) / sd(x_k)),    sd(x_k) with the level-1 covariates centred
     sd(b_k)    ~ HalfNormal(2.5 sd(y) / sd(z_k)),   sd(z) taken as 1 for the intercept
     corr(b)    ~ LKJ(2);   where all correlations are equal, Uniform(-1/(q - 1), 1)
     sigma      ~ HalfStudentT(4, sd(y))
+
+Beside correlated slopes the random intercept, too, is that of centred columns: the priors are those of
+``D* = A D A'``, ``A = [[1, mean(z)'], [0, I]]``, in which the intercept is the subject's line at average covariates, so
+that the zero of a covariate (a calendar year) says nothing. A prior that the user gives sd(b_0) is of b_0 as written.
 
 Without a fixed intercept coefficients are deviations from zero, not from the mean, so sd(y) and sd(x_k) become
 root mean squares for beta (and for sd(b), sigma where the columns of X do not add up to a constant either).
@@ -74,6 +80,7 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Priors'"
 MULTIPLIER = 2.5
+AVERAGE = " (at average covariates)"
 POSITIVE = "HalfNormal, HalfStudentT, HalfCauchy or Gamma"
 REAL = "Normal or StudentT"
 RESIDUAL = "Uniform or Normal, or LogNormal for a distance or ratio"
@@ -89,10 +96,13 @@ class Priors:
     intercept : Prior, optional
         Of the intercept at the centred design (the expected response at average covariates), in units of the response.
     beta : Prior or mapping of str to Prior, optional
-        One prior for all other fixed coefficients, or by coefficient name.
+        One prior for all other fixed coefficients, or by coefficient name; of the coefficient as written, also where
+        the default is stated at average covariates (sex beside sex:time).
     sd_b : Prior or mapping of str to Prior, optional
-        One prior for all random-effect standard deviations, or by term name. Under ``covariance="identity"`` and
-        ``"compound_symmetry"`` there is one standard deviation and so one prior.
+        One prior for all random-effect standard deviations, or by term name. The default of a random intercept that is
+        correlated with slopes is stated at the average covariates, together with its correlations; one that is given
+        here is of the intercept as written, where the covariates are zero, and so are its correlations then. Under
+        ``covariance="identity"`` and ``"compound_symmetry"`` there is one standard deviation and so one prior.
     corr_b : LKJ, optional
         Of the correlation matrix of each block of correlated random effects. Under ``"compound_symmetry"`` the density
         of the one correlation r is that of LKJ on the line of equal correlations, ``(1 - r)^((q-1)(eta-1)) (1 +
@@ -196,6 +206,8 @@ class Priors:
         beta = tuple(chosen_beta.get(c, p) for c, p in zip(design.coef, default.beta, strict=True))
         if design.intercept is not None and self.intercept is not None:
             beta = tuple(self.intercept if i == design.intercept else p for i, p in enumerate(beta))
+        # What was given is about the coefficient as written.
+        shift = default.shift * np.array([c not in chosen_beta for c in design.coef])[:, None]
         untouched = all(getattr(self, field.name) is None for field in fields(self))
         return ResolvedPriors(
             coef=default.coef,
@@ -204,8 +216,10 @@ class Priors:
             sd_b=tuple(chosen_sd.get(t, p) for t, p in zip(design.term, default.sd_b, strict=True)),
             corr_b=self.corr_b or default.corr_b,
             sigma=self.sigma or default.sigma,
-            center=default.center,
+            center=_center(design, shift),
             intercept=default.intercept,
+            shift=shift,
+            random_center=np.zeros(len(design.term)) if INTERCEPT in chosen_sd else default.random_center,
             common_sd=default.common_sd,
             source="default" if untouched else "chosen",
             residual_names=default.residual_names,
@@ -225,16 +239,22 @@ class ResolvedPriors:
     coef, term : tuple of str
         Names of the fixed coefficients (p) and random effects (q).
     beta : tuple of Prior, length p
-        In the order of ``coef``; the intercept's is at the centred design.
+        In the order of ``coef``; the intercept's is at the centred design, those that ``shift`` moves at the average
+        level-1 covariates.
     sd_b : tuple of Prior, length q
-        In the order of ``term``; all the same where ``common_sd``.
+        In the order of ``term``; all the same where ``common_sd``. The intercept's is at ``random_center``.
     corr_b : LKJ or None
-        None where no random effects correlate.
+        None where no random effects correlate. With the intercept at ``random_center``.
     sigma : Prior
     center : (p,)
-        Means of the columns of X; zero for the intercept, and everywhere without one.
+        Means of the columns of X (I - S); zero for the intercept, and everywhere without one.
     intercept : int or None
         Position of the intercept in ``coef``.
+    shift : (p, p)
+        S: averages of level-1 covariates by which coefficients are moved to where their priors are stated.
+    random_center : (q,)
+        Means of the columns of Z that are correlated with a random intercept, zero for all others: where the priors of
+        D are stated.
     common_sd : bool
         Whether all random effects share one standard deviation (``covariance="identity"``; with ``corr_b``,
         ``"compound_symmetry"``).
@@ -256,6 +276,8 @@ class ResolvedPriors:
     sigma: Prior
     center: FloatArray
     intercept: int | None
+    shift: FloatArray
+    random_center: FloatArray
     common_sd: bool
     source: str
     residual_names: tuple[str, ...] = ()
@@ -264,10 +286,26 @@ class ResolvedPriors:
 
     @property
     def uncentering(self) -> FloatArray:
-        """``T`` of the module's mathematics, (p, p): ``beta = T @ (centred intercept, slopes)``."""
+        """``T`` of the module's mathematics, (p, p): ``beta = T @ (centred intercept, beta*)``."""
         T = np.eye(len(self.coef))
         if self.intercept is not None:
             T[self.intercept] -= self.center
+        return T - self.shift @ T
+
+    @property
+    def centering(self) -> FloatArray:
+        """Inverse of T: coefficients of the centred design from those of the formula, (p, p)."""
+        back = np.eye(len(self.coef)) + self.shift
+        if self.intercept is not None:
+            back[self.intercept] += self.center @ back
+        return back
+
+    @property
+    def random_uncentering(self) -> FloatArray:
+        """Inverse of ``A``, (q, q): ``b = random_uncentering @ b*``, b* having the prior of D."""
+        T = np.eye(len(self.term))
+        if np.any(self.random_center):
+            T[self.term.index(INTERCEPT)] -= self.random_center
         return T
 
     @property
@@ -304,9 +342,8 @@ class ResolvedPriors:
         normal = [p for p in self.beta if isinstance(p, Normal)]
         mean = np.array([p.mean for p in normal], dtype=float)
         precision = np.array([p.sd**-2.0 for p in normal], dtype=float)
-        T = self.uncentering
-        back = 2 * np.eye(len(mean)) - T  # inverse of T: the shear with the opposite sign
-        return T @ mean, back.T @ (precision[:, None] * back)
+        back = self.centering
+        return self.uncentering @ mean, back.T @ (precision[:, None] * back)
 
     def logpdf(self, beta: FloatArray, sd_b: FloatArray, corr_b: FloatArray, sigma: float, blocks: Any) -> float:
         """Log prior density of one point on the natural scale.
@@ -321,10 +358,15 @@ class ResolvedPriors:
         blocks : sequence of sequence of int
             Positions in ``term`` that correlate, as in `Design`.
         """
-        centred = np.array(beta, dtype=float)
-        if self.intercept is not None:
-            centred[self.intercept] += self.center @ centred
-        total = sum(float(p.logpdf(v)) for p, v in zip(self.beta, centred, strict=True))
+        sd_b, corr_b = np.asarray(sd_b, dtype=float), np.asarray(corr_b, dtype=float)
+        jacobian = 0.0
+        if np.any(self.random_center):
+            k, given = self.term.index(INTERCEPT), sd_b
+            sd_b, corr_b = self.centred_random(sd_b, corr_b)
+            size = next(len(block) for block in blocks if k in block)
+            jacobian = size * float(np.log(given[k] / sd_b[k]))  # D* has that of D, which has size factors of each sd
+        centred = self.centering @ np.asarray(beta, dtype=float)
+        total = jacobian + sum(float(p.logpdf(v)) for p, v in zip(self.beta, centred, strict=True))
         sds = list(zip(self.sd_b, sd_b, strict=True))[: 1 if self.common_sd else None]
         total += sum(float(p.logpdf(v)) for p, v in sds) + float(self.sigma.logpdf(sigma))
         if self.common_corr:
@@ -333,23 +375,34 @@ class ResolvedPriors:
             total += sum(float(self.corr_b.logpdf(corr_b[np.ix_(b, b)])) for b in blocks if len(b) > 1)
         return total
 
+    @property
+    def stated_coef(self) -> tuple[str, ...]:
+        """Names of the coefficients, with where their priors are stated."""
+        moved = np.any(self.centering != np.eye(len(self.coef)), axis=1)
+        return tuple(f"{c}{AVERAGE}" if there else c for c, there in zip(self.coef, moved, strict=True))
+
+    def centred_random(self, sd_b: FloatArray, corr_b: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Standard deviations (q,) and correlations (q, q) of ``b* = A b``, which have the priors."""
+        A = 2 * np.eye(len(self.term)) - self.random_uncentering  # inverse of the shear
+        D = A @ (corr_b * np.outer(sd_b, sd_b)) @ A.T
+        sd = np.sqrt(np.diag(D))
+        return sd, D / np.outer(sd, sd)
+
     def to_frame(self) -> pd.DataFrame:
         """One row per parameter: its name and its prior."""
-        centred = self.intercept is not None and bool(np.any(self.center))
-        rows = [
-            (f"{c} (at average covariates)" if i == self.intercept and centred else c, str(p))
-            for i, (c, p) in enumerate(zip(self.coef, self.beta, strict=True))
-        ]
+        moved = np.any(self.random_center)
+        rows = [(c, str(p)) for c, p in zip(self.stated_coef, self.beta, strict=True)]
         if self.common_sd:
             rows.append(("sd(all random effects)", str(self.sd_b[0])))
         else:
-            rows += [(f"sd({t})", str(p)) for t, p in zip(self.term, self.sd_b, strict=True)]
+            place = {INTERCEPT: AVERAGE} if moved else {}
+            rows += [(f"sd({t}){place.get(t, '')}", str(p)) for t, p in zip(self.term, self.sd_b, strict=True)]
         if self.corr_b is not None and self.common_sd:
             low = f"{lowest_corr(len(self.term)):.3g}"
             uniform = f", that is Uniform({low}, 1)" if self.corr_b.eta == 1.0 else f" between {low} and 1"
             rows.append(("corr(all random effects)", f"{self.corr_b} with all correlations equal{uniform}"))
         elif self.corr_b is not None:
-            rows.append(("corr", str(self.corr_b)))
+            rows.append((f"corr{AVERAGE}" if moved else "corr", str(self.corr_b)))
         rows += [(name, str(p)) for name, p in zip(self.residual_names, self.residual, strict=True)]
         rows.append(("sigma (of the average row)" if self.average_row else "sigma", str(self.sigma)))
         return pd.DataFrame(rows, columns=["parameter", "prior"]).set_index("parameter")
@@ -401,18 +454,61 @@ def _default_priors(design: Design) -> ResolvedPriors:
     origin = float(np.sqrt(np.mean(y**2)))
     level = spread if design.constant is not None else origin
     _check_varies(y, design)
-    beta: list[Prior] = []
+    shift = _shift_to_averages(design)
+    at_average = design.X - design.X @ shift
+    sd = np.empty(len(design.coef))
     for k in range(len(design.coef)):
-        column = design.X[:, k]
         if k == design.intercept:
-            beta.append(Normal(float(np.mean(y)), MULTIPLIER * spread))
+            sd[k] = MULTIPLIER * spread
         elif has_intercept:
-            beta.append(Normal(0.0, MULTIPLIER * spread / _scale(column)))
+            sd[k] = MULTIPLIER * spread / _scale(at_average[:, k])
         else:
-            beta.append(Normal(0.0, MULTIPLIER * origin / float(np.sqrt(np.mean(column**2)))))
+            sd[k] = MULTIPLIER * origin / float(np.sqrt(np.mean(at_average[:, k] ** 2)))
+    beta = [Normal(float(np.mean(y)) if k == design.intercept else 0.0, float(sd[k])) for k in range(len(sd))]
     scales = [1.0 if t == INTERCEPT else _scale(design.Z[:, k]) for k, t in enumerate(design.term)]
     sd_b = [MULTIPLIER * level / s for s in scales]
-    return _assemble(design, beta, sd_b, HalfStudentT(4.0, level), "default")
+    return _assemble(design, beta, sd_b, HalfStudentT(4.0, level), "default", shift, _random_center(design))
+
+
+def _center(design: Design, shift: FloatArray) -> FloatArray:
+    """Means of the columns of X at average level-1 covariates, for the intercept of the centred design: (p,)."""
+    if design.intercept is None:
+        return np.zeros(len(design.coef))
+    center = (design.X - design.X @ shift).mean(axis=0)
+    center[design.intercept] = 0.0
+    return center
+
+
+def _shift_to_averages(design: Design) -> FloatArray:
+    """How coefficients change if the level-1 covariates are centred: ``beta* = (I + shift) beta``, (p, p).
+
+    The mean of a level-1 column times its coefficient goes into the level-2 equation of the intercept, where that holds
+    the same level-2 covariate (``sex`` beside ``sex:time``); elsewhere nothing is moved.
+    """
+    shift = np.zeros((len(design.coef),) * 2)
+    if INTERCEPT not in design.level1:
+        return shift
+    zero = design.level1.index(INTERCEPT)
+    own, others = np.flatnonzero(design.coef_level1 == zero), np.flatnonzero(design.coef_level1 != zero)
+    if len(own) and len(others):
+        a = np.linalg.lstsq(design.W[:, own], design.W[:, others])[0]
+        found = np.abs(design.W[:, own] @ a - design.W[:, others]).max(axis=0)
+        held = found < 1e-9 * np.abs(design.W[:, others]).max(axis=0)
+        moved = design.X1.mean(axis=0)[design.coef_level1[others]] * np.where(np.abs(a) < 1e-9, 0.0, a)
+        shift[np.ix_(own, others[held])] = moved[:, held]
+    if design.intercept is not None:
+        shift[design.intercept] = 0.0  # the centred design's intercept is at the averages anyway
+    return shift
+
+
+def _random_center(design: Design) -> FloatArray:
+    """Means of the columns of Z that correlate with a random intercept: (q,)."""
+    center = np.zeros(len(design.term))
+    if INTERCEPT in design.term and design.covariance not in SPECTRAL:
+        k = design.term.index(INTERCEPT)
+        others = [m for block in design.blocks if k in block for m in block if m != k]
+        center[others] = design.Z[:, others].mean(axis=0)
+    return center
 
 
 def _bambi_priors(design: Design) -> ResolvedPriors:
@@ -423,17 +519,23 @@ def _bambi_priors(design: Design) -> ResolvedPriors:
     wide = math.sqrt((MULTIPLIER * spread) ** 2 + sum((s * design.X[:, k].mean()) ** 2 for k, s in slopes.items()))
     beta = [Normal(mean, wide) if k == design.intercept else Normal(0.0, slopes[k]) for k in range(len(design.coef))]
     sd_b = [wide if t == INTERCEPT else MULTIPLIER * spread / _scale(design.Z[:, k]) for k, t in enumerate(design.term)]
-    return _assemble(design, beta, sd_b, HalfStudentT(4.0, spread), "bambi")
+    return _assemble(
+        design, beta, sd_b, HalfStudentT(4.0, spread), "bambi", np.zeros((len(beta),) * 2), np.zeros(len(design.term))
+    )
 
 
-def _assemble(design: Design, beta: Any, sd_b: list[float], sigma: Prior, source: str) -> ResolvedPriors:
+def _assemble(
+    design: Design,
+    beta: Any,
+    sd_b: list[float],
+    sigma: Prior,
+    source: str,
+    shift: FloatArray,
+    random_center: FloatArray,
+) -> ResolvedPriors:
     common = design.covariance in SPECTRAL
     if common:  # wide enough for every random effect
         sd_b = [max(sd_b)] * len(sd_b)
-    center = np.zeros(len(design.coef))
-    if design.intercept is not None:
-        center = design.X.mean(axis=0)
-        center[design.intercept] = 0.0
     correlated = any(len(b) > 1 for b in design.blocks)
     parameters = residual_rows(design).parameters if design.has_residual_structure else ()
     return ResolvedPriors(
@@ -443,8 +545,10 @@ def _assemble(design: Design, beta: Any, sd_b: list[float], sigma: Prior, source
         sd_b=tuple(HalfNormal(s) for s in sd_b),
         corr_b=LKJ(1.0 if common else 2.0) if correlated else None,
         sigma=sigma,
-        center=center,
+        center=_center(design, shift),
         intercept=design.intercept,
+        shift=shift,
+        random_center=random_center,
         common_sd=common,
         source=source,
         residual_names=tuple(p.name for p in parameters),

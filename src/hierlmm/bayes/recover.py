@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hierlmm.bayes.collapsed import CollapsedPosterior
 from hierlmm.bayes.collapsed_kernel import unpack
 from hierlmm.compiled import compiled
+from hierlmm.covariance.random import sheared
 from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.kernel import pattern_sums
 
@@ -44,8 +45,9 @@ SHARED = 4
 class Natural(NamedTuple):
     """Draws on the natural scale, in the user's units, with what the random effects need.
 
-    ``beta`` (S, p), ``sd`` (S, q), ``corr_factor`` (S, q, q), ``sigma`` (S,); ``beta_working`` (S, p) is the draw and
-    ``mean_working`` (S, p), ``covariance_working`` (S, p, p) the distribution it came from.
+    ``beta`` (S, p), ``sd`` (S, q), ``corr_factor`` (S, q, q), any F with F F' the correlations, ``sigma`` (S,);
+    ``beta_working`` (S, p) is the draw and ``mean_working`` (S, p), ``covariance_working`` (S, p, p) the
+    distribution it came from.
     """
 
     beta: FloatArray
@@ -103,7 +105,7 @@ def recover_beta(posterior: CollapsedPosterior, theta: FloatArray, rng: np.rando
 
 
 def natural_scale(posterior: Any, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Standard deviations (S, q), Cholesky factors of the correlations (S, q, q) and σ (S,) of draws of θ (S, m).
+    """Standard deviations (S, q), a factor of the correlations (S, q, q) and σ (S,) of draws of θ (S, m).
 
     ``posterior`` is a `CollapsedPosterior`, or a `ResidualPosterior` with θ alone.
     """
@@ -123,7 +125,8 @@ def natural_scale(posterior: Any, theta: FloatArray) -> tuple[FloatArray, FloatA
                 factor[:, i, j] = np.tanh(theta[:, index]) * rest
                 rest = rest / np.cosh(theta[:, index])
         factor[:, i, i] = rest
-    return sd, sign[:, :, None] * factor, np.exp(theta[:, -1]) * posterior.products.scaling.y_scale
+    sd, factor = sheared(posterior.uncentering, sd, sign[:, :, None] * factor)
+    return sd, factor, np.exp(theta[:, -1]) * posterior.products.scaling.y_scale
 
 
 @compiled()

@@ -27,6 +27,7 @@ __all__ = [
     "equal_correlation_factor",
     "lowest_corr",
     "random_covariance",
+    "sheared",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -144,6 +145,15 @@ def equal_correlation_factor(r: FloatArray, q: int) -> FloatArray:
     factor = np.tril(np.ones((q, q)), -1) * below[..., None, :]
     factor[..., j, j] = diagonal
     return factor
+
+
+def sheared(T: FloatArray, sd: FloatArray, factor: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Standard deviations (..., q) and a factor of the correlations (..., q, q) of T b, from those of b."""
+    if np.array_equal(T, np.eye(len(T))):
+        return sd, factor
+    half = T @ (sd[..., None] * factor)
+    moved = np.linalg.norm(half, axis=-1)
+    return moved, half / moved[..., None]
 
 
 def compound_symmetry_corr(D: FloatArray) -> FloatArray:
