@@ -122,16 +122,17 @@ def _polish(counter: Counter, lam: FloatArray) -> Optimum:
         if curvature > NEGATIVE_CURVATURE:
             break
         lam = descend(counter, min((lam + s * direction for s in (1e-2, -1e-2, 0.1, -0.1)), key=counter.value))
+    else:
+        slope, curvature = _boundary_slope(criterion, lam)[0], _lowest_curvature(counter, lam)[0]
     own = structure.normalise_signs(_own(structure, lam))
     lam = _join(np.where(np.abs(own) < NOTHING, 0.0, own), lam) + 0.0  # and no -0.0
     evaluation = criterion.evaluate(lam)
-    slope, _ = _boundary_slope(criterion, lam)
     return Optimum(
         lam,
         evaluation.value,
         float(np.max(np.abs(evaluation.gradient), initial=0.0)),
         slope,
-        _lowest_curvature(counter, lam)[0],
+        curvature,
         counter.calls - calls,
         len(_singular_directions(criterion, lam)[0]),
     )

@@ -137,20 +137,25 @@ def search_plain(criterion: Criterion, *, thorough: bool = True) -> Search:
 
 def distinct(structure: RandomCovariance, points: FloatArray, values: FloatArray) -> NDArray[np.intp]:
     """Indices of points that stand for different minima, best first: different in value, in B or in η."""
-    factors = structure.factor(points)
+    order = np.argsort(values, kind="stable")
+    first = order[0]
+    near = [k for k in order.tolist() if k == first or values[k] < values[first] + WITHIN]
+    if len(near) == 1:
+        return np.array(near, dtype=np.intp)
+    factors = structure.factor(points[near])
     B = factors @ np.swapaxes(factors, -1, -2)
-    eta = points[:, structure.n_parameters :]
+    f, eta = values[near], points[near, structure.n_parameters :]
     size = 0.02 + np.sqrt(np.einsum("wii->wi", B))
+    scaled = B[:, None] - B
+    scaled /= (size[:, :, None] * size[:, None, :])[:, None]
+    same = (np.abs(f[:, None] - f) < 0.02) & (np.abs(scaled, out=scaled).max(axis=(2, 3), initial=0.0) < 0.2)
+    if eta.shape[1]:
+        same &= np.abs(eta[:, None] - eta).max(axis=2) < 0.1
     kept: list[int] = []
-    for k in np.argsort(values, kind="stable"):
-        if kept and (not values[k] < values[kept[0]] + WITHIN or len(kept) == MOST_KEPT):
-            break
-        in_value = np.abs(values[k] - values[kept]) < 0.02
-        in_B = np.max(np.abs(B[k] - B[kept]) / (size[k][:, None] * size[k]), axis=(1, 2), initial=0.0) < 0.2
-        in_eta = np.max(np.abs(eta[k] - eta[kept]), axis=1, initial=0.0) < 0.1
-        if not np.any(in_value & in_B & in_eta):
-            kept.append(int(k))
-    return np.array(kept, dtype=np.intp)
+    for k in range(len(near)):
+        if not same[k, kept].any():
+            kept.append(k)
+    return np.array(near, dtype=np.intp)[kept[:MOST_KEPT]]
 
 
 def spread(n: int, m: int) -> FloatArray:
@@ -217,12 +222,12 @@ def _linkage(
             ends, at = compiled.descend(lam[fresh])
             found, values = np.concatenate([found, ends]), np.concatenate([values, at])
             started.update(fresh)
-        W = len(distinct(structure, found, values))
+        order = distinct(structure, found, values)
+        W = len(order)
         unseen = W * (W + 1) / (n * (n - 1.0))
         if not thorough or unseen < UNSEEN or n >= MOST_POINTS:
             break
         n *= 2
-    order = distinct(structure, found, values)
     return found[order], values[order], n, len(started) + 1, unseen
 
 
