@@ -21,6 +21,8 @@ from hierlmm.likelihood.estimate import maximise_design
 __all__ = ["prior_conflicts"]
 
 DROP = 6.0
+FAR = 10.0
+"""Standard deviations of a level-1 covariate from its mean to its zero, beyond which the zero is far from the data."""
 
 
 def prior_conflicts(design: Design, priors: ResolvedPriors) -> tuple[str, ...]:
@@ -40,10 +42,11 @@ def prior_conflicts(design: Design, priors: ResolvedPriors) -> tuple[str, ...]:
         return ()
     listing = "; ".join(f"{name} ~ {prior}, REML {value:.4g}" for name, prior, value in found)
     reason = count = ""
-    if len(priors.term) > 1 and any(name == f"sd({INTERCEPT})" for name, _, _ in found):
+    mean, sd = design.X1.mean(axis=0), design.X1.std(axis=0)
+    if np.any((sd > 0.0) & (np.abs(mean) > FAR * sd)):
         reason = (
-            "This happens when the zero of a covariate is far from the data (a calendar year), because intercepts then "
-            "belong to a point far outside. "
+            "This happens when the zero of a covariate is far from the data (a calendar year), because what is said "
+            "of an intercept then belongs to a point far outside. "
         )
         count = "count the covariate from a point within the data, for example I(x - 2015) or center(x); or "
     return (
