@@ -808,7 +808,7 @@ def test_new_data_for_a_factor_of_truth_values(dental, one, factor):
 
 def test_a_marginal_posterior_has_every_level_but_the_subjects(dental):
     model = hl.MarginalModel("distance ~ sex*time", correlation=hl.CompoundSymmetry(), subject="subject", data=dental)
-    fit = model.fit(draws=500, tune=500, chains=2, seed=1, progressbar=False)
+    fit = model.fit(draws=1000, tune=500, chains=2, seed=1, progressbar=False)
     new, reml = dental.head(2), model.fit_reml()
     tables = {level: fit.predict(new, level, "prediction") for level in ("population", "new_subject", "marginal")}
     for level, table in tables.items():
