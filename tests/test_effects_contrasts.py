@@ -714,3 +714,12 @@ def test_blanks_around_a_sign_mean_nothing(sign, dental_design):
     (close,), (wide,) = (parse_hypotheses(f"time{s}10", dental_design) for s in (sign, f"  {sign}  "))
     assert (close.sign, close.value) == (wide.sign, wide.value) == (sign[0], 10.0)
     np.testing.assert_array_equal(close.weights, wide.weights)
+
+
+def test_a_slope_of_terms_that_fall(dental):
+    """The derivative of -t + t² is -1 for the one column and 2t for the other, also below zero."""
+    data = dental.assign(t=dental["time"] - 3.0)
+    fit = hl.TwoLevelModel.from_formula("distance ~ I(-t) + I(t**2) + (1 | subject)", data).fit_reml()
+    falls, square = fit.beta.iloc[1:]
+    found = fit.slopes("t", at={"t": [-2.0, -1.0, 0.0, 1.0]}).table["estimate"]
+    np.testing.assert_allclose(found, -falls + 2.0 * square * np.array([-2.0, -1.0, 0.0, 1.0]), rtol=1e-7)
