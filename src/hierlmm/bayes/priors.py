@@ -104,7 +104,8 @@ class Priors:
         here is of the intercept as written, where the covariates are zero, and so are its correlations then. Under
         ``covariance="identity"`` and ``"compound_symmetry"`` there is one standard deviation and so one prior.
     corr_b : LKJ, optional
-        Of the correlation matrix of each block of correlated random effects. Under ``"compound_symmetry"`` the density
+        Of the correlation matrix of each block of correlated random effects, with the intercept at the average
+        covariates unless its standard deviation is given. Under ``"compound_symmetry"`` the density
         of the one correlation r is that of LKJ on the line of equal correlations, ``(1 - r)^((q-1)(eta-1)) (1 +
         (q - 1) r)^(eta-1)``; the default there is ``LKJ(1)``, uniform between -1/(q - 1) and 1.
     sigma : Prior, optional

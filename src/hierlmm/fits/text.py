@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hierlmm.design import Design
 from hierlmm.fits.residual_text import correlation_heading, residual_blocks, residual_frames, variance_heading
+from hierlmm.likelihood.divergence import UNBOUNDED
 
 if TYPE_CHECKING:
     from hierlmm.fits.base import Fit
@@ -91,10 +92,12 @@ def convergence_text(fit: LikelihoodFit, width: int | None = WIDTH) -> str:
     ]
     search = fit.optimum.search
     if search is not None and len(fit.optimum.lam):
+        looked = f"{search.n_points} points, {search.n_descents} descents"
+        inside = " inside the range" if any(w.startswith(UNBOUNDED) for w in fit.warnings) else ""
         lines.append(
             "Global search: exhaustive, no lower optimum exists"
             if search.exhaustive
-            else f"Global search: {search.n_points} points, {search.n_descents} descents, no lower optimum found"
+            else f"Global search: {looked}, no lower optimum found{inside}"
         )
     near = [o.value for o in (fit.optimum, *fit.optimum.others) if o.value < fit.criterion + NEAR]
     if len(near) > 1:

@@ -24,7 +24,7 @@ from hierlmm.frames import shorten
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.likelihood.residual_rows import whiten_columns
 
-__all__ = ["Ray", "refuse_divergence", "unbounded_note", "unbounded_rays"]
+__all__ = ["UNBOUNDED", "Ray", "refuse_divergence", "unbounded_note", "unbounded_rays"]
 
 FloatArray = NDArray[np.float64]
 
@@ -34,6 +34,7 @@ LEAST_RATE = 0.5
 STEADY = 0.1
 ON_THE_WAY = 6.0
 """An unconstrained parameter of this size is on its way to the end, if that end has no bottom."""
+UNBOUNDED = "The likelihood has no highest value"
 SEE = "docs, page 'Residual structures'"
 
 
@@ -122,9 +123,9 @@ def unbounded_note(design: Design, criterion: ResidualCriterion, lam: FloatArray
         return []
     _, end, who = _words(design, criterion, lam, rays[0])
     return [
-        f"The likelihood has no highest value: it grows without end as {end}, where the coefficients reproduce {who} "
-        "exactly. The fit is its maximum inside the range, which is what is wanted; it is no global one, and profile "
-        f"intervals towards that end are open. To go on: keep it, or {_remedy(criterion)}."
+        f"{UNBOUNDED}: it grows without end as {end}, where the coefficients reproduce {who} exactly. The fit is its "
+        "maximum inside the range, which is what is wanted; it is no global one, and profile intervals are those "
+        f"around it. To go on: keep it, or {_remedy(criterion)}."
     ]
 
 

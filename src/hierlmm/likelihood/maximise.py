@@ -31,6 +31,8 @@ AnyCriterion = Criterion | ResidualCriterion
 SINGULAR_TOLERANCE = 1e-4
 NOTHING = 1e-9
 """Size below which a λ is what rounding left of zero: the criterion is the same to its last digit."""
+FLAT, APART = 1e-4, 1e-3
+"""Slope in log λ of a further minimum at the most, and how far its value is from others: else, one flat valley."""
 MAX_RESTARTS = 5
 NEGATIVE_CURVATURE = -1e-5
 """Smallest eigenvalue of the Hessian at unit diagonal that is not taken for a saddle point (differences are noisy)."""
@@ -102,8 +104,18 @@ def maximise(criterion: AnyCriterion, start: FloatArray | None = None) -> Optimu
         return _polish(counter, descend(counter, np.asarray(start, dtype=np.float64)))
     search = search_residual(criterion) if isinstance(criterion, ResidualCriterion) else search_plain(criterion)
     optima = _different(criterion, [_polish(counter, lam) for lam in search.points])
-    best, others = optima[0], tuple(o for o in optima[1:] if o.converged)
-    return replace(best, search=search, others=others, n_evaluations=counter.calls + search.n_evaluations)
+    best = optima[0]
+    others: list[Optimum] = []
+    for optimum in optima[1:]:
+        if _is_minimum(counter, optimum) and all(abs(optimum.value - o.value) > APART for o in (best, *others)):
+            others.append(optimum)
+    return replace(best, search=search, others=tuple(others), n_evaluations=counter.calls + search.n_evaluations)
+
+
+def _is_minimum(counter: Counter, optimum: Optimum) -> bool:
+    """Whether a further optimum is one: stationary in log λ as well, so no point of a valley that goes on for ever."""
+    gradient = counter.both(optimum.lam)[1]
+    return optimum.converged and counter.size(optimum.lam, gradient) < FLAT
 
 
 def _polish(counter: Counter, lam: FloatArray) -> Optimum:

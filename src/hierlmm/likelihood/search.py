@@ -44,6 +44,8 @@ MOST_KEPT = 12
 MOST_LOOKS = 20_000
 FEW_ROWS = 400
 """Rows of patterns up to which an evaluation costs microseconds; more are searched on a part of the subjects."""
+OUTSTANDING = 100
+"""Of those, the subjects with the largest residuals."""
 LINKS, FEW_LINKS = 1.0, 4.0
 """σ of multi-level single linkage: the smaller, the more points are descended from."""
 LOWEST, HIGHEST = 0.02, 300.0
@@ -207,21 +209,23 @@ def _linkage(
 ) -> tuple[FloatArray, FloatArray, int, int, float]:
     """Minima by multi-level single linkage: points, values, N, descents, share unseen."""
     m = structure.n_parameters
-    n, links = (40 * m, LINKS) if thorough else (16 * m, FEW_LINKS)
-    moderate = LOWEST * 5.0 <= centre <= HIGHEST / 5.0
+    n, links = (40 * m if thorough else 24 * m), LINKS
+    # Where the best multiple of the identity is extreme, the design is looked at there as well.
+    scales = [1.0] if LOWEST * 5.0 <= centre <= HIGHEST / 5.0 else [1.0, centre / math.sqrt(LOWEST * HIGHEST)]
     unit = structure.parameters(np.eye(structure.q))
     found, values = compiled.descend(centre * unit[None])
-    started: set[int] = set()
+    started: set[tuple[float, int]] = set()
     while True:
-        cube, lam = _design(structure.structure, structure.blocks, n)
-        if not moderate:
-            lam = lam * (centre / math.sqrt(LOWEST * HIGHEST))
-        f = compiled.values(lam)
-        fresh = [k for k in alone(cube, f, links) if k not in started and f[k] < values.min() + 50.0 * WITHIN]
-        if fresh:
-            ends, at = compiled.descend(lam[fresh])
-            found, values = np.concatenate([found, ends]), np.concatenate([values, at])
-            started.update(fresh)
+        cube, design = _design(structure.structure, structure.blocks, n)
+        for scale in scales:
+            lam = scale * design
+            f = compiled.values(lam)
+            near = f < values.min() + 50.0 * WITHIN
+            fresh = [k for k in alone(cube, f, links) if near[k] and (scale, k) not in started]
+            if fresh:
+                ends, at = compiled.descend(lam[fresh])
+                found, values = np.concatenate([found, ends]), np.concatenate([values, at])
+                started.update((scale, k) for k in fresh)
         order = distinct(structure, found, values)
         W = len(order)
         unseen = W * (W + 1) / (n * (n - 1.0))
@@ -231,35 +235,40 @@ def _linkage(
     return found[order], values[order], n, len(started) + 1, unseen
 
 
-def alone(cube: FloatArray, f: FloatArray, links: float = FEW_LINKS) -> NDArray[np.intp]:
-    """Points (n, m) of the unit cube without a better one within the critical distance, best first."""
+def alone(
+    cube: FloatArray, f: FloatArray, links: float = FEW_LINKS, alike: NDArray[np.bool_] | None = None
+) -> NDArray[np.intp]:
+    """Points (n, m) of the unit cube without a better one (that is ``alike``) at the critical distance, best first."""
     n, m = cube.shape
     volume = links * math.log(max(n, 2)) / n
     radius = (math.gamma(1.0 + 0.5 * m) * volume) ** (1.0 / m) / math.sqrt(math.pi)
     squares = np.einsum("ik,ik->i", cube, cube)
     near = squares[:, None] + squares - 2.0 * cube @ cube.T <= radius**2
-    better = f < f[:, None]
+    better = f < f[:, None] if alike is None else (f < f[:, None]) & alike
     alone = np.flatnonzero(~np.any(near & better, axis=1) & np.isfinite(f))
     return alone[np.argsort(f[alone], kind="stable")]
 
 
 def _part_of(criterion: Criterion) -> Criterion:
-    """The criterion of evenly chosen subjects, for a look at the shape of that of all."""
+    """The criterion of all subjects, seen through a part of them: a few that stand out, and others for the rest.
+
+    Those with the largest residuals count for themselves, since they alone can make a minimum; evenly chosen others
+    count for all that are left.
+    """
     products = criterion.products
-    J = len(products.subject_R)
-    chosen = np.unique(np.linspace(0, J - 1, FEW_ROWS).astype(np.intp))
-    share = len(chosen) / J
-    R, C = (np.ascontiguousarray(np.moveaxis(A[chosen], 0, -1)) for A in (products.subject_R, products.subject_C))
+    C, J = products.subject_C, len(products.subject_C)
+    S = products.S_w + np.einsum("jka,jkb->ab", C, C)
+    gamma = np.append(-np.linalg.lstsq(S[:-1, :-1], S[:-1, -1])[0], 1.0)
+    stands_out = np.einsum("jk,jk->j", C @ gamma, C @ gamma)
+    order = np.argsort(stands_out, kind="stable")
+    own, rest = order[J - OUTSTANDING :], np.sort(order[: J - OUTSTANDING])
+    others = rest[np.unique(np.linspace(0, len(rest) - 1, FEW_ROWS - OUTSTANDING).astype(np.intp))]
+    chosen = np.concatenate([own, others])
+    weight = np.where(np.arange(len(chosen)) < len(own), 1.0, len(rest) / len(others))
+    R = np.ascontiguousarray(np.moveaxis(products.subject_R[chosen], 0, -1))
+    C = np.ascontiguousarray(np.moveaxis(C[chosen] * np.sqrt(weight)[:, None, None], 0, -1))
     # X̃ is orthonormal: a little of it keeps columns that these subjects do not show from being lost.
-    ridge = 1e-6 * share * np.eye(len(products.S_w))
-    part = replace(
-        products,
-        R=R,
-        C=C,
-        weight=np.ones(len(chosen)),
-        S_w=share * products.S_w + ridge,
-        n_obs=max(int(share * products.n_obs), products.n_fixed + 1),
-    )
+    part = replace(products, R=R, C=C, weight=weight, S_w=products.S_w + 1e-6 * np.eye(len(products.S_w)))
     return replace(criterion, products=part)
 
 

@@ -68,11 +68,11 @@ def plot_optima(
     name, best = resolve_backend(backend), fit.optimum
     single = len(best.lam) == 1
     labels = [f"1 ({best.value:.2f}) and {k + 2} ({o.value:.2f})" for k, o in enumerate(others)]
-    share = np.linspace(-BEYOND, 1.0 + BEYOND, POINTS)
     lines = np.empty((len(others), 2, POINTS))
     ends = np.empty((len(others), 2, 2))
     for k, other in enumerate(others):
         step = other.lam - best.lam
+        share = np.linspace(*_reach(fit, step), POINTS)
         lines[k, 1] = [fit.criterion_function(best.lam + s * step) for s in share]
         lines[k, 0] = share if not single else [_sd(fit, best.lam + s * step) for s in share]
         ends[k] = [[_sd(fit, best.lam), _sd(fit, other.lam)] if single else [0.0, 1.0], [best.value, other.value]]
@@ -101,6 +101,23 @@ def plot_optima(
         title=f"{fit.design.hierarchy.response}: {kind} between its optima",
         xlabel=f"sd({fit.design.term[0]})" if single and fit.design.term else "share of the way",
         ylabel=f"{kind} (−2 log L)",
+    )
+
+
+def _reach(fit: LikelihoodFit, step: np.ndarray) -> tuple[float, float]:
+    """From where to where the line goes: a little beyond both optima, and no further than a scale of Λ reaches zero.
+
+    Beyond that λ and -λ are the same D, and the line would show its own mirror image.
+    """
+    structure = fit.criterion_function.structure
+    scales = structure.index[structure.row == structure.col] if structure.projections is None else ...
+    own = fit.optimum.lam[: structure.n_parameters][scales]
+    by = step[: structure.n_parameters][scales]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        zero = -own / by
+    return (
+        float(max([-BEYOND, *zero[zero <= 0.0]])),
+        float(min([1.0 + BEYOND, *zero[(zero >= 1.0) & np.isfinite(zero)]])),
     )
 
 
