@@ -14,7 +14,8 @@ EVALUATIONS = {
     "sleepstudy, uncorrelated": ("sleepstudy", "reaction ~ days + (days || subject)", None, 2500),
     "sleepstudy, intercept": ("sleepstudy", "reaction ~ days + (1 | subject)", None, 300),
     "dental, two optima": ("dental", "distance ~ sex + (0 + age | subject)", None, 430),
-    "sleepstudy, AR(1) residuals": ("sleepstudy", "reaction ~ days + (1 | subject)", hl.AR1("days"), 1540),
+    # Every sheet of minima over ρ is descended from: with fewer points, 8 of 700 small data sets had a wrong optimum.
+    "sleepstudy, AR(1) residuals": ("sleepstudy", "reaction ~ days + (1 | subject)", hl.AR1("days"), 2620),
 }
 
 

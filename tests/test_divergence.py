@@ -43,7 +43,6 @@ def test_the_likelihood_of_these_data_grows_by_a_constant_for_every_decade():
     np.testing.assert_allclose(np.diff(along), -2.0 * np.log(10.0), rtol=1e-2)
     with pytest.raises(hl.DataError, match=r"rho goes to -0\.25.*2\.30 for every factor of ten"):
         model.fit_ml()
-    assert model.fit_reml().converged
 
 
 def one_longer(seed, share=0.95):
@@ -102,3 +101,35 @@ def test_honest_ends_of_ranges_are_no_divergence(reml):
         model = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", dental, residual=correlation)
         fit = model.fit_reml() if reml else model.fit_ml()
         assert unbounded_rays(fit.criterion_function, fit.optimum.lam) == []
+
+
+def years(seed):
+    rng = np.random.default_rng(seed)
+    g, t = np.repeat(np.arange(20), 5), np.tile(np.arange(5.0), 20)
+    y = 10 + 0.3 * t + rng.normal(size=20)[g] + rng.normal(size=100) * (1 + 0.3 * t)
+    return pd.DataFrame({"g": g, "year": 1990 + t, "y": y})
+
+
+def test_a_variance_function_of_a_calendar_year_is_refused_where_sigma_is_none_of_the_numbers():
+    """The SD of year 1 would be 10⁻⁶⁰⁰ of that of the rows: it came out as 0 and every SD of a row as NaN."""
+    model = hl.MarginalModel("y ~ year", variance=hl.VarPower("year"), subject="g", data=years(3))
+    for fit in (model.fit_reml, model.fit_ml, lambda: model.fit(progressbar=False)):
+        with pytest.raises(hl.DataError, match=r"count the variable from a point near the data"):
+            fit()
+    near = years(3).assign(year=lambda d: d["year"] - 1989)
+    fit = hl.MarginalModel("y ~ year", variance=hl.VarPower("year"), subject="g", data=near).fit_reml()
+    assert np.all(np.isfinite(fit.variance_components()["estimate"]))
+
+
+@pytest.mark.parametrize("variance", [hl.VarExp("out"), hl.VarPower("twice")])
+def test_the_power_of_a_variance_function_may_have_no_maximum(variance):
+    """One row with a value of its own, through which two coefficients pass: its variance goes to zero."""
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame({"g": np.repeat(np.arange(8), 5), "k": np.tile(np.arange(5.0), 8), "y": rng.normal(size=40)})
+    data["out"] = np.where(np.arange(40) == 7, 1.0, 0.0)
+    data["twice"] = 1.0 + data["out"]
+    model = hl.MarginalModel("y ~ k", variance=variance, subject="g", data=data)
+    ends = [deviance(model.design, 0.0, np.where(data["out"] == 1.0, 10.0**-k, 1.0)) for k in (5, 6)]
+    assert ends[1] - ends[0] == pytest.approx(-2.0 * np.log(10.0), rel=1e-2)
+    with pytest.raises(hl.DataError, match=r"goes to -infinity.*rows of g 1;.*2\.30 for every factor of ten"):
+        model.fit_ml()

@@ -118,3 +118,94 @@ def test_profile_interval_covers_both_optima(dental):
     assert interval["lower"] <= min(inside)
     assert interval["upper"] >= max(inside)
     assert interval["lower"] == pytest.approx(min(inside), abs=0.03)
+
+
+AR1_EXP = {"residual": hl.AR1("k"), "residual_variance": hl.VarExp("z")}
+RANGE_EXP = {"residual": hl.Exponential("t"), "residual_variance": hl.VarExp("z")}
+CAR1_POWER = {"residual": hl.CAR1("t"), "residual_variance": hl.VarPower("p")}
+
+
+@pytest.mark.filterwarnings("ignore::hierlmm.FitWarning")
+@pytest.mark.parametrize(
+    ("case", "formula", "structures", "reml", "best"),
+    [
+        # lme4 from its default start: scales at which the best multiple of the identity is no guide.
+        (20000286, "y ~ sex + (z + x || g)", {}, False, 135.2025),
+        (20000573, "y ~ sex + (z + x || g)", {}, False, 322.7885),
+        (20000449, "y ~ sex + (0 + x + z || g)", {}, True, 217.5216),
+        (1000006, "y ~ sex + (1 + x + z || g)", {}, False, 136.9094),
+        # nlme, or the lowest value of the criterion from many starts: correlation and variance function together.
+        (9000052, "y ~ x + (1 | g)", AR1_EXP, False, 447.966),
+        (11000023, "y ~ x + (1 | g)", RANGE_EXP, False, 178.707),
+        (11000084, "y ~ x + (1 | g)", RANGE_EXP, False, 77.2707),
+        (11000155, "y ~ x + (1 | g)", RANGE_EXP, False, 191.3443),
+        (11000091, "y ~ x + (1 | g)", CAR1_POWER, True, 184.920),
+    ],
+)
+def test_minima_that_are_hard_to_find(case, formula, structures, reml, best):
+    data = pd.read_csv(DATA / "hard_optima.csv")
+    data = data[data["case"] == case].dropna(axis=1)
+    model = hl.TwoLevelModel.from_formula(formula, data, **structures)
+    fit = model.fit_reml() if reml else model.fit_ml()
+    assert fit.criterion < best + 1e-3
+    criteria = fit.optima["criterion"].to_numpy()
+    assert np.all(np.diff(criteria) > 1e-3)  # points of one valley are no optima of their own
+
+
+def small_study(seed):
+    """Eight children, four ages, residuals of two sizes; slopes vary without a fixed one in the model."""
+    rng, rows = np.random.default_rng(seed), []
+    for i in range(8):
+        s = i % 2
+        slope = rng.normal(0.6 + 0.2 * s, 0.1)
+        rows += [(f"c{i}", "MF"[s], t, 17 + slope * t + rng.normal(0, 1 + 0.6 * s)) for t in range(8, 15, 2)]
+    return pd.DataFrame(rows, columns=["child", "sex", "age", "y"])
+
+
+@pytest.mark.filterwarnings("ignore::hierlmm.FitWarning")
+@pytest.mark.parametrize("seed", [1037, 1104, 1303, 1360, 1369, 1487, 1526, 1674, 86, 64, 75])
+@pytest.mark.parametrize("structure", [{"residual_variance": hl.VarIdent("sex")}, {"residual": hl.AR1("age")}])
+def test_every_minimum_beside_a_residual_parameter_is_found(seed, structure):
+    """The minima of the criterion on a fine grid of both parameters, within 6 of the best, are those listed."""
+    fit = hl.TwoLevelModel.from_formula("y ~ sex + (0 + age | child)", small_study(seed), **structure).fit_reml()
+    criterion = fit.criterion_function
+    lam, eta = np.concatenate([[0.0], np.geomspace(0.02, 60.0, 50)]), np.linspace(-4.5, 4.5, 60)
+    f = np.array([[criterion.evaluate(np.array([a, e])).value for e in eta] for a in lam])
+    padded = np.pad(f, 1, constant_values=np.inf)
+    padded[0] = padded[2]  # -λ is λ
+    around = [padded[1 + i : 1 + i + len(lam), 1 + j : 1 + j + len(eta)] for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    lowest = np.argwhere((f <= np.min(around, axis=0)) & (f < f.min() + 6.0))
+    listed = [o.lam for o in (fit.optimum, *fit.optimum.others)]
+    assert fit.criterion_function(fit.optimum.lam) < f.min() + 1e-6
+    for i, j in lowest[(lowest[:, 1] > 0) & (lowest[:, 1] < len(eta) - 1)]:
+        near = [
+            np.abs(np.log((p[0] + 0.02) / (lam[i] + 0.02))) < 0.5 and abs(abs(p[1]) - abs(eta[j])) < 0.5 for p in listed
+        ]
+        assert any(near), (lam[i], eta[j], f[i, j])
+
+
+def test_few_subjects_that_stand_out_among_many_are_seen():
+    """More design patterns than are searched in full: six subjects with slopes of their own make the best minimum."""
+    rng = np.random.default_rng(5)
+    rows = rng.integers(2, 4, 650)
+    g = np.repeat(np.arange(650), rows)
+    x = rng.normal(size=len(g)) + 3.0
+    y = (
+        rng.normal(size=len(g))
+        + np.where(np.isin(g, [33, 101, 204, 377, 498, 611]), 40.0 * rng.normal(size=650)[g], 0.0) * x
+    )
+    fit = hl.TwoLevelModel.from_formula("y ~ 1 + (0 + x | g)", pd.DataFrame({"g": g, "x": x, "y": y})).fit_ml()
+    values = [fit.criterion_function(np.array([s])) for s in np.geomspace(1e-3, 1e3, 400)]
+    assert fit.criterion < min(values) + 1e-6
+
+
+def test_optima_of_a_marginal_model_and_the_reach_of_the_plot(dental):
+    fit = hl.MarginalModel("distance ~ sex", correlation=hl.AR1(), subject="subject", data=dental).fit_reml()
+    assert list(fit.optima.columns[:4]) == ["criterion", "above the best", "rho", "sigma"]
+    model = hl.TwoLevelModel.from_formula("y ~ sex + (1 + age || child)", small_study(31))
+    two = model.fit_reml()
+    assert len(two.optima) == 2
+    from hierlmm.plots.optima import _reach
+
+    low, high = _reach(two, two.optimum.others[0].lam - two.optimum.lam)
+    assert (low, high) == (0.0, 1.4)  # sd(Intercept) is zero at the best: beyond it lies its own mirror image

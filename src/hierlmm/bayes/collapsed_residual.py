@@ -25,11 +25,15 @@ from hierlmm.bayes.structured_kernel import pack_structured
 from hierlmm.covariance.parameters import Decay, Parameter
 from hierlmm.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts
+from hierlmm.likelihood.divergence import refuse_extreme_sigma
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
 
 __all__ = ["ResidualPosterior", "log_prior_of_eta", "narrowed", "residual_posterior"]
 
 FloatArray = NDArray[np.float64]
+
+LARGEST_SHIFT = 100.0
+"""Log of the average row's SD over σ beyond which the posterior of σ covers too many orders of magnitude to show."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +141,7 @@ def residual_posterior(design: Design, priors: ResolvedPriors, *, signed: bool |
 
     candidates = [np.concatenate([base, eta + shift]) for base in starts(buffer) for shift in _shifts(rows)]
     mode, root, modes = find_mode(buffer, negative, np.array(candidates), signed)
+    refuse_extreme_sigma(design, rows.shift(mode[int(buffer[1]) :]), LARGEST_SHIFT)
     at_mode = rows.whiten(mode[int(buffer[1]) :])
     assert at_mode is not None
     _renew(buffer, at_mode.products)

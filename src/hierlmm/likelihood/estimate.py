@@ -13,7 +13,7 @@ from hierlmm.errors import DataError
 from hierlmm.likelihood.conditional import conditional_effects
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import cross_products
-from hierlmm.likelihood.divergence import refuse_divergence, unbounded_note
+from hierlmm.likelihood.divergence import refuse_divergence, refuse_extreme_sigma, unbounded_note
 from hierlmm.likelihood.maximise import Optimum, maximise
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.likelihood.residual_messages import residual_messages
@@ -58,6 +58,7 @@ def maximise_design(design: Design, *, reml: bool) -> tuple[Design, Criterion | 
         optimum = maximise(criterion)
         if isinstance(criterion, ResidualCriterion):
             refuse_divergence(design, criterion, optimum.lam)
+            refuse_extreme_sigma(design, criterion.shift(optimum.lam))
         return design, criterion, optimum
 
 

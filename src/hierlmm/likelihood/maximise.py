@@ -151,11 +151,18 @@ def _polish(counter: Counter, lam: FloatArray) -> Optimum:
 
 
 def _different(criterion: AnyCriterion, optima: list[Optimum]) -> list[Optimum]:
-    """One of each kind, lowest first; along a valley of equal values a point inside before one on the boundary."""
-    m = criterion.structure.n_parameters
-    kept: list[Optimum] = []
-    ends = [o.n_boundary + int(np.sum(np.abs(o.lam[m:]) > FAR)) for o in optima]
-    for optimum, _ in sorted(zip(optima, ends, strict=True), key=lambda pair: (round(pair[0].value, 5), pair[1])):
+    """One of each kind, lowest first; along a valley of equal values a point well inside before one on the boundary."""
+    structure = criterion.structure
+    m, kept = structure.n_parameters, list[Optimum]()
+    scales = structure.index[structure.row == structure.col] if structure.projections is None else slice(m)
+
+    def extreme(optimum: Optimum) -> tuple[float, int, float]:
+        eta = np.abs(optimum.lam[m:])
+        ends = optimum.n_boundary + int(np.sum(eta > FAR))
+        middle = float(eta.sum() + np.abs(np.log(np.abs(optimum.lam[:m][scales]) + NOTHING)).sum())
+        return round(optimum.value, 5), ends, middle if len(eta) else 0.0
+
+    for optimum in sorted(optima, key=extreme):
         size = SAME_VALUE * max(1.0, 1e-3 * abs(optimum.value))
         if not any(abs(optimum.value - other.value) < size for other in kept):
             kept.append(optimum)
