@@ -274,3 +274,30 @@ def test_labels_without_number_are_counted_before_they_are_coded():
 def test_ordinary_formulas_stay_within_the_limits(dental):
     for rhs in ("(sex + time)**2", "ns(time, 3)", "I(2**time)", "poly(time, 2)"):
         hl.TwoLevelModel.from_formula(f"distance ~ {rhs} + (1 | subject)", dental)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: hl.AR1(rho=0.5),
+        lambda: hl.AR1(3),
+        lambda: hl.Toeplitz(lags=2),
+        lambda: hl.VarPower("t", power=3),
+        lambda: hl.UnstructuredHeterogeneous("t", "sex"),
+    ],
+)
+def test_structures_have_the_arguments_that_they_have(call):
+    with pytest.raises(hl.ArgumentError, match="To do: "):
+        call()
+
+
+@pytest.mark.parametrize("seed", [-1, "a", 1.5])
+def test_a_seed_of_simulated_data_is_a_whole_number(seed):
+    with pytest.raises(hl.HierlmmError, match="seed="):
+        hl.simulate(n_subjects=3, times=[0, 1], beta={"Intercept": 1}, sigma=1, D=[[1]], seed=seed)
+
+
+def test_a_hierarchy_of_words_is_refused(dental):
+    model = hl.TwoLevelModel.from_formula("distance ~ 1 + (1 | subject)", dental)
+    with pytest.raises(hl.SpecificationError, match="no arrays of numbers"):
+        hl.subject_hierarchy(model, beta={"Intercept": 1}, D=[[1]], residual=1.0)

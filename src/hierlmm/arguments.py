@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import ArgumentError, closest
 
-__all__ = ["as_point", "check_counts", "checked", "checked_with_constructor", "refuse_missing", "unknown_argument"]
+__all__ = [
+    "as_point",
+    "check_counts",
+    "checked",
+    "checked_constructor",
+    "checked_with_constructor",
+    "refuse_missing",
+    "unknown_argument",
+]
 
 MOST = 1_000_000
 """Largest number of anything: draws, simulations, points. Seeds may be larger."""
@@ -113,9 +121,14 @@ def _no_point(values: Any, size: int, reason: str) -> ArgumentError:
 
 
 def checked_with_constructor[T: type](kind: T) -> T:
-    """`checked` for a class that users make themselves, such as a prior or a residual structure."""
+    """`checked` for a class that users make themselves, such as a set of priors."""
+    return checked(checked_constructor(kind))
+
+
+def checked_constructor[T: type](kind: T) -> T:
+    """`checked` for the constructor alone, of a class whose methods are called at every step of a search."""
     kind.__init__ = checked(kind.__init__)  # type: ignore[misc]
-    return checked(kind)
+    return kind
 
 
 def _rules(door: Callable[..., Any]) -> tuple[inspect.Signature, dict[str, tuple[Any, ...]]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hierlmm.arguments import checked_constructor
 from hierlmm.covariance.residual import Unstructured, check_time
 from hierlmm.covariance.variance import VarIdent
 
 __all__ = ["UnstructuredHeterogeneous"]
 
 
+@checked_constructor
 @dataclass(frozen=True)
 class UnstructuredHeterogeneous:
     """A variance for every occasion and a correlation for every pair of them: any covariance matrix at all.

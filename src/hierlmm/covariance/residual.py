@@ -27,6 +27,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked_constructor
 from hierlmm.covariance.parameters import Decay, Parameter, check_start, natural_values
 from hierlmm.errors import DataError, SpecificationError
 
@@ -291,6 +292,7 @@ def _nugget_parameter(mixed: bool) -> Parameter:
     return Parameter("nugget", 0.1 if mixed else 0.2, 0.0, 1.0)
 
 
+@checked_constructor
 @dataclass(frozen=True)
 class AR1(ResidualCorrelation):
     """First-order autoregression by order: ``R[s, t] = ρ^|s - t|``, ``-1 < ρ < 1``.
@@ -364,6 +366,7 @@ def _formula_text(body: str, nugget: bool) -> str:
     return f"(1 - nugget) {body} for s ≠ t" if nugget else body
 
 
+@checked_constructor
 @dataclass(frozen=True)
 class Exponential(ResidualCorrelation):
     """Exponential decay in time: ``R[s, t] = exp(-|t_s - t_t| / range)``, ``range > 0``.
@@ -408,6 +411,7 @@ class Exponential(ResidualCorrelation):
         return _formula_text(f"exp(-|{self.time}_s - {self.time}_t| / range)", self.nugget)
 
 
+@checked_constructor
 @dataclass(frozen=True)
 class CAR1(ResidualCorrelation):
     """Continuous-time first-order autoregression: ``R[s, t] = φ^|t_s - t_t|``, ``0 < φ < 1``.
@@ -464,6 +468,7 @@ class CAR1(ResidualCorrelation):
         return _formula_text(f"phi^|{self.time}_s - {self.time}_t|", self.nugget)
 
 
+@checked_constructor
 @dataclass(frozen=True)
 class Gaussian(ResidualCorrelation):
     """Gaussian decay in time: ``R[s, t] = exp(-(|t_s - t_t| / range)²)``, a smooth process (nlme's ``corGaus``).
@@ -540,6 +545,7 @@ def _check_nugget(name: str, nugget: Any) -> None:
         )
 
 
+@checked_constructor
 @dataclass(frozen=True)
 class CompoundSymmetry(ResidualCorrelation):
     """Equal correlation of any two rows of a subject: ``R[s, t] = ρ``, ``-1/(n - 1) < ρ < 1``, n the largest n_i.
@@ -593,6 +599,7 @@ class CompoundSymmetry(ResidualCorrelation):
         return "rho for s ≠ t"
 
 
+@checked_constructor
 @dataclass(frozen=True)
 class Toeplitz(ResidualCorrelation):
     """One correlation for each lag: ``R[s, t] = ρ_|s - t|``, any positive definite sequence.
@@ -676,6 +683,7 @@ def _autocorrelations(partial: FloatArray) -> tuple[FloatArray, FloatArray]:
     return rho, d_rho
 
 
+@checked_constructor
 @dataclass(frozen=True)
 class Unstructured(ResidualCorrelation):
     """A correlation of its own for every pair of occasions, and one variance for all of them (nlme's ``corSymm``).

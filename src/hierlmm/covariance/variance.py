@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arguments import checked_constructor
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import quote
@@ -117,6 +118,7 @@ class VarianceFunction(ABC):
 
 
 @renamed(covariate="variable")
+@checked_constructor
 @dataclass(frozen=True)
 class VarIdent(VarianceFunction):
     """An SD of its own in every group: ``SD = σ · ratio[group]``, ratio 1 in the reference group.
@@ -196,6 +198,7 @@ class VarIdent(VarianceFunction):
 
 
 @renamed(covariate="variable")
+@checked_constructor
 @dataclass(frozen=True)
 class VarPower(VarianceFunction):
     """A power of the size of a covariate or of the fitted value: ``SD = σ · |v|^power``.
@@ -253,6 +256,7 @@ class VarPower(VarianceFunction):
 
 
 @renamed(covariate="variable")
+@checked_constructor
 @dataclass(frozen=True)
 class VarExp(VarianceFunction):
     """Exponential in a covariate or in the fitted value: ``SD = σ · exp(rate · v)``.

@@ -95,7 +95,7 @@ def to_long(
     """
     import pandas as pd
 
-    if missing not in ("keep", "drop"):
+    if not isinstance(missing, str) or missing not in ("keep", "drop"):
         raise SpecificationError(
             f"missing={missing!r}", "this is not one of the choices", "use missing='keep' or missing='drop'", SEE
         )

@@ -213,7 +213,10 @@ def simulate(
     fixed = _coefficients(beta)
     names, covariance = _random_effects(D, random, time)
 
-    streams = np.random.default_rng(seed).spawn(6)
+    try:
+        streams = np.random.default_rng(seed).spawn(6)
+    except (TypeError, ValueError):
+        raise refuse(f"seed={seed!r}", "A seed is a whole number, 0 or above.", "Try seed=1.") from None
     rng_w, rng_t, rng_x, rng_b, rng_e, rng_drop = streams
 
     # Rows of the complete data, subject by subject.

@@ -249,8 +249,16 @@ def subject_hierarchy(
         If a shape does not fit, or D or a Σ_i is no covariance matrix.
     """
     design = design_of(model, "subject_hierarchy")
-    numbers = np.asarray(beta, dtype=np.float64).ravel()
-    matrix = np.asarray(D, dtype=np.float64)
+    try:
+        numbers = np.asarray(beta, dtype=np.float64).ravel()
+        matrix = np.asarray(D, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise SpecificationError(
+            f"beta={beta!r} and D={D!r}",
+            "they are no arrays of numbers",
+            f"give beta as numbers for {', '.join(design.coef)} in this order, and D as a matrix",
+            SEE,
+        ) from None
     if numbers.shape != (len(design.coef),) or matrix.shape != (len(design.term),) * 2:
         raise SpecificationError(
             f"beta of {numbers.size} and D of shape {matrix.shape}",
