@@ -152,6 +152,17 @@ def test_minima_that_are_hard_to_find(case, formula, structures, reml, best):
     assert np.all(np.diff(criteria) > 1e-3)  # points of one valley are no optima of their own
 
 
+@pytest.mark.filterwarnings("ignore::hierlmm.FitWarning")
+def test_a_valley_towards_no_residual_at_all_ends_in_words():
+    """Two rows and four random effects for most subjects: λ grows until nothing of the Hessian is finite."""
+    data = pd.read_csv(DATA / "hard_optima.csv").query("case == 7100212")
+    model = hl.TwoLevelModel.from_formula("y ~ x + (0 + x + z + w || g)", data)
+    try:
+        assert np.isfinite(model.fit_ml().criterion)
+    except hl.HierlmmError as error:
+        assert "To do" in str(error)
+
+
 def small_study(seed):
     """Eight children, four ages, residuals of two sizes; slopes vary without a fixed one in the model."""
     rng, rows = np.random.default_rng(seed), []

@@ -100,6 +100,8 @@ def forward_hessian(counter: Counter, lam: FloatArray, gradient: FloatArray) -> 
 
 def _positive_inverse(H: FloatArray) -> FloatArray:
     """Inverse of a symmetric matrix with its eigenvalues made positive."""
+    if not np.all(np.isfinite(H)):
+        return np.zeros_like(H)
     values, vectors = np.linalg.eigh(H)
     floor = 1e-8 * max(1.0, float(np.abs(values).max()))
     return (vectors / np.maximum(np.abs(values), floor)) @ vectors.T

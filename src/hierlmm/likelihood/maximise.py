@@ -131,7 +131,7 @@ def _polish(counter: Counter, lam: FloatArray) -> Optimum:
             lam = descend(counter, _leave_boundary(counter, lam, direction))
             continue
         curvature, direction = _lowest_curvature(counter, lam)
-        if curvature > NEGATIVE_CURVATURE:
+        if curvature > NEGATIVE_CURVATURE or not np.isfinite(curvature):
             break
         lam = descend(counter, min((lam + s * direction for s in (1e-2, -1e-2, 0.1, -0.1)), key=counter.value))
     else:
@@ -184,6 +184,8 @@ def _lowest_curvature(counter: Counter, lam: FloatArray) -> tuple[float, FloatAr
 def _lowest_eigenvalue(H: FloatArray, free: NDArray[np.bool_]) -> tuple[float, FloatArray]:
     """Smallest eigenvalue at unit diagonal of the part of H in free parameters, and its direction."""
     H = H[np.ix_(free, free)]
+    if not np.all(np.isfinite(H)):  # λ so large that nothing is left of σ: no optimum to speak of
+        return -np.inf, np.zeros(len(free))
     # A direction without curvature (an unidentified parameter) is flat, not a saddle: rounding has no sign there.
     diagonal = np.abs(np.diag(H))
     scale = 1.0 / np.sqrt(np.maximum(diagonal, max(1e-6, 1e-9 * diagonal.max())))
