@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.arguments import checked_constructor
 from hierlmm.errors import SpecificationError
 
 __all__ = [
@@ -34,7 +33,6 @@ LARGEST_ETA = 500.0
 SEE = "docs, page 'Residual structures'"
 
 
-@checked_constructor
 @dataclass(frozen=True)
 class Parameter:
     """One parameter of a residual correlation or variance function.

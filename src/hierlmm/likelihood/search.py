@@ -46,7 +46,7 @@ FEW_ROWS = 400
 """Rows of patterns up to which an evaluation costs microseconds; more are searched on a part of the subjects."""
 OUTSTANDING = 100
 """Of those, the subjects with the largest residuals."""
-LINKS, FEW_LINKS = 1.0, 4.0
+LINKS, INNER_LINKS, FEW_LINKS = 1.0, 2.0, 4.0
 """σ of multi-level single linkage: the smaller, the more points are descended from."""
 LOWEST, HIGHEST = 0.02, 300.0
 MOST_POINTS = 2_000
@@ -209,7 +209,8 @@ def _linkage(
 ) -> tuple[FloatArray, FloatArray, int, int, float]:
     """Minima by multi-level single linkage: points, values, N, descents, share unseen."""
     m = structure.n_parameters
-    n, links = (40 * m if thorough else 24 * m), LINKS
+    # A search inside a search has fewer points; one variance alone is covered well all the same.
+    n, links = (40 * m, LINKS) if thorough else (24, LINKS) if m == 1 else (16 * m, INNER_LINKS)
     # Where the best multiple of the identity is extreme, the design is looked at there as well.
     scales = [1.0] if LOWEST * 5.0 <= centre <= HIGHEST / 5.0 else [1.0, centre / math.sqrt(LOWEST * HIGHEST)]
     unit = structure.parameters(np.eye(structure.q))
