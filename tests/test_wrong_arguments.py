@@ -280,7 +280,6 @@ def test_ordinary_formulas_stay_within_the_limits(dental):
     "call",
     [
         lambda: hl.AR1(rho=0.5),
-        lambda: hl.AR1(3),
         lambda: hl.Toeplitz(lags=2),
         lambda: hl.VarPower("t", power=3),
         lambda: hl.UnstructuredHeterogeneous("t", "sex"),

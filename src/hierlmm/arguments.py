@@ -122,12 +122,25 @@ def _no_point(values: Any, size: int, reason: str) -> ArgumentError:
 
 def checked_with_constructor[T: type](kind: T) -> T:
     """`checked` for a class that users make themselves, such as a set of priors."""
-    return checked(checked_constructor(kind))
+    kind.__init__ = checked(kind.__init__)  # type: ignore[misc]
+    return checked(kind)
 
 
 def checked_constructor[T: type](kind: T) -> T:
-    """`checked` for the constructor alone, of a class whose methods are called at every step of a search."""
-    kind.__init__ = checked(kind.__init__)  # type: ignore[misc]
+    """Refuse unknown arguments of a constructor that looks at the kinds of the others itself, such as a structure's."""
+    made: Any = kind.__init__  # type: ignore[misc]
+    signature = inspect.signature(made)
+
+    @wraps(made)
+    def wrapper(*args: Any, **named: Any) -> None:
+        try:
+            signature.bind(*args, **named)
+        except TypeError as problem:
+            if named.keys().isdisjoint(getattr(made, "earlier_names", ())):
+                raise _misfit(made, signature, named, str(problem)) from None
+        made(*args, **named)
+
+    kind.__init__ = wrapper  # type: ignore[misc]
     return kind
 
 
