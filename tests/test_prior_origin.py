@@ -71,7 +71,8 @@ def test_posterior_of_V_and_slopes_is_the_same_at_every_origin(growth, sampler):
     import arviz as az
 
     found = {}
-    for k, origin in enumerate(ORIGINS):
+    # Of the explicit model two are enough: each has to be compiled, and the densities are compared above.
+    for k, origin in enumerate(ORIGINS if sampler == "collapsed" else ("time", "year")):
         model = hl.TwoLevelModel.from_formula(FORMULA, at(growth, origin))
         fit = model.fit(sampler=sampler, seed=k, progressbar=False)
         assert not fit.warnings
@@ -83,7 +84,7 @@ def test_posterior_of_V_and_slopes_is_the_same_at_every_origin(growth, sampler):
         mcse = [float(az.mcse(numbers[..., j])) for j in range(numbers.shape[-1])]
         found[origin] = numbers.mean(axis=(0, 1)), np.array(mcse)
     mean, error = found["time"]
-    for other in ("time - 8", "year"):
+    for other in found.keys() - {"time"}:
         z = (found[other][0] - mean) / np.hypot(found[other][1], error)
         assert np.abs(z).max() < 4.0
 
