@@ -59,13 +59,7 @@ def checked[T: Callable[..., Any]](door: T) -> T:
     @wraps(door)
     def wrapper(*args: Any, **named: Any) -> Any:
         signature, kinds = rules()
-        try:
-            bound = signature.bind(*args, **named)
-        except TypeError as problem:
-            if not named.keys().isdisjoint(getattr(door, "earlier_names", ())):
-                return door(*args, **named)  # it says itself which name to use
-            raise _misfit(door, signature, named, str(problem)) from None
-        for name, value in bound.arguments.items():
+        for name, value in _bound(door, signature, args, named).items():
             if name in kinds and value is not signature.parameters[name].default:
                 _check(signature.parameters[name], value, kinds[name])
         return door(*args, **named)
@@ -133,15 +127,23 @@ def checked_constructor[T: type](kind: T) -> T:
 
     @wraps(made)
     def wrapper(*args: Any, **named: Any) -> None:
-        try:
-            signature.bind(*args, **named)
-        except TypeError as problem:
-            if named.keys().isdisjoint(getattr(made, "earlier_names", ())):
-                raise _misfit(made, signature, named, str(problem)) from None
+        _bound(made, signature, args, named)
         made(*args, **named)
 
     kind.__init__ = wrapper  # type: ignore[misc]
     return kind
+
+
+def _bound(
+    door: Callable[..., Any], signature: inspect.Signature, args: tuple[Any, ...], named: dict[str, Any]
+) -> dict[str, Any]:
+    """Arguments by name; none where the function itself says which name took the place of an earlier one."""
+    try:
+        return signature.bind(*args, **named).arguments
+    except TypeError as problem:
+        if not named.keys().isdisjoint(getattr(door, "earlier_names", ())):
+            return {}
+        raise _misfit(door, signature, named, str(problem)) from None
 
 
 def _rules(door: Callable[..., Any]) -> tuple[inspect.Signature, dict[str, tuple[Any, ...]]]:

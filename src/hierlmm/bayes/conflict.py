@@ -31,7 +31,7 @@ def prior_conflicts(design: Design, priors: ResolvedPriors) -> tuple[str, ...]:
     beta = priors.centering @ reml.beta.to_numpy()
     named = list(zip(priors.stated_coef, priors.beta, beta, strict=True))
     D = reml._D_values
-    A = 2 * np.eye(len(D)) - priors.random_uncentering  # to where the priors are stated
+    A = priors.random_centering
     sds = np.sqrt(np.diag(A @ D @ A.T))
     moved = bool(np.any(priors.random_center))
     for term, prior, value in zip(priors.term, priors.sd_b, sds, strict=True):

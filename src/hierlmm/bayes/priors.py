@@ -310,6 +310,11 @@ class ResolvedPriors:
         return T
 
     @property
+    def random_centering(self) -> FloatArray:
+        """``A`` of the module's mathematics, (q, q): ``b* = A @ b`` has the prior of D."""
+        return 2 * np.eye(len(self.term)) - self.random_uncentering  # inverse of a shear: the opposite sign
+
+    @property
     def beta_is_normal(self) -> bool:
         """Whether the fixed effects are jointly normal a priori."""
         return all(isinstance(p, Normal) for p in self.beta)
@@ -384,7 +389,7 @@ class ResolvedPriors:
 
     def centred_random(self, sd_b: FloatArray, corr_b: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Standard deviations (q,) and correlations (q, q) of ``b* = A b``, which have the priors."""
-        A = 2 * np.eye(len(self.term)) - self.random_uncentering  # inverse of the shear
+        A = self.random_centering
         D = A @ (corr_b * np.outer(sd_b, sd_b)) @ A.T
         sd = np.sqrt(np.diag(D))
         return sd, D / np.outer(sd, sd)
