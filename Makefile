@@ -93,4 +93,4 @@ lock: $(STAMP)
 
 clean:
 	rm -rf $(VENV) .venvs dist $(OUT) docs/_build docs/gallery docs/generated .pytest_cache .mypy_cache .ruff_cache
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find hierlmm tests -name __pycache__ -type d -prune -exec rm -rf {} +

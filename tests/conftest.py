@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hierlmm.datasets import load_dataset
-from hierlmm.design import design_from_formula
-from hierlmm.formula import parse_formula
+from hierlmm.design.design import design_from_formula
+from hierlmm.design.formula import parse_formula
 
 DENTAL_FORMULA = "distance ~ sex*time + (1 + time | subject)"
 

@@ -46,7 +46,7 @@ for version in $versions; do
         continue
     fi
     # Warnings that only other versions of other packages give are no errors here.
-    if PYTHONPATH="$PWD/src" "$folder/bin/python" -m pytest -n "${WORKERS:-2}" --dist loadfile -p no:cacheprovider \
+    if PYTHONPATH="$PWD" "$folder/bin/python" -m pytest -n "${WORKERS:-2}" --dist loadfile -p no:cacheprovider \
         -W default::DeprecationWarning -W default::PendingDeprecationWarning -W default::FutureWarning "$@"; then
         said+=("$version: passed ($("$folder/bin/python" --version))")
     else

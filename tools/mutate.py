@@ -203,7 +203,7 @@ class Choice:
 def importers(path: Path, compiled: list[Path]) -> tuple[list[Path], list[Path]]:
     """Files with compiled code that may inline a file's, and all files that import from these or from the file."""
     stale = [path]
-    sources = {f: f.read_text() for f in (ROOT / "src").rglob("*.py")}
+    sources = {f: f.read_text() for f in (ROOT / "hierlmm").rglob("*.py")}
 
     def imports(source: Path, own: Path) -> bool:
         return f"hierlmm.{own.parent.name}.{own.stem} import" in sources[source]
@@ -216,7 +216,7 @@ def importers(path: Path, compiled: list[Path]) -> tuple[list[Path], list[Path]]
 def choose(room: str, lines: set[tuple[str, int]], files: list[str], measured: Any) -> tuple[list[str], float]:
     """Tests of a room that execute some of the lines, or of the files where that is none; and their seconds."""
     seconds, executed, used = measured
-    tests = [name for name in seconds if "::" in name and name.split("::")[0][11:-3] in ROOMS[room]]
+    tests = [name for name in seconds if "::" in name and Path(name.split("::")[0]).stem[5:] in ROOMS[room]]
     both = {name: (name, name.split("::")[0]) for name in tests}  # a test, and the fixtures of its file
     chosen = [name for name in tests if any(not lines.isdisjoint(executed[part]) for part in both[name])]
     if not chosen:
@@ -259,9 +259,9 @@ def run_tests(copy_of: Path, arguments: list[str], plugin: Any, stale: list[Path
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
         os.chdir(copy_of)
-        sys.path.insert(0, str(copy_of / "src"))
-        os.environ["PYTHONPATH"], os.environ["NUMBA_CACHE_DIR"] = str(copy_of / "src"), numba.config.CACHE_DIR
-        package = copy_of / "src" / "hierlmm"
+        sys.path.insert(0, str(copy_of))
+        os.environ["PYTHONPATH"], os.environ["NUMBA_CACHE_DIR"] = str(copy_of), numba.config.CACHE_DIR
+        package = copy_of / "hierlmm"
         if stale:
             keep_compiled(package, stale)  # loads types of the package
         made = Measure(package) if plugin is Measure else plugin
@@ -296,7 +296,7 @@ def run(copy_of: Path, arguments: list[str], plugin: Any, limit: float, stale: l
 
 def measure(copy_of: Path, rooms: list[str]) -> Any:
     """Run all tests on the unchanged code: seconds and lines by test."""
-    names = sorted({f"tests/test_{name}.py" for room in rooms for name in ROOMS[room]})
+    names = sorted({str(next(Path("tests").rglob(f"test_{name}.py"))) for room in rooms for name in ROOMS[room]})
     if (outcome := run(copy_of, ["-m", "not slow", *names], Measure, 3600, [])) != "survived":
         sys.exit(f"A test fails on the unchanged code: {outcome}")
     (folder,) = Path(numba.config.CACHE_DIR).glob("hierlmm-*/*")
@@ -337,14 +337,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("mutants.jsonl"))
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    files = {room: sorted((ROOT / "src" / "hierlmm" / room).glob("[!_]*.py")) for room in options.rooms}
+    files = {room: sorted((ROOT / "hierlmm" / room).glob("[!_]*.py")) for room in options.rooms}
     weights = {room: [len(places(ast.parse(f.read_text()))) for f in own] for room, own in files.items()}
-    compiled = [f for f in (ROOT / "src").rglob("*.py") if "hierlmm.compiled import" in f.read_text()]
+    compiled = [f for f in (ROOT / "hierlmm").rglob("*.py") if "hierlmm.compiled import" in f.read_text()]
     score: dict[str, Counter[str]] = {room: Counter() for room in files}
     spent = dict.fromkeys(files, 0.0)
     with tempfile.TemporaryDirectory() as folder:
         copy_of, numba.config.CACHE_DIR = Path(folder) / "copy", str(Path(folder) / "numba")
-        for part in ("src", "tests"):
+        for part in ("hierlmm", "tests"):
             shutil.copytree(ROOT / part, copy_of / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy2(ROOT / "pyproject.toml", copy_of)
         measured = measure(copy_of, options.rooms)

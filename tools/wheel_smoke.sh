@@ -19,7 +19,7 @@ for part in .ci/run tools/find_python.sh requirements/lock.txt tests/reference d
     test -e "$part" || { echo "The source distribution lacks $part." >&2; exit 1; }
 done
 "$python" -m hatchling build -t wheel -d "$dist"
-PYTHONPATH="$work/source/src" "$python" -m pytest -q --collect-only -p no:cacheprovider >/dev/null
+PYTHONPATH="$work/source" "$python" -m pytest -q --collect-only -p no:cacheprovider >/dev/null
 
 # Versions as locked; which packages, the wheel alone decides.
 sed -nE 's/^([A-Za-z0-9._-]+==[^ ]+)( ;[^\\]*)? *\\$/\1\2/p' requirements/lock.txt >"$work/constraints.txt"

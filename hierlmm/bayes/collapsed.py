@@ -1,0 +1,342 @@
+"""NUTS on the collapsed posterior: β and b integrated out exactly, only the covariance parameters θ are sampled.
+
+The density is that of `collapsed_kernel`. Sampling starts from its mode θ̂ and moves in whitened coordinates
+``θ = θ̂ + S z``, ``S S' = -(∂² log p)⁻¹``, in which a well-determined posterior is close to standard normal:
+short trajectories, little to tune. The compiled density is handed to nutpie as a C function, so that chains run in
+parallel without Python's lock and no PyTensor graph is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import gammaln
+
+from hierlmm.bayes.collapsed_kernel import HEADER, N_PRIOR, evaluate
+from hierlmm.bayes.distributions import LKJ, Exponential, Gamma, HalfCauchy, HalfNormal, HalfStudentT, Prior
+from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.design.design import Design
+from hierlmm.likelihood.crossproducts import CrossProducts, cross_products
+from hierlmm.likelihood.search import alone, spread
+
+__all__ = [
+    "CollapsedPosterior",
+    "collapsed_posterior",
+    "find_mode",
+    "pack",
+    "signed_positions",
+    "starts",
+    "why_not_collapsed",
+]
+
+FloatArray = NDArray[np.float64]
+Objective = Callable[[FloatArray], tuple[float, FloatArray]]
+NEAR_ZERO = 5.0
+"""Drop of the log density from the mode of a standard deviation to a twentieth of it, below which it may be zero."""
+FAINT = 7.0
+"""Drop of the log density below the highest mode at which another one counts no longer (a thousandth)."""
+BARRIER = 0.05
+"""How much lower than a mode the density is half-way to another one."""
+POINTS, CLIMBS = 12, 6
+QUICK: Any = {"gtol": 1e-2, "maxiter": 60}
+
+
+def why_not_collapsed(priors: ResolvedPriors) -> str | None:
+    """Say why a model cannot be collapsed, or return None if it can."""
+    if priors.common_corr:
+        return "the collapsed sampler has no D with one correlation common to all random effects"
+    if not priors.beta_is_normal:
+        return "a fixed effect has a prior that is not normal"
+    for prior in (*priors.sd_b, priors.sigma):
+        if _coefficients(prior) is None:
+            return f"the prior {prior} of a standard deviation is outside the closed-form set"
+    return None
+
+
+def _coefficients(prior: Prior) -> tuple[FloatArray, float] | None:
+    """(a, r, k, ν + 1, t) of a positive prior and the constant of its log density; None if it has another form."""
+    match prior:
+        case HalfNormal(sd=sd):
+            return np.array([1.0, 0.0, sd**-2.0, 0.0, 0.0]), 0.5 * np.log(2.0 / np.pi) - np.log(sd)
+        case HalfStudentT(nu=nu, scale=scale):
+            return np.array([1.0, 0.0, 0.0, nu + 1.0, 1.0 / (nu * scale**2)]), _half_t_constant(nu, scale)
+        case HalfCauchy(scale=scale):
+            return np.array([1.0, 0.0, 0.0, 2.0, scale**-2.0]), _half_t_constant(1.0, scale)
+        case Exponential(mean=mean):
+            return np.array([1.0, 1.0 / mean, 0.0, 0.0, 0.0]), -np.log(mean)
+        case Gamma(shape=shape, rate=rate):
+            return np.array([shape, rate, 0.0, 0.0, 0.0]), float(shape * np.log(rate) - gammaln(shape))
+        case _:
+            return None
+
+
+def _half_t_constant(nu: float, scale: float) -> float:
+    return float(np.log(2.0) + gammaln((nu + 1) / 2) - gammaln(nu / 2) - 0.5 * np.log(nu * np.pi) - np.log(scale))
+
+
+@dataclass(frozen=True, eq=False)
+class CollapsedPosterior:
+    """The posterior of θ, packed for the compiled density.
+
+    Attributes
+    ----------
+    design : Design
+    products : CrossProducts
+    buffer : (n,)
+        Numbers that `collapsed_kernel` reads.
+    mode : (m,)
+        Posterior mode of θ. A signed standard deviation is in units of its scale.
+    root : (m, m)
+        S, the square root of the inverse curvature at the mode.
+    modes : (M, m)
+        All modes found whose density counts beside that of the highest, which is the first.
+    uncentering : (q, q)
+        ``ResolvedPriors.random_uncentering``: θ is of the random effects at average covariates.
+    """
+
+    design: Design
+    products: CrossProducts
+    buffer: FloatArray
+    mode: FloatArray
+    root: FloatArray
+    modes: FloatArray
+    uncentering: FloatArray
+
+    @property
+    def signed(self) -> NDArray[np.intp]:
+        """Positions of the standard deviations that θ holds as signed numbers."""
+        return signed_positions(self.buffer)
+
+    @property
+    def n_dim(self) -> int:
+        """Number of covariance parameters."""
+        return int(self.buffer[1])
+
+    def log_density(self, theta: FloatArray) -> tuple[float, FloatArray]:
+        """Normalised log density log p(y, θ) and its gradient at θ."""
+        value, gradient = evaluate(np.linalg.solve(self.root, theta - self.mode), self.buffer)
+        return value, np.linalg.solve(self.root.T, gradient)
+
+
+def collapsed_posterior(design: Design, priors: ResolvedPriors, *, signed: bool | None = None) -> CollapsedPosterior:
+    """Pack the model, and find the mode of θ and the curvature there.
+
+    Parameters
+    ----------
+    design, priors
+        The model.
+    signed : bool, optional
+        Hold every standard deviation of the random effects as a signed number (True) or as a logarithm (False). By
+        default each is signed if the density of the standard deviation at a twentieth of its mode has not dropped by
+        more than `NEAR_ZERO` on the log scale: it may then be zero, where a logarithm has no end.
+    """
+    products = cross_products(design)
+    buffer = pack(design, products, priors)
+    mode, root, modes = find_mode(buffer, _negative(buffer), _everywhere(buffer), signed)
+    m = len(mode)
+    buffer[HEADER : HEADER + m] = mode
+    buffer[HEADER + m : HEADER + m + m * m] = root.ravel()
+    return CollapsedPosterior(design, products, buffer, mode, root, modes, priors.random_uncentering)
+
+
+def find_mode(
+    buffer: FloatArray, negative: Objective, candidates: FloatArray, signed: bool | None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Modes of θ and the curvature at the highest; decides which standard deviations are signed (in the buffer).
+
+    Parameters
+    ----------
+    buffer : (n,)
+        Not whitened yet.
+    negative : callable
+        Minus the log density of θ and its gradient; it reads the buffer.
+    candidates : (s, m)
+        θ from which the search starts: the best, and those without a better one nearby. Standard deviations come first.
+    signed : bool, optional
+        As in `collapsed_posterior`.
+
+    Returns
+    -------
+    mode : (m,)
+    root : (m, m)
+    modes : (M, m)
+    """
+    n_sd = int(buffer[6])
+    prior = buffer[_offset_of_priors(buffer) :][: n_sd * N_PRIOR].reshape(n_sd, N_PRIOR)
+    scales = prior[:, N_PRIOR - 1]
+    tops = _climb(negative, candidates)
+    mode, root = _mode(negative, tops[0])
+    # A gamma prior is zero or infinite at zero, which a signed parameter would have to cross.
+    chosen = _reaches_zero(negative, mode, n_sd) & (prior[:, 0] == 1.0) if signed is None else np.full(n_sd, signed)
+    if np.any(chosen):
+        scales[chosen] = np.exp(mode[:n_sd][chosen])
+        buffer[7] += float(np.sum(np.log(scales[chosen] / 2.0)))  # ±u share the density of |u|
+        start = mode.copy()
+        start[:n_sd][chosen] = 1.0
+        tops[:, :n_sd][:, chosen] = np.exp(tops[:, :n_sd][:, chosen]) / scales[chosen]
+        mode, root = _mode(negative, start)
+    return mode, root, _modes(negative, mode, root, tops[1:], np.flatnonzero(chosen))
+
+
+def signed_positions(buffer: FloatArray) -> NDArray[np.intp]:
+    """Standard deviations that are signed numbers."""
+    n_sd = int(buffer[6])
+    prior = buffer[_offset_of_priors(buffer) :][: n_sd * N_PRIOR].reshape(n_sd, N_PRIOR)
+    return np.flatnonzero(prior[:, N_PRIOR - 1])
+
+
+def _everywhere(buffer: FloatArray) -> FloatArray:
+    """`starts`, and θ spread evenly over the scales and shapes of D: (s, m)."""
+    few = starts(buffer)
+    n_sd, m = int(buffer[6]), few.shape[1]
+    if n_sd == 0:
+        return few
+    cube = spread(POINTS * (m - 1), m - 1)
+    more = np.empty((len(cube), m))
+    more[:, :n_sd] = few[0, :n_sd] - np.log(0.05) + np.log(0.03) + np.log(1000.0) * cube[:, :n_sd]
+    more[:, n_sd:-1] = np.arctanh(0.98 * (2.0 * cube[:, n_sd:] - 1.0))
+    more[:, -1] = few[0, -1]
+    return np.concatenate([few, more])
+
+
+def _climb(negative: Objective, candidates: FloatArray) -> FloatArray:
+    """Where quick climbs end from the best candidate and from those without a better one nearby: (s, m), best first."""
+    values = np.array([negative(theta)[0] for theta in candidates])
+    low, high = candidates.min(axis=0), candidates.max(axis=0)
+    chosen = alone((candidates - low) / np.where(high > low, high - low, 1.0), values)[:CLIMBS]
+    tops = [minimize(negative, candidates[k], jac=True, method="BFGS", options=QUICK) for k in chosen]
+    tops = [t for t in tops if np.isfinite(t.fun)]
+    return np.array([t.x for t in sorted(tops, key=lambda t: t.fun)]) if tops else candidates[np.argmin(values)][None]
+
+
+def _modes(
+    negative: Objective, mode: FloatArray, root: FloatArray, tops: FloatArray, signed: NDArray[np.intp]
+) -> FloatArray:
+    """The mode, and the others that starting points lead to: apart from it, and of a density that counts."""
+    highest, found = negative(mode)[0], [mode]
+    for top in tops:
+        if negative(top)[0] > highest + 3.0 * FAINT:
+            continue
+        at = minimize(negative, top, jac=True, method="BFGS", options={"gtol": 1e-4, "maxiter": 200})
+        other = at.x.copy()
+        other[signed] = np.abs(other[signed])
+        apart = [np.linalg.norm(np.linalg.solve(root, other - own)) > 1.0 for own in found]
+        higher = [negative(0.5 * (other + own))[0] > at.fun + BARRIER for own in found]
+        if at.fun < highest + FAINT and all(apart) and all(higher):
+            found.append(other)
+    return np.array(found)
+
+
+def pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> FloatArray:
+    """Put a model and its cross-products into the vector that `collapsed_kernel` reads, not whitened yet."""
+    q, P, K = products.C.shape
+    p = P - 1
+    scaling = products.scaling
+    n_sd = 1 if design.covariance == "identity" else q
+    sd_index = np.zeros(q) if n_sd == 1 else np.arange(q, dtype=float)
+    cpc_index, alpha, constant = np.full((q, q), -1.0), np.zeros((q, q)), 0.0
+    position = n_sd
+    for block in design.blocks:
+        for b in range(1, len(block)):
+            for a in range(b):
+                i, j = block[b], block[a]
+                cpc_index[i, j] = position
+                eta = (priors.corr_b or LKJ(1.0)).eta
+                alpha[i, j] = eta + (len(block) - 2 - a) / 2.0
+                # Beta(α, α) on (-1, 1): B(α, α) 2^(2α - 1).
+                constant -= 2 * gammaln(alpha[i, j]) - gammaln(2 * alpha[i, j]) + (2 * alpha[i, j] - 1) * np.log(2.0)
+                position += 1
+    m = position + 1
+    sd_prior = np.zeros((n_sd, N_PRIOR))
+    for k in range(n_sd):
+        sd_prior[k, :-1], offset = _coefficients(priors.sd_b[k])  # type: ignore[misc]
+        constant += offset
+    sigma_prior, offset = _coefficients(priors.sigma)  # type: ignore[misc]
+    s = scaling.y_scale
+    constant += offset + sigma_prior[0] * np.log(s)
+    sigma_prior = np.append(sigma_prior * np.array([1.0, s, s**2, 1.0, s**2]), 0.0)
+    m0, P0 = priors.beta_normal() if p else (np.empty(0), np.empty((0, 0)))
+    working_mean = scaling.Bx @ (m0 - scaling.shift) / s
+    inverse = np.linalg.inv(scaling.Bx) * s
+    precision = inverse.T @ P0 @ inverse
+    N = products.n_obs
+    constant += -0.5 * N * np.log(2 * np.pi) - N * np.log(s)
+    if p:
+        constant += 0.5 * np.linalg.slogdet(precision)[1] - 0.5 * working_mean @ precision @ working_mean
+    # D is in the user's units, where the priors are stated, and σ and y in working units.
+    Bz = scaling.Bz @ priors.random_uncentering / s
+    body = [
+        np.zeros(m),
+        np.eye(m).ravel(),
+        sd_index,
+        cpc_index.ravel(),
+        alpha.ravel(),
+        sd_prior.ravel(),
+        sigma_prior,
+        Bz.ravel(),
+        precision.ravel(),
+        precision @ working_mean,
+        products.S_w.ravel(),
+        products.weight,
+        products.R.ravel(),
+        products.C.ravel(),
+    ]
+    flat = np.concatenate([np.zeros(HEADER), *body])
+    flat[:HEADER] = [len(flat), m, q, P, K, N, n_sd, constant]
+    return flat
+
+
+def _negative(buffer: FloatArray) -> Objective:
+    """Minus the log density of θ; the buffer must not be whitened yet."""
+
+    def function(theta: FloatArray) -> tuple[float, FloatArray]:
+        value, gradient = evaluate(theta, buffer)
+        return -value, -gradient
+
+    return function
+
+
+def _reaches_zero(negative: Objective, mode: FloatArray, n_sd: int) -> NDArray[np.bool_]:
+    """Which standard deviations (as logarithms) have a density at a twentieth of the mode that still counts."""
+    highest, step = -negative(mode)[0], np.log(20.0)
+    drops = np.empty(n_sd)
+    for k in range(n_sd):
+        moved = mode.copy()
+        moved[k] -= step
+        drops[k] = highest + negative(moved)[0] - step  # the Jacobian of the logarithm is taken back
+    return drops < NEAR_ZERO
+
+
+def starts(buffer: FloatArray) -> FloatArray:
+    """A few θ in which every random effect contributes alike to y: (s, m)."""
+    m, n_sd, q = int(buffer[1]), int(buffer[6]), int(buffer[2])
+    Bz = buffer[_offset_of_priors(buffer) + (n_sd + 1) * N_PRIOR :][: q * q].reshape(q, q)
+    unit = -np.log(np.abs(np.diag(Bz)))[:n_sd]
+    found = np.zeros((4 if n_sd else 1, m))
+    found[:, :n_sd] = unit + np.log([[0.05], [0.25], [0.5], [1.5]])[: len(found)]
+    found[:, -1] = np.log(0.7)
+    return found
+
+
+def _mode(negative: Objective, start: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Posterior mode of θ, and a square root of the inverse curvature there."""
+    m = len(start)
+    best = minimize(negative, start, jac=True, method="BFGS", options={"gtol": 1e-5, "maxiter": 300}).x
+    H = np.empty((m, m))
+    for j in range(m):
+        step = np.zeros(m)
+        step[j] = 1e-4
+        H[j] = (negative(best + step)[1] - negative(best - step)[1]) / 2e-4
+    values, vectors = np.linalg.eigh(0.5 * (H + H.T))
+    return best, vectors / np.sqrt(np.maximum(values, 0.05))
+
+
+def _offset_of_priors(buffer: FloatArray) -> int:
+    """Where the priors of the standard deviations start: after centre, root, sd_index, cpc_index and alpha."""
+    m, q = int(buffer[1]), int(buffer[2])
+    return HEADER + m + m * m + q + 2 * q * q

@@ -1,0 +1,257 @@
+"""The collapsed posterior of a model with a residual structure: β and b integrated out, θ and η sampled.
+
+The rows are whitened by the residual parameters η at every evaluation; given η the density is that of
+`collapsed_kernel` on the whitened rows, less ½ log|Σ/σ²|, plus the log prior of η on the unconstrained scale. The
+derivative by η is -½ times that of ``log|V/σ²| + ⟨Γ, [X, y]'V⁻¹[X, y]⟩`` (`residual_rows`).
+
+Where a prior allows only a part of a parameter's range, η is that of the narrower range: the sampler meets no wall.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.bayes.collapsed import find_mode, pack, signed_positions, starts
+from hierlmm.bayes.collapsed_kernel import density_with_gamma, unpack
+from hierlmm.bayes.distributions import LogNormal, Normal, Prior, ScaledBeta, Uniform
+from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.bayes.structured_kernel import pack_structured
+from hierlmm.covariance.parameters import Decay, Parameter
+from hierlmm.design.design import Design
+from hierlmm.likelihood.crossproducts import CrossProducts
+from hierlmm.likelihood.divergence import refuse_extreme_sigma
+from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
+
+__all__ = ["ResidualPosterior", "log_prior_of_eta", "narrowed", "residual_posterior"]
+
+FloatArray = NDArray[np.float64]
+
+LARGEST_SHIFT = 100.0
+"""Log of the average row's SD over σ beyond which the posterior of σ covers too many orders of magnitude to show."""
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualPosterior:
+    """The posterior of (θ, η), θ as in `CollapsedPosterior`, η the unconstrained residual parameters of ``rows``.
+
+    Attributes
+    ----------
+    design : Design
+    rows : ResidualRows
+        Their parameters range over what the priors allow.
+    residual : tuple of (Parameter, Prior)
+    products : CrossProducts
+        Of the rows whitened at the mode.
+    buffer : (n,)
+        Numbers that `collapsed_kernel` reads, with those products.
+    mode : (m,)
+    root : (m, m)
+    modes : (M, m)
+    uncentering : (q, q)
+        As in `collapsed.CollapsedPosterior`.
+    """
+
+    design: Design
+    rows: ResidualRows
+    residual: tuple[tuple[Parameter, Prior], ...]
+    products: CrossProducts
+    buffer: FloatArray
+    mode: FloatArray
+    root: FloatArray
+    modes: FloatArray
+    uncentering: FloatArray
+
+    @property
+    def signed(self) -> NDArray[np.intp]:
+        """Positions of the standard deviations that θ holds as signed numbers."""
+        return signed_positions(self.buffer)
+
+    @property
+    def n_dim(self) -> int:
+        """Number of covariance parameters."""
+        return len(self.mode)
+
+    def unconstrained(self, eta: FloatArray) -> FloatArray:
+        """η of the design's own parameters, from η of the narrowed ones: (..., k)."""
+        out = eta.copy()
+        for k, (wide, narrow) in enumerate(
+            zip(residual_rows(self.design).parameters, self.rows.parameters, strict=True)
+        ):
+            if narrow is not wide and narrow != wide:
+                low, high = np.nextafter(wide.lower, np.inf), np.nextafter(wide.upper, -np.inf)
+                values = [
+                    wide.unconstrained(min(max(narrow.natural(float(e)), low), high)) for e in eta[..., k].ravel()
+                ]
+                out[..., k] = np.reshape(values, eta[..., k].shape)
+        return out
+
+    @property
+    def n_theta(self) -> int:
+        """Number of covariance parameters besides η."""
+        return int(self.buffer[1])
+
+    def evaluator(self) -> Callable[[FloatArray], tuple[float, FloatArray]]:
+        """A log density with gradient in whitened coordinates, with work space of its own (one for each chain)."""
+        density = _density(self.rows, self.residual, self.buffer.copy())
+        mode, root = self.mode, self.root
+
+        def evaluate(z: FloatArray) -> tuple[float, FloatArray]:
+            value, gradient = density(mode + root @ z)
+            return value, root.T @ gradient
+
+        return evaluate
+
+    @cached_property
+    def packed(self) -> FloatArray | None:
+        """Numbers for the compiled density, or None where the structure takes the Python route."""
+        return pack_structured(self.rows, self.residual, self.buffer, self.mode, self.root)
+
+    def log_density(self, theta: FloatArray) -> tuple[float, FloatArray]:
+        """Normalised log density log p(y, θ, η) and its gradient."""
+        return _density(self.rows, self.residual, self.buffer.copy())(theta)
+
+
+def residual_posterior(design: Design, priors: ResolvedPriors, *, signed: bool | None = None) -> ResidualPosterior:
+    """Pack the model, and find the mode of (θ, η) and the curvature there.
+
+    Parameters
+    ----------
+    design, priors
+        The model.
+    signed : bool, optional
+        As in `collapsed_posterior`.
+    """
+    rows = _narrowed_rows(residual_rows(design), priors.residual)
+    residual = tuple(zip(rows.parameters, priors.residual, strict=True))
+    eta = np.array([p.unconstrained(p.start) for p in rows.parameters])
+    whitened = rows.whiten(eta)
+    assert whitened is not None
+    buffer = pack(design, whitened.products, priors)
+    density = _density(rows, residual, buffer)
+
+    def negative(theta: FloatArray) -> tuple[float, FloatArray]:
+        value, gradient = density(theta)
+        return (-value, -gradient) if np.isfinite(value) else (1e300, np.zeros_like(theta))
+
+    candidates = [np.concatenate([base, eta + shift]) for base in starts(buffer) for shift in _shifts(rows)]
+    mode, root, modes = find_mode(buffer, negative, np.array(candidates), signed)
+    refuse_extreme_sigma(design, rows.shift(mode[int(buffer[1]) :]), LARGEST_SHIFT)
+    at_mode = rows.whiten(mode[int(buffer[1]) :])
+    assert at_mode is not None
+    _renew(buffer, at_mode.products)
+    uncentering = priors.random_uncentering
+    return ResidualPosterior(design, rows, residual, at_mode.products, buffer, mode, root, modes, uncentering)
+
+
+def _narrowed_rows(rows: ResidualRows, priors: tuple[Prior, ...]) -> ResidualRows:
+    """The rows with parameters that range over what their priors allow."""
+    found = tuple(narrowed(p, prior) for p, prior in zip(rows.parameters, priors, strict=True))
+    k = rows.n_correlation
+    correlation, variance = rows.correlation, rows.variance
+    return replace(
+        rows,
+        correlation=None if correlation is None else replace(correlation, parameters=found[:k]),
+        variance=None if variance is None else replace(variance, parameters=found[k:]),
+    )
+
+
+def narrowed(parameter: Parameter, prior: Prior) -> Parameter:
+    """The parameter on the part of its range where the prior has mass; itself where that is all of it."""
+    low, high = prior.support
+    lower, upper = max(low, parameter.lower), min(high, parameter.upper)
+    if (lower, upper) == (parameter.lower, parameter.upper):
+        return parameter
+    start = parameter.start
+    if not lower < start < upper:
+        start = 0.5 * (lower + upper) if math.isfinite(upper) else lower + parameter.unit
+    return Parameter(parameter.name, start, lower, upper, unit=parameter.unit)
+
+
+def _shifts(rows: ResidualRows) -> list[FloatArray]:
+    """The start itself, and beside random effects a weaker and a stronger correlation."""
+    k = len(rows.parameters)
+    if not rows.q or not rows.n_correlation:
+        return [np.zeros(k)]
+    unit = np.zeros(k)
+    unit[0] = 1.0
+    return [np.zeros(k), -2.0 * unit, 1.5 * unit]
+
+
+def _renew(buffer: FloatArray, products: CrossProducts) -> None:
+    """Put other whitened rows into the packed vector."""
+    packed = unpack(buffer)
+    packed.S_w[:], packed.R[:], packed.C[:] = products.S_w, products.R, products.C
+
+
+def _density(
+    rows: ResidualRows, residual: tuple[tuple[Parameter, Prior], ...], buffer: FloatArray
+) -> Callable[[FloatArray], tuple[float, FloatArray]]:
+    """Log density of (θ, η) and gradient; uses the buffer as work space."""
+    m, q, P = int(buffer[1]), int(buffer[2]), int(buffer[3])
+    packed = unpack(buffer)
+    S_w, R, C = packed.S_w, packed.R, packed.C
+    Gamma, Lambda = np.empty((P, P)), np.empty((q, q))
+    gradient = np.empty(m)
+
+    def density(x: FloatArray) -> tuple[float, FloatArray]:
+        theta, eta = np.ascontiguousarray(x[:m]), x[m:]
+        whitened = rows.whiten(eta)
+        if whitened is None:
+            return -np.inf, np.zeros(len(x))
+        products = whitened.products
+        S_w[:], R[:], C[:] = products.S_w, products.R, products.C
+        value = density_with_gamma(theta, gradient, buffer, Gamma, Lambda)
+        prior, slope = log_prior_of_eta(residual, eta)
+        by_eta = -0.5 * rows.pull_back(eta, whitened, Lambda, Gamma * np.exp(-2.0 * theta[-1])) + slope
+        total = value - 0.5 * products.log_det + prior
+        found = np.concatenate([gradient, by_eta])
+        if not np.isfinite(total) or not np.all(np.isfinite(found)):
+            return -np.inf, np.zeros(len(x))
+        return float(total), found
+
+    return density
+
+
+def log_prior_of_eta(residual: tuple[tuple[Parameter, Prior], ...], eta: FloatArray) -> tuple[float, FloatArray]:
+    """Log prior density of η (Jacobian included) and its derivatives."""
+    value, slope = 0.0, np.empty(len(eta))
+    for k, (parameter, prior) in enumerate(residual):
+        own, slope[k] = _log_prior(parameter, prior, float(eta[k]))
+        value += own
+    return value, slope
+
+
+def _log_prior(parameter: Parameter, prior: Prior, eta: float) -> tuple[float, float]:
+    """One parameter: in closed form for the default families on the parameter's own range, else by differences."""
+    match prior:
+        case Uniform(lower=0.0, upper=1.0) if isinstance(parameter, Decay):
+            log_rate = -eta - float(np.log(parameter.unit))
+            rate = float(np.exp(log_rate))
+            return log_rate - rate, rate - 1.0
+        case Uniform(lower=lower, upper=upper) | ScaledBeta(lower=lower, upper=upper) if (
+            lower == parameter.lower and upper == parameter.upper and not isinstance(parameter, Decay)
+        ):
+            a = prior.shape if isinstance(prior, ScaledBeta) else 1.0
+            constant = float(prior.logpdf(0.5 * (lower + upper))) + np.log(upper - lower) + (a - 1.0) * np.log(4.0)
+            # p^a (1 - p)^a at p = 1/(1 + exp(-η)), without cancellation in its tails.
+            return constant - a * (abs(eta) + 2.0 * np.log1p(np.exp(-abs(eta)))), -a * float(np.tanh(0.5 * eta))
+        case LogNormal(median=median, spread=spread) if parameter.lower == 0.0 and np.isinf(parameter.upper):
+            z = (eta - np.log(median / parameter.unit)) / spread
+            return -0.5 * z * z - np.log(spread) - 0.5 * np.log(2 * np.pi), -z / spread
+        case Normal(mean=mean, sd=sd) if np.isinf(parameter.lower):
+            mean, sd = mean / parameter.unit, sd / parameter.unit
+            z = (eta - mean) / sd
+            return -0.5 * z * z - np.log(sd) - 0.5 * np.log(2 * np.pi), -z / sd
+
+    def density(at: float) -> float:
+        return float(prior.logpdf(parameter.natural(at))) + np.log(parameter.slope(at))
+
+    h = 1e-3
+    slope = (8.0 * (density(eta + h) - density(eta - h)) - (density(eta + 2 * h) - density(eta - 2 * h))) / (12.0 * h)
+    return density(eta), slope

@@ -1,0 +1,324 @@
+"""The two-level model as an explicit hierarchy in PyMC, every quantity by the name it has on paper.
+
+    level 1   y_ij = offset_ij + sum_k x1_ijk subject_coef_ki + e_ij,      e_i ~ N(0, sigma² I) or a serial structure
+    level 2   subject_coef_ki = sum_{c at k} W_ic beta_c + b_ki,           b_i ~ N(0, D)
+    D         = diag(sd_b) corr_b diag(sd_b)
+
+Non-centred (default): ``b_i = diag(sd_b) L z_i`` with z_i standard normal and corr_b = L L', which samples well where
+each subject has few rows or D is small. Half-normal and half-t SDs are sampled as absolute values of real numbers: the
+tail of log(sd) never ends where the data allow an SD of zero. Centred: the subject's coefficients are drawn around
+their level-2 prediction directly, which samples well where each subject has much data (Papaspiliopoulos, Roberts &
+Sköld 2007).
+
+L comes from partial correlations on the C-vine, independent Beta variables a priori, so that corr_b ~ LKJ(eta) exactly
+(Lewandowski, Kurowicka & Joe 2009); the graph is elementwise and compiles faster than a general Cholesky factor.
+
+References
+----------
+Lewandowski, D., Kurowicka, D., Joe, H. (2009). Generating random correlation matrices based on vines and extended
+onion method. Journal of Multivariate Analysis 100, 1989-2001.
+
+Papaspiliopoulos, O., Roberts, G. O., Sköld, M. (2007). A general framework for the parametrization of hierarchical
+models. Statistical Science 22, 59-73.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.bayes.distributions import LKJ, as_pymc_variable
+from hierlmm.bayes.explicit_residual import conditional_moments, refuse_dense, residual_draws, sd_name, sigma_draws
+from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
+from hierlmm.design.design import Design, level2_prediction
+
+if TYPE_CHECKING:
+    import pymc as pm
+
+__all__ = ["build_pymc_model", "draws_of_model", "pymc_module"]
+
+FloatArray = NDArray[np.float64]
+
+
+def pymc_module() -> Any:
+    """Import PyMC without PyTensor's notice about BLAS, which nothing here uses."""
+    import pytensor
+
+    pytensor.config.blas__ldflags = ""
+    import pymc as pm
+
+    return pm
+
+
+def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool = False) -> pm.Model:
+    """Build the explicit hierarchy.
+
+    Parameters
+    ----------
+    design : Design
+    priors : ResolvedPriors
+    centered : bool
+        Whether random effects are parametrised by the subjects' coefficients (True) or by standard normal
+        deviates (False).
+
+    Returns
+    -------
+    pymc.Model
+        With the variables ``beta`` (coef), ``sd_b`` (term), ``corr_b`` and ``D`` (term, term_bis), ``b``
+        (subject, term), ``subject_coef`` (subject, level1), ``mu`` (obs), ``sigma`` and the observed ``y`` (obs).
+        With a fixed intercept the free variable is ``beta_centered``, coefficients of the centred design, so that
+        the intercept's prior is that of the expected response at average covariates. Likewise the free variables
+        of a D whose priors are stated there are ``sd_b_centered`` and its partial correlations. A model without
+        fixed effects has no ``beta``.
+    """
+    pm = pymc_module()
+    coords: dict[str, Any] = {
+        "coef": list(design.coef),
+        "term": list(design.term),
+        "term_bis": list(design.term),
+        "level1": list(design.level1),
+        "subject": design.subjects.to_numpy(),
+        "obs": np.arange(design.n_obs),
+    }
+    refuse_dense(design, priors)
+    with pm.Model(coords=coords) as model:
+        prediction = _level2_prediction(design, _fixed_effects(design, priors))
+        random = [int(k) for k in design.term_level1]
+        if not random:
+            subject_coef = pm.Deterministic("subject_coef", _add(prediction, None, random), dims=("subject", "level1"))
+        elif centered:
+            factor = _covariance(design, priors, fold=False)
+            subject_coef = _centred(design, prediction, factor, priors.random_uncentering)
+        else:
+            factor = _covariance(design, priors, fold=True)
+            z = pm.Normal("z", 0.0, 1.0, dims=("subject", "term"))
+            own_b = z * factor if factor.ndim == 1 else z @ factor.T
+            if np.any(priors.random_center):
+                own_b = own_b @ priors.random_uncentering.T
+            b = pm.Deterministic("b", own_b, dims=("subject", "term"))
+            subject_coef = pm.Deterministic("subject_coef", _add(prediction, b, random), dims=("subject", "level1"))
+        sigma = as_pymc_variable(sd_name(design), [priors.sigma], None, ["sigma"])
+        own = (design.X1 * subject_coef[design.subject_index]).sum(axis=1)
+        mu = pm.Deterministic("mu", design.offset + own if design.hierarchy.offsets else own, dims="obs")
+        mean, sd = (mu, sigma) if not design.has_residual_structure else conditional_moments(design, priors, mu, sigma)
+        pm.Normal("y", mean, sd, observed=design.y, dims="obs")
+    return model
+
+
+def _fixed_effects(design: Design, priors: ResolvedPriors) -> Any:
+    import pymc as pm
+
+    if not priors.coef:
+        return None
+    T, start = priors.uncentering, None
+    if priors.intercept is None and design.constant is not None:
+        # The response may be far from zero.
+        start = float(np.mean(design.y - design.offset)) * (priors.centering @ design.constant)
+    if np.array_equal(T, np.eye(len(T))):
+        return as_pymc_variable("beta", priors.beta, "coef", priors.coef, start=start)
+    centred = as_pymc_variable("beta_centered", priors.beta, "coef", priors.coef, start=start)
+    return pm.Deterministic("beta", pm.math.dot(T, centred), dims="coef")
+
+
+def _level2_prediction(design: Design, beta: Any) -> list[Any]:
+    """Level-2 prediction of each level-1 coefficient: (J,) variables, or None where level 2 says nothing."""
+    columns: list[Any] = []
+    for k in range(len(design.level1)):
+        members = np.flatnonzero(design.coef_level1 == k)
+        columns.append(None if members.size == 0 else _dot(design.W[:, members], beta[members]))
+    return columns
+
+
+def _dot(W: Any, beta: Any) -> Any:
+    return (W * beta).sum(axis=1)
+
+
+def _covariance(design: Design, priors: ResolvedPriors, *, fold: bool) -> Any:
+    """Declare sd_b, corr_b and D; return a factor of D at `random_center`: (q,) SDs, or a (q, q) lower triangle."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    q = len(design.term)
+    if priors.common_sd:
+        common = as_pymc_variable("sd_b_common", priors.sd_b[:1], None, ["sd"], fold=fold)
+        sd = pm.Deterministic("sd_b", common * np.ones(q), dims="term")
+    else:
+        name = "sd_b_centered" if np.any(priors.random_center) else "sd_b"
+        sd = as_pymc_variable(name, priors.sd_b, "term", design.term, fold=fold)
+    blocks = [block for block in design.blocks if len(block) > 1]
+    if priors.corr_b is None or not blocks:
+        pm.Deterministic("corr_b", pt.constant(np.eye(q)), dims=("term", "term_bis"))
+        pm.Deterministic("D", pt.diag(sd**2), dims=("term", "term_bis"))
+        return sd
+    if priors.common_corr:
+        L = _equal_correlation_factor(q, priors.corr_b)
+    else:
+        L = _correlation_factor(blocks, q, priors.corr_b, design.term)
+    lower = sd[:, None] * L
+    if np.any(priors.random_center):
+        half = pm.math.dot(priors.random_uncentering, lower)
+        sd = pm.Deterministic("sd_b", pt.sqrt((half**2).sum(axis=1)), dims="term")
+        L = half / sd[:, None]
+    off_diagonal = pm.math.dot(L, L.T) * (1.0 - np.eye(q)) + np.eye(q)  # exactly 1 on the diagonal
+    corr = pm.Deterministic("corr_b", off_diagonal, dims=("term", "term_bis"))
+    pm.Deterministic("D", corr * sd[:, None] * sd[None, :], dims=("term", "term_bis"))
+    return lower
+
+
+def _equal_correlation_factor(q: int, prior: LKJ) -> Any:
+    """Cholesky factor for one correlation common to all random effects, `equal_correlation_factor` as a graph."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    a, b = prior.equal_shapes(q)
+    low, j = lowest_corr(q), np.arange(q)
+    u = pm.Beta("corr_b_unit", alpha=a, beta=b)
+    r = low + (1.0 - low) * u
+    # 1 - r and 1 + (q - 1) r from u: no cancellation at the limits of r.
+    c = 1.0 + j[1:-1] * r
+    c = pt.concatenate([pt.constant(np.ones(1)), c, pt.stack([(1.0 - low) * (q - 1) * u])])
+    rest = (1.0 - low) * (1.0 - u) * c[1:] / c[:-1]
+    diagonal = pt.sqrt(pt.concatenate([pt.constant(np.ones(1)), rest]))
+    below = pt.concatenate([diagonal[:-1] * r / c[:-1], pt.constant(np.zeros(1))])
+    return pt.constant(np.tril(np.ones((q, q)), -1)) * below[None, :] + pt.diag(diagonal)
+
+
+def _correlation_factor(blocks: list[tuple[int, ...]], q: int, prior: LKJ, term: tuple[str, ...]) -> Any:
+    """Cholesky factor of the correlation matrix, block diagonal, from partial correlations on the C-vine.
+
+    ``L[i, j] = r_ij prod_{k<j} sqrt(1 − r_ik²)``, ``L[i, i] = prod_{k<i} sqrt(1 − r_ik²)``, with r = 2p − 1 and so
+    ``1 − r² = 4p(1 − p)``, free of cancellation. Outside the blocks p = 1/2, that is r = 0.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    rows, cols = pairs_of(blocks)
+    shapes = np.concatenate([prior.partial_shapes(len(block))[j] for block in blocks for j in _columns(block)])
+    model = pm.modelcontext(None)
+    model.add_coord("pair", [f"{term[j]}, {term[i]}" for i, j in zip(rows, cols, strict=True)])
+    p = pm.Beta("corr_b_partial", alpha=shapes, beta=shapes, dims="pair")
+    if q == 2:
+        r, s = 2 * p[0] - 1, pt.sqrt(4 * p[0] * (1 - p[0]))
+        return pt.stack([pt.stack([pt.constant(1.0), pt.constant(0.0)]), pt.stack([r, s])])
+    P = pt.set_subtensor(pt.constant(np.full((q, q), 0.5))[rows, cols], p)
+    rest = pt.cumprod(pt.sqrt(4 * P * (1 - P)), axis=1)
+    before = pt.concatenate([pt.constant(np.ones((q, 1))), rest[:, :-1]], axis=1)
+    return pt.constant(np.tril(np.ones((q, q)))) * (2 * P - 1 + pt.constant(np.eye(q))) * before
+
+
+def pairs_of(blocks: Sequence[tuple[int, ...]]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the correlations below the diagonal, block by block and row by row."""
+    pairs = [(block[i], block[j]) for block in blocks for i in range(len(block)) for j in range(i)]
+    rows, cols = zip(*pairs, strict=True)
+    return np.array(rows), np.array(cols)
+
+
+def _columns(block: tuple[int, ...]) -> list[list[int]]:
+    return [list(range(i)) for i in range(1, len(block))]
+
+
+def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Compute the model's named variables from draws of its free ones, as its Deterministics do.
+
+    Compiling the Deterministics for the sampler takes longer than sampling; this is the same arithmetic in numpy.
+
+    Parameters
+    ----------
+    design : Design
+    priors : ResolvedPriors
+    raw : mapping of str to (chain, draw, ...)
+        Draws of the free variables of `build_pymc_model`, centred or not.
+
+    Returns
+    -------
+    dict of str to (chain, draw, ...)
+        ``beta`` (absent without fixed effects), ``sd_b``, ``corr_b``, ``D``, ``b``, ``sigma``.
+    """
+    q, sigma = len(design.term), raw["sigma"] if "sigma" in raw else sigma_draws(design, raw)
+    beta = np.empty((*sigma.shape, 0))
+    if priors.coef:
+        named = any(key == "beta_centered" or key.startswith("beta_centered[") for key in raw)
+        beta = _vector(raw, "beta_centered" if named else "beta", priors.coef)
+        beta = beta @ priors.uncentering.T if named else beta
+    common = raw.get("sd_b_common")
+    moved = bool(np.any(priors.random_center))
+    sd = (
+        (_vector(raw, "sd_b_centered" if moved else "sd_b", priors.term) if q else np.empty((*sigma.shape, 0)))
+        if common is None
+        else np.repeat(common[..., None], q, axis=-1)
+    )
+    L = np.broadcast_to(np.eye(q), (*sigma.shape, q, q))
+    if "corr_b_unit" in raw:
+        L = equal_correlation_factor(lowest_corr(q) + (1.0 - lowest_corr(q)) * raw["corr_b_unit"], q)
+    if "corr_b_partial" in raw:
+        P = np.full((*sigma.shape, q, q), 0.5)
+        rows, cols = pairs_of([block for block in design.blocks if len(block) > 1])
+        P[..., rows, cols] = raw["corr_b_partial"]
+        rest = np.cumprod(np.sqrt(4 * P * (1 - P)), axis=-1)
+        before = np.concatenate([np.ones((*rest.shape[:-1], 1)), rest[..., :-1]], axis=-1)
+        L = np.tril((2 * P - 1 + np.eye(q)) * before)
+    sd, L = sheared(priors.random_uncentering, sd, L)
+    corr = L @ np.swapaxes(L, -1, -2)
+    corr[..., np.arange(q), np.arange(q)] = 1.0
+    extra = residual_draws(design, raw)[0] if design.has_residual_structure else {}
+    if not design.term:
+        return {"beta": beta, "sigma": sigma, **extra}
+    if "z" in raw:
+        b = np.einsum("cdjk,cdlk->cdjl", raw["z"], sd[..., None] * L, optimize=True)
+    else:
+        if "random_coef_centered" in raw:
+            own = raw["random_coef_centered"] @ priors.random_uncentering.T
+        else:
+            own = raw["random_coef"] if "random_coef" in raw else raw["subject_coef"]
+        b = own - level2_prediction(design, beta)[..., design.term_level1]
+    D = corr * sd[..., None] * sd[..., None, :]
+    out = {"sd_b": sd, "corr_b": corr, "D": D, "b": b, "sigma": sigma, **extra}
+    return {"beta": beta, **out} if priors.coef else out
+
+
+def _vector(raw: Mapping[str, FloatArray], name: str, labels: Sequence[str]) -> FloatArray:
+    """Draws of a vector, whether it is one random variable or one for each element."""
+    return raw[name] if name in raw else np.stack([raw[f"{name}[{label}]"] for label in labels], axis=-1)
+
+
+def _add(prediction: list[Any], b: Any, random: list[int]) -> Any:
+    """Level-2 prediction plus random effects, (J, k)."""
+    import pytensor.tensor as pt
+
+    columns = []
+    for k, fixed in enumerate(prediction):
+        effect = b[:, random.index(k)] if k in random else None
+        columns.append(fixed if effect is None else effect if fixed is None else fixed + effect)
+    return pt.stack(columns, axis=1)
+
+
+def _centred(design: Design, prediction: list[Any], factor: Any, T: FloatArray) -> Any:
+    """Draw the varying coefficients around their level-2 prediction; ``b`` is what is left.
+
+    ``factor`` is one of the covariance matrix of T⁻¹ b.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    random = [int(k) for k in design.term_level1]
+    zero = np.zeros(design.n_subjects)
+    mean = pt.stack([zero if prediction[k] is None else prediction[k] for k in random], axis=1)
+    all_vary, dims_of_b = random == list(range(len(design.level1))), ("subject", "term")
+    name, dims = ("subject_coef", ("subject", "level1")) if all_vary else ("random_coef", dims_of_b)
+    shear = T - np.eye(len(T))
+    if np.any(shear):
+        moved = pm.MvNormal("random_coef_centered", mean @ (np.eye(len(T)) - shear).T, chol=factor, dims=dims_of_b)
+        own = moved @ T.T
+        all_vary = False
+    elif factor.ndim == 1:
+        own = pm.Normal(name, mean, factor, dims=dims)
+    else:
+        own = pm.MvNormal(name, mean, chol=factor, dims=dims)
+    b = pm.Deterministic("b", own - mean, dims=dims_of_b)
+    if all_vary:
+        return own
+    return pm.Deterministic("subject_coef", _add(prediction, b, random), dims=("subject", "level1"))

@@ -1,0 +1,207 @@
+"""Serial residual structures in the explicit PyMC model: each measurement given the subject's earlier ones.
+
+With m_t = (y_t - μ_t)/g_t and the semiseparable form of `hierlmm.likelihood.rows`,
+
+    y_t | y_1..t-1, μ ~ N(μ_t + g_t u f_t, σ² g_t² D_t)
+
+where without a nugget f_t = d_t m_{t-1}, D_t = 1 - d_t²; under compound symmetry, with k earlier rows,
+u f_t = ρ Σ m / (1 + (k - 1) ρ), D_t = (1 - ρ)(1 + kρ) / (1 + (k - 1) ρ); and with a nugget the recursion itself,
+unrolled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.bayes.distributions import Prior, Uniform, as_pymc_variable
+from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.covariance.parameters import Parameter
+from hierlmm.covariance.residual import AR1, CAR1, CompoundSymmetry, Exponential
+from hierlmm.covariance.variance import VarExp, VarIdent, VarPower
+from hierlmm.design.design import Design
+from hierlmm.errors import NotAvailableError
+from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
+
+__all__ = ["conditional_moments", "refuse_dense", "residual_draws", "sd_name", "sigma_draws"]
+
+FloatArray = NDArray[np.float64]
+LONGEST = 60
+"""Most rows of a subject for which the recursion with a nugget is unrolled."""
+
+
+def refuse_dense(design: Design, priors: ResolvedPriors) -> None:
+    """Refuse structures and priors that the explicit model does not write out.
+
+    Raises
+    ------
+    NotAvailableError
+    """
+    if not design.has_residual_structure:
+        return
+    see = "docs, page 'Residual structures'"
+    remedy = "use sampler='auto', which takes the collapsed route, or a serial structure"
+    correlation, variance = design.residual, design.residual_variance
+    if correlation is not None and type(correlation) not in (AR1, CAR1, Exponential, CompoundSymmetry):
+        reason = "the explicit model is written for AR1, CAR1, Exponential and CompoundSymmetry"
+        raise NotAvailableError(f"{correlation} in PyMC", reason, remedy, see)
+    if variance is not None and type(variance) not in (VarIdent, VarPower, VarExp):
+        reason = "the explicit model is written for VarIdent, VarPower and VarExp"
+        raise NotAvailableError(f"{variance} in PyMC", reason, remedy, see)
+    if getattr(correlation, "nugget", False) and design.rows_per_subject.max() > LONGEST:
+        reason = f"a subject has {design.rows_per_subject.max()} rows, and the recursion is written out up to {LONGEST}"
+        raise NotAvailableError(f"{correlation} in PyMC", reason, remedy, see)
+    parameters = residual_rows(design).parameters
+    for parameter, prior in zip(parameters, priors.residual, strict=True):
+        if not _fits(parameter, prior):
+            reason = "the explicit model does not cut a prior off at the range of its parameter"
+            raise NotAvailableError(f"{parameter.name} ~ {prior} in PyMC", reason, remedy, see)
+
+
+def _fits(parameter: Parameter, prior: Prior) -> bool:
+    if np.isinf(parameter.lower):
+        return True
+    if np.isinf(parameter.upper):
+        return parameter.lower == 0.0 and prior.is_positive
+    return isinstance(prior, Uniform) and prior.lower >= parameter.lower and prior.upper <= parameter.upper
+
+
+def conditional_moments(design: Design, priors: ResolvedPriors, mu: Any, sigma: Any) -> tuple[Any, Any]:
+    """Declare the residual parameters; mean and SD of every measurement given the earlier ones: (N,), (N,).
+
+    ``sigma`` is the SD that `sd_name` names; where that is the average row's, ``sigma`` itself follows from it.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    rows = residual_rows(design)
+    values = [
+        as_pymc_variable(_name(p), [prior], None, [p.name])
+        for p, prior in zip(rows.parameters, priors.residual, strict=True)
+    ]
+    k = rows.n_correlation
+    order = rows.rows.order
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    log_ratio, shift = _log_ratio(rows, values[k:])
+    g = pt.exp(log_ratio)  # in the order of rows
+    if sd_name(design) != "sigma":
+        pm.Deterministic("sigma", sigma * pt.exp(-shift))
+    if rows.correlation is None:
+        return mu, sigma * g[back]
+    own, y = mu[order], design.y[order]
+    share, D = _recursion(rows, values[:k], (y - own) / g)
+    return (own + g * share)[back], (sigma * g * pt.sqrt(D))[back]
+
+
+def _name(parameter: Parameter) -> str:
+    return "residual_" + parameter.name.replace("/", ":")  # PyMC allows no slash
+
+
+def sd_name(design: Design) -> str:
+    """Name of the SD that has the prior: ``sigma``, or that of the average row under a centred variance function."""
+    variance = design.residual_variance
+    return "sigma_average_row" if variance is not None and variance.centred else "sigma"
+
+
+def _log_ratio(rows: ResidualRows, values: list[Any]) -> tuple[Any, Any]:
+    """Log g of each row over the SD that has the prior, and that SD's own; the logarithm is linear in η."""
+    import pytensor.tensor as pt
+
+    total, shift = pt.zeros(rows.n_obs), pt.zeros(())
+    if rows.variance is None:
+        return total, shift
+    zero = np.zeros(len(values))
+    weights, centred = rows.variance.derivatives(zero), rows.variance.centred_derivatives(zero)
+    for parameter, value, raw, weight in zip(rows.variance.parameters, values, weights, centred, strict=True):
+        scaled = value / parameter.unit
+        scaled = pt.log(scaled) if np.isfinite(parameter.lower) else scaled
+        total, shift = total + weight * scaled, shift + float(np.mean(raw - weight)) * scaled
+    return total, shift
+
+
+def _recursion(rows: ResidualRows, values: list[Any], m: Any) -> tuple[Any, Any]:
+    """U f and D of every row, in the order of rows."""
+    import pytensor.tensor as pt
+
+    correlation, start = rows.correlation, rows.start
+    assert correlation is not None
+    spec, gaps = correlation.spec, correlation.gaps
+    place = np.arange(rows.n_obs) - np.repeat(start[:-1], np.diff(start))
+    first = place == 0
+    if isinstance(spec, CompoundSymmetry):
+        rho = values[0]
+        total = pt.cumsum(m)
+        before = pt.concatenate([pt.zeros(1), total[:-1]])
+        own = before - before[np.repeat(start[:-1], np.diff(start))]
+        k = place.astype(np.float64)
+        denominator = 1.0 + (k - 1.0) * rho
+        denominator = pt.switch(first, 1.0, denominator)
+        return pt.switch(first, 0.0, rho * own / denominator), pt.switch(
+            first, 1.0, (1.0 - rho) * (1.0 + k * rho) / denominator
+        )
+    decay = pt.exp(-gaps / values[0]) if isinstance(spec, Exponential) else _power(values[0], gaps, spec)
+    if not spec.nugget:  # type: ignore[attr-defined]
+        previous = np.maximum(np.arange(rows.n_obs) - 1, 0)
+        return pt.switch(first, 0.0, decay * m[previous]), pt.switch(first, 1.0, 1.0 - decay**2)
+    return _unrolled(rows, 1.0 - values[1], decay, m)
+
+
+def _power(base: Any, gaps: FloatArray, spec: Any) -> Any:
+    """base^gap; for AR(1) the base may be negative and the gaps are whole numbers."""
+    import pytensor.tensor as pt
+
+    if isinstance(spec, CAR1):
+        return pt.exp(gaps * pt.log(base))
+    sign = np.where(gaps % 2 == 1, 1.0, 0.0)
+    size = pt.exp(gaps * pt.log(pt.abs(base) + 1e-300))
+    return pt.switch(pt.lt(base, 0.0), size * (1.0 - 2.0 * sign), size)
+
+
+def _unrolled(rows: ResidualRows, u: Any, decay: Any, m: Any) -> tuple[Any, Any]:
+    """The recursion with a nugget, over places, for all subjects at once."""
+    import pytensor.tensor as pt
+
+    start, n = rows.start, np.diff(rows.start)
+    J, longest = len(n), int(n.max())
+    places = np.minimum(start[:-1][:, None] + np.arange(longest), rows.n_obs - 1)
+    S, f, z = pt.zeros(J), pt.zeros(J), m[places[:, 0]]
+    D, w = pt.ones(J), pt.ones(J)
+    shares, variances = [pt.zeros(J)], [pt.ones(J)]
+    for t in range(1, longest):
+        d = decay[places[:, t]]
+        S = d**2 * (S + D * w**2)
+        f = d * (f + w * z)
+        D = 1.0 - u**2 * S
+        w = (1.0 - u * S) / D
+        z = m[places[:, t]] - u * f
+        shares.append(u * f)
+        variances.append(D)
+    subject = np.repeat(np.arange(J), n)
+    place = np.arange(rows.n_obs) - start[subject]
+    return pt.stack(shares)[place, subject], pt.stack(variances)[place, subject]
+
+
+def residual_draws(design: Design, raw: Mapping[str, FloatArray]) -> tuple[dict[str, FloatArray], Any]:
+    """Posterior variables of the residual structure from draws of the free ones, and their group of the tree."""
+    from hierlmm.bayes.sample import residual_group
+
+    rows = residual_rows(design)
+    natural = np.stack([raw[_name(p)] for p in rows.parameters], axis=-1)
+    eta = np.empty_like(natural)
+    for j, parameter in enumerate(rows.parameters):
+        eta[..., j] = np.vectorize(parameter.unconstrained)(natural[..., j])
+    k = rows.n_correlation
+    found = {"residual_correlation": natural[..., :k], "residual_variance": natural[..., k:]}
+    return {name: values for name, values in found.items() if values.shape[-1]}, residual_group(rows, eta)
+
+
+def sigma_draws(design: Design, raw: Mapping[str, FloatArray]) -> FloatArray:
+    """Draws of σ from those of the average row's SD."""
+    rows = residual_rows(design)
+    eta = residual_draws(design, raw)[1]["unconstrained"].to_numpy()
+    shift = np.array([rows.shift(e) for e in eta.reshape(-1, eta.shape[-1])]).reshape(eta.shape[:-1])
+    return raw[sd_name(design)] * np.exp(-shift)

@@ -1,0 +1,149 @@
+"""What the model predicts, in numpy from draws: log-likelihood, replicated data, and draws from the prior.
+
+The log-likelihood here is the conditional one, y_i | b_i ~ N(X_i beta + Z_i b_i, sigma² I); the marginal one, per
+subject, is `hierlmm.likelihood.by_subject.subject_loglik`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
+from hierlmm.design.design import Design
+from hierlmm.likelihood.residual_rows import residual_names, residual_rows
+
+__all__ = [
+    "conditional_log_likelihood",
+    "posterior_predictive_draws",
+    "prior_draws",
+    "prior_draws_with_eta",
+    "residual_sd_ratios",
+    "subject_lines",
+]
+
+FloatArray = NDArray[np.float64]
+
+
+def subject_lines(design: Design, beta: FloatArray, b: FloatArray) -> FloatArray:
+    """Expected response of every row given the random effects, (..., N), from beta (..., p) and b (..., J, q)."""
+    lines = beta @ design.X.T + design.offset
+    for k in range(design.Z.shape[1]):
+        lines = lines + design.Z[:, k] * b[..., design.subject_index, k]
+    return lines
+
+
+def conditional_log_likelihood(design: Design, beta: FloatArray, b: FloatArray, sigma: FloatArray) -> FloatArray:
+    """Pointwise log density of y given the random effects, (..., N); sigma is (...), or (..., N) by row."""
+    scale = np.asarray(sigma)
+    if scale.ndim < beta.ndim:
+        scale = scale[..., None]
+    z = (design.y - subject_lines(design, beta, b)) / scale
+    return -0.5 * z**2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
+
+
+def residual_sd_ratios(design: Design, eta: FloatArray) -> FloatArray:
+    """Residual SD over σ of every row, (..., N), from unconstrained residual parameters (..., k)."""
+    rows = residual_rows(design)
+    if rows.variance is None:
+        return np.ones((*eta.shape[:-1], design.n_obs))
+    flat = eta.reshape(-1, eta.shape[-1])[:, rows.n_correlation :]
+    out = np.empty((len(flat), design.n_obs))
+    for s, own in enumerate(flat):
+        out[s, rows.rows.order] = np.exp(rows.variance.log_ratio(own))
+    return out.reshape(*eta.shape[:-1], design.n_obs)
+
+
+def posterior_predictive_draws(
+    design: Design,
+    beta: FloatArray,
+    b: FloatArray,
+    sigma: FloatArray,
+    rng: np.random.Generator,
+    eta: FloatArray | None = None,
+) -> FloatArray:
+    """Replicated responses of the same subjects, (..., N); eta (..., k) are the residual parameters, if any."""
+    lines = subject_lines(design, beta, b)
+    noise = rng.standard_normal(lines.shape)
+    if eta is not None and eta.shape[-1]:
+        noise = residual_rows(design).colour(eta, noise)
+    return lines + np.asarray(sigma)[..., None] * noise
+
+
+def prior_draws(design: Design, priors: ResolvedPriors, draws: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Draw parameters, random effects and responses from the prior.
+
+    Returns
+    -------
+    dict of str to (draws, ...)
+        ``beta``, ``sd_b``, ``corr_b``, ``D``, ``b``, ``sigma``, ``y`` (draws, N), and what tables show of a residual
+        structure: ``residual_correlation``, ``residual_variance``.
+    """
+    made, eta = prior_draws_with_eta(design, priors, draws, rng)
+    return made | _reported(design, eta)
+
+
+def prior_draws_with_eta(
+    design: Design, priors: ResolvedPriors, draws: int, rng: np.random.Generator
+) -> tuple[dict[str, Any], FloatArray]:
+    """As `prior_draws`, with the unconstrained residual parameters (draws, k) in place of what tables show of them."""
+    q, J = len(design.term), design.n_subjects
+    centred = [p.sample(rng, draws) for p in priors.beta]
+    beta = np.column_stack(centred) @ priors.uncentering.T if centred else np.empty((draws, 0))
+    if priors.common_sd:
+        sd = np.repeat(priors.sd_b[0].sample(rng, draws)[:, None], q, axis=1)
+    else:
+        sd = np.column_stack([p.sample(rng, draws) for p in priors.sd_b]) if q else np.empty((draws, 0))
+    L = np.zeros((draws, q, q))
+    L[:, np.arange(q), np.arange(q)] = 1.0
+    if priors.corr_b is not None and priors.common_sd:
+        low = lowest_corr(q)
+        L = equal_correlation_factor(low + (1.0 - low) * rng.beta(*priors.corr_b.equal_shapes(q), draws), q)
+    elif priors.corr_b is not None:
+        for block in design.blocks:
+            L[:, np.array(block)[:, None], np.array(block)] = priors.corr_b.sample_cholesky(rng, len(block), draws)
+    sd, L = sheared(priors.random_uncentering, sd, L)
+    corr = L @ np.swapaxes(L, -1, -2)
+    corr[:, np.arange(q), np.arange(q)] = 1.0
+    b = np.einsum("sjk,slk->sjl", rng.standard_normal((draws, J, q)), sd[..., None] * L, optimize=True)
+    sigma = priors.sigma.sample(rng, draws)
+    eta = _prior_eta(design, priors, draws, rng)
+    if design.residual_variance is not None and design.residual_variance.centred:  # the prior is of the average row
+        rows = residual_rows(design)
+        sigma = sigma * np.exp([-rows.shift(e) for e in eta])
+    y = posterior_predictive_draws(design, beta, b, sigma, rng, eta)
+    D = corr * sd[..., None] * sd[:, None, :]
+    return {"beta": beta, "sd_b": sd, "corr_b": corr, "D": D, "b": b, "sigma": sigma, "y": y}, eta
+
+
+def _prior_eta(design: Design, priors: ResolvedPriors, draws: int, rng: np.random.Generator) -> FloatArray:
+    """Unconstrained residual parameters from their priors, cut off at the parameters' ranges: (draws, k)."""
+    if not design.has_residual_structure:
+        return np.empty((draws, 0))
+    columns = []
+    for parameter, prior in zip(residual_rows(design).parameters, priors.residual, strict=True):
+        values = np.atleast_1d(prior.sample(rng, draws))
+        for _ in range(1000):
+            outside = ~((values > parameter.lower) & (values < parameter.upper))
+            if not outside.any():
+                break
+            values[outside] = prior.sample(rng, int(outside.sum()))
+        columns.append([parameter.unconstrained(float(v)) for v in values])
+    return np.array(columns).T
+
+
+def _reported(design: Design, eta: FloatArray) -> dict[str, FloatArray]:
+    """What tables show of the residual structure at each η, by posterior variable."""
+    if not design.has_residual_structure:
+        return {}
+    rows = residual_rows(design)
+    values = np.array([list(rows.report(e).values()) for e in eta]).reshape(len(eta), -1)
+    found, at = {}, 0
+    for variable, names in residual_names(rows).items():
+        if names:
+            found[variable] = values[:, at : at + len(names)]
+        at += len(names)
+    return found

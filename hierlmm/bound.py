@@ -1,0 +1,109 @@
+"""What the two front doors share: a model bound to its data, its prints and its equations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hierlmm.covariance.residual import ResidualCorrelation
+from hierlmm.covariance.variance import VarianceFunction
+from hierlmm.design.design import Design
+from hierlmm.design.row_order import row_order_messages
+from hierlmm.errors import warn
+from hierlmm.likelihood.checks import check_design
+from hierlmm.options import checked
+
+__all__ = ["OTHER_MODEL", "BoundModel"]
+
+# Why (and where to read more) when an argument of the other kind of model is written.
+OTHER_MODEL = (
+    "hl.TwoLevelModel takes residual and residual_variance, hl.MarginalModel correlation and variance",
+    "docs, page 'Residual structures'",
+)
+
+
+@checked
+class BoundModel:
+    """A model and its data; `TwoLevelModel` and `MarginalModel` are made of it."""
+
+    _design: Design
+    _priors: Any
+
+    def _set(self, design: Design, priors: Any) -> None:
+        check_design(design)
+        for message in row_order_messages(design):
+            warn(message)
+        self._design, self._priors = design, priors
+        if priors is not None:
+            _ = self.priors  # a prior that cannot be used is refused here, not when sampling starts
+
+    @property
+    def design(self) -> Design:
+        """Matrices, names and subject index (shapes in its docstring)."""
+        return self._design
+
+    @property
+    def subject(self) -> str:
+        """Name of the grouping column."""
+        return self._design.hierarchy.subject
+
+    @property
+    def residual(self) -> ResidualCorrelation | None:
+        """Correlation of a subject's residuals; None where they are independent."""
+        return self._design.residual
+
+    @property
+    def residual_variance(self) -> VarianceFunction | None:
+        """Variance of the residuals; None where it is the same in every row."""
+        return self._design.residual_variance
+
+    @property
+    def data(self) -> Any:
+        """The rows and columns in use (pandas), a copy."""
+        return self._design.frame.copy()
+
+    @property
+    def priors(self) -> Any:
+        """Every prior, with the defaults filled in."""
+        from hierlmm.bayes.priors import resolve_priors
+
+        return resolve_priors(self._priors, self._design)
+
+    def equations(self, fit: Any = None) -> Any:
+        """The model as text and LaTeX: its levels, if it has any, and the marginal model.
+
+        Parameters
+        ----------
+        fit : Fit, optional
+            Put its estimates in.
+        """
+        from hierlmm.equations.equations import equations
+
+        return equations(self._design, fit)
+
+    def implied_marginal(self, fit: Any, times: Any = None, **options: Any) -> Any:
+        """Covariance of one subject's measurements at chosen times, as a fit of this model implies it.
+
+        Parameters
+        ----------
+        fit : Fit
+            Of this model, by any estimator.
+        times, **options
+            As for ``fit.implied_marginal``.
+
+        Returns
+        -------
+        ImpliedMarginal
+        """
+        from hierlmm.teaching.implied_marginal import implied_by_model
+
+        return implied_by_model(self._design, fit, times, **options)
+
+    def __repr__(self) -> str:
+        from hierlmm.equations.describe import describe_model
+
+        return describe_model(self._design)
+
+    def _repr_html_(self) -> str:
+        from hierlmm.equations.describe import describe_model_html
+
+        return describe_model_html(self._design)

@@ -1,0 +1,360 @@
+"""Fits of one model side by side: one tidy table, differences in units of standard error, and the plots.
+
+With the reference estimator's estimate ``θ̂₀`` and standard error ``s₀``, the difference of an estimator is
+``(θ̂ − θ̂₀) / s₀``. It is not a test (all fits saw the same data); it says whether the choice of estimator matters
+against the uncertainty that any of them reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import signature
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.errors import SpecificationError, closest
+from hierlmm.fits.base import Fit
+from hierlmm.fits.side_by_side import (
+    COLUMNS,
+    estimates,
+    fit_statistics,
+    known_label,
+    label_fits,
+    measure,
+    same_question,
+)
+from hierlmm.options import checked, renamed
+
+__all__ = ["Comparison", "check_options", "compare", "estimator_names"]
+
+SEE = "docs, page 'Comparing estimators'"
+GEE_OPTIONS = ("correlation", "time", "scale", "ar_pairs", "se", "max_iterations")
+
+
+@checked
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """Several fits of the same two-level model, side by side (made by `compare`).
+
+    Attributes
+    ----------
+    fits : mapping of str to Fit
+        The fits by label, in the order given.
+    table : pandas.DataFrame
+        One row per parameter and estimator: ``parameter``, ``kind`` ("fixed", "sd", "corr", "sigma", "residual"),
+        ``estimator``, ``estimate``, ``se``, ``lower``, ``upper``, ``difference`` (from the reference estimator, in
+        units of its standard error; of the estimator's own where the reference has none) and ``flag`` (whether it is
+        large). A copy.
+    reference : str
+        Label of the reference estimator.
+    ci : float
+        Probability of the intervals.
+    flag_above : float
+        Differences larger than this, in absolute value, are flagged.
+    notes : tuple of str
+        What could not be compared, and why.
+    """
+
+    fits: Mapping[str, Fit]
+    _table: pd.DataFrame
+    reference: str
+    ci: float
+    flag_above: float
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fits", MappingProxyType(dict(self.fits)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "fits": dict(self.fits)}  # a read-only mapping cannot be pickled
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The tidy table, a copy; its columns are described above."""
+        return self._table.copy()
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels of the fits."""
+        return list(self.fits)
+
+    @property
+    def flagged(self) -> pd.DataFrame:
+        """The rows of `table` whose difference is flagged, largest first."""
+        rows = self._table[self._table["flag"]]
+        return rows.sort_values("difference", key=np.abs, ascending=False, ignore_index=True)
+
+    @property
+    def statistics(self) -> pd.DataFrame:
+        """Sizes, log-likelihood, information criteria and diagnostics, statistic × estimator (NaN where undefined)."""
+        rows = {label: fit_statistics(fit) for label, fit in self.fits.items()}
+        return pd.DataFrame(rows, dtype=object).rename_axis(index="statistic", columns="estimator").dropna(how="all")
+
+    def wide(self) -> pd.DataFrame:
+        """Parameters × (estimator, column), for reading and for export."""
+        columns = [*COLUMNS, "difference"]
+        parameters = pd.Index(self._table["parameter"].unique(), name="parameter")
+        by_label = {
+            label: self._table[self._table["estimator"] == label].set_index("parameter")[columns].reindex(parameters)
+            for label in self.labels
+        }
+        return pd.concat(by_label, axis=1, names=["estimator", None])
+
+    def __repr__(self) -> str:
+        from hierlmm.comparison.tables import comparison_text
+
+        return comparison_text(self)
+
+    def __rich__(self) -> Any:
+        from hierlmm.comparison.tables import comparison_rich
+
+        return comparison_rich(self)
+
+    def print_rich(self) -> None:
+        """Print the table through rich, with colour where the terminal has it."""
+        from rich.console import Console
+
+        Console().print(self)
+
+    def _repr_html_(self) -> str:
+        from hierlmm.comparison.tables import comparison_html
+
+        return comparison_html(self)
+
+    def to_html(self) -> str:
+        """HTML without any network address: through great-tables if it is installed, else plain."""
+        return self._repr_html_()
+
+    def to_gt(self) -> Any:
+        """Return the table as a ``great_tables.GT``, for further styling.
+
+        Raises
+        ------
+        MissingPackageError
+            If great-tables is not installed.
+        """
+        from hierlmm.comparison.tables import comparison_gt
+
+        return comparison_gt(self)
+
+    def to_latex(self, caption: str | None = None) -> str:
+        """LaTeX ``tabular`` (packages booktabs), in a ``table`` if a caption is given.
+
+        Parameters
+        ----------
+        caption : str, optional
+            Of the table; without it there is no ``table`` around the ``tabular``.
+        """
+        from hierlmm.comparison.tables import comparison_latex
+
+        return comparison_latex(self, caption)
+
+    def plot_forest(self, **options: Any) -> Any:
+        """One panel per parameter, estimators as rows; see `hierlmm.plots.plot_forest`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_forest`.
+        """
+        from hierlmm.plots import plot_forest
+
+        return plot_forest(self, **options)
+
+    @renamed(focal="variable")
+    def plot_effects(self, variable: str | None = None, **options: Any) -> Any:
+        """Curves of the mean along a covariate, one colour per estimator; see `hierlmm.plots.plot_effects`.
+
+        Parameters
+        ----------
+        variable : str, optional
+            The covariate on the horizontal axis; by default the first numeric one of level 1.
+        **options
+            As for `hierlmm.plots.plot_effects`.
+        """
+        from hierlmm.plots import plot_effects
+
+        return plot_effects(self, variable=variable, **options)
+
+    def plot_random_effects(self, **options: Any) -> Any:
+        """Every subject's effects under every estimator, sorted; see `hierlmm.plots.plot_random_effects`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_random_effects`.
+        """
+        from hierlmm.plots import plot_random_effects
+
+        return plot_random_effects(self, **options)
+
+    def plot_posterior(self, **options: Any) -> Any:
+        """Posterior densities with the likelihood estimates as lines; see `hierlmm.plots.plot_posterior`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_posterior`.
+        """
+        from hierlmm.plots import plot_posterior
+
+        return plot_posterior(self, **options)
+
+    def plot_trajectories(self, estimator: str | None = None, **options: Any) -> Any:
+        """Data, subject lines and population line of one fit; see `hierlmm.plots.plot_trajectories`.
+
+        Parameters
+        ----------
+        estimator : str, optional
+            Label of the fit to draw; the reference by default.
+        **options
+            As for `hierlmm.plots.plot_trajectories`.
+        """
+        from hierlmm.plots import plot_trajectories
+
+        return plot_trajectories(self._fit(estimator), **options)
+
+    def plot_shrinkage(self, estimator: str | None = None, **options: Any) -> Any:
+        """Separate fits, pooled fit and partial pooling of one fit; see `hierlmm.plots.plot_shrinkage`.
+
+        Parameters
+        ----------
+        estimator : str, optional
+            Label of the fit to draw; the reference by default.
+        **options
+            As for `hierlmm.plots.plot_shrinkage`.
+        """
+        from hierlmm.plots import plot_shrinkage
+
+        return plot_shrinkage(self._fit(estimator), **options)
+
+    def _fit(self, estimator: str | None) -> Fit:
+        label = self.reference if estimator is None else known_label("estimator", estimator, self.labels)
+        return self.fits[label]
+
+
+def estimator_names(estimators: Sequence[str], known: tuple[str, ...]) -> list[str]:
+    """Estimators by name, NUTS and REML if none is named.
+
+    Raises
+    ------
+    SpecificationError
+        If one is unknown.
+    """
+    names = [str(e).lower() for e in estimators] or ["nuts", "reml"]
+    for name in names:
+        if name not in known:
+            raise SpecificationError(
+                f"estimator {name!r}",
+                f"this version does not know it.{closest(name, known)}",
+                f"use {', '.join(map(repr, known))}",
+                "docs, page 'Limitations'",
+            )
+    return names
+
+
+def check_options(names: Sequence[str], options: Mapping[str, Any], fit: Callable[..., Any]) -> None:
+    """Refuse options of `model.compare` that none of the estimators named would look at.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Estimators to fit by.
+    options : mapping
+        What was given beside them.
+    fit : callable
+        The model's ``fit``, whose arguments are the options of the samplers.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    known = [name for name in signature(fit).parameters if name not in ("self", "seed", "progressbar")]
+    gee = [name for name in options if name in GEE_OPTIONS]
+    if gee:
+        raise SpecificationError(
+            f"compare with {', '.join(f'{name}={options[name]!r}' for name in gee)}",
+            "options here are those of the sampler; GEE is fitted with its defaults",
+            f"fit on its own and compare the fits: hl.compare(model.fit_reml(), model.fit_gee({gee[0]}=...))",
+            SEE,
+        )
+    for name in options:
+        if name not in known:
+            raise SpecificationError(
+                f"compare with {name}={options[name]!r}",
+                f"there is no such option.{closest(name, [*known, 'seed', 'progressbar', 'ci'])}",
+                f"use options of model.fit: {', '.join(known)}; or fit one by one and call hl.compare(fit, other)",
+                SEE,
+            )
+    if options and not {"nuts", "bambi"} & set(names):
+        raise SpecificationError(
+            f"compare({', '.join(map(repr, names))}) with {', '.join(f'{k}={v!r}' for k, v in options.items())}",
+            "these options are of a sampler, and none of these estimators samples",
+            "leave them out, or add 'nuts'",
+            SEE,
+        )
+
+
+@checked
+def compare(
+    *fits: Fit,
+    labels: Sequence[str] | None = None,
+    reference: str | None = None,
+    ci: float = 0.95,
+    flag_above: float = 0.5,
+    notes: Sequence[str] = (),
+) -> Comparison:
+    """Put fits of the same model side by side.
+
+    Parameters
+    ----------
+    *fits : Fit
+        Fits of one model to the same rows, by whatever estimator. A marginal model or GEE may stand beside a hierarchy
+        with the same fixed effects: covariance parameters have rows where they exist, and the notes say what differs.
+    labels : sequence of str, optional
+        Names of the fits; by default their estimators, numbered where two are alike.
+    reference : str, optional
+        Label of the fit that the others are measured against; by default the first.
+    ci : float
+        Probability of the intervals (equal-tailed for a posterior, Wald for a likelihood fit).
+    flag_above : float
+        Flag differences from the reference beyond this many of its standard errors. The default of half a standard
+        error is about where a reader's conclusion could change.
+    notes : sequence of str
+        Remarks to carry along, for example why an estimator is absent.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    SpecificationError
+        If the fits have different fixed effects, random effects or responses.
+    DataError
+        If they were made from different rows (their order may differ), whether in the response, the offset, a
+        covariate, or in which subject a row belongs to.
+
+    Examples
+    --------
+    >>> import hierlmm as hl
+    >>> model = hl.TwoLevelModel.from_formula(
+    ...     "distance ~ sex * time + (1 + time | subject)", hl.load_dataset("dental")
+    ... )
+    >>> both = hl.compare(model.fit_reml(), model.fit_ml())
+    >>> both.wide().loc["sigma", ("ML", "estimate")].round(4)
+    np.float64(1.31)
+    """
+    named = label_fits(fits, labels)
+    base = next(iter(named)) if reference is None else known_label("reference", reference, list(named))
+    extra = same_question(named, base)
+    table = measure(estimates(named, ci, base), base, flag_above)
+    return Comparison(named, table, base, ci, flag_above, (*notes, *extra))

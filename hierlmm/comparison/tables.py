@@ -1,0 +1,327 @@
+"""Comparisons as text (rich), HTML (great-tables, or plain) and LaTeX, all from the same cells.
+
+Numbers have as many decimals as show three significant digits of the reference's standard error, the same in a row.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from hierlmm.comparison.compare import Comparison
+
+__all__ = [
+    "Cell",
+    "comparison_gt",
+    "comparison_html",
+    "comparison_latex",
+    "comparison_rich",
+    "comparison_text",
+    "footnotes",
+    "sections",
+    "statistic_rows",
+]
+
+TITLES = {
+    "fixed": "Fixed effects",
+    "sd": "Random effects, SD",
+    "corr": "Random effects, correlation",
+    "sigma": "Residual SD",
+    "residual": "Residual correlation and variance",
+    "other": "Other parameters",
+}
+MARK = "*"
+MISSING = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One estimator's answer for one parameter, written out; ``estimate`` ends in ``*`` if it is flagged."""
+
+    estimate: str = MISSING
+    se: str = MISSING
+    interval: str = MISSING
+    flag: bool = False
+
+
+def sections(comparison: Comparison) -> list[tuple[str, list[tuple[str, list[Cell]]]]]:
+    """Cells by kind of parameter, by parameter, by estimator (in the order of the labels)."""
+    result: list[tuple[str, list[tuple[str, list[Cell]]]]] = []
+    table = comparison.table
+    for kind, title in TITLES.items():
+        of_kind = table[table["kind"] == kind]
+        rows = []
+        for parameter in of_kind["parameter"].unique():
+            own = of_kind[of_kind["parameter"] == parameter].set_index("estimator")
+            digits = _decimals(own, comparison.reference)
+            cells = [_cell(own.loc[label], digits) if label in own.index else Cell() for label in comparison.labels]
+            rows.append((str(parameter), cells))
+        if rows:
+            result.append((title, rows))
+    return result
+
+
+def _decimals(rows: pd.DataFrame, reference: str) -> int:
+    se = rows["se"].reindex([reference, *rows.index]).dropna()
+    scale = se.iloc[0] if len(se) and se.iloc[0] > 0 else 0.1 * float(rows["estimate"].abs().max())
+    return int(np.clip(2 - np.floor(np.log10(scale)), 0, 8)) if np.isfinite(scale) and scale > 0 else 3
+
+
+def _cell(row: pd.Series, digits: int) -> Cell:
+    flag = bool(row["flag"])
+    interval = MISSING
+    if np.isfinite(row["lower"]) and np.isfinite(row["upper"]):
+        interval = f"[{_number(row['lower'], digits)}, {_number(row['upper'], digits)}]"
+    estimate = _number(row["estimate"], digits) + (MARK if flag else "")
+    return Cell(estimate, _number(row["se"], digits), interval, flag)
+
+
+def _number(value: float, digits: int) -> str:
+    if not np.isfinite(value):
+        return MISSING
+    text = f"{value:z.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def statistic_rows(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """Sizes, criteria and diagnostics written out."""
+    rows = []
+    for name, values in comparison.statistics.iterrows():
+        rows.append((str(name), [_statistic(v, digits=0 if "ESS" in str(name) else 3) for v in values]))
+    return rows
+
+
+def _statistic(value: Any, digits: int) -> str:
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "NO"
+    if isinstance(value, (int, np.integer)):
+        return str(value)
+    if value is None or not np.isfinite(value):
+        return MISSING
+    return f"{value:.{0 if abs(value) >= 1e5 else digits}f}"
+
+
+def footnotes(comparison: Comparison) -> list[str]:
+    """Explain the marks, the flagged differences, the notes and the fits' own warnings."""
+    interval = f"{_percent(comparison.ci)} intervals are equal-tailed for a posterior (se: its SD)"
+    notes = [f"{interval} and Wald intervals for a likelihood fit (log scale for SDs, Fisher's z for correlations)."]
+    above = f"{comparison.flag_above:g} standard errors of {comparison.reference}"
+    flagged = comparison.flagged
+    if len(comparison.fits) > 1 and flagged.empty:
+        notes.append(f"No estimate differs from {comparison.reference} by more than {above}.")
+    elif not flagged.empty:
+        listing = ", ".join(f"{r.parameter} {r.estimator} ({r.difference:+.2f})" for r in flagged.itertuples())
+        notes.append(f"{MARK} differs by more than {above}: {listing}.")
+    estimators = {fit.estimator for fit in comparison.fits.values()}
+    if {"REML", "ML"} <= estimators:
+        notes.append("logLik, AIC and BIC of REML are of the restricted likelihood: not comparable with those of ML.")
+    posteriors = [label for label, fit in comparison.fits.items() if getattr(fit, "datatree", None) is not None]
+    if posteriors:
+        notes.append(f"logLik of {' and '.join(posteriors)} is the marginal one at the posterior means.")
+    for label, fit in comparison.fits.items():
+        if fit.estimator == "GEE":
+            kind = str(getattr(fit, "se", "robust")).replace("_", "-")
+            notes.append(f"{label}: {kind} standard errors, Wald intervals; the random effects are not estimated.")
+    notes += list(comparison.notes)
+    warned: dict[str, list[str]] = {}
+    for label, fit in comparison.fits.items():
+        for warning in fit.warnings:
+            warned.setdefault(warning, []).append(label)
+    return notes + [f"{', '.join(labels)}: {warning}" for warning, labels in warned.items()]
+
+
+def _percent(ci: float) -> str:
+    return f"{100 * ci:g} %"
+
+
+def _caption(comparison: Comparison) -> str:
+    fit = comparison.fits[comparison.reference]
+    return str(fit.design.hierarchy.formula)
+
+
+def comparison_rich(comparison: Comparison) -> Any:
+    """Table, diagnostics and notes as a rich renderable; each cell is 'estimate (se)' over the interval."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    title = Text(f"Comparison of estimators: {_caption(comparison)}", style="bold")
+    notes = [Padding(Text(note), (0, 0, 0, 2)) for note in footnotes(comparison)]
+    return Group(title, _rich_table(comparison), *notes)
+
+
+def _rich_table(comparison: Comparison) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for label in comparison.labels:
+        mark = " (reference)" if label == comparison.reference and len(comparison.fits) > 1 else ""
+        table.add_column(Text(label + mark), justify="right", no_wrap=True)
+    for heading, rows in sections(comparison):
+        table.add_row(Text(heading, style="italic"))
+        for parameter, cells in rows:
+            table.add_row(Text(f"  {parameter}"), *(_rich_cell(cell) for cell in cells))
+        table.add_section()
+    for name, values in statistic_rows(comparison):
+        table.add_row(Text(f"  {name}"), *(Text(v, style="bold red" if v == "NO" else "") for v in values))
+    return table
+
+
+def _rich_cell(cell: Cell) -> Any:
+    from rich.text import Text
+
+    if cell.estimate == MISSING:
+        return Text(MISSING)
+    text = Text(f"{cell.estimate} ({cell.se})", style="bold" if cell.flag else "")
+    if cell.interval != MISSING:
+        text.append("\n" + cell.interval, style="not bold dim")
+    return text
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """Plain text of `comparison_rich`, as wide as the table needs."""
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    console = Console(
+        force_jupyter=False, file=buffer, width=10_000, color_system=None, force_terminal=False, legacy_windows=False
+    )
+    console.width = max(100, console.measure(_rich_table(comparison)).maximum)
+    console.print(comparison_rich(comparison))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).strip("\n")
+
+
+def comparison_gt(comparison: Comparison) -> Any:
+    """Return a ``great_tables.GT`` with a spanner for each estimator.
+
+    Raises
+    ------
+    MissingPackageError
+        If great-tables is not installed.
+    """
+    try:
+        from great_tables import GT, loc, style
+    except ImportError as error:
+        raise MissingPackageError(
+            "a request for a great_tables.GT",
+            "the package great-tables is not installed",
+            'pip install "hierlmm[html]"; plain HTML needs no package: comparison.to_html()',
+            "docs, page 'Installation'",
+        ) from error
+    frame, flags = _string_frame(comparison)
+    names = [c for c in frame.columns if c not in ("section", "parameter")]
+    gt = GT(frame, rowname_col="parameter", groupname_col="section", id="hierlmm-comparison")
+    gt = gt.tab_header(title="Comparison of estimators", subtitle=_caption(comparison))
+    for i, label in enumerate(comparison.labels):
+        gt = gt.tab_spanner(_gt_label(comparison, label), [f"{i}:{name}" for name in ("estimate", "se", "interval")])
+    headings: dict[str, Any] = {name: _heading(name, comparison) for name in names}
+    gt = gt.cols_label(**headings).cols_align("right", names)
+    for row, column in flags:
+        gt = gt.tab_style(style.text(weight="bold"), loc.body(columns=column, rows=[row]))
+    for note in footnotes(comparison):
+        gt = gt.tab_source_note(note)
+    return gt.tab_options(table_font_size="90%", data_row_padding="3px")
+
+
+def _gt_label(comparison: Comparison, label: str) -> str:
+    return f"{label} (reference)" if label == comparison.reference and len(comparison.fits) > 1 else label
+
+
+def _heading(column: str, comparison: Comparison) -> str:
+    name = column.split(":", 1)[1]
+    return {"estimate": "estimate", "se": "se", "interval": f"{_percent(comparison.ci)} interval"}[name]
+
+
+def _string_frame(comparison: Comparison) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
+    records: list[dict[str, str]] = []
+    flags: list[tuple[int, str]] = []
+    for title, rows in sections(comparison):
+        for parameter, cells in rows:
+            record = {"section": title, "parameter": parameter}
+            for i, cell in enumerate(cells):
+                record |= {f"{i}:estimate": cell.estimate, f"{i}:se": cell.se, f"{i}:interval": cell.interval}
+                if cell.flag:
+                    flags.append((len(records), f"{i}:estimate"))
+            records.append(record)
+    for name, values in statistic_rows(comparison):
+        record = {"section": "Fit", "parameter": name}
+        for i, value in enumerate(values):
+            record |= {f"{i}:estimate": value, f"{i}:se": "", f"{i}:interval": ""}
+        records.append(record)
+    return pd.DataFrame(records), flags
+
+
+def comparison_html(comparison: Comparison) -> str:
+    """HTML through great-tables if it is installed, else a plain table; names are escaped, nothing is loaded."""
+    try:
+        return str(comparison_gt(comparison).as_raw_html())
+    except MissingPackageError:
+        return _plain_html(comparison)
+
+
+def _plain_html(comparison: Comparison) -> str:
+    frame, _ = _string_frame(comparison)
+    body = frame.set_index(["section", "parameter"])
+    labels = [(comparison.labels[int(c.split(":")[0])], _heading(c, comparison)) for c in body.columns]
+    body.columns = pd.MultiIndex.from_tuples(labels)
+    body.index.names = [None, None]
+    notes = "<br>".join(html.escape(note) for note in footnotes(comparison))
+    title = f"<strong>Comparison of estimators</strong><br><code>{html.escape(_caption(comparison))}</code>"
+    return f"<div><p>{title}</p>{body.to_html(border=0, escape=True)}<p>{notes}</p></div>"
+
+
+def comparison_latex(comparison: Comparison, caption: str | None = None) -> str:
+    """Write a booktabs ``tabular``: a row for each parameter, estimate, se and interval for each estimator."""
+    n = len(comparison.labels)
+    heads = " & ".join(rf"\multicolumn{{3}}{{c}}{{{_tex(label)}}}" for label in comparison.labels)
+    rules = " ".join(rf"\cmidrule(lr){{{2 + 3 * i}-{4 + 3 * i}}}" for i in range(n))
+    columns = " & ".join(["Estimate", "SE", _tex(f"{_percent(comparison.ci)} interval")] * n)
+    lines = [rf"\begin{{tabular}}{{l{'rrr' * n}}}", r"\toprule", rf" & {heads} \\", rules, rf" & {columns} \\"]
+    lines += list(_latex_body(comparison, n))
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    if caption is not None:
+        lines = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(caption)}}}", *lines, r"\end{table}"]
+    lines += [f"% {note}" for note in footnotes(comparison)]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_body(comparison: Comparison, n: int) -> Iterator[str]:
+    for title, rows in sections(comparison):
+        yield r"\midrule"
+        yield rf"\multicolumn{{{1 + 3 * n}}}{{l}}{{\textit{{{_tex(title)}}}}} \\"
+        for parameter, cells in rows:
+            values = [_tex_number(v) for cell in cells for v in (cell.estimate, cell.se, cell.interval)]
+            yield rf"\quad {' & '.join([_tex(parameter), *values])} \\"
+    yield r"\midrule"
+    for name, values in statistic_rows(comparison):
+        yield rf"{_tex(name)} & " + " & ".join(rf"{_tex_number(v)} & & " for v in values).rstrip() + r" \\"
+
+
+def _tex_number(text: str) -> str:
+    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", _tex(text))
+
+
+def _tex(text: str) -> str:
+    special = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        MISSING: "--",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+    }
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)

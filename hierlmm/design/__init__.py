@@ -1,0 +1,1 @@
+"""What the user said, as data; response, X, Z, subjects and names; the same for new data."""

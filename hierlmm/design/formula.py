@@ -1,0 +1,522 @@
+"""Reading formulas: lme4's random-effects terms are split off, the rest is formulaic's Wilkinson grammar.
+
+``y ~ x * z + offset(w) + (1 + x | g)`` becomes a response, an ordered list of fixed terms (each a tuple of
+factor expressions, the empty tuple being the intercept), offsets, and one `RandomTerm` per parenthesis.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hierlmm.design.formula_limits import check_constants, check_expansion, check_text
+from hierlmm.errors import FormulaError, closest
+
+__all__ = [
+    "INTERCEPT",
+    "ParsedFormula",
+    "RandomTerm",
+    "Term",
+    "categorical_arguments",
+    "factor_name",
+    "holds_bar",
+    "is_truth_value",
+    "join_terms",
+    "outline",
+    "parse_formula",
+    "parse_rhs",
+    "quoted",
+    "refuse_response_as_subject",
+    "term_factors",
+    "term_name",
+    "unquoted",
+    "variables_of",
+]
+
+INTERCEPT = "Intercept"
+SEE = "docs, page 'Formulas and levels'"
+
+type Term = tuple[str, ...]
+"""Factor expressions in formula order; ``()`` is the intercept."""
+
+
+@dataclass(frozen=True, slots=True)
+class RandomTerm:
+    """One ``(terms | subject)`` of a formula; ``correlated`` is False for ``||``."""
+
+    terms: tuple[Term, ...]
+    subject: str
+    correlated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedFormula:
+    """A mixed-model formula, taken apart."""
+
+    response: str
+    fixed: tuple[Term, ...]
+    offsets: tuple[str, ...]
+    random: tuple[RandomTerm, ...]
+
+
+def term_name(term: Term) -> str:
+    """Name of a term as formulaic writes it: ``Intercept``, ``time``, ``sex:time``."""
+    return ":".join(term) if term else INTERCEPT
+
+
+def parse_formula(formula: str) -> ParsedFormula:
+    """Take a formula apart.
+
+    Parameters
+    ----------
+    formula : str
+        ``"response ~ fixed terms + (random terms | subject)"``; random terms may be absent.
+
+    Raises
+    ------
+    FormulaError
+        If the formula has no response, unbalanced parentheses, or a grouping that is not one column.
+    """
+    if not isinstance(formula, str):
+        raise FormulaError(
+            f"a formula of type {type(formula).__name__}", "a formula is text", "write 'y ~ x + (1 | subject)'", SEE
+        )
+    check_text(formula)
+    response, rhs = _split_response(formula)
+    rest, random = _extract_random(rhs, formula)
+    rest, offsets = _extract_offsets(rest)
+    for term in random:
+        refuse_response_as_subject(response, term.subject)
+    random = tuple(sorted(random, key=lambda r: len(r.terms[0])))  # terms stand in order of degree everywhere
+    return ParsedFormula(response, parse_rhs(rest, formula), offsets, random)
+
+
+def refuse_response_as_subject(response: str, subject: str) -> None:
+    """Refuse a grouping by the response.
+
+    Raises
+    ------
+    FormulaError
+        If the subject column is the response, or stands in its expression.
+    """
+    used = {unquoted(response)}
+    with suppress(SyntaxError):
+        tree, names = _syntax_tree(response[1:-1] if response.startswith("{") else response)
+        used |= {names.get(node.id, node.id) for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    if subject in used:
+        raise FormulaError(
+            f"{subject!r} as the response and as the grouping",
+            "rows that are grouped by the response do not vary within a group",
+            "name the column that says who was measured, as in 'y ~ time + (1 | subject)'",
+            SEE,
+        )
+
+
+def parse_rhs(rhs: str, formula: str | None = None) -> tuple[Term, ...]:
+    """Expand the right-hand side of a formula (``sex * time``) into terms ordered by degree.
+
+    An intercept is included unless removed by ``0 +`` or ``- 1``.
+    """
+    from formulaic import Formula
+    from formulaic.errors import FormulaicError
+    from formulaic.formula import SimpleFormula
+    from formulaic.parser import DefaultFormulaParser
+
+    whole = repr(formula or rhs)
+    number = re.search(r"`([\d.]+)`", rhs)
+    if number:
+        raise FormulaError(
+            whole,
+            f"the column name {number.group(1)!r} is reserved: in a formula it is a number",
+            f"rename the column, for example data.rename(columns={{{number.group(1)!r}: 'x{number.group(1)}'}})",
+            SEE,
+        )
+    check_text(rhs)
+    try:
+        check_expansion(rhs, DefaultFormulaParser().get_ast(rhs.strip() or "1", context={}))
+        parsed = Formula(rhs.strip() or "1")
+    except FormulaError:
+        raise
+    except (FormulaicError, SyntaxError, ValueError) as error:
+        raise FormulaError(whole, *_syntax_advice(str(error).splitlines()[0]), SEE) from error
+    if not isinstance(parsed, SimpleFormula):
+        raise FormulaError(
+            whole,
+            "a '~' or a '|' stands where only terms can stand",
+            "put random effects in parentheses, as in '(1 + time | subject)'",
+            SEE,
+        )
+    terms = tuple(term_factors(term) for term in parsed)
+    for name in [name for term in terms for name in term if re.fullmatch(r"[\d.]+", name)]:
+        raise FormulaError(
+            whole,
+            f"the number {name} scales a term",
+            f"write I({name} * x), or leave the number out: the coefficient takes it up",
+            SEE,
+        )
+    return terms
+
+
+def _syntax_advice(problem: str) -> tuple[str, str]:
+    """Reason and remedy for what formulaic says about a formula that it cannot parse."""
+    if problem.startswith("The `.` operator"):
+        return "'.' (all other columns) does not say what the model is", "name the columns: 'y ~ a + b + (1 | subject)'"
+    reason = f"the formula cannot be read: {re.sub(chr(27) + r'[^m]*m', '', problem)}"
+    return reason, "use columns, the operators + - : * / ** and functions of columns such as log(x) or I(x + z)"
+
+
+def term_factors(term: Any) -> Term:
+    """Factor expressions of a formulaic term, the literal 1 left out and odd column names in backticks."""
+    names = (factor_name(f) for f in term.factors)
+    return tuple(name for name in names if name != "1")
+
+
+def factor_name(factor: Any) -> str:
+    """Spelling of a formulaic factor that can stand in a formula again."""
+    name = str(factor.expr)
+    method = getattr(factor, "factor", factor).eval_method  # an evaluated factor wraps the parsed one
+    if method.value == "lookup":
+        return quoted(name)
+    if method.value == "python" and not _is_call(name):
+        return f"{{{name}}}"
+    return name
+
+
+def quoted(column: str) -> str:
+    """Spelling of a column name in a formula: in backticks unless it is an identifier."""
+    return column if column.isidentifier() else f"`{column}`"
+
+
+def unquoted(expression: str) -> str:
+    """The factor expression as formulaic names its columns: without backticks or braces around the whole."""
+    if re.fullmatch(r"`[^`]+`", expression) or re.fullmatch(r"\{.*\}", expression, flags=re.DOTALL):
+        return expression[1:-1]
+    return expression
+
+
+def _is_call(expression: str) -> bool:
+    try:
+        return isinstance(_syntax_tree(expression)[0].body, ast.Call)
+    except SyntaxError:
+        return False
+
+
+def _syntax_tree(expression: str) -> tuple[ast.Expression, dict[str, str]]:
+    """Parse a factor expression; column names in backticks are replaced by identifiers (returned with their names)."""
+    names: dict[str, str] = {}
+
+    def replace_name(match: re.Match[str]) -> str:
+        identifier = f"_column_{len(names)}_"
+        names[identifier] = match.group(1)
+        return identifier
+
+    return ast.parse(re.sub(r"`([^`]+)`", replace_name, expression), mode="eval"), names
+
+
+def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
+    """Columns that a factor expression uses, after checking that it can do nothing but compute on them.
+
+    Arithmetic, comparisons, the functions of the formula language and elementwise numpy functions may stand in an
+    expression. Nothing else may, so that evaluating it is safe, and gives a row the same value in any table.
+
+    Raises
+    ------
+    FormulaError
+        If the expression names something that is neither a column nor a known function, or holds other Python code.
+    """
+    if expression in columns:
+        return (expression,)
+    if unquoted(expression) in columns:
+        return (unquoted(expression),)
+    try:
+        tree, names = _syntax_tree(expression[1:-1] if expression.startswith("{") else expression)
+    except SyntaxError as error:
+        raise FormulaError(
+            repr(expression),
+            "this is neither a column nor an expression",
+            f"use the columns {', '.join(sorted(map(str, columns)))}; put a name with blanks or signs in backticks",
+            SEE,
+        ) from error
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    modules = _check_syntax(tree, expression)
+    check_constants(tree, expression, modules | called | CONTRASTS)
+    found: list[str] = []
+    for node in sorted((n for n in ast.walk(tree) if isinstance(n, ast.Name)), key=lambda n: (n.lineno, n.col_offset)):
+        if node.id in modules:
+            continue
+        name = names.get(node.id, node.id)
+        if node.id in called:
+            _check_function(name, expression, columns)
+        elif name in columns:
+            found.append(name)
+        elif name in CONTRASTS:
+            continue
+        else:
+            raise FormulaError(
+                repr(expression),
+                f"there is no column named {name!r}.{closest(name, columns)}",
+                "use one of the columns: " + ", ".join(sorted(map(str, columns))),
+                SEE,
+            )
+    return tuple(dict.fromkeys(found))
+
+
+SYNTAX = (
+    *(ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword, ast.Tuple, ast.List, ast.Dict),
+    *(ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator, ast.unaryop, ast.cmpop, ast.Attribute),
+)
+CONTRASTS = frozenset({"Treatment", "Poly", "Sum", "Helmert", "Diff"})  # C(x, Sum), as patsy writes it
+BUILTINS = frozenset({"abs", "float", "int"})
+CURVES = frozenset({"ns", "bs", "poly"})  # hierlmm.design.splines, which stand in for formulaic's
+NUMPY = frozenset({"around", "clip", "e", "isin", "pi", "round", "where"})  # besides the elementwise functions
+
+
+def _check_syntax(tree: ast.Expression, expression: str) -> set[str]:
+    """Refuse Python that is not a formula, and return the modules in use (``np``, ``contr``)."""
+    modules: set[str] = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, SYNTAX):
+            raise FormulaError(
+                repr(expression),
+                f"Python code of this kind ({type(node).__name__}) cannot stand in a formula",
+                "use arithmetic, comparisons and functions of columns, or make the column beforehand "
+                "(data['z'] = ...) and use its name",
+                SEE,
+            )
+        if isinstance(node, ast.Attribute):
+            modules.add(_check_attribute(node, expression))
+    return modules
+
+
+def _check_attribute(node: ast.Attribute, expression: str) -> str:
+    """Allow ``np.<elementwise function>`` and ``contr.<contrast>``; return the module's name."""
+    module = node.value.id if isinstance(node.value, ast.Name) else ""
+    if module == "np" and (isinstance(getattr(np, node.attr, None), np.ufunc) or node.attr in NUMPY):
+        return module
+    if module == "contr" and not node.attr.startswith("_"):
+        return module
+    if module == "np" and hasattr(np, node.attr):
+        reason = f"np.{node.attr} does not work row by row, so new rows would get other values than the same rows here"
+    else:
+        reason = f"attributes ({node.attr!r}) cannot stand in a formula, apart from numpy functions such as np.log"
+    raise FormulaError(
+        repr(expression),
+        reason,
+        "use center(x), scale(x) or poly(x, 2), which remember what they saw, or make the column beforehand "
+        "(data['z'] = ...) and use its name",
+        SEE,
+    )
+
+
+def _check_function(name: str, expression: str, columns: Collection[str]) -> None:
+    known = _known_functions()
+    if name in known and name not in columns:
+        return
+    remedy = f"use one of {', '.join(sorted(known))}, or a numpy function such as np.sqrt"
+    reason = f"there is no function named {name!r}.{closest(name, known)}"
+    if name in columns and name in known:
+        reason = f"a column is named {name!r} too and hides the function"
+        remedy = f"rename the column {name!r}, or use the numpy function (np.{name})"
+    elif name == "lag":
+        reason = "it shifts the rows of the whole table, from one subject into the next"
+        remedy = "make the column beforehand: data['previous'] = data.groupby('subject')['x'].shift()"
+    elif name == "Q":
+        reason, remedy = "this is how patsy quotes a name", "put the column name in backticks: `my column`"
+    elif name == "offset":
+        reason = "an offset is not a term that can be multiplied or vary between subjects"
+        remedy = "add it at the top of the formula (level 1): 'y ~ x + offset(w) + (1 | subject)'"
+    elif hasattr(np, name):
+        remedy = f"use np.{name}"
+    raise FormulaError(repr(expression), reason, remedy, SEE)
+
+
+def _known_functions() -> frozenset[str]:
+    from formulaic.transforms import TRANSFORMS
+
+    return (frozenset(TRANSFORMS) | BUILTINS | CURVES) - {"np", "contr", "lag", "Q"}
+
+
+def categorical_arguments(expression: str) -> tuple[str, ...]:
+    """Columns whose values are labels in the expression: ``g`` in ``C(g)``."""
+    if "(" not in expression:
+        return ()
+    tree, names = _syntax_tree(expression[1:-1] if expression.startswith("{") else expression)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    found = [c.args[0] for c in calls if c.args and isinstance(c.func, ast.Name) and c.func.id in ("C", "hashed")]
+    return tuple(names.get(arg.id, arg.id) for arg in found if isinstance(arg, ast.Name))
+
+
+def is_truth_value(expression: str) -> bool:
+    """Whether the expression is a comparison, as ``I(x > 24)`` and ``np.greater(x, 24)`` are."""
+    try:
+        node: ast.expr = _syntax_tree(expression[1:-1] if expression.startswith("{") else expression)[0].body
+    except SyntaxError:
+        return False
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "I" and node.args:
+        node = node.args[0]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        function = getattr(np, node.func.attr, None)
+        return function is np.isin or any(kind.endswith("d->?") for kind in getattr(function, "types", ()))
+    return isinstance(node, ast.Compare)
+
+
+def outline(text: str, formula: str) -> str:
+    """The text with everything inside brackets, quotes and backticks blanked out, character by character."""
+    shape: list[str] = []
+    stack: list[str] = []
+    quote = ""
+    for char in text:
+        top = not stack and not quote
+        if quote:
+            quote = "" if char == quote else quote
+            top = not stack and not quote
+        elif char in "`'\"":
+            quote = char
+        elif char in "([{":
+            stack.append({"(": ")", "[": "]", "{": "}"}[char])
+        elif char in ")]}":
+            if not stack or stack.pop() != char:
+                raise FormulaError(repr(formula), UNMATCHED, "close what is open", SEE)
+            top = not stack
+        shape.append(char if top else BLANK)
+    if stack or quote:
+        raise FormulaError(repr(formula), UNMATCHED, "close what is open", SEE)
+    return "".join(shape)
+
+
+BLANK = "\0"
+UNMATCHED = "its parentheses or quotes do not match"
+
+
+def _split_response(formula: str) -> tuple[str, str]:
+    tilde = outline(formula, formula).find("~")
+    left, right = formula[:tilde].strip(), formula[tilde + 1 :].strip()
+    if tilde < 0 or not left or not right:
+        raise FormulaError(
+            repr(formula),
+            "a formula needs a response, a '~' and terms",
+            "write it as 'response ~ terms', for example 'distance ~ time'",
+            SEE,
+        )
+    return _parse_response(left, formula), right
+
+
+def _parse_response(text: str, formula: str) -> str:
+    """One column or expression: ``y``, ``log(y)``, ``I(a + b)``."""
+    single = not re.search(r"[-+*/:^|%]", outline(text, formula))
+    terms = parse_rhs(f"0 + {text}", formula) if single else ()
+    if len(terms) != 1 or len(terms[0]) != 1:
+        raise FormulaError(
+            repr(formula),
+            f"its response {text!r} is not one column or function of columns",
+            f"write arithmetic as 'I({text}) ~ ...', and fit several responses one by one",
+            SEE,
+        )
+    return terms[0][0]
+
+
+def _extract_random(rhs: str, formula: str) -> tuple[str, tuple[RandomTerm, ...]]:
+    """Cut every top-level parenthesis that holds a top-level '|' out of the right-hand side."""
+    pieces: list[str] = []
+    random: list[RandomTerm] = []
+    for sign, piece in _split_top_level(rhs, formula):
+        inner = _random_content(piece, formula)
+        if inner is None:
+            pieces.append(f"{sign} {piece}")
+        elif sign == "-":
+            raise FormulaError(
+                repr(formula), "a random-effects term is subtracted", "leave the term out, or add it with '+'", SEE
+            )
+        else:
+            random.append(_parse_random(inner, formula))
+    return " ".join(pieces).removeprefix("+").strip(), tuple(random)
+
+
+def _split_top_level(text: str, formula: str) -> list[tuple[str, str]]:
+    """Split ``a + b - (c | d)`` at the plus and minus signs outside brackets and quotes."""
+    parts: list[tuple[str, str]] = []
+    start, sign = 0, "+"
+    for match in [*re.finditer(r"[+-]", outline(text, formula)), None]:
+        end = match.start() if match else len(text)
+        if text[start:end].strip():
+            parts.append((sign, text[start:end].strip()))
+            sign = "+"
+        if match:
+            start, sign = match.end(), "+" if match.group() == sign else "-"
+    return parts
+
+
+def _random_content(piece: str, formula: str) -> str | None:
+    """What stands inside ``(1 + x | g)``, or None if the piece is no random-effects term."""
+    shape = outline(piece, formula)
+    if re.fullmatch(rf"\({BLANK}*\)", shape):
+        inner = piece[1:-1].strip()
+        if "|" in outline(inner, formula):
+            return inner
+        return _random_content(inner, formula)
+    if holds_bar(piece, formula):
+        raise FormulaError(
+            repr(formula),
+            f"the random effects {piece!r} are not in parentheses of their own",
+            "write '... + (1 + time | subject)'",
+            SEE,
+        )
+    return None
+
+
+def holds_bar(text: str, formula: str) -> bool:
+    """Whether a '|' stands outside quotes and function calls, in parentheses or not."""
+    shape = outline(text, formula)
+    groups = re.finditer(rf"(?<![\w.])\(({BLANK}*)\)", shape)
+    return "|" in shape or any(holds_bar(text[g.start(1) : g.end(1)], formula) for g in groups)
+
+
+def _parse_random(inner: str, formula: str) -> RandomTerm:
+    match = re.fullmatch(r"([^|]*)(\|\|?)([^|]*)", outline(inner, formula))
+    left, subject = (inner[: match.end(1)].strip(), inner[match.start(3) :].strip()) if match else ("", "")
+    if not match or not subject or not left:
+        raise FormulaError(
+            repr(formula), f"the random-effects term '({inner})' is incomplete", "write '(1 + time | subject)'", SEE
+        )
+    if re.search(r"[/:+*()^%]", outline(subject, formula)):
+        raise FormulaError(
+            f"({inner})",
+            f"the grouping {subject!r} is not one column: nested or crossed groups make more than two levels",
+            "group by one column (data['unit'] = data['a'].astype(str) + ':' + data['b'].astype(str) makes one), "
+            "or fit crossed and nested factors with lme4 or Bambi",
+            "docs, page 'Limitations'",
+        )
+    terms = parse_rhs(left, formula)
+    if not terms:
+        raise FormulaError(
+            f"({inner})", "it contains no random effect", "write '(1 | subject)' for a random intercept", SEE
+        )
+    return RandomTerm(terms, unquoted(subject), correlated=match.group(2) == "|")
+
+
+def _extract_offsets(rhs: str) -> tuple[str, tuple[str, ...]]:
+    pieces: list[str] = []
+    offsets: list[str] = []
+    for sign, piece in _split_top_level(rhs, rhs):
+        if not re.fullmatch(rf"offset\s*\({BLANK}+\)", outline(piece, rhs)):
+            pieces.append(f"{sign} {piece}")
+            continue
+        inner = piece[piece.index("(") + 1 : -1].strip()
+        if sign == "-":
+            raise FormulaError(
+                f"- {piece}", "an offset is added, with coefficient 1", f"write '+ offset(-({inner}))'", SEE
+            )
+        offsets.append(inner)
+    return " ".join(pieces).removeprefix("+").strip(), tuple(offsets)
+
+
+def join_terms(terms: Sequence[Term]) -> str:
+    """Write terms as the right-hand side of a formula that has exactly these terms: ``1 + sex + sex:time``."""
+    names = ["1" if not term else term_name(term) for term in terms]
+    return " + ".join(names if () in terms else ["0", *names])

@@ -1,0 +1,374 @@
+"""The two-level hierarchy as data: what was said at level 1, at level 2, and which coefficients vary.
+
+Level 1 is the subject's own regression, ``y_ij = sum_k x1_ijk * beta_ki + e_ij``; level 2 explains its coefficients,
+``beta_ki = sum_m w_im * beta_km + b_ki``. Multiplying out gives the combined model, one fixed term ``w_m:x1_k`` for
+every pair, and random effects for the level-1 terms that vary. Both forms hold the same information.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hierlmm.design.formula import (
+    INTERCEPT,
+    ParsedFormula,
+    Term,
+    holds_bar,
+    join_terms,
+    outline,
+    parse_formula,
+    parse_rhs,
+    quoted,
+    refuse_response_as_subject,
+    term_name,
+)
+from hierlmm.design.formula_limits import check_text
+from hierlmm.errors import FormulaError, SpecificationError, closest
+
+__all__ = [
+    "COVARIANCES",
+    "Hierarchy",
+    "RandomBlock",
+    "hierarchy_from_levels",
+    "hierarchy_from_terms",
+    "marginal_hierarchy",
+    "random_blocks",
+]
+
+COVARIANCES = ("unstructured", "diagonal", "identity", "compound_symmetry")
+CORRELATED = ("unstructured", "compound_symmetry")  # all random effects in one block
+SEE = "docs, page 'Formulas and levels'"
+
+
+@dataclass(frozen=True, slots=True)
+class RandomBlock:
+    """Level-1 terms whose random effects are correlated with each other (or not, under ``||``)."""
+
+    terms: tuple[Term, ...]
+    correlated: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """A two-level model, without its data.
+
+    Attributes
+    ----------
+    response : str
+        The response, a column or an expression such as ``log(bili)``.
+    subject : str
+        The grouping column.
+    level1_terms : tuple of Term
+        Terms of the subject's own regression.
+    level2_terms : tuple of tuple of Term
+        For each level-1 term, what explains it; ``((),)`` is "a constant", ``()`` is "nothing fixed".
+    blocks : tuple of RandomBlock
+        Which level-1 terms vary by subject, and which of them correlate.
+    covariance : str
+        Structure of D: ``"unstructured"``, ``"diagonal"``, ``"identity"``, ``"compound_symmetry"`` or ``"blocks"``.
+    offsets : tuple of str
+        Expressions added to the linear predictor with coefficient 1.
+    fixed_terms : tuple of Term
+        Terms of the combined model, in the order of its coefficients.
+    """
+
+    response: str
+    subject: str
+    level1_terms: tuple[Term, ...]
+    level2_terms: tuple[tuple[Term, ...], ...]
+    blocks: tuple[RandomBlock, ...]
+    covariance: str
+    offsets: tuple[str, ...] = ()
+    fixed_terms: tuple[Term, ...] = field(default=(), compare=False)
+
+    @property
+    def level1(self) -> str:
+        """Level 1 as a formula: ``distance ~ time``."""
+        terms = self.level1_terms
+        rhs = join_terms(terms)
+        if () in terms and len(terms) > 1:
+            rhs = join_terms([t for t in terms if t]).removeprefix("0 + ")
+        return f"{self.response} ~ {' + '.join([rhs, *(f'offset({o})' for o in self.offsets)])}"
+
+    @property
+    def level2(self) -> dict[str, str]:
+        """Level 2 as formulas: ``{"Intercept": "sex", "time": "sex"}``."""
+        return {term_name(k): _level2_rhs(w) for k, w in zip(self.level1_terms, self.level2_terms, strict=True)}
+
+    @property
+    def random(self) -> list[Any]:
+        """Names of the level-1 terms that vary by subject; lists of names, one for each block, if D has blocks."""
+        if self.covariance != "blocks":
+            return [term_name(t) for block in self.blocks for t in block.terms]
+        groups = [[b.terms] if b.correlated else [(t,) for t in b.terms] for b in self.blocks]
+        return [[term_name(t) for t in terms] for group in groups for terms in group]
+
+    @property
+    def formula(self) -> str:
+        """The combined model as one formula: ``distance ~ 1 + sex + time + sex:time + (1 + time | subject)``."""
+        fixed = [join_terms(self.fixed_terms) if self.fixed_terms else "0"]
+        fixed += [f"offset({o})" for o in self.offsets]
+        bars = [f"({join_terms(b.terms)} {'|' if b.correlated else '||'} {quoted(self.subject)})" for b in self.blocks]
+        return f"{self.response} ~ {' + '.join(fixed + bars)}"
+
+
+def hierarchy_from_levels(
+    level1: str,
+    level2: Mapping[str, str] | None,
+    *,
+    subject: str,
+    random: str | Sequence[str | Sequence[str]] | None,
+    covariance: str,
+) -> Hierarchy:
+    """Build a hierarchy from a level-1 formula and level-2 formulas.
+
+    Parameters
+    ----------
+    level1 : str
+        ``"distance ~ time"``.
+    level2 : mapping of str to str, optional
+        Right-hand sides by level-1 term, ``"1"`` where left out.
+    random : sequence, optional
+        Names of the level-1 terms that vary (all by default). A nested list makes blocks that do not correlate
+        with each other: ``[["Intercept", "time"], ["dose"]]``.
+    covariance : str
+        One of `COVARIANCES`, or ``"blocks"``, which is what ``"unstructured"`` means for a nested list.
+
+    Raises
+    ------
+    FormulaError, SpecificationError
+    """
+    parsed = parse_formula(level1)
+    if parsed.random:
+        raise FormulaError(
+            repr(level1),
+            "level 1 is the regression within a subject and holds no random effects",
+            "name the coefficients that vary with random=[...], or use TwoLevelModel.from_formula",
+            SEE,
+        )
+    terms = parsed.fixed
+    rhs = _level2_by_term(terms, {} if level2 is None else level2, level1)
+    blocks = _blocks(terms, random, covariance, level1)
+    refuse_response_as_subject(parsed.response, subject)
+    return _assemble(parsed, subject, terms, rhs, blocks, covariance, fixed_terms=None)
+
+
+def hierarchy_from_terms(
+    parsed: ParsedFormula, level1_factors: frozenset[str], *, covariance: str | None = None
+) -> Hierarchy:
+    """Build a hierarchy from a combined formula, given which factors vary within subjects.
+
+    Parameters
+    ----------
+    parsed : ParsedFormula
+        The combined formula, with at least one random-effects term.
+    level1_factors : frozenset of str
+        Factor expressions that vary within at least one subject.
+    covariance : str, optional
+        Overrides the structure that the bars imply.
+    """
+    subjects = list(dict.fromkeys(r.subject for r in parsed.random))
+    if len(subjects) > 1:
+        raise FormulaError(
+            f"random effects for {' and '.join(subjects)}",
+            "a two-level model has one grouping; two of them are nested or crossed factors",
+            "keep one of them, or fit crossed factors with lme4 or Bambi",
+            "docs, page 'Limitations'",
+        )
+    split = [
+        (tuple(f for f in t if f in level1_factors), tuple(f for f in t if f not in level1_factors))
+        for t in parsed.fixed
+    ]
+    blocks = random_blocks(parsed, covariance)
+    _refuse_level2_slopes(blocks, level1_factors, subjects[0])
+    random_terms = [t for b in blocks for t in b.terms]
+    terms = sorted(dict.fromkeys([k for k, _ in split] + random_terms), key=len)
+    rhs = tuple(tuple(w for k, w in split if k == term) for term in terms)
+    structure = covariance or ("unstructured" if len(blocks) == 1 and blocks[0].correlated else "blocks")
+    return _assemble(parsed, subjects[0], tuple(terms), rhs, blocks, structure, fixed_terms=parsed.fixed)
+
+
+def marginal_hierarchy(parsed: ParsedFormula, subject: str, level1_factors: frozenset[str]) -> Hierarchy:
+    """The fixed part of a formula without random effects, split by what varies within subjects."""
+    split = [
+        (tuple(f for f in t if f in level1_factors), tuple(f for f in t if f not in level1_factors))
+        for t in parsed.fixed
+    ]
+    terms = sorted(dict.fromkeys(k for k, _ in split), key=len)
+    rhs = tuple(tuple(w for k, w in split if k == term) for term in terms)
+    return _assemble(parsed, subject, tuple(terms), rhs, (), "none", fixed_terms=parsed.fixed)
+
+
+def random_blocks(parsed: ParsedFormula, covariance: str | None) -> tuple[RandomBlock, ...]:
+    """Blocks that the bars of a formula imply, or that ``covariance`` imposes on them."""
+    blocks = tuple(RandomBlock(r.terms, r.correlated) for r in parsed.random)
+    if covariance is None:
+        return blocks
+    if covariance not in CORRELATED:
+        return tuple(RandomBlock(b.terms, correlated=False) for b in blocks)
+    return (RandomBlock(tuple(sorted((t for b in blocks for t in b.terms), key=len))),)
+
+
+def _assemble(
+    parsed: ParsedFormula,
+    subject: str,
+    level1: tuple[Term, ...],
+    level2: tuple[tuple[Term, ...], ...],
+    blocks: tuple[RandomBlock, ...],
+    covariance: str,
+    fixed_terms: tuple[Term, ...] | None,
+) -> Hierarchy:
+    seen = [t for b in blocks for t in b.terms]
+    for term in seen:
+        if seen.count(term) > 1:
+            raise FormulaError(
+                f"the random effect {term_name(term)!r}, twice",
+                "its variance could not be told apart from that of its copy",
+                "name every random effect once; '(time | g)' includes the intercept, '(0 + time | g)' does not",
+                SEE,
+            )
+    if fixed_terms is None:
+        products = [tuple(dict.fromkeys(w + k)) for k, rhs in zip(level1, level2, strict=True) for w in rhs]
+        fixed_terms = tuple(sorted(products, key=len))
+    return Hierarchy(parsed.response, subject, level1, level2, blocks, covariance, parsed.offsets, fixed_terms)
+
+
+def _level2_by_term(terms: tuple[Term, ...], level2: Mapping[str, str], level1: str) -> tuple[tuple[Term, ...], ...]:
+    if not isinstance(level2, Mapping):
+        example = level2 if isinstance(level2, str) else "sex"
+        raise SpecificationError(
+            f"level2={level2!r}",
+            "level 2 needs one formula for each level-1 coefficient that it explains",
+            f"write level2={{'Intercept': {example!r}}}, or name other level-1 terms as keys",
+            SEE,
+        )
+    names = [term_name(t) for t in terms]
+    canonical: dict[str, str] = {}
+    for given, value in level2.items():
+        key = _canonical(given, names)
+        if key in canonical:
+            raise SpecificationError(
+                f"level2 with two formulas for {key!r}",
+                "only one of them could be used",
+                "join them with '+' under one key ('1' and '(Intercept)' mean 'Intercept')",
+                SEE,
+            )
+        if not isinstance(value, str):
+            raise SpecificationError(
+                f"level2[{given!r}] = {value!r}",
+                "a level-2 formula is text",
+                "write for example {'Intercept': 'sex', 'time': '1'}; '0' means nothing fixed",
+                SEE,
+            )
+        canonical[key] = value
+    for key in canonical:
+        if key not in names:
+            raise SpecificationError(
+                f"level2 for {key!r}",
+                f"level 1 ({level1!r}) has no coefficient of this name.{closest(key, names)}",
+                f"use one of {', '.join(names)}, or add {key!r} to level 1",
+                SEE,
+            )
+    rhs: list[tuple[Term, ...]] = []
+    for name in names:
+        value = canonical.get(name, "1").strip()
+        check_text(value)
+        if "~" in outline(value, value) or holds_bar(value, value):
+            raise FormulaError(
+                f"level2[{name!r}] = {value!r}",
+                "a level-2 formula is a right-hand side without '~' or '|'",
+                "write for example {'Intercept': 'sex'}",
+                SEE,
+            )
+        rhs.append(parse_rhs(value))
+    return tuple(rhs)
+
+
+def _canonical(name: str, known: Sequence[str]) -> str:
+    """Give a term its canonical spelling (``I(x**2)`` is ``I(x ** 2)``, ``1`` is ``Intercept``)."""
+    for spelling in (str(name), quoted(str(name)), str(name).strip()):
+        if spelling in known:
+            return spelling
+    name = str(name).strip()
+    if name in ("1", "(Intercept)", "intercept"):
+        return INTERCEPT
+    try:
+        terms = parse_rhs(f"0 + {name}")
+    except FormulaError:
+        return name
+    return term_name(terms[0]) if len(terms) == 1 else name
+
+
+def _blocks(
+    terms: tuple[Term, ...], random: str | Sequence[str | Sequence[str]] | None, covariance: str, level1: str
+) -> tuple[RandomBlock, ...]:
+    nested = random is not None and not isinstance(random, str) and any(not isinstance(c, str) for c in random)
+    if covariance == "blocks" and nested:
+        covariance = "unstructured"
+    if covariance == "blocks":
+        raise SpecificationError(
+            "covariance='blocks'",
+            "which random effects are correlated with each other is not said",
+            "write them as lists of names: random=[['Intercept', 'time'], ['dose']]",
+            SEE,
+        )
+    if covariance not in COVARIANCES:
+        raise SpecificationError(
+            f"covariance={covariance!r}",
+            f"this is not a structure of D.{closest(covariance, COVARIANCES)}",
+            f"use one of {', '.join(map(repr, COVARIANCES))}",
+            SEE,
+        )
+    names = [term_name(t) for t in terms]
+    chosen: Sequence[str | Sequence[str]] = names if random is None else random
+    if isinstance(chosen, str):
+        chosen = [chosen]
+    if len(chosen) == 0 or any(len(c) == 0 for c in chosen):
+        raise SpecificationError(
+            f"random={random!r}",
+            "a two-level model needs at least one coefficient that varies between subjects",
+            "leave random out (all level-1 coefficients vary) or write random=['Intercept']",
+            SEE,
+        )
+    groups = [[c] if isinstance(c, str) else list(c) for c in chosen] if nested else [[str(c) for c in chosen]]
+    found = [sorted((_find(n, names, terms, level1) for n in g), key=len) for g in groups]
+    if covariance == "unstructured":
+        return tuple(RandomBlock(tuple(g)) for g in sorted(found, key=lambda g: len(g[0])))
+    terms_in_order = tuple(sorted((t for g in found for t in g), key=len))
+    return (RandomBlock(terms_in_order, correlated=covariance in CORRELATED),)
+
+
+def _find(name: str, names: list[str], terms: tuple[Term, ...], level1: str) -> Term:
+    canonical = _canonical(name, names)
+    if canonical not in names:
+        raise SpecificationError(
+            f"random effect {name!r}",
+            f"level 1 ({level1!r}) has no coefficient of this name.{closest(name, names)}",
+            f"use names of level-1 terms: {', '.join(names)}",
+            SEE,
+        )
+    return terms[names.index(canonical)]
+
+
+def _refuse_level2_slopes(blocks: tuple[RandomBlock, ...], level1_factors: frozenset[str], subject: str) -> None:
+    for block in blocks:
+        for term in block.terms:
+            fixed_within = [f for f in term if f not in level1_factors]
+            if fixed_within:
+                raise SpecificationError(
+                    f"a random effect of {fixed_within[0]!r} by {subject!r}",
+                    f"{fixed_within[0]!r} is constant within every {subject}: no {subject} shows its own effect of it",
+                    f"take {term_name(term)!r} out of the parenthesis and keep it as a fixed (level-2) term",
+                    SEE,
+                )
+
+
+def _level2_rhs(terms: tuple[Term, ...]) -> str:
+    if not terms:
+        return "0"
+    if () not in terms:
+        return join_terms(terms)
+    named = [term_name(t) for t in terms if t]
+    return " + ".join(named) if named else "1"

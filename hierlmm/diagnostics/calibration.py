@@ -1,0 +1,430 @@
+"""The result of a calibration study: ranks against the uniform distribution, coverage, recovery, and a verdict.
+
+Ranks of one parameter over n data sets are judged by their empirical distribution function at z_k = k/(L + 1). Under
+uniformity n F(z_k) is Binomial(n, z_k) at every single point; a band that holds at all points together with probability
+95 % uses the pointwise level γ at which 95 % of simulated uniform samples stay inside (Säilynoja, Bürkner & Vehtari
+2022). The p-value is the share of uniform samples that stray at least as far, so p > 0.05 means "inside the band".
+
+References
+----------
+Betancourt, M. (2018). Calibrating model-based inferences and decisions. arXiv:1803.08393 (contraction and z-scores).
+
+Säilynoja, T., Bürkner, P., Vehtari, A. (2022). Graphical test for discrete uniformity and its applications in
+goodness-of-fit evaluation and multiple sample comparison. Statistics and Computing 32, 32.
+"""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import bdtr
+
+from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.design.design import Design
+from hierlmm.diagnostics.replicate import Failure, binomial_interval, probability
+from hierlmm.errors import NotAvailableError, SpecificationError, closest
+from hierlmm.frames import shorten
+from hierlmm.options import checked, renamed
+
+__all__ = ["LEVELS", "LOGLIK", "Calibration", "EcdfBand", "ecdf_band"]
+
+FloatArray = NDArray[np.float64]
+LEVELS = (0.5, 0.8, 0.95)
+LOGLIK = "log-likelihood"
+SIMULATIONS = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class EcdfBand:
+    """Simultaneous band for the empirical distribution function of n ranks on 0 ... L.
+
+    Attributes
+    ----------
+    n : int
+    z : (L,)
+        Points k/(L + 1), k = 1 ... L.
+    tail : (n + 1, L)
+        Two-sided pointwise tail probability of every count at every point.
+    simulated : (SIMULATIONS,)
+        Smallest tail probability of each simulated uniform sample, ascending.
+    """
+
+    n: int
+    z: FloatArray
+    tail: FloatArray
+    simulated: FloatArray
+
+    def level(self, ci: float) -> float:
+        """Pointwise level γ of the band with this simultaneous probability."""
+        return float(self.simulated[int((1.0 - ci) * len(self.simulated))])
+
+    def limits(self, ci: float = 0.95) -> tuple[FloatArray, FloatArray]:
+        """Lower and upper limit of the distribution function at ``z``: (L,), (L,)."""
+        inside = self.tail >= self.level(ci)
+        return inside.argmax(axis=0) / self.n, (self.n - inside[::-1].argmax(axis=0)) / self.n
+
+    def p_value(self, ranks: FloatArray) -> float:
+        """Share of uniform samples that stray at least as far as these ranks."""
+        counts = np.searchsorted(np.sort(ranks), np.arange(1, len(self.z) + 1), side="left")
+        strayed = self.tail[counts, np.arange(len(self.z))].min()
+        return float(np.searchsorted(self.simulated, strayed, side="right") / len(self.simulated))
+
+
+@lru_cache(maxsize=16)
+def ecdf_band(n: int, n_ranks: int) -> EcdfBand:
+    """Simulate the band for n ranks on 0 ... n_ranks (Säilynoja et al. 2022, section 2.2), with a fixed seed."""
+    bins = n_ranks + 1
+    z = np.arange(1, bins) / bins
+    counts = np.arange(n + 1)[:, None]
+    below = bdtr(counts, n, z)
+    above = 1.0 - np.vstack([np.zeros(len(z)), below[:-1]])
+    tail = np.minimum(1.0, 2.0 * np.minimum(below, above))
+    samples = np.random.default_rng(214).multinomial(n, np.full(bins, 1.0 / bins), size=SIMULATIONS)
+    reached = np.cumsum(samples, axis=1)[:, :-1]
+    return EcdfBand(n, z, tail, np.sort(tail[reached, np.arange(len(z))].min(axis=1)))
+
+
+@checked
+@dataclass(frozen=True, eq=False, repr=False)
+class Calibration:
+    """What `calibrate` found; every table has one row for each data set that was fitted and one column a parameter.
+
+    Attributes
+    ----------
+    estimator : {"NUTS", "REML", "ML"}
+    source : {"priors", "other priors", "fit"}
+        What the data were drawn from.
+    design, priors
+        Of the model that was examined; the priors as they were held fixed.
+    simulations : int
+        Number of simulated data sets.
+    truth, estimate, sd, lower, upper : DataFrame
+        True values; posterior means (or estimates), posterior SDs (or standard errors), ends of the 95 % interval.
+    pit : DataFrame
+        Position of the truth in the posterior (or in the normal distribution behind a Wald interval), between 0 and
+        1; a central interval of probability c covers the truth where ``abs(2 * pit - 1) <= c``.
+    n_ranks : int
+        Draws L among which ranks are taken.
+    autocorrelation : Series or None
+        Correlation between neighbours among these L draws, averaged over the data sets.
+    checks : DataFrame
+        Divergences and smallest effective sample size of each fit; or convergence and singularity.
+    failures : tuple of Failure
+        Data sets that could not be fitted, and why.
+    settings : dict
+    seconds : float
+        Wall time.
+    """
+
+    estimator: str
+    source: str
+    design: Design
+    priors: ResolvedPriors
+    simulations: int
+    truth: pd.DataFrame
+    estimate: pd.DataFrame
+    sd: pd.DataFrame
+    lower: pd.DataFrame
+    upper: pd.DataFrame
+    pit: pd.DataFrame
+    rank_table: pd.DataFrame | None
+    n_ranks: int
+    autocorrelation: pd.Series | None
+    checks: pd.DataFrame
+    failures: tuple[Failure, ...]
+    settings: dict[str, Any]
+    seconds: float
+
+    @property
+    def ranks(self) -> pd.DataFrame:
+        """Rank of the truth among the L thinned posterior draws, data set × parameter, whole numbers from 0 to L.
+
+        Raises
+        ------
+        NotAvailableError
+            For likelihood fits, which have no draws; ``pit`` is what they have.
+        """
+        if self.rank_table is None:
+            raise NotAvailableError(
+                f"ranks of {self.estimator} fits",
+                "a rank is a position among posterior draws",
+                "use .pit, the position of the truth in the normal distribution behind each Wald interval",
+                "docs, page 'Calibration'",
+            )
+        return self.rank_table.astype(int)
+
+    @property
+    def parameters(self) -> list[str]:
+        """Names of the quantities that were followed."""
+        return [str(name) for name in self.truth.columns]
+
+    @property
+    def band(self) -> EcdfBand:
+        """Band that the ranks' empirical distribution functions are held against."""
+        return ecdf_band(len(self.ranks), self.n_ranks)
+
+    @property
+    def _judged(self) -> bool:
+        """Whether uniform ranks are what a correct sampler gives."""
+        return self.rank_table is not None and self.source != "fit"
+
+    @cached_property
+    def _summary(self) -> pd.DataFrame:
+        pit = self.pit.to_numpy()
+        used = np.sum(np.isfinite(pit), axis=0).astype(float)
+        covered = {c: np.sum(np.abs(2.0 * pit - 1.0) <= c, axis=0).astype(float) for c in LEVELS}
+        table = pd.DataFrame(index=self.truth.columns)
+        if self._judged:
+            p = [self.band.p_value(self.ranks[name].to_numpy()) for name in self.parameters]
+            table["p_uniform"] = p
+            table["in_band"] = table["p_uniform"] > 0.05
+        for c in LEVELS:
+            table[f"cover{round(100 * c)}"] = covered[c] / np.where(used > 0, used, np.nan)
+        table["cover95_lower"], table["cover95_upper"] = binomial_interval(covered[0.95], used)
+        error = self.estimate - self.truth
+        spread = self.sd.where(self.sd > 0)
+        table["bias"] = error.mean()
+        table["rmse"] = np.sqrt((error**2).mean())
+        table["z_mean"], table["z_sd"] = (error / spread).mean(), (error / spread).std()
+        if self._judged:
+            table["contraction"] = 1.0 - (self.sd**2).mean() / self.truth.var()
+            table.loc[table.index == LOGLIK, "contraction"] = np.nan
+        table["n_used"] = used.astype(int)
+        return table
+
+    def summary(self) -> pd.DataFrame:
+        """One row for each parameter.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``p_uniform`` and ``in_band``
+                Uniformity of the ranks: p-value, and whether the ECDF stays inside its simultaneous 95 % band.
+            ``cover50``, ``cover80``, ``cover95``
+                Shares of central intervals that hold the truth; ``cover95_lower`` and ``cover95_upper`` enclose the
+                last one with 95 % binomial uncertainty (Wilson).
+            ``bias``, ``rmse``
+                Of posterior means or estimates.
+            ``z_mean``, ``z_sd``
+                Of (estimate - truth) / sd: 0 and 1 for an exact posterior.
+            ``contraction`` (``estimator="nuts"``)
+                1 - mean posterior variance / prior variance: 1 where the data say everything, 0 where nothing.
+            ``n_used``
+                Data sets with an interval (a Wald interval does not exist on the boundary).
+        """
+        return self._summary.copy()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks strongly against calibration: ranks (or Wald coverage) over all parameters."""
+        return not self._miscalibrated
+
+    @property
+    def _miscalibrated(self) -> list[str]:
+        """Parameters beyond chance: p below 1 %, Bonferroni-corrected for the number of parameters."""
+        table = self._summary
+        strict = 0.01 / len(table)
+        if self._judged:
+            return [str(name) for name in table.index[table["p_uniform"] < strict]]
+        low, high = binomial_interval(
+            (table["cover95"] * table["n_used"]).to_numpy(), table["n_used"].to_numpy(), 1.0 - strict
+        )
+        return [str(name) for name in table.index[(low > 0.95) | (high < 0.95)]]
+
+    @property
+    def verdict(self) -> str:
+        """The result in plain words."""
+        table, bad, k = self._summary, self._miscalibrated, len(self._summary)
+        worst, best = 100 * table["cover95"].min(), 100 * table["cover95"].max()
+        cover = f"95 % intervals cover the truth in {worst:z.1f} to {best:z.1f} % of the data sets"
+        if not self._judged:
+            head = f"{cover}, depending on the parameter."
+            if not bad:
+                return f"{head} No parameter's coverage differs from 95 % by more than chance."
+            named = [f"{b} ({100 * share:z.1f} %)" for b, share in table["cover95"].items() if b in bad]
+            return f"{head} Not 95 % beyond chance: {shorten(named)}."
+        if bad:
+            lines = [f"NOT CALIBRATED. The ranks of {shorten(bad)} are not uniform; {cover}."]
+            lines += [f"{name}: {self._shape(name)}" for name in bad[:5]]
+            if self.source == "other priors":
+                lines.append("The data were drawn from other priors than those of the fit, which alone can do this.")
+            return " ".join(lines)
+        outside = [str(name) for name in table.index[~table["in_band"]]]
+        if outside:
+            smallest = table["p_uniform"].min()
+            chance = 1.0 - (1.0 - smallest) ** k
+            return (
+                f"Not clear-cut: the ranks of {shorten(outside)} leave their 95 % band (smallest p = {smallest:z.3f}). "
+                f"Of {k} quantities that are calibrated, one strays that far in about {100 * chance:z.0f} % of such "
+                f"studies; another seed or more simulations decide. {cover[0].upper()}{cover[1:]}."
+            )
+        return f"Calibrated: the ranks of all {k} quantities stay inside their simultaneous 95 % bands; {cover}."
+
+    def _shape(self, name: str) -> str:
+        pit = (self.ranks[name].to_numpy() + 0.5) / (self.n_ranks + 1)
+        shift = (pit.mean() - 0.5) * np.sqrt(12.0 * len(pit))
+        spread = (pit.var() * 12.0 - 1.0) * np.sqrt(len(pit) * 1.25)  # 1.25 = 1 / (kurtosis of the uniform - 1)
+        if abs(shift) >= abs(spread):
+            return f"the posterior lies too {'low' if shift > 0 else 'high'}."
+        return f"the posterior is too {'narrow' if spread > 0 else 'wide'}."
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self.failures:
+            first = self.failures[0]
+            notes.append(
+                f"{len(self.failures)} of {self.simulations} data sets could not be fitted and are left out (number "
+                f"{first.number}: {first.reason}). If failing depends on the parameters, leaving them out biases ranks."
+            )
+        if self.estimator == "NUTS":
+            diverged = int((self.checks["divergences"] > 0).sum())
+            notes.append(f"Divergences in {diverged} of {len(self.checks)} data sets.")
+            scarce = int((self.checks["ess"] < self.n_ranks).sum())
+            if scarce:
+                notes.append(
+                    f"In {scarce} data sets the effective sample size of a parameter is below the {self.n_ranks} draws "
+                    "that ranks are taken among; more draws make these ranks exact."
+                )
+            assert self.autocorrelation is not None
+            if (strongest := float(self.autocorrelation.max())) > 0.1:
+                notes.append(f"Thinned draws are still correlated ({strongest:z.2f}): use more draws.")
+        else:
+            stuck, singular = (int(self.checks[c].sum()) for c in ("not converged", "singular"))
+            notes.append(f"Not converged: {stuck}; singular D: {singular} of {len(self.checks)} data sets.")
+            without = self._summary["n_used"]
+            if (fewest := int(without.min())) < len(self.checks):
+                notes.append(
+                    f"Coverage counts data sets with an interval only: {fewest} for {without.idxmin()}, because Wald "
+                    "intervals do not exist on the boundary."
+                )
+        return notes
+
+    def _header(self) -> tuple[str, str]:
+        title = "Simulation-based calibration" if self._judged else "Recovery of known parameters"
+        origin = {
+            "priors": "the model's priors",
+            "other priors": "other priors than the model's",
+            "fit": "the estimates of a fit",
+        }[self.source]
+        how = self.estimator
+        if self.estimator == "NUTS":
+            s = self.settings
+            how += f" ({s['chains']} × ({s['tune']} + {s['draws']}), ranks among {self.n_ranks} thinned draws)"
+        detail = f"{self.simulations} data sets drawn from {origin}, fitted by {how}; {self.seconds:z.1f} s"
+        return f"{title}: {self.design.hierarchy.formula}", detail
+
+    def __repr__(self) -> str:
+        title, detail = self._header()
+        body = [*textwrap.wrap(self.verdict, 100)]
+        for note in self._notes():
+            body += textwrap.wrap(f"Note: {note}", 100)
+        return "\n".join([title, detail, "", _display(self._summary).to_string(), "", *body])
+
+    def _repr_html_(self) -> str:
+        title, detail = self._header()
+        notes = "<br>".join(html.escape(line) for line in [self.verdict, *self._notes()])
+        return (
+            f"<div><p><strong>{html.escape(title)}</strong><br>{html.escape(detail)}</p>"
+            f"{_display(self._summary).to_html(border=0)}<p>{notes}</p></div>"
+        )
+
+    # Drawing, with what plots share; imported when called.
+
+    @renamed(prob="ci")
+    def plot(
+        self,
+        parameters: list[str] | str | None = None,
+        *,
+        ci: float = 0.95,
+        backend: str | None = None,
+        figure_kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Draw ArviZ's Δ-ECDF of the ranks with the simultaneous band (`arviz.plot_ecdf_pit`).
+
+        A line above zero on the left says that small ranks are too frequent. An arch: the posterior lies too high
+        (below zero: too low). An S that rises first: the posterior is too narrow; that falls first: too wide.
+
+        Parameters
+        ----------
+        parameters : str or list of str, optional
+            Which to draw; by default all.
+        ci : float
+            Simultaneous probability of the band.
+        backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
+        figure_kwargs : dict, optional
+
+        Returns
+        -------
+        arviz_plots.PlotCollection
+        """
+        from hierlmm.plots.simulation import plot_ranks
+
+        return plot_ranks(self, self._chosen(parameters), probability("ci", ci), backend, figure_kwargs)
+
+    def plot_recovery(
+        self,
+        parameters: list[str] | str | None = None,
+        *,
+        backend: str | None = None,
+        figure_kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Draw posterior means (or estimates) and 95 % intervals against the true values.
+
+        Parameters
+        ----------
+        parameters : str or list of str, optional
+            Which to draw; by default all but the log-likelihood.
+        backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
+        figure_kwargs : dict, optional
+
+        Returns
+        -------
+        arviz_plots.PlotCollection
+        """
+        from hierlmm.plots.simulation import plot_recovery
+
+        chosen = [p for p in self.parameters if p != LOGLIK] if parameters is None else self._chosen(parameters)
+        return plot_recovery(self, chosen, backend, figure_kwargs)
+
+    def _chosen(self, parameters: list[str] | str | None) -> list[str]:
+        if parameters is None:
+            return self.parameters
+        chosen = [parameters] if isinstance(parameters, str) else list(parameters)
+        for name in chosen:
+            if name not in self.parameters:
+                raise SpecificationError(
+                    f"parameters={name!r}",
+                    f"it was not followed.{closest(name, self.parameters)}",
+                    f"use one of: {shorten(self.parameters)}",
+                    "docs, page 'Calibration'",
+                )
+        return chosen
+
+
+def _display(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as people read it."""
+    shown = pd.DataFrame(index=table.index)
+    if "p_uniform" in table:
+        shown["p (ranks)"] = table["p_uniform"].map("{:z.3f}".format)
+        shown["in band"] = np.where(table["in_band"], "yes", "NO")
+    for c in LEVELS:
+        column = f"cover{round(100 * c)}"
+        shown[f"{round(100 * c)} % covers"] = [f"{100 * v:z.1f}" for v in table[column]]
+    low, high = table["cover95_lower"], table["cover95_upper"]
+    shown["95 % covers"] = [
+        f"{text} ({100 * a:z.1f} to {100 * b:z.1f})" for text, a, b in zip(shown["95 % covers"], low, high, strict=True)
+    ]
+    for column in ("bias", "rmse"):
+        shown[column] = table[column].map("{:.3g}".format)
+    shown["z mean"], shown["z sd"] = table["z_mean"].map("{:z.2f}".format), table["z_sd"].map("{:z.2f}".format)
+    if "contraction" in table:
+        shown["contraction"] = ["" if np.isnan(v) else f"{v:z.2f}" for v in table["contraction"]]
+    shown.index.name = None
+    return shown

@@ -1,0 +1,361 @@
+"""Leave-one-out cross-validation without refitting: one subject at a time, or one measurement at a time.
+
+Leaving out a *subject* asks how well a subject not yet seen is predicted, and needs its marginal log-likelihood, random
+effects integrated out (`hierlmm.likelihood.by_subject`). Leaving out a *measurement* asks how well a further
+measurement of a known subject is predicted, and needs the conditional log-likelihood given b_i.
+
+Summing the conditional log-likelihood of a subject's rows answers neither: b_i was estimated from these very rows, the
+posterior without them is far away, and the importance weights fail (Vehtari et al. 2017; Merkle, Furr & Rabe-Hesketh
+2019).
+
+References
+----------
+Merkle, E. C., Furr, D., Rabe-Hesketh, S. (2019). Bayesian comparison of latent variable models: conditional versus
+marginal likelihoods. Psychometrika 84, 802-829.
+
+Vehtari, A., Gelman, A., Gabry, J. (2017). Practical Bayesian model evaluation using leave-one-out cross-validation and
+WAIC. Statistics and Computing 27, 1413-1432.
+
+Vehtari, A., Simpson, D., Gelman, A., Yao, Y., Gabry, J. (2024). Pareto smoothed importance sampling. Journal of Machine
+Learning Research 25 (72).
+"""
+
+from __future__ import annotations
+
+import html
+import textwrap
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
+from hierlmm.design.design import Design
+from hierlmm.errors import NotAvailableError, warn
+from hierlmm.fits.base import choose
+from hierlmm.frames import shorten
+from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
+from hierlmm.options import checked
+
+if TYPE_CHECKING:
+    from hierlmm.fits.posterior import PosteriorFit
+
+__all__ = ["UNITS", "LooResult", "log_likelihood_tree", "loo", "subject_log_likelihood"]
+
+FloatArray = NDArray[np.float64]
+Unit = Literal["subject", "observation"]
+
+UNITS = ("subject", "observation")
+SEE = "docs, page 'The collapsed posterior', section 'Leaving one subject out'"
+PIECE = 5_000_000
+"""Values of the log-likelihood (40 MB) that are smoothed at a time."""
+
+
+@checked
+@dataclass(frozen=True, eq=False, repr=False)
+class LooResult:
+    """Expected log predictive density of a unit left out, by Pareto-smoothed importance sampling.
+
+    Attributes
+    ----------
+    unit : {"subject", "observation"}
+    elpd, se : float
+        Expected log predictive density, summed over units, and its standard error; larger is better.
+    p : float
+        Effective number of parameters.
+    elpd_i, pareto_k : Series by unit
+    good_k : float
+        Largest Pareto k at which the estimate for a unit can be relied on, with this number of draws.
+    n_samples : int
+        Number of posterior draws.
+    verdict : str
+        Whether the numbers can be relied on, and what to do if not.
+    elpd_data : arviz_stats.ELPDData
+        ArviZ's own result, for ``az.compare`` and ``az.plot_khat``.
+    """
+
+    unit: str
+    elpd: float
+    se: float
+    p: float
+    elpd_i: pd.Series
+    pareto_k: pd.Series
+    good_k: float
+    n_samples: int
+    verdict: str
+    elpd_data: Any
+
+    @property
+    def n(self) -> int:
+        """Number of units left out in turn."""
+        return len(self.elpd_i)
+
+    @property
+    def unreliable(self) -> pd.Series:
+        """Pareto k of the units for which it is too large, largest first."""
+        return self.pareto_k[~(self.pareto_k <= self.good_k)].sort_values(ascending=False)
+
+    def __repr__(self) -> str:
+        lines = [
+            f"Leave-one-{self.unit}-out, {self.n} {self.unit}s, {self.n_samples} draws ({MEANING[self.unit]})",
+            "",
+            f"{'':6}{'estimate':>10}  {'se':>7}",
+            f"{'elpd':6}{self.elpd:>10.2f}  {self.se:>7.2f}",
+            f"{'p':6}{self.p:>10.2f}",
+            "",
+            textwrap.fill(self.verdict, 110),
+        ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{name}</th><td>{value:z.2f}</td><td>{'' if se is None else f'{se:z.2f}'}</td></tr>"
+            for name, value, se in (("elpd", self.elpd, self.se), ("p", self.p, None))
+        )
+        title = f"Leave-one-{self.unit}-out, {self.n} {self.unit}s, {self.n_samples} draws"
+        return (
+            f"<div><p><b>{title}</b> ({MEANING[self.unit]})</p><table><thead><tr><th></th><th>estimate</th><th>se</th>"
+            f"</tr></thead><tbody>{rows}</tbody></table><p>{html.escape(self.verdict)}</p></div>"
+        )
+
+
+MEANING = {
+    "subject": "how well a subject not yet seen is predicted",
+    "observation": "how well a further measurement of a known subject is predicted",
+}
+
+
+def loo(fit: PosteriorFit, unit: Unit = "subject") -> LooResult:
+    """Leave out one subject, or one measurement, at a time, without refitting.
+
+    Parameters
+    ----------
+    fit : PosteriorFit
+    unit : {"subject", "observation"}
+        ``"subject"`` uses the marginal log-likelihood of each subject, ``"observation"`` the conditional one of each
+        row given the random effects.
+
+    Returns
+    -------
+    LooResult
+
+    Raises
+    ------
+    NotAvailableError
+        If ``unit="observation"`` and the fit kept no draws of b.
+
+    Warns
+    -----
+    FitWarning
+        If the estimate cannot be relied on for some units.
+    """
+    import arviz as az
+    import xarray as xr
+
+    values, labels = _log_likelihood(fit, unit)
+    posterior = fit.datatree["posterior"].to_dataset()
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    parameters = posterior[[name for name in ("beta", "sd_b", "sigma") if name in posterior]]
+    reff = _relative_efficiency(parameters)
+    step = max(1, PIECE // (chains * draws))
+    pieces = []
+    for lo in range(0, len(labels), step):
+        part = slice(lo, min(lo + step, len(labels)))
+        tree = xr.DataTree.from_dict(
+            {
+                "posterior": parameters,
+                "log_likelihood": xr.Dataset(
+                    {"y": (("chain", "draw", unit), values(part).reshape(chains, draws, -1))},
+                    coords={"chain": posterior["chain"], "draw": posterior["draw"], unit: labels[part].to_numpy()},
+                ),
+            }
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*Pareto.*", category=UserWarning)  # said in `verdict`
+            pieces.append(az.loo(tree, var_name="y", pointwise=True, reff=reff))
+    found = pieces[0] if len(pieces) == 1 else _merged(pieces, unit)
+    pareto_k = pd.Series(found.pareto_k.to_numpy(), index=labels, name="pareto_k")
+    elpd_i = pd.Series(found.elpd_i.to_numpy(), index=labels, name="elpd")
+    good_k = float(found.good_k)
+    message = _verdict(unit, pareto_k, good_k)
+    result = LooResult(
+        unit=unit,
+        elpd=float(found.elpd),
+        se=float(found.se),
+        p=float(found.p),
+        elpd_i=elpd_i,
+        pareto_k=pareto_k,
+        good_k=good_k,
+        n_samples=chains * draws,
+        verdict=message,
+        elpd_data=found,
+    )
+    if len(result.unreliable):
+        warn(message)
+    return result
+
+
+def log_likelihood_tree(fit: PosteriorFit, unit: Unit = "observation") -> Any:
+    """Copy of the fit's tree with group ``log_likelihood``: ``y`` (chain, draw, obs) or (chain, draw, subject)."""
+    import xarray as xr
+
+    values, labels = _log_likelihood(fit, unit)
+    posterior = fit.datatree["posterior"]
+    dim = {"subject": "subject", "observation": "obs"}[unit]
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    group = xr.Dataset(
+        {"y": (("chain", "draw", dim), values(slice(0, len(labels))).reshape(chains, draws, -1))},
+        coords={
+            "chain": posterior["chain"].to_numpy(),
+            "draw": posterior["draw"].to_numpy(),
+            dim: fit.design.subjects.to_numpy() if unit == "subject" else np.arange(len(labels)),
+        },
+    )
+    tree = fit.datatree.copy()
+    tree["log_likelihood"] = xr.DataTree(group)
+    return tree
+
+
+def subject_log_likelihood(
+    design: Design, beta: FloatArray, D: FloatArray, sigma: FloatArray, subjects: slice | None = None
+) -> FloatArray:
+    """Marginal log-likelihood of every subject at every draw.
+
+    Parameters
+    ----------
+    design : Design
+    beta : (S, p)
+    D : (S, q, q)
+        Positive semi-definite.
+    sigma : (S,)
+    subjects : slice, optional
+        Positions of the subjects; all by default.
+
+    Returns
+    -------
+    (S, J)
+    """
+    return subject_loglik(design, beta, covariance_root(D), sigma, subjects=subjects)
+
+
+def _log_likelihood(fit: PosteriorFit, unit: str) -> tuple[Callable[[slice], FloatArray], pd.Index]:
+    """Log-likelihood of some units at every draw, (S, units), as a function of their positions; and their labels."""
+    choose("unit", unit, UNITS)
+    design = fit.design
+    sigma = fit.draws("sigma").ravel()
+    S = len(sigma)
+    beta = fit.draws("beta").reshape(S, -1)
+    eta = fit.residual_draws().reshape(S, -1)
+    if unit == "observation" and design.residual is not None:
+        raise NotAvailableError(
+            "the log-likelihood of every observation on its own",
+            "measurements of a subject are correlated given all parameters, so they have no separate likelihoods",
+            "use unit='subject'",
+            SEE,
+        )
+    if unit == "subject":
+        q = len(design.term)
+        root = covariance_root(fit.draws("D").reshape(S, q, q)) if q else np.empty((S, 0, 0))
+        if not design.has_residual_structure:
+            return lambda part: subject_loglik(design, beta, root, sigma, subjects=part), design.subjects
+        values = subject_loglik(design, beta, root, sigma, [fit.residual_at(own) for own in eta])
+        return lambda part: values[:, part], design.subjects
+    if design.term and "b" not in fit.datatree["posterior"]:
+        raise NotAvailableError(
+            "the log-likelihood of every observation given the random effects",
+            "the fit kept no draws of the random effects",
+            "use unit='subject', which integrates them out, or refit with random_effects='draws'",
+            SEE,
+        )
+    b = fit.draws("b").reshape(S, design.n_subjects, -1) if design.term else np.empty((S, design.n_subjects, 0))
+    ratio = residual_sd_ratios(design, eta) if design.residual_variance is not None else None
+
+    def conditional(part: slice) -> FloatArray:
+        rows = _Rows(design, part)
+        own = sigma if ratio is None else sigma[:, None] * ratio[:, part]
+        return conditional_log_likelihood(rows, beta, b, own)  # type: ignore[arg-type]
+
+    return conditional, design.frame.index
+
+
+class _Rows:
+    """Some rows of a design, as `conditional_log_likelihood` reads them."""
+
+    def __init__(self, design: Design, part: slice) -> None:
+        self.y, self.X, self.Z = design.y[part], design.X[part], design.Z[part]
+        self.offset, self.subject_index = design.offset[part], design.subject_index[part]
+
+
+def _relative_efficiency(parameters: Any) -> float:
+    """Effective over actual number of draws, on average over the parameters (1 for one chain, as in ArviZ)."""
+    import arviz as az
+
+    chains, draws = parameters.sizes["chain"], parameters.sizes["draw"]
+    if chains == 1 or draws < 4:
+        return 1.0
+    found = np.concatenate([np.ravel(v.to_numpy()) for v in az.ess(parameters, method="mean").data_vars.values()])
+    return float(np.mean(found[np.isfinite(found)]) / (chains * draws))
+
+
+def _merged(pieces: list[Any], unit: str) -> Any:
+    """One result from results for parts of the units; log weights are not kept."""
+    import xarray as xr
+
+    first = pieces[0]
+    elpd_i = xr.concat([p.elpd_i for p in pieces], dim=unit)
+    pareto_k = xr.concat([p.pareto_k for p in pieces], dim=unit)
+    n = elpd_i.size
+    return type(first)(
+        elpd=float(elpd_i.sum()),
+        se=float(np.sqrt(n * elpd_i.var(ddof=1))),
+        p=float(sum(p.p for p in pieces)),
+        n_samples=first.n_samples,
+        n_data_points=n,
+        scale=first.scale,
+        warning=any(p.warning for p in pieces),
+        good_k=first.good_k,
+        elpd_i=elpd_i,
+        pareto_k=pareto_k,
+        approx_posterior=False,
+        log_weights=None,
+    )
+
+
+def _verdict(unit: str, k: pd.Series, good_k: float) -> str:
+    bad = k[~(k <= good_k)].sort_values(ascending=False)
+    if bad.empty:
+        return (
+            f"All {len(k)} Pareto k are at most {good_k:z.2f} (the largest is {k.max():z.2f}, {unit} {k.idxmax()}): "
+            "draws of the full posterior can stand in for the posterior without any one of them, and the numbers can "
+            "be relied on."
+        )
+    named = shorten([f"{label} ({value:z.2f})" for label, value in bad.items()])
+    these = f"this {unit}" if len(bad) == 1 else f"any one of these {unit}s"
+    return (
+        f"Pareto k exceeds {good_k:z.2f} for {len(bad)} of {len(k)} {unit}s: {named}. Without {these} the posterior "
+        "would be so different that draws of the full posterior cannot stand in for it, and elpd may be far off. "
+        f"To do: {_advice(unit, len(bad), len(k))}"
+    )
+
+
+def _advice(unit: str, bad: int, total: int) -> str:
+    what = ("it", f"this {unit}") if bad == 1 else ("each of them", f"these {unit}s")
+    often = ""
+    if unit == "observation" and bad > 0.05 * total:
+        often = "where subjects have few rows, each row determines their random effects, so use unit='subject'; "
+    if unit == "subject" and bad > 0.25 * total:
+        often = "there are few subjects for so many parameters, so simplify D or use narrower priors; "
+    how = (
+        "take the log predictive density of what was left out there (docs, page 'The collapsed posterior', shows how)"
+        if unit == "subject"
+        else "average there, over its draws, the normal density of the response that was left out (mean: the row's "
+        "fixed part plus the random effects of its subject; SD: sigma)"
+    )
+    return (
+        f"look at {what[1]} (outliers, recording errors); {often}refit without {what[0]}, with priors=fit.priors, and "
+        f"{how}; or use more draws if k is only just too large."
+    )

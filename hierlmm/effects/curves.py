@@ -1,0 +1,526 @@
+"""Effect curves: the mean along one covariate, at stated values of the others, with bands.
+
+A curve is ``f(x) = w(x)'β + offset(x)``, with w(x) the row of the design at x: other numbers stand at a value, other
+factors at a level, or are averaged over their levels. With ``se(x)² = w(x)' Cov(β̂) w(x)``:
+
+- pointwise band: ``f̂(x) ± t_df(x) se(x)``, or quantiles of the posterior draws of f(x); right for one x at a time;
+- simultaneous band: ``f̂(x) ± c se(x)``, right for all grid points of a curve together (`hierlmm.effects.bands`).
+
+On the scale exp(f) of a log response a curve is the median, not the mean: exp is monotone, and medians follow it.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.design.formula import unquoted
+from hierlmm.effects.bands import DIRECTIONS, bands
+from hierlmm.effects.curve_checks import (
+    check_by,
+    check_companions,
+    check_level,
+    check_variable,
+    scope_of,
+    typical_values,
+    variable_values,
+)
+from hierlmm.effects.extrapolation import extrapolated, level_is, warn_of
+from hierlmm.effects.grid import WEIGHTS, Grid, as_names, plain_name, reference_grid
+from hierlmm.effects.judge import PosteriorDraws, judge_of
+from hierlmm.effects.jumps import jumps_along
+from hierlmm.effects.table import check_ci, show, table_lines
+from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
+from hierlmm.fits.base import Fit, choose
+from hierlmm.frames import apart
+from hierlmm.likelihood.wald import Wald
+from hierlmm.options import checked, renamed
+
+__all__ = ["EffectCurves", "effect_curves"]
+
+FloatArray = NDArray[np.float64]
+SEE = "docs, page 'Effect plots'"
+LOG = re.compile(r"(?:np\.)?log(10|2)?\((.+)\)", re.DOTALL)
+LIMITS = ("estimate", "lower", "upper", "lower_simultaneous", "upper_simultaneous")
+RESULTS = (*LIMITS, "se", "extrapolated")
+
+
+@checked
+@dataclass(frozen=True, eq=False, repr=False)
+class EffectCurves:
+    """Curves of the mean along one covariate. Frozen.
+
+    Attributes
+    ----------
+    variable : str
+        The covariate along which the curves run.
+    by : tuple of str
+        Variables that tell curves apart.
+    panels : tuple of str
+        Variables that ``at`` holds at several values: a set of curves for each combination.
+    held : dict
+        Variable -> the value at which it is held.
+    averaged : dict
+        Factor -> the levels that are averaged over.
+    response, estimator : str
+    level : {"population", "marginal"}
+    ci : float
+    simultaneous : {"curve", "all"} or None
+        Whether there is a band that holds for all points of a curve together, or of all curves together.
+    transform : {"exp"} or None
+    L : (k, p)
+        One row per grid point: what it multiplies β with, before the transformation. Read-only.
+    offset : (k,)
+    critical : (curves,)
+        Half-width of the simultaneous band in standard errors, the widest point of each curve.
+    fit : Fit
+    """
+
+    variable: str
+    by: tuple[str, ...]
+    panels: tuple[str, ...]
+    held: dict[str, Any]
+    averaged: dict[str, tuple[Any, ...]]
+    weights: str
+    grid: Grid = field(repr=False)
+    L: FloatArray = field(repr=False)
+    offset: FloatArray = field(repr=False)
+    fit: Fit = field(repr=False)
+    judge: Wald | PosteriorDraws = field(repr=False)
+    level: str
+    ci: float
+    simultaneous: str | None
+    transform: str | None
+    seed: int
+    critical: FloatArray = field(repr=False)
+    _linear: pd.DataFrame = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("L", "offset", "critical"):
+            values = np.array(getattr(self, name), dtype=np.float64)
+            values.flags.writeable = False
+            object.__setattr__(self, name, values)
+
+    @property
+    def response(self) -> str:
+        """The response, as in the formula."""
+        return self.fit.design.hierarchy.response
+
+    @property
+    def estimator(self) -> str:
+        """The estimator of the fit."""
+        return self.fit.estimator
+
+    @property
+    def ylabel(self) -> str:
+        """What the curves are drawn in: the response, or what it is the logarithm of."""
+        if self.transform is None:
+            return self.response
+        found = LOG.fullmatch(self.response)
+        assert found is not None  # refused otherwise
+        return unquoted(found[2].strip())
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per grid point. A copy.
+
+        Columns: the values of ``panels``, ``by`` and ``variable``; ``estimate``, ``se``, ``lower``, ``upper``; with a
+        simultaneous band ``lower_simultaneous``, ``upper_simultaneous``; and ``extrapolated``.
+        With ``transform="exp"`` limits are transformed, and ``se`` is that of the estimate by the delta method.
+        A variable whose name is that of a column of results stands as ``at estimate``, ``at se`` and so on.
+        """
+        found = self._linear.copy()
+        if self.transform is not None:
+            limits = [c for c in found.columns if c in LIMITS]
+            found[limits] = self._back(found[limits])
+            found["se"] *= found["estimate"] * math.log(self._base)
+        return found
+
+    @cached_property
+    def columns(self) -> dict[str, str]:
+        """Variable of ``panels``, ``by`` and ``variable`` -> its column of the table."""
+        return apart([*self.panels, *self.by, self.variable], RESULTS)
+
+    @cached_property
+    def jumps(self) -> FloatArray:
+        """Last point before and first point after each jump of the mean along ``variable``, (2, jumps)."""
+        return jumps_along(self.fit.design, self.variable, np.array(self.grid.points[self.variable], dtype=np.float64))
+
+    @cached_property
+    def point_columns(self) -> dict[str, str]:
+        """Variable of ``panels``, ``by`` and ``variable`` -> its column of ``points``."""
+        return apart([*self.panels, *self.by, self.variable], ["y"])
+
+    @property
+    def _base(self) -> float:
+        """Base of the logarithm that ``transform`` undoes."""
+        found = LOG.fullmatch(self.response)
+        return math.e if found is None or found[1] is None else float(found[1])
+
+    def _back(self, values: Any) -> Any:
+        """The scale that the response is the logarithm of."""
+        return np.exp(values * math.log(self._base))
+
+    @property
+    def curves(self) -> list[tuple[dict[str, Any], NDArray[np.intp]]]:
+        """Each curve: its values of ``panels`` and ``by``, and the positions of its rows in the table."""
+        names = [*self.panels, *self.by]
+        if not names:
+            return [({}, np.arange(len(self._linear)))]
+        n = len(self.grid.points[self.variable])
+        keys = self._linear[[self.columns[v] for v in names]].iloc[::n].itertuples(index=False, name=None)
+        return [(dict(zip(names, key, strict=True)), k * n + np.arange(n)) for k, key in enumerate(keys)]
+
+    def rows_at(self, keys: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
+        """X and offset (n, p), (n,) at rows of ``variable``, ``by`` and ``panels``, all else as on the curves.
+
+        Parameters
+        ----------
+        keys : pandas.DataFrame
+            A column for each of ``panels``, ``by`` and ``variable``.
+        """
+        if not isinstance(keys, pd.DataFrame):
+            raise SpecificationError(
+                f"rows of type {type(keys).__name__}", "their values stand in columns", "use pd.DataFrame({...})", SEE
+            )
+        return _averaged_rows(self.grid, keys, self.averaged, self.weights)
+
+    @renamed(residuals="residual_level")
+    def points(
+        self,
+        kind: Literal["points", "partial"] = "points",
+        residual_level: Literal["subject", "population"] | None = None,
+    ) -> pd.DataFrame:
+        """The data behind the curves: one row for every row of the data and panel in which it is drawn.
+
+        Parameters
+        ----------
+        kind : {"points", "partial"}
+            The response as measured, or partial residuals: the curve at the row's own value of ``variable``, at the
+            curve's values of everything else, plus the row's residual. Partial residuals show what is left when the
+            other covariates are as held; a bend that the model lacks is visible in them.
+        residual_level : {"subject", "population"}, optional
+            Residuals around the subject's own line (what is left within subjects; the default where there are random
+            effects) or around the population line (with the differences between subjects).
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns of ``panels``, ``by``, ``variable``, and ``y``, on the scale of the curves; index of the rows of the
+            data. A row belongs to the curve of its own level of a factor, and to the nearest value of a number.
+            Measured values appear only where they belong: not with a level of a factor that the curves do not have.
+
+        Raises
+        ------
+        NotAvailableError
+            If residuals around subjects' lines are asked of a fit without random effects.
+        """
+        choose("kind", kind, ("points", "partial"))
+        frame, design = self.fit.design.frame, self.fit.design
+        names = [*self.panels, *self.by]
+        found = pd.DataFrame({self.variable: frame[self.variable].to_numpy(dtype=np.float64)}, index=frame.index)
+        keep = np.ones(len(frame), dtype=bool)
+        # Partial residuals have been moved to the held values; measurements have not.
+        split = list(self.by) if kind == "partial" else [*names, *(v for v in self.held if v in self.grid.factors)]
+        for name in split:
+            own, inside = _nearest(frame[name], self.grid.points[name], name in self.grid.factors)
+            keep &= inside
+            if name in names:
+                found[name] = own
+        if kind == "points":
+            values = design.y.copy()
+            parts = [self._with_y(found[keep], values[keep])]
+        else:
+            residual = self.fit.residuals("response", level=self._level_of_residuals(residual_level)).to_numpy()[keep]
+            parts = []
+            for combination in itertools.product(*(self.grid.points[v] for v in self.panels)):
+                part = found[keep].assign(**dict(zip(self.panels, combination, strict=True)))
+                X, offset = self.rows_at(part[[*names, self.variable]])
+                parts.append(self._with_y(part, X @ self._beta + offset + residual))
+        table = pd.concat(parts)
+        return table if self.transform is None else table.assign(y=self._back(table["y"]))
+
+    def _with_y(self, rows: pd.DataFrame, y: FloatArray) -> pd.DataFrame:
+        return rows[[*self.panels, *self.by, self.variable]].rename(columns=self.point_columns).assign(y=y)
+
+    def points_text(self, kind: str, residual_level: str | None = None) -> str:
+        """What the points are, in words.
+
+        Parameters
+        ----------
+        kind, residual_level
+            As for `points`.
+        """
+        if kind == "partial":
+            own_line = self._level_of_residuals(residual_level) == "subject"
+            around = "the subject's own line" if own_line else "the population line"
+            return (
+                f"Points: partial residuals, the curve at the row's {self.variable} plus its residual around {around}."
+            )
+        others = [v for v in self.held if v not in self.grid.factors]
+        own = f", at their own values of {' and '.join(others)}" if others else ""
+        return f"Points: the measurements{own}."
+
+    def _level_of_residuals(self, residual_level: str | None) -> Literal["subject", "population"]:
+        effects = self.fit.has_random_effects
+        if residual_level is None:
+            return "subject" if effects else "population"
+        choose("residual_level", residual_level, ("subject", "population"))
+        if residual_level == "subject" and not effects:
+            raise NotAvailableError(
+                f"residual_level='subject' of a fit by {self.estimator} without random effects",
+                "there is no line of a subject to measure them from",
+                "use residual_level='population'",
+                SEE,
+            )
+        return "subject" if residual_level == "subject" else "population"
+
+    @property
+    def _beta(self) -> FloatArray:
+        return self.judge.beta.mean(axis=0) if isinstance(self.judge, PosteriorDraws) else self.judge.beta
+
+    @property
+    def title(self) -> str:
+        """Title of the table and the plot."""
+        along = f" by {' and '.join(self.by)}" if self.by else ""
+        return f"{self.ylabel} along {self.variable}{along} ({self.estimator})"
+
+    def held_text(self) -> str:
+        """What is held at which value, and what is averaged over, in words."""
+        parts = []
+        if self.held:
+            parts.append(f"At {', '.join(f'{v} = {show(x)}' for v, x in self.held.items())}.")
+        if self.averaged:
+            parts.append(f"Averaged over {', '.join(self.averaged)} with {self.weights} weights.")
+        return " ".join(parts) or "No other covariate."
+
+    def notes_text(self) -> list[str]:
+        """How the numbers were made, one statement a line."""
+        percent = f"{100 * self.ci:g} %"
+        draws = isinstance(self.judge, PosteriorDraws)
+        lines = [f"Curve: {self._curve_text()}.", self.held_text()]
+        if isinstance(self.judge, PosteriorDraws):
+            lines.append(f"Band: {percent}, pointwise, quantiles of {len(self.judge.beta)} draws.")
+        else:
+            kind = getattr(self.fit, "se", None)  # GEE has several covariances
+            which = f", {kind.replace('_', '-')} covariance" if isinstance(kind, str) else ""
+            lines.append(f"Band: {percent}, pointwise, {self.judge.description}{which}.")
+        if self.simultaneous is not None:
+            what = "each curve" if self.simultaneous == "curve" else "all curves together"
+            low, high = float(self.critical.min()), float(self.critical.max())
+            size = f"{low:z.2f}" if high - low < 0.005 else f"{low:z.2f} to {high:z.2f}"
+            how = (
+                "largest deviation over draws"
+                if draws
+                else f"largest |t|, averaged over {2**DIRECTIONS} directions, seed {self.seed}"
+            )
+            lines.append(
+                f"Simultaneous band: {percent} for all {len(self.grid.points[self.variable])} grid points of {what}, "
+                f"estimate ± {size} se ({how})."
+            )
+        if bool(self._linear["extrapolated"].any()):
+            lines.append(
+                f"Dashed: beyond the data of the curve's group or the boundary knots ({self.variable} there was "
+                "not seen)."
+            )
+        return [*lines, *(f"Note: {note}." for note in [*self.notes, *getattr(self.judge, "notes", ())])]
+
+    def _curve_text(self) -> str:
+        if not self.fit.has_random_effects:
+            which = "marginal mean (no random effects)"
+        elif self.level == "marginal":
+            which = "marginal mean, averaged over b; with an identity link it is the population line (b = 0)"
+        else:
+            which = "population line, b = 0; with an identity link it is the marginal mean as well"
+        if self.transform is not None:
+            back = "exp" if self._base == math.e else f"{self._base:g} to its power"
+            which += (
+                f", of {self.response}, then {back}: the median of {self.ylabel} (where errors are symmetric on the "
+                "log scale), not its mean, which is larger"
+            )
+        return which
+
+    def plot(self, **options: Any) -> Any:
+        """Draw the curves; see `hierlmm.plots.plot_effects`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_effects`.
+        """
+        from hierlmm.plots import plot_effects
+
+        return plot_effects(self, **options)
+
+    def __len__(self) -> int:
+        return len(self._linear)
+
+    def _shown_rows(self) -> list[int]:
+        rows: list[int] = []
+        for _, own in self.curves:
+            some = own if len(own) <= 7 else own[np.linspace(0, len(own) - 1, 5).round().astype(int)]
+            rows.extend(int(i) for i in some)
+        return rows[:40]
+
+    def __repr__(self) -> str:
+        rows, table = self._shown_rows(), self.table
+        body = table_lines(
+            table.iloc[rows].drop(columns="extrapolated").reset_index(drop=True), list(self.columns.values())
+        )
+        rest = f"({len(rows)} of {len(table)} rows; all in .table)" if len(rows) < len(table) else ""
+        return "\n".join([self.title, "", *body, *([rest] if rest else []), "", *self.notes_text()])
+
+    def _repr_html_(self) -> str:
+        rows, table = self._shown_rows(), self.table
+        body = table.iloc[rows].drop(columns="extrapolated")
+        notes = "<br>".join(html.escape(line) for line in self.notes_text())
+        text = body.to_html(index=False, float_format=lambda v: f"{v:.4g}", border=0)
+        return f"<div><p><strong>{html.escape(self.title)}</strong></p>{text}<p>{notes}</p></div>"
+
+
+@checked
+def effect_curves(
+    fit: Fit,
+    variable: str | None = None,
+    by: str | Sequence[str] | None = None,
+    at: Mapping[str, Any] | None = None,
+    *,
+    n: int = 101,
+    ci: float = 0.95,
+    simultaneous: bool | str = False,
+    level: str = "population",
+    weights: str = "equal",
+    df: str | None = None,
+    transform: str | None = None,
+    seed: int = 0,
+) -> EffectCurves:
+    """Curves of the mean along a covariate; see `hierlmm.fits.base.Fit.effects`."""
+    check_level(fit, level)
+    check_ci(ci)
+    if transform is not None:
+        choose("transform", transform, ("exp",))
+        _check_log(fit)
+    choose("weights", weights, WEIGHTS)
+    scope = scope_of(simultaneous)
+    design, groups = fit.design, as_names(by)
+    variable = None if variable is None else plain_name(variable)
+    wanted = {plain_name(v): x for v, x in (at or {}).items()}
+    others = {v: x for v, x in wanted.items() if v != variable}
+    known = reference_grid(design, others)  # refuses what is not in the model
+    variable = check_variable(known, variable, fit)
+    check_by(known, groups, variable)
+    wanted[variable] = variable_values(fit, variable, wanted.get(variable), n)
+    for name in groups:
+        if name not in known.factors and name not in wanted:
+            wanted[name] = typical_values(design.frame[name])
+    grid = reference_grid(design, wanted)
+    several = [v for v in grid.points if v in wanted and len(grid.points[v]) > 1]
+    panels = tuple(v for v in wanted if v in several and v not in (variable, *groups))
+    keep = (*panels, *groups, variable)
+    averaged = {v: x for v, x in grid.points.items() if v not in keep and len(x) > 1}
+    held = {v: x[0] for v, x in grid.points.items() if v not in keep and len(x) == 1}
+    notes = check_companions(fit, variable, grid)
+    combinations = list(itertools.product(*(grid.points[v] for v in keep)))
+    keys = pd.DataFrame({v: [c[i] for c in combinations] for i, v in enumerate(keep)})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FitWarning)
+        X, offset = _averaged_rows(grid, keys, averaged, weights)
+    beyond, sentences = extrapolated(fit, grid, variable, keys, held)
+    warn_of(sentences, caught)
+    judge = judge_of(fit, df)
+    length = len(grid.points[variable])
+    pieces = [np.arange(len(keys))] if scope == "all" else np.split(np.arange(len(keys)), len(keys) // length)
+    columns, critical = bands(judge, X, offset, ci, pieces if scope else [], seed)
+    shown = keys.rename(columns=apart(keep, RESULTS))
+    table = pd.concat([shown, pd.DataFrame(columns), pd.DataFrame({"extrapolated": beyond})], axis=1)
+    return EffectCurves(
+        variable=variable,
+        by=groups,
+        panels=panels,
+        held=held,
+        averaged=averaged,
+        weights=weights,
+        grid=grid,
+        L=X,
+        offset=offset,
+        fit=fit,
+        judge=judge,
+        level=level,
+        ci=ci,
+        simultaneous=scope,
+        transform=transform,
+        seed=seed,
+        critical=critical,
+        _linear=table,
+        notes=tuple(notes),
+    )
+
+
+def _check_log(fit: Fit) -> None:
+    """Refuse to undo a logarithm that the response is not."""
+    response = fit.design.hierarchy.response
+    if LOG.fullmatch(response) is None:
+        raise SpecificationError(
+            f"transform='exp' with the response {response!r}",
+            "it undoes a logarithm, and the response is not written as one",
+            "leave transform out, or write the logarithm in the formula: log(y) ~ ...; for a column that holds "
+            "logarithms, transform estimate, lower and upper of .table",
+            SEE,
+        )
+
+
+def _averaged_rows(
+    grid: Grid, keys: pd.DataFrame, averaged: Mapping[str, tuple[Any, ...]], weights: str
+) -> tuple[FloatArray, FloatArray]:
+    """X and offset of rows given by ``keys``, all else held, averaged over factors: (n, p), (n,)."""
+    base = keys.reset_index(drop=True)
+    for v, values in grid.points.items():
+        if v not in base and v not in averaged:
+            base[v] = [values[0]] * len(base)
+    combinations = list(itertools.product(*averaged.values()))
+    share = np.ones(len(combinations))
+    if weights == "proportional" and averaged:
+        frame = grid.design.frame
+        share = np.array(
+            [
+                np.sum(np.all([level_is(frame[v], x) for v, x in zip(averaged, c, strict=True)], axis=0))
+                for c in combinations
+            ],
+            dtype=np.float64,
+        )
+        if not share.sum() > 0.0:
+            raise SpecificationError(
+                "weights='proportional'",
+                "the combinations of levels chosen by at= do not occur in the data",
+                "use weights='equal', or other levels",
+                SEE,
+            )
+    share = share / share.sum()
+    X, offset = np.zeros((len(base), len(grid.design.coef))), np.zeros(len(base))
+    for combination, weight in zip(combinations, share, strict=True):
+        if weight > 0.0:
+            own_X, own_offset = grid.rows(base.assign(**dict(zip(averaged, combination, strict=True))))
+            X += weight * own_X
+            offset += weight * own_offset
+    return X, offset
+
+
+def _nearest(column: pd.Series, values: tuple[Any, ...], factor: bool) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The value on the grid that each row belongs to, and whether it belongs to one."""
+    if factor:
+        return column.to_numpy(dtype=object), np.any([level_is(column, v) for v in values], axis=0)
+    points = np.array(values, dtype=np.float64)
+    distance = np.abs(column.to_numpy(dtype=np.float64)[:, None] - points)
+    return points[np.argmin(distance, axis=1)], np.ones(len(column), dtype=bool)

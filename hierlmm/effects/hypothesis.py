@@ -1,0 +1,185 @@
+"""Linear hypotheses on the fixed effects, each by itself and all together.
+
+Likelihood fits and GEE: t for each, F (Wald's χ²/r with infinite degrees of freedom) for all. A hypothesis with ``>``
+or ``<`` is the alternative of a one-sided test. Posteriors: the probability that an inequality holds, of each and of
+all together; for equalities the direction of the difference, and for several together the share of draws farther from
+the posterior mean than the hypothesis, in Mahalanobis' distance: small if the hypothesis lies outside the bulk of the
+posterior (Box and Tiao 1973, Bayesian Inference in Statistical Analysis, section 2.8, with ellipsoidal regions).
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from hierlmm.effects.judge import PosteriorDraws, judge_of
+from hierlmm.effects.parse import Hypothesis, parse_hypotheses
+from hierlmm.effects.table import check_ci, check_rope, table_lines
+from hierlmm.fits.base import Fit
+from hierlmm.frozen import ReadOnlyArrays
+from hierlmm.likelihood.wald import JointTest, Wald, independent_rows, two_sided
+from hierlmm.options import checked
+
+__all__ = ["HypothesisTest", "test_hypotheses"]
+
+FloatArray = NDArray[np.float64]
+
+
+@checked
+@dataclass(frozen=True, eq=False, repr=False)
+class HypothesisTest(ReadOnlyArrays):
+    """Linear hypotheses and what the fit says about them. Frozen.
+
+    Attributes
+    ----------
+    joint : JointTest or None
+        F, df1, df2 and p of all equalities together (likelihood fits and GEE, two or more hypotheses).
+    probability : float or None
+        Posteriors: of all inequalities together; for several equalities, the share of draws farther out than they are.
+    L : (k, p), value : (k,)
+        The hypotheses as ``L β = value``.
+    notes : tuple of str
+        How the numbers were made.
+    """
+
+    estimator: str
+    _table: pd.DataFrame
+    joint: JointTest | None
+    probability: float | None
+    L: FloatArray
+    value: FloatArray
+    notes: tuple[str, ...]
+
+    ARRAYS: ClassVar[tuple[str, ...]] = ("L", "value")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row for each hypothesis, a copy: ``estimate`` is left side minus right side.
+
+        Likelihood fits: ``se``, ``df``, ``lower``, ``upper``, ``t``, ``p``. Posteriors: ``se``, ``lower``, ``upper``,
+        ``prob`` (that the inequality holds; for an equality that the left side is larger), ``prob_rope``.
+        """
+        return self._table.copy()
+
+    def _lines(self) -> list[str]:
+        lines = []
+        if self.joint is not None:
+            F, df1, df2, p = self.joint
+            p_text = f"p = {p:.4g}" if p >= 1e-4 else f"p = {p:.2e}"
+            lines.append(f"All together: F = {F:z.4f} on {df1} and {df2:z.1f} degrees of freedom, {p_text}")
+        elif self.probability is not None:
+            lines.append(f"All together: {self.probability:z.4f}")
+        return [*lines, *self.notes]
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            [f"Linear hypotheses ({self.estimator})", "", *table_lines(self._table, ["hypothesis"]), "", *self._lines()]
+        )
+
+    def _repr_html_(self) -> str:
+        table = self._table.to_html(index=False, float_format=lambda v: f"{v:.4g}", na_rep="", border=0)
+        notes = "<br>".join(html.escape(line) for line in self._lines())
+        return (
+            f"<div><p><strong>Linear hypotheses ({html.escape(self.estimator)})</strong></p>{table}<p>{notes}</p></div>"
+        )
+
+
+def test_hypotheses(
+    fit: Fit,
+    hypotheses: str | Sequence[str],
+    *,
+    df: str | None = None,
+    ci: float = 0.95,
+    rope: float | tuple[float, float] | None = None,
+) -> HypothesisTest:
+    """Test linear hypotheses; see `hierlmm.fits.base.Fit.hypothesis`."""
+    check_ci(ci)
+    parsed = parse_hypotheses(hypotheses, fit.design)
+    judge = judge_of(fit, df)
+    region = check_rope(rope, judge)
+    L, value = np.array([h.weights for h in parsed]), np.array([h.value for h in parsed])
+    names = pd.DataFrame({"hypothesis": [h.text for h in parsed]})
+    if isinstance(judge, PosteriorDraws):
+        columns, probability, notes = _by_draws(judge, parsed, L, value, ci, region)
+        return HypothesisTest(fit.estimator, names.join(pd.DataFrame(columns)), None, probability, L, value, notes)
+    columns, joint, notes = _by_wald(judge, parsed, L, value, ci)
+    return HypothesisTest(fit.estimator, names.join(pd.DataFrame(columns)), joint, None, L, value, notes)
+
+
+def _by_wald(
+    judge: Wald, parsed: list[Hypothesis], L: FloatArray, value: FloatArray, ci: float
+) -> tuple[dict[str, FloatArray], JointTest | None, tuple[str, ...]]:
+    estimate, se, df = judge.rows(L)
+    estimate = estimate - value
+    half = stats.t.ppf(0.5 + ci / 2.0, df) * se
+    t = estimate / se
+    signs = [h.sign for h in parsed]
+    upper_tail, lower_tail = stats.t.sf(t, df), stats.t.cdf(t, df)
+    p = np.select([np.array(signs) == ">", np.array(signs) == "<"], [upper_tail, lower_tail], two_sided(t, df))
+    columns = {"estimate": estimate, "se": se, "df": df, "lower": estimate - half, "upper": estimate + half}
+    notes = [f"estimate: left side minus right side. {judge.description[:1].upper()}{judge.description[1:]}."]
+    notes.append(f"Intervals: {100 * ci:g} %, two-sided.")
+    joint = None
+    if any(s != "=" for s in signs):
+        notes.append("'>' and '<': p of the one-sided test in which the hypothesis written is the alternative.")
+        if len(parsed) > 1:
+            notes.append("No test of all together: there is none for inequalities; each p stands by itself.")
+    elif len(parsed) > 1:
+        joint = judge.joint(L, value)
+        if joint.df1 < len(parsed):
+            notes.append(f"Only {joint.df1} of the {len(parsed)} hypotheses are independent.")
+    if len(parsed) > 1:
+        notes.append("The p-values of the rows are not corrected for their number.")
+    return {**columns, "t": t, "p": p}, joint, (*notes, *(f"Note: {n}." for n in judge.notes))
+
+
+def _by_draws(
+    judge: PosteriorDraws,
+    parsed: list[Hypothesis],
+    L: FloatArray,
+    value: FloatArray,
+    ci: float,
+    rope: tuple[float, float] | None,
+) -> tuple[dict[str, FloatArray], float | None, tuple[str, ...]]:
+    draws = judge.of(L, -value)
+    signs = np.array([h.sign for h in parsed])
+    holds = np.where(signs == "<", draws < 0.0, draws > 0.0)
+    lower, upper = np.quantile(draws, [0.5 - ci / 2.0, 0.5 + ci / 2.0], axis=0)
+    columns = {"estimate": draws.mean(axis=0), "se": draws.std(axis=0, ddof=1), "lower": lower, "upper": upper}
+    columns["prob"] = holds.mean(axis=0)
+    notes = ["estimate: left side minus right side; se: posterior SD; intervals equal-tailed, " + f"{100 * ci:g} %."]
+    if np.any(signs != "="):
+        notes.append("prob: posterior probability that the inequality holds.")
+    if np.any(signs == "="):
+        notes.append(
+            "prob of an equality: posterior probability that the left side is larger (a continuous posterior gives the "
+            "equality itself probability zero)."
+        )
+    if rope is not None:
+        columns["prob_rope"] = np.mean((draws > rope[0]) & (draws < rope[1]), axis=0)
+        notes.append(f"prob_rope: probability that the difference lies between {rope[0]:g} and {rope[1]:g}.")
+    probability = None
+    if len(parsed) > 1 and np.all(signs != "="):
+        probability = float(holds.all(axis=1).mean())
+        notes.append("All together: posterior probability that all inequalities hold.")
+    elif len(parsed) > 1 and np.all(signs == "="):
+        probability = _outside(judge, L, value)
+        notes.append("All together: share of draws farther from the posterior mean than the hypothesis (Mahalanobis).")
+    return columns, probability, tuple(notes)
+
+
+def _outside(judge: PosteriorDraws, L: FloatArray, value: FloatArray) -> float:
+    L, value = independent_rows(L, value)
+    draws = judge.of(L)
+    mean = draws.mean(axis=0)
+    half = np.linalg.cholesky(np.cov(draws, rowvar=False).reshape(len(L), len(L)))
+    distance = np.sum(np.linalg.solve(half, (draws - mean).T) ** 2, axis=0)
+    own = float(np.sum(np.linalg.solve(half, value - mean) ** 2))
+    return float(np.mean(distance > own))

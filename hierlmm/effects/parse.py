@@ -1,0 +1,261 @@
+"""Linear hypotheses in text: ``"sex[T.Male]:time = 0"``, ``"2*a - b = 0.5"``, ``"a > 0, b > 0"``.
+
+A hypothesis is two or more linear expressions of coefficient names joined by ``=``, ``<`` or ``>``; several are
+separated by commas or given as a list. Names hold brackets, colons, spaces and commas, so the text is read by the
+longest coefficient name that fits, and only then as numbers and signs. The factors of an interaction may stand in any
+order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.design.design import Design
+from hierlmm.design.formula_limits import check_text
+from hierlmm.errors import SpecificationError, closest
+from hierlmm.frames import shorten
+
+__all__ = ["Hypothesis", "coefficient_names", "parse_hypotheses"]
+
+FloatArray = NDArray[np.float64]
+NUMBER = re.compile(r"\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?")
+SIGNS = {"<=": "<", ">=": ">", "==": "=", "≤": "<", "≥": ">", "−": "-", "·": "*"}
+MAX_PERMUTED = 4
+SEE = "docs, page 'Contrasts', section 'Hypotheses'"
+
+
+class Token(NamedTuple):
+    """A piece of a hypothesis: kind "name", "number" or "sign", and where it stands."""
+
+    kind: str
+    text: str
+    at: int
+
+
+class Linear(NamedTuple):
+    """``weights'β + constant``."""
+
+    weights: FloatArray
+    constant: float
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """``weights'β (sign) value``; the sign is "=", "<" or ">"."""
+
+    text: str
+    weights: FloatArray
+    sign: str
+    value: float
+
+
+def coefficient_names(design: Design) -> dict[str, int]:
+    """Every spelling of every coefficient: factors in any order, column names in backticks or not."""
+    names = {name: i for i, name in enumerate(design.coef)}
+    odd = [str(c) for c in design.frame.columns if not str(c).isidentifier()]
+    for i, column in enumerate(design.fixed_columns):
+        parts = [part for _, part in column.parts]
+        if 1 < len(parts) <= MAX_PERMUTED:
+            for order in itertools.permutations(parts):
+                names.setdefault(":".join(order), i)
+    for spelled, i in list(names.items()):
+        names.setdefault(_in_backticks(spelled, odd), i)
+    return names
+
+
+def _in_backticks(name: str, odd: Sequence[str]) -> str:
+    """A name of a coefficient with the columns that start one of its parts as a formula spells them."""
+    for column in sorted(odd, key=len, reverse=True):
+        name = re.sub(rf"(?<![^:])({re.escape(column)})(?=[:\[]|$)", r"`\1`", name)
+    return name
+
+
+def parse_hypotheses(hypotheses: str | Sequence[str], design: Design) -> list[Hypothesis]:
+    """Read hypotheses on the coefficients of a design.
+
+    Raises
+    ------
+    SpecificationError
+        If a name is unknown, the text is no hypothesis, or it is not linear.
+    """
+    names = coefficient_names(design)
+    texts = [hypotheses] if isinstance(hypotheses, str) else list(hypotheses)
+    found: list[Hypothesis] = []
+    for text in texts:
+        if not isinstance(text, str):
+            raise SpecificationError(
+                f"a hypothesis of type {type(text).__name__}", "a hypothesis is text", "write 'time = 0'", SEE
+            )
+        check_text(text)
+        for tokens in _split(_tokens(text, names), ","):
+            found += _Reader(text, tokens, names, len(design.coef)).read()
+    if not found:
+        raise SpecificationError("no hypothesis", "there is nothing to test", "write for example 'time = 0'", SEE)
+    return found
+
+
+def _tokens(text: str, names: dict[str, int]) -> list[Token]:
+    longest_first = sorted(names, key=len, reverse=True)
+    tokens, i = [], 0
+    while i < len(text):
+        if text[i].isspace():
+            i += 1
+            continue
+        name = next((n for n in longest_first if text.startswith(n, i) and _ends(text, i, n)), None)
+        if name is not None:
+            tokens.append(Token("name", name, i))
+            i += len(name)
+        elif text[i : i + 2] in SIGNS:
+            tokens.append(Token("sign", SIGNS[text[i : i + 2]], i))
+            i += 2
+        elif text[i] in "+-*/()=<>,≤≥−·":
+            tokens.append(Token("sign", SIGNS.get(text[i], text[i]), i))
+            i += 1
+        elif (number := NUMBER.match(text, i)) and not _continues(text, number.end()):
+            tokens.append(Token("number", number.group(), i))
+            i = number.end()
+        else:
+            _refuse_name(text, i, names)
+    return tokens
+
+
+def _continues(text: str, end: int) -> bool:
+    return end < len(text) and (text[end].isalnum() or text[end] in "_.[:")
+
+
+def _ends(text: str, start: int, name: str) -> bool:
+    """Whether a name ends where it stands, so that ``time`` is not read in ``time2`` or ``time:sex``."""
+    before = text[start - 1] if start else " "
+    return not _continues(text, start + len(name)) and not (before.isalnum() or before in "_.]:")
+
+
+def _refuse_name(text: str, start: int, names: dict[str, int]) -> None:
+    word = re.match(r"[^\s+\-*/=<>,]+", text[start:])
+    unknown = word.group() if word else text[start]
+    spellings = list(names)
+    coefs = [n for k, n in enumerate(spellings) if names[n] not in [names[m] for m in spellings[:k]]]
+    raise SpecificationError(
+        f"{unknown!r} in the hypothesis {text!r}",
+        f"it is no coefficient of this model.{closest(unknown, spellings)}",
+        f"use the names in fit.beta.index: {shorten(map(repr, coefs))}",
+        SEE,
+    )
+
+
+def _split(tokens: list[Token], sign: str) -> list[list[Token]]:
+    parts: list[list[Token]] = [[]]
+    for token in tokens:
+        if token.kind == "sign" and token.text == sign:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts
+
+
+class _Reader:
+    """Recursive descent over the tokens of one hypothesis."""
+
+    def __init__(self, text: str, tokens: list[Token], names: dict[str, int], p: int) -> None:
+        self.text, self.tokens, self.names, self.p = text, tokens, names, p
+        self.position = 0
+
+    def read(self) -> list[Hypothesis]:
+        """One hypothesis for each comparison sign."""
+        sides, signs = [self._sum()], []
+        while self._peek() in ("=", "<", ">"):
+            signs.append(self._take().text)
+            sides.append(self._sum())
+        if self.position < len(self.tokens):
+            self._fail(f"{self.tokens[self.position].text!r} cannot stand there")
+        if not signs:
+            self._fail("it compares nothing")
+        made = []
+        for left, sign, right in zip(sides, signs, sides[1:], strict=False):
+            weights = left.weights - right.weights
+            if not np.any(np.abs(weights) > 1e-14):
+                self._fail("no coefficient is left in it")
+            text = f"{self._words(left)} {sign} {self._words(right)}" if len(signs) > 1 else self._own_text()
+            made.append(Hypothesis(text, weights, sign, right.constant - left.constant))
+        return made
+
+    def _own_text(self) -> str:
+        last = self.tokens[-1]
+        return " ".join(self.text[self.tokens[0].at : last.at + len(last.text)].split())
+
+    def _words(self, side: Linear) -> str:
+        coef = list(self.names)
+        parts = [f"{w:g}*{coef[i]}" if w != 1.0 else coef[i] for i, w in enumerate(side.weights) if w != 0.0]
+        return " + ".join(parts + ([f"{side.constant:g}"] if side.constant != 0.0 or not parts else []))
+
+    def _fail(self, reason: str) -> None:
+        raise SpecificationError(
+            f"the hypothesis {self.text!r}",
+            reason,
+            "write linear expressions of coefficients on both sides of '=', '<' or '>', as in 'a = 0', '2*a - b = 0.5'",
+            SEE,
+        )
+
+    def _peek(self) -> str:
+        if self.position >= len(self.tokens):
+            return ""
+        token = self.tokens[self.position]
+        return token.text if token.kind == "sign" else token.kind
+
+    def _take(self) -> Token:
+        if self.position >= len(self.tokens):
+            self._fail("it ends too early")
+        self.position += 1
+        return self.tokens[self.position - 1]
+
+    def _sum(self) -> Linear:
+        total = self._product()
+        while self._peek() in ("+", "-"):
+            factor = 1.0 if self._take().text == "+" else -1.0
+            other = self._product()
+            total = Linear(total.weights + factor * other.weights, total.constant + factor * other.constant)
+        return total
+
+    def _product(self) -> Linear:
+        total = self._signed()
+        while self._peek() in ("*", "/"):
+            sign, other = self._take().text, self._signed()
+            if np.any(other.weights):
+                if sign == "/" or np.any(total.weights):
+                    self._fail("it is not linear: coefficients are multiplied or divided by each other")
+                total, other = other, total
+            if sign == "/" and other.constant == 0.0:
+                self._fail("it divides by zero")
+            factor = 1.0 / other.constant if sign == "/" else other.constant
+            total = Linear(factor * total.weights, factor * total.constant)
+        return total
+
+    def _signed(self) -> Linear:
+        factor = 1.0
+        while self._peek() in ("+", "-"):
+            factor *= 1.0 if self._take().text == "+" else -1.0
+        inner = self._unsigned()
+        return Linear(factor * inner.weights, factor * inner.constant)
+
+    def _unsigned(self) -> Linear:
+        if self._peek() == "(":
+            self._take()
+            inner = self._sum()
+            if self._peek() != ")":
+                self._fail("a parenthesis is not closed")
+            self._take()
+            return inner
+        token = self._take()
+        weights = np.zeros(self.p)
+        if token.kind == "number":
+            return Linear(weights, float(token.text))
+        if token.kind != "name":
+            self._fail(f"{token.text!r} cannot stand there")
+        weights[self.names[token.text]] = 1.0
+        return Linear(weights, 0.0)

@@ -1,0 +1,173 @@
+"""What a model prints: its four parts, its formula, and the data it will use; as text and as HTML."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+
+import numpy as np
+
+from hierlmm.design.design import Design
+from hierlmm.equations.equations import equations
+from hierlmm.equations.notation import WIDTH
+from hierlmm.equations.residual_symbols import Binding, bind_structure, same_variance_words, spec_text
+from hierlmm.frames import shorten
+
+__all__ = ["describe_model", "describe_model_html", "is_balanced", "model_facts"]
+
+LEVELS = ("level-1 covariates", "level-2 covariates")
+NEXT_STEP = "Fit with .fit() (NUTS), .fit_reml() or .fit_ml(); .equations() gives LaTeX."
+
+
+def describe_model(design: Design, priors_text: str | None = None) -> str:
+    """Describe a model as text.
+
+    Parameters
+    ----------
+    design : Design
+        The model and its data.
+    priors_text : str, optional
+        The priors, one line or several.
+
+    Returns
+    -------
+    str
+        Level 1, level 2, the combined and the marginal model, the formula, the counts, and how to go on.
+    """
+    facts = model_facts(design)
+    width = max(len(name) for name in facts) + 2
+    table = "\n".join(
+        textwrap.fill(value, WIDTH, initial_indent="  " + name.ljust(width), subsequent_indent=" " * (width + 2))
+        for name, value in facts.items()
+    )
+    formula = textwrap.fill(design.hierarchy.formula, WIDTH, initial_indent="Formula: ", subsequent_indent=" " * 9)
+    parts = [_title(design), equations(design).text, formula, f"Data\n{table}"]
+    if priors_text:
+        parts.append("Priors\n" + textwrap.indent(priors_text.strip("\n"), "  "))
+    return "\n\n".join([*parts, NEXT_STEP])
+
+
+def describe_model_html(design: Design, priors_text: str | None = None) -> str:
+    """Describe a model as self-contained HTML without scripts, for notebooks.
+
+    Parameters
+    ----------
+    design : Design
+        The model and its data.
+    priors_text : str, optional
+        The priors, one line or several.
+
+    Returns
+    -------
+    str
+    """
+    cell = 'style="text-align:left;font-weight:normal;padding:1px 12px 1px 0"'
+    rows = "".join(
+        f'<tr style="background:none"><th scope="row" {cell}>{html.escape(name)}</th>'
+        f"<td {cell}>{html.escape(value)}</td></tr>"
+        for name, value in model_facts(design).items()
+    )
+    priors = f"<pre>{html.escape(priors_text.strip())}</pre>" if priors_text else ""
+    return (
+        f'<div class="hierlmm-model"><div><strong>{html.escape(_title(design))}</strong></div>'
+        f"{equations(design).html}"
+        f'<div style="margin-top:0.5em"><strong>Formula</strong> <code>{html.escape(design.hierarchy.formula)}</code>'
+        f'</div><table style="margin:0.5em 0;border-collapse:collapse">{rows}</table>{priors}'
+        f'<div style="opacity:0.7">{html.escape(NEXT_STEP)}</div></div>'
+    )
+
+
+def model_facts(design: Design) -> dict[str, str]:
+    """Return what is known of the data, of D and of the residuals before fitting, by name."""
+    rows = design.rows_per_subject
+    low, high = int(rows.min()), int(rows.max())
+    levels = LEVELS if design.term else ("within-subject covariates", "between-subject covariates")
+    bound = bind_structure(design)
+    return {
+        "rows": f"{design.n_obs:,}",
+        "subjects": f"{design.n_subjects:,} (column {design.hierarchy.subject})",
+        "rows per subject": f"{low} each" if low == high else f"{low}–{high} (median {np.median(rows):g})",
+        "rows dropped": f"{design.n_dropped:,} (missing values)" if design.n_dropped else "0",
+        levels[0]: ", ".join(design.level1_variables()) or "none",
+        levels[1]: ", ".join(design.level2_variables()) or "none",
+        "balanced": _balance(design, levels[0]),
+        **({"structure of D": _structure(design)} if design.term else {}),
+        **_residual_facts(design, bound),
+        "covariance parameters": _parameters(design, bound),
+    }
+
+
+def is_balanced(design: Design) -> bool:
+    """Whether every subject has the same rows of level-1 covariates, in whatever order."""
+    rows = design.rows_per_subject
+    if rows.min() != rows.max():
+        return False
+    order = np.lexsort((*design.X1.T, design.subject_index))
+    tables = design.X1[order].reshape(design.n_subjects, rows[0], -1)
+    return bool(np.all(tables == tables[0]))
+
+
+def _title(design: Design) -> str:
+    hierarchy = design.hierarchy
+    kind = "Two-level model" if design.term else "Marginal model"
+    return f"{kind}: {hierarchy.response} by {hierarchy.subject}"
+
+
+def _balance(design: Design, covariates: str) -> str:
+    if is_balanced(design):
+        return f"yes: every subject has the same values of the {covariates}"
+    rows = design.rows_per_subject
+    if rows.min() != rows.max():
+        return "no: the number of rows differs between subjects"
+    return f"no: the values of the {covariates} differ between subjects"
+
+
+def _structure(design: Design) -> str:
+    q = len(design.term)
+    if q == 1:
+        return f"one variance ({design.term[0]})"
+    sentence = {
+        "unstructured": "unstructured: variances and correlations",
+        "diagonal": "diagonal: variances without correlations",
+        "identity": "identity: one variance in common, no correlations",
+        "compound_symmetry": "compound symmetry: one variance and one correlation in common",
+    }.get(design.covariance)
+    if sentence is None:
+        groups = [", ".join(design.term[r] for r in block) for block in design.blocks]
+        sentence = "blocks that do not correlate with each other: " + " and ".join(f"({g})" for g in groups)
+    return f"{q} × {q}, {sentence}"
+
+
+def _residual_facts(design: Design, bound: Binding) -> dict[str, str]:
+    """Structures of the residuals with the names of their parameters, as tables print them."""
+    facts = {}
+    for name, spec, structure in (
+        ("residual correlation", design.residual, bound.correlation),
+        ("residual variance", design.residual_variance, bound.variance),
+    ):
+        if spec is None:
+            if name == "residual variance" and (same := same_variance_words(design)):
+                facts[name] = same
+            elif not design.term:
+                facts[name] = "none: independent rows" if name == "residual correlation" else "equal in all rows"
+            continue
+        facts[name] = spec_text(spec)
+        if structure is not None:
+            zeros = np.array([p.unconstrained(p.start) for p in structure.parameters])
+            facts[name] += f": {shorten(structure.report(zeros), 6) or 'no parameter'}"
+    if bound.problem:
+        facts["cannot be fitted"] = " ".join(bound.problem.split())
+    return facts
+
+
+def _parameters(design: Design, bound: Binding) -> str:
+    parts, total = [], design.n_random_parameters
+    if design.term:
+        parts.append(f"{total} in D")
+    for structure, what in ((bound.correlation, "residual correlation"), (bound.variance, "residual variance")):
+        if structure is not None:
+            parts.append(f"{len(structure.parameters)} in the {what}")
+            total += len(structure.parameters)
+    if bound.problem:
+        return "not known: the residual structure does not fit these data"
+    return f"{total + 1} ({', '.join(parts)}, and σ)" if parts else "1 (σ)"

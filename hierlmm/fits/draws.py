@@ -1,0 +1,107 @@
+"""Draws from the large-sample distribution of a likelihood fit, in the contract's names and dimensions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.likelihood.residual_criterion import ResidualCriterion
+from hierlmm.options import check_counts
+
+if TYPE_CHECKING:
+    from hierlmm.fits.likelihood import LikelihoodFit
+
+__all__ = ["large_sample_tree"]
+
+FloatArray = NDArray[np.float64]
+APPROXIMATION = (
+    "large-sample: beta normal given theta; (lambda, log sigma) normal on the unconstrained scale; "
+    "b from its conditional distribution given the draw of beta, at the estimated theta"
+)
+
+
+def large_sample_tree(fit: LikelihoodFit, draws: int, chains: int, seed: int | None) -> Any:
+    """Build the DataTree of `LikelihoodFit.to_datatree`."""
+    import xarray as xr
+
+    check_counts(draws=draws, chains=chains)
+    rng = np.random.default_rng(seed)
+    size = draws * chains
+    design = fit.design
+    p = len(design.coef)
+    root = np.linalg.cholesky(fit.beta_cov.to_numpy()) if p else np.empty((0, 0))
+    beta = fit.beta.to_numpy() + rng.standard_normal((size, p)) @ root.T
+    sample = fit.large_sample.sample(size, rng)
+    D, sigma = fit.large_sample.split_draws(sample)
+    effects = fit._conditional
+    noise = rng.standard_normal((size, design.n_subjects, len(design.term)))
+    b = np.einsum("jab,sjb->sja", _roots(effects.covariance), noise, optimize=True)
+    b += effects.origin - np.einsum("jqp,sp->sjq", effects.slope, beta, optimize=True)
+    sd = np.sqrt(np.einsum("skk->sk", D))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        corr = D / (sd[:, :, None] * sd[:, None, :])
+    corr[:, np.arange(len(design.term)), np.arange(len(design.term))] = 1.0
+    variables = {
+        "beta": (("coef",), beta),
+        "b": (("subject", "term"), b),
+        "sd_b": (("term",), sd),
+        "corr_b": (("term", "term_bis"), corr),
+        "D": (("term", "term_bis"), D),
+        "sigma": ((), sigma),
+    }
+    if not design.term:
+        variables = {name: variables[name] for name in ("beta", "sigma")}
+    residual, labels = _residual_draws(fit, sample)
+    variables |= residual
+    posterior = xr.Dataset(
+        {
+            name: (("chain", "draw", *dims), values.reshape(chains, draws, *values.shape[1:]))
+            for name, (dims, values) in variables.items()
+        },
+        coords={
+            "chain": np.arange(chains),
+            "draw": np.arange(draws),
+            "coef": list(design.coef),
+            "term": list(design.term),
+            "term_bis": list(design.term),
+            "subject": design.subjects.to_numpy(),
+            **labels,
+        },
+        attrs={"estimator": fit.estimator, "approximation": APPROXIMATION, "seed": -1 if seed is None else seed},
+    )
+    if fit.is_singular:
+        posterior.attrs["boundary"] = (
+            "D is singular at the optimum: the directions without variance are held at zero in every draw, so the "
+            "draws understate what is uncertain there"
+        )
+    observed = xr.Dataset({"y": (("obs",), design.y)}, coords={"obs": np.arange(design.n_obs)})
+    tree = xr.DataTree.from_dict({"posterior": posterior, "observed_data": observed})
+    tree.attrs.update(posterior.attrs)
+    return tree
+
+
+def _residual_draws(fit: LikelihoodFit, sample: FloatArray) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Variables ``residual_correlation`` and ``residual_variance`` of the draws, and the labels of their dimensions."""
+    function, estimate = fit.criterion_function, fit.residual_estimate
+    if estimate is None or not isinstance(function, ResidualCriterion):
+        return {}, {}
+    k, eta = estimate.n_correlation, sample[:, function.structure.n_parameters : -1]
+    variables, labels = {}, {}
+    for name, bound, part in (
+        ("residual_correlation", estimate.correlation, eta[:, :k]),
+        ("residual_variance", estimate.variance, eta[:, k:]),
+    ):
+        if bound is None:
+            continue
+        reports = [bound.report(row) for row in part]
+        labels[f"{name}_parameter"] = list(reports[0])
+        variables[name] = ((f"{name}_parameter",), np.array([list(r.values()) for r in reports]))
+    return variables, labels
+
+
+def _roots(covariance: FloatArray) -> FloatArray:
+    """Symmetric square roots of a stack of positive semi-definite matrices."""
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]) @ np.swapaxes(vectors, 1, 2)

@@ -1,0 +1,509 @@
+"""The REML or ML fit of a two-level model, frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.covariance.estimate import ResidualEstimate
+from hierlmm.design.design import Design
+from hierlmm.errors import warn
+from hierlmm.fits.base import Fit, choose
+from hierlmm.fits.covariance_table import profile_components, quantile, wald_components
+from hierlmm.fits.degrees import fit_kenward_roger, fit_satterthwaite, likelihood_wald, summary_with_degrees
+from hierlmm.fits.text import likelihood_html, likelihood_text
+from hierlmm.likelihood.by_subject import subject_loglik
+from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects
+from hierlmm.likelihood.criterion import Criterion, NormalEquations
+from hierlmm.likelihood.estimate import describe_optimum, maximise_design
+from hierlmm.likelihood.kenward_roger import KenwardRogerDegrees
+from hierlmm.likelihood.large_sample import LargeSample, large_sample
+from hierlmm.likelihood.maximise import Optimum
+from hierlmm.likelihood.residual_criterion import ResidualCriterion
+from hierlmm.likelihood.satterthwaite import SatterthwaiteDegrees
+from hierlmm.likelihood.wald import Wald
+from hierlmm.options import checked
+from hierlmm.predict.likelihood import predict_rows
+from hierlmm.predict.rows import Interval, PredictionLevel
+
+__all__ = ["LikelihoodFit", "fit_likelihood"]
+
+FloatArray = NDArray[np.float64]
+
+
+@checked
+@dataclass(frozen=True, eq=False, repr=False)
+class LikelihoodFit(Fit):
+    """A two-level model fitted by restricted (REML) or full (ML) maximum likelihood.
+
+    Attributes
+    ----------
+    design : Design
+        The data and matrices that were fitted.
+    criterion_function : Criterion or ResidualCriterion
+        The criterion as a function of the relative covariance parameters λ, followed by those of the residual structure
+        (callable, with ``.evaluate`` for the gradient): look at it around ``optimum.lam``, or profile it.
+    optimum : Optimum
+        Where it is smallest, with the gradient norm.
+    warnings : tuple of str
+        What must be known before the fit is used, in plain words.
+
+    Notes
+    -----
+    Standard errors of β are those given θ, the square roots of the diagonal of ``(X'V⁻¹X)⁻¹``, as lme4 and nlme print
+    them. Conditional variances of the random effects condition on β and θ (lme4's ``condVar``).
+    """
+
+    design: Design
+    criterion_function: Criterion | ResidualCriterion
+    optimum: Optimum
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reml(self) -> bool:
+        """Whether the fit is by REML (else ML)."""
+        return self.criterion_function.reml
+
+    @property
+    def estimator(self) -> str:  # type: ignore[override]
+        """``"REML"`` or ``"ML"``."""
+        return "REML" if self.reml else "ML"
+
+    @cached_property
+    def _plain(self) -> Criterion:
+        """The criterion in λ at the estimated residual parameters: on whitened rows."""
+        return self.criterion_function.given(self.optimum.lam)
+
+    @cached_property
+    def _Lambda(self) -> FloatArray:
+        return self._plain.structure.factor(self.optimum.lam)
+
+    @cached_property
+    def _equations(self) -> NormalEquations:
+        return self._plain.normal_equations(self._Lambda)
+
+    @cached_property
+    def residual_estimate(self) -> ResidualEstimate | None:
+        """The residual structure at its estimates: parameters, and the covariance of any rows; None without one."""
+        function = self.criterion_function
+        if not isinstance(function, ResidualCriterion) or not self.design.has_residual_structure:
+            return None
+        rows = function.rows
+        return ResidualEstimate(rows.rows, rows.correlation, rows.variance, function.split(self.optimum.lam)[1])
+
+    @property
+    def beta(self) -> pd.Series:
+        """Fixed effects, Series by ``coef``."""
+        return self._beta.copy()
+
+    @cached_property
+    def _beta(self) -> pd.Series:
+        values = self._plain.products.scaling.beta(self._equations.beta)
+        return pd.Series(values, index=pd.Index(self.design.coef, name="coef"), name="beta")
+
+    @property
+    def beta_cov(self) -> pd.DataFrame:
+        """Covariance of the fixed effects given θ, ``coef`` × ``coef``."""
+        return self._beta_cov.copy()
+
+    @cached_property
+    def _beta_cov(self) -> pd.DataFrame:
+        scaling = self._plain.products.scaling
+        working = self._equations.Qxx_inverse * (self._whitened_sd / scaling.y_scale) ** 2
+        index = self._beta.index
+        return pd.DataFrame(scaling.beta_cov(working), index=index, columns=index)
+
+    @cached_property
+    def sigma(self) -> float:
+        """Residual standard deviation, in units of the response: where the ratio of a variance function is 1."""
+        return self._whitened_sd * float(np.exp(-self.criterion_function.shift(self.optimum.lam)))
+
+    @cached_property
+    def _whitened_sd(self) -> float:
+        """SD of the whitened rows: σ, or with a centred variance function the residual SD of the average row."""
+        variance = self._equations.rss / self._plain.degrees
+        return float(np.sqrt(variance) * self._plain.products.scaling.y_scale)
+
+    @property
+    def D(self) -> pd.DataFrame:
+        """Covariance of the random effects, ``term`` × ``term``."""
+        return self._D.copy()
+
+    @property
+    def _D_values(self) -> FloatArray:
+        return self._D.to_numpy()
+
+    @cached_property
+    def _D(self) -> pd.DataFrame:
+        index = pd.Index(self.design.term, name="term")
+        return pd.DataFrame(self._root @ self._root.T, index=index, columns=index)
+
+    @cached_property
+    def _root(self) -> FloatArray:
+        return self._plain.products.scaling.factor(self._Lambda) * self._whitened_sd
+
+    @cached_property
+    def _conditional(self) -> ConditionalEffects:
+        return conditional_effects(self._plain.products, self._Lambda, self._whitened_sd)
+
+    @property
+    def b(self) -> pd.DataFrame:
+        """Random effects (BLUPs, conditional means at β̂ and θ̂), ``subject`` × ``term``."""
+        return self._b.copy()
+
+    @cached_property
+    def _b(self) -> pd.DataFrame:
+        return self._by_subject(self._conditional.mean(self._beta.to_numpy()))
+
+    @property
+    def b_sd(self) -> pd.DataFrame:
+        """Conditional standard deviations of b given y, β̂ and θ̂ (lme4's condVar), ``subject`` × ``term``."""
+        return self._b_sd.copy()
+
+    @cached_property
+    def _b_sd(self) -> pd.DataFrame:
+        return self._by_subject(np.sqrt(np.einsum("jkk->jk", self._conditional.covariance)))
+
+    @property
+    def b_cov(self) -> NDArray[np.float64]:
+        """Conditional covariances of b given y, β̂ and θ̂: (J, q, q), subjects as in ``b.index``, read-only."""
+        covariance = self._conditional.covariance.view()
+        covariance.flags.writeable = False
+        return covariance
+
+    def blup_variances(self, covariances: bool = False) -> Any:
+        """Variances of the random effects' estimates: three that are often confused, each for its own question.
+
+        ``var_of_blup``, Var(b̂_i) = D Z_i'K Z_i D: how much the BLUPs vary from sample to sample. It is below D (they
+        are shrunken), and the less a subject was seen the smaller it is: no measure of uncertainty. For checks of the
+        BLUPs against what the model expects of them.
+
+        ``conditional``, Var(b_i | y, β, θ): uncertainty about b_i with β known (lme4's condVar, ``b_sd`` squared). For
+        plots of the random effects, and wherever β̂ enters on its own.
+
+        ``prediction_error``, Var(b̂_i - b_i) = D - D Z_i'K Z_i D: uncertainty about b_i that includes that of β̂ (what
+        a flat prior on β gives, at fixed θ). For intervals of b_i. All three take θ as known.
+
+        Parameters
+        ----------
+        covariances : bool
+            Return the (term, term) matrices instead of their diagonals.
+
+        Returns
+        -------
+        DataFrame by (subject, term), or xarray.Dataset (subject, term, term_bis)
+            ``blup``, ``var_of_blup``, ``conditional``, ``prediction_error``.
+
+        References
+        ----------
+        Henderson, C. R. (1975). Best linear unbiased estimation and prediction under a selection model. Biometrics 31,
+        423-447.
+        """
+        from hierlmm.likelihood.blup_variances import blup_variances, blup_variances_dataset, blup_variances_frame
+
+        found = blup_variances(self._conditional, self.D.to_numpy(), self.beta_cov.to_numpy())
+        return blup_variances_dataset(self.b, found) if covariances else blup_variances_frame(self.b, found)
+
+    def _by_subject(self, values: FloatArray) -> pd.DataFrame:
+        return pd.DataFrame(values, index=self.design.subjects, columns=pd.Index(self.design.term, name="term"))
+
+    @property
+    def loglik(self) -> float:
+        """Log-likelihood at the optimum; the restricted one for REML."""
+        return -0.5 * self.criterion
+
+    @property
+    def criterion(self) -> float:
+        """−2 log-likelihood: lme4's "REML criterion at convergence", or the deviance of an ML fit."""
+        return float(self.optimum.value)
+
+    @cached_property
+    def _optima(self) -> pd.DataFrame:
+        rows = []
+        for optimum in (self.optimum, *self.optimum.others):
+            fit = replace(self, optimum=optimum)
+            row = {"criterion": fit.criterion, "above the best": fit.criterion - self.criterion}
+            if self.design.term:
+                row |= {f"sd({term})": value for term, value in fit.sd_b.items()}
+            for block in self.design.blocks:
+                pairs = [(a, b) for b in block for a in block if a < b]
+                corr, term = fit.corr_b.to_numpy(), self.design.term
+                row |= {f"corr({term[a]}, {term[b]})": corr[a, b] for a, b in pairs}
+            if fit.residual_estimate is not None:
+                rows_of = self.criterion_function.rows  # type: ignore[union-attr]
+                row |= rows_of.report(self.criterion_function.split(optimum.lam)[1])  # type: ignore[union-attr]
+            rows.append(row | {"sigma": fit.sigma} | dict(fit.beta.items()))
+        return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="optimum"))
+
+    @property
+    def optima(self) -> pd.DataFrame:
+        """All minima of the criterion that the global search found, the one reported first.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``criterion``, how far it is ``above the best``, then the covariance parameters and β at each of them.
+
+        Notes
+        -----
+        For one or two variances, independent residuals and up to 400 design patterns the search tries to prove that
+        nothing is lower than the first row; ``fit.optimum.search.exhaustive`` and the print say whether it did.
+        Elsewhere it covers scales and shapes evenly and goes on until the expected share of the space in basins not yet
+        seen (Boender & Rinnooy Kan 1987, Math. Program. 37, 59-80) is below 0.1 %. Of more than 400 subjects of their
+        own patterns it looks at 400, those with the largest residuals among them; with a residual structure, at a
+        fixed number of points.
+        """
+        return self._optima.copy()
+
+    def plot_optima(self, **options: Any) -> Any:
+        """The criterion on the way from the best optimum to each of the others; see `hierlmm.plots.plot_optima`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_optima`.
+        """
+        from hierlmm.plots import plot_optima
+
+        return plot_optima(self, **options)
+
+    @property
+    def gradient_norm(self) -> float:
+        """Largest absolute derivative of the criterion in the scaled covariance parameters."""
+        return self.optimum.gradient_norm
+
+    @property
+    def converged(self) -> bool:
+        """Gradient norm below 1e-6, and no descent off the boundary."""
+        return self.optimum.converged
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether D has no full rank: a variance of zero, or random effects that are perfectly correlated."""
+        return self.optimum.n_boundary > 0
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters counted by AIC and BIC: β, D, residual structure and σ (lme4 counts β under REML as well)."""
+        return len(self.design.coef) + len(self.optimum.lam) + 1
+
+    @property
+    def aic(self) -> float:
+        """Criterion + 2 · number of parameters (lme4 and nlme agree)."""
+        return self.criterion + 2.0 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        """Criterion + log(N) · number of parameters, lme4's convention; see `information_criteria` for nlme's."""
+        return self.criterion + float(np.log(self.n_obs)) * self.n_parameters
+
+    def information_criteria(self) -> pd.DataFrame:
+        """AIC, and BIC in the conventions of lme4 (log N) and nlme (log(N − p) under REML)."""
+        n_nlme = self.n_obs - (len(self.design.coef) if self.reml else 0)
+        rows = {
+            "AIC": (self.aic, "2"),
+            "BIC (lme4: log N)": (self.bic, f"log {self.n_obs}"),
+            f"BIC (nlme: log {'(N - p)' if self.reml else 'N'})": (
+                self.criterion + float(np.log(n_nlme)) * self.n_parameters,
+                f"log {n_nlme}",
+            ),
+        }
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "penalty per parameter"])
+
+    def summary(self, ci: float = 0.95, df: str | None = None) -> pd.DataFrame:
+        """Fixed effects: estimate, se, lower, upper (Wald, normal quantiles) and t = estimate / se.
+
+        Parameters
+        ----------
+        ci : float
+            Probability of the interval.
+        df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
+            Use Student's t with degrees of freedom by this method, and add the columns ``df`` and ``p``. Kenward-Roger
+            (REML only) also adjusts ``se``; "residual" is N - p; "inf" is another word for "normal".
+        """
+        if df is not None:
+            return summary_with_degrees(self._wald(df), self._beta.index, ci)
+        z = quantile(ci)
+        beta, se = self.beta, self.beta_se
+        return pd.DataFrame(
+            {"estimate": beta, "se": se, "lower": beta - z * se, "upper": beta + z * se, "t": beta / se}
+        )
+
+    @cached_property
+    def _satterthwaite(self) -> SatterthwaiteDegrees:
+        return fit_satterthwaite(self)
+
+    @cached_property
+    def _kenward_roger(self) -> KenwardRogerDegrees:
+        return fit_kenward_roger(self)
+
+    def _wald(self, df: str | None = None) -> Wald:
+        return likelihood_wald(self, df)
+
+    @cached_property
+    def large_sample(self) -> LargeSample:
+        """Normal approximation for the covariance parameters on the unconstrained scale."""
+        return large_sample(self.criterion_function, self.optimum.lam, self._whitened_sd)
+
+    def variance_components(self, ci: float = 0.95, method: Literal["wald", "profile"] = "wald") -> pd.DataFrame:
+        """Standard deviations, correlations, residual parameters and σ: estimate, se, lower, upper.
+
+        Parameters
+        ----------
+        ci : float
+            Probability of the intervals.
+        method : {"wald", "profile"}
+            Wald intervals on the log scale (Fisher's z for correlations, on their admissible interval), so they stay
+            inside the parameter space; at a boundary optimum, or where the data say nothing, no such interval exists
+            and it is NaN. Or profile-likelihood intervals: all values that cost less than half the χ²₁ quantile in
+            log-likelihood; a limit at the end of a parameter's range (an SD of 0) is that end.
+        """
+        choose("method", method, ("wald", "profile"))
+        return wald_components(self, ci) if method == "wald" else profile_components(self, ci)
+
+    def subject_loglik(self) -> pd.Series:
+        """Marginal log-likelihood of every subject at β̂ and θ̂, random effects integrated out; ML: sums to loglik."""
+        beta, sigma = self._beta.to_numpy()[None], np.array([self.sigma])
+        residuals = None if self.residual_estimate is None else [self.residual_estimate]
+        values = subject_loglik(self.design, beta, self._root[None], sigma, residuals)
+        return pd.Series(values[0], index=self.design.subjects, name="loglik")
+
+    def predict(
+        self,
+        newdata: Any = None,
+        level: PredictionLevel = "subject",
+        interval: Interval | None = None,
+        ci: float = 0.95,
+    ) -> pd.DataFrame:
+        """Predict the response.
+
+        Parameters
+        ----------
+        newdata : table, optional
+            Rows to predict; the fitted rows by default.
+        level : {"subject", "population", "new_subject", "marginal"}
+            The line of a subject in the data, with its BLUPs; the line at b = 0; the line of one subject yet to be
+            seen, drawn from N(0, D); or the mean over subjects.
+        interval : {"confidence", "prediction"}, optional
+            For that line, or for a new measurement of it (at ``"marginal"``: of a subject drawn at random), which adds
+            the residual variance. The uncertainty of β and b is their joint one given θ; that of θ enters through
+            Student's t with Satterthwaite's degrees of freedom. ``"credible"``, the word of posterior fits, means
+            ``"confidence"`` here, so that one script serves every fit.
+        ci : float
+            Probability of the interval.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``estimate``, and with an interval ``se``, ``lower``, ``upper``; index of the rows. ``.attrs`` says in words
+            what the interval contains.
+
+        Raises
+        ------
+        DataError
+            If a column is absent, a factor level is new, a value is missing, or a subject is not in the fitted data
+            (level ``"subject"``).
+        """
+        return predict_rows(self, newdata, level, interval, ci)
+
+    def predict_subject(
+        self,
+        history: Any,
+        times: Any = None,
+        *,
+        newdata: Any = None,
+        interval: Interval | None = None,
+        ci: float = 0.95,
+        retrospective: bool = False,
+        time: str | None = None,
+    ) -> pd.DataFrame:
+        """Predict a subject that was not in the data from its first measurements, without refitting.
+
+        Exactly what a refit with the new subject's measurements would predict at the same θ: β and b are both updated.
+        Each new subject is predicted from its own measurements only.
+
+        Parameters
+        ----------
+        history : table
+            Measurements so far: the response and the covariates; the subject column tells several new subjects apart.
+        times : sequence of numbers, optional
+            Values of the time at which to predict; covariates that are constant are carried along.
+        newdata : table, optional
+            In place of ``times``: rows to predict, where there are several level-1 variables.
+        interval, ci
+            As for `predict`: for the subject's line, or for a new measurement of it.
+        retrospective : bool
+            Whether measurements later than a prediction time may be used.
+        time : str, optional
+            The column that is the time, where there are several level-1 variables. By default that of the residual
+            structure (``hl.CAR1("time")``), or the one numeric level-1 variable.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``estimate``, ``se``, ``lower``, ``upper`` as `predict` gives them; with ``times``, the subject and the time
+            stand before them.
+        """
+        from hierlmm.predict.dynamic import predict_new_subject
+
+        return predict_new_subject(
+            self,
+            history,
+            times,
+            newdata=newdata,
+            interval=interval,
+            ci=ci,
+            retrospective=retrospective,
+            time=time,
+        )
+
+    def to_datatree(self, draws: int = 1000, chains: int = 4, seed: int | None = 0) -> Any:
+        """Draws from the large-sample distribution, so that a likelihood fit enters any ArviZ function.
+
+        β from its sampling distribution, (D, σ) from the normal approximation on the unconstrained scale, b from its
+        conditional distribution given the draw of β (so its spread includes the uncertainty of β). The tree marks
+        itself: ``attrs["approximation"]``. There are no chains in the sense of MCMC; R-hat is 1 by construction.
+
+        Parameters
+        ----------
+        draws, chains : int
+            Draws of each chain, and number of chains.
+        seed : int, optional
+            The same draws every time by default; None varies them.
+
+        Returns
+        -------
+        xarray.DataTree
+            Group ``posterior`` with ``beta``, ``b``, ``sd_b``, ``corr_b``, ``D``, ``sigma``.
+        """
+        from hierlmm.fits.draws import large_sample_tree
+
+        return large_sample_tree(self, draws, chains, seed)
+
+    def __repr__(self) -> str:
+        return likelihood_text(self)
+
+    def _repr_html_(self) -> str:
+        return likelihood_html(self)
+
+
+def fit_likelihood(design: Design, *, reml: bool, kind: type[LikelihoodFit] = LikelihoodFit) -> LikelihoodFit:
+    """Fit a design by REML or ML, and warn if the optimiser did not converge.
+
+    Parameters
+    ----------
+    design : Design
+    reml : bool
+    kind : type
+        Class of the fit.
+    """
+    design, criterion, optimum = maximise_design(design, reml=reml)
+    messages = describe_optimum(design, criterion, optimum)
+    if not optimum.converged:
+        warn(messages[0])
+    return kind(design, criterion, optimum, messages)

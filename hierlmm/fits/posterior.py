@@ -1,0 +1,569 @@
+"""A posterior as a fit: the same questions as every other fit, answered from draws.
+
+Point estimates are posterior means, uncertainties posterior standard deviations, intervals equal-tailed quantiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.bayes.convergence import Convergence, assess_convergence, diagnostics
+from hierlmm.bayes.predictive import (
+    posterior_predictive_draws,
+    prior_draws,
+)
+from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.covariance.estimate import ResidualEstimate
+from hierlmm.design.design import Design
+from hierlmm.design.formula import INTERCEPT
+from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.fits.base import Fit, Level, choose
+from hierlmm.fits.components import component_labels
+from hierlmm.frames import shorten
+from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
+from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
+from hierlmm.options import check_counts, checked
+from hierlmm.predict.posterior import predict_rows, prediction_draws
+from hierlmm.predict.rows import Interval, PredictionLevel
+
+if TYPE_CHECKING:
+    from hierlmm.diagnostics.loo import LooResult
+
+__all__ = ["PosteriorFit"]
+
+FloatArray = NDArray[np.float64]
+SEE = "docs, page 'Posterior fits'"
+
+
+@checked
+@dataclass(frozen=True, eq=False, repr=False)
+class PosteriorFit(Fit):
+    """Posterior draws of a two-level model.
+
+    Attributes
+    ----------
+    design : Design
+    datatree : xarray.DataTree
+        Group ``posterior`` with ``beta`` (coef), ``sd_b`` (term), ``corr_b`` and ``D`` (term, term_bis), ``b``
+        (subject, term), ``sigma``, ``icc`` and ``subject_coef`` (subject, level1); ``sample_stats``,
+        ``observed_data``, ``constant_data`` and, where small, ``log_likelihood``, for ArviZ's functions.
+    priors : ResolvedPriors or None
+    estimator : str
+        ``"NUTS"`` or ``"Bambi"``.
+    warnings : tuple of str
+        What looks wrong about convergence, and what to do.
+    """
+
+    design: Design
+    datatree: Any
+    priors: ResolvedPriors | None
+    estimator: str = "NUTS"
+    warnings: tuple[str, ...] = ()
+
+    # --- draws -------------------------------------------------------------------------------------------------------
+
+    def draws(self, name: str) -> FloatArray:
+        """Draws of one variable, (chain, draw, ...), read-only: copy them to change them.
+
+        Parameters
+        ----------
+        name : str
+            ``"beta"``, ``"b"``, ``"sd_b"``, ``"sigma"``, ...
+
+        Raises
+        ------
+        NotAvailableError
+            If the posterior has no such variable.
+        """
+        posterior = self.datatree["posterior"]
+        if name in posterior:
+            values = posterior[name].to_numpy().view()
+            values.flags.writeable = False
+            return values
+        if name == "beta" and not self.design.coef:
+            return np.empty((posterior.sizes["chain"], posterior.sizes["draw"], 0))
+        others = f"use one of {', '.join(map(str, posterior.data_vars))}"
+        if name == "subject_coef" and "b" in posterior:
+            reason = "too large to be stored; it is level 2's prediction plus the random effects"
+            raise NotAvailableError(f"draws of {name!r}", reason, others, SEE)
+        if name in ("b", "subject_coef"):
+            self._need_effects(f"draws of {name!r}", draws=True, instead=f"{others}, or ")
+        raise NotAvailableError(f"draws of {name!r}", "the posterior has no such variable", f"{others}, or refit", SEE)
+
+    def _need_effects(self, asked: str, *, draws: bool = False, instead: str = "") -> None:
+        """Refuse what needs random effects (their draws, or at least their means) where the fit did not keep them."""
+        if "b" in self.datatree["posterior"] or (self._only_summary and not draws):
+            return
+        reason, remedy = "the fit keeps no draws of the random effects", "refit with random_effects='draws'"
+        if self._only_summary:
+            reason = "the fit keeps means and SDs of the random effects (fit.b, fit.b_sd), not their draws"
+        elif draws:
+            remedy += " ('summary' suffices for b, b_sd, fitted values and plots)"
+        else:
+            reason += ", nor their means"
+            remedy = "refit with random_effects='summary' (enough for b, b_sd, fitted values and plots) or "
+            remedy += "random_effects='draws'"
+        raise NotAvailableError(asked, reason, instead + remedy, SEE)
+
+    @property
+    def sample_stats(self) -> Any:
+        """Sampler statistics, Dataset (chain, draw)."""
+        if "sample_stats" not in self.datatree.children:
+            raise NotAvailableError(
+                "sample_stats", "this fit was made without sampler statistics", "refit with model.fit()", SEE
+            )
+        return self.datatree["sample_stats"].to_dataset()
+
+    def to_datatree(self) -> Any:
+        """Return the DataTree itself."""
+        return self.datatree
+
+    # --- point estimates ---------------------------------------------------------------------------------------------
+
+    @property
+    def beta(self) -> pd.Series:
+        """Posterior means of the fixed effects, Series by ``coef``."""
+        return pd.Series(_mean(self.draws("beta")), index=self._coef, name="beta")
+
+    @property
+    def beta_cov(self) -> pd.DataFrame:
+        """Posterior covariance of the fixed effects, ``coef`` × ``coef``."""
+        flat = _flat(self.draws("beta"))
+        cov = np.cov(flat, rowvar=False).reshape(flat.shape[1], flat.shape[1])
+        return pd.DataFrame(cov, index=self._coef, columns=self._coef)
+
+    @property
+    def sigma(self) -> float:
+        """Posterior mean of the residual standard deviation."""
+        return float(self.draws("sigma").mean())
+
+    @property
+    def D(self) -> pd.DataFrame:
+        """Posterior mean of the covariance of the random effects, ``term`` × ``term``."""
+        return pd.DataFrame(_mean(self.draws("D")), index=self._term, columns=self._term)
+
+    @property
+    def sd_b(self) -> pd.Series:
+        """Posterior means of the standard deviations of the random effects, Series by ``term``."""
+        return pd.Series(_mean(self.draws("sd_b")), index=self._term, name="sd_b")
+
+    @property
+    def corr_b(self) -> pd.DataFrame:
+        """Posterior means of the correlations of the random effects, ``term`` × ``term``."""
+        return pd.DataFrame(_mean(self.draws("corr_b")), index=self._term, columns=self._term)
+
+    @property
+    def b(self) -> pd.DataFrame:
+        """Posterior means of the random effects, ``subject`` × ``term``."""
+        self._need_effects("b")
+        values = self._summarised("mean") if self._only_summary else _mean(self.draws("b"))
+        return pd.DataFrame(values, index=self.design.subjects, columns=self._term)
+
+    @property
+    def b_sd(self) -> pd.DataFrame:
+        """Posterior SDs of the random effects, ``subject`` × ``term``."""
+        self._need_effects("b_sd")
+        values = self._summarised("sd") if self._only_summary else self.draws("b").std(axis=(0, 1), ddof=1)
+        return pd.DataFrame(values, index=self.design.subjects, columns=self._term)
+
+    @property
+    def subject_coef(self) -> pd.DataFrame:
+        """Each subject's own level-1 regression at the posterior means, ``subject`` × level-1 coefficient."""
+        self._need_effects("subject_coef")
+        return super().subject_coef
+
+    @property
+    def icc(self) -> float:
+        """Posterior mean of D₀₀ / (D₀₀ + σ²), the ICC at the origin of the level-1 covariates (draws: ``icc``)."""
+        return float(self.draws("icc").mean()) if INTERCEPT in self.design.term else super().icc
+
+    @property
+    def loglik(self) -> float:
+        """Marginal log-likelihood (random effects integrated out) at the posterior means of beta, D and sigma.
+
+        Comparable with the log-likelihood of an ML fit, which is its maximum.
+        """
+        beta, sigma = self.beta.to_numpy()[None], np.array([self.sigma])
+        residuals = None if self.residual_estimate is None else [self.residual_estimate]
+        return float(subject_loglik(self.design, beta, covariance_root(self._D_values)[None], sigma, residuals).sum())
+
+    @property
+    def _D_values(self) -> FloatArray:
+        q = len(self.design.term)
+        return _mean(self.draws("D")) if q else np.empty((0, 0))
+
+    @cached_property
+    def _residual_rows(self) -> ResidualRows:
+        return residual_rows(self.design)
+
+    @property
+    def residual_estimate(self) -> ResidualEstimate | None:
+        """The residual structure at the posterior mean of its unconstrained parameters; None without one."""
+        if not self.design.has_residual_structure:
+            return None
+        return self.residual_at(_mean(self.residual_draws()))
+
+    def residual_draws(self) -> FloatArray:
+        """Draws of the unconstrained residual parameters η, (chain, draw, parameter); (chain, draw, 0) without any."""
+        if not self.design.has_residual_structure:
+            return np.empty((*self.draws("sigma").shape, 0))
+        return self.datatree["residual"]["unconstrained"].to_numpy()
+
+    def residual_at(self, eta: FloatArray) -> ResidualEstimate:
+        """The residual structure at given unconstrained parameters, (k,).
+
+        Parameters
+        ----------
+        eta : (k,)
+            Unconstrained parameters of the residual structure.
+        """
+        rows = self._residual_rows
+        return ResidualEstimate(rows.rows, rows.correlation, rows.variance, eta)
+
+    @property
+    def converged(self) -> bool:
+        """Whether no convergence check failed; other notes (a prior that conflicts with the data) do not count."""
+        return not self.warnings or self.convergence().ok
+
+    def convergence(self) -> Convergence:
+        """Worst R-hat, effective sample sizes, E-BFMI, divergences, and the messages they give rise to."""
+        return assess_convergence(self.datatree)
+
+    # --- tables ------------------------------------------------------------------------------------------------------
+
+    def summary(self, ci: float = 0.95) -> pd.DataFrame:
+        """Fixed effects: posterior mean, SD, equal-tailed interval and diagnostics.
+
+        Parameters
+        ----------
+        ci : float
+            Probability of the interval.
+
+        Returns
+        -------
+        DataFrame indexed by ``coef``
+            ``estimate``, ``se``, ``lower``, ``upper``, ``ess_bulk``, ``ess_tail``, ``r_hat``, ``mcse``.
+        """
+        return _table(self.draws("beta"), list(self.design.coef), ci, "coef")
+
+    def variance_components(self, ci: float = 0.95, method: str = "quantile") -> pd.DataFrame:
+        """SDs and correlations of the random effects, residual parameters and σ, columns as in `summary`.
+
+        Rows ``sd(Intercept)``, ..., ``corr(Intercept, time)``, ..., those of the residual structure, ``sigma``.
+
+        Parameters
+        ----------
+        ci : float
+            Probability of the intervals.
+        method : {"quantile"}
+            Equal-tailed quantiles of the draws; Wald and profile intervals are those of a likelihood.
+
+        Raises
+        ------
+        SpecificationError
+            For an interval that draws do not have.
+        """
+        if method != "quantile":
+            raise SpecificationError(
+                f"method={method!r} of a posterior",
+                "its intervals are quantiles of the draws; Wald and profile intervals belong to a likelihood",
+                "leave method out, or ask model.fit_reml().variance_components(method='profile')",
+                SEE,
+            )
+        term, pairs = self.design.term, self._pairs
+        posterior = self.datatree["posterior"]
+        structure = [name for name in ("residual_correlation", "residual_variance") if name in posterior]
+        extra = [self.draws(name) for name in structure]
+        names = [str(v) for name in structure for v in posterior[name][f"{name}_parameter"].to_numpy()]
+        if not term:
+            values = np.concatenate([*extra, self.draws("sigma")[..., None]], axis=-1)
+            return _table(values, [*names, "sigma"], ci, "component")
+        if self.design.covariance == "compound_symmetry":
+            common = [self.draws("sd_b")[..., :1], self.draws("corr_b")[..., 0, 1:2], *extra]
+            values = np.concatenate([*common, self.draws("sigma")[..., None]], axis=-1)
+            labels = component_labels(self.design)
+            return _table(values, [*labels[:-1], *names, labels[-1]], ci, "component")
+        labels = [f"sd({t})" for t in term] + [f"corr({term[i]}, {term[j]})" for i, j in pairs] + [*names, "sigma"]
+        corr = self.draws("corr_b")
+        columns = [self.draws("sd_b"), *(corr[..., i, j][..., None] for i, j in pairs), *extra]
+        columns.append(self.draws("sigma")[..., None])
+        return _table(np.concatenate(columns, axis=-1), labels, ci, "component")
+
+    def plot_random_effects(self, **options: Any) -> Any:
+        """Random effects with intervals, sorted; see `hierlmm.plots.plot_random_effects`."""
+        self._need_effects("plot_random_effects")
+        return super().plot_random_effects(**options)
+
+    def plot_shrinkage(self, **options: Any) -> Any:
+        """Separate, pooled and partially pooled regressions; see `hierlmm.plots.plot_shrinkage`."""
+        self._need_effects("plot_shrinkage")
+        return super().plot_shrinkage(**options)
+
+    # --- predictions -------------------------------------------------------------------------------------------------
+
+    def fitted(self, level: Level = "subject") -> pd.Series:
+        """Fitted values of the rows used, with the subjects' effects or at b = 0 (``"population"``)."""
+        if level == "subject":
+            self._need_effects("fitted(level='subject')")
+        return super().fitted(level)
+
+    def predict(
+        self,
+        newdata: Any = None,
+        level: PredictionLevel = "subject",
+        interval: Interval | None = None,
+        ci: float = 0.95,
+        seed: int | None = 0,
+        *,
+        kind: Literal["summary", "draws"] = "summary",
+    ) -> Any:
+        """Posterior mean of the expected response, and an equal-tailed interval.
+
+        Parameters
+        ----------
+        newdata : table, optional
+            New rows; the rows of the fit by default.
+        level : {"subject", "population", "new_subject", "marginal"}
+            With the subject's own random effects; at b = 0; for one subject not yet seen, whose random effects are
+            drawn from N(0, D) (the estimate is that of the population, the interval is wider); or the mean over
+            subjects.
+        interval : {"credible", "prediction"}, optional
+            For that line, or for a new measurement of it (residual error added; at ``"marginal"`` of a subject drawn
+            at random). ``"confidence"``, the word of likelihood fits, means ``"credible"`` here, so that one script
+            serves every fit.
+        ci : float
+            Probability of the interval.
+        seed : int, optional
+            Of the simulated random effects and residuals.
+        kind : {"summary", "draws"}
+            ``"draws"``: the draws behind the table, joint over rows, where they fit into memory.
+
+        Returns
+        -------
+        DataFrame
+            ``estimate`` and, with an interval, ``se``, ``lower`` and ``upper``; the index of ``newdata``; ``.attrs``
+            says in words what the interval contains. For draws an ``xarray.DataArray`` (chain, draw, obs).
+
+        Raises
+        ------
+        DataError
+            If a subject was not in the fitted data (level ``"subject"``), or columns are absent.
+        """
+        choose("kind", kind, ("summary", "draws"))
+        if kind == "draws":
+            return prediction_draws(self, newdata, level, interval, seed)
+        return predict_rows(self, newdata, level, interval, ci, seed)
+
+    def predict_subject(
+        self,
+        history: Any,
+        times: Any = None,
+        *,
+        newdata: Any = None,
+        interval: Interval | None = None,
+        ci: float = 0.95,
+        retrospective: bool = False,
+        reweight: bool = True,
+        time: str | None = None,
+    ) -> pd.DataFrame:
+        """Predict a subject that was not in the data from its first measurements, without refitting.
+
+        Given each draw of β, D and σ the new subject's line is normal, and the draws are weighted by what they say of
+        its measurements, as a refit would (Pareto-smoothed importance sampling). Nothing is simulated: the intervals
+        are quantiles of the mixture over the draws.
+
+        Parameters
+        ----------
+        history, times, newdata, interval, ci, retrospective, time
+            As for `LikelihoodFit.predict_subject`.
+        reweight : bool
+            Whether the new subject's measurements may change the posterior of β, D and σ.
+
+        Returns
+        -------
+        DataFrame
+            As from `LikelihoodFit.predict_subject`; ``.attrs`` has ``pareto_k`` and ``ess`` of the weights, by subject.
+
+        Warns
+        -----
+        FitWarning
+            If Pareto k is above 0.7: the weights cannot be relied on.
+        """
+        from hierlmm.predict.dynamic import predict_new_subject_draws
+
+        return predict_new_subject_draws(
+            self,
+            history,
+            times,
+            newdata=newdata,
+            interval=interval,
+            ci=ci,
+            retrospective=retrospective,
+            reweight=reweight,
+            time=time,
+        )
+
+    def log_likelihood(self, unit: Literal["subject", "observation"] = "observation") -> Any:
+        """Pointwise log-likelihood as a new tree with group ``log_likelihood``.
+
+        Parameters
+        ----------
+        unit : {"subject", "observation"}
+            ``"observation"``: conditional, given b, ``y`` (obs). ``"subject"``: marginal, b integrated out, ``y``
+            (subject), which is what leaving out a whole subject needs.
+        """
+        from hierlmm.diagnostics.loo import log_likelihood_tree
+
+        return log_likelihood_tree(self, unit)
+
+    def loo(self, unit: Literal["subject", "observation"] = "subject") -> LooResult:
+        """Leave-one-out cross-validation without refitting; see `hierlmm.diagnostics.loo.loo`.
+
+        Parameters
+        ----------
+        unit : {"subject", "observation"}
+            What is left out: a subject (how well is a new subject predicted?) or a measurement (how well is a further
+            measurement of a known subject predicted?).
+
+        Returns
+        -------
+        LooResult
+            ``elpd``, ``se``, ``p``, ``pareto_k`` by unit, and a verdict in words.
+        """
+        from hierlmm.diagnostics.loo import loo
+
+        return loo(self, unit)
+
+    def posterior_predictive(self, draws: int | None = None, seed: int | None = None) -> Any:
+        """Replicated responses of the same subjects as a new tree with group ``posterior_predictive``: y (obs).
+
+        Parameters
+        ----------
+        draws : int, optional
+            Number of draws in each chain, evenly spaced; all by default.
+        seed : int, optional
+        """
+        available = self.draws("sigma").shape[1]
+        if draws is not None and not 1 <= draws <= available:
+            raise SpecificationError(
+                f"draws={draws!r}", f"each chain has {available} draws", f"use a number from 1 to {available}", SEE
+            )
+        if self.design.term:
+            self._need_effects("posterior_predictive", draws=True)
+        keep = np.linspace(0, available - 1, available if draws is None else draws).astype(int)
+        beta, sigma = (self.draws(name)[:, keep] for name in ("beta", "sigma"))
+        b = self.draws("b")[:, keep] if self.design.term else np.empty((*sigma.shape, self.design.n_subjects, 0))
+        eta = self.residual_draws()[:, keep]
+        values = posterior_predictive_draws(self.design, beta, b, sigma, np.random.default_rng(seed), eta)
+        return self._with({"posterior_predictive": {"y": values}}, draw=keep)
+
+    def prior_predictive(self, draws: int = 500, seed: int | None = None) -> Any:
+        """Draws from the prior, and the data they imply, as a new tree with groups ``prior`` and ``prior_predictive``.
+
+        Parameters
+        ----------
+        draws : int
+            Number of draws (one chain).
+        seed : int, optional
+        """
+        if self.priors is None:
+            raise NotAvailableError("prior_predictive", "the priors of this fit are not known", "use model.fit()", SEE)
+        check_counts(draws=draws)
+        made = prior_draws(self.design, self.priors, draws, np.random.default_rng(seed))
+        made = {name: values[None] for name, values in made.items()}
+        y = made.pop("y")
+        if not self.design.coef:
+            del made["beta"]
+        if not self.design.term:
+            made = {name: values for name, values in made.items() if name not in ("sd_b", "corr_b", "D", "b")}
+        return self._with({"prior": made, "prior_predictive": {"y": y}})
+
+    # --- display -----------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        from hierlmm.fits.posterior_print import posterior_text
+
+        return posterior_text(self)
+
+    def _repr_html_(self) -> str:
+        from hierlmm.fits.posterior_print import posterior_html
+
+        return posterior_html(self)
+
+    # --- helpers -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _coef(self) -> pd.Index:
+        return pd.Index(self.design.coef, name="coef", dtype=object)
+
+    @property
+    def _term(self) -> pd.Index:
+        return pd.Index(self.design.term, name="term", dtype=object)
+
+    @property
+    def _pairs(self) -> list[tuple[int, int]]:
+        return [(b[j], b[i]) for b in self.design.blocks for i in range(len(b)) for j in range(i) if self._correlated]
+
+    @property
+    def _correlated(self) -> bool:
+        return self.design.covariance != "identity"
+
+    @property
+    def _only_summary(self) -> bool:
+        """Whether the tree holds ``random_effects`` (``mean`` and ``sd``) in place of draws of ``b``."""
+        return "b" not in self.datatree["posterior"] and "random_effects" in self.datatree.children
+
+    def _summarised(self, what: str) -> FloatArray:
+        return self.datatree["random_effects"][what].to_numpy().copy()
+
+    def _with(self, groups: dict[str, dict[str, FloatArray]], draw: Any = None) -> Any:
+        """Copy of the tree with further groups; this fit's own tree stays as it is."""
+        import xarray as xr
+
+        from hierlmm.bayes.sample import dataset
+
+        made = {name: dataset(self.design, values) for name, values in groups.items()}
+        if draw is not None:
+            made = {name: values.assign_coords(draw=draw) for name, values in made.items()}
+        tree = self.datatree.copy()
+        for name, values in made.items():
+            tree[name] = xr.DataTree(values)
+        return tree
+
+
+def _flat(draws: FloatArray) -> FloatArray:
+    return draws.reshape(-1, *draws.shape[2:])
+
+
+def _mean(draws: FloatArray) -> FloatArray:
+    return draws.mean(axis=(0, 1))
+
+
+def _tails(ci: float) -> list[float]:
+    if not 0 < ci < 1:
+        raise SpecificationError(
+            f"ci={ci!r}", "an interval's probability lies strictly between 0 and 1", "use for example ci=0.95", SEE
+        )
+    return [(1 - ci) / 2, (1 + ci) / 2]
+
+
+def _table(draws: FloatArray, labels: list[str], ci: float, name: str) -> pd.DataFrame:
+    tails = _tails(ci)
+    if not labels:
+        columns = ["estimate", "se", "lower", "upper", "ess_bulk", "ess_tail", "r_hat", "mcse"]
+        return pd.DataFrame(columns=columns, index=pd.Index([], name=name, dtype=object), dtype=float)
+    if len(set(labels)) < len(labels):
+        raise SpecificationError(f"labels {shorten(labels)}", "they are not unique", "rename the columns", SEE)
+    flat = _flat(draws)
+    lower, upper = np.quantile(flat, tails, axis=0)
+    index = pd.Index(labels, name=name, dtype=object)
+    estimates = pd.DataFrame(
+        {"estimate": flat.mean(axis=0), "se": flat.std(axis=0, ddof=1), "lower": lower, "upper": upper}, index=index
+    )
+    return estimates.join(diagnostics(draws, labels).set_axis(index, axis=0))

@@ -1,0 +1,350 @@
+"""What fits have in common and where they differ: labels, the stacked estimates, and whether the question is one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.covariance.random import SPECTRAL
+from hierlmm.design.design import Design
+from hierlmm.equations.residual_symbols import spec_text
+from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
+from hierlmm.fits.base import Fit
+from hierlmm.fits.components import correlated_pairs
+from hierlmm.frames import quote, shorten
+
+__all__ = [
+    "COLUMNS",
+    "MARGINAL_SIGMA",
+    "estimates",
+    "fit_statistics",
+    "is_marginal",
+    "known_label",
+    "label_fits",
+    "measure",
+    "same_question",
+]
+
+FloatArray = NDArray[np.float64]
+COLUMNS = ["estimate", "se", "lower", "upper"]
+SEE = "docs, page 'Comparing estimators'"
+MARGINAL_SIGMA = "sigma (marginal)"
+"""σ of a model without random effects beside one that has them: the SD of a row, not the SD within a subject."""
+TOLERANCE = 1e-10
+"""Values of a column that are closer than this, relative to its largest, are taken as equal."""
+
+
+def label_fits(fits: Iterable[Fit], labels: Sequence[str] | None = None) -> dict[str, Fit]:
+    """Name fits by their estimators (numbered where two are alike), or by ``labels``."""
+    fits = tuple(fits)
+    for fit in fits:
+        if not isinstance(fit, Fit):
+            raise SpecificationError(
+                f"a {type(fit).__name__} among the fits",
+                "only fits can be compared",
+                "pass them one by one, compare(fit, reml); names of estimators go to model.compare('nuts', 'reml')",
+                SEE,
+            )
+    if not fits:
+        raise SpecificationError("no fits", "there is nothing to compare", "pass fits: compare(fit, reml)", SEE)
+    if labels is None:
+        names = _by_kind(fits)
+        numbered = [f"{n} {names[: i + 1].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names)]
+        return dict(zip(numbered, fits, strict=True))
+    names = [str(label) for label in labels]
+    if len(names) != len(fits) or len(set(names)) != len(names):
+        raise SpecificationError(
+            f"labels={names!r} for {len(fits)} fits",
+            "every fit needs a label of its own",
+            "give as many different labels as fits, or leave labels out",
+            SEE,
+        )
+    return dict(zip(names, fits, strict=True))
+
+
+def _by_kind(fits: Sequence[Fit]) -> list[str]:
+    """Estimators, with the kind of model where the same estimator fitted both kinds."""
+    names = [fit.estimator for fit in fits]
+    marginal = [is_marginal(fit) for fit in fits]
+    both = {n for n in names if {m for other, m in zip(names, marginal, strict=True) if other == n} == {True, False}}
+    return [f"{n} marginal" if n in both and m else n for n, m in zip(names, marginal, strict=True)]
+
+
+def is_marginal(fit: Fit) -> bool:
+    """Whether the fitted model has no random effects, so that its σ is the SD of a row and not of a subject's rows."""
+    return not len(getattr(fit.design, "term", ()))
+
+
+def estimates(fits: Mapping[str, Fit], ci: float, reference: str | None = None) -> pd.DataFrame:
+    """Stack the estimates of all parameters: parameter, kind, estimator, estimate, se, lower, upper.
+
+    Parameters are in the order of the reference fit (the first by default); those it lacks come last of their kind.
+    """
+    base = fits[next(iter(fits)) if reference is None else reference]
+    spelling = {f"corr({b}, {a})": f"corr({a}, {b})" for a, b in _pairs(base)}
+    mixed = any(_has_random_effects(fit) for fit in fits.values())
+    parts = [_one_fit(fit, ci, spelling, mixed).assign(estimator=label) for label, fit in fits.items()]
+    stacked = pd.concat(parts, ignore_index=True)
+    first = [*_one_fit(base, ci, spelling, mixed)["parameter"], *stacked["parameter"]]
+    order = {name: i for i, name in enumerate(dict.fromkeys(first))}
+    kinds = {"fixed": 0, "sd": 1, "corr": 2, "sigma": 3, "residual": 4, "other": 5}
+    rank = stacked["kind"].map(kinds) * (len(order) + 1) + stacked["parameter"].map(order)
+    rows = np.argsort(rank.to_numpy(), kind="stable")
+    return stacked.iloc[rows][["parameter", "kind", "estimator", *COLUMNS]].reset_index(drop=True)
+
+
+def _one_fit(fit: Fit, ci: float, spelling: Mapping[str, str], mixed: bool) -> pd.DataFrame:
+    """Estimates of one fit; ``mixed`` tells σ of a marginal model from that within subjects."""
+    fixed = fit.summary(ci)[COLUMNS].astype(float)
+    parts = [fixed.rename_axis("parameter").reset_index().assign(kind="fixed")]
+    try:
+        components = fit.variance_components(ci)[COLUMNS].astype(float)
+    except NotAvailableError:
+        return parts[0]
+    frame = components.rename(index=dict(spelling)).rename_axis("parameter").reset_index()
+    frame["kind"] = [_kind(label, fit) for label in frame["parameter"]]
+    if mixed and is_marginal(fit):
+        frame["parameter"] = frame["parameter"].replace("sigma", MARGINAL_SIGMA)
+    parts.append(frame)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _kind(label: str, fit: Fit) -> str:
+    if label == "sigma":
+        return "sigma"
+    other = "residual" if fit.design.has_residual_structure else "other"
+    return next((kind for kind in ("sd", "corr") if label.startswith(f"{kind}(")), other)
+
+
+def _pairs(fit: Fit) -> list[tuple[str, str]]:
+    term = getattr(fit.design, "term", ())
+    return [(term[a], term[b]) for a, b in correlated_pairs(fit.design)] if term else []
+
+
+def measure(table: pd.DataFrame, reference: str, flag_above: float) -> pd.DataFrame:
+    """Add the difference from the reference in units of its standard error, and whether it is large."""
+    if not flag_above >= 0:
+        raise SpecificationError(
+            f"flag_above={flag_above!r}",
+            "it is a number of standard errors",
+            "use a number of 0 or more, for example 0.5",
+            SEE,
+        )
+    base = table[table["estimator"] == reference].set_index("parameter")
+    centre = table["parameter"].map(base["estimate"])
+    spread = table["parameter"].map(base["se"]).fillna(table["se"])
+    gap = table["estimate"] - centre
+    difference = (gap / spread.where(spread > 0)).where(gap != 0, 0.0)
+    return table.assign(difference=difference, flag=difference.abs() > flag_above)
+
+
+def same_question(fits: Mapping[str, Fit], base: str) -> tuple[str, ...]:
+    """Refuse fits of different models or rows, and note what differs without harm."""
+    first = fits[base]
+    notes: list[str] = []
+    for label, fit in fits.items():
+        pair = f"{base} and {label}"
+        a, b = first.design, fit.design
+        both_random = _has_random_effects(first) and _has_random_effects(fit)
+        _alike(pair, "responses", a.hierarchy.response, b.hierarchy.response)
+        _alike(pair, "fixed effects", set(a.coef), set(b.coef))
+        if both_random:
+            _alike(pair, "random effects", set(a.term), set(b.term))
+        _same_rows(pair, a, b)
+        notes += _other_residuals(label, base, fits)
+        if both_random and _structure(first) != _structure(fit):
+            notes.append(
+                f"{label} has covariance={b.covariance!r} for the random effects and {base} has {a.covariance!r}: "
+                "they are not the same model, and differences are not due to the estimator alone."
+            )
+    return (*_marginal_notes(fits), *notes, *_other_priors(fits, base))
+
+
+def _marginal_notes(fits: Mapping[str, Fit]) -> list[str]:
+    """Say what it means that some of the fits are of marginal models."""
+    marginal = [label for label, fit in fits.items() if is_marginal(fit)]
+    if not marginal or not any(_has_random_effects(fit) for fit in fits.values()):
+        return []
+    have, their = ("has", "its") if len(marginal) == 1 else ("have", "their")
+    return [
+        f"{' and '.join(marginal)} {have} no random effects: {their} sigma is the SD of a row around the mean over "
+        "subjects (in a row of its own), the SD within a subject elsewhere. The fixed effects mean the same in both."
+    ]
+
+
+def _other_residuals(label: str, base: str, fits: Mapping[str, Fit]) -> list[str]:
+    """Note another structure of the residuals, between models of one kind; GEE has a working correlation instead."""
+    one, two = fits[base].design, fits[label].design
+    if label == base or "GEE" in (fits[label].estimator, fits[base].estimator) or bool(one.term) != bool(two.term):
+        return []
+    theirs = [(d.residual, d.residual_variance) for d in (two, one)]
+    if theirs[0] == theirs[1]:
+        return []
+    texts = [" and ".join(spec_text(s) for s in pair if s is not None) or "independent residuals" for pair in theirs]
+    return [
+        f"{label} has {texts[0]} and {base} has {texts[1]}: they are not the same model, and differences are not due "
+        "to the estimator alone."
+    ]
+
+
+def _structure(fit: Fit) -> tuple[set[frozenset[str]], str]:
+    common = fit.design.covariance in SPECTRAL and len(fit.design.term) > 1
+    return {frozenset(p) for p in _pairs(fit)}, fit.design.covariance if common else ""
+
+
+def _other_priors(fits: Mapping[str, Fit], base: str) -> list[str]:
+    """One note for each posterior whose priors are not those of the first posterior (the reference, if it is one)."""
+    order = [base, *(label for label in fits if label != base)]
+    known = {label: _priors(fits[label]) for label in order if getattr(fits[label], "priors", None) is not None}
+    notes = []
+    for label, priors in list(known.items())[1:]:
+        start = next(iter(known))
+        other = known[start]
+        differ = [name for name in {**other, **priors} if other.get(name) != priors.get(name)]
+        if differ:
+            each = [
+                f"{name} has {priors.get(name, 'none')} in {label}, {other.get(name, 'none')} in {start}"
+                for name in differ
+            ]
+            notes.append(
+                f"priors differ: {shorten(each)}. The difference between these fits is not due to the estimator alone."
+            )
+    return notes
+
+
+def _priors(fit: Any) -> dict[str, str]:
+    return {str(name): str(prior) for name, prior in fit.priors.to_frame()["prior"].items()}
+
+
+def _alike(pair: str, what: str, a: Any, b: Any) -> None:
+    if a == b:
+        return
+    if isinstance(a, set):
+        only = [f"only the first has {shorten(sorted(a - b))}"] * bool(a - b)
+        only += [f"only the second has {shorten(sorted(b - a))}"] * bool(b - a)
+        detail = "; ".join(only)
+    else:
+        detail = f"{a} and {b}"
+    raise SpecificationError(
+        f"{pair}: different {what} ({detail})",
+        "they answer different questions, so a difference between their estimates means nothing",
+        "compare estimators of one model; to compare models use their AIC (by ML) or leave-one-subject-out scores",
+        SEE,
+    )
+
+
+def _same_rows(pair: str, a: Design, b: Design) -> None:
+    """Refuse designs whose rows are not the same set: subject, response, offset and covariates of every row."""
+    if a is b:
+        return
+    sizes = f"{pair}: {a.n_obs} rows of {a.n_subjects} subjects, and {b.n_obs} rows of {b.n_subjects}"
+    remedy = "fit both to the same rows (missing='drop' drops different rows when the covariates differ)"
+    if a.n_obs == b.n_obs:
+        differs = _first_difference(a, b)
+        if differs is None:
+            return
+        sizes += differs
+        remedy = "fit both to the same data"
+    raise DataError(sizes, "estimates from different data differ for reasons other than the estimator", remedy, SEE)
+
+
+def _first_difference(a: Design, b: Design) -> str | None:
+    """In words, what first tells the rows of two designs apart, or None: rows are a set, columns go by name."""
+    position = a.subjects.get_indexer(pd.Index(b.subjects))
+    if len(a.subjects) != len(b.subjects) or np.any(position < 0):
+        only = [*(s for s in a.subjects if s not in b.subjects), *(s for s in b.subjects if s not in a.subjects)]
+        return f" with other subjects (only one of them has {shorten(map(quote, only))})"
+    columns = list(_data_columns(a, b))
+    if np.array_equal(a.subject_index, position[b.subject_index]) and all(np.array_equal(x, y) for _, x, y in columns):
+        return None
+    rows = np.zeros(2 * a.n_obs, dtype=np.intp)  # one number for all rows, of both, that are alike in what was compared
+    sign = np.repeat([1.0, -1.0], a.n_obs)
+    who = np.concatenate([a.subject_index, position[b.subject_index]])
+    for name, left, right in columns:
+        rows = _split(rows, _rank(np.concatenate([left, right])))
+        if np.any(np.bincount(rows, weights=sign)):
+            return f" with other values of {name!r}"
+    if np.any(np.bincount(_split(rows, who), weights=sign)):
+        return f" with other subjects in the rows ({a.hierarchy.subject!r} is not the same)"
+    return None
+
+
+def _data_columns(a: Design, b: Design) -> Iterator[tuple[str, FloatArray, FloatArray]]:
+    yield a.hierarchy.response, a.y, b.y
+    yield "offset", a.offset, b.offset
+    for i, name in enumerate(a.coef):
+        yield name, a.X[:, i], b.X[:, b.coef.index(name)]
+    for i, name in enumerate(a.term):
+        if name in b.term and name not in a.coef:
+            yield name, a.Z[:, i], b.Z[:, b.term.index(name)]
+
+
+def _rank(values: FloatArray) -> NDArray[np.intp]:
+    """Number the distinct values; what differs only by rounding is one value."""
+    order = np.argsort(values)
+    ranks = np.empty(len(values), dtype=np.intp)
+    steps = np.diff(values[order]) > TOLERANCE * np.abs(values).max()
+    ranks[order] = np.concatenate([[0], np.cumsum(steps)])
+    return ranks
+
+
+def _split(rows: NDArray[np.intp], ranks: NDArray[np.intp]) -> NDArray[np.intp]:
+    return np.unique(rows * (ranks.max() + 1) + ranks, return_inverse=True)[1]
+
+
+def _has_random_effects(fit: Fit) -> bool:
+    try:
+        return len(fit.D) > 0
+    except NotAvailableError:
+        return False
+
+
+def known_label(name: str, label: str, known: list[str]) -> str:
+    """Return the label, or raise a `SpecificationError` that names the nearest one."""
+    if label not in known:
+        raise SpecificationError(
+            f"{name}={label!r}",
+            f"no fit has this label.{closest(label, known)}",
+            f"use one of {', '.join(map(repr, known))}",
+            SEE,
+        )
+    return label
+
+
+def fit_statistics(fit: Fit) -> dict[str, Any]:
+    """Sizes, criteria and diagnostics of one fit; NaN for what its estimator does not have."""
+    tables = [fit.summary()]
+    with contextlib.suppress(NotAvailableError):
+        tables.append(fit.variance_components())
+    tree = getattr(fit, "datatree", None)
+    diverging = None
+    if tree is not None and "sample_stats" in tree.children and "diverging" in tree["sample_stats"].data_vars:
+        diverging = int(tree["sample_stats"]["diverging"].sum())
+    return {
+        "observations": fit.n_obs,
+        "subjects": fit.n_subjects,
+        "logLik": _optional(fit, "loglik"),
+        "AIC": _optional(fit, "aic"),
+        "BIC": _optional(fit, "bic"),
+        "max. R-hat": _extreme(tables, "r_hat", max),
+        "min. bulk ESS": _extreme(tables, "ess_bulk", min),
+        "divergences": np.nan if diverging is None else diverging,
+        "converged": fit.converged,
+    }
+
+
+def _extreme(tables: list[pd.DataFrame], column: str, function: Callable[..., float]) -> float:
+    values = [v for table in tables if column in table for v in table[column] if np.isfinite(v)]
+    return float(function(values)) if values else np.nan
+
+
+def _optional(fit: Fit, name: str) -> Any:
+    try:
+        return getattr(fit, name)
+    except (AttributeError, NotAvailableError):
+        return np.nan

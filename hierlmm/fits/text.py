@@ -1,0 +1,235 @@
+"""Fits as text and HTML, in the layout that users of lme4 read at once."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.design.design import Design
+from hierlmm.fits.residual_text import correlation_heading, residual_blocks, residual_frames, variance_heading
+from hierlmm.likelihood.divergence import UNBOUNDED
+
+if TYPE_CHECKING:
+    from hierlmm.fits.base import Fit
+    from hierlmm.fits.likelihood import LikelihoodFit
+
+__all__ = [
+    "correlation_text",
+    "counts_text",
+    "html_page",
+    "kind_of",
+    "likelihood_html",
+    "likelihood_text",
+    "random_effects_frame",
+    "random_effects_text",
+    "residual_sd_text",
+    "table_text",
+]
+
+FloatArray = NDArray[np.float64]
+WIDTH = 110
+LEAST_DIGITS = 3
+NEAR = 6.0
+"""Optima within this of the best criterion are named in print: their likelihood is at least a twentieth of the best."""
+STATISTICS = {"t", "t value", "z", "p", "df"}
+"""Columns that are not in units of the response, and say nothing about the size of their row."""
+
+
+def likelihood_text(fit: LikelihoodFit) -> str:
+    """Print a REML or ML fit."""
+    quantiles = np.quantile(fit.residuals("pearson"), [0.0, 0.25, 0.5, 0.75, 1.0])
+    residuals = pd.DataFrame([quantiles], columns=["Min", "1Q", "Median", "3Q", "Max"], index=[""])
+    name = "REML criterion" if fit.reml else "Deviance (-2 log-likelihood)"
+    parts = [
+        kind_of(fit),
+        f"Formula: {fit.design.hierarchy.formula}",
+        f"{name} at the optimum: {fit.criterion:z.4f}   AIC {fit.aic:z.1f}   BIC {fit.bic:z.1f} (log N)",
+        "",
+        "Scaled residuals:",
+        table_text(residuals, 5),
+        "",
+        *(["Random effects:", random_effects_text(fit)] if fit.design.term else [residual_sd_text(fit)]),
+        counts_text(fit.design),
+    ]
+    for block in residual_blocks(fit):
+        parts += ["", block]
+    name = "Fixed effects" if fit.design.term else "Coefficients"
+    parts += ["", f"{name}:", table_text(fit.summary().rename(columns={"t": "t value"}), 5)]
+    if len(fit.design.coef) > 1:
+        parts += ["", f"Correlation of {name.lower()}:", correlation_text(fit.beta_cov)]
+    parts += ["", convergence_text(fit)]
+    return "\n".join(parts)
+
+
+def kind_of(fit: LikelihoodFit) -> str:
+    """Name the model and its estimator."""
+    if fit.design.term:
+        return f"Two-level linear mixed model fitted by {fit.estimator}"
+    method = "generalised least squares" if fit.design.has_residual_structure else "least squares"
+    return f"Marginal linear model fitted by {fit.estimator} ({method})"
+
+
+def residual_sd_text(fit: LikelihoodFit) -> str:
+    """σ and the degrees of freedom of a marginal model, as nlme's gls prints them."""
+    degrees = fit.n_obs - len(fit.design.coef)
+    what = (
+        "Residual SD (sigma)" if fit.design.residual_variance is None else "sigma (SD of a row: see residual variance)"
+    )
+    return f"{what}: {fit.sigma:.5g}   rows less coefficients: {degrees}"
+
+
+def convergence_text(fit: LikelihoodFit, width: int | None = WIDTH) -> str:
+    """Say whether the optimum is one, and what must be known; None does not break the notes into lines."""
+    state = "Converged" if fit.converged else "NOT CONVERGED"
+    lines = [
+        f"{state}: gradient norm {fit.gradient_norm:.1e} after {fit.optimum.n_evaluations} evaluations"
+        + ("; D is singular (see below)" if fit.is_singular else "")
+    ]
+    search = fit.optimum.search
+    if search is not None and len(fit.optimum.lam):
+        looked = f"{search.n_points} points, {search.n_descents} descents"
+        inside = " inside the range" if any(w.startswith(UNBOUNDED) for w in fit.warnings) else ""
+        lines.append(
+            "Global search: exhaustive, no lower optimum exists"
+            if search.exhaustive
+            else f"Global search: {looked}, no lower optimum found{inside}"
+        )
+    near = [o.value for o in (fit.optimum, *fit.optimum.others) if o.value < fit.criterion + NEAR]
+    if len(near) > 1:
+        values = ", ".join(f"{v:z.2f}" for v in near[:-1]) + f" and {near[-1]:z.2f}"
+        lines.append(f"{len(near)} optima: {values} (fit.optima); the estimates are those of the lowest")
+    notes = [f"Note: {w}" for w in fit.warnings]
+    if width is not None:
+        notes = [textwrap.fill(n, width, subsequent_indent="      ", break_on_hyphens=False) for n in notes]
+    return "\n".join(lines + notes)
+
+
+def counts_text(design: Design) -> str:
+    """Numbers of rows and subjects, as lme4 prints them."""
+    dropped = f"  ({design.n_dropped} rows with missing values dropped)" if design.n_dropped else ""
+    return f"Number of obs: {design.n_obs}, groups: {design.hierarchy.subject}, {design.n_subjects}{dropped}"
+
+
+def random_effects_frame(fit: Fit) -> pd.DataFrame:
+    """Variance, standard deviation and correlations of the random effects, and the residual."""
+    design, D, corr = fit.design, fit.D, fit.corr_b.to_numpy()
+    sd = fit.sd_b.to_numpy()
+    rows = []
+    for k, term in enumerate(design.term):
+        known = [m for m in range(k) if any(m in b and k in b for b in design.blocks)]
+        correlations = [f"{corr[k, m]:z.2f}" if m in known else "" for m in range(k)]
+        group = design.hierarchy.subject if k == 0 else ""
+        rows.append([group, term, D.iloc[k, k], sd[k], *correlations])
+    # With a variance function σ is a factor of every row's SD, and no row need have it.
+    rows.append(["Residual", "(sigma)" if design.residual_variance is not None else "", fit.sigma**2, fit.sigma])
+    width = max(len(r) for r in rows)
+    columns = ["Groups", "Name", "Variance", "Std.Dev."] + (["Corr"] + [""] * (width - 5) if width > 4 else [])
+    return pd.DataFrame([r + [""] * (width - len(r)) for r in rows], columns=columns)
+
+
+def random_effects_text(fit: Fit) -> str:
+    """`random_effects_frame` in aligned text."""
+    frame = random_effects_frame(fit)
+    cells = [[str(c) for c in frame.columns]]
+    cells += [[f"{v:.5g}" if isinstance(v, float) else str(v) for v in row] for row in frame.to_numpy(dtype=object)]
+    widths = [max(len(row[c]) for row in cells) for c in range(len(cells[0]))]
+    lines = []
+    for row in cells:
+        text = [v.ljust(w) if c < 2 else v.rjust(w) for c, (v, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append((" " + "  ".join(text)).rstrip())
+    return "\n".join(lines)
+
+
+def correlation_text(cov: pd.DataFrame) -> str:
+    """Lower triangle of the correlations of the fixed effects."""
+    sd = np.sqrt(np.diag(cov))
+    corr = cov.to_numpy() / np.outer(sd, sd)
+    names = [str(n) for n in cov.index]
+    short = [n if len(n) <= 12 else n[:11] + "…" for n in names]
+    width = max(len(n) for n in names[1:])
+    cells = [max(len(s), 6) for s in short[:-1]]
+    header = " " * width + "  " + "  ".join(s.rjust(c) for s, c in zip(short[:-1], cells, strict=True))
+    rows = [
+        names[i].ljust(width) + "  " + "  ".join(f"{corr[i, j]:z.3f}".rjust(cells[j]) for j in range(i))
+        for i in range(1, len(names))
+    ]
+    return "\n".join([header, *rows])
+
+
+def table_text(frame: pd.DataFrame, digits: int) -> str:
+    """Align a numeric table, each column to about ``digits`` significant digits of its largest entry.
+
+    A row of which this would leave fewer than three digits (a slope beside an intercept in calendar years) gets digits
+    of its own; decimal points stay below each other.
+    """
+    values = frame.to_numpy(dtype=float)
+    sizes = np.where(np.isfinite(values), np.abs(values), 0.0)
+    decimals = np.clip(digits - 1 - _magnitude(sizes.max(axis=0, initial=0.0)), 0, 8)
+    places = np.tile(decimals, (len(frame), 1))
+    in_units = np.array([str(c) not in STATISTICS for c in frame.columns])
+    if in_units.any() and len(frame):
+        size = sizes[:, in_units].max(axis=1)
+        small = (size > 0) & (decimals[in_units].min() + _magnitude(size) + 1 < LEAST_DIGITS)
+        # A bound that happens to be close to zero needs no more than two places beyond those of its row.
+        most = digits + 1 - _magnitude(size)
+        own = np.minimum(digits - 2 - _magnitude(sizes), most[:, None])
+        places = np.where(small[:, None] & in_units, np.maximum(own, places), places)
+    cells = frame.copy().astype(object)
+    for c, column in enumerate(frame.columns):
+        texts = [_number(v, int(n)) for v, n in zip(values[:, c], places[:, c], strict=True)]
+        tails = [len(text) - text.find(".") if "." in text else 0 for text in texts]
+        cells[column] = [text + " " * (max(tails) - tail) for text, tail in zip(texts, tails, strict=True)]
+    cells.index.name = None
+    cells.columns.name = None
+    return "\n".join(line.rstrip() for line in cells.to_string().splitlines())
+
+
+def _magnitude(values: FloatArray) -> NDArray[np.intp]:
+    """Power of ten of each value; 0 of what has none."""
+    usable = np.isfinite(values) & (values > 0)
+    return np.floor(np.log10(np.where(usable, values, 1.0))).astype(np.intp)
+
+
+def _number(value: float, places: int) -> str:
+    if not np.isfinite(value):
+        return ""
+    return f"{value:z.{places}f}" if places <= 8 or value == 0 else f"{value:.3e}"
+
+
+def likelihood_html(fit: LikelihoodFit) -> str:
+    """Notebook view of a REML or ML fit."""
+    name = "Fixed effects" if fit.design.term else "Coefficients"
+    components = "Random effects and residual" if fit.design.term else "Covariance parameters"
+    more = residual_frames(fit)
+    headings = [correlation_heading(fit.design)] if fit.design.residual is not None else []
+    headings += [variance_heading(fit.design)] if fit.design.residual_variance is not None else []
+    headings = [heading for heading in headings if heading not in dict(more)]
+    return html_page(
+        kind_of(fit),
+        fit.design,
+        [(name, fit.summary()), (components, fit.variance_components()), *more],
+        [
+            *headings,
+            f"Criterion (−2 log-likelihood) {fit.criterion:z.4f}, AIC {fit.aic:z.1f}, BIC {fit.bic:z.1f} (log N)",
+            convergence_text(fit, width=None),
+        ],
+    )
+
+
+def html_page(title: str, design: Design, tables: list[tuple[str, pd.DataFrame]], notes: list[str]) -> str:
+    """Title, formula, counts, tables and notes as plain HTML that follows the notebook's own style."""
+    parts = [
+        f"<div><p><strong>{html.escape(title)}</strong><br><code>{html.escape(design.hierarchy.formula)}</code><br>",
+        f"{html.escape(counts_text(design))}</p>",
+    ]
+    for caption, frame in tables:
+        parts.append(f"<p><em>{html.escape(caption)}</em></p>")
+        parts.append(frame.to_html(float_format=lambda v: f"{v:.4g}", na_rep="", border=0))
+    notes_html = "<br>".join(html.escape(line) for note in notes for line in note.splitlines())
+    parts.append(f"<p>{notes_html}</p></div>")
+    return "".join(parts)

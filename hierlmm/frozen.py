@@ -1,0 +1,42 @@
+"""Frozen results: tables handed out as copies, arrays that cannot be written to."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["ReadOnlyArrays", "Sealed"]
+
+
+class Sealed:
+    """Hands out copies of its tables and Series, and read-only views of its arrays.
+
+    For frozen dataclasses, which stop nobody from writing *into* what they hold.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if isinstance(value, (pd.DataFrame, pd.Series)):
+            return value.copy()
+        if isinstance(value, np.ndarray):
+            value = value.view()
+            value.flags.writeable = False
+        return value
+
+
+class ReadOnlyArrays:
+    """Copies the arrays named in ``ARRAYS`` and makes the copies read-only, after pickling too."""
+
+    ARRAYS: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.ARRAYS:
+            values = np.array(getattr(self, name), dtype=np.float64)
+            values.flags.writeable = False
+            object.__setattr__(self, name, values)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()

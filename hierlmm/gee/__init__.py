@@ -1,0 +1,1 @@
+"""Estimating equations: what goes in, moments of the working correlation, statsmodels' solver."""

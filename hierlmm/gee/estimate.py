@@ -1,0 +1,428 @@
+"""Generalised estimating equations for a Gaussian response: from the arrays of a design to estimates.
+
+For a working covariance ``V_i = φ R_i`` of subject i the coefficients solve ``Σ X_i' R_i⁻¹ (y_i − X_i β) = 0``, and
+
+    naive           B = φ (Σ X_i' R_i⁻¹ X_i)⁻¹
+    robust          A⁻¹ [ Σ X_i' R_i⁻¹ r_i r_i' R_i⁻¹ X_i ] A⁻¹,   A = Σ X_i' R_i⁻¹ X_i    (Liang and Zeger 1986)
+    bias reduced    the same with (I − H_i)⁻¹ r_i for r_i,   H_i = X_i A⁻¹ X_i' R_i⁻¹    (Mancl and DeRouen 2001)
+
+statsmodels solves the equations and forms the three covariances. The working correlation is estimated by
+`hierlmm.gee.correlation`, because statsmodels' structures cannot be relied on for it: its AR(1) estimates α from
+``time`` and then ignores ``time`` in R_i, knows no negative α, and its exchangeable structure goes on with an α that
+makes V_i no covariance matrix. The equations are solved for orthonormal columns and for the distance from the
+least-squares coefficients in units of the residual, so that the stopping rule, which statsmodels states for the raw
+score, means the same in any units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.design.constant import centre_columns, constant_combination
+from hierlmm.errors import DataError, SpecificationError, closest
+from hierlmm.frames import quote, shorten
+from hierlmm.gee.correlation import (
+    AutoregressiveMoments,
+    ExchangeableMoments,
+    Independent,
+    Rows,
+    UnstructuredMoments,
+    WorkingMoments,
+)
+
+__all__ = ["CORRELATIONS", "GEEEstimate", "describe_estimate", "estimate_gee"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+Scale = Literal["n-p", "n"]
+
+CORRELATIONS = ("independence", "exchangeable", "ar1", "unstructured")
+SEE = "docs, page 'GEE'"
+TOLERANCE = 1e-9
+RANK_TOLERANCE = 1e-9
+ALONE = 1.0 - 1e-9
+"""A subject whose share in a combination of coefficients exceeds this determines it alone."""
+
+
+@dataclass(frozen=True)
+class GEEEstimate:
+    """Solution of the estimating equations.
+
+    Attributes
+    ----------
+    beta : (p,)
+    cov_naive, cov_robust : (p, p)
+    cov_bias_reduced : (p, p) or None
+        None where a subject alone determines a combination of coefficients (``alone``).
+    correlation : str
+        One of `CORRELATIONS`.
+    moments : WorkingMoments
+        The working correlation, rows sorted by subject (``order``).
+    order : (N,)
+        The rows in that order.
+    spacing : float or None
+        AR(1): the distance in time at which α is the correlation.
+    positions : tuple
+        Unstructured: the distinct times, in the order of the rows of the correlation matrix.
+    scale : float
+        φ, the variance of a row.
+    scale_divisor : {"n-p", "n"}
+    alone : tuple of int
+        Subjects without which the coefficients would not be determined.
+    score_norm : float
+        Norm of the estimating equations at the end, in working units (below ``TOLERANCE`` is converged).
+    n_iterations : int
+    converged : bool
+    """
+
+    beta: FloatArray
+    cov_naive: FloatArray
+    cov_robust: FloatArray
+    cov_bias_reduced: FloatArray | None
+    correlation: str
+    moments: WorkingMoments
+    order: IntArray
+    spacing: float | None
+    positions: tuple[object, ...]
+    scale: float
+    scale_divisor: Scale
+    alone: tuple[int, ...]
+    score_norm: float
+    n_iterations: int
+    converged: bool
+
+    def working_correlation(self, i: int) -> FloatArray:
+        """R_i of subject i, its rows in the order of the data."""
+        start = self.moments.rows.start
+        own = self.order[start[i] : start[i + 1]]
+        back = np.argsort(own)
+        return self.moments.subject_matrix(i)[np.ix_(back, back)]
+
+
+def estimate_gee(
+    y: FloatArray,
+    X: FloatArray,
+    offset: FloatArray,
+    coef: tuple[str, ...],
+    subject_index: IntArray,
+    *,
+    correlation: str = "exchangeable",
+    times: NDArray[np.generic] | None = None,
+    scale: Scale = "n-p",
+    ar_pairs: Literal["all", "adjacent"] = "all",
+    max_iterations: int = 200,
+    subjects: object = None,
+) -> GEEEstimate:
+    """Solve the estimating equations of a marginal model with identity link.
+
+    Parameters
+    ----------
+    y, offset : (N,)
+    X : (N, p)
+        Columns ``coef``.
+    coef : tuple of str
+    subject_index : (N,)
+        Codes 0 to J − 1.
+    correlation : {"independence", "exchangeable", "ar1", "unstructured"}
+    times : (N,), optional
+        Position of each row, needed by ``"ar1"`` (numbers) and ``"unstructured"`` (any labels).
+    scale : {"n-p", "n"}
+        Divisor of the dispersion: N − p (and the number of pairs less p for an exchangeable correlation), as in
+        statsmodels and R's gee; or N (and the number of pairs), as in geepack.
+    ar_pairs : {"all", "adjacent"}
+        AR(1): α from all pairs of rows (geepack) or from neighbours (package gee).
+    max_iterations : int
+    subjects : sequence, optional
+        Labels for messages.
+
+    Raises
+    ------
+    SpecificationError
+        If an argument is not one of its choices, or the correlation lacks its times.
+    DataError
+        If X is rank deficient, there are no more subjects than coefficients, times repeat within a subject, or the
+        moments make no correlation matrix.
+
+    References
+    ----------
+    Liang and Zeger (1986), Biometrika 73, 13-22. Mancl and DeRouen (2001), Biometrics 57, 126-134.
+    """
+    _choices(correlation, scale, ar_pairs, max_iterations)
+    labels = list(range(int(subject_index.max()) + 1)) if subjects is None else list(subjects)  # type: ignore[call-overload]
+    p = X.shape[1]
+    J = len(labels)
+    if p >= J:
+        raise DataError(
+            f"{J} subjects and {p} coefficients",
+            "robust standard errors add up one contribution of each subject, and so few cannot fill their covariance",
+            "use fewer coefficients, or a likelihood: fit_reml()",
+            SEE,
+        )
+    rows, order, spacing, positions = _sorted_rows(subject_index, times, correlation, labels)
+    columns, constant = np.array(X.T[:, order]), constant_combination(X)
+    B = np.eye(p) if constant is None else centre_columns(columns, constant)[0]
+    Q, R = np.linalg.qr(columns.T)
+    weak = np.flatnonzero(np.abs(np.diag(R)) <= RANK_TOLERANCE * np.sqrt(np.einsum("ij,ij->j", X, X)))
+    if weak.size:
+        raise DataError(
+            f"coefficients {', '.join(coef)}",
+            f"the column {coef[weak[0]]!r} is zero or a linear combination of the columns before",
+            "take the term out, merge levels that never occur together, or recode",
+            "docs, page 'Errors', section 'Rank deficiency'",
+        )
+    removed = p if scale == "n-p" else 0
+    moments = _working(correlation, rows, removed, ar_pairs, positions)
+    response = (y - offset)[order]
+    centre = 0.0 if constant is None else float(response.mean())
+    shift = np.zeros(p) if constant is None else centre * constant
+    response -= centre
+    working = Q.T @ response
+    residual = response - Q @ working
+    again = Q.T @ residual  # the second round removes the rounding errors of the first
+    working, residual = working + again, residual - Q @ again
+    size = float(np.sqrt(np.mean(residual**2)))
+    if size <= 1e-14 * float(np.abs(y - offset).max()):
+        raise DataError(
+            "a response that the coefficients reproduce exactly",
+            "no residual is left to estimate a variance from",
+            "check for a response computed from a covariate, or duplicated columns",
+            SEE,
+        )
+    alone = _alone(Q, rows)
+
+    from hierlmm.gee.solver import solve
+
+    result = solve(
+        residual / size,
+        Q,
+        subject_index[order],
+        moments,
+        ddof=removed,
+        bias_reduced=not alone,
+        tolerance=TOLERANCE,
+        max_iterations=max_iterations,
+    )
+    if not moments.inside:
+        _refuse_moments(moments, positions)
+
+    Rinv = np.linalg.inv(R @ B)
+
+    def covariance(values: FloatArray) -> FloatArray:
+        half = Rinv * size
+        back = half @ np.asarray(values) @ half.T
+        return 0.5 * (back + back.T)
+
+    return GEEEstimate(
+        beta=Rinv @ (working + np.asarray(result.params) * size) + shift,
+        cov_naive=covariance(result.cov_naive),
+        cov_robust=covariance(result.cov_robust),
+        cov_bias_reduced=None if alone else covariance(result.cov_robust_bc),
+        correlation=correlation,
+        moments=moments,
+        order=order,
+        spacing=spacing,
+        positions=positions,
+        scale=float(result.scale) * size**2,
+        scale_divisor=scale,
+        alone=alone,
+        score_norm=float(result.score_norm),
+        n_iterations=len(result.fit_history["params"]),
+        converged=bool(result.converged),
+    )
+
+
+def _choices(correlation: str, scale: str, ar_pairs: str, max_iterations: int) -> None:
+    if max_iterations < 1:
+        raise SpecificationError(f"max_iterations={max_iterations!r}", "it must be at least 1", "use 200", SEE)
+    for name, value, allowed in (
+        ("correlation", correlation, CORRELATIONS),
+        ("scale", scale, ("n-p", "n")),
+        ("ar_pairs", ar_pairs, ("all", "adjacent")),
+    ):
+        if value not in allowed:
+            raise SpecificationError(
+                f"{name}={value!r}",
+                f"this is not one of the choices.{closest(str(value), allowed)}",
+                f"use one of {', '.join(map(repr, allowed))}",
+                SEE,
+            )
+
+
+def _sorted_rows(
+    subject_index: IntArray, times: NDArray[np.generic] | None, correlation: str, labels: list[object]
+) -> tuple[Rows, IntArray, float | None, tuple[object, ...]]:
+    """Sort rows by subject (and time), and put the times on the axis of the correlation."""
+    start = np.concatenate([[0], np.cumsum(np.bincount(subject_index, minlength=len(labels)))]).astype(np.intp)
+    if correlation in ("independence", "exchangeable"):
+        order = np.argsort(subject_index, kind="stable")
+        return Rows(start, np.zeros(len(order))), order, None, ()
+    if times is None:
+        raise SpecificationError(
+            f"correlation={correlation!r} without time",
+            "this correlation depends on when the rows were measured, and their order in the table need not be that",
+            "say which column holds the times: time='name of the column'",
+            SEE,
+        )
+    distinct, code = np.unique(times, return_inverse=True)
+    order = np.lexsort((code, subject_index))
+    twice = np.flatnonzero((np.diff(code[order]) == 0) & (np.diff(subject_index[order]) == 0))
+    if twice.size:
+        row = order[twice[0]]
+        raise DataError(
+            f"{twice.size} repeated times, first {quote(times[row])} of subject {quote(labels[subject_index[row]])}",
+            f"two rows at the same time have no place of their own in an {correlation} correlation",
+            "average them, drop one, or use correlation='exchangeable'",
+            SEE,
+        )
+    if correlation == "unstructured":
+        return Rows(start, code[order].astype(float)), order, None, tuple(distinct.tolist())
+    if not np.issubdtype(np.asarray(times).dtype, np.number):
+        raise DataError(
+            f"times of type {np.asarray(times).dtype}",
+            "an autoregressive correlation falls with the distance in time, which needs numbers",
+            "turn them into numbers (days since the first visit), or use correlation='unstructured'",
+            SEE,
+        )
+    values = np.asarray(times, dtype=float)[order]
+    gaps = np.diff(values)[np.diff(subject_index[order]) == 0]
+    if not np.all(np.isfinite(values)):
+        raise DataError("missing or infinite times", "they have no place in time", "correct or drop these rows", SEE)
+    if gaps.size == 0:
+        _no_pairs(correlation)
+    shortest = float(gaps.min())
+    steps = gaps / shortest
+    regular = bool(np.all(np.abs(steps - np.round(steps)) <= 1e-6 * np.maximum(steps, 1.0)))
+    spacing = shortest if regular else float(np.median(gaps))
+    first = np.repeat(values[start[:-1]], np.diff(start))
+    position = (values - first) / spacing  # from the subject's first row: equal patterns of visits share a matrix
+    return Rows(start, np.round(position) if regular else position), order, spacing, ()
+
+
+def _working(
+    correlation: str, rows: Rows, removed: int, ar_pairs: str, positions: tuple[object, ...]
+) -> WorkingMoments:
+    if correlation == "independence":
+        return Independent(rows, removed)
+    if int(rows.sizes.max()) < 2:
+        _no_pairs(correlation)
+    if correlation == "unstructured":
+        table = UnstructuredMoments(rows, removed)
+        absent = np.argwhere(table.counts == 0)
+        if len(absent):
+            a, b = absent[0]
+            raise DataError(
+                f"{len(positions)} different times, of which no subject has both {positions[a]} and {positions[b]}",
+                "an unstructured correlation has one parameter for every pair of times, and nothing informs this one",
+                "use correlation='exchangeable' or 'ar1', or round the times to the planned visits",
+                SEE,
+            )
+        return table
+    if correlation == "ar1":
+        if ar_pairs == "adjacent" and not np.array_equal(rows.position, np.round(rows.position)):
+            raise DataError(
+                "ar_pairs='adjacent' with irregular times",
+                "neighbours are at different distances, so their mean product is no correlation at one distance",
+                "use ar_pairs='all'",
+                SEE,
+            )
+        return AutoregressiveMoments(rows, removed, neighbours_only=ar_pairs == "adjacent")
+    structure = ExchangeableMoments(rows, removed)
+    if structure.n_pairs <= removed:
+        raise DataError(
+            f"{structure.n_pairs} pairs of rows of the same subject and {removed} coefficients",
+            "the number of pairs less the number of coefficients is the divisor of the correlation",
+            "use scale='n' (geepack's divisors), or correlation='independence'",
+            SEE,
+        )
+    return structure
+
+
+def _no_pairs(correlation: str) -> None:
+    raise DataError(
+        f"correlation={correlation!r} and no subject with two rows",
+        "a correlation within subjects cannot be estimated",
+        "use correlation='independence', and check the subject column",
+        SEE,
+    )
+
+
+def _alone(Q: FloatArray, rows: Rows) -> tuple[int, ...]:
+    """Subjects without which X loses rank: their ``Q_i'Q_i`` has an eigenvalue of one, whatever the correlation."""
+    p = Q.shape[1]
+    shares = np.empty((len(rows.sizes), p, p))
+    for a in range(p):
+        for b in range(a, p):
+            shares[:, a, b] = shares[:, b, a] = np.add.reduceat(Q[:, a] * Q[:, b], rows.start[:-1])
+    return tuple(int(i) for i in np.flatnonzero(np.linalg.eigvalsh(shares)[:, -1] > ALONE))
+
+
+def _refuse_moments(moments: WorkingMoments, positions: tuple[object, ...]) -> None:
+    largest = int(moments.rows.sizes.max())
+    if isinstance(moments, UnstructuredMoments):
+        raw = np.asarray(moments.raw)
+        a, b = np.unravel_index(int(np.argmax(np.abs(raw))), raw.shape)
+        received = (
+            f"moments of an unstructured correlation between {len(positions)} times, up to {raw[a, b]:z.3f} "
+            f"(between {positions[a]} and {positions[b]})"
+        )
+        reason = "they make no positive definite correlation matrix (few subjects have both times of a pair, or the "
+        reason += "variance changes much over time)"
+    elif isinstance(moments, ExchangeableMoments):
+        received = f"an exchangeable correlation of {float(moments.raw):z.4f} and up to {largest} rows of a subject"
+        reason = f"it must lie between -1/({largest} - 1) = {-1.0 / (largest - 1):z.4f} and 1 for every subject's "
+        reason += "covariance to be one"
+    else:
+        received = f"an autoregressive correlation of {float(moments.raw):z.4f}"
+        reason = "it must lie between -1 and 1: rows of a subject hardly differ from one another, or their variance "
+        reason += "changes much over time"
+    raise DataError(
+        received,
+        reason,
+        f"use correlation='independence' (its robust standard errors need no correlation){_other(moments)}",
+        SEE,
+    )
+
+
+def _other(moments: WorkingMoments) -> str:
+    known = {
+        ExchangeableMoments: "'ar1'",
+        AutoregressiveMoments: "'exchangeable'",
+        UnstructuredMoments: "'exchangeable'",
+    }
+    return f", or {known[type(moments)]}"
+
+
+def describe_estimate(estimate: GEEEstimate, n_subjects: int, subjects: object) -> tuple[str, ...]:
+    """What must be known before the standard errors are used, in plain words."""
+    messages: list[str] = []
+    if not estimate.converged:
+        messages.append(
+            f"The equations were not solved after {estimate.n_iterations} iterations (norm {estimate.score_norm:.1e}; "
+            f"below {TOLERANCE:.0e} is converged). Use another working correlation, or raise max_iterations."
+        )
+    if estimate.alone:
+        names = shorten([quote(list(subjects)[i]) for i in estimate.alone])  # type: ignore[call-overload]
+        messages.append(
+            f"Without subject {names} a coefficient would not be determined: its contribution has no residual, so the "
+            "robust standard errors of such coefficients are far too small, down to zero, and bias-reduced ones do not "
+            "exist. Read the naive ones, or take the term out."
+        )
+    elif n_subjects < FEW:
+        messages.append(
+            f"{n_subjects} subjects: robust standard errors are too small on average with fewer than about {FEW}. "
+            "Prefer se='bias_reduced'."
+        )
+    if isinstance(estimate.moments, AutoregressiveMoments) and estimate.moments.parameter == 0.0:
+        messages.append(
+            "The rows of a subject are not positively correlated, and at irregular times an autoregressive correlation "
+            "cannot be negative: it is zero here, as under independence."
+        )
+    return tuple(messages)
+
+
+FEW = 40
+"""Subjects below which the bias of robust standard errors is worth a remark."""

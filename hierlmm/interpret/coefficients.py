@@ -1,0 +1,331 @@
+"""Level-1 coefficients as linear functions of the fixed effects.
+
+Level 2 gives subject i the coefficient
+
+    β_ki = l_k(w_i)'β + b_ki,      l_k(w)_c = w_c  if coefficient c explains level-1 column k, else 0,
+
+so that the mean of a coefficient over the subjects with level-2 covariates w is ``l_k(w)'β``, whatever the coding of
+the factors is. ``kind`` says whether a column can be read by itself: columns that share a variable (polynomials,
+splines, products) cannot.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.design.design import Design
+from hierlmm.design.formula import INTERCEPT, categorical_arguments, unquoted, variables_of
+from hierlmm.errors import SpecificationError, closest
+from hierlmm.frames import quote, shorten
+
+__all__ = [
+    "Coefficient",
+    "Kind",
+    "coefficients",
+    "deviation_note",
+    "group_rows",
+    "group_text",
+    "level2_rows",
+    "position_of",
+    "subject_rows",
+    "unticked",
+]
+
+FloatArray = NDArray[np.float64]
+Kind = Literal["intercept", "slope", "difference", "cell", "part"]
+SEE = "docs, page 'In words'"
+MAX_GROUPS = 10_000
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """One level-1 coefficient.
+
+    Attributes
+    ----------
+    name : str
+    position : int
+        Column of ``X1``.
+    kind : {"intercept", "slope", "difference", "cell", "part"}
+        The constant; change per unit of a number; level of a factor against its reference level, or by itself; or a
+        part of a curve or product, which cannot be read by itself.
+    variables : tuple of str
+        Columns of the data behind it.
+    factor, label, reference
+        Of a factor: its name, the level that the coefficient belongs to, the reference level.
+    """
+
+    name: str
+    position: int
+    kind: Kind
+    variables: tuple[str, ...] = ()
+    factor: str = ""
+    label: Any = None
+    reference: Any = None
+
+
+def coefficients(design: Design) -> list[Coefficient]:
+    """Every level-1 coefficient, and whether it can be read by itself."""
+    columns = list(design.frame.columns)
+    used = [
+        tuple(dict.fromkeys(v for f, _ in parts for v in variables_of(f, columns))) for parts in design.level1_columns
+    ]
+    terms = [tuple(f for f, _ in parts) for parts in design.level1_columns]
+    found = []
+    for k, (name, parts) in enumerate(zip(design.level1, design.level1_columns, strict=True)):
+        if not parts:
+            found.append(Coefficient(INTERCEPT, k, "intercept"))
+            continue
+        shared = any(set(used[k]) & set(used[m]) for m in range(len(terms)) if terms[m] != terms[k])
+        siblings = [m for m in range(len(terms)) if terms[m] == terms[k]]
+        if shared or len(parts) > 1:
+            found.append(Coefficient(name, k, "part", used[k]))
+        elif is_factor(design, parts[0][0]):
+            found.append(_factor_coefficient(design, k, siblings, used[k]))
+        else:
+            found.append(Coefficient(name, k, "slope" if len(siblings) == 1 else "part", used[k]))
+    return found
+
+
+def is_factor(design: Design, expression: str) -> bool:
+    """Whether a factor expression is one of labels: a categorical column, or ``C(...)``."""
+    if categorical_arguments(expression):
+        return True
+    plain = unquoted(expression)
+    return plain in design.frame.columns and is_label(design, plain)
+
+
+def is_label(design: Design, variable: str) -> bool:
+    """Whether a column of the data holds labels."""
+    column = design.frame[variable]
+    numeric = pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)
+    return variable in design.levels.categories or not numeric
+
+
+def levels_of(design: Design, variable: str) -> list[Any]:
+    """Levels of a column of labels, in order."""
+    if variable in design.levels.categories:
+        return list(design.levels.categories[variable])
+    return sorted(pd.unique(design.frame[variable]).tolist())
+
+
+def _factor_coefficient(design: Design, k: int, siblings: list[int], variables: tuple[str, ...]) -> Coefficient:
+    """A coefficient of a within-subject factor: readable under treatment coding, or with a column for each level."""
+    expression, name = design.level1_columns[k][0]
+    prefix = f"{unquoted(expression)}["
+    known = levels_of(design, variables[0]) if len(variables) == 1 else []
+    names = [design.level1_columns[m][0][1] for m in siblings]
+    for kind, pattern in (("difference", f"{prefix}T.{{}}]"), ("cell", f"{prefix}{{}}]")):
+        labels = {pattern.format(level): level for level in known}
+        if not all(n in labels for n in names):
+            continue
+        rest = [level for level in known if pattern.format(level) not in names]
+        if kind == "difference" and len(rest) == 1:
+            return Coefficient(name, k, "difference", variables, variables[0], labels[name], rest[0])
+        if kind == "cell" and not rest:
+            return Coefficient(name, k, "cell", variables, variables[0], labels[name])
+    return Coefficient(name, k, "part", variables)
+
+
+def position_of(design: Design, term: str | None, *, what: str) -> int:
+    """Level-1 column that a name stands for; without a name, the only random coefficient beside the intercept.
+
+    Raises
+    ------
+    SpecificationError
+        If there is no such coefficient, or several could be meant.
+    """
+    if term is None:
+        random = [t for t in design.term if t != INTERCEPT] or list(design.term)
+        if len(random) != 1:
+            raise SpecificationError(
+                f"{what} without a term",
+                f"several coefficients vary between subjects: {shorten(map(repr, random))}",
+                "say which: term=...",
+                SEE,
+            )
+        term = random[0]
+    if term not in design.level1 and isinstance(term, str):
+        term = unticked(term)  # a name in backticks, as the formula has it
+    if term not in design.level1:
+        raise SpecificationError(
+            f"term={term!r}",
+            f"level 1 has no coefficient of this name.{closest(str(term), design.level1)}",
+            f"use one of {shorten(map(repr, design.level1))}",
+            SEE,
+        )
+    return design.level1.index(term)
+
+
+def unticked(name: str) -> str:
+    """A name without the backticks that a formula needs around it."""
+    return name.replace("`", "")
+
+
+def deviation_note(design: Design, k: int) -> str:
+    """Say so where the model has no mean of a coefficient, so that subjects' coefficients are deviations."""
+    if np.any(design.coef_level1 == k):
+        return ""
+    return (
+        f"{design.level1[k]}: the model has no fixed coefficient for it. The numbers are deviations from the mean "
+        "regression, not a subject's own level or slope."
+    )
+
+
+def subject_rows(design: Design, k: int) -> FloatArray:
+    """``l_k(w_i)`` of every subject: (J, p)."""
+    return np.where(design.coef_level1 == k, design.W, 0.0)
+
+
+def level2_parts(design: Design, k: int) -> dict[int, tuple[tuple[str, str], ...]]:
+    """Level-2 factor columns that each fixed coefficient of level-1 column k multiplies."""
+    own = design.level1_columns[k]
+    return {
+        int(c): tuple(p for p in design.fixed_columns[c].parts if p not in own)
+        for c in np.flatnonzero(design.coef_level1 == k)
+    }
+
+
+def level2_variables(design: Design, k: int) -> list[str]:
+    """Columns of the data that explain level-1 coefficient k."""
+    columns = list(design.frame.columns)
+    factors = [f for parts in level2_parts(design, k).values() for f, _ in parts]
+    return list(dict.fromkeys(v for f in factors for v in variables_of(f, columns)))
+
+
+def level2_rows(design: Design, k: int, table: pd.DataFrame) -> FloatArray:
+    """``l_k(w)`` at the level-2 values of a table's rows, (g, p); other columns do not matter."""
+    n = len(table)
+    frame = design.frame.iloc[np.zeros(n, dtype=np.intp)].reset_index(drop=True)
+    frame = frame.assign(**{v: table[v].to_numpy() for v in table.columns})
+    values = design.factors.values(design.levels.apply(frame))
+    L = np.zeros((n, len(design.coef)))
+    for c, parts in level2_parts(design, k).items():
+        L[:, c] = math.prod((values[part] for part in parts), start=np.ones(n))
+    return L
+
+
+def by_subject(design: Design) -> pd.DataFrame:
+    """First row of every subject: its level-2 covariates."""
+    first = np.full(design.n_subjects, design.n_obs, dtype=np.intp)
+    np.minimum.at(first, design.subject_index, np.arange(design.n_obs))
+    return design.frame.iloc[first]
+
+
+def group_rows(
+    design: Design, k: int, at: Mapping[str, Any] | None = None
+) -> tuple[pd.DataFrame, FloatArray, dict[str, bool]]:
+    """Rows ``l_k(w)`` for the groups of subjects that level 2 tells apart.
+
+    Factors stand at the levels that occur, numbers with two values at both, other numbers at their mean over subjects,
+    unless ``at`` says otherwise.
+
+    Returns
+    -------
+    keys : DataFrame
+        Level-2 values of each group.
+    L : (g, p)
+    mean : dict
+        Variable -> whether it stands at its mean.
+
+    Raises
+    ------
+    SpecificationError
+        If a level of ``at`` does not exist, or there are more than 10,000 groups.
+    """
+    subjects, wanted = by_subject(design), dict(at or {})
+    variables = level2_variables(design, k)
+    values: dict[str, list[Any]] = {}
+    mean = {}
+    for v in variables:
+        values[v], mean[v] = _values(design, subjects, k, v, wanted.get(v), v in wanted)
+    if math.prod(map(len, values.values())) > MAX_GROUPS:
+        raise SpecificationError(
+            f"{math.prod(map(len, values.values()))} groups of subjects",
+            "level 2 tells too many of them apart for a table",
+            "say which: at={...}",
+            SEE,
+        )
+    combinations = list(itertools.product(*values.values()))
+    observed = [v for v in variables if not mean[v] and v not in wanted]
+    if len(observed) > 1 and len(variables) == len(observed) + sum(mean.values()):
+        present = set(subjects[observed].itertuples(index=False, name=None))
+        places = [variables.index(v) for v in observed]
+        combinations = [c for c in combinations if tuple(c[i] for i in places) in present]
+    keys = pd.DataFrame({v: [c[i] for c in combinations] for i, v in enumerate(variables)})
+    keys.index = pd.RangeIndex(len(combinations))
+    return keys, level2_rows(design, k, keys), mean
+
+
+def check_at(design: Design, positions: Iterable[int], at: Mapping[str, Any] | None) -> None:
+    """Refuse names in ``at`` that explain none of these coefficients.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    known = list(dict.fromkeys(v for k in positions for v in level2_variables(design, k)))
+    for name in at or {}:
+        if name not in known:
+            raise SpecificationError(
+                f"at={{{name!r}: ...}}",
+                f"no level-2 covariate of this name explains these coefficients.{closest(str(name), known)}",
+                f"use {shorten(map(repr, known))}" if known else "leave it out: level 2 has no covariates there",
+                SEE,
+            )
+
+
+def acts_as_factor(design: Design, k: int, variable: str) -> bool:
+    """Whether level 2 uses a column as labels."""
+    factors = {f for parts in level2_parts(design, k).values() for f, _ in parts}
+    return is_label(design, variable) or any(variable in categorical_arguments(f) for f in factors)
+
+
+def _values(
+    design: Design, subjects: pd.DataFrame, k: int, variable: str, asked: Any, given: bool
+) -> tuple[list[Any], bool]:
+    labels = acts_as_factor(design, k, variable)
+    known = levels_of(design, variable) if labels else []
+    if not given:
+        if labels:
+            return known, False
+        distinct = np.unique(subjects[variable].to_numpy(dtype=np.float64))
+        return (distinct.tolist(), False) if len(distinct) == 2 else ([float(subjects[variable].mean())], True)
+    single = isinstance(asked, (str, bytes)) or not isinstance(asked, Iterable)
+    chosen = list(dict.fromkeys([asked] if single else asked))
+    if not chosen:
+        raise SpecificationError(f"at={{{variable!r}: []}}", "no value is left", "give at least one value", SEE)
+    for value in chosen:
+        if labels and value not in known:
+            raise SpecificationError(
+                f"at={{{variable!r}: {quote(value)}}}",
+                f"{variable!r} has no such level.{closest(str(value), map(str, known))}",
+                f"use {shorten(map(quote, known))}",
+                SEE,
+            )
+        number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+        if not labels and not (number and math.isfinite(float(value))):
+            raise SpecificationError(
+                f"at={{{variable!r}: {quote(value)}}}",
+                f"{variable!r} is a number in this model",
+                "give finite numbers",
+                SEE,
+            )
+    return (chosen if labels else [float(v) for v in chosen]), False
+
+
+def group_text(keys: Mapping[Any, Any], mean: Mapping[str, bool]) -> str:
+    """A group in words: ``sex = Male and age = 57.3 (the mean)``; empty if all subjects are one group."""
+    parts = []
+    for name, value in keys.items():
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        parts.append(f"{name} = {text}" + (" (the mean)" if mean.get(str(name)) else ""))
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)

@@ -1,0 +1,262 @@
+"""How much subjects differ in a coefficient: reference range, share above a value, a new subject.
+
+With β_ki ~ N(m, s²), m = l_k(w)'β and s² = D_kk, a share γ of the subjects with level-2 covariates w has
+coefficients in ``m ± z_γ s``, and ``Φ((m - c)/s)`` of them lie above c. Both are functions of the parameters.
+
+Posterior: of every draw; mean and quantiles. Likelihood: at the estimates, with intervals from the large-sample
+distribution m ~ N(m̂, se²), log s ~ N(log ŝ, Var log ŝ), β̂ and θ̂ being asymptotically independent: s stays positive and
+the share between 0 and 1. Quantiles of ``m ± z s`` and ``(m - c)/s`` are found from their distribution functions,
+
+    P(m + a s <= x) = E_s Φ((x - a s - m̂)/se),        P((m - c)/s <= x) = E_s Φ((x s + c - m̂)/se).
+
+The predictive interval of one new subject answers another question, and is wider: it carries the uncertainty of m and
+s. It holds quantiles of the mixture of N(m, s²) over draws, or over the large-sample distribution. Nothing is
+simulated.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from hierlmm.effects.table import probability_text, table_lines
+from hierlmm.errors import SpecificationError
+from hierlmm.fits.base import Fit
+from hierlmm.fits.components import COMMON_SD
+from hierlmm.fits.covariance_table import on_boundary
+from hierlmm.interpret.coefficients import check_at, group_rows, group_text, level2_variables, position_of, unticked
+from hierlmm.interpret.judge import check_probability, is_posterior, judged, need_effects, zero_terms
+from hierlmm.interpret.mixture import mixture_quantile
+from hierlmm.options import checked
+
+__all__ = ["Heterogeneity", "heterogeneity"]
+
+FloatArray = NDArray[np.float64]
+SEE = "docs, page 'In words'"
+NODES = 2000
+"""Points of equal probability that stand for the distribution of log s."""
+
+
+@checked
+@dataclass(frozen=True, eq=False, repr=False)
+class Heterogeneity:
+    """How much subjects differ in their level-1 coefficients (made by ``fit.heterogeneity()``). Frozen.
+
+    Attributes
+    ----------
+    estimator : str
+    ci, coverage, above : float
+        Probability of the intervals; share of subjects in the range; the value that ``share`` counts from.
+    notes : tuple of str
+        How the numbers were made, and what must be known about them.
+    """
+
+    estimator: str
+    ci: float
+    coverage: float
+    above: float
+    notes: tuple[str, ...]
+    _table: pd.DataFrame = field(repr=False)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row for each coefficient and group of subjects.
+
+        ``term``, ``group``; ``mean`` of the coefficients and ``sd`` between subjects; ``low`` and ``high``, the
+        range that holds the share ``coverage`` of the subjects; ``share`` of the subjects above ``above``; each with
+        the ends of its interval (``..._lower``, ``..._upper``); ``new_low``, ``new_high``: predictive interval of one
+        new subject, of probability ``coverage``. In the coefficient's unit, the share between 0 and 1.
+        """
+        return self._table.copy()
+
+    def _shown(self) -> pd.DataFrame:
+        table = self._table
+        shown = table[["term", "group", "mean", "sd", "low", "high", "share", "share_lower", "share_upper"]]
+        shown = shown.assign(new_low=table["new_low"], new_high=table["new_high"])
+        return shown.drop(columns="group") if (table["group"] == "").all() else shown
+
+    def _title(self) -> str:
+        return f"How much subjects differ ({self.estimator})"
+
+    def __repr__(self) -> str:
+        shown = self._shown()
+        return "\n".join(
+            [self._title(), "", *table_lines(shown, [c for c in ("term", "group") if c in shown]), "", *self.notes]
+        )
+
+    def _repr_html_(self) -> str:
+        shown = self._shown()
+        for name in ("share", "share_lower", "share_upper"):
+            shown[name] = shown[name].map(probability_text)
+        table = shown.to_html(index=False, float_format=lambda v: f"{v:.4g}", na_rep="", border=0)
+        notes = "<br>".join(html.escape(line) for line in self.notes)
+        return f"<div><p><strong>{html.escape(self._title())}</strong></p>{table}<p>{notes}</p></div>"
+
+
+def heterogeneity(
+    fit: Fit,
+    term: str | None = None,
+    at: Mapping[str, Any] | None = None,
+    *,
+    ci: float = 0.95,
+    coverage: float = 0.95,
+    above: float = 0.0,
+    df: str | None = None,
+) -> Heterogeneity:
+    """Describe the distribution of the subjects' coefficients; see `hierlmm.fits.base.Fit.heterogeneity`."""
+    ci, coverage = check_probability("ci", ci), check_probability("coverage", coverage)
+    if isinstance(above, bool) or not isinstance(above, (int, float, np.number)) or not np.isfinite(above):
+        raise SpecificationError(f"above={above!r}", "a share needs a finite value to count from", "use above=0", SEE)
+    need_effects(fit, "heterogeneity")
+    design = fit.design
+    if term is None:
+        positions = [int(k) for k in design.term_level1]
+    else:
+        k = position_of(design, term, what="heterogeneity")
+        if k not in design.term_level1:
+            raise SpecificationError(
+                f"term={term!r}",
+                "this coefficient does not vary between subjects beyond what level 2 explains: the model gives it "
+                "no SD",
+                f"add it to the random effects, or use one of {', '.join(map(repr, design.term))}; for group means "
+                f"of it "
+                "use fit.slopes(...)",
+                SEE,
+            )
+        positions = [k]
+    at = {v if v in design.frame.columns else unticked(str(v)): x for v, x in (at or {}).items()}
+    check_at(design, positions, at)
+    tables = [_of_coefficient(fit, k, at, ci, coverage, above, df) for k in positions]
+    table = pd.concat(tables, ignore_index=True)
+    return Heterogeneity(fit.estimator, ci, coverage, float(above), _notes(fit, table, ci, coverage, above), table)
+
+
+def _of_coefficient(
+    fit: Fit, k: int, at: Mapping[str, Any] | None, ci: float, coverage: float, above: float, df: str | None
+) -> pd.DataFrame:
+    design = fit.design
+    keys, L, mean = group_rows(design, k, {v: x for v, x in (at or {}).items() if v in level2_variables(design, k)})
+    groups = [group_text(dict(row), mean) for row in keys.to_dict("records")]
+    r = int(np.flatnonzero(design.term_level1 == k)[0])
+    compute = _by_draws if is_posterior(fit) else _by_likelihood
+    columns = compute(fit, r, L, ci, coverage, above, df)
+    return pd.DataFrame({"term": design.level1[k], "group": groups, **columns})
+
+
+def _by_draws(
+    fit: Any, r: int, L: FloatArray, ci: float, coverage: float, above: float, df: str | None
+) -> dict[str, FloatArray]:
+    tails = [0.5 - ci / 2.0, 0.5 + ci / 2.0]
+    beta = fit.draws("beta")
+    m = beta.reshape(-1, beta.shape[-1]) @ L.T
+    s = np.abs(fit.draws("sd_b")[..., r].reshape(-1, 1))
+    z = float(norm.ppf(0.5 + coverage / 2.0))
+    share = above_share(m, s, above)
+    columns: dict[str, FloatArray] = {}
+    for name, values in {"mean": m, "sd": s + 0.0 * m, "low": m - z * s, "high": m + z * s, "share": share}.items():
+        lower, upper = np.quantile(values, tails, axis=0)
+        columns |= {name: values.mean(axis=0), f"{name}_lower": lower, f"{name}_upper": upper}
+    ends = [
+        [mixture_quantile(m[:, g], s[:, 0], p) for g in range(len(L))]
+        for p in (0.5 - coverage / 2.0, 0.5 + coverage / 2.0)
+    ]
+    return columns | {"new_low": np.array(ends[0]), "new_high": np.array(ends[1])}
+
+
+def _by_likelihood(
+    fit: Any, r: int, L: FloatArray, ci: float, coverage: float, above: float, df: str | None
+) -> dict[str, FloatArray]:
+    average = judged(fit, L, ci, df)
+    m, se = average.estimate, average.se
+    zc = float(norm.ppf(0.5 + coverage / 2.0))
+    zero = fit.design.term[r] in zero_terms(fit)
+    s = 0.0 if zero else float(np.sqrt(fit.D.to_numpy()[r, r]))
+    se_log = np.nan if zero or fit.design.term[r] in _bounded_terms(fit) else _se_of_log_sd(fit, r)
+    values = s * np.exp(se_log * norm.ppf((np.arange(NODES) + 0.5) / NODES))
+    tails = (0.5 - ci / 2.0, 0.5 + ci / 2.0)
+    z = float(norm.ppf(tails[1]))
+    k = len(m)
+    columns = {
+        "mean": m,
+        "mean_lower": average.lower,
+        "mean_upper": average.upper,
+        "sd": np.full(k, s),
+        "sd_lower": np.full(k, s * np.exp(-z * se_log)),
+        "sd_upper": np.full(k, s * np.exp(z * se_log)),
+    }
+    for name, sign in (("low", -1.0), ("high", 1.0)):
+        columns[name] = m + sign * zc * s
+        for side, p in zip(("lower", "upper"), tails, strict=True):
+            ends = [mixture_quantile(m[g] + sign * zc * values, np.full(NODES, se[g]), p) for g in range(k)]
+            columns[f"{name}_{side}"] = np.array(ends)
+    columns["share"] = above_share(m, np.full(k, s), above)
+    for side, p in zip(("lower", "upper"), tails, strict=True):
+        ends = [mixture_quantile((m[g] - above) / values, se[g] / values, p) for g in range(k)]
+        columns[f"share_{side}"] = np.asarray(norm.cdf(ends))
+    for name, p in (("new_low", 0.5 - coverage / 2.0), ("new_high", 0.5 + coverage / 2.0)):
+        spread = [np.sqrt(se[g] ** 2 + values**2) for g in range(k)]
+        columns[name] = np.array([mixture_quantile(np.full(NODES, m[g]), spread[g], p) for g in range(k)])
+    return columns
+
+
+def above_share(m: FloatArray, s: FloatArray, above: float) -> FloatArray:
+    """Share of N(m, s²) above a value; with s = 0 all or nothing."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        u = (m - above) / s
+    return np.where(s > 0.0, norm.cdf(u), (m > above).astype(np.float64))
+
+
+def _se_of_log_sd(fit: Any, r: int) -> float:
+    """Standard error of log sd_b, from the large-sample distribution of θ; NaN where there is none."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        se = fit.large_sample.standard_errors(lambda D, sigma: np.atleast_1d(0.5 * np.log(D[r, r])))[1]
+    return float(se[0])
+
+
+def _bounded_terms(fit: Any) -> tuple[str, ...]:
+    """Random effects whose part of D is singular: their SDs have no large-sample distribution."""
+    if is_posterior(fit) or not fit.is_singular:
+        return ()
+    term = fit.design.term
+    labels = [COMMON_SD if fit.design.covariance == "compound_symmetry" else f"sd({t})" for t in term]
+    return tuple(t for t, held in zip(term, on_boundary(fit, labels), strict=True) if held)
+
+
+def _notes(fit: Fit, table: pd.DataFrame, ci: float, coverage: float, above: float) -> tuple[str, ...]:
+    kind = "posterior" if is_posterior(fit) else "large-sample distribution of mean and log sd"
+    notes = [
+        f"low, high: range in which {100 * coverage:g} % of the subjects' coefficients lie, mean ± "
+        f"{norm.ppf(0.5 + coverage / 2.0):z.2f} sd; share: of the subjects above {above:g}. Intervals "
+        f"({100 * ci:g} %): {kind}.",
+        f"new_low, new_high: {100 * coverage:g} % predictive interval of one new subject, which also carries the "
+        "uncertainty of mean and sd.",
+        "Coefficients are taken as normal between subjects, with one sd in all groups.",
+    ]
+    if "(the mean)" in " ".join(table["group"]):
+        notes.append("Level-2 numbers stand at their mean over subjects unless at= says otherwise.")
+    notes += [
+        f"{t}: the estimated sd is zero (a boundary optimum): all subjects of a group share its mean, the range has "
+        f"no width, and no "
+        "interval can be given for it."
+        for t in dict.fromkeys(table["term"])
+        if t in zero_terms(fit)
+    ]
+    notes += [
+        f"{t}: the model has no fixed coefficient for it, so its mean is 0 and the range is one of deviations."
+        for t in dict.fromkeys(table["term"])
+        if not np.any(fit.design.coef_level1 == fit.design.level1.index(t))
+    ]
+    bounded = [t for t in dict.fromkeys(table["term"]) if t in _bounded_terms(fit) and t not in zero_terms(fit)]
+    if bounded:
+        notes.append(
+            f"{', '.join(bounded)}: this part of D is singular (a boundary optimum), so no interval can be given for "
+            "sd, range and share, and none for a new subject; that of the mean holds."
+        )
+    return tuple(notes)

@@ -1,0 +1,273 @@
+"""Ranks of subjects by a coefficient, with their uncertainty.
+
+The rank of subject i is 1 + the number of subjects whose coefficient is larger. It is a function of all coefficients
+together, so it is computed in every joint draw of ``c_i = l_i'β + b_ki``: posterior draws, or draws of (θ, β, b)
+
+    θ around its estimate,    β | θ ~ N(β̂(θ), V),    c_i | β, θ ~ N(o_i + (l_i - K_i)'β, M_i)
+
+independently over subjects, o, K, M at the draw of θ (`hierlmm.interpret.theta`). One θ serves several draws of (β, b);
+Monte-Carlo errors are those of batch means.
+
+The expected rank minimises squared error of the ranks (Laird and Louis 1989, J. Educ. Stat. 14, 29-46); ranks of point
+estimates do not. Work is done in chunks of draws; memory holds one integer for each draw and subject.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.effects.table import table_lines
+from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.fits.base import Fit
+from hierlmm.interpret.coefficients import deviation_note, position_of, subject_rows
+from hierlmm.interpret.judge import check_probability, is_posterior, need_effects, zero_terms
+from hierlmm.interpret.theta import effects_at, sampled_states
+from hierlmm.options import checked
+
+__all__ = ["Ranking", "rank_subjects"]
+
+FloatArray = NDArray[np.float64]
+CHUNK = 2_000_000
+MOST = 1_000_000_000
+THETAS = 500
+"""Draws of θ of a likelihood fit; each costs one pass over the subjects."""
+SHOWN = 20
+SEE = "docs, page 'In words'"
+
+
+@checked
+@dataclass(frozen=True, eq=False, repr=False)
+class Ranking:
+    """Subjects ranked by a coefficient (made by ``fit.rank_subjects()``). Frozen.
+
+    Attributes
+    ----------
+    term : str
+    estimator : str
+    top : int
+    ci : float
+    largest_first : bool
+        Whether rank 1 is the largest coefficient.
+    subject : str
+        Name of the subject column.
+    notes : tuple of str
+    """
+
+    term: str
+    estimator: str
+    top: int
+    ci: float
+    largest_first: bool
+    subject: str
+    notes: tuple[str, ...]
+    _table: pd.DataFrame = field(repr=False)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """By subject, sorted by expected rank.
+
+        ``coefficient`` (level 2's part and random effect), ``se``; ``rank`` of the coefficient; ``expected_rank`` with
+        ``rank_lower``, ``rank_upper``; ``prob_top``, the probability to be among the first ``top``; ``mcse_rank`` and
+        ``mcse_top``, Monte-Carlo standard errors.
+        """
+        return self._table.copy()
+
+    def plot(self, **options: Any) -> Any:
+        """Expected ranks with intervals, sorted; see `hierlmm.plots.plot_ranks`.
+
+        Parameters
+        ----------
+        **options
+            As for `hierlmm.plots.plot_ranks`.
+        """
+        from hierlmm.plots import plot_ranks
+
+        return plot_ranks(self, **options)
+
+    def _title(self) -> str:
+        first = "largest" if self.largest_first else "smallest"
+        return f"Subjects ranked by {self.term}, rank 1 the {first} ({self.estimator})"
+
+    def _shown(self) -> pd.DataFrame:
+        columns = ["coefficient", "se", "expected_rank", "rank_lower", "rank_upper", "prob_top"]
+        table = self._table
+        part = table if len(table) <= SHOWN else pd.concat([table.head(SHOWN // 2), table.tail(SHOWN // 2)])
+        return part[columns].reset_index().astype({table.index.name or "index": str})
+
+    def _lines(self) -> list[str]:
+        n = len(self._table)
+        cut = [f"The first and last {SHOWN // 2} of {n} subjects; .table has all."] if n > SHOWN else []
+        return [*cut, *self.notes]
+
+    def __repr__(self) -> str:
+        shown = self._shown()
+        return "\n".join([self._title(), "", *table_lines(shown, [str(shown.columns[0])]), "", *self._lines()])
+
+    def _repr_html_(self) -> str:
+        table = self._shown().to_html(index=False, float_format=lambda v: f"{v:.4g}", border=0)
+        notes = "<br>".join(html.escape(line) for line in self._lines())
+        return f"<div><p><strong>{html.escape(self._title())}</strong></p>{table}<p>{notes}</p></div>"
+
+
+def rank_subjects(
+    fit: Fit,
+    term: str | None = None,
+    *,
+    top: int | None = None,
+    largest_first: bool = True,
+    ci: float = 0.95,
+    draws: int = 4000,
+    seed: int | None = 0,
+) -> Ranking:
+    """Rank the subjects by a coefficient; see `hierlmm.fits.base.Fit.rank_subjects`."""
+    ci = check_probability("ci", ci)
+    need_effects(fit, "rank_subjects")
+    design, J = fit.design, fit.n_subjects
+    k = position_of(design, term, what="rank_subjects")
+    name = design.level1[k]
+    _refuse_ties(fit, k)
+    first = max(1, round(J / 10)) if top is None else top
+    if isinstance(first, bool) or not isinstance(first, (int, np.integer)) or not 1 <= first < J:
+        raise SpecificationError(f"top={top!r}", f"there are {J} subjects", f"use a number from 1 to {J - 1}", SEE)
+    if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 100:
+        raise SpecificationError(f"draws={draws!r}", "ranks need draws enough to be told apart", "use draws=4000", SEE)
+    chains, per_chain = fit.draws("sigma").shape if is_posterior(fit) else (1, int(draws))  # type: ignore[attr-defined]
+    size = chains * per_chain
+    kind = np.dtype(np.uint16 if J < 2**16 else np.uint32)
+    if size * J * kind.itemsize > MOST:
+        raise SpecificationError(
+            f"ranks of {J} subjects in {size} draws",
+            f"they would take {size * J * kind.itemsize / 1e9:z.1f} GB of memory",
+            "use fewer draws" + (": draws=1000" if not is_posterior(fit) else ", or a likelihood fit with draws=1000"),
+            SEE,
+        )
+    ranks, done = np.empty((size, J), dtype=kind), 0
+    centre, square = np.zeros(J), np.zeros(J)
+    estimate = _point(fit, k)
+    for values in _draws(fit, k, size, seed):
+        own = slice(done, done + len(values))
+        order = np.argsort(-values if largest_first else values, axis=1)
+        np.put_along_axis(ranks[own], order, np.arange(1, J + 1, dtype=kind)[None, :], axis=1)
+        deviation = values - estimate
+        centre += deviation.sum(axis=0)
+        square += (deviation**2).sum(axis=0)
+        done += len(values)
+    se = np.sqrt(np.maximum(square - centre**2 / size, 0.0) / (size - 1))
+    table = pd.DataFrame(
+        {"coefficient": estimate, "se": se}, index=pd.Index(design.subjects, name=design.hierarchy.subject)
+    )
+    table["rank"] = table["coefficient"].rank(ascending=not largest_first, method="min").astype(int)
+    for column, values in _summaries(ranks, first, ci, chains).items():
+        table[column] = values
+    table = table.sort_values("expected_rank", kind="stable")
+    return Ranking(
+        name,
+        fit.estimator,
+        int(first),
+        ci,
+        largest_first,
+        design.hierarchy.subject,
+        _notes(fit, k, size, first, ci),
+        table,
+    )
+
+
+def _point(fit: Fit, k: int) -> FloatArray:
+    """Estimated coefficient of every subject, (J,)."""
+    r = int(np.flatnonzero(fit.design.term_level1 == k)[0])
+    return subject_rows(fit.design, k) @ fit.beta.to_numpy() + fit.b.to_numpy()[:, r]
+
+
+def _draws(fit: Any, k: int, size: int, seed: int | None) -> Iterator[FloatArray]:
+    """Joint draws of the subjects' coefficients, (chunk, J), all chains one after the other."""
+    design = fit.design
+    r, L = int(np.flatnonzero(design.term_level1 == k)[0]), subject_rows(design, k)
+    step = max(1, CHUNK // fit.n_subjects)
+    if is_posterior(fit):
+        b, beta = fit.draws("b"), fit.draws("beta")
+        for c in range(len(beta)):
+            for start in range(0, beta.shape[1], step):
+                rows = slice(start, start + step)
+                yield beta[c, rows] @ L.T + b[c, rows, :, r]
+        return
+    rng, repeat = np.random.default_rng(seed), min(-(-size // THETAS), step)
+    done = 0
+    for state in sampled_states(fit, -(-size // repeat), rng):
+        effects, n = effects_at(state), min(repeat, size - done)
+        values, vectors = np.linalg.eigh(state.beta_cov)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        slope, sd = L - effects.slope[:, r], np.sqrt(np.maximum(effects.covariance[:, r, r], 0.0))
+        beta = state.beta + rng.standard_normal((n, len(values))) @ root.T
+        yield effects.origin[:, r] + beta @ slope.T + sd * rng.standard_normal((n, len(sd)))
+        done += n
+
+
+def _summaries(ranks: NDArray[Any], top: int, ci: float, chains: int) -> dict[str, NDArray[np.float64]]:
+    size, J = ranks.shape
+    made = {
+        name: np.empty(J) for name in ("expected_rank", "rank_lower", "rank_upper", "prob_top", "mcse_rank", "mcse_top")
+    }
+    step = max(1, CHUNK // size)
+    # The smallest ranks with at least the tail probabilities below or at them.
+    ends = [max(int(np.ceil(size * p)) - 1, 0) for p in (0.5 - ci / 2.0, 0.5 + ci / 2.0)]
+    for start in range(0, J, step):
+        own = slice(start, start + step)
+        part = np.ascontiguousarray(ranks[:, own].T)
+        inside = part <= top
+        made["expected_rank"][own] = part.mean(axis=1)
+        made["prob_top"][own] = inside.mean(axis=1)
+        made["mcse_rank"][own] = _mcse(part, chains)
+        made["mcse_top"][own] = _mcse(inside, chains)
+        part.sort(axis=1, kind="stable")
+        made["rank_lower"][own], made["rank_upper"][own] = part[:, ends[0]], part[:, ends[1]]
+    return made
+
+
+def _mcse(values: NDArray[Any], chains: int) -> FloatArray:
+    """Monte-Carlo standard error of each row's mean: batch means within chains."""
+    n = len(values)
+    by_chain = values.reshape(n, chains, -1)
+    length = max(1, int(np.sqrt(by_chain.shape[2])))
+    batches = by_chain.shape[2] // length
+    means = by_chain[:, :, : batches * length].reshape(n, chains * batches, length).mean(axis=2)
+    return means.std(axis=1, ddof=1) / np.sqrt(chains * batches)
+
+
+def _refuse_ties(fit: Fit, k: int) -> None:
+    name = fit.design.level1[k]
+    if name in fit.design.term and name not in zero_terms(fit):
+        return
+    why = (
+        "its estimated variance between subjects is zero"
+        if name in fit.design.term
+        else "it does not vary by subject in this model"
+    )
+    raise NotAvailableError(
+        f"subjects ranked by {name!r}",
+        f"{why}: subjects with equal level-2 covariates all share one rank",
+        "rank by a coefficient that varies, or compare groups by fit.contrasts(...)",
+        SEE,
+    )
+
+
+def _notes(fit: Fit, k: int, size: int, top: int, ci: float) -> tuple[str, ...]:
+    source = (
+        f"{size} posterior draws"
+        if is_posterior(fit)
+        else f"{size} joint draws of θ around its estimate, and of β and b given the data and θ"
+    )
+    notes: tuple[str, ...] = (
+        f"Ranks from {source}.",
+        f"rank_lower, rank_upper: {100 * ci:g} % interval of the rank. prob_top: probability to be among the first "
+        f"{top}.",
+    )
+    if not is_posterior(fit) and fit.is_singular:
+        notes += ("D is singular, so this is an approximation. model.fit() draws θ from its posterior.",)
+    return (*notes, *filter(None, [deviation_note(fit.design, k)]))

@@ -1,0 +1,184 @@
+"""Coefficients of given subjects, compared.
+
+The coefficient of subject i is ``c_i = l_i'β + b_ki``: level 2's part and the random effect. Posterior: the draws of
+c_a - c_b. Likelihood: given θ, ``b_i | y, β ~ N(o_i - K_i β, M_i)`` independently over subjects and
+``β | y ~ N(β̂, V)``, hence
+
+    c_a - c_b | y, θ ~ N(g'β̂ + o_a - o_b, g'Vg + M_a + M_b),     g = (l_a - K_a) - (l_b - K_b),
+
+with Henderson's prediction-error variance. How the uncertainty of θ enters: `hierlmm.interpret.theta`.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
+from hierlmm.fits.base import Fit
+from hierlmm.frames import quote
+from hierlmm.interpret.coefficients import deviation_note, position_of, subject_rows
+from hierlmm.interpret.interpretation import span
+from hierlmm.interpret.judge import check_probability, is_posterior, need_effects, zero_terms
+from hierlmm.interpret.theta import DRAWS, Difference, difference
+from hierlmm.options import checked
+
+__all__ = ["SubjectComparison", "compare_subjects"]
+
+FloatArray = NDArray[np.float64]
+SEE = "docs, page 'In words'"
+
+
+@checked
+@dataclass(frozen=True)
+class SubjectComparison:
+    """The difference between two subjects' coefficients (made by ``fit.compare_subjects()``). Frozen.
+
+    Attributes
+    ----------
+    a, b
+        The subjects.
+    term : str
+        The level-1 coefficient.
+    coefficient_a, coefficient_b : float
+        Their coefficients: level 2's part and the random effect.
+    estimate, se, lower, upper : float
+        A's coefficient minus B's, its standard deviation and interval of probability ``ci``.
+    probability : float
+        That A's coefficient is larger than B's.
+    mcse : float
+        Monte-Carlo standard error of the probability; 0 where it is no simulation, NaN if all draws agree.
+    """
+
+    a: Any
+    b: Any
+    term: str
+    coefficient_a: float
+    coefficient_b: float
+    estimate: float
+    se: float
+    lower: float
+    upper: float
+    probability: float
+    mcse: float
+    ci: float
+    estimator: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The comparison in words."""
+        exact = "" if not self.mcse > 0.0 else f" (Monte-Carlo standard error {self.mcse:.2g})"
+        kind = "posterior probability" if "posterior draws" in self.notes[0] else "probability"
+        shown = "more than 0.999" if self.probability > 0.999 else f"{self.probability:z.3f}"
+        shown = "less than 0.001" if self.probability < 0.001 else shown
+        return (
+            f"{self.term}: {self.coefficient_a:.4g} for subject {self.a}, {self.coefficient_b:.4g} for subject "
+            f"{self.b}. "
+            f"Difference {self.estimate:.4g} ({100 * self.ci:g} % interval {span(self.lower, self.upper)}); "
+            f"{kind} that {self.a} has the larger one: {shown}{exact}."
+        )
+
+    def __repr__(self) -> str:
+        return "\n".join([f"Two subjects ({self.estimator})", self.text, *self.notes])
+
+    def _repr_html_(self) -> str:
+        lines = "<br>".join(html.escape(line) for line in (self.text, *self.notes))
+        return f"<div><p><strong>Two subjects ({html.escape(self.estimator)})</strong></p><p>{lines}</p></div>"
+
+
+def compare_subjects(fit: Fit, a: Any, b: Any, term: str | None = None, *, ci: float = 0.95) -> SubjectComparison:
+    """Compare two subjects' coefficients; see `hierlmm.fits.base.Fit.compare_subjects`."""
+    ci = check_probability("ci", ci)
+    need_effects(fit, "compare_subjects")
+    design = fit.design
+    places = [_place(fit, subject) for subject in (a, b)]
+    if places[0] == places[1]:
+        raise SpecificationError(f"subject {quote(a)} twice", "a subject does not differ from itself", "name two", SEE)
+    k = position_of(design, term, what="compare_subjects")
+    _refuse_equal(fit, k, places, a, b)
+    mean, draws = _both(fit, k, places)
+    if draws is None:
+        random = np.flatnonzero(design.term_level1 == k)
+        found = difference(fit, subject_rows(design, k)[places], places, int(random[0]) if random.size else None, ci)
+        notes = [_how(found, fit.is_singular)]
+    else:
+        from hierlmm.bayes.convergence import diagnostics
+
+        larger = (draws > 0.0).astype(np.float64)
+        mcse = float(diagnostics(larger[..., None], ["larger"])["mcse"].iloc[0])
+        lower, upper = (float(q) for q in np.quantile(draws, [0.5 - ci / 2.0, 0.5 + ci / 2.0]))
+        estimate, spread = float(mean[0] - mean[1]), float(draws.std(ddof=1))
+        found = Difference(estimate, spread, lower, upper, float(larger.mean()), mcse, None)
+        notes = [f"Share of {draws.size} posterior draws."]
+        if np.isnan(mcse):
+            notes.append("All draws agree: the probability is nearer to 0 or 1 than so many draws can tell.")
+    notes += [note] if (note := deviation_note(design, k)) else []
+    names = (design.level1[k], float(mean[0]), float(mean[1]))
+    return SubjectComparison(a, b, *names, *found[:6], ci, fit.estimator, tuple(notes))
+
+
+def _how(found: Difference, singular: bool) -> str:
+    """How a likelihood fit's interval and probability were made."""
+    source = "joint distribution of β and both random effects given the data"
+    if found.df is None:
+        return (
+            f"From the {source}, averaged over {DRAWS} draws of θ around its estimate: D is "
+            f"{'singular' if singular else 'nearly singular'}, so this is an approximation. model.fit() draws θ from "
+            "its posterior."
+        )
+    law = "Normal" if np.isinf(found.df) else f"Student's t with {found.df:z.1f} degrees of freedom (Satterthwaite)"
+    return f"{law}, from the {source}, with the uncertainty of θ."
+
+
+def _both(fit: Any, k: int, places: list[int]) -> tuple[FloatArray, FloatArray | None]:
+    """Coefficients of two subjects (2,), and draws of their difference (chain, draw) of a posterior."""
+    design = fit.design
+    L = subject_rows(design, k)[places]
+    random = np.flatnonzero(design.term_level1 == k)
+    if is_posterior(fit):
+        own = fit.draws("beta") @ L.T
+        if random.size:
+            own = own + fit.draws("b")[:, :, places, int(random[0])]
+        return own.mean(axis=(0, 1)), own[..., 0] - own[..., 1]
+    mean = L @ fit.beta.to_numpy()
+    return mean + (fit.b.to_numpy()[places, int(random[0])] if random.size else 0.0), None
+
+
+def _refuse_equal(fit: Fit, k: int, places: list[int], a: Any, b: Any) -> None:
+    """Refuse where the fit gives both subjects one and the same coefficient."""
+    design, name = fit.design, fit.design.level1[k]
+    L = subject_rows(design, k)[places]
+    if not np.array_equal(L[0], L[1]) or (name in design.term and name not in zero_terms(fit)):
+        return
+    why = "its estimated variance between subjects is zero" if name in design.term else "it does not vary by subject"
+    raise NotAvailableError(
+        f"subjects {quote(a)} and {quote(b)} compared in {name!r}",
+        f"the fit gives both the same coefficient: {why}, and their level-2 covariates are equal",
+        "compare another coefficient, or subjects of different groups",
+        SEE,
+    )
+
+
+def _place(fit: Fit, subject: Any) -> int:
+    subjects = fit.design.subjects
+    try:
+        single = isinstance(subject, Hashable) and not isinstance(subject, tuple)
+        found = np.flatnonzero(subjects == subject) if single else np.empty(0, dtype=np.intp)
+    except (TypeError, ValueError):
+        found = np.empty(0, dtype=np.intp)
+    if isinstance(subject, (list, tuple, np.ndarray)) or len(found) != 1:
+        same = [s for s in subjects if str(s) == str(subject)]
+        reason = f"it is not in the fitted data.{closest(str(subject), map(str, subjects))}"
+        remedy = "use a label of fit.b.index"
+        if same:
+            kinds = [type(v.item() if isinstance(v, np.generic) else v).__name__ for v in (subject, same[0])]
+            reason = f"it is of type {kinds[0]}; the fitted data have {quote(same[0])} of type {kinds[1]}"
+            remedy = f"use {quote(same[0])}: a label as fit.b.index has it"
+        raise DataError(f"subject {quote(subject)}", reason, remedy, SEE)
+    return int(found[0])

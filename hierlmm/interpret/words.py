@@ -1,0 +1,244 @@
+"""Words for the quantities of one fit: names, units, scale of the response, intervals.
+
+A response on a log scale makes sums of coefficients products: ``base ** β`` is a ratio of geometric means (and, as the
+model is normal on the log scale, of medians).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from hierlmm.design.formula import unquoted
+from hierlmm.fits.base import Fit
+from hierlmm.interpret.coefficients import Coefficient, coefficients, is_label, levels_of
+from hierlmm.interpret.interpretation import apart, number, probability, span
+from hierlmm.interpret.judge import Estimates, is_posterior
+from hierlmm.likelihood.wald import method_name
+
+__all__ = ["Words", "words_of"]
+
+MAX_LOG = 30.0
+"""Largest distance on the natural log scale that is turned back: a factor of 1e13."""
+LOG = re.compile(r"(?:np\.)?log(10|2)?\((.+)\)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the sentences of one fit have in common.
+
+    Attributes
+    ----------
+    fit : Fit
+    ci : float
+    df : str or None
+        Degrees of freedom of a likelihood fit's intervals.
+    hierarchical : bool
+        Whether subjects have coefficients of their own.
+    quantity : str
+        What the numbers are about: the response, or what stands in its logarithm.
+    base : float or None
+        Base of the logarithm; None for other responses.
+    units : mapping
+    """
+
+    fit: Fit
+    ci: float
+    df: str | None
+    hierarchical: bool
+    quantity: str
+    base: float | None
+    units: Mapping[str, str]
+    coefficients: tuple[Coefficient, ...] = field(default=())
+
+    @property
+    def plain(self) -> bool:
+        """Whether the response is a column of the data, untransformed."""
+        return unquoted(self.fit.design.hierarchy.response) in self.fit.design.frame.columns
+
+    @property
+    def mean(self) -> str:
+        """``the mean of distance``, or ``the geometric mean of bili``."""
+        return f"the {'geometric mean' if self.base else 'mean'} of {self.quantity}"
+
+    @property
+    def interval_name(self) -> str:
+        """``95 % confidence interval`` or ``95 % credible interval``."""
+        return f"{100 * self.ci:g} % {'credible' if is_posterior(self.fit) else 'confidence'} interval"
+
+    @property
+    def method(self) -> str:
+        """How the intervals of means and slopes are made."""
+        if is_posterior(self.fit):
+            return "equal-tailed quantiles of posterior draws; estimates are posterior means"
+        if self.fit.estimator == "GEE":
+            kind = str(getattr(self.fit, "se", "robust")).replace("_", "-")
+            return f"normal quantiles with {kind} standard errors"
+        return self.fit._wald(self.df).description.replace("t and F", "t")
+
+    def unit(self, per: str | None = None) -> str:
+        """Unit after a number of the response, or of its change per unit of something: `` mm per year``."""
+        own = self.units.get(self.quantity, "") if self.plain else ""
+        text = f" {own}" if own else ""
+        return f"{text} {self.per(per)}" if per is not None else text
+
+    def per(self, variable: str) -> str:
+        """``per year`` or ``per unit of time``."""
+        return f"per {self.units[variable]}" if variable in self.units else f"per unit of {variable}"
+
+    def back(self, value: float) -> float:
+        """A number on the response's log scale as a factor; as it is for other responses."""
+        with np.errstate(over="ignore"):
+            return float(np.float64(self.base) ** value) if self.base else float(value)
+
+    def show(self, value: float) -> str:
+        """A number in words; a factor that is not 1 never reads as 1."""
+        return apart(value, 1.0) if self.base else number(value)
+
+    def for_values(self, *values: float, level: bool) -> Words:
+        """These words, or those of the log scale where numbers are too far from the data to be turned back.
+
+        ``level``: whether they are levels of the response, whose distance counts from its mean, or differences.
+        """
+        if not self.base:
+            return self
+        centre = float(np.mean(self.fit.design.y)) if level else 0.0
+        far = np.abs(np.array(values) - centre) * math.log(self.base) > MAX_LOG
+        if not far.any():
+            return self
+        return replace(self, base=None, quantity=self.fit.design.hierarchy.response)
+
+    def interval(self, e: Estimates, g: int, *, transform: bool = True) -> tuple[str, dict[str, float]]:
+        """``95 % confidence interval 0.04 to 0.57`` and its facts; a posterior adds nothing here."""
+        change = self.back if transform else float
+        low, high = change(e.lower[g]), change(e.upper[g])
+        if not e.se[g] > 0.0:
+            return "fixed by the model", {}
+        ends = f"{self.show(low)} to {self.show(high)}" if self.base else span(low, high)
+        return f"{self.interval_name} {ends}", {"lower": low, "upper": high}
+
+    def sign(self, e: Estimates, g: int) -> tuple[str, dict[str, float]]:
+        """What is known of the sign: posterior probability, or whether the interval includes zero."""
+        if not e.se[g] > 0.0:
+            return "", {}
+        if e.positive is not None:
+            p, what = float(e.positive[g]), "greater than 1" if self.base else "positive"
+            return f"; posterior probability that it is {what}: {probability(p)}", {"probability": p}
+        none = "1" if self.base else "zero"
+        if e.lower[g] <= 0.0 <= e.upper[g]:
+            return f"; the interval includes {none}, so the data leave the sign open" if none == "zero" else (
+                "; the interval includes 1, so the data leave the direction open"
+            ), {}
+        return f"; the interval excludes {none}", {}
+
+    def over(self, group: str) -> str:
+        """``over subjects with sex = Female``, or what a marginal model may say."""
+        if not self.hierarchical:
+            return f"in the population with {group}" if group else "in the population"
+        return f"over subjects with {group}" if group else "over all subjects"
+
+    @property
+    def named_origin(self) -> bool:
+        """Whether the point at which the intercept is the mean can be named."""
+        return bool(self.origin()[0]) or all(c.kind == "intercept" for c in self.coefficients)
+
+    @property
+    def fixed_intercept(self) -> bool:
+        """Whether the intercept has a mean of its own."""
+        design = self.fit.design
+        return any(c.kind == "intercept" and c.position in design.coef_level1 for c in self.coefficients)
+
+    def origin(self) -> tuple[str, list[str]]:
+        """Where level 1 has its intercept, in words (empty if it is no point one can name), and its numbers at zero."""
+        return origin(self.fit, self.coefficients)
+
+
+def words_of(fit: Fit, ci: float, df: str | None, units: Mapping[str, str] | None) -> Words:
+    """Words for one fit."""
+    response = fit.design.hierarchy.response
+    quantity, base = unquoted(response), None
+    found = LOG.fullmatch(quantity)
+    if found and _balanced(found.group(2)):
+        base = {None: math.e, "10": 10.0, "2": 2.0}[found.group(1)]
+        quantity = found.group(2)
+    if df is not None:
+        method_name(df)
+    made = tuple(coefficients(fit.design))
+    return Words(fit, ci, df, fit.has_random_effects, quantity, base, dict(units or {}), made)
+
+
+def _balanced(text: str) -> bool:
+    """Whether parentheses close within the text, and it has one argument."""
+    depth = 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if depth < 0 or (character == "," and depth == 0):
+            return False
+    return depth == 0
+
+
+def origin(fit: Fit, found: tuple[Coefficient, ...]) -> tuple[str, list[str]]:
+    """Values of level-1 variables at which all level-1 columns but the constant are zero."""
+    design = fit.design
+    others = [c for c in found if c.kind != "intercept"]
+    if not others:
+        return "", []
+    expressions = list(dict.fromkeys(f for c in others for f, _ in design.level1_columns[c.position]))
+    columns = design.frame.columns
+    arithmetic = all(unquoted(e) in columns or e.startswith(("I(", "{", "C(")) for e in expressions)
+    if arithmetic and (point := _zero_point(fit, others)):
+        numbers = [v for v, x in point.items() if not isinstance(x, str)]
+        return " and ".join(f"{v} = {x}" for v, x in point.items()), numbers
+    if point := _observed_zero(fit, others):
+        numbers = [v for v, x in point.items() if not is_label(design, v)]
+        return " and ".join(f"{v} = {x:g}" if v in numbers else f"{v} = {x}" for v, x in point.items()), numbers
+    if all(c.kind == "slope" for c in others):
+        return " and ".join(f"{unquoted(design.level1_columns[c.position][0][0])} = 0" for c in others), []
+    return "", []
+
+
+def _observed_zero(fit: Fit, others: list[Coefficient]) -> dict[str, Any]:
+    """The one point in the data at which all other level-1 columns are zero: the left boundary of a spline."""
+    design = fit.design
+    X1 = np.abs(design.X1[:, [c.position for c in others]])
+    rows = design.frame[np.isclose(X1 / np.maximum(X1.max(axis=0), 1e-300), 0.0, atol=1e-12).all(axis=1)]
+    names = dict.fromkeys(v for c in others for v in c.variables)
+    if rows.empty or any(rows[v].nunique() != 1 for v in names):
+        return {}
+    return {v: rows[v].iloc[0] for v in names}
+
+
+def _zero_point(fit: Fit, others: list[Coefficient]) -> dict[str, Any]:
+    """Numbers at zero and factors at their reference level, if every level-1 column is zero there."""
+    design = fit.design
+    references = {c.factor: c.reference for c in others if c.kind == "difference"}
+    point: dict[str, Any] = {}
+    for v in dict.fromkeys(v for c in others for v in c.variables):
+        if v in references:
+            point[v] = references[v]
+        elif is_label(design, v):
+            point[v] = levels_of(design, v)[0]
+        else:
+            point[v] = 0.0
+    row = design.frame.iloc[[0]].reset_index(drop=True).assign(**{v: [x] for v, x in point.items()})
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = design.factors.values(design.levels.apply(row))
+        for c in others:
+            product = math.prod(float(values[part][0]) for part in design.level1_columns[c.position])
+            if product != 0.0:
+                return {}
+    return {
+        v: (
+            f"{x:g}"
+            if isinstance(x, float) and v in references
+            else 0
+            if x == 0.0 and not is_label(design, v) and v not in references
+            else str(x)
+        )
+        for v, x in point.items()
+    }

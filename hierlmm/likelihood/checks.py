@@ -1,0 +1,262 @@
+"""What must be true of a design before anything is fitted to it."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.design.design import Design
+from hierlmm.design.formula import INTERCEPT
+from hierlmm.errors import DataError
+
+__all__ = ["check_design"]
+
+FloatArray = NDArray[np.float64]
+
+SEE = "docs, page 'Errors'"
+LARGEST = 1e150
+ROUNDING = 4e-15
+"""Range, relative to the size of the numbers, of a constant that was computed."""
+EXACT = 1e-14
+SAMPLE = 5000
+
+
+def check_design(design: Design) -> None:
+    """Refuse designs whose parameters are not determined by the data.
+
+    Raises
+    ------
+    DataError
+        Constant response, as many random effects as rows, fewer subjects than random effects, as many level-2
+        coefficients as subjects, no residual degrees of freedom, numbers beyond what can be squared, linearly dependent
+        columns of X or Z, a covariate too far from zero for its spread, a response that the model reproduces exactly,
+        or positions or a covariate that the residual structure cannot use.
+    """
+    _check_response(design)
+    _check_subjects(design)
+    _check_level2(design)
+    p = len(design.coef)
+    if design.n_obs <= p:
+        raise DataError(
+            f"{design.n_obs} rows and {p} fixed effects",
+            "nothing is left to estimate the residual variance from",
+            "use a smaller model or more data",
+            SEE,
+        )
+    _check_size(design)
+    _check_rank(design)
+    _check_residual(design)
+    _check_structure(design)
+
+
+def _check_response(design: Design) -> None:
+    y = design.y - design.offset
+    largest = float(np.abs(y).max())
+    if largest > LARGEST or 0.0 < np.ptp(y) < 1.0 / LARGEST:
+        raise DataError(
+            f"a response {design.hierarchy.response!r} with values up to {largest:g} in size",
+            "their squares are beyond what a floating-point number can hold",
+            f"rescale it: data[{design.hierarchy.response!r}] / {largest:.0e}, for example, or use other units",
+            SEE,
+        )
+    if np.ptp(y) <= 1e-14 * largest:
+        raise DataError(
+            f"a response {design.hierarchy.response!r} that is {y[0]:g} in every row",
+            "without variation there is no variance to divide between the levels",
+            "check the column, and whether a filter left one value only",
+            SEE,
+        )
+
+
+def _check_subjects(design: Design) -> None:
+    J, q = design.n_subjects, len(design.term)
+    if q > J:
+        raise DataError(
+            f"{J} subjects and {q} random effects",
+            f"a {q} × {q} covariance between subjects cannot be estimated from {J} of them",
+            "let fewer coefficients vary: random=['Intercept']",
+            SEE,
+        )
+    for block in design.blocks:
+        if len(block) * J >= design.n_obs:
+            names = ", ".join(design.term[m] for m in block)
+            raise DataError(
+                f"{len(block)} random effects ({names}) for each of {J} subjects, and {design.n_obs} rows",
+                "there are as many random effects as rows, so they cannot be told apart from the residual",
+                "let fewer coefficients vary, or use covariance='diagonal' with one slope only",
+                SEE,
+            )
+
+
+def _check_level2(design: Design) -> None:
+    """A coefficient that level 2 explains without remainder has no variance (a subject's label as a covariate)."""
+    subject, J = design.hierarchy.subject, design.n_subjects
+    for column in dict.fromkeys(design.term_level1.tolist()):
+        own = np.flatnonzero(design.coef_level1 == column)
+        if len(own) >= J:
+            raise DataError(
+                f"{len(own)} fixed coefficients for {design.level1[column]!r} ({design.coef[own[0]]}, ..., "
+                f"{design.coef[own[-1]]}) and {J} subjects",
+                f"level 2 explains {design.level1[column]!r} exactly in every {subject}, and nothing is left to vary",
+                f"use fewer level-2 terms (is {subject!r} itself among them?), or let this coefficient not vary",
+                SEE,
+            )
+
+
+def _check_size(design: Design) -> None:
+    """Refuse columns of X and Z that cannot be squared; squares of small ones are zero."""
+    for names, columns in ((design.coef, design.X), (design.term, design.Z)):
+        largest = np.abs(columns).max(axis=0, initial=0.0)
+        for name, size in zip(names, largest, strict=True):
+            if size > LARGEST or 0.0 < size < 1.0 / LARGEST:
+                raise DataError(
+                    f"a column {name!r} with values up to {size:.3g} in size",
+                    f"their squares are beyond what a floating-point number can hold (sizes from {1.0 / LARGEST:g} to "
+                    f"{LARGEST:g} are)",
+                    f"rescale it: divide it by {size:.0e}, for example, or use other units",
+                    SEE,
+                )
+
+
+def _refuse_distant(name: str, column: FloatArray) -> None:
+    """Refuse a column that is no constant, but so far from zero that its spread is lost beside the constant."""
+    from hierlmm.likelihood.kernel import RANK_TOLERANCE
+
+    largest, spread = float(np.abs(column).max()), float(np.std(column))
+    if np.ptp(column) > ROUNDING * largest and spread <= RANK_TOLERANCE * largest:
+        raise DataError(
+            f"a column {name!r} with values around {np.mean(column):.3g} and an SD of {spread:.3g}",
+            f"beside the constant its variation is lost in rounding: the limit is an SD of {RANK_TOLERANCE:g} times "
+            f"the size of the values, here {RANK_TOLERANCE * largest:.2g}",
+            "centre it: subtract its mean, or another origin that is near the data",
+            SEE,
+        )
+
+
+def _check_rank(design: Design) -> None:
+    """Name the columns of X, and of each correlated block of Z, that follow from the others."""
+    from hierlmm.likelihood.crossproducts import dependent_columns
+
+    centres = np.zeros(len(design.coef))
+    if design.intercept is not None:
+        centres = design.X.mean(axis=0)
+        centres[design.intercept] = 0.0
+    if not _clearly_independent(design.X, centres):
+        dependent = dependent_columns(design.X, centres)
+        if dependent:
+            if design.intercept is not None:
+                _refuse_distant(design.coef[dependent[0]], design.X[:, dependent[0]])
+            names = [design.coef[c] for c in dependent]
+            spline = any(re.match(r"c[rsc]\(", name) for name in names)
+            raise DataError(
+                f"a fixed-effects design of {len(design.coef)} columns and rank {len(design.coef) - len(dependent)}",
+                f"{', '.join(map(repr, names))} {'is' if len(names) == 1 else 'are'} constant or a linear combination "
+                "of the columns before, so the coefficient is not determined",
+                "the spline and the intercept share the constant: write for example cs(x, df=3, constraints='center')"
+                if spline
+                else "take the term out, merge levels that never occur together, or recode",
+                "docs, page 'Errors', section 'Rank deficiency'",
+            )
+    for block in design.blocks:
+        columns, zero = design.Z[:, block], np.zeros(len(block))
+        if not _clearly_independent(columns, zero):
+            dependent = dependent_columns(columns, zero)
+            if dependent:
+                if INTERCEPT in (design.term[m] for m in block):
+                    _refuse_distant(design.term[block[dependent[0]]], columns[:, dependent[0]])
+                raise DataError(
+                    f"random effects {', '.join(design.term[m] for m in block)}",
+                    f"{', '.join(repr(design.term[block[m]]) for m in dependent)} follows from the columns before, so "
+                    "the variances cannot be told apart",
+                    "leave out the redundant random effect",
+                    "docs, page 'Errors', section 'Rank deficiency'",
+                )
+
+
+def _check_residual(design: Design) -> None:
+    """Refuse a response in the span of X, or of X and the subjects' Z, with degrees of freedom to spare.
+
+    The likelihood then has no maximum: it grows without bound as the residual variance goes to zero. An exact fit of
+    all rows is one of some subjects too, so a few of them show in almost every case that there is none.
+    """
+    y = design.y - design.offset
+    spread = float(np.var(y))
+    allowed = len(y) * EXACT * (spread + EXACT * float(np.mean(y**2)))  # what rounding leaves of numbers this large
+    y = y - y.mean() if design.constant is not None else y
+    few = np.searchsorted(np.cumsum(design.rows_per_subject), SAMPLE) + 1
+    for columns, what in ((design.Z[:, :0], "the fixed effects"), (design.Z, "the fixed and random effects")):
+        for rows in (design.subject_index < few, slice(None)):
+            index = design.subject_index[rows]
+            remainder, freedom = _remainder(design.X[rows], columns[rows], y[rows], index)
+            if remainder > allowed:
+                break
+        else:
+            if freedom > 0:
+                raise DataError(
+                    f"a response {design.hierarchy.response!r} that the model reproduces exactly",
+                    f"{what} leave no remainder, so the residual variance is zero and the likelihood has no maximum",
+                    "check for a response computed from a covariate, duplicated columns, or a response that is "
+                    f"constant within every {design.hierarchy.subject}",
+                    SEE,
+                )
+
+
+def _check_structure(design: Design) -> None:
+    """Bind the residual structure to its columns, which refuses positions and covariates that it cannot use."""
+    if design.has_residual_structure:
+        from hierlmm.covariance.parameters import refuse_repeated_names
+        from hierlmm.likelihood.residual_rows import residual_names, residual_rows
+
+        rows = residual_rows(design)
+        names = [p.name for p in rows.parameters]
+        parts = [type(s).__name__ for s in (design.residual, design.residual_variance) if s is not None]
+        refuse_repeated_names(" with ".join(parts), names)
+        shown = [name for part in residual_names(rows).values() for name in part]
+        refuse_repeated_names(" with ".join(parts), shown)
+
+
+def _remainder(X: FloatArray, Z: FloatArray, y: FloatArray, index: NDArray[np.intp]) -> tuple[float, int]:
+    """Residual sum of squares of y on X and the subjects' own Z (never too small), and its degrees of freedom."""
+    p = X.shape[1]
+    columns = np.column_stack([X, y])
+    freedom = len(y)
+    if Z.shape[1]:
+        Z = Z / np.maximum(np.sqrt(np.mean(Z**2, axis=0)), 1 / LARGEST)
+        values, vectors = np.linalg.eigh(_by_subject(Z, Z, index))
+        kept = values > 1e-12 * np.maximum(values[:, -1:], 1e-300)
+        freedom -= int(kept[np.bincount(index, minlength=len(kept)) > 0].sum())
+        weights = np.where(kept, 1 / np.where(kept, values, 1.0), 0.0)
+        inverse = np.einsum("jab,jb,jcb->jac", vectors, weights, vectors)
+        for _ in range(2):  # the second round removes the rounding errors of the first
+            own = inverse @ _by_subject(Z, columns, index)
+            columns = columns - np.einsum("iq,iqc->ic", Z, own[index])
+    X_left, y_left = columns[:, :p], columns[:, p]
+    norms = np.sqrt(np.einsum("ij,ij->j", X, X))
+    X_left = X_left[:, np.sqrt(np.einsum("ij,ij->j", X_left, X_left)) > 1e-9 * norms]
+    if X_left.shape[1] == 0:
+        return float(y_left @ y_left), freedom
+    X_left = X_left / np.sqrt(np.einsum("ij,ij->j", X_left, X_left))
+    gram = X_left.T @ X_left
+    inverse = np.linalg.pinv(gram, rcond=1e-13, hermitian=True)
+    for _ in range(2):
+        y_left = y_left - X_left @ (inverse @ (X_left.T @ y_left))
+    return float(y_left @ y_left), freedom - int(np.linalg.matrix_rank(gram, tol=1e-13, hermitian=True))
+
+
+def _by_subject(A: FloatArray, B: FloatArray, index: NDArray[np.intp]) -> FloatArray:
+    """Cross-products A'B of each subject: (J, a, b)."""
+    sums = [np.bincount(index, A[:, a] * B[:, b]) for a in range(A.shape[1]) for b in range(B.shape[1])]
+    return np.stack(sums, axis=1).reshape(-1, A.shape[1], B.shape[1])
+
+
+def _clearly_independent(columns: NDArray[np.float64], centres: NDArray[np.float64]) -> bool:
+    """A cheap sufficient condition: the correlation matrix of the columns is far from singular."""
+    centred = columns - centres
+    gram = centred.T @ centred
+    norms = np.sqrt(np.diag(gram))
+    raw = np.sqrt(np.einsum("ij,ij->j", columns, columns))
+    if np.any(norms <= 1e-4 * raw):
+        return False
+    return columns.shape[1] == 0 or bool(np.linalg.eigvalsh(gram / np.outer(norms, norms))[0] > 1e-6)

@@ -1,0 +1,156 @@
+"""REML and ML from a design to the optimum, with what must be said about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.covariance.random import random_covariance
+from hierlmm.design.design import Design
+from hierlmm.design.row_order import row_order_messages
+from hierlmm.errors import DataError
+from hierlmm.likelihood.conditional import conditional_effects
+from hierlmm.likelihood.criterion import Criterion
+from hierlmm.likelihood.crossproducts import cross_products
+from hierlmm.likelihood.divergence import refuse_divergence, refuse_extreme_sigma, unbounded_note
+from hierlmm.likelihood.maximise import Optimum, maximise
+from hierlmm.likelihood.residual_criterion import ResidualCriterion
+from hierlmm.likelihood.residual_messages import residual_messages
+from hierlmm.likelihood.residual_rows import residual_rows
+from hierlmm.notice import notice_if_slow
+
+__all__ = ["describe_optimum", "make_criterion", "maximise_design"]
+
+
+FloatArray = NDArray[np.float64]
+MAX_ALTERNATIONS = 100
+
+
+def make_criterion(design: Design, *, reml: bool) -> Criterion | ResidualCriterion:
+    """The criterion of a design: on its cross-products, or on its rows where the residuals have a structure."""
+    structure = random_covariance(design.covariance, design.blocks)
+    if design.has_residual_structure or not design.blocks:
+        return ResidualCriterion(residual_rows(design), structure, reml)
+    return Criterion(cross_products(design), structure, reml)
+
+
+def maximise_design(design: Design, *, reml: bool) -> tuple[Design, Criterion | ResidualCriterion, Optimum]:
+    """Maximise the (restricted) likelihood of a design.
+
+    Returns
+    -------
+    design : Design
+        The design itself; where the residual variance depends on the fitted value, with the fitted values in it.
+    criterion : Criterion or ResidualCriterion
+    optimum : Optimum
+
+    Raises
+    ------
+    DataError
+        If the likelihood grows without end.
+    """
+    with notice_if_slow():
+        if design.residual_variance is not None and design.residual_variance.variable is None:
+            return _alternate(design, reml=reml)
+        criterion = make_criterion(design, reml=reml)
+        optimum = maximise(criterion)
+        if isinstance(criterion, ResidualCriterion):
+            refuse_divergence(design, criterion, optimum.lam)
+            refuse_extreme_sigma(design, criterion.shift(optimum.lam))
+        return design, criterion, optimum
+
+
+def _alternate(design: Design, *, reml: bool) -> tuple[Design, ResidualCriterion, Optimum]:
+    """Renew fitted values and variances in turn until they agree (Pinheiro & Bates 2000, section 5.2)."""
+    start, previous = None, None
+    for _ in range(MAX_ALTERNATIONS):
+        criterion = make_criterion(design, reml=reml)
+        assert isinstance(criterion, ResidualCriterion)
+        optimum = maximise(criterion, start)
+        fitted = _fitted_values(design, criterion, optimum)
+        if previous is not None and np.max(np.abs(fitted - previous)) <= 1e-9 * np.ptp(design.y):
+            return design, criterion, optimum
+        design, previous, start = replace(design, variance_fitted=fitted), fitted, optimum.lam
+    raise DataError(
+        f"a residual variance {design.residual_variance} that depends on the fitted value",
+        f"fitted values and variances have not settled after {MAX_ALTERNATIONS} rounds",
+        "let the variance depend on a column of the data instead, for example VarPower('time')",
+        "docs, page 'Residual structures'",
+    )
+
+
+def _fitted_values(design: Design, criterion: ResidualCriterion, optimum: Optimum) -> FloatArray:
+    """Fitted values with the subjects' effects, at the optimum: (N,)."""
+    plain = criterion.given(optimum.lam)
+    Lambda = plain.structure.factor(optimum.lam)
+    equations, scaling = plain.normal_equations(Lambda), plain.products.scaling
+    beta = scaling.beta(equations.beta)
+    sigma = float(np.sqrt(equations.rss / plain.degrees)) * scaling.y_scale
+    b = conditional_effects(plain.products, Lambda, sigma).mean(beta)
+    return design.offset + design.X @ beta + np.einsum("ij,ij->i", design.Z, b[design.subject_index])
+
+
+def describe_optimum(design: Design, criterion: Criterion | ResidualCriterion, optimum: Optimum) -> tuple[str, ...]:
+    """Plain words for a boundary optimum or an optimiser that stopped early."""
+    messages: list[str] = []
+    if not optimum.converged:
+        messages.append(
+            f"The optimiser stopped at a gradient norm of {optimum.gradient_norm:.1e} (below 1e-6 is converged). "
+            "The estimates may be off in their last digits or more. This happens when parameters are barely "
+            "determined: simplify the random effects, rescale covariates, or look at fit.criterion_function."
+        )
+    if optimum.n_boundary:
+        messages.append(_singular_message(design, criterion, optimum))
+    if isinstance(criterion, ResidualCriterion):
+        messages += unbounded_note(design, criterion, optimum.lam)
+        messages += row_order_messages(design)
+        messages += residual_messages(
+            design,
+            criterion,
+            optimum,
+            _without_correlation(design, criterion),
+            lambda: _without_effects(design, criterion, optimum),
+        )
+    return tuple(messages)
+
+
+def _without_correlation(design: Design, criterion: ResidualCriterion) -> float | None:
+    """The criterion at its optimum without the residual correlation; None where there are no random effects."""
+    if design.residual is None or not design.blocks:
+        return None
+    plain = make_criterion(replace(design, residual=None), reml=criterion.reml)
+    return maximise(plain).value
+
+
+def _without_effects(design: Design, criterion: ResidualCriterion, optimum: Optimum) -> float:
+    """The criterion at its optimum without random effects, from the residual parameters of the optimum with them."""
+    no_term = np.empty(0, dtype=np.intp)
+    bare = replace(design, Z=design.Z[:, :0], term=(), term_level1=no_term, blocks=(), covariance="none")
+    plain = make_criterion(bare, reml=criterion.reml)
+    return maximise(plain, optimum.lam[criterion.structure.n_parameters :]).value
+
+
+def _singular_message(design: Design, criterion: Criterion | ResidualCriterion, optimum: Optimum) -> str:
+    half = criterion.products.scaling.factor(criterion.structure.factor(optimum.lam))
+    D = half @ half.T
+    # In units of what each effect contributes to y, relative to the residual SD.
+    sd = np.sqrt(np.diag(D) * np.mean(design.Z**2, axis=0))
+    zero = [design.term[k] for k in range(len(sd)) if sd[k] < 1e-4]
+    if zero:
+        names = " and ".join(zero)
+        return (
+            f"The data support no variation in {names} between subjects: the likelihood, searched globally, is highest "
+            "at a variance of zero. This is an estimate on the boundary of the parameter space, not an error; other "
+            f"estimates hold given that. To go on: keep it, drop {names} from the random effects, or fit by NUTS, "
+            "whose posterior shows which positive variances are still plausible."
+        )
+    block = [b for b in design.blocks if len(b) > 1 and np.linalg.matrix_rank(half[np.ix_(b, b)], tol=1e-6) < len(b)]
+    names = ", ".join(design.term[k] for k in (block[0] if block else range(len(sd))))
+    return (
+        f"The data support fewer independent ways to differ between subjects than the model has: the random effects of "
+        f"{names} are perfectly dependent at the optimum (a correlation of ±1, or a combination without variance). "
+        "This is an estimate on the boundary, not an error. To go on: keep it, use covariance='diagonal', let fewer "
+        "coefficients vary, or fit by NUTS, whose prior keeps D off the boundary."
+    )

@@ -1,0 +1,341 @@
+"""The working rows of a model with a residual structure: whitened at given residual parameters, and back.
+
+η = (correlation, variance function), unconstrained. Whitening scales every row by 1/g(δ) and decorrelates it within
+its subject; after that the model has independent residuals, and the QR decomposition, the sums and the normal equations
+of the plain model serve unchanged. `ResidualRows.pull_back` turns the derivative with respect to the whitened rows into
+one with respect to η.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.covariance.bind import (
+    BoundCorrelation,
+    BoundVariance,
+    Rows,
+    bind_correlation,
+    bind_variance,
+    make_rows,
+)
+from hierlmm.covariance.estimate import ResidualEstimate
+from hierlmm.covariance.parameters import Parameter
+from hierlmm.design.design import Design
+from hierlmm.errors import DataError
+from hierlmm.likelihood.crossproducts import CrossProducts, Scaling, working_columns
+from hierlmm.likelihood.kernel import RANK_TOLERANCE, within_subject_qr
+from hierlmm.likelihood.rows import (
+    SMALLEST_PIVOT,
+    dense_pull_back,
+    dense_whiten,
+    row_adjoints,
+    serial_colour,
+    serial_pull_back,
+    serial_whiten,
+)
+
+__all__ = ["ResidualRows", "Whitened", "residual_names", "residual_rows", "whiten_columns"]
+
+FloatArray = NDArray[np.float64]
+LARGEST_LOG_RATIO = 200.0
+
+
+@dataclass(frozen=True, eq=False)
+class Whitened:
+    """Rows whitened at one η.
+
+    Attributes
+    ----------
+    M : (q + P, N)
+        Whitened rows of Z̃, X̃ and ỹ.
+    U : (q, N), rest : (P, N)
+        Their QR decomposition by subject: orthonormal columns, and [X̃, ỹ] outside the span of Z̃.
+    products : CrossProducts
+    scaled : (q + P, N)
+        Rows before decorrelation.
+    tape : tuple of arrays
+        What the decorrelation keeps for its way back.
+    """
+
+    M: FloatArray
+    U: FloatArray
+    rest: FloatArray
+    products: CrossProducts
+    scaled: FloatArray
+    tape: tuple[FloatArray, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualRows:
+    """Working rows with their residual structure.
+
+    Attributes
+    ----------
+    M : (q + P, N)
+        Rows of Z̃, X̃ and ỹ, sorted by subject and position.
+    q : int
+    rows : Rows
+        Their order, and where each subject starts.
+    scaling : Scaling
+    correlation : BoundCorrelation or None
+    variance : BoundVariance or None
+    """
+
+    M: FloatArray
+    q: int
+    rows: Rows
+    scaling: Scaling
+    correlation: BoundCorrelation | None
+    variance: BoundVariance | None
+
+    @property
+    def start(self) -> NDArray[np.int64]:
+        """Places of subject j are ``start[j]:start[j+1]``."""
+        return self.rows.start
+
+    @property
+    def n_fixed(self) -> int:
+        """Number of fixed effects, p."""
+        return len(self.M) - self.q - 1
+
+    @property
+    def n_obs(self) -> int:
+        """Number of rows, N."""
+        return self.M.shape[1]
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Parameters of the correlation, then of the variance function."""
+        own = self.correlation.parameters if self.correlation else ()
+        return own + (self.variance.parameters if self.variance else ())
+
+    @property
+    def n_correlation(self) -> int:
+        """Number of parameters of the correlation."""
+        return len(self.correlation.parameters) if self.correlation else 0
+
+    def report(self, eta: FloatArray) -> dict[str, float]:
+        """What tables show of the residual structure, by name."""
+        k = self.n_correlation
+        found = self.correlation.report(eta[:k]) if self.correlation else {}
+        return found | (self.variance.report(eta[k:]) if self.variance else {})
+
+    def shift(self, eta: FloatArray) -> float:
+        """Log of the whitened rows' SD over σ: 0, or that of the average row under a centred variance function."""
+        return 0.0 if self.variance is None else self.variance.shift(eta[self.n_correlation :])
+
+    def whiten(self, eta: FloatArray) -> Whitened | None:
+        """Whiten at η; None where the residual covariance is not positive definite in floating point."""
+        k, log_det = self.n_correlation, 0.0
+        scaled = self.M
+        if self.variance is not None:
+            log_ratio = self.variance.centred_log_ratio(eta[k:])
+            if not np.abs(log_ratio).max() < LARGEST_LOG_RATIO:
+                return None
+            log_det += 2.0 * float(log_ratio.sum())
+            scaled = self.M * np.exp(-log_ratio)
+        M = scaled.copy()
+        tape: tuple[FloatArray, ...] = ()
+        if self.correlation is not None:
+            found = _decorrelate(self.correlation, M, self.start, eta[:k])
+            if found is None:
+                return None
+            log_det, tape = log_det + found[0], found[1]
+        work = M.copy()
+        U, rest = work[: self.q], work[self.q :]
+        R, C, S_w = within_subject_qr(U, rest, self.start, RANK_TOLERANCE)
+        if not np.all(np.isfinite(S_w)):
+            return None
+        last = [np.ascontiguousarray(np.moveaxis(A, 0, -1)) for A in (R, C)]
+        J = len(self.start) - 1
+        products = CrossProducts(
+            last[0], last[1], np.ones(J), np.arange(J), S_w, R, C, self.n_obs, self.n_fixed, self.scaling, log_det
+        )
+        return Whitened(M, U, rest, products, scaled, tape)
+
+    def colour(self, eta: FloatArray, noise: FloatArray) -> FloatArray:
+        """Give independent standard normal rows (..., N) the covariance Σ/σ² at η (..., k); rows as in the data."""
+        flat, k = noise.reshape(-1, self.n_obs), self.n_correlation
+        etas = np.broadcast_to(eta, (*noise.shape[:-1], eta.shape[-1])).reshape(len(flat), -1)
+        out = np.empty_like(flat)
+        for s, (own, row) in enumerate(zip(etas, flat, strict=True)):
+            M = row[self.rows.order][None].copy()
+            if self.correlation is not None:
+                _correlate(self.correlation, M, self.start, own[:k])
+            if self.variance is not None:
+                M *= np.exp(self.variance.log_ratio(own[k:]))
+            out[s, self.rows.order] = M[0]
+        return out.reshape(noise.shape)
+
+    def pull_back(self, eta: FloatArray, at: Whitened, Lambda: FloatArray, Gamma: FloatArray) -> FloatArray:
+        """Derivative of ``log|V/σ²| + ⟨Γ, [X, y]'V⁻¹[X, y]⟩`` with respect to η, given Λ and Γ (in working units)."""
+        k = self.n_correlation
+        adjoint = np.empty_like(at.M)
+        products = at.products
+        row_adjoints(
+            at.U,
+            at.rest,
+            self.start,
+            products.subject_R,
+            products.subject_C,
+            np.ascontiguousarray(Lambda),
+            np.ascontiguousarray(Gamma),
+            adjoint,
+        )
+        gradient = np.empty(len(eta))
+        if self.correlation is not None:
+            gradient[:k] = _pull_back_correlation(self.correlation, adjoint, at, self.start, eta[:k])
+        if self.variance is not None:
+            by_log_ratio = 2.0 - np.einsum("at,at->t", adjoint, at.scaled)
+            gradient[k:] = self.variance.centred_derivatives(eta[k:]) @ by_log_ratio
+        return gradient
+
+
+def residual_names(rows: ResidualRows) -> dict[str, list[str]]:
+    """Names of what is reported, by posterior variable: of the correlation and of the variance function."""
+    start = np.array([p.unconstrained(p.start) for p in rows.parameters])
+    k = rows.n_correlation
+    return {
+        "residual_correlation": list(rows.correlation.report(start[:k])) if rows.correlation else [],
+        "residual_variance": list(rows.variance.report(start[k:])) if rows.variance else [],
+    }
+
+
+def residual_rows(design: Design) -> ResidualRows:
+    """Sort, centre and scale the columns of a design, and bind its residual structure.
+
+    Raises
+    ------
+    DataError
+        Positions or a variance covariate that the structure cannot use.
+    """
+    spec = design.residual
+    column = None if spec is None or spec.time is None else design.frame[spec.time]
+    rows = make_rows(spec, column, design.subject_index, design.subjects)
+    Z, XY, scaling = working_columns(design, rows.order)
+    variance = None
+    if design.residual_variance is not None:
+        variance = bind_variance(design.residual_variance, design.variance_covariate, rows)
+    correlation = None
+    if spec is not None:
+        # X̃ is orthonormal, so the ordinary residuals are one projection away.
+        residual = XY[-1] - (XY[:-1] @ XY[-1]) @ XY[:-1]
+        others = len(XY) + design.n_random_parameters + (len(variance.parameters) if variance else 0)
+        correlation = bind_correlation(spec, rows, residual, mixed=len(Z) > 0, n_parameters=others)
+    return ResidualRows(np.concatenate([Z, XY]), len(Z), rows, scaling, correlation, variance)
+
+
+def whiten_columns(residual: ResidualEstimate, columns: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Whiten any columns (N, c) of the fitted rows by an estimated residual structure, in the order of the data.
+
+    Returns
+    -------
+    (N, c)
+        ``L_i⁻¹ G_i⁻¹`` times the rows of each subject.
+    (J,)
+        ``log|Σ_i / σ²|``.
+    """
+    rows, k = residual.rows, residual.n_correlation
+    M = np.ascontiguousarray(columns[rows.order].T)
+    subject = np.repeat(np.arange(len(rows.start) - 1), np.diff(rows.start))
+    log_det = np.zeros(len(rows.start) - 1)
+    if residual.variance is not None:
+        log_ratio = residual.variance.log_ratio(residual.eta[k:])
+        M *= np.exp(-log_ratio)
+        log_det += 2.0 * np.bincount(subject, weights=log_ratio)
+    if residual.correlation is not None:
+        found = _decorrelate(residual.correlation, M, rows.start, residual.eta[:k])
+        if found is None:
+            raise DataError(
+                "a residual correlation that is not positive definite in floating point",
+                "its parameters are at the edge of their range",
+                "use a simpler residual structure",
+                "docs, page 'Residual structures'",
+            )
+        if residual.correlation.is_serial:
+            log_det += np.bincount(subject, weights=np.log(found[1][1]))
+        else:
+            place = np.arange(len(subject)) - rows.start[subject]
+            n = np.diff(rows.start)[subject]
+            diagonal = found[1][0][residual.correlation.offset[subject] + place * (n + 1)]
+            log_det -= 2.0 * np.bincount(subject, weights=np.log(diagonal))
+    result = np.empty_like(columns, dtype=np.float64)
+    result[rows.order] = M.T
+    return result, log_det
+
+
+def _decorrelate(
+    correlation: BoundCorrelation, M: FloatArray, start: NDArray[np.int64], eta: FloatArray
+) -> tuple[float, tuple[FloatArray, ...]] | None:
+    """Whiten M in place; Σ log|R_i| and what the way back needs, or None."""
+    values = correlation.values(eta)
+    if correlation.is_serial:
+        form = correlation.spec.markov(correlation.gaps, values)
+        assert form is not None
+        N = M.shape[1]
+        S, D, w, F = np.empty(N), np.empty(N), np.empty(N), np.empty_like(M)
+        log_det = serial_whiten(M, start, float(form.u), np.ascontiguousarray(form.decay), S, D, w, F)
+        return (log_det, (S, D, w, F)) if np.isfinite(log_det) and D.min() > SMALLEST_PIVOT else None
+    W = np.empty(correlation.packed_size)
+    log_det = 0.0
+    for group in correlation.groups:
+        try:
+            with np.errstate(all="ignore"):  # what is not finite is found below
+                L = np.linalg.cholesky(correlation.spec.matrix(group.t, values))
+        except np.linalg.LinAlgError:
+            return None
+        pivots = np.diagonal(L, axis1=1, axis2=2)
+        if not pivots.min() ** 2 > SMALLEST_PIVOT:
+            return None
+        log_det += 2.0 * float(group.count @ np.log(pivots).sum(axis=1))
+        K, n = group.t.shape
+        W[group.offset[0] : group.offset[0] + K * n * n] = np.tril(np.linalg.inv(L)).ravel()
+    if not np.isfinite(log_det):
+        return None
+    dense_whiten(M, start, correlation.offset, W)
+    return log_det, (W,)
+
+
+def _correlate(correlation: BoundCorrelation, M: FloatArray, start: NDArray[np.int64], eta: FloatArray) -> None:
+    """Give independent rows of M the correlation, in place."""
+    values = correlation.values(eta)
+    if correlation.is_serial:
+        form = correlation.spec.markov(correlation.gaps, values)
+        assert form is not None
+        serial_colour(M, start, float(form.u), np.ascontiguousarray(form.decay))
+        return
+    L = np.empty(correlation.packed_size)
+    for group in correlation.groups:
+        K, n = group.t.shape
+        factor = np.linalg.cholesky(correlation.spec.matrix(group.t, values))
+        L[group.offset[0] : group.offset[0] + K * n * n] = factor.ravel()
+    dense_whiten(M, start, correlation.offset, L)  # a product with a lower triangle, whatever it stands for
+
+
+def _pull_back_correlation(
+    correlation: BoundCorrelation, adjoint: FloatArray, at: Whitened, start: NDArray[np.int64], eta: FloatArray
+) -> FloatArray:
+    """Derivative by η of the correlation; the adjoint becomes that of the rows before decorrelation."""
+    values, slopes = correlation.values(eta), correlation.slopes(eta)
+    if correlation.is_serial:
+        form = correlation.spec.markov(correlation.gaps, values)
+        assert form is not None
+        decay, d_adjoint = np.ascontiguousarray(form.decay), np.empty(at.M.shape[1])
+        S, D, w, F = at.tape
+        u_adjoint = serial_pull_back(adjoint, at.M, start, float(form.u), decay, S, D, w, F, d_adjoint)
+        return slopes * (u_adjoint * form.du + form.d_decay @ d_adjoint)
+    W = at.tape[0]
+    sums = np.zeros_like(W)
+    dense_pull_back(adjoint, at.M, start, correlation.offset, W, sums)
+    gradient = np.zeros(len(eta))
+    for group in correlation.groups:
+        K, n = group.t.shape
+        part = slice(int(group.offset[0]), int(group.offset[0]) + K * n * n)
+        inverse, G = W[part].reshape(K, n, n), sums[part].reshape(K, n, n)
+        inner = group.count[:, None, None] * np.eye(n) - 0.25 * (G + np.swapaxes(G, 1, 2))
+        by_R = np.swapaxes(inverse, 1, 2) @ inner @ inverse
+        gradient += np.einsum("kst,jkst->j", by_R, correlation.spec.derivatives(group.t, values))
+    return slopes * gradient

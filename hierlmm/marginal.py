@@ -1,0 +1,247 @@
+"""The marginal model: means and the covariance of a subject's rows, without random effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from hierlmm.bound import OTHER_MODEL, BoundModel
+from hierlmm.covariance.pair import UnstructuredHeterogeneous
+from hierlmm.covariance.residual import (
+    AR1,
+    CAR1,
+    CompoundSymmetry,
+    Exponential,
+    ResidualCorrelation,
+    Unstructured,
+)
+from hierlmm.covariance.variance import VarianceFunction
+from hierlmm.design.design import Design, design_from_fixed, make_residual
+from hierlmm.design.formula import parse_formula
+from hierlmm.errors import SpecificationError
+from hierlmm.options import checked_with_constructor, refuse_arguments
+
+if TYPE_CHECKING:
+    from hierlmm.comparison.compare import Comparison
+    from hierlmm.fits.gee import GEEFit
+    from hierlmm.fits.marginal import MarginalFit
+    from hierlmm.fits.posterior import PosteriorFit
+
+__all__ = ["MarginalModel"]
+
+SLIPS = {
+    "residual": "correlation, as the residuals are all there is",
+    "residual_variance": "variance, as the residuals are all there is",
+    "random": "hl.TwoLevelModel: a marginal model has no random effects",
+    "covariance": "correlation=... and variance=...: a marginal model has no random effects",
+}
+
+
+@checked_with_constructor
+class MarginalModel(BoundModel):
+    """A Gaussian marginal model ``y_i ~ N(X_i β, V_i)``, ``V_i = σ² G_i R_i G_i``, bound to its data.
+
+    Every two-level model implies a marginal model; not every marginal model comes from a two-level one. Compound
+    symmetry with a negative correlation, for example, is no random intercept's.
+
+    Parameters
+    ----------
+    formula : str
+        Fixed effects, ``"distance ~ sex * time"``.
+    correlation : ResidualCorrelation or UnstructuredHeterogeneous, optional
+        R_i: ``hl.CompoundSymmetry()``, ``hl.AR1()``, ``hl.Unstructured("age")``, ... Independent by default.
+        ``hl.UnstructuredHeterogeneous("age")``, the UN of SAS, is R_i and G_i together.
+    variance : VarianceFunction, optional
+        G_i: ``hl.VarIdent("sex")``, ... Equal variances by default.
+    subject : str
+        Column that says which rows belong together.
+    data : table
+        Long format, one row per measurement: pandas, polars, pyarrow or anything narwhals reads.
+    priors : Priors or "bambi", optional
+        Priors for NUTS; data-scaled defaults otherwise.
+    missing : {"raise", "drop"}
+        Refuse missing values (naming columns and counts), or fit the complete rows and say how many were dropped.
+
+    Raises
+    ------
+    FormulaError, SpecificationError, DataError
+        In four parts: what was received, why it cannot be used, what to do, where to read more.
+
+    Examples
+    --------
+    >>> import hierlmm as hl
+    >>> dental = hl.load_dataset("dental")
+    >>> model = hl.MarginalModel(
+    ...     "distance ~ sex * time", correlation=hl.CompoundSymmetry(), subject="subject", data=dental
+    ... )
+    >>> round(model.fit_reml().loglik, 4)
+    -216.8786
+    """
+
+    def __init__(
+        self,
+        formula: str,
+        *,
+        subject: str,
+        data: Any,
+        correlation: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
+        variance: VarianceFunction | None = None,
+        priors: Any = None,
+        missing: str = "raise",
+        **unknown: Any,
+    ) -> None:
+        refuse_arguments("MarginalModel", unknown, SLIPS, *OTHER_MODEL)
+        structure = make_residual(correlation, variance)
+        design = design_from_fixed(parse_formula(formula), subject, data, residual=structure, missing=missing)
+        self._set(design, priors)
+
+    @property
+    def correlation(self) -> ResidualCorrelation | None:
+        """Structure of R_i; None for independent rows."""
+        return self.residual
+
+    @property
+    def variance(self) -> VarianceFunction | None:
+        """Structure of G_i; None for equal variances."""
+        return self.residual_variance
+
+    @property
+    def formula(self) -> str:
+        """The fixed effects as a formula."""
+        return self._design.hierarchy.formula
+
+    def to_pymc(self) -> Any:
+        """Build the model as a ``pymc.Model``: every measurement given the subject's earlier ones.
+
+        Raises
+        ------
+        NotAvailableError
+            For structures that are not serial.
+        """
+        from hierlmm.bayes.explicit import build_pymc_model
+
+        return build_pymc_model(self._design, self.priors)
+
+    def fit_reml(self) -> MarginalFit:
+        """Fit by generalised least squares, covariance parameters by restricted maximum likelihood."""
+        return self._fit_likelihood(reml=True)
+
+    def fit_ml(self) -> MarginalFit:
+        """Fit by generalised least squares, covariance parameters by maximum likelihood."""
+        return self._fit_likelihood(reml=False)
+
+    def _fit_likelihood(self, *, reml: bool) -> MarginalFit:
+        from hierlmm.fits.likelihood import fit_likelihood
+        from hierlmm.fits.marginal import MarginalFit
+
+        return fit_likelihood(self._design, reml=reml, kind=MarginalFit)  # type: ignore[return-value]
+
+    def fit_gee(self, correlation: str | None = None, *, time: Any = None, **options: Any) -> GEEFit:
+        """Fit the mean by generalised estimating equations (statsmodels).
+
+        Parameters
+        ----------
+        correlation : {"exchangeable", "independence", "ar1", "unstructured"}, optional
+            Working correlation; by default the one nearest to the model's own.
+        time, **options
+            As in `TwoLevelModel.fit_gee`.
+
+        Raises
+        ------
+        SpecificationError
+            If the model's correlation has no counterpart among the working correlations and none is named.
+        """
+        from hierlmm.fits.gee import fit_gee
+
+        if correlation is None:
+            correlation, own = _working_correlation(self._design)
+            time = own if time is None else time
+        return fit_gee(self._design, correlation, time=time, **options)
+
+    def compare(
+        self, *estimators: str, ci: float = 0.95, seed: int | None = None, progressbar: bool = True, **fit_options: Any
+    ) -> Comparison:
+        """Fit by several estimators and put the answers side by side.
+
+        Parameters
+        ----------
+        *estimators : {"nuts", "reml", "ml", "gee"}
+            ``"nuts"`` and ``"reml"`` by default. The first one is the reference for differences.
+        ci : float
+            Probability of the intervals.
+        seed, progressbar, **fit_options
+            For the sampler, as in `fit`.
+        """
+        from hierlmm.comparison.compare import check_options, compare, estimator_names
+
+        makers: dict[str, Callable[[], Any]] = {
+            "nuts": lambda: self.fit(seed=seed, progressbar=progressbar, **fit_options),
+            "reml": self.fit_reml,
+            "ml": self.fit_ml,
+            "gee": self.fit_gee,
+        }
+        names = estimator_names(estimators, tuple(makers))
+        check_options(names, fit_options, self.fit)
+        return compare(*(makers[name]() for name in names), ci=ci)
+
+    def fit(
+        self,
+        draws: int = 1000,
+        tune: int = 1000,
+        chains: int = 4,
+        seed: int | None = None,
+        *,
+        sampler: str = "auto",
+        target_accept: float | None = None,
+        progressbar: bool = True,
+    ) -> PosteriorFit:
+        """Sample the posterior of β and the covariance parameters by NUTS.
+
+        Parameters
+        ----------
+        draws, tune, chains, seed, sampler, target_accept, progressbar
+            As in `TwoLevelModel.fit`.
+
+        Returns
+        -------
+        PosteriorFit
+            Frozen; without random effects.
+        """
+        from hierlmm.bayes.route import sample_posterior
+
+        return sample_posterior(
+            self._design,
+            self.priors,
+            sampler=sampler,
+            centered=False,
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            seed=seed,
+            target_accept=target_accept,
+            progressbar=progressbar,
+            random_effects="auto",
+        )
+
+
+def _working_correlation(design: Design) -> tuple[str, str | None]:
+    """GEE's working correlation for the model's own, and its column of times."""
+    match design.residual:
+        case None:
+            return "independence", None
+        case CompoundSymmetry():
+            return "exchangeable", None
+        case AR1(time=str(time), nugget=False):
+            return "ar1", time
+        case CAR1(time=time, nugget=False) | Exponential(time=time, nugget=False):
+            return "ar1", time  # alpha ** |t_j - t_k|, times may be irregular
+        case Unstructured(time=time):
+            return "unstructured", time
+    raise SpecificationError(
+        f"GEE for {design.residual}",
+        "no working correlation of GEE is its counterpart"
+        + (" (a working AR(1) needs a column of times)" if isinstance(design.residual, AR1) else ""),
+        "name one: fit_gee('exchangeable'), fit_gee('ar1', time='...'), fit_gee('unstructured', time='...') or "
+        "fit_gee('independence'); the robust standard errors do not depend on its being right",
+        "docs, page 'GEE'",
+    )

@@ -1,0 +1,402 @@
+"""The front door: a two-level model, written down once and fitted by any estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from hierlmm.bound import OTHER_MODEL, BoundModel
+from hierlmm.covariance.pair import UnstructuredHeterogeneous
+from hierlmm.covariance.residual import ResidualCorrelation
+from hierlmm.covariance.variance import VarianceFunction
+from hierlmm.design.design import design_from_formula, design_from_hierarchy, make_residual
+from hierlmm.design.formula import parse_formula
+from hierlmm.design.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_levels
+from hierlmm.errors import MissingPackageError, NotAvailableError, SpecificationError
+from hierlmm.options import checked_with_constructor, refuse_arguments
+
+if TYPE_CHECKING:
+    from hierlmm.comparison.compare import Comparison
+    from hierlmm.fits.gee import GEEFit
+    from hierlmm.fits.likelihood import LikelihoodFit
+    from hierlmm.fits.posterior import PosteriorFit
+
+__all__ = ["TwoLevelModel"]
+
+SLIPS = {
+    "correlation": "residual, the correlation of the level-1 residuals (covariance is that of the random effects)",
+    "variance": "residual_variance, the variance of the level-1 residuals",
+}
+
+
+@checked_with_constructor
+class TwoLevelModel(BoundModel):
+    """A Gaussian two-level hierarchical linear model, bound to its data.
+
+    Parameters
+    ----------
+    level1 : str
+        Regression within subjects, ``"distance ~ time"``.
+    level2 : mapping of str to str, optional
+        For each level-1 coefficient, what explains it between subjects: ``{"Intercept": "sex", "time": "sex"}``.
+        Left out: a constant. ``"0"``: nothing fixed, only a random effect.
+    subject : str
+        Column that says which rows belong together.
+    data : table
+        Long format, one row per measurement: pandas, polars, pyarrow or anything narwhals reads.
+    random : sequence of str, optional
+        Level-1 terms whose coefficients vary between subjects; by default all of them. A nested list makes groups
+        that do not correlate with each other: ``[["Intercept", "time"], ["dose"]]``.
+    covariance : {"unstructured", "diagonal", "identity", "compound_symmetry"}
+        Structure of D, the covariance of the random effects. ``"identity"`` has one variance, ``"compound_symmetry"``
+        one variance and one correlation, which lies between −1/(q − 1) and 1.
+    residual : ResidualCorrelation or UnstructuredHeterogeneous, optional
+        Correlation of the level-1 residuals: ``hl.AR1()``, ``hl.Exponential("time")``, ...; independent by default.
+    residual_variance : VarianceFunction, optional
+        Variance of the level-1 residuals: ``hl.VarIdent("sex")``, ``hl.VarPower("time")``, ... Equal by default.
+    family : {"gaussian"}
+        Distribution of the response.
+    priors : Priors or "bambi", optional
+        Priors for NUTS; data-scaled defaults otherwise.
+    missing : {"raise", "drop"}
+        Refuse missing values (naming columns and counts), or fit the complete rows and say how many were dropped.
+
+    Raises
+    ------
+    FormulaError, SpecificationError, DataError
+        In four parts: what was received, why it cannot be used, what to do, where to read more.
+
+    Examples
+    --------
+    >>> import hierlmm as hl
+    >>> dental = hl.load_dataset("dental")
+    >>> model = hl.TwoLevelModel(
+    ...     "distance ~ time", {"Intercept": "sex", "time": "sex"}, subject="subject", data=dental
+    ... )
+    >>> round(model.fit_reml().criterion, 4)
+    432.5817
+    """
+
+    def __init__(
+        self,
+        level1: str,
+        level2: Any = None,
+        *,
+        subject: str,
+        data: Any,
+        random: str | Sequence[str | Sequence[str]] | None = None,
+        covariance: str = "unstructured",
+        residual: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
+        residual_variance: VarianceFunction | None = None,
+        family: str = "gaussian",
+        priors: Any = None,
+        missing: str = "raise",
+        **unknown: Any,
+    ) -> None:
+        refuse_arguments("TwoLevelModel", unknown, SLIPS, *OTHER_MODEL)
+        _only_gaussian(family)
+        structure = make_residual(residual, residual_variance)
+        hierarchy = hierarchy_from_levels(level1, level2, subject=subject, random=random, covariance=covariance)
+        self._set(design_from_hierarchy(hierarchy, data, residual=structure, missing=missing), priors)
+
+    @classmethod
+    def from_formula(
+        cls,
+        formula: str,
+        data: Any,
+        *,
+        covariance: str | None = None,
+        residual: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
+        residual_variance: VarianceFunction | None = None,
+        family: str = "gaussian",
+        priors: Any = None,
+        missing: str = "raise",
+        **unknown: Any,
+    ) -> TwoLevelModel:
+        """Read the hierarchy off a combined formula and the data.
+
+        Parameters
+        ----------
+        formula : str
+            ``"distance ~ sex * time + (1 + time | subject)"``. ``(time || subject)`` has uncorrelated random effects
+            (every column its own variance); so has ``(1 | g) + (0 + x | g)``.
+        data : table
+        covariance : {"unstructured", "diagonal", "identity", "compound_symmetry"}, optional
+            Overrides the structure that the bars imply.
+        residual, residual_variance, family, priors, missing
+            As for `TwoLevelModel`.
+        """
+        refuse_arguments("TwoLevelModel.from_formula", unknown, SLIPS, *OTHER_MODEL)
+        _only_gaussian(family)
+        structure = make_residual(residual, residual_variance)
+        if covariance is not None and covariance not in COVARIANCES:
+            raise SpecificationError(
+                f"covariance={covariance!r}",
+                "this is not a structure of D",
+                f"use one of {', '.join(map(repr, COVARIANCES))}",
+            )
+        model = cls.__new__(cls)
+        parsed = parse_formula(formula)
+        design = design_from_formula(parsed, data, covariance=covariance, residual=structure, missing=missing)
+        model._set(design, priors)
+        return model
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """The hierarchy as data."""
+        return self._design.hierarchy
+
+    @property
+    def level1(self) -> str:
+        """Level 1: the regression within subjects."""
+        return self.hierarchy.level1
+
+    @property
+    def level2(self) -> dict[str, str]:
+        """Level 2: what explains each level-1 coefficient."""
+        return self.hierarchy.level2
+
+    @property
+    def random(self) -> list[str]:
+        """Level-1 terms whose coefficients vary between subjects."""
+        return self.hierarchy.random
+
+    @property
+    def covariance(self) -> str:
+        """Structure of D."""
+        return self._design.covariance
+
+    @property
+    def formula(self) -> str:
+        """The combined model as one formula; ``from_formula`` makes the same model from it.
+
+        ``covariance="identity"`` and ``covariance="compound_symmetry"`` have no sign in a formula: pass them along.
+        """
+        return self.hierarchy.formula
+
+    def to_pymc(self, *, centered: bool = False) -> Any:
+        """Build the explicit hierarchy as a ``pymc.Model`` with named variables and dims.
+
+        Level 2 is ``subject_coef`` (subject × level1) from ``beta`` (coef) and ``b`` (subject × term); level 1 is
+        ``mu`` (obs) and the observed ``y``; ``sd_b``, ``corr_b``, ``D`` and ``sigma`` are the covariance parameters.
+
+        Parameters
+        ----------
+        centered : bool
+            Sample b directly (better when every subject has much data) instead of standardised effects.
+        """
+        from hierlmm.bayes.explicit import build_pymc_model
+
+        return build_pymc_model(self._design, self.priors, centered=centered)
+
+    def to_bambi(self) -> Any:
+        """Build the same model with the same priors in Bambi.
+
+        Raises
+        ------
+        SpecificationError
+            Where Bambi cannot express it (correlated random effects), saying what it lacks.
+        MissingPackageError
+            If Bambi is not installed.
+        """
+        from hierlmm.bayes.bambi import build_bambi_model
+
+        return build_bambi_model(self._design, self.priors)
+
+    def fit(
+        self,
+        draws: int = 1000,
+        tune: int = 1000,
+        chains: int = 4,
+        seed: int | None = None,
+        *,
+        sampler: str = "auto",
+        centered: bool = False,
+        target_accept: float | None = None,
+        progressbar: bool = True,
+        random_effects: str = "auto",
+    ) -> PosteriorFit:
+        """Sample the posterior by NUTS.
+
+        Parameters
+        ----------
+        draws, tune, chains : int
+            Draws kept and tuning steps of each chain.
+        seed : int, optional
+            Makes the draws reproducible on one machine.
+        sampler : {"auto", "collapsed", "explicit"}
+            Route to the posterior. ``"collapsed"`` integrates β and b out exactly, samples the covariance parameters
+            and draws β and b afterwards from their exact conditional distributions; ``"explicit"`` samples everything
+            together on the PyMC model of `to_pymc`. Both have the same posterior. ``"auto"`` collapses wherever the
+            priors allow it, and the fit says which route it took.
+        centered : bool
+            Explicit route: parametrise by b itself instead of standardised effects.
+        target_accept : float, optional
+            Acceptance probability that the step size is tuned to (0.9 by default); closer to 1 is slower and has fewer
+            divergences.
+        progressbar : bool
+            Show progress, in a terminal or notebook.
+        random_effects : {"auto", "draws", "summary", "none"}
+            Collapsed route: keep draws of b; or its posterior mean and SD, averaged over the draws analytically; or
+            neither. ``"auto"`` keeps draws up to 10 million values.
+
+        Returns
+        -------
+        PosteriorFit
+            Frozen; its ``warnings`` say whether the sampler converged.
+        """
+        from hierlmm.bayes.route import sample_posterior
+
+        return sample_posterior(
+            self._design,
+            self.priors,
+            sampler=sampler,
+            centered=centered,
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            seed=seed,
+            target_accept=target_accept,
+            progressbar=progressbar,
+            random_effects=random_effects,
+        )
+
+    def compare(
+        self, *estimators: str, ci: float = 0.95, seed: int | None = None, progressbar: bool = True, **fit_options: Any
+    ) -> Comparison:
+        """Fit by several estimators and put the answers side by side.
+
+        Parameters
+        ----------
+        *estimators : {"nuts", "reml", "ml", "gee", "bambi"}
+            ``"nuts"`` and ``"reml"`` by default. The first one is the reference for differences.
+        ci : float
+            Probability of the intervals.
+        seed, progressbar, **fit_options
+            For the samplers, as in `fit`.
+
+        Returns
+        -------
+        Comparison
+            ``.table`` (tidy), ``.wide()``, a text and HTML view, ``.plot_forest()`` and more. If Bambi cannot express
+            the model, the comparison says so in its notes and shows the other estimators.
+        """
+        from hierlmm.comparison.compare import check_options, compare, estimator_names
+
+        names = estimator_names(estimators, ESTIMATORS)
+        check_options(names, fit_options, self.fit)
+        sampling = {"seed": seed, "progressbar": progressbar, **fit_options}
+        fits: list[Any] = []
+        notes: list[str] = []
+        for name in names:
+            if name == "bambi":
+                self._add_bambi(fits, notes, sampling)
+            else:
+                fits.append(self._fit_by_name(name, sampling))
+        if not fits:
+            raise NotAvailableError(
+                f"a comparison of {', '.join(names)}", " ".join(notes), "name further estimators: 'nuts', 'reml', 'ml'"
+            )
+        return compare(*fits, ci=ci, notes=tuple(notes))
+
+    def _fit_by_name(self, name: str, sampling: dict[str, Any]) -> Any:
+        if name == "nuts":
+            return self.fit(**sampling)
+        if name == "gee":
+            return self.fit_gee()
+        return self._fit_likelihood(reml=name == "reml")
+
+    def _add_bambi(self, fits: list[Any], notes: list[str], sampling: dict[str, Any]) -> None:
+        """Add Bambi's fit, or a note that says why it cannot be had."""
+        from hierlmm.bayes.bambi import fit_bambi
+
+        options = {k: v for k, v in sampling.items() if k not in ("sampler", "centered", "random_effects")}
+        try:
+            fits.append(fit_bambi(self._design, self.priors, **options))
+        except (SpecificationError, MissingPackageError) as error:
+            notes.append(f"Bambi is not shown: {error.reason}. {error.remedy[:1].upper()}{error.remedy[1:]}.")
+
+    def fit_reml(self) -> LikelihoodFit:
+        """Fit by restricted maximum likelihood."""
+        return self._fit_likelihood(reml=True)
+
+    def fit_ml(self) -> LikelihoodFit:
+        """Fit by maximum likelihood (compare models with different fixed effects on this scale)."""
+        return self._fit_likelihood(reml=False)
+
+    def fit_gee(
+        self,
+        correlation: str = "exchangeable",
+        *,
+        time: Any = None,
+        scale: Literal["n-p", "n"] = "n-p",
+        ar_pairs: Literal["all", "adjacent"] = "all",
+        se: Literal["robust", "naive", "bias_reduced"] = "robust",
+        max_iterations: int = 200,
+    ) -> GEEFit:
+        """Fit the mean over subjects by generalised estimating equations (statsmodels).
+
+        The combined fixed part is fitted; the random effects are dropped, and the print says so.
+
+        Parameters
+        ----------
+        correlation : {"exchangeable", "independence", "ar1", "unstructured"}
+            Working correlation of the rows of a subject.
+        time : str or Series or array, optional
+            When each row was measured: a column of the model, or one value for each row. ``"ar1"`` needs numbers
+            (they may be irregular), ``"unstructured"`` planned times that subjects share; the others ignore it.
+        scale : {"n-p", "n"}
+            Divisor of the dispersion, on which naive standard errors depend: N − p (statsmodels, R's gee), with the
+            number of pairs less p for an exchangeable correlation; or N and the number of pairs (R's geepack).
+        ar_pairs : {"all", "adjacent"}
+            AR(1): estimate the correlation from all pairs of rows (geepack) or from neighbours (R's gee).
+        se : {"robust", "naive", "bias_reduced"}
+            Which standard errors the fit reports by default; `GEEFit.standard_errors` has all three.
+        max_iterations : int
+
+        Returns
+        -------
+        GEEFit
+
+        Raises
+        ------
+        SpecificationError, DataError
+            If the correlation needs times that are not given or repeat, or cannot be estimated from these data.
+
+        Examples
+        --------
+        >>> import hierlmm as hl
+        >>> model = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", hl.load_dataset("dental"))
+        >>> model.fit_gee().standard_errors().round(4).loc["time"].to_dict()
+        {'naive': 0.095, 'robust': 0.0631, 'bias_reduced': 0.0694}
+        """
+        from hierlmm.fits.gee import fit_gee
+
+        return fit_gee(
+            self._design,
+            correlation,
+            time=time,
+            scale=scale,
+            ar_pairs=ar_pairs,
+            se=se,
+            max_iterations=max_iterations,
+        )
+
+    def _fit_likelihood(self, *, reml: bool) -> LikelihoodFit:
+        from hierlmm.fits.likelihood import fit_likelihood
+
+        return fit_likelihood(self._design, reml=reml)
+
+
+ESTIMATORS = ("nuts", "reml", "ml", "gee", "bambi")
+
+
+def _only_gaussian(family: str) -> None:
+    """Refuse responses that are not Gaussian."""
+    if family != "gaussian":
+        raise NotAvailableError(
+            f"family={family!r}",
+            "this version fits Gaussian responses",
+            "use Bambi, brms or glmmTMB for other families",
+            "docs, page 'Limitations'",
+        )

@@ -1,0 +1,239 @@
+"""Fitted lines on a grid: where to evaluate them, and with which covariates.
+
+The grid is sent through ``design.new``, so polynomials, splines and interactions come out as they were fitted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.design.design import Design
+from hierlmm.design.formula import variables_of
+from hierlmm.effects.jumps import break_lines, jumps_along
+from hierlmm.errors import SpecificationError, closest
+from hierlmm.fits.base import Fit
+
+__all__ = ["Axis", "population_line", "subject_lines", "x_axis"]
+
+FloatArray = NDArray[np.float64]
+STEPS = 40
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The horizontal axis: variable (None: order of the rows), label, position by row, and any categories."""
+
+    variable: str | None
+    label: str
+    position: FloatArray
+    categories: tuple[Any, ...] | None = None
+
+    def ticks(self) -> tuple[list[int], list[str]]:
+        """Positions and texts of ticks where the backend's own would mislead: categories, and few whole numbers."""
+        if self.categories is not None:
+            return list(range(len(self.categories))), [str(c) for c in self.categories]
+        few = self.variable is None and self.position.max() <= 15
+        ticks = list(range(1, int(self.position.max()) + 1)) if few else []
+        return ticks, [str(t) for t in ticks]
+
+
+def x_axis(design: Design, x: str | None) -> Axis:
+    """Choose the variable of the horizontal axis: the first numeric level-1 variable unless one is named."""
+    level1, frame = design.level1_variables(), design.frame
+    numeric = [v for v in level1 if _is_numeric(frame[v])]
+    if x is None:
+        if not level1:
+            order = 1 + pd.Series(design.subject_index).groupby(design.subject_index).cumcount()
+            return Axis(None, f"row within {design.hierarchy.subject}", np.asarray(order, dtype=np.float64))
+        x = (numeric or level1)[0]
+    if x not in level1:
+        known = ", ".join(map(repr, level1)) or "none"
+        raise SpecificationError(
+            f"variable={x!r}",
+            f"it is not a level-1 variable of this model, which must vary within subjects.{closest(x, level1)}",
+            f"use one of its level-1 variables ({known}), or leave variable out",
+        )
+    if _is_numeric(frame[x]):
+        return Axis(x, x, frame[x].to_numpy(dtype=np.float64))
+    categories = design.levels.categories[x]
+    codes = pd.Categorical(frame[x], categories=list(categories)).codes
+    return Axis(x, x, np.asarray(codes, dtype=np.float64), categories)
+
+
+def subject_lines(fit: Fit, axis: Axis, subjects: Sequence[int] | NDArray[np.intp]) -> dict[int, FloatArray]:
+    """Fitted lines of subjects (positions) over their own range of x: position -> (2, n).
+
+    Where the subject has one row at an x, the line there is its fitted value.
+    """
+    design = fit.design
+    if axis.variable is None:
+        values = fit.fitted("subject").to_numpy()
+        rows_of = {int(j): np.flatnonzero(design.subject_index == j) for j in subjects}
+        return {j: np.vstack([axis.position[r], values[r]]) for j, r in rows_of.items()}
+    courses = Courses(design, axis)
+    grids = {int(j): courses.grid(courses.rows[j]) for j in subjects}
+    lengths = [len(grid) for grid in grids.values()]
+    new = design.new(courses.table(list(grids), list(grids.values())), need_subject=True)
+    b = fit.b.to_numpy()[np.repeat(list(grids), lengths)]
+    y = new.offset + new.X @ fit.beta.to_numpy() + np.einsum("ij,ij->i", new.Z, b)
+    pieces = np.split(y, np.cumsum(lengths)[:-1])
+    lines = zip(grids.items(), pieces, strict=True)
+    return {j: break_lines(np.vstack([grid, piece]), courses.jumps) for (j, grid), piece in lines}
+
+
+def population_line(fit: Fit, axis: Axis, subjects: NDArray[np.intp]) -> FloatArray:
+    """Line at b = 0, averaged over the covariates of these subjects, over their common range of x: (2, n)."""
+    design = fit.design
+    rows = np.flatnonzero(np.isin(design.subject_index, subjects))
+    if axis.variable is None:
+        fitted = pd.Series(fit.fitted("population").to_numpy()[rows]).groupby(axis.position[rows]).mean()
+        return np.vstack([fitted.index.to_numpy(dtype=float), fitted.to_numpy()])
+    courses = Courses(design, axis)
+    grid = courses.grid(rows)
+    distinct, weights = courses.distinct(np.asarray(subjects))
+    y = np.zeros(len(grid))
+    step = max(1, 100_000 // len(grid))
+    for start in range(0, len(distinct), step):
+        part = distinct[start : start + step].tolist()
+        new = design.new(courses.table(part, [grid] * len(part)), need_subject=False)
+        lines = (new.offset + new.X @ fit.beta.to_numpy()).reshape(len(part), len(grid))
+        y += weights[start : start + step] @ lines
+    return break_lines(np.vstack([grid, y / weights.sum()]), courses.jumps)
+
+
+class Courses:
+    """How the variables of a model run along x, subject by subject.
+
+    A variable is constant within subjects; or a function of x that all subjects share (an offset or a square computed
+    from time), interpolated over all rows; or the subject's own, interpolated over its rows and held at the first and
+    the last of them beyond. Categories are not interpolated: they hold until the next row, and a subject's line then
+    joins its rows.
+    """
+
+    def __init__(self, design: Design, axis: Axis) -> None:
+        self.design, self.axis = design, axis
+        self.frame, index = design.frame, design.subject_index
+        order = np.lexsort((axis.position, index))
+        self.rows = np.split(order, np.cumsum(np.bincount(index))[:-1])
+        self.first = np.array([rows.min() for rows in self.rows])
+        used, coded = _variables(design)
+        self.codes = {v: np.asarray(pd.factorize(self.frame[v])[0]) for v in used if v != axis.variable}
+        self.constant = [v for v, codes in self.codes.items() if np.all(codes == codes[self.first[index]])]
+        varying = [v for v in self.codes if v not in self.constant]
+        self.steps = {v for v in varying if v in coded or not _is_numeric(self.frame[v])}
+        self.shared = [v for v in varying if self._is_shared(v)]
+        self.own = [v for v in varying if v not in self.shared]
+        # Between its rows nothing is known of a category.
+        self.joins_rows = axis.categories is not None or axis.variable in coded or bool(self.steps)
+        self.joins_levels = axis.categories is not None or axis.variable in coded
+        whole = np.linspace(axis.position.min(), axis.position.max(), 5 * STEPS + 1)
+        none = self.joins_levels or axis.variable is None
+        self.jumps = np.empty((2, 0)) if none else jumps_along(design, str(axis.variable), whole)
+
+    def grid(self, rows: NDArray[np.intp]) -> FloatArray:
+        """Values of x at which a line through these rows is evaluated."""
+        observed = np.unique(self.axis.position[rows])
+        one_subject = len(np.unique(self.design.subject_index[rows])) == 1
+        if self.joins_levels or len(observed) == 1 or (self.joins_rows and (one_subject or len(observed) <= STEPS)):
+            return observed
+        inside = self.jumps[:, (self.jumps[0] >= observed[0]) & (self.jumps[1] <= observed[-1])]
+        even = np.union1d(np.linspace(observed[0], observed[-1], STEPS), inside)
+        if (self.own or self.shared) and (one_subject or len(observed) <= STEPS):
+            return np.union1d(even, observed)
+        return even
+
+    def distinct(self, subjects: NDArray[np.intp]) -> tuple[NDArray[np.intp], FloatArray]:
+        """Subjects whose lines at b = 0 differ, and how many subjects each of them stands for."""
+        if self.own:
+            return subjects, np.ones(len(subjects))
+        names = [v for v in self.constant if v != self.design.hierarchy.subject]
+        keys = np.column_stack([np.zeros(len(subjects), int), *(self.codes[v][self.first[subjects]] for v in names)])
+        _, which, counts = np.unique(keys, axis=0, return_index=True, return_counts=True)
+        return subjects[which], counts.astype(np.float64)
+
+    def table(self, subjects: Sequence[int], grids: Sequence[FloatArray]) -> pd.DataFrame:
+        """Rows of new data: the variables of each subject at the x of its grid."""
+        x = np.concatenate(grids)
+        first = np.repeat(self.first[list(subjects)], [len(grid) for grid in grids])
+        columns: dict[str, Any] = {v: self.frame[v].iloc[first].reset_index(drop=True) for v in self.constant}
+        everyone = np.argsort(self.axis.position, kind="stable")
+        for name in self.shared:
+            columns[name] = self._along(name, [everyone], [x])
+        for name in self.own:
+            columns[name] = self._along(name, [self.rows[j] for j in subjects], grids)
+        columns[str(self.axis.variable)] = x
+        if self.axis.categories is not None:
+            labels = np.array(self.axis.categories, dtype=object)[x.astype(int)]
+            columns[str(self.axis.variable)] = pd.Categorical(labels, categories=list(self.axis.categories))
+        return pd.DataFrame(columns)
+
+    def _along(self, name: str, rows_of: Sequence[NDArray[np.intp]], grids: Sequence[FloatArray]) -> Any:
+        if name in self.steps:
+            rows = [self._step(name, r, grid) for r, grid in zip(rows_of, grids, strict=True)]
+            return self.frame[name].iloc[np.concatenate(rows)].reset_index(drop=True)
+        values = self.frame[name].to_numpy(dtype=np.float64)
+        return np.concatenate([self._interpolate(values, r, grid) for r, grid in zip(rows_of, grids, strict=True)])
+
+    def _interpolate(self, values: FloatArray, rows: NDArray[np.intp], grid: FloatArray) -> FloatArray:
+        """Mean of the rows at each observed x, and straight lines between them."""
+        observed, at = np.unique(self.axis.position[rows], return_inverse=True)
+        means = np.bincount(at, values[rows]) / np.bincount(at)
+        between = np.asarray(np.interp(grid, observed, means))
+        if self.axis.categories is None:
+            return between
+        return np.where(np.isin(grid, observed), between, values[rows].mean())
+
+    def _step(self, name: str, rows: NDArray[np.intp], grid: FloatArray) -> NDArray[np.intp]:
+        """Row whose category holds at each x: the most frequent one of the last observed x."""
+        observed, at = np.unique(self.axis.position[rows], return_inverse=True)
+        chosen = np.array([self._mode(name, rows[at == k]) for k in range(len(observed))])
+        held = chosen[np.maximum(np.searchsorted(observed, grid, side="right") - 1, 0)]
+        if self.axis.categories is None:
+            return held
+        return np.where(np.isin(grid, observed), held, self._mode(name, rows))
+
+    def _mode(self, name: str, rows: NDArray[np.intp]) -> int:
+        codes = self.codes[name][rows]
+        return int(rows[np.argmax(codes == np.bincount(codes).argmax())])
+
+    def _is_shared(self, name: str) -> bool:
+        """Whether a variable is the same function of x in all subjects: rows that share an x agree, or it is smooth."""
+        x, codes = self.axis.position, self.codes[name]
+        _, start, at, counts = np.unique(x, return_index=True, return_inverse=True, return_counts=True)
+        tied = counts[at] > 1
+        if name in self.steps:
+            return bool(np.all(codes == codes[start[at]]) and tied.mean() > 0.5)
+        values = self.frame[name].to_numpy(dtype=np.float64)
+        spread = float(np.ptp(values))
+        if not np.all(np.abs(values - values[start[at]]) <= 1e-9 * spread):
+            return False
+        if tied.mean() > 0.5 or self.axis.categories is not None:
+            return bool(tied.mean() > 0.5)
+        u, v = x[start], values[start]
+        if len(u) < 5:
+            return False
+        left = np.diff(u)[:-1] / (u[2:] - u[:-2])
+        rough = v[1:-1] - (v[:-2] + left * (v[2:] - v[:-2]))
+        return bool(np.sqrt(np.mean(rough**2)) < 0.01 * spread)
+
+
+def _variables(design: Design) -> tuple[list[str], set[str]]:
+    """Columns that new data must have, and those of them that an expression turns into categories."""
+    columns = list(design.frame.columns)
+    factors = {f for column in design.fixed_columns for f in column.term} | set(design.hierarchy.offsets)
+    factors |= {f for term in design.hierarchy.level1_terms for f in term}
+    found = {v for f in factors for v in variables_of(f, columns)} | {design.hierarchy.subject}
+    calls = (f for f in factors if f not in columns and re.search(r"\b(C|hashed)\(", f))
+    coded = {v for f in calls for v in variables_of(f, columns)}
+    return [c for c in columns if c in found], coded
+
+
+def _is_numeric(values: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype)

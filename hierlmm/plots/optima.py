@@ -1,0 +1,137 @@
+"""Plot of a criterion with several minima: its values on the way from the best one to each of the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hierlmm.comparison.compare import Comparison
+from hierlmm.errors import NotAvailableError
+from hierlmm.fits.base import Fit
+from hierlmm.fits.likelihood import LikelihoodFit
+from hierlmm.options import checked
+from hierlmm.plots.style import PALETTE, backend_module, canvas, finish, grid_shape, one_fit, resolve_backend
+
+__all__ = ["plot_optima"]
+
+POINTS = 241
+BEYOND = 0.4
+"""How far past either optimum the line goes, as a share of the way between them."""
+
+
+@checked
+def plot_optima(
+    fit: Fit | Comparison, *, backend: str | None = None, figure_kwargs: dict[str, Any] | None = None
+) -> Any:
+    """Draw the criterion on the straight line through the best optimum and each of the others.
+
+    With one random effect and nothing else the axis is its standard deviation, β and σ at their best for each value.
+    Elsewhere it is the share of the way in the relative covariance parameters: what lies between two optima in many
+    dimensions may be passed at a lower height than on the straight line.
+
+    Parameters
+    ----------
+    fit : LikelihoodFit or Comparison
+        A fit by REML or ML with more than one row in ``fit.optima``; of a comparison, its reference.
+    backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
+    figure_kwargs : dict, optional
+
+    Returns
+    -------
+    arviz_plots.PlotCollection
+
+    Raises
+    ------
+    NotAvailableError
+        If the search found one optimum only, or the fit maximises no likelihood.
+    """
+    import xarray as xr
+    from arviz_plots import visuals
+
+    chosen = one_fit(fit)
+    if not isinstance(chosen, LikelihoodFit):
+        raise NotAvailableError(
+            f"plot_optima of a fit by {chosen.estimator}",
+            "it maximises no criterion",
+            "fit the model by fit_reml() or fit_ml()",
+            "docs, page 'Estimators'",
+        )
+    fit, others = chosen, chosen.optimum.others
+    if not others:
+        raise NotAvailableError(
+            "plot_optima of a fit with one optimum",
+            "there is nothing between optima to draw",
+            "nothing: fit.optima lists what the search found, and fit.optimum.search where it looked",
+            "docs, page 'Estimators'",
+        )
+    name, best = resolve_backend(backend), fit.optimum
+    single = len(best.lam) == 1
+    labels = [f"1 ({best.value:.2f}) and {k + 2} ({o.value:.2f})" for k, o in enumerate(others)]
+    lines = np.empty((len(others), 2, POINTS))
+    ends = np.empty((len(others), 2, 2))
+    for k, other in enumerate(others):
+        step = other.lam - best.lam
+        share = np.linspace(*_reach(fit, step), POINTS)
+        lines[k, 1] = [fit.criterion_function(best.lam + s * step) for s in share]
+        lines[k, 0] = share if not single else [_sd(fit, best.lam + s * step) for s in share]
+        ends[k] = [[_sd(fit, best.lam), _sd(fit, other.lam)] if single else [0.0, 1.0], [best.value, other.value]]
+    data = xr.Dataset(
+        {"criterion": (("optimum", "plot_axis", "point"), lines)}, coords={"optimum": labels, "plot_axis": ["x", "y"]}
+    )
+    rows, columns = grid_shape(len(labels))
+    scale = _font_scale() if name == "matplotlib" else 1.0
+    collection = canvas(
+        data,
+        "optimum",
+        backend=name,
+        size=(scale * (0.8 + 4.2 * columns), scale * (1.0 + 2.8 * rows)),
+        col_wrap=columns,
+        figure_kwargs=figure_kwargs,
+    )
+    collection.map(visuals.line_xy, "line", data=data, color=PALETTE[0])
+    draw = backend_module(name)
+    for label, (x, y) in zip(labels, ends, strict=True):
+        draw.scatter(x, y, collection.get_target("criterion", {"optimum": label}), size=40, color=PALETTE[1])
+    kind = "REML criterion" if fit.reml else "Deviance"
+    return finish(
+        collection,
+        "optimum",
+        {label: label for label in labels},
+        title=f"{fit.design.hierarchy.response}: {kind} between its optima",
+        xlabel=f"sd({fit.design.term[0]})" if single and fit.design.term else "share of the way",
+        ylabel=f"{kind} (−2 log L)",
+    )
+
+
+def _reach(fit: LikelihoodFit, step: np.ndarray) -> tuple[float, float]:
+    """From where to where the line goes: a little beyond both optima, and no further than a scale of Λ reaches zero.
+
+    Beyond that λ and -λ are the same D, and the line would show its own mirror image.
+    """
+    structure = fit.criterion_function.structure
+    scales = structure.index[structure.row == structure.col] if structure.projections is None else ...
+    own = fit.optimum.lam[: structure.n_parameters][scales]
+    by = step[: structure.n_parameters][scales]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        zero = -own / by
+    return (
+        float(max([-BEYOND, *zero[zero <= 0.0]])),
+        float(min([1.0 + BEYOND, *zero[(zero >= 1.0) & np.isfinite(zero)]])),
+    )
+
+
+def _font_scale() -> float:
+    """Size of the user's letters relative to matplotlib's own: a figure for a lecture hall is larger."""
+    import matplotlib
+
+    size = matplotlib.rcParams["font.size"]
+    return max(1.0, float(size) / 10.0)
+
+
+def _sd(fit: LikelihoodFit, lam: np.ndarray) -> float:
+    """Standard deviation of the first random effect at λ, β and σ at their best."""
+    plain = fit.criterion_function.given(lam)
+    Lambda = plain.structure.factor(lam)
+    sigma = np.sqrt(plain.normal_equations(Lambda).rss / plain.degrees) * plain.products.scaling.y_scale
+    return float(np.abs(plain.products.scaling.factor(Lambda)[0, 0]) * sigma)

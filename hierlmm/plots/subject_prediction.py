@@ -1,0 +1,188 @@
+"""Dynamic prediction as a picture: a new subject's line and bands, updated measurement by measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.comparison.compare import Comparison
+from hierlmm.errors import SpecificationError
+from hierlmm.fits.base import Fit
+from hierlmm.frames import column_names, quote, require_columns, to_pandas
+from hierlmm.options import checked
+from hierlmm.plots.style import (
+    GREY,
+    PALETTE,
+    backend_module,
+    canvas,
+    finish,
+    grid_shape,
+    one_fit,
+    percent,
+    resolve_backend,
+    stack_points,
+)
+from hierlmm.predict.history import courses_of, time_of
+
+__all__ = ["plot_subject_prediction"]
+
+FloatArray = NDArray[np.float64]
+STEPS = 60
+SEE = "docs, page 'Predictions'"
+
+
+@checked
+def plot_subject_prediction(
+    fit: Fit | Comparison,
+    history: Any,
+    times: Sequence[float] | None = None,
+    *,
+    after: int | Sequence[int] | None = None,
+    ci: float = 0.95,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    col_wrap: int | None = None,
+    backend: str | None = None,
+    figure_kwargs: dict[str, Any] | None = None,
+) -> Any:
+    """Draw a new subject's predicted line as its measurements come in.
+
+    One panel for each number of measurements used: filled points were used, hollow ones came later. The dark band is
+    for the subject's line, the light band, from the last measurement used on, for a new measurement.
+
+    Parameters
+    ----------
+    fit : Fit or Comparison
+        A fit with random effects; of a `Comparison` the reference.
+    history : table
+        Measurements of one subject that was not in the data, as for ``fit.predict_subject``.
+    times : sequence of numbers, optional
+        Where to evaluate; by default from the first measurement to the end of the fitted data.
+    after : int or sequence of int, optional
+        Numbers of measurements to use, a panel each (0: what is expected of any new subject); by default 1, 2, 3.
+    ci : float
+        Probability of the bands.
+    xlabel, ylabel : str, optional
+        Labels of the axes; the names of the variable and of the response otherwise.
+    col_wrap : int, optional
+        Panels in a row.
+    backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
+        ArviZ's default otherwise.
+    figure_kwargs : mapping, optional
+        Passed to ArviZ: ``{"figsize": (9, 4)}`` in inches.
+
+    Returns
+    -------
+    arviz_plots.PlotCollection
+        Visuals ``line``, ``used`` and ``later`` over ``panel``.
+
+    Raises
+    ------
+    SpecificationError
+        If the model has no single numeric level-1 variable, the history has several subjects, or ``after`` asks for
+        more measurements than there are.
+    """
+    from arviz_plots import visuals
+
+    name, fit = resolve_backend(backend), one_fit(fit)
+    design = fit.design
+    time = time_of(design)
+    if time is None:
+        raise SpecificationError(
+            f"a model with level-1 variables {', '.join(map(repr, design.level1_variables())) or 'none'}",
+            "the picture needs one numeric level-1 variable on its horizontal axis",
+            "use fit.predict_subject(history, newdata=...)",
+            SEE,
+        )
+    past = _one_subject(fit, history, time)
+    counts = _counts(after, len(past))
+    x, y = past[time].to_numpy(dtype=np.float64), past[design.hierarchy.response].to_numpy(dtype=np.float64)
+    end = max(float(design.frame[time].max()), float(x[-1]))
+    grid = np.linspace(x[0], end, STEPS) if times is None else np.unique(np.asarray(times, dtype=np.float64))
+    panels = {_title(k): k for k in counts}
+    lines, bands, used, later = {}, {}, {}, {}
+    for panel, k in panels.items():
+        line = _line(fit, past.iloc[:k], past, grid, "confidence", ci)
+        ahead = grid[grid > x[k - 1]] if k else grid
+        new = _line(fit, past.iloc[:k], past, ahead, "prediction", ci) if len(ahead) else line.iloc[:0]
+        lines[panel] = np.vstack([grid, line["estimate"]])
+        bands[panel] = (grid, line, ahead, new)
+        used[panel] = np.vstack([x[:k], y[:k]]) if k else np.full((2, 1), np.nan)
+        later[panel] = np.vstack([x[k:], y[k:]]) if k < len(x) else np.full((2, 1), np.nan)
+    rows, columns = grid_shape(len(panels), col_wrap)
+    collection = canvas(
+        stack_points(lines, "panel", "prediction"),
+        "panel",
+        backend=name,
+        size=(0.7 + 3.3 * columns, 0.8 + 2.9 * rows),
+        col_wrap=columns,
+        figure_kwargs=figure_kwargs,
+        sharex=True,
+        sharey=True,
+    )
+    draw = backend_module(name)
+    for panel, (at, line, ahead, new) in bands.items():
+        target = collection.get_target("prediction", {"panel": panel})
+        for where, table, alpha in ((ahead, new, 0.15), (at, line, 0.3)):
+            if len(where) > 1:
+                lower, upper = table["lower"].to_numpy(), table["upper"].to_numpy()
+                draw.fill_between_y(where, lower, upper, target, color=PALETTE[0], alpha=alpha)
+    collection.map(
+        visuals.line_xy, "line", data=stack_points(lines, "panel", "prediction"), color=PALETTE[0], width=2.0
+    )
+    seen, unseen = (stack_points(points, "panel", "prediction") for points in (used, later))
+    collection.map(visuals.scatter_xy, "later", data=unseen, facecolor="#ffffff", edgecolor=GREY, size=25)
+    collection.map(visuals.scatter_xy, "used", data=seen, color="#202020", size=25)
+    return finish(
+        collection,
+        "panel",
+        {panel: panel for panel in panels},
+        title=f"{fit.estimator}: the line of a new subject (dark) and its next measurements (light), {percent(ci)}",
+        xlabel=time if xlabel is None else xlabel,
+        ylabel=design.hierarchy.response if ylabel is None else ylabel,
+    )
+
+
+def _one_subject(fit: Fit, history: Any, time: str) -> pd.DataFrame:
+    """The history in the order of time, with its response as the model sees it."""
+    subject = fit.design.hierarchy.subject
+    require_columns([time], column_names(history), "history without the column")
+    frame = to_pandas(history)
+    labels = list(pd.unique(frame[subject])) if subject in frame.columns else []
+    if len(labels) > 1:
+        raise SpecificationError(
+            f"a history of {len(labels)} subjects",
+            "the picture shows one subject, updated measurement by measurement",
+            f"choose one, for example history[history[{subject!r}] == {quote(labels[0])}]",
+            SEE,
+        )
+    frame = frame.sort_values(time, kind="stable")
+    (course,) = courses_of(fit.design, frame, [float(frame[time].iloc[-1])], None, retrospective=False).subjects
+    return frame.assign(**{fit.design.hierarchy.response: course.y})
+
+
+def _counts(after: int | Sequence[int] | None, n: int) -> list[int]:
+    if after is None:
+        return list(range(1, min(n, 3) + 1))
+    counts = [int(k) for k in np.atleast_1d(np.asarray(after))]
+    if not counts or min(counts) < 0 or max(counts) > n:
+        raise SpecificationError(
+            f"after={after!r}", f"the history has {n} measurements", f"use numbers from 0 to {n}", SEE
+        )
+    return counts
+
+
+def _title(k: int) -> str:
+    return {0: "before any measurement", 1: "after 1 measurement"}.get(k, f"after {k} measurements")
+
+
+def _line(fit: Any, used: pd.DataFrame, past: pd.DataFrame, grid: FloatArray, interval: str, ci: float) -> pd.DataFrame:
+    if len(used):
+        return fit.predict_subject(used, grid, interval=interval, ci=ci, retrospective=True)
+    time = time_of(fit.design)
+    table = past.iloc[np.zeros(len(grid), dtype=int)].reset_index(drop=True).assign(**{str(time): grid})
+    return fit.predict(table, level="new_subject", interval=interval, ci=ci)

@@ -1,0 +1,275 @@
+"""Trajectories: data, every subject's fitted line, and the population line, in panels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.comparison.compare import Comparison
+from hierlmm.design.design import Design
+from hierlmm.errors import SpecificationError, closest
+from hierlmm.fits.base import Fit
+from hierlmm.frames import quote, shorten
+from hierlmm.options import checked, renamed
+from hierlmm.plots.lines import Axis, population_line, subject_lines, x_axis
+from hierlmm.plots.style import (
+    GREY,
+    PALETTE,
+    backend_module,
+    canvas,
+    finish,
+    grid_shape,
+    join_with_gaps,
+    one_fit,
+    refuse_without_effects,
+    resolve_backend,
+    stack_points,
+)
+
+__all__ = ["plot_trajectories"]
+
+LAYERS = ("points", "lines", "subject", "population")
+SHOWS = {
+    "all": ("points", "subject", "population"),
+    "data": ("points", "lines"),
+    "subject": ("points", "subject"),
+    "population": ("points", "lines", "population"),
+}
+
+
+@renamed(x="variable")
+@checked
+def plot_trajectories(
+    fits: Fit | Comparison,
+    *,
+    variable: str | None = None,
+    by: str | Sequence[str] | None = None,
+    show: str | Sequence[str] = "all",
+    subjects: int | Sequence[Any] | None = None,
+    max_subjects: int = 200,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    col_wrap: int | None = None,
+    backend: str | None = None,
+    figure_kwargs: dict[str, Any] | None = None,
+) -> Any:
+    """Draw the data, the subjects' fitted lines and the population line against a level-1 variable.
+
+    A subject's line goes through its fitted values: its level-2 values are its own, and variables that vary within it
+    (offsets and other level-1 covariates) are interpolated along x between its rows. Where a category varies, or x is
+    used as one, the line joins the rows. The population line (b = 0) of a panel is the average of these lines at b = 0
+    over the panel's subjects, so it is *the* line where they share their covariates; a subject's own covariate is held
+    at its first and last row beyond them, unless it is the same function of x in all subjects.
+
+    Parameters
+    ----------
+    fits : Fit or Comparison
+        A fit by any estimator; of a `Comparison` the reference.
+    variable : str, optional
+        Variable on the horizontal axis; the first numeric level-1 variable, or without any the order of the rows.
+    by : str or sequence of str, optional
+        Level-2 variables that make the panels; by default the first categorical one. ``by=[]`` makes one panel.
+    show : str or sequence of str
+        ``"all"``: points, subject lines and population line (``"population"`` for fits without random effects).
+        ``"data"``: points joined by thin lines. ``"subject"``: points and subject lines. ``"population"``: points
+        joined by thin lines, and the population line. Or any of the layers ``"points"``, ``"lines"``, ``"subject"``,
+        ``"population"``.
+    subjects : int or sequence, optional
+        A panel for each of these subjects instead (a number: that many, evenly spaced in the order of their labels).
+    max_subjects : int
+        Draw at most that many subjects, evenly spaced; the population line is that of all.
+    xlabel, ylabel : str, optional
+        Labels of the axes; the names of the variable and of the response otherwise.
+    col_wrap : int, optional
+        Panels in a row.
+    backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
+        ArviZ's default otherwise.
+    figure_kwargs : mapping, optional
+        Passed to ArviZ: ``{"figsize": (9, 4)}`` in inches.
+
+    Returns
+    -------
+    arviz_plots.PlotCollection
+        Visuals named as the layers, over ``panel``.
+
+    Examples
+    --------
+    >>> import hierlmm as hl
+    >>> dental = hl.load_dataset("dental")
+    >>> fit = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental).fit_reml()
+    >>> collection = fit.plot_trajectories(show="population", xlabel="Years since age 8")  # doctest: +SKIP
+    """
+    from arviz_plots import visuals
+
+    name, fit = resolve_backend(backend), one_fit(fits)
+    layers = _layers("population" if show == "all" and not fit.has_random_effects else show)
+    if "subject" in layers:
+        refuse_without_effects(fit, f"show={show!r} (lines of subjects)")
+    axis = x_axis(fit.design, variable)
+    panels, drawn, titles = _panels(fit.design, by, subjects, max_subjects)
+    parts = _geometry(fit, axis, layers, panels, drawn)
+    n = len(panels)
+    rows, columns = grid_shape(n, col_wrap or (None if subjects is None else 6))
+    size = (0.7 + (5.4 if n == 1 else 3.5 * columns), 1.0 + (3.6 if n == 1 else 3.1 * rows))
+    if subjects is not None and n > 1:
+        size = (0.7 + 2.0 * columns, 1.0 + 1.8 * rows)
+    faint = "population" in layers and "lines" in layers
+    looks: dict[str, dict[str, Any]] = {
+        "lines": {"color": GREY, "width": 0.8, "alpha": 0.6 if faint else 0.9},
+        "points": {"color": "#404040", "size": 10, "alpha": 0.65},
+        "subject": {"color": PALETTE[0], "width": 1.0, "alpha": 0.55},
+        "population": {"color": PALETTE[1], "width": 2.8},
+    }
+    if subjects is not None:
+        looks["subject"] |= {"width": 2.0, "alpha": 1.0}
+        looks["population"] |= {"width": 1.4}
+    entries = _legend_entries(layers, len(drawn), fit.n_subjects if subjects is None else len(drawn))
+    first = stack_points(next(iter(parts.values())), "panel", "trajectories")
+    options: dict[str, Any] = {"sharex": True, "sharey": True}
+    if entries:
+        first = first.expand_dims(line=list(entries.values()))
+        options |= {"aes": {"color": ["line"]}, "color": [looks[layer]["color"] for layer in entries]}
+    collection = canvas(
+        first, "panel", backend=name, size=size, col_wrap=columns, figure_kwargs=figure_kwargs, **options
+    )
+    for layer, data in parts.items():
+        visual = visuals.scatter_xy if layer == "points" else visuals.line_xy
+        data_set, look = stack_points(data, "panel", "trajectories"), dict(looks[layer])
+        if layer in entries:
+            data_set = data_set.expand_dims(line=[entries[layer]])
+            del look["color"]
+        collection.map(visual, layer, data=data_set, ignore_aes=set() if layer in entries else "all", **look)
+    ticks, texts = axis.ticks()
+    if ticks:
+        draw = backend_module(name)
+        for panel in panels:
+            draw.xticks(ticks, texts, collection.get_target("trajectories", {"panel": panel}))
+    return finish(
+        collection,
+        "panel",
+        titles,
+        title=None,
+        xlabel=axis.label if xlabel is None else xlabel,
+        ylabel=fit.design.hierarchy.response if ylabel is None else ylabel,
+        legend="line" if entries else None,
+    )
+
+
+def _layers(show: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(show, str) and show in SHOWS:
+        return SHOWS[show]
+    wanted = (show,) if isinstance(show, str) else tuple(show)
+    for layer in wanted:
+        if layer not in LAYERS:
+            raise SpecificationError(
+                f"show={layer!r}",
+                f"this is neither a style nor a layer.{closest(layer, [*SHOWS, *LAYERS])}",
+                f"use a style ({', '.join(SHOWS)}) or layers ({', '.join(LAYERS)})",
+            )
+    if not wanted:
+        raise SpecificationError("show=[]", "there is nothing to draw", f"use a style ({', '.join(SHOWS)})")
+    # Bottom to top: thin lines, points, subject lines, population line.
+    return tuple(layer for layer in ("lines", "points", "subject", "population") if layer in wanted)
+
+
+def _panels(
+    design: Design, by: str | Sequence[str] | None, subjects: int | Sequence[Any] | None, max_subjects: int
+) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, str]]:
+    """Positions of the subjects in each panel, the subjects that are drawn, and the panels' titles."""
+    J = design.n_subjects
+    if subjects is not None:
+        chosen = _chosen_subjects(design, subjects)
+        panels = {str(design.subjects[j]): np.array([j]) for j in chosen}
+        return panels, chosen, {key: f"{design.hierarchy.subject} {key}" for key in panels}
+    if max_subjects < 1:
+        raise SpecificationError(
+            f"max_subjects={max_subjects!r}", "at least one subject must be drawn", "use 1 or more"
+        )
+    drawn = np.unique(np.linspace(0, J - 1, min(J, max_subjects)).round().astype(int))
+    factors = _factors(design, by)
+    if not factors:
+        return {"": np.arange(J)}, drawn, {"": ""}
+    _, first = np.unique(design.subject_index, return_index=True)
+    keys = design.frame[factors].iloc[first].reset_index(drop=True)
+    groups = keys.groupby(factors, sort=True, observed=True).indices
+    panels, titles = {}, {}
+    for values, members in groups.items():
+        values = values if isinstance(values, tuple) else (values,)
+        title = ", ".join(f"{f}: {v}" for f, v in zip(factors, values, strict=True))
+        panels[title], titles[title] = np.asarray(members), title
+    if len(panels) > 24:
+        raise SpecificationError(
+            f"by={factors!r} with {len(panels)} values",
+            "so many panels cannot be read",
+            "use a variable with few values, or pd.cut() it into classes before the fit",
+        )
+    return panels, drawn, titles
+
+
+def _factors(design: Design, by: str | Sequence[str] | None) -> list[str]:
+    level2 = design.level2_variables()
+    if by is None:
+        return [v for v in level2 if not pd.api.types.is_numeric_dtype(design.frame[v].dtype)][:1]
+    wanted = [by] if isinstance(by, str) else list(by)
+    for name in wanted:
+        if name not in level2:
+            known = ", ".join(map(repr, level2)) or "none: this model has no level-2 variable"
+            raise SpecificationError(
+                f"by={name!r}",
+                f"it is not a level-2 variable of this model.{closest(name, level2)}",
+                f"use one of its level-2 variables ({known}), or by=[] for one panel",
+            )
+    return wanted
+
+
+def _chosen_subjects(design: Design, subjects: int | Sequence[Any]) -> np.ndarray:
+    J = design.n_subjects
+    if isinstance(subjects, (int, np.integer)):
+        if subjects < 1:
+            raise SpecificationError(f"subjects={subjects!r}", "there is nothing to draw", "use a number of 1 or more")
+        return np.unique(np.linspace(0, J - 1, min(int(subjects), J)).round().astype(int))
+    chosen = design.subjects.get_indexer(pd.Index(list(subjects)))
+    if len(chosen) == 0 or np.any(chosen < 0):
+        unknown = [s for s, j in zip(subjects, chosen, strict=True) if j < 0]
+        raise SpecificationError(
+            f"subjects {shorten(map(quote, unknown))}" if unknown else "subjects=[]",
+            "they are not in the fitted data" if unknown else "there is nothing to draw",
+            f"use labels such as {shorten(map(quote, design.subjects), 4)}, or a number",
+        )
+    return np.asarray(chosen)
+
+
+def _geometry(
+    fit: Fit, axis: Axis, layers: Sequence[str], panels: dict[str, np.ndarray], drawn: np.ndarray
+) -> dict[str, dict[str, np.ndarray]]:
+    """Points and lines of each layer by panel, arrays (2, n) with gaps."""
+    design = fit.design
+    rows_of: list[np.ndarray] = [np.empty(0, dtype=int)] * design.n_subjects
+    order = np.lexsort((axis.position, design.subject_index))
+    for rows in np.split(order, np.cumsum(design.rows_per_subject)[:-1]):
+        rows_of[int(design.subject_index[rows[0]])] = rows
+    data = [np.vstack([axis.position[rows], design.y[rows]]) for rows in rows_of]
+    fitted = subject_lines(fit, axis, drawn) if "subject" in layers else {}
+    parts: dict[str, dict[str, np.ndarray]] = {layer: {} for layer in layers}
+    for panel, members in panels.items():
+        shown = [int(j) for j in members if j in set(drawn.tolist())]
+        if "lines" in layers:
+            parts["lines"][panel] = join_with_gaps([data[j] for j in shown])
+        if "points" in layers:
+            parts["points"][panel] = np.hstack([data[j] for j in shown]) if shown else np.full((2, 1), np.nan)
+        if "subject" in layers:
+            parts["subject"][panel] = join_with_gaps([fitted[j] for j in shown])
+        if "population" in layers:
+            parts["population"][panel] = population_line(fit, axis, members)
+    return parts
+
+
+def _legend_entries(layers: Sequence[str], n_drawn: int, n_subjects: int) -> dict[str, str]:
+    """Name the kinds of lines (layer -> text), where there is anything to tell apart or to tell."""
+    some = f" ({n_drawn} of {n_subjects} subjects)" if n_drawn < n_subjects else ""
+    names = {"lines": f"data{some}", "subject": f"subject lines{some}", "population": "population line"}
+    kinds = [layer for layer in layers if layer in names]
+    return {} if kinds == ["lines"] and not some else {kind: names[kind] for kind in kinds}

@@ -1,0 +1,341 @@
+"""The first measurements of new subjects, and the rows at which they are to be predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.design.columns import evaluate_vector
+from hierlmm.design.design import Design, NewData
+from hierlmm.design.formula import unquoted, variables_of
+from hierlmm.errors import DataError, FormulaError, SpecificationError
+from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
+from hierlmm.predict.rows import SEE
+
+__all__ = ["Course", "Courses", "courses_of", "time_of", "time_variable"]
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Course:
+    """One new subject: its measurements (h rows) and the rows to predict (m rows).
+
+    Attributes
+    ----------
+    label : object
+        Its label, None if the history has no subject column.
+    y, X, Z, offset : (h,), (h, p), (h, q), (h,)
+    frame : DataFrame
+        Columns behind the h rows.
+    new_X, new_Z, new_offset, new_frame
+        The same of the m rows.
+    rows : (m,)
+        Their positions in the table that is returned.
+    """
+
+    label: Any
+    y: FloatArray
+    X: FloatArray
+    Z: FloatArray
+    offset: FloatArray
+    frame: pd.DataFrame
+    new_X: FloatArray
+    new_Z: FloatArray
+    new_offset: FloatArray
+    new_frame: pd.DataFrame
+    rows: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Courses:
+    """New subjects, the index of the rows to predict, and the columns that name these rows."""
+
+    subjects: tuple[Course, ...]
+    index: pd.Index
+    names: dict[str, Any]
+
+
+def courses_of(
+    design: Design, history: Any, times: Any, newdata: Any, *, retrospective: bool, time: str | None = None
+) -> Courses:
+    """Read histories and the rows to predict, subject by subject.
+
+    Raises
+    ------
+    DataError, SpecificationError
+        If columns are absent or missing values occur; if a subject is in the fitted data already; if a level-2
+        covariate changes; if a measurement is later than a time to predict and ``retrospective`` is not set.
+    """
+    time = time_of(design, time)
+    past, y = _history(design, history)
+    name = design.hierarchy.subject
+    labelled = name in past.frame.columns
+    codes, labels = _labels(past.frame[name]) if labelled else (np.zeros(len(y), dtype=np.intp), [None])
+    _only_new_subjects(design, past, labelled=labelled)
+    _constant_level2(design, past.frame, codes, labels)
+    both = times is not None and newdata is not None
+    if both or (times is None and newdata is None and (design.level1_variables() or time is not None)):
+        raise SpecificationError(
+            "times and newdata" if both else "neither times nor newdata",
+            "one of them says what to predict",
+            f"give times=[...] (values of {time or 'the level-1 variable'}), or newdata=, a table of rows",
+            SEE,
+        )
+    if newdata is None:
+        table, names = _at_times(design, past.frame, codes, labels, times, time)
+    else:
+        table, names = newdata, {}
+    new = design.new(table, need_subject=labelled)
+    owner = _owners(design, new, labels, labelled=labelled)
+    _constant_level2(design, pd.concat([past.frame, new.frame]), np.concatenate([codes, owner]), labels)
+    if not retrospective:
+        _no_later_history(design, past.frame, codes, new.frame, owner, labels, time)
+    subjects = []
+    for k, label in enumerate(labels):
+        h, m = np.flatnonzero(codes == k), np.flatnonzero(owner == k)
+        subjects.append(
+            Course(
+                label,
+                *(y[h], past.X[h], past.Z[h], past.offset[h], past.frame.iloc[h]),
+                *(new.X[m], new.Z[m], new.offset[m], new.frame.iloc[m]),
+                m,
+            )
+        )
+    return Courses(tuple(subjects), new.frame.index, names)
+
+
+def _history(design: Design, history: Any) -> tuple[NewData, FloatArray]:
+    present = column_names(history)
+    response = design.hierarchy.response
+    needed = list(variables_of(response, list(design.frame.columns)))
+    require_columns(needed, present, "history without the response", add=True)
+    past = design.new(history, need_subject=False)
+    if len(past.X) == 0:
+        raise DataError(
+            "a history without rows",
+            "there are no measurements to learn from",
+            "use fit.predict(newdata, level='new_subject') for a subject without measurements",
+            SEE,
+        )
+    frame, _ = complete_rows(to_pandas(history, needed), "raise", new=True)
+    y = evaluate_vector(response, frame, "response")
+    if not np.all(np.isfinite(y)):
+        raise DataError(
+            f"a history with infinite or undefined values of {response!r}",
+            "nothing can be learned from them",
+            "correct or drop these rows",
+            SEE,
+        )
+    if needed != [unquoted(response)] and not _row_by_row(design, response):
+        raise FormulaError(
+            f"the response {response!r}",
+            "its values depend on all rows of the fitted data, so that of a new row is not known",
+            "make the column before the fit, with constants that you can apply to new rows as well",
+            SEE,
+        )
+    return past, y
+
+
+def _row_by_row(design: Design, response: str) -> bool:
+    """Whether a row's response depends on that row only (not so for ``center(y)``)."""
+    part = np.flatnonzero(design.subject_index == design.subject_index[0])
+    alone = evaluate_vector(response, design.frame.iloc[part], "response")
+    return bool(np.allclose(alone, evaluate_vector(response, design.frame, "response")[part], rtol=1e-8, atol=0.0))
+
+
+def _labels(column: pd.Series) -> tuple[NDArray[np.intp], list[Any]]:
+    codes, labels = pd.factorize(column)
+    return codes.astype(np.intp), list(labels)
+
+
+def _only_new_subjects(design: Design, past: NewData, *, labelled: bool) -> None:
+    if not labelled or past.subject_index is None or np.all(past.subject_index < 0):
+        return
+    name = design.hierarchy.subject
+    known = pd.unique(past.frame[name][past.subject_index >= 0])
+    instead = "use fit.predict(newdata, level='subject') for subjects of the fitted data"
+    if not design.term:
+        instead = "refit without the rows of these subjects"
+    raise DataError(
+        f"a history of {name} {shorten(map(quote, known))}",
+        "in the fitted data already, so that these measurements would count twice",
+        f"{instead}, or give a new subject a new label",
+        SEE,
+    )
+
+
+def _constant_level2(design: Design, frame: pd.DataFrame, codes: NDArray[Any], labels: Sequence[Any]) -> None:
+    for variable in design.level2_variables():
+        values = pd.factorize(frame[variable])[0]
+        first = pd.Series(values).groupby(codes).transform("first").to_numpy()
+        changed = np.flatnonzero(values != first)
+        if changed.size:
+            who = _who(design, labels[int(codes[changed[0]])])
+            raise DataError(
+                f"{variable!r} with more than one value for {who}",
+                "it is a level-2 variable, constant within every subject",
+                f"give {who} one value of {variable!r} in the history and in the rows to predict",
+                SEE,
+            )
+
+
+def _at_times(
+    design: Design, past: pd.DataFrame, codes: NDArray[Any], labels: Sequence[Any], times: Any, time: str | None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Every subject's constant covariates at each of the times."""
+    level1 = design.level1_variables()
+    if time is None and level1:
+        raise SpecificationError(
+            "times",
+            f"this model has several level-1 variables ({shorten(map(repr, level1))}), or one that is no number",
+            "give newdata=, a table of rows with all of them, and time=, the name of the one that is the time",
+            SEE,
+        )
+    if time is None and times is not None:
+        raise SpecificationError(
+            "times",
+            "this model has no level-1 variable, so all measurements of a subject have one expectation",
+            "leave times out",
+            SEE,
+        )
+    try:
+        values = np.atleast_1d(np.asarray(times, dtype=np.float64)) if time is not None else np.zeros(1)
+    except (TypeError, ValueError):
+        raise SpecificationError(
+            f"times={times!r}", "they are not numbers", "give the times to predict at, such as times=[6, 8]", SEE
+        ) from None
+    if values.ndim != 1 or not len(values) or not np.all(np.isfinite(values)):
+        raise DataError(f"times={times!r}", "times are finite numbers, one or more", "use times=[4, 5, 6]", SEE)
+    first = np.array([np.flatnonzero(codes == k)[0] for k in range(len(labels))])
+    if time is not None:
+        require_columns([time], list(past.columns), "history without the column", add=True)
+    others = [v for v in level1 if v != time]
+    if others:  # also where the history has one value of it, which need not stay
+        raise DataError(
+            f"times, and the level-1 variable {others[0]!r} besides {time!r}",
+            "its value at the times to predict is not known",
+            f"give newdata=, a table of rows with {' and '.join(map(repr, [time, *others]))}",
+            SEE,
+        )
+    carried = [c for c in past.columns if c != time]
+    for variable in carried:
+        found = pd.factorize(past[variable])[0]
+        changed = np.flatnonzero(found != found[first][codes])
+        if changed.size:
+            raise DataError(
+                f"{variable!r} with more than one value for {_who(design, labels[int(codes[changed[0]])])}",
+                "its value at the times to predict is not known",
+                f"give newdata=, a table of rows with {variable!r} (and {time!r})",
+                SEE,
+            )
+    table = past.iloc[np.repeat(first, len(values))].reset_index(drop=True)
+    names: dict[str, Any] = {}
+    if design.hierarchy.subject in past.columns:
+        names[design.hierarchy.subject] = table[design.hierarchy.subject]
+    if time is not None:
+        table[time] = np.tile(values, len(first))
+        names[time] = table[time]
+    return table, names
+
+
+def time_variable(design: Design) -> str | None:
+    """The level-1 variable, where there is one and it is a number."""
+    level1 = design.level1_variables()
+    return level1[0] if len(level1) == 1 and _is_number(design, level1[0]) else None
+
+
+def time_of(design: Design, time: str | None = None) -> str | None:
+    """The time: the column named, else that of the residual structure, else the one numeric level-1 variable.
+
+    Raises
+    ------
+    SpecificationError
+        If the column named is no number that the model has at level 1 or in its residual structure.
+    """
+    structure = None if design.residual is None else design.residual.time
+    own = [structure] if structure is not None and _is_number(design, structure) else []
+    if time is None:
+        return own[0] if own else time_variable(design)
+    choices = list(dict.fromkeys([*own, *(v for v in design.level1_variables() if _is_number(design, v))]))
+    if time not in choices:
+        raise SpecificationError(
+            f"time={time!r}",
+            "it is no numeric variable of level 1 of this model, and not the time of its residual structure",
+            f"use one of {', '.join(map(repr, choices))}" if choices else "leave it out: this model has no time",
+            SEE,
+        )
+    return time
+
+
+def _is_number(design: Design, variable: str) -> bool:
+    if variable in design.levels.categories:
+        return False
+    dtype = design.frame[variable].dtype
+    return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
+
+
+def _owners(design: Design, new: NewData, labels: Sequence[Any], *, labelled: bool) -> NDArray[np.intp]:
+    """Which of the new subjects each row to predict belongs to."""
+    name = design.hierarchy.subject
+    if not labelled:
+        if name in new.frame.columns:
+            raise DataError(
+                f"new data with the column {name!r}, and a history without it",
+                "which measurements belong to which row is not said",
+                f"put {name!r} into the history as well, or leave it out of both for a single subject",
+                SEE,
+            )
+        return np.zeros(len(new.X), dtype=np.intp)
+    owner = pd.Index(labels).get_indexer(pd.Index(new.frame[name].to_numpy()))
+    if np.any(owner < 0):
+        raise DataError(
+            f"{name} {shorten(map(quote, pd.unique(new.frame[name][owner < 0])))} in the rows to predict",
+            "the history has no measurements of them",
+            "use fit.predict(newdata, level='new_subject') for subjects without measurements",
+            SEE,
+        )
+    return owner
+
+
+def _no_later_history(
+    design: Design,
+    past: pd.DataFrame,
+    codes: NDArray[Any],
+    new: pd.DataFrame,
+    owner: NDArray[np.intp],
+    labels: Sequence[Any],
+    time: str | None,
+) -> None:
+    if time is None:
+        if design.level1_variables():
+            raise SpecificationError(
+                f"rows to predict by {shorten(map(repr, design.level1_variables()))}",
+                "which of these level-1 variables is the time is not known, nor whether the history comes before",
+                "say time='...', the name of the time, or retrospective=True if measurements may be used whatever "
+                "their time",
+                SEE,
+            )
+        return
+    for table, what in ((past, "history"), (new, "new data")):
+        require_columns([time], list(table.columns), f"{what} without the column", add=True)
+    last = pd.Series(past[time].to_numpy()).groupby(codes).max().to_numpy()
+    early = np.flatnonzero(new[time].to_numpy() < last[owner])
+    if early.size:
+        k = int(owner[early[0]])
+        raise DataError(
+            f"a history of {_who(design, labels[k])} up to {time} = {last[k]:g}, and a prediction at "
+            f"{time} = {float(new[time].iloc[early[0]]):g}",
+            "a prediction from measurements that come later is no forecast",
+            "predict later times, cut the history, or say retrospective=True to use later measurements",
+            SEE,
+        )
+
+
+def _who(design: Design, label: Any) -> str:
+    return "the subject" if label is None else f"{design.hierarchy.subject} {quote(label)}"

@@ -1,0 +1,137 @@
+"""Algebra that the predictions of all fits share.
+
+A row w = (x, z) has a line whose error is w'e with e the joint error of (β, b), covariance C, so that
+
+    Var(line) = w'C w,     Var(new measurement) = w'C w + σ_w²
+
+C is block diagonal in (β, b) at b = 0 and for a new subject, and full for a subject in the data.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from hierlmm.compiled import compiled
+from hierlmm.design.design import Design
+from hierlmm.predict.rows import check_request, describe, rows_of
+
+__all__ = ["grouped_forms", "interval_table", "linear_prediction", "quadratic_forms", "t_quantile"]
+
+FloatArray = NDArray[np.float64]
+CHUNK = 50_000
+FEW = 20_000
+KNOTS = 400
+
+
+def quadratic_forms(W: FloatArray, C: FloatArray) -> FloatArray:
+    """``w'C_t w`` for every row and every matrix: (n, k), (T, k, k) -> (n, T)."""
+    out = np.empty((len(W), len(C)))
+    for start in range(0, len(W), CHUNK):
+        rows = W[start : start + CHUNK]
+        for t, matrix in enumerate(C):
+            out[start : start + CHUNK, t] = np.einsum("ia,ia->i", rows @ matrix, rows)
+    return out
+
+
+def grouped_forms(W: FloatArray, C: FloatArray, group: NDArray[np.intp]) -> FloatArray:
+    """``w'C[g, t] w`` with every row's own group: (n, k), (G, T, k, k), (n,) -> (n, T)."""
+    if len(W) <= FEW:  # numpy: no second is lost to compiling
+        return np.einsum("ia,itab,ib->it", W, C[group], W, optimize=True)
+    out = np.empty((len(W), C.shape[1]))
+    _grouped_forms(np.ascontiguousarray(W), np.ascontiguousarray(C), group, out)
+    return out
+
+
+@compiled()
+def _grouped_forms(W, C, group, out) -> None:  # type: ignore[no-untyped-def]
+    n, k = W.shape
+    for i in range(n):
+        g = group[i]
+        for t in range(C.shape[1]):
+            total = 0.0
+            for a in range(k):
+                s = 0.5 * C[g, t, a, a] * W[i, a]
+                for b in range(a):
+                    s += C[g, t, a, b] * W[i, b]
+                total += s * W[i, a]
+            out[i, t] = 2.0 * total
+
+
+def t_quantile(ci: float, df: FloatArray) -> FloatArray:
+    """Two-sided quantile of Student's t for each number of degrees of freedom (infinite: normal), (n,).
+
+    Many rows are interpolated by a cubic spline in 1/df, in which the quantile is smooth (error below 1e-7).
+    """
+    probability = 0.5 + ci / 2.0
+    inverse = np.where(np.isfinite(df), 1.0 / np.where(np.isfinite(df), df, 1.0), 0.0)
+    distinct, at = np.unique(inverse, return_inverse=True) if len(df) <= FEW else (inverse[:0], None)
+    if at is not None:
+        return _exact_quantile(probability, distinct)[at]
+    lowest, highest = float(inverse.min()), float(inverse.max())
+    if highest - lowest < 1e-12:
+        return np.full(len(df), _exact_quantile(probability, np.array([highest]))[0])
+    if highest > 1.0:  # fewer than one degree of freedom: too steep to interpolate
+        return _exact_quantile(probability, inverse)
+    knots = np.linspace(lowest, highest, KNOTS)
+    return CubicSpline(knots, _exact_quantile(probability, knots))(inverse)
+
+
+def _exact_quantile(probability: float, inverse_df: FloatArray) -> FloatArray:
+    finite = inverse_df > 0.0
+    out = np.full(len(inverse_df), norm.ppf(probability))
+    out[finite] = student.ppf(probability, 1.0 / inverse_df[finite])
+    return out
+
+
+def interval_table(
+    estimate: FloatArray, variance: FloatArray, ci: float, df: FloatArray, index: pd.Index
+) -> pd.DataFrame:
+    """Estimate ± t quantile · se as columns ``estimate``, ``se``, ``lower``, ``upper``."""
+    se = np.sqrt(np.maximum(variance, 0.0))
+    half = t_quantile(ci, df) * se
+    columns = {"estimate": estimate, "se": se, "lower": estimate - half, "upper": estimate + half}
+    return pd.DataFrame(columns, index=index)
+
+
+def linear_prediction(
+    design: Design,
+    beta: FloatArray,
+    beta_cov: FloatArray,
+    newdata: Any = None,
+    level: str = "marginal",
+    interval: str | None = None,
+    ci: float = 0.95,
+    *,
+    contains: str,
+) -> pd.DataFrame:
+    """Predict the mean from fixed effects alone: for fits without random effects (GEE).
+
+    Parameters
+    ----------
+    design : Design
+    beta : (p,), beta_cov : (p, p)
+        Estimates, and their covariance (robust, if the fit's is).
+    newdata, interval, ci
+        As for `LikelihoodFit.predict`; the interval is for the mean, with normal quantiles.
+    level : {"population", "marginal"}
+        One and the same line here.
+    contains : str
+        What the interval contains, in words.
+    """
+    check_request(level, interval, ci, ("population", "marginal"))
+    rows = rows_of(design, newdata, level)
+    estimate = rows.line(beta)
+    notes = describe("marginal", interval, ci, contains, "normal") | {"level": level}
+    table = pd.DataFrame({"estimate": estimate}, index=rows.index)
+    if interval is not None:
+        variance = quadratic_forms(rows.X, beta_cov[None])[:, 0]
+        table = interval_table(estimate, variance, ci, np.full(len(estimate), np.inf), rows.index)
+    table.attrs.update(notes)
+    return table

@@ -1,0 +1,170 @@
+"""What is predicted: the rows, and the level at which they are looked at.
+
+With w = (x, z) of a row, the linear predictor is x'β + z'b (plus an offset), and the levels differ in b:
+
+    subject        b = b_i, estimated from the subject's own data
+    population     b = 0
+    new_subject    b ~ N(0, D), one subject that was not in the data
+    marginal       averaged over b ~ N(0, D)
+
+All levels are computed on the scale of the linear predictor. For a Gaussian response that is the response's own scale,
+and the population line and the marginal mean coincide; they differ in what an interval for a measurement contains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.design.design import Design
+from hierlmm.errors import DataError, SpecificationError
+from hierlmm.fits.base import INTERVALS, choose
+from hierlmm.frames import quote, shorten
+
+__all__ = ["LEVELS", "SEE", "Interval", "PredictionLevel", "Rows", "check_request", "describe", "rows_of"]
+
+FloatArray = NDArray[np.float64]
+PredictionLevel = Literal["subject", "population", "new_subject", "marginal"]
+Interval = Literal["confidence", "credible", "prediction"]
+LEVELS = get_args(PredictionLevel)
+SEE = "docs, page 'Predictions'"
+
+LINES = {
+    "subject": "the line of a subject in the data, with its own random effects",
+    "population": "the line at b = 0: a subject exactly as level 2 predicts",
+    "new_subject": "the line of one subject that was not in the data, its random effects drawn from N(0, D)",
+    "marginal": "the mean over subjects (averaged over random effects, where the model has them)",
+}
+MEASUREMENTS = {
+    "subject": "a new measurement of that subject",
+    "population": "a new measurement of a subject with b = 0 (differences between subjects are not in it)",
+    "new_subject": "a new measurement of one subject that was not in the data",
+    "marginal": "a measurement of a subject drawn at random",
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Design matrices of the rows to predict.
+
+    Attributes
+    ----------
+    X : (n, p), Z : (n, q), offset : (n,)
+    subject : (n,)
+        Positions of the subjects; -1 where the level has no use for them.
+    frame : DataFrame
+        The columns behind the matrices, for residual structures.
+    """
+
+    X: FloatArray
+    Z: FloatArray
+    offset: FloatArray
+    subject: NDArray[np.intp]
+    frame: pd.DataFrame
+
+    @property
+    def index(self) -> pd.Index:
+        """Index of the rows."""
+        return self.frame.index
+
+    def line(self, beta: FloatArray) -> FloatArray:
+        """Linear predictor at b = 0, (n,)."""
+        return self.offset + self.X @ beta
+
+
+def check_request(level: str, interval: str | None, ci: float, levels: tuple[str, ...] = LEVELS) -> None:
+    """Refuse unknown levels and intervals, and probabilities outside (0, 1)."""
+    choose("level", level, levels)
+    if interval is not None:
+        choose("interval", interval, INTERVALS)
+    if not 0.0 < ci < 1.0:
+        raise SpecificationError(
+            f"ci={ci!r}", "the probability of an interval lies between 0 and 1", "use ci=0.95 for 95 %", SEE
+        )
+
+
+def rows_of(design: Design, newdata: Any, level: str) -> Rows:
+    """Design matrices of new rows, or of the fitted rows.
+
+    Parameters
+    ----------
+    design : Design
+    newdata : table or None
+    level : str
+        At ``"subject"`` the subject column must be there, and hold subjects of the fitted data only.
+
+    Raises
+    ------
+    DataError
+        If a column is absent, a factor level is new, a value is missing, a subject is unknown, or (at level
+        ``"subject"``) has another value of a level-2 covariate than in the fitted data.
+    """
+    if newdata is None:
+        return Rows(design.X, design.Z, design.offset, design.subject_index, design.frame)
+    new = design.new(newdata, need_subject=level == "subject")
+    subject = new.subject_index if new.subject_index is not None else np.full(len(new.X), -1, dtype=np.intp)
+    if level == "subject" and np.any(subject < 0):
+        name = design.hierarchy.subject
+        unknown = pd.unique(new.frame[name][subject < 0])
+        _refuse_other_types(design, name, unknown)
+        raise DataError(
+            f"{name} {shorten(map(quote, unknown))} at level='subject'",
+            "not in the fitted data, so the random effects are unknown",
+            "use level='new_subject' (a subject drawn from N(0, D)), level='population' (b = 0), or "
+            "fit.predict_subject() if there are first measurements",
+            SEE,
+        )
+    if level == "subject":
+        _same_level2(design, new.frame, subject)
+    return Rows(new.X, new.Z, new.offset, subject, new.frame)
+
+
+def _refuse_other_types(design: Design, name: str, unknown: Any) -> None:
+    """Say that labels differ from those fitted in their type only: '1' and 1."""
+    known = {str(label): label for label in design.subjects}
+    same = [label for label in unknown if str(label) in known]
+    if same:
+        fitted = known[str(same[0])]
+        raise DataError(
+            f"{name} {quote(same[0])} ({type(same[0]).__name__}) at level='subject'",
+            f"the subjects of the fitted data are labels of another type, such as {quote(fitted)} "
+            f"({type(fitted).__name__})",
+            f"convert the column: data[{name!r}] = data[{name!r}].astype({str(design.subjects.dtype)!r})",
+            SEE,
+        )
+
+
+def _same_level2(design: Design, frame: pd.DataFrame, subject: NDArray[np.intp]) -> None:
+    """Refuse a level-2 covariate that is not what it was: b̂ is the subject's departure from its own expectation."""
+    first = np.zeros(design.n_subjects, dtype=np.intp)
+    first[design.subject_index[::-1]] = np.arange(design.n_obs)[::-1]
+    for variable in design.level2_variables():
+        fitted, given = design.frame[variable].iloc[first[subject]], frame[variable]
+        if pd.api.types.is_numeric_dtype(given.dtype) and pd.api.types.is_numeric_dtype(fitted.dtype):
+            other = ~np.isclose(given.to_numpy(np.float64), fitted.to_numpy(np.float64), rtol=1e-9, atol=0.0)
+        else:
+            other = given.to_numpy(object) != fitted.to_numpy(object)
+        if np.any(other):
+            k = int(np.flatnonzero(other)[0])
+            who = f"{design.hierarchy.subject} {quote(design.subjects[subject[k]])}"
+            raise DataError(
+                f"{variable!r} = {quote(given.iloc[k])} for {who} at level='subject'",
+                f"in the fitted data it is {quote(fitted.iloc[k])}, and the random effects of {who} are its departure "
+                "from what that predicts",
+                f"give {who} its own value, or use level='new_subject' (or 'population') for a subject with these "
+                "covariates",
+                SEE,
+            )
+
+
+def describe(level: str, interval: str | None, ci: float, contains: str, quantile: str) -> dict[str, Any]:
+    """Say in words what a table of predictions holds, for its ``attrs``."""
+    notes: dict[str, Any] = {"level": level, "scale": "response", "estimate": LINES[level]}
+    if interval is None:
+        return notes
+    about = MEASUREMENTS[level] if interval == "prediction" else LINES[level]
+    return notes | {"ci": ci, "interval": f"{100 * ci:g} % for {about}; contains {contains}", "quantile": quantile}

@@ -1,0 +1,166 @@
+"""The main job: fit one model by several estimators, print the answers side by side, write them to a folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hierlmm.errors import MissingPackageError, NotAvailableError, SpecificationError, closest
+from hierlmm.report.progress import Progress, duration
+from hierlmm.report.write import OURS, fit_text, model_text, write_plots, write_tables
+
+if TYPE_CHECKING:
+    from hierlmm.comparison.compare import Comparison
+    from hierlmm.fits.base import Fit
+    from hierlmm.model import TwoLevelModel
+
+__all__ = ["METHODS", "heading", "parse_methods", "run", "say"]
+
+METHODS = {"nuts": "NUTS", "reml": "REML", "ml": "ML", "gee": "GEE", "bambi": "Bambi"}
+SAMPLERS = ("nuts", "bambi")
+
+
+def parse_methods(text: str) -> list[str]:
+    """Split ``"nuts,reml"`` into known estimators, each once.
+
+    Raises
+    ------
+    SpecificationError
+        If one is unknown, naming the nearest, or if there is none.
+    """
+    names = list(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    see = "hierlmm fit --help"
+    if not names:
+        raise SpecificationError(f"--estimators {text!r}", "it names no estimator", "use --estimators nuts,reml", see)
+    for name in names:
+        if name not in METHODS:
+            raise SpecificationError(
+                f"--estimators {name}",
+                f"there is no estimator of this name.{closest(name, METHODS)}",
+                f"choose from {', '.join(METHODS)}; several are separated by commas",
+                see,
+            )
+    return names
+
+
+def run(
+    model: TwoLevelModel,
+    methods: Sequence[str],
+    *,
+    sampling: Mapping[str, Any],
+    ci: float,
+    folder: Path | None,
+    plots: bool,
+    progress: Progress,
+) -> list[str]:
+    """Print the model, fit it, print and write the results.
+
+    Parameters
+    ----------
+    model : TwoLevelModel
+    methods : sequence of str
+        Keys of `METHODS`; the first is what the others are compared with.
+    sampling : mapping
+        Options of the samplers: ``draws``, ``tune``, ``chains``, ``seed``, ``target_accept``.
+    ci : float
+        Probability of the intervals.
+    folder : Path or None
+        Where to write; None writes nothing.
+    plots : bool
+        Draw the plots as well.
+    progress : Progress
+
+    Returns
+    -------
+    list of str
+        Labels of the fits that did not converge.
+    """
+    from hierlmm.comparison.compare import compare
+
+    say(model_text(model))
+    fits: dict[str, Fit] = {}
+    notes: list[str] = []
+    for method in sorted(methods, key=SAMPLERS.__contains__):  # a problem with the data shows before sampling starts
+        fit = _fit(model, method, sampling, progress, notes)
+        if fit is not None:
+            fits[method] = fit
+            say(f"\n{heading(METHODS[method])}\n{fit_text(fit, ci)}")
+    if not fits:
+        raise NotAvailableError(f"--estimators {','.join(methods)}", " ".join(notes), "use --estimators nuts,reml")
+    comparison = compare(*(fits[m] for m in methods if m in fits), ci=ci, notes=tuple(notes))
+    if len(fits) > 1:
+        say(f"\n{heading('Side by side')}\n{comparison}")
+    else:
+        for note in notes:
+            progress.note(note)
+    if folder is not None:
+        _write(model, comparison, folder, plots, progress)
+    progress.line(f"Finished after {duration(progress.elapsed)}")
+    return [label for label, fit in comparison.fits.items() if not fit.converged]
+
+
+def _fit(
+    model: TwoLevelModel, method: str, sampling: Mapping[str, Any], progress: Progress, notes: list[str]
+) -> Fit | None:
+    """Fit by one estimator; None, and a note, if Bambi cannot express the model or is not installed."""
+    if method not in SAMPLERS:
+        with progress.step(f"Fitting by {METHODS[method]}"):
+            if method == "gee":
+                return model.fit_gee()
+            return model.fit_reml() if method == "reml" else model.fit_ml()
+    name = METHODS[method]
+    text = f"Sampling by {name}: compiling the model first, which can take a minute the first time"
+    with progress.step(text, animate=False):
+        if method == "nuts":
+            fit: Any = model.fit(**sampling, progressbar=progress.interactive)
+        else:
+            fit = _fit_bambi(model, sampling, progress, notes)
+    if fit is not None:
+        attrs = fit.datatree.attrs
+        times = [f"{k} {duration(attrs[f'{k}_seconds'])}" for k in ("compile", "sampling") if f"{k}_seconds" in attrs]
+        progress.line(f"{name} done: {', '.join(times)}; seed {attrs.get('seed')} (--seed makes the same draws again)")
+    return fit
+
+
+def _fit_bambi(model: TwoLevelModel, sampling: Mapping[str, Any], progress: Progress, notes: list[str]) -> Any:
+    from hierlmm.bayes.bambi import fit_bambi
+
+    logging.disable(logging.INFO)  # PyMC lists the sampled variables on standard error
+    try:
+        return fit_bambi(model.design, model.priors, **sampling, progressbar=progress.interactive)
+    except (SpecificationError, MissingPackageError) as error:
+        notes.append(f"Bambi is not shown: {error.reason}. {error.remedy[:1].upper()}{error.remedy[1:]}.")
+        return None
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _write(model: TwoLevelModel, comparison: Comparison, folder: Path, plots: bool, progress: Progress) -> None:
+    before = {path.name for pattern in OURS for path in folder.glob(pattern)}
+    with progress.step("Writing tables"):
+        written = list(write_tables(model, comparison, folder))
+    if plots:
+        with progress.step("Drawing plots"):
+            written += write_plots(comparison, folder, progress.note)
+    width = max(len(name) for name, _ in written)
+    say(f"\nWritten to {folder}:\n" + "\n".join(f"  {name:<{width}}  {what}" for name, what in written))
+    left = sorted(before - {name for name, _ in written})
+    if left:
+        progress.note(f"left from an earlier run in {folder}: {', '.join(left)}.")
+
+
+def heading(text: str) -> str:
+    """Underline a title."""
+    return f"{text}\n{'=' * len(text)}"
+
+
+def say(text: str) -> None:
+    """Print a result; if nobody reads standard output any more (``| head``), go on without it."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

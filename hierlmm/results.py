@@ -1,0 +1,149 @@
+"""What every result is: a frozen record with a table, notes, one text and one page for notebooks.
+
+A result says what it shows as a `Page`, once: a title, then lines, paragraphs and tables in their order. `Page.text` is
+what is printed, `Page.html` what a notebook shows: a fragment in the colours and fonts of where it stands (so it is
+dark where the notebook is), with captions and the scope of every heading for readers who listen.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from hierlmm.frozen import Sealed
+
+__all__ = ["Items", "Page", "Paragraph", "Result", "Table"]
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Text that print breaks into lines of ``width``, and a notebook does not."""
+
+    content: str
+    width: int = 100
+    first: str = ""
+    rest: str = ""
+
+    def lines(self) -> list[str]:
+        """The lines in print."""
+        return textwrap.wrap(
+            self.content, self.width, initial_indent=self.first, subsequent_indent=self.rest, break_on_hyphens=True
+        )
+
+    def html(self) -> str:
+        """The paragraph as it is."""
+        return f"<p>{html.escape(self.content)}</p>"
+
+
+@dataclass(frozen=True)
+class Items:
+    """A heading, and sentences as a list."""
+
+    heading: str
+    sentences: Sequence[str]
+    printed: Sequence[str] = ()
+    """The lines in print."""
+
+    def lines(self) -> list[str]:
+        """The lines in print."""
+        return list(self.printed)
+
+    def html(self) -> str:
+        """A list."""
+        head = f"<p><em>{html.escape(self.heading)}</em></p>" if self.heading else ""
+        return f"{head}<ul>{''.join(f'<li>{html.escape(s)}</li>' for s in self.sentences)}</ul>"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its lines in print, and the frame that a notebook shows."""
+
+    frame: pd.DataFrame
+    printed: Sequence[str] = ()
+    caption: str = ""
+    index: bool = False
+    formatters: Mapping[Any, Callable[[Any], str]] = field(default_factory=dict)
+    number: str = ".4g"
+
+    def lines(self) -> list[str]:
+        """The lines in print."""
+        return list(self.printed)
+
+    def html(self) -> str:
+        """The table with its caption, and the scope of its headings."""
+        text = self.frame.to_html(
+            index=self.index,
+            float_format=lambda v: format(v, self.number),
+            formatters=dict(self.formatters),
+            na_rep="",
+            border=0,
+        )
+        head, body = text.split("<tbody>")
+        head = re.sub(r"<th\b", '<th scope="col"', head)
+        body = re.sub(r"<th\b", '<th scope="row"', body)
+        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
+        return re.sub(r"(<table[^>]*>)", rf"\1{caption}", head, count=1) + "<tbody>" + body
+
+
+type Part = str | Paragraph | Items | Table
+
+
+@dataclass(frozen=True)
+class Page:
+    """A title, then lines, paragraphs, lists and tables; an empty line parts what belongs together in print."""
+
+    title: str
+    parts: Iterable[Part]
+
+    @property
+    def text(self) -> str:
+        """What is printed."""
+        lines = [self.title] if self.title else []
+        for part in self.parts:
+            lines += [part] if isinstance(part, str) else part.lines()
+        return "\n".join(lines)
+
+    @property
+    def html(self) -> str:
+        """What a notebook shows; neighbouring lines are one paragraph."""
+        title = "<br>".join(html.escape(line) for line in self.title.splitlines())
+        pieces, lines = [f"<p><strong>{title}</strong></p>"] if title else [], []
+        for part in (*self.parts, ""):
+            if isinstance(part, str) and part:
+                lines.append(html.escape(part))
+                continue
+            if lines:
+                pieces.append(f"<p>{'<br>'.join(lines)}</p>")
+                lines = []
+            if not isinstance(part, str):
+                pieces.append(part.html())
+        return f'<div class="hierlmm" style="color: inherit; background: transparent">{"".join(pieces)}</div>'
+
+
+class Result(Sealed):
+    """Base of all results, which are frozen dataclasses: subclasses have a ``table`` and say what they show in `_page`."""
+
+    def _page(self) -> Page:
+        """Title, lines, paragraphs and tables of the result."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it shows")
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The main table: a copy, as `table` is."""
+        return getattr(self, "table")
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the main table, a copy that may be changed."""
+        return self.frame
+
+    def __repr__(self) -> str:
+        return self._page().text
+
+    def _repr_html_(self) -> str:
+        return self._page().html

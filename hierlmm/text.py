@@ -1,0 +1,109 @@
+"""Numbers, tables and paragraphs as text: what every print shares."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+__all__ = ["PROBABILITIES", "align", "probability_text", "show", "table_lines", "table_text", "wrap"]
+
+FloatArray = NDArray[np.float64]
+PROBABILITIES = ("p", "prob_positive", "prob_rope", "prob", "share", "share_lower", "share_upper")
+"""Columns that hold probabilities or shares."""
+LEAST_DIGITS = 3
+STATISTICS = {"t", "t value", "z", "p", "df"}
+"""Columns that are not in units of the response, and say nothing about the size of their row."""
+
+
+def show(value: Any) -> str:
+    """A value of a covariate as text."""
+    return f"{value:.6g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+def probability_text(value: float) -> str:
+    """Four decimals of a probability or a share, which read as 0 or 1 only if it is."""
+    if np.isnan(value):
+        return ""
+    if 0.0 < value < 1e-4:
+        return "<0.0001"
+    return ">0.9999" if 0.9999 < value < 1.0 else f"{value:.4f}"
+
+
+def wrap(lines: Iterable[str], width: int = 100, **options: Any) -> list[str]:
+    """Break each paragraph into lines of at most ``width`` characters, with the options of `textwrap.wrap`."""
+    return [line for text in lines for line in textwrap.wrap(text, width, **options)]
+
+
+def align(cells: Sequence[Sequence[str]], left: Collection[int] = (), gap: str = "  ") -> list[str]:
+    """Lines of a table: columns in ``left`` to the left, the others to the right, no spaces at the ends of lines."""
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    return [
+        gap.join(v.ljust(w) if i in left else v.rjust(w) for i, (v, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+        for row in cells
+    ]
+
+
+def table_lines(table: pd.DataFrame, keys: Collection[str]) -> list[str]:
+    """Align a table: keys to the left, numbers to the right, with decimals that suit their size."""
+    columns = [[show(v) for v in table[c]] if c in keys else _numbers(str(c), table[c]) for c in table.columns]
+    cells = [list(map(str, table.columns)), *(list(row) for row in zip(*columns, strict=True))]
+    return align(cells, [i for i, c in enumerate(table.columns) if c in keys])
+
+
+def _numbers(name: str, values: pd.Series) -> list[str]:
+    array = values.to_numpy(dtype=np.float64)
+    if name in PROBABILITIES:
+        return [probability_text(v) for v in array]
+    if name in ("df", "df1", "df2"):
+        return ["inf" if np.isinf(v) else "" if np.isnan(v) else f"{v:z.1f}" for v in array]
+    if name in ("t", "F"):
+        return ["" if np.isnan(v) else f"{v:z.3f}" for v in array]
+    finite = np.abs(array[np.isfinite(array) & (array != 0.0)])
+    size = int(np.floor(np.log10(finite.max()))) if finite.size else 0
+    decimals = int(np.clip(4 - size, 0, 8))
+    return ["" if np.isnan(v) else f"{v:z.{decimals}f}" for v in array]
+
+
+def table_text(frame: pd.DataFrame, digits: int) -> str:
+    """Align a numeric table, each column to about ``digits`` significant digits of its largest entry.
+
+    A row of which this would leave fewer than three digits (a slope beside an intercept in calendar years) gets digits
+    of its own; decimal points stay below each other.
+    """
+    values = frame.to_numpy(dtype=float)
+    sizes = np.where(np.isfinite(values), np.abs(values), 0.0)
+    decimals = np.clip(digits - 1 - _magnitude(sizes.max(axis=0, initial=0.0)), 0, 8)
+    places = np.tile(decimals, (len(frame), 1))
+    in_units = np.array([str(c) not in STATISTICS for c in frame.columns])
+    if in_units.any() and len(frame):
+        size = sizes[:, in_units].max(axis=1)
+        small = (size > 0) & (decimals[in_units].min() + _magnitude(size) + 1 < LEAST_DIGITS)
+        # A bound that happens to be close to zero needs no more than two places beyond those of its row.
+        most = digits + 1 - _magnitude(size)
+        own = np.minimum(digits - 2 - _magnitude(sizes), most[:, None])
+        places = np.where(small[:, None] & in_units, np.maximum(own, places), places)
+    cells = frame.copy().astype(object)
+    for c, column in enumerate(frame.columns):
+        texts = [_number(v, int(n)) for v, n in zip(values[:, c], places[:, c], strict=True)]
+        tails = [len(text) - text.find(".") if "." in text else 0 for text in texts]
+        cells[column] = [text + " " * (max(tails) - tail) for text, tail in zip(texts, tails, strict=True)]
+    cells.index.name = None
+    cells.columns.name = None
+    return "\n".join(line.rstrip() for line in cells.to_string().splitlines())
+
+
+def _magnitude(values: FloatArray) -> NDArray[np.intp]:
+    """Power of ten of each value; 0 of what has none."""
+    usable = np.isfinite(values) & (values > 0)
+    return np.floor(np.log10(np.where(usable, values, 1.0))).astype(np.intp)
+
+
+def _number(value: float, places: int) -> str:
+    if not np.isfinite(value):
+        return ""
+    return f"{value:z.{places}f}" if places <= 8 or value == 0 else f"{value:.3e}"

@@ -1,0 +1,440 @@
+"""Whether the past outcome predicts the covariate, given the covariate's own past.
+
+A time-varying covariate is exogenous if p{x(t) | H_x(t), H_y(t)} = p{x(t) | H_x(t)}: what was seen of y adds nothing.
+The check is one pooled linear regression with past x on the right as well,
+
+    x_ij = α + Σ_l φ_l x_{i,j-l} + φ̄ x̄_{i,<j} + trend(t_ij) + gap terms + Σ_l δ_l y_{i,j-l} + e_ij,      H₀: δ = 0,
+
+with a cluster-robust variance. It has no subject effects on purpose: a random intercept is correlated with x_{i,j-1} by
+construction, which biases φ and with it δ in short panels (Nickell 1981). What persists in a subject is carried by the
+mean of the subject's past, x̄_{i,<j}, instead.
+
+The variance is the cluster jackknife (CV3): leaving out subject g changes δ̂ by (X'X - X_g'X_g)⁻¹ X_g'e_g, which needs
+one k×k solve for each subject and no refit. Statistics are referred to t and F with J - 1 degrees of freedom.
+"""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import f as f_distribution
+from scipy.stats import t as t_distribution
+
+from hierlmm.errors import DataError, SpecificationError, warn
+from hierlmm.frames import column_names, complete_rows, quote, require_columns, to_pandas
+from hierlmm.options import checked, renamed
+from hierlmm.timevarying.history import is_number, subject_codes, time_values
+
+__all__ = ["ExogeneityCheck", "check_exogeneity"]
+
+FloatArray = NDArray[np.float64]
+SEE = "docs, page 'Time-varying covariates', section 'Does the outcome drive the covariate?'"
+RANK_TOLERANCE = 1e-9
+FEW_SUBJECTS = 20
+
+
+@checked
+@dataclass(frozen=True, eq=False, repr=False)
+class ExogeneityCheck:
+    """Whether past outcomes predict a covariate, given the covariate's own past.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        One row for each lag of the outcome: ``estimate`` (units of x per unit of y), ``se``, ``lower``, ``upper``,
+        ``t``, ``p``, and ``standardised`` (SDs of x per SD of y).
+    statistic, df1, df2, p : float
+        Wald F statistic of all lags of the outcome together, its degrees of freedom, and its p value.
+    detectable : float
+        The standardised coefficient of the first lag that this test finds with a probability of 0.8.
+    coefficients : pandas.DataFrame
+        The whole regression: ``estimate`` and ``se``, in the units of the columns (time is centred and scaled).
+    n_obs, n_subjects : int
+        Rows and subjects in the regression; the first `lags` rows of each subject only serve as past.
+    response, variable : str
+    alpha : float
+        Significance level of the words.
+    """
+
+    table: pd.DataFrame
+    statistic: float
+    df1: int
+    df2: int
+    p: float
+    detectable: float
+    coefficients: pd.DataFrame
+    n_obs: int
+    n_subjects: int
+    response: str
+    variable: str
+    alpha: float
+
+    @property
+    def endogenous(self) -> bool:
+        """Whether exogeneity is rejected at `alpha`. False does not mean that the covariate is exogenous."""
+        return self.p < self.alpha
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The finding and what it means for the model, in plain words."""
+        x, y = self.variable, self.response
+        first = self.table.iloc[0]
+        found = (
+            f"{y!r} one unit higher at the previous measurement goes with {x!r} {abs(first['estimate']):.4g} "
+            f"{'higher' if first['estimate'] > 0 else 'lower'} now (se {first['se']:.3g}; {first['standardised']:z.3f} "
+            f"standard deviations of {x!r} per standard deviation of {y!r}), given the past of {x!r}, time, and what "
+            f"was adjusted for."
+        )
+        test = (
+            f"Test that the past of {y!r} adds nothing: F({self.df1}, {self.df2}) = {self.statistic:z.2f}, "
+            f"p = {self.p:.2g}; {self.n_obs} rows of {self.n_subjects} subjects, cluster-jackknife standard errors."
+        )
+        return (found, test, *(self._endogenous() if self.endogenous else self._no_evidence()))
+
+    def _endogenous(self) -> tuple[str, ...]:
+        x, y = self.variable, self.response
+        return (
+            f"{x!r} is endogenous: it carries information about earlier values of {y!r}, because the outcome acts on "
+            f"it, because something not in the model acts on both, or because {x!r} is measured with error (the "
+            "outcome then tells more about its true past).",
+            f"What this means: in a mixed model {x!r} is then related to the random effects. Its coefficient is not "
+            f"the effect of changing {x!r}, and does not say how population means differ; likelihood and Bayesian "
+            "fits, and GEE with a working correlation other than independence, may all be biased.",
+            f"What remains valid: the association of the mean of {y!r} with {x!r} at the same time, by GEE with an "
+            "independence working correlation (Pepe and Anderson 1994). If the relation is one of stable differences "
+            "between subjects, split the covariate with within_between.",
+            "What to do otherwise: model both processes together, as joint models do (in R: JM, JMbayes2), or use "
+            "inverse-probability weights if the question is the effect of setting the covariate.",
+        )
+
+    def _no_evidence(self) -> tuple[str, ...]:
+        x, y = self.variable, self.response
+        return (
+            f"No evidence that past values of {y!r} drive {x!r}. This does not show that {x!r} is exogenous: the test "
+            f"had a chance of 0.8 to find a standardised coefficient of {self.detectable:z.3f}, and little chance to "
+            "find a much smaller one, a nonlinear one, or one at another delay.",
+            "What this means: a mixed model with this covariate is not contradicted. Whether the outcome can act on "
+            "the covariate is a question to subject knowledge first (a treatment adapted to the outcome always is "
+            "endogenous).",
+        )
+
+    def __repr__(self) -> str:
+        head = f"Exogeneity of {self.variable!r} with respect to the past of {self.response!r}"
+        return "\n".join(
+            [head, *(line for s in self.sentences for line in textwrap.wrap(s, 100, subsequent_indent="  "))]
+        )
+
+    def _repr_html_(self) -> str:
+        head = html.escape(f"Exogeneity of {self.variable!r} with respect to the past of {self.response!r}")
+        return (
+            f"<div><p><strong>{head}</strong></p>"
+            + "".join(f"<p>{html.escape(s)}</p>" for s in self.sentences)
+            + "</div>"
+        )
+
+
+@renamed(covariate="variable", adjust="adjust_for", level="alpha")
+@checked
+def check_exogeneity(
+    data: Any,
+    *,
+    response: str,
+    variable: str,
+    subject: str,
+    time: str,
+    adjust_for: Sequence[str] = (),
+    lags: int = 1,
+    time_degree: int = 3,
+    alpha: float = 0.05,
+    missing: str = "raise",
+) -> ExogeneityCheck:
+    """Check whether past outcomes predict a covariate, given the covariate's own past.
+
+    Parameters
+    ----------
+    data : DataFrame
+        One row per measurement of outcome and covariate together: pandas, or anything narwhals reads.
+    response, variable : str
+        Numeric columns y and x (make a column of ``log(y)`` if that is what the model has).
+    subject, time : str
+        Who, and when (a number).
+    adjust_for : list of str
+        Further columns to hold fixed, at the time of x: treatment, age, ... Numbers or labels.
+    lags : int
+        How many previous measurements of x and of y; all lags of y are tested together.
+    time_degree : int
+        Degree of the polynomial in time, lowered where there are too few distinct times.
+    alpha : float
+        Significance level at which the words say "endogenous".
+    missing : {"raise", "drop"}
+        Rows with missing values are refused, or left out; the previous measurement is then the previous complete one.
+
+    Returns
+    -------
+    ExogeneityCheck
+        Prints the finding and what it means for the model.
+
+    Raises
+    ------
+    DataError
+        If a column is absent, not numeric or constant (also within every subject); if a subject has several rows at one
+        time; if there are too few rows or subjects; if the past of y is an exact linear function of the other terms.
+    SpecificationError
+        If an option has no meaning.
+
+    Warns
+    -----
+    FitWarning
+        With fewer than 20 subjects in the regression.
+
+    Notes
+    -----
+    The regression has the previous values of x, the mean of x so far (what persists in a subject), a polynomial in
+    time, the time since the previous measurement and its product with the previous x (where it varies), and
+    ``adjust_for``. Pooled least squares with cluster-jackknife standard errors; see Pepe, M. S., Anderson, G. L.
+    (1994), Communications in Statistics - Simulation and Computation 23, 939-951; Diggle, P. J., Heagerty, P.,
+    Liang, K.-Y., Zeger, S. L. (2002), Analysis of Longitudinal Data, 2nd ed., chapter 12; Nickell, S. (1981),
+    Econometrica 49, 1417-1426.
+    """
+    _check_options(lags, time_degree, alpha)
+    if response == variable:
+        raise SpecificationError(
+            f"{response!r} as response and as covariate", "a variable is not its own covariate", "name two columns", SEE
+        )
+    wanted = list(dict.fromkeys([subject, time, response, variable, *adjust_for]))
+    table = to_pandas(data)
+    for names, role in (
+        ([subject], "subject"),
+        ([time], "time"),
+        ([response], "response"),
+        ([variable], "covariate"),
+        (adjust_for, "column to adjust for"),
+    ):
+        require_columns(names, column_names(table), role)
+    rows, _ = complete_rows(table[wanted], missing, subject)
+    y, x = (_numbers(rows[name]) for name in (response, variable))
+    codes, labels = subject_codes(rows[subject], "the data")
+    at = time_values(rows[time], "the data")
+    order = np.lexsort((at, codes))
+    codes, at, x, y, rows = codes[order], at[order], x[order], y[order], rows.iloc[order]
+    for name, values in ((variable, x), (response, y)):
+        _refuse_constant_within(name, values, codes)
+    again = np.flatnonzero((codes[1:] == codes[:-1]) & (at[1:] == at[:-1]))
+    if len(again):
+        raise DataError(
+            f"several rows of subject {quote(labels[codes[again[0]]])} at time {at[again[0]]:g}",
+            "which of them came first decides what is past",
+            "keep one row for each subject and time",
+            SEE,
+        )
+    place = np.asarray(pd.Series(codes).groupby(codes).cumcount(), dtype=np.int64)
+    use = np.flatnonzero(place >= lags)
+    if not len(use):
+        raise _too_few(0, 0, lags, lags + 2)
+    nuisance, tested = _terms(rows, codes, place, use, at, x, y, variable, response, adjust_for, lags, time_degree)
+    n_subjects = len(np.unique(codes[use]))
+    k = len(nuisance) + len(tested)
+    if n_subjects < 5 or len(use) <= 2 * k:
+        raise _too_few(len(use), n_subjects, lags, k)
+    if n_subjects < FEW_SUBJECTS:
+        warn(f"The check rests on {n_subjects} subjects; its p value is rough with fewer than {FEW_SUBJECTS}.")
+    names, estimate, cov = _jackknife(nuisance, tested, x[use], codes[use])
+    return _result(
+        names, list(tested), estimate, cov, x[use], tested, len(use), n_subjects, response, variable, alpha
+    )  # fmt: skip
+
+
+def _too_few(n_rows: int, n_subjects: int, lags: int, n_terms: int) -> DataError:
+    return DataError(
+        f"{n_rows} rows of {n_subjects} subjects that have {lags} earlier measurement{'s' if lags > 1 else ''}",
+        f"a regression with {n_terms} terms cannot be judged from so few",
+        "use fewer lags, a lower time_degree or fewer columns to adjust for; or collect more",
+        SEE,
+    )
+
+
+def _check_options(lags: int, time_degree: int, alpha: float) -> None:
+    for name, value, least in (("lags", lags, 1), ("time_degree", time_degree, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise SpecificationError(
+                f"{name}={value!r}", f"it must be a whole number, {least} or more", f"use {name}={max(least, 1)}", SEE
+            )
+    if not 0 < alpha < 1:
+        raise SpecificationError(f"alpha={alpha!r}", "it is not between 0 and 1", "use alpha=0.05, for example", SEE)
+
+
+def _numbers(column: pd.Series) -> FloatArray:
+    kind = column.dtype
+    if not is_number(kind):
+        raise DataError(
+            f"{column.name!r} of type {kind}",
+            "the check is a linear regression and needs numbers",
+            "code it 0 and 1",
+            SEE,
+        )
+    values = column.to_numpy(np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f"infinite values in {column.name!r}", "they cannot be used", "correct or drop them", SEE)
+    if len(values) and np.ptp(values) == 0:
+        raise DataError(
+            f"{column.name!r}, which is constant", "nothing can predict or be predicted by it", "check it", SEE
+        )
+    return values
+
+
+def _refuse_constant_within(name: str, values: FloatArray, codes: NDArray[np.int64]) -> None:
+    """Refuse a column of level 2: its previous value is its value, and what is left to explain is rounding error."""
+    groups = pd.Series(values).groupby(codes)
+    widest = float((groups.max() - groups.min()).max())
+    if widest <= 1e-12 * float(np.max(np.abs(values))) and len(values) > groups.ngroups:
+        raise DataError(
+            f"{name!r}, which is the same in all rows of each subject",
+            "it does not change over time, so there is nothing that the past could add",
+            "a level-2 covariate needs no check of this kind: use it as it is",
+            SEE,
+        )
+
+
+def _terms(
+    rows: pd.DataFrame,
+    codes: NDArray[np.int64],
+    place: NDArray[np.int64],
+    use: NDArray[np.int64],
+    at: FloatArray,
+    x: FloatArray,
+    y: FloatArray,
+    variable: str,
+    response: str,
+    adjust_for: Sequence[str],
+    lags: int,
+    time_degree: int,
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    """Columns of the regression: those held fixed, and the lags of the outcome."""
+    nuisance: dict[str, FloatArray] = {"Intercept": np.ones(len(use))}
+    for lag in range(1, lags + 1):
+        nuisance[f"{variable}, {_before(lag)}"] = x[use - lag]
+    centred = x - x.mean()
+    so_far = pd.Series(centred).groupby(codes).cumsum().to_numpy() / (place + 1.0) + x.mean()
+    nuisance[f"{variable}, mean so far"] = so_far[use - 1]
+    when = at[use]
+    spread = np.ptp(when)
+    scaled = 2.0 * (when - when.min()) / spread - 1.0 if spread > 0 else np.zeros(len(use))
+    for degree in range(1, min(time_degree, len(np.unique(when)) - 1) + 1):
+        nuisance[f"time ** {degree}" if degree > 1 else "time"] = scaled**degree
+    gap = at[use] - at[use - 1]
+    if len(use) and np.ptp(gap) > 1e-9 * np.max(gap):
+        nuisance["gap"] = gap
+        nuisance[f"gap:{variable}, {_before(1)}"] = (gap - gap.mean()) * (x[use - 1] - x.mean())
+    for name in adjust_for:
+        column = rows[name].iloc[use]
+        kind = column.dtype
+        if is_number(kind):
+            nuisance[name] = column.to_numpy(np.float64)
+        else:
+            dummies = pd.get_dummies(column.astype(str), prefix=name, prefix_sep="=", drop_first=True, dtype=float)
+            nuisance |= {str(c): dummies[c].to_numpy() for c in dummies}
+    tested = {f"{response}, {_before(lag)}": y[use - lag] for lag in range(1, lags + 1)}
+    return nuisance, tested
+
+
+def _before(lag: int) -> str:
+    return "previous" if lag == 1 else f"{lag} before"
+
+
+def _jackknife(
+    nuisance: dict[str, FloatArray], tested: dict[str, FloatArray], x: FloatArray, codes: NDArray[np.int64]
+) -> tuple[list[str], FloatArray, FloatArray]:
+    """Least squares and its cluster-jackknife covariance; nuisance terms that add nothing are left out."""
+    X = np.column_stack([*nuisance.values(), *tested.values()])
+    names = [*nuisance, *tested]
+    scale = np.linalg.norm(X, axis=0)
+    scale[scale == 0] = 1.0
+    size = np.abs(np.diag(np.linalg.qr(X / scale, mode="r")))  # what each column adds to those before it
+    adds = size > RANK_TOLERANCE
+    if not adds[len(nuisance) :].all():
+        lost = next(n for n, a in zip(tested, adds[len(nuisance) :], strict=True) if not a)
+        raise DataError(
+            f"{lost}",
+            "it is an exact linear function of past x, time and the columns adjusted for",
+            "check whether one column was computed from another",
+            SEE,
+        )
+    X, names = X[:, adds] / scale[adds], [n for n, a in zip(names, adds, strict=True) if a]
+    Q, R = np.linalg.qr(X)  # in an orthonormal basis every X'X below is I
+    coef = Q.T @ x
+    residual = x - Q @ coef
+    _, group = np.unique(codes, return_inverse=True)
+    starts = np.flatnonzero(np.diff(group, prepend=-1))  # rows come sorted by subject
+    scores = np.add.reduceat(Q * residual[:, None], starts, axis=0)
+    inner = np.stack([np.add.reduceat(Q * Q[:, [j]], starts, axis=0) for j in range(Q.shape[1])], axis=1)
+    leave = np.eye(Q.shape[1]) - inner
+    if np.min(np.linalg.eigvalsh(leave)[:, 0]) < RANK_TOLERANCE:
+        raise DataError(
+            "a regression that one subject alone decides",
+            "without that subject some term could not be estimated",
+            "leave out the columns to adjust for that only one subject has, or lower time_degree",
+            SEE,
+        )
+    change = np.linalg.solve(leave, scores[:, :, None])[:, :, 0]
+    J = len(starts)
+    change -= change.mean(axis=0)
+    back = np.linalg.inv(R) / scale[adds][:, None]
+    cov = back @ ((J - 1.0) / J * change.T @ change) @ back.T
+    return names, back @ coef, cov
+
+
+def _result(
+    names: list[str],
+    lags: list[str],
+    estimate: FloatArray,
+    cov: FloatArray,
+    x: FloatArray,
+    tested: dict[str, FloatArray],
+    n_obs: int,
+    n_subjects: int,
+    response: str,
+    variable: str,
+    alpha: float,
+) -> ExogeneityCheck:
+    at = [names.index(n) for n in lags]
+    delta, V = estimate[at], cov[np.ix_(at, at)]
+    se, df = np.sqrt(np.diag(V)), n_subjects - 1
+    q = len(at)
+    statistic = float(delta @ np.linalg.solve(V, delta)) / q
+    half = float(t_distribution.ppf(0.975, df)) * se
+    ratio = np.array([np.std(tested[n]) for n in lags]) / np.std(x)
+    table = pd.DataFrame(
+        {
+            "estimate": delta,
+            "se": se,
+            "lower": delta - half,
+            "upper": delta + half,
+            "t": delta / se,
+            "p": 2.0 * t_distribution.sf(np.abs(delta / se), df),
+            "standardised": delta * ratio,
+        },
+        index=pd.Index(lags, name="past outcome"),
+    )
+    reach = float(t_distribution.ppf(1.0 - alpha / 2.0, df) + t_distribution.ppf(0.8, df))
+    coefficients = pd.DataFrame({"estimate": estimate, "se": np.sqrt(np.diag(cov))}, index=pd.Index(names, name="term"))
+    return ExogeneityCheck(
+        table,
+        statistic,
+        q,
+        df,
+        float(f_distribution.sf(statistic, q, df)),
+        float(reach * se[0] * ratio[0]),
+        coefficients,
+        n_obs,
+        n_subjects,
+        response,
+        variable,
+        alpha,
+    )

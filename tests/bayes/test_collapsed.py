@@ -1,0 +1,807 @@
+"""The collapsed posterior against dense matrices, quadrature, REML and the explicit sampler."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import arviz as az
+import numpy as np
+import pandas as pd
+import pytest
+from dense import dense_fit, marginal_covariance
+from scipy import stats
+from scipy.interpolate import make_interp_spline
+from scipy.optimize import brentq
+from scipy.special import logsumexp, ndtr
+from test_likelihood import finite_difference, random_design
+
+from hierlmm.bayes.collapsed import collapsed_posterior, why_not_collapsed
+from hierlmm.bayes.collapsed_kernel import unpack
+from hierlmm.bayes.distributions import (
+    LKJ,
+    Exponential,
+    Gamma,
+    HalfCauchy,
+    HalfNormal,
+    HalfStudentT,
+    Normal,
+    StudentT,
+    Uniform,
+)
+from hierlmm.bayes.priors import Priors, resolve_priors
+from hierlmm.bayes.recover import draw_random_effects, natural_scale, recover_beta, summarise_random_effects
+from hierlmm.bayes.sample import sample_explicit
+from hierlmm.bayes.sample_collapsed import sample_collapsed
+from hierlmm.covariance.random import random_covariance
+from hierlmm.design.design import design_from_formula
+from hierlmm.design.formula import parse_formula
+from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
+from hierlmm.likelihood.criterion import Criterion
+from hierlmm.model import TwoLevelModel
+
+# --- the density, written down a second time -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def irregular():
+    """Fourteen subjects with one to six rows at times of their own; covariates far from zero; an offset."""
+    rng = np.random.default_rng(11)
+    counts = np.array([1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 6])
+    subject = np.repeat(np.arange(14), counts)
+    n = len(subject)
+    frame = pd.DataFrame({"subject": subject, "t": rng.normal(8, 2, n), "u": rng.normal(-3, 0.5, n)})
+    frame["group"] = np.array(["a", "b", "c"])[subject % 3]
+    frame["w"] = rng.normal(size=14)[subject]
+    frame["start"] = rng.normal(100, 5, n)
+    b = rng.normal(size=(14, 2)) @ np.array([[6.0, 0.0], [1.0, 1.5]])
+    frame["y"] = 40 + 3 * frame["t"] + b[subject, 0] + b[subject, 1] * frame["t"] + rng.normal(0, 4, n)
+    return frame
+
+
+POSITIVE = (HalfNormal(3.0), HalfStudentT(4.0, 2.0), HalfCauchy(1.5), Exponential(2.0), Gamma(2.5, 0.4))
+CASES = {
+    "intercept": ("y ~ 1 + (1 | subject)", None, None),
+    "p = 6": ("y ~ group * t + (1 | subject)", None, None),
+    "slope": ("y ~ group + t + (1 + t | subject)", None, None),
+    "three effects": ("y ~ t + u + w + (1 + t + u | subject)", None, None),
+    "diagonal": ("y ~ t + u + (1 + t + u || subject)", None, None),
+    "identity": ("y ~ t + (1 + t | subject)", "identity", None),
+    "blocks": ("y ~ t + u + (1 + t | subject) + (0 + u | subject)", None, None),
+    "no intercept": ("y ~ 0 + group + t + (1 + t | subject)", None, None),
+    "nothing fixed": ("y ~ 0 + (1 + t | subject)", None, None),
+    "offset": ("y ~ t + offset(start) + (1 + t | subject)", None, None),
+    "slope alone": ("y ~ t + (0 + t | subject)", None, None),
+    "bambi": ("y ~ t + (1 + t | subject)", None, "bambi"),
+    "chosen": (
+        "y ~ t + (1 + t | subject)",
+        None,
+        Priors(
+            intercept=Normal(70, 9), beta={"t": Normal(1, 0.5)}, sd_b={"t": Gamma(3, 2)}, sigma=Exponential(5),
+            corr_b=LKJ(0.7),
+        ),
+    ),
+    **{
+        f"{prior}": ("y ~ t + (1 + t | subject)", None, Priors(sd_b=prior, sigma=POSITIVE[k - 1], corr_b=LKJ(1.0)))
+        for k, prior in enumerate(POSITIVE)
+    },
+}  # fmt: skip
+
+
+def make(frame, case):
+    formula, covariance, priors = CASES[case]
+    design = design_from_formula(parse_formula(formula), frame, covariance=covariance)
+    return design, resolve_priors(priors, design)
+
+
+def correlation_block(z, size):
+    """Correlation matrix from Fisher's z of ρ_{ij; 0..j-1} by the recursion for partial correlations (any dtype)."""
+    partial = {pair: np.tanh(v) for pair, v in zip(((i, j) for i in range(1, size) for j in range(i)), z, strict=True)}
+    R = np.eye(size, dtype=np.asarray(z).dtype)
+    for (i, j), value in partial.items():
+        for k in reversed(range(j)):
+            c, d = partial[i, k], partial[j, k]
+            value = value * np.sqrt((1 - c**2) * (1 - d**2)) + c * d
+        R[i, j] = R[j, i] = value
+    return R
+
+
+def natural(design, theta, y_scale):
+    """Standard deviations, correlations, σ, and log|∂R/∂z|, from θ = (log sd, z block by block, log σ/s_y)."""
+    q, common = len(design.term), design.covariance == "identity"
+    at = 1 if common else q
+    sd = np.exp(theta[:1].repeat(q) if common else theta[:q])
+    corr, log_jacobian = np.eye(q), 0.0
+    for block in design.blocks:
+        size, m = len(block), len(block) * (len(block) - 1) // 2
+        if m == 0:
+            continue
+        z, lower = theta[at : at + m], np.tril_indices(size, -1)
+        corr[np.ix_(block, block)] = correlation_block(z, size)
+        # Complex-step derivatives are exact to rounding.
+        columns = [correlation_block(z + 1e-30j * e, size)[lower].imag / 1e-30 for e in np.eye(m)]
+        log_jacobian += np.linalg.slogdet(np.column_stack(columns))[1]
+        at += m
+    assert at == len(theta) - 1
+    return sd, corr, np.exp(theta[-1]) * y_scale, log_jacobian
+
+
+def as_written(design, priors, D):
+    """D of the effects as the formula writes them, from D where the priors are stated: lines at average covariates."""
+    if not np.any(priors.random_center):
+        return D
+    k = design.term.index("Intercept")
+    block = next(block for block in design.blocks if k in block)
+    centred = design.Z[:, block] - [0.0 if m == k else design.Z[:, m].mean() for m in block]
+    B = np.eye(len(D))
+    B[np.ix_(block, block)] = np.linalg.lstsq(design.Z[:, block], centred)[0]
+    return B @ D @ B.T
+
+
+def prior_of_theta(design, priors, theta, y_scale):
+    """Log prior density of θ: every prior on its natural scale, and the Jacobians."""
+    sd, corr, sigma, log_jacobian = natural(design, theta, y_scale)
+    total = float(priors.sigma.logpdf(sigma)) + np.log(sigma) + log_jacobian
+    for prior, value in list(zip(priors.sd_b, sd, strict=True))[: 1 if priors.common_sd else None]:
+        total += float(prior.logpdf(value)) + np.log(value)
+    if priors.corr_b is not None:
+        total += sum(float(priors.corr_b.logpdf(corr[np.ix_(b, b)])) for b in design.blocks if len(b) > 1)
+    return total
+
+
+def prior_of_beta(design, priors):
+    """Mean and covariance of β, from independent normal priors at the centred design."""
+    p, k = len(design.coef), design.intercept
+    X, moved = design.X.copy(), np.any(priors.shift)
+    for c in range(p) if moved else ():  # level-1 covariates centred, beside the same level-2 covariate
+        a = design.coef_level1[c]
+        if design.level1[a] != "Intercept":
+            at_zero = [m for m in range(p) if design.level1[design.coef_level1[m]] == "Intercept" and m != k]
+            same = [m for m in at_zero if np.array_equal(design.W[:, m], design.W[:, c])]
+            if not same and np.all(design.W[:, at_zero].sum(axis=1) == design.W[:, c]):
+                same = at_zero  # the indicators of all groups
+            X[:, c] -= design.X1[:, a].mean() * design.X[:, same].sum(axis=1)
+    if k is not None:
+        X -= np.where(np.arange(p) == k, 0.0, X.mean(axis=0))
+    T = np.linalg.lstsq(design.X, X)[0]
+    mean, sd = np.array([f.mean for f in priors.beta]), np.array([f.sd for f in priors.beta])
+    return T @ mean, (T * sd**2) @ T.T
+
+
+def dense_log_posterior(design, priors, theta, y_scale):
+    """log p(y, θ) with y ~ N(X m, V + X P⁻¹ X'), N × N."""
+    sd, corr, sigma, _ = natural(design, theta, y_scale)
+    V = marginal_covariance(design, as_written(design, priors, corr * np.outer(sd, sd)), sigma)
+    mean = design.offset.copy()
+    if design.coef:
+        m, covariance = prior_of_beta(design, priors)
+        mean += design.X @ m
+        V = V + design.X @ covariance @ design.X.T
+    L = np.linalg.cholesky(V)
+    z = np.linalg.solve(L, design.y - mean)
+    loglik = -0.5 * (z @ z + design.n_obs * np.log(2 * np.pi)) - np.log(np.diag(L)).sum()
+    return loglik + prior_of_theta(design, priors, theta, y_scale)
+
+
+def random_points(posterior, n, seed=0):
+    """Points around the mode, and wild ones: standard deviations over orders of magnitude, |correlation| up to 0.99."""
+    rng = np.random.default_rng(seed)
+    near = posterior.mode + rng.normal(scale=0.5, size=(n, posterior.n_dim))
+    far = posterior.mode + rng.normal(scale=1.5, size=(n, posterior.n_dim))
+    return np.vstack([near, far])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_signed_standard_deviations_have_the_same_posterior(irregular, case):
+    # u and -u share the density of sd = |u| s, so p(u) = p(log sd) s / (2 sd); a sign changes a row of correlations.
+    design, priors = make(irregular, case)
+    plain = collapsed_posterior(design, priors, signed=False)
+    posterior = collapsed_posterior(design, priors, signed=True)
+    posterior = replace(posterior, uncentering=np.eye(len(design.term)))  # where the priors are stated
+    packed = unpack(posterior.buffer)
+    n_sd = len(packed.sd_prior)
+    for theta in random_points(posterior, 4):
+        sd, factor, _ = natural_scale(posterior, theta[None])
+        logs = theta.copy()
+        first = [int(np.flatnonzero(packed.sd_index == k)[0]) for k in range(n_sd)]
+        logs[:n_sd] = np.log(sd[0][first])
+        logs[n_sd:-1] = z_of_factor(factor[0], packed.cpc_index, n_sd, len(theta))
+        expected = plain.log_density(logs)[0] - np.sum(np.log(2.0 * np.abs(theta[:n_sd])))
+        value, exact = posterior.log_density(theta)
+        assert value == pytest.approx(expected, rel=1e-10, abs=1e-8)
+        numeric = finite_difference(lambda x: posterior.log_density(x)[0], theta, 1e-3)
+        np.testing.assert_allclose(exact, numeric, rtol=1e-5, atol=1e-6 * np.abs(exact).max())
+
+
+def z_of_factor(factor, cpc_index, n_sd, m):
+    """Fisher's z of the partial correlations of a factor whose rows may have changed sign."""
+    R = factor @ factor.T
+    L = np.linalg.cholesky(R)
+    z = np.zeros(m - n_sd - 1)
+    for i in range(len(L)):
+        rest = 1.0
+        for j in range(i):
+            k = int(cpc_index[i, j])
+            if k >= 0:
+                c = L[i, j] / rest
+                z[k - n_sd] = np.arctanh(c)
+                rest *= np.sqrt(1.0 - c**2)
+    return z
+
+
+def test_standard_deviations_that_may_be_zero_are_signed(dental_design, sleepstudy):
+    # dental's slopes hardly differ between children, sleepstudy's do.
+    slopes = collapsed_posterior(dental_design, resolve_priors(None, dental_design))
+    assert list(unpack(slopes.buffer).sd_prior[:, 5] > 0) == [False, True]
+    design = design_from_formula(parse_formula("reaction ~ days + (days | subject)"), sleepstudy)
+    clear = collapsed_posterior(design, resolve_priors(None, design))
+    assert not np.any(unpack(clear.buffer).sd_prior[:, 5])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_density_equals_a_dense_normal(irregular, case):
+    design, priors = make(irregular, case)
+    posterior = collapsed_posterior(design, priors, signed=False)
+    for theta in random_points(posterior, 4):
+        expected = dense_log_posterior(design, priors, theta, posterior.products.scaling.y_scale)
+        assert posterior.log_density(theta)[0] == pytest.approx(expected, rel=1e-9, abs=1e-8)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradient_equals_finite_differences(irregular, case):
+    design, priors = make(irregular, case)
+    posterior = collapsed_posterior(design, priors, signed=False)
+    for theta in random_points(posterior, 4, seed=1):
+        exact = posterior.log_density(theta)[1]
+        numeric = finite_difference(lambda x: posterior.log_density(x)[0], theta, 1e-3)
+        np.testing.assert_allclose(exact, numeric, rtol=1e-6, atol=1e-6 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("structure", ["unstructured", "diagonal", "identity"])
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize(("q", "p"), [(1, 1), (1, 6), (2, 4), (3, 3), (3, 6)])
+def test_density_and_gradient_on_random_designs(q, p, balanced, structure):
+    """The balanced ones have one pattern with compressed rows."""
+    design = random_design(q * 10 + p, q, p, 40, 4, structure, balanced)
+    priors = resolve_priors(None, design)
+    posterior = collapsed_posterior(design, priors, signed=False)
+    assert posterior.products.n_patterns == (1 if balanced else posterior.products.n_patterns)
+    for theta in random_points(posterior, 2, seed=2):
+        value, exact = posterior.log_density(theta)
+        expected = dense_log_posterior(design, priors, theta, posterior.products.scaling.y_scale)
+        assert value == pytest.approx(expected, rel=1e-9, abs=1e-8)
+        numeric = finite_difference(lambda x: posterior.log_density(x)[0], theta, 1e-3)
+        np.testing.assert_allclose(exact, numeric, rtol=1e-6, atol=1e-6 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("case", ["p = 6", "slope", "three effects", "identity", "no intercept", "offset"])
+def test_mode_is_stationary_and_the_root_whitens(irregular, case):
+    posterior = collapsed_posterior(*make(irregular, case), signed=False)
+    assert np.abs(posterior.log_density(posterior.mode)[1]).max() < 1e-3
+    hessian = np.array(
+        [
+            (posterior.log_density(posterior.mode + e)[1] - posterior.log_density(posterior.mode - e)[1]) / 2e-5
+            for e in 1e-5 * np.eye(posterior.n_dim)
+        ]
+    )
+    if np.linalg.eigvalsh(-hessian).min() > 0.05:
+        np.testing.assert_allclose(-posterior.root.T @ hessian @ posterior.root, np.eye(posterior.n_dim), atol=1e-4)
+
+
+# --- the bridge to REML ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ["p = 6", "slope", "three effects", "blocks", "no intercept", "offset"])
+def test_flat_prior_limit_is_the_reml_criterion(irregular, case):
+    """log p(y | θ) - ½ log|P₀| + ½ p log 2π -> -½ REML criterion, at any D and σ, as the priors of β widen."""
+    design, _ = make(irregular, case)
+    p = len(design.coef)
+    error = []
+    for widening in (1e2, 1e3, 1e6):
+        wide = Priors(
+            intercept=None if design.intercept is None else Normal(60.0, 100.0 * widening),
+            beta={c: Normal(0.0, 100.0 * widening) for c in design.coef if c != "Intercept"},
+        ).resolve(design)
+        posterior = collapsed_posterior(design, wide, signed=False)
+        scaling = posterior.products.scaling
+        theta = np.random.default_rng(3).normal(scale=0.4, size=posterior.n_dim)
+        sd, corr, sigma, _ = natural(design, theta, scaling.y_scale)
+        loglik = posterior.log_density(theta)[0] - prior_of_theta(design, wide, theta, scaling.y_scale)
+        log_det_precision = np.linalg.slogdet(wide.beta_normal()[1])[1]
+        flat = loglik - 0.5 * log_det_precision + 0.5 * p * np.log(2 * np.pi)
+        D = as_written(design, wide, corr * np.outer(sd, sd))
+        reml = dense_fit(design, D, sigma, reml=True)[0]
+        error.append(abs(flat + 0.5 * reml))
+    assert error[1] == pytest.approx(error[0] / 100, rel=0.02)  # the limit is approached as the prior precision
+    assert error[2] < 1e-8 * abs(reml)
+
+    # And the same number from the function that fit_reml() minimises, with σ not profiled out.
+    structure = random_covariance(design.covariance, design.blocks)
+    criterion = Criterion(posterior.products, structure, reml=True)
+    lam = structure.parameters(scaling.Bz @ D @ scaling.Bz.T / sigma**2)
+    assert criterion.joint(np.append(lam, theta[-1]))[0] == pytest.approx(-2 * flat, rel=1e-9)
+
+
+# --- quadrature ------------------------------------------------------------------------------------------------------
+
+
+TAILS = (0.05, 0.5, 0.95)
+
+
+def root(function, value, lower, upper):
+    return brentq(lambda x: float(function(x)) - value, lower, upper, xtol=1e-11)
+
+
+class OneWay:
+    """Posterior of y_ij = β + b_i + e_ij, balanced, by quadrature over (log sd, log σ).
+
+    With n rows for each of J subjects, V + s₀² 11' has the eigenvalues σ² (J(n - 1) times), d = σ² + n sd²
+    (J - 1 times) and e = d + N s₀² (once), so that with SSW, SSB the sums of squares within and between subjects
+
+        log p(y | θ) = -½ [N log 2π + J(n-1) log σ² + (J-1) log d + log e + SSW/σ² + SSB/d + N (ȳ - m₀)²/e].
+    """
+
+    def __init__(self, y, priors, points, sigma=(15.0, 500.0)):
+        self.J, self.n = y.shape
+        self.N, self.mean, self.by_subject = y.size, y.mean(), y.mean(axis=1)
+        self.within = np.sum((y - self.by_subject[:, None]) ** 2)
+        self.between = self.n * np.sum((self.by_subject - self.mean) ** 2)
+        self.priors, self.m0, self.s0 = priors, priors.beta[0].mean, priors.beta[0].sd
+        self.x = np.linspace(np.log(1e-7), np.log(1e6), points[0])
+        self.z = np.linspace(*np.log(sigma), points[1])
+        X, Z = np.meshgrid(self.x, self.z, indexing="ij")
+        log_density = self.log_density(X, Z)
+        self.weight = np.exp(log_density - logsumexp(log_density))
+        # Neither end of the grid carries mass: the trapezoid rule is then exact to rounding once it is fine enough.
+        assert max(self.weight[-1].sum(), self.weight[:, 0].sum(), self.weight[:, -1].sum()) < 1e-12
+        assert self.weight[0].sum() < 1e-8
+        self.sd, self.sigma = np.exp(X), np.exp(Z)
+        d = self.sigma**2 + self.n * self.sd**2
+        precision = 1 / self.s0**2 + self.N / d
+        self.beta = (self.m0 / self.s0**2 + self.N * self.mean / d) / precision, 1 / precision
+        shrink = self.n * self.sd**2 / d
+        b_var = self.sd**2 * self.sigma**2 / d + shrink**2 / precision
+        self.b = [(shrink * (m - self.beta[0]), b_var) for m in self.by_subject]
+
+    def log_density(self, x, z):
+        sd, sigma = np.exp(x), np.exp(z)
+        d = sigma**2 + self.n * sd**2
+        e = d + self.N * self.s0**2
+        value = self.N * np.log(2 * np.pi) + self.J * (self.n - 1) * 2 * z + (self.J - 1) * np.log(d) + np.log(e)
+        value += self.within / sigma**2 + self.between / d + self.N * (self.mean - self.m0) ** 2 / e
+        return -0.5 * value + self.priors.sd_b[0].logpdf(sd) + x + self.priors.sigma.logpdf(sigma) + z
+
+    def parameter(self, values, grid, axis):
+        """Mean, SD and 5, 50, 95 % quantiles of exp(grid)."""
+        mean = np.sum(self.weight * values)
+        sd = np.sqrt(np.sum(self.weight * (values - mean) ** 2))
+        density = self.weight.sum(axis=axis) / (grid[1] - grid[0])
+        cumulative = make_interp_spline(grid, density, k=5).antiderivative()
+        total = cumulative(grid[-1])
+        quantiles = [np.exp(root(cumulative, a * total, grid[0], grid[-1])) for a in TAILS]
+        return np.array([mean, sd, *quantiles])
+
+    def mixture(self, mean, variance):
+        """The same for a quantity that is normal given (sd, σ)."""
+        m = np.sum(self.weight * mean)
+        sd = np.sqrt(np.sum(self.weight * (variance + (mean - m) ** 2)))
+        keep = self.weight > 1e-13
+        w, centre, scale = self.weight[keep], mean[keep], np.sqrt(variance[keep])
+        ends = m - 15 * sd, m + 15 * sd
+        quantiles = [root(lambda x: np.sum(w * ndtr((x - centre) / scale)), a * w.sum(), *ends) for a in TAILS]
+        return np.array([m, sd, *quantiles])
+
+    def table(self):
+        """Rows sd_b, σ, β, first and fifth b; columns mean, SD, 5, 50, 95 % quantile."""
+        return np.array(
+            [
+                self.parameter(self.sd, self.x, 1),
+                self.parameter(self.sigma, self.z, 0),
+                self.mixture(*self.beta),
+                self.mixture(*self.b[0]),
+                self.mixture(*self.b[4]),
+            ]
+        )
+
+
+QUADRATURE_PRIORS = Priors(intercept=Normal(1480, 40), sd_b=HalfStudentT(3, 40), sigma=HalfNormal(60))
+
+
+@pytest.fixture(scope="module")
+def dyestuff_design():
+    from hierlmm.datasets import load_dataset
+
+    return design_from_formula(parse_formula("`yield` ~ 1 + (1 | batch)"), load_dataset("dyestuff"))
+
+
+@pytest.fixture(scope="module")
+def one_way(dyestuff_design):
+    y = dyestuff_design.y[np.argsort(dyestuff_design.subject_index, kind="stable")].reshape(6, 5)
+    priors = resolve_priors(QUADRATURE_PRIORS, dyestuff_design)
+    coarse, fine = (OneWay(y, priors, points) for points in ((700, 100), (1400, 200)))
+    np.testing.assert_allclose(fine.table(), coarse.table(), rtol=1e-7)
+    return fine
+
+
+def against_quadrature(fit, table):
+    """Differences from quadrature in Monte-Carlo standard errors, quantities × (mean, SD, quantiles)."""
+    draws = [fit.draws("sd_b")[..., 0], fit.draws("sigma"), fit.draws("beta")[..., 0]]
+    draws += [fit.draws("b")[..., 0, 0], fit.draws("b")[..., 4, 0]]
+    out = []
+    for x, exact in zip(draws, table, strict=True):
+        found = [x.mean(), x.std(), *np.quantile(x, TAILS)]
+        error = [az.mcse(x, method="mean"), az.mcse(x, method="sd")]
+        error += [az.mcse(x, method="quantile", prob=a) for a in TAILS]
+        out.append((np.array(found) - exact) / np.array(error, dtype=float))
+    return np.array(out)
+
+
+def test_density_equals_the_one_way_layout_in_closed_form(dyestuff_design, one_way):
+    posterior = collapsed_posterior(dyestuff_design, resolve_priors(QUADRATURE_PRIORS, dyestuff_design), signed=False)
+    y_scale = posterior.products.scaling.y_scale
+    for x, z in ((-8.0, 3.0), (1.0, 4.0), (3.7, 3.9), (6.0, 5.0), (12.0, 4.0)):
+        theta = np.array([x, z - np.log(y_scale)])
+        assert posterior.log_density(theta)[0] == pytest.approx(float(one_way.log_density(x, z)), rel=1e-11)
+
+
+def test_collapsed_sampler_agrees_with_quadrature(dyestuff_design, one_way):
+    priors = resolve_priors(QUADRATURE_PRIORS, dyestuff_design)
+    fit = sample_collapsed(dyestuff_design, priors, draws=4000, seed=5, progressbar=False)
+    assert np.abs(against_quadrature(fit, one_way.table())).max() < 4
+    # The summary of b is not subject to the noise of drawing b: only that of θ is left.
+    summary = sample_collapsed(dyestuff_design, priors, draws=4000, seed=5, progressbar=False, random_effects="summary")
+    np.testing.assert_allclose(summary.b.iloc[[0, 4], 0], one_way.table()[3:, 0], atol=0.5)
+    np.testing.assert_allclose(summary.b_sd.iloc[[0, 4], 0], one_way.table()[3:, 1], rtol=0.03)
+
+
+def test_collapsed_sampler_agrees_with_quadrature_at_the_boundary():
+    """Constructed data (Box & Tiao 1973) whose between-batch variance is estimated as zero; default priors."""
+    from hierlmm.datasets import load_dataset
+
+    design = design_from_formula(parse_formula("`yield` ~ 1 + (1 | batch)"), load_dataset("dyestuff2"))
+    priors = resolve_priors(None, design)
+    exact = OneWay(design.y.reshape(6, 5), priors, (1400, 200), sigma=(0.8, 40.0)).table()
+    fit = sample_collapsed(design, priors, draws=4000, seed=7, progressbar=False)
+    assert np.abs(against_quadrature(fit, exact)).max() < 4
+
+
+def test_explicit_sampler_agrees_with_quadrature(dyestuff_design, one_way):
+    priors = resolve_priors(QUADRATURE_PRIORS, dyestuff_design)
+    fit = sample_explicit(dyestuff_design, priors, draws=2000, seed=6, progressbar=False, target_accept=0.95)
+    assert np.abs(against_quadrature(fit, one_way.table())).max() < 4
+
+
+# --- β and b after θ -------------------------------------------------------------------------------------------------
+
+
+def dense_recovery(design, priors, D, sigma):
+    """β | y, θ and b | y, θ (mean, covariance), and the gain and residual that make b | y, β, θ."""
+    Vinv = np.linalg.inv(marginal_covariance(design, D, sigma))
+    m, S = prior_of_beta(design, priors)
+    y = design.y - design.offset
+    covariance = np.linalg.inv(np.linalg.inv(S) + design.X.T @ Vinv @ design.X)
+    beta = covariance @ (np.linalg.solve(S, m) + design.X.T @ Vinv @ y)
+    J, q = design.n_subjects, len(design.term)
+    mean, var, gain = np.empty((J, q)), np.empty((J, q, q)), []
+    for j in range(J):
+        rows = design.subject_index == j
+        G = D @ design.Z[rows].T @ Vinv[np.ix_(rows, rows)]
+        gain.append(G)
+        mean[j] = G @ (y[rows] - design.X[rows] @ beta)
+        K = G @ design.X[rows]
+        var[j] = D - G @ design.Z[rows] @ D + K @ covariance @ K.T
+    return beta, covariance, mean, var, gain
+
+
+RECOVERY = ["intercept", "slope", "three effects", "identity", "blocks", "no intercept", "offset", "chosen"]
+
+
+@pytest.mark.parametrize("case", RECOVERY)
+def test_draws_of_beta_and_b_have_the_exact_conditional_distribution(irregular, case):
+    design, priors = make(irregular, case)
+    posterior = collapsed_posterior(design, priors, signed=False)
+    theta = random_points(posterior, 1, seed=4)[0]
+    sd, corr, sigma, _ = natural(design, theta, posterior.products.scaling.y_scale)
+    D = as_written(design, priors, corr * np.outer(sd, sd))
+    sd = np.sqrt(np.diag(D))
+    corr = D / np.outer(sd, sd)
+    S, rng = 40_000, np.random.default_rng(9)
+    found = recover_beta(posterior, np.tile(theta, (S, 1)), rng)
+    np.testing.assert_allclose(found.sd[0], sd, rtol=1e-12)
+    np.testing.assert_allclose(found.corr[0], corr, atol=1e-12)
+    np.testing.assert_allclose(found.D[-1], corr * np.outer(sd, sd), rtol=1e-10, atol=1e-12)
+    assert found.sigma[0] == pytest.approx(sigma, rel=1e-12)
+    b = draw_random_effects(posterior, found, rng)
+    mean_beta, cov_beta, mean, var, gain = dense_recovery(design, priors, found.D[0], sigma)
+    check_moments(found.beta, mean_beta, cov_beta)
+    for j in range(design.n_subjects):
+        check_moments(b[:, j], mean[j], var[j])
+    # Jointly: Cov(b_i, β) = -K_i Cov(β), and given β the draws of b have mean G_i (y_i - X_i β).
+    for j in (0, design.n_subjects - 1):
+        rows = design.subject_index == j
+        residual = (design.y - design.offset)[rows] - found.beta @ design.X[rows].T
+        centred = b[:, j] - residual @ gain[j].T
+        check_moments(centred, np.zeros(len(sd)), found.D[0] - gain[j] @ design.Z[rows] @ found.D[0])
+        scaled = centred / centred.std(axis=0)
+        moves = (found.beta - mean_beta) / np.sqrt(np.diag(cov_beta))
+        assert np.abs(scaled.T @ moves / S).max() < 5 / np.sqrt(S)
+        # One draw tells nothing of the next: (β, b) adds no dependence to that of θ, and b needs no R-hat of its own.
+        for values in (scaled, moves):
+            assert np.abs(values[1:].T @ values[:-1] / S).max() < 5 / np.sqrt(S)
+
+
+def check_moments(draws, mean, covariance):
+    """Mean and covariance of S draws within 5 standard errors."""
+    S, sd = len(draws), np.sqrt(np.diag(covariance))
+    assert np.abs((draws.mean(axis=0) - mean) / sd).max() < 5 / np.sqrt(S)
+    expected = covariance / np.outer(sd, sd)
+    observed = np.cov(draws, rowvar=False).reshape(expected.shape) / np.outer(sd, sd)
+    assert (np.abs(observed - expected) < 5 * np.sqrt((1 + expected**2) / S)).all()
+
+
+@pytest.mark.parametrize("case", RECOVERY)
+def test_rao_blackwell_summary_equals_the_average_of_dense_conditionals(irregular, case):
+    design, priors = make(irregular, case)
+    posterior = collapsed_posterior(design, priors, signed=False)
+    theta = posterior.mode + np.random.default_rng(1).normal(scale=0.4, size=(25, posterior.n_dim))
+    found = recover_beta(posterior, theta, np.random.default_rng(2))
+    means, variances = [], []
+    for D, sigma in zip(found.D, found.sigma, strict=True):
+        _, _, mean, var, _ = dense_recovery(design, priors, D, sigma)
+        means.append(mean)
+        variances.append(np.einsum("jkk->jk", var))
+    mean, sd = summarise_random_effects(posterior, found)
+    np.testing.assert_allclose(mean, np.mean(means, axis=0), rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(sd**2, np.mean(variances, axis=0) + np.var(means, axis=0), rtol=1e-8)
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + (1 + x | g)", "y ~ x * w + (1 + x | g)", "y ~ w + (1 | g)"])
+def test_rao_blackwell_summary_of_balanced_data_is_exact(formula):
+    """Where subjects share a design pattern their moments come from shared forms (and pieces of a few alone)."""
+    rng = np.random.default_rng(12)
+    counts = np.array([4] * 11 + [3] * 2)
+    frame = pd.DataFrame({"g": np.repeat(np.arange(13), counts)})
+    frame["x"] = np.concatenate([np.arange(float(n)) for n in counts])
+    frame["w"] = rng.normal(size=13)[frame["g"]]
+    frame["y"] = 5.0 + rng.normal(size=13)[frame["g"]] * (1 + frame["x"]) + rng.normal(size=len(frame))
+    design = design_from_formula(parse_formula(formula), frame)
+    priors = resolve_priors(None, design)
+    posterior = collapsed_posterior(design, priors, signed=False)
+    assert np.bincount(posterior.products.pattern).tolist() in ([11, 2], [2, 11])
+    theta = posterior.mode + np.random.default_rng(1).normal(scale=0.4, size=(25, posterior.n_dim))
+    found = recover_beta(posterior, theta, np.random.default_rng(2))
+    each = [dense_recovery(design, priors, D, sigma)[2:4] for D, sigma in zip(found.D, found.sigma, strict=True)]
+    means, variances = np.array([m for m, _ in each]), np.array([np.einsum("jkk->jk", v) for _, v in each])
+    mean, sd = summarise_random_effects(posterior, found)
+    np.testing.assert_allclose(mean, means.mean(axis=0), rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(sd**2, variances.mean(axis=0) + means.var(axis=0), rtol=1e-8)
+
+
+def test_nothing_fixed_is_recovered_too(irregular):
+    design, priors = make(irregular, "nothing fixed")
+    posterior = collapsed_posterior(design, priors, signed=False)
+    found = recover_beta(posterior, np.tile(posterior.mode, (20_000, 1)), np.random.default_rng(3))
+    assert found.beta.shape == (20_000, 0)
+    b = draw_random_effects(posterior, found, np.random.default_rng(4))
+    *_, blup, covariance = dense_fit(design, found.D[0], found.sigma[0], reml=False)
+    for j in range(design.n_subjects):
+        check_moments(b[:, j], blup[j], covariance[j])
+    mean, sd = summarise_random_effects(posterior, found)
+    np.testing.assert_allclose(mean, blup, rtol=1e-8)
+    np.testing.assert_allclose(sd, np.sqrt(np.einsum("jkk->jk", covariance)), rtol=1e-8)
+
+
+# --- the fit, and the routes to it -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dental_model(dental):
+    return TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental)
+
+
+@pytest.fixture(scope="module")
+def collapsed(dental_model):
+    return dental_model.fit(draws=1000, seed=2, progressbar=False)
+
+
+def largest_difference(a, b, name, method="mean"):
+    """Largest difference of means (or SDs) of a variable between two fits, in Monte-Carlo standard errors."""
+    x, y = (f.draws(name).reshape(*f.draws(name).shape[:2], -1) for f in (a, b))
+    keep = np.ptp(x, axis=(0, 1)) > 0
+    statistic = np.mean if method == "mean" else np.std
+    errors = [np.array([float(az.mcse(v[..., k], method=method)) for k in np.flatnonzero(keep)]) for v in (x, y)]
+    difference = (statistic(x, axis=(0, 1)) - statistic(y, axis=(0, 1)))[keep]
+    return float(np.abs(difference / np.hypot(*errors)).max())
+
+
+def test_collapsed_and_explicit_have_one_posterior(collapsed, dental_posterior):
+    for name in ("beta", "sd_b", "corr_b", "sigma", "b", "subject_coef", "icc"):
+        assert largest_difference(collapsed, dental_posterior, name) < 4
+    for name in ("beta", "sd_b", "corr_b", "sigma"):
+        assert largest_difference(collapsed, dental_posterior, name, "sd") < 4
+
+
+def test_the_two_trees_are_alike(collapsed, dental_posterior):
+    one, other = collapsed.datatree, dental_posterior.datatree
+    assert set(one.children) == set(other.children)
+    for group in ("posterior", "log_likelihood", "observed_data", "constant_data"):
+        a, b = one[group].to_dataset(), other[group].to_dataset()
+        assert set(a.data_vars) == set(b.data_vars)
+        for name in a.data_vars:
+            assert a[name].dims == b[name].dims
+            assert a[name].shape == b[name].shape
+        for name in set(a.coords) - {"chain", "draw"}:
+            np.testing.assert_array_equal(a[name], b[name])
+    assert {"diverging", "energy"} <= set(collapsed.sample_stats.data_vars) & set(
+        dental_posterior.sample_stats.data_vars
+    )
+    for table in ("summary", "variance_components"):
+        a, b = (getattr(fit, table)() for fit in (collapsed, dental_posterior))
+        assert list(a.index) == list(b.index)
+        assert list(a.columns) == list(b.columns)
+
+
+def test_auto_takes_the_collapsed_route_and_says_so(collapsed):
+    attrs = collapsed.datatree.attrs
+    assert (attrs["sampler"], attrs["route"], attrs["random_effects"]) == ("collapsed", "compiled", "draws")
+    assert collapsed.converged
+    assert "collapsed" in repr(collapsed).splitlines()[0]
+    np.testing.assert_array_equal(collapsed.draws("D"), np.swapaxes(collapsed.draws("D"), -1, -2))
+    np.testing.assert_array_equal(np.einsum("...kk->...k", collapsed.draws("corr_b")), 1.0)
+
+
+def test_draws_of_everything_belong_together(collapsed):
+    """D from sd and corr, subject_coef from β and b, in every draw."""
+    sd, corr = collapsed.draws("sd_b"), collapsed.draws("corr_b")
+    np.testing.assert_allclose(collapsed.draws("D"), corr * sd[..., None] * sd[..., None, :], rtol=1e-10)
+    beta, b, own = (collapsed.draws(name) for name in ("beta", "b", "subject_coef"))
+    male = (collapsed.design.W[:, 1] == 1).astype(float)
+    np.testing.assert_allclose(own[..., 0], beta[..., :1] + male * beta[..., 1:2] + b[..., 0], rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("priors", "why"),
+    [
+        (Priors(beta=StudentT(4, 0, 3)), "not normal"),
+        (Priors(sigma=Uniform(0, 20)), "Uniform"),
+        (Priors(sd_b={"time": Uniform(0, 5)}), "Uniform"),
+    ],
+)
+def test_other_priors_fall_back_to_the_explicit_route(dental, priors, why):
+    model = TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental, priors=priors)
+    assert why in why_not_collapsed(model.priors)
+    with pytest.raises(SpecificationError) as error:
+        model.fit(sampler="collapsed")
+    assert why in error.value.reason
+    assert "explicit" in error.value.remedy
+    assert all(part in str(error.value) for part in ("Received", "Why not", "To do", "Read"))
+
+
+def test_the_fit_says_why_it_was_not_collapsed(dental):
+    priors = Priors(beta={"time": StudentT(4, 0, 3)})
+    model = TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental, priors=priors)
+    with pytest.warns(FitWarning):  # too few draws
+        fit = model.fit(draws=50, tune=100, chains=2, seed=1, progressbar=False)
+    assert fit.datatree.attrs["sampler"] == "explicit"
+    assert "not normal" in fit.datatree.attrs["why"]
+
+
+def test_seeds(dental_model, collapsed):
+    again = dental_model.fit(draws=1000, seed=2, progressbar=False)
+    other = dental_model.fit(draws=1000, seed=3, progressbar=False)
+    for name in ("beta", "b", "sd_b", "sigma"):
+        np.testing.assert_array_equal(again.draws(name), collapsed.draws(name))
+        assert not np.any(other.draws(name) == collapsed.draws(name))
+        assert largest_difference(other, collapsed, name) < 4.5
+    chains = collapsed.draws("sigma")
+    assert not np.any(chains[1:] == chains[:1])
+
+
+def test_python_callback_has_the_same_posterior(dental_model, collapsed, monkeypatch):
+    from hierlmm.bayes import sample_collapsed as module
+
+    def unavailable(posterior):
+        raise ImportError
+
+    monkeypatch.setattr(module, "_compiled_model", unavailable)
+    fit = dental_model.fit(draws=1000, seed=4, progressbar=False)
+    assert fit.datatree.attrs["route"] == "python"
+    for name in ("beta", "sd_b", "corr_b", "sigma", "b"):
+        assert largest_difference(fit, collapsed, name) < 4
+
+
+def test_summary_of_random_effects(dental_model, collapsed):
+    fit = dental_model.fit(draws=1000, seed=2, progressbar=False, random_effects="summary")
+    np.testing.assert_array_equal(fit.draws("beta"), collapsed.draws("beta"))
+    error = collapsed.b_sd / np.sqrt(4000)
+    assert (np.abs(fit.b - collapsed.b) < 6 * error).to_numpy().all()
+    np.testing.assert_allclose(fit.b_sd, collapsed.b_sd, rtol=0.08)
+    np.testing.assert_allclose(fit.fitted(), collapsed.fitted(), atol=0.1)
+    assert fit.subject_coef.shape == (27, 2)
+    assert not {"b", "subject_coef"} & set(fit.datatree["posterior"].data_vars)
+    assert set(fit.datatree["random_effects"].data_vars) == {"mean", "sd"}
+    with pytest.raises(NotAvailableError, match="random_effects='draws'") as error:
+        fit.draws("b")
+    assert "fit.b" in error.value.reason
+    assert list(fit.predict(level="population", interval="credible").columns) == ["estimate", "se", "lower", "upper"]
+    assert len(fit.predict(level="new_subject", interval="prediction")) == 108
+    assert len(fit.predict()) == 108
+    for impossible in (lambda: fit.predict(interval="credible"), fit.posterior_predictive, fit.log_likelihood):
+        with pytest.raises(NotAvailableError, match="random_effects='draws'"):
+            impossible()
+    assert "108" in repr(fit)
+
+
+def test_no_random_effects_kept(dental_model):
+    fit = dental_model.fit(draws=500, seed=2, progressbar=False, random_effects="none")
+    assert "b" not in fit.datatree["posterior"]
+    assert "random_effects" not in fit.datatree.children
+    assert len(fit.predict(level="population", interval="credible")) == 108
+    for impossible in (lambda: fit.b, lambda: fit.b_sd, lambda: fit.draws("b"), fit.predict, lambda: fit.subject_coef):
+        with pytest.raises(NotAvailableError, match="keeps no draws of the random effects"):
+            impossible()
+    assert "Number of obs: 108" in repr(fit)
+    with pytest.raises(SpecificationError, match="random_effects='everything'"):
+        dental_model.fit(random_effects="everything")
+
+
+def test_automatic_choice_by_size(dental_model, monkeypatch):
+    from hierlmm.bayes import sample_collapsed as module
+
+    monkeypatch.setattr(module, "DRAWS_LIMIT", 4 * 500 * 27 * 2 - 1)
+    fit = dental_model.fit(draws=500, seed=2, progressbar=False)
+    assert fit.datatree.attrs["random_effects"] == "summary"
+
+
+def test_settings_are_checked(dental_model):
+    for setting in ({"draws": 0}, {"chains": 0}, {"target_accept": 1.2}, {"sampler": "gibbs"}):
+        with pytest.raises(SpecificationError):
+            dental_model.fit(progressbar=False, **setting)
+
+
+def test_too_few_draws_are_told_as_on_the_explicit_route(dental_model):
+    with pytest.warns(FitWarning) as record:
+        fit = dental_model.fit(draws=60, tune=200, chains=2, seed=1, progressbar=False)
+    assert any("effective sample size" in str(w.message) for w in record)
+    assert not fit.converged
+    assert fit.warnings == tuple(str(w.message) for w in record)
+
+
+def test_priors_reach_the_posterior(sleepstudy):
+    """A prior far from the data and much sharper must win, on either side."""
+    sharp = Priors(beta={"days": Normal(-3, 0.01)}, sd_b=HalfNormal(1e-3), sigma=Gamma(4e6, 1e5))
+    model = TwoLevelModel.from_formula("reaction ~ days + (1 | subject)", sleepstudy, priors=sharp)
+    with pytest.warns(FitWarning, match="leaves no room"):
+        fit = model.fit(seed=3, progressbar=False, target_accept=0.95)
+    assert fit.beta["days"] == pytest.approx(-3, abs=0.1)
+    assert fit.sd_b["Intercept"] < 0.01
+    assert fit.sigma == pytest.approx(40, abs=0.2)
+
+
+def test_prior_alone_where_the_data_say_nothing():
+    """One row per subject and a huge known σ: the posterior of sd and correlation is the prior."""
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame({"subject": np.repeat(np.arange(5), 2), "t": np.tile([0.0, 1.0], 5), "y": rng.normal(size=10)})
+    design = design_from_formula(parse_formula("y ~ t + (1 + t | subject)"), frame)
+    chosen = Priors(sd_b={"Intercept": Gamma(3, 2), "t": HalfNormal(1.0)}, sigma=Gamma(1e8, 1e4), corr_b=LKJ(1.5))
+    fit = sample_collapsed(design, chosen.resolve(design), draws=4000, seed=1, progressbar=False, target_accept=0.95)
+    thin = slice(None, None, 10)
+    known = {
+        "Intercept": (fit.draws("sd_b")[:, thin, 0], stats.gamma(3, scale=0.5)),
+        "t": (fit.draws("sd_b")[:, thin, 1], stats.halfnorm()),
+        "corr": ((fit.draws("corr_b")[:, thin, 0, 1] + 1) / 2, stats.beta(1.5, 1.5)),
+    }
+    for draws, law in known.values():
+        assert stats.kstest(draws.ravel(), law.cdf).pvalue > 1e-3
+
+
+def test_numpy_and_the_compiled_loop_draw_the_same_random_effects(irregular, monkeypatch):
+    from hierlmm.bayes import recover
+
+    design, priors = make(irregular, "slope")
+    posterior = collapsed_posterior(design, priors)
+    theta = posterior.mode + np.random.default_rng(1).normal(scale=0.3, size=(40, posterior.n_dim))
+    natural = recover_beta(posterior, theta, np.random.default_rng(2))
+    few = draw_random_effects(posterior, natural, np.random.default_rng(3))
+    monkeypatch.setattr(recover, "FEW", 0)
+    many = draw_random_effects(posterior, natural, np.random.default_rng(3))
+    np.testing.assert_allclose(few, many, rtol=1e-9, atol=1e-9 * np.abs(many).max())

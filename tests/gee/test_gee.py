@@ -1,0 +1,655 @@
+"""GEE: against geepack and gee in R, against dense matrices, and what is refused where a number would mislead."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from references import align
+from scipy.optimize import minimize_scalar
+
+import hierlmm as hl
+from hierlmm.errors import DataError, FitWarning, NotAvailableError, SpecificationError
+from hierlmm.gee.correlation import ExchangeableMoments, Rows, UnstructuredMoments
+from hierlmm.gee.estimate import estimate_gee
+
+FOLDER = Path(__file__).parents[1] / "reference" / "gee"
+IDS = sorted(path.stem for path in FOLDER.glob("*_gee_*.json"))
+CLOSE, STOPPED = 1e-6, 1e-3
+
+
+def read(name):
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+STOPPED_EARLY = [name for name in IDS if "default_stop" in read(name)]
+
+
+def data_of(name):
+    """The data of a reference, and the column that R took as waves."""
+    if name.startswith("dental"):
+        data = hl.load_dataset("dental").rename(columns={"subject": "id", "distance": "y"})
+        if name == "dental_male":
+            data = data[data["sex"] == "Male"]
+        if name == "dental_gaps":
+            data = data[~((data["id"] % 3 == 0) & (data["time"] == 2)) & ~((data["id"] % 5 == 0) & (data["time"] == 6))]
+        return data, "id", "time"
+    if name == "negative_icc":
+        return hl.load_dataset(name), "subject", "time"
+    if name == "active":
+        data, subject = hl.load_dataset(name), "subject"
+    else:
+        if not os.environ.get("HIERLMM_DATA"):
+            pytest.skip("set HIERLMM_DATA to the folder that holds sim_active.csv")
+        data, subject = pd.read_csv(Path(os.environ["HIERLMM_DATA"]) / "sim_active.csv"), "aid"
+        data["intgrp"] = pd.Categorical(data["intgrp"], sorted(data["intgrp"].unique()))
+    wave = np.unique(data["years"], return_inverse=True)[1]
+    return data.assign(late=(data["years"] > 3).astype(float)), subject, wave
+
+
+@pytest.fixture(scope="module", params=IDS)
+def pair(request):
+    ref = read(request.param)
+    data, subject, time = data_of(ref["data"])
+    model = hl.TwoLevelModel.from_formula(f"{ref['formula']} + (1 | {subject})", data)
+
+    def fit(scale, **options):
+        return model.fit_gee(ref["correlation"], time=time, scale=scale, **options)
+
+    fits = {"geepack": fit("n")}
+    if "gee" in ref:  # package gee knows no waves
+        fits["gee"] = fit("n-p", ar_pairs="adjacent")
+    return ref, fits
+
+
+def assert_like(fit, theirs, rtol):
+    se = fit.standard_errors()
+    names = fit.beta.index
+    # A coefficient is as exact as its standard error is small; some are close to zero.
+    np.testing.assert_allclose(fit.beta / se["naive"], align(theirs["coef"], names) / se["naive"], rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(se["naive"], align(theirs["se_naive"], names), rtol=rtol)
+    np.testing.assert_allclose(se["robust"], align(theirs["se_robust"], names), rtol=rtol)
+    assert fit.scale == pytest.approx(theirs["scale"], rel=rtol)
+
+
+def test_coefficients_and_standard_errors_are_those_of_r(pair):
+    ref, fits = pair
+    for package, fit in fits.items():
+        assert fit.converged and fit.n_obs == ref["n_obs"] and fit.n_subjects == ref["n_subjects"]
+        assert_like(fit, ref[package], CLOSE)
+        ours = fit.correlation_parameters.to_numpy()
+        if package == "geepack":
+            theirs = np.ravel(ref["geepack"]["alpha"] or [])
+        else:
+            matrix = np.array(ref["gee"]["working_correlation"])
+            theirs = matrix[np.triu_indices(len(matrix), 1)][: len(ours)]
+        np.testing.assert_allclose(ours, theirs, rtol=CLOSE)
+
+
+@pytest.mark.parametrize("pair", STOPPED_EARLY, indirect=True)
+@pytest.mark.parametrize("package", ["geepack", "gee"])
+def test_the_packages_own_stopping_rules_are_within_a_thousandth(pair, package):
+    ref, fits = pair
+    balanced = ref["correlation"] != "ar1" and ref["data"] != "sim_active"
+    if package == "gee" and ref["correlation"] == "ar1":
+        assert fits["gee"].estimate.moments.neighbours_only
+    assert_like(fits[package], ref["default_stop"][package], CLOSE if balanced else STOPPED)
+
+
+@pytest.mark.parametrize("name", ["potthoffroy_ml", "potthoffroy_reml", "negicc"])
+def test_mixed_against_gee_tables(name):
+    theirs = pd.DataFrame(read("gee_vs_lmm")["comparisons"][name]["table"]).T
+    if name == "negicc":
+        model = hl.TwoLevelModel.from_formula("y ~ time + x + (1 | subject)", hl.load_dataset("negative_icc"))
+    else:
+        model = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", hl.load_dataset("dental"))
+    fit = model.fit_reml() if name.endswith("reml") else model.fit_ml()
+    comparison = fit.compare_marginal(scale="n")
+    for ours, r in (
+        ("mixed", "lmm_coef"),
+        ("gee", "gee_coef"),
+        ("mixed_se", "lmm_se"),
+        ("naive_se", "gee_naive_se"),
+        ("robust_se", "gee_robust_se"),
+    ):
+        table = comparison.table
+        # lme4 stopped at its own tolerance: 2e-5 in the standard errors.
+        rtol = 1e-4 if ours == "mixed_se" else CLOSE
+        np.testing.assert_allclose(table[ours], align(theirs[r].to_dict(), table.index), rtol=rtol)
+    np.testing.assert_allclose(table["robust / naive"], table["robust_se"] / table["naive_se"])
+    np.testing.assert_allclose(table["bias_reduced_se"], comparison.gee.standard_errors()["bias_reduced"])
+    name = fit.estimator
+    assert f"Mixed model by {name} against GEE" in repr(comparison) and "bias-reduced" in repr(comparison)
+    assert "<table" in comparison._repr_html_()
+
+
+# Dense matrices: the formulas as they are written.
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """Unequal numbers of rows, irregular times on a grid of planned visits, rows in random order."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for subject in range(60):
+        visits = np.sort(rng.choice(5, size=rng.integers(1, 6), replace=False))
+        b = rng.normal()
+        for v in visits:
+            rows.append((subject, v, v + rng.uniform(-0.2, 0.2), subject % 2, b + 0.3 * v + rng.normal()))
+    data = pd.DataFrame(rows, columns=["subject", "visit", "time", "x", "y"])
+    return data.sample(frac=1.0, random_state=1).reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def uneven_model(uneven):
+    return hl.TwoLevelModel.from_formula("y ~ x * time + (1 | subject)", uneven)
+
+
+STRUCTURES = [
+    ("independence", None, "n-p"),
+    ("exchangeable", None, "n-p"),
+    ("exchangeable", None, "n"),
+    ("ar1", "time", "n-p"),
+    ("ar1", "visit", "n"),
+    ("unstructured", "visit", "n-p"),
+]
+
+
+@pytest.mark.parametrize(("correlation", "time", "scale"), STRUCTURES)
+def test_the_three_covariances_are_those_of_dense_matrices(uneven, uneven_model, correlation, time, scale):
+    fit = uneven_model.fit_gee(correlation, time=None if time is None else uneven[time], scale=scale)
+    design, N, p = uneven_model.design, *uneven_model.design.X.shape
+    r = design.y - design.X @ fit.beta.to_numpy()
+    phi = r @ r / (N - p if scale == "n-p" else N)
+    assert fit.scale == pytest.approx(phi, rel=1e-12)
+    blocks = []
+    for j in range(design.n_subjects):
+        rows = np.flatnonzero(design.subject_index == j)
+        R = reference_correlation(fit, r, phi, design, rows, correlation, None if time is None else uneven[time])
+        blocks.append((design.X[rows], np.linalg.inv(R), r[rows]))
+    A = sum(X.T @ W @ X for X, W, _ in blocks)
+    inverse = np.linalg.inv(A)
+    score = sum(X.T @ W @ e for X, W, e in blocks)
+    assert np.abs(inverse @ score).max() < 1e-8
+    robust = inverse @ sum(np.outer(X.T @ W @ e, X.T @ W @ e) for X, W, e in blocks) @ inverse
+    corrected = [X.T @ W @ np.linalg.solve(np.eye(len(e)) - X @ inverse @ X.T @ W, e) for X, W, e in blocks]
+    reduced = inverse @ sum(np.outer(s, s) for s in corrected) @ inverse
+    np.testing.assert_allclose(fit.covariance("naive"), phi * inverse, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(fit.covariance("robust"), robust, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(fit.covariance("bias_reduced"), reduced, rtol=1e-7, atol=1e-12)
+
+
+def reference_correlation(fit, r, phi, design, rows, correlation, time):
+    """The working correlation of one subject, its parameter estimated anew from the residuals by brute force."""
+    n = len(rows)
+    same = design.subject_index[:, None] == design.subject_index[None, :]
+    pairs = np.triu(same, 1)
+    products = np.outer(r, r)
+    mean_square = r @ r / len(r)
+    if correlation == "independence":
+        return np.eye(n)
+    if correlation == "exchangeable":
+        removed = fit.beta.size if fit.estimate.scale_divisor == "n-p" else 0
+        alpha = products[pairs].sum() / (pairs.sum() - removed) / phi
+        return np.full((n, n), alpha) + (1 - alpha) * np.eye(n)
+    t = time.to_numpy()
+    if correlation == "ar1":
+        lag, z = np.abs(t[:, None] - t[None, :])[pairs], products[pairs] / mean_square
+        best = minimize_scalar(
+            lambda a: np.sum((z - a**lag) ** 2), bounds=(0.01, 0.99), method="bounded", options={"xatol": 1e-12}
+        )
+        alpha = fit.correlation_parameters["alpha"] ** (1 / fit.estimate.spacing)
+        assert alpha == pytest.approx(best.x, rel=1e-6)
+        return alpha ** np.abs(t[rows][:, None] - t[rows][None, :])
+    R = np.eye(n)
+    for a in range(n):
+        for b in range(n):
+            if a != b:
+                both = same & (t[:, None] == t[rows[a]]) & (t[None, :] == t[rows[b]])
+                R[a, b] = products[both].mean() / mean_square
+    return R
+
+
+def test_the_spacing_is_the_median_gap_of_irregular_times_and_the_shortest_of_regular_ones(uneven, uneven_model):
+    """The distance at which the reported correlation holds."""
+    for time, pick in (("time", np.median), ("visit", np.min)):
+        gaps = np.concatenate([np.diff(np.sort(t)) for _, t in uneven.groupby("subject")[time]])
+        fit = uneven_model.fit_gee("ar1", time=uneven[time])
+        assert fit.estimate.spacing == pytest.approx(pick(gaps), rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [3, 6])
+def test_moments_outside_are_pulled_to_the_smallest_eigenvalue_that_is_left(size):
+    """R = I + α (11' - I) has the smallest eigenvalue 1 + (n - 1) α, which becomes 1e-6; the raw moment is kept."""
+    rows = Rows(np.array([0, size, 2 * size]), np.tile(np.arange(float(size)), 2))
+    signs = np.where(np.arange(size) % 2, 1.0, -1.0)
+    residual = np.tile(signs - signs.mean(), 2)
+    moments = ExchangeableMoments(rows, 0)
+    moments.update(residual)  # sums of zero within subjects: α = -1 / (n - 1), on the edge
+    assert moments.raw == pytest.approx(-1.0 / (size - 1), rel=1e-12)
+    assert not moments.inside
+    assert np.linalg.eigvalsh(moments.subject_matrix(0))[0] == pytest.approx(1e-6, rel=1e-6)
+    table = UnstructuredMoments(rows, 0)
+    table.update(residual)
+    raw = np.eye(size) + table.raw
+    assert np.linalg.eigvalsh(raw)[0] < 1e-8 and not table.inside
+    assert np.linalg.eigvalsh(table.subject_matrix(1))[0] == pytest.approx(1e-6, rel=1e-6)
+    pulled = table.subject_matrix(1) - np.eye(size)
+    np.testing.assert_allclose(pulled, table.raw * (pulled[0, 1] / table.raw[0, 1]), rtol=1e-9)  # towards the identity
+
+
+def test_the_order_of_the_rows_does_not_matter(uneven, uneven_model):
+    data = uneven.sort_values(["time"]).reset_index(drop=True)
+    other = hl.TwoLevelModel.from_formula("y ~ x * time + (1 | subject)", data)
+    for correlation, time in (("ar1", "time"), ("unstructured", "visit")):
+        a = uneven_model.fit_gee(correlation, time=uneven[time])
+        b = other.fit_gee(correlation, time=data[time])
+        np.testing.assert_allclose(a.beta, b.beta, rtol=1e-9)
+        np.testing.assert_allclose(a.standard_errors(), b.standard_errors(), rtol=1e-9)
+        own = uneven.index[uneven["subject"] == 7]
+        R = a.working_correlation(7)
+        assert list(R.index) == list(own)
+        if correlation == "ar1":
+            t = uneven.loc[own, "time"].to_numpy()
+            alpha = a.correlation_parameters["alpha"] ** (1 / a.estimate.spacing)
+            np.testing.assert_allclose(R, alpha ** np.abs(t[:, None] - t[None, :]), rtol=1e-12)
+
+
+def test_exchangeable_agrees_with_statsmodels_own(uneven_model):
+    from statsmodels.genmod.cov_struct import Exchangeable
+    from statsmodels.genmod.generalized_estimating_equations import GEE
+
+    design = uneven_model.design
+    model = GEE(design.y, design.X, groups=design.subject_index, cov_struct=Exchangeable())
+    theirs = model.fit(cov_type="bias_reduced", ctol=1e-10)
+    fit = uneven_model.fit_gee()
+    np.testing.assert_allclose(fit.beta, theirs.params, rtol=1e-9)
+    ours = fit.standard_errors()
+    for kind in ours:
+        np.testing.assert_allclose(ours[kind], theirs.standard_errors(kind), rtol=1e-8)
+
+
+# Where statsmodels' defaults mislead.
+
+
+def test_gaps_count_where_statsmodels_counts_rows():
+    """statsmodels' AR(1) estimates from time and then correlates neighbouring rows as if no visit were missing."""
+    from statsmodels.genmod.cov_struct import Autoregressive
+    from statsmodels.genmod.generalized_estimating_equations import GEE
+
+    data, subject, time = data_of("dental_gaps")
+    model = hl.TwoLevelModel.from_formula(f"y ~ sex * time + (1 | {subject})", data)
+    structure = Autoregressive(grid=False)
+    theirs = GEE(
+        model.design.y, model.design.X, groups=data["id"], time=data["time"].to_numpy() / 2, cov_struct=structure
+    ).fit()
+    wrong = structure.covariance_matrix(np.zeros(3), 0)[0]  # subject 3 was seen at waves 0, 2, 3
+    assert wrong[0, 1] == pytest.approx(wrong[1, 2])
+    fit = model.fit_gee("ar1", time=time, scale="n")
+    right = fit.working_correlation(3).to_numpy()
+    assert right[0, 1] == pytest.approx(right[1, 2] ** 2, rel=1e-12)
+    assert abs(theirs.params[1] - fit.beta.iloc[1]) > 1e-3
+
+
+def test_units_change_nothing():
+    """statsmodels stops on the raw score: after two rounds in tiny units, never in large ones."""
+    data, subject, time = data_of("dental_gaps")
+    one = hl.TwoLevelModel.from_formula(f"y ~ sex * time + (1 | {subject})", data).fit_gee("ar1", time=time)
+    for factor in (1e-9, 1e9):
+        scaled = data.assign(y=data["y"] * factor)
+        fit = hl.TwoLevelModel.from_formula(f"y ~ sex * time + (1 | {subject})", scaled).fit_gee("ar1", time=time)
+        assert fit.converged
+        np.testing.assert_allclose(fit.beta / factor, one.beta, rtol=1e-9)
+        np.testing.assert_allclose(fit.standard_errors() / factor, one.standard_errors(), rtol=1e-9)
+    days = data.assign(day=2e6 + 365.25 * data["time"])
+    fit = hl.TwoLevelModel.from_formula(f"y ~ sex * day + (1 | {subject})", days).fit_gee("ar1", time="day")
+    assert fit.beta["day"] * 365.25 == pytest.approx(one.beta["time"], rel=1e-7)
+    assert fit.beta_se["sex[T.Male]:day"] * 365.25 == pytest.approx(one.beta_se["sex[T.Male]:time"], rel=1e-7)
+    assert fit.estimate.spacing == pytest.approx(2 * 365.25)
+
+
+def test_negative_autocorrelation_is_found():
+    """statsmodels' AR(1) searches α ≥ 0 and reports zero."""
+    rng = np.random.default_rng(1)
+    e = np.empty((200, 6))
+    e[:, 0] = rng.normal(size=200)
+    for t in range(1, 6):
+        e[:, t] = -0.6 * e[:, t - 1] + 0.8 * rng.normal(size=200)
+    index, times = np.repeat(np.arange(200), 6), np.tile(np.arange(6.0), 200)
+    X, zero = np.ones((1200, 1)), np.zeros(1200)
+    fit = estimate_gee(e.ravel(), X, zero, ("Intercept",), index, correlation="ar1", times=times)
+    assert fit.moments.parameter == pytest.approx(-0.6, abs=4 * np.sqrt((1 - 0.36) / 1000))
+    jitter = times + rng.uniform(-0.2, 0.2, size=1200)
+    irregular = estimate_gee(e.ravel(), X, zero, ("Intercept",), index, correlation="ar1", times=jitter)
+    assert irregular.moments.parameter == 0.0  # a negative number has no broken powers
+
+
+def test_a_correlation_outside_its_range_is_refused():
+    """statsmodels goes on with a V that is no covariance matrix."""
+    from statsmodels.genmod.cov_struct import Exchangeable
+    from statsmodels.genmod.generalized_estimating_equations import GEE
+
+    rng = np.random.default_rng(2)
+    e = rng.normal(size=40)
+    y = np.concatenate([np.column_stack([e, -0.9 * e + 0.3 * rng.normal(size=40)]).ravel(), rng.normal(size=6)])
+    index = np.concatenate([np.repeat(np.arange(40), 2), np.full(6, 40)])
+    structure = Exchangeable()
+    GEE(y, np.ones((86, 1)), groups=index, cov_struct=structure).fit()
+    V = structure.covariance_matrix(np.zeros(6), 40)[0]
+    assert np.linalg.eigvalsh(V)[0] < -0.1
+    with pytest.raises(DataError, match=r"-1/\(6 - 1\) = -0\.2000"):
+        estimate_gee(y, np.ones((86, 1)), np.zeros(86), ("Intercept",), index)
+    estimate_gee(y[:80], np.ones((80, 1)), np.zeros(80), ("Intercept",), index[:80])  # fine without the large subject
+
+
+def test_an_unstructured_correlation_that_is_none_is_refused():
+    rng = np.random.default_rng(3)
+    y = (rng.normal(size=(12, 1)) * np.array([0.1, 0.1, 5.0, 5.0]) + 0.01 * rng.normal(size=(12, 4))).ravel()
+    index, times = np.repeat(np.arange(12), 4), np.tile(np.arange(4), 12)
+    with pytest.raises(DataError, match="no positive definite correlation matrix"):
+        estimate_gee(y, np.ones((48, 1)), np.zeros(48), ("Intercept",), index, correlation="unstructured", times=times)
+
+
+def test_a_subject_alone_has_no_bias_reduced_standard_error(dental):
+    data = dental.assign(only=(dental["subject"] == 3).astype(float))
+    fit = hl.TwoLevelModel.from_formula("distance ~ time + only + (1 | subject)", data).fit_gee()
+    assert fit.estimate.alone == (2,)
+    assert fit.standard_errors()["bias_reduced"].isna().all()
+    assert "Without subject 3" in fit.warnings[0]
+    with pytest.raises(NotAvailableError, match="without subject 3"):
+        fit.with_se("bias_reduced")
+    assert fit.standard_errors().loc["only", "robust"] < 0.5 * fit.standard_errors().loc["only", "naive"]
+    model = hl.TwoLevelModel.from_formula("distance ~ time + only + (1 | subject)", data)
+    with pytest.raises(NotAvailableError):
+        model.fit_gee(se="bias_reduced")
+    assert model.fit_ml().compare_marginal().table["bias_reduced_se"].isna().all()
+    assert len(model.fit_ml().compare_marginal().comparison().labels) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"correlation": "ar"}, SpecificationError, "Did you mean 'ar1'"),
+        ({"correlation": "ar1"}, SpecificationError, "without time"),
+        ({"correlation": "unstructured"}, SpecificationError, "without time"),
+        ({"correlation": "ar1", "time": "age"}, DataError, "keeps only the columns"),
+        ({"correlation": "ar1", "time": "sex"}, DataError, "repeated times"),
+        ({"correlation": "ar1", "time": [1, 2]}, DataError, "2 times for 108 rows"),
+        ({"scale": "N"}, SpecificationError, "scale='N'"),
+        ({"ar_pairs": "some"}, SpecificationError, "ar_pairs"),
+        ({"se": "sandwich"}, SpecificationError, "se='sandwich'"),
+        ({"max_iterations": 0}, SpecificationError, "at least 1"),
+    ],
+)
+def test_what_cannot_be_used_is_said(dental, options, error, message):
+    model = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", dental)
+    with pytest.raises(error, match=message):
+        model.fit_gee(**options)
+
+
+def test_times_that_do_not_fit_are_refused(dental):
+    model = hl.TwoLevelModel.from_formula("distance ~ sex + (1 | subject)", dental)
+    with pytest.raises(DataError, match="index is not that of the rows"):
+        model.fit_gee("ar1", time=dental["time"].set_axis(range(1, 109)))
+    with pytest.raises(DataError, match="1 missing"):
+        model.fit_gee("ar1", time=dental["time"].astype(float).where(dental.index != 4))
+    with pytest.raises(DataError, match="needs numbers"):
+        model.fit_gee("ar1", time=dental["time"].astype(str))
+    with pytest.raises(DataError, match="no subject has both"):
+        model.fit_gee("unstructured", time=dental["time"] + 0.001 * dental["subject"])
+    named = model.fit_gee("unstructured", time=dental["time"].astype(str))
+    numbers = model.fit_gee("unstructured", time=dental["time"].to_numpy())
+    np.testing.assert_allclose(named.beta, numbers.beta, rtol=1e-12)
+    jitter = dental["time"] + 0.1 * np.sin(np.arange(108))
+    with pytest.raises(DataError, match="ar_pairs='all'"):
+        model.fit_gee("ar1", time=jitter, ar_pairs="adjacent")
+
+
+def test_too_few_of_something_is_refused():
+    y, one, zero = np.array([1.0, 2.0, 4.0, 3.0]), np.ones((4, 1)), np.zeros(4)
+    with pytest.raises(DataError, match="2 subjects and 2 coefficients"):
+        estimate_gee(y, np.column_stack([one, y**2]), zero, ("a", "b"), np.array([0, 0, 1, 1]))
+    with pytest.raises(DataError, match="no subject with two rows"):
+        estimate_gee(y, one, zero, ("a",), np.arange(4))
+    with pytest.raises(DataError, match="use scale='n'"):
+        estimate_gee(y, one, zero, ("a",), np.array([0, 0, 1, 2]))
+    with pytest.raises(DataError, match="linear combination"):
+        estimate_gee(y, np.column_stack([one, 2 * one]), zero, ("a", "b"), np.array([0, 0, 1, 2]))
+    with pytest.raises(DataError, match="reproduce exactly"):
+        estimate_gee(one[:, 0] * 3, one, zero, ("a",), np.array([0, 0, 1, 2]), correlation="independence")
+    fit = estimate_gee(y, one, zero, ("a",), np.arange(4), correlation="independence")
+    assert fit.cov_naive[0, 0] == pytest.approx(np.var(y, ddof=1) / 4)
+    assert fit.cov_robust[0, 0] == pytest.approx(np.var(y) / 4)
+    # Mancl and DeRouen with one row each: residuals over 1 - 1/4 (HC3).
+    assert fit.cov_bias_reduced[0, 0] == pytest.approx(np.sum((y - y.mean()) ** 2) / (0.75 * 4) ** 2)
+
+
+def test_an_early_stop_is_said(dental):
+    data, subject, time = data_of("dental_gaps")
+    model = hl.TwoLevelModel.from_formula(f"y ~ sex * time + (1 | {subject})", data)
+    with pytest.warns(FitWarning, match="not solved after 2 iterations"):
+        fit = model.fit_gee("ar1", time=time, max_iterations=2)
+    assert not fit.converged
+    assert "NOT CONVERGED" in repr(fit)
+
+
+def test_few_subjects_make_robust_standard_errors_too_small_and_the_correction_helps():
+    """Eight subjects and a coefficient between them: the mean of the squared standard errors against the variance."""
+    rng = np.random.default_rng(8)
+    J, n, runs = 8, 4, 200
+    index = np.repeat(np.arange(J), n)
+    X = np.column_stack([np.ones(J * n), np.repeat([0.0, 0, 0, 0, 0, 1, 1, 1], n)])
+    estimates, squared = [], []
+    for _ in range(runs):
+        y = rng.normal(size=J)[index] + rng.normal(size=J * n)
+        fit = estimate_gee(y, X, np.zeros(J * n), ("a", "x"), index)
+        estimates.append(fit.beta[1])
+        squared.append([fit.cov_robust[1, 1], fit.cov_bias_reduced[1, 1]])
+    truth = (1 + 1 / n) * (1 / 5 + 1 / 3)
+    robust, reduced = np.mean(squared, axis=0) / truth
+    # Exact here, a difference of group means: (m - 1)/m in a group of m subjects, and m/(m - 1) when corrected; sums of
+    # squares within groups are multiples of χ² with m - 1 degrees of freedom.
+    mcse = np.sqrt([2 * 4 / 5**4 + 2 * 2 / 3**4, 2 / 4**3 + 2 / 2**3]) / (1 / 5 + 1 / 3) / np.sqrt(runs)
+    assert robust == pytest.approx((4 / 5 / 5 + 2 / 3 / 3) / (1 / 5 + 1 / 3), abs=4 * mcse[0])
+    assert reduced == pytest.approx((5 / 4 / 5 + 3 / 2 / 3) / (1 / 5 + 1 / 3), abs=4 * mcse[1])
+    assert np.var(estimates) == pytest.approx(truth, rel=4 * np.sqrt(2 / runs))
+
+
+# The fit as an object.
+
+
+@pytest.fixture(scope="module")
+def model(dental):
+    return hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental)
+
+
+@pytest.fixture(scope="module")
+def fit(model):
+    return model.fit_gee()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("b", "b_sd", "b_cov", "D", "sd_b", "corr_b", "sigma", "icc", "subject_coef", "is_singular"),
+        *("loglik", "criterion", "aic", "bic", "n_parameters"),
+    ],
+)
+def test_what_gee_does_not_have_says_why(fit, name):
+    with pytest.raises(NotAvailableError, match=f"{name} of a fit by GEE"):
+        getattr(fit, name)
+
+
+def test_methods_that_gee_does_not_have_say_why(fit, model):
+    for call in (
+        fit.variance_components,
+        fit.information_criteria,
+        fit.subject_loglik,
+        fit.loo,
+        fit.compare_marginal,
+        lambda: fit.predict(level="subject"),
+        lambda: fit.predict(level="new_subject"),
+        lambda: fit.predict(interval="prediction"),
+        lambda: fit.fitted("subject"),
+        lambda: fit.residuals(level="subject"),
+    ):
+        with pytest.raises(NotAvailableError):
+            call()
+
+
+def test_names_and_numbers_are_aligned(fit, model):
+    assert tuple(fit.beta.index) == tuple(fit.standard_errors().index) == model.design.coef
+    assert list(fit.standard_errors()) == ["naive", "robust", "bias_reduced"]
+    assert fit.beta.index.name == "coef"
+    for kind in ("naive", "robust", "bias_reduced"):
+        other = fit.with_se(kind)
+        np.testing.assert_allclose(other.beta_se, fit.standard_errors()[kind])
+        np.testing.assert_allclose(other.beta_cov, fit.covariance(kind))
+        np.testing.assert_allclose(fit.summary(se=kind)["se"], other.summary()["se"])
+    assert fit.se == "robust"
+    table = fit.summary(0.9)
+    np.testing.assert_allclose(table["upper"] - table["lower"], 2 * 1.6448536269514722 * table["se"])
+    np.testing.assert_allclose(table["z"], table["estimate"] / table["se"])
+    assert table.loc["time", "p"] < 1e-10
+    with pytest.raises(AttributeError):
+        fit.se = "naive"
+
+
+def test_predictions_and_residuals(fit, model, dental):
+    new = pd.DataFrame({"sex": ["Male", "Female"], "time": [3.0, 3.0]})
+    line = fit.predict(new, interval="confidence")
+    x = np.array([1.0, 1.0, 3.0, 3.0])
+    assert line["estimate"].iloc[0] == pytest.approx(x @ fit.beta)
+    assert line["se"].iloc[0] == pytest.approx(np.sqrt(x @ fit.beta_cov.to_numpy() @ x))
+    naive = fit.predict(new, interval="credible", se="naive", ci=0.5)
+    assert naive["upper"].iloc[0] - naive["estimate"].iloc[0] == pytest.approx(0.6744897501960817 * naive["se"].iloc[0])
+    np.testing.assert_allclose(fit.predict(level="marginal")["estimate"], fit.fitted())
+    r = fit.residuals()
+    np.testing.assert_allclose(r, model.design.y - fit.fitted())
+    assert r @ r / (108 - 4) == pytest.approx(fit.scale)
+    np.testing.assert_allclose(fit.residuals("pearson"), r / np.sqrt(fit.scale))
+    z = fit.residuals("normalized").to_numpy()
+    V = np.kron(np.eye(27), fit.marginal_covariance(1))
+    assert z @ z == pytest.approx(r @ np.linalg.solve(V, r))
+    with pytest.raises(DataError, match="not in the fitted data"):
+        fit.working_correlation("nobody")
+
+
+def test_an_offset_is_taken_off(dental):
+    data = dental.assign(base=2.0 * dental["time"])
+    plain = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", data).fit_gee()
+    shifted = hl.TwoLevelModel.from_formula("distance ~ sex * time + offset(base) + (1 | subject)", data).fit_gee()
+    np.testing.assert_allclose(shifted.beta["time"], plain.beta["time"] - 2.0)
+    np.testing.assert_allclose(shifted.fitted(), plain.fitted())
+    np.testing.assert_allclose(shifted.standard_errors(), plain.standard_errors(), rtol=1e-9)
+
+
+def test_a_design_without_random_effects_has_a_sigma(dental, fit):
+    from hierlmm.design.design import design_from_fixed
+    from hierlmm.design.formula import parse_formula
+    from hierlmm.fits.gee import fit_gee
+
+    marginal = fit_gee(design_from_fixed(parse_formula("distance ~ sex * time"), "subject", dental))
+    assert marginal.sigma == pytest.approx(np.sqrt(fit.scale))
+    np.testing.assert_allclose(marginal.standard_errors(), fit.standard_errors())
+    assert "dropped" not in repr(marginal)
+
+
+def test_draws_have_the_covariance_and_mark_themselves(fit):
+    tree = fit.with_se("bias_reduced").to_datatree(draws=4000, seed=3)
+    assert "bias_reduced" in tree.attrs["approximation"]
+    assert list(tree["posterior"].data_vars) == ["beta"]
+    draws = tree["posterior"]["beta"].to_numpy().reshape(-1, 4).T
+    cov = fit.covariance("bias_reduced").to_numpy()
+    sd = np.sqrt(np.diag(cov))
+    np.testing.assert_allclose((draws.mean(1) - fit.beta) / sd, 0.0, atol=4 / np.sqrt(16000))
+    np.testing.assert_allclose(np.cov(draws) / np.outer(sd, sd), cov / np.outer(sd, sd), atol=0.05)
+
+
+def test_the_print_says_what_was_done(fit, model):
+    text = repr(fit)
+    for piece in (
+        "Formula: distance ~ 1 + sex + time + sex:time\n",
+        "dropped by GEE: random effects (Intercept, time)",
+        "exchangeable, alpha = 0.6100",
+        "residual sum of squares / (N - p)",
+        "groups: subject, 27",
+        "robust (sandwich)",
+        "bias_reduced",
+        "Prefer se='bias_reduced'",
+    ):
+        assert piece in text
+    assert "/ N, as" in repr(model.fit_gee(scale="n"))
+    assert "AR(1), alpha = 0.7593 at a distance of 2 in time" in repr(model.fit_gee("ar1", time="time"))
+    assert "unstructured over 4 values of time" in repr(model.fit_gee("unstructured", time="time"))
+    page = fit._repr_html_()
+    assert "(1 + time | subject)" not in page and "bias_reduced" in page
+    copy = pickle.loads(pickle.dumps(fit))
+    assert repr(copy) == text
+
+
+def test_side_by_side(model):
+    both = model.compare("reml", "gee")
+    assert both.labels == ["REML", "GEE"]
+    assert both.wide()["GEE"]["estimate"].notna().sum() == 4
+    assert "GEE: robust standard errors" in repr(both)
+    both.plot_forest(backend="none")
+    both.plot_random_effects(backend="none")
+    with pytest.raises(SpecificationError, match="no fit with random effects"):
+        both.fits["GEE"].plot_random_effects(backend="none")
+    comparison = model.fit_reml().compare_marginal("ar1", time="time", se="naive")
+    assert comparison.comparison().labels == ["REML", "GEE, naive", "GEE, robust", "GEE, bias-reduced"]
+    wide = comparison.comparison().wide()
+    np.testing.assert_allclose(wide["GEE, naive"]["se"].dropna(), comparison.table["naive_se"])
+    comparison.plot_forest(backend="none")
+
+
+def test_a_posterior_is_compared_too(dental):
+    model = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", dental)
+    fit = model.fit(draws=500, tune=500, chains=2, seed=1, progressbar=False)
+    table = fit.compare_marginal().table
+    np.testing.assert_allclose(table["mixed"], fit.beta)
+    np.testing.assert_allclose(table["mixed_se"], fit.beta_se)
+
+
+def test_the_command_line_knows_it(tmp_path, dental, capsys):
+    from hierlmm.cli import main
+
+    dental.to_csv(tmp_path / "dental.csv", index=False)
+    formula = "distance ~ sex * time + (1 | subject)"
+    out = tmp_path / "out"
+    assert main(["fit", str(tmp_path / "dental.csv"), formula, "--estimators", "reml,gee", "--out", str(out)]) == 0
+    assert "Marginal model fitted by GEE" in capsys.readouterr().out
+    assert "GEE" in (out / "comparison.csv").read_text()
+
+
+def test_gee_never_loads_pytensor():
+    script = (
+        "import hierlmm as hl, sys\n"
+        "model = hl.TwoLevelModel.from_formula('distance ~ sex * time + (time | subject)', hl.load_dataset('dental'))\n"
+        "fit = model.fit_gee(); repr(fit); fit.summary(); repr(model.fit_ml().compare_marginal())\n"
+        "assert 'statsmodels' in sys.modules\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules} & {'pymc', 'pytensor', 'nutpie', 'matplotlib', 'arviz'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_gee_fit_that_is_there_already(dental):
+    model = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental)
+    gee, reml = model.fit_gee("independence"), model.fit_reml()
+    assert reml.compare_marginal(gee).gee is gee
+    pd.testing.assert_frame_equal(reml.compare_marginal(gee).table, reml.compare_marginal("independence").table)
+    other = hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental).fit_gee()
+    with pytest.raises(hl.SpecificationError, match="different coefficients") as caught:
+        reml.compare_marginal(other)
+    with pytest.raises(hl.SpecificationError, match="made already"):
+        reml.compare_marginal(gee, time="time")
+    with pytest.raises(hl.SpecificationError) as caught:
+        hl.TwoLevelModel.from_formula(f"distance ~ time + (1 | {'subject'})", dental).fit_gee(correlation=repr(reml))
+    assert "\n" not in caught.value.received and len(caught.value.received) <= 300

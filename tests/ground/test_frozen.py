@@ -1,0 +1,145 @@
+"""What a user does to the answers of a fit does not change it, and what a fit does not have is refused by its name."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import hierlmm as hl
+from hierlmm.bayes.sample import make_posterior_fit
+from hierlmm.design.design import ARRAYS
+from hierlmm.errors import NotAvailableError
+
+FORMULA = "distance ~ sex * time + (1 + time | subject)"
+
+
+@pytest.fixture
+def model(dental):
+    return hl.TwoLevelModel.from_formula(FORMULA, dental)
+
+
+@pytest.fixture
+def fit(model):
+    return model.fit_reml()
+
+
+@pytest.fixture
+def posterior(fit):
+    tree = fit.to_datatree(draws=200)["posterior"].to_dataset()
+    draws = {name: tree[name].to_numpy() for name in ("beta", "b", "sd_b", "corr_b", "D", "sigma")}
+    attrs = {"estimator": "NUTS", "sampler": "explicit"}
+    return make_posterior_fit(fit.design, None, draws, None, attrs, log_likelihood=False)
+
+
+@pytest.mark.parametrize("kind", ["fit", "posterior"])
+@pytest.mark.parametrize("name", ["beta", "beta_cov", "beta_se", "D", "sd_b", "corr_b", "b", "b_sd", "subject_coef"])
+def test_tables_of_a_fit_are_copies(request, kind, name):
+    fit = request.getfixturevalue(kind)
+    predicted = fit.predict(interval="confidence") if kind == "fit" else fit.predict()
+    before = getattr(fit, name).copy()
+    answer = getattr(fit, name)
+    answer.loc[...] = 0.0
+    answer *= 0.0
+    assert (answer == 0.0).all(axis=None)
+    same = pd.testing.assert_series_equal if isinstance(before, pd.Series) else pd.testing.assert_frame_equal
+    same(getattr(fit, name), before)
+    again = fit.predict(interval="confidence") if kind == "fit" else fit.predict()
+    pd.testing.assert_frame_equal(again, predicted)
+
+
+def test_arrays_of_a_fit_are_read_only(fit, posterior):
+    with pytest.raises(ValueError, match="read-only"):
+        fit.b_cov[...] = 0.0
+    draws = posterior.draws("beta")
+    with pytest.raises(ValueError, match="read-only"):
+        draws -= draws.mean((0, 1))
+    assert np.isclose(posterior.draws("beta").mean((0, 1)), fit.beta, atol=0.5).all()
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_of_a_design_are_read_only(model, name):
+    other = model.design.with_response(model.design.y + 1.0)
+    for design in (model.design, other, pickle.loads(pickle.dumps(other)), copy.deepcopy(other)):
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(design, name)[...] = 0
+
+
+def test_a_new_response_stays_the_callers(model):
+    y = np.array(model.design.y)
+    design = model.design.with_response(y)
+    y[:] = 0.0
+    np.testing.assert_array_equal(design.y, model.design.y)
+
+
+def test_data_of_a_model_are_a_copy(dental):
+    table = dental.copy()
+    model = hl.TwoLevelModel.from_formula(FORMULA, table)
+    criterion = model.fit_reml().criterion
+    table.loc[:, "distance"] = 0.0
+    rows = model.data
+    rows.loc[:, "distance"] = 0.0
+    assert (model.data["distance"] > 0).all()
+    assert model.fit_reml().criterion == criterion
+
+
+def without_draws_of_b(posterior, *, summary):
+    tree = posterior.datatree.copy()
+    kept = tree["posterior"].to_dataset()
+    tree["posterior"] = xr.DataTree(kept.drop_vars(["b", "subject_coef"]))
+    if summary:
+        moments = {"mean": kept["b"].mean(("chain", "draw")), "sd": kept["b"].std(("chain", "draw"))}
+        tree["random_effects"] = xr.DataTree(xr.Dataset(moments))
+    return replace(posterior, datatree=tree)
+
+
+ASKED = {
+    "b": lambda f: f.b,
+    "b_sd": lambda f: f.b_sd,
+    "subject_coef": lambda f: f.subject_coef,
+    "fitted(level='subject')": lambda f: f.fitted(),
+    "predict(level='subject')": lambda f: f.predict(),
+    "plot_shrinkage": lambda f: f.plot_shrinkage(),
+    "plot_random_effects": lambda f: f.plot_random_effects(),
+}
+NEEDS_DRAWS = {
+    "predict(level='subject', interval='credible')": lambda f: f.predict(interval="credible"),
+    "posterior_predictive": lambda f: f.posterior_predictive(),
+    "draws of 'b'": lambda f: f.draws("b"),
+    "draws of 'subject_coef'": lambda f: f.draws("subject_coef"),
+}
+
+
+@pytest.mark.parametrize("asked", [*ASKED, *NEEDS_DRAWS])
+def test_random_effects_not_kept_are_refused_by_what_was_asked(posterior, asked):
+    none, summary = (without_draws_of_b(posterior, summary=s) for s in (False, True))
+    ask = (ASKED | NEEDS_DRAWS)[asked]
+    with pytest.raises(NotAvailableError, match="keeps no draws of the random effects") as error:
+        ask(none)
+    assert error.value.received == asked
+    assert "'summary'" in error.value.remedy and "random_effects='draws'" in error.value.remedy
+    if asked in NEEDS_DRAWS:
+        with pytest.raises(NotAvailableError, match="means and SDs") as error:
+            ask(summary)
+        assert error.value.received == asked and "random_effects='draws'" in error.value.remedy
+    else:
+        ask(summary)
+    assert len(none.fitted("population")) == len(none.predict(level="population", interval="credible"))
+
+
+def test_summarised_random_effects_are_copies(posterior):
+    fit = without_draws_of_b(posterior, summary=True)
+    b = fit.b
+    b *= 0.0
+    pd.testing.assert_frame_equal(fit.b, posterior.b, check_names=False, check_column_type=False)
+
+
+def test_loo_of_a_likelihood_fit_says_what_it_needs(fit):
+    with pytest.raises(NotAvailableError, match="loo of a fit by REML") as error:
+        fit.loo()
+    assert "model.fit().loo()" in error.value.remedy

@@ -1,0 +1,141 @@
+"""The pages that messages name exist, the names that pages use exist, and the code on the pages runs.
+
+Every cell of every page is executed here; pages that sample are marked slow. ``make docs`` executes them once more, in
+a Jupyter kernel, and shows what they print.
+"""
+
+import contextlib
+import importlib.util
+import io
+import re
+import sys
+import warnings
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from test_examples import run_cell
+
+import hierlmm as hl
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+BUILT = DOCS / "_build" / "html"
+SLOW = re.compile(r"\.fit\(|\.compare\(|calibrate\(|design_analysis\(|loo\(|\bhierlmm\(")
+"""Cells that sample, fit many times, or start a process."""
+
+
+def headings(page):
+    return re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S), re.M)
+
+
+def cells(page):
+    """Sources of the code cells of a page, without their options."""
+    blocks = re.findall(r"^```\{code-cell\} ipython3\n(.*?)^```$", page.read_text(encoding="utf-8"), re.S | re.M)
+    return [re.sub(r"\A(:\w+:[^\n]*\n)+", "", block) for block in blocks]
+
+
+def is_slow(page):
+    return any(SLOW.search(cell) for cell in cells(page))
+
+
+def test_every_page_and_section_that_a_message_names_exists():
+    sources = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "hierlmm").rglob("*.py"))
+    named = re.findall(r"(?:docs|documentation), page '([^']+)'(?:, section '([^']+)')?", sources)
+    assert named
+    titles = {headings(page)[0]: page for page in PAGES}
+    for title, section in named:
+        assert title in titles, title
+        assert not section or section in headings(titles[title]), (title, section)
+
+
+def test_every_name_on_a_page_exists():
+    for page in PAGES:
+        for path in re.findall(r"\bhl\.([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)", page.read_text(encoding="utf-8")):
+            target = hl
+            for part in path.split("."):
+                target = getattr(target, part)
+
+
+def test_every_public_name_is_in_the_reference():
+    listed = set(re.findall(r"^   ([\w.]+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.M))
+    assert set(hl.__all__) - {"__version__"} <= listed
+
+
+def test_every_page_is_in_the_contents():
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^([a-z/_]+)$", "\n".join(re.findall(r"```\{toctree\}(.*?)```", index, re.S)), re.M)
+    assert {page.stem for page in PAGES} - {"index"} == set(listed) - {"gallery/index"}
+
+
+def test_every_cell_is_found():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert sum(len(cells(page)) for page in PAGES) == len(re.findall(r"^`+\{code", text, re.M)) > 150
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if is_slow(page) else [])
+        for page in PAGES
+        if cells(page)
+    ],
+)
+@pytest.mark.usefixtures("as_a_reader_has_it")
+def test_code_on_the_page_runs(page):
+    """Every cell in order, as in a notebook, and what it would show can be shown."""
+    names = {"__name__": "__main__"}
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore", hl.FitWarning)  # shown on the page, or printed with the fit
+        for number, cell in enumerate(cells(page), start=1):
+            run_cell(cell, f"{page.name}, cell {number}", names)
+
+
+def load_mathml(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    pytest.importorskip("sphinx")
+    spec = importlib.util.spec_from_file_location("mathml", DOCS / "_ext" / "mathml.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "mathml", module)
+    spec.loader.exec_module(module)
+    return module.to_mathml
+
+
+def test_equations_become_mathml(monkeypatch):
+    to_mathml = load_mathml(monkeypatch)
+    model = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", hl.load_dataset("dental"))
+    for equations in (model.equations(), model.equations(model.fit_reml())):
+        markup = to_mathml(equations.latex, block=True)
+        assert markup.startswith("<math") and "\n" not in markup
+        assert markup.count("<mtable") == markup.count("</mtable>") >= 2
+    tilde = to_mathml(r"\tilde b_{ij} + \sum_{i=1}^J x_i", block=True)
+    assert "<msub><mover" in tilde and "<munderover>" in tilde  # the subscript of b beside it, the limits of the sum
+    assert "<mfrac>" in to_mathml(r"\frac{a}{b}", block=False)
+
+
+class Addresses(HTMLParser):
+    """What a browser fetches by itself to show a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        for name, value in attrs:
+            if tag != "a" and name in ("src", "href", "srcset", "data", "poster") and value:
+                self.found.append(value)
+
+
+@pytest.mark.skipif(not (BUILT / "index.html").exists(), reason="the documentation is not built (make docs)")
+def test_built_pages_name_no_folder_and_fetch_nothing_from_the_network():
+    for page in BUILT.rglob("*.html"):
+        parser = Addresses()
+        text = page.read_text(encoding="utf-8")
+        assert str(ROOT) not in text, page.name
+        parser.feed(text)
+        remote = [a for a in parser.found if re.match(r"(https?:)?//", a)]
+        assert not remote, (page.name, remote)
+    for sheet in BUILT.rglob("*.css"):
+        text = sheet.read_text(encoding="utf-8", errors="ignore")
+        assert not re.search(r"(url\(\s*['\"]?|@import\s+['\"])https?://", text), sheet.name
