@@ -20,7 +20,7 @@ help:
 	@echo "make quick  the tests that are not marked slow"
 	@echo "make shuffle  all tests in a random order       (SEED=1 to repeat one)"
 	@echo "make venv   the environment alone, in $(VENV)/"
-	@echo "make lint   ruff, mypy"
+	@echo "make lint   ruff, mypy, the contracts of imports"
 	@echo "make docs   build the documentation into docs/_build/html"
 	@echo "make wheel  build source distribution and wheel into dist/, and use the wheel in an environment of its own"
 	@echo "make check-versions  the tests under Python 3.13, 3.14 and the lowest versions that are allowed  (VERSIONS=3.13)"
@@ -58,6 +58,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 docs: $(STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html

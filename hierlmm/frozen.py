@@ -11,13 +11,15 @@ __all__ = ["ReadOnlyArrays", "Sealed"]
 
 
 class Sealed:
-    """Hands out copies of its tables and Series, and read-only views of its arrays.
+    """Hands out copies of its tables and Series, and read-only views of its arrays; what is private stays as it is.
 
     For frozen dataclasses, which stop nobody from writing *into* what they hold.
     """
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
+        if name.startswith("_"):
+            return value
         if isinstance(value, (pd.DataFrame, pd.Series)):
             return value.copy()
         if isinstance(value, np.ndarray):

@@ -21,10 +21,12 @@ from hierlmm.errors import ArgumentError, SpecificationError, closest
 
 __all__ = [
     "as_point",
+    "check_ci",
     "check_counts",
     "checked",
     "checked_constructor",
     "checked_with_constructor",
+    "choose",
     "refuse_arguments",
     "refuse_missing",
     "renamed",
@@ -74,6 +76,21 @@ def check_counts(**counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
             raise ArgumentError(f"{name}={_short(value)}", "nothing would be drawn", "use 1 or more")
+
+
+def check_ci(ci: float) -> float:
+    """Refuse a probability of intervals outside (0, 1); `checked` asks this of every argument named ``ci``."""
+    if not 0.0 < ci < 1.0:
+        reason, see = "the probability of an interval or a band lies between 0 and 1", "docs, page 'Arguments'"
+        raise SpecificationError(f"ci={ci!r}", reason, "use ci=0.95 for 95 %", see)
+    return float(ci)
+
+
+def choose(name: str, value: str, allowed: tuple[str, ...], *see: str) -> None:
+    """Raise a `SpecificationError` unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        choices = f"use one of {', '.join(map(repr, allowed))}"
+        raise SpecificationError(f"{name}={value!r}", "this is not one of the choices", choices, *see)
 
 
 def as_point(values: Any, size: int) -> NDArray[np.float64]:
@@ -194,6 +211,8 @@ def _check(parameter: inspect.Parameter, value: Any, kinds: tuple[Any, ...]) -> 
     if name == "seed":
         _check_seed(value)
         return
+    if name == "ci" and _is_kind(value, float):
+        check_ci(value)
     if not any(_is_kind(value, kind) for kind in kinds):
         wanted = " or ".join(dict.fromkeys(_words(kind) for kind in kinds if kind is not None)) or "None"
         raise ArgumentError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import re
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,9 +33,7 @@ class Paragraph:
 
     def lines(self) -> list[str]:
         """The lines in print."""
-        return textwrap.wrap(
-            self.content, self.width, initial_indent=self.first, subsequent_indent=self.rest, break_on_hyphens=True
-        )
+        return textwrap.wrap(self.content, self.width, initial_indent=self.first, subsequent_indent=self.rest)
 
     def html(self) -> str:
         """The paragraph as it is."""
@@ -126,17 +125,17 @@ class Page:
         return f'<div class="hierlmm" style="color: inherit; background: transparent">{"".join(pieces)}</div>'
 
 
-class Result(Sealed):
-    """Base of all results, which are frozen dataclasses: subclasses have a ``table`` and say what they show in `_page`."""
+class Result(Sealed, ABC):
+    """Base of all results, which are frozen dataclasses: they have a ``table`` and say what they show in `_page`."""
 
+    @abstractmethod
     def _page(self) -> Page:
         """Title, lines, paragraphs and tables of the result."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it shows")
 
     @property
     def frame(self) -> pd.DataFrame:
         """The main table: a copy, as `table` is."""
-        return getattr(self, "table")
+        return self.table
 
     def to_frame(self) -> pd.DataFrame:
         """Return the main table, a copy that may be changed."""

@@ -43,7 +43,9 @@ def align(cells: Sequence[Sequence[str]], left: Collection[int] = (), gap: str =
     """Lines of a table: columns in ``left`` to the left, the others to the right, no spaces at the ends of lines."""
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     return [
-        gap.join(v.ljust(w) if i in left else v.rjust(w) for i, (v, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+        gap.join(
+            v.ljust(w) if i in left else v.rjust(w) for i, (v, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in cells
     ]
 

@@ -12,7 +12,7 @@ from hierlmm.bayes.sample_collapsed import RANDOM_EFFECTS, sample_collapsed
 from hierlmm.design.design import Design
 from hierlmm.design.row_order import row_order_messages
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.fits.base import choose
+from hierlmm.options import choose
 
 if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit

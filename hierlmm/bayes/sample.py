@@ -195,7 +195,7 @@ def make_posterior_fit(
     """
     import xarray as xr
 
-    import hierlmm
+    from hierlmm._version import __version__
     from hierlmm.fits.posterior import PosteriorFit
 
     draws = dict(draws)
@@ -226,7 +226,7 @@ def make_posterior_fit(
     tree |= dict(groups or {})
     datatree = xr.DataTree.from_dict(tree)
     formula = design.hierarchy.formula
-    datatree.attrs |= {**attrs, "formula": formula, "library": "hierlmm", "version": hierlmm.__version__}
+    datatree.attrs |= {**attrs, "formula": formula, "library": "hierlmm", "version": __version__}
     datatree["posterior"].attrs |= {"sample_dims": ["chain", "draw"], "inference_library": "nutpie"}
     verdict = assess_convergence(datatree)
     for message in (*verdict.messages, *notes):

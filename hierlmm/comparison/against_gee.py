@@ -20,8 +20,9 @@ from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.gee import GEEFit, fit_gee
 from hierlmm.fits.gee_text import correlation_sentence, fixed_formula
-from hierlmm.fits.text import counts_text, html_page, table_text
+from hierlmm.fits.text import counts_text, html_page
 from hierlmm.options import checked
+from hierlmm.text import table_text
 
 __all__ = ["MarginalComparison", "compare_marginal"]
 

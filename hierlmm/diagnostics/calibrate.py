@@ -50,7 +50,7 @@ from hierlmm.design.design import Design, design_of
 from hierlmm.diagnostics.calibration import LOGLIK, Calibration
 from hierlmm.diagnostics.replicate import replicate, streams, whole
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.fits.base import Fit, choose
+from hierlmm.fits.base import Fit
 from hierlmm.fits.components import component_labels, component_values
 from hierlmm.fits.covariance_table import covariance_parameters
 from hierlmm.fits.likelihood import LikelihoodFit
@@ -58,7 +58,7 @@ from hierlmm.frames import quote
 from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 from hierlmm.likelihood.estimate import maximise_design
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, residual_rows
-from hierlmm.options import checked, renamed
+from hierlmm.options import checked, choose, renamed
 
 __all__ = ["ESTIMATORS", "RANKS", "calibrate", "likelihood_of", "require_collapsed"]
 

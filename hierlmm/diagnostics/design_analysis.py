@@ -58,11 +58,11 @@ from hierlmm.design.formula import INTERCEPT, parse_formula, term_name, unquoted
 from hierlmm.diagnostics.calibrate import likelihood_of, require_collapsed
 from hierlmm.diagnostics.replicate import Failure, binomial_interval, probability, replicate, streams, whole
 from hierlmm.errors import DataError, HierlmmError, NotAvailableError, SpecificationError, closest
-from hierlmm.fits.base import Fit, choose
+from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
 from hierlmm.likelihood.checks import check_design
 from hierlmm.likelihood.residual_rows import residual_rows
-from hierlmm.options import checked, renamed
+from hierlmm.options import checked, choose, renamed
 
 __all__ = ["ALTERNATIVES", "ESTIMATORS", "DesignAnalysis", "between_within_df", "design_analysis"]
 

@@ -36,10 +36,9 @@ from numpy.typing import NDArray
 from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError, warn
-from hierlmm.fits.base import choose
 from hierlmm.frames import shorten
 from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
-from hierlmm.options import checked
+from hierlmm.options import checked, choose
 
 if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit

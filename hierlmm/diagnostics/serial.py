@@ -53,10 +53,10 @@ from hierlmm.diagnostics.serial_residuals import (
 )
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
-from hierlmm.fits.base import Fit, choose
+from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
 from hierlmm.frozen import Sealed
-from hierlmm.options import checked
+from hierlmm.options import checked, choose
 
 __all__ = ["Autocorrelation", "Semivariogram", "SerialCheck", "autocorrelation", "semivariogram"]
 

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from hierlmm.effects.judge import PosteriorDraws
 from hierlmm.effects.means import check_multiplicity, marginal_means
-from hierlmm.effects.table import Effects, check_ci, check_rope
+from hierlmm.effects.table import Effects, check_rope
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
+from hierlmm.options import check_ci
 
 __all__ = ["contrast_effects", "contrasts", "weights_of"]
 
@@ -176,7 +177,7 @@ def _bracket(label: str) -> str:
 
 
 def _position(label: Any, labels: list[str]) -> int:
-    from hierlmm.effects.table import show
+    from hierlmm.text import show
 
     text = show(label)
     if text not in labels:

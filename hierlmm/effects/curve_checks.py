@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from hierlmm.effects.grid import Grid
 from hierlmm.effects.jumps import jumps_along
-from hierlmm.effects.table import show
 from hierlmm.errors import NotAvailableError, SpecificationError, closest
-from hierlmm.fits.base import Fit, choose
+from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
+from hierlmm.options import choose
+from hierlmm.text import show
 
 __all__ = [
     "check_by",

@@ -40,12 +40,12 @@ from hierlmm.effects.extrapolation import extrapolated, level_is, warn_of
 from hierlmm.effects.grid import WEIGHTS, Grid, as_names, plain_name, reference_grid
 from hierlmm.effects.judge import PosteriorDraws, judge_of
 from hierlmm.effects.jumps import jumps_along
-from hierlmm.effects.table import check_ci, show, table_lines
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
-from hierlmm.fits.base import Fit, choose
+from hierlmm.fits.base import Fit
 from hierlmm.frames import apart
 from hierlmm.likelihood.wald import Wald
-from hierlmm.options import checked, renamed
+from hierlmm.options import check_ci, checked, choose, renamed
+from hierlmm.text import show, table_lines
 
 __all__ = ["EffectCurves", "effect_curves"]
 

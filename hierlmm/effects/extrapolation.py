@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from hierlmm.design.splines import SplineBasis
 from hierlmm.effects.grid import Grid
-from hierlmm.effects.table import show
 from hierlmm.errors import FitWarning, warn
 from hierlmm.fits.base import Fit
+from hierlmm.text import show
 
 __all__ = ["extrapolated", "level_is", "warn_of"]
 

@@ -21,11 +21,12 @@ from scipy import stats
 
 from hierlmm.effects.judge import PosteriorDraws, judge_of
 from hierlmm.effects.parse import Hypothesis, parse_hypotheses
-from hierlmm.effects.table import check_ci, check_rope, table_lines
+from hierlmm.effects.table import check_rope
 from hierlmm.fits.base import Fit
 from hierlmm.frozen import ReadOnlyArrays
 from hierlmm.likelihood.wald import JointTest, Wald, independent_rows, two_sided
-from hierlmm.options import checked
+from hierlmm.options import check_ci, checked
+from hierlmm.text import table_lines
 
 __all__ = ["HypothesisTest", "test_hypotheses"]
 

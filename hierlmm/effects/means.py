@@ -8,9 +8,11 @@ from typing import Any
 from hierlmm.effects.adjust import check_adjustment
 from hierlmm.effects.grid import Grid, as_names, average_rows, plain_name, reference_grid, slope_rows
 from hierlmm.effects.judge import PosteriorDraws, judge_of, level_text
-from hierlmm.effects.table import Effects, check_ci, show
+from hierlmm.effects.table import Effects
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
+from hierlmm.options import check_ci
+from hierlmm.text import show
 
 __all__ = ["check_multiplicity", "marginal_means", "slopes"]
 

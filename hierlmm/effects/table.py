@@ -10,7 +10,7 @@ Plagborg-Møller 2019, J. Appl. Econom. 34, 1-17).
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -26,8 +26,9 @@ from hierlmm.frames import apart
 from hierlmm.frozen import ReadOnlyArrays
 from hierlmm.likelihood.wald import Wald
 from hierlmm.options import checked
+from hierlmm.text import PROBABILITIES, probability_text, show, table_lines
 
-__all__ = ["Effects", "check_ci", "check_rope", "probability_text", "table_lines"]
+__all__ = ["Effects", "check_rope"]
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Contrasts'"
@@ -44,7 +45,6 @@ SHORT = {
     "sidak": "Šidák's method",
 }
 """Corrections of intervals."""
-PROBABILITIES = ("p", "prob_positive", "prob_rope", "prob", "share", "share_lower", "share_upper")
 INTERVALS_OF = {"holm": "Bonferroni's", "fdr": "Bonferroni's"}
 
 
@@ -341,56 +341,6 @@ def _correlations(L: FloatArray, cov: FloatArray) -> FloatArray:
     corr = joint / np.outer(known, known)
     corr[np.diag_indices_from(corr)] = 1.0
     return corr
-
-
-def show(value: Any) -> str:
-    """A value of a grid as text."""
-    return f"{value:.6g}" if isinstance(value, (float, np.floating)) else str(value)
-
-
-def table_lines(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
-    """Align a table: keys to the left, numbers to the right, with decimals that suit their size."""
-    cells = [list(map(str, table.columns))]
-    columns = [[show(v) for v in table[c]] if c in keys else _numbers(str(c), table[c]) for c in table.columns]
-    cells += [list(row) for row in zip(*columns, strict=True)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
-    left = [c in keys for c in table.columns]
-    return [
-        "  ".join(v.ljust(w) if side else v.rjust(w) for v, w, side in zip(row, widths, left, strict=True)).rstrip()
-        for row in cells
-    ]
-
-
-def probability_text(value: float) -> str:
-    """Four decimals of a probability or a share, which read as 0 or 1 only if it is."""
-    if np.isnan(value):
-        return ""
-    if 0.0 < value < 1e-4:
-        return "<0.0001"
-    return ">0.9999" if 0.9999 < value < 1.0 else f"{value:.4f}"
-
-
-def _numbers(name: str, values: pd.Series) -> list[str]:
-    array = values.to_numpy(dtype=np.float64)
-    if name in PROBABILITIES:
-        return [probability_text(v) for v in array]
-    if name in ("df", "df1", "df2"):
-        return ["inf" if np.isinf(v) else "" if np.isnan(v) else f"{v:z.1f}" for v in array]
-    if name in ("t", "F"):
-        return ["" if np.isnan(v) else f"{v:z.3f}" for v in array]
-    finite = np.abs(array[np.isfinite(array) & (array != 0.0)])
-    size = int(np.floor(np.log10(finite.max()))) if finite.size else 0
-    decimals = int(np.clip(4 - size, 0, 8))
-    return ["" if np.isnan(v) else f"{v:z.{decimals}f}" for v in array]
-
-
-def check_ci(ci: float) -> float:
-    """Refuse what is no probability."""
-    if not 0.0 < ci < 1.0:
-        raise SpecificationError(
-            f"ci={ci!r}", "the probability of an interval lies between 0 and 1", "use ci=0.95 for 95 %", SEE
-        )
-    return float(ci)
 
 
 def check_rope(rope: float | tuple[float, float] | None, judge: Wald | PosteriorDraws) -> tuple[float, float] | None:

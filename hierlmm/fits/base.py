@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design, level2_prediction
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.options import checked, renamed
+from hierlmm.options import checked, choose, renamed
 
 if TYPE_CHECKING:
     from hierlmm.effects.curves import EffectCurves
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hierlmm.interpret.subjects import SubjectComparison
     from hierlmm.teaching.implied_marginal import ImpliedMarginal
 
-__all__ = ["INTERVALS", "Fit", "Level", "choose"]
+__all__ = ["INTERVALS", "Fit", "Level"]
 
 FloatArray = NDArray[np.float64]
 Level = Literal["subject", "population"]
@@ -889,11 +889,3 @@ class Fit(ABC):
         from hierlmm.plots import plot_posterior
 
         return plot_posterior(self, **options)
-
-
-def choose(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raise a `SpecificationError` unless ``value`` is one of ``allowed``."""
-    if value not in allowed:
-        raise SpecificationError(
-            f"{name}={value!r}", "this is not one of the choices", f"use one of {', '.join(map(repr, allowed))}"
-        )

@@ -12,11 +12,11 @@ from scipy.stats import norm
 
 from hierlmm.design.design import Design
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError, warn
-from hierlmm.fits.base import Fit, choose
+from hierlmm.fits.base import Fit
 from hierlmm.fits.gee_text import gee_html, gee_text
 from hierlmm.frames import quote
 from hierlmm.gee.estimate import GEEEstimate, Scale, describe_estimate, estimate_gee
-from hierlmm.options import check_counts, checked
+from hierlmm.options import check_counts, checked, choose
 from hierlmm.predict.lines import linear_prediction
 
 __all__ = ["GEEFit", "StandardError", "fit_gee"]

@@ -6,7 +6,8 @@ import html
 from typing import TYPE_CHECKING
 
 from hierlmm.design.formula import join_terms
-from hierlmm.fits.text import counts_text, html_page, table_text
+from hierlmm.fits.text import counts_text, html_page
+from hierlmm.text import table_text
 
 if TYPE_CHECKING:
     from hierlmm.fits.gee import GEEFit

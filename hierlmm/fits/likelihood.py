@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.errors import warn
-from hierlmm.fits.base import Fit, choose
+from hierlmm.fits.base import Fit
 from hierlmm.fits.covariance_table import profile_components, quantile, wald_components
 from hierlmm.fits.degrees import fit_kenward_roger, fit_satterthwaite, likelihood_wald, summary_with_degrees
 from hierlmm.fits.text import likelihood_html, likelihood_text
@@ -27,7 +27,7 @@ from hierlmm.likelihood.maximise import Optimum
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.likelihood.satterthwaite import SatterthwaiteDegrees
 from hierlmm.likelihood.wald import Wald
-from hierlmm.options import checked
+from hierlmm.options import checked, choose
 from hierlmm.predict.likelihood import predict_rows
 from hierlmm.predict.rows import Interval, PredictionLevel
 

@@ -23,12 +23,12 @@ from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.fits.base import Fit, Level, choose
+from hierlmm.fits.base import Fit, Level
 from hierlmm.fits.components import component_labels
 from hierlmm.frames import shorten
 from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
-from hierlmm.options import check_counts, checked
+from hierlmm.options import check_counts, checked, choose
 from hierlmm.predict.posterior import predict_rows, prediction_draws
 from hierlmm.predict.rows import Interval, PredictionLevel
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hierlmm.design.design import Design
 from hierlmm.fits.residual_text import correlation_heading, residual_blocks, residual_frames, variance_heading
 from hierlmm.likelihood.divergence import UNBOUNDED
+from hierlmm.text import align, table_text
 
 if TYPE_CHECKING:
     from hierlmm.fits.base import Fit
@@ -28,16 +29,12 @@ __all__ = [
     "random_effects_frame",
     "random_effects_text",
     "residual_sd_text",
-    "table_text",
 ]
 
 FloatArray = NDArray[np.float64]
 WIDTH = 110
-LEAST_DIGITS = 3
 NEAR = 6.0
 """Optima within this of the best criterion are named in print: their likelihood is at least a twentieth of the best."""
-STATISTICS = {"t", "t value", "z", "p", "df"}
-"""Columns that are not in units of the response, and say nothing about the size of their row."""
 
 
 def likelihood_text(fit: LikelihoodFit) -> str:
@@ -137,12 +134,7 @@ def random_effects_text(fit: Fit) -> str:
     frame = random_effects_frame(fit)
     cells = [[str(c) for c in frame.columns]]
     cells += [[f"{v:.5g}" if isinstance(v, float) else str(v) for v in row] for row in frame.to_numpy(dtype=object)]
-    widths = [max(len(row[c]) for row in cells) for c in range(len(cells[0]))]
-    lines = []
-    for row in cells:
-        text = [v.ljust(w) if c < 2 else v.rjust(w) for c, (v, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append((" " + "  ".join(text)).rstrip())
-    return "\n".join(lines)
+    return "\n".join(f" {line}".rstrip() for line in align(cells, (0, 1)))
 
 
 def correlation_text(cov: pd.DataFrame) -> str:
@@ -159,46 +151,6 @@ def correlation_text(cov: pd.DataFrame) -> str:
         for i in range(1, len(names))
     ]
     return "\n".join([header, *rows])
-
-
-def table_text(frame: pd.DataFrame, digits: int) -> str:
-    """Align a numeric table, each column to about ``digits`` significant digits of its largest entry.
-
-    A row of which this would leave fewer than three digits (a slope beside an intercept in calendar years) gets digits
-    of its own; decimal points stay below each other.
-    """
-    values = frame.to_numpy(dtype=float)
-    sizes = np.where(np.isfinite(values), np.abs(values), 0.0)
-    decimals = np.clip(digits - 1 - _magnitude(sizes.max(axis=0, initial=0.0)), 0, 8)
-    places = np.tile(decimals, (len(frame), 1))
-    in_units = np.array([str(c) not in STATISTICS for c in frame.columns])
-    if in_units.any() and len(frame):
-        size = sizes[:, in_units].max(axis=1)
-        small = (size > 0) & (decimals[in_units].min() + _magnitude(size) + 1 < LEAST_DIGITS)
-        # A bound that happens to be close to zero needs no more than two places beyond those of its row.
-        most = digits + 1 - _magnitude(size)
-        own = np.minimum(digits - 2 - _magnitude(sizes), most[:, None])
-        places = np.where(small[:, None] & in_units, np.maximum(own, places), places)
-    cells = frame.copy().astype(object)
-    for c, column in enumerate(frame.columns):
-        texts = [_number(v, int(n)) for v, n in zip(values[:, c], places[:, c], strict=True)]
-        tails = [len(text) - text.find(".") if "." in text else 0 for text in texts]
-        cells[column] = [text + " " * (max(tails) - tail) for text, tail in zip(texts, tails, strict=True)]
-    cells.index.name = None
-    cells.columns.name = None
-    return "\n".join(line.rstrip() for line in cells.to_string().splitlines())
-
-
-def _magnitude(values: FloatArray) -> NDArray[np.intp]:
-    """Power of ten of each value; 0 of what has none."""
-    usable = np.isfinite(values) & (values > 0)
-    return np.floor(np.log10(np.where(usable, values, 1.0))).astype(np.intp)
-
-
-def _number(value: float, places: int) -> str:
-    if not np.isfinite(value):
-        return ""
-    return f"{value:z.{places}f}" if places <= 8 or value == 0 else f"{value:.3e}"
 
 
 def likelihood_html(fit: LikelihoodFit) -> str:

@@ -26,7 +26,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from hierlmm.effects.table import probability_text, table_lines
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import COMMON_SD
@@ -35,6 +34,7 @@ from hierlmm.interpret.coefficients import check_at, group_rows, group_text, lev
 from hierlmm.interpret.judge import check_probability, is_posterior, judged, need_effects, zero_terms
 from hierlmm.interpret.mixture import mixture_quantile
 from hierlmm.options import checked
+from hierlmm.text import probability_text, table_lines
 
 __all__ = ["Heterogeneity", "heterogeneity"]
 

@@ -23,13 +23,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.effects.table import table_lines
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.interpret.coefficients import deviation_note, position_of, subject_rows
 from hierlmm.interpret.judge import check_probability, is_posterior, need_effects, zero_terms
 from hierlmm.interpret.theta import effects_at, sampled_states
 from hierlmm.options import checked
+from hierlmm.text import table_lines
 
 __all__ = ["Ranking", "rank_subjects"]
 

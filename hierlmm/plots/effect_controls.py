@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hierlmm.effects.table import show
+from hierlmm.text import show
 
 __all__ = ["add_controls"]
 

@@ -12,25 +12,26 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.comparison.compare import Comparison
-from hierlmm.effects.curves import EffectCurves, effect_curves
-from hierlmm.effects.grid import plain_name, reference_grid
-from hierlmm.effects.jumps import break_lines
-from hierlmm.effects.table import Effects, show
-from hierlmm.errors import SpecificationError
-from hierlmm.fits.base import Fit, choose
-from hierlmm.options import checked, renamed
-from hierlmm.plots.effect_controls import add_controls
-from hierlmm.plots.style import (
+from hierlmm.drawing.style import (
     PALETTE,
     backend_module,
     canvas,
     finish,
     grid_shape,
     percent,
-    pick_fits,
     resolve_backend,
     without_backticks,
 )
+from hierlmm.effects.curves import EffectCurves, effect_curves
+from hierlmm.effects.grid import plain_name, reference_grid
+from hierlmm.effects.jumps import break_lines
+from hierlmm.effects.table import Effects
+from hierlmm.errors import SpecificationError
+from hierlmm.fits.base import Fit
+from hierlmm.options import checked, choose, renamed
+from hierlmm.plots.effect_controls import add_controls
+from hierlmm.plots.fits import pick_fits
+from hierlmm.text import show
 
 __all__ = ["plot_effects"]
 

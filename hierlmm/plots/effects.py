@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hierlmm.options import checked
-from hierlmm.plots.style import (
+from hierlmm.drawing.style import (
     GREY,
     PALETTE,
     backend_module,
@@ -20,6 +19,7 @@ from hierlmm.plots.style import (
     stack_points,
     wrap_title,
 )
+from hierlmm.options import checked
 
 if TYPE_CHECKING:
     from hierlmm.effects.table import Effects
@@ -57,7 +57,7 @@ def plot_effects(
     """
     from arviz_plots import visuals
 
-    from hierlmm.effects.table import show
+    from hierlmm.text import show
 
     name = resolve_backend(backend)
     table, labels = effects.table, effects.labels

@@ -8,23 +8,22 @@ from typing import Any
 import numpy as np
 
 from hierlmm.comparison.compare import Comparison, compare
-from hierlmm.errors import SpecificationError, closest
-from hierlmm.fits.base import Fit
-from hierlmm.fits.components import COMMON_SD
-from hierlmm.fits.side_by_side import estimates
-from hierlmm.options import checked, renamed
-from hierlmm.plots.style import (
+from hierlmm.drawing.style import (
     PALETTE,
     backend_module,
     canvas,
     finish,
     grid_shape,
     percent,
-    pick_fits,
     resolve_backend,
     wrap_title,
-    zero_terms,
 )
+from hierlmm.errors import SpecificationError, closest
+from hierlmm.fits.base import Fit
+from hierlmm.fits.components import COMMON_SD
+from hierlmm.fits.side_by_side import estimates
+from hierlmm.options import checked, renamed
+from hierlmm.plots.fits import pick_fits, zero_terms
 
 __all__ = ["choose_parameters", "plot_forest", "table_dataset"]
 

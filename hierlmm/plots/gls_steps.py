@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hierlmm.drawing.style import GREY, PALETTE, backend_module, canvas, finish, grid_shape, resolve_backend, wrap_title
 from hierlmm.options import checked
-from hierlmm.plots.style import GREY, PALETTE, backend_module, canvas, finish, grid_shape, resolve_backend, wrap_title
 
 if TYPE_CHECKING:
     from hierlmm.teaching.gls_steps import GLSSteps

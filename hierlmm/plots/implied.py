@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.errors import DataError
-from hierlmm.fits.base import choose
-from hierlmm.frames import quote, shorten
-from hierlmm.options import checked
-from hierlmm.plots.style import (
+from hierlmm.drawing.style import (
     PALETTE,
     backend_module,
     canvas,
@@ -23,6 +19,9 @@ from hierlmm.plots.style import (
     percent,
     resolve_backend,
 )
+from hierlmm.errors import DataError
+from hierlmm.frames import quote, shorten
+from hierlmm.options import checked, choose
 
 if TYPE_CHECKING:
     from hierlmm.teaching.implied_marginal import ImpliedMarginal

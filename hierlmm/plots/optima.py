@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from hierlmm.comparison.compare import Comparison
+from hierlmm.drawing.style import PALETTE, backend_module, canvas, finish, grid_shape, resolve_backend
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.likelihood import LikelihoodFit
 from hierlmm.options import checked
-from hierlmm.plots.style import PALETTE, backend_module, canvas, finish, grid_shape, one_fit, resolve_backend
+from hierlmm.plots.fits import one_fit
 
 __all__ = ["plot_optima"]
 

@@ -9,24 +9,23 @@ from typing import Any
 import numpy as np
 
 from hierlmm.comparison.compare import Comparison
-from hierlmm.errors import NotAvailableError
-from hierlmm.fits.base import Fit
-from hierlmm.fits.components import component_labels, component_values, correlated_pairs
-from hierlmm.fits.side_by_side import MARGINAL_SIGMA, estimates, is_marginal
-from hierlmm.options import checked
-from hierlmm.plots.forest import choose_parameters, table_dataset
-from hierlmm.plots.style import (
+from hierlmm.drawing.style import (
     PALETTE,
     backend_module,
     canvas,
     finish,
     grid_shape,
-    is_posterior,
     percent,
-    pick_fits,
     resolve_backend,
     wrap_title,
 )
+from hierlmm.errors import NotAvailableError
+from hierlmm.fits.base import Fit
+from hierlmm.fits.components import component_labels, component_values, correlated_pairs
+from hierlmm.fits.side_by_side import MARGINAL_SIGMA, estimates, is_marginal
+from hierlmm.options import checked
+from hierlmm.plots.fits import is_posterior, pick_fits
+from hierlmm.plots.forest import choose_parameters, table_dataset
 
 __all__ = ["parameter_draws", "plot_posterior"]
 

@@ -10,25 +10,22 @@ import pandas as pd
 from scipy.stats import norm
 
 from hierlmm.comparison.compare import Comparison
-from hierlmm.errors import SpecificationError, closest
-from hierlmm.fits.base import Fit
-from hierlmm.fits.side_by_side import known_label
-from hierlmm.options import checked
-from hierlmm.plots.style import (
+from hierlmm.drawing.style import (
     GREY,
     PALETTE,
     backend_module,
     canvas,
     finish,
-    is_posterior,
     percent,
-    pick_fits,
     resolve_backend,
     segments,
     stack_points,
-    unit_of,
-    zero_terms,
 )
+from hierlmm.errors import SpecificationError, closest
+from hierlmm.fits.base import Fit
+from hierlmm.fits.side_by_side import known_label
+from hierlmm.options import checked
+from hierlmm.plots.fits import is_posterior, pick_fits, unit_of, zero_terms
 
 __all__ = ["effect_intervals", "plot_random_effects"]
 

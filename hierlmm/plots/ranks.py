@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hierlmm.comparison.compare import Comparison
-from hierlmm.errors import SpecificationError
-from hierlmm.fits.base import Fit
-from hierlmm.options import checked
-from hierlmm.plots.random_effects import LABELLED
-from hierlmm.plots.style import (
+from hierlmm.drawing.style import (
     GREY,
     PALETTE,
     backend_module,
     canvas,
     finish,
-    one_fit,
     percent,
     resolve_backend,
     segments,
     stack_points,
 )
+from hierlmm.errors import SpecificationError
+from hierlmm.fits.base import Fit
+from hierlmm.options import checked
+from hierlmm.plots.fits import one_fit
+from hierlmm.plots.random_effects import LABELLED
 
 if TYPE_CHECKING:
     from hierlmm.interpret.ranking import Ranking

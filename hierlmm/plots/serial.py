@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hierlmm.drawing.style import GREY, PALETTE, backend_module, canvas, finish, percent, resolve_backend, stack_points
 from hierlmm.options import checked
-from hierlmm.plots.style import GREY, PALETTE, backend_module, canvas, finish, percent, resolve_backend, stack_points
 
 if TYPE_CHECKING:
     from hierlmm.diagnostics.serial import SerialCheck

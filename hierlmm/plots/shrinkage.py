@@ -17,23 +17,21 @@ from scipy.stats import chi2
 
 from hierlmm.comparison.compare import Comparison
 from hierlmm.design.design import level2_prediction
-from hierlmm.errors import SpecificationError, closest
-from hierlmm.fits.base import Fit
-from hierlmm.options import checked, renamed
-from hierlmm.plots.style import (
+from hierlmm.drawing.style import (
     GREY,
     PALETTE,
     backend_module,
     canvas,
     finish,
     join_with_gaps,
-    one_fit,
     percent,
-    refuse_without_effects,
     resolve_backend,
     stack_points,
-    unit_of,
 )
+from hierlmm.errors import SpecificationError, closest
+from hierlmm.fits.base import Fit
+from hierlmm.options import checked, renamed
+from hierlmm.plots.fits import one_fit, refuse_without_effects, unit_of
 
 __all__ = ["plot_shrinkage", "pooled_coefficients", "separate_coefficients"]
 

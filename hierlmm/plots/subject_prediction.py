@@ -10,22 +10,22 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.comparison.compare import Comparison
-from hierlmm.errors import SpecificationError
-from hierlmm.fits.base import Fit
-from hierlmm.frames import column_names, quote, require_columns, to_pandas
-from hierlmm.options import checked
-from hierlmm.plots.style import (
+from hierlmm.drawing.style import (
     GREY,
     PALETTE,
     backend_module,
     canvas,
     finish,
     grid_shape,
-    one_fit,
     percent,
     resolve_backend,
     stack_points,
 )
+from hierlmm.errors import SpecificationError
+from hierlmm.fits.base import Fit
+from hierlmm.frames import column_names, quote, require_columns, to_pandas
+from hierlmm.options import checked
+from hierlmm.plots.fits import one_fit
 from hierlmm.predict.history import courses_of, time_of
 
 __all__ = ["plot_subject_prediction"]

@@ -10,12 +10,7 @@ import pandas as pd
 
 from hierlmm.comparison.compare import Comparison
 from hierlmm.design.design import Design
-from hierlmm.errors import SpecificationError, closest
-from hierlmm.fits.base import Fit
-from hierlmm.frames import quote, shorten
-from hierlmm.options import checked, renamed
-from hierlmm.plots.lines import Axis, population_line, subject_lines, x_axis
-from hierlmm.plots.style import (
+from hierlmm.drawing.style import (
     GREY,
     PALETTE,
     backend_module,
@@ -23,11 +18,15 @@ from hierlmm.plots.style import (
     finish,
     grid_shape,
     join_with_gaps,
-    one_fit,
-    refuse_without_effects,
     resolve_backend,
     stack_points,
 )
+from hierlmm.errors import SpecificationError, closest
+from hierlmm.fits.base import Fit
+from hierlmm.frames import quote, shorten
+from hierlmm.options import checked, renamed
+from hierlmm.plots.fits import one_fit, refuse_without_effects
+from hierlmm.plots.lines import Axis, population_line, subject_lines, x_axis
 
 __all__ = ["plot_trajectories"]
 

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from hierlmm.design.design import Design
 from hierlmm.errors import DataError, SpecificationError
-from hierlmm.fits.base import INTERVALS, choose
+from hierlmm.fits.base import INTERVALS
 from hierlmm.frames import quote, shorten
+from hierlmm.options import choose
 
 __all__ = ["LEVELS", "SEE", "Interval", "PredictionLevel", "Rows", "check_request", "describe", "rows_of"]
 

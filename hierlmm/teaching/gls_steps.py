@@ -33,14 +33,13 @@ from numpy.typing import NDArray
 from hierlmm.covariance.random import random_covariance
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.fits.base import choose
 from hierlmm.frozen import Sealed
 from hierlmm.likelihood.conditional import conditional_effects
 from hierlmm.likelihood.criterion import Criterion, NormalEquations
 from hierlmm.likelihood.crossproducts import cross_products
 from hierlmm.likelihood.kernel import PatternSums
 from hierlmm.likelihood.maximise import maximise
-from hierlmm.options import checked
+from hierlmm.options import checked, choose
 
 __all__ = ["GLSSteps", "gls_steps"]
 

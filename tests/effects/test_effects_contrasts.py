@@ -17,8 +17,8 @@ import hierlmm as hl
 from hierlmm.effects.adjust import adjusted_p, adjusted_quantiles, largest_t_quantile, largest_t_sf
 from hierlmm.effects.anova import term_rows
 from hierlmm.effects.parse import parse_hypotheses
-from hierlmm.effects.table import table_lines
 from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.text import table_lines
 
 EFFECTS = Path(__file__).parents[1] / "reference" / "effects"
 METHODS = {"satterthwaite": "satterthwaite", "kenward_roger": "kenward-roger"}

@@ -24,8 +24,8 @@ from hierlmm.equations.describe import describe_model
 from hierlmm.equations.residual_symbols import formula_of, spec_text
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.fits.side_by_side import MARGINAL_SIGMA
-from hierlmm.fits.text import table_text
 from hierlmm.plots.posterior import parameter_draws
+from hierlmm.text import table_text
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = json.loads((ROOT / "tests" / "reference" / "structures" / "dental_print.json").read_text())

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import hierlmm as hl
-from hierlmm.effects.table import probability_text, table_lines
-from hierlmm.fits.text import correlation_text, table_text
+from hierlmm.fits.text import correlation_text
 from hierlmm.interpret.interpretation import span
+from hierlmm.text import probability_text, table_lines, table_text
 
 NEGATIVE_ZERO = re.compile(r"-0\.?0*(?![\d.])")
 

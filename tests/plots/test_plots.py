@@ -15,12 +15,12 @@ from hierlmm import plots
 from hierlmm.bayes.sample import make_posterior_fit
 from hierlmm.comparison.compare import compare
 from hierlmm.datasets import load_dataset
+from hierlmm.drawing.style import wrap_title
 from hierlmm.errors import MissingPackageError, SpecificationError
 from hierlmm.model import TwoLevelModel
 from hierlmm.plots.lines import STEPS, population_line, subject_lines, x_axis
 from hierlmm.plots.posterior import parameter_draws
 from hierlmm.plots.shrinkage import pooled_coefficients, separate_coefficients
-from hierlmm.plots.style import wrap_title
 
 # A new subject's prediction needs a history besides the fit: test_predict.py draws it in every backend.
 OF_THEIR_OWN = ("plot_optima", "plot_subject_prediction")  # need a history, or a likelihood with several maxima
@@ -539,7 +539,7 @@ def test_plotly(plot, three):
 def test_backends_are_checked(three, monkeypatch):
     with pytest.raises(SpecificationError, match="no backend of this name"):
         plots.plot_forest(three, backend="ggplot")
-    monkeypatch.setattr("hierlmm.plots.style.util.find_spec", lambda name: None)
+    monkeypatch.setattr("hierlmm.drawing.style.util.find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match="not installed"):
         plots.plot_forest(three, backend="plotly")
 

@@ -1,0 +1,1 @@
+"""Marks on an axis from tables and arrays, never from fits."""

@@ -1,0 +1,69 @@
+"""Which fits a plot was given, and what of them can be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hierlmm.comparison.compare import Comparison
+from hierlmm.design.design import Design
+from hierlmm.design.formula import INTERCEPT
+from hierlmm.errors import NotAvailableError
+from hierlmm.fits.base import Fit
+from hierlmm.fits.side_by_side import label_fits
+
+__all__ = ["is_posterior", "one_fit", "pick_fits", "refuse_without_effects", "unit_of", "zero_terms"]
+
+
+def pick_fits(
+    fits: Fit | Comparison | Mapping[str, Fit] | Sequence[Fit], labels: Sequence[str] | None
+) -> dict[str, Fit]:
+    """Return label -> fit from one fit, a `Comparison`, a mapping, or a sequence of fits."""
+    if isinstance(fits, Comparison):
+        fits = fits.fits
+    if isinstance(fits, Mapping):
+        return label_fits(fits.values(), list(fits) if labels is None else labels)
+    return label_fits([fits] if isinstance(fits, Fit) else fits, labels)
+
+
+def one_fit(fit: Fit | Comparison) -> Fit:
+    """Return the fit, or the reference fit of a `Comparison`."""
+    return fit.fits[fit.reference] if isinstance(fit, Comparison) else next(iter(label_fits([fit]).values()))
+
+
+def refuse_without_effects(fit: Fit, what: str) -> None:
+    """Raise a `NotAvailableError` if the fit has no random effects to draw."""
+    if fit.has_random_effects:
+        return
+    model = "a marginal model" if not fit.design.term else f"a fit by {fit.estimator}"
+    raise NotAvailableError(
+        f"{what} of {model}",
+        "it has no random effects: nothing in it belongs to one subject",
+        "fit a hierarchy, hl.TwoLevelModel(...).fit_reml(), or draw the mean: plot_trajectories(show='population')",
+        "docs, page 'Hierarchical and marginal models'",
+    )
+
+
+def is_posterior(fit: Fit) -> bool:
+    """Whether the fit holds posterior draws."""
+    return getattr(fit, "datatree", None) is not None
+
+
+def zero_terms(fit: Fit) -> dict[str, float]:
+    """Random effects whose estimated variance is zero but for rounding: term -> SD that would match the residual's.
+
+    The optimiser leaves 1e-15 of the response's unit there, which an axis would blow up to the width of the figure.
+    """
+    if is_posterior(fit) or not fit.has_random_effects:
+        return {}
+    size = np.sqrt(np.mean(fit.design.Z**2, axis=0))
+    unit = float(fit.sigma) / size
+    sd = np.asarray(fit.sd_b, dtype=np.float64)
+    return {t: float(u) for t, u, s in zip(fit.design.term, unit, sd, strict=True) if s <= 1e-6 * u}
+
+
+def unit_of(design: Design, term: str) -> str:
+    """Unit of a level-1 coefficient in words: ``reaction``, or ``reaction per unit of days``."""
+    response = design.hierarchy.response
+    return response if term == INTERCEPT else f"{response} per unit of {term}"
