@@ -208,8 +208,9 @@ class MarginalModel(BoundModel):
             Frozen; without random effects.
         """
         from hierlmm.bayes.route import sample_posterior
+        from hierlmm.fits.record import fit_of
 
-        return sample_posterior(
+        record = sample_posterior(
             self._design,
             self.priors,
             sampler=sampler,
@@ -222,6 +223,7 @@ class MarginalModel(BoundModel):
             progressbar=progressbar,
             random_effects="auto",
         )
+        return fit_of(record)
 
 
 def _working_correlation(design: Design) -> tuple[str, str | None]:

@@ -246,8 +246,9 @@ class TwoLevelModel(BoundModel):
             Frozen; its ``warnings`` say whether the sampler converged.
         """
         from hierlmm.bayes.route import sample_posterior
+        from hierlmm.fits.record import fit_of
 
-        return sample_posterior(
+        record = sample_posterior(
             self._design,
             self.priors,
             sampler=sampler,
@@ -260,6 +261,7 @@ class TwoLevelModel(BoundModel):
             progressbar=progressbar,
             random_effects=random_effects,
         )
+        return fit_of(record)
 
     def compare(
         self, *estimators: str, ci: float = 0.95, seed: int | None = None, progressbar: bool = True, **fit_options: Any
@@ -309,10 +311,11 @@ class TwoLevelModel(BoundModel):
     def _add_bambi(self, fits: list[Any], notes: list[str], sampling: dict[str, Any]) -> None:
         """Add Bambi's fit, or a note that says why it cannot be had."""
         from hierlmm.bayes.bambi import fit_bambi
+        from hierlmm.fits.record import fit_of
 
         options = {k: v for k, v in sampling.items() if k not in ("sampler", "centered", "random_effects")}
         try:
-            fits.append(fit_bambi(self._design, self.priors, **options))
+            fits.append(fit_of(fit_bambi(self._design, self.priors, **options)))
         except (SpecificationError, MissingPackageError) as error:
             notes.append(f"Bambi is not shown: {error.reason}. {error.remedy[:1].upper()}{error.remedy[1:]}.")
 

@@ -16,7 +16,7 @@ import importlib
 import time
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,14 +25,12 @@ from numpy.typing import NDArray
 from hierlmm.bayes.distributions import Prior
 from hierlmm.bayes.explicit import pymc_module
 from hierlmm.bayes.priors import Priors, ResolvedPriors, resolve_priors
+from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT, join_terms, term_name
 from hierlmm.errors import MissingPackageError, SpecificationError
 from hierlmm.notice import interactive
-
-if TYPE_CHECKING:
-    from hierlmm.fits.posterior import PosteriorFit
 
 __all__ = ["build_bambi_model", "fit_bambi"]
 
@@ -84,7 +82,7 @@ def fit_bambi(
     seed: int | None = None,
     target_accept: float = 0.9,
     progressbar: bool = True,
-) -> PosteriorFit:
+) -> PosteriorRecord:
     """Sample Bambi's model with nutpie, and give the draws this package's names.
 
     Parameters
@@ -96,7 +94,7 @@ def fit_bambi(
 
     Returns
     -------
-    PosteriorFit
+    PosteriorRecord
         With ``estimator="Bambi"``.
 
     Raises
@@ -104,8 +102,6 @@ def fit_bambi(
     SpecificationError, MissingPackageError
         As in `build_bambi_model`.
     """
-    from hierlmm.bayes.sample import make_posterior_fit
-
     resolved = resolve_priors(priors, design)
     model, translation = _build(design, resolved)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
@@ -135,7 +131,7 @@ def fit_bambi(
         "bambi_formula": translation.formula,
     }
     posterior = _rename(design, resolved, translation, tree["posterior"].to_dataset())
-    return make_posterior_fit(design, resolved, posterior, tree["sample_stats"].to_dataset(), attrs)
+    return posterior_record(design, resolved, posterior, tree["sample_stats"].to_dataset(), attrs)
 
 
 def _build(design: Design, priors: ResolvedPriors) -> tuple[Any, _Translation]:

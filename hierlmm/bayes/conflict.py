@@ -15,7 +15,6 @@ from hierlmm.bayes.distributions import Gamma, Prior
 from hierlmm.bayes.priors import AVERAGE, ResolvedPriors
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
-from hierlmm.fits.likelihood import LikelihoodFit
 from hierlmm.likelihood.estimate import maximise_design
 
 __all__ = ["prior_conflicts"]
@@ -27,16 +26,19 @@ FAR = 10.0
 
 def prior_conflicts(design: Design, priors: ResolvedPriors) -> tuple[str, ...]:
     """Name the priors that the REML estimates lie far outside of, and say what to do."""
-    reml = LikelihoodFit(*maximise_design(design, reml=True))
-    beta = priors.centering @ reml.beta.to_numpy()
+    _, criterion, optimum = maximise_design(design, reml=True)
+    plain = criterion.given(optimum.lam)
+    scaling, Lambda = plain.products.scaling, plain.structure.factor(optimum.lam)
+    equations = plain.normal_equations(Lambda)
+    sigma = float(np.sqrt(equations.rss / plain.degrees) * scaling.y_scale)
+    beta = priors.centering @ scaling.beta(equations.beta)
     named = list(zip(priors.stated_coef, priors.beta, beta, strict=True))
-    D = reml._D_values
-    A = priors.random_centering
-    sds = np.sqrt(np.diag(A @ D @ A.T))
+    half = priors.random_centering @ scaling.factor(Lambda) * sigma
+    sds = np.sqrt(np.sum(half**2, axis=1))
     moved = bool(np.any(priors.random_center))
     for term, prior, value in zip(priors.term, priors.sd_b, sds, strict=True):
         named.append((f"sd({term}){AVERAGE if moved and term == INTERCEPT else ''}", prior, value))
-    named.append(("sigma", priors.sigma, reml._whitened_sd))
+    named.append(("sigma", priors.sigma, sigma))
     found = [(name, prior, value) for name, prior, value in named if _drop(prior, float(value)) > DROP]
     if not found:
         return ()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.distributions import Prior, Uniform, as_pymc_variable
 from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.bayes.record import residual_group
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.residual import AR1, CAR1, CompoundSymmetry, Exponential
 from hierlmm.covariance.variance import VarExp, VarIdent, VarPower
@@ -187,8 +188,6 @@ def _unrolled(rows: ResidualRows, u: Any, decay: Any, m: Any) -> tuple[Any, Any]
 
 def residual_draws(design: Design, raw: Mapping[str, FloatArray]) -> tuple[dict[str, FloatArray], Any]:
     """Posterior variables of the residual structure from draws of the free ones, and their group of the tree."""
-    from hierlmm.bayes.sample import residual_group
-
     rows = residual_rows(design)
     natural = np.stack([raw[_name(p)] for p in rows.parameters], axis=-1)
     eta = np.empty_like(natural)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hierlmm.bayes.collapsed import why_not_collapsed
 from hierlmm.bayes.conflict import prior_conflicts
 from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.bayes.record import PosteriorRecord
 from hierlmm.bayes.sample import sample_explicit
 from hierlmm.bayes.sample_collapsed import RANDOM_EFFECTS, sample_collapsed
 from hierlmm.design.design import Design
 from hierlmm.design.row_order import row_order_messages
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.options import choose
-
-if TYPE_CHECKING:
-    from hierlmm.fits.posterior import PosteriorFit
 
 __all__ = ["SAMPLERS", "refuse_fitted_values", "sample_posterior"]
 
@@ -36,8 +32,8 @@ def sample_posterior(
     target_accept: float | None,
     progressbar: bool,
     random_effects: str,
-) -> PosteriorFit:
-    """Sample by the route asked for; the fit's ``attrs["sampler"]`` and ``attrs["why"]`` say which it was and why.
+) -> PosteriorRecord:
+    """Sample by the route asked for; the tree's ``attrs["sampler"]`` and ``attrs["why"]`` say which it was and why.
 
     Raises
     ------

@@ -8,7 +8,7 @@ built the documented ``from_pyfunc`` is used: the same draws, more slowly, and `
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +17,14 @@ from hierlmm.bayes.collapsed import CollapsedPosterior, collapsed_posterior
 from hierlmm.bayes.collapsed_kernel import compiled_density, compiled_expand, evaluate
 from hierlmm.bayes.collapsed_residual import ResidualPosterior, residual_posterior
 from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.bayes.record import PosteriorRecord, posterior_record, residual_group
 from hierlmm.bayes.recover import Natural, draw_random_effects, recover_beta, summarise_random_effects
 from hierlmm.bayes.recover_residual import recover_residual
-from hierlmm.bayes.sample import check_settings, make_posterior_fit, refuse_interrupted, residual_group, whole_seed
+from hierlmm.bayes.sample import check_settings, refuse_interrupted, whole_seed
 from hierlmm.bayes.structured_kernel import compiled_structured
 from hierlmm.design.design import Design
 from hierlmm.likelihood.residual_rows import residual_names
 from hierlmm.notice import interactive, notice_if_slow
-
-if TYPE_CHECKING:
-    from hierlmm.fits.posterior import PosteriorFit
 
 __all__ = ["RANDOM_EFFECTS", "mode_notes", "sample_collapsed", "sample_theta"]
 
@@ -50,7 +48,7 @@ def sample_collapsed(
     progressbar: bool = True,
     random_effects: str = "auto",
     notes: tuple[str, ...] = (),
-) -> PosteriorFit:
+) -> PosteriorRecord:
     """Sample the collapsed posterior, then draw β and b exactly.
 
     Parameters
@@ -67,7 +65,7 @@ def sample_collapsed(
 
     Returns
     -------
-    PosteriorFit
+    PosteriorRecord
     """
     check_settings(draws=draws, tune=tune, chains=chains, target_accept=target_accept)
     seed = whole_seed(seed)
@@ -109,7 +107,7 @@ def sample_collapsed(
         "sampling_seconds": round(sampled - started, 3),
         "recovery_seconds": round(time.perf_counter() - sampled, 3),
     }
-    return make_posterior_fit(design, priors, kept, statistics, attrs, groups=groups, notes=notes)
+    return posterior_record(design, priors, kept, statistics, attrs, groups=groups, notes=notes)
 
 
 def _plain(

@@ -19,6 +19,7 @@ from hierlmm.bayes.predictive import (
     prior_draws,
 )
 from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.bayes.record import dataset
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
@@ -525,8 +526,6 @@ class PosteriorFit(Fit):
     def _with(self, groups: dict[str, dict[str, FloatArray]], draw: Any = None) -> Any:
         """Copy of the tree with further groups; this fit's own tree stays as it is."""
         import xarray as xr
-
-        from hierlmm.bayes.sample import dataset
 
         made = {name: dataset(self.design, values) for name, values in groups.items()}
         if draw is not None:

@@ -128,10 +128,11 @@ def _fit(
 
 def _fit_bambi(model: TwoLevelModel, sampling: Mapping[str, Any], progress: Progress, notes: list[str]) -> Any:
     from hierlmm.bayes.bambi import fit_bambi
+    from hierlmm.fits.record import fit_of
 
     logging.disable(logging.INFO)  # PyMC lists the sampled variables on standard error
     try:
-        return fit_bambi(model.design, model.priors, **sampling, progressbar=progress.interactive)
+        return fit_of(fit_bambi(model.design, model.priors, **sampling, progressbar=progress.interactive))
     except (SpecificationError, MissingPackageError) as error:
         notes.append(f"Bambi is not shown: {error.reason}. {error.remedy[:1].upper()}{error.remedy[1:]}.")
         return None

@@ -14,6 +14,7 @@ from hierlmm.bayes.sample import sample_explicit
 from hierlmm.design.design import design_from_formula
 from hierlmm.design.formula import parse_formula
 from hierlmm.errors import MissingPackageError, SpecificationError
+from hierlmm.fits.record import fit_of
 
 
 def make(formula, data, **keywords):
@@ -138,8 +139,8 @@ def test_missing_bambi(dental, monkeypatch):
 
 def test_posteriors_agree(sleepstudy):
     design = make("reaction ~ days + (1 + days || subject)", sleepstudy)
-    ours = sample_explicit(design, "bambi", seed=1, progressbar=False)
-    theirs = fit_bambi(design, "bambi", seed=2, progressbar=False)
+    ours = fit_of(sample_explicit(design, "bambi", seed=1, progressbar=False))
+    theirs = fit_of(fit_bambi(design, "bambi", seed=2, progressbar=False))
     assert theirs.estimator == "Bambi"
     assert theirs.converged
     for table in ("summary", "variance_components"):

@@ -36,6 +36,7 @@ from hierlmm.covariance.random import random_covariance
 from hierlmm.design.design import design_from_formula
 from hierlmm.design.formula import parse_formula
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
+from hierlmm.fits.record import fit_of
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.model import TwoLevelModel
 
@@ -445,10 +446,12 @@ def test_density_equals_the_one_way_layout_in_closed_form(dyestuff_design, one_w
 
 def test_collapsed_sampler_agrees_with_quadrature(dyestuff_design, one_way):
     priors = resolve_priors(QUADRATURE_PRIORS, dyestuff_design)
-    fit = sample_collapsed(dyestuff_design, priors, draws=4000, seed=5, progressbar=False)
+    fit = fit_of(sample_collapsed(dyestuff_design, priors, draws=4000, seed=5, progressbar=False))
     assert np.abs(against_quadrature(fit, one_way.table())).max() < 4
     # The summary of b is not subject to the noise of drawing b: only that of θ is left.
-    summary = sample_collapsed(dyestuff_design, priors, draws=4000, seed=5, progressbar=False, random_effects="summary")
+    summary = fit_of(
+        sample_collapsed(dyestuff_design, priors, draws=4000, seed=5, progressbar=False, random_effects="summary")
+    )
     np.testing.assert_allclose(summary.b.iloc[[0, 4], 0], one_way.table()[3:, 0], atol=0.5)
     np.testing.assert_allclose(summary.b_sd.iloc[[0, 4], 0], one_way.table()[3:, 1], rtol=0.03)
 
@@ -460,13 +463,13 @@ def test_collapsed_sampler_agrees_with_quadrature_at_the_boundary():
     design = design_from_formula(parse_formula("`yield` ~ 1 + (1 | batch)"), load_dataset("dyestuff2"))
     priors = resolve_priors(None, design)
     exact = OneWay(design.y.reshape(6, 5), priors, (1400, 200), sigma=(0.8, 40.0)).table()
-    fit = sample_collapsed(design, priors, draws=4000, seed=7, progressbar=False)
+    fit = fit_of(sample_collapsed(design, priors, draws=4000, seed=7, progressbar=False))
     assert np.abs(against_quadrature(fit, exact)).max() < 4
 
 
 def test_explicit_sampler_agrees_with_quadrature(dyestuff_design, one_way):
     priors = resolve_priors(QUADRATURE_PRIORS, dyestuff_design)
-    fit = sample_explicit(dyestuff_design, priors, draws=2000, seed=6, progressbar=False, target_accept=0.95)
+    fit = fit_of(sample_explicit(dyestuff_design, priors, draws=2000, seed=6, progressbar=False, target_accept=0.95))
     assert np.abs(against_quadrature(fit, one_way.table())).max() < 4
 
 
@@ -783,7 +786,9 @@ def test_prior_alone_where_the_data_say_nothing():
     frame = pd.DataFrame({"subject": np.repeat(np.arange(5), 2), "t": np.tile([0.0, 1.0], 5), "y": rng.normal(size=10)})
     design = design_from_formula(parse_formula("y ~ t + (1 + t | subject)"), frame)
     chosen = Priors(sd_b={"Intercept": Gamma(3, 2), "t": HalfNormal(1.0)}, sigma=Gamma(1e8, 1e4), corr_b=LKJ(1.5))
-    fit = sample_collapsed(design, chosen.resolve(design), draws=4000, seed=1, progressbar=False, target_accept=0.95)
+    fit = fit_of(
+        sample_collapsed(design, chosen.resolve(design), draws=4000, seed=1, progressbar=False, target_accept=0.95)
+    )
     thin = slice(None, None, 10)
     known = {
         "Intercept": (fit.draws("sd_b")[:, thin, 0], stats.gamma(3, scale=0.5)),

@@ -16,6 +16,7 @@ from hierlmm.bayes.sample import sample_explicit
 from hierlmm.design.design import design_from_formula, level2_prediction
 from hierlmm.design.formula import parse_formula
 from hierlmm.errors import FitWarning, SpecificationError
+from hierlmm.fits.record import fit_of
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +200,7 @@ def test_settings_are_checked_before_anything_is_compiled(dental_design, setting
 
 def test_centred_and_non_centred_agree(sleepstudy):
     design = design_from_formula(parse_formula("reaction ~ days + (days || subject)"), sleepstudy)
-    fits = [sample_explicit(design, seed=s, centered=c, progressbar=False) for s, c in ((1, False), (2, True))]
+    fits = [fit_of(sample_explicit(design, seed=s, centered=c, progressbar=False)) for s, c in ((1, False), (2, True))]
     for table in ("summary", "variance_components"):
         a, b = (getattr(fit, table)() for fit in fits)
         error = np.sqrt(a["mcse"] ** 2 + b["mcse"] ** 2)
@@ -212,7 +213,7 @@ def test_centred_and_non_centred_agree(sleepstudy):
 def test_three_effects_and_blocks_sample(growth):
     design, priors = make(growth, "three effects")
     with pytest.warns(FitWarning):  # too few draws for the checks: that is what they are for
-        fit = sample_explicit(design, priors, draws=100, tune=200, chains=2, seed=1, progressbar=False)
+        fit = fit_of(sample_explicit(design, priors, draws=100, tune=200, chains=2, seed=1, progressbar=False))
     assert fit.datatree["posterior"]["D"].shape == (2, 100, 3, 3)
     assert np.linalg.eigvalsh(fit.datatree["posterior"]["D"].to_numpy()).min() > 0
     rows = list(fit.variance_components().index)
@@ -223,6 +224,6 @@ def test_priors_reach_the_posterior(sleepstudy):
     """A prior far from the data and much sharper must win."""
     design = design_from_formula(parse_formula("reaction ~ days + (1 | subject)"), sleepstudy)
     sharp = Priors(beta={"days": Normal(-3, 0.01)}, sd_b=HalfNormal(1e-3))
-    fit = sample_explicit(design, sharp, draws=500, tune=500, seed=3, progressbar=False, target_accept=0.95)
+    fit = fit_of(sample_explicit(design, sharp, draws=500, tune=500, seed=3, progressbar=False, target_accept=0.95))
     assert fit.beta["days"] == pytest.approx(-3, abs=0.1)
     assert fit.sd_b["Intercept"] < 0.01

@@ -35,6 +35,7 @@ from hierlmm.bayes.sample_collapsed import sample_collapsed
 from hierlmm.bayes.structured_kernel import compiled_structured
 from hierlmm.covariance.parameters import Decay, Parameter
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
+from hierlmm.fits.record import fit_of
 from hierlmm.likelihood.residual_rows import residual_rows
 from hierlmm.marginal import MarginalModel
 
@@ -202,14 +203,14 @@ def test_draws_of_a_narrowed_parameter_are_on_the_scale_of_the_whole_range(thirt
     """A wall at 0: nothing diverges, everything is above it, and η says the same as the table."""
     model = build(thirty, hl.AR1("occasion"), None, 0)
     priors = resolve_priors(hl.Priors(residual={"rho": hl.Uniform(0, 1)}), model.design)
-    fit = sample_collapsed(model.design, priors, draws=500, seed=1, **QUIET)
+    fit = fit_of(sample_collapsed(model.design, priors, draws=500, seed=1, **QUIET))
     rho = fit.draws("residual_correlation")[..., 0]
     assert rho.min() > 0
     assert fit.convergence().divergences == 0
     own = residual_rows(model.design).parameters[0]
     np.testing.assert_allclose([own.natural(e) for e in fit.residual_draws()[0, :, 0]], rho[0], rtol=1e-10)
     # The posterior under Uniform(-1, 1), cut off at 0, is the posterior under Uniform(0, 1).
-    whole = sample_collapsed(model.design, resolve_priors(None, model.design), draws=4000, seed=2, **QUIET)
+    whole = fit_of(sample_collapsed(model.design, resolve_priors(None, model.design), draws=4000, seed=2, **QUIET))
     part = whole.draws("residual_correlation").ravel()
     part = part[part > 0]
     error = np.hypot(az.mcse(rho, method="mean"), part.std() / np.sqrt(len(part) / 4))
@@ -454,8 +455,15 @@ def test_beta_and_b_have_the_exact_conditional_distribution(thirty, case):
 
 
 def test_summary_of_random_effects_is_that_of_the_draws(range_and_intercept, fitted):
-    summary = sample_collapsed(
-        range_and_intercept.design, range_and_intercept.priors, draws=1000, seed=3, random_effects="summary", **QUIET
+    summary = fit_of(
+        sample_collapsed(
+            range_and_intercept.design,
+            range_and_intercept.priors,
+            draws=1000,
+            seed=3,
+            random_effects="summary",
+            **QUIET,
+        )
     )
     draws = fitted.draws("b")[..., 0]
     error = [float(az.mcse(draws[..., j], method="mean")) for j in range(draws.shape[2])]
@@ -464,14 +472,16 @@ def test_summary_of_random_effects_is_that_of_the_draws(range_and_intercept, fit
     np.testing.assert_array_equal(summary.draws("sigma"), fitted.draws("sigma"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FitWarning)
-        none = sample_collapsed(
-            range_and_intercept.design,
-            range_and_intercept.priors,
-            draws=50,
-            chains=2,
-            random_effects="none",
-            seed=3,
-            **QUIET,
+        none = fit_of(
+            sample_collapsed(
+                range_and_intercept.design,
+                range_and_intercept.priors,
+                draws=50,
+                chains=2,
+                random_effects="none",
+                seed=3,
+                **QUIET,
+            )
         )
     assert "b" not in none.datatree["posterior"]
     with pytest.raises(NotAvailableError, match="random effects"):
@@ -544,7 +554,7 @@ def test_leaving_one_measurement_out_needs_independent_rows(thirty, fitted):
     with pytest.raises(NotAvailableError, match="correlated given all parameters"):
         fitted.loo("observation")
     model = build(thirty, None, hl.VarIdent("group"), 0, "y ~ t")
-    fit = sample_collapsed(model.design, model.priors, draws=400, seed=1, **QUIET)
+    fit = fit_of(sample_collapsed(model.design, model.priors, draws=400, seed=1, **QUIET))
     values = fit.log_likelihood("observation")["log_likelihood"]["y"].to_numpy()
     by_subject = fit.log_likelihood("subject")["log_likelihood"]["y"].to_numpy()
     totals = np.stack([values[..., model.design.subject_index == j].sum(axis=-1) for j in range(30)], axis=-1)
@@ -570,8 +580,8 @@ def test_a_structure_of_ones_own_is_sampled(thirty):
 
 def test_seeds(range_and_intercept, fitted):
     design, priors = range_and_intercept.design, range_and_intercept.priors
-    again = sample_collapsed(design, priors, draws=1000, seed=3, **QUIET)
-    other = sample_collapsed(design, priors, draws=1000, seed=4, **QUIET)
+    again = fit_of(sample_collapsed(design, priors, draws=1000, seed=3, **QUIET))
+    other = fit_of(sample_collapsed(design, priors, draws=1000, seed=4, **QUIET))
     for name in ("beta", "b", "sigma", "residual_correlation"):
         np.testing.assert_array_equal(again.draws(name), fitted.draws(name))
         assert not np.array_equal(other.draws(name), fitted.draws(name))

@@ -14,11 +14,12 @@ import pandas as pd
 import pytest
 
 from hierlmm.bayes.priors import HalfNormal, Priors, resolve_priors
-from hierlmm.bayes.sample import make_posterior_fit
+from hierlmm.bayes.record import posterior_record
 from hierlmm.comparison.compare import Comparison, compare
 from hierlmm.comparison.tables import _number
 from hierlmm.errors import DataError, MissingPackageError, NotAvailableError, SpecificationError
 from hierlmm.fits.likelihood import LikelihoodFit
+from hierlmm.fits.record import fit_of
 from hierlmm.model import TwoLevelModel
 
 FORMULA = "distance ~ sex * time + (1 + time | subject)"
@@ -30,7 +31,7 @@ def posterior_like(fit, shift=0.0):
     draws = {name: posterior[name].to_numpy() for name in ("beta", "b", "sd_b", "corr_b", "D", "sigma")}
     draws["beta"] = draws["beta"] + shift * fit.beta_se.to_numpy()
     attrs = {"estimator": "NUTS", "sampler": "explicit"}
-    return make_posterior_fit(fit.design, None, draws, None, attrs, log_likelihood=False)
+    return fit_of(posterior_record(fit.design, None, draws, None, attrs, log_likelihood=False))
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from hierlmm.covariance.random import (
     lowest_corr,
     random_covariance,
 )
+from hierlmm.fits.record import fit_of
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import cross_products
 
@@ -300,14 +301,16 @@ def test_bambi_is_told_apart(sleepstudy):
 def posterior(phases):
     """A posterior fit made of draws from the prior, many enough for the checks of convergence."""
     from hierlmm.bayes.predictive import prior_draws
-    from hierlmm.bayes.sample import make_posterior_fit
+    from hierlmm.bayes.record import posterior_record
 
     design = model(phases, PHASE).design
     priors = resolve_priors(None, design)
     draws = prior_draws(design, priors, 2000, np.random.default_rng(4))
     chains = {k: v.reshape(4, 500, *v.shape[1:]) for k, v in draws.items() if k != "y"}
-    return make_posterior_fit(
-        design, priors, chains, None, {"estimator": "NUTS", "sampler": "explicit"}, log_likelihood=False
+    return fit_of(
+        posterior_record(
+            design, priors, chains, None, {"estimator": "NUTS", "sampler": "explicit"}, log_likelihood=False
+        )
     )
 
 

@@ -90,9 +90,15 @@ def test_it_is_silent_where_nothing_is_wrong_or_nothing_can_be_known(mixed, dent
 
 def test_a_posterior_keeps_the_note(mixed, monkeypatch):
     from hierlmm.bayes import route
+    from hierlmm.bayes.record import PosteriorRecord
 
     seen = {}
-    monkeypatch.setattr(route, "sample_collapsed", lambda design, priors, **options: seen.update(options))
+
+    def sampled(design, priors, **options):
+        seen.update(options)
+        return PosteriorRecord(design, None, priors, "NUTS")
+
+    monkeypatch.setattr(route, "sample_collapsed", sampled)
     model, (message,) = warned(lambda: marginal(mixed))
     model.fit()
     assert message in seen["notes"]

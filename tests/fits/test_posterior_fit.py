@@ -14,10 +14,12 @@ from scipy import stats
 from hierlmm.bayes.convergence import check_convergence
 from hierlmm.bayes.distributions import HalfNormal
 from hierlmm.bayes.priors import Priors, resolve_priors
-from hierlmm.bayes.sample import make_posterior_fit, sample_explicit
+from hierlmm.bayes.record import posterior_record
+from hierlmm.bayes.sample import sample_explicit
 from hierlmm.design.design import design_from_formula
 from hierlmm.design.formula import parse_formula
 from hierlmm.errors import DataError, FitWarning, NotAvailableError, SpecificationError
+from hierlmm.fits.record import fit_of
 from hierlmm.likelihood.by_subject import subject_loglik
 
 
@@ -215,7 +217,7 @@ def test_absent_draws_are_explained(dental_posterior):
 
 def test_too_few_draws_are_called_out(dental_design):
     with pytest.warns(FitWarning) as caught:
-        fit = sample_explicit(dental_design, draws=20, tune=20, chains=2, seed=1, progressbar=False)
+        fit = fit_of(sample_explicit(dental_design, draws=20, tune=20, chains=2, seed=1, progressbar=False))
     text = " ".join(str(w.message) for w in caught)
     assert "effective sample size" in text
     assert "To do:" in text
@@ -252,12 +254,14 @@ def made(dental_design):
         data = xr.Dataset({k: (("chain", "draw"), v) for k, v in stats.items()})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FitWarning)
-            return make_posterior_fit(
-                dental_design,
-                resolve_priors(None, dental_design),
-                values,
-                data,
-                {"estimator": "NUTS", "sampler": "explicit"},
+            return fit_of(
+                posterior_record(
+                    dental_design,
+                    resolve_priors(None, dental_design),
+                    values,
+                    data,
+                    {"estimator": "NUTS", "sampler": "explicit"},
+                )
             )
 
     return make
@@ -336,13 +340,15 @@ def test_random_effects_kept_as_summary(made, dental_design):
     draws = {name: fit.draws(name) for name in ("beta", "sd_b", "corr_b", "D", "sigma")}
     mean, sd = fit.b, fit.b_sd
     summary = xr.Dataset({"mean": (("subject", "term"), mean), "sd": (("subject", "term"), sd)})
-    kept = make_posterior_fit(
-        dental_design,
-        fit.priors,
-        draws,
-        None,
-        {"estimator": "NUTS", "sampler": "x"},
-        groups={"random_effects": summary},
+    kept = fit_of(
+        posterior_record(
+            dental_design,
+            fit.priors,
+            draws,
+            None,
+            {"estimator": "NUTS", "sampler": "x"},
+            groups={"random_effects": summary},
+        )
     )
     np.testing.assert_allclose(kept.b, mean)
     np.testing.assert_allclose(kept.b_sd, sd)
@@ -352,7 +358,7 @@ def test_random_effects_kept_as_summary(made, dental_design):
 
 def test_nothing_fixed(sleepstudy):
     design = design_from_formula(parse_formula("reaction ~ 0 + (1 | subject)"), sleepstudy)
-    fit = sample_explicit(design, Priors(sd_b=HalfNormal(500)), seed=1, centered=True, progressbar=False)
+    fit = fit_of(sample_explicit(design, Priors(sd_b=HalfNormal(500)), seed=1, centered=True, progressbar=False))
     assert "beta" not in fit.datatree["posterior"]
     assert fit.beta.empty
     assert fit.summary().empty

@@ -12,9 +12,10 @@ import pytest
 import xarray as xr
 
 import hierlmm as hl
-from hierlmm.bayes.sample import make_posterior_fit
+from hierlmm.bayes.record import posterior_record
 from hierlmm.design.design import ARRAYS
 from hierlmm.errors import NotAvailableError
+from hierlmm.fits.record import fit_of
 
 FORMULA = "distance ~ sex * time + (1 + time | subject)"
 
@@ -34,7 +35,7 @@ def posterior(fit):
     tree = fit.to_datatree(draws=200)["posterior"].to_dataset()
     draws = {name: tree[name].to_numpy() for name in ("beta", "b", "sd_b", "corr_b", "D", "sigma")}
     attrs = {"estimator": "NUTS", "sampler": "explicit"}
-    return make_posterior_fit(fit.design, None, draws, None, attrs, log_likelihood=False)
+    return fit_of(posterior_record(fit.design, None, draws, None, attrs, log_likelihood=False))
 
 
 @pytest.mark.parametrize("kind", ["fit", "posterior"])

@@ -10,6 +10,7 @@ import pytest
 
 import hierlmm as hl
 from hierlmm.bayes import route
+from hierlmm.bayes.record import PosteriorRecord
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
 from hierlmm.likelihood.estimate import make_criterion
 from hierlmm.likelihood.maximise import maximise
@@ -123,7 +124,12 @@ def test_a_structure_that_counts_rows_says_that_rows_were_dropped(dental, monkey
     for structure in (hl.CompoundSymmetry(), hl.Exponential("age"), None):
         assert not any("dropped" in w for w in model(structure).fit_reml().warnings)
     seen = {}
-    monkeypatch.setattr(route, "sample_collapsed", lambda *args, **options: seen.update(options))
+
+    def sampled(design, priors, **options):
+        seen.update(options)
+        return PosteriorRecord(design, None, priors, "NUTS")
+
+    monkeypatch.setattr(route, "sample_collapsed", sampled)
     model(hl.AR1()).fit()
     assert any("2 rows with missing values were dropped" in w for w in seen["notes"])
 

@@ -20,13 +20,14 @@ from matplotlib import pyplot as plt
 from scipy import integrate, stats
 
 import hierlmm as hl
-from hierlmm.bayes.sample import make_posterior_fit
+from hierlmm.bayes.record import posterior_record
 from hierlmm.effects import bands as bands_module
 from hierlmm.effects.bands import band_quantile, bands
 from hierlmm.effects.curve_checks import _moves_along
 from hierlmm.effects.judge import PosteriorDraws
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fits.likelihood import fit_likelihood
+from hierlmm.fits.record import fit_of
 
 HERE = Path(__file__).parents[1] / "reference"
 FORMULA = "log(bili) ~ ns(year, 2) * sex + (age + basepro) * sex + (ns(year, 2) | subject)"
@@ -66,7 +67,7 @@ def posterior(simple):
     found = simple.to_datatree()["posterior"].to_dataset()
     draws = {name: found[name].to_numpy() for name in ("beta", "b", "sd_b", "corr_b", "D", "sigma")}
     attrs = {"estimator": "NUTS", "sampler": "explicit"}
-    return make_posterior_fit(simple.design, None, draws, None, attrs, log_likelihood=False)
+    return fit_of(posterior_record(simple.design, None, draws, None, attrs, log_likelihood=False))
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,12 @@ import pytest
 from matplotlib import pyplot as plt
 
 from hierlmm import plots
-from hierlmm.bayes.sample import make_posterior_fit
+from hierlmm.bayes.record import posterior_record
 from hierlmm.comparison.compare import compare
 from hierlmm.datasets import load_dataset
 from hierlmm.drawing.style import wrap_title
 from hierlmm.errors import MissingPackageError, SpecificationError
+from hierlmm.fits.record import fit_of
 from hierlmm.model import TwoLevelModel
 from hierlmm.plots.lines import STEPS, population_line, subject_lines, x_axis
 from hierlmm.plots.posterior import parameter_draws
@@ -54,7 +55,7 @@ def nuts(reml):
     posterior = reml.to_datatree()["posterior"].to_dataset()
     draws = {name: posterior[name].to_numpy() for name in ("beta", "b", "sd_b", "corr_b", "D", "sigma")}
     attrs = {"estimator": "NUTS", "sampler": "explicit"}
-    return make_posterior_fit(reml.design, None, draws, None, attrs, log_likelihood=False)
+    return fit_of(posterior_record(reml.design, None, draws, None, attrs, log_likelihood=False))
 
 
 @pytest.fixture(scope="module")

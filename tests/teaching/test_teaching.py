@@ -558,13 +558,14 @@ def test_with_correlated_residuals_they_are_those_of_dense_matrices(sleepstudy):
 
 
 def test_a_posterior_has_one_variance(sleepstudy):
-    from hierlmm.bayes.sample import make_posterior_fit
+    from hierlmm.bayes.record import posterior_record
+    from hierlmm.fits.record import fit_of
 
     fit = hl.TwoLevelModel.from_formula(SLEEP, sleepstudy).fit_reml()
     drawn = fit.to_datatree()["posterior"].to_dataset()
     draws = {name: drawn[name].to_numpy() for name in ("beta", "b", "sd_b", "corr_b", "D", "sigma")}
     attrs = {"estimator": "NUTS", "sampler": "explicit"}
-    posterior = make_posterior_fit(fit.design, None, draws, None, attrs, log_likelihood=False)
+    posterior = fit_of(posterior_record(fit.design, None, draws, None, attrs, log_likelihood=False))
     with pytest.raises(hl.NotAvailableError, match="one variance"):
         posterior.blup_variances()
 
