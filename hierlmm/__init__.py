@@ -51,9 +51,9 @@ _EXPORTS = {
     "design_analysis": "hierlmm.diagnostics.design_analysis",
     "gls_steps": "hierlmm.teaching.gls_steps",
     "GLSSteps": "hierlmm.teaching.gls_steps",
-    "compare_implied": "hierlmm.teaching.implied_marginal",
-    "ImpliedComparison": "hierlmm.teaching.implied_marginal",
-    "ImpliedMarginal": "hierlmm.teaching.implied_marginal",
+    "compare_implied": "hierlmm.implied.compare",
+    "ImpliedComparison": "hierlmm.implied.compare",
+    "ImpliedMarginal": "hierlmm.implied.marginal",
     "is_hierarchical": "hierlmm.teaching.is_hierarchical",
     "HierarchicalCheck": "hierlmm.teaching.is_hierarchical",
     "same_marginal": "hierlmm.teaching.same_marginal",
@@ -139,11 +139,12 @@ if _typing.TYPE_CHECKING:
     from hierlmm.fits.likelihood import LikelihoodFit
     from hierlmm.fits.marginal import MarginalFit
     from hierlmm.fits.posterior import PosteriorFit
+    from hierlmm.implied.compare import ImpliedComparison, compare_implied
+    from hierlmm.implied.marginal import ImpliedMarginal
     from hierlmm.marginal import MarginalModel
     from hierlmm.model import TwoLevelModel
     from hierlmm.plots import plot_effects
     from hierlmm.teaching.gls_steps import GLSSteps, gls_steps
-    from hierlmm.teaching.implied_marginal import ImpliedComparison, ImpliedMarginal, compare_implied
     from hierlmm.teaching.is_hierarchical import HierarchicalCheck, is_hierarchical
     from hierlmm.teaching.same_marginal import SameMarginal, SubjectHierarchy, same_marginal, subject_hierarchy
     from hierlmm.timevarying import (

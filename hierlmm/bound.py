@@ -94,7 +94,7 @@ class BoundModel:
         -------
         ImpliedMarginal
         """
-        from hierlmm.teaching.implied_marginal import implied_by_model
+        from hierlmm.implied.marginal import implied_by_model
 
         return implied_by_model(self._design, fit, times, **options)
 

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from hierlmm.effects.hypothesis import HypothesisTest
     from hierlmm.effects.table import Effects
     from hierlmm.fits.gee import GEEFit
+    from hierlmm.implied.marginal import ImpliedMarginal
     from hierlmm.interpret.heterogeneity import Heterogeneity
     from hierlmm.interpret.interpretation import Interpretation
     from hierlmm.interpret.ranking import Ranking
     from hierlmm.interpret.subjects import SubjectComparison
-    from hierlmm.teaching.implied_marginal import ImpliedMarginal
 
 __all__ = ["INTERVALS", "Fit", "Level"]
 
@@ -238,7 +238,7 @@ class Fit(ABC):
             Values of the time variable; by default those in the data, or 25 equally spaced ones.
         **options
             ``at``, ``time``, ``ci``, ``draws``, ``seed``, ``label``, as for
-            `hierlmm.teaching.implied_marginal.implied_marginal`.
+            `hierlmm.implied.marginal.implied_marginal`.
 
         Returns
         -------
@@ -254,7 +254,7 @@ class Fit(ABC):
         >>> model.fit_reml().implied_marginal([0, 3, 6]).variance["variance"].round(2).tolist()
         [4.95, 5.07, 5.77]
         """
-        from hierlmm.teaching.implied_marginal import implied_marginal
+        from hierlmm.implied.marginal import implied_marginal
 
         return implied_marginal(self, times, **options)
 

@@ -24,7 +24,7 @@ from hierlmm.frames import quote, shorten
 from hierlmm.options import checked, choose
 
 if TYPE_CHECKING:
-    from hierlmm.teaching.implied_marginal import ImpliedMarginal
+    from hierlmm.implied.marginal import ImpliedMarginal
 
 __all__ = ["plot_correlation", "plot_heatmap", "plot_variance"]
 

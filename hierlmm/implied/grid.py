@@ -1,8 +1,7 @@
-"""V, its draws and its empirical counterpart at chosen times (see `hierlmm.teaching.implied_marginal`)."""
+"""The rows of one subject at chosen times: which column is the time, what the others hold (see `implied.marginal`)."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.design.formula import variables_of
 from hierlmm.equations.residual_symbols import spec_text
@@ -20,34 +18,11 @@ from hierlmm.fits.base import Fit
 from hierlmm.frames import quote, shorten
 from hierlmm.predict.history import time_variable
 
-__all__ = [
-    "Grid",
-    "check_request",
-    "covariance_at",
-    "covariance_draws",
-    "describe_covariance",
-    "empirical_moments",
-    "is_posterior",
-    "make_grid",
-    "relevant_columns",
-]
+__all__ = ["MOST_TIMES", "SEE", "Grid", "check_request", "make_grid", "relevant_columns"]
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Implied marginal model'"
-MOST_TIMES, LIKELIHOOD_DRAWS, POSTERIOR_DRAWS = 25, 1000, 2000
-FEWEST = 3
-"""Rows or pairs behind an empirical variance or correlation."""
-
-
-def describe_covariance(fit: Any) -> str:
-    """The covariance model in a few words: ``random Intercept, time + AR1('visit')``."""
-    design = fit.design
-    if fit.estimator == "GEE":
-        return f"{fit.correlation} working correlation"
-    parts = [f"random {', '.join(design.term)}"] if design.term else []
-    parts += [spec_text(s) for s in (design.residual, design.residual_variance) if s is not None]
-    words = " + ".join(parts) if parts else "independence"
-    return words + (f" ({design.covariance} D)" if len(design.term) > 1 and design.covariance != "unstructured" else "")
+MOST_TIMES = 25
 
 
 @dataclass(frozen=True)
@@ -71,7 +46,7 @@ class Grid:
     fitted: FloatArray | None
 
 
-def check_request(fit: Any, at: Any, ci: float, draws: int | None) -> None:
+def check_request(fit: Any, at: Any, draws: int | None) -> None:
     """Refuse what is no fit, unusable arguments, and a variance that has no single V."""
     if not isinstance(fit, Fit):
         raise SpecificationError(
@@ -79,10 +54,6 @@ def check_request(fit: Any, at: Any, ci: float, draws: int | None) -> None:
         )
     if at is not None and not isinstance(at, Mapping):
         raise SpecificationError(f"at={at!r}", "it says which column has which value", "use at={'sex': 'Male'}", SEE)
-    if not 0.0 < ci < 1.0:
-        raise SpecificationError(
-            f"ci={ci!r}", "the probability of a band lies between 0 and 1", "use ci=0.95 for 95 %", SEE
-        )
     if draws is not None and (draws < 0 or 0 < draws < 20):
         raise SpecificationError(
             f"draws={draws!r}", "quantiles of so few draws say nothing", "use draws=1000, or 0 for no bands", SEE
@@ -332,205 +303,3 @@ def _places(fit: Any, name: str, column: FloatArray, x: FloatArray) -> FloatArra
         f"name the time in the structure, as in hl.AR1({name!r}) or hl.Exponential({name!r})",
         SEE,
     )
-
-
-# --- V ------------------------------------------------------------------------------------------------------------
-
-
-def _residual(structure: ResidualEstimate | None, grid: Grid) -> FloatArray:
-    """Σ / σ² at the grid."""
-    n = len(grid.x)
-    if structure is None:
-        return np.eye(n)
-    R = _correlations(structure, grid)
-    g = structure.sd_ratio(grid.frame, grid.fitted)
-    return R * g[:, None] * g
-
-
-def _correlations(structure: ResidualEstimate, grid: Grid) -> FloatArray:
-    if structure.correlation is None:
-        return np.eye(len(grid.x))
-    spec = structure.correlation.spec
-    if spec.time is None:
-        return structure.at(grid.place)
-    values = grid.frame[spec.time]
-    if spec.integer and np.any(values.to_numpy(dtype=np.float64) != np.round(values.to_numpy(dtype=np.float64))):
-        raise DataError(
-            f"{spec_text(spec)} at values of {spec.time!r} that are no whole numbers",
-            "it counts occasions",
-            "use whole numbers, or a structure in continuous time",
-            SEE,
-        )
-    try:
-        return structure.correlations(grid.frame)
-    except IndexError as error:
-        raise DataError(
-            f"{spec_text(spec)} and lags beyond those in the data",
-            "it has one correlation for each lag that was seen",
-            "use times within the span of the data",
-            SEE,
-        ) from error
-
-
-def covariance_at(fit: Any, grid: Grid) -> FloatArray:
-    """V at the estimates, (n, n)."""
-    if fit.estimator == "GEE":
-        return fit.scale * _working(fit, grid)
-    V = fit.sigma**2 * _residual(fit.residual_estimate, grid)
-    return V + grid.Z @ fit._D_values @ grid.Z.T if grid.Z.shape[1] else V
-
-
-def _working(fit: Any, grid: Grid) -> FloatArray:
-    estimate = fit.estimate
-    position = grid.x
-    if fit.correlation == "ar1":
-        position = grid.x / estimate.spacing
-    elif fit.correlation == "unstructured":
-        known = [str(p) for p in estimate.positions]
-        wanted = [str(v) for v in grid.index]
-        numbers = {float(p): k for k, p in enumerate(estimate.positions)} if _all_numbers(estimate.positions) else {}
-        codes = (
-            [numbers.get(float(v), -1) for v in grid.x]
-            if numbers
-            else [known.index(v) if v in known else -1 for v in wanted]
-        )
-        if min(codes) < 0:
-            raise DataError(
-                f"{grid.name} {wanted[codes.index(-1)]}",
-                "this occasion was not in the fitted data, so its correlations are unknown",
-                f"use {shorten(known)}",
-                SEE,
-            )
-        position = np.array(codes, dtype=np.float64)
-    if fit.correlation in ("ar1", "unstructured") and fit.time != grid.name:
-        raise NotAvailableError(
-            f"the working correlation by {grid.name}",
-            f"its time is {fit.time!r}, which is no column of the model",
-            "put the time into the model's formula, or use fit.working_correlation(subject)",
-            SEE,
-        )
-    return estimate.moments.matrix(position)
-
-
-def _all_numbers(values: Iterable[Any]) -> bool:
-    return all(isinstance(v, (int, float, np.integer, np.floating)) for v in values)
-
-
-def is_posterior(fit: Any) -> bool:
-    """Whether the fit holds posterior draws."""
-    return getattr(fit, "datatree", None) is not None
-
-
-def covariance_draws(
-    fit: Any, grid: Grid, ci: float, draws: int | None, seed: int | None
-) -> tuple[FloatArray | None, str]:
-    """Draws of V (S, n, n), and what the bands are."""
-    if fit.estimator == "GEE":
-        return None, "No bands: GEE estimates a working covariance, without a distribution of its parameters."
-    posterior = is_posterior(fit)
-    if draws == 0 and not posterior:
-        return None, "No bands (draws=0)."
-    if posterior:
-        parameters = _posterior_parameters(fit, draws if draws else POSTERIOR_DRAWS)
-        note = f"Posterior means; bands: {100 * ci:g} %, pointwise and equal-tailed."
-    else:
-        parameters, note = _large_sample_parameters(fit, LIKELIHOOD_DRAWS if draws is None else draws, ci, seed)
-    D, sigma, eta = parameters
-    structure = fit.residual_estimate
-    if structure is None:
-        Sigma = np.broadcast_to(_residual(None, grid), (len(sigma), len(grid.x), len(grid.x)))
-    else:
-        Sigma = np.array([_residual(dataclasses.replace(structure, eta=row), grid) for row in eta])
-    V = sigma[:, None, None] ** 2 * Sigma
-    if grid.Z.shape[1]:
-        V = V + grid.Z @ D @ grid.Z.T
-    return V, note
-
-
-def _posterior_parameters(fit: Any, size: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    sigma = fit.draws("sigma").reshape(-1)
-    kept = np.unique(np.linspace(0, len(sigma) - 1, min(size, len(sigma))).round().astype(int))
-    q = len(fit.design.term)
-    D = fit.draws("D").reshape(len(sigma), q, q)[kept] if q else np.empty((len(kept), 0, 0))
-    eta = fit.residual_draws()
-    return D, sigma[kept], eta.reshape(len(sigma), eta.shape[-1])[kept]
-
-
-def _large_sample_parameters(
-    fit: Any, size: int, ci: float, seed: int | None
-) -> tuple[tuple[FloatArray, FloatArray, FloatArray], str]:
-    large = fit.large_sample
-    sample = large.sample(size, np.random.default_rng(seed))
-    D, sigma = large.split_draws(sample)
-    first = fit.criterion_function.structure.n_parameters
-    note = (
-        f"Bands: {100 * ci:g} %, pointwise, from {size} draws of the covariance parameters' normal approximation on "
-        "the unconstrained scale."
-    )
-    if fit.is_singular:
-        note += (
-            " D is singular at the optimum: directions without variance are held at zero, so the bands are too narrow."
-        )
-    if large.flat.shape[1]:
-        note += " The likelihood is flat in a residual parameter: its uncertainty is not in the bands."
-    return (D, sigma, sample[:, first:-1]), note
-
-
-# --- what the data show -------------------------------------------------------------------------------------------
-
-
-def empirical_moments(fit: Any, grid: Grid) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
-    """Empirical variances by time and correlations by pair of times, of residuals around the population line."""
-    design: Design = fit.design
-    rows = np.flatnonzero(grid.keep)
-    if not len(rows):
-        return None, None
-    r = design.y[rows] - fit.fitted("population").to_numpy()[rows]
-    X = design.X[rows]
-    C = fit.covariance("naive").to_numpy() if fit.estimator == "GEE" else fit.beta_cov.to_numpy()
-    square = r**2 + np.einsum("ia,ab,ib->i", X, C, X)
-    t = grid.column[rows]
-    distinct, code = np.unique(t, return_inverse=True)
-    few = len(distinct) <= MOST_TIMES
-    if not few:
-        cuts = np.unique(np.quantile(t, np.linspace(0.0, 1.0, 11)[1:-1]))
-        code = np.searchsorted(cuts, t, side="left")
-    table = pd.DataFrame({"t": t, "v": square}).groupby(code).agg(t=("t", "mean"), n=("v", "size"), v=("v", "mean"))
-    table = table[table["n"] >= FEWEST].reset_index(drop=True)
-    table.columns = pd.Index([grid.name, "n", "variance"])
-    if not few or len(distinct) > 12:
-        return (table if len(table) else None), None
-    return (table if len(table) else None), _empirical_correlation(design, grid, rows, r, X, C, code, distinct)
-
-
-def _empirical_correlation(
-    design: Design,
-    grid: Grid,
-    rows: NDArray[np.intp],
-    r: FloatArray,
-    X: FloatArray,
-    C: FloatArray,
-    code: NDArray[Any],
-    distinct: FloatArray,
-) -> pd.DataFrame | None:
-    """Correlations of pairs of times, where no subject has a time twice."""
-    owner = design.subject_index[rows]
-    if pd.DataFrame({"s": owner, "t": code}).duplicated().any():
-        return None
-    shape = (design.n_subjects, len(distinct))
-    seen, value, half = np.zeros(shape), np.zeros(shape), np.zeros((*shape, X.shape[1]))
-    seen[owner, code], value[owner, code], half[owner, code] = 1.0, r, X
-    n = seen.T @ seen
-    total = value.T @ value + np.einsum("jsa,ab,jtb->st", half, C, half, optimize=True)
-    with np.errstate(invalid="ignore"):
-        cov = total / n
-    sd = np.sqrt(np.diag(cov))
-    found = [
-        (distinct[i], distinct[j], distinct[j] - distinct[i], int(n[i, j]), cov[i, j] / (sd[i] * sd[j]))
-        for i in range(len(distinct))
-        for j in range(i + 1, len(distinct))
-        if n[i, j] >= FEWEST
-    ]
-    if not found:
-        return None
-    return pd.DataFrame(found, columns=[grid.name, f"{grid.name}_bis", "lag", "n", "correlation"])

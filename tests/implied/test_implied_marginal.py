@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import chi2
 
 import hierlmm as hl
-from hierlmm.teaching.implied_marginal import implied_marginal
+from hierlmm.implied.marginal import implied_marginal
 
 BASE = "distance ~ sex * time"
 
