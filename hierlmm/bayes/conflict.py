@@ -26,19 +26,15 @@ FAR = 10.0
 
 def prior_conflicts(design: Design, priors: ResolvedPriors) -> tuple[str, ...]:
     """Name the priors that the REML estimates lie far outside of, and say what to do."""
-    _, criterion, optimum = maximise_design(design, reml=True)
-    plain = criterion.given(optimum.lam)
-    scaling, Lambda = plain.products.scaling, plain.structure.factor(optimum.lam)
-    equations = plain.normal_equations(Lambda)
-    sigma = float(np.sqrt(equations.rss / plain.degrees) * scaling.y_scale)
-    beta = priors.centering @ scaling.beta(equations.beta)
+    reml = maximise_design(design, reml=True).solution
+    beta = priors.centering @ reml.beta
     named = list(zip(priors.stated_coef, priors.beta, beta, strict=True))
-    half = priors.random_centering @ scaling.factor(Lambda) * sigma
-    sds = np.sqrt(np.sum(half**2, axis=1))
+    A = priors.random_centering
+    sds = np.sqrt(np.diag(A @ reml.D @ A.T))
     moved = bool(np.any(priors.random_center))
     for term, prior, value in zip(priors.term, priors.sd_b, sds, strict=True):
         named.append((f"sd({term}){AVERAGE if moved and term == INTERCEPT else ''}", prior, value))
-    named.append(("sigma", priors.sigma, sigma))
+    named.append(("sigma", priors.sigma, reml.whitened_sd))
     found = [(name, prior, value) for name, prior, value in named if _drop(prior, float(value)) > DROP]
     if not found:
         return ()

@@ -466,7 +466,8 @@ def _loglik(design: Design, beta: FloatArray, root: FloatArray, sigma: FloatArra
 
 def likelihood_of(design: Design, *, reml: bool) -> LikelihoodFit:
     """Fit by REML or ML without warnings; what went wrong is read off the fit."""
-    return LikelihoodFit(*maximise_design(design, reml=reml))
+    found = maximise_design(design, reml=reml)
+    return LikelihoodFit(found.design, found.criterion, found.optimum)
 
 
 def _by_likelihood(design: Design, quantities: _Quantities, truth: Truth, *, reml: bool) -> Recovered:

@@ -460,11 +460,11 @@ def _refitted(
     for _ in range(simulations):
         y = mean.copy()
         y[order] += np.concatenate([L @ rng.standard_normal(len(L)) for L in linear.root])
-        again, criterion, optimum = maximise_design(design.with_response(y), reml=fit.reml)
-        if not optimum.converged:
+        again = maximise_design(design.with_response(y), reml=fit.reml)
+        if not again.optimum.converged:
             failed += 1
             continue
-        new = type(fit)(again, criterion, optimum, ())
+        new = type(fit)(again.design, again.criterion, again.optimum, ())
         own = linear_residuals(new, pairs.subjects, level, kind)
         shifted = y - design.offset
         r = own.residuals([shifted[rows][:, None] for rows in pairs.subjects])[:, 0]

@@ -23,7 +23,6 @@ from hierlmm.errors import SpecificationError
 from hierlmm.fits.components import COMMON_CORR, COMMON_SD, component_frame, component_labels, component_values
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE
 from hierlmm.likelihood.profile import profile_interval, region_points
-from hierlmm.likelihood.residual_criterion import ResidualCriterion
 
 if TYPE_CHECKING:
     from hierlmm.fits.likelihood import LikelihoodFit
@@ -76,29 +75,23 @@ def covariance_parameters(fit: LikelihoodFit) -> CovarianceParameters:
     floor = lowest_corr(len(design.term)) if design.covariance == "compound_symmetry" else -1.0
     lower = [floor if label.startswith("corr") else 0.0 for label in labels]
     upper = [1.0 if label.startswith("corr") else np.inf for label in labels]
-    function = fit.criterion_function
-    residual = function if isinstance(function, ResidualCriterion) else None
+    residual = fit.residual_estimate
     if residual is not None:
-        rows = residual.rows
-        if rows.correlation is not None:
-            own = rows.correlation
-            names = list(own.report(residual.starts[0][: len(own.parameters)]))
+        if residual.correlation is not None:
+            own, names = residual.correlation, list(residual.correlation_parameters)
             free = own.spec.correlations
             labels += names
             lower += [-1.0] * len(names) if free else [p.lower for p in own.parameters]
             upper += [1.0] * len(names) if free else [p.upper for p in own.parameters]
-        if rows.variance is not None:
-            labels += [p.name for p in rows.variance.parameters]
-            lower += [p.lower for p in rows.variance.parameters]
-            upper += [p.upper for p in rows.variance.parameters]
+        if residual.variance is not None:
+            labels += [p.name for p in residual.variance.parameters]
+            lower += [p.lower for p in residual.variance.parameters]
+            upper += [p.upper for p in residual.variance.parameters]
 
     def values(parameters: FloatArray) -> FloatArray:
-        D, sigma = large.split(parameters)
-        found = component_values(design, D, sigma)
-        if residual is None:
-            return found
-        eta = residual.split(parameters[:-1])[1]
-        return np.concatenate([found[:-1], list(residual.rows.report(eta).values()), found[-1:]])
+        at = large.solution(parameters)
+        found = component_values(design, at.D, at.sigma)
+        return np.concatenate([found[:-1], list(at.residual_parameters.values()), found[-1:]])
 
     return CovarianceParameters([*labels, "sigma"], np.array([*lower, 0.0]), np.array([*upper, np.inf]), values)
 
@@ -161,9 +154,7 @@ def other_optima(fit: LikelihoodFit, drop: float) -> list[FloatArray]:
     found = []
     for optimum in fit.optimum.others:
         if optimum.value < fit.criterion + drop:
-            plain = fit.criterion_function.given(optimum.lam)
-            rss = plain.normal_equations(plain.structure.factor(optimum.lam)).rss
-            found.append(np.append(optimum.lam, 0.5 * np.log(rss / plain.degrees)))
+            found.append(np.append(optimum.lam, np.log(fit.criterion_function.solution(optimum.lam).working_sd)))
     return found
 
 
@@ -180,10 +171,10 @@ def _scale(fit: LikelihoodFit, label: str, lower: float, upper: float) -> _Scale
     if label.startswith("sd("):
         return _Scale(lambda v: v * v, lambda v: float(np.sqrt(max(v, 0.0))))
     function = fit.criterion_function
-    correlation = function.rows.correlation if isinstance(function, ResidualCriterion) else None
+    correlation = function.correlation
     at = _decay(fit, label)
-    if at is not None and isinstance(function, ResidualCriterion):
-        return _Scale(float, function.rows.parameters[at - function.structure.n_parameters].natural)
+    if at is not None:
+        return _Scale(float, function.residual_parameters[at - function.structure.n_parameters].natural)
     moved = correlation is not None and correlation.spec.correlations and label.startswith("rho(")
     if label.startswith("corr(") or moved:
         return _Scale(float, float)
@@ -193,9 +184,7 @@ def _scale(fit: LikelihoodFit, label: str, lower: float, upper: float) -> _Scale
 def _decay(fit: LikelihoodFit, label: str) -> int | None:
     """Position in (λ, η, log σ̃) of a correlation one unit of time apart, which underflows to 0 long before η ends."""
     function = fit.criterion_function
-    if not isinstance(function, ResidualCriterion):
-        return None
-    for j, parameter in enumerate(function.rows.parameters):
+    for j, parameter in enumerate(function.residual_parameters):
         if isinstance(parameter, Decay) and parameter.name == label:
             return function.structure.n_parameters + j
     return None

@@ -9,7 +9,6 @@ import pandas as pd
 from scipy.stats import t as t_distribution
 
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.kenward_roger import KenwardRogerDegrees, kenward_roger
 from hierlmm.likelihood.satterthwaite import SatterthwaiteDegrees, satterthwaite_degrees
 from hierlmm.likelihood.wald import FixedDegrees, Wald, method_name, two_sided
@@ -42,7 +41,7 @@ FLAT = (
 def fit_satterthwaite(fit: LikelihoodFit) -> SatterthwaiteDegrees:
     """Satterthwaite's method for a fit, from its large-sample distribution of θ."""
     large = fit.large_sample
-    return satterthwaite_degrees(large.beta_cov, large.centre, large.covariance)
+    return satterthwaite_degrees(lambda at: large.solution(at).beta_cov, large.centre, large.covariance)
 
 
 def fit_kenward_roger(fit: LikelihoodFit) -> KenwardRogerDegrees:
@@ -53,7 +52,6 @@ def fit_kenward_roger(fit: LikelihoodFit) -> KenwardRogerDegrees:
     NotAvailableError
         If the fit is not by REML, or its residuals are not independent with equal variance.
     """
-    criterion = fit.criterion_function
     if not fit.reml:
         raise NotAvailableError(
             "df='kenward-roger' for a fit by ML",
@@ -61,7 +59,7 @@ def fit_kenward_roger(fit: LikelihoodFit) -> KenwardRogerDegrees:
             "use model.fit_reml(), or df='satterthwaite'",
             SEE,
         )
-    if not isinstance(criterion, Criterion):
+    if fit.criterion_function.whitens:
         raise NotAvailableError(
             "df='kenward-roger' for a model with a residual structure",
             "the method needs a covariance that is linear in its parameters; it is implemented for random effects with "
@@ -69,7 +67,7 @@ def fit_kenward_roger(fit: LikelihoodFit) -> KenwardRogerDegrees:
             "use df='satterthwaite'",
             SEE,
         )
-    return kenward_roger(criterion, criterion.structure.factor(fit.optimum.lam), fit.sigma)
+    return kenward_roger(fit.solution)
 
 
 def likelihood_wald(fit: LikelihoodFit, df: str | None = None) -> Wald:

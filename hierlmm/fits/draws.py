@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.options import check_counts
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def large_sample_tree(fit: LikelihoodFit, draws: int, chains: int, seed: int | N
     beta = fit.beta.to_numpy() + rng.standard_normal((size, p)) @ root.T
     sample = fit.large_sample.sample(size, rng)
     D, sigma = fit.large_sample.split_draws(sample)
-    effects = fit._conditional
+    effects = fit.solution.effects
     noise = rng.standard_normal((size, design.n_subjects, len(design.term)))
     b = np.einsum("jab,sjb->sja", _roots(effects.covariance), noise, optimize=True)
     b += effects.origin - np.einsum("jqp,sp->sjq", effects.slope, beta, optimize=True)
@@ -84,10 +83,10 @@ def large_sample_tree(fit: LikelihoodFit, draws: int, chains: int, seed: int | N
 
 def _residual_draws(fit: LikelihoodFit, sample: FloatArray) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """Variables ``residual_correlation`` and ``residual_variance`` of the draws, and the labels of their dimensions."""
-    function, estimate = fit.criterion_function, fit.residual_estimate
-    if estimate is None or not isinstance(function, ResidualCriterion):
+    estimate = fit.residual_estimate
+    if estimate is None:
         return {}, {}
-    k, eta = estimate.n_correlation, sample[:, function.structure.n_parameters : -1]
+    k, eta = estimate.n_correlation, sample[:, fit.criterion_function.structure.n_parameters : -1]
     variables, labels = {}, {}
     for name, bound, part in (
         ("residual_correlation", estimate.correlation, eta[:, :k]),

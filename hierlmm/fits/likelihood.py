@@ -18,14 +18,12 @@ from hierlmm.fits.covariance_table import profile_components, quantile, wald_com
 from hierlmm.fits.degrees import fit_kenward_roger, fit_satterthwaite, likelihood_wald, summary_with_degrees
 from hierlmm.fits.text import likelihood_html, likelihood_text
 from hierlmm.likelihood.by_subject import subject_loglik
-from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects
-from hierlmm.likelihood.criterion import Criterion, NormalEquations
-from hierlmm.likelihood.estimate import describe_optimum, maximise_design
+from hierlmm.likelihood.estimate import maximise_design
 from hierlmm.likelihood.kenward_roger import KenwardRogerDegrees
 from hierlmm.likelihood.large_sample import LargeSample, large_sample
 from hierlmm.likelihood.maximise import Optimum
-from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.likelihood.satterthwaite import SatterthwaiteDegrees
+from hierlmm.likelihood.solution import AnyCriterion, Solution
 from hierlmm.likelihood.wald import Wald
 from hierlmm.options import checked, choose
 from hierlmm.predict.likelihood import predict_rows
@@ -60,7 +58,7 @@ class LikelihoodFit(Fit):
     """
 
     design: Design
-    criterion_function: Criterion | ResidualCriterion
+    criterion_function: AnyCriterion
     optimum: Optimum
     warnings: tuple[str, ...] = ()
 
@@ -75,26 +73,14 @@ class LikelihoodFit(Fit):
         return "REML" if self.reml else "ML"
 
     @cached_property
-    def _plain(self) -> Criterion:
-        """The criterion in λ at the estimated residual parameters: on whitened rows."""
-        return self.criterion_function.given(self.optimum.lam)
+    def solution(self) -> Solution:
+        """β, D, σ and the random effects at the optimum, as arrays."""
+        return self.criterion_function.solution(self.optimum.lam)
 
-    @cached_property
-    def _Lambda(self) -> FloatArray:
-        return self._plain.structure.factor(self.optimum.lam)
-
-    @cached_property
-    def _equations(self) -> NormalEquations:
-        return self._plain.normal_equations(self._Lambda)
-
-    @cached_property
+    @property
     def residual_estimate(self) -> ResidualEstimate | None:
         """The residual structure at its estimates: parameters, and the covariance of any rows; None without one."""
-        function = self.criterion_function
-        if not isinstance(function, ResidualCriterion) or not self.design.has_residual_structure:
-            return None
-        rows = function.rows
-        return ResidualEstimate(rows.rows, rows.correlation, rows.variance, function.split(self.optimum.lam)[1])
+        return self.solution.residual
 
     @property
     def beta(self) -> pd.Series:
@@ -103,8 +89,7 @@ class LikelihoodFit(Fit):
 
     @cached_property
     def _beta(self) -> pd.Series:
-        values = self._plain.products.scaling.beta(self._equations.beta)
-        return pd.Series(values, index=pd.Index(self.design.coef, name="coef"), name="beta")
+        return pd.Series(self.solution.beta, index=pd.Index(self.design.coef, name="coef"), name="beta")
 
     @property
     def beta_cov(self) -> pd.DataFrame:
@@ -113,21 +98,13 @@ class LikelihoodFit(Fit):
 
     @cached_property
     def _beta_cov(self) -> pd.DataFrame:
-        scaling = self._plain.products.scaling
-        working = self._equations.Qxx_inverse * (self._whitened_sd / scaling.y_scale) ** 2
         index = self._beta.index
-        return pd.DataFrame(scaling.beta_cov(working), index=index, columns=index)
+        return pd.DataFrame(self.solution.beta_cov, index=index, columns=index)
 
-    @cached_property
+    @property
     def sigma(self) -> float:
         """Residual standard deviation, in units of the response: where the ratio of a variance function is 1."""
-        return self._whitened_sd * float(np.exp(-self.criterion_function.shift(self.optimum.lam)))
-
-    @cached_property
-    def _whitened_sd(self) -> float:
-        """SD of the whitened rows: σ, or with a centred variance function the residual SD of the average row."""
-        variance = self._equations.rss / self._plain.degrees
-        return float(np.sqrt(variance) * self._plain.products.scaling.y_scale)
+        return self.solution.sigma
 
     @property
     def D(self) -> pd.DataFrame:
@@ -136,20 +113,12 @@ class LikelihoodFit(Fit):
 
     @property
     def _D_values(self) -> FloatArray:
-        return self._D.to_numpy()
+        return self.solution.D
 
     @cached_property
     def _D(self) -> pd.DataFrame:
         index = pd.Index(self.design.term, name="term")
-        return pd.DataFrame(self._root @ self._root.T, index=index, columns=index)
-
-    @cached_property
-    def _root(self) -> FloatArray:
-        return self._plain.products.scaling.factor(self._Lambda) * self._whitened_sd
-
-    @cached_property
-    def _conditional(self) -> ConditionalEffects:
-        return conditional_effects(self._plain.products, self._Lambda, self._whitened_sd)
+        return pd.DataFrame(self.solution.D, index=index, columns=index)
 
     @property
     def b(self) -> pd.DataFrame:
@@ -158,7 +127,7 @@ class LikelihoodFit(Fit):
 
     @cached_property
     def _b(self) -> pd.DataFrame:
-        return self._by_subject(self._conditional.mean(self._beta.to_numpy()))
+        return self._by_subject(self.solution.b)
 
     @property
     def b_sd(self) -> pd.DataFrame:
@@ -167,12 +136,12 @@ class LikelihoodFit(Fit):
 
     @cached_property
     def _b_sd(self) -> pd.DataFrame:
-        return self._by_subject(np.sqrt(np.einsum("jkk->jk", self._conditional.covariance)))
+        return self._by_subject(np.sqrt(np.einsum("jkk->jk", self.solution.effects.covariance)))
 
     @property
     def b_cov(self) -> NDArray[np.float64]:
         """Conditional covariances of b given y, β̂ and θ̂: (J, q, q), subjects as in ``b.index``, read-only."""
-        covariance = self._conditional.covariance.view()
+        covariance = self.solution.effects.covariance.view()
         covariance.flags.writeable = False
         return covariance
 
@@ -206,7 +175,7 @@ class LikelihoodFit(Fit):
         """
         from hierlmm.likelihood.blup_variances import blup_variances, blup_variances_dataset, blup_variances_frame
 
-        found = blup_variances(self._conditional, self.D.to_numpy(), self.beta_cov.to_numpy())
+        found = blup_variances(self.solution.effects, self.D.to_numpy(), self.beta_cov.to_numpy())
         return blup_variances_dataset(self.b, found) if covariances else blup_variances_frame(self.b, found)
 
     def _by_subject(self, values: FloatArray) -> pd.DataFrame:
@@ -234,10 +203,7 @@ class LikelihoodFit(Fit):
                 pairs = [(a, b) for b in block for a in block if a < b]
                 corr, term = fit.corr_b.to_numpy(), self.design.term
                 row |= {f"corr({term[a]}, {term[b]})": corr[a, b] for a, b in pairs}
-            if fit.residual_estimate is not None:
-                rows_of = self.criterion_function.rows  # type: ignore[union-attr]
-                row |= rows_of.report(self.criterion_function.split(optimum.lam)[1])  # type: ignore[union-attr]
-            rows.append(row | {"sigma": fit.sigma} | dict(fit.beta.items()))
+            rows.append(row | fit.solution.residual_parameters | {"sigma": fit.sigma} | dict(fit.beta.items()))
         return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="optimum"))
 
     @property
@@ -348,7 +314,7 @@ class LikelihoodFit(Fit):
     @cached_property
     def large_sample(self) -> LargeSample:
         """Normal approximation for the covariance parameters on the unconstrained scale."""
-        return large_sample(self.criterion_function, self.optimum.lam, self._whitened_sd)
+        return large_sample(self.criterion_function, self.optimum.lam, self.solution.whitened_sd)
 
     def variance_components(self, ci: float = 0.95, method: Literal["wald", "profile"] = "wald") -> pd.DataFrame:
         """Standard deviations, correlations, residual parameters and σ: estimate, se, lower, upper.
@@ -370,7 +336,7 @@ class LikelihoodFit(Fit):
         """Marginal log-likelihood of every subject at β̂ and θ̂, random effects integrated out; ML: sums to loglik."""
         beta, sigma = self._beta.to_numpy()[None], np.array([self.sigma])
         residuals = None if self.residual_estimate is None else [self.residual_estimate]
-        values = subject_loglik(self.design, beta, self._root[None], sigma, residuals)
+        values = subject_loglik(self.design, beta, self.solution.root[None], sigma, residuals)
         return pd.Series(values[0], index=self.design.subjects, name="loglik")
 
     def predict(
@@ -502,8 +468,7 @@ def fit_likelihood(design: Design, *, reml: bool, kind: type[LikelihoodFit] = Li
     kind : type
         Class of the fit.
     """
-    design, criterion, optimum = maximise_design(design, reml=reml)
-    messages = describe_optimum(design, criterion, optimum)
-    if not optimum.converged:
-        warn(messages[0])
-    return kind(design, criterion, optimum, messages)
+    found = maximise_design(design, reml=reml)
+    if not found.optimum.converged:
+        warn(found.warnings[0])
+    return kind(found.design, found.criterion, found.optimum, found.warnings)

@@ -30,7 +30,8 @@ from scipy.stats import t as t_distribution
 from hierlmm.interpret.mixture import mixture_quantile
 from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects
 from hierlmm.likelihood.large_sample import large_sample
-from hierlmm.predict.likelihood import State, differences, neighbours, satterthwaite, state_at
+from hierlmm.likelihood.solution import Solution
+from hierlmm.predict.likelihood import differences, neighbours, satterthwaite
 
 if TYPE_CHECKING:
     from hierlmm.fits.likelihood import LikelihoodFit
@@ -56,19 +57,19 @@ class Difference(NamedTuple):
     df: float | None
 
 
-def effects_at(state: State) -> ConditionalEffects:
+def effects_at(state: Solution) -> ConditionalEffects:
     """Random effects given the data, at one θ."""
     return conditional_effects(state.products, state.Lambda, state.sigma)
 
 
-def sampled_states(fit: LikelihoodFit, size: int, rng: np.random.Generator) -> Iterator[State]:
+def sampled_states(fit: LikelihoodFit, size: int, rng: np.random.Generator) -> Iterator[Solution]:
     """States at draws of θ around its estimate, Student's t with no direction held at the boundary."""
     large = fit.large_sample
     if fit.is_singular:
         large = large_sample(fit.criterion_function, fit.optimum.lam, fit.sigma, held=False)
     normal = large.sample(size, rng) - large.centre
     for deviation in normal * np.sqrt(TAIL_DF / rng.chisquare(TAIL_DF, (size, 1))):
-        yield state_at(fit, large.centre + deviation)
+        yield large.solution(large.centre + deviation)
 
 
 def difference(fit: Any, L: FloatArray, places: list[int], r: int | None, ci: float) -> Difference:
@@ -103,7 +104,7 @@ def difference(fit: Any, L: FloatArray, places: list[int], r: int | None, ci: fl
 
 def _averaged(fit: Any, L: FloatArray, places: list[int], r: int, ci: float) -> Difference:
     """The same by draws of θ."""
-    estimate = _moments(state_at(fit, fit.large_sample.centre), L, places, r)[0]
+    estimate = _moments(fit.large_sample.solution(fit.large_sample.centre), L, places, r)[0]
     found = np.array([_moments(s, L, places, r) for s in sampled_states(fit, DRAWS, np.random.default_rng(0))])
     mean, sd = found[:, 0], np.sqrt(np.maximum(found[:, 1], 0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -114,7 +115,7 @@ def _averaged(fit: Any, L: FloatArray, places: list[int], r: int, ci: float) -> 
     return Difference(estimate, se, lower, upper, float(larger.mean()), mcse, None)
 
 
-def _moments(state: State, L: FloatArray, places: list[int], r: int | None) -> tuple[float, float]:
+def _moments(state: Solution, L: FloatArray, places: list[int], r: int | None) -> tuple[float, float]:
     """Mean and variance of the difference at one θ."""
     mean, variance = L @ state.beta, 0.0
     if r is not None:

@@ -15,18 +15,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.errors import DataError
-from hierlmm.likelihood.crossproducts import CrossProducts
+from hierlmm.likelihood.crossproducts import CrossProducts, Scaling
 from hierlmm.likelihood.kernel import PatternSums, pattern_sums
+from hierlmm.likelihood.solution import Evaluation, NormalEquations, Solution
 from hierlmm.options import as_point, refuse_missing
 
-__all__ = ["Criterion", "Evaluation", "ExactFitError", "NormalEquations"]
+__all__ = ["Criterion", "ExactFitError"]
 
 FloatArray = NDArray[np.float64]
 LOG_2PI = float(np.log(2.0 * np.pi))
@@ -34,24 +36,6 @@ LOG_2PI = float(np.log(2.0 * np.pi))
 
 class ExactFitError(DataError):
     """[X, y]'V⁻¹[X, y] is singular in floating point."""
-
-
-class NormalEquations(NamedTuple):
-    """Generalised least squares at one λ, in working columns with σ = 1."""
-
-    beta: FloatArray
-    rss: float
-    Qxx_inverse: FloatArray
-    log_det_Qxx: float
-    log_det_T: float
-
-
-class Evaluation(NamedTuple):
-    """Criterion, its gradient in λ, and its gradient in B = ΛΛ'."""
-
-    value: float
-    gradient: FloatArray
-    gradient_B: FloatArray
 
 
 @dataclass(frozen=True)
@@ -62,10 +46,12 @@ class Criterion:
     structure: RandomCovariance
     reml: bool
 
-    @property
-    def starts(self) -> tuple[FloatArray, ...]:
-        """Values of the residual parameters to begin at: none without a residual structure."""
-        return (np.empty(0),)
+    whitens: ClassVar[bool] = False
+    correlation: ClassVar[None] = None
+    variance: ClassVar[None] = None
+    residual_parameters: ClassVar[tuple[Parameter, ...]] = ()
+    n_correlation: ClassVar[int] = 0
+    many_maxima: ClassVar[bool] = False
 
     def shift(self, lam: FloatArray) -> float:
         """Log of the whitened rows' SD over σ: 0 without a residual structure."""
@@ -74,6 +60,33 @@ class Criterion:
     def given(self, lam: FloatArray) -> Criterion:
         """The criterion in λ at the residual parameters of ``lam``: itself, without a residual structure."""
         return self
+
+    @property
+    def starts(self) -> tuple[FloatArray, ...]:
+        """Values of the residual parameters to begin at: none without a residual structure."""
+        return (np.empty(0),)
+
+    def plain_at(self, eta: FloatArray) -> Criterion:
+        """The criterion in λ: itself."""
+        return self
+
+    def residual(self, lam: FloatArray) -> None:
+        """None: the residuals are independent, with equal variance."""
+        return None
+
+    def solution(self, lam: FloatArray, working_sd: float | None = None) -> Solution:
+        """What follows from ψ, and from σ̃ in working units of y (its best value, unless it is given)."""
+        return Solution(self, lam, working_sd)
+
+    @property
+    def scaling(self) -> Scaling:
+        """How the working columns relate to the user's."""
+        return self.products.scaling
+
+    @property
+    def n_obs(self) -> int:
+        """Number of rows, N."""
+        return self.products.n_obs
 
     @property
     def degrees(self) -> int:

@@ -8,13 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.criterion import Criterion
-from hierlmm.likelihood.residual_criterion import ResidualCriterion
+from hierlmm.likelihood.solution import AnyCriterion
 
 __all__ = ["GRADIENT_TOLERANCE", "Counter", "descend", "forward_hessian", "hessian", "newton"]
 
 FloatArray = NDArray[np.float64]
-AnyCriterion = Criterion | ResidualCriterion
 
 GRADIENT_TOLERANCE = 1e-6
 MAX_DESCENT = 300

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.covariance.variance import VarIdent
 from hierlmm.design.design import Design
 from hierlmm.errors import DataError
 from hierlmm.frames import shorten
-from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.likelihood.residual_rows import whiten_columns
+from hierlmm.likelihood.solution import AnyCriterion
 
 __all__ = ["UNBOUNDED", "Ray", "refuse_divergence", "refuse_extreme_sigma", "unbounded_note", "unbounded_rays"]
 
@@ -61,7 +60,7 @@ class Ray:
         return np.where(self.direction != 0.0, size * self.direction, eta)
 
 
-def unbounded_rays(criterion: ResidualCriterion, lam: FloatArray, *, arrived: bool = False) -> list[Ray]:
+def unbounded_rays(criterion: AnyCriterion, lam: FloatArray, *, arrived: bool = False) -> list[Ray]:
     """Rays from ψ along which the criterion falls for ever, the other parameters held (β and σ at their best).
 
     A ray that falls is proof; that none does is none, since the other parameters might have to move along.
@@ -84,9 +83,9 @@ def unbounded_rays(criterion: ResidualCriterion, lam: FloatArray, *, arrived: bo
     return found
 
 
-def _directions(criterion: ResidualCriterion, lam: FloatArray) -> list[FloatArray]:
+def _directions(criterion: AnyCriterion, lam: FloatArray) -> list[FloatArray]:
     """Each residual parameter alone, both ways; all variance ratios upwards, which takes σ to zero."""
-    parameters, k = criterion.rows.parameters, criterion.rows.n_correlation
+    parameters, k = criterion.residual_parameters, criterion.n_correlation
     bounded = np.array([np.isfinite(p.lower) for p in parameters], dtype=bool)
     eta, found = lam[criterion.structure.n_parameters :], []
     for place in np.flatnonzero(bounded):
@@ -95,10 +94,10 @@ def _directions(criterion: ResidualCriterion, lam: FloatArray) -> list[FloatArra
             # Where other ratios are far away already, one alone only catches up with them.
             if not np.any(sign * others > ON_THE_WAY):
                 found.append(sign * np.eye(len(parameters))[place])
-    if criterion.rows.variance is not None:
+    if criterion.variance is not None:
         for place in np.flatnonzero(~bounded[k:]):
             unit = np.eye(len(parameters) - k)[place]
-            log_ratio = criterion.rows.variance.centred_log_ratio
+            log_ratio = criterion.variance.centred_log_ratio
             spread = float(np.ptp(log_ratio(eta[k:] + unit) - log_ratio(eta[k:])))
             if spread > 0.0:
                 found += [np.append(np.zeros(k), sign * unit / spread) for sign in (-1.0, 1.0)]
@@ -107,9 +106,9 @@ def _directions(criterion: ResidualCriterion, lam: FloatArray) -> list[FloatArra
     return found
 
 
-def _fall(criterion: ResidualCriterion, lam: FloatArray, direction: FloatArray, size: float) -> float:
+def _fall(criterion: AnyCriterion, lam: FloatArray, direction: FloatArray, size: float) -> float:
     """By how much the criterion falls per unit of η along a direction; 0 where it cannot be evaluated."""
-    m, k, variance = criterion.structure.n_parameters, criterion.rows.n_correlation, criterion.rows.variance
+    m, k, variance = criterion.structure.n_parameters, criterion.n_correlation, criterion.variance
     values = []
     for end in (size - 0.5, size + 0.5):
         eta, scale = Ray(direction, 0.0).at(lam[m:], end), 1.0
@@ -120,7 +119,7 @@ def _fall(criterion: ResidualCriterion, lam: FloatArray, direction: FloatArray, 
     return values[0] - values[1] if np.all(np.isfinite(values)) else 0.0
 
 
-def refuse_divergence(design: Design, criterion: ResidualCriterion, lam: FloatArray) -> None:
+def refuse_divergence(design: Design, criterion: AnyCriterion, lam: FloatArray) -> None:
     """Refuse an optimum that is only where a search for a maximum that does not exist was stopped.
 
     Raises
@@ -166,7 +165,7 @@ def refuse_extreme_sigma(design: Design, shift: float, largest: float = LARGEST_
         )
 
 
-def unbounded_note(design: Design, criterion: ResidualCriterion, lam: FloatArray) -> list[str]:
+def unbounded_note(design: Design, criterion: AnyCriterion, lam: FloatArray) -> list[str]:
     """Say that the estimate is a maximum inside, where the likelihood has none at all."""
     without_effects = np.where(np.arange(len(lam)) < criterion.structure.n_parameters, 0.0, lam)
     rays = unbounded_rays(criterion, lam) or unbounded_rays(criterion, without_effects)
@@ -180,14 +179,13 @@ def unbounded_note(design: Design, criterion: ResidualCriterion, lam: FloatArray
     ]
 
 
-def _words(design: Design, criterion: ResidualCriterion, lam: FloatArray, ray: Ray) -> tuple[str, str, str]:
+def _words(design: Design, criterion: AnyCriterion, lam: FloatArray, ray: Ray) -> tuple[str, str, str]:
     """The structures, the end of the range, and the subjects whose determinants fall."""
     moving = np.flatnonzero(ray.direction)
-    parameter, variance = criterion.rows.parameters[moving[0]], criterion.rows.variance
+    parameter, variance = criterion.residual_parameters[moving[0]], criterion.variance
     end = parameter.upper if ray.direction[moving[0]] > 0 else parameter.lower
     structures = " and ".join(repr(s) for s in (design.residual, design.residual_variance) if s is not None)
-    near, far = (_determinants(criterion, lam, ray, size) for size in (NEAR, FAR))
-    n = np.diff(criterion.rows.start)
+    (near, n), (far, _) = (_determinants(criterion, lam, ray, size) for size in (NEAR, FAR))
     # Ratios that go to infinity together are a reference that loses its variance: what counts is relative.
     members = np.flatnonzero(far - near < n * np.max((far - near) / n) - 0.5 * LEAST_RATE * (FAR - NEAR))
     names = shorten(design.subjects[members])
@@ -198,13 +196,14 @@ def _words(design: Design, criterion: ResidualCriterion, lam: FloatArray, ray: R
     return structures, goes, f"rows of {design.hierarchy.subject} {names}"
 
 
-def _determinants(criterion: ResidualCriterion, lam: FloatArray, ray: Ray, size: float) -> FloatArray:
-    """log|Σ_i/σ²| by subject at a point of the ray: (J,)."""
-    rows, eta = criterion.rows, ray.at(criterion.split(lam)[1], size)
-    estimate = ResidualEstimate(rows.rows, rows.correlation, rows.variance, eta)
-    return whiten_columns(estimate, np.zeros((rows.n_obs, 1)))[1]
+def _determinants(criterion: AnyCriterion, lam: FloatArray, ray: Ray, size: float) -> tuple[FloatArray, FloatArray]:
+    """log|Σ_i/σ²| by subject at a point of the ray, and the numbers of rows: (J,), (J,)."""
+    m = criterion.structure.n_parameters
+    estimate = criterion.residual(np.append(lam[:m], ray.at(lam[m:], size)))
+    assert estimate is not None  # it has the parameters of the ray
+    return whiten_columns(estimate, np.zeros((criterion.n_obs, 1)))[1], np.diff(estimate.rows.start)
 
 
-def _remedy(criterion: ResidualCriterion) -> str:
+def _remedy(criterion: AnyCriterion) -> str:
     reml = "" if criterion.reml else "fit by REML, which leaves out what coefficients reproduce; "
     return f"{reml}use fewer residual parameters or coefficients, or fit by NUTS, whose prior keeps them inside"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,6 @@ from hierlmm.covariance.random import random_covariance
 from hierlmm.design.design import Design
 from hierlmm.design.row_order import row_order_messages
 from hierlmm.errors import DataError
-from hierlmm.likelihood.conditional import conditional_effects
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import cross_products
 from hierlmm.likelihood.divergence import refuse_divergence, refuse_extreme_sigma, unbounded_note
@@ -19,13 +19,40 @@ from hierlmm.likelihood.maximise import Optimum, maximise
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.likelihood.residual_messages import residual_messages
 from hierlmm.likelihood.residual_rows import residual_rows
+from hierlmm.likelihood.solution import AnyCriterion, Solution
 from hierlmm.notice import notice_if_slow
 
-__all__ = ["describe_optimum", "make_criterion", "maximise_design"]
-
+__all__ = ["LikelihoodEstimate", "describe_optimum", "make_criterion", "maximise_design"]
 
 FloatArray = NDArray[np.float64]
 MAX_ALTERNATIONS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class LikelihoodEstimate:
+    """What an estimator by REML or ML returns.
+
+    Attributes
+    ----------
+    design : Design
+        The design itself; where the residual variance depends on the fitted value, with the fitted values in it.
+    criterion : Criterion or ResidualCriterion
+    optimum : Optimum
+    """
+
+    design: Design
+    criterion: AnyCriterion
+    optimum: Optimum
+
+    @cached_property
+    def solution(self) -> Solution:
+        """β, D, σ and what else follows from the optimum."""
+        return self.criterion.solution(self.optimum.lam)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What must be known before the estimates are used, in plain words; may take further fits."""
+        return describe_optimum(self.design, self.criterion, self.optimum)
 
 
 def make_criterion(design: Design, *, reml: bool) -> Criterion | ResidualCriterion:
@@ -36,15 +63,8 @@ def make_criterion(design: Design, *, reml: bool) -> Criterion | ResidualCriteri
     return Criterion(cross_products(design), structure, reml)
 
 
-def maximise_design(design: Design, *, reml: bool) -> tuple[Design, Criterion | ResidualCriterion, Optimum]:
+def maximise_design(design: Design, *, reml: bool) -> LikelihoodEstimate:
     """Maximise the (restricted) likelihood of a design.
-
-    Returns
-    -------
-    design : Design
-        The design itself; where the residual variance depends on the fitted value, with the fitted values in it.
-    criterion : Criterion or ResidualCriterion
-    optimum : Optimum
 
     Raises
     ------
@@ -56,22 +76,21 @@ def maximise_design(design: Design, *, reml: bool) -> tuple[Design, Criterion | 
             return _alternate(design, reml=reml)
         criterion = make_criterion(design, reml=reml)
         optimum = maximise(criterion)
-        if isinstance(criterion, ResidualCriterion):
-            refuse_divergence(design, criterion, optimum.lam)
-            refuse_extreme_sigma(design, criterion.shift(optimum.lam))
-        return design, criterion, optimum
+        refuse_divergence(design, criterion, optimum.lam)
+        refuse_extreme_sigma(design, criterion.shift(optimum.lam))
+        return LikelihoodEstimate(design, criterion, optimum)
 
 
-def _alternate(design: Design, *, reml: bool) -> tuple[Design, ResidualCriterion, Optimum]:
+def _alternate(design: Design, *, reml: bool) -> LikelihoodEstimate:
     """Renew fitted values and variances in turn until they agree (Pinheiro & Bates 2000, section 5.2)."""
     start, previous = None, None
     for _ in range(MAX_ALTERNATIONS):
         criterion = make_criterion(design, reml=reml)
-        assert isinstance(criterion, ResidualCriterion)
         optimum = maximise(criterion, start)
-        fitted = _fitted_values(design, criterion, optimum)
+        found = criterion.solution(optimum.lam)
+        fitted = design.offset + design.X @ found.beta + np.einsum("ij,ij->i", design.Z, found.b[design.subject_index])
         if previous is not None and np.max(np.abs(fitted - previous)) <= 1e-9 * np.ptp(design.y):
-            return design, criterion, optimum
+            return LikelihoodEstimate(design, criterion, optimum)
         design, previous, start = replace(design, variance_fitted=fitted), fitted, optimum.lam
     raise DataError(
         f"a residual variance {design.residual_variance} that depends on the fitted value",
@@ -81,18 +100,7 @@ def _alternate(design: Design, *, reml: bool) -> tuple[Design, ResidualCriterion
     )
 
 
-def _fitted_values(design: Design, criterion: ResidualCriterion, optimum: Optimum) -> FloatArray:
-    """Fitted values with the subjects' effects, at the optimum: (N,)."""
-    plain = criterion.given(optimum.lam)
-    Lambda = plain.structure.factor(optimum.lam)
-    equations, scaling = plain.normal_equations(Lambda), plain.products.scaling
-    beta = scaling.beta(equations.beta)
-    sigma = float(np.sqrt(equations.rss / plain.degrees)) * scaling.y_scale
-    b = conditional_effects(plain.products, Lambda, sigma).mean(beta)
-    return design.offset + design.X @ beta + np.einsum("ij,ij->i", design.Z, b[design.subject_index])
-
-
-def describe_optimum(design: Design, criterion: Criterion | ResidualCriterion, optimum: Optimum) -> tuple[str, ...]:
+def describe_optimum(design: Design, criterion: AnyCriterion, optimum: Optimum) -> tuple[str, ...]:
     """Plain words for a boundary optimum or an optimiser that stopped early."""
     messages: list[str] = []
     if not optimum.converged:
@@ -103,20 +111,19 @@ def describe_optimum(design: Design, criterion: Criterion | ResidualCriterion, o
         )
     if optimum.n_boundary:
         messages.append(_singular_message(design, criterion, optimum))
-    if isinstance(criterion, ResidualCriterion):
-        messages += unbounded_note(design, criterion, optimum.lam)
-        messages += row_order_messages(design)
-        messages += residual_messages(
-            design,
-            criterion,
-            optimum,
-            _without_correlation(design, criterion),
-            lambda: _without_effects(design, criterion, optimum),
-        )
+    messages += unbounded_note(design, criterion, optimum.lam)
+    messages += row_order_messages(design)
+    messages += residual_messages(
+        design,
+        criterion,
+        optimum,
+        _without_correlation(design, criterion),
+        lambda: _without_effects(design, criterion, optimum),
+    )
     return tuple(messages)
 
 
-def _without_correlation(design: Design, criterion: ResidualCriterion) -> float | None:
+def _without_correlation(design: Design, criterion: AnyCriterion) -> float | None:
     """The criterion at its optimum without the residual correlation; None where there are no random effects."""
     if design.residual is None or not design.blocks:
         return None
@@ -124,7 +131,7 @@ def _without_correlation(design: Design, criterion: ResidualCriterion) -> float 
     return maximise(plain).value
 
 
-def _without_effects(design: Design, criterion: ResidualCriterion, optimum: Optimum) -> float:
+def _without_effects(design: Design, criterion: AnyCriterion, optimum: Optimum) -> float:
     """The criterion at its optimum without random effects, from the residual parameters of the optimum with them."""
     no_term = np.empty(0, dtype=np.intp)
     bare = replace(design, Z=design.Z[:, :0], term=(), term_level1=no_term, blocks=(), covariance="none")
@@ -132,8 +139,8 @@ def _without_effects(design: Design, criterion: ResidualCriterion, optimum: Opti
     return maximise(plain, optimum.lam[criterion.structure.n_parameters :]).value
 
 
-def _singular_message(design: Design, criterion: Criterion | ResidualCriterion, optimum: Optimum) -> str:
-    half = criterion.products.scaling.factor(criterion.structure.factor(optimum.lam))
+def _singular_message(design: Design, criterion: AnyCriterion, optimum: Optimum) -> str:
+    half = criterion.scaling.factor(criterion.structure.factor(optimum.lam))
     D = half @ half.T
     # In units of what each effect contributes to y, relative to the residual SD.
     sd = np.sqrt(np.diag(D) * np.mean(design.Z**2, axis=0))

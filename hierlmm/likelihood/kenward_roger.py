@@ -28,8 +28,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.covariance.random import RandomCovariance
 from hierlmm.errors import NotAvailableError
-from hierlmm.likelihood.criterion import Criterion
+from hierlmm.likelihood.solution import Solution
 
 __all__ = ["KenwardRogerDegrees", "kenward_roger"]
 
@@ -99,17 +100,13 @@ class KenwardRogerDegrees:
         return scale, df2
 
 
-def kenward_roger(criterion: Criterion, Lambda: FloatArray, sigma: float) -> KenwardRogerDegrees:
+def kenward_roger(solution: Solution) -> KenwardRogerDegrees:
     """Evaluate the adjustment at the REML estimates.
 
     Parameters
     ----------
-    criterion : Criterion
+    solution : Solution
         Of REML, with independent residuals.
-    Lambda : (q, q)
-        Relative factor in working columns.
-    sigma : float
-        In the user's units.
 
     Notes
     -----
@@ -120,10 +117,10 @@ def kenward_roger(criterion: Criterion, Lambda: FloatArray, sigma: float) -> Ken
     NotAvailableError
         If D is not linear in its parameters as far as this module knows.
     """
-    products = criterion.products
+    products, Lambda = solution.products, solution.Lambda
     p, n = products.n_fixed, products.n_obs
-    basis = _basis(criterion)
-    s2 = (sigma / products.scaling.y_scale) ** 2
+    basis = _basis(solution.criterion.structure, products.scaling.Bz)
+    s2 = solution.working_sd**2
     sums = _Sums(len(basis), p, len(Lambda))
     for start in range(0, len(products.subject_R), CHUNK):
         part = slice(start, start + CHUNK)
@@ -184,10 +181,9 @@ class _Sums:
         self.rows += len(R) * q
 
 
-def _basis(criterion: Criterion) -> FloatArray:
+def _basis(structure: RandomCovariance, Bz: FloatArray) -> FloatArray:
     """Symmetric matrices of which D̃ in working columns is a linear combination: (m, q, q)."""
-    structure = criterion.structure
-    q, Bz = structure.q, criterion.products.scaling.Bz
+    q = structure.q
     if structure.structure == "identity":
         matrices = [np.eye(q)]
     elif structure.structure == "compound_symmetry":

@@ -9,16 +9,16 @@ would put all its draws away from the estimate. The distribution is then that of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.descent import hessian
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE
-from hierlmm.likelihood.residual_criterion import ResidualCriterion
+from hierlmm.likelihood.solution import AnyCriterion, Solution
 
 __all__ = ["LargeSample", "large_sample"]
 
@@ -43,23 +43,19 @@ class LargeSample:
         The directions of residual parameters in which the criterion is flat, as columns.
     """
 
-    criterion: Criterion | ResidualCriterion
+    criterion: AnyCriterion
     centre: FloatArray
     covariance: FloatArray
     flat: FloatArray
 
-    def split(self, parameters: FloatArray) -> tuple[FloatArray, float]:
-        """D and σ in the user's units, from (λ, log σ̃)."""
-        scaling = self.criterion.products.scaling
-        whitened = float(np.exp(parameters[-1]) * scaling.y_scale)
-        half = scaling.factor(self.criterion.structure.factor(parameters[:-1])) * whitened
-        return half @ half.T, whitened * float(np.exp(-self.criterion.shift(parameters[:-1])))
+    def solution(self, parameters: FloatArray) -> Solution:
+        """What follows from (λ, η, log σ̃)."""
+        return self.criterion.solution(parameters[:-1], math.exp(parameters[-1]))
 
-    def beta_cov(self, parameters: FloatArray) -> FloatArray:
-        """Covariance of the fixed effects given (λ, log σ̃), in the user's columns: (p, p)."""
-        scaling, lam = self.criterion.products.scaling, parameters[:-1]
-        equations = self.criterion.given(lam).normal_equations(self.criterion.structure.factor(lam))
-        return scaling.beta_cov(equations.Qxx_inverse * float(np.exp(2.0 * parameters[-1])))
+    def split(self, parameters: FloatArray) -> tuple[FloatArray, float]:
+        """D and σ in the user's units, from (λ, η, log σ̃)."""
+        at = self.solution(parameters)
+        return at.D, at.sigma
 
     def draws(self, size: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         """Draw D and σ: (size, q, q), (size,)."""
@@ -73,7 +69,7 @@ class LargeSample:
 
     def split_draws(self, sample: FloatArray) -> tuple[FloatArray, FloatArray]:
         """D and σ of draws of (λ, η, log σ̃): (size, q, q), (size,)."""
-        scaling = self.criterion.products.scaling
+        scaling = self.criterion.scaling
         structure = self.criterion.structure
         Lambda = structure.factor(sample[:, :-1])
         whitened = np.exp(sample[:, -1]) * scaling.y_scale
@@ -104,9 +100,7 @@ class LargeSample:
             return value, np.sqrt(np.where(np.isfinite(value) & ~lost, variance, np.nan))
 
 
-def large_sample(
-    criterion: Criterion | ResidualCriterion, lam: FloatArray, sigma: float, *, held: bool = True
-) -> LargeSample:
+def large_sample(criterion: AnyCriterion, lam: FloatArray, sigma: float, *, held: bool = True) -> LargeSample:
     """Approximate the distribution of (λ, log σ̃) around the optimum.
 
     Parameters
@@ -116,7 +110,7 @@ def large_sample(
     sigma : float
         SD of the whitened rows, in the user's units.
     """
-    centre = np.append(lam, np.log(sigma / criterion.products.scaling.y_scale))
+    centre = np.append(lam, np.log(sigma / criterion.scaling.y_scale))
     free = np.append(criterion.structure.filled(lam, SINGULAR_TOLERANCE) | (not held), True)
     first = criterion.structure.n_parameters
     H = hessian(criterion.joint, centre)

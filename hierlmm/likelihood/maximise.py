@@ -17,16 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.covariance.random import RandomCovariance
-from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.descent import GRADIENT_TOLERANCE, Counter, descend, forward_hessian, hessian, newton
-from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.likelihood.search import Search, search_plain
 from hierlmm.likelihood.search_residual import search_residual
+from hierlmm.likelihood.solution import AnyCriterion
 
 __all__ = ["GRADIENT_TOLERANCE", "SINGULAR_TOLERANCE", "Optimum", "maximise"]
 
 FloatArray = NDArray[np.float64]
-AnyCriterion = Criterion | ResidualCriterion
 
 SINGULAR_TOLERANCE = 1e-4
 NOTHING = 1e-9
@@ -102,7 +100,7 @@ def maximise(criterion: AnyCriterion, start: FloatArray | None = None) -> Optimu
     counter = Counter(criterion)
     if start is not None:
         return _polish(counter, descend(counter, np.asarray(start, dtype=np.float64)))
-    search = search_residual(criterion) if isinstance(criterion, ResidualCriterion) else search_plain(criterion)
+    search = search_residual(criterion) if criterion.whitens else search_plain(criterion.given(np.empty(0)))
     optima = _different(criterion, [_polish(counter, lam) for lam in search.points])
     best = optima[0]
     others: list[Optimum] = []

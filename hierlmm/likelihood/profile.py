@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.descent import hessian
-from hierlmm.likelihood.residual_criterion import EDGE, ResidualCriterion
+from hierlmm.likelihood.residual_criterion import EDGE
+from hierlmm.likelihood.solution import AnyCriterion
 
 __all__ = ["profile_interval", "region_points"]
 
@@ -29,7 +29,7 @@ SLSQP: Any = {"maxiter": 200, "ftol": 1e-10}
 
 
 def profile_interval(
-    criterion: Criterion | ResidualCriterion,
+    criterion: AnyCriterion,
     centre: FloatArray,
     scalar: Callable[[FloatArray], float],
     drop: float,
@@ -140,13 +140,13 @@ def profile_interval(
     return ends[0], ends[1]
 
 
-def region_points(criterion: Criterion | ResidualCriterion, centre: FloatArray, drop: float) -> list[FloatArray]:
+def region_points(criterion: AnyCriterion, centre: FloatArray, drop: float) -> list[FloatArray]:
     """Points of the likelihood region in its several arms, where random effects and residuals compete.
 
     One parameter at a time is moved away from the optimum and held there while the others adapt.
     """
     first = criterion.structure.n_parameters
-    if not isinstance(criterion, ResidualCriterion) or not criterion.rows.parameters:
+    if not criterion.residual_parameters:
         return []
     if first == 0 and len(centre) < 4:
         return []
@@ -166,7 +166,7 @@ def region_points(criterion: Criterion | ResidualCriterion, centre: FloatArray, 
     return found[:MOST_POINTS]
 
 
-def _adapt(criterion: ResidualCriterion, centre: FloatArray, held: int, value: float) -> FloatArray:
+def _adapt(criterion: AnyCriterion, centre: FloatArray, held: int, value: float) -> FloatArray:
     """The point at which the criterion is (nearly) smallest with one parameter held at a value."""
     free = np.arange(len(centre)) != held
     point = centre.copy()

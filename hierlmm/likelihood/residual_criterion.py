@@ -9,16 +9,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.covariance.parameters import unconstrained_values
+from hierlmm.covariance.bind import BoundCorrelation, BoundVariance
+from hierlmm.covariance.estimate import ResidualEstimate
+from hierlmm.covariance.parameters import Parameter, unconstrained_values
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.errors import DataError
-from hierlmm.likelihood.criterion import Criterion, Evaluation, ExactFitError
-from hierlmm.likelihood.crossproducts import CrossProducts
+from hierlmm.likelihood.criterion import Criterion, ExactFitError
+from hierlmm.likelihood.crossproducts import Scaling
 from hierlmm.likelihood.residual_rows import ResidualRows, Whitened
+from hierlmm.likelihood.solution import Evaluation, Solution
 from hierlmm.options import as_point, refuse_missing
 
 __all__ = ["EDGE", "ResidualCriterion"]
@@ -38,11 +42,37 @@ class ResidualCriterion:
     rows: ResidualRows
     structure: RandomCovariance
     reml: bool
+    whitens: ClassVar[bool] = True
 
     @property
     def degrees(self) -> int:
         """N - p for REML, N for ML."""
         return self.rows.n_obs - (self.rows.n_fixed if self.reml else 0)
+
+    @property
+    def n_obs(self) -> int:
+        """Number of rows, N."""
+        return self.rows.n_obs
+
+    @property
+    def scaling(self) -> Scaling:
+        """How the working columns relate to the user's."""
+        return self.rows.scaling
+
+    @property
+    def correlation(self) -> BoundCorrelation | None:
+        """The residual correlation, bound to the rows."""
+        return self.rows.correlation
+
+    @property
+    def variance(self) -> BoundVariance | None:
+        """The variance function, bound to the rows."""
+        return self.rows.variance
+
+    @property
+    def residual_parameters(self) -> tuple[Parameter, ...]:
+        """Parameters of the correlation, then of the variance function."""
+        return self.rows.parameters
 
     @cached_property
     def starts(self) -> tuple[FloatArray, ...]:
@@ -108,17 +138,23 @@ class ResidualCriterion:
             )
         return plain
 
+    @property
+    def n_correlation(self) -> int:
+        """How many of them belong to the correlation."""
+        return self.rows.n_correlation
+
+    def residual(self, psi: FloatArray) -> ResidualEstimate | None:
+        """The residual structure at ψ; None for independent residuals of equal variance."""
+        return self.rows.at(self.split(psi)[1])
+
+    def solution(self, lam: FloatArray, working_sd: float | None = None) -> Solution:
+        """What follows from ψ, and from σ̃ in working units of y (its best value, unless it is given)."""
+        return Solution(self, lam, working_sd)
+
     def plain_at(self, eta: FloatArray) -> Criterion | None:
         """The criterion in λ at η; None where the residual covariance is not positive definite in floating point."""
         whitened = self.rows.whiten(eta)
         return None if whitened is None else self._plain(whitened)
-
-    @cached_property
-    def products(self) -> CrossProducts:
-        """Cross-products of the rows as they are (for their scaling; `given` has those of whitened rows)."""
-        start = self.rows.whiten(self.starts[0])
-        assert start is not None
-        return start.products
 
     def __call__(self, psi: FloatArray) -> float:
         """Criterion at ψ, in the user's units; infinite where the residual covariance is not positive definite.

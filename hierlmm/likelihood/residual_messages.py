@@ -16,7 +16,8 @@ from hierlmm.covariance.variance import VarIdent
 from hierlmm.design.design import Design
 from hierlmm.likelihood.descent import hessian
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE, Optimum
-from hierlmm.likelihood.residual_criterion import EDGE, ResidualCriterion
+from hierlmm.likelihood.residual_criterion import EDGE
+from hierlmm.likelihood.solution import AnyCriterion
 
 __all__ = ["residual_messages"]
 
@@ -31,7 +32,7 @@ FLAT = 1e-9
 
 def residual_messages(
     design: Design,
-    criterion: ResidualCriterion,
+    criterion: AnyCriterion,
     optimum: Optimum,
     without: float | None,
     without_effects: Callable[[], float],
@@ -48,7 +49,7 @@ def residual_messages(
     without_effects : callable
         Find the same without the random effects; called only where it is needed.
     """
-    if not criterion.rows.parameters:
+    if not criterion.residual_parameters:
         return []
     notes = _never_seen(criterion)
     ends = [_end_message(p, value) for p, value in _ends(criterion, optimum)] + _vanishing_reference(criterion, optimum)
@@ -63,9 +64,9 @@ def residual_messages(
     return notes + _redundant_effects(design, optimum, without_effects())
 
 
-def _never_seen(criterion: ResidualCriterion) -> list[str]:
+def _never_seen(criterion: AnyCriterion) -> list[str]:
     """AR1 on a column in which all distances have a common divisor: its ρ is a correlation that nobody saw."""
-    correlation = criterion.rows.correlation
+    correlation = criterion.correlation
     if correlation is None or not isinstance(correlation.spec, AR1) or correlation.spec.time is None:
         return []
     gaps = np.unique(correlation.gaps[correlation.gaps > 0])
@@ -80,14 +81,14 @@ def _never_seen(criterion: ResidualCriterion) -> list[str]:
     ]
 
 
-def _vanishing_reference(criterion: ResidualCriterion, optimum: Optimum) -> list[str]:
+def _vanishing_reference(criterion: AnyCriterion, optimum: Optimum) -> list[str]:
     """A reference group without residual variance, which the random effects reproduce row by row."""
-    variance, m = criterion.rows.variance, criterion.structure.n_parameters
+    variance, m = criterion.variance, criterion.structure.n_parameters
     if variance is None or not isinstance(variance.spec, VarIdent) or not m:
         return []
     further = optimum.lam.copy()
     further[:m] *= np.exp(4.0)
-    further[m + criterion.rows.n_correlation :] += 4.0
+    further[m + criterion.n_correlation :] += 4.0
     if criterion(further) - optimum.value >= SAME:
         return []
     group = f"{variance.spec.variable}={variance.state[0]}"
@@ -98,10 +99,10 @@ def _vanishing_reference(criterion: ResidualCriterion, optimum: Optimum) -> list
     ]
 
 
-def _ends(criterion: ResidualCriterion, optimum: Optimum) -> list[tuple[Parameter, float]]:
+def _ends(criterion: AnyCriterion, optimum: Optimum) -> list[tuple[Parameter, float]]:
     """Parameters that may go to the end of their range without a rise of the criterion, with that end."""
     m, found = criterion.structure.n_parameters, []
-    for k, parameter in enumerate(criterion.rows.parameters):
+    for k, parameter in enumerate(criterion.residual_parameters):
         eta = optimum.lam[m + k]
         if np.isinf(parameter.lower) or abs(eta) < 3.0:
             continue
@@ -122,13 +123,13 @@ def _end_message(parameter: Parameter, end: float) -> str:
     )
 
 
-def _not_identified(design: Design, criterion: ResidualCriterion, optimum: Optimum) -> list[str]:
-    H = hessian(criterion.joint, np.append(optimum.lam, np.log(_sigma(criterion, optimum))))
+def _not_identified(design: Design, criterion: AnyCriterion, optimum: Optimum) -> list[str]:
+    H = hessian(criterion.joint, np.append(optimum.lam, np.log(criterion.solution(optimum.lam).working_sd)))
     m = criterion.structure.n_parameters
     known = np.append(criterion.structure.filled(optimum.lam, SINGULAR_TOLERANCE), True)
     scale = np.where(known, 1.0 / np.sqrt(np.maximum(np.abs(np.diag(H)), 1e-300)), 0.0)
     values, vectors = np.linalg.eigh(H * scale[:, None] * scale + np.diag(np.where(known, 0.0, 1.0)))
-    names = [p.name for p in criterion.rows.parameters]
+    names = [p.name for p in criterion.residual_parameters]
     for value, vector in zip(values, vectors.T, strict=True):
         share = np.abs(vector[m:-1])
         if value > FLAT * np.abs(values).max() or share.max(initial=0.0) < 1e-3:
@@ -150,14 +151,9 @@ def _not_identified(design: Design, criterion: ResidualCriterion, optimum: Optim
     return []
 
 
-def _sigma(criterion: ResidualCriterion, optimum: Optimum) -> float:
-    plain = criterion.given(optimum.lam)
-    return float(np.sqrt(plain.normal_equations(plain.structure.factor(optimum.lam)).rss / plain.degrees))
-
-
-def _competition(design: Design, criterion: ResidualCriterion, optimum: Optimum, without: float) -> list[str]:
+def _competition(design: Design, criterion: AnyCriterion, optimum: Optimum, without: float) -> list[str]:
     drop = without - optimum.value
-    k = criterion.rows.n_correlation
+    k = criterion.n_correlation
     if drop >= CHI2_95:
         return []
     return [

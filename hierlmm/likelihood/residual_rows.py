@@ -117,6 +117,12 @@ class ResidualRows:
         """Number of parameters of the correlation."""
         return len(self.correlation.parameters) if self.correlation else 0
 
+    def at(self, eta: FloatArray) -> ResidualEstimate | None:
+        """The residual structure at η; None if there is none."""
+        if self.correlation is None and self.variance is None:
+            return None
+        return ResidualEstimate(self.rows, self.correlation, self.variance, eta)
+
     def report(self, eta: FloatArray) -> dict[str, float]:
         """What tables show of the residual structure, by name."""
         k = self.n_correlation

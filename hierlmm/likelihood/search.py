@@ -29,8 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.covariance.random import RandomCovariance, random_covariance
-from hierlmm.likelihood.criterion import Criterion
+from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.search_kernel import DESCEND, PARTS, VALUES, explore
+from hierlmm.likelihood.solution import GivenResiduals
 
 __all__ = ["Search", "alone", "distinct", "search_plain", "spread"]
 
@@ -82,8 +83,7 @@ class Search:
 class _Compiled:
     """The criterion as `explore` takes it; f of the kernel is the criterion less a constant."""
 
-    def __init__(self, criterion: Criterion) -> None:
-        products = criterion.products
+    def __init__(self, criterion: GivenResiduals, products: CrossProducts) -> None:
         self.basis = criterion.structure.basis
         self.degrees = float(criterion.degrees)
         self.data = (products.R, products.C, products.weight, products.S_w, self.basis, criterion.reml, self.degrees)
@@ -108,7 +108,7 @@ class _Compiled:
         return found, values[:, 0]
 
 
-def search_plain(criterion: Criterion, *, thorough: bool = True) -> Search:
+def search_plain(criterion: GivenResiduals, *, thorough: bool = True) -> Search:
     """Minima of a plain criterion.
 
     Parameters
@@ -121,9 +121,9 @@ def search_plain(criterion: Criterion, *, thorough: bool = True) -> Search:
     structure = criterion.structure
     if structure.n_parameters == 0:
         return Search(np.empty((1, 0)), 1, 0, 0, True, 0.0)
-    full = _Compiled(criterion)
+    full = _Compiled(criterion, criterion.products)
     small = criterion.products.R.shape[2] <= FEW_ROWS
-    compiled = full if small else _Compiled(_part_of(criterion))
+    compiled = full if small else _Compiled(criterion, _part_of(criterion.products))
     centre = _scale(compiled, structure)
     found, values, n_points, n_descents, unseen = _linkage(compiled, structure, centre, thorough)
     exhaustive = False
@@ -250,13 +250,12 @@ def alone(
     return alone[np.argsort(f[alone], kind="stable")]
 
 
-def _part_of(criterion: Criterion) -> Criterion:
-    """The criterion of all subjects, seen through a part of them: a few that stand out, and others for the rest.
+def _part_of(products: CrossProducts) -> CrossProducts:
+    """All subjects, seen through a part of them: a few that stand out, and others for the rest.
 
     Those with the largest residuals count for themselves, since they alone can make a minimum; evenly chosen others
     count for all that are left.
     """
-    products = criterion.products
     C, J = products.subject_C, len(products.subject_C)
     S = products.S_w + np.einsum("jka,jkb->ab", C, C)
     gamma = np.append(-np.linalg.lstsq(S[:-1, :-1], S[:-1, -1])[0], 1.0)
@@ -269,8 +268,7 @@ def _part_of(criterion: Criterion) -> Criterion:
     R = np.ascontiguousarray(np.moveaxis(products.subject_R[chosen], 0, -1))
     C = np.ascontiguousarray(np.moveaxis(C[chosen] * np.sqrt(weight)[:, None, None], 0, -1))
     # X̃ is orthonormal: a little of it keeps columns that these subjects do not show from being lost.
-    part = replace(products, R=R, C=C, weight=weight, S_w=products.S_w + 1e-6 * np.eye(len(products.S_w)))
-    return replace(criterion, products=part)
+    return replace(products, R=R, C=C, weight=weight, S_w=products.S_w + 1e-6 * np.eye(len(products.S_w)))
 
 
 def _prove(compiled: _Compiled, found: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray, bool]:

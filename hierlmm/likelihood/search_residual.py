@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.likelihood.descent import Counter, descend
-from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.likelihood.search import WITHIN, Search, alone, distinct, search_plain, spread
+from hierlmm.likelihood.solution import AnyCriterion
 
 __all__ = ["search_residual"]
 
@@ -31,16 +31,17 @@ SHEET = 0.5
 """Relative difference of B from which two points belong to different sheets."""
 
 
-def search_residual(criterion: ResidualCriterion) -> Search:
+def search_residual(criterion: AnyCriterion) -> Search:
     """Minima of a criterion with a residual structure (rough, to be polished), best first."""
     counter = Counter(criterion)
-    k, m = len(criterion.rows.parameters), criterion.structure.n_parameters
+    k, m = len(criterion.residual_parameters), criterion.structure.n_parameters
     n = _size(criterion)
     first = criterion.starts[0]
     cube = spread(n, k) if k else np.empty((0, 0))
     starts = criterion.starts if criterion.many_maxima or n > 4 else criterion.starts[:1]
     own = np.array(starts).reshape(len(starts), k)
-    centre = np.where([np.isfinite(p.lower) and np.isfinite(p.upper) for p in criterion.rows.parameters], 0.0, first)
+    two_ends = [np.isfinite(p.lower) and np.isfinite(p.upper) for p in criterion.residual_parameters]
+    centre = np.where(two_ends, 0.0, first)
     u = 2.0 * cube - 1.0
     etas = np.concatenate([own, centre + REACH * (CORE * u + (1.0 - CORE) * u**3)]) if k else own
     grid = np.linspace(-1.0, 1.0, 201)
@@ -73,9 +74,7 @@ def _alike(structure: RandomCovariance, points: FloatArray) -> NDArray[np.bool_]
 
 def _minima_given(counter: Counter, eta: FloatArray) -> list[FloatArray]:
     """The best minima over λ at η, as (λ, η); none where the rows cannot be whitened."""
-    criterion = counter.criterion
-    assert isinstance(criterion, ResidualCriterion)
-    plain = criterion.plain_at(eta)
+    plain = counter.criterion.plain_at(eta)
     if plain is None:
         return []
     inner = search_plain(plain, thorough=False)
@@ -83,8 +82,8 @@ def _minima_given(counter: Counter, eta: FloatArray) -> list[FloatArray]:
     return [np.concatenate([lam, eta]) for lam in inner.points[:SHEETS]]
 
 
-def _size(criterion: ResidualCriterion) -> int:
+def _size(criterion: AnyCriterion) -> int:
     """Number of points of the design."""
-    k = len(criterion.rows.parameters)
+    k = len(criterion.residual_parameters)
     full = min(32 * k, 128)
-    return int(max(4, full * min(1.0, FEW_ROWS / criterion.rows.n_obs)))
+    return int(max(4, full * min(1.0, FEW_ROWS / criterion.n_obs)))

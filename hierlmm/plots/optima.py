@@ -132,7 +132,4 @@ def _font_scale() -> float:
 
 def _sd(fit: LikelihoodFit, lam: np.ndarray) -> float:
     """Standard deviation of the first random effect at λ, β and σ at their best."""
-    plain = fit.criterion_function.given(lam)
-    Lambda = plain.structure.factor(lam)
-    sigma = np.sqrt(plain.normal_equations(Lambda).rss / plain.degrees) * plain.products.scaling.y_scale
-    return float(np.abs(plain.products.scaling.factor(Lambda)[0, 0]) * sigma)
+    return float(np.abs(fit.criterion_function.solution(lam).root[0, 0]))

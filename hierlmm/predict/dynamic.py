@@ -38,9 +38,10 @@ from scipy.special import ndtr
 
 from hierlmm.errors import NotAvailableError, warn
 from hierlmm.frames import apart, quote, shorten
+from hierlmm.likelihood.solution import Solution
 from hierlmm.predict import posterior as posterior_predictions
 from hierlmm.predict.history import Course, Courses, courses_of
-from hierlmm.predict.likelihood import State, differences, neighbours, quantile_note, with_theta
+from hierlmm.predict.likelihood import differences, neighbours, quantile_note, with_theta
 from hierlmm.predict.lines import interval_table
 from hierlmm.predict.residual import Structures, draws_of_structure, residual_covariance, residual_variance
 from hierlmm.predict.rows import SEE, Rows, check_request, describe
@@ -146,10 +147,10 @@ def predict_new_subject(
 
 
 def updated(
-    fit: LikelihoodFit, course: Course, state: State, *, measurement: bool, fitted: bool = False
+    fit: LikelihoodFit, course: Course, state: Solution, *, measurement: bool, fitted: bool = False
 ) -> tuple[FloatArray, FloatArray]:
     """Means and variances (m,), (m,) of new rows given the history, which informs β as well unless ``fitted``."""
-    found = condition(fit, course, state.D, state.sigma, measurement=measurement, structure=state.structure)
+    found = condition(fit, course, state.D, state.sigma, measurement=measurement, structure=state.residual)
     beta, beta_cov = state.beta, state.beta_cov
     if len(beta) and not fitted:
         # V_β⁺ = V_β - V_β X_h'(V + X_h V_β X_h')⁻¹ X_h V_β: the same update, without inverting V_β.

@@ -28,16 +28,13 @@ Satterthwaite, F. E. (1946). An approximate distribution of estimates of varianc
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.covariance.estimate import ResidualEstimate
-from hierlmm.likelihood.conditional import conditional_effects
-from hierlmm.likelihood.crossproducts import CrossProducts
+from hierlmm.likelihood.solution import Solution
 from hierlmm.predict.lines import grouped_forms, interval_table, quadratic_forms
 from hierlmm.predict.residual import correlated, residual_variance
 from hierlmm.predict.rows import Rows, check_request, describe, rows_of
@@ -45,7 +42,7 @@ from hierlmm.predict.rows import Rows, check_request, describe, rows_of
 if TYPE_CHECKING:
     from hierlmm.fits.likelihood import LikelihoodFit
 
-__all__ = ["State", "neighbours", "predict_rows", "satterthwaite", "state_at", "with_theta"]
+__all__ = ["neighbours", "predict_rows", "satterthwaite", "with_theta"]
 
 FloatArray = NDArray[np.float64]
 STEP = 1e-4
@@ -57,40 +54,7 @@ CONTAINS = {
 }
 
 
-class State(NamedTuple):
-    """What a likelihood fit estimates, at one value of θ.
-
-    ``beta`` (p,), its covariance, ``D`` (q, q), ``sigma``, and the residual structure if there is one; in working
-    columns the relative factor ``Lambda`` (q, q) and the cross-products (of whitened rows, with a structure), and the
-    SD of these rows in the user's units.
-    """
-
-    beta: FloatArray
-    beta_cov: FloatArray
-    D: FloatArray
-    sigma: float
-    Lambda: FloatArray
-    products: CrossProducts
-    structure: ResidualEstimate | None
-    whitened_sd: float
-
-
-def state_at(fit: LikelihoodFit, parameters: FloatArray) -> State:
-    """Estimates at given (λ, η, log σ̃), the parameters of `hierlmm.likelihood.large_sample.LargeSample`."""
-    criterion = fit.criterion_function
-    D, sigma = fit.large_sample.split(parameters)
-    given = criterion.given(parameters[:-1])
-    Lambda = criterion.structure.factor(parameters[:-1])
-    scaling, equations = given.products.scaling, given.normal_equations(Lambda)
-    beta_cov = scaling.beta_cov(equations.Qxx_inverse * float(np.exp(2.0 * parameters[-1])))
-    whitened_sd = float(np.exp(parameters[-1])) * scaling.y_scale
-    structure = fit.residual_estimate
-    if structure is not None:
-        structure = replace(structure, eta=parameters[criterion.structure.n_parameters : -1])
-    return State(scaling.beta(equations.beta), beta_cov, D, sigma, Lambda, given.products, structure, whitened_sd)
-
-
-def neighbours(fit: LikelihoodFit) -> tuple[list[State], FloatArray]:
+def neighbours(fit: LikelihoodFit) -> tuple[list[Solution], FloatArray]:
     """States at the optimum and a step to both sides along each principal direction of Cov(θ̂), and the steps.
 
     Along direction t the parameters move by ``step · √λ_t v_t``, so that ``Cov(θ̂) = Σ_t (√λ_t v_t)(√λ_t v_t)'`` and a
@@ -98,7 +62,7 @@ def neighbours(fit: LikelihoodFit) -> tuple[list[State], FloatArray]:
 
     Returns
     -------
-    states : list of State
+    states : list of Solution
         The optimum, then pairs (above, below).
     steps : (r,)
         Distance between the members of each pair, in units of one standard deviation along the direction.
@@ -109,9 +73,9 @@ def neighbours(fit: LikelihoodFit) -> tuple[list[State], FloatArray]:
     directions = (vectors[:, free] * np.sqrt(values[free])).T
     # A poorly determined direction has a long standard deviation; the step stays small in θ itself.
     steps = STEP / np.maximum(1.0, np.abs(directions).max(axis=1, initial=0.0)) if len(directions) else np.empty(0)
-    states = [state_at(fit, large.centre)]
+    states = [large.solution(large.centre)]
     for step, direction in zip(steps, directions, strict=True):
-        states += [state_at(fit, large.centre + sign * step * direction) for sign in (1.0, -1.0)]
+        states += [large.solution(large.centre + sign * step * direction) for sign in (1.0, -1.0)]
     return states, 2.0 * steps
 
 
@@ -217,14 +181,14 @@ def _variances(
         found = quadratic_forms(W, C)
     if interval == "prediction":
         # Without a structure all rows have one variance, and one row says it.
-        some = slice(None) if states[0].structure is not None else slice(0, 1)
+        some = slice(None) if states[0].residual is not None else slice(0, 1)
         frame, at = rows.frame.iloc[some], fitted[some]
-        own = [residual_variance(fit, frame, sigma=s.sigma, structure=s.structure, fitted=at) for s in states]
+        own = [residual_variance(fit, frame, sigma=s.sigma, structure=s.residual, fitted=at) for s in states]
         found += differences(np.stack(own), steps).T
     return found, shifts
 
 
-def _block_covariance(state: State, *, with_D: bool) -> FloatArray:
+def _block_covariance(state: Solution, *, with_D: bool) -> FloatArray:
     p, q = len(state.beta), len(state.D)
     C = np.zeros((p + q, p + q))
     C[:p, :p] = state.beta_cov
@@ -233,9 +197,9 @@ def _block_covariance(state: State, *, with_D: bool) -> FloatArray:
     return C
 
 
-def _subject_joint(state: State) -> tuple[FloatArray, FloatArray]:
+def _subject_joint(state: Solution) -> tuple[FloatArray, FloatArray]:
     """Estimates (β̂, b̂_i) of every subject (J, p + q), and the joint covariance of their errors (J, p + q, p + q)."""
-    effects = conditional_effects(state.products, state.Lambda, state.whitened_sd)
+    effects = state.effects
     p, (J, q) = len(state.beta), effects.origin.shape
     C = np.empty((J, p + q, p + q))
     cross = effects.slope @ state.beta_cov
@@ -243,4 +207,4 @@ def _subject_joint(state: State) -> tuple[FloatArray, FloatArray]:
     C[:, p:, :p] = -cross
     C[:, :p, p:] = -np.swapaxes(cross, 1, 2)
     C[:, p:, p:] = effects.covariance + cross @ np.swapaxes(effects.slope, 1, 2)
-    return np.column_stack([np.broadcast_to(state.beta, (J, p)), effects.mean(state.beta)]), C
+    return np.column_stack([np.broadcast_to(state.beta, (J, p)), state.b]), C

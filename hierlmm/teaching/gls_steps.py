@@ -35,10 +35,11 @@ from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.frozen import Sealed
 from hierlmm.likelihood.conditional import conditional_effects
-from hierlmm.likelihood.criterion import Criterion, NormalEquations
+from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import cross_products
 from hierlmm.likelihood.kernel import PatternSums
 from hierlmm.likelihood.maximise import maximise
+from hierlmm.likelihood.solution import NormalEquations
 from hierlmm.options import checked, choose
 
 __all__ = ["GLSSteps", "gls_steps"]

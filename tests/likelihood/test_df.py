@@ -281,7 +281,7 @@ def test_subjects_in_chunks_give_the_same(dental, monkeypatch):
     fit = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental).fit_reml()
     whole = fit._kenward_roger
     monkeypatch.setattr(kenward_roger, "CHUNK", 5)
-    parts = kenward_roger.kenward_roger(fit.criterion_function, fit._Lambda, fit.sigma)
+    parts = kenward_roger.kenward_roger(fit.solution)
     np.testing.assert_allclose(parts.adjusted, whole.adjusted, rtol=1e-12)
     np.testing.assert_allclose(parts.W, whole.W, rtol=1e-10)
 

@@ -1,0 +1,270 @@
+"""What follows from one θ = (λ, η, σ): β, its covariance, D, σ, the residual structure, the subjects' effects.
+
+At given residual parameters η the rows are whitened; with Λ(λ) and Q of these rows (`kernel`), all in working columns,
+
+    β̂ = Q_xx⁻¹ Q_xy,   Cov(β̂) = σ̃² Q_xx⁻¹,   D = σ̃² ΛΛ',   σ̃ = σ times exp(shift),   at its best σ̃² = rss / n,
+
+σ̃ being the SD of the whitened rows: σ, or with a centred variance function the residual SD of the average row.
+Everything that a fit, a prediction or a degree of freedom needs of θ is read off here, and worked out when it is asked.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.covariance.bind import BoundCorrelation, BoundVariance
+from hierlmm.covariance.estimate import ResidualEstimate
+from hierlmm.covariance.parameters import Parameter
+from hierlmm.covariance.random import RandomCovariance
+from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects
+from hierlmm.likelihood.crossproducts import CrossProducts, Scaling
+
+__all__ = ["AnyCriterion", "Evaluation", "GivenResiduals", "NormalEquations", "Solution"]
+
+FloatArray = NDArray[np.float64]
+
+
+class NormalEquations(NamedTuple):
+    """Generalised least squares at one λ, in working columns with σ = 1."""
+
+    beta: FloatArray
+    rss: float
+    Qxx_inverse: FloatArray
+    log_det_Qxx: float
+    log_det_T: float
+
+
+class Evaluation(NamedTuple):
+    """Criterion, its gradient in λ, and its gradient in B = ΛΛ'."""
+
+    value: float
+    gradient: FloatArray
+    gradient_B: FloatArray
+
+
+class GivenResiduals(Protocol):
+    """A criterion in λ alone: of rows that are whitened already, or need no whitening."""
+
+    @property
+    def products(self) -> CrossProducts:
+        """Cross-products of the rows."""
+        ...
+
+    @property
+    def structure(self) -> RandomCovariance:
+        """The structure of D."""
+        ...
+
+    @property
+    def reml(self) -> bool:
+        """Whether it is the restricted likelihood."""
+        ...
+
+    @property
+    def degrees(self) -> int:
+        """N - p for REML, N for ML."""
+        ...
+
+    def normal_equations(self, Lambda: FloatArray) -> NormalEquations:
+        """Solve for β given Λ (in working columns)."""
+        ...
+
+
+class AnyCriterion(Protocol):
+    """A criterion, −2 log-likelihood, in ψ = (λ, η): what searches, fits and predictions ask of it.
+
+    Without a residual structure η is empty, and nothing else is different.
+    """
+
+    @property
+    def structure(self) -> RandomCovariance:
+        """The structure of D."""
+        ...
+
+    @property
+    def reml(self) -> bool:
+        """Whether it is the restricted likelihood."""
+        ...
+
+    @property
+    def degrees(self) -> int:
+        """N - p for REML, N for ML."""
+        ...
+
+    @property
+    def n_obs(self) -> int:
+        """Number of rows, N."""
+        ...
+
+    @property
+    def scaling(self) -> Scaling:
+        """How the working columns relate to the user's."""
+        ...
+
+    @property
+    def whitens(self) -> bool:
+        """Whether the rows are whitened anew at every ψ."""
+        ...
+
+    @property
+    def correlation(self) -> BoundCorrelation | None:
+        """The residual correlation, bound to the rows."""
+        ...
+
+    @property
+    def variance(self) -> BoundVariance | None:
+        """The variance function, bound to the rows."""
+        ...
+
+    @property
+    def residual_parameters(self) -> tuple[Parameter, ...]:
+        """Parameters of the residual structure, those of the correlation first."""
+        ...
+
+    @property
+    def n_correlation(self) -> int:
+        """How many of them belong to the correlation."""
+        ...
+
+    def shift(self, lam: FloatArray, /) -> float:
+        """Log of the whitened rows' SD over σ."""
+        ...
+
+    @property
+    def starts(self) -> tuple[FloatArray, ...]:
+        """Values of η to begin at."""
+        ...
+
+    @property
+    def many_maxima(self) -> bool:
+        """Whether to search from every start, and not from the best only."""
+        ...
+
+    def given(self, lam: FloatArray, /) -> GivenResiduals:
+        """The criterion in λ at the residual parameters of ψ."""
+        ...
+
+    def plain_at(self, eta: FloatArray, /) -> GivenResiduals | None:
+        """The criterion in λ at η; None where the residual covariance is not positive definite in floating point."""
+        ...
+
+    def residual(self, lam: FloatArray, /) -> ResidualEstimate | None:
+        """The residual structure at ψ; None for independent residuals of equal variance."""
+        ...
+
+    def __call__(self, lam: FloatArray, /) -> float:
+        """Value at ψ, in the user's units."""
+        ...
+
+    def evaluate(self, lam: FloatArray, /) -> Evaluation:
+        """Value and gradients at ψ."""
+        ...
+
+    def joint(self, parameters: FloatArray, /) -> tuple[float, FloatArray]:
+        """Value and gradient at (λ, η, log σ̃), σ̃ in working units of y."""
+        ...
+
+    def solution(self, lam: FloatArray, /, working_sd: float | None = None) -> Solution:
+        """What follows from ψ, and from σ̃ in working units of y (its best value, unless it is given)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """β, D, σ, the residual structure and the random effects at one θ, in the user's units.
+
+    Attributes
+    ----------
+    criterion : Criterion or ResidualCriterion
+    lam : (m,)
+        ψ = (λ, η).
+    given_sd : float, optional
+        σ̃ in working units of y; its best value where it is None.
+    """
+
+    criterion: AnyCriterion
+    lam: FloatArray
+    given_sd: float | None = None
+
+    @cached_property
+    def given(self) -> GivenResiduals:
+        """The criterion in λ at the residual parameters: on whitened rows."""
+        return self.criterion.given(self.lam)
+
+    @property
+    def products(self) -> CrossProducts:
+        """Cross-products of the whitened rows."""
+        return self.given.products
+
+    @cached_property
+    def Lambda(self) -> FloatArray:
+        """Relative factor Λ in working columns: (q, q)."""
+        return self.criterion.structure.factor(self.lam)
+
+    @cached_property
+    def equations(self) -> NormalEquations:
+        """Generalised least squares, in working columns."""
+        return self.given.normal_equations(self.Lambda)
+
+    @cached_property
+    def working_sd(self) -> float:
+        """σ̃, in working units of y."""
+        if self.given_sd is not None:
+            return self.given_sd
+        return math.sqrt(self.equations.rss / self.criterion.degrees)
+
+    @cached_property
+    def whitened_sd(self) -> float:
+        """σ̃, the SD of the whitened rows."""
+        return self.working_sd * self.criterion.scaling.y_scale
+
+    @cached_property
+    def sigma(self) -> float:
+        """Residual SD, where the ratio of a variance function is 1."""
+        return self.whitened_sd * math.exp(-self.criterion.shift(self.lam))
+
+    @cached_property
+    def beta(self) -> FloatArray:
+        """Fixed effects: (p,)."""
+        return self.criterion.scaling.beta(self.equations.beta)
+
+    @cached_property
+    def beta_cov(self) -> FloatArray:
+        """Their covariance given θ, (X'V⁻¹X)⁻¹: (p, p)."""
+        return self.criterion.scaling.beta_cov(self.equations.Qxx_inverse * self.working_sd**2)
+
+    @cached_property
+    def root(self) -> FloatArray:
+        """H with D = H H': (q, q)."""
+        return self.criterion.scaling.factor(self.Lambda) * self.whitened_sd
+
+    @cached_property
+    def D(self) -> FloatArray:
+        """Covariance of the random effects: (q, q)."""
+        return self.root @ self.root.T
+
+    @cached_property
+    def residual(self) -> ResidualEstimate | None:
+        """The residual structure; None for independent residuals of equal variance."""
+        return self.criterion.residual(self.lam)
+
+    @property
+    def residual_parameters(self) -> dict[str, float]:
+        """What tables show of it, by name."""
+        return {} if self.residual is None else self.residual.parameters
+
+    @cached_property
+    def effects(self) -> ConditionalEffects:
+        """Distribution of the subjects' random effects given y, as a function of β."""
+        return conditional_effects(self.products, self.Lambda, self.whitened_sd)
+
+    @cached_property
+    def b(self) -> FloatArray:
+        """Their conditional means at β̂ (BLUPs): (J, q)."""
+        return self.effects.mean(self.beta)
