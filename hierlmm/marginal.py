@@ -7,18 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from hierlmm.bound import OTHER_MODEL, BoundModel
 from hierlmm.covariance.pair import UnstructuredHeterogeneous
-from hierlmm.covariance.residual import (
-    AR1,
-    CAR1,
-    CompoundSymmetry,
-    Exponential,
-    ResidualCorrelation,
-    Unstructured,
-)
+from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
-from hierlmm.design.design import Design, design_from_fixed, make_residual
+from hierlmm.design.design import design_from_fixed, make_residual
 from hierlmm.design.formula import parse_formula
-from hierlmm.errors import SpecificationError
+from hierlmm.gee.counterpart import working_correlation
 from hierlmm.options import checked_with_constructor, refuse_arguments
 
 if TYPE_CHECKING:
@@ -154,7 +147,7 @@ class MarginalModel(BoundModel):
         from hierlmm.fits.gee import fit_gee
 
         if correlation is None:
-            correlation, own = _working_correlation(self._design)
+            correlation, own = working_correlation(self._design)
             time = own if time is None else time
         return fit_gee(self._design, correlation, time=time, **options)
 
@@ -224,26 +217,3 @@ class MarginalModel(BoundModel):
             random_effects="auto",
         )
         return fit_of(record)
-
-
-def _working_correlation(design: Design) -> tuple[str, str | None]:
-    """GEE's working correlation for the model's own, and its column of times."""
-    match design.residual:
-        case None:
-            return "independence", None
-        case CompoundSymmetry():
-            return "exchangeable", None
-        case AR1(time=str(time), nugget=False):
-            return "ar1", time
-        case CAR1(time=time, nugget=False) | Exponential(time=time, nugget=False):
-            return "ar1", time  # alpha ** |t_j - t_k|, times may be irregular
-        case Unstructured(time=time):
-            return "unstructured", time
-    raise SpecificationError(
-        f"GEE for {design.residual}",
-        "no working correlation of GEE is its counterpart"
-        + (" (a working AR(1) needs a column of times)" if isinstance(design.residual, AR1) else ""),
-        "name one: fit_gee('exchangeable'), fit_gee('ar1', time='...'), fit_gee('unstructured', time='...') or "
-        "fit_gee('independence'); the robust standard errors do not depend on its being right",
-        "docs, page 'GEE'",
-    )

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["PROBABILITIES", "align", "probability_text", "show", "table_lines", "table_text", "wrap"]
+__all__ = ["PROBABILITIES", "align", "number", "probability_text", "show", "span", "table_lines", "table_text", "wrap"]
 
 FloatArray = NDArray[np.float64]
 PROBABILITIES = ("p", "prob_positive", "prob_rope", "prob", "share", "share_lower", "share_upper")
@@ -32,6 +32,29 @@ def probability_text(value: float) -> str:
     if 0.0 < value < 1e-4:
         return "<0.0001"
     return ">0.9999" if 0.9999 < value < 1.0 else f"{value:.4f}"
+
+
+def number(value: float) -> str:
+    """A number with four digits: ``21.21``, ``-0.003046``, ``12340``."""
+    if value == 0.0:
+        return "0"
+    text = f"{value:.4g}"
+    return f"{value:z.0f}" if "e" in text and 1e4 <= abs(value) < 1e9 else text
+
+
+def span(low: float, high: float) -> str:
+    """``19.90 to 22.52``: both ends with as many decimals, the larger with four digits and no end rounded to zero."""
+    sizes = [abs(v) for v in (low, high) if np.isfinite(v) and v != 0.0]
+    if len(sizes) < 2 or not (np.isfinite(low) and np.isfinite(high)):
+        return f"{number(low)} to {number(high)}"
+    most, least = (int(np.floor(np.log10(s))) for s in (max(sizes), min(sizes)))
+    places = max(3 - most, 1 - least, 0)
+    if places > 8 or most >= 9:
+        return f"{number(low)} to {number(high)}"
+    ends = [f"{v:z.{places}f}" for v in (low, high)]
+    while "." in ends[0] and all(end[-1] in "0." for end in ends):
+        ends = [end[:-1] for end in ends]
+    return f"{ends[0]} to {ends[1]}"
 
 
 def wrap(lines: Iterable[str], width: int = 100, **options: Any) -> list[str]:

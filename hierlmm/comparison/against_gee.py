@@ -20,19 +20,23 @@ from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.gee import GEEFit, fit_gee
 from hierlmm.fits.gee_text import correlation_sentence, fixed_formula
-from hierlmm.fits.text import counts_text, html_page
+from hierlmm.fits.text import counts_text
+from hierlmm.gee.counterpart import working_correlation
 from hierlmm.options import checked
+from hierlmm.results import Page, Result, Table
 from hierlmm.text import table_text
 
 __all__ = ["MarginalComparison", "compare_marginal"]
 
 SEE = "docs, page 'GEE'"
-LABELS = {"naive": "GEE, naive", "robust": "GEE, robust", "bias_reduced": "GEE, bias-reduced"}
+SHORT = ("naive", "robust", "bias-reduced")
+LABELS = {name.replace("-", "_"): f"GEE, {name}" for name in SHORT}
+RATIOS = ["naive / mixed", "robust / mixed", "robust / naive"]
 
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class MarginalComparison:
+class MarginalComparison(Result):
     """A fit of a mixed model and a GEE fit of its fixed part (made by ``fit.compare_marginal()``).
 
     Attributes
@@ -57,21 +61,11 @@ class MarginalComparison:
         ``naive / mixed``, ``robust / mixed`` and ``robust / naive`` ratios of standard errors.
         """
         se = self.gee.standard_errors()
-        mixed = self.mixed.beta_se.loc[se.index]
+        errors = pd.DataFrame({"mixed": self.mixed.beta_se.loc[se.index], **{kind: se[kind] for kind in LABELS}})
         with np.errstate(divide="ignore", invalid="ignore"):
-            return pd.DataFrame(
-                {
-                    "mixed": self.mixed.beta.loc[se.index],
-                    "gee": self.gee.beta,
-                    "mixed_se": mixed,
-                    "naive_se": se["naive"],
-                    "robust_se": se["robust"],
-                    "bias_reduced_se": se["bias_reduced"],
-                    "naive / mixed": se["naive"] / mixed,
-                    "robust / mixed": se["robust"] / mixed,
-                    "robust / naive": se["robust"] / se["naive"],
-                }
-            )
+            ratios = {ratio: errors[a] / errors[b] for ratio in RATIOS for a, b in [ratio.split(" / ")]}
+        estimates = pd.DataFrame({"mixed": self.mixed.beta.loc[se.index], "gee": self.gee.beta})
+        return estimates.join(errors.add_suffix("_se")).assign(**ratios)
 
     def comparison(self) -> Comparison:
         """The same as a `Comparison`: the mixed fit, and the GEE fit once for each of its standard errors."""
@@ -90,55 +84,34 @@ class MarginalComparison:
         options.setdefault("parameters", "fixed")
         return self.comparison().plot_forest(**options)
 
-    def __repr__(self) -> str:
-        table, name = self.table, self.mixed.estimator
+    def _page(self) -> Page:
+        table, name, design = self.table, self.mixed.estimator, self.mixed.design
+        kind, mean = ("Mixed", "Marginal:") if self.mixed.has_random_effects else ("Marginal", "GEE:")
+        own = "".join(f", {spec_text(s)}" for s in (design.residual, design.residual_variance) if s is not None)
         estimates = table[["mixed", "gee"]].set_axis([name, "GEE"], axis=1)
-        errors = table[["mixed_se", "naive_se", "robust_se", "bias_reduced_se"]]
-        ratios = table[RATIOS].set_axis([r.replace("mixed", name) for r in RATIOS], axis=1)
-        model = f"{self._kind}:"
-        design = self.mixed.design
-        own = ", ".join(spec_text(s) for s in (design.residual, design.residual_variance) if s is not None)
-        parts = [
-            f"{self._kind} model by {name} against GEE",
-            f"{model:<9} {design.hierarchy.formula}" + (f", {own}" if own else ""),
-            f"{'Marginal:' if self._kind == 'Mixed' else 'GEE:':<9} {fixed_formula(self.gee)}, working correlation "
-            f"{correlation_sentence(self.gee)}",
+        errors = table[[f"{c}_se" for c in ("mixed", *LABELS)]].set_axis([name, *SHORT], axis=1)
+        ratios = table[RATIOS].set_axis([r.replace("mixed", name) for r in RATIOS], axis=1).rename_axis(None)
+        divisor = {"n-p": "N - p", "n": "N"}[self.gee.estimate.scale_divisor]
+        parts: list[str | Table] = [
+            f"{kind + ':':<9} {design.hierarchy.formula}{own}",
+            f"{mean:<9} {fixed_formula(self.gee)}, working correlation {correlation_sentence(self.gee)}",
             counts_text(self.gee.design),
             "",
-            "Estimates:",
-            table_text(estimates, 6),
+            _captioned("Estimates", estimates, table_text(estimates, 6)),
             "",
-            "Standard errors:",
-            table_text(errors.set_axis([name, "naive", "robust", "bias-reduced"], axis=1), 5),
+            _captioned("Standard errors", errors, table_text(errors, 5)),
             "",
-            "Ratios of standard errors:",
-            ratios.rename_axis(None).to_string(float_format=lambda v: f"{v:z.3f}"),
+            _captioned("Ratios of standard errors", ratios, ratios.to_string(float_format=lambda v: f"{v:z.3f}")),
             "",
-            *self._notes(),
+            f"Naive: the working correlation is true (dispersion divided by {divisor}). Robust: it need not be.",
+            *(f"Note ({name}): {w}" for w in self.mixed.warnings),
+            *(f"Note (GEE): {w}" for w in self.gee.warnings),
         ]
-        return "\n".join(parts)
-
-    def _repr_html_(self) -> str:
-        name = self.mixed.estimator
-        return html_page(
-            f"{self._kind} model by {name} against GEE ({self.gee.correlation})",
-            self.mixed.design,
-            [("Coefficients and standard errors", self.table)],
-            self._notes(),
-        )
-
-    @property
-    def _kind(self) -> str:
-        return "Mixed" if self.mixed.has_random_effects else "Marginal"
-
-    def _notes(self) -> list[str]:
-        divisor = {"n-p": "N - p", "n": "N"}[self.gee.estimate.scale_divisor]
-        notes = [f"Naive: the working correlation is true (dispersion divided by {divisor}). Robust: it need not be."]
-        notes += [f"Note ({self.mixed.estimator}): {w}" for w in self.mixed.warnings]
-        return notes + [f"Note (GEE): {w}" for w in self.gee.warnings]
+        return Page(f"{kind} model by {name} against GEE", parts)
 
 
-RATIOS = ["naive / mixed", "robust / mixed", "robust / naive"]
+def _captioned(caption: str, frame: pd.DataFrame, text: str) -> Table:
+    return Table(frame, [f"{caption}:", *text.splitlines()], caption, index=True)
 
 
 @checked
@@ -195,10 +168,8 @@ def _same_question(mixed: Fit, found: GEEFit, time: Any, options: dict[str, Any]
 
 def _counterpart(fit: Fit) -> tuple[str, str | None]:
     """GEE's working correlation for that of a fit without random effects, and its column of times."""
-    from hierlmm.marginal import _working_correlation
-
     try:
-        return _working_correlation(fit.design)
+        return working_correlation(fit.design)
     except SpecificationError as error:
         raise SpecificationError(
             error.received,

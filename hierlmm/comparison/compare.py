@@ -10,24 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
+from hierlmm import plots
+from hierlmm.comparison.tables import comparison_gt, comparison_html, comparison_latex, comparison_page, comparison_rich
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
-from hierlmm.fits.side_by_side import (
-    COLUMNS,
-    estimates,
-    fit_statistics,
-    known_label,
-    label_fits,
-    measure,
-    same_question,
-)
+from hierlmm.fits.side_by_side import SideBySide, estimates, known_label, label_fits, measure, same_question
 from hierlmm.options import checked, renamed
+from hierlmm.results import Page
 
 __all__ = ["Comparison", "check_options", "compare", "estimator_names"]
 
@@ -37,7 +28,7 @@ GEE_OPTIONS = ("correlation", "time", "scale", "ar_pairs", "se", "max_iterations
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
+class Comparison(SideBySide):
     """Several fits of the same two-level model, side by side (made by `compare`).
 
     Attributes
@@ -59,63 +50,10 @@ class Comparison:
         What could not be compared, and why.
     """
 
-    fits: Mapping[str, Fit]
-    _table: pd.DataFrame
-    reference: str
-    ci: float
-    flag_above: float
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "fits", MappingProxyType(dict(self.fits)))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "fits": dict(self.fits)}  # a read-only mapping cannot be pickled
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.__post_init__()
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """The tidy table, a copy; its columns are described above."""
-        return self._table.copy()
-
-    @property
-    def labels(self) -> list[str]:
-        """Labels of the fits."""
-        return list(self.fits)
-
-    @property
-    def flagged(self) -> pd.DataFrame:
-        """The rows of `table` whose difference is flagged, largest first."""
-        rows = self._table[self._table["flag"]]
-        return rows.sort_values("difference", key=np.abs, ascending=False, ignore_index=True)
-
-    @property
-    def statistics(self) -> pd.DataFrame:
-        """Sizes, log-likelihood, information criteria and diagnostics, statistic × estimator (NaN where undefined)."""
-        rows = {label: fit_statistics(fit) for label, fit in self.fits.items()}
-        return pd.DataFrame(rows, dtype=object).rename_axis(index="statistic", columns="estimator").dropna(how="all")
-
-    def wide(self) -> pd.DataFrame:
-        """Parameters × (estimator, column), for reading and for export."""
-        columns = [*COLUMNS, "difference"]
-        parameters = pd.Index(self._table["parameter"].unique(), name="parameter")
-        by_label = {
-            label: self._table[self._table["estimator"] == label].set_index("parameter")[columns].reindex(parameters)
-            for label in self.labels
-        }
-        return pd.concat(by_label, axis=1, names=["estimator", None])
-
-    def __repr__(self) -> str:
-        from hierlmm.comparison.tables import comparison_text
-
-        return comparison_text(self)
+    def _page(self) -> Page:
+        return comparison_page(self)
 
     def __rich__(self) -> Any:
-        from hierlmm.comparison.tables import comparison_rich
-
         return comparison_rich(self)
 
     def print_rich(self) -> None:
@@ -125,8 +63,6 @@ class Comparison:
         Console().print(self)
 
     def _repr_html_(self) -> str:
-        from hierlmm.comparison.tables import comparison_html
-
         return comparison_html(self)
 
     def to_html(self) -> str:
@@ -141,8 +77,6 @@ class Comparison:
         MissingPackageError
             If great-tables is not installed.
         """
-        from hierlmm.comparison.tables import comparison_gt
-
         return comparison_gt(self)
 
     def to_latex(self, caption: str | None = None) -> str:
@@ -153,8 +87,6 @@ class Comparison:
         caption : str, optional
             Of the table; without it there is no ``table`` around the ``tabular``.
         """
-        from hierlmm.comparison.tables import comparison_latex
-
         return comparison_latex(self, caption)
 
     def plot_forest(self, **options: Any) -> Any:
@@ -165,9 +97,7 @@ class Comparison:
         **options
             As for `hierlmm.plots.plot_forest`.
         """
-        from hierlmm.plots import plot_forest
-
-        return plot_forest(self, **options)
+        return plots.plot_forest(self, **options)
 
     @renamed(focal="variable")
     def plot_effects(self, variable: str | None = None, **options: Any) -> Any:
@@ -180,9 +110,7 @@ class Comparison:
         **options
             As for `hierlmm.plots.plot_effects`.
         """
-        from hierlmm.plots import plot_effects
-
-        return plot_effects(self, variable=variable, **options)
+        return plots.plot_effects(self, variable=variable, **options)
 
     def plot_random_effects(self, **options: Any) -> Any:
         """Every subject's effects under every estimator, sorted; see `hierlmm.plots.plot_random_effects`.
@@ -192,9 +120,7 @@ class Comparison:
         **options
             As for `hierlmm.plots.plot_random_effects`.
         """
-        from hierlmm.plots import plot_random_effects
-
-        return plot_random_effects(self, **options)
+        return plots.plot_random_effects(self, **options)
 
     def plot_posterior(self, **options: Any) -> Any:
         """Posterior densities with the likelihood estimates as lines; see `hierlmm.plots.plot_posterior`.
@@ -204,9 +130,7 @@ class Comparison:
         **options
             As for `hierlmm.plots.plot_posterior`.
         """
-        from hierlmm.plots import plot_posterior
-
-        return plot_posterior(self, **options)
+        return plots.plot_posterior(self, **options)
 
     def plot_trajectories(self, estimator: str | None = None, **options: Any) -> Any:
         """Data, subject lines and population line of one fit; see `hierlmm.plots.plot_trajectories`.
@@ -218,9 +142,7 @@ class Comparison:
         **options
             As for `hierlmm.plots.plot_trajectories`.
         """
-        from hierlmm.plots import plot_trajectories
-
-        return plot_trajectories(self._fit(estimator), **options)
+        return plots.plot_trajectories(self._fit(estimator), **options)
 
     def plot_shrinkage(self, estimator: str | None = None, **options: Any) -> Any:
         """Separate fits, pooled fit and partial pooling of one fit; see `hierlmm.plots.plot_shrinkage`.
@@ -232,9 +154,7 @@ class Comparison:
         **options
             As for `hierlmm.plots.plot_shrinkage`.
         """
-        from hierlmm.plots import plot_shrinkage
-
-        return plot_shrinkage(self._fit(estimator), **options)
+        return plots.plot_shrinkage(self._fit(estimator), **options)
 
     def _fit(self, estimator: str | None) -> Fit:
         label = self.reference if estimator is None else known_label("estimator", estimator, self.labels)

@@ -5,28 +5,27 @@ Numbers have as many decimals as show three significant digits of the reference'
 
 from __future__ import annotations
 
-import html
 import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hierlmm.drawing.style import percent
 from hierlmm.errors import MissingPackageError
-
-if TYPE_CHECKING:
-    from hierlmm.comparison.compare import Comparison
+from hierlmm.fits.side_by_side import SideBySide
+from hierlmm.results import Items, Page, Table
 
 __all__ = [
     "Cell",
     "comparison_gt",
     "comparison_html",
     "comparison_latex",
+    "comparison_page",
     "comparison_rich",
-    "comparison_text",
     "footnotes",
     "sections",
     "statistic_rows",
@@ -54,7 +53,7 @@ class Cell:
     flag: bool = False
 
 
-def sections(comparison: Comparison) -> list[tuple[str, list[tuple[str, list[Cell]]]]]:
+def sections(comparison: SideBySide) -> list[tuple[str, list[tuple[str, list[Cell]]]]]:
     """Cells by kind of parameter, by parameter, by estimator (in the order of the labels)."""
     result: list[tuple[str, list[tuple[str, list[Cell]]]]] = []
     table = comparison.table
@@ -93,7 +92,7 @@ def _number(value: float, digits: int) -> str:
     return text.lstrip("-") if float(text) == 0 else text
 
 
-def statistic_rows(comparison: Comparison) -> list[tuple[str, list[str]]]:
+def statistic_rows(comparison: SideBySide) -> list[tuple[str, list[str]]]:
     """Sizes, criteria and diagnostics written out."""
     rows = []
     for name, values in comparison.statistics.iterrows():
@@ -111,9 +110,9 @@ def _statistic(value: Any, digits: int) -> str:
     return f"{value:.{0 if abs(value) >= 1e5 else digits}f}"
 
 
-def footnotes(comparison: Comparison) -> list[str]:
+def footnotes(comparison: SideBySide) -> list[str]:
     """Explain the marks, the flagged differences, the notes and the fits' own warnings."""
-    interval = f"{_percent(comparison.ci)} intervals are equal-tailed for a posterior (se: its SD)"
+    interval = f"{percent(comparison.ci)} intervals are equal-tailed for a posterior (se: its SD)"
     notes = [f"{interval} and Wald intervals for a likelihood fit (log scale for SDs, Fisher's z for correlations)."]
     above = f"{comparison.flag_above:g} standard errors of {comparison.reference}"
     flagged = comparison.flagged
@@ -140,16 +139,12 @@ def footnotes(comparison: Comparison) -> list[str]:
     return notes + [f"{', '.join(labels)}: {warning}" for warning, labels in warned.items()]
 
 
-def _percent(ci: float) -> str:
-    return f"{100 * ci:g} %"
-
-
-def _caption(comparison: Comparison) -> str:
+def _caption(comparison: SideBySide) -> str:
     fit = comparison.fits[comparison.reference]
     return str(fit.design.hierarchy.formula)
 
 
-def comparison_rich(comparison: Comparison) -> Any:
+def comparison_rich(comparison: SideBySide) -> Any:
     """Table, diagnostics and notes as a rich renderable; each cell is 'estimate (se)' over the interval."""
     from rich.console import Group
     from rich.padding import Padding
@@ -160,7 +155,7 @@ def comparison_rich(comparison: Comparison) -> Any:
     return Group(title, _rich_table(comparison), *notes)
 
 
-def _rich_table(comparison: Comparison) -> Any:
+def _rich_table(comparison: SideBySide) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -191,8 +186,8 @@ def _rich_cell(cell: Cell) -> Any:
     return text
 
 
-def comparison_text(comparison: Comparison) -> str:
-    """Plain text of `comparison_rich`, as wide as the table needs."""
+def comparison_page(comparison: SideBySide) -> Page:
+    """`comparison_rich` as plain text, as wide as the table needs, and the same cells as a plain table."""
     from rich.console import Console
 
     buffer = io.StringIO()
@@ -201,10 +196,16 @@ def comparison_text(comparison: Comparison) -> str:
     )
     console.width = max(100, console.measure(_rich_table(comparison)).maximum)
     console.print(comparison_rich(comparison))
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).strip("\n")
+    text = "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).strip("\n")
+    frame, _ = _string_frame(comparison)
+    body = frame.set_index(["section", "parameter"]).rename_axis([None, None])
+    labels = [(comparison.labels[int(c.split(":")[0])], _heading(c, comparison)) for c in body.columns]
+    body.columns = pd.MultiIndex.from_tuples(labels)
+    caption = f"Comparison of estimators: {_caption(comparison)}"
+    return Page("", [Table(body, text.splitlines(), caption, index=True), Items("", footnotes(comparison))])
 
 
-def comparison_gt(comparison: Comparison) -> Any:
+def comparison_gt(comparison: SideBySide) -> Any:
     """Return a ``great_tables.GT`` with a spanner for each estimator.
 
     Raises
@@ -236,16 +237,16 @@ def comparison_gt(comparison: Comparison) -> Any:
     return gt.tab_options(table_font_size="90%", data_row_padding="3px")
 
 
-def _gt_label(comparison: Comparison, label: str) -> str:
+def _gt_label(comparison: SideBySide, label: str) -> str:
     return f"{label} (reference)" if label == comparison.reference and len(comparison.fits) > 1 else label
 
 
-def _heading(column: str, comparison: Comparison) -> str:
+def _heading(column: str, comparison: SideBySide) -> str:
     name = column.split(":", 1)[1]
-    return {"estimate": "estimate", "se": "se", "interval": f"{_percent(comparison.ci)} interval"}[name]
+    return {"estimate": "estimate", "se": "se", "interval": f"{percent(comparison.ci)} interval"}[name]
 
 
-def _string_frame(comparison: Comparison) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
+def _string_frame(comparison: SideBySide) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
     records: list[dict[str, str]] = []
     flags: list[tuple[int, str]] = []
     for title, rows in sections(comparison):
@@ -264,31 +265,20 @@ def _string_frame(comparison: Comparison) -> tuple[pd.DataFrame, list[tuple[int,
     return pd.DataFrame(records), flags
 
 
-def comparison_html(comparison: Comparison) -> str:
+def comparison_html(comparison: SideBySide) -> str:
     """HTML through great-tables if it is installed, else a plain table; names are escaped, nothing is loaded."""
     try:
         return str(comparison_gt(comparison).as_raw_html())
     except MissingPackageError:
-        return _plain_html(comparison)
+        return comparison_page(comparison).html
 
 
-def _plain_html(comparison: Comparison) -> str:
-    frame, _ = _string_frame(comparison)
-    body = frame.set_index(["section", "parameter"])
-    labels = [(comparison.labels[int(c.split(":")[0])], _heading(c, comparison)) for c in body.columns]
-    body.columns = pd.MultiIndex.from_tuples(labels)
-    body.index.names = [None, None]
-    notes = "<br>".join(html.escape(note) for note in footnotes(comparison))
-    title = f"<strong>Comparison of estimators</strong><br><code>{html.escape(_caption(comparison))}</code>"
-    return f"<div><p>{title}</p>{body.to_html(border=0, escape=True)}<p>{notes}</p></div>"
-
-
-def comparison_latex(comparison: Comparison, caption: str | None = None) -> str:
+def comparison_latex(comparison: SideBySide, caption: str | None = None) -> str:
     """Write a booktabs ``tabular``: a row for each parameter, estimate, se and interval for each estimator."""
     n = len(comparison.labels)
     heads = " & ".join(rf"\multicolumn{{3}}{{c}}{{{_tex(label)}}}" for label in comparison.labels)
     rules = " ".join(rf"\cmidrule(lr){{{2 + 3 * i}-{4 + 3 * i}}}" for i in range(n))
-    columns = " & ".join(["Estimate", "SE", _tex(f"{_percent(comparison.ci)} interval")] * n)
+    columns = " & ".join(["Estimate", "SE", _tex(f"{percent(comparison.ci)} interval")] * n)
     lines = [rf"\begin{{tabular}}{{l{'rrr' * n}}}", r"\toprule", rf" & {heads} \\", rules, rf" & {columns} \\"]
     lines += list(_latex_body(comparison, n))
     lines += [r"\bottomrule", r"\end{tabular}"]
@@ -298,7 +288,7 @@ def comparison_latex(comparison: Comparison, caption: str | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _latex_body(comparison: Comparison, n: int) -> Iterator[str]:
+def _latex_body(comparison: SideBySide, n: int) -> Iterator[str]:
     for title, rows in sections(comparison):
         yield r"\midrule"
         yield rf"\multicolumn{{{1 + 3 * n}}}{{l}}{{\textit{{{_tex(title)}}}}} \\"

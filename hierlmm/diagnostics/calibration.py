@@ -364,9 +364,17 @@ class Calibration:
         -------
         arviz_plots.PlotCollection
         """
-        from hierlmm.plots.simulation import plot_ranks
+        from hierlmm.drawing.simulation import plot_ranks
 
-        return plot_ranks(self, self._chosen(parameters), probability("ci", ci), backend, figure_kwargs)
+        ci, chosen, exact = probability("ci", ci), self._chosen(parameters), self.rank_table is not None
+        if exact:  # spread evenly over the bin of each rank, which leaves the ECDF at the bins' edges as it is
+            ranks = self.ranks[chosen]
+            positions = (ranks + np.random.default_rng(214).uniform(size=ranks.shape)) / (self.n_ranks + 1)
+        else:
+            positions = self.pit[chosen].dropna()
+        band = ecdf_band(len(positions), self.n_ranks)
+        xlabel = "rank of the truth, scaled to 1" if exact else "position of the truth in the Wald distribution"
+        return plot_ranks(positions, (band.z, *band.limits(ci)), ci, xlabel, backend, figure_kwargs)
 
     def plot_recovery(
         self,
@@ -388,7 +396,7 @@ class Calibration:
         -------
         arviz_plots.PlotCollection
         """
-        from hierlmm.plots.simulation import plot_recovery
+        from hierlmm.drawing.simulation import plot_recovery
 
         chosen = [p for p in self.parameters if p != LOGLIK] if parameters is None else self._chosen(parameters)
         return plot_recovery(self, chosen, backend, figure_kwargs)

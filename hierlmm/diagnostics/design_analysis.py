@@ -905,6 +905,6 @@ class DesignAnalysis:
         -------
         arviz_plots.PlotCollection
         """
-        from hierlmm.plots.simulation import plot_power
+        from hierlmm.drawing.simulation import plot_power
 
         return plot_power(replace(self, table=self.table[self.table["n_used"] >= 2]), backend, figure_kwargs)

@@ -172,7 +172,7 @@ class SerialCheck(Sealed, ABC):
         arviz_plots.PlotCollection
             Visuals ``expected`` and ``observed``.
         """
-        from hierlmm.plots.serial import plot_serial
+        from hierlmm.drawing.serial import plot_serial
 
         return plot_serial(self, backend=backend, figure_kwargs=figure_kwargs)
 

@@ -19,8 +19,10 @@ from hierlmm.errors import MissingPackageError, SpecificationError
 
 __all__ = [
     "GREY",
+    "LABELLED",
     "PALETTE",
     "backend_module",
+    "break_lines",
     "canvas",
     "finish",
     "grid_shape",
@@ -40,6 +42,8 @@ GREY = "#8c8c8c"
 BACKENDS = ("matplotlib", "bokeh", "plotly", "none")
 PACKAGES = {"bokeh": ("bokeh",), "plotly": ("plotly", "webcolors"), "matplotlib": ("matplotlib",)}
 DPI = 100
+LABELLED = 60
+"""Most subjects whose names are written on the axis."""
 
 
 def resolve_backend(backend: str | None) -> str:
@@ -199,6 +203,11 @@ def join_with_gaps(lines: Sequence[FloatArray]) -> FloatArray:
     """Lines of shape (2, n_i) as one line with gaps, (2, Σ(n_i + 1))."""
     gap = np.full((2, 1), np.nan)
     return np.hstack([part for line in lines for part in (line, gap)]) if lines else np.full((2, 1), np.nan)
+
+
+def break_lines(line: FloatArray, jumps: FloatArray) -> FloatArray:
+    """A line (rows x, y, ...) with a gap after the last point before each jump."""
+    return np.insert(line, np.flatnonzero(np.isin(line[0], jumps[0])) + 1, np.nan, axis=1)
 
 
 def stack_points(parts: Mapping[Any, FloatArray], dim: str, name: str) -> Any:

@@ -42,6 +42,7 @@ from hierlmm.effects.judge import PosteriorDraws, judge_of
 from hierlmm.effects.jumps import jumps_along
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
+from hierlmm.fits.side_by_side import label_fits
 from hierlmm.frames import apart
 from hierlmm.likelihood.wald import Wald
 from hierlmm.options import check_ci, checked, choose, renamed
@@ -360,9 +361,9 @@ class EffectCurves:
         **options
             As for `hierlmm.plots.plot_effects`.
         """
-        from hierlmm.plots import plot_effects
+        from hierlmm.drawing.curves import draw_curves
 
-        return plot_effects(self, **options)
+        return draw_curves(dict.fromkeys(label_fits([self.fit], options.pop("labels", None)), self), **options)
 
     def __len__(self) -> int:
         return len(self._linear)

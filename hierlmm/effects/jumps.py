@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import variables_of
 
-__all__ = ["break_lines", "jumps_along"]
+__all__ = ["jumps_along"]
 
 FloatArray = NDArray[np.float64]
 STEP = re.compile(r"[<>%]|[!=]=|//|\bnp\.|\bint\(")
@@ -55,8 +55,3 @@ def jumps_along(design: Design, variable: str, grid: FloatArray) -> FloatArray:
             right, high = np.where(later, right, middle), np.where(later[:, None], high, at)
     found = np.abs(high - low).max(axis=1) > 1e-3
     return np.vstack([left[found], right[found]])
-
-
-def break_lines(line: FloatArray, jumps: FloatArray) -> FloatArray:
-    """A line (rows x, y, ...) with a gap after the last point before each jump."""
-    return np.insert(line, np.flatnonzero(np.isin(line[0], jumps[0])) + 1, np.nan, axis=1)

@@ -217,14 +217,14 @@ class Effects(ReadOnlyArrays):
         )
 
     def plot(self, **options: Any) -> Any:
-        """Estimates with intervals; see `hierlmm.plots.effects.plot_effects`.
+        """Estimates with intervals; see `hierlmm.drawing.effect_rows.plot_effects`.
 
         Parameters
         ----------
         **options
-            As for `hierlmm.plots.effects.plot_effects`.
+            As for `hierlmm.drawing.effect_rows.plot_effects`.
         """
-        from hierlmm.plots.effects import plot_effects
+        from hierlmm.drawing.effect_rows import plot_effects
 
         return plot_effects(self, **options)
 

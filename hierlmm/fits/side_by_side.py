@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,12 @@ from hierlmm.errors import DataError, NotAvailableError, SpecificationError, clo
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import correlated_pairs
 from hierlmm.frames import quote, shorten
+from hierlmm.results import Result
 
 __all__ = [
     "COLUMNS",
     "MARGINAL_SIGMA",
+    "SideBySide",
     "estimates",
     "fit_statistics",
     "is_marginal",
@@ -37,6 +41,53 @@ MARGINAL_SIGMA = "sigma (marginal)"
 """σ of a model without random effects beside one that has them: the SD of a row, not the SD within a subject."""
 TOLERANCE = 1e-10
 """Values of a column that are closer than this, relative to its largest, are taken as equal."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SideBySide(Result):
+    """Fits by label, the reference among them, and what they say about the same parameters; see `Comparison`."""
+
+    fits: Mapping[str, Fit]
+    table: pd.DataFrame
+    reference: str
+    ci: float
+    flag_above: float
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fits", MappingProxyType(dict(self.fits)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "fits": dict(self.fits)}  # a read-only mapping cannot be pickled
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels of the fits."""
+        return list(self.fits)
+
+    @property
+    def flagged(self) -> pd.DataFrame:
+        """The rows of `table` whose difference is flagged, largest first."""
+        table = self.table
+        return table[table["flag"]].sort_values("difference", key=np.abs, ascending=False, ignore_index=True)
+
+    @property
+    def statistics(self) -> pd.DataFrame:
+        """Sizes, log-likelihood, information criteria and diagnostics, statistic × estimator (NaN where undefined)."""
+        rows = {label: fit_statistics(fit) for label, fit in self.fits.items()}
+        return pd.DataFrame(rows, dtype=object).rename_axis(index="statistic", columns="estimator").dropna(how="all")
+
+    def wide(self) -> pd.DataFrame:
+        """Parameters × (estimator, column), for reading and for export."""
+        table, columns = self.table, [*COLUMNS, "difference"]
+        parameters = pd.Index(table["parameter"].unique(), name="parameter")
+        own = {label: rows.set_index("parameter")[columns] for label, rows in table.groupby("estimator")}
+        by_label = {label: own[label].reindex(parameters) for label in self.labels}
+        return pd.concat(by_label, axis=1, names=["estimator", None])
 
 
 def label_fits(fits: Iterable[Fit], labels: Sequence[str] | None = None) -> dict[str, Fit]:

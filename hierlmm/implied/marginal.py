@@ -50,38 +50,38 @@ class ImpliedPictures(Result):
         """Label -> what is drawn."""
 
     def plot_heatmap(self, **options: Any) -> Any:
-        """Draw the correlation (or V) as a heat map, several side by side; see `hierlmm.plots.implied.plot_heatmap`.
+        """Draw the correlation (or V) as a heat map, several side by side; see `hierlmm.drawing.implied.plot_heatmap`.
 
         Parameters
         ----------
         **options
-            As for `hierlmm.plots.implied.plot_heatmap`.
+            As for `hierlmm.drawing.implied.plot_heatmap`.
         """
-        from hierlmm.plots.implied import plot_heatmap
+        from hierlmm.drawing.implied import plot_heatmap
 
         return plot_heatmap(self._pictured(), **options)
 
     def plot_correlation(self, **options: Any) -> Any:
-        """Draw the correlation against the lag, several in one picture; see `hierlmm.plots.implied.plot_correlation`.
+        """Draw the correlation against the lag, several in one picture; see `hierlmm.drawing.implied.plot_correlation`.
 
         Parameters
         ----------
         **options
-            As for `hierlmm.plots.implied.plot_correlation`.
+            As for `hierlmm.drawing.implied.plot_correlation`.
         """
-        from hierlmm.plots.implied import plot_correlation
+        from hierlmm.drawing.implied import plot_correlation
 
         return plot_correlation(self._pictured(), **options)
 
     def plot_variance(self, **options: Any) -> Any:
-        """Draw the variance against time, several in one picture; see `hierlmm.plots.implied.plot_variance`.
+        """Draw the variance against time, several in one picture; see `hierlmm.drawing.implied.plot_variance`.
 
         Parameters
         ----------
         **options
-            As for `hierlmm.plots.implied.plot_variance`.
+            As for `hierlmm.drawing.implied.plot_variance`.
         """
-        from hierlmm.plots.implied import plot_variance
+        from hierlmm.drawing.implied import plot_variance
 
         return plot_variance(self._pictured(), **options)
 

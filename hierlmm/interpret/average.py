@@ -22,9 +22,10 @@ from hierlmm.interpret.coefficients import (
     level2_rows,
     level2_variables,
 )
-from hierlmm.interpret.interpretation import Sentence, number
+from hierlmm.interpret.interpretation import Sentence
 from hierlmm.interpret.judge import judged
 from hierlmm.interpret.words import Words
+from hierlmm.text import number
 
 __all__ = ["average_sentences", "curve_sentences", "difference_sentences", "say"]
 

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-import numpy as np
 import pandas as pd
 
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.options import checked
+from hierlmm.text import number
 
-__all__ = ["Interpretation", "Sentence", "apart", "number", "percentage", "probability", "span"]
+__all__ = ["Interpretation", "Sentence", "apart", "percentage", "probability"]
 
 WIDTH = 100
 
@@ -104,29 +104,6 @@ class Interpretation:
             items = "".join(f"<li>{html.escape(s.text)}</li>" for s in own)
             parts.append(f"<p><em>{html.escape(section)}</em></p><ul>{items}</ul>")
         return f"<div>{''.join(parts)}</div>"
-
-
-def number(value: float) -> str:
-    """A number with four digits: ``21.21``, ``-0.003046``, ``12340``."""
-    if value == 0.0:
-        return "0"
-    text = f"{value:.4g}"
-    return f"{value:z.0f}" if "e" in text and 1e4 <= abs(value) < 1e9 else text
-
-
-def span(low: float, high: float) -> str:
-    """``19.90 to 22.52``: both ends with as many decimals, the larger with four digits and no end rounded to zero."""
-    sizes = [abs(v) for v in (low, high) if np.isfinite(v) and v != 0.0]
-    if len(sizes) < 2 or not (np.isfinite(low) and np.isfinite(high)):
-        return f"{number(low)} to {number(high)}"
-    most, least = (int(np.floor(np.log10(s))) for s in (max(sizes), min(sizes)))
-    places = max(3 - most, 1 - least, 0)
-    if places > 8 or most >= 9:
-        return f"{number(low)} to {number(high)}"
-    ends = [f"{v:z.{places}f}" for v in (low, high)]
-    while "." in ends[0] and all(end[-1] in "0." for end in ends):
-        ends = [end[:-1] for end in ends]
-    return f"{ends[0]} to {ends[1]}"
 
 
 def apart(value: float, limit: float) -> str:

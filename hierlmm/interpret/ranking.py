@@ -87,8 +87,9 @@ class Ranking:
         **options
             As for `hierlmm.plots.plot_ranks`.
         """
-        from hierlmm.plots import plot_ranks
+        from hierlmm.drawing.ranks import plot_ranks
 
+        options.pop("term", None)  # chosen when the ranking was made
         return plot_ranks(self, **options)
 
     def _title(self) -> str:

@@ -16,9 +16,10 @@ from hierlmm.frames import shorten
 from hierlmm.interpret.average import MAX_SENTENCES, say
 from hierlmm.interpret.coefficients import Coefficient, level2_variables
 from hierlmm.interpret.heterogeneity import heterogeneity
-from hierlmm.interpret.interpretation import Sentence, apart, number, percentage, span
+from hierlmm.interpret.interpretation import Sentence, apart, percentage
 from hierlmm.interpret.judge import is_posterior, zero_terms
 from hierlmm.interpret.words import Words
+from hierlmm.text import number, span
 
 __all__ = ["between_sentences", "correlation_sentences", "marginal_covariance_sentences", "within_sentences"]
 

@@ -23,10 +23,10 @@ from hierlmm.errors import DataError, NotAvailableError, SpecificationError, clo
 from hierlmm.fits.base import Fit
 from hierlmm.frames import quote
 from hierlmm.interpret.coefficients import deviation_note, position_of, subject_rows
-from hierlmm.interpret.interpretation import span
 from hierlmm.interpret.judge import check_probability, is_posterior, need_effects, zero_terms
 from hierlmm.interpret.theta import DRAWS, Difference, difference
 from hierlmm.options import checked
+from hierlmm.text import span
 
 __all__ = ["SubjectComparison", "compare_subjects"]
 

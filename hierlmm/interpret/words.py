@@ -17,9 +17,10 @@ import numpy as np
 from hierlmm.design.formula import unquoted
 from hierlmm.fits.base import Fit
 from hierlmm.interpret.coefficients import Coefficient, coefficients, is_label, levels_of
-from hierlmm.interpret.interpretation import apart, number, probability, span
+from hierlmm.interpret.interpretation import apart, probability
 from hierlmm.interpret.judge import Estimates, is_posterior
 from hierlmm.likelihood.wald import method_name
+from hierlmm.text import number, span
 
 __all__ = ["Words", "words_of"]
 

@@ -19,7 +19,7 @@ __all__ = [
     "plot_trajectories",
 ]
 
-# `hierlmm.plots.effects` draws tables of effects; curves have a module of their own.
+# `hierlmm.drawing.effect_rows` draws tables of effects; curves have a module of their own.
 _MODULES = {"plot_effects": "effect_curves"}
 
 if _typing.TYPE_CHECKING:

@@ -6,30 +6,48 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hierlmm.comparison.compare import Comparison
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
-from hierlmm.fits.side_by_side import label_fits
+from hierlmm.fits.side_by_side import SideBySide, label_fits
 
-__all__ = ["is_posterior", "one_fit", "pick_fits", "refuse_without_effects", "unit_of", "zero_terms"]
+__all__ = [
+    "is_posterior",
+    "one_fit",
+    "pick_fits",
+    "pick_side_by_side",
+    "refuse_without_effects",
+    "unit_of",
+    "zero_terms",
+]
 
 
 def pick_fits(
-    fits: Fit | Comparison | Mapping[str, Fit] | Sequence[Fit], labels: Sequence[str] | None
+    fits: Fit | SideBySide | Mapping[str, Fit] | Sequence[Fit], labels: Sequence[str] | None
 ) -> dict[str, Fit]:
     """Return label -> fit from one fit, a `Comparison`, a mapping, or a sequence of fits."""
-    if isinstance(fits, Comparison):
+    if isinstance(fits, SideBySide):
         fits = fits.fits
     if isinstance(fits, Mapping):
         return label_fits(fits.values(), list(fits) if labels is None else labels)
     return label_fits([fits] if isinstance(fits, Fit) else fits, labels)
 
 
-def one_fit(fit: Fit | Comparison) -> Fit:
+def pick_side_by_side(
+    fits: Fit | SideBySide | Mapping[str, Fit] | Sequence[Fit], labels: Sequence[str] | None, ci: float | None
+) -> tuple[dict[str, Fit], str, float]:
+    """Return the fits by label, which is the reference, and the probability of intervals: a comparison's, or 0.95."""
+    named = pick_fits(fits, labels)
+    reference, own = next(iter(named)), 0.95
+    if isinstance(fits, SideBySide) and labels is None:
+        reference, own = fits.reference, fits.ci
+    return named, reference, own if ci is None else ci
+
+
+def one_fit(fit: Fit | SideBySide) -> Fit:
     """Return the fit, or the reference fit of a `Comparison`."""
-    return fit.fits[fit.reference] if isinstance(fit, Comparison) else next(iter(label_fits([fit]).values()))
+    return fit.fits[fit.reference] if isinstance(fit, SideBySide) else next(iter(label_fits([fit]).values()))
 
 
 def refuse_without_effects(fit: Fit, what: str) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.comparison.compare import Comparison, compare
 from hierlmm.drawing.style import (
     PALETTE,
     backend_module,
@@ -21,9 +20,9 @@ from hierlmm.drawing.style import (
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import COMMON_SD
-from hierlmm.fits.side_by_side import estimates
+from hierlmm.fits.side_by_side import SideBySide, estimates, same_question
 from hierlmm.options import checked, renamed
-from hierlmm.plots.fits import pick_fits, zero_terms
+from hierlmm.plots.fits import pick_side_by_side, zero_terms
 
 __all__ = ["choose_parameters", "plot_forest", "table_dataset"]
 
@@ -31,7 +30,7 @@ __all__ = ["choose_parameters", "plot_forest", "table_dataset"]
 @renamed(inner="inner_ci")
 @checked
 def plot_forest(
-    fits: Fit | Comparison | Mapping[str, Fit] | Sequence[Fit],
+    fits: Fit | SideBySide | Mapping[str, Fit] | Sequence[Fit],
     *,
     labels: Sequence[str] | None = None,
     parameters: str | Sequence[str] | None = None,
@@ -82,20 +81,21 @@ def plot_forest(
     from arviz_plots import visuals
 
     name = resolve_backend(backend)
-    comparison = fits if isinstance(fits, Comparison) and labels is None else _compare(fits, labels)
-    outer = (comparison.ci if isinstance(fits, Comparison) else 0.95) if ci is None else ci
-    table = estimates(comparison.fits, outer, comparison.reference)
-    for label, fit in comparison.fits.items():
+    named, reference, outer = pick_side_by_side(fits, labels, ci)
+    same_question(named, reference)
+    names = list(named)
+    table = estimates(named, outer, reference)
+    for label, fit in named.items():
         without = zero_terms(fit)
-        names = [f"sd({term})" for term in without]
+        parameters_at_zero = [f"sd({term})" for term in without]
         if len(without) == len(getattr(fit.design, "term", ())):
-            names.append(COMMON_SD)
-        zero = table["parameter"].isin(names)
+            parameters_at_zero.append(COMMON_SD)
+        zero = table["parameter"].isin(parameters_at_zero)
         table.loc[zero & (table["estimator"] == label), "estimate"] = 0.0
     chosen = choose_parameters(table, parameters)
-    point = table_dataset(table, chosen, comparison.labels, ["estimate"])
-    interval = table_dataset(table, chosen, comparison.labels, ["lower", "upper"])
-    n = len(comparison.labels)
+    point = table_dataset(table, chosen, names, ["estimate"])
+    interval = table_dataset(table, chosen, names, ["lower", "upper"])
+    n = len(names)
     rows, columns = grid_shape(len(chosen), col_wrap)
     collection = canvas(
         point,
@@ -110,13 +110,13 @@ def plot_forest(
     )
     collection.map(visuals.line_x, "interval", data=interval, width=1.4)
     if inner_ci is not None:
-        thick = estimates(comparison.fits, inner_ci, comparison.reference)
-        data = table_dataset(thick, chosen, comparison.labels, ["lower", "upper"])
+        thick = estimates(named, inner_ci, reference)
+        data = table_dataset(thick, chosen, names, ["lower", "upper"])
         collection.map(visuals.line_x, "inner_interval", data=data, width=4)
     collection.map(visuals.scatter_x, "point_estimate", data=point, size=38, edgecolor="white")
-    _estimator_rows(collection, chosen, comparison.labels)
+    _estimator_rows(collection, chosen, names)
     thick_text = "" if inner_ci is None else f"{percent(inner_ci)} and "
-    response = comparison.fits[comparison.reference].design.hierarchy.response
+    response = named[reference].design.hierarchy.response
     return finish(
         collection,
         "parameter",
@@ -124,11 +124,6 @@ def plot_forest(
         title=f"{response}: estimates with {thick_text}{percent(outer)} intervals",
         legend="estimator" if n > 1 else None,
     )
-
-
-def _compare(fits: Any, labels: Sequence[str] | None) -> Comparison:
-    named = pick_fits(fits, labels)
-    return compare(*named.values(), labels=list(named))
 
 
 def table_dataset(table: Any, parameters: list[str], labels: list[str], columns: list[str]) -> Any:

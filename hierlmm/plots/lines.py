@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from hierlmm.design.design import Design
 from hierlmm.design.formula import variables_of
-from hierlmm.effects.jumps import break_lines, jumps_along
+from hierlmm.drawing.style import break_lines
+from hierlmm.effects.jumps import jumps_along
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.comparison.compare import Comparison
 from hierlmm.drawing.style import PALETTE, backend_module, canvas, finish, grid_shape, resolve_backend
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.likelihood import LikelihoodFit
+from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.options import checked
 from hierlmm.plots.fits import one_fit
 
@@ -23,7 +23,7 @@ BEYOND = 0.4
 
 @checked
 def plot_optima(
-    fit: Fit | Comparison, *, backend: str | None = None, figure_kwargs: dict[str, Any] | None = None
+    fit: Fit | SideBySide, *, backend: str | None = None, figure_kwargs: dict[str, Any] | None = None
 ) -> Any:
     """Draw the criterion on the straight line through the best optimum and each of the others.
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.comparison.compare import Comparison
 from hierlmm.drawing.style import (
     PALETTE,
     backend_module,
@@ -22,9 +21,9 @@ from hierlmm.drawing.style import (
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import component_labels, component_values, correlated_pairs
-from hierlmm.fits.side_by_side import MARGINAL_SIGMA, estimates, is_marginal
+from hierlmm.fits.side_by_side import MARGINAL_SIGMA, SideBySide, estimates, is_marginal
 from hierlmm.options import checked
-from hierlmm.plots.fits import is_posterior, pick_fits
+from hierlmm.plots.fits import is_posterior, pick_side_by_side
 from hierlmm.plots.forest import choose_parameters, table_dataset
 
 __all__ = ["parameter_draws", "plot_posterior"]
@@ -32,7 +31,7 @@ __all__ = ["parameter_draws", "plot_posterior"]
 
 @checked
 def plot_posterior(
-    fits: Fit | Comparison | Mapping[str, Fit] | Sequence[Fit],
+    fits: Fit | SideBySide | Mapping[str, Fit] | Sequence[Fit],
     *,
     labels: Sequence[str] | None = None,
     parameters: str | Sequence[str] | None = None,
@@ -80,10 +79,8 @@ def plot_posterior(
     from arviz_plots import visuals
 
     name = resolve_backend(backend)
-    named = pick_fits(fits, labels)
-    comparison = fits if isinstance(fits, Comparison) and labels is None else None
-    probability = (comparison.ci if comparison else 0.95) if ci is None else ci
-    table = estimates(named, probability, comparison.reference if comparison else None)
+    named, reference, probability = pick_side_by_side(fits, labels, ci)
+    table = estimates(named, probability, reference)
     chosen = choose_parameters(table, parameters)
     sampled = [label for label, fit in named.items() if is_posterior(fit)]
     approximate = not sampled

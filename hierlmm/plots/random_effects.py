@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from hierlmm.comparison.compare import Comparison
 from hierlmm.drawing.style import (
     GREY,
+    LABELLED,
     PALETTE,
     backend_module,
     canvas,
@@ -23,19 +23,16 @@ from hierlmm.drawing.style import (
 )
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
-from hierlmm.fits.side_by_side import known_label
+from hierlmm.fits.side_by_side import SideBySide, known_label
 from hierlmm.options import checked
-from hierlmm.plots.fits import is_posterior, pick_fits, unit_of, zero_terms
+from hierlmm.plots.fits import is_posterior, pick_side_by_side, unit_of, zero_terms
 
 __all__ = ["effect_intervals", "plot_random_effects"]
-
-LABELLED = 60
-"""Most subjects whose names are written on the axis."""
 
 
 @checked
 def plot_random_effects(
-    fits: Fit | Comparison | Mapping[str, Fit] | Sequence[Fit],
+    fits: Fit | SideBySide | Mapping[str, Fit] | Sequence[Fit],
     *,
     labels: Sequence[str] | None = None,
     terms: str | Sequence[str] | None = None,
@@ -88,13 +85,12 @@ def plot_random_effects(
     from arviz_plots import visuals
 
     name = resolve_backend(backend)
-    named = {label: fit for label, fit in pick_fits(fits, labels).items() if fit.has_random_effects}
+    every, base_label, probability = pick_side_by_side(fits, labels, ci)
+    named = {label: fit for label, fit in every.items() if fit.has_random_effects}
     if not named:
         raise SpecificationError("no fit with random effects", "there is nothing to draw", "pass a mixed-model fit")
-    comparison = fits if isinstance(fits, Comparison) and labels is None else None
-    probability = (comparison.ci if comparison else 0.95) if ci is None else ci
     if reference is None:
-        reference = comparison.reference if comparison and comparison.reference in named else next(iter(named))
+        reference = base_label if base_label in named else next(iter(named))
     base = named[known_label("reference", reference, list(named))]
     chosen = _terms(base, terms)
     if sort_by is not None:

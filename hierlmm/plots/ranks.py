@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from hierlmm.comparison.compare import Comparison
-from hierlmm.drawing.style import (
-    GREY,
-    PALETTE,
-    backend_module,
-    canvas,
-    finish,
-    percent,
-    resolve_backend,
-    segments,
-    stack_points,
-)
-from hierlmm.errors import SpecificationError
+from hierlmm.drawing import ranks as drawing
 from hierlmm.fits.base import Fit
+from hierlmm.fits.side_by_side import SideBySide
+from hierlmm.interpret.ranking import Ranking
 from hierlmm.options import checked
 from hierlmm.plots.fits import one_fit
-from hierlmm.plots.random_effects import LABELLED
-
-if TYPE_CHECKING:
-    from hierlmm.interpret.ranking import Ranking
 
 __all__ = ["plot_ranks"]
 
 
 @checked
 def plot_ranks(
-    ranking: Ranking | Fit | Comparison,
+    ranking: Ranking | Fit | SideBySide,
     *,
     term: str | None = None,
     max_subjects: int | None = None,
@@ -61,59 +45,6 @@ def plot_ranks(
         Visuals ``interval`` and ``point_estimate`` over ``term``. The dashed line ends the ranks that
         ``prob_top`` counts.
     """
-    from arviz_plots import visuals
-
-    name = resolve_backend(backend)
-    if isinstance(ranking, (Fit, Comparison)):
+    if isinstance(ranking, (Fit, SideBySide)):
         ranking = one_fit(ranking).rank_subjects(term)
-    table = ranking.table
-    total = len(table)
-    if max_subjects is not None and max_subjects < 1:
-        raise SpecificationError(
-            f"max_subjects={max_subjects!r}", "at least one subject must be drawn", "use a number of 1 or more"
-        )
-    if max_subjects is not None and max_subjects < total:
-        table = table.iloc[np.unique(np.linspace(0, total - 1, max_subjects).round().astype(int))]
-    J = len(table)
-    y = np.arange(J, 0, -1, dtype=np.float64)
-    points = {ranking.term: np.vstack([table["expected_rank"].to_numpy(), y])}
-    lines = {ranking.term: segments(table["rank_lower"].to_numpy(), table["rank_upper"].to_numpy(), y)}
-    small = J > LABELLED
-    collection = canvas(
-        stack_points(points, "term", "ranks"),
-        "term",
-        backend=name,
-        size=(5.0, 1.3 + min(10.0, max(2.2, J * 0.18))),
-        col_wrap=1,
-        figure_kwargs=figure_kwargs,
-    )
-    collection.map(
-        visuals.line_xy,
-        "interval",
-        data=stack_points(lines, "term", "ranks"),
-        color=PALETTE[0],
-        width=0.8 if small else 1.3,
-        alpha=0.75,
-    )
-    collection.map(
-        visuals.scatter_xy,
-        "point_estimate",
-        data=stack_points(points, "term", "ranks"),
-        color=PALETTE[0],
-        size=6 if small else 16,
-    )
-    draw = backend_module(name)
-    target = collection.get_target("ranks", {"term": ranking.term})
-    draw.vline(ranking.top + 0.5, target, color=GREY, linestyle=draw.get_default_aes("linestyle", 2)[1], width=1)
-    draw.yticks([] if small else y.tolist(), [] if small else [str(s) for s in table.index], target)
-    draw.ylim((0.2, J + 0.8), target)
-    first = "largest" if ranking.largest_first else "smallest"
-    shown = f"{J} of {total}" if total > J else f"{total}"
-    return finish(
-        collection,
-        "term",
-        {ranking.term: ranking.term},
-        title=f"Ranks of subjects ({ranking.estimator}) with {percent(ranking.ci)} intervals",
-        xlabel=f"expected rank (1: {first}; dashed: the first {ranking.top})",
-        ylabel=f"{ranking.subject} ({shown}, sorted)",
-    )
+    return drawing.plot_ranks(ranking, max_subjects=max_subjects, backend=backend, figure_kwargs=figure_kwargs)

@@ -15,10 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from hierlmm.comparison.compare import Comparison
 from hierlmm.design.design import level2_prediction
 from hierlmm.drawing.style import (
     GREY,
+    LABELLED,
     PALETTE,
     backend_module,
     canvas,
@@ -30,6 +30,7 @@ from hierlmm.drawing.style import (
 )
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
+from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.options import checked, renamed
 from hierlmm.plots.fits import one_fit, refuse_without_effects, unit_of
 
@@ -38,13 +39,12 @@ __all__ = ["plot_shrinkage", "pooled_coefficients", "separate_coefficients"]
 FloatArray = NDArray[np.float64]
 SEPARATE, PARTIAL, POOLED = "separate fits", "partial pooling", "pooled fit"
 COLORS = {SEPARATE: GREY, PARTIAL: PALETTE[0], POOLED: PALETTE[1]}
-LABELLED = 60
 
 
 @renamed(ellipse="coverage")
 @checked
 def plot_shrinkage(
-    fits: Fit | Comparison,
+    fits: Fit | SideBySide,
     *,
     terms: str | Sequence[str] | None = None,
     coverage: float | None = 0.5,

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.comparison.compare import Comparison
 from hierlmm.drawing.style import (
     GREY,
     PALETTE,
@@ -23,6 +22,7 @@ from hierlmm.drawing.style import (
 )
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
+from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.frames import column_names, quote, require_columns, to_pandas
 from hierlmm.options import checked
 from hierlmm.plots.fits import one_fit
@@ -37,7 +37,7 @@ SEE = "docs, page 'Predictions'"
 
 @checked
 def plot_subject_prediction(
-    fit: Fit | Comparison,
+    fit: Fit | SideBySide,
     history: Any,
     times: Sequence[float] | None = None,
     *,

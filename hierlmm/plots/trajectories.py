@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierlmm.comparison.compare import Comparison
 from hierlmm.design.design import Design
 from hierlmm.drawing.style import (
     GREY,
@@ -23,6 +22,7 @@ from hierlmm.drawing.style import (
 )
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
+from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.frames import quote, shorten
 from hierlmm.options import checked, renamed
 from hierlmm.plots.fits import one_fit, refuse_without_effects
@@ -42,7 +42,7 @@ SHOWS = {
 @renamed(x="variable")
 @checked
 def plot_trajectories(
-    fits: Fit | Comparison,
+    fits: Fit | SideBySide,
     *,
     variable: str | None = None,
     by: str | Sequence[str] | None = None,

@@ -109,7 +109,7 @@ class GLSSteps(Sealed):
         -------
         arviz_plots.PlotCollection
         """
-        from hierlmm.plots.gls_steps import plot_gls_steps
+        from hierlmm.drawing.gls_steps import plot_gls_steps
 
         return plot_gls_steps(self, backend, figure_kwargs)
 

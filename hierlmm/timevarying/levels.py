@@ -21,8 +21,8 @@ from scipy.stats import norm
 from hierlmm.design.formula import variables_of
 from hierlmm.errors import DataError, SpecificationError, closest, warn
 from hierlmm.frames import MISSING_CHOICES, column_names, require_columns, shorten, to_pandas
-from hierlmm.interpret.interpretation import span
 from hierlmm.options import checked, renamed
+from hierlmm.text import span
 from hierlmm.timevarying.history import is_number, subject_codes
 
 __all__ = ["WithinBetweenTest", "test_within_between", "within_between"]

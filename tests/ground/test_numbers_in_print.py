@@ -8,8 +8,7 @@ import pytest
 
 import hierlmm as hl
 from hierlmm.fits.text import correlation_text
-from hierlmm.interpret.interpretation import span
-from hierlmm.text import probability_text, table_lines, table_text
+from hierlmm.text import probability_text, span, table_lines, table_text
 
 NEGATIVE_ZERO = re.compile(r"-0\.?0*(?![\d.])")
 

@@ -13,7 +13,8 @@ from scipy import integrate, stats
 import hierlmm as hl
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.interpret import ranking
-from hierlmm.interpret.interpretation import apart, number, percentage, probability, span
+from hierlmm.interpret.interpretation import apart, percentage, probability
+from hierlmm.text import number, span
 
 FORMULA = hl.TwoLevelModel.from_formula
 # Words that claim a cause, or that the data show what was assumed.

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.drawing.style import GREY, PALETTE, backend_module, canvas, finish, grid_shape, resolve_backend, wrap_title
 from hierlmm.options import checked
-
-if TYPE_CHECKING:
-    from hierlmm.diagnostics.calibration import Calibration
-    from hierlmm.diagnostics.design_analysis import DesignAnalysis
 
 __all__ = ["plot_power", "plot_ranks", "plot_recovery"]
 
@@ -24,30 +21,21 @@ POWER, WIDTH = "power", "interval width"
 
 @checked
 def plot_ranks(
-    calibration: Calibration,
-    parameters: Sequence[str],
+    positions: pd.DataFrame,
+    band: tuple[FloatArray, FloatArray, FloatArray],
     ci: float,
+    xlabel: str,
     backend: str | None,
     figure_kwargs: dict[str, Any] | None,
 ) -> Any:
-    """Δ-ECDF of the normalised ranks (of Wald positions, for likelihood fits) with the simultaneous band."""
+    """Δ-ECDF of positions in (0, 1) by parameter, with a band: where it is, its lower and upper limit."""
     import xarray as xr
     from arviz_plots import plot_ecdf_pit, visuals
 
-    from hierlmm.diagnostics.calibration import ecdf_band
-
     name = resolve_backend(backend)
-    uniform = np.random.default_rng(214)
-    if calibration.rank_table is None:
-        table = calibration.pit[list(parameters)].dropna()
-        pit = table.to_numpy()
-    else:  # spread evenly over the bin of each rank, which leaves the ECDF at the bins' edges as it is
-        ranks = calibration.ranks[list(parameters)].to_numpy()
-        pit = (ranks + uniform.uniform(size=ranks.shape)) / (calibration.n_ranks + 1)
-    data = xr.Dataset(
-        {"rank": (("dataset", "parameter"), pit)}, coords={"parameter": [wrap_title(p) for p in parameters]}
-    )
-    rows, columns = grid_shape(len(parameters))
+    names = [wrap_title(p) for p in positions.columns]
+    data = xr.Dataset({"rank": (("dataset", "parameter"), positions.to_numpy())}, coords={"parameter": names})
+    rows, columns = grid_shape(len(names))
     collection = canvas(
         data,
         "parameter",
@@ -72,25 +60,23 @@ def plot_ranks(
             "ecdf_lines": {"color": PALETTE[0]},
         },
     )
-    band = ecdf_band(len(pit), calibration.n_ranks)
-    lower, upper = band.limits(ci)
-    x = np.concatenate([[0.0], band.z, [1.0]])
-    bottom, top = (np.concatenate([[0.0], v - band.z, [0.0]]) for v in (lower, upper))
+    z, *limits = band
+    x = np.concatenate([[0.0], z, [1.0]])
+    bottom, top = (np.concatenate([[0.0], v - z, [0.0]]) for v in limits)
     collection.map(visuals.fill_between_y, "band", data=data, x=x, y_bottom=bottom, y_top=top, color=GREY, alpha=0.25)
-    exact = calibration.rank_table is not None
     return finish(
         collection,
         "parameter",
-        dict(zip(data["parameter"].to_numpy(), data["parameter"].to_numpy(), strict=True)),
+        dict(zip(names, names, strict=True)),
         title=None,
-        xlabel="rank of the truth, scaled to 1" if exact else "position of the truth in the Wald distribution",
+        xlabel=xlabel,
         ylabel="Δ ECDF",
     )
 
 
 @checked
 def plot_recovery(
-    calibration: Calibration, parameters: Sequence[str], backend: str | None, figure_kwargs: dict[str, Any] | None
+    calibration: Any, parameters: Sequence[str], backend: str | None, figure_kwargs: dict[str, Any] | None
 ) -> Any:
     """Estimates with 95 % intervals against the truth, and the line of perfect recovery."""
     import xarray as xr
@@ -152,7 +138,7 @@ def plot_recovery(
 
 
 @checked
-def plot_power(analysis: DesignAnalysis, backend: str | None, figure_kwargs: dict[str, Any] | None) -> Any:
+def plot_power(analysis: Any, backend: str | None, figure_kwargs: dict[str, Any] | None) -> Any:
     """Power, and expected width of the interval, against the number of subjects, with Monte-Carlo bands."""
     import xarray as xr
     from arviz_plots import visuals

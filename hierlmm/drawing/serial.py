@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hierlmm.drawing.style import GREY, PALETTE, backend_module, canvas, finish, percent, resolve_backend, stack_points
 from hierlmm.options import checked
-
-if TYPE_CHECKING:
-    from hierlmm.diagnostics.serial import SerialCheck
 
 __all__ = ["plot_serial"]
 
@@ -19,7 +16,7 @@ LINES = {"subject": "the subjects' own lines", "population": "the population lin
 
 
 @checked
-def plot_serial(check: SerialCheck, *, backend: str | None, figure_kwargs: Mapping[str, Any] | None) -> Any:
+def plot_serial(check: Any, *, backend: str | None, figure_kwargs: Mapping[str, Any] | None) -> Any:
     """Draw a `Semivariogram` or `Autocorrelation`; see their ``plot``."""
     from arviz_plots import visuals
 

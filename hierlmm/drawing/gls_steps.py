@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hierlmm.drawing.style import GREY, PALETTE, backend_module, canvas, finish, grid_shape, resolve_backend, wrap_title
 from hierlmm.options import checked
-
-if TYPE_CHECKING:
-    from hierlmm.teaching.gls_steps import GLSSteps
 
 __all__ = ["plot_gls_steps"]
 
@@ -18,7 +15,7 @@ LACK = "log10(last loglik − loglik)"
 
 
 @checked
-def plot_gls_steps(steps: GLSSteps, backend: str | None, figure_kwargs: dict[str, Any] | None) -> Any:
+def plot_gls_steps(steps: Any, backend: str | None, figure_kwargs: dict[str, Any] | None) -> Any:
     """One panel for each parameter, with a line at its last value, and one for the log-likelihood."""
     import xarray as xr
     from arviz_plots import visuals

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,6 @@ from hierlmm.errors import DataError
 from hierlmm.frames import quote, shorten
 from hierlmm.options import checked, choose
 
-if TYPE_CHECKING:
-    from hierlmm.implied.marginal import ImpliedMarginal
-
 __all__ = ["plot_correlation", "plot_heatmap", "plot_variance"]
 
 FloatArray = NDArray[np.float64]
@@ -36,7 +33,7 @@ BLUE, WHITE, RED = (0x05, 0x30, 0x61), (0xF7, 0xF7, 0xF7), (0x67, 0x00, 0x1F)
 
 @checked
 def plot_heatmap(
-    implied: Mapping[str, ImpliedMarginal],
+    implied: Mapping[str, Any],
     *,
     what: str = "correlation",
     numbers: bool | None = None,
@@ -124,7 +121,7 @@ def plot_heatmap(
 
 @checked
 def plot_correlation(
-    implied: Mapping[str, ImpliedMarginal],
+    implied: Mapping[str, Any],
     *,
     reference: Any = None,
     all_pairs: bool | None = None,
@@ -217,7 +214,7 @@ def plot_correlation(
 
 @checked
 def plot_variance(
-    implied: Mapping[str, ImpliedMarginal],
+    implied: Mapping[str, Any],
     *,
     sd: bool = False,
     bands: bool | None = None,
@@ -278,7 +275,7 @@ def plot_variance(
 
 
 def _curves(
-    implied: Mapping[str, ImpliedMarginal],
+    implied: Mapping[str, Any],
     curves: dict[str, FloatArray],
     areas: dict[str, tuple[FloatArray, FloatArray, FloatArray]],
     thin: dict[str, list[FloatArray]],
@@ -370,7 +367,7 @@ def _by_fit(lines: Mapping[str, FloatArray], quantity: str) -> Any:
     return xr.Dataset({"implied": (("quantity", "fit", "plot_axis", "point"), stacked)}, coords=coords)
 
 
-def _title(what: str, implied: Mapping[str, ImpliedMarginal]) -> str:
+def _title(what: str, implied: Mapping[str, Any]) -> str:
     one = next(iter(implied.values()))
     where = "".join(f", {k} = {_tick(v)}" for k, v in one.at.items() if not isinstance(v, list))
     who = f", implied by {one.label} ({one.estimator})" if len(implied) == 1 else ", as each fit implies it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,16 +20,14 @@ from hierlmm.drawing.style import (
     wrap_title,
 )
 from hierlmm.options import checked
-
-if TYPE_CHECKING:
-    from hierlmm.effects.table import Effects
+from hierlmm.text import show
 
 __all__ = ["plot_effects"]
 
 
 @checked
 def plot_effects(
-    effects: Effects,
+    effects: Any,
     *,
     col_wrap: int | None = None,
     backend: str | None = None,
@@ -56,8 +54,6 @@ def plot_effects(
         Visuals ``interval`` and ``point_estimate`` over ``family``.
     """
     from arviz_plots import visuals
-
-    from hierlmm.text import show
 
     name = resolve_backend(backend)
     table, labels = effects.table, effects.labels

@@ -1,0 +1,335 @@
+"""Effect curves: the mean along a covariate with bands, one panel or slider position for each combination of values.
+
+Curves are given as `hierlmm.effects.curves.EffectCurves` are, with their table, grid, keys and points.
+"""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.drawing.controls import add_controls
+from hierlmm.drawing.style import (
+    PALETTE,
+    backend_module,
+    break_lines,
+    canvas,
+    finish,
+    grid_shape,
+    percent,
+    resolve_backend,
+    without_backticks,
+)
+from hierlmm.errors import SpecificationError
+from hierlmm.options import checked, choose, renamed
+from hierlmm.text import show
+
+__all__ = ["DATA", "draw_curves", "refuse_with_curves"]
+
+FloatArray = NDArray[np.float64]
+type Cell = tuple[str, str]
+SEE = "docs, page 'Effect plots'"
+DATA = ("none", "points", "partial")
+MOST_PANELS = 24
+MANY_POINTS = 300
+
+
+@renamed(residuals="residual_level")
+@checked
+def draw_curves(
+    curves: Mapping[str, Any],
+    *,
+    data: Literal["none", "points", "partial"] = "none",
+    residual_level: Literal["subject", "population"] | None = None,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    col_wrap: int | None = None,
+    backend: str | None = None,
+    figure_kwargs: Mapping[str, Any] | None = None,
+    **made_of: Any,
+) -> Any:
+    """Draw effect curves by label; see `hierlmm.plots.plot_effects`, which makes them."""
+    if made_of:
+        raise refuse_with_curves()
+    choose("data", data, DATA)
+    name = resolve_backend(backend)
+    layout = _Layout(curves, selectable=name == "plotly")
+    points = {label: _points(own, data, residual_level) for label, own in curves.items()}
+    if data == "points":
+        points = dict(list(points.items())[:1])  # the same measurements lie behind every fit
+    first = layout.selections[0]
+    rows, columns = grid_shape(len(layout.panels), col_wrap or layout.columns)
+    single = len(layout.panels) == 1
+    collection = canvas(
+        _stack(layout, {c: own["curve"] for c, own in layout.geometry(first).items()}, ("x", "y")),
+        "panel",
+        backend=name,
+        size=(0.7 + (5.9 if single else 3.5 * columns), 1.3 + (3.7 if single else 3.0 * rows)),
+        col_wrap=columns,
+        figure_kwargs=figure_kwargs,
+        sharex=True,
+        sharey=True,
+        **({"aes": {"color": ["line"]}, "color": list(PALETTE[: len(layout.lines)])} if len(layout.lines) > 1 else {}),
+    )
+    drawn = [_draw(collection, layout, selection, points, data, k) for k, selection in enumerate(layout.selections)]
+    draw = backend_module(name)
+    limits, reference = _limits(curves, points), next(iter(curves.values()))
+    x = [v for own in curves.values() for v in own.grid.points[own.variable]]
+    room = 0.03 * (max(x) - min(x))
+    for panel in layout.panels:
+        target = collection.get_target("effects", {"panel": panel})
+        draw.xlim((min(x) - room, max(x) + room), target)
+        draw.ylim(limits, target)
+    finish(
+        collection,
+        "panel",
+        {panel: panel for panel in layout.panels},
+        title=None,
+        xlabel=reference.variable if xlabel is None else xlabel,
+        ylabel=reference.ylabel if ylabel is None else ylabel,
+        legend="line" if len(layout.lines) > 1 else None,
+    )
+    _add_title(collection, _title(curves, data))
+    if len(layout.selections) > 1:
+        add_controls(collection.get_viz("figure"), layout.selectable, layout.selections, drawn)
+    return collection
+
+
+def refuse_with_curves() -> SpecificationError:
+    """Make the error for arguments that are of no use once curves are there."""
+    return SpecificationError(
+        "effect curves together with fits, or with what curves are made of",
+        "curves have been made already, with their own variable, by and at",
+        "pass fits and all arguments, or curves only",
+        SEE,
+    )
+
+
+def _points(curves: Any, data: str, residuals: Literal["subject", "population"] | None) -> pd.DataFrame | None:
+    return None if data == "none" else curves.points("partial" if data == "partial" else "points", residuals)
+
+
+class _Layout:
+    """Which curve is in which panel, has which colour, and belongs to which position of the sliders."""
+
+    def __init__(self, curves: Mapping[str, Any], *, selectable: bool) -> None:
+        self.curves = curves
+        first = next(iter(curves.values()))
+        self.overlay = len(curves) > 1
+        self.selectable: tuple[str, ...] = first.panels if selectable else ()
+        self.colour: tuple[str, ...] = tuple([] if self.overlay else first.by[:1])
+        self.facets: tuple[str, ...] = (
+            *(first.by if self.overlay else first.by[1:]),
+            *(() if selectable else first.panels),
+        )
+        points = first.grid.points
+        self.lines = (
+            list(curves) if self.overlay else [self._text(self.colour, c) for c in self._all(points, self.colour)]
+        )
+        self.panels = [self._text(self.facets, c) for c in self._all(points, self.facets)]
+        self.selections = self._all(points, self.selectable)
+        # The values of the last variable side by side, the others below each other.
+        last = len(points[self.facets[-1]]) if len(self.facets) > 1 else 0
+        self.columns = last if 2 <= last <= 4 else None
+        if len(self.lines) > len(PALETTE):
+            what = f"{len(self.lines)} fits" if self.overlay else f"by={self.colour[0]!r} with {len(self.lines)} values"
+            raise SpecificationError(
+                what,
+                f"so many colours cannot be told apart; there are {len(PALETTE)}",
+                "choose some" if self.overlay else f"choose some: at={{{self.colour[0]!r}: [...]}}",
+                SEE,
+            )
+        if len(self.panels) > MOST_PANELS:
+            raise SpecificationError(
+                f"{len(self.panels)} panels ({', '.join(self.facets)})",
+                "so many panels cannot be read",
+                "choose fewer values in at={...}, or backend='plotly' for sliders",
+                SEE,
+            )
+
+    @staticmethod
+    def _all(points: Mapping[str, Sequence[Any]], names: Sequence[str]) -> list[tuple[Any, ...]]:
+        return list(itertools.product(*(points[v] for v in names)))
+
+    @staticmethod
+    def _text(names: Sequence[str], values: Sequence[Any]) -> str:
+        return ", ".join(f"{v} = {show(x)}" for v, x in zip(names, values, strict=True))
+
+    def cell(self, label: str, key: Mapping[str, Any]) -> Cell:
+        """Panel and line of a curve."""
+        line = label if self.overlay else self._text(self.colour, [key[v] for v in self.colour])
+        return self._text(self.facets, [key[v] for v in self.facets]), line
+
+    def geometry(self, selection: tuple[Any, ...]) -> dict[Cell, dict[str, FloatArray]]:
+        """Lines and bands of the curves of one position of the sliders."""
+        found = {}
+        for label, own in self.curves.items():
+            table = own.table
+            for key, rows in own.curves:
+                if tuple(key[v] for v in self.selectable) == selection:
+                    found[self.cell(label, key)] = _geometry(table.iloc[rows], own.columns[own.variable], own.jumps)
+        return found
+
+    def points(
+        self, selection: tuple[Any, ...], points: Mapping[str, pd.DataFrame | None], data: str
+    ) -> dict[Cell, FloatArray]:
+        """Points behind the curves of one position of the sliders."""
+        found: dict[Cell, FloatArray] = {}
+        for label, table in points.items():
+            if table is None:
+                continue
+            own = self.curves[label]
+            variables = [*own.panels, *own.by]
+            names = [own.point_columns[v] for v in variables]
+            groups = table.groupby(names, observed=True, sort=False) if names else [((), table)]
+            for values, part in groups:
+                key = dict(zip(variables, values if isinstance(values, tuple) else (values,), strict=True))
+                if tuple(key[v] for v in self.selectable) == selection:
+                    found[self.cell(label, key)] = (
+                        part[[own.point_columns[own.variable], "y"]].to_numpy(dtype=np.float64).T
+                    )
+        return found
+
+
+def _geometry(table: pd.DataFrame, variable: str, jumps: FloatArray) -> dict[str, FloatArray]:
+    x, y = table[variable].to_numpy(dtype=np.float64), table["estimate"].to_numpy(dtype=np.float64)
+    beyond = table["extrapolated"].to_numpy(dtype=bool)
+    # Dashes start at the last point that was seen, so that the curve has no gap.
+    near = beyond | np.r_[beyond[1:], False] | np.r_[False, beyond[:-1]]
+    parts = {
+        "curve": break_lines(np.vstack([x, np.where(beyond, np.nan, y)]), jumps),
+        "extrapolated": break_lines(np.vstack([x, np.where(near, y, np.nan)]), jumps),
+    }
+    for name, ending in (("band", ""), ("simultaneous", "_simultaneous")):
+        if f"lower{ending}" in table:
+            parts[name] = np.vstack([x, table[f"lower{ending}"], table[f"upper{ending}"]])
+    return parts
+
+
+def _stack(layout: _Layout, cells: Mapping[Cell, FloatArray], axes: tuple[str, ...]) -> Any:
+    """Arrays (axes, n) by panel and line, padded with NaN, as a Dataset."""
+    import xarray as xr
+
+    width = max((part.shape[1] for part in cells.values()), default=1)
+    stacked = np.full((len(layout.panels), len(layout.lines), len(axes), width), np.nan)
+    for (panel, line), part in cells.items():
+        stacked[layout.panels.index(panel), layout.lines.index(line), :, : part.shape[1]] = part
+    coords = {"panel": layout.panels, "line": layout.lines, "plot_axis": list(axes)}
+    data = xr.Dataset({"effects": (("panel", "line", "plot_axis", "point"), stacked)}, coords=coords)
+    # A dimension that no aesthetic loops over would reach the visual: one line as many lines of one point.
+    return data.isel(line=0, drop=True) if len(layout.lines) == 1 else data
+
+
+def _band(da: Any, target: Any, **look: Any) -> Any:
+    """A filled band from ``plot_axis`` x, lower, upper, without the padding."""
+    from arviz_plots.plot_collection import backend_from_object
+
+    x, lower, upper = (da.sel(plot_axis=axis).to_numpy() for axis in ("x", "lower", "upper"))
+    there = np.isfinite(x)
+    return backend_from_object(target).fill_between_y(x[there], lower[there], upper[there], target, **look)
+
+
+def _draw(
+    collection: Any,
+    layout: _Layout,
+    selection: tuple[Any, ...],
+    points: Mapping[str, pd.DataFrame | None],
+    data: str,
+    number: int,
+) -> range:
+    """Draw one position of the sliders, bottom to top; return the positions of its traces (plotly)."""
+    from arviz_plots import visuals
+
+    figure = collection.get_viz("figure")
+    before = len(figure.data) if layout.selectable else 0
+    ending = "" if number == 0 else f"_{number}"
+    behind = layout.points(selection, points, data)
+    if behind:
+        many = sum(part.shape[1] for part in behind.values()) > MANY_POINTS * len(layout.panels)
+        coloured = len(layout.lines) > 1 and not (layout.overlay and data == "points")
+        look: dict[str, Any] = {"size": 7 if many else 14, "alpha": 0.25 if many else 0.55}
+        stacked = _stack(layout, behind, ("x", "y"))
+        if not coloured:
+            look["color"] = "#404040"
+        collection.map(
+            visuals.scatter_xy, f"points{ending}", data=stacked, ignore_aes=set() if coloured else "all", **look
+        )
+    cells = layout.geometry(selection)
+    lone = {} if len(layout.lines) > 1 else {"color": PALETTE[0]}
+    ignore: Any = set() if len(layout.lines) > 1 else "all"
+    faint = 1.0 if len(layout.lines) <= 2 else 0.6
+    for name, alpha in (("simultaneous", 0.15), ("band", 0.28)):
+        bands = {c: own[name] for c, own in cells.items() if name in own}
+        if bands:
+            stacked = _stack(layout, bands, ("x", "lower", "upper"))
+            collection.map(_band, f"{name}{ending}", data=stacked, ignore_aes=ignore, alpha=alpha * faint, **lone)
+    if faint < 1.0:  # where several bands lie on top of each other their edges tell them apart
+        edges = {c: _edges(own["band"]) for c, own in cells.items()}
+        stacked = _stack(layout, edges, ("x", "y"))
+        collection.map(visuals.line_xy, f"edge{ending}", data=stacked, ignore_aes=ignore, width=0.8, alpha=0.8)
+    dashes = backend_module(collection.backend).get_default_aes("linestyle", 2)[1]
+    for name, look in (("curve", {"width": 2.4}), ("extrapolated", {"width": 1.8, "linestyle": dashes})):
+        lines = {c: own[name] for c, own in cells.items()}
+        if name == "curve" or any(np.isfinite(part[1]).any() for part in lines.values()):
+            stacked = _stack(layout, lines, ("x", "y"))
+            collection.map(visuals.line_xy, f"{name}{ending}", data=stacked, ignore_aes=ignore, **look, **lone)
+    return range(before, len(figure.data)) if layout.selectable else range(0)
+
+
+def _edges(band: FloatArray) -> FloatArray:
+    """Lower and upper edge as one line with a gap."""
+    return np.hstack([band[[0, 1]], np.full((2, 1), np.nan), band[[0, 2]]])
+
+
+def _limits(curves: Mapping[str, Any], points: Mapping[str, pd.DataFrame | None]) -> tuple[float, float]:
+    """One range of the vertical axis for all panels and positions of the sliders."""
+    values = [points[label]["y"].to_numpy() for label in points if points[label] is not None]  # type: ignore[index]
+    for own in curves.values():
+        table = own.table
+        values += [table[c].to_numpy() for c in table.columns if str(c).startswith(("lower", "upper"))]
+    low, high = (float(f(np.concatenate(values))) for f in (np.nanmin, np.nanmax))
+    room = 0.03 * ((high - low) or 1.0)
+    return low - room, high + room
+
+
+def _title(curves: Mapping[str, Any], data: str) -> str:
+    """What is held, what the bands are, and what the points are."""
+    first = next(iter(curves.values()))
+    held: dict[str, Any] = {}
+    for own in curves.values():
+        held |= {v: x for v, x in own.held.items() if v not in held}
+    text = [f"At {', '.join(f'{v} = {_short(x)}' for v, x in held.items())}."] if held else []
+    averaged = list(dict.fromkeys(v for own in curves.values() for v in own.averaged))
+    if averaged:
+        text.append(f"Averaged over {', '.join(averaged)}.")
+    if first.transform is not None:
+        text.append(f"Median of {first.ylabel}.")
+    both = "pointwise and (light) simultaneous bands" if first.simultaneous else "pointwise bands"
+    text.append(f"{percent(first.ci)} {both}.")
+    if data != "none":
+        where = ", at their own values" if data == "points" and (first.held or first.panels) else ""
+        text.append(f"Points: {'partial residuals' if data == 'partial' else 'measurements'}{where}.")
+    if len(curves) == 1:
+        text.append(f"{first.estimator}.")
+    return " ".join(text)
+
+
+def _add_title(collection: Any, text: str) -> None:
+    """A title in small letters, broken to fit: it has to say what is held."""
+    figure, text = collection.get_viz("figure"), without_backticks(text)
+    if collection.backend == "matplotlib":
+        collection.add_title("\n".join(textwrap.wrap(text, int(13.0 * figure.get_size_inches()[0]))), size=10.5)
+    elif collection.backend == "plotly":
+        collection.add_title("\n".join(textwrap.wrap(text, int(figure.layout.width / 7.5))), size=14)
+    else:
+        collection.add_title(text)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
