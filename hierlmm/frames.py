@@ -10,10 +10,32 @@ import pandas as pd
 
 from hierlmm.errors import DataError, SpecificationError, closest, warn
 
-__all__ = ["apart", "column_names", "complete_rows", "quote", "require_columns", "shorten", "to_pandas"]
+__all__ = [
+    "apart",
+    "column_names",
+    "complete_rows",
+    "is_number",
+    "levels_in_use",
+    "quote",
+    "require_columns",
+    "shorten",
+    "to_pandas",
+]
 
 MISSING_CHOICES = ("raise", "drop")
 INT64_MAX = np.iinfo(np.int64).max
+
+
+def is_number(values: Any) -> bool:
+    """Whether a column holds numbers: truth values are none, and neither are categories, whatever they look like."""
+    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+
+
+def levels_in_use(column: pd.Series) -> list[Any]:
+    """Distinct labels of a column: its categories in their order, without those that never occur, or sorted."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.remove_unused_categories().cat.categories.tolist()
+    return sorted(column.unique())
 
 
 def column_names(data: Any) -> list[str]:

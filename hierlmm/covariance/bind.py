@@ -19,7 +19,8 @@ from hierlmm.covariance.parameters import Parameter, check_parameters, natural_s
 from hierlmm.covariance.residual import Observed, ResidualCorrelation, Toeplitz, check_matrix
 from hierlmm.covariance.variance import VarianceFunction, sorted_levels
 from hierlmm.errors import DataError
-from hierlmm.frames import quote, shorten
+from hierlmm.frames import is_number, quote, shorten
+from hierlmm.groups import group_order, group_starts
 
 __all__ = [
     "BoundCorrelation",
@@ -185,13 +186,13 @@ def make_rows(
         Positions that are no numbers (or no whole numbers), or the same position twice in one subject.
     """
     J = len(subjects)
-    start = np.concatenate([[0], np.cumsum(np.bincount(subject_index, minlength=J))]).astype(np.int64)
+    start = group_starts(subject_index, J)
     if spec is None or column is None:
-        order = np.argsort(subject_index, kind="stable")
+        order = group_order(subject_index)
         place = np.arange(len(order)) - np.repeat(start[:-1], np.diff(start))
         return Rows(order, start, place.astype(np.float64), ())
     values, labels = _positions(spec, column)
-    order = np.lexsort((values, subject_index))
+    order = group_order(subject_index, values)
     t = values[order]
     rows = Rows(order, start, t, labels)
     if not spec.ties:
@@ -202,10 +203,7 @@ def make_rows(
 def _positions(spec: ResidualCorrelation, column: pd.Series) -> tuple[FloatArray, tuple[str, ...]]:
     name = type(spec).__name__
     if spec.by_occasion:
-        if isinstance(column.dtype, pd.CategoricalDtype):
-            levels = [c for c in column.cat.categories if (column == c).any()]
-        else:
-            levels = sorted_levels(name, column)
+        levels = sorted_levels(name, column)
         codes = column.map({label: k for k, label in enumerate(levels)}).to_numpy(dtype=np.float64)
         return codes, tuple(f"{label:g}" if isinstance(label, float) else str(label) for label in levels)
     kind = pd.api.types.infer_dtype(column)
@@ -224,8 +222,7 @@ def _positions(spec: ResidualCorrelation, column: pd.Series) -> tuple[FloatArray
             f"data[{column.name!r}].min()).dt.days",
             SEE,
         )
-    real = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column)
-    if not real or pd.api.types.is_bool_dtype(column):
+    if not is_number(column) or pd.api.types.is_complex_dtype(column):
         raise DataError(
             f"{name} and a column {column.name!r} of type {column.dtype}",
             "positions of a serial structure are numbers",

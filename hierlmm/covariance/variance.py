@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.errors import DataError, SpecificationError
-from hierlmm.frames import quote
+from hierlmm.frames import is_number, levels_in_use, quote
 from hierlmm.options import checked_constructor, renamed
 
 __all__ = ["VarExp", "VarIdent", "VarPower", "VarianceFunction", "sorted_levels"]
@@ -137,10 +137,7 @@ class VarIdent(VarianceFunction):
 
     def prepare(self, column: pd.Series) -> tuple[FloatArray, tuple[Any, ...]]:
         """Codes of the groups; their labels are remembered."""
-        if isinstance(column.dtype, pd.CategoricalDtype):
-            levels = [c for c in column.cat.categories if (column == c).any()]
-        else:
-            levels = sorted_levels("VarIdent", column)
+        levels = sorted_levels("VarIdent", column)
         if len(levels) < 2:
             raise DataError(
                 f"VarIdent({self.variable!r}) and a column with one value, {quote(levels[0])}",
@@ -320,7 +317,7 @@ def _check_column(name: str, covariate: Any) -> None:
 
 
 def _numbers(name: str, covariate: str | None, column: pd.Series) -> FloatArray:
-    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+    if not is_number(column):
         raise DataError(
             f"{name}({covariate!r}) and a column of type {column.dtype}",
             "the variance is a function of a number",
@@ -369,7 +366,7 @@ def _check_spread(name: str, covariate: str | None, v: FloatArray, what: str, re
 
 
 def sorted_levels(name: str, column: pd.Series) -> list[Any]:
-    """Distinct labels in order.
+    """Distinct labels in order, that of the categories where there are any.
 
     Raises
     ------
@@ -377,7 +374,7 @@ def sorted_levels(name: str, column: pd.Series) -> list[Any]:
         If they have no order (numbers and text).
     """
     try:
-        return sorted(column.unique())
+        return levels_in_use(column)
     except TypeError as error:
         types = ", ".join(sorted({type(v).__name__ for v in column}))
         raise DataError(

@@ -41,6 +41,7 @@ from hierlmm.design.formula import (
 from hierlmm.design.hierarchy import Hierarchy, RandomBlock, hierarchy_from_terms, marginal_hierarchy, random_blocks
 from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
+from hierlmm.groups import first_rows
 
 __all__ = [
     "Design",
@@ -570,10 +571,7 @@ def _varying(values: dict[tuple[str, str], FloatArray], prepared: Prepared) -> f
 
 
 def _first_rows(prepared: Prepared) -> NDArray[np.intp]:
-    index = prepared.subject_index
-    first = np.empty(len(prepared.subjects), dtype=np.intp)
-    first[index[::-1]] = np.arange(len(index))[::-1]  # the last assignment, the first row, stays
-    return first
+    return first_rows(prepared.subject_index, len(prepared.subjects))
 
 
 def _check_levels(hierarchy: Hierarchy, prepared: Prepared, values: dict[tuple[str, str], FloatArray]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.design import Design
-from hierlmm.frames import quote, shorten
+from hierlmm.design.questions import rows_of_subject
+from hierlmm.frames import is_number, quote, shorten
+from hierlmm.groups import group_order
 
 __all__ = ["row_order_messages"]
 
@@ -39,12 +40,12 @@ def _disordered_rows(design: Design, name: str) -> list[str]:
 
     A time has one value for each row of a subject. Rows from last to first are as good as from first to last.
     """
-    order = np.argsort(design.subject_index, kind="stable")
+    order = group_order(design.subject_index)
     index = design.subject_index[order]
     same = index[1:] == index[:-1]
     times: dict[str, NDArray[np.intp]] = {}
     for variable in dict.fromkeys([*design.level1_variables(), *design.residual_columns]):
-        if not _is_number(design, variable):
+        if not is_number(design.frame[variable]):
             continue
         values = design.frame[variable].to_numpy(dtype=np.float64)[order]
         steps = np.diff(values)
@@ -58,7 +59,7 @@ def _disordered_rows(design: Design, name: str) -> list[str]:
         return []
     variable, turning = next(iter(times.items()))
     subject = quote(design.subjects[turning[0]])
-    shown = design.frame[variable].to_numpy()[design.subject_index == turning[0]]
+    shown = design.frame[variable].to_numpy()[rows_of_subject(design, turning[0])]
     one = len(times) == 1
     what = variable if one else f"any of {', '.join(times)}"
     return [
@@ -69,8 +70,3 @@ def _disordered_rows(design: Design, name: str) -> list[str]:
         f"numbers the occasions, which is right in any order (also where {'it is' if one else 'they are'} not the "
         f"time). {READ}"
     ]
-
-
-def _is_number(design: Design, variable: str) -> bool:
-    dtype = design.frame[variable].dtype
-    return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)

@@ -55,6 +55,7 @@ from hierlmm.covariance.parameters import unconstrained_values
 from hierlmm.datasets.simulate import simulate
 from hierlmm.design.design import Design, Residual, design_from_formula
 from hierlmm.design.formula import INTERCEPT, parse_formula, term_name, unquoted
+from hierlmm.design.questions import rows_by_subject
 from hierlmm.diagnostics.calibrate import likelihood_of, require_collapsed
 from hierlmm.diagnostics.replicate import Failure, binomial_interval, probability, replicate, streams, whole
 from hierlmm.errors import DataError, HierlmmError, NotAvailableError, SpecificationError, closest
@@ -463,7 +464,7 @@ def _resampling_plan(
     root = vectors * np.sqrt(np.clip(values, 0.0, None))
     hierarchy = base.hierarchy
     parsed = parse_formula(hierarchy.formula)
-    rows = np.split(np.argsort(base.subject_index, kind="stable"), np.cumsum(base.rows_per_subject)[:-1])
+    rows = rows_by_subject(base)
 
     def draw(size: int, rng: np.random.Generator, dropout: float) -> Design:
         J = base.n_subjects

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.design.questions import rows_by_subject, time_variable
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
+from hierlmm.frames import is_number
 
 __all__ = ["LinearResiduals", "Pairs", "linear_residuals", "make_pairs", "positions_of"]
 
@@ -46,8 +48,6 @@ class Pairs:
 
 def positions_of(fit: Fit, time: str | None, *, by_order: bool) -> tuple[FloatArray, str, bool]:
     """Position of every row, the name of what it is measured in, and whether lags count rows."""
-    from hierlmm.predict.history import time_variable
-
     design = fit.design
     frame = design.frame
     structure = getattr(design, "residual", None)
@@ -74,7 +74,7 @@ def positions_of(fit: Fit, time: str | None, *, by_order: bool) -> tuple[FloatAr
         return np.asarray(column.cat.codes, dtype=np.float64), f"{name}, counted", False
     if isinstance(column.dtype, pd.CategoricalDtype) and not labelled:
         column = column.astype(column.cat.categories.dtype)
-    if labelled or not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
+    if labelled or not is_number(column):
         if structure is not None and structure.by_occasion and name == structure.time:
             return np.asarray(pd.factorize(column, sort=True)[0], dtype=np.float64), f"{name}, counted", False
         raise DataError(
@@ -107,8 +107,8 @@ def make_pairs(
         What the lag is measured in, for messages.
     """
     design = fit.design
-    order = np.lexsort((position, design.subject_index))
-    subjects = np.split(order, np.cumsum(design.rows_per_subject)[:-1])
+    subjects = rows_by_subject(design, position)
+    order = np.concatenate(subjects)
     sizes = np.array([len(rows) for rows in subjects])
     if int(np.sum(sizes * (sizes - 1) // 2)) > MOST_PAIRS:
         raise NotAvailableError(

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from hierlmm.design.design import Design
 from hierlmm.design.formula import categorical_arguments, variables_of
+from hierlmm.design.questions import is_label, levels_of
 from hierlmm.errors import FitWarning, SpecificationError, closest
 from hierlmm.frames import quote, shorten
 
@@ -103,7 +104,7 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Grid:
     )
     variables = list(dict.fromkeys(v for e in expressions for v in variables_of(e, columns)))
     labels = {name for e in expressions for name in categorical_arguments(e)}
-    factors = frozenset(v for v in variables if v in labels or _is_factor(frame[v], v, design))
+    factors = frozenset(v for v in variables if v in labels or is_label(design, v))
     wanted = {plain_name(name): values for name, values in (at or {}).items()}
     for name in wanted:
         if name not in variables:
@@ -113,7 +114,7 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Grid:
                 f"use {shorten(map(repr, variables))}" if variables else "leave it out: there is no covariate",
                 SEE,
             )
-    values = {v: _values(frame[v], v, design, v in factors, wanted.get(v)) for v in variables}
+    values = {v: _values(design, v, v in factors, wanted.get(v)) for v in variables}
     if math.prod(len(v) for v in values.values()) > MAX_ROWS:
         sizes = ", ".join(f"{v}: {len(x)}" for v, x in values.items() if len(x) > 1)
         raise SpecificationError(
@@ -122,29 +123,19 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Grid:
             "fix some factors by at={...}",
             SEE,
         )
-    hidden = {v: _typical(frame[v], v, design) for v in design.level1_variables() if v not in variables}
+    hidden = {v: _typical(design, v) for v in design.level1_variables() if v not in variables}
     combinations = list(itertools.product(*values.values()))
     made = {v: [c[i] for c in combinations] for i, v in enumerate(values)}
     return Grid(design, pd.DataFrame(made, index=range(len(combinations))), values, factors, hidden)
 
 
-def _is_factor(column: pd.Series, name: str, design: Design) -> bool:
-    return name in design.levels.categories or not pd.api.types.is_numeric_dtype(column.dtype) or column.dtype == bool
+def _typical(design: Design, name: str) -> Any:
+    return levels_of(design, name)[0] if is_label(design, name) else float(design.frame[name].mean())
 
 
-def _levels(column: pd.Series, name: str, design: Design) -> tuple[Any, ...]:
-    if name in design.levels.categories:
-        return tuple(design.levels.categories[name])
-    return tuple(sorted(pd.unique(column)))
-
-
-def _typical(column: pd.Series, name: str, design: Design) -> Any:
-    return _levels(column, name, design)[0] if _is_factor(column, name, design) else float(column.mean())
-
-
-def _values(column: pd.Series, name: str, design: Design, factor: bool, asked: Any) -> tuple[Any, ...]:
+def _values(design: Design, name: str, factor: bool, asked: Any) -> tuple[Any, ...]:
     if asked is None:
-        return _levels(column, name, design) if factor else (float(column.mean()),)
+        return tuple(levels_of(design, name)) if factor else (float(design.frame[name].mean()),)
     single = isinstance(asked, (str, bytes)) or not isinstance(asked, Iterable)
     values = [asked] if single else list(asked)
     if not all(isinstance(value, Hashable) for value in values):
@@ -155,7 +146,7 @@ def _values(column: pd.Series, name: str, design: Design, factor: bool, asked: A
     if not given:
         raise SpecificationError(f"at={{{name!r}: []}}", "no value is left", "give at least one value", SEE)
     if factor:
-        known = _levels(column, name, design)
+        known = levels_of(design, name)
         for value in given:
             if value not in known:
                 raise SpecificationError(

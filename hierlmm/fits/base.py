@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design, level2_prediction
+from hierlmm.design.questions import rows_by_subject, rows_of_subject
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.options import checked, choose, renamed
 
@@ -201,8 +202,7 @@ class Fit(ABC):
             variance = np.einsum("ij,jk,ik->i", design.Z, D, design.Z) + (self.sigma * ratio) ** 2
             return residual / np.sqrt(variance)
         result = np.empty_like(residual)
-        order = np.argsort(design.subject_index, kind="stable")
-        for rows in np.split(order, np.cumsum(design.rows_per_subject)[:-1]):
+        for rows in rows_by_subject(design):
             V = design.Z[rows] @ D @ design.Z[rows].T + self._residual_covariance(rows)
             result[rows] = np.linalg.solve(np.linalg.cholesky(V), residual[rows])
         return result
@@ -224,7 +224,7 @@ class Fit(ABC):
             Label of the subject.
         """
         design = self.design
-        rows = np.flatnonzero(design.subject_index == (0 if subject is None else design.position(subject)))
+        rows = rows_of_subject(design, 0 if subject is None else design.position(subject))
         V = design.Z[rows] @ self._D_values @ design.Z[rows].T + self._residual_covariance(rows)
         index = design.frame.index[rows]
         return pd.DataFrame(V, index=index, columns=index)

@@ -33,6 +33,7 @@ from hierlmm.gee.correlation import (
     UnstructuredMoments,
     WorkingMoments,
 )
+from hierlmm.groups import group_order, group_starts
 
 __all__ = ["CORRELATIONS", "GEEEstimate", "describe_estimate", "estimate_gee"]
 
@@ -256,9 +257,9 @@ def _sorted_rows(
     subject_index: IntArray, times: NDArray[np.generic] | None, correlation: str, labels: list[object]
 ) -> tuple[Rows, IntArray, float | None, tuple[object, ...]]:
     """Sort rows by subject (and time), and put the times on the axis of the correlation."""
-    start = np.concatenate([[0], np.cumsum(np.bincount(subject_index, minlength=len(labels)))]).astype(np.intp)
+    start = group_starts(subject_index, len(labels))
     if correlation in ("independence", "exchangeable"):
-        order = np.argsort(subject_index, kind="stable")
+        order = group_order(subject_index)
         return Rows(start, np.zeros(len(order))), order, None, ()
     if times is None:
         raise SpecificationError(
@@ -268,7 +269,7 @@ def _sorted_rows(
             SEE,
         )
     distinct, code = np.unique(times, return_inverse=True)
-    order = np.lexsort((code, subject_index))
+    order = group_order(subject_index, code)
     twice = np.flatnonzero((np.diff(code[order]) == 0) & (np.diff(subject_index[order]) == 0))
     if twice.size:
         row = order[twice[0]]

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from hierlmm.design.design import Design
 from hierlmm.design.formula import variables_of
+from hierlmm.design.questions import time_variable
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
-from hierlmm.frames import quote, shorten
-from hierlmm.predict.history import time_variable
+from hierlmm.frames import is_number, levels_in_use, quote, shorten
+from hierlmm.groups import group_order
 
 __all__ = ["MOST_TIMES", "SEE", "Grid", "check_request", "make_grid", "relevant_columns"]
 
@@ -163,7 +164,7 @@ def _times(fit: Any, name: str, times: Any) -> tuple[FloatArray, pd.Index, Float
     """Time of every row as a number; the chosen times, and these as numbers."""
     design: Design = fit.design
     if name not in design.frame.columns:
-        order = np.argsort(design.subject_index, kind="stable")
+        order = group_order(design.subject_index)
         column = np.empty(design.n_obs)
         column[order] = np.concatenate([np.arange(1.0, n + 1.0) for n in design.rows_per_subject])
         labels = None
@@ -218,11 +219,7 @@ def _sequence(times: Any) -> Any:
 
 def _labels(series: pd.Series) -> list[Any] | None:
     """Labels of a time that is no number, in order; None for numbers."""
-    if isinstance(series.dtype, pd.CategoricalDtype):
-        return [c for c in series.cat.categories if (series == c).any()]
-    if pd.api.types.is_numeric_dtype(series.dtype) and not pd.api.types.is_bool_dtype(series.dtype):
-        return None
-    return sorted(series.unique())
+    return None if is_number(series) else levels_in_use(series)
 
 
 def _carried(
@@ -293,7 +290,7 @@ def _places(fit: Any, name: str, column: FloatArray, x: FloatArray) -> FloatArra
             raise DataError("rows that are no whole numbers", "rows are counted", "use times=[1, 2, 3]", SEE)
         return x - 1.0
     distinct, code = np.unique(column, return_inverse=True)
-    order = np.argsort(design.subject_index, kind="stable")
+    order = group_order(design.subject_index)
     own, step = design.subject_index[order], np.diff(code[order])
     if np.all(step[own[1:] == own[:-1]] == 1) and np.all(np.isin(x, distinct)):
         return np.searchsorted(distinct, x).astype(np.float64)

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.formula import unquoted, variables_of
+from hierlmm.design.questions import is_label
 from hierlmm.frames import shorten
 from hierlmm.interpret.coefficients import (
     Coefficient,
@@ -18,7 +19,6 @@ from hierlmm.interpret.coefficients import (
     group_rows,
     group_text,
     is_factor,
-    is_label,
     level2_rows,
     level2_variables,
 )

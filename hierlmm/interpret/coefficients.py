@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT, categorical_arguments, unquoted, variables_of
+from hierlmm.design.questions import is_label, levels_of
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.frames import quote, shorten
 
@@ -101,20 +102,6 @@ def is_factor(design: Design, expression: str) -> bool:
         return True
     plain = unquoted(expression)
     return plain in design.frame.columns and is_label(design, plain)
-
-
-def is_label(design: Design, variable: str) -> bool:
-    """Whether a column of the data holds labels."""
-    column = design.frame[variable]
-    numeric = pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)
-    return variable in design.levels.categories or not numeric
-
-
-def levels_of(design: Design, variable: str) -> list[Any]:
-    """Levels of a column of labels, in order."""
-    if variable in design.levels.categories:
-        return list(design.levels.categories[variable])
-    return sorted(pd.unique(design.frame[variable]).tolist())
 
 
 def _factor_coefficient(design: Design, k: int, siblings: list[int], variables: tuple[str, ...]) -> Coefficient:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from hierlmm.design.formula import unquoted
+from hierlmm.design.questions import is_label, levels_of
 from hierlmm.fits.base import Fit
-from hierlmm.interpret.coefficients import Coefficient, coefficients, is_label, levels_of
+from hierlmm.interpret.coefficients import Coefficient, coefficients
 from hierlmm.interpret.interpretation import apart, probability
 from hierlmm.interpret.judge import Estimates, is_posterior
 from hierlmm.likelihood.wald import method_name

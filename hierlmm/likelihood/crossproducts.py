@@ -20,6 +20,7 @@ from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design.constant import centre_columns
 from hierlmm.design.design import Design
 from hierlmm.errors import DataError
+from hierlmm.groups import group_order, group_starts
 from hierlmm.likelihood.kernel import RANK_TOLERANCE, within_subject_qr
 
 __all__ = [
@@ -147,8 +148,7 @@ def assemble_products(R: FloatArray, C: FloatArray, S_w: FloatArray, n_obs: int,
 def subject_rows(design: Design) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
     """Order of the rows by subject, and where each subject starts in it: (N,), (J + 1,)."""
     index = design.subject_index
-    order = np.arange(len(index)) if np.all(index[1:] >= index[:-1]) else np.argsort(index, kind="stable")
-    return order, np.concatenate([[0], np.cumsum(design.rows_per_subject)]).astype(np.int64)
+    return group_order(index), group_starts(index, design.n_subjects)
 
 
 def _orthonormalise(A: FloatArray, names: tuple[str, ...], what: str) -> FloatArray:

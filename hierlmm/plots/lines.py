@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from hierlmm.design.design import Design
 from hierlmm.design.formula import variables_of
+from hierlmm.design.questions import first_row_of_subjects, numbers_at_level1, rows_by_subject, rows_of_subject
 from hierlmm.drawing.style import break_lines
 from hierlmm.effects.jumps import jumps_along
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
+from hierlmm.frames import is_number
 
 __all__ = ["Axis", "population_line", "subject_lines", "x_axis"]
 
@@ -48,7 +50,7 @@ class Axis:
 def x_axis(design: Design, x: str | None) -> Axis:
     """Choose the variable of the horizontal axis: the first numeric level-1 variable unless one is named."""
     level1, frame = design.level1_variables(), design.frame
-    numeric = [v for v in level1 if _is_numeric(frame[v])]
+    numeric = numbers_at_level1(design)
     if x is None:
         if not level1:
             order = 1 + pd.Series(design.subject_index).groupby(design.subject_index).cumcount()
@@ -61,7 +63,7 @@ def x_axis(design: Design, x: str | None) -> Axis:
             f"it is not a level-1 variable of this model, which must vary within subjects.{closest(x, level1)}",
             f"use one of its level-1 variables ({known}), or leave variable out",
         )
-    if _is_numeric(frame[x]):
+    if is_number(frame[x]):
         return Axis(x, x, frame[x].to_numpy(dtype=np.float64))
     categories = design.levels.categories[x]
     codes = pd.Categorical(frame[x], categories=list(categories)).codes
@@ -76,7 +78,7 @@ def subject_lines(fit: Fit, axis: Axis, subjects: Sequence[int] | NDArray[np.int
     design = fit.design
     if axis.variable is None:
         values = fit.fitted("subject").to_numpy()
-        rows_of = {int(j): np.flatnonzero(design.subject_index == j) for j in subjects}
+        rows_of = {int(j): rows_of_subject(design, j) for j in subjects}
         return {j: np.vstack([axis.position[r], values[r]]) for j, r in rows_of.items()}
     courses = Courses(design, axis)
     grids = {int(j): courses.grid(courses.rows[j]) for j in subjects}
@@ -121,14 +123,13 @@ class Courses:
     def __init__(self, design: Design, axis: Axis) -> None:
         self.design, self.axis = design, axis
         self.frame, index = design.frame, design.subject_index
-        order = np.lexsort((axis.position, index))
-        self.rows = np.split(order, np.cumsum(np.bincount(index))[:-1])
-        self.first = np.array([rows.min() for rows in self.rows])
+        self.rows = rows_by_subject(design, axis.position)
+        self.first = first_row_of_subjects(design)
         used, coded = _variables(design)
         self.codes = {v: np.asarray(pd.factorize(self.frame[v])[0]) for v in used if v != axis.variable}
         self.constant = [v for v, codes in self.codes.items() if np.all(codes == codes[self.first[index]])]
         varying = [v for v in self.codes if v not in self.constant]
-        self.steps = {v for v in varying if v in coded or not _is_numeric(self.frame[v])}
+        self.steps = {v for v in varying if v in coded or not is_number(self.frame[v])}
         self.shared = [v for v in varying if self._is_shared(v)]
         self.own = [v for v in varying if v not in self.shared]
         # Between its rows nothing is known of a category.
@@ -234,7 +235,3 @@ def _variables(design: Design) -> tuple[list[str], set[str]]:
     calls = (f for f in factors if f not in columns and re.search(r"\b(C|hashed)\(", f))
     coded = {v for f in calls for v in variables_of(f, columns)}
     return [c for c in columns if c in found], coded
-
-
-def _is_numeric(values: pd.Series) -> bool:
-    return pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from hierlmm.design.design import level2_prediction
+from hierlmm.design.questions import rows_by_subject
 from hierlmm.drawing.style import (
     GREY,
     LABELLED,
@@ -106,13 +107,12 @@ def separate_coefficients(fit: Fit) -> pd.DataFrame:
     response = design.y - design.offset - np.einsum("ik,ik->i", design.X1, own[design.subject_index])
     q = len(design.term)
     values = np.full((design.n_subjects, q), np.nan)
-    order = np.argsort(design.subject_index, kind="stable")
-    for rows in np.split(order, np.cumsum(design.rows_per_subject)[:-1]):
+    for j, rows in enumerate(rows_by_subject(design)):
         Z = design.Z[rows]
         if len(rows) >= q:
             solution, _, rank, _ = np.linalg.lstsq(Z, response[rows])
             if rank == q:
-                values[design.subject_index[rows[0]]] = solution
+                values[j] = solution
     return pd.DataFrame(values, index=design.subjects, columns=list(design.term))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.design.questions import time_of
 from hierlmm.drawing.style import (
     GREY,
     PALETTE,
@@ -26,7 +27,7 @@ from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.frames import column_names, quote, require_columns, to_pandas
 from hierlmm.options import checked
 from hierlmm.plots.fits import one_fit
-from hierlmm.predict.history import courses_of, time_of
+from hierlmm.predict.history import courses_of
 
 __all__ = ["plot_subject_prediction"]
 

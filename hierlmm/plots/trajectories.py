@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.design.design import Design
+from hierlmm.design.questions import first_row_of_subjects, rows_by_subject
 from hierlmm.drawing.style import (
     GREY,
     PALETTE,
@@ -191,8 +192,7 @@ def _panels(
     factors = _factors(design, by)
     if not factors:
         return {"": np.arange(J)}, drawn, {"": ""}
-    _, first = np.unique(design.subject_index, return_index=True)
-    keys = design.frame[factors].iloc[first].reset_index(drop=True)
+    keys = design.frame[factors].iloc[first_row_of_subjects(design)].reset_index(drop=True)
     groups = keys.groupby(factors, sort=True, observed=True).indices
     panels, titles = {}, {}
     for values, members in groups.items():
@@ -246,11 +246,7 @@ def _geometry(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Points and lines of each layer by panel, arrays (2, n) with gaps."""
     design = fit.design
-    rows_of: list[np.ndarray] = [np.empty(0, dtype=int)] * design.n_subjects
-    order = np.lexsort((axis.position, design.subject_index))
-    for rows in np.split(order, np.cumsum(design.rows_per_subject)[:-1]):
-        rows_of[int(design.subject_index[rows[0]])] = rows
-    data = [np.vstack([axis.position[rows], design.y[rows]]) for rows in rows_of]
+    data = [np.vstack([axis.position[rows], design.y[rows]]) for rows in rows_by_subject(design, axis.position)]
     fitted = subject_lines(fit, axis, drawn) if "subject" in layers else {}
     parts: dict[str, dict[str, np.ndarray]] = {layer: {} for layer in layers}
     for panel, members in panels.items():

@@ -36,6 +36,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from hierlmm.design.questions import rows_of_subject
 from hierlmm.errors import NotAvailableError, warn
 from hierlmm.frames import apart, quote, shorten
 from hierlmm.likelihood.solution import Solution
@@ -214,7 +215,7 @@ def _own_courses(fit: Any, rows: Rows, fitted_rows: bool) -> list[Course]:
     design = fit.design
     courses = []
     for j in np.unique(rows.subject):
-        h, m = np.flatnonzero(design.subject_index == j), np.flatnonzero(rows.subject == j)
+        h, m = rows_of_subject(design, j), np.flatnonzero(rows.subject == j)
         past = (design.y[h], design.X[h], design.Z[h], design.offset[h], design.frame.iloc[h])
         courses.append(Course(design.subjects[j], *past, rows.X[m], rows.Z[m], rows.offset[m], rows.frame.iloc[m], m))
     return courses

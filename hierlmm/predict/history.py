@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from hierlmm.design.columns import evaluate_vector
 from hierlmm.design.design import Design, NewData
 from hierlmm.design.formula import unquoted, variables_of
+from hierlmm.design.questions import rows_of_subject, time_of
 from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
 from hierlmm.predict.rows import SEE
 
-__all__ = ["Course", "Courses", "courses_of", "time_of", "time_variable"]
+__all__ = ["Course", "Courses", "courses_of"]
 
 FloatArray = NDArray[np.float64]
 
@@ -144,7 +145,7 @@ def _history(design: Design, history: Any) -> tuple[NewData, FloatArray]:
 
 def _row_by_row(design: Design, response: str) -> bool:
     """Whether a row's response depends on that row only (not so for ``center(y)``)."""
-    part = np.flatnonzero(design.subject_index == design.subject_index[0])
+    part = rows_of_subject(design, design.subject_index[0])
     alone = evaluate_vector(response, design.frame.iloc[part], "response")
     return bool(np.allclose(alone, evaluate_vector(response, design.frame, "response")[part], rtol=1e-8, atol=0.0))
 
@@ -242,42 +243,6 @@ def _at_times(
         table[time] = np.tile(values, len(first))
         names[time] = table[time]
     return table, names
-
-
-def time_variable(design: Design) -> str | None:
-    """The level-1 variable, where there is one and it is a number."""
-    level1 = design.level1_variables()
-    return level1[0] if len(level1) == 1 and _is_number(design, level1[0]) else None
-
-
-def time_of(design: Design, time: str | None = None) -> str | None:
-    """The time: the column named, else that of the residual structure, else the one numeric level-1 variable.
-
-    Raises
-    ------
-    SpecificationError
-        If the column named is no number that the model has at level 1 or in its residual structure.
-    """
-    structure = None if design.residual is None else design.residual.time
-    own = [structure] if structure is not None and _is_number(design, structure) else []
-    if time is None:
-        return own[0] if own else time_variable(design)
-    choices = list(dict.fromkeys([*own, *(v for v in design.level1_variables() if _is_number(design, v))]))
-    if time not in choices:
-        raise SpecificationError(
-            f"time={time!r}",
-            "it is no numeric variable of level 1 of this model, and not the time of its residual structure",
-            f"use one of {', '.join(map(repr, choices))}" if choices else "leave it out: this model has no time",
-            SEE,
-        )
-    return time
-
-
-def _is_number(design: Design, variable: str) -> bool:
-    if variable in design.levels.categories:
-        return False
-    dtype = design.frame[variable].dtype
-    return pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
 
 
 def _owners(design: Design, new: NewData, labels: Sequence[Any], *, labelled: bool) -> NDArray[np.intp]:

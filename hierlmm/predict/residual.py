@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hierlmm.covariance.bind import SAME_TIME
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.errors import DataError, NotAvailableError
-from hierlmm.frames import quote
+from hierlmm.frames import is_number, quote
 from hierlmm.predict.rows import SEE
 
 __all__ = ["Structures", "correlated", "draws_of_structure", "residual_covariance", "residual_variance"]
@@ -197,7 +197,7 @@ def _check_positions(fit: Any, frame: pd.DataFrame, structure: Structures) -> No
 def _numbers(column: pd.Series, spec: Any) -> FloatArray:
     """The column as finite numbers."""
     column = column.infer_objects()
-    real = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    real = is_number(column)
     values = column.to_numpy(dtype=np.float64) if real else np.full(1, np.nan)
     if not np.all(np.isfinite(values)):
         raise DataError(

@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.design import Design
+from hierlmm.design.questions import first_row_of_subjects
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.fits.base import INTERVALS
 from hierlmm.frames import quote, shorten
@@ -141,8 +142,7 @@ def _refuse_other_types(design: Design, name: str, unknown: Any) -> None:
 
 def _same_level2(design: Design, frame: pd.DataFrame, subject: NDArray[np.intp]) -> None:
     """Refuse a level-2 covariate that is not what it was: b̂ is the subject's departure from its own expectation."""
-    first = np.zeros(design.n_subjects, dtype=np.intp)
-    first[design.subject_index[::-1]] = np.arange(design.n_obs)[::-1]
+    first = first_row_of_subjects(design)
     for variable in design.level2_variables():
         fitted, given = design.frame[variable].iloc[first[subject]], frame[variable]
         if pd.api.types.is_numeric_dtype(given.dtype) and pd.api.types.is_numeric_dtype(fitted.dtype):

@@ -27,6 +27,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.design import Design, design_of
+from hierlmm.design.questions import rows_by_subject
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.frozen import Sealed
@@ -68,8 +69,7 @@ class SubjectHierarchy:
     @cached_property
     def rows(self) -> list[NDArray[np.intp]]:
         """Rows of each subject."""
-        order = np.argsort(self.design.subject_index, kind="stable")
-        return np.split(order, np.cumsum(self.design.rows_per_subject)[:-1])
+        return rows_by_subject(self.design)
 
     @cached_property
     def V(self) -> list[FloatArray]:

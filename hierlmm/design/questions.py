@@ -1,0 +1,88 @@
+"""What is asked of a design in many places: which rows are a subject's, which column is time, which holds labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.design.design import Design
+from hierlmm.errors import SpecificationError
+from hierlmm.frames import is_number
+from hierlmm.groups import first_rows, rows_of_groups
+
+__all__ = [
+    "first_row_of_subjects",
+    "is_label",
+    "levels_of",
+    "numbers_at_level1",
+    "rows_by_subject",
+    "rows_of_subject",
+    "time_of",
+    "time_variable",
+]
+
+SEE = "docs, page 'Predictions'"
+
+
+def rows_by_subject(design: Design, within: NDArray[Any] | None = None) -> list[NDArray[np.intp]]:
+    """Rows of every subject: as they stand, or in the order of the values ``within`` (N,)."""
+    return rows_of_groups(design.subject_index, design.n_subjects, within)
+
+
+def rows_of_subject(design: Design, subject: int) -> NDArray[np.intp]:
+    """Rows of the subject at one position, as they stand."""
+    return np.flatnonzero(design.subject_index == subject)
+
+
+def first_row_of_subjects(design: Design) -> NDArray[np.intp]:
+    """First row of every subject, (J,): there a covariate that is constant within subjects is read off."""
+    return first_rows(design.subject_index, design.n_subjects)
+
+
+def is_label(design: Design, variable: str) -> bool:
+    """Whether a column of the data holds labels (or truth values), not numbers."""
+    return variable in design.levels.categories or not is_number(design.frame[variable])
+
+
+def levels_of(design: Design, variable: str) -> list[Any]:
+    """Levels of a column in the order of its coding; its distinct values, sorted, if the model has it as a number."""
+    if variable in design.levels.categories:
+        return list(design.levels.categories[variable])
+    return sorted(pd.unique(design.frame[variable]).tolist())
+
+
+def numbers_at_level1(design: Design) -> list[str]:
+    """Numeric variables that vary within subjects: each of them could be the time."""
+    return [v for v in design.level1_variables() if not is_label(design, v)]
+
+
+def time_variable(design: Design) -> str | None:
+    """The level-1 variable, where there is one and it is a number."""
+    level1 = design.level1_variables()
+    return level1[0] if len(level1) == 1 and not is_label(design, level1[0]) else None
+
+
+def time_of(design: Design, time: str | None = None) -> str | None:
+    """The time: the column named, else that of the residual structure, else the one numeric level-1 variable.
+
+    Raises
+    ------
+    SpecificationError
+        If the column named is no number that the model has at level 1 or in its residual structure.
+    """
+    structure = None if design.residual is None else design.residual.time
+    own = [structure] if structure is not None and not is_label(design, structure) else []
+    if time is None:
+        return own[0] if own else time_variable(design)
+    choices = list(dict.fromkeys([*own, *numbers_at_level1(design)]))
+    if time not in choices:
+        raise SpecificationError(
+            f"time={time!r}",
+            "it is no numeric variable of level 1 of this model, and not the time of its residual structure",
+            f"use one of {', '.join(map(repr, choices))}" if choices else "leave it out: this model has no time",
+            SEE,
+        )
+    return time
