@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-__all__ = ["ReadOnlyArrays", "Sealed"]
+__all__ = ["OwnArrays", "ReadOnlyArrays", "Sealed"]
 
 
 class Sealed:
@@ -41,4 +41,20 @@ class ReadOnlyArrays:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self.__post_init__()
+
+
+class OwnArrays:
+    """Makes the arrays among the fields of a frozen dataclass read-only, without copying them, after pickling too."""
+
+    def __post_init__(self) -> None:
+        for name, values in list(vars(self).items()):
+            if isinstance(values, np.ndarray):
+                if values.base is not None and values.flags.writeable:  # a view of what another may still write to
+                    values = values.copy()
+                values.flags.writeable = False
+                object.__setattr__(self, name, values)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)  # copies and pickles of an array are writable again
         self.__post_init__()

@@ -9,8 +9,9 @@ from hierlmm.bound import OTHER_MODEL, BoundModel
 from hierlmm.covariance.pair import UnstructuredHeterogeneous
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
-from hierlmm.design.design import design_from_fixed, make_residual
+from hierlmm.design.build import design_from_fixed
 from hierlmm.design.formula import parse_formula
+from hierlmm.design.residual import make_residual
 from hierlmm.gee.counterpart import working_correlation
 from hierlmm.options import checked_with_constructor, refuse_arguments
 

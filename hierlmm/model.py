@@ -9,9 +9,10 @@ from hierlmm.bound import OTHER_MODEL, BoundModel
 from hierlmm.covariance.pair import UnstructuredHeterogeneous
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
-from hierlmm.design.design import design_from_formula, design_from_hierarchy, make_residual
+from hierlmm.design.build import design_from_formula, design_from_hierarchy
 from hierlmm.design.formula import parse_formula
 from hierlmm.design.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_levels
+from hierlmm.design.residual import make_residual
 from hierlmm.errors import MissingPackageError, NotAvailableError, SpecificationError
 from hierlmm.options import checked_with_constructor, refuse_arguments
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hierlmm.datasets import load_dataset
-from hierlmm.design.design import design_from_formula
+from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
 
 DENTAL_FORMULA = "distance ~ sex*time + (1 + time | subject)"

@@ -8,8 +8,6 @@ and keeps formulaic's state (categories, spline knots, centring) so that new dat
 from __future__ import annotations
 
 import itertools
-import re
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,31 +21,23 @@ from hierlmm.design.formula import (
     Term,
     categorical_arguments,
     factor_name,
-    is_truth_value,
     join_terms,
     term_factors,
     term_name,
     unquoted,
-    variables_of,
 )
 from hierlmm.design.formula_limits import check_columns
-from hierlmm.design.splines import formula_functions
-from hierlmm.errors import DataError, FormulaError, HierlmmError, warn
-from hierlmm.frames import quote, shorten
+from hierlmm.design.levels import is_factor
+from hierlmm.design.recipes import as_floats, fit_recipe, materialise, warn_beyond
+from hierlmm.errors import DataError, FormulaError
 
 __all__ = [
     "Column",
     "FactorColumns",
-    "Levels",
-    "as_fitted_truth_values",
-    "check_labels",
     "evaluate_factors",
-    "evaluate_vector",
-    "learn_levels",
 ]
 
 SEE = "docs, page 'Formulas and levels'"
-ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 
 
 class Column(NamedTuple):
@@ -56,161 +46,6 @@ class Column(NamedTuple):
     name: str
     term: Term
     parts: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Levels:
-    """Categories of every categorical variable at fitting time; others are an error in new data."""
-
-    categories: dict[str, tuple[Any, ...]]
-
-    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return the frame with these categories.
-
-        Raises
-        ------
-        DataError
-            If a value occurs that was not there at fitting time.
-        """
-        for name, known in self.categories.items():
-            if name not in frame.columns:
-                continue
-            codes, present = pd.factorize(frame[name])
-            # By equality, so that 1 is true and 1.0 is 1; what pandas makes of other types is its own business.
-            position = {value: k for k, value in enumerate(known)}
-            unseen = [v for v in present if v not in position]
-            if unseen:
-                raise DataError(
-                    f"{name} = {quote(unseen[0])}",
-                    f"this level of {name!r} was not in the data that the model was fitted to, "
-                    "so no coefficient belongs to it",
-                    f"use one of the levels {shorten(map(quote, known))}, or refit with data that contain it",
-                    SEE,
-                )
-            at = np.array([*(position[v] for v in present), -1], dtype=np.intp)[codes]
-            coded = pd.Categorical.from_codes(at, categories=pd.Index(known))
-            frame = frame.assign(**{name: coded})
-        return frame
-
-
-def _is_factor(values: pd.Series) -> bool:
-    return isinstance(values.dtype, pd.CategoricalDtype)
-
-
-def as_fitted_truth_values(frame: pd.DataFrame, fitted: pd.DataFrame) -> pd.DataFrame:
-    """Make ones and zeros of new data true and false where the fitted column held these (``C(g)`` compares types)."""
-    found = {}
-    for name in frame.columns:
-        if name not in fitted.columns or not pd.api.types.is_bool_dtype(fitted[name].dtype):
-            continue
-        values = frame[name].astype(frame[name].cat.categories.dtype) if _is_factor(frame[name]) else frame[name]
-        if not pd.api.types.is_bool_dtype(values.dtype) and values.isin([0, 1]).all():
-            found[name] = values.astype(bool)
-    return frame.assign(**found)
-
-
-def learn_levels(frame: pd.DataFrame, variables: Iterable[str], terms: Iterable[str]) -> Levels:
-    """Read the categories in use; unused categories get no column (they would make X rank deficient).
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-    variables : iterable of str
-        The covariates.
-    terms : iterable of str
-        Factor expressions of the model; a truth value that stands only inside expressions stays one.
-
-    Raises
-    ------
-    DataError
-        If a covariate holds dates, durations or anything else that is neither a number nor a label, or a factor has
-        one level only.
-    """
-    categories: dict[str, tuple[Any, ...]] = {}
-    terms = list(terms)
-    plain = {unquoted(t) for t in terms}
-    labels = {name for term in terms for name in categorical_arguments(term)}
-    for name in variables:
-        values = frame[name]
-        if _holds_huge_integers(values) and name not in labels:
-            continue
-        if _is_factor(values):
-            categories[name] = tuple(values.cat.remove_unused_categories().cat.categories)
-        elif pd.api.types.is_bool_dtype(values.dtype):
-            if name in plain:
-                categories[name] = (False, True)
-        elif not pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_complex_dtype(values.dtype):
-            check_labels(values, f"covariate {name!r}")
-            if name not in labels:
-                _refuse_text_dates(values)
-            categories[name] = tuple(sorted(pd.unique(values.dropna()), key=str))
-        if len(categories.get(name, (0, 1))) < 2:
-            raise DataError(
-                f"a factor {name!r} that is {quote(categories[name][0])} in every row",
-                "with one level there is nothing to compare",
-                "take it out of the formula, or check whether a filter (or missing='drop') left one level only",
-                SEE,
-            )
-    return Levels(categories)
-
-
-def _refuse_text_dates(values: pd.Series) -> None:
-    """Refuse text that holds dates only (a CSV file gives them so): each of them would get a coefficient."""
-    texts = pd.unique(values.dropna())
-    if not all(isinstance(text, str) and ISO_DATE.fullmatch(text.strip()) for text in texts):
-        return
-    if (
-        pd.to_datetime(pd.Series(texts, dtype=str).str.strip(), errors="coerce", format="ISO8601", utc=True)
-        .isna()
-        .any()
-    ):
-        return
-    name = values.name
-    raise DataError(
-        f"covariate {name!r} that holds dates as text (the first: {quote(texts[0])})",
-        "a coefficient needs a number, with a unit and a zero; as text every date would be a category",
-        f"make it one: days = pd.to_datetime(data[{name!r}]), data[{name!r}] = (days - days.min()) / "
-        f"pd.Timedelta(days=1) gives days; for one coefficient per date use data[{name!r}].astype('category') "
-        f"(command line: --categorical {name})",
-        SEE,
-    )
-
-
-def _holds_huge_integers(values: pd.Series) -> bool:
-    """Whether the column holds Python integers, which no integer type of numpy can hold."""
-    return pd.api.types.is_object_dtype(values.dtype) and pd.api.types.infer_dtype(values) == "integer"
-
-
-def check_labels(values: pd.Series, role: str) -> None:
-    """Refuse a column that holds neither numbers nor labels of one type.
-
-    Raises
-    ------
-    DataError
-        For dates and durations, mixed types, complex numbers, lists.
-    """
-    kind = pd.api.types.infer_dtype(values, skipna=True)
-    name = values.name
-    if kind in ("string", "boolean", "interval", "integer", "floating"):
-        return
-    if kind.startswith(("datetime", "date", "timedelta", "time", "period")):
-        convert = f"data[{name!r}] = (data[{name!r}] - data[{name!r}].min()) / pd.Timedelta(days=1)"
-        if kind.startswith("timedelta"):
-            convert = f"data[{name!r}] = data[{name!r}] / pd.Timedelta(days=1)"
-        raise DataError(
-            f"{role} that holds {kind} values",
-            "a coefficient needs a number, with a unit and a zero",
-            f"make it one: {convert} gives days (first pd.to_datetime for dates that are objects); "
-            "for one coefficient per date use labels: .astype(str).astype('category')",
-            SEE,
-        )
-    types = sorted({type(v).__name__ for v in values.dropna()})
-    raise DataError(
-        f"{role} that holds values of type {', '.join(types)}",
-        "they are neither numbers nor labels of one type, so 1 and '1' could be the same or not",
-        f"convert it: data[{name!r}].astype(str) for labels, pd.to_numeric(data[{name!r}]) for numbers",
-        SEE,
-    )
 
 
 @dataclass(frozen=True)
@@ -225,14 +60,14 @@ class FactorColumns:
         """Evaluate every factor column on a table (fitting data or new data)."""
         found: dict[tuple[str, str], NDArray[np.float64]] = {}
         extrapolated: dict[str, str] = {}
-        frame = _as_floats(frame, {factor for factor, _ in self.wanted})
+        frame = as_floats(frame, {factor for factor, _ in self.wanted})
         _check_numbers(frame, self.numbers)
         for recipe in self.recipes:
-            matrix = _materialise(recipe, frame, extrapolated)
+            matrix = materialise(recipe, frame, extrapolated)
             for column in _columns(recipe):
                 if len(column.parts) == 1 and column.parts[0] not in found and column.parts[0] in self.wanted:
                     found[column.parts[0]] = matrix[column.name].to_numpy(dtype=np.float64)
-        _warn(extrapolated)
+        warn_beyond(extrapolated)
         return found
 
 
@@ -258,7 +93,7 @@ def evaluate_factors(
         ``(factor, column name) -> (N,)``.
     """
     used = {factor for terms in term_lists for term in terms for factor in term}
-    frame = _as_floats(frame, used)
+    frame = as_floats(frame, used)
     numbers = frozenset(c for c in frame.columns if pd.api.types.is_numeric_dtype(frame[c].dtype))
     recipes: list[Any] = []
     columns: list[list[Column]] = []
@@ -269,7 +104,7 @@ def evaluate_factors(
             columns.append([])
             continue
         check_columns({term_name(term): _least_columns(term, frame) for term in terms}, len(frame))
-        recipe, matrix = _fit_recipe(join_terms(tuple(terms)), frame, extrapolated)
+        recipe, matrix = fit_recipe(join_terms(tuple(terms)), frame, extrapolated)
         found = _columns(recipe)
         _check_every_term(found, terms)
         columns.append(_in_order(found, terms))
@@ -280,7 +115,7 @@ def evaluate_factors(
         for rhs in (f"1 + {factor}", f"0 + {factor}"):
             if all(part in values for part in wanted if part[0] == factor):
                 break
-            recipe, matrix = _fit_recipe(rhs, frame, extrapolated)
+            recipe, matrix = fit_recipe(rhs, frame, extrapolated)
             if _collect(_columns(recipe), matrix, values):
                 recipes.append(recipe)
     missing = [part for part in wanted if part not in values]
@@ -291,7 +126,7 @@ def evaluate_factors(
             "make the column beforehand (data['z'] = ...) and use its name in the formula",
             SEE,
         )
-    _warn(extrapolated)
+    warn_beyond(extrapolated)
     kept = {part: column for part, column in values.items() if part in wanted}
     return columns, FactorColumns(tuple(recipes), frozenset(wanted), numbers), kept
 
@@ -303,22 +138,9 @@ def _least_columns(term: Term, frame: pd.DataFrame) -> int:
         plain = unquoted(factor)
         labels = (plain,) if plain in frame.columns else categorical_arguments(factor)
         for name in labels:
-            if name in frame.columns and (name != plain or _is_factor(frame[name])):
+            if name in frame.columns and (name != plain or is_factor(frame[name])):
                 total *= max(1, frame[name].nunique() - 1)
     return total
-
-
-def _as_floats(frame: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:
-    """Integers as floats for expressions, in which int64 could overflow (``I(x**4)``), except where they are labels."""
-    expressions = [f for f in factors if f not in frame.columns and unquoted(f) not in frame.columns]
-    labels = {name for expression in expressions for name in categorical_arguments(expression)}
-    integers = [
-        c
-        for c in frame.columns
-        if c not in labels
-        and (_holds_huge_integers(frame[c]) or (expressions and pd.api.types.is_integer_dtype(frame[c].dtype)))
-    ]
-    return frame.astype(dict.fromkeys(integers, np.float64)) if integers else frame
 
 
 def _check_numbers(frame: pd.DataFrame, numbers: frozenset[str]) -> None:
@@ -344,109 +166,6 @@ def _check_every_term(columns: list[Column], terms: Sequence[Term]) -> None:
                 "take it out of the formula, or check whether a filter left one level only",
                 SEE,
             )
-
-
-def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[np.float64]:
-    """Evaluate a response or offset to one numeric vector.
-
-    Raises
-    ------
-    DataError
-        If it is categorical or has several columns.
-    """
-    variables = variables_of(expression, list(frame.columns))
-    frame = _as_floats(frame[list(variables)], [expression])
-    for name in variables:
-        dtype = frame[name].dtype
-        api = pd.api.types
-        if not api.is_numeric_dtype(dtype) or api.is_bool_dtype(dtype) or api.is_complex_dtype(dtype):
-            raise DataError(
-                f"{role} {expression!r}",
-                f"the column {name!r} holds {dtype} values, not numbers",
-                "convert it to numbers (pd.to_numeric shows which values cannot be read); a binary or count response "
-                "needs a generalised model, for example Bambi's families",
-                "docs, page 'Limitations'",
-            )
-    if role == "response" and expression not in variables and is_truth_value(expression):
-        raise DataError(
-            f"{role} {expression!r}",
-            "it is true or false, not a number",
-            "use the column itself; a binary response needs a generalised model, for example Bambi's families",
-            "docs, page 'Limitations'",
-        )
-    if variables == (unquoted(expression),):
-        return frame[variables[0]].to_numpy(dtype=np.float64)
-    braced = expression if expression.startswith("{") else f"{{{expression}}}"
-    recipe, matrix = _fit_recipe(f"0 + {braced}", frame, {})
-    if role == "offset" and recipe.transform_state:
-        raise FormulaError(
-            f"offset({expression})",
-            f"{next(iter(recipe.transform_state))!r} learns from the rows it sees: new rows would get another offset",
-            "make the column beforehand (data['z'] = ...), or use arithmetic with fixed numbers",
-            SEE,
-        )
-    if matrix.shape[1] != 1:
-        raise DataError(
-            f"{role} {expression!r}",
-            f"it evaluates to {matrix.shape[1]} columns",
-            "use an expression that yields one number per row",
-            SEE,
-        )
-    return matrix.iloc[:, 0].to_numpy(dtype=np.float64)
-
-
-def _warn(extrapolated: dict[str, str]) -> None:
-    """One warning for each spline that leaves its boundary knots, however many terms it is part of."""
-    for message in extrapolated.values():
-        warn(message)
-
-
-def _fit_recipe(rhs: str, frame: pd.DataFrame, extrapolated: dict[str, str]) -> tuple[Any, pd.DataFrame]:
-    from formulaic import Formula
-    from formulaic.errors import FormulaicError
-
-    try:
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            functions = formula_functions(extrapolated)
-            matrix = Formula(rhs).get_model_matrix(frame, na_action="ignore", context=functions)
-    except (FormulaicError, ValueError, TypeError, ArithmeticError) as error:
-        if isinstance(error.__cause__, HierlmmError):  # it says what is wrong better than formulaic's wrapping of it
-            raise error.__cause__ from error
-        raise FormulaError(
-            repr(rhs),
-            f"the terms cannot be evaluated on these data: {str(error).splitlines()[0]}",
-            "check the arguments of the functions in the formula and the types of the columns",
-            SEE,
-        ) from error
-    return matrix.model_spec, pd.DataFrame(matrix)
-
-
-def _materialise(recipe: Any, frame: pd.DataFrame, extrapolated: dict[str, str]) -> pd.DataFrame:
-    from formulaic.errors import DataMismatchWarning, FormulaicError
-
-    try:
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("error", DataMismatchWarning)
-            return pd.DataFrame(recipe.get_model_matrix(frame, context=formula_functions(extrapolated)))
-    except DataMismatchWarning as error:
-        unseen = re.sub(r"np\.\w+\(([^)]*)\)", r"\1", str(error).partition("{")[2].partition("}")[0])
-        raise DataError(
-            f"new data with the level {unseen}" if unseen else "new data with a level that is new",
-            "this level was not in the data that the model was fitted to, so no coefficient belongs to it",
-            "leave these rows out, or refit with data that contain it",
-            SEE,
-        ) from error
-    except (FormulaicError, ValueError, TypeError, ArithmeticError) as error:
-        problem = str(error).splitlines()[0]
-        outside = "bounds" in problem
-        raise DataError(
-            "new data outside the range of the data that the model was fitted to" if outside else "new data",
-            f"the terms cannot be evaluated on them: {problem}",
-            "leave these rows out, or refit with a spline that goes on beyond the data: ns(x, 3) is linear there"
-            if outside
-            else "give the columns the types that they had at fitting time",
-            SEE,
-        ) from error
 
 
 def _columns(recipe: Any) -> list[Column]:

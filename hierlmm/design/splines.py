@@ -17,16 +17,26 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hierlmm.errors import DataError, FormulaError, closest
+from hierlmm.errors import DataError, FormulaError
 
-__all__ = ["PolynomialBasis", "SplineBasis", "formula_functions", "learn_poly", "learn_spline"]
+__all__ = [
+    "PolynomialBasis",
+    "SplineBasis",
+    "learn_poly",
+    "learn_spline",
+    "listed",
+    "outside",
+    "switch",
+    "variable_of",
+    "whole",
+]
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Formulas and levels', section 'Splines and polynomials'"
@@ -85,7 +95,7 @@ class SplineBasis:
         low, high = self.boundary
         if self.kind == "ns":
             low, high = min(low, self.seen[0]), max(high, self.seen[1])
-        return _outside(x, low, high)
+        return outside(x, low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +168,8 @@ def learn_spline(
     name = name or kind
     x = np.asarray(x, dtype=np.float64)
     _check_finite(x, name)
-    degree = CUBIC if kind == "ns" else _whole(degree, "degree", name, least=1)
-    intercept = _switch(intercept, name)
+    degree = CUBIC if kind == "ns" else whole(degree, "degree", name, least=1)
+    intercept = switch(intercept, name)
     least = 1 + intercept if kind == "ns" else degree + intercept
     boundary = _boundary(x, boundary_knots, name)
     if df is not None and knots is not None:
@@ -167,7 +177,7 @@ def learn_spline(
             name, "df and knots both say how many columns there are", "give one of them: knots=[...] or df=...", SEE
         )
     if df is not None:
-        n_knots = _whole(df, "df", name, least=least) - least
+        n_knots = whole(df, "df", name, least=least) - least
         inside = x[(x >= boundary[0]) & (x <= boundary[1])]
         interior = np.quantile(inside, np.arange(1, n_knots + 1) / (n_knots + 1)) if n_knots else np.empty(0)
         remedy = f"use a smaller df ({len(np.unique(x))} distinct values are there), or place them by knots=[...]"
@@ -177,7 +187,7 @@ def learn_spline(
     gaps = np.diff([boundary[0], *interior, boundary[1]])
     if np.any(gaps <= ROUNDING * (boundary[1] - boundary[0])):  # quantiles between equal values may differ by rounding
         raise DataError(
-            f"{name} with interior knots at {_listed(interior)} and boundary knots at {_listed(boundary)}",
+            f"{name} with interior knots at {listed(interior)} and boundary knots at {listed(boundary)}",
             "knots coincide or leave the boundary, so that columns would be zero or equal",
             remedy,
             SEE,
@@ -196,7 +206,7 @@ def learn_poly(x: ArrayLike, degree: int = 1, *, name: str = "poly") -> Polynomi
     DataError
         If there are no more than ``degree`` distinct values.
     """
-    degree = _whole(degree, "degree", name, least=1)
+    degree = whole(degree, "degree", name, least=1)
     x = np.asarray(x, dtype=np.float64)
     _check_finite(x, name)
     distinct = len(np.unique(x))
@@ -204,7 +214,7 @@ def learn_poly(x: ArrayLike, degree: int = 1, *, name: str = "poly") -> Polynomi
         raise DataError(
             f"{name} of {distinct} distinct values",
             f"a polynomial of degree {degree} needs more than {degree} of them",
-            f"use a degree below {distinct}, or a factor: C({_variable(name)})",
+            f"use a degree below {distinct}, or a factor: C({variable_of(name)})",
             SEE,
         )
     centred = x - x.mean()
@@ -221,92 +231,6 @@ def learn_poly(x: ArrayLike, degree: int = 1, *, name: str = "poly") -> Polynomi
         if k < degree:
             alpha.append(alpha[0] + float((centred * q[k]) @ q[k]))
     return PolynomialBasis(tuple(alpha), tuple(norm2))
-
-
-def formula_functions(extrapolated: dict[str, str]) -> dict[str, Callable[..., Any]]:
-    """``ns``, ``bs`` and ``poly`` for formulaic, which keeps their bases with the rest of its state.
-
-    Its own ``cr`` and ``cs`` are passed through, and watched for values beyond their boundary knots.
-
-    Parameters
-    ----------
-    extrapolated : dict
-        Filled with a sentence for every spline that is evaluated beyond its boundary knots.
-    """
-    from formulaic.materializers.types import FactorValues
-    from formulaic.transforms import TRANSFORMS
-    from formulaic.utils.stateful_transforms import stateful_transform
-
-    def columns(values: FloatArray) -> Any:
-        names = tuple(str(k) for k in range(1, values.shape[1] + 1))
-        return FactorValues(values, kind="numerical", spans_intercept=False, column_names=names)
-
-    def note(beyond: FloatArray, boundary: tuple[float, float], name: str, kind: str) -> None:
-        beyond = beyond[np.isfinite(beyond)]
-        if beyond.size:
-            extrapolated[name] = _extrapolation(beyond, boundary, name, kind)
-
-    def spline(kind: Literal["ns", "bs"], data: Any, state: dict[str, Any], spec: Any, **arguments: Any) -> Any:
-        name = _call_of(state, spec, kind, data)
-        x = _as_numbers(data, name)
-        if "basis" not in state:
-            state["basis"] = learn_spline(x, kind, name=name, **arguments)
-        basis: SplineBasis = state["basis"]
-        note(x[basis.beyond(x)], basis.boundary, name, kind)
-        return columns(basis.evaluate(x))
-
-    def ns(
-        x: Any,
-        df: Any = None,
-        knots: Any = None,
-        intercept: Any = False,
-        boundary_knots: Any = None,
-        _state: Any = None,
-        _spec: Any = None,
-        **unknown: Any,
-    ) -> Any:
-        _refuse_unknown(unknown, "ns", ("df", "knots", "intercept", "boundary_knots"))
-        arguments = {"df": df, "knots": knots, "intercept": intercept, "boundary_knots": boundary_knots}
-        return spline("ns", x, _state, _spec, **arguments)
-
-    def bs(
-        x: Any,
-        df: Any = None,
-        knots: Any = None,
-        degree: Any = CUBIC,
-        intercept: Any = False,
-        boundary_knots: Any = None,
-        _state: Any = None,
-        _spec: Any = None,
-        **unknown: Any,
-    ) -> Any:
-        _refuse_unknown(unknown, "bs", ("df", "knots", "degree", "intercept", "boundary_knots"))
-        arguments = {"df": df, "knots": knots, "intercept": intercept, "boundary_knots": boundary_knots}
-        return spline("bs", x, _state, _spec, degree=degree, **arguments)
-
-    def poly(x: Any, degree: Any = 1, raw: Any = False, _state: Any = None, _spec: Any = None, **unknown: Any) -> Any:
-        _refuse_unknown(unknown, "poly", ("degree", "raw"))
-        name = _call_of(_state, _spec, "poly", x)
-        values = _as_numbers(x, name)
-        if _switch(raw, name, "raw"):
-            powers = range(1, _whole(degree, "degree", name, least=1) + 1)
-            return columns(np.column_stack([values**k for k in powers]))
-        if "basis" not in _state:
-            _state["basis"] = learn_poly(values, degree, name=name)
-        return columns(_state["basis"].evaluate(values))
-
-    def watched(kind: str) -> Callable[..., Any]:
-        def cubic(x: Any, *args: Any, _state: Any = None, _spec: Any = None, **arguments: Any) -> Any:
-            result = TRANSFORMS[kind](x, *args, _state=_state, _spec=_spec, **arguments)
-            if arguments.get("extrapolation", "extend") == "extend":
-                values, boundary = np.asarray(x, dtype=np.float64), (_state["lower_bound"], _state["upper_bound"])
-                note(values[_outside(values, *boundary)], boundary, _call_of(_state, _spec, kind, x), kind)
-            return result
-
-        return cubic
-
-    functions = {"ns": ns, "bs": bs, "poly": poly, "cr": watched("cr"), "cs": watched("cs")}
-    return {name: stateful_transform(function) for name, function in functions.items()}
 
 
 def _b_splines(basis: SplineBasis) -> Any:
@@ -339,32 +263,13 @@ def _natural(basis: SplineBasis, x: FloatArray) -> FloatArray:
     return columns[:, 2:]
 
 
-def _outside(x: FloatArray, low: float, high: float) -> NDArray[np.bool_]:
+def outside(x: FloatArray, low: float, high: float) -> NDArray[np.bool_]:
+    """Which values lie beyond a range, and not by rounding alone."""
     slack = ROUNDING * (high - low)
     return (x < low - slack) | (x > high + slack)
 
 
-def _extrapolation(beyond: FloatArray, boundary: tuple[float, float], name: str, kind: str) -> str:
-    """What to know about values beyond the boundary knots."""
-    low, high = beyond.min(), beyond.max()
-    values = f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
-    return (
-        f"{name} is extrapolated in {beyond.size} row{'s' if beyond.size > 1 else ''}: {_variable(name)} is {values}, "
-        f"its boundary knots are {_listed(boundary)}. Beyond them the curve goes on as "
-        f"{'the polynomial of its last piece' if kind == 'bs' else 'a straight line'}, and no data speak for it there."
-    )
-
-
-def _call_of(state: Mapping[str, Any], spec: Any, kind: str, data: Any) -> str:
-    """The call in the formula that a state belongs to: ``ns(year, 2)``."""
-    call = next((call for call, own in spec.transform_state.items() if own is state), kind)
-    column = getattr(data, "name", None)
-    if isinstance(column, str) and not column.isidentifier():  # formulaic's stand-in for a name in backticks
-        call = call.replace(f"({re.sub(r'\W', '_', column)}", f"(`{column}`", 1)
-    return call
-
-
-def _variable(call: str) -> str:
+def variable_of(call: str) -> str:
     """First argument of a call: ``year`` of ``ns(year, 2)``."""
     quoted = re.match(r"\w+\(`([^`]+)`[,)]", call)
     if quoted:
@@ -376,34 +281,11 @@ def _variable(call: str) -> str:
     return ast.unparse(node.args[0]) if isinstance(node, ast.Call) and node.args else "x"
 
 
-def _refuse_unknown(given: Mapping[str, Any], function: str, known: Sequence[str]) -> None:
-    for name in given:
-        raise FormulaError(
-            f"{function}(..., {name}=...)",
-            f"{function} has no argument of this name.{closest(name, known)}",
-            f"the variable comes first, without a name; further arguments are {', '.join(known)}",
-            SEE,
-        )
-
-
-def _as_numbers(data: Any, name: str) -> FloatArray:
-    """The variable as (n,) floats; labels are refused, also those that look like numbers."""
-    import pandas as pd
-
-    values = getattr(data, "__wrapped__", data)  # formulaic wraps what its functions return
-    dtype = getattr(values, "dtype", None)
-    shape = np.shape(values)
-    if dtype is None or not pd.api.types.is_numeric_dtype(dtype) or len(shape) != 1:
-        what = f"{shape[1]} columns" if len(shape) == 2 else f"{dtype} values"
-        raise FormulaError(name, f"its variable holds {what}, not numbers on one axis", "use one numeric column", SEE)
-    return np.asarray(values, dtype=np.float64)
-
-
 def _check_finite(x: FloatArray, name: str) -> None:
     bad = int(np.count_nonzero(~np.isfinite(x)))
     if bad:
         raise DataError(
-            f"{name} with {bad} infinite or undefined values of {_variable(name)}",
+            f"{name} with {bad} infinite or undefined values of {variable_of(name)}",
             "knots and norms cannot be computed from them",
             "correct or drop these rows, or use another transformation",
             SEE,
@@ -443,7 +325,8 @@ def _numbers(given: Any, what: str, name: str) -> FloatArray:
     return numbers
 
 
-def _whole(given: Any, what: str, name: str, *, least: int) -> int:
+def whole(given: Any, what: str, name: str, *, least: int) -> int:
+    """An argument that is a whole number, or a refusal."""
     number = isinstance(given, int | float | np.number) and not isinstance(given, bool)
     if not number or given != int(given) or given < least:
         raise FormulaError(
@@ -455,13 +338,15 @@ def _whole(given: Any, what: str, name: str, *, least: int) -> int:
     return int(given)
 
 
-def _switch(given: Any, name: str, what: str = "intercept") -> bool:
+def switch(given: Any, name: str, what: str = "intercept") -> bool:
+    """An argument that is True or False, or a refusal."""
     if given is not True and given is not False:
         raise FormulaError(f"{name}: {what}={given!r}", f"{what} is True or False", f"write {what}=True", SEE)
     return bool(given)
 
 
-def _listed(values: Sequence[float] | FloatArray) -> str:
+def listed(values: Sequence[float] | FloatArray) -> str:
+    """Numbers for a message, cut if there are many."""
     numbers = [f"{v:.6g}" for v in values]
     numbers = [*numbers[:6], "..."] if len(numbers) > 8 else numbers
     return " and ".join(numbers) if len(numbers) < 3 else ", ".join(numbers)

@@ -53,9 +53,11 @@ from hierlmm.bayes.sample_collapsed import sample_theta
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.covariance.parameters import unconstrained_values
 from hierlmm.datasets.simulate import simulate
-from hierlmm.design.design import Design, Residual, design_from_formula
+from hierlmm.design.build import design_from_formula
+from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT, parse_formula, term_name, unquoted
 from hierlmm.design.questions import rows_by_subject
+from hierlmm.design.residual import Residual
 from hierlmm.diagnostics.calibrate import likelihood_of, require_collapsed
 from hierlmm.diagnostics.replicate import Failure, binomial_interval, probability, replicate, streams, whole
 from hierlmm.errors import DataError, HierlmmError, NotAvailableError, SpecificationError, closest

@@ -133,9 +133,7 @@ def _without_correlation(design: Design, criterion: AnyCriterion) -> float | Non
 
 def _without_effects(design: Design, criterion: AnyCriterion, optimum: Optimum) -> float:
     """The criterion at its optimum without random effects, from the residual parameters of the optimum with them."""
-    no_term = np.empty(0, dtype=np.intp)
-    bare = replace(design, Z=design.Z[:, :0], term=(), term_level1=no_term, blocks=(), covariance="none")
-    plain = make_criterion(bare, reml=criterion.reml)
+    plain = make_criterion(design.without_random(), reml=criterion.reml)
     return maximise(plain, optimum.lam[criterion.structure.n_parameters :]).value
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.design.columns import evaluate_vector
 from hierlmm.design.design import Design, NewData
 from hierlmm.design.formula import unquoted, variables_of
 from hierlmm.design.questions import rows_of_subject, time_of
+from hierlmm.design.recipes import evaluate_vector
 from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
 from hierlmm.predict.rows import SEE

@@ -11,7 +11,7 @@ from hierlmm.bayes.bambi import build_bambi_model, fit_bambi
 from hierlmm.bayes.distributions import HalfStudentT, Normal, StudentT
 from hierlmm.bayes.priors import Priors, resolve_priors
 from hierlmm.bayes.sample import sample_explicit
-from hierlmm.design.design import design_from_formula
+from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
 from hierlmm.errors import MissingPackageError, SpecificationError
 from hierlmm.fits.record import fit_of

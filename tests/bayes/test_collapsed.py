@@ -33,7 +33,7 @@ from hierlmm.bayes.recover import draw_random_effects, natural_scale, recover_be
 from hierlmm.bayes.sample import sample_explicit
 from hierlmm.bayes.sample_collapsed import sample_collapsed
 from hierlmm.covariance.random import random_covariance
-from hierlmm.design.design import design_from_formula
+from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fits.record import fit_of

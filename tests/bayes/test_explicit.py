@@ -13,7 +13,8 @@ from hierlmm.bayes.distributions import LKJ, Exponential, Gamma, HalfNormal, Nor
 from hierlmm.bayes.explicit import build_pymc_model, draws_of_model, pymc_module
 from hierlmm.bayes.priors import Priors, resolve_priors
 from hierlmm.bayes.sample import sample_explicit
-from hierlmm.design.design import design_from_formula, level2_prediction
+from hierlmm.design.build import design_from_formula
+from hierlmm.design.design import level2_prediction
 from hierlmm.design.formula import parse_formula
 from hierlmm.errors import FitWarning, SpecificationError
 from hierlmm.fits.record import fit_of

@@ -22,7 +22,7 @@ from hierlmm.bayes.distributions import (
     Uniform,
 )
 from hierlmm.bayes.priors import Priors, resolve_priors
-from hierlmm.design.design import design_from_formula
+from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
 from hierlmm.errors import NotAvailableError, SpecificationError
 

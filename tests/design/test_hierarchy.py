@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hierlmm as hl
-from hierlmm.design.design import design_from_formula, design_from_hierarchy
+from hierlmm.design.build import design_from_formula, design_from_hierarchy
 from hierlmm.design.formula import parse_formula, term_name
 from hierlmm.design.hierarchy import hierarchy_from_levels
 from hierlmm.errors import FormulaError, SpecificationError

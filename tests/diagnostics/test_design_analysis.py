@@ -16,7 +16,7 @@ from scipy.stats import nct, norm, t, ttest_ind
 import hierlmm as hl
 import hierlmm.diagnostics.design_analysis as design_module
 from hierlmm.datasets import simulate
-from hierlmm.design.design import design_from_formula
+from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
 from hierlmm.diagnostics.design_analysis import between_within_df, design_analysis
 

@@ -12,7 +12,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from hierlmm.datasets import simulate
-from hierlmm.design.design import design_from_formula
+from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
 from hierlmm.diagnostics import loo as module
 from hierlmm.diagnostics.loo import subject_log_likelihood

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hierlmm.design.design import Design, design_from_formula, design_from_hierarchy
+from hierlmm.design.build import design_from_formula, design_from_hierarchy
+from hierlmm.design.design import Design
 from hierlmm.design.formula import parse_formula
 from hierlmm.design.hierarchy import hierarchy_from_levels
 from hierlmm.equations.describe import describe_model, describe_model_html, is_balanced

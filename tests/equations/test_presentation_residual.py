@@ -18,8 +18,9 @@ import hierlmm as hl
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
-from hierlmm.design.design import design_from_fixed, make_residual
+from hierlmm.design.build import design_from_fixed
 from hierlmm.design.formula import parse_formula
+from hierlmm.design.residual import make_residual
 from hierlmm.equations.describe import describe_model
 from hierlmm.equations.residual_symbols import formula_of, spec_text
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError

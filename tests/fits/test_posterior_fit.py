@@ -16,7 +16,7 @@ from hierlmm.bayes.distributions import HalfNormal
 from hierlmm.bayes.priors import Priors, resolve_priors
 from hierlmm.bayes.record import posterior_record
 from hierlmm.bayes.sample import sample_explicit
-from hierlmm.design.design import design_from_formula
+from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
 from hierlmm.errors import DataError, FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fits.record import fit_of

@@ -550,7 +550,7 @@ def test_an_offset_is_taken_off(dental):
 
 
 def test_a_design_without_random_effects_has_a_sigma(dental, fit):
-    from hierlmm.design.design import design_from_fixed
+    from hierlmm.design.build import design_from_fixed
     from hierlmm.design.formula import parse_formula
     from hierlmm.fits.gee import fit_gee
 

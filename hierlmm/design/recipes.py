@@ -1,0 +1,139 @@
+"""formulaic's model specifications: learnt from rows, evaluated on others, with messages in our words."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.design.formula import categorical_arguments, is_truth_value, unquoted, variables_of
+from hierlmm.design.levels import holds_huge_integers
+from hierlmm.design.spline_functions import formula_functions
+from hierlmm.errors import DataError, FormulaError, HierlmmError, warn
+
+__all__ = ["as_floats", "evaluate_vector", "fit_recipe", "materialise", "warn_beyond"]
+
+SEE = "docs, page 'Formulas and levels'"
+
+
+def as_floats(frame: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:
+    """Integers as floats for expressions, in which int64 could overflow (``I(x**4)``), except where they are labels."""
+    expressions = [f for f in factors if f not in frame.columns and unquoted(f) not in frame.columns]
+    labels = {name for expression in expressions for name in categorical_arguments(expression)}
+    integers = [
+        c
+        for c in frame.columns
+        if c not in labels
+        and (holds_huge_integers(frame[c]) or (expressions and pd.api.types.is_integer_dtype(frame[c].dtype)))
+    ]
+    return frame.astype(dict.fromkeys(integers, np.float64)) if integers else frame
+
+
+def warn_beyond(extrapolated: dict[str, str]) -> None:
+    """One warning for each spline that leaves its boundary knots, however many terms it is part of."""
+    for message in extrapolated.values():
+        warn(message)
+
+
+def fit_recipe(rhs: str, frame: pd.DataFrame, extrapolated: dict[str, str]) -> tuple[Any, pd.DataFrame]:
+    """Learn a right-hand side from rows: formulaic's specification, and its matrix."""
+    from formulaic import Formula
+    from formulaic.errors import FormulaicError
+
+    try:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            functions = formula_functions(extrapolated)
+            matrix = Formula(rhs).get_model_matrix(frame, na_action="ignore", context=functions)
+    except (FormulaicError, ValueError, TypeError, ArithmeticError) as error:
+        if isinstance(error.__cause__, HierlmmError):  # it says what is wrong better than formulaic's wrapping of it
+            raise error.__cause__ from error
+        raise FormulaError(
+            repr(rhs),
+            f"the terms cannot be evaluated on these data: {str(error).splitlines()[0]}",
+            "check the arguments of the functions in the formula and the types of the columns",
+            SEE,
+        ) from error
+    return matrix.model_spec, pd.DataFrame(matrix)
+
+
+def materialise(recipe: Any, frame: pd.DataFrame, extrapolated: dict[str, str]) -> pd.DataFrame:
+    """Evaluate a specification on other rows."""
+    from formulaic.errors import DataMismatchWarning, FormulaicError
+
+    try:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("error", DataMismatchWarning)
+            return pd.DataFrame(recipe.get_model_matrix(frame, context=formula_functions(extrapolated)))
+    except DataMismatchWarning as error:
+        unseen = re.sub(r"np\.\w+\(([^)]*)\)", r"\1", str(error).partition("{")[2].partition("}")[0])
+        raise DataError(
+            f"new data with the level {unseen}" if unseen else "new data with a level that is new",
+            "this level was not in the data that the model was fitted to, so no coefficient belongs to it",
+            "leave these rows out, or refit with data that contain it",
+            SEE,
+        ) from error
+    except (FormulaicError, ValueError, TypeError, ArithmeticError) as error:
+        problem = str(error).splitlines()[0]
+        outside = "bounds" in problem
+        raise DataError(
+            "new data outside the range of the data that the model was fitted to" if outside else "new data",
+            f"the terms cannot be evaluated on them: {problem}",
+            "leave these rows out, or refit with a spline that goes on beyond the data: ns(x, 3) is linear there"
+            if outside
+            else "give the columns the types that they had at fitting time",
+            SEE,
+        ) from error
+
+
+def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[np.float64]:
+    """Evaluate a response or offset to one numeric vector.
+
+    Raises
+    ------
+    DataError
+        If it is categorical or has several columns.
+    """
+    variables = variables_of(expression, list(frame.columns))
+    frame = as_floats(frame[list(variables)], [expression])
+    for name in variables:
+        dtype = frame[name].dtype
+        api = pd.api.types
+        if not api.is_numeric_dtype(dtype) or api.is_bool_dtype(dtype) or api.is_complex_dtype(dtype):
+            raise DataError(
+                f"{role} {expression!r}",
+                f"the column {name!r} holds {dtype} values, not numbers",
+                "convert it to numbers (pd.to_numeric shows which values cannot be read); a binary or count response "
+                "needs a generalised model, for example Bambi's families",
+                "docs, page 'Limitations'",
+            )
+    if role == "response" and expression not in variables and is_truth_value(expression):
+        raise DataError(
+            f"{role} {expression!r}",
+            "it is true or false, not a number",
+            "use the column itself; a binary response needs a generalised model, for example Bambi's families",
+            "docs, page 'Limitations'",
+        )
+    if variables == (unquoted(expression),):
+        return frame[variables[0]].to_numpy(dtype=np.float64)
+    braced = expression if expression.startswith("{") else f"{{{expression}}}"
+    recipe, matrix = fit_recipe(f"0 + {braced}", frame, {})
+    if role == "offset" and recipe.transform_state:
+        raise FormulaError(
+            f"offset({expression})",
+            f"{next(iter(recipe.transform_state))!r} learns from the rows it sees: new rows would get another offset",
+            "make the column beforehand (data['z'] = ...), or use arithmetic with fixed numbers",
+            SEE,
+        )
+    if matrix.shape[1] != 1:
+        raise DataError(
+            f"{role} {expression!r}",
+            f"it evaluates to {matrix.shape[1]} columns",
+            "use an expression that yields one number per row",
+            SEE,
+        )
+    return matrix.iloc[:, 0].to_numpy(dtype=np.float64)

@@ -1,0 +1,74 @@
+"""What was said about the level-1 residuals: their correlation within a subject and their variance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hierlmm.covariance.pair import UnstructuredHeterogeneous
+from hierlmm.covariance.residual import ResidualCorrelation
+from hierlmm.covariance.variance import VarianceFunction
+from hierlmm.errors import SpecificationError
+
+__all__ = ["INDEPENDENT", "Residual", "make_residual"]
+
+SEE = "docs, page 'Residual structures'"
+
+
+@dataclass(frozen=True)
+class Residual:
+    """The structure of the residuals.
+
+    Attributes
+    ----------
+    correlation : ResidualCorrelation or None
+        None: independent.
+    variance : VarianceFunction or None
+        None: equal.
+    """
+
+    correlation: ResidualCorrelation | None = None
+    variance: VarianceFunction | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the data that the structures look at."""
+        found = (
+            self.correlation.time if self.correlation else None,
+            self.variance.variable if self.variance else None,
+        )
+        return tuple(dict.fromkeys(c for c in found if c is not None))
+
+
+INDEPENDENT = Residual()
+
+
+def make_residual(correlation: Any, variance: Any) -> Residual:
+    """Check what was given for the residual structure.
+
+    Raises
+    ------
+    SpecificationError
+        If it is of another kind, each is in the place of the other, or one name stands for both and there is another.
+    """
+    if isinstance(correlation, UnstructuredHeterogeneous):
+        if variance is not None:
+            raise SpecificationError(
+                f"{correlation!r} and {variance!r}",
+                "the first is a correlation and a variance function in one, so that the variance is said twice",
+                f"leave the second out, or write {correlation.correlation!r} for the correlation alone",
+                SEE,
+            )
+        correlation, variance = correlation.correlation, correlation.variance
+    for name, value, kind, example in (
+        ("correlation", correlation, ResidualCorrelation, "hl.AR1() or hl.Exponential('time')"),
+        ("variance", variance, VarianceFunction, "hl.VarIdent('sex') or hl.VarPower('time')"),
+    ):
+        if value is not None and not isinstance(value, kind):
+            what = f"{value!r} for the residual {name}"
+            if isinstance(value, type):
+                raise SpecificationError(
+                    what, "a class was given, not a structure", f"write {value.__name__}(...)", SEE
+                )
+            raise SpecificationError(what, f"it is no residual {name}", f"use for example {example}", SEE)
+    return Residual(correlation, variance)

@@ -1,0 +1,211 @@
+"""The rows of a model: complete cases of the columns that it needs, who each belongs to, and what varies by group.
+
+A grouping factor is an index (N,) into its labels; a random term is such a factor with its columns Z (N, q), never
+expanded to G*q columns. With several of them, nested or crossed, ``V = Σ_k Z_k D_k Z_k' + Σ`` where rows of the same
+group meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from hierlmm.design.formula import INTERCEPT, Term, unquoted, variables_of
+from hierlmm.design.hierarchy import RandomBlock
+from hierlmm.design.levels import Levels, learn_levels
+from hierlmm.design.residual import Residual
+from hierlmm.design.terms import RandomColumns
+from hierlmm.errors import DataError, FormulaError, SpecificationError
+from hierlmm.frames import column_names, complete_rows, require_columns, to_pandas
+from hierlmm.frozen import OwnArrays
+
+__all__ = ["Grouping", "Prepared", "RandomTerm", "Rows", "Said", "group_by", "prepare"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+SEE = "docs, page 'Formulas and levels'"
+
+
+@dataclass(frozen=True)
+class Grouping(OwnArrays):
+    """A grouping factor: the position (N,) of every row's group among its labels (G,)."""
+
+    index: IntArray
+    labels: pd.Index
+
+    @property
+    def sizes(self) -> IntArray:
+        """Rows of each group, (G,)."""
+        return np.bincount(self.index, minlength=len(self.labels))
+
+
+@dataclass(frozen=True)
+class RandomTerm(OwnArrays):
+    """Random effects of one grouping factor: which columns vary, who each row belongs to, and their values Z (N, q)."""
+
+    columns: RandomColumns
+    group: Grouping
+    Z: FloatArray
+
+    def covariance(self, D: ArrayLike) -> FloatArray:
+        """Z D Z' where rows share a group, 0 elsewhere: what the term adds to the covariance of the rows, (N, N)."""
+        index = self.group.index
+        return np.where(index[:, None] == index, self.Z @ np.asarray(D, dtype=np.float64) @ self.Z.T, 0.0)
+
+
+@dataclass(frozen=True)
+class Rows(OwnArrays):
+    """Rows of the data as arrays, in their order.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        The columns that the model needs.
+    subject : Grouping
+        Who each row belongs to.
+    y, offset : (N,)
+    X : (N, p)
+    X1 : (N, k)
+    W : (J, p)
+        Level-2 values: the multiplier of each fixed coefficient in its subject's level-1 coefficient.
+    n_dropped : int
+        Rows with missing values, left out.
+    """
+
+    frame: pd.DataFrame
+    subject: Grouping
+    y: FloatArray
+    offset: FloatArray
+    X: FloatArray
+    X1: FloatArray
+    W: FloatArray
+    n_dropped: int
+
+
+class Said(NamedTuple):
+    """What a model asks of the data."""
+
+    response: str
+    subject: str
+    fixed: tuple[Term, ...]
+    blocks: tuple[RandomBlock, ...]
+    offsets: tuple[str, ...]
+    level1: tuple[Term, ...] = ()
+
+    @property
+    def factors(self) -> list[str]:
+        """Factor expressions of all terms."""
+        random = [t for b in self.blocks for t in b.terms]
+        return list(dict.fromkeys(f for t in (*self.fixed, *self.level1, *random) for f in t))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Complete rows of the columns a model needs, and who each row belongs to."""
+
+    frame: pd.DataFrame
+    subject: Grouping
+    levels: Levels
+    n_dropped: int
+
+
+def prepare(data: Any, said: Said, residual: Residual, missing: str) -> Prepared:
+    """Read what a model needs off a table.
+
+    Raises
+    ------
+    DataError, FormulaError, SpecificationError
+        If columns are absent, reserved, on both sides, without rows or replication, or hold what no term can use.
+    """
+    present = column_names(data)
+    require_columns([said.subject], present, "subject")
+    require_columns(list(residual.columns), present, "residual structure")
+    if said.response.isidentifier() or said.response.startswith("`"):
+        require_columns([unquoted(said.response)], present, "response")
+    expressions = dict.fromkeys([*said.factors, *said.offsets])
+    covariates = list(dict.fromkeys(v for e in expressions for v in variables_of(e, present)))
+    responses = list(variables_of(said.response, present))
+    _check_names(covariates, responses, residual)
+    frame = to_pandas(data, list(dict.fromkeys([*responses, said.subject, *covariates, *residual.columns])))
+    if len(frame) == 0:
+        raise DataError("a table without rows", "there is nothing to fit", "check the filters applied to the data")
+    frame, n_dropped = complete_rows(frame, missing, said.subject)
+    subject = group_by(frame[said.subject])
+    _check_replication(subject, slopes=any(t for b in said.blocks for t in b.terms), marginal=not said.blocks)
+    levels = learn_levels(frame, covariates, said.factors)
+    return Prepared(levels.apply(frame), subject, levels, n_dropped)
+
+
+def _check_names(covariates: Sequence[str], responses: Sequence[str], residual: Residual) -> None:
+    if INTERCEPT in covariates:
+        raise DataError(
+            f"a column named {INTERCEPT!r} in the formula",
+            "the name is reserved for the constant",
+            "rename the column",
+            SEE,
+        )
+    overlap = [v for v in covariates if v in responses]
+    if overlap:
+        raise FormulaError(
+            f"{overlap[0]!r} on both sides of the formula",
+            "a response cannot explain itself",
+            "remove it from the right-hand side; for the previous measurement make a lagged column",
+            SEE,
+        )
+    if any(c in responses for c in residual.columns):
+        raise SpecificationError(
+            f"the response {responses[0]!r} in a residual structure",
+            "the covariance of the response cannot depend on the response",
+            "name another column; a variance that grows with the level is VarPower() of the fitted value",
+            "docs, page 'Residual structures'",
+        )
+
+
+def group_by(column: pd.Series) -> Grouping:
+    """Number the groups in the order of their labels (of their categories, where there are any).
+
+    Raises
+    ------
+    DataError
+        If the labels are of several types, or of one that cannot be a label.
+    """
+    categorical = isinstance(column.dtype, pd.CategoricalDtype)
+    kind = pd.api.types.infer_dtype(column.cat.categories.to_series() if categorical else column, skipna=True)
+    if kind not in ("string", "integer", "floating", "boolean", "datetime64", "datetime", "empty"):
+        types = sorted({type(v).__name__ for v in column})
+        raise DataError(
+            f"a subject column {column.name!r} with labels of type {', '.join(types)}",
+            "labels are text, numbers or time stamps of one type (1 and '1' could mean one subject or two)",
+            f"make them text: data[{column.name!r}] = data[{column.name!r}].astype(str)",
+            SEE,
+        )
+    codes, labels = pd.factorize(column, sort=True)
+    return Grouping(codes.astype(np.intp), pd.Index(np.asarray(labels) if categorical else labels, name=column.name))
+
+
+def _check_replication(groups: Grouping, *, slopes: bool, marginal: bool) -> None:
+    """Refuse data without two subjects, or without two rows in any subject (before levels are read off them)."""
+    J, subject = len(groups.labels), groups.labels.name
+    if J < 2:
+        raise DataError(
+            f"{J} {subject}",
+            "variation between subjects cannot be seen in one subject",
+            f"check that {subject!r} is the grouping column; for one subject use ordinary regression",
+            "docs, page 'Errors'",
+        )
+    if len(groups.index) == J:
+        what = "a random slope" if slopes else "the random effect"
+        raise DataError(
+            f"one row for each of the {J} values of {subject!r}",
+            f"no {subject} is measured twice, so no two rows are correlated"
+            if marginal
+            else f"{what} cannot be told apart from the residual when no {subject} is measured twice",
+            f"check that {subject!r} is the grouping column and that the data are in long format (hl.to_long), "
+            "or use ordinary regression",
+            "docs, page 'Errors'",
+        )
