@@ -188,16 +188,16 @@ def _demo(arguments: argparse.Namespace, progress: Progress) -> int:
 
 
 def _datasets(arguments: argparse.Namespace, progress: Progress) -> int:
-    from hierlmm.datasets.catalogue import CATALOGUE, describe_dataset
+    from hierlmm.datasets.catalogue import catalogue, describe_dataset
     from hierlmm.report.run import say
 
     if arguments.name is not None:
         description = describe_dataset(arguments.name)
         say(f"{description!r}\n\n{_how_to_fit(description)}")
         return OK
-    width = max(map(len, CATALOGUE))
+    width = max(map(len, catalogue()))
     lines = [f"{'name':<{width}}  {'rows':>5}  {'subjects':>8}  title"]
-    for entry in CATALOGUE.values():
+    for entry in catalogue().values():
         title = entry.title if entry.ships else f"{entry.title} (not shipped)"
         lines.append(f"{entry.name:<{width}}  {entry.rows:>5}  {entry.subjects:>8}  {title}")
     say("\n".join(lines) + "\n\n`hierlmm datasets NAME` describes one and shows how to fit it.")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from hierlmm.errors import SpecificationError, closest
 
@@ -34,8 +35,6 @@ class Column:
         """Return the column of a data frame, for these units."""
         if self.labels is None:
             return self.data[take]
-        import pandas as pd
-
         return pd.Categorical.from_codes(self.data[take], categories=pd.Index(self.labels))
 
 

@@ -1,100 +1,26 @@
 """Reading a data set: the file as it was published, then names, types and reference levels made ready for a formula.
 
-The files under ``data/`` keep the columns of their sources. A :class:`Recipe` says what is renamed, which columns are
+The files under ``data/`` keep the columns of their sources. The catalogue says what is renamed, which columns are
 categorical and in which order their levels come (the first is the reference level of treatment coding). Columns come in
-the order in which the catalogue describes them. Nothing else is changed: no row dropped, no missing value filled.
+the order in which they are described there. Nothing else is changed: no row dropped, no missing value filled.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
-from hierlmm.datasets.catalogue import CATALOGUE, describe_dataset
+import pandas as pd
+
+from hierlmm.datasets.catalogue import DatasetDescription, catalogue, describe_dataset
 from hierlmm.errors import DataError, SpecificationError, UnknownDatasetError
 from hierlmm.options import checked
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["load_dataset"]
 
 ENVIRONMENT_VARIABLE = "HIERLMM_DATA"
-
-LETTERS = "ABCDEFGHIJ"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the file of a data set becomes its data frame."""
-
-    rename: dict[str, str] = field(default_factory=dict)
-    recode: dict[str, dict[object, str]] = field(default_factory=dict)
-    levels: dict[str, list[str]] = field(default_factory=dict)
-    ordered: frozenset[str] = frozenset()
-
-
-RECIPES: dict[str, Recipe] = {
-    "dental": Recipe(rename={"id": "subject", "y": "distance"}, levels={"sex": ["Female", "Male"]}),
-    "sleepstudy": Recipe(),
-    "esoph": Recipe(
-        levels={
-            "agegp": ["25-34", "35-44", "45-54", "55-64", "65-74", "75+"],
-            "alcgp": ["0-39g/day", "40-79", "80-119", "120+"],
-            "tobgp": ["0-9g/day", "10-19", "20-29", "30+"],
-        }
-    ),
-    "pbc": Recipe(
-        rename={"id": "subject"},
-        recode={"sex": {"m": "Male", "f": "Female"}, "trt": {0: "placebo", 1: "D-penicillamine"}},
-        levels={"sex": ["Male", "Female"], "trt": ["placebo", "D-penicillamine"]},
-    ),
-    "rats": Recipe(
-        rename={"litterid": "litter"},
-        levels={"activitylevel": ["low", "medium", "high"]},
-        ordered=frozenset({"activitylevel"}),
-    ),
-    "petri": Recipe(rename={"dish_id": "dish"}, levels={"group": ["Control", "A", "B"]}),
-    "pastes": Recipe(
-        levels={
-            "batch": list(LETTERS),
-            "cask": ["a", "b", "c"],
-            "sample": [f"{batch}:{cask}" for batch in LETTERS for cask in "abc"],
-        }
-    ),
-    "penicillin": Recipe(levels={"plate": list("abcdefghijklmnopqrstuvwx"), "sample": list("ABCDEF")}),
-    "dyestuff": Recipe(levels={"batch": list("ABCDEF")}),
-    "dyestuff2": Recipe(levels={"batch": list("ABCDEF")}),
-    "rat_pups": Recipe(levels={"sex": ["Male", "Female"], "treatment": ["Control", "Low", "High"]}),
-    "negative_icc": Recipe(rename={"id": "subject"}),
-    "active": Recipe(
-        rename={"aid": "subject"},
-        levels={
-            "intgrp": ["Control", "Memory Training", "Reasoning Training", "Speed of Processing Training"],
-        },
-    ),
-    "aids": Recipe(
-        rename={"patient": "subject"},
-        levels={
-            "drug": ["ddC", "ddI"],
-            "gender": ["female", "male"],
-            "prevoi": ["noAIDS", "AIDS"],
-            "azt": ["intolerance", "failure"],
-        },
-    ),
-    "prothro": Recipe(rename={"id": "subject"}, levels={"treat": ["placebo", "prednisone"]}),
-}
-
-# JM's prothro has a column time (of the measurement) and a column Time (of the event): lower case would merge them.
-EXPORT = {
-    "aids": 'data(aids, package = "JM"); names(aids) <- tolower(names(aids)); '
-    'write.csv(aids, "aids.csv", row.names = FALSE)',
-    "prothro": 'data(prothro, package = "JM"); names(prothro)[names(prothro) == "Time"] <- "eventtime"; '
-    'write.csv(prothro, "prothro.csv", row.names = FALSE)',
-}
 
 
 @checked
@@ -132,11 +58,9 @@ def load_dataset(name: str, *, coding: str | None = None) -> pd.DataFrame:
     >>> list(dental.columns)
     ['subject', 'sex', 'age', 'time', 'distance']
     """
-    import pandas as pd
-
     description = describe_dataset(name)
     if coding is not None and coding not in description.codings:
-        known = [d.name for d in CATALOGUE.values() if d.codings]
+        known = [d.name for d in catalogue().values() if d.codings]
         raise SpecificationError(
             received=f"coding={coding!r} for the data set {name!r}",
             reason=f"{name!r} exists in the codings {', '.join(map(repr, description.codings))}."
@@ -146,45 +70,40 @@ def load_dataset(name: str, *, coding: str | None = None) -> pd.DataFrame:
             see=f"hierlmm.describe_dataset({name!r})",
         )
     if description.ships:
-        stem = "esoph_1980s" if coding == "1980s" else name
+        stem = name if coding in (None, *description.codings[:1]) else f"{name}_{coding}"
         with (files("hierlmm.datasets") / "data" / f"{stem}.csv").open("rb") as source:
-            raw = _read_csv(source)
-    else:
-        path = _external_file(name)
-        try:
-            raw = _read_csv(path)
-        except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise _unusable(name, path, f"It cannot be read as CSV: {error}") from error
-        raw = _as_exported(name, raw)
-        _check_external(name, path, raw)
-    return _prepare(name, raw)
+            return _prepare(description, _read_csv(source))
+    path = _external_file(description)
+    try:
+        raw = _read_csv(path)
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise _unusable(description, path, f"It cannot be read as CSV: {error}") from error
+    raw = _as_exported(description, raw)
+    _check_external(description, path, raw)
+    return _prepare(description, raw)
 
 
 def _read_csv(source: Path | IO[bytes]) -> pd.DataFrame:
-    import pandas as pd
-
     # Only an empty field is missing: the words of the data ("NA", "None") are never guessed at, except R's own NA.
     return pd.read_csv(source, keep_default_na=False, na_values=["", "NA"])
 
 
-def _prepare(name: str, raw: pd.DataFrame) -> pd.DataFrame:
-    """Apply the recipe: rename, recode, order the levels, order the columns as described."""
-    import pandas as pd
-
-    recipe = RECIPES[name]
-    data = raw.rename(columns=recipe.rename)
-    for column, codes in recipe.recode.items():
-        data[column] = data[column].map(codes)
-    for column, levels in recipe.levels.items():
-        data[column] = pd.Categorical(data[column], categories=levels, ordered=column in recipe.ordered)
-    if name == "pbc":
-        data["year"] = data["day"] / 365.25
-    return data[[c.name for c in CATALOGUE[name].columns]]
+def _prepare(description: DatasetDescription, raw: pd.DataFrame) -> pd.DataFrame:
+    """Rename, recode, order the levels, order the columns as described."""
+    reading = description.reading
+    data = raw.rename(columns=reading.rename)
+    for column, codes in reading.recode.items():
+        data[column] = data[column].map(dict(codes))
+    for column, levels in reading.levels.items():
+        data[column] = pd.Categorical(data[column], categories=levels, ordered=column in reading.ordered)
+    for column, (of, divisor) in reading.quotient.items():
+        data[column] = data[of] / divisor
+    return data[[c.name for c in description.columns]]
 
 
-def _external_file(name: str) -> Path:
+def _external_file(description: DatasetDescription) -> Path:
     """Find the file of a data set that does not ship, or say where to get it."""
-    folder = os.environ.get(ENVIRONMENT_VARIABLE, "")
+    name, folder = description.name, os.environ.get(ENVIRONMENT_VARIABLE, "")
     path = Path(folder).expanduser() / f"{name}.csv"
     if folder and path.is_file():
         return path
@@ -197,49 +116,45 @@ def _external_file(name: str) -> Path:
     raise UnknownDatasetError(
         received=f"load_dataset({name!r})",
         reason=f"This data set belongs to the R package JM and does not ship with hierlmm. {why}",
-        remedy=f'Export it in R, after install.packages("JM"): {EXPORT[name]}; then set {ENVIRONMENT_VARIABLE} to the '
-        "folder that holds the file.",
+        remedy=f'Export it in R, after install.packages("JM"): {description.reading.export}; then set '
+        f"{ENVIRONMENT_VARIABLE} to the folder that holds the file.",
         see=f"hierlmm.describe_dataset({name!r}); https://cran.r-project.org/package=JM",
     )
 
 
-def _as_exported(name: str, raw: pd.DataFrame) -> pd.DataFrame:
+def _as_exported(description: DatasetDescription, raw: pd.DataFrame) -> pd.DataFrame:
     """Accept the column names as R has them (CD4, prevOI, Time), beside the lower-case ones."""
-    if name == "prothro" and "eventtime" not in raw.columns:
-        raw = raw.rename(columns={"Time": "eventtime"})
+    in_r = {old: new for old, new in description.reading.as_in_r.items() if new not in raw.columns}
+    raw = raw.rename(columns=in_r)
     lower = {c: str(c).lower() for c in raw.columns}
     return raw.rename(columns=lower) if len(set(lower.values())) == len(lower) else raw
 
 
-def _check_external(name: str, path: Path, raw: pd.DataFrame) -> None:
+def _check_external(description: DatasetDescription, path: Path, raw: pd.DataFrame) -> None:
     """Refuse a file that is not the data set: columns, types, levels."""
-    import pandas as pd
-
-    recipe = RECIPES[name]
-    original = {new: old for old, new in recipe.rename.items()}
-    needed = [original.get(c.name, c.name) for c in CATALOGUE[name].columns]
+    reading = description.reading
+    original = {new: old for old, new in reading.rename.items()}
+    needed = [original.get(c.name, c.name) for c in description.columns]
     absent = [c for c in needed if c not in raw.columns]
     if absent:
-        raise _unusable(name, path, f"Columns are missing: {', '.join(absent)}. It has: {', '.join(map(str, raw))}.")
+        why = f"Columns are missing: {', '.join(absent)}. It has: {', '.join(map(str, raw))}."
+        raise _unusable(description, path, why)
     for column in needed:
-        levels = recipe.levels.get(column)
+        levels = reading.levels.get(column)
         if levels is None:
             if not pd.api.types.is_numeric_dtype(raw[column]):
-                raise _unusable(name, path, f"The column {column!r} is not numeric.")
+                raise _unusable(description, path, f"The column {column!r} is not numeric.")
             continue
         strange = [str(v) for v in raw[column].dropna().unique() if v not in levels]
         if strange:
-            raise _unusable(
-                name,
-                path,
-                f"The column {column!r} holds {', '.join(map(repr, strange[:5]))}; expected: {', '.join(levels)}.",
-            )
+            why = f"The column {column!r} holds {', '.join(map(repr, strange[:5]))}; expected: {', '.join(levels)}."
+            raise _unusable(description, path, why)
 
 
-def _unusable(name: str, path: Path, why: str) -> DataError:
+def _unusable(description: DatasetDescription, path: Path, why: str) -> DataError:
     return DataError(
-        received=f"the file {path} for the data set {name!r}",
+        received=f"the file {path} for the data set {description.name!r}",
         reason=why,
-        remedy=f"Export the data set again in R: {EXPORT[name]}.",
-        see=f"hierlmm.describe_dataset({name!r})",
+        remedy=f"Export the data set again in R: {description.reading.export}.",
+        see=f"hierlmm.describe_dataset({description.name!r})",
     )

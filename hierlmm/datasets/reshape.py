@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.options import checked, renamed
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["to_long"]
 
@@ -92,8 +90,6 @@ def to_long(
     2   2   M   8.0      26.0
     3   2   M  10.0      25.0
     """
-    import pandas as pd
-
     if not isinstance(missing, str) or missing not in ("keep", "drop"):
         raise SpecificationError(
             f"missing={missing!r}", "this is not one of the choices", "use missing='keep' or missing='drop'", SEE
@@ -132,8 +128,6 @@ def to_long(
 
 def _to_pandas(data: Any) -> pd.DataFrame:
     """Return the data as a pandas DataFrame, without changing it."""
-    import pandas as pd
-
     if isinstance(data, pd.DataFrame):
         return data
     import narwhals as nw
@@ -329,8 +323,6 @@ def _check_new_names(old: list[Any], time: str, response: str) -> None:
 
 def _measurements(wide: pd.DataFrame, columns: list[Any]) -> np.ndarray:
     """Return the measurements as floats, shape (subjects, times); missing cells are NaN."""
-    import pandas as pd
-
     wrong = [c for c in columns if not pd.api.types.is_numeric_dtype(wide[c])]
     if wrong:
         raise DataError(

@@ -17,15 +17,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
+import pandas as pd
 
 from hierlmm.datasets.covariates import Array, Column, Covariate, draw_covariates, finite, refuse, split
 from hierlmm.options import checked
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["SimulationTruth", "simulate"]
 
@@ -199,8 +197,6 @@ def simulate(
     >>> data.shape, list(truth.subject_coef.columns)
     ((120, 4), ['Intercept', 'time'])
     """
-    import pandas as pd
-
     n_subjects = _whole(n_subjects, "n_subjects", least=1)
     sigma = _positive(sigma, "sigma", "It is the standard deviation of the residuals.")
     if not 0 <= finite(dropout, "dropout") < 1:
@@ -224,44 +220,24 @@ def simulate(
     who = np.repeat(np.arange(n_subjects), sizes)
     first = np.cumsum(sizes) - sizes
     position = np.arange(len(t)) - first[who]  # 0 for a subject's first measurement
-
     between = draw_covariates(rng_w, level2, np.arange(n_subjects), "level2")
-    within = draw_covariates(rng_x, level1, position, "level1")
-    within[time] = Column(t)
+    within = {**draw_covariates(rng_x, level1, position, "level1"), time: Column(t)}
 
-    # Level 2: every subject's own coefficients.
-    level1_columns: dict[str, Array | float] = {}
-    coef: dict[str, Array] = {}
-    for name, value in fixed.items():
-        k, x, w = split(name, within, between)
-        level1_columns.setdefault(k, x)
-        coef[k] = coef.get(k, np.zeros(n_subjects)) + value * w
     b = rng_b.standard_normal((n_subjects, len(names))) @ _root(covariance).T
-    for column, name in enumerate(names):
-        k, x, _ = split(name, within, {}, between)
-        level1_columns.setdefault(k, x)
-        coef[k] = coef.get(k, np.zeros(n_subjects)) + b[:, column]
-
-    # Level 1: the rows.
-    mu = np.zeros(len(t))
-    for k, x in level1_columns.items():
-        mu += coef[k][who] * x
+    coef, mu = _regressions(fixed, dict(zip(names, b.T, strict=True)), within, between, who)
     y = mu + sigma * rng_e.standard_normal(len(t))
 
     stay = position < _rows_kept(rng_drop, dropout, n_subjects)[who]
     labels = np.arange(1, n_subjects + 1)
     columns: dict[str, Any] = {subject: labels[who[stay]]}
     columns |= {name: column.rows(who[stay]) for name, column in between.items()}
-    columns[time] = t[stay]
-    columns |= {name: within[name].rows(stay) for name in level1}
-    columns[response] = y[stay]
+    columns |= {time: t[stay], **{name: within[name].rows(stay) for name in level1}, response: y[stay]}
     data = pd.DataFrame(columns)
     if not return_truth:
         return data
 
-    index = pd.Index(labels, name=subject)
-    term = pd.Index(names, name="term")
-    truth = SimulationTruth(
+    index, term = pd.Index(labels, name=subject), pd.Index(names, name="term")
+    return data, SimulationTruth(
         beta=pd.Series(fixed, name="beta", dtype=float).rename_axis("coef"),
         D=pd.DataFrame(covariance, index=term, columns=term),
         sigma=sigma,
@@ -269,7 +245,33 @@ def simulate(
         subject_coef=pd.DataFrame(coef, index=index).rename_axis("coef", axis="columns"),
         mu=pd.Series(mu[stay], name="mu"),
     )
-    return data, truth
+
+
+def _regressions(
+    fixed: Mapping[str, float],
+    random: Mapping[str, Array],
+    within: Mapping[str, Column],
+    between: Mapping[str, Column],
+    who: Array,
+) -> tuple[dict[str, Array], Array]:
+    """Every subject's own coefficients (level 2), by level-1 column, and the means of the rows (level 1)."""
+    n = int(who[-1]) + 1
+    level1: dict[str, Array | float] = {}
+    coef: dict[str, Array] = {}
+    parts: list[tuple[str, Array | float, Any]] = []
+    for name, value in fixed.items():
+        k, x, w = split(name, within, between)
+        parts.append((k, x, value * w))
+    for name, effects in random.items():
+        k, x, _ = split(name, within, {}, between)
+        parts.append((k, x, effects))
+    for k, x, own in parts:
+        level1.setdefault(k, x)
+        coef[k] = coef.get(k, np.zeros(n)) + own
+    mu = np.zeros(len(who))
+    for k, x in level1.items():
+        mu += coef[k][who] * x
+    return coef, mu
 
 
 # --- Times ------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierlmm.datasets.catalogue import CATALOGUE
+from hierlmm.datasets.catalogue import catalogue
 from hierlmm.datasets.load import load_dataset
 from hierlmm.design.formula import parse_formula
 from hierlmm.errors import DataError, FormulaError, MissingPackageError, UnknownDatasetError, closest
@@ -74,10 +74,10 @@ def read_data(source: str, categorical: Sequence[str] = (), formula: str | None 
     path = Path(source).expanduser()
     if path.is_file():
         read = _read_file(path, _label_columns(categorical, formula), known=formula is not None)
-        if source in CATALOGUE:
+        if source in catalogue():
             note = f"{source!r} is a file here, so it was read instead of the data set of the same name."
             read = Source(read.frame, read.origin, (note, *read.notes))
-    elif path.is_dir() and source not in CATALOGUE:
+    elif path.is_dir() and source not in catalogue():
         raise DataError(f"the folder {source}", "the data are one file, not a folder", _which_file(path), SEE)
     elif "/" in source or "\\" in source or path.suffix:
         raise _not_found(source, path)
@@ -87,14 +87,14 @@ def read_data(source: str, categorical: Sequence[str] = (), formula: str | None 
 
 
 def _read_dataset(name: str) -> Source:
-    if name not in CATALOGUE:
+    if name not in catalogue():
         raise UnknownDatasetError(
             repr(name),
-            f"there is neither a file nor a data set of this name.{closest(name, CATALOGUE)}",
+            f"there is neither a file nor a data set of this name.{closest(name, catalogue())}",
             "name a file (with its extension) or one of the data sets that `hierlmm datasets` lists",
             SEE,
         )
-    return Source(load_dataset(name), f"data set {name!r} ({CATALOGUE[name].title})")
+    return Source(load_dataset(name), f"data set {name!r} ({catalogue()[name].title})")
 
 
 def _not_found(source: str, path: Path) -> DataError:
