@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from hierlmm.options import checked, renamed
 __all__ = ["to_long"]
 
 SEE = "the documentation of hierlmm.to_long"
+data_error = partial(DataError, see=SEE)
+specification_error = partial(SpecificationError, see=SEE)
 TRAILING_NUMBER = r"(\d+(?:\.\d+)?)$"
 
 
@@ -91,17 +94,16 @@ def to_long(
     3   2   M  10.0      25.0
     """
     if not isinstance(missing, str) or missing not in ("keep", "drop"):
-        raise SpecificationError(
-            f"missing={missing!r}", "this is not one of the choices", "use missing='keep' or missing='drop'", SEE
+        raise specification_error(
+            f"missing={missing!r}", "this is not one of the choices", "use missing='keep' or missing='drop'"
         )
     wide = _to_pandas(data)
     twice = wide.columns[wide.columns.duplicated()].unique()
     if len(twice):
-        raise DataError(
-            received=f"data with several columns named {_listed(twice)}",
-            reason="A name must stand for one column.",
-            remedy="Rename or drop the duplicates.",
-            see=SEE,
+        raise data_error(
+            f"data with several columns named {_listed(twice)}",
+            "A name must stand for one column.",
+            "Rename or drop the duplicates.",
         )
     times = _times(list(wide.columns), values, names_pattern, names_transform)
     name, wide = _with_subject(wide, subject, times)
@@ -135,11 +137,10 @@ def _to_pandas(data: Any) -> pd.DataFrame:
     try:
         frame = nw.from_native(data)
     except TypeError as error:
-        raise DataError(
-            received=f"an object of type {type(data).__name__!r}",
-            reason="It is not a data frame that narwhals can read.",
-            remedy="Pass a pandas, polars or PyArrow table with one row per subject.",
-            see=SEE,
+        raise data_error(
+            f"an object of type {type(data).__name__!r}",
+            "It is not a data frame that narwhals can read.",
+            "Pass a pandas, polars or PyArrow table with one row per subject.",
         ) from error
     if isinstance(frame, nw.LazyFrame):
         frame = frame.collect()
@@ -160,38 +161,34 @@ def _times(
         times = _times_by_name(columns, values, transform)
     else:
         if not isinstance(values, Iterable):
-            raise SpecificationError(
-                received=f"values={values!r}",
-                reason="This names no columns.",
-                remedy="Name the columns in a list, give their prefix, or a mapping column -> time.",
-                see=SEE,
+            raise specification_error(
+                f"values={values!r}",
+                "This names no columns.",
+                "Name the columns in a list, give their prefix, or a mapping column -> time.",
             )
         chosen = list(values)
         _need_columns(columns, chosen)
         times = {c: _time_in(str(c), pattern, transform) for c in chosen}
     if not times:
-        raise SpecificationError(
-            received=f"values={values!r}",
-            reason=f"No column holds measurements under that description. The columns are: {_listed(columns)}.",
-            remedy="Name the columns in a list, give their prefix, a regular expression with one group, or a mapping "
+        raise specification_error(
+            f"values={values!r}",
+            f"No column holds measurements under that description. The columns are: {_listed(columns)}.",
+            "Name the columns in a list, give their prefix, a regular expression with one group, or a mapping "
             "column -> time.",
-            see=SEE,
         )
     seen: dict[Any, Any] = {}
     for column, time in times.items():
         if not isinstance(time, Hashable):
-            raise SpecificationError(
-                received=f"the time {time!r} of the column {column!r}",
-                reason="A time is one number or label.",
-                remedy="Give a mapping column -> time, such as {'bp1': 1, 'bp2': 2}.",
-                see=SEE,
+            raise specification_error(
+                f"the time {time!r} of the column {column!r}",
+                "A time is one number or label.",
+                "Give a mapping column -> time, such as {'bp1': 1, 'bp2': 2}.",
             )
         if time in seen:
-            raise SpecificationError(
-                received=f"the columns {seen[time]!r} and {column!r}",
-                reason=f"Both would be the measurement at {time!r}.",
-                remedy="Give each column its own time, for example with a mapping column -> time.",
-                see=SEE,
+            raise specification_error(
+                f"the columns {seen[time]!r} and {column!r}",
+                f"Both would be the measurement at {time!r}.",
+                "Give each column its own time, for example with a mapping column -> time.",
             )
         seen[time] = column
     return times
@@ -214,20 +211,18 @@ def _time_in(name: str, pattern: str | None, transform: Callable[[Any], Any] | N
         if re.fullmatch(r"-\d+(?:\.\d+)?", name):  # a column called -1: the name is the time
             return _transformed(name, name, transform)
         if re.search(r"-\d+(?:\.\d+)?$", name):
-            raise SpecificationError(
-                received=f"the column {name!r}",
-                reason="The minus before the number could be a sign or a hyphen.",
-                remedy=r"Say which with names_pattern, such as r'(-?\d+)$' for a sign or r'-(\d+)$' for a hyphen.",
-                see=SEE,
+            raise specification_error(
+                f"the column {name!r}",
+                "The minus before the number could be a sign or a hyphen.",
+                r"Say which with names_pattern, such as r'(-?\d+)$' for a sign or r'-(\d+)$' for a hyphen.",
             )
         pattern = TRAILING_NUMBER
     match = _one_group(pattern).search(name)
     if match is None:
-        raise SpecificationError(
-            received=f"the column {name!r}",
-            reason=f"No time is found in its name with the pattern {pattern!r}.",
-            remedy="Give names_pattern, a regular expression with one group, or values as a mapping column -> time.",
-            see=SEE,
+        raise specification_error(
+            f"the column {name!r}",
+            f"No time is found in its name with the pattern {pattern!r}.",
+            "Give names_pattern, a regular expression with one group, or values as a mapping column -> time.",
         )
     return _transformed(name, match.group(1), transform)
 
@@ -238,11 +233,10 @@ def _transformed(name: str, text: str, transform: Callable[[Any], Any] | None) -
     try:
         return transform(text)
     except (TypeError, ValueError) as error:
-        raise SpecificationError(
-            received=f"the column {name!r}, whose time reads {text!r}",
-            reason=f"names_transform cannot convert it: {error}.",
-            remedy="Make the pattern catch the number only, or pass another names_transform (None keeps the text).",
-            see=SEE,
+        raise specification_error(
+            f"the column {name!r}, whose time reads {text!r}",
+            f"names_transform cannot convert it: {error}.",
+            "Make the pattern catch the number only, or pass another names_transform (None keeps the text).",
         ) from error
 
 
@@ -250,22 +244,20 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise SpecificationError(
-            received=f"the pattern {pattern!r}",
-            reason=f"It is not a regular expression: {error}.",
-            remedy=r"Write it like r'd(\d+)', or pass the columns as a list.",
-            see=SEE,
+        raise specification_error(
+            f"the pattern {pattern!r}",
+            f"It is not a regular expression: {error}.",
+            r"Write it like r'd(\d+)', or pass the columns as a list.",
         ) from error
 
 
 def _one_group(pattern: str) -> re.Pattern[str]:
     regex = _compiled(pattern)
     if regex.groups != 1:
-        raise SpecificationError(
-            received=f"the pattern {pattern!r}",
-            reason=f"It has {regex.groups} groups; exactly one must catch the time.",
-            remedy=r"Put parentheses around the number only, like r'd(\d+)'; use (?:...) for other groups.",
-            see=SEE,
+        raise specification_error(
+            f"the pattern {pattern!r}",
+            f"It has {regex.groups} groups; exactly one must catch the time.",
+            r"Put parentheses around the number only, like r'd(\d+)'; use (?:...) for other groups.",
         )
     return regex
 
@@ -274,30 +266,27 @@ def _with_subject(wide: pd.DataFrame, named: str | None, times: Mapping[Any, Any
     """Return the name of the subject column and data that have it, each subject once."""
     subject = "subject" if named is None else named
     if subject in times:
-        raise SpecificationError(
-            received=f"the column {subject!r}, as subject and among values",
-            reason="A column cannot name the subject and hold a measurement.",
-            remedy="Leave it out of values.",
-            see=SEE,
+        raise specification_error(
+            f"the column {subject!r}, as subject and among values",
+            "A column cannot name the subject and hold a measurement.",
+            "Leave it out of values.",
         )
     if named is None and subject not in wide.columns:
         return subject, wide.assign(subject=np.arange(1, len(wide) + 1))
     _need_columns(list(wide.columns), [subject])
     missing = int(wide[subject].isna().sum())
     if missing:
-        raise DataError(
-            received=f"the subject column {subject!r}",
-            reason=f"{missing} of its {len(wide)} values are missing.",
-            remedy="Fill them in, or drop these rows.",
-            see=SEE,
+        raise data_error(
+            f"the subject column {subject!r}",
+            f"{missing} of its {len(wide)} values are missing.",
+            "Fill them in, or drop these rows.",
         )
     twice = wide[subject][wide[subject].duplicated()].unique()
     if len(twice):
-        raise DataError(
-            received=f"the subject column {subject!r}",
-            reason=f"Wide data have one row per subject, but these have several: {_listed(twice)}.",
-            remedy="If the data are long already, use them as they are; otherwise make the identifiers unique.",
-            see=SEE,
+        raise data_error(
+            f"the subject column {subject!r}",
+            f"Wide data have one row per subject, but these have several: {_listed(twice)}.",
+            "If the data are long already, use them as they are; otherwise make the identifiers unique.",
         )
     return subject, wide
 
@@ -313,11 +302,10 @@ def _kept(columns: list[Any], keep: Sequence[str] | None, subject: str, times: M
 def _check_new_names(old: list[Any], time: str, response: str) -> None:
     clash = [n for n in (time, response) if n in old]
     if clash or time == response:
-        raise SpecificationError(
-            received=f"time={time!r}, response={response!r}",
-            reason=f"The data already have the column {clash[0]!r}." if clash else "Both names are the same.",
-            remedy="Choose other names, or leave the old column out with keep=[...].",
-            see=SEE,
+        raise specification_error(
+            f"time={time!r}, response={response!r}",
+            f"The data already have the column {clash[0]!r}." if clash else "Both names are the same.",
+            "Choose other names, or leave the old column out with keep=[...].",
         )
 
 
@@ -325,11 +313,10 @@ def _measurements(wide: pd.DataFrame, columns: list[Any]) -> np.ndarray:
     """Return the measurements as floats, shape (subjects, times); missing cells are NaN."""
     wrong = [c for c in columns if not pd.api.types.is_numeric_dtype(wide[c])]
     if wrong:
-        raise DataError(
-            received=f"the columns {_listed(wrong)}",
-            reason="They hold measurements and are not numeric.",
-            remedy="Convert them first, for example with pandas.to_numeric, or leave them out of values.",
-            see=SEE,
+        raise data_error(
+            f"the columns {_listed(wrong)}",
+            "They hold measurements and are not numeric.",
+            "Convert them first, for example with pandas.to_numeric, or leave them out of values.",
         )
     return np.column_stack([wide[c].to_numpy(dtype=float, na_value=np.nan) for c in columns])
 
@@ -345,11 +332,10 @@ def _sorted_by_time(times: Mapping[Any, Any]) -> list[Any]:
 def _need_columns(columns: list[Any], needed: list[Any]) -> None:
     absent = [c for c in needed if c not in columns]
     if absent:
-        raise SpecificationError(
-            received=f"the columns {_listed(absent)}",
-            reason=f"The data have no such columns. They have: {_listed(columns)}.",
-            remedy="Correct the names.",
-            see=SEE,
+        raise specification_error(
+            f"the columns {_listed(absent)}",
+            f"The data have no such columns. They have: {_listed(columns)}.",
+            "Correct the names.",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 SEE = "docs, page 'Formulas and levels'"
+specification_error = partial(SpecificationError, see=SEE)
 
 
 def split_parts(parts: Parts, varying: Iterable[str]) -> tuple[Parts, Parts]:
@@ -49,22 +51,20 @@ def check_levels(hierarchy: Hierarchy, rows: Prepared, changes: Mapping[str, NDA
         for factor in [f for term in terms for f in term if f in changes and np.any(changes[f])]:
             culprit = rows.subject.index[np.flatnonzero(changes[factor])[0]]
             own = rows.frame.index[rows.subject.index == culprit]
-            raise SpecificationError(
+            raise specification_error(
                 f"{factor!r} at level 2 (to explain {term_name(key)!r})",
                 f"it varies within {subject} {quote(rows.subject.labels[culprit])} (rows {shorten(own)}), "
                 "and level 2 holds only what is constant within every subject",
                 f"put {factor!r} into the level-1 formula, or use its mean by {subject} at level 2 "
                 f"(data.groupby({subject!r})[...].transform('mean'))",
-                SEE,
             )
     for term in hierarchy.level1_terms:
         constant = [f for f in term if f in changes and not np.any(changes[f])]
         if constant:
-            raise SpecificationError(
+            raise specification_error(
                 f"{constant[0]!r} at level 1",
                 f"it is constant within every {subject}, so no {subject} has a regression on it",
                 f"move it to level 2, for example level2={{'Intercept': {constant[0]!r}}}",
-                SEE,
             )
 
 
@@ -84,13 +84,12 @@ def check_margins(hierarchy: Hierarchy, columns: list[Column], varying: frozense
         if any(parts != next(iter(coding.values())) for parts in coding.values()):
             others = dict.fromkeys(f for level2 in coding for f, _ in level2)
             name = term_name(own)
-            raise SpecificationError(
+            raise specification_error(
                 f"level2[{name!r}] = {hierarchy.level2[name]!r}",
                 f"{name!r} is a factor, coded against a level that the intercept stands for; multiplied out, the "
                 f"intercept would depend on {shorten(map(repr, others))} too, and its level-2 formula does not say so",
                 "explain the intercept by the same terms, start level 1 with '0 +', or use numeric columns for the "
                 "levels of the factor, such as I(cond == 'b')",
-                SEE,
             )
 
 
@@ -103,14 +102,13 @@ def check_coding(hierarchy: Hierarchy, level1: list[Parts], fixed: list[Parts], 
         in_fixed = [p for p in group if p in fixed]
         in_random = [p for p in group if p in random]
         if in_fixed and in_random and set(in_fixed) != set(in_random):
-            raise SpecificationError(
+            raise specification_error(
                 f"{term_name(term)!r} coded as {shorten(map(parts_name, in_fixed))} in the fixed part and as "
                 f"{shorten(map(parts_name, in_random))} in the random part",
                 "the hierarchy needs one set of level-1 coefficients",
                 f"code both alike: '1 + {term_name(term)}' with '(1 + {term_name(term)} | {hierarchy.subject})', "
                 f"or '0 + {term_name(term)}' with '(0 + {term_name(term)} | {hierarchy.subject})'; "
                 "and write interactions with their main effects ('a * b', not 'a:b')",
-                SEE,
             )
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ __all__ = [
 
 INTERCEPT = "Intercept"
 SEE = "docs, page 'Formulas and levels'"
+formula_error = partial(FormulaError, see=SEE)
 
 type Term = tuple[str, ...]
 """Factor expressions in formula order; ``()`` is the intercept."""
@@ -84,8 +86,8 @@ def parse_formula(formula: str) -> ParsedFormula:
         If the formula has no response, unbalanced parentheses, or a grouping that is not one column.
     """
     if not isinstance(formula, str):
-        raise FormulaError(
-            f"a formula of type {type(formula).__name__}", "a formula is text", "write 'y ~ x + (1 | subject)'", SEE
+        raise formula_error(
+            f"a formula of type {type(formula).__name__}", "a formula is text", "write 'y ~ x + (1 | subject)'"
         )
     check_text(formula)
     response, rhs = _split_response(formula)
@@ -110,11 +112,10 @@ def refuse_response_as_subject(response: str, subject: str) -> None:
         tree, names = _syntax_tree(response[1:-1] if response.startswith("{") else response)
         used |= {names.get(node.id, node.id) for node in ast.walk(tree) if isinstance(node, ast.Name)}
     if subject in used:
-        raise FormulaError(
+        raise formula_error(
             f"{subject!r} as the response and as the grouping",
             "rows that are grouped by the response do not vary within a group",
             "name the column that says who was measured, as in 'y ~ time + (1 | subject)'",
-            SEE,
         )
 
 
@@ -131,11 +132,10 @@ def parse_rhs(rhs: str, formula: str | None = None) -> tuple[Term, ...]:
     whole = repr(formula or rhs)
     number = re.search(r"`([\d.]+)`", rhs)
     if number:
-        raise FormulaError(
+        raise formula_error(
             whole,
             f"the column name {number.group(1)!r} is reserved: in a formula it is a number",
             f"rename the column, for example data.rename(columns={{{number.group(1)!r}: 'x{number.group(1)}'}})",
-            SEE,
         )
     check_text(rhs)
     try:
@@ -146,19 +146,17 @@ def parse_rhs(rhs: str, formula: str | None = None) -> tuple[Term, ...]:
     except (FormulaicError, SyntaxError, ValueError) as error:
         raise FormulaError(whole, *_syntax_advice(str(error).splitlines()[0]), SEE) from error
     if not isinstance(parsed, SimpleFormula):
-        raise FormulaError(
+        raise formula_error(
             whole,
             "a '~' or a '|' stands where only terms can stand",
             "put random effects in parentheses, as in '(1 + time | subject)'",
-            SEE,
         )
     terms = tuple(term_factors(term) for term in parsed)
     for name in [name for term in terms for name in term if re.fullmatch(r"[\d.]+", name)]:
-        raise FormulaError(
+        raise formula_error(
             whole,
             f"the number {name} scales a term",
             f"write I({name} * x), or leave the number out: the coefficient takes it up",
-            SEE,
         )
     return terms
 
@@ -237,11 +235,10 @@ def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
     try:
         tree, names = _syntax_tree(expression[1:-1] if expression.startswith("{") else expression)
     except SyntaxError as error:
-        raise FormulaError(
+        raise formula_error(
             repr(expression),
             "this is neither a column nor an expression",
             f"use the columns {', '.join(sorted(map(str, columns)))}; put a name with blanks or signs in backticks",
-            SEE,
         ) from error
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     modules = _check_syntax(tree, expression)
@@ -258,11 +255,10 @@ def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
         elif name in CONTRASTS:
             continue
         else:
-            raise FormulaError(
+            raise formula_error(
                 repr(expression),
                 f"there is no column named {name!r}.{closest(name, columns)}",
                 "use one of the columns: " + ", ".join(sorted(map(str, columns))),
-                SEE,
             )
     return tuple(dict.fromkeys(found))
 
@@ -282,12 +278,11 @@ def _check_syntax(tree: ast.Expression, expression: str) -> set[str]:
     modules: set[str] = set()
     for node in ast.walk(tree):
         if not isinstance(node, SYNTAX):
-            raise FormulaError(
+            raise formula_error(
                 repr(expression),
                 f"Python code of this kind ({type(node).__name__}) cannot stand in a formula",
                 "use arithmetic, comparisons and functions of columns, or make the column beforehand "
                 "(data['z'] = ...) and use its name",
-                SEE,
             )
         if isinstance(node, ast.Attribute):
             modules.add(_check_attribute(node, expression))
@@ -305,12 +300,11 @@ def _check_attribute(node: ast.Attribute, expression: str) -> str:
         reason = f"np.{node.attr} does not work row by row, so new rows would get other values than the same rows here"
     else:
         reason = f"attributes ({node.attr!r}) cannot stand in a formula, apart from numpy functions such as np.log"
-    raise FormulaError(
+    raise formula_error(
         repr(expression),
         reason,
         "use center(x), scale(x) or poly(x, 2), which remember what they saw, or make the column beforehand "
         "(data['z'] = ...) and use its name",
-        SEE,
     )
 
 
@@ -333,7 +327,7 @@ def _check_function(name: str, expression: str, columns: Collection[str]) -> Non
         remedy = "add it at the top of the formula (level 1): 'y ~ x + offset(w) + (1 | subject)'"
     elif hasattr(np, name):
         remedy = f"use np.{name}"
-    raise FormulaError(repr(expression), reason, remedy, SEE)
+    raise formula_error(repr(expression), reason, remedy)
 
 
 def _known_functions() -> frozenset[str]:
@@ -382,11 +376,11 @@ def outline(text: str, formula: str) -> str:
             stack.append({"(": ")", "[": "]", "{": "}"}[char])
         elif char in ")]}":
             if not stack or stack.pop() != char:
-                raise FormulaError(repr(formula), UNMATCHED, "close what is open", SEE)
+                raise formula_error(repr(formula), UNMATCHED, "close what is open")
             top = not stack
         shape.append(char if top else BLANK)
     if stack or quote:
-        raise FormulaError(repr(formula), UNMATCHED, "close what is open", SEE)
+        raise formula_error(repr(formula), UNMATCHED, "close what is open")
     return "".join(shape)
 
 
@@ -398,11 +392,10 @@ def _split_response(formula: str) -> tuple[str, str]:
     tilde = outline(formula, formula).find("~")
     left, right = formula[:tilde].strip(), formula[tilde + 1 :].strip()
     if tilde < 0 or not left or not right:
-        raise FormulaError(
+        raise formula_error(
             repr(formula),
             "a formula needs a response, a '~' and terms",
             "write it as 'response ~ terms', for example 'distance ~ time'",
-            SEE,
         )
     return _parse_response(left, formula), right
 
@@ -412,11 +405,10 @@ def _parse_response(text: str, formula: str) -> str:
     single = not re.search(r"[-+*/:^|%]", outline(text, formula))
     terms = parse_rhs(f"0 + {text}", formula) if single else ()
     if len(terms) != 1 or len(terms[0]) != 1:
-        raise FormulaError(
+        raise formula_error(
             repr(formula),
             f"its response {text!r} is not one column or function of columns",
             f"write arithmetic as 'I({text}) ~ ...', and fit several responses one by one",
-            SEE,
         )
     return terms[0][0]
 
@@ -430,8 +422,8 @@ def _extract_random(rhs: str, formula: str) -> tuple[str, tuple[RandomTerm, ...]
         if inner is None:
             pieces.append(f"{sign} {piece}")
         elif sign == "-":
-            raise FormulaError(
-                repr(formula), "a random-effects term is subtracted", "leave the term out, or add it with '+'", SEE
+            raise formula_error(
+                repr(formula), "a random-effects term is subtracted", "leave the term out, or add it with '+'"
             )
         else:
             random.append(_parse_random(inner, formula))
@@ -461,11 +453,10 @@ def _random_content(piece: str, formula: str) -> str | None:
             return inner
         return _random_content(inner, formula)
     if holds_bar(piece, formula):
-        raise FormulaError(
+        raise formula_error(
             repr(formula),
             f"the random effects {piece!r} are not in parentheses of their own",
             "write '... + (1 + time | subject)'",
-            SEE,
         )
     return None
 
@@ -481,8 +472,8 @@ def _parse_random(inner: str, formula: str) -> RandomTerm:
     match = re.fullmatch(r"([^|]*)(\|\|?)([^|]*)", outline(inner, formula))
     left, subject = (inner[: match.end(1)].strip(), inner[match.start(3) :].strip()) if match else ("", "")
     if not match or not subject or not left:
-        raise FormulaError(
-            repr(formula), f"the random-effects term '({inner})' is incomplete", "write '(1 + time | subject)'", SEE
+        raise formula_error(
+            repr(formula), f"the random-effects term '({inner})' is incomplete", "write '(1 + time | subject)'"
         )
     if re.search(r"[/:+*()^%]", outline(subject, formula)):
         raise FormulaError(
@@ -494,8 +485,8 @@ def _parse_random(inner: str, formula: str) -> RandomTerm:
         )
     terms = parse_rhs(left, formula)
     if not terms:
-        raise FormulaError(
-            f"({inner})", "it contains no random effect", "write '(1 | subject)' for a random intercept", SEE
+        raise formula_error(
+            f"({inner})", "it contains no random effect", "write '(1 | subject)' for a random intercept"
         )
     return RandomTerm(terms, unquoted(subject), correlated=match.group(2) == "|")
 
@@ -509,9 +500,7 @@ def _extract_offsets(rhs: str) -> tuple[str, tuple[str, ...]]:
             continue
         inner = piece[piece.index("(") + 1 : -1].strip()
         if sign == "-":
-            raise FormulaError(
-                f"- {piece}", "an offset is added, with coefficient 1", f"write '+ offset(-({inner}))'", SEE
-            )
+            raise formula_error(f"- {piece}", "an offset is added, with coefficient 1", f"write '+ offset(-({inner}))'")
         offsets.append(inner)
     return " ".join(pieces).removeprefix("+").strip(), tuple(offsets)
 

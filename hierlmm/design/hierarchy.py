@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from hierlmm.design.formula import (
@@ -40,6 +41,8 @@ __all__ = [
 COVARIANCES = ("unstructured", "diagonal", "identity", "compound_symmetry")
 CORRELATED = ("unstructured", "compound_symmetry")  # all random effects in one block
 SEE = "docs, page 'Formulas and levels'"
+formula_error = partial(FormulaError, see=SEE)
+specification_error = partial(SpecificationError, see=SEE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +145,10 @@ def hierarchy_from_levels(
     """
     parsed = parse_formula(level1)
     if parsed.random:
-        raise FormulaError(
+        raise formula_error(
             repr(level1),
             "level 1 is the regression within a subject and holds no random effects",
             "name the coefficients that vary with random=[...], or use TwoLevelModel.from_formula",
-            SEE,
         )
     terms = parsed.fixed
     rhs = _level2_by_term(terms, {} if level2 is None else level2, level1)
@@ -223,11 +225,10 @@ def _assemble(
     seen = [t for b in blocks for t in b.terms]
     for term in seen:
         if seen.count(term) > 1:
-            raise FormulaError(
+            raise formula_error(
                 f"the random effect {term_name(term)!r}, twice",
                 "its variance could not be told apart from that of its copy",
                 "name every random effect once; '(time | g)' includes the intercept, '(0 + time | g)' does not",
-                SEE,
             )
     if fixed_terms is None:
         products = [tuple(dict.fromkeys(w + k)) for k, rhs in zip(level1, level2, strict=True) for w in rhs]
@@ -238,49 +239,44 @@ def _assemble(
 def _level2_by_term(terms: tuple[Term, ...], level2: Mapping[str, str], level1: str) -> tuple[tuple[Term, ...], ...]:
     if not isinstance(level2, Mapping):
         example = level2 if isinstance(level2, str) else "sex"
-        raise SpecificationError(
+        raise specification_error(
             f"level2={level2!r}",
             "level 2 needs one formula for each level-1 coefficient that it explains",
             f"write level2={{'Intercept': {example!r}}}, or name other level-1 terms as keys",
-            SEE,
         )
     names = [term_name(t) for t in terms]
     canonical: dict[str, str] = {}
     for given, value in level2.items():
         key = _canonical(given, names)
         if key in canonical:
-            raise SpecificationError(
+            raise specification_error(
                 f"level2 with two formulas for {key!r}",
                 "only one of them could be used",
                 "join them with '+' under one key ('1' and '(Intercept)' mean 'Intercept')",
-                SEE,
             )
         if not isinstance(value, str):
-            raise SpecificationError(
+            raise specification_error(
                 f"level2[{given!r}] = {value!r}",
                 "a level-2 formula is text",
                 "write for example {'Intercept': 'sex', 'time': '1'}; '0' means nothing fixed",
-                SEE,
             )
         canonical[key] = value
     for key in canonical:
         if key not in names:
-            raise SpecificationError(
+            raise specification_error(
                 f"level2 for {key!r}",
                 f"level 1 ({level1!r}) has no coefficient of this name.{closest(key, names)}",
                 f"use one of {', '.join(names)}, or add {key!r} to level 1",
-                SEE,
             )
     rhs: list[tuple[Term, ...]] = []
     for name in names:
         value = canonical.get(name, "1").strip()
         check_text(value)
         if "~" in outline(value, value) or holds_bar(value, value):
-            raise FormulaError(
+            raise formula_error(
                 f"level2[{name!r}] = {value!r}",
                 "a level-2 formula is a right-hand side without '~' or '|'",
                 "write for example {'Intercept': 'sex'}",
-                SEE,
             )
         rhs.append(parse_rhs(value))
     return tuple(rhs)
@@ -308,29 +304,26 @@ def _blocks(
     if covariance == "blocks" and nested:
         covariance = "unstructured"
     if covariance == "blocks":
-        raise SpecificationError(
+        raise specification_error(
             "covariance='blocks'",
             "which random effects are correlated with each other is not said",
             "write them as lists of names: random=[['Intercept', 'time'], ['dose']]",
-            SEE,
         )
     if covariance not in COVARIANCES:
-        raise SpecificationError(
+        raise specification_error(
             f"covariance={covariance!r}",
             f"this is not a structure of D.{closest(covariance, COVARIANCES)}",
             f"use one of {', '.join(map(repr, COVARIANCES))}",
-            SEE,
         )
     names = [term_name(t) for t in terms]
     chosen: Sequence[str | Sequence[str]] = names if random is None else random
     if isinstance(chosen, str):
         chosen = [chosen]
     if len(chosen) == 0 or any(len(c) == 0 for c in chosen):
-        raise SpecificationError(
+        raise specification_error(
             f"random={random!r}",
             "a two-level model needs at least one coefficient that varies between subjects",
             "leave random out (all level-1 coefficients vary) or write random=['Intercept']",
-            SEE,
         )
     groups = [[c] if isinstance(c, str) else list(c) for c in chosen] if nested else [[str(c) for c in chosen]]
     found = [sorted((_find(n, names, terms, level1) for n in g), key=len) for g in groups]
@@ -343,11 +336,10 @@ def _blocks(
 def _find(name: str, names: list[str], terms: tuple[Term, ...], level1: str) -> Term:
     canonical = _canonical(name, names)
     if canonical not in names:
-        raise SpecificationError(
+        raise specification_error(
             f"random effect {name!r}",
             f"level 1 ({level1!r}) has no coefficient of this name.{closest(name, names)}",
             f"use names of level-1 terms: {', '.join(names)}",
-            SEE,
         )
     return terms[names.index(canonical)]
 
@@ -357,11 +349,10 @@ def _refuse_level2_slopes(blocks: tuple[RandomBlock, ...], level1_factors: froze
         for term in block.terms:
             fixed_within = [f for f in term if f not in level1_factors]
             if fixed_within:
-                raise SpecificationError(
+                raise specification_error(
                     f"a random effect of {fixed_within[0]!r} by {subject!r}",
                     f"{fixed_within[0]!r} is constant within every {subject}: no {subject} shows its own effect of it",
                     f"take {term_name(term)!r} out of the parenthesis and keep it as a fixed (level-2) term",
-                    SEE,
                 )
 
 

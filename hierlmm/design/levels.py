@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from hierlmm.frames import quote, shorten
 __all__ = ["Levels", "as_fitted_truth_values", "check_labels", "holds_huge_integers", "is_factor", "learn_levels"]
 
 SEE = "docs, page 'Formulas and levels'"
+data_error = partial(DataError, see=SEE)
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 
 
@@ -42,12 +44,11 @@ class Levels:
             position = {value: k for k, value in enumerate(known)}
             unseen = [v for v in present if v not in position]
             if unseen:
-                raise DataError(
+                raise data_error(
                     f"{name} = {quote(unseen[0])}",
                     f"this level of {name!r} was not in the data that the model was fitted to, "
                     "so no coefficient belongs to it",
                     f"use one of the levels {shorten(map(quote, known))}, or refit with data that contain it",
-                    SEE,
                 )
             at = np.array([*(position[v] for v in present), -1], dtype=np.intp)[codes]
             coded = pd.Categorical.from_codes(at, categories=pd.Index(known))
@@ -115,11 +116,10 @@ def learn_levels(frame: pd.DataFrame, variables: Iterable[str], terms: Iterable[
                 _refuse_text_dates(values)
             categories[name] = tuple(sorted(pd.unique(values.dropna()), key=str))
         if len(categories.get(name, (0, 1))) < 2:
-            raise DataError(
+            raise data_error(
                 f"a factor {name!r} that is {quote(categories[name][0])} in every row",
                 "with one level there is nothing to compare",
                 "take it out of the formula, or check whether a filter (or missing='drop') left one level only",
-                SEE,
             )
     return Levels(categories)
 
@@ -133,13 +133,12 @@ def _refuse_text_dates(values: pd.Series) -> None:
     if pd.to_datetime(stripped, errors="coerce", format="ISO8601", utc=True).isna().any():
         return
     name = values.name
-    raise DataError(
+    raise data_error(
         f"covariate {name!r} that holds dates as text (the first: {quote(texts[0])})",
         "a coefficient needs a number, with a unit and a zero; as text every date would be a category",
         f"make it one: days = pd.to_datetime(data[{name!r}]), data[{name!r}] = (days - days.min()) / "
         f"pd.Timedelta(days=1) gives days; for one coefficient per date use data[{name!r}].astype('category') "
         f"(command line: --categorical {name})",
-        SEE,
     )
 
 
@@ -164,17 +163,15 @@ def check_labels(values: pd.Series, role: str) -> None:
         convert = f"data[{name!r}] = (data[{name!r}] - data[{name!r}].min()) / pd.Timedelta(days=1)"
         if kind.startswith("timedelta"):
             convert = f"data[{name!r}] = data[{name!r}] / pd.Timedelta(days=1)"
-        raise DataError(
+        raise data_error(
             f"{role} that holds {kind} values",
             "a coefficient needs a number, with a unit and a zero",
             f"make it one: {convert} gives days (first pd.to_datetime for dates that are objects); "
             "for one coefficient per date use labels: .astype(str).astype('category')",
-            SEE,
         )
     types = sorted({type(v).__name__ for v in values.dropna()})
-    raise DataError(
+    raise data_error(
         f"{role} that holds values of type {', '.join(types)}",
         "they are neither numbers nor labels of one type, so 1 and '1' could be the same or not",
         f"convert it: data[{name!r}].astype(str) for labels, pd.to_numeric(data[{name!r}]) for numbers",
-        SEE,
     )

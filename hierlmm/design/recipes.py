@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from hierlmm.errors import DataError, FormulaError, HierlmmError, warn
 __all__ = ["as_floats", "evaluate_vector", "fit_recipe", "materialise", "warn_beyond"]
 
 SEE = "docs, page 'Formulas and levels'"
+data_error = partial(DataError, see=SEE)
 
 
 def as_floats(frame: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:
@@ -71,22 +73,20 @@ def materialise(recipe: Any, frame: pd.DataFrame, extrapolated: dict[str, str]) 
             return pd.DataFrame(recipe.get_model_matrix(frame, context=formula_functions(extrapolated)))
     except DataMismatchWarning as error:
         unseen = re.sub(r"np\.\w+\(([^)]*)\)", r"\1", str(error).partition("{")[2].partition("}")[0])
-        raise DataError(
+        raise data_error(
             f"new data with the level {unseen}" if unseen else "new data with a level that is new",
             "this level was not in the data that the model was fitted to, so no coefficient belongs to it",
             "leave these rows out, or refit with data that contain it",
-            SEE,
         ) from error
     except (FormulaicError, ValueError, TypeError, ArithmeticError) as error:
         problem = str(error).splitlines()[0]
         outside = "bounds" in problem
-        raise DataError(
+        raise data_error(
             "new data outside the range of the data that the model was fitted to" if outside else "new data",
             f"the terms cannot be evaluated on them: {problem}",
             "leave these rows out, or refit with a spline that goes on beyond the data: ns(x, 3) is linear there"
             if outside
             else "give the columns the types that they had at fitting time",
-            SEE,
         ) from error
 
 
@@ -130,10 +130,9 @@ def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[
             SEE,
         )
     if matrix.shape[1] != 1:
-        raise DataError(
+        raise data_error(
             f"{role} {expression!r}",
             f"it evaluates to {matrix.shape[1]} columns",
             "use an expression that yields one number per row",
-            SEE,
         )
     return matrix.iloc[:, 0].to_numpy(dtype=np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hierlmm.covariance.pair import UnstructuredHeterogeneous
@@ -13,6 +14,7 @@ from hierlmm.errors import SpecificationError
 __all__ = ["INDEPENDENT", "Residual", "make_residual"]
 
 SEE = "docs, page 'Residual structures'"
+specification_error = partial(SpecificationError, see=SEE)
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,10 @@ def make_residual(correlation: Any, variance: Any) -> Residual:
     """
     if isinstance(correlation, UnstructuredHeterogeneous):
         if variance is not None:
-            raise SpecificationError(
+            raise specification_error(
                 f"{correlation!r} and {variance!r}",
                 "the first is a correlation and a variance function in one, so that the variance is said twice",
                 f"leave the second out, or write {correlation.correlation!r} for the correlation alone",
-                SEE,
             )
         correlation, variance = correlation.correlation, correlation.variance
     for name, value, kind, example in (
@@ -67,8 +68,6 @@ def make_residual(correlation: Any, variance: Any) -> Residual:
         if value is not None and not isinstance(value, kind):
             what = f"{value!r} for the residual {name}"
             if isinstance(value, type):
-                raise SpecificationError(
-                    what, "a class was given, not a structure", f"write {value.__name__}(...)", SEE
-                )
-            raise SpecificationError(what, f"it is no residual {name}", f"use for example {example}", SEE)
+                raise specification_error(what, "a class was given, not a structure", f"write {value.__name__}(...)")
+            raise specification_error(what, f"it is no residual {name}", f"use for example {example}")
     return Residual(correlation, variance)

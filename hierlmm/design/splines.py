@@ -19,6 +19,7 @@ import ast
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -40,6 +41,8 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Formulas and levels', section 'Splines and polynomials'"
+data_error = partial(DataError, see=SEE)
+formula_error = partial(FormulaError, see=SEE)
 CUBIC = 3
 ROUNDING = 1e-9  # of the range: a value so little beyond a boundary knot is a rounded boundary knot
 
@@ -173,8 +176,8 @@ def learn_spline(
     least = 1 + intercept if kind == "ns" else degree + intercept
     boundary = _boundary(x, boundary_knots, name)
     if df is not None and knots is not None:
-        raise FormulaError(
-            name, "df and knots both say how many columns there are", "give one of them: knots=[...] or df=...", SEE
+        raise formula_error(
+            name, "df and knots both say how many columns there are", "give one of them: knots=[...] or df=..."
         )
     if df is not None:
         n_knots = whole(df, "df", name, least=least) - least
@@ -186,11 +189,10 @@ def learn_spline(
         remedy = "place the interior knots between the boundary knots, and each of them once"
     gaps = np.diff([boundary[0], *interior, boundary[1]])
     if np.any(gaps <= ROUNDING * (boundary[1] - boundary[0])):  # quantiles between equal values may differ by rounding
-        raise DataError(
+        raise data_error(
             f"{name} with interior knots at {listed(interior)} and boundary knots at {listed(boundary)}",
             "knots coincide or leave the boundary, so that columns would be zero or equal",
             remedy,
-            SEE,
         )
     seen = (float(x.min()), float(x.max()))
     return SplineBasis(kind, degree, tuple(map(float, interior)), boundary, intercept, seen)
@@ -211,11 +213,10 @@ def learn_poly(x: ArrayLike, degree: int = 1, *, name: str = "poly") -> Polynomi
     _check_finite(x, name)
     distinct = len(np.unique(x))
     if degree >= distinct:
-        raise DataError(
+        raise data_error(
             f"{name} of {distinct} distinct values",
             f"a polynomial of degree {degree} needs more than {degree} of them",
             f"use a degree below {distinct}, or a factor: C({variable_of(name)})",
-            SEE,
         )
     centred = x - x.mean()
     q = [np.full_like(x, len(x) ** -0.5)]  # orthonormal from the start: powers of x would lose digits
@@ -284,11 +285,10 @@ def variable_of(call: str) -> str:
 def _check_finite(x: FloatArray, name: str) -> None:
     bad = int(np.count_nonzero(~np.isfinite(x)))
     if bad:
-        raise DataError(
+        raise data_error(
             f"{name} with {bad} infinite or undefined values of {variable_of(name)}",
             "knots and norms cannot be computed from them",
             "correct or drop these rows, or use another transformation",
-            SEE,
         )
 
 
@@ -296,20 +296,18 @@ def _boundary(x: FloatArray, given: Any, name: str) -> tuple[float, float]:
     if given is None:
         low, high = float(x.min()), float(x.max())
         if low == high:
-            raise DataError(
+            raise data_error(
                 f"{name} of one value ({low:.6g})",
                 "a curve needs a range",
                 "take the term out, or check whether a filter left one value only",
-                SEE,
             )
         return low, high
     ends = np.unique(_numbers(given, "boundary_knots", name))
     if len(ends) != 2 or not np.any((x >= ends[0]) & (x <= ends[1])):
-        raise FormulaError(
+        raise formula_error(
             f"{name}: boundary_knots={given!r}",
             "these are not two numbers with data between them",
             f"give the ends of the range, for example boundary_knots=[{x.min():.6g}, {x.max():.6g}], or leave it out",
-            SEE,
         )
     return float(ends[0]), float(ends[1])
 
@@ -321,7 +319,7 @@ def _numbers(given: Any, what: str, name: str) -> FloatArray:
     except (TypeError, ValueError):
         numbers = np.full((1, 1), np.nan)
     if numbers.ndim != 1 or not np.all(np.isfinite(numbers)):
-        raise FormulaError(f"{name}: {what}={given!r}", "these are not numbers", f"write {what}=[2, 5]", SEE)
+        raise formula_error(f"{name}: {what}={given!r}", "these are not numbers", f"write {what}=[2, 5]")
     return numbers
 
 
@@ -329,11 +327,10 @@ def whole(given: Any, what: str, name: str, *, least: int) -> int:
     """An argument that is a whole number, or a refusal."""
     number = isinstance(given, int | float | np.number) and not isinstance(given, bool)
     if not number or given != int(given) or given < least:
-        raise FormulaError(
+        raise formula_error(
             f"{name}: {what}={given!r}" if np.ndim(given) == 0 else f"{name}: {what} that is no number",
             f"{what} is a whole number, here at least {least}",
             f"use {what}={least} or more",
-            SEE,
         )
     return int(given)
 
@@ -341,7 +338,7 @@ def whole(given: Any, what: str, name: str, *, least: int) -> int:
 def switch(given: Any, name: str, what: str = "intercept") -> bool:
     """An argument that is True or False, or a refusal."""
     if given is not True and given is not False:
-        raise FormulaError(f"{name}: {what}={given!r}", f"{what} is True or False", f"write {what}=True", SEE)
+        raise formula_error(f"{name}: {what}={given!r}", f"{what} is True or False", f"write {what}=True")
     return bool(given)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ __all__ = ["check_design"]
 FloatArray = NDArray[np.float64]
 
 SEE = "docs, page 'Errors'"
+data_error = partial(DataError, see=SEE)
 LARGEST = 1e150
 ROUNDING = 4e-15
 """Range, relative to the size of the numbers, of a constant that was computed."""
@@ -39,11 +41,10 @@ def check_design(design: Design) -> None:
     _check_level2(design)
     p = len(design.coef)
     if design.n_obs <= p:
-        raise DataError(
+        raise data_error(
             f"{design.n_obs} rows and {p} fixed effects",
             "nothing is left to estimate the residual variance from",
             "use a smaller model or more data",
-            SEE,
         )
     _check_size(design)
     _check_rank(design)
@@ -55,38 +56,34 @@ def _check_response(design: Design) -> None:
     y = design.y - design.offset
     largest = float(np.abs(y).max())
     if largest > LARGEST or 0.0 < np.ptp(y) < 1.0 / LARGEST:
-        raise DataError(
+        raise data_error(
             f"a response {design.hierarchy.response!r} with values up to {largest:g} in size",
             "their squares are beyond what a floating-point number can hold",
             f"rescale it: data[{design.hierarchy.response!r}] / {largest:.0e}, for example, or use other units",
-            SEE,
         )
     if np.ptp(y) <= 1e-14 * largest:
-        raise DataError(
+        raise data_error(
             f"a response {design.hierarchy.response!r} that is {y[0]:g} in every row",
             "without variation there is no variance to divide between the levels",
             "check the column, and whether a filter left one value only",
-            SEE,
         )
 
 
 def _check_subjects(design: Design) -> None:
     J, q = design.n_subjects, len(design.term)
     if q > J:
-        raise DataError(
+        raise data_error(
             f"{J} subjects and {q} random effects",
             f"a {q} × {q} covariance between subjects cannot be estimated from {J} of them",
             "let fewer coefficients vary: random=['Intercept']",
-            SEE,
         )
     for block in design.blocks:
         if len(block) * J >= design.n_obs:
             names = ", ".join(design.term[m] for m in block)
-            raise DataError(
+            raise data_error(
                 f"{len(block)} random effects ({names}) for each of {J} subjects, and {design.n_obs} rows",
                 "there are as many random effects as rows, so they cannot be told apart from the residual",
                 "let fewer coefficients vary, or use covariance='diagonal' with one slope only",
-                SEE,
             )
 
 
@@ -96,12 +93,11 @@ def _check_level2(design: Design) -> None:
     for column in dict.fromkeys(design.term_level1.tolist()):
         own = np.flatnonzero(design.coef_level1 == column)
         if len(own) >= J:
-            raise DataError(
+            raise data_error(
                 f"{len(own)} fixed coefficients for {design.level1[column]!r} ({design.coef[own[0]]}, ..., "
                 f"{design.coef[own[-1]]}) and {J} subjects",
                 f"level 2 explains {design.level1[column]!r} exactly in every {subject}, and nothing is left to vary",
                 f"use fewer level-2 terms (is {subject!r} itself among them?), or let this coefficient not vary",
-                SEE,
             )
 
 
@@ -111,12 +107,11 @@ def _check_size(design: Design) -> None:
         largest = np.abs(columns).max(axis=0, initial=0.0)
         for name, size in zip(names, largest, strict=True):
             if size > LARGEST or 0.0 < size < 1.0 / LARGEST:
-                raise DataError(
+                raise data_error(
                     f"a column {name!r} with values up to {size:.3g} in size",
                     f"their squares are beyond what a floating-point number can hold (sizes from {1.0 / LARGEST:g} to "
                     f"{LARGEST:g} are)",
                     f"rescale it: divide it by {size:.0e}, for example, or use other units",
-                    SEE,
                 )
 
 
@@ -126,12 +121,11 @@ def _refuse_distant(name: str, column: FloatArray) -> None:
 
     largest, spread = float(np.abs(column).max()), float(np.std(column))
     if np.ptp(column) > ROUNDING * largest and spread <= RANK_TOLERANCE * largest:
-        raise DataError(
+        raise data_error(
             f"a column {name!r} with values around {np.mean(column):.3g} and an SD of {spread:.3g}",
             f"beside the constant its variation is lost in rounding: the limit is an SD of {RANK_TOLERANCE:g} times "
             f"the size of the values, here {RANK_TOLERANCE * largest:.2g}",
             "centre it: subtract its mean, or another origin that is near the data",
-            SEE,
         )
 
 
@@ -194,12 +188,11 @@ def _check_residual(design: Design) -> None:
                 break
         else:
             if freedom > 0:
-                raise DataError(
+                raise data_error(
                     f"a response {design.hierarchy.response!r} that the model reproduces exactly",
                     f"{what} leave no remainder, so the residual variance is zero and the likelihood has no maximum",
                     "check for a response computed from a covariate, duplicated columns, or a response that is "
                     f"constant within every {design.hierarchy.subject}",
-                    SEE,
                 )
 
 

@@ -12,6 +12,7 @@ import html
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ __all__ = ["TimeVarying", "time_varying"]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 SEE = "docs, page 'Time-varying covariates'"
+data_error = partial(DataError, see=SEE)
+specification_error = partial(SpecificationError, see=SEE)
 
 OBSERVED, CARRIED, INTERPOLATED, NOT_YET, TOO_OLD, NOT_THEN, ABSENT = range(7)
 SOURCES = [
@@ -180,8 +183,8 @@ def time_varying(
     require_columns([time], column_names(rows), "time")
     for name in columns:
         if name in rows:
-            raise SpecificationError(
-                f"a new column {name!r}", "the data already have a column of this name", "choose another name", SEE
+            raise specification_error(
+                f"a new column {name!r}", "the data already have a column of this name", "choose another name"
             )
     who, labels = subject_codes(rows[subject], "the data")
     at = time_values(rows[time], "the data")
@@ -230,24 +233,22 @@ def time_varying(
 
 def _check_options(columns: Mapping[str, Rule], missing: str, ties: str) -> None:
     if not isinstance(columns, Mapping) or not columns:
-        raise SpecificationError(
+        raise specification_error(
             f"columns={columns!r}",
             "it must say which columns to make, and how",
             'pass a dictionary such as {"x_before": hl.Lag("x", by=1)}',
-            SEE,
         )
     for name, rule in columns.items():
         if not isinstance(name, str) or not isinstance(rule, Rule):
-            raise SpecificationError(
+            raise specification_error(
                 f"the column {name!r}: {rule!r}",
                 "it is not a name with a rule",
                 'use CurrentValue, LastValue, Lag, Interpolate, Cumulative or TimeSince, as in {"x_1": hl.Lag("x", 1)}',
-                SEE,
             )
     for option, value, allowed in (("missing", missing, MISSING_CHOICES), ("ties", ties, TIES)):
         if value not in allowed:
-            raise SpecificationError(
-                f"{option}={value!r}", "there is no such choice", f"use one of {', '.join(map(repr, allowed))}", SEE
+            raise specification_error(
+                f"{option}={value!r}", "there is no such choice", f"use one of {', '.join(map(repr, allowed))}"
             )
 
 
@@ -265,11 +266,10 @@ def _histories(
     position = labels.get_indexer(own_labels) if labels.dtype == own_labels.dtype else _match(labels, own_labels)
     shared = int((position >= 0).sum())
     if shared == 0 and len(labels) and len(own_labels):
-        raise DataError(
+        raise data_error(
             f"a history of subjects {shorten(map(quote, own_labels), 3)}, and data of {shorten(map(quote, labels), 3)}",
             "no subject is in both",
             f"write the labels in the same way in both tables (types: {own_labels.dtype} and {labels.dtype})",
-            SEE,
         )
     codes = position.astype(np.int64)[own_codes]
     times = time_values(measured[time], "the history")
@@ -288,11 +288,10 @@ def _require_numbers(rule: Rule, history: History) -> None:
     needs = isinstance(rule, Interpolate | Cumulative) or (isinstance(rule, Lag) and rule.how == "linear")
     dtype = history.measured.dtype
     if needs and not is_number(dtype):
-        raise DataError(
+        raise data_error(
             f"{type(rule).__name__}({rule.variable!r}), a column of type {dtype}",
             "lines and areas need numbers",
             "use LastValue, CurrentValue, Lag(how='last') or TimeSince for labels",
-            SEE,
         )
 
 
@@ -370,13 +369,12 @@ def _interpolate(
     answer = _line(history, who, history.last(who, at, slack), at, slack, known_until=None)
     if answer.future.any() and not rule.future:
         first = int(np.flatnonzero(answer.future)[0])
-        raise DataError(
+        raise data_error(
             f"Interpolate({rule.variable!r}) for {int(answer.future.sum())} of {len(at)} rows between two "
             f"measurements, the first of subject {quote(labels[who[first]])} at {at[first]:g}",
             "the line to the next measurement uses a value from the row's future",
             f"use LastValue({rule.variable!r}), or say Interpolate({rule.variable!r}, future=True) if the future "
             "may be used",
-            SEE,
         )
     return answer
 
@@ -402,20 +400,18 @@ def _meets(rule: TimeSince, history: History) -> NDArray[np.bool_]:
         try:
             meets = np.asarray(rule.when(known))
         except Exception as error:
-            raise SpecificationError(
+            raise specification_error(
                 f"TimeSince({rule.variable!r}, when=...), a condition that fails on the measurements "
                 f"{shorten(map(quote, known), 3)}",
                 f"it raised {type(error).__name__}: {error}",
                 "write a function of a pandas Series (a subject's measurements so far) that gives true and false, "
                 "for example when=lambda x: x > 12",
-                SEE,
             ) from error
         if meets.shape != (len(known),) or meets.dtype != bool:
-            raise SpecificationError(
+            raise specification_error(
                 f"TimeSince({rule.variable!r}, when=...), a condition that gives {meets.dtype} of shape {meets.shape}",
                 f"it must say true or false for every measurement that it is given, here {len(known)}",
                 "for example when=lambda x: x > 12",
-                SEE,
             )
         out[k] = meets[-1]
     return out
@@ -471,11 +467,10 @@ def _area_before(
     """The part of each row's area that lies before the origin (negative where the area is extended back to it)."""
     early = at < origin - slack
     if early.any():
-        raise DataError(
+        raise data_error(
             f"{rule!r} for {int(early.sum())} of {len(at)} rows before the origin",
             "an area cannot end before it begins",
             "choose an earlier origin, or leave these rows out",
-            SEE,
         )
     everybody = np.arange(len(labels))
     k0 = history.last(everybody, np.full(len(labels), origin), slack)
@@ -483,12 +478,11 @@ def _area_before(
     starts_late = has & (k0 < 0)
     if starts_late.any() and not rule.extend_back:
         who_late = labels[np.flatnonzero(starts_late)]
-        raise DataError(
+        raise data_error(
             f"{rule!r}, and {int(starts_late.sum())} of {int(has.sum())} subjects first measured after the origin "
             f"(the first: {quote(who_late[0])})",
             "the value between the origin and the first measurement is not known",
             "pass extend_back=True to take the first value back to the origin, or leave origin out",
-            SEE,
         )
     opening = np.where(has, history.first[:-1], -1)
     held = _take(running, k0) + (origin - _take(history.times, k0)) * _take(x, k0)

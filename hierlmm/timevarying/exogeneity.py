@@ -19,6 +19,7 @@ import html
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ __all__ = ["ExogeneityCheck", "check_exogeneity"]
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Time-varying covariates', section 'Does the outcome drive the covariate?'"
+data_error = partial(DataError, see=SEE)
+specification_error = partial(SpecificationError, see=SEE)
 RANK_TOLERANCE = 1e-9
 FEW_SUBJECTS = 20
 
@@ -205,8 +208,8 @@ def check_exogeneity(
     """
     _check_options(lags, time_degree, alpha)
     if response == variable:
-        raise SpecificationError(
-            f"{response!r} as response and as covariate", "a variable is not its own covariate", "name two columns", SEE
+        raise specification_error(
+            f"{response!r} as response and as covariate", "a variable is not its own covariate", "name two columns"
         )
     wanted = list(dict.fromkeys([subject, time, response, variable, *adjust_for]))
     table = to_pandas(data)
@@ -228,11 +231,10 @@ def check_exogeneity(
         _refuse_constant_within(name, values, codes)
     again = np.flatnonzero((codes[1:] == codes[:-1]) & (at[1:] == at[:-1]))
     if len(again):
-        raise DataError(
+        raise data_error(
             f"several rows of subject {quote(labels[codes[again[0]]])} at time {at[again[0]]:g}",
             "which of them came first decides what is past",
             "keep one row for each subject and time",
-            SEE,
         )
     place = np.asarray(pd.Series(codes).groupby(codes).cumcount(), dtype=np.int64)
     use = np.flatnonzero(place >= lags)
@@ -252,40 +254,34 @@ def check_exogeneity(
 
 
 def _too_few(n_rows: int, n_subjects: int, lags: int, n_terms: int) -> DataError:
-    return DataError(
+    return data_error(
         f"{n_rows} rows of {n_subjects} subjects that have {lags} earlier measurement{'s' if lags > 1 else ''}",
         f"a regression with {n_terms} terms cannot be judged from so few",
         "use fewer lags, a lower time_degree or fewer columns to adjust for; or collect more",
-        SEE,
     )
 
 
 def _check_options(lags: int, time_degree: int, alpha: float) -> None:
     for name, value, least in (("lags", lags, 1), ("time_degree", time_degree, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise SpecificationError(
-                f"{name}={value!r}", f"it must be a whole number, {least} or more", f"use {name}={max(least, 1)}", SEE
+            raise specification_error(
+                f"{name}={value!r}", f"it must be a whole number, {least} or more", f"use {name}={max(least, 1)}"
             )
     if not 0 < alpha < 1:
-        raise SpecificationError(f"alpha={alpha!r}", "it is not between 0 and 1", "use alpha=0.05, for example", SEE)
+        raise specification_error(f"alpha={alpha!r}", "it is not between 0 and 1", "use alpha=0.05, for example")
 
 
 def _numbers(column: pd.Series) -> FloatArray:
     kind = column.dtype
     if not is_number(kind):
-        raise DataError(
-            f"{column.name!r} of type {kind}",
-            "the check is a linear regression and needs numbers",
-            "code it 0 and 1",
-            SEE,
+        raise data_error(
+            f"{column.name!r} of type {kind}", "the check is a linear regression and needs numbers", "code it 0 and 1"
         )
     values = column.to_numpy(np.float64)
     if not np.isfinite(values).all():
-        raise DataError(f"infinite values in {column.name!r}", "they cannot be used", "correct or drop them", SEE)
+        raise data_error(f"infinite values in {column.name!r}", "they cannot be used", "correct or drop them")
     if len(values) and np.ptp(values) == 0:
-        raise DataError(
-            f"{column.name!r}, which is constant", "nothing can predict or be predicted by it", "check it", SEE
-        )
+        raise data_error(f"{column.name!r}, which is constant", "nothing can predict or be predicted by it", "check it")
     return values
 
 
@@ -294,11 +290,10 @@ def _refuse_constant_within(name: str, values: FloatArray, codes: NDArray[np.int
     groups = pd.Series(values).groupby(codes)
     widest = float((groups.max() - groups.min()).max())
     if widest <= 1e-12 * float(np.max(np.abs(values))) and len(values) > groups.ngroups:
-        raise DataError(
+        raise data_error(
             f"{name!r}, which is the same in all rows of each subject",
             "it does not change over time, so there is nothing that the past could add",
             "a level-2 covariate needs no check of this kind: use it as it is",
-            SEE,
         )
 
 
@@ -360,11 +355,10 @@ def _jackknife(
     adds = size > RANK_TOLERANCE
     if not adds[len(nuisance) :].all():
         lost = next(n for n, a in zip(tested, adds[len(nuisance) :], strict=True) if not a)
-        raise DataError(
+        raise data_error(
             f"{lost}",
             "it is an exact linear function of past x, time and the columns adjusted for",
             "check whether one column was computed from another",
-            SEE,
         )
     X, names = X[:, adds] / scale[adds], [n for n, a in zip(names, adds, strict=True) if a]
     Q, R = np.linalg.qr(X)  # in an orthonormal basis every X'X below is I
@@ -376,11 +370,10 @@ def _jackknife(
     inner = np.stack([np.add.reduceat(Q * Q[:, [j]], starts, axis=0) for j in range(Q.shape[1])], axis=1)
     leave = np.eye(Q.shape[1]) - inner
     if np.min(np.linalg.eigvalsh(leave)[:, 0]) < RANK_TOLERANCE:
-        raise DataError(
+        raise data_error(
             "a regression that one subject alone decides",
             "without that subject some term could not be estimated",
             "leave out the columns to adjust for that only one subject has, or lower time_degree",
-            SEE,
         )
     change = np.linalg.solve(leave, scores[:, :, None])[:, :, 0]
     J = len(starts)

@@ -7,6 +7,7 @@ search for all rows together: O((N + M) log M) for N rows and M measurements.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 TIES = ("raise", "mean", "last")
 SEE = "docs, page 'Time-varying covariates'"
+data_error = partial(DataError, see=SEE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,12 +124,11 @@ def make_history(
 
 def _refuse_unusable(values: pd.Series, absent: NDArray[np.bool_], name: str, missing: str) -> None:
     if absent.any() and missing == "raise":
-        raise DataError(
+        raise data_error(
             f"measurements of {name!r} of which {int(absent.sum())} are missing",
             "a missing measurement says nothing about the value at its time",
             "pass missing='drop' to build the covariate from the measurements that exist (the report counts the "
             "others), or impute first",
-            SEE,
         )
     if pd.api.types.is_float_dtype(values.dtype) and np.isinf(values.to_numpy(np.float64)).any():
         raise DataError(
@@ -147,11 +148,10 @@ def _without_ties(
     if ties == "raise":
         where = np.flatnonzero(again)
         examples = shorten([f"{quote(labels[codes[k]])} at {times[k]:g}" for k in where], 3)
-        raise DataError(
+        raise data_error(
             f"several measurements of {name!r} of one subject at one time: {examples}",
             "which of them is the value at that time?",
             "remove the duplicates, or pass ties='mean' (their mean) or ties='last' (the last of these rows)",
-            SEE,
         )
     starts = np.flatnonzero(~again)
     if ties == "last":
@@ -182,20 +182,18 @@ def rounding(*times: FloatArray | float) -> float:
 def time_values(column: pd.Series, table: str) -> FloatArray:
     """Times as finite floats, or a refusal."""
     if not is_number(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
-        raise DataError(
+        raise data_error(
             f"times {column.name!r} of {table} that are of type {column.dtype}",
             "lags and areas need times as numbers in one unit",
             "count them from an origin, for example (data['date'] - data['start']).dt.days / 365.25",
-            SEE,
         )
     times = column.to_numpy(np.float64, na_value=np.nan)
     wrong = ~np.isfinite(times)
     if wrong.any():
-        raise DataError(
+        raise data_error(
             f"times {column.name!r} of {table} that are missing or infinite in {int(wrong.sum())} of {len(times)} rows",
             "without its time a row has no place in the history",
             f"drop these rows (the first is row {quote(column.index[np.flatnonzero(wrong)[0]])}) or supply the times",
-            SEE,
         )
     return times
 

@@ -12,6 +12,7 @@ import html
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +29,8 @@ from hierlmm.timevarying.history import is_number, subject_codes
 __all__ = ["WithinBetweenTest", "test_within_between", "within_between"]
 
 SEE = "docs, page 'Time-varying covariates', section 'Within and between subjects'"
+data_error = partial(DataError, see=SEE)
+specification_error = partial(SpecificationError, see=SEE)
 
 
 @renamed(x="variables")
@@ -94,13 +97,13 @@ def within_between(
     3   2  5.0        5.0       0.0
     """
     if missing not in MISSING_CHOICES:
-        raise SpecificationError(
-            f"missing={missing!r}", "there is no such choice", "use missing='raise' or missing='drop'", SEE
+        raise specification_error(
+            f"missing={missing!r}", "there is no such choice", "use missing='raise' or missing='drop'"
         )
     names = [variables] if isinstance(variables, str) else list(variables)
     if not names:
-        raise SpecificationError(
-            "no covariate to split", "variables is empty", 'name one or more columns, as in variables="dose"', SEE
+        raise specification_error(
+            "no covariate to split", "variables is empty", 'name one or more columns, as in variables="dose"'
         )
     rows = to_pandas(data)
     require_columns([subject], column_names(rows), "subject")
@@ -114,20 +117,18 @@ def within_between(
         mean = pd.Series(values).groupby(codes).transform("mean").to_numpy()
         deviation = values - mean
         if not _varies(values, deviation):
-            raise DataError(
+            raise data_error(
                 f"the covariate {name!r}",
                 "it is the same in all rows of each subject, so it has no slope within subjects",
                 "use it as a level-2 covariate as it is",
-                SEE,
             )
         pair = [between.format(x=name), within.format(x=name)]
         for new, column in zip(pair, (mean, deviation), strict=True):
             if new in rows or new in added:
-                raise SpecificationError(
+                raise specification_error(
                     f"a new column {new!r}",
                     "a column of this name is already there",
                     "choose other names with within= and between= (with {x} in them for several covariates)",
-                    SEE,
                 )
             added[new] = column
         total = np.nanvar(values)
@@ -153,23 +154,21 @@ def within_between(
 def _numbers(column: pd.Series, missing: str) -> tuple[np.ndarray, int]:
     kind = column.dtype
     if not is_number(kind):
-        raise DataError(
+        raise data_error(
             f"the covariate {column.name!r} of type {kind}",
             "labels have no mean",
             "split the 0/1 columns of its levels, for example data[name] == 'yes'",
-            SEE,
         )
     values = column.to_numpy(np.float64, na_value=np.nan)
     absent = int(np.isnan(values).sum())
     if absent and (missing == "raise" or absent == len(values)):
-        raise DataError(
+        raise data_error(
             f"missing values in {column.name} ({absent})",
             "the mean of a subject would be over other rows than the model's",
             "drop these rows first, or pass missing='drop' to leave them out of the mean",
-            SEE,
         )
     if np.isinf(values).any():
-        raise DataError(f"infinite values in {column.name!r}", "they have no mean", "correct or drop them", SEE)
+        raise data_error(f"infinite values in {column.name!r}", "they have no mean", "correct or drop them")
     return values, absent
 
 
@@ -286,15 +285,14 @@ def test_within_between(fit: Any, within: str, between: str, *, ci: float = 0.95
     coefs = [str(c) for c in fit.beta.index]
     for name in (within, between):
         if name not in coefs:
-            raise SpecificationError(
+            raise specification_error(
                 f"the coefficient {name!r}",
                 f"the fit has none of this name.{closest(name, coefs)}",
                 f"fit a model with both columns of within_between; its coefficients are {shorten(coefs)}",
-                SEE,
             )
     if within == between:
-        raise SpecificationError(
-            f"{within!r} twice", "a slope is equal to itself", "name the slope within and the slope between", SEE
+        raise specification_error(
+            f"{within!r} twice", "a slope is equal to itself", "name the slope within and the slope between"
         )
     if not 0 < ci < 1:
         raise SpecificationError(f"ci={ci!r}", "it is not a probability between 0 and 1", "use ci=0.95, for example")
@@ -331,34 +329,32 @@ def _check_pair(design: Any, within: str, between: str) -> None:
         k = list(design.coef).index(name)
         term = design.fixed_columns[k].term
         if len(term) != 1 or set(variables_of(term[0], list(design.frame.columns))) & set(design.levels.categories):
-            raise SpecificationError(
+            raise specification_error(
                 f"the coefficient {name!r}",
                 "it is not the slope of a numeric covariate (but an intercept, a difference or an interaction)",
                 remedy,
-                SEE,
             )
         columns[name] = design.X[:, k]
     by_subject = {n: pd.Series(c).groupby(design.subject_index).transform("mean") for n, c in columns.items()}
     if _varies(columns[between], columns[between] - by_subject[between].to_numpy()):
-        raise SpecificationError(
-            f"{between!r} as the slope between subjects", "its covariate varies within subjects", remedy, SEE
+        raise specification_error(
+            f"{between!r} as the slope between subjects", "its covariate varies within subjects", remedy
         )
     if not _varies(columns[within], columns[within] - by_subject[within].to_numpy()):
-        raise SpecificationError(
-            f"{within!r} as the slope within subjects", "its covariate is constant within every subject", remedy, SEE
+        raise specification_error(
+            f"{within!r} as the slope within subjects", "its covariate is constant within every subject", remedy
         )
     if np.sum(by_subject[within] ** 2) > 0.5 * np.sum(columns[within] ** 2):
-        raise SpecificationError(
+        raise specification_error(
             f"{within!r} as the slope within subjects",
             "its covariate is no deviation from the subject's mean: the subjects' means of it are far from zero",
             f"{remedy}; if rows were left out after the split, split the rows that are left",
-            SEE,
         )
     suffixes = "_within", "_between"
     x, mean = within.removesuffix(suffixes[0]), between.removesuffix(suffixes[1])
     if x != within and mean != between and x != mean:
-        raise SpecificationError(
-            f"{within!r} and {between!r}", f"they are of two covariates, {x!r} and {mean!r}", remedy, SEE
+        raise specification_error(
+            f"{within!r} and {between!r}", f"they are of two covariates, {x!r} and {mean!r}", remedy
         )
 
 

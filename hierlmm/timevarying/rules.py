@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ from hierlmm.options import checked_with_constructor, renamed
 __all__ = ["Cumulative", "CurrentValue", "Interpolate", "Lag", "LastValue", "Rule", "TimeSince"]
 
 SEE = "docs, page 'Time-varying covariates'"
+specification_error = partial(SpecificationError, see=SEE)
 
 
 @renamed(x="variable")
@@ -170,18 +172,16 @@ class Cumulative:
         if self.origin is not None:
             _number(self.origin, "Cumulative", "origin")
         if self.future and self.rule == "step":
-            raise SpecificationError(
+            raise specification_error(
                 "Cumulative(rule='step', future=True)",
                 "steps hold the last value and never need the next one",
                 "leave future out, or use rule='trapezoid'",
-                SEE,
             )
         if self.extend_back and self.origin is None:
-            raise SpecificationError(
+            raise specification_error(
                 "Cumulative(extend_back=True) without an origin",
                 "the area begins at the first measurement, so there is nothing to extend back to",
                 "give the origin, for example origin=0",
-                SEE,
             )
 
     def describe(self) -> str:
@@ -237,24 +237,23 @@ def _number(value: Any, rule: str, name: str) -> float:
         or not isinstance(value, int | float | np.integer | np.floating)
         or not np.isfinite(value)
     ):
-        raise SpecificationError(
-            f"{rule}({name}={value!r})", "it must be a finite number", "give it in the unit of the time column", SEE
+        raise specification_error(
+            f"{rule}({name}={value!r})", "it must be a finite number", "give it in the unit of the time column"
         )
     return float(value)
 
 
 def _positive(value: Any, rule: str, name: str) -> None:
     if _number(value, rule, name) <= 0:
-        raise SpecificationError(
+        raise specification_error(
             f"{rule}({name}={value!r})",
             "it must be positive; zero or less would be the present or the future",
             "give a positive length in the unit of the time column",
-            SEE,
         )
 
 
 def _one_of(value: Any, allowed: tuple[str, ...], rule: str, name: str) -> None:
     if value not in allowed:
-        raise SpecificationError(
-            f"{rule}({name}={value!r})", "there is no such choice", f"use one of {', '.join(map(repr, allowed))}", SEE
+        raise specification_error(
+            f"{rule}({name}={value!r})", "there is no such choice", f"use one of {', '.join(map(repr, allowed))}"
         )
