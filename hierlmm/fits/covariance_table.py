@@ -171,10 +171,10 @@ def _scale(fit: LikelihoodFit, label: str, lower: float, upper: float) -> _Scale
     if label.startswith("sd("):
         return _Scale(lambda v: v * v, lambda v: float(np.sqrt(max(v, 0.0))))
     function = fit.criterion_function
-    correlation = function.correlation
+    correlation = function.rows.correlation
     at = _decay(fit, label)
     if at is not None:
-        return _Scale(float, function.residual_parameters[at - function.structure.n_parameters].natural)
+        return _Scale(float, function.rows.parameters[at - function.structure.n_parameters].natural)
     moved = correlation is not None and correlation.spec.correlations and label.startswith("rho(")
     if label.startswith("corr(") or moved:
         return _Scale(float, float)
@@ -184,7 +184,7 @@ def _scale(fit: LikelihoodFit, label: str, lower: float, upper: float) -> _Scale
 def _decay(fit: LikelihoodFit, label: str) -> int | None:
     """Position in (λ, η, log σ̃) of a correlation one unit of time apart, which underflows to 0 long before η ends."""
     function = fit.criterion_function
-    for j, parameter in enumerate(function.residual_parameters):
+    for j, parameter in enumerate(function.rows.parameters):
         if isinstance(parameter, Decay) and parameter.name == label:
             return function.structure.n_parameters + j
     return None

@@ -40,8 +40,7 @@ FLAT = (
 
 def fit_satterthwaite(fit: LikelihoodFit) -> SatterthwaiteDegrees:
     """Satterthwaite's method for a fit, from its large-sample distribution of θ."""
-    large = fit.large_sample
-    return satterthwaite_degrees(lambda at: large.solution(at).beta_cov, large.centre, large.covariance)
+    return satterthwaite_degrees(fit.large_sample)
 
 
 def fit_kenward_roger(fit: LikelihoodFit) -> KenwardRogerDegrees:

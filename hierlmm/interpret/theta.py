@@ -29,9 +29,9 @@ from scipy.stats import t as t_distribution
 
 from hierlmm.interpret.mixture import mixture_quantile
 from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects
-from hierlmm.likelihood.large_sample import large_sample
+from hierlmm.likelihood.large_sample import differences, large_sample
+from hierlmm.likelihood.satterthwaite import satterthwaite_df
 from hierlmm.likelihood.solution import Solution
-from hierlmm.predict.likelihood import differences, neighbours, satterthwaite
 
 if TYPE_CHECKING:
     from hierlmm.fits.likelihood import LikelihoodFit
@@ -88,10 +88,10 @@ def difference(fit: Any, L: FloatArray, places: list[int], r: int | None, ci: fl
     """
     if fit.is_singular and r is not None:
         return _averaged(fit, L, places, r, ci)
-    states, steps = neighbours(fit)
+    states, steps = fit.large_sample.neighbours()
     pairs = differences(np.array([_moments(s, L, places, r) for s in states]), steps)
     estimate, given = float(pairs[0, 0]), max(float(pairs[0, 1]), 0.0)
-    df = float(satterthwaite(np.array([given]), pairs[1:, 1][None])[0])
+    df = float(satterthwaite_df(np.array([given]), pairs[1:, 1][None])[0])
     if df < MIN_DF and r is not None:
         return _averaged(fit, L, places, r, ci)
     # Without a random effect the difference is one of β̂, whose large-sample distribution does not depend on θ̂.

@@ -27,7 +27,7 @@ from hierlmm.design.design import Design
 from hierlmm.likelihood.crossproducts import subject_rows
 from hierlmm.likelihood.residual_rows import whiten_columns
 
-__all__ = ["covariance_root", "subject_loglik"]
+__all__ = ["covariance_root", "rows_loglik", "subject_loglik"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -68,24 +68,37 @@ def subject_loglik(
     Costs about S J (P²/2 + 3 q³) multiplications, P = p + 1, after one QR decomposition of each subject's rows; with a
     residual structure, one for every draw.
     """
-    q, S = len(design.term), len(sigma)
     order, start = subject_rows(design)
     first, last, _ = (subjects or slice(None)).indices(design.n_subjects)
     rows, start = order[start[first] : start[last]], start[first : last + 1] - start[first]
-    n = np.diff(start).astype(np.float64)
-    out = np.empty((S, last - first))
-    if residuals is not None:
-        for s, residual in enumerate(residuals):
-            error = design.y - design.offset - design.X @ beta[s]
-            white, log_det = whiten_columns(residual, np.column_stack([design.Z, error]))
-            one = slice(s, s + 1)
-            _evaluate(_factors(white[rows], start), n, np.ones((1, 1)), root[one], sigma[one], q, out[one])
-            out[s] -= 0.5 * log_det[first:last]
-        return out
+    shifted = design.y - design.offset
+    if residuals is None:
+        return rows_loglik(design.Z[rows], design.X[rows], shifted[rows], start, beta, root, sigma)
+    out = np.empty((len(sigma), last - first))
+    for s, residual in enumerate(residuals):
+        error = shifted - design.X @ beta[s]
+        white, log_det = whiten_columns(residual, np.column_stack([design.Z, error]))
+        Z, z, one = white[rows, :-1], white[rows, -1], slice(s, s + 1)
+        out[s] = rows_loglik(Z, Z[:, :0], z, start, beta[one, :0], root[one], sigma[one])[0]
+        out[s] -= 0.5 * log_det[first:last]
+    return out
+
+
+def rows_loglik(
+    Z: FloatArray,
+    X: FloatArray,
+    y: FloatArray,
+    start: IntArray,
+    beta: FloatArray,
+    root: FloatArray,
+    sigma: FloatArray,
+) -> FloatArray:
+    """The same for rows (N, q), (N, p), (N,) with independent residuals, subject j's at ``start[j]:start[j+1]``."""
     origin = beta.mean(axis=0)
-    error = design.y[rows] - design.offset[rows] - design.X[rows] @ origin
-    factor = _factors(np.column_stack([design.Z[rows], design.X[rows], error]), start)
-    _evaluate(factor, n, np.column_stack([origin - beta, np.ones(S)]), root, sigma, q, out)
+    factor = _factors(np.column_stack([Z, X, y - X @ origin]), start)
+    out = np.empty((len(sigma), len(start) - 1))
+    gamma = np.column_stack([origin - beta, np.ones(len(sigma))])
+    _evaluate(factor, np.diff(start).astype(np.float64), gamma, root, sigma, Z.shape[1], out)
     return out
 
 

@@ -20,11 +20,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.errors import DataError
 from hierlmm.likelihood.crossproducts import CrossProducts, Scaling
 from hierlmm.likelihood.kernel import PatternSums, pattern_sums
+from hierlmm.likelihood.residual_rows import INDEPENDENT, ResidualPart
 from hierlmm.likelihood.solution import Evaluation, NormalEquations, Solution
 from hierlmm.options import as_point, refuse_missing
 
@@ -47,32 +47,21 @@ class Criterion:
     reml: bool
 
     whitens: ClassVar[bool] = False
-    correlation: ClassVar[None] = None
-    variance: ClassVar[None] = None
-    residual_parameters: ClassVar[tuple[Parameter, ...]] = ()
-    n_correlation: ClassVar[int] = 0
+    rows: ClassVar[ResidualPart] = INDEPENDENT
+    starts: ClassVar[tuple[FloatArray, ...]] = (np.empty(0),)
     many_maxima: ClassVar[bool] = False
 
-    def shift(self, lam: FloatArray) -> float:
-        """Log of the whitened rows' SD over σ: 0 without a residual structure."""
-        return 0.0
+    def split(self, lam: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """λ, and no η."""
+        return lam, lam[:0]
 
     def given(self, lam: FloatArray) -> Criterion:
         """The criterion in λ at the residual parameters of ``lam``: itself, without a residual structure."""
         return self
 
-    @property
-    def starts(self) -> tuple[FloatArray, ...]:
-        """Values of the residual parameters to begin at: none without a residual structure."""
-        return (np.empty(0),)
-
     def plain_at(self, eta: FloatArray) -> Criterion:
         """The criterion in λ: itself."""
         return self
-
-    def residual(self, lam: FloatArray) -> None:
-        """None: the residuals are independent, with equal variance."""
-        return None
 
     def solution(self, lam: FloatArray, working_sd: float | None = None) -> Solution:
         """What follows from ψ, and from σ̃ in working units of y (its best value, unless it is given)."""

@@ -5,12 +5,14 @@ A general-purpose optimiser spends ten times as long on its own bookkeeping as o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.likelihood.solution import AnyCriterion
 
-__all__ = ["GRADIENT_TOLERANCE", "Counter", "descend", "forward_hessian", "hessian", "newton"]
+__all__ = ["GRADIENT_TOLERANCE", "Counter", "central_differences", "descend", "forward_hessian", "hessian", "newton"]
 
 FloatArray = NDArray[np.float64]
 
@@ -44,17 +46,15 @@ class Counter:
         return float(max(by_D * np.max(np.abs(lam[:m]), initial=1.0), by_eta))
 
 
-def hessian(function: object, point: FloatArray) -> FloatArray:
+def central_differences(function: Callable[[FloatArray], FloatArray], point: FloatArray) -> FloatArray:
+    """Derivatives of a vector function, by parameter: (m,) -> (m, k)."""
+    steps = 1e-5 * np.maximum(1.0, np.abs(point))
+    return np.array([(function(point + e) - function(point - e)) / (2.0 * e.sum()) for e in np.diag(steps)])
+
+
+def hessian(function: Callable[[FloatArray], tuple[float, FloatArray]], point: FloatArray) -> FloatArray:
     """Hessian by central differences of an exact gradient (error of order 1e-9 relative): (m,) -> (m, m)."""
-    m = len(point)
-    H = np.empty((m, m))
-    for j in range(m):
-        step = 1e-5 * max(1.0, abs(point[j]))
-        unit = np.zeros(m)
-        unit[j] = step
-        _, above = function(point + unit)  # type: ignore[operator]
-        _, below = function(point - unit)  # type: ignore[operator]
-        H[j] = (above - below) / (2.0 * step)
+    H = central_differences(lambda at: function(at)[1], point).reshape(len(point), len(point))
     return 0.5 * (H + H.T)
 
 

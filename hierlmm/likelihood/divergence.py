@@ -72,6 +72,8 @@ def unbounded_rays(criterion: AnyCriterion, lam: FloatArray, *, arrived: bool = 
     arrived : bool
         Only the rays that ψ is far out on already.
     """
+    if not criterion.rows.parameters:
+        return []
     found, eta = [], lam[criterion.structure.n_parameters :]
     for direction in _directions(criterion, lam):
         along = direction != 0.0
@@ -85,7 +87,7 @@ def unbounded_rays(criterion: AnyCriterion, lam: FloatArray, *, arrived: bool = 
 
 def _directions(criterion: AnyCriterion, lam: FloatArray) -> list[FloatArray]:
     """Each residual parameter alone, both ways; all variance ratios upwards, which takes σ to zero."""
-    parameters, k = criterion.residual_parameters, criterion.n_correlation
+    parameters, k = criterion.rows.parameters, criterion.rows.n_correlation
     bounded = np.array([np.isfinite(p.lower) for p in parameters], dtype=bool)
     eta, found = lam[criterion.structure.n_parameters :], []
     for place in np.flatnonzero(bounded):
@@ -94,10 +96,10 @@ def _directions(criterion: AnyCriterion, lam: FloatArray) -> list[FloatArray]:
             # Where other ratios are far away already, one alone only catches up with them.
             if not np.any(sign * others > ON_THE_WAY):
                 found.append(sign * np.eye(len(parameters))[place])
-    if criterion.variance is not None:
+    if criterion.rows.variance is not None:
         for place in np.flatnonzero(~bounded[k:]):
             unit = np.eye(len(parameters) - k)[place]
-            log_ratio = criterion.variance.centred_log_ratio
+            log_ratio = criterion.rows.variance.centred_log_ratio
             spread = float(np.ptp(log_ratio(eta[k:] + unit) - log_ratio(eta[k:])))
             if spread > 0.0:
                 found += [np.append(np.zeros(k), sign * unit / spread) for sign in (-1.0, 1.0)]
@@ -108,7 +110,7 @@ def _directions(criterion: AnyCriterion, lam: FloatArray) -> list[FloatArray]:
 
 def _fall(criterion: AnyCriterion, lam: FloatArray, direction: FloatArray, size: float) -> float:
     """By how much the criterion falls per unit of η along a direction; 0 where it cannot be evaluated."""
-    m, k, variance = criterion.structure.n_parameters, criterion.n_correlation, criterion.variance
+    m, k, variance = criterion.structure.n_parameters, criterion.rows.n_correlation, criterion.rows.variance
     values = []
     for end in (size - 0.5, size + 0.5):
         eta, scale = Ray(direction, 0.0).at(lam[m:], end), 1.0
@@ -182,7 +184,7 @@ def unbounded_note(design: Design, criterion: AnyCriterion, lam: FloatArray) -> 
 def _words(design: Design, criterion: AnyCriterion, lam: FloatArray, ray: Ray) -> tuple[str, str, str]:
     """The structures, the end of the range, and the subjects whose determinants fall."""
     moving = np.flatnonzero(ray.direction)
-    parameter, variance = criterion.residual_parameters[moving[0]], criterion.variance
+    parameter, variance = criterion.rows.parameters[moving[0]], criterion.rows.variance
     end = parameter.upper if ray.direction[moving[0]] > 0 else parameter.lower
     structures = " and ".join(repr(s) for s in (design.residual, design.residual_variance) if s is not None)
     (near, n), (far, _) = (_determinants(criterion, lam, ray, size) for size in (NEAR, FAR))
@@ -198,8 +200,7 @@ def _words(design: Design, criterion: AnyCriterion, lam: FloatArray, ray: Ray) -
 
 def _determinants(criterion: AnyCriterion, lam: FloatArray, ray: Ray, size: float) -> tuple[FloatArray, FloatArray]:
     """log|Σ_i/σ²| by subject at a point of the ray, and the numbers of rows: (J,), (J,)."""
-    m = criterion.structure.n_parameters
-    estimate = criterion.residual(np.append(lam[:m], ray.at(lam[m:], size)))
+    estimate = criterion.rows.at(ray.at(criterion.split(lam)[1], size))
     assert estimate is not None  # it has the parameters of the ray
     return whiten_columns(estimate, np.zeros((criterion.n_obs, 1)))[1], np.diff(estimate.rows.start)
 

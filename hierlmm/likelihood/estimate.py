@@ -76,9 +76,10 @@ def maximise_design(design: Design, *, reml: bool) -> LikelihoodEstimate:
             return _alternate(design, reml=reml)
         criterion = make_criterion(design, reml=reml)
         optimum = maximise(criterion)
+        found = LikelihoodEstimate(design, criterion, optimum)
         refuse_divergence(design, criterion, optimum.lam)
-        refuse_extreme_sigma(design, criterion.shift(optimum.lam))
-        return LikelihoodEstimate(design, criterion, optimum)
+        refuse_extreme_sigma(design, found.solution.shift)
+        return found
 
 
 def _alternate(design: Design, *, reml: bool) -> LikelihoodEstimate:

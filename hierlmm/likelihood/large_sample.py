@@ -16,15 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.likelihood.descent import hessian
+from hierlmm.likelihood.descent import central_differences, hessian
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE
 from hierlmm.likelihood.solution import AnyCriterion, Solution
 
-__all__ = ["LargeSample", "large_sample"]
+__all__ = ["LargeSample", "differences", "large_sample"]
 
 FloatArray = NDArray[np.float64]
 
-
+STEP = 1e-4
 FLAT = 1e-9
 UNKNOWN = 1e-6
 """Curvature of the criterion in a residual parameter below which nothing is known of it (an SE above 1000)."""
@@ -57,6 +57,27 @@ class LargeSample:
         at = self.solution(parameters)
         return at.D, at.sigma
 
+    def neighbours(self) -> tuple[list[Solution], FloatArray]:
+        """Solutions at the optimum and a step to both sides along each principal direction of Cov(θ̂), and the steps.
+
+        Along direction t the parameters move by ``step · √λ_t v_t``, so that ``Cov(θ̂) = Σ_t (√λ_t v_t)(√λ_t v_t)'``
+        and a delta-method variance is the sum of squared derivatives (`differences`).
+
+        Returns
+        -------
+        solutions : list of Solution
+            The optimum, then pairs (above, below).
+        steps : (r,)
+            Distance between the members of each pair, in units of one standard deviation along the direction.
+        """
+        values, vectors = np.linalg.eigh(self.covariance)
+        free = values > 0.0
+        directions = (vectors[:, free] * np.sqrt(values[free])).T
+        # A poorly determined direction has a long standard deviation; the step stays small in θ itself.
+        steps = STEP / np.maximum(1.0, np.abs(directions).max(axis=1, initial=0.0))
+        moves = [sign * step * own for step, own in zip(steps, directions, strict=True) for sign in (1.0, -1.0)]
+        return [self.solution(self.centre), *(self.solution(self.centre + move) for move in moves)], 2.0 * steps
+
     def draws(self, size: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         """Draw D and σ: (size, q, q), (size,)."""
         return self.split_draws(self.sample(size, rng))
@@ -74,7 +95,7 @@ class LargeSample:
         Lambda = structure.factor(sample[:, :-1])
         whitened = np.exp(sample[:, -1]) * scaling.y_scale
         half = np.linalg.solve(scaling.Bz, Lambda) * whitened[:, None, None]
-        shift = np.array([self.criterion.shift(own) for own in sample[:, :-1]])
+        shift = np.array([self.criterion.solution(own).shift for own in sample[:, :-1]])
         return half @ np.swapaxes(half, 1, 2), whitened * np.exp(-shift)
 
     def standard_errors(self, function: Callable[[FloatArray, float], FloatArray]) -> tuple[FloatArray, FloatArray]:
@@ -86,14 +107,7 @@ class LargeSample:
 
         NaN where the function moves along a direction in which the criterion is flat: nothing is known there.
         """
-        value = function(self.centre)
-        jacobian = np.empty((len(value), len(self.centre)))
-        for j in range(len(self.centre)):
-            step = 1e-5 * max(1.0, abs(self.centre[j]))
-            unit = np.zeros_like(self.centre)
-            unit[j] = step
-            above, below = (function(self.centre + s * unit) for s in (1.0, -1.0))
-            jacobian[:, j] = (above - below) / (2.0 * step)
+        value, jacobian = function(self.centre), central_differences(function, self.centre).T
         with np.errstate(invalid="ignore"):
             variance = np.einsum("ij,jk,ik->i", jacobian, self.covariance, jacobian)
             lost = np.any(np.abs(jacobian @ self.flat) > 1e-6 * np.abs(jacobian).max(axis=1, keepdims=True), axis=1)
@@ -130,3 +144,9 @@ def large_sample(criterion: AnyCriterion, lam: FloatArray, sigma: float, *, held
     directions = directions[:, np.any(np.abs(directions[first:-1]) > 1e-3, axis=0)]
     directions = np.column_stack([directions, np.eye(len(centre))[:, unknown]])
     return LargeSample(criterion, centre, covariance, directions)
+
+
+def differences(stack: FloatArray, steps: FloatArray) -> FloatArray:
+    """First entry, then derivatives: (1 + 2r, ...) at the solutions of `LargeSample.neighbours` -> (1 + r, ...)."""
+    slopes = (stack[1::2] - stack[2::2]) / steps.reshape(-1, *[1] * (stack.ndim - 1))
+    return np.concatenate([stack[:1], slopes])

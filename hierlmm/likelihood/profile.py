@@ -54,90 +54,106 @@ def profile_interval(
     lower, upper : float
         ``-inf`` or ``inf`` where the region has no end in a residual parameter.
     """
-    root = _root(hessian(criterion.joint, centre))
-    best, _ = criterion.joint(centre)
-    m = len(centre)
-    first = criterion.structure.n_parameters
-    bounded = root[first:]
-    limit = np.maximum(EDGE, np.abs(centre[first:]) + 1.0)
-    limit[-1] += EDGE  # log σ̃ has no end; this keeps the search where numbers are finite
+    region = _Region(criterion, centre, scalar, drop)
+    directions, size = _directions(scalar, centre, region.root)
+    if not np.isfinite(size):
+        return np.nan, np.nan
+    lower, upper = (
+        region.end(sign, direction, size, elsewhere) for sign, direction in zip((1.0, -1.0), directions, strict=True)
+    )
+    return lower, upper
 
-    @_remember_last
-    def region(z: FloatArray) -> tuple[float, FloatArray]:
-        value, gradient = criterion.joint(centre + root @ z)
-        if not np.isfinite(value):
-            return -TOO_LARGE, np.zeros(m)
-        return drop - (value - best), -(root.T @ gradient)
 
-    constraints: Any = [
-        {"type": "ineq", "fun": lambda z: region(z)[0] / drop, "jac": lambda z: region(z)[1] / drop},
-        {"type": "ineq", "fun": lambda z: limit - centre[first:] - bounded @ z, "jac": lambda z: -bounded},
-        {"type": "ineq", "fun": lambda z: limit + centre[first:] + bounded @ z, "jac": lambda z: bounded},
-    ]
+class _Region:
+    """The likelihood region in coordinates z, x = x̂ + S z, in which it is close to a ball of radius √drop."""
 
-    def search(sign: float, start: FloatArray, reach: float | None = None) -> FloatArray:
+    def __init__(
+        self, criterion: AnyCriterion, centre: FloatArray, scalar: Callable[[FloatArray], float], drop: float
+    ) -> None:
+        root = _root(hessian(criterion.joint, centre))
+        best, _ = criterion.joint(centre)
+        first = criterion.structure.n_parameters
+        bounded = root[first:]
+        limit = np.maximum(EDGE, np.abs(centre[first:]) + 1.0)
+        limit[-1] += EDGE  # log σ̃ has no end; this keeps the search where numbers are finite
+
+        @_remember_last
+        def left(z: FloatArray) -> tuple[float, FloatArray]:
+            value, gradient = criterion.joint(centre + root @ z)
+            if not np.isfinite(value):
+                return -TOO_LARGE, np.zeros(len(centre))
+            return drop - (value - best), -(root.T @ gradient)
+
+        self.centre, self.root, self.drop, self.first, self.limit = centre, root, drop, first, limit
+        self.scalar, self.left = scalar, left
+        self.constraints: Any = [
+            {"type": "ineq", "fun": lambda z: left(z)[0] / drop, "jac": lambda z: left(z)[1] / drop},
+            {"type": "ineq", "fun": lambda z: limit - centre[first:] - bounded @ z, "jac": lambda z: -bounded},
+            {"type": "ineq", "fun": lambda z: limit + centre[first:] + bounded @ z, "jac": lambda z: bounded},
+        ]
+
+    def end(self, sign: float, direction: FloatArray, size: float, elsewhere: Sequence[FloatArray]) -> float:
+        """Where the function times ``sign`` is smallest; NaN if no search ends inside the region."""
+        if not direction.any():  # the optimum is the end of the parameter's range
+            return self.scalar(self.centre)
+        values = [self._from_centre(sign, direction, size), *self._from_elsewhere(sign, size, elsewhere)]
+        return sign * min((sign * v for v in values if not np.isnan(v)), default=np.nan)
+
+    def _search(self, sign: float, size: float, start: FloatArray, reach: float | None = None) -> FloatArray | None:
+        """Where a search ends; None if that is outside the region."""
+        scalar, centre, root = self.scalar, self.centre, self.root
+
         def value(z: FloatArray) -> float:
             return sign * scalar(centre + root @ z) / size
 
         def slope(z: FloatArray) -> FloatArray:
             return sign * _gradient(scalar, centre + root @ z, root) / size
 
-        box: Any = None if reach is None else [(-reach, reach)] * m
+        box: Any = None if reach is None else [(-reach, reach)] * len(centre)
         with np.errstate(all="ignore"):  # a step of the search may go far outside
-            found = minimize(
-                value, start, jac=slope, method="SLSQP", bounds=box, constraints=constraints, options=SLSQP
-            )
-        return found.x
+            z = minimize(
+                value, start, jac=slope, method="SLSQP", bounds=box, constraints=self.constraints, options=SLSQP
+            ).x
+        return z if np.all(np.isfinite(z)) and self.left(z)[0] >= -1e-3 * self.drop else None
 
-    def step_by_step(sign: float) -> float:
+    def _value(self, sign: float, z: FloatArray) -> float:
+        """The function, infinite at the end of the range of a residual parameter."""
+        x = self.centre + self.root @ z
+        at_end = np.any(np.abs(x[self.first : -1]) > self.limit[:-1] - 1e-3)
+        return -sign * np.inf if at_end else self.scalar(x)
+
+    def _at_edge(self, z: FloatArray) -> bool:
+        return bool(abs(self.left(z)[0]) < 1e-3 * self.drop)
+
+    def _step_by_step(self, sign: float, size: float) -> float:
         """The end, sought in growing boxes: where the criterion levels off beyond the edge, a search overshoots."""
-        z = np.zeros(m)
-        for reach in np.sqrt(drop) * 0.25 * 1.4 ** np.arange(20):
-            z = search(sign, z, reach)
-            if not np.all(np.isfinite(z)) or region(z)[0] < -1e-3 * drop:
+        z = np.zeros(len(self.centre))
+        for reach in np.sqrt(self.drop) * 0.25 * 1.4 ** np.arange(20):
+            found = self._search(sign, size, z, reach)
+            if found is None:
                 return np.nan
-            if np.abs(z).max() < (1.0 - 1e-6) * reach and abs(region(z)[0]) < 1e-3 * drop:
-                return scalar(centre + root @ z)
+            z = found
+            if np.abs(z).max() < (1.0 - 1e-6) * reach and self._at_edge(z):
+                return self.scalar(self.centre + self.root @ z)
         return np.nan
 
-    def end(sign: float, direction: FloatArray) -> float:
-        """Where the function times ``sign`` is smallest; NaN if no search ends inside the region."""
-        if not direction.any():  # the optimum is the end of the parameter's range
-            return scalar(centre)
-        values = [from_centre(sign, direction), *from_elsewhere(sign)]
-        return sign * min((sign * v for v in values if not np.isnan(v)), default=np.nan)
+    def _from_elsewhere(self, sign: float, size: float, elsewhere: Sequence[FloatArray]) -> list[float]:
+        starts = [np.linalg.solve(self.root, point - self.centre) for point in elsewhere]
+        found = [self._search(sign, size, start) for start in starts]
+        return [self._value(sign, z) for z in found if z is not None]
 
-    def from_elsewhere(sign: float) -> list[float]:
-        values = []
-        for point in elsewhere:
-            z = search(sign, np.linalg.solve(root, point - centre))
-            if np.all(np.isfinite(z)) and region(z)[0] >= -1e-3 * drop:
-                x = centre + root @ z
-                at_end = np.any(np.abs(x[first:-1]) > limit[:-1] - 1e-3)
-                values.append(-sign * np.inf if at_end else scalar(x))
-        return values
-
-    def from_centre(sign: float, direction: FloatArray) -> float:
+    def _from_centre(self, sign: float, direction: FloatArray, size: float) -> float:
         found = np.nan
         for length in (0.9, 0.3, 0.05):
-            z = search(sign, length * np.sqrt(drop) * direction)
-            if not np.all(np.isfinite(z)) or region(z)[0] < -1e-3 * drop:
+            z = self._search(sign, size, length * np.sqrt(self.drop) * direction)
+            if z is None:
                 continue
-            x = centre + root @ z
-            if np.any(np.abs(x[first:-1]) > limit[:-1] - 1e-3):
-                return -sign * np.inf
-            value = scalar(x)
-            if abs(region(z)[0]) < 1e-3 * drop:
+            value = self._value(sign, z)
+            if np.isinf(value) or self._at_edge(z):
                 return value
             # Inside the region: the end of the parameter's own range, or a search that gave up.
             found = value if np.isnan(found) else sign * min(sign * value, sign * found)
-        return step_by_step(sign) if np.isnan(found) else found
-
-    directions, size = _directions(scalar, centre, root)
-    if not np.isfinite(size):
-        return np.nan, np.nan
-    ends = [end(sign, direction) for sign, direction in zip((1.0, -1.0), directions, strict=True)]
-    return ends[0], ends[1]
+        return self._step_by_step(sign, size) if np.isnan(found) else found
 
 
 def region_points(criterion: AnyCriterion, centre: FloatArray, drop: float) -> list[FloatArray]:
@@ -146,7 +162,7 @@ def region_points(criterion: AnyCriterion, centre: FloatArray, drop: float) -> l
     One parameter at a time is moved away from the optimum and held there while the others adapt.
     """
     first = criterion.structure.n_parameters
-    if not criterion.residual_parameters:
+    if not criterion.rows.parameters:
         return []
     if first == 0 and len(centre) < 4:
         return []

@@ -14,9 +14,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.covariance.bind import BoundCorrelation, BoundVariance
-from hierlmm.covariance.estimate import ResidualEstimate
-from hierlmm.covariance.parameters import Parameter, unconstrained_values
+from hierlmm.covariance.parameters import unconstrained_values
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.errors import DataError
 from hierlmm.likelihood.criterion import Criterion, ExactFitError
@@ -58,21 +56,6 @@ class ResidualCriterion:
     def scaling(self) -> Scaling:
         """How the working columns relate to the user's."""
         return self.rows.scaling
-
-    @property
-    def correlation(self) -> BoundCorrelation | None:
-        """The residual correlation, bound to the rows."""
-        return self.rows.correlation
-
-    @property
-    def variance(self) -> BoundVariance | None:
-        """The variance function, bound to the rows."""
-        return self.rows.variance
-
-    @property
-    def residual_parameters(self) -> tuple[Parameter, ...]:
-        """Parameters of the correlation, then of the variance function."""
-        return self.rows.parameters
 
     @cached_property
     def starts(self) -> tuple[FloatArray, ...]:
@@ -122,10 +105,6 @@ class ResidualCriterion:
         """Which η are beyond ±`EDGE`, where the criterion is constant."""
         return self._bounded & (np.abs(psi[self.structure.n_parameters :]) > EDGE)
 
-    def shift(self, psi: FloatArray) -> float:
-        """Log of the whitened rows' SD over σ."""
-        return self.rows.shift(self.split(psi)[1])
-
     def given(self, psi: FloatArray) -> Criterion:
         """The criterion in λ at the residual parameters of ψ."""
         plain = self.plain_at(self.split(psi)[1])
@@ -137,15 +116,6 @@ class ResidualCriterion:
                 "docs, page 'Residual structures'",
             )
         return plain
-
-    @property
-    def n_correlation(self) -> int:
-        """How many of them belong to the correlation."""
-        return self.rows.n_correlation
-
-    def residual(self, psi: FloatArray) -> ResidualEstimate | None:
-        """The residual structure at ψ; None for independent residuals of equal variance."""
-        return self.rows.at(self.split(psi)[1])
 
     def solution(self, lam: FloatArray, working_sd: float | None = None) -> Solution:
         """What follows from ψ, and from σ̃ in working units of y (its best value, unless it is given)."""

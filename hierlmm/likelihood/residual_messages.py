@@ -49,7 +49,7 @@ def residual_messages(
     without_effects : callable
         Find the same without the random effects; called only where it is needed.
     """
-    if not criterion.residual_parameters:
+    if not criterion.rows.parameters:
         return []
     notes = _never_seen(criterion)
     ends = [_end_message(p, value) for p, value in _ends(criterion, optimum)] + _vanishing_reference(criterion, optimum)
@@ -66,7 +66,7 @@ def residual_messages(
 
 def _never_seen(criterion: AnyCriterion) -> list[str]:
     """AR1 on a column in which all distances have a common divisor: its ρ is a correlation that nobody saw."""
-    correlation = criterion.correlation
+    correlation = criterion.rows.correlation
     if correlation is None or not isinstance(correlation.spec, AR1) or correlation.spec.time is None:
         return []
     gaps = np.unique(correlation.gaps[correlation.gaps > 0])
@@ -83,12 +83,12 @@ def _never_seen(criterion: AnyCriterion) -> list[str]:
 
 def _vanishing_reference(criterion: AnyCriterion, optimum: Optimum) -> list[str]:
     """A reference group without residual variance, which the random effects reproduce row by row."""
-    variance, m = criterion.variance, criterion.structure.n_parameters
+    variance, m = criterion.rows.variance, criterion.structure.n_parameters
     if variance is None or not isinstance(variance.spec, VarIdent) or not m:
         return []
     further = optimum.lam.copy()
     further[:m] *= np.exp(4.0)
-    further[m + criterion.n_correlation :] += 4.0
+    further[m + criterion.rows.n_correlation :] += 4.0
     if criterion(further) - optimum.value >= SAME:
         return []
     group = f"{variance.spec.variable}={variance.state[0]}"
@@ -102,7 +102,7 @@ def _vanishing_reference(criterion: AnyCriterion, optimum: Optimum) -> list[str]
 def _ends(criterion: AnyCriterion, optimum: Optimum) -> list[tuple[Parameter, float]]:
     """Parameters that may go to the end of their range without a rise of the criterion, with that end."""
     m, found = criterion.structure.n_parameters, []
-    for k, parameter in enumerate(criterion.residual_parameters):
+    for k, parameter in enumerate(criterion.rows.parameters):
         eta = optimum.lam[m + k]
         if np.isinf(parameter.lower) or abs(eta) < 3.0:
             continue
@@ -129,7 +129,7 @@ def _not_identified(design: Design, criterion: AnyCriterion, optimum: Optimum) -
     known = np.append(criterion.structure.filled(optimum.lam, SINGULAR_TOLERANCE), True)
     scale = np.where(known, 1.0 / np.sqrt(np.maximum(np.abs(np.diag(H)), 1e-300)), 0.0)
     values, vectors = np.linalg.eigh(H * scale[:, None] * scale + np.diag(np.where(known, 0.0, 1.0)))
-    names = [p.name for p in criterion.residual_parameters]
+    names = [p.name for p in criterion.rows.parameters]
     for value, vector in zip(values, vectors.T, strict=True):
         share = np.abs(vector[m:-1])
         if value > FLAT * np.abs(values).max() or share.max(initial=0.0) < 1e-3:
@@ -153,7 +153,7 @@ def _not_identified(design: Design, criterion: AnyCriterion, optimum: Optimum) -
 
 def _competition(design: Design, criterion: AnyCriterion, optimum: Optimum, without: float) -> list[str]:
     drop = without - optimum.value
-    k = criterion.n_correlation
+    k = criterion.rows.n_correlation
     if drop >= CHI2_95:
         return []
     return [

@@ -37,7 +37,15 @@ from hierlmm.likelihood.rows import (
     serial_whiten,
 )
 
-__all__ = ["ResidualRows", "Whitened", "residual_names", "residual_rows", "whiten_columns"]
+__all__ = [
+    "INDEPENDENT",
+    "ResidualPart",
+    "ResidualRows",
+    "Whitened",
+    "residual_names",
+    "residual_rows",
+    "whiten_columns",
+]
 
 FloatArray = NDArray[np.float64]
 LARGEST_LOG_RATIO = 200.0
@@ -69,7 +77,49 @@ class Whitened:
 
 
 @dataclass(frozen=True, eq=False)
-class ResidualRows:
+class ResidualPart:
+    """A residual structure, bound to rows; with neither part the residuals are independent, with equal variance.
+
+    Attributes
+    ----------
+    correlation : BoundCorrelation or None
+    variance : BoundVariance or None
+    """
+
+    correlation: BoundCorrelation | None
+    variance: BoundVariance | None
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Parameters of the correlation, then of the variance function."""
+        own = self.correlation.parameters if self.correlation else ()
+        return own + (self.variance.parameters if self.variance else ())
+
+    @property
+    def n_correlation(self) -> int:
+        """Number of parameters of the correlation."""
+        return len(self.correlation.parameters) if self.correlation else 0
+
+    def report(self, eta: FloatArray) -> dict[str, float]:
+        """What tables show of the residual structure, by name."""
+        k = self.n_correlation
+        found = self.correlation.report(eta[:k]) if self.correlation else {}
+        return found | (self.variance.report(eta[k:]) if self.variance else {})
+
+    def shift(self, eta: FloatArray) -> float:
+        """Log of the whitened rows' SD over σ: 0, or that of the average row under a centred variance function."""
+        return 0.0 if self.variance is None else self.variance.shift(eta[self.n_correlation :])
+
+    def at(self, eta: FloatArray) -> ResidualEstimate | None:
+        """The residual structure at η; None if there is none."""
+        return None
+
+
+INDEPENDENT = ResidualPart(None, None)
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualRows(ResidualPart):
     """Working rows with their residual structure.
 
     Attributes
@@ -80,16 +130,12 @@ class ResidualRows:
     rows : Rows
         Their order, and where each subject starts.
     scaling : Scaling
-    correlation : BoundCorrelation or None
-    variance : BoundVariance or None
     """
 
     M: FloatArray
     q: int
     rows: Rows
     scaling: Scaling
-    correlation: BoundCorrelation | None
-    variance: BoundVariance | None
 
     @property
     def start(self) -> NDArray[np.int64]:
@@ -106,32 +152,11 @@ class ResidualRows:
         """Number of rows, N."""
         return self.M.shape[1]
 
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """Parameters of the correlation, then of the variance function."""
-        own = self.correlation.parameters if self.correlation else ()
-        return own + (self.variance.parameters if self.variance else ())
-
-    @property
-    def n_correlation(self) -> int:
-        """Number of parameters of the correlation."""
-        return len(self.correlation.parameters) if self.correlation else 0
-
     def at(self, eta: FloatArray) -> ResidualEstimate | None:
         """The residual structure at η; None if there is none."""
         if self.correlation is None and self.variance is None:
             return None
         return ResidualEstimate(self.rows, self.correlation, self.variance, eta)
-
-    def report(self, eta: FloatArray) -> dict[str, float]:
-        """What tables show of the residual structure, by name."""
-        k = self.n_correlation
-        found = self.correlation.report(eta[:k]) if self.correlation else {}
-        return found | (self.variance.report(eta[k:]) if self.variance else {})
-
-    def shift(self, eta: FloatArray) -> float:
-        """Log of the whitened rows' SD over σ: 0, or that of the average row under a centred variance function."""
-        return 0.0 if self.variance is None else self.variance.shift(eta[self.n_correlation :])
 
     def whiten(self, eta: FloatArray) -> Whitened | None:
         """Whiten at η; None where the residual covariance is not positive definite in floating point."""
@@ -231,7 +256,7 @@ def residual_rows(design: Design) -> ResidualRows:
         residual = XY[-1] - (XY[:-1] @ XY[-1]) @ XY[:-1]
         others = len(XY) + design.n_random_parameters + (len(variance.parameters) if variance else 0)
         correlation = bind_correlation(spec, rows, residual, mixed=len(Z) > 0, n_parameters=others)
-    return ResidualRows(np.concatenate([Z, XY]), len(Z), rows, scaling, correlation, variance)
+    return ResidualRows(correlation, variance, np.concatenate([Z, XY]), len(Z), rows, scaling)
 
 
 def whiten_columns(residual: ResidualEstimate, columns: FloatArray) -> tuple[FloatArray, FloatArray]:

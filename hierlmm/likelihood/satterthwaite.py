@@ -9,8 +9,8 @@ Several rows L together (Fai & Cornelius 1996): ``L V_β L' = P diag(d) P'`` tur
 with t-tests of ν_m degrees of freedom; F = Σ t_m² / r then gets the denominator degrees of freedom 2E / (E - r) for
 which its mean is right, ``E = Σ ν_m / (ν_m - 2)``, and 2 where a ν_m is 2 or less (lmerTest's rule).
 
-The module knows no covariance structure: it asks for θ̂, its covariance and V_β as a function of θ. The derivatives are
-central differences of that function along the principal directions of Cov(θ̂). Directions without variance (a boundary
+The module knows no covariance structure: it asks for V_β at values of θ. The derivatives are central differences along
+the principal directions of Cov(θ̂). Directions without variance (a boundary
 optimum holds them) do not count: the degrees of freedom are those given the boundary.
 
 References
@@ -26,16 +26,16 @@ Satterthwaite, F. E. (1946). An approximate distribution of estimates of varianc
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SatterthwaiteDegrees", "denominator_df", "satterthwaite_degrees"]
+from hierlmm.likelihood.large_sample import LargeSample, differences
+
+__all__ = ["SatterthwaiteDegrees", "denominator_df", "satterthwaite_degrees", "satterthwaite_df"]
 
 FloatArray = NDArray[np.float64]
-STEP = 1e-4
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,7 @@ class SatterthwaiteDegrees:
     def of_rows(self, L: FloatArray) -> FloatArray:
         """Degrees of freedom of each row: (k, p) -> (k,); infinite where the variance does not depend on θ."""
         v = np.einsum("ka,ab,kb->k", L, self.beta_cov, L)
-        g = np.einsum("ka,rab,kb->kr", L, self.derivatives, L)
-        spread = np.einsum("kr,kr->k", g, g)
-        known = spread <= 1e-20 * v**2
-        return np.where(known, np.inf, 2.0 * v**2 / np.where(known, 1.0, spread))
+        return satterthwaite_df(v, np.einsum("ka,rab,kb->kr", L, self.derivatives, L))
 
     def of_all(self, L: FloatArray) -> tuple[float, float]:
         """Scale 1 and the denominator degrees of freedom of the F test of all rows."""
@@ -75,28 +72,25 @@ def denominator_df(nu: FloatArray) -> float:
     return 2.0 * (excess + len(nu)) / excess
 
 
-def satterthwaite_degrees(
-    beta_cov: Callable[[FloatArray], FloatArray], centre: FloatArray, covariance: FloatArray
-) -> SatterthwaiteDegrees:
-    """Differentiate V_β at θ̂.
+def satterthwaite_df(variance: FloatArray, derivatives: FloatArray) -> FloatArray:
+    """Degrees of freedom of estimated variances, from derivatives along uncorrelated unit directions of θ̂.
 
     Parameters
     ----------
-    beta_cov : callable
-        θ (m,) -> V_β (p, p), smooth around ``centre``.
-    centre : (m,)
-        θ̂.
-    covariance : (m, m)
-        Its large-sample covariance.
+    variance : (n,)
+    derivatives : (n, r)
+
+    Returns
+    -------
+    (n,), infinite where the variance does not depend on θ.
     """
-    values, vectors = np.linalg.eigh(covariance)
-    free = values > 0.0
-    directions = (vectors[:, free] * np.sqrt(values[free])).T
-    at_centre = beta_cov(centre)
-    derivatives = np.empty((len(directions), *at_centre.shape))
-    for k, direction in enumerate(directions):
-        # A poorly determined direction has a long standard deviation; the step stays small in θ itself.
-        step = STEP / max(1.0, float(np.abs(direction).max()))
-        above, below = (beta_cov(centre + sign * step * direction) for sign in (1.0, -1.0))
-        derivatives[k] = (above - below) / (2.0 * step)
-    return SatterthwaiteDegrees(at_centre, derivatives)
+    spread = np.einsum("ij,ij->i", derivatives, derivatives)
+    known = spread <= 1e-20 * variance**2
+    return np.where(known, np.inf, 2.0 * variance**2 / np.where(known, 1.0, spread))
+
+
+def satterthwaite_degrees(large: LargeSample) -> SatterthwaiteDegrees:
+    """Differentiate V_β at θ̂, along the directions of its large-sample distribution."""
+    solutions, steps = large.neighbours()
+    found = differences(np.stack([s.beta_cov for s in solutions]), steps)
+    return SatterthwaiteDegrees(found[0], found[1:])

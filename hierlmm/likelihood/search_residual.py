@@ -34,13 +34,13 @@ SHEET = 0.5
 def search_residual(criterion: AnyCriterion) -> Search:
     """Minima of a criterion with a residual structure (rough, to be polished), best first."""
     counter = Counter(criterion)
-    k, m = len(criterion.residual_parameters), criterion.structure.n_parameters
+    k, m = len(criterion.rows.parameters), criterion.structure.n_parameters
     n = _size(criterion)
     first = criterion.starts[0]
     cube = spread(n, k) if k else np.empty((0, 0))
     starts = criterion.starts if criterion.many_maxima or n > 4 else criterion.starts[:1]
     own = np.array(starts).reshape(len(starts), k)
-    two_ends = [np.isfinite(p.lower) and np.isfinite(p.upper) for p in criterion.residual_parameters]
+    two_ends = [np.isfinite(p.lower) and np.isfinite(p.upper) for p in criterion.rows.parameters]
     centre = np.where(two_ends, 0.0, first)
     u = 2.0 * cube - 1.0
     etas = np.concatenate([own, centre + REACH * (CORE * u + (1.0 - CORE) * u**3)]) if k else own
@@ -84,6 +84,6 @@ def _minima_given(counter: Counter, eta: FloatArray) -> list[FloatArray]:
 
 def _size(criterion: AnyCriterion) -> int:
     """Number of points of the design."""
-    k = len(criterion.residual_parameters)
+    k = len(criterion.rows.parameters)
     full = min(32 * k, 128)
     return int(max(4, full * min(1.0, FEW_ROWS / criterion.n_obs)))

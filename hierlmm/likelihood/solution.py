@@ -18,12 +18,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.covariance.bind import BoundCorrelation, BoundVariance
 from hierlmm.covariance.estimate import ResidualEstimate
-from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects
 from hierlmm.likelihood.crossproducts import CrossProducts, Scaling
+from hierlmm.likelihood.residual_rows import ResidualPart
 
 __all__ = ["AnyCriterion", "Evaluation", "GivenResiduals", "NormalEquations", "Solution"]
 
@@ -54,26 +53,21 @@ class GivenResiduals(Protocol):
     @property
     def products(self) -> CrossProducts:
         """Cross-products of the rows."""
-        ...
 
     @property
     def structure(self) -> RandomCovariance:
         """The structure of D."""
-        ...
 
     @property
     def reml(self) -> bool:
         """Whether it is the restricted likelihood."""
-        ...
 
     @property
     def degrees(self) -> int:
         """N - p for REML, N for ML."""
-        ...
 
     def normal_equations(self, Lambda: FloatArray) -> NormalEquations:
         """Solve for β given Λ (in working columns)."""
-        ...
 
 
 class AnyCriterion(Protocol):
@@ -85,94 +79,59 @@ class AnyCriterion(Protocol):
     @property
     def structure(self) -> RandomCovariance:
         """The structure of D."""
-        ...
+
+    @property
+    def rows(self) -> ResidualPart:
+        """The residual structure, bound to the rows."""
 
     @property
     def reml(self) -> bool:
         """Whether it is the restricted likelihood."""
-        ...
 
     @property
     def degrees(self) -> int:
         """N - p for REML, N for ML."""
-        ...
 
     @property
     def n_obs(self) -> int:
         """Number of rows, N."""
-        ...
 
     @property
     def scaling(self) -> Scaling:
         """How the working columns relate to the user's."""
-        ...
 
     @property
     def whitens(self) -> bool:
         """Whether the rows are whitened anew at every ψ."""
-        ...
-
-    @property
-    def correlation(self) -> BoundCorrelation | None:
-        """The residual correlation, bound to the rows."""
-        ...
-
-    @property
-    def variance(self) -> BoundVariance | None:
-        """The variance function, bound to the rows."""
-        ...
-
-    @property
-    def residual_parameters(self) -> tuple[Parameter, ...]:
-        """Parameters of the residual structure, those of the correlation first."""
-        ...
-
-    @property
-    def n_correlation(self) -> int:
-        """How many of them belong to the correlation."""
-        ...
-
-    def shift(self, lam: FloatArray, /) -> float:
-        """Log of the whitened rows' SD over σ."""
-        ...
 
     @property
     def starts(self) -> tuple[FloatArray, ...]:
         """Values of η to begin at."""
-        ...
 
     @property
     def many_maxima(self) -> bool:
         """Whether to search from every start, and not from the best only."""
-        ...
+
+    def split(self, lam: FloatArray, /) -> tuple[FloatArray, FloatArray]:
+        """λ and η; what is beyond the end of a range is held there."""
 
     def given(self, lam: FloatArray, /) -> GivenResiduals:
         """The criterion in λ at the residual parameters of ψ."""
-        ...
 
     def plain_at(self, eta: FloatArray, /) -> GivenResiduals | None:
         """The criterion in λ at η; None where the residual covariance is not positive definite in floating point."""
-        ...
-
-    def residual(self, lam: FloatArray, /) -> ResidualEstimate | None:
-        """The residual structure at ψ; None for independent residuals of equal variance."""
-        ...
-
-    def __call__(self, lam: FloatArray, /) -> float:
-        """Value at ψ, in the user's units."""
-        ...
-
-    def evaluate(self, lam: FloatArray, /) -> Evaluation:
-        """Value and gradients at ψ."""
-        ...
-
-    def joint(self, parameters: FloatArray, /) -> tuple[float, FloatArray]:
-        """Value and gradient at (λ, η, log σ̃), σ̃ in working units of y."""
-        ...
 
     def solution(self, lam: FloatArray, /, working_sd: float | None = None) -> Solution:
         """What follows from ψ, and from σ̃ in working units of y (its best value, unless it is given)."""
-        ...
+
+    def __call__(self, lam: FloatArray, /) -> float:
+        """Value at ψ, in the user's units."""
+
+    def evaluate(self, lam: FloatArray, /) -> Evaluation:
+        """Value and gradients at ψ."""
+
+    def joint(self, parameters: FloatArray, /) -> tuple[float, FloatArray]:
+        """Value and gradient at (λ, η, log σ̃), σ̃ in working units of y."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,9 +184,14 @@ class Solution:
         return self.working_sd * self.criterion.scaling.y_scale
 
     @cached_property
+    def shift(self) -> float:
+        """Log of σ̃ over σ."""
+        return self.criterion.rows.shift(self.criterion.split(self.lam)[1])
+
+    @cached_property
     def sigma(self) -> float:
         """Residual SD, where the ratio of a variance function is 1."""
-        return self.whitened_sd * math.exp(-self.criterion.shift(self.lam))
+        return self.whitened_sd * math.exp(-self.shift)
 
     @cached_property
     def beta(self) -> FloatArray:
@@ -252,7 +216,7 @@ class Solution:
     @cached_property
     def residual(self) -> ResidualEstimate | None:
         """The residual structure; None for independent residuals of equal variance."""
-        return self.criterion.residual(self.lam)
+        return self.criterion.rows.at(self.criterion.split(self.lam)[1])
 
     @property
     def residual_parameters(self) -> dict[str, float]:

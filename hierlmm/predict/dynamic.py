@@ -29,6 +29,8 @@ Learning Research 25 (72).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -36,16 +38,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from hierlmm.design.questions import rows_of_subject
 from hierlmm.errors import NotAvailableError, warn
 from hierlmm.frames import apart, quote, shorten
+from hierlmm.likelihood.by_subject import covariance_root, rows_loglik
+from hierlmm.likelihood.large_sample import differences
 from hierlmm.likelihood.solution import Solution
-from hierlmm.predict import posterior as posterior_predictions
-from hierlmm.predict.history import Course, Courses, courses_of
-from hierlmm.predict.likelihood import differences, neighbours, quantile_note, with_theta
-from hierlmm.predict.lines import interval_table
+from hierlmm.predict.history import Course, Courses, course_of, courses_of
+from hierlmm.predict.lines import interval_table, quantile_note, with_theta
 from hierlmm.predict.residual import Structures, draws_of_structure, residual_covariance, residual_variance
-from hierlmm.predict.rows import SEE, Rows, check_request, describe
+from hierlmm.predict.rows import SEE, Rows, check_request, described, pieces, rows_of
 
 if TYPE_CHECKING:
     from hierlmm.fits.likelihood import LikelihoodFit
@@ -99,13 +100,13 @@ def condition(
     structure : ResidualEstimate or sequence of them, optional
         Residual structure, the fit's own otherwise.
     """
-    Z, new = course.Z, course.new_Z
-    V = Z @ D @ Z.T + residual_covariance(fit, course.frame, sigma=sigma, structure=structure)
+    Z, new, frame = course.past.Z, course.new.Z, course.past.frame
+    V = Z @ D @ Z.T + residual_covariance(fit, frame, sigma=sigma, structure=structure)
     cross = new @ D @ Z.T
     variance = np.einsum("ma,...ab,mb->...m", new, D, new)
     if measurement:
-        cross = cross + residual_covariance(fit, course.frame, course.new_frame, sigma=sigma, structure=structure)
-        variance = variance + residual_variance(fit, course.new_frame, sigma=sigma, structure=structure)
+        cross = cross + residual_covariance(fit, frame, course.new.frame, sigma=sigma, structure=structure)
+        variance = variance + residual_variance(fit, course.new.frame, sigma=sigma, structure=structure)
     factor = np.linalg.cholesky(V)
     half = np.linalg.solve(factor, np.swapaxes(cross, -1, -2))
     gain = np.swapaxes(np.linalg.solve(np.swapaxes(factor, -1, -2), half), -1, -2)
@@ -117,24 +118,18 @@ def predict_new_subject(
     history: Any,
     times: Any = None,
     *,
-    newdata: Any = None,
     interval: str | None = None,
     ci: float = 0.95,
-    retrospective: bool = False,
-    time: str | None = None,
+    **asked: Any,
 ) -> pd.DataFrame:
-    """See `LikelihoodFit.predict_subject`. Costs O(h³) for a history of h measurements."""
+    """See `LikelihoodFit.predict_subject`; ``asked`` is for `courses_of`.
+
+    Costs O(h³) for a history of h measurements.
+    """
     check_request("new_subject", interval, ci)
-    courses = courses_of(fit.design, history, times, newdata, retrospective=retrospective, time=time)
-    states, steps = neighbours(fit)
+    courses = courses_of(fit.design, history, times, **asked)
     measurement = interval == "prediction"
-    estimate = np.empty(len(courses.index))
-    variances, shifts = np.empty((len(estimate), 1 + len(steps))), np.empty((len(estimate), len(steps)))
-    for course in courses.subjects:
-        found = [updated(fit, course, state, measurement=measurement) for state in states]
-        estimate[course.rows] = found[0][0]
-        variances[course.rows] = differences(np.stack([v for _, v in found]), steps).T
-        shifts[course.rows] = differences(np.stack([m for m, _ in found]), steps)[1:].T
+    estimate, variances, shifts = _along_theta(fit, courses.subjects, len(courses.index), measurement=measurement)
     variance, df = with_theta(variances, shifts)
     table = interval_table(estimate, variance, ci, df, courses.index)
     return _finish(
@@ -155,14 +150,13 @@ def updated(
     beta, beta_cov = state.beta, state.beta_cov
     if len(beta) and not fitted:
         # V_β⁺ = V_β - V_β X_h'(V + X_h V_β X_h')⁻¹ X_h V_β: the same update, without inverting V_β.
-        XV = course.X @ beta_cov
-        total = found.factor @ found.factor.T + XV @ course.X.T
+        XV = course.past.X @ beta_cov
+        total = found.factor @ found.factor.T + XV @ course.past.X.T
         gain = np.linalg.solve(total, XV).T
-        beta = beta + gain @ (course.y - course.offset - course.X @ beta)
+        beta = beta + gain @ course.excess(beta)
         beta_cov = beta_cov - gain @ XV
-    mean = course.new_offset + course.new_X @ beta
-    mean += found.gain @ (course.y - course.offset - course.X @ beta)
-    x = course.new_X - found.gain @ course.X
+    mean = course.new.line(beta) + found.gain @ course.excess(beta)
+    x = course.new.X - found.gain @ course.past.X
     return mean, found.variance + np.einsum("ia,ab,ib->i", x, beta_cov, x)
 
 
@@ -179,28 +173,32 @@ def further_measurements(
     shifts : (n, r)
         Derivatives of the estimates.
     """
-    states, steps = neighbours(fit)
-    n = len(rows.X)
+    return _along_theta(fit, _own_courses(fit, rows, fitted_rows), len(rows.X), measurement=True, fitted=True)
+
+
+def _along_theta(
+    fit: LikelihoodFit, courses: Sequence[Course], n: int, *, measurement: bool, fitted: bool = False
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Estimates, variances and shifts, as `further_measurements` returns them, of the n rows of some courses."""
+    solutions, steps = fit.large_sample.neighbours()
     estimate, variances, shifts = np.empty(n), np.empty((n, 1 + len(steps))), np.empty((n, len(steps)))
-    for course in _own_courses(fit, rows, fitted_rows):
-        found = [updated(fit, course, state, measurement=True, fitted=True) for state in states]
-        estimate[course.rows] = found[0][0]
-        variances[course.rows] = differences(np.stack([v for _, v in found]), steps).T
-        shifts[course.rows] = differences(np.stack([e for e, _ in found]), steps)[1:].T
+    for course in courses:
+        found = [updated(fit, course, at, measurement=measurement, fitted=fitted) for at in solutions]
+        means, own = (differences(np.stack(part), steps) for part in zip(*found, strict=True))
+        estimate[course.places], variances[course.places], shifts[course.places] = means[0], own.T, means[1:].T
     return estimate, variances, shifts
 
 
 def further_measurement_draws(fit: PosteriorFit, rows: Rows, ci: float, fitted_rows: bool) -> pd.DataFrame:
     """The same from a posterior: the mixture over its draws, b integrated out, as a table."""
-    beta, D, sigma = _parameters(fit)
-    weight = np.full(len(sigma), 1.0 / len(sigma))
+    parameters = _parameters(fit)
+    weight = np.full(len(parameters[2]), 1.0 / len(parameters[2]))
     out = np.empty((4, len(rows.X)))
     for course in _own_courses(fit, rows, fitted_rows):
-        _fill(out, fit, course, (beta, D, sigma), weight, ci, measurement=True)
+        _fill(out, fit, course, parameters, weight, ci, measurement=True)
     table = pd.DataFrame(dict(zip(COLUMNS, out, strict=True)), index=rows.index)
     contains = "the posterior uncertainty of all parameters, of the subject's b and of its residuals nearby"
-    table.attrs.update(describe("subject", "prediction", ci, contains, MIXTURE))
-    return table
+    return described(table, "subject", "prediction", ci, contains, MIXTURE)
 
 
 def _own_courses(fit: Any, rows: Rows, fitted_rows: bool) -> list[Course]:
@@ -213,12 +211,8 @@ def _own_courses(fit: Any, rows: Rows, fitted_rows: bool) -> list[Course]:
             SEE,
         )
     design = fit.design
-    courses = []
-    for j in np.unique(rows.subject):
-        h, m = rows_of_subject(design, j), np.flatnonzero(rows.subject == j)
-        past = (design.y[h], design.X[h], design.Z[h], design.offset[h], design.frame.iloc[h])
-        courses.append(Course(design.subjects[j], *past, rows.X[m], rows.Z[m], rows.offset[m], rows.frame.iloc[m], m))
-    return courses
+    measured = rows_of(design, None, "subject")
+    return [course_of(design.subjects[j], j, design.y, measured, rows) for j in np.unique(rows.subject)]
 
 
 def predict_new_subject_draws(
@@ -226,25 +220,26 @@ def predict_new_subject_draws(
     history: Any,
     times: Any = None,
     *,
-    newdata: Any = None,
     interval: str | None = None,
     ci: float = 0.95,
-    retrospective: bool = False,
-    time: str | None = None,
     reweight: bool = True,
+    **asked: Any,
 ) -> pd.DataFrame:
-    """See `PosteriorFit.predict_subject`. Costs O(S h³) for S draws and a history of h measurements."""
+    """See `PosteriorFit.predict_subject`; ``asked`` is for `courses_of`.
+
+    Costs O(S h³) for S draws and a history of h measurements.
+    """
     check_request("new_subject", interval, ci)
-    courses = courses_of(fit.design, history, times, newdata, retrospective=retrospective, time=time)
-    beta, D, sigma = _parameters(fit)
-    out = np.empty((4, len(courses.index)))
+    courses = courses_of(fit.design, history, times, **asked)
+    parameters = _parameters(fit)
+    out, draws = np.empty((4, len(courses.index))), len(parameters[2])
     quality: dict[Any, tuple[float, float]] = {}
     for course in courses.subjects:
-        weight = np.full(len(sigma), 1.0 / len(sigma))
+        weight = np.full(draws, 1.0 / draws)
         if reweight:
-            weight, k = _weights(_history_loglik(fit, course, beta, D, sigma))
+            weight, k = _weights(_history_loglik(fit, course, *parameters))
             quality[course.label] = (k, float(1.0 / np.sum(weight**2)))
-        _fill(out, fit, course, (beta, D, sigma), weight, ci, measurement=interval == "prediction")
+        _fill(out, fit, course, parameters, weight, ci, measurement=interval == "prediction")
     table = pd.DataFrame(dict(zip(COLUMNS, out, strict=True)), index=courses.index)
     contains = "the posterior uncertainty of β, D and σ and that of b given the history"
     table = _finish(table, courses, interval, ci, contains, MIXTURE)
@@ -271,12 +266,14 @@ def _fill(
     measurement: bool,
 ) -> None:
     """Put a subject's estimates, SDs and quantiles into its rows of the table, columns of ``out`` (4, n)."""
-    for piece in _pieces(course, len(weight)):
+    # Rows to predict in pieces: arrays of (draws, rows) stay below the memory budget.
+    for part in pieces(len(course.places), 8 * len(weight)):
+        piece = replace(course, new=course.new.take(part), places=course.places[part])
         mean, variance = _moments(fit, piece, *parameters, measurement=measurement)
         centre = weight @ mean
-        out[0, piece.rows] = centre
-        out[1, piece.rows] = np.sqrt(weight @ (variance + (mean - centre) ** 2))
-        out[2:, piece.rows] = mixture_quantiles(mean, np.sqrt(variance), weight, (0.5 - ci / 2.0, 0.5 + ci / 2.0))
+        out[0, piece.places] = centre
+        out[1, piece.places] = np.sqrt(weight @ (variance + (mean - centre) ** 2))
+        out[2:, piece.places] = mixture_quantiles(mean, np.sqrt(variance), weight, (0.5 - ci / 2.0, 0.5 + ci / 2.0))
 
 
 def _finish(
@@ -310,54 +307,33 @@ def _history_loglik(
     fit: PosteriorFit, course: Course, beta: FloatArray, D: FloatArray, sigma: FloatArray
 ) -> FloatArray:
     """Log p(y_h | β_s, θ_s) of every draw, b integrated out: (S,)."""
-    h, structures = len(course.y), draws_of_structure(fit)
-    out = np.empty(len(sigma))
-    for piece in _draw_pieces(len(sigma), h * h):
-        own = None if structures is None else structures[piece]
-        V = course.Z @ D[piece] @ course.Z.T
-        V = V + residual_covariance(fit, course.frame, sigma=sigma[piece], structure=own)
-        factor = np.linalg.cholesky(V)
-        residual = course.y - course.offset - beta[piece] @ course.X.T
-        z = np.linalg.solve(factor, residual[..., None])[..., 0]
-        log_det = np.log(np.einsum("shh->sh", factor)).sum(axis=1)
-        out[piece] = -0.5 * np.einsum("sh,sh->s", z, z) - log_det
-    return out - 0.5 * h * np.log(2 * np.pi)
+    past, root, start = course.past, covariance_root(D), np.array([0, len(course.y)])
+    structures = draws_of_structure(fit)
+    if structures is None:
+        return rows_loglik(past.Z, past.X, course.y - past.offset, start, beta, root, sigma)[:, 0]
+    out, columns = np.empty(len(sigma)), np.column_stack([past.Z, past.X, course.y - past.offset])
+    for s, structure in enumerate(structures):
+        L = np.linalg.cholesky(residual_covariance(fit, past.frame, sigma=1.0, structure=structure))
+        Z, X, y = np.split(np.linalg.solve(L, columns), [past.Z.shape[1], columns.shape[1] - 1], axis=1)
+        one = slice(s, s + 1)
+        out[s] = rows_loglik(Z, X, y[:, 0], start, beta[one], root[one], sigma[one])[0, 0]
+        out[s] -= np.log(np.diag(L)).sum()
+    return out
 
 
 def _moments(
     fit: PosteriorFit, course: Course, beta: FloatArray, D: FloatArray, sigma: FloatArray, *, measurement: bool
 ) -> tuple[FloatArray, FloatArray]:
     """Conditional means and variances of the rows to predict under every draw: (S, m), (S, m)."""
-    m, h = course.new_X.shape[0], len(course.y)
+    m, h = len(course.places), len(course.y)
     mean, variance, structures = np.empty((len(sigma), m)), np.empty((len(sigma), m)), draws_of_structure(fit)
-    for piece in _draw_pieces(len(sigma), h * h + 3 * m * h):
+    for piece in pieces(len(sigma), 4 * (h * h + 3 * m * h)):
         own = None if structures is None else structures[piece]
         found = condition(fit, course, D[piece], sigma[piece], measurement=measurement, structure=own)
-        residual = course.y - course.offset - beta[piece] @ course.X.T
-        mean[piece] = course.new_offset + beta[piece] @ course.new_X.T
-        mean[piece] += np.einsum("smh,sh->sm", found.gain, residual)
+        mean[piece] = course.new.offset + beta[piece] @ course.new.X.T
+        mean[piece] += np.einsum("smh,sh->sm", found.gain, course.excess(beta[piece]))
         variance[piece] = found.variance
     return mean, variance
-
-
-def _draw_pieces(draws: int, values: int) -> list[slice]:
-    """Pieces of the draws whose arrays of ``values`` numbers a draw stay below a quarter of the memory budget."""
-    step = max(1, int(posterior_predictions.MEMORY_BUDGET // (4 * 8 * max(1, values))))
-    return [slice(start, min(draws, start + step)) for start in range(0, draws, step)]
-
-
-def _pieces(course: Course, draws: int) -> list[Course]:
-    """The course with its rows to predict in pieces that keep (draws, rows) below the memory budget."""
-    step = max(1, int(posterior_predictions.MEMORY_BUDGET // (8 * 8 * draws)))
-    m = len(course.rows)
-    if m <= step:
-        return [course]
-    past = (course.label, course.y, course.X, course.Z, course.offset, course.frame)
-    new = [slice(start, start + step) for start in range(0, m, step)]
-    return [
-        Course(*past, course.new_X[s], course.new_Z[s], course.new_offset[s], course.new_frame.iloc[s], course.rows[s])
-        for s in new
-    ]
 
 
 def _weights(log_likelihood: FloatArray) -> tuple[FloatArray, float]:

@@ -16,7 +16,7 @@ from hierlmm.design.questions import rows_of_subject, time_of
 from hierlmm.design.recipes import evaluate_vector
 from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
-from hierlmm.predict.rows import SEE
+from hierlmm.predict.rows import SEE, Rows
 
 __all__ = ["Course", "Courses", "courses_of"]
 
@@ -31,26 +31,24 @@ class Course:
     ----------
     label : object
         Its label, None if the history has no subject column.
-    y, X, Z, offset : (h,), (h, p), (h, q), (h,)
-    frame : DataFrame
-        Columns behind the h rows.
-    new_X, new_Z, new_offset, new_frame
-        The same of the m rows.
-    rows : (m,)
+    y : (h,)
+    past : Rows
+        Where they were measured.
+    new : Rows
+        The rows to predict.
+    places : (m,)
         Their positions in the table that is returned.
     """
 
     label: Any
     y: FloatArray
-    X: FloatArray
-    Z: FloatArray
-    offset: FloatArray
-    frame: pd.DataFrame
-    new_X: FloatArray
-    new_Z: FloatArray
-    new_offset: FloatArray
-    new_frame: pd.DataFrame
-    rows: NDArray[np.intp]
+    past: Rows
+    new: Rows
+    places: NDArray[np.intp]
+
+    def excess(self, beta: FloatArray) -> FloatArray:
+        """Measurements less their expectation at b = 0: (..., p) -> (..., h)."""
+        return self.y - self.past.offset - beta @ self.past.X.T
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,13 @@ class Courses:
 
 
 def courses_of(
-    design: Design, history: Any, times: Any, newdata: Any, *, retrospective: bool, time: str | None = None
+    design: Design,
+    history: Any,
+    times: Any,
+    newdata: Any = None,
+    *,
+    retrospective: bool = False,
+    time: str | None = None,
 ) -> Courses:
     """Read histories and the rows to predict, subject by subject.
 
@@ -97,18 +101,16 @@ def courses_of(
     _constant_level2(design, pd.concat([past.frame, new.frame]), np.concatenate([codes, owner]), labels)
     if not retrospective:
         _no_later_history(design, past.frame, codes, new.frame, owner, labels, time)
-    subjects = []
-    for k, label in enumerate(labels):
-        h, m = np.flatnonzero(codes == k), np.flatnonzero(owner == k)
-        subjects.append(
-            Course(
-                label,
-                *(y[h], past.X[h], past.Z[h], past.offset[h], past.frame.iloc[h]),
-                *(new.X[m], new.Z[m], new.offset[m], new.frame.iloc[m]),
-                m,
-            )
-        )
-    return Courses(tuple(subjects), new.frame.index, names)
+    measured = Rows(past.X, past.Z, past.offset, codes, past.frame)
+    asked = Rows(new.X, new.Z, new.offset, owner, new.frame)
+    found = [course_of(label, k, y, measured, asked) for k, label in enumerate(labels)]
+    return Courses(tuple(found), asked.index, names)
+
+
+def course_of(label: Any, k: int, y: FloatArray, measured: Rows, asked: Rows) -> Course:
+    """The course of subject number k of both tables."""
+    h, m = np.flatnonzero(measured.subject == k), np.flatnonzero(asked.subject == k)
+    return Course(label, y[h], measured.take(h), asked.take(m), m)
 
 
 def _history(design: Design, history: Any) -> tuple[NewData, FloatArray]:
@@ -173,17 +175,22 @@ def _only_new_subjects(design: Design, past: NewData, *, labelled: bool) -> None
 
 def _constant_level2(design: Design, frame: pd.DataFrame, codes: NDArray[Any], labels: Sequence[Any]) -> None:
     for variable in design.level2_variables():
-        values = pd.factorize(frame[variable])[0]
-        first = pd.Series(values).groupby(codes).transform("first").to_numpy()
-        changed = np.flatnonzero(values != first)
-        if changed.size:
-            who = _who(design, labels[int(codes[changed[0]])])
+        who = _first_with_changes(design, frame[variable], codes, labels)
+        if who:
             raise DataError(
                 f"{variable!r} with more than one value for {who}",
                 "it is a level-2 variable, constant within every subject",
                 f"give {who} one value of {variable!r} in the history and in the rows to predict",
                 SEE,
             )
+
+
+def _first_with_changes(design: Design, column: pd.Series, codes: NDArray[Any], labels: Sequence[Any]) -> str:
+    """The first subject whose values differ, in words; empty where all are constant."""
+    values = pd.factorize(column)[0]
+    first = pd.Series(values).groupby(codes).transform("first").to_numpy()
+    changed = np.flatnonzero(values != first)
+    return _who(design, labels[int(codes[changed[0]])]) if changed.size else ""
 
 
 def _at_times(
@@ -226,11 +233,10 @@ def _at_times(
         )
     carried = [c for c in past.columns if c != time]
     for variable in carried:
-        found = pd.factorize(past[variable])[0]
-        changed = np.flatnonzero(found != found[first][codes])
-        if changed.size:
+        who = _first_with_changes(design, past[variable], codes, labels)
+        if who:
             raise DataError(
-                f"{variable!r} with more than one value for {_who(design, labels[int(codes[changed[0]])])}",
+                f"{variable!r} with more than one value for {who}",
                 "its value at the times to predict is not known",
                 f"give newdata=, a table of rows with {variable!r} (and {time!r})",
                 SEE,

@@ -34,18 +34,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.likelihood.large_sample import differences
 from hierlmm.likelihood.solution import Solution
-from hierlmm.predict.lines import grouped_forms, interval_table, quadratic_forms
+from hierlmm.predict.dynamic import further_measurements
+from hierlmm.predict.lines import grouped_forms, interval_table, quadratic_forms, quantile_note, with_theta
 from hierlmm.predict.residual import correlated, residual_variance
-from hierlmm.predict.rows import Rows, check_request, describe, rows_of
+from hierlmm.predict.rows import Rows, asked_rows, check_request, described
 
 if TYPE_CHECKING:
     from hierlmm.fits.likelihood import LikelihoodFit
 
-__all__ = ["neighbours", "predict_rows", "satterthwaite", "with_theta"]
+__all__ = ["predict_rows"]
 
 FloatArray = NDArray[np.float64]
-STEP = 1e-4
 CONTAINS = {
     "subject": "the joint uncertainty of β and of the subject's b, and how b moves with θ̂",
     "population": "the uncertainty of β given θ",
@@ -54,80 +55,24 @@ CONTAINS = {
 }
 
 
-def neighbours(fit: LikelihoodFit) -> tuple[list[Solution], FloatArray]:
-    """States at the optimum and a step to both sides along each principal direction of Cov(θ̂), and the steps.
-
-    Along direction t the parameters move by ``step · √λ_t v_t``, so that ``Cov(θ̂) = Σ_t (√λ_t v_t)(√λ_t v_t)'`` and a
-    delta-method variance is the sum of squared derivatives.
-
-    Returns
-    -------
-    states : list of Solution
-        The optimum, then pairs (above, below).
-    steps : (r,)
-        Distance between the members of each pair, in units of one standard deviation along the direction.
-    """
-    large = fit.large_sample
-    values, vectors = np.linalg.eigh(large.covariance)
-    free = values > 0.0
-    directions = (vectors[:, free] * np.sqrt(values[free])).T
-    # A poorly determined direction has a long standard deviation; the step stays small in θ itself.
-    steps = STEP / np.maximum(1.0, np.abs(directions).max(axis=1, initial=0.0)) if len(directions) else np.empty(0)
-    states = [large.solution(large.centre)]
-    for step, direction in zip(steps, directions, strict=True):
-        states += [large.solution(large.centre + sign * step * direction) for sign in (1.0, -1.0)]
-    return states, 2.0 * steps
-
-
-def satterthwaite(variance: FloatArray, derivatives: FloatArray) -> FloatArray:
-    """Degrees of freedom of estimated variances, from derivatives along uncorrelated unit directions of θ.
-
-    Parameters
-    ----------
-    variance : (n,)
-    derivatives : (n, r)
-
-    Returns
-    -------
-    (n,), infinite where the variance does not depend on θ.
-    """
-    spread = np.einsum("ij,ij->i", derivatives, derivatives)
-    known = spread <= 1e-20 * variance**2
-    return np.where(known, np.inf, 2.0 * variance**2 / np.where(known, 1.0, spread))
-
-
-def differences(stack: FloatArray, steps: FloatArray) -> FloatArray:
-    """First entry, then derivatives: (1 + 2r, ...) at the states of `neighbours` -> (1 + r, ...)."""
-    slopes = (stack[1::2] - stack[2::2]) / steps.reshape(-1, *[1] * (stack.ndim - 1))
-    return np.concatenate([stack[:1], slopes])
-
-
 def predict_rows(
     fit: LikelihoodFit, newdata: Any = None, level: str = "subject", interval: str | None = None, ci: float = 0.95
 ) -> pd.DataFrame:
     """See `LikelihoodFit.predict`. Costs O(n (p + q)²) for n rows, and one pass over the subjects for each θ."""
     check_request(level, interval, ci)
-    rows = rows_of(fit.design, newdata, level)
+    rows, estimate = asked_rows(fit, newdata, level)
     effects = bool(fit.design.term)
-    words = level if effects else "marginal"  # without random effects all levels are the mean over subjects
-    estimate = rows.line(fit.beta.to_numpy())
-    if level == "subject":
-        estimate = estimate + np.einsum("ij,ij->i", rows.Z, fit.b.to_numpy()[rows.subject])
     if interval is None:
         table = pd.DataFrame({"estimate": estimate}, index=rows.index)
-        table.attrs.update(describe(words, None, ci, "", "") | {"level": level})
-        return table
+        return described(table, level, None, ci, "", "", effects)
     if level == "subject" and interval == "prediction" and correlated(fit):
-        from hierlmm.predict.dynamic import further_measurements
-
         estimate, variances, shifts = further_measurements(fit, rows, newdata is None)
     else:
         variances, shifts = _variances(fit, rows, level, interval, estimate)
     variance, df = with_theta(variances, shifts)
     table = interval_table(estimate, variance, ci, df, rows.index)
-    notes = describe(words, interval, ci, contents(words, interval, effects=effects), quantile_note(df))
-    table.attrs.update(notes | {"level": level})
-    return table
+    contains = contents(level if effects else "marginal", interval, effects=effects)
+    return described(table, level, interval, ci, contains, quantile_note(df), effects)
 
 
 def contents(level: str, interval: str, *, effects: bool) -> str:
@@ -138,34 +83,11 @@ def contents(level: str, interval: str, *, effects: bool) -> str:
     return f"{source}, and the residual variance"
 
 
-def quantile_note(df: FloatArray) -> str:
-    """Say which quantile was used, and with how many degrees of freedom."""
-    if not len(df) or np.all(np.isinf(df)):
-        return "normal"
-    low, high = float(df.min()), float(df.max())
-    found = f"{low:z.1f}" if high - low < 0.05 else f"{low:z.1f} to {high:z.1f}"
-    return f"Student's t with {found} degrees of freedom (Satterthwaite: the uncertainty of θ)"
-
-
-def with_theta(variances: FloatArray, shifts: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Variance including the sensitivity of the estimate to θ, and its degrees of freedom.
-
-    Parameters
-    ----------
-    variances : (n, 1 + r)
-        Variance given θ, and its derivatives along unit directions of θ̂.
-    shifts : (n, r)
-        Derivatives of the estimate along the same directions; (n, 0) where they do not count.
-    """
-    given = variances[:, 0]
-    return given + np.einsum("ij,ij->i", shifts, shifts), satterthwaite(given, variances[:, 1:])
-
-
 def _variances(
     fit: LikelihoodFit, rows: Rows, level: str, interval: str, fitted: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Variances and their derivatives (n, 1 + r), and derivatives of BLUPs (n, r); (n, 0) without them."""
-    states, steps = neighbours(fit)
+    states, steps = fit.large_sample.neighbours()
     W = np.column_stack([rows.X, rows.Z])
     spread = level if interval == "prediction" or level != "marginal" else "population"
     shifts = np.empty((len(W), len(steps) if spread == "subject" else 0))

@@ -20,9 +20,18 @@ from scipy.stats import t as student
 
 from hierlmm.compiled import compiled
 from hierlmm.design.design import Design
-from hierlmm.predict.rows import check_request, describe, rows_of
+from hierlmm.likelihood.satterthwaite import satterthwaite_df
+from hierlmm.predict.rows import check_request, described, rows_of
 
-__all__ = ["grouped_forms", "interval_table", "linear_prediction", "quadratic_forms", "t_quantile"]
+__all__ = [
+    "grouped_forms",
+    "interval_table",
+    "linear_prediction",
+    "quadratic_forms",
+    "quantile_note",
+    "t_quantile",
+    "with_theta",
+]
 
 FloatArray = NDArray[np.float64]
 CHUNK = 50_000
@@ -100,6 +109,29 @@ def interval_table(
     return pd.DataFrame(columns, index=index)
 
 
+def quantile_note(df: FloatArray) -> str:
+    """Say which quantile was used, and with how many degrees of freedom."""
+    if not len(df) or np.all(np.isinf(df)):
+        return "normal"
+    low, high = float(df.min()), float(df.max())
+    found = f"{low:z.1f}" if high - low < 0.05 else f"{low:z.1f} to {high:z.1f}"
+    return f"Student's t with {found} degrees of freedom (Satterthwaite: the uncertainty of θ)"
+
+
+def with_theta(variances: FloatArray, shifts: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Variance including the sensitivity of the estimate to θ, and its degrees of freedom.
+
+    Parameters
+    ----------
+    variances : (n, 1 + r)
+        Variance given θ, and its derivatives along unit directions of θ̂.
+    shifts : (n, r)
+        Derivatives of the estimate along the same directions; (n, 0) where they do not count.
+    """
+    given = variances[:, 0]
+    return given + np.einsum("ij,ij->i", shifts, shifts), satterthwaite_df(given, variances[:, 1:])
+
+
 def linear_prediction(
     design: Design,
     beta: FloatArray,
@@ -128,10 +160,8 @@ def linear_prediction(
     check_request(level, interval, ci, ("population", "marginal"))
     rows = rows_of(design, newdata, level)
     estimate = rows.line(beta)
-    notes = describe("marginal", interval, ci, contains, "normal") | {"level": level}
     table = pd.DataFrame({"estimate": estimate}, index=rows.index)
     if interval is not None:
         variance = quadratic_forms(rows.X, beta_cov[None])[:, 0]
         table = interval_table(estimate, variance, ci, np.full(len(estimate), np.inf), rows.index)
-    table.attrs.update(notes)
-    return table
+    return described(table, level, interval, ci, contains, "normal", effects=False)

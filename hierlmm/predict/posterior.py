@@ -9,6 +9,7 @@ draws is the uncertainty of β, b, D and σ together. Rows are taken in pieces, 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,17 +17,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.predict import rows as rows_module
+from hierlmm.predict.dynamic import further_measurement_draws
 from hierlmm.predict.residual import correlated, draws_of_structure, residual_variance
-from hierlmm.predict.rows import SEE, Rows, check_request, describe, rows_of
+from hierlmm.predict.rows import SEE, Rows, asked_rows, check_request, described, pieces, rows_of
 
 if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorFit
 
-__all__ = ["MEMORY_BUDGET", "POSTERIOR_CONTENTS", "predict_rows", "prediction_draws"]
+__all__ = ["POSTERIOR_CONTENTS", "predict_rows", "prediction_draws"]
 
 FloatArray = NDArray[np.float64]
-MEMORY_BUDGET = 200_000_000
-"""Bytes that the working arrays of one prediction may take together."""
 ARRAYS = 5
 """Working arrays of one piece: lines, a term of theirs or noise, and what quantiles sort."""
 POSTERIOR_CONTENTS = {
@@ -50,37 +51,28 @@ def predict_rows(
     detail = "" if interval is None else f", interval={interval!r}"
     if level == "subject":
         fit._need_effects(f"predict(level='subject'{detail})", draws=interval is not None)
-    rows = rows_of(fit.design, newdata, level)
-    words = level if fit.design.term else "marginal"  # without random effects all levels are the mean over subjects
-    beta = _flat(fit.draws("beta"))
-    estimate = rows.line(beta.mean(axis=0))
-    if level == "subject":
-        estimate = estimate + np.einsum("ij,ij->i", rows.Z, fit.b.to_numpy()[rows.subject])
-    table = pd.DataFrame({"estimate": estimate}, index=rows.index)
+    rows, estimate = asked_rows(fit, newdata, level)
+    table, effects = pd.DataFrame({"estimate": estimate}, index=rows.index), bool(fit.design.term)
     if interval is None:
-        table.attrs.update(describe(words, None, ci, "", "") | {"level": level})
-        return table
+        return described(table, level, None, ci, "", "", effects)
     if level == "subject" and interval == "prediction" and correlated(fit):
-        from hierlmm.predict.dynamic import further_measurement_draws
-
         return further_measurement_draws(fit, rows, ci, newdata is None)
+    beta = _flat(fit.draws("beta"))
     rng = np.random.default_rng(seed)
     spread = _spread(fit, level, interval)
     tails = [(1 - ci) / 2, (1 + ci) / 2]
     found = np.empty((3, len(estimate)))
     # One new subject for all rows: an interval is about one row, and needs no other draw of b for the next.
-    effects = _effects(fit, spread, rng, 1)
-    for piece in _pieces(len(estimate), len(beta)):
-        lines = _lines(fit, rows, piece, beta, effects, interval, rng, spread)
+    b = _effects(fit, spread, rng, 1)
+    for piece in pieces(len(estimate), ARRAYS * len(beta)):
+        lines = _lines(fit, rows.take(piece), beta, b, interval, rng, spread)
         found[0, piece] = lines.std(axis=1, ddof=1)
         found[1:, piece] = np.quantile(lines, tails, axis=1, overwrite_input=True)
     table = table.assign(se=found[0], lower=found[1], upper=found[2])
     contains = POSTERIOR_CONTENTS[spread]
     if interval == "prediction":
         contains += ", and the residual variance"
-    notes = describe(words, interval, ci, contains, "equal-tailed quantiles of the posterior draws")
-    table.attrs.update(notes | {"level": level})
-    return table
+    return described(table, level, interval, ci, contains, "equal-tailed quantiles of the posterior draws", effects)
 
 
 def prediction_draws(
@@ -124,19 +116,19 @@ def prediction_draws(
     spread = _spread(fit, level, interval)
     who, labels = _new_subjects(fit, rows) if spread == "new_subject" else (rows.subject, 0)
     values = len(beta) * (n + labels * rows.Z.shape[1])
-    if 8 * values * ARRAYS > MEMORY_BUDGET:
-        most = MEMORY_BUDGET // (8 * ARRAYS * len(beta))
+    if 8 * values * ARRAYS > rows_module.MEMORY_BUDGET:
+        most = rows_module.MEMORY_BUDGET // (8 * ARRAYS * len(beta))
         raise SpecificationError(
             f"kind='draws' for {n} rows and {len(beta)} draws",
             f"with what it takes to make them they need {8e-6 * values * ARRAYS:,.0f} MB, and the budget is "
-            f"{1e-6 * MEMORY_BUDGET:,.0f} MB",
+            f"{1e-6 * rows_module.MEMORY_BUDGET:,.0f} MB",
             f"ask for at most about {most} rows at a time, or for the summary (kind='summary')",
             SEE,
         )
     rng = np.random.default_rng(seed)
     effects = _effects(fit, spread, rng, labels)
-    rows = Rows(rows.X, rows.Z, rows.offset, who, rows.frame)
-    lines = _lines(fit, rows, slice(None), beta, effects, interval, rng, "subject" if labels else spread)
+    rows = replace(rows, subject=who)
+    lines = _lines(fit, rows, beta, effects, interval, rng, "subject" if labels else spread)
     chains, draws = stacked.shape[:2]
     return xr.DataArray(
         lines.T.reshape(chains, draws, n),
@@ -160,11 +152,6 @@ def _flat(draws: FloatArray) -> FloatArray:
     return draws.reshape(-1, *draws.shape[2:])
 
 
-def _pieces(n: int, draws: int) -> list[slice]:
-    step = max(1, int(MEMORY_BUDGET // (8 * ARRAYS * draws)))
-    return [slice(start, min(n, start + step)) for start in range(0, n, step)]
-
-
 def _effects(fit: PosteriorFit, spread: str, rng: np.random.Generator, labels: int) -> FloatArray | None:
     """Random effects: the subjects' draws (S, J, q), draws for new subjects (S, labels, q), or none."""
     if spread == "subject":
@@ -179,28 +166,26 @@ def _effects(fit: PosteriorFit, spread: str, rng: np.random.Generator, labels: i
 def _lines(
     fit: PosteriorFit,
     rows: Rows,
-    piece: slice,
     beta: FloatArray,
     effects: FloatArray | None,
     interval: str | None,
     rng: np.random.Generator,
     spread: str,
 ) -> FloatArray:
-    """Draws of the lines, or of measurements, of a piece of the rows: (rows, S), a row's draws side by side."""
-    lines = rows.X[piece] @ beta.T
-    lines += rows.offset[piece, None]
+    """Draws of the lines, or of measurements, of the rows: (rows, S), a row's draws side by side."""
+    lines = rows.X @ beta.T
+    lines += rows.offset[:, None]
     if effects is not None:
         for k in range(effects.shape[2]):  # term by term: all at once would be q times as large
-            own = effects[:, rows.subject[piece], k].T if spread == "subject" else effects[:, 0, k]
-            lines += rows.Z[piece, k, None] * own
+            own = effects[:, rows.subject, k].T if spread == "subject" else effects[:, 0, k]
+            lines += rows.Z[:, k, None] * own
     if interval == "prediction":
         noise = rng.standard_normal(lines.shape)
         sigma, structure = fit.draws("sigma").ravel(), draws_of_structure(fit)
         if structure is None:  # one variance for all rows: no (rows, S) array of it
             noise *= sigma
         else:
-            frame = rows.frame.iloc[piece]
-            noise *= np.sqrt(residual_variance(fit, frame, sigma=sigma, structure=structure)).T
+            noise *= np.sqrt(residual_variance(fit, rows.frame, sigma=sigma, structure=structure)).T
         lines += noise
     return lines
 

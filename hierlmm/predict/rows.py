@@ -27,13 +27,27 @@ from hierlmm.fits.base import INTERVALS
 from hierlmm.frames import quote, shorten
 from hierlmm.options import choose
 
-__all__ = ["LEVELS", "SEE", "Interval", "PredictionLevel", "Rows", "check_request", "describe", "rows_of"]
+__all__ = [
+    "LEVELS",
+    "MEMORY_BUDGET",
+    "SEE",
+    "Interval",
+    "PredictionLevel",
+    "Rows",
+    "asked_rows",
+    "check_request",
+    "described",
+    "pieces",
+    "rows_of",
+]
 
 FloatArray = NDArray[np.float64]
 PredictionLevel = Literal["subject", "population", "new_subject", "marginal"]
 Interval = Literal["confidence", "credible", "prediction"]
 LEVELS = get_args(PredictionLevel)
 SEE = "docs, page 'Predictions'"
+MEMORY_BUDGET = 200_000_000
+"""Bytes that the working arrays of one prediction may take together."""
 
 LINES = {
     "subject": "the line of a subject in the data, with its own random effects",
@@ -67,6 +81,11 @@ class Rows:
     offset: FloatArray
     subject: NDArray[np.intp]
     frame: pd.DataFrame
+
+    def take(self, chosen: Any) -> Rows:
+        """Some of the rows: positions, or a slice."""
+        X, Z, offset, subject = (part[chosen] for part in (self.X, self.Z, self.offset, self.subject))
+        return Rows(X, Z, offset, subject, self.frame.iloc[chosen])
 
     @property
     def index(self) -> pd.Index:
@@ -162,10 +181,32 @@ def _same_level2(design: Design, frame: pd.DataFrame, subject: NDArray[np.intp])
             )
 
 
-def describe(level: str, interval: str | None, ci: float, contains: str, quantile: str) -> dict[str, Any]:
-    """Say in words what a table of predictions holds, for its ``attrs``."""
-    notes: dict[str, Any] = {"level": level, "scale": "response", "estimate": LINES[level]}
-    if interval is None:
-        return notes
-    about = MEASUREMENTS[level] if interval == "prediction" else LINES[level]
-    return notes | {"ci": ci, "interval": f"{100 * ci:g} % for {about}; contains {contains}", "quantile": quantile}
+def asked_rows(fit: Any, newdata: Any, level: str) -> tuple[Rows, FloatArray]:
+    """The rows, and their estimates (n,): a subject's own line, or that at b = 0."""
+    rows = rows_of(fit.design, newdata, level)
+    estimate = rows.line(fit.beta.to_numpy())
+    if level == "subject":
+        estimate = estimate + np.einsum("ij,ij->i", rows.Z, fit.b.to_numpy()[rows.subject])
+    return rows, estimate
+
+
+def described(
+    table: pd.DataFrame, level: str, interval: str | None, ci: float, contains: str, quantile: str, effects: bool = True
+) -> pd.DataFrame:
+    """The table of predictions, with what it holds in words in its ``attrs``.
+
+    Without random effects (``effects=False``) all levels are the mean over subjects.
+    """
+    words = level if effects else "marginal"
+    table.attrs |= {"level": level, "scale": "response", "estimate": LINES[words]}
+    if interval is not None:
+        about = MEASUREMENTS[words] if interval == "prediction" else LINES[words]
+        interval = f"{100 * ci:g} % for {about}; contains {contains}"
+        table.attrs |= {"ci": ci, "interval": interval, "quantile": quantile}
+    return table
+
+
+def pieces(n: int, values: float) -> list[slice]:
+    """Pieces of n rows or draws whose arrays of ``values`` numbers each stay below the memory budget."""
+    step = max(1, int(MEMORY_BUDGET // (8 * max(1, values))))
+    return [slice(start, min(n, start + step)) for start in range(0, n, step)]

@@ -77,6 +77,28 @@ def test_the_sum_over_subjects_is_the_likelihood_however_small_sigma(ratio, rand
     assert fit.subject_loglik().sum() == pytest.approx(fit.loglik, rel=1e-10)
 
 
+def with_cancellation(design, beta, root, sigma):
+    """The textbook form, in which ``|r|² - w'M w/σ²`` cancels where σ is small against D: by subject."""
+    out = []
+    for j in range(design.n_subjects):
+        rows = np.flatnonzero(design.subject_index == j)
+        F, r = design.Z[rows] @ root, design.y[rows] - design.X[rows] @ beta
+        T = np.eye(F.shape[1]) + F.T @ F / sigma**2
+        w = F.T @ r
+        quadratic = (r @ r - w @ np.linalg.solve(T, w) / sigma**2) / sigma**2
+        out.append(-0.5 * (len(rows) * np.log(2 * np.pi * sigma**2) + np.linalg.slogdet(T)[1] + quadratic))
+    return np.array(out)
+
+
+@pytest.mark.parametrize("ratio", [1e-6, 1.0, 1e3])
+def test_the_sum_is_the_likelihood_where_the_textbook_form_cancels(ratio):
+    fit = hl.TwoLevelModel.from_formula("y ~ t + (1 + t | g)", precise_data(ratio)).fit_ml()
+    assert fit.subject_loglik().sum() == pytest.approx(fit.loglik, rel=1e-10)
+    root = covariance_root(fit.D.to_numpy()[None])[0]
+    textbook = with_cancellation(fit.design, fit.beta.to_numpy(), root, fit.sigma).sum()
+    assert (textbook == pytest.approx(fit.loglik, rel=1e-10)) == (ratio >= 1.0)
+
+
 @pytest.mark.filterwarnings("ignore::hierlmm.FitWarning")  # with σ a millionth of D the gradient by η is rounding
 @pytest.mark.parametrize("ratio", [1e-5, 1e-6])
 @pytest.mark.parametrize(

@@ -17,11 +17,10 @@ import hierlmm as hl
 from hierlmm.errors import DataError, FitWarning, FormulaError, NotAvailableError, SpecificationError
 from hierlmm.fits.likelihood import fit_likelihood
 from hierlmm.predict import likelihood as likelihood_predictions
-from hierlmm.predict import posterior as posterior_predictions
+from hierlmm.predict import rows as prediction_rows
 from hierlmm.predict.dynamic import _history_loglik, mixture_quantiles
 from hierlmm.predict.history import courses_of
-from hierlmm.predict.likelihood import quantile_note
-from hierlmm.predict.lines import t_quantile
+from hierlmm.predict.lines import quantile_note, t_quantile
 
 LEVELS = ("subject", "population", "new_subject", "marginal")
 SLEEP = "reaction ~ days + (1 + days | subject)"
@@ -160,7 +159,7 @@ def test_joint_covariance_of_a_line_against_dense_matrices(sleep_reml):
     equations[p:, p:] += np.kron(np.eye(J), np.linalg.inv(D))
     C = np.linalg.inv(equations)
     dense = np.sqrt(np.einsum("ia,ab,ib->i", A, C, A))
-    states, _ = likelihood_predictions.neighbours(sleep_reml)
+    states, _ = sleep_reml.large_sample.neighbours()
     _, joint = likelihood_predictions._subject_joint(states[0])
     W = np.hstack([design.X, design.Z])
     ours = np.sqrt(np.einsum("ia,iab,ib->i", W, joint[design.subject_index], W))
@@ -328,7 +327,7 @@ def test_draws_of_predictions(nuts):
 @pytest.mark.parametrize("level", LEVELS)
 def test_posterior_predictions_stay_within_the_memory_budget(nuts, held_out, level, monkeypatch):
     budget = 20_000_000
-    monkeypatch.setattr(posterior_predictions, "MEMORY_BUDGET", budget)
+    monkeypatch.setattr(prediction_rows, "MEMORY_BUDGET", budget)
     many = pd.concat([held_out[0]] * 12, ignore_index=True)  # 2040 rows × 4000 draws: 65 MB as one array
     tracemalloc.start()
     table = nuts.predict(many, level, "prediction")
@@ -366,7 +365,7 @@ def test_dynamic_prediction_is_a_refit_at_fixed_theta(without, held_out, h):
     from hierlmm.predict.dynamic import updated
 
     (course,) = courses_of(without.design, new.head(h), times, None, retrospective=False).subjects
-    state = likelihood_predictions.neighbours(without)[0][0]
+    state = without.large_sample.neighbours()[0][0]
     np.testing.assert_allclose(updated(without, course, state, measurement=False)[1], variance, rtol=1e-8)
     measured = updated(without, course, state, measurement=True)[1]
     np.testing.assert_allclose(measured, variance + sigma**2, rtol=1e-8)
