@@ -57,6 +57,10 @@ class LargeSample:
         at = self.solution(parameters)
         return at.D, at.sigma
 
+    def beta_cov(self, parameters: FloatArray) -> FloatArray:
+        """Covariance of the fixed effects given (λ, η, log σ̃), in the user's columns: (p, p)."""
+        return self.solution(parameters).beta_cov
+
     def neighbours(self) -> tuple[list[Solution], FloatArray]:
         """Solutions at the optimum and a step to both sides along each principal direction of Cov(θ̂), and the steps.
 
