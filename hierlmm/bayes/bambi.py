@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.distributions import Prior
 from hierlmm.bayes.explicit import pymc_module
+from hierlmm.bayes.nuts import Settings
 from hierlmm.bayes.priors import Priors, ResolvedPriors, resolve_priors
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.covariance.random import SPECTRAL
@@ -75,13 +76,7 @@ def build_bambi_model(design: Design, priors: ResolvedPriors | Priors | str | No
 def fit_bambi(
     design: Design,
     priors: ResolvedPriors | Priors | str | None = None,
-    *,
-    draws: int = 1000,
-    tune: int = 1000,
-    chains: int = 4,
-    seed: int | None = None,
-    target_accept: float = 0.9,
-    progressbar: bool = True,
+    **settings: Any,
 ) -> PosteriorRecord:
     """Sample Bambi's model with nutpie, and give the draws this package's names.
 
@@ -89,8 +84,8 @@ def fit_bambi(
     ----------
     design, priors
         As in `build_bambi_model`.
-    draws, tune, chains, seed, target_accept, progressbar
-        As in `sample_explicit`.
+    **settings
+        Of `Settings`.
 
     Returns
     -------
@@ -102,31 +97,26 @@ def fit_bambi(
     SpecificationError, MissingPackageError
         As in `build_bambi_model`.
     """
-    resolved = resolve_priors(priors, design)
+    chosen, resolved = Settings(**settings), resolve_priors(priors, design)
     model, translation = _build(design, resolved)
-    seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # Bambi and PyMC on their own dependencies
         warnings.simplefilter("ignore", DeprecationWarning)
         tree = model.fit(
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            random_seed=seed,
+            draws=chosen.draws,
+            tune=chosen.tune,
+            chains=chosen.chains,
+            random_seed=chosen.seed,
             inference_method="nutpie",
-            target_accept=target_accept,
-            progressbar=progressbar and interactive(),
+            target_accept=chosen.target_accept,
+            progressbar=chosen.progressbar and interactive(),
         )
     attrs = {
         "estimator": "Bambi",
         "sampler": "explicit",
         "parametrization": "non-centred",
-        "draws": draws,
-        "tune": tune,
-        "chains": chains,
-        "target_accept": target_accept,
-        "seed": seed,
+        **chosen.attrs,
         "sampling_seconds": round(time.perf_counter() - started, 3),
         "bambi_formula": translation.formula,
     }

@@ -8,8 +8,6 @@ parallel without Python's lock and no PyTensor graph is built.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +15,11 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import gammaln
 
-from hierlmm.bayes.collapsed_kernel import HEADER, N_PRIOR, evaluate
-from hierlmm.bayes.distributions import LKJ, Exponential, Gamma, HalfCauchy, HalfNormal, HalfStudentT, Prior
+from hierlmm.bayes.collapsed_kernel import HEADER, N_PRIOR, compiled_density, evaluate, unpack
+from hierlmm.bayes.distributions import LKJ
+from hierlmm.bayes.posterior import Collapsed, Conditional, Density
 from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.bayes.recover import draw_random_effects, recover_beta, summarise_random_effects
 from hierlmm.design.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts, cross_products
 from hierlmm.likelihood.search import alone, spread
@@ -29,13 +29,11 @@ __all__ = [
     "collapsed_posterior",
     "find_mode",
     "pack",
-    "signed_positions",
     "starts",
     "why_not_collapsed",
 ]
 
 FloatArray = NDArray[np.float64]
-Objective = Callable[[FloatArray], tuple[float, FloatArray]]
 NEAR_ZERO = 5.0
 """Drop of the log density from the mode of a standard deviation to a twentieth of it, below which it may be zero."""
 FAINT = 7.0
@@ -53,74 +51,35 @@ def why_not_collapsed(priors: ResolvedPriors) -> str | None:
     if not priors.beta_is_normal:
         return "a fixed effect has a prior that is not normal"
     for prior in (*priors.sd_b, priors.sigma):
-        if _coefficients(prior) is None:
+        if prior.closed_form() is None:
             return f"the prior {prior} of a standard deviation is outside the closed-form set"
     return None
 
 
-def _coefficients(prior: Prior) -> tuple[FloatArray, float] | None:
-    """(a, r, k, ν + 1, t) of a positive prior and the constant of its log density; None if it has another form."""
-    match prior:
-        case HalfNormal(sd=sd):
-            return np.array([1.0, 0.0, sd**-2.0, 0.0, 0.0]), 0.5 * np.log(2.0 / np.pi) - np.log(sd)
-        case HalfStudentT(nu=nu, scale=scale):
-            return np.array([1.0, 0.0, 0.0, nu + 1.0, 1.0 / (nu * scale**2)]), _half_t_constant(nu, scale)
-        case HalfCauchy(scale=scale):
-            return np.array([1.0, 0.0, 0.0, 2.0, scale**-2.0]), _half_t_constant(1.0, scale)
-        case Exponential(mean=mean):
-            return np.array([1.0, 1.0 / mean, 0.0, 0.0, 0.0]), -np.log(mean)
-        case Gamma(shape=shape, rate=rate):
-            return np.array([shape, rate, 0.0, 0.0, 0.0]), float(shape * np.log(rate) - gammaln(shape))
-        case _:
-            return None
-
-
-def _half_t_constant(nu: float, scale: float) -> float:
-    return float(np.log(2.0) + gammaln((nu + 1) / 2) - gammaln(nu / 2) - 0.5 * np.log(nu * np.pi) - np.log(scale))
-
-
-@dataclass(frozen=True, eq=False)
-class CollapsedPosterior:
-    """The posterior of θ, packed for the compiled density.
-
-    Attributes
-    ----------
-    design : Design
-    products : CrossProducts
-    buffer : (n,)
-        Numbers that `collapsed_kernel` reads.
-    mode : (m,)
-        Posterior mode of θ. A signed standard deviation is in units of its scale.
-    root : (m, m)
-        S, the square root of the inverse curvature at the mode.
-    modes : (M, m)
-        All modes found whose density counts beside that of the highest, which is the first.
-    uncentering : (q, q)
-        ``ResolvedPriors.random_uncentering``: θ is of the random effects at average covariates.
-    """
-
-    design: Design
-    products: CrossProducts
-    buffer: FloatArray
-    mode: FloatArray
-    root: FloatArray
-    modes: FloatArray
-    uncentering: FloatArray
-
-    @property
-    def signed(self) -> NDArray[np.intp]:
-        """Positions of the standard deviations that θ holds as signed numbers."""
-        return signed_positions(self.buffer)
-
-    @property
-    def n_dim(self) -> int:
-        """Number of covariance parameters."""
-        return int(self.buffer[1])
+class CollapsedPosterior(Collapsed):
+    """The posterior of θ where residuals are independent and there are random effects."""
 
     def log_density(self, theta: FloatArray) -> tuple[float, FloatArray]:
         """Normalised log density log p(y, θ) and its gradient at θ."""
         value, gradient = evaluate(np.linalg.solve(self.root, theta - self.mode), self.buffer)
         return value, np.linalg.solve(self.root.T, gradient)
+
+    def compiled(self) -> tuple[Any, FloatArray]:
+        """See `Collapsed.compiled`."""
+        return compiled_density(), self.buffer
+
+    def evaluator(self) -> Density:
+        """See `Collapsed.evaluator`."""
+        return lambda z: evaluate(z, self.buffer)
+
+    def conditional(
+        self, theta: FloatArray, rng: np.random.Generator, random_effects: str, few: Any = slice(None)
+    ) -> Conditional:
+        """See `Collapsed.conditional`."""
+        natural = recover_beta(self, theta, rng)
+        b = draw_random_effects(self, natural.at(few), rng) if random_effects == "draws" else None
+        summary = summarise_random_effects(self, natural) if random_effects == "summary" else None
+        return Conditional(natural, b, summary, np.empty((len(theta), 0)), {})
 
 
 def collapsed_posterior(design: Design, priors: ResolvedPriors, *, signed: bool | None = None) -> CollapsedPosterior:
@@ -145,7 +104,7 @@ def collapsed_posterior(design: Design, priors: ResolvedPriors, *, signed: bool 
 
 
 def find_mode(
-    buffer: FloatArray, negative: Objective, candidates: FloatArray, signed: bool | None
+    buffer: FloatArray, negative: Density, candidates: FloatArray, signed: bool | None
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Modes of θ and the curvature at the highest; decides which standard deviations are signed (in the buffer).
 
@@ -167,8 +126,8 @@ def find_mode(
     modes : (M, m)
     """
     n_sd = int(buffer[6])
-    prior = buffer[_offset_of_priors(buffer) :][: n_sd * N_PRIOR].reshape(n_sd, N_PRIOR)
-    scales = prior[:, N_PRIOR - 1]
+    prior = unpack(buffer).sd_prior
+    scales = prior[:, -1]
     tops = _climb(negative, candidates)
     mode, root = _mode(negative, tops[0])
     # A gamma prior is zero or infinite at zero, which a signed parameter would have to cross.
@@ -181,13 +140,6 @@ def find_mode(
         tops[:, :n_sd][:, chosen] = np.exp(tops[:, :n_sd][:, chosen]) / scales[chosen]
         mode, root = _mode(negative, start)
     return mode, root, _modes(negative, mode, root, tops[1:], np.flatnonzero(chosen))
-
-
-def signed_positions(buffer: FloatArray) -> NDArray[np.intp]:
-    """Standard deviations that are signed numbers."""
-    n_sd = int(buffer[6])
-    prior = buffer[_offset_of_priors(buffer) :][: n_sd * N_PRIOR].reshape(n_sd, N_PRIOR)
-    return np.flatnonzero(prior[:, N_PRIOR - 1])
 
 
 def _everywhere(buffer: FloatArray) -> FloatArray:
@@ -204,7 +156,7 @@ def _everywhere(buffer: FloatArray) -> FloatArray:
     return np.concatenate([few, more])
 
 
-def _climb(negative: Objective, candidates: FloatArray) -> FloatArray:
+def _climb(negative: Density, candidates: FloatArray) -> FloatArray:
     """Where quick climbs end from the best candidate and from those without a better one nearby: (s, m), best first."""
     values = np.array([negative(theta)[0] for theta in candidates])
     low, high = candidates.min(axis=0), candidates.max(axis=0)
@@ -215,7 +167,7 @@ def _climb(negative: Objective, candidates: FloatArray) -> FloatArray:
 
 
 def _modes(
-    negative: Objective, mode: FloatArray, root: FloatArray, tops: FloatArray, signed: NDArray[np.intp]
+    negative: Density, mode: FloatArray, root: FloatArray, tops: FloatArray, signed: NDArray[np.intp]
 ) -> FloatArray:
     """The mode, and the others that starting points lead to: apart from it, and of a density that counts."""
     highest, found = negative(mode)[0], [mode]
@@ -254,12 +206,12 @@ def pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> Flo
     m = position + 1
     sd_prior = np.zeros((n_sd, N_PRIOR))
     for k in range(n_sd):
-        sd_prior[k, :-1], offset = _coefficients(priors.sd_b[k])  # type: ignore[misc]
+        sd_prior[k, :-1], offset = priors.sd_b[k].closed_form()  # type: ignore[misc]
         constant += offset
-    sigma_prior, offset = _coefficients(priors.sigma)  # type: ignore[misc]
+    coefficients, offset = priors.sigma.closed_form()  # type: ignore[misc]
     s = scaling.y_scale
-    constant += offset + sigma_prior[0] * np.log(s)
-    sigma_prior = np.append(sigma_prior * np.array([1.0, s, s**2, 1.0, s**2]), 0.0)
+    constant += offset + coefficients[0] * np.log(s)
+    sigma_prior = np.append(np.array(coefficients) * np.array([1.0, s, s**2, 1.0, s**2]), 0.0)
     m0, P0 = priors.beta_normal() if p else (np.empty(0), np.empty((0, 0)))
     working_mean = scaling.Bx @ (m0 - scaling.shift) / s
     inverse = np.linalg.inv(scaling.Bx) * s
@@ -291,7 +243,7 @@ def pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> Flo
     return flat
 
 
-def _negative(buffer: FloatArray) -> Objective:
+def _negative(buffer: FloatArray) -> Density:
     """Minus the log density of θ; the buffer must not be whitened yet."""
 
     def function(theta: FloatArray) -> tuple[float, FloatArray]:
@@ -301,7 +253,7 @@ def _negative(buffer: FloatArray) -> Objective:
     return function
 
 
-def _reaches_zero(negative: Objective, mode: FloatArray, n_sd: int) -> NDArray[np.bool_]:
+def _reaches_zero(negative: Density, mode: FloatArray, n_sd: int) -> NDArray[np.bool_]:
     """Which standard deviations (as logarithms) have a density at a twentieth of the mode that still counts."""
     highest, step = -negative(mode)[0], np.log(20.0)
     drops = np.empty(n_sd)
@@ -314,16 +266,15 @@ def _reaches_zero(negative: Objective, mode: FloatArray, n_sd: int) -> NDArray[n
 
 def starts(buffer: FloatArray) -> FloatArray:
     """A few θ in which every random effect contributes alike to y: (s, m)."""
-    m, n_sd, q = int(buffer[1]), int(buffer[6]), int(buffer[2])
-    Bz = buffer[_offset_of_priors(buffer) + (n_sd + 1) * N_PRIOR :][: q * q].reshape(q, q)
-    unit = -np.log(np.abs(np.diag(Bz)))[:n_sd]
+    m, n_sd = int(buffer[1]), int(buffer[6])
+    unit = -np.log(np.abs(np.diag(unpack(buffer).Bz)))[:n_sd]
     found = np.zeros((4 if n_sd else 1, m))
     found[:, :n_sd] = unit + np.log([[0.05], [0.25], [0.5], [1.5]])[: len(found)]
     found[:, -1] = np.log(0.7)
     return found
 
 
-def _mode(negative: Objective, start: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _mode(negative: Density, start: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Posterior mode of θ, and a square root of the inverse curvature there."""
     m = len(start)
     best = minimize(negative, start, jac=True, method="BFGS", options={"gtol": 1e-5, "maxiter": 300}).x
@@ -334,9 +285,3 @@ def _mode(negative: Objective, start: FloatArray) -> tuple[FloatArray, FloatArra
         H[j] = (negative(best + step)[1] - negative(best - step)[1]) / 2e-4
     values, vectors = np.linalg.eigh(0.5 * (H + H.T))
     return best, vectors / np.sqrt(np.maximum(values, 0.05))
-
-
-def _offset_of_priors(buffer: FloatArray) -> int:
-    """Where the priors of the standard deviations start: after centre, root, sd_index, cpc_index and alpha."""
-    m, q = int(buffer[1]), int(buffer[2])
-    return HEADER + m + m * m + q + 2 * q * q

@@ -10,25 +10,28 @@ Where a prior allows only a part of a parameter's range, η is that of the narro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.bayes.collapsed import find_mode, pack, signed_positions, starts
+from hierlmm.bayes.collapsed import collapsed_posterior, find_mode, pack, starts
 from hierlmm.bayes.collapsed_kernel import density_with_gamma, unpack
 from hierlmm.bayes.distributions import LogNormal, Normal, Prior, ScaledBeta, Uniform
+from hierlmm.bayes.posterior import Collapsed, Conditional, Density
+from hierlmm.bayes.predictive import reported
 from hierlmm.bayes.priors import ResolvedPriors
-from hierlmm.bayes.structured_kernel import pack_structured
+from hierlmm.bayes.recover_residual import recover_residual
+from hierlmm.bayes.structured_kernel import compiled_structured, pack_structured
 from hierlmm.covariance.parameters import Decay, Parameter
 from hierlmm.design.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.divergence import refuse_extreme_sigma
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
 
-__all__ = ["ResidualPosterior", "log_prior_of_eta", "narrowed", "residual_posterior"]
+__all__ = ["ResidualPosterior", "log_prior_of_eta", "narrowed", "posterior_of", "residual_posterior"]
 
 FloatArray = NDArray[np.float64]
 
@@ -37,45 +40,23 @@ LARGEST_SHIFT = 100.0
 
 
 @dataclass(frozen=True, eq=False)
-class ResidualPosterior:
-    """The posterior of (θ, η), θ as in `CollapsedPosterior`, η the unconstrained residual parameters of ``rows``.
+class ResidualPosterior(Collapsed):
+    """The posterior of (θ, η), θ as without a structure, η the unconstrained residual parameters of ``rows``.
 
     Attributes
     ----------
-    design : Design
     rows : ResidualRows
-        Their parameters range over what the priors allow.
+        Their parameters range over what the priors allow; ``products`` are of the rows whitened at the mode.
     residual : tuple of (Parameter, Prior)
-    products : CrossProducts
-        Of the rows whitened at the mode.
-    buffer : (n,)
-        Numbers that `collapsed_kernel` reads, with those products.
-    mode : (m,)
-    root : (m, m)
-    modes : (M, m)
-    uncentering : (q, q)
-        As in `collapsed.CollapsedPosterior`.
     """
 
-    design: Design
     rows: ResidualRows
     residual: tuple[tuple[Parameter, Prior], ...]
-    products: CrossProducts
-    buffer: FloatArray
-    mode: FloatArray
-    root: FloatArray
-    modes: FloatArray
-    uncentering: FloatArray
 
     @property
-    def signed(self) -> NDArray[np.intp]:
-        """Positions of the standard deviations that θ holds as signed numbers."""
-        return signed_positions(self.buffer)
-
-    @property
-    def n_dim(self) -> int:
-        """Number of covariance parameters."""
-        return len(self.mode)
+    def names(self) -> tuple[str, ...]:
+        """Scale and parameter of each number that is sampled; residual parameters are unconstrained."""
+        return (*super().names, *(p.name for p in self.rows.parameters))
 
     def unconstrained(self, eta: FloatArray) -> FloatArray:
         """η of the design's own parameters, from η of the narrowed ones: (..., k)."""
@@ -91,13 +72,8 @@ class ResidualPosterior:
                 out[..., k] = np.reshape(values, eta[..., k].shape)
         return out
 
-    @property
-    def n_theta(self) -> int:
-        """Number of covariance parameters besides η."""
-        return int(self.buffer[1])
-
-    def evaluator(self) -> Callable[[FloatArray], tuple[float, FloatArray]]:
-        """A log density with gradient in whitened coordinates, with work space of its own (one for each chain)."""
+    def evaluator(self) -> Density:
+        """See `Collapsed.evaluator`."""
         density = _density(self.rows, self.residual, self.buffer.copy())
         mode, root = self.mode, self.root
 
@@ -112,9 +88,29 @@ class ResidualPosterior:
         """Numbers for the compiled density, or None where the structure takes the Python route."""
         return pack_structured(self.rows, self.residual, self.buffer, self.mode, self.root)
 
+    def compiled(self) -> tuple[Any, FloatArray] | None:
+        """See `Collapsed.compiled`."""
+        return None if self.packed is None else (compiled_structured(), self.packed)
+
     def log_density(self, theta: FloatArray) -> tuple[float, FloatArray]:
         """Normalised log density log p(y, θ, η) and its gradient."""
         return _density(self.rows, self.residual, self.buffer.copy())(theta)
+
+    def conditional(
+        self, theta: FloatArray, rng: np.random.Generator, random_effects: str, few: Any = slice(None)
+    ) -> Conditional:
+        """See `Collapsed.conditional`; draws (S, m) are of (θ, η)."""
+        eta = theta[:, self.n_theta :]
+        natural, b, summary = recover_residual(self, self.rows, theta, rng, random_effects)
+        names = tuple(p.name for p in self.rows.parameters)
+        b = None if b is None else b[few]
+        return Conditional(natural, b, summary, self.unconstrained(eta), reported(self.rows, eta), names)
+
+
+def posterior_of(design: Design, priors: ResolvedPriors) -> Collapsed:
+    """The collapsed posterior of any model: on its cross-products, or on its rows where the residuals need them."""
+    structured = design.has_residual_structure or not design.term
+    return residual_posterior(design, priors) if structured else collapsed_posterior(design, priors)
 
 
 def residual_posterior(design: Design, priors: ResolvedPriors, *, signed: bool | None = None) -> ResidualPosterior:
@@ -146,7 +142,7 @@ def residual_posterior(design: Design, priors: ResolvedPriors, *, signed: bool |
     assert at_mode is not None
     _renew(buffer, at_mode.products)
     uncentering = priors.random_uncentering
-    return ResidualPosterior(design, rows, residual, at_mode.products, buffer, mode, root, modes, uncentering)
+    return ResidualPosterior(design, at_mode.products, buffer, mode, root, modes, uncentering, rows, residual)
 
 
 def _narrowed_rows(rows: ResidualRows, priors: tuple[Prior, ...]) -> ResidualRows:
@@ -189,9 +185,7 @@ def _renew(buffer: FloatArray, products: CrossProducts) -> None:
     packed.S_w[:], packed.R[:], packed.C[:] = products.S_w, products.R, products.C
 
 
-def _density(
-    rows: ResidualRows, residual: tuple[tuple[Parameter, Prior], ...], buffer: FloatArray
-) -> Callable[[FloatArray], tuple[float, FloatArray]]:
+def _density(rows: ResidualRows, residual: tuple[tuple[Parameter, Prior], ...], buffer: FloatArray) -> Density:
     """Log density of (θ, η) and gradient; uses the buffer as work space."""
     m, q, P = int(buffer[1]), int(buffer[2]), int(buffer[3])
     packed = unpack(buffer)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hierlmm.bayes.distributions import Gamma, Prior
+from hierlmm.bayes.distributions import Gamma, Normal, Prior, StudentT
 from hierlmm.bayes.priors import AVERAGE, ResolvedPriors
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
@@ -56,8 +56,12 @@ def prior_conflicts(design: Design, priors: ResolvedPriors) -> tuple[str, ...]:
 
 def _drop(prior: Prior, value: float) -> float:
     """How far the log density at the estimate lies below its maximum; 0 where the support has hard ends."""
-    peak = getattr(prior, "mean", 0.0) if not prior.is_positive else 0.0
-    if isinstance(prior, Gamma):
-        peak = max(prior.shape - 1.0, 1e-6) / prior.rate
+    match prior:
+        case Normal(mean=mean) | StudentT(mean=mean):
+            peak = mean
+        case Gamma(shape=shape, rate=rate):
+            peak = max(shape - 1.0, 1e-6) / rate
+        case _:
+            peak = 0.0
     highest, here = prior.logpdf(np.array([peak, value]))
     return float(highest - here) if np.isfinite(here) and np.isfinite(highest) else 0.0

@@ -1,20 +1,22 @@
 """Prior distributions as data: readable, checked when they are made, and independent of any sampler.
 
-A prior knows its log density and how to draw from itself in numpy; `as_pymc_variable` turns one
-or several of them into a PyMC random variable. Scales are standard deviations (or scales) in the units of the
-parameter, never precisions.
+A prior knows its log density and how to draw from itself in numpy; `hierlmm.bayes.pymc_variables` turns one or several
+of them into a PyMC random variable. Scales are standard deviations (or scales) in the units of the parameter, never
+precisions. What differs from one distribution to the next stands above its class, in `family`.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import ABC
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from types import FunctionType
+from typing import Any, ClassVar, NamedTuple, dataclass_transform
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import gammaln
 
 from hierlmm.errors import SpecificationError
 from hierlmm.options import checked_with_constructor
@@ -32,7 +34,6 @@ __all__ = [
     "ScaledBeta",
     "StudentT",
     "Uniform",
-    "as_pymc_variable",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -53,28 +54,33 @@ class Distribution:
             value = getattr(self, field.name)
             what = f"{type(self).__name__}({field.name}={value!r})"
             if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-                raise SpecificationError(
-                    what,
-                    "a parameter of a prior is one number",
-                    f"write a number, for example {type(self).__name__}({self._example()})",
-                    SEE,
-                )
+                example = ", ".join(f"{field.name}=1" for field in fields(self))  # type: ignore[arg-type]
+                remedy = f"write a number, for example {type(self).__name__}({example})"
+                raise SpecificationError(what, "a parameter of a prior is one number", remedy, SEE)
             if not math.isfinite(value):
                 raise SpecificationError(what, "a parameter of a prior must be finite", "write a finite number", SEE)
             if field.name in self._scales and value <= 0:
-                raise SpecificationError(
-                    what,
-                    f"{field.name!r} must be positive",
-                    f"write a positive number (it is in the units of the parameter), for example {abs(value) or 1}",
-                    SEE,
-                )
-
-    def _example(self) -> str:
-        return ", ".join(f"{field.name}=1" for field in fields(self))  # type: ignore[arg-type]
+                remedy = f"write a positive number (it is in the units of the parameter), for example {abs(value) or 1}"
+                raise SpecificationError(what, f"{field.name!r} must be positive", remedy, SEE)
 
     def __str__(self) -> str:
         values = ", ".join(number(getattr(self, field.name)) for field in fields(self))  # type: ignore[arg-type]
         return f"{type(self).__name__}({values})"
+
+
+class Family(NamedTuple):
+    """What makes one distribution another; every function is given the prior first.
+
+    ``pymc`` is PyMC's name and ``parameters`` PyMC's parameters, ``density`` the log density within the support;
+    ``draw`` takes a generator and a size; ``closed`` gives (a, r, k, ν + 1, t) of a prior of a standard deviation in
+    the form that `collapsed_kernel` compiles, ``(a-1) log x - r x - ½ k x² - ½ (ν+1) log(1 + t x²)``, and its constant.
+    """
+
+    pymc: str
+    parameters: Callable[[Any], dict[str, float]]
+    density: Callable[[Any, FloatArray], FloatArray]
+    draw: Callable[[Any, np.random.Generator, Any], Any]
+    closed: Callable[[Any], tuple[tuple[float, ...], float]] | None = None
 
 
 class Prior(Distribution, ABC):
@@ -82,6 +88,7 @@ class Prior(Distribution, ABC):
 
     __slots__ = ()
     positive: ClassVar[bool] = False
+    _family: ClassVar[Family]
 
     @property
     def is_positive(self) -> bool:
@@ -93,7 +100,6 @@ class Prior(Distribution, ABC):
         """Ends of the interval outside which the density is zero."""
         return (0.0 if self.is_positive else -math.inf), math.inf
 
-    @abstractmethod
     def logpdf(self, x: ArrayLike) -> FloatArray:
         """Log density, elementwise; −∞ outside the support.
 
@@ -102,8 +108,11 @@ class Prior(Distribution, ABC):
         x : array
             Values, of any shape.
         """
+        value, (low, high) = np.asarray(x, dtype=float), self.support
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = self._family.density(self, value)
+        return found if math.isinf(low) else np.where((value >= low) & (value <= high), found, -np.inf)
 
-    @abstractmethod
     def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
         """Independent draws.
 
@@ -114,10 +123,38 @@ class Prior(Distribution, ABC):
         size : int or tuple of int, optional
             Shape of the draws; one number by default.
         """
+        return np.asarray(self._family.draw(self, rng, size))
 
-    @abstractmethod
     def pymc(self) -> tuple[str, dict[str, float]]:
         """Name of the PyMC distribution, and its parameters."""
+        return self._family.pymc, self._family.parameters(self)
+
+    def closed_form(self) -> tuple[tuple[float, ...], float] | None:
+        """Coefficients and constant of `Family`'s closed form; None for a prior of another form."""
+        return None if self._family.closed is None else self._family.closed(self)
+
+
+@dataclass_transform(frozen_default=True)
+def family[T: type](
+    pymc: str,
+    parameters: Callable[[Any], dict[str, float]],
+    density: Callable[[Any, FloatArray], FloatArray],
+    draw: Callable[[Any, np.random.Generator, Any], Any],
+    closed: Callable[[Any], tuple[tuple[float, ...], float]] | None = None,
+) -> Callable[[T], T]:
+    """Make a class of parameters a distribution, see `Family`; its methods are its own, so that messages name it."""
+
+    def decorate(kind: T) -> T:
+        setattr(kind, "_family", Family(pymc, parameters, density, draw, closed))  # noqa: B010
+        for method in (Prior.logpdf, Prior.sample, Prior.pymc):
+            own = FunctionType(method.__code__, method.__globals__, method.__name__, method.__defaults__)
+            own.__qualname__, own.__annotations__ = f"{kind.__name__}.{method.__name__}", method.__annotations__
+            own.__doc__, own.__module__ = method.__doc__, kind.__module__
+            setattr(kind, method.__name__, own)
+        made: Any = dataclass(frozen=True)(kind)
+        return checked_with_constructor(made)
+
+    return decorate
 
 
 def number(value: float) -> str:
@@ -125,17 +162,26 @@ def number(value: float) -> str:
     return f"{value:z.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
-def _inside(x: FloatArray, value: FloatArray) -> FloatArray:
-    return np.where(x >= 0, value, -np.inf)
+def _normal(z: FloatArray, sd: float) -> FloatArray:
+    return -0.5 * z**2 - math.log(sd) - 0.5 * math.log(2 * math.pi)
 
 
-def _student_logpdf(z: FloatArray, nu: float, scale: float) -> FloatArray:
+def _student(z: FloatArray, nu: float, scale: float) -> FloatArray:
     constant = math.lgamma((nu + 1) / 2) - math.lgamma(nu / 2) - 0.5 * math.log(nu * math.pi) - math.log(scale)
     return constant - (nu + 1) / 2 * np.log1p(z**2 / nu)
 
 
-@checked_with_constructor
-@dataclass(frozen=True)
+def _half_t(nu: float, scale: float, t: float) -> tuple[tuple[float, ...], float]:
+    constant = np.log(2.0) + gammaln((nu + 1) / 2) - gammaln(nu / 2) - 0.5 * np.log(nu * np.pi) - np.log(scale)
+    return (1.0, 0.0, 0.0, nu + 1.0, t), float(constant)
+
+
+@family(
+    "Normal",
+    lambda p: {"mu": p.mean, "sigma": p.sd},
+    lambda p, x: _normal((x - p.mean) / p.sd, p.sd),
+    lambda p, rng, size: rng.normal(p.mean, p.sd, size),
+)
 class Normal(Prior):
     """Normal distribution with mean ``mean`` and standard deviation ``sd``.
 
@@ -151,22 +197,13 @@ class Normal(Prior):
     sd: float = 1.0
     _scales: ClassVar[tuple[str, ...]] = ("sd",)
 
-    def logpdf(self, x: ArrayLike) -> FloatArray:
-        """Log density."""
-        z = (np.asarray(x, dtype=float) - self.mean) / self.sd
-        return -0.5 * z**2 - math.log(self.sd) - 0.5 * math.log(2 * math.pi)
 
-    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
-        """Independent draws."""
-        return np.asarray(rng.normal(self.mean, self.sd, size))
-
-    def pymc(self) -> tuple[str, dict[str, float]]:
-        """PyMC's ``Normal``."""
-        return "Normal", {"mu": self.mean, "sigma": self.sd}
-
-
-@checked_with_constructor
-@dataclass(frozen=True)
+@family(
+    "StudentT",
+    lambda p: {"nu": p.nu, "mu": p.mean, "sigma": p.scale},
+    lambda p, x: _student((x - p.mean) / p.scale, p.nu, p.scale),
+    lambda p, rng, size: p.mean + p.scale * rng.standard_t(p.nu, size),
+)
 class StudentT(Prior):
     """Student's t with ``nu`` degrees of freedom, location ``mean`` and scale ``scale``.
 
@@ -185,18 +222,6 @@ class StudentT(Prior):
     scale: float = 1.0
     _scales: ClassVar[tuple[str, ...]] = ("nu", "scale")
 
-    def logpdf(self, x: ArrayLike) -> FloatArray:
-        """Log density."""
-        return _student_logpdf((np.asarray(x, dtype=float) - self.mean) / self.scale, self.nu, self.scale)
-
-    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
-        """Independent draws."""
-        return np.asarray(self.mean + self.scale * rng.standard_t(self.nu, size))
-
-    def pymc(self) -> tuple[str, dict[str, float]]:
-        """PyMC's ``StudentT``."""
-        return "StudentT", {"nu": self.nu, "mu": self.mean, "sigma": self.scale}
-
 
 class Bounded(Prior):
     """A prior between two ends, ``lower`` and ``upper``."""
@@ -208,12 +233,8 @@ class Bounded(Prior):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.lower < self.upper:
-            raise SpecificationError(
-                str(self),
-                "the lower end is not below the upper end",
-                f"write {type(self).__name__}(..., lower=0, upper=1), for example",
-                SEE,
-            )
+            remedy = f"write {type(self).__name__}(..., lower=0, upper=1), for example"
+            raise SpecificationError(str(self), "the lower end is not below the upper end", remedy, SEE)
 
     @property
     def is_positive(self) -> bool:
@@ -226,8 +247,24 @@ class Bounded(Prior):
         return self.lower, self.upper
 
 
-@checked_with_constructor
-@dataclass(frozen=True)
+def _scaled_beta(prior: ScaledBeta, x: FloatArray) -> FloatArray:
+    width, a = prior.upper - prior.lower, prior.shape
+    p = (x - prior.lower) / width
+    value = (a - 1) * (np.log(p) + np.log1p(-p)) if a != 1 else np.zeros_like(p)
+    return value + (math.lgamma(2 * a) - 2 * math.lgamma(a) - math.log(width))
+
+
+def _gamma(prior: Gamma, x: FloatArray) -> FloatArray:
+    power = (prior.shape - 1) * np.log(x) if prior.shape != 1 else 0.0
+    return power - prior.rate * x + prior.shape * math.log(prior.rate) - math.lgamma(prior.shape)
+
+
+@family(
+    "Uniform",
+    lambda p: {"lower": p.lower, "upper": p.upper},
+    lambda p, x: np.full_like(x, -math.log(p.upper - p.lower)),
+    lambda p, rng, size: rng.uniform(p.lower, p.upper, size),
+)
 class Uniform(Bounded):
     """Uniform distribution between ``lower`` and ``upper``.
 
@@ -242,21 +279,13 @@ class Uniform(Bounded):
     lower: float = 0.0
     upper: float = 1.0
 
-    def logpdf(self, x: ArrayLike) -> FloatArray:
-        """Log density."""
-        value = np.asarray(x, dtype=float)
-        return np.where((value >= self.lower) & (value <= self.upper), -math.log(self.upper - self.lower), -np.inf)
 
-    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
-        """Independent draws."""
-        return np.asarray(rng.uniform(self.lower, self.upper, size))
-
-    def pymc(self) -> tuple[str, dict[str, float]]:
-        """PyMC's ``Uniform``."""
-        return "Uniform", {"lower": self.lower, "upper": self.upper}
-
-
-@dataclass(frozen=True)
+@family(
+    "Beta",  # of which the parameter is a linear function
+    lambda p: {"alpha": p.shape, "beta": p.shape},
+    _scaled_beta,
+    lambda p, rng, size: p.lower + (p.upper - p.lower) * rng.beta(p.shape, p.shape, size),
+)
 class ScaledBeta(Bounded):
     """Beta(shape, shape) distribution over the range from ``lower`` to ``upper``, symmetric about its middle."""
 
@@ -265,26 +294,13 @@ class ScaledBeta(Bounded):
     upper: float = 1.0
     _scales: ClassVar[tuple[str, ...]] = ("shape",)
 
-    def logpdf(self, x: ArrayLike) -> FloatArray:
-        """Log density."""
-        width, a = self.upper - self.lower, self.shape
-        p = (np.asarray(x, dtype=float) - self.lower) / width
-        with np.errstate(divide="ignore", invalid="ignore"):
-            value = (a - 1) * (np.log(p) + np.log1p(-p)) if a != 1 else np.zeros_like(p)
-        constant = math.lgamma(2 * a) - 2 * math.lgamma(a) - math.log(width)
-        return np.where((p >= 0) & (p <= 1), value + constant, -np.inf)
 
-    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
-        """Independent draws."""
-        return np.asarray(self.lower + (self.upper - self.lower) * rng.beta(self.shape, self.shape, size))
-
-    def pymc(self) -> tuple[str, dict[str, float]]:
-        """PyMC's ``Beta``, of which the parameter is a linear function."""
-        return "Beta", {"alpha": self.shape, "beta": self.shape}
-
-
-@checked_with_constructor
-@dataclass(frozen=True)
+@family(
+    "LogNormal",
+    lambda p: {"mu": math.log(p.median), "sigma": p.spread},
+    lambda p, x: np.where(x > 0, _normal((np.log(x) - math.log(p.median)) / p.spread, p.spread) - np.log(x), -np.inf),
+    lambda p, rng, size: rng.lognormal(math.log(p.median), p.spread, size),
+)
 class LogNormal(Prior):
     """Log-normal distribution with median ``median`` and standard deviation ``spread`` of the logarithm.
 
@@ -301,24 +317,14 @@ class LogNormal(Prior):
     positive: ClassVar[bool] = True
     _scales: ClassVar[tuple[str, ...]] = ("median", "spread")
 
-    def logpdf(self, x: ArrayLike) -> FloatArray:
-        """Log density."""
-        value = np.asarray(x, dtype=float)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            result = Normal(math.log(self.median), self.spread).logpdf(np.log(value)) - np.log(value)
-        return np.where(value > 0, result, -np.inf)
 
-    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
-        """Independent draws."""
-        return np.asarray(rng.lognormal(math.log(self.median), self.spread, size))
-
-    def pymc(self) -> tuple[str, dict[str, float]]:
-        """PyMC's ``LogNormal``."""
-        return "LogNormal", {"mu": math.log(self.median), "sigma": self.spread}
-
-
-@checked_with_constructor
-@dataclass(frozen=True)
+@family(
+    "HalfNormal",
+    lambda p: {"sigma": p.sd},
+    lambda p, x: _normal(x / p.sd, p.sd) + math.log(2),
+    lambda p, rng, size: np.abs(rng.normal(0.0, p.sd, size)),
+    closed=lambda p: ((1.0, 0.0, p.sd**-2.0, 0.0, 0.0), 0.5 * np.log(2.0 / np.pi) - np.log(p.sd)),
+)
 class HalfNormal(Prior):
     """Normal distribution with mean 0 and standard deviation ``sd``, folded to positive values.
 
@@ -332,22 +338,14 @@ class HalfNormal(Prior):
     positive: ClassVar[bool] = True
     _scales: ClassVar[tuple[str, ...]] = ("sd",)
 
-    def logpdf(self, x: ArrayLike) -> FloatArray:
-        """Log density."""
-        value = np.asarray(x, dtype=float)
-        return _inside(value, Normal(0.0, self.sd).logpdf(value) + math.log(2))
 
-    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
-        """Independent draws."""
-        return np.abs(rng.normal(0.0, self.sd, size))
-
-    def pymc(self) -> tuple[str, dict[str, float]]:
-        """PyMC's ``HalfNormal``."""
-        return "HalfNormal", {"sigma": self.sd}
-
-
-@checked_with_constructor
-@dataclass(frozen=True)
+@family(
+    "HalfStudentT",
+    lambda p: {"nu": p.nu, "sigma": p.scale},
+    lambda p, x: _student(x / p.scale, p.nu, p.scale) + math.log(2),
+    lambda p, rng, size: p.scale * np.abs(rng.standard_t(p.nu, size)),
+    closed=lambda p: _half_t(p.nu, p.scale, 1.0 / (p.nu * p.scale**2)),
+)
 class HalfStudentT(Prior):
     """Student's t around 0 with ``nu`` degrees of freedom and scale ``scale``, folded to positive values.
 
@@ -364,22 +362,14 @@ class HalfStudentT(Prior):
     positive: ClassVar[bool] = True
     _scales: ClassVar[tuple[str, ...]] = ("nu", "scale")
 
-    def logpdf(self, x: ArrayLike) -> FloatArray:
-        """Log density."""
-        value = np.asarray(x, dtype=float)
-        return _inside(value, _student_logpdf(value / self.scale, self.nu, self.scale) + math.log(2))
 
-    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
-        """Independent draws."""
-        return self.scale * np.abs(rng.standard_t(self.nu, size))
-
-    def pymc(self) -> tuple[str, dict[str, float]]:
-        """PyMC's ``HalfStudentT``."""
-        return "HalfStudentT", {"nu": self.nu, "sigma": self.scale}
-
-
-@checked_with_constructor
-@dataclass(frozen=True)
+@family(
+    "HalfCauchy",
+    lambda p: {"beta": p.scale},
+    lambda p, x: _student(x / p.scale, 1.0, p.scale) + math.log(2),
+    lambda p, rng, size: p.scale * np.abs(rng.standard_cauchy(size)),
+    closed=lambda p: _half_t(1.0, p.scale, p.scale**-2.0),
+)
 class HalfCauchy(Prior):
     """Cauchy distribution around 0 with scale ``scale``, folded to positive values.
 
@@ -393,21 +383,14 @@ class HalfCauchy(Prior):
     positive: ClassVar[bool] = True
     _scales: ClassVar[tuple[str, ...]] = ("scale",)
 
-    def logpdf(self, x: ArrayLike) -> FloatArray:
-        """Log density."""
-        return HalfStudentT(1.0, self.scale).logpdf(x)
 
-    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
-        """Independent draws."""
-        return self.scale * np.abs(rng.standard_cauchy(size))
-
-    def pymc(self) -> tuple[str, dict[str, float]]:
-        """PyMC's ``HalfCauchy``."""
-        return "HalfCauchy", {"beta": self.scale}
-
-
-@checked_with_constructor
-@dataclass(frozen=True)
+@family(
+    "Exponential",
+    lambda p: {"scale": p.mean},
+    lambda p, x: -x / p.mean - math.log(p.mean),
+    lambda p, rng, size: rng.exponential(p.mean, size),
+    closed=lambda p: ((1.0, 1.0 / p.mean, 0.0, 0.0, 0.0), -np.log(p.mean)),
+)
 class Exponential(Prior):
     """Exponential distribution with mean ``mean`` (its rate is ``1 / mean``).
 
@@ -424,22 +407,17 @@ class Exponential(Prior):
     def __str__(self) -> str:
         return f"Exponential(mean={number(self.mean)})"
 
-    def logpdf(self, x: ArrayLike) -> FloatArray:
-        """Log density."""
-        value = np.asarray(x, dtype=float)
-        return _inside(value, -value / self.mean - math.log(self.mean))
 
-    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
-        """Independent draws."""
-        return np.asarray(rng.exponential(self.mean, size))
-
-    def pymc(self) -> tuple[str, dict[str, float]]:
-        """PyMC's ``Exponential``."""
-        return "Exponential", {"scale": self.mean}
-
-
-@checked_with_constructor
-@dataclass(frozen=True)
+@family(
+    "Gamma",
+    lambda p: {"alpha": p.shape, "beta": p.rate},
+    _gamma,
+    lambda p, rng, size: rng.gamma(p.shape, 1.0 / p.rate, size),
+    closed=lambda p: (
+        (p.shape, p.rate, 0.0, 0.0, 0.0),
+        float(p.shape * np.log(p.rate) - gammaln(p.shape)),
+    ),
+)
 class Gamma(Prior):
     """Gamma distribution with shape ``shape`` and rate ``rate``; shape 2 keeps an SD away from zero.
 
@@ -455,22 +433,6 @@ class Gamma(Prior):
     rate: float = 0.1
     positive: ClassVar[bool] = True
     _scales: ClassVar[tuple[str, ...]] = ("shape", "rate")
-
-    def logpdf(self, x: ArrayLike) -> FloatArray:
-        """Log density."""
-        value = np.asarray(x, dtype=float)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            power = (self.shape - 1) * np.log(value) if self.shape != 1 else 0.0
-            result = power - self.rate * value
-        return _inside(value, result + self.shape * math.log(self.rate) - math.lgamma(self.shape))
-
-    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
-        """Independent draws."""
-        return np.asarray(rng.gamma(self.shape, 1.0 / self.rate, size))
-
-    def pymc(self) -> tuple[str, dict[str, float]]:
-        """PyMC's ``Gamma``."""
-        return "Gamma", {"alpha": self.shape, "beta": self.rate}
 
 
 @checked_with_constructor
@@ -577,77 +539,3 @@ class LKJ(Distribution):
                 rest = rest * np.sqrt(4 * p * (1 - p))
             L[:, i, i] = rest
         return L
-
-
-def as_pymc_variable(
-    name: str,
-    priors: Sequence[Prior],
-    dims: str | None,
-    labels: Sequence[str],
-    *,
-    fold: bool = False,
-    start: FloatArray | None = None,
-) -> Any:
-    """Make PyMC random variables inside the current model.
-
-    Parameters
-    ----------
-    name : str
-        Name of the vector in the model.
-    priors : sequence of Prior, length n
-    dims : str or None
-        Name of the vector's dimension; None makes a scalar of the one prior.
-    labels : sequence of str, length n
-        Names of the elements, used where the priors are of different families.
-    fold : bool
-        Whether to sample half-distributions as the absolute value of a real number and not on the log scale. The log
-        scale has a tail that never ends where the data allow an SD of zero; the fold has none.
-    start : (n,), optional
-        Where samplers begin, if not at the priors' centres.
-
-    Returns
-    -------
-    (n,) or () PyTensor variable
-        One random vector if all priors are of one family; else a Deterministic of scalars ``name[label]``.
-    """
-    import pymc as pm
-
-    def make(label: str, family: str, values: Any, dims: str | None, initval: Any = start) -> Any:
-        folded = {"default_transform": _fold()} if fold and family in FOLDABLE else {}
-        return getattr(pm, family)(label, **values, dims=dims, initval=initval, **folded)
-
-    made = [p.pymc() for p in priors]
-    if dims is None:
-        return make(name, *made[0], None)
-    if len({family for family, _ in made}) == 1:
-        family, first = made[0]
-        return make(name, family, {key: np.array([values[key] for _, values in made]) for key in first}, dims)
-    scalars = [
-        make(f"{name}[{label}]", family, values, None, None if start is None else start[k])
-        for k, ((family, values), label) in enumerate(zip(made, labels, strict=True))
-    ]
-    return pm.Deterministic(name, pm.math.stack(scalars), dims=dims)
-
-
-FOLDABLE = ("HalfNormal", "HalfStudentT", "HalfCauchy", "Exponential")
-
-
-def _fold() -> Any:
-    """Transform of a positive variable: the absolute value of a real one, both signs equally likely."""
-    import pytensor.tensor as pt
-    from pymc.logprob.transforms import Transform
-
-    class Fold(Transform):
-        name = "fold"
-        ndim_supp = 0
-
-        def forward(self, value: Any, *inputs: Any) -> Any:
-            return value
-
-        def backward(self, value: Any, *inputs: Any) -> Any:
-            return pt.abs(value)
-
-        def log_jac_det(self, value: Any, *inputs: Any) -> Any:
-            return pt.zeros_like(value) - math.log(2)
-
-    return Fold()

@@ -30,9 +30,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.bayes.distributions import LKJ, as_pymc_variable
+from hierlmm.bayes.distributions import LKJ
 from hierlmm.bayes.explicit_residual import conditional_moments, refuse_dense, residual_draws, sd_name, sigma_draws
 from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.bayes.pymc_variables import as_pymc_variable
 from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
 from hierlmm.design.design import Design, level2_prediction
 

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.bayes.distributions import Prior, Uniform, as_pymc_variable
+from hierlmm.bayes.distributions import Prior, Uniform
 from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.bayes.pymc_variables import as_pymc_variable
 from hierlmm.bayes.record import residual_group
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.residual import AR1, CAR1, CompoundSymmetry, Exponential
@@ -195,7 +196,9 @@ def residual_draws(design: Design, raw: Mapping[str, FloatArray]) -> tuple[dict[
         eta[..., j] = np.vectorize(parameter.unconstrained)(natural[..., j])
     k = rows.n_correlation
     found = {"residual_correlation": natural[..., :k], "residual_variance": natural[..., k:]}
-    return {name: values for name, values in found.items() if values.shape[-1]}, residual_group(rows, eta)
+    return {name: values for name, values in found.items() if values.shape[-1]}, residual_group(
+        [p.name for p in rows.parameters], eta
+    )
 
 
 def sigma_draws(design: Design, raw: Mapping[str, FloatArray]) -> FloatArray:

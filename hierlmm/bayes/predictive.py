@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
 from hierlmm.design.design import Design
-from hierlmm.likelihood.residual_rows import residual_names, residual_rows
+from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, residual_rows
 
 __all__ = [
     "conditional_log_likelihood",
     "posterior_predictive_draws",
     "prior_draws",
     "prior_draws_with_eta",
+    "reported",
     "residual_sd_ratios",
     "subject_lines",
 ]
@@ -83,7 +84,7 @@ def prior_draws(design: Design, priors: ResolvedPriors, draws: int, rng: np.rand
         structure: ``residual_correlation``, ``residual_variance``.
     """
     made, eta = prior_draws_with_eta(design, priors, draws, rng)
-    return made | _reported(design, eta)
+    return made | (reported(residual_rows(design), eta) if design.has_residual_structure else {})
 
 
 def prior_draws_with_eta(
@@ -135,11 +136,8 @@ def _prior_eta(design: Design, priors: ResolvedPriors, draws: int, rng: np.rando
     return np.array(columns).T
 
 
-def _reported(design: Design, eta: FloatArray) -> dict[str, FloatArray]:
-    """What tables show of the residual structure at each η, by posterior variable."""
-    if not design.has_residual_structure:
-        return {}
-    rows = residual_rows(design)
+def reported(rows: ResidualRows, eta: FloatArray) -> dict[str, FloatArray]:
+    """What tables show of the residual structure at each η (S, k), by posterior variable."""
     values = np.array([list(rows.report(e).values()) for e in eta]).reshape(len(eta), -1)
     found, at = {}, 0
     for variable, names in residual_names(rows).items():

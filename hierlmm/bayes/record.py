@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.design.design import Design, level2_prediction
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.errors import warn
-from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, residual_rows
+from hierlmm.likelihood.residual_rows import residual_names, residual_rows
 
 __all__ = ["PosteriorRecord", "dataset", "model_coords", "posterior_record", "residual_group"]
 
@@ -132,12 +132,11 @@ def posterior_record(
     return PosteriorRecord(design, datatree, priors, str(attrs["estimator"]), verdict.messages + notes)
 
 
-def residual_group(rows: ResidualRows, eta: FloatArray) -> Any:
+def residual_group(names: Sequence[str], eta: FloatArray) -> Any:
     """Group ``residual``: the unconstrained residual parameters (chain, draw, parameter)."""
     import xarray as xr
 
-    names = [p.name for p in rows.parameters]
-    coords = {"chain": np.arange(eta.shape[0]), "draw": np.arange(eta.shape[1]), "parameter": names}
+    coords = {"chain": np.arange(eta.shape[0]), "draw": np.arange(eta.shape[1]), "parameter": list(names)}
     return xr.Dataset({"unconstrained": (["chain", "draw", "parameter"], eta)}, coords=coords)
 
 

@@ -11,25 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.bayes.collapsed import CollapsedPosterior
 from hierlmm.bayes.collapsed_kernel import unpack
+from hierlmm.bayes.posterior import Collapsed, Natural
 from hierlmm.compiled import compiled
-from hierlmm.covariance.random import sheared
 from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.kernel import pattern_sums
 
 __all__ = [
-    "Natural",
     "draw_b_of",
     "draw_random_effects",
     "in_threads",
     "moments_of",
-    "natural_scale",
     "recover_beta",
     "summarise_random_effects",
 ]
@@ -42,53 +38,21 @@ SHARED = 4
 """Subjects of one design pattern from which on their moments are computed together."""
 
 
-class Natural(NamedTuple):
-    """Draws on the natural scale, in the user's units, with what the random effects need.
-
-    ``beta`` (S, p), ``sd`` (S, q), ``corr_factor`` (S, q, q), any F with F F' the correlations, ``sigma`` (S,);
-    ``beta_working`` (S, p) is the draw and ``mean_working`` (S, p), ``covariance_working`` (S, p, p) the
-    distribution it came from.
-    """
-
-    beta: FloatArray
-    sd: FloatArray
-    corr_factor: FloatArray
-    sigma: FloatArray
-    beta_working: FloatArray
-    mean_working: FloatArray
-    covariance_working: FloatArray
-
-    @property
-    def corr(self) -> FloatArray:
-        """Correlation matrices, (S, q, q), with exactly 1 on the diagonal."""
-        found = self.corr_factor @ np.swapaxes(self.corr_factor, 1, 2)
-        diagonal = np.arange(found.shape[1])
-        found[:, diagonal, diagonal] = 1.0
-        return found
-
-    @property
-    def D(self) -> FloatArray:
-        """Covariance matrices of the random effects, (S, q, q)."""
-        half = self.sd[:, :, None] * self.corr_factor
-        return half @ np.swapaxes(half, 1, 2)
-
-
-def recover_beta(posterior: CollapsedPosterior, theta: FloatArray, rng: np.random.Generator) -> Natural:
+def recover_beta(posterior: Collapsed, theta: FloatArray, rng: np.random.Generator) -> Natural:
     """Draw β given each θ.
 
     Parameters
     ----------
-    posterior : CollapsedPosterior
+    posterior : Collapsed
     theta : (S, m)
     """
     products, p = posterior.products, posterior.products.n_fixed
     S, P = len(theta), p + 1
-    sd, factor, sigma = natural_scale(posterior, theta)
-    half = sd[:, :, None] * factor / sigma[:, None, None]
-    Lambda = np.ascontiguousarray(products.scaling.Bz @ half)
+    sd, factor, sigma = posterior.natural(theta)
+    Lambda, _, _ = posterior.relative(sd, factor, sigma)
     Q = np.empty((S, P, P))
 
-    def sums(lo: int, hi: int) -> None:  # the kernel releases the lock
+    def sums(_: int, lo: int, hi: int) -> None:  # the kernel releases the lock
         for s in range(lo, hi):
             Q[s] = products.S_w + pattern_sums(products.R, products.C, products.weight, Lambda[s]).G
 
@@ -102,31 +66,6 @@ def recover_beta(posterior: CollapsedPosterior, theta: FloatArray, rng: np.rando
     scaling = posterior.products.scaling
     beta = scaling.beta(working) if p else working
     return Natural(beta, sd, factor, sigma, working, mean, covariance)
-
-
-def natural_scale(posterior: Any, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Standard deviations (S, q), a factor of the correlations (S, q, q) and σ (S,) of draws of θ (S, m).
-
-    ``posterior`` is a `CollapsedPosterior`, or a `ResidualPosterior` with θ alone.
-    """
-    packed = unpack(posterior.buffer)
-    which = packed.sd_index.astype(int)
-    scale = packed.sd_prior[which, 5]
-    signed, value = scale > 0, theta[:, which]
-    sd = np.where(signed, np.abs(value) * scale, np.exp(np.where(signed, 0.0, value)))
-    sign = np.where(signed & (value < 0), -1.0, 1.0)
-    q = sd.shape[1]
-    factor = np.zeros((len(theta), q, q))
-    for i in range(q):
-        rest = np.ones(len(theta))
-        for j in range(i):
-            index = int(packed.cpc_index[i, j])
-            if index >= 0:
-                factor[:, i, j] = np.tanh(theta[:, index]) * rest
-                rest = rest / np.cosh(theta[:, index])
-        factor[:, i, i] = rest
-    sd, factor = sheared(posterior.uncentering, sd, sign[:, :, None] * factor)
-    return sd, factor, np.exp(theta[:, -1]) * posterior.products.scaling.y_scale
 
 
 @compiled()
@@ -185,14 +124,14 @@ def _draw_b(R, C, Lambda, V, beta, sigma, noise, out, lo, hi) -> None:  # type: 
                 out[s, j, i] = total
 
 
-def draw_random_effects(posterior: CollapsedPosterior, natural: Natural, rng: np.random.Generator) -> FloatArray:
+def draw_random_effects(posterior: Collapsed, natural: Natural, rng: np.random.Generator) -> FloatArray:
     """Draw b given each (β, θ): (S, J, q), in the user's units.
 
     Few draws are made by numpy, many by the compiled loop: the first fit on a machine then waits a second less.
     """
     products = posterior.products
     S, (J, q, _) = len(natural.sigma), products.subject_R.shape
-    Lambda, V, sigma = _relative(posterior, natural)
+    Lambda, V, sigma = posterior.relative(natural.sd, natural.corr_factor, natural.sigma)
     data = (products.subject_R, products.subject_C, Lambda, V, natural.beta_working, sigma)
     step = max(1, 2_000_000 // max(1, J * q))  # keeps the noise of one piece below 16 MB
     streams = rng.spawn(-(-S // step))
@@ -311,7 +250,7 @@ def _moments_shared(  # type: ignore[no-untyped-def]
                                 quadratic[k, i, m * P + a, n * P + c] += g * t
 
 
-def summarise_random_effects(posterior: CollapsedPosterior, natural: Natural) -> tuple[FloatArray, FloatArray]:
+def summarise_random_effects(posterior: Collapsed, natural: Natural) -> tuple[FloatArray, FloatArray]:
     """Posterior mean and SD of b, averaged over β analytically and over the draws of θ: (J, q), (J, q).
 
     With γ = (-β, 1), the conditional mean of b_i is linear in C_i γ, so that subjects of one design pattern share the
@@ -319,7 +258,7 @@ def summarise_random_effects(posterior: CollapsedPosterior, natural: Natural) ->
     """
     products = posterior.products
     J, q, P = products.subject_C.shape
-    Lambda, V, sigma = _relative(posterior, natural)
+    Lambda, V, sigma = posterior.relative(natural.sd, natural.corr_factor, natural.sigma)
     S = len(sigma)
     gamma = np.column_stack([-natural.mean_working, np.ones(S)])
     fixed = (Lambda, V, gamma, natural.covariance_working, sigma)
@@ -330,7 +269,7 @@ def summarise_random_effects(posterior: CollapsedPosterior, natural: Natural) ->
 
     R, C = products.subject_R[alone], products.subject_C[alone]
     sums = [(np.zeros((len(alone), q)), np.zeros((len(alone), q))) for _ in range(THREADS)]
-    in_threads(S, lambda lo, hi: _moments_single(R, C, *fixed, lo, hi, *sums[int(lo > 0)]))
+    in_threads(S, lambda k, lo, hi: _moments_single(R, C, *fixed, lo, hi, *sums[k]))
     mean[alone], second[alone] = (np.sum([part[k] for part in sums], axis=0) / S for k in range(2))
 
     K, width = len(shared), q * P
@@ -338,7 +277,7 @@ def summarise_random_effects(posterior: CollapsedPosterior, natural: Natural) ->
     R = products.subject_R[example]
     shapes = ((K, q, width), (K, q, width, width), (K, q))
     forms = [tuple(np.zeros(shape) for shape in shapes) for _ in range(THREADS)]
-    in_threads(S, lambda lo, hi: _moments_shared(R, *fixed, lo, hi, *forms[int(lo > 0)]))
+    in_threads(S, lambda k, lo, hi: _moments_shared(R, *fixed, lo, hi, *forms[k]))
     linear, quadratic, constant = (np.sum([part[k] for part in forms], axis=0) / S for k in range(3))
     order = np.argsort(products.pattern, kind="stable")
     groups = np.split(order, np.cumsum(size)[:-1])
@@ -348,13 +287,6 @@ def summarise_random_effects(posterior: CollapsedPosterior, natural: Natural) ->
         mean[members] = flat @ linear[k].T
         second[members] = np.einsum("ja,iab,jb->ji", flat, quadratic[k], flat, optimize=True) + constant[k]
     return mean, np.sqrt(np.maximum(second - mean**2, 0.0))
-
-
-def _relative(posterior: CollapsedPosterior, natural: Natural) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Λ (S, q, q) in working columns, V = B_z⁻¹ Λ times the scale of y, and σ in working units."""
-    scaling = posterior.products.scaling
-    half = natural.sd[:, :, None] * natural.corr_factor / natural.sigma[:, None, None]
-    return np.ascontiguousarray(scaling.Bz @ half), half * scaling.y_scale, natural.sigma / scaling.y_scale
 
 
 def draw_b_of(
@@ -387,8 +319,8 @@ def moments_of(
     _moments_single(*data, 0, 1, first, second)
 
 
-def in_threads(size: int, work: Callable[[int, int], None]) -> None:
-    """Split ``range(size)`` into one piece for each thread."""
+def in_threads(size: int, work: Callable[[int, int, int], None]) -> None:
+    """Split ``range(size)`` into one piece lo:hi for each thread, and do ``work(number of the piece, lo, hi)``."""
     bounds = np.linspace(0, size, THREADS + 1).astype(int)
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(work, bounds[:-1], bounds[1:]))
+        list(pool.map(work, range(THREADS), bounds[:-1], bounds[1:]))

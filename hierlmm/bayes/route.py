@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hierlmm.bayes.collapsed import why_not_collapsed
 from hierlmm.bayes.conflict import prior_conflicts
 from hierlmm.bayes.priors import ResolvedPriors
@@ -25,15 +27,13 @@ def sample_posterior(
     *,
     sampler: str,
     centered: bool,
-    draws: int,
-    tune: int,
-    chains: int,
-    seed: int | None,
-    target_accept: float | None,
-    progressbar: bool,
     random_effects: str,
+    target_accept: float | None,
+    **settings: Any,
 ) -> PosteriorRecord:
     """Sample by the route asked for; the tree's ``attrs["sampler"]`` and ``attrs["why"]`` say which it was and why.
+
+    Further settings are those of `Settings`.
 
     Raises
     ------
@@ -45,50 +45,22 @@ def sample_posterior(
     obstacle = why_not_collapsed(priors)
     refuse_fitted_values(design)
     if sampler == "collapsed" and obstacle:
-        raise SpecificationError(
-            "sampler='collapsed'",
-            obstacle
-            if priors.common_corr
-            else f"{obstacle}, so the coefficients or variances cannot be integrated out in closed form",
-            "use sampler='explicit' or 'auto'; no prior changes this"
-            if priors.common_corr
-            else "use sampler='explicit' (or 'auto'), or a Normal prior for fixed effects and HalfNormal, "
-            "HalfStudentT, HalfCauchy or Gamma for standard deviations",
-            "docs, page 'Estimators'",
-        )
+        reason, remedy = obstacle, "use sampler='explicit' or 'auto'; no prior changes this"
+        if not priors.common_corr:
+            reason += ", so the coefficients or variances cannot be integrated out in closed form"
+            remedy = "use sampler='explicit' (or 'auto'), or a Normal prior for fixed effects and HalfNormal, "
+            remedy += "HalfStudentT, HalfCauchy or Gamma for standard deviations"
+        raise SpecificationError("sampler='collapsed'", reason, remedy, "docs, page 'Estimators'")
     if sampler == "auto":
         sampler = "explicit" if obstacle or centered else "collapsed"
     if not design.term:
         random_effects = "auto" if sampler == "explicit" else "none"
     _refuse_ignored(sampler, centered, random_effects)
-    accept = TARGET_ACCEPT if target_accept is None else target_accept
+    settings["target_accept"] = TARGET_ACCEPT if target_accept is None else target_accept
     notes = (*prior_conflicts(design, priors), *row_order_messages(design))
     if sampler == "collapsed":
-        return sample_collapsed(
-            design,
-            priors,
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            seed=seed,
-            target_accept=accept,
-            progressbar=progressbar,
-            random_effects=random_effects,
-            notes=notes,
-        )
-    return sample_explicit(
-        design,
-        priors,
-        draws=draws,
-        tune=tune,
-        chains=chains,
-        seed=seed,
-        centered=centered,
-        target_accept=accept,
-        progressbar=progressbar,
-        why=obstacle,
-        notes=notes,
-    )
+        return sample_collapsed(design, priors, random_effects=random_effects, notes=notes, **settings)
+    return sample_explicit(design, priors, centered=centered, why=obstacle, notes=notes, **settings)
 
 
 def refuse_fitted_values(design: Design) -> None:

@@ -37,13 +37,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from hierlmm.bayes.collapsed import collapsed_posterior, why_not_collapsed
-from hierlmm.bayes.collapsed_residual import ResidualPosterior, residual_posterior
+from hierlmm.bayes.collapsed import why_not_collapsed
+from hierlmm.bayes.collapsed_residual import posterior_of
+from hierlmm.bayes.nuts import Settings, check_settings
 from hierlmm.bayes.predictive import prior_draws_with_eta, subject_lines
 from hierlmm.bayes.priors import Priors, ResolvedPriors, resolve_priors
-from hierlmm.bayes.recover import Natural, draw_random_effects, recover_beta
-from hierlmm.bayes.recover_residual import recover_residual
-from hierlmm.bayes.sample import check_settings
 from hierlmm.bayes.sample_collapsed import sample_theta
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design, design_of
@@ -411,30 +409,20 @@ def _by_nuts(
 ) -> Recovered:
     from arviz_stats.base import array_stats
 
-    structured = design.has_residual_structure or not design.term
-    posterior = residual_posterior(design, priors) if structured else collapsed_posterior(design, priors)
+    posterior = posterior_of(design, priors)
     seed = int(rng.integers(2**32))
-    theta, statistics, _ = sample_theta(posterior, seed=seed, cores=1, progressbar=False, **options)
+    theta, statistics, _ = sample_theta(posterior, Settings(seed=seed, cores=1, progressbar=False, **options))
     effective = min(float(array_stats.ess(theta[:, :, m])) for m in range(theta.shape[2]))
     flat = theta.reshape(-1, theta.shape[2])
     few = _thinned(len(flat))
     blocks = []
-    if isinstance(posterior, ResidualPosterior):
-        found = recover_residual(posterior, flat, rng, "draws" if len(quantities.subjects) else "none")
-        natural, eta, effects = found.natural, found.eta, found.b
-    else:
-        natural, eta = recover_beta(posterior, flat, rng), np.empty((len(flat), 0))
-    kept = Natural(*(values[few] for values in natural))
+    found = posterior.conditional(flat, rng, "draws" if len(quantities.subjects) else "none", few)
+    natural, eta, kept = found.natural, found.eta, found.natural.at(few)
     values = quantities.values(natural.beta, natural.D, natural.sigma, eta)
     true = quantities.values(truth.beta[None], truth.D[None], np.array([truth.sigma]), truth.eta[None])[0]
     blocks.append(_compare(values, values[few], true))
-    if len(quantities.subjects):
-        if isinstance(posterior, ResidualPosterior):
-            assert effects is not None
-            b = effects[few]
-        else:
-            b = draw_random_effects(posterior, kept, rng)
-        b = b[:, quantities.subjects].reshape(len(kept.sigma), -1)
+    if found.b is not None:
+        b = found.b[:, quantities.subjects].reshape(len(kept.sigma), -1)
         blocks.append(_compare(b, b, truth.b[quantities.subjects].ravel()))
     half = kept.sd[:, :, None] * kept.corr_factor
     loglik = _loglik(design, kept.beta, half, kept.sigma, eta[few])

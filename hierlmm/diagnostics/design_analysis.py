@@ -41,14 +41,11 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm, t
 
-from hierlmm.bayes.collapsed import collapsed_posterior
-from hierlmm.bayes.collapsed_residual import ResidualPosterior, residual_posterior
+from hierlmm.bayes.collapsed_residual import posterior_of
+from hierlmm.bayes.nuts import Settings, check_settings
 from hierlmm.bayes.predictive import subject_lines
 from hierlmm.bayes.priors import resolve_priors
-from hierlmm.bayes.recover import recover_beta
-from hierlmm.bayes.recover_residual import recover_residual
 from hierlmm.bayes.route import refuse_fitted_values
-from hierlmm.bayes.sample import check_settings
 from hierlmm.bayes.sample_collapsed import sample_theta
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.covariance.parameters import unconstrained_values
@@ -582,23 +579,10 @@ def _by_nuts(
     draws: int,
     tune: int,
 ) -> Found:
-    resolved = resolve_priors(priors, design)
-    structured = design.has_residual_structure
-    posterior = residual_posterior(design, resolved) if structured else collapsed_posterior(design, resolved)
+    posterior = posterior_of(design, resolve_priors(priors, design))
     seed = int(rng.integers(2**32))
-    options: dict[str, Any] = {
-        "draws": draws,
-        "tune": tune,
-        "chains": 1,
-        "target_accept": 0.8,
-        "cores": 1,
-        "progressbar": False,
-    }
-    theta, _, _ = sample_theta(posterior, seed=seed, **options)
-    if isinstance(posterior, ResidualPosterior):
-        beta = recover_residual(posterior, theta[0], rng, "none").natural.beta[:, position]
-    else:
-        beta = recover_beta(posterior, theta[0], rng).beta[:, position]
+    settings = Settings(draws, tune, chains=1, target_accept=0.8, seed=seed, cores=1, progressbar=False)
+    beta = posterior.conditional(sample_theta(posterior, settings)[0][0], rng, "none").natural.beta[:, position]
     lower, upper = np.quantile(beta, [alpha / 2.0, 1.0 - alpha / 2.0], axis=0)
     if alternative == "two-sided":
         significant = (lower > 0.0) | (upper < 0.0)

@@ -29,7 +29,7 @@ from hierlmm.bayes.distributions import (
     Uniform,
 )
 from hierlmm.bayes.priors import Priors, resolve_priors
-from hierlmm.bayes.recover import draw_random_effects, natural_scale, recover_beta, summarise_random_effects
+from hierlmm.bayes.recover import draw_random_effects, recover_beta, summarise_random_effects
 from hierlmm.bayes.sample import sample_explicit
 from hierlmm.bayes.sample_collapsed import sample_collapsed
 from hierlmm.covariance.random import random_covariance
@@ -201,7 +201,7 @@ def test_signed_standard_deviations_have_the_same_posterior(irregular, case):
     packed = unpack(posterior.buffer)
     n_sd = len(packed.sd_prior)
     for theta in random_points(posterior, 4):
-        sd, factor, _ = natural_scale(posterior, theta[None])
+        sd, factor, _ = posterior.natural(theta[None])
         logs = theta.copy()
         first = [int(np.flatnonzero(packed.sd_index == k)[0]) for k in range(n_sd)]
         logs[:n_sd] = np.log(sd[0][first])

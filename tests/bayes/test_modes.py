@@ -7,6 +7,7 @@ import pytest
 
 import hierlmm as hl
 from hierlmm.bayes.collapsed import collapsed_posterior
+from hierlmm.bayes.nuts import Settings
 from hierlmm.bayes.priors import resolve_priors
 from hierlmm.bayes.sample_collapsed import mode_notes, sample_theta
 
@@ -27,11 +28,11 @@ def test_chains_begin_in_each_mode_and_keep_their_places(posterior):
     away = posterior.mode + posterior.root @ np.array([2.0, 0.0])
     two = replace(posterior, modes=np.stack([posterior.mode, away]))
     options = {"tune": 500, "draws": 1000, "target_accept": 0.9, "cores": None, "progressbar": False}
-    theta, statistics, _ = sample_theta(two, chains=3, seed=5, **options)
+    theta, statistics, _ = sample_theta(two, Settings(chains=3, seed=5, **options))
     assert theta.shape == (3, 1000, 2)
     assert statistics.sizes["chain"] == 3
     single = {"chains": 2, "seed": 5, **options}
-    first, _, _ = sample_theta(replace(posterior, modes=two.modes[:1]), **single)
+    first, _, _ = sample_theta(replace(posterior, modes=two.modes[:1]), Settings(**single))
     np.testing.assert_array_equal(theta[[0, 2]], first)  # chains of the first mode: a run of its own
     z = np.linalg.solve(posterior.root, (theta.reshape(-1, 2) - posterior.mode).T)
     assert np.all(np.abs(z.mean(axis=1)) < 0.5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import hierlmm as hl
-from hierlmm.bayes.sample import whole_seed
+from hierlmm.bayes.nuts import whole_seed
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,112 @@
+"""How to sample with NUTS: the settings, checked, and the one call of nutpie."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from hierlmm.errors import SpecificationError
+from hierlmm.notice import interactive
+
+__all__ = ["Settings", "check_settings", "run", "whole_seed"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample.
+
+    Parameters
+    ----------
+    draws, tune, chains : int
+        Draws kept and warm-up draws of each chain, and the number of chains.
+    seed : int or numpy.random.Generator, optional
+        Drawn if not given.
+    target_accept : float
+        Between 0 and 1; larger is slower and safer.
+    cores : int, optional
+        Chains that run at the same time; all by default.
+    progressbar : bool
+        Show progress, in a terminal or notebook.
+
+    Raises
+    ------
+    SpecificationError
+        If a setting is out of range.
+    """
+
+    draws: int = 1000
+    tune: int = 1000
+    chains: int = 4
+    target_accept: float = 0.9
+    seed: Any = None
+    cores: int | None = None
+    progressbar: bool = True
+
+    def __post_init__(self) -> None:
+        check_settings(draws=self.draws, tune=self.tune, chains=self.chains, target_accept=self.target_accept)
+        object.__setattr__(self, "seed", whole_seed(self.seed))
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What is recorded with the draws."""
+        return {name: value for name, value in asdict(self).items() if name not in ("cores", "progressbar")}
+
+
+def run(model: Any, settings: Settings, **options: Any) -> Any:
+    """Sample a model that nutpie compiled, and raise the KeyboardInterrupt that it turns into a shorter posterior."""
+    import nutpie
+
+    tree = nutpie.sample(
+        model,
+        draws=settings.draws,
+        tune=settings.tune,
+        chains=settings.chains,
+        cores=settings.cores,
+        seed=settings.seed,
+        save_warmup=False,
+        progress_bar=settings.progressbar and interactive(),
+        target_accept=settings.target_accept,
+        **options,
+    )
+    if tree["posterior"].sizes["draw"] < settings.draws:
+        raise KeyboardInterrupt
+    return tree
+
+
+def whole_seed(seed: Any) -> int:
+    """Seed as a whole number; a random one for None, one drawn from a numpy generator.
+
+    Raises
+    ------
+    SpecificationError
+        If it is no whole number between 0 and 2^63.
+    """
+    if seed is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(seed, np.random.Generator):
+        return int(seed.integers(2**32))
+    if not _is_whole(seed, 0) or int(seed) >= 2**63:
+        raise SpecificationError(
+            f"seed={seed!r}", "a seed is a whole number from 0 to 2^63 - 1", "use for example seed=1, or leave it out"
+        )
+    return int(seed)
+
+
+def check_settings(*, draws: int, tune: int, chains: int, target_accept: float) -> None:
+    """Refuse numbers of draws or chains below 1, and a target outside (0, 1)."""
+    for name, value in (("draws", draws), ("tune", tune), ("chains", chains)):
+        if not _is_whole(value, 1):
+            reason = f"{name} is a whole number, at least 1"
+            raise SpecificationError(f"{name}={value!r}", reason, f"use for example {name}=1")
+    if not 0 < target_accept < 1:
+        raise SpecificationError(
+            f"target_accept={target_accept!r}",
+            "it is a probability strictly between 0 and 1",
+            "use 0.9, or 0.99 against divergences",
+        )
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)

@@ -1,0 +1,231 @@
+"""What a sampler needs of a posterior, and what the two collapsed posteriors share.
+
+A posterior is a log density with its gradient at unconstrained numbers θ that have names, and a way from draws of θ to
+draws of everything that has a name in the model. Whoever samples asks for these and not for a class.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.bayes.collapsed_kernel import unpack
+from hierlmm.bayes.record import residual_group
+from hierlmm.covariance.random import sheared
+from hierlmm.design.design import Design
+from hierlmm.likelihood.crossproducts import CrossProducts
+
+__all__ = ["Collapsed", "Conditional", "Natural", "Posterior"]
+
+FloatArray = NDArray[np.float64]
+Density = Callable[[FloatArray], tuple[float, FloatArray]]
+
+
+class Posterior(Protocol):
+    """A posterior as a sampler sees it."""
+
+    @property
+    def design(self) -> Design:
+        """What was measured."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is sampled, in order."""
+
+    def log_density(self, theta: FloatArray) -> tuple[float, FloatArray]:
+        """Log density of the unconstrained numbers, and its gradient."""
+
+    def recover(
+        self, draws: Any, rng: np.random.Generator, random_effects: str
+    ) -> tuple[dict[str, FloatArray], dict[str, Any]]:
+        """Draws (chain, draw, ...) of the model's variables by name, and further groups of the tree."""
+
+
+class Natural(NamedTuple):
+    """Draws on the natural scale, in the user's units, with what the random effects need.
+
+    ``beta`` (S, p), ``sd`` (S, q), ``corr_factor`` (S, q, q), any F with F F' the correlations, ``sigma`` (S,);
+    ``beta_working`` (S, p) is the draw and ``mean_working`` (S, p), ``covariance_working`` (S, p, p) the
+    distribution it came from.
+    """
+
+    beta: FloatArray
+    sd: FloatArray
+    corr_factor: FloatArray
+    sigma: FloatArray
+    beta_working: FloatArray
+    mean_working: FloatArray
+    covariance_working: FloatArray
+
+    @property
+    def corr(self) -> FloatArray:
+        """Correlation matrices, (S, q, q), with exactly 1 on the diagonal."""
+        found = self.corr_factor @ np.swapaxes(self.corr_factor, 1, 2)
+        diagonal = np.arange(found.shape[1])
+        found[:, diagonal, diagonal] = 1.0
+        return found
+
+    @property
+    def D(self) -> FloatArray:
+        """Covariance matrices of the random effects, (S, q, q)."""
+        half = self.sd[:, :, None] * self.corr_factor
+        return half @ np.swapaxes(half, 1, 2)
+
+    def at(self, positions: Any) -> Natural:
+        """Some of the draws."""
+        return Natural(*(values[positions] for values in self))
+
+
+class Conditional(NamedTuple):
+    """What follows from draws of θ.
+
+    ``natural`` has S draws; ``b`` (s, J, q) draws of the random effects, or ``summary`` their mean and SD, (J, q) each;
+    ``eta`` (S, k) the unconstrained residual parameters, named by ``parameters``, and ``reported`` what tables show of
+    them, (S, r) by posterior variable.
+    """
+
+    natural: Natural
+    b: FloatArray | None
+    summary: tuple[FloatArray, FloatArray] | None
+    eta: FloatArray
+    reported: dict[str, FloatArray]
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Collapsed(ABC):
+    """A posterior with β and b integrated out, packed for the compiled density.
+
+    Attributes
+    ----------
+    design : Design
+    products : CrossProducts
+    buffer : (n,)
+        Numbers that `collapsed_kernel` reads.
+    mode : (m,)
+        Posterior mode of θ. A signed standard deviation is in units of its scale.
+    root : (m, m)
+        S, the square root of the inverse curvature at the mode.
+    modes : (M, m)
+        All modes found whose density counts beside that of the highest, which is the first.
+    uncentering : (q, q)
+        ``ResolvedPriors.random_uncentering``: θ is of the random effects at average covariates.
+    """
+
+    design: Design
+    products: CrossProducts
+    buffer: FloatArray
+    mode: FloatArray
+    root: FloatArray
+    modes: FloatArray
+    uncentering: FloatArray
+
+    @property
+    def signed(self) -> NDArray[np.intp]:
+        """Positions of the standard deviations that θ holds as signed numbers."""
+        return np.flatnonzero(unpack(self.buffer).sd_prior[:, -1])
+
+    @property
+    def n_dim(self) -> int:
+        """Number of covariance parameters."""
+        return len(self.mode)
+
+    @property
+    def n_theta(self) -> int:
+        """Number of covariance parameters of the random effects and σ."""
+        return int(self.buffer[1])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Scale and parameter of each number that is sampled."""
+        term, n_sd = self.design.term, int(self.buffer[6])
+        sds = term if n_sd == len(term) else ("all random effects",)
+        found = [f"{'signed' if k in self.signed else 'log'} sd({name})" for k, name in enumerate(sds)]
+        for block in self.design.blocks:
+            found += [f"partial corr({term[a]}, {term[b]})" for i, b in enumerate(block) for a in block[:i]]
+        return (*found, "log sigma")
+
+    def natural(self, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Standard deviations (S, q), a factor of the correlations (S, q, q) and σ (S,) of draws of θ (S, m)."""
+        packed = unpack(self.buffer)
+        which = packed.sd_index.astype(int)
+        scale = packed.sd_prior[which, 5]
+        signed, value = scale > 0, theta[:, which]
+        sd = np.where(signed, np.abs(value) * scale, np.exp(np.where(signed, 0.0, value)))
+        sign = np.where(signed & (value < 0), -1.0, 1.0)
+        q = sd.shape[1]
+        factor = np.zeros((len(theta), q, q))
+        for i in range(q):
+            rest = np.ones(len(theta))
+            for j in range(i):
+                index = int(packed.cpc_index[i, j])
+                if index >= 0:
+                    factor[:, i, j] = np.tanh(theta[:, index]) * rest
+                    rest = rest / np.cosh(theta[:, index])
+            factor[:, i, i] = rest
+        sd, factor = sheared(self.uncentering, sd, sign[:, :, None] * factor)
+        return sd, factor, np.exp(theta[:, self.n_theta - 1]) * self.products.scaling.y_scale
+
+    def relative(
+        self, sd: FloatArray, factor: FloatArray, sigma: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Λ (S, q, q) in working columns, V = B_z⁻¹ Λ times the scale of y, and σ in working units."""
+        scaling = self.products.scaling
+        half = sd[:, :, None] * factor / sigma[:, None, None]
+        return np.ascontiguousarray(scaling.Bz @ half), half * scaling.y_scale, sigma / scaling.y_scale
+
+    def recover(
+        self, draws: FloatArray, rng: np.random.Generator, random_effects: str
+    ) -> tuple[dict[str, FloatArray], dict[str, Any]]:
+        """See `Posterior.recover`; draws (chain, draw, m) are of θ."""
+        import xarray as xr
+
+        design, head = self.design, draws.shape[:2]
+        found = self.conditional(draws.reshape(-1, draws.shape[-1]), rng, random_effects)
+        natural = found.natural
+        groups: dict[str, Any] = {}
+        kept = {"sd_b": natural.sd, "corr_b": natural.corr, "D": natural.D} if design.term else {}
+        kept = ({"beta": natural.beta} if design.coef else {}) | kept | {"sigma": natural.sigma}
+        if found.b is not None:
+            kept["b"] = found.b
+        elif found.summary is not None:
+            coords = {"subject": design.subjects.to_numpy(), "term": np.array(design.term, dtype=str)}
+            of_b = dict(zip(("mean", "sd"), ((("subject", "term"), part) for part in found.summary), strict=True))
+            groups["random_effects"] = xr.Dataset(of_b, coords=coords)
+        if design.has_residual_structure:
+            groups["residual"] = residual_group(found.parameters, found.eta.reshape(*head, -1))
+        kept |= found.reported
+        return {name: values.reshape(*head, *values.shape[1:]) for name, values in kept.items()}, groups
+
+    @abstractmethod
+    def conditional(
+        self, theta: FloatArray, rng: np.random.Generator, random_effects: str, few: Any = slice(None)
+    ) -> Conditional:
+        """Draw β given each θ (S, m), and b given both.
+
+        Parameters
+        ----------
+        theta : (S, m)
+        rng : numpy.random.Generator
+        random_effects : {"draws", "summary", "none"}
+            Draws of b, its mean and SD over all draws, or nothing.
+        few : array of int or slice
+            For which of the draws b is wanted.
+        """
+
+    @abstractmethod
+    def log_density(self, theta: FloatArray) -> tuple[float, FloatArray]:
+        """Normalised log density and its gradient."""
+
+    @abstractmethod
+    def compiled(self) -> tuple[Any, FloatArray] | None:
+        """C function in whitened coordinates and the numbers that it reads; None where there is only Python."""
+
+    @abstractmethod
+    def evaluator(self) -> Density:
+        """A log density with gradient in whitened coordinates, with work space of its own (one for each chain)."""
