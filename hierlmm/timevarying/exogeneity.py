@@ -15,8 +15,6 @@ one k×k solve for each subject and no refit. Statistics are referred to t and F
 
 from __future__ import annotations
 
-import html
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +29,7 @@ from scipy.stats import t as t_distribution
 from hierlmm.errors import DataError, SpecificationError, warn
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, to_pandas
 from hierlmm.options import checked, renamed
+from hierlmm.results import Page, Paragraph, Result
 from hierlmm.timevarying.history import is_number, subject_codes, time_values
 
 __all__ = ["ExogeneityCheck", "check_exogeneity"]
@@ -45,7 +44,7 @@ FEW_SUBJECTS = 20
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class ExogeneityCheck:
+class ExogeneityCheck(Result):
     """Whether past outcomes predict a covariate, given the covariate's own past.
 
     Attributes
@@ -128,19 +127,9 @@ class ExogeneityCheck:
             "endogenous).",
         )
 
-    def __repr__(self) -> str:
+    def _page(self) -> Page:
         head = f"Exogeneity of {self.variable!r} with respect to the past of {self.response!r}"
-        return "\n".join(
-            [head, *(line for s in self.sentences for line in textwrap.wrap(s, 100, subsequent_indent="  "))]
-        )
-
-    def _repr_html_(self) -> str:
-        head = html.escape(f"Exogeneity of {self.variable!r} with respect to the past of {self.response!r}")
-        return (
-            f"<div><p><strong>{head}</strong></p>"
-            + "".join(f"<p>{html.escape(s)}</p>" for s in self.sentences)
-            + "</div>"
-        )
+        return Page(head, [Paragraph(s, rest="  ") for s in self.sentences])
 
 
 @renamed(covariate="variable", adjust="adjust_for", level="alpha")

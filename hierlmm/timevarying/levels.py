@@ -8,8 +8,6 @@ two are equal. γ_B - γ_W is the contextual effect: the coefficient of x̄_i in
 
 from __future__ import annotations
 
-import html
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +21,7 @@ from hierlmm.design.formula import variables_of
 from hierlmm.errors import DataError, SpecificationError, closest, warn
 from hierlmm.frames import MISSING_CHOICES, column_names, require_columns, shorten, to_pandas
 from hierlmm.options import checked, renamed
+from hierlmm.results import Page, Paragraph, Result
 from hierlmm.text import span
 from hierlmm.timevarying.history import is_number, subject_codes
 
@@ -113,16 +112,9 @@ def within_between(
     added: dict[str, np.ndarray] = {}
     notes = []
     for name in names:
-        values, n_absent = _numbers(rows[name], missing)
-        mean = pd.Series(values).groupby(codes).transform("mean").to_numpy()
-        deviation = values - mean
-        if not _varies(values, deviation):
-            raise data_error(
-                f"the covariate {name!r}",
-                "it is the same in all rows of each subject, so it has no slope within subjects",
-                "use it as a level-2 covariate as it is",
-            )
         pair = [between.format(x=name), within.format(x=name)]
+        values, n_absent = _numbers(rows[name], missing)
+        mean, deviation, share = _split(name, values, codes)
         for new, column in zip(pair, (mean, deviation), strict=True):
             if new in rows or new in added:
                 raise specification_error(
@@ -131,8 +123,6 @@ def within_between(
                     "choose other names with within= and between= (with {x} in them for several covariates)",
                 )
             added[new] = column
-        total = np.nanvar(values)
-        share = 100 * np.nanvar(mean[np.isfinite(values)]) / total
         note = (
             f"{pair[0]} is the mean of {name!r} over all rows of the subject, later ones included; {pair[1]} is the "
             f"deviation from it. {share:z.0f} % of the variance of {name!r} lies between subjects."
@@ -149,6 +139,19 @@ def within_between(
     result = rows.assign(**added)
     result.attrs["within_between"] = notes
     return result
+
+
+def _split(name: str, values: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Mean of the subject and deviation from it in every row, and the share of the variance between, in per cent."""
+    mean = pd.Series(values).groupby(codes).transform("mean").to_numpy()
+    deviation = values - mean
+    if not _varies(values, deviation):
+        raise data_error(
+            f"the covariate {name!r}",
+            "it is the same in all rows of each subject, so it has no slope within subjects",
+            "use it as a level-2 covariate as it is",
+        )
+    return mean, deviation, 100 * np.nanvar(mean[np.isfinite(values)]) / np.nanvar(values)
 
 
 def _numbers(column: pd.Series, missing: str) -> tuple[np.ndarray, int]:
@@ -182,7 +185,7 @@ def _varies(values: np.ndarray, deviation: np.ndarray) -> bool:
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class WithinBetweenTest:
+class WithinBetweenTest(Result):
     """The slopes within and between subjects, and whether they are equal.
 
     Attributes
@@ -243,11 +246,14 @@ class WithinBetweenTest:
             )
         return found, how, means
 
-    def __repr__(self) -> str:
-        return "\n".join(line for s in self.sentences for line in textwrap.wrap(s, 100))
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The two slopes and their difference, one row."""
+        fields = ("within", "between", "difference", "se", "lower", "upper", "z", "p", "probability")
+        return pd.DataFrame({name: [getattr(self, name)] for name in fields})
 
-    def _repr_html_(self) -> str:
-        return "<div>" + "".join(f"<p>{html.escape(s)}</p>" for s in self.sentences) + "</div>"
+    def _page(self) -> Page:
+        return Page("", [Paragraph(s) for s in self.sentences])
 
 
 @checked
@@ -294,8 +300,6 @@ def test_within_between(fit: Any, within: str, between: str, *, ci: float = 0.95
         raise specification_error(
             f"{within!r} twice", "a slope is equal to itself", "name the slope within and the slope between"
         )
-    if not 0 < ci < 1:
-        raise SpecificationError(f"ci={ci!r}", "it is not a probability between 0 and 1", "use ci=0.95, for example")
     _check_pair(getattr(fit, "design", None), within, between)
     tail = (1.0 - ci) / 2.0
     nan = float("nan")
