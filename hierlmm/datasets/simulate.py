@@ -199,21 +199,14 @@ def simulate(
     """
     n_subjects = _whole(n_subjects, "n_subjects", least=1)
     sigma = _positive(sigma, "sigma", "It is the standard deviation of the residuals.")
-    if not 0 <= finite(dropout, "dropout") < 1:
-        raise refuse(
-            f"dropout={dropout!r}", "A probability of leaving at each occasion lies in [0, 1).", "Try dropout=0.1."
-        )
+    _check_dropout(dropout)
     level2, level1 = dict(level2 or {}), dict(level1 or {})
     _check_names([subject, time, response, *level2, *level1])
     occasions = _occasions(times)
     fixed = _coefficients(beta)
     names, covariance = _random_effects(D, random, time)
 
-    try:
-        streams = np.random.default_rng(seed).spawn(6)
-    except (TypeError, ValueError):
-        raise refuse(f"seed={seed!r}", "A seed is a whole number, 0 or above.", "Try seed=1.") from None
-    rng_w, rng_t, rng_x, rng_b, rng_e, rng_drop = streams
+    rng_w, rng_t, rng_x, rng_b, rng_e, rng_drop = _streams(seed, 6)
 
     # Rows of the complete data, subject by subject.
     t, sizes = _draw_times(rng_t, n_subjects, occasions, n_times, irregular)
@@ -429,6 +422,19 @@ def _check_names(names: list[str]) -> None:
             f"{twice[0]!r} would stand for two columns." if twice else f"{odd[0]!r} cannot name a column.",
             "Give every column a name of its own, without ':', '[' or ']' and other than 'Intercept'.",
         )
+
+
+def _check_dropout(dropout: Any) -> None:
+    if not 0 <= finite(dropout, "dropout") < 1:
+        why = "A probability of leaving at each occasion lies in [0, 1)."
+        raise refuse(f"dropout={dropout!r}", why, "Try dropout=0.1.")
+
+
+def _streams(seed: Any, n: int) -> list[np.random.Generator]:
+    try:
+        return np.random.default_rng(seed).spawn(n)
+    except (TypeError, ValueError):
+        raise refuse(f"seed={seed!r}", "A seed is a whole number, 0 or above.", "Try seed=1.") from None
 
 
 def _positive(value: Any, what: str, why: str) -> float:

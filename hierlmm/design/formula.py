@@ -1,7 +1,7 @@
 """Reading formulas: lme4's random-effects terms are split off, the rest is formulaic's Wilkinson grammar.
 
 ``y ~ x * z + offset(w) + (1 + x | g)`` becomes a response, an ordered list of fixed terms (each a tuple of
-factor expressions, the empty tuple being the intercept), offsets, and one `RandomTerm` per parenthesis.
+factor expressions, the empty tuple being the intercept), offsets, and one `Bar` per parenthesis.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any
 
 import numpy as np
 
+from hierlmm.design.allowed import CONTRASTS, check_function, check_syntax, syntax_tree
+from hierlmm.design.brackets import BLANK, holds_bar, outline, split_top_level
 from hierlmm.design.formula_limits import check_constants, check_expansion, check_text
 from hierlmm.errors import FormulaError, closest
 
 __all__ = [
     "INTERCEPT",
+    "Bar",
     "ParsedFormula",
-    "RandomTerm",
     "Term",
     "categorical_arguments",
     "factor_name",
-    "holds_bar",
     "is_truth_value",
     "join_terms",
-    "outline",
     "parse_formula",
     "parse_rhs",
     "quoted",
@@ -49,7 +49,7 @@ type Term = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class RandomTerm:
+class Bar:
     """One ``(terms | subject)`` of a formula; ``correlated`` is False for ``||``."""
 
     terms: tuple[Term, ...]
@@ -64,7 +64,7 @@ class ParsedFormula:
     response: str
     fixed: tuple[Term, ...]
     offsets: tuple[str, ...]
-    random: tuple[RandomTerm, ...]
+    random: tuple[Bar, ...]
 
 
 def term_name(term: Term) -> str:
@@ -109,7 +109,7 @@ def refuse_response_as_subject(response: str, subject: str) -> None:
     """
     used = {unquoted(response)}
     with suppress(SyntaxError):
-        tree, names = _syntax_tree(response[1:-1] if response.startswith("{") else response)
+        tree, names = syntax_tree(response[1:-1] if response.startswith("{") else response)
         used |= {names.get(node.id, node.id) for node in ast.walk(tree) if isinstance(node, ast.Name)}
     if subject in used:
         raise formula_error(
@@ -200,21 +200,9 @@ def unquoted(expression: str) -> str:
 
 def _is_call(expression: str) -> bool:
     try:
-        return isinstance(_syntax_tree(expression)[0].body, ast.Call)
+        return isinstance(syntax_tree(expression)[0].body, ast.Call)
     except SyntaxError:
         return False
-
-
-def _syntax_tree(expression: str) -> tuple[ast.Expression, dict[str, str]]:
-    """Parse a factor expression; column names in backticks are replaced by identifiers (returned with their names)."""
-    names: dict[str, str] = {}
-
-    def replace_name(match: re.Match[str]) -> str:
-        identifier = f"_column_{len(names)}_"
-        names[identifier] = match.group(1)
-        return identifier
-
-    return ast.parse(re.sub(r"`([^`]+)`", replace_name, expression), mode="eval"), names
 
 
 def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
@@ -233,7 +221,7 @@ def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
     if unquoted(expression) in columns:
         return (unquoted(expression),)
     try:
-        tree, names = _syntax_tree(expression[1:-1] if expression.startswith("{") else expression)
+        tree, names = syntax_tree(expression[1:-1] if expression.startswith("{") else expression)
     except SyntaxError as error:
         raise formula_error(
             repr(expression),
@@ -241,7 +229,7 @@ def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
             f"use the columns {', '.join(sorted(map(str, columns)))}; put a name with blanks or signs in backticks",
         ) from error
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    modules = _check_syntax(tree, expression)
+    modules = check_syntax(tree, expression)
     check_constants(tree, expression, modules | called | CONTRASTS)
     found: list[str] = []
     for node in sorted((n for n in ast.walk(tree) if isinstance(n, ast.Name)), key=lambda n: (n.lineno, n.col_offset)):
@@ -249,7 +237,7 @@ def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
             continue
         name = names.get(node.id, node.id)
         if node.id in called:
-            _check_function(name, expression, columns)
+            check_function(name, expression, columns)
         elif name in columns:
             found.append(name)
         elif name in CONTRASTS:
@@ -263,84 +251,11 @@ def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-SYNTAX = (
-    *(ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword, ast.Tuple, ast.List, ast.Dict),
-    *(ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator, ast.unaryop, ast.cmpop, ast.Attribute),
-)
-CONTRASTS = frozenset({"Treatment", "Poly", "Sum", "Helmert", "Diff"})  # C(x, Sum), as patsy writes it
-BUILTINS = frozenset({"abs", "float", "int"})
-CURVES = frozenset({"ns", "bs", "poly"})  # hierlmm.design.splines, which stand in for formulaic's
-NUMPY = frozenset({"around", "clip", "e", "isin", "pi", "round", "where"})  # besides the elementwise functions
-
-
-def _check_syntax(tree: ast.Expression, expression: str) -> set[str]:
-    """Refuse Python that is not a formula, and return the modules in use (``np``, ``contr``)."""
-    modules: set[str] = set()
-    for node in ast.walk(tree):
-        if not isinstance(node, SYNTAX):
-            raise formula_error(
-                repr(expression),
-                f"Python code of this kind ({type(node).__name__}) cannot stand in a formula",
-                "use arithmetic, comparisons and functions of columns, or make the column beforehand "
-                "(data['z'] = ...) and use its name",
-            )
-        if isinstance(node, ast.Attribute):
-            modules.add(_check_attribute(node, expression))
-    return modules
-
-
-def _check_attribute(node: ast.Attribute, expression: str) -> str:
-    """Allow ``np.<elementwise function>`` and ``contr.<contrast>``; return the module's name."""
-    module = node.value.id if isinstance(node.value, ast.Name) else ""
-    if module == "np" and (isinstance(getattr(np, node.attr, None), np.ufunc) or node.attr in NUMPY):
-        return module
-    if module == "contr" and not node.attr.startswith("_"):
-        return module
-    if module == "np" and hasattr(np, node.attr):
-        reason = f"np.{node.attr} does not work row by row, so new rows would get other values than the same rows here"
-    else:
-        reason = f"attributes ({node.attr!r}) cannot stand in a formula, apart from numpy functions such as np.log"
-    raise formula_error(
-        repr(expression),
-        reason,
-        "use center(x), scale(x) or poly(x, 2), which remember what they saw, or make the column beforehand "
-        "(data['z'] = ...) and use its name",
-    )
-
-
-def _check_function(name: str, expression: str, columns: Collection[str]) -> None:
-    known = _known_functions()
-    if name in known and name not in columns:
-        return
-    remedy = f"use one of {', '.join(sorted(known))}, or a numpy function such as np.sqrt"
-    reason = f"there is no function named {name!r}.{closest(name, known)}"
-    if name in columns and name in known:
-        reason = f"a column is named {name!r} too and hides the function"
-        remedy = f"rename the column {name!r}, or use the numpy function (np.{name})"
-    elif name == "lag":
-        reason = "it shifts the rows of the whole table, from one subject into the next"
-        remedy = "make the column beforehand: data['previous'] = data.groupby('subject')['x'].shift()"
-    elif name == "Q":
-        reason, remedy = "this is how patsy quotes a name", "put the column name in backticks: `my column`"
-    elif name == "offset":
-        reason = "an offset is not a term that can be multiplied or vary between subjects"
-        remedy = "add it at the top of the formula (level 1): 'y ~ x + offset(w) + (1 | subject)'"
-    elif hasattr(np, name):
-        remedy = f"use np.{name}"
-    raise formula_error(repr(expression), reason, remedy)
-
-
-def _known_functions() -> frozenset[str]:
-    from formulaic.transforms import TRANSFORMS
-
-    return (frozenset(TRANSFORMS) | BUILTINS | CURVES) - {"np", "contr", "lag", "Q"}
-
-
 def categorical_arguments(expression: str) -> tuple[str, ...]:
     """Columns whose values are labels in the expression: ``g`` in ``C(g)``."""
     if "(" not in expression:
         return ()
-    tree, names = _syntax_tree(expression[1:-1] if expression.startswith("{") else expression)
+    tree, names = syntax_tree(expression[1:-1] if expression.startswith("{") else expression)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     found = [c.args[0] for c in calls if c.args and isinstance(c.func, ast.Name) and c.func.id in ("C", "hashed")]
     return tuple(names.get(arg.id, arg.id) for arg in found if isinstance(arg, ast.Name))
@@ -349,7 +264,7 @@ def categorical_arguments(expression: str) -> tuple[str, ...]:
 def is_truth_value(expression: str) -> bool:
     """Whether the expression is a comparison, as ``I(x > 24)`` and ``np.greater(x, 24)`` are."""
     try:
-        node: ast.expr = _syntax_tree(expression[1:-1] if expression.startswith("{") else expression)[0].body
+        node: ast.expr = syntax_tree(expression[1:-1] if expression.startswith("{") else expression)[0].body
     except SyntaxError:
         return False
     while isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "I" and node.args:
@@ -358,34 +273,6 @@ def is_truth_value(expression: str) -> bool:
         function = getattr(np, node.func.attr, None)
         return function is np.isin or any(kind.endswith("d->?") for kind in getattr(function, "types", ()))
     return isinstance(node, ast.Compare)
-
-
-def outline(text: str, formula: str) -> str:
-    """The text with everything inside brackets, quotes and backticks blanked out, character by character."""
-    shape: list[str] = []
-    stack: list[str] = []
-    quote = ""
-    for char in text:
-        top = not stack and not quote
-        if quote:
-            quote = "" if char == quote else quote
-            top = not stack and not quote
-        elif char in "`'\"":
-            quote = char
-        elif char in "([{":
-            stack.append({"(": ")", "[": "]", "{": "}"}[char])
-        elif char in ")]}":
-            if not stack or stack.pop() != char:
-                raise formula_error(repr(formula), UNMATCHED, "close what is open")
-            top = not stack
-        shape.append(char if top else BLANK)
-    if stack or quote:
-        raise formula_error(repr(formula), UNMATCHED, "close what is open")
-    return "".join(shape)
-
-
-BLANK = "\0"
-UNMATCHED = "its parentheses or quotes do not match"
 
 
 def _split_response(formula: str) -> tuple[str, str]:
@@ -413,11 +300,11 @@ def _parse_response(text: str, formula: str) -> str:
     return terms[0][0]
 
 
-def _extract_random(rhs: str, formula: str) -> tuple[str, tuple[RandomTerm, ...]]:
+def _extract_random(rhs: str, formula: str) -> tuple[str, tuple[Bar, ...]]:
     """Cut every top-level parenthesis that holds a top-level '|' out of the right-hand side."""
     pieces: list[str] = []
-    random: list[RandomTerm] = []
-    for sign, piece in _split_top_level(rhs, formula):
+    random: list[Bar] = []
+    for sign, piece in split_top_level(rhs, formula):
         inner = _random_content(piece, formula)
         if inner is None:
             pieces.append(f"{sign} {piece}")
@@ -428,20 +315,6 @@ def _extract_random(rhs: str, formula: str) -> tuple[str, tuple[RandomTerm, ...]
         else:
             random.append(_parse_random(inner, formula))
     return " ".join(pieces).removeprefix("+").strip(), tuple(random)
-
-
-def _split_top_level(text: str, formula: str) -> list[tuple[str, str]]:
-    """Split ``a + b - (c | d)`` at the plus and minus signs outside brackets and quotes."""
-    parts: list[tuple[str, str]] = []
-    start, sign = 0, "+"
-    for match in [*re.finditer(r"[+-]", outline(text, formula)), None]:
-        end = match.start() if match else len(text)
-        if text[start:end].strip():
-            parts.append((sign, text[start:end].strip()))
-            sign = "+"
-        if match:
-            start, sign = match.end(), "+" if match.group() == sign else "-"
-    return parts
 
 
 def _random_content(piece: str, formula: str) -> str | None:
@@ -461,14 +334,7 @@ def _random_content(piece: str, formula: str) -> str | None:
     return None
 
 
-def holds_bar(text: str, formula: str) -> bool:
-    """Whether a '|' stands outside quotes and function calls, in parentheses or not."""
-    shape = outline(text, formula)
-    groups = re.finditer(rf"(?<![\w.])\(({BLANK}*)\)", shape)
-    return "|" in shape or any(holds_bar(text[g.start(1) : g.end(1)], formula) for g in groups)
-
-
-def _parse_random(inner: str, formula: str) -> RandomTerm:
+def _parse_random(inner: str, formula: str) -> Bar:
     match = re.fullmatch(r"([^|]*)(\|\|?)([^|]*)", outline(inner, formula))
     left, subject = (inner[: match.end(1)].strip(), inner[match.start(3) :].strip()) if match else ("", "")
     if not match or not subject or not left:
@@ -488,13 +354,13 @@ def _parse_random(inner: str, formula: str) -> RandomTerm:
         raise formula_error(
             f"({inner})", "it contains no random effect", "write '(1 | subject)' for a random intercept"
         )
-    return RandomTerm(terms, unquoted(subject), correlated=match.group(2) == "|")
+    return Bar(terms, unquoted(subject), correlated=match.group(2) == "|")
 
 
 def _extract_offsets(rhs: str) -> tuple[str, tuple[str, ...]]:
     pieces: list[str] = []
     offsets: list[str] = []
-    for sign, piece in _split_top_level(rhs, rhs):
+    for sign, piece in split_top_level(rhs, rhs):
         if not re.fullmatch(rf"offset\s*\({BLANK}+\)", outline(piece, rhs)):
             pieces.append(f"{sign} {piece}")
             continue

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from hierlmm.design.brackets import holds_bar, outline
 from hierlmm.design.formula import (
     INTERCEPT,
     ParsedFormula,
     Term,
-    holds_bar,
     join_terms,
-    outline,
     parse_formula,
     parse_rhs,
     quoted,

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 import hierlmm as hl
+from hierlmm.design.brackets import outline
 from hierlmm.design.formula import (
     categorical_arguments,
     join_terms,
-    outline,
     parse_formula,
     parse_rhs,
     quoted,
