@@ -16,7 +16,7 @@ import pandas as pd
 
 from hierlmm.errors import SpecificationError, closest
 
-__all__ = ["Array", "Column", "Covariate", "draw_covariates", "finite", "refuse", "split"]
+__all__ = ["Array", "Column", "Covariate", "draw_covariates", "finite", "positive", "refuse", "split", "whole"]
 
 SEE = "the documentation of hierlmm.simulate"
 
@@ -205,6 +205,23 @@ def finite(value: Any, what: str) -> float:
     if not np.isfinite(number):
         raise refuse(f"{what}={value!r}", "It is not a finite number.", "Give a finite number.")
     return number
+
+
+def positive(value: Any, what: str, why: str) -> float:
+    """Return the value as a positive float, or refuse it."""
+    number = finite(value, what)
+    if number <= 0:
+        raise refuse(f"{what}={value!r}", f"It must be positive. {why}", f"Give a positive number, such as {what}=1.0.")
+    return number
+
+
+def whole(value: Any, what: str, *, least: int) -> int:
+    """Return the value as a whole number, or refuse it."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise refuse(
+            f"{what}={value!r}", f"It must be a whole number, at least {least}.", f"Try {what}={max(least, 10)}."
+        )
+    return int(value)
 
 
 def refuse(received: str, reason: str, remedy: str) -> SpecificationError:

@@ -22,7 +22,17 @@ from typing import Any, Literal, overload
 import numpy as np
 import pandas as pd
 
-from hierlmm.datasets.covariates import Array, Column, Covariate, draw_covariates, finite, refuse, split
+from hierlmm.datasets.covariates import (
+    Array,
+    Column,
+    Covariate,
+    draw_covariates,
+    finite,
+    positive,
+    refuse,
+    split,
+    whole,
+)
 from hierlmm.options import checked
 
 __all__ = ["SimulationTruth", "simulate"]
@@ -197,8 +207,8 @@ def simulate(
     >>> data.shape, list(truth.subject_coef.columns)
     ((120, 4), ['Intercept', 'time'])
     """
-    n_subjects = _whole(n_subjects, "n_subjects", least=1)
-    sigma = _positive(sigma, "sigma", "It is the standard deviation of the residuals.")
+    n_subjects = whole(n_subjects, "n_subjects", least=1)
+    sigma = positive(sigma, "sigma", "It is the standard deviation of the residuals.")
     _check_dropout(dropout)
     level2, level1 = dict(level2 or {}), dict(level1 or {})
     _check_names([subject, time, response, *level2, *level1])
@@ -293,7 +303,7 @@ def _draw_times(
     if len(bounds) != 2:
         raise refuse(f"n_times={n_times!r}", "It is neither a number nor a pair.", "Use n_times=(least, most).")
     low, high = bounds
-    low, high = (m if v is None else _whole(v, "n_times", least=1) for v in (low, high))
+    low, high = (m if v is None else whole(v, "n_times", least=1) for v in (low, high))
     if low > high or (high > m and not irregular):
         raise refuse(
             f"n_times={n_times!r} with {m} times",
@@ -435,18 +445,3 @@ def _streams(seed: Any, n: int) -> list[np.random.Generator]:
         return np.random.default_rng(seed).spawn(n)
     except (TypeError, ValueError):
         raise refuse(f"seed={seed!r}", "A seed is a whole number, 0 or above.", "Try seed=1.") from None
-
-
-def _positive(value: Any, what: str, why: str) -> float:
-    number = finite(value, what)
-    if number <= 0:
-        raise refuse(f"{what}={value!r}", f"It must be positive. {why}", f"Give a positive number, such as {what}=1.0.")
-    return number
-
-
-def _whole(value: Any, what: str, *, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise refuse(
-            f"{what}={value!r}", f"It must be a whole number, at least {least}.", f"Try {what}={max(least, 10)}."
-        )
-    return int(value)
