@@ -10,7 +10,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["PROBABILITIES", "align", "number", "probability_text", "show", "span", "table_lines", "table_text", "wrap"]
+__all__ = [
+    "PROBABILITIES",
+    "align",
+    "apart",
+    "number",
+    "percentage",
+    "probability",
+    "probability_text",
+    "show",
+    "span",
+    "table_lines",
+    "table_text",
+    "wrap",
+]
 
 FloatArray = NDArray[np.float64]
 PROBABILITIES = ("p", "prob_positive", "prob_rope", "prob", "share", "share_lower", "share_upper")
@@ -55,6 +68,27 @@ def span(low: float, high: float) -> str:
     while "." in ends[0] and all(end[-1] in "0." for end in ends):
         ends = [end[:-1] for end in ends]
     return f"{ends[0]} to {ends[1]}"
+
+
+def apart(value: float, limit: float) -> str:
+    """A number with digits enough to tell it from a limit: ``1.00004`` beside 1, ``-0.99998`` beside -1."""
+    for digits in range(4, 16):
+        text = number(value) if digits == 4 else f"{value:.{digits}g}"
+        if value == limit or float(text) != limit:
+            return text
+    return number(value)
+
+
+def percentage(share: float) -> str:
+    """A share as ``99.6 %``; near 0 and 1 a bound, as an estimate of exactly all would claim too much."""
+    if share > 0.9995:
+        return "more than 99.9 %"
+    return "less than 0.1 %" if share < 0.0005 else f"{100 * share:z.1f} %"
+
+
+def probability(p: float) -> str:
+    """A probability as ``0.982``; near 0 and 1 a bound."""
+    return "more than 0.999" if p > 0.9995 else "less than 0.001" if p < 0.0005 else f"{p:z.3f}"
 
 
 def wrap(lines: Iterable[str], width: int = 100, **options: Any) -> list[str]:

@@ -11,13 +11,12 @@ On the scale exp(f) of a log response a curve is the median, not the mean: exp i
 
 from __future__ import annotations
 
-import html
 import itertools
 import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -26,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.formula import unquoted
-from hierlmm.effects.bands import DIRECTIONS, bands
+from hierlmm.effects.bands import bands
 from hierlmm.effects.curve_checks import (
     check_by,
     check_companions,
@@ -37,15 +36,16 @@ from hierlmm.effects.curve_checks import (
     variable_values,
 )
 from hierlmm.effects.extrapolation import extrapolated, level_is, warn_of
-from hierlmm.effects.grid import WEIGHTS, Grid, as_names, plain_name, reference_grid
-from hierlmm.effects.judge import PosteriorDraws, judge_of
+from hierlmm.effects.grid import WEIGHTS, Grid, as_names, average_rows, plain_name, reference_grid
+from hierlmm.effects.judge import Judge, PosteriorDraws, covariance_of, judge_of, notes_of
 from hierlmm.effects.jumps import jumps_along
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import label_fits
 from hierlmm.frames import apart
-from hierlmm.likelihood.wald import Wald
-from hierlmm.options import check_ci, checked, choose, renamed
+from hierlmm.likelihood.quantiles import DIRECTIONS
+from hierlmm.options import checked, choose, renamed
+from hierlmm.results import Page, Result, Table
 from hierlmm.text import show, table_lines
 
 __all__ = ["EffectCurves", "effect_curves"]
@@ -59,7 +59,7 @@ RESULTS = (*LIMITS, "se", "extrapolated")
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class EffectCurves:
+class EffectCurves(Result):
     """Curves of the mean along one covariate. Frozen.
 
     Attributes
@@ -94,25 +94,19 @@ class EffectCurves:
     held: dict[str, Any]
     averaged: dict[str, tuple[Any, ...]]
     weights: str
-    grid: Grid = field(repr=False)
-    L: FloatArray = field(repr=False)
-    offset: FloatArray = field(repr=False)
-    fit: Fit = field(repr=False)
-    judge: Wald | PosteriorDraws = field(repr=False)
+    grid: Grid
+    L: FloatArray
+    offset: FloatArray
+    fit: Fit
+    judge: Judge
     level: str
     ci: float
     simultaneous: str | None
     transform: str | None
     seed: int
-    critical: FloatArray = field(repr=False)
-    _linear: pd.DataFrame = field(repr=False)
+    critical: FloatArray
+    _linear: pd.DataFrame
     notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("L", "offset", "critical"):
-            values = np.array(getattr(self, name), dtype=np.float64)
-            values.flags.writeable = False
-            object.__setattr__(self, name, values)
 
     @property
     def response(self) -> str:
@@ -196,7 +190,7 @@ class EffectCurves:
             raise SpecificationError(
                 f"rows of type {type(keys).__name__}", "their values stand in columns", "use pd.DataFrame({...})", SEE
             )
-        return _averaged_rows(self.grid, keys, self.averaged, self.weights)
+        return average_rows(self.grid, keys, self.weights, list(self.averaged))
 
     @renamed(residuals="residual_level")
     def points(
@@ -256,24 +250,6 @@ class EffectCurves:
     def _with_y(self, rows: pd.DataFrame, y: FloatArray) -> pd.DataFrame:
         return rows[[*self.panels, *self.by, self.variable]].rename(columns=self.point_columns).assign(y=y)
 
-    def points_text(self, kind: str, residual_level: str | None = None) -> str:
-        """What the points are, in words.
-
-        Parameters
-        ----------
-        kind, residual_level
-            As for `points`.
-        """
-        if kind == "partial":
-            own_line = self._level_of_residuals(residual_level) == "subject"
-            around = "the subject's own line" if own_line else "the population line"
-            return (
-                f"Points: partial residuals, the curve at the row's {self.variable} plus its residual around {around}."
-            )
-        others = [v for v in self.held if v not in self.grid.factors]
-        own = f", at their own values of {' and '.join(others)}" if others else ""
-        return f"Points: the measurements{own}."
-
     def _level_of_residuals(self, residual_level: str | None) -> Literal["subject", "population"]:
         effects = self.fit.has_random_effects
         if residual_level is None:
@@ -309,34 +285,34 @@ class EffectCurves:
 
     def notes_text(self) -> list[str]:
         """How the numbers were made, one statement a line."""
-        percent = f"{100 * self.ci:g} %"
-        draws = isinstance(self.judge, PosteriorDraws)
-        lines = [f"Curve: {self._curve_text()}.", self.held_text()]
-        if isinstance(self.judge, PosteriorDraws):
-            lines.append(f"Band: {percent}, pointwise, quantiles of {len(self.judge.beta)} draws.")
-        else:
-            kind = getattr(self.fit, "se", None)  # GEE has several covariances
-            which = f", {kind.replace('_', '-')} covariance" if isinstance(kind, str) else ""
-            lines.append(f"Band: {percent}, pointwise, {self.judge.description}{which}.")
+        lines = [f"Curve: {self._curve_text()}.", self.held_text(), self._band_text()]
         if self.simultaneous is not None:
-            what = "each curve" if self.simultaneous == "curve" else "all curves together"
-            low, high = float(self.critical.min()), float(self.critical.max())
-            size = f"{low:z.2f}" if high - low < 0.005 else f"{low:z.2f} to {high:z.2f}"
-            how = (
-                "largest deviation over draws"
-                if draws
-                else f"largest |t|, averaged over {2**DIRECTIONS} directions, seed {self.seed}"
-            )
-            lines.append(
-                f"Simultaneous band: {percent} for all {len(self.grid.points[self.variable])} grid points of {what}, "
-                f"estimate ± {size} se ({how})."
-            )
+            lines.append(self._simultaneous_text())
         if bool(self._linear["extrapolated"].any()):
             lines.append(
-                f"Dashed: beyond the data of the curve's group or the boundary knots ({self.variable} there was "
-                "not seen)."
+                f"Dashed: beyond the data of the curve's group or the boundary knots ({self.variable} there was not "
+                "seen)."
             )
-        return [*lines, *(f"Note: {note}." for note in [*self.notes, *getattr(self.judge, "notes", ())])]
+        return [*lines, *notes_of(self.notes, self.judge)]
+
+    def _band_text(self) -> str:
+        band = f"Band: {100 * self.ci:g} %, pointwise,"
+        if isinstance(self.judge, PosteriorDraws):
+            return f"{band} quantiles of {len(self.judge.beta)} draws."
+        kind = covariance_of(self.fit)
+        return f"{band} {self.judge.description}{f', {kind} covariance' if kind else ''}."
+
+    def _simultaneous_text(self) -> str:
+        what = "each curve" if self.simultaneous == "curve" else "all curves together"
+        low, high = float(self.critical.min()), float(self.critical.max())
+        size = f"{low:z.2f}" if high - low < 0.005 else f"{low:z.2f} to {high:z.2f}"
+        how = f"largest |t|, averaged over {2**DIRECTIONS} directions, seed {self.seed}"
+        if isinstance(self.judge, PosteriorDraws):
+            how = "largest deviation over draws"
+        return (
+            f"Simultaneous band: {100 * self.ci:g} % for all {len(self.grid.points[self.variable])} grid points of "
+            f"{what}, estimate ± {size} se ({how})."
+        )
 
     def _curve_text(self) -> str:
         if not self.fit.has_random_effects:
@@ -375,20 +351,12 @@ class EffectCurves:
             rows.extend(int(i) for i in some)
         return rows[:40]
 
-    def __repr__(self) -> str:
+    def _page(self) -> Page:
         rows, table = self._shown_rows(), self.table
-        body = table_lines(
-            table.iloc[rows].drop(columns="extrapolated").reset_index(drop=True), list(self.columns.values())
-        )
+        shown = table.iloc[rows].drop(columns="extrapolated").reset_index(drop=True)
         rest = f"({len(rows)} of {len(table)} rows; all in .table)" if len(rows) < len(table) else ""
-        return "\n".join([self.title, "", *body, *([rest] if rest else []), "", *self.notes_text()])
-
-    def _repr_html_(self) -> str:
-        rows, table = self._shown_rows(), self.table
-        body = table.iloc[rows].drop(columns="extrapolated")
-        notes = "<br>".join(html.escape(line) for line in self.notes_text())
-        text = body.to_html(index=False, float_format=lambda v: f"{v:.4g}", border=0)
-        return f"<div><p><strong>{html.escape(self.title)}</strong></p>{text}<p>{notes}</p></div>"
+        printed = [*table_lines(shown, list(self.columns.values())), *([rest] if rest else [])]
+        return Page(self.title, ["", Table(shown, printed, self.ylabel), "", *self.notes_text()])
 
 
 @checked
@@ -409,35 +377,21 @@ def effect_curves(
 ) -> EffectCurves:
     """Curves of the mean along a covariate; see `hierlmm.fits.base.Fit.effects`."""
     check_level(fit, level)
-    check_ci(ci)
     if transform is not None:
         choose("transform", transform, ("exp",))
         _check_log(fit)
     choose("weights", weights, WEIGHTS)
     scope = scope_of(simultaneous)
-    design, groups = fit.design, as_names(by)
-    variable = None if variable is None else plain_name(variable)
-    wanted = {plain_name(v): x for v, x in (at or {}).items()}
-    others = {v: x for v, x in wanted.items() if v != variable}
-    known = reference_grid(design, others)  # refuses what is not in the model
-    variable = check_variable(known, variable, fit)
-    check_by(known, groups, variable)
-    wanted[variable] = variable_values(fit, variable, wanted.get(variable), n)
-    for name in groups:
-        if name not in known.factors and name not in wanted:
-            wanted[name] = typical_values(design.frame[name])
-    grid = reference_grid(design, wanted)
-    several = [v for v in grid.points if v in wanted and len(grid.points[v]) > 1]
-    panels = tuple(v for v in wanted if v in several and v not in (variable, *groups))
+    groups = as_names(by)
+    variable, panels, grid = _grid(fit, variable, groups, at, n)
     keep = (*panels, *groups, variable)
     averaged = {v: x for v, x in grid.points.items() if v not in keep and len(x) > 1}
     held = {v: x[0] for v, x in grid.points.items() if v not in keep and len(x) == 1}
     notes = check_companions(fit, variable, grid)
-    combinations = list(itertools.product(*(grid.points[v] for v in keep)))
-    keys = pd.DataFrame({v: [c[i] for c in combinations] for i, v in enumerate(keep)})
+    keys = grid.keys(keep)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FitWarning)
-        X, offset = _averaged_rows(grid, keys, averaged, weights)
+        X, offset = average_rows(grid, keys, weights, list(averaged))
     beyond, sentences = extrapolated(fit, grid, variable, keys, held)
     warn_of(sentences, caught)
     judge = judge_of(fit, df)
@@ -445,28 +399,46 @@ def effect_curves(
     pieces = [np.arange(len(keys))] if scope == "all" else np.split(np.arange(len(keys)), len(keys) // length)
     columns, critical = bands(judge, X, offset, ci, pieces if scope else [], seed)
     shown = keys.rename(columns=apart(keep, RESULTS))
-    table = pd.concat([shown, pd.DataFrame(columns), pd.DataFrame({"extrapolated": beyond})], axis=1)
+    table = pd.concat([shown, pd.DataFrame({**columns, "extrapolated": beyond})], axis=1)
     return EffectCurves(
-        variable=variable,
-        by=groups,
-        panels=panels,
-        held=held,
-        averaged=averaged,
-        weights=weights,
-        grid=grid,
-        L=X,
-        offset=offset,
-        fit=fit,
-        judge=judge,
-        level=level,
-        ci=ci,
-        simultaneous=scope,
-        transform=transform,
-        seed=seed,
-        critical=critical,
-        _linear=table,
-        notes=tuple(notes),
+        variable,
+        groups,
+        panels,
+        held,
+        averaged,
+        weights,
+        grid,
+        X,
+        offset,
+        fit,
+        judge,
+        level,
+        ci,
+        scope,
+        transform,
+        seed,
+        critical,
+        table,
+        tuple(notes),
     )
+
+
+def _grid(
+    fit: Fit, variable: str | None, groups: tuple[str, ...], at: Mapping[str, Any] | None, n: int
+) -> tuple[str, tuple[str, ...], Grid]:
+    """What the curves run along, the variables that make panels, and the grid."""
+    variable = None if variable is None else plain_name(variable)
+    wanted = {plain_name(v): x for v, x in (at or {}).items()}
+    known = reference_grid(fit.design, {v: x for v, x in wanted.items() if v != variable})  # refuses strange names
+    variable = check_variable(known, variable, fit)
+    check_by(known, groups, variable)
+    wanted[variable] = variable_values(fit, variable, wanted.get(variable), n)
+    for name in groups:
+        if name not in known.factors and name not in wanted:
+            wanted[name] = typical_values(fit.design.frame[name])
+    grid = reference_grid(fit.design, wanted)
+    panels = tuple(v for v in wanted if len(grid.points[v]) > 1 and v not in (variable, *groups))
+    return variable, panels, grid
 
 
 def _check_log(fit: Fit) -> None:
@@ -480,42 +452,6 @@ def _check_log(fit: Fit) -> None:
             "logarithms, transform estimate, lower and upper of .table",
             SEE,
         )
-
-
-def _averaged_rows(
-    grid: Grid, keys: pd.DataFrame, averaged: Mapping[str, tuple[Any, ...]], weights: str
-) -> tuple[FloatArray, FloatArray]:
-    """X and offset of rows given by ``keys``, all else held, averaged over factors: (n, p), (n,)."""
-    base = keys.reset_index(drop=True)
-    for v, values in grid.points.items():
-        if v not in base and v not in averaged:
-            base[v] = [values[0]] * len(base)
-    combinations = list(itertools.product(*averaged.values()))
-    share = np.ones(len(combinations))
-    if weights == "proportional" and averaged:
-        frame = grid.design.frame
-        share = np.array(
-            [
-                np.sum(np.all([level_is(frame[v], x) for v, x in zip(averaged, c, strict=True)], axis=0))
-                for c in combinations
-            ],
-            dtype=np.float64,
-        )
-        if not share.sum() > 0.0:
-            raise SpecificationError(
-                "weights='proportional'",
-                "the combinations of levels chosen by at= do not occur in the data",
-                "use weights='equal', or other levels",
-                SEE,
-            )
-    share = share / share.sum()
-    X, offset = np.zeros((len(base), len(grid.design.coef))), np.zeros(len(base))
-    for combination, weight in zip(combinations, share, strict=True):
-        if weight > 0.0:
-            own_X, own_offset = grid.rows(base.assign(**dict(zip(averaged, combination, strict=True))))
-            X += weight * own_X
-            offset += weight * own_offset
-    return X, offset
 
 
 def _nearest(column: pd.Series, values: tuple[Any, ...], factor: bool) -> tuple[NDArray[Any], NDArray[np.bool_]]:

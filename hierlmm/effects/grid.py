@@ -14,7 +14,7 @@ import itertools
 import math
 import re
 import warnings
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +27,24 @@ from hierlmm.design.formula import categorical_arguments, variables_of
 from hierlmm.design.questions import is_label, levels_of
 from hierlmm.errors import FitWarning, SpecificationError, closest
 from hierlmm.frames import quote, shorten
+from hierlmm.options import choose
 
-__all__ = ["WEIGHTS", "Grid", "as_names", "average_rows", "plain_name", "reference_grid", "slope_rows"]
+__all__ = [
+    "WEIGHTS",
+    "Grid",
+    "as_names",
+    "average_rows",
+    "check_slope",
+    "check_values",
+    "plain_name",
+    "reference_grid",
+    "refuse_unknown",
+    "slope_rows",
+]
 
 FloatArray = NDArray[np.float64]
+type Rows = Callable[[pd.DataFrame], tuple[FloatArray, FloatArray]]
+type Moved = Callable[[FloatArray], FloatArray]
 WEIGHTS = ("equal", "proportional")
 MAX_ROWS = 200_000
 STEP = 1e-3
@@ -45,18 +59,15 @@ class Grid:
     Attributes
     ----------
     design : Design
-    frame : DataFrame
-        One row per combination, the first variable changing slowest.
     points : dict
         Variable -> its values.
     factors : frozenset of str
         Variables whose values are labels.
-    hidden : DataFrame
-        One row: columns that a new row needs and the fixed effects do not look at.
+    hidden : dict
+        Columns that a new row needs and the fixed effects do not look at, with a value for them.
     """
 
     design: Design
-    frame: pd.DataFrame
     points: dict[str, tuple[Any, ...]]
     factors: frozenset[str]
     hidden: dict[str, Any]
@@ -68,6 +79,12 @@ class Grid:
             full = pd.DataFrame(index=frame.index).assign(**{self.design.hierarchy.subject: 0})
         new = self.design.new(full, need_subject=False)
         return new.X, new.offset
+
+    def keys(self, keep: Sequence[str]) -> pd.DataFrame:
+        """Combinations of some variables, the first changing slowest."""
+        combinations = list(itertools.product(*(self.points[v] for v in keep)))
+        made = {v: [c[i] for c in combinations] for i, v in enumerate(keep)}
+        return pd.DataFrame(made, index=range(len(combinations)))
 
 
 def as_names(names: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -114,7 +131,11 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Grid:
                 f"use {shorten(map(repr, variables))}" if variables else "leave it out: there is no covariate",
                 SEE,
             )
-    values = {v: _values(design, v, v in factors, wanted.get(v)) for v in variables}
+    values: dict[str, tuple[Any, ...]] = {}
+    for v in variables:
+        known = levels_of(design, v) if v in factors else None
+        asked = wanted.get(v)
+        values[v] = tuple((known or [float(frame[v].mean())]) if asked is None else check_values(v, asked, known))
     if math.prod(len(v) for v in values.values()) > MAX_ROWS:
         sizes = ", ".join(f"{v}: {len(x)}" for v, x in values.items() if len(x) > 1)
         raise SpecificationError(
@@ -123,114 +144,133 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Grid:
             "fix some factors by at={...}",
             SEE,
         )
-    hidden = {v: _typical(design, v) for v in design.level1_variables() if v not in variables}
-    combinations = list(itertools.product(*values.values()))
-    made = {v: [c[i] for c in combinations] for i, v in enumerate(values)}
-    return Grid(design, pd.DataFrame(made, index=range(len(combinations))), values, factors, hidden)
+    others = [v for v in design.level1_variables() if v not in variables]
+    hidden = {v: levels_of(design, v)[0] if is_label(design, v) else float(frame[v].mean()) for v in others}
+    return Grid(design, values, factors, hidden)
 
 
-def _typical(design: Design, name: str) -> Any:
-    return levels_of(design, name)[0] if is_label(design, name) else float(design.frame[name].mean())
+def check_values(variable: str, asked: Any, levels: Sequence[Any] | None, see: str = SEE) -> list[Any]:
+    """The values that ``at`` gives a variable: levels of a factor, or (``levels`` is None) finite numbers.
 
-
-def _values(design: Design, name: str, factor: bool, asked: Any) -> tuple[Any, ...]:
-    if asked is None:
-        return tuple(levels_of(design, name)) if factor else (float(design.frame[name].mean()),)
+    Raises
+    ------
+    SpecificationError
+        If there is none, or one of them cannot be.
+    """
     single = isinstance(asked, (str, bytes)) or not isinstance(asked, Iterable)
     values = [asked] if single else list(asked)
     if not all(isinstance(value, Hashable) for value in values):
-        raise SpecificationError(
-            f"at={{{name!r}: {asked!r}}}", "each value is one number or label", f"use at={{{name!r}: [1, 2]}}", SEE
-        )
-    given = tuple(dict.fromkeys(values))
+        remedy = f"use at={{{variable!r}: [1, 2]}}"
+        raise SpecificationError(f"at={{{variable!r}: {asked!r}}}", "each value is one number or label", remedy, see)
+    given = list(dict.fromkeys(values))
     if not given:
-        raise SpecificationError(f"at={{{name!r}: []}}", "no value is left", "give at least one value", SEE)
-    if factor:
-        known = levels_of(design, name)
-        for value in given:
-            if value not in known:
-                raise SpecificationError(
-                    f"at={{{name!r}: {value!r}}}",
-                    f"{name!r} has no such level.{closest(str(value), map(str, known))}",
-                    f"use {shorten(map(quote, known))}",
-                    SEE,
-                )
-        return given
+        raise SpecificationError(f"at={{{variable!r}: []}}", "no value is left", "give at least one value", see)
     for value in given:
-        number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-        if not number or not math.isfinite(float(value)):
-            raise SpecificationError(
-                f"at={{{name!r}: {value!r}}}", f"{name!r} is a number in this model", "give finite numbers", SEE
-            )
-    return tuple(float(v) for v in given)
+        if levels is None:
+            number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+            allowed = number and math.isfinite(float(value))
+            reason, remedy = f"{variable!r} is a number in this model", "give finite numbers"
+        else:
+            allowed = value in levels
+            reason = f"{variable!r} has no such level.{closest(str(value), map(str, levels))}"
+            remedy = f"use {shorten(map(quote, levels))}"
+        if not allowed:
+            raise SpecificationError(f"at={{{variable!r}: {quote(value)}}}", reason, remedy, see)
+    return given if levels is not None else [float(v) for v in given]
+
+
+def refuse_unknown(name: str, grid: Grid) -> None:
+    """Refuse a variable that is not in the grid."""
+    if name not in grid.points:
+        known = f"use {shorten(map(repr, grid.points))}" if grid.points else "this model has no covariates"
+        raise SpecificationError(
+            repr(name), f"the fixed effects have no covariate of this name.{closest(name, grid.points)}", known, SEE
+        )
 
 
 def average_rows(
-    grid: Grid, keep: tuple[str, ...], weights: str, X: FloatArray, offset: FloatArray
-) -> tuple[pd.DataFrame, FloatArray, FloatArray]:
-    """Average rows of the grid over everything that is not kept.
+    grid: Grid, keys: pd.DataFrame, weights: str, counted: Sequence[str], rows: Rows | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Rows of the design at ``keys``, averaged over everything in the grid that is no key.
+
+    Parameters
+    ----------
+    grid : Grid
+    keys : DataFrame
+    weights : {"equal", "proportional"}
+    counted : sequence of str
+        Factors whose combinations are counted in the data for proportional weights.
+    rows : callable, optional
+        Frame -> what is averaged: X and offset unless it says otherwise.
 
     Returns
     -------
-    keys : DataFrame
-        Combinations of the kept variables, the first changing slowest.
     L : (k, p)
     offset : (k,)
 
     Raises
     ------
     SpecificationError
-        If a kept variable is not in the grid, or no row has a positive weight.
+        If no combination occurs in the data.
     """
-    for name in keep:
-        if name not in grid.points:
-            raise SpecificationError(
-                f"{name!r}",
-                f"the fixed effects have no covariate of this name.{closest(name, grid.points)}",
-                f"use {shorten(map(repr, grid.points))}" if grid.points else "this model has no covariates",
-                SEE,
-            )
-    if weights not in WEIGHTS:
-        raise SpecificationError(f"weights={weights!r}", "this is not one of the choices", f"use one of {WEIGHTS}", SEE)
-    size = _frequencies(grid, keep) if weights == "proportional" else np.ones(len(grid.frame))
-    combinations = list(itertools.product(*(grid.points[v] for v in keep)))
-    keys = pd.DataFrame({v: [c[i] for c in combinations] for i, v in enumerate(keep)}, index=range(len(combinations)))
-    position = {c: i for i, c in enumerate(combinations)}
-    # A frame without columns has no tuples to iterate over.
-    own = list(zip(*(grid.frame[v] for v in keep), strict=True)) if keep else [()] * len(grid.frame)
-    cell = np.array([position[c] for c in own], dtype=np.intp)
-    total = np.bincount(cell, weights=size, minlength=len(combinations))
-    if np.any(total <= 0.0):
+    choose("weights", weights, WEIGHTS, SEE)
+    rows, base = rows or grid.rows, keys.reset_index(drop=True)
+    rest = grid.keys([v for v in grid.points if v not in base])
+    share = _frequencies(grid, rest[list(counted)]) if weights == "proportional" else np.ones(len(rest))
+    if not share.sum() > 0.0:
         raise SpecificationError(
             "weights='proportional'",
             "the combinations of levels chosen by at= do not occur in the data",
             "use weights='equal', or other levels",
             SEE,
         )
-    share = size / total[cell]
-    L = np.zeros((len(combinations), X.shape[1]))
-    np.add.at(L, cell, share[:, None] * X)
-    return keys, L, np.bincount(cell, weights=share * offset, minlength=len(combinations))
+    share = share / share.sum()
+    n, step = len(base), max(1, MAX_ROWS // len(base))
+    L, offset = np.zeros((n, len(grid.design.coef))), np.zeros(n)
+    for start in range(0, len(rest), step):
+        part = np.arange(start, min(start + step, len(rest)))
+        pieces = base.iloc[np.tile(np.arange(n), len(part))], rest.iloc[np.repeat(part, n)]
+        X, shift = rows(pd.concat([piece.reset_index(drop=True) for piece in pieces], axis=1))
+        for k, own in enumerate(share[part]):
+            L += own * X[k * n : (k + 1) * n]
+            offset += own * shift[k * n : (k + 1) * n]
+    return L, offset
 
 
-def _frequencies(grid: Grid, keep: tuple[str, ...]) -> FloatArray:
-    """Rows of the data with each combination of the factors that are averaged over."""
-    averaged = [v for v in grid.points if v in grid.factors and v not in keep]
-    if not averaged:
-        return np.ones(len(grid.frame))
-    counts = grid.design.frame.groupby(averaged, observed=True).size()
-    index = pd.MultiIndex.from_frame(grid.frame[averaged].astype(object))
+def _frequencies(grid: Grid, combinations: pd.DataFrame) -> FloatArray:
+    """Rows of the data with each combination of factors."""
+    names = list(combinations.columns)
+    if not names:
+        return np.ones(len(combinations))
+    counts = grid.design.frame.groupby(names, observed=True).size()
     table = {key if isinstance(key, tuple) else (key,): float(n) for key, n in counts.items()}
-    return np.array([table.get(tuple(key), 0.0) for key in index])
+    return np.array([table.get(key, 0.0) for key in combinations.itertuples(index=False, name=None)])
 
 
 # Weights of f at multiples of the step: exact for polynomials of degree 4.
 CENTRAL = {-2: 1.0 / 12.0, -1: -8.0 / 12.0, 1: 8.0 / 12.0, 2: -1.0 / 12.0}
-FORWARD = {0: -25.0 / 12.0, 1: 4.0, 2: -3.0, 3: 4.0 / 3.0, 4: -0.25}
+FORWARD = (-25.0 / 12.0, 4.0, -3.0, 4.0 / 3.0, -0.25)
 
 
-def slope_rows(grid: Grid, variable: str) -> tuple[FloatArray, FloatArray]:
-    """Derivative of every row of the grid by one numeric variable: X' (n, p), offset' (n,).
+def check_slope(grid: Grid, variable: str) -> None:
+    """Refuse a slope of what is no number of the fixed effects."""
+    if variable in grid.points and variable not in grid.factors:
+        return
+    numbers = [v for v in grid.points if v not in grid.factors]
+    reason = f"the fixed effects have no covariate of this name.{closest(variable, grid.points)}"
+    remedy = (
+        f"use one of {shorten(map(repr, numbers))}"
+        if numbers
+        else "use fit.marginal_means(...): the fixed effects have no number to take a slope of"
+    )
+    if variable in grid.factors:
+        reason = f"{variable!r} is a factor, and a slope is a change per unit of a number"
+        remedy = f"use fit.contrasts({variable!r})"
+    raise SpecificationError(f"slopes({variable!r})", reason, remedy, SEE)
+
+
+def slope_rows(grid: Grid, variable: str, frame: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
+    """Derivative of rows of the grid by one numeric variable: X' (n, p), offset' (n,).
 
     Differences of fourth order, exact where the row is a polynomial of degree 4 or less in the variable; one-sided at
     the ends of the data, where a spline may end.
@@ -238,73 +278,62 @@ def slope_rows(grid: Grid, variable: str) -> tuple[FloatArray, FloatArray]:
     Raises
     ------
     SpecificationError
-        If the variable is a factor or unknown, or the row has a jump or a kink there.
+        If the row has a jump or a kink there.
     """
-    if variable not in grid.points or variable in grid.factors:
-        numbers = [v for v in grid.points if v not in grid.factors]
-        is_factor = variable in grid.factors
-        raise SpecificationError(
-            f"slopes({variable!r})",
-            f"{variable!r} is a factor, and a slope is a change per unit of a number"
-            if is_factor
-            else f"the fixed effects have no covariate of this name.{closest(variable, grid.points)}",
-            f"use fit.contrasts({variable!r})"
-            if is_factor
-            else f"use one of {shorten(map(repr, numbers))}"
-            if numbers
-            else "use fit.marginal_means(...): the fixed effects have no number to take a slope of",
-            SEE,
-        )
     column = grid.design.frame[variable].to_numpy(dtype=np.float64)
     low, high = float(column.min()), float(column.max())
     step = STEP * ((high - low) or 1.0)
-    x = grid.frame[variable].to_numpy(dtype=np.float64)
+    x = frame[variable].to_numpy(dtype=np.float64)
     inside = (x >= low) & (x <= high)
     side = np.where(inside & (x - 2.0 * step < low), 1, np.where(inside & (x + 2.0 * step > high), -1, 0))
-    grid.rows(grid.frame)  # what is to be said about these rows (a spline beyond its knots) is said once
+
+    def moved(shift: FloatArray) -> FloatArray:
+        """X and offset with the variable moved: (n, p + 1)."""
+        return np.column_stack(grid.rows(frame.assign(**{variable: x + shift})))
+
+    grid.rows(frame)  # what is to be said about these rows (a spline beyond its knots) is said once
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FitWarning)
-        slopes, halves = (_differences(grid, variable, side, h) for h in (step, 0.5 * step))
-        _refuse_kinks(grid, variable, side, step, slopes, halves)
+        slopes, halves = (_differences(moved, side, h) for h in (step, 0.5 * step))
+        _refuse_kinks(moved, x, variable, side, step, slopes, halves)
     # Differences of equal numbers leave rounding, of which a test would be made: 1e-16 of them over the step.
-    size = np.max([np.abs(_moved(grid, variable, k * step * np.where(side == 0, 1, side))) for k in (0, 1, 2)], axis=0)
+    size = np.max([np.abs(moved(k * step * np.where(side == 0, 1, side))) for k in (0, 1, 2)], axis=0)
     slopes = np.where(np.abs(slopes) <= 1e-13 / step * size, 0.0, slopes)
     return slopes[:, :-1], slopes[:, -1]
 
 
-def _moved(grid: Grid, variable: str, shift: FloatArray) -> FloatArray:
-    """X and offset with the variable moved: (n, p + 1)."""
-    X, offset = grid.rows(grid.frame.assign(**{variable: grid.frame[variable].to_numpy(dtype=np.float64) + shift}))
-    return np.column_stack([X, offset])
-
-
-def _differences(grid: Grid, variable: str, side: NDArray[Any], step: float) -> FloatArray:
-    one = np.where(side == 0, 1, side)
-    central, total = side == 0, np.zeros((len(side), len(grid.design.coef) + 1))
-    for k in range(5):
-        own = (-2, -1, 1, 2, 0)[k]
+def _differences(moved: Moved, side: NDArray[Any], step: float) -> FloatArray:
+    one, central = np.where(side == 0, 1, side), side == 0
+    parts = []
+    for k, own in enumerate((-2, -1, 1, 2, 0)):
         position = np.where(central, own, k * one).astype(float)
         weight = np.where(central, CENTRAL.get(own, 0.0), FORWARD[k] * one)
-        total += (weight / step)[:, None] * _moved(grid, variable, position * step)
-    return total
+        parts.append((weight / step)[:, None] * moved(position * step))
+    return np.sum(parts, axis=0)
 
 
 def _refuse_kinks(
-    grid: Grid, variable: str, side: NDArray[Any], step: float, slopes: FloatArray, halves: FloatArray
+    moved: Moved,
+    x: FloatArray,
+    variable: str,
+    side: NDArray[Any],
+    step: float,
+    slopes: FloatArray,
+    halves: FloatArray,
 ) -> None:
     """Refuse where the difference depends on the step (a jump), or on the side (a kink)."""
-    scale = np.abs(slopes).max(axis=0) + np.abs(_moved(grid, variable, np.zeros(len(side)))).max(axis=0)
+    scale = np.abs(slopes).max(axis=0) + np.abs(moved(np.zeros(len(side)))).max(axis=0)
     jump = np.abs(slopes - halves) > 1e-2 * np.abs(slopes) + 1e-6 * scale
     gaps = []
     for h in (step, 0.5 * step):
         shift = np.where(side == 0, h, 0.0)
-        ahead, here, back = (_moved(grid, variable, s * shift) for s in (1.0, 0.0, -1.0))
+        ahead, here, back = (moved(s * shift) for s in (1.0, 0.0, -1.0))
         gaps.append(np.abs(ahead - 2.0 * here + back) / h)
     kink = (gaps[1] > 0.75 * gaps[0]) & (gaps[1] > 1e-6 * scale)
     bad = np.flatnonzero(np.any(jump | kink, axis=1))
     if bad.size:
         raise SpecificationError(
-            f"slopes({variable!r}) at {variable} = {grid.frame[variable].iloc[bad[0]]:g}",
+            f"slopes({variable!r}) at {variable} = {x[bad[0]]:g}",
             "a term has a jump or a kink there, so it has no slope",
             f"ask elsewhere: at={{{variable!r}: ...}}; or test its coefficient by fit.hypothesis(...)",
             SEE,

@@ -9,23 +9,20 @@ posterior (Box and Tiao 1973, Bayesian Inference in Statistical Analysis, sectio
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from hierlmm.effects.judge import PosteriorDraws, judge_of
+from hierlmm.effects.judge import PosteriorDraws, check_rope, estimates, judge_of, notes_of, share_inside
 from hierlmm.effects.parse import Hypothesis, parse_hypotheses
-from hierlmm.effects.table import check_rope
 from hierlmm.fits.base import Fit
-from hierlmm.frozen import ReadOnlyArrays
 from hierlmm.likelihood.wald import JointTest, Wald, independent_rows, two_sided
-from hierlmm.options import check_ci, checked
+from hierlmm.options import checked
+from hierlmm.results import Page, Result, Table
 from hierlmm.text import table_lines
 
 __all__ = ["HypothesisTest", "test_hypotheses"]
@@ -35,11 +32,15 @@ FloatArray = NDArray[np.float64]
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class HypothesisTest(ReadOnlyArrays):
+class HypothesisTest(Result):
     """Linear hypotheses and what the fit says about them. Frozen.
 
     Attributes
     ----------
+    table : DataFrame
+        One row for each hypothesis, a copy: ``estimate`` is left side minus right side. Likelihood fits: ``se``,
+        ``df``, ``lower``, ``upper``, ``t``, ``p``. Posteriors: ``se``, ``lower``, ``upper``, ``prob`` (that the
+        inequality holds; for an equality that the left side is larger), ``prob_rope``.
     joint : JointTest or None
         F, df1, df2 and p of all equalities together (likelihood fits and GEE, two or more hypotheses).
     probability : float or None
@@ -51,23 +52,12 @@ class HypothesisTest(ReadOnlyArrays):
     """
 
     estimator: str
-    _table: pd.DataFrame
+    table: pd.DataFrame
     joint: JointTest | None
     probability: float | None
     L: FloatArray
     value: FloatArray
     notes: tuple[str, ...]
-
-    ARRAYS: ClassVar[tuple[str, ...]] = ("L", "value")
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row for each hypothesis, a copy: ``estimate`` is left side minus right side.
-
-        Likelihood fits: ``se``, ``df``, ``lower``, ``upper``, ``t``, ``p``. Posteriors: ``se``, ``lower``, ``upper``,
-        ``prob`` (that the inequality holds; for an equality that the left side is larger), ``prob_rope``.
-        """
-        return self._table.copy()
 
     def _lines(self) -> list[str]:
         lines = []
@@ -79,17 +69,9 @@ class HypothesisTest(ReadOnlyArrays):
             lines.append(f"All together: {self.probability:z.4f}")
         return [*lines, *self.notes]
 
-    def __repr__(self) -> str:
-        return "\n".join(
-            [f"Linear hypotheses ({self.estimator})", "", *table_lines(self._table, ["hypothesis"]), "", *self._lines()]
-        )
-
-    def _repr_html_(self) -> str:
-        table = self._table.to_html(index=False, float_format=lambda v: f"{v:.4g}", na_rep="", border=0)
-        notes = "<br>".join(html.escape(line) for line in self._lines())
-        return (
-            f"<div><p><strong>Linear hypotheses ({html.escape(self.estimator)})</strong></p>{table}<p>{notes}</p></div>"
-        )
+    def _page(self) -> Page:
+        table = Table(self.table, table_lines(self.table, ["hypothesis"]), "Each hypothesis")
+        return Page(f"Linear hypotheses ({self.estimator})", ["", table, "", *self._lines()])
 
 
 def test_hypotheses(
@@ -101,7 +83,6 @@ def test_hypotheses(
     rope: float | tuple[float, float] | None = None,
 ) -> HypothesisTest:
     """Test linear hypotheses; see `hierlmm.fits.base.Fit.hypothesis`."""
-    check_ci(ci)
     parsed = parse_hypotheses(hypotheses, fit.design)
     judge = judge_of(fit, df)
     region = check_rope(rope, judge)
@@ -117,18 +98,14 @@ def test_hypotheses(
 def _by_wald(
     judge: Wald, parsed: list[Hypothesis], L: FloatArray, value: FloatArray, ci: float
 ) -> tuple[dict[str, FloatArray], JointTest | None, tuple[str, ...]]:
-    estimate, se, df = judge.rows(L)
-    estimate = estimate - value
-    half = stats.t.ppf(0.5 + ci / 2.0, df) * se
-    t = estimate / se
-    signs = [h.sign for h in parsed]
-    upper_tail, lower_tail = stats.t.sf(t, df), stats.t.cdf(t, df)
-    p = np.select([np.array(signs) == ">", np.array(signs) == "<"], [upper_tail, lower_tail], two_sided(t, df))
-    columns = {"estimate": estimate, "se": se, "df": df, "lower": estimate - half, "upper": estimate + half}
+    found = estimates(judge, L, -value, ci)
+    assert found.df is not None
+    t, df, signs = found.estimate / found.se, found.df, np.array([h.sign for h in parsed])
+    p = np.select([signs == ">", signs == "<"], [stats.t.sf(t, df), stats.t.cdf(t, df)], two_sided(t, df))
     notes = [f"estimate: left side minus right side. {judge.description[:1].upper()}{judge.description[1:]}."]
     notes.append(f"Intervals: {100 * ci:g} %, two-sided.")
     joint = None
-    if any(s != "=" for s in signs):
+    if np.any(signs != "="):
         notes.append("'>' and '<': p of the one-sided test in which the hypothesis written is the alternative.")
         if len(parsed) > 1:
             notes.append("No test of all together: there is none for inequalities; each p stands by itself.")
@@ -138,7 +115,7 @@ def _by_wald(
             notes.append(f"Only {joint.df1} of the {len(parsed)} hypotheses are independent.")
     if len(parsed) > 1:
         notes.append("The p-values of the rows are not corrected for their number.")
-    return {**columns, "t": t, "p": p}, joint, (*notes, *(f"Note: {n}." for n in judge.notes))
+    return {**found.columns, "t": t, "p": p}, joint, (*notes, *notes_of((), judge))
 
 
 def _by_draws(
@@ -152,9 +129,7 @@ def _by_draws(
     draws = judge.of(L, -value)
     signs = np.array([h.sign for h in parsed])
     holds = np.where(signs == "<", draws < 0.0, draws > 0.0)
-    lower, upper = np.quantile(draws, [0.5 - ci / 2.0, 0.5 + ci / 2.0], axis=0)
-    columns = {"estimate": draws.mean(axis=0), "se": draws.std(axis=0, ddof=1), "lower": lower, "upper": upper}
-    columns["prob"] = holds.mean(axis=0)
+    columns = {**estimates(judge, L, -value, ci).columns, "prob": holds.mean(axis=0)}
     notes = ["estimate: left side minus right side; se: posterior SD; intervals equal-tailed, " + f"{100 * ci:g} %."]
     if np.any(signs != "="):
         notes.append("prob: posterior probability that the inequality holds.")
@@ -164,7 +139,7 @@ def _by_draws(
             "equality itself probability zero)."
         )
     if rope is not None:
-        columns["prob_rope"] = np.mean((draws > rope[0]) & (draws < rope[1]), axis=0)
+        columns["prob_rope"] = share_inside(draws, rope)
         notes.append(f"prob_rope: probability that the difference lies between {rope[0]:g} and {rope[1]:g}.")
     probability = None
     if len(parsed) > 1 and np.all(signs != "="):

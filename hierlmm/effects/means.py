@@ -1,22 +1,39 @@
-"""Marginal means and slopes of a fit."""
+"""Marginal means, contrasts and slopes of a fit: a grid, rows ``L`` averaged over it, a judge, a table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
-from hierlmm.effects.adjust import check_adjustment
-from hierlmm.effects.grid import Grid, as_names, average_rows, plain_name, reference_grid, slope_rows
-from hierlmm.effects.judge import PosteriorDraws, judge_of, level_text
+from hierlmm.effects.grid import (
+    Grid,
+    Rows,
+    as_names,
+    average_rows,
+    check_slope,
+    plain_name,
+    reference_grid,
+    refuse_unknown,
+    slope_rows,
+)
+from hierlmm.effects.judge import Judge, check_multiplicity, judge_of, level_text
 from hierlmm.effects.table import Effects
-from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
-from hierlmm.options import check_ci
 from hierlmm.text import show
 
-__all__ = ["check_multiplicity", "marginal_means", "slopes"]
+__all__ = ["contrasts", "marginal_means", "slopes"]
 
 SEE = "docs, page 'Contrasts'"
+
+
+class Intervals(NamedTuple):
+    """What was asked of the intervals."""
+
+    ci: float
+    adjust: str
+    simultaneous: bool
 
 
 def marginal_means(
@@ -33,26 +50,37 @@ def marginal_means(
 ) -> Effects:
     """Means of the response at the levels of factors; see `hierlmm.fits.base.Fit.marginal_means`."""
     split, own = as_names(by), as_names(variables)
-    _disjoint(split, own)
-    judge = judge_of(fit, df)
-    grid = reference_grid(fit.design, at)
-    X, offset = grid.rows(grid.frame)
-    keys, L, shift = average_rows(grid, (*split, *own), weights, X, offset)
-    return Effects(
-        "marginal means",
-        fit.design.hierarchy.response,
-        fit.estimator,
-        keys,
-        L,
-        shift,
-        split,
-        judge,
-        check_ci(ci),
-        check_multiplicity(judge, adjust, simultaneous, pairwise=False),
-        simultaneous=simultaneous,
-        level=level_text(fit),
-        averaged=averaging_text(grid, (*split, *own), weights),
-    )
+    both = [v for v in own if v in split]
+    if both:
+        raise SpecificationError(
+            f"{both[0]!r} both as what is asked for and in by=",
+            "a variable either names the rows or splits them into families",
+            "leave it out of one",
+            SEE,
+        )
+    judge, grid = judge_of(fit, df), reference_grid(fit.design, at)
+    intervals = Intervals(ci, adjust, simultaneous)
+    return _effects(fit, judge, "marginal means", grid, (*split, *own), weights, intervals, by=split)
+
+
+def contrasts(
+    fit: Fit,
+    variables: str | Sequence[str],
+    method: str | Mapping[str, Any] = "pairwise",
+    by: str | Sequence[str] | None = None,
+    at: Mapping[str, Any] | None = None,
+    *,
+    weights: str = "equal",
+    adjust: str | None = None,
+    reference: Any = None,
+    df: str | None = None,
+    ci: float = 0.95,
+    simultaneous: bool = False,
+    rope: float | tuple[float, float] | None = None,
+) -> Effects:
+    """Compare marginal means; see `hierlmm.fits.base.Fit.contrasts`."""
+    means = marginal_means(fit, variables, by, at, weights=weights, df=df, ci=ci)
+    return means.contrasts(method, adjust=adjust, reference=reference, simultaneous=simultaneous, rope=rope)
 
 
 def slopes(
@@ -69,60 +97,48 @@ def slopes(
 ) -> Effects:
     """Change of the mean per unit of a numeric variable; see `hierlmm.fits.base.Fit.slopes`."""
     groups, variable = as_names(by), plain_name(variable)
-    judge = judge_of(fit, df)
-    grid = reference_grid(fit.design, at)
-    X, offset = slope_rows(grid, variable)
+    judge, grid = judge_of(fit, df), reference_grid(fit.design, at)
+    check_slope(grid, variable)
     several = len(grid.points[variable]) > 1 and variable not in groups
     keep = (*groups, variable) if several else groups
-    keys, L, shift = average_rows(grid, keep, weights, X, offset)
+    rows, unit = partial(slope_rows, grid, variable), f"per unit of {variable}"
+    intervals = Intervals(ci, adjust, simultaneous)
+    return _effects(fit, judge, "slopes", grid, keep, weights, intervals, rows=rows, unit=unit)
+
+
+def _effects(
+    fit: Fit,
+    judge: Judge,
+    kind: str,
+    grid: Grid,
+    keep: tuple[str, ...],
+    weights: str,
+    intervals: Intervals,
+    *,
+    by: tuple[str, ...] = (),
+    rows: Rows | None = None,
+    unit: str = "",
+) -> Effects:
+    for name in keep:
+        refuse_unknown(name, grid)
+    keys, rest = grid.keys(keep), [v for v in grid.points if v not in keep]
+    L, offset = average_rows(grid, keys, weights, [v for v in rest if v in grid.factors], rows)
     return Effects(
-        "slopes",
+        kind,
         fit.design.hierarchy.response,
         fit.estimator,
         keys,
         L,
-        shift,
-        (),
+        offset,
+        by,
         judge,
-        check_ci(ci),
-        check_multiplicity(judge, adjust, simultaneous, pairwise=False),
-        simultaneous=simultaneous,
+        intervals.ci,
+        check_multiplicity(judge, intervals.adjust, intervals.simultaneous, pairwise=False),
+        simultaneous=intervals.simultaneous,
         level=level_text(fit),
         averaged=averaging_text(grid, keep, weights),
-        row_names=(f"per unit of {variable}",) * len(keys),
+        row_names=(unit,) * len(keys) if unit else (),
     )
-
-
-def _disjoint(by: tuple[str, ...], variables: tuple[str, ...]) -> None:
-    both = [v for v in variables if v in by]
-    if both:
-        raise SpecificationError(
-            f"{both[0]!r} both as what is asked for and in by=",
-            "a variable either names the rows or splits them into families",
-            "leave it out of one",
-            SEE,
-        )
-
-
-def check_multiplicity(judge: Any, adjust: str | None, simultaneous: bool, *, pairwise: bool) -> str:
-    """The correction, after checking that it and ``simultaneous`` suit the kind of fit."""
-    if isinstance(judge, PosteriorDraws):
-        if adjust not in (None, "none"):
-            raise NotAvailableError(
-                f"adjust={adjust!r} for a posterior",
-                "posterior probabilities are no p-values, and no correction is defined for them",
-                "leave adjust out; simultaneous=True gives intervals that hold together",
-                SEE,
-            )
-        return "none"
-    if simultaneous:
-        raise NotAvailableError(
-            "simultaneous=True for a fit that is no posterior",
-            "it asks for intervals from draws",
-            "use adjust='mvt', which gives simultaneous intervals and p-values",
-            SEE,
-        )
-    return check_adjustment("none" if adjust is None else adjust, pairwise=pairwise)
 
 
 def averaging_text(grid: Grid, keep: tuple[str, ...], weights: str) -> str:

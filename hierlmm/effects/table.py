@@ -9,26 +9,35 @@ Plagborg-Møller 2019, J. Appl. Econom. 34, 1-17).
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.effects.adjust import adjusted_p, adjusted_quantiles
-from hierlmm.effects.judge import PosteriorDraws
+from hierlmm.effects.judge import (
+    Judge,
+    PosteriorDraws,
+    check_multiplicity,
+    check_rope,
+    estimates,
+    notes_of,
+    share_inside,
+    sup_t,
+)
+from hierlmm.effects.weights import contrast_rows, default_adjust
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.frames import apart
-from hierlmm.frozen import ReadOnlyArrays
 from hierlmm.likelihood.wald import Wald
 from hierlmm.options import checked
+from hierlmm.results import Page, Result, Table
 from hierlmm.text import PROBABILITIES, probability_text, show, table_lines
 
-__all__ = ["Effects", "check_rope"]
+__all__ = ["Effects"]
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Contrasts'"
@@ -36,21 +45,30 @@ NUMBERS = ("estimate", "se", "df", "lower", "upper")
 TESTS = (*NUMBERS, "t", "p", "prob_positive", "prob_rope")
 RESULTS = {"marginal means": NUMBERS, "contrasts": ("contrast", *TESTS), "slopes": ("slope", *TESTS)}
 """Columns that a table of each kind can have, whatever the estimator: a covariate of such a name stands aside."""
-SHORT = {
-    "tukey": "Tukey's method",
-    "mvt": "multivariate t",
-    "holm": "Bonferroni's method",
-    "fdr": "Bonferroni's method",
-    "bonferroni": "Bonferroni's method",
-    "sidak": "Šidák's method",
+METHODS = {
+    "tukey": ("Tukey's method", "Tukey's method for all pairs of {}"),
+    "mvt": ("multivariate t", "the multivariate t distribution of the family{}"),
+    "holm": ("Bonferroni's method", "Holm's method for a family{}"),
+    "fdr": ("Bonferroni's method", "Benjamini and Hochberg's false discovery rate for a family{}"),
+    "bonferroni": ("Bonferroni's method", "Bonferroni's method for a family{}"),
+    "sidak": ("Šidák's method", "Šidák's method for a family{}"),
 }
-"""Corrections of intervals."""
-INTERVALS_OF = {"holm": "Bonferroni's", "fdr": "Bonferroni's"}
+"""Corrections of intervals in a few words, and of p-values."""
+OTHER_INTERVALS = ("holm", "fdr")
+UNCORRECTED = (
+    "Multiplicity: no correction is applied to a posterior; simultaneous=True gives intervals that hold together."
+)
+FIXED = (
+    "Note: in rows with a standard error of 0 no coefficient is left. The model itself fixes them, so there is nothing "
+    "to test, and they do not count in their family."
+)
+ROUNDING = {"marginal means": 1e-12, "slopes": 1e-8}
+"""Rounding of what is compared, relative: rows of the design are exact, slopes are differences with a short step."""
 
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class Effects(ReadOnlyArrays):
+class Effects(Result):
     """Linear functions of the fixed effects with their uncertainty (marginal means, contrasts or slopes). Frozen.
 
     Attributes
@@ -83,11 +101,11 @@ class Effects(ReadOnlyArrays):
     kind: str
     response: str
     estimator: str
-    keys: pd.DataFrame = field(repr=False)
+    keys: pd.DataFrame
     L: FloatArray
     offset: FloatArray
     by: tuple[str, ...]
-    judge: Wald | PosteriorDraws
+    judge: Judge
     ci: float = 0.95
     adjust: str = "none"
     n_means: int = 1
@@ -99,9 +117,7 @@ class Effects(ReadOnlyArrays):
     row_names: tuple[str, ...] = ()
     of: str = "marginal means"
 
-    ARRAYS: ClassVar[tuple[str, ...]] = ("L", "offset")
-
-    @property
+    @cached_property
     def table(self) -> pd.DataFrame:
         """What the effects are, ``estimate``, ``se``, ``lower``, ``upper`` and more. A copy.
 
@@ -112,7 +128,10 @@ class Effects(ReadOnlyArrays):
         A variable of the data has a column of its own name, or, if that is the name of a column of results of this
         kind of table (a time called ``t``), of that name after ``at``: ``at t``.
         """
-        return self._table.copy()
+        columns = self._from_draws() if isinstance(self.judge, PosteriorDraws) else self._from_wald(self.judge)
+        named = {} if self.kind == "marginal means" else {RESULTS[self.kind][0]: list(self.row_names)}
+        keys = self.keys.reset_index(drop=True).rename(columns=self._columns)
+        return pd.concat([keys, pd.DataFrame({**named, **columns})], axis=1)
 
     @property
     def draws(self) -> FloatArray:
@@ -149,46 +168,33 @@ class Effects(ReadOnlyArrays):
         """The families without the rows that the model itself fixes."""
         return [own for rows in self.families if len(own := rows[~self._fixed[rows]])]
 
-    @cached_property
-    def _table(self) -> pd.DataFrame:
-        columns = self._from_draws() if isinstance(self.judge, PosteriorDraws) else self._from_wald(self.judge)
-        named = {} if self.kind == "marginal means" else {RESULTS[self.kind][0]: list(self.row_names)}
-        keys = self.keys.reset_index(drop=True).rename(columns=self._columns)
-        return pd.concat([keys, pd.DataFrame({**named, **columns})], axis=1)
-
     def _from_wald(self, judge: Wald) -> dict[str, FloatArray]:
-        estimate, se, df = judge.rows(self.L)
-        estimate = estimate + self.offset
+        found = estimates(judge, self.L, self.offset, self.ci)
+        assert found.df is not None
         with np.errstate(divide="ignore", invalid="ignore"):
-            t = np.where(se > 0.0, estimate / se, np.nan)
-        df = np.where(self._fixed, np.nan, df)
-        half, p = np.zeros(len(se)), np.full(len(se), np.nan)
+            t = np.where(found.se > 0.0, found.estimate / found.se, np.nan)
+        df = np.where(self._fixed, np.nan, found.df)
+        half, p = np.zeros(len(t)), np.full(len(t), np.nan)
         for rows in self._tested():
             corr = _correlations(self.L[rows], judge.cov)
-            half[rows] = adjusted_quantiles(df[rows], self.ci, self.adjust, self.n_means, corr) * se[rows]
+            half[rows] = adjusted_quantiles(df[rows], self.ci, self.adjust, self.n_means, corr) * found.se[rows]
             if self.kind != "marginal means":
                 p[rows] = adjusted_p(t[rows], df[rows], self.adjust, self.n_means, corr)
-        columns = {"estimate": estimate, "se": se, "df": df, "lower": estimate - half, "upper": estimate + half}
+        columns = found._replace(df=df, lower=found.estimate - half, upper=found.estimate + half).columns
         return columns if self.kind == "marginal means" else {**columns, "t": t, "p": p}
 
     def _from_draws(self) -> dict[str, FloatArray]:
-        draws = self.draws
-        mean, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
-        lower, upper = np.quantile(draws, [0.5 - self.ci / 2.0, 0.5 + self.ci / 2.0], axis=0)
-        if self.simultaneous:
-            for rows in self._tested():
-                some = rows[sd[rows] > 0.0]
-                distance = np.abs(draws[:, some] - mean[some]) / sd[some]
-                half = np.quantile(distance.max(axis=1, initial=0.0), self.ci) * sd[rows]
-                lower[rows], upper[rows] = mean[rows] - half, mean[rows] + half
-        columns = {"estimate": mean, "se": sd, "lower": lower, "upper": upper}
+        assert isinstance(self.judge, PosteriorDraws)
+        found = estimates(self.judge, self.L, self.offset, self.ci)
+        for rows in self._tested() if self.simultaneous else []:
+            half = sup_t(self.judge, self.L, self.offset, found, rows, self.ci) * found.se[rows]
+            found.lower[rows], found.upper[rows] = found.estimate[rows] - half, found.estimate[rows] + half
+        columns = found.columns
         if self.kind != "marginal means":
-            columns["prob_positive"] = np.mean(draws > 0.0, axis=0)
+            assert found.positive is not None
+            columns["prob_positive"] = np.where(self._fixed, np.nan, found.positive)
             if self.rope is not None:
-                columns["prob_rope"] = np.mean((draws > self.rope[0]) & (draws < self.rope[1]), axis=0)
-            for name in ("prob_positive", "prob_rope"):
-                if name in columns:
-                    columns[name][self._fixed] = np.nan
+                columns["prob_rope"] = np.where(self._fixed, np.nan, share_inside(self.draws, self.rope))
         return columns
 
     def contrasts(
@@ -210,10 +216,40 @@ class Effects(ReadOnlyArrays):
         ci : float, optional
             Probability of the intervals; by default that of this table.
         """
-        from hierlmm.effects.contrasts import contrast_effects
-
-        return contrast_effects(
-            self, method, adjust=adjust, reference=reference, simultaneous=simultaneous, rope=rope, ci=ci
+        if self.kind == "contrasts":
+            raise SpecificationError(
+                "contrasts of contrasts",
+                "their families would no longer be clear",
+                "give the weights of the means: method={'name': [...]}; or write it with fit.hypothesis(...)",
+                SEE,
+            )
+        keys, by = self.keys, list(self.by)
+        found = contrast_rows(
+            self.L,
+            self.offset,
+            self.families,
+            [", ".join(texts) for texts in self.key_texts],
+            ", ".join(c for c in keys.columns if c not in by) or "one mean",
+            method,
+            reference,
+            ROUNDING[self.kind],
+        )
+        if adjust is None and isinstance(self.judge, Wald):
+            adjust = default_adjust(method)
+        return replace(
+            self,
+            kind="contrasts",
+            keys=keys.iloc[found.families][by].reset_index(drop=True),
+            L=found.L,
+            offset=found.offset,
+            ci=self.ci if ci is None else ci,
+            adjust=check_multiplicity(self.judge, adjust, simultaneous, pairwise=method == "pairwise"),
+            n_means=found.n_means,
+            simultaneous=simultaneous,
+            rope=check_rope(rope, self.judge),
+            notes=tuple(dict.fromkeys([*self.notes, *found.notes])),
+            row_names=found.names,
+            of=self.kind,
         )
 
     def plot(self, **options: Any) -> Any:
@@ -258,37 +294,25 @@ class Effects(ReadOnlyArrays):
         """The intervals in a few words, for a title."""
         text = f"{100 * self.ci:g} % intervals"
         if self._family_size > 1 and self.adjust != "none":
-            return f"{text} ({SHORT[self.adjust]})"
+            return f"{text} ({METHODS[self.adjust][0]})"
         return f"{text} (simultaneous)" if self._family_size > 1 and self.simultaneous else text
 
     def notes_text(self) -> list[str]:
         """How the numbers were made, one statement a line."""
         percent = f"{100 * self.ci:g} %"
-        lines = [f"Level: {self.level}."]
-        if self.averaged:
-            lines.append(self.averaged)
+        lines = [f"Level: {self.level}.", *([self.averaged] if self.averaged else [])]
         if isinstance(self.judge, Wald):
-            lines.append(f"Intervals: {percent}, {self.judge.description}.")
-            lines.append(self._adjustment_text())
-        elif self.simultaneous:
-            lines.append(
-                f"Intervals: {percent} for all of a family together (sup-t over {len(self.judge.beta)} draws)."
-            )
+            lines += [f"Intervals: {percent}, {self.judge.description}.", self._adjustment_text()]
         else:
-            lines.append(f"Intervals: {percent}, equal-tailed, each by itself ({len(self.judge.beta)} draws).")
-        if isinstance(self.judge, PosteriorDraws) and not self.simultaneous and self._family_size > 1:
-            lines.append(
-                "Multiplicity: no correction is applied to a posterior; simultaneous=True gives intervals that hold "
-                "together."
-            )
+            n = len(self.judge.beta)
+            together = f"for all of a family together (sup-t over {n} draws)"
+            each = f"equal-tailed, each by itself ({n} draws)"
+            lines.append(f"Intervals: {percent} {together}." if self.simultaneous else f"Intervals: {percent}, {each}.")
+            if not self.simultaneous and self._family_size > 1:
+                lines.append(UNCORRECTED)
         if self.rope is not None:
             lines.append(f"prob_rope: probability of lying between {self.rope[0]:g} and {self.rope[1]:g}.")
-        if self._fixed.any():
-            lines.append(
-                "Note: in rows with a standard error of 0 no coefficient is left. The model itself fixes them, so "
-                "there is nothing to test, and they do not count in their family."
-            )
-        return [*lines, *(f"Note: {note}." for note in [*self.notes, *getattr(self.judge, "notes", ())])]
+        return [*lines, *([FIXED] if self._fixed.any() else []), *notes_of(self.notes, self.judge)]
 
     @property
     def _family_size(self) -> int:
@@ -302,36 +326,25 @@ class Effects(ReadOnlyArrays):
             return "Multiplicity: no row is tested."
         if m <= 1 or self.adjust == "none":
             return f"Multiplicity: {what} are not corrected." if m > 1 else "Multiplicity: one row in each family."
-        words = {
-            "tukey": f"Tukey's method for all pairs of {self.n_means}",
-            "mvt": f"the multivariate t distribution of the family{each}",
-            "holm": f"Holm's method for a family{each}",
-            "fdr": f"Benjamini and Hochberg's false discovery rate for a family{each}",
-            "bonferroni": f"Bonferroni's method for a family{each}",
-            "sidak": f"Šidák's method for a family{each}",
-        }[self.adjust]
-        if self.adjust in INTERVALS_OF:
+        words = METHODS[self.adjust][1].format(self.n_means if self.adjust == "tukey" else each)
+        if self.adjust in OTHER_INTERVALS:
             kind = "p-values" if self.kind != "marginal means" else "no p-values"
-            return f"Multiplicity: {kind} by {words}; intervals by {INTERVALS_OF[self.adjust]} method."
+            return f"Multiplicity: {kind} by {words}; intervals by {METHODS[self.adjust][0]}."
         return f"Multiplicity: {what} by {words}."
 
     def __len__(self) -> int:
         return len(self.L)
 
-    def __repr__(self) -> str:
-        table = self._table
-        texts = list(table.columns[: list(table.columns).index("estimate")])
-        return "\n".join([self.title, "", *table_lines(table, texts), "", *self.notes_text()])
-
-    def _repr_html_(self) -> str:
-        body = self._table.copy()
+    def _page(self) -> Page:
+        table = self.table
+        shown = table.copy()
         for name in self._columns.values():
-            body[name] = [show(v) for v in body[name]]
-        for name in body.columns.intersection(list(PROBABILITIES)):
-            body[name] = [probability_text(v) for v in body[name]]
-        notes = "<br>".join(html.escape(line) for line in self.notes_text())
-        table = body.to_html(index=False, float_format=lambda v: f"{v:.4g}", na_rep="", border=0)
-        return f"<div><p><strong>{html.escape(self.title)}</strong></p>{table}<p>{notes}</p></div>"
+            shown[name] = [show(v) for v in table[name]]
+        for name in table.columns.intersection(list(PROBABILITIES)):
+            shown[name] = [probability_text(v) for v in table[name]]
+        texts = list(table.columns[: list(table.columns).index("estimate")])
+        caption = self.kind[:1].upper() + self.kind[1:]
+        return Page(self.title, ["", Table(shown, table_lines(table, texts), caption), "", *self.notes_text()])
 
 
 def _correlations(L: FloatArray, cov: FloatArray) -> FloatArray:
@@ -341,26 +354,3 @@ def _correlations(L: FloatArray, cov: FloatArray) -> FloatArray:
     corr = joint / np.outer(known, known)
     corr[np.diag_indices_from(corr)] = 1.0
     return corr
-
-
-def check_rope(rope: float | tuple[float, float] | None, judge: Wald | PosteriorDraws) -> tuple[float, float] | None:
-    """A region of practical equivalence: (low, high), or a number r for (-r, r); for posteriors only."""
-    if rope is None:
-        return None
-    if not isinstance(judge, PosteriorDraws):
-        raise NotAvailableError(
-            f"rope={rope!r} for a fit that is no posterior",
-            "the probability that an effect is practically zero needs a posterior",
-            "use model.fit(), or look whether the interval lies inside the region",
-            SEE,
-        )
-    limits = (-rope, rope) if isinstance(rope, (int, float)) else tuple(rope)
-    low, high = limits if len(limits) == 2 else (0.0, 0.0)
-    if not low < high:
-        raise SpecificationError(
-            f"rope={rope!r}",
-            "the region is empty" if len(limits) == 2 else "a region has two limits",
-            "use (low, high), or one positive number",
-            SEE,
-        )
-    return float(low), float(high)

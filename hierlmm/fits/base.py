@@ -490,7 +490,7 @@ class Fit(ABC):
         -------
         Effects
         """
-        from hierlmm.effects.contrasts import contrasts
+        from hierlmm.effects.means import contrasts
 
         return contrasts(
             self,

@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT, categorical_arguments, unquoted, variables_of
 from hierlmm.design.questions import is_label, levels_of
+from hierlmm.effects.grid import check_values
 from hierlmm.errors import SpecificationError, closest
-from hierlmm.frames import quote, shorten
+from hierlmm.frames import shorten
+from hierlmm.interpret.grammar import render
 
 __all__ = [
     "Coefficient",
@@ -161,10 +163,7 @@ def deviation_note(design: Design, k: int) -> str:
     """Say so where the model has no mean of a coefficient, so that subjects' coefficients are deviations."""
     if np.any(design.coef_level1 == k):
         return ""
-    return (
-        f"{design.level1[k]}: the model has no fixed coefficient for it. The numbers are deviations from the mean "
-        "regression, not a subject's own level or slope."
-    )
+    return render("subjects.deviations", term=design.level1[k])
 
 
 def subject_rows(design: Design, k: int) -> FloatArray:
@@ -286,27 +285,7 @@ def _values(
             return known, False
         distinct = np.unique(subjects[variable].to_numpy(dtype=np.float64))
         return (distinct.tolist(), False) if len(distinct) == 2 else ([float(subjects[variable].mean())], True)
-    single = isinstance(asked, (str, bytes)) or not isinstance(asked, Iterable)
-    chosen = list(dict.fromkeys([asked] if single else asked))
-    if not chosen:
-        raise SpecificationError(f"at={{{variable!r}: []}}", "no value is left", "give at least one value", SEE)
-    for value in chosen:
-        if labels and value not in known:
-            raise SpecificationError(
-                f"at={{{variable!r}: {quote(value)}}}",
-                f"{variable!r} has no such level.{closest(str(value), map(str, known))}",
-                f"use {shorten(map(quote, known))}",
-                SEE,
-            )
-        number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-        if not labels and not (number and math.isfinite(float(value))):
-            raise SpecificationError(
-                f"at={{{variable!r}: {quote(value)}}}",
-                f"{variable!r} is a number in this model",
-                "give finite numbers",
-                SEE,
-            )
-    return (chosen if labels else [float(v) for v in chosen]), False
+    return check_values(variable, asked, known if labels else None, SEE), False
 
 
 def group_text(keys: Mapping[Any, Any], mean: Mapping[str, bool]) -> str:

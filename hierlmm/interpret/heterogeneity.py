@@ -16,9 +16,8 @@ simulated.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,22 +30,32 @@ from hierlmm.fits.base import Fit
 from hierlmm.fits.components import COMMON_SD
 from hierlmm.fits.covariance_table import on_boundary
 from hierlmm.interpret.coefficients import check_at, group_rows, group_text, level2_variables, position_of, unticked
-from hierlmm.interpret.judge import check_probability, is_posterior, judged, need_effects, zero_terms
-from hierlmm.interpret.mixture import mixture_quantile
+from hierlmm.interpret.grammar import render
+from hierlmm.interpret.judge import (
+    check_probability,
+    is_posterior,
+    judged,
+    need_effects,
+    tails,
+    zero_terms,
+)
+from hierlmm.likelihood.quantiles import mixture_quantile
 from hierlmm.options import checked
+from hierlmm.results import Page, Result, Table
 from hierlmm.text import probability_text, table_lines
 
 __all__ = ["Heterogeneity", "heterogeneity"]
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'In words'"
+SHARE = ("share", "share_lower", "share_upper")
 NODES = 2000
 """Points of equal probability that stand for the distribution of log s."""
 
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class Heterogeneity:
+class Heterogeneity(Result):
     """How much subjects differ in their level-1 coefficients (made by ``fit.heterogeneity()``). Frozen.
 
     Attributes
@@ -56,6 +65,12 @@ class Heterogeneity:
         Probability of the intervals; share of subjects in the range; the value that ``share`` counts from.
     notes : tuple of str
         How the numbers were made, and what must be known about them.
+    table : DataFrame
+        One row for each coefficient and group of subjects, a copy. ``term``, ``group``; ``mean`` of the coefficients
+        and ``sd`` between subjects; ``low`` and ``high``, the range that holds the share ``coverage`` of the subjects;
+        ``share`` of the subjects above ``above``; each with the ends of its interval (``..._lower``, ``..._upper``);
+        ``new_low``, ``new_high``: predictive interval of one new subject, of probability ``coverage``. In the
+        coefficient's unit, the share between 0 and 1.
     """
 
     estimator: str
@@ -63,41 +78,16 @@ class Heterogeneity:
     coverage: float
     above: float
     notes: tuple[str, ...]
-    _table: pd.DataFrame = field(repr=False)
+    table: pd.DataFrame
 
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row for each coefficient and group of subjects.
-
-        ``term``, ``group``; ``mean`` of the coefficients and ``sd`` between subjects; ``low`` and ``high``, the
-        range that holds the share ``coverage`` of the subjects; ``share`` of the subjects above ``above``; each with
-        the ends of its interval (``..._lower``, ``..._upper``); ``new_low``, ``new_high``: predictive interval of one
-        new subject, of probability ``coverage``. In the coefficient's unit, the share between 0 and 1.
-        """
-        return self._table.copy()
-
-    def _shown(self) -> pd.DataFrame:
-        table = self._table
-        shown = table[["term", "group", "mean", "sd", "low", "high", "share", "share_lower", "share_upper"]]
-        shown = shown.assign(new_low=table["new_low"], new_high=table["new_high"])
-        return shown.drop(columns="group") if (table["group"] == "").all() else shown
-
-    def _title(self) -> str:
-        return f"How much subjects differ ({self.estimator})"
-
-    def __repr__(self) -> str:
-        shown = self._shown()
-        return "\n".join(
-            [self._title(), "", *table_lines(shown, [c for c in ("term", "group") if c in shown]), "", *self.notes]
-        )
-
-    def _repr_html_(self) -> str:
-        shown = self._shown()
-        for name in ("share", "share_lower", "share_upper"):
-            shown[name] = shown[name].map(probability_text)
-        table = shown.to_html(index=False, float_format=lambda v: f"{v:.4g}", na_rep="", border=0)
-        notes = "<br>".join(html.escape(line) for line in self.notes)
-        return f"<div><p><strong>{html.escape(self._title())}</strong></p>{table}<p>{notes}</p></div>"
+    def _page(self) -> Page:
+        table = self.table
+        shown = table[["term", "group", "mean", "sd", "low", "high", *SHARE, "new_low", "new_high"]]
+        shown = shown.drop(columns="group") if (table["group"] == "").all() else shown
+        printed = table_lines(shown, [c for c in ("term", "group") if c in shown])
+        shares = dict.fromkeys(SHARE, probability_text)
+        body = Table(shown, printed, "Range and share of the subjects", formatters=shares)
+        return Page(f"How much subjects differ ({self.estimator})", ["", body, "", *self.notes])
 
 
 def heterogeneity(
@@ -111,25 +101,19 @@ def heterogeneity(
     df: str | None = None,
 ) -> Heterogeneity:
     """Describe the distribution of the subjects' coefficients; see `hierlmm.fits.base.Fit.heterogeneity`."""
-    ci, coverage = check_probability("ci", ci), check_probability("coverage", coverage)
+    coverage = check_probability("coverage", coverage)
     if isinstance(above, bool) or not isinstance(above, (int, float, np.number)) or not np.isfinite(above):
         raise SpecificationError(f"above={above!r}", "a share needs a finite value to count from", "use above=0", SEE)
     need_effects(fit, "heterogeneity")
     design = fit.design
-    if term is None:
-        positions = [int(k) for k in design.term_level1]
-    else:
+    positions = [int(k) for k in design.term_level1]
+    if term is not None:
         k = position_of(design, term, what="heterogeneity")
-        if k not in design.term_level1:
-            raise SpecificationError(
-                f"term={term!r}",
-                "this coefficient does not vary between subjects beyond what level 2 explains: the model gives it "
-                "no SD",
-                f"add it to the random effects, or use one of {', '.join(map(repr, design.term))}; for group means "
-                f"of it "
-                "use fit.slopes(...)",
-                SEE,
-            )
+        if k not in positions:
+            reason = "this coefficient does not vary between subjects beyond what level 2 explains: the model gives it"
+            names = ", ".join(map(repr, design.term))
+            remedy = f"add it to the random effects, or use one of {names}; for group means of it use fit.slopes(...)"
+            raise SpecificationError(f"term={term!r}", f"{reason} no SD", remedy, SEE)
         positions = [k]
     at = {v if v in design.frame.columns else unticked(str(v)): x for v, x in (at or {}).items()}
     check_at(design, positions, at)
@@ -139,12 +123,12 @@ def heterogeneity(
 
 
 def _of_coefficient(
-    fit: Fit, k: int, at: Mapping[str, Any] | None, ci: float, coverage: float, above: float, df: str | None
+    fit: Fit, k: int, at: Mapping[str, Any], ci: float, coverage: float, above: float, df: str | None
 ) -> pd.DataFrame:
     design = fit.design
-    keys, L, mean = group_rows(design, k, {v: x for v, x in (at or {}).items() if v in level2_variables(design, k)})
+    keys, L, mean = group_rows(design, k, {v: x for v, x in at.items() if v in level2_variables(design, k)})
     groups = [group_text(dict(row), mean) for row in keys.to_dict("records")]
-    r = int(np.flatnonzero(design.term_level1 == k)[0])
+    r = list(design.term_level1).index(k)
     compute = _by_draws if is_posterior(fit) else _by_likelihood
     columns = compute(fit, r, L, ci, coverage, above, df)
     return pd.DataFrame({"term": design.level1[k], "group": groups, **columns})
@@ -153,7 +137,6 @@ def _of_coefficient(
 def _by_draws(
     fit: Any, r: int, L: FloatArray, ci: float, coverage: float, above: float, df: str | None
 ) -> dict[str, FloatArray]:
-    tails = [0.5 - ci / 2.0, 0.5 + ci / 2.0]
     beta = fit.draws("beta")
     m = beta.reshape(-1, beta.shape[-1]) @ L.T
     s = np.abs(fit.draws("sd_b")[..., r].reshape(-1, 1))
@@ -161,13 +144,11 @@ def _by_draws(
     share = above_share(m, s, above)
     columns: dict[str, FloatArray] = {}
     for name, values in {"mean": m, "sd": s + 0.0 * m, "low": m - z * s, "high": m + z * s, "share": share}.items():
-        lower, upper = np.quantile(values, tails, axis=0)
+        lower, upper = np.quantile(values, tails(ci), axis=0)
         columns |= {name: values.mean(axis=0), f"{name}_lower": lower, f"{name}_upper": upper}
-    ends = [
-        [mixture_quantile(m[:, g], s[:, 0], p) for g in range(len(L))]
-        for p in (0.5 - coverage / 2.0, 0.5 + coverage / 2.0)
-    ]
-    return columns | {"new_low": np.array(ends[0]), "new_high": np.array(ends[1])}
+    for name, p in zip(("new_low", "new_high"), tails(coverage), strict=True):
+        columns[name] = np.array([mixture_quantile(m[:, g], s[:, 0], p) for g in range(len(L))])
+    return columns
 
 
 def _by_likelihood(
@@ -180,9 +161,8 @@ def _by_likelihood(
     s = 0.0 if zero else float(np.sqrt(fit.D.to_numpy()[r, r]))
     se_log = np.nan if zero or fit.design.term[r] in _bounded_terms(fit) else _se_of_log_sd(fit, r)
     values = s * np.exp(se_log * norm.ppf((np.arange(NODES) + 0.5) / NODES))
-    tails = (0.5 - ci / 2.0, 0.5 + ci / 2.0)
-    z = float(norm.ppf(tails[1]))
-    k = len(m)
+    sides = tuple(zip(("lower", "upper"), tails(ci), strict=True))
+    z, k = float(norm.ppf(tails(ci)[1])), len(m)
     columns = {
         "mean": m,
         "mean_lower": average.lower,
@@ -193,14 +173,14 @@ def _by_likelihood(
     }
     for name, sign in (("low", -1.0), ("high", 1.0)):
         columns[name] = m + sign * zc * s
-        for side, p in zip(("lower", "upper"), tails, strict=True):
+        for side, p in sides:
             ends = [mixture_quantile(m[g] + sign * zc * values, np.full(NODES, se[g]), p) for g in range(k)]
             columns[f"{name}_{side}"] = np.array(ends)
     columns["share"] = above_share(m, np.full(k, s), above)
-    for side, p in zip(("lower", "upper"), tails, strict=True):
+    for side, p in sides:
         ends = [mixture_quantile((m[g] - above) / values, se[g] / values, p) for g in range(k)]
         columns[f"share_{side}"] = np.asarray(norm.cdf(ends))
-    for name, p in (("new_low", 0.5 - coverage / 2.0), ("new_high", 0.5 + coverage / 2.0)):
+    for name, p in zip(("new_low", "new_high"), tails(coverage), strict=True):
         spread = [np.sqrt(se[g] ** 2 + values**2) for g in range(k)]
         columns[name] = np.array([mixture_quantile(np.full(NODES, m[g]), spread[g], p) for g in range(k)])
     return columns
@@ -231,32 +211,17 @@ def _bounded_terms(fit: Any) -> tuple[str, ...]:
 
 def _notes(fit: Fit, table: pd.DataFrame, ci: float, coverage: float, above: float) -> tuple[str, ...]:
     kind = "posterior" if is_posterior(fit) else "large-sample distribution of mean and log sd"
-    notes = [
-        f"low, high: range in which {100 * coverage:g} % of the subjects' coefficients lie, mean ± "
-        f"{norm.ppf(0.5 + coverage / 2.0):z.2f} sd; share: of the subjects above {above:g}. Intervals "
-        f"({100 * ci:g} %): {kind}.",
-        f"new_low, new_high: {100 * coverage:g} % predictive interval of one new subject, which also carries the "
-        "uncertainty of mean and sd.",
-        "Coefficients are taken as normal between subjects, with one sd in all groups.",
-    ]
+    z, percent = f"{norm.ppf(0.5 + coverage / 2.0):z.2f}", f"{100 * coverage:g}"
+    shown = {"coverage": percent, "z": z, "above": f"{above:g}", "ci": f"{100 * ci:g}", "kind": kind}
+    notes = [render("heterogeneity.range", **shown), render("heterogeneity.new", coverage=percent)]
+    notes.append(render("heterogeneity.normal"))
     if "(the mean)" in " ".join(table["group"]):
-        notes.append("Level-2 numbers stand at their mean over subjects unless at= says otherwise.")
-    notes += [
-        f"{t}: the estimated sd is zero (a boundary optimum): all subjects of a group share its mean, the range has "
-        f"no width, and no "
-        "interval can be given for it."
-        for t in dict.fromkeys(table["term"])
-        if t in zero_terms(fit)
-    ]
-    notes += [
-        f"{t}: the model has no fixed coefficient for it, so its mean is 0 and the range is one of deviations."
-        for t in dict.fromkeys(table["term"])
-        if not np.any(fit.design.coef_level1 == fit.design.level1.index(t))
-    ]
-    bounded = [t for t in dict.fromkeys(table["term"]) if t in _bounded_terms(fit) and t not in zero_terms(fit)]
+        notes.append(render("heterogeneity.means"))
+    design, terms, zero = fit.design, list(dict.fromkeys(table["term"])), zero_terms(fit)
+    notes += [render("heterogeneity.zero", term=t) for t in terms if t in zero]
+    free = [t for t in terms if not np.any(design.coef_level1 == design.level1.index(t))]
+    notes += [render("heterogeneity.deviations", term=t) for t in free]
+    bounded = [t for t in terms if t in _bounded_terms(fit) and t not in zero]
     if bounded:
-        notes.append(
-            f"{', '.join(bounded)}: this part of D is singular (a boundary optimum), so no interval can be given for "
-            "sd, range and share, and none for a new subject; that of the mean holds."
-        )
+        notes.append(render("heterogeneity.bounded", terms=", ".join(bounded)))
     return tuple(notes)

@@ -8,15 +8,12 @@ from hierlmm.design.formula import unquoted
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
-from hierlmm.interpret.average import average_sentences, curve_sentences, difference_sentences, say
-from hierlmm.interpret.interpretation import Interpretation, Sentence
-from hierlmm.interpret.judge import check_probability
-from hierlmm.interpret.spread import (
-    between_sentences,
-    correlation_sentences,
-    marginal_covariance_sentences,
-    within_sentences,
-)
+from hierlmm.interpret.average import average_sentences, curve_sentences
+from hierlmm.interpret.between import between_sentences, correlation_sentences
+from hierlmm.interpret.differences import difference_sentences
+from hierlmm.interpret.grammar import Sentence, sentence
+from hierlmm.interpret.interpretation import Interpretation
+from hierlmm.interpret.within import marginal_covariance_sentences, within_sentences
 from hierlmm.interpret.words import Words, words_of
 
 __all__ = ["interpret"]
@@ -25,13 +22,27 @@ FIRST = "Read this first"
 MODEL = "The model"
 LIMITS = "What this does not say"
 SEE = "docs, page 'In words'"
+HIERARCHY = (
+    (average_sentences, "Level 1: the average regression"),
+    (curve_sentences, "Level 1: the average regression"),
+    (difference_sentences, "Level 2: differences between groups of subjects"),
+    (between_sentences, "Level 2: how much subjects differ"),
+    (correlation_sentences, "Level 2: do coefficients go together"),
+    (within_sentences, "Level 1: within subjects"),
+)
+POPULATION = (
+    (average_sentences, "The mean"),
+    (curve_sentences, "The mean"),
+    (difference_sentences, "Differences in the mean"),
+    (marginal_covariance_sentences, "Around the mean"),
+)
+"""What is said of a fit with and without coefficients of subjects, in this order."""
 
 
 def interpret(
     fit: Fit, *, ci: float = 0.95, df: str | None = None, units: Mapping[str, str] | None = None
 ) -> Interpretation:
     """Put a fit into words; see `hierlmm.fits.base.Fit.interpret`."""
-    ci = check_probability("ci", ci)
     if units is not None and not isinstance(units, Mapping):
         raise SpecificationError(
             f"units={units!r}",
@@ -48,93 +59,37 @@ def interpret(
                 SEE,
             )
     words = words_of(fit, ci, df, units)
-    made = [*_warnings(fit), *_model(words)]
-    if words.hierarchical:
-        made += average_sentences(words, "Level 1: the average regression")
-        made += curve_sentences(words, "Level 1: the average regression")
-        made += difference_sentences(words, "Level 2: differences between groups of subjects")
-        made += between_sentences(words, "Level 2: how much subjects differ")
-        made += correlation_sentences(words, "Level 2: do coefficients go together")
-        made += within_sentences(words, "Level 1: within subjects")
-    else:
-        made += average_sentences(words, "The mean")
-        made += curve_sentences(words, "The mean")
-        made += difference_sentences(words, "Differences in the mean")
-        made += marginal_covariance_sentences(words, "Around the mean")
-    made += _limits(words)
+    made = [*_first(words), *_model(words)]
+    for sentences, section in HIERARCHY if words.hierarchical else POPULATION:
+        made += sentences(words, section)
+    made.append(words.say(LIMITS, "fit.limits", kind="subjects" if words.hierarchical else "populations"))
     return Interpretation(f"{fit.design.hierarchy.response} in words ({fit.estimator})", tuple(made))
 
 
-def _warnings(fit: Fit) -> Iterator[Sentence]:
-    if not fit.converged:
-        yield say(
-            FIRST,
-            "This fit did not converge. The sentences below describe its numbers, which may be wrong; use none of "
-            "them before that is solved.",
-        )
-    for warning in fit.warnings:
-        yield say(FIRST, " ".join(warning.split()))
+def _first(words: Words) -> Iterator[Sentence]:
+    if not words.fit.converged:
+        yield words.say(FIRST, "fit.not_converged")
+    for warning in words.fit.warnings:
+        yield sentence(FIRST, " ".join(warning.split()), {})
 
 
 def _model(words: Words) -> Iterator[Sentence]:
-    fit, design = words.fit, words.fit.design
-    response = design.hierarchy.response
-    yield say(
-        MODEL,
-        f"{fit.n_obs} rows of {fit.n_subjects} subjects ({design.hierarchy.subject}), fitted by {fit.estimator}. "
-        f"Intervals of means and slopes: {words.method}.",
-        rows=fit.n_obs,
-        subjects=fit.n_subjects,
-    )
-    level2 = design.level2_variables()
+    fit, hierarchy = words.fit, words.fit.design.hierarchy
+    facts = {"rows": fit.n_obs, "subjects": fit.n_subjects}
+    names = {"subject": hierarchy.subject, "estimator": fit.estimator, "method": words.method}
+    yield words.say(MODEL, "fit.rows", facts, **facts, **names)
     if words.hierarchical:
-        inner = [unquoted(t) for t in dict.fromkeys(f for term in design.hierarchy.level1_terms for f in term)]
-        own = (
-            f"a regression of its own of {response} on {', '.join(inner)}"
-            if inner
-            else f"a mean of {response} of its own"
-        )
-        by = f"by {', '.join(level2)} and " if level2 else ""
-        yield say(
-            MODEL,
-            f"Level 1 gives every subject {own}. Level 2 lets its coefficients differ {by}by random deviations, "
-            f"taken as normal, of {shorten(design.term)}.",
-        )
+        inner = [unquoted(t) for t in dict.fromkeys(f for term in hierarchy.level1_terms for f in term)]
+        own = f"a mean of {words.response} of its own"
+        if inner:
+            own = f"a regression of its own of {words.response} on {', '.join(inner)}"
+        level2, terms = ", ".join(fit.design.level2_variables()), shorten(fit.design.term)
+        yield words.say(MODEL, "fit.hierarchy", own=own, level2=level2, terms=terms)
     else:
-        yield say(
-            MODEL,
-            "The model describes the mean in the population and how rows of one subject vary together. "
-            "It holds no line "
-            "of any single subject.",
-        )
+        yield words.say(MODEL, "fit.population")
     if words.base:
-        base = {10.0: "10", 2.0: "2"}.get(words.base, "e")
-        yield say(
-            MODEL,
-            f"The response is {response}: the model is additive on the log scale (base {base}), hence "
-            f"multiplicative for "
-            f"{words.quantity}. Coefficients are turned back into ratios and geometric means; SDs stay on the log "
-            "scale, as do numbers too far from the data to be turned back.",
-        )
+        yield words.say(MODEL, "fit.log", base={10.0: "10", 2.0: "2"}.get(words.base, "e"))
     elif not words.plain:
-        yield say(
-            MODEL,
-            f"All numbers are on the scale of {response}; they do not carry over to the scale before the "
-            "transformation.",
-        )
-    if design.hierarchy.offsets:
-        names = ", ".join(design.hierarchy.offsets)
-        yield say(
-            MODEL,
-            f"The offset {names} is added to every row with coefficient 1: means, slopes and differences below are "
-            f"those of {response} minus the offset.",
-        )
-
-
-def _limits(words: Words) -> Iterator[Sentence]:
-    kind = "subjects" if words.hierarchical else "populations"
-    yield say(
-        LIMITS,
-        f"These sentences describe the data under the model. A difference between {kind} is a difference, whatever "
-        "brought it about; and a model that fits badly is described as readily as one that fits well.",
-    )
+        yield words.say(MODEL, "fit.transformed")
+    if hierarchy.offsets:
+        yield words.say(MODEL, "fit.offset", names=", ".join(hierarchy.offsets))

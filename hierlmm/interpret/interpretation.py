@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import html
-import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
 
 import pandas as pd
 
 from hierlmm.errors import SpecificationError, closest
+from hierlmm.interpret.grammar import Sentence
 from hierlmm.options import checked
-from hierlmm.text import number
+from hierlmm.results import Items, Page, Result
+from hierlmm.text import wrap
 
-__all__ = ["Interpretation", "Sentence", "apart", "percentage", "probability"]
-
-WIDTH = 100
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """One statement.
-
-    Attributes
-    ----------
-    section : str
-    text : str
-    facts : mapping of str to float
-        Every number that the text states, unrounded.
-    """
-
-    section: str
-    text: str
-    facts: MappingProxyType[str, float] = field(default_factory=lambda: MappingProxyType({}))
-
-    def __str__(self) -> str:
-        return self.text
+__all__ = ["Interpretation"]
 
 
 @checked
 @dataclass(frozen=True, repr=False)
-class Interpretation:
+class Interpretation(Result):
     """A fit in plain words (made by ``fit.interpret()``). Frozen.
 
     Attributes
@@ -57,11 +34,7 @@ class Interpretation:
     @property
     def text(self) -> str:
         """All sentences, by section."""
-        lines = [self.title]
-        for section, own in self._sections():
-            lines += ["", section]
-            lines += [textwrap.fill(s.text, WIDTH, initial_indent="- ", subsequent_indent="  ") for s in own]
-        return "\n".join(lines)
+        return repr(self)
 
     @property
     def facts(self) -> pd.DataFrame:
@@ -95,33 +68,15 @@ class Interpretation:
     def _sections(self) -> Iterable[tuple[str, tuple[Sentence, ...]]]:
         return [(name, self.section(name)) for name in dict.fromkeys(s.section for s in self.sentences)]
 
-    def __repr__(self) -> str:
-        return self.text
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The numbers, as in `facts`."""
+        return self.facts
 
-    def _repr_html_(self) -> str:
-        parts = [f"<p><strong>{html.escape(self.title)}</strong></p>"]
+    def _page(self) -> Page:
+        parts: list[str | Items] = []
         for section, own in self._sections():
-            items = "".join(f"<li>{html.escape(s.text)}</li>" for s in own)
-            parts.append(f"<p><em>{html.escape(section)}</em></p><ul>{items}</ul>")
-        return f"<div>{''.join(parts)}</div>"
-
-
-def apart(value: float, limit: float) -> str:
-    """A number with digits enough to tell it from a limit: ``1.00004`` beside 1, ``-0.99998`` beside -1."""
-    for digits in range(4, 16):
-        text = number(value) if digits == 4 else f"{value:.{digits}g}"
-        if value == limit or float(text) != limit:
-            return text
-    return number(value)
-
-
-def percentage(share: float) -> str:
-    """A share as ``99.6 %``; near 0 and 1 a bound, as an estimate of exactly all would claim too much."""
-    if share > 0.9995:
-        return "more than 99.9 %"
-    return "less than 0.1 %" if share < 0.0005 else f"{100 * share:z.1f} %"
-
-
-def probability(p: float) -> str:
-    """A probability as ``0.982``; near 0 and 1 a bound."""
-    return "more than 0.999" if p > 0.9995 else "less than 0.001" if p < 0.0005 else f"{p:z.3f}"
+            texts = [s.text for s in own]
+            printed = [section, *wrap(texts, initial_indent="- ", subsequent_indent="  ")]
+            parts += ["", Items(section, texts, printed)]
+        return Page(self.title, parts)

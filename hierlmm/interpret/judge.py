@@ -1,38 +1,29 @@
-"""Linear functions of β with their uncertainty, in one form for every estimator."""
+"""What the sentences and tables about subjects ask of a fit, once: how it judges, what it has."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
-from scipy.stats import t as t_distribution
 
-from hierlmm.effects.judge import PosteriorDraws, judge_of
+from hierlmm.effects.judge import Estimates, estimates, is_posterior, judge_of
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 
-__all__ = ["Estimates", "check_probability", "is_posterior", "judged", "need_effects", "zero_terms"]
+__all__ = [
+    "check_probability",
+    "has_working_correlation",
+    "is_posterior",
+    "judged",
+    "need_effects",
+    "random_effect",
+    "tails",
+    "zero_terms",
+]
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'In words'"
-
-
-@dataclass(frozen=True)
-class Estimates:
-    """Estimates with intervals, each (k,); ``positive`` is the posterior probability of a positive sign, or None."""
-
-    estimate: FloatArray
-    se: FloatArray
-    lower: FloatArray
-    upper: FloatArray
-    positive: FloatArray | None = None
-
-
-def is_posterior(fit: Fit) -> bool:
-    """Whether the fit holds posterior draws."""
-    return getattr(fit, "datatree", None) is not None
 
 
 def check_probability(name: str, value: float) -> float:
@@ -42,23 +33,30 @@ def check_probability(name: str, value: float) -> float:
     ------
     SpecificationError
     """
-    if not isinstance(value, (int, float, np.floating)) or not 0.0 < value < 1.0:
+    if not 0.0 < value < 1.0:
         raise SpecificationError(f"{name}={value!r}", "it is a probability between 0 and 1", f"use {name}=0.95", SEE)
     return float(value)
 
 
+def has_working_correlation(fit: Fit) -> bool:
+    """Whether rows of one subject have a working correlation in place of a model."""
+    return fit.estimator == "GEE"
+
+
 def judged(fit: Fit, L: FloatArray, ci: float, df: str | None = None) -> Estimates:
     """Estimate, standard error and interval of every row of ``L β``."""
-    judge = judge_of(fit, df)
-    if isinstance(judge, PosteriorDraws):
-        draws = judge.of(L)
-        lower, upper = np.quantile(draws, [0.5 - ci / 2.0, 0.5 + ci / 2.0], axis=0)
-        return Estimates(draws.mean(axis=0), draws.std(axis=0, ddof=1), lower, upper, (draws > 0.0).mean(axis=0))
-    estimate, se, df_values = judge.rows(L)
-    finite = np.isfinite(df_values)
-    quantile = np.full(len(L), norm.ppf(0.5 + ci / 2.0))
-    quantile[finite] = t_distribution.ppf(0.5 + ci / 2.0, df_values[finite])
-    return Estimates(estimate, se, estimate - quantile * se, estimate + quantile * se)
+    return estimates(judge_of(fit, df), L, np.zeros(len(L)), ci)
+
+
+def tails(ci: float) -> tuple[float, float]:
+    """Probabilities below the ends of an equal-tailed interval."""
+    return 0.5 - ci / 2.0, 0.5 + ci / 2.0
+
+
+def random_effect(design: Any, k: int) -> int | None:
+    """Position among the random effects of that of level-1 column k; None if it has none."""
+    found = np.flatnonzero(design.term_level1 == k)
+    return int(found[0]) if found.size else None
 
 
 def zero_terms(fit: Fit) -> tuple[str, ...]:

@@ -14,9 +14,8 @@ estimates do not. Work is done in chunks of draws; memory holds one integer for 
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,11 @@ from numpy.typing import NDArray
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.interpret.coefficients import deviation_note, position_of, subject_rows
-from hierlmm.interpret.judge import check_probability, is_posterior, need_effects, zero_terms
+from hierlmm.interpret.grammar import render
+from hierlmm.interpret.judge import is_posterior, need_effects, random_effect, tails, zero_terms
 from hierlmm.interpret.theta import effects_at, sampled_states
 from hierlmm.options import checked
+from hierlmm.results import Page, Result, Table
 from hierlmm.text import table_lines
 
 __all__ = ["Ranking", "rank_subjects"]
@@ -44,7 +45,7 @@ SEE = "docs, page 'In words'"
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class Ranking:
+class Ranking(Result):
     """Subjects ranked by a coefficient (made by ``fit.rank_subjects()``). Frozen.
 
     Attributes
@@ -58,6 +59,10 @@ class Ranking:
     subject : str
         Name of the subject column.
     notes : tuple of str
+    table : DataFrame
+        By subject, sorted by expected rank, a copy. ``coefficient`` (level 2's part and random effect), ``se``;
+        ``rank`` of the coefficient; ``expected_rank`` with ``rank_lower``, ``rank_upper``; ``prob_top``, the
+        probability to be among the first ``top``; ``mcse_rank`` and ``mcse_top``, Monte-Carlo standard errors.
     """
 
     term: str
@@ -67,17 +72,7 @@ class Ranking:
     largest_first: bool
     subject: str
     notes: tuple[str, ...]
-    _table: pd.DataFrame = field(repr=False)
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """By subject, sorted by expected rank.
-
-        ``coefficient`` (level 2's part and random effect), ``se``; ``rank`` of the coefficient; ``expected_rank`` with
-        ``rank_lower``, ``rank_upper``; ``prob_top``, the probability to be among the first ``top``; ``mcse_rank`` and
-        ``mcse_top``, Monte-Carlo standard errors.
-        """
-        return self._table.copy()
+    table: pd.DataFrame
 
     def plot(self, **options: Any) -> Any:
         """Expected ranks with intervals, sorted; see `hierlmm.plots.plot_ranks`.
@@ -92,29 +87,16 @@ class Ranking:
         options.pop("term", None)  # chosen when the ranking was made
         return plot_ranks(self, **options)
 
-    def _title(self) -> str:
+    def _page(self) -> Page:
         first = "largest" if self.largest_first else "smallest"
-        return f"Subjects ranked by {self.term}, rank 1 the {first} ({self.estimator})"
-
-    def _shown(self) -> pd.DataFrame:
-        columns = ["coefficient", "se", "expected_rank", "rank_lower", "rank_upper", "prob_top"]
-        table = self._table
-        part = table if len(table) <= SHOWN else pd.concat([table.head(SHOWN // 2), table.tail(SHOWN // 2)])
-        return part[columns].reset_index().astype({table.index.name or "index": str})
-
-    def _lines(self) -> list[str]:
-        n = len(self._table)
-        cut = [f"The first and last {SHOWN // 2} of {n} subjects; .table has all."] if n > SHOWN else []
-        return [*cut, *self.notes]
-
-    def __repr__(self) -> str:
-        shown = self._shown()
-        return "\n".join([self._title(), "", *table_lines(shown, [str(shown.columns[0])]), "", *self._lines()])
-
-    def _repr_html_(self) -> str:
-        table = self._shown().to_html(index=False, float_format=lambda v: f"{v:.4g}", border=0)
-        notes = "<br>".join(html.escape(line) for line in self._lines())
-        return f"<div><p><strong>{html.escape(self._title())}</strong></p>{table}<p>{notes}</p></div>"
+        table, columns = self.table, ["coefficient", "se", "expected_rank", "rank_lower", "rank_upper", "prob_top"]
+        n = len(table)
+        part = table if n <= SHOWN else pd.concat([table.head(SHOWN // 2), table.tail(SHOWN // 2)])
+        shown = part[columns].reset_index().astype({table.index.name or "index": str})
+        body = Table(shown, table_lines(shown, [str(shown.columns[0])]), "Subjects by expected rank")
+        cut = [render("ranks.cut", shown=SHOWN // 2, n=n)] if n > SHOWN else []
+        title = f"Subjects ranked by {self.term}, rank 1 the {first} ({self.estimator})"
+        return Page(title, ["", body, "", *cut, *self.notes])
 
 
 def rank_subjects(
@@ -128,7 +110,6 @@ def rank_subjects(
     seed: int | None = 0,
 ) -> Ranking:
     """Rank the subjects by a coefficient; see `hierlmm.fits.base.Fit.rank_subjects`."""
-    ci = check_probability("ci", ci)
     need_effects(fit, "rank_subjects")
     design, J = fit.design, fit.n_subjects
     k = position_of(design, term, what="rank_subjects")
@@ -149,18 +130,8 @@ def rank_subjects(
             "use fewer draws" + (": draws=1000" if not is_posterior(fit) else ", or a likelihood fit with draws=1000"),
             SEE,
         )
-    ranks, done = np.empty((size, J), dtype=kind), 0
-    centre, square = np.zeros(J), np.zeros(J)
     estimate = _point(fit, k)
-    for values in _draws(fit, k, size, seed):
-        own = slice(done, done + len(values))
-        order = np.argsort(-values if largest_first else values, axis=1)
-        np.put_along_axis(ranks[own], order, np.arange(1, J + 1, dtype=kind)[None, :], axis=1)
-        deviation = values - estimate
-        centre += deviation.sum(axis=0)
-        square += (deviation**2).sum(axis=0)
-        done += len(values)
-    se = np.sqrt(np.maximum(square - centre**2 / size, 0.0) / (size - 1))
+    ranks, se = _ranks(_draws(fit, k, size, seed), estimate, (size, J), kind, largest_first)
     table = pd.DataFrame(
         {"coefficient": estimate, "se": se}, index=pd.Index(design.subjects, name=design.hierarchy.subject)
     )
@@ -180,16 +151,33 @@ def rank_subjects(
     )
 
 
+def _ranks(
+    draws: Iterator[FloatArray], estimate: FloatArray, shape: tuple[int, int], kind: np.dtype[Any], largest_first: bool
+) -> tuple[NDArray[Any], FloatArray]:
+    """Ranks in every draw, and the standard deviation of every subject's coefficient over the draws."""
+    ranks, done = np.empty(shape, dtype=kind), 0
+    centre, square = np.zeros(shape[1]), np.zeros(shape[1])
+    for values in draws:
+        order = np.argsort(-values if largest_first else values, axis=1)
+        places = np.arange(1, shape[1] + 1, dtype=kind)[None, :]
+        np.put_along_axis(ranks[done : done + len(values)], order, places, axis=1)
+        deviation = values - estimate
+        centre += deviation.sum(axis=0)
+        square += (deviation**2).sum(axis=0)
+        done += len(values)
+    return ranks, np.sqrt(np.maximum(square - centre**2 / shape[0], 0.0) / (shape[0] - 1))
+
+
 def _point(fit: Fit, k: int) -> FloatArray:
     """Estimated coefficient of every subject, (J,)."""
-    r = int(np.flatnonzero(fit.design.term_level1 == k)[0])
+    r = random_effect(fit.design, k)
     return subject_rows(fit.design, k) @ fit.beta.to_numpy() + fit.b.to_numpy()[:, r]
 
 
 def _draws(fit: Any, k: int, size: int, seed: int | None) -> Iterator[FloatArray]:
     """Joint draws of the subjects' coefficients, (chunk, J), all chains one after the other."""
     design = fit.design
-    r, L = int(np.flatnonzero(design.term_level1 == k)[0]), subject_rows(design, k)
+    r, L = random_effect(design, k), subject_rows(design, k)
     step = max(1, CHUNK // fit.n_subjects)
     if is_posterior(fit):
         b, beta = fit.draws("b"), fit.draws("beta")
@@ -212,12 +200,11 @@ def _draws(fit: Any, k: int, size: int, seed: int | None) -> Iterator[FloatArray
 
 def _summaries(ranks: NDArray[Any], top: int, ci: float, chains: int) -> dict[str, NDArray[np.float64]]:
     size, J = ranks.shape
-    made = {
-        name: np.empty(J) for name in ("expected_rank", "rank_lower", "rank_upper", "prob_top", "mcse_rank", "mcse_top")
-    }
+    names = ("expected_rank", "rank_lower", "rank_upper", "prob_top", "mcse_rank", "mcse_top")
+    made = {name: np.empty(J) for name in names}
     step = max(1, CHUNK // size)
     # The smallest ranks with at least the tail probabilities below or at them.
-    ends = [max(int(np.ceil(size * p)) - 1, 0) for p in (0.5 - ci / 2.0, 0.5 + ci / 2.0)]
+    ends = [max(int(np.ceil(size * p)) - 1, 0) for p in tails(ci)]
     for start in range(0, J, step):
         own = slice(start, start + step)
         part = np.ascontiguousarray(ranks[:, own].T)
@@ -259,16 +246,9 @@ def _refuse_ties(fit: Fit, k: int) -> None:
 
 
 def _notes(fit: Fit, k: int, size: int, top: int, ci: float) -> tuple[str, ...]:
-    source = (
-        f"{size} posterior draws"
-        if is_posterior(fit)
-        else f"{size} joint draws of θ around its estimate, and of β and b given the data and θ"
-    )
-    notes: tuple[str, ...] = (
-        f"Ranks from {source}.",
-        f"rank_lower, rank_upper: {100 * ci:g} % interval of the rank. prob_top: probability to be among the first "
-        f"{top}.",
-    )
-    if not is_posterior(fit) and fit.is_singular:
-        notes += ("D is singular, so this is an approximation. model.fit() draws θ from its posterior.",)
+    posterior = is_posterior(fit)
+    notes = [render("ranks.draws" if posterior else "ranks.joint", n=size)]
+    notes.append(render("ranks.columns", ci=f"{100 * ci:g}", top=top))
+    if not posterior and fit.is_singular:
+        notes.append(render("ranks.singular"))
     return (*notes, *filter(None, [deviation_note(fit.design, k)]))

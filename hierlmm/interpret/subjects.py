@@ -11,21 +11,24 @@ with Henderson's prediction-error variance. How the uncertainty of θ enters: `h
 
 from __future__ import annotations
 
-import html
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.bayes.convergence import diagnostics
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import quote
 from hierlmm.interpret.coefficients import deviation_note, position_of, subject_rows
-from hierlmm.interpret.judge import check_probability, is_posterior, need_effects, zero_terms
+from hierlmm.interpret.grammar import render
+from hierlmm.interpret.judge import is_posterior, need_effects, random_effect, tails, zero_terms
 from hierlmm.interpret.theta import DRAWS, Difference, difference
 from hierlmm.options import checked
+from hierlmm.results import Page, Result
 from hierlmm.text import span
 
 __all__ = ["SubjectComparison", "compare_subjects"]
@@ -35,8 +38,8 @@ SEE = "docs, page 'In words'"
 
 
 @checked
-@dataclass(frozen=True)
-class SubjectComparison:
+@dataclass(frozen=True, repr=False)
+class SubjectComparison(Result):
     """The difference between two subjects' coefficients (made by ``fit.compare_subjects()``). Frozen.
 
     Attributes
@@ -73,28 +76,34 @@ class SubjectComparison:
     @property
     def text(self) -> str:
         """The comparison in words."""
-        exact = "" if not self.mcse > 0.0 else f" (Monte-Carlo standard error {self.mcse:.2g})"
-        kind = "posterior probability" if "posterior draws" in self.notes[0] else "probability"
         shown = "more than 0.999" if self.probability > 0.999 else f"{self.probability:z.3f}"
-        shown = "less than 0.001" if self.probability < 0.001 else shown
-        return (
-            f"{self.term}: {self.coefficient_a:.4g} for subject {self.a}, {self.coefficient_b:.4g} for subject "
-            f"{self.b}. "
-            f"Difference {self.estimate:.4g} ({100 * self.ci:g} % interval {span(self.lower, self.upper)}); "
-            f"{kind} that {self.a} has the larger one: {shown}{exact}."
+        return render(
+            "subjects.comparison",
+            term=self.term,
+            coefficient_a=f"{self.coefficient_a:.4g}",
+            coefficient_b=f"{self.coefficient_b:.4g}",
+            a=self.a,
+            b=self.b,
+            estimate=f"{self.estimate:.4g}",
+            ci=f"{100 * self.ci:g}",
+            span=span(self.lower, self.upper),
+            kind="posterior probability" if "posterior draws" in self.notes[0] else "probability",
+            probability="less than 0.001" if self.probability < 0.001 else shown,
+            mcse=f"{self.mcse:.2g}" if self.mcse > 0.0 else "",
         )
 
-    def __repr__(self) -> str:
-        return "\n".join([f"Two subjects ({self.estimator})", self.text, *self.notes])
+    @property
+    def table(self) -> pd.DataFrame:
+        """The numbers in one row."""
+        names = [f.name for f in fields(self) if f.name not in ("notes", "ci", "estimator")]
+        return pd.DataFrame([{name: getattr(self, name) for name in names}])
 
-    def _repr_html_(self) -> str:
-        lines = "<br>".join(html.escape(line) for line in (self.text, *self.notes))
-        return f"<div><p><strong>Two subjects ({html.escape(self.estimator)})</strong></p><p>{lines}</p></div>"
+    def _page(self) -> Page:
+        return Page(f"Two subjects ({self.estimator})", [self.text, *self.notes])
 
 
 def compare_subjects(fit: Fit, a: Any, b: Any, term: str | None = None, *, ci: float = 0.95) -> SubjectComparison:
     """Compare two subjects' coefficients; see `hierlmm.fits.base.Fit.compare_subjects`."""
-    ci = check_probability("ci", ci)
     need_effects(fit, "compare_subjects")
     design = fit.design
     places = [_place(fit, subject) for subject in (a, b)]
@@ -104,50 +113,41 @@ def compare_subjects(fit: Fit, a: Any, b: Any, term: str | None = None, *, ci: f
     _refuse_equal(fit, k, places, a, b)
     mean, draws = _both(fit, k, places)
     if draws is None:
-        random = np.flatnonzero(design.term_level1 == k)
-        found = difference(fit, subject_rows(design, k)[places], places, int(random[0]) if random.size else None, ci)
+        found = difference(fit, subject_rows(design, k)[places], places, random_effect(design, k), ci)
         notes = [_how(found, fit.is_singular)]
     else:
-        from hierlmm.bayes.convergence import diagnostics
-
-        larger = (draws > 0.0).astype(np.float64)
-        mcse = float(diagnostics(larger[..., None], ["larger"])["mcse"].iloc[0])
-        lower, upper = (float(q) for q in np.quantile(draws, [0.5 - ci / 2.0, 0.5 + ci / 2.0]))
-        estimate, spread = float(mean[0] - mean[1]), float(draws.std(ddof=1))
-        found = Difference(estimate, spread, lower, upper, float(larger.mean()), mcse, None)
+        found = _of_draws(draws, float(mean[0] - mean[1]), ci)
         notes = [f"Share of {draws.size} posterior draws."]
-        if np.isnan(mcse):
-            notes.append("All draws agree: the probability is nearer to 0 or 1 than so many draws can tell.")
-    notes += [note] if (note := deviation_note(design, k)) else []
+        if np.isnan(found.mcse):
+            notes.append(render("subjects.agree"))
+    notes += filter(None, [deviation_note(design, k)])
     names = (design.level1[k], float(mean[0]), float(mean[1]))
     return SubjectComparison(a, b, *names, *found[:6], ci, fit.estimator, tuple(notes))
 
 
+def _of_draws(draws: FloatArray, estimate: float, ci: float) -> Difference:
+    """A difference by its draws, (chain, draw)."""
+    larger = (draws > 0.0).astype(np.float64)
+    mcse = float(diagnostics(larger[..., None], ["larger"])["mcse"].iloc[0])
+    lower, upper = (float(q) for q in np.quantile(draws, tails(ci)))
+    return Difference(estimate, float(draws.std(ddof=1)), lower, upper, float(larger.mean()), mcse, None)
+
+
 def _how(found: Difference, singular: bool) -> str:
     """How a likelihood fit's interval and probability were made."""
-    source = "joint distribution of β and both random effects given the data"
     if found.df is None:
-        return (
-            f"From the {source}, averaged over {DRAWS} draws of θ around its estimate: D is "
-            f"{'singular' if singular else 'nearly singular'}, so this is an approximation. model.fit() draws θ from "
-            "its posterior."
-        )
+        return render("subjects.averaged", draws=DRAWS, state="singular" if singular else "nearly singular")
     law = "Normal" if np.isinf(found.df) else f"Student's t with {found.df:z.1f} degrees of freedom (Satterthwaite)"
-    return f"{law}, from the {source}, with the uncertainty of θ."
+    return render("subjects.law", law=law)
 
 
 def _both(fit: Any, k: int, places: list[int]) -> tuple[FloatArray, FloatArray | None]:
     """Coefficients of two subjects (2,), and draws of their difference (chain, draw) of a posterior."""
-    design = fit.design
-    L = subject_rows(design, k)[places]
-    random = np.flatnonzero(design.term_level1 == k)
+    L, r = subject_rows(fit.design, k)[places], random_effect(fit.design, k)
     if is_posterior(fit):
-        own = fit.draws("beta") @ L.T
-        if random.size:
-            own = own + fit.draws("b")[:, :, places, int(random[0])]
+        own = fit.draws("beta") @ L.T + (0.0 if r is None else fit.draws("b")[:, :, places, r])
         return own.mean(axis=(0, 1)), own[..., 0] - own[..., 1]
-    mean = L @ fit.beta.to_numpy()
-    return mean + (fit.b.to_numpy()[places, int(random[0])] if random.size else 0.0), None
+    return L @ fit.beta.to_numpy() + (0.0 if r is None else fit.b.to_numpy()[places, r]), None
 
 
 def _refuse_equal(fit: Fit, k: int, places: list[int], a: Any, b: Any) -> None:

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from scipy.stats import t as t_distribution
 
-from hierlmm.interpret.mixture import mixture_quantile
 from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects
 from hierlmm.likelihood.large_sample import differences, large_sample
+from hierlmm.likelihood.quantiles import mixture_quantile
 from hierlmm.likelihood.satterthwaite import satterthwaite_df
 from hierlmm.likelihood.solution import Solution
 

@@ -16,17 +16,20 @@ import numpy as np
 
 from hierlmm.design.formula import unquoted
 from hierlmm.design.questions import is_label, levels_of
+from hierlmm.effects.judge import Estimates, covariance_of, is_posterior
 from hierlmm.fits.base import Fit
 from hierlmm.interpret.coefficients import Coefficient, coefficients
-from hierlmm.interpret.interpretation import apart, probability
-from hierlmm.interpret.judge import Estimates, is_posterior
+from hierlmm.interpret.grammar import Sentence, render, sentence
 from hierlmm.likelihood.wald import method_name
-from hierlmm.text import number, span
+from hierlmm.text import apart, number, probability, span
 
-__all__ = ["Words", "words_of"]
+__all__ = ["MAX_SENTENCES", "Words", "words_of"]
 
+MAX_SENTENCES = 12
+"""Most groups, differences or parameters of one coefficient that get a sentence of their own."""
 MAX_LOG = 30.0
 """Largest distance on the natural log scale that is turned back: a factor of 1e13."""
+type Stated = tuple[Words, dict[str, str], dict[str, float]]
 LOG = re.compile(r"(?:np\.)?log(10|2)?\((.+)\)", re.DOTALL)
 
 
@@ -58,15 +61,30 @@ class Words:
     units: Mapping[str, str]
     coefficients: tuple[Coefficient, ...] = field(default=())
 
+    def say(self, section: str, name: str, facts: Mapping[str, float] | None = None, /, **slots: Any) -> Sentence:
+        """A sentence from its template, with the numbers that it states."""
+        return sentence(section, self.phrase(name, **slots), facts or {})
+
+    def phrase(self, name: str, /, **slots: Any) -> str:
+        """A template with the names of this fit filled in."""
+        flags = [flag for flag, holds in (("log", self.base), ("subjects", self.hierarchical)) if holds]
+        own = {"response": self.response, "quantity": self.quantity, "interval_name": self.interval_name}
+        return render(name, flags, **own | slots)
+
+    @property
+    def response(self) -> str:
+        """The response, as in the formula."""
+        return self.fit.design.hierarchy.response
+
     @property
     def plain(self) -> bool:
         """Whether the response is a column of the data, untransformed."""
-        return unquoted(self.fit.design.hierarchy.response) in self.fit.design.frame.columns
+        return unquoted(self.response) in self.fit.design.frame.columns
 
     @property
     def mean(self) -> str:
         """``the mean of distance``, or ``the geometric mean of bili``."""
-        return f"the {'geometric mean' if self.base else 'mean'} of {self.quantity}"
+        return self.phrase("mean_phrase")
 
     @property
     def interval_name(self) -> str:
@@ -78,8 +96,7 @@ class Words:
         """How the intervals of means and slopes are made."""
         if is_posterior(self.fit):
             return "equal-tailed quantiles of posterior draws; estimates are posterior means"
-        if self.fit.estimator == "GEE":
-            kind = str(getattr(self.fit, "se", "robust")).replace("_", "-")
+        if kind := covariance_of(self.fit):
             return f"normal quantiles with {kind} standard errors"
         return self.fit._wald(self.df).description.replace("t and F", "t")
 
@@ -88,6 +105,10 @@ class Words:
         own = self.units.get(self.quantity, "") if self.plain else ""
         text = f" {own}" if own else ""
         return f"{text} {self.per(per)}" if per is not None else text
+
+    def sd_unit(self, per: str | None = None) -> str:
+        """The same after an SD, which stays on the scale of the response."""
+        return self.unit(per) if self.plain else ""
 
     def per(self, variable: str) -> str:
         """``per year`` or ``per unit of time``."""
@@ -113,36 +134,66 @@ class Words:
         far = np.abs(np.array(values) - centre) * math.log(self.base) > MAX_LOG
         if not far.any():
             return self
-        return replace(self, base=None, quantity=self.fit.design.hierarchy.response)
+        return replace(self, base=None, quantity=self.response)
 
-    def interval(self, e: Estimates, g: int, *, transform: bool = True) -> tuple[str, dict[str, float]]:
-        """``95 % confidence interval 0.04 to 0.57`` and its facts; a posterior adds nothing here."""
-        change = self.back if transform else float
-        low, high = change(e.lower[g]), change(e.upper[g])
-        if not e.se[g] > 0.0:
-            return "fixed by the model", {}
-        ends = f"{self.show(low)} to {self.show(high)}" if self.base else span(low, high)
-        return f"{self.interval_name} {ends}", {"lower": low, "upper": high}
+    def stated(self, e: Estimates, g: int, *, level: bool, sign: bool) -> Stated:
+        """An estimate in words: the words to use, the slots ``value``, ``log``, ``interval``, ``sign``, and the facts.
 
-    def sign(self, e: Estimates, g: int) -> tuple[str, dict[str, float]]:
-        """What is known of the sign: posterior probability, or whether the interval includes zero."""
-        if not e.se[g] > 0.0:
+        ``level``: as in `for_values`; ``sign``: whether to say what is known of it.
+        """
+        estimate, low, high = float(e.estimate[g]), float(e.lower[g]), float(e.upper[g])
+        words, facts = self.for_values(estimate, low, high, level=level), {}
+        value, low, high = (words.back(v) for v in (estimate, low, high))
+        slots = {"value": words.show(value), "log": "", "interval": "fixed by the model", "sign": ""}
+        if e.se[g] > 0.0:
+            ends = f"{words.show(low)} to {words.show(high)}" if words.base else span(low, high)
+            slots["interval"] = f"{words.interval_name} {ends}"
+            facts = {"lower": low, "upper": high}
+            if sign and e.positive is not None:
+                facts["probability"] = float(e.positive[g])
+                slots["sign"] = words.phrase("sign_probability", p=probability(facts["probability"]))
+            elif sign:
+                slots["sign"] = words.phrase("sign_open" if e.lower[g] <= 0.0 <= e.upper[g] else "sign_known")
+        facts["estimate"] = value
+        if words.base:
+            facts["log_estimate"] = estimate
+            slots["log"] = f" ({number(estimate)} on the log scale)"
+        return words, slots, facts
+
+    def ends(self, row: Any, stem: str = "") -> tuple[str, dict[str, float]]:
+        """`` (95 % confidence interval 0.04 to 0.57)`` and its facts, if there is one."""
+        low, high = float(row[f"{stem}lower"]), float(row[f"{stem}upper"])
+        if not (np.isfinite(low) and np.isfinite(high)):
             return "", {}
-        if e.positive is not None:
-            p, what = float(e.positive[g]), "greater than 1" if self.base else "positive"
-            return f"; posterior probability that it is {what}: {probability(p)}", {"probability": p}
-        none = "1" if self.base else "zero"
-        if e.lower[g] <= 0.0 <= e.upper[g]:
-            return f"; the interval includes {none}, so the data leave the sign open" if none == "zero" else (
-                "; the interval includes 1, so the data leave the direction open"
-            ), {}
-        return f"; the interval excludes {none}", {}
+        return f" ({self.interval_name} {span(low, high)})", {"lower": low, "upper": high}
 
     def over(self, group: str) -> str:
         """``over subjects with sex = Female``, or what a marginal model may say."""
-        if not self.hierarchical:
-            return f"in the population with {group}" if group else "in the population"
-        return f"over subjects with {group}" if group else "over all subjects"
+        return self.phrase("over_phrase", group=group) if group else self.phrase("over_all")
+
+    def x(self, c: Coefficient) -> str:
+        """The level-1 column of a slope."""
+        return unquoted(self.fit.design.level1_columns[c.position][0][0])
+
+    @property
+    def where(self) -> str:
+        """``where time = 0, `` before a statement on the intercept; empty without another level-1 column."""
+        point, _ = self.origin()
+        return f"where {point}, " if point else ""
+
+    def what(self, c: Coefficient, whose: str = "their", *, log: bool = False) -> str:
+        """What subjects differ in: their mean at the origin, their slope; with ``log`` as ratios of a logarithm."""
+        words = self if log else replace(self, base=None)
+        named = c.kind != "intercept" or (self.fixed_intercept and self.named_origin)
+        return words.phrase(
+            f"what_{c.kind}" if named else "what_unnamed",
+            whose=whose,
+            point=self.origin()[0],
+            factor=c.factor,
+            label=c.label,
+            reference=c.reference,
+            x=self.x(c) if c.kind == "slope" else "",
+        )
 
     @property
     def named_origin(self) -> bool:

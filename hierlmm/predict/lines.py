@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
-from scipy.stats import norm
-from scipy.stats import t as student
 
 from hierlmm.compiled import compiled
 from hierlmm.design.design import Design
+from hierlmm.likelihood.quantiles import t_quantile
 from hierlmm.likelihood.satterthwaite import satterthwaite_df
 from hierlmm.predict.rows import check_request, described, rows_of
 
@@ -29,14 +27,12 @@ __all__ = [
     "linear_prediction",
     "quadratic_forms",
     "quantile_note",
-    "t_quantile",
     "with_theta",
 ]
 
 FloatArray = NDArray[np.float64]
 CHUNK = 50_000
 FEW = 20_000
-KNOTS = 400
 
 
 def quadratic_forms(W: FloatArray, C: FloatArray) -> FloatArray:
@@ -71,32 +67,6 @@ def _grouped_forms(W, C, group, out) -> None:  # type: ignore[no-untyped-def]
                     s += C[g, t, a, b] * W[i, b]
                 total += s * W[i, a]
             out[i, t] = 2.0 * total
-
-
-def t_quantile(ci: float, df: FloatArray) -> FloatArray:
-    """Two-sided quantile of Student's t for each number of degrees of freedom (infinite: normal), (n,).
-
-    Many rows are interpolated by a cubic spline in 1/df, in which the quantile is smooth (error below 1e-7).
-    """
-    probability = 0.5 + ci / 2.0
-    inverse = np.where(np.isfinite(df), 1.0 / np.where(np.isfinite(df), df, 1.0), 0.0)
-    distinct, at = np.unique(inverse, return_inverse=True) if len(df) <= FEW else (inverse[:0], None)
-    if at is not None:
-        return _exact_quantile(probability, distinct)[at]
-    lowest, highest = float(inverse.min()), float(inverse.max())
-    if highest - lowest < 1e-12:
-        return np.full(len(df), _exact_quantile(probability, np.array([highest]))[0])
-    if highest > 1.0:  # fewer than one degree of freedom: too steep to interpolate
-        return _exact_quantile(probability, inverse)
-    knots = np.linspace(lowest, highest, KNOTS)
-    return CubicSpline(knots, _exact_quantile(probability, knots))(inverse)
-
-
-def _exact_quantile(probability: float, inverse_df: FloatArray) -> FloatArray:
-    finite = inverse_df > 0.0
-    out = np.full(len(inverse_df), norm.ppf(probability))
-    out[finite] = student.ppf(probability, 1.0 / inverse_df[finite])
-    return out
 
 
 def interval_table(

@@ -14,10 +14,11 @@ import pytest
 from scipy import stats
 
 import hierlmm as hl
-from hierlmm.effects.adjust import adjusted_p, adjusted_quantiles, largest_t_quantile, largest_t_sf
+from hierlmm.effects.adjust import adjusted_p, adjusted_quantiles
 from hierlmm.effects.anova import term_rows
 from hierlmm.effects.parse import parse_hypotheses
 from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.likelihood.quantiles import largest_t_quantile, largest_t_sf
 from hierlmm.text import table_lines
 
 EFFECTS = Path(__file__).parents[1] / "reference" / "effects"

@@ -13,8 +13,7 @@ from scipy import integrate, stats
 import hierlmm as hl
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.interpret import ranking
-from hierlmm.interpret.interpretation import apart, percentage, probability
-from hierlmm.text import number, span
+from hierlmm.text import apart, number, percentage, probability, span
 
 FORMULA = hl.TwoLevelModel.from_formula
 # Words that claim a cause, or that the data show what was assumed.
@@ -793,7 +792,7 @@ def test_refusals(sexes, males):
 def test_views(sexes, posterior):
     for fit in (sexes, posterior):
         for made in (fit.heterogeneity(), fit.compare_subjects(1, 2), fit.rank_subjects(), fit.interpret()):
-            assert made._repr_html_().startswith("<div>") and repr(made)
+            assert made._repr_html_().startswith("<div") and repr(made)
     words = sexes.interpret()
     assert words.text.splitlines()[0] == "distance in words (REML)"
     assert set(words.facts.columns) == {"section", "sentence", "fact", "value"}

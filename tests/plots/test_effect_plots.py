@@ -21,13 +21,14 @@ from scipy import integrate, stats
 
 import hierlmm as hl
 from hierlmm.bayes.record import posterior_record
-from hierlmm.effects import bands as bands_module
-from hierlmm.effects.bands import band_quantile, bands
+from hierlmm.effects import judge as judge_module
+from hierlmm.effects.bands import bands
 from hierlmm.effects.curve_checks import _moves_along
 from hierlmm.effects.judge import PosteriorDraws
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fits.likelihood import fit_likelihood
 from hierlmm.fits.record import fit_of
+from hierlmm.likelihood.quantiles import band_quantile
 
 HERE = Path(__file__).parents[1] / "reference"
 FORMULA = "log(bili) ~ ns(year, 2) * sex + (age + basepro) * sex + (ns(year, 2) | subject)"
@@ -347,7 +348,7 @@ def test_posterior_bands_in_pieces(monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6
-    monkeypatch.setattr(bands_module, "VALUES", 40_000)
+    monkeypatch.setattr(judge_module, "VALUES", 40_000)
     pieces = bands(judge, L, np.zeros(1000), 0.95, [np.arange(1000)], 0)
     for name in whole[0]:
         np.testing.assert_allclose(pieces[0][name], whole[0][name], rtol=1e-10)

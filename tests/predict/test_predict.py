@@ -16,11 +16,12 @@ from scipy.stats import t as student
 import hierlmm as hl
 from hierlmm.errors import DataError, FitWarning, FormulaError, NotAvailableError, SpecificationError
 from hierlmm.fits.likelihood import fit_likelihood
+from hierlmm.likelihood.quantiles import t_quantile
 from hierlmm.predict import likelihood as likelihood_predictions
 from hierlmm.predict import rows as prediction_rows
 from hierlmm.predict.dynamic import _history_loglik, mixture_quantiles
 from hierlmm.predict.history import courses_of
-from hierlmm.predict.lines import quantile_note, t_quantile
+from hierlmm.predict.lines import quantile_note
 
 LEVELS = ("subject", "population", "new_subject", "marginal")
 SLEEP = "reaction ~ days + (1 + days | subject)"

@@ -1,4 +1,4 @@
-"""Comparisons of marginal means or slopes within families.
+"""Comparisons of marginal means or slopes within families, as weights of their rows.
 
 With the rows ``m_1 ... m_k`` of a family, a contrast is ``Σ c_i m_i``:
 
@@ -12,121 +12,92 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.effects.judge import PosteriorDraws
-from hierlmm.effects.means import check_multiplicity, marginal_means
-from hierlmm.effects.table import Effects, check_rope
 from hierlmm.errors import SpecificationError, closest
-from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
-from hierlmm.options import check_ci
+from hierlmm.text import show
 
-__all__ = ["contrast_effects", "contrasts", "weights_of"]
+__all__ = ["Contrasts", "contrast_rows", "default_adjust"]
 
 FloatArray = NDArray[np.float64]
 METHODS = ("pairwise", "trt.vs.ctrl", "consecutive")
 DEFAULT_ADJUST = {"pairwise": "tukey", "trt.vs.ctrl": "mvt", "consecutive": "mvt"}
-ROUNDING = {"marginal means": 1e-12, "slopes": 1e-8}
-"""Rounding of what is compared, relative: rows of the design are exact, slopes are differences with a short step."""
 SEE = "docs, page 'Contrasts'"
 
 
-def contrasts(
-    fit: Fit,
-    variables: str | Sequence[str],
-    method: str | Mapping[str, Any] = "pairwise",
-    by: str | Sequence[str] | None = None,
-    at: Mapping[str, Any] | None = None,
-    *,
-    weights: str = "equal",
-    adjust: str | None = None,
-    reference: Any = None,
-    df: str | None = None,
-    ci: float = 0.95,
-    simultaneous: bool = False,
-    rope: float | tuple[float, float] | None = None,
-) -> Effects:
-    """Compare marginal means; see `hierlmm.fits.base.Fit.contrasts`."""
-    means = marginal_means(fit, variables, by, at, weights=weights, df=df, ci=ci)
-    return contrast_effects(means, method, adjust=adjust, reference=reference, simultaneous=simultaneous, rope=rope)
+class Contrasts(NamedTuple):
+    """Contrasts of all families, as functions of β."""
+
+    names: tuple[str, ...]
+    families: NDArray[np.intp]
+    """First row of the family of each contrast."""
+    L: FloatArray
+    offset: FloatArray
+    n_means: int
+    """Means that differ in the largest family."""
+    notes: tuple[str, ...]
 
 
-def contrast_effects(
-    effects: Effects,
-    method: str | Mapping[str, Any] = "pairwise",
-    *,
-    adjust: str | None = None,
-    reference: Any = None,
-    simultaneous: bool = False,
-    rope: float | tuple[float, float] | None = None,
-    ci: float | None = None,
-) -> Effects:
-    """Compare the rows of a table within each of its families.
+def default_adjust(method: str | Mapping[str, Any]) -> str:
+    """The correction of a method, unless one is named: none for one's own weights."""
+    return DEFAULT_ADJUST.get(method, "none") if isinstance(method, str) else "none"
+
+
+def contrast_rows(
+    L: FloatArray,
+    offset: FloatArray,
+    families: Sequence[NDArray[np.intp]],
+    labels: Sequence[str],
+    what: str,
+    method: str | Mapping[str, Any],
+    reference: Any,
+    rounding: float,
+) -> Contrasts:
+    """Compare rows of ``L β + offset`` within each of their families.
+
+    Parameters
+    ----------
+    L : (k, p), offset : (k,)
+    families : sequence of arrays of int
+        Positions of the rows of each family.
+    labels : sequence of str
+        Name of each row.
+    what : str
+        What the rows are, in words.
+    method, reference
+        As for ``fit.contrasts``.
+    rounding : float
+        Relative rounding of the rows.
 
     Raises
     ------
     SpecificationError
         If the method is unknown, weights do not match the rows, or a family has a single row.
     """
-    if effects.kind == "contrasts":
-        raise SpecificationError(
-            "contrasts of contrasts",
-            "their families would no longer be clear",
-            "give the weights of the means: method={'name': [...]}; or write it with fit.hypothesis(...)",
-            SEE,
-        )
-    keys = effects.keys
-    own = [c for c in keys.columns if c not in effects.by]
-    labels = [", ".join(texts) for texts in effects.key_texts]
-    tolerance = ROUNDING[effects.kind]
-    pieces, row_names, rows, offsets, notes = [], [], [], [], []
-    size = 0
-    for family in effects.families:
+    names, first, rows, shifts = [], [], [], []
+    size, closed = 0, True
+    for family in families:
         named = [labels[i] for i in family]
         if len(set(named)) != len(named) or len(named) < 2:
             raise SpecificationError(
-                f"contrasts of {', '.join(own) or 'one mean'} with {len(set(named))} value",
+                f"contrasts of {what} with {len(set(named))} value",
                 "there is nothing to compare",
                 "name a factor, or give a numeric variable several values: at={'time': [0, 6]}",
                 SEE,
             )
-        names, W = weights_of(method, named, reference)
-        pieces.append(keys.iloc[[family[0]] * len(names)][list(effects.by)])
-        row_names.extend(names)
-        rows.append(_without_rounding(W, effects.L[family], tolerance))
-        offsets.append(_without_rounding(W, effects.offset[family], tolerance))
+        own, W = weights_of(method, named, reference)
+        names += own
+        first += [family[0]] * len(own)
+        rows.append(_without_rounding(W, L[family], rounding))
+        shifts.append(_without_rounding(W, offset[family], rounding))
         size = max(size, _distinct(rows[-1], len(named)) if method == "pairwise" else len(named))
-        if not np.allclose(W.sum(axis=1), 0.0, atol=1e-9):
-            notes.append("some weights do not sum to zero, so these rows are no comparisons")
-    is_pairwise = isinstance(method, str) and method == "pairwise"
-    asked = adjust
-    if adjust is None and not isinstance(effects.judge, PosteriorDraws):
-        asked = DEFAULT_ADJUST.get(str(method), "none") if isinstance(method, str) else "none"
-    return Effects(
-        "contrasts",
-        effects.response,
-        effects.estimator,
-        pd.concat(pieces, ignore_index=True),
-        np.vstack(rows),
-        np.concatenate(offsets),
-        effects.by,
-        effects.judge,
-        effects.ci if ci is None else check_ci(ci),
-        check_multiplicity(effects.judge, asked, simultaneous, pairwise=is_pairwise),
-        n_means=size,
-        simultaneous=simultaneous,
-        rope=check_rope(rope, effects.judge),
-        level=effects.level,
-        averaged=effects.averaged,
-        notes=tuple(dict.fromkeys([*effects.notes, *notes])),
-        row_names=tuple(row_names),
-        of=effects.kind,
-    )
+        closed &= np.allclose(W.sum(axis=1), 0.0, atol=1e-9)
+    notes = () if closed else ("some weights do not sum to zero, so these rows are no comparisons",)
+    return Contrasts(tuple(names), np.array(first), np.vstack(rows), np.concatenate(shifts), size, notes)
 
 
 def _without_rounding(W: FloatArray, values: FloatArray, tolerance: float) -> FloatArray:
@@ -177,8 +148,6 @@ def _bracket(label: str) -> str:
 
 
 def _position(label: Any, labels: list[str]) -> int:
-    from hierlmm.text import show
-
     text = show(label)
     if text not in labels:
         raise SpecificationError(

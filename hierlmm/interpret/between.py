@@ -1,0 +1,176 @@
+"""Sentences on differences between subjects: their SD, the range they lie in, and whether coefficients go together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.design.formula import INTERCEPT
+from hierlmm.fits.components import COMMON_CORR, correlated_pairs
+from hierlmm.frames import shorten
+from hierlmm.interpret.coefficients import Coefficient, level2_variables
+from hierlmm.interpret.grammar import Sentence
+from hierlmm.interpret.heterogeneity import heterogeneity
+from hierlmm.interpret.judge import is_posterior, zero_terms
+from hierlmm.interpret.words import MAX_SENTENCES, Words
+from hierlmm.text import apart, number, percentage
+
+__all__ = ["between_sentences", "correlation_sentences", "covariance_draws", "readable"]
+
+FloatArray = NDArray[np.float64]
+
+
+def readable(words: Words) -> list[Coefficient]:
+    """Random coefficients that can be read one by one."""
+    return [c for c in words.coefficients if c.kind != "part" and c.name in words.fit.design.term]
+
+
+def between_sentences(words: Words, section: str) -> Iterator[Sentence]:
+    """SD between subjects, reference range and share of positive coefficients, by coefficient and group."""
+    for c in readable(words):
+        yield from _spread(words, section, c)
+    term = words.fit.design.term
+    others = [c for c in words.coefficients if c.kind != "intercept"]
+    random = [c for c in others if c.name in term]
+    through = {v for c in random for v in c.variables}
+    common = [c for c in others if c.name not in term]
+    joint = [c.name for c in common if through & set(c.variables)]
+    if joint:
+        deviating = shorten([c.name for c in random])
+        yield words.say(section, "between.joint", joint=shorten(joint), random=deviating)
+    fixed = [c.name for c in common if c.name not in joint]
+    if fixed and not any(c.kind == "cell" for c in others):
+        yield words.say(section, "between.fixed_one" if len(fixed) == 1 else "between.fixed", names=shorten(fixed))
+
+
+def _spread(words: Words, section: str, c: Coefficient) -> Iterator[Sentence]:
+    fit = words.fit
+    stated = c.kind != "intercept" or (words.fixed_intercept and words.named_origin)
+    if not stated and len(fit.design.term) > 1:
+        return  # a deviation at a point without a name
+    if c.name in zero_terms(fit):
+        yield words.say(section, "between.none", what=words.what(c))
+        return
+    table = heterogeneity(fit, c.name, ci=words.ci, df=words.df).table
+    x = words.x(c) if c.kind == "slope" else None
+    sd = table["sd"].iloc[0]
+    ends, facts = words.ends(table.iloc[0], "sd_")
+    explained = " and ".join(level2_variables(fit.design, c.position))
+    slots = {"sd": number(sd), "unit": words.sd_unit(x), "ends": ends}
+    if not stated:
+        of = f"for their {explained}" if explained else "that the fixed effects give them"
+        yield words.say(section, "between.deviations", {"sd": sd, **facts}, of=of, **slots)
+        return
+    yield words.say(section, "between.sd", {"sd": sd, **facts}, what=words.what(c), explained=explained, **slots)
+    if len(table) > MAX_SENTENCES:
+        yield words.say(section, "between.many", n=len(table), name=repr(c.name))
+        return
+    for record in table.to_dict("records"):
+        yield from _range(words, section, c, record, x)
+
+
+def _range(words: Words, section: str, c: Coefficient, row: Mapping[Any, Any], x: str | None) -> Iterator[Sentence]:
+    """Where the subjects of a group lie, which share has a positive coefficient, where a new one would lie."""
+    known = [float(v) for k, v in row.items() if str(k).startswith(("low", "high", "new_")) and np.isfinite(v)]
+    words = words.for_values(*known, level=c.kind in ("intercept", "cell"))
+    group, unit = row["group"], "" if words.base else words.unit(x)
+    who = f"of subjects with {group}" if group else "of subjects"
+    facts = {k: words.back(row[k]) for k in ("low", "high", "low_lower", "low_upper", "high_lower", "high_upper")}
+    shown, ends = [words.show(v) for v in facts.values()], ""
+    if np.isfinite([*facts.values()][2:]).all():
+        ends = words.phrase("between.range_ends", **dict(zip("abcd", shown[2:], strict=True)))
+    else:
+        facts = {k: facts[k] for k in ("low", "high")}
+    slots = {"who": who, "low": shown[0], "high": shown[1], "unit": unit, "ends": ends}
+    yield words.say(section, "between.range", facts, what=words.what(c, log=True), **slots)
+    if c.kind in ("slope", "difference") and np.any(words.fit.design.coef_level1 == c.position):
+        limits = {k: row[k] for k in ("share_lower", "share_upper")}
+        facts = {"share": row["share"]} | (limits if np.isfinite([*limits.values()]).all() else {})
+        share, *shown = (percentage(v) for v in facts.values())
+        what = words.what(c, "a" if words.base else "a positive", log=True)
+        above = " that is greater than 1" if words.base else ""
+        ends = " to ".join(shown)
+        yield words.say(section, "between.share", facts, share=share, who=who, what=what, above=above, ends=ends)
+    new = {k: words.back(row[k]) for k in ("new_low", "new_high")}
+    if np.isfinite([*new.values()]).all():
+        slots = {"low": words.show(new["new_low"]), "high": words.show(new["new_high"]), "unit": unit}
+        yield words.say(section, "between.new", new, group=group, what=words.what(c, "its", log=True), **slots)
+
+
+def correlation_sentences(words: Words, section: str) -> Iterator[Sentence]:
+    """What the correlation of intercepts and slopes says, and that it depends on the origin."""
+    design = words.fit.design
+    known = {c.name: c for c in readable(words)}
+    named = words.named_origin and words.fixed_intercept
+    usable = [i for i, t in enumerate(design.term) if t in known and (named or t != INTERCEPT)]
+    pairs = list(itertools.combinations(usable, 2))
+    if not pairs:
+        return
+    table = words.fit.variance_components(words.ci)
+    free = set(correlated_pairs(design)) if design.covariance != "compound_symmetry" else set(pairs)
+    if design.covariance in ("identity", "diagonal"):
+        free = set()
+    for a, b in pairs:
+        one, two = known[design.term[a]], known[design.term[b]]
+        names = f"{words.what(one)} and {words.what(two)}"
+        if (a, b) not in free:
+            equal = words.phrase("correlation.equal") if design.covariance == "identity" else ""
+            more = words.phrase("correlation.origin") if INTERCEPT in (one.name, two.name) else ""
+            yield words.say(section, "correlation.assumed", names=names, equal=equal, more=more)
+        elif {one.name, two.name} & set(zero_terms(words.fit)):
+            yield words.say(section, "correlation.none", names=names)
+        else:
+            yield _correlation(words, section, names, table, f"corr({one.name}, {two.name})")
+            if one.kind == "intercept" and two.kind == "slope":
+                yield _moved(words, section, [a, b], two)
+
+
+def _correlation(words: Words, section: str, names: str, table: Any, label: str) -> Sentence:
+    common = COMMON_CORR in table.index
+    rho = table.loc[COMMON_CORR if common else label]
+    facts = {"correlation": rho["estimate"]}
+    if np.isfinite(rho["lower"]) and np.isfinite(rho["upper"]):
+        facts |= {"lower": rho["lower"], "upper": rho["upper"]}
+    value, lower, upper = [*map(_corr, facts.values()), "", ""][:3]
+    return words.say(
+        section,
+        "correlation.value",
+        facts,
+        names=names,
+        value=value,
+        lower=lower,
+        upper=upper,
+        same=words.phrase("correlation.same") if common else "",
+        level2=" and ".join(words.fit.design.level2_variables()),
+    )
+
+
+def _corr(value: float) -> str:
+    """A correlation; one that is not ±1 never reads as that."""
+    return apart(value, float(np.sign(value)))
+
+
+def _moved(words: Words, section: str, pair: list[int], slope: Coefficient) -> Sentence:
+    """The same correlation with the origin elsewhere."""
+    column = words.fit.design.X1[:, slope.position]
+    middle = float(column.mean())
+    if abs(middle) < 0.1 * np.ptp(column):  # as good as the origin itself
+        middle = float(column.max())
+    D = covariance_draws(words.fit)[:, pair][:, :, pair]
+    level = D[:, 0, 0] + 2.0 * middle * D[:, 0, 1] + middle**2 * D[:, 1, 1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moved = float(np.mean((D[:, 0, 1] + middle * D[:, 1, 1]) / np.sqrt(level * D[:, 1, 1])))
+    facts = {"at": middle, "correlation": moved}
+    return words.say(section, "correlation.moved", facts, x=words.x(slope), at=number(middle), value=_corr(moved))
+
+
+def covariance_draws(fit: Any) -> FloatArray:
+    """D as draws of a posterior, or the estimate, (draws, q, q)."""
+    if is_posterior(fit):
+        draws = fit.draws("D")
+        return np.asarray(draws.reshape(-1, *draws.shape[2:]))
+    return np.asarray(fit.D.to_numpy()[None])

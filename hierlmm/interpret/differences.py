@@ -1,0 +1,143 @@
+"""Sentences on what level 2 says: differences between groups, and changes per unit of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.interpret.average import curved
+from hierlmm.interpret.coefficients import (
+    Coefficient,
+    by_subject,
+    group_rows,
+    group_text,
+    level2_rows,
+    level2_variables,
+)
+from hierlmm.interpret.grammar import Sentence
+from hierlmm.interpret.judge import judged
+from hierlmm.interpret.words import MAX_SENTENCES, Words
+
+__all__ = ["difference_sentences"]
+
+FloatArray = NDArray[np.float64]
+
+
+class Difference(NamedTuple):
+    """A difference of a coefficient between two values of a level-2 variable, ``d'β``, in one group."""
+
+    pair: str
+    group: str
+    d: FloatArray
+    depends: bool
+    """Whether it changes with the numbers that stand at their mean here."""
+
+
+def difference_sentences(words: Words, section: str) -> Iterator[Sentence]:
+    """What level 2 says of every coefficient that can be read by itself."""
+    design = words.fit.design
+    level2 = list(dict.fromkeys(v for k in range(len(design.level1)) for v in group_rows(design, k)[0].columns))
+    for c in words.coefficients:
+        if c.kind == "part" or not np.any(design.coef_level1 == c.position):
+            continue
+        keys, _, mean = group_rows(design, c.position)
+        unnamed = c.kind == "intercept" and not words.named_origin
+        for v in map(str, keys.columns):
+            if unnamed and not _shift(words, v):
+                yield words.say(section, "difference.unnamed", variable=v, quoted=repr(v), mean=words.mean)
+                continue
+            made = list(_of_variable(words, section, c, v, keys, mean))
+            if len(made) > MAX_SENTENCES:
+                how = "fit.contrasts(...)" if c.kind != "slope" else "fit.slopes(..., by=...).contrasts()"
+                yield words.say(section, "difference.many", variable=v, n=len(made), name=_name(words, c), how=how)
+            else:
+                yield from made
+        absent = [v for v in level2 if v not in keys.columns]
+        if absent and c.kind != "cell" and not unnamed:
+            yield words.say(section, "difference.same", name=_name(words, c), variables=" and ".join(absent))
+
+
+def _shift(words: Words, v: str) -> bool:
+    """Whether a level-2 variable explains the intercept only, so that its differences are the same everywhere."""
+    design = words.fit.design
+    return not any(v in level2_variables(design, c.position) for c in words.coefficients if c.kind != "intercept")
+
+
+def _name(words: Words, c: Coefficient) -> str:
+    if c.kind == "intercept":
+        where = words.where if words.named_origin else "at any values of the level-1 variables, "
+        return f"{where}{words.mean}"
+    if c.kind == "cell":
+        return f"where {c.factor} = {c.label}, {words.mean}"
+    if c.kind == "difference":
+        return words.phrase("name_difference", factor=c.factor, label=c.label, reference=c.reference)
+    return words.phrase("name_slope", x=words.x(c))
+
+
+def _of_variable(
+    words: Words, section: str, c: Coefficient, v: str, keys: pd.DataFrame, mean: dict[str, bool]
+) -> Iterator[Sentence]:
+    """Differences in one level-2 variable, for every combination of the others for which they are not the same."""
+    if mean[v] and v in curved(words):
+        return
+    found = _differences(words, c, v, keys, mean)
+    for pair in dict.fromkeys(own.pair for own in found):
+        those = [own for own in found if own.pair == pair]
+        distinct: list[Difference] = []
+        for own in those:
+            if not any(np.allclose(own.d, other.d, rtol=1e-10, atol=1e-12) for other in distinct):
+                distinct.append(own)
+        stated = len(distinct) > 1 or any(own.depends for own in those)
+        for own in distinct:
+            if np.any(own.d):
+                yield _difference(words, section, c, v, own, own.group if stated else "")
+
+
+def _differences(words: Words, c: Coefficient, v: str, keys: pd.DataFrame, mean: dict[str, bool]) -> list[Difference]:
+    design = words.fit.design
+    others = [str(u) for u in keys.columns if u != v]
+    most = {u: float(by_subject(design)[u].max()) for u in others if mean[u]}
+
+    def gap(table: pd.DataFrame) -> FloatArray:
+        first, second = level2_rows(design, c.position, table)
+        return np.asarray(first - second)
+
+    found = []
+    for row in keys[others].drop_duplicates().to_dict("records") if others else [{}]:
+        present = list(dict.fromkeys(keys[v]))
+        if others and not mean[v]:
+            same = np.logical_and.reduce([keys[u] == row[u] for u in others])
+            present = [x for x in present if x in set(keys.loc[same, v])]
+        for high in [present[0] + 1.0] if mean[v] else present[1:]:
+            both = pd.DataFrame([{**row, v: high}, {**row, v: present[0]}])[list(keys.columns)]
+            d = gap(both)
+            depends = not np.allclose(d, gap(both.assign(**most)), rtol=1e-10, atol=1e-12)
+            pair = "" if mean[v] else f"{_equal(v, high)} minus {_equal(v, present[0])}"
+            found.append(Difference(pair, group_text(row, mean), d, depends))
+    return found
+
+
+def _equal(v: str, value: Any) -> str:
+    return f"{v} = {value:.4g}" if isinstance(value, float) else f"{v} = {value}"
+
+
+def _difference(words: Words, section: str, c: Coefficient, v: str, own: Difference, group: str) -> Sentence:
+    e = judged(words.fit, own.d[None, :], words.ci, words.df)
+    words, slots, facts = words.stated(e, 0, level=False, sign=True)
+    slots |= {
+        "name": _name(words, c),
+        "within": words.phrase("within_group", group=group) if group else "",
+        "unit": "" if words.base else words.unit(words.x(c) if c.kind == "slope" else None),
+    }
+    if own.pair:
+        kind = "ratio" if words.base else "difference"
+        pair = own.pair.replace(" minus ", " over ") if words.base else own.pair
+        return words.say(section, "difference.of_levels", facts, kind=kind, pair=pair, **slots)
+    if words.base:
+        return words.say(section, "difference.factor", facts, per=words.per(v), **slots)
+    who, one = words.phrase("differ_by_one"), words.units.get(v, "unit")
+    return words.say(section, "difference.per_unit", facts, who=who, one=one, variable=v, **slots)
