@@ -136,6 +136,7 @@ def _evaluate(
         list(pool.map(lambda lo, hi: _loglik(factor, n, gamma, root, sigma, out, lo, hi), bounds[:-1], bounds[1:]))
 
 
+# The branches are loops over draws, subjects and the q × q algebra, written out.
 @compiled(error_model="numpy")
 def _loglik(
     factor: FloatArray,

@@ -49,6 +49,8 @@ class PatternSums(NamedTuple):
     U: FloatArray
 
 
+# Long, and all loops: the algebra of the opening, step by step on one tile whose work arrays the steps share. A function
+# for each step would be handed ten arrays at every tile.
 @compiled(fastmath=FAST, error_model="numpy")
 def pattern_sums(R: FloatArray, C: FloatArray, weight: FloatArray, Lambda: FloatArray) -> PatternSums:
     """Sum over rows of patterns.
@@ -198,6 +200,7 @@ def pattern_sums(R: FloatArray, C: FloatArray, weight: FloatArray, Lambda: Float
     return PatternSums(G, log_det, EE, products)
 
 
+# The branches are loops over subjects, columns and rows; the one case is a dependent column.
 @compiled(fastmath=FAST, error_model="numpy")
 def within_subject_qr(
     Z: FloatArray, XY: FloatArray, start: NDArray[np.int64], tolerance: float

@@ -121,6 +121,7 @@ def _slopes(
                 out[m + k] += basis[k, i, j] * more
 
 
+# The branches are the loops of two matrix products and a trace.
 @compiled(error_model="numpy")
 def _gradient(
     sums: PatternSums,
@@ -214,6 +215,7 @@ def _update(inverse: FloatArray, step: FloatArray, old: FloatArray, new: FloatAr
     return True
 
 
+# Long for the reason that the opening gives: one call of the kernel serves values, parts and descents.
 @compiled(error_model="numpy")
 def explore(
     R: FloatArray,

@@ -1,6 +1,6 @@
 """Predictions of every kind of fit: which line, how uncertain, and what an interval contains.
 
-`rows` says what is predicted (levels), `lines` has the algebra that fits share, `residual` is where level-1
-errors enter, `likelihood` and `posterior` answer for their fits, `history` and `dynamic` predict a new subject from its
-first measurements. The methods of fits call these functions.
+`rows` says what is predicted (levels) and what a table of predictions holds in words, `lines` has the algebra that fits
+share, `residual` is where level-1 errors enter, `history` reads the measurements of new subjects, `dynamic` conditions
+on them; `likelihood` and `posterior` stand above and answer for their fits.
 """
