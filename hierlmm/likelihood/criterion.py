@@ -117,10 +117,7 @@ class Criterion:
 
     def evaluate_at(self, Lambda: FloatArray) -> tuple[Evaluation, FloatArray]:
         """Criterion and gradients at Λ, and Γ."""
-        sums = self._sums(Lambda)
-        ne = self._solve(sums)
-        Gamma = self.gamma(ne, self.degrees / ne.rss)
-        gradient_B = self._gradient_B(sums, Gamma)
+        ne, Gamma, gradient_B = self._derivatives(Lambda, None)
         gradient = self.structure.pull_back(2.0 * gradient_B @ Lambda)
         return Evaluation(self._value(ne), gradient, gradient_B), Gamma
 
@@ -135,15 +132,22 @@ class Criterion:
     def joint_at(self, lam: FloatArray, log_sigma: float) -> tuple[float, FloatArray, FloatArray]:
         """As `joint`, and Γ."""
         Lambda = self.structure.factor(lam)
-        sums = self._sums(Lambda)
-        ne = self._solve(sums)
-        precision = float(np.exp(-2.0 * log_sigma))
-        Gamma = self.gamma(ne, precision)
-        gradient_B = self._gradient_B(sums, Gamma)
+        precision = math.exp(-2.0 * log_sigma)
+        ne, Gamma, gradient_B = self._derivatives(Lambda, precision)
         n = self.degrees
         value = n * (LOG_2PI + 2.0 * log_sigma) + ne.rss * precision + self._constant(ne)
         d_log_sigma = 2.0 * n - 2.0 * ne.rss * precision
         return value, np.append(self.structure.pull_back(2.0 * gradient_B @ Lambda), d_log_sigma), Gamma
+
+    def _derivatives(
+        self, Lambda: FloatArray, precision: float | None
+    ) -> tuple[NormalEquations, FloatArray, FloatArray]:
+        """β̂, Γ and the gradient in B = ΛΛ', Σ E'E − u Γ u', at 1/σ² (its best value where it is None)."""
+        sums = self._sums(Lambda)
+        ne = self._solve(sums)
+        Gamma = self.gamma(ne, self.degrees / ne.rss if precision is None else precision)
+        q = len(sums.EE)
+        return ne, Gamma, sums.EE - (sums.U.reshape(q * q, Gamma.size) @ Gamma.ravel()).reshape(q, q)
 
     def gamma(self, ne: NormalEquations, precision: float) -> FloatArray:
         """Γ = γγ'/σ² + [Q_xx⁻¹], γ = (-β̂, 1), at 1/σ² = ``precision``: (P, P)."""
@@ -175,11 +179,6 @@ class Criterion:
         beta = L[p, :p] @ inverse
         log_det = 2.0 * float(np.log(L.diagonal()[:p]).sum())
         return NormalEquations(beta, float(L[p, p]) ** 2, inverse.T @ inverse, log_det, sums.log_det_T)
-
-    def _gradient_B(self, sums: PatternSums, Gamma: FloatArray) -> FloatArray:
-        """Derivative with respect to B = ΛΛ': Σ E'E − u Γ u'."""
-        q = len(sums.EE)
-        return sums.EE - (sums.U.reshape(q * q, Gamma.size) @ Gamma.ravel()).reshape(q, q)
 
     def _value(self, ne: NormalEquations) -> float:
         n = self.degrees

@@ -49,8 +49,8 @@ class PatternSums(NamedTuple):
     U: FloatArray
 
 
-# Long, and all loops: the algebra of the opening, step by step on one tile whose work arrays the steps share. A function
-# for each step would be handed ten arrays at every tile.
+# Long, and all loops: the algebra of the opening, step by step on one tile whose work arrays the steps share. A step of
+# its own function would be handed ten arrays at every tile.
 @compiled(fastmath=FAST, error_model="numpy")
 def pattern_sums(R: FloatArray, C: FloatArray, weight: FloatArray, Lambda: FloatArray) -> PatternSums:
     """Sum over rows of patterns.

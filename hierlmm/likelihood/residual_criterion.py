@@ -7,9 +7,10 @@ follows from that by the whitened rows, at the same Γ that the derivative by λ
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from hierlmm.options import as_point, refuse_missing
 __all__ = ["EDGE", "ResidualCriterion"]
 
 FloatArray = NDArray[np.float64]
+T = TypeVar("T")
 EDGE = 18.0
 """Largest size of an unconstrained residual parameter with bounds: there it is at the end of its range."""
 FEW_ROWS = 20_000
@@ -136,15 +138,11 @@ class ResidualCriterion:
         """
         psi = as_point(psi, self.n_parameters)
         lam, eta = self.split(psi)
-        whitened = self.rows.whiten(eta)
-        if whitened is None:
+        found = self._whitened(eta, lambda plain: plain(lam))
+        if found is None:
             refuse_missing(psi)
             return np.inf
-        try:
-            return self._plain(whitened)(lam)
-        except ExactFitError:  # far out in η the weights of rows differ by more than floating point holds
-            refuse_missing(psi)
-            return np.inf
+        return found[1]
 
     def evaluate(self, psi: FloatArray) -> Evaluation:
         """Criterion and gradients at ψ.
@@ -156,37 +154,41 @@ class ResidualCriterion:
         """
         psi = as_point(psi, self.n_parameters)
         lam, eta = self.split(psi)
-        whitened = self.rows.whiten(eta)
-        outside = Evaluation(np.inf, np.zeros(len(psi)), np.zeros((self.structure.q, self.structure.q)))
-        if whitened is None:
-            refuse_missing(psi)
-            return outside
-        plain = self._plain(whitened)
         Lambda = self.structure.factor(lam)
-        try:
-            found, Gamma = plain.evaluate_at(Lambda)
-        except ExactFitError:
+        at = self._whitened(eta, lambda plain: plain.evaluate_at(Lambda))
+        if at is None:
             refuse_missing(psi)
-            return outside
+            return Evaluation(np.inf, np.zeros(len(psi)), np.zeros((self.structure.q, self.structure.q)))
+        found, Gamma = at[1]
         if math.isnan(found.value):
             refuse_missing(psi)
-        by_eta = np.where(self._held(psi), 0.0, self.rows.pull_back(eta, whitened, Lambda, Gamma))
+        by_eta = self._by_eta(psi, at[0], Lambda, Gamma)
         return Evaluation(found.value, np.concatenate([found.gradient, by_eta]), found.gradient_B)
 
     def joint(self, parameters: FloatArray) -> tuple[float, FloatArray]:
         """Criterion and gradient with σ not profiled out; parameters are (λ, η, log σ̃), σ̃ in working units of y."""
         lam, eta = self.split(parameters[:-1])
-        whitened = self.rows.whiten(eta)
-        if whitened is None:
+        at = self._whitened(eta, lambda plain: plain.joint_at(lam, float(parameters[-1])))
+        if at is None:
             return np.inf, np.zeros(len(parameters))
-        plain = self._plain(whitened)
-        try:
-            value, gradient, Gamma = plain.joint_at(lam, float(parameters[-1]))
-        except ExactFitError:
-            return np.inf, np.zeros(len(parameters))
-        by_eta = self.rows.pull_back(eta, whitened, self.structure.factor(lam), Gamma)
-        by_eta = np.where(self._held(parameters[:-1]), 0.0, by_eta)
+        value, gradient, Gamma = at[1]
+        by_eta = self._by_eta(parameters[:-1], at[0], self.structure.factor(lam), Gamma)
         return value, np.concatenate([gradient[:-1], by_eta, gradient[-1:]])
+
+    def _whitened(self, eta: FloatArray, ask: Callable[[Criterion], T]) -> tuple[Whitened, T] | None:
+        """The rows whitened at η, and the answer of their criterion; None where neither exists in floating point.
+
+        Far out in η the weights of rows differ by more than floating point holds.
+        """
+        whitened = self.rows.whiten(eta)
+        try:
+            return None if whitened is None else (whitened, ask(self._plain(whitened)))
+        except ExactFitError:
+            return None
+
+    def _by_eta(self, psi: FloatArray, at: Whitened, Lambda: FloatArray, Gamma: FloatArray) -> FloatArray:
+        """Gradient in η: zero beyond the end of a range."""
+        return np.where(self._held(psi), 0.0, self.rows.pull_back(self.split(psi)[1], at, Lambda, Gamma))
 
     def _plain(self, whitened: Whitened) -> Criterion:
         return Criterion(whitened.products, self.structure, self.reml)
