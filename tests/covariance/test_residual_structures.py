@@ -193,7 +193,7 @@ def test_criterion_and_gradient_are_those_of_the_definition(data, pair, q):
                 [-0.4],
             ]
         )
-        scaling = criterion.products.scaling
+        scaling = criterion.scaling
         sigma = float(np.exp(point[-1])) * scaling.y_scale
         half = scaling.factor(criterion.structure.factor(point[:m])) * sigma
         residual = second_definition(pair, design, criterion.rows.report(point[m:-1]))
