@@ -19,7 +19,7 @@ import numpy as np
 
 import hierlmm as hl
 from hierlmm.errors import FitWarning
-from hierlmm.fits.posterior import PosteriorFit
+from hierlmm.fit.posterior import PosteriorFit
 
 FORMULAS = {
     "dental, random intercept": ("dental", "distance ~ sex * time + (1 | subject)"),

@@ -10,7 +10,7 @@ from hierlmm._version import __version__
 _EXPORTS = {
     "TwoLevelModel": "hierlmm.model",
     "MarginalModel": "hierlmm.marginal",
-    "MarginalFit": "hierlmm.fits.marginal",
+    "MarginalFit": "hierlmm.fit.likelihood",
     "AR1": "hierlmm.covariance.residual",
     "CAR1": "hierlmm.covariance.residual",
     "CompoundSymmetry": "hierlmm.covariance.residual",
@@ -35,9 +35,9 @@ _EXPORTS = {
     "Uniform": "hierlmm.bayes.distributions",
     "LogNormal": "hierlmm.bayes.distributions",
     "LKJ": "hierlmm.bayes.distributions",
-    "LikelihoodFit": "hierlmm.fits.likelihood",
-    "PosteriorFit": "hierlmm.fits.posterior",
-    "GEEFit": "hierlmm.fits.gee",
+    "LikelihoodFit": "hierlmm.fit.likelihood",
+    "PosteriorFit": "hierlmm.fit.posterior",
+    "GEEFit": "hierlmm.fit.gee",
     "MarginalComparison": "hierlmm.comparison.against_gee",
     "compare": "hierlmm.comparison.compare",
     "plot_effects": "hierlmm.plots",
@@ -135,10 +135,9 @@ if _typing.TYPE_CHECKING:
         SpecificationError,
         UnknownDatasetError,
     )
-    from hierlmm.fits.gee import GEEFit
-    from hierlmm.fits.likelihood import LikelihoodFit
-    from hierlmm.fits.marginal import MarginalFit
-    from hierlmm.fits.posterior import PosteriorFit
+    from hierlmm.fit.gee import GEEFit
+    from hierlmm.fit.likelihood import LikelihoodFit, MarginalFit
+    from hierlmm.fit.posterior import PosteriorFit
     from hierlmm.implied.compare import ImpliedComparison, compare_implied
     from hierlmm.implied.marginal import ImpliedMarginal
     from hierlmm.marginal import MarginalModel

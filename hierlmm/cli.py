@@ -94,7 +94,8 @@ def _as_options(text: str) -> str:
 
 
 def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
-    from hierlmm.report.run import METHODS, parse_methods, run, say
+    from hierlmm.fit.estimators import ESTIMATORS
+    from hierlmm.report.run import parse_methods, run, say
     from hierlmm.report.write import prepare_folder
 
     methods = parse_methods(arguments.estimators)
@@ -129,7 +130,9 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
         progress=progress,
     )
     if folder is None:
-        progress.line(f"Nothing was written; --out DIR writes the results of {', '.join(METHODS[m] for m in methods)}")
+        progress.line(
+            f"Nothing was written; --out DIR writes the results of {', '.join(ESTIMATORS[m].label for m in methods)}"
+        )
     return _verdict(failed, folder is not None)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hierlmm.bound import OTHER_MODEL, BoundModel
@@ -12,14 +11,14 @@ from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.build import design_from_fixed
 from hierlmm.design.formula import parse_formula
 from hierlmm.design.residual import make_residual
-from hierlmm.gee.counterpart import working_correlation
+from hierlmm.fit.estimators import compare_by, fit_by
 from hierlmm.options import checked_with_constructor, refuse_arguments
 
 if TYPE_CHECKING:
     from hierlmm.comparison.compare import Comparison
-    from hierlmm.fits.gee import GEEFit
-    from hierlmm.fits.marginal import MarginalFit
-    from hierlmm.fits.posterior import PosteriorFit
+    from hierlmm.fit.gee import GEEFit
+    from hierlmm.fit.likelihood import MarginalFit
+    from hierlmm.fit.posterior import PosteriorFit
 
 __all__ = ["MarginalModel"]
 
@@ -118,17 +117,11 @@ class MarginalModel(BoundModel):
 
     def fit_reml(self) -> MarginalFit:
         """Fit by generalised least squares, covariance parameters by restricted maximum likelihood."""
-        return self._fit_likelihood(reml=True)
+        return fit_by("reml", self)
 
     def fit_ml(self) -> MarginalFit:
         """Fit by generalised least squares, covariance parameters by maximum likelihood."""
-        return self._fit_likelihood(reml=False)
-
-    def _fit_likelihood(self, *, reml: bool) -> MarginalFit:
-        from hierlmm.fits.likelihood import fit_likelihood
-        from hierlmm.fits.marginal import MarginalFit
-
-        return fit_likelihood(self._design, reml=reml, kind=MarginalFit)  # type: ignore[return-value]
+        return fit_by("ml", self)
 
     def fit_gee(self, correlation: str | None = None, *, time: Any = None, **options: Any) -> GEEFit:
         """Fit the mean by generalised estimating equations (statsmodels).
@@ -145,12 +138,7 @@ class MarginalModel(BoundModel):
         SpecificationError
             If the model's correlation has no counterpart among the working correlations and none is named.
         """
-        from hierlmm.fits.gee import fit_gee
-
-        if correlation is None:
-            correlation, own = working_correlation(self._design)
-            time = own if time is None else time
-        return fit_gee(self._design, correlation, time=time, **options)
+        return fit_by("gee", self, correlation, time=time, **options)
 
     def compare(
         self, *estimators: str, ci: float = 0.95, seed: int | None = None, progressbar: bool = True, **fit_options: Any
@@ -166,17 +154,7 @@ class MarginalModel(BoundModel):
         seed, progressbar, **fit_options
             For the sampler, as in `fit`.
         """
-        from hierlmm.comparison.compare import check_options, compare, estimator_names
-
-        makers: dict[str, Callable[[], Any]] = {
-            "nuts": lambda: self.fit(seed=seed, progressbar=progressbar, **fit_options),
-            "reml": self.fit_reml,
-            "ml": self.fit_ml,
-            "gee": self.fit_gee,
-        }
-        names = estimator_names(estimators, tuple(makers))
-        check_options(names, fit_options, self.fit)
-        return compare(*(makers[name]() for name in names), ci=ci)
+        return compare_by(self, estimators, ci, seed, progressbar, fit_options)
 
     def fit(
         self,
@@ -201,20 +179,5 @@ class MarginalModel(BoundModel):
         PosteriorFit
             Frozen; without random effects.
         """
-        from hierlmm.bayes.route import sample_posterior
-        from hierlmm.fits.record import fit_of
-
-        record = sample_posterior(
-            self._design,
-            self.priors,
-            sampler=sampler,
-            centered=False,
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            seed=seed,
-            target_accept=target_accept,
-            progressbar=progressbar,
-            random_effects="auto",
-        )
-        return fit_of(record)
+        given = {"draws": draws, "tune": tune, "chains": chains, "seed": seed, "target_accept": target_accept}
+        return fit_by("nuts", self, **given, sampler=sampler, progressbar=progressbar)

@@ -13,14 +13,15 @@ from hierlmm.design.build import design_from_formula, design_from_hierarchy
 from hierlmm.design.formula import parse_formula
 from hierlmm.design.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_levels
 from hierlmm.design.residual import make_residual
-from hierlmm.errors import MissingPackageError, NotAvailableError, SpecificationError
+from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.fit.estimators import compare_by, fit_by
 from hierlmm.options import checked_with_constructor, refuse_arguments
 
 if TYPE_CHECKING:
     from hierlmm.comparison.compare import Comparison
-    from hierlmm.fits.gee import GEEFit
-    from hierlmm.fits.likelihood import LikelihoodFit
-    from hierlmm.fits.posterior import PosteriorFit
+    from hierlmm.fit.gee import GEEFit
+    from hierlmm.fit.likelihood import LikelihoodFit
+    from hierlmm.fit.posterior import PosteriorFit
 
 __all__ = ["TwoLevelModel"]
 
@@ -246,23 +247,9 @@ class TwoLevelModel(BoundModel):
         PosteriorFit
             Frozen; its ``warnings`` say whether the sampler converged.
         """
-        from hierlmm.bayes.route import sample_posterior
-        from hierlmm.fits.record import fit_of
-
-        record = sample_posterior(
-            self._design,
-            self.priors,
-            sampler=sampler,
-            centered=centered,
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            seed=seed,
-            target_accept=target_accept,
-            progressbar=progressbar,
-            random_effects=random_effects,
-        )
-        return fit_of(record)
+        given = {"draws": draws, "tune": tune, "chains": chains, "seed": seed, "target_accept": target_accept}
+        route = {"sampler": sampler, "centered": centered, "random_effects": random_effects}
+        return fit_by("nuts", self, **given, **route, progressbar=progressbar)
 
     def compare(
         self, *estimators: str, ci: float = 0.95, seed: int | None = None, progressbar: bool = True, **fit_options: Any
@@ -284,49 +271,15 @@ class TwoLevelModel(BoundModel):
             ``.table`` (tidy), ``.wide()``, a text and HTML view, ``.plot_forest()`` and more. If Bambi cannot express
             the model, the comparison says so in its notes and shows the other estimators.
         """
-        from hierlmm.comparison.compare import check_options, compare, estimator_names
-
-        names = estimator_names(estimators, ESTIMATORS)
-        check_options(names, fit_options, self.fit)
-        sampling = {"seed": seed, "progressbar": progressbar, **fit_options}
-        fits: list[Any] = []
-        notes: list[str] = []
-        for name in names:
-            if name == "bambi":
-                self._add_bambi(fits, notes, sampling)
-            else:
-                fits.append(self._fit_by_name(name, sampling))
-        if not fits:
-            raise NotAvailableError(
-                f"a comparison of {', '.join(names)}", " ".join(notes), "name further estimators: 'nuts', 'reml', 'ml'"
-            )
-        return compare(*fits, ci=ci, notes=tuple(notes))
-
-    def _fit_by_name(self, name: str, sampling: dict[str, Any]) -> Any:
-        if name == "nuts":
-            return self.fit(**sampling)
-        if name == "gee":
-            return self.fit_gee()
-        return self._fit_likelihood(reml=name == "reml")
-
-    def _add_bambi(self, fits: list[Any], notes: list[str], sampling: dict[str, Any]) -> None:
-        """Add Bambi's fit, or a note that says why it cannot be had."""
-        from hierlmm.bayes.bambi import fit_bambi
-        from hierlmm.fits.record import fit_of
-
-        options = {k: v for k, v in sampling.items() if k not in ("sampler", "centered", "random_effects")}
-        try:
-            fits.append(fit_of(fit_bambi(self._design, self.priors, **options)))
-        except (SpecificationError, MissingPackageError) as error:
-            notes.append(f"Bambi is not shown: {error.reason}. {error.remedy[:1].upper()}{error.remedy[1:]}.")
+        return compare_by(self, estimators, ci, seed, progressbar, fit_options)
 
     def fit_reml(self) -> LikelihoodFit:
         """Fit by restricted maximum likelihood."""
-        return self._fit_likelihood(reml=True)
+        return fit_by("reml", self)
 
     def fit_ml(self) -> LikelihoodFit:
         """Fit by maximum likelihood (compare models with different fixed effects on this scale)."""
-        return self._fit_likelihood(reml=False)
+        return fit_by("ml", self)
 
     def fit_gee(
         self,
@@ -374,25 +327,8 @@ class TwoLevelModel(BoundModel):
         >>> model.fit_gee().standard_errors().round(4).loc["time"].to_dict()
         {'naive': 0.095, 'robust': 0.0631, 'bias_reduced': 0.0694}
         """
-        from hierlmm.fits.gee import fit_gee
-
-        return fit_gee(
-            self._design,
-            correlation,
-            time=time,
-            scale=scale,
-            ar_pairs=ar_pairs,
-            se=se,
-            max_iterations=max_iterations,
-        )
-
-    def _fit_likelihood(self, *, reml: bool) -> LikelihoodFit:
-        from hierlmm.fits.likelihood import fit_likelihood
-
-        return fit_likelihood(self._design, reml=reml)
-
-
-ESTIMATORS = ("nuts", "reml", "ml", "gee", "bambi")
+        chosen = {"scale": scale, "ar_pairs": ar_pairs, "se": se, "max_iterations": max_iterations}
+        return fit_by("gee", self, correlation, time=time, **chosen)
 
 
 def _only_gaussian(family: str) -> None:

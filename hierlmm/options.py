@@ -162,7 +162,7 @@ def _bound(
     except TypeError as problem:
         if not named.keys().isdisjoint(getattr(door, "earlier_names", ())):
             return {}
-        raise _misfit(door, signature, named, str(problem)) from None
+        raise _misfit(door, args, signature, named, str(problem)) from None
 
 
 def _rules(door: Callable[..., Any]) -> tuple[inspect.Signature, dict[str, tuple[Any, ...]]]:
@@ -273,25 +273,31 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def unknown_argument(door: Callable[..., Any], name: str, value: Any) -> ArgumentError:
+def unknown_argument(door: Callable[..., Any], name: str, value: Any, of: tuple[Any, ...] = ()) -> ArgumentError:
     """Make the error for an argument that a function does not have, with the nearest that it has."""
     known = _names(inspect.signature(door))
     return ArgumentError(
-        f"{_title(door)} with {name}={_short(value)}",
+        f"{_title(door, of)} with {name}={_short(value)}",
         f"it has no argument of this name.{closest(name, known)}",
         _listing(known),
     )
 
 
-def _misfit(door: Any, signature: inspect.Signature, named: Mapping[str, Any], problem: str) -> ArgumentError:
+def _misfit(
+    door: Any, of: tuple[Any, ...], signature: inspect.Signature, named: Mapping[str, Any], problem: str
+) -> ArgumentError:
     known = _names(signature)
     strange = [name for name in named if name not in known]
     if strange and "unexpected keyword" in problem:
-        return unknown_argument(door, strange[0], named[strange[0]])
-    return ArgumentError(f"a call of {_title(door)}", problem, _listing(known))
+        return unknown_argument(door, strange[0], named[strange[0]], of)
+    return ArgumentError(f"a call of {_title(door, of)}", problem, _listing(known))
 
 
-def _title(door: Any) -> str:
+def _title(door: Any, of: tuple[Any, ...]) -> str:
+    """The call as users write it: a method with the class of the object that it was called on."""
+    own = "." in door.__qualname__ and door.__name__ != "__init__"
+    if of and own and isinstance(getattr(type(of[0]), door.__name__, None), types.FunctionType):
+        return f"{type(of[0]).__name__}.{door.__name__}()"
     return f"{door.__qualname__.removesuffix('.__init__')}()"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import re
 import textwrap
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,25 +19,42 @@ import pandas as pd
 
 from hierlmm.frozen import Sealed
 
-__all__ = ["Items", "Page", "Paragraph", "Result", "Table"]
+__all__ = ["Items", "Page", "Paragraph", "Part", "Printed", "Result", "Table"]
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Text that print breaks into lines of ``width``, and a notebook does not."""
+    """Text that print breaks into lines of ``width`` (0: not printed), and a notebook does not."""
 
     content: str
     width: int = 100
     first: str = ""
     rest: str = ""
+    hyphens: bool = True
 
     def lines(self) -> list[str]:
         """The lines in print."""
-        return textwrap.wrap(self.content, self.width, initial_indent=self.first, subsequent_indent=self.rest)
+        options = {"initial_indent": self.first, "subsequent_indent": self.rest, "break_on_hyphens": self.hyphens}
+        return textwrap.wrap(self.content, self.width, **options) if self.width else []  # type: ignore[arg-type]
 
     def html(self) -> str:
         """The paragraph as it is."""
         return f"<p>{html.escape(self.content)}</p>"
+
+
+@dataclass(frozen=True)
+class Printed:
+    """Lines in print that a notebook does not show: a table beside them says the same."""
+
+    content: Sequence[str]
+
+    def lines(self) -> list[str]:
+        """The lines."""
+        return list(self.content)
+
+    def html(self) -> str:
+        """Nothing."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +107,7 @@ class Table:
         return re.sub(r"(<table[^>]*>)", rf"\1{caption}", head, count=1) + "<tbody>" + body
 
 
-type Part = str | Paragraph | Items | Table
+type Part = str | Paragraph | Printed | Items | Table
 
 
 @dataclass(frozen=True)
@@ -125,7 +142,7 @@ class Page:
         return f'<div class="hierlmm" style="color: inherit; background: transparent">{"".join(pieces)}</div>'
 
 
-class Result(Sealed, ABC):
+class Result(Sealed):
     """Base of all results, which are frozen dataclasses: they have a ``table`` and say what they show in `_page`."""
 
     @abstractmethod

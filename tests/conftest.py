@@ -30,7 +30,7 @@ def dental_design(dental):
 def dental_posterior(dental_design):
     from hierlmm.bayes.priors import resolve_priors
     from hierlmm.bayes.sample import sample_explicit
-    from hierlmm.fits.record import fit_of
+    from hierlmm.fit.make import fit_of
 
     priors = resolve_priors(None, dental_design)
     return fit_of(sample_explicit(dental_design, priors, draws=1000, tune=1000, chains=4, seed=1, progressbar=False))

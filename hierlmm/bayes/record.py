@@ -1,6 +1,6 @@
 """What an estimator returns: a frozen record of a posterior, its draws under the contract's names and dimensions.
 
-`hierlmm.fits.record.fit_of` makes a fit of it.
+`hierlmm.fit.make.fit_of` makes a fit of it.
 """
 
 from __future__ import annotations

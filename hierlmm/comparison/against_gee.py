@@ -16,9 +16,9 @@ import pandas as pd
 
 from hierlmm.comparison.compare import Comparison, compare
 from hierlmm.equations.residual_symbols import spec_text
-from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
-from hierlmm.fits.gee import GEEFit, fit_gee
+from hierlmm.fits.gee import GEENumbers
 from hierlmm.fits.gee_text import correlation_sentence, fixed_formula
 from hierlmm.fits.text import counts_text
 from hierlmm.gee.counterpart import working_correlation
@@ -26,7 +26,7 @@ from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
 from hierlmm.text import table_text
 
-__all__ = ["MarginalComparison", "compare_marginal"]
+__all__ = ["MarginalComparison", "beside_gee", "counterpart"]
 
 SEE = "docs, page 'GEE'"
 SHORT = ("naive", "robust", "bias-reduced")
@@ -43,13 +43,13 @@ class MarginalComparison(Result):
     ----------
     mixed : Fit
         The fit that was asked.
-    gee : GEEFit
+    gee : GEENumbers
     ci : float
         Probability of the intervals in plots.
     """
 
     mixed: Fit
-    gee: GEEFit
+    gee: GEENumbers
     ci: float = 0.95
 
     @property
@@ -114,38 +114,32 @@ def _captioned(caption: str, frame: pd.DataFrame, text: str) -> Table:
     return Table(frame, [f"{caption}:", *text.splitlines()], caption, index=True)
 
 
-@checked
-def compare_marginal(
-    mixed: Fit, correlation: str | GEEFit | None = None, *, time: Any = None, ci: float = 0.95, **gee: Any
-) -> MarginalComparison:
-    """Fit the fixed part of a model's design by GEE and put it beside the fit.
-
-    The working correlation is exchangeable by default; without random effects the model's own, where GEE has it. A GEE
-    fit of the same rows and coefficients, in its place, is used as it is.
+def beside_gee(mixed: Fit, gee: GEENumbers, ci: float, **options: Any) -> MarginalComparison:
+    """Put a fit beside one by GEE; ``options`` of GEE, given together with a fit that has been made, are refused.
 
     Raises
     ------
-    NotAvailableError
-        If the fit is a GEE fit itself.
+    SpecificationError
+        If the GEE fit is of other rows or coefficients, or options were given with it.
+    """
+    return MarginalComparison(mixed, _same_question(mixed, gee, options), ci)
+
+
+def counterpart(mixed: Fit, correlation: str | None, time: Any) -> tuple[str, Any]:
+    """The working correlation that GEE is to have beside a fit, and its times.
+
+    Raises
+    ------
     SpecificationError
         If a model without random effects has a correlation that GEE lacks, and no other is named.
     """
-    if isinstance(mixed, GEEFit):
-        raise NotAvailableError(
-            "compare_marginal of a fit by GEE",
-            "it compares a mixed model with GEE, and this is the GEE",
-            "start from the mixed model: model.fit_ml().compare_marginal()",
-            SEE,
-        )
-    if isinstance(correlation, GEEFit):
-        return MarginalComparison(mixed, _same_question(mixed, correlation, time, gee), ci)
-    if correlation is None:
-        correlation, own = ("exchangeable", None) if mixed.has_random_effects else _counterpart(mixed)
-        time = own if time is None else time
-    return MarginalComparison(mixed, fit_gee(mixed.design, correlation, time=time, **gee), ci)
+    if correlation is not None:
+        return correlation, time
+    correlation, own = ("exchangeable", None) if mixed.has_random_effects else _own_correlation(mixed)
+    return correlation, own if time is None else time
 
 
-def _same_question(mixed: Fit, found: GEEFit, time: Any, options: dict[str, Any]) -> GEEFit:
+def _same_question(mixed: Fit, found: GEENumbers, options: dict[str, Any]) -> GEENumbers:
     """The GEE fit, if it answers the question of the mixed one: the same response, rows and coefficients."""
     own, other = mixed.design, found.design
     same = own.coef == other.coef and own.n_obs == other.n_obs and own.subjects.equals(other.subjects)
@@ -156,7 +150,8 @@ def _same_question(mixed: Fit, found: GEEFit, time: Any, options: dict[str, Any]
             "fit both to the same data with the same fixed part: model.fit_gee()",
             SEE,
         )
-    if time is not None or options.get("scale", "n-p") != "n-p" or len(options.keys() - {"scale"}):
+    time, scale = options.get("time"), options.get("scale", "n-p")
+    if time is not None or scale != "n-p" or options.keys() - {"time", "scale"}:
         raise SpecificationError(
             "a GEE fit together with options of GEE",
             "the fit has been made already, with its own",
@@ -166,7 +161,7 @@ def _same_question(mixed: Fit, found: GEEFit, time: Any, options: dict[str, Any]
     return found
 
 
-def _counterpart(fit: Fit) -> tuple[str, str | None]:
+def _own_correlation(fit: Fit) -> tuple[str, str | None]:
     """GEE's working correlation for that of a fit without random effects, and its column of times."""
     try:
         return working_correlation(fit.design)

@@ -51,7 +51,7 @@ from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import component_labels, component_values
 from hierlmm.fits.covariance_table import covariance_parameters
-from hierlmm.fits.likelihood import LikelihoodFit
+from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.frames import quote
 from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 from hierlmm.likelihood.estimate import maximise_design
@@ -452,10 +452,10 @@ def _loglik(design: Design, beta: FloatArray, root: FloatArray, sigma: FloatArra
     return subject_loglik(design, beta, root, sigma, residuals).sum(axis=1)
 
 
-def likelihood_of(design: Design, *, reml: bool) -> LikelihoodFit:
+def likelihood_of(design: Design, *, reml: bool) -> LikelihoodNumbers:
     """Fit by REML or ML without warnings; what went wrong is read off the fit."""
     found = maximise_design(design, reml=reml)
-    return LikelihoodFit(found.design, found.criterion, found.optimum)
+    return LikelihoodNumbers(found.design, found.criterion, found.optimum)
 
 
 def _by_likelihood(design: Design, quantities: _Quantities, truth: Truth, *, reml: bool) -> Recovered:
@@ -479,7 +479,7 @@ def _by_likelihood(design: Design, quantities: _Quantities, truth: Truth, *, rem
     return Recovered(np.stack([true, estimate, se, lower, upper, pit, nothing, nothing]), checks)
 
 
-def _wald_scale(fit: LikelihoodFit, values: FloatArray, quantities: _Quantities) -> FloatArray:
+def _wald_scale(fit: LikelihoodNumbers, values: FloatArray, quantities: _Quantities) -> FloatArray:
     """β as it is, every covariance parameter on the scale of its Wald interval."""
     scales = covariance_parameters(fit)
     if len(scales.labels) > len(quantities.components):  # one standard deviation stands for all

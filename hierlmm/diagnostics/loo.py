@@ -41,7 +41,7 @@ from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 from hierlmm.options import checked, choose
 
 if TYPE_CHECKING:
-    from hierlmm.fits.posterior import PosteriorFit
+    from hierlmm.fits.posterior import PosteriorNumbers
 
 __all__ = ["UNITS", "LooResult", "log_likelihood_tree", "loo", "subject_log_likelihood"]
 
@@ -128,12 +128,12 @@ MEANING = {
 }
 
 
-def loo(fit: PosteriorFit, unit: Unit = "subject") -> LooResult:
+def loo(fit: PosteriorNumbers, unit: Unit = "subject") -> LooResult:
     """Leave out one subject, or one measurement, at a time, without refitting.
 
     Parameters
     ----------
-    fit : PosteriorFit
+    fit : PosteriorNumbers
     unit : {"subject", "observation"}
         ``"subject"`` uses the marginal log-likelihood of each subject, ``"observation"`` the conditional one of each
         row given the random effects.
@@ -198,7 +198,7 @@ def loo(fit: PosteriorFit, unit: Unit = "subject") -> LooResult:
     return result
 
 
-def log_likelihood_tree(fit: PosteriorFit, unit: Unit = "observation") -> Any:
+def log_likelihood_tree(fit: PosteriorNumbers, unit: Unit = "observation") -> Any:
     """Copy of the fit's tree with group ``log_likelihood``: ``y`` (chain, draw, obs) or (chain, draw, subject)."""
     import xarray as xr
 
@@ -241,7 +241,7 @@ def subject_log_likelihood(
     return subject_loglik(design, beta, covariance_root(D), sigma, subjects=subjects)
 
 
-def _log_likelihood(fit: PosteriorFit, unit: str) -> tuple[Callable[[slice], FloatArray], pd.Index]:
+def _log_likelihood(fit: PosteriorNumbers, unit: str) -> tuple[Callable[[slice], FloatArray], pd.Index]:
     """Log-likelihood of some units at every draw, (S, units), as a function of their positions; and their labels."""
     choose("unit", unit, UNITS)
     design = fit.design

@@ -106,7 +106,7 @@ def judge_of(fit: Fit, df: str | None) -> Judge:
             "leave df out",
             SEE,
         )
-    draws: Any = fit.draws("beta")  # type: ignore[attr-defined]
+    draws: Any = fit.draws("beta")
     return PosteriorDraws(draws.reshape(-1, draws.shape[-1]))
 
 

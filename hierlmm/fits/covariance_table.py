@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,13 +18,11 @@ from scipy.stats import chi2, norm
 
 from hierlmm.covariance.parameters import Decay
 from hierlmm.covariance.random import lowest_corr
-from hierlmm.errors import SpecificationError
 from hierlmm.fits.components import COMMON_CORR, COMMON_SD, component_frame, component_labels, component_values
+from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE
 from hierlmm.likelihood.profile import profile_interval, region_points
-
-if TYPE_CHECKING:
-    from hierlmm.fits.likelihood import LikelihoodFit
+from hierlmm.options import check_ci
 
 __all__ = ["covariance_parameters", "on_boundary", "profile_components", "quantile", "wald_components"]
 
@@ -68,7 +65,7 @@ def _backward(value: float, lower: float, upper: float) -> float:
         return float(lower + (upper - lower) * 0.5 * (np.tanh(value) + 1.0))
 
 
-def covariance_parameters(fit: LikelihoodFit) -> CovarianceParameters:
+def covariance_parameters(fit: LikelihoodEstimates) -> CovarianceParameters:
     """List the covariance parameters of a fit: of D, of the residual structure, and σ."""
     design, large = fit.design, fit.large_sample
     labels = component_labels(design)[:-1]
@@ -104,14 +101,10 @@ def quantile(ci: float) -> float:
     SpecificationError
         If ``ci`` is no probability.
     """
-    if not 0.0 < ci < 1.0:
-        raise SpecificationError(
-            f"ci={ci!r}", "the probability of an interval lies between 0 and 1", "use ci=0.95 for 95 %"
-        )
-    return float(norm.ppf(0.5 + ci / 2.0))
+    return float(norm.ppf(0.5 + check_ci(ci) / 2.0))
 
 
-def wald_components(fit: LikelihoodFit, ci: float) -> pd.DataFrame:
+def wald_components(fit: LikelihoodEstimates, ci: float) -> pd.DataFrame:
     """Estimate, se, lower, upper of every covariance parameter; NaN on the boundary and where nothing is known."""
     z, found = quantile(ci), covariance_parameters(fit)
     large = fit.large_sample
@@ -126,7 +119,7 @@ def wald_components(fit: LikelihoodFit, ci: float) -> pd.DataFrame:
     return component_frame(found.labels, estimate, se, lower, upper)
 
 
-def profile_components(fit: LikelihoodFit, ci: float) -> pd.DataFrame:
+def profile_components(fit: LikelihoodEstimates, ci: float) -> pd.DataFrame:
     """Estimate, lower and upper by profile likelihood; a limit at the end of a range is that end."""
     quantile(ci)
     found, large = covariance_parameters(fit), fit.large_sample
@@ -149,7 +142,7 @@ def profile_components(fit: LikelihoodFit, ci: float) -> pd.DataFrame:
     return component_frame(found.labels, estimate, estimate, limits[:, 0], limits[:, 1]).drop(columns="se")
 
 
-def other_optima(fit: LikelihoodFit, drop: float) -> list[FloatArray]:
+def other_optima(fit: LikelihoodEstimates, drop: float) -> list[FloatArray]:
     """Further optima (λ, η, log σ̃) within ``drop`` of the best: the likelihood region has a part around each."""
     found = []
     for optimum in fit.optimum.others:
@@ -166,7 +159,7 @@ class _Scale:
     backward: Callable[[float], float]
 
 
-def _scale(fit: LikelihoodFit, label: str, lower: float, upper: float) -> _Scale:
+def _scale(fit: LikelihoodEstimates, label: str, lower: float, upper: float) -> _Scale:
     """Variances for SDs of random effects (smooth at zero), correlations as they are, the line for all others."""
     if label.startswith("sd("):
         return _Scale(lambda v: v * v, lambda v: float(np.sqrt(max(v, 0.0))))
@@ -181,7 +174,7 @@ def _scale(fit: LikelihoodFit, label: str, lower: float, upper: float) -> _Scale
     return _Scale(lambda v: _forward(v, lower, upper), lambda v: _backward(v, lower, upper))
 
 
-def _decay(fit: LikelihoodFit, label: str) -> int | None:
+def _decay(fit: LikelihoodEstimates, label: str) -> int | None:
     """Position in (λ, η, log σ̃) of a correlation one unit of time apart, which underflows to 0 long before η ends."""
     function = fit.criterion_function
     for j, parameter in enumerate(function.rows.parameters):
@@ -190,7 +183,7 @@ def _decay(fit: LikelihoodFit, label: str) -> int | None:
     return None
 
 
-def on_boundary(fit: LikelihoodFit, labels: list[str]) -> NDArray[np.bool_]:
+def on_boundary(fit: LikelihoodEstimates, labels: list[str]) -> NDArray[np.bool_]:
     """Components of blocks in which D has no full rank: they have no large-sample interval."""
     design, half = fit.design, fit.criterion_function.structure.factor(fit.optimum.lam)
     groups = (tuple(range(len(half))),) if design.covariance == "identity" else design.blocks

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 from scipy.stats import t as t_distribution
 
-from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.errors import NotAvailableError
+from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.likelihood.kenward_roger import KenwardRogerDegrees, kenward_roger
 from hierlmm.likelihood.satterthwaite import SatterthwaiteDegrees, satterthwaite_degrees
 from hierlmm.likelihood.wald import FixedDegrees, Wald, method_name, two_sided
-
-if TYPE_CHECKING:
-    from hierlmm.fits.base import Fit
-    from hierlmm.fits.likelihood import LikelihoodFit
+from hierlmm.options import check_ci
 
 __all__ = [
     "fit_kenward_roger",
     "fit_satterthwaite",
     "likelihood_wald",
-    "normal_wald",
     "summary_with_degrees",
 ]
 
@@ -38,12 +33,12 @@ FLAT = (
 )
 
 
-def fit_satterthwaite(fit: LikelihoodFit) -> SatterthwaiteDegrees:
+def fit_satterthwaite(fit: LikelihoodEstimates) -> SatterthwaiteDegrees:
     """Satterthwaite's method for a fit, from its large-sample distribution of θ."""
     return satterthwaite_degrees(fit.large_sample)
 
 
-def fit_kenward_roger(fit: LikelihoodFit) -> KenwardRogerDegrees:
+def fit_kenward_roger(fit: LikelihoodEstimates) -> KenwardRogerDegrees:
     """Kenward and Roger's method for a fit.
 
     Raises
@@ -69,7 +64,7 @@ def fit_kenward_roger(fit: LikelihoodFit) -> KenwardRogerDegrees:
     return kenward_roger(fit.solution)
 
 
-def likelihood_wald(fit: LikelihoodFit, df: str | None = None) -> Wald:
+def likelihood_wald(fit: LikelihoodEstimates, df: str | None = None) -> Wald:
     """How linear functions of β are judged: by Satterthwaite's method unless another is named."""
     name = "satterthwaite" if df is None else method_name(df)
     beta, cov = fit.beta.to_numpy(), fit.beta_cov.to_numpy()
@@ -83,31 +78,9 @@ def likelihood_wald(fit: LikelihoodFit, df: str | None = None) -> Wald:
     return Wald(name, beta, cov, FixedDegrees(value))
 
 
-def normal_wald(fit: Fit, df: str | None = None) -> Wald:
-    """Normal quantiles, for an estimator that knows no degrees of freedom.
-
-    Raises
-    ------
-    NotAvailableError
-        If degrees of freedom are asked for.
-    """
-    name = "normal" if df is None else method_name(df)
-    if name != "normal":
-        raise NotAvailableError(
-            f"df={df!r} for a fit by {fit.estimator}",
-            "its covariance of the fixed effects comes without degrees of freedom",
-            "leave df out (normal quantiles), or use a fit by REML",
-            SEE,
-        )
-    return Wald(name, fit.beta.to_numpy(), fit.beta_cov.to_numpy(), FixedDegrees(np.inf))
-
-
 def summary_with_degrees(wald: Wald, coef: pd.Index, ci: float) -> pd.DataFrame:
     """Fixed effects with intervals, t, df and p by one method."""
-    if not 0.0 < ci < 1.0:
-        raise SpecificationError(
-            f"ci={ci!r}", "the probability of an interval lies between 0 and 1", "use ci=0.95 for 95 %"
-        )
+    check_ci(ci)
     estimate, se, df = wald.rows(np.eye(len(coef)))
     half = t_distribution.ppf(0.5 + ci / 2.0, df) * se
     t = estimate / se

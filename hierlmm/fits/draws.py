@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.options import check_counts
-
-if TYPE_CHECKING:
-    from hierlmm.fits.likelihood import LikelihoodFit
 
 __all__ = ["large_sample_tree"]
 
@@ -21,8 +19,8 @@ APPROXIMATION = (
 )
 
 
-def large_sample_tree(fit: LikelihoodFit, draws: int, chains: int, seed: int | None) -> Any:
-    """Build the DataTree of `LikelihoodFit.to_datatree`."""
+def large_sample_tree(fit: LikelihoodEstimates, draws: int, chains: int, seed: int | None) -> Any:
+    """Build the DataTree of `LikelihoodEstimates.to_datatree`."""
     import xarray as xr
 
     check_counts(draws=draws, chains=chains)
@@ -81,7 +79,7 @@ def large_sample_tree(fit: LikelihoodFit, draws: int, chains: int, seed: int | N
     return tree
 
 
-def _residual_draws(fit: LikelihoodFit, sample: FloatArray) -> tuple[dict[str, Any], dict[str, list[str]]]:
+def _residual_draws(fit: LikelihoodEstimates, sample: FloatArray) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """Variables ``residual_correlation`` and ``residual_variance`` of the draws, and the labels of their dimensions."""
     estimate = fit.residual_estimate
     if estimate is None:

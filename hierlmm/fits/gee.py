@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, ClassVar, Literal, NoReturn, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -11,18 +12,17 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from hierlmm.design.design import Design
-from hierlmm.errors import DataError, NotAvailableError, SpecificationError, warn
+from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
-from hierlmm.fits.gee_text import gee_html, gee_text
+from hierlmm.fits.capabilities import GEE, Lack
 from hierlmm.frames import quote
-from hierlmm.gee.estimate import GEEEstimate, Scale, describe_estimate, estimate_gee
-from hierlmm.options import check_counts, checked, choose
-from hierlmm.predict.lines import linear_prediction
+from hierlmm.gee.estimate import GEEEstimate
+from hierlmm.gee.record import StandardError
+from hierlmm.options import check_ci, check_counts, checked, choose
 
-__all__ = ["GEEFit", "StandardError", "fit_gee"]
+__all__ = ["GEENumbers"]
 
 FloatArray = NDArray[np.float64]
-StandardError = Literal["robust", "naive", "bias_reduced"]
 MarginalLevel = Literal["population", "marginal"]
 LEVELS = ("population", "marginal")
 SEE = "docs, page 'GEE'"
@@ -31,8 +31,8 @@ APPROXIMATION = "beta drawn from a normal distribution with the {} covariance; n
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class GEEFit(Fit):
-    """A marginal model fitted by generalised estimating equations (made by ``model.fit_gee()``).
+class GEENumbers(Fit):
+    """A marginal model fitted by generalised estimating equations.
 
     GEE estimates the mean over subjects. It has a working correlation of the rows of a subject, but no random effects,
     no variance between subjects and no likelihood; asking for these raises a `NotAvailableError` that says so.
@@ -58,8 +58,10 @@ class GEEFit(Fit):
     se: StandardError = "robust"
     warnings: tuple[str, ...] = ()
     estimator = "GEE"
+    lacks: ClassVar[Mapping[str, Lack]] = GEE
+    has_working_correlation: ClassVar[bool] = True
 
-    def with_se(self, se: StandardError) -> GEEFit:
+    def with_se(self, se: StandardError) -> Self:
         """Return the same fit with another default standard error.
 
         Parameters
@@ -126,7 +128,7 @@ class GEEFit(Fit):
         se : {"robust", "naive", "bias_reduced"}, optional
             The fit's own default if left out.
         """
-        quantile = _quantile(ci)
+        quantile = float(norm.ppf(0.5 + check_ci(ci) / 2.0))
         beta = self.beta
         error = pd.Series(np.sqrt(np.diag(self.covariance(se))), index=beta.index)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -211,7 +213,7 @@ class GEEFit(Fit):
 
     def fitted(self, level: MarginalLevel = "population") -> pd.Series:  # type: ignore[override]
         """Marginal means of the rows used."""
-        self._level(level)
+        self._choose_level(level)
         values = self.design.offset + self.design.X @ self.estimate.beta
         return pd.Series(values, index=self.design.frame.index, name="fitted")
 
@@ -242,84 +244,7 @@ class GEEFit(Fit):
                 residual[own] = np.linalg.solve(L, residual[own])
         return pd.Series(residual, index=self.design.frame.index, name=f"{kind} residual")
 
-    def predict(
-        self,
-        newdata: Any = None,
-        level: MarginalLevel = "population",
-        interval: Literal["confidence", "credible"] | None = None,
-        ci: float = 0.95,
-        se: StandardError | None = None,
-    ) -> pd.DataFrame:
-        """Predict the marginal mean.
-
-        Parameters
-        ----------
-        newdata : table, optional
-            Rows to predict; the fitted rows by default. No subject is needed.
-        level : {"population", "marginal"}
-            Two words for the same line, with an identity link.
-        interval : {"confidence"}, optional
-            For the mean; normal, from the covariance ``se``. ``"credible"``, the word of posterior fits, means the same
-            here.
-        ci : float
-            Probability of the interval.
-        se : {"robust", "naive", "bias_reduced"}, optional
-            The fit's own default if left out.
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``estimate``, and with an interval ``se``, ``lower``, ``upper``; index of the rows. ``.attrs`` says in words
-            what the interval contains.
-
-        Raises
-        ------
-        NotAvailableError
-            At ``level="subject"`` or ``"new_subject"``, and for ``interval="prediction"``: GEE has no distribution of
-            subjects or measurements.
-        """
-        self._level(level)
-        if interval == "prediction":
-            self._lacks(
-                "a prediction interval",
-                "it assumes no distribution of the measurements, only their mean",
-                "use interval='confidence' for the mean, or fit_reml().predict(level='new_subject')",
-            )
-        if interval is not None:
-            choose("interval", interval, ("confidence", "credible"))
-        return linear_prediction(
-            self.design,
-            self.estimate.beta,
-            self.covariance(se).to_numpy(),
-            newdata,
-            level,
-            interval,
-            ci,
-            contains=f"the uncertainty of the coefficients ({(se or self.se).replace('_', '-')} covariance)",
-        )
-
-    def predict_subject(self, history: Any, times: Any = None, **options: Any) -> pd.DataFrame:
-        """Not available: GEE has no distribution of subjects, so a history says nothing about a subject's future.
-
-        Parameters
-        ----------
-        history, times, **options
-            Of the fits that have it.
-        """
-        self._no_dynamic_prediction("predict_subject")
-
-    def plot_subject_prediction(self, history: Any, times: Any = None, **options: Any) -> Any:
-        """Not available: see `predict_subject`."""
-        self._no_dynamic_prediction("plot_subject_prediction")
-
-    def _no_dynamic_prediction(self, what: str) -> NoReturn:
-        self._lacks(
-            what,
-            "it assumes no distribution of a subject's measurements, so the first ones say nothing about the next",
-            "use fit_reml().predict_subject(history, times), or predict() for the mean over subjects",
-        )
-
-    def _level(self, level: str) -> None:
+    def _choose_level(self, level: str) -> None:
         if level in ("subject", "new_subject"):
             self._lacks(
                 f"level={level!r}",
@@ -366,195 +291,15 @@ class GEEFit(Fit):
         tree.attrs.update(posterior.attrs)
         return tree
 
-    # What GEE does not have.
+    @property
+    def b_cov(self) -> FloatArray:
+        """Not available: GEE has no random effects."""
+        self._absent("b_cov")
 
     def _lacks(self, what: str, reason: str, remedy: str) -> NoReturn:
-        raise NotAvailableError(f"{what} of a fit by GEE", reason, remedy, SEE)
-
-    def _no_random_effects(self, what: str) -> NoReturn:
-        self._lacks(
-            what,
-            "GEE models the mean over subjects and has no random effects and no variance between subjects",
-            "use fit_reml(), fit_ml() or fit(); for the correlation within subjects see fit.correlation_parameters",
-        )
-
-    def _no_likelihood(self, what: str) -> NoReturn:
-        self._lacks(
-            what,
-            "GEE solves equations for the mean and has no likelihood",
-            "use fit_ml(); to choose a working correlation compare standard_errors() under several",
-        )
+        raise Lack(reason, remedy, SEE).refusal(what, "GEE")
 
     @property
     def has_random_effects(self) -> bool:
         """False: the random effects of the model are dropped."""
         return False
-
-    @property
-    def D(self) -> pd.DataFrame:
-        """Not available: GEE has no random effects."""
-        self._no_random_effects("D")
-
-    @property
-    def b(self) -> pd.DataFrame:
-        """Not available: GEE has no random effects."""
-        self._no_random_effects("b")
-
-    @property
-    def b_sd(self) -> pd.DataFrame:
-        """Not available: GEE has no random effects."""
-        self._no_random_effects("b_sd")
-
-    @property
-    def sd_b(self) -> pd.Series:
-        """Not available: GEE has no random effects."""
-        self._no_random_effects("sd_b")
-
-    @property
-    def corr_b(self) -> pd.DataFrame:
-        """Not available: GEE has no random effects."""
-        self._no_random_effects("corr_b")
-
-    @property
-    def icc(self) -> float:
-        """Not available: GEE has no random effects (an exchangeable alpha is its nearest relative)."""
-        self._no_random_effects("icc")
-
-    @property
-    def subject_coef(self) -> pd.DataFrame:
-        """Not available: GEE has no line of a subject's own."""
-        self._no_random_effects("subject_coef")
-
-    def variance_components(self, ci: float = 0.95) -> pd.DataFrame:
-        """Not available: GEE has no random effects.
-
-        Parameters
-        ----------
-        ci : float
-            Of the fits that have it.
-        """
-        self._no_random_effects("variance_components")
-
-    @property
-    def loglik(self) -> float:
-        """Not available: GEE has no likelihood."""
-        self._no_likelihood("loglik")
-
-    @property
-    def is_singular(self) -> bool:
-        """Not available: GEE has no random effects."""
-        self._no_random_effects("is_singular")
-
-    @property
-    def b_cov(self) -> FloatArray:
-        """Not available: GEE has no random effects."""
-        self._no_random_effects("b_cov")
-
-    def __repr__(self) -> str:
-        return gee_text(self)
-
-    def _repr_html_(self) -> str:
-        return gee_html(self)
-
-
-def _quantile(ci: float) -> float:
-    if not 0.0 < ci < 1.0:
-        raise SpecificationError(
-            f"ci={ci!r}", "the probability of an interval lies between 0 and 1", "use ci=0.95 for 95 %"
-        )
-    return float(norm.ppf(0.5 + ci / 2.0))
-
-
-@checked
-def fit_gee(
-    design: Design,
-    correlation: str = "exchangeable",
-    *,
-    time: Any = None,
-    scale: Scale = "n-p",
-    ar_pairs: Literal["all", "adjacent"] = "all",
-    se: StandardError = "robust",
-    max_iterations: int = 200,
-) -> GEEFit:
-    """Fit the marginal model of a design by GEE; the arguments are those of ``TwoLevelModel.fit_gee``.
-
-    Of the design only ``y``, ``X``, ``offset``, ``coef``, ``subject_index``, ``subjects`` and ``frame`` are used.
-    """
-    choose("se", se, get_args(StandardError))
-    times, name = _times(design, time)
-    estimate = estimate_gee(
-        design.y,
-        design.X,
-        design.offset,
-        design.coef,
-        design.subject_index,
-        correlation=correlation,
-        times=times,
-        scale=scale,
-        ar_pairs=ar_pairs,
-        max_iterations=max_iterations,
-        subjects=design.subjects,
-    )
-    messages = describe_estimate(estimate, design.n_subjects, design.subjects)
-    if not estimate.converged:
-        warn(messages[0])
-    fit = GEEFit(design, estimate, name, se, messages)
-    fit.covariance()
-    return fit
-
-
-def _times(design: Design, time: Any) -> tuple[NDArray[np.generic] | None, str | None]:
-    """Values of the rows' times and their name, from the name of a column or from one value for each row."""
-    if time is None:
-        return None, None
-    frame = design.frame
-    if isinstance(time, str):
-        if time not in frame.columns:
-            raise DataError(
-                f"time={time!r}",
-                f"the model keeps only the columns it uses ({', '.join(map(str, frame.columns))})",
-                f"use one of these, or pass the values: time=data[{time!r}]",
-                SEE,
-            )
-        values, name = frame[time], time
-    else:
-        array = np.asarray(time)
-        if array.ndim != 1:
-            raise DataError(
-                f"time of type {type(time).__name__} with {array.ndim} dimensions",
-                "every row needs one time",
-                "use the name of a column, or one column of values: time=data['week']",
-                SEE,
-            )
-        values = time if isinstance(time, pd.Series) else pd.Series(array)
-        name = str(values.name) if values.name is not None else "time"
-        if len(values) != len(frame):
-            known = isinstance(time, pd.Series) and time.index.is_unique and frame.index.isin(time.index).all()
-            if not known:
-                raise DataError(
-                    f"{len(values)} times for {len(frame)} rows",
-                    "every row needs one time",
-                    "pass a column of the data that was fitted, as a pandas Series with its index",
-                    SEE,
-                )
-            values = values.loc[frame.index]
-        elif isinstance(time, pd.Series) and not time.index.equals(frame.index):
-            raise DataError(
-                "times whose index is not that of the rows",
-                "it is not known which time belongs to which row",
-                "pass a column of the data that was fitted, or an array in the order of its rows",
-                SEE,
-            )
-    if values.isna().any():
-        raise DataError(
-            f"{int(values.isna().sum())} missing values of {name!r}",
-            "rows without a time have no place in the working correlation",
-            "drop or complete these rows before making the model",
-            SEE,
-        )
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        labels = values.cat.categories
-        if not pd.api.types.is_numeric_dtype(labels):
-            return np.asarray(values.astype(str)), name
-        return np.asarray(values.astype(labels.dtype)), name
-    return values.to_numpy(), name

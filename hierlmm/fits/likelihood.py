@@ -1,10 +1,11 @@
-"""The REML or ML fit of a two-level model, frozen."""
+"""The REML or ML fit of a two-level model: β, D, σ and b at the optimum, and what the likelihood says, frozen."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,32 +13,23 @@ from numpy.typing import NDArray
 
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
-from hierlmm.errors import warn
 from hierlmm.fits.base import Fit
-from hierlmm.fits.covariance_table import profile_components, quantile, wald_components
-from hierlmm.fits.degrees import fit_kenward_roger, fit_satterthwaite, likelihood_wald, summary_with_degrees
-from hierlmm.fits.text import likelihood_html, likelihood_text
+from hierlmm.fits.capabilities import LIKELIHOOD, Lack
 from hierlmm.likelihood.by_subject import subject_loglik
-from hierlmm.likelihood.estimate import maximise_design
-from hierlmm.likelihood.kenward_roger import KenwardRogerDegrees
 from hierlmm.likelihood.large_sample import LargeSample, large_sample
 from hierlmm.likelihood.maximise import Optimum
-from hierlmm.likelihood.satterthwaite import SatterthwaiteDegrees
 from hierlmm.likelihood.solution import AnyCriterion, Solution
-from hierlmm.likelihood.wald import Wald
-from hierlmm.options import checked, choose
-from hierlmm.predict.likelihood import predict_rows
-from hierlmm.predict.rows import Interval, PredictionLevel
+from hierlmm.options import checked
 
-__all__ = ["LikelihoodFit", "fit_likelihood"]
+__all__ = ["LikelihoodEstimates"]
 
 FloatArray = NDArray[np.float64]
 
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class LikelihoodFit(Fit):
-    """A two-level model fitted by restricted (REML) or full (ML) maximum likelihood.
+class LikelihoodEstimates(Fit):
+    """The numbers of a model fitted by restricted (REML) or full (ML) maximum likelihood.
 
     Attributes
     ----------
@@ -61,6 +53,8 @@ class LikelihoodFit(Fit):
     criterion_function: AnyCriterion
     optimum: Optimum
     warnings: tuple[str, ...] = ()
+    lacks: ClassVar[Mapping[str, Lack]] = LIKELIHOOD
+    has_likelihood: ClassVar[bool] = True
 
     @property
     def reml(self) -> bool:
@@ -226,18 +220,6 @@ class LikelihoodFit(Fit):
         """
         return self._optima.copy()
 
-    def plot_optima(self, **options: Any) -> Any:
-        """The criterion on the way from the best optimum to each of the others; see `hierlmm.plots.plot_optima`.
-
-        Parameters
-        ----------
-        **options
-            As for `hierlmm.plots.plot_optima`.
-        """
-        from hierlmm.plots import plot_optima
-
-        return plot_optima(self, **options)
-
     @property
     def gradient_norm(self) -> float:
         """Largest absolute derivative of the criterion in the scaled covariance parameters."""
@@ -281,56 +263,10 @@ class LikelihoodFit(Fit):
         }
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "penalty per parameter"])
 
-    def summary(self, ci: float = 0.95, df: str | None = None) -> pd.DataFrame:
-        """Fixed effects: estimate, se, lower, upper (Wald, normal quantiles) and t = estimate / se.
-
-        Parameters
-        ----------
-        ci : float
-            Probability of the interval.
-        df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
-            Use Student's t with degrees of freedom by this method, and add the columns ``df`` and ``p``. Kenward-Roger
-            (REML only) also adjusts ``se``; "residual" is N - p; "inf" is another word for "normal".
-        """
-        if df is not None:
-            return summary_with_degrees(self._wald(df), self._beta.index, ci)
-        z = quantile(ci)
-        beta, se = self.beta, self.beta_se
-        return pd.DataFrame(
-            {"estimate": beta, "se": se, "lower": beta - z * se, "upper": beta + z * se, "t": beta / se}
-        )
-
-    @cached_property
-    def _satterthwaite(self) -> SatterthwaiteDegrees:
-        return fit_satterthwaite(self)
-
-    @cached_property
-    def _kenward_roger(self) -> KenwardRogerDegrees:
-        return fit_kenward_roger(self)
-
-    def _wald(self, df: str | None = None) -> Wald:
-        return likelihood_wald(self, df)
-
     @cached_property
     def large_sample(self) -> LargeSample:
         """Normal approximation for the covariance parameters on the unconstrained scale."""
         return large_sample(self.criterion_function, self.optimum.lam, self.solution.whitened_sd)
-
-    def variance_components(self, ci: float = 0.95, method: Literal["wald", "profile"] = "wald") -> pd.DataFrame:
-        """Standard deviations, correlations, residual parameters and σ: estimate, se, lower, upper.
-
-        Parameters
-        ----------
-        ci : float
-            Probability of the intervals.
-        method : {"wald", "profile"}
-            Wald intervals on the log scale (Fisher's z for correlations, on their admissible interval), so they stay
-            inside the parameter space; at a boundary optimum, or where the data say nothing, no such interval exists
-            and it is NaN. Or profile-likelihood intervals: all values that cost less than half the χ²₁ quantile in
-            log-likelihood; a limit at the end of a parameter's range (an SD of 0) is that end.
-        """
-        choose("method", method, ("wald", "profile"))
-        return wald_components(self, ci) if method == "wald" else profile_components(self, ci)
 
     def subject_loglik(self) -> pd.Series:
         """Marginal log-likelihood of every subject at β̂ and θ̂, random effects integrated out; ML: sums to loglik."""
@@ -338,137 +274,3 @@ class LikelihoodFit(Fit):
         residuals = None if self.residual_estimate is None else [self.residual_estimate]
         values = subject_loglik(self.design, beta, self.solution.root[None], sigma, residuals)
         return pd.Series(values[0], index=self.design.subjects, name="loglik")
-
-    def predict(
-        self,
-        newdata: Any = None,
-        level: PredictionLevel = "subject",
-        interval: Interval | None = None,
-        ci: float = 0.95,
-    ) -> pd.DataFrame:
-        """Predict the response.
-
-        Parameters
-        ----------
-        newdata : table, optional
-            Rows to predict; the fitted rows by default.
-        level : {"subject", "population", "new_subject", "marginal"}
-            The line of a subject in the data, with its BLUPs; the line at b = 0; the line of one subject yet to be
-            seen, drawn from N(0, D); or the mean over subjects.
-        interval : {"confidence", "prediction"}, optional
-            For that line, or for a new measurement of it (at ``"marginal"``: of a subject drawn at random), which adds
-            the residual variance. The uncertainty of β and b is their joint one given θ; that of θ enters through
-            Student's t with Satterthwaite's degrees of freedom. ``"credible"``, the word of posterior fits, means
-            ``"confidence"`` here, so that one script serves every fit.
-        ci : float
-            Probability of the interval.
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``estimate``, and with an interval ``se``, ``lower``, ``upper``; index of the rows. ``.attrs`` says in words
-            what the interval contains.
-
-        Raises
-        ------
-        DataError
-            If a column is absent, a factor level is new, a value is missing, or a subject is not in the fitted data
-            (level ``"subject"``).
-        """
-        return predict_rows(self, newdata, level, interval, ci)
-
-    def predict_subject(
-        self,
-        history: Any,
-        times: Any = None,
-        *,
-        newdata: Any = None,
-        interval: Interval | None = None,
-        ci: float = 0.95,
-        retrospective: bool = False,
-        time: str | None = None,
-    ) -> pd.DataFrame:
-        """Predict a subject that was not in the data from its first measurements, without refitting.
-
-        Exactly what a refit with the new subject's measurements would predict at the same θ: β and b are both updated.
-        Each new subject is predicted from its own measurements only.
-
-        Parameters
-        ----------
-        history : table
-            Measurements so far: the response and the covariates; the subject column tells several new subjects apart.
-        times : sequence of numbers, optional
-            Values of the time at which to predict; covariates that are constant are carried along.
-        newdata : table, optional
-            In place of ``times``: rows to predict, where there are several level-1 variables.
-        interval, ci
-            As for `predict`: for the subject's line, or for a new measurement of it.
-        retrospective : bool
-            Whether measurements later than a prediction time may be used.
-        time : str, optional
-            The column that is the time, where there are several level-1 variables. By default that of the residual
-            structure (``hl.CAR1("time")``), or the one numeric level-1 variable.
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``estimate``, ``se``, ``lower``, ``upper`` as `predict` gives them; with ``times``, the subject and the time
-            stand before them.
-        """
-        from hierlmm.predict.dynamic import predict_new_subject
-
-        return predict_new_subject(
-            self,
-            history,
-            times,
-            newdata=newdata,
-            interval=interval,
-            ci=ci,
-            retrospective=retrospective,
-            time=time,
-        )
-
-    def to_datatree(self, draws: int = 1000, chains: int = 4, seed: int | None = 0) -> Any:
-        """Draws from the large-sample distribution, so that a likelihood fit enters any ArviZ function.
-
-        β from its sampling distribution, (D, σ) from the normal approximation on the unconstrained scale, b from its
-        conditional distribution given the draw of β (so its spread includes the uncertainty of β). The tree marks
-        itself: ``attrs["approximation"]``. There are no chains in the sense of MCMC; R-hat is 1 by construction.
-
-        Parameters
-        ----------
-        draws, chains : int
-            Draws of each chain, and number of chains.
-        seed : int, optional
-            The same draws every time by default; None varies them.
-
-        Returns
-        -------
-        xarray.DataTree
-            Group ``posterior`` with ``beta``, ``b``, ``sd_b``, ``corr_b``, ``D``, ``sigma``.
-        """
-        from hierlmm.fits.draws import large_sample_tree
-
-        return large_sample_tree(self, draws, chains, seed)
-
-    def __repr__(self) -> str:
-        return likelihood_text(self)
-
-    def _repr_html_(self) -> str:
-        return likelihood_html(self)
-
-
-def fit_likelihood(design: Design, *, reml: bool, kind: type[LikelihoodFit] = LikelihoodFit) -> LikelihoodFit:
-    """Fit a design by REML or ML, and warn if the optimiser did not converge.
-
-    Parameters
-    ----------
-    design : Design
-    reml : bool
-    kind : type
-        Class of the fit.
-    """
-    found = maximise_design(design, reml=reml)
-    if not found.optimum.converged:
-        warn(found.warnings[0])
-    return kind(found.design, found.criterion, found.optimum, found.warnings)

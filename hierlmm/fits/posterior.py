@@ -1,13 +1,14 @@
-"""A posterior as a fit: the same questions as every other fit, answered from draws.
+"""A posterior as numbers of a fit: the same questions as every other fit, answered from draws.
 
 Point estimates are posterior means, uncertainties posterior standard deviations, intervals equal-tailed quantiles.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -25,18 +26,14 @@ from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit, Level
+from hierlmm.fits.capabilities import POSTERIOR, Lack
 from hierlmm.fits.components import component_labels
 from hierlmm.frames import shorten
 from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
-from hierlmm.options import check_counts, checked, choose
-from hierlmm.predict.posterior import predict_rows, prediction_draws
-from hierlmm.predict.rows import Interval, PredictionLevel
+from hierlmm.options import check_ci, check_counts, checked
 
-if TYPE_CHECKING:
-    from hierlmm.diagnostics.loo import LooResult
-
-__all__ = ["PosteriorFit"]
+__all__ = ["PosteriorNumbers"]
 
 FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Posterior fits'"
@@ -44,7 +41,7 @@ SEE = "docs, page 'Posterior fits'"
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class PosteriorFit(Fit):
+class PosteriorNumbers(Fit):
     """Posterior draws of a two-level model.
 
     Attributes
@@ -66,6 +63,8 @@ class PosteriorFit(Fit):
     priors: ResolvedPriors | None
     estimator: str = "NUTS"
     warnings: tuple[str, ...] = ()
+    lacks: ClassVar[Mapping[str, Lack]] = POSTERIOR
+    has_draws: ClassVar[bool] = True
 
     # --- draws -------------------------------------------------------------------------------------------------------
 
@@ -296,150 +295,11 @@ class PosteriorFit(Fit):
         columns.append(self.draws("sigma")[..., None])
         return _table(np.concatenate(columns, axis=-1), labels, ci, "component")
 
-    def plot_random_effects(self, **options: Any) -> Any:
-        """Random effects with intervals, sorted; see `hierlmm.plots.plot_random_effects`."""
-        self._need_effects("plot_random_effects")
-        return super().plot_random_effects(**options)
-
-    def plot_shrinkage(self, **options: Any) -> Any:
-        """Separate, pooled and partially pooled regressions; see `hierlmm.plots.plot_shrinkage`."""
-        self._need_effects("plot_shrinkage")
-        return super().plot_shrinkage(**options)
-
-    # --- predictions -------------------------------------------------------------------------------------------------
-
     def fitted(self, level: Level = "subject") -> pd.Series:
         """Fitted values of the rows used, with the subjects' effects or at b = 0 (``"population"``)."""
         if level == "subject":
             self._need_effects("fitted(level='subject')")
         return super().fitted(level)
-
-    def predict(
-        self,
-        newdata: Any = None,
-        level: PredictionLevel = "subject",
-        interval: Interval | None = None,
-        ci: float = 0.95,
-        seed: int | None = 0,
-        *,
-        kind: Literal["summary", "draws"] = "summary",
-    ) -> Any:
-        """Posterior mean of the expected response, and an equal-tailed interval.
-
-        Parameters
-        ----------
-        newdata : table, optional
-            New rows; the rows of the fit by default.
-        level : {"subject", "population", "new_subject", "marginal"}
-            With the subject's own random effects; at b = 0; for one subject not yet seen, whose random effects are
-            drawn from N(0, D) (the estimate is that of the population, the interval is wider); or the mean over
-            subjects.
-        interval : {"credible", "prediction"}, optional
-            For that line, or for a new measurement of it (residual error added; at ``"marginal"`` of a subject drawn
-            at random). ``"confidence"``, the word of likelihood fits, means ``"credible"`` here, so that one script
-            serves every fit.
-        ci : float
-            Probability of the interval.
-        seed : int, optional
-            Of the simulated random effects and residuals.
-        kind : {"summary", "draws"}
-            ``"draws"``: the draws behind the table, joint over rows, where they fit into memory.
-
-        Returns
-        -------
-        DataFrame
-            ``estimate`` and, with an interval, ``se``, ``lower`` and ``upper``; the index of ``newdata``; ``.attrs``
-            says in words what the interval contains. For draws an ``xarray.DataArray`` (chain, draw, obs).
-
-        Raises
-        ------
-        DataError
-            If a subject was not in the fitted data (level ``"subject"``), or columns are absent.
-        """
-        choose("kind", kind, ("summary", "draws"))
-        if kind == "draws":
-            return prediction_draws(self, newdata, level, interval, seed)
-        return predict_rows(self, newdata, level, interval, ci, seed)
-
-    def predict_subject(
-        self,
-        history: Any,
-        times: Any = None,
-        *,
-        newdata: Any = None,
-        interval: Interval | None = None,
-        ci: float = 0.95,
-        retrospective: bool = False,
-        reweight: bool = True,
-        time: str | None = None,
-    ) -> pd.DataFrame:
-        """Predict a subject that was not in the data from its first measurements, without refitting.
-
-        Given each draw of β, D and σ the new subject's line is normal, and the draws are weighted by what they say of
-        its measurements, as a refit would (Pareto-smoothed importance sampling). Nothing is simulated: the intervals
-        are quantiles of the mixture over the draws.
-
-        Parameters
-        ----------
-        history, times, newdata, interval, ci, retrospective, time
-            As for `LikelihoodFit.predict_subject`.
-        reweight : bool
-            Whether the new subject's measurements may change the posterior of β, D and σ.
-
-        Returns
-        -------
-        DataFrame
-            As from `LikelihoodFit.predict_subject`; ``.attrs`` has ``pareto_k`` and ``ess`` of the weights, by subject.
-
-        Warns
-        -----
-        FitWarning
-            If Pareto k is above 0.7: the weights cannot be relied on.
-        """
-        from hierlmm.predict.dynamic import predict_new_subject_draws
-
-        return predict_new_subject_draws(
-            self,
-            history,
-            times,
-            newdata=newdata,
-            interval=interval,
-            ci=ci,
-            retrospective=retrospective,
-            reweight=reweight,
-            time=time,
-        )
-
-    def log_likelihood(self, unit: Literal["subject", "observation"] = "observation") -> Any:
-        """Pointwise log-likelihood as a new tree with group ``log_likelihood``.
-
-        Parameters
-        ----------
-        unit : {"subject", "observation"}
-            ``"observation"``: conditional, given b, ``y`` (obs). ``"subject"``: marginal, b integrated out, ``y``
-            (subject), which is what leaving out a whole subject needs.
-        """
-        from hierlmm.diagnostics.loo import log_likelihood_tree
-
-        return log_likelihood_tree(self, unit)
-
-    def loo(self, unit: Literal["subject", "observation"] = "subject") -> LooResult:
-        """Leave-one-out cross-validation without refitting; see `hierlmm.diagnostics.loo.loo`.
-
-        Parameters
-        ----------
-        unit : {"subject", "observation"}
-            What is left out: a subject (how well is a new subject predicted?) or a measurement (how well is a further
-            measurement of a known subject predicted?).
-
-        Returns
-        -------
-        LooResult
-            ``elpd``, ``se``, ``p``, ``pareto_k`` by unit, and a verdict in words.
-        """
-        from hierlmm.diagnostics.loo import loo
-
-        return loo(self, unit)
 
     def posterior_predictive(self, draws: int | None = None, seed: int | None = None) -> Any:
         """Replicated responses of the same subjects as a new tree with group ``posterior_predictive``: y (obs).
@@ -484,18 +344,6 @@ class PosteriorFit(Fit):
         if not self.design.term:
             made = {name: values for name, values in made.items() if name not in ("sd_b", "corr_b", "D", "b")}
         return self._with({"prior": made, "prior_predictive": {"y": y}})
-
-    # --- display -----------------------------------------------------------------------------------------------------
-
-    def __repr__(self) -> str:
-        from hierlmm.fits.posterior_print import posterior_text
-
-        return posterior_text(self)
-
-    def _repr_html_(self) -> str:
-        from hierlmm.fits.posterior_print import posterior_html
-
-        return posterior_html(self)
 
     # --- helpers -----------------------------------------------------------------------------------------------------
 
@@ -544,16 +392,8 @@ def _mean(draws: FloatArray) -> FloatArray:
     return draws.mean(axis=(0, 1))
 
 
-def _tails(ci: float) -> list[float]:
-    if not 0 < ci < 1:
-        raise SpecificationError(
-            f"ci={ci!r}", "an interval's probability lies strictly between 0 and 1", "use for example ci=0.95", SEE
-        )
-    return [(1 - ci) / 2, (1 + ci) / 2]
-
-
 def _table(draws: FloatArray, labels: list[str], ci: float, name: str) -> pd.DataFrame:
-    tails = _tails(ci)
+    tails = [(1 - check_ci(ci)) / 2, (1 + ci) / 2]
     if not labels:
         columns = ["estimate", "se", "lower", "upper", "ess_bulk", "ess_tail", "r_hat", "mcse"]
         return pd.DataFrame(columns=columns, index=pd.Index([], name=name, dtype=object), dtype=float)

@@ -2,54 +2,43 @@
 
 from __future__ import annotations
 
-import html
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hierlmm.fits.components import COMMON_CORR, COMMON_SD
+from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.fits.residual_text import correlation_heading, variance_heading
+from hierlmm.results import Page, Part, Table
+from hierlmm.text import align
 
-if TYPE_CHECKING:
-    from hierlmm.fits.posterior import PosteriorFit
-
-__all__ = ["posterior_html", "posterior_text", "residual_tables"]
+__all__ = ["posterior_page", "residual_tables"]
 
 
-def posterior_text(fit: PosteriorFit, ci: float = 0.95) -> str:
-    """Text of a fit, for a terminal."""
-    parts = [
-        _header(fit),
-        f"{_components_title(fit)} (posterior mean, {ci:.0%} interval):\n{_random_text(fit, ci)}\n{_counts(fit)}",
-        *(f"{heading}\n{_residual_text(table, ci)}" for heading, table in residual_tables(fit, ci)),
-        f"{_fixed_title(fit)}:\n{_fixed_text(fit, ci)}",
+def posterior_page(fit: PosteriorNumbers, ci: float = 0.95) -> Page:
+    """What a posterior shows, with intervals of probability ``ci``."""
+    title, *header = _header(fit).splitlines()
+    random, fixed = ("Random effects", "Fixed effects") if fit.design.term else ("Residual SD", "Coefficients")
+    heading = f"{random} (posterior mean, {ci:.0%} interval):"
+    parts: list[Part] = [
+        *header,
+        Table(_shown(fit.variance_components(ci)), ["", heading, _random_text(fit, ci)], random, index=True),
+        _counts(fit),
+        *(Table(t, ["", title, _residual_text(t, ci)], title, index=True) for title, t in residual_tables(fit, ci)),
+        Table(_shown(fit.summary(ci)), ["", f"{fixed}:", _fixed_text(fit, ci)], fixed, index=True),
     ]
     if fit.priors is not None:
-        parts.append(str(fit.priors))
-    return "\n\n".join([*parts, _verdict(fit)])
+        parts.append(Table(fit.priors.to_frame(), ["", str(fit.priors)], "Priors", index=True))
+    return Page(title, [*parts, "", *_verdict(fit).splitlines()])
 
 
-def posterior_html(fit: PosteriorFit, ci: float = 0.95) -> str:
-    """HTML of a fit, for a notebook."""
-    lines = [f"<p><b>{html.escape(line)}</b></p>" if not i else f"<div>{html.escape(line)}</div>"
-             for i, line in enumerate(_header(fit).splitlines())]  # fmt: skip
-    random = fit.variance_components(ci).drop(columns="mcse").to_html(float_format=_short, na_rep="")
-    fixed = fit.summary(ci).drop(columns="mcse").to_html(float_format=_short, na_rep="")
-    priors = "" if fit.priors is None else fit.priors.to_frame().to_html()
-    residual = "".join(
-        f"<p>{html.escape(heading)}</p>{table.to_html(float_format=_short, na_rep='')}"
-        for heading, table in residual_tables(fit, ci)
-    )
-    verdict = "".join(f"<p>{html.escape(line)}</p>" for line in _verdict(fit).splitlines())
-    return (
-        f"<div>{''.join(lines)}<p>{_components_title(fit)}</p>{random}<div>{html.escape(_counts(fit))}</div>{residual}"
-        f"<p>{_fixed_title(fit)}</p>{fixed}<details><summary>Priors</summary>{priors}</details>{verdict}</div>"
-    )
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns="mcse")
 
 
-def _header(fit: PosteriorFit) -> str:
+def _header(fit: PosteriorNumbers) -> str:
     attrs = fit.datatree.attrs
     how = ", ".join(str(attrs[k]) for k in ("sampler", "parametrization") if k in attrs)
     kind = "Two-level" if fit.design.term else "Marginal"
@@ -66,15 +55,7 @@ def _header(fit: PosteriorFit) -> str:
     return "\n".join([*lines, settings])
 
 
-def _components_title(fit: PosteriorFit) -> str:
-    return "Random effects" if fit.design.term else "Residual SD"
-
-
-def _fixed_title(fit: PosteriorFit) -> str:
-    return "Fixed effects" if fit.design.term else "Coefficients"
-
-
-def residual_tables(fit: PosteriorFit, ci: float = 0.95) -> list[tuple[str, pd.DataFrame]]:
+def residual_tables(fit: PosteriorNumbers, ci: float = 0.95) -> list[tuple[str, pd.DataFrame]]:
     """Heading and table (estimate, lower, upper) of the residual correlation and variance, where they were sampled."""
     posterior, found = fit.datatree["posterior"], []
     for name, spec, heading in (
@@ -99,13 +80,13 @@ def _residual_text(table: pd.DataFrame, ci: float) -> str:
     return _align(rows, left=1)
 
 
-def _counts(fit: PosteriorFit) -> str:
+def _counts(fit: PosteriorNumbers) -> str:
     dropped = fit.design.n_dropped
     counts = f"Number of obs: {fit.n_obs}, {fit.design.hierarchy.subject}: {fit.n_subjects}"
     return counts + (f" ({dropped} incomplete rows dropped)" if dropped else "")
 
 
-def _random_text(fit: PosteriorFit, ci: float) -> str:
+def _random_text(fit: PosteriorNumbers, ci: float) -> str:
     """lme4's table: one line per random effect, its correlations with those above it to the right."""
     table, term = fit.variance_components(ci), fit.design.term
     lower, upper = _bounds(ci)
@@ -127,7 +108,7 @@ def _random_text(fit: PosteriorFit, ci: float) -> str:
     return _align([r if with_corr else r[:-1] for r in [head, *rows]], left=2)
 
 
-def _fixed_text(fit: PosteriorFit, ci: float) -> str:
+def _fixed_text(fit: PosteriorNumbers, ci: float) -> str:
     table = fit.summary(ci)
     if table.empty:
         return " (none)"
@@ -144,7 +125,7 @@ def _fixed_text(fit: PosteriorFit, ci: float) -> str:
     return _align(rows, left=1)
 
 
-def _verdict(fit: PosteriorFit) -> str:
+def _verdict(fit: PosteriorNumbers) -> str:
     check = fit.convergence()
     facts = (
         f"largest R-hat {check.max_rhat:z.3f}, smallest ESS {_count(check.min_ess_bulk)} (bulk) and "
@@ -178,12 +159,4 @@ def _short(value: Any) -> str:
 
 
 def _align(rows: list[list[str]], left: int) -> str:
-    widths = [max(len(r[c]) for r in rows) for c in range(len(rows[0]))]
-    lines = [
-        " "
-        + "  ".join(
-            cell.ljust(w) if c < left else cell.rjust(w) for c, (cell, w) in enumerate(zip(r, widths, strict=True))
-        )
-        for r in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(f" {line}".rstrip() for line in align(rows, range(left)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,9 +17,7 @@ from hierlmm.equations.residual_symbols import (
     same_variance_words,
     spec_text,
 )
-
-if TYPE_CHECKING:
-    from hierlmm.fits.base import Fit
+from hierlmm.fits.base import Fit
 
 __all__ = [
     "correlation_heading",

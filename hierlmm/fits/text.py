@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import html
-import textwrap
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.design import Design
+from hierlmm.fits.base import Fit
+from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.fits.residual_text import correlation_heading, residual_blocks, residual_frames, variance_heading
 from hierlmm.likelihood.divergence import UNBOUNDED
+from hierlmm.results import Page, Paragraph, Part, Printed, Table
 from hierlmm.text import align, table_text
-
-if TYPE_CHECKING:
-    from hierlmm.fits.base import Fit
-    from hierlmm.fits.likelihood import LikelihoodFit
 
 __all__ = [
     "correlation_text",
     "counts_text",
-    "html_page",
     "kind_of",
-    "likelihood_html",
-    "likelihood_text",
+    "likelihood_page",
     "random_effects_frame",
     "random_effects_text",
     "residual_sd_text",
@@ -37,33 +30,49 @@ NEAR = 6.0
 """Optima within this of the best criterion are named in print: their likelihood is at least a twentieth of the best."""
 
 
-def likelihood_text(fit: LikelihoodFit) -> str:
-    """Print a REML or ML fit."""
+def likelihood_page(fit: LikelihoodNumbers) -> Page:
+    """What a REML or ML fit shows."""
+    design = fit.design
+    fixed, components = "Fixed effects", "Random effects and residual"
+    if not design.term:
+        fixed, components = "Coefficients", "Covariance parameters"
     quantiles = np.quantile(fit.residuals("pearson"), [0.0, 0.25, 0.5, 0.75, 1.0])
     residuals = pd.DataFrame([quantiles], columns=["Min", "1Q", "Median", "3Q", "Max"], index=[""])
     name = "REML criterion" if fit.reml else "Deviance (-2 log-likelihood)"
-    parts = [
-        kind_of(fit),
-        f"Formula: {fit.design.hierarchy.formula}",
-        f"{name} at the optimum: {fit.criterion:z.4f}   AIC {fit.aic:z.1f}   BIC {fit.bic:z.1f} (log N)",
-        "",
-        "Scaled residuals:",
-        table_text(residuals, 5),
-        "",
-        *(["Random effects:", random_effects_text(fit)] if fit.design.term else [residual_sd_text(fit)]),
-        counts_text(fit.design),
+    values = f"{fit.criterion:z.4f}", f"AIC {fit.aic:z.1f}", f"BIC {fit.bic:z.1f} (log N)"
+    random = ["Random effects:", random_effects_text(fit)] if design.term else [residual_sd_text(fit)]
+    summary = table_text(fit.summary().rename(columns={"t": "t value"}), 5)
+    parts: list[Part] = [
+        f"Formula: {design.hierarchy.formula}",
+        Printed([f"{name} at the optimum: {'   '.join(values)}", ""]),
+        Printed(["Scaled residuals:", table_text(residuals, 5), "", *random]),
+        counts_text(design),
+        Printed([line for block in residual_blocks(fit) for line in ("", block)]),
+        Table(fit.summary(), ["", f"{fixed}:", summary], fixed, index=True),
+        Table(
+            fit.variance_components(),
+            (),
+            components,
+            True,
+        ),
+        *_residual_parts(fit),
+        Paragraph(f"Criterion (−2 log-likelihood) {', '.join(values)}", 0),
     ]
-    for block in residual_blocks(fit):
-        parts += ["", block]
-    name = "Fixed effects" if fit.design.term else "Coefficients"
-    parts += ["", f"{name}:", table_text(fit.summary().rename(columns={"t": "t value"}), 5)]
-    if len(fit.design.coef) > 1:
-        parts += ["", f"Correlation of {name.lower()}:", correlation_text(fit.beta_cov)]
-    parts += ["", convergence_text(fit)]
-    return "\n".join(parts)
+    if len(design.coef) > 1:
+        parts.append(Printed(["", f"Correlation of {fixed.lower()}:", correlation_text(fit.beta_cov)]))
+    return Page(kind_of(fit), [*parts, "", *_convergence(fit)])
 
 
-def kind_of(fit: LikelihoodFit) -> str:
+def _residual_parts(fit: LikelihoodNumbers) -> list[Part]:
+    """The residual structure for a notebook: its tables, or the heading alone."""
+    tables, design = residual_frames(fit), fit.design
+    headings = [correlation_heading(design)] if design.residual is not None else []
+    headings += [variance_heading(design)] if design.residual_variance is not None else []
+    alone = [Paragraph(heading, 0) for heading in headings if heading not in dict(tables)]
+    return [*(Table(frame, (), caption, index=True) for caption, frame in tables), *alone]
+
+
+def kind_of(fit: LikelihoodNumbers) -> str:
     """Name the model and its estimator."""
     if fit.design.term:
         return f"Two-level linear mixed model fitted by {fit.estimator}"
@@ -71,7 +80,7 @@ def kind_of(fit: LikelihoodFit) -> str:
     return f"Marginal linear model fitted by {fit.estimator} ({method})"
 
 
-def residual_sd_text(fit: LikelihoodFit) -> str:
+def residual_sd_text(fit: LikelihoodNumbers) -> str:
     """σ and the degrees of freedom of a marginal model, as nlme's gls prints them."""
     degrees = fit.n_obs - len(fit.design.coef)
     what = (
@@ -80,10 +89,10 @@ def residual_sd_text(fit: LikelihoodFit) -> str:
     return f"{what}: {fit.sigma:.5g}   rows less coefficients: {degrees}"
 
 
-def convergence_text(fit: LikelihoodFit, width: int | None = WIDTH) -> str:
-    """Say whether the optimum is one, and what must be known; None does not break the notes into lines."""
+def _convergence(fit: LikelihoodNumbers) -> list[Part]:
+    """Whether the optimum is one, and what must be known."""
     state = "Converged" if fit.converged else "NOT CONVERGED"
-    lines = [
+    lines: list[Part] = [
         f"{state}: gradient norm {fit.gradient_norm:.1e} after {fit.optimum.n_evaluations} evaluations"
         + ("; D is singular (see below)" if fit.is_singular else "")
     ]
@@ -100,10 +109,7 @@ def convergence_text(fit: LikelihoodFit, width: int | None = WIDTH) -> str:
     if len(near) > 1:
         values = ", ".join(f"{v:z.2f}" for v in near[:-1]) + f" and {near[-1]:z.2f}"
         lines.append(f"{len(near)} optima: {values} (fit.optima); the estimates are those of the lowest")
-    notes = [f"Note: {w}" for w in fit.warnings]
-    if width is not None:
-        notes = [textwrap.fill(n, width, subsequent_indent="      ", break_on_hyphens=False) for n in notes]
-    return "\n".join(lines + notes)
+    return [*lines, *(Paragraph(f"Note: {w}", WIDTH, "", " " * 6, hyphens=False) for w in fit.warnings)]
 
 
 def counts_text(design: Design) -> str:
@@ -151,37 +157,3 @@ def correlation_text(cov: pd.DataFrame) -> str:
         for i in range(1, len(names))
     ]
     return "\n".join([header, *rows])
-
-
-def likelihood_html(fit: LikelihoodFit) -> str:
-    """Notebook view of a REML or ML fit."""
-    name = "Fixed effects" if fit.design.term else "Coefficients"
-    components = "Random effects and residual" if fit.design.term else "Covariance parameters"
-    more = residual_frames(fit)
-    headings = [correlation_heading(fit.design)] if fit.design.residual is not None else []
-    headings += [variance_heading(fit.design)] if fit.design.residual_variance is not None else []
-    headings = [heading for heading in headings if heading not in dict(more)]
-    return html_page(
-        kind_of(fit),
-        fit.design,
-        [(name, fit.summary()), (components, fit.variance_components()), *more],
-        [
-            *headings,
-            f"Criterion (−2 log-likelihood) {fit.criterion:z.4f}, AIC {fit.aic:z.1f}, BIC {fit.bic:z.1f} (log N)",
-            convergence_text(fit, width=None),
-        ],
-    )
-
-
-def html_page(title: str, design: Design, tables: list[tuple[str, pd.DataFrame]], notes: list[str]) -> str:
-    """Title, formula, counts, tables and notes as plain HTML that follows the notebook's own style."""
-    parts = [
-        f"<div><p><strong>{html.escape(title)}</strong><br><code>{html.escape(design.hierarchy.formula)}</code><br>",
-        f"{html.escape(counts_text(design))}</p>",
-    ]
-    for caption, frame in tables:
-        parts.append(f"<p><em>{html.escape(caption)}</em></p>")
-        parts.append(frame.to_html(float_format=lambda v: f"{v:.4g}", na_rep="", border=0))
-    notes_html = "<br>".join(html.escape(line) for note in notes for line in note.splitlines())
-    parts.append(f"<p>{notes_html}</p></div>")
-    return "".join(parts)

@@ -120,7 +120,7 @@ def rank_subjects(
         raise SpecificationError(f"top={top!r}", f"there are {J} subjects", f"use a number from 1 to {J - 1}", SEE)
     if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 100:
         raise SpecificationError(f"draws={draws!r}", "ranks need draws enough to be told apart", "use draws=4000", SEE)
-    chains, per_chain = fit.draws("sigma").shape if is_posterior(fit) else (1, int(draws))  # type: ignore[attr-defined]
+    chains, per_chain = fit.draws("sigma").shape if is_posterior(fit) else (1, int(draws))
     size = chains * per_chain
     kind = np.dtype(np.uint16 if J < 2**16 else np.uint32)
     if size * J * kind.itemsize > MOST:

@@ -34,7 +34,7 @@ from hierlmm.likelihood.satterthwaite import satterthwaite_df
 from hierlmm.likelihood.solution import Solution
 
 if TYPE_CHECKING:
-    from hierlmm.fits.likelihood import LikelihoodFit
+    from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 
 __all__ = ["Difference", "difference", "effects_at", "sampled_states"]
 
@@ -62,7 +62,7 @@ def effects_at(state: Solution) -> ConditionalEffects:
     return conditional_effects(state.products, state.Lambda, state.sigma)
 
 
-def sampled_states(fit: LikelihoodFit, size: int, rng: np.random.Generator) -> Iterator[Solution]:
+def sampled_states(fit: LikelihoodNumbers, size: int, rng: np.random.Generator) -> Iterator[Solution]:
     """States at draws of θ around its estimate, Student's t with no direction held at the boundary."""
     large = fit.large_sample
     if fit.is_singular:
@@ -77,7 +77,7 @@ def difference(fit: Any, L: FloatArray, places: list[int], r: int | None, ci: fl
 
     Parameters
     ----------
-    fit : LikelihoodFit
+    fit : LikelihoodNumbers
     L : (2, p)
         Level 2's part of both coefficients, as functions of β.
     places : list of two int

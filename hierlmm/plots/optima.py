@@ -9,7 +9,7 @@ import numpy as np
 from hierlmm.drawing.style import PALETTE, backend_module, canvas, finish, grid_shape, resolve_backend
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
-from hierlmm.fits.likelihood import LikelihoodFit
+from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.options import checked
 from hierlmm.plots.fits import one_fit
@@ -33,7 +33,7 @@ def plot_optima(
 
     Parameters
     ----------
-    fit : LikelihoodFit or Comparison
+    fit : LikelihoodEstimates or Comparison
         A fit by REML or ML with more than one row in ``fit.optima``; of a comparison, its reference.
     backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
     figure_kwargs : dict, optional
@@ -51,7 +51,7 @@ def plot_optima(
     from arviz_plots import visuals
 
     chosen = one_fit(fit)
-    if not isinstance(chosen, LikelihoodFit):
+    if not isinstance(chosen, LikelihoodEstimates):
         raise NotAvailableError(
             f"plot_optima of a fit by {chosen.estimator}",
             "it maximises no criterion",
@@ -105,7 +105,7 @@ def plot_optima(
     )
 
 
-def _reach(fit: LikelihoodFit, step: np.ndarray) -> tuple[float, float]:
+def _reach(fit: LikelihoodEstimates, step: np.ndarray) -> tuple[float, float]:
     """From where to where the line goes: a little beyond both optima, and no further than a scale of Λ reaches zero.
 
     Beyond that λ and -λ are the same D, and the line would show its own mirror image.
@@ -130,6 +130,6 @@ def _font_scale() -> float:
     return max(1.0, float(size) / 10.0)
 
 
-def _sd(fit: LikelihoodFit, lam: np.ndarray) -> float:
+def _sd(fit: LikelihoodEstimates, lam: np.ndarray) -> float:
     """Standard deviation of the first random effect at λ, β and σ at their best."""
     return float(np.abs(fit.criterion_function.solution(lam).root[0, 0]))

@@ -8,7 +8,7 @@ from typing import Any
 from hierlmm.drawing import ranks as drawing
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
-from hierlmm.interpret.ranking import Ranking
+from hierlmm.interpret.ranking import Ranking, rank_subjects
 from hierlmm.options import checked
 from hierlmm.plots.fits import one_fit
 
@@ -46,5 +46,5 @@ def plot_ranks(
         ``prob_top`` counts.
     """
     if isinstance(ranking, (Fit, SideBySide)):
-        ranking = one_fit(ranking).rank_subjects(term)
+        ranking = rank_subjects(one_fit(ranking), term)
     return drawing.plot_ranks(ranking, max_subjects=max_subjects, backend=backend, figure_kwargs=figure_kwargs)

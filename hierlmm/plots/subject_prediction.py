@@ -27,6 +27,7 @@ from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.frames import column_names, quote, require_columns, to_pandas
 from hierlmm.options import checked
 from hierlmm.plots.fits import one_fit
+from hierlmm.predict.ask import predict, predict_subject
 from hierlmm.predict.history import courses_of
 
 __all__ = ["plot_subject_prediction"]
@@ -183,7 +184,7 @@ def _title(k: int) -> str:
 
 def _line(fit: Any, used: pd.DataFrame, past: pd.DataFrame, grid: FloatArray, interval: str, ci: float) -> pd.DataFrame:
     if len(used):
-        return fit.predict_subject(used, grid, interval=interval, ci=ci, retrospective=True)
+        return predict_subject(fit, used, grid, interval=interval, ci=ci, retrospective=True)
     time = time_of(fit.design)
     table = past.iloc[np.zeros(len(grid), dtype=int)].reset_index(drop=True).assign(**{str(time): grid})
-    return fit.predict(table, level="new_subject", interval=interval, ci=ci)
+    return predict(fit, table, "new_subject", interval, ci)

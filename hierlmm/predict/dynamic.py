@@ -49,8 +49,8 @@ from hierlmm.predict.residual import Structures, draws_of_structure, residual_co
 from hierlmm.predict.rows import SEE, Rows, check_request, described, pieces, rows_of
 
 if TYPE_CHECKING:
-    from hierlmm.fits.likelihood import LikelihoodFit
-    from hierlmm.fits.posterior import PosteriorFit
+    from hierlmm.fits.likelihood_tables import LikelihoodNumbers
+    from hierlmm.fits.posterior import PosteriorNumbers
 
 __all__ = [
     "Conditional",
@@ -114,7 +114,7 @@ def condition(
 
 
 def predict_new_subject(
-    fit: LikelihoodFit,
+    fit: LikelihoodNumbers,
     history: Any,
     times: Any = None,
     *,
@@ -143,7 +143,7 @@ def predict_new_subject(
 
 
 def updated(
-    fit: LikelihoodFit, course: Course, state: Solution, *, measurement: bool, fitted: bool = False
+    fit: LikelihoodNumbers, course: Course, state: Solution, *, measurement: bool, fitted: bool = False
 ) -> tuple[FloatArray, FloatArray]:
     """Means and variances (m,), (m,) of new rows given the history, which informs β as well unless ``fitted``."""
     found = condition(fit, course, state.D, state.sigma, measurement=measurement, structure=state.residual)
@@ -161,7 +161,7 @@ def updated(
 
 
 def further_measurements(
-    fit: LikelihoodFit, rows: Rows, fitted_rows: bool
+    fit: LikelihoodNumbers, rows: Rows, fitted_rows: bool
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """New measurements of fitted subjects whose errors are correlated: they lean on the residuals nearby.
 
@@ -189,7 +189,7 @@ def _along_theta(
     return estimate, variances, shifts
 
 
-def further_measurement_draws(fit: PosteriorFit, rows: Rows, ci: float, fitted_rows: bool) -> pd.DataFrame:
+def further_measurement_draws(fit: PosteriorNumbers, rows: Rows, ci: float, fitted_rows: bool) -> pd.DataFrame:
     """The same from a posterior: the mixture over its draws, b integrated out, as a table."""
     parameters = _parameters(fit)
     weight = np.full(len(parameters[2]), 1.0 / len(parameters[2]))
@@ -216,7 +216,7 @@ def _own_courses(fit: Any, rows: Rows, fitted_rows: bool) -> list[Course]:
 
 
 def predict_new_subject_draws(
-    fit: PosteriorFit,
+    fit: PosteriorNumbers,
     history: Any,
     times: Any = None,
     *,
@@ -248,7 +248,7 @@ def predict_new_subject_draws(
     return table
 
 
-def _parameters(fit: PosteriorFit) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _parameters(fit: PosteriorNumbers) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Draws of β (S, p), D (S, q, q) and σ (S,)."""
     q = len(fit.design.term)
     beta, sigma = fit.draws("beta").reshape(-1, len(fit.design.coef)), fit.draws("sigma").ravel()
@@ -257,7 +257,7 @@ def _parameters(fit: PosteriorFit) -> tuple[FloatArray, FloatArray, FloatArray]:
 
 def _fill(
     out: FloatArray,
-    fit: PosteriorFit,
+    fit: PosteriorNumbers,
     course: Course,
     parameters: tuple[FloatArray, FloatArray, FloatArray],
     weight: FloatArray,
@@ -304,7 +304,7 @@ def _finish(
 
 
 def _history_loglik(
-    fit: PosteriorFit, course: Course, beta: FloatArray, D: FloatArray, sigma: FloatArray
+    fit: PosteriorNumbers, course: Course, beta: FloatArray, D: FloatArray, sigma: FloatArray
 ) -> FloatArray:
     """Log p(y_h | β_s, θ_s) of every draw, b integrated out: (S,)."""
     past, root, start = course.past, covariance_root(D), np.array([0, len(course.y)])
@@ -322,7 +322,7 @@ def _history_loglik(
 
 
 def _moments(
-    fit: PosteriorFit, course: Course, beta: FloatArray, D: FloatArray, sigma: FloatArray, *, measurement: bool
+    fit: PosteriorNumbers, course: Course, beta: FloatArray, D: FloatArray, sigma: FloatArray, *, measurement: bool
 ) -> tuple[FloatArray, FloatArray]:
     """Conditional means and variances of the rows to predict under every draw: (S, m), (S, m)."""
     m, h = len(course.places), len(course.y)

@@ -42,7 +42,7 @@ from hierlmm.predict.residual import correlated, residual_variance
 from hierlmm.predict.rows import Rows, asked_rows, check_request, described
 
 if TYPE_CHECKING:
-    from hierlmm.fits.likelihood import LikelihoodFit
+    from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 
 __all__ = ["predict_rows"]
 
@@ -56,7 +56,7 @@ CONTAINS = {
 
 
 def predict_rows(
-    fit: LikelihoodFit, newdata: Any = None, level: str = "subject", interval: str | None = None, ci: float = 0.95
+    fit: LikelihoodNumbers, newdata: Any = None, level: str = "subject", interval: str | None = None, ci: float = 0.95
 ) -> pd.DataFrame:
     """See `LikelihoodFit.predict`. Costs O(n (p + q)²) for n rows, and one pass over the subjects for each θ."""
     check_request(level, interval, ci)
@@ -84,7 +84,7 @@ def contents(level: str, interval: str, *, effects: bool) -> str:
 
 
 def _variances(
-    fit: LikelihoodFit, rows: Rows, level: str, interval: str, fitted: FloatArray
+    fit: LikelihoodNumbers, rows: Rows, level: str, interval: str, fitted: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Variances and their derivatives (n, 1 + r), and derivatives of BLUPs (n, r); (n, 0) without them."""
     states, steps = fit.large_sample.neighbours()

@@ -23,7 +23,7 @@ from hierlmm.predict.residual import correlated, draws_of_structure, residual_va
 from hierlmm.predict.rows import SEE, Rows, asked_rows, check_request, described, pieces, rows_of
 
 if TYPE_CHECKING:
-    from hierlmm.fits.posterior import PosteriorFit
+    from hierlmm.fits.posterior import PosteriorNumbers
 
 __all__ = ["POSTERIOR_CONTENTS", "predict_rows", "prediction_draws"]
 
@@ -39,7 +39,7 @@ POSTERIOR_CONTENTS = {
 
 
 def predict_rows(
-    fit: PosteriorFit,
+    fit: PosteriorNumbers,
     newdata: Any = None,
     level: str = "subject",
     interval: str | None = None,
@@ -76,7 +76,7 @@ def predict_rows(
 
 
 def prediction_draws(
-    fit: PosteriorFit,
+    fit: PosteriorNumbers,
     newdata: Any = None,
     level: str = "subject",
     interval: str | None = None,
@@ -139,7 +139,7 @@ def prediction_draws(
     )
 
 
-def _spread(fit: PosteriorFit, level: str, interval: str | None) -> str:
+def _spread(fit: PosteriorNumbers, level: str, interval: str | None) -> str:
     """Which random effects a row has: at the marginal level a measurement has those of a subject drawn at random."""
     if not fit.design.term:
         return "marginal"
@@ -152,7 +152,7 @@ def _flat(draws: FloatArray) -> FloatArray:
     return draws.reshape(-1, *draws.shape[2:])
 
 
-def _effects(fit: PosteriorFit, spread: str, rng: np.random.Generator, labels: int) -> FloatArray | None:
+def _effects(fit: PosteriorNumbers, spread: str, rng: np.random.Generator, labels: int) -> FloatArray | None:
     """Random effects: the subjects' draws (S, J, q), draws for new subjects (S, labels, q), or none."""
     if spread == "subject":
         return _flat(fit.draws("b"))
@@ -164,7 +164,7 @@ def _effects(fit: PosteriorFit, spread: str, rng: np.random.Generator, labels: i
 
 
 def _lines(
-    fit: PosteriorFit,
+    fit: PosteriorNumbers,
     rows: Rows,
     beta: FloatArray,
     effects: FloatArray | None,
@@ -190,7 +190,7 @@ def _lines(
     return lines
 
 
-def _new_subjects(fit: PosteriorFit, rows: Rows) -> tuple[NDArray[np.intp], int]:
+def _new_subjects(fit: PosteriorNumbers, rows: Rows) -> tuple[NDArray[np.intp], int]:
     name = fit.design.hierarchy.subject
     if name not in rows.frame.columns:
         return np.zeros(len(rows.X), dtype=np.intp), 1

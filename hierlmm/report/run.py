@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hierlmm.errors import MissingPackageError, NotAvailableError, SpecificationError, closest
+from hierlmm.fit.estimators import ESTIMATORS, Estimator, fit_by, not_shown
 from hierlmm.report.progress import Progress, duration
 from hierlmm.report.write import OURS, fit_text, model_text, write_plots, write_tables
 
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
     from hierlmm.fits.base import Fit
     from hierlmm.model import TwoLevelModel
 
-__all__ = ["METHODS", "heading", "parse_methods", "run", "say"]
-
-METHODS = {"nuts": "NUTS", "reml": "REML", "ml": "ML", "gee": "GEE", "bambi": "Bambi"}
-SAMPLERS = ("nuts", "bambi")
+__all__ = ["heading", "parse_methods", "run", "say"]
 
 
 def parse_methods(text: str) -> list[str]:
@@ -37,11 +35,11 @@ def parse_methods(text: str) -> list[str]:
     if not names:
         raise SpecificationError(f"--estimators {text!r}", "it names no estimator", "use --estimators nuts,reml", see)
     for name in names:
-        if name not in METHODS:
+        if name not in ESTIMATORS:
             raise SpecificationError(
                 f"--estimators {name}",
-                f"there is no estimator of this name.{closest(name, METHODS)}",
-                f"choose from {', '.join(METHODS)}; several are separated by commas",
+                f"there is no estimator of this name.{closest(name, ESTIMATORS)}",
+                f"choose from {', '.join(ESTIMATORS)}; several are separated by commas",
                 see,
             )
     return names
@@ -63,7 +61,7 @@ def run(
     ----------
     model : TwoLevelModel
     methods : sequence of str
-        Keys of `METHODS`; the first is what the others are compared with.
+        Names of `ESTIMATORS`; the first is what the others are compared with.
     sampling : mapping
         Options of the samplers: ``draws``, ``tune``, ``chains``, ``seed``, ``target_accept``.
     ci : float
@@ -84,11 +82,13 @@ def run(
     say(model_text(model))
     fits: dict[str, Fit] = {}
     notes: list[str] = []
-    for method in sorted(methods, key=SAMPLERS.__contains__):  # a problem with the data shows before sampling starts
-        fit = _fit(model, method, sampling, progress, notes)
+    for method in sorted(
+        methods, key=lambda name: ESTIMATORS[name].samples
+    ):  # a problem with the data shows before sampling starts
+        fit = _fit(model, ESTIMATORS[method], sampling, progress, notes)
         if fit is not None:
             fits[method] = fit
-            say(f"\n{heading(METHODS[method])}\n{fit_text(fit, ci)}")
+            say(f"\n{heading(ESTIMATORS[method].label)}\n{fit_text(fit, ci)}")
     if not fits:
         raise NotAvailableError(f"--estimators {','.join(methods)}", " ".join(notes), "use --estimators nuts,reml")
     comparison = compare(*(fits[m] for m in methods if m in fits), ci=ci, notes=tuple(notes))
@@ -104,40 +104,30 @@ def run(
 
 
 def _fit(
-    model: TwoLevelModel, method: str, sampling: Mapping[str, Any], progress: Progress, notes: list[str]
+    model: TwoLevelModel, estimator: Estimator, sampling: Mapping[str, Any], progress: Progress, notes: list[str]
 ) -> Fit | None:
-    """Fit by one estimator; None, and a note, if Bambi cannot express the model or is not installed."""
-    if method not in SAMPLERS:
-        with progress.step(f"Fitting by {METHODS[method]}"):
-            if method == "gee":
-                return model.fit_gee()
-            return model.fit_reml() if method == "reml" else model.fit_ml()
-    name = METHODS[method]
-    text = f"Sampling by {name}: compiling the model first, which can take a minute the first time"
-    with progress.step(text, animate=False):
-        if method == "nuts":
-            fit: Any = model.fit(**sampling, progressbar=progress.interactive)
-        else:
-            fit = _fit_bambi(model, sampling, progress, notes)
-    if fit is not None:
-        attrs = fit.datatree.attrs
-        times = [f"{k} {duration(attrs[f'{k}_seconds'])}" for k in ("compile", "sampling") if f"{k}_seconds" in attrs]
-        progress.line(f"{name} done: {', '.join(times)}; seed {attrs.get('seed')} (--seed makes the same draws again)")
-    return fit
-
-
-def _fit_bambi(model: TwoLevelModel, sampling: Mapping[str, Any], progress: Progress, notes: list[str]) -> Any:
-    from hierlmm.bayes.bambi import fit_bambi
-    from hierlmm.fits.record import fit_of
-
-    logging.disable(logging.INFO)  # PyMC lists the sampled variables on standard error
+    """Fit by one estimator; None, and a note, if an optional one cannot express the model or is not installed."""
+    if not estimator.samples:
+        with progress.step(f"Fitting by {estimator.label}"):
+            return fit_by(estimator.name, model)
+    text = f"Sampling by {estimator.label}: compiling the model first, which can take a minute the first time"
+    if estimator.optional:
+        logging.disable(logging.INFO)  # PyMC lists the sampled variables on standard error
     try:
-        return fit_of(fit_bambi(model.design, model.priors, **sampling, progressbar=progress.interactive))
+        with progress.step(text, animate=False):
+            fit = fit_by(estimator.name, model, **sampling, progressbar=progress.interactive)
     except (SpecificationError, MissingPackageError) as error:
-        notes.append(f"Bambi is not shown: {error.reason}. {error.remedy[:1].upper()}{error.remedy[1:]}.")
+        if not estimator.optional:
+            raise
+        notes.append(not_shown(estimator, error))
         return None
     finally:
         logging.disable(logging.NOTSET)
+    attrs = fit.datatree.attrs
+    times = [f"{k} {duration(attrs[f'{k}_seconds'])}" for k in ("compile", "sampling") if f"{k}_seconds" in attrs]
+    seed = f"seed {attrs.get('seed')} (--seed makes the same draws again)"
+    progress.line(f"{estimator.label} done: {', '.join(times)}; {seed}")
+    return fit
 
 
 def _write(model: TwoLevelModel, comparison: Comparison, folder: Path, plots: bool, progress: Progress) -> None:

@@ -36,7 +36,7 @@ from hierlmm.covariance.random import random_covariance
 from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
-from hierlmm.fits.record import fit_of
+from hierlmm.fit.make import fit_of
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.model import TwoLevelModel
 

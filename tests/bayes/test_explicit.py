@@ -17,7 +17,7 @@ from hierlmm.design.build import design_from_formula
 from hierlmm.design.design import level2_prediction
 from hierlmm.design.formula import parse_formula
 from hierlmm.errors import FitWarning, SpecificationError
-from hierlmm.fits.record import fit_of
+from hierlmm.fit.make import fit_of
 
 
 @pytest.fixture(scope="module")

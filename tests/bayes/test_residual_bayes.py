@@ -34,7 +34,7 @@ from hierlmm.bayes.sample_collapsed import sample_collapsed
 from hierlmm.bayes.structured_kernel import compiled_structured
 from hierlmm.covariance.parameters import Decay, Parameter
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
-from hierlmm.fits.record import fit_of
+from hierlmm.fit.make import fit_of
 from hierlmm.likelihood.residual_rows import residual_rows
 from hierlmm.marginal import MarginalModel
 

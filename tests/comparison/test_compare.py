@@ -18,8 +18,8 @@ from hierlmm.bayes.record import posterior_record
 from hierlmm.comparison.compare import Comparison, compare
 from hierlmm.comparison.tables import _number
 from hierlmm.errors import DataError, MissingPackageError, NotAvailableError, SpecificationError
-from hierlmm.fits.likelihood import LikelihoodFit
-from hierlmm.fits.record import fit_of
+from hierlmm.fit.likelihood import LikelihoodFit
+from hierlmm.fit.make import fit_of
 from hierlmm.model import TwoLevelModel
 
 FORMULA = "distance ~ sex * time + (1 + time | subject)"

@@ -19,7 +19,7 @@ from hierlmm.covariance.random import (
     lowest_corr,
     random_covariance,
 )
-from hierlmm.fits.record import fit_of
+from hierlmm.fit.make import fit_of
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import cross_products
 

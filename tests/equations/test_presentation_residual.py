@@ -457,7 +457,7 @@ def test_print_of_other_variances(visits):
 
 
 def posterior_of(fit):
-    from hierlmm.fits.posterior import PosteriorFit
+    from hierlmm.fit.posterior import PosteriorFit
 
     return PosteriorFit(fit.design, fit.to_datatree(draws=200), None)
 

@@ -19,7 +19,7 @@ from hierlmm.bayes.sample import sample_explicit
 from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
 from hierlmm.errors import DataError, FitWarning, NotAvailableError, SpecificationError
-from hierlmm.fits.record import fit_of
+from hierlmm.fit.make import fit_of
 from hierlmm.likelihood.by_subject import subject_loglik
 
 

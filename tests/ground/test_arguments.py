@@ -11,17 +11,17 @@ import hierlmm as hl
 from hierlmm import plots
 from hierlmm.diagnostics.calibration import Calibration
 from hierlmm.effects.curves import EffectCurves
-from hierlmm.fits.base import Fit
+from hierlmm.fit.verbs import Verbs
 
 RENAMED = [
-    (Fit.effects, "focal", "variable"),
-    (Fit.plot_effects, "focal", "variable"),
+    (Verbs.effects, "focal", "variable"),
+    (Verbs.plot_effects, "focal", "variable"),
     (hl.Comparison.plot_effects, "focal", "variable"),
     (hl.plot_effects, "focal", "variable"),
     (hl.plot_effects, "residuals", "residual_level"),
     (EffectCurves.points, "residuals", "residual_level"),
-    (Fit.marginal_means, "specs", "variables"),
-    (Fit.contrasts, "specs", "variables"),
+    (Verbs.marginal_means, "specs", "variables"),
+    (Verbs.contrasts, "specs", "variables"),
     (hl.VarIdent, "covariate", "variable"),
     (hl.VarPower, "covariate", "variable"),
     (hl.VarExp, "covariate", "variable"),
@@ -152,7 +152,7 @@ def test_the_inventory_sees_methods_and_what_they_return(public):
     assert {
         "model.TwoLevelModel",
         "model.TwoLevelModel.fit",
-        "fits.base.Fit.effects",
+        "fit.effects.EffectVerbs.effects",
         "plots.forest.plot_forest",
         "effects.table.Effects.contrasts",
         "diagnostics.calibration.Calibration.plot",

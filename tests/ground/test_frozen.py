@@ -15,7 +15,7 @@ import hierlmm as hl
 from hierlmm.bayes.record import posterior_record
 from hierlmm.design.design import ARRAYS
 from hierlmm.errors import NotAvailableError
-from hierlmm.fits.record import fit_of
+from hierlmm.fit.make import fit_of
 
 FORMULA = "distance ~ sex * time + (1 + time | subject)"
 

@@ -171,7 +171,7 @@ def test_random_effects_that_the_residual_correlation_makes_redundant():
 
 
 def test_intervals_that_draws_do_not_have(mixed):
-    from hierlmm.fits.posterior import PosteriorFit
+    from hierlmm.fit.posterior import PosteriorFit
 
     fit = PosteriorFit(mixed.design, None, None)
     for method in ("profile", "wald", "profil"):

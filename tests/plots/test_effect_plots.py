@@ -26,8 +26,8 @@ from hierlmm.effects.bands import bands
 from hierlmm.effects.curve_checks import _moves_along
 from hierlmm.effects.judge import PosteriorDraws
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
-from hierlmm.fits.likelihood import fit_likelihood
-from hierlmm.fits.record import fit_of
+from hierlmm.fit.make import fit_of
+from hierlmm.likelihood.estimate import maximise_design
 from hierlmm.likelihood.quantiles import band_quantile
 
 HERE = Path(__file__).parents[1] / "reference"
@@ -316,7 +316,9 @@ def test_simultaneous_coverage_of_refitted_data():
         y = 1 + 0.5 * time - 0.1 * time**2 + b[subject, 0] + b[subject, 1] * time + rng.normal(size=48)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FitWarning)
-            curves = fit_likelihood(design.with_response(y), reml=True).effects("time", n=15, simultaneous=True)
+            curves = fit_of(maximise_design(design.with_response(y), reml=True)).effects(
+                "time", n=15, simultaneous=True
+            )
         table = curves.table
         truth = curves.L @ [1.0, 0.5, -0.1] if truth is None else truth
         inside[k] = np.all((table["lower_simultaneous"] <= truth) & (truth <= table["upper_simultaneous"]))

@@ -17,7 +17,7 @@ from hierlmm.comparison.compare import compare
 from hierlmm.datasets import load_dataset
 from hierlmm.drawing.style import wrap_title
 from hierlmm.errors import MissingPackageError, SpecificationError
-from hierlmm.fits.record import fit_of
+from hierlmm.fit.make import fit_of
 from hierlmm.model import TwoLevelModel
 from hierlmm.plots.lines import STEPS, population_line, subject_lines, x_axis
 from hierlmm.plots.posterior import parameter_draws

@@ -15,7 +15,8 @@ from scipy.stats import t as student
 
 import hierlmm as hl
 from hierlmm.errors import DataError, FitWarning, FormulaError, NotAvailableError, SpecificationError
-from hierlmm.fits.likelihood import fit_likelihood
+from hierlmm.fit.make import fit_of
+from hierlmm.likelihood.estimate import maximise_design
 from hierlmm.likelihood.quantiles import t_quantile
 from hierlmm.predict import likelihood as likelihood_predictions
 from hierlmm.predict import rows as prediction_rows
@@ -585,7 +586,7 @@ def test_reml_intervals_for_new_subjects_cover_with_15_subjects():
     new = pd.DataFrame({"time": TIMES})
     fresh, dynamic, plug_in = [], [], []
     for (design, rng), _ in zip(_study(15, 1), range(100), strict=False):
-        fit = fit_likelihood(design, reml=True)
+        fit = fit_of(maximise_design(design, reml=True))
         table = fit.predict(new, "new_subject", "prediction")
         fresh.append(_coverage(table, x @ BETA, sd))
         normal = norm.ppf(0.975) * table["se"]

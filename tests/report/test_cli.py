@@ -19,6 +19,7 @@ import pytest
 
 import hierlmm
 from hierlmm.cli import main
+from hierlmm.report import run as report_run
 from hierlmm.report.progress import Progress, duration
 from hierlmm.report.read import read_data
 from hierlmm.report.run import run
@@ -267,10 +268,12 @@ def test_netcdf_without_what_it_cannot_hold(tmp_path):
 
 
 def test_demo(dental_posterior, monkeypatch, tmp_path, capsys):
-    from hierlmm import TwoLevelModel
+    asked, real = {}, report_run.fit_by
 
-    asked = {}
-    monkeypatch.setattr(TwoLevelModel, "fit", lambda self, **options: asked.update(options) or dental_posterior)
+    def fit_by(name, model, **options):
+        return (asked.update(options) or dental_posterior) if name == "nuts" else real(name, model)
+
+    monkeypatch.setattr(report_run, "fit_by", fit_by)
     code = main(["demo", "--out", str(tmp_path / "demo"), "--no-plots"])
     out, err = capsys.readouterr()
     assert code == (0 if dental_posterior.converged else 3)
@@ -577,12 +580,10 @@ def test_out_that_is_a_file(dental_csv, capsys):
 
 
 def test_unexpected_failure(monkeypatch, capsys):
-    from hierlmm import TwoLevelModel
-
-    def fail(self):
+    def fail(name, model):
         raise ZeroDivisionError("somewhere\ndeep")
 
-    monkeypatch.setattr(TwoLevelModel, "fit_reml", fail)
+    monkeypatch.setattr(report_run, "fit_by", fail)
     assert main(["fit", "dental", SIMPLE, *REML]) == 1
     message = capsys.readouterr().err
     assert "ZeroDivisionError: somewhere deep" in message
@@ -593,12 +594,10 @@ def test_unexpected_failure(monkeypatch, capsys):
 
 
 def test_interrupt(monkeypatch, capsys):
-    from hierlmm import TwoLevelModel
-
-    def stop(self):
+    def stop(name, model):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(TwoLevelModel, "fit_reml", stop)
+    monkeypatch.setattr(report_run, "fit_by", stop)
     assert main(["fit", "dental", SIMPLE, *REML]) == 130
     assert "interrupted" in capsys.readouterr().err
 
@@ -606,19 +605,17 @@ def test_interrupt(monkeypatch, capsys):
 def test_interrupt_that_a_library_swallows(monkeypatch, capsys):
     import signal
 
-    from hierlmm import TwoLevelModel
+    real = report_run.fit_by
 
-    real = TwoLevelModel.fit_reml
-
-    def swallow(self):
+    def swallow(name, model):
         try:
             signal.raise_signal(signal.SIGINT)
             time.sleep(1)
         except KeyboardInterrupt:
-            return real(self)
+            return real(name, model)
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(TwoLevelModel, "fit_reml", swallow)
+    monkeypatch.setattr(report_run, "fit_by", swallow)
     assert main(["fit", "dental", SIMPLE, *REML]) == 130
     assert "fitted by REML" not in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) is before
@@ -632,15 +629,13 @@ def test_reader_that_leaves_early():
 
 
 def test_warnings_of_libraries_are_for_debug(monkeypatch, capsys):
-    from hierlmm import TwoLevelModel
+    real = report_run.fit_by
 
-    real = TwoLevelModel.fit_reml
-
-    def noisy(self):
+    def noisy(name, model):
         warnings.warn("an old function", stacklevel=1)
-        return real(self)
+        return real(name, model)
 
-    monkeypatch.setattr(TwoLevelModel, "fit_reml", noisy)
+    monkeypatch.setattr(report_run, "fit_by", noisy)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert main(["fit", "dental", SIMPLE, *REML]) == 0

@@ -559,7 +559,7 @@ def test_with_correlated_residuals_they_are_those_of_dense_matrices(sleepstudy):
 
 def test_a_posterior_has_one_variance(sleepstudy):
     from hierlmm.bayes.record import posterior_record
-    from hierlmm.fits.record import fit_of
+    from hierlmm.fit.make import fit_of
 
     fit = hl.TwoLevelModel.from_formula(SLEEP, sleepstudy).fit_reml()
     drawn = fit.to_datatree()["posterior"].to_dataset()

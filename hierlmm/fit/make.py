@@ -1,0 +1,48 @@
+"""The one place where the record of an estimator becomes a fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, overload
+
+from hierlmm.likelihood.estimate import LikelihoodEstimate
+
+if TYPE_CHECKING:
+    from hierlmm.bayes.record import PosteriorRecord
+    from hierlmm.fit.gee import GEEFit
+    from hierlmm.fit.likelihood import LikelihoodFit
+    from hierlmm.fit.posterior import PosteriorFit
+    from hierlmm.gee.record import GEERecord
+
+__all__ = ["fit_of"]
+
+
+@overload
+def fit_of(record: LikelihoodEstimate) -> LikelihoodFit: ...
+@overload
+def fit_of(record: PosteriorRecord) -> PosteriorFit: ...
+@overload
+def fit_of(record: GEERecord) -> GEEFit: ...
+def fit_of(record: Any) -> Any:
+    """Make the fit of a record; the fit of a marginal model where the design has no random effects.
+
+    Parameters
+    ----------
+    record : LikelihoodEstimate, PosteriorRecord or GEERecord
+        What an estimator returned. What each needs is imported here, so that REML loads neither PyMC nor ArviZ.
+    """
+    hierarchical = bool(record.design.term)
+    if isinstance(record, LikelihoodEstimate):
+        from hierlmm.fit.likelihood import LikelihoodFit, MarginalFit
+
+        kind = LikelihoodFit if hierarchical else MarginalFit
+        return kind(record.design, record.criterion, record.optimum, record.warnings)
+    from hierlmm.gee.record import GEERecord
+
+    if isinstance(record, GEERecord):
+        from hierlmm.fit.gee import gee_fit
+
+        return gee_fit(record)
+    from hierlmm.fit.posterior import MarginalPosterior, PosteriorFit
+
+    posterior = PosteriorFit if hierarchical else MarginalPosterior
+    return posterior(record.design, record.datatree, record.priors, record.estimator, record.warnings)

@@ -1,0 +1,15 @@
+"""What every fit can be asked: the verbs of `effects`, `subjects` and `plots`, and the comparison with GEE."""
+
+from __future__ import annotations
+
+from hierlmm.fit.effects import EffectVerbs
+from hierlmm.fit.plots import PlotVerbs
+from hierlmm.fit.subjects import SubjectVerbs
+from hierlmm.options import checked
+
+__all__ = ["Verbs"]
+
+
+@checked
+class Verbs(EffectVerbs, SubjectVerbs, PlotVerbs):
+    """The verbs of every fit; each imports its room when it is called and hands the fit over."""

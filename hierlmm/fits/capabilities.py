@@ -1,0 +1,107 @@
+"""What a kind of fit has not: one table, and one refusal that says what to use instead.
+
+A fit names its tables in ``lacks``; asking it for a name in them raises `NotAvailableError`, for a method when it is
+called. What a fit has is asked by ``has_draws``, ``has_likelihood``, ``has_random_effects`` and
+``has_working_correlation``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hierlmm.errors import NotAvailableError
+
+__all__ = ["GEE", "LIKELIHOOD", "NO_EFFECTS", "POSTERIOR", "Lack", "table"]
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Why a kind of fit has no such thing, what to do, and where to read; ``of`` names the kind."""
+
+    reason: str
+    remedy: str
+    see: str
+    of: str = "a fit by {}"
+
+    def refusal(self, what: str, estimator: str) -> NotAvailableError:
+        """The error for ``what``, asked of a fit by ``estimator``."""
+        return NotAvailableError(f"{what} of {self.of.format(estimator)}", self.reason, self.remedy, self.see)
+
+
+def table(*lacks: tuple[str, Lack]) -> dict[str, Lack]:
+    """Name -> reason, from pairs of names (parted by blanks) and reason."""
+    return {name: lack for names, lack in lacks for name in names.split()}
+
+
+EFFECTS = "D sd_b corr_b b b_sd b_cov subject_coef icc"
+MAXIMUM = "criterion n_parameters aic bic information_criteria subject_loglik"
+NO_DRAWS = Lack(
+    "it reweights draws from a posterior, and this fit has none",
+    "use model.fit().loo(); to compare likelihood fits use their AIC (by ML where fixed effects differ)",
+    "docs, page 'Posterior fits'",
+)
+ONE_VARIANCE = Lack(
+    "the three variances differ in what a likelihood fit takes as known (β, θ); a posterior of b has one "
+    "variance, which includes the uncertainty of both",
+    "use fit.b_sd ** 2, or model.fit_reml().blup_variances()",
+    "docs, page 'Teaching'",
+)
+LIKELIHOOD = table(("loo", NO_DRAWS))
+POSTERIOR = table(
+    (
+        f"{MAXIMUM} is_singular",
+        Lack(
+            "it belongs to the maximum of a likelihood, and a posterior is a distribution",
+            "use model.fit_reml() or model.fit_ml(); to compare posteriors use fit.loo()",
+            "docs, page 'Posterior fits'",
+        ),
+    ),
+    ("blup_variances", ONE_VARIANCE),
+)
+GEE = table(
+    (
+        f"{EFFECTS} variance_components is_singular",
+        Lack(
+            "GEE models the mean over subjects and has no random effects and no variance between subjects",
+            "use fit_reml(), fit_ml() or fit(); for the correlation within subjects see fit.correlation_parameters",
+            "docs, page 'GEE'",
+        ),
+    ),
+    (
+        f"{MAXIMUM} loglik",
+        Lack(
+            "GEE solves equations for the mean and has no likelihood",
+            "use fit_ml(); to choose a working correlation compare standard_errors() under several",
+            "docs, page 'GEE'",
+        ),
+    ),
+    (
+        "predict_subject plot_subject_prediction",
+        Lack(
+            "it assumes no distribution of a subject's measurements, so the first ones say nothing about the next",
+            "use fit_reml().predict_subject(history, times), or predict() for the mean over subjects",
+            "docs, page 'GEE'",
+        ),
+    ),
+    ("loo", NO_DRAWS),
+    ("blup_variances", ONE_VARIANCE),
+    (
+        "compare_marginal",
+        Lack(
+            "it compares a mixed model with GEE, and this is the GEE",
+            "start from the mixed model: model.fit_ml().compare_marginal()",
+            "docs, page 'GEE'",
+        ),
+    ),
+)
+NO_EFFECTS = table(
+    (
+        f"{EFFECTS} plot_random_effects",
+        Lack(
+            "it describes the mean and the covariance of a subject's rows, not what a subject has of its own",
+            "fit a hierarchy, hl.TwoLevelModel, for random effects; fit.marginal_covariance() has the covariance",
+            "docs, page 'Hierarchical and marginal models'",
+            "a marginal model",
+        ),
+    )
+)

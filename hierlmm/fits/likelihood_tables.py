@@ -1,0 +1,91 @@
+"""The tables of a REML or ML fit, and its draws for ArviZ."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Literal
+
+import pandas as pd
+
+from hierlmm.fits.covariance_table import profile_components, quantile, wald_components
+from hierlmm.fits.degrees import fit_kenward_roger, fit_satterthwaite, likelihood_wald, summary_with_degrees
+from hierlmm.fits.draws import large_sample_tree
+from hierlmm.fits.likelihood import LikelihoodEstimates
+from hierlmm.likelihood.kenward_roger import KenwardRogerDegrees
+from hierlmm.likelihood.satterthwaite import SatterthwaiteDegrees
+from hierlmm.likelihood.wald import Wald
+from hierlmm.options import checked, choose
+
+__all__ = ["LikelihoodNumbers"]
+
+
+@checked
+class LikelihoodNumbers(LikelihoodEstimates):
+    """Estimates of a likelihood fit with intervals, degrees of freedom and draws."""
+
+    def summary(self, ci: float = 0.95, df: str | None = None) -> pd.DataFrame:
+        """Fixed effects: estimate, se, lower, upper (Wald, normal quantiles) and t = estimate / se.
+
+        Parameters
+        ----------
+        ci : float
+            Probability of the interval.
+        df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
+            Use Student's t with degrees of freedom by this method, and add the columns ``df`` and ``p``. Kenward-Roger
+            (REML only) also adjusts ``se``; "residual" is N - p; "inf" is another word for "normal".
+        """
+        if df is not None:
+            return summary_with_degrees(self._wald(df), self._beta.index, ci)
+        z = quantile(ci)
+        beta, se = self.beta, self.beta_se
+        return pd.DataFrame(
+            {"estimate": beta, "se": se, "lower": beta - z * se, "upper": beta + z * se, "t": beta / se}
+        )
+
+    @cached_property
+    def _satterthwaite(self) -> SatterthwaiteDegrees:
+        return fit_satterthwaite(self)
+
+    @cached_property
+    def _kenward_roger(self) -> KenwardRogerDegrees:
+        return fit_kenward_roger(self)
+
+    def _wald(self, df: str | None = None) -> Wald:
+        return likelihood_wald(self, df)
+
+    def variance_components(self, ci: float = 0.95, method: Literal["wald", "profile"] = "wald") -> pd.DataFrame:
+        """Standard deviations, correlations, residual parameters and σ: estimate, se, lower, upper.
+
+        Parameters
+        ----------
+        ci : float
+            Probability of the intervals.
+        method : {"wald", "profile"}
+            Wald intervals on the log scale (Fisher's z for correlations, on their admissible interval), so they stay
+            inside the parameter space; at a boundary optimum, or where the data say nothing, no such interval exists
+            and it is NaN. Or profile-likelihood intervals: all values that cost less than half the χ²₁ quantile in
+            log-likelihood; a limit at the end of a parameter's range (an SD of 0) is that end.
+        """
+        choose("method", method, ("wald", "profile"))
+        return wald_components(self, ci) if method == "wald" else profile_components(self, ci)
+
+    def to_datatree(self, draws: int = 1000, chains: int = 4, seed: int | None = 0) -> Any:
+        """Draws from the large-sample distribution, so that a likelihood fit enters any ArviZ function.
+
+        β from its sampling distribution, (D, σ) from the normal approximation on the unconstrained scale, b from its
+        conditional distribution given the draw of β (so its spread includes the uncertainty of β). The tree marks
+        itself: ``attrs["approximation"]``. There are no chains in the sense of MCMC; R-hat is 1 by construction.
+
+        Parameters
+        ----------
+        draws, chains : int
+            Draws of each chain, and number of chains.
+        seed : int, optional
+            The same draws every time by default; None varies them.
+
+        Returns
+        -------
+        xarray.DataTree
+            Group ``posterior`` with ``beta``, ``b``, ``sd_b``, ``corr_b``, ``D``, ``sigma``.
+        """
+        return large_sample_tree(self, draws, chains, seed)

@@ -1,0 +1,124 @@
+"""From a design to the solution of its estimating equations, as a record that a fit is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hierlmm.design.design import Design
+from hierlmm.errors import DataError, warn
+from hierlmm.gee.estimate import GEEEstimate, Scale, describe_estimate, estimate_gee
+from hierlmm.options import checked, choose
+
+__all__ = ["GEERecord", "StandardError", "solve_gee"]
+
+StandardError = Literal["robust", "naive", "bias_reduced"]
+SEE = "docs, page 'GEE'"
+
+
+@dataclass(frozen=True)
+class GEERecord:
+    """The solution, what was taken as time, the standard errors asked for, and what must be known."""
+
+    design: Design
+    estimate: GEEEstimate
+    time: str | None
+    se: StandardError
+    warnings: tuple[str, ...]
+
+
+@checked
+def solve_gee(
+    design: Design,
+    correlation: str = "exchangeable",
+    *,
+    time: Any = None,
+    scale: Scale = "n-p",
+    ar_pairs: Literal["all", "adjacent"] = "all",
+    se: StandardError = "robust",
+    max_iterations: int = 200,
+) -> GEERecord:
+    """Solve the estimating equations of a design; the arguments are those of ``TwoLevelModel.fit_gee``.
+
+    Of the design only ``y``, ``X``, ``offset``, ``coef``, ``subject_index``, ``subjects`` and ``frame`` are used.
+    """
+    choose("se", se, get_args(StandardError))
+    times, name = _times(design, time)
+    estimate = estimate_gee(
+        design.y,
+        design.X,
+        design.offset,
+        design.coef,
+        design.subject_index,
+        correlation=correlation,
+        times=times,
+        scale=scale,
+        ar_pairs=ar_pairs,
+        max_iterations=max_iterations,
+        subjects=design.subjects,
+    )
+    messages = describe_estimate(estimate, design.n_subjects, design.subjects)
+    if not estimate.converged:
+        warn(messages[0])
+    return GEERecord(design, estimate, name, se, messages)
+
+
+def _times(design: Design, time: Any) -> tuple[NDArray[np.generic] | None, str | None]:
+    """Values of the rows' times and their name, from the name of a column or from one value for each row."""
+    if time is None:
+        return None, None
+    frame = design.frame
+    if isinstance(time, str):
+        if time not in frame.columns:
+            raise DataError(
+                f"time={time!r}",
+                f"the model keeps only the columns it uses ({', '.join(map(str, frame.columns))})",
+                f"use one of these, or pass the values: time=data[{time!r}]",
+                SEE,
+            )
+        values, name = frame[time], time
+    else:
+        array = np.asarray(time)
+        if array.ndim != 1:
+            raise DataError(
+                f"time of type {type(time).__name__} with {array.ndim} dimensions",
+                "every row needs one time",
+                "use the name of a column, or one column of values: time=data['week']",
+                SEE,
+            )
+        values = time if isinstance(time, pd.Series) else pd.Series(array)
+        name = str(values.name) if values.name is not None else "time"
+        if len(values) != len(frame):
+            known = isinstance(time, pd.Series) and time.index.is_unique and frame.index.isin(time.index).all()
+            if not known:
+                raise DataError(
+                    f"{len(values)} times for {len(frame)} rows",
+                    "every row needs one time",
+                    "pass a column of the data that was fitted, as a pandas Series with its index",
+                    SEE,
+                )
+            values = values.loc[frame.index]
+        elif isinstance(time, pd.Series) and not time.index.equals(frame.index):
+            raise DataError(
+                "times whose index is not that of the rows",
+                "it is not known which time belongs to which row",
+                "pass a column of the data that was fitted, or an array in the order of its rows",
+                SEE,
+            )
+    if values.isna().any():
+        raise DataError(
+            f"{int(values.isna().sum())} missing values of {name!r}",
+            "rows without a time have no place in the working correlation",
+            "drop or complete these rows before making the model",
+            SEE,
+        )
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        labels = values.cat.categories
+        if not pd.api.types.is_numeric_dtype(labels):
+            return np.asarray(values.astype(str)), name
+        return np.asarray(values.astype(labels.dtype)), name
+    return values.to_numpy(), name
