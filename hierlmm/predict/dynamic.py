@@ -177,7 +177,7 @@ def further_measurements(
 
 
 def _along_theta(
-    fit: LikelihoodFit, courses: Sequence[Course], n: int, *, measurement: bool, fitted: bool = False
+    fit: LikelihoodNumbers, courses: Sequence[Course], n: int, *, measurement: bool, fitted: bool = False
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Estimates, variances and shifts, as `further_measurements` returns them, of the n rows of some courses."""
     solutions, steps = fit.large_sample.neighbours()
