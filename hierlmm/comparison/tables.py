@@ -16,20 +16,10 @@ import pandas as pd
 
 from hierlmm.drawing.style import percent
 from hierlmm.errors import MissingPackageError
-from hierlmm.fits.side_by_side import SideBySide
+from hierlmm.fits.side_by_side import COLUMNS, SideBySide
 from hierlmm.results import Items, Page, Table
 
-__all__ = [
-    "Cell",
-    "comparison_gt",
-    "comparison_html",
-    "comparison_latex",
-    "comparison_page",
-    "comparison_rich",
-    "footnotes",
-    "sections",
-    "statistic_rows",
-]
+__all__ = ["comparison_gt", "comparison_html", "comparison_latex", "comparison_page", "comparison_rich"]
 
 TITLES = {
     "fixed": "Fixed effects",
@@ -41,6 +31,8 @@ TITLES = {
 }
 MARK = "*"
 MISSING = "–"
+WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater", "|": "bar"}
+TEX = {MISSING: "--"} | {letter: rf"\text{word}{{}}" for letter, word in WORDS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +69,9 @@ def _decimals(rows: pd.DataFrame, reference: str) -> int:
 
 
 def _cell(row: pd.Series, digits: int) -> Cell:
-    flag = bool(row["flag"])
-    interval = MISSING
-    if np.isfinite(row["lower"]) and np.isfinite(row["upper"]):
-        interval = f"[{_number(row['lower'], digits)}, {_number(row['upper'], digits)}]"
-    estimate = _number(row["estimate"], digits) + (MARK if flag else "")
-    return Cell(estimate, _number(row["se"], digits), interval, flag)
+    estimate, se, lower, upper = (_number(row[name], digits) for name in COLUMNS)
+    interval = MISSING if MISSING in (lower, upper) else f"[{lower}, {upper}]"
+    return Cell(estimate + (MARK if row["flag"] else ""), se, interval, bool(row["flag"]))
 
 
 def _number(value: float, digits: int) -> str:
@@ -94,10 +83,8 @@ def _number(value: float, digits: int) -> str:
 
 def statistic_rows(comparison: SideBySide) -> list[tuple[str, list[str]]]:
     """Sizes, criteria and diagnostics written out."""
-    rows = []
-    for name, values in comparison.statistics.iterrows():
-        rows.append((str(name), [_statistic(v, digits=0 if "ESS" in str(name) else 3) for v in values]))
-    return rows
+    table = comparison.statistics
+    return [(str(n), [_statistic(v, digits=0 if "ESS" in str(n) else 3) for v in row]) for n, row in table.iterrows()]
 
 
 def _statistic(value: Any, digits: int) -> str:
@@ -139,9 +126,16 @@ def footnotes(comparison: SideBySide) -> list[str]:
     return notes + [f"{', '.join(labels)}: {warning}" for warning, labels in warned.items()]
 
 
-def _caption(comparison: SideBySide) -> str:
-    fit = comparison.fits[comparison.reference]
-    return str(fit.design.hierarchy.formula)
+def _formula(comparison: SideBySide) -> str:
+    return str(comparison.fits[comparison.reference].design.hierarchy.formula)
+
+
+def _title(comparison: SideBySide) -> str:
+    return f"Comparison of estimators: {_formula(comparison)}"
+
+
+def _label(comparison: SideBySide, label: str) -> str:
+    return f"{label} (reference)" if label == comparison.reference and len(comparison.fits) > 1 else label
 
 
 def comparison_rich(comparison: SideBySide) -> Any:
@@ -150,7 +144,7 @@ def comparison_rich(comparison: SideBySide) -> Any:
     from rich.padding import Padding
     from rich.text import Text
 
-    title = Text(f"Comparison of estimators: {_caption(comparison)}", style="bold")
+    title = Text(_title(comparison), style="bold")
     notes = [Padding(Text(note), (0, 0, 0, 2)) for note in footnotes(comparison)]
     return Group(title, _rich_table(comparison), *notes)
 
@@ -163,8 +157,7 @@ def _rich_table(comparison: SideBySide) -> Any:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     for label in comparison.labels:
-        mark = " (reference)" if label == comparison.reference and len(comparison.fits) > 1 else ""
-        table.add_column(Text(label + mark), justify="right", no_wrap=True)
+        table.add_column(Text(_label(comparison, label)), justify="right", no_wrap=True)
     for heading, rows in sections(comparison):
         table.add_row(Text(heading, style="italic"))
         for parameter, cells in rows:
@@ -201,8 +194,8 @@ def comparison_page(comparison: SideBySide) -> Page:
     body = frame.set_index(["section", "parameter"]).rename_axis([None, None])
     labels = [(comparison.labels[int(c.split(":")[0])], _heading(c, comparison)) for c in body.columns]
     body.columns = pd.MultiIndex.from_tuples(labels)
-    caption = f"Comparison of estimators: {_caption(comparison)}"
-    return Page("", [Table(body, text.splitlines(), caption, index=True), Items("", footnotes(comparison))])
+    table = Table(body, text.splitlines(), _title(comparison), index=True)
+    return Page("", [table, Items("", footnotes(comparison))])
 
 
 def comparison_gt(comparison: SideBySide) -> Any:
@@ -225,9 +218,9 @@ def comparison_gt(comparison: SideBySide) -> Any:
     frame, flags = _string_frame(comparison)
     names = [c for c in frame.columns if c not in ("section", "parameter")]
     gt = GT(frame, rowname_col="parameter", groupname_col="section", id="hierlmm-comparison")
-    gt = gt.tab_header(title="Comparison of estimators", subtitle=_caption(comparison))
+    gt = gt.tab_header(title="Comparison of estimators", subtitle=_formula(comparison))
     for i, label in enumerate(comparison.labels):
-        gt = gt.tab_spanner(_gt_label(comparison, label), [f"{i}:{name}" for name in ("estimate", "se", "interval")])
+        gt = gt.tab_spanner(_label(comparison, label), [f"{i}:{name}" for name in ("estimate", "se", "interval")])
     headings: dict[str, Any] = {name: _heading(name, comparison) for name in names}
     gt = gt.cols_label(**headings).cols_align("right", names)
     for row, column in flags:
@@ -237,13 +230,9 @@ def comparison_gt(comparison: SideBySide) -> Any:
     return gt.tab_options(table_font_size="90%", data_row_padding="3px")
 
 
-def _gt_label(comparison: SideBySide, label: str) -> str:
-    return f"{label} (reference)" if label == comparison.reference and len(comparison.fits) > 1 else label
-
-
 def _heading(column: str, comparison: SideBySide) -> str:
     name = column.split(":", 1)[1]
-    return {"estimate": "estimate", "se": "se", "interval": f"{percent(comparison.ci)} interval"}[name]
+    return f"{percent(comparison.ci)} interval" if name == "interval" else name
 
 
 def _string_frame(comparison: SideBySide) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
@@ -305,13 +294,4 @@ def _tex_number(text: str) -> str:
 
 
 def _tex(text: str) -> str:
-    special = {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        MISSING: "--",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-    }
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+    return "".join(TEX.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)

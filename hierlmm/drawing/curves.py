@@ -15,17 +15,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.drawing.controls import add_controls
-from hierlmm.drawing.style import (
-    PALETTE,
-    backend_module,
-    break_lines,
-    canvas,
-    finish,
-    grid_shape,
-    percent,
-    resolve_backend,
-    without_backticks,
-)
+from hierlmm.drawing.panels import Panels, each
+from hierlmm.drawing.shapes import break_lines, stack_points
+from hierlmm.drawing.style import PALETTE, percent, resolve_backend, without_backticks
 from hierlmm.errors import SpecificationError
 from hierlmm.options import checked, choose, renamed
 from hierlmm.text import show
@@ -58,47 +50,32 @@ def draw_curves(
     if made_of:
         raise refuse_with_curves()
     choose("data", data, DATA)
-    name = resolve_backend(backend)
-    layout = _Layout(curves, selectable=name == "plotly")
+    layout = _Layout(curves, selectable=resolve_backend(backend) == "plotly")
     points = {label: _points(own, data, residual_level) for label, own in curves.items()}
     if data == "points":
         points = dict(list(points.items())[:1])  # the same measurements lie behind every fit
-    first = layout.selections[0]
-    rows, columns = grid_shape(len(layout.panels), col_wrap or layout.columns)
-    single = len(layout.panels) == 1
-    collection = canvas(
-        _stack(layout, {c: own["curve"] for c, own in layout.geometry(first).items()}, ("x", "y")),
-        "panel",
-        backend=name,
-        size=(0.7 + (5.9 if single else 3.5 * columns), 1.3 + (3.7 if single else 3.0 * rows)),
-        col_wrap=columns,
-        figure_kwargs=figure_kwargs,
-        sharex=True,
-        sharey=True,
-        **({"aes": {"color": ["line"]}, "color": list(PALETTE[: len(layout.lines)])} if len(layout.lines) > 1 else {}),
-    )
-    drawn = [_draw(collection, layout, selection, points, data, k) for k, selection in enumerate(layout.selections)]
-    draw = backend_module(name)
-    limits, reference = _limits(curves, points), next(iter(curves.values()))
+    many = len(layout.lines) > 1
+    aesthetics: dict[str, Any] = {"color": ("line", PALETTE[: len(layout.lines)])} if many else {}
+    stacked = _stack(layout, {c: own["curve"] for c, own in layout.geometry(layout.selections[0]).items()})
+    size = (6.6, 5.0) if len(layout.panels) == 1 else each(0.7, 3.5, 1.3, 3.0)
+    wrap = col_wrap or layout.columns
+    panels = Panels(stacked, "panel", size, backend, figure_kwargs, wrap, sharex=True, sharey=True, **aesthetics)
+    drawn = [_draw(panels, layout, selection, points, data, k) for k, selection in enumerate(layout.selections)]
+    reference, limits = next(iter(curves.values())), _limits(curves, points)
     x = [v for own in curves.values() for v in own.grid.points[own.variable]]
     room = 0.03 * (max(x) - min(x))
     for panel in layout.panels:
-        target = collection.get_target("effects", {"panel": panel})
-        draw.xlim((min(x) - room, max(x) + room), target)
-        draw.ylim(limits, target)
-    finish(
-        collection,
-        "panel",
+        panels.limit(panel, (min(x) - room, max(x) + room), limits)
+    panels.finish(
         {panel: panel for panel in layout.panels},
-        title=None,
         xlabel=reference.variable if xlabel is None else xlabel,
         ylabel=reference.ylabel if ylabel is None else ylabel,
-        legend="line" if len(layout.lines) > 1 else None,
+        legend="line" if many else None,
     )
-    _add_title(collection, _title(curves, data))
+    _add_title(panels.collection, _title(curves, data))
     if len(layout.selections) > 1:
-        add_controls(collection.get_viz("figure"), layout.selectable, layout.selections, drawn)
-    return collection
+        add_controls(panels.collection.get_viz("figure"), layout.selectable, layout.selections, drawn)
+    return panels.collection
 
 
 def refuse_with_curves() -> SpecificationError:
@@ -212,16 +189,11 @@ def _geometry(table: pd.DataFrame, variable: str, jumps: FloatArray) -> dict[str
     return parts
 
 
-def _stack(layout: _Layout, cells: Mapping[Cell, FloatArray], axes: tuple[str, ...]) -> Any:
-    """Arrays (axes, n) by panel and line, padded with NaN, as a Dataset."""
-    import xarray as xr
-
-    width = max((part.shape[1] for part in cells.values()), default=1)
-    stacked = np.full((len(layout.panels), len(layout.lines), len(axes), width), np.nan)
-    for (panel, line), part in cells.items():
-        stacked[layout.panels.index(panel), layout.lines.index(line), :, : part.shape[1]] = part
-    coords = {"panel": layout.panels, "line": layout.lines, "plot_axis": list(axes)}
-    data = xr.Dataset({"effects": (("panel", "line", "plot_axis", "point"), stacked)}, coords=coords)
+def _stack(layout: _Layout, cells: Mapping[Cell, FloatArray], axes: tuple[str, ...] = ("x", "y")) -> Any:
+    """Arrays (axes, n) by panel and line as a Dataset."""
+    nothing = np.empty((len(axes), 0))
+    every = {cell: cells.get(cell, nothing) for cell in itertools.product(layout.panels, layout.lines)}
+    data = stack_points(every, ("panel", "line"), "effects", axes)
     # A dimension that no aesthetic loops over would reach the visual: one line as many lines of one point.
     return data.isel(line=0, drop=True) if len(layout.lines) == 1 else data
 
@@ -236,7 +208,7 @@ def _band(da: Any, target: Any, **look: Any) -> Any:
 
 
 def _draw(
-    collection: Any,
+    panels: Panels,
     layout: _Layout,
     selection: tuple[Any, ...],
     points: Mapping[str, pd.DataFrame | None],
@@ -244,41 +216,32 @@ def _draw(
     number: int,
 ) -> range:
     """Draw one position of the sliders, bottom to top; return the positions of its traces (plotly)."""
-    from arviz_plots import visuals
-
-    figure = collection.get_viz("figure")
+    figure = panels.collection.get_viz("figure")
     before = len(figure.data) if layout.selectable else 0
     ending = "" if number == 0 else f"_{number}"
+    many = len(layout.lines) > 1
     behind = layout.points(selection, points, data)
     if behind:
-        many = sum(part.shape[1] for part in behind.values()) > MANY_POINTS * len(layout.panels)
-        coloured = len(layout.lines) > 1 and not (layout.overlay and data == "points")
-        look: dict[str, Any] = {"size": 7 if many else 14, "alpha": 0.25 if many else 0.55}
-        stacked = _stack(layout, behind, ("x", "y"))
-        if not coloured:
-            look["color"] = "#404040"
-        collection.map(
-            visuals.scatter_xy, f"points{ending}", data=stacked, ignore_aes=set() if coloured else "all", **look
-        )
+        crowd = sum(part.shape[1] for part in behind.values()) > MANY_POINTS * len(layout.panels)
+        look: dict[str, Any] = {"size": 7 if crowd else 14, "alpha": 0.25 if crowd else 0.55}
+        if not many or (layout.overlay and data == "points"):
+            look |= {"color": "#404040", "ignore_aes": "all"}
+        panels.map("scatter_xy", f"points{ending}", _stack(layout, behind), **look)
     cells = layout.geometry(selection)
-    lone = {} if len(layout.lines) > 1 else {"color": PALETTE[0]}
-    ignore: Any = set() if len(layout.lines) > 1 else "all"
+    lone: dict[str, Any] = {} if many else {"color": PALETTE[0], "ignore_aes": "all"}
     faint = 1.0 if len(layout.lines) <= 2 else 0.6
     for name, alpha in (("simultaneous", 0.15), ("band", 0.28)):
         bands = {c: own[name] for c, own in cells.items() if name in own}
         if bands:
             stacked = _stack(layout, bands, ("x", "lower", "upper"))
-            collection.map(_band, f"{name}{ending}", data=stacked, ignore_aes=ignore, alpha=alpha * faint, **lone)
+            panels.map(_band, f"{name}{ending}", stacked, alpha=alpha * faint, **lone)
     if faint < 1.0:  # where several bands lie on top of each other their edges tell them apart
-        edges = {c: _edges(own["band"]) for c, own in cells.items()}
-        stacked = _stack(layout, edges, ("x", "y"))
-        collection.map(visuals.line_xy, f"edge{ending}", data=stacked, ignore_aes=ignore, width=0.8, alpha=0.8)
-    dashes = backend_module(collection.backend).get_default_aes("linestyle", 2)[1]
-    for name, look in (("curve", {"width": 2.4}), ("extrapolated", {"width": 1.8, "linestyle": dashes})):
+        edges = _stack(layout, {c: _edges(own["band"]) for c, own in cells.items()})
+        panels.map("line_xy", f"edge{ending}", edges, width=0.8, alpha=0.8)
+    for name, look in (("curve", {"width": 2.4}), ("extrapolated", {"width": 1.8, "linestyle": panels.dashes})):
         lines = {c: own[name] for c, own in cells.items()}
         if name == "curve" or any(np.isfinite(part[1]).any() for part in lines.values()):
-            stacked = _stack(layout, lines, ("x", "y"))
-            collection.map(visuals.line_xy, f"{name}{ending}", data=stacked, ignore_aes=ignore, **look, **lone)
+            panels.map("line_xy", f"{name}{ending}", _stack(layout, lines), **look, **lone)
     return range(before, len(figure.data)) if layout.selectable else range(0)
 
 

@@ -7,18 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.drawing.style import (
-    GREY,
-    PALETTE,
-    backend_module,
-    canvas,
-    finish,
-    grid_shape,
-    resolve_backend,
-    segments,
-    stack_points,
-    wrap_title,
-)
+from hierlmm.drawing.panels import Panels, each
+from hierlmm.drawing.shapes import segments
+from hierlmm.drawing.style import PALETTE, wrap_title
 from hierlmm.options import checked
 from hierlmm.text import show
 
@@ -53,9 +44,6 @@ def plot_effects(
     arviz_plots.PlotCollection
         Visuals ``interval`` and ``point_estimate`` over ``family``.
     """
-    from arviz_plots import visuals
-
-    name = resolve_backend(backend)
     table, labels = effects.table, effects.labels
     lines, points, ticks = {}, {}, {}
     for rows in effects.families:
@@ -67,32 +55,15 @@ def plot_effects(
         ticks[panel] = [labels[i] for i in rows]
     longest = max(len(own) for own in ticks.values())
     width = 0.075 * max(len(text) for own in ticks.values() for text in own)
-    n_rows, columns = grid_shape(len(ticks), col_wrap)
-    collection = canvas(
-        stack_points(points, "family", "effects"),
-        "family",
-        backend=name,
-        size=(max(4.5, 0.8 + (2.6 + width) * columns), 1.0 + n_rows * (0.75 + 0.3 * longest)),
-        col_wrap=columns,
-        figure_kwargs=figure_kwargs,
-        sharex=True,
-    )
-    collection.map(
-        visuals.line_xy, "interval", data=stack_points(lines, "family", "effects"), color=PALETTE[0], width=1.6
-    )
-    collection.map(
-        visuals.scatter_xy, "point_estimate", data=stack_points(points, "family", "effects"), color=PALETTE[0], size=30
-    )
-    draw = backend_module(name)
+    size = each(0.8, 2.6 + width, 1.0, 0.75 + 0.3 * longest, least=4.5)
+    panels = Panels(points, "family", size, backend, figure_kwargs, col_wrap, name="effects", sharex=True)
+    panels.map("line_xy", "interval", lines, color=PALETTE[0], width=1.6)
+    panels.map("scatter_xy", "point_estimate", points, color=PALETTE[0], size=30)
     for panel, own in ticks.items():
-        target = collection.get_target("effects", {"family": panel})
         if effects.kind != "marginal means":
-            draw.vline(0.0, target, color=GREY, linestyle=draw.get_default_aes("linestyle", 2)[1], width=1)
-        draw.yticks(list(range(len(own), 0, -1)), own, target)
-        draw.ylim((0.4, len(own) + 0.6), target)
-    return finish(
-        collection,
-        "family",
+            panels.rule(panel, x=0.0, linestyle=panels.dashes)
+        panels.name_rows(panel, range(len(own), 0, -1), own, room=0.6, most=len(own))
+    return panels.finish(
         {panel: wrap_title(panel) if effects.by else "" for panel in ticks},
         title=f"{effects.title}, {effects.intervals_text}",
         xlabel=effects.xlabel,

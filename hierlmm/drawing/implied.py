@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.drawing.style import (
-    PALETTE,
-    backend_module,
-    canvas,
-    finish,
-    grid_shape,
-    join_with_gaps,
-    percent,
-    resolve_backend,
-)
+from hierlmm.drawing.panels import Panels, each
+from hierlmm.drawing.shapes import evenly, join_with_gaps, stack_points
+from hierlmm.drawing.style import INK, PALETTE, percent
 from hierlmm.errors import DataError
 from hierlmm.frames import quote, shorten
 from hierlmm.options import checked, choose
@@ -64,59 +58,49 @@ def plot_heatmap(
     arviz_plots.PlotCollection
         One panel over ``fit``; at most 30 times are drawn.
     """
-    import xarray as xr
-
     choose("what", what, ("correlation", "covariance"))
-    name = resolve_backend(backend)
+    correlation = what == "correlation"
     first = next(iter(implied.values()))
-    kept = np.unique(np.linspace(0, len(first.x) - 1, min(len(first.x), MOST_CELLS)).round().astype(int))
+    kept = evenly(len(first.x), MOST_CELLS)
     n = len(kept)
     matrices = {
-        label: (one.correlation if what == "correlation" else one.V).to_numpy()[np.ix_(kept, kept)]
+        label: (one.correlation if correlation else one.V).to_numpy()[np.ix_(kept, kept)]
         for label, one in implied.items()
     }
-    top = 1.0 if what == "correlation" else max(float(np.max(np.abs(m))) for m in matrices.values())
-    write = n <= WRITTEN if numbers is None else numbers
-    rows, columns = grid_shape(len(implied), col_wrap)
+    top = 1.0 if correlation else max(float(np.max(np.abs(m))) for m in matrices.values())
     side = min(max(2.6, 0.62 * n), 5.2)
-    data = xr.Dataset({"implied": (("fit",), np.zeros(len(implied)))}, coords={"fit": list(implied)})
-    collection = canvas(
-        data,
-        "fit",
-        backend=name,
-        size=(1.6 + (side + 0.6) * columns, 0.9 + (side + 0.7) * rows),
-        col_wrap=columns,
-        figure_kwargs=figure_kwargs,
-    )
-    draw = backend_module(name)
+    size = each(1.6, side + 0.6, 0.9, side + 0.7)
+    nothing = dict.fromkeys(implied, np.zeros((2, 1)))
+    panels = Panels(nothing, "fit", size, backend, figure_kwargs, col_wrap, name="implied")
     labels = [_tick(v) for v in first.V.index[kept]]
     shown = np.arange(0, n, -(-n // 10))
+    form = "" if not (n <= WRITTEN if numbers is None else numbers) else ".2f" if correlation else ".3g"
     for label, matrix in matrices.items():
-        target = collection.get_target("implied", {"fit": label})
-        for i in range(n):
-            y = float(n - 1 - i)
-            for j in range(n):
-                colour = _colour(matrix[i, j] / top)
-                edges = np.array([j - 0.5, j + 0.5])
-                draw.fill_between_y(edges, np.full(2, y - 0.5), np.full(2, y + 0.5), target, color=colour, alpha=1.0)
-                if write:
-                    ink = "#ffffff" if abs(matrix[i, j]) > 0.55 * top else "#202020"
-                    text = f"{matrix[i, j]:.2f}" if what == "correlation" else f"{matrix[i, j]:.3g}"
-                    draw.text(float(j), y, text, target, color=ink)
-        draw.xticks(shown.tolist(), [labels[k] for k in shown], target)
-        draw.yticks((n - 1 - shown).tolist(), [labels[k] for k in shown], target)
-        draw.xlim((-0.5, n - 0.5), target)
-        draw.ylim((-0.5, n - 0.5), target)
-    if name == "matplotlib":
-        _colour_bar(collection, top, what if what == "correlation" else f"covariance ({first.response}²)")
-    return finish(
-        collection,
-        "fit",
+        target = panels.target(label)
+        _cells(panels, label, matrix, top, form)
+        panels.draw.xticks(shown.tolist(), [labels[k] for k in shown], target)
+        panels.draw.yticks((n - 1 - shown).tolist(), [labels[k] for k in shown], target)
+        panels.limit(label, (-0.5, n - 0.5), (-0.5, n - 0.5))
+    if panels.backend == "matplotlib":
+        _colour_bar(panels.collection, top, what if correlation else f"covariance ({first.response}²)")
+    return panels.finish(
         {label: textwrap.fill(label, 34) if len(implied) > 1 else "" for label in implied},
         title=_title(f"{what} of one subject's {first.response}", implied),
         xlabel=first.time,
         ylabel=first.time,
     )
+
+
+def _cells(panels: Panels, label: str, matrix: FloatArray, top: float, form: str) -> None:
+    """Colour the cells of a matrix, and write the numbers into them in this form, if there is one."""
+    n = len(matrix)
+    for (i, j), value in np.ndenumerate(matrix):
+        y = float(n - 1 - i)
+        edges = np.array([j - 0.5, j + 0.5])
+        panels.band(label, edges, np.full(2, y - 0.5), np.full(2, y + 0.5), color=_colour(value / top), alpha=1.0)
+        if form:
+            ink = "#ffffff" if abs(value) > 0.55 * top else INK
+            panels.draw.text(float(j), y, format(value, form), panels.target(label), color=ink)
 
 
 @checked
@@ -160,8 +144,43 @@ def plot_correlation(
         If the reference is none of the times.
     """
     first = next(iter(implied.values()))
-    bands = len(implied) <= MOST_BANDS if bands is None else bands
-    times = list(first.V.index)
+    start, times, x = _reference(first, reference), first.V.index, first.x
+    many = len(implied) == 1 if all_pairs is None else all_pairs
+    lag = x - x[start]
+    shapes = _Shapes()
+    for label, one in implied.items():
+        R = one.correlation.to_numpy()
+        # At lag 0 the correlation is 1 by definition; a line from there would suggest values in between.
+        shapes.lines[label] = np.vstack([lag, np.where(lag == 0.0, np.nan, R[start])])
+        if _banded(implied, bands) and one.correlation_lower is not None and one.correlation_upper is not None:
+            low, high = (side.to_numpy()[start] for side in (one.correlation_lower, one.correlation_upper))
+            shapes.areas[label] = (lag, low, high)
+        if many and not one.stationary:
+            shapes.thin[label] = [np.vstack([x[k:] - x[k], R[k, k:]]) for k in range(len(x) - 1) if k != start]
+    table = first.empirical_correlation
+    if empirical and table is not None:
+        early, late = (np.isclose(table.iloc[:, k], x[start]) for k in (0, 1))
+        at = early | late
+        found = np.vstack([table["lag"], table["correlation"]])
+        shapes.points = found[:, at] * np.vstack([np.where(late, -1.0, 1.0), np.ones(len(late))])[:, at]
+        shapes.hollow = found[:, ~at] if many else None
+    thin = " (thin: from the other times)" if shapes.thin else ""
+    origin = f"{first.time} = {_tick(times[start])}"
+    return _draw(
+        implied,
+        shapes,
+        title=_title(f"correlation of one subject's {first.response} with that at {origin}{thin}", implied),
+        xlabel=f"lag ({first.time} − {_tick(times[start])})",
+        ylabel="correlation",
+        zero=True,
+        backend=backend,
+        figure_kwargs=figure_kwargs,
+    )
+
+
+def _reference(one: Any, reference: Any) -> int:
+    """Position of the time from which lags are measured."""
+    times = list(one.V.index)
     if len(times) < 2:
         raise DataError("one time", "a correlation needs two", "give more times", SEE)
     if reference is not None and reference not in times:
@@ -171,45 +190,11 @@ def plot_correlation(
             f"use one of {shorten(map(_tick, times))}",
             SEE,
         )
-    start = 0 if reference is None else times.index(reference)
-    x = first.x
-    curves, areas, thin = {}, {}, {}
-    many = len(implied) == 1 if all_pairs is None else all_pairs
-    lag = x - x[start]
-    for label, one in implied.items():
-        R = one.correlation.to_numpy()
-        # At lag 0 the correlation is 1 by definition; a line from there would suggest values in between.
-        curves[label] = np.vstack([lag, np.where(lag == 0.0, np.nan, R[start])])
-        if bands and one.correlation_lower is not None and one.correlation_upper is not None:
-            low, high = one.correlation_lower.to_numpy()[start], one.correlation_upper.to_numpy()[start]
-            areas[label] = (lag, low, high)
-        if many and not one.stationary:
-            thin[label] = [np.vstack([x[k:] - x[k], R[k, k:]]) for k in range(len(x) - 1) if k != start]
-    points = []
-    table = first.empirical_correlation
-    if empirical and table is not None:
-        at = np.isclose(table.iloc[:, 0], x[start]) | np.isclose(table.iloc[:, 1], x[start])
-        sign = np.where(np.isclose(table.iloc[:, 1], x[start]), -1.0, 1.0)
-        all_lags = np.vstack([table["lag"] * sign, table["correlation"]])
-        points = [
-            (all_lags[:, at], True),
-            (np.vstack([table["lag"], table["correlation"]])[:, ~at] if many else None, False),
-        ]
-    origin = f"{first.time} = {_tick(times[start])}"
-    shown = " (thin: from the other times)" if thin else ""
-    return _curves(
-        implied,
-        curves,
-        areas,
-        thin,
-        points,
-        title=_title(f"correlation of one subject's {first.response} with that at {origin}{shown}", implied),
-        xlabel=f"lag ({first.time} − {_tick(times[start])})",
-        ylabel="correlation",
-        zero=True,
-        backend=backend,
-        figure_kwargs=figure_kwargs,
-    )
+    return 0 if reference is None else times.index(reference)
+
+
+def _banded(implied: Mapping[str, Any], bands: bool | None) -> bool:
+    return len(implied) <= MOST_BANDS if bands is None else bands
 
 
 @checked
@@ -243,128 +228,94 @@ def plot_variance(
         Visuals ``line`` and ``data``.
     """
     first = next(iter(implied.values()))
-    bands = len(implied) <= MOST_BANDS if bands is None else bands
 
     def shape(values: Any) -> FloatArray:
         found = np.asarray(values, dtype=np.float64)
         return np.sqrt(found) if sd else found
 
-    curves = {label: np.vstack([one.x, shape(one.variance["variance"])]) for label, one in implied.items()}
-    areas = {
-        label: (one.x, shape(one.variance["lower"]), shape(one.variance["upper"]))
-        for label, one in implied.items()
-        if bands and one.V_lower is not None
-    }
-    points = []
+    shapes = _Shapes()
+    for label, one in implied.items():
+        shapes.lines[label] = np.vstack([one.x, shape(one.variance["variance"])])
+        if _banded(implied, bands) and one.V_lower is not None:
+            shapes.areas[label] = (one.x, shape(one.variance["lower"]), shape(one.variance["upper"]))
     if empirical and first.empirical is not None:
-        points = [(np.vstack([first.empirical[first.time], shape(first.empirical["variance"])]), True)]
-    what = "standard deviation" if sd else "variance"
-    return _curves(
+        shapes.points = np.vstack([first.empirical[first.time], shape(first.empirical["variance"])])
+    return _draw(
         implied,
-        curves,
-        areas,
-        {},
-        points,
-        title=_title(f"{what} of one subject's {first.response}", implied),
+        shapes,
+        title=_title(f"{'standard deviation' if sd else 'variance'} of one subject's {first.response}", implied),
         xlabel=first.time,
         ylabel=f"SD ({first.response})" if sd else f"variance ({first.response}²)",
-        zero=False,
         backend=backend,
         figure_kwargs=figure_kwargs,
     )
 
 
-def _curves(
+@dataclass
+class _Shapes:
+    """Lines by fit, areas of their bands, thin lines beside them; points of the data, filled and hollow."""
+
+    lines: dict[str, FloatArray] = field(default_factory=dict)
+    areas: dict[str, tuple[FloatArray, FloatArray, FloatArray]] = field(default_factory=dict)
+    thin: dict[str, list[FloatArray]] = field(default_factory=dict)
+    points: FloatArray | None = None
+    hollow: FloatArray | None = None
+
+
+def _draw(
     implied: Mapping[str, Any],
-    curves: dict[str, FloatArray],
-    areas: dict[str, tuple[FloatArray, FloatArray, FloatArray]],
-    thin: dict[str, list[FloatArray]],
-    points: Sequence[tuple[FloatArray | None, bool]],
+    shapes: _Shapes,
     *,
     title: str,
     xlabel: str,
     ylabel: str,
-    zero: bool,
+    zero: bool = False,
     backend: str | None,
     figure_kwargs: Mapping[str, Any] | None,
 ) -> Any:
-    from arviz_plots import visuals
-
-    name = resolve_backend(backend)
+    """Curves of all fits in one panel; ``zero`` for correlations, which are 1 at lag 0 and have no band there."""
     labels = list(implied)
     colours = dict(zip(labels, np.resize(PALETTE, len(labels)).tolist(), strict=True))
-    data = _by_fit(curves, ylabel)
     # Long labels: as many columns of the legend as fit into the width.
     columns = max(1, min(len(labels), int(98 / (8 + max(map(len, labels))))))
-    collection = canvas(
-        data,
-        "quantity",
-        backend=name,
-        size=(7.6, 4.6 + 0.22 * -(-len(labels) // columns)),
-        col_wrap=1,
-        figure_kwargs=figure_kwargs,
-        aes={"color": ["fit"]},
-        color=list(colours.values()),
-    )
-    draw = backend_module(name)
-    target = collection.get_target("implied", {"quantity": ylabel})
+
+    def by_fit(lines: Mapping[str, FloatArray]) -> Any:
+        return stack_points({(ylabel, k): line for k, line in lines.items()}, ("quantity", "fit"), "implied")
+
+    data = by_fit(shapes.lines)
+    size = (7.6, 4.6 + 0.22 * -(-len(labels) // columns))
+    panels = Panels(data, "quantity", size, backend, figure_kwargs, color=("fit", list(colours.values())))
+    draw, target = panels.draw, panels.target(ylabel)
     if zero:
-        draw.hline(0.0, target, color="#8c8c8c", width=1.0)
-    for label, (x, low, high) in areas.items():
+        panels.rule(ylabel, y=0.0)
+    for label, (x, low, high) in shapes.areas.items():
         for side in (x < 0.0, x > 0.0) if zero else (np.ones(len(x), dtype=bool),):
             if side.sum() > 1:
-                draw.fill_between_y(x[side], low[side], high[side], target, color=colours[label], alpha=0.18)
+                panels.band(ylabel, x[side], low[side], high[side], color=colours[label], alpha=0.18)
     if zero:
-        draw.scatter(np.zeros(1), np.ones(1), target, size=36, facecolor="#ffffff", edgecolor="#202020")
-    if thin:
-        lines = {label: join_with_gaps(thin.get(label, [])) for label in labels}
-        collection.map(visuals.line_xy, "pairs", data=_by_fit(lines, ylabel), width=0.9, alpha=0.55)
-    collection.map(visuals.line_xy, "line", data=data, width=2.6)
-    if len(labels) == 1 or any(v.shape[1] <= 12 for v in curves.values()):
-        collection.map(visuals.scatter_xy, "mark", data=data, size=26)
-    for part, filled in points:
+        draw.scatter(np.zeros(1), np.ones(1), target, size=36, facecolor="#ffffff", edgecolor=INK)
+    if shapes.thin:
+        thin = by_fit({label: join_with_gaps(shapes.thin.get(label, [])) for label in labels})
+        panels.map("line_xy", "pairs", thin, width=0.9, alpha=0.55)
+    panels.map("line_xy", "line", data, width=2.6)
+    if len(labels) == 1 or any(v.shape[1] <= 12 for v in shapes.lines.values()):
+        panels.map("scatter_xy", "mark", data, size=26)
+    for part, dot, face in ((shapes.points, 42, INK), (shapes.hollow, 26, "#ffffff")):
         if part is not None and part.shape[1]:
-            draw.scatter(
-                part[0],
-                part[1],
-                target,
-                size=42 if filled else 26,
-                color="#202020",
-                facecolor="#202020" if filled else "#ffffff",
-                edgecolor="#202020",
-            )
+            draw.scatter(*part, target, size=dot, color=INK, facecolor=face, edgecolor=INK)
     first = next(iter(implied.values()))
-    occasions = not np.issubdtype(np.asarray(first.V.index).dtype, np.number)
-    if occasions and not zero:
+    if not zero and not np.issubdtype(np.asarray(first.V.index).dtype, np.number):
         draw.xticks(first.x.tolist(), [_tick(v) for v in first.V.index], target)
-    said = [
-        f"bands: {percent(first.ci)}" if areas else "",
-        "points: residuals around the population line" if points else "",
-    ]
-    finish(
-        collection,
-        "quantity",
-        {ylabel: "; ".join(s for s in said if s)},
+    said = [f"bands: {percent(first.ci)}"] if shapes.areas else []
+    said += ["points: residuals around the population line"] if shapes.points is not None else []
+    return panels.finish(
+        {ylabel: "; ".join(said)},
         title=title,
         xlabel=xlabel,
         ylabel=ylabel,
+        legend="fit" if len(labels) > 1 else None,
+        legend_columns=columns,
     )
-    if len(labels) > 1:
-        place = {"loc": "outside lower center", "ncols": columns, "frameon": False} if name == "matplotlib" else {}
-        collection.add_legend("fit", title="", **place)
-    return collection
-
-
-def _by_fit(lines: Mapping[str, FloatArray], quantity: str) -> Any:
-    """Lines (2, n) by fit as a Dataset ``quantity`` × ``fit`` × ``plot_axis`` × ``point``."""
-    import xarray as xr
-
-    width = max(line.shape[1] for line in lines.values())
-    stacked = np.full((1, len(lines), 2, width), np.nan)
-    for k, line in enumerate(lines.values()):
-        stacked[0, k, :, : line.shape[1]] = line
-    coords = {"quantity": [quantity], "fit": list(lines), "plot_axis": ["x", "y"]}
-    return xr.Dataset({"implied": (("quantity", "fit", "plot_axis", "point"), stacked)}, coords=coords)
 
 
 def _title(what: str, implied: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Expected ranks of subjects with their intervals, sorted."""
+"""Subjects sorted, one below the other, each with an interval: caterpillars, and expected ranks."""
 
 from __future__ import annotations
 
@@ -7,22 +7,29 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.drawing.style import (
-    GREY,
-    LABELLED,
-    PALETTE,
-    backend_module,
-    canvas,
-    finish,
-    percent,
-    resolve_backend,
-    segments,
-    stack_points,
-)
-from hierlmm.errors import SpecificationError
+from hierlmm.drawing.panels import Panels
+from hierlmm.drawing.shapes import evenly, segments
+from hierlmm.drawing.style import LABELLED, PALETTE, percent
 from hierlmm.options import checked
 
-__all__ = ["plot_ranks"]
+__all__ = ["draw_sorted", "plot_ranks", "sorted_label", "sorted_size"]
+
+
+def sorted_size(width: float, rows: int, each: float = 0.18) -> tuple[float, float]:
+    """Size of a figure with that many rows."""
+    return width, 1.3 + min(10.0, max(2.2, rows * each))
+
+
+def sorted_label(subject: str, shown: int, total: int) -> str:
+    """Label of the axis of subjects: what they are, and how many of them are shown."""
+    return f"{subject} ({f'{shown} of {total}' if total > shown else total}, sorted)"
+
+
+def draw_sorted(panels: Panels, lines: Any, points: Any, rows: int, size: int = 16, **look: Any) -> None:
+    """Draw intervals and estimates, thinner where the rows are many."""
+    small = rows > LABELLED
+    panels.map("line_xy", "interval", lines, width=0.8 if small else 1.3, alpha=0.75, **look)
+    panels.map("scatter_xy", "point_estimate", points, size=6 if small else size, **look)
 
 
 @checked
@@ -34,57 +41,21 @@ def plot_ranks(
     figure_kwargs: Mapping[str, Any] | None = None,
 ) -> Any:
     """Draw a `Ranking`; see `hierlmm.plots.plot_ranks`."""
-    from arviz_plots import visuals
-
-    name = resolve_backend(backend)
-    table = ranking.table
+    table, term = ranking.table, ranking.term
     total = len(table)
-    if max_subjects is not None and max_subjects < 1:
-        raise SpecificationError(
-            f"max_subjects={max_subjects!r}", "at least one subject must be drawn", "use a number of 1 or more"
-        )
-    if max_subjects is not None and max_subjects < total:
-        table = table.iloc[np.unique(np.linspace(0, total - 1, max_subjects).round().astype(int))]
+    table = table.iloc[evenly(total, max_subjects)]
     J = len(table)
     y = np.arange(J, 0, -1, dtype=np.float64)
-    points = {ranking.term: np.vstack([table["expected_rank"].to_numpy(), y])}
-    lines = {ranking.term: segments(table["rank_lower"].to_numpy(), table["rank_upper"].to_numpy(), y)}
-    small = J > LABELLED
-    collection = canvas(
-        stack_points(points, "term", "ranks"),
-        "term",
-        backend=name,
-        size=(5.0, 1.3 + min(10.0, max(2.2, J * 0.18))),
-        col_wrap=1,
-        figure_kwargs=figure_kwargs,
-    )
-    collection.map(
-        visuals.line_xy,
-        "interval",
-        data=stack_points(lines, "term", "ranks"),
-        color=PALETTE[0],
-        width=0.8 if small else 1.3,
-        alpha=0.75,
-    )
-    collection.map(
-        visuals.scatter_xy,
-        "point_estimate",
-        data=stack_points(points, "term", "ranks"),
-        color=PALETTE[0],
-        size=6 if small else 16,
-    )
-    draw = backend_module(name)
-    target = collection.get_target("ranks", {"term": ranking.term})
-    draw.vline(ranking.top + 0.5, target, color=GREY, linestyle=draw.get_default_aes("linestyle", 2)[1], width=1)
-    draw.yticks([] if small else y.tolist(), [] if small else [str(s) for s in table.index], target)
-    draw.ylim((0.2, J + 0.8), target)
+    points = {term: np.vstack([table["expected_rank"].to_numpy(), y])}
+    lines = {term: segments(table["rank_lower"].to_numpy(), table["rank_upper"].to_numpy(), y)}
+    panels = Panels(points, "term", sorted_size(5.0, J), backend, figure_kwargs, name="ranks")
+    draw_sorted(panels, lines, points, J, color=PALETTE[0])
+    panels.rule(term, x=ranking.top + 0.5, linestyle=panels.dashes)
+    panels.name_rows(term, y, table.index)
     first = "largest" if ranking.largest_first else "smallest"
-    shown = f"{J} of {total}" if total > J else f"{total}"
-    return finish(
-        collection,
-        "term",
-        {ranking.term: ranking.term},
+    return panels.finish(
+        {term: term},
         title=f"Ranks of subjects ({ranking.estimator}) with {percent(ranking.ci)} intervals",
         xlabel=f"expected rank (1: {first}; dashed: the first {ranking.top})",
-        ylabel=f"{ranking.subject} ({shown}, sorted)",
+        ylabel=sorted_label(ranking.subject, J, total),
     )

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.drawing.style import GREY, PALETTE, backend_module, canvas, finish, percent, resolve_backend, stack_points
+from hierlmm.drawing.panels import Panels
+from hierlmm.drawing.shapes import NOTHING
+from hierlmm.drawing.style import INK, PALETTE, percent
 from hierlmm.options import checked
 
 __all__ = ["plot_serial"]
@@ -18,52 +20,28 @@ LINES = {"subject": "the subjects' own lines", "population": "the population lin
 @checked
 def plot_serial(check: Any, *, backend: str | None, figure_kwargs: Mapping[str, Any] | None) -> Any:
     """Draw a `Semivariogram` or `Autocorrelation`; see their ``plot``."""
-    from arviz_plots import visuals
-
-    name = resolve_backend(backend)
-    table = check.table
+    table, panel = check.table, check.column
     x = table["lag"].to_numpy(dtype=np.float64)
-    panel = check.column
-    points = np.vstack([x, table[check.column]])
-    outside = points[:, table["outside"].to_numpy(dtype=bool)]
-    inside = points[:, ~table["outside"].to_numpy(dtype=bool)]
-    collection = canvas(
-        stack_points({panel: points}, "statistic", "serial"),
-        "statistic",
-        backend=name,
-        size=(7.2, 4.4),
-        col_wrap=1,
-        figure_kwargs=figure_kwargs,
-    )
-    draw = backend_module(name)
-    target = collection.get_target("serial", {"statistic": panel})
+    points = np.vstack([x, table[panel]])
+    outside = table["outside"].to_numpy(dtype=bool)
+    panels = Panels({panel: points}, "statistic", (7.2, 4.4), backend, figure_kwargs, name="serial")
     if len(x) > 1:
-        for low, high, alpha in (("lower_all", "upper_all", 0.13), ("lower", "upper", 0.25)):
-            draw.fill_between_y(x, table[low].to_numpy(), table[high].to_numpy(), target, color=PALETTE[0], alpha=alpha)
-    dashed = draw.get_default_aes("linestyle", 2)[1]
+        for ending, alpha in (("_all", 0.13), ("", 0.25)):
+            panels.band(panel, x, table[f"lower{ending}"], table[f"upper{ending}"], alpha=alpha)
     if panel == "semivariance":
-        draw.hline(check.expected_mean_square, target, color=GREY, linestyle=dashed, width=1.2)
+        panels.rule(panel, y=check.expected_mean_square, linestyle=panels.dashes, width=1.2)
     else:
-        draw.hline(0.0, target, color=GREY, width=1.0)
-    curve = np.vstack([x, table["expected"]])
-    collection.map(
-        visuals.line_xy, "expected", data=stack_points({panel: curve}, "statistic", "serial"), color=PALETTE[0], width=2
-    )
-    for label, part, color in (("observed", inside, "#202020"), ("standing_out", outside, PALETTE[1])):
-        shown = part if part.shape[1] else np.full((2, 1), np.nan)
-        data = stack_points({panel: shown}, "statistic", "serial")
-        collection.map(visuals.scatter_xy, label, data=data, color=color, size=45)
-    bands = f"its {percent(check.ci)} bands"
-    if check.column == "semivariance" and not check.refit:
-        bands += " at the level of the data"
+        panels.rule(panel, y=0.0)
+    panels.map("line_xy", "expected", {panel: np.vstack([x, table["expected"]])}, color=PALETTE[0], width=2)
+    for label, which, color in (("observed", ~outside, INK), ("standing_out", outside, PALETTE[1])):
+        panels.map("scatter_xy", label, {panel: points[:, which] if which.any() else NOTHING}, color=color, size=45)
+    level = " at the level of the data" if panel == "semivariance" and not check.refit else ""
     dash = "\ndashed: mean square of the residuals that it expects" if panel == "semivariance" else ""
     if len(x) <= 10:
-        draw.xticks(x.tolist(), [f"{v:.3g}" for v in x], target)
+        panels.draw.xticks(x.tolist(), [f"{v:.3g}" for v in x], panels.target(panel))
     which = f"{check.estimator}, {check.correlation}"
-    return finish(
-        collection,
-        "statistic",
-        {panel: f"points: data; curve: fitted model, with {bands}{dash}"},
+    return panels.finish(
+        {panel: f"points: data; curve: fitted model, with its {percent(check.ci)} bands{level}{dash}"},
         title=f"{check.name} of {check.kind} residuals around {LINES[check.level]} ({which})",
         xlabel=f"lag ({check.time})",
         ylabel=panel,

@@ -8,11 +8,12 @@ import numpy as np
 
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
-from hierlmm.errors import NotAvailableError
+from hierlmm.errors import NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide, label_fits
 
 __all__ = [
+    "choose_terms",
     "is_posterior",
     "one_fit",
     "pick_fits",
@@ -48,6 +49,20 @@ def pick_side_by_side(
 def one_fit(fit: Fit | SideBySide) -> Fit:
     """Return the fit, or the reference fit of a `Comparison`."""
     return fit.fits[fit.reference] if isinstance(fit, SideBySide) else next(iter(label_fits([fit]).values()))
+
+
+def choose_terms(design: Design, terms: str | Sequence[str] | None, use: str = "use") -> list[str]:
+    """Return the random effects that were asked for, all of them by default."""
+    known = list(getattr(design, "term", ()))
+    wanted = known if terms is None else [terms] if isinstance(terms, str) else list(terms)
+    for term in wanted:
+        if term not in known:
+            raise SpecificationError(
+                f"terms={term!r}",
+                f"no random effect has this name.{closest(term, known)}",
+                f"{use} {', '.join(map(repr, known))}",
+            )
+    return wanted
 
 
 def refuse_without_effects(fit: Fit, what: str) -> None:

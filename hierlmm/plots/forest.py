@@ -7,16 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.drawing.style import (
-    PALETTE,
-    backend_module,
-    canvas,
-    finish,
-    grid_shape,
-    percent,
-    resolve_backend,
-    wrap_title,
-)
+from hierlmm.drawing.panels import Panels, each
+from hierlmm.drawing.style import PALETTE, percent
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import COMMON_SD
@@ -78,49 +70,34 @@ def plot_forest(
     >>> collection = hl.compare(model.fit_reml(), model.fit_ml()).plot_forest()
     >>> collection.savefig("forest.png")  # doctest: +SKIP
     """
-    from arviz_plots import visuals
-
-    name = resolve_backend(backend)
     named, reference, outer = pick_side_by_side(fits, labels, ci)
     same_question(named, reference)
-    names = list(named)
+    names, n = list(named), len(named)
     table = estimates(named, outer, reference)
     for label, fit in named.items():
         without = zero_terms(fit)
-        parameters_at_zero = [f"sd({term})" for term in without]
-        if len(without) == len(getattr(fit.design, "term", ())):
-            parameters_at_zero.append(COMMON_SD)
-        zero = table["parameter"].isin(parameters_at_zero)
-        table.loc[zero & (table["estimator"] == label), "estimate"] = 0.0
+        at_zero = [f"sd({term})" for term in without]
+        at_zero += [COMMON_SD] if len(without) == len(getattr(fit.design, "term", ())) else []
+        table.loc[table["parameter"].isin(at_zero) & (table["estimator"] == label), "estimate"] = 0.0
     chosen = choose_parameters(table, parameters)
     point = table_dataset(table, chosen, names, ["estimate"])
-    interval = table_dataset(table, chosen, names, ["lower", "upper"])
-    n = len(names)
-    rows, columns = grid_shape(len(chosen), col_wrap)
-    collection = canvas(
-        point,
-        "parameter",
-        backend=name,
-        size=(max(4.2, 0.7 + 2.5 * columns), 0.8 + rows * (0.75 + 0.27 * n)),
-        col_wrap=columns,
-        figure_kwargs=figure_kwargs,
-        aes={"color": ["estimator"], "y": ["estimator"]},
-        color=list(np.resize(PALETTE, n)),
-        y=list(range(n, 0, -1)),
-    )
-    collection.map(visuals.line_x, "interval", data=interval, width=1.4)
+    size = each(0.7, 2.5, 0.8, 0.75 + 0.27 * n, least=4.2)
+    looks: dict[str, Any] = {
+        "color": ("estimator", np.resize(PALETTE, n).tolist()),
+        "y": ("estimator", range(n, 0, -1)),
+    }
+    panels = Panels(point, "parameter", size, backend, figure_kwargs, col_wrap, **looks)
+    panels.map("line_x", "interval", table_dataset(table, chosen, names, ["lower", "upper"]), width=1.4)
     if inner_ci is not None:
-        thick = estimates(named, inner_ci, reference)
-        data = table_dataset(thick, chosen, names, ["lower", "upper"])
-        collection.map(visuals.line_x, "inner_interval", data=data, width=4)
-    collection.map(visuals.scatter_x, "point_estimate", data=point, size=38, edgecolor="white")
-    _estimator_rows(collection, chosen, names)
+        thick = table_dataset(estimates(named, inner_ci, reference), chosen, names, ["lower", "upper"])
+        panels.map("line_x", "inner_interval", thick, width=4)
+    panels.map("scatter_x", "point_estimate", point, size=38, edgecolor="white")
+    for parameter in chosen:
+        first = int(panels.collection.viz.dataset.sel(parameter=parameter)["col_index"]) == 0
+        panels.name_rows(parameter, range(n, 0, -1), names if first else [""] * n, room=0.6, most=n)
     thick_text = "" if inner_ci is None else f"{percent(inner_ci)} and "
     response = named[reference].design.hierarchy.response
-    return finish(
-        collection,
-        "parameter",
-        {p: wrap_title(p) for p in chosen},
+    return panels.finish(
         title=f"{response}: estimates with {thick_text}{percent(outer)} intervals",
         legend="estimator" if n > 1 else None,
     )
@@ -137,15 +114,6 @@ def table_dataset(table: Any, parameters: list[str], labels: list[str], columns:
         return xr.Dataset({"estimate": (("parameter", "estimator"), values[..., 0])}, coords=coords)
     coords["ci_bound"] = columns
     return xr.Dataset({"estimate": (("parameter", "estimator", "ci_bound"), values)}, coords=coords)
-
-
-def _estimator_rows(collection: Any, parameters: list[str], labels: list[str]) -> None:
-    draw, n = backend_module(collection.backend), len(labels)
-    for parameter in parameters:
-        cell = collection.viz.dataset.sel(parameter=parameter)
-        target, first = cell["plot"].item(), int(cell["col_index"]) == 0
-        draw.yticks(list(range(n, 0, -1)), labels if first else [""] * n, target)
-        draw.ylim((0.4, n + 0.6), target)
 
 
 def choose_parameters(table: Any, wanted: str | Sequence[str] | None) -> list[str]:

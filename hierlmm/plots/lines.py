@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import variables_of
 from hierlmm.design.questions import first_row_of_subjects, numbers_at_level1, rows_by_subject, rows_of_subject
-from hierlmm.drawing.style import break_lines
+from hierlmm.drawing.shapes import break_lines
 from hierlmm.effects.jumps import jumps_along
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
@@ -78,8 +78,8 @@ def subject_lines(fit: Fit, axis: Axis, subjects: Sequence[int] | NDArray[np.int
     design = fit.design
     if axis.variable is None:
         values = fit.fitted("subject").to_numpy()
-        rows_of = {int(j): rows_of_subject(design, j) for j in subjects}
-        return {j: np.vstack([axis.position[r], values[r]]) for j, r in rows_of.items()}
+        rows = {int(j): rows_of_subject(design, j) for j in subjects}
+        return {j: np.vstack([axis.position[own], values[own]]) for j, own in rows.items()}
     courses = Courses(design, axis)
     grids = {int(j): courses.grid(courses.rows[j]) for j in subjects}
     lengths = [len(grid) for grid in grids.values()]

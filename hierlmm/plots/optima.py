@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.drawing.style import PALETTE, backend_module, canvas, finish, grid_shape, resolve_backend
+from hierlmm.drawing.panels import Panels, each
+from hierlmm.drawing.style import PALETTE, resolve_backend
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.likelihood import LikelihoodEstimates
@@ -47,9 +48,6 @@ def plot_optima(
     NotAvailableError
         If the search found one optimum only, or the fit maximises no likelihood.
     """
-    import xarray as xr
-    from arviz_plots import visuals
-
     chosen = one_fit(fit)
     if not isinstance(chosen, LikelihoodEstimates):
         raise NotAvailableError(
@@ -66,39 +64,27 @@ def plot_optima(
             "nothing: fit.optima lists what the search found, and fit.optimum.search where it looked",
             "docs, page 'Estimators'",
         )
-    name, best = resolve_backend(backend), fit.optimum
+    best = fit.optimum
     single = len(best.lam) == 1
-    labels = [f"1 ({best.value:.2f}) and {k + 2} ({o.value:.2f})" for k, o in enumerate(others)]
-    lines = np.empty((len(others), 2, POINTS))
-    ends = np.empty((len(others), 2, 2))
+    lines, ends = {}, {}
     for k, other in enumerate(others):
+        label = f"1 ({best.value:.2f}) and {k + 2} ({other.value:.2f})"
         step = other.lam - best.lam
         share = np.linspace(*_reach(fit, step), POINTS)
-        lines[k, 1] = [fit.criterion_function(best.lam + s * step) for s in share]
-        lines[k, 0] = share if not single else [_sd(fit, best.lam + s * step) for s in share]
-        ends[k] = [[_sd(fit, best.lam), _sd(fit, other.lam)] if single else [0.0, 1.0], [best.value, other.value]]
-    data = xr.Dataset(
-        {"criterion": (("optimum", "plot_axis", "point"), lines)}, coords={"optimum": labels, "plot_axis": ["x", "y"]}
-    )
-    rows, columns = grid_shape(len(labels))
-    scale = _font_scale() if name == "matplotlib" else 1.0
-    collection = canvas(
-        data,
-        "optimum",
-        backend=name,
-        size=(scale * (0.8 + 4.2 * columns), scale * (1.0 + 2.8 * rows)),
-        col_wrap=columns,
-        figure_kwargs=figure_kwargs,
-    )
-    collection.map(visuals.line_xy, "line", data=data, color=PALETTE[0])
-    draw = backend_module(name)
-    for label, (x, y) in zip(labels, ends, strict=True):
-        draw.scatter(x, y, collection.get_target("criterion", {"optimum": label}), size=40, color=PALETTE[1])
+        points = [best.lam + s * step for s in share]
+        x = share if not single else [_sd(fit, point) for point in points]
+        lines[label] = np.vstack([x, [fit.criterion_function(point) for point in points]])
+        sides = [_sd(fit, best.lam), _sd(fit, other.lam)] if single else [0.0, 1.0]
+        ends[label] = np.array([sides, [best.value, other.value]])
+    scale = _font_scale() if resolve_backend(backend) == "matplotlib" else 1.0
+    size = each(*(scale * inches for inches in (0.8, 4.2, 1.0, 2.8)))
+    panels = Panels(lines, "optimum", size, backend, figure_kwargs, name="criterion")
+    panels.map("line_xy", "line", lines, color=PALETTE[0])
+    for label, (x, y) in ends.items():
+        panels.draw.scatter(x, y, panels.target(label), size=40, color=PALETTE[1])
     kind = "REML criterion" if fit.reml else "Deviance"
-    return finish(
-        collection,
-        "optimum",
-        {label: label for label in labels},
+    return panels.finish(
+        {label: label for label in lines},
         title=f"{fit.design.hierarchy.response}: {kind} between its optima",
         xlabel=f"sd({fit.design.term[0]})" if single and fit.design.term else "share of the way",
         ylabel=f"{kind} (−2 log L)",

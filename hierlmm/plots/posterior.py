@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from hierlmm.drawing.style import (
-    PALETTE,
-    backend_module,
-    canvas,
-    finish,
-    grid_shape,
-    percent,
-    resolve_backend,
-    wrap_title,
-)
+from hierlmm.drawing.panels import Panels, each
+from hierlmm.drawing.shapes import stack_points
+from hierlmm.drawing.style import PALETTE, percent
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import component_labels, component_values, correlated_pairs
@@ -75,62 +69,45 @@ def plot_posterior(
     >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (1 + days | subject)", hl.load_dataset("sleepstudy"))
     >>> hl.compare(model.fit(seed=1), model.fit_reml()).plot_posterior()  # doctest: +SKIP
     """
-    import xarray as xr
-    from arviz_plots import visuals
-
-    name = resolve_backend(backend)
     named, reference, probability = pick_side_by_side(fits, labels, ci)
     table = estimates(named, probability, reference)
     chosen = choose_parameters(table, parameters)
     sampled = [label for label, fit in named.items() if is_posterior(fit)]
-    approximate = not sampled
-    dense = sampled or list(named)
-    density = xr.concat(
-        [_densities(named[label], chosen).expand_dims(estimator=[label]) for label in dense], "estimator"
-    )
+    size, colours = each(0.4, 2.5, 0.8, 1.9, least=4.2), np.resize(PALETTE, len(named)).tolist()
+    point = table_dataset(table, chosen, list(named), ["estimate"])
+    panels = Panels(point, "parameter", size, backend, figure_kwargs, col_wrap, color=("estimator", colours))
+    _draw_densities(panels, {label: named[label] for label in sampled or named}, table, chosen)
     lines = [label for label in named if label not in sampled]
-    rows, columns = grid_shape(len(chosen), col_wrap)
-    collection = canvas(
-        table_dataset(table, chosen, list(named), ["estimate"]),
-        "parameter",
-        backend=name,
-        size=(max(4.2, 0.4 + 2.5 * columns), 0.8 + 1.9 * rows),
-        col_wrap=columns,
-        figure_kwargs=figure_kwargs,
-        aes={"color": ["estimator"]},
-        color=list(np.resize(PALETTE, len(named))),
-    )
-    face = density.rename(plot_axis="kwarg").sel(kwarg=["x", "y"]).pad(kwarg=(0, 1), constant_values=0.0)
-    face = face.assign_coords(kwarg=["x", "y_top", "y_bottom"])
-    collection.map(visuals.fill_between_y, "face", data=face, alpha=0.2)
-    collection.map(visuals.line_xy, "dist", data=density, width=1.6)
-    height = density["estimate"].sel(plot_axis="y").max(["point", "estimator"])
-    for k, label in enumerate(dense):
-        depth = -0.08 * (k + 1) * height
-        one = {"data": table_dataset(table, chosen, [label], ["lower", "upper"]), "y": depth}
-        collection.map(visuals.line_x, f"interval_{label}", width=2.5, **one)
-        one["data"] = table_dataset(table, chosen, [label], ["estimate"])
-        collection.map(visuals.scatter_x, f"point_estimate_{label}", size=26, edgecolor="white", **one)
-    draw = backend_module(name)
-    styles = draw.get_default_aes("linestyle", 4)[1:]
+    styles = panels.draw.get_default_aes("linestyle", 4)[1:]
     for k, label in enumerate(lines):
         # Estimates that coincide (β of REML and ML in balanced data) stay visible through the gaps of the later line.
-        look = {"linestyle": styles[k % 3], "width": 1.4 + 0.5 * k}
         data = table_dataset(table, chosen, [label], ["estimate"])
-        collection.map(visuals.vline, f"estimate_line_{label}", data=data, **look)
+        look = {"linestyle": styles[k % 3], "width": 1.4 + 0.5 * k}
+        panels.map("vline", f"estimate_line_{label}", data, **look)
     for parameter in chosen:
-        target = collection.get_target("estimate", {"parameter": parameter})
-        draw.yticks([], [], target)
+        panels.draw.yticks([], [], panels.target(parameter))
     response = next(iter(named.values())).design.hierarchy.response
-    what = "large-sample distributions, estimate" if approximate else "posterior densities, mean"
-    tail = "" if not lines or approximate else f"; lines: {' and '.join(lines)}"
-    return finish(
-        collection,
-        "parameter",
-        {p: wrap_title(p) for p in chosen},
+    what = "posterior densities, mean" if sampled else "large-sample distributions, estimate"
+    tail = f"; lines: {' and '.join(lines)}" if lines and sampled else ""
+    return panels.finish(
         title=f"{response}: {what} and {percent(probability)} interval{tail}",
         legend="estimator" if len(named) > 1 else None,
     )
+
+
+def _draw_densities(panels: Panels, fits: Mapping[str, Fit], table: pd.DataFrame, parameters: list[str]) -> None:
+    """Densities of these fits, and below each its interval and its mean."""
+    curves = {(label, name): curve for label, fit in fits.items() for name, curve in _densities(fit, parameters)}
+    density = stack_points(curves, ("estimator", "parameter"), panels.name)
+    face = density.rename(plot_axis="kwarg").pad(kwarg=(0, 1), constant_values=0.0)
+    panels.map("fill_between_y", "face", face.assign_coords(kwarg=["x", "y_top", "y_bottom"]), alpha=0.2)
+    panels.map("line_xy", "dist", density, width=1.6)
+    height = density[panels.name].sel(plot_axis="y").max(["point", "estimator"])
+    for k, label in enumerate(fits):
+        interval, point = (table_dataset(table, parameters, [label], c) for c in (["lower", "upper"], ["estimate"]))
+        depth = -0.08 * (k + 1) * height
+        panels.map("line_x", f"interval_{label}", interval, width=2.5, y=depth)
+        panels.map("scatter_x", f"point_estimate_{label}", point, size=26, edgecolor="white", y=depth)
 
 
 def parameter_draws(fit: Fit) -> dict[str, np.ndarray]:
@@ -159,9 +136,8 @@ def parameter_draws(fit: Fit) -> dict[str, np.ndarray]:
     return draws
 
 
-def _densities(fit: Fit, parameters: list[str]) -> Any:
-    """Kernel density of every parameter, Dataset ``parameter`` × ``plot_axis`` × ``point``; NaN where there is none."""
-    import xarray as xr
+def _densities(fit: Fit, parameters: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Kernel density of every parameter, (2, 512); NaN where there is none."""
     from arviz_stats.base import array_stats
 
     draws = parameter_draws(fit)
@@ -171,14 +147,10 @@ def _densities(fit: Fit, parameters: list[str]) -> Any:
         with contextlib.suppress(NotAvailableError):
             components = fit.variance_components()
             held = set(components.index[components["lower"].isna()])
-    curves = np.full((len(parameters), 2, 512), np.nan)
-    for k, name in enumerate(parameters):
+    for name in parameters:
         values = draws.get(name)
-        if values is None or not np.isfinite(values).all() or name in held:
-            continue
-        if np.ptp(values) <= 1e-9 * np.abs(values).max():
-            continue
-        x, y, _ = array_stats.kde(values.ravel())
-        curves[k] = x, y
-    coords = {"parameter": parameters, "plot_axis": ["x", "y"]}
-    return xr.Dataset({"estimate": (("parameter", "plot_axis", "point"), curves)}, coords=coords)
+        known = values is not None and bool(np.isfinite(values).all()) and name not in held
+        if values is None or not known or np.ptp(values) <= 1e-9 * np.abs(values).max():
+            yield name, np.full((2, 512), np.nan)
+        else:
+            yield name, np.vstack(array_stats.kde(values.ravel())[:2])

@@ -9,23 +9,15 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from hierlmm.drawing.style import (
-    GREY,
-    LABELLED,
-    PALETTE,
-    backend_module,
-    canvas,
-    finish,
-    percent,
-    resolve_backend,
-    segments,
-    stack_points,
-)
-from hierlmm.errors import SpecificationError, closest
+from hierlmm.drawing.panels import Panels
+from hierlmm.drawing.ranks import draw_sorted, sorted_label, sorted_size
+from hierlmm.drawing.shapes import evenly, segments, stack_points
+from hierlmm.drawing.style import PALETTE, percent
+from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide, known_label
 from hierlmm.options import checked
-from hierlmm.plots.fits import is_posterior, pick_side_by_side, unit_of, zero_terms
+from hierlmm.plots.fits import choose_terms, is_posterior, pick_side_by_side, unit_of, zero_terms
 
 __all__ = ["effect_intervals", "plot_random_effects"]
 
@@ -82,22 +74,20 @@ def plot_random_effects(
     >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (1 + days | subject)", hl.load_dataset("sleepstudy"))
     >>> collection = model.fit_reml().plot_random_effects()  # doctest: +SKIP
     """
-    from arviz_plots import visuals
-
-    name = resolve_backend(backend)
-    every, base_label, probability = pick_side_by_side(fits, labels, ci)
+    every, own, probability = pick_side_by_side(fits, labels, ci)
     named = {label: fit for label, fit in every.items() if fit.has_random_effects}
     if not named:
         raise SpecificationError("no fit with random effects", "there is nothing to draw", "pass a mixed-model fit")
     if reference is None:
-        reference = base_label if base_label in named else next(iter(named))
+        reference = own if own in named else next(iter(named))
     base = named[known_label("reference", reference, list(named))]
-    chosen = _terms(base, terms)
+    chosen = choose_terms(base.design, terms)
     if sort_by is not None:
         known_label("sort_by", sort_by, list(base.design.term))
     zero = {label: zero_terms(fit) for label, fit in named.items()}
     decide = base.b.assign(**dict.fromkeys(zero[reference], 0.0))
-    orders = {term: _order(decide[sort_by or term], max_subjects) for term in chosen}
+    orders = {term: decide[sort_by or term].sort_values(kind="stable").index for term in chosen}
+    orders = {term: order[evenly(len(order), max_subjects)] for term, order in orders.items()}
     intervals = {label: effect_intervals(fit, probability) for label, fit in named.items()}
     for label, units in zero.items():
         for term in units:
@@ -105,39 +95,21 @@ def plot_random_effects(
             intervals[label][term] = intervals[label][term] * 0.0
     lines, points = _geometry(intervals, orders)
     J = max(len(order) for order in orders.values())
-    collection = canvas(
-        points,
-        "term",
-        backend=name,
-        size=(0.9 + 3.5 * len(chosen), 1.3 + min(10.0, max(2.2, J * (0.12 + 0.06 * len(named))))),
-        col_wrap=len(chosen),
-        figure_kwargs=figure_kwargs,
-        aes={"color": ["estimator"]},
-        color=list(np.resize(PALETTE, len(named))),
-    )
-    small = J > LABELLED
-    collection.map(visuals.line_xy, "interval", data=lines, width=0.8 if small else 1.3, alpha=0.75)
-    collection.map(visuals.scatter_xy, "point_estimate", data=points, size=6 if small else 16 if len(named) < 3 else 9)
-    draw = backend_module(name)
-    for term in chosen:
-        target = collection.get_target("effects", {"term": term})
-        draw.vline(0.0, target, color=GREY, linestyle=draw.get_default_aes("linestyle", 2)[1], width=1)
-        ticks = [] if small else list(range(len(orders[term])))
-        draw.yticks(ticks, [] if small else [str(s) for s in orders[term]], target, size=_font(J, name))
-        draw.ylim((-0.8, len(orders[term]) - 0.2), target)
+    size, n = sorted_size(0.9 + 3.5 * len(chosen), J, 0.12 + 0.06 * len(named)), len(chosen)
+    colours = np.resize(PALETTE, len(named)).tolist()
+    panels = Panels(points, "term", size, backend, figure_kwargs, n, color=("estimator", colours))
+    draw_sorted(panels, lines, points, J, size=16 if len(named) < 3 else 9)
+    for term, order in orders.items():
+        panels.rule(term, x=0.0, linestyle=panels.dashes)
+        panels.name_rows(term, range(len(order)), order, size=_font(J, panels.backend))
         if all(term in units for label, units in zero.items() if term in intervals[label]):
-            draw.xlim((-zero[reference][term], zero[reference][term]), target)
-    subject = base.design.hierarchy.subject
-    total = base.n_subjects
-    shown = f"{J} of {total}" if total > J else f"{total}"
+            panels.limit(term, (-zero[reference][term], zero[reference][term]))
     only = f" ({reference})" if len(named) == 1 else ""
-    return finish(
-        collection,
-        "term",
+    return panels.finish(
         {term: term + _no_variation(term, zero) for term in chosen},
         title=f"Random effects{only} with {percent(probability)} intervals",
         xlabel={term: f"b ({unit_of(base.design, term)})" for term in chosen},
-        ylabel=f"{subject} ({shown}, sorted)",
+        ylabel=sorted_label(base.design.hierarchy.subject, J, base.n_subjects),
         legend="estimator" if len(named) > 1 else None,
     )
 
@@ -169,50 +141,19 @@ def effect_intervals(fit: Fit, ci: float) -> dict[str, pd.DataFrame]:
     return {t: pd.DataFrame({"estimate": b[t], "lower": lower[t], "upper": upper[t]}) for t in b.columns}
 
 
-def _order(estimates: pd.Series, max_subjects: int | None) -> pd.Index:
-    order = estimates.sort_values(kind="stable").index
-    if max_subjects is None or max_subjects >= len(order):
-        return order
-    if max_subjects < 1:
-        raise SpecificationError(
-            f"max_subjects={max_subjects!r}", "at least one subject must be drawn", "use a number of 1 or more"
-        )
-    return order[np.unique(np.linspace(0, len(order) - 1, max_subjects).round().astype(int))]
-
-
 def _geometry(intervals: Mapping[str, dict[str, pd.DataFrame]], orders: Mapping[str, pd.Index]) -> tuple[Any, Any]:
-    """Segments and points, Datasets ``term`` × ``estimator`` × ``plot_axis`` × ``point``."""
-    import xarray as xr
-
+    """Segments and points, Datasets ``estimator`` × ``term`` × ``plot_axis`` × ``point``."""
     n = len(intervals)
     reach = 0.0 if n == 1 else min(0.32, 0.1 + 0.06 * n)
-    shifts = np.linspace(reach, -reach, n)
-    lines, points = [], []
-    for (label, by_term), shift in zip(intervals.items(), shifts, strict=True):
-        own_lines, own_points = {}, {}
+    lines, points = {}, {}
+    for (label, by_term), shift in zip(intervals.items(), np.linspace(reach, -reach, n), strict=True):
         for term, order in orders.items():
             rows = by_term[term].loc[order]
             y = np.arange(len(order), dtype=np.float64) + float(shift)
-            own_lines[term] = segments(rows["lower"].to_numpy(), rows["upper"].to_numpy(), y)
-            own_points[term] = np.vstack([rows["estimate"].to_numpy(), y])
-        lines.append(stack_points(own_lines, "term", "effects").expand_dims(estimator=[label]))
-        points.append(stack_points(own_points, "term", "effects").expand_dims(estimator=[label]))
-    return xr.concat(lines, "estimator"), xr.concat(points, "estimator")
-
-
-def _terms(fit: Fit, terms: str | Sequence[str] | None) -> list[str]:
-    known = list(fit.design.term)
-    if terms is None:
-        return known
-    wanted = [terms] if isinstance(terms, str) else list(terms)
-    for term in wanted:
-        if term not in known:
-            raise SpecificationError(
-                f"terms={term!r}",
-                f"no random effect has this name.{closest(term, known)}",
-                f"use {', '.join(map(repr, known))}",
-            )
-    return wanted
+            lines[label, term] = segments(rows["lower"].to_numpy(), rows["upper"].to_numpy(), y)
+            points[label, term] = np.vstack([rows["estimate"].to_numpy(), y])
+    dims = ("estimator", "term")
+    return stack_points(lines, dims, "effects"), stack_points(points, dims, "effects")
 
 
 def _font(n_subjects: int, backend: str) -> Any:

@@ -7,7 +7,7 @@ is the separate estimate drawn towards what level 2 predicts, the more so the le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,23 +17,15 @@ from scipy.stats import chi2
 
 from hierlmm.design.design import level2_prediction
 from hierlmm.design.questions import rows_by_subject
-from hierlmm.drawing.style import (
-    GREY,
-    LABELLED,
-    PALETTE,
-    backend_module,
-    canvas,
-    finish,
-    join_with_gaps,
-    percent,
-    resolve_backend,
-    stack_points,
-)
-from hierlmm.errors import SpecificationError, closest
+from hierlmm.drawing.panels import Panels
+from hierlmm.drawing.ranks import sorted_size
+from hierlmm.drawing.shapes import join_with_gaps, stack_points
+from hierlmm.drawing.style import GREY, LABELLED, PALETTE, percent
+from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.options import checked, renamed
-from hierlmm.plots.fits import one_fit, refuse_without_effects, unit_of
+from hierlmm.plots.fits import choose_terms, one_fit, refuse_without_effects, unit_of
 
 __all__ = ["plot_shrinkage", "pooled_coefficients", "separate_coefficients"]
 
@@ -84,16 +76,40 @@ def plot_shrinkage(
     >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (1 + days | subject)", hl.load_dataset("sleepstudy"))
     >>> collection = model.fit_reml().plot_shrinkage()  # doctest: +SKIP
     """
-    name, fit = resolve_backend(backend), one_fit(fits)
+    fit = one_fit(fits)
     refuse_without_effects(fit, "plot_shrinkage")
     chosen = _terms(fit, terms)
-    separate = separate_coefficients(fit)[chosen]
     names = [fit.design.level1[k] for k in fit.design.term_level1]
     partial = fit.subject_coef[names].set_axis(list(fit.design.term), axis=1)[chosen]
-    pooled = pooled_coefficients(fit)[chosen]
-    if len(chosen) == 1:
-        return _sorted_lines(fit, chosen[0], separate, partial, pooled, name, figure_kwargs)
-    return _scatter(fit, chosen, separate, partial, pooled, coverage, name, figure_kwargs)
+    kinds = {SEPARATE: separate_coefficients(fit)[chosen], PARTIAL: partial, POOLED: pooled_coefficients(fit)[chosen]}
+    sort = len(chosen) == 1
+    subjects = partial[chosen[0]].sort_values(kind="stable").index if sort else partial.index
+    contours = [] if sort or coverage is None else _ellipses(fit, chosen, coverage)
+    parts, limits = _geometry(kinds, subjects, contours)
+    known, outside = np.isfinite(parts[SEPARATE]).all(axis=0), _outside(parts[SEPARATE], limits)
+    moves = np.stack([parts[SEPARATE].T[known], parts[PARTIAL].T[known]], axis=2)
+    moves = _clip(moves, limits) if outside.any() else moves
+    parts[SEPARATE] = parts[SEPARATE][:, ~outside]
+    size = sorted_size(6.0, len(subjects), 0.19) if sort else (6.2, 5.2)
+    colours = ("estimate", list(COLORS.values()))
+    panels = Panels(_by_kind(parts), "panel", size, backend, figure_kwargs, color=colours)
+    if contours:
+        look = {"color": PALETTE[0], "width": 1.0, "alpha": 0.8, "ignore_aes": "all"}
+        panels.map("line_xy", "ellipse", {"": join_with_gaps(contours)}, **look)
+    arrows = _arrows if panels.backend == "matplotlib" else "line_xy"
+    panels.map(arrows, "shift", {"": join_with_gaps(list(moves))}, ignore_aes="all")
+    _draw_points(panels, parts)
+    if sort:
+        panels.name_rows("", range(len(subjects)), subjects)
+    if outside.any():
+        panels.limit("", limits[0], None if sort else limits[1])
+    design = fit.design
+    share = "" if sort or coverage is None else f"\nellipse: {percent(coverage)} of subjects by D"
+    axes = [f"{term} ({unit_of(design, term)})" for term in chosen] + [f"{design.hierarchy.subject} (sorted)"]
+    what = f"{design.hierarchy.response}, {fit.estimator}: from separate fits to partial pooling"
+    return panels.finish(
+        {"": f"{what}{share}{_beyond(outside, known)}"}, xlabel={"": axes[0]}, ylabel=axes[1], legend="estimate"
+    )
 
 
 def separate_coefficients(fit: Fit) -> pd.DataFrame:
@@ -124,101 +140,19 @@ def pooled_coefficients(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame(values, index=design.subjects, columns=list(design.term))
 
 
-def _scatter(
-    fit: Fit,
-    terms: list[str],
-    separate: pd.DataFrame,
-    partial: pd.DataFrame,
-    pooled: pd.DataFrame,
-    coverage: float | None,
-    backend: str,
-    figure_kwargs: dict[str, Any] | None,
-) -> Any:
-    from arviz_plots import visuals
-
-    centres = np.unique(np.round(pooled.to_numpy(), 12), axis=0)
-    if len(centres) > 12:
-        centres = pooled.to_numpy().mean(axis=0, keepdims=True)
-    level2 = _level2_centres(fit, terms)
-    contours = [] if coverage is None else [_ellipse(fit, terms, centre, coverage) for centre in level2]
-    core = np.hstack([partial.to_numpy().T, centres.T, *contours])
-    limits = _limits(separate.to_numpy().T, core)
-    known = separate.notna().all(axis=1).to_numpy()
-    outside = _outside(separate.to_numpy().T, limits)
-    parts = {SEPARATE: separate.to_numpy().T[:, ~outside], PARTIAL: partial.to_numpy().T, POOLED: centres.T}
-    collection = _canvas(parts, (6.2, 5.2), backend, figure_kwargs)
-    if contours:
-        lines = join_with_gaps(contours)
-        data = stack_points({"": lines}, "panel", "shrinkage")
-        look = {"color": PALETTE[0], "width": 1.0, "alpha": 0.8, "ignore_aes": "all"}
-        collection.map(visuals.line_xy, "ellipse", data=data, **look)
-    moves = np.stack([separate.to_numpy()[known], partial.to_numpy()[known]], axis=2)
-    if outside.any():
-        moves = _clip(moves, limits)
-    shifts = stack_points({"": join_with_gaps(list(moves))}, "panel", "shrinkage")
-    collection.map(_arrows if backend == "matplotlib" else visuals.line_xy, "shift", data=shifts, ignore_aes="all")
-    _draw_points(collection, parts)
-    if outside.any():
-        draw, target = backend_module(backend), collection.get_target("shrinkage", {"panel": ""})
-        draw.xlim(tuple(limits[0]), target)
-        draw.ylim(tuple(limits[1]), target)
-    response = fit.design.hierarchy.response
-    share = "" if coverage is None else f"\nellipse: {percent(coverage)} of subjects by D"
-    return finish(
-        collection,
-        "panel",
-        {"": f"{response}, {fit.estimator}: from separate fits to partial pooling{share}{_beyond(outside, known)}"},
-        title=None,
-        xlabel={"": f"{terms[0]} ({unit_of(fit.design, terms[0])})"},
-        ylabel=f"{terms[1]} ({unit_of(fit.design, terms[1])})",
-        legend="estimate",
-    )
-
-
-def _sorted_lines(
-    fit: Fit,
-    term: str,
-    separate: pd.DataFrame,
-    partial: pd.DataFrame,
-    pooled: pd.DataFrame,
-    backend: str,
-    figure_kwargs: dict[str, Any] | None,
-) -> Any:
-    from arviz_plots import visuals
-
-    order = partial[term].sort_values(kind="stable").index
-    y = np.arange(len(order), dtype=float)
-    columns = {SEPARATE: separate, PARTIAL: partial, POOLED: pooled}
-    parts = {key: np.vstack([frame.loc[order, term].to_numpy(), y]) for key, frame in columns.items()}
-    height = 1.3 + min(10.0, max(2.2, 0.19 * len(order)))
-    collection = _canvas(parts, (6.0, height), backend, figure_kwargs)
-    limits = _limits(parts[SEPARATE][:1], np.hstack([parts[PARTIAL][:1], parts[POOLED][:1]]))
-    known = np.isfinite(parts[SEPARATE][0])
-    outside = _outside(parts[SEPARATE][:1], limits)
-    moves = np.stack([parts[SEPARATE].T[known], parts[PARTIAL].T[known]], axis=2)
-    if outside.any():
-        moves = _clip(moves, np.vstack([limits, [[-1.0, len(order)]]]))
-        parts[SEPARATE] = parts[SEPARATE][:, ~outside]
-    shifts = stack_points({"": join_with_gaps(list(moves))}, "panel", "shrinkage")
-    collection.map(_arrows if backend == "matplotlib" else visuals.line_xy, "shift", data=shifts, ignore_aes="all")
-    _draw_points(collection, parts)
-    draw = backend_module(backend)
-    target = collection.get_target("shrinkage", {"panel": ""})
-    small = len(order) > LABELLED
-    draw.yticks([] if small else list(y), [] if small else [str(s) for s in order], target)
-    draw.ylim((-0.8, len(order) - 0.2), target)
-    if outside.any():
-        draw.xlim(tuple(limits[0]), target)
-    response = fit.design.hierarchy.response
-    return finish(
-        collection,
-        "panel",
-        {"": f"{response}, {fit.estimator}: from separate fits to partial pooling{_beyond(outside, known)}"},
-        title=None,
-        xlabel={"": f"{term} ({unit_of(fit.design, term)})"},
-        ylabel=f"{fit.design.hierarchy.subject} (sorted)",
-        legend="estimate",
-    )
+def _geometry(
+    kinds: Mapping[str, pd.DataFrame], subjects: pd.Index, contours: Sequence[FloatArray]
+) -> tuple[dict[str, FloatArray], FloatArray]:
+    """Points of each kind of estimate, (2, n), and limits of the axes, (2, 2); one term: by subject, sorted."""
+    parts = {key: frame.loc[subjects].to_numpy().T for key, frame in kinds.items()}
+    if len(parts[PARTIAL]) == 1:
+        rows = np.arange(len(subjects), dtype=float)
+        limits = _limits(parts[SEPARATE], np.hstack([parts[PARTIAL], parts[POOLED]]))
+        parts = {key: np.vstack([part, rows]) for key, part in parts.items()}
+        return parts, np.vstack([limits, [[-1.0, len(subjects)]]])
+    centres = np.unique(np.round(parts[POOLED].T, 12), axis=0)
+    parts[POOLED] = centres.T if len(centres) <= 12 else parts[POOLED].mean(axis=1, keepdims=True)
+    return parts, _limits(parts[SEPARATE], np.hstack([parts[PARTIAL], parts[POOLED], *contours]))
 
 
 def _limits(separate: FloatArray, core: FloatArray) -> FloatArray:
@@ -261,38 +195,19 @@ def _beyond(outside: NDArray[np.bool_], known: NDArray[np.bool_]) -> str:
     return f"\n{n} of {int(known.sum())} separate fits {verb} outside the panel" if n else ""
 
 
-def _canvas(
-    parts: dict[str, FloatArray], size: tuple[float, float], backend: str, figure_kwargs: dict[str, Any] | None
-) -> Any:
-    data = stack_points(parts, "estimate", "shrinkage").expand_dims(panel=[""])
-    return canvas(
-        data,
-        "panel",
-        backend=backend,
-        size=size,
-        col_wrap=1,
-        figure_kwargs=figure_kwargs,
-        aes={"color": ["estimate"]},
-        color=list(COLORS.values()),
-    )
+def _by_kind(parts: Mapping[str, FloatArray]) -> Any:
+    return stack_points({("", key): part for key, part in parts.items()}, ("panel", "estimate"), "shrinkage")
 
 
-def _draw_points(collection: Any, parts: dict[str, FloatArray]) -> None:
-    from arviz_plots import visuals
-
+def _draw_points(panels: Panels, parts: Mapping[str, FloatArray]) -> None:
     n = parts[PARTIAL].shape[1]
     small = 10 if n > LABELLED else 22
     sizes = {SEPARATE: small, PARTIAL: small, POOLED: 90 if parts[POOLED].shape[1] < n or n == 1 else small}
-    markers = collection_markers(collection.backend)
+    marks = panels.draw.get_default_aes("marker", 5)
+    pooled = marks[4] if panels.backend == "matplotlib" else marks[1]
     for key, part in parts.items():
-        data = stack_points({key: part}, "estimate", "shrinkage").expand_dims(panel=[""])
-        collection.map(visuals.scatter_xy, f"points_{key}", data=data, size=sizes[key], marker=markers[key])
-
-
-def collection_markers(backend: str) -> dict[str, Any]:
-    """Markers of the three kinds of estimate, in the names of the backend."""
-    marks = backend_module(backend).get_default_aes("marker", 5)
-    return {SEPARATE: marks[0], PARTIAL: marks[0], POOLED: marks[4] if backend == "matplotlib" else marks[1]}
+        marker = pooled if key == POOLED else marks[0]
+        panels.map("scatter_xy", f"points_{key}", _by_kind({key: part}), size=sizes[key], marker=marker)
 
 
 def _arrows(da: Any, target: Any, **kwargs: Any) -> Any:
@@ -303,35 +218,27 @@ def _arrows(da: Any, target: Any, **kwargs: Any) -> Any:
     return target.quiver(*start, *(end - start), color="#b0b0b0", **look, **kwargs)
 
 
-def _level2_centres(fit: Fit, terms: list[str]) -> FloatArray:
-    """Return the distinct level-2 predictions of the fit for these terms (their mean if there are many), (m, 2)."""
-    columns = [fit.design.term_level1[fit.design.term.index(t)] for t in terms]
-    values = level2_prediction(fit.design, fit.beta.to_numpy())[:, columns]
-    centres = np.unique(np.round(values, 12), axis=0)
-    return centres if len(centres) <= 12 else values.mean(axis=0, keepdims=True)
+def _ellipses(fit: Fit, terms: list[str], probability: float) -> list[FloatArray]:
+    """Contours of N(centre, D) that hold this share of subjects, (2, 121), one for each level-2 prediction.
 
-
-def _ellipse(fit: Fit, terms: list[str], centre: FloatArray, probability: float) -> FloatArray:
-    """Contour of N(centre, D) that holds this share of subjects, (2, 121)."""
+    Centres are the distinct predictions of the fit for these terms; their mean, if there are many.
+    """
     if not 0.0 < probability < 1.0:
         raise SpecificationError(f"coverage={probability!r}", "a share lies between 0 and 1", "use 0.5, or None")
+    columns = [fit.design.term_level1[fit.design.term.index(t)] for t in terms]
+    level2 = level2_prediction(fit.design, fit.beta.to_numpy())[:, columns]
+    centres = np.unique(np.round(level2, 12), axis=0)
+    centres = centres if len(centres) <= 12 else level2.mean(axis=0, keepdims=True)
     values, vectors = np.linalg.eigh(fit.D.loc[terms, terms].to_numpy())
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     angle = np.linspace(0.0, 2.0 * np.pi, 121)
-    radius = np.sqrt(chi2.ppf(probability, 2))
-    return centre[:, None] + radius * root @ np.vstack([np.cos(angle), np.sin(angle)])
+    circle = np.sqrt(chi2.ppf(probability, 2)) * root @ np.vstack([np.cos(angle), np.sin(angle)])
+    return [centre[:, None] + circle for centre in centres]
 
 
 def _terms(fit: Fit, terms: str | Sequence[str] | None) -> list[str]:
     known = list(getattr(fit.design, "term", ()))
-    wanted = known[:2] if terms is None else [terms] if isinstance(terms, str) else list(terms)
-    for term in wanted:
-        if term not in known:
-            raise SpecificationError(
-                f"terms={term!r}",
-                f"no random effect has this name.{closest(term, known)}",
-                f"use one or two of {', '.join(map(repr, known))}",
-            )
+    wanted = choose_terms(fit.design, terms, "use one or two of")[: 2 if terms is None else None]
     if not 1 <= len(wanted) <= 2 or len(set(wanted)) != len(wanted):
         raise SpecificationError(
             f"terms={wanted!r}",

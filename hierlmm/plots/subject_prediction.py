@@ -10,17 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.questions import time_of
-from hierlmm.drawing.style import (
-    GREY,
-    PALETTE,
-    backend_module,
-    canvas,
-    finish,
-    grid_shape,
-    percent,
-    resolve_backend,
-    stack_points,
-)
+from hierlmm.drawing.panels import Panels, each
+from hierlmm.drawing.shapes import NOTHING, stack_points
+from hierlmm.drawing.style import GREY, INK, PALETTE, percent
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
@@ -88,9 +80,7 @@ def plot_subject_prediction(
         If the model has no single numeric level-1 variable, the history has several subjects, or ``after`` asks for
         more measurements than there are.
     """
-    from arviz_plots import visuals
-
-    name, fit = resolve_backend(backend), one_fit(fit)
+    fit = one_fit(fit)
     design = fit.design
     time = time_of(design)
     if time is None:
@@ -101,48 +91,30 @@ def plot_subject_prediction(
             SEE,
         )
     past = _one_subject(fit, history, time)
-    counts = _counts(after, len(past))
     x, y = past[time].to_numpy(dtype=np.float64), past[design.hierarchy.response].to_numpy(dtype=np.float64)
     end = max(float(design.frame[time].max()), float(x[-1]))
     grid = np.linspace(x[0], end, STEPS) if times is None else np.unique(np.asarray(times, dtype=np.float64))
-    panels = {_title(k): k for k in counts}
+    numbers = {_title(k): k for k in _counts(after, len(past))}
     lines, bands, used, later = {}, {}, {}, {}
-    for panel, k in panels.items():
+    for panel, k in numbers.items():
         line = _line(fit, past.iloc[:k], past, grid, "confidence", ci)
         ahead = grid[grid > x[k - 1]] if k else grid
         new = _line(fit, past.iloc[:k], past, ahead, "prediction", ci) if len(ahead) else line.iloc[:0]
         lines[panel] = np.vstack([grid, line["estimate"]])
         bands[panel] = (grid, line, ahead, new)
-        used[panel] = np.vstack([x[:k], y[:k]]) if k else np.full((2, 1), np.nan)
-        later[panel] = np.vstack([x[k:], y[k:]]) if k < len(x) else np.full((2, 1), np.nan)
-    rows, columns = grid_shape(len(panels), col_wrap)
-    collection = canvas(
-        stack_points(lines, "panel", "prediction"),
-        "panel",
-        backend=name,
-        size=(0.7 + 3.3 * columns, 0.8 + 2.9 * rows),
-        col_wrap=columns,
-        figure_kwargs=figure_kwargs,
-        sharex=True,
-        sharey=True,
-    )
-    draw = backend_module(name)
+        used[panel] = np.vstack([x[:k], y[:k]]) if k else NOTHING
+        later[panel] = np.vstack([x[k:], y[k:]]) if k < len(x) else NOTHING
+    stacked, size = stack_points(lines, "panel", "prediction"), each(0.7, 3.3, 0.8, 2.9)
+    panels = Panels(stacked, "panel", size, backend, figure_kwargs, col_wrap, sharex=True, sharey=True)
     for panel, (at, line, ahead, new) in bands.items():
-        target = collection.get_target("prediction", {"panel": panel})
         for where, table, alpha in ((ahead, new, 0.15), (at, line, 0.3)):
             if len(where) > 1:
-                lower, upper = table["lower"].to_numpy(), table["upper"].to_numpy()
-                draw.fill_between_y(where, lower, upper, target, color=PALETTE[0], alpha=alpha)
-    collection.map(
-        visuals.line_xy, "line", data=stack_points(lines, "panel", "prediction"), color=PALETTE[0], width=2.0
-    )
-    seen, unseen = (stack_points(points, "panel", "prediction") for points in (used, later))
-    collection.map(visuals.scatter_xy, "later", data=unseen, facecolor="#ffffff", edgecolor=GREY, size=25)
-    collection.map(visuals.scatter_xy, "used", data=seen, color="#202020", size=25)
-    return finish(
-        collection,
-        "panel",
-        {panel: panel for panel in panels},
+                panels.band(panel, where, table["lower"], table["upper"], alpha=alpha)
+    panels.map("line_xy", "line", lines, color=PALETTE[0], width=2.0)
+    panels.map("scatter_xy", "later", later, facecolor="#ffffff", edgecolor=GREY, size=25)
+    panels.map("scatter_xy", "used", used, color=INK, size=25)
+    return panels.finish(
+        {panel: panel for panel in numbers},
         title=f"{fit.estimator}: the line of a new subject (dark) and its next measurements (light), {percent(ci)}",
         xlabel=time if xlabel is None else xlabel,
         ylabel=design.hierarchy.response if ylabel is None else ylabel,

@@ -10,17 +10,9 @@ import pandas as pd
 
 from hierlmm.design.design import Design
 from hierlmm.design.questions import first_row_of_subjects, rows_by_subject
-from hierlmm.drawing.style import (
-    GREY,
-    PALETTE,
-    backend_module,
-    canvas,
-    finish,
-    grid_shape,
-    join_with_gaps,
-    resolve_backend,
-    stack_points,
-)
+from hierlmm.drawing.panels import Panels, each
+from hierlmm.drawing.shapes import NOTHING, evenly, join_with_gaps, stack_points
+from hierlmm.drawing.style import GREY, PALETTE
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
@@ -102,60 +94,51 @@ def plot_trajectories(
     >>> fit = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental).fit_reml()
     >>> collection = fit.plot_trajectories(show="population", xlabel="Years since age 8")  # doctest: +SKIP
     """
-    from arviz_plots import visuals
-
-    name, fit = resolve_backend(backend), one_fit(fits)
+    fit = one_fit(fits)
     layers = _layers("population" if show == "all" and not fit.has_random_effects else show)
     if "subject" in layers:
         refuse_without_effects(fit, f"show={show!r} (lines of subjects)")
     axis = x_axis(fit.design, variable)
-    panels, drawn, titles = _panels(fit.design, by, subjects, max_subjects)
-    parts = _geometry(fit, axis, layers, panels, drawn)
-    n = len(panels)
-    rows, columns = grid_shape(n, col_wrap or (None if subjects is None else 6))
-    size = (0.7 + (5.4 if n == 1 else 3.5 * columns), 1.0 + (3.6 if n == 1 else 3.1 * rows))
-    if subjects is not None and n > 1:
-        size = (0.7 + 2.0 * columns, 1.0 + 1.8 * rows)
-    faint = "population" in layers and "lines" in layers
-    looks: dict[str, dict[str, Any]] = {
-        "lines": {"color": GREY, "width": 0.8, "alpha": 0.6 if faint else 0.9},
-        "points": {"color": "#404040", "size": 10, "alpha": 0.65},
-        "subject": {"color": PALETTE[0], "width": 1.0, "alpha": 0.55},
-        "population": {"color": PALETTE[1], "width": 2.8},
-    }
-    if subjects is not None:
-        looks["subject"] |= {"width": 2.0, "alpha": 1.0}
-        looks["population"] |= {"width": 1.4}
+    members, drawn, titles = _panels(fit.design, by, subjects, max_subjects)
+    parts = _geometry(fit, axis, layers, members, drawn)
+    looks = _looks(layers, one_each=subjects is not None)
     entries = _legend_entries(layers, len(drawn), fit.n_subjects if subjects is None else len(drawn))
+    colours = [looks[layer]["color"] for layer in entries]
+    aesthetics: dict[str, Any] = {"color": ("line", colours)} if entries else {}
     first = stack_points(next(iter(parts.values())), "panel", "trajectories")
-    options: dict[str, Any] = {"sharex": True, "sharey": True}
-    if entries:
-        first = first.expand_dims(line=list(entries.values()))
-        options |= {"aes": {"color": ["line"]}, "color": [looks[layer]["color"] for layer in entries]}
-    collection = canvas(
-        first, "panel", backend=name, size=size, col_wrap=columns, figure_kwargs=figure_kwargs, **options
+    first = first.expand_dims(line=list(entries.values())) if entries else first
+    size, wrap = (each(0.7, 3.5, 1.0, 3.1), None) if subjects is None else (each(0.7, 2.0, 1.0, 1.8), 6)
+    size = each(0.7, 5.4, 1.0, 3.6) if len(members) == 1 else size
+    panels = Panels(
+        first, "panel", size, backend, figure_kwargs, col_wrap or wrap, sharex=True, sharey=True, **aesthetics
     )
     for layer, data in parts.items():
-        visual = visuals.scatter_xy if layer == "points" else visuals.line_xy
-        data_set, look = stack_points(data, "panel", "trajectories"), dict(looks[layer])
+        visual, look = "scatter_xy" if layer == "points" else "line_xy", looks[layer]
         if layer in entries:
-            data_set = data_set.expand_dims(line=[entries[layer]])
-            del look["color"]
-        collection.map(visual, layer, data=data_set, ignore_aes=set() if layer in entries else "all", **look)
+            own = stack_points(data, "panel", "trajectories").expand_dims(line=[entries[layer]])
+            panels.map(visual, layer, own, **{key: value for key, value in look.items() if key != "color"})
+        else:
+            panels.map(visual, layer, data, ignore_aes="all", **look)
     ticks, texts = axis.ticks()
-    if ticks:
-        draw = backend_module(name)
-        for panel in panels:
-            draw.xticks(ticks, texts, collection.get_target("trajectories", {"panel": panel}))
-    return finish(
-        collection,
-        "panel",
+    for panel in members if ticks else ():
+        panels.draw.xticks(ticks, texts, panels.target(panel))
+    return panels.finish(
         titles,
-        title=None,
         xlabel=axis.label if xlabel is None else xlabel,
         ylabel=fit.design.hierarchy.response if ylabel is None else ylabel,
         legend="line" if entries else None,
     )
+
+
+def _looks(layers: Sequence[str], one_each: bool) -> dict[str, dict[str, Any]]:
+    """How each layer is drawn; subjects' lines are bold where each has a panel of its own."""
+    faint = "population" in layers and "lines" in layers
+    return {
+        "lines": {"color": GREY, "width": 0.8, "alpha": 0.6 if faint else 0.9},
+        "points": {"color": "#404040", "size": 10, "alpha": 0.65},
+        "subject": {"color": PALETTE[0], "width": 2.0 if one_each else 1.0, "alpha": 1.0 if one_each else 0.55},
+        "population": {"color": PALETTE[1], "width": 1.4 if one_each else 2.8},
+    }
 
 
 def _layers(show: str | Sequence[str]) -> tuple[str, ...]:
@@ -184,11 +167,7 @@ def _panels(
         chosen = _chosen_subjects(design, subjects)
         panels = {str(design.subjects[j]): np.array([j]) for j in chosen}
         return panels, chosen, {key: f"{design.hierarchy.subject} {key}" for key in panels}
-    if max_subjects < 1:
-        raise SpecificationError(
-            f"max_subjects={max_subjects!r}", "at least one subject must be drawn", "use 1 or more"
-        )
-    drawn = np.unique(np.linspace(0, J - 1, min(J, max_subjects)).round().astype(int))
+    drawn = evenly(J, max_subjects)
     factors = _factors(design, by)
     if not factors:
         return {"": np.arange(J)}, drawn, {"": ""}
@@ -225,11 +204,10 @@ def _factors(design: Design, by: str | Sequence[str] | None) -> list[str]:
 
 
 def _chosen_subjects(design: Design, subjects: int | Sequence[Any]) -> np.ndarray:
-    J = design.n_subjects
     if isinstance(subjects, (int, np.integer)):
         if subjects < 1:
             raise SpecificationError(f"subjects={subjects!r}", "there is nothing to draw", "use a number of 1 or more")
-        return np.unique(np.linspace(0, J - 1, min(int(subjects), J)).round().astype(int))
+        return evenly(design.n_subjects, int(subjects))
     chosen = design.subjects.get_indexer(pd.Index(list(subjects)))
     if len(chosen) == 0 or np.any(chosen < 0):
         unknown = [s for s, j in zip(subjects, chosen, strict=True) if j < 0]
@@ -248,13 +226,15 @@ def _geometry(
     design = fit.design
     data = [np.vstack([axis.position[rows], design.y[rows]]) for rows in rows_by_subject(design, axis.position)]
     fitted = subject_lines(fit, axis, drawn) if "subject" in layers else {}
+    known = set(drawn.tolist())
     parts: dict[str, dict[str, np.ndarray]] = {layer: {} for layer in layers}
     for panel, members in panels.items():
-        shown = [int(j) for j in members if j in set(drawn.tolist())]
+        shown = [int(j) for j in members if j in known]
+        own = [data[j] for j in shown]
         if "lines" in layers:
-            parts["lines"][panel] = join_with_gaps([data[j] for j in shown])
+            parts["lines"][panel] = join_with_gaps(own)
         if "points" in layers:
-            parts["points"][panel] = np.hstack([data[j] for j in shown]) if shown else np.full((2, 1), np.nan)
+            parts["points"][panel] = np.hstack(own) if own else NOTHING
         if "subject" in layers:
             parts["subject"][panel] = join_with_gaps([fitted[j] for j in shown])
         if "population" in layers:
