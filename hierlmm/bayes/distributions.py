@@ -8,21 +8,19 @@ precisions. What differs from one distribution to the next stands above its clas
 from __future__ import annotations
 
 import math
-from abc import ABC
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from types import FunctionType
-from typing import Any, ClassVar, NamedTuple, dataclass_transform
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from hierlmm.bayes.distribution import SEE, Distribution, Prior, family, number
+from hierlmm.bayes.lkj import LKJ
 from hierlmm.errors import SpecificationError
-from hierlmm.options import checked_with_constructor
 
 __all__ = [
     "LKJ",
+    "Distribution",
     "Exponential",
     "Gamma",
     "HalfCauchy",
@@ -34,132 +32,10 @@ __all__ = [
     "ScaledBeta",
     "StudentT",
     "Uniform",
+    "number",
 ]
 
 FloatArray = NDArray[np.float64]
-SEE = "docs, page 'Priors'"
-
-
-class Distribution:
-    """Parameters that are checked when they are made, and printed.
-
-    Subclasses are frozen dataclasses; their fields are the parameters, in the order in which they are printed.
-    """
-
-    __slots__ = ()
-    _scales: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            what = f"{type(self).__name__}({field.name}={value!r})"
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-                example = ", ".join(f"{field.name}=1" for field in fields(self))  # type: ignore[arg-type]
-                remedy = f"write a number, for example {type(self).__name__}({example})"
-                raise SpecificationError(what, "a parameter of a prior is one number", remedy, SEE)
-            if not math.isfinite(value):
-                raise SpecificationError(what, "a parameter of a prior must be finite", "write a finite number", SEE)
-            if field.name in self._scales and value <= 0:
-                remedy = f"write a positive number (it is in the units of the parameter), for example {abs(value) or 1}"
-                raise SpecificationError(what, f"{field.name!r} must be positive", remedy, SEE)
-
-    def __str__(self) -> str:
-        values = ", ".join(number(getattr(self, field.name)) for field in fields(self))  # type: ignore[arg-type]
-        return f"{type(self).__name__}({values})"
-
-
-class Family(NamedTuple):
-    """What makes one distribution another; every function is given the prior first.
-
-    ``pymc`` is PyMC's name and ``parameters`` PyMC's parameters, ``density`` the log density within the support;
-    ``draw`` takes a generator and a size; ``closed`` gives (a, r, k, ν + 1, t) of a prior of a standard deviation in
-    the form that `collapsed_kernel` compiles, ``(a-1) log x - r x - ½ k x² - ½ (ν+1) log(1 + t x²)``, and its constant.
-    """
-
-    pymc: str
-    parameters: Callable[[Any], dict[str, float]]
-    density: Callable[[Any, FloatArray], FloatArray]
-    draw: Callable[[Any, np.random.Generator, Any], Any]
-    closed: Callable[[Any], tuple[tuple[float, ...], float]] | None = None
-
-
-class Prior(Distribution, ABC):
-    """A prior distribution of one number."""
-
-    __slots__ = ()
-    positive: ClassVar[bool] = False
-    _family: ClassVar[Family]
-
-    @property
-    def is_positive(self) -> bool:
-        """Whether the prior gives no mass to negative values."""
-        return self.positive
-
-    @property
-    def support(self) -> tuple[float, float]:
-        """Ends of the interval outside which the density is zero."""
-        return (0.0 if self.is_positive else -math.inf), math.inf
-
-    def logpdf(self, x: ArrayLike) -> FloatArray:
-        """Log density, elementwise; −∞ outside the support.
-
-        Parameters
-        ----------
-        x : array
-            Values, of any shape.
-        """
-        value, (low, high) = np.asarray(x, dtype=float), self.support
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = self._family.density(self, value)
-        return found if math.isinf(low) else np.where((value >= low) & (value <= high), found, -np.inf)
-
-    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> FloatArray:
-        """Independent draws.
-
-        Parameters
-        ----------
-        rng : numpy.random.Generator
-            Source of random numbers.
-        size : int or tuple of int, optional
-            Shape of the draws; one number by default.
-        """
-        return np.asarray(self._family.draw(self, rng, size))
-
-    def pymc(self) -> tuple[str, dict[str, float]]:
-        """Name of the PyMC distribution, and its parameters."""
-        return self._family.pymc, self._family.parameters(self)
-
-    def closed_form(self) -> tuple[tuple[float, ...], float] | None:
-        """Coefficients and constant of `Family`'s closed form; None for a prior of another form."""
-        return None if self._family.closed is None else self._family.closed(self)
-
-
-@dataclass_transform(frozen_default=True)
-def family[T: type](
-    pymc: str,
-    parameters: Callable[[Any], dict[str, float]],
-    density: Callable[[Any, FloatArray], FloatArray],
-    draw: Callable[[Any, np.random.Generator, Any], Any],
-    closed: Callable[[Any], tuple[tuple[float, ...], float]] | None = None,
-) -> Callable[[T], T]:
-    """Make a class of parameters a distribution, see `Family`; its methods are its own, so that messages name it."""
-
-    def decorate(kind: T) -> T:
-        setattr(kind, "_family", Family(pymc, parameters, density, draw, closed))  # noqa: B010
-        for method in (Prior.logpdf, Prior.sample, Prior.pymc):
-            own = FunctionType(method.__code__, method.__globals__, method.__name__, method.__defaults__)
-            own.__qualname__, own.__annotations__ = f"{kind.__name__}.{method.__name__}", method.__annotations__
-            own.__doc__, own.__module__ = method.__doc__, kind.__module__
-            setattr(kind, method.__name__, own)
-        made: Any = dataclass(frozen=True)(kind)
-        return checked_with_constructor(made)
-
-    return decorate
-
-
-def number(value: float) -> str:
-    """Write a number of a prior with four significant digits, large ones in full."""
-    return f"{value:z.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
 def _normal(z: FloatArray, sd: float) -> FloatArray:
@@ -433,109 +309,3 @@ class Gamma(Prior):
     rate: float = 0.1
     positive: ClassVar[bool] = True
     _scales: ClassVar[tuple[str, ...]] = ("shape", "rate")
-
-
-@checked_with_constructor
-@dataclass(frozen=True)
-class LKJ(Distribution):
-    """Distribution of a correlation matrix R with density proportional to ``|R|**(eta - 1)``.
-
-    ``eta = 1`` is uniform over correlation matrices; larger values favour small correlations.
-
-    Parameters
-    ----------
-    eta : float
-        1: uniform over correlation matrices; larger values favour small correlations.
-
-    References
-    ----------
-    Lewandowski, D., Kurowicka, D., Joe, H. (2009). Generating random correlation matrices based on vines and extended
-    onion method. Journal of Multivariate Analysis 100, 1989-2001 (density and constant: equation 16).
-    """
-
-    eta: float = 2.0
-    _scales: ClassVar[tuple[str, ...]] = ("eta",)
-
-    def logpdf(self, x: ArrayLike) -> FloatArray:
-        """Log density of a correlation matrix (..., q, q) with respect to its q(q−1)/2 correlations.
-
-        Parameters
-        ----------
-        x : (..., q, q)
-            Correlation matrices.
-        """
-        R = np.asarray(x, dtype=float)
-        d, constant = R.shape[-1], 0.0
-        for k in range(1, d):
-            a = self.eta + (d - k - 1) / 2
-            log_beta = 2 * math.lgamma(a) - math.lgamma(2 * a)
-            constant += (d - k) * ((2 * self.eta - 2 + d - k) * math.log(2) + log_beta)
-        sign, logdet = np.linalg.slogdet(R)
-        return np.where(sign > 0, (self.eta - 1) * logdet - constant, -np.inf)
-
-    def equal_shapes(self, q: int) -> tuple[float, float]:
-        """Shapes of the Beta distribution of u when all correlations are equal, ``r = low + (1 − low) u``.
-
-        With ``low = −1/(q − 1)``: ``|R| = (1 − r)^(q−1) (1 + (q − 1) r)`` is proportional to ``(1 − u)^(q−1) u``, so
-        that the density on the line of equal correlations is Beta; at ``eta = 1`` it is uniform.
-
-        Parameters
-        ----------
-        q : int
-            Number of random effects.
-        """
-        return self.eta, (q - 1) * (self.eta - 1) + 1
-
-    def logpdf_equal(self, r: ArrayLike, q: int) -> FloatArray:
-        """Log density of the common correlation r of q random effects, on ``(−1/(q − 1), 1)``.
-
-        Parameters
-        ----------
-        r : array
-            Common correlations.
-        q : int
-            Number of random effects.
-        """
-        a, b = self.equal_shapes(q)
-        width = q / (q - 1)
-        u = (np.asarray(r, dtype=float) + 1 / (q - 1)) / width
-        constant = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) - math.log(width)
-        inside = (u > 0) & (u < 1)
-        v = np.where(inside, u, 0.5)
-        return np.where(inside, (a - 1) * np.log(v) + (b - 1) * np.log1p(-v) + constant, -np.inf)
-
-    def partial_shapes(self, q: int) -> FloatArray:
-        """Shapes ``a_j`` of the partial correlations, (q − 1,).
-
-        On the C-vine the partial correlations in column j of the Cholesky factor are independent, each distributed as
-        ``2 Beta(a_j, a_j) − 1`` with ``a_j = eta + (q − 2 − j) / 2``, j = 0, 1, ...
-
-        Parameters
-        ----------
-        q : int
-            Number of random effects.
-        """
-        return self.eta + (q - 2 - np.arange(q - 1)) / 2
-
-    def sample_cholesky(self, rng: np.random.Generator, q: int, size: int) -> FloatArray:
-        """Cholesky factors of ``size`` random correlation matrices, (size, q, q).
-
-        Parameters
-        ----------
-        rng : numpy.random.Generator
-            Source of random numbers.
-        q : int
-            Number of random effects.
-        size : int
-            Number of matrices.
-        """
-        L = np.zeros((size, q, q))
-        L[:, 0, 0] = 1.0
-        for i in range(1, q):
-            rest = np.ones(size)
-            for j, a in enumerate(self.partial_shapes(q)[:i]):
-                p = rng.beta(a, a, size)
-                L[:, i, j] = (2 * p - 1) * rest
-                rest = rest * np.sqrt(4 * p * (1 - p))
-            L[:, i, i] = rest
-        return L
