@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-__all__ = ["OwnArrays", "ReadOnlyArrays", "Sealed"]
+__all__ = ["OwnArrays", "Sealed"]
 
 
 class Sealed:
@@ -26,22 +26,6 @@ class Sealed:
             value = value.view()
             value.flags.writeable = False
         return value
-
-
-class ReadOnlyArrays:
-    """Copies the arrays named in ``ARRAYS`` and makes the copies read-only, after pickling too."""
-
-    ARRAYS: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        for name in self.ARRAYS:
-            values = np.array(getattr(self, name), dtype=np.float64)
-            values.flags.writeable = False
-            object.__setattr__(self, name, values)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.__post_init__()
 
 
 class OwnArrays:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
-from scipy.special import chdtrc, chdtri, fdtrc, fdtri, ndtri
+from scipy.special import chdtrc, chdtri, fdtrc, fdtri, ndtr, ndtri
 from scipy.stats import norm, qmc
 from scipy.stats import t as student
 
@@ -37,6 +37,7 @@ __all__ = [
     "largest_t_quantile",
     "largest_t_sf",
     "mixture_quantile",
+    "mixture_quantiles",
     "t_quantile",
 ]
 
@@ -202,3 +203,35 @@ def mixture_quantile(m: FloatArray, s: FloatArray, p: float) -> float:
     if high - low <= 1e-14 * max(abs(low), abs(high)):
         return low
     return float(brentq(lambda x: norm.cdf((x - m) / s).mean() - p, low, high, xtol=1e-13, rtol=1e-12))
+
+
+def mixture_quantiles(
+    mean: FloatArray, sd: FloatArray, weight: FloatArray, probabilities: tuple[float, ...], tolerance: float = 1e-9
+) -> FloatArray:
+    """Quantiles of mixtures of normal distributions: columns (S, m) of means and SDs, weights (S,) -> (len, m).
+
+    Newton's method, kept inside a bracket by bisection; the tolerance is relative to the spread of the mixture.
+    """
+    centre = weight @ mean
+    spread = np.sqrt(weight @ (sd**2 + (mean - centre) ** 2))
+    out = np.empty((len(probabilities), mean.shape[1]))
+    for i, p in enumerate(probabilities):
+        # Cantelli: no quantile lies further from the mean than this many standard deviations.
+        reach = np.sqrt(max(p / (1 - p), (1 - p) / p)) * spread
+        lower, upper = centre - reach, centre + reach
+        x = centre + np.sign(p - 0.5) * np.minimum(2.0 * spread, reach)
+        for _ in range(100):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                z = np.where(sd > 0, (x - mean) / sd, np.where(x >= mean, np.inf, -np.inf))
+                density = weight @ np.where(sd > 0, np.exp(-0.5 * z**2) / (sd * np.sqrt(2 * np.pi)), 0.0)
+                excess = weight @ ndtr(z) - p
+                lower, upper = np.where(excess < 0, x, lower), np.where(excess < 0, upper, x)
+                step = x - excess / density
+            middle = 0.5 * (lower + upper)
+            new = np.where((step > lower) & (step < upper), step, middle)
+            done = np.all(np.abs(new - x) <= tolerance * spread)
+            x = new
+            if done:
+                break
+        out[i] = x
+    return out

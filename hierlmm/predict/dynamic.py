@@ -36,12 +36,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from hierlmm.errors import NotAvailableError, warn
 from hierlmm.frames import apart, quote, shorten
 from hierlmm.likelihood.by_subject import covariance_root, rows_loglik
 from hierlmm.likelihood.large_sample import differences
+from hierlmm.likelihood.quantiles import mixture_quantiles
 from hierlmm.likelihood.solution import Solution
 from hierlmm.predict.history import Course, Courses, course_of, courses_of
 from hierlmm.predict.lines import interval_table, quantile_note, with_theta
@@ -56,7 +56,6 @@ __all__ = [
     "Conditional",
     "condition",
     "further_measurements",
-    "mixture_quantiles",
     "predict_new_subject",
     "predict_new_subject_draws",
 ]
@@ -357,35 +356,3 @@ def _report_weights(table: pd.DataFrame, quality: dict[Any, tuple[float, float]]
         f"{max(quality[label][0] for label in bad):z.2f}, above {GOOD_K}). The prediction is not reliable: refit with "
         "the new subject's rows in the data, or use reweight=False, which leaves β, D and σ as they were."
     )
-
-
-def mixture_quantiles(
-    mean: FloatArray, sd: FloatArray, weight: FloatArray, probabilities: tuple[float, ...], tolerance: float = 1e-9
-) -> FloatArray:
-    """Quantiles of mixtures of normal distributions: columns (S, m) of means and SDs, weights (S,) -> (len, m).
-
-    Newton's method, kept inside a bracket by bisection; the tolerance is relative to the spread of the mixture.
-    """
-    centre = weight @ mean
-    spread = np.sqrt(weight @ (sd**2 + (mean - centre) ** 2))
-    out = np.empty((len(probabilities), mean.shape[1]))
-    for i, p in enumerate(probabilities):
-        # Cantelli: no quantile lies further from the mean than this many standard deviations.
-        reach = np.sqrt(max(p / (1 - p), (1 - p) / p)) * spread
-        lower, upper = centre - reach, centre + reach
-        x = centre + np.sign(p - 0.5) * np.minimum(2.0 * spread, reach)
-        for _ in range(100):
-            with np.errstate(divide="ignore", invalid="ignore"):
-                z = np.where(sd > 0, (x - mean) / sd, np.where(x >= mean, np.inf, -np.inf))
-                density = weight @ np.where(sd > 0, np.exp(-0.5 * z**2) / (sd * np.sqrt(2 * np.pi)), 0.0)
-                excess = weight @ ndtr(z) - p
-                lower, upper = np.where(excess < 0, x, lower), np.where(excess < 0, upper, x)
-                step = x - excess / density
-            middle = 0.5 * (lower + upper)
-            new = np.where((step > lower) & (step < upper), step, middle)
-            done = np.all(np.abs(new - x) <= tolerance * spread)
-            x = new
-            if done:
-                break
-        out[i] = x
-    return out

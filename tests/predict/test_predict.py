@@ -17,10 +17,10 @@ import hierlmm as hl
 from hierlmm.errors import DataError, FitWarning, FormulaError, NotAvailableError, SpecificationError
 from hierlmm.fit.make import fit_of
 from hierlmm.likelihood.estimate import maximise_design
-from hierlmm.likelihood.quantiles import t_quantile
+from hierlmm.likelihood.quantiles import mixture_quantiles, t_quantile
 from hierlmm.predict import likelihood as likelihood_predictions
 from hierlmm.predict import rows as prediction_rows
-from hierlmm.predict.dynamic import _history_loglik, mixture_quantiles
+from hierlmm.predict.dynamic import _history_loglik
 from hierlmm.predict.history import courses_of
 from hierlmm.predict.lines import quantile_note
 
