@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import quote, shorten
-from hierlmm.timevarying.history import History, is_number, rounding
+from hierlmm.timevarying.history import History, is_real, rounding
 from hierlmm.timevarying.rules import Cumulative, CurrentValue, Interpolate, Lag, LastValue, Rule, TimeSince
 
 __all__ = [
@@ -87,7 +87,7 @@ def evaluate(rule: Rule, history: History, who: IntArray, at: FloatArray, labels
     """
     needs = isinstance(rule, Interpolate | Cumulative) or (isinstance(rule, Lag) and rule.how == "linear")
     dtype = history.measured.dtype
-    if needs and not is_number(dtype):
+    if needs and not is_real(dtype):
         raise data_error(
             f"{type(rule).__name__}({rule.variable!r}), a column of type {dtype}",
             "lines and areas need numbers",

@@ -30,7 +30,7 @@ from hierlmm.errors import DataError, SpecificationError, warn
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, to_pandas
 from hierlmm.options import checked, renamed
 from hierlmm.results import Page, Paragraph, Result
-from hierlmm.timevarying.history import is_number, subject_codes, time_values
+from hierlmm.timevarying.history import is_real, subject_codes, time_values
 
 __all__ = ["ExogeneityCheck", "check_exogeneity"]
 
@@ -262,7 +262,7 @@ def _check_options(lags: int, time_degree: int, alpha: float) -> None:
 
 def _numbers(column: pd.Series) -> FloatArray:
     kind = column.dtype
-    if not is_number(kind):
+    if not is_real(kind):
         raise data_error(
             f"{column.name!r} of type {kind}", "the check is a linear regression and needs numbers", "code it 0 and 1"
         )
@@ -319,7 +319,7 @@ def _terms(
     for name in adjust_for:
         column = rows[name].iloc[use]
         kind = column.dtype
-        if is_number(kind):
+        if is_real(kind):
             nuisance[name] = column.to_numpy(np.float64)
         else:
             dummies = pd.get_dummies(column.astype(str), prefix=name, prefix_sep="=", drop_first=True, dtype=float)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import quote, shorten
 
-__all__ = ["TIES", "History", "is_number", "make_history", "rounding", "subject_codes", "time_values"]
+__all__ = ["TIES", "History", "is_real", "make_history", "rounding", "subject_codes", "time_values"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -157,7 +157,7 @@ def _without_ties(
     if ties == "last":
         ends = np.append(starts[1:], len(values)) - 1
         return values.iloc[ends].reset_index(drop=True)
-    if not is_number(values.dtype):
+    if not is_real(values.dtype):
         raise SpecificationError(
             f"ties='mean' for {name!r}",
             "it is not numeric and has no mean",
@@ -167,7 +167,7 @@ def _without_ties(
     return pd.Series(np.add.reduceat(values.to_numpy(np.float64), starts) / sizes, name=values.name)
 
 
-def is_number(dtype: Any) -> bool:
+def is_real(dtype: Any) -> bool:
     """Whether a column of this type holds real numbers (or true and false, which count as 1 and 0)."""
     api = pd.api.types
     return (api.is_numeric_dtype(dtype) or api.is_bool_dtype(dtype)) and not api.is_complex_dtype(dtype)
@@ -181,7 +181,7 @@ def rounding(*times: FloatArray | float) -> float:
 
 def time_values(column: pd.Series, table: str) -> FloatArray:
     """Times as finite floats, or a refusal."""
-    if not is_number(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
+    if not is_real(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
         raise data_error(
             f"times {column.name!r} of {table} that are of type {column.dtype}",
             "lags and areas need times as numbers in one unit",

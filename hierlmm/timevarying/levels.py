@@ -23,7 +23,7 @@ from hierlmm.frames import MISSING_CHOICES, column_names, require_columns, short
 from hierlmm.options import checked, renamed
 from hierlmm.results import Page, Paragraph, Result
 from hierlmm.text import span
-from hierlmm.timevarying.history import is_number, subject_codes
+from hierlmm.timevarying.history import is_real, subject_codes
 
 __all__ = ["WithinBetweenTest", "test_within_between", "within_between"]
 
@@ -156,7 +156,7 @@ def _split(name: str, values: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray
 
 def _numbers(column: pd.Series, missing: str) -> tuple[np.ndarray, int]:
     kind = column.dtype
-    if not is_number(kind):
+    if not is_real(kind):
         raise data_error(
             f"the covariate {column.name!r} of type {kind}",
             "labels have no mean",
