@@ -104,7 +104,7 @@ class Table:
         head = re.sub(r"<th\b", '<th scope="col"', head)
         body = re.sub(r"<th\b", '<th scope="row"', body)
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
-        return re.sub(r"(<table[^>]*>)", rf"\1{caption}", head, count=1) + "<tbody>" + body
+        return re.sub(r"<table[^>]*>", lambda _: f"<table>{caption}", head, count=1) + "<tbody>" + body
 
 
 type Part = str | Paragraph | Printed | Items | Table
@@ -132,7 +132,8 @@ class Page:
         pieces, lines = [f"<p><strong>{title}</strong></p>"] if title else [], []
         for part in (*self.parts, ""):
             if isinstance(part, str) and part:
-                lines.append(html.escape(part))
+                indent = len(part) - len(part.lstrip())
+                lines.append("&emsp;" * (indent // 2) + html.escape(part.lstrip()))
                 continue
             if lines:
                 pieces.append(f"<p>{'<br>'.join(lines)}</p>")

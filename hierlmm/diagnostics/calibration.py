@@ -15,8 +15,6 @@ goodness-of-fit evaluation and multiple sample comparison. Statistics and Comput
 
 from __future__ import annotations
 
-import html
-import textwrap
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -28,10 +26,11 @@ from scipy.special import bdtr
 
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.design.design import Design
-from hierlmm.diagnostics.replicate import Failure, binomial_interval, probability
-from hierlmm.errors import NotAvailableError, SpecificationError, closest
+from hierlmm.diagnostics.replicate import Failure, binomial_interval, probability, refuse_unknown
+from hierlmm.errors import NotAvailableError
 from hierlmm.frames import shorten
 from hierlmm.options import checked, renamed
+from hierlmm.results import Page, Paragraph, Result, Table
 
 __all__ = ["LEVELS", "LOGLIK", "Calibration", "EcdfBand", "ecdf_band"]
 
@@ -39,6 +38,11 @@ FloatArray = NDArray[np.float64]
 LEVELS = (0.5, 0.8, 0.95)
 LOGLIK = "log-likelihood"
 SIMULATIONS = 10_000
+ORIGINS = {
+    "priors": "the model's priors",
+    "other priors": "other priors than the model's",
+    "fit": "the estimates of a fit",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +97,7 @@ def ecdf_band(n: int, n_ranks: int) -> EcdfBand:
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class Calibration:
+class Calibration(Result):
     """What `calibrate` found; every table has one row for each data set that was fitted and one column a parameter.
 
     Attributes
@@ -152,12 +156,9 @@ class Calibration:
             For likelihood fits, which have no draws; ``pit`` is what they have.
         """
         if self.rank_table is None:
-            raise NotAvailableError(
-                f"ranks of {self.estimator} fits",
-                "a rank is a position among posterior draws",
-                "use .pit, the position of the truth in the normal distribution behind each Wald interval",
-                "docs, page 'Calibration'",
-            )
+            reason = "a rank is a position among posterior draws"
+            remedy = "use .pit, the position of the truth in the normal distribution behind each Wald interval"
+            raise NotAvailableError(f"ranks of {self.estimator} fits", reason, remedy, "docs, page 'Calibration'")
         return self.rank_table.astype(int)
 
     @property
@@ -198,6 +199,11 @@ class Calibration:
             table.loc[table.index == LOGLIK, "contraction"] = np.nan
         table["n_used"] = used.astype(int)
         return table
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """`summary`."""
+        return self._summary
 
     def summary(self) -> pd.DataFrame:
         """One row for each parameter.
@@ -306,34 +312,18 @@ class Calibration:
                 )
         return notes
 
-    def _header(self) -> tuple[str, str]:
+    def _page(self) -> Page:
         title = "Simulation-based calibration" if self._judged else "Recovery of known parameters"
-        origin = {
-            "priors": "the model's priors",
-            "other priors": "other priors than the model's",
-            "fit": "the estimates of a fit",
-        }[self.source]
         how = self.estimator
         if self.estimator == "NUTS":
             s = self.settings
             how += f" ({s['chains']} × ({s['tune']} + {s['draws']}), ranks among {self.n_ranks} thinned draws)"
-        detail = f"{self.simulations} data sets drawn from {origin}, fitted by {how}; {self.seconds:z.1f} s"
-        return f"{title}: {self.design.hierarchy.formula}", detail
-
-    def __repr__(self) -> str:
-        title, detail = self._header()
-        body = [*textwrap.wrap(self.verdict, 100)]
-        for note in self._notes():
-            body += textwrap.wrap(f"Note: {note}", 100)
-        return "\n".join([title, detail, "", _display(self._summary).to_string(), "", *body])
-
-    def _repr_html_(self) -> str:
-        title, detail = self._header()
-        notes = "<br>".join(html.escape(line) for line in [self.verdict, *self._notes()])
-        return (
-            f"<div><p><strong>{html.escape(title)}</strong><br>{html.escape(detail)}</p>"
-            f"{_display(self._summary).to_html(border=0)}<p>{notes}</p></div>"
-        )
+        origin = f"{self.simulations} data sets drawn from {ORIGINS[self.source]}"
+        head = f"{title}: {self.design.hierarchy.formula}\n{origin}, fitted by {how}; {self.seconds:z.1f} s"
+        shown = _display(self._summary)
+        table = Table(shown, [shown.to_string()], "By parameter", index=True)
+        notes = [Paragraph(f"Note: {note}") for note in self._notes()]
+        return Page(head, ["", table, "", Paragraph(self.verdict), *notes])
 
     # Drawing, with what plots share; imported when called.
 
@@ -406,13 +396,8 @@ class Calibration:
             return self.parameters
         chosen = [parameters] if isinstance(parameters, str) else list(parameters)
         for name in chosen:
-            if name not in self.parameters:
-                raise SpecificationError(
-                    f"parameters={name!r}",
-                    f"it was not followed.{closest(name, self.parameters)}",
-                    f"use one of: {shorten(self.parameters)}",
-                    "docs, page 'Calibration'",
-                )
+            received, see = f"parameters={name!r}", "docs, page 'Calibration'"
+            refuse_unknown(received, name, self.parameters, "it was not followed.", "use one of: {}", see)
         return chosen
 
 

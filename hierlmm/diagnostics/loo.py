@@ -22,12 +22,10 @@ Learning Research 25 (72).
 
 from __future__ import annotations
 
-import html
-import textwrap
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -36,12 +34,11 @@ from numpy.typing import NDArray
 from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError, warn
+from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.frames import shorten
 from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 from hierlmm.options import checked, choose
-
-if TYPE_CHECKING:
-    from hierlmm.fits.posterior import PosteriorNumbers
+from hierlmm.results import Page, Paragraph, Result, Table
 
 __all__ = ["UNITS", "LooResult", "log_likelihood_tree", "loo", "subject_log_likelihood"]
 
@@ -56,7 +53,7 @@ PIECE = 5_000_000
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class LooResult:
+class LooResult(Result):
     """Expected log predictive density of a unit left out, by Pareto-smoothed importance sampling.
 
     Attributes
@@ -98,28 +95,21 @@ class LooResult:
         """Pareto k of the units for which it is too large, largest first."""
         return self.pareto_k[~(self.pareto_k <= self.good_k)].sort_values(ascending=False)
 
-    def __repr__(self) -> str:
-        lines = [
-            f"Leave-one-{self.unit}-out, {self.n} {self.unit}s, {self.n_samples} draws ({MEANING[self.unit]})",
-            "",
+    @property
+    def table(self) -> pd.DataFrame:
+        """``elpd`` and ``pareto_k`` of every unit."""
+        return pd.DataFrame({"elpd": self.elpd_i, "pareto_k": self.pareto_k})
+
+    def _page(self) -> Page:
+        title = f"Leave-one-{self.unit}-out, {self.n} {self.unit}s, {self.n_samples} draws ({MEANING[self.unit]})"
+        whole = pd.DataFrame({"estimate": [self.elpd, self.p], "se": [self.se, np.nan]}, index=["elpd", "p"])
+        printed = [
             f"{'':6}{'estimate':>10}  {'se':>7}",
             f"{'elpd':6}{self.elpd:>10.2f}  {self.se:>7.2f}",
             f"{'p':6}{self.p:>10.2f}",
-            "",
-            textwrap.fill(self.verdict, 110),
         ]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{name}</th><td>{value:z.2f}</td><td>{'' if se is None else f'{se:z.2f}'}</td></tr>"
-            for name, value, se in (("elpd", self.elpd, self.se), ("p", self.p, None))
-        )
-        title = f"Leave-one-{self.unit}-out, {self.n} {self.unit}s, {self.n_samples} draws"
-        return (
-            f"<div><p><b>{title}</b> ({MEANING[self.unit]})</p><table><thead><tr><th></th><th>estimate</th><th>se</th>"
-            f"</tr></thead><tbody>{rows}</tbody></table><p>{html.escape(self.verdict)}</p></div>"
-        )
+        table = Table(whole, printed, "Summed over units", index=True, number="z.2f")
+        return Page(title, ["", table, "", Paragraph(self.verdict, 110)])
 
 
 MEANING = {
@@ -164,37 +154,27 @@ def loo(fit: PosteriorNumbers, unit: Unit = "subject") -> LooResult:
     pieces = []
     for lo in range(0, len(labels), step):
         part = slice(lo, min(lo + step, len(labels)))
-        tree = xr.DataTree.from_dict(
-            {
-                "posterior": parameters,
-                "log_likelihood": xr.Dataset(
-                    {"y": (("chain", "draw", unit), values(part).reshape(chains, draws, -1))},
-                    coords={"chain": posterior["chain"], "draw": posterior["draw"], unit: labels[part].to_numpy()},
-                ),
-            }
-        )
+        group = _group(values(part), unit, labels[part].to_numpy(), posterior)
+        tree = xr.DataTree.from_dict({"posterior": parameters, "log_likelihood": group})
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Pareto.*", category=UserWarning)  # said in `verdict`
             pieces.append(az.loo(tree, var_name="y", pointwise=True, reff=reff))
     found = pieces[0] if len(pieces) == 1 else _merged(pieces, unit)
     pareto_k = pd.Series(found.pareto_k.to_numpy(), index=labels, name="pareto_k")
-    elpd_i = pd.Series(found.elpd_i.to_numpy(), index=labels, name="elpd")
-    good_k = float(found.good_k)
-    message = _verdict(unit, pareto_k, good_k)
     result = LooResult(
         unit=unit,
         elpd=float(found.elpd),
         se=float(found.se),
         p=float(found.p),
-        elpd_i=elpd_i,
+        elpd_i=pd.Series(found.elpd_i.to_numpy(), index=labels, name="elpd"),
         pareto_k=pareto_k,
-        good_k=good_k,
+        good_k=float(found.good_k),
         n_samples=chains * draws,
-        verdict=message,
+        verdict=_verdict(unit, pareto_k, float(found.good_k)),
         elpd_data=found,
     )
     if len(result.unreliable):
-        warn(message)
+        warn(result.verdict)
     return result
 
 
@@ -203,20 +183,21 @@ def log_likelihood_tree(fit: PosteriorNumbers, unit: Unit = "observation") -> An
     import xarray as xr
 
     values, labels = _log_likelihood(fit, unit)
-    posterior = fit.datatree["posterior"]
-    dim = {"subject": "subject", "observation": "obs"}[unit]
-    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
-    group = xr.Dataset(
-        {"y": (("chain", "draw", dim), values(slice(0, len(labels))).reshape(chains, draws, -1))},
-        coords={
-            "chain": posterior["chain"].to_numpy(),
-            "draw": posterior["draw"].to_numpy(),
-            dim: fit.design.subjects.to_numpy() if unit == "subject" else np.arange(len(labels)),
-        },
-    )
+    subject = unit == "subject"
+    dim, names = ("subject", fit.design.subjects.to_numpy()) if subject else ("obs", np.arange(len(labels)))
+    group = _group(values(slice(0, len(labels))), dim, names, fit.datatree["posterior"])
     tree = fit.datatree.copy()
     tree["log_likelihood"] = xr.DataTree(group)
     return tree
+
+
+def _group(values: FloatArray, dim: str, names: Any, posterior: Any) -> Any:
+    """The log-likelihood (S, units) as a dataset, with the chains and draws of the posterior."""
+    import xarray as xr
+
+    chain, draw = posterior["chain"].to_numpy(), posterior["draw"].to_numpy()
+    shaped = values.reshape(len(chain), len(draw), -1)
+    return xr.Dataset({"y": (("chain", "draw", dim), shaped)}, coords={"chain": chain, "draw": draw, dim: names})
 
 
 def subject_log_likelihood(
@@ -250,12 +231,8 @@ def _log_likelihood(fit: PosteriorNumbers, unit: str) -> tuple[Callable[[slice],
     beta = fit.draws("beta").reshape(S, -1)
     eta = fit.residual_draws().reshape(S, -1)
     if unit == "observation" and design.residual is not None:
-        raise NotAvailableError(
-            "the log-likelihood of every observation on its own",
-            "measurements of a subject are correlated given all parameters, so they have no separate likelihoods",
-            "use unit='subject'",
-            SEE,
-        )
+        reason = "measurements of a subject are correlated given all parameters, so they have no separate likelihoods"
+        raise NotAvailableError("the log-likelihood of every observation on its own", reason, "use unit='subject'", SEE)
     if unit == "subject":
         q = len(design.term)
         root = covariance_root(fit.draws("D").reshape(S, q, q)) if q else np.empty((S, 0, 0))
@@ -264,12 +241,9 @@ def _log_likelihood(fit: PosteriorNumbers, unit: str) -> tuple[Callable[[slice],
         values = subject_loglik(design, beta, root, sigma, [fit.residual_at(own) for own in eta])
         return lambda part: values[:, part], design.subjects
     if design.term and "b" not in fit.datatree["posterior"]:
-        raise NotAvailableError(
-            "the log-likelihood of every observation given the random effects",
-            "the fit kept no draws of the random effects",
-            "use unit='subject', which integrates them out, or refit with random_effects='draws'",
-            SEE,
-        )
+        received = "the log-likelihood of every observation given the random effects"
+        remedy = "use unit='subject', which integrates them out, or refit with random_effects='draws'"
+        raise NotAvailableError(received, "the fit kept no draws of the random effects", remedy, SEE)
     b = fit.draws("b").reshape(S, design.n_subjects, -1) if design.term else np.empty((S, design.n_subjects, 0))
     ratio = residual_sd_ratios(design, eta) if design.residual_variance is not None else None
 

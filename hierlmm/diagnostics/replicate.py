@@ -9,19 +9,31 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
-from hierlmm.errors import HierlmmError, SpecificationError
+from hierlmm.bayes.predictive import subject_lines
+from hierlmm.design.design import Design
+from hierlmm.errors import HierlmmError, SpecificationError, closest
+from hierlmm.frames import shorten
 from hierlmm.notice import interactive
 
-__all__ = ["Failure", "binomial_interval", "probability", "replicate", "streams", "whole"]
+__all__ = [
+    "Failure",
+    "binomial_interval",
+    "drawn_response",
+    "eigen_root",
+    "probability",
+    "refuse_unknown",
+    "replicate",
+    "streams",
+    "whole",
+]
 
 FloatArray = NDArray[np.float64]
 EXPECTED = (HierlmmError, ArithmeticError, np.linalg.LinAlgError, RuntimeError)
@@ -109,12 +121,41 @@ def streams(seed: int | None, n: int) -> tuple[int, list[np.random.SeedSequence]
 
 def binomial_interval(successes: FloatArray, trials: FloatArray, ci: float = 0.95) -> tuple[FloatArray, FloatArray]:
     """Wilson's (1927) interval of a probability from so many successes in so many trials (NaN without trials)."""
-    z = float(norm.ppf(0.5 + ci / 2.0))
+    from statsmodels.stats.proportion import proportion_confint
+
     n = np.where(np.asarray(trials) > 0, trials, np.nan)
-    share = successes / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
+    return proportion_confint(np.asarray(successes), n, alpha=1.0 - ci, method="wilson")
+
+
+def eigen_root(D: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """A root H of a covariance matrix, ``D = H H'``, what rounding made negative set to zero; and the eigenvalues."""
+    values, vectors = np.linalg.eigh(D)
+    return vectors * np.sqrt(np.clip(values, 0.0, None)), values
+
+
+def drawn_response(
+    design: Design,
+    beta: FloatArray,
+    root: FloatArray,
+    sigma: float,
+    rng: np.random.Generator,
+    colour: Callable[[FloatArray], FloatArray] | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Draw b (J, q) and y (N,) from a hierarchy; ``colour`` gives independent residuals of SD 1 their structure."""
+    b = rng.standard_normal((design.n_subjects, root.shape[1])) @ root.T
+    noise = rng.standard_normal(design.n_obs)
+    return b, subject_lines(design, beta, b) + sigma * (noise if colour is None else colour(noise))
+
+
+def refuse_unknown(received: str, name: str, known: Sequence[str], reason: str, remedy: str, see: str) -> None:
+    """Refuse a name that is not known; the nearest one ends the reason, the known ones fill the remedy.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    if name not in known:
+        raise SpecificationError(received, f"{reason}{closest(name, known)}", remedy.format(shorten(known)), see)
 
 
 def whole(name: str, value: object, least: int) -> int:

@@ -34,28 +34,27 @@ Statistics in Medicine 17, 1391-1402.
 from __future__ import annotations
 
 import math
-import textwrap
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.diagnostics.refit import likelihood_of
 from hierlmm.diagnostics.serial_residuals import (
+    SEE,
     LinearResiduals,
     Pairs,
     linear_residuals,
     make_pairs,
     positions_of,
 )
+from hierlmm.diagnostics.serial_result import Autocorrelation, Semivariogram, SerialCheck
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
-from hierlmm.frames import shorten
-from hierlmm.frozen import Sealed
 from hierlmm.options import checked, choose
 
 __all__ = ["Autocorrelation", "Semivariogram", "SerialCheck", "autocorrelation", "semivariogram"]
@@ -64,139 +63,6 @@ FloatArray = NDArray[np.float64]
 Level = Literal["subject", "population"]
 Kind = Literal["pearson", "response", "normalized"]
 KINDS = ("pearson", "response", "normalized")
-SEE = "docs, page 'Residual diagnostics'"
-
-
-@checked
-@dataclass(frozen=True, eq=False, repr=False)
-class SerialCheck(Sealed, ABC):
-    """What residuals of one subject have in common by lag, beside what the fitted model expects of them.
-
-    Attributes
-    ----------
-    table : DataFrame
-        By lag: ``lag`` (mean of the bin), ``pairs`` (number of pairs), the observed mean, ``expected`` under the fitted
-        model, ``lower`` and ``upper`` (pointwise band), ``lower_all`` and ``upper_all`` (band for all lags together),
-        ``outside`` (whether the observed mean leaves the latter).
-    p_value : float
-        Of the largest deviation among all lags, by simulation under the fitted model.
-    mean_square, expected_mean_square : float
-        Mean of all squared residuals, and what the model expects of it.
-    scale_ratio, scale_p_value : float
-        Of a semivariogram: its mean over all pairs, relative to the mean square of the residuals, over what is expected
-        of it, and how unusual that is under the fitted model (near 1 where the model was free to fit it); NaN for an
-        autocorrelation, and with ``refit``.
-    level, kind : str
-        Which residuals.
-    time : str
-        What the lag is measured in.
-    ci : float
-        Probability of the bands.
-    simulations : int
-    refit : bool
-        Whether the covariance parameters were estimated anew in every simulated data set.
-    estimator, response : str
-    correlation : str
-        The residual correlation of the model, in words.
-    serial : bool
-        Whether the model has a residual correlation.
-    note : str
-        What must be known about the band.
-    """
-
-    table: pd.DataFrame
-    p_value: float
-    mean_square: float
-    expected_mean_square: float
-    scale_ratio: float
-    scale_p_value: float
-    level: str
-    kind: str
-    time: str
-    ci: float
-    simulations: int
-    refit: bool
-    estimator: str
-    response: str
-    correlation: str
-    serial: bool
-    note: str
-
-    name = ""
-    column = ""
-
-    @property
-    def stands_out(self) -> bool:
-        """Whether the observed means leave the model's by more than chance, at 1 - ``ci`` for all lags together."""
-        return bool(min(self.p_value, np.nan_to_num(self.scale_p_value, nan=1.0)) <= 1.0 - self.ci)
-
-    @property
-    def verdict(self) -> str:
-        """The answer in words."""
-        return _verdict(self)
-
-    @abstractmethod
-    def _alike(self) -> FloatArray:
-        """+1 where pairs are more alike than expected, -1 where less."""
-
-    def __repr__(self) -> str:
-        line = {"subject": "around the subjects' own lines", "population": "around the population line"}[self.level]
-        head = f"{self.name} of {self.kind} residuals {line}: {self.response}, {self.estimator} ({self.correlation})"
-        shown = self.table.drop(columns=["from", "to"], errors="ignore").rename(columns={"lag": f"lag ({self.time})"})
-        body = shown.to_string(index=False, float_format=lambda v: f"{v:.4g}")
-        return "\n".join([head, body, *textwrap.wrap(self.verdict, 110), *textwrap.wrap(self.note, 110)])
-
-    def _repr_html_(self) -> str:
-        import html
-
-        shown = self.table.drop(columns=["from", "to"], errors="ignore").rename(columns={"lag": f"lag ({self.time})"})
-        table = shown.to_html(index=False, float_format=lambda v: f"{v:.4g}", border=0)
-        title = f"{self.name} of {self.kind} residuals ({self.level} level): {self.response}, {self.estimator}"
-        return (
-            f"<p><strong>{html.escape(title)}</strong></p>{table}<p>{html.escape(self.verdict)}</p>"
-            f"<p>{html.escape(self.note)}</p>"
-        )
-
-    def plot(self, *, backend: str | None = None, figure_kwargs: dict[str, Any] | None = None) -> Any:
-        """Draw the observed means, the curve that the fitted model implies, and the bands.
-
-        Parameters
-        ----------
-        backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-            ArviZ's default otherwise.
-        figure_kwargs : mapping, optional
-            Passed to ArviZ: ``{"figsize": (9, 4)}`` in inches.
-
-        Returns
-        -------
-        arviz_plots.PlotCollection
-            Visuals ``expected`` and ``observed``.
-        """
-        from hierlmm.drawing.serial import plot_serial
-
-        return plot_serial(self, backend=backend, figure_kwargs=figure_kwargs)
-
-
-@checked
-class Semivariogram(SerialCheck):
-    """Semivariogram of residuals, made by `semivariogram`; see `SerialCheck` for what it holds."""
-
-    name, column = "Semivariogram", "semivariance"
-
-    def _alike(self) -> FloatArray:
-        observed, expected, pairs = (self.table[c].to_numpy() for c in ("semivariance", "expected", "pairs"))
-        scale = 1.0 if self.refit else (observed @ pairs) / (expected @ pairs)
-        return np.sign(scale * expected - observed)
-
-
-@checked
-class Autocorrelation(SerialCheck):
-    """Autocorrelation of residuals, made by `autocorrelation`; see `SerialCheck` for what it holds."""
-
-    name, column = "Autocorrelation", "autocorrelation"
-
-    def _alike(self) -> FloatArray:
-        return np.sign((self.table["autocorrelation"] - self.table["expected"]).to_numpy())
 
 
 @checked
@@ -263,7 +129,8 @@ def semivariogram(
     >>> found.table.loc[0, ["lag", "pairs", "semivariance", "expected"]].astype(float).round(3).tolist()
     [1.0, 162.0, 0.505, 1.0]
     """
-    return _check(fit, Semivariogram, level, kind, time, bins, max_lag, ci, simulations, refit, seed)  # type: ignore[return-value]
+    request = _Request(level, kind, time, bins, max_lag, ci, simulations, refit, seed)
+    return Semivariogram(**_checked(fit, request, acf=False))
 
 
 @checked
@@ -298,197 +165,209 @@ def autocorrelation(
     -------
     Autocorrelation
     """
-    return _check(fit, Autocorrelation, level, kind, time, None, max_lag, ci, simulations, refit, seed)  # type: ignore[return-value]
+    request = _Request(level, kind, time, None, max_lag, ci, simulations, refit, seed)
+    return Autocorrelation(**_checked(fit, request, acf=True))
 
 
-# --- statistics ---------------------------------------------------------------------------------------------------
+# --- What is asked for ------------------------------------------------------------------------------------------------
 
 
-def _semivariance(pairs: Pairs, r: FloatArray) -> FloatArray:
-    return pairs.mean(0.5 * (r[pairs.first] - r[pairs.second]) ** 2)
+@dataclass(frozen=True)
+class _Request:
+    """What was asked for, as in `semivariogram`."""
+
+    level: str | None
+    kind: str
+    time: str | None
+    bins: Any
+    max_lag: float | None
+    ci: float
+    simulations: int
+    refit: bool
+    seed: int | None
 
 
-def _autocorrelation(pairs: Pairs, r: FloatArray) -> FloatArray:
-    return pairs.mean(r[pairs.first] * r[pairs.second]) / float(np.mean(r * r))
-
-
-def _expected(pairs: Pairs, S: list[FloatArray], kind: type[SerialCheck]) -> tuple[FloatArray, float]:
-    """Expected mean by lag (for the autocorrelation the ratio of expectations), and expected mean square."""
-    diagonal = np.concatenate([np.diag(s) for s in S])
-    sizes = np.array([len(s) for s in S])
-    start = np.concatenate([[0], np.cumsum(sizes)])
-    flat = np.concatenate([s.ravel() for s in S])
-    block = np.concatenate([[0], np.cumsum(sizes**2)])
-    owner = np.searchsorted(start, pairs.first, side="right") - 1
-    at = block[owner] + (pairs.first - start[owner]) * sizes[owner] + (pairs.second - start[owner])
-    square = float(np.mean(diagonal))
-    if kind is Autocorrelation:
-        return pairs.mean(flat[at]) / square, square
-    return pairs.mean(0.5 * (diagonal[pairs.first] + diagonal[pairs.second]) - flat[at]), square
-
-
-def _check(
-    fit: Fit,
-    result: type[SerialCheck],
-    level: str | None,
-    kind: str,
-    time: str | None,
-    bins: Any,
-    max_lag: float | None,
-    ci: float,
-    simulations: int,
-    refit: bool,
-    seed: int | None,
-) -> SerialCheck:
-    level = _request(fit, level, kind, ci, simulations, refit, max_lag)
-    acf = result is Autocorrelation
-    position, name, count_rows = positions_of(fit, time, by_order=acf)
-    if acf and not count_rows and np.any(position != np.round(position)):
-        raise DataError(
-            f"time={time!r} with values that are no whole numbers",
-            "an autocorrelation by lag needs occasions that are counted",
-            "leave time out to count rows, or use hl.semivariogram(fit), whose lags are in continuous time",
-            SEE,
-        )
-    if acf and max_lag is None:
-        longest = int(fit.design.rows_per_subject.max())
-        max_lag = max(1, min(longest - 1, int(10.0 * math.log10(longest)))) if count_rows else None
-    pairs = make_pairs(fit, position, count_rows=count_rows, bins=bins, max_lag=max_lag, time=name)
-    statistic = _autocorrelation if acf else _semivariance
-    linear = linear_residuals(fit, pairs.subjects, level, kind)
-    y = fit.design.y - fit.design.offset
-    r = linear.residuals([y[rows][:, None] for rows in pairs.subjects])[:, 0]
-    observed = statistic(pairs, r)
-    expected, square = _expected(pairs, linear.S, result)
-    rng = np.random.default_rng(seed)
-    scale, ratio, ratio_p, failed = 1.0, math.nan, math.nan, 0
-    if refit:
-        deviations, failed = _refitted(fit, pairs, linear, level, kind, result, statistic, simulations, rng)
-    else:
-        columns = linear.simulated(simulations, rng)
-        found = np.array([statistic(pairs, c) for c in columns.T])
-        if not acf:
-            all_of = np.vstack([observed, found])
-            level_of = (all_of @ pairs.count) / (expected @ pairs.count)
-            squares = np.append(np.mean(r * r), np.mean(columns**2, axis=0)) / square
-            ratios = level_of / squares
-            found, scale, ratio = found / level_of[1:, None], float(level_of[0]), float(ratios[0])
-            ratio_p = min(1.0, 2.0 * min(float(np.mean(ratios >= ratio)), float(np.mean(ratios <= ratio))))
-        deviations = found - expected
-    table, p_value = _bands(pairs, result.column, observed, expected, deviations, scale, ci)
-    structure = getattr(fit.design, "residual", None)
-    serial = fit.estimator != "GEE" and structure is not None
-    return result(
-        table,
-        p_value,
-        float(np.mean(r * r)),
-        square,
-        ratio,
-        ratio_p,
-        level,
-        kind,
-        name,
-        ci,
-        len(deviations),
-        refit,
-        fit.estimator,
-        fit.design.hierarchy.response,
-        _correlation_words(fit),
-        serial,
-        _note(fit, ci, len(deviations), refit, failed),
-    )
-
-
-def _request(
-    fit: Any, level: str | None, kind: str, ci: float, simulations: int, refit: bool, max_lag: float | None
-) -> str:
+def _level(fit: Any, ask: _Request) -> str:
+    """The level of the residuals; refuses what cannot be answered."""
     if not isinstance(fit, Fit):
         raise SpecificationError(
             f"a {type(fit).__name__}", "this looks at the residuals of a fit", "pass a fit: model.fit_reml()", SEE
         )
-    level = ("subject" if fit.has_random_effects else "population") if level is None else level
+    level = ("subject" if fit.has_random_effects else "population") if ask.level is None else ask.level
     choose("level", level, ("subject", "population"))
-    choose("kind", kind, KINDS)
+    choose("kind", ask.kind, KINDS)
     if level == "subject" and not fit.has_random_effects:
-        raise NotAvailableError(
-            "level='subject' of a fit without random effects",
-            "it has no subject's own line",
-            "use level='population', or fit a hierarchy, hl.TwoLevelModel",
-            SEE,
-        )
-    if not 0.0 < ci < 1.0:
-        raise SpecificationError(
-            f"ci={ci!r}", "the probability of a band lies between 0 and 1", "use ci=0.95 for 95 %", SEE
-        )
-    if simulations < math.ceil(1.0 / (1.0 - ci)) or simulations != int(simulations):
-        raise SpecificationError(
-            f"simulations={simulations!r}",
-            f"a {100 * ci:g} % band needs at least {math.ceil(1.0 / (1.0 - ci))} simulated data sets",
-            "use simulations=500",
-            SEE,
-        )
-    if max_lag is not None and not max_lag > 0:
-        raise SpecificationError(f"max_lag={max_lag!r}", "a lag is positive", "use a larger max_lag", SEE)
-    if refit and not hasattr(fit, "criterion_function"):
-        raise NotAvailableError(
-            f"refit=True of a fit by {fit.estimator}",
-            "refitting every simulated data set is done for REML and ML only",
-            "leave refit out, or use model.fit_reml()",
-            SEE,
-        )
+        received, reason = "level='subject' of a fit without random effects", "it has no subject's own line"
+        raise NotAvailableError(received, reason, "use level='population', or fit a hierarchy, hl.TwoLevelModel", SEE)
+    least = math.ceil(1.0 / (1.0 - ask.ci))
+    if ask.simulations < least:
+        reason = f"a {100 * ask.ci:g} % band needs at least {least} simulated data sets"
+        raise SpecificationError(f"simulations={ask.simulations!r}", reason, "use simulations=500", SEE)
+    if ask.max_lag is not None and not ask.max_lag > 0:
+        raise SpecificationError(f"max_lag={ask.max_lag!r}", "a lag is positive", "use a larger max_lag", SEE)
+    if ask.refit and not hasattr(fit, "criterion_function"):
+        received = f"refit=True of a fit by {fit.estimator}"
+        reason = "refitting every simulated data set is done for REML and ML only"
+        raise NotAvailableError(received, reason, "leave refit out, or use model.fit_reml()", SEE)
     return level
 
 
-def _refitted(
-    fit: Any,
-    pairs: Pairs,
+def _pairs(fit: Fit, ask: _Request, *, acf: bool) -> tuple[Pairs, str]:
+    """Pairs of rows by lag, and what the lag is measured in."""
+    position, name, count_rows = positions_of(fit, ask.time, by_order=acf)
+    max_lag = ask.max_lag
+    if acf and not count_rows and np.any(position != np.round(position)):
+        received = f"time={ask.time!r} with values that are no whole numbers"
+        remedy = "leave time out to count rows, or use hl.semivariogram(fit), whose lags are in continuous time"
+        raise DataError(received, "an autocorrelation by lag needs occasions that are counted", remedy, SEE)
+    if acf and max_lag is None and count_rows:
+        longest = int(fit.design.rows_per_subject.max())
+        max_lag = max(1, min(longest - 1, int(10.0 * math.log10(longest))))
+    return make_pairs(fit, position, count_rows=count_rows, bins=ask.bins, max_lag=max_lag, time=name), name
+
+
+# --- Statistics and their bands ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Statistic:
+    """Means by lag of residuals, and what is expected of them: semivariances, or autocorrelations (``acf``)."""
+
+    pairs: Pairs
+    acf: bool
+
+    def of(self, r: FloatArray) -> FloatArray:
+        """From residuals r (N,) in the order of the pairs."""
+        first, second = r[self.pairs.first], r[self.pairs.second]
+        if self.acf:
+            return self.pairs.mean(first * second) / float(np.mean(r * r))
+        return self.pairs.mean(0.5 * (first - second) ** 2)
+
+    def expected(self, S: list[FloatArray]) -> tuple[FloatArray, float]:
+        """Expected mean by lag (for the autocorrelation the ratio of expectations), and expected mean square."""
+        pairs = self.pairs
+        diagonal = np.concatenate([np.diag(s) for s in S])
+        sizes = np.array([len(s) for s in S])
+        start = np.concatenate([[0], np.cumsum(sizes)])
+        flat = np.concatenate([s.ravel() for s in S])
+        block = np.concatenate([[0], np.cumsum(sizes**2)])
+        owner = np.searchsorted(start, pairs.first, side="right") - 1
+        at = block[owner] + (pairs.first - start[owner]) * sizes[owner] + (pairs.second - start[owner])
+        square = float(np.mean(diagonal))
+        if self.acf:
+            return pairs.mean(flat[at]) / square, square
+        return pairs.mean(0.5 * (diagonal[pairs.first] + diagonal[pairs.second]) - flat[at]), square
+
+
+class _Simulated(NamedTuple):
+    """Deviations of simulated statistics from their curve (simulations, lags).
+
+    Of a semivariogram also ``scale``, the observed level over the expected one, ``ratio``, the same relative to the
+    mean square of the residuals, and how unusual that is. ``failed``: data sets that could not be fitted anew.
+    """
+
+    deviations: FloatArray
+    scale: float = 1.0
+    ratio: float = math.nan
+    ratio_p: float = math.nan
+    failed: int = 0
+
+
+def _checked(fit: Fit, ask: _Request, *, acf: bool) -> dict[str, Any]:
+    """The fields of the result."""
+    level = _level(fit, ask)
+    pairs, name = _pairs(fit, ask, acf=acf)
+    statistic = _Statistic(pairs, acf)
+    linear = linear_residuals(fit, pairs.subjects, level, ask.kind)
+    r = _residuals(linear, pairs, fit.design.y - fit.design.offset)
+    expected, square = statistic.expected(linear.S)
+    rng = np.random.default_rng(ask.seed)
+    if ask.refit:
+        found = _refitted(fit, statistic, linear, level, ask, rng)
+    else:
+        found = _simulated(statistic, linear, r, (expected, square), ask.simulations, rng)
+    table, p_value = _bands(statistic, statistic.of(r), expected, found, ask.ci)
+    n, gee = len(found.deviations), fit.estimator == "GEE"
+    structure = None if gee else fit.design.residual
+    shown: Any = fit
+    residual = "independent residuals" if structure is None else f"residual correlation {spec_text(structure)}"
+    return {
+        "table": table,
+        "p_value": p_value,
+        "mean_square": float(np.mean(r * r)),
+        "expected_mean_square": square,
+        "scale_ratio": found.ratio,
+        "scale_p_value": found.ratio_p,
+        "level": level,
+        "kind": ask.kind,
+        "time": name,
+        "ci": ask.ci,
+        "simulations": n,
+        "refit": ask.refit,
+        "estimator": fit.estimator,
+        "response": fit.design.hierarchy.response,
+        "correlation": f"working correlation {shown.correlation}" if gee else residual,
+        "serial": structure is not None,
+        "note": _note(fit, ask, n, found.failed),
+    }
+
+
+def _residuals(linear: LinearResiduals, pairs: Pairs, y: FloatArray) -> FloatArray:
+    return linear.residuals([y[rows][:, None] for rows in pairs.subjects])[:, 0]
+
+
+def _simulated(
+    statistic: _Statistic,
     linear: LinearResiduals,
-    level: str,
-    kind: str,
-    result: type[SerialCheck],
-    statistic: Callable[[Pairs, FloatArray], FloatArray],
+    r: FloatArray,
+    expected: tuple[FloatArray, float],
     simulations: int,
     rng: np.random.Generator,
-) -> tuple[FloatArray, int]:
-    """Deviations from the curve of their own fit, of simulated data sets that are each fitted anew."""
-    from hierlmm.likelihood.estimate import maximise_design
+) -> _Simulated:
+    """Data sets at the estimates, the coefficients fitted anew; semivariograms are set to the observed level."""
+    curve, square = expected
+    columns = linear.simulated(simulations, rng)
+    found = np.array([statistic.of(c) for c in columns.T])
+    if statistic.acf:
+        return _Simulated(found - curve)
+    count = statistic.pairs.count
+    level_of = (np.vstack([statistic.of(r), found]) @ count) / (curve @ count)
+    ratios = level_of / (np.append(np.mean(r * r), np.mean(columns**2, axis=0)) / square)
+    ratio = float(ratios[0])
+    p = min(1.0, 2.0 * min(float(np.mean(ratios >= ratio)), float(np.mean(ratios <= ratio))))
+    return _Simulated(found / level_of[1:, None] - curve, float(level_of[0]), ratio, p)
 
-    design = fit.design
+
+def _refitted(
+    fit: Any, statistic: _Statistic, linear: LinearResiduals, level: str, ask: _Request, rng: np.random.Generator
+) -> _Simulated:
+    """Simulated data sets that are each fitted anew, against the curves of their own fits."""
+    design, pairs = fit.design, statistic.pairs
     order = np.concatenate(pairs.subjects)
     mean = design.offset + design.X @ fit.beta.to_numpy()
     found, failed = [], 0
-    for _ in range(simulations):
+    for _ in range(ask.simulations):
         y = mean.copy()
         y[order] += np.concatenate([L @ rng.standard_normal(len(L)) for L in linear.root])
-        again = maximise_design(design.with_response(y), reml=fit.reml)
-        if not again.optimum.converged:
+        new = likelihood_of(design.with_response(y), reml=fit.reml)
+        if not new.optimum.converged:
             failed += 1
             continue
-        new = type(fit)(again.design, again.criterion, again.optimum, ())
-        own = linear_residuals(new, pairs.subjects, level, kind)
-        shifted = y - design.offset
-        r = own.residuals([shifted[rows][:, None] for rows in pairs.subjects])[:, 0]
-        found.append(statistic(pairs, r) - _expected(pairs, own.S, result)[0])
-    if len(found) < 0.9 * simulations:
-        raise NotAvailableError(
-            f"refit=True: {failed} of {simulations} simulated data sets could not be fitted",
-            "the band would rest on the others, which are no random sample",
-            "leave refit out, or simplify the model",
-            SEE,
-        )
-    return np.array(found), failed
+        own = linear_residuals(new, pairs.subjects, level, ask.kind)
+        r = _residuals(own, pairs, y - design.offset)
+        found.append(statistic.of(r) - statistic.expected(own.S)[0])
+    if len(found) < 0.9 * ask.simulations:
+        received = f"refit=True: {failed} of {ask.simulations} simulated data sets could not be fitted"
+        reason = "the band would rest on the others, which are no random sample"
+        raise NotAvailableError(received, reason, "leave refit out, or simplify the model", SEE)
+    return _Simulated(np.array(found), failed=failed)
 
 
 def _bands(
-    pairs: Pairs,
-    column: str,
-    observed: FloatArray,
-    expected: FloatArray,
-    deviations: FloatArray,
-    scale: float,
-    ci: float,
+    statistic: _Statistic, observed: FloatArray, expected: FloatArray, found: _Simulated, ci: float
 ) -> tuple[pd.DataFrame, float]:
     """Table by lag and p-value of the largest deviation; the bands stand at ``scale`` times the expected level."""
+    pairs, scale, deviations = statistic.pairs, found.scale, found.deviations
     tail = 0.5 * (1.0 - ci)
     lower, upper = scale * (expected + np.quantile(deviations, [tail, 1.0 - tail], axis=0))
     # The data are one more draw: with them in the pool all draws are exchangeable under the model.
@@ -499,98 +378,19 @@ def _bands(
     p_value = float(np.mean(largest >= largest[0] * (1.0 - 1e-12)))
     reach = float(np.quantile(largest, ci, method="higher")) * np.where(np.isfinite(sd), sd, 0.0)
     low, high = scale * (expected + centre - reach), scale * (expected + centre + reach)
-    if column == Semivariogram.column:
+    if not statistic.acf:
         low = np.maximum(low, 0.0)
     outside = ((observed < low) | (observed > high)) & np.isfinite(sd) & (p_value <= 1.0 - ci)
-    table = pd.DataFrame(
-        {
-            "lag": pairs.lag,
-            "from": pairs.low,
-            "to": pairs.high,
-            "pairs": pairs.count.astype(int),
-            column: observed,
-            "expected": expected,
-            "lower": lower,
-            "upper": upper,
-            "lower_all": low,
-            "upper_all": high,
-            "outside": outside,
-        }
-    )
-    return table, p_value
+    column = Autocorrelation.column if statistic.acf else Semivariogram.column
+    table = pd.DataFrame({"lag": pairs.lag, "from": pairs.low, "to": pairs.high, "pairs": pairs.count.astype(int)})
+    bands = {"lower": lower, "upper": upper, "lower_all": low, "upper_all": high, "outside": outside}
+    return table.assign(**{column: observed, "expected": expected}, **bands), p_value
 
 
-# --- words --------------------------------------------------------------------------------------------------------
-
-
-def _correlation_words(fit: Any) -> str:
-    if fit.estimator == "GEE":
-        return f"working correlation {fit.correlation}"
-    structure = fit.design.residual
-    return "independent residuals" if structure is None else f"residual correlation {spec_text(structure)}"
-
-
-def _note(fit: Any, ci: float, n: int, refit: bool, failed: int) -> str:
-    words = f"Bands: {100 * ci:g} %, {n} data sets simulated under the fitted model"
-    if refit:
+def _note(fit: Fit, ask: _Request, n: int, failed: int) -> str:
+    words = f"Bands: {100 * ask.ci:g} %, {n} data sets simulated under the fitted model"
+    if ask.refit:
         words += ", each fitted anew"
         return words + (f" ({failed} did not converge and are left out)." if failed else ".")
     at = {"NUTS": "posterior means", "Bambi": "posterior means"}.get(fit.estimator, "estimates")
     return words + f", the shape of the covariance held at its {at}."
-
-
-def _p(value: float) -> str:
-    return f"p = {value:.3g}" if value >= 0.001 else "p < 0.001"
-
-
-def _verdict(check: SerialCheck) -> str:
-    return " ".join(part for part in (_scale_words(check), _lag_words(check)) if part)
-
-
-def _scale_words(check: SerialCheck) -> str:
-    """On the level of a semivariogram, where the model could not fit it."""
-    if not check.scale_p_value <= 1.0 - check.ci:
-        return ""
-    more = check.scale_ratio < 1.0
-    words = (
-        f"Pairs at all lags are {'more' if more else 'less'} alike than the fitted model says: relative to the mean "
-        f"square their semivariance is {check.scale_ratio:.3g} times what is expected ({_p(check.scale_p_value)})."
-    )
-    return words if more else words + " Negative correlation within subjects, or unequal variances, can look like this."
-
-
-def _lag_words(check: SerialCheck) -> str:
-    """On single lags, where they stand out of all of them."""
-    p, table = _p(check.p_value), check.table
-    said = bool(_scale_words(check))
-    if len(table) == 1 and not math.isnan(check.scale_ratio):
-        return "" if said else "There is one lag only, and its level is what the fitted model expects."
-    if not table["outside"].any():
-        if said:
-            return f"Beyond that no lag stands out ({p} for all lags together)."
-        return (
-            f"No lag stands out ({p} for all lags together): what these residuals have in common by lag is what the "
-            "fitted model expects. That is no proof that nothing is there."
-        )
-    sign = check._alike()
-    parts: list[str] = []
-    for value, word in ((1.0, "more"), (-1.0, "less")):
-        chosen = table[table["outside"] & (sign == value)]
-        if not len(chosen):
-            continue
-        worst = chosen.iloc[int(np.argmax(np.abs(chosen[check.column] - chosen["expected"])))]
-        lags = shorten([f"{v:.3g}" for v in chosen["lag"]])
-        parts.append(
-            f"{'pairs' if parts else 'Pairs'} at lag {lags} ({check.time}) are {word} alike than the fitted model says "
-            f"({check.column} {worst[check.column]:.3g} at lag {worst['lag']:.3g}, {worst['expected']:.3g} expected)"
-        )
-    words = "; ".join(parts) + f"; {p} for all lags together."
-    early = bool(table["outside"].iloc[0] and sign[0] > 0)
-    if early and not check.serial and check.estimator != "GEE":
-        words += (
-            " A serial correlation (residual=hl.Exponential(...) or hl.AR1()) is a candidate; so are random slopes and "
-            "a mean that bends, which look alike here. Fit them and compare."
-        )
-    elif check.serial:
-        words += " The residual correlation of the model does not have the right shape."
-    return words

@@ -14,7 +14,7 @@ from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.frames import is_number
 
-__all__ = ["LinearResiduals", "Pairs", "linear_residuals", "make_pairs", "positions_of"]
+__all__ = ["SEE", "LinearResiduals", "Pairs", "linear_residuals", "make_pairs", "positions_of"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -48,46 +48,45 @@ class Pairs:
 
 def positions_of(fit: Fit, time: str | None, *, by_order: bool) -> tuple[FloatArray, str, bool]:
     """Position of every row, the name of what it is measured in, and whether lags count rows."""
-    design = fit.design
-    frame = design.frame
-    structure = getattr(design, "residual", None)
-    own = getattr(fit, "time", None) if fit.estimator == "GEE" else (structure.time if structure else None)
+    design, gee = fit.design, fit.estimator == "GEE"
+    frame, structure = design.frame, design.residual
+    own = getattr(fit, "time", None) if gee else (structure.time if structure else None)
     name = time
     if time is None:
         name = next((c for c in (own, time_variable(design)) if c is not None and c in frame.columns), None)
     if name is None:
         return np.arange(len(frame), dtype=np.float64), "rows", True
     if name not in frame.columns:
-        raise DataError(
-            f"time={name!r}",
-            f"the model keeps only the columns it uses ({', '.join(map(str, frame.columns))})",
-            "use one of these, or leave time out to count rows",
-            SEE,
-        )
-    column = frame[name]
-    # Labels have an order if the user gave them another than the alphabet's, or if the fit took them as its occasions.
-    occasions = name == own and (fit.estimator == "GEE" or (structure is not None and structure.by_occasion))
-    labelled = isinstance(column.dtype, pd.CategoricalDtype) and not pd.api.types.is_numeric_dtype(
-        column.cat.categories
-    )
+        reason = f"the model keeps only the columns it uses ({', '.join(map(str, frame.columns))})"
+        raise DataError(f"time={name!r}", reason, "use one of these, or leave time out to count rows", SEE)
+    by_occasion = structure is not None and structure.by_occasion
+    coded = structure is not None and by_occasion and name == structure.time
+    counted = _counted(frame[name], occasions=name == own and (gee or by_occasion), coded=coded)
+    if counted is not None:
+        return counted, f"{name}, counted", False
+    values = frame[name].to_numpy(dtype=np.float64)
+    return (values, "rows", True) if by_order and time is None else (values, name, False)
+
+
+def _counted(column: pd.Series, *, occasions: bool, coded: bool) -> FloatArray | None:
+    """Positions of labels that have an order, None for numbers.
+
+    Labels have an order if the user gave them another than the alphabet's, or if the fit took them as its
+    ``occasions``; text has that of the codes of a structure that is ``coded`` by occasion.
+    """
+    factor = isinstance(column.dtype, pd.CategoricalDtype)
+    labelled = factor and not pd.api.types.is_numeric_dtype(column.cat.categories)
     if labelled and (occasions or list(column.cat.categories) != sorted(column.cat.categories, key=str)):
-        return np.asarray(column.cat.codes, dtype=np.float64), f"{name}, counted", False
-    if isinstance(column.dtype, pd.CategoricalDtype) and not labelled:
-        column = column.astype(column.cat.categories.dtype)
-    if labelled or not is_number(column):
-        if structure is not None and structure.by_occasion and name == structure.time:
-            return np.asarray(pd.factorize(column, sort=True)[0], dtype=np.float64), f"{name}, counted", False
-        raise DataError(
-            f"time={name!r}, "
-            + ("a factor in the order of the alphabet" if labelled else f"a column of type {column.dtype}"),
-            "a lag is a difference of numbers" + (", and this order need not be that of time" if labelled else ""),
-            "use a column of numbers; for labelled occasions one that counts them, 1, 2, 3, ...",
-            SEE,
-        )
-    values = column.to_numpy(dtype=np.float64)
-    if by_order and time is None:
-        return values, "rows", True
-    return values, name, False
+        return np.asarray(column.cat.codes, dtype=np.float64)
+    plain = column.astype(column.cat.categories.dtype) if factor and not labelled else column
+    if not labelled and is_number(plain):
+        return None
+    if coded:
+        return np.asarray(pd.factorize(column, sort=True)[0], dtype=np.float64)
+    kind = "a factor in the order of the alphabet" if labelled else f"a column of type {plain.dtype}"
+    reason = "a lag is a difference of numbers" + (", and this order need not be that of time" if labelled else "")
+    remedy = "use a column of numbers; for labelled occasions one that counts them, 1, 2, 3, ..."
+    raise DataError(f"time={column.name!r}, {kind}", reason, remedy, SEE)
 
 
 def make_pairs(
@@ -111,12 +110,10 @@ def make_pairs(
     order = np.concatenate(subjects)
     sizes = np.array([len(rows) for rows in subjects])
     if int(np.sum(sizes * (sizes - 1) // 2)) > MOST_PAIRS:
-        raise NotAvailableError(
-            f"{int(np.sum(sizes * (sizes - 1) // 2)):,} pairs of rows within subjects",
-            f"more than {MOST_PAIRS:,} would have to be looked at, many times over",
-            "fit and check a part of the rows, for example shorter stretches of each subject",
-            SEE,
-        )
+        received = f"{int(np.sum(sizes * (sizes - 1) // 2)):,} pairs of rows within subjects"
+        reason = f"more than {MOST_PAIRS:,} would have to be looked at, many times over"
+        remedy = "fit and check a part of the rows, for example shorter stretches of each subject"
+        raise NotAvailableError(received, reason, remedy, SEE)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     first, second = [], []
     for size in np.unique(sizes):
@@ -129,22 +126,16 @@ def make_pairs(
     t = position[order] if placed is None else placed
     lag = t[two] - t[one]
     if len(lag) and not lag.max() > 0.0:
-        raise DataError(
-            f"time={time!r}, which is the same in all rows of a subject",
-            "every lag would be 0",
-            "use the column that says when the rows were measured, or leave time out",
-            SEE,
-        )
+        received = f"time={time!r}, which is the same in all rows of a subject"
+        remedy = "use the column that says when the rows were measured, or leave time out"
+        raise DataError(received, "every lag would be 0", remedy, SEE)
     if max_lag is not None:
         kept = lag <= max_lag * (1.0 + SAME_LAG)
         one, two, lag = one[kept], two[kept], lag[kept]
     if not len(lag):
-        raise DataError(
-            "no pair of rows within a subject" + ("" if max_lag is None else f" up to lag {max_lag:g}"),
-            "a correlation within subjects needs subjects with two rows",
-            "check the subject column" if max_lag is None else "use a larger max_lag",
-            SEE,
-        )
+        received = "no pair of rows within a subject" + ("" if max_lag is None else f" up to lag {max_lag:g}")
+        remedy = "check the subject column" if max_lag is None else "use a larger max_lag"
+        raise DataError(received, "a correlation within subjects needs subjects with two rows", remedy, SEE)
     code = _bins(lag, bins, time)
     inside = code >= 0
     one, two, lag, code = one[inside], two[inside], lag[inside], code[inside]
@@ -180,12 +171,8 @@ def _bins(lag: FloatArray, bins: Any, time: str) -> IntArray:
     found[lag == edges[0]] = 0
     found[(found < 0) | (found >= len(edges) - 1)] = -1
     if np.all(found < 0):
-        raise SpecificationError(
-            f"bins={bins!r}",
-            f"no lag lies between these edges (lags in {time} run from {lag.min():g} to {lag.max():g})",
-            "use other edges",
-            SEE,
-        )
+        reason = f"no lag lies between these edges (lags in {time} run from {lag.min():g} to {lag.max():g})"
+        raise SpecificationError(f"bins={bins!r}", reason, "use other edges", SEE)
     return found.astype(np.intp)
 
 
@@ -237,12 +224,9 @@ def linear_residuals(fit: Fit, subjects: list[IntArray], level: str, kind: str) 
         half = [np.linalg.solve(L, x) for L, x in zip(root, X, strict=True)]
         M = [_map(V, S, L, level, kind) for (V, S), L in zip(covariances, root, strict=True)]
     except np.linalg.LinAlgError as error:
-        raise NotAvailableError(
-            f"residuals of a fit by {fit.estimator} whose V_i is not positive definite in floating point",
-            "its covariance parameters are at the edge of their range",
-            "use a simpler residual structure",
-            SEE,
-        ) from error
+        received = f"residuals of a fit by {fit.estimator} whose V_i is not positive definite in floating point"
+        reason = "its covariance parameters are at the edge of their range"
+        raise NotAvailableError(received, reason, "use a simpler residual structure", SEE) from error
     p = design.X.shape[1]
     C = np.linalg.inv(sum((h.T @ h for h in half), np.zeros((p, p))))
     S = [m @ (V - x @ C @ x.T) @ m.T for m, (V, _), x in zip(M, covariances, X, strict=True)]

@@ -136,12 +136,9 @@ def compare_implied(
         )
     for one in found[1:]:
         if one.time != found[0].time or one.response != found[0].response or not one.V.index.equals(found[0].V.index):
-            raise SpecificationError(
-                f"{one.label!r} at other times, or of another response, than {found[0].label!r}",
-                "covariances are compared entry by entry",
-                "evaluate all of them at the same times",
-                SEE,
-            )
+            received = f"{one.label!r} at other times, or of another response, than {found[0].label!r}"
+            reason = "covariances are compared entry by entry"
+            raise SpecificationError(received, reason, "evaluate all of them at the same times", SEE)
     return ImpliedComparison(dict(zip(_names(found, labels), found, strict=True)))
 
 

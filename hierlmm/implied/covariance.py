@@ -50,21 +50,13 @@ def _correlations(structure: ResidualEstimate, grid: Grid) -> FloatArray:
         return structure.at(grid.place)
     values = grid.frame[spec.time]
     if spec.integer and np.any(values.to_numpy(dtype=np.float64) != np.round(values.to_numpy(dtype=np.float64))):
-        raise DataError(
-            f"{spec_text(spec)} at values of {spec.time!r} that are no whole numbers",
-            "it counts occasions",
-            "use whole numbers, or a structure in continuous time",
-            SEE,
-        )
+        received = f"{spec_text(spec)} at values of {spec.time!r} that are no whole numbers"
+        raise DataError(received, "it counts occasions", "use whole numbers, or a structure in continuous time", SEE)
     try:
         return structure.correlations(grid.frame)
     except IndexError as error:
-        raise DataError(
-            f"{spec_text(spec)} and lags beyond those in the data",
-            "it has one correlation for each lag that was seen",
-            "use times within the span of the data",
-            SEE,
-        ) from error
+        reason, remedy = "it has one correlation for each lag that was seen", "use times within the span of the data"
+        raise DataError(f"{spec_text(spec)} and lags beyond those in the data", reason, remedy, SEE) from error
 
 
 def covariance_at(fit: Any, grid: Grid) -> FloatArray:
@@ -90,20 +82,13 @@ def _working(fit: Any, grid: Grid) -> FloatArray:
             else [known.index(v) if v in known else -1 for v in wanted]
         )
         if min(codes) < 0:
-            raise DataError(
-                f"{grid.name} {wanted[codes.index(-1)]}",
-                "this occasion was not in the fitted data, so its correlations are unknown",
-                f"use {shorten(known)}",
-                SEE,
-            )
+            reason = "this occasion was not in the fitted data, so its correlations are unknown"
+            raise DataError(f"{grid.name} {wanted[codes.index(-1)]}", reason, f"use {shorten(known)}", SEE)
         position = np.array(codes, dtype=np.float64)
     if fit.correlation in ("ar1", "unstructured") and fit.time != grid.name:
-        raise NotAvailableError(
-            f"the working correlation by {grid.name}",
-            f"its time is {fit.time!r}, which is no column of the model",
-            "put the time into the model's formula, or use fit.working_correlation(subject)",
-            SEE,
-        )
+        received = f"the working correlation by {grid.name}"
+        remedy = "put the time into the model's formula, or use fit.working_correlation(subject)"
+        raise NotAvailableError(received, f"its time is {fit.time!r}, which is no column of the model", remedy, SEE)
     return estimate.moments.matrix(position)
 
 

@@ -129,12 +129,8 @@ def _axis(fit: Any, time: str | None, relevant: list[str]) -> str:
     columns = design.frame.columns
     if time is not None:
         if time not in columns:
-            raise DataError(
-                f"time={time!r}",
-                f"the model keeps only the columns it uses ({', '.join(map(str, columns))})",
-                "use one of these",
-                SEE,
-            )
+            reason = f"the model keeps only the columns it uses ({', '.join(map(str, columns))})"
+            raise DataError(f"time={time!r}", reason, "use one of these", SEE)
         return time
     structure = design.residual
     own = fit.time if fit.estimator == "GEE" else (structure.time if structure is not None else None)
@@ -151,66 +147,66 @@ def _axis(fit: Any, time: str | None, relevant: list[str]) -> str:
         if pd.api.types.is_numeric_dtype(column.dtype) and column.groupby(design.subject_index).nunique().max() > 1:
             return variance.variable
     if any(v in relevant for v in design.level1_variables()):
-        raise SpecificationError(
-            f"a model with level-1 variables {shorten(map(repr, design.level1_variables()))}",
-            "which of them is the time is not known",
-            "say time='...', and give the others by at={...}",
-            SEE,
-        )
+        received = f"a model with level-1 variables {shorten(map(repr, design.level1_variables()))}"
+        reason = "which of them is the time is not known"
+        raise SpecificationError(received, reason, "say time='...', and give the others by at={...}", SEE)
     return "row"
 
 
 def _times(fit: Any, name: str, times: Any) -> tuple[FloatArray, pd.Index, FloatArray]:
     """Time of every row as a number; the chosen times, and these as numbers."""
-    design: Design = fit.design
+    column, labels = _column(fit.design, name)
+    if labels is not None:
+        chosen = _occasions(name, labels, times)
+        return column, pd.Index(chosen, name=name), np.array([float(labels.index(v)) for v in chosen])
+    found = _numbers_in(column) if times is None else _numbers_given(name, times)
+    whole = np.all(found == np.round(found)) and np.all(np.abs(found) < 2.0**53)
+    return column, pd.Index(found.astype(int) if whole else found, name=name), found
+
+
+def _column(design: Design, name: str) -> tuple[FloatArray, list[Any] | None]:
+    """Time of every row as a number, and its labels where it is none."""
     if name not in design.frame.columns:
         order = group_order(design.subject_index)
         column = np.empty(design.n_obs)
         column[order] = np.concatenate([np.arange(1.0, n + 1.0) for n in design.rows_per_subject])
-        labels = None
-    else:
-        series = design.frame[name]
-        labels = _labels(series)
-        column = (
-            series.to_numpy(dtype=np.float64)
-            if labels is None
-            else np.asarray(pd.Categorical(series, categories=labels).codes, dtype=np.float64)
-        )
-    if labels is not None:
-        chosen = labels if times is None else list(_sequence(times))
-        unknown = [v for v in chosen if v not in labels]
-        if unknown:
-            raise DataError(
-                f"{name} {quote(unknown[0])}",
-                "there is no such occasion in the data",
-                f"use {shorten(map(quote, labels))}",
-                SEE,
-            )
-        chosen = sorted(dict.fromkeys(chosen), key=labels.index)
-        return column, pd.Index(chosen, name=name), np.array([float(labels.index(v)) for v in chosen])
+        return column, None
+    series = design.frame[name]
+    labels = _labels(series)
+    if labels is None:
+        return series.to_numpy(dtype=np.float64), None
+    return np.asarray(pd.Categorical(series, categories=labels).codes, dtype=np.float64), labels
+
+
+def _occasions(name: str, labels: list[Any], times: Any) -> list[Any]:
+    chosen = labels if times is None else list(_sequence(times))
+    unknown = [v for v in chosen if v not in labels]
+    if unknown:
+        reason = "there is no such occasion in the data"
+        raise DataError(f"{name} {quote(unknown[0])}", reason, f"use {shorten(map(quote, labels))}", SEE)
+    return sorted(dict.fromkeys(chosen), key=labels.index)
+
+
+def _numbers_in(column: FloatArray) -> FloatArray:
+    """The times in the data, or equally spaced ones where there are many."""
     distinct = np.unique(column)
-    if times is None:
-        found = distinct
-        if len(distinct) > MOST_TIMES:
-            found = np.linspace(distinct[0], distinct[-1], MOST_TIMES)
-            if np.all(distinct == np.round(distinct)):
-                found = np.unique(np.round(found))
-    else:
-        try:
-            found = np.asarray(_sequence(times), dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"times={times!r}", f"{name!r} is a number", "use for example times=[0, 1, 2]", SEE
-            ) from error
-        if found.ndim != 1 or not len(found) or not np.all(np.isfinite(found)):
-            raise DataError(f"times={times!r}", "times are finite numbers, one or more", "use times=[0, 1, 2]", SEE)
-        if len(np.unique(found)) < len(found):
-            raise DataError(
-                f"times={times!r}", "a time occurs twice, and would be one measurement", "give every time once", SEE
-            )
-        found = np.sort(found)
-    whole = np.all(found == np.round(found))
-    return column, pd.Index(found.astype(int) if whole and np.all(np.abs(found) < 2.0**53) else found, name=name), found
+    if len(distinct) <= MOST_TIMES:
+        return distinct
+    spaced = np.linspace(distinct[0], distinct[-1], MOST_TIMES)
+    return np.unique(np.round(spaced)) if np.all(distinct == np.round(distinct)) else spaced
+
+
+def _numbers_given(name: str, times: Any) -> FloatArray:
+    received, remedy = f"times={times!r}", "use times=[0, 1, 2]"
+    try:
+        found = np.asarray(_sequence(times), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(received, f"{name!r} is a number", "use for example times=[0, 1, 2]", SEE) from error
+    if found.ndim != 1 or not len(found) or not np.all(np.isfinite(found)):
+        raise DataError(received, "times are finite numbers, one or more", remedy, SEE)
+    if len(np.unique(found)) < len(found):
+        raise DataError(received, "a time occurs twice, and would be one measurement", "give every time once", SEE)
+    return np.sort(found)
 
 
 def _sequence(times: Any) -> Any:
@@ -232,33 +228,23 @@ def _carried(
         if isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
             values = list(given)
             if len(values) != len(x):
-                raise SpecificationError(
-                    f"at={{{variable!r}: {len(values)} values}} for {len(x)} times",
-                    "it has one value, or one for each time",
-                    "give as many as there are times",
-                    SEE,
-                )
+                received = f"at={{{variable!r}: {len(values)} values}} for {len(x)} times"
+                reason = "it has one value, or one for each time"
+                raise SpecificationError(received, reason, "give as many as there are times", SEE)
             return values, False
         known = list(pd.unique(series))
         if not pd.api.types.is_numeric_dtype(series.dtype) and given not in known:
-            raise DataError(
-                f"{variable} {quote(given)}",
-                f"there is no such value in the data.{closest(str(given), map(str, known))}",
-                f"use {shorten(map(quote, known))}",
-                SEE,
-            )
+            reason = f"there is no such value in the data.{closest(str(given), map(str, known))}"
+            raise DataError(f"{variable} {quote(given)}", reason, f"use {shorten(map(quote, known))}", SEE)
         return [given] * len(x), True
     known = list(pd.unique(series))
     if len(known) == 1:
         return known * len(x), False
     if (found := _function_of_time(series, column, x)) is not None:
         return found, False
-    raise SpecificationError(
-        f"no value of {variable!r}",
-        f"V depends on it, and it has {len(known)} values in the data that {name} does not determine",
-        f"say at={{{variable!r}: {quote(known[0])}}}, or give one value for each time",
-        SEE,
-    )
+    reason = f"V depends on it, and it has {len(known)} values in the data that {name} does not determine"
+    remedy = f"say at={{{variable!r}: {quote(known[0])}}}, or give one value for each time"
+    raise SpecificationError(f"no value of {variable!r}", reason, remedy, SEE)
 
 
 def _function_of_time(series: pd.Series, column: FloatArray, x: FloatArray) -> list[Any] | None:
@@ -294,9 +280,7 @@ def _places(fit: Any, name: str, column: FloatArray, x: FloatArray) -> FloatArra
     own, step = design.subject_index[order], np.diff(code[order])
     if np.all(step[own[1:] == own[:-1]] == 1) and np.all(np.isin(x, distinct)):
         return np.searchsorted(distinct, x).astype(np.float64)
-    raise NotAvailableError(
-        f"correlations at chosen times of {name!r} under residual={spec_text(spec)}",
-        f"it counts the rows of a subject, and the values of {name!r} in the data do not say which row a time is",
-        f"name the time in the structure, as in hl.AR1({name!r}) or hl.Exponential({name!r})",
-        SEE,
-    )
+    received = f"correlations at chosen times of {name!r} under residual={spec_text(spec)}"
+    reason = f"it counts the rows of a subject, and the values of {name!r} in the data do not say which row a time is"
+    remedy = f"name the time in the structure, as in hl.AR1({name!r}) or hl.Exponential({name!r})"
+    raise NotAvailableError(received, reason, remedy, SEE)

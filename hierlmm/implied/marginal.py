@@ -298,12 +298,9 @@ def implied_by_model(design: Design, fit: Any, times: Any = None, **options: Any
             for d in (design, fit.design)
         )
         if own != other:
-            raise SpecificationError(
-                f"a fit of {fit.design.hierarchy.formula} ({describe_covariance(fit)})",
-                f"this is the model {design.hierarchy.formula}, with another formula, covariance or other rows",
-                "use fit.implied_marginal(times), or a fit of this model",
-                SEE,
-            )
+            received = f"a fit of {fit.design.hierarchy.formula} ({describe_covariance(fit)})"
+            reason = f"this is the model {design.hierarchy.formula}, with another formula, covariance or other rows"
+            raise SpecificationError(received, reason, "use fit.implied_marginal(times), or a fit of this model", SEE)
     return implied_marginal(fit, times, **options)
 
 

@@ -33,7 +33,6 @@ from numpy.typing import NDArray
 from hierlmm.covariance.random import random_covariance
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.frozen import Sealed
 from hierlmm.likelihood.conditional import conditional_effects
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import cross_products
@@ -41,6 +40,7 @@ from hierlmm.likelihood.kernel import PatternSums
 from hierlmm.likelihood.maximise import maximise
 from hierlmm.likelihood.solution import NormalEquations
 from hierlmm.options import checked, choose
+from hierlmm.results import Page, Part, Result, Table
 
 __all__ = ["GLSSteps", "gls_steps"]
 
@@ -52,7 +52,7 @@ SEE = "docs, page 'Teaching'"
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class GLSSteps(Sealed):
+class GLSSteps(Result):
     """Trace of the two-step iteration.
 
     Attributes
@@ -113,35 +113,44 @@ class GLSSteps(Sealed):
 
         return plot_gls_steps(self, backend, figure_kwargs)
 
-    def __repr__(self) -> str:
+    @property
+    def table(self) -> pd.DataFrame:
+        """`trace`."""
+        return self.trace
+
+    def _page(self) -> Page:
         name = "REML" if self.reml else "ML"
         second = "maximise over D and σ², β held" if self.update == "maximise" else "one EM step for D and σ²"
-        lines = [
-            f"Two-step iteration to the {name} fit: {self.design.hierarchy.formula}",
-            "Step 1: β by generalised least squares, given V = Z D Zᵀ + σ²I.",
-            f"Step 2: {second}.",
-            "",
-            _trace_text(self.trace),
-            "",
-        ]
+        shown = _trace_cells(self.trace)
+        printed, left_out = shown.to_string().splitlines(), len(self.trace) - len(shown)
+        if left_out:
+            printed.insert(len(printed) - 4, f"... {left_out} more (see .trace)")
         last = float(self.trace["change"].iloc[-1])
         times = f"{self.iterations} iteration{'s' * (self.iterations > 1)}"
         if self.converged:
-            lines.append(
+            words = (
                 f"Converged after {times}: the last one moved nothing by more than {last:.0e} (β in standard errors, "
                 f"D and σ² relative to σ²). This is the {name} fit."
             )
         else:
-            lines.append(
+            words = (
                 f"NOT CONVERGED after {times}: the last one moved something by {last:.0e} (to stop: "
                 f"{self.tolerance:.0e}). These are not the {name} estimates; raise max_iterations."
             )
+        parts: list[Part] = [
+            "Step 1: β by generalised least squares, given V = Z D Zᵀ + σ²I.",
+            f"Step 2: {second}.",
+            "",
+            Table(shown, printed, "Every iteration", index=True),
+            "",
+            words,
+        ]
         if self.iterations and self._still:
-            lines.append(
+            parts.append(
                 "β did not move: on this design generalised least squares gives the same coefficients whatever D is "
                 "(ordinary least squares), only their standard errors depend on it."
             )
-        return "\n".join(lines)
+        return Page(f"Two-step iteration to the {name} fit: {self.design.hierarchy.formula}", parts)
 
     @property
     def _still(self) -> bool:
@@ -199,12 +208,9 @@ def gls_steps(
     choose("update", update, UPDATES)
     limit = (100 if update == "maximise" else 1000) if max_iterations is None else max_iterations
     if limit < 1 or not tolerance > 0:
-        raise SpecificationError(
-            f"max_iterations={limit!r}, tolerance={tolerance!r}",
-            "at least one iteration and a positive tolerance are needed",
-            "leave them out, or use for example max_iterations=100, tolerance=1e-8",
-            SEE,
-        )
+        received = f"max_iterations={limit!r}, tolerance={tolerance!r}"
+        remedy = "leave them out, or use for example max_iterations=100, tolerance=1e-8"
+        raise SpecificationError(received, "at least one iteration and a positive tolerance are needed", remedy, SEE)
     criterion = Criterion(cross_products(design), random_covariance(design.covariance, design.blocks), reml)
     state = _start(criterion, update)
     rows, change, converged = [_row(criterion, design, state, math.nan)], math.inf, False
@@ -257,26 +263,16 @@ class _GivenBeta(Criterion):
 def _design(model: Any) -> Design:
     design = getattr(model, "design", None)
     if not isinstance(design, Design) or not len(design.term):
-        raise SpecificationError(
-            f"a {type(model).__name__} for gls_steps",
-            "the iteration updates D, the covariance of random effects, and this has none",
-            "pass a TwoLevelModel, hl.gls_steps(model)",
-            SEE,
-        )
+        received = f"a {type(model).__name__} for gls_steps"
+        reason = "the iteration updates D, the covariance of random effects, and this has none"
+        raise SpecificationError(received, reason, "pass a TwoLevelModel, hl.gls_steps(model)", SEE)
     if design.has_residual_structure:
-        raise NotAvailableError(
-            "gls_steps of a model with a residual structure",
-            "step 2 updates D and σ² of V = Z D Z' + σ²I only",
-            "leave residual= and residual_variance= out, or use model.fit_reml()",
-            SEE,
-        )
+        received = "gls_steps of a model with a residual structure"
+        remedy = "leave residual= and residual_variance= out, or use model.fit_reml()"
+        raise NotAvailableError(received, "step 2 updates D and σ² of V = Z D Z' + σ²I only", remedy, SEE)
     if not len(design.coef):
-        raise NotAvailableError(
-            "gls_steps of a model without fixed effects",
-            "step 1 has no β to estimate",
-            "use model.fit_reml()",
-            SEE,
-        )
+        reason = "step 1 has no β to estimate"
+        raise NotAvailableError("gls_steps of a model without fixed effects", reason, "use model.fit_reml()", SEE)
     return design
 
 
@@ -353,18 +349,11 @@ def _change(criterion: Criterion, design: Design, old: _State, new: _State) -> f
     return float(max(parts))
 
 
-def _trace_text(trace: pd.DataFrame) -> str:
-    """The trace in aligned text; the middle of a long one left out."""
+def _trace_cells(trace: pd.DataFrame) -> pd.DataFrame:
+    """The trace as text; the middle of a long one left out."""
     shown = trace if len(trace) <= 14 else pd.concat([trace.iloc[:8], trace.iloc[-4:]])
-    cells = shown.copy().astype(object)
-    for column in trace.columns:
-        if column == "change":
-            cells[column] = [("" if math.isnan(v) else f"{v:.0e}") for v in shown[column]]
-        elif column == "loglik":
-            cells[column] = [f"{v:z.6f}" for v in shown[column]]
-        else:
-            cells[column] = [f"{v:.6g}" for v in shown[column]]
-    text = cells.to_string().splitlines()
-    if len(shown) < len(trace):
-        text.insert(len(text) - 4, f"... {len(trace) - len(shown)} more (see .trace)")
-    return "\n".join(text)
+    formats = {"change": ".0e", "loglik": "z.6f"}
+    return pd.DataFrame(
+        {c: ["" if math.isnan(v) else format(v, formats.get(c, ".6g")) for v in shown[c]] for c in shown.columns},
+        index=shown.index,
+    )

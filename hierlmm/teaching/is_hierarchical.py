@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from hierlmm.design.formula import INTERCEPT, join_terms, parse_rhs
 from hierlmm.errors import DataError, FormulaError, SpecificationError
-from hierlmm.frozen import Sealed
 from hierlmm.options import checked
+from hierlmm.results import Items, Page, Part, Result, Table
 
 __all__ = ["HierarchicalCheck", "is_hierarchical"]
 
@@ -41,7 +41,7 @@ ROUNDING = 1e-13
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class HierarchicalCheck(Sealed):
+class HierarchicalCheck(Result):
     """Answer to `is_hierarchical`; true or false in a condition (``if check:``).
 
     Attributes
@@ -89,42 +89,41 @@ class HierarchicalCheck(Sealed):
     def __bool__(self) -> bool:
         return self.is_hierarchical
 
-    def __repr__(self) -> str:
+    @property
+    def table(self) -> pd.DataFrame:
+        """`D`."""
+        return self.D
+
+    def _page(self) -> Page:
         terms = ", ".join(map(str, self.Z.columns))
         answer = "yes" if self.is_hierarchical else "NO"
-        lines = [f"Does this V ({len(self.V)} × {len(self.V)}) come from random effects ({terms}) and σ²I?  {answer}"]
+        parts: list[Part] = []
         if self.is_hierarchical:
-            lines.append("V = Z D Zᵀ + σ²I with")
+            parts.append("V = Z D Zᵀ + σ²I with")
         else:
-            lines += [f"  - {reason}" for reason in self.reasons]
+            parts.append(Items("", self.reasons, [f"  - {reason}" for reason in self.reasons]))
             if self.is_covariance:
-                lines.append("A marginal model can have this V; a hierarchy with these random effects cannot.")
-            lines.append("Closest symmetric D and σ² (no such hierarchy exists):")
-        lines += [f"  {line}" for line in _matrix_text(self.D, self._size).splitlines()]
-        lines.append(
-            f"  σ² = {_without_rounding(self.sigma2, self._size):.6g}"
-            + (f" (any value {self._range} will do)" if self._free else "")
-        )
-        lines.append(
-            f"Distance of V from all Z D Zᵀ + σ²I with symmetric D: {_without_rounding(self.distance, self._size):.3g}"
-        )
+                parts.append("A marginal model can have this V; a hierarchy with these random effects cannot.")
+            parts.append("Closest symmetric D and σ² (no such hierarchy exists):")
+        D = pd.DataFrame(_without_rounding(self.D.to_numpy(), self._size), index=self.D.index, columns=self.D.columns)
+        D = D.rename_axis(index=None, columns=None)
+        printed = ["D =", *D.to_string(float_format=lambda v: f"{v:.5g}").splitlines()]
+        low, high = self.sigma2_interval
+        free = f" (any value from {low:.4g} to {high:.4g} will do)" if high > low else ""
+        distance = _without_rounding(self.distance, self._size)
+        parts += [
+            Table(D, [f"  {line}" for line in printed], "D", index=True, number=".5g"),
+            f"  σ² = {_without_rounding(self.sigma2, self._size):.6g}{free}",
+            f"Distance of V from all Z D Zᵀ + σ²I with symmetric D: {distance:.3g}",
+        ]
         if not self.unique:
-            lines.append(self._ambiguity)
-        return "\n".join(lines)
+            parts.append(self._ambiguity)
+        what = f"Does this V ({len(self.V)} × {len(self.V)}) come from random effects ({terms}) and σ²I?"
+        return Page(f"{what}  {answer}", parts)
 
     @property
     def _size(self) -> float:
         return float(np.abs(self.V.to_numpy()).max())
-
-    @property
-    def _free(self) -> bool:
-        low, high = self.sigma2_interval
-        return high > low
-
-    @property
-    def _range(self) -> str:
-        low, high = self.sigma2_interval
-        return f"from {low:.4g} to {high:.4g}"
 
     @property
     def _ambiguity(self) -> str:
@@ -349,20 +348,13 @@ def _random_design(Z: Any, times: Any, n: int) -> pd.DataFrame:
     try:
         values = np.asarray(Z, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"Z={Z!r}",
-            "it is neither numbers nor names of terms",
-            "pass an (n, q) matrix, or ['Intercept', 'time']",
-            SEE,
-        ) from error
+        reason = "it is neither numbers nor names of terms"
+        raise DataError(f"Z={Z!r}", reason, "pass an (n, q) matrix, or ['Intercept', 'time']", SEE) from error
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or values.shape[0] != n or values.shape[1] == 0 or not np.all(np.isfinite(values)):
-        raise DataError(
-            f"Z of shape {values.shape} for a V of {n} measurements",
-            "Z has one row for each measurement and one finite column for each random effect",
-            "pass the Z of one subject, e.g. np.column_stack([np.ones(n), times])",
-            SEE,
-        )
+        received = f"Z of shape {values.shape} for a V of {n} measurements"
+        reason = "Z has one row for each measurement and one finite column for each random effect"
+        raise DataError(received, reason, "pass the Z of one subject, e.g. np.column_stack([np.ones(n), times])", SEE)
     if columns is None:
         plain = [INTERCEPT if np.all(column == 1.0) else f"z{k + 1}" for k, column in enumerate(values.T)]
         columns = plain if len(set(plain)) == len(plain) else [f"z{k + 1}" for k in range(values.shape[1])]
@@ -375,12 +367,8 @@ def _evaluate(names: list[str], times: Any, n: int) -> pd.DataFrame:
 
     constant = {"1", INTERCEPT, "(Intercept)", "intercept"}
     if times is None and not set(names) <= constant:
-        raise SpecificationError(
-            f"Z={names!r} without times",
-            "the terms have values only where measurements are",
-            "add times=[0, 1, ...], one for each row of V",
-            SEE,
-        )
+        received, reason = f"Z={names!r} without times", "the terms have values only where measurements are"
+        raise SpecificationError(received, reason, "add times=[0, 1, ...], one for each row of V", SEE)
     frame = times.reset_index(drop=True) if isinstance(times, pd.DataFrame) else None
     if frame is None:
         values = np.arange(n, dtype=float) if times is None else np.asarray(times, dtype=np.float64)
@@ -396,12 +384,9 @@ def _evaluate(names: list[str], times: Any, n: int) -> pd.DataFrame:
             terms = parse_rhs(f"0 + {name}")
             found = formulaic.model_matrix(f"0 + {join_terms(terms).removeprefix('0 + ')}", frame)
         except (FormulaError, formulaic.errors.FormulaicError) as error:
-            raise SpecificationError(
-                f"the term {name!r}",
-                f"it cannot be evaluated at the given times (variables: {', '.join(map(str, frame.columns))})",
-                "name terms of these variables, for example 'Intercept', 'time', 'I(time ** 2)'",
-                SEE,
-            ) from error
+            reason = f"it cannot be evaluated at the given times (variables: {', '.join(map(str, frame.columns))})"
+            remedy = "name terms of these variables, for example 'Intercept', 'time', 'I(time ** 2)'"
+            raise SpecificationError(f"the term {name!r}", reason, remedy, SEE) from error
         for column in found.columns:
             columns[str(column)] = np.asarray(found[column], dtype=np.float64)
     return pd.DataFrame(columns).rename_axis(columns="term")
@@ -410,9 +395,3 @@ def _evaluate(names: list[str], times: Any, n: int) -> pd.DataFrame:
 def _without_rounding(values: Any, size: float) -> Any:
     """The values, with 0 for what is rounding error (or a negative zero) beside numbers of this size."""
     return np.where(np.abs(values) <= ROUNDING * size, 0.0, values)
-
-
-def _matrix_text(D: pd.DataFrame, size: float) -> str:
-    shown = pd.DataFrame(_without_rounding(D.to_numpy(), size), index=D.index, columns=D.columns)
-    shown.index.name = shown.columns.name = None
-    return "D =\n" + shown.to_string(float_format=lambda v: f"{v:.5g}")

@@ -30,8 +30,8 @@ from hierlmm.design.design import Design, design_of
 from hierlmm.design.questions import rows_by_subject
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.fits.base import Fit
-from hierlmm.frozen import Sealed
 from hierlmm.options import checked
+from hierlmm.results import Page, Result, Table
 
 __all__ = ["SameMarginal", "SubjectHierarchy", "same_marginal", "subject_hierarchy"]
 
@@ -42,7 +42,7 @@ EQUAL = 1e-8
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class SubjectHierarchy:
+class SubjectHierarchy(Result):
     """A hierarchy with numbers for all its parameters.
 
     Attributes
@@ -65,6 +65,20 @@ class SubjectHierarchy:
     D: FloatArray
     residual: tuple[FloatArray, ...]
     restricted: bool = False
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """`beta` by name."""
+        return pd.DataFrame({"beta": self.beta}, index=pd.Index(self.design.coef, name="coef"))
+
+    def _page(self) -> Page:
+        D = pd.DataFrame(self.D, index=self.design.term, columns=self.design.term)
+        parts = [
+            Table(table, [heading, table.to_string(float_format=lambda v: f"{v:.5g}")], heading, index=True)
+            for heading, table in (("Fixed effects", self.table.rename_axis(index=None)), ("D", D))
+            if table.size
+        ]
+        return Page(f"Hierarchy with numbers for all parameters: {self.name}", parts)
 
     @cached_property
     def rows(self) -> list[NDArray[np.intp]]:
@@ -122,7 +136,7 @@ class SubjectHierarchy:
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class SameMarginal(Sealed):
+class SameMarginal(Result):
     """Two hierarchies side by side: what the data see of them, and what only the hierarchies say.
 
     Attributes
@@ -171,9 +185,13 @@ class SameMarginal(Sealed):
             raise DataError(f"subject {label!r}", "it is not in the data", "use a label of .b.index", SEE)
         return pd.DataFrame({"mean": self.b.loc[label], "sd": self.b_sd.loc[label]})
 
-    def __repr__(self) -> str:
+    @property
+    def table(self) -> pd.DataFrame:
+        """`last`."""
+        return self.last
+
+    def _page(self) -> Page:
         lines = [
-            f"Two hierarchies for {self.first.design.hierarchy.response}",
             f"  A: {self.first.name}",
             f"  B: {self.second.name}",
             "",
@@ -198,26 +216,24 @@ class SameMarginal(Sealed):
             "What only the hierarchies say",
             f"  share of subject effects in the variance  {self.between.iloc[0]:.1%} and {self.between.iloc[1]:.1%}",
         ]
-        label = self.b.index[0]
+        label, values = self.b.index[0], self.last.iloc[0].to_numpy(dtype=float)
         for letter, one in (("A", self.first), ("B", self.second)):
             words = "no subject effects: b is zero for everybody"
             if np.any(one.D):
                 rows = self.subject(label).loc[letter]
                 words = ", ".join(f"{t} {m:.4g} (sd {s:.3g})" for t, m, s in rows.itertuples())
             lines.append(f"  {letter}, b of subject {label}: {words}")
-        row = self.last.iloc[0]
-        values = row.to_numpy(dtype=float)
         if np.all(np.isfinite(values)):
             lines += [
                 f"  last measurement of subject {label}, from those before it (observed {values[0]:.4g})",
                 f"    errors go on as they did   {values[1]:.6g} and {values[3]:.6g}",
                 f"    errors drawn anew          {values[2]:.6g} and {values[4]:.6g}",
             ]
-        lines.append(
-            "The posterior of b answers within the hierarchy that was assumed; which one to assume is knowledge about\n"
-            "how the measurements came about, not something these measurements can show."
-        )
-        return "\n".join(lines)
+        lines += [
+            "The posterior of b answers within the hierarchy that was assumed; which one to assume is knowledge about",
+            "how the measurements came about, not something these measurements can show.",
+        ]
+        return Page(f"Two hierarchies for {self.first.design.hierarchy.response}", lines)
 
 
 @checked
@@ -253,19 +269,12 @@ def subject_hierarchy(
         numbers = np.asarray(beta, dtype=np.float64).ravel()
         matrix = np.asarray(D, dtype=np.float64)
     except (TypeError, ValueError):
-        raise SpecificationError(
-            f"beta={beta!r} and D={D!r}",
-            "they are no arrays of numbers",
-            f"give beta as numbers for {', '.join(design.coef)} in this order, and D as a matrix",
-            SEE,
-        ) from None
+        remedy = f"give beta as numbers for {', '.join(design.coef)} in this order, and D as a matrix"
+        raise SpecificationError(f"beta={beta!r} and D={D!r}", "they are no arrays of numbers", remedy, SEE) from None
     if numbers.shape != (len(design.coef),) or matrix.shape != (len(design.term),) * 2:
-        raise SpecificationError(
-            f"beta of {numbers.size} and D of shape {matrix.shape}",
-            f"the model has {len(design.coef)} fixed coefficients and {len(design.term)} random effects",
-            f"give beta for {', '.join(design.coef)} and D for {', '.join(design.term)}",
-            SEE,
-        )
+        reason = f"the model has {len(design.coef)} fixed coefficients and {len(design.term)} random effects"
+        remedy = f"give beta for {', '.join(design.coef)} and D for {', '.join(design.term)}"
+        raise SpecificationError(f"beta of {numbers.size} and D of shape {matrix.shape}", reason, remedy, SEE)
     _need_covariance("D", matrix)
     parts = []
     for j, label in enumerate(design.subjects):
@@ -274,12 +283,8 @@ def subject_hierarchy(
         part = residual(frame) if callable(residual) else float(residual) * np.eye(n)
         part = np.asarray(part, dtype=np.float64)
         if part.shape != (n, n):
-            raise SpecificationError(
-                f"Σ of shape {part.shape} for subject {label!r}",
-                f"it has {n} rows",
-                "return an (n_i, n_i) matrix from residual(rows)",
-                SEE,
-            )
+            remedy = "return an (n_i, n_i) matrix from residual(rows)"
+            raise SpecificationError(f"Σ of shape {part.shape} for subject {label!r}", f"it has {n} rows", remedy, SEE)
         _need_covariance(f"Σ of subject {label!r}", part)
         parts.append(part)
     return SubjectHierarchy(name, design, numbers, matrix, tuple(parts))
@@ -355,12 +360,8 @@ def _stated(given: Any) -> SubjectHierarchy:
         return given
     fit = given.fit_reml() if not isinstance(given, Fit) and hasattr(given, "fit_reml") else given
     if not isinstance(fit, Fit):
-        raise SpecificationError(
-            f"a {type(given).__name__}",
-            "it is no hierarchy with numbers",
-            "pass a fit, a TwoLevelModel, or hl.subject_hierarchy(...)",
-            SEE,
-        )
+        remedy = "pass a fit, a TwoLevelModel, or hl.subject_hierarchy(...)"
+        raise SpecificationError(f"a {type(given).__name__}", "it is no hierarchy with numbers", remedy, SEE)
     design = fit.design
     D = fit.D.to_numpy() if design.term else np.empty((0, 0))
     random = ", ".join(design.term)
@@ -401,12 +402,8 @@ def _same_rows(a: SubjectHierarchy, b: SubjectHierarchy) -> None:
         and np.array_equal(a.design.y, b.design.y)
     )
     if not alike:
-        raise DataError(
-            f"hierarchies for {a.design.n_obs} and {b.design.n_obs} rows",
-            "they are not about the same measurements in the same order",
-            "build both on the same table",
-            SEE,
-        )
+        received, remedy = f"hierarchies for {a.design.n_obs} and {b.design.n_obs} rows", "build both on the same table"
+        raise DataError(received, "they are not about the same measurements in the same order", remedy, SEE)
 
 
 def _need_covariance(what: str, matrix: FloatArray) -> None:
@@ -416,9 +413,6 @@ def _need_covariance(what: str, matrix: FloatArray) -> None:
         raise SpecificationError(what, "it is not a symmetric matrix of finite numbers", "check its entries", SEE)
     lowest = float(np.linalg.eigvalsh(matrix)[0]) if matrix.size else 0.0
     if lowest < -1e-10 * size:
-        raise SpecificationError(
-            f"{what} with the eigenvalue {lowest:.4g}",
-            "a hierarchy needs covariance matrices: some combination would have a negative variance",
-            "see hl.is_hierarchical for a V that no hierarchy makes",
-            SEE,
-        )
+        received = f"{what} with the eigenvalue {lowest:.4g}"
+        reason = "a hierarchy needs covariance matrices: some combination would have a negative variance"
+        raise SpecificationError(received, reason, "see hl.is_hierarchical for a V that no hierarchy makes", SEE)

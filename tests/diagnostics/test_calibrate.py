@@ -11,8 +11,9 @@ import pytest
 from matplotlib import pyplot as plt
 
 import hierlmm as hl
-from hierlmm.diagnostics.calibrate import _thinned, calibrate
+from hierlmm.diagnostics.calibrate import calibrate
 from hierlmm.diagnostics.calibration import LOGLIK, ecdf_band
+from hierlmm.diagnostics.recovered import thinned
 from hierlmm.diagnostics.replicate import binomial_interval, replicate
 
 SLEEP = "reaction ~ days + (1 + days | subject)"
@@ -160,9 +161,9 @@ def test_band_agrees_with_arviz():
 
 
 def test_thinning_keeps_equally_spaced_draws():
-    assert len(_thinned(1000)) == 99
-    assert set(np.diff(_thinned(1000))) == {10}
-    assert len(_thinned(50)) == 50
+    assert len(thinned(1000)) == 99
+    assert set(np.diff(thinned(1000))) == {10}
+    assert len(thinned(50)) == 50
 
 
 def test_wilson_interval():

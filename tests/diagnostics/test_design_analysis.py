@@ -14,11 +14,12 @@ from matplotlib import pyplot as plt
 from scipy.stats import nct, norm, t, ttest_ind
 
 import hierlmm as hl
-import hierlmm.diagnostics.design_analysis as design_module
 from hierlmm.datasets import simulate
 from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
-from hierlmm.diagnostics.design_analysis import between_within_df, design_analysis
+from hierlmm.diagnostics.design_analysis import design_analysis
+from hierlmm.diagnostics.planned import Stated, plan_of
+from hierlmm.diagnostics.study import Analysis, between_within_df, by_likelihood
 
 GROUPS = "score ~ group + (1 | subject)"
 TWO = {
@@ -184,7 +185,7 @@ def test_a_fit_is_a_plan(dental):
 def test_planned_subjects_are_those_of_the_data_each_as_often(dental):
     """54 planned from 27: every child twice, as two subjects of four rows each."""
     fit = hl.TwoLevelModel.from_formula(GROWTH, dental).fit_reml()
-    plan = design_module._plan(fit, None, None, None, None, None, None, None, None)
+    plan = plan_of(Stated(fit))
     drawn = plan.draw(54, np.random.default_rng(1), 0.0)
     assert drawn.n_subjects == 54 and drawn.rows_per_subject.tolist() == [4] * 54
     boys = drawn.frame["sex"].to_numpy().reshape(54, 4) == "Male"
@@ -201,9 +202,9 @@ def test_a_study_of_two_groups_is_the_t_test_of_the_subjects_means(dental):
         test = ttest_ind(boys, girls, alternative=alternative)
         for factor in (1.0 - 1e-6, 1.0 + 1e-6):
             alpha = float(test.pvalue * factor)
-            study = design_module._by_likelihood(design, True, [1], alternative, alpha, "t")
+            study = by_likelihood(design, [1], Analysis("reml", alternative, alpha))
             assert study.significant.tolist() == [factor > 1.0]
-    study = design_module._by_likelihood(design, True, [1], "two-sided", 0.05, "t")
+    study = by_likelihood(design, [1], Analysis("reml", "two-sided", 0.05))
     interval = ttest_ind(boys, girls).confidence_interval(0.95)
     np.testing.assert_allclose([study.lower[0], study.upper[0]], interval, rtol=1e-8)
 
@@ -376,7 +377,7 @@ def test_residual_structure_of_the_fit_is_drawn_from(dental):
     structure = {"residual": hl.AR1(), "residual_variance": hl.VarIdent("sex")}
     model = hl.TwoLevelModel.from_formula(formula, dental, **structure)
     fit = model.fit_reml()
-    plan = design_module._plan(fit, None, None, None, None, None, None, None, None)
+    plan = plan_of(Stated(fit))
     rng = np.random.default_rng(3)
     drawn = [plan.draw(27, rng, 0.0) for _ in range(300)]
     # Male residual SDs are `ratio` times the female ones, as in the fit.

@@ -1,0 +1,193 @@
+"""What a fit recovers of the truth behind one simulated data set (for `diagnostics.calibrate`).
+
+Ranks are taken among at most 99 draws that thinning leaves nearly independent; a Wald interval is read as the normal
+distribution that it was made from, on the scale that it was made on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.covariance.estimate import ResidualEstimate
+from hierlmm.design.design import Design
+from hierlmm.diagnostics.calibration import LOGLIK
+from hierlmm.diagnostics.refit import likelihood_of, sample_posterior
+from hierlmm.fits.components import component_labels, component_values
+from hierlmm.fits.covariance_table import covariance_parameters
+from hierlmm.fits.likelihood_tables import LikelihoodNumbers
+from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
+from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, residual_rows
+
+__all__ = ["FIELDS", "RANKS", "Quantities", "Recovered", "Truth", "recover_by_likelihood", "recover_by_nuts", "thinned"]
+
+FloatArray = NDArray[np.float64]
+RANKS = 99
+"""Draws that a rank is taken among, nearly independent after thinning: ranks 0 ... 99 fall into bins of equal size."""
+
+
+class Truth(NamedTuple):
+    """The truth behind a data set: ``beta`` (p,), ``D`` (q, q), ``sigma``, ``b`` (J, q), ``eta`` (k,), ``y`` (N,)."""
+
+    beta: FloatArray
+    D: FloatArray
+    sigma: float
+    b: FloatArray
+    eta: FloatArray
+    y: FloatArray
+
+
+FIELDS = ("truth", "estimate", "sd", "lower", "upper", "pit", "rank", "autocorrelation")
+
+
+class Recovered(NamedTuple):
+    """One data set: ``numbers`` (8, k) has a row for each of `FIELDS`, ``checks`` are numbers about the fit itself."""
+
+    numbers: FloatArray
+    checks: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Quantities:
+    """Which numbers are followed, in order: β, covariance parameters, b of some subjects, log-likelihood."""
+
+    design: Design
+    subjects: NDArray[np.intp]
+    loglik: bool
+
+    @property
+    def components(self) -> list[str]:
+        """Labels of the covariance parameters; one standard deviation where all random effects share it."""
+        labels = component_labels(self.design)
+        if self._common:
+            labels = ["sd(all random effects)", *labels[len(self.design.term) :]]
+        return [*labels[:-1], *self.residual_labels, labels[-1]]
+
+    @cached_property
+    def rows(self) -> ResidualRows | None:
+        """The rows of the design with their residual structure; None without one."""
+        return residual_rows(self.design) if self.design.has_residual_structure else None
+
+    @property
+    def residual_labels(self) -> list[str]:
+        """What tables show of the residual structure."""
+        return [] if self.rows is None else [n for names in residual_names(self.rows).values() for n in names]
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of all quantities."""
+        design = self.design
+        b = [f"b({t}, {design.subjects[j]})" for j in self.subjects for t in design.term]
+        return [*design.coef, *self.components, *b, *([LOGLIK] if self.loglik else [])]
+
+    @property
+    def _common(self) -> bool:
+        return self.design.covariance == "identity"
+
+    def values(self, beta: FloatArray, D: FloatArray, sigma: FloatArray, eta: FloatArray) -> FloatArray:
+        """Stack β (S, p), the components of D (S, q, q), what is reported of η (S, k), and σ (S,)."""
+        components = component_values(self.design, D, sigma)
+        if self._common:
+            components = np.delete(components, np.arange(1, len(self.design.term)), axis=-1)
+        parts = [beta, components]
+        if self.rows is not None:
+            reported = np.array([list(self.rows.report(e).values()) for e in eta])
+            parts = [beta, components[..., :-1], reported, components[..., -1:]]
+        return np.concatenate(parts, axis=-1)
+
+    def true(self, truth: Truth) -> FloatArray:
+        """The same numbers of the truth."""
+        return self.values(truth.beta[None], truth.D[None], np.array([truth.sigma]), truth.eta[None])[0]
+
+
+def thinned(size: int) -> NDArray[np.intp]:
+    """Positions of at most `RANKS` evenly spaced draws among ``size``."""
+    step = max(1, size // RANKS)
+    return np.arange(step - 1, size, step)[:RANKS]
+
+
+def recover_by_nuts(
+    design: Design,
+    priors: ResolvedPriors,
+    quantities: Quantities,
+    truth: Truth,
+    rng: np.random.Generator,
+    options: dict[str, Any],
+) -> Recovered:
+    """Posterior draws of one data set, beside the truth."""
+    from arviz_stats.base import array_stats
+
+    followed, few = quantities.subjects, thinned(options["draws"] * options["chains"])
+    sampled = sample_posterior(design, priors, rng, options, effects_of=few if len(followed) else None)
+    theta, found = sampled.theta, sampled.found
+    effective = min(float(array_stats.ess(theta[:, :, m])) for m in range(theta.shape[2]))
+    natural, kept = found.natural, found.natural.at(few)
+    values = quantities.values(natural.beta, natural.D, natural.sigma, found.eta)
+    blocks = [_compare(values, values[few], quantities.true(truth))]
+    if found.b is not None:
+        b = found.b[:, followed].reshape(len(few), -1)
+        blocks.append(_compare(b, b, truth.b[followed].ravel()))
+    half = kept.sd[:, :, None] * kept.corr_factor
+    loglik = _loglik(design, kept.beta, half, kept.sigma, found.eta[few])
+    true_root = covariance_root(truth.D[None])
+    true_loglik = _loglik(design, truth.beta[None], true_root, np.array([truth.sigma]), truth.eta[None])
+    blocks.append(_compare(loglik[:, None], loglik[:, None], true_loglik))
+    return Recovered(np.concatenate(blocks, axis=1), {"divergences": float(sampled.diverging), "ess": effective})
+
+
+def _compare(values: FloatArray, kept: FloatArray, truth: FloatArray) -> FloatArray:
+    """Rows `FIELDS`, (8, k), from all draws (S, k) and the kept ones (L, k): rank and autocorrelation are of these."""
+    lower, upper = np.quantile(values, [0.025, 0.975], axis=0)
+    pit = (np.sum(values < truth, axis=0) + 0.5) / (len(values) + 1)
+    centred = kept - kept.mean(axis=0)
+    lagged = np.sum(centred[1:] * centred[:-1], axis=0) / np.maximum(np.sum(centred**2, axis=0), 1e-300)
+    rank = np.sum(kept < truth, axis=0).astype(float)
+    return np.stack([truth, values.mean(axis=0), values.std(axis=0, ddof=1), lower, upper, pit, rank, lagged])
+
+
+def _loglik(design: Design, beta: FloatArray, root: FloatArray, sigma: FloatArray, eta: FloatArray) -> FloatArray:
+    """Log p(y | β, D, σ, η) of every draw: β (S, p), a root of D (S, q, q), σ (S,), η (S, k) -> (S,)."""
+    residuals = None
+    if design.has_residual_structure:
+        rows = residual_rows(design)
+        residuals = [ResidualEstimate(rows.rows, rows.correlation, rows.variance, own) for own in eta]
+    return subject_loglik(design, beta, root, sigma, residuals).sum(axis=1)
+
+
+def recover_by_likelihood(design: Design, quantities: Quantities, truth: Truth, *, reml: bool) -> Recovered:
+    """Estimates and Wald intervals of the fit to one data set, beside the truth."""
+    fit = likelihood_of(design, reml=reml)
+    rows = quantities.components
+    components = fit.variance_components(0.95)
+    if len(rows) < len(components):
+        components = components.drop(index=components.index[1 : len(design.term)])
+    fixed = fit.summary(0.95)
+    columns = ["estimate", "se", "lower", "upper"]
+    table = np.vstack([fixed[columns].to_numpy(dtype=float), components[columns].to_numpy(dtype=float)])
+    true = quantities.true(truth)
+    estimate, se, lower, upper = table.T
+    z = float(norm.ppf(0.975))
+    # Wald intervals are symmetric on the scale they were made on, so their centre and spread follow from their ends.
+    low, high, target = (_wald_scale(fit, v, quantities) for v in (lower, upper, true))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pit = norm.cdf((target - 0.5 * (low + high)) / ((high - low) / (2.0 * z)))
+    nothing = np.full(len(true), np.nan)
+    checks = {"not converged": float(not fit.converged), "singular": float(fit.is_singular)}
+    return Recovered(np.stack([true, estimate, se, lower, upper, pit, nothing, nothing]), checks)
+
+
+def _wald_scale(fit: LikelihoodNumbers, values: FloatArray, quantities: Quantities) -> FloatArray:
+    """β as it is, every covariance parameter on the scale of its Wald interval."""
+    scales = covariance_parameters(fit)
+    if len(scales.labels) > len(quantities.components):  # one standard deviation stands for all
+        keep = np.r_[0, len(fit.design.term) : len(scales.labels)]
+        scales = replace(scales, labels=quantities.components, lower=scales.lower[keep], upper=scales.upper[keep])
+    n = len(values) - len(scales.labels)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.concatenate([values[:n], scales.to_unbounded(values[n:])])
