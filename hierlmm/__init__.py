@@ -18,7 +18,7 @@ _EXPORTS = {
     "Gaussian": "hierlmm.covariance.residual",
     "Toeplitz": "hierlmm.covariance.residual",
     "Unstructured": "hierlmm.covariance.residual",
-    "UnstructuredHeterogeneous": "hierlmm.covariance.pair",
+    "UnstructuredHeterogeneous": "hierlmm.covariance.residual",
     "ResidualCorrelation": "hierlmm.covariance.residual",
     "VarIdent": "hierlmm.covariance.variance",
     "VarPower": "hierlmm.covariance.variance",
@@ -106,7 +106,6 @@ if _typing.TYPE_CHECKING:
     from hierlmm.bayes.priors import Priors
     from hierlmm.comparison.against_gee import MarginalComparison
     from hierlmm.comparison.compare import Comparison, compare
-    from hierlmm.covariance.pair import UnstructuredHeterogeneous
     from hierlmm.covariance.parameters import Parameter
     from hierlmm.covariance.residual import (
         AR1,
@@ -117,6 +116,7 @@ if _typing.TYPE_CHECKING:
         ResidualCorrelation,
         Toeplitz,
         Unstructured,
+        UnstructuredHeterogeneous,
     )
     from hierlmm.covariance.variance import VarExp, VarianceFunction, VarIdent, VarPower
     from hierlmm.datasets import describe_dataset, list_datasets, load_dataset, simulate, to_long

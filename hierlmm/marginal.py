@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hierlmm.bound import OTHER_MODEL, BoundModel
-from hierlmm.covariance.pair import UnstructuredHeterogeneous
-from hierlmm.covariance.residual import ResidualCorrelation
+from hierlmm.covariance.residual import ResidualCorrelation, UnstructuredHeterogeneous
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.build import design_from_fixed
 from hierlmm.design.formula import parse_formula

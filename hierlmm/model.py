@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from hierlmm.bound import OTHER_MODEL, BoundModel
-from hierlmm.covariance.pair import UnstructuredHeterogeneous
-from hierlmm.covariance.residual import ResidualCorrelation
+from hierlmm.covariance.residual import ResidualCorrelation, UnstructuredHeterogeneous
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.build import design_from_formula, design_from_hierarchy
 from hierlmm.design.formula import parse_formula

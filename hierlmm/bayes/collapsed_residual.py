@@ -9,7 +9,6 @@ Where a prior allows only a part of a parameter's range, η is that of the narro
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,19 +18,20 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.collapsed import collapsed_posterior, find_mode, pack, starts
 from hierlmm.bayes.collapsed_kernel import density_with_gamma, unpack
-from hierlmm.bayes.distributions import LogNormal, Normal, Prior, ScaledBeta, Uniform
+from hierlmm.bayes.distributions import Prior
 from hierlmm.bayes.posterior import Collapsed, Conditional, Density
 from hierlmm.bayes.predictive import reported
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.recover_residual import recover_residual
+from hierlmm.bayes.residual_priors import log_prior_of_eta, narrowed
 from hierlmm.bayes.structured_kernel import compiled_structured, pack_structured
-from hierlmm.covariance.parameters import Decay, Parameter
+from hierlmm.covariance.parameters import Parameter
 from hierlmm.design.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.divergence import refuse_extreme_sigma
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
 
-__all__ = ["ResidualPosterior", "log_prior_of_eta", "narrowed", "posterior_of", "residual_posterior"]
+__all__ = ["ResidualPosterior", "posterior_of", "residual_posterior"]
 
 FloatArray = NDArray[np.float64]
 
@@ -157,18 +157,6 @@ def _narrowed_rows(rows: ResidualRows, priors: tuple[Prior, ...]) -> ResidualRow
     )
 
 
-def narrowed(parameter: Parameter, prior: Prior) -> Parameter:
-    """The parameter on the part of its range where the prior has mass; itself where that is all of it."""
-    low, high = prior.support
-    lower, upper = max(low, parameter.lower), min(high, parameter.upper)
-    if (lower, upper) == (parameter.lower, parameter.upper):
-        return parameter
-    start = parameter.start
-    if not lower < start < upper:
-        start = 0.5 * (lower + upper) if math.isfinite(upper) else lower + parameter.unit
-    return Parameter(parameter.name, start, lower, upper, unit=parameter.unit)
-
-
 def _shifts(rows: ResidualRows) -> list[FloatArray]:
     """The start itself, and beside random effects a weaker and a stronger correlation."""
     k = len(rows.parameters)
@@ -210,42 +198,3 @@ def _density(rows: ResidualRows, residual: tuple[tuple[Parameter, Prior], ...], 
         return float(total), found
 
     return density
-
-
-def log_prior_of_eta(residual: tuple[tuple[Parameter, Prior], ...], eta: FloatArray) -> tuple[float, FloatArray]:
-    """Log prior density of η (Jacobian included) and its derivatives."""
-    value, slope = 0.0, np.empty(len(eta))
-    for k, (parameter, prior) in enumerate(residual):
-        own, slope[k] = _log_prior(parameter, prior, float(eta[k]))
-        value += own
-    return value, slope
-
-
-def _log_prior(parameter: Parameter, prior: Prior, eta: float) -> tuple[float, float]:
-    """One parameter: in closed form for the default families on the parameter's own range, else by differences."""
-    match prior:
-        case Uniform(lower=0.0, upper=1.0) if isinstance(parameter, Decay):
-            log_rate = -eta - float(np.log(parameter.unit))
-            rate = float(np.exp(log_rate))
-            return log_rate - rate, rate - 1.0
-        case Uniform(lower=lower, upper=upper) | ScaledBeta(lower=lower, upper=upper) if (
-            lower == parameter.lower and upper == parameter.upper and not isinstance(parameter, Decay)
-        ):
-            a = prior.shape if isinstance(prior, ScaledBeta) else 1.0
-            constant = float(prior.logpdf(0.5 * (lower + upper))) + np.log(upper - lower) + (a - 1.0) * np.log(4.0)
-            # p^a (1 - p)^a at p = 1/(1 + exp(-η)), without cancellation in its tails.
-            return constant - a * (abs(eta) + 2.0 * np.log1p(np.exp(-abs(eta)))), -a * float(np.tanh(0.5 * eta))
-        case LogNormal(median=median, spread=spread) if parameter.lower == 0.0 and np.isinf(parameter.upper):
-            z = (eta - np.log(median / parameter.unit)) / spread
-            return -0.5 * z * z - np.log(spread) - 0.5 * np.log(2 * np.pi), -z / spread
-        case Normal(mean=mean, sd=sd) if np.isinf(parameter.lower):
-            mean, sd = mean / parameter.unit, sd / parameter.unit
-            z = (eta - mean) / sd
-            return -0.5 * z * z - np.log(sd) - 0.5 * np.log(2 * np.pi), -z / sd
-
-    def density(at: float) -> float:
-        return float(prior.logpdf(parameter.natural(at))) + np.log(parameter.slope(at))
-
-    h = 1e-3
-    slope = (8.0 * (density(eta + h) - density(eta - h)) - (density(eta + 2 * h) - density(eta - 2 * h))) / (12.0 * h)
-    return density(eta), slope

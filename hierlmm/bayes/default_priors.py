@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.distributions import LKJ, HalfNormal, HalfStudentT, LogNormal, Normal, Prior, ScaledBeta, Uniform
 from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.bayes.residual_priors import residual_prior
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design.design import Design
@@ -149,17 +150,6 @@ def _assemble(
         residual=tuple(residual_prior(p) for p in parameters),
         average_row=design.residual_variance is not None and design.residual_variance.centred,
     )
-
-
-def residual_prior(parameter: Parameter) -> Prior:
-    """Default prior of a residual parameter: symmetric over a bounded range, else around its starting value."""
-    if math.isinf(parameter.lower):
-        return Normal(parameter.start, parameter.spread)
-    if math.isinf(parameter.upper):
-        return LogNormal(parameter.start, parameter.spread)
-    if parameter.shape == 1.0:
-        return Uniform(parameter.lower, parameter.upper)
-    return ScaledBeta(parameter.shape, parameter.lower, parameter.upper)
 
 
 def _varies(column: FloatArray) -> bool:

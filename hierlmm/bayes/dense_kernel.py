@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.compiled import compiled
+from hierlmm.covariance.partial import autocorrelations, factor_row
 
 __all__ = ["DENSE", "GAUSSIAN", "TOEPLITZ", "UNSTRUCTURED", "dense_factors", "dense_gradient"]
 
@@ -30,12 +31,9 @@ def _table(
     if kind == 6.0:
         at = 0
         for i in range(size):
-            rest = 1.0
-            for j in range(i):
-                factor[i, j] = natural[at] * rest
-                rest *= np.sqrt(1.0 - natural[at] * natural[at])
-                at += 1
-            factor[i, i] = rest
+            c = natural[at : at + i]
+            factor_row(c, np.sqrt(1.0 - c * c), factor[i])
+            at += i
         for i in range(size):
             for j in range(i + 1):
                 total = 0.0
@@ -44,36 +42,7 @@ def _table(
                 table[i, j] = total
                 table[j, i] = total
     elif kind == 5.0:
-        k = size - 1
-        rho = np.zeros(size)
-        rho[0] = 1.0
-        phi, d_phi = np.zeros(size), np.zeros((k, size))
-        new, d_new = np.zeros(size), np.zeros((k, size))
-        for m in range(1, size):
-            p = natural[m - 1]
-            rest, ahead = 1.0, 0.0
-            for j in range(m - 1):
-                rest -= phi[j] * rho[j + 1]
-                ahead += phi[j] * rho[m - 1 - j]
-            rho[m] = p * rest + ahead
-            for a in range(k):
-                d_rest, d_ahead = 0.0, 0.0
-                for j in range(m - 1):
-                    d_rest -= d_phi[a, j] * rho[j + 1] + phi[j] * slopes[a, j + 1]
-                    d_ahead += d_phi[a, j] * rho[m - 1 - j] + phi[j] * slopes[a, m - 1 - j]
-                slopes[a, m] = p * d_rest + d_ahead
-            slopes[m - 1, m] += rest
-            for j in range(m - 1):
-                new[j] = phi[j] - p * phi[m - 2 - j]
-                for a in range(k):
-                    d_new[a, j] = d_phi[a, j] - p * d_phi[a, m - 2 - j]
-                d_new[m - 1, j] -= phi[m - 2 - j]
-            for j in range(m - 1):
-                phi[j] = new[j]
-                for a in range(k):
-                    d_phi[a, j] = d_new[a, j]
-            phi[m - 1] = p
-            d_phi[m - 1, m - 1] = 1.0
+        rho, slopes[:] = autocorrelations(natural)
         for i in range(size):
             for j in range(size):
                 table[i, j] = rho[abs(i - j)]

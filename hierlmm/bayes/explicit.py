@@ -34,6 +34,7 @@ from hierlmm.bayes.distributions import LKJ
 from hierlmm.bayes.explicit_residual import conditional_moments, refuse_dense, residual_draws, sd_name, sigma_draws
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.pymc_variables import as_pymc_variable
+from hierlmm.covariance.partial import factor_of_partials
 from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
 from hierlmm.design.design import Design, level2_prediction
 
@@ -259,9 +260,7 @@ def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, Flo
         P = np.full((*sigma.shape, q, q), 0.5)
         rows, cols = pairs_of([block for block in design.blocks if len(block) > 1])
         P[..., rows, cols] = raw["corr_b_partial"]
-        rest = np.cumprod(np.sqrt(4 * P * (1 - P)), axis=-1)
-        before = np.concatenate([np.ones((*rest.shape[:-1], 1)), rest[..., :-1]], axis=-1)
-        L = np.tril((2 * P - 1 + np.eye(q)) * before)
+        L = factor_of_partials(2 * P - 1, np.sqrt(4 * P * (1 - P)))
     sd, L = sheared(priors.random_uncentering, sd, L)
     corr = L @ np.swapaxes(L, -1, -2)
     corr[..., np.arange(q), np.arange(q)] = 1.0

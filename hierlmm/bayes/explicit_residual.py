@@ -22,8 +22,6 @@ from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.pymc_variables import as_pymc_variable
 from hierlmm.bayes.record import residual_group
 from hierlmm.covariance.parameters import Parameter
-from hierlmm.covariance.residual import AR1, CAR1, CompoundSymmetry, Exponential
-from hierlmm.covariance.variance import VarExp, VarIdent, VarPower
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
@@ -47,13 +45,13 @@ def refuse_dense(design: Design, priors: ResolvedPriors) -> None:
     see = "docs, page 'Residual structures'"
     remedy = "use sampler='auto', which takes the collapsed route, or a serial structure"
     correlation, variance = design.residual, design.residual_variance
-    if correlation is not None and type(correlation) not in (AR1, CAR1, Exponential, CompoundSymmetry):
+    if correlation is not None and not correlation.explicit:
         reason = "the explicit model is written for AR1, CAR1, Exponential and CompoundSymmetry"
         raise NotAvailableError(f"{correlation} in PyMC", reason, remedy, see)
-    if variance is not None and type(variance) not in (VarIdent, VarPower, VarExp):
+    if variance is not None and not variance.linear:
         reason = "the explicit model is written for VarIdent, VarPower and VarExp"
         raise NotAvailableError(f"{variance} in PyMC", reason, remedy, see)
-    if getattr(correlation, "nugget", False) and design.rows_per_subject.max() > LONGEST:
+    if correlation is not None and correlation.has_nugget and design.rows_per_subject.max() > LONGEST:
         reason = f"a subject has {design.rows_per_subject.max()} rows, and the recursion is written out up to {LONGEST}"
         raise NotAvailableError(f"{correlation} in PyMC", reason, remedy, see)
     parameters = residual_rows(design).parameters
@@ -131,36 +129,23 @@ def _recursion(rows: ResidualRows, values: list[Any], m: Any) -> tuple[Any, Any]
 
     correlation, start = rows.correlation, rows.start
     assert correlation is not None
-    spec, gaps = correlation.spec, correlation.gaps
+    u, decay = correlation.spec.explicit_form(correlation.gaps, values, pt)
     place = np.arange(rows.n_obs) - np.repeat(start[:-1], np.diff(start))
     first = place == 0
-    if isinstance(spec, CompoundSymmetry):
-        rho = values[0]
+    if decay is None:
         total = pt.cumsum(m)
         before = pt.concatenate([pt.zeros(1), total[:-1]])
         own = before - before[np.repeat(start[:-1], np.diff(start))]
         k = place.astype(np.float64)
-        denominator = 1.0 + (k - 1.0) * rho
+        denominator = 1.0 + (k - 1.0) * u
         denominator = pt.switch(first, 1.0, denominator)
-        return pt.switch(first, 0.0, rho * own / denominator), pt.switch(
-            first, 1.0, (1.0 - rho) * (1.0 + k * rho) / denominator
+        return pt.switch(first, 0.0, u * own / denominator), pt.switch(
+            first, 1.0, (1.0 - u) * (1.0 + k * u) / denominator
         )
-    decay = pt.exp(-gaps / values[0]) if isinstance(spec, Exponential) else _power(values[0], gaps, spec)
-    if not spec.nugget:  # type: ignore[attr-defined]
+    if u is None:
         previous = np.maximum(np.arange(rows.n_obs) - 1, 0)
         return pt.switch(first, 0.0, decay * m[previous]), pt.switch(first, 1.0, 1.0 - decay**2)
-    return _unrolled(rows, 1.0 - values[1], decay, m)
-
-
-def _power(base: Any, gaps: FloatArray, spec: Any) -> Any:
-    """base^gap; for AR(1) the base may be negative and the gaps are whole numbers."""
-    import pytensor.tensor as pt
-
-    if isinstance(spec, CAR1):
-        return pt.exp(gaps * pt.log(base))
-    sign = np.where(gaps % 2 == 1, 1.0, 0.0)
-    size = pt.exp(gaps * pt.log(pt.abs(base) + 1e-300))
-    return pt.switch(pt.lt(base, 0.0), size * (1.0 - 2.0 * sign), size)
+    return _unrolled(rows, u, decay, m)
 
 
 def _unrolled(rows: ResidualRows, u: Any, decay: Any, m: Any) -> tuple[Any, Any]:

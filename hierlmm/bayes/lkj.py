@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hierlmm.bayes.distribution import Distribution
+from hierlmm.covariance.partial import factor_of_partials
 from hierlmm.options import checked_with_constructor
 
 __all__ = ["LKJ"]
@@ -111,13 +112,8 @@ class LKJ(Distribution):
         size : int
             Number of matrices.
         """
-        L = np.zeros((size, q, q))
-        L[:, 0, 0] = 1.0
+        p = np.full((size, q, q), 0.5)
         for i in range(1, q):
-            rest = np.ones(size)
             for j, a in enumerate(self.partial_shapes(q)[:i]):
-                p = rng.beta(a, a, size)
-                L[:, i, j] = (2 * p - 1) * rest
-                rest = rest * np.sqrt(4 * p * (1 - p))
-            L[:, i, i] = rest
-        return L
+                p[:, i, j] = rng.beta(a, a, size)
+        return factor_of_partials(2 * p - 1, np.sqrt(4 * p * (1 - p)))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.collapsed_kernel import unpack
 from hierlmm.bayes.record import residual_group
+from hierlmm.covariance.partial import factor_of_partials
 from hierlmm.covariance.random import sheared
 from hierlmm.design.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts
@@ -159,15 +160,10 @@ class Collapsed(ABC):
         sd = np.where(signed, np.abs(value) * scale, np.exp(np.where(signed, 0.0, value)))
         sign = np.where(signed & (value < 0), -1.0, 1.0)
         q = sd.shape[1]
-        factor = np.zeros((len(theta), q, q))
-        for i in range(q):
-            rest = np.ones(len(theta))
-            for j in range(i):
-                index = int(packed.cpc_index[i, j])
-                if index >= 0:
-                    factor[:, i, j] = np.tanh(theta[:, index]) * rest
-                    rest = rest / np.cosh(theta[:, index])
-            factor[:, i, i] = rest
+        z = np.zeros((len(theta), q, q))
+        rows, cols = np.nonzero(packed.cpc_index >= 0)
+        z[:, rows, cols] = theta[:, packed.cpc_index[rows, cols].astype(int)]
+        factor = factor_of_partials(np.tanh(z), 1.0 / np.cosh(z))
         sd, factor = sheared(self.uncentering, sd, sign[:, :, None] * factor)
         return sd, factor, np.exp(theta[:, self.n_theta - 1]) * self.products.scaling.y_scale
 

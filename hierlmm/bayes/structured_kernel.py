@@ -19,19 +19,10 @@ from numpy.typing import NDArray
 
 from hierlmm.bayes.collapsed_kernel import _density, _int64, _pointer, _uint64, _unpack, _voidptr
 from hierlmm.bayes.dense_kernel import GAUSSIAN, TOEPLITZ, UNSTRUCTURED, dense_factors, dense_gradient
-from hierlmm.bayes.distributions import LogNormal, Normal, Prior, ScaledBeta, Uniform
+from hierlmm.bayes.distributions import Prior
+from hierlmm.bayes.residual_priors import closed_form, log_prior_of_one
 from hierlmm.compiled import compiled, compiled_callback
-from hierlmm.covariance.parameters import Decay, Parameter
-from hierlmm.covariance.residual import (
-    AR1,
-    CAR1,
-    CompoundSymmetry,
-    Exponential,
-    Gaussian,
-    Toeplitz,
-    Unstructured,
-)
-from hierlmm.covariance.variance import VarExp, VarIdent, VarPower
+from hierlmm.covariance.parameters import Parameter
 from hierlmm.likelihood.kernel import RANK_TOLERANCE, within_subject_qr
 from hierlmm.likelihood.residual_rows import ResidualRows
 from hierlmm.likelihood.rows import (
@@ -52,19 +43,17 @@ NONE, POWER, DECAY, SHARE = 0.0, 1.0, 2.0, 3.0
 EXTRA = 12
 """Numbers before the structured part: length, N, c, J, kind, has nugget, residual parameters, of the variance; and of a
 dense structure: patterns, positions in all, numbers in their factors, positions of the table."""
-KINDS: dict[type, float] = {
-    AR1: POWER,
-    CAR1: DECAY,
-    Exponential: DECAY,
-    CompoundSymmetry: SHARE,
-    Gaussian: GAUSSIAN,
-    Toeplitz: TOEPLITZ,
-    Unstructured: UNSTRUCTURED,
+KINDS = {
+    "power": POWER,
+    "decay": DECAY,
+    "share": SHARE,
+    "gaussian": GAUSSIAN,
+    "toeplitz": TOEPLITZ,
+    "unstructured": UNSTRUCTURED,
 }
+"""By `ResidualCorrelation.kernel`."""
 PER_PARAMETER = 6
 """Numbers of a residual parameter: lower, upper, unit, and (kind, a, b) of its prior on η."""
-BETA, NORMAL, DECAYS = 0.0, 1.0, 2.0
-"""Priors on η: of a Beta share of the range; normal; of a uniform correlation one unit of time apart."""
 
 
 def pack_structured(
@@ -76,17 +65,17 @@ def pack_structured(
 ) -> FloatArray | None:
     """All numbers that the compiled function reads, or None where the structure or a prior has another form."""
     kind = _kind(rows)
-    priors = [_closed_form(p, prior) for p, prior in residual]
+    priors = [closed_form(p, prior) for p, prior in residual]
     if kind is None or any(prior is None for prior in priors) or not _linear(rows):
         return None
     k, c, N = rows.n_correlation, *rows.M.shape
     correlation = rows.correlation
-    nugget = correlation is not None and getattr(correlation.spec, "nugget", False)
+    nugget = correlation is not None and correlation.spec.has_nugget
     weights = np.zeros((len(residual) - k, N))
     if rows.variance is not None:
         weights = rows.variance.centred_derivatives(np.zeros(len(residual) - k))
     gaps = np.zeros(N) if correlation is None else correlation.gaps
-    parameters = [[*_range(p), *prior] for (p, _), prior in zip(residual, priors, strict=True)]  # type: ignore[misc]
+    parameters = [[*p.moved, *prior] for (p, _), prior in zip(residual, priors, strict=True)]  # type: ignore[misc]
     body = np.concatenate(
         [
             mode,
@@ -117,48 +106,21 @@ def _patterns(rows: ResidualRows) -> tuple[FloatArray, FloatArray, FloatArray]:
     return np.concatenate(sizes), np.concatenate(positions), rows.correlation.offset.astype(np.float64)
 
 
-def _range(parameter: Parameter) -> tuple[float, float, float]:
-    """Lower and upper bound, and unit; a correlation one unit of time apart moves as its range."""
-    if isinstance(parameter, Decay):
-        return 0.0, np.inf, parameter.unit
-    return parameter.lower, parameter.upper, parameter.unit
-
-
 def _kind(rows: ResidualRows) -> float | None:
     if rows.correlation is None:
         return NONE
-    if type(rows.correlation.spec) is CAR1 and not isinstance(rows.parameters[0], Decay):
-        return None  # a prior on a part of (0, 1)
-    return KINDS.get(type(rows.correlation.spec))
+    spec = rows.correlation.spec
+    kind = KINDS.get(spec.kernel)
+    # A decay with a prior on a part of (0, 1) is moved as itself, no longer as its range.
+    moved = kind is not None and type(spec.parameters(rows.correlation.observed)[0]) is not type(rows.parameters[0])
+    return None if moved else kind
 
 
 def _linear(rows: ResidualRows) -> bool:
     if rows.variance is None:
         return True
     free = all(np.isinf(p.upper) and (p.lower == 0.0 or np.isinf(p.lower)) for p in rows.variance.parameters)
-    return free and type(rows.variance.spec) in (VarIdent, VarPower, VarExp)
-
-
-def _closed_form(parameter: Parameter, prior: Prior) -> tuple[float, float, float] | None:
-    if isinstance(parameter, Decay):
-        return (DECAYS, parameter.unit, 0.0) if prior == Uniform(0.0, 1.0) else None
-    match prior:
-        case Uniform(lower=lower, upper=upper) if (lower, upper) == (parameter.lower, parameter.upper):
-            return BETA, 1.0, 0.0
-        case ScaledBeta(shape=shape, lower=lower, upper=upper) if (lower, upper) == (parameter.lower, parameter.upper):
-            return BETA, shape, _log_beta_constant(shape)
-        case LogNormal(median=median, spread=spread) if parameter.lower == 0.0 and np.isinf(parameter.upper):
-            return NORMAL, float(np.log(median / parameter.unit)), spread
-        case Normal(mean=mean, sd=sd) if np.isinf(parameter.lower):
-            return NORMAL, mean / parameter.unit, sd / parameter.unit
-        case _:
-            return None
-
-
-def _log_beta_constant(shape: float) -> float:
-    from math import lgamma
-
-    return lgamma(2.0 * shape) - 2.0 * lgamma(shape)
+    return free and rows.variance.spec.linear
 
 
 @compiled()
@@ -198,19 +160,8 @@ def _structured(
     prior, log_det = 0.0, 0.0
     by_eta = np.zeros(n_par)
     for j in range(n_par):
-        a, b = parameters[j, 4], parameters[j, 5]
-        if parameters[j, 3] == 2.0:
-            log_rate = -eta[j] - np.log(a)
-            prior += log_rate - np.exp(log_rate)
-            by_eta[j] = np.exp(log_rate) - 1.0
-        elif parameters[j, 3] == 0.0:
-            size = abs(eta[j])
-            prior += b - a * (size + 2.0 * np.log1p(np.exp(-size)))
-            by_eta[j] = -a * np.tanh(0.5 * eta[j])
-        else:
-            z = (eta[j] - a) / b
-            prior -= 0.5 * z * z + np.log(b) + 0.9189385332046727
-            by_eta[j] = -z / b
+        own_prior, by_eta[j] = log_prior_of_one(parameters[j, 3], parameters[j, 4], parameters[j, 5], eta[j])
+        prior += own_prior
     M = rows.copy()
     if n_var:
         for t in range(N):

@@ -16,7 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.covariance.parameters import Parameter, check_parameters, natural_slopes, natural_values
-from hierlmm.covariance.residual import Observed, ResidualCorrelation, Toeplitz, check_matrix
+from hierlmm.covariance.residual.base import MOST_OCCASIONS, Observed, ResidualCorrelation
+from hierlmm.covariance.residual.check import check_matrix
 from hierlmm.covariance.variance import VarianceFunction, sorted_levels
 from hierlmm.errors import DataError
 from hierlmm.frames import is_number, quote, shorten
@@ -36,7 +37,6 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 SEE = "docs, page 'Residual structures'"
 SHRINK = 0.8
-MOST_OCCASIONS = 60
 CHECKED = 60
 """Positions of the longest subject at which a structure's matrix is looked at."""
 SAME_TIME = 1e-10
@@ -161,6 +161,11 @@ class BoundVariance:
         """Derivatives of `centred_log_ratio` with respect to η: (k, N)."""
         found = self.derivatives(eta)
         return found - found.mean(axis=1, keepdims=True) if self.spec.centred else found
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Groups with an SD of their own, the reference first; empty for a function of a number."""
+        return self.spec.groups(self.state)
 
     def report(self, eta: FloatArray) -> dict[str, float]:
         """Parameters by name."""
@@ -304,10 +309,9 @@ def bind_correlation(
             "check the subject column, or leave the correlation out",
             SEE,
         )
-    largest = _largest_lag(spec, rows) + 1 if isinstance(spec, Toeplitz) else int(n.max())
     positive = gaps[inner & (gaps > 0.0)]
     observed = Observed(
-        largest,
+        spec.largest(rows.t, rows.start),
         float(np.median(positive)) if positive.size else 1.0,
         _neighbour_correlation(residual, inner),
         rows.labels,
@@ -330,35 +334,6 @@ def bind_correlation(
         return BoundCorrelation(spec, rows, parameters, observed, gaps, (), np.zeros(0, dtype=np.int64))
     groups, offset = _pattern_groups(rows, stationary=spec.stationary)
     return BoundCorrelation(spec, rows, parameters, observed, gaps, groups, offset)
-
-
-def _largest_lag(spec: Toeplitz, rows: Rows) -> int:
-    """Largest lag of any subject; refuse where a shorter one is seen nowhere, or there are very many."""
-    first, last = rows.t[rows.start[:-1]], rows.t[rows.start[1:] - 1]
-    largest = int(np.max(last - first))
-    column = "the order of the rows" if spec.time is None else repr(spec.time)
-    remedy = "use a column 1, 2, 3, ... of planned occasions, or Exponential for continuous time"
-    if largest > MOST_OCCASIONS:
-        raise DataError(
-            f"Toeplitz and lags up to {largest} in {column}",
-            f"it has one correlation for each lag, more than {MOST_OCCASIONS} of them",
-            remedy,
-            SEE,
-        )
-    seen = np.zeros(largest + 1, dtype=bool)
-    for lo, hi in zip(rows.start[:-1], rows.start[1:], strict=True):
-        t = rows.t[lo:hi]
-        seen[(t[:, None] - t)[np.tril_indices(len(t), -1)].astype(np.intp)] = True
-    missing = np.flatnonzero(~seen[1:]) + 1
-    if missing.size:
-        raise DataError(
-            f"Toeplitz and no two rows of a subject at lag {missing[0]} of {column}"
-            + (f" (nor at {missing.size - 1} other lags)" if missing.size > 1 else ""),
-            "it has one correlation for each lag, and this one cannot be estimated",
-            remedy,
-            SEE,
-        )
-    return largest
 
 
 def _neighbour_correlation(residual: FloatArray, inner: NDArray[np.bool_]) -> float:

@@ -61,6 +61,11 @@ class Parameter:
     shape: float = 1.0
     unit: float = 1.0
 
+    @property
+    def moved(self) -> tuple[float, float, float]:
+        """Lower and upper bound and unit of the number that η moves, the parameter itself."""
+        return self.lower, self.upper, self.unit
+
     def natural(self, eta: float) -> float:
         """The parameter from η.
 
@@ -108,6 +113,11 @@ class Parameter:
 @dataclass(frozen=True)
 class Decay(Parameter):
     """A correlation one unit of time apart, ``exp(-exp(-η) / unit)``: η is the logarithm of the range over ``unit``."""
+
+    @property
+    def moved(self) -> tuple[float, float, float]:
+        """Bounds and unit of the range."""
+        return 0.0, math.inf, self.unit
 
     def natural(self, eta: float) -> float:
         """The parameter from η."""

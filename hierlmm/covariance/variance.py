@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.covariance.declared import difference, keep_together
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import is_number, levels_in_use, quote
@@ -26,10 +27,33 @@ SMALLEST_SPREAD = 1e-6
 SEE = "docs, page 'Residual structures'"
 
 
+class Writer(Protocol):
+    """Writes the SD of a row over σ, in text, LaTeX and HTML at once; its pieces add up like strings."""
+
+    def parameter(self, name: str, times: int = 1) -> Any:
+        """A parameter by its name in tables, or its estimate, perhaps times a whole number."""
+
+    def covariate(self, row: str) -> Any:
+        """The function's variable in row ``"j"`` or ``"k"``."""
+
+    def code(self, name: str) -> Any:
+        """A name as it is."""
+
+    def powered(self, body: Any, power: int) -> Any:
+        """A whole power."""
+
+    def raised(self, base: Any, exponent: Any) -> Any:
+        """A power."""
+
+    def exponential(self, *factors: Any) -> Any:
+        """``exp`` of a product."""
+
+
 class VarianceFunction(ABC):
     """How the residual SD depends on a covariate or on the fitted value.
 
-    To add a function, write a frozen dataclass with `prepare`, `parameters` and `log_ratio`; `derivatives` is optional.
+    To add a function, write a frozen dataclass with `prepare`, `parameters` and `log_ratio`; all else is optional. What
+    a class says of its `log_ratio` (`formula`, `symbols`, `groups`, `linear`) is not inherited by one that replaces it.
 
     Attributes
     ----------
@@ -38,10 +62,18 @@ class VarianceFunction(ABC):
     centred : bool
         Whether the search and the prior of σ refer to the average row rather than to the rows where the ratio is 1,
         which may lie far outside the data.
+    linear : bool
+        Whether `log_ratio` is linear in the unconstrained parameters, which NUTS makes use of.
     """
 
     variable: str | None
     centred: ClassVar[bool] = False
+    linear: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        keep_together(cls, VarianceFunction, ("log_ratio",), ("formula", "symbols"))
+        keep_together(cls, VarianceFunction, ("log_ratio", "parameters", "prepare"), ("groups", "linear"))
 
     @abstractmethod
     def prepare(self, column: pd.Series) -> tuple[FloatArray, Any]:
@@ -99,21 +131,37 @@ class VarianceFunction(ABC):
         values : (k,)
             Parameters, in the order of `parameters`.
         """
-        found = []
-        for j in range(len(values)):
-            step = 1e-3 * max(abs(values[j]), 1e-2)
-
-            def moved(by: float, j: int = j, step: float = step) -> FloatArray:
-                shifted = values.copy()
-                shifted[j] += by * step
-                return self.log_ratio(v, shifted)
-
-            found.append((8.0 * (moved(1.0) - moved(-1.0)) - (moved(2.0) - moved(-2.0))) / (12.0 * step))
+        steps = 1e-3 * np.maximum(np.abs(values), 1e-2)
+        found = [difference(lambda at: self.log_ratio(v, at), values, j, step) for j, step in enumerate(steps)]
         return np.array(found).reshape(len(values), len(v))
 
     def formula(self) -> str:
-        """The SD as text, for ``equations()``."""
+        """The SD as text, for print and ``equations()``."""
         return type(self).__name__
+
+    def symbols(self, write: Writer, row: str, power: int) -> Any:
+        """A power of the SD of a row over σ in symbols, for ``equations()``; None where it has no short form.
+
+        Parameters
+        ----------
+        write : Writer
+            Writes parameters, covariates and powers.
+        row : {"j", "k"}
+            The row.
+        power : {1, 2}
+            The power.
+        """
+        return None
+
+    def groups(self, state: Any) -> tuple[str, ...]:
+        """Labels of groups with an SD of their own, the reference first; empty for a function of a number.
+
+        Parameters
+        ----------
+        state
+            What `prepare` remembered.
+        """
+        return ()
 
 
 @renamed(covariate="variable")
@@ -131,6 +179,7 @@ class VarIdent(VarianceFunction):
     """
 
     variable: str = ""
+    linear: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_column("VarIdent", self.variable)
@@ -192,11 +241,72 @@ class VarIdent(VarianceFunction):
         """As in the docstring."""
         return f"sigma · ratio[{self.variable}]"
 
+    def symbols(self, write: Writer, row: str, power: int) -> Any:
+        """The ratio of the row's group."""
+        return write.powered(write.code("ratio") + "(" + write.covariate(row) + ")", power)
+
+    def groups(self, state: tuple[Any, ...]) -> tuple[str, ...]:
+        """All groups."""
+        return tuple(map(str, state))
+
+
+@dataclass(frozen=True)
+class _OfNumber(VarianceFunction):
+    """``log(SD / σ)`` proportional to a number that follows from a covariate or from the fitted value.
+
+    Attributes
+    ----------
+    parameter : str
+        Name of the factor.
+    spreading : tuple of str
+        What has to vary, and what to do where it hardly does; ``{0!r}`` is the column.
+    """
+
+    variable: str | None = None
+    centred: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
+    parameter: ClassVar[str]
+    spreading: ClassVar[tuple[str, str]]
+
+    def __post_init__(self) -> None:
+        if self.variable is not None:
+            _check_column(type(self).__name__, self.variable)
+
+    @abstractmethod
+    def number(self, v: FloatArray) -> FloatArray:
+        """What the logarithm of the SD is proportional to."""
+
+    def prepare(self, column: pd.Series) -> tuple[FloatArray, None]:
+        """The numbers."""
+        v = self.apply(column, None)
+        what, remedy = self.spreading
+        _check_varying(self, v)
+        _check_spread(self, self.number(v), what, remedy.format(self.variable))
+        return v, None
+
+    def apply(self, column: pd.Series, state: None) -> FloatArray:
+        """The numbers of new data."""
+        return _numbers(self, column)
+
+    def parameters(self, v: FloatArray, state: Any) -> tuple[Parameter, ...]:
+        """The factor; the default prior allows SDs to differ by a factor e or so over the range seen."""
+        sd = float(np.std(self.number(v)))
+        spread = 1.0 / sd if sd > 0 else 1.0
+        return (Parameter(self.parameter, 0.0, spread=spread, unit=spread),)
+
+    def log_ratio(self, v: FloatArray, values: FloatArray) -> FloatArray:
+        """Factor times number."""
+        return values[0] * self.number(v)
+
+    def derivatives(self, v: FloatArray, values: FloatArray) -> FloatArray:
+        """Exact."""
+        return self.number(v)[None].copy()
+
 
 @renamed(covariate="variable")
 @checked_constructor
 @dataclass(frozen=True)
-class VarPower(VarianceFunction):
+class VarPower(_OfNumber):
     """A power of the size of a covariate or of the fitted value: ``SD = σ · |v|^power``.
 
     Parameters
@@ -206,23 +316,16 @@ class VarPower(VarianceFunction):
         by REML and ML: fitted values and variances are renewed in turn until they agree, as in nlme.
     """
 
-    variable: str | None = None
-    centred: ClassVar[bool] = True
+    parameter: ClassVar[str] = "power"
+    spreading: ClassVar[tuple[str, str]] = ("the logarithm of the size", "use VarExp")
 
-    def __post_init__(self) -> None:
-        if self.variable is not None:
-            _check_column("VarPower", self.variable)
-
-    def prepare(self, column: pd.Series) -> tuple[FloatArray, None]:
-        """The numbers."""
-        v = self.apply(column, None)
-        _check_varying("VarPower", self.variable, v)
-        _check_spread("VarPower", self.variable, np.log(np.abs(v)), "the logarithm of the size", "use VarExp")
-        return v, None
+    def number(self, v: FloatArray) -> FloatArray:
+        """``log|v|``."""
+        return np.log(np.abs(v))
 
     def apply(self, column: pd.Series, state: None) -> FloatArray:
-        """The numbers of new data."""
-        v = _numbers("VarPower", self.variable, column)
+        """The numbers of new data, none of them zero."""
+        v = super().apply(column, state)
         if np.any(v == 0.0):
             row = column.index[np.flatnonzero(v == 0.0)[0]]
             raise DataError(
@@ -233,28 +336,19 @@ class VarPower(VarianceFunction):
             )
         return v
 
-    def parameters(self, v: FloatArray, state: Any) -> tuple[Parameter, ...]:
-        """``power``; the default prior allows SDs to differ by a factor e or so over the range seen."""
-        spread = _spread(np.log(np.abs(v)))
-        return (Parameter("power", 0.0, spread=spread, unit=spread),)
-
-    def log_ratio(self, v: FloatArray, values: FloatArray) -> FloatArray:
-        """``power · log|v|``."""
-        return values[0] * np.log(np.abs(v))
-
-    def derivatives(self, v: FloatArray, values: FloatArray) -> FloatArray:
-        """Exact."""
-        return np.log(np.abs(v))[None]
-
     def formula(self) -> str:
         """As in the docstring."""
         return f"sigma · |{self.variable or 'fitted'}|^power"
+
+    def symbols(self, write: Writer, row: str, power: int) -> Any:
+        """As in the docstring."""
+        return write.raised(write.code("|") + write.covariate(row) + "|", write.parameter("power", power))
 
 
 @renamed(covariate="variable")
 @checked_constructor
 @dataclass(frozen=True)
-class VarExp(VarianceFunction):
+class VarExp(_OfNumber):
     """Exponential in a covariate or in the fitted value: ``SD = σ · exp(rate · v)``.
 
     Parameters
@@ -263,47 +357,20 @@ class VarExp(VarianceFunction):
         Column of numbers. Left out: the fitted value, as for `VarPower`.
     """
 
-    variable: str | None = None
-    centred: ClassVar[bool] = True
+    parameter: ClassVar[str] = "rate"
+    spreading: ClassVar[tuple[str, str]] = ("the value", "measure it from its mean: data[{0!r}] - data[{0!r}].mean()")
 
-    def __post_init__(self) -> None:
-        if self.variable is not None:
-            _check_column("VarExp", self.variable)
-
-    def prepare(self, column: pd.Series) -> tuple[FloatArray, None]:
-        """The numbers."""
-        v = self.apply(column, None)
-        _check_varying("VarExp", self.variable, v)
-        away = f"measure it from its mean: data[{self.variable!r}] - data[{self.variable!r}].mean()"
-        _check_spread("VarExp", self.variable, v, "the value", away)
-        return v, None
-
-    def apply(self, column: pd.Series, state: None) -> FloatArray:
-        """The numbers of new data."""
-        return _numbers("VarExp", self.variable, column)
-
-    def parameters(self, v: FloatArray, state: Any) -> tuple[Parameter, ...]:
-        """``rate``, per unit of the covariate."""
-        spread = _spread(v)
-        return (Parameter("rate", 0.0, spread=spread, unit=spread),)
-
-    def log_ratio(self, v: FloatArray, values: FloatArray) -> FloatArray:
-        """``rate · v``."""
-        return values[0] * v
-
-    def derivatives(self, v: FloatArray, values: FloatArray) -> FloatArray:
-        """Exact."""
-        return v[None].copy()
+    def number(self, v: FloatArray) -> FloatArray:
+        """``v``."""
+        return v
 
     def formula(self) -> str:
         """As in the docstring."""
         return f"sigma · exp(rate · {self.variable or 'fitted'})"
 
-
-def _spread(v: FloatArray) -> float:
-    """SD of the default prior: one unit of log SD over the covariate's own SD."""
-    sd = float(np.std(v))
-    return 1.0 / sd if sd > 0 else 1.0
+    def symbols(self, write: Writer, row: str, power: int) -> Any:
+        """As in the docstring."""
+        return write.exponential(write.parameter("rate", power), write.covariate(row))
 
 
 def _check_column(name: str, covariate: Any) -> None:
@@ -316,7 +383,8 @@ def _check_column(name: str, covariate: Any) -> None:
         )
 
 
-def _numbers(name: str, covariate: str | None, column: pd.Series) -> FloatArray:
+def _numbers(spec: VarianceFunction, column: pd.Series) -> FloatArray:
+    name, covariate = type(spec).__name__, spec.variable
     if not is_number(column):
         raise DataError(
             f"{name}({covariate!r}) and a column of type {column.dtype}",
@@ -342,23 +410,23 @@ def _numbers(name: str, covariate: str | None, column: pd.Series) -> FloatArray:
     return v
 
 
-def _check_varying(name: str, covariate: str | None, v: FloatArray) -> None:
+def _check_varying(spec: VarianceFunction, v: FloatArray) -> None:
     """Refuse a covariate that is constant in the data to be fitted."""
     if np.ptp(v) == 0.0:
         raise DataError(
-            f"{name}({covariate or 'fitted value'}) and {v[0]:g} in every row",
+            f"{type(spec).__name__}({spec.variable or 'fitted value'}) and {v[0]:g} in every row",
             "a variance that depends on a constant is one variance",
             "use another column, or leave the variance function out",
             SEE,
         )
 
 
-def _check_spread(name: str, covariate: str | None, v: FloatArray, what: str, remedy: str) -> None:
+def _check_spread(spec: VarianceFunction, v: FloatArray, what: str, remedy: str) -> None:
     """Refuse what hardly varies around its mean: its coefficient and σ would be known only together."""
     if np.std(v) <= SMALLEST_SPREAD * np.abs(v).max():
         raise DataError(
-            f"{name}({covariate or 'fitted value'}) and a covariate of which {what} is {np.mean(v):.6g} on average, "
-            f"with an SD of {np.std(v):.2g}",
+            f"{type(spec).__name__}({spec.variable or 'fitted value'}) and a covariate of which {what} is "
+            f"{np.mean(v):.6g} on average, with an SD of {np.std(v):.2g}",
             "σ is the SD where this is zero, very far from the data: the two would be known only together",
             remedy,
             SEE,

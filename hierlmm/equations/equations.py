@@ -21,6 +21,7 @@ import numpy as np
 from hierlmm.design.design import Design
 from hierlmm.design.formula import variables_of
 from hierlmm.equations.notation import (
+    BLANK,
     DOT,
     EQUALS,
     SIMILAR,
@@ -47,7 +48,6 @@ from hierlmm.equations.notation import (
 from hierlmm.equations.residual_symbols import (
     OTHER_ROW,
     ResidualSymbols,
-    correlation_words,
     entry_of,
     residual_numbers,
     spec_text,
@@ -62,7 +62,6 @@ __all__ = ["Equations", "Section", "equations"]
 RESIDUAL = symbol("e", "ij")
 SIGMA_I = symbol("Σ", "i")
 IDENTITY = symbol("I")
-BLANK = Markup(" ", r"\,", " ")
 SPELLED_OUT = 3  # with more random effects than this, Var(y) is given by its matrix only
 SHOWN_MATRIX = 4
 SHOWN_CORRELATIONS = 6
@@ -416,7 +415,7 @@ def _shared_noise(s: Symbols, structure: ResidualSymbols) -> list[Addend]:
         return [Addend.of(times(s.residual_variance(), r))]
     if structure.g() is None:
         sizes: list[Markup | None] = [entry_of("G", "jj"), entry_of("G", "kk")]
-    elif structure.varies_within():
+    elif structure.sizes.varies_within():
         sizes = [structure.g("j"), structure.g("k")]
     else:
         sizes = [structure.g(power=2)]
@@ -479,7 +478,7 @@ def _note_residual(design: Design) -> Markup:
 def _structure_words(design: Design) -> Markup | None:
     parts = []
     if design.residual is not None:
-        parts.append(correlation_words(design.residual))
+        parts.append(design.residual.words())
     if design.residual_variance is not None:
         spec = design.residual_variance
         parts.append(variance_words(spec) if parts else variance_words(spec).replace("their SD", "independent; the SD"))

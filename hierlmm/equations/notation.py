@@ -12,8 +12,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "BLANK",
     "DOT",
     "EQUALS",
+    "LESS",
+    "MINUS",
     "SIMILAR",
     "WIDTH",
     "Addend",
@@ -91,6 +94,8 @@ EQUALS = Markup("=", "=", "=")
 SIMILAR = Markup("~", r"\sim", "~")
 DOT = Markup("·", r"\,", "·")
 MINUS = Markup("−", "-", "−")
+LESS = Markup(" − ", " - ", " − ")
+BLANK = Markup(" ", r"\,", " ")
 
 
 def symbol(letter: str, subscript: str = "", *, power: int | None = None) -> Markup:

@@ -15,19 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, bind_correlation, bind_variance, make_rows
-from hierlmm.covariance.residual import (
-    AR1,
-    CAR1,
-    CompoundSymmetry,
-    Exponential,
-    Gaussian,
-    ResidualCorrelation,
-    Toeplitz,
-    Unstructured,
-)
-from hierlmm.covariance.variance import VarExp, VarianceFunction, VarIdent, VarPower
+from hierlmm.covariance.residual import ResidualCorrelation
+from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.equations.notation import (
+    BLANK,
     EQUALS,
+    LESS,
+    MINUS,
     Equation,
     Markup,
     code,
@@ -56,7 +50,6 @@ __all__ = [
     "ResidualSymbols",
     "bind_structure",
     "correlation_matrix",
-    "correlation_words",
     "entry_of",
     "formula_of",
     "residual_numbers",
@@ -66,6 +59,8 @@ __all__ = [
 ]
 
 BETWEEN = Markup("between", r"\text{ between }", "between")
+LETTERS = {"rho": "ρ", "phi": "φ"}
+"""Parameters that are correlations, and their letters."""
 SHOWN_OCCASIONS = 6
 SHOWN_GROUPS = 8
 LONG_LABELS = 40
@@ -137,24 +132,9 @@ def spec_text(spec: Any) -> str:
 
 
 def formula_of(spec: ResidualCorrelation | VarianceFunction) -> str:
-    """The structure's ``formula()``, or nothing where it has none of its own.
-
-    A class that inherits ``formula`` but replaces what it describes has none.
-    """
-    definition = "matrix" if isinstance(spec, ResidualCorrelation) else "log_ratio"
-    places = [next(i for i, c in enumerate(type(spec).__mro__) if n in vars(c)) for n in ("formula", definition)]
+    """The structure's ``formula()``, or nothing where it has none of its own."""
     base = type(spec).formula in (ResidualCorrelation.formula, VarianceFunction.formula)
-    return "" if base or places[0] > places[1] else spec.formula()
-
-
-def correlation_words(spec: ResidualCorrelation) -> str:
-    """What the correlation of two rows depends on, for a sentence."""
-    if isinstance(spec, CompoundSymmetry):
-        return "equally correlated"
-    if isinstance(spec, Unstructured):
-        return f"correlated, with a correlation for each pair of values of {spec.time}"
-    by = "the order of the rows" if spec.time is None else spec.time
-    return f"correlated ({type(spec).__name__}, by {by})"
+    return "" if base else spec.formula()
 
 
 def variance_words(spec: VarianceFunction) -> str:
@@ -163,29 +143,104 @@ def variance_words(spec: VarianceFunction) -> str:
 
 
 def same_variance_words(design: Design) -> str:
-    """What must be known of `Unstructured` with one variance: elsewhere unstructured means variances, too."""
-    if type(design.residual) is not Unstructured or design.residual_variance is not None:
-        return ""
-    return f"one for all occasions; the UN of SAS has one for each, UnstructuredHeterogeneous({design.residual.time!r})"
+    """What must be known of a structure with one variance, where others mean variances, too."""
+    return "" if design.residual is None or design.residual_variance is not None else design.residual.variance_words()
 
 
 def correlation_matrix(design: Design, parameters: Mapping[str, float]) -> tuple[list[str], np.ndarray] | None:
     """Labels and matrix of a structure with a correlation for every lag or pair of occasions; None for all others."""
-    spec, values = design.residual, list(parameters.values())
-    correlations = bool(values) and all(name.startswith("rho(") for name in parameters)
-    if not correlations or type(spec) not in (Toeplitz, Unstructured):
+    spec, labels = design.residual, ()
+    if spec is None or not parameters or not all(name.startswith("rho(") for name in parameters):
         return None
-    if isinstance(spec, Toeplitz):
-        rho = np.array([1.0, *values])
-        at = np.arange(len(rho))
-        return [str(i + 1) for i in at], rho[np.abs(at[:, None] - at)]
-    bound = bind_structure(design).correlation
-    if bound is None:
-        return None
-    labels = bound.rows.labels
-    R = np.eye(len(labels))
-    R[np.tril_indices(len(labels), -1)] = values
-    return list(labels), R + np.tril(R, -1).T
+    if spec.by_occasion:
+        bound = bind_structure(design).correlation
+        if bound is None:
+            return None
+        labels = bound.rows.labels
+    return spec.table(list(parameters.values()), labels)
+
+
+class _Writer:
+    """What structures write their symbols with: rows of a design, and parameters or their estimates."""
+
+    def __init__(self, design: Design, values: Mapping[str, float]) -> None:
+        self.design, self.values = design, values
+
+    code, raised, letter = staticmethod(code), staticmethod(raised), staticmethod(symbol)
+
+    def powered(self, body: Markup, power: int) -> Markup:
+        """Return a whole power."""
+        return body + symbol("", power=power) if power > 1 else body
+
+
+class _CorrelationWriter(_Writer):
+    """See `hierlmm.covariance.residual.base.Writer`."""
+
+    def parameter(self, name: str) -> Markup:
+        """Return a parameter by its letter or its name, or its estimate."""
+        letter = LETTERS.get(name)
+        if name not in self.values:
+            return symbol(letter) if letter else code(name)
+        value = self.values[name]
+        return signed(value, _share(value) if letter else number(value))
+
+    def base(self, name: str) -> Markup:
+        """Return the same, in parentheses if negative."""
+        base = self.parameter(name)
+        return parenthesise(base) if self.values.get(name, 0.0) < 0 else base
+
+    def position(self, row: str) -> Markup:
+        """Return the position of a row."""
+        time = self.design.residual.time if self.design.residual else None
+        return Markup(row, row, row) if time is None else name_symbol(time, f"i{row}")
+
+    def lag(self) -> Markup:
+        """Return the distance of rows j and k."""
+        return "|" + (self.position("j") + LESS + self.position("k")) + "|"
+
+    def exponential(self, exponent: Markup) -> Markup:
+        """Return ``exp(-exponent)``."""
+        return _exponential(MINUS + exponent)
+
+    def measured(self, body: Markup) -> Markup:
+        """Return ``(1 - nugget)`` times the body."""
+        if "nugget" in self.values:
+            return times(_share(1.0 - self.values["nugget"]), body)
+        return times(parenthesise(integer(1) + LESS + code("nugget")), body)
+
+
+class _VarianceWriter(_Writer):
+    """See `hierlmm.covariance.variance.Writer`."""
+
+    def parameter(self, name: str, times_: int = 1) -> Markup:
+        """Return a parameter or its estimate, times a whole number."""
+        if name in self.values:
+            value = times_ * self.values[name]
+            return signed(value, number(value))
+        return times(integer(times_) if times_ > 1 else None, code(name))
+
+    def exponential(self, *factors: Markup) -> Markup:
+        """Return ``exp`` of a product."""
+        return _exponential(times(*factors))
+
+    def varies_within(self) -> bool:
+        """Whether rows of one subject differ in the variance function's covariate."""
+        spec = self.design.residual_variance
+        if spec is None or spec.variable is None:
+            return spec is not None
+        column = self.design.frame[spec.variable]
+        return bool((column.groupby(self.design.subject_index).nunique() > 1).any())
+
+    def covariate(self, row: str) -> Markup:
+        """Return the covariate, or the fitted value, of a row."""
+        assert self.design.residual_variance is not None
+        name = self.design.residual_variance.variable
+        if name is not None:
+            return name_symbol(name, f"i{row}" if self.varies_within() else "i")
+        fitted = name_symbol(self.design.hierarchy.response, f"i{row}")
+        if self.design.term:
+            fitted += Markup(" | ", r" \mid ", " | ") + symbol("b", "i")
+        return function("E", fitted)
 
 
 class ResidualSymbols:
@@ -196,199 +251,108 @@ class ResidualSymbols:
     design : Design
     estimates : Fit, optional
         Its residual parameters take the place of the symbols.
-
-    Attributes
-    ----------
-    who : Markup
-        Letter of a row's deviation: e in a hierarchy, the response in a marginal model.
     """
 
     def __init__(self, design: Design, estimates: Any = None) -> None:
-        self.design, self.estimates = design, estimates
+        self.design = design
         self.correlation, self.variance = design.residual, design.residual_variance
         self.rho, self.delta = residual_numbers(estimates)
-        self.who = "e" if design.term else design.hierarchy.response
+        self.rows, self.sizes = _CorrelationWriter(design, self.rho), _VarianceWriter(design, self.delta)
 
     def deviation(self, subscript: str) -> Markup:
         """Return what the structure describes: a residual, or in a marginal model the response itself."""
-        return symbol("e", subscript) if self.design.term else name_symbol(self.who, subscript)
+        if self.design.term:
+            return symbol("e", subscript)
+        return name_symbol(self.design.hierarchy.response, subscript)
 
     def covariance(self) -> Markup:
         """Return ``σ² Gᵢ Rᵢ Gᵢ``, without what the model does not have."""
         G, R = symbol("G", "i"), symbol("R", "i")
-        if self.variance is None:
-            factors = [R]
-        elif self.correlation is None:
-            factors = [symbol("G", "i", power=2)]
-        else:
-            factors = [G, R, G]
         if not self.design.has_residual_structure:
             factors = [symbol("I")]
-        return join([symbol("σ", power=2), *factors], Markup(" ", r"\,", " "))
+        elif self.variance is None:
+            factors = [R]
+        else:
+            factors = [symbol("G", "i", power=2)] if self.correlation is None else [G, R, G]
+        return join([symbol("σ", power=2), *factors], BLANK)
 
     def equations(self) -> list[Equation]:
         """Return the correlation of two rows and the SD of a row."""
-        found = []
-        if self.correlation is not None:
-            found += self._correlation_equations(self.correlation)
-        if self.variance is not None:
-            found += self._variance_equations(self.variance)
-        return found
+        found = [] if self.correlation is None else self._correlation_equations(self.correlation)
+        return found if self.variance is None else found + self._variance_equations(self.variance)
 
-    # --- correlation -------------------------------------------------------------------------------------------------
+    def r(self) -> Markup | None:
+        """Return the correlation of rows j and k; None where it has no short form."""
+        return None if self.correlation is None else self.correlation.symbols(self.rows)
+
+    def g(self, row: str = "j", power: int = 1) -> Markup | None:
+        """Return the SD of a row over σ, perhaps squared; None where it has no short form."""
+        return None if self.variance is None else self.variance.symbols(self.sizes, row, power)
 
     def _correlation_equations(self, spec: ResidualCorrelation) -> list[Equation]:
         pair = function("Corr", self.deviation("ij"), self.deviation("ik"))
-        entry = self.r()
+        entry, formula = self.r(), formula_of(spec)
         groups: list[tuple[Markup, ...]] = [(entry_of("R", "jk"),)]
         if entry is not None:
-            groups.append((" = " + entry, OTHER_ROW) if self._needs_other_row(spec) else (" = " + entry,))
-        elif formula_of(spec):
-            groups.append((words(", where R[s, t] = ") + code(formula_of(spec)),))
+            groups.append((" = " + entry, OTHER_ROW) if spec.off_diagonal or spec.has_nugget else (" = " + entry,))
+        elif formula:
+            groups.append((words(", where R[s, t] = ") + code(formula),))
         else:
-            rows = self._position(spec, "j") + ", " + self._position(spec, "k")
-            groups.append((" = " + code(type(spec).__name__) + parenthesise(rows),))
-        found = [Equation(pair, EQUALS, tuple(groups))]
+            places = self.rows.position("j") + ", " + self.rows.position("k")
+            groups.append((" = " + code(type(spec).__name__) + parenthesise(places),))
         table = correlation_matrix(self.design, self.rho)
+        if table is None and entry is None and self.rho:
+            groups.append(_named(self.rho))
+        found = [Equation(pair, EQUALS, tuple(groups))]
         if table is not None and len(table[0]) <= SHOWN_OCCASIONS:
             labels, R = table
             cells = [[two_decimals(v) if r != c else integer(1) for c, v in enumerate(row)] for r, row in enumerate(R)]
             left = symbol("R")
-            if isinstance(spec, Unstructured):
+            if spec.by_occasion:
                 listed = join(map(code, labels), ", ")
-                in_order = words("the values of ") + code(spec.time) + words(" in order")
-                short = code(spec.time) + words(" ") + listed
+                in_order = words("the values of ") + code(spec.time or "") + words(" in order")
+                short = code(spec.time or "") + words(" ") + listed
                 left += words(" at ") + (short if len(listed.text) <= LONG_LABELS else in_order)
             found.append(Equation(left, EQUALS, ((matrix(cells),),)))
         elif table is not None:
             values = list(self.rho.values())
             span = (two_decimals(min(values)), words(" and ") + two_decimals(max(values)))
             found.append(Equation(symbol("ρ"), BETWEEN, (span,)))
-        elif entry is None and self.rho:
-            named = [code(name) + " = " + signed(v, number(v)) for name, v in self.rho.items()]
-            found[0] = dataclasses.replace(found[0], groups=(*found[0].groups, (words(", with ") + join(named, ", "),)))
         return found
-
-    def _needs_other_row(self, spec: ResidualCorrelation) -> bool:
-        return getattr(spec, "nugget", False) or type(spec) in (CompoundSymmetry, Toeplitz, Unstructured)
-
-    def r(self) -> Markup | None:
-        """Return the correlation of rows j and k; None where it has no short form."""
-        spec = self.correlation
-        kind = type(spec)
-        body: Markup | None = None
-        if kind is CompoundSymmetry:
-            return self._number("rho", symbol("ρ"))
-        if kind is Toeplitz:
-            return symbol("ρ") + parenthesise(self._lag(spec))
-        if kind is Unstructured:
-            return symbol("ρ") + parenthesise(self._position(spec, "j") + ", " + self._position(spec, "k"))
-        if kind is AR1 or kind is CAR1:
-            name, letter = ("rho", "ρ") if kind is AR1 else ("phi", "φ")
-            body = raised(self._base(name, symbol(letter)), self._lag(spec))
-        elif kind is Exponential or kind is Gaussian:
-            ratio = self._lag(spec) + Markup(" / ", " / ", " / ") + self._number("range", code("range"))
-            if kind is Gaussian:
-                ratio = raised(parenthesise(ratio), integer(2))
-            body = _exponential("−", ratio)
-        if body is None or not getattr(spec, "nugget", False):
-            return body
-        if "nugget" in self.rho:
-            return times(_share(1.0 - self.rho["nugget"]), body)
-        return times(parenthesise(integer(1) + Markup(" − ", " - ", " − ") + code("nugget")), body)
-
-    def _position(self, spec: Any, row: str) -> Markup:
-        return Markup(row, row, row) if spec.time is None else name_symbol(spec.time, f"i{row}")
-
-    def _lag(self, spec: Any) -> Markup:
-        gap = self._position(spec, "j") + Markup(" − ", " - ", " − ") + self._position(spec, "k")
-        return Markup("|", "|", "|") + gap + "|"
-
-    def _number(self, name: str, letter: Markup) -> Markup:
-        if name not in self.rho:
-            return letter
-        value = self.rho[name]
-        return signed(value, _share(value) if name in ("rho", "phi") else number(value))
-
-    def _base(self, name: str, letter: Markup) -> Markup:
-        base = self._number(name, letter)
-        return parenthesise(base) if self.rho.get(name, 0.0) < 0 else base
-
-    # --- variance ----------------------------------------------------------------------------------------------------
 
     def _variance_equations(self, spec: VarianceFunction) -> list[Equation]:
         left = function("SD", self.deviation("ij"))
-        sigma = symbol("σ")
-        entry = self.g()
-        if entry is None:
-            text = formula_of(spec)
-            groups: Any = [(code(text) if text else times(sigma, entry_of("G", "jj")),)]
-            named = [code(name) + " = " + signed(v, number(v)) for name, v in self.delta.items()]
-            if named:
-                groups.append((words(", with ") + join(named, ", "),))
-            return [Equation(left, EQUALS, tuple(groups))]
-        groups = [(times(sigma, entry_of("G", "jj")),), (" = " + times(sigma, entry),)]
+        G, entry, text = times(symbol("σ"), entry_of("G", "jj")), self.g(), formula_of(spec)
+        if entry is not None:
+            groups = [(G,), (" = " + times(symbol("σ"), entry),)]
+        else:
+            groups = [(code(text) if text else G,), *([_named(self.delta)] if self.delta else [])]
         found = [Equation(left, EQUALS, tuple(groups))]
-        if type(spec) is VarIdent:
-            found += self._ratios(spec)
-        return found
+        bound = bind_structure(self.design).variance if entry is not None else None
+        return found + self._ratios(bound.groups) if bound is not None and bound.groups else found
 
-    def _ratios(self, spec: VarIdent) -> list[Equation]:
-        bound = bind_structure(self.design).variance
-        if bound is None:
-            return []
-        reference, *others = map(str, bound.state)
+    def _ratios(self, groups: tuple[str, ...]) -> list[Equation]:
+        reference, *others = groups
         first = integer(1) + words(" for ") + code(reference)
-        left = code("ratio") + parenthesise(self._covariate("j"))
+        left = code("ratio") + parenthesise(self.sizes.covariate("j"))
         if not self.delta:
             return [Equation(left, EQUALS, ((first,),))]
         values = [
             ", " + number(v) + words(" for ") + code(name)
             for name, v in list(zip(others, self.delta.values(), strict=True))[:SHOWN_GROUPS]
         ]
-        more = [words(f", … ({len(others) + 1} in all)")] if len(others) > SHOWN_GROUPS else []
+        more = [words(f", … ({len(groups)} in all)")] if len(others) > SHOWN_GROUPS else []
         return [Equation(left, EQUALS, tuple((piece,) for piece in (first, *values, *more)))]
 
-    def g(self, row: str = "j", power: int = 1) -> Markup | None:
-        """Return the SD of a row over σ, perhaps squared; None where it has no short form."""
-        spec = self.variance
-        if type(spec) is VarIdent:
-            ratio = code("ratio") + parenthesise(self._covariate(row))
-            return ratio + symbol("", power=power) if power > 1 else ratio
-        if type(spec) is VarPower:
-            return raised(Markup("|", "|", "|") + self._covariate(row) + "|", self._delta("power", power))
-        if type(spec) is VarExp:
-            return _exponential("", times(self._delta("rate", power), self._covariate(row)))
-        return None
 
-    def varies_within(self) -> bool:
-        """Whether rows of one subject differ in the variance function's covariate."""
-        spec = self.variance
-        if spec is None or spec.variable is None:
-            return spec is not None
-        column, design = self.design.frame[spec.variable], self.design
-        return bool((column.groupby(design.subject_index).nunique() > 1).any())
-
-    def _covariate(self, row: str) -> Markup:
-        assert self.variance is not None
-        name = self.variance.variable
-        if name is not None:
-            return name_symbol(name, f"i{row}" if self.varies_within() else "i")
-        fitted = name_symbol(self.design.hierarchy.response, f"i{row}")
-        if self.design.term:
-            fitted += Markup(" | ", r" \mid ", " | ") + symbol("b", "i")
-        return function("E", fitted)
-
-    def _delta(self, name: str, power: int) -> Markup:
-        if name in self.delta:
-            value = power * self.delta[name]
-            return signed(value, number(value))
-        return times(integer(power) if power > 1 else None, code(name))
+def _named(values: Mapping[str, float]) -> tuple[Markup, ...]:
+    """``, with rho = 0.61, power = 1.2``."""
+    named = [code(name) + " = " + signed(v, number(v)) for name, v in values.items()]
+    return (words(", with ") + join(named, ", "),)
 
 
-def _exponential(sign: str, exponent: Markup) -> Markup:
-    minus = Markup(sign, "-" if sign else "", sign)
-    return Markup("exp(", r"\exp(", "exp(") + minus + exponent + ")"
+def _exponential(exponent: Markup) -> Markup:
+    return Markup("exp(", r"\exp(", "exp(") + exponent + ")"
 
 
 def entry_of(letter: str, rows: str) -> Markup:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from hierlmm.covariance.variance import VarIdent
 from hierlmm.design.design import Design
 from hierlmm.equations.residual_symbols import (
     bind_structure,
@@ -66,12 +65,12 @@ def correlation_triangle(design: Design, parameters: Mapping[str, float]) -> pd.
 
 
 def group_ratios(design: Design, parameters: Mapping[str, float], sigma: float) -> pd.DataFrame | None:
-    """Ratio and SD of every group of a `VarIdent`; None for other variance functions."""
+    """Ratio and SD of every group; None for other variance functions."""
     bound = bind_structure(design).variance
-    if bound is None or type(bound.spec) is not VarIdent or len(parameters) != len(bound.state) - 1:
+    if bound is None or not bound.groups or len(parameters) != len(bound.groups) - 1:
         return None
     ratio = np.array([1.0, *parameters.values()])
-    return pd.DataFrame({"ratio": ratio, "Std.Dev.": sigma * ratio}, index=list(map(str, bound.state)))
+    return pd.DataFrame({"ratio": ratio, "Std.Dev.": sigma * ratio}, index=list(bound.groups))
 
 
 def residual_blocks(fit: Fit) -> list[str]:

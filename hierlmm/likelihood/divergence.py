@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.covariance.variance import VarIdent
 from hierlmm.design.design import Design
 from hierlmm.errors import DataError
 from hierlmm.frames import shorten
@@ -193,8 +192,8 @@ def _words(design: Design, criterion: AnyCriterion, lam: FloatArray, ray: Ray) -
     names = shorten(design.subjects[members])
     value = f"{end:.4g}" if np.isfinite(end) else "infinity" if end > 0.0 else "-infinity"
     goes = f"{parameter.name} goes to {value}"
-    if variance is not None and isinstance(variance.spec, VarIdent) and end == np.inf:
-        goes = f"sigma, the residual SD of {variance.spec.variable}={variance.state[0]}, goes to 0"
+    if variance is not None and variance.groups and end == np.inf:
+        goes = f"sigma, the residual SD of {variance.spec.variable}={variance.groups[0]}, goes to 0"
     return structures, goes, f"rows of {design.hierarchy.subject} {names}"
 
 

@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.covariance.parameters import Parameter
-from hierlmm.covariance.residual import AR1
-from hierlmm.covariance.variance import VarIdent
 from hierlmm.design.design import Design
 from hierlmm.likelihood.descent import hessian
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE, Optimum
@@ -51,7 +49,8 @@ def residual_messages(
     """
     if not criterion.rows.parameters:
         return []
-    notes = _never_seen(criterion)
+    correlation = criterion.rows.correlation
+    notes = [] if correlation is None else correlation.spec.notes(correlation.gaps)
     ends = [_end_message(p, value) for p, value in _ends(criterion, optimum)] + _vanishing_reference(criterion, optimum)
     if ends:
         return notes + ends
@@ -64,34 +63,17 @@ def residual_messages(
     return notes + _redundant_effects(design, optimum, without_effects())
 
 
-def _never_seen(criterion: AnyCriterion) -> list[str]:
-    """AR1 on a column in which all distances have a common divisor: its ρ is a correlation that nobody saw."""
-    correlation = criterion.rows.correlation
-    if correlation is None or not isinstance(correlation.spec, AR1) or correlation.spec.time is None:
-        return []
-    gaps = np.unique(correlation.gaps[correlation.gaps > 0])
-    step = int(np.gcd.reduce(gaps.astype(np.int64))) if gaps.size and gaps[-1] < 2**53 else 1
-    if step < 2:
-        return []
-    name = correlation.spec.time
-    sign = ", and its sign, which an even distance cannot show, is taken from where the search began" * (step % 2 == 0)
-    return [
-        f"All distances in {name} are multiples of {step}, so rho, the correlation at a distance of 1, was never "
-        f"observed{sign}. To go on: count the occasions (a column 1, 2, 3, ...), or use Exponential({name!r})."
-    ]
-
-
 def _vanishing_reference(criterion: AnyCriterion, optimum: Optimum) -> list[str]:
     """A reference group without residual variance, which the random effects reproduce row by row."""
     variance, m = criterion.rows.variance, criterion.structure.n_parameters
-    if variance is None or not isinstance(variance.spec, VarIdent) or not m:
+    if variance is None or not variance.groups or not m:
         return []
     further = optimum.lam.copy()
     further[:m] *= np.exp(4.0)
     further[m + criterion.rows.n_correlation :] += 4.0
     if criterion(further) - optimum.value >= SAME:
         return []
-    group = f"{variance.spec.variable}={variance.state[0]}"
+    group = f"{variance.spec.variable}={variance.groups[0]}"
     return [
         f"sigma, the residual SD of {group}, is at the end of its range, 0: the random effects reproduce these rows "
         "exactly, and the SD ratios to this group are at infinity. This is an estimate on the boundary, not an error. "

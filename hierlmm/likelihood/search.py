@@ -28,6 +28,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.covariance.partial import factor_of_partials
 from hierlmm.covariance.random import RandomCovariance, random_covariance
 from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.search_kernel import DESCEND, PARTS, VALUES, explore
@@ -194,13 +195,13 @@ def _design(structure: str, blocks: tuple[tuple[int, ...], ...], n: int) -> tupl
     corr = -np.cos(np.pi * cube)
     place = {(int(r), int(c)): int(k) for r, c, k in zip(D.row, D.col, D.index, strict=True)}
     for block in blocks:
+        P = np.zeros((n, len(block), len(block)))
         for i, r in enumerate(block):
-            left, own = np.ones(n), scale[:, place[r, r]]
-            for c in block[:i]:
-                k = place[r, c]
-                lam[:, k] = own * corr[:, k] * left
-                left = left * np.sqrt(1.0 - corr[:, k] ** 2)
-            lam[:, place[r, r]] = own * left
+            P[:, i, :i] = corr[:, [place[r, c] for c in block[:i]]]
+        factors = factor_of_partials(P)
+        for i, r in enumerate(block):
+            row = [place[r, c] for c in block[: i + 1]]
+            lam[:, row] = scale[:, row[-1:]] * factors[:, i, : i + 1]
     return cube, lam
 
 

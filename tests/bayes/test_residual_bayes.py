@@ -26,10 +26,11 @@ from test_residual_structures import (
 from test_residual_structures import data as rows_of_thirty  # noqa: F401  (a fixture)
 
 import hierlmm as hl
-from hierlmm.bayes.collapsed_residual import narrowed, residual_posterior
+from hierlmm.bayes.collapsed_residual import residual_posterior
 from hierlmm.bayes.distributions import ScaledBeta
 from hierlmm.bayes.predictive import posterior_predictive_draws
 from hierlmm.bayes.priors import resolve_priors
+from hierlmm.bayes.residual_priors import narrowed
 from hierlmm.bayes.sample_collapsed import sample_collapsed
 from hierlmm.bayes.structured_kernel import compiled_structured
 from hierlmm.covariance.parameters import Decay, Parameter

@@ -1,0 +1,352 @@
+"""What a structure of the residual correlation is, and what it may say of itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierlmm.covariance.declared import difference, keep_together
+from hierlmm.covariance.parameters import Parameter
+from hierlmm.errors import SpecificationError
+
+__all__ = [
+    "MOST_OCCASIONS",
+    "SEE",
+    "FloatArray",
+    "Markov",
+    "Observed",
+    "ResidualCorrelation",
+    "Writer",
+    "check_time",
+    "lags",
+]
+
+FloatArray = NDArray[np.float64]
+SEE = "docs, page 'Residual structures'"
+MOST_OCCASIONS = 60
+
+
+class Observed(NamedTuple):
+    """What a structure may look at to name its parameters and choose where to begin.
+
+    Attributes
+    ----------
+    largest : int
+        Most rows of any subject.
+    step : float
+        Median positive distance between neighbouring positions of a subject.
+    neighbour : float
+        Correlation of neighbouring residuals of an ordinary regression, kept inside (-0.9, 0.95).
+    labels : tuple of str
+        Names of the occasions; empty unless the structure is `by_occasion`.
+    correlation : (m, m)
+        Correlations of these residuals between occasions, shrunk towards independence; (0, 0) where not by occasion.
+    mixed : bool
+        Whether the model has random effects, which take a share of these correlations.
+    """
+
+    largest: int
+    step: float
+    neighbour: float
+    labels: tuple[str, ...]
+    correlation: FloatArray
+    mixed: bool
+
+
+class Markov(NamedTuple):
+    """A serial structure in O(n) form: off-diagonal share u, decays (N,), and their derivatives by parameter."""
+
+    u: float
+    decay: FloatArray
+    du: FloatArray
+    d_decay: FloatArray
+
+
+class Writer(Protocol):
+    """Writes the correlation of rows j and k of a subject, in text, LaTeX and HTML at once.
+
+    Its pieces add up like strings, and with strings.
+    """
+
+    def parameter(self, name: str) -> Any:
+        """A parameter by its name in tables: its letter, or its estimate."""
+
+    def base(self, name: str) -> Any:
+        """The same as the base of a power: a negative estimate stands in parentheses."""
+
+    def lag(self) -> Any:
+        """The distance of the two rows, ``|j - k|`` or ``|time_ij - time_ik|``."""
+
+    def position(self, row: str) -> Any:
+        """The position of row ``"j"`` or ``"k"``."""
+
+    def letter(self, letter: str) -> Any:
+        """A letter as it is."""
+
+    def raised(self, base: Any, exponent: Any) -> Any:
+        """A power."""
+
+    def exponential(self, exponent: Any) -> Any:
+        """``exp(-exponent)``."""
+
+    def measured(self, body: Any) -> Any:
+        """``(1 - nugget)`` times the body."""
+
+
+class ResidualCorrelation(ABC):
+    """Correlation of the level-1 residuals of one subject.
+
+    To add a structure, write a frozen dataclass with `parameters` and `matrix`. It is fitted, sampled, printed and has
+    default priors; all else is optional. What a class says of its matrix (`formula`, `symbols`, `words`, `notes`,
+    `working`, `kernel`, ...) is not inherited by a class that replaces the matrix.
+
+    Attributes
+    ----------
+    time : str or None
+        Column of the positions; None takes the order of the rows.
+    integer : bool
+        Whether positions are whole numbers (a lag counts occasions).
+    by_occasion : bool
+        Whether positions are labels, the same for every subject.
+    stationary : bool
+        Whether only differences of positions matter.
+    off_diagonal : bool
+        Whether `symbols` are the correlation of two different rows only.
+    correlations : bool
+        Whether what `report` shows are correlations rather than the parameters (intervals by Fisher's z).
+    kernel : str
+        Name of the compiled function that evaluates this matrix for NUTS; empty takes the Python route.
+    explicit : bool
+        Whether `explicit_form` exists.
+    working_hint : str
+        What GEE's refusal adds where `working` is None.
+    """
+
+    time: str | None
+    integer: ClassVar[bool] = False
+    by_occasion: ClassVar[bool] = False
+    stationary: ClassVar[bool] = True
+    off_diagonal: ClassVar[bool] = False
+    correlations: ClassVar[bool] = False
+    kernel: ClassVar[str] = ""
+    explicit: ClassVar[bool] = False
+    working_hint: ClassVar[str] = ""
+    _bounds: ClassVar[tuple[tuple[float, float], ...] | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        told = ("formula", "symbols", "off_diagonal", "words", "variance_words", "notes", "working", "table")
+        keep_together(cls, ResidualCorrelation, ("matrix",), told)
+        keep_together(cls, ResidualCorrelation, ("matrix", "markov", "parameters"), ("kernel", "explicit"))
+
+    @property
+    def has_nugget(self) -> bool:
+        """Whether a share of the residual variance is measurement error."""
+        return bool(getattr(self, "nugget", False))
+
+    @property
+    def ties(self) -> bool:
+        """Whether two rows of a subject may have the same position: replicates need a nugget."""
+        return self.has_nugget
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether positions are the places of a subject's rows, so that those of further rows have to be known."""
+        return self.time is None
+
+    @abstractmethod
+    def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
+        """Names, bounds and starting values.
+
+        Parameters
+        ----------
+        observed : Observed
+            What the data show: number and distance of rows, labels, correlation of neighbours.
+        """
+
+    @abstractmethod
+    def matrix(self, t: FloatArray, values: FloatArray) -> FloatArray:
+        """Correlation matrices at positions t, sorted within a subject: (..., n) and (k,) -> (..., n, n).
+
+        Parameters
+        ----------
+        t : (..., n)
+            Positions.
+        values : (k,)
+            Parameters, in the order of `parameters`.
+        """
+
+    def derivatives(self, t: FloatArray, values: FloatArray) -> FloatArray:
+        """Derivatives of `matrix` by parameter: (k, ..., n, n). By default differences of fourth order.
+
+        Within a model they stay inside the declared bounds.
+
+        Parameters
+        ----------
+        t : (..., n)
+            Positions.
+        values : (k,)
+            Parameters, in the order of `parameters`.
+        """
+        steps = [self._step(j, float(value)) for j, value in enumerate(values)]
+        return np.array(
+            [
+                difference(lambda shifted: self.matrix(t, shifted), values, j, step)
+                if step  # at the very end of the range the derivative by η is zero
+                else np.zeros((*t.shape, t.shape[-1]))
+                for j, step in enumerate(steps)
+            ]
+        )
+
+    def _step(self, j: int, value: float) -> float:
+        """Step of the differences by parameter j."""
+        if self._bounds is None or np.isinf(self._bounds[j][0]):
+            step = 1e-3 * min(max(abs(value), 1e-3), 1.0)
+            return min(step, 0.25 * abs(value)) if value else step  # a parameter may have to be positive
+        lower, upper = self._bounds[j]
+        room = max(min(value - lower, upper - value), 0.0)
+        return 1e-3 * (room if np.isfinite(upper) else min(room, max(abs(value), 1.0)))
+
+    def within(self, parameters: tuple[Parameter, ...]) -> Self:
+        """Tell the bounds to a copy of this structure: its `derivatives` asks for no matrix outside of them.
+
+        Parameters
+        ----------
+        parameters : tuple of Parameter
+            What `parameters` gave for the data.
+        """
+        own = copy(self)
+        object.__setattr__(own, "_bounds", tuple((p.lower, p.upper) for p in parameters))
+        return own
+
+    def largest(self, t: FloatArray, start: NDArray[np.int64]) -> int:
+        """Size of the largest matrix, ``Observed.largest``; by default most rows of any subject.
+
+        Parameters
+        ----------
+        t : (N,)
+            Positions, sorted within each subject.
+        start : (J + 1,)
+            Rows of subject j are ``start[j]:start[j+1]``.
+        """
+        return int(np.diff(start).max())
+
+    def other_starts(self, observed: Observed) -> tuple[FloatArray, ...]:
+        """More parameter values (k,) to begin at, for a structure whose likelihood can have several maxima.
+
+        Parameters
+        ----------
+        observed : Observed
+            As for `parameters`.
+        """
+        return ()
+
+    def markov(self, gaps: FloatArray, values: FloatArray) -> Markov | None:
+        """O(n) form at the distances to the previous row, if the structure has one: (N,) and (k,).
+
+        Parameters
+        ----------
+        gaps : (N,)
+            Distance of each row to the row before.
+        values : (k,)
+            Parameters, in the order of `parameters`.
+        """
+        return None
+
+    def explicit_form(self, gaps: FloatArray, values: Sequence[Any], xp: Any) -> tuple[Any, Any]:
+        """Share and decays of the O(n) form, written with the functions of an array module.
+
+        A share of None is one; decays of None are equal correlations.
+
+        Parameters
+        ----------
+        gaps : (N,)
+            Distance of each row to the row before.
+        values : sequence, length k
+            Parameters, in the order of `parameters`.
+        xp : module
+            numpy, or what has its functions.
+        """
+        raise NotImplementedError
+
+    def report(self, observed: Observed, values: FloatArray) -> dict[str, float]:
+        """What a table shows, by name; by default the parameters themselves.
+
+        Parameters
+        ----------
+        observed : Observed
+            As for `parameters`.
+        values : (k,)
+            Parameters, in the order of `parameters`.
+        """
+        return {p.name: float(v) for p, v in zip(self.parameters(observed), values, strict=True)}
+
+    def table(self, values: Sequence[float], labels: Sequence[str]) -> tuple[list[str], FloatArray] | None:
+        """Labels and matrix of what `report` shows, where these are all correlations of the structure.
+
+        Parameters
+        ----------
+        values : sequence of float
+            What `report` shows.
+        labels : sequence of str
+            Names of the occasions; empty unless the structure is `by_occasion`.
+        """
+        return None
+
+    def formula(self) -> str:
+        """Entry of the matrix as text, for print and ``equations()``."""
+        return f"{type(self).__name__}"
+
+    def symbols(self, write: Writer) -> Any:
+        """The correlation of rows j and k in symbols, for ``equations()``; None where it has no short form.
+
+        Parameters
+        ----------
+        write : Writer
+            Writes parameters, positions and powers.
+        """
+        return None
+
+    def words(self) -> str:
+        """What two rows of a subject are, for a sentence."""
+        by = "the order of the rows" if self.time is None else self.time
+        return f"correlated ({type(self).__name__}, by {by})"
+
+    def variance_words(self) -> str:
+        """What must be known of its one variance; empty as a rule."""
+        return ""
+
+    def notes(self, gaps: FloatArray) -> list[str]:
+        """What must be known of the estimates at these distances.
+
+        Parameters
+        ----------
+        gaps : (N,)
+            Distance of each row to the row before, 0 on the first.
+        """
+        return []
+
+    def working(self) -> tuple[str, str | None] | None:
+        """GEE's working correlation that is this one's counterpart, and its column of times."""
+        return None
+
+
+def lags(t: FloatArray) -> FloatArray:
+    """Distances of positions: (..., n) -> (..., n, n)."""
+    return np.abs(t[..., :, None] - t[..., None, :])
+
+
+def check_time(name: str, time: str | None) -> None:
+    """Refuse what is no name of a column."""
+    if not isinstance(time, str) or not time:
+        raise SpecificationError(
+            f"{name}({'' if isinstance(time, str) else repr(time)})",
+            "its first argument is the name of the column that holds the times",
+            f"write {name}('time'); for the order of the rows use AR1() or Toeplitz()",
+            SEE,
+        )
