@@ -8,6 +8,7 @@ one unit of time apart, of which η is the logarithm of the range. Python and co
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,11 +87,14 @@ def log_prior_of_eta(residual: tuple[tuple[Parameter, Prior], ...], eta: FloatAr
         if form is not None:
             own, slope[k] = log_prior_of_one(*form, float(eta[k]))
         else:
-            own = _density(parameter, prior, eta[k])
-            slope[k] = difference(lambda at, p=parameter, q=prior: _density(p, q, at[0]), eta[k : k + 1], 0, 1e-3)
+            density = partial(_density, parameter, prior)
+            at = eta[k : k + 1]
+            own, slope[k] = density(at)[0], difference(density, at, 0, 1e-3)[0]
         value += own
     return value, slope
 
 
-def _density(parameter: Parameter, prior: Prior, eta: float) -> float:
-    return float(prior.logpdf(parameter.natural(eta))) + np.log(parameter.slope(eta))
+def _density(parameter: Parameter, prior: Prior, eta: FloatArray) -> FloatArray:
+    """Log density of η: (1,) -> (1,)."""
+    at = float(eta[0])
+    return np.array([float(prior.logpdf(parameter.natural(at))) + np.log(parameter.slope(at))])

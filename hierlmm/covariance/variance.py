@@ -342,7 +342,7 @@ class VarPower(_OfNumber):
 
     def symbols(self, write: Writer, row: str, power: int) -> Any:
         """As in the docstring."""
-        return write.raised(write.code("|") + write.covariate(row) + "|", write.parameter("power", power))
+        return write.raised("|" + write.covariate(row) + "|", write.parameter("power", power))
 
 
 @renamed(covariate="variable")

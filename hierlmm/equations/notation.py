@@ -204,8 +204,9 @@ def function(name: str, *arguments: Markup) -> Markup:
     return Markup(name, rf"\mathrm{{{name}}}", name) + parenthesise(join(arguments, ", "))
 
 
-def raised(base: Markup, exponent: Markup) -> Markup:
+def raised(base: Markup, exponent: Markup | str) -> Markup:
     """Return a power whose exponent is an expression: ``ρ^|j − k|``."""
+    exponent = _plain(exponent)
     text = exponent.text
     bare = text.replace(".", "", 1).isdigit() or text.isidentifier() or text[:1] == text[-1:] == "|"
     written = _superscript(int(text)) if text.isdigit() else f"^{text}" if bare else f"^({text})"

@@ -149,7 +149,8 @@ def same_variance_words(design: Design) -> str:
 
 def correlation_matrix(design: Design, parameters: Mapping[str, float]) -> tuple[list[str], np.ndarray] | None:
     """Labels and matrix of a structure with a correlation for every lag or pair of occasions; None for all others."""
-    spec, labels = design.residual, ()
+    spec = design.residual
+    labels: tuple[str, ...] = ()
     if spec is None or not parameters or not all(name.startswith("rho(") for name in parameters):
         return None
     if spec.by_occasion:
@@ -324,7 +325,7 @@ class ResidualSymbols:
         left = function("SD", self.deviation("ij"))
         G, entry, text = times(symbol("σ"), entry_of("G", "jj")), self.g(), formula_of(spec)
         if entry is not None:
-            groups = [(G,), (" = " + times(symbol("σ"), entry),)]
+            groups: list[tuple[Markup, ...]] = [(G,), (" = " + times(symbol("σ"), entry),)]
         else:
             groups = [(code(text) if text else G,), *([_named(self.delta)] if self.delta else [])]
         found = [Equation(left, EQUALS, tuple(groups))]

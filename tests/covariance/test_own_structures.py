@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import hierlmm as hl
+from hierlmm.equations.equations import equations
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.likelihood.residual_rows import residual_rows
 
@@ -198,3 +199,87 @@ def test_a_search_may_begin_anywhere_inside_the_range(make, inside, outside):
     for start in outside:
         with pytest.raises(SpecificationError):
             make(start)
+
+
+# --- a class with a matrix is all: print, equations, priors; and what it may say of itself ---------------------------
+
+
+@dataclass(frozen=True)
+class Plain(hl.ResidualCorrelation):
+    time: str
+
+    def parameters(self, observed):
+        return hl.Parameter("rho", 0.5, 0.0, 1.0), hl.Parameter("power", 0.8, 0.01, 2.0)
+
+    def matrix(self, t, values):
+        return values[0] ** (lag(t) ** values[1])
+
+
+@dataclass(frozen=True)
+class Said(Plain):
+    def formula(self):
+        return "rho^(lag^power)"
+
+    def symbols(self, write):
+        return write.raised(write.base("rho"), write.raised(write.lag(), write.parameter("power")))
+
+    def words(self):
+        return "alike for a while"
+
+    def notes(self, gaps):
+        return [f"Distances of {np.unique(gaps[gaps > 0])[0]:g} and more."]
+
+    def working(self):
+        return "ar1", self.time
+
+
+@dataclass(frozen=True)
+class Replaced(Said):
+    """Another matrix: nothing that was said of the first is true of it."""
+
+    def matrix(self, t, values):
+        return super().matrix(t, values) ** 2
+
+
+def test_a_class_with_a_matrix_is_printed_written_down_and_has_priors():
+    own = model(Plain("age"))
+    text = repr(own)
+    assert "Plain('age'): rho, power" in text
+    assert "Corr(distanceᵢⱼ, distanceᵢₖ) = Rᵢ[j, k] = Plain(ageᵢⱼ, ageᵢₖ)" in text
+    assert "Rows of a subject are correlated (Plain, by age)" in " ".join(text.split())
+    priors = dict(zip(own.priors.residual_names, map(str, own.priors.residual), strict=True))
+    assert priors["rho"] == "Uniform(0, 1)"
+    assert priors["power"] == "Uniform(0.01, 2)"
+    fit = own.fit_reml()
+    assert "Residual correlation: Plain('age')\n" in repr(fit)
+    assert all(name in repr(fit) for name in ("rho", "power"))
+    assert ", with rho = " in equations(own.design, fit).text
+
+
+def test_what_a_class_says_of_its_matrix():
+    said = model(Said("age"))
+    fit = said.fit_reml()
+    assert "Residual correlation: Said('age'), R[s, t] = rho^(lag^power)" in repr(fit)
+    assert "= Rᵢ[j, k] = ρ^(|ageᵢⱼ − ageᵢₖ|^power)" in said.equations().text
+    assert r"\rho^{|\mathrm{age}_{ij} - \mathrm{age}_{ik}|^{\mathrm{power}}}" in said.equations().latex
+    rho, power = (f"{fit.residual_estimate.parameters[name]:.2g}" for name in ("rho", "power"))
+    assert f"= {rho}^(|ageᵢⱼ − ageᵢₖ|^{power})" in equations(said.design, fit).text
+    assert "Rows of a subject are alike for a while" in said.equations().text
+    assert any("Distances of 2 and more." in note for note in fit.warnings)
+    assert said.fit_gee().correlation == "ar1"
+
+
+def test_statements_are_not_inherited_by_another_matrix():
+    replaced = model(Replaced("age"))
+    assert "= Rᵢ[j, k] = Replaced(ageᵢⱼ, ageᵢₖ)" in replaced.equations().text
+    assert "Residual correlation: Replaced('age')\n" in repr(replaced.fit_reml())
+    with pytest.raises(SpecificationError, match="no working correlation"):
+        replaced.fit_gee()
+
+    class Moved(hl.AR1):
+        def matrix(self, t, values):
+            return super().matrix(t, values) ** 2
+
+    assert (hl.AR1.kernel, hl.AR1.explicit, Moved.kernel, Moved.explicit) == ("power", True, "", False)
+    assert hl.AR1().symbols is not None
+    assert Moved.formula is hl.ResidualCorrelation.formula

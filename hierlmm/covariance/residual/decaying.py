@@ -53,7 +53,7 @@ class Decaying(ResidualCorrelation):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        if self.time is not None or type(self).time is not None:  # type: ignore[comparison-overlap]
+        if self.time is not None or type(self).time is not None:
             check_time(name, self.time)
         if not isinstance(self.nugget, bool):
             raise SpecificationError(

@@ -58,7 +58,7 @@ class Unstructured(ResidualCorrelation):
         """Autoregressive, equal and weak correlations: with missing rows there can be several maxima."""
         m = len(observed.labels)
         rho = float(np.clip(observed.neighbour * (0.5 if observed.mixed else 1.0), -0.9 / max(m - 1, 1), 0.9))
-        lag = lags(np.arange(m))
+        lag = lags(np.arange(float(m)))
         shapes = (rho**lag, np.where(lag > 0, rho, 1.0), np.where(lag > 0, 0.1 * rho, 1.0))
         return tuple(partials_of_correlation(R)[np.tril_indices(m, -1)] for R in shapes)
 
