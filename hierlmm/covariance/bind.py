@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.covariance.declared import data_error
 from hierlmm.covariance.parameters import Parameter, check_parameters, natural_slopes, natural_values
 from hierlmm.covariance.residual.base import MOST_OCCASIONS, Observed, ResidualCorrelation
 from hierlmm.covariance.residual.check import check_matrix
 from hierlmm.covariance.variance import VarianceFunction, sorted_levels
-from hierlmm.errors import DataError
 from hierlmm.frames import is_number, quote, shorten
 from hierlmm.groups import group_order, group_starts
 
@@ -35,7 +35,6 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-SEE = "docs, page 'Residual structures'"
 SHRINK = 0.8
 CHECKED = 60
 """Positions of the longest subject at which a structure's matrix is looked at."""
@@ -213,43 +212,38 @@ def _positions(spec: ResidualCorrelation, column: pd.Series) -> tuple[FloatArray
         return codes, tuple(f"{label:g}" if isinstance(label, float) else str(label) for label in levels)
     kind = pd.api.types.infer_dtype(column)
     if kind in ("timedelta64", "timedelta"):
-        raise DataError(
+        raise data_error(
             f"{name} and durations in {column.name!r}",
             "a distance in time needs a unit",
             f"make a column of numbers, for example days: data[{column.name!r}].dt.total_seconds() / 86400",
-            SEE,
         )
     if kind in ("datetime64", "datetime", "date", "period"):
-        raise DataError(
+        raise data_error(
             f"{name} and dates in {column.name!r}",
             "a distance in time needs a unit",
             f"make a column of numbers, for example days since the start: (data[{column.name!r}] - "
             f"data[{column.name!r}].min()).dt.days",
-            SEE,
         )
     if not is_number(column) or pd.api.types.is_complex_dtype(column):
-        raise DataError(
+        raise data_error(
             f"{name} and a column {column.name!r} of type {column.dtype}",
             "positions of a serial structure are numbers",
             f"use a column of times (data[{column.name!r}].astype(float), if these are numbers), or Unstructured for "
             "labelled occasions",
-            SEE,
         )
     values = column.to_numpy(dtype=np.float64)
     if not np.all(np.isfinite(values)):
-        raise DataError(
+        raise data_error(
             f"{name} and {int(np.sum(~np.isfinite(values)))} times in {column.name!r} that are not finite",
             "a position is a number",
             "correct or drop these rows",
-            SEE,
         )
     if spec.integer and np.any(values != np.round(values)):
         bad = values[values != np.round(values)][0]
-        raise DataError(
+        raise data_error(
             f"{name}({column.name!r}) and the value {bad:g}",
             "its positions are whole numbers that count the occasions",
             f"use Exponential({column.name!r}) or CAR1({column.name!r}) for continuous time, or a column 1, 2, 3, ...",
-            SEE,
         )
     return values, ()
 
@@ -268,12 +262,11 @@ def _refuse_ties(spec: ResidualCorrelation, rows: Rows, column: pd.Series, subje
         remedy = "average the replicates, or correct the column"
         if hasattr(spec, "nugget"):
             remedy = f"average them, correct the column, or allow replicates: {type(spec).__name__}(..., nugget=True)"
-        raise DataError(
+        raise data_error(
             f"two rows of {quote(subject)} with {column.name} {quote(value)} (rows {shorten(data_rows)}; "
             f"{places.size} such pairs in all)",
             "two residuals at one position would be correlated perfectly, or there is no telling which came first",
             remedy,
-            SEE,
         )
 
 
@@ -303,11 +296,10 @@ def bind_correlation(
     inner = np.ones(len(gaps), dtype=bool)
     inner[rows.start[:-1]] = False
     if not inner.any():
-        raise DataError(
+        raise data_error(
             f"one row for each subject, and {type(spec).__name__}",
             "there is no pair of rows within a subject to correlate",
             "check the subject column, or leave the correlation out",
-            SEE,
         )
     positive = gaps[inner & (gaps > 0.0)]
     observed = Observed(
@@ -320,11 +312,10 @@ def bind_correlation(
     )
     parameters = check_parameters(type(spec).__name__, spec.parameters(observed))
     if n_parameters + len(parameters) > len(gaps):
-        raise DataError(
+        raise data_error(
             f"{type(spec).__name__} with {len(parameters)} parameters, {n_parameters} others, and {len(gaps)} rows",
             "there are more parameters than measurements",
             "use a structure with fewer parameters: CompoundSymmetry, AR1 or Exponential",
-            SEE,
         )
     longest = int(np.argmax(n))
     check_matrix(spec, rows.t[rows.start[longest] : rows.start[longest + 1]][:CHECKED], parameters)
@@ -350,12 +341,11 @@ def _occasion_correlation(spec: ResidualCorrelation, rows: Rows, residual: Float
     m, J = len(rows.labels), len(rows.start) - 1
     n_pairs = m * (m - 1) // 2
     if m < 2 or n_pairs > max(J, 1) or m > MOST_OCCASIONS:
-        raise DataError(
+        raise data_error(
             f"{m} different values of {spec.time!r} in {J} subjects, and {type(spec).__name__}",
             f"it has a correlation for every pair of occasions, {n_pairs} in all"
             + ("" if m < 2 else ", and the subjects do not line up on few enough common occasions"),
             f"use Exponential({spec.time!r}) or Toeplitz, or a column of common occasions",
-            SEE,
         )
     table = np.full((J, m), np.nan)
     subject = np.repeat(np.arange(J), np.diff(rows.start))
@@ -364,12 +354,11 @@ def _occasion_correlation(spec: ResidualCorrelation, rows: Rows, residual: Float
     together = seen.T.astype(float) @ seen.astype(float)
     if together.min() < 3:
         i, j = np.unravel_index(int(np.argmin(together)), together.shape)
-        raise DataError(
+        raise data_error(
             f"{int(together[i, j])} subjects with rows at both {rows.labels[i]} and {rows.labels[j]} of {spec.time!r}",
             f"{type(spec).__name__} has a correlation for every pair of occasions, and these two are seen together too "
             "rarely to estimate it",
             f"line the occasions up (round {spec.time!r} to the planned ones), or use Exponential or Toeplitz",
-            SEE,
         )
     filled = np.where(seen, table, 0.0)
     scale = np.sqrt(np.sum(filled**2, axis=0) / seen.sum(axis=0))

@@ -9,12 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, Rows
-from hierlmm.errors import DataError
+from hierlmm.covariance.declared import data_error
 
 __all__ = ["ResidualEstimate"]
 
 FloatArray = NDArray[np.float64]
-SEE = "docs, page 'Residual structures'"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +75,10 @@ class ResidualEstimate:
         spec = self.variance.spec
         if spec.variable is None:
             if fitted is None:
-                raise DataError(
+                raise data_error(
                     "a residual variance that depends on the fitted value, and rows without fitted values",
                     "it cannot be evaluated",
                     "predict these rows through the fit",
-                    SEE,
                 )
             column = pd.Series(fitted, index=frame.index)
         else:
@@ -119,11 +117,10 @@ class ResidualEstimate:
         text = [f"{v:g}" if isinstance(v, float) else str(v) for v in column]
         unknown = [v for v in text if v not in labels]
         if unknown:
-            raise DataError(
+            raise data_error(
                 f"{column.name} {unknown[0]!r}",
                 "this occasion was not in the fitted data, so its correlations are unknown",
                 f"use one of {', '.join(labels)}, or a structure in continuous time",
-                SEE,
             )
         return np.array([labels.index(v) for v in text], dtype=np.float64)
 
@@ -135,10 +132,9 @@ class ResidualEstimate:
 
 def _column(frame: pd.DataFrame, name: str, what: str) -> pd.Series:
     if name not in frame.columns:
-        raise DataError(
+        raise data_error(
             f"rows without the column {name!r}",
             f"the {what} of the model depends on it",
             "add the column",
-            SEE,
         )
     return frame[name]

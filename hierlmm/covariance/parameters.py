@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.errors import SpecificationError
+from hierlmm.covariance.declared import specification_error
 
 __all__ = [
     "Decay",
@@ -30,7 +30,6 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 LARGEST_ETA = 500.0
-SEE = "docs, page 'Residual structures'"
 
 
 @dataclass(frozen=True)
@@ -168,11 +167,10 @@ def check_start(what: str, name: str, value: float | None, lower: float, upper: 
     if not number or not lower < float(value) < upper:
         low = f"{lower:.4g}" if math.isfinite(lower) else "-∞"
         high = f"{upper:.4g}" if math.isfinite(upper) else "∞"
-        raise SpecificationError(
+        raise specification_error(
             f"{what} with the starting value {name}={value!r}",
             f"{name} lies between {low} and {high} (bounds excluded)",
             "give a value inside, or leave it out: the data choose one",
-            SEE,
         )
 
 
@@ -186,16 +184,15 @@ def check_parameters(what: str, parameters: Any) -> tuple[Parameter, ...]:
         start outside of them.
     """
     if not isinstance(parameters, tuple | list) or not all(isinstance(p, Parameter) for p in parameters):
-        raise SpecificationError(
+        raise specification_error(
             f"{what}, whose `parameters` returns {_short(parameters)}",
             "it returns a tuple of hl.Parameter, also where there is only one",
             "write for example return (hl.Parameter('range', start=2.0, lower=0.0),)",
-            SEE,
         )
     for parameter in parameters:
         wrong = _why_unusable(parameter)
         if wrong:
-            raise SpecificationError(f"{what} and {parameter!r}", wrong[0], wrong[1], SEE)
+            raise specification_error(f"{what} and {parameter!r}", wrong[0], wrong[1])
     names = [p.name for p in parameters]
     refuse_repeated_names(what, names)
     return tuple(parameters)
@@ -210,11 +207,10 @@ def refuse_repeated_names(what: str, names: Sequence[str]) -> None:
     """
     for k, name in enumerate(names):
         if name == "sigma" or name in names[:k]:
-            raise SpecificationError(
+            raise specification_error(
                 f"{what} and a parameter named {name!r}",
                 "that is the name of the residual standard deviation" if name == "sigma" else "two have this name",
                 "give it another name: tables and priors go by names",
-                SEE,
             )
 
 

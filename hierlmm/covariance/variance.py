@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.covariance.declared import difference, keep_together
+from hierlmm.covariance.declared import data_error, difference, keep_together, specification_error
 from hierlmm.covariance.parameters import Parameter
-from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import is_number, levels_in_use, quote
 from hierlmm.options import checked_constructor, renamed
 
@@ -24,7 +23,6 @@ __all__ = ["VarExp", "VarIdent", "VarPower", "VarianceFunction", "sorted_levels"
 
 FloatArray = NDArray[np.float64]
 SMALLEST_SPREAD = 1e-6
-SEE = "docs, page 'Residual structures'"
 
 
 class Writer(Protocol):
@@ -188,28 +186,25 @@ class VarIdent(VarianceFunction):
         """Codes of the groups; their labels are remembered."""
         levels = sorted_levels("VarIdent", column)
         if len(levels) < 2:
-            raise DataError(
+            raise data_error(
                 f"VarIdent({self.variable!r}) and a column with one value, {quote(levels[0])}",
                 "variances can differ only between two groups or more",
                 "use another column, or leave the variance function out",
-                SEE,
             )
         if len(levels) > max(2, len(column) // 3):
-            raise DataError(
+            raise data_error(
                 f"VarIdent({self.variable!r}) and {len(levels)} groups in {len(column)} rows",
                 "a variance for every group needs several rows in each of them",
                 f"use VarPower({self.variable!r}) or VarExp({self.variable!r}) for a covariate that is a number",
-                SEE,
             )
         codes = column.map({label: k for k, label in enumerate(levels)})
         counts = codes.value_counts()
         if counts.min() < 2:
             label = levels[int(counts.index.to_numpy()[counts.argmin()])]
-            raise DataError(
+            raise data_error(
                 f"VarIdent({self.variable!r}) and one row with {quote(label)}",
                 "its variance cannot be estimated from one measurement",
                 "merge small groups",
-                SEE,
             )
         return codes.to_numpy(dtype=np.float64), tuple(levels)
 
@@ -217,11 +212,10 @@ class VarIdent(VarianceFunction):
         """Codes of the groups."""
         unknown = [v for v in column.unique() if v not in state]
         if unknown:
-            raise DataError(
+            raise data_error(
                 f"{self.variable} {quote(unknown[0])}",
                 "this group was not in the fitted data, so its residual variance is unknown",
                 f"use one of {', '.join(map(quote, state))}",
-                SEE,
             )
         return column.map({label: k for k, label in enumerate(state)}).to_numpy(dtype=np.float64)
 
@@ -328,11 +322,10 @@ class VarPower(_OfNumber):
         v = super().apply(column, state)
         if np.any(v == 0.0):
             row = column.index[np.flatnonzero(v == 0.0)[0]]
-            raise DataError(
+            raise data_error(
                 f"VarPower({self.variable or 'fitted value'}) and a zero in row {quote(row)}",
                 "a power of zero is a residual variance of zero (or infinity)",
                 "shift the covariate away from zero, or use VarExp",
-                SEE,
             )
         return v
 
@@ -375,37 +368,33 @@ class VarExp(_OfNumber):
 
 def _check_column(name: str, covariate: Any) -> None:
     if not isinstance(covariate, str) or not covariate:
-        raise SpecificationError(
+        raise specification_error(
             f"{name}({'' if isinstance(covariate, str) else repr(covariate)})",
             "its argument is the name of a column",
             f"write {name}('column')",
-            SEE,
         )
 
 
 def _numbers(spec: VarianceFunction, column: pd.Series) -> FloatArray:
     name, covariate = type(spec).__name__, spec.variable
     if not is_number(column):
-        raise DataError(
+        raise data_error(
             f"{name}({covariate!r}) and a column of type {column.dtype}",
             "the variance is a function of a number",
             f"use VarIdent({covariate!r}) for groups",
-            SEE,
         )
     if pd.api.types.is_complex_dtype(column):
-        raise DataError(
+        raise data_error(
             f"{name}({covariate!r}) and complex numbers",
             "the variance is a function of a real number",
             "take .real",
-            SEE,
         )
     v = column.to_numpy(dtype=np.float64)
     if not np.all(np.isfinite(v)):
-        raise DataError(
+        raise data_error(
             f"{name}({covariate!r}) and {int(np.sum(~np.isfinite(v)))} values that are not finite",
             "the variance would be zero or infinite there",
             "correct or drop these rows",
-            SEE,
         )
     return v
 
@@ -413,23 +402,21 @@ def _numbers(spec: VarianceFunction, column: pd.Series) -> FloatArray:
 def _check_varying(spec: VarianceFunction, v: FloatArray) -> None:
     """Refuse a covariate that is constant in the data to be fitted."""
     if np.ptp(v) == 0.0:
-        raise DataError(
+        raise data_error(
             f"{type(spec).__name__}({spec.variable or 'fitted value'}) and {v[0]:g} in every row",
             "a variance that depends on a constant is one variance",
             "use another column, or leave the variance function out",
-            SEE,
         )
 
 
 def _check_spread(spec: VarianceFunction, v: FloatArray, what: str, remedy: str) -> None:
     """Refuse what hardly varies around its mean: its coefficient and σ would be known only together."""
     if np.std(v) <= SMALLEST_SPREAD * np.abs(v).max():
-        raise DataError(
+        raise data_error(
             f"{type(spec).__name__}({spec.variable or 'fitted value'}) and a covariate of which {what} is "
             f"{np.mean(v):.6g} on average, with an SD of {np.std(v):.2g}",
             "σ is the SD where this is zero, very far from the data: the two would be known only together",
             remedy,
-            SEE,
         )
 
 
@@ -445,9 +432,8 @@ def sorted_levels(name: str, column: pd.Series) -> list[Any]:
         return levels_in_use(column)
     except TypeError as error:
         types = ", ".join(sorted({type(v).__name__ for v in column}))
-        raise DataError(
+        raise data_error(
             f"{name}({column.name!r}) and labels of type {types}",
             "labels are of one type (1 and '1' could mean one group or two)",
             f"make them text: data[{column.name!r}].astype(str)",
-            SEE,
         ) from error

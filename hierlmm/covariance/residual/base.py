@@ -10,13 +10,11 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.covariance.declared import difference, keep_together
+from hierlmm.covariance.declared import difference, keep_together, specification_error
 from hierlmm.covariance.parameters import Parameter
-from hierlmm.errors import SpecificationError
 
 __all__ = [
     "MOST_OCCASIONS",
-    "SEE",
     "FloatArray",
     "Markov",
     "Observed",
@@ -27,7 +25,6 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.float64]
-SEE = "docs, page 'Residual structures'"
 MOST_OCCASIONS = 60
 
 
@@ -344,9 +341,8 @@ def lags(t: FloatArray) -> FloatArray:
 def check_time(name: str, time: str | None) -> None:
     """Refuse what is no name of a column."""
     if not isinstance(time, str) or not time:
-        raise SpecificationError(
+        raise specification_error(
             f"{name}({'' if isinstance(time, str) else repr(time)})",
             "its first argument is the name of the column that holds the times",
             f"write {name}('time'); for the order of the rows use AR1() or Toeplitz()",
-            SEE,
         )

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from hierlmm.covariance.declared import data_error
 from hierlmm.covariance.parameters import Decay, Parameter
-from hierlmm.covariance.residual.base import SEE, FloatArray, Observed, Writer
+from hierlmm.covariance.residual.base import FloatArray, Observed, Writer
 from hierlmm.covariance.residual.decaying import Decaying, range_of_neighbours
-from hierlmm.errors import DataError
 from hierlmm.options import checked_constructor
 
 __all__ = ["CAR1"]
@@ -45,11 +45,10 @@ class CAR1(Decaying):
         """``phi``."""
         distance = range_of_neighbours(observed, None)
         if not SHORTEST < distance < LONGEST:
-            raise DataError(
+            raise data_error(
                 f"CAR1({self.time!r}) and neighbouring times {observed.step:.3g} apart",
                 f"phi is the correlation one unit of time apart, here {'0' if distance < 1 else '1'} to many digits",
                 f"measure time in units of about that distance, or use Exponential({self.time!r})",
-                SEE,
             )
         start = float(np.exp(-1.0 / distance)) if self.start is None else float(self.start)
         return Decay("phi", start, 0.0, 1.0, unit=observed.step)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from hierlmm.covariance.declared import specification_error
 from hierlmm.covariance.parameters import Parameter, natural_values
-from hierlmm.covariance.residual.base import SEE, FloatArray, ResidualCorrelation
-from hierlmm.errors import SpecificationError
+from hierlmm.covariance.residual.base import FloatArray, ResidualCorrelation
 
 __all__ = ["check_matrix"]
 
@@ -30,11 +30,10 @@ def check_matrix(spec: ResidualCorrelation, t: FloatArray, parameters: tuple[Par
         wrong = _why_no_correlation(R, t, everything=k == 0)
         if wrong:
             at = ", ".join(f"{p.name} = {v:.4g}" for p, v in zip(parameters, values, strict=True))
-            raise SpecificationError(
+            raise specification_error(
                 f"{type(spec).__name__}, whose `matrix`{f' at {at}' if at else ''} {wrong[0]}",
                 "R_i is the correlation matrix of a subject's rows: symmetric, 1 on the diagonal, positive definite",
                 wrong[1],
-                SEE,
             )
 
 

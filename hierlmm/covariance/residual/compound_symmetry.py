@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from hierlmm.covariance.declared import data_error
 from hierlmm.covariance.parameters import Parameter, check_start
-from hierlmm.covariance.residual.base import SEE, FloatArray, Markov, Observed, ResidualCorrelation, Writer
-from hierlmm.errors import DataError
+from hierlmm.covariance.residual.base import FloatArray, Markov, Observed, ResidualCorrelation, Writer
 from hierlmm.options import checked_constructor
 
 __all__ = ["CompoundSymmetry"]
@@ -47,11 +47,10 @@ class CompoundSymmetry(ResidualCorrelation):
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
         """``rho``, with the bound that the largest subject sets."""
         if observed.largest < 2:
-            raise DataError(
+            raise data_error(
                 "one row for each subject, and compound symmetry",
                 "there is no pair of rows within a subject to correlate",
                 "check the subject column, or leave the correlation out",
-                SEE,
             )
         lower = -1.0 / (observed.largest - 1)
         check_start(f"CompoundSymmetry with up to {observed.largest} rows for a subject", "rho", self.start, lower, 1.0)

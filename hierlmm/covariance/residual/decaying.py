@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from hierlmm.covariance.declared import specification_error
 from hierlmm.covariance.parameters import Parameter, check_start
 from hierlmm.covariance.residual.base import (
-    SEE,
     FloatArray,
     Markov,
     Observed,
@@ -25,7 +25,6 @@ from hierlmm.covariance.residual.base import (
     check_time,
     lags,
 )
-from hierlmm.errors import SpecificationError
 
 __all__ = ["Decaying", "range_of_neighbours"]
 
@@ -56,11 +55,10 @@ class Decaying(ResidualCorrelation):
         if self.time is not None or type(self).time is not None:
             check_time(name, self.time)
         if not isinstance(self.nugget, bool):
-            raise SpecificationError(
+            raise specification_error(
                 f"{name} with nugget={self.nugget!r}",
                 "nugget says whether there is one; its share is estimated",
                 "write nugget=True or nugget=False",
-                SEE,
             )
         check_start(name, self.start_range[0], self.start, *self.start_range[1:])
 

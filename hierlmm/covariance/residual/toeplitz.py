@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.covariance.declared import data_error
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.partial import autocorrelations
 from hierlmm.covariance.residual.base import (
     MOST_OCCASIONS,
-    SEE,
     FloatArray,
     Observed,
     ResidualCorrelation,
@@ -22,7 +22,6 @@ from hierlmm.covariance.residual.base import (
     check_time,
     lags,
 )
-from hierlmm.errors import DataError
 from hierlmm.options import checked_constructor
 
 __all__ = ["Toeplitz"]
@@ -79,23 +78,21 @@ class Toeplitz(ResidualCorrelation):
         column = "the order of the rows" if self.time is None else repr(self.time)
         remedy = "use a column 1, 2, 3, ... of planned occasions, or Exponential for continuous time"
         if longest > MOST_OCCASIONS:
-            raise DataError(
+            raise data_error(
                 f"Toeplitz and lags up to {longest} in {column}",
                 f"it has one correlation for each lag, more than {MOST_OCCASIONS} of them",
                 remedy,
-                SEE,
             )
         seen = np.zeros(longest + 1, dtype=bool)
         for lo, hi in pairwise(start):
             seen[lags(t[lo:hi])[np.tril_indices(hi - lo, -1)].astype(np.intp)] = True
         missing = np.flatnonzero(~seen[1:]) + 1
         if missing.size:
-            raise DataError(
+            raise data_error(
                 f"Toeplitz and no two rows of a subject at lag {missing[0]} of {column}"
                 + (f" (nor at {missing.size - 1} other lags)" if missing.size > 1 else ""),
                 "it has one correlation for each lag, and this one cannot be estimated",
                 remedy,
-                SEE,
             )
         return longest + 1
 
