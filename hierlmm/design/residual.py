@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from hierlmm.covariance.pair import UnstructuredHeterogeneous
-from hierlmm.covariance.residual import ResidualCorrelation
+from hierlmm.covariance.residual import ResidualCorrelation, UnstructuredHeterogeneous
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.errors import SpecificationError
 

@@ -28,7 +28,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.covariance.partial import factor_of_partials
+from hierlmm.covariance.partial import products_before
 from hierlmm.covariance.random import RandomCovariance, random_covariance
 from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.search_kernel import DESCEND, PARTS, VALUES, explore
@@ -198,10 +198,11 @@ def _design(structure: str, blocks: tuple[tuple[int, ...], ...], n: int) -> tupl
         P = np.zeros((n, len(block), len(block)))
         for i, r in enumerate(block):
             P[:, i, :i] = corr[:, [place[r, c] for c in block[:i]]]
-        factors = factor_of_partials(P)
+        before = products_before(np.sqrt(1.0 - P**2))
         for i, r in enumerate(block):
             row = [place[r, c] for c in block[: i + 1]]
-            lam[:, row] = scale[:, row[-1:]] * factors[:, i, : i + 1]
+            P[:, i, i] = 1.0
+            lam[:, row] = scale[:, row[-1:]] * P[:, i, : i + 1] * before[:, i, : i + 1]
     return cube, lam
 
 
