@@ -24,10 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.bayes.distributions import LKJ, HalfNormal, HalfStudentT, LogNormal, Normal, Prior, ScaledBeta, Uniform
-from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.bayes.distributions import LKJ, HalfNormal, HalfStudentT, Normal, Prior
 from hierlmm.bayes.residual_priors import residual_prior
-from hierlmm.covariance.parameters import Parameter
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
