@@ -238,12 +238,9 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     """Refuse before anything is fitted what would be refused afterwards."""
     see = "hierlmm fit --help"
     if arguments.rest:
-        raise SpecificationError(
-            f"a formula in pieces: {' '.join([arguments.formula, *arguments.rest])}",
-            "the shell split it at its spaces, and may have changed it",
-            "put it in single quotes: hierlmm fit DATA 'y ~ x + (1 | subject)'",
-            see,
-        )
+        received = f"a formula in pieces: {' '.join([arguments.formula, *arguments.rest])}"
+        remedy = "put it in single quotes: hierlmm fit DATA 'y ~ x + (1 | subject)'"
+        raise SpecificationError(received, "the shell split it at its spaces, and may have changed it", remedy, see)
     for name, least in (("draws", 4), ("tune", 0), ("chains", 1), ("seed", 0)):
         value = getattr(arguments, name)
         if value is not None and value < least:

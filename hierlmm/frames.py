@@ -42,11 +42,9 @@ def column_names(data: Any) -> list[str]:
     """Return the column names of a table without converting it."""
     if isinstance(data, pd.DataFrame):
         if data.columns.nlevels > 1:
-            raise DataError(
-                f"a table whose column names have {data.columns.nlevels} levels",
-                "a formula names a column by one name",
-                "flatten them, for example data.columns = ['_'.join(map(str, c)) for c in data.columns]",
-            )
+            received = f"a table whose column names have {data.columns.nlevels} levels"
+            remedy = "flatten them, for example data.columns = ['_'.join(map(str, c)) for c in data.columns]"
+            raise DataError(received, "a formula names a column by one name", remedy)
         return [str(c) for c in data.columns]
     return [str(c) for c in _narwhals_frame(data).columns]
 
@@ -102,11 +100,8 @@ def to_pandas(data: Any, columns: Sequence[str] | None = None) -> pd.DataFrame:
 
 
 def _refuse_duplicate(name: str) -> NoReturn:
-    raise DataError(
-        f"a table with more than one column named {name!r}",
-        "a formula could mean either of them",
-        "rename or drop one of them",
-    )
+    received = f"a table with more than one column named {name!r}"
+    raise DataError(received, "a formula could mean either of them", "rename or drop one of them")
 
 
 def _narwhals_frame(data: Any) -> Any:
@@ -118,11 +113,9 @@ def _narwhals_frame(data: Any) -> Any:
         frame = frame.collect() if isinstance(frame, nw.LazyFrame) else frame
         _ = frame.columns
     except TypeError as error:
-        raise DataError(
-            f"data of type {type(data).__name__}",
-            "it is not a table with named columns",
-            "pass a pandas, polars or pyarrow table (pd.DataFrame(...) makes one from a dictionary)",
-        ) from error
+        received = f"data of type {type(data).__name__}"
+        remedy = "pass a pandas, polars or pyarrow table (pd.DataFrame(...) makes one from a dictionary)"
+        raise DataError(received, "it is not a table with named columns", remedy) from error
     except DuplicateError:
         names = [str(c) for c in getattr(data, "column_names", ["?"])]
         _refuse_duplicate(next((n for n in names if names.count(n) > 1), names[0]))
@@ -276,12 +269,10 @@ def complete_rows(
     n_dropped = int(incomplete.sum())
     listing = ", ".join(f"{name} ({count})" for name, count in counts.items())
     if new:
-        raise DataError(
-            f"new data with missing values in {listing}",
-            f"{n_dropped} of {len(frame)} rows are incomplete, and nothing can be predicted for them",
-            "drop these rows first, for example data.dropna(subset=[...]), or fill in the values",
-            "docs, page 'Limitations', section 'Missing values'",
-        )
+        received = f"new data with missing values in {listing}"
+        reason = f"{n_dropped} of {len(frame)} rows are incomplete, and nothing can be predicted for them"
+        remedy = "drop these rows first, for example data.dropna(subset=[...]), or fill in the values"
+        raise DataError(received, reason, remedy, "docs, page 'Limitations', section 'Missing values'")
     if missing == "raise":
         raise DataError(
             f"missing values in {listing}",
@@ -291,11 +282,8 @@ def complete_rows(
             "docs, page 'Limitations', section 'Missing values'",
         )
     if n_dropped == len(frame):
-        raise DataError(
-            f"missing values in {listing}",
-            "no row is complete",
-            "check that the columns hold numbers, and that joins or pivots did not empty them",
-        )
+        remedy = "check that the columns hold numbers, and that joins or pivots did not empty them"
+        raise DataError(f"missing values in {listing}", "no row is complete", remedy)
     kept = frame.loc[~incomplete]
     gone = f"{n_dropped} of {len(frame)} rows"
     if subject is not None:
@@ -309,12 +297,10 @@ def complete_rows(
 def _refuse_rounded_labels(column: pd.Series) -> None:
     """Refuse float labels beyond 53 bits: different subjects were merged when they became floats."""
     if pd.api.types.is_float_dtype(column.dtype) and bool((column.abs() > 2.0**53).any()):
-        raise DataError(
-            f"a subject column {column.name!r} of floats above 2**53",
-            "floats of this size are rounded, so that different subjects have the same label",
-            "read the labels as text or as integers: dtype 'str' or 'Int64', also where values are missing",
-            "docs, page 'Limitations', section 'Missing values'",
-        )
+        received = f"a subject column {column.name!r} of floats above 2**53"
+        reason = "floats of this size are rounded, so that different subjects have the same label"
+        remedy = "read the labels as text or as integers: dtype 'str' or 'Int64', also where values are missing"
+        raise DataError(received, reason, remedy, "docs, page 'Limitations', section 'Missing values'")
 
 
 def _numpy_integers(frame: pd.DataFrame) -> pd.DataFrame:

@@ -131,11 +131,8 @@ class TwoLevelModel(BoundModel):
         _only_gaussian(family)
         structure = make_residual(residual, residual_variance)
         if covariance is not None and covariance not in COVARIANCES:
-            raise SpecificationError(
-                f"covariance={covariance!r}",
-                "this is not a structure of D",
-                f"use one of {', '.join(map(repr, COVARIANCES))}",
-            )
+            remedy = f"use one of {', '.join(map(repr, COVARIANCES))}"
+            raise SpecificationError(f"covariance={covariance!r}", "this is not a structure of D", remedy)
         model = cls.__new__(cls)
         parsed = parse_formula(formula)
         design = design_from_formula(parsed, data, covariance=covariance, residual=structure, missing=missing)
@@ -333,9 +330,5 @@ class TwoLevelModel(BoundModel):
 def _only_gaussian(family: str) -> None:
     """Refuse responses that are not Gaussian."""
     if family != "gaussian":
-        raise NotAvailableError(
-            f"family={family!r}",
-            "this version fits Gaussian responses",
-            "use Bambi, brms or glmmTMB for other families",
-            "docs, page 'Limitations'",
-        )
+        received, remedy = f"family={family!r}", "use Bambi, brms or glmmTMB for other families"
+        raise NotAvailableError(received, "this version fits Gaussian responses", remedy, "docs, page 'Limitations'")

@@ -215,11 +215,8 @@ def _check(parameter: inspect.Parameter, value: Any, kinds: tuple[Any, ...]) -> 
         check_ci(value)
     if not any(_is_kind(value, kind) for kind in kinds):
         wanted = " or ".join(dict.fromkeys(_words(kind) for kind in kinds if kind is not None)) or "None"
-        raise ArgumentError(
-            f"{name}={_short(value)}",
-            f"{_what(value)} was given where {wanted} is needed",
-            f"use {wanted} for {name}" + ("" if parameter.default is EMPTY else ", or leave it out"),
-        )
+        remedy = f"use {wanted} for {name}" + ("" if parameter.default is EMPTY else ", or leave it out")
+        raise ArgumentError(f"{name}={_short(value)}", f"{_what(value)} was given where {wanted} is needed", remedy)
     if int in kinds and isinstance(value, (int, np.integer)) and value > MOST:
         raise ArgumentError(
             f"{name}={_short(value)}", f"the largest number that is taken here is {MOST:,}", "use a smaller number"
@@ -229,11 +226,8 @@ def _check(parameter: inspect.Parameter, value: Any, kinds: tuple[Any, ...]) -> 
 def _check_seed(value: Any) -> None:
     whole = _is_kind(value, int) and 0 <= value < 2**63
     if not (whole or value is None or isinstance(value, np.random.Generator)):
-        raise ArgumentError(
-            f"seed={_short(value)}",
-            "a seed is a whole number from 0 to 2^63 - 1",
-            "use for example seed=1, or leave it out",
-        )
+        reason = "a seed is a whole number from 0 to 2^63 - 1"
+        raise ArgumentError(f"seed={_short(value)}", reason, "use for example seed=1, or leave it out")
 
 
 def _is_kind(value: Any, kind: Any) -> bool:
@@ -342,12 +336,8 @@ def refuse_arguments(
     """
     for name, value in given.items():
         if name not in slips:
-            raise ArgumentError(
-                f"{what} with {name}={value!r}",
-                f"it got an unexpected keyword argument {name!r}",
-                f"see help(hl.{what}) for its arguments",
-                see,
-            )
+            reason = f"it got an unexpected keyword argument {name!r}"
+            raise ArgumentError(f"{what} with {name}={value!r}", reason, f"see help(hl.{what}) for its arguments", see)
         raise SpecificationError(f"{what} with {name}={value!r}", why, f"use {slips[name]}", see)
 
 

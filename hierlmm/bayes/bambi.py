@@ -153,19 +153,12 @@ def _bambi() -> Any:
 def _check_expressible(design: Design) -> None:
     if design.has_residual_structure:
         structure = design.residual or design.residual_variance
-        raise SpecificationError(
-            f"{structure} for Bambi",
-            "Bambi's level-1 residuals are independent with one variance",
-            "fit this model with model.fit()",
-            SEE,
-        )
+        reason = "Bambi's level-1 residuals are independent with one variance"
+        raise SpecificationError(f"{structure} for Bambi", reason, "fit this model with model.fit()", SEE)
     if design.covariance in SPECTRAL:
-        raise SpecificationError(
-            f"covariance={design.covariance!r} for Bambi",
-            "Bambi gives every random effect a standard deviation of its own and cannot share one",
-            "use covariance='diagonal', or fit this model with model.fit()",
-            SEE,
-        )
+        received = f"covariance={design.covariance!r} for Bambi"
+        reason = "Bambi gives every random effect a standard deviation of its own and cannot share one"
+        raise SpecificationError(received, reason, "use covariance='diagonal', or fit this model with model.fit()", SEE)
     if any(len(block) > 1 for block in design.blocks):
         correlated = next(block for block in design.blocks if len(block) > 1)
         names = " and ".join(design.term[k] for k in correlated)

@@ -162,9 +162,6 @@ def _scale(column: FloatArray) -> float:
 
 def _check_varies(y: FloatArray, design: Design) -> None:
     if not _varies(y):
-        raise SpecificationError(
-            f"the response {design.hierarchy.response!r}, which is constant",
-            "the default priors take their scale from its standard deviation, which is zero",
-            "check the response; a constant needs no model",
-            SEE,
-        )
+        received = f"the response {design.hierarchy.response!r}, which is constant"
+        reason = "the default priors take their scale from its standard deviation, which is zero"
+        raise SpecificationError(received, reason, "check the response; a constant needs no model", SEE)

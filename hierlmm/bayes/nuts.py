@@ -101,11 +101,8 @@ def check_settings(*, draws: int, tune: int, chains: int, target_accept: float) 
             reason = f"{name} is a whole number, at least 1"
             raise SpecificationError(f"{name}={value!r}", reason, f"use for example {name}=1")
     if not 0 < target_accept < 1:
-        raise SpecificationError(
-            f"target_accept={target_accept!r}",
-            "it is a probability strictly between 0 and 1",
-            "use 0.9, or 0.99 against divergences",
-        )
+        reason = "it is a probability strictly between 0 and 1"
+        raise SpecificationError(f"target_accept={target_accept!r}", reason, "use 0.9, or 0.99 against divergences")
 
 
 def _is_whole(value: Any, least: int) -> bool:

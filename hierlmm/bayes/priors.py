@@ -117,22 +117,16 @@ class Priors:
             value = getattr(self, field.name)
             if isinstance(value, Mapping):
                 if field.name not in ("beta", "sd_b", "residual"):
-                    raise SpecificationError(
-                        f"{field.name}={value!r}",
-                        f"{field.name!r} is one parameter and takes one prior",
-                        f"write Priors({field.name}=...) with a single prior",
-                        SEE,
-                    )
+                    reason = f"{field.name!r} is one parameter and takes one prior"
+                    remedy = f"write Priors({field.name}=...) with a single prior"
+                    raise SpecificationError(f"{field.name}={value!r}", reason, remedy, SEE)
                 for name, prior in value.items():
                     _check_kind(f"{field.name}[{name!r}]", field.name, prior)
             elif value is not None:
                 if field.name == "residual":
-                    raise SpecificationError(
-                        f"residual={value}",
-                        "the parameters of a residual structure have different ranges",
-                        "name them: Priors(residual={'rho': Uniform(-1, 1)})",
-                        SEE,
-                    )
+                    reason = "the parameters of a residual structure have different ranges"
+                    remedy = "name them: Priors(residual={'rho': Uniform(-1, 1)})"
+                    raise SpecificationError(f"residual={value}", reason, remedy, SEE)
                 _check_kind(field.name, field.name, value)
 
     def resolve(self, design: Design) -> ResolvedPriors:
@@ -150,37 +144,24 @@ class Priors:
         """
         default = default_priors(design)
         if self.intercept is not None and design.intercept is None:
-            raise SpecificationError(
-                f"intercept={self.intercept}",
-                "the model has no fixed intercept",
-                "leave it out, or put the intercept back into the formula",
-                SEE,
-            )
+            remedy = "leave it out, or put the intercept back into the formula"
+            raise SpecificationError(f"intercept={self.intercept}", "the model has no fixed intercept", remedy, SEE)
         slopes = [c for i, c in enumerate(design.coef) if i != design.intercept]
         chosen_beta = _spread(self.beta, slopes, "beta", "fixed coefficient")
         if self.sd_b is not None and not design.term:
-            raise SpecificationError(
-                "sd_b for a marginal model" if not isinstance(self.sd_b, Distribution) else f"sd_b={self.sd_b}",
-                "a marginal model has no random effects",
-                "leave sd_b out, or use hl.TwoLevelModel",
-                SEE,
-            )
+            received = "sd_b for a marginal model" if not isinstance(self.sd_b, Distribution) else f"sd_b={self.sd_b}"
+            reason = "a marginal model has no random effects"
+            raise SpecificationError(received, reason, "leave sd_b out, or use hl.TwoLevelModel", SEE)
         chosen_sd = _spread(self.sd_b, list(design.term), "sd_b", "random effect")
         chosen_residual = _spread(self.residual, list(default.residual_names), "residual", "residual parameter")
         if default.common_sd and isinstance(self.sd_b, Mapping):
-            raise SpecificationError(
-                f"sd_b={{{', '.join(map(repr, self.sd_b))}}}",
-                f"covariance={design.covariance!r} has one standard deviation common to all random effects",
-                "give one prior, for example sd_b=HalfNormal(1)",
-                SEE,
-            )
+            received = f"sd_b={{{', '.join(map(repr, self.sd_b))}}}"
+            reason = f"covariance={design.covariance!r} has one standard deviation common to all random effects"
+            raise SpecificationError(received, reason, "give one prior, for example sd_b=HalfNormal(1)", SEE)
         if self.corr_b is not None and default.corr_b is None:
-            raise SpecificationError(
-                f"corr_b={self.corr_b}",
-                "the random effects of this model are not correlated",
-                "leave it out, or use covariance='unstructured' (a single bar in the formula)",
-                SEE,
-            )
+            received = f"corr_b={self.corr_b}"
+            remedy = "leave it out, or use covariance='unstructured' (a single bar in the formula)"
+            raise SpecificationError(received, "the random effects of this model are not correlated", remedy, SEE)
         if chosen_residual:
             _check_overlap(chosen_residual, residual_rows(design).parameters)
         beta = tuple(chosen_beta.get(c, p) for c, p in zip(design.coef, default.beta, strict=True))
@@ -232,12 +213,8 @@ def resolve_priors(priors: Priors | str | ResolvedPriors | None, design: Design)
         return priors.resolve(design)
     if isinstance(priors, str) and priors.lower() == "bambi":
         return bambi_priors(design)
-    raise SpecificationError(
-        f"priors={priors!r}",
-        f"this is not a set of priors.{closest(priors, ['bambi']) if isinstance(priors, str) else ''}",
-        "pass priors=None (defaults), Priors(...) or 'bambi'",
-        SEE,
-    )
+    reason = f"this is not a set of priors.{closest(priors, ['bambi']) if isinstance(priors, str) else ''}"
+    raise SpecificationError(f"priors={priors!r}", reason, "pass priors=None (defaults), Priors(...) or 'bambi'", SEE)
 
 
 def _check_kind(what: str, role: str, prior: Any) -> None:
@@ -286,16 +263,8 @@ def _spread(value: Prior | Mapping[str, Prior] | None, names: list[str], role: s
         if name in names:
             continue
         if role == "beta" and name == INTERCEPT:
-            raise SpecificationError(
-                f"beta[{name!r}]",
-                "the intercept's prior is that of the centred design, and has an argument of its own",
-                f"write Priors(intercept={value[name]})",
-                SEE,
-            )
-        raise SpecificationError(
-            f"{role}[{name!r}]",
-            f"the model has no {kind} of this name.{closest(name, names)}",
-            f"use one of: {shorten(names)}" if names else f"leave {role} out",
-            SEE,
-        )
+            reason = "the intercept's prior is that of the centred design, and has an argument of its own"
+            raise SpecificationError(f"beta[{name!r}]", reason, f"write Priors(intercept={value[name]})", SEE)
+        received, remedy = f"{role}[{name!r}]", f"use one of: {shorten(names)}" if names else f"leave {role} out"
+        raise SpecificationError(received, f"the model has no {kind} of this name.{closest(name, names)}", remedy, SEE)
     return dict(value)

@@ -83,10 +83,8 @@ def recover_residual(
 def _whitened(rows: ResidualRows, eta: FloatArray) -> Whitened:
     whitened = rows.whiten(eta)
     if whitened is None:
-        raise DataError(
-            "a draw of the residual parameters at the edge of their range",
-            "its residual covariance is not positive definite in floating point",
-            "use a prior that keeps away from the edge: hl.Priors(residual={...})",
-            "docs, page 'Residual structures'",
-        )
+        received = "a draw of the residual parameters at the edge of their range"
+        reason = "its residual covariance is not positive definite in floating point"
+        remedy = "use a prior that keeps away from the edge: hl.Priors(residual={...})"
+        raise DataError(received, reason, remedy, "docs, page 'Residual structures'")
     return whitened

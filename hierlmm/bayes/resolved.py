@@ -137,12 +137,9 @@ class ResolvedPriors:
         """
         other = [f"{c}: {p}" for c, p in zip(self.coef, self.beta, strict=True) if not isinstance(p, Normal)]
         if other:
-            raise NotAvailableError(
-                f"the normal prior of beta, with {other[0]}",
-                "the coefficients are jointly normal only if every one of their priors is normal",
-                "use Normal(...) priors for the fixed effects, or the explicit sampler",
-                SEE,
-            )
+            reason = "the coefficients are jointly normal only if every one of their priors is normal"
+            remedy = "use Normal(...) priors for the fixed effects, or the explicit sampler"
+            raise NotAvailableError(f"the normal prior of beta, with {other[0]}", reason, remedy, SEE)
         normal = [p for p in self.beta if isinstance(p, Normal)]
         mean = np.array([p.mean for p in normal], dtype=float)
         precision = np.array([p.sd**-2.0 for p in normal], dtype=float)

@@ -85,14 +85,10 @@ def refuse_fitted_values(design: Design) -> None:
 def _refuse_ignored(sampler: str, centered: bool, random_effects: str) -> None:
     """An option that the route would ignore is refused."""
     if sampler == "collapsed" and centered:
-        raise SpecificationError(
-            "centered=True with sampler='collapsed'",
-            "the collapsed route has no random effects to centre: they are integrated out",
-            "leave centered out, or use sampler='explicit'",
-        )
+        received = "centered=True with sampler='collapsed'"
+        reason = "the collapsed route has no random effects to centre: they are integrated out"
+        raise SpecificationError(received, reason, "leave centered out, or use sampler='explicit'")
     if sampler == "explicit" and random_effects not in ("auto", "draws"):
-        raise SpecificationError(
-            f"random_effects={random_effects!r} on the explicit route",
-            "there the random effects are sampled with everything else, so their draws exist and are kept",
-            "leave random_effects out, or use the collapsed route (sampler='auto')",
-        )
+        reason = "there the random effects are sampled with everything else, so their draws exist and are kept"
+        remedy = "leave random_effects out, or use the collapsed route (sampler='auto')"
+        raise SpecificationError(f"random_effects={random_effects!r} on the explicit route", reason, remedy)

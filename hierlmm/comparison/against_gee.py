@@ -144,20 +144,13 @@ def _same_question(mixed: Fit, found: GEENumbers, options: dict[str, Any]) -> GE
     own, other = mixed.design, found.design
     same = own.coef == other.coef and own.n_obs == other.n_obs and own.subjects.equals(other.subjects)
     if not same or not np.array_equal(own.y, other.y) or not np.array_equal(own.X, other.X):
-        raise SpecificationError(
-            f"a GEE fit of {other.hierarchy.formula} beside a fit of {own.hierarchy.formula}",
-            "the two are of different rows or have different coefficients",
-            "fit both to the same data with the same fixed part: model.fit_gee()",
-            SEE,
-        )
+        received = f"a GEE fit of {other.hierarchy.formula} beside a fit of {own.hierarchy.formula}"
+        remedy = "fit both to the same data with the same fixed part: model.fit_gee()"
+        raise SpecificationError(received, "the two are of different rows or have different coefficients", remedy, SEE)
     time, scale = options.get("time"), options.get("scale", "n-p")
     if time is not None or scale != "n-p" or options.keys() - {"time", "scale"}:
-        raise SpecificationError(
-            "a GEE fit together with options of GEE",
-            "the fit has been made already, with its own",
-            "give the options to model.fit_gee(...)",
-            SEE,
-        )
+        received, reason = "a GEE fit together with options of GEE", "the fit has been made already, with its own"
+        raise SpecificationError(received, reason, "give the options to model.fit_gee(...)", SEE)
     return found
 
 

@@ -172,12 +172,8 @@ def estimator_names(estimators: Sequence[str], known: tuple[str, ...]) -> list[s
     names = [str(e).lower() for e in estimators] or ["nuts", "reml"]
     for name in names:
         if name not in known:
-            raise SpecificationError(
-                f"estimator {name!r}",
-                f"this version does not know it.{closest(name, known)}",
-                f"use {', '.join(map(repr, known))}",
-                "docs, page 'Limitations'",
-            )
+            received, reason = f"estimator {name!r}", f"this version does not know it.{closest(name, known)}"
+            raise SpecificationError(received, reason, f"use {', '.join(map(repr, known))}", "docs, page 'Limitations'")
     return names
 
 
@@ -200,27 +196,19 @@ def check_options(names: Sequence[str], options: Mapping[str, Any], fit: Callabl
     known = [name for name in signature(fit).parameters if name not in ("self", "seed", "progressbar")]
     gee = [name for name in options if name in GEE_OPTIONS]
     if gee:
-        raise SpecificationError(
-            f"compare with {', '.join(f'{name}={options[name]!r}' for name in gee)}",
-            "options here are those of the sampler; GEE is fitted with its defaults",
-            f"fit on its own and compare the fits: hl.compare(model.fit_reml(), model.fit_gee({gee[0]}=...))",
-            SEE,
-        )
+        received = f"compare with {', '.join(f'{name}={options[name]!r}' for name in gee)}"
+        reason = "options here are those of the sampler; GEE is fitted with its defaults"
+        remedy = f"fit on its own and compare the fits: hl.compare(model.fit_reml(), model.fit_gee({gee[0]}=...))"
+        raise SpecificationError(received, reason, remedy, SEE)
     for name in options:
         if name not in known:
-            raise SpecificationError(
-                f"compare with {name}={options[name]!r}",
-                f"there is no such option.{closest(name, [*known, 'seed', 'progressbar', 'ci'])}",
-                f"use options of model.fit: {', '.join(known)}; or fit one by one and call hl.compare(fit, other)",
-                SEE,
-            )
+            reason = f"there is no such option.{closest(name, [*known, 'seed', 'progressbar', 'ci'])}"
+            remedy = f"use options of model.fit: {', '.join(known)}; or fit one by one and call hl.compare(fit, other)"
+            raise SpecificationError(f"compare with {name}={options[name]!r}", reason, remedy, SEE)
     if options and not {"nuts", "bambi"} & set(names):
-        raise SpecificationError(
-            f"compare({', '.join(map(repr, names))}) with {', '.join(f'{k}={v!r}' for k, v in options.items())}",
-            "these options are of a sampler, and none of these estimators samples",
-            "leave them out, or add 'nuts'",
-            SEE,
-        )
+        received = f"compare({', '.join(map(repr, names))}) with {', '.join(f'{k}={v!r}' for k, v in options.items())}"
+        reason = "these options are of a sampler, and none of these estimators samples"
+        raise SpecificationError(received, reason, "leave them out, or add 'nuts'", SEE)
 
 
 @checked

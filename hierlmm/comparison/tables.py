@@ -209,12 +209,9 @@ def comparison_gt(comparison: SideBySide) -> Any:
     try:
         from great_tables import GT, loc, style
     except ImportError as error:
-        raise MissingPackageError(
-            "a request for a great_tables.GT",
-            "the package great-tables is not installed",
-            'pip install "hierlmm[html]"; plain HTML needs no package: comparison.to_html()',
-            "docs, page 'Installation'",
-        ) from error
+        received, reason = "a request for a great_tables.GT", "the package great-tables is not installed"
+        remedy = 'pip install "hierlmm[html]"; plain HTML needs no package: comparison.to_html()'
+        raise MissingPackageError(received, reason, remedy, "docs, page 'Installation'") from error
     frame, flags = _string_frame(comparison)
     names = [c for c in frame.columns if c not in ("section", "parameter")]
     gt = GT(frame, rowname_col="parameter", groupname_col="section", id="hierlmm-comparison")

@@ -212,11 +212,8 @@ def _positions(spec: ResidualCorrelation, column: pd.Series) -> tuple[FloatArray
         return codes, tuple(f"{label:g}" if isinstance(label, float) else str(label) for label in levels)
     kind = pd.api.types.infer_dtype(column)
     if kind in ("timedelta64", "timedelta"):
-        raise data_error(
-            f"{name} and durations in {column.name!r}",
-            "a distance in time needs a unit",
-            f"make a column of numbers, for example days: data[{column.name!r}].dt.total_seconds() / 86400",
-        )
+        remedy = f"make a column of numbers, for example days: data[{column.name!r}].dt.total_seconds() / 86400"
+        raise data_error(f"{name} and durations in {column.name!r}", "a distance in time needs a unit", remedy)
     if kind in ("datetime64", "datetime", "date", "period"):
         raise data_error(
             f"{name} and dates in {column.name!r}",
@@ -233,11 +230,8 @@ def _positions(spec: ResidualCorrelation, column: pd.Series) -> tuple[FloatArray
         )
     values = column.to_numpy(dtype=np.float64)
     if not np.all(np.isfinite(values)):
-        raise data_error(
-            f"{name} and {int(np.sum(~np.isfinite(values)))} times in {column.name!r} that are not finite",
-            "a position is a number",
-            "correct or drop these rows",
-        )
+        received = f"{name} and {int(np.sum(~np.isfinite(values)))} times in {column.name!r} that are not finite"
+        raise data_error(received, "a position is a number", "correct or drop these rows")
     if spec.integer and np.any(values != np.round(values)):
         bad = values[values != np.round(values)][0]
         raise data_error(
@@ -296,11 +290,9 @@ def bind_correlation(
     inner = np.ones(len(gaps), dtype=bool)
     inner[rows.start[:-1]] = False
     if not inner.any():
-        raise data_error(
-            f"one row for each subject, and {type(spec).__name__}",
-            "there is no pair of rows within a subject to correlate",
-            "check the subject column, or leave the correlation out",
-        )
+        received = f"one row for each subject, and {type(spec).__name__}"
+        reason = "there is no pair of rows within a subject to correlate"
+        raise data_error(received, reason, "check the subject column, or leave the correlation out")
     positive = gaps[inner & (gaps > 0.0)]
     observed = Observed(
         spec.largest(rows.t, rows.start),

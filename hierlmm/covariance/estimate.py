@@ -75,11 +75,8 @@ class ResidualEstimate:
         spec = self.variance.spec
         if spec.variable is None:
             if fitted is None:
-                raise data_error(
-                    "a residual variance that depends on the fitted value, and rows without fitted values",
-                    "it cannot be evaluated",
-                    "predict these rows through the fit",
-                )
+                received = "a residual variance that depends on the fitted value, and rows without fitted values"
+                raise data_error(received, "it cannot be evaluated", "predict these rows through the fit")
             column = pd.Series(fitted, index=frame.index)
         else:
             column = _column(frame, spec.variable, "residual variance")
@@ -117,11 +114,9 @@ class ResidualEstimate:
         text = [f"{v:g}" if isinstance(v, float) else str(v) for v in column]
         unknown = [v for v in text if v not in labels]
         if unknown:
-            raise data_error(
-                f"{column.name} {unknown[0]!r}",
-                "this occasion was not in the fitted data, so its correlations are unknown",
-                f"use one of {', '.join(labels)}, or a structure in continuous time",
-            )
+            received = f"{column.name} {unknown[0]!r}"
+            reason = "this occasion was not in the fitted data, so its correlations are unknown"
+            raise data_error(received, reason, f"use one of {', '.join(labels)}, or a structure in continuous time")
         return np.array([labels.index(v) for v in text], dtype=np.float64)
 
     def __repr__(self) -> str:
@@ -132,9 +127,6 @@ class ResidualEstimate:
 
 def _column(frame: pd.DataFrame, name: str, what: str) -> pd.Series:
     if name not in frame.columns:
-        raise data_error(
-            f"rows without the column {name!r}",
-            f"the {what} of the model depends on it",
-            "add the column",
-        )
+        received = f"rows without the column {name!r}"
+        raise data_error(received, f"the {what} of the model depends on it", "add the column")
     return frame[name]

@@ -167,11 +167,9 @@ def check_start(what: str, name: str, value: float | None, lower: float, upper: 
     if not number or not lower < float(value) < upper:
         low = f"{lower:.4g}" if math.isfinite(lower) else "-∞"
         high = f"{upper:.4g}" if math.isfinite(upper) else "∞"
-        raise specification_error(
-            f"{what} with the starting value {name}={value!r}",
-            f"{name} lies between {low} and {high} (bounds excluded)",
-            "give a value inside, or leave it out: the data choose one",
-        )
+        received = f"{what} with the starting value {name}={value!r}"
+        reason = f"{name} lies between {low} and {high} (bounds excluded)"
+        raise specification_error(received, reason, "give a value inside, or leave it out: the data choose one")
 
 
 def check_parameters(what: str, parameters: Any) -> tuple[Parameter, ...]:
@@ -184,11 +182,9 @@ def check_parameters(what: str, parameters: Any) -> tuple[Parameter, ...]:
         start outside of them.
     """
     if not isinstance(parameters, tuple | list) or not all(isinstance(p, Parameter) for p in parameters):
-        raise specification_error(
-            f"{what}, whose `parameters` returns {_short(parameters)}",
-            "it returns a tuple of hl.Parameter, also where there is only one",
-            "write for example return (hl.Parameter('range', start=2.0, lower=0.0),)",
-        )
+        received = f"{what}, whose `parameters` returns {_short(parameters)}"
+        remedy = "write for example return (hl.Parameter('range', start=2.0, lower=0.0),)"
+        raise specification_error(received, "it returns a tuple of hl.Parameter, also where there is only one", remedy)
     for parameter in parameters:
         wrong = _why_unusable(parameter)
         if wrong:
@@ -207,11 +203,9 @@ def refuse_repeated_names(what: str, names: Sequence[str]) -> None:
     """
     for k, name in enumerate(names):
         if name == "sigma" or name in names[:k]:
-            raise specification_error(
-                f"{what} and a parameter named {name!r}",
-                "that is the name of the residual standard deviation" if name == "sigma" else "two have this name",
-                "give it another name: tables and priors go by names",
-            )
+            received = f"{what} and a parameter named {name!r}"
+            reason = "that is the name of the residual standard deviation" if name == "sigma" else "two have this name"
+            raise specification_error(received, reason, "give it another name: tables and priors go by names")
 
 
 def _why_unusable(p: Parameter) -> tuple[str, str] | None:

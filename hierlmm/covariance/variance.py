@@ -186,37 +186,28 @@ class VarIdent(VarianceFunction):
         """Codes of the groups; their labels are remembered."""
         levels = sorted_levels("VarIdent", column)
         if len(levels) < 2:
-            raise data_error(
-                f"VarIdent({self.variable!r}) and a column with one value, {quote(levels[0])}",
-                "variances can differ only between two groups or more",
-                "use another column, or leave the variance function out",
-            )
+            received = f"VarIdent({self.variable!r}) and a column with one value, {quote(levels[0])}"
+            reason = "variances can differ only between two groups or more"
+            raise data_error(received, reason, "use another column, or leave the variance function out")
         if len(levels) > max(2, len(column) // 3):
-            raise data_error(
-                f"VarIdent({self.variable!r}) and {len(levels)} groups in {len(column)} rows",
-                "a variance for every group needs several rows in each of them",
-                f"use VarPower({self.variable!r}) or VarExp({self.variable!r}) for a covariate that is a number",
-            )
+            received = f"VarIdent({self.variable!r}) and {len(levels)} groups in {len(column)} rows"
+            remedy = f"use VarPower({self.variable!r}) or VarExp({self.variable!r}) for a covariate that is a number"
+            raise data_error(received, "a variance for every group needs several rows in each of them", remedy)
         codes = column.map({label: k for k, label in enumerate(levels)})
         counts = codes.value_counts()
         if counts.min() < 2:
             label = levels[int(counts.index.to_numpy()[counts.argmin()])]
-            raise data_error(
-                f"VarIdent({self.variable!r}) and one row with {quote(label)}",
-                "its variance cannot be estimated from one measurement",
-                "merge small groups",
-            )
+            received = f"VarIdent({self.variable!r}) and one row with {quote(label)}"
+            raise data_error(received, "its variance cannot be estimated from one measurement", "merge small groups")
         return codes.to_numpy(dtype=np.float64), tuple(levels)
 
     def apply(self, column: pd.Series, state: tuple[Any, ...]) -> FloatArray:
         """Codes of the groups."""
         unknown = [v for v in column.unique() if v not in state]
         if unknown:
-            raise data_error(
-                f"{self.variable} {quote(unknown[0])}",
-                "this group was not in the fitted data, so its residual variance is unknown",
-                f"use one of {', '.join(map(quote, state))}",
-            )
+            received = f"{self.variable} {quote(unknown[0])}"
+            reason = "this group was not in the fitted data, so its residual variance is unknown"
+            raise data_error(received, reason, f"use one of {', '.join(map(quote, state))}")
         return column.map({label: k for k, label in enumerate(state)}).to_numpy(dtype=np.float64)
 
     def parameters(self, v: FloatArray, state: tuple[Any, ...]) -> tuple[Parameter, ...]:
@@ -322,11 +313,9 @@ class VarPower(_OfNumber):
         v = super().apply(column, state)
         if np.any(v == 0.0):
             row = column.index[np.flatnonzero(v == 0.0)[0]]
-            raise data_error(
-                f"VarPower({self.variable or 'fitted value'}) and a zero in row {quote(row)}",
-                "a power of zero is a residual variance of zero (or infinity)",
-                "shift the covariate away from zero, or use VarExp",
-            )
+            received = f"VarPower({self.variable or 'fitted value'}) and a zero in row {quote(row)}"
+            reason = "a power of zero is a residual variance of zero (or infinity)"
+            raise data_error(received, reason, "shift the covariate away from zero, or use VarExp")
         return v
 
     def formula(self) -> str:
@@ -368,45 +357,31 @@ class VarExp(_OfNumber):
 
 def _check_column(name: str, covariate: Any) -> None:
     if not isinstance(covariate, str) or not covariate:
-        raise specification_error(
-            f"{name}({'' if isinstance(covariate, str) else repr(covariate)})",
-            "its argument is the name of a column",
-            f"write {name}('column')",
-        )
+        received = f"{name}({'' if isinstance(covariate, str) else repr(covariate)})"
+        raise specification_error(received, "its argument is the name of a column", f"write {name}('column')")
 
 
 def _numbers(spec: VarianceFunction, column: pd.Series) -> FloatArray:
     name, covariate = type(spec).__name__, spec.variable
     if not is_number(column):
-        raise data_error(
-            f"{name}({covariate!r}) and a column of type {column.dtype}",
-            "the variance is a function of a number",
-            f"use VarIdent({covariate!r}) for groups",
-        )
+        received = f"{name}({covariate!r}) and a column of type {column.dtype}"
+        raise data_error(received, "the variance is a function of a number", f"use VarIdent({covariate!r}) for groups")
     if pd.api.types.is_complex_dtype(column):
-        raise data_error(
-            f"{name}({covariate!r}) and complex numbers",
-            "the variance is a function of a real number",
-            "take .real",
-        )
+        received = f"{name}({covariate!r}) and complex numbers"
+        raise data_error(received, "the variance is a function of a real number", "take .real")
     v = column.to_numpy(dtype=np.float64)
     if not np.all(np.isfinite(v)):
-        raise data_error(
-            f"{name}({covariate!r}) and {int(np.sum(~np.isfinite(v)))} values that are not finite",
-            "the variance would be zero or infinite there",
-            "correct or drop these rows",
-        )
+        received = f"{name}({covariate!r}) and {int(np.sum(~np.isfinite(v)))} values that are not finite"
+        raise data_error(received, "the variance would be zero or infinite there", "correct or drop these rows")
     return v
 
 
 def _check_varying(spec: VarianceFunction, v: FloatArray) -> None:
     """Refuse a covariate that is constant in the data to be fitted."""
     if np.ptp(v) == 0.0:
-        raise data_error(
-            f"{type(spec).__name__}({spec.variable or 'fitted value'}) and {v[0]:g} in every row",
-            "a variance that depends on a constant is one variance",
-            "use another column, or leave the variance function out",
-        )
+        received = f"{type(spec).__name__}({spec.variable or 'fitted value'}) and {v[0]:g} in every row"
+        reason = "a variance that depends on a constant is one variance"
+        raise data_error(received, reason, "use another column, or leave the variance function out")
 
 
 def _check_spread(spec: VarianceFunction, v: FloatArray, what: str, remedy: str) -> None:
@@ -432,8 +407,6 @@ def sorted_levels(name: str, column: pd.Series) -> list[Any]:
         return levels_in_use(column)
     except TypeError as error:
         types = ", ".join(sorted({type(v).__name__ for v in column}))
-        raise data_error(
-            f"{name}({column.name!r}) and labels of type {types}",
-            "labels are of one type (1 and '1' could mean one group or two)",
-            f"make them text: data[{column.name!r}].astype(str)",
-        ) from error
+        received = f"{name}({column.name!r}) and labels of type {types}"
+        reason = "labels are of one type (1 and '1' could mean one group or two)"
+        raise data_error(received, reason, f"make them text: data[{column.name!r}].astype(str)") from error

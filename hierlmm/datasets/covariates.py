@@ -53,11 +53,8 @@ def draw_covariates(
         else:
             labels, numeric = _levels(how, f"{argument}[{name!r}]")
             if argument == "level2" and len(labels) > len(unit):
-                raise refuse(
-                    f"level2[{name!r}] with {len(labels)} levels and n_subjects={len(unit)}",
-                    "Some levels would have no subject.",
-                    "Use more subjects or fewer levels.",
-                )
+                received = f"level2[{name!r}] with {len(labels)} levels and n_subjects={len(unit)}"
+                raise refuse(received, "Some levels would have no subject.", "Use more subjects or fewer levels.")
             codes = unit // block % len(labels)
             if argument == "level2" and len(np.unique(codes)) < len(labels):
                 # Too few subjects for a full crossing: allocate this factor evenly on its own.
@@ -85,21 +82,16 @@ def _from_distribution(rng: np.random.Generator, how: tuple[Any, ...], n: int, w
         return rng.normal(a, b, n)
     if kind == "uniform" and a <= b:
         return rng.uniform(a, b, n)
-    raise refuse(
-        f"{where}={how!r}",
-        "It is not a distribution that can be drawn from.",
-        "Use ('normal', mean, sd) with sd >= 0, ('uniform', low, high) with low <= high, or a function f(rng, n).",
-    )
+    remedy = "Use ('normal', mean, sd) with sd >= 0, ('uniform', low, high) with low <= high, or a function f(rng, n)."
+    raise refuse(f"{where}={how!r}", "It is not a distribution that can be drawn from.", remedy)
 
 
 def _from_function(values: Any, n: int, where: str) -> Column:
     drawn = np.asarray(values)
     if drawn.shape != (n,):
-        raise refuse(
-            f"{where}, a function that returned an array of shape {drawn.shape}",
-            f"{n} values are needed, shape ({n},).",
-            "Return one value for each, for example lambda rng, n: rng.poisson(3, n).",
-        )
+        received = f"{where}, a function that returned an array of shape {drawn.shape}"
+        reason = f"{n} values are needed, shape ({n},)."
+        raise refuse(received, reason, "Return one value for each, for example lambda rng, n: rng.poisson(3, n).")
     if drawn.dtype.kind in "biuf":
         numbers = drawn.astype(float)
         if not np.isfinite(numbers).all():
@@ -115,11 +107,9 @@ def _levels(how: Any, where: str) -> tuple[list[Any], bool]:
     text = all(isinstance(v, str) for v in levels)
     numeric = all(isinstance(v, int | float | np.integer | np.floating) for v in levels)
     if not levels or not (text or numeric) or len(set(levels)) < len(levels):
-        raise refuse(
-            f"{where}={how!r}",
-            "It describes no covariate: a list must hold different labels, or different numbers.",
-            "Use a list of labels, a list of numbers, ('normal', mean, sd), ('uniform', low, high), or f(rng, n).",
-        )
+        reason = "It describes no covariate: a list must hold different labels, or different numbers."
+        remedy = "Use a list of labels, a list of numbers, ('normal', mean, sd), ('uniform', low, high), or f(rng, n)."
+        raise refuse(f"{where}={how!r}", reason, remedy)
     return levels, numeric
 
 
@@ -169,22 +159,17 @@ def _column(text: str, columns: Mapping[str, Column], whole: str) -> Array | Non
         column = columns[text]
         if column.labels is None:
             return column.data
-        raise refuse(
-            f"the coefficient {whole!r}",
-            f"{text!r} is categorical: it has one coefficient for each level but the first.",
-            f"Name them: {', '.join(f'{text}[T.{v}]' for v in column.labels[1:])}.",
-        )
+        received = f"the coefficient {whole!r}"
+        reason = f"{text!r} is categorical: it has one coefficient for each level but the first."
+        raise refuse(received, reason, f"Name them: {', '.join(f'{text}[T.{v}]' for v in column.labels[1:])}.")
     if (match := POWER.fullmatch(text)) and match["name"] in columns and columns[match["name"]].labels is None:
         return columns[match["name"]].data ** int(match["power"])
     if not (match := DUMMY.fullmatch(text)) or match["factor"] not in columns:
         return None
     column, level = columns[match["factor"]], match["level"]
     if column.labels is None:
-        raise refuse(
-            f"the coefficient {whole!r}",
-            f"{match['factor']!r} is numeric and has no levels.",
-            f"Name it {match['factor']!r}, or describe it by a list of labels (text).",
-        )
+        remedy = f"Name it {match['factor']!r}, or describe it by a list of labels (text)."
+        raise refuse(f"the coefficient {whole!r}", f"{match['factor']!r} is numeric and has no levels.", remedy)
     if level not in column.labels[1:]:
         why = "is the reference level" if level in column.labels else "is not one of its levels"
         raise refuse(

@@ -100,11 +100,8 @@ def to_long(
     wide = _to_pandas(data)
     twice = wide.columns[wide.columns.duplicated()].unique()
     if len(twice):
-        raise data_error(
-            f"data with several columns named {_listed(twice)}",
-            "A name must stand for one column.",
-            "Rename or drop the duplicates.",
-        )
+        received = f"data with several columns named {_listed(twice)}"
+        raise data_error(received, "A name must stand for one column.", "Rename or drop the duplicates.")
     times = _times(list(wide.columns), values, names_pattern, names_transform)
     name, wide = _with_subject(wide, subject, times)
     covariates = _kept(list(wide.columns), keep, name, times)
@@ -137,11 +134,9 @@ def _to_pandas(data: Any) -> pd.DataFrame:
     try:
         frame = nw.from_native(data)
     except TypeError as error:
-        raise data_error(
-            f"an object of type {type(data).__name__!r}",
-            "It is not a data frame that narwhals can read.",
-            "Pass a pandas, polars or PyArrow table with one row per subject.",
-        ) from error
+        received = f"an object of type {type(data).__name__!r}"
+        remedy = "Pass a pandas, polars or PyArrow table with one row per subject."
+        raise data_error(received, "It is not a data frame that narwhals can read.", remedy) from error
     if isinstance(frame, nw.LazyFrame):
         frame = frame.collect()
     return frame.to_pandas()
@@ -161,11 +156,8 @@ def _times(
         times = _times_by_name(columns, values, transform)
     else:
         if not isinstance(values, Iterable):
-            raise specification_error(
-                f"values={values!r}",
-                "This names no columns.",
-                "Name the columns in a list, give their prefix, or a mapping column -> time.",
-            )
+            remedy = "Name the columns in a list, give their prefix, or a mapping column -> time."
+            raise specification_error(f"values={values!r}", "This names no columns.", remedy)
         chosen = list(values)
         _need_columns(columns, chosen)
         times = {c: _time_in(str(c), pattern, transform) for c in chosen}
@@ -179,17 +171,12 @@ def _times(
     seen: dict[Any, Any] = {}
     for column, time in times.items():
         if not isinstance(time, Hashable):
-            raise specification_error(
-                f"the time {time!r} of the column {column!r}",
-                "A time is one number or label.",
-                "Give a mapping column -> time, such as {'bp1': 1, 'bp2': 2}.",
-            )
+            received, reason = f"the time {time!r} of the column {column!r}", "A time is one number or label."
+            raise specification_error(received, reason, "Give a mapping column -> time, such as {'bp1': 1, 'bp2': 2}.")
         if time in seen:
-            raise specification_error(
-                f"the columns {seen[time]!r} and {column!r}",
-                f"Both would be the measurement at {time!r}.",
-                "Give each column its own time, for example with a mapping column -> time.",
-            )
+            received = f"the columns {seen[time]!r} and {column!r}"
+            remedy = "Give each column its own time, for example with a mapping column -> time."
+            raise specification_error(received, f"Both would be the measurement at {time!r}.", remedy)
         seen[time] = column
     return times
 
@@ -211,19 +198,15 @@ def _time_in(name: str, pattern: str | None, transform: Callable[[Any], Any] | N
         if re.fullmatch(r"-\d+(?:\.\d+)?", name):  # a column called -1: the name is the time
             return _transformed(name, name, transform)
         if re.search(r"-\d+(?:\.\d+)?$", name):
-            raise specification_error(
-                f"the column {name!r}",
-                "The minus before the number could be a sign or a hyphen.",
-                r"Say which with names_pattern, such as r'(-?\d+)$' for a sign or r'-(\d+)$' for a hyphen.",
-            )
+            received = f"the column {name!r}"
+            remedy = r"Say which with names_pattern, such as r'(-?\d+)$' for a sign or r'-(\d+)$' for a hyphen."
+            raise specification_error(received, "The minus before the number could be a sign or a hyphen.", remedy)
         pattern = TRAILING_NUMBER
     match = _one_group(pattern).search(name)
     if match is None:
-        raise specification_error(
-            f"the column {name!r}",
-            f"No time is found in its name with the pattern {pattern!r}.",
-            "Give names_pattern, a regular expression with one group, or values as a mapping column -> time.",
-        )
+        received = f"the column {name!r}"
+        remedy = "Give names_pattern, a regular expression with one group, or values as a mapping column -> time."
+        raise specification_error(received, f"No time is found in its name with the pattern {pattern!r}.", remedy)
     return _transformed(name, match.group(1), transform)
 
 
@@ -233,32 +216,25 @@ def _transformed(name: str, text: str, transform: Callable[[Any], Any] | None) -
     try:
         return transform(text)
     except (TypeError, ValueError) as error:
-        raise specification_error(
-            f"the column {name!r}, whose time reads {text!r}",
-            f"names_transform cannot convert it: {error}.",
-            "Make the pattern catch the number only, or pass another names_transform (None keeps the text).",
-        ) from error
+        received = f"the column {name!r}, whose time reads {text!r}"
+        remedy = "Make the pattern catch the number only, or pass another names_transform (None keeps the text)."
+        raise specification_error(received, f"names_transform cannot convert it: {error}.", remedy) from error
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise specification_error(
-            f"the pattern {pattern!r}",
-            f"It is not a regular expression: {error}.",
-            r"Write it like r'd(\d+)', or pass the columns as a list.",
-        ) from error
+        received, remedy = f"the pattern {pattern!r}", r"Write it like r'd(\d+)', or pass the columns as a list."
+        raise specification_error(received, f"It is not a regular expression: {error}.", remedy) from error
 
 
 def _one_group(pattern: str) -> re.Pattern[str]:
     regex = _compiled(pattern)
     if regex.groups != 1:
-        raise specification_error(
-            f"the pattern {pattern!r}",
-            f"It has {regex.groups} groups; exactly one must catch the time.",
-            r"Put parentheses around the number only, like r'd(\d+)'; use (?:...) for other groups.",
-        )
+        received = f"the pattern {pattern!r}"
+        remedy = r"Put parentheses around the number only, like r'd(\d+)'; use (?:...) for other groups."
+        raise specification_error(received, f"It has {regex.groups} groups; exactly one must catch the time.", remedy)
     return regex
 
 
@@ -266,28 +242,20 @@ def _with_subject(wide: pd.DataFrame, named: str | None, times: Mapping[Any, Any
     """Return the name of the subject column and data that have it, each subject once."""
     subject = "subject" if named is None else named
     if subject in times:
-        raise specification_error(
-            f"the column {subject!r}, as subject and among values",
-            "A column cannot name the subject and hold a measurement.",
-            "Leave it out of values.",
-        )
+        received, remedy = f"the column {subject!r}, as subject and among values", "Leave it out of values."
+        raise specification_error(received, "A column cannot name the subject and hold a measurement.", remedy)
     if named is None and subject not in wide.columns:
         return subject, wide.assign(subject=np.arange(1, len(wide) + 1))
     _need_columns(list(wide.columns), [subject])
     missing = int(wide[subject].isna().sum())
     if missing:
-        raise data_error(
-            f"the subject column {subject!r}",
-            f"{missing} of its {len(wide)} values are missing.",
-            "Fill them in, or drop these rows.",
-        )
+        reason = f"{missing} of its {len(wide)} values are missing."
+        raise data_error(f"the subject column {subject!r}", reason, "Fill them in, or drop these rows.")
     twice = wide[subject][wide[subject].duplicated()].unique()
     if len(twice):
-        raise data_error(
-            f"the subject column {subject!r}",
-            f"Wide data have one row per subject, but these have several: {_listed(twice)}.",
-            "If the data are long already, use them as they are; otherwise make the identifiers unique.",
-        )
+        reason = f"Wide data have one row per subject, but these have several: {_listed(twice)}."
+        remedy = "If the data are long already, use them as they are; otherwise make the identifiers unique."
+        raise data_error(f"the subject column {subject!r}", reason, remedy)
     return subject, wide
 
 
@@ -302,22 +270,17 @@ def _kept(columns: list[Any], keep: Sequence[str] | None, subject: str, times: M
 def _check_new_names(old: list[Any], time: str, response: str) -> None:
     clash = [n for n in (time, response) if n in old]
     if clash or time == response:
-        raise specification_error(
-            f"time={time!r}, response={response!r}",
-            f"The data already have the column {clash[0]!r}." if clash else "Both names are the same.",
-            "Choose other names, or leave the old column out with keep=[...].",
-        )
+        received = f"time={time!r}, response={response!r}"
+        reason = f"The data already have the column {clash[0]!r}." if clash else "Both names are the same."
+        raise specification_error(received, reason, "Choose other names, or leave the old column out with keep=[...].")
 
 
 def _measurements(wide: pd.DataFrame, columns: list[Any]) -> np.ndarray:
     """Return the measurements as floats, shape (subjects, times); missing cells are NaN."""
     wrong = [c for c in columns if not pd.api.types.is_numeric_dtype(wide[c])]
     if wrong:
-        raise data_error(
-            f"the columns {_listed(wrong)}",
-            "They hold measurements and are not numeric.",
-            "Convert them first, for example with pandas.to_numeric, or leave them out of values.",
-        )
+        remedy = "Convert them first, for example with pandas.to_numeric, or leave them out of values."
+        raise data_error(f"the columns {_listed(wrong)}", "They hold measurements and are not numeric.", remedy)
     return np.column_stack([wide[c].to_numpy(dtype=float, na_value=np.nan) for c in columns])
 
 
@@ -332,11 +295,8 @@ def _sorted_by_time(times: Mapping[Any, Any]) -> list[Any]:
 def _need_columns(columns: list[Any], needed: list[Any]) -> None:
     absent = [c for c in needed if c not in columns]
     if absent:
-        raise specification_error(
-            f"the columns {_listed(absent)}",
-            f"The data have no such columns. They have: {_listed(columns)}.",
-            "Correct the names.",
-        )
+        reason = f"The data have no such columns. They have: {_listed(columns)}."
+        raise specification_error(f"the columns {_listed(absent)}", reason, "Correct the names.")
 
 
 def _listed(items: Any, most: int = 12) -> str:

@@ -286,11 +286,8 @@ def _occasions(times: Any) -> Array:
     except (TypeError, ValueError):
         t = np.empty(0)
     if t.ndim != 1 or t.size == 0 or not np.isfinite(t).all() or len(np.unique(t)) < t.size:
-        raise refuse(
-            f"times={times!r}",
-            "The planned occasions are different finite numbers, at least one.",
-            "For example times=[0, 2, 4, 6].",
-        )
+        reason = "The planned occasions are different finite numbers, at least one."
+        raise refuse(f"times={times!r}", reason, "For example times=[0, 2, 4, 6].")
     return np.sort(t)
 
 
@@ -313,11 +310,9 @@ def _draw_times(
             "Use n_times=(least, most), plan more times, or set irregular=True.",
         )
     if irregular and m < 2:
-        raise refuse(
-            f"times with the single value {occasions[0]:g} and irregular=True",
-            "Irregular times are drawn between the least and the greatest of times.",
-            "Give times at least two values, such as [0, 6].",
-        )
+        received = f"times with the single value {occasions[0]:g} and irregular=True"
+        reason = "Irregular times are drawn between the least and the greatest of times."
+        raise refuse(received, reason, "Give times at least two values, such as [0, 6].")
     sizes = rng.integers(low, high, size=n, endpoint=True)
     if irregular:
         grid = rng.uniform(occasions[0], occasions[-1], size=(n, high))
@@ -342,11 +337,8 @@ def _rows_kept(rng: np.random.Generator, dropout: float, n: int) -> Array:
 
 def _coefficients(beta: Any) -> dict[str, float]:
     if not hasattr(beta, "items"):
-        raise refuse(
-            f"beta of type {type(beta).__name__!r}",
-            "Coefficients need names.",
-            "Use a mapping such as {'Intercept': 10, 'time': 0.5}.",
-        )
+        received = f"beta of type {type(beta).__name__!r}"
+        raise refuse(received, "Coefficients need names.", "Use a mapping such as {'Intercept': 10, 'time': 0.5}.")
     return {str(name): finite(value, f"beta[{name!r}]") for name, value in beta.items()}
 
 
@@ -379,21 +371,16 @@ def _random_effects(D: Any, random: Sequence[str] | None, time: str) -> tuple[li
                 f"D of shape {matrix.shape}", "It is not clear what its rows are.", "Name them in random=[...]."
             )
     if matrix.shape != (len(names), len(names)):
-        raise refuse(
-            f"D of shape {matrix.shape} and random={names!r}",
-            f"{len(names)} random effects have a covariance matrix of shape ({len(names)}, {len(names)}).",
-            "Give D a row and a column for every random effect.",
-        )
+        received = f"D of shape {matrix.shape} and random={names!r}"
+        reason = f"{len(names)} random effects have a covariance matrix of shape ({len(names)}, {len(names)})."
+        raise refuse(received, reason, "Give D a row and a column for every random effect.")
     if len(set(names)) < len(names):
         raise refuse(f"random={names!r}", "A coefficient is named twice.", "Name each random effect once.")
     if not np.isfinite(matrix).all():
         raise refuse("D with values that are not finite", "Covariances are finite.", "Correct these entries.")
     if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=1e-12 * np.abs(matrix).max()):
-        raise refuse(
-            f"D={matrix.tolist()}",
-            "It is not symmetric, and a covariance matrix is.",
-            "Make D[i][j] equal to D[j][i].",
-        )
+        received = f"D={matrix.tolist()}"
+        raise refuse(received, "It is not symmetric, and a covariance matrix is.", "Make D[i][j] equal to D[j][i].")
     matrix = (matrix + matrix.T) / 2
     # On the correlation scale, so that the units of the coefficients do not matter.
     sd = np.sqrt(np.clip(np.diag(matrix), 0, None))
@@ -427,11 +414,9 @@ def _check_names(names: list[str]) -> None:
     twice = sorted({n for n in names if names.count(n) > 1})
     odd = [n for n in names if n in ("Intercept", "1") or re.search(r"[:\[\]]", n)]
     if twice or odd:
-        raise refuse(
-            f"columns named {', '.join(map(repr, names))}",
-            f"{twice[0]!r} would stand for two columns." if twice else f"{odd[0]!r} cannot name a column.",
-            "Give every column a name of its own, without ':', '[' or ']' and other than 'Intercept'.",
-        )
+        reason = f"{twice[0]!r} would stand for two columns." if twice else f"{odd[0]!r} cannot name a column."
+        remedy = "Give every column a name of its own, without ':', '[' or ']' and other than 'Intercept'."
+        raise refuse(f"columns named {', '.join(map(repr, names))}", reason, remedy)
 
 
 def _check_dropout(dropout: Any) -> None:

@@ -61,11 +61,9 @@ def check_levels(hierarchy: Hierarchy, rows: Prepared, changes: Mapping[str, NDA
     for term in hierarchy.level1_terms:
         constant = [f for f in term if f in changes and not np.any(changes[f])]
         if constant:
-            raise specification_error(
-                f"{constant[0]!r} at level 1",
-                f"it is constant within every {subject}, so no {subject} has a regression on it",
-                f"move it to level 2, for example level2={{'Intercept': {constant[0]!r}}}",
-            )
+            reason = f"it is constant within every {subject}, so no {subject} has a regression on it"
+            remedy = f"move it to level 2, for example level2={{'Intercept': {constant[0]!r}}}"
+            raise specification_error(f"{constant[0]!r} at level 1", reason, remedy)
 
 
 def check_margins(hierarchy: Hierarchy, columns: list[Column], varying: frozenset[str]) -> None:
@@ -116,12 +114,8 @@ def check_unique(names: Sequence[str]) -> None:
     """Refuse two coefficients of one name."""
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise DataError(
-            f"two coefficients named {twice[0]!r}",
-            "a column of the data has the name that a term of the formula gets",
-            f"rename the column {twice[0]!r}",
-            SEE,
-        )
+        reason = "a column of the data has the name that a term of the formula gets"
+        raise DataError(f"two coefficients named {twice[0]!r}", reason, f"rename the column {twice[0]!r}", SEE)
 
 
 def covariance_blocks(hierarchy: Hierarchy, random: list[list[Column]]) -> tuple[tuple[tuple[int, ...], ...], str]:

@@ -49,12 +49,9 @@ def design_from_formula(
 ) -> Design:
     """Read the levels of the covariates off the data and build the design of a combined formula."""
     if not parsed.random:
-        raise FormulaError(
-            f"'{parsed.response} ~ {' + '.join(map(term_name, parsed.fixed))}'",
-            "the formula has no random effects, so nothing varies between subjects",
-            "add them, for example '+ (1 | subject)'; for a model without random effects use hl.MarginalModel",
-            SEE,
-        )
+        reason = "the formula has no random effects, so nothing varies between subjects"
+        remedy = "add them, for example '+ (1 | subject)'; for a model without random effects use hl.MarginalModel"
+        raise FormulaError(f"'{parsed.response} ~ {' + '.join(map(term_name, parsed.fixed))}'", reason, remedy, SEE)
     blocks = random_blocks(parsed, covariance)
     said = Said(parsed.response, parsed.random[0].subject, parsed.fixed, blocks, parsed.offsets)
     learnt = _learn(data, said, residual, missing)
@@ -66,12 +63,10 @@ def design_from_fixed(
 ) -> Design:
     """Build the design of a marginal model: fixed effects, and rows that belong to subjects, without random effects."""
     if parsed.random:
-        raise FormulaError(
-            f"{term_name(parsed.random[0].terms[0])!r} in a bar of the formula of a marginal model",
-            "a marginal model has no random effects: what rows of a subject share is said by its correlation",
-            "leave the parenthesis out and choose correlation=..., or use hl.TwoLevelModel.from_formula",
-            SEE,
-        )
+        received = f"{term_name(parsed.random[0].terms[0])!r} in a bar of the formula of a marginal model"
+        reason = "a marginal model has no random effects: what rows of a subject share is said by its correlation"
+        remedy = "leave the parenthesis out and choose correlation=..., or use hl.TwoLevelModel.from_formula"
+        raise FormulaError(received, reason, remedy, SEE)
     refuse_response_as_subject(parsed.response, subject)
     learnt = _learn(data, Said(parsed.response, subject, parsed.fixed, (), parsed.offsets), residual, missing)
     return _assemble(marginal_hierarchy(parsed, subject, learnt.varying), learnt, residual)

@@ -120,12 +120,9 @@ def evaluate_factors(
                 recipes.append(recipe)
     missing = [part for part in wanted if part not in values]
     if missing:
-        raise FormulaError(
-            f"the term {missing[0][0]!r}",
-            f"its column {missing[0][1]!r} could not be evaluated apart from the other terms",
-            "make the column beforehand (data['z'] = ...) and use its name in the formula",
-            SEE,
-        )
+        reason = f"its column {missing[0][1]!r} could not be evaluated apart from the other terms"
+        remedy = "make the column beforehand (data['z'] = ...) and use its name in the formula"
+        raise FormulaError(f"the term {missing[0][0]!r}", reason, remedy, SEE)
     warn_beyond(extrapolated)
     kept = {part: column for part, column in values.items() if part in wanted}
     return columns, FactorColumns(tuple(recipes), frozenset(wanted), numbers), kept
@@ -147,12 +144,8 @@ def _check_numbers(frame: pd.DataFrame, numbers: frozenset[str]) -> None:
     """Refuse labels in new data where the model was fitted to numbers."""
     for name in numbers & set(frame.columns):
         if not pd.api.types.is_numeric_dtype(frame[name].dtype):
-            raise DataError(
-                f"{name!r} with {frame[name].dtype} values",
-                "the model was fitted to numbers in this column",
-                f"convert it: pd.to_numeric(data[{name!r}])",
-                SEE,
-            )
+            received, remedy = f"{name!r} with {frame[name].dtype} values", f"convert it: pd.to_numeric(data[{name!r}])"
+            raise DataError(received, "the model was fitted to numbers in this column", remedy, SEE)
 
 
 def _check_every_term(columns: list[Column], terms: Sequence[Term]) -> None:
@@ -160,12 +153,9 @@ def _check_every_term(columns: list[Column], terms: Sequence[Term]) -> None:
     present = {column.term for column in columns}
     for term in terms:
         if term not in present:
-            raise DataError(
-                f"the term {term_name(term)!r}",
-                "it has no column of its own: a factor with one level has nothing to compare",
-                "take it out of the formula, or check whether a filter left one level only",
-                SEE,
-            )
+            reason = "it has no column of its own: a factor with one level has nothing to compare"
+            remedy = "take it out of the formula, or check whether a filter left one level only"
+            raise DataError(f"the term {term_name(term)!r}", reason, remedy, SEE)
 
 
 def _columns(recipe: Any) -> list[Column]:

@@ -171,11 +171,8 @@ class Design:
         """
         at = self.subjects.get_indexer(pd.Index([subject]))[0] if isinstance(subject, Hashable) else -1
         if at < 0:
-            raise DataError(
-                f"subject {shorten([quote(subject)])}",
-                "it is not in the fitted data",
-                f"use a label of fit.design.subjects: {shorten(map(quote, self.subjects), 4)}",
-            )
+            remedy = f"use a label of fit.design.subjects: {shorten(map(quote, self.subjects), 4)}"
+            raise DataError(f"subject {shorten([quote(subject)])}", "it is not in the fitted data", remedy)
         return int(at)
 
     def with_response(self, y: FloatArray) -> Design:
@@ -224,12 +221,9 @@ def design_of(model: Any, what: str) -> Design:
     """
     design = getattr(model, "design", None)
     if not isinstance(design, Design) or not hasattr(model, "priors"):
-        raise SpecificationError(
-            f"a {type(model).__name__} for {what}",
-            "it needs a model, with its data",
-            f"pass a model, {what}(hl.TwoLevelModel(...), ...)",
-            "docs, page 'Formulas and levels'",
-        )
+        received, reason = f"a {type(model).__name__} for {what}", "it needs a model, with its data"
+        remedy = f"pass a model, {what}(hl.TwoLevelModel(...), ...)"
+        raise SpecificationError(received, reason, remedy, "docs, page 'Formulas and levels'")
     return design
 
 

@@ -112,11 +112,9 @@ def refuse_response_as_subject(response: str, subject: str) -> None:
         tree, names = syntax_tree(response[1:-1] if response.startswith("{") else response)
         used |= {names.get(node.id, node.id) for node in ast.walk(tree) if isinstance(node, ast.Name)}
     if subject in used:
-        raise formula_error(
-            f"{subject!r} as the response and as the grouping",
-            "rows that are grouped by the response do not vary within a group",
-            "name the column that says who was measured, as in 'y ~ time + (1 | subject)'",
-        )
+        received = f"{subject!r} as the response and as the grouping"
+        remedy = "name the column that says who was measured, as in 'y ~ time + (1 | subject)'"
+        raise formula_error(received, "rows that are grouped by the response do not vary within a group", remedy)
 
 
 def parse_rhs(rhs: str, formula: str | None = None) -> tuple[Term, ...]:
@@ -132,11 +130,9 @@ def parse_rhs(rhs: str, formula: str | None = None) -> tuple[Term, ...]:
     whole = repr(formula or rhs)
     number = re.search(r"`([\d.]+)`", rhs)
     if number:
-        raise formula_error(
-            whole,
-            f"the column name {number.group(1)!r} is reserved: in a formula it is a number",
-            f"rename the column, for example data.rename(columns={{{number.group(1)!r}: 'x{number.group(1)}'}})",
-        )
+        reason = f"the column name {number.group(1)!r} is reserved: in a formula it is a number"
+        remedy = f"rename the column, for example data.rename(columns={{{number.group(1)!r}: 'x{number.group(1)}'}})"
+        raise formula_error(whole, reason, remedy)
     check_text(rhs)
     try:
         check_expansion(rhs, DefaultFormulaParser().get_ast(rhs.strip() or "1", context={}))
@@ -146,18 +142,12 @@ def parse_rhs(rhs: str, formula: str | None = None) -> tuple[Term, ...]:
     except (FormulaicError, SyntaxError, ValueError) as error:
         raise FormulaError(whole, *_syntax_advice(str(error).splitlines()[0]), SEE) from error
     if not isinstance(parsed, SimpleFormula):
-        raise formula_error(
-            whole,
-            "a '~' or a '|' stands where only terms can stand",
-            "put random effects in parentheses, as in '(1 + time | subject)'",
-        )
+        reason = "a '~' or a '|' stands where only terms can stand"
+        raise formula_error(whole, reason, "put random effects in parentheses, as in '(1 + time | subject)'")
     terms = tuple(term_factors(term) for term in parsed)
     for name in [name for term in terms for name in term if re.fullmatch(r"[\d.]+", name)]:
-        raise formula_error(
-            whole,
-            f"the number {name} scales a term",
-            f"write I({name} * x), or leave the number out: the coefficient takes it up",
-        )
+        reason = f"the number {name} scales a term"
+        raise formula_error(whole, reason, f"write I({name} * x), or leave the number out: the coefficient takes it up")
     return terms
 
 
@@ -223,11 +213,8 @@ def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
     try:
         tree, names = syntax_tree(expression[1:-1] if expression.startswith("{") else expression)
     except SyntaxError as error:
-        raise formula_error(
-            repr(expression),
-            "this is neither a column nor an expression",
-            f"use the columns {', '.join(sorted(map(str, columns)))}; put a name with blanks or signs in backticks",
-        ) from error
+        remedy = f"use the columns {', '.join(sorted(map(str, columns)))}; put a name with blanks or signs in backticks"
+        raise formula_error(repr(expression), "this is neither a column nor an expression", remedy) from error
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     modules = check_syntax(tree, expression)
     check_constants(tree, expression, modules | called | CONTRASTS)
@@ -243,11 +230,8 @@ def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
         elif name in CONTRASTS:
             continue
         else:
-            raise formula_error(
-                repr(expression),
-                f"there is no column named {name!r}.{closest(name, columns)}",
-                "use one of the columns: " + ", ".join(sorted(map(str, columns))),
-            )
+            remedy = "use one of the columns: " + ", ".join(sorted(map(str, columns)))
+            raise formula_error(repr(expression), f"there is no column named {name!r}.{closest(name, columns)}", remedy)
     return tuple(dict.fromkeys(found))
 
 
@@ -279,11 +263,8 @@ def _split_response(formula: str) -> tuple[str, str]:
     tilde = outline(formula, formula).find("~")
     left, right = formula[:tilde].strip(), formula[tilde + 1 :].strip()
     if tilde < 0 or not left or not right:
-        raise formula_error(
-            repr(formula),
-            "a formula needs a response, a '~' and terms",
-            "write it as 'response ~ terms', for example 'distance ~ time'",
-        )
+        reason = "a formula needs a response, a '~' and terms"
+        raise formula_error(repr(formula), reason, "write it as 'response ~ terms', for example 'distance ~ time'")
     return _parse_response(left, formula), right
 
 
@@ -292,11 +273,8 @@ def _parse_response(text: str, formula: str) -> str:
     single = not re.search(r"[-+*/:^|%]", outline(text, formula))
     terms = parse_rhs(f"0 + {text}", formula) if single else ()
     if len(terms) != 1 or len(terms[0]) != 1:
-        raise formula_error(
-            repr(formula),
-            f"its response {text!r} is not one column or function of columns",
-            f"write arithmetic as 'I({text}) ~ ...', and fit several responses one by one",
-        )
+        remedy = f"write arithmetic as 'I({text}) ~ ...', and fit several responses one by one"
+        raise formula_error(repr(formula), f"its response {text!r} is not one column or function of columns", remedy)
     return terms[0][0]
 
 
@@ -326,11 +304,8 @@ def _random_content(piece: str, formula: str) -> str | None:
             return inner
         return _random_content(inner, formula)
     if holds_bar(piece, formula):
-        raise formula_error(
-            repr(formula),
-            f"the random effects {piece!r} are not in parentheses of their own",
-            "write '... + (1 + time | subject)'",
-        )
+        reason = f"the random effects {piece!r} are not in parentheses of their own"
+        raise formula_error(repr(formula), reason, "write '... + (1 + time | subject)'")
     return None
 
 

@@ -126,11 +126,8 @@ def check_constants(tree: ast.AST, expression: str, names: Collection[str]) -> N
                 value = _value(asked[name])
                 if not value <= GENERATED:
                     many = f"{value:,.0f}" if math.isfinite(value) else "an unknown number of"
-                    raise _refusal(
-                        expression,
-                        f"{node.func.id} would make {many} columns; the limit of one function is {GENERATED:,}",
-                        f"write a smaller number for {name}",
-                    )
+                    reason = f"{node.func.id} would make {many} columns; the limit of one function is {GENERATED:,}"
+                    raise _refusal(expression, reason, f"write a smaller number for {name}")
 
 
 def _is_text(node: ast.AST) -> bool:

@@ -144,11 +144,9 @@ def hierarchy_from_levels(
     """
     parsed = parse_formula(level1)
     if parsed.random:
-        raise formula_error(
-            repr(level1),
-            "level 1 is the regression within a subject and holds no random effects",
-            "name the coefficients that vary with random=[...], or use TwoLevelModel.from_formula",
-        )
+        received = repr(level1)
+        remedy = "name the coefficients that vary with random=[...], or use TwoLevelModel.from_formula"
+        raise formula_error(received, "level 1 is the regression within a subject and holds no random effects", remedy)
     terms = parsed.fixed
     rhs = _level2_by_term(terms, {} if level2 is None else level2, level1)
     blocks = _blocks(terms, random, covariance, level1)
@@ -172,12 +170,9 @@ def hierarchy_from_terms(
     """
     subjects = list(dict.fromkeys(r.subject for r in parsed.random))
     if len(subjects) > 1:
-        raise FormulaError(
-            f"random effects for {' and '.join(subjects)}",
-            "a two-level model has one grouping; two of them are nested or crossed factors",
-            "keep one of them, or fit crossed factors with lme4 or Bambi",
-            "docs, page 'Limitations'",
-        )
+        reason = "a two-level model has one grouping; two of them are nested or crossed factors"
+        remedy = "keep one of them, or fit crossed factors with lme4 or Bambi"
+        raise FormulaError(f"random effects for {' and '.join(subjects)}", reason, remedy, "docs, page 'Limitations'")
     split = [
         (tuple(f for f in t if f in level1_factors), tuple(f for f in t if f not in level1_factors))
         for t in parsed.fixed
@@ -224,11 +219,9 @@ def _assemble(
     seen = [t for b in blocks for t in b.terms]
     for term in seen:
         if seen.count(term) > 1:
-            raise formula_error(
-                f"the random effect {term_name(term)!r}, twice",
-                "its variance could not be told apart from that of its copy",
-                "name every random effect once; '(time | g)' includes the intercept, '(0 + time | g)' does not",
-            )
+            received = f"the random effect {term_name(term)!r}, twice"
+            remedy = "name every random effect once; '(time | g)' includes the intercept, '(0 + time | g)' does not"
+            raise formula_error(received, "its variance could not be told apart from that of its copy", remedy)
     if fixed_terms is None:
         products = [tuple(dict.fromkeys(w + k)) for k, rhs in zip(level1, level2, strict=True) for w in rhs]
         fixed_terms = tuple(sorted(products, key=len))
@@ -238,45 +231,32 @@ def _assemble(
 def _level2_by_term(terms: tuple[Term, ...], level2: Mapping[str, str], level1: str) -> tuple[tuple[Term, ...], ...]:
     if not isinstance(level2, Mapping):
         example = level2 if isinstance(level2, str) else "sex"
-        raise specification_error(
-            f"level2={level2!r}",
-            "level 2 needs one formula for each level-1 coefficient that it explains",
-            f"write level2={{'Intercept': {example!r}}}, or name other level-1 terms as keys",
-        )
+        reason = "level 2 needs one formula for each level-1 coefficient that it explains"
+        remedy = f"write level2={{'Intercept': {example!r}}}, or name other level-1 terms as keys"
+        raise specification_error(f"level2={level2!r}", reason, remedy)
     names = [term_name(t) for t in terms]
     canonical: dict[str, str] = {}
     for given, value in level2.items():
         key = _canonical(given, names)
         if key in canonical:
-            raise specification_error(
-                f"level2 with two formulas for {key!r}",
-                "only one of them could be used",
-                "join them with '+' under one key ('1' and '(Intercept)' mean 'Intercept')",
-            )
+            remedy = "join them with '+' under one key ('1' and '(Intercept)' mean 'Intercept')"
+            raise specification_error(f"level2 with two formulas for {key!r}", "only one of them could be used", remedy)
         if not isinstance(value, str):
-            raise specification_error(
-                f"level2[{given!r}] = {value!r}",
-                "a level-2 formula is text",
-                "write for example {'Intercept': 'sex', 'time': '1'}; '0' means nothing fixed",
-            )
+            remedy = "write for example {'Intercept': 'sex', 'time': '1'}; '0' means nothing fixed"
+            raise specification_error(f"level2[{given!r}] = {value!r}", "a level-2 formula is text", remedy)
         canonical[key] = value
     for key in canonical:
         if key not in names:
-            raise specification_error(
-                f"level2 for {key!r}",
-                f"level 1 ({level1!r}) has no coefficient of this name.{closest(key, names)}",
-                f"use one of {', '.join(names)}, or add {key!r} to level 1",
-            )
+            received = f"level2 for {key!r}"
+            reason = f"level 1 ({level1!r}) has no coefficient of this name.{closest(key, names)}"
+            raise specification_error(received, reason, f"use one of {', '.join(names)}, or add {key!r} to level 1")
     rhs: list[tuple[Term, ...]] = []
     for name in names:
         value = canonical.get(name, "1").strip()
         check_text(value)
         if "~" in outline(value, value) or holds_bar(value, value):
-            raise formula_error(
-                f"level2[{name!r}] = {value!r}",
-                "a level-2 formula is a right-hand side without '~' or '|'",
-                "write for example {'Intercept': 'sex'}",
-            )
+            reason = "a level-2 formula is a right-hand side without '~' or '|'"
+            raise formula_error(f"level2[{name!r}] = {value!r}", reason, "write for example {'Intercept': 'sex'}")
         rhs.append(parse_rhs(value))
     return tuple(rhs)
 
@@ -303,27 +283,20 @@ def _blocks(
     if covariance == "blocks" and nested:
         covariance = "unstructured"
     if covariance == "blocks":
-        raise specification_error(
-            "covariance='blocks'",
-            "which random effects are correlated with each other is not said",
-            "write them as lists of names: random=[['Intercept', 'time'], ['dose']]",
-        )
+        received = "covariance='blocks'"
+        remedy = "write them as lists of names: random=[['Intercept', 'time'], ['dose']]"
+        raise specification_error(received, "which random effects are correlated with each other is not said", remedy)
     if covariance not in COVARIANCES:
-        raise specification_error(
-            f"covariance={covariance!r}",
-            f"this is not a structure of D.{closest(covariance, COVARIANCES)}",
-            f"use one of {', '.join(map(repr, COVARIANCES))}",
-        )
+        received, remedy = f"covariance={covariance!r}", f"use one of {', '.join(map(repr, COVARIANCES))}"
+        raise specification_error(received, f"this is not a structure of D.{closest(covariance, COVARIANCES)}", remedy)
     names = [term_name(t) for t in terms]
     chosen: Sequence[str | Sequence[str]] = names if random is None else random
     if isinstance(chosen, str):
         chosen = [chosen]
     if len(chosen) == 0 or any(len(c) == 0 for c in chosen):
-        raise specification_error(
-            f"random={random!r}",
-            "a two-level model needs at least one coefficient that varies between subjects",
-            "leave random out (all level-1 coefficients vary) or write random=['Intercept']",
-        )
+        reason = "a two-level model needs at least one coefficient that varies between subjects"
+        remedy = "leave random out (all level-1 coefficients vary) or write random=['Intercept']"
+        raise specification_error(f"random={random!r}", reason, remedy)
     groups = [[c] if isinstance(c, str) else list(c) for c in chosen] if nested else [[str(c) for c in chosen]]
     found = [sorted((_find(n, names, terms, level1) for n in g), key=len) for g in groups]
     if covariance == "unstructured":
@@ -335,11 +308,8 @@ def _blocks(
 def _find(name: str, names: list[str], terms: tuple[Term, ...], level1: str) -> Term:
     canonical = _canonical(name, names)
     if canonical not in names:
-        raise specification_error(
-            f"random effect {name!r}",
-            f"level 1 ({level1!r}) has no coefficient of this name.{closest(name, names)}",
-            f"use names of level-1 terms: {', '.join(names)}",
-        )
+        reason = f"level 1 ({level1!r}) has no coefficient of this name.{closest(name, names)}"
+        raise specification_error(f"random effect {name!r}", reason, f"use names of level-1 terms: {', '.join(names)}")
     return terms[names.index(canonical)]
 
 

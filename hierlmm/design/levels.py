@@ -116,11 +116,9 @@ def learn_levels(frame: pd.DataFrame, variables: Iterable[str], terms: Iterable[
                 _refuse_text_dates(values)
             categories[name] = tuple(sorted(pd.unique(values.dropna()), key=str))
         if len(categories.get(name, (0, 1))) < 2:
-            raise data_error(
-                f"a factor {name!r} that is {quote(categories[name][0])} in every row",
-                "with one level there is nothing to compare",
-                "take it out of the formula, or check whether a filter (or missing='drop') left one level only",
-            )
+            received = f"a factor {name!r} that is {quote(categories[name][0])} in every row"
+            remedy = "take it out of the formula, or check whether a filter (or missing='drop') left one level only"
+            raise data_error(received, "with one level there is nothing to compare", remedy)
     return Levels(categories)
 
 
@@ -170,8 +168,6 @@ def check_labels(values: pd.Series, role: str) -> None:
             "for one coefficient per date use labels: .astype(str).astype('category')",
         )
     types = sorted({type(v).__name__ for v in values.dropna()})
-    raise data_error(
-        f"{role} that holds values of type {', '.join(types)}",
-        "they are neither numbers nor labels of one type, so 1 and '1' could be the same or not",
-        f"convert it: data[{name!r}].astype(str) for labels, pd.to_numeric(data[{name!r}]) for numbers",
-    )
+    reason = "they are neither numbers nor labels of one type, so 1 and '1' could be the same or not"
+    remedy = f"convert it: data[{name!r}].astype(str) for labels, pd.to_numeric(data[{name!r}]) for numbers"
+    raise data_error(f"{role} that holds values of type {', '.join(types)}", reason, remedy)

@@ -79,10 +79,7 @@ def time_of(design: Design, time: str | None = None) -> str | None:
         return own[0] if own else time_variable(design)
     choices = list(dict.fromkeys([*own, *numbers_at_level1(design)]))
     if time not in choices:
-        raise SpecificationError(
-            f"time={time!r}",
-            "it is no numeric variable of level 1 of this model, and not the time of its residual structure",
-            f"use one of {', '.join(map(repr, choices))}" if choices else "leave it out: this model has no time",
-            SEE,
-        )
+        reason = "it is no numeric variable of level 1 of this model, and not the time of its residual structure"
+        remedy = f"use one of {', '.join(map(repr, choices))}" if choices else "leave it out: this model has no time"
+        raise SpecificationError(f"time={time!r}", reason, remedy, SEE)
     return time

@@ -54,12 +54,9 @@ def fit_recipe(rhs: str, frame: pd.DataFrame, extrapolated: dict[str, str]) -> t
     except (FormulaicError, ValueError, TypeError, ArithmeticError) as error:
         if isinstance(error.__cause__, HierlmmError):  # it says what is wrong better than formulaic's wrapping of it
             raise error.__cause__ from error
-        raise FormulaError(
-            repr(rhs),
-            f"the terms cannot be evaluated on these data: {str(error).splitlines()[0]}",
-            "check the arguments of the functions in the formula and the types of the columns",
-            SEE,
-        ) from error
+        reason = f"the terms cannot be evaluated on these data: {str(error).splitlines()[0]}"
+        remedy = "check the arguments of the functions in the formula and the types of the columns"
+        raise FormulaError(repr(rhs), reason, remedy, SEE) from error
     return matrix.model_spec, pd.DataFrame(matrix)
 
 
@@ -73,11 +70,9 @@ def materialise(recipe: Any, frame: pd.DataFrame, extrapolated: dict[str, str]) 
             return pd.DataFrame(recipe.get_model_matrix(frame, context=formula_functions(extrapolated)))
     except DataMismatchWarning as error:
         unseen = re.sub(r"np\.\w+\(([^)]*)\)", r"\1", str(error).partition("{")[2].partition("}")[0])
-        raise data_error(
-            f"new data with the level {unseen}" if unseen else "new data with a level that is new",
-            "this level was not in the data that the model was fitted to, so no coefficient belongs to it",
-            "leave these rows out, or refit with data that contain it",
-        ) from error
+        received = f"new data with the level {unseen}" if unseen else "new data with a level that is new"
+        reason = "this level was not in the data that the model was fitted to, so no coefficient belongs to it"
+        raise data_error(received, reason, "leave these rows out, or refit with data that contain it") from error
     except (FormulaicError, ValueError, TypeError, ArithmeticError) as error:
         problem = str(error).splitlines()[0]
         outside = "bounds" in problem
@@ -112,12 +107,9 @@ def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[
                 "docs, page 'Limitations'",
             )
     if role == "response" and expression not in variables and is_truth_value(expression):
-        raise DataError(
-            f"{role} {expression!r}",
-            "it is true or false, not a number",
-            "use the column itself; a binary response needs a generalised model, for example Bambi's families",
-            "docs, page 'Limitations'",
-        )
+        received = f"{role} {expression!r}"
+        remedy = "use the column itself; a binary response needs a generalised model, for example Bambi's families"
+        raise DataError(received, "it is true or false, not a number", remedy, "docs, page 'Limitations'")
     if variables == (unquoted(expression),):
         return frame[variables[0]].to_numpy(dtype=np.float64)
     braced = expression if expression.startswith("{") else f"{{{expression}}}"
@@ -130,9 +122,6 @@ def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[
             SEE,
         )
     if matrix.shape[1] != 1:
-        raise data_error(
-            f"{role} {expression!r}",
-            f"it evaluates to {matrix.shape[1]} columns",
-            "use an expression that yields one number per row",
-        )
+        reason = f"it evaluates to {matrix.shape[1]} columns"
+        raise data_error(f"{role} {expression!r}", reason, "use an expression that yields one number per row")
     return matrix.iloc[:, 0].to_numpy(dtype=np.float64)

@@ -54,11 +54,9 @@ def make_residual(correlation: Any, variance: Any) -> Residual:
     """
     if isinstance(correlation, UnstructuredHeterogeneous):
         if variance is not None:
-            raise specification_error(
-                f"{correlation!r} and {variance!r}",
-                "the first is a correlation and a variance function in one, so that the variance is said twice",
-                f"leave the second out, or write {correlation.correlation!r} for the correlation alone",
-            )
+            reason = "the first is a correlation and a variance function in one, so that the variance is said twice"
+            remedy = f"leave the second out, or write {correlation.correlation!r} for the correlation alone"
+            raise specification_error(f"{correlation!r} and {variance!r}", reason, remedy)
         correlation, variance = correlation.correlation, correlation.variance
     for name, value, kind, example in (
         ("correlation", correlation, ResidualCorrelation, "hl.AR1() or hl.Exponential('time')"),

@@ -143,27 +143,18 @@ def prepare(data: Any, said: Said, residual: Residual, missing: str) -> Prepared
 
 def _check_names(covariates: Sequence[str], responses: Sequence[str], residual: Residual) -> None:
     if INTERCEPT in covariates:
-        raise DataError(
-            f"a column named {INTERCEPT!r} in the formula",
-            "the name is reserved for the constant",
-            "rename the column",
-            SEE,
-        )
+        received = f"a column named {INTERCEPT!r} in the formula"
+        raise DataError(received, "the name is reserved for the constant", "rename the column", SEE)
     overlap = [v for v in covariates if v in responses]
     if overlap:
-        raise FormulaError(
-            f"{overlap[0]!r} on both sides of the formula",
-            "a response cannot explain itself",
-            "remove it from the right-hand side; for the previous measurement make a lagged column",
-            SEE,
-        )
+        received = f"{overlap[0]!r} on both sides of the formula"
+        remedy = "remove it from the right-hand side; for the previous measurement make a lagged column"
+        raise FormulaError(received, "a response cannot explain itself", remedy, SEE)
     if any(c in responses for c in residual.columns):
-        raise SpecificationError(
-            f"the response {responses[0]!r} in a residual structure",
-            "the covariance of the response cannot depend on the response",
-            "name another column; a variance that grows with the level is VarPower() of the fitted value",
-            "docs, page 'Residual structures'",
-        )
+        received = f"the response {responses[0]!r} in a residual structure"
+        reason = "the covariance of the response cannot depend on the response"
+        remedy = "name another column; a variance that grows with the level is VarPower() of the fitted value"
+        raise SpecificationError(received, reason, remedy, "docs, page 'Residual structures'")
 
 
 def group_by(column: pd.Series) -> Grouping:
@@ -178,12 +169,9 @@ def group_by(column: pd.Series) -> Grouping:
     kind = pd.api.types.infer_dtype(column.cat.categories.to_series() if categorical else column, skipna=True)
     if kind not in ("string", "integer", "floating", "boolean", "datetime64", "datetime", "empty"):
         types = sorted({type(v).__name__ for v in column})
-        raise DataError(
-            f"a subject column {column.name!r} with labels of type {', '.join(types)}",
-            "labels are text, numbers or time stamps of one type (1 and '1' could mean one subject or two)",
-            f"make them text: data[{column.name!r}] = data[{column.name!r}].astype(str)",
-            SEE,
-        )
+        reason = "labels are text, numbers or time stamps of one type (1 and '1' could mean one subject or two)"
+        remedy = f"make them text: data[{column.name!r}] = data[{column.name!r}].astype(str)"
+        raise DataError(f"a subject column {column.name!r} with labels of type {', '.join(types)}", reason, remedy, SEE)
     codes, labels = pd.factorize(column, sort=True)
     return Grouping(codes.astype(np.intp), pd.Index(np.asarray(labels) if categorical else labels, name=column.name))
 
@@ -192,12 +180,9 @@ def _check_replication(groups: Grouping, *, slopes: bool, marginal: bool) -> Non
     """Refuse data without two subjects, or without two rows in any subject (before levels are read off them)."""
     J, subject = len(groups.labels), groups.labels.name
     if J < 2:
-        raise DataError(
-            f"{J} {subject}",
-            "variation between subjects cannot be seen in one subject",
-            f"check that {subject!r} is the grouping column; for one subject use ordinary regression",
-            "docs, page 'Errors'",
-        )
+        reason = "variation between subjects cannot be seen in one subject"
+        remedy = f"check that {subject!r} is the grouping column; for one subject use ordinary regression"
+        raise DataError(f"{J} {subject}", reason, remedy, "docs, page 'Errors'")
     if len(groups.index) == J:
         what = "a random slope" if slopes else "the random effect"
         raise DataError(

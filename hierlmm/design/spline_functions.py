@@ -105,12 +105,9 @@ def _by_name(kind: str, values: tuple[Any, ...], named: Mapping[str, Any]) -> di
     known = ARGUMENTS[kind]
     for name in named:
         if name not in known:
-            raise FormulaError(
-                f"{kind}(..., {name}=...)",
-                f"{kind} has no argument of this name.{closest(name, known)}",
-                f"the variable comes first, without a name; further arguments are {', '.join(known)}",
-                SEE,
-            )
+            received = f"{kind}(..., {name}=...)"
+            remedy = f"the variable comes first, without a name; further arguments are {', '.join(known)}"
+            raise FormulaError(received, f"{kind} has no argument of this name.{closest(name, known)}", remedy, SEE)
     if len(values) > len(known):
         raise TypeError(f"{kind}() takes {len(known) + 1} arguments but {len(values) + 1} were given")
     placed = dict(zip(known, values, strict=False))

@@ -189,11 +189,9 @@ def learn_spline(
         remedy = "place the interior knots between the boundary knots, and each of them once"
     gaps = np.diff([boundary[0], *interior, boundary[1]])
     if np.any(gaps <= ROUNDING * (boundary[1] - boundary[0])):  # quantiles between equal values may differ by rounding
-        raise data_error(
-            f"{name} with interior knots at {listed(interior)} and boundary knots at {listed(boundary)}",
-            "knots coincide or leave the boundary, so that columns would be zero or equal",
-            remedy,
-        )
+        received = f"{name} with interior knots at {listed(interior)} and boundary knots at {listed(boundary)}"
+        reason = "knots coincide or leave the boundary, so that columns would be zero or equal"
+        raise data_error(received, reason, remedy)
     seen = (float(x.min()), float(x.max()))
     return SplineBasis(kind, degree, tuple(map(float, interior)), boundary, intercept, seen)
 
@@ -213,11 +211,9 @@ def learn_poly(x: ArrayLike, degree: int = 1, *, name: str = "poly") -> Polynomi
     _check_finite(x, name)
     distinct = len(np.unique(x))
     if degree >= distinct:
-        raise data_error(
-            f"{name} of {distinct} distinct values",
-            f"a polynomial of degree {degree} needs more than {degree} of them",
-            f"use a degree below {distinct}, or a factor: C({variable_of(name)})",
-        )
+        received = f"{name} of {distinct} distinct values"
+        reason = f"a polynomial of degree {degree} needs more than {degree} of them"
+        raise data_error(received, reason, f"use a degree below {distinct}, or a factor: C({variable_of(name)})")
     centred = x - x.mean()
     q = [np.full_like(x, len(x) ** -0.5)]  # orthonormal from the start: powers of x would lose digits
     alpha, norm2 = [float(x.mean())], [float(len(x))]
@@ -285,22 +281,17 @@ def variable_of(call: str) -> str:
 def _check_finite(x: FloatArray, name: str) -> None:
     bad = int(np.count_nonzero(~np.isfinite(x)))
     if bad:
-        raise data_error(
-            f"{name} with {bad} infinite or undefined values of {variable_of(name)}",
-            "knots and norms cannot be computed from them",
-            "correct or drop these rows, or use another transformation",
-        )
+        received = f"{name} with {bad} infinite or undefined values of {variable_of(name)}"
+        reason = "knots and norms cannot be computed from them"
+        raise data_error(received, reason, "correct or drop these rows, or use another transformation")
 
 
 def _boundary(x: FloatArray, given: Any, name: str) -> tuple[float, float]:
     if given is None:
         low, high = float(x.min()), float(x.max())
         if low == high:
-            raise data_error(
-                f"{name} of one value ({low:.6g})",
-                "a curve needs a range",
-                "take the term out, or check whether a filter left one value only",
-            )
+            remedy = "take the term out, or check whether a filter left one value only"
+            raise data_error(f"{name} of one value ({low:.6g})", "a curve needs a range", remedy)
         return low, high
     ends = np.unique(_numbers(given, "boundary_knots", name))
     if len(ends) != 2 or not np.any((x >= ends[0]) & (x <= ends[1])):
@@ -327,11 +318,8 @@ def whole(given: Any, what: str, name: str, *, least: int) -> int:
     """An argument that is a whole number, or a refusal."""
     number = isinstance(given, int | float | np.number) and not isinstance(given, bool)
     if not number or given != int(given) or given < least:
-        raise formula_error(
-            f"{name}: {what}={given!r}" if np.ndim(given) == 0 else f"{name}: {what} that is no number",
-            f"{what} is a whole number, here at least {least}",
-            f"use {what}={least} or more",
-        )
+        received = f"{name}: {what}={given!r}" if np.ndim(given) == 0 else f"{name}: {what} that is no number"
+        raise formula_error(received, f"{what} is a whole number, here at least {least}", f"use {what}={least} or more")
     return int(given)
 
 

@@ -213,8 +213,6 @@ def check_finite(column: FloatArray, name: str, source: str, frame: pd.DataFrame
     """
     bad = np.flatnonzero(~np.isfinite(column))
     if bad.size:
-        raise DataError(
-            f"{name!r} with {bad.size} infinite or undefined values, first in row {quote(frame.index[bad[0]])}",
-            f"{source!r} has no finite value there (division by zero, or the log of zero?)",
-            "correct or drop these rows, or use another transformation",
-        )
+        received = f"{name!r} with {bad.size} infinite or undefined values, first in row {quote(frame.index[bad[0]])}"
+        reason = f"{source!r} has no finite value there (division by zero, or the log of zero?)"
+        raise DataError(received, reason, "correct or drop these rows, or use another transformation")

@@ -116,19 +116,13 @@ class _Layout:
         self.columns = last if 2 <= last <= 4 else None
         if len(self.lines) > len(PALETTE):
             what = f"{len(self.lines)} fits" if self.overlay else f"by={self.colour[0]!r} with {len(self.lines)} values"
-            raise SpecificationError(
-                what,
-                f"so many colours cannot be told apart; there are {len(PALETTE)}",
-                "choose some" if self.overlay else f"choose some: at={{{self.colour[0]!r}: [...]}}",
-                SEE,
-            )
+            reason = f"so many colours cannot be told apart; there are {len(PALETTE)}"
+            remedy = "choose some" if self.overlay else f"choose some: at={{{self.colour[0]!r}: [...]}}"
+            raise SpecificationError(what, reason, remedy, SEE)
         if len(self.panels) > MOST_PANELS:
-            raise SpecificationError(
-                f"{len(self.panels)} panels ({', '.join(self.facets)})",
-                "so many panels cannot be read",
-                "choose fewer values in at={...}, or backend='plotly' for sliders",
-                SEE,
-            )
+            received = f"{len(self.panels)} panels ({', '.join(self.facets)})"
+            remedy = "choose fewer values in at={...}, or backend='plotly' for sliders"
+            raise SpecificationError(received, "so many panels cannot be read", remedy, SEE)
 
     @staticmethod
     def _all(points: Mapping[str, Sequence[Any]], names: Sequence[str]) -> list[tuple[Any, ...]]:

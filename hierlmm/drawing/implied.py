@@ -184,12 +184,8 @@ def _reference(one: Any, reference: Any) -> int:
     if len(times) < 2:
         raise DataError("one time", "a correlation needs two", "give more times", SEE)
     if reference is not None and reference not in times:
-        raise DataError(
-            f"reference={quote(reference)}",
-            "it is none of the times at which V was evaluated",
-            f"use one of {shorten(map(_tick, times))}",
-            SEE,
-        )
+        reason = "it is none of the times at which V was evaluated"
+        raise DataError(f"reference={quote(reference)}", reason, f"use one of {shorten(map(_tick, times))}", SEE)
     return 0 if reference is None else times.index(reference)
 
 

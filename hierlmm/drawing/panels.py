@@ -232,8 +232,6 @@ def _wrap(
     except (AttributeError, TypeError, ValueError) as error:
         if not given:
             raise
-        raise SpecificationError(
-            f"figure_kwargs={dict(given)!r}",
-            f"{backend} cannot make such a figure: {' '.join(str(error).split())[:200]}",
-            "use for example figure_kwargs={'figsize': (9, 4)}, in inches",
-        ) from error
+        reason = f"{backend} cannot make such a figure: {' '.join(str(error).split())[:200]}"
+        remedy = "use for example figure_kwargs={'figsize': (9, 4)}, in inches"
+        raise SpecificationError(f"figure_kwargs={dict(given)!r}", reason, remedy) from error

@@ -52,12 +52,9 @@ def resolve_backend(backend: str | None) -> str:
         )
     lacking = [package for package in PACKAGES.get(name, ()) if util.find_spec(package) is None]
     if lacking:
-        raise MissingPackageError(
-            f"backend={name!r}",
-            f"the package {lacking[0]} is not installed",
-            'pip install "hierlmm[interactive]", or leave backend out to draw with matplotlib',
-            "docs, page 'Installation'",
-        )
+        reason = f"the package {lacking[0]} is not installed"
+        remedy = 'pip install "hierlmm[interactive]", or leave backend out to draw with matplotlib'
+        raise MissingPackageError(f"backend={name!r}", reason, remedy, "docs, page 'Installation'")
     return name
 
 

@@ -45,12 +45,8 @@ def check_adjustment(adjust: str, *, pairwise: bool) -> str:
     if name not in ADJUSTMENTS:
         choose("adjust", adjust, ADJUSTMENTS, SEE)
     if name == "tukey" and not pairwise:
-        raise SpecificationError(
-            "adjust='tukey'",
-            "Tukey's correction is for all pairwise differences of a set of means, and this is another family",
-            "use adjust='mvt', which is exact for any family",
-            SEE,
-        )
+        reason = "Tukey's correction is for all pairwise differences of a set of means, and this is another family"
+        raise SpecificationError("adjust='tukey'", reason, "use adjust='mvt', which is exact for any family", SEE)
     return name
 
 

@@ -33,12 +33,8 @@ SEE = "docs, page 'Contrasts', section 'Tests of terms'"
 def anova(fit: Fit, df: str | None = None) -> pd.DataFrame:
     """F tests of the terms; see `hierlmm.fits.base.Fit.anova`."""
     if is_posterior(fit):
-        raise NotAvailableError(
-            "anova of a posterior",
-            "a posterior has no F test",
-            "use fit.hypothesis(['a = 0', 'b = 0']) or fit.contrasts(...)",
-            SEE,
-        )
+        remedy = "use fit.hypothesis(['a = 0', 'b = 0']) or fit.contrasts(...)"
+        raise NotAvailableError("anova of a posterior", "a posterior has no F test", remedy, SEE)
     judge = judge_of(fit, df)
     assert not isinstance(judge, PosteriorDraws)  # refused above
     rows = term_rows(fit.design)
@@ -86,12 +82,9 @@ def _columns_of(
         if all(own in position for own in split):
             return [position[own] for own in split]
     missing = repr(":".join(name for factor, name in column.parts if (factor, name) in parts)) if parts else "intercept"
-    raise SpecificationError(
-        f"a test of {term_name(column.term)!r}",
-        f"the model has it without {missing}, which it contains, so a test of it depends on the coding",
-        "add the lower terms ('a * b'), or say what is tested: fit.hypothesis(...), fit.contrasts(...)",
-        SEE,
-    )
+    reason = f"the model has it without {missing}, which it contains, so a test of it depends on the coding"
+    remedy = "add the lower terms ('a * b'), or say what is tested: fit.hypothesis(...), fit.contrasts(...)"
+    raise SpecificationError(f"a test of {term_name(column.term)!r}", reason, remedy, SEE)
 
 
 def _level_means(design: Design, columns: tuple[Column, ...]) -> tuple[dict[Part, float], list[list[Part]]]:

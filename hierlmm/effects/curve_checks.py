@@ -45,18 +45,13 @@ def check_level(fit: Fit, level: str) -> None:
     """Refuse levels that are no mean."""
     if level in ("subject", "new_subject"):
         if not fit.has_random_effects:
-            raise NotAvailableError(
-                f"level={level!r} of a fit by {fit.estimator} without random effects",
-                "it describes the mean over subjects and has no subject's own line",
-                "use level='population' (or 'marginal', the same curve), or fit_reml()",
-                SEE,
-            )
-        raise NotAvailableError(
-            f"level={level!r}",
-            "an effect plot is about the mean; a subject's own curve also depends on its random effects",
-            "use level='population', fit.plot_trajectories(show='subject'), or fit.predict(rows, level=...)",
-            SEE,
-        )
+            received = f"level={level!r} of a fit by {fit.estimator} without random effects"
+            reason = "it describes the mean over subjects and has no subject's own line"
+            remedy = "use level='population' (or 'marginal', the same curve), or fit_reml()"
+            raise NotAvailableError(received, reason, remedy, SEE)
+        reason = "an effect plot is about the mean; a subject's own curve also depends on its random effects"
+        remedy = "use level='population', fit.plot_trajectories(show='subject'), or fit.predict(rows, level=...)"
+        raise NotAvailableError(f"level={level!r}", reason, remedy, SEE)
     choose("level", level, LEVELS)
 
 
@@ -90,12 +85,9 @@ def check_variable(grid: Grid, variable: str | None, fit: Fit) -> str:
             SEE,
         )
     if variable in grid.factors:
-        raise SpecificationError(
-            f"effects({variable!r})",
-            f"{variable!r} is a factor in this model, and a curve runs along a number",
-            f"use fit.marginal_means({variable!r}).plot(), or by={variable!r} with a number along the axis",
-            SEE,
-        )
+        reason = f"{variable!r} is a factor in this model, and a curve runs along a number"
+        remedy = f"use fit.marginal_means({variable!r}).plot(), or by={variable!r} with a number along the axis"
+        raise SpecificationError(f"effects({variable!r})", reason, remedy, SEE)
     if fit.design.frame[variable].nunique() < 2:
         raise SpecificationError(
             f"effects({variable!r})",
@@ -112,26 +104,16 @@ def check_by(grid: Grid, groups: tuple[str, ...], variable: str) -> None:
     others = [repr(v) for v in grid.points if v != variable]
     for name in groups:
         if name == variable:
-            raise SpecificationError(
-                f"by={name!r} beside effects({variable!r})",
-                "it is what the curves run along",
-                "leave it out of by=",
-                SEE,
-            )
+            received = f"by={name!r} beside effects({variable!r})"
+            raise SpecificationError(received, "it is what the curves run along", "leave it out of by=", SEE)
         if name not in grid.points:
-            raise SpecificationError(
-                f"by={name!r}",
-                f"the fixed effects have no covariate of this name.{closest(name, grid.points)}",
-                f"use {shorten(others)}" if others else "leave by= out: the fixed effects have no other covariate",
-                SEE,
-            )
+            reason = f"the fixed effects have no covariate of this name.{closest(name, grid.points)}"
+            remedy = f"use {shorten(others)}" if others else "leave by= out: the fixed effects have no other covariate"
+            raise SpecificationError(f"by={name!r}", reason, remedy, SEE)
     if len(groups) > 2:
-        raise SpecificationError(
-            f"by={list(groups)!r}",
-            "one variable is told apart by colour and one by panel, and there is no third way",
-            "leave one to at={...}: several values there make panels (a slider with plotly)",
-            SEE,
-        )
+        reason = "one variable is told apart by colour and one by panel, and there is no third way"
+        remedy = "leave one to at={...}: several values there make panels (a slider with plotly)"
+        raise SpecificationError(f"by={list(groups)!r}", reason, remedy, SEE)
 
 
 def variable_values(fit: Fit, variable: str, asked: Any, n: int) -> list[float]:
@@ -145,12 +127,9 @@ def variable_values(fit: Fit, variable: str, asked: Any, n: int) -> list[float]:
     single = isinstance(asked, (str, bytes)) or not isinstance(asked, Iterable)
     values: list[Any] = [asked] if single else list(asked)
     if len(set(values)) < 2:
-        raise SpecificationError(
-            f"at={{{variable!r}: {asked!r}}}",
-            "the curve runs along this variable, and needs two points at least",
-            f"leave it out, give several values, or use fit.marginal_means(at={{{variable!r}: ...}}) for one point",
-            SEE,
-        )
+        reason = "the curve runs along this variable, and needs two points at least"
+        remedy = f"leave it out, give several values, or use fit.marginal_means(at={{{variable!r}: ...}}) for one point"
+        raise SpecificationError(f"at={{{variable!r}: {asked!r}}}", reason, remedy, SEE)
     try:
         return sorted(set(values))
     except TypeError:

@@ -256,12 +256,9 @@ class EffectCurves(Result):
             return "subject" if effects else "population"
         choose("residual_level", residual_level, ("subject", "population"))
         if residual_level == "subject" and not effects:
-            raise NotAvailableError(
-                f"residual_level='subject' of a fit by {self.estimator} without random effects",
-                "there is no line of a subject to measure them from",
-                "use residual_level='population'",
-                SEE,
-            )
+            received = f"residual_level='subject' of a fit by {self.estimator} without random effects"
+            reason = "there is no line of a subject to measure them from"
+            raise NotAvailableError(received, reason, "use residual_level='population'", SEE)
         return "subject" if residual_level == "subject" else "population"
 
     @property

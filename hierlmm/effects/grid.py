@@ -125,12 +125,9 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Grid:
     wanted = {plain_name(name): values for name, values in (at or {}).items()}
     for name in wanted:
         if name not in variables:
-            raise SpecificationError(
-                f"at={{{name!r}: ...}}",
-                f"the fixed effects have no covariate of this name.{closest(name, variables)}",
-                f"use {shorten(map(repr, variables))}" if variables else "leave it out: there is no covariate",
-                SEE,
-            )
+            reason = f"the fixed effects have no covariate of this name.{closest(name, variables)}"
+            remedy = f"use {shorten(map(repr, variables))}" if variables else "leave it out: there is no covariate"
+            raise SpecificationError(f"at={{{name!r}: ...}}", reason, remedy, SEE)
     values: dict[str, tuple[Any, ...]] = {}
     for v in variables:
         known = levels_of(design, v) if v in factors else None
@@ -138,12 +135,9 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Grid:
         values[v] = tuple((known or [float(frame[v].mean())]) if asked is None else check_values(v, asked, known))
     if math.prod(len(v) for v in values.values()) > MAX_ROWS:
         sizes = ", ".join(f"{v}: {len(x)}" for v, x in values.items() if len(x) > 1)
-        raise SpecificationError(
-            f"a grid of {math.prod(len(v) for v in values.values())} combinations ({sizes})",
-            f"more than {MAX_ROWS} rows would have to be averaged",
-            "fix some factors by at={...}",
-            SEE,
-        )
+        received = f"a grid of {math.prod(len(v) for v in values.values())} combinations ({sizes})"
+        reason = f"more than {MAX_ROWS} rows would have to be averaged"
+        raise SpecificationError(received, reason, "fix some factors by at={...}", SEE)
     others = [v for v in design.level1_variables() if v not in variables]
     hidden = {v: levels_of(design, v)[0] if is_label(design, v) else float(frame[v].mean()) for v in others}
     return Grid(design, values, factors, hidden)
@@ -218,12 +212,8 @@ def average_rows(
     rest = grid.keys([v for v in grid.points if v not in base])
     share = _frequencies(grid, rest[list(counted)]) if weights == "proportional" else np.ones(len(rest))
     if not share.sum() > 0.0:
-        raise SpecificationError(
-            "weights='proportional'",
-            "the combinations of levels chosen by at= do not occur in the data",
-            "use weights='equal', or other levels",
-            SEE,
-        )
+        reason = "the combinations of levels chosen by at= do not occur in the data"
+        raise SpecificationError("weights='proportional'", reason, "use weights='equal', or other levels", SEE)
     share = share / share.sum()
     n, step = len(base), max(1, MAX_ROWS // len(base))
     L, offset = np.zeros((n, len(grid.design.coef))), np.zeros(n)
@@ -332,9 +322,6 @@ def _refuse_kinks(
     kink = (gaps[1] > 0.75 * gaps[0]) & (gaps[1] > 1e-6 * scale)
     bad = np.flatnonzero(np.any(jump | kink, axis=1))
     if bad.size:
-        raise SpecificationError(
-            f"slopes({variable!r}) at {variable} = {x[bad[0]]:g}",
-            "a term has a jump or a kink there, so it has no slope",
-            f"ask elsewhere: at={{{variable!r}: ...}}; or test its coefficient by fit.hypothesis(...)",
-            SEE,
-        )
+        received = f"slopes({variable!r}) at {variable} = {x[bad[0]]:g}"
+        remedy = f"ask elsewhere: at={{{variable!r}: ...}}; or test its coefficient by fit.hypothesis(...)"
+        raise SpecificationError(received, "a term has a jump or a kink there, so it has no slope", remedy, SEE)

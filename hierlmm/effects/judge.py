@@ -100,12 +100,8 @@ def judge_of(fit: Fit, df: str | None) -> Judge:
     if not is_posterior(fit):
         return fit._wald(df)
     if df is not None:
-        raise NotAvailableError(
-            f"df={df!r} for a posterior",
-            "its intervals are quantiles of draws, and there is no t distribution that needs degrees of freedom",
-            "leave df out",
-            SEE,
-        )
+        reason = "its intervals are quantiles of draws, and there is no t distribution that needs degrees of freedom"
+        raise NotAvailableError(f"df={df!r} for a posterior", reason, "leave df out", SEE)
     draws: Any = fit.draws("beta")
     return PosteriorDraws(draws.reshape(-1, draws.shape[-1]))
 
@@ -158,12 +154,9 @@ def check_rope(rope: float | tuple[float, float] | None, judge: Judge) -> tuple[
     if rope is None:
         return None
     if isinstance(judge, Wald):
-        raise NotAvailableError(
-            f"rope={rope!r} for a fit that is no posterior",
-            "the probability that an effect is practically zero needs a posterior",
-            "use model.fit(), or look whether the interval lies inside the region",
-            SEE,
-        )
+        reason = "the probability that an effect is practically zero needs a posterior"
+        remedy = "use model.fit(), or look whether the interval lies inside the region"
+        raise NotAvailableError(f"rope={rope!r} for a fit that is no posterior", reason, remedy, SEE)
     limits = (-rope, rope) if isinstance(rope, (int, float)) else tuple(rope)
     low, high = limits if len(limits) == 2 else (0.0, 0.0)
     if not low < high:
@@ -176,20 +169,14 @@ def check_multiplicity(judge: Judge, adjust: str | None, simultaneous: bool, *, 
     """The correction, after checking that it and ``simultaneous`` suit the kind of fit."""
     if isinstance(judge, PosteriorDraws):
         if adjust not in (None, "none"):
-            raise NotAvailableError(
-                f"adjust={adjust!r} for a posterior",
-                "posterior probabilities are no p-values, and no correction is defined for them",
-                "leave adjust out; simultaneous=True gives intervals that hold together",
-                SEE,
-            )
+            reason = "posterior probabilities are no p-values, and no correction is defined for them"
+            remedy = "leave adjust out; simultaneous=True gives intervals that hold together"
+            raise NotAvailableError(f"adjust={adjust!r} for a posterior", reason, remedy, SEE)
         return "none"
     if simultaneous:
-        raise NotAvailableError(
-            "simultaneous=True for a fit that is no posterior",
-            "it asks for intervals from draws",
-            "use adjust='mvt', which gives simultaneous intervals and p-values",
-            SEE,
-        )
+        received = "simultaneous=True for a fit that is no posterior"
+        remedy = "use adjust='mvt', which gives simultaneous intervals and p-values"
+        raise NotAvailableError(received, "it asks for intervals from draws", remedy, SEE)
     return check_adjustment("none" if adjust is None else adjust, pairwise=pairwise)
 
 

@@ -52,12 +52,8 @@ def marginal_means(
     split, own = as_names(by), as_names(variables)
     both = [v for v in own if v in split]
     if both:
-        raise SpecificationError(
-            f"{both[0]!r} both as what is asked for and in by=",
-            "a variable either names the rows or splits them into families",
-            "leave it out of one",
-            SEE,
-        )
+        received, remedy = f"{both[0]!r} both as what is asked for and in by=", "leave it out of one"
+        raise SpecificationError(received, "a variable either names the rows or splits them into families", remedy, SEE)
     judge, grid = judge_of(fit, df), reference_grid(fit.design, at)
     intervals = Intervals(ci, adjust, simultaneous)
     return _effects(fit, judge, "marginal means", grid, (*split, *own), weights, intervals, by=split)

@@ -141,12 +141,9 @@ def _refuse_name(text: str, start: int, names: dict[str, int]) -> None:
     unknown = word.group() if word else text[start]
     spellings = list(names)
     coefs = [n for k, n in enumerate(spellings) if names[n] not in [names[m] for m in spellings[:k]]]
-    raise SpecificationError(
-        f"{unknown!r} in the hypothesis {text!r}",
-        f"it is no coefficient of this model.{closest(unknown, spellings)}",
-        f"use the names in fit.beta.index: {shorten(map(repr, coefs))}",
-        SEE,
-    )
+    received = f"{unknown!r} in the hypothesis {text!r}"
+    reason = f"it is no coefficient of this model.{closest(unknown, spellings)}"
+    raise SpecificationError(received, reason, f"use the names in fit.beta.index: {shorten(map(repr, coefs))}", SEE)
 
 
 def _split(tokens: list[Token], sign: str) -> list[list[Token]]:

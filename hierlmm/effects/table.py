@@ -217,12 +217,8 @@ class Effects(Result):
             Probability of the intervals; by default that of this table.
         """
         if self.kind == "contrasts":
-            raise SpecificationError(
-                "contrasts of contrasts",
-                "their families would no longer be clear",
-                "give the weights of the means: method={'name': [...]}; or write it with fit.hypothesis(...)",
-                SEE,
-            )
+            remedy = "give the weights of the means: method={'name': [...]}; or write it with fit.hypothesis(...)"
+            raise SpecificationError("contrasts of contrasts", "their families would no longer be clear", remedy, SEE)
         keys, by = self.keys, list(self.by)
         found = contrast_rows(
             self.L,

@@ -83,12 +83,9 @@ def contrast_rows(
     for family in families:
         named = [labels[i] for i in family]
         if len(set(named)) != len(named) or len(named) < 2:
-            raise SpecificationError(
-                f"contrasts of {what} with {len(set(named))} value",
-                "there is nothing to compare",
-                "name a factor, or give a numeric variable several values: at={'time': [0, 6]}",
-                SEE,
-            )
+            received = f"contrasts of {what} with {len(set(named))} value"
+            remedy = "name a factor, or give a numeric variable several values: at={'time': [0, 6]}"
+            raise SpecificationError(received, "there is nothing to compare", remedy, SEE)
         own, W = weights_of(method, named, reference)
         names += own
         first += [family[0]] * len(own)
@@ -118,19 +115,11 @@ def weights_of(method: str | Mapping[str, Any], labels: list[str], reference: An
     if isinstance(method, Mapping):
         return _custom(method, labels)
     if method not in METHODS:
-        raise SpecificationError(
-            f"method={method!r}",
-            "this is not one of the choices",
-            f"use one of {', '.join(map(repr, METHODS))}, or a dictionary of names and weights",
-            SEE,
-        )
+        remedy = f"use one of {', '.join(map(repr, METHODS))}, or a dictionary of names and weights"
+        raise SpecificationError(f"method={method!r}", "this is not one of the choices", remedy, SEE)
     if reference is not None and method != "trt.vs.ctrl":
-        raise SpecificationError(
-            f"reference={reference!r} with method={method!r}",
-            "only comparisons with a control have a reference",
-            "use method='trt.vs.ctrl'",
-            SEE,
-        )
+        received, remedy = f"reference={reference!r} with method={method!r}", "use method='trt.vs.ctrl'"
+        raise SpecificationError(received, "only comparisons with a control have a reference", remedy, SEE)
     if method == "pairwise":
         pairs = list(itertools.combinations(range(k), 2))
     elif method == "consecutive":
@@ -150,12 +139,8 @@ def _bracket(label: str) -> str:
 def _position(label: Any, labels: list[str]) -> int:
     text = show(label)
     if text not in labels:
-        raise SpecificationError(
-            f"{label!r}",
-            f"no row has this name.{closest(text, labels)}",
-            f"use one of {shorten(map(repr, labels))}",
-            SEE,
-        )
+        reason = f"no row has this name.{closest(text, labels)}"
+        raise SpecificationError(f"{label!r}", reason, f"use one of {shorten(map(repr, labels))}", SEE)
     return labels.index(text)
 
 
@@ -163,12 +148,8 @@ def _weights(name: str, given: Any) -> FloatArray:
     try:
         return np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):
-        raise SpecificationError(
-            f"{name!r} with the weights {shorten([repr(given)])}",
-            "they are not numbers",
-            "give one weight for each row, or a dictionary of labels and weights",
-            SEE,
-        ) from None
+        reason, remedy = "they are not numbers", "give one weight for each row, or a dictionary of labels and weights"
+        raise SpecificationError(f"{name!r} with the weights {shorten([repr(given)])}", reason, remedy, SEE) from None
 
 
 def _custom(method: Mapping[str, Any], labels: list[str]) -> tuple[list[str], FloatArray]:
@@ -182,12 +163,9 @@ def _custom(method: Mapping[str, Any], labels: list[str]) -> tuple[list[str], Fl
         else:
             values = _weights(name, given)
             if values.shape != (len(labels),):
-                raise SpecificationError(
-                    f"{name!r} with {values.size} weights",
-                    f"there are {len(labels)} rows: {shorten(labels)}",
-                    "give one weight for each, or a dictionary of labels and weights",
-                    SEE,
-                )
+                received = f"{name!r} with {values.size} weights"
+                remedy = "give one weight for each, or a dictionary of labels and weights"
+                raise SpecificationError(received, f"there are {len(labels)} rows: {shorten(labels)}", remedy, SEE)
             row = values
         if not np.all(np.isfinite(row)) or not np.any(row):
             raise SpecificationError(

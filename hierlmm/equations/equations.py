@@ -246,21 +246,16 @@ def _sigma_is(s: Symbols) -> Markup:
 
 def _check_estimates(design: Design, estimates: Estimates) -> None:
     if not all(hasattr(estimates, name) for name in ("beta", "sigma")):
-        raise SpecificationError(
-            f"equations with estimates of type {type(estimates).__name__}",
-            "the estimates that are put in are those of a fit",
-            "use equations(fit), with a fit of this model",
-        )
+        received = f"equations with estimates of type {type(estimates).__name__}"
+        reason = "the estimates that are put in are those of a fit"
+        raise SpecificationError(received, reason, "use equations(fit), with a fit of this model")
     for what, known, wanted in (
         ("fixed effects", estimates.beta.index, design.coef),
         ("random effects", estimates.D.index if design.term else _terms_of(estimates), design.term),
     ):
         if sorted(known) != sorted(wanted):
-            raise SpecificationError(
-                f"estimates of the {what} {shorten(known) or '(none)'}",
-                f"the model has the {what} {shorten(wanted) or '(none)'}",
-                "pass a fit of the same model",
-            )
+            received, remedy = f"estimates of the {what} {shorten(known) or '(none)'}", "pass a fit of the same model"
+            raise SpecificationError(received, f"the model has the {what} {shorten(wanted) or '(none)'}", remedy)
     _check_structure(design, estimates)
 
 

@@ -343,11 +343,9 @@ class Fit(Result):
         With random slopes the share changes with the covariates; this is its value where they are zero.
         """
         if "Intercept" not in self.D.index:
-            raise SpecificationError(
-                "icc of a model without a random intercept",
-                "the intra-class correlation compares the intercept variance with the total",
-                "add a random intercept, or read the correlations off fit.marginal_covariance()",
-            )
+            reason = "the intra-class correlation compares the intercept variance with the total"
+            remedy = "add a random intercept, or read the correlations off fit.marginal_covariance()"
+            raise SpecificationError("icc of a model without a random intercept", reason, remedy)
         k = self.design.term.index("Intercept")
         variance = float(self.D.to_numpy()[k, k])
         return variance / (variance + self.sigma**2)
@@ -362,10 +360,8 @@ class Fit(Result):
         """
         name = "normal" if df is None else method_name(df)
         if name != "normal":
-            raise NotAvailableError(
-                f"df={df!r} for a fit by {self.estimator}",
-                "its covariance of the fixed effects comes without degrees of freedom",
-                "leave df out (normal quantiles), or use a fit by REML",
-                "docs, page 'Contrasts'",
-            )
+            received = f"df={df!r} for a fit by {self.estimator}"
+            reason = "its covariance of the fixed effects comes without degrees of freedom"
+            remedy = "leave df out (normal quantiles), or use a fit by REML"
+            raise NotAvailableError(received, reason, remedy, "docs, page 'Contrasts'")
         return Wald(name, self.beta.to_numpy(), self.beta_cov.to_numpy(), FixedDegrees(np.inf))

@@ -47,12 +47,8 @@ def fit_kenward_roger(fit: LikelihoodEstimates) -> KenwardRogerDegrees:
         If the fit is not by REML, or its residuals are not independent with equal variance.
     """
     if not fit.reml:
-        raise NotAvailableError(
-            "df='kenward-roger' for a fit by ML",
-            "the method corrects the REML estimates of the covariance",
-            "use model.fit_reml(), or df='satterthwaite'",
-            SEE,
-        )
+        received, remedy = "df='kenward-roger' for a fit by ML", "use model.fit_reml(), or df='satterthwaite'"
+        raise NotAvailableError(received, "the method corrects the REML estimates of the covariance", remedy, SEE)
     if fit.criterion_function.whitens:
         raise NotAvailableError(
             "df='kenward-roger' for a model with a residual structure",

@@ -62,10 +62,7 @@ def refuse_subject(level: str) -> None:
 
 def _population(level: str) -> Literal["population"]:
     if level != "population":
-        raise SpecificationError(
-            f"level={level!r} of a marginal model",
-            "without random effects there is no line of a subject",
-            "use level='population'",
-            "docs, page 'Hierarchical and marginal models'",
-        )
+        received = f"level={level!r} of a marginal model"
+        reason, remedy = "without random effects there is no line of a subject", "use level='population'"
+        raise SpecificationError(received, reason, remedy, "docs, page 'Hierarchical and marginal models'")
     return "population"

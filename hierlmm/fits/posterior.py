@@ -270,12 +270,9 @@ class PosteriorNumbers(Fit):
             For an interval that draws do not have.
         """
         if method != "quantile":
-            raise SpecificationError(
-                f"method={method!r} of a posterior",
-                "its intervals are quantiles of the draws; Wald and profile intervals belong to a likelihood",
-                "leave method out, or ask model.fit_reml().variance_components(method='profile')",
-                SEE,
-            )
+            reason = "its intervals are quantiles of the draws; Wald and profile intervals belong to a likelihood"
+            remedy = "leave method out, or ask model.fit_reml().variance_components(method='profile')"
+            raise SpecificationError(f"method={method!r} of a posterior", reason, remedy, SEE)
         term, pairs = self.design.term, self._pairs
         posterior = self.datatree["posterior"]
         structure = [name for name in ("residual_correlation", "residual_variance") if name in posterior]

@@ -95,12 +95,8 @@ def label_fits(fits: Iterable[Fit], labels: Sequence[str] | None = None) -> dict
     fits = tuple(fits)
     for fit in fits:
         if not isinstance(fit, Fit):
-            raise SpecificationError(
-                f"a {type(fit).__name__} among the fits",
-                "only fits can be compared",
-                "pass them one by one, compare(fit, reml); names of estimators go to model.compare('nuts', 'reml')",
-                SEE,
-            )
+            remedy = "pass them one by one, compare(fit, reml); names of estimators go to model.compare('nuts', 'reml')"
+            raise SpecificationError(f"a {type(fit).__name__} among the fits", "only fits can be compared", remedy, SEE)
     if not fits:
         raise SpecificationError("no fits", "there is nothing to compare", "pass fits: compare(fit, reml)", SEE)
     if labels is None:
@@ -109,12 +105,8 @@ def label_fits(fits: Iterable[Fit], labels: Sequence[str] | None = None) -> dict
         return dict(zip(numbered, fits, strict=True))
     names = [str(label) for label in labels]
     if len(names) != len(fits) or len(set(names)) != len(names):
-        raise SpecificationError(
-            f"labels={names!r} for {len(fits)} fits",
-            "every fit needs a label of its own",
-            "give as many different labels as fits, or leave labels out",
-            SEE,
-        )
+        received, reason = f"labels={names!r} for {len(fits)} fits", "every fit needs a label of its own"
+        raise SpecificationError(received, reason, "give as many different labels as fits, or leave labels out", SEE)
     return dict(zip(names, fits, strict=True))
 
 
@@ -180,12 +172,8 @@ def _pairs(fit: Fit) -> list[tuple[str, str]]:
 def measure(table: pd.DataFrame, reference: str, flag_above: float) -> pd.DataFrame:
     """Add the difference from the reference in units of its standard error, and whether it is large."""
     if not flag_above >= 0:
-        raise SpecificationError(
-            f"flag_above={flag_above!r}",
-            "it is a number of standard errors",
-            "use a number of 0 or more, for example 0.5",
-            SEE,
-        )
+        remedy = "use a number of 0 or more, for example 0.5"
+        raise SpecificationError(f"flag_above={flag_above!r}", "it is a number of standard errors", remedy, SEE)
     base = table[table["estimator"] == reference].set_index("parameter")
     centre = table["parameter"].map(base["estimate"])
     spread = table["parameter"].map(base["se"]).fillna(table["se"])
@@ -281,12 +269,9 @@ def _alike(pair: str, what: str, a: Any, b: Any) -> None:
         detail = "; ".join(only)
     else:
         detail = f"{a} and {b}"
-    raise SpecificationError(
-        f"{pair}: different {what} ({detail})",
-        "they answer different questions, so a difference between their estimates means nothing",
-        "compare estimators of one model; to compare models use their AIC (by ML) or leave-one-subject-out scores",
-        SEE,
-    )
+    reason = "they answer different questions, so a difference between their estimates means nothing"
+    remedy = "compare estimators of one model; to compare models use their AIC (by ML) or leave-one-subject-out scores"
+    raise SpecificationError(f"{pair}: different {what} ({detail})", reason, remedy, SEE)
 
 
 def _same_rows(pair: str, a: Design, b: Design) -> None:
@@ -358,12 +343,8 @@ def _has_random_effects(fit: Fit) -> bool:
 def known_label(name: str, label: str, known: list[str]) -> str:
     """Return the label, or raise a `SpecificationError` that names the nearest one."""
     if label not in known:
-        raise SpecificationError(
-            f"{name}={label!r}",
-            f"no fit has this label.{closest(label, known)}",
-            f"use one of {', '.join(map(repr, known))}",
-            SEE,
-        )
+        reason = f"no fit has this label.{closest(label, known)}"
+        raise SpecificationError(f"{name}={label!r}", reason, f"use one of {', '.join(map(repr, known))}", SEE)
     return label
 
 

@@ -169,12 +169,10 @@ def estimate_gee(
     Q, R = np.linalg.qr(columns.T)
     weak = np.flatnonzero(np.abs(np.diag(R)) <= RANK_TOLERANCE * np.sqrt(np.einsum("ij,ij->j", X, X)))
     if weak.size:
-        raise DataError(
-            f"coefficients {', '.join(coef)}",
-            f"the column {coef[weak[0]]!r} is zero or a linear combination of the columns before",
-            "take the term out, merge levels that never occur together, or recode",
-            "docs, page 'Errors', section 'Rank deficiency'",
-        )
+        received = f"coefficients {', '.join(coef)}"
+        reason = f"the column {coef[weak[0]]!r} is zero or a linear combination of the columns before"
+        remedy = "take the term out, merge levels that never occur together, or recode"
+        raise DataError(received, reason, remedy, "docs, page 'Errors', section 'Rank deficiency'")
     removed = p if scale == "n-p" else 0
     moments = _working(correlation, rows, removed, ar_pairs, positions)
     response = (y - offset)[order]
@@ -187,12 +185,9 @@ def estimate_gee(
     working, residual = working + again, residual - Q @ again
     size = float(np.sqrt(np.mean(residual**2)))
     if size <= 1e-14 * float(np.abs(y - offset).max()):
-        raise DataError(
-            "a response that the coefficients reproduce exactly",
-            "no residual is left to estimate a variance from",
-            "check for a response computed from a covariate, or duplicated columns",
-            SEE,
-        )
+        received = "a response that the coefficients reproduce exactly"
+        reason = "no residual is left to estimate a variance from"
+        raise DataError(received, reason, "check for a response computed from a covariate, or duplicated columns", SEE)
     alone = _alone(Q, rows)
 
     from hierlmm.gee.solver import solve
@@ -245,12 +240,8 @@ def _choices(correlation: str, scale: str, ar_pairs: str, max_iterations: int) -
         ("ar_pairs", ar_pairs, ("all", "adjacent")),
     ):
         if value not in allowed:
-            raise SpecificationError(
-                f"{name}={value!r}",
-                f"this is not one of the choices.{closest(str(value), allowed)}",
-                f"use one of {', '.join(map(repr, allowed))}",
-                SEE,
-            )
+            reason = f"this is not one of the choices.{closest(str(value), allowed)}"
+            raise SpecificationError(f"{name}={value!r}", reason, f"use one of {', '.join(map(repr, allowed))}", SEE)
 
 
 def _sorted_rows(
@@ -282,12 +273,9 @@ def _sorted_rows(
     if correlation == "unstructured":
         return Rows(start, code[order].astype(float)), order, None, tuple(distinct.tolist())
     if not np.issubdtype(np.asarray(times).dtype, np.number):
-        raise DataError(
-            f"times of type {np.asarray(times).dtype}",
-            "an autoregressive correlation falls with the distance in time, which needs numbers",
-            "turn them into numbers (days since the first visit), or use correlation='unstructured'",
-            SEE,
-        )
+        reason = "an autoregressive correlation falls with the distance in time, which needs numbers"
+        remedy = "turn them into numbers (days since the first visit), or use correlation='unstructured'"
+        raise DataError(f"times of type {np.asarray(times).dtype}", reason, remedy, SEE)
     values = np.asarray(times, dtype=float)[order]
     gaps = np.diff(values)[np.diff(subject_index[order]) == 0]
     if not np.all(np.isfinite(values)):
@@ -324,31 +312,21 @@ def _working(
         return table
     if correlation == "ar1":
         if ar_pairs == "adjacent" and not np.array_equal(rows.position, np.round(rows.position)):
-            raise DataError(
-                "ar_pairs='adjacent' with irregular times",
-                "neighbours are at different distances, so their mean product is no correlation at one distance",
-                "use ar_pairs='all'",
-                SEE,
-            )
+            reason = "neighbours are at different distances, so their mean product is no correlation at one distance"
+            raise DataError("ar_pairs='adjacent' with irregular times", reason, "use ar_pairs='all'", SEE)
         return AutoregressiveMoments(rows, removed, neighbours_only=ar_pairs == "adjacent")
     structure = ExchangeableMoments(rows, removed)
     if structure.n_pairs <= removed:
-        raise DataError(
-            f"{structure.n_pairs} pairs of rows of the same subject and {removed} coefficients",
-            "the number of pairs less the number of coefficients is the divisor of the correlation",
-            "use scale='n' (geepack's divisors), or correlation='independence'",
-            SEE,
-        )
+        received = f"{structure.n_pairs} pairs of rows of the same subject and {removed} coefficients"
+        reason = "the number of pairs less the number of coefficients is the divisor of the correlation"
+        raise DataError(received, reason, "use scale='n' (geepack's divisors), or correlation='independence'", SEE)
     return structure
 
 
 def _no_pairs(correlation: str) -> None:
-    raise DataError(
-        f"correlation={correlation!r} and no subject with two rows",
-        "a correlation within subjects cannot be estimated",
-        "use correlation='independence', and check the subject column",
-        SEE,
-    )
+    received = f"correlation={correlation!r} and no subject with two rows"
+    reason = "a correlation within subjects cannot be estimated"
+    raise DataError(received, reason, "use correlation='independence', and check the subject column", SEE)
 
 
 def _alone(Q: FloatArray, rows: Rows) -> tuple[int, ...]:
@@ -380,12 +358,8 @@ def _refuse_moments(moments: WorkingMoments, positions: tuple[object, ...]) -> N
         received = f"an autoregressive correlation of {float(moments.raw):z.4f}"
         reason = "it must lie between -1 and 1: rows of a subject hardly differ from one another, or their variance "
         reason += "changes much over time"
-    raise DataError(
-        received,
-        reason,
-        f"use correlation='independence' (its robust standard errors need no correlation){_other(moments)}",
-        SEE,
-    )
+    remedy = f"use correlation='independence' (its robust standard errors need no correlation){_other(moments)}"
+    raise DataError(received, reason, remedy, SEE)
 
 
 def _other(moments: WorkingMoments) -> str:

@@ -74,48 +74,31 @@ def _times(design: Design, time: Any) -> tuple[NDArray[np.generic] | None, str |
     frame = design.frame
     if isinstance(time, str):
         if time not in frame.columns:
-            raise DataError(
-                f"time={time!r}",
-                f"the model keeps only the columns it uses ({', '.join(map(str, frame.columns))})",
-                f"use one of these, or pass the values: time=data[{time!r}]",
-                SEE,
-            )
+            reason = f"the model keeps only the columns it uses ({', '.join(map(str, frame.columns))})"
+            raise DataError(f"time={time!r}", reason, f"use one of these, or pass the values: time=data[{time!r}]", SEE)
         values, name = frame[time], time
     else:
         array = np.asarray(time)
         if array.ndim != 1:
-            raise DataError(
-                f"time of type {type(time).__name__} with {array.ndim} dimensions",
-                "every row needs one time",
-                "use the name of a column, or one column of values: time=data['week']",
-                SEE,
-            )
+            received = f"time of type {type(time).__name__} with {array.ndim} dimensions"
+            remedy = "use the name of a column, or one column of values: time=data['week']"
+            raise DataError(received, "every row needs one time", remedy, SEE)
         values = time if isinstance(time, pd.Series) else pd.Series(array)
         name = str(values.name) if values.name is not None else "time"
         if len(values) != len(frame):
             known = isinstance(time, pd.Series) and time.index.is_unique and frame.index.isin(time.index).all()
             if not known:
-                raise DataError(
-                    f"{len(values)} times for {len(frame)} rows",
-                    "every row needs one time",
-                    "pass a column of the data that was fitted, as a pandas Series with its index",
-                    SEE,
-                )
+                remedy = "pass a column of the data that was fitted, as a pandas Series with its index"
+                raise DataError(f"{len(values)} times for {len(frame)} rows", "every row needs one time", remedy, SEE)
             values = values.loc[frame.index]
         elif isinstance(time, pd.Series) and not time.index.equals(frame.index):
-            raise DataError(
-                "times whose index is not that of the rows",
-                "it is not known which time belongs to which row",
-                "pass a column of the data that was fitted, or an array in the order of its rows",
-                SEE,
-            )
+            received = "times whose index is not that of the rows"
+            remedy = "pass a column of the data that was fitted, or an array in the order of its rows"
+            raise DataError(received, "it is not known which time belongs to which row", remedy, SEE)
     if values.isna().any():
-        raise DataError(
-            f"{int(values.isna().sum())} missing values of {name!r}",
-            "rows without a time have no place in the working correlation",
-            "drop or complete these rows before making the model",
-            SEE,
-        )
+        received = f"{int(values.isna().sum())} missing values of {name!r}"
+        reason = "rows without a time have no place in the working correlation"
+        raise DataError(received, reason, "drop or complete these rows before making the model", SEE)
     if isinstance(values.dtype, pd.CategoricalDtype):
         labels = values.cat.categories
         if not pd.api.types.is_numeric_dtype(labels):

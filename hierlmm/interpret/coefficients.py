@@ -135,22 +135,14 @@ def position_of(design: Design, term: str | None, *, what: str) -> int:
     if term is None:
         random = [t for t in design.term if t != INTERCEPT] or list(design.term)
         if len(random) != 1:
-            raise SpecificationError(
-                f"{what} without a term",
-                f"several coefficients vary between subjects: {shorten(map(repr, random))}",
-                "say which: term=...",
-                SEE,
-            )
+            reason = f"several coefficients vary between subjects: {shorten(map(repr, random))}"
+            raise SpecificationError(f"{what} without a term", reason, "say which: term=...", SEE)
         term = random[0]
     if term not in design.level1 and isinstance(term, str):
         term = unticked(term)  # a name in backticks, as the formula has it
     if term not in design.level1:
-        raise SpecificationError(
-            f"term={term!r}",
-            f"level 1 has no coefficient of this name.{closest(str(term), design.level1)}",
-            f"use one of {shorten(map(repr, design.level1))}",
-            SEE,
-        )
+        reason = f"level 1 has no coefficient of this name.{closest(str(term), design.level1)}"
+        raise SpecificationError(f"term={term!r}", reason, f"use one of {shorten(map(repr, design.level1))}", SEE)
     return design.level1.index(term)
 
 
@@ -234,12 +226,8 @@ def group_rows(
     for v in variables:
         values[v], mean[v] = _values(design, subjects, k, v, wanted.get(v), v in wanted)
     if math.prod(map(len, values.values())) > MAX_GROUPS:
-        raise SpecificationError(
-            f"{math.prod(map(len, values.values()))} groups of subjects",
-            "level 2 tells too many of them apart for a table",
-            "say which: at={...}",
-            SEE,
-        )
+        received, remedy = f"{math.prod(map(len, values.values()))} groups of subjects", "say which: at={...}"
+        raise SpecificationError(received, "level 2 tells too many of them apart for a table", remedy, SEE)
     combinations = list(itertools.product(*values.values()))
     observed = [v for v in variables if not mean[v] and v not in wanted]
     if len(observed) > 1 and len(variables) == len(observed) + sum(mean.values()):
@@ -261,12 +249,9 @@ def check_at(design: Design, positions: Iterable[int], at: Mapping[str, Any] | N
     known = list(dict.fromkeys(v for k in positions for v in level2_variables(design, k)))
     for name in at or {}:
         if name not in known:
-            raise SpecificationError(
-                f"at={{{name!r}: ...}}",
-                f"no level-2 covariate of this name explains these coefficients.{closest(str(name), known)}",
-                f"use {shorten(map(repr, known))}" if known else "leave it out: level 2 has no covariates there",
-                SEE,
-            )
+            reason = f"no level-2 covariate of this name explains these coefficients.{closest(str(name), known)}"
+            remedy = f"use {shorten(map(repr, known))}" if known else "leave it out: level 2 has no covariates there"
+            raise SpecificationError(f"at={{{name!r}: ...}}", reason, remedy, SEE)
 
 
 def acts_as_factor(design: Design, k: int, variable: str) -> bool:

@@ -44,20 +44,14 @@ def interpret(
 ) -> Interpretation:
     """Put a fit into words; see `hierlmm.fits.base.Fit.interpret`."""
     if units is not None and not isinstance(units, Mapping):
-        raise SpecificationError(
-            f"units={units!r}",
-            "units are words for columns of the model, each with its own",
-            f"name the column: units={{{unquoted(fit.design.hierarchy.response)!r}: 'mm'}}",
-            SEE,
-        )
+        received = f"units={units!r}"
+        remedy = f"name the column: units={{{unquoted(fit.design.hierarchy.response)!r}: 'mm'}}"
+        raise SpecificationError(received, "units are words for columns of the model, each with its own", remedy, SEE)
     for name, unit in (units or {}).items():
         if name not in fit.design.frame.columns or not isinstance(unit, str) or not unit.strip():
-            raise SpecificationError(
-                f"units={{{name!r}: {unit!r}}}",
-                "units are words for columns of the model",
-                f"use names among {shorten(map(repr, fit.design.frame.columns))}: units={{'time': 'year'}}",
-                SEE,
-            )
+            received = f"units={{{name!r}: {unit!r}}}"
+            remedy = f"use names among {shorten(map(repr, fit.design.frame.columns))}: units={{'time': 'year'}}"
+            raise SpecificationError(received, "units are words for columns of the model", remedy, SEE)
     words = words_of(fit, ci, df, units)
     made = [*_first(words), *_model(words)]
     for sentences, section in HIERARCHY if words.hierarchical else POPULATION:

@@ -57,12 +57,9 @@ class Interpretation(Result):
         """
         titles = list(dict.fromkeys(s.section for s in self.sentences))
         if name not in titles:
-            raise SpecificationError(
-                f"section {name!r}",
-                f"these sentences have no such section.{closest(str(name), titles)}",
-                f"use one of {', '.join(map(repr, titles))}",
-                "docs, page 'In words'",
-            )
+            reason = f"these sentences have no such section.{closest(str(name), titles)}"
+            remedy = f"use one of {', '.join(map(repr, titles))}"
+            raise SpecificationError(f"section {name!r}", reason, remedy, "docs, page 'In words'")
         return tuple(s for s in self.sentences if s.section == name)
 
     def _sections(self) -> Iterable[tuple[str, tuple[Sentence, ...]]]:

@@ -237,12 +237,9 @@ def _refuse_ties(fit: Fit, k: int) -> None:
         if name in fit.design.term
         else "it does not vary by subject in this model"
     )
-    raise NotAvailableError(
-        f"subjects ranked by {name!r}",
-        f"{why}: subjects with equal level-2 covariates all share one rank",
-        "rank by a coefficient that varies, or compare groups by fit.contrasts(...)",
-        SEE,
-    )
+    received = f"subjects ranked by {name!r}"
+    remedy = "rank by a coefficient that varies, or compare groups by fit.contrasts(...)"
+    raise NotAvailableError(received, f"{why}: subjects with equal level-2 covariates all share one rank", remedy, SEE)
 
 
 def _notes(fit: Fit, k: int, size: int, top: int, ci: float) -> tuple[str, ...]:

@@ -157,12 +157,9 @@ def _refuse_equal(fit: Fit, k: int, places: list[int], a: Any, b: Any) -> None:
     if not np.array_equal(L[0], L[1]) or (name in design.term and name not in zero_terms(fit)):
         return
     why = "its estimated variance between subjects is zero" if name in design.term else "it does not vary by subject"
-    raise NotAvailableError(
-        f"subjects {quote(a)} and {quote(b)} compared in {name!r}",
-        f"the fit gives both the same coefficient: {why}, and their level-2 covariates are equal",
-        "compare another coefficient, or subjects of different groups",
-        SEE,
-    )
+    received = f"subjects {quote(a)} and {quote(b)} compared in {name!r}"
+    reason = f"the fit gives both the same coefficient: {why}, and their level-2 covariates are equal"
+    raise NotAvailableError(received, reason, "compare another coefficient, or subjects of different groups", SEE)
 
 
 def _place(fit: Fit, subject: Any) -> int:

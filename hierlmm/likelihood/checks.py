@@ -41,11 +41,8 @@ def check_design(design: Design) -> None:
     _check_level2(design)
     p = len(design.coef)
     if design.n_obs <= p:
-        raise data_error(
-            f"{design.n_obs} rows and {p} fixed effects",
-            "nothing is left to estimate the residual variance from",
-            "use a smaller model or more data",
-        )
+        reason = "nothing is left to estimate the residual variance from"
+        raise data_error(f"{design.n_obs} rows and {p} fixed effects", reason, "use a smaller model or more data")
     _check_size(design)
     _check_rank(design)
     _check_residual(design)
@@ -56,27 +53,21 @@ def _check_response(design: Design) -> None:
     y = design.y - design.offset
     largest = float(np.abs(y).max())
     if largest > LARGEST or 0.0 < np.ptp(y) < 1.0 / LARGEST:
-        raise data_error(
-            f"a response {design.hierarchy.response!r} with values up to {largest:g} in size",
-            "their squares are beyond what a floating-point number can hold",
-            f"rescale it: data[{design.hierarchy.response!r}] / {largest:.0e}, for example, or use other units",
-        )
+        received = f"a response {design.hierarchy.response!r} with values up to {largest:g} in size"
+        remedy = f"rescale it: data[{design.hierarchy.response!r}] / {largest:.0e}, for example, or use other units"
+        raise data_error(received, "their squares are beyond what a floating-point number can hold", remedy)
     if np.ptp(y) <= 1e-14 * largest:
-        raise data_error(
-            f"a response {design.hierarchy.response!r} that is {y[0]:g} in every row",
-            "without variation there is no variance to divide between the levels",
-            "check the column, and whether a filter left one value only",
-        )
+        received = f"a response {design.hierarchy.response!r} that is {y[0]:g} in every row"
+        reason = "without variation there is no variance to divide between the levels"
+        raise data_error(received, reason, "check the column, and whether a filter left one value only")
 
 
 def _check_subjects(design: Design) -> None:
     J, q = design.n_subjects, len(design.term)
     if q > J:
-        raise data_error(
-            f"{J} subjects and {q} random effects",
-            f"a {q} × {q} covariance between subjects cannot be estimated from {J} of them",
-            "let fewer coefficients vary: random=['Intercept']",
-        )
+        received = f"{J} subjects and {q} random effects"
+        reason = f"a {q} × {q} covariance between subjects cannot be estimated from {J} of them"
+        raise data_error(received, reason, "let fewer coefficients vary: random=['Intercept']")
     for block in design.blocks:
         if len(block) * J >= design.n_obs:
             names = ", ".join(design.term[m] for m in block)

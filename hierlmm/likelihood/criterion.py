@@ -169,12 +169,10 @@ class Criterion:
         try:
             L = np.linalg.cholesky(self.products.S_w + sums.G)
         except np.linalg.LinAlgError as error:
-            raise ExactFitError(
-                "a response that the model reproduces to rounding, or numbers too large to square",
-                "no residual variance is left to estimate",
-                "check for a response computed from a covariate, and the units of the columns",
-                "docs, page 'Errors'",
-            ) from error
+            received = "a response that the model reproduces to rounding, or numbers too large to square"
+            reason = "no residual variance is left to estimate"
+            remedy = "check for a response computed from a covariate, and the units of the columns"
+            raise ExactFitError(received, reason, remedy, "docs, page 'Errors'") from error
         inverse = np.linalg.inv(L[:p, :p])
         beta = L[p, :p] @ inverse
         log_det = 2.0 * float(np.log(L.diagonal()[:p]).sum())

@@ -167,12 +167,10 @@ def _orthonormalise(A: FloatArray, names: tuple[str, ...], what: str) -> FloatAr
                 A[j] -= share * A[i]
         norm = np.sqrt(_dot(A[j], A[j]))
         if norm <= RANK_TOLERANCE * size:
-            raise DataError(
-                f"{what} {', '.join(names)}",
-                f"the column {names[j]!r} is constant or a linear combination of the columns before",
-                "take the term out, merge levels that never occur together, or recode",
-                "docs, page 'Errors', section 'Rank deficiency'",
-            )
+            received = f"{what} {', '.join(names)}"
+            reason = f"the column {names[j]!r} is constant or a linear combination of the columns before"
+            remedy = "take the term out, merge levels that never occur together, or recode"
+            raise DataError(received, reason, remedy, "docs, page 'Errors', section 'Rank deficiency'")
         factor[j, j] = norm
         A[j] /= norm
     return factor

@@ -93,12 +93,10 @@ def _alternate(design: Design, *, reml: bool) -> LikelihoodEstimate:
         if previous is not None and np.max(np.abs(fitted - previous)) <= 1e-9 * np.ptp(design.y):
             return LikelihoodEstimate(design, criterion, optimum)
         design, previous, start = replace(design, variance_fitted=fitted), fitted, optimum.lam
-    raise DataError(
-        f"a residual variance {design.residual_variance} that depends on the fitted value",
-        f"fitted values and variances have not settled after {MAX_ALTERNATIONS} rounds",
-        "let the variance depend on a column of the data instead, for example VarPower('time')",
-        "docs, page 'Residual structures'",
-    )
+    received = f"a residual variance {design.residual_variance} that depends on the fitted value"
+    reason = f"fitted values and variances have not settled after {MAX_ALTERNATIONS} rounds"
+    remedy = "let the variance depend on a column of the data instead, for example VarPower('time')"
+    raise DataError(received, reason, remedy, "docs, page 'Residual structures'")
 
 
 def describe_optimum(design: Design, criterion: AnyCriterion, optimum: Optimum) -> tuple[str, ...]:

@@ -90,12 +90,9 @@ class KenwardRogerDegrees:
         moment = ratio**2 * (0.0 if abs(v0) < 1e-10 else v0)
         df2 = 4.0 + (r + 2) * v2 / (moment - v2)  # ρ = moment / (r v₂) has a pole at 4 degrees of freedom
         if not df2 > 0.0:
-            raise NotAvailableError(
-                f"Kenward-Roger's F test of {r} hypotheses together",
-                "its moments match no F distribution on these data (too few subjects for so many hypotheses)",
-                "test them one by one, or use df='satterthwaite'",
-                SEE,
-            )
+            received = f"Kenward-Roger's F test of {r} hypotheses together"
+            reason = "its moments match no F distribution on these data (too few subjects for so many hypotheses)"
+            raise NotAvailableError(received, reason, "test them one by one, or use df='satterthwaite'", SEE)
         scale = 1.0 if abs(df2 - 2.0) < 1e-2 else df2 * (1.0 - A2 / r) / (df2 - 2.0)
         return scale, df2
 
@@ -197,12 +194,9 @@ def _basis(structure: RandomCovariance, Bz: FloatArray) -> FloatArray:
                     unit[a, b] = unit[b, a] = 1.0
                     matrices.append(unit)
     else:
-        raise NotAvailableError(
-            f"Kenward-Roger with covariance={structure.structure!r}",
-            "the method is written for covariances that are linear in their parameters",
-            "use df='satterthwaite'",
-            SEE,
-        )
+        received = f"Kenward-Roger with covariance={structure.structure!r}"
+        reason = "the method is written for covariances that are linear in their parameters"
+        raise NotAvailableError(received, reason, "use df='satterthwaite'", SEE)
     return np.array([Bz @ unit @ Bz.T for unit in matrices]).reshape(len(matrices), q, q)
 
 

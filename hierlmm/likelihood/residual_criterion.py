@@ -111,12 +111,10 @@ class ResidualCriterion:
         """The criterion in λ at the residual parameters of ψ."""
         plain = self.plain_at(self.split(psi)[1])
         if plain is None:
-            raise DataError(
-                "a residual covariance that is not positive definite in floating point",
-                "the residual parameters are at the edge of their range",
-                "use another starting value or a simpler residual structure",
-                "docs, page 'Residual structures'",
-            )
+            received = "a residual covariance that is not positive definite in floating point"
+            reason = "the residual parameters are at the edge of their range"
+            remedy = "use another starting value or a simpler residual structure"
+            raise DataError(received, reason, remedy, "docs, page 'Residual structures'")
         return plain
 
     def solution(self, lam: FloatArray, working_sd: float | None = None) -> Solution:

@@ -280,12 +280,9 @@ def whiten_columns(residual: ResidualEstimate, columns: FloatArray) -> tuple[Flo
     if residual.correlation is not None:
         found = _decorrelate(residual.correlation, M, rows.start, residual.eta[:k])
         if found is None:
-            raise DataError(
-                "a residual correlation that is not positive definite in floating point",
-                "its parameters are at the edge of their range",
-                "use a simpler residual structure",
-                "docs, page 'Residual structures'",
-            )
+            received = "a residual correlation that is not positive definite in floating point"
+            reason = "its parameters are at the edge of their range"
+            raise DataError(received, reason, "use a simpler residual structure", "docs, page 'Residual structures'")
         if residual.correlation.is_serial:
             log_det += np.bincount(subject, weights=np.log(found[1][1]))
         else:

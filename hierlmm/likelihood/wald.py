@@ -142,19 +142,12 @@ def independent_rows(L: FloatArray, value: FloatArray) -> tuple[FloatArray, Floa
             continue
         implied = float(weights @ value[kept]) if kept else 0.0
         if abs(implied - value[i]) > 1e-8 * max(1.0, abs(value[i]), abs(implied)):
-            raise SpecificationError(
-                f"{len(L)} hypotheses of which number {i + 1} contradicts the others",
-                f"they imply {implied:.6g} where it says {value[i]:.6g}, so no coefficients fulfil all",
-                "leave one of them out",
-                SEE,
-            )
+            received = f"{len(L)} hypotheses of which number {i + 1} contradicts the others"
+            reason = f"they imply {implied:.6g} where it says {value[i]:.6g}, so no coefficients fulfil all"
+            raise SpecificationError(received, reason, "leave one of them out", SEE)
     if not kept:
-        raise SpecificationError(
-            "a hypothesis in which no coefficient is left",
-            "all coefficients cancel, so there is nothing to test",
-            "check the signs and names",
-            SEE,
-        )
+        received, remedy = "a hypothesis in which no coefficient is left", "check the signs and names"
+        raise SpecificationError(received, "all coefficients cancel, so there is nothing to test", remedy, SEE)
     return L[kept], value[kept]
 
 
@@ -169,12 +162,8 @@ def method_name(df: str) -> str:
     name = str(df).lower().replace("_", "-")
     name = SYNONYMS.get(name, name)
     if name not in METHODS:
-        raise SpecificationError(
-            f"df={df!r}",
-            "this is no method for degrees of freedom",
-            f"use one of {', '.join(map(repr, METHODS))} ('inf' means 'normal')",
-            SEE,
-        )
+        remedy = f"use one of {', '.join(map(repr, METHODS))} ('inf' means 'normal')"
+        raise SpecificationError(f"df={df!r}", "this is no method for degrees of freedom", remedy, SEE)
     return name
 
 

@@ -152,12 +152,8 @@ def _same_question(
 ) -> dict[str, EffectCurves]:
     responses = list(dict.fromkeys(fit.design.hierarchy.response for fit in fits.values()))
     if len(responses) > 1:
-        raise SpecificationError(
-            f"fits of {' and '.join(map(repr, responses))}",
-            "one picture has one response on its vertical axis",
-            "draw them apart",
-            SEE,
-        )
+        received = f"fits of {' and '.join(map(repr, responses))}"
+        raise SpecificationError(received, "one picture has one response on its vertical axis", "draw them apart", SEE)
     wanted = {plain_name(v): x for v, x in (at or {}).items()}
     known = {label: set(reference_grid(fit.design).points) for label, fit in fits.items()}
     anywhere = set().union(*known.values())

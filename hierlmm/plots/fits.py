@@ -57,11 +57,8 @@ def choose_terms(design: Design, terms: str | Sequence[str] | None, use: str = "
     wanted = known if terms is None else [terms] if isinstance(terms, str) else list(terms)
     for term in wanted:
         if term not in known:
-            raise SpecificationError(
-                f"terms={term!r}",
-                f"no random effect has this name.{closest(term, known)}",
-                f"{use} {', '.join(map(repr, known))}",
-            )
+            reason = f"no random effect has this name.{closest(term, known)}"
+            raise SpecificationError(f"terms={term!r}", reason, f"{use} {', '.join(map(repr, known))}")
     return wanted
 
 
@@ -70,12 +67,9 @@ def refuse_without_effects(fit: Fit, what: str) -> None:
     if fit.has_random_effects:
         return
     model = "a marginal model" if not fit.design.term else f"a fit by {fit.estimator}"
-    raise NotAvailableError(
-        f"{what} of {model}",
-        "it has no random effects: nothing in it belongs to one subject",
-        "fit a hierarchy, hl.TwoLevelModel(...).fit_reml(), or draw the mean: plot_trajectories(show='population')",
-        "docs, page 'Hierarchical and marginal models'",
-    )
+    reason = "it has no random effects: nothing in it belongs to one subject"
+    remedy = "fit a hierarchy, hl.TwoLevelModel(...).fit_reml(), or draw the mean: plot_trajectories(show='population')"
+    raise NotAvailableError(f"{what} of {model}", reason, remedy, "docs, page 'Hierarchical and marginal models'")
 
 
 def is_posterior(fit: Fit) -> bool:

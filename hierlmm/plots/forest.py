@@ -125,9 +125,7 @@ def choose_parameters(table: Any, wanted: str | Sequence[str] | None) -> list[st
     asked = [wanted] if isinstance(wanted, str) else list(wanted)
     for item in asked:
         if item not in known and item not in kinds.values():
-            raise SpecificationError(
-                f"parameters={item!r}",
-                f"no parameter or kind of parameter has this name.{closest(item, known)}",
-                f"use names ({', '.join(known)}) or kinds ({', '.join(dict.fromkeys(kinds.values()))})",
-            )
+            reason = f"no parameter or kind of parameter has this name.{closest(item, known)}"
+            remedy = f"use names ({', '.join(known)}) or kinds ({', '.join(dict.fromkeys(kinds.values()))})"
+            raise SpecificationError(f"parameters={item!r}", reason, remedy)
     return [p for p in known if p in asked or kinds[p] in asked]

@@ -58,11 +58,9 @@ def x_axis(design: Design, x: str | None) -> Axis:
         x = (numeric or level1)[0]
     if x not in level1:
         known = ", ".join(map(repr, level1)) or "none"
-        raise SpecificationError(
-            f"variable={x!r}",
-            f"it is not a level-1 variable of this model, which must vary within subjects.{closest(x, level1)}",
-            f"use one of its level-1 variables ({known}), or leave variable out",
-        )
+        received = f"variable={x!r}"
+        reason = f"it is not a level-1 variable of this model, which must vary within subjects.{closest(x, level1)}"
+        raise SpecificationError(received, reason, f"use one of its level-1 variables ({known}), or leave variable out")
     if is_number(frame[x]):
         return Axis(x, x, frame[x].to_numpy(dtype=np.float64))
     categories = design.levels.categories[x]

@@ -50,20 +50,13 @@ def plot_optima(
     """
     chosen = one_fit(fit)
     if not isinstance(chosen, LikelihoodEstimates):
-        raise NotAvailableError(
-            f"plot_optima of a fit by {chosen.estimator}",
-            "it maximises no criterion",
-            "fit the model by fit_reml() or fit_ml()",
-            "docs, page 'Estimators'",
-        )
+        received, reason = f"plot_optima of a fit by {chosen.estimator}", "it maximises no criterion"
+        raise NotAvailableError(received, reason, "fit the model by fit_reml() or fit_ml()", "docs, page 'Estimators'")
     fit, others = chosen, chosen.optimum.others
     if not others:
-        raise NotAvailableError(
-            "plot_optima of a fit with one optimum",
-            "there is nothing between optima to draw",
-            "nothing: fit.optima lists what the search found, and fit.optimum.search where it looked",
-            "docs, page 'Estimators'",
-        )
+        received = "plot_optima of a fit with one optimum"
+        remedy = "nothing: fit.optima lists what the search found, and fit.optimum.search where it looked"
+        raise NotAvailableError(received, "there is nothing between optima to draw", remedy, "docs, page 'Estimators'")
     best = fit.optimum
     single = len(best.lam) == 1
     lines, ends = {}, {}

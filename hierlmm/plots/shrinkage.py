@@ -240,9 +240,6 @@ def _terms(fit: Fit, terms: str | Sequence[str] | None) -> list[str]:
     known = list(getattr(fit.design, "term", ()))
     wanted = choose_terms(fit.design, terms, "use one or two of")[: 2 if terms is None else None]
     if not 1 <= len(wanted) <= 2 or len(set(wanted)) != len(wanted):
-        raise SpecificationError(
-            f"terms={wanted!r}",
-            "the plot has one or two axes for coefficients",
-            f"name one or two random effects of {', '.join(map(repr, known)) or 'a mixed model'}",
-        )
+        remedy = f"name one or two random effects of {', '.join(map(repr, known)) or 'a mixed model'}"
+        raise SpecificationError(f"terms={wanted!r}", "the plot has one or two axes for coefficients", remedy)
     return wanted

@@ -84,12 +84,9 @@ def plot_subject_prediction(
     design = fit.design
     time = time_of(design)
     if time is None:
-        raise SpecificationError(
-            f"a model with level-1 variables {', '.join(map(repr, design.level1_variables())) or 'none'}",
-            "the picture needs one numeric level-1 variable on its horizontal axis",
-            "use fit.predict_subject(history, newdata=...)",
-            SEE,
-        )
+        received = f"a model with level-1 variables {', '.join(map(repr, design.level1_variables())) or 'none'}"
+        reason = "the picture needs one numeric level-1 variable on its horizontal axis"
+        raise SpecificationError(received, reason, "use fit.predict_subject(history, newdata=...)", SEE)
     past = _one_subject(fit, history, time)
     x, y = past[time].to_numpy(dtype=np.float64), past[design.hierarchy.response].to_numpy(dtype=np.float64)
     end = max(float(design.frame[time].max()), float(x[-1]))
@@ -128,12 +125,9 @@ def _one_subject(fit: Fit, history: Any, time: str) -> pd.DataFrame:
     frame = to_pandas(history)
     labels = list(pd.unique(frame[subject])) if subject in frame.columns else []
     if len(labels) > 1:
-        raise SpecificationError(
-            f"a history of {len(labels)} subjects",
-            "the picture shows one subject, updated measurement by measurement",
-            f"choose one, for example history[history[{subject!r}] == {quote(labels[0])}]",
-            SEE,
-        )
+        reason = "the picture shows one subject, updated measurement by measurement"
+        remedy = f"choose one, for example history[history[{subject!r}] == {quote(labels[0])}]"
+        raise SpecificationError(f"a history of {len(labels)} subjects", reason, remedy, SEE)
     frame = frame.sort_values(time, kind="stable")
     (course,) = courses_of(fit.design, frame, [float(frame[time].iloc[-1])], None, retrospective=False).subjects
     return frame.assign(**{fit.design.hierarchy.response: course.y})

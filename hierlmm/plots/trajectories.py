@@ -147,11 +147,9 @@ def _layers(show: str | Sequence[str]) -> tuple[str, ...]:
     wanted = (show,) if isinstance(show, str) else tuple(show)
     for layer in wanted:
         if layer not in LAYERS:
-            raise SpecificationError(
-                f"show={layer!r}",
-                f"this is neither a style nor a layer.{closest(layer, [*SHOWS, *LAYERS])}",
-                f"use a style ({', '.join(SHOWS)}) or layers ({', '.join(LAYERS)})",
-            )
+            reason = f"this is neither a style nor a layer.{closest(layer, [*SHOWS, *LAYERS])}"
+            remedy = f"use a style ({', '.join(SHOWS)}) or layers ({', '.join(LAYERS)})"
+            raise SpecificationError(f"show={layer!r}", reason, remedy)
     if not wanted:
         raise SpecificationError("show=[]", "there is nothing to draw", f"use a style ({', '.join(SHOWS)})")
     # Bottom to top: thin lines, points, subject lines, population line.
@@ -179,11 +177,8 @@ def _panels(
         title = ", ".join(f"{f}: {v}" for f, v in zip(factors, values, strict=True))
         panels[title], titles[title] = np.asarray(members), title
     if len(panels) > 24:
-        raise SpecificationError(
-            f"by={factors!r} with {len(panels)} values",
-            "so many panels cannot be read",
-            "use a variable with few values, or pd.cut() it into classes before the fit",
-        )
+        remedy = "use a variable with few values, or pd.cut() it into classes before the fit"
+        raise SpecificationError(f"by={factors!r} with {len(panels)} values", "so many panels cannot be read", remedy)
     return panels, drawn, titles
 
 
@@ -195,11 +190,9 @@ def _factors(design: Design, by: str | Sequence[str] | None) -> list[str]:
     for name in wanted:
         if name not in level2:
             known = ", ".join(map(repr, level2)) or "none: this model has no level-2 variable"
-            raise SpecificationError(
-                f"by={name!r}",
-                f"it is not a level-2 variable of this model.{closest(name, level2)}",
-                f"use one of its level-2 variables ({known}), or by=[] for one panel",
-            )
+            reason = f"it is not a level-2 variable of this model.{closest(name, level2)}"
+            remedy = f"use one of its level-2 variables ({known}), or by=[] for one panel"
+            raise SpecificationError(f"by={name!r}", reason, remedy)
     return wanted
 
 

@@ -203,12 +203,10 @@ def further_measurement_draws(fit: PosteriorNumbers, rows: Rows, ci: float, fitt
 def _own_courses(fit: Any, rows: Rows, fitted_rows: bool) -> list[Course]:
     """Fitted subjects with their fitted rows as history."""
     if fitted_rows:
-        raise NotAvailableError(
-            "predict(level='subject', interval='prediction') of the fitted rows, with correlated residuals",
-            "a new measurement leans on the residuals nearby, and at a fitted row that is its own",
-            "give newdata with other times, or use interval='confidence' for the lines",
-            SEE,
-        )
+        received = "predict(level='subject', interval='prediction') of the fitted rows, with correlated residuals"
+        reason = "a new measurement leans on the residuals nearby, and at a fitted row that is its own"
+        remedy = "give newdata with other times, or use interval='confidence' for the lines"
+        raise NotAvailableError(received, reason, remedy, SEE)
     design = fit.design
     measured = rows_of(design, None, "subject")
     return [course_of(design.subjects[j], j, design.y, measured, rows) for j in np.unique(rows.subject)]

@@ -86,12 +86,9 @@ def courses_of(
     _constant_level2(design, past.frame, codes, labels)
     both = times is not None and newdata is not None
     if both or (times is None and newdata is None and (design.level1_variables() or time is not None)):
-        raise SpecificationError(
-            "times and newdata" if both else "neither times nor newdata",
-            "one of them says what to predict",
-            f"give times=[...] (values of {time or 'the level-1 variable'}), or newdata=, a table of rows",
-            SEE,
-        )
+        received = "times and newdata" if both else "neither times nor newdata"
+        remedy = f"give times=[...] (values of {time or 'the level-1 variable'}), or newdata=, a table of rows"
+        raise SpecificationError(received, "one of them says what to predict", remedy, SEE)
     if newdata is None:
         table, names = _at_times(design, past.frame, codes, labels, times, time)
     else:
@@ -120,28 +117,17 @@ def _history(design: Design, history: Any) -> tuple[NewData, FloatArray]:
     require_columns(needed, present, "history without the response", add=True)
     past = design.new(history, need_subject=False)
     if len(past.X) == 0:
-        raise DataError(
-            "a history without rows",
-            "there are no measurements to learn from",
-            "use fit.predict(newdata, level='new_subject') for a subject without measurements",
-            SEE,
-        )
+        remedy = "use fit.predict(newdata, level='new_subject') for a subject without measurements"
+        raise DataError("a history without rows", "there are no measurements to learn from", remedy, SEE)
     frame, _ = complete_rows(to_pandas(history, needed), "raise", new=True)
     y = evaluate_vector(response, frame, "response")
     if not np.all(np.isfinite(y)):
-        raise DataError(
-            f"a history with infinite or undefined values of {response!r}",
-            "nothing can be learned from them",
-            "correct or drop these rows",
-            SEE,
-        )
+        received = f"a history with infinite or undefined values of {response!r}"
+        raise DataError(received, "nothing can be learned from them", "correct or drop these rows", SEE)
     if needed != [unquoted(response)] and not _row_by_row(design, response):
-        raise FormulaError(
-            f"the response {response!r}",
-            "its values depend on all rows of the fitted data, so that of a new row is not known",
-            "make the column before the fit, with constants that you can apply to new rows as well",
-            SEE,
-        )
+        reason = "its values depend on all rows of the fitted data, so that of a new row is not known"
+        remedy = "make the column before the fit, with constants that you can apply to new rows as well"
+        raise FormulaError(f"the response {response!r}", reason, remedy, SEE)
     return past, y
 
 
@@ -165,24 +151,18 @@ def _only_new_subjects(design: Design, past: NewData, *, labelled: bool) -> None
     instead = "use fit.predict(newdata, level='subject') for subjects of the fitted data"
     if not design.term:
         instead = "refit without the rows of these subjects"
-    raise DataError(
-        f"a history of {name} {shorten(map(quote, known))}",
-        "in the fitted data already, so that these measurements would count twice",
-        f"{instead}, or give a new subject a new label",
-        SEE,
-    )
+    received = f"a history of {name} {shorten(map(quote, known))}"
+    reason = "in the fitted data already, so that these measurements would count twice"
+    raise DataError(received, reason, f"{instead}, or give a new subject a new label", SEE)
 
 
 def _constant_level2(design: Design, frame: pd.DataFrame, codes: NDArray[Any], labels: Sequence[Any]) -> None:
     for variable in design.level2_variables():
         who = _first_with_changes(design, frame[variable], codes, labels)
         if who:
-            raise DataError(
-                f"{variable!r} with more than one value for {who}",
-                "it is a level-2 variable, constant within every subject",
-                f"give {who} one value of {variable!r} in the history and in the rows to predict",
-                SEE,
-            )
+            received = f"{variable!r} with more than one value for {who}"
+            remedy = f"give {who} one value of {variable!r} in the history and in the rows to predict"
+            raise DataError(received, "it is a level-2 variable, constant within every subject", remedy, SEE)
 
 
 def _first_with_changes(design: Design, column: pd.Series, codes: NDArray[Any], labels: Sequence[Any]) -> str:
@@ -199,19 +179,12 @@ def _at_times(
     """Every subject's constant covariates at each of the times."""
     level1 = design.level1_variables()
     if time is None and level1:
-        raise SpecificationError(
-            "times",
-            f"this model has several level-1 variables ({shorten(map(repr, level1))}), or one that is no number",
-            "give newdata=, a table of rows with all of them, and time=, the name of the one that is the time",
-            SEE,
-        )
+        reason = f"this model has several level-1 variables ({shorten(map(repr, level1))}), or one that is no number"
+        remedy = "give newdata=, a table of rows with all of them, and time=, the name of the one that is the time"
+        raise SpecificationError("times", reason, remedy, SEE)
     if time is None and times is not None:
-        raise SpecificationError(
-            "times",
-            "this model has no level-1 variable, so all measurements of a subject have one expectation",
-            "leave times out",
-            SEE,
-        )
+        reason = "this model has no level-1 variable, so all measurements of a subject have one expectation"
+        raise SpecificationError("times", reason, "leave times out", SEE)
     try:
         values = np.atleast_1d(np.asarray(times, dtype=np.float64)) if time is not None else np.zeros(1)
     except (TypeError, ValueError):
@@ -225,22 +198,16 @@ def _at_times(
         require_columns([time], list(past.columns), "history without the column", add=True)
     others = [v for v in level1 if v != time]
     if others:  # also where the history has one value of it, which need not stay
-        raise DataError(
-            f"times, and the level-1 variable {others[0]!r} besides {time!r}",
-            "its value at the times to predict is not known",
-            f"give newdata=, a table of rows with {' and '.join(map(repr, [time, *others]))}",
-            SEE,
-        )
+        received = f"times, and the level-1 variable {others[0]!r} besides {time!r}"
+        remedy = f"give newdata=, a table of rows with {' and '.join(map(repr, [time, *others]))}"
+        raise DataError(received, "its value at the times to predict is not known", remedy, SEE)
     carried = [c for c in past.columns if c != time]
     for variable in carried:
         who = _first_with_changes(design, past[variable], codes, labels)
         if who:
-            raise DataError(
-                f"{variable!r} with more than one value for {who}",
-                "its value at the times to predict is not known",
-                f"give newdata=, a table of rows with {variable!r} (and {time!r})",
-                SEE,
-            )
+            received = f"{variable!r} with more than one value for {who}"
+            reason = "its value at the times to predict is not known"
+            raise DataError(received, reason, f"give newdata=, a table of rows with {variable!r} (and {time!r})", SEE)
     table = past.iloc[np.repeat(first, len(values))].reset_index(drop=True)
     names: dict[str, Any] = {}
     if design.hierarchy.subject in past.columns:
@@ -256,21 +223,15 @@ def _owners(design: Design, new: NewData, labels: Sequence[Any], *, labelled: bo
     name = design.hierarchy.subject
     if not labelled:
         if name in new.frame.columns:
-            raise DataError(
-                f"new data with the column {name!r}, and a history without it",
-                "which measurements belong to which row is not said",
-                f"put {name!r} into the history as well, or leave it out of both for a single subject",
-                SEE,
-            )
+            received = f"new data with the column {name!r}, and a history without it"
+            remedy = f"put {name!r} into the history as well, or leave it out of both for a single subject"
+            raise DataError(received, "which measurements belong to which row is not said", remedy, SEE)
         return np.zeros(len(new.X), dtype=np.intp)
     owner = pd.Index(labels).get_indexer(pd.Index(new.frame[name].to_numpy()))
     if np.any(owner < 0):
-        raise DataError(
-            f"{name} {shorten(map(quote, pd.unique(new.frame[name][owner < 0])))} in the rows to predict",
-            "the history has no measurements of them",
-            "use fit.predict(newdata, level='new_subject') for subjects without measurements",
-            SEE,
-        )
+        received = f"{name} {shorten(map(quote, pd.unique(new.frame[name][owner < 0])))} in the rows to predict"
+        remedy = "use fit.predict(newdata, level='new_subject') for subjects without measurements"
+        raise DataError(received, "the history has no measurements of them", remedy, SEE)
     return owner
 
 

@@ -104,12 +104,9 @@ def prediction_draws(
     if level == "subject":
         fit._need_effects("predict(level='subject', kind='draws')", draws=True)
     if interval == "prediction" and correlated(fit):
-        raise NotAvailableError(
-            "kind='draws' of measurements with correlated residuals",
-            "joint draws of several measurements of a subject have correlated errors, which are not drawn here",
-            "use kind='summary', or draws of lines (interval=None)",
-            SEE,
-        )
+        received = "kind='draws' of measurements with correlated residuals"
+        reason = "joint draws of several measurements of a subject have correlated errors, which are not drawn here"
+        raise NotAvailableError(received, reason, "use kind='summary', or draws of lines (interval=None)", SEE)
     rows = rows_of(fit.design, newdata, level)
     stacked = fit.draws("beta")
     beta, n = _flat(stacked), len(rows.X)

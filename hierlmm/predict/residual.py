@@ -116,22 +116,16 @@ def residual_covariance(
     if structure is None or spec is None:
         return np.zeros((*variance.shape[:-2], len(other), h))
     if spec.counts_rows:
-        raise NotAvailableError(
-            f"new measurements under residual={spec!r}",
-            "it counts the rows of a subject in their order, and the place of new rows among them is not said",
-            "name the time in the structure, as in hl.AR1('visit'), or predict lines (interval='confidence')",
-            SEE,
-        )
+        reason = "it counts the rows of a subject in their order, and the place of new rows among them is not said"
+        remedy = "name the time in the structure, as in hl.AR1('visit'), or predict lines (interval='confidence')"
+        raise NotAvailableError(f"new measurements under residual={spec!r}", reason, remedy, SEE)
     _check_positions(fit, other, None)
     both = pd.concat([frame, other])
     ties = set() if spec.ties else set(frame[spec.time]) & set(other[spec.time])
     if ties:
-        raise NotAvailableError(
-            f"a new measurement at {spec.time} = {quote(min(ties))}, which was measured",
-            "the residual process has one value there: the model says it would be the same number again",
-            "predict other times, or the line (interval='confidence')",
-            SEE,
-        )
+        received = f"a new measurement at {spec.time} = {quote(min(ties))}, which was measured"
+        reason = "the residual process has one value there: the model says it would be the same number again"
+        raise NotAvailableError(received, reason, "predict other times, or the line (interval='confidence')", SEE)
     return variance * _each(structure, lambda own: own.covariance(both)[h:, :h])
 
 
@@ -160,12 +154,9 @@ def _check_positions(fit: Any, frame: pd.DataFrame, structure: Structures) -> No
         return
     name = spec.time
     if name not in frame.columns:
-        raise DataError(
-            f"rows without the column {name!r}",
-            f"the residual correlation of the model, {spec!r}, depends on it",
-            f"add the column {name!r}, to the history and to the rows to predict",
-            SEE,
-        )
+        received = f"rows without the column {name!r}"
+        reason = f"the residual correlation of the model, {spec!r}, depends on it"
+        raise DataError(received, reason, f"add the column {name!r}, to the history and to the rows to predict", SEE)
     column = frame[name]
     again = np.array(column.duplicated())
     if not spec.by_occasion:
@@ -186,12 +177,9 @@ def _check_positions(fit: Any, frame: pd.DataFrame, structure: Structures) -> No
         remedy = "average the replicates, or correct the column"
         if hasattr(spec, "nugget"):
             remedy += f"; a model that allows them has {type(spec).__name__}(..., nugget=True)"
-        raise DataError(
-            f"two measurements of one subject at {name} = {quote(column[again].iloc[0])}",
-            "their residuals would be correlated perfectly, and the model says they are the same number",
-            remedy,
-            SEE,
-        )
+        received = f"two measurements of one subject at {name} = {quote(column[again].iloc[0])}"
+        reason = "their residuals would be correlated perfectly, and the model says they are the same number"
+        raise DataError(received, reason, remedy, SEE)
 
 
 def _numbers(column: pd.Series, spec: Any) -> FloatArray:
@@ -200,12 +188,9 @@ def _numbers(column: pd.Series, spec: Any) -> FloatArray:
     real = is_number(column)
     values = column.to_numpy(dtype=np.float64) if real else np.full(1, np.nan)
     if not np.all(np.isfinite(values)):
-        raise DataError(
-            f"a column {column.name!r} of type {column.dtype}" + (" with infinite values" if real else ""),
-            f"the positions of residual={spec!r} are finite numbers",
-            f"use the same numbers for {column.name!r} as in the fitted data",
-            SEE,
-        )
+        received = f"a column {column.name!r} of type {column.dtype}" + (" with infinite values" if real else "")
+        reason = f"the positions of residual={spec!r} are finite numbers"
+        raise DataError(received, reason, f"use the same numbers for {column.name!r} as in the fitted data", SEE)
     return values
 
 

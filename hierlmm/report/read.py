@@ -88,12 +88,9 @@ def read_data(source: str, categorical: Sequence[str] = (), formula: str | None 
 
 def _read_dataset(name: str) -> Source:
     if name not in catalogue():
-        raise UnknownDatasetError(
-            repr(name),
-            f"there is neither a file nor a data set of this name.{closest(name, catalogue())}",
-            "name a file (with its extension) or one of the data sets that `hierlmm datasets` lists",
-            SEE,
-        )
+        reason = f"there is neither a file nor a data set of this name.{closest(name, catalogue())}"
+        remedy = "name a file (with its extension) or one of the data sets that `hierlmm datasets` lists"
+        raise UnknownDatasetError(repr(name), reason, remedy, SEE)
     return Source(load_dataset(name), f"data set {name!r} ({catalogue()[name].title})")
 
 
@@ -151,12 +148,8 @@ def _read_file(path: Path, labels: frozenset[str] = frozenset(), *, known: bool 
     except DataError:
         raise
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise DataError(
-            f"the file {path}",
-            f"it cannot be read: {getattr(error, 'strerror', None) or error}",
-            "check that it is complete, and that you may read it",
-            SEE,
-        ) from error
+        received, reason = f"the file {path}", f"it cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise DataError(received, reason, "check that it is complete, and that you may read it", SEE) from error
     if result.frame.empty:
         raise DataError(
             f"the file {path}", "it has column names and no rows", "check how it was made; one row per measurement", SEE
@@ -169,12 +162,9 @@ def _read_parquet(path: Path) -> Source:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise MissingPackageError(
-            f"the file {path}",
-            "reading Parquet needs the package pyarrow, which is not installed",
-            'run: pip install "hierlmm[parquet]", or save the table as CSV',
-            SEE,
-        ) from error
+        reason = "reading Parquet needs the package pyarrow, which is not installed"
+        remedy = 'run: pip install "hierlmm[parquet]", or save the table as CSV'
+        raise MissingPackageError(f"the file {path}", reason, remedy, SEE) from error
     try:
         frame = pq.read_table(path).to_pandas()
     except pa.ArrowException as error:
@@ -191,12 +181,9 @@ def _read_excel(path: Path) -> Source:
     try:
         import_module("openpyxl")  # what pandas reads it with
     except ImportError as error:
-        raise MissingPackageError(
-            f"the file {path}",
-            "reading Excel files needs the package openpyxl, which is not installed",
-            'run: pip install "hierlmm[excel]", or save the sheet as CSV',
-            SEE,
-        ) from error
+        reason = "reading Excel files needs the package openpyxl, which is not installed"
+        remedy = 'run: pip install "hierlmm[excel]", or save the sheet as CSV'
+        raise MissingPackageError(f"the file {path}", reason, remedy, SEE) from error
     try:
         with pd.ExcelFile(path, engine="openpyxl") as book:
             sheets = [str(name) for name in book.sheet_names]
@@ -234,26 +221,15 @@ def _read_text(path: Path, labels: frozenset[str], *, known: bool) -> Source:
                     handle.seek(0)
                     texts = pd.read_csv(handle, dtype="str", **options)
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"the file {path}",
-            f"it is not text in UTF-8 (byte {error.start:,})",
-            f"save it as 'CSV UTF-8'; the formats that can be read are {READABLE}",
-            SEE,
-        ) from error
+        remedy = f"save it as 'CSV UTF-8'; the formats that can be read are {READABLE}"
+        raise DataError(f"the file {path}", f"it is not text in UTF-8 (byte {error.start:,})", remedy, SEE) from error
     except pd.errors.ParserWarning as error:
-        raise DataError(
-            f"the file {path}",
-            "its rows have more fields than its first line has column names",
-            "name every column (from R: write.csv(data, row.names = FALSE))",
-            SEE,
-        ) from error
+        reason = "its rows have more fields than its first line has column names"
+        remedy = "name every column (from R: write.csv(data, row.names = FALSE))"
+        raise DataError(f"the file {path}", reason, remedy, SEE) from error
     except (pd.errors.ParserError, csv.Error) as error:
-        raise DataError(
-            f"the file {path}",
-            f"it is not a table: {_first_line(error)}",
-            "every line needs as many fields as the first, and text that contains the separator needs quotes",
-            SEE,
-        ) from error
+        remedy = "every line needs as many fields as the first, and text that contains the separator needs quotes"
+        raise DataError(f"the file {path}", f"it is not a table: {_first_line(error)}", remedy, SEE) from error
     frame.columns = [str(name).strip() for name in frame.columns]
     notes = [] if texts is None else _keep_labels(frame, texts, labels, known=known)
     kind = {",": "comma", ";": "semicolon", "\t": "tab"}[separator] + "-separated"
@@ -305,19 +281,12 @@ def _dialect(path: Path, head: str) -> tuple[str, str]:
             f"the file {path}", f"two columns are named {twice[0]!r}", "give every column a name of its own", SEE
         )
     if all(_is_number(name) for name in names):
-        raise DataError(
-            f"the file {path}",
-            f"its first line holds numbers ({', '.join(names[:3])}), where the names of the columns are expected",
-            "put a line of names above the data",
-            SEE,
-        )
+        reason = f"its first line holds numbers ({', '.join(names[:3])}), where the names of the columns are expected"
+        raise DataError(f"the file {path}", reason, "put a line of names above the data", SEE)
     if len(names) == 1:
-        raise DataError(
-            f"the file {path}",
-            f"its first line makes one column only, {names[0]!r}: no comma, semicolon or tab was found",
-            "separate the columns by commas; a model needs at least a response and a grouping column",
-            SEE,
-        )
+        reason = f"its first line makes one column only, {names[0]!r}: no comma, semicolon or tab was found"
+        remedy = "separate the columns by commas; a model needs at least a response and a grouping column"
+        raise DataError(f"the file {path}", reason, remedy, SEE)
     comma = separator == ";" and re.search(r"\d,\d", below) and not re.search(r"\d\.\d", below)
     return separator, "," if comma else "."
 

@@ -36,12 +36,9 @@ def parse_methods(text: str) -> list[str]:
         raise SpecificationError(f"--estimators {text!r}", "it names no estimator", "use --estimators nuts,reml", see)
     for name in names:
         if name not in ESTIMATORS:
-            raise SpecificationError(
-                f"--estimators {name}",
-                f"there is no estimator of this name.{closest(name, ESTIMATORS)}",
-                f"choose from {', '.join(ESTIMATORS)}; several are separated by commas",
-                see,
-            )
+            reason = f"there is no estimator of this name.{closest(name, ESTIMATORS)}"
+            remedy = f"choose from {', '.join(ESTIMATORS)}; several are separated by commas"
+            raise SpecificationError(f"--estimators {name}", reason, remedy, see)
     return names
 
 

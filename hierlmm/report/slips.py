@@ -36,12 +36,8 @@ def refuse_blanks(formula: str, columns: list[str]) -> None:
     for name in sorted(blank, key=len, reverse=True):
         words = r"\s+".join(map(re.escape, name.split()))
         if re.search(rf"(?<!\w){words}(?!\w)", bare):
-            raise FormulaError(
-                f"the column {name!r} in the formula {formula!r}",
-                "a blank ends a name in a formula, unless the name stands in backticks",
-                how.format(name),
-                SEE,
-            )
+            reason = "a blank ends a name in a formula, unless the name stands in backticks"
+            raise FormulaError(f"the column {name!r} in the formula {formula!r}", reason, how.format(name), SEE)
     compact = re.sub(r"\s", "", bare).replace("||", "|").replace("**", "*").replace("//", "/")
     if blank and EMPTY.search(compact):
         raise FormulaError(

@@ -52,12 +52,8 @@ def prepare_folder(out: str) -> Path:
     """
     folder = Path(out).expanduser()
     if folder.exists() and not folder.is_dir():
-        raise SpecificationError(
-            f"--out {out}",
-            "this is a file, and the results need a folder",
-            "name another folder; it is made if new",
-            SEE,
-        )
+        reason = "this is a file, and the results need a folder"
+        raise SpecificationError(f"--out {out}", reason, "name another folder; it is made if new", SEE)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

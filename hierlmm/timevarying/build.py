@@ -177,11 +177,8 @@ def _column(values: Any, index: pd.Index) -> pd.Series:
 
 def _check_options(columns: Mapping[str, Rule], missing: str, ties: str) -> None:
     if not isinstance(columns, Mapping) or not columns:
-        raise specification_error(
-            f"columns={columns!r}",
-            "it must say which columns to make, and how",
-            'pass a dictionary such as {"x_before": hl.Lag("x", by=1)}',
-        )
+        remedy = 'pass a dictionary such as {"x_before": hl.Lag("x", by=1)}'
+        raise specification_error(f"columns={columns!r}", "it must say which columns to make, and how", remedy)
     for name, rule in columns.items():
         if not isinstance(name, str) or not isinstance(rule, Rule):
             raise specification_error(

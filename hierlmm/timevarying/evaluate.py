@@ -88,11 +88,9 @@ def evaluate(rule: Rule, history: History, who: IntArray, at: FloatArray, labels
     needs = isinstance(rule, Interpolate | Cumulative) or (isinstance(rule, Lag) and rule.how == "linear")
     dtype = history.measured.dtype
     if needs and not is_real(dtype):
-        raise data_error(
-            f"{type(rule).__name__}({rule.variable!r}), a column of type {dtype}",
-            "lines and areas need numbers",
-            "use LastValue, CurrentValue, Lag(how='last') or TimeSince for labels",
-        )
+        received = f"{type(rule).__name__}({rule.variable!r}), a column of type {dtype}"
+        reason = "lines and areas need numbers"
+        raise data_error(received, reason, "use LastValue, CurrentValue, Lag(how='last') or TimeSince for labels")
     rows = Moments(who, at, rounding(history.times, at, rule.lag if isinstance(rule, Lag) else 0.0), labels)
     answer = next(apply for kind, apply in RULES.items() if isinstance(rule, kind))(rule, history, rows)
     absent = (np.diff(history.first) == 0)[who] & (answer.source == NOT_YET)  # not "not yet": never
@@ -243,11 +241,8 @@ def _area_before(
     """The part of each row's area that lies before the origin (negative where the area is extended back to it)."""
     early = rows.when < origin - rows.slack
     if early.any():
-        raise data_error(
-            f"{rule!r} for {int(early.sum())} of {len(rows.when)} rows before the origin",
-            "an area cannot end before it begins",
-            "choose an earlier origin, or leave these rows out",
-        )
+        reason, remedy = "an area cannot end before it begins", "choose an earlier origin, or leave these rows out"
+        raise data_error(f"{rule!r} for {int(early.sum())} of {len(rows.when)} rows before the origin", reason, remedy)
     everybody = replace(rows, who=np.arange(len(rows.labels)), when=np.full(len(rows.labels), origin))
     k0 = history.last(everybody.who, everybody.when, rows.slack)
     has = np.diff(history.first) > 0

@@ -220,11 +220,9 @@ def check_exogeneity(
         _refuse_constant_within(name, values, codes)
     again = np.flatnonzero((codes[1:] == codes[:-1]) & (at[1:] == at[:-1]))
     if len(again):
-        raise data_error(
-            f"several rows of subject {quote(labels[codes[again[0]]])} at time {at[again[0]]:g}",
-            "which of them came first decides what is past",
-            "keep one row for each subject and time",
-        )
+        received = f"several rows of subject {quote(labels[codes[again[0]]])} at time {at[again[0]]:g}"
+        reason = "which of them came first decides what is past"
+        raise data_error(received, reason, "keep one row for each subject and time")
     place = np.asarray(pd.Series(codes).groupby(codes).cumcount(), dtype=np.int64)
     use = np.flatnonzero(place >= lags)
     if not len(use):
@@ -279,11 +277,9 @@ def _refuse_constant_within(name: str, values: FloatArray, codes: NDArray[np.int
     groups = pd.Series(values).groupby(codes)
     widest = float((groups.max() - groups.min()).max())
     if widest <= 1e-12 * float(np.max(np.abs(values))) and len(values) > groups.ngroups:
-        raise data_error(
-            f"{name!r}, which is the same in all rows of each subject",
-            "it does not change over time, so there is nothing that the past could add",
-            "a level-2 covariate needs no check of this kind: use it as it is",
-        )
+        received = f"{name!r}, which is the same in all rows of each subject"
+        reason = "it does not change over time, so there is nothing that the past could add"
+        raise data_error(received, reason, "a level-2 covariate needs no check of this kind: use it as it is")
 
 
 def _terms(
@@ -344,11 +340,8 @@ def _jackknife(
     adds = size > RANK_TOLERANCE
     if not adds[len(nuisance) :].all():
         lost = next(n for n, a in zip(tested, adds[len(nuisance) :], strict=True) if not a)
-        raise data_error(
-            f"{lost}",
-            "it is an exact linear function of past x, time and the columns adjusted for",
-            "check whether one column was computed from another",
-        )
+        reason = "it is an exact linear function of past x, time and the columns adjusted for"
+        raise data_error(f"{lost}", reason, "check whether one column was computed from another")
     X, names = X[:, adds] / scale[adds], [n for n, a in zip(names, adds, strict=True) if a]
     Q, R = np.linalg.qr(X)  # in an orthonormal basis every X'X below is I
     coef = Q.T @ x
@@ -359,11 +352,9 @@ def _jackknife(
     inner = np.stack([np.add.reduceat(Q * Q[:, [j]], starts, axis=0) for j in range(Q.shape[1])], axis=1)
     leave = np.eye(Q.shape[1]) - inner
     if np.min(np.linalg.eigvalsh(leave)[:, 0]) < RANK_TOLERANCE:
-        raise data_error(
-            "a regression that one subject alone decides",
-            "without that subject some term could not be estimated",
-            "leave out the columns to adjust for that only one subject has, or lower time_degree",
-        )
+        received = "a regression that one subject alone decides"
+        remedy = "leave out the columns to adjust for that only one subject has, or lower time_degree"
+        raise data_error(received, "without that subject some term could not be estimated", remedy)
     change = np.linalg.solve(leave, scores[:, :, None])[:, :, 0]
     J = len(starts)
     change -= change.mean(axis=0)

@@ -148,21 +148,16 @@ def _without_ties(
     if ties == "raise":
         where = np.flatnonzero(again)
         examples = shorten([f"{quote(labels[codes[k]])} at {times[k]:g}" for k in where], 3)
-        raise data_error(
-            f"several measurements of {name!r} of one subject at one time: {examples}",
-            "which of them is the value at that time?",
-            "remove the duplicates, or pass ties='mean' (their mean) or ties='last' (the last of these rows)",
-        )
+        received = f"several measurements of {name!r} of one subject at one time: {examples}"
+        remedy = "remove the duplicates, or pass ties='mean' (their mean) or ties='last' (the last of these rows)"
+        raise data_error(received, "which of them is the value at that time?", remedy)
     starts = np.flatnonzero(~again)
     if ties == "last":
         ends = np.append(starts[1:], len(values)) - 1
         return values.iloc[ends].reset_index(drop=True)
     if not is_real(values.dtype):
-        raise SpecificationError(
-            f"ties='mean' for {name!r}",
-            "it is not numeric and has no mean",
-            "pass ties='last', or remove the duplicates",
-        )
+        reason = "it is not numeric and has no mean"
+        raise SpecificationError(f"ties='mean' for {name!r}", reason, "pass ties='last', or remove the duplicates")
     sizes = np.diff(np.append(starts, len(values)))
     return pd.Series(np.add.reduceat(values.to_numpy(np.float64), starts) / sizes, name=values.name)
 
@@ -182,11 +177,9 @@ def rounding(*times: FloatArray | float) -> float:
 def time_values(column: pd.Series, table: str) -> FloatArray:
     """Times as finite floats, or a refusal."""
     if not is_real(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
-        raise data_error(
-            f"times {column.name!r} of {table} that are of type {column.dtype}",
-            "lags and areas need times as numbers in one unit",
-            "count them from an origin, for example (data['date'] - data['start']).dt.days / 365.25",
-        )
+        received = f"times {column.name!r} of {table} that are of type {column.dtype}"
+        remedy = "count them from an origin, for example (data['date'] - data['start']).dt.days / 365.25"
+        raise data_error(received, "lags and areas need times as numbers in one unit", remedy)
     times = column.to_numpy(np.float64, na_value=np.nan)
     wrong = ~np.isfinite(times)
     if wrong.any():
@@ -202,11 +195,8 @@ def subject_codes(column: pd.Series, table: str) -> tuple[IntArray, pd.Index]:
     """Number the subjects in order of appearance; a missing label is refused."""
     labels = _labels(column)
     if labels.isna().any():
-        raise DataError(
-            f"subjects {column.name!r} of {table} that are missing in {int(labels.isna().sum())} rows",
-            "a row without a subject has no history",
-            "drop these rows or supply the labels",
-        )
+        received = f"subjects {column.name!r} of {table} that are missing in {int(labels.isna().sum())} rows"
+        raise DataError(received, "a row without a subject has no history", "drop these rows or supply the labels")
     codes, uniques = pd.factorize(labels)
     return codes.astype(np.int64), pd.Index(uniques)
 

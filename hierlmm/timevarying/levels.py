@@ -117,11 +117,8 @@ def within_between(
         mean, deviation, share = _split(name, values, codes)
         for new, column in zip(pair, (mean, deviation), strict=True):
             if new in rows or new in added:
-                raise specification_error(
-                    f"a new column {new!r}",
-                    "a column of this name is already there",
-                    "choose other names with within= and between= (with {x} in them for several covariates)",
-                )
+                remedy = "choose other names with within= and between= (with {x} in them for several covariates)"
+                raise specification_error(f"a new column {new!r}", "a column of this name is already there", remedy)
             added[new] = column
         note = (
             f"{pair[0]} is the mean of {name!r} over all rows of the subject, later ones included; {pair[1]} is the "
@@ -146,30 +143,22 @@ def _split(name: str, values: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray
     mean = pd.Series(values).groupby(codes).transform("mean").to_numpy()
     deviation = values - mean
     if not _varies(values, deviation):
-        raise data_error(
-            f"the covariate {name!r}",
-            "it is the same in all rows of each subject, so it has no slope within subjects",
-            "use it as a level-2 covariate as it is",
-        )
+        reason = "it is the same in all rows of each subject, so it has no slope within subjects"
+        raise data_error(f"the covariate {name!r}", reason, "use it as a level-2 covariate as it is")
     return mean, deviation, 100 * np.nanvar(mean[np.isfinite(values)]) / np.nanvar(values)
 
 
 def _numbers(column: pd.Series, missing: str) -> tuple[np.ndarray, int]:
     kind = column.dtype
     if not is_real(kind):
-        raise data_error(
-            f"the covariate {column.name!r} of type {kind}",
-            "labels have no mean",
-            "split the 0/1 columns of its levels, for example data[name] == 'yes'",
-        )
+        remedy = "split the 0/1 columns of its levels, for example data[name] == 'yes'"
+        raise data_error(f"the covariate {column.name!r} of type {kind}", "labels have no mean", remedy)
     values = column.to_numpy(np.float64, na_value=np.nan)
     absent = int(np.isnan(values).sum())
     if absent and (missing == "raise" or absent == len(values)):
-        raise data_error(
-            f"missing values in {column.name} ({absent})",
-            "the mean of a subject would be over other rows than the model's",
-            "drop these rows first, or pass missing='drop' to leave them out of the mean",
-        )
+        received = f"missing values in {column.name} ({absent})"
+        remedy = "drop these rows first, or pass missing='drop' to leave them out of the mean"
+        raise data_error(received, "the mean of a subject would be over other rows than the model's", remedy)
     if np.isinf(values).any():
         raise data_error(f"infinite values in {column.name!r}", "they have no mean", "correct or drop them")
     return values, absent
@@ -291,11 +280,9 @@ def test_within_between(fit: Any, within: str, between: str, *, ci: float = 0.95
     coefs = [str(c) for c in fit.beta.index]
     for name in (within, between):
         if name not in coefs:
-            raise specification_error(
-                f"the coefficient {name!r}",
-                f"the fit has none of this name.{closest(name, coefs)}",
-                f"fit a model with both columns of within_between; its coefficients are {shorten(coefs)}",
-            )
+            received = f"the coefficient {name!r}"
+            remedy = f"fit a model with both columns of within_between; its coefficients are {shorten(coefs)}"
+            raise specification_error(received, f"the fit has none of this name.{closest(name, coefs)}", remedy)
     if within == between:
         raise specification_error(
             f"{within!r} twice", "a slope is equal to itself", "name the slope within and the slope between"
@@ -333,11 +320,8 @@ def _check_pair(design: Any, within: str, between: str) -> None:
         k = list(design.coef).index(name)
         term = design.fixed_columns[k].term
         if len(term) != 1 or set(variables_of(term[0], list(design.frame.columns))) & set(design.levels.categories):
-            raise specification_error(
-                f"the coefficient {name!r}",
-                "it is not the slope of a numeric covariate (but an intercept, a difference or an interaction)",
-                remedy,
-            )
+            reason = "it is not the slope of a numeric covariate (but an intercept, a difference or an interaction)"
+            raise specification_error(f"the coefficient {name!r}", reason, remedy)
         columns[name] = design.X[:, k]
     by_subject = {n: pd.Series(c).groupby(design.subject_index).transform("mean") for n, c in columns.items()}
     if _varies(columns[between], columns[between] - by_subject[between].to_numpy()):
@@ -349,11 +333,9 @@ def _check_pair(design: Any, within: str, between: str) -> None:
             f"{within!r} as the slope within subjects", "its covariate is constant within every subject", remedy
         )
     if np.sum(by_subject[within] ** 2) > 0.5 * np.sum(columns[within] ** 2):
-        raise specification_error(
-            f"{within!r} as the slope within subjects",
-            "its covariate is no deviation from the subject's mean: the subjects' means of it are far from zero",
-            f"{remedy}; if rows were left out after the split, split the rows that are left",
-        )
+        reason = "its covariate is no deviation from the subject's mean: the subjects' means of it are far from zero"
+        remedy = f"{remedy}; if rows were left out after the split, split the rows that are left"
+        raise specification_error(f"{within!r} as the slope within subjects", reason, remedy)
     suffixes = "_within", "_between"
     x, mean = within.removesuffix(suffixes[0]), between.removesuffix(suffixes[1])
     if x != within and mean != between and x != mean:

@@ -172,17 +172,12 @@ class Cumulative:
         if self.origin is not None:
             _number(self.origin, "Cumulative", "origin")
         if self.future and self.rule == "step":
-            raise specification_error(
-                "Cumulative(rule='step', future=True)",
-                "steps hold the last value and never need the next one",
-                "leave future out, or use rule='trapezoid'",
-            )
+            received, remedy = "Cumulative(rule='step', future=True)", "leave future out, or use rule='trapezoid'"
+            raise specification_error(received, "steps hold the last value and never need the next one", remedy)
         if self.extend_back and self.origin is None:
-            raise specification_error(
-                "Cumulative(extend_back=True) without an origin",
-                "the area begins at the first measurement, so there is nothing to extend back to",
-                "give the origin, for example origin=0",
-            )
+            received = "Cumulative(extend_back=True) without an origin"
+            reason = "the area begins at the first measurement, so there is nothing to extend back to"
+            raise specification_error(received, reason, "give the origin, for example origin=0")
 
     def describe(self) -> str:
         """Return the rule in words."""
@@ -245,11 +240,9 @@ def _number(value: Any, rule: str, name: str) -> float:
 
 def _positive(value: Any, rule: str, name: str) -> None:
     if _number(value, rule, name) <= 0:
-        raise specification_error(
-            f"{rule}({name}={value!r})",
-            "it must be positive; zero or less would be the present or the future",
-            "give a positive length in the unit of the time column",
-        )
+        received = f"{rule}({name}={value!r})"
+        reason = "it must be positive; zero or less would be the present or the future"
+        raise specification_error(received, reason, "give a positive length in the unit of the time column")
 
 
 def _one_of(value: Any, allowed: tuple[str, ...], rule: str, name: str) -> None:

@@ -341,8 +341,6 @@ def lags(t: FloatArray) -> FloatArray:
 def check_time(name: str, time: str | None) -> None:
     """Refuse what is no name of a column."""
     if not isinstance(time, str) or not time:
-        raise specification_error(
-            f"{name}({'' if isinstance(time, str) else repr(time)})",
-            "its first argument is the name of the column that holds the times",
-            f"write {name}('time'); for the order of the rows use AR1() or Toeplitz()",
-        )
+        received = f"{name}({'' if isinstance(time, str) else repr(time)})"
+        remedy = f"write {name}('time'); for the order of the rows use AR1() or Toeplitz()"
+        raise specification_error(received, "its first argument is the name of the column that holds the times", remedy)

@@ -47,11 +47,9 @@ class CompoundSymmetry(ResidualCorrelation):
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
         """``rho``, with the bound that the largest subject sets."""
         if observed.largest < 2:
-            raise data_error(
-                "one row for each subject, and compound symmetry",
-                "there is no pair of rows within a subject to correlate",
-                "check the subject column, or leave the correlation out",
-            )
+            received = "one row for each subject, and compound symmetry"
+            reason = "there is no pair of rows within a subject to correlate"
+            raise data_error(received, reason, "check the subject column, or leave the correlation out")
         lower = -1.0 / (observed.largest - 1)
         check_start(f"CompoundSymmetry with up to {observed.largest} rows for a subject", "rho", self.start, lower, 1.0)
         start = observed.neighbour * (0.3 if observed.mixed else 1.0) if self.start is None else self.start

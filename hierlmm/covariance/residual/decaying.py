@@ -55,11 +55,8 @@ class Decaying(ResidualCorrelation):
         if self.time is not None or type(self).time is not None:
             check_time(name, self.time)
         if not isinstance(self.nugget, bool):
-            raise specification_error(
-                f"{name} with nugget={self.nugget!r}",
-                "nugget says whether there is one; its share is estimated",
-                "write nugget=True or nugget=False",
-            )
+            received, remedy = f"{name} with nugget={self.nugget!r}", "write nugget=True or nugget=False"
+            raise specification_error(received, "nugget says whether there is one; its share is estimated", remedy)
         check_start(name, self.start_range[0], self.start, *self.start_range[1:])
 
     @abstractmethod

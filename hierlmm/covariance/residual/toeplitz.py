@@ -78,11 +78,8 @@ class Toeplitz(ResidualCorrelation):
         column = "the order of the rows" if self.time is None else repr(self.time)
         remedy = "use a column 1, 2, 3, ... of planned occasions, or Exponential for continuous time"
         if longest > MOST_OCCASIONS:
-            raise data_error(
-                f"Toeplitz and lags up to {longest} in {column}",
-                f"it has one correlation for each lag, more than {MOST_OCCASIONS} of them",
-                remedy,
-            )
+            reason = f"it has one correlation for each lag, more than {MOST_OCCASIONS} of them"
+            raise data_error(f"Toeplitz and lags up to {longest} in {column}", reason, remedy)
         seen = np.zeros(longest + 1, dtype=bool)
         for lo, hi in pairwise(start):
             seen[lags(t[lo:hi])[np.tril_indices(hi - lo, -1)].astype(np.intp)] = True
