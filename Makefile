@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 # A worker takes a whole file, so that the fits of its module are made once.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help venv demo test quick shuffle lint docs wheel check-versions references bench lock clean
+.PHONY: help venv demo test quick shuffle lint street docs wheel check-versions references bench lock clean
 
 help:
 	@echo "make demo   set up, fit the growth-curve example by NUTS and REML, write tables and plots to $(OUT)/"
@@ -21,6 +21,7 @@ help:
 	@echo "make shuffle  all tests in a random order       (SEED=1 to repeat one)"
 	@echo "make venv   the environment alone, in $(VENV)/"
 	@echo "make lint   ruff, mypy, the contracts of imports"
+	@echo "make street  draw the rooms and their imports into docs/_static/street.svg, and count them"
 	@echo "make docs   build the documentation into docs/_build/html"
 	@echo "make wheel  build source distribution and wheel into dist/, and use the wheel in an environment of its own"
 	@echo "make check-versions  the tests under Python 3.13, 3.14 and the lowest versions that are allowed  (VERSIONS=3.13)"
@@ -59,6 +60,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+street: $(STAMP)
+	$(BIN)/python tools/street.py
 
 docs: $(STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html
