@@ -8,8 +8,8 @@ from pathlib import Path as _Path
 
 from hierlmm._version import __version__
 
-# Names are resolved on first use, so that ``import hierlmm`` stays fast and REML never loads PyTensor; `__init__.pyi` says
-# where each is.
+# Names are resolved on first use, so that ``import hierlmm`` stays fast and REML never loads PyTensor. The stub says
+# where each of them is.
 _STUB = _Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
 _EXPORTS = {name: module for module, name in _re.findall(r"^from (\S+) import (\w+) as", _STUB, _re.M)}
 __all__ = list(_EXPORTS)

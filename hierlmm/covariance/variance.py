@@ -258,7 +258,7 @@ class _OfNumber(VarianceFunction):
             _check_column(type(self).__name__, self.variable)
 
     @abstractmethod
-    def number(self, v: FloatArray) -> FloatArray:
+    def _number(self, v: FloatArray) -> FloatArray:
         """What the logarithm of the SD is proportional to."""
 
     def prepare(self, column: pd.Series) -> tuple[FloatArray, None]:
@@ -266,7 +266,7 @@ class _OfNumber(VarianceFunction):
         v = self.apply(column, None)
         what, remedy = self.spreading
         _check_varying(self, v)
-        _check_spread(self, self.number(v), what, remedy.format(self.variable))
+        _check_spread(self, self._number(v), what, remedy.format(self.variable))
         return v, None
 
     def apply(self, column: pd.Series, state: None) -> FloatArray:
@@ -275,17 +275,17 @@ class _OfNumber(VarianceFunction):
 
     def parameters(self, v: FloatArray, state: Any) -> tuple[Parameter, ...]:
         """The factor; the default prior allows SDs to differ by a factor e or so over the range seen."""
-        sd = float(np.std(self.number(v)))
+        sd = float(np.std(self._number(v)))
         spread = 1.0 / sd if sd > 0 else 1.0
         return (Parameter(self.parameter, 0.0, spread=spread, unit=spread),)
 
     def log_ratio(self, v: FloatArray, values: FloatArray) -> FloatArray:
         """Factor times number."""
-        return values[0] * self.number(v)
+        return values[0] * self._number(v)
 
     def derivatives(self, v: FloatArray, values: FloatArray) -> FloatArray:
         """Exact."""
-        return self.number(v)[None].copy()
+        return self._number(v)[None].copy()
 
 
 @renamed(covariate="variable")
@@ -304,7 +304,7 @@ class VarPower(_OfNumber):
     parameter: ClassVar[str] = "power"
     spreading: ClassVar[tuple[str, str]] = ("the logarithm of the size", "use VarExp")
 
-    def number(self, v: FloatArray) -> FloatArray:
+    def _number(self, v: FloatArray) -> FloatArray:
         """``log|v|``."""
         return np.log(np.abs(v))
 
@@ -342,7 +342,7 @@ class VarExp(_OfNumber):
     parameter: ClassVar[str] = "rate"
     spreading: ClassVar[tuple[str, str]] = ("the value", "measure it from its mean: data[{0!r}] - data[{0!r}].mean()")
 
-    def number(self, v: FloatArray) -> FloatArray:
+    def _number(self, v: FloatArray) -> FloatArray:
         """``v``."""
         return v
 

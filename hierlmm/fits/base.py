@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import wraps
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
@@ -54,7 +54,7 @@ class Fit(Result):
             return super().__getattribute__(name)
         refusal = lacks[name].refusal(name, self.estimator)
         method = getattr(type(self), name, None)
-        if method is None or isinstance(method, property):
+        if not isinstance(method, FunctionType):
             raise refusal
 
         @wraps(method)

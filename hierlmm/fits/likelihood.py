@@ -76,23 +76,15 @@ class LikelihoodEstimates(Fit):
         """The residual structure at its estimates: parameters, and the covariance of any rows; None without one."""
         return self.solution.residual
 
-    @property
+    @cached_property
     def beta(self) -> pd.Series:
         """Fixed effects, Series by ``coef``."""
-        return self._beta.copy()
-
-    @cached_property
-    def _beta(self) -> pd.Series:
         return pd.Series(self.solution.beta, index=pd.Index(self.design.coef, name="coef"), name="beta")
 
-    @property
+    @cached_property
     def beta_cov(self) -> pd.DataFrame:
         """Covariance of the fixed effects given θ, ``coef`` × ``coef``."""
-        return self._beta_cov.copy()
-
-    @cached_property
-    def _beta_cov(self) -> pd.DataFrame:
-        index = self._beta.index
+        index = self.beta.index
         return pd.DataFrame(self.solution.beta_cov, index=index, columns=index)
 
     @property
@@ -101,43 +93,29 @@ class LikelihoodEstimates(Fit):
         return self.solution.sigma
 
     @property
-    def D(self) -> pd.DataFrame:
-        """Covariance of the random effects, ``term`` × ``term``."""
-        return self._D.copy()
-
-    @property
     def _D_values(self) -> FloatArray:
         return self.solution.D
 
     @cached_property
-    def _D(self) -> pd.DataFrame:
+    def D(self) -> pd.DataFrame:
+        """Covariance of the random effects, ``term`` × ``term``."""
         index = pd.Index(self.design.term, name="term")
         return pd.DataFrame(self.solution.D, index=index, columns=index)
 
-    @property
+    @cached_property
     def b(self) -> pd.DataFrame:
         """Random effects (BLUPs, conditional means at β̂ and θ̂), ``subject`` × ``term``."""
-        return self._b.copy()
-
-    @cached_property
-    def _b(self) -> pd.DataFrame:
         return self._by_subject(self.solution.b)
 
-    @property
+    @cached_property
     def b_sd(self) -> pd.DataFrame:
         """Conditional standard deviations of b given y, β̂ and θ̂ (lme4's condVar), ``subject`` × ``term``."""
-        return self._b_sd.copy()
-
-    @cached_property
-    def _b_sd(self) -> pd.DataFrame:
         return self._by_subject(np.sqrt(np.einsum("jkk->jk", self.solution.effects.covariance)))
 
     @property
     def b_cov(self) -> NDArray[np.float64]:
         """Conditional covariances of b given y, β̂ and θ̂: (J, q, q), subjects as in ``b.index``, read-only."""
-        covariance = self.solution.effects.covariance.view()
-        covariance.flags.writeable = False
-        return covariance
+        return self.solution.effects.covariance
 
     def blup_variances(self, covariances: bool = False) -> Any:
         """Variances of the random effects' estimates: three that are often confused, each for its own question.
@@ -186,21 +164,6 @@ class LikelihoodEstimates(Fit):
         return float(self.optimum.value)
 
     @cached_property
-    def _optima(self) -> pd.DataFrame:
-        rows = []
-        for optimum in (self.optimum, *self.optimum.others):
-            fit = replace(self, optimum=optimum)
-            row = {"criterion": fit.criterion, "above the best": fit.criterion - self.criterion}
-            if self.design.term:
-                row |= {f"sd({term})": value for term, value in fit.sd_b.items()}
-            for block in self.design.blocks:
-                pairs = [(a, b) for b in block for a in block if a < b]
-                corr, term = fit.corr_b.to_numpy(), self.design.term
-                row |= {f"corr({term[a]}, {term[b]})": corr[a, b] for a, b in pairs}
-            rows.append(row | fit.solution.residual_parameters | {"sigma": fit.sigma} | dict(fit.beta.items()))
-        return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="optimum"))
-
-    @property
     def optima(self) -> pd.DataFrame:
         """All minima of the criterion that the global search found, the one reported first.
 
@@ -218,7 +181,18 @@ class LikelihoodEstimates(Fit):
         own patterns it looks at 400, those with the largest residuals among them; with a residual structure, at a
         fixed number of points.
         """
-        return self._optima.copy()
+        rows = []
+        for optimum in (self.optimum, *self.optimum.others):
+            fit = replace(self, optimum=optimum)
+            row = {"criterion": fit.criterion, "above the best": fit.criterion - self.criterion}
+            if self.design.term:
+                row |= {f"sd({term})": value for term, value in fit.sd_b.items()}
+            for block in self.design.blocks:
+                pairs = [(a, b) for b in block for a in block if a < b]
+                corr, term = fit.corr_b.to_numpy(), self.design.term
+                row |= {f"corr({term[a]}, {term[b]})": corr[a, b] for a, b in pairs}
+            rows.append(row | fit.solution.residual_parameters | {"sigma": fit.sigma} | dict(fit.beta.items()))
+        return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="optimum"))
 
     @property
     def gradient_norm(self) -> float:
@@ -270,7 +244,7 @@ class LikelihoodEstimates(Fit):
 
     def subject_loglik(self) -> pd.Series:
         """Marginal log-likelihood of every subject at β̂ and θ̂, random effects integrated out; ML: sums to loglik."""
-        beta, sigma = self._beta.to_numpy()[None], np.array([self.sigma])
+        beta, sigma = self.beta.to_numpy()[None], np.array([self.sigma])
         residuals = None if self.residual_estimate is None else [self.residual_estimate]
         values = subject_loglik(self.design, beta, self.solution.root[None], sigma, residuals)
         return pd.Series(values[0], index=self.design.subjects, name="loglik")

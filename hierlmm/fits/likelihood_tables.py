@@ -35,7 +35,7 @@ class LikelihoodNumbers(LikelihoodEstimates):
             (REML only) also adjusts ``se``; "residual" is N - p; "inf" is another word for "normal".
         """
         if df is not None:
-            return summary_with_degrees(self._wald(df), self._beta.index, ci)
+            return summary_with_degrees(self._wald(df), self.beta.index, ci)
         z = quantile(ci)
         beta, se = self.beta, self.beta_se
         return pd.DataFrame(
