@@ -232,7 +232,7 @@ class Fit(Result):
     @property
     def has_random_effects(self) -> bool:
         """Whether the fit has random effects (GEE has none, whatever its model has)."""
-        return len(getattr(self.design, "term", ())) > 0
+        return len(self.design.term) > 0
 
     @property
     def subject_coef(self) -> pd.DataFrame:

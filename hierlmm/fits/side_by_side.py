@@ -120,7 +120,7 @@ def _by_kind(fits: Sequence[Fit]) -> list[str]:
 
 def is_marginal(fit: Fit) -> bool:
     """Whether the fitted model has no random effects, so that its σ is the SD of a row and not of a subject's rows."""
-    return not len(getattr(fit.design, "term", ()))
+    return not fit.design.term
 
 
 def estimates(fits: Mapping[str, Fit], ci: float, reference: str | None = None) -> pd.DataFrame:
@@ -130,7 +130,7 @@ def estimates(fits: Mapping[str, Fit], ci: float, reference: str | None = None) 
     """
     base = fits[next(iter(fits)) if reference is None else reference]
     spelling = {f"corr({b}, {a})": f"corr({a}, {b})" for a, b in _pairs(base)}
-    mixed = any(_has_random_effects(fit) for fit in fits.values())
+    mixed = any(fit.has_random_effects for fit in fits.values())
     parts = [_one_fit(fit, ci, spelling, mixed).assign(estimator=label) for label, fit in fits.items()]
     stacked = pd.concat(parts, ignore_index=True)
     first = [*_one_fit(base, ci, spelling, mixed)["parameter"], *stacked["parameter"]]
@@ -165,8 +165,8 @@ def _kind(label: str, fit: Fit) -> str:
 
 
 def _pairs(fit: Fit) -> list[tuple[str, str]]:
-    term = getattr(fit.design, "term", ())
-    return [(term[a], term[b]) for a, b in correlated_pairs(fit.design)] if term else []
+    term = fit.design.term
+    return [(term[a], term[b]) for a, b in correlated_pairs(fit.design)]
 
 
 def measure(table: pd.DataFrame, reference: str, flag_above: float) -> pd.DataFrame:
@@ -189,7 +189,7 @@ def same_question(fits: Mapping[str, Fit], base: str) -> tuple[str, ...]:
     for label, fit in fits.items():
         pair = f"{base} and {label}"
         a, b = first.design, fit.design
-        both_random = _has_random_effects(first) and _has_random_effects(fit)
+        both_random = first.has_random_effects and fit.has_random_effects
         _alike(pair, "responses", a.hierarchy.response, b.hierarchy.response)
         _alike(pair, "fixed effects", set(a.coef), set(b.coef))
         if both_random:
@@ -207,7 +207,7 @@ def same_question(fits: Mapping[str, Fit], base: str) -> tuple[str, ...]:
 def _marginal_notes(fits: Mapping[str, Fit]) -> list[str]:
     """Say what it means that some of the fits are of marginal models."""
     marginal = [label for label, fit in fits.items() if is_marginal(fit)]
-    if not marginal or not any(_has_random_effects(fit) for fit in fits.values()):
+    if not marginal or not any(fit.has_random_effects for fit in fits.values()):
         return []
     have, their = ("has", "its") if len(marginal) == 1 else ("have", "their")
     return [
@@ -219,7 +219,12 @@ def _marginal_notes(fits: Mapping[str, Fit]) -> list[str]:
 def _other_residuals(label: str, base: str, fits: Mapping[str, Fit]) -> list[str]:
     """Note another structure of the residuals, between models of one kind; GEE has a working correlation instead."""
     one, two = fits[base].design, fits[label].design
-    if label == base or "GEE" in (fits[label].estimator, fits[base].estimator) or bool(one.term) != bool(two.term):
+    if (
+        label == base
+        or fits[label].has_working_correlation
+        or fits[base].has_working_correlation
+        or bool(one.term) != bool(two.term)
+    ):
         return []
     theirs = [(d.residual, d.residual_variance) for d in (two, one)]
     if theirs[0] == theirs[1]:
@@ -331,13 +336,6 @@ def _rank(values: FloatArray) -> NDArray[np.intp]:
 
 def _split(rows: NDArray[np.intp], ranks: NDArray[np.intp]) -> NDArray[np.intp]:
     return np.unique(rows * (ranks.max() + 1) + ranks, return_inverse=True)[1]
-
-
-def _has_random_effects(fit: Fit) -> bool:
-    try:
-        return len(fit.D) > 0
-    except NotAvailableError:
-        return False
 
 
 def known_label(name: str, label: str, known: list[str]) -> str:

@@ -17,7 +17,7 @@ score, means the same in any units.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,25 +164,13 @@ def estimate_gee(
             SEE,
         )
     rows, order, spacing, positions = _sorted_rows(subject_index, times, correlation, labels)
-    columns, constant = np.array(X.T[:, order]), constant_combination(X)
-    B = np.eye(p) if constant is None else centre_columns(columns, constant)[0]
-    Q, R = np.linalg.qr(columns.T)
-    weak = np.flatnonzero(np.abs(np.diag(R)) <= RANK_TOLERANCE * np.sqrt(np.einsum("ij,ij->j", X, X)))
-    if weak.size:
-        received = f"coefficients {', '.join(coef)}"
-        reason = f"the column {coef[weak[0]]!r} is zero or a linear combination of the columns before"
-        remedy = "take the term out, merge levels that never occur together, or recode"
-        raise DataError(received, reason, remedy, "docs, page 'Errors', section 'Rank deficiency'")
+    Q, back, constant = _orthonormal(X, order, coef)
     removed = p if scale == "n-p" else 0
     moments = _working(correlation, rows, removed, ar_pairs, positions)
     response = (y - offset)[order]
     centre = 0.0 if constant is None else float(response.mean())
     shift = np.zeros(p) if constant is None else centre * constant
-    response -= centre
-    working = Q.T @ response
-    residual = response - Q @ working
-    again = Q.T @ residual  # the second round removes the rounding errors of the first
-    working, residual = working + again, residual - Q @ again
+    working, residual = _least_squares(Q, response - centre)
     size = float(np.sqrt(np.mean(residual**2)))
     if size <= 1e-14 * float(np.abs(y - offset).max()):
         received = "a response that the coefficients reproduce exactly"
@@ -192,28 +180,23 @@ def estimate_gee(
 
     from hierlmm.gee.solver import solve
 
-    result = solve(
-        residual / size,
-        Q,
-        subject_index[order],
-        moments,
-        ddof=removed,
-        bias_reduced=not alone,
-        tolerance=TOLERANCE,
-        max_iterations=max_iterations,
-    )
+    options: dict[str, Any] = {
+        "ddof": removed,
+        "bias_reduced": not alone,
+        "tolerance": TOLERANCE,
+        "max_iterations": max_iterations,
+    }
+    result = solve(residual / size, Q, subject_index[order], moments, **options)
     if not moments.inside:
         _refuse_moments(moments, positions)
 
-    Rinv = np.linalg.inv(R @ B)
-
     def covariance(values: FloatArray) -> FloatArray:
-        half = Rinv * size
-        back = half @ np.asarray(values) @ half.T
-        return 0.5 * (back + back.T)
+        half = back * size
+        found = half @ np.asarray(values) @ half.T
+        return 0.5 * (found + found.T)
 
     return GEEEstimate(
-        beta=Rinv @ (working + np.asarray(result.params) * size) + shift,
+        beta=back @ (working + np.asarray(result.params) * size) + shift,
         cov_naive=covariance(result.cov_naive),
         cov_robust=covariance(result.cov_robust),
         cov_bias_reduced=None if alone else covariance(result.cov_robust_bc),
@@ -231,14 +214,33 @@ def estimate_gee(
     )
 
 
+def _orthonormal(X: FloatArray, order: IntArray, coef: tuple[str, ...]) -> tuple[FloatArray, FloatArray, Any]:
+    """Orthonormal columns of the sorted rows, the matrix that leads back to coefficients, and the constant's share."""
+    columns, constant = np.array(X.T[:, order]), constant_combination(X)
+    B = np.eye(X.shape[1]) if constant is None else centre_columns(columns, constant)[0]
+    Q, R = np.linalg.qr(columns.T)
+    weak = np.flatnonzero(np.abs(np.diag(R)) <= RANK_TOLERANCE * np.sqrt(np.einsum("ij,ij->j", X, X)))
+    if weak.size:
+        received = f"coefficients {', '.join(coef)}"
+        reason = f"the column {coef[weak[0]]!r} is zero or a linear combination of the columns before"
+        remedy = "take the term out, merge levels that never occur together, or recode"
+        raise DataError(received, reason, remedy, "docs, page 'Errors', section 'Rank deficiency'")
+    return Q, np.linalg.inv(R @ B), constant
+
+
+def _least_squares(Q: FloatArray, response: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Coefficients of orthonormal columns and residuals; a second round removes the rounding errors of the first."""
+    working = Q.T @ response
+    residual = response - Q @ working
+    again = Q.T @ residual
+    return working + again, residual - Q @ again
+
+
 def _choices(correlation: str, scale: str, ar_pairs: str, max_iterations: int) -> None:
     if max_iterations < 1:
         raise SpecificationError(f"max_iterations={max_iterations!r}", "it must be at least 1", "use 200", SEE)
-    for name, value, allowed in (
-        ("correlation", correlation, CORRELATIONS),
-        ("scale", scale, ("n-p", "n")),
-        ("ar_pairs", ar_pairs, ("all", "adjacent")),
-    ):
+    choices = {"correlation": (correlation, CORRELATIONS), "scale": (scale, ("n-p", "n"))}
+    for name, (value, allowed) in (choices | {"ar_pairs": (ar_pairs, ("all", "adjacent"))}).items():
         if value not in allowed:
             reason = f"this is not one of the choices.{closest(str(value), allowed)}"
             raise SpecificationError(f"{name}={value!r}", reason, f"use one of {', '.join(map(repr, allowed))}", SEE)
