@@ -1,4 +1,11 @@
-"""The LKJ distribution of a correlation matrix."""
+"""The LKJ distribution of a correlation matrix R (d, d): a density that depends on |R| alone.
+
+    p(R) = |R|^(η - 1) / c,     log c = Σ_{k=1..d-1} (d - k) [ (2η - 2 + d - k) log 2 + log B(a_k, a_k) ]
+
+with a_k = η + (d - k - 1)/2.
+
+Canonical partial correlations are independent under it: ``(c_ij + 1)/2 ~ Beta(α, α)``, α = η + (d - 2 - j)/2.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""β and b after (θ, η) was sampled: as `recover`, with the rows whitened anew for every draw of η."""
+"""β and b after (θ, η) was sampled: as `recover`, with the rows whitened anew for every draw of η.
+
+    β | y, θ, η ~ N(H⁻¹h, H⁻¹),     H = Q_xx + P,  h = Q_xy + P m,     Q from the rows whitened by Σ_i(η)
+
+and b given β as in `recover`. The whitened rows have the SD σ exp(shift(η)); σ is that where the variance ratio is 1.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The explicit hierarchy as a posterior, and NUTS on it: compile and sample."""
+"""The explicit hierarchy as a posterior, and NUTS on it: compile the graph of `explicit`, sample, rename.
+
+The density is that of all parameters together, ``p(y | β, b, σ) p(b | D) p(β) p(D) p(σ)``, b or its standardised z.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Residual covariance of any rows, at estimated residual parameters: ``Σ_i / σ² = G_i R_i G_i``."""
+"""Residual covariance of any rows, at estimated residual parameters.
+
+    Σ_i = σ² G_i R_i G_i,     G_i = diag(g(δ)),     R_i[j, k] = Corr(e_ij, e_ik)
+
+with the structures and parameters of a fit, for rows that were fitted and for rows that were not.
+"""
 
 from __future__ import annotations
 

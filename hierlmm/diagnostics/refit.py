@@ -1,4 +1,7 @@
-"""Fit one simulated data set, quietly: by REML or ML, or with draws of the collapsed posterior."""
+"""Fit one simulated data set, quietly: by REML or ML, or with draws of the collapsed posterior.
+
+What a planned or simulated study is analysed by; optima and draws are looked at, and nothing is printed or warned of.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Where effect curves rest on the form of the model alone: beyond the data, or beyond boundary knots."""
+"""Where effect curves rest on the form of the model alone: beyond the data, or beyond boundary knots.
+
+A point of a curve is extrapolated where its covariate lies outside the range that the data have (in its group, where
+there are groups), or outside the boundary knots of a spline, where the curve goes on as its end piece does.
+"""
 
 from __future__ import annotations
 

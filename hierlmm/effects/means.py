@@ -1,4 +1,9 @@
-"""Marginal means, contrasts and slopes of a fit: a grid, rows ``L`` averaged over it, a judge, a table."""
+"""Marginal means, contrasts and slopes of a fit: a grid, rows ``L`` averaged over it, a judge, a table.
+
+    mean = L β + offset,     contrast = C (L β + offset),     slope = ∂(L β + offset)/∂x
+
+with L and its derivatives from `grid`, the weights C from `weights`, and their uncertainty from `judge`.
+"""
 
 from __future__ import annotations
 

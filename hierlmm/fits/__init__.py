@@ -1,1 +1,1 @@
-"""Frozen results and what can be asked of them."""
+"""Numbers of one fit, frozen; the verbs that hand them to the rooms above are in `hierlmm.fit`."""

@@ -1,4 +1,10 @@
-"""Degrees of freedom of a fit, and its fixed effects with t, df and p."""
+"""Degrees of freedom of a fit, and its fixed effects with t, df and p.
+
+    t = β̂_k / se_k  against Student's t with ν_k degrees of freedom
+
+by Satterthwaite (`likelihood.satterthwaite`) or by Kenward and Roger, who also correct se_k
+(`likelihood.kenward_roger`).
+"""
 
 from __future__ import annotations
 

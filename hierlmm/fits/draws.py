@@ -1,4 +1,9 @@
-"""Draws from the large-sample distribution of a likelihood fit, in the contract's names and dimensions."""
+"""Draws from the large-sample distribution of a likelihood fit, in the contract's names and dimensions.
+
+    (λ, η, log σ) ~ N(optimum, 2 H⁻¹),     β ~ N(β̂, V_β),     b_i | β ~ N(K_i0 - K_i β, M_i)
+
+with V_β, K_i and M_i at the estimated θ (`likelihood.large_sample`, `likelihood.conditional`); ``attrs`` says so.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""From a design to the solution of its estimating equations, as a record that a fit is made of."""
+"""From a design to the solution of its estimating equations, as a record that a fit is made of.
+
+    Σ_i X_i' R_i(α)⁻¹ (y_i - X_i β) = 0
+
+The mathematics is in `hierlmm.gee.estimate`; here the rows get their times, and the arguments their checks.
+"""
 
 from __future__ import annotations
 

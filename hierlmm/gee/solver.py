@@ -1,4 +1,9 @@
-"""The part of GEE that is statsmodels': the solver and its three covariances. Imported only when a GEE is fitted."""
+"""The part of GEE that is statsmodels': its solver, at a given α, and the three covariances of β̂.
+
+    Σ_i X_i' R_i(α)⁻¹ (y_i - X_i β) = 0
+
+Imported only when a GEE is fitted.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""What must be true of a design before anything is fitted to it."""
+"""What must be true of a design before anything is fitted to it.
+
+The response varies, and its squares and those of X and Z are numbers; X, and Z within a correlated block, have full
+column rank (the columns that follow from others are named); there are N > p rows and J ≥ q subjects; and something is
+left over: y is not in the span of X and the subjects' Z while degrees of freedom remain. Refused once, for every
+estimator.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""REML and ML from a design to the optimum, with what must be said about it."""
+"""REML and ML from a design to the optimum, with what must be said about it.
+
+    design  ->  cross-products, or rows to whiten  ->  criterion(λ, η)  ->  minimum  ->  `Solution` at it
+
+One function for every model; where the residual variance depends on the fitted value, fitted values μ̂ and the fit at
+variances g(μ̂) are renewed in turn until they agree (Pinheiro & Bates 2000, section 5.2).
+"""
 
 from __future__ import annotations
 

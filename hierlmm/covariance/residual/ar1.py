@@ -1,4 +1,9 @@
-"""First-order autoregression by order."""
+"""First-order autoregression by order: ``e_t = ρ e_{t-1} + noise`` for rows one step apart.
+
+    R[s, t] = ρ^|s - t|,   -1 < ρ < 1;     with a nugget (1 - nugget) ρ^|s - t| off the diagonal
+
+One decay ``ρ^gap`` for each row, so that whitening is O(n_i). Positions are whole numbers: ρ may be negative.
+"""
 
 from __future__ import annotations
 

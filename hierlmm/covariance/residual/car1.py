@@ -1,4 +1,9 @@
-"""Continuous-time first-order autoregression, by the correlation one unit of time apart."""
+"""Continuous-time first-order autoregression, by the correlation one unit of time apart.
+
+    R[s, t] = φ^|t_s - t_t|,   0 < φ < 1,     φ = exp(-1 / range)
+
+The model of `Exponential` in another parameter. What the optimiser moves is the logarithm of the range (`Decay`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refuses structures whose matrices are no correlation matrices."""
+"""Refuses structures whose matrices are no correlation matrices: R symmetric, 1 on the diagonal, positive definite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Equal correlation of any two rows of a subject."""
+"""Equal correlation of any two rows of a subject.
+
+    R_i = (1 - ρ) I + ρ 11',   eigenvalues 1 - ρ and 1 + (n_i - 1) ρ
+
+so ρ lies between -1/(n - 1), n the largest n_i, and 1. In O(n) form all decays are 1 and the share u is ρ.
+"""
 
 from __future__ import annotations
 

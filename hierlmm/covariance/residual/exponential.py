@@ -1,4 +1,9 @@
-"""Exponential decay in time, by its range."""
+"""Exponential decay in time, by its range: an Ornstein-Uhlenbeck process.
+
+    R[s, t] = exp(-|t_s - t_t| / range);     with a nugget (1 - nugget) times that off the diagonal
+
+Decays of neighbouring distances multiply, so that whitening is O(n_i).
+"""
 
 from __future__ import annotations
 

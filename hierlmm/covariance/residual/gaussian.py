@@ -1,4 +1,9 @@
-"""Gaussian decay in time, a smooth process."""
+"""Gaussian decay in time: a process with derivatives of all orders.
+
+    R[s, t] = exp(-(|t_s - t_t| / range)²),     ∂R/∂range = 2 lag² / range³ · R
+
+Its decays do not multiply from row to row: rows are whitened by Cholesky factors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""One correlation for each lag."""
+"""One correlation for each lag.
+
+    R[s, t] = ρ_|s - t|,     ρ from partial autocorrelations π_m in (-1, 1) by the Durbin-Levinson recursion
+
+(`hierlmm.covariance.partial`): every positive definite sequence, and nothing else, comes from free numbers π_m.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""A correlation for every pair of occasions, alone and with a variance for every occasion."""
+"""A correlation for every pair of occasions, alone and with a variance for every occasion.
+
+    R = L L',     L from canonical partial correlations c_ij in (-1, 1)     (`hierlmm.covariance.partial`)
+
+A subject has the rows and columns of R of its own occasions. With `VarIdent` of the occasions ``Σ_i = σ² G_i R_i G_i``
+is any covariance matrix.
+"""
 
 from __future__ import annotations
 
