@@ -34,22 +34,7 @@ APPROXIMATION = "beta drawn from a normal distribution with the {} covariance; n
 class GEENumbers(Fit):
     """A marginal model fitted by generalised estimating equations.
 
-    GEE estimates the mean over subjects. It has a working correlation of the rows of a subject, but no random effects,
-    no variance between subjects and no likelihood; asking for these raises a `NotAvailableError` that says so.
-
-    Attributes
-    ----------
-    design : Design
-        The data and matrices that were fitted; of the model's random effects nothing is used.
-    estimate : GEEEstimate
-        The solution, with the working correlation of every subject.
-    time : str or None
-        What the working correlation took as time.
-    se : {"robust", "naive", "bias_reduced"}
-        Which covariance ``beta_se``, ``beta_cov``, ``summary()`` and ``predict()`` use unless told otherwise;
-        `with_se` gives the same fit with another.
-    warnings : tuple of str
-        What must be known before the fit is used, in plain words.
+    Its attributes are described where users meet them: `hierlmm.fit.gee.GEEFit`.
     """
 
     design: Design

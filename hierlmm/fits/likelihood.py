@@ -31,22 +31,7 @@ FloatArray = NDArray[np.float64]
 class LikelihoodEstimates(Fit):
     """The numbers of a model fitted by restricted (REML) or full (ML) maximum likelihood.
 
-    Attributes
-    ----------
-    design : Design
-        The data and matrices that were fitted.
-    criterion_function : Criterion or ResidualCriterion
-        The criterion as a function of the relative covariance parameters λ, followed by those of the residual structure
-        (callable, with ``.evaluate`` for the gradient): look at it around ``optimum.lam``, or profile it.
-    optimum : Optimum
-        Where it is smallest, with the gradient norm.
-    warnings : tuple of str
-        What must be known before the fit is used, in plain words.
-
-    Notes
-    -----
-    Standard errors of β are those given θ, the square roots of the diagonal of ``(X'V⁻¹X)⁻¹``, as lme4 and nlme print
-    them. Conditional variances of the random effects condition on β and θ (lme4's ``condVar``).
+    Its attributes are described where users meet them: `hierlmm.fit.likelihood.LikelihoodFit`.
     """
 
     design: Design

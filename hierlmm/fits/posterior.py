@@ -44,18 +44,7 @@ SEE = "docs, page 'Posterior fits'"
 class PosteriorNumbers(Fit):
     """Posterior draws of a two-level model.
 
-    Attributes
-    ----------
-    design : Design
-    datatree : xarray.DataTree
-        Group ``posterior`` with ``beta`` (coef), ``sd_b`` (term), ``corr_b`` and ``D`` (term, term_bis), ``b``
-        (subject, term), ``sigma``, ``icc`` and ``subject_coef`` (subject, level1); ``sample_stats``,
-        ``observed_data``, ``constant_data`` and, where small, ``log_likelihood``, for ArviZ's functions.
-    priors : ResolvedPriors or None
-    estimator : str
-        ``"NUTS"`` or ``"Bambi"``.
-    warnings : tuple of str
-        What looks wrong about convergence, and what to do.
+    Its attributes are described where users meet them: `hierlmm.fit.posterior.PosteriorFit`.
     """
 
     design: Design
