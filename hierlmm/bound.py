@@ -7,7 +7,7 @@ from typing import Any
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.design import Design
-from hierlmm.design.row_order import row_order_messages
+from hierlmm.design.questions import row_order_messages
 from hierlmm.errors import warn
 from hierlmm.likelihood.checks import check_design
 from hierlmm.options import checked

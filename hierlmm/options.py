@@ -30,7 +30,6 @@ __all__ = [
     "refuse_arguments",
     "refuse_missing",
     "renamed",
-    "unknown_argument",
 ]
 
 MOST = 1_000_000

@@ -15,7 +15,7 @@ from hierlmm.bayes.record import PosteriorRecord
 from hierlmm.bayes.sample import sample_explicit
 from hierlmm.bayes.sample_collapsed import RANDOM_EFFECTS, sample_collapsed
 from hierlmm.design.design import Design
-from hierlmm.design.row_order import row_order_messages
+from hierlmm.design.questions import row_order_messages
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.options import choose
 

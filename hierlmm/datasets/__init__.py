@@ -7,8 +7,7 @@ subject into one row per measurement.
 
 from __future__ import annotations
 
-from hierlmm.datasets.catalogue import DatasetColumn, DatasetDescription, describe_dataset, list_datasets
-from hierlmm.datasets.load import load_dataset
+from hierlmm.datasets.catalogue import DatasetColumn, DatasetDescription, describe_dataset, list_datasets, load_dataset
 from hierlmm.datasets.reshape import to_long
 from hierlmm.datasets.simulate import SimulationTruth, simulate
 

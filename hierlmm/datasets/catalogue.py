@@ -2,30 +2,37 @@
 
 The catalogue is data, not code: one entry of ``catalogue.toml`` for each name that
 :func:`~hierlmm.datasets.load_dataset` knows. Facts that no source states (a unit, say) are said to be unknown.
+
+The files under ``data/`` keep the columns of their sources. The catalogue says what is renamed, which columns are
+categorical and in which order their levels come (the first is the reference level of treatment coding). Columns come in
+the order in which they are described there. Nothing else is changed: no row dropped, no missing value filled.
 """
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import pandas as pd
 
-from hierlmm.errors import UnknownDatasetError
+from hierlmm.errors import DataError, SpecificationError, UnknownDatasetError
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Part, Result, Table
 
-__all__ = ["DatasetColumn", "DatasetDescription", "Reading", "catalogue", "describe_dataset", "list_datasets"]
+__all__ = ["DatasetColumn", "DatasetDescription", "catalogue", "describe_dataset", "list_datasets", "load_dataset"]
 
 STATUS = {
     "published": "Published data, shipped with the package; cite the source.",
     "simulated": "Simulated, shipped with the package under its licence.",
     "not shipped": "Not shipped: the data set belongs to the R package JM (GPL). Export it once and set HIERLMM_DATA.",
 }
+ENVIRONMENT_VARIABLE = "HIERLMM_DATA"
 
 
 @dataclass(frozen=True)
@@ -193,3 +200,140 @@ def list_datasets() -> pd.DataFrame:
     """
     fields = ["name", "rows", "subjects", "subject", "response", "ships", "title"]
     return pd.DataFrame([{f: getattr(d, f) for f in fields} for d in catalogue().values()], columns=fields)
+
+
+@checked
+def load_dataset(name: str, *, coding: str | None = None) -> pd.DataFrame:
+    """Load a data set in long format: one row per measurement.
+
+    Parameters
+    ----------
+    name : str
+        A name from :func:`list_datasets`; :func:`describe_dataset` says what its columns mean.
+    coding : str, optional
+        For a data set that exists in several codings. ``"esoph"`` is the corrected data (``"corrected"``, the default);
+        ``coding="1980s"`` is the data as R shipped them before version 4.0.4, in which ``ncontrols`` holds
+        cases + controls.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A new data frame at every call, shape (rows, columns) as described. Categorical columns have their reference
+        level first; missing values are kept as NaN.
+
+    Raises
+    ------
+    UnknownDatasetError
+        If no data set has this name, or if it does not ship with the package (``"aids"``, ``"prothro"``) and its file
+        is not in the folder named by the environment variable ``HIERLMM_DATA``.
+    DataError
+        If the file found there does not have the expected columns and values.
+    SpecificationError
+        If the data set has no such coding.
+
+    Examples
+    --------
+    >>> dental = load_dataset("dental")
+    >>> list(dental.columns)
+    ['subject', 'sex', 'age', 'time', 'distance']
+    """
+    description = describe_dataset(name)
+    if coding is not None and coding not in description.codings:
+        known = [d.name for d in catalogue().values() if d.codings]
+        raise SpecificationError(
+            received=f"coding={coding!r} for the data set {name!r}",
+            reason=f"{name!r} exists in the codings {', '.join(map(repr, description.codings))}."
+            if description.codings
+            else f"{name!r} exists in one coding only (several exist for {', '.join(map(repr, known))}).",
+            remedy="Use one of these codings, or leave coding out.",
+            see=f"hierlmm.describe_dataset({name!r})",
+        )
+    if description.ships:
+        stem = name if coding in (None, *description.codings[:1]) else f"{name}_{coding}"
+        with (files("hierlmm.datasets") / "data" / f"{stem}.csv").open("rb") as source:
+            return _prepare(description, _read_csv(source))
+    path = _external_file(description)
+    try:
+        raw = _read_csv(path)
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise _unusable(description, path, f"It cannot be read as CSV: {error}") from error
+    raw = _as_exported(description, raw)
+    _check_external(description, path, raw)
+    return _prepare(description, raw)
+
+
+def _read_csv(source: Path | IO[bytes]) -> pd.DataFrame:
+    # Only an empty field is missing: the words of the data ("NA", "None") are never guessed at, except R's own NA.
+    return pd.read_csv(source, keep_default_na=False, na_values=["", "NA"])
+
+
+def _prepare(description: DatasetDescription, raw: pd.DataFrame) -> pd.DataFrame:
+    """Rename, recode, order the levels, order the columns as described."""
+    reading = description.reading
+    data = raw.rename(columns=reading.rename)
+    for column, codes in reading.recode.items():
+        data[column] = data[column].map(dict(codes))
+    for column, levels in reading.levels.items():
+        data[column] = pd.Categorical(data[column], categories=levels, ordered=column in reading.ordered)
+    for column, (of, divisor) in reading.quotient.items():
+        data[column] = data[of] / divisor
+    return data[[c.name for c in description.columns]]
+
+
+def _external_file(description: DatasetDescription) -> Path:
+    """Find the file of a data set that does not ship, or say where to get it."""
+    name, folder = description.name, os.environ.get(ENVIRONMENT_VARIABLE, "")
+    path = Path(folder).expanduser() / f"{name}.csv"
+    if folder and path.is_file():
+        return path
+    if not folder:
+        why = f"The environment variable {ENVIRONMENT_VARIABLE} is not set."
+    elif not path.parent.is_dir():
+        why = f"{ENVIRONMENT_VARIABLE} is {folder!r}, which is not a folder."
+    else:
+        why = f"{ENVIRONMENT_VARIABLE} is {folder!r}, and there is no file {name}.csv in it."
+    raise UnknownDatasetError(
+        received=f"load_dataset({name!r})",
+        reason=f"This data set belongs to the R package JM and does not ship with hierlmm. {why}",
+        remedy=f'Export it in R, after install.packages("JM"): {description.reading.export}; then set '
+        f"{ENVIRONMENT_VARIABLE} to the folder that holds the file.",
+        see=f"hierlmm.describe_dataset({name!r}); https://cran.r-project.org/package=JM",
+    )
+
+
+def _as_exported(description: DatasetDescription, raw: pd.DataFrame) -> pd.DataFrame:
+    """Accept the column names as R has them (CD4, prevOI, Time), beside the lower-case ones."""
+    in_r = {old: new for old, new in description.reading.as_in_r.items() if new not in raw.columns}
+    raw = raw.rename(columns=in_r)
+    lower = {c: str(c).lower() for c in raw.columns}
+    return raw.rename(columns=lower) if len(set(lower.values())) == len(lower) else raw
+
+
+def _check_external(description: DatasetDescription, path: Path, raw: pd.DataFrame) -> None:
+    """Refuse a file that is not the data set: columns, types, levels."""
+    reading = description.reading
+    original = {new: old for old, new in reading.rename.items()}
+    needed = [original.get(c.name, c.name) for c in description.columns]
+    absent = [c for c in needed if c not in raw.columns]
+    if absent:
+        why = f"Columns are missing: {', '.join(absent)}. It has: {', '.join(map(str, raw))}."
+        raise _unusable(description, path, why)
+    for column in needed:
+        levels = reading.levels.get(column)
+        if levels is None:
+            if not pd.api.types.is_numeric_dtype(raw[column]):
+                raise _unusable(description, path, f"The column {column!r} is not numeric.")
+            continue
+        strange = [str(v) for v in raw[column].dropna().unique() if v not in levels]
+        if strange:
+            why = f"The column {column!r} holds {', '.join(map(repr, strange[:5]))}; expected: {', '.join(levels)}."
+            raise _unusable(description, path, why)
+
+
+def _unusable(description: DatasetDescription, path: Path, why: str) -> DataError:
+    return DataError(
+        received=f"the file {path} for the data set {description.name!r}",
+        reason=why,
+        remedy=f"Export the data set again in R: {description.reading.export}.",
+        see=f"hierlmm.describe_dataset({description.name!r})",
+    )

@@ -31,11 +31,7 @@ from hierlmm.design.levels import is_factor
 from hierlmm.design.recipes import as_floats, fit_recipe, materialise, warn_beyond
 from hierlmm.errors import DataError, FormulaError
 
-__all__ = [
-    "Column",
-    "FactorColumns",
-    "evaluate_factors",
-]
+__all__ = ["Column", "FactorColumns", "evaluate_factors"]
 
 SEE = "docs, page 'Formulas and levels'"
 

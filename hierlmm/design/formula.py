@@ -16,14 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.design.allowed import CONTRASTS, check_function, check_syntax, syntax_tree
 from hierlmm.design.brackets import BLANK, holds_bar, outline, split_top_level
-from hierlmm.design.formula_limits import check_constants, check_expansion, check_text
+from hierlmm.design.formula_limits import (
+    CONTRASTS,
+    check_constants,
+    check_expansion,
+    check_function,
+    check_syntax,
+    check_text,
+    syntax_tree,
+)
 from hierlmm.errors import FormulaError, closest
 
 __all__ = [
     "INTERCEPT",
-    "Bar",
     "ParsedFormula",
     "Term",
     "categorical_arguments",

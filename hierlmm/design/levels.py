@@ -15,7 +15,7 @@ from hierlmm.design.formula import categorical_arguments, unquoted
 from hierlmm.errors import DataError
 from hierlmm.frames import quote, shorten
 
-__all__ = ["Levels", "as_fitted_truth_values", "check_labels", "holds_huge_integers", "is_factor", "learn_levels"]
+__all__ = ["Levels", "as_fitted_truth_values", "holds_huge_integers", "is_factor", "learn_levels"]
 
 SEE = "docs, page 'Formulas and levels'"
 data_error = partial(DataError, see=SEE)

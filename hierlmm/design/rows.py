@@ -24,7 +24,7 @@ from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.frames import column_names, complete_rows, require_columns, to_pandas
 from hierlmm.frozen import OwnArrays
 
-__all__ = ["Grouping", "Prepared", "RandomTerm", "Rows", "Said", "group_by", "prepare"]
+__all__ = ["Prepared", "RandomTerm", "Rows", "Said", "group_by", "prepare"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]

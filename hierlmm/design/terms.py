@@ -26,17 +26,7 @@ from hierlmm.errors import DataError
 from hierlmm.frames import quote
 from hierlmm.frozen import OwnArrays
 
-__all__ = [
-    "NO_COLUMNS",
-    "NewData",
-    "Parts",
-    "RandomColumns",
-    "Terms",
-    "check_finite",
-    "parts_name",
-    "product",
-    "stack",
-]
+__all__ = ["NewData", "Parts", "RandomColumns", "Terms", "check_finite", "parts_name", "product", "stack"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]

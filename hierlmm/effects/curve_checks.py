@@ -3,20 +3,28 @@
 To hold a covariate v while x changes, v must be free to stand still. It is not where it is a function of x (refused),
 and within subjects not where its deviations are those of x times a constant (said). A factor whose levels follow
 each other along x is a function of x as well: its curves could be compared nowhere.
+
+Beyond the data, or beyond boundary knots, curves rest on the form of the model alone. And where a basis such as
+``I(years > 3)`` jumps, the mean has two values, which no line joins. Halving finds the place: the change of a
+continuous function across an interval goes to zero with its width, that of a jump does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.design.design import Design
+from hierlmm.design.formula import variables_of
+from hierlmm.design.splines import SplineBasis
 from hierlmm.effects.grid import Grid
-from hierlmm.effects.jumps import jumps_along
-from hierlmm.errors import NotAvailableError, SpecificationError, closest
+from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError, closest, warn
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
 from hierlmm.options import choose
@@ -27,9 +35,13 @@ __all__ = [
     "check_companions",
     "check_level",
     "check_variable",
+    "extrapolated",
+    "jumps_along",
+    "level_is",
     "scope_of",
     "typical_values",
     "variable_values",
+    "warn_of",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -39,6 +51,10 @@ FEW_VALUES = 5
 """A numeric ``by`` variable with at most so many values is shown at all of them, others at their quartiles."""
 MANY_VALUES = 25
 """From so many values on a course that turns a few times is a function; of fewer values only one that never turns."""
+ROUNDING = 1e-9
+STEP = re.compile(r"[<>%]|[!=]=|//|\bnp\.|\bint\(")
+"""What an expression needs to jump; the rest of the formula language is continuous."""
+HALVINGS = 45
 
 
 def check_level(fit: Fit, level: str) -> None:
@@ -206,3 +222,132 @@ def _moves_along(x: FloatArray, values: FloatArray, index: NDArray[np.intp]) -> 
     if sx <= 0.0 or sv <= 1e-12 * float(np.ptp(values)) ** 2:
         return False
     return float(dx @ dv) ** 2 >= 0.999**2 * sx * sv
+
+
+def level_is(column: pd.Series, value: Any) -> NDArray[np.bool_]:
+    """Which rows have this level of a factor."""
+    return np.asarray(column.to_numpy(dtype=object) == value, dtype=bool)
+
+
+def extrapolated(
+    fit: Fit, grid: Grid, variable: str, keys: pd.DataFrame, held: Mapping[str, Any]
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which grid points lie beyond the data of their group or beyond boundary knots, and what to warn of."""
+    frame = fit.design.frame
+    column, x = frame[variable].to_numpy(dtype=np.float64), keys[variable].to_numpy(dtype=np.float64)
+    slack = ROUNDING * float(np.ptp(column))
+    outside = (x < column.min() - slack) | (x > column.max() + slack)
+    sentences = []
+    if outside.any():
+        sentences.append(
+            f"{variable} from {show(float(x.min()))} to {show(float(x.max()))}, data from {show(float(column.min()))} "
+            f"to {show(float(column.max()))}"
+        )
+    knots = _beyond_knots(fit, variable, x)
+    if (knots & ~outside).any():
+        sentences.append(f"{variable} beyond the boundary knots of its spline")
+    beyond = outside | knots
+    own = [v for v in keys.columns if v != variable and v in grid.factors]
+    fixed = np.ones(len(frame), dtype=bool)
+    for v in held:
+        if v in grid.factors:
+            fixed &= level_is(frame[v], held[v])
+    for combination, rows in _groups(keys, own):
+        seen = fixed.copy()
+        for v, value in combination.items():
+            seen &= level_is(frame[v], value)
+        if not seen.any():
+            beyond[rows] = True
+            levels = ", ".join(f"{v} = {show(w)}" for v, w in {**combination, **_factors(held, grid)}.items())
+            sentences.append(f"no row of the data has {levels}")
+            continue
+        low, high = column[seen].min() - slack, column[seen].max() + slack
+        beyond[rows] |= (x[rows] < low) | (x[rows] > high)
+    for v, values in grid.points.items():
+        if v == variable or v in grid.factors:
+            continue
+        known = frame[v].to_numpy(dtype=np.float64)
+        room = ROUNDING * float(np.ptp(known))
+        far = [w for w in values if w < known.min() - room or w > known.max() + room]
+        if far:
+            sentences.append(
+                f"{v} = {', '.join(map(show, far))}, data from {show(float(known.min()))} to {show(float(known.max()))}"
+            )
+            beyond |= np.isin(keys[v], far) if v in keys else True
+    return beyond, sentences
+
+
+def _factors(held: Mapping[str, Any], grid: Grid) -> dict[str, Any]:
+    return {v: x for v, x in held.items() if v in grid.factors}
+
+
+def _groups(keys: pd.DataFrame, names: list[str]) -> list[tuple[dict[str, Any], NDArray[np.intp]]]:
+    if not names:
+        return [({}, np.arange(len(keys)))]
+    found = keys.groupby(names, observed=True, sort=False).indices
+    pairs = [(k if isinstance(k, tuple) else (k,), np.asarray(rows, dtype=np.intp)) for k, rows in found.items()]
+    return [(dict(zip(names, k, strict=True)), rows) for k, rows in pairs]
+
+
+def _beyond_knots(fit: Fit, variable: str, x: FloatArray) -> NDArray[np.bool_]:
+    """Where a spline in the variable itself is extrapolated."""
+    beyond = np.zeros(len(x), dtype=bool)
+    for recipe in fit.design.factors.recipes:
+        for call, state in recipe.transform_state.items():
+            if not re.match(rf"\w+\(\s*{re.escape(variable)}\s*[,)]", str(call)) or not isinstance(state, dict):
+                continue
+            if isinstance(basis := state.get("basis"), SplineBasis):
+                beyond |= basis.beyond(x)
+            elif "lower_bound" in state and "upper_bound" in state:
+                beyond |= (x < state["lower_bound"]) | (x > state["upper_bound"])
+    return beyond
+
+
+def warn_of(sentences: list[str], caught: list[Any]) -> None:
+    """One warning for everything that is extrapolated; what else was said is passed on."""
+    if sentences:
+        warn(
+            f"Effect curves are extrapolated: {'; '.join(sentences)}. They are drawn dashed there, and rest on "
+            "the form of the model alone."
+        )
+    said = {str(w.message) for w in caught if issubclass(w.category, FitWarning)}
+    for message in sorted(said):
+        if not (sentences and "extrapolated" in message):
+            warn(message)
+    for w in caught:
+        if not issubclass(w.category, FitWarning):
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+
+
+def jumps_along(design: Design, variable: str, grid: FloatArray) -> FloatArray:
+    """Last point before and first point after each jump between points of a grid: (2, jumps).
+
+    Of several jumps between two neighbouring points of the grid one is found.
+    """
+    known = list(design.frame.columns)
+    factors = {f for column in design.fixed_columns for f in column.term} | {
+        f for term in design.hierarchy.level1_terms for f in term
+    }
+    if not any(STEP.search(f) and f not in known and variable in variables_of(f, known) for f in factors):
+        return np.empty((2, 0))
+
+    def columns(x: FloatArray) -> FloatArray:
+        frame = design.frame.iloc[np.zeros(len(x), dtype=int)].reset_index(drop=True).assign(**{variable: x})
+        new = design.new(frame, need_subject=False)
+        return np.hstack([new.X1, new.X])
+
+    grid = np.unique(grid)
+    left, right = grid[:-1], grid[1:]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        values = columns(grid)
+        spread = np.maximum(np.ptp(values, axis=0), 1e-300)
+        low, high = values[:-1] / spread, values[1:] / spread
+        for _ in range(HALVINGS):
+            middle = 0.5 * (left + right)
+            at = columns(middle) / spread
+            later = np.abs(high - at).max(axis=1) > np.abs(at - low).max(axis=1)
+            left, low = np.where(later, middle, left), np.where(later[:, None], at, low)
+            right, high = np.where(later, right, middle), np.where(later[:, None], high, at)
+    found = np.abs(high - low).max(axis=1) > 1e-3
+    return np.vstack([left[found], right[found]])

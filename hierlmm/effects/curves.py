@@ -4,7 +4,7 @@ A curve is ``f(x) = w(x)'β + offset(x)``, with w(x) the row of the design at x:
 factors at a level, or are averaged over their levels. With ``se(x)² = w(x)' Cov(β̂) w(x)``:
 
 - pointwise band: ``f̂(x) ± t_df(x) se(x)``, or quantiles of the posterior draws of f(x); right for one x at a time;
-- simultaneous band: ``f̂(x) ± c se(x)``, right for all grid points of a curve together (`hierlmm.effects.bands`).
+- simultaneous band: ``f̂(x) ± c se(x)``, right for all grid points of a curve together (`hierlmm.effects.judge`).
 
 On the scale exp(f) of a log response a curve is the median, not the mean: exp is monotone, and medians follow it.
 """
@@ -25,20 +25,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.formula import unquoted
-from hierlmm.effects.bands import bands
 from hierlmm.effects.curve_checks import (
     check_by,
     check_companions,
     check_level,
     check_variable,
+    extrapolated,
+    jumps_along,
+    level_is,
     scope_of,
     typical_values,
     variable_values,
+    warn_of,
 )
-from hierlmm.effects.extrapolation import extrapolated, level_is, warn_of
 from hierlmm.effects.grid import WEIGHTS, Grid, as_names, average_rows, plain_name, reference_grid
-from hierlmm.effects.judge import Judge, PosteriorDraws, covariance_of, judge_of, notes_of
-from hierlmm.effects.jumps import jumps_along
+from hierlmm.effects.judge import Judge, PosteriorDraws, bands, covariance_of, judge_of, notes_of
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import label_fits

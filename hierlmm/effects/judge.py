@@ -3,8 +3,25 @@
 Everything that depends on the kind of fit is asked here, once: who judges, with which degrees of freedom, whether a
 correction or a region of practical equivalence makes sense, and what an interval is.
 
+Corrections for looking at several contrasts at once:
+
+- ``bonferroni``: m p; ``sidak``: 1 - (1 - p)^m; ``holm``: step-down Bonferroni (Holm 1979); ``fdr``: the false
+  discovery rate (Benjamini & Hochberg 1995). For any family of m, by statsmodels.
+- ``tukey``: the studentised range of k means, for all their pairwise differences (exact for means of equal variance
+  and covariance; an approximation, mostly conservative, otherwise).
+- ``mvt``: the distribution of the largest ``|T_i|`` of the family itself, multivariate t with the correlations of the
+  contrasts (`hierlmm.likelihood.quantiles`). Exact for any family; Dunnett's test for comparisons with a control.
+
+Bands around curves are pointwise, or simultaneous over all rows of a piece: ``f̂ ± c se``, c the quantile of the largest
+``|t|`` of the piece's rows (`hierlmm.likelihood.quantiles.band_quantile`; Liu 2010). For a posterior c is the quantile
+over draws of ``max_i |f_i - mean_i| / sd_i`` (sup-t band; Montiel Olea and Plagborg-Møller 2019).
+
 References
 ----------
+Benjamini, Y. and Hochberg, Y. (1995). Controlling the false discovery rate. J. R. Stat. Soc. B 57, 289-300.
+
+Holm, S. (1979). A simple sequentially rejective multiple test procedure. Scand. J. Stat. 6, 65-70.
+
 Montiel Olea, J. L. and Plagborg-Møller, M. (2019). Simultaneous confidence bands: theory, implementation, and an
 application to SVARs. J. Appl. Econom. 34, 1-17.
 """
@@ -16,17 +33,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
-from hierlmm.effects.adjust import check_adjustment
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
-from hierlmm.likelihood.quantiles import t_quantile
-from hierlmm.likelihood.wald import Wald
+from hierlmm.likelihood.quantiles import band_quantile, largest_t_quantile, largest_t_sf, t_quantile
+from hierlmm.likelihood.wald import Wald, two_sided
+from hierlmm.options import choose
 
 __all__ = [
     "Estimates",
     "Judge",
     "PosteriorDraws",
+    "adjusted_p",
+    "adjusted_quantiles",
+    "bands",
     "check_multiplicity",
     "check_rope",
     "covariance_of",
@@ -43,6 +64,8 @@ FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Contrasts'"
 VALUES = 2_000_000
 """Numbers in one working array."""
+STATSMODELS = {"holm": "holm", "bonferroni": "bonferroni", "sidak": "sidak", "fdr": "fdr_bh"}
+ADJUSTMENTS = ("none", "tukey", "holm", "bonferroni", "sidak", "mvt", "fdr")
 
 
 @dataclass(frozen=True)
@@ -185,3 +208,83 @@ def level_text(fit: Fit) -> str:
     if not fit.has_random_effects:
         return "scale of the response; marginal mean (no random effects)"
     return "scale of the response; population line (b = 0), which is the marginal mean as well (identity link)"
+
+
+def check_adjustment(adjust: str, *, pairwise: bool) -> str:
+    """The correction that was asked for.
+
+    Raises
+    ------
+    SpecificationError
+        If there is none of this name, or it is Tukey's and the family is not all pairs.
+    """
+    name = str(adjust).lower()
+    if name not in ADJUSTMENTS:
+        choose("adjust", adjust, ADJUSTMENTS, SEE)
+    if name == "tukey" and not pairwise:
+        reason = "Tukey's correction is for all pairwise differences of a set of means, and this is another family"
+        raise SpecificationError("adjust='tukey'", reason, "use adjust='mvt', which is exact for any family", SEE)
+    return name
+
+
+def adjusted_p(t: FloatArray, df: FloatArray, adjust: str, n_means: int, corr: FloatArray) -> FloatArray:
+    """Two-sided p-values of one family.
+
+    Parameters
+    ----------
+    t, df : (m,)
+    adjust : str
+    n_means : int
+        Number of means that a pairwise family compares.
+    corr : (m, m)
+        Correlations of the estimates.
+    """
+    raw = two_sided(t, df)
+    if adjust == "none" or len(t) == 1:
+        return raw
+    if adjust in STATSMODELS:
+        from statsmodels.stats.multitest import multipletests
+
+        with np.errstate(divide="ignore"):  # log(1 - p) of p = 1
+            return np.asarray(multipletests(raw, method=STATSMODELS[adjust])[1])
+    if adjust == "tukey":
+        return np.maximum(raw, stats.studentized_range.sf(np.sqrt(2.0) * np.abs(t), n_means, df))
+    return np.maximum(raw, largest_t_sf(np.abs(t), df, corr))
+
+
+def adjusted_quantiles(df: FloatArray, ci: float, adjust: str, n_means: int, corr: FloatArray) -> FloatArray:
+    """Half-widths of simultaneous intervals in standard errors: (m,). Holm and fdr have none: Bonferroni's."""
+    m = len(df)
+    if adjust == "none" or m == 1:
+        return np.asarray(stats.t.ppf(0.5 + ci / 2.0, df))
+    if adjust in ("bonferroni", "holm", "fdr"):
+        return np.asarray(stats.t.isf((1.0 - ci) / (2.0 * m), df))
+    if adjust == "sidak":
+        return np.asarray(stats.t.ppf(0.5 + ci ** (1.0 / m) / 2.0, df))
+    # These quantiles are slow: degrees of freedom that agree to rounding share one.
+    distinct, which = np.unique(np.round(df, 8), return_inverse=True)
+    if adjust == "tukey":
+        found = [float(stats.studentized_range.ppf(ci, n_means, d)) / np.sqrt(2.0) for d in distinct]
+    else:
+        found = [largest_t_quantile(ci, float(d), corr) for d in distinct]
+    return np.array(found)[which]
+
+
+def bands(
+    judge: Judge, L: FloatArray, offset: FloatArray, ci: float, pieces: list[NDArray[np.intp]], seed: int
+) -> tuple[dict[str, FloatArray], FloatArray]:
+    """Columns of the table, and the half-width of the simultaneous band of each piece in standard errors."""
+    found = estimates(judge, L, offset, ci)
+    half, widest = np.zeros(len(L)), []
+    for rows in pieces:
+        if isinstance(judge, PosteriorDraws):
+            c = np.array([sup_t(judge, L, offset, found, rows, ci)])
+        else:
+            assert found.df is not None
+            c = band_quantile(L[rows], judge.cov, found.df[rows], ci, seed)
+        half[rows] = c * found.se[rows]
+        widest.append(float(c.max()))
+    columns = found._replace(df=None).columns
+    if pieces:
+        columns |= {"lower_simultaneous": found.estimate - half, "upper_simultaneous": found.estimate + half}
+    return columns, np.array(widest)

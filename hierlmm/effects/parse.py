@@ -22,7 +22,7 @@ from hierlmm.design.formula_limits import check_text
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.frames import shorten
 
-__all__ = ["Hypothesis", "coefficient_names", "parse_hypotheses"]
+__all__ = ["Hypothesis", "parse_hypotheses"]
 
 FloatArray = NDArray[np.float64]
 NUMBER = re.compile(r"\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?")

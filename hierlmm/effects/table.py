@@ -18,10 +18,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.effects.adjust import adjusted_p, adjusted_quantiles
 from hierlmm.effects.judge import (
     Judge,
     PosteriorDraws,
+    adjusted_p,
+    adjusted_quantiles,
     check_multiplicity,
     check_rope,
     estimates,

@@ -21,7 +21,7 @@ from hierlmm.errors import SpecificationError, closest
 from hierlmm.frames import shorten
 from hierlmm.text import show
 
-__all__ = ["Contrasts", "contrast_rows", "default_adjust"]
+__all__ = ["contrast_rows", "default_adjust"]
 
 FloatArray = NDArray[np.float64]
 METHODS = ("pairwise", "trt.vs.ctrl", "consecutive")

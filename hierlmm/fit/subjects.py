@@ -11,7 +11,7 @@ from hierlmm.options import checked
 if TYPE_CHECKING:
     from hierlmm.implied.marginal import ImpliedMarginal
     from hierlmm.interpret.heterogeneity import Heterogeneity
-    from hierlmm.interpret.interpretation import Interpretation
+    from hierlmm.interpret.interpret import Interpretation
     from hierlmm.interpret.ranking import Ranking
     from hierlmm.interpret.subjects import SubjectComparison
 

@@ -7,6 +7,8 @@ Level 2 gives subject i the coefficient
 so that the mean of a coefficient over the subjects with level-2 covariates w is ``l_k(w)'β``, whatever the coding of
 the factors is. ``kind`` says whether a column can be read by itself: columns that share a variable (polynomials,
 splines, products) cannot.
+
+What sentences and tables about subjects ask of a fit stands here too: how it judges, which effects it has.
 """
 
 from __future__ import annotations
@@ -25,21 +27,30 @@ from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT, categorical_arguments, unquoted, variables_of
 from hierlmm.design.questions import is_label, levels_of
 from hierlmm.effects.grid import check_values
-from hierlmm.errors import SpecificationError, closest
+from hierlmm.effects.judge import Estimates, estimates, is_posterior, judge_of
+from hierlmm.errors import NotAvailableError, SpecificationError, closest
+from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
 from hierlmm.interpret.grammar import render
 
 __all__ = [
     "Coefficient",
-    "Kind",
+    "check_probability",
     "coefficients",
     "deviation_note",
     "group_rows",
     "group_text",
+    "has_working_correlation",
+    "is_posterior",
+    "judged",
     "level2_rows",
+    "need_effects",
     "position_of",
+    "random_effect",
     "subject_rows",
+    "tails",
     "unticked",
+    "zero_terms",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -280,3 +291,63 @@ def group_text(keys: Mapping[Any, Any], mean: Mapping[str, bool]) -> str:
         text = f"{value:.4g}" if isinstance(value, float) else str(value)
         parts.append(f"{name} = {text}" + (" (the mean)" if mean.get(str(name)) else ""))
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+
+
+def check_probability(name: str, value: float) -> float:
+    """Return the value if it lies between 0 and 1.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    if not 0.0 < value < 1.0:
+        raise SpecificationError(f"{name}={value!r}", "it is a probability between 0 and 1", f"use {name}=0.95", SEE)
+    return float(value)
+
+
+def has_working_correlation(fit: Fit) -> bool:
+    """Whether rows of one subject have a working correlation in place of a model."""
+    return fit.estimator == "GEE"
+
+
+def judged(fit: Fit, L: FloatArray, ci: float, df: str | None = None) -> Estimates:
+    """Estimate, standard error and interval of every row of ``L β``."""
+    return estimates(judge_of(fit, df), L, np.zeros(len(L)), ci)
+
+
+def tails(ci: float) -> tuple[float, float]:
+    """Probabilities below the ends of an equal-tailed interval."""
+    return 0.5 - ci / 2.0, 0.5 + ci / 2.0
+
+
+def random_effect(design: Any, k: int) -> int | None:
+    """Position among the random effects of that of level-1 column k; None if it has none."""
+    found = np.flatnonzero(design.term_level1 == k)
+    return int(found[0]) if found.size else None
+
+
+def zero_terms(fit: Fit) -> tuple[str, ...]:
+    """Random effects whose variance a likelihood fit puts at zero, but for rounding."""
+    if is_posterior(fit) or not fit.has_random_effects:
+        return ()
+    size = np.sqrt(np.mean(fit.design.Z**2, axis=0))
+    sd = fit.sd_b.to_numpy() * size
+    return tuple(t for t, s in zip(fit.design.term, sd, strict=True) if s <= 1e-6 * fit.sigma)
+
+
+def need_effects(fit: Fit, what: str) -> None:
+    """Refuse a question about subjects where the fit has none of their own.
+
+    Raises
+    ------
+    NotAvailableError
+    """
+    if fit.has_random_effects:
+        return
+    kind = "a marginal model" if not fit.design.term else f"a fit by {fit.estimator}"
+    raise NotAvailableError(
+        f"{what} of {kind}",
+        "it describes the mean over subjects; it has no coefficients of a subject's own, hence no distribution of them",
+        "fit a hierarchy: hl.TwoLevelModel(...).fit_reml() or .fit(); for group means use fit.marginal_means(...)",
+        SEE,
+    )

@@ -29,16 +29,21 @@ from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import COMMON_SD
 from hierlmm.fits.covariance_table import on_boundary
-from hierlmm.interpret.coefficients import check_at, group_rows, group_text, level2_variables, position_of, unticked
-from hierlmm.interpret.grammar import render
-from hierlmm.interpret.judge import (
+from hierlmm.interpret.coefficients import (
+    check_at,
     check_probability,
+    group_rows,
+    group_text,
     is_posterior,
     judged,
+    level2_variables,
     need_effects,
+    position_of,
     tails,
+    unticked,
     zero_terms,
 )
+from hierlmm.interpret.grammar import render
 from hierlmm.likelihood.quantiles import mixture_quantile
 from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
 
 from hierlmm.design.formula import unquoted
-from hierlmm.errors import SpecificationError
+from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
-from hierlmm.interpret.average import average_sentences, curve_sentences
-from hierlmm.interpret.between import between_sentences, correlation_sentences
-from hierlmm.interpret.differences import difference_sentences
 from hierlmm.interpret.grammar import Sentence, sentence
-from hierlmm.interpret.interpretation import Interpretation
-from hierlmm.interpret.within import marginal_covariance_sentences, within_sentences
+from hierlmm.interpret.means import average_sentences, curve_sentences, difference_sentences
+from hierlmm.interpret.variation import (
+    between_sentences,
+    correlation_sentences,
+    marginal_covariance_sentences,
+    within_sentences,
+)
 from hierlmm.interpret.words import Words, words_of
+from hierlmm.options import checked
+from hierlmm.results import Items, Page, Result
+from hierlmm.text import wrap
 
-__all__ = ["interpret"]
+__all__ = ["Interpretation", "interpret"]
 
 FIRST = "Read this first"
 MODEL = "The model"
@@ -87,3 +95,66 @@ def _model(words: Words) -> Iterator[Sentence]:
         yield words.say(MODEL, "fit.transformed")
     if hierarchy.offsets:
         yield words.say(MODEL, "fit.offset", names=", ".join(hierarchy.offsets))
+
+
+@checked
+@dataclass(frozen=True, repr=False)
+class Interpretation(Result):
+    """A fit in plain words (made by ``fit.interpret()``). Frozen.
+
+    Attributes
+    ----------
+    title : str
+    sentences : tuple of Sentence
+        Each with its section and its numbers; ``str(sentence)`` is the text.
+    """
+
+    title: str
+    sentences: tuple[Sentence, ...]
+
+    @property
+    def text(self) -> str:
+        """All sentences, by section."""
+        return repr(self)
+
+    @property
+    def facts(self) -> pd.DataFrame:
+        """The numbers, one in a row: ``section``, ``sentence`` (its position), ``fact``, ``value``."""
+        rows = [(s.section, i, name, value) for i, s in enumerate(self.sentences) for name, value in s.facts.items()]
+        return pd.DataFrame(rows, columns=["section", "sentence", "fact", "value"])
+
+    def section(self, name: str) -> tuple[Sentence, ...]:
+        """Sentences of one section, by its title.
+
+        Parameters
+        ----------
+        name : str
+            The title.
+
+        Raises
+        ------
+        SpecificationError
+            If there is no such section.
+        """
+        titles = list(dict.fromkeys(s.section for s in self.sentences))
+        if name not in titles:
+            reason = f"these sentences have no such section.{closest(str(name), titles)}"
+            remedy = f"use one of {', '.join(map(repr, titles))}"
+            raise SpecificationError(f"section {name!r}", reason, remedy, "docs, page 'In words'")
+        return tuple(s for s in self.sentences if s.section == name)
+
+    def _sections(self) -> Iterable[tuple[str, tuple[Sentence, ...]]]:
+        return [(name, self.section(name)) for name in dict.fromkeys(s.section for s in self.sentences)]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The numbers, as in `facts`."""
+        return self.facts
+
+    def _page(self) -> Page:
+        parts: list[str | Items] = []
+        for section, own in self._sections():
+            texts = [s.text for s in own]
+            printed = [section, *wrap(texts, initial_indent="- ", subsequent_indent="  ")]
+            parts += ["", Items(section, texts, printed)]
+        return Page(self.title, parts)

@@ -24,9 +24,17 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
-from hierlmm.interpret.coefficients import deviation_note, position_of, subject_rows
+from hierlmm.interpret.coefficients import (
+    deviation_note,
+    is_posterior,
+    need_effects,
+    position_of,
+    random_effect,
+    subject_rows,
+    tails,
+    zero_terms,
+)
 from hierlmm.interpret.grammar import render
-from hierlmm.interpret.judge import is_posterior, need_effects, random_effect, tails, zero_terms
 from hierlmm.interpret.theta import effects_at, sampled_states
 from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table

@@ -23,9 +23,17 @@ from hierlmm.bayes.convergence import diagnostics
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import quote
-from hierlmm.interpret.coefficients import deviation_note, position_of, subject_rows
+from hierlmm.interpret.coefficients import (
+    deviation_note,
+    is_posterior,
+    need_effects,
+    position_of,
+    random_effect,
+    subject_rows,
+    tails,
+    zero_terms,
+)
 from hierlmm.interpret.grammar import render
-from hierlmm.interpret.judge import is_posterior, need_effects, random_effect, tails, zero_terms
 from hierlmm.interpret.theta import DRAWS, Difference, difference
 from hierlmm.options import checked
 from hierlmm.results import Page, Result

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hierlmm.covariance.random import random_covariance
 from hierlmm.design.design import Design
-from hierlmm.design.row_order import row_order_messages
+from hierlmm.design.questions import row_order_messages
 from hierlmm.errors import DataError
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import cross_products

@@ -18,7 +18,7 @@ from hierlmm.design.design import Design
 from hierlmm.design.formula import variables_of
 from hierlmm.design.questions import first_row_of_subjects, numbers_at_level1, rows_by_subject, rows_of_subject
 from hierlmm.drawing.shapes import break_lines
-from hierlmm.effects.jumps import jumps_along
+from hierlmm.effects.curve_checks import jumps_along
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import is_number

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierlmm.datasets.catalogue import catalogue
-from hierlmm.datasets.load import load_dataset
+from hierlmm.datasets.catalogue import catalogue, load_dataset
 from hierlmm.design.formula import parse_formula
 from hierlmm.errors import DataError, FormulaError, MissingPackageError, UnknownDatasetError, closest
 from hierlmm.frames import quote, require_columns

@@ -22,17 +22,7 @@ from hierlmm.frames import quote, shorten
 from hierlmm.timevarying.history import History, is_real, rounding
 from hierlmm.timevarying.rules import Cumulative, CurrentValue, Interpolate, Lag, LastValue, Rule, TimeSince
 
-__all__ = [
-    "ABSENT",
-    "CARRIED",
-    "INTERPOLATED",
-    "NOT_THEN",
-    "NOT_YET",
-    "OBSERVED",
-    "TOO_OLD",
-    "Answer",
-    "evaluate",
-]
+__all__ = ["ABSENT", "CARRIED", "INTERPOLATED", "NOT_THEN", "NOT_YET", "OBSERVED", "TOO_OLD", "Answer", "evaluate"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

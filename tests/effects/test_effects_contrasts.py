@@ -14,8 +14,8 @@ import pytest
 from scipy import stats
 
 import hierlmm as hl
-from hierlmm.effects.adjust import adjusted_p, adjusted_quantiles
 from hierlmm.effects.anova import term_rows
+from hierlmm.effects.judge import adjusted_p, adjusted_quantiles
 from hierlmm.effects.parse import parse_hypotheses
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.likelihood.quantiles import largest_t_quantile, largest_t_sf

@@ -22,9 +22,8 @@ from scipy import integrate, stats
 import hierlmm as hl
 from hierlmm.bayes.record import posterior_record
 from hierlmm.effects import judge as judge_module
-from hierlmm.effects.bands import bands
 from hierlmm.effects.curve_checks import _moves_along
-from hierlmm.effects.judge import PosteriorDraws
+from hierlmm.effects.judge import PosteriorDraws, bands
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fit.make import fit_of
 from hierlmm.likelihood.estimate import maximise_design
