@@ -99,8 +99,11 @@ class Table:
             formatters=dict(self.formatters),
             na_rep="",
             border=0,
+            index_names=False,
         )
         head, body = text.split("<tbody>")
+        if self.index and self.frame.index.name:  # over its own column, not in a row of empty headings
+            head = head.replace("<th></th>", f"<th>{html.escape(str(self.frame.index.name))}</th>", 1)
         head = re.sub(r"<th\b", '<th scope="col"', head)
         body = re.sub(r"<th\b", '<th scope="row"', body)
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
