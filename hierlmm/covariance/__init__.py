@@ -2,5 +2,5 @@
 
     V_i = Z_i D Z_i' + Σ_i,     D = σ² Λ Λ',     Σ_i = σ² G_i R_i G_i
 
-No family knows the likelihood, and the likelihood knows no family.
+What a structure is, is said on its class; the likelihood asks it, and tests for no name of a residual structure.
 """
