@@ -5,6 +5,7 @@ a Jupyter kernel, and shows what they print.
 """
 
 import contextlib
+import importlib
 import importlib.util
 import io
 import re
@@ -56,6 +57,25 @@ def test_every_name_on_a_page_exists():
             target = hl
             for part in path.split("."):
                 target = getattr(target, part)
+
+
+def test_every_name_in_the_reference_exists():
+    listed = re.findall(r"^   ([\w.]+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.M)
+    assert len(listed) > 100
+    for name in listed:
+        module, _, last = f"hierlmm.{name}".rpartition(".")
+        assert hasattr(importlib.import_module(module), last), name
+
+
+def test_every_file_that_a_page_names_exists():
+    """In the plan of the house and elsewhere: ``room/file.py``, or a file alone; NAME stands for what a reader adds."""
+    there = {path.as_posix() for path in (ROOT / "hierlmm").rglob("*.py")}
+    there |= {
+        path.as_posix() for folder in ("benchmarks", "docs", "tests", "tools") for path in (ROOT / folder).rglob("*.py")
+    }
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "README.md"]:
+        for name in re.findall(r"`([\w/]+\.py)`", page.read_text(encoding="utf-8")):
+            assert "NAME" in name or any(path.endswith(f"/{name}") for path in there), (page.name, name)
 
 
 def test_every_public_name_is_in_the_reference():
