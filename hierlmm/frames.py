@@ -255,9 +255,8 @@ def complete_rows(
         If values are missing and ``missing="raise"``, or if no complete row is left.
     """
     if missing not in MISSING_CHOICES:
-        raise SpecificationError(
-            f"missing={missing!r}", "this is not a way to treat missing values", "use missing='raise' or missing='drop'"
-        )
+        reason = "this is not a way to treat missing values"
+        raise SpecificationError(f"missing={missing!r}", reason, "use missing='raise' or missing='drop'")
     if subject is not None:
         _refuse_rounded_labels(frame[subject])
     absent = frame.isna()

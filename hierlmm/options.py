@@ -217,9 +217,8 @@ def _check(parameter: inspect.Parameter, value: Any, kinds: tuple[Any, ...]) -> 
         remedy = f"use {wanted} for {name}" + ("" if parameter.default is EMPTY else ", or leave it out")
         raise ArgumentError(f"{name}={_short(value)}", f"{_what(value)} was given where {wanted} is needed", remedy)
     if int in kinds and isinstance(value, (int, np.integer)) and value > MOST:
-        raise ArgumentError(
-            f"{name}={_short(value)}", f"the largest number that is taken here is {MOST:,}", "use a smaller number"
-        )
+        received = f"{name}={_short(value)}"
+        raise ArgumentError(received, f"the largest number that is taken here is {MOST:,}", "use a smaller number")
 
 
 def _check_seed(value: Any) -> None:
@@ -269,11 +268,8 @@ def _short(value: Any) -> str:
 def unknown_argument(door: Callable[..., Any], name: str, value: Any, of: tuple[Any, ...] = ()) -> ArgumentError:
     """Make the error for an argument that a function does not have, with the nearest that it has."""
     known = _names(inspect.signature(door))
-    return ArgumentError(
-        f"{_title(door, of)} with {name}={_short(value)}",
-        f"it has no argument of this name.{closest(name, known)}",
-        _listing(known),
-    )
+    received = f"{_title(door, of)} with {name}={_short(value)}"
+    return ArgumentError(received, f"it has no argument of this name.{closest(name, known)}", _listing(known))
 
 
 def _misfit(

@@ -181,12 +181,8 @@ def describe_dataset(name: str) -> DatasetDescription:
         return known[name]
     near = get_close_matches(str(name).lower(), known, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise UnknownDatasetError(
-        received=f"the data set name {name!r}",
-        reason="No data set has this name.",
-        remedy=f"{hint}The names are: {', '.join(known)}.",
-        see="hierlmm.list_datasets()",
-    )
+    received, reason = f"the data set name {name!r}", "No data set has this name."
+    raise UnknownDatasetError(received, reason, f"{hint}The names are: {', '.join(known)}.", "hierlmm.list_datasets()")
 
 
 def list_datasets() -> pd.DataFrame:
@@ -331,9 +327,6 @@ def _check_external(description: DatasetDescription, path: Path, raw: pd.DataFra
 
 
 def _unusable(description: DatasetDescription, path: Path, why: str) -> DataError:
-    return DataError(
-        received=f"the file {path} for the data set {description.name!r}",
-        reason=why,
-        remedy=f"Export the data set again in R: {description.reading.export}.",
-        see=f"hierlmm.describe_dataset({description.name!r})",
-    )
+    received = f"the file {path} for the data set {description.name!r}"
+    remedy = f"Export the data set again in R: {description.reading.export}."
+    return DataError(received, why, remedy, f"hierlmm.describe_dataset({description.name!r})")

@@ -203,9 +203,8 @@ def positive(value: Any, what: str, why: str) -> float:
 def whole(value: Any, what: str, *, least: int) -> int:
     """Return the value as a whole number, or refuse it."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise refuse(
-            f"{what}={value!r}", f"It must be a whole number, at least {least}.", f"Try {what}={max(least, 10)}."
-        )
+        received = f"{what}={value!r}"
+        raise refuse(received, f"It must be a whole number, at least {least}.", f"Try {what}={max(least, 10)}.")
     return int(value)
 
 

@@ -94,9 +94,8 @@ def to_long(
     3   2   M  10.0      25.0
     """
     if not isinstance(missing, str) or missing not in ("keep", "drop"):
-        raise specification_error(
-            f"missing={missing!r}", "this is not one of the choices", "use missing='keep' or missing='drop'"
-        )
+        received = f"missing={missing!r}"
+        raise specification_error(received, "this is not one of the choices", "use missing='keep' or missing='drop'")
     wide = _to_pandas(data)
     twice = wide.columns[wide.columns.duplicated()].unique()
     if len(twice):

@@ -360,16 +360,14 @@ def _random_effects(D: Any, random: Sequence[str] | None, time: str) -> tuple[li
     try:
         matrix = np.array(D, dtype=float, ndmin=2)
     except (TypeError, ValueError):
-        raise refuse(
-            f"D={D!r}", "It is not a matrix of numbers.", "For example D=[[3.2, -0.03], [-0.03, 0.03]]."
-        ) from None
+        reason = "It is not a matrix of numbers."
+        raise refuse(f"D={D!r}", reason, "For example D=[[3.2, -0.03], [-0.03, 0.03]].") from None
     q = matrix.shape[0]
     if names is None:
         names = {1: ["Intercept"], 2: ["Intercept", time]}.get(q)
         if names is None:
-            raise refuse(
-                f"D of shape {matrix.shape}", "It is not clear what its rows are.", "Name them in random=[...]."
-            )
+            received = f"D of shape {matrix.shape}"
+            raise refuse(received, "It is not clear what its rows are.", "Name them in random=[...].")
     if matrix.shape != (len(names), len(names)):
         received = f"D of shape {matrix.shape} and random={names!r}"
         reason = f"{len(names)} random effects have a covariance matrix of shape ({len(names)}, {len(names)})."

@@ -92,9 +92,8 @@ def parse_formula(formula: str) -> ParsedFormula:
         If the formula has no response, unbalanced parentheses, or a grouping that is not one column.
     """
     if not isinstance(formula, str):
-        raise formula_error(
-            f"a formula of type {type(formula).__name__}", "a formula is text", "write 'y ~ x + (1 | subject)'"
-        )
+        received = f"a formula of type {type(formula).__name__}"
+        raise formula_error(received, "a formula is text", "write 'y ~ x + (1 | subject)'")
     check_text(formula)
     response, rhs = _split_response(formula)
     rest, random = _extract_random(rhs, formula)
@@ -293,9 +292,8 @@ def _extract_random(rhs: str, formula: str) -> tuple[str, tuple[Bar, ...]]:
         if inner is None:
             pieces.append(f"{sign} {piece}")
         elif sign == "-":
-            raise formula_error(
-                repr(formula), "a random-effects term is subtracted", "leave the term out, or add it with '+'"
-            )
+            reason = "a random-effects term is subtracted"
+            raise formula_error(repr(formula), reason, "leave the term out, or add it with '+'")
         else:
             random.append(_parse_random(inner, formula))
     return " ".join(pieces).removeprefix("+").strip(), tuple(random)
@@ -319,9 +317,8 @@ def _parse_random(inner: str, formula: str) -> Bar:
     match = re.fullmatch(r"([^|]*)(\|\|?)([^|]*)", outline(inner, formula))
     left, subject = (inner[: match.end(1)].strip(), inner[match.start(3) :].strip()) if match else ("", "")
     if not match or not subject or not left:
-        raise formula_error(
-            repr(formula), f"the random-effects term '({inner})' is incomplete", "write '(1 + time | subject)'"
-        )
+        reason = f"the random-effects term '({inner})' is incomplete"
+        raise formula_error(repr(formula), reason, "write '(1 + time | subject)'")
     if re.search(r"[/:+*()^%]", outline(subject, formula)):
         raise FormulaError(
             f"({inner})",
@@ -332,9 +329,8 @@ def _parse_random(inner: str, formula: str) -> Bar:
         )
     terms = parse_rhs(left, formula)
     if not terms:
-        raise formula_error(
-            f"({inner})", "it contains no random effect", "write '(1 | subject)' for a random intercept"
-        )
+        received = f"({inner})"
+        raise formula_error(received, "it contains no random effect", "write '(1 | subject)' for a random intercept")
     return Bar(terms, unquoted(subject), correlated=match.group(2) == "|")
 
 

@@ -176,9 +176,8 @@ def learn_spline(
     least = 1 + intercept if kind == "ns" else degree + intercept
     boundary = _boundary(x, boundary_knots, name)
     if df is not None and knots is not None:
-        raise formula_error(
-            name, "df and knots both say how many columns there are", "give one of them: knots=[...] or df=..."
-        )
+        reason = "df and knots both say how many columns there are"
+        raise formula_error(name, reason, "give one of them: knots=[...] or df=...")
     if df is not None:
         n_knots = whole(df, "df", name, least=least) - least
         inside = x[(x >= boundary[0]) & (x <= boundary[1])]

@@ -85,9 +85,8 @@ def check_variable(grid: Grid, variable: str | None, fit: Fit) -> str:
     remedy = f"use one of {shorten(map(repr, numbers))}" if numbers else "use fit.marginal_means(...)"
     if variable is None:
         if not numbers:
-            raise SpecificationError(
-                "effects() of a model without numeric covariates", "a curve runs along a number", remedy, SEE
-            )
+            received = "effects() of a model without numeric covariates"
+            raise SpecificationError(received, "a curve runs along a number", remedy, SEE)
         level1 = [v for v in numbers if v in fit.design.level1_variables()]
         return (level1 or numbers)[0]
     if variable not in grid.points:

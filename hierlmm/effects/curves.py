@@ -188,9 +188,8 @@ class EffectCurves(Result):
             A column for each of ``panels``, ``by`` and ``variable``.
         """
         if not isinstance(keys, pd.DataFrame):
-            raise SpecificationError(
-                f"rows of type {type(keys).__name__}", "their values stand in columns", "use pd.DataFrame({...})", SEE
-            )
+            received = f"rows of type {type(keys).__name__}"
+            raise SpecificationError(received, "their values stand in columns", "use pd.DataFrame({...})", SEE)
         return average_rows(self.grid, keys, self.weights, list(self.averaged))
 
     @renamed(residuals="residual_level")

@@ -177,9 +177,8 @@ def refuse_unknown(name: str, grid: Grid) -> None:
     """Refuse a variable that is not in the grid."""
     if name not in grid.points:
         known = f"use {shorten(map(repr, grid.points))}" if grid.points else "this model has no covariates"
-        raise SpecificationError(
-            repr(name), f"the fixed effects have no covariate of this name.{closest(name, grid.points)}", known, SEE
-        )
+        reason = f"the fixed effects have no covariate of this name.{closest(name, grid.points)}"
+        raise SpecificationError(repr(name), reason, known, SEE)
 
 
 def average_rows(

@@ -90,9 +90,8 @@ def parse_hypotheses(hypotheses: str | Sequence[str], design: Design) -> list[Hy
     found: list[Hypothesis] = []
     for text in texts:
         if not isinstance(text, str):
-            raise SpecificationError(
-                f"a hypothesis of type {type(text).__name__}", "a hypothesis is text", "write 'time = 0'", SEE
-            )
+            received = f"a hypothesis of type {type(text).__name__}"
+            raise SpecificationError(received, "a hypothesis is text", "write 'time = 0'", SEE)
         check_text(text)
         for tokens in _split(_tokens(text, names), ","):
             found += _Reader(text, tokens, names, len(design.coef)).read()

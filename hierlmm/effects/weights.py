@@ -168,9 +168,8 @@ def _custom(method: Mapping[str, Any], labels: list[str]) -> tuple[list[str], Fl
                 raise SpecificationError(received, f"there are {len(labels)} rows: {shorten(labels)}", remedy, SEE)
             row = values
         if not np.all(np.isfinite(row)) or not np.any(row):
-            raise SpecificationError(
-                f"the weights of {name!r}", "they are all zero, or not finite", "give finite weights", SEE
-            )
+            received = f"the weights of {name!r}"
+            raise SpecificationError(received, "they are all zero, or not finite", "give finite weights", SEE)
         rows.append(row)
     if not rows:
         raise SpecificationError("method={}", "no contrast is named", "give {'name': weights}", SEE)

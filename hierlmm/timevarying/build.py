@@ -161,9 +161,8 @@ def time_varying(
     require_columns([time], column_names(rows), "time")
     for name in columns:
         if name in rows:
-            raise specification_error(
-                f"a new column {name!r}", "the data already have a column of this name", "choose another name"
-            )
+            received = f"a new column {name!r}"
+            raise specification_error(received, "the data already have a column of this name", "choose another name")
     who, labels = subject_codes(rows[subject], "the data")
     at = time_values(rows[time], "the data")
     histories, n_subjects_shared = _histories(
@@ -206,9 +205,8 @@ def _check_options(columns: Mapping[str, Rule], missing: str, ties: str) -> None
             )
     for option, value, allowed in (("missing", missing, MISSING_CHOICES), ("ties", ties, TIES)):
         if value not in allowed:
-            raise specification_error(
-                f"{option}={value!r}", "there is no such choice", f"use one of {', '.join(map(repr, allowed))}"
-            )
+            reason = "there is no such choice"
+            raise specification_error(f"{option}={value!r}", reason, f"use one of {', '.join(map(repr, allowed))}")
 
 
 def _histories(

@@ -197,9 +197,8 @@ def check_exogeneity(
     """
     _check_options(lags, time_degree, alpha)
     if response == variable:
-        raise specification_error(
-            f"{response!r} as response and as covariate", "a variable is not its own covariate", "name two columns"
-        )
+        received = f"{response!r} as response and as covariate"
+        raise specification_error(received, "a variable is not its own covariate", "name two columns")
     wanted = list(dict.fromkeys([subject, time, response, variable, *adjust_for]))
     table = to_pandas(data)
     for names, role in (
@@ -241,19 +240,16 @@ def check_exogeneity(
 
 
 def _too_few(n_rows: int, n_subjects: int, lags: int, n_terms: int) -> DataError:
-    return data_error(
-        f"{n_rows} rows of {n_subjects} subjects that have {lags} earlier measurement{'s' if lags > 1 else ''}",
-        f"a regression with {n_terms} terms cannot be judged from so few",
-        "use fewer lags, a lower time_degree or fewer columns to adjust for; or collect more",
-    )
+    received = f"{n_rows} rows of {n_subjects} subjects that have {lags} earlier measurement{'s' if lags > 1 else ''}"
+    remedy = "use fewer lags, a lower time_degree or fewer columns to adjust for; or collect more"
+    return data_error(received, f"a regression with {n_terms} terms cannot be judged from so few", remedy)
 
 
 def _check_options(lags: int, time_degree: int, alpha: float) -> None:
     for name, value, least in (("lags", lags, 1), ("time_degree", time_degree, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise specification_error(
-                f"{name}={value!r}", f"it must be a whole number, {least} or more", f"use {name}={max(least, 1)}"
-            )
+            reason = f"it must be a whole number, {least} or more"
+            raise specification_error(f"{name}={value!r}", reason, f"use {name}={max(least, 1)}")
     if not 0 < alpha < 1:
         raise specification_error(f"alpha={alpha!r}", "it is not between 0 and 1", "use alpha=0.05, for example")
 
@@ -261,9 +257,8 @@ def _check_options(lags: int, time_degree: int, alpha: float) -> None:
 def _numbers(column: pd.Series) -> FloatArray:
     kind = column.dtype
     if not is_real(kind):
-        raise data_error(
-            f"{column.name!r} of type {kind}", "the check is a linear regression and needs numbers", "code it 0 and 1"
-        )
+        received = f"{column.name!r} of type {kind}"
+        raise data_error(received, "the check is a linear regression and needs numbers", "code it 0 and 1")
     values = column.to_numpy(np.float64)
     if not np.isfinite(values).all():
         raise data_error(f"infinite values in {column.name!r}", "they cannot be used", "correct or drop them")

@@ -131,9 +131,8 @@ def _refuse_unusable(values: pd.Series, absent: NDArray[np.bool_], name: str, mi
             "others), or impute first",
         )
     if pd.api.types.is_float_dtype(values.dtype) and np.isinf(values.to_numpy(np.float64)).any():
-        raise DataError(
-            f"infinite measurements of {name!r}", "no area or line can be drawn through them", "correct or drop them"
-        )
+        received = f"infinite measurements of {name!r}"
+        raise DataError(received, "no area or line can be drawn through them", "correct or drop them")
 
 
 def _without_ties(

@@ -96,14 +96,12 @@ def within_between(
     3   2  5.0        5.0       0.0
     """
     if missing not in MISSING_CHOICES:
-        raise specification_error(
-            f"missing={missing!r}", "there is no such choice", "use missing='raise' or missing='drop'"
-        )
+        received = f"missing={missing!r}"
+        raise specification_error(received, "there is no such choice", "use missing='raise' or missing='drop'")
     names = [variables] if isinstance(variables, str) else list(variables)
     if not names:
-        raise specification_error(
-            "no covariate to split", "variables is empty", 'name one or more columns, as in variables="dose"'
-        )
+        received = "no covariate to split"
+        raise specification_error(received, "variables is empty", 'name one or more columns, as in variables="dose"')
     rows = to_pandas(data)
     require_columns([subject], column_names(rows), "subject")
     require_columns(names, column_names(rows), "covariate")
@@ -284,9 +282,8 @@ def test_within_between(fit: Any, within: str, between: str, *, ci: float = 0.95
             remedy = f"fit a model with both columns of within_between; its coefficients are {shorten(coefs)}"
             raise specification_error(received, f"the fit has none of this name.{closest(name, coefs)}", remedy)
     if within == between:
-        raise specification_error(
-            f"{within!r} twice", "a slope is equal to itself", "name the slope within and the slope between"
-        )
+        received = f"{within!r} twice"
+        raise specification_error(received, "a slope is equal to itself", "name the slope within and the slope between")
     _check_pair(getattr(fit, "design", None), within, between)
     tail = (1.0 - ci) / 2.0
     nan = float("nan")
@@ -325,13 +322,11 @@ def _check_pair(design: Any, within: str, between: str) -> None:
         columns[name] = design.X[:, k]
     by_subject = {n: pd.Series(c).groupby(design.subject_index).transform("mean") for n, c in columns.items()}
     if _varies(columns[between], columns[between] - by_subject[between].to_numpy()):
-        raise specification_error(
-            f"{between!r} as the slope between subjects", "its covariate varies within subjects", remedy
-        )
+        received = f"{between!r} as the slope between subjects"
+        raise specification_error(received, "its covariate varies within subjects", remedy)
     if not _varies(columns[within], columns[within] - by_subject[within].to_numpy()):
-        raise specification_error(
-            f"{within!r} as the slope within subjects", "its covariate is constant within every subject", remedy
-        )
+        received = f"{within!r} as the slope within subjects"
+        raise specification_error(received, "its covariate is constant within every subject", remedy)
     if np.sum(by_subject[within] ** 2) > 0.5 * np.sum(columns[within] ** 2):
         reason = "its covariate is no deviation from the subject's mean: the subjects' means of it are far from zero"
         remedy = f"{remedy}; if rows were left out after the split, split the rows that are left"
@@ -339,9 +334,8 @@ def _check_pair(design: Any, within: str, between: str) -> None:
     suffixes = "_within", "_between"
     x, mean = within.removesuffix(suffixes[0]), between.removesuffix(suffixes[1])
     if x != within and mean != between and x != mean:
-        raise specification_error(
-            f"{within!r} and {between!r}", f"they are of two covariates, {x!r} and {mean!r}", remedy
-        )
+        received = f"{within!r} and {between!r}"
+        raise specification_error(received, f"they are of two covariates, {x!r} and {mean!r}", remedy)
 
 
 test_within_between.__test__ = False  # type: ignore[attr-defined]  # its name begins like a test's; pytest must not collect it

@@ -232,9 +232,8 @@ def _number(value: Any, rule: str, name: str) -> float:
         or not isinstance(value, int | float | np.integer | np.floating)
         or not np.isfinite(value)
     ):
-        raise specification_error(
-            f"{rule}({name}={value!r})", "it must be a finite number", "give it in the unit of the time column"
-        )
+        received = f"{rule}({name}={value!r})"
+        raise specification_error(received, "it must be a finite number", "give it in the unit of the time column")
     return float(value)
 
 
@@ -247,6 +246,5 @@ def _positive(value: Any, rule: str, name: str) -> None:
 
 def _one_of(value: Any, allowed: tuple[str, ...], rule: str, name: str) -> None:
     if value not in allowed:
-        raise specification_error(
-            f"{rule}({name}={value!r})", "there is no such choice", f"use one of {', '.join(map(repr, allowed))}"
-        )
+        received = f"{rule}({name}={value!r})"
+        raise specification_error(received, "there is no such choice", f"use one of {', '.join(map(repr, allowed))}")
