@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
+import tomllib
 from collections.abc import Collection, Iterable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,7 @@ __all__ = [
     "PROBABILITIES",
     "align",
     "apart",
+    "fill",
     "number",
     "percentage",
     "probability",
@@ -22,6 +27,7 @@ __all__ = [
     "span",
     "table_lines",
     "table_text",
+    "templates",
     "wrap",
 ]
 
@@ -29,6 +35,8 @@ FloatArray = NDArray[np.float64]
 PROBABILITIES = ("p", "prob_positive", "prob_rope", "prob", "share", "share_lower", "share_upper")
 """Columns that hold probabilities or shares."""
 LEAST_DIGITS = 3
+SLOT = re.compile(r"\{(\w+)\}")
+OPTIONAL = re.compile(r"<([^<>]*)>")
 STATISTICS = {"t", "t value", "z", "p", "df"}
 """Columns that are not in units of the response, and say nothing about the size of their row."""
 
@@ -166,3 +174,18 @@ def _number(value: float, places: int) -> str:
     if not np.isfinite(value):
         return ""
     return f"{value:z.{places}f}" if places <= 8 or value == 0 else f"{value:.3e}"
+
+
+@cache
+def templates(module: str) -> dict[str, Any]:
+    """The templates in ``sentences.toml`` beside a module (its ``__file__``)."""
+    return tomllib.loads(Path(module).with_name("sentences.toml").read_text(encoding="utf-8"))
+
+
+def fill(template: str, **slots: Any) -> str:
+    """A template with its ``{slots}`` filled in; what stands in ``<...>`` is left out where one of them is empty."""
+
+    def whole(piece: re.Match[str]) -> str:
+        return piece[1] if all(slots[slot] not in ("", None) for slot in SLOT.findall(piece[1])) else ""
+
+    return SLOT.sub(lambda found: str(slots[found[1]]), OPTIONAL.sub(whole, template))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from hierlmm.errors import SpecificationError, closest
 
 __all__ = ["Array", "Column", "Covariate", "draw_covariates", "finite", "positive", "refuse", "split", "whole"]
 
-SEE = "the documentation of hierlmm.simulate"
+refuse = partial(SpecificationError, see="the documentation of hierlmm.simulate")
 
 Array = np.ndarray
 Covariate = Sequence[Any] | Callable[[np.random.Generator, int], Any]
@@ -206,8 +207,3 @@ def whole(value: Any, what: str, *, least: int) -> int:
         received = f"{what}={value!r}"
         raise refuse(received, f"It must be a whole number, at least {least}.", f"Try {what}={max(least, 10)}.")
     return int(value)
-
-
-def refuse(received: str, reason: str, remedy: str) -> SpecificationError:
-    """Make the error to raise."""
-    return SpecificationError(received=received, reason=reason, remedy=remedy, see=SEE)

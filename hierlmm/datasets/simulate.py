@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import Any, Literal, Required, TypedDict, Unpack, overload
 
 import numpy as np
 import pandas as pd
@@ -73,48 +73,32 @@ class SimulationTruth:
         )
 
 
-@overload
-def simulate(
-    *,
-    beta: Mapping[str, float] | pd.Series,
-    D: Any,
-    sigma: float,
-    random: Sequence[str] | None = ...,
-    n_subjects: int = ...,
-    times: Sequence[float] | Array = ...,
-    n_times: int | tuple[int, int] | None = ...,
-    irregular: bool = ...,
-    level2: Mapping[str, Covariate] | None = ...,
-    level1: Mapping[str, Covariate] | None = ...,
-    dropout: float = ...,
-    response: str = ...,
-    subject: str = ...,
-    time: str = ...,
-    seed: int | np.random.Generator | None = ...,
-    return_truth: Literal[False] = ...,
-) -> pd.DataFrame: ...
+class _Asked(TypedDict, total=False):
+    """Arguments of `simulate`, but for ``return_truth``, which decides what it returns."""
+
+    beta: Required[Mapping[str, float] | pd.Series]
+    D: Required[Any]
+    sigma: Required[float]
+    random: Sequence[str] | None
+    n_subjects: int
+    times: Sequence[float] | Array
+    n_times: int | tuple[int, int] | None
+    irregular: bool
+    level2: Mapping[str, Covariate] | None
+    level1: Mapping[str, Covariate] | None
+    dropout: float
+    response: str
+    subject: str
+    time: str
+    seed: int | np.random.Generator | None
 
 
 @overload
-def simulate(
-    *,
-    beta: Mapping[str, float] | pd.Series,
-    D: Any,
-    sigma: float,
-    random: Sequence[str] | None = ...,
-    n_subjects: int = ...,
-    times: Sequence[float] | Array = ...,
-    n_times: int | tuple[int, int] | None = ...,
-    irregular: bool = ...,
-    level2: Mapping[str, Covariate] | None = ...,
-    level1: Mapping[str, Covariate] | None = ...,
-    dropout: float = ...,
-    response: str = ...,
-    subject: str = ...,
-    time: str = ...,
-    seed: int | np.random.Generator | None = ...,
-    return_truth: Literal[True],
-) -> tuple[pd.DataFrame, SimulationTruth]: ...
+def simulate(*, return_truth: Literal[False] = ..., **asked: Unpack[_Asked]) -> pd.DataFrame: ...
+
+
+@overload
+def simulate(*, return_truth: Literal[True], **asked: Unpack[_Asked]) -> tuple[pd.DataFrame, SimulationTruth]: ...
 
 
 @checked

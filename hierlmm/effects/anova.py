@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hierlmm.design.columns import Column
 from hierlmm.design.design import Design
 from hierlmm.design.formula import Term, categorical_arguments, term_name, variables_of
-from hierlmm.effects.judge import PosteriorDraws, is_posterior, judge_of
+from hierlmm.effects.judge import PosteriorDraws, judge_of
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 
@@ -32,7 +32,7 @@ SEE = "docs, page 'Contrasts', section 'Tests of terms'"
 
 def anova(fit: Fit, df: str | None = None) -> pd.DataFrame:
     """F tests of the terms; see `hierlmm.fits.base.Fit.anova`."""
-    if is_posterior(fit):
+    if fit.has_draws:
         remedy = "use fit.hypothesis(['a = 0', 'b = 0']) or fit.contrasts(...)"
         raise NotAvailableError("anova of a posterior", "a posterior has no F test", remedy, SEE)
     judge = judge_of(fit, df)

@@ -286,10 +286,8 @@ class EffectCurves(Result):
         if self.simultaneous is not None:
             lines.append(self._simultaneous_text())
         if bool(self._linear["extrapolated"].any()):
-            lines.append(
-                f"Dashed: beyond the data of the curve's group or the boundary knots ({self.variable} there was not "
-                "seen)."
-            )
+            where = "beyond the data of the curve's group or the boundary knots"
+            lines.append(f"Dashed: {where} ({self.variable} there was not seen).")
         return [*lines, *notes_of(self.notes, self.judge)]
 
     def _band_text(self) -> str:
@@ -306,10 +304,8 @@ class EffectCurves(Result):
         how = f"largest |t|, averaged over {2**DIRECTIONS} directions, seed {self.seed}"
         if isinstance(self.judge, PosteriorDraws):
             how = "largest deviation over draws"
-        return (
-            f"Simultaneous band: {100 * self.ci:g} % for all {len(self.grid.points[self.variable])} grid points of "
-            f"{what}, estimate ± {size} se ({how})."
-        )
+        points = f"{100 * self.ci:g} % for all {len(self.grid.points[self.variable])} grid points of {what}"
+        return f"Simultaneous band: {points}, estimate ± {size} se ({how})."
 
     def _curve_text(self) -> str:
         if not self.fit.has_random_effects:
@@ -397,27 +393,8 @@ def effect_curves(
     columns, critical = bands(judge, X, offset, ci, pieces if scope else [], seed)
     shown = keys.rename(columns=apart(keep, RESULTS))
     table = pd.concat([shown, pd.DataFrame({**columns, "extrapolated": beyond})], axis=1)
-    return EffectCurves(
-        variable,
-        groups,
-        panels,
-        held,
-        averaged,
-        weights,
-        grid,
-        X,
-        offset,
-        fit,
-        judge,
-        level,
-        ci,
-        scope,
-        transform,
-        seed,
-        critical,
-        table,
-        tuple(notes),
-    )
+    what, rows = (variable, groups, panels, held, averaged, weights), (grid, X, offset)
+    return EffectCurves(*what, *rows, fit, judge, level, ci, scope, transform, seed, critical, table, tuple(notes))
 
 
 def _grid(

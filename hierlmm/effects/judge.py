@@ -52,7 +52,6 @@ __all__ = [
     "check_rope",
     "covariance_of",
     "estimates",
-    "is_posterior",
     "judge_of",
     "level_text",
     "notes_of",
@@ -101,11 +100,6 @@ class Estimates(NamedTuple):
         return {"estimate": self.estimate, "se": self.se, **df, "lower": self.lower, "upper": self.upper}
 
 
-def is_posterior(fit: Fit) -> bool:
-    """Whether the fit holds posterior draws."""
-    return getattr(fit, "datatree", None) is not None
-
-
 def covariance_of(fit: Fit) -> str | None:
     """Which covariance of β the fit's standard errors come from, in words; None where there is but one."""
     kind = getattr(fit, "se", None)
@@ -120,7 +114,7 @@ def judge_of(fit: Fit, df: str | None) -> Judge:
     NotAvailableError
         If degrees of freedom are asked of a posterior, or of an estimator that has none.
     """
-    if not is_posterior(fit):
+    if not fit.has_draws:
         return fit._wald(df)
     if df is not None:
         reason = "its intervals are quantiles of draws, and there is no t distribution that needs degrees of freedom"

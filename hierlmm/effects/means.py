@@ -8,6 +8,7 @@ with L and its derivatives from `grid`, the weights C from `weights`, and their 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -124,31 +125,16 @@ def _effects(
         refuse_unknown(name, grid)
     keys, rest = grid.keys(keep), [v for v in grid.points if v not in keep]
     L, offset = average_rows(grid, keys, weights, [v for v in rest if v in grid.factors], rows)
-    return Effects(
-        kind,
-        fit.design.hierarchy.response,
-        fit.estimator,
-        keys,
-        L,
-        offset,
-        by,
-        judge,
-        intervals.ci,
-        check_multiplicity(judge, intervals.adjust, intervals.simultaneous, pairwise=False),
-        simultaneous=intervals.simultaneous,
-        level=level_text(fit),
-        averaged=averaging_text(grid, keep, weights),
-        row_names=(unit,) * len(keys) if unit else (),
-    )
+    adjust = check_multiplicity(judge, intervals.adjust, intervals.simultaneous, pairwise=False)
+    made = Effects(kind, fit.design.hierarchy.response, fit.estimator, keys, L, offset, by, judge, intervals.ci, adjust)
+    averaged, units = averaging_text(grid, keep, weights), (unit,) * len(keys) if unit else ()
+    together = intervals.simultaneous
+    return replace(made, simultaneous=together, level=level_text(fit), averaged=averaged, row_names=units)
 
 
 def averaging_text(grid: Grid, keep: tuple[str, ...], weights: str) -> str:
     """What was averaged over and what was held, in words."""
     averaged = [v for v, values in grid.points.items() if v not in keep and len(values) > 1]
     held = [f"{v} = {show(values[0])}" for v, values in grid.points.items() if len(values) == 1]
-    parts = []
-    if averaged:
-        parts.append(f"Averaged over {', '.join(averaged)} with {weights} weights.")
-    if held:
-        parts.append(f"At {', '.join(held)}.")
-    return " ".join(parts)
+    parts = [f"Averaged over {', '.join(averaged)} with {weights} weights."] if averaged else []
+    return " ".join([*parts, *([f"At {', '.join(held)}."] if held else [])])

@@ -6,6 +6,8 @@ A compound-symmetric D has one standard deviation and one correlation: ``sd(all 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -13,7 +15,15 @@ from numpy.typing import NDArray
 from hierlmm.covariance.random import compound_symmetry_corr
 from hierlmm.design.design import Design
 
-__all__ = ["COMMON_CORR", "COMMON_SD", "component_frame", "component_labels", "component_values", "correlated_pairs"]
+__all__ = [
+    "COMMON_CORR",
+    "COMMON_SD",
+    "component_frame",
+    "component_labels",
+    "component_values",
+    "correlated_pairs",
+    "zero_terms",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -54,3 +64,14 @@ def component_frame(
     """Table of covariance parameters, columns estimate, se, lower, upper."""
     index = pd.Index(labels, name="component")
     return pd.DataFrame({"estimate": estimate, "se": se, "lower": lower, "upper": upper}, index=index)
+
+
+def zero_terms(fit: Any) -> dict[str, float]:
+    """Random effects whose estimated variance is zero but for rounding: term -> SD that would match the residual's.
+
+    The optimiser leaves 1e-15 of the response's unit there, which an axis would blow up to the width of the figure.
+    """
+    if fit.has_draws or not fit.has_random_effects:
+        return {}
+    unit = float(fit.sigma) / np.sqrt(np.mean(fit.design.Z**2, axis=0))
+    return {t: float(u) for t, u, s in zip(fit.design.term, unit, fit.sd_b, strict=True) if s <= 1e-6 * u}

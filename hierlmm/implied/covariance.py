@@ -15,7 +15,7 @@ from hierlmm.errors import DataError, NotAvailableError
 from hierlmm.frames import shorten
 from hierlmm.implied.grid import SEE, Grid
 
-__all__ = ["covariance_at", "covariance_draws", "describe_covariance", "is_posterior"]
+__all__ = ["covariance_at", "covariance_draws", "describe_covariance"]
 
 FloatArray = NDArray[np.float64]
 LIKELIHOOD_DRAWS, POSTERIOR_DRAWS = 1000, 2000
@@ -96,18 +96,13 @@ def _all_numbers(values: Iterable[Any]) -> bool:
     return all(isinstance(v, (int, float, np.integer, np.floating)) for v in values)
 
 
-def is_posterior(fit: Any) -> bool:
-    """Whether the fit holds posterior draws."""
-    return getattr(fit, "datatree", None) is not None
-
-
 def covariance_draws(
     fit: Any, grid: Grid, ci: float, draws: int | None, seed: int | None
 ) -> tuple[FloatArray | None, str]:
     """Draws of V (S, n, n), and what the bands are."""
     if fit.estimator == "GEE":
         return None, "No bands: GEE estimates a working covariance, without a distribution of its parameters."
-    posterior = is_posterior(fit)
+    posterior = fit.has_draws
     if draws == 0 and not posterior:
         return None, "No bands (draws=0)."
     if posterior:

@@ -28,7 +28,7 @@ from hierlmm.design.design import Design
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
-from hierlmm.implied.covariance import covariance_at, covariance_draws, describe_covariance, is_posterior
+from hierlmm.implied.covariance import covariance_at, covariance_draws, describe_covariance
 from hierlmm.implied.empirical import empirical_moments
 from hierlmm.implied.grid import SEE, Grid, check_request, make_grid
 from hierlmm.options import checked
@@ -243,7 +243,7 @@ def implied_marginal(
         correlations = _correlation(sampled)
         tail = 0.5 * (1.0 - ci)
         bands = [b for values in (sampled, correlations) for b in np.quantile(values, [tail, 1.0 - tail], axis=0)]
-        if is_posterior(fit):
+        if fit.has_draws:
             V, R = sampled.mean(axis=0), correlations.mean(axis=0)
     R[np.diag_indices_from(R)] = 1.0
     by_time = [None if v is None else pd.DataFrame(v, index=grid.index, columns=grid.index) for v in (V, R, *bands)]

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT, categorical_arguments, unquoted, variables_of
-from hierlmm.design.questions import is_label, levels_of
+from hierlmm.design.questions import first_row_of_subjects, is_label, levels_of
 from hierlmm.effects.grid import check_values
-from hierlmm.effects.judge import Estimates, estimates, is_posterior, judge_of
+from hierlmm.effects.judge import Estimates, estimates, judge_of
 from hierlmm.errors import NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
@@ -40,8 +40,6 @@ __all__ = [
     "deviation_note",
     "group_rows",
     "group_text",
-    "has_working_correlation",
-    "is_posterior",
     "judged",
     "level2_rows",
     "need_effects",
@@ -50,7 +48,6 @@ __all__ = [
     "subject_rows",
     "tails",
     "unticked",
-    "zero_terms",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -204,9 +201,7 @@ def level2_rows(design: Design, k: int, table: pd.DataFrame) -> FloatArray:
 
 def by_subject(design: Design) -> pd.DataFrame:
     """First row of every subject: its level-2 covariates."""
-    first = np.full(design.n_subjects, design.n_obs, dtype=np.intp)
-    np.minimum.at(first, design.subject_index, np.arange(design.n_obs))
-    return design.frame.iloc[first]
+    return design.frame.iloc[first_row_of_subjects(design)]
 
 
 def group_rows(
@@ -232,10 +227,8 @@ def group_rows(
     """
     subjects, wanted = by_subject(design), dict(at or {})
     variables = level2_variables(design, k)
-    values: dict[str, list[Any]] = {}
-    mean = {}
-    for v in variables:
-        values[v], mean[v] = _values(design, subjects, k, v, wanted.get(v), v in wanted)
+    found = {v: _values(design, subjects, k, v, wanted.get(v), v in wanted) for v in variables}
+    values, mean = {v: own for v, (own, _) in found.items()}, {v: at_mean for v, (_, at_mean) in found.items()}
     if math.prod(map(len, values.values())) > MAX_GROUPS:
         received, remedy = f"{math.prod(map(len, values.values()))} groups of subjects", "say which: at={...}"
         raise SpecificationError(received, "level 2 tells too many of them apart for a table", remedy, SEE)
@@ -305,11 +298,6 @@ def check_probability(name: str, value: float) -> float:
     return float(value)
 
 
-def has_working_correlation(fit: Fit) -> bool:
-    """Whether rows of one subject have a working correlation in place of a model."""
-    return fit.estimator == "GEE"
-
-
 def judged(fit: Fit, L: FloatArray, ci: float, df: str | None = None) -> Estimates:
     """Estimate, standard error and interval of every row of ``L β``."""
     return estimates(judge_of(fit, df), L, np.zeros(len(L)), ci)
@@ -324,15 +312,6 @@ def random_effect(design: Any, k: int) -> int | None:
     """Position among the random effects of that of level-1 column k; None if it has none."""
     found = np.flatnonzero(design.term_level1 == k)
     return int(found[0]) if found.size else None
-
-
-def zero_terms(fit: Fit) -> tuple[str, ...]:
-    """Random effects whose variance a likelihood fit puts at zero, but for rounding."""
-    if is_posterior(fit) or not fit.has_random_effects:
-        return ()
-    size = np.sqrt(np.mean(fit.design.Z**2, axis=0))
-    sd = fit.sd_b.to_numpy() * size
-    return tuple(t for t, s in zip(fit.design.term, sd, strict=True) if s <= 1e-6 * fit.sigma)
 
 
 def need_effects(fit: Fit, what: str) -> None:

@@ -6,19 +6,14 @@ stands for a table has variants, each under a flag; the first holds whose flag i
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["Sentence", "render", "sentence"]
+from hierlmm.text import fill, templates
 
-SLOT = re.compile(r"\{(\w+)\}")
-OPTIONAL = re.compile(r"<([^<>]*)>")
+__all__ = ["Sentence", "render", "sentence"]
 
 
 @dataclass(frozen=True)
@@ -41,22 +36,13 @@ class Sentence:
         return self.text
 
 
-@cache
-def _templates() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name("sentences.toml").read_text(encoding="utf-8"))
-
-
 def render(name: str, flags: Collection[str] = (), /, **slots: Any) -> str:
     """The text of a template, ``table.key`` or the name of a table of variants."""
     table, _, key = name.partition(".")
-    template = _templates()[table]
+    template = templates(__file__)[table]
     if isinstance(template, dict):
         template = template[key or next(flag for flag in template if flag in flags or flag == "else")]
-
-    def whole(piece: re.Match[str]) -> str:
-        return piece[1] if all(slots[slot] not in ("", None) for slot in SLOT.findall(piece[1])) else ""
-
-    return SLOT.sub(lambda found: str(slots[found[1]]), OPTIONAL.sub(whole, template))
+    return fill(template, **slots)
 
 
 def sentence(section: str, text: str, facts: Mapping[str, float]) -> Sentence:

@@ -27,21 +27,19 @@ from scipy.stats import norm
 
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
-from hierlmm.fits.components import COMMON_SD
+from hierlmm.fits.components import COMMON_SD, zero_terms
 from hierlmm.fits.covariance_table import on_boundary
 from hierlmm.interpret.coefficients import (
     check_at,
     check_probability,
     group_rows,
     group_text,
-    is_posterior,
     judged,
     level2_variables,
     need_effects,
     position_of,
     tails,
     unticked,
-    zero_terms,
 )
 from hierlmm.interpret.grammar import render
 from hierlmm.likelihood.quantiles import mixture_quantile
@@ -134,7 +132,7 @@ def _of_coefficient(
     keys, L, mean = group_rows(design, k, {v: x for v, x in at.items() if v in level2_variables(design, k)})
     groups = [group_text(dict(row), mean) for row in keys.to_dict("records")]
     r = list(design.term_level1).index(k)
-    compute = _by_draws if is_posterior(fit) else _by_likelihood
+    compute = _by_draws if fit.has_draws else _by_likelihood
     columns = compute(fit, r, L, ci, coverage, above, df)
     return pd.DataFrame({"term": design.level1[k], "group": groups, **columns})
 
@@ -168,14 +166,8 @@ def _by_likelihood(
     values = s * np.exp(se_log * norm.ppf((np.arange(NODES) + 0.5) / NODES))
     sides = tuple(zip(("lower", "upper"), tails(ci), strict=True))
     z, k = float(norm.ppf(tails(ci)[1])), len(m)
-    columns = {
-        "mean": m,
-        "mean_lower": average.lower,
-        "mean_upper": average.upper,
-        "sd": np.full(k, s),
-        "sd_lower": np.full(k, s * np.exp(-z * se_log)),
-        "sd_upper": np.full(k, s * np.exp(z * se_log)),
-    }
+    columns = {"mean": m, "mean_lower": average.lower, "mean_upper": average.upper, "sd": np.full(k, s)}
+    columns |= {f"sd_{side}": np.full(k, s * np.exp(sign * z * se_log)) for side, sign in (("lower", -1), ("upper", 1))}
     for name, sign in (("low", -1.0), ("high", 1.0)):
         columns[name] = m + sign * zc * s
         for side, p in sides:
@@ -207,7 +199,7 @@ def _se_of_log_sd(fit: Any, r: int) -> float:
 
 def _bounded_terms(fit: Any) -> tuple[str, ...]:
     """Random effects whose part of D is singular: their SDs have no large-sample distribution."""
-    if is_posterior(fit) or not fit.is_singular:
+    if fit.has_draws or not fit.is_singular:
         return ()
     term = fit.design.term
     labels = [COMMON_SD if fit.design.covariance == "compound_symmetry" else f"sd({t})" for t in term]
@@ -215,7 +207,7 @@ def _bounded_terms(fit: Any) -> tuple[str, ...]:
 
 
 def _notes(fit: Fit, table: pd.DataFrame, ci: float, coverage: float, above: float) -> tuple[str, ...]:
-    kind = "posterior" if is_posterior(fit) else "large-sample distribution of mean and log sd"
+    kind = "posterior" if fit.has_draws else "large-sample distribution of mean and log sd"
     z, percent = f"{norm.ppf(0.5 + coverage / 2.0):z.2f}", f"{100 * coverage:g}"
     shown = {"coverage": percent, "z": z, "above": f"{above:g}", "ci": f"{100 * ci:g}", "kind": kind}
     notes = [render("heterogeneity.range", **shown), render("heterogeneity.new", coverage=percent)]

@@ -24,16 +24,8 @@ from numpy.typing import NDArray
 
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
-from hierlmm.interpret.coefficients import (
-    deviation_note,
-    is_posterior,
-    need_effects,
-    position_of,
-    random_effect,
-    subject_rows,
-    tails,
-    zero_terms,
-)
+from hierlmm.fits.components import zero_terms
+from hierlmm.interpret.coefficients import deviation_note, need_effects, position_of, random_effect, subject_rows, tails
 from hierlmm.interpret.grammar import render
 from hierlmm.interpret.theta import effects_at, sampled_states
 from hierlmm.options import checked
@@ -128,35 +120,23 @@ def rank_subjects(
         raise SpecificationError(f"top={top!r}", f"there are {J} subjects", f"use a number from 1 to {J - 1}", SEE)
     if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 100:
         raise SpecificationError(f"draws={draws!r}", "ranks need draws enough to be told apart", "use draws=4000", SEE)
-    chains, per_chain = fit.draws("sigma").shape if is_posterior(fit) else (1, int(draws))
+    chains, per_chain = fit.draws("sigma").shape if fit.has_draws else (1, int(draws))
     size = chains * per_chain
     kind = np.dtype(np.uint16 if J < 2**16 else np.uint32)
     if size * J * kind.itemsize > MOST:
-        raise SpecificationError(
-            f"ranks of {J} subjects in {size} draws",
-            f"they would take {size * J * kind.itemsize / 1e9:z.1f} GB of memory",
-            "use fewer draws" + (": draws=1000" if not is_posterior(fit) else ", or a likelihood fit with draws=1000"),
-            SEE,
-        )
+        reason = f"they would take {size * J * kind.itemsize / 1e9:z.1f} GB of memory"
+        remedy = "use fewer draws" + (", or a likelihood fit with draws=1000" if fit.has_draws else ": draws=1000")
+        raise SpecificationError(f"ranks of {J} subjects in {size} draws", reason, remedy, SEE)
     estimate = _point(fit, k)
     ranks, se = _ranks(_draws(fit, k, size, seed), estimate, (size, J), kind, largest_first)
-    table = pd.DataFrame(
-        {"coefficient": estimate, "se": se}, index=pd.Index(design.subjects, name=design.hierarchy.subject)
-    )
+    index = pd.Index(design.subjects, name=design.hierarchy.subject)
+    table = pd.DataFrame({"coefficient": estimate, "se": se}, index=index)
     table["rank"] = table["coefficient"].rank(ascending=not largest_first, method="min").astype(int)
     for column, values in _summaries(ranks, first, ci, chains).items():
         table[column] = values
     table = table.sort_values("expected_rank", kind="stable")
-    return Ranking(
-        name,
-        fit.estimator,
-        int(first),
-        ci,
-        largest_first,
-        design.hierarchy.subject,
-        _notes(fit, k, size, first, ci),
-        table,
-    )
+    about = (design.hierarchy.subject, _notes(fit, k, size, first, ci))
+    return Ranking(name, fit.estimator, int(first), ci, largest_first, *about, table)
 
 
 def _ranks(
@@ -187,7 +167,7 @@ def _draws(fit: Any, k: int, size: int, seed: int | None) -> Iterator[FloatArray
     design = fit.design
     r, L = random_effect(design, k), subject_rows(design, k)
     step = max(1, CHUNK // fit.n_subjects)
-    if is_posterior(fit):
+    if fit.has_draws:
         b, beta = fit.draws("b"), fit.draws("beta")
         for c in range(len(beta)):
             for start in range(0, beta.shape[1], step):
@@ -217,10 +197,8 @@ def _summaries(ranks: NDArray[Any], top: int, ci: float, chains: int) -> dict[st
         own = slice(start, start + step)
         part = np.ascontiguousarray(ranks[:, own].T)
         inside = part <= top
-        made["expected_rank"][own] = part.mean(axis=1)
-        made["prob_top"][own] = inside.mean(axis=1)
-        made["mcse_rank"][own] = _mcse(part, chains)
-        made["mcse_top"][own] = _mcse(inside, chains)
+        made["expected_rank"][own], made["mcse_rank"][own] = part.mean(axis=1), _mcse(part, chains)
+        made["prob_top"][own], made["mcse_top"][own] = inside.mean(axis=1), _mcse(inside, chains)
         part.sort(axis=1, kind="stable")
         made["rank_lower"][own], made["rank_upper"][own] = part[:, ends[0]], part[:, ends[1]]
     return made
@@ -240,18 +218,15 @@ def _refuse_ties(fit: Fit, k: int) -> None:
     name = fit.design.level1[k]
     if name in fit.design.term and name not in zero_terms(fit):
         return
-    why = (
-        "its estimated variance between subjects is zero"
-        if name in fit.design.term
-        else "it does not vary by subject in this model"
-    )
+    zero, fixed = "its estimated variance between subjects is zero", "it does not vary by subject in this model"
+    why = zero if name in fit.design.term else fixed
     received = f"subjects ranked by {name!r}"
     remedy = "rank by a coefficient that varies, or compare groups by fit.contrasts(...)"
     raise NotAvailableError(received, f"{why}: subjects with equal level-2 covariates all share one rank", remedy, SEE)
 
 
 def _notes(fit: Fit, k: int, size: int, top: int, ci: float) -> tuple[str, ...]:
-    posterior = is_posterior(fit)
+    posterior = fit.has_draws
     notes = [render("ranks.draws" if posterior else "ranks.joint", n=size)]
     notes.append(render("ranks.columns", ci=f"{100 * ci:g}", top=top))
     if not posterior and fit.is_singular:

@@ -22,17 +22,9 @@ from numpy.typing import NDArray
 from hierlmm.bayes.convergence import diagnostics
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
+from hierlmm.fits.components import zero_terms
 from hierlmm.frames import quote
-from hierlmm.interpret.coefficients import (
-    deviation_note,
-    is_posterior,
-    need_effects,
-    position_of,
-    random_effect,
-    subject_rows,
-    tails,
-    zero_terms,
-)
+from hierlmm.interpret.coefficients import deviation_note, need_effects, position_of, random_effect, subject_rows, tails
 from hierlmm.interpret.grammar import render
 from hierlmm.interpret.theta import DRAWS, Difference, difference
 from hierlmm.options import checked
@@ -152,7 +144,7 @@ def _how(found: Difference, singular: bool) -> str:
 def _both(fit: Any, k: int, places: list[int]) -> tuple[FloatArray, FloatArray | None]:
     """Coefficients of two subjects (2,), and draws of their difference (chain, draw) of a posterior."""
     L, r = subject_rows(fit.design, k)[places], random_effect(fit.design, k)
-    if is_posterior(fit):
+    if fit.has_draws:
         own = fit.draws("beta") @ L.T + (0.0 if r is None else fit.draws("b")[:, :, places, r])
         return own.mean(axis=(0, 1)), own[..., 0] - own[..., 1]
     return L @ fit.beta.to_numpy() + (0.0 if r is None else fit.b.to_numpy()[places, r]), None

@@ -20,21 +20,19 @@ draws, 97.3 and 96.7 %.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 from scipy.stats import t as t_distribution
 
+from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects
 from hierlmm.likelihood.large_sample import differences, large_sample
 from hierlmm.likelihood.quantiles import mixture_quantile
 from hierlmm.likelihood.satterthwaite import satterthwaite_df
 from hierlmm.likelihood.solution import Solution
-
-if TYPE_CHECKING:
-    from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 
 __all__ = ["Difference", "difference", "effects_at", "sampled_states"]
 

@@ -15,16 +15,9 @@ from scipy.stats import norm
 
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.equations.residual_symbols import formula_of, residual_numbers, spec_text
-from hierlmm.fits.components import COMMON_CORR, correlated_pairs
+from hierlmm.fits.components import COMMON_CORR, correlated_pairs, zero_terms
 from hierlmm.frames import shorten
-from hierlmm.interpret.coefficients import (
-    Coefficient,
-    has_working_correlation,
-    is_posterior,
-    level2_variables,
-    tails,
-    zero_terms,
-)
+from hierlmm.interpret.coefficients import Coefficient, level2_variables, tails
 from hierlmm.interpret.grammar import Sentence
 from hierlmm.interpret.heterogeneity import heterogeneity
 from hierlmm.interpret.words import MAX_SENTENCES, Words
@@ -146,18 +139,10 @@ def _correlation(words: Words, section: str, names: str, table: Any, label: str)
     facts = {"correlation": rho["estimate"]}
     if np.isfinite(rho["lower"]) and np.isfinite(rho["upper"]):
         facts |= {"lower": rho["lower"], "upper": rho["upper"]}
-    value, lower, upper = [*map(_corr, facts.values()), "", ""][:3]
-    return words.say(
-        section,
-        "correlation.value",
-        facts,
-        names=names,
-        value=value,
-        lower=lower,
-        upper=upper,
-        same=words.phrase("correlation.same") if common else "",
-        level2=" and ".join(words.fit.design.level2_variables()),
-    )
+    slots = dict(zip(("value", "lower", "upper"), [*map(_corr, facts.values()), "", ""], strict=False))
+    slots |= {"same": words.phrase("correlation.same") if common else ""}
+    slots |= {"level2": " and ".join(words.fit.design.level2_variables())}
+    return words.say(section, "correlation.value", facts, names=names, **slots)
 
 
 def _corr(value: float) -> str:
@@ -181,7 +166,7 @@ def _moved(words: Words, section: str, pair: list[int], slope: Coefficient) -> S
 
 def covariance_draws(fit: Any) -> FloatArray:
     """D as draws of a posterior, or the estimate, (draws, q, q)."""
-    if is_posterior(fit):
+    if fit.has_draws:
         draws = fit.draws("D")
         return np.asarray(draws.reshape(-1, *draws.shape[2:]))
     return np.asarray(fit.D.to_numpy()[None])
@@ -198,7 +183,7 @@ def within_sentences(words: Words, section: str) -> Iterator[Sentence]:
 
 def marginal_covariance_sentences(words: Words, section: str) -> Iterator[Sentence]:
     """Variance and correlation of rows in a model without random effects."""
-    if has_working_correlation(words.fit):
+    if words.fit.has_working_correlation:
         yield from _working_correlation(words, section, words.fit)
     else:
         yield from _residuals(words, section, "marginal")
@@ -259,7 +244,7 @@ def _division(words: Words, section: str) -> Iterator[Sentence]:
 
 
 def _sigma(fit: Any) -> FloatArray:
-    return fit.draws("sigma").reshape(-1) if is_posterior(fit) else np.array([fit.sigma])
+    return fit.draws("sigma").reshape(-1) if fit.has_draws else np.array([fit.sigma])
 
 
 def _icc(words: Words, section: str) -> Sentence:
@@ -267,7 +252,7 @@ def _icc(words: Words, section: str) -> Sentence:
     D, s2 = covariance_draws(fit)[:, 0, 0], _sigma(fit) ** 2
     icc = D / (D + s2)
     estimate, limits = float(icc.mean()), {"lower": np.nan, "upper": np.nan}
-    if is_posterior(fit):
+    if fit.has_draws:
         limits = dict(zip(limits, np.quantile(icc, tails(words.ci)), strict=True))
     elif INTERCEPT not in zero_terms(fit):
         limits = dict(zip(limits, _icc_interval(words, estimate), strict=True))

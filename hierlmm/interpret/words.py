@@ -7,7 +7,6 @@ model is normal on the log scale, of medians).
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +15,8 @@ import numpy as np
 
 from hierlmm.design.formula import unquoted
 from hierlmm.design.questions import is_label, levels_of
-from hierlmm.effects.judge import Estimates, covariance_of, is_posterior
+from hierlmm.effects.curves import LOG
+from hierlmm.effects.judge import Estimates, covariance_of
 from hierlmm.fits.base import Fit
 from hierlmm.interpret.coefficients import Coefficient, coefficients
 from hierlmm.interpret.grammar import Sentence, render, sentence
@@ -30,7 +30,6 @@ MAX_SENTENCES = 12
 MAX_LOG = 30.0
 """Largest distance on the natural log scale that is turned back: a factor of 1e13."""
 type Stated = tuple[Words, dict[str, str], dict[str, float]]
-LOG = re.compile(r"(?:np\.)?log(10|2)?\((.+)\)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -89,12 +88,12 @@ class Words:
     @property
     def interval_name(self) -> str:
         """``95 % confidence interval`` or ``95 % credible interval``."""
-        return f"{100 * self.ci:g} % {'credible' if is_posterior(self.fit) else 'confidence'} interval"
+        return f"{100 * self.ci:g} % {'credible' if self.fit.has_draws else 'confidence'} interval"
 
     @property
     def method(self) -> str:
         """How the intervals of means and slopes are made."""
-        if is_posterior(self.fit):
+        if self.fit.has_draws:
             return "equal-tailed quantiles of posterior draws; estimates are posterior means"
         if kind := covariance_of(self.fit):
             return f"normal quantiles with {kind} standard errors"
@@ -185,15 +184,9 @@ class Words:
         """What subjects differ in: their mean at the origin, their slope; with ``log`` as ratios of a logarithm."""
         words = self if log else replace(self, base=None)
         named = c.kind != "intercept" or (self.fixed_intercept and self.named_origin)
-        return words.phrase(
-            f"what_{c.kind}" if named else "what_unnamed",
-            whose=whose,
-            point=self.origin()[0],
-            factor=c.factor,
-            label=c.label,
-            reference=c.reference,
-            x=self.x(c) if c.kind == "slope" else "",
-        )
+        slots = {"factor": c.factor, "label": c.label, "reference": c.reference}
+        slots |= {"point": self.origin()[0], "x": self.x(c) if c.kind == "slope" else ""}
+        return words.phrase(f"what_{c.kind}" if named else "what_unnamed", whose=whose, **slots)
 
     @property
     def named_origin(self) -> bool:
@@ -271,27 +264,19 @@ def _zero_point(fit: Fit, others: list[Coefficient]) -> dict[str, Any]:
     design = fit.design
     references = {c.factor: c.reference for c in others if c.kind == "difference"}
     point: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
     for v in dict.fromkeys(v for c in others for v in c.variables):
         if v in references:
-            point[v] = references[v]
+            point[v] = x = references[v]
+            shown[v] = f"{x:g}" if isinstance(x, float) else str(x)
         elif is_label(design, v):
             point[v] = levels_of(design, v)[0]
+            shown[v] = str(point[v])
         else:
-            point[v] = 0.0
+            point[v], shown[v] = 0.0, 0
     row = design.frame.iloc[[0]].reset_index(drop=True).assign(**{v: [x] for v, x in point.items()})
     with np.errstate(divide="ignore", invalid="ignore"):
         values = design.factors.values(design.levels.apply(row))
-        for c in others:
-            product = math.prod(float(values[part][0]) for part in design.level1_columns[c.position])
-            if product != 0.0:
-                return {}
-    return {
-        v: (
-            f"{x:g}"
-            if isinstance(x, float) and v in references
-            else 0
-            if x == 0.0 and not is_label(design, v) and v not in references
-            else str(x)
-        )
-        for v, x in point.items()
-    }
+        if any(math.prod(float(values[p][0]) for p in design.level1_columns[c.position]) != 0.0 for c in others):
+            return {}
+    return shown

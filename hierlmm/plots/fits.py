@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.errors import NotAvailableError, SpecificationError, closest
@@ -14,13 +12,11 @@ from hierlmm.fits.side_by_side import SideBySide, label_fits
 
 __all__ = [
     "choose_terms",
-    "is_posterior",
     "one_fit",
     "pick_fits",
     "pick_side_by_side",
     "refuse_without_effects",
     "unit_of",
-    "zero_terms",
 ]
 
 
@@ -70,24 +66,6 @@ def refuse_without_effects(fit: Fit, what: str) -> None:
     reason = "it has no random effects: nothing in it belongs to one subject"
     remedy = "fit a hierarchy, hl.TwoLevelModel(...).fit_reml(), or draw the mean: plot_trajectories(show='population')"
     raise NotAvailableError(f"{what} of {model}", reason, remedy, "docs, page 'Hierarchical and marginal models'")
-
-
-def is_posterior(fit: Fit) -> bool:
-    """Whether the fit holds posterior draws."""
-    return getattr(fit, "datatree", None) is not None
-
-
-def zero_terms(fit: Fit) -> dict[str, float]:
-    """Random effects whose estimated variance is zero but for rounding: term -> SD that would match the residual's.
-
-    The optimiser leaves 1e-15 of the response's unit there, which an axis would blow up to the width of the figure.
-    """
-    if is_posterior(fit) or not fit.has_random_effects:
-        return {}
-    size = np.sqrt(np.mean(fit.design.Z**2, axis=0))
-    unit = float(fit.sigma) / size
-    sd = np.asarray(fit.sd_b, dtype=np.float64)
-    return {t: float(u) for t, u, s in zip(fit.design.term, unit, sd, strict=True) if s <= 1e-6 * u}
 
 
 def unit_of(design: Design, term: str) -> str:

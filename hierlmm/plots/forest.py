@@ -11,10 +11,10 @@ from hierlmm.drawing.panels import Panels, each
 from hierlmm.drawing.style import PALETTE, percent
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
-from hierlmm.fits.components import COMMON_SD
+from hierlmm.fits.components import COMMON_SD, zero_terms
 from hierlmm.fits.side_by_side import SideBySide, estimates, same_question
 from hierlmm.options import checked, renamed
-from hierlmm.plots.fits import pick_side_by_side, zero_terms
+from hierlmm.plots.fits import pick_side_by_side
 
 __all__ = ["choose_parameters", "plot_forest", "table_dataset"]
 

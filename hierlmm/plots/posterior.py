@@ -17,7 +17,7 @@ from hierlmm.fits.base import Fit
 from hierlmm.fits.components import component_labels, component_values, correlated_pairs
 from hierlmm.fits.side_by_side import MARGINAL_SIGMA, SideBySide, estimates, is_marginal
 from hierlmm.options import checked
-from hierlmm.plots.fits import is_posterior, pick_side_by_side
+from hierlmm.plots.fits import pick_side_by_side
 from hierlmm.plots.forest import choose_parameters, table_dataset
 
 __all__ = ["parameter_draws", "plot_posterior"]
@@ -72,7 +72,7 @@ def plot_posterior(
     named, reference, probability = pick_side_by_side(fits, labels, ci)
     table = estimates(named, probability, reference)
     chosen = choose_parameters(table, parameters)
-    sampled = [label for label, fit in named.items() if is_posterior(fit)]
+    sampled = [label for label, fit in named.items() if fit.has_draws]
     size, colours = each(0.4, 2.5, 0.8, 1.9, least=4.2), np.resize(PALETTE, len(named)).tolist()
     point = table_dataset(table, chosen, list(named), ["estimate"])
     panels = Panels(point, "parameter", size, backend, figure_kwargs, col_wrap, color=("estimator", colours))
@@ -142,7 +142,7 @@ def _densities(fit: Fit, parameters: list[str]) -> Iterator[tuple[str, np.ndarra
 
     draws = parameter_draws(fit)
     held: set[str] = set()
-    if not is_posterior(fit) and (fit.has_random_effects or fit.design.has_residual_structure):
+    if not fit.has_draws and (fit.has_random_effects or fit.design.has_residual_structure):
         # At its boundary a parameter has no interval, and draws that stay there are no density either.
         with contextlib.suppress(NotAvailableError):
             components = fit.variance_components()

@@ -15,9 +15,10 @@ from hierlmm.drawing.shapes import evenly, segments, stack_points
 from hierlmm.drawing.style import PALETTE, percent
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
+from hierlmm.fits.components import zero_terms
 from hierlmm.fits.side_by_side import SideBySide, known_label
 from hierlmm.options import checked
-from hierlmm.plots.fits import choose_terms, is_posterior, pick_side_by_side, unit_of, zero_terms
+from hierlmm.plots.fits import choose_terms, pick_side_by_side, unit_of
 
 __all__ = ["effect_intervals", "plot_random_effects"]
 
@@ -134,7 +135,7 @@ def effect_intervals(fit: Fit, ci: float) -> dict[str, pd.DataFrame]:
     b, sd = fit.b, fit.b_sd
     z = float(norm.ppf(0.5 + ci / 2.0))
     lower, upper = b - z * sd, b + z * sd
-    if is_posterior(fit) and "b" in (posterior := fit.to_datatree()["posterior"]).data_vars:
+    if fit.has_draws and "b" in (posterior := fit.to_datatree()["posterior"]).data_vars:
         draws = posterior["b"].transpose("chain", "draw", "subject", "term").to_numpy()
         bounds = np.quantile(draws, [0.5 - ci / 2.0, 0.5 + ci / 2.0], axis=(0, 1))
         lower, upper = (pd.DataFrame(side, index=b.index, columns=b.columns) for side in bounds)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,7 @@ from hierlmm.errors import DataError, SpecificationError, warn
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, to_pandas
 from hierlmm.options import checked, renamed
 from hierlmm.results import Page, Paragraph, Result
+from hierlmm.text import fill, templates
 from hierlmm.timevarying.history import is_real, subject_codes, time_values
 
 __all__ = ["ExogeneityCheck", "check_exogeneity"]
@@ -86,46 +87,19 @@ class ExogeneityCheck(Result):
     @property
     def sentences(self) -> tuple[str, ...]:
         """The finding and what it means for the model, in plain words."""
-        x, y = self.variable, self.response
         first = self.table.iloc[0]
-        found = (
-            f"{y!r} one unit higher at the previous measurement goes with {x!r} {abs(first['estimate']):.4g} "
-            f"{'higher' if first['estimate'] > 0 else 'lower'} now (se {first['se']:.3g}; {first['standardised']:z.3f} "
-            f"standard deviations of {x!r} per standard deviation of {y!r}), given the past of {x!r}, time, and what "
-            f"was adjusted for."
-        )
-        test = (
-            f"Test that the past of {y!r} adds nothing: F({self.df1}, {self.df2}) = {self.statistic:z.2f}, "
-            f"p = {self.p:.2g}; {self.n_obs} rows of {self.n_subjects} subjects, cluster-jackknife standard errors."
-        )
-        return (found, test, *(self._endogenous() if self.endogenous else self._no_evidence()))
-
-    def _endogenous(self) -> tuple[str, ...]:
-        x, y = self.variable, self.response
-        return (
-            f"{x!r} is endogenous: it carries information about earlier values of {y!r}, because the outcome acts on "
-            f"it, because something not in the model acts on both, or because {x!r} is measured with error (the "
-            "outcome then tells more about its true past).",
-            f"What this means: in a mixed model {x!r} is then related to the random effects. Its coefficient is not "
-            f"the effect of changing {x!r}, and does not say how population means differ; likelihood and Bayesian "
-            "fits, and GEE with a working correlation other than independence, may all be biased.",
-            f"What remains valid: the association of the mean of {y!r} with {x!r} at the same time, by GEE with an "
-            "independence working correlation (Pepe and Anderson 1994). If the relation is one of stable differences "
-            "between subjects, split the covariate with within_between.",
-            "What to do otherwise: model both processes together, as joint models do (in R: JM, JMbayes2), or use "
-            "inverse-probability weights if the question is the effect of setting the covariate.",
-        )
-
-    def _no_evidence(self) -> tuple[str, ...]:
-        x, y = self.variable, self.response
-        return (
-            f"No evidence that past values of {y!r} drive {x!r}. This does not show that {x!r} is exogenous: the test "
-            f"had a chance of 0.8 to find a standardised coefficient of {self.detectable:z.3f}, and little chance to "
-            "find a much smaller one, a nonlinear one, or one at another delay.",
-            "What this means: a mixed model with this covariate is not contradicted. Whether the outcome can act on "
-            "the covariate is a question to subject knowledge first (a treatment adapted to the outcome always is "
-            "endogenous).",
-        )
+        way = "higher" if first["estimate"] > 0 else "lower"
+        slots = {
+            "x": repr(self.variable),
+            "y": repr(self.response),
+            "size": f"{abs(first['estimate']):.4g}",
+            "way": way,
+        }
+        slots |= {"se": f"{first['se']:.3g}", "standardised": f"{first['standardised']:z.3f}", "p": f"{self.p:.2g}"}
+        slots |= {"statistic": f"{self.statistic:z.2f}", "detectable": f"{self.detectable:z.3f}"}
+        slots |= {name: str(getattr(self, name)) for name in ("df1", "df2", "n_obs", "n_subjects")}
+        names = ["found", "test", "endogenous" if self.endogenous else "no_evidence"]
+        return tuple(fill(text, **slots) for name in names for text in templates(__file__)["exogeneity"][name])
 
     def _page(self) -> Page:
         head = f"Exogeneity of {self.variable!r} with respect to the past of {self.response!r}"
@@ -201,14 +175,9 @@ def check_exogeneity(
         raise specification_error(received, "a variable is not its own covariate", "name two columns")
     wanted = list(dict.fromkeys([subject, time, response, variable, *adjust_for]))
     table = to_pandas(data)
-    for names, role in (
-        ([subject], "subject"),
-        ([time], "time"),
-        ([response], "response"),
-        ([variable], "covariate"),
-        (adjust_for, "column to adjust for"),
-    ):
-        require_columns(names, column_names(table), role)
+    roles = [(subject, "subject"), (time, "time"), (response, "response"), (variable, "covariate")]
+    for name, role in [*roles, *((name, "column to adjust for") for name in adjust_for)]:
+        require_columns([name], column_names(table), role)
     rows, _ = complete_rows(table[wanted], missing, subject)
     y, x = (_numbers(rows[name]) for name in (response, variable))
     codes, labels = subject_codes(rows[subject], "the data")
@@ -226,17 +195,15 @@ def check_exogeneity(
     use = np.flatnonzero(place >= lags)
     if not len(use):
         raise _too_few(0, 0, lags, lags + 2)
-    nuisance, tested = _terms(rows, codes, place, use, at, x, y, variable, response, adjust_for, lags, time_degree)
+    panel = _Panel(response, variable, rows, codes, at, x, y, place, use)
+    nuisance, tested = _terms(panel, adjust_for, lags, time_degree)
     n_subjects = len(np.unique(codes[use]))
     k = len(nuisance) + len(tested)
     if n_subjects < 5 or len(use) <= 2 * k:
         raise _too_few(len(use), n_subjects, lags, k)
     if n_subjects < FEW_SUBJECTS:
         warn(f"The check rests on {n_subjects} subjects; its p value is rough with fewer than {FEW_SUBJECTS}.")
-    names, estimate, cov = _jackknife(nuisance, tested, x[use], codes[use])
-    return _result(
-        names, list(tested), estimate, cov, x[use], tested, len(use), n_subjects, response, variable, alpha
-    )  # fmt: skip
+    return _result(panel, tested, *_jackknife(nuisance, tested, x[use], codes[use]), alpha)
 
 
 def _too_few(n_rows: int, n_subjects: int, lags: int, n_terms: int) -> DataError:
@@ -277,21 +244,25 @@ def _refuse_constant_within(name: str, values: FloatArray, codes: NDArray[np.int
         raise data_error(received, reason, "a level-2 covariate needs no check of this kind: use it as it is")
 
 
+class _Panel(NamedTuple):
+    """Rows sorted by subject and time; ``place`` of each in its subject, ``use``: those with enough rows before."""
+
+    response: str
+    variable: str
+    rows: pd.DataFrame
+    codes: NDArray[np.int64]
+    at: FloatArray
+    x: FloatArray
+    y: FloatArray
+    place: NDArray[np.int64]
+    use: NDArray[np.intp]
+
+
 def _terms(
-    rows: pd.DataFrame,
-    codes: NDArray[np.int64],
-    place: NDArray[np.int64],
-    use: NDArray[np.int64],
-    at: FloatArray,
-    x: FloatArray,
-    y: FloatArray,
-    variable: str,
-    response: str,
-    adjust_for: Sequence[str],
-    lags: int,
-    time_degree: int,
+    panel: _Panel, adjust_for: Sequence[str], lags: int, time_degree: int
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
     """Columns of the regression: those held fixed, and the lags of the outcome."""
+    response, variable, rows, codes, at, x, y, place, use = panel
     nuisance: dict[str, FloatArray] = {"Intercept": np.ones(len(use))}
     for lag in range(1, lags + 1):
         nuisance[f"{variable}, {_before(lag)}"] = x[use - lag]
@@ -359,50 +330,20 @@ def _jackknife(
 
 
 def _result(
-    names: list[str],
-    lags: list[str],
-    estimate: FloatArray,
-    cov: FloatArray,
-    x: FloatArray,
-    tested: dict[str, FloatArray],
-    n_obs: int,
-    n_subjects: int,
-    response: str,
-    variable: str,
-    alpha: float,
+    panel: _Panel, tested: dict[str, FloatArray], names: list[str], estimate: FloatArray, cov: FloatArray, alpha: float
 ) -> ExogeneityCheck:
-    at = [names.index(n) for n in lags]
+    n_subjects, at = len(np.unique(panel.codes[panel.use])), [names.index(n) for n in tested]
     delta, V = estimate[at], cov[np.ix_(at, at)]
     se, df = np.sqrt(np.diag(V)), n_subjects - 1
     q = len(at)
     statistic = float(delta @ np.linalg.solve(V, delta)) / q
     half = float(t_distribution.ppf(0.975, df)) * se
-    ratio = np.array([np.std(tested[n]) for n in lags]) / np.std(x)
-    table = pd.DataFrame(
-        {
-            "estimate": delta,
-            "se": se,
-            "lower": delta - half,
-            "upper": delta + half,
-            "t": delta / se,
-            "p": 2.0 * t_distribution.sf(np.abs(delta / se), df),
-            "standardised": delta * ratio,
-        },
-        index=pd.Index(lags, name="past outcome"),
-    )
+    ratio = np.array([np.std(values) for values in tested.values()]) / np.std(panel.x[panel.use])
+    columns = {"estimate": delta, "se": se, "lower": delta - half, "upper": delta + half, "t": delta / se}
+    columns |= {"p": 2.0 * t_distribution.sf(np.abs(delta / se), df), "standardised": delta * ratio}
+    table = pd.DataFrame(columns, index=pd.Index(list(tested), name="past outcome"))
     reach = float(t_distribution.ppf(1.0 - alpha / 2.0, df) + t_distribution.ppf(0.8, df))
     coefficients = pd.DataFrame({"estimate": estimate, "se": np.sqrt(np.diag(cov))}, index=pd.Index(names, name="term"))
-    return ExogeneityCheck(
-        table,
-        statistic,
-        q,
-        df,
-        float(f_distribution.sf(statistic, q, df)),
-        float(reach * se[0] * ratio[0]),
-        coefficients,
-        n_obs,
-        n_subjects,
-        response,
-        variable,
-        alpha,
-    )
+    p, detectable = float(f_distribution.sf(statistic, q, df)), float(reach * se[0] * ratio[0])
+    about = (len(panel.use), n_subjects, panel.response, panel.variable, alpha)
+    return ExogeneityCheck(table, statistic, q, df, p, detectable, coefficients, *about)

@@ -22,7 +22,7 @@ from hierlmm.errors import DataError, SpecificationError, closest, warn
 from hierlmm.frames import MISSING_CHOICES, column_names, require_columns, shorten, to_pandas
 from hierlmm.options import checked, renamed
 from hierlmm.results import Page, Paragraph, Result
-from hierlmm.text import span
+from hierlmm.text import fill, span, templates
 from hierlmm.timevarying.history import is_real, subject_codes
 
 __all__ = ["WithinBetweenTest", "test_within_between", "within_between"]
@@ -212,26 +212,11 @@ class WithinBetweenTest(Result):
     def sentences(self) -> tuple[str, ...]:
         """The result in plain words."""
         w, b = self.names
-        excluded = self.lower > 0 or self.upper < 0
-        found = (
-            f"Within subjects ({w}) the slope is {self.within:.4g}, between subjects ({b}) {self.between:.4g}; the "
-            f"difference is {self.difference:.4g} ({100 * self.ci:g} % interval {span(self.lower, self.upper)})."
-        )
-        if self.kind == "wald":
-            how = f"Wald test that the two are equal: z = {self.z:z.3f}, p = {self.p:.3g} ({self.estimator})."
-        else:
-            how = f"The probability that the slope between is the larger one is {self.probability:z.3f}."
-        if excluded:
-            means = (
-                "The slopes differ: a model with the covariate as it is would report a mixture of the two. Keep both, "
-                "and read the one within subjects as what goes with a change in a subject."
-            )
-        else:
-            means = (
-                "The interval includes zero: the data do not show that the slopes differ, which is not the same as "
-                "showing that they are equal. Look at the width of the interval before merging them into one slope."
-            )
-        return found, how, means
+        slots = {"w": w, "b": b, "ci": f"{100 * self.ci:g}", "span": span(self.lower, self.upper), "p": f"{self.p:.3g}"}
+        slots |= {name: f"{getattr(self, name):.4g}" for name in ("within", "between", "difference")}
+        slots |= {"z": f"{self.z:z.3f}", "probability": f"{self.probability:z.3f}", "estimator": self.estimator}
+        names = ("found", self.kind, "differ" if self.lower > 0 or self.upper < 0 else "open")
+        return tuple(fill(templates(__file__)["levels"][name], **slots) for name in names)
 
     @property
     def frame(self) -> pd.DataFrame:
