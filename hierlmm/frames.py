@@ -220,13 +220,10 @@ def require_columns(wanted: Iterable[str], present: Sequence[str], role: str, *,
     """
     for name in wanted:
         if name not in present:
-            raise DataError(
-                f"{role} {name!r}",
-                f"the data have no column of this name.{closest(name, present)}",
-                f"add the column {name!r}, or rename the one that holds it (there are: {shorten(present)})"
-                if add
-                else f"use one of the columns: {shorten(present)}",
-            )
+            added = f"add the column {name!r}, or rename the one that holds it (there are: {shorten(present)})"
+            remedy = added if add else f"use one of the columns: {shorten(present)}"
+            reason = f"the data have no column of this name.{closest(name, present)}"
+            raise DataError(f"{role} {name!r}", reason, remedy)
 
 
 def complete_rows(

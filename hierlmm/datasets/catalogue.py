@@ -113,13 +113,8 @@ class DatasetDescription(Result):
     def _page(self) -> Page:
         """A formula is to be copied: it stays on one line."""
         width = max(len(c.name) for c in self.columns)
-        printed = [
-            line
-            for c in self.columns
-            for line in Paragraph(
-                c.meaning + (f" [{c.unit}]" if c.unit else ""), 100, f"  {c.name:<{width}}  ", " " * (width + 4)
-            ).lines()
-        ]
+        texts = [(f"  {c.name:<{width}}  ", c.meaning + (f" [{c.unit}]" if c.unit else "")) for c in self.columns]
+        printed = [line for first, text in texts for line in Paragraph(text, 100, first, " " * (width + 4)).lines()]
         frame = self.frame.rename(columns={"unit": "unit or levels"})
         below = [("Source", self.source), ("Status", self.status)]
         below += [("Codings", ", ".join(f"coding={c!r}" for c in self.codings))] if self.codings else []
@@ -236,14 +231,12 @@ def load_dataset(name: str, *, coding: str | None = None) -> pd.DataFrame:
     description = describe_dataset(name)
     if coding is not None and coding not in description.codings:
         known = [d.name for d in catalogue().values() if d.codings]
-        raise SpecificationError(
-            received=f"coding={coding!r} for the data set {name!r}",
-            reason=f"{name!r} exists in the codings {', '.join(map(repr, description.codings))}."
-            if description.codings
-            else f"{name!r} exists in one coding only (several exist for {', '.join(map(repr, known))}).",
-            remedy="Use one of these codings, or leave coding out.",
-            see=f"hierlmm.describe_dataset({name!r})",
-        )
+        received = f"coding={coding!r} for the data set {name!r}"
+        reason = f"{name!r} exists in one coding only (several exist for {', '.join(map(repr, known))})."
+        if description.codings:
+            reason = f"{name!r} exists in the codings {', '.join(map(repr, description.codings))}."
+        remedy = "Use one of these codings, or leave coding out."
+        raise SpecificationError(received, reason, remedy, f"hierlmm.describe_dataset({name!r})")
     if description.ships:
         stem = name if coding in (None, *description.codings[:1]) else f"{name}_{coding}"
         with (files("hierlmm.datasets") / "data" / f"{stem}.csv").open("rb") as source:
@@ -316,12 +309,10 @@ def _check_external(description: DatasetDescription, path: Path, raw: pd.DataFra
         raise _unusable(description, path, why)
     for column in needed:
         levels = reading.levels.get(column)
-        if levels is None:
-            if not pd.api.types.is_numeric_dtype(raw[column]):
-                raise _unusable(description, path, f"The column {column!r} is not numeric.")
-            continue
-        strange = [str(v) for v in raw[column].dropna().unique() if v not in levels]
-        if strange:
+        if levels is None and not pd.api.types.is_numeric_dtype(raw[column]):
+            raise _unusable(description, path, f"The column {column!r} is not numeric.")
+        strange = [str(v) for v in raw[column].dropna().unique() if levels is not None and v not in levels]
+        if levels is not None and strange:
             why = f"The column {column!r} holds {', '.join(map(repr, strange[:5]))}; expected: {', '.join(levels)}."
             raise _unusable(description, path, why)
 

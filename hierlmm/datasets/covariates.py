@@ -68,12 +68,7 @@ def draw_covariates(
 
 def _is_distribution(how: Any) -> bool:
     # ("low", "high") is two labels; ("normal", 0, 1) is a distribution.
-    return (
-        isinstance(how, tuple)
-        and len(how) == 3
-        and isinstance(how[0], str)
-        and not any(isinstance(v, str) for v in how[1:])
-    )
+    return isinstance(how, tuple) and len(how) == 3 and [isinstance(v, str) for v in how] == [True, False, False]
 
 
 def _from_distribution(rng: np.random.Generator, how: tuple[Any, ...], n: int, where: str) -> Array:

@@ -23,6 +23,7 @@ __all__ = ["to_long"]
 SEE = "the documentation of hierlmm.to_long"
 data_error = partial(DataError, see=SEE)
 specification_error = partial(SpecificationError, see=SEE)
+type Transform = Callable[[Any], Any]
 TRAILING_NUMBER = r"(\d+(?:\.\d+)?)$"
 
 
@@ -141,12 +142,7 @@ def _to_pandas(data: Any) -> pd.DataFrame:
     return frame.to_pandas()
 
 
-def _times(
-    columns: list[Any],
-    values: str | Sequence[Any] | Mapping[Any, Any],
-    pattern: str | None,
-    transform: Callable[[Any], Any] | None,
-) -> dict[Any, Any]:
+def _times(columns: list[Any], values: Any, pattern: str | None, transform: Transform | None) -> dict[Any, Any]:
     """Find the columns that hold measurements, and the time of each: a dict column -> time."""
     if isinstance(values, Mapping):
         _need_columns(columns, list(values))
@@ -161,12 +157,9 @@ def _times(
         _need_columns(columns, chosen)
         times = {c: _time_in(str(c), pattern, transform) for c in chosen}
     if not times:
-        raise specification_error(
-            f"values={values!r}",
-            f"No column holds measurements under that description. The columns are: {_listed(columns)}.",
-            "Name the columns in a list, give their prefix, a regular expression with one group, or a mapping "
-            "column -> time.",
-        )
+        how = "give their prefix, a regular expression with one group, or a mapping column -> time."
+        reason = f"No column holds measurements under that description. The columns are: {_listed(columns)}."
+        raise specification_error(f"values={values!r}", reason, f"Name the columns in a list, {how}")
     seen: dict[Any, Any] = {}
     for column, time in times.items():
         if not isinstance(time, Hashable):
@@ -182,12 +175,9 @@ def _times(
 
 def _times_by_name(columns: list[Any], values: str, transform: Callable[[Any], Any] | None) -> dict[Any, Any]:
     """Find the columns that match a regular expression with a group, or a prefix followed by a number."""
-    if _compiled(values).groups:
-        regex = _one_group(values)
-        found = {c: regex.fullmatch(str(c)) for c in columns}
-        return {c: _transformed(str(c), m.group(1), transform) for c, m in found.items() if m}
-    number = re.compile(re.escape(values) + r"(-?\d+(?:\.\d+)?)")
-    found = {c: number.fullmatch(str(c)) for c in columns}
+    prefixed = re.compile(re.escape(values) + r"(-?\d+(?:\.\d+)?)")
+    regex = _one_group(values) if _compiled(values).groups else prefixed
+    found = {c: regex.fullmatch(str(c)) for c in columns}
     return {c: _transformed(str(c), m.group(1), transform) for c, m in found.items() if m}
 
 

@@ -224,14 +224,10 @@ def simulate(
         return data
 
     index, term = pd.Index(labels, name=subject), pd.Index(names, name="term")
-    return data, SimulationTruth(
-        beta=pd.Series(fixed, name="beta", dtype=float).rename_axis("coef"),
-        D=pd.DataFrame(covariance, index=term, columns=term),
-        sigma=sigma,
-        b=pd.DataFrame(b, index=index, columns=term),
-        subject_coef=pd.DataFrame(coef, index=index).rename_axis("coef", axis="columns"),
-        mu=pd.Series(mu[stay], name="mu"),
-    )
+    effects, D = pd.DataFrame(b, index=index, columns=term), pd.DataFrame(covariance, index=term, columns=term)
+    own = pd.DataFrame(coef, index=index).rename_axis("coef", axis="columns")
+    fixed_effects = pd.Series(fixed, name="beta", dtype=float).rename_axis("coef")
+    return data, SimulationTruth(fixed_effects, D, sigma, effects, own, pd.Series(mu[stay], name="mu"))
 
 
 def _regressions(
@@ -286,13 +282,10 @@ def _draw_times(
     low, high = bounds
     low, high = (m if v is None else whole(v, "n_times", least=1) for v in (low, high))
     if low > high or (high > m and not irregular):
-        raise refuse(
-            f"n_times={n_times!r} with {m} times",
-            "The least number of occasions exceeds the most."
-            if low > high
-            else f"Only {m} occasions are planned, and nobody is measured twice at one of them.",
-            "Use n_times=(least, most), plan more times, or set irregular=True.",
-        )
+        reason = f"Only {m} occasions are planned, and nobody is measured twice at one of them."
+        reason = "The least number of occasions exceeds the most." if low > high else reason
+        remedy = "Use n_times=(least, most), plan more times, or set irregular=True."
+        raise refuse(f"n_times={n_times!r} with {m} times", reason, remedy)
     if irregular and m < 2:
         received = f"times with the single value {occasions[0]:g} and irregular=True"
         reason = "Irregular times are drawn between the least and the greatest of times."
@@ -304,9 +297,8 @@ def _draw_times(
         grid = np.sort(np.where(used, grid, np.inf), axis=1)
     else:
         grid = np.broadcast_to(occasions, (n, m))
-        if low == m:
-            used = np.ones((n, m), dtype=bool)
-        else:  # a random selection of n_i occasions: those whose random rank is below n_i
+        used = np.ones((n, m), dtype=bool)
+        if low != m:  # a random selection of n_i occasions: those whose random rank is below n_i
             used = rng.random((n, m)).argsort(axis=1).argsort(axis=1) < sizes[:, None]
     return grid[used], sizes
 
@@ -332,12 +324,10 @@ def _random_effects(D: Any, random: Sequence[str] | None, time: str) -> tuple[li
     if hasattr(D, "index") and hasattr(D, "columns"):
         labels = [str(v) for v in D.index]
         if labels != [str(v) for v in D.columns] or (names is not None and sorted(names) != sorted(labels)):
-            raise refuse(
-                f"D with rows {', '.join(labels)} and columns {', '.join(map(str, D.columns))}",
-                "Its names must be the random effects, in rows as in columns"
-                + (f": {', '.join(names)}." if names else "."),
-                "Rename them, or pass a plain array in the order of random.",
-            )
+            received = f"D with rows {', '.join(labels)} and columns {', '.join(map(str, D.columns))}"
+            wanted = f": {', '.join(names)}" if names else ""
+            reason = f"Its names must be the random effects, in rows as in columns{wanted}."
+            raise refuse(received, reason, "Rename them, or pass a plain array in the order of random.")
         names = labels if names is None else names
         order = [labels.index(v) for v in names]
         D = D.to_numpy()[np.ix_(order, order)]

@@ -193,13 +193,11 @@ def check_levels(hierarchy: Hierarchy, rows: Prepared, changes: Mapping[str, NDA
         for factor in [f for term in terms for f in term if f in changes and np.any(changes[f])]:
             culprit = rows.subject.index[np.flatnonzero(changes[factor])[0]]
             own = rows.frame.index[rows.subject.index == culprit]
-            raise specification_error(
-                f"{factor!r} at level 2 (to explain {term_name(key)!r})",
-                f"it varies within {subject} {quote(rows.subject.labels[culprit])} (rows {shorten(own)}), "
-                "and level 2 holds only what is constant within every subject",
-                f"put {factor!r} into the level-1 formula, or use its mean by {subject} at level 2 "
-                f"(data.groupby({subject!r})[...].transform('mean'))",
-            )
+            where = f"it varies within {subject} {quote(rows.subject.labels[culprit])} (rows {shorten(own)})"
+            reason = f"{where}, and level 2 holds only what is constant within every subject"
+            mean = f"its mean by {subject} at level 2 (data.groupby({subject!r})[...].transform('mean'))"
+            remedy = f"put {factor!r} into the level-1 formula, or use {mean}"
+            raise specification_error(f"{factor!r} at level 2 (to explain {term_name(key)!r})", reason, remedy)
     for term in hierarchy.level1_terms:
         constant = [f for f in term if f in changes and not np.any(changes[f])]
         if constant:

@@ -218,15 +218,13 @@ def _encoded_names(recipe: Any, expr: str, *, reduced: bool) -> list[str]:
 
 def _split_name(name: str, n_parts: int) -> list[str]:
     """Split ``a[x]:b`` at the colons outside brackets and parentheses."""
-    parts, depth, current = [], 0, ""
+    parts, depth = [""], 0
     for char in name:
         depth += (char in "([{") - (char in ")]}")
         if char == ":" and depth == 0:
-            parts.append(current)
-            current = ""
+            parts.append("")
         else:
-            current += char
-    parts.append(current)
+            parts[-1] += char
     return parts if len(parts) == n_parts else [name] * n_parts
 
 

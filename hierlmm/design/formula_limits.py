@@ -100,12 +100,9 @@ def check_expansion(rhs: str, tree: Any) -> None:
         own = [sizes[id(argument)] for argument in arguments]
         sizes[id(node)] = size = _size(node, own)
         if size > PRODUCTS:
-            raise _refusal(
-                rhs,
-                f"multiplied out it has {'more than ' if size >= 10**15 else ''}{min(size, 10**15):,} terms (products "
-                f"of its terms); the limit is {PRODUCTS:,}",
-                "name the interactions that you want: a + b + a:b",
-            )
+            many = f"{'more than ' if size >= 10**15 else ''}{min(size, 10**15):,} terms (products of its terms)"
+            reason = f"multiplied out it has {many}; the limit is {PRODUCTS:,}"
+            raise _refusal(rhs, reason, "name the interactions that you want: a + b + a:b")
 
 
 def _size(node: Any, own: list[int]) -> int:
@@ -198,12 +195,10 @@ def check_columns(counts: dict[str, int], n_rows: int) -> None:
     columns, most = sum(counts.values()), max(COLUMNS, min(n_rows, CELLS // max(n_rows, 1)))
     if columns > most:
         largest = max(counts, key=lambda term: counts[term])
-        raise FormulaError(
-            f"terms of at least {columns:,} columns, {counts[largest]:,} of them from {largest!r}, and {n_rows:,} rows",
-            f"a model of so many rows can have {most:,} columns at most",
-            "merge levels, or leave the interaction of labels with many levels out",
-            LIMITS,
-        )
+        most_of = f"{counts[largest]:,} of them from {largest!r}"
+        received = f"terms of at least {columns:,} columns, {most_of}, and {n_rows:,} rows"
+        remedy = "merge levels, or leave the interaction of labels with many levels out"
+        raise FormulaError(received, f"a model of so many rows can have {most:,} columns at most", remedy, LIMITS)
 
 
 def check_syntax(tree: ast.Expression, expression: str) -> set[str]:

@@ -41,6 +41,8 @@ COVARIANCES = ("unstructured", "diagonal", "identity", "compound_symmetry")
 CORRELATED = ("unstructured", "compound_symmetry")  # all random effects in one block
 SEE = "docs, page 'Formulas and levels'"
 formula_error = partial(FormulaError, see=SEE)
+type Terms = tuple[Term, ...]
+type Blocks = tuple[RandomBlock, ...]
 specification_error = partial(SpecificationError, see=SEE)
 
 
@@ -173,28 +175,26 @@ def hierarchy_from_terms(
         reason = "a two-level model has one grouping; two of them are nested or crossed factors"
         remedy = "keep one of them, or fit crossed factors with lme4 or Bambi"
         raise FormulaError(f"random effects for {' and '.join(subjects)}", reason, remedy, "docs, page 'Limitations'")
-    split = [
-        (tuple(f for f in t if f in level1_factors), tuple(f for f in t if f not in level1_factors))
-        for t in parsed.fixed
-    ]
     blocks = random_blocks(parsed, covariance)
     _refuse_level2_slopes(blocks, level1_factors, subjects[0])
     random_terms = [t for b in blocks for t in b.terms]
-    terms = sorted(dict.fromkeys([k for k, _ in split] + random_terms), key=len)
-    rhs = tuple(tuple(w for k, w in split if k == term) for term in terms)
+    terms, rhs = _split(parsed, level1_factors, random_terms)
     structure = covariance or ("unstructured" if len(blocks) == 1 and blocks[0].correlated else "blocks")
-    return _assemble(parsed, subjects[0], tuple(terms), rhs, blocks, structure, fixed_terms=parsed.fixed)
+    return _assemble(parsed, subjects[0], terms, rhs, blocks, structure, fixed_terms=parsed.fixed)
 
 
 def marginal_hierarchy(parsed: ParsedFormula, subject: str, level1_factors: frozenset[str]) -> Hierarchy:
     """The fixed part of a formula without random effects, split by what varies within subjects."""
-    split = [
-        (tuple(f for f in t if f in level1_factors), tuple(f for f in t if f not in level1_factors))
-        for t in parsed.fixed
-    ]
-    terms = sorted(dict.fromkeys(k for k, _ in split), key=len)
-    rhs = tuple(tuple(w for k, w in split if k == term) for term in terms)
-    return _assemble(parsed, subject, tuple(terms), rhs, (), "none", fixed_terms=parsed.fixed)
+    return _assemble(parsed, subject, *_split(parsed, level1_factors, []), (), "none", fixed_terms=parsed.fixed)
+
+
+def _split(
+    parsed: ParsedFormula, level1_factors: frozenset[str], random_terms: list[Term]
+) -> tuple[tuple[Term, ...], tuple[tuple[Term, ...], ...]]:
+    """Level-1 terms, and what explains each of them."""
+    split = [[tuple(f for f in t if (f in level1_factors) == own) for own in (True, False)] for t in parsed.fixed]
+    terms = tuple(sorted(dict.fromkeys([k for k, _ in split] + random_terms), key=len))
+    return terms, tuple(tuple(w for k, w in split if k == term) for term in terms)
 
 
 def random_blocks(parsed: ParsedFormula, covariance: str | None) -> tuple[RandomBlock, ...]:
@@ -210,11 +210,12 @@ def random_blocks(parsed: ParsedFormula, covariance: str | None) -> tuple[Random
 def _assemble(
     parsed: ParsedFormula,
     subject: str,
-    level1: tuple[Term, ...],
-    level2: tuple[tuple[Term, ...], ...],
-    blocks: tuple[RandomBlock, ...],
+    level1: Terms,
+    level2: tuple[Terms, ...],
+    blocks: Blocks,
     covariance: str,
-    fixed_terms: tuple[Term, ...] | None,
+    *,
+    fixed_terms: Terms | None,
 ) -> Hierarchy:
     seen = [t for b in blocks for t in b.terms]
     for term in seen:
@@ -314,15 +315,11 @@ def _find(name: str, names: list[str], terms: tuple[Term, ...], level1: str) -> 
 
 
 def _refuse_level2_slopes(blocks: tuple[RandomBlock, ...], level1_factors: frozenset[str], subject: str) -> None:
-    for block in blocks:
-        for term in block.terms:
-            fixed_within = [f for f in term if f not in level1_factors]
-            if fixed_within:
-                raise specification_error(
-                    f"a random effect of {fixed_within[0]!r} by {subject!r}",
-                    f"{fixed_within[0]!r} is constant within every {subject}: no {subject} shows its own effect of it",
-                    f"take {term_name(term)!r} out of the parenthesis and keep it as a fixed (level-2) term",
-                )
+    for term in [t for block in blocks for t in block.terms]:
+        for name in [f for f in term if f not in level1_factors]:
+            reason = f"{name!r} is constant within every {subject}: no {subject} shows its own effect of it"
+            remedy = f"take {term_name(term)!r} out of the parenthesis and keep it as a fixed (level-2) term"
+            raise specification_error(f"a random effect of {name!r} by {subject!r}", reason, remedy)
 
 
 def _level2_rhs(terms: tuple[Term, ...]) -> str:

@@ -44,15 +44,11 @@ class Levels:
             position = {value: k for k, value in enumerate(known)}
             unseen = [v for v in present if v not in position]
             if unseen:
-                raise data_error(
-                    f"{name} = {quote(unseen[0])}",
-                    f"this level of {name!r} was not in the data that the model was fitted to, "
-                    "so no coefficient belongs to it",
-                    f"use one of the levels {shorten(map(quote, known))}, or refit with data that contain it",
-                )
+                fitted = f"this level of {name!r} was not in the data that the model was fitted to"
+                remedy = f"use one of the levels {shorten(map(quote, known))}, or refit with data that contain it"
+                raise data_error(f"{name} = {quote(unseen[0])}", f"{fitted}, so no coefficient belongs to it", remedy)
             at = np.array([*(position[v] for v in present), -1], dtype=np.intp)[codes]
-            coded = pd.Categorical.from_codes(at, categories=pd.Index(known))
-            frame = frame.assign(**{name: coded})
+            frame = frame.assign(**{name: pd.Categorical.from_codes(at, categories=pd.Index(known))})
         return frame
 
 
@@ -161,12 +157,10 @@ def check_labels(values: pd.Series, role: str) -> None:
         convert = f"data[{name!r}] = (data[{name!r}] - data[{name!r}].min()) / pd.Timedelta(days=1)"
         if kind.startswith("timedelta"):
             convert = f"data[{name!r}] = data[{name!r}] / pd.Timedelta(days=1)"
-        raise data_error(
-            f"{role} that holds {kind} values",
-            "a coefficient needs a number, with a unit and a zero",
-            f"make it one: {convert} gives days (first pd.to_datetime for dates that are objects); "
-            "for one coefficient per date use labels: .astype(str).astype('category')",
-        )
+        days = f"make it one: {convert} gives days (first pd.to_datetime for dates that are objects)"
+        remedy = f"{days}; for one coefficient per date use labels: .astype(str).astype('category')"
+        reason = "a coefficient needs a number, with a unit and a zero"
+        raise data_error(f"{role} that holds {kind} values", reason, remedy)
     types = sorted({type(v).__name__ for v in values.dropna()})
     reason = "they are neither numbers nor labels of one type, so 1 and '1' could be the same or not"
     remedy = f"convert it: data[{name!r}].astype(str) for labels, pd.to_numeric(data[{name!r}]) for numbers"

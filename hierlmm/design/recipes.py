@@ -27,12 +27,9 @@ def as_floats(frame: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:
     """Integers as floats for expressions, in which int64 could overflow (``I(x**4)``), except where they are labels."""
     expressions = [f for f in factors if f not in frame.columns and unquoted(f) not in frame.columns]
     labels = {name for expression in expressions for name in categorical_arguments(expression)}
-    integers = [
-        c
-        for c in frame.columns
-        if c not in labels
-        and (holds_huge_integers(frame[c]) or (expressions and pd.api.types.is_integer_dtype(frame[c].dtype)))
-    ]
+    known = [c for c in frame.columns if c not in labels]
+    whole = {c for c in known if expressions and pd.api.types.is_integer_dtype(frame[c].dtype)}
+    integers = [c for c in known if c in whole or holds_huge_integers(frame[c])]
     return frame.astype(dict.fromkeys(integers, np.float64)) if integers else frame
 
 
@@ -75,14 +72,12 @@ def materialise(recipe: Any, frame: pd.DataFrame, extrapolated: dict[str, str]) 
         raise data_error(received, reason, "leave these rows out, or refit with data that contain it") from error
     except (FormulaicError, ValueError, TypeError, ArithmeticError) as error:
         problem = str(error).splitlines()[0]
-        outside = "bounds" in problem
-        raise data_error(
-            "new data outside the range of the data that the model was fitted to" if outside else "new data",
-            f"the terms cannot be evaluated on them: {problem}",
-            "leave these rows out, or refit with a spline that goes on beyond the data: ns(x, 3) is linear there"
-            if outside
-            else "give the columns the types that they had at fitting time",
-        ) from error
+        received, remedy = "new data", "give the columns the types that they had at fitting time"
+        if "bounds" in problem:
+            received = "new data outside the range of the data that the model was fitted to"
+            spline = "a spline that goes on beyond the data: ns(x, 3) is linear there"
+            remedy = f"leave these rows out, or refit with {spline}"
+        raise data_error(received, f"the terms cannot be evaluated on them: {problem}", remedy) from error
 
 
 def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[np.float64]:
@@ -96,8 +91,7 @@ def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[
     variables = variables_of(expression, list(frame.columns))
     frame = as_floats(frame[list(variables)], [expression])
     for name in variables:
-        dtype = frame[name].dtype
-        api = pd.api.types
+        dtype, api = frame[name].dtype, pd.api.types
         if not api.is_numeric_dtype(dtype) or api.is_bool_dtype(dtype) or api.is_complex_dtype(dtype):
             raise DataError(
                 f"{role} {expression!r}",

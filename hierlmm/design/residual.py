@@ -34,10 +34,7 @@ class Residual:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the data that the structures look at."""
-        found = (
-            self.correlation.time if self.correlation else None,
-            self.variance.variable if self.variance else None,
-        )
+        found = (self.correlation.time if self.correlation else None, self.variance.variable if self.variance else None)
         return tuple(dict.fromkeys(c for c in found if c is not None))
 
 

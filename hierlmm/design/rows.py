@@ -185,12 +185,8 @@ def _check_replication(groups: Grouping, *, slopes: bool, marginal: bool) -> Non
         raise DataError(f"{J} {subject}", reason, remedy, "docs, page 'Errors'")
     if len(groups.index) == J:
         what = "a random slope" if slopes else "the random effect"
-        raise DataError(
-            f"one row for each of the {J} values of {subject!r}",
-            f"no {subject} is measured twice, so no two rows are correlated"
-            if marginal
-            else f"{what} cannot be told apart from the residual when no {subject} is measured twice",
-            f"check that {subject!r} is the grouping column and that the data are in long format (hl.to_long), "
-            "or use ordinary regression",
-            "docs, page 'Errors'",
-        )
+        reason = f"{what} cannot be told apart from the residual when no {subject} is measured twice"
+        reason = f"no {subject} is measured twice, so no two rows are correlated" if marginal else reason
+        long = "that the data are in long format (hl.to_long)"
+        remedy = f"check that {subject!r} is the grouping column and {long}, or use ordinary regression"
+        raise DataError(f"one row for each of the {J} values of {subject!r}", reason, remedy, "docs, page 'Errors'")

@@ -294,11 +294,10 @@ def _boundary(x: FloatArray, given: Any, name: str) -> tuple[float, float]:
         return low, high
     ends = np.unique(_numbers(given, "boundary_knots", name))
     if len(ends) != 2 or not np.any((x >= ends[0]) & (x <= ends[1])):
-        raise formula_error(
-            f"{name}: boundary_knots={given!r}",
-            "these are not two numbers with data between them",
-            f"give the ends of the range, for example boundary_knots=[{x.min():.6g}, {x.max():.6g}], or leave it out",
-        )
+        example = f"boundary_knots=[{x.min():.6g}, {x.max():.6g}]"
+        remedy = f"give the ends of the range, for example {example}, or leave it out"
+        received = f"{name}: boundary_knots={given!r}"
+        raise formula_error(received, "these are not two numbers with data between them", remedy)
     return float(ends[0]), float(ends[1])
 
 

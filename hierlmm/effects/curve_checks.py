@@ -4,7 +4,8 @@ To hold a covariate v while x changes, v must be free to stand still. It is not 
 and within subjects not where its deviations are those of x times a constant (said). A factor whose levels follow
 each other along x is a function of x as well: its curves could be compared nowhere.
 
-Beyond the data, or beyond boundary knots, curves rest on the form of the model alone. And where a basis such as
+Curves rest on the form of the model alone, are extrapolated, where the covariate lies outside the range that the data
+have (in its group, where there are groups), or outside the boundary knots of a spline. And where a basis such as
 ``I(years > 3)`` jumps, the mean has two values, which no line joins. Halving finds the place: the change of a
 continuous function across an interval goes to zero with its width, that of a jump does not.
 """
@@ -91,26 +92,17 @@ def check_variable(grid: Grid, variable: str | None, fit: Fit) -> str:
         return (level1 or numbers)[0]
     if variable not in grid.points:
         there = variable in fit.design.frame.columns
-        raise SpecificationError(
-            f"effects({variable!r})",
-            "it is not among the fixed effects, so the curve would be flat"
-            if there
-            else f"the fixed effects have no covariate of this name.{closest(variable, grid.points)}",
-            remedy,
-            SEE,
-        )
+        reason = f"the fixed effects have no covariate of this name.{closest(variable, grid.points)}"
+        reason = "it is not among the fixed effects, so the curve would be flat" if there else reason
+        raise SpecificationError(f"effects({variable!r})", reason, remedy, SEE)
     if variable in grid.factors:
         reason = f"{variable!r} is a factor in this model, and a curve runs along a number"
         remedy = f"use fit.marginal_means({variable!r}).plot(), or by={variable!r} with a number along the axis"
         raise SpecificationError(f"effects({variable!r})", reason, remedy, SEE)
     if fit.design.frame[variable].nunique() < 2:
-        raise SpecificationError(
-            f"effects({variable!r})",
-            f"{variable!r} has the same value, {show(float(fit.design.frame[variable].iloc[0]))}, in all rows: "
-            "the data say nothing about a curve along it",
-            remedy,
-            SEE,
-        )
+        same = f"{variable!r} has the same value, {show(float(fit.design.frame[variable].iloc[0]))}, in all rows"
+        reason = f"{same}: the data say nothing about a curve along it"
+        raise SpecificationError(f"effects({variable!r})", reason, remedy, SEE)
     return variable
 
 
@@ -176,13 +168,12 @@ def check_companions(fit: Fit, variable: str, grid: Grid) -> list[str]:
             # One row for each subject: its own repetitions agree whatever the two have to do with each other.
             column, own = column.iloc[first], x[first]
         if _is_function(own, column, factor):
-            raise SpecificationError(
-                f"effects({variable!r}) with {name!r} among the fixed effects",
-                f"{name!r} is a function of {variable!r} in these data, and cannot be held while {variable!r} changes",
-                f"write the function in the formula, so that it follows: {variable} + I({variable} ** 2), "
-                f"I({variable} > 3), ns({variable}, 3)",
-                SEE,
-            )
+            received = f"effects({variable!r}) with {name!r} among the fixed effects"
+            held = f"cannot be held while {variable!r} changes"
+            reason = f"{name!r} is a function of {variable!r} in these data, and {held}"
+            forms = f"{variable} + I({variable} ** 2), I({variable} > 3), ns({variable}, 3)"
+            remedy = f"write the function in the formula, so that it follows: {forms}"
+            raise SpecificationError(received, reason, remedy, SEE)
         if not factor and _moves_along(x, frame[name].to_numpy(dtype=np.float64), index):
             notes.append(
                 f"within subjects {name} changes exactly with {variable}, and is held here: a combination that no "
@@ -248,16 +239,16 @@ def extrapolated(
     beyond = outside | knots
     own = [v for v in keys.columns if v != variable and v in grid.factors]
     fixed = np.ones(len(frame), dtype=bool)
+    held = {v: x for v, x in held.items() if v in grid.factors}
     for v in held:
-        if v in grid.factors:
-            fixed &= level_is(frame[v], held[v])
+        fixed &= level_is(frame[v], held[v])
     for combination, rows in _groups(keys, own):
         seen = fixed.copy()
         for v, value in combination.items():
             seen &= level_is(frame[v], value)
         if not seen.any():
             beyond[rows] = True
-            levels = ", ".join(f"{v} = {show(w)}" for v, w in {**combination, **_factors(held, grid)}.items())
+            levels = ", ".join(f"{v} = {show(w)}" for v, w in {**combination, **held}.items())
             sentences.append(f"no row of the data has {levels}")
             continue
         low, high = column[seen].min() - slack, column[seen].max() + slack
@@ -274,10 +265,6 @@ def extrapolated(
             )
             beyond |= np.isin(keys[v], far) if v in keys else True
     return beyond, sentences
-
-
-def _factors(held: Mapping[str, Any], grid: Grid) -> dict[str, Any]:
-    return {v: x for v, x in held.items() if v in grid.factors}
 
 
 def _groups(keys: pd.DataFrame, names: list[str]) -> list[tuple[dict[str, Any], NDArray[np.intp]]]:
@@ -309,8 +296,7 @@ def warn_of(sentences: list[str], caught: list[Any]) -> None:
             f"Effect curves are extrapolated: {'; '.join(sentences)}. They are drawn dashed there, and rest on "
             "the form of the model alone."
         )
-    said = {str(w.message) for w in caught if issubclass(w.category, FitWarning)}
-    for message in sorted(said):
+    for message in sorted({str(w.message) for w in caught if issubclass(w.category, FitWarning)}):
         if not (sentences and "extrapolated" in message):
             warn(message)
     for w in caught:
@@ -324,9 +310,8 @@ def jumps_along(design: Design, variable: str, grid: FloatArray) -> FloatArray:
     Of several jumps between two neighbouring points of the grid one is found.
     """
     known = list(design.frame.columns)
-    factors = {f for column in design.fixed_columns for f in column.term} | {
-        f for term in design.hierarchy.level1_terms for f in term
-    }
+    terms = [*(column.term for column in design.fixed_columns), *design.hierarchy.level1_terms]
+    factors = {f for term in terms for f in term}
     if not any(STEP.search(f) and f not in known and variable in variables_of(f, known) for f in factors):
         return np.empty((2, 0))
 

@@ -25,19 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.formula import unquoted
-from hierlmm.effects.curve_checks import (
-    check_by,
-    check_companions,
-    check_level,
-    check_variable,
-    extrapolated,
-    jumps_along,
-    level_is,
-    scope_of,
-    typical_values,
-    variable_values,
-    warn_of,
-)
+from hierlmm.effects import curve_checks as checks
 from hierlmm.effects.grid import WEIGHTS, Grid, as_names, average_rows, plain_name, reference_grid
 from hierlmm.effects.judge import Judge, PosteriorDraws, bands, covariance_of, judge_of, notes_of
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
@@ -152,7 +140,8 @@ class EffectCurves(Result):
     @cached_property
     def jumps(self) -> FloatArray:
         """Last point before and first point after each jump of the mean along ``variable``, (2, jumps)."""
-        return jumps_along(self.fit.design, self.variable, np.array(self.grid.points[self.variable], dtype=np.float64))
+        points = np.array(self.grid.points[self.variable], dtype=np.float64)
+        return checks.jumps_along(self.fit.design, self.variable, points)
 
     @cached_property
     def point_columns(self) -> dict[str, str]:
@@ -235,8 +224,7 @@ class EffectCurves(Result):
             if name in names:
                 found[name] = own
         if kind == "points":
-            values = design.y.copy()
-            parts = [self._with_y(found[keep], values[keep])]
+            parts = [self._with_y(found[keep], design.y[keep])]
         else:
             residual = self.fit.residuals("response", level=self._level_of_residuals(residual_level)).to_numpy()[keep]
             parts = []
@@ -369,24 +357,24 @@ def effect_curves(
     seed: int = 0,
 ) -> EffectCurves:
     """Curves of the mean along a covariate; see `hierlmm.fits.base.Fit.effects`."""
-    check_level(fit, level)
+    checks.check_level(fit, level)
     if transform is not None:
         choose("transform", transform, ("exp",))
         _check_log(fit)
     choose("weights", weights, WEIGHTS)
-    scope = scope_of(simultaneous)
+    scope = checks.scope_of(simultaneous)
     groups = as_names(by)
     variable, panels, grid = _grid(fit, variable, groups, at, n)
     keep = (*panels, *groups, variable)
     averaged = {v: x for v, x in grid.points.items() if v not in keep and len(x) > 1}
     held = {v: x[0] for v, x in grid.points.items() if v not in keep and len(x) == 1}
-    notes = check_companions(fit, variable, grid)
+    notes = checks.check_companions(fit, variable, grid)
     keys = grid.keys(keep)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FitWarning)
         X, offset = average_rows(grid, keys, weights, list(averaged))
-    beyond, sentences = extrapolated(fit, grid, variable, keys, held)
-    warn_of(sentences, caught)
+    beyond, sentences = checks.extrapolated(fit, grid, variable, keys, held)
+    checks.warn_of(sentences, caught)
     judge = judge_of(fit, df)
     length = len(grid.points[variable])
     pieces = [np.arange(len(keys))] if scope == "all" else np.split(np.arange(len(keys)), len(keys) // length)
@@ -404,12 +392,12 @@ def _grid(
     variable = None if variable is None else plain_name(variable)
     wanted = {plain_name(v): x for v, x in (at or {}).items()}
     known = reference_grid(fit.design, {v: x for v, x in wanted.items() if v != variable})  # refuses strange names
-    variable = check_variable(known, variable, fit)
-    check_by(known, groups, variable)
-    wanted[variable] = variable_values(fit, variable, wanted.get(variable), n)
+    variable = checks.check_variable(known, variable, fit)
+    checks.check_by(known, groups, variable)
+    wanted[variable] = checks.variable_values(fit, variable, wanted.get(variable), n)
     for name in groups:
         if name not in known.factors and name not in wanted:
-            wanted[name] = typical_values(fit.design.frame[name])
+            wanted[name] = checks.typical_values(fit.design.frame[name])
     grid = reference_grid(fit.design, wanted)
     panels = tuple(v for v in wanted if len(grid.points[v]) > 1 and v not in (variable, *groups))
     return variable, panels, grid
@@ -419,19 +407,17 @@ def _check_log(fit: Fit) -> None:
     """Refuse to undo a logarithm that the response is not."""
     response = fit.design.hierarchy.response
     if LOG.fullmatch(response) is None:
-        raise SpecificationError(
-            f"transform='exp' with the response {response!r}",
-            "it undoes a logarithm, and the response is not written as one",
-            "leave transform out, or write the logarithm in the formula: log(y) ~ ...; for a column that holds "
-            "logarithms, transform estimate, lower and upper of .table",
-            SEE,
-        )
+        received = f"transform='exp' with the response {response!r}"
+        reason = "it undoes a logarithm, and the response is not written as one"
+        own = "for a column that holds logarithms, transform estimate, lower and upper of .table"
+        remedy = f"leave transform out, or write the logarithm in the formula: log(y) ~ ...; {own}"
+        raise SpecificationError(received, reason, remedy, SEE)
 
 
 def _nearest(column: pd.Series, values: tuple[Any, ...], factor: bool) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """The value on the grid that each row belongs to, and whether it belongs to one."""
     if factor:
-        return column.to_numpy(dtype=object), np.any([level_is(column, v) for v in values], axis=0)
+        return column.to_numpy(dtype=object), np.any([checks.level_is(column, v) for v in values], axis=0)
     points = np.array(values, dtype=np.float64)
     distance = np.abs(column.to_numpy(dtype=np.float64)[:, None] - points)
     return points[np.argmin(distance, axis=1)], np.ones(len(column), dtype=bool)

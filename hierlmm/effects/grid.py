@@ -116,9 +116,7 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Grid:
     """
     frame = design.frame
     columns = list(frame.columns)
-    expressions = list(
-        dict.fromkeys([f for c in design.fixed_columns for f in c.term] + list(design.hierarchy.offsets))
-    )
+    expressions = dict.fromkeys([f for c in design.fixed_columns for f in c.term] + list(design.hierarchy.offsets))
     variables = list(dict.fromkeys(v for e in expressions for v in variables_of(e, columns)))
     labels = {name for e in expressions for name in categorical_arguments(e)}
     factors = frozenset(v for v in variables if v in labels or is_label(design, v))
@@ -247,11 +245,8 @@ def check_slope(grid: Grid, variable: str) -> None:
         return
     numbers = [v for v in grid.points if v not in grid.factors]
     reason = f"the fixed effects have no covariate of this name.{closest(variable, grid.points)}"
-    remedy = (
-        f"use one of {shorten(map(repr, numbers))}"
-        if numbers
-        else "use fit.marginal_means(...): the fixed effects have no number to take a slope of"
-    )
+    remedy = "use fit.marginal_means(...): the fixed effects have no number to take a slope of"
+    remedy = f"use one of {shorten(map(repr, numbers))}" if numbers else remedy
     if variable in grid.factors:
         reason = f"{variable!r} is a factor, and a slope is a change per unit of a number"
         remedy = f"use fit.contrasts({variable!r})"
@@ -302,13 +297,7 @@ def _differences(moved: Moved, side: NDArray[Any], step: float) -> FloatArray:
 
 
 def _refuse_kinks(
-    moved: Moved,
-    x: FloatArray,
-    variable: str,
-    side: NDArray[Any],
-    step: float,
-    slopes: FloatArray,
-    halves: FloatArray,
+    moved: Moved, x: FloatArray, variable: str, side: NDArray[Any], step: float, slopes: FloatArray, halves: FloatArray
 ) -> None:
     """Refuse where the difference depends on the step (a jump), or on the side (a kink)."""
     scale = np.abs(slopes).max(axis=0) + np.abs(moved(np.zeros(len(side)))).max(axis=0)

@@ -221,33 +221,18 @@ class Effects(Result):
             remedy = "give the weights of the means: method={'name': [...]}; or write it with fit.hypothesis(...)"
             raise SpecificationError("contrasts of contrasts", "their families would no longer be clear", remedy, SEE)
         keys, by = self.keys, list(self.by)
-        found = contrast_rows(
-            self.L,
-            self.offset,
-            self.families,
-            [", ".join(texts) for texts in self.key_texts],
-            ", ".join(c for c in keys.columns if c not in by) or "one mean",
-            method,
-            reference,
-            ROUNDING[self.kind],
-        )
+        rows = (self.L, self.offset, self.families, [", ".join(texts) for texts in self.key_texts])
+        what = ", ".join(c for c in keys.columns if c not in by) or "one mean"
+        found = contrast_rows(*rows, what, method, reference, ROUNDING[self.kind])
         if adjust is None and isinstance(self.judge, Wald):
             adjust = default_adjust(method)
-        return replace(
-            self,
-            kind="contrasts",
-            keys=keys.iloc[found.families][by].reset_index(drop=True),
-            L=found.L,
-            offset=found.offset,
-            ci=self.ci if ci is None else ci,
-            adjust=check_multiplicity(self.judge, adjust, simultaneous, pairwise=method == "pairwise"),
-            n_means=found.n_means,
-            simultaneous=simultaneous,
-            rope=check_rope(rope, self.judge),
-            notes=tuple(dict.fromkeys([*self.notes, *found.notes])),
-            row_names=found.names,
-            of=self.kind,
-        )
+        adjust = check_multiplicity(self.judge, adjust, simultaneous, pairwise=method == "pairwise")
+        made: dict[str, Any] = {"L": found.L, "offset": found.offset, "n_means": found.n_means}
+        made |= {"row_names": found.names, "kind": "contrasts", "of": self.kind}
+        made |= {"keys": keys.iloc[found.families][by].reset_index(drop=True)}
+        made |= {"adjust": adjust, "simultaneous": simultaneous, "rope": check_rope(rope, self.judge)}
+        made |= {"ci": self.ci if ci is None else ci, "notes": tuple(dict.fromkeys([*self.notes, *found.notes]))}
+        return replace(self, **made)
 
     def plot(self, **options: Any) -> Any:
         """Estimates with intervals; see `hierlmm.drawing.effect_rows.plot_effects`.

@@ -101,16 +101,11 @@ def curve_sentences(words: Words, section: str) -> Iterator[Sentence]:
     if parts:
         variables = list(dict.fromkeys(v for c in parts for v in c.variables))
         numbers = [v for v in variables if not _acts_as_label(words, v)]
-        yield words.say(
-            section,
-            "curve.parts",
-            names=shorten([c.name for c in parts], 6),
-            variables=", ".join(variables),
-            first=repr(variables[0]),
-            number=repr(variables[0]) if variables[0] in numbers else "",
-            slope=repr(numbers[0]) if numbers else "",
-            more="; fit.plot_trajectories() draws the subjects' curves" if words.hierarchical else "",
-        )
+        slots = {"names": shorten([c.name for c in parts], 6), "variables": ", ".join(variables)}
+        slots |= {"first": repr(variables[0]), "slope": repr(numbers[0]) if numbers else ""}
+        slots |= {"number": repr(variables[0]) if variables[0] in numbers else ""}
+        slots |= {"more": "; fit.plot_trajectories() draws the subjects' curves" if words.hierarchical else ""}
+        yield words.say(section, "curve.parts", **slots)
     for v in curved(words):
         yield words.say(section, "curve.level2", variable=v, quoted=repr(v))
     if any(c.name in term for c in parts):
@@ -243,11 +238,8 @@ def _equal(v: str, value: Any) -> str:
 def _difference(words: Words, section: str, c: Coefficient, v: str, own: Difference, group: str) -> Sentence:
     e = judged(words.fit, own.d[None, :], words.ci, words.df)
     words, slots, facts = words.stated(e, 0, level=False, sign=True)
-    slots |= {
-        "name": _name(words, c),
-        "within": words.phrase("within_group", group=group) if group else "",
-        "unit": "" if words.base else words.unit(words.x(c) if c.kind == "slope" else None),
-    }
+    within, x = words.phrase("within_group", group=group) if group else "", words.x(c) if c.kind == "slope" else None
+    slots |= {"name": _name(words, c), "within": within, "unit": "" if words.base else words.unit(x)}
     if own.pair:
         kind = "ratio" if words.base else "difference"
         pair = own.pair.replace(" minus ", " over ") if words.base else own.pair

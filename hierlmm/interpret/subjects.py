@@ -77,20 +77,12 @@ class SubjectComparison(Result):
     def text(self) -> str:
         """The comparison in words."""
         shown = "more than 0.999" if self.probability > 0.999 else f"{self.probability:z.3f}"
-        return render(
-            "subjects.comparison",
-            term=self.term,
-            coefficient_a=f"{self.coefficient_a:.4g}",
-            coefficient_b=f"{self.coefficient_b:.4g}",
-            a=self.a,
-            b=self.b,
-            estimate=f"{self.estimate:.4g}",
-            ci=f"{100 * self.ci:g}",
-            span=span(self.lower, self.upper),
-            kind="posterior probability" if "posterior draws" in self.notes[0] else "probability",
-            probability="less than 0.001" if self.probability < 0.001 else shown,
-            mcse=f"{self.mcse:.2g}" if self.mcse > 0.0 else "",
-        )
+        slots = {"term": self.term, "a": self.a, "b": self.b, "ci": f"{100 * self.ci:g}"}
+        slots |= {name: f"{getattr(self, name):.4g}" for name in ("coefficient_a", "coefficient_b", "estimate")}
+        slots |= {"kind": "posterior probability" if "posterior draws" in self.notes[0] else "probability"}
+        slots |= {"probability": "less than 0.001" if self.probability < 0.001 else shown}
+        slots |= {"span": span(self.lower, self.upper), "mcse": f"{self.mcse:.2g}" if self.mcse > 0.0 else ""}
+        return render("subjects.comparison", **slots)
 
     @property
     def table(self) -> pd.DataFrame:

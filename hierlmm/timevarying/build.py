@@ -15,18 +15,9 @@ from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import MISSING_CHOICES, column_names, quote, require_columns, shorten, to_pandas
 from hierlmm.options import checked
 from hierlmm.results import Items, Page, Paragraph, Result
-from hierlmm.timevarying.evaluate import (
-    ABSENT,
-    CARRIED,
-    INTERPOLATED,
-    NOT_THEN,
-    NOT_YET,
-    OBSERVED,
-    TOO_OLD,
-    Answer,
-    evaluate,
-)
-from hierlmm.timevarying.history import TIES, History, make_history, subject_codes, time_values
+from hierlmm.text import fill, templates
+from hierlmm.timevarying.evaluate import Answer, evaluate
+from hierlmm.timevarying.history import TIES, History, make_history, one_of, subject_codes, time_values
 from hierlmm.timevarying.rules import Cumulative, Rule, TimeSince
 
 __all__ = ["TimeVarying", "time_varying"]
@@ -37,14 +28,15 @@ SEE = "docs, page 'Time-varying covariates'"
 data_error = partial(DataError, see=SEE)
 specification_error = partial(SpecificationError, see=SEE)
 SOURCES = {
-    OBSERVED: "observed",
-    CARRIED: "carried",
-    INTERPOLATED: "interpolated",
-    NOT_YET: "no history yet",
-    TOO_OLD: "too old",
-    NOT_THEN: "not measured then",
-    ABSENT: "subject without history",
+    "observed": "observed",
+    "carried": "carried",
+    "interpolated": "interpolated",
+    "no_history_yet": "no history yet",
+    "too_old": "too old",
+    "not_measured": "not measured then",
+    "subject_absent": "subject without history",
 }
+"""Columns of the report and categories, in the order of the codes of `hierlmm.timevarying.evaluate`."""
 
 
 @checked
@@ -204,9 +196,7 @@ def _check_options(columns: Mapping[str, Rule], missing: str, ties: str) -> None
                 'use CurrentValue, LastValue, Lag, Interpolate, Cumulative or TimeSince, as in {"x_1": hl.Lag("x", 1)}',
             )
     for option, value, allowed in (("missing", missing, MISSING_CHOICES), ("ties", ties, TIES)):
-        if value not in allowed:
-            reason = "there is no such choice"
-            raise specification_error(f"{option}={value!r}", reason, f"use one of {', '.join(map(repr, allowed))}")
+        one_of(f"{option}={value!r}", value, allowed)
 
 
 def _histories(
@@ -230,10 +220,7 @@ def _histories(
         )
     codes = position.astype(np.int64)[own_codes]
     times = time_values(measured[time], "the history")
-    return (
-        {n: make_history(codes, times, measured[n], labels, missing=missing, ties=ties) for n in names},
-        shared,
-    )
+    return ({n: make_history(codes, times, measured[n], labels, missing=missing, ties=ties) for n in names}, shared)
 
 
 def _match(labels: pd.Index, own: pd.Index) -> IntArray:
@@ -257,21 +244,11 @@ def counts(
 
 
 def _counts(rule: Rule, answer: Answer, history: History) -> dict[str, Any]:
-    found = np.bincount(answer.source, minlength=len(SOURCES))
-    return {
-        "rule": rule.describe(),
-        "observed": found[OBSERVED],
-        "carried": found[CARRIED],
-        "interpolated": found[INTERPOLATED],
-        "from_future": int(answer.future.sum()),
-        "no_history_yet": found[NOT_YET],
-        "too_old": found[TOO_OLD],
-        "not_measured": found[NOT_THEN],
-        "subject_absent": found[ABSENT],
-        "largest_gap": float(np.max(answer.gap, initial=0.0)),
-        "ignored": history.n_missing,
-        "merged": history.n_tied,
-    }
+    found = dict(zip(SOURCES, np.bincount(answer.source, minlength=len(SOURCES)), strict=True))
+    known = {name: found.pop(name) for name in ("observed", "carried", "interpolated")}
+    used = {"rule": rule.describe(), **known, "from_future": int(answer.future.sum())}
+    gap = float(np.max(answer.gap, initial=0.0))
+    return {**used, **found, "largest_gap": gap, "ignored": history.n_missing, "merged": history.n_tied}
 
 
 def sentences(report: pd.DataFrame, columns: Mapping[str, Rule], time: str) -> list[str]:
@@ -279,49 +256,22 @@ def sentences(report: pd.DataFrame, columns: Mapping[str, Rule], time: str) -> l
     found = [_sentence(n, pd.Series(report.loc[n]), rule, time) for n, rule in columns.items()]
     if int(report["from_future"].sum()) == 0:
         judged = [repr(n) for n, r in columns.items() if isinstance(r, TimeSince) and callable(r.when)]
-        found.append(
-            f"No rule was given anything measured after its row's time; the condition of {', '.join(judged)} saw a "
-            "subject's own measurements up to the one it judges."
-            if judged
-            else "No value depends on anything measured after its row's time."
-        )
+        name = "condition" if judged else "no_future"
+        found.append(fill(templates(__file__)["report"][name], names=", ".join(judged)))
     return found
 
 
 def _sentence(name: str, found: pd.Series, rule: Rule, time: str) -> str:
     """One column of the report in words."""
-    words = {
-        "observed": "measured at the time wanted in {} rows",
-        "carried": "carried forward in {}",
-        "interpolated": "interpolated in {}",
-    }
-    if isinstance(rule, Cumulative):
-        words = {
-            "observed": "ends at a measurement in {} rows",
-            "carried": "the last stretch holds the last value in {}",
-            "interpolated": "the last stretch is interpolated in {}",
-        }
-    if isinstance(rule, TimeSince):
-        words = {"observed": "zero in {} rows", "carried": "positive in {}"}
-    parts = [text.format(found[key]) for key, text in words.items() if found[key] or key == "observed"]
-    gap = found["largest_gap"]
+    words = templates(__file__)["report"]
+    kind = "since" if isinstance(rule, TimeSince) else "area" if isinstance(rule, Cumulative) else "value"
+    parts = [fill(text, n=found[key]) for key, text in words[kind].items() if found[key] or key == "observed"]
+    gap, reasons = found["largest_gap"], dict(words["missing"])
     if gap > 0:
-        parts.append(f"longest {'time' if isinstance(rule, TimeSince) else 'gap bridged'} {gap:.4g} ({time!r})")
-    text = f"{name}: {found['rule']}; {', '.join(parts)}."
-    none = "no measurement yet meets the condition" if isinstance(rule, TimeSince) and rule.when is not None else ""
-    reasons = {
-        "no_history_yet": none or "no measurement comes before",
-        "too_old": "the last value is too old",
-        "not_measured": "nothing was measured then",
-        "subject_absent": "the subject has no measurement at all",
-    }
+        parts.append(f"longest {'time' if kind == 'since' else 'gap bridged'} {gap:.4g} ({time!r})")
+    if isinstance(rule, TimeSince) and rule.when is not None:
+        reasons["no_history_yet"] = words["no_such"]
     gone = [f"{found[key]} ({why})" for key, why in reasons.items() if found[key]]
-    if gone:
-        text += f" Missing in {', '.join(gone)}."
-    if found["ignored"]:
-        text += f" {found['ignored']} measurements with a missing value were left out."
-    if found["merged"]:
-        text += f" {found['merged']} measurements at a time that occurs before were merged."
-    if found["from_future"]:
-        text += f" {found['from_future']} VALUES USE A MEASUREMENT AFTER THEIR ROW'S TIME."
-    return text
+    more = [f" Missing in {', '.join(gone)}."] if gone else []
+    more += [fill(text, n=found[key]) for key, text in words["more"].items() if found[key]]
+    return f"{name}: {found['rule']}; {', '.join(parts)}.{''.join(more)}"

@@ -145,13 +145,11 @@ def _interpolate(rule: Interpolate, history: History, rows: Moments) -> Answer:
     answer = _line(history, history.last(rows.who, rows.when, rows.slack), rows, known_until=None)
     if answer.future.any() and not rule.future:
         first = int(np.flatnonzero(answer.future)[0])
-        raise data_error(
-            f"Interpolate({rule.variable!r}) for {int(answer.future.sum())} of {len(rows.when)} rows between two "
-            f"measurements, the first of subject {quote(rows.labels[rows.who[first]])} at {rows.when[first]:g}",
-            "the line to the next measurement uses a value from the row's future",
-            f"use LastValue({rule.variable!r}), or say Interpolate({rule.variable!r}, future=True) if the future "
-            "may be used",
-        )
+        between = f"{int(answer.future.sum())} of {len(rows.when)} rows between two measurements"
+        where = f"the first of subject {quote(rows.labels[rows.who[first]])} at {rows.when[first]:g}"
+        reason, x = "the line to the next measurement uses a value from the row's future", rule.variable
+        remedy = f"use LastValue({x!r}), or say Interpolate({x!r}, future=True) if the future may be used"
+        raise data_error(f"Interpolate({x!r}) for {between}, {where}", reason, remedy)
     return answer
 
 

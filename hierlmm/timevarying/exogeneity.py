@@ -88,13 +88,8 @@ class ExogeneityCheck(Result):
     def sentences(self) -> tuple[str, ...]:
         """The finding and what it means for the model, in plain words."""
         first = self.table.iloc[0]
-        way = "higher" if first["estimate"] > 0 else "lower"
-        slots = {
-            "x": repr(self.variable),
-            "y": repr(self.response),
-            "size": f"{abs(first['estimate']):.4g}",
-            "way": way,
-        }
+        way, size = "higher" if first["estimate"] > 0 else "lower", f"{abs(first['estimate']):.4g}"
+        slots = {"x": repr(self.variable), "y": repr(self.response), "size": size, "way": way}
         slots |= {"se": f"{first['se']:.3g}", "standardised": f"{first['standardised']:z.3f}", "p": f"{self.p:.2g}"}
         slots |= {"statistic": f"{self.statistic:z.2f}", "detectable": f"{self.detectable:z.3f}"}
         slots |= {name: str(getattr(self, name)) for name in ("df1", "df2", "n_obs", "n_subjects")}

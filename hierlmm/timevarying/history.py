@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import quote, shorten
 
-__all__ = ["TIES", "History", "is_real", "make_history", "rounding", "subject_codes", "time_values"]
+__all__ = ["TIES", "History", "is_real", "make_history", "one_of", "rounding", "subject_codes", "time_values"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -171,6 +171,13 @@ def rounding(*times: FloatArray | float) -> float:
     """Return the difference that two times may have by rounding alone: 16 units in the last place of the largest."""
     largest = max((float(np.max(np.abs(t), initial=0.0)) for t in times), default=0.0)
     return 16.0 * float(np.finfo(np.float64).eps) * largest
+
+
+def one_of(received: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Refuse a value that is not among the choices."""
+    if value not in allowed:
+        remedy = f"use one of {', '.join(map(repr, allowed))}"
+        raise SpecificationError(received, "there is no such choice", remedy, SEE)
 
 
 def time_values(column: pd.Series, table: str) -> FloatArray:

@@ -23,6 +23,7 @@ import numpy as np
 
 from hierlmm.errors import SpecificationError
 from hierlmm.options import checked_with_constructor, renamed
+from hierlmm.timevarying.history import one_of
 
 __all__ = ["Cumulative", "CurrentValue", "Interpolate", "Lag", "LastValue", "Rule", "TimeSince"]
 
@@ -103,7 +104,7 @@ class Lag:
 
     def __post_init__(self) -> None:
         _positive(self.lag, "Lag", "lag")
-        _one_of(self.how, ("last", "linear"), "Lag", "how")
+        one_of(f"Lag(how={self.how!r})", self.how, ("last", "linear"))
 
     def describe(self) -> str:
         """Return the rule in words."""
@@ -168,7 +169,7 @@ class Cumulative:
     future: bool = False
 
     def __post_init__(self) -> None:
-        _one_of(self.rule, ("trapezoid", "step"), "Cumulative", "rule")
+        one_of(f"Cumulative(rule={self.rule!r})", self.rule, ("trapezoid", "step"))
         if self.origin is not None:
             _number(self.origin, "Cumulative", "origin")
         if self.future and self.rule == "step":
@@ -210,16 +211,12 @@ class TimeSince:
     which: Literal["last", "first"] = "last"
 
     def __post_init__(self) -> None:
-        _one_of(self.which, ("last", "first"), "TimeSince", "which")
+        one_of(f"TimeSince(which={self.which!r})", self.which, ("last", "first"))
 
     def describe(self) -> str:
         """Return the rule in words."""
-        if self.when is None:
-            condition = ""
-        elif callable(self.when):
-            condition = " that meets the condition"
-        else:
-            condition = f" equal to {self.when!r}"
+        condition = "" if self.when is None else f" equal to {self.when!r}"
+        condition = " that meets the condition" if callable(self.when) else condition
         return f"time since the {self.which} measurement of {self.variable!r}{condition}"
 
 
@@ -242,9 +239,3 @@ def _positive(value: Any, rule: str, name: str) -> None:
         received = f"{rule}({name}={value!r})"
         reason = "it must be positive; zero or less would be the present or the future"
         raise specification_error(received, reason, "give a positive length in the unit of the time column")
-
-
-def _one_of(value: Any, allowed: tuple[str, ...], rule: str, name: str) -> None:
-    if value not in allowed:
-        received = f"{rule}({name}={value!r})"
-        raise specification_error(received, "there is no such choice", f"use one of {', '.join(map(repr, allowed))}")
