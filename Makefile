@@ -82,8 +82,8 @@ WRITE ?=
 references: $(STAMP)
 	@Rscript --version >/dev/null 2>&1 || { echo "make references needs R (Rscript), with the packages of tests/reference/README.md"; exit 1; }
 	@folder=$$(mktemp -d); $(BIN)/python tests/reference/R/reference_data.py $$folder/data && \
-	Rscript tests/reference/R/run.R tests/reference $$folder/data $(if $(WRITE),tests/reference,$$folder/reference); \
-	status=$$?; echo "Files made now: $(if $(WRITE),tests/reference,$$folder/reference)"; exit $$status
+	Rscript tests/reference/R/run.R tests $$folder/data $(if $(WRITE),tests,$$folder/tests); \
+	status=$$?; echo "Files made now: $(if $(WRITE),tests,$$folder/tests)"; exit $$status
 
 BENCH ?= reml
 

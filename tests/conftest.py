@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from samples import thirty_subjects
 
 from hierlmm.datasets import load_dataset
 from hierlmm.design.build import design_from_formula
@@ -19,6 +20,11 @@ def dental():
 @pytest.fixture(scope="session")
 def sleepstudy():
     return load_dataset("sleepstudy")
+
+
+@pytest.fixture(scope="session")
+def thirty():
+    return thirty_subjects()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 The draws come from the raw bits of PCG64, which numpy keeps for ever (unlike those of its distributions), and the
 data are rounded to four decimals, so that R reads exactly what Python fits:
 
-    python tests/optima_designs.py FOLDER     # writes designs.csv and rows.csv, for reference/optima/optima.R
+    python tests/optima_designs.py FOLDER     # designs.csv and rows.csv, for likelihood/reference/optima/optima.R
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ import pytest
 from hierlmm.datasets import load_dataset
 
 HERE = Path(__file__).parent
-IDS = sorted(path.stem for path in (HERE / "reference").glob("*.json"))
+FOLDERS = json.loads((HERE / "reference" / "folders.json").read_text())
+"""Folder of every set of reference results, below the tests: R and Python find them by this list."""
 COLUMNS = {
     "dental": {"subject": "id", "distance": "y"},
     "rats": {"litter": "litterid"},
@@ -21,15 +22,31 @@ COLUMNS = {
 }
 
 
-def reference(name: str) -> dict:
-    return json.loads((HERE / "reference" / f"{name}.json").read_text())
+def references_of(what: str) -> Path:
+    """The folder of a set of reference results, beside the tests that look at most of it."""
+    return HERE / FOLDERS[what]
+
+
+IDS = sorted(path.stem for path in references_of("lme4").glob("*.json"))
+
+
+def data_elsewhere(name: str) -> Path:
+    """The file of data that may not ship; a test that needs it is skipped where it is not to be had."""
+    folder = os.environ.get("HIERLMM_DATA")
+    if not folder or not (Path(folder) / f"{name}.csv").is_file():
+        pytest.skip(f"{name} may not ship; set HIERLMM_DATA to the folder that holds {name}.csv")
+    return Path(folder) / f"{name}.csv"
+
+
+def reference(name: str, what: str = "lme4") -> dict:
+    return json.loads((references_of(what) / f"{name}.json").read_text())
 
 
 def reference_data(ref: dict) -> pd.DataFrame:
     """The data of a reference result, under R's column names."""
     name = ref["data"]
-    if name == "aids" and not os.environ.get("HIERLMM_DATA"):
-        pytest.skip("the aids data may not ship; set HIERLMM_DATA to the folder that holds aids.csv")
+    if name == "aids":
+        data_elsewhere(name)
     if name == "text4_clusters":
         return pd.read_csv(HERE / "data" / "text4_clusters.csv")
     if name in ("esoph_old", "esoph_new"):

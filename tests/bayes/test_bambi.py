@@ -59,7 +59,7 @@ def test_priors_named_bambi_are_bambis_defaults(dental, formula):
 
 def test_same_density_as_ours(dental):
     """Bambi's joint log density at corresponding points differs from ours by nothing."""
-    from test_explicit import evaluate
+    from pymc_density import evaluate
 
     from hierlmm.bayes.explicit import build_pymc_model
 

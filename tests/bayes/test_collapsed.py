@@ -8,12 +8,15 @@ import arviz as az
 import numpy as np
 import pandas as pd
 import pytest
-from dense import dense_fit, marginal_covariance
+from differences import relative_central
+from draws import check_moments, largest_difference
+from priors_by_definition import as_written, natural, prior_of_beta, prior_of_theta
+from samples import random_design
 from scipy import stats
 from scipy.interpolate import make_interp_spline
 from scipy.optimize import brentq
 from scipy.special import logsumexp, ndtr
-from test_likelihood import finite_difference, random_design
+from textbook import dense_fit, marginal_covariance
 
 from hierlmm.bayes.collapsed import collapsed_posterior, why_not_collapsed
 from hierlmm.bayes.collapsed_kernel import unpack
@@ -94,80 +97,6 @@ def make(frame, case):
     return design, resolve_priors(priors, design)
 
 
-def correlation_block(z, size):
-    """Correlation matrix from Fisher's z of ρ_{ij; 0..j-1} by the recursion for partial correlations (any dtype)."""
-    partial = {pair: np.tanh(v) for pair, v in zip(((i, j) for i in range(1, size) for j in range(i)), z, strict=True)}
-    R = np.eye(size, dtype=np.asarray(z).dtype)
-    for (i, j), value in partial.items():
-        for k in reversed(range(j)):
-            c, d = partial[i, k], partial[j, k]
-            value = value * np.sqrt((1 - c**2) * (1 - d**2)) + c * d
-        R[i, j] = R[j, i] = value
-    return R
-
-
-def natural(design, theta, y_scale):
-    """Standard deviations, correlations, σ, and log|∂R/∂z|, from θ = (log sd, z block by block, log σ/s_y)."""
-    q, common = len(design.term), design.covariance == "identity"
-    at = 1 if common else q
-    sd = np.exp(theta[:1].repeat(q) if common else theta[:q])
-    corr, log_jacobian = np.eye(q), 0.0
-    for block in design.blocks:
-        size, m = len(block), len(block) * (len(block) - 1) // 2
-        if m == 0:
-            continue
-        z, lower = theta[at : at + m], np.tril_indices(size, -1)
-        corr[np.ix_(block, block)] = correlation_block(z, size)
-        # Complex-step derivatives are exact to rounding.
-        columns = [correlation_block(z + 1e-30j * e, size)[lower].imag / 1e-30 for e in np.eye(m)]
-        log_jacobian += np.linalg.slogdet(np.column_stack(columns))[1]
-        at += m
-    assert at == len(theta) - 1
-    return sd, corr, np.exp(theta[-1]) * y_scale, log_jacobian
-
-
-def as_written(design, priors, D):
-    """D of the effects as the formula writes them, from D where the priors are stated: lines at average covariates."""
-    if not np.any(priors.random_center):
-        return D
-    k = design.term.index("Intercept")
-    block = next(block for block in design.blocks if k in block)
-    centred = design.Z[:, block] - [0.0 if m == k else design.Z[:, m].mean() for m in block]
-    B = np.eye(len(D))
-    B[np.ix_(block, block)] = np.linalg.lstsq(design.Z[:, block], centred)[0]
-    return B @ D @ B.T
-
-
-def prior_of_theta(design, priors, theta, y_scale):
-    """Log prior density of θ: every prior on its natural scale, and the Jacobians."""
-    sd, corr, sigma, log_jacobian = natural(design, theta, y_scale)
-    total = float(priors.sigma.logpdf(sigma)) + np.log(sigma) + log_jacobian
-    for prior, value in list(zip(priors.sd_b, sd, strict=True))[: 1 if priors.common_sd else None]:
-        total += float(prior.logpdf(value)) + np.log(value)
-    if priors.corr_b is not None:
-        total += sum(float(priors.corr_b.logpdf(corr[np.ix_(b, b)])) for b in design.blocks if len(b) > 1)
-    return total
-
-
-def prior_of_beta(design, priors):
-    """Mean and covariance of β, from independent normal priors at the centred design."""
-    p, k = len(design.coef), design.intercept
-    X, moved = design.X.copy(), np.any(priors.shift)
-    for c in range(p) if moved else ():  # level-1 covariates centred, beside the same level-2 covariate
-        a = design.coef_level1[c]
-        if design.level1[a] != "Intercept":
-            at_zero = [m for m in range(p) if design.level1[design.coef_level1[m]] == "Intercept" and m != k]
-            same = [m for m in at_zero if np.array_equal(design.W[:, m], design.W[:, c])]
-            if not same and np.all(design.W[:, at_zero].sum(axis=1) == design.W[:, c]):
-                same = at_zero  # the indicators of all groups
-            X[:, c] -= design.X1[:, a].mean() * design.X[:, same].sum(axis=1)
-    if k is not None:
-        X -= np.where(np.arange(p) == k, 0.0, X.mean(axis=0))
-    T = np.linalg.lstsq(design.X, X)[0]
-    mean, sd = np.array([f.mean for f in priors.beta]), np.array([f.sd for f in priors.beta])
-    return T @ mean, (T * sd**2) @ T.T
-
-
 def dense_log_posterior(design, priors, theta, y_scale):
     """log p(y, θ) with y ~ N(X m, V + X P⁻¹ X'), N × N."""
     sd, corr, sigma, _ = natural(design, theta, y_scale)
@@ -209,7 +138,7 @@ def test_signed_standard_deviations_have_the_same_posterior(irregular, case):
         expected = plain.log_density(logs)[0] - np.sum(np.log(2.0 * np.abs(theta[:n_sd])))
         value, exact = posterior.log_density(theta)
         assert value == pytest.approx(expected, rel=1e-10, abs=1e-8)
-        numeric = finite_difference(lambda x: posterior.log_density(x)[0], theta, 1e-3)
+        numeric = relative_central(lambda x: posterior.log_density(x)[0], theta)
         np.testing.assert_allclose(exact, numeric, rtol=1e-5, atol=1e-6 * np.abs(exact).max())
 
 
@@ -253,7 +182,7 @@ def test_gradient_equals_finite_differences(irregular, case):
     posterior = collapsed_posterior(design, priors, signed=False)
     for theta in random_points(posterior, 4, seed=1):
         exact = posterior.log_density(theta)[1]
-        numeric = finite_difference(lambda x: posterior.log_density(x)[0], theta, 1e-3)
+        numeric = relative_central(lambda x: posterior.log_density(x)[0], theta)
         np.testing.assert_allclose(exact, numeric, rtol=1e-6, atol=1e-6 * np.abs(exact).max())
 
 
@@ -270,7 +199,7 @@ def test_density_and_gradient_on_random_designs(q, p, balanced, structure):
         value, exact = posterior.log_density(theta)
         expected = dense_log_posterior(design, priors, theta, posterior.products.scaling.y_scale)
         assert value == pytest.approx(expected, rel=1e-9, abs=1e-8)
-        numeric = finite_difference(lambda x: posterior.log_density(x)[0], theta, 1e-3)
+        numeric = relative_central(lambda x: posterior.log_density(x)[0], theta)
         np.testing.assert_allclose(exact, numeric, rtol=1e-6, atol=1e-6 * np.abs(exact).max())
 
 
@@ -532,15 +461,6 @@ def test_draws_of_beta_and_b_have_the_exact_conditional_distribution(irregular, 
             assert np.abs(values[1:].T @ values[:-1] / S).max() < 5 / np.sqrt(S)
 
 
-def check_moments(draws, mean, covariance):
-    """Mean and covariance of S draws within 5 standard errors."""
-    S, sd = len(draws), np.sqrt(np.diag(covariance))
-    assert np.abs((draws.mean(axis=0) - mean) / sd).max() < 5 / np.sqrt(S)
-    expected = covariance / np.outer(sd, sd)
-    observed = np.cov(draws, rowvar=False).reshape(expected.shape) / np.outer(sd, sd)
-    assert (np.abs(observed - expected) < 5 * np.sqrt((1 + expected**2) / S)).all()
-
-
 @pytest.mark.parametrize("case", RECOVERY)
 def test_rao_blackwell_summary_equals_the_average_of_dense_conditionals(irregular, case):
     design, priors = make(irregular, case)
@@ -604,16 +524,6 @@ def dental_model(dental):
 @pytest.fixture(scope="module")
 def collapsed(dental_model):
     return dental_model.fit(draws=1000, seed=2, progressbar=False)
-
-
-def largest_difference(a, b, name, method="mean"):
-    """Largest difference of means (or SDs) of a variable between two fits, in Monte-Carlo standard errors."""
-    x, y = (f.draws(name).reshape(*f.draws(name).shape[:2], -1) for f in (a, b))
-    keep = np.ptp(x, axis=(0, 1)) > 0
-    statistic = np.mean if method == "mean" else np.std
-    errors = [np.array([float(az.mcse(v[..., k], method=method)) for k in np.flatnonzero(keep)]) for v in (x, y)]
-    difference = (statistic(x, axis=(0, 1)) - statistic(y, axis=(0, 1)))[keep]
-    return float(np.abs(difference / np.hypot(*errors)).max())
 
 
 def test_collapsed_and_explicit_have_one_posterior(collapsed, dental_posterior):

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from pymc_density import evaluate
 from scipy import stats
 
 from hierlmm.bayes.distributions import LKJ, Exponential, Gamma, HalfNormal, Normal, StudentT
-from hierlmm.bayes.explicit import build_pymc_model, draws_of_model, pymc_module
+from hierlmm.bayes.explicit import build_pymc_model, draws_of_model
 from hierlmm.bayes.priors import Priors, resolve_priors
 from hierlmm.bayes.sample import sample_explicit
 from hierlmm.design.build import design_from_formula
@@ -57,22 +58,6 @@ def make(growth, case):
     formula, covariance, priors = CASES[case]
     design = design_from_formula(parse_formula(formula), growth, covariance=covariance)
     return design, resolve_priors(priors, design)
-
-
-def evaluate(model, seed):
-    """Log density and every named variable at a random point, by PyTensor's slow but uncompiled route."""
-    pm = pymc_module()
-    from pytensor.compile.mode import Mode
-
-    mode = Mode(linker="py", optimizer=None)
-    rng = np.random.default_rng(seed)
-    point = {k: np.asarray(v + rng.normal(size=np.shape(v)) * 0.3) for k, v in model.initial_point(0).items()}
-    variables = [*model.free_RVs, *model.deterministics]
-    outputs = [model.logp(jacobian=False), *model.replace_rvs_by_values(variables)]
-    with model:
-        function = pm.compile([model.rvs_to_values[v] for v in model.free_RVs], outputs, mode=mode)
-    logp, *values = function(*(point[model.rvs_to_values[v].name] for v in model.free_RVs))
-    return float(logp), {v.name: np.asarray(x) for v, x in zip(variables, values, strict=True)}
 
 
 def log_density(design, priors, at, centered):

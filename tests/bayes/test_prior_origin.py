@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from pymc_density import evaluate
 from scipy import stats
-from test_explicit import evaluate
 
 import hierlmm as hl
 from hierlmm.bayes.collapsed import collapsed_posterior

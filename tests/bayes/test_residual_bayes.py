@@ -8,11 +8,12 @@ import warnings
 import arviz as az
 import numpy as np
 import pytest
-from dense import dense_fit, marginal_covariance
+from differences import central
+from draws import check_moments, largest_difference
+from priors_by_definition import as_written, natural, prior_of_beta, prior_of_theta
 from scipy import stats
 from scipy.special import expit, logsumexp
-from test_collapsed import as_written, check_moments, largest_difference, natural, prior_of_beta, prior_of_theta
-from test_residual_structures import (
+from structures_by_definition import (
     CORRELATIONS,
     IN_NO_ORDER,
     PAIRS,
@@ -20,10 +21,9 @@ from test_residual_structures import (
     WITH_EFFECTS,
     Damped,
     build,
-    central,
     second_definition,
 )
-from test_residual_structures import data as rows_of_thirty  # noqa: F401  (a fixture)
+from textbook import dense_fit, marginal_covariance
 
 import hierlmm as hl
 from hierlmm.bayes.collapsed_residual import residual_posterior
@@ -40,11 +40,6 @@ from hierlmm.likelihood.residual_rows import residual_rows
 from hierlmm.marginal import MarginalModel
 
 QUIET = {"progressbar": False}
-
-
-@pytest.fixture(scope="module")
-def thirty(rows_of_thirty):  # noqa: F811
-    return rows_of_thirty
 
 
 # --- the density, written down a second time -------------------------------------------------------------------------

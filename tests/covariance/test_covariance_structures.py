@@ -1,14 +1,14 @@
 """Compound-symmetric D: one variance and one correlation, by REML, ML and NUTS."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from dense import dense_fit
+from pymc_density import evaluate
+from references import references_of
 from scipy import stats
-from test_explicit import evaluate
+from textbook import dense_fit
 
 import hierlmm as hl
 from hierlmm.bayes.distributions import LKJ
@@ -23,7 +23,7 @@ from hierlmm.fit.make import fit_of
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import cross_products
 
-STRUCTURES = Path(__file__).parents[1] / "reference" / "structures"
+STRUCTURES = references_of("structures")
 FORMULA = "reaction ~ days + (1 + days | subject)"
 PHASE = "reaction ~ days + (0 + phase | subject)"
 

@@ -9,16 +9,27 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
-from dense import dense_fit
+from differences import central
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import chi2
+from structures_by_definition import (
+    CORRELATIONS,
+    IN_NO_ORDER,
+    STRUCTURED,
+    VARIANCES,
+    WITH_EFFECTS,
+    Damped,
+    VarConstPower,
+    build,
+    second_definition,
+)
+from textbook import dense_fit
 
 import hierlmm as hl
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.residual import Observed
-from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.errors import DataError, FitWarning, HierlmmError, SpecificationError
 from hierlmm.fits.covariance_table import covariance_parameters
 from hierlmm.likelihood.estimate import make_criterion
@@ -26,162 +37,13 @@ from hierlmm.likelihood.maximise import maximise
 from hierlmm.likelihood.residual_rows import whiten_columns
 from hierlmm.likelihood.rows import serial_pull_back, serial_whiten
 
-COVARIANCE = {0: None, 1: "(1 | id)", 2: "(1 + t | id)"}
-
-
-@dataclass(frozen=True)
-class Damped(hl.ResidualCorrelation):
-    """A structure that a user adds, without derivatives: rho ** (lag ** power)."""
-
-    time: str
-
-    def parameters(self, observed):
-        return Parameter("rho", 0.4, 0.0, 1.0), Parameter("power", 0.8, 0.0)
-
-    def matrix(self, t, values):
-        lag = np.abs(t[..., :, None] - t[..., None, :])
-        return values[0] ** (lag ** values[1])
-
-
-@dataclass(frozen=True)
-class VarConstPower(VarianceFunction):
-    """A variance function that a user adds, without derivatives: SD = σ (1 + const |v|)."""
-
-    variable: str
-
-    def prepare(self, column):
-        return column.to_numpy(dtype=float), None
-
-    def parameters(self, v, state):
-        return (Parameter("const", 0.2, 0.0),)
-
-    def log_ratio(self, v, values):
-        return np.log1p(values[0] * np.abs(v))
-
-
-def lags(t):
-    return np.abs(np.subtract.outer(t, t))
-
-
-def with_nugget(R, nugget):
-    return np.where(np.eye(len(R), dtype=bool), 1.0, (1.0 - nugget) * R)
-
-
-# What each structure is, written down a second time: positions and reported parameters -> correlation matrix.
-CORRELATIONS = {
-    "independent": (None, None),
-    "AR1": (hl.AR1("occasion"), lambda t, v: v["rho"] ** lags(t)),
-    "AR1, order": (hl.AR1(), lambda t, v: v["rho"] ** lags(t)),
-    "AR1, nugget": (hl.AR1("occasion", nugget=True), lambda t, v: with_nugget(v["rho"] ** lags(t), v["nugget"])),
-    "CAR1": (hl.CAR1("t"), lambda t, v: v["phi"] ** lags(t)),
-    "CAR1, nugget": (hl.CAR1("t", nugget=True), lambda t, v: with_nugget(v["phi"] ** lags(t), v["nugget"])),
-    "Exponential": (hl.Exponential("t"), lambda t, v: np.exp(-lags(t) / v["range"])),
-    "Exponential, nugget": (
-        hl.Exponential("t", nugget=True),
-        lambda t, v: with_nugget(np.exp(-lags(t) / v["range"]), v["nugget"]),
-    ),
-    "Gaussian": (hl.Gaussian("t"), lambda t, v: np.exp(-((lags(t) / v["range"]) ** 2))),
-    "Gaussian, nugget": (
-        hl.Gaussian("t", nugget=True),
-        lambda t, v: with_nugget(np.exp(-((lags(t) / v["range"]) ** 2)), v["nugget"]),
-    ),
-    "CompoundSymmetry": (hl.CompoundSymmetry(), lambda t, v: np.where(np.eye(len(t), dtype=bool), 1.0, v["rho"])),
-    "Toeplitz": (
-        hl.Toeplitz("occasion"),
-        lambda t, v: np.array([1.0, *v.values()])[lags(t).astype(int)],
-    ),
-    "Unstructured": (
-        hl.Unstructured("occasion"),
-        lambda t, v: np.array([[1.0 if a == b else v[f"rho({min(a, b):g}, {max(a, b):g})"] for b in t] for a in t]),
-    ),
-    "Damped": (Damped("t"), lambda t, v: v["rho"] ** (lags(t) ** v["power"])),
-}
-VARIANCES = {
-    "equal": (None, None),
-    "VarIdent": (
-        hl.VarIdent("group"),
-        lambda d, v: np.array([1.0 if g == "a" else v[f"ratio({g}/a)"] for g in d["group"]]),
-    ),
-    "VarPower": (hl.VarPower("size"), lambda d, v: np.abs(d["size"].to_numpy()) ** v["power"]),
-    "VarExp": (hl.VarExp("size"), lambda d, v: np.exp(v["rate"] * d["size"].to_numpy())),
-    "VarConstPower": (VarConstPower("size"), lambda d, v: 1.0 + v["const"] * np.abs(d["size"].to_numpy())),
-}
-PAIRS = [(c, "equal") for c in CORRELATIONS] + [
-    ("independent", "VarIdent"),
-    ("independent", "VarPower"),
-    ("independent", "VarExp"),
-    ("independent", "VarConstPower"),
-    ("AR1, nugget", "VarIdent"),
-    ("Unstructured", "VarIdent"),
-    ("Toeplitz", "VarPower"),
-    ("Exponential", "VarExp"),
-]
-STRUCTURED = [pair for pair in PAIRS if pair != ("independent", "equal")]
 # The plain model is a structured one only without random effects.
-WITH_EFFECTS = [
-    pytest.param(p, q, id=f"{q}-{' + '.join(p)}") for p in PAIRS for q in range(3) if p in STRUCTURED or not q
-]
-
-
-IN_NO_ORDER = pytest.mark.filterwarnings("ignore:AR1 without a column takes the order:hierlmm.errors.FitWarning")
-
-
-@pytest.fixture(scope="module")
-def data():
-    """Thirty subjects, missed occasions, irregular times, one subject with a single row, rows in no order."""
-    rng = np.random.default_rng(7)
-    rows = []
-    for i in range(30):
-        occasions = [0] if i == 13 else sorted(rng.choice(4, size=rng.integers(2, 5), replace=False))
-        b = rng.normal(size=2)
-        for o in occasions:
-            t = o + rng.uniform(-0.3, 0.3)
-            rows.append((f"s{i:02d}", o, t, "abc"[int(rng.integers(3))], rng.uniform(0.5, 3.0), i % 2, b[0] + b[1] * t))
-    frame = pd.DataFrame(rows, columns=["id", "occasion", "t", "group", "size", "x", "y"])
-    frame["y"] = 50.0 + 4.0 * frame["y"] + frame["t"] + 2.0 * frame["x"] + rng.normal(scale=2.0, size=len(frame))
-    return frame.sample(frac=1.0, random_state=3)
-
-
-def build(data, correlation, variance, q, formula="y ~ t * x"):
-    if q == 0:
-        return hl.MarginalModel(formula, correlation=correlation, variance=variance, subject="id", data=data)
-    return hl.TwoLevelModel.from_formula(
-        f"{formula} + {COVARIANCE[q]}", data, residual=correlation, residual_variance=variance
-    )
-
-
-def second_definition(pair, design, report):
-    """Σ / σ² of all rows, (N, N), from the definitions above."""
-    (spec, matrix), (_, ratio) = CORRELATIONS[pair[0]], VARIANCES[pair[1]]
-    frame, N = design.frame, design.n_obs
-    residual = np.zeros((N, N))
-    correlations = {k: v for k, v in report.items() if k.split("(")[0] in ("rho", "phi", "range", "nugget")}
-    if pair[0] == "Damped":
-        correlations = report
-    for j in range(design.n_subjects):
-        rows = np.flatnonzero(design.subject_index == j)
-        t = np.arange(len(rows)) if spec is None or spec.time is None else frame[spec.time].to_numpy()[rows]
-        residual[np.ix_(rows, rows)] = np.eye(len(rows)) if matrix is None else matrix(t, correlations)
-    g = np.ones(N) if ratio is None else ratio(frame, report)
-    return residual * g[:, None] * g
-
-
-def central(function, x, step=1e-4):
-    """Gradient by differences of fourth order."""
-    gradient = np.empty(len(x))
-    for k in range(len(x)):
-        e = np.zeros(len(x))
-        e[k] = step
-        gradient[k] = (8 * (function(x + e) - function(x - e)) - function(x + 2 * e) + function(x - 2 * e)) / (
-            12 * step
-        )
-    return gradient
 
 
 @IN_NO_ORDER
 @pytest.mark.parametrize(("pair", "q"), WITH_EFFECTS)
-def test_criterion_and_gradient_are_those_of_the_definition(data, pair, q):
-    design = build(data, CORRELATIONS[pair[0]][0], VARIANCES[pair[1]][0], q).design
+def test_criterion_and_gradient_are_those_of_the_definition(thirty, pair, q):
+    design = build(thirty, CORRELATIONS[pair[0]][0], VARIANCES[pair[1]][0], q).design
     rng = np.random.default_rng(q)
     for reml in (True, False):
         criterion = make_criterion(design, reml=reml)
@@ -214,8 +76,8 @@ def test_criterion_and_gradient_are_those_of_the_definition(data, pair, q):
 
 @IN_NO_ORDER
 @pytest.mark.parametrize("pair", STRUCTURED, ids=" + ".join)
-def test_whitened_rows_are_those_of_a_dense_factor(data, pair):
-    fit = build(data, CORRELATIONS[pair[0]][0], VARIANCES[pair[1]][0], 0).fit_ml()
+def test_whitened_rows_are_those_of_a_dense_factor(thirty, pair):
+    fit = build(thirty, CORRELATIONS[pair[0]][0], VARIANCES[pair[1]][0], 0).fit_ml()
     sigma = second_definition(pair, fit.design, fit.residual_estimate.parameters)
     columns = np.random.default_rng(0).normal(size=(fit.n_obs, 3))
     white, log_det = whiten_columns(fit.residual_estimate, columns)
@@ -280,16 +142,16 @@ def test_serial_whitening_in_one_pass_equals_a_cholesky_factor(rho, nugget):
     np.testing.assert_allclose(gradient, central(objective, values, max(step, 1e-7)), rtol=1e-4, atol=1e-4)
 
 
-def test_the_gradient_at_a_correlation_of_exactly_zero(data):
-    criterion = make_criterion(build(data, hl.AR1("occasion"), None, 1).design, reml=True)
+def test_the_gradient_at_a_correlation_of_exactly_zero(thirty):
+    criterion = make_criterion(build(thirty, hl.AR1("occasion"), None, 1).design, reml=True)
     point = np.array([0.7, 0.0])
     assert criterion.rows.report(point[1:])["rho"] == 0.0
     np.testing.assert_allclose(criterion.evaluate(point).gradient, central(criterion, point), rtol=1e-6, atol=1e-6)
 
 
-def test_partial_correlations_of_exactly_zero(data):
+def test_partial_correlations_of_exactly_zero(thirty):
     for spec in (hl.Unstructured("occasion"), hl.Toeplitz("occasion")):
-        criterion = make_criterion(build(data, spec, None, 0).design, reml=True)
+        criterion = make_criterion(build(thirty, spec, None, 0).design, reml=True)
         point = np.zeros(len(criterion.rows.parameters))
         assert set(criterion.rows.report(point).values()) == {0.0}
         np.testing.assert_allclose(criterion.evaluate(point).gradient, central(criterion, point), rtol=1e-6, atol=1e-6)
@@ -338,9 +200,9 @@ def test_the_first_range_has_the_correlation_of_neighbours(neighbour, correlatio
 
 @pytest.mark.parametrize("unit", [1.0, 1e-3, 1e6])
 @pytest.mark.parametrize(("q", "share"), [(0, 0.8), (1, 0.4)])
-def test_the_first_unstructured_matrix_is_that_of_the_residuals(data, unit, q, share):
+def test_the_first_unstructured_matrix_is_that_of_the_residuals(thirty, unit, q, share):
     """Pairwise correlations of residuals of an ordinary regression, shrunk: in any unit of the response."""
-    design = build(data.assign(y=data["y"] * unit), hl.Unstructured("occasion"), None, q).design
+    design = build(thirty.assign(y=thirty["y"] * unit), hl.Unstructured("occasion"), None, q).design
     residual = design.y - design.X @ np.linalg.lstsq(design.X, design.y)[0]
     frame = design.frame.assign(r=residual)
     table = frame.pivot_table(index="id", columns="occasion", values="r").to_numpy()
@@ -398,10 +260,10 @@ def same(first, second, *, rel=1e-7):
 
 
 @pytest.mark.parametrize("q", [0, 1])
-def test_continuous_time_autoregression_is_exponential(data, q):
+def test_continuous_time_autoregression_is_exponential(thirty, q):
     for nugget in (False, True) if q == 0 else (False,):
-        exponential = build(data, hl.Exponential("t", nugget=nugget), None, q).fit_reml()
-        car = build(data, hl.CAR1("t", nugget=nugget), None, q).fit_reml()
+        exponential = build(thirty, hl.Exponential("t", nugget=nugget), None, q).fit_reml()
+        car = build(thirty, hl.CAR1("t", nugget=nugget), None, q).fit_reml()
         same(exponential, car, rel=1e-5)
         a, b = exponential.residual_estimate.parameters, car.residual_estimate.parameters
         assert b["phi"] == pytest.approx(np.exp(-1 / a["range"]), rel=1e-5, abs=1e-12)
@@ -423,9 +285,9 @@ def test_autoregression_on_whole_times_is_exponential():
 
 
 @pytest.mark.parametrize("method", ["fit_reml", "fit_ml"])
-def test_positive_compound_symmetry_is_a_random_intercept(data, method):
-    marginal = getattr(build(data, hl.CompoundSymmetry(), None, 0), method)()
-    mixed = getattr(build(data, None, None, 1), method)()
+def test_positive_compound_symmetry_is_a_random_intercept(thirty, method):
+    marginal = getattr(build(thirty, hl.CompoundSymmetry(), None, 0), method)()
+    mixed = getattr(build(thirty, None, None, 1), method)()
     assert marginal.loglik == pytest.approx(mixed.loglik, rel=1e-11)
     np.testing.assert_allclose(marginal.beta_cov, mixed.beta_cov, rtol=1e-5)
     total = mixed.sigma**2 + mixed.D.iloc[0, 0]
@@ -445,10 +307,10 @@ def test_structures_that_coincide_with_two_rows_each():
     np.testing.assert_allclose(found, found[0], rtol=1e-6)
 
 
-def test_a_toeplitz_matrix_of_autoregressive_data_nests_autoregression(data):
-    toeplitz = build(data, hl.Toeplitz("occasion"), None, 0).fit_ml()
-    ar = build(data, hl.AR1("occasion"), None, 0).fit_ml()
-    unstructured = build(data, hl.Unstructured("occasion"), None, 0).fit_ml()
+def test_a_toeplitz_matrix_of_autoregressive_data_nests_autoregression(thirty):
+    toeplitz = build(thirty, hl.Toeplitz("occasion"), None, 0).fit_ml()
+    ar = build(thirty, hl.AR1("occasion"), None, 0).fit_ml()
+    unstructured = build(thirty, hl.Unstructured("occasion"), None, 0).fit_ml()
     assert ar.loglik <= toeplitz.loglik <= unstructured.loglik
     assert (toeplitz.n_parameters, ar.n_parameters) == (4 + 3 + 1, 4 + 1 + 1)
 
@@ -489,9 +351,9 @@ def test_separate_variances_of_separate_groups_have_the_closed_form():
     ],
     ids=str,
 )
-def test_order_of_rows_and_names_of_subjects_do_not_matter(data, correlation, variance):
-    base = build(data, correlation, variance, 0).fit_reml()
-    shuffled = data.sample(frac=1.0, random_state=11).assign(id=lambda d: "z" + d["id"].str[:0:-1])
+def test_order_of_rows_and_names_of_subjects_do_not_matter(thirty, correlation, variance):
+    base = build(thirty, correlation, variance, 0).fit_reml()
+    shuffled = thirty.sample(frac=1.0, random_state=11).assign(id=lambda d: "z" + d["id"].str[:0:-1])
     other = build(shuffled, correlation, variance, 0).fit_reml()
     same(base, other)
     a, b = base.residual_estimate.parameters, other.residual_estimate.parameters
@@ -505,11 +367,11 @@ def test_order_of_rows_and_names_of_subjects_do_not_matter(data, correlation, va
 
 @pytest.mark.parametrize("unit", [1e-6, 12.0, 86400e6])
 @pytest.mark.parametrize("q", [0, 1])
-def test_unit_and_origin_of_time_do_not_matter(data, unit, q):
+def test_unit_and_origin_of_time_do_not_matter(thirty, unit, q):
     """Times in microseconds, or in centuries; calendar times rather than time since the start."""
-    moved = data.assign(t2=unit * (data["t"] + 1e3))
+    moved = thirty.assign(t2=unit * (thirty["t"] + 1e3))
     for structure in (hl.Exponential, hl.Gaussian):
-        base = build(data, structure("t"), None, q).fit_reml()
+        base = build(thirty, structure("t"), None, q).fit_reml()
         other = build(moved, structure("t2"), None, q).fit_reml()
         assert other.loglik == pytest.approx(base.loglik, rel=1e-9)
         assert other.converged
@@ -518,10 +380,10 @@ def test_unit_and_origin_of_time_do_not_matter(data, unit, q):
 
 
 @pytest.mark.parametrize("q", [0, 1])
-def test_unit_and_origin_of_the_response_do_not_matter(data, q):
-    moved = data.assign(y=1e4 + 1e-3 * data["y"])
+def test_unit_and_origin_of_the_response_do_not_matter(thirty, q):
+    moved = thirty.assign(y=1e4 + 1e-3 * thirty["y"])
     for correlation, variance in ((hl.AR1("occasion"), None), (None, hl.VarPower("size"))):
-        base = build(data, correlation, variance, q).fit_reml()
+        base = build(thirty, correlation, variance, q).fit_reml()
         other = build(moved, correlation, variance, q).fit_reml()
         degrees = base.n_obs - len(base.beta)
         assert other.loglik == pytest.approx(base.loglik - degrees * np.log(1e-3), rel=1e-9)
@@ -530,9 +392,9 @@ def test_unit_and_origin_of_the_response_do_not_matter(data, q):
         np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-4, atol=1e-7)
 
 
-def test_reference_group_does_not_matter(data):
-    base = build(data, None, hl.VarIdent("group"), 1).fit_reml()
-    turned = data.assign(group=pd.Categorical(data["group"], ["c", "b", "a"]))
+def test_reference_group_does_not_matter(thirty):
+    base = build(thirty, None, hl.VarIdent("group"), 1).fit_reml()
+    turned = thirty.assign(group=pd.Categorical(thirty["group"], ["c", "b", "a"]))
     other = build(turned, None, hl.VarIdent("group"), 1).fit_reml()
     assert other.loglik == pytest.approx(base.loglik, rel=1e-11)
     a, b = base.residual_estimate.parameters, other.residual_estimate.parameters
@@ -541,30 +403,30 @@ def test_reference_group_does_not_matter(data):
     assert b["ratio(b/c)"] == pytest.approx(a["ratio(b/a)"] / a["ratio(c/a)"], rel=1e-5)
 
 
-def test_a_starting_value_does_not_matter(data):
-    base = build(data, hl.AR1("occasion"), None, 0).fit_reml()
+def test_a_starting_value_does_not_matter(thirty):
+    base = build(thirty, hl.AR1("occasion"), None, 0).fit_reml()
     for start in (-0.9, 0.0, 0.95):
-        same(base, build(data, hl.AR1("occasion", start=start), None, 0).fit_reml(), rel=1e-6)
+        same(base, build(thirty, hl.AR1("occasion", start=start), None, 0).fit_reml(), rel=1e-6)
 
 
 # A structure of the user's own.
 
 
 @pytest.mark.parametrize("q", [0, 1])
-def test_a_structure_of_the_users_own(data, q):
+def test_a_structure_of_the_users_own(thirty, q):
     """Damped exponential: with the power held at one it would be CAR1, so it can only be better."""
-    fit = build(data, Damped("t"), None, q).fit_reml()
-    car = build(data, hl.CAR1("t"), None, q).fit_reml()
+    fit = build(thirty, Damped("t"), None, q).fit_reml()
+    car = build(thirty, hl.CAR1("t"), None, q).fit_reml()
     assert fit.converged
     assert fit.loglik >= car.loglik - 1e-8
     assert list(fit.residual_estimate.parameters) == ["rho", "power"]
     table = fit.variance_components()
     assert {"rho", "power"} <= set(table.index)
     assert "rho" in repr(fit)
-    assert np.isfinite(fit.predict(data.head(3), level="population")["estimate"]).all()
+    assert np.isfinite(fit.predict(thirty.head(3), level="population")["estimate"]).all()
 
 
-def test_a_users_structure_that_repeats_a_built_in_one(data):
+def test_a_users_structure_that_repeats_a_built_in_one(thirty):
     @dataclass(frozen=True)
     class Mine(hl.ResidualCorrelation):
         time: str
@@ -575,11 +437,11 @@ def test_a_users_structure_that_repeats_a_built_in_one(data):
         def matrix(self, t, values):
             return np.exp(-np.abs(t[..., :, None] - t[..., None, :]) / values[0])
 
-    same(build(data, Mine("t"), None, 1).fit_reml(), build(data, hl.Exponential("t"), None, 1).fit_reml(), rel=1e-4)
+    same(build(thirty, Mine("t"), None, 1).fit_reml(), build(thirty, hl.Exponential("t"), None, 1).fit_reml(), rel=1e-4)
 
 
-def test_a_variance_function_of_the_users_own(data):
-    fit = build(data, None, VarConstPower("size"), 1).fit_ml()
+def test_a_variance_function_of_the_users_own(thirty):
+    fit = build(thirty, None, VarConstPower("size"), 1).fit_ml()
     assert fit.converged
     assert fit.residual_estimate.parameters["const"] >= 0.0
 
@@ -617,9 +479,9 @@ def held_elsewhere(fit, label, value, rng):
     ],
     ids=str,
 )
-def test_profile_limits_are_where_the_profile_crosses(data, correlation, variance, q):
+def test_profile_limits_are_where_the_profile_crosses(thirty, correlation, variance, q):
     """For each parameter: held at its limit and optimised over everything else, the criterion has risen by χ²."""
-    fit = build(data, correlation, variance, q).fit_reml()
+    fit = build(thirty, correlation, variance, q).fit_reml()
     table, rng = fit.variance_components(method="profile"), np.random.default_rng(0)
     inside = fit.variance_components(ci=0.5, method="profile")
     drop, checked = chi2.ppf(0.95, 1), 0
@@ -903,10 +765,10 @@ def test_more_parameters_than_rows():
         hl.MarginalModel("distance ~ sex", correlation=hl.Unstructured("age"), subject="subject", data=data)
 
 
-def test_a_variance_covariate_in_any_unit(data):
-    base = build(data, None, hl.VarExp("size"), 1).fit_reml()
+def test_a_variance_covariate_in_any_unit(thirty):
+    base = build(thirty, None, hl.VarExp("size"), 1).fit_reml()
     for unit in (1e-6, 1e6):
-        other = build(data.assign(size=unit * data["size"]), None, hl.VarExp("size"), 1).fit_reml()
+        other = build(thirty.assign(size=unit * thirty["size"]), None, hl.VarExp("size"), 1).fit_reml()
         assert other.converged
         assert other.loglik == pytest.approx(base.loglik, rel=1e-10)
         rate = base.residual_estimate.parameters["rate"]
@@ -978,7 +840,7 @@ def test_the_origin_of_a_variance_covariate_does_not_matter(shift):
         np.testing.assert_allclose(first, second, rtol=1e-5)
 
 
-def test_one_row_has_a_prediction_interval(data):
-    fit = build(data, None, hl.VarPower("size"), 1).fit_reml()
-    both = fit.predict(data.head(2), "marginal", "prediction")
-    np.testing.assert_allclose(fit.predict(data.head(1), "marginal", "prediction"), both.head(1))
+def test_one_row_has_a_prediction_interval(thirty):
+    fit = build(thirty, None, hl.VarPower("size"), 1).fit_reml()
+    both = fit.predict(thirty.head(2), "marginal", "prediction")
+    np.testing.assert_allclose(fit.predict(thirty.head(1), "marginal", "prediction"), both.head(1))

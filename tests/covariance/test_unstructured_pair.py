@@ -1,16 +1,15 @@
 """One name for `Unstructured` with `VarIdent` of the same column: the model, nlme's and SAS's numbers, and words."""
 
 import json
-import os
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from references import data_elsewhere, references_of
 
 import hierlmm as hl
 from hierlmm.errors import SpecificationError
 
-REFERENCE = Path(__file__).parents[1] / "reference" / "residual"
+REFERENCE = references_of("residual")
 # SAS PROC MIXED, TYPE=UN, FEV1 ~ ARMCD * AVISIT + RACE + SEX: -2 log-likelihood, up to 1.3e-5 above the optimum.
 SAS_UN = {"REML": 3386.44987722, "ML": 3397.57220025}
 
@@ -50,10 +49,7 @@ def test_beside_random_effects_it_is_the_pair_too(dental):
 
 @pytest.mark.parametrize("method", ["REML", "ML"])
 def test_it_is_un_of_sas(method):
-    source = Path(os.environ.get("HIERLMM_DATA", "")) / "fev.csv"
-    if not source.is_file():
-        pytest.skip("set HIERLMM_DATA to the folder that holds fev.csv")
-    data = pd.read_csv(source).dropna(subset=["FEV1"])
+    data = pd.read_csv(data_elsewhere("fev")).dropna(subset=["FEV1"])
     model = hl.MarginalModel(
         "FEV1 ~ ARMCD * AVISIT + RACE + SEX", correlation=hl.UnstructuredHeterogeneous("AVISIT"), subject="USUBJID",
         data=data,

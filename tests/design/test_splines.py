@@ -1,7 +1,6 @@
 """Splines in formulas: R's ns, bs and poly; one basis for both parts and for new rows; fits against nlme and lme4."""
 
 import json
-import os
 import pickle
 import re
 import warnings
@@ -10,26 +9,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from references import data_elsewhere, references_of
 
 from hierlmm.datasets import load_dataset
 from hierlmm.design.splines import SplineBasis, learn_poly, learn_spline
 from hierlmm.errors import DataError, FitWarning, FormulaError
 from hierlmm.model import TwoLevelModel
 
-FOLDER = Path(__file__).parents[1] / "reference" / "splines"
+FOLDER = references_of("splines")
 FITS = sorted(p.stem for p in FOLDER.glob("p*.json") if p.stem.endswith(("reml", "_ml")))
 BASES = json.loads((FOLDER / "bases.json").read_text())["bases"]
 
 
 def read(name):
     return json.loads((FOLDER / f"{name}.json").read_text())
-
-
-def external(name):
-    folder = os.environ.get("HIERLMM_DATA", "")
-    if not (Path(folder) / f"{name}.csv").is_file() or not folder:
-        pytest.skip(f"{name} may not ship; set HIERLMM_DATA to the folder that holds {name}.csv")
-    return pd.read_csv(Path(folder) / f"{name}.csv")
 
 
 def first_prothrombin(data, column):
@@ -50,10 +43,10 @@ def table(pbc):
     def get(name):
         if name == "pbcseq":
             return pbc
-        data = external(name)
+        data = pd.read_csv(data_elsewhere(name))
         if name == "prothro":
             return data.assign(treat=pd.Categorical(data["treat"], ["placebo", "prednisone"]))
-        areas = external("pbc2_cumprothrombin")[["cum_trap", "cum_locf"]]
+        areas = pd.read_csv(data_elsewhere("pbc2_cumprothrombin"))[["cum_trap", "cum_locf"]]
         data = pd.concat([data, areas], axis=1).assign(sex=pd.Categorical(data["sex"], ["male", "female"]))
         return first_prothrombin(data, "prothrombin")
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from dense import marginal_covariance
 from scipy import stats
 from scipy.special import logsumexp
+from textbook import marginal_covariance
 
 from hierlmm.datasets import simulate
 from hierlmm.design.build import design_from_formula

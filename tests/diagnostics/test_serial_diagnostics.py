@@ -2,18 +2,18 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from dense import marginal_covariance
+from references import references_of
+from textbook import marginal_covariance, projection, residual_blocks
 
 import hierlmm as hl
 from hierlmm.diagnostics.serial_residuals import linear_residuals, make_pairs
 from hierlmm.errors import DataError
 
-REFERENCE = Path(__file__).parents[1] / "reference" / "serial"
+REFERENCE = references_of("serial")
 KINDS = ("pearson", "response", "normalized")
 
 
@@ -66,16 +66,11 @@ def test_semivariogram_and_autocorrelation_of_nlme(fits, name):
 def dense_residual_covariance(fit, level, kind):
     """Cov(r) of all rows, from N × N matrices."""
     design = fit.design
-    structure = np.eye(design.n_obs)
-    if fit.residual_estimate is not None:
-        for j in range(design.n_subjects):
-            rows = np.flatnonzero(design.subject_index == j)
-            structure[np.ix_(rows, rows)] = fit.residual_estimate.covariance(design.frame.iloc[rows])
+    structure = residual_blocks(design, fit.residual_estimate)
     q = design.Z.shape[1]
     V = marginal_covariance(design, fit._D_values.reshape(q, q), fit.sigma, structure)
     Sigma = fit.sigma**2 * structure
-    Vinv = np.linalg.inv(V)
-    P = Vinv - Vinv @ design.X @ np.linalg.inv(design.X.T @ Vinv @ design.X) @ design.X.T @ Vinv
+    P = projection(design.X, V)
     base = Sigma if level == "subject" else V
     covariance = base @ P @ base.T
     if kind == "response":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from dense import dense_fit
+from textbook import dense_fit
 
 import hierlmm as hl
 from hierlmm.errors import DataError, FormulaError, NotAvailableError, SpecificationError

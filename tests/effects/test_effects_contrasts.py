@@ -6,11 +6,11 @@ import json
 import pickle
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from references import references_of
 from scipy import stats
 
 import hierlmm as hl
@@ -21,7 +21,7 @@ from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.likelihood.quantiles import largest_t_quantile, largest_t_sf
 from hierlmm.text import table_lines
 
-EFFECTS = Path(__file__).parents[1] / "reference" / "effects"
+EFFECTS = references_of("effects")
 METHODS = {"satterthwaite": "satterthwaite", "kenward_roger": "kenward-roger"}
 RATS = "weight ~ treatment * sex + lsize + (1 | litter)"
 DENTAL = "distance ~ sex * time + (1 + time | subject)"

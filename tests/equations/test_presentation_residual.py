@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import re
 import sys
 from html.parser import HTMLParser
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from references import reference
 
 import hierlmm as hl
 from hierlmm.covariance.parameters import Parameter
@@ -29,7 +29,7 @@ from hierlmm.plots.posterior import parameter_draws
 from hierlmm.text import table_text
 
 ROOT = Path(__file__).parents[2]
-REFERENCE = json.loads((ROOT / "tests" / "reference" / "structures" / "dental_print.json").read_text())
+REFERENCE = reference("dental_print", "structures")
 
 
 @dataclasses.dataclass(frozen=True)

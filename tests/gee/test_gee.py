@@ -1,16 +1,14 @@
 """GEE: against geepack and gee in R, against dense matrices, and what is refused where a number would mislead."""
 
 import json
-import os
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from references import align
+from references import align, data_elsewhere, references_of
 from scipy.optimize import minimize_scalar
 
 import hierlmm as hl
@@ -18,7 +16,7 @@ from hierlmm.errors import DataError, FitWarning, NotAvailableError, Specificati
 from hierlmm.gee.correlation import ExchangeableMoments, Rows, UnstructuredMoments
 from hierlmm.gee.estimate import estimate_gee
 
-FOLDER = Path(__file__).parents[1] / "reference" / "gee"
+FOLDER = references_of("gee")
 IDS = sorted(path.stem for path in FOLDER.glob("*_gee_*.json"))
 CLOSE, STOPPED = 1e-6, 1e-3
 
@@ -44,9 +42,7 @@ def data_of(name):
     if name == "active":
         data, subject = hl.load_dataset(name), "subject"
     else:
-        if not os.environ.get("HIERLMM_DATA"):
-            pytest.skip("set HIERLMM_DATA to the folder that holds sim_active.csv")
-        data, subject = pd.read_csv(Path(os.environ["HIERLMM_DATA"]) / "sim_active.csv"), "aid"
+        data, subject = pd.read_csv(data_elsewhere("sim_active")), "aid"
         data["intgrp"] = pd.Categorical(data["intgrp"], sorted(data["intgrp"].unique()))
     wave = np.unique(data["years"], return_inverse=True)[1]
     return data.assign(late=(data["years"] > 3).astype(float)), subject, wave

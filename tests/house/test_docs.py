@@ -15,7 +15,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from test_examples import run_cell
+from cells import run_cell
 
 import hierlmm as hl
 

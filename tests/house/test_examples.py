@@ -4,11 +4,11 @@ The cells are read by jupytext and executed in this process: no kernel, no ports
 an example are errors like those of any other test. (The documentation runs the same files through a Jupyter kernel.)
 """
 
-import ast
 from pathlib import Path
 
 import jupytext
 import pytest
+from cells import run_cell
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
@@ -44,25 +44,3 @@ def test_example_is_a_notebook(path):
 
 def _cells(path):
     return jupytext.read(path, fmt="py:percent").cells
-
-
-def run_cell(source, where, names):
-    """Execute a cell and display its last expression as a notebook would."""
-    import matplotlib.pyplot as plt
-
-    *body, last = ast.parse(source).body
-    if not isinstance(last, ast.Expr):
-        body, last = [*body, last], None
-    exec(compile(ast.Module(body, []), where, "exec"), names)
-    if last is not None:
-        _display(eval(compile(ast.Expression(last.value), where, "eval"), names))
-    for number in plt.get_fignums():
-        plt.figure(number).canvas.draw()
-    plt.close("all")
-
-
-def _display(value):
-    if value is not None:
-        assert repr(value)
-        for kind in ("_repr_html_", "_repr_latex_"):
-            getattr(value, kind, str)()  # may answer None: "not in this form"

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from dense import marginal_covariance
 from references import reference
 from scipy import integrate, stats
+from textbook import marginal_covariance, mixed_model_equations, residual_blocks
 
 import hierlmm as hl
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
@@ -210,22 +210,7 @@ def henderson(fit, D=None, sigma=None):
     design = fit.design
     D = fit.D.to_numpy() if D is None else D
     sigma = fit.sigma if sigma is None else sigma
-    J, q = design.n_subjects, len(design.term)
-    Z = np.zeros((design.n_obs, J * q))
-    for i, j in enumerate(design.subject_index):
-        Z[i, j * q : (j + 1) * q] = design.Z[i]
-    XZ = np.hstack([design.X, Z])
-    R = sigma**2 * np.eye(design.n_obs)
-    if fit.residual_estimate is not None:
-        for j in range(J):
-            rows = np.flatnonzero(design.subject_index == j)
-            R[np.ix_(rows, rows)] = sigma**2 * fit.residual_estimate.covariance(design.frame.iloc[rows])
-    weighted = np.linalg.solve(R, XZ)
-    C = weighted.T @ XZ
-    p = len(design.coef)
-    C[p:, p:] += np.kron(np.eye(J), np.linalg.inv(D))
-    inverse = np.linalg.inv(C)
-    return inverse @ (weighted.T @ design.y), inverse
+    return mixed_model_equations(design, D, sigma**2 * residual_blocks(design, fit.residual_estimate))[:2]
 
 
 def with_uncertain_theta(fit, moments):

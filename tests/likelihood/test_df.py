@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from dense import marginal_covariance
+from references import references_of
 from scipy import stats
+from textbook import deviance, generalised_least_squares, marginal_covariance
 
 import hierlmm as hl
 from hierlmm.errors import NotAvailableError, SpecificationError
@@ -18,7 +18,7 @@ from hierlmm.likelihood.kenward_roger import KenwardRogerDegrees, _inverse
 from hierlmm.likelihood.satterthwaite import denominator_df
 from hierlmm.likelihood.wald import FixedDegrees, Wald
 
-EFFECTS = Path(__file__).parents[1] / "reference" / "effects"
+EFFECTS = references_of("effects")
 FORMULAS = {
     "dental_reml": "distance ~ sex * time + (1 + time | subject)",
     "dental_ml": "distance ~ sex * time + (1 + time | subject)",
@@ -135,8 +135,7 @@ def dense_kenward_roger(design, basis, sigma, D):
     X = design.X
     same = design.subject_index[:, None] == design.subject_index[None, :]
     G = [np.where(same, design.Z @ B @ design.Z.T, 0.0) for B in basis] + [np.eye(design.n_obs)]
-    inverse = np.linalg.inv(marginal_covariance(design, D, sigma))
-    Phi = np.linalg.inv(X.T @ inverse @ X)
+    _, Phi, inverse = generalised_least_squares(X, design.y, marginal_covariance(design, D, sigma))
     P = [-X.T @ inverse @ g @ inverse @ X for g in G]
     m = len(G)
     Q = [[X.T @ inverse @ G[r] @ inverse @ G[s] @ inverse @ X for s in range(m)] for r in range(m)]
@@ -228,14 +227,11 @@ def test_satterthwaite_with_a_residual_structure_is_the_dense_one(dental):
     theta = np.array([np.log(fit.sd_b.iloc[0]), np.log(fit.sigma), np.arctanh(rho)])
 
     def covariance_of_beta(point):
-        return np.linalg.inv(X.T @ np.linalg.solve(ar1_covariance(fit.design, *point), X))
+        return generalised_least_squares(X, y, ar1_covariance(fit.design, *point))[1]
 
     def criterion(point):
         V = ar1_covariance(fit.design, *point)
-        inverse = np.linalg.inv(V)
-        information = X.T @ inverse @ X
-        r = y - X @ np.linalg.solve(information, X.T @ inverse @ y)
-        return np.linalg.slogdet(V)[1] + np.linalg.slogdet(information)[1] + r @ inverse @ r
+        return deviance(X, y - X @ generalised_least_squares(X, y, V)[0], V, reml=True)
 
     np.testing.assert_allclose(covariance_of_beta(theta), fit.beta_cov, rtol=1e-6)
     h, unit = 1e-3, np.eye(3)

@@ -3,9 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from dense import dense_fit
+from differences import relative_central
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import random_design
+from textbook import dense_fit
 
 from hierlmm.covariance.random import random_covariance
 from hierlmm.design.build import design_from_formula
@@ -14,29 +16,6 @@ from hierlmm.likelihood.conditional import conditional_effects
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import cross_products
 from hierlmm.model import TwoLevelModel
-
-
-def random_design(seed, q, p, n_subjects, rows, structure="unstructured", balanced=False):
-    """Random columns: q random effects among p fixed effects, irregular or balanced."""
-    rng = np.random.default_rng(seed)
-    counts = np.full(n_subjects, rows) if balanced else rng.integers(1, 2 * rows, n_subjects)
-    if not balanced:
-        counts[0] = max(counts[0], 2 * q)  # enough rows for every column to vary within a subject
-    N = int(counts.sum())
-    subject = np.repeat(np.arange(n_subjects), counts)
-    columns = {f"x{k}": rng.normal(3.0, 2.0, N) for k in range(1, q)}
-    if balanced:
-        columns = {f"x{k}": np.tile(rng.normal(3.0, 2.0, rows), n_subjects) for k in range(1, q)}
-    columns |= {f"w{m}": rng.normal(size=n_subjects)[subject] for m in range(max(0, p - q))}
-    data = pd.DataFrame({"subject": subject, **columns})
-    data["y"] = rng.normal(50.0, 5.0, N)
-    names = list(columns)
-    inner = " + ".join(["1", *(f"x{k}" for k in range(1, q))])
-    bar = "|" if structure == "unstructured" else "||"
-    formula = f"y ~ {' + '.join(['1', *names])} + ({inner} {bar} subject)"
-    return design_from_formula(
-        parse_formula(formula), data, covariance="identity" if structure == "identity" and q > 1 else None
-    )
 
 
 def criterion_of(design, reml):
@@ -52,17 +31,6 @@ def natural(criterion, lam):
     return half @ half.T, sigma
 
 
-def finite_difference(function, point, step=1e-5):
-    gradient = np.empty(len(point))
-    for j in range(len(point)):
-        h = step * max(1.0, abs(point[j])) * np.eye(len(point))[j]
-        # Fourth order, so that truncation stays below 1e-9.
-        gradient[j] = (
-            8 * (function(point + h) - function(point - h)) - (function(point + 2 * h) - function(point - 2 * h))
-        ) / (12 * h[j])
-    return gradient
-
-
 @pytest.mark.parametrize("reml", [True, False], ids=["REML", "ML"])
 @pytest.mark.parametrize("structure", ["unstructured", "diagonal", "identity"])
 @pytest.mark.parametrize(("q", "p"), [(1, 1), (1, 5), (2, 2), (2, 8), (3, 3), (3, 8)])
@@ -73,11 +41,11 @@ def test_gradient_equals_finite_differences(q, p, structure, reml):
     for _ in range(3):
         lam = rng.normal(size=criterion.structure.n_parameters)
         exact = criterion.evaluate(lam).gradient
-        numeric = finite_difference(criterion, lam, 1e-3)
+        numeric = relative_central(criterion, lam)
         np.testing.assert_allclose(exact, numeric, rtol=1e-6, atol=1e-6 * np.abs(exact).max())
         joint = np.append(lam, rng.normal(scale=0.3))
         exact = criterion.joint(joint)[1]
-        numeric = finite_difference(lambda point: criterion.joint(point)[0], joint, 1e-3)
+        numeric = relative_central(lambda point: criterion.joint(point)[0], joint)
         np.testing.assert_allclose(exact, numeric, rtol=1e-6, atol=1e-6 * np.abs(exact).max())
 
 

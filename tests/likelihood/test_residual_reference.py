@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from references import align, formula, reference_data
+from references import align, data_elsewhere, formula, reference_data, references_of
 from scipy.stats import chi2, norm
 
 import hierlmm as hl
 from hierlmm.fits.covariance_table import covariance_parameters
 from hierlmm.likelihood.profile import profile_interval, region_points
 
-FOLDER = Path(__file__).parents[1] / "reference" / "residual"
+FOLDER = references_of("residual")
 TIGHT, CLOSE = 1e-6, 1e-3
 
 STRUCTURES = {
@@ -83,10 +81,7 @@ def read(name):
 
 def table(ref):
     if ref["data"] == "pbc2":
-        source = Path(os.environ.get("HIERLMM_DATA", "")) / "pbc2.csv"
-        if not source.is_file():
-            pytest.skip("pbc2 may not ship; set HIERLMM_DATA to the folder that holds pbc2.csv")
-        return pd.read_csv(source).astype(
+        return pd.read_csv(data_elsewhere("pbc2")).astype(
             {"sex": pd.CategoricalDtype(["male", "female"]), "drug": pd.CategoricalDtype(["placebo", "D-penicil"])}
         )
     data = reference_data(ref)

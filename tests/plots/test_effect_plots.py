@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import tracemalloc
 import warnings
 from html.parser import HTMLParser
-from pathlib import Path
 
 import matplotlib as mpl
 
@@ -17,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from references import data_elsewhere, reference
 from scipy import integrate, stats
 
 import hierlmm as hl
@@ -29,13 +27,8 @@ from hierlmm.fit.make import fit_of
 from hierlmm.likelihood.estimate import maximise_design
 from hierlmm.likelihood.quantiles import band_quantile
 
-HERE = Path(__file__).parents[1] / "reference"
 FORMULA = "log(bili) ~ ns(year, 2) * sex + (age + basepro) * sex + (ns(year, 2) | subject)"
 HELD = {"age": 49, "basepro": 10.6}
-
-
-def read(name):
-    return json.loads((HERE / f"{name}.json").read_text())
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +90,7 @@ def on_the_grid_of(fit, ref, **options):
 def test_curve_and_limits_against_r(name, part, fit, pbc):
     if name == "pbc2":
         fit = hl.TwoLevelModel.from_formula(FORMULA, _pbc2()).fit_reml()
-    ref = read(f"effect_plots/{name}_curve")[part]
+    ref = reference(f"{name}_curve", "effect_plots")[part]
     if part == "beyond":
         with pytest.warns(FitWarning, match="extrapolated: year from -1 to 18, data from 0 to 14.1"):
             table = on_the_grid_of(fit, ref)
@@ -116,7 +109,7 @@ def test_curve_and_limits_against_r(name, part, fit, pbc):
 
 
 def test_curve_of_nlme_before_the_optimum():
-    ref = read("splines/pbc_effectplot_grid")
+    ref = reference("pbc_effectplot_grid", "splines")
     fit = hl.TwoLevelModel.from_formula(FORMULA, _pbc2()).fit_reml()
     table = on_the_grid_of(fit, ref)
     for ours, theirs in (("estimate", "pred"), ("lower", "low"), ("upper", "upp")):
@@ -124,10 +117,7 @@ def test_curve_of_nlme_before_the_optimum():
 
 
 def _pbc2():
-    folder = Path(os.environ.get("HIERLMM_DATA", ""))
-    if not os.environ.get("HIERLMM_DATA") or not (folder / "pbc2.csv").is_file():
-        pytest.skip("pbc2 may not ship; set HIERLMM_DATA to the folder that holds pbc2.csv")
-    data = pd.read_csv(folder / "pbc2.csv").rename(columns={"id": "subject", "serbilir": "bili"})
+    data = pd.read_csv(data_elsewhere("pbc2")).rename(columns={"id": "subject", "serbilir": "bili"})
     data["sex"] = pd.Categorical(data["sex"], ["male", "female"])
     return data.assign(basepro=data.groupby("subject")["prothrombin"].transform("first"))
 

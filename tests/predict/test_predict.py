@@ -1,17 +1,15 @@
 """Predictions: what levels and intervals contain, against R, closed forms, dense matrices, refits and simulation."""
 
 import inspect
-import json
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from dense import dense_fit, marginal_covariance
 from references import IDS, align, formula, reference, reference_data
 from scipy.stats import multivariate_normal, norm
 from scipy.stats import t as student
+from textbook import dense_fit, generalised_least_squares, marginal_covariance, mixed_model_equations
 
 import hierlmm as hl
 from hierlmm.errors import DataError, FitWarning, FormulaError, NotAvailableError, SpecificationError
@@ -26,12 +24,11 @@ from hierlmm.predict.lines import quantile_note
 
 LEVELS = ("subject", "population", "new_subject", "marginal")
 SLEEP = "reaction ~ days + (1 + days | subject)"
-HERE = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def r_results():
-    return json.loads((HERE / "reference" / "predict" / "sleepstudy.json").read_text())
+    return reference("sleepstudy", "predict")
 
 
 @pytest.fixture(scope="module")
@@ -152,14 +149,7 @@ def test_gee_predicts_the_marginal_mean_with_its_own_covariance(dental):
 def test_joint_covariance_of_a_line_against_dense_matrices(sleep_reml):
     """Var(x'(β̂ - β) + z'(b̂ - b)) from (D, V) alone: the mixed-model equations, inverted as one dense matrix."""
     design, D, sigma = sleep_reml.design, sleep_reml.D.to_numpy(), sleep_reml.sigma
-    p, q, J = 2, 2, design.n_subjects
-    Z = np.zeros((design.n_obs, J * q))
-    for i, j in enumerate(design.subject_index):
-        Z[i, j * q : (j + 1) * q] = design.Z[i]
-    A = np.hstack([design.X, Z])
-    equations = A.T @ A / sigma**2
-    equations[p:, p:] += np.kron(np.eye(J), np.linalg.inv(D))
-    C = np.linalg.inv(equations)
+    _, C, A = mixed_model_equations(design, D, sigma**2 * np.eye(design.n_obs))
     dense = np.sqrt(np.einsum("ia,ab,ib->i", A, C, A))
     states, _ = sleep_reml.large_sample.neighbours()
     _, joint = likelihood_predictions._subject_joint(states[0])
@@ -353,9 +343,7 @@ def test_dynamic_prediction_is_a_refit_at_fixed_theta(without, held_out, h):
     times = np.array([6.0, 9.0, 20.0])
     x = np.column_stack([np.ones(3), times])
     cross = np.where(rows, x @ D @ both.Z.T, 0.0)
-    W = np.linalg.inv(V)
-    C = np.linalg.inv(both.X.T @ W @ both.X)
-    beta = C @ both.X.T @ W @ both.y
+    beta, C, W = generalised_least_squares(both.X, both.y, V)
     gain = cross @ W
     mean = x @ beta + gain @ (both.y - both.X @ beta)
     left = x - gain @ both.X
@@ -386,9 +374,7 @@ def test_dynamic_prediction_with_serial_correlation_is_the_conditional_normal(he
     y = np.append(fit.design.y, new["reaction"].head(3))
     x, future = np.array([[1.0, 3.0], [1.0, 7.0]]), np.array([3.0, 7.0])
     lag = sigma**2 * phi ** np.abs(future[:, None] - days)
-    W = np.linalg.inv(V)
-    C = np.linalg.inv(X.T @ W @ X)
-    beta = C @ X.T @ W @ y
+    beta, _, W = generalised_least_squares(X, y, V)
     estimates = {}
     for interval, covariance in (("confidence", d), ("prediction", d + lag)):
         cross = np.where(who == -1, covariance, 0.0)

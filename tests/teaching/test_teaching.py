@@ -2,28 +2,26 @@
 
 import dataclasses
 import json
-import os
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from dense import dense_fit, marginal_covariance
+from references import data_elsewhere, reference, references_of
+from textbook import dense_fit, deviance, marginal_covariance, projection, residual_blocks
 
 import hierlmm as hl
 from hierlmm.likelihood.blup_variances import blup_variances
 from hierlmm.likelihood.conditional import conditional_effects
 
-BLUP = Path(__file__).parents[1] / "reference" / "blup"
+BLUP = references_of("blup")
 SLEEP = "reaction ~ days + (1 + days | subject)"
 AIDS = "cd4 ~ obstime + obstime:drug + (obstime | subject)"
 
 
 @pytest.fixture(scope="module")
 def aids():
-    if not os.environ.get("HIERLMM_DATA"):
-        pytest.skip("the aids data may not ship; set HIERLMM_DATA to the folder that holds aids.csv")
+    data_elsewhere("aids")
     return hl.load_dataset("aids")
 
 
@@ -95,9 +93,7 @@ def test_second_step_maximises_given_beta(unbalanced):
     def held(theta):
         D, sigma = np.array([[theta[0], theta[1]], [theta[1], theta[2]]]), np.sqrt(theta[3])
         V = marginal_covariance(design, D, sigma)
-        r = design.y - design.X @ beta
-        information = design.X.T @ np.linalg.solve(V, design.X)
-        return np.linalg.slogdet(V)[1] + np.linalg.slogdet(information)[1] + r @ np.linalg.solve(V, r)
+        return deviance(design.X, design.y - design.X @ beta, V, reml=True)
 
     names = ["D[Intercept, Intercept]", "D[days, Intercept]", "D[days, days]", "sigma2"]
     theta = trace.loc[1, names].to_numpy(dtype=float)
@@ -145,9 +141,8 @@ def test_aids(aids):
     steps = hl.gls_steps(hl.TwoLevelModel.from_formula(AIDS, aids))
     assert steps.converged
     assert steps.iterations <= 20  # each step is a maximisation: few are needed, however many subjects there are
-    # lme4's own optimum, tests/reference/aids_lmer_slope_reml.json
-    reference = json.loads((BLUP.parent / "aids_lmer_slope_reml.json").read_text())["optimum"]
-    assert steps.loglik == pytest.approx(reference["logLik"], rel=1e-8)
+    at_optimum = reference("aids_lmer_slope_reml")["optimum"]
+    assert steps.loglik == pytest.approx(at_optimum["logLik"], rel=1e-8)
 
 
 def test_unfinished_iteration_says_so(unbalanced):
@@ -540,12 +535,8 @@ def test_variances_at_a_boundary_are_not_negative():
 def test_with_correlated_residuals_they_are_those_of_dense_matrices(sleepstudy):
     fit = hl.TwoLevelModel.from_formula(SLEEP, sleepstudy, residual=hl.AR1()).fit_reml()
     design, D = fit.design, fit.D.to_numpy()
-    V = np.zeros((design.n_obs,) * 2)
-    for label in design.subjects:
-        rows = np.flatnonzero(design.subject_index == design.subjects.get_loc(label))
-        V[np.ix_(rows, rows)] = fit.marginal_covariance(label)
-    inverse, X = np.linalg.inv(V), design.X
-    K = inverse - inverse @ X @ np.linalg.inv(X.T @ inverse @ X) @ X.T @ inverse
+    V = marginal_covariance(design, D, fit.sigma, residual_blocks(design, fit.residual_estimate))
+    inverse, K = np.linalg.inv(V), projection(design.X, V)
     found = fit.blup_variances(covariances=True)
     for j in (0, 7):
         rows = design.subject_index == j

@@ -1,18 +1,17 @@
 """Time-varying covariates: by hand, against R, against the definition, and with another future behind their back."""
 
 import json
-import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from references import data_elsewhere, references_of
 
 import hierlmm as hl
 from hierlmm.errors import DataError, SpecificationError
 
-REFERENCE = Path(__file__).parents[1] / "reference" / "time_varying"
+REFERENCE = references_of("time_varying")
 
 
 def build(rows, rule, **options):
@@ -376,12 +375,8 @@ def test_values_between_visits_are_those_of_r():
     np.testing.assert_allclose(built["area"], ref["area"], rtol=1e-12)
 
 
-@pytest.mark.skipif(not os.environ.get("HIERLMM_DATA"), reason="the published copy of the trial may not ship")
 def test_the_areas_of_the_published_copy():
-    source = Path(os.environ["HIERLMM_DATA"]) / "pbc2_cumprothrombin.csv"
-    if not source.exists():
-        pytest.skip(f"HIERLMM_DATA has no {source.name}")
-    pbc2 = pd.read_csv(source).sample(frac=1, random_state=1)
+    pbc2 = pd.read_csv(data_elsewhere("pbc2_cumprothrombin")).sample(frac=1, random_state=1)
     rules = {"a": hl.Cumulative("prothrombin"), "b": hl.Cumulative("prothrombin", rule="step")}
     built = hl.time_varying(pbc2, rules | {"c": hl.Cumulative("prothrombin", origin=0)}, subject="id", time="year").data
     np.testing.assert_allclose(built["a"], built["cum_trap"], rtol=0, atol=1e-10)

@@ -8,8 +8,9 @@ suppressMessages({
 })
 
 TOLERANCE <- 1e-5
-FOLDER <- NULL  # of the frozen files
-OUT <- NULL     # where the files made now are written
+FOLDER <- NULL   # of the tests, with the frozen files
+FOLDERS <- NULL  # below it, by the first part of a path ("gee/...", a fit of lme4 has none)
+OUT <- NULL      # where the files made now are written, in the same folders
 RESULTS <- list()
 
 # Data ---------------------------------------------------------------------------------------------------------------
@@ -32,8 +33,14 @@ need <- function(name) {
                  class = c("absent", "error", "condition")))
 }
 
+placed <- function(path) {
+  parts <- strsplit(path, "/", fixed = TRUE)[[1]]
+  if (length(parts) == 1) parts <- c("lme4", parts)
+  file.path(FOLDERS[[parts[1]]], parts[2])
+}
+
 listed <- function(folder, pattern = "[.]json$") {
-  names <- list.files(file.path(FOLDER, folder), pattern)
+  names <- list.files(file.path(FOLDER, FOLDERS[[if (folder == "") "lme4" else folder]]), pattern)
   if (folder == "") names else paste0(folder, "/", names)
 }
 
@@ -112,7 +119,7 @@ say <- function(path, remade, total, gap, where) {
 
 # Make the numbers of a file anew: `make` gets what is frozen and gives any part of it, by the same keys.
 remake <- function(path, make) {
-  old <- fromJSON(file.path(FOLDER, path), simplifyVector = FALSE)
+  old <- fromJSON(file.path(FOLDER, placed(path)), simplifyVector = FALSE)
   total <- count(old)
   tryCatch({
     new <- suppressWarnings(suppressMessages(make(old)))
@@ -120,7 +127,7 @@ remake <- function(path, make) {
     both <- place(old, new, "")
     worst <- both$gaps[which.max(both$gaps$gap), ]
     say(path, sum(both$gaps$n), total, worst$gap, worst$where)
-    target <- file.path(OUT, path)
+    target <- file.path(OUT, placed(path))
     dir.create(dirname(target), showWarnings = FALSE, recursive = TRUE)
     writeLines(toJSON(both$value, digits = NA, auto_unbox = TRUE, null = "null", pretty = 1), target)
   }, absent = function(e) say(path, 0, total, NA, conditionMessage(e)),

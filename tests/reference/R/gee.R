@@ -39,7 +39,7 @@ both_numbers <- function(ref) {
 for (path in setdiff(listed("gee"), "gee/gee_vs_lmm.json")) remake(path, both_numbers)
 
 remake("gee/gee_vs_lmm.json", function(ref) {
-  recorded <- function(path) fromJSON(file.path(FOLDER, path), simplifyVector = FALSE)
+  recorded <- function(path) fromJSON(file.path(FOLDER, placed(path)), simplifyVector = FALSE)
   list(comparisons = lapply(ref$comparisons, function(pair) {
     fit <- eval(recorded_call(recorded(paste0(pair$lmm, ".json"))$r_call))
     gee <- both_numbers(recorded(paste0("gee/", pair$gee, ".json")))$geepack

@@ -1,11 +1,12 @@
 # Make the reference results anew and compare every number with the frozen one.
 #
-#   Rscript run.R REFERENCE_FOLDER DATA_FOLDER OUT_FOLDER     (`make references` gives the folders)
+#   Rscript run.R TESTS_FOLDER DATA_FOLDER OUT_FOLDER     (`make references` gives the folders)
 
 arguments <- commandArgs(trailingOnly = TRUE)
 HERE <- dirname(sub("^--file=", "", grep("^--file=", commandArgs(), value = TRUE)))
 source(file.path(HERE, "common.R"))
 FOLDER <- arguments[1]
+FOLDERS <- fromJSON(file.path(HERE, "..", "folders.json"))
 OUT <- arguments[3]
 load_data(arguments[2])
 for (script in c("lme4", "nlme", "exponential", "splines", "gee", "effects")) source(file.path(HERE, paste0(script, ".R")))

@@ -1,0 +1,23 @@
+"""The density of a PyMC model, evaluated without compiling it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hierlmm.bayes.explicit import pymc_module
+
+
+def evaluate(model, seed):
+    """Log density and every named variable at a random point, by PyTensor's slow but uncompiled route."""
+    pm = pymc_module()
+    from pytensor.compile.mode import Mode
+
+    mode = Mode(linker="py", optimizer=None)
+    rng = np.random.default_rng(seed)
+    point = {k: np.asarray(v + rng.normal(size=np.shape(v)) * 0.3) for k, v in model.initial_point(0).items()}
+    variables = [*model.free_RVs, *model.deterministics]
+    outputs = [model.logp(jacobian=False), *model.replace_rvs_by_values(variables)]
+    with model:
+        function = pm.compile([model.rvs_to_values[v] for v in model.free_RVs], outputs, mode=mode)
+    logp, *values = function(*(point[model.rvs_to_values[v].name] for v in model.free_RVs))
+    return float(logp), {v.name: np.asarray(x) for v, x in zip(variables, values, strict=True)}
