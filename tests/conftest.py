@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from samples import thirty_subjects
+from draws import posterior_like
+from samples import DENTAL, SLEEP, thirty_subjects
 
 from hierlmm.datasets import load_dataset
 from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
-
-DENTAL_FORMULA = "distance ~ sex*time + (1 + time | subject)"
+from hierlmm.model import TwoLevelModel
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def thirty():
 
 @pytest.fixture(scope="session")
 def dental_design(dental):
-    return design_from_formula(parse_formula(DENTAL_FORMULA), dental)
+    return design_from_formula(parse_formula(DENTAL), dental)
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +40,31 @@ def dental_posterior(dental_design):
 
     priors = resolve_priors(None, dental_design)
     return fit_of(sample_explicit(dental_design, priors, draws=1000, tune=1000, chains=4, seed=1, progressbar=False))
+
+
+@pytest.fixture(scope="session")
+def dental_reml(dental):
+    return TwoLevelModel.from_formula(DENTAL, dental).fit_reml()
+
+
+@pytest.fixture(scope="session")
+def dental_like_nuts(dental_reml):
+    return posterior_like(dental_reml)
+
+
+@pytest.fixture(scope="session")
+def sleep_reml(sleepstudy):
+    return TwoLevelModel.from_formula(SLEEP, sleepstudy).fit_reml()
+
+
+@pytest.fixture(scope="session")
+def sleep_like_nuts(sleep_reml):
+    return posterior_like(sleep_reml)
+
+
+@pytest.fixture(scope="session")
+def sleep_nuts(sleepstudy):
+    return TwoLevelModel.from_formula(SLEEP, sleepstudy).fit(seed=1, progressbar=False)
 
 
 @pytest.fixture

@@ -5,6 +5,9 @@ from __future__ import annotations
 import arviz as az
 import numpy as np
 
+from hierlmm.bayes.record import posterior_record
+from hierlmm.fit.make import fit_of
+
 
 def check_moments(draws, mean, covariance):
     """Mean and covariance of S draws within 5 standard errors."""
@@ -23,3 +26,12 @@ def largest_difference(a, b, name, method="mean"):
     errors = [np.array([float(az.mcse(v[..., k], method=method)) for k in np.flatnonzero(keep)]) for v in (x, y)]
     difference = (statistic(x, axis=(0, 1)) - statistic(y, axis=(0, 1)))[keep]
     return float(np.abs(difference / np.hypot(*errors)).max())
+
+
+def posterior_like(fit, shift=0.0, **options):
+    """A posterior without sampling: the fit's large-sample draws, moved by ``shift`` standard errors of beta."""
+    posterior = fit.to_datatree(**options)["posterior"].to_dataset()
+    draws = {name: posterior[name].to_numpy() for name in ("beta", "b", "sd_b", "corr_b", "D", "sigma")}
+    draws["beta"] = draws["beta"] + shift * fit.beta_se.to_numpy()
+    attrs = {"estimator": "NUTS", "sampler": "explicit"}
+    return fit_of(posterior_record(fit.design, None, draws, None, attrs, log_likelihood=False))

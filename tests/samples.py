@@ -6,6 +6,9 @@ import pandas as pd
 from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
 
+DENTAL = "distance ~ sex * time + (1 + time | subject)"
+SLEEP = "reaction ~ days + (1 + days | subject)"
+
 
 def random_design(seed, q, p, n_subjects, rows, structure="unstructured", balanced=False):
     """Random columns: q random effects among p fixed effects, irregular or balanced."""

@@ -12,41 +12,30 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from draws import posterior_like
+from samples import DENTAL
 
 from hierlmm.bayes.priors import HalfNormal, Priors, resolve_priors
-from hierlmm.bayes.record import posterior_record
 from hierlmm.comparison.compare import Comparison, compare
 from hierlmm.comparison.tables import _number
 from hierlmm.errors import DataError, MissingPackageError, NotAvailableError, SpecificationError
 from hierlmm.fit.likelihood import LikelihoodFit
-from hierlmm.fit.make import fit_of
 from hierlmm.model import TwoLevelModel
-
-FORMULA = "distance ~ sex * time + (1 + time | subject)"
-
-
-def posterior_like(fit, shift=0.0):
-    """A posterior without sampling: the fit's large-sample draws, moved by ``shift`` standard errors of beta."""
-    posterior = fit.to_datatree()["posterior"].to_dataset()
-    draws = {name: posterior[name].to_numpy() for name in ("beta", "b", "sd_b", "corr_b", "D", "sigma")}
-    draws["beta"] = draws["beta"] + shift * fit.beta_se.to_numpy()
-    attrs = {"estimator": "NUTS", "sampler": "explicit"}
-    return fit_of(posterior_record(fit.design, None, draws, None, attrs, log_likelihood=False))
 
 
 @pytest.fixture(scope="module")
-def reml(dental):
-    return TwoLevelModel.from_formula(FORMULA, dental).fit_reml()
+def reml(dental_reml):
+    return dental_reml
 
 
 @pytest.fixture(scope="module")
 def ml(dental):
-    return TwoLevelModel.from_formula(FORMULA, dental).fit_ml()
+    return TwoLevelModel.from_formula(DENTAL, dental).fit_ml()
 
 
 @pytest.fixture(scope="module")
-def nuts(reml):
-    return posterior_like(reml)
+def nuts(dental_like_nuts):
+    return dental_like_nuts
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +98,10 @@ def test_only_fits_of_the_same_question(dental, reml):
     intercepts = TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", dental).fit_reml()
     with pytest.raises(SpecificationError, match="random effects"):
         compare(reml, intercepts)
-    fewer = TwoLevelModel.from_formula(FORMULA, dental[dental["time"] > 0]).fit_reml()
+    fewer = TwoLevelModel.from_formula(DENTAL, dental[dental["time"] > 0]).fit_reml()
     with pytest.raises(DataError, match="108 rows of 27 subjects, and 81 rows of 27"):
         compare(reml, fewer)
-    other = TwoLevelModel.from_formula(FORMULA, dental.assign(distance=dental["distance"] * 2)).fit_reml()
+    other = TwoLevelModel.from_formula(DENTAL, dental.assign(distance=dental["distance"] * 2)).fit_reml()
     with pytest.raises(DataError, match="with other values of 'distance'"):
         compare(reml, other)
     log = TwoLevelModel.from_formula("log(distance) ~ sex * time + (1 + time | subject)", dental).fit_reml()

@@ -26,8 +26,8 @@ def sleep_model(sleepstudy):
 
 
 @pytest.fixture(scope="module")
-def fit(sleep_model):
-    return sleep_model.fit(seed=1, progressbar=False)
+def fit(sleep_nuts):
+    return sleep_nuts
 
 
 @pytest.fixture(scope="module")

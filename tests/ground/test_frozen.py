@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from draws import posterior_like
 
 import hierlmm as hl
-from hierlmm.bayes.record import posterior_record
 from hierlmm.design.design import ARRAYS
 from hierlmm.errors import NotAvailableError
-from hierlmm.fit.make import fit_of
 
 FORMULA = "distance ~ sex * time + (1 + time | subject)"
 
@@ -32,10 +31,7 @@ def fit(model):
 
 @pytest.fixture
 def posterior(fit):
-    tree = fit.to_datatree(draws=200)["posterior"].to_dataset()
-    draws = {name: tree[name].to_numpy() for name in ("beta", "b", "sd_b", "corr_b", "D", "sigma")}
-    attrs = {"estimator": "NUTS", "sampler": "explicit"}
-    return fit_of(posterior_record(fit.design, None, draws, None, attrs, log_likelihood=False))
+    return posterior_like(fit, draws=200)
 
 
 @pytest.mark.parametrize("kind", ["fit", "posterior"])

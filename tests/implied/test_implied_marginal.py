@@ -22,8 +22,8 @@ def marginal(dental, **options):
 
 
 @pytest.fixture(scope="module")
-def slope(dental):
-    return two_level(dental, "1 + time").fit_reml()
+def slope(dental_reml):
+    return dental_reml
 
 
 @pytest.fixture(scope="module")

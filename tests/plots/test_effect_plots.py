@@ -18,7 +18,6 @@ from references import data_elsewhere, reference
 from scipy import integrate, stats
 
 import hierlmm as hl
-from hierlmm.bayes.record import posterior_record
 from hierlmm.effects import judge as judge_module
 from hierlmm.effects.curve_checks import _moves_along
 from hierlmm.effects.judge import PosteriorDraws, bands
@@ -50,27 +49,18 @@ def fit(pbc):
 
 
 @pytest.fixture(scope="module")
-def simple(dental):
-    return hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental).fit_reml()
+def simple(dental_reml):
+    return dental_reml
 
 
 @pytest.fixture(scope="module")
-def posterior(simple):
-    """A posterior without sampling: large-sample draws."""
-    found = simple.to_datatree()["posterior"].to_dataset()
-    draws = {name: found[name].to_numpy() for name in ("beta", "b", "sd_b", "corr_b", "D", "sigma")}
-    attrs = {"estimator": "NUTS", "sampler": "explicit"}
-    return fit_of(posterior_record(simple.design, None, draws, None, attrs, log_likelihood=False))
+def posterior(dental_like_nuts):
+    return dental_like_nuts
 
 
 @pytest.fixture(scope="module")
 def gee(dental):
     return hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental).fit_gee()
-
-
-@pytest.fixture(scope="module")
-def sleep(sleepstudy):
-    return hl.TwoLevelModel.from_formula("reaction ~ days + (1 + days | subject)", sleepstudy).fit_reml()
 
 
 # Against R ----------------------------------------------------------------------------------------------------------
@@ -203,9 +193,9 @@ def test_other_kinds_of_fits(dental, gee):
         marginal.effects("time", level="subject")
 
 
-def test_default_covariate_is_of_level_1(fit, sleep):
+def test_default_covariate_is_of_level_1(fit, sleep_reml):
     assert fit.effects(n=3).variable == "year"
-    assert sleep.effects(n=3).variable == "days"
+    assert sleep_reml.effects(n=3).variable == "days"
 
 
 def test_exp_is_the_median(fit):
@@ -558,9 +548,9 @@ def test_fits_are_asked_at_the_same_values(pbc, fit):
     )
 
 
-def test_pictures_that_cannot_be(simple, sleep, fit, pbc):
+def test_pictures_that_cannot_be(simple, sleep_reml, fit, pbc):
     with pytest.raises(SpecificationError, match="one response"):
-        hl.plot_effects(simple, sleep, backend="none")
+        hl.plot_effects(simple, sleep_reml, backend="none")
     with pytest.raises(SpecificationError, match="so many colours"):
         fit.plot_effects("year", by="age", at={"age": range(40, 50)}, backend="none")
     with pytest.raises(SpecificationError, match="so many panels"):

@@ -12,12 +12,10 @@ import pytest
 from matplotlib import pyplot as plt
 
 from hierlmm import plots
-from hierlmm.bayes.record import posterior_record
 from hierlmm.comparison.compare import compare
 from hierlmm.datasets import load_dataset
 from hierlmm.drawing.style import wrap_title
 from hierlmm.errors import MissingPackageError, SpecificationError
-from hierlmm.fit.make import fit_of
 from hierlmm.model import TwoLevelModel
 from hierlmm.plots.lines import STEPS, population_line, subject_lines, x_axis
 from hierlmm.plots.posterior import parameter_draws
@@ -40,8 +38,8 @@ def sleep(sleepstudy):
 
 
 @pytest.fixture(scope="module")
-def reml(sleep):
-    return sleep.fit_reml()
+def reml(sleep_reml):
+    return sleep_reml
 
 
 @pytest.fixture(scope="module")
@@ -50,22 +48,13 @@ def ml(sleep):
 
 
 @pytest.fixture(scope="module")
-def nuts(reml):
-    """A posterior without sampling: large-sample draws."""
-    posterior = reml.to_datatree()["posterior"].to_dataset()
-    draws = {name: posterior[name].to_numpy() for name in ("beta", "b", "sd_b", "corr_b", "D", "sigma")}
-    attrs = {"estimator": "NUTS", "sampler": "explicit"}
-    return fit_of(posterior_record(reml.design, None, draws, None, attrs, log_likelihood=False))
+def nuts(sleep_like_nuts):
+    return sleep_like_nuts
 
 
 @pytest.fixture(scope="module")
 def three(nuts, reml, ml):
     return compare(nuts, reml, ml)
-
-
-@pytest.fixture(scope="module")
-def dental_fit(dental):
-    return TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental).fit_reml()
 
 
 def drawn(collection, visual, name, **where):
@@ -246,8 +235,8 @@ def lines_of(visual):
     return [piece for piece in pieces if len(piece[0])]
 
 
-def test_trajectories_are_faceted_by_the_level_2_factor(dental_fit, dental):
-    collection = plots.plot_trajectories(dental_fit, backend="none")
+def test_trajectories_are_faceted_by_the_level_2_factor(dental_reml, dental):
+    collection = plots.plot_trajectories(dental_reml, backend="none")
     assert list(collection.viz.panel.values) == ["sex: Female", "sex: Male"]
     for sex, n in (("Female", 11), ("Male", 16)):
         panel = f"sex: {sex}"
@@ -260,7 +249,7 @@ def test_trajectories_are_faceted_by_the_level_2_factor(dental_fit, dental):
         (x, y), *rest = lines_of(drawn(collection, "population", "trajectories", panel=panel))
         assert not rest
         grid = pd.DataFrame({"time": x, "sex": sex})
-        np.testing.assert_allclose(y, dental_fit.predict(grid, level="population")["estimate"])
+        np.testing.assert_allclose(y, dental_reml.predict(grid, level="population")["estimate"])
 
 
 def test_subject_lines_are_the_subjects_own_regressions(reml):
@@ -273,7 +262,7 @@ def test_subject_lines_are_the_subjects_own_regressions(reml):
         assert calls(collection, "trajectories", "title", panel=str(subject))[0]["string"] == f"subject {subject}"
 
 
-def test_styles_of_trajectories(dental_fit):
+def test_styles_of_trajectories(dental_reml):
     layers = {
         "all": {"points", "subject", "population"},
         "data": {"points", "lines"},
@@ -281,13 +270,13 @@ def test_styles_of_trajectories(dental_fit):
         "population": {"points", "lines", "population"},
     }
     for show, expected in layers.items():
-        collection = plots.plot_trajectories(dental_fit, show=show, backend="none")
+        collection = plots.plot_trajectories(dental_reml, show=show, backend="none")
         assert expected == {"points", "lines", "subject", "population"} & set(collection.viz.children)
-    raw = plots.plot_trajectories(dental_fit, show=["lines"], by=[], backend="none")
+    raw = plots.plot_trajectories(dental_reml, show=["lines"], by=[], backend="none")
     pieces = lines_of(drawn(raw, "lines", "trajectories", panel=""))
     assert len(pieces) == 27 and all(list(x) == [0, 2, 4, 6] for x, _ in pieces)
     with pytest.raises(SpecificationError, match="Did you mean 'subject'"):
-        plots.plot_trajectories(dental_fit, show="subjects", backend="none")
+        plots.plot_trajectories(dental_reml, show="subjects", backend="none")
 
 
 def test_trajectories_of_curves_splines_and_categories():
@@ -370,11 +359,11 @@ def test_trajectories_without_a_level_1_variable():
     assert calls(collection, "trajectories", "xticks", panel="")[0]["ticks"] == [1, 2, 3, 4, 5]
 
 
-def test_trajectories_refuse_what_the_model_does_not_know(dental_fit, reml):
+def test_trajectories_refuse_what_the_model_does_not_know(dental_reml, reml):
     with pytest.raises(SpecificationError, match="not a level-2 variable"):
-        plots.plot_trajectories(dental_fit, by="age", backend="none")
+        plots.plot_trajectories(dental_reml, by="age", backend="none")
     with pytest.raises(SpecificationError, match="vary within subjects"):
-        plots.plot_trajectories(dental_fit, variable="sex", backend="none")
+        plots.plot_trajectories(dental_reml, variable="sex", backend="none")
     with pytest.raises(SpecificationError, match="not in the fitted data"):
         plots.plot_trajectories(reml, subjects=[1], backend="none")
 
@@ -388,12 +377,12 @@ def test_trajectories_say_how_many_subjects_are_drawn(reml):
 # --- shrinkage ------------------------------------------------------------------------------------------------------
 
 
-def test_separate_and_pooled_fits_are_least_squares(reml, sleepstudy, dental_fit, dental):
+def test_separate_and_pooled_fits_are_least_squares(reml, sleepstudy, dental_reml, dental):
     separate = separate_coefficients(reml)
     own = sleepstudy[sleepstudy["subject"] == 308]
     slope, intercept = np.polyfit(own["days"], own["reaction"], 1)
     np.testing.assert_allclose(separate.loc[308, ["Intercept", "days"]], [intercept, slope])
-    pooled = pooled_coefficients(dental_fit)
+    pooled = pooled_coefficients(dental_reml)
     for sex, subjects in dental.groupby("sex", observed=True)["subject"]:
         rows = dental[dental["sex"] == sex]
         slope, intercept = np.polyfit(rows["time"], rows["distance"], 1)
@@ -488,8 +477,8 @@ def visible_ticks(ax):
 
 
 @pytest.mark.parametrize("plot", PLOTS)
-def test_nothing_is_clipped_or_overlaps(plot, three, dental_fit):
-    for fits in (three, dental_fit):
+def test_nothing_is_clipped_or_overlaps(plot, three, dental_reml):
+    for fits in (three, dental_reml):
         figure = plot(fits, backend="matplotlib").get_viz("figure")
         figure.canvas.draw()
         page = figure.bbox

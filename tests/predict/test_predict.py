@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from references import IDS, align, formula, reference, reference_data
+from samples import SLEEP
 from scipy.stats import multivariate_normal, norm
 from scipy.stats import t as student
 from textbook import dense_fit, generalised_least_squares, marginal_covariance, mixed_model_equations
@@ -23,33 +24,11 @@ from hierlmm.predict.history import courses_of
 from hierlmm.predict.lines import quantile_note
 
 LEVELS = ("subject", "population", "new_subject", "marginal")
-SLEEP = "reaction ~ days + (1 + days | subject)"
 
 
 @pytest.fixture(scope="module")
 def r_results():
     return reference("sleepstudy", "predict")
-
-
-@pytest.fixture(scope="module")
-def sleep_reml(sleepstudy):
-    return hl.TwoLevelModel.from_formula(SLEEP, sleepstudy).fit_reml()
-
-
-@pytest.fixture(scope="module")
-def held_out(sleepstudy):
-    """All subjects but one, and the history of that one."""
-    return sleepstudy[sleepstudy["subject"] != 372], sleepstudy[sleepstudy["subject"] == 372].reset_index(drop=True)
-
-
-@pytest.fixture(scope="module")
-def without(held_out):
-    return hl.TwoLevelModel.from_formula(SLEEP, held_out[0]).fit_reml()
-
-
-@pytest.fixture(scope="module")
-def nuts(held_out):
-    return hl.TwoLevelModel.from_formula(SLEEP, held_out[0]).fit(seed=1, progressbar=False)
 
 
 # --- against R -------------------------------------------------------------------------------------------------------
@@ -606,11 +585,6 @@ def test_nuts_intervals_for_new_subjects_cover():
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def dental_fit(dental):
-    return hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental).fit_reml()
-
-
 HISTORY = pd.DataFrame({"sex": "Male", "time": [0.0, 2.0], "distance": [25.0, 26.0]})
 
 
@@ -630,27 +604,27 @@ HISTORY = pd.DataFrame({"sex": "Male", "time": [0.0, 2.0], "distance": [25.0, 26
         (HISTORY, [np.nan], "finite"),
     ],
 )
-def test_histories_that_cannot_be_used(dental_fit, history, times, says):
+def test_histories_that_cannot_be_used(dental_reml, history, times, says):
     with pytest.raises(DataError, match=says):
-        dental_fit.predict_subject(history, times)
+        dental_reml.predict_subject(history, times)
 
 
-def test_what_to_predict_must_be_said(dental_fit):
+def test_what_to_predict_must_be_said(dental_reml):
     new = pd.DataFrame({"sex": ["Male"], "time": [4.0]})
     with pytest.raises(SpecificationError, match="neither times nor newdata"):
-        dental_fit.predict_subject(HISTORY)
+        dental_reml.predict_subject(HISTORY)
     with pytest.raises(SpecificationError, match="times and newdata"):
-        dental_fit.predict_subject(HISTORY, [4], newdata=new)
+        dental_reml.predict_subject(HISTORY, [4], newdata=new)
     with pytest.raises(DataError, match="level-2 variable"):
-        dental_fit.predict_subject(HISTORY, newdata=new.assign(sex="Female"))
+        dental_reml.predict_subject(HISTORY, newdata=new.assign(sex="Female"))
     with pytest.raises(DataError, match="history without it"):
-        dental_fit.predict_subject(HISTORY, newdata=new.assign(subject=98))
+        dental_reml.predict_subject(HISTORY, newdata=new.assign(subject=98))
     with pytest.raises(DataError, match="no measurements of them"):
-        dental_fit.predict_subject(HISTORY.assign(subject=98), newdata=new.assign(subject=99))
+        dental_reml.predict_subject(HISTORY.assign(subject=98), newdata=new.assign(subject=99))
     with pytest.raises(SpecificationError, match="ci"):
-        dental_fit.predict_subject(HISTORY, [4], interval="prediction", ci=95)
-    early = dental_fit.predict_subject(HISTORY, [1], retrospective=True, interval="confidence")
-    late = dental_fit.predict_subject(HISTORY, [5], interval="confidence")
+        dental_reml.predict_subject(HISTORY, [4], interval="prediction", ci=95)
+    early = dental_reml.predict_subject(HISTORY, [1], retrospective=True, interval="confidence")
+    late = dental_reml.predict_subject(HISTORY, [5], interval="confidence")
     assert early["se"][0] < late["se"][0]
 
 
@@ -740,34 +714,34 @@ def test_the_time_of_the_residual_structure_is_the_time(dosed):
         constant.predict_subject(history, interval="confidence")
 
 
-def test_an_absent_column_is_to_be_added(dental_fit):
+def test_an_absent_column_is_to_be_added(dental_reml):
     new = pd.DataFrame({"subject": [1], "time": [3.0]})
     with pytest.raises(DataError, match="add the column 'sex'") as caught:
-        dental_fit.predict(new)
+        dental_reml.predict(new)
     assert "use one of the columns" not in str(caught.value)
     with pytest.raises(DataError, match="add the column 'subject'"):
-        dental_fit.predict(new.assign(sex="Male")[["sex", "time"]])
+        dental_reml.predict(new.assign(sex="Male")[["sex", "time"]])
     with pytest.raises(DataError, match="add the column 'distance'"):
-        dental_fit.predict_subject(new.assign(sex="Male", subject=99), [4])
+        dental_reml.predict_subject(new.assign(sex="Male", subject=99), [4])
 
 
-def test_labels_of_another_type_are_named(dental_fit):
-    own = dental_fit.design.frame.iloc[[0]]
+def test_labels_of_another_type_are_named(dental_reml):
+    own = dental_reml.design.frame.iloc[[0]]
     with pytest.raises(DataError, match=r"\(str\)(.|\n)*labels of another type, such as 1 \(int") as caught:
-        dental_fit.predict(own.assign(subject=own["subject"].astype(str)))
+        dental_reml.predict(own.assign(subject=own["subject"].astype(str)))
     assert "astype('int64')" in str(caught.value)
-    assert len(dental_fit.predict(own.assign(subject=own["subject"].astype(float)))) == 1
+    assert len(dental_reml.predict(own.assign(subject=own["subject"].astype(float)))) == 1
 
 
-def test_a_subject_keeps_its_level_2_covariates(dental_fit):
-    own = dental_fit.design.frame.iloc[[0, 1]]
+def test_a_subject_keeps_its_level_2_covariates(dental_reml):
+    own = dental_reml.design.frame.iloc[[0, 1]]
     other = own.assign(sex=["Female" if s == "Male" else "Male" for s in own["sex"]])
     for interval in (None, "confidence"):
         with pytest.raises(DataError, match="in the fitted data it is"):
-            dental_fit.predict(other, interval=interval)
-    assert len(dental_fit.predict(other, level="new_subject")) == 2
+            dental_reml.predict(other, interval=interval)
+    assert len(dental_reml.predict(other, level="new_subject")) == 2
     as_factor = own.assign(sex=pd.Categorical(own["sex"], categories=["other", "Male", "Female"]))
-    np.testing.assert_allclose(dental_fit.predict(as_factor), dental_fit.predict(own))
+    np.testing.assert_allclose(dental_reml.predict(as_factor), dental_reml.predict(own))
 
 
 def test_a_numeric_level_2_covariate_is_compared_up_to_rounding(dental):

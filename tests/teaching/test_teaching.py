@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from references import data_elsewhere, reference, references_of
+from samples import SLEEP
 from textbook import dense_fit, deviance, marginal_covariance, projection, residual_blocks
 
 import hierlmm as hl
@@ -15,7 +16,6 @@ from hierlmm.likelihood.blup_variances import blup_variances
 from hierlmm.likelihood.conditional import conditional_effects
 
 BLUP = references_of("blup")
-SLEEP = "reaction ~ days + (1 + days | subject)"
 AIDS = "cd4 ~ obstime + obstime:drug + (obstime | subject)"
 
 
@@ -548,17 +548,9 @@ def test_with_correlated_residuals_they_are_those_of_dense_matrices(sleepstudy):
         np.testing.assert_allclose(found["prediction_error"][j], D - blup, rtol=1e-7, atol=1e-8)
 
 
-def test_a_posterior_has_one_variance(sleepstudy):
-    from hierlmm.bayes.record import posterior_record
-    from hierlmm.fit.make import fit_of
-
-    fit = hl.TwoLevelModel.from_formula(SLEEP, sleepstudy).fit_reml()
-    drawn = fit.to_datatree()["posterior"].to_dataset()
-    draws = {name: drawn[name].to_numpy() for name in ("beta", "b", "sd_b", "corr_b", "D", "sigma")}
-    attrs = {"estimator": "NUTS", "sampler": "explicit"}
-    posterior = fit_of(posterior_record(fit.design, None, draws, None, attrs, log_likelihood=False))
+def test_a_posterior_has_one_variance(sleep_like_nuts):
     with pytest.raises(hl.NotAvailableError, match="one variance"):
-        posterior.blup_variances()
+        sleep_like_nuts.blup_variances()
 
 
 def test_what_has_no_random_effects_has_no_blups(dental):
