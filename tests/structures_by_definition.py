@@ -130,3 +130,11 @@ def second_definition(pair, design, report):
         residual[np.ix_(rows, rows)] = np.eye(len(rows)) if matrix is None else matrix(t, correlations)
     g = np.ones(N) if ratio is None else ratio(frame, report)
     return residual * g[:, None] * g
+
+
+def same(first, second, *, rel=1e-7):
+    assert first.loglik == pytest.approx(second.loglik, rel=1e-10)
+    np.testing.assert_allclose(first.beta, second.beta, rtol=rel, atol=1e-9)
+    np.testing.assert_allclose(first.beta_se, second.beta_se, rtol=rel)
+    assert first.sigma == pytest.approx(second.sigma, rel=rel)
+    assert first.converged and second.converged

@@ -45,15 +45,17 @@ sys.dont_write_bytecode = True
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIMA = ["global_optimum", "random_optima", "divergence", "by_subject", "origin"]
+RESIDUAL = ["residual_structures", "residual_limits", "residual_invariance", "residual_input"]
 ROOMS = {
-    "likelihood": ["likelihood", "df", "covariance_structures", "residual_structures", "marginal_model", "boundary"],
-    "covariance": ["covariance_structures", "own_structures", "residual_structures", "likelihood", "hierarchy"],
+    "likelihood": ["likelihood", "df", "covariance_structures", "marginal_model", "boundary", *RESIDUAL],
+    "covariance": ["covariance_structures", "own_structures", "likelihood", "hierarchy", *RESIDUAL],
     "effects": ["effects_contrasts", "effect_plots"],
-    "predict": ["predict", "origin", "by_subject"],
-    "bayes": ["priors", "collapsed", "posterior_fit", "conflict", "residual_bayes", "explicit", "modes", "origin"],
+    "predict": ["predict", "predict_subject", "predict_coverage", "predict_input", "origin", "by_subject"],
+    "bayes": ["priors", "collapsed", "collapsed_fit", "posterior_fit", "conflict", "explicit", "modes", "origin"],
 }
 ROOMS["likelihood"] += ["residual_reference", "loo", *OPTIMA]
 ROOMS["covariance"] += OPTIMA
+ROOMS["bayes"] += ["residual_bayes"]
 """Test files of each room."""
 SECONDS = 90
 """Processor time of a mutant's tests: what takes longer in sum on the unchanged code is left out, the longest first."""
