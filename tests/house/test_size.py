@@ -21,7 +21,7 @@ FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 ALLOWED: dict[str, dict[str, int]] = {
     "file": {
-        "effects/curves.py": 460,
+        "effects/curves.py": 461,
         "equations/equations.py": 508,
     },
     "lines": {
