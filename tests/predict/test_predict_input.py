@@ -8,6 +8,7 @@ import pytest
 
 import hierlmm as hl
 from hierlmm.errors import DataError, FormulaError, NotAvailableError, SpecificationError
+from hierlmm.fit.posterior import MarginalPosterior
 
 HISTORY = pd.DataFrame({"sex": "Male", "time": [0.0, 2.0], "distance": [25.0, 26.0]})
 
@@ -212,7 +213,7 @@ def test_a_marginal_fit_says_which_arguments_it_has(dental):
     model = hl.MarginalModel("distance ~ time", correlation=hl.CompoundSymmetry(), subject="subject", data=dental)
     two_level = inspect.signature(hl.LikelihoodFit.predict).parameters
     assert list(inspect.signature(type(model.fit_reml()).predict).parameters) == list(two_level)
-    own = inspect.signature(hl.fits.marginal.MarginalPosterior.predict).parameters
+    own = inspect.signature(MarginalPosterior.predict).parameters
     assert list(own) == list(inspect.signature(hl.PosteriorFit.predict).parameters)
 
 
