@@ -32,6 +32,7 @@ __all__ = [
     "renamed",
 ]
 
+SEE = "docs, page 'Arguments'"
 MOST = 1_000_000
 """Largest number of anything: draws, simulations, points. Seeds may be larger."""
 WORDS: dict[Any, str] = {float: "a number", int: "a whole number", str: "text", bool: "True or False", None: "None"}
@@ -80,8 +81,8 @@ def check_counts(**counts: int) -> None:
 def check_ci(ci: float) -> float:
     """Refuse a probability of intervals outside (0, 1); `checked` asks this of every argument named ``ci``."""
     if not 0.0 < ci < 1.0:
-        reason, see = "the probability of an interval or a band lies between 0 and 1", "docs, page 'Arguments'"
-        raise SpecificationError(f"ci={ci!r}", reason, "use ci=0.95 for 95 %", see)
+        reason = "the probability of an interval or a band lies between 0 and 1"
+        raise SpecificationError(f"ci={ci!r}", reason, "use ci=0.95 for 95 %", SEE)
     return float(ci)
 
 
@@ -303,11 +304,7 @@ ONE_NAME = "an argument has one name in all functions, and for this one it is an
 
 
 def refuse_arguments(
-    what: str,
-    given: Mapping[str, Any],
-    slips: Mapping[str, str],
-    why: str = ONE_NAME,
-    see: str = "docs, page 'Arguments'",
+    what: str, given: Mapping[str, Any], slips: Mapping[str, str], why: str = ONE_NAME, see: str = SEE
 ) -> None:
     """Refuse arguments that a callable does not have, with the name to use where a known other one was written.
 

@@ -39,6 +39,9 @@ class Column:
         return pd.Categorical.from_codes(self.data[take], categories=pd.Index(self.labels))
 
 
+type Columns = Mapping[str, Column]
+
+
 def draw_covariates(
     rng: np.random.Generator, spec: Mapping[str, Covariate], unit: Array, argument: str
 ) -> dict[str, Column]:
@@ -114,11 +117,8 @@ POWER = re.compile(r"I\(\s*(?P<name>[^*()]+?)\s*\*\*\s*(?P<power>\d+)\s*\)")
 
 
 def split(
-    name: str,
-    within: Mapping[str, Column],
-    between: Mapping[str, Column],
-    elsewhere: Mapping[str, Column] | None = None,
-) -> tuple[str, Array | float, Array | float]:  # fmt: skip
+    name: str, within: Columns, between: Columns, elsewhere: Columns | None = None
+) -> tuple[str, Array | float, Array | float]:
     """Split a product into its level-1 part (its name and column) and its level-2 part (a column)."""
     level1_names: list[str] = []
     x: Array | float = 1.0
@@ -149,7 +149,7 @@ def split(
     return ":".join(level1_names) or "Intercept", x, w
 
 
-def _column(text: str, columns: Mapping[str, Column], whole: str) -> Array | None:
+def _column(text: str, columns: Columns, whole: str) -> Array | None:
     """Return the numbers that one factor of a product stands for, or None if it is not among these columns."""
     if text in columns:
         column = columns[text]

@@ -25,6 +25,7 @@ import pandas as pd
 from hierlmm.datasets.covariates import (
     Array,
     Column,
+    Columns,
     Covariate,
     draw_covariates,
     finite,
@@ -231,11 +232,7 @@ def simulate(
 
 
 def _regressions(
-    fixed: Mapping[str, float],
-    random: Mapping[str, Array],
-    within: Mapping[str, Column],
-    between: Mapping[str, Column],
-    who: Array,
+    fixed: Mapping[str, float], random: Mapping[str, Array], within: Columns, between: Columns, who: Array
 ) -> tuple[dict[str, Array], Array]:
     """Every subject's own coefficients (level 2), by level-1 column, and the means of the rows (level 1)."""
     n = int(who[-1]) + 1

@@ -222,13 +222,12 @@ def check_margins(hierarchy: Hierarchy, columns: list[Column], varying: frozense
         if any(parts != next(iter(coding.values())) for parts in coding.values()):
             others = dict.fromkeys(f for level2 in coding for f, _ in level2)
             name = term_name(own)
-            raise specification_error(
-                f"level2[{name!r}] = {hierarchy.level2[name]!r}",
-                f"{name!r} is a factor, coded against a level that the intercept stands for; multiplied out, the "
-                f"intercept would depend on {shorten(map(repr, others))} too, and its level-2 formula does not say so",
-                "explain the intercept by the same terms, start level 1 with '0 +', or use numeric columns for the "
-                "levels of the factor, such as I(cond == 'b')",
-            )
+            coded = f"{name!r} is a factor, coded against a level that the intercept stands for"
+            depends = f"the intercept would depend on {shorten(map(repr, others))} too"
+            reason = f"{coded}; multiplied out, {depends}, and its level-2 formula does not say so"
+            columns_of = "numeric columns for the levels of the factor, such as I(cond == 'b')"
+            remedy = f"explain the intercept by the same terms, start level 1 with '0 +', or use {columns_of}"
+            raise specification_error(f"level2[{name!r}] = {hierarchy.level2[name]!r}", reason, remedy)
 
 
 def check_coding(hierarchy: Hierarchy, level1: list[Parts], fixed: list[Parts], random: list[Parts]) -> None:
@@ -240,14 +239,12 @@ def check_coding(hierarchy: Hierarchy, level1: list[Parts], fixed: list[Parts], 
         in_fixed = [p for p in group if p in fixed]
         in_random = [p for p in group if p in random]
         if in_fixed and in_random and set(in_fixed) != set(in_random):
-            raise specification_error(
-                f"{term_name(term)!r} coded as {shorten(map(parts_name, in_fixed))} in the fixed part and as "
-                f"{shorten(map(parts_name, in_random))} in the random part",
-                "the hierarchy needs one set of level-1 coefficients",
-                f"code both alike: '1 + {term_name(term)}' with '(1 + {term_name(term)} | {hierarchy.subject})', "
-                f"or '0 + {term_name(term)}' with '(0 + {term_name(term)} | {hierarchy.subject})'; "
-                "and write interactions with their main effects ('a * b', not 'a:b')",
-            )
+            name, (fixed_as, random_as) = term_name(term), (shorten(map(parts_name, p)) for p in (in_fixed, in_random))
+            received = f"{name!r} coded as {fixed_as} in the fixed part and as {random_as} in the random part"
+            alike = ", or ".join(f"'{k} + {name}' with '({k} + {name} | {hierarchy.subject})'" for k in (1, 0))
+            remedy = f"code both alike: {alike}; and write interactions with their main effects"
+            reason = "the hierarchy needs one set of level-1 coefficients"
+            raise specification_error(received, reason, f"{remedy} ('a * b', not 'a:b')")
 
 
 def check_unique(names: Sequence[str]) -> None:

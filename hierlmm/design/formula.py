@@ -320,13 +320,10 @@ def _parse_random(inner: str, formula: str) -> Bar:
         reason = f"the random-effects term '({inner})' is incomplete"
         raise formula_error(repr(formula), reason, "write '(1 + time | subject)'")
     if re.search(r"[/:+*()^%]", outline(subject, formula)):
-        raise FormulaError(
-            f"({inner})",
-            f"the grouping {subject!r} is not one column: nested or crossed groups make more than two levels",
-            "group by one column (data['unit'] = data['a'].astype(str) + ':' + data['b'].astype(str) makes one), "
-            "or fit crossed and nested factors with lme4 or Bambi",
-            "docs, page 'Limitations'",
-        )
+        reason = f"the grouping {subject!r} is not one column: nested or crossed groups make more than two levels"
+        one = "data['unit'] = data['a'].astype(str) + ':' + data['b'].astype(str) makes one"
+        remedy = f"group by one column ({one}), or fit crossed and nested factors with lme4 or Bambi"
+        raise FormulaError(f"({inner})", reason, remedy, "docs, page 'Limitations'")
     terms = parse_rhs(left, formula)
     if not terms:
         received = f"({inner})"

@@ -9,17 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.design.splines import (
-    PolynomialBasis,
-    SplineBasis,
-    learn_poly,
-    learn_spline,
-    listed,
-    outside,
-    switch,
-    variable_of,
-    whole,
-)
+from hierlmm.design import splines
 from hierlmm.errors import FormulaError, closest
 
 __all__ = ["formula_functions"]
@@ -69,19 +59,19 @@ def _curve(kind: str, extrapolated: dict[str, str]) -> Callable[..., Any]:
 
 def _spline(kind: Any, x: FloatArray, name: str, state: Any, arguments: Any, notes: dict[str, str]) -> FloatArray:
     if "basis" not in state:
-        state["basis"] = learn_spline(x, kind, name=name, **arguments)
-    basis: SplineBasis = state["basis"]
+        state["basis"] = splines.learn_spline(x, kind, name=name, **arguments)
+    basis: splines.SplineBasis = state["basis"]
     _note(x[basis.beyond(x)], basis.boundary, name, kind, notes)
     return basis.evaluate(x)
 
 
 def _polynomial(kind: str, x: FloatArray, name: str, state: Any, arguments: Any, _: dict[str, str]) -> FloatArray:
     degree = arguments.get("degree", 1)
-    if switch(arguments.get("raw", False), name, "raw"):
-        return np.column_stack([x**k for k in range(1, whole(degree, "degree", name, least=1) + 1)])
+    if splines.switch(arguments.get("raw", False), name, "raw"):
+        return np.column_stack([x**k for k in range(1, splines.whole(degree, "degree", name, least=1) + 1)])
     if "basis" not in state:
-        state["basis"] = learn_poly(x, degree, name=name)
-    basis: PolynomialBasis = state["basis"]
+        state["basis"] = splines.learn_poly(x, degree, name=name)
+    basis: splines.PolynomialBasis = state["basis"]
     return basis.evaluate(x)
 
 
@@ -94,7 +84,13 @@ def _watched(kind: Literal["cr", "cs"], extrapolated: dict[str, str]) -> Callabl
         result = TRANSFORMS[kind](x, *args, _state=_state, _spec=_spec, **arguments)
         if arguments.get("extrapolation", "extend") == "extend":
             values, boundary = np.asarray(x, dtype=np.float64), (_state["lower_bound"], _state["upper_bound"])
-            _note(values[outside(values, *boundary)], boundary, _call_of(_state, _spec, kind, x), kind, extrapolated)
+            _note(
+                values[splines.outside(values, *boundary)],
+                boundary,
+                _call_of(_state, _spec, kind, x),
+                kind,
+                extrapolated,
+            )
         return result
 
     return cubic
@@ -125,8 +121,8 @@ def _note(beyond: FloatArray, boundary: tuple[float, float], name: str, kind: st
     low, high = beyond.min(), beyond.max()
     values = f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
     notes[name] = (
-        f"{name} is extrapolated in {beyond.size} row{'s' if beyond.size > 1 else ''}: {variable_of(name)} is "
-        f"{values}, its boundary knots are {listed(boundary)}. Beyond them the curve goes on as "
+        f"{name} is extrapolated in {beyond.size} row{'s' if beyond.size > 1 else ''}: {splines.variable_of(name)} is "
+        f"{values}, its boundary knots are {splines.listed(boundary)}. Beyond them the curve goes on as "
         f"{'the polynomial of its last piece' if kind == 'bs' else 'a straight line'}, and no data speak for it there."
     )
 

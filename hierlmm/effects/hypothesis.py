@@ -28,6 +28,7 @@ from hierlmm.text import table_lines
 __all__ = ["HypothesisTest", "test_hypotheses"]
 
 FloatArray = NDArray[np.float64]
+type Region = tuple[float, float] | None
 
 
 @checked
@@ -119,12 +120,7 @@ def _by_wald(
 
 
 def _by_draws(
-    judge: PosteriorDraws,
-    parsed: list[Hypothesis],
-    L: FloatArray,
-    value: FloatArray,
-    ci: float,
-    rope: tuple[float, float] | None,
+    judge: PosteriorDraws, parsed: list[Hypothesis], L: FloatArray, value: FloatArray, ci: float, rope: Region
 ) -> tuple[dict[str, FloatArray], float | None, tuple[str, ...]]:
     draws = judge.of(L, -value)
     signs = np.array([h.sign for h in parsed])

@@ -29,9 +29,13 @@ from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.text import show
 
-__all__ = ["contrasts", "marginal_means", "slopes"]
+__all__ = ["Intervals", "marginal_means", "slopes"]
 
 SEE = "docs, page 'Contrasts'"
+
+
+type Names = str | Sequence[str] | None
+type At = Mapping[str, Any] | None
 
 
 class Intervals(NamedTuple):
@@ -43,16 +47,7 @@ class Intervals(NamedTuple):
 
 
 def marginal_means(
-    fit: Fit,
-    variables: str | Sequence[str] | None = None,
-    by: str | Sequence[str] | None = None,
-    at: Mapping[str, Any] | None = None,
-    *,
-    weights: str = "equal",
-    df: str | None = None,
-    ci: float = 0.95,
-    adjust: str = "none",
-    simultaneous: bool = False,
+    fit: Fit, variables: Names, by: Names, at: At, weights: str, df: str | None, intervals: Intervals
 ) -> Effects:
     """Means of the response at the levels of factors; see `hierlmm.fits.base.Fit.marginal_means`."""
     split, own = as_names(by), as_names(variables)
@@ -61,42 +56,10 @@ def marginal_means(
         received, remedy = f"{both[0]!r} both as what is asked for and in by=", "leave it out of one"
         raise SpecificationError(received, "a variable either names the rows or splits them into families", remedy, SEE)
     judge, grid = judge_of(fit, df), reference_grid(fit.design, at)
-    intervals = Intervals(ci, adjust, simultaneous)
     return _effects(fit, judge, "marginal means", grid, (*split, *own), weights, intervals, by=split)
 
 
-def contrasts(
-    fit: Fit,
-    variables: str | Sequence[str],
-    method: str | Mapping[str, Any] = "pairwise",
-    by: str | Sequence[str] | None = None,
-    at: Mapping[str, Any] | None = None,
-    *,
-    weights: str = "equal",
-    adjust: str | None = None,
-    reference: Any = None,
-    df: str | None = None,
-    ci: float = 0.95,
-    simultaneous: bool = False,
-    rope: float | tuple[float, float] | None = None,
-) -> Effects:
-    """Compare marginal means; see `hierlmm.fits.base.Fit.contrasts`."""
-    means = marginal_means(fit, variables, by, at, weights=weights, df=df, ci=ci)
-    return means.contrasts(method, adjust=adjust, reference=reference, simultaneous=simultaneous, rope=rope)
-
-
-def slopes(
-    fit: Fit,
-    variable: str,
-    by: str | Sequence[str] | None = None,
-    at: Mapping[str, Any] | None = None,
-    *,
-    weights: str = "equal",
-    df: str | None = None,
-    ci: float = 0.95,
-    adjust: str = "none",
-    simultaneous: bool = False,
-) -> Effects:
+def slopes(fit: Fit, variable: str, by: Names, at: At, weights: str, df: str | None, intervals: Intervals) -> Effects:
     """Change of the mean per unit of a numeric variable; see `hierlmm.fits.base.Fit.slopes`."""
     groups, variable = as_names(by), plain_name(variable)
     judge, grid = judge_of(fit, df), reference_grid(fit.design, at)
@@ -104,7 +67,6 @@ def slopes(
     several = len(grid.points[variable]) > 1 and variable not in groups
     keep = (*groups, variable) if several else groups
     rows, unit = partial(slope_rows, grid, variable), f"per unit of {variable}"
-    intervals = Intervals(ci, adjust, simultaneous)
     return _effects(fit, judge, "slopes", grid, keep, weights, intervals, rows=rows, unit=unit)
 
 

@@ -73,11 +73,9 @@ class EffectVerbs(Fit):
         >>> means.table[["time", "sex", "estimate"]].round(2).to_numpy().tolist()
         [[0.0, 'Female', 21.21], [0.0, 'Male', 22.62], [6.0, 'Female', 24.09], [6.0, 'Male', 27.32]]
         """
-        from hierlmm.effects.means import marginal_means
+        from hierlmm.effects.means import Intervals, marginal_means
 
-        return marginal_means(
-            self, variables, by, at, weights=weights, df=df, ci=ci, adjust=adjust, simultaneous=simultaneous
-        )
+        return marginal_means(self, variables, by, at, weights, df, Intervals(ci, adjust, simultaneous))
 
     @renamed(specs="variables")
     def contrasts(
@@ -118,22 +116,8 @@ class EffectVerbs(Fit):
         -------
         Effects
         """
-        from hierlmm.effects.means import contrasts
-
-        return contrasts(
-            self,
-            variables,
-            method,
-            by,
-            at,
-            weights=weights,
-            adjust=adjust,
-            reference=reference,
-            df=df,
-            ci=ci,
-            simultaneous=simultaneous,
-            rope=rope,
-        )
+        means = self.marginal_means(variables, by, at, weights=weights, df=df, ci=ci)
+        return means.contrasts(method, adjust=adjust, reference=reference, simultaneous=simultaneous, rope=rope)
 
     def slopes(
         self,
@@ -159,9 +143,9 @@ class EffectVerbs(Fit):
         by, at, weights, df, ci, adjust, simultaneous
             As for `marginal_means`.
         """
-        from hierlmm.effects.means import slopes
+        from hierlmm.effects.means import Intervals, slopes
 
-        return slopes(self, variable, by, at, weights=weights, df=df, ci=ci, adjust=adjust, simultaneous=simultaneous)
+        return slopes(self, variable, by, at, weights, df, Intervals(ci, adjust, simultaneous))
 
     def hypothesis(
         self,

@@ -116,7 +116,7 @@ def make_history(
     again[1:] = keys[1:] == keys[:-1]
     n_tied = int(again.sum())
     if n_tied:
-        values = _without_ties(values, again, ties, name, codes, times, labels)
+        values = _without_ties(values, again, ties, codes, times, labels)
         codes, times, keys = codes[~again], times[~again], keys[~again]
     first = np.searchsorted(codes, np.arange(len(labels) + 1))
     return History(codes, times, values, first, levels, keys, int(absent.sum()), n_tied)
@@ -136,14 +136,9 @@ def _refuse_unusable(values: pd.Series, absent: NDArray[np.bool_], name: str, mi
 
 
 def _without_ties(
-    values: pd.Series,
-    again: NDArray[np.bool_],
-    ties: str,
-    name: str,
-    codes: IntArray,
-    times: FloatArray,
-    labels: pd.Index,
+    values: pd.Series, again: NDArray[np.bool_], ties: str, codes: IntArray, times: FloatArray, labels: pd.Index
 ) -> pd.Series:
+    name = str(values.name)
     if ties == "raise":
         where = np.flatnonzero(again)
         examples = shorten([f"{quote(labels[codes[k]])} at {times[k]:g}" for k in where], 3)
