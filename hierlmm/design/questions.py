@@ -15,6 +15,7 @@ from hierlmm.design.design import Design
 from hierlmm.errors import SpecificationError
 from hierlmm.frames import is_number, quote, shorten
 from hierlmm.groups import first_rows, group_order, rows_of_groups
+from hierlmm.text import fill, templates
 
 __all__ = [
     "first_row_of_subjects",
@@ -30,7 +31,6 @@ __all__ = [
 
 SEE = "docs, page 'Predictions'"
 FloatArray = NDArray[np.float64]
-READ = "Read: docs, page 'Residual structures', section 'The order of the rows'."
 
 
 def rows_by_subject(design: Design, within: NDArray[Any] | None = None) -> list[NDArray[np.intp]]:
@@ -103,11 +103,7 @@ def _dropped_rows(design: Design, name: str) -> list[str]:
     """Rows were dropped for missing values: their neighbours move together."""
     if not design.n_dropped:
         return []
-    return [
-        f"{name} without a column takes the order of the rows for occasions, and {design.n_dropped} rows with missing "
-        "values were dropped: the rows before and after such a row count as neighbours, although an occasion lies "
-        f"between them. To go on: number the occasions before rows are dropped, and write {name}('occasion')."
-    ]
+    return [fill(templates(__file__)["row_order"]["dropped"], name=name, n=design.n_dropped)]
 
 
 def _disordered_rows(design: Design, name: str) -> list[str]:
@@ -135,13 +131,9 @@ def _disordered_rows(design: Design, name: str) -> list[str]:
     variable, turning = next(iter(times.items()))
     subject = quote(design.subjects[turning[0]])
     shown = design.frame[variable].to_numpy()[rows_of_subject(design, turning[0])]
-    one = len(times) == 1
-    what = variable if one else f"any of {', '.join(times)}"
-    return [
-        f"{name} without a column takes the order of the rows for occasions, and in {len(turning)} of "
-        f"{design.n_subjects} subjects they are not in the order of {what} ({design.hierarchy.subject} {subject}: "
-        f"{variable} {shorten([f'{v:g}' for v in shown], 6)}): rows far apart in time would count as neighbours. "
-        f"To go on: sort the data by {'it' if one else 'time'} first, or write {name}('occasion') with a column that "
-        f"numbers the occasions, which is right in any order (also where {'it is' if one else 'they are'} not the "
-        f"time). {READ}"
-    ]
+    several = "" if len(times) == 1 else ", ".join(times)
+    slots = {"name": name, "n": len(turning), "of": design.n_subjects, "column": design.hierarchy.subject}
+    slots |= {"subject": subject, "variable": variable, "shown": shorten([f"{v:g}" for v in shown], 6)}
+    slots |= {"what": f"any of {several}" if several else variable, "it": "time" if several else "it"}
+    slots |= {"it_is": "they are" if several else "it is"}
+    return [fill(templates(__file__)["row_order"]["disordered"], **slots)]

@@ -84,13 +84,8 @@ def _watched(kind: Literal["cr", "cs"], extrapolated: dict[str, str]) -> Callabl
         result = TRANSFORMS[kind](x, *args, _state=_state, _spec=_spec, **arguments)
         if arguments.get("extrapolation", "extend") == "extend":
             values, boundary = np.asarray(x, dtype=np.float64), (_state["lower_bound"], _state["upper_bound"])
-            _note(
-                values[splines.outside(values, *boundary)],
-                boundary,
-                _call_of(_state, _spec, kind, x),
-                kind,
-                extrapolated,
-            )
+            beyond = values[splines.outside(values, *boundary)]
+            _note(beyond, boundary, _call_of(_state, _spec, kind, x), kind, extrapolated)
         return result
 
     return cubic

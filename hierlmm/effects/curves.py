@@ -35,7 +35,7 @@ from hierlmm.frames import apart
 from hierlmm.likelihood.quantiles import DIRECTIONS
 from hierlmm.options import checked, choose, renamed
 from hierlmm.results import Page, Result, Table
-from hierlmm.text import show, table_lines
+from hierlmm.text import fill, show, table_lines, templates
 
 __all__ = ["EffectCurves", "effect_curves"]
 
@@ -296,19 +296,12 @@ class EffectCurves(Result):
         return f"Simultaneous band: {points}, estimate ± {size} se ({how})."
 
     def _curve_text(self) -> str:
-        if not self.fit.has_random_effects:
-            which = "marginal mean (no random effects)"
-        elif self.level == "marginal":
-            which = "marginal mean, averaged over b; with an identity link it is the population line (b = 0)"
-        else:
-            which = "population line, b = 0; with an identity link it is the marginal mean as well"
-        if self.transform is not None:
-            back = "exp" if self._base == math.e else f"{self._base:g} to its power"
-            which += (
-                f", of {self.response}, then {back}: the median of {self.ylabel} (where errors are symmetric on the "
-                "log scale), not its mean, which is larger"
-            )
-        return which
+        words = templates(__file__)["curve"]
+        which = words[self.level if self.fit.has_random_effects else "fixed"]
+        if self.transform is None:
+            return which
+        back = "exp" if self._base == math.e else f"{self._base:g} to its power"
+        return f"{which}, {fill(words['median'], response=self.response, back=back, y=self.ylabel)}"
 
     def plot(self, **options: Any) -> Any:
         """Draw the curves; see `hierlmm.plots.plot_effects`.

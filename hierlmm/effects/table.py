@@ -36,7 +36,7 @@ from hierlmm.frames import apart
 from hierlmm.likelihood.wald import Wald
 from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
-from hierlmm.text import PROBABILITIES, probability_text, show, table_lines
+from hierlmm.text import PROBABILITIES, fill, probability_text, show, table_lines, templates
 
 __all__ = ["Effects"]
 
@@ -46,23 +46,8 @@ NUMBERS = ("estimate", "se", "df", "lower", "upper")
 TESTS = (*NUMBERS, "t", "p", "prob_positive", "prob_rope")
 RESULTS = {"marginal means": NUMBERS, "contrasts": ("contrast", *TESTS), "slopes": ("slope", *TESTS)}
 """Columns that a table of each kind can have, whatever the estimator: a covariate of such a name stands aside."""
-METHODS = {
-    "tukey": ("Tukey's method", "Tukey's method for all pairs of {}"),
-    "mvt": ("multivariate t", "the multivariate t distribution of the family{}"),
-    "holm": ("Bonferroni's method", "Holm's method for a family{}"),
-    "fdr": ("Bonferroni's method", "Benjamini and Hochberg's false discovery rate for a family{}"),
-    "bonferroni": ("Bonferroni's method", "Bonferroni's method for a family{}"),
-    "sidak": ("Šidák's method", "Šidák's method for a family{}"),
-}
-"""Corrections of intervals in a few words, and of p-values."""
+WORDS = templates(__file__)["table"]
 OTHER_INTERVALS = ("holm", "fdr")
-UNCORRECTED = (
-    "Multiplicity: no correction is applied to a posterior; simultaneous=True gives intervals that hold together."
-)
-FIXED = (
-    "Note: in rows with a standard error of 0 no coefficient is left. The model itself fixes them, so there is nothing "
-    "to test, and they do not count in their family."
-)
 ROUNDING = {"marginal means": 1e-12, "slopes": 1e-8}
 """Rounding of what is compared, relative: rows of the design are exact, slopes are differences with a short step."""
 
@@ -276,7 +261,7 @@ class Effects(Result):
         """The intervals in a few words, for a title."""
         text = f"{100 * self.ci:g} % intervals"
         if self._family_size > 1 and self.adjust != "none":
-            return f"{text} ({METHODS[self.adjust][0]})"
+            return f"{text} ({WORDS['intervals'][self.adjust]})"
         return f"{text} (simultaneous)" if self._family_size > 1 and self.simultaneous else text
 
     def notes_text(self) -> list[str]:
@@ -291,10 +276,10 @@ class Effects(Result):
             each = f"equal-tailed, each by itself ({n} draws)"
             lines.append(f"Intervals: {percent} {together}." if self.simultaneous else f"Intervals: {percent}, {each}.")
             if not self.simultaneous and self._family_size > 1:
-                lines.append(UNCORRECTED)
+                lines.append(WORDS["uncorrected"])
         if self.rope is not None:
             lines.append(f"prob_rope: probability of lying between {self.rope[0]:g} and {self.rope[1]:g}.")
-        return [*lines, *([FIXED] if self._fixed.any() else []), *notes_of(self.notes, self.judge)]
+        return [*lines, *([WORDS["fixed"]] if self._fixed.any() else []), *notes_of(self.notes, self.judge)]
 
     @property
     def _family_size(self) -> int:
@@ -308,10 +293,10 @@ class Effects(Result):
             return "Multiplicity: no row is tested."
         if m <= 1 or self.adjust == "none":
             return f"Multiplicity: {what} are not corrected." if m > 1 else "Multiplicity: one row in each family."
-        words = METHODS[self.adjust][1].format(self.n_means if self.adjust == "tukey" else each)
+        words = fill(WORDS["p"][self.adjust], of=self.n_means if self.adjust == "tukey" else each)
         if self.adjust in OTHER_INTERVALS:
             kind = "p-values" if self.kind != "marginal means" else "no p-values"
-            return f"Multiplicity: {kind} by {words}; intervals by {METHODS[self.adjust][0]}."
+            return f"Multiplicity: {kind} by {words}; intervals by {WORDS['intervals'][self.adjust]}."
         return f"Multiplicity: {what} by {words}."
 
     def __len__(self) -> int:
