@@ -281,13 +281,11 @@ def _external_file(description: DatasetDescription) -> Path:
         why = f"{ENVIRONMENT_VARIABLE} is {folder!r}, which is not a folder."
     else:
         why = f"{ENVIRONMENT_VARIABLE} is {folder!r}, and there is no file {name}.csv in it."
-    raise UnknownDatasetError(
-        received=f"load_dataset({name!r})",
-        reason=f"This data set belongs to the R package JM and does not ship with hierlmm. {why}",
-        remedy=f'Export it in R, after install.packages("JM"): {description.reading.export}; then set '
-        f"{ENVIRONMENT_VARIABLE} to the folder that holds the file.",
-        see=f"hierlmm.describe_dataset({name!r}); https://cran.r-project.org/package=JM",
-    )
+    reason = f"This data set belongs to the R package JM and does not ship with hierlmm. {why}"
+    export = f'Export it in R, after install.packages("JM"): {description.reading.export}'
+    remedy = f"{export}; then set {ENVIRONMENT_VARIABLE} to the folder that holds the file."
+    see = f"hierlmm.describe_dataset({name!r}); https://cran.r-project.org/package=JM"
+    raise UnknownDatasetError(f"load_dataset({name!r})", reason, remedy, see)
 
 
 def _as_exported(description: DatasetDescription, raw: pd.DataFrame) -> pd.DataFrame:

@@ -133,19 +133,15 @@ def split(
         elif (column := _column(text, between, name)) is not None:
             w = w * column
         elif elsewhere and _column(text, elsewhere, name) is not None:
-            raise refuse(
-                f"the random coefficient {name!r}",
-                f"{text!r} is a level-2 covariate: it does not vary within a subject, so it has no coefficient there.",
-                "Let random name level-1 coefficients only: 'Intercept', the time, a level1 covariate.",
-            )
+            why = "it does not vary within a subject, so it has no coefficient there."
+            remedy = "Let random name level-1 coefficients only: 'Intercept', the time, a level1 covariate."
+            raise refuse(f"the random coefficient {name!r}", f"{text!r} is a level-2 covariate: {why}", remedy)
         else:
             known = ["Intercept", *within, *between, *(elsewhere or {})]
-            raise refuse(
-                f"the coefficient {name!r}",
-                f"{text!r} is neither 'Intercept' nor a covariate.{closest(text, known)}",
-                f"The columns are {', '.join(known[1:])}; describe others in level2 or level1. A categorical covariate "
-                "is written like 'sex[T.Male]', a product with ':'.",
-            )
+            reason = f"{text!r} is neither 'Intercept' nor a covariate.{closest(text, known)}"
+            others = f"The columns are {', '.join(known[1:])}; describe others in level2 or level1."
+            how = "A categorical covariate is written like 'sex[T.Male]', a product with ':'."
+            raise refuse(f"the coefficient {name!r}", reason, f"{others} {how}")
     return ":".join(level1_names) or "Intercept", x, w
 
 
@@ -168,12 +164,9 @@ def _column(text: str, columns: Columns, whole: str) -> Array | None:
         raise refuse(f"the coefficient {whole!r}", f"{match['factor']!r} is numeric and has no levels.", remedy)
     if level not in column.labels[1:]:
         why = "is the reference level" if level in column.labels else "is not one of its levels"
-        raise refuse(
-            f"the coefficient {whole!r}",
-            f"{level!r} {why}; the levels of {match['factor']!r} are {', '.join(column.labels)}, the first being the "
-            "reference.",
-            f"Name one of {', '.join(f'{match["factor"]}[T.{v}]' for v in column.labels[1:])}.",
-        )
+        levels = f"the levels of {match['factor']!r} are {', '.join(column.labels)}, the first being the reference."
+        remedy = f"Name one of {', '.join(f'{match["factor"]}[T.{v}]' for v in column.labels[1:])}."
+        raise refuse(f"the coefficient {whole!r}", f"{level!r} {why}; {levels}", remedy)
     return (column.data == column.labels.index(level)).astype(float)
 
 

@@ -324,9 +324,6 @@ def need_effects(fit: Fit, what: str) -> None:
     if fit.has_random_effects:
         return
     kind = "a marginal model" if not fit.design.term else f"a fit by {fit.estimator}"
-    raise NotAvailableError(
-        f"{what} of {kind}",
-        "it describes the mean over subjects; it has no coefficients of a subject's own, hence no distribution of them",
-        "fit a hierarchy: hl.TwoLevelModel(...).fit_reml() or .fit(); for group means use fit.marginal_means(...)",
-        SEE,
-    )
+    why = "it has no coefficients of a subject's own, hence no distribution of them"
+    remedy = "fit a hierarchy: hl.TwoLevelModel(...).fit_reml() or .fit(); for group means use fit.marginal_means(...)"
+    raise NotAvailableError(f"{what} of {kind}", f"it describes the mean over subjects; {why}", remedy, SEE)

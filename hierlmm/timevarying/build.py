@@ -190,11 +190,9 @@ def _check_options(columns: Mapping[str, Rule], missing: str, ties: str) -> None
         raise specification_error(f"columns={columns!r}", "it must say which columns to make, and how", remedy)
     for name, rule in columns.items():
         if not isinstance(name, str) or not isinstance(rule, Rule):
-            raise specification_error(
-                f"the column {name!r}: {rule!r}",
-                "it is not a name with a rule",
-                'use CurrentValue, LastValue, Lag, Interpolate, Cumulative or TimeSince, as in {"x_1": hl.Lag("x", 1)}',
-            )
+            kinds = "CurrentValue, LastValue, Lag, Interpolate, Cumulative or TimeSince"
+            remedy = f'use {kinds}, as in {{"x_1": hl.Lag("x", 1)}}'
+            raise specification_error(f"the column {name!r}: {rule!r}", "it is not a name with a rule", remedy)
     for option, value, allowed in (("missing", missing, MISSING_CHOICES), ("ties", ties, TIES)):
         one_of(f"{option}={value!r}", value, allowed)
 
@@ -213,11 +211,9 @@ def _histories(
     position = labels.get_indexer(own_labels) if labels.dtype == own_labels.dtype else _match(labels, own_labels)
     shared = int((position >= 0).sum())
     if shared == 0 and len(labels) and len(own_labels):
-        raise data_error(
-            f"a history of subjects {shorten(map(quote, own_labels), 3)}, and data of {shorten(map(quote, labels), 3)}",
-            "no subject is in both",
-            f"write the labels in the same way in both tables (types: {own_labels.dtype} and {labels.dtype})",
-        )
+        theirs, ours = (shorten(map(quote, found), 3) for found in (own_labels, labels))
+        remedy = f"write the labels in the same way in both tables (types: {own_labels.dtype} and {labels.dtype})"
+        raise data_error(f"a history of subjects {theirs}, and data of {ours}", "no subject is in both", remedy)
     codes = position.astype(np.int64)[own_codes]
     times = time_values(measured[time], "the history")
     return ({n: make_history(codes, times, measured[n], labels, missing=missing, ties=ties) for n in names}, shared)

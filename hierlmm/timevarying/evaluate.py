@@ -168,25 +168,20 @@ def _meets(rule: TimeSince, history: History) -> NDArray[np.bool_]:
     """Which measurements meet the condition, each judged from the subject's measurements up to it and no others."""
     if not callable(rule.when):
         return np.asarray(history.measured == rule.when, dtype=bool)
-    out = np.zeros(len(history.measured), dtype=bool)
+    out, asked = np.zeros(len(history.measured), dtype=bool), f"TimeSince({rule.variable!r}, when=...)"
     for k, start in enumerate(history.first[history.codes]):
         known = history.measured.iloc[start : k + 1].reset_index(drop=True)
         try:
             meets = np.asarray(rule.when(known))
         except Exception as error:
-            raise specification_error(
-                f"TimeSince({rule.variable!r}, when=...), a condition that fails on the measurements "
-                f"{shorten(map(quote, known), 3)}",
-                f"it raised {type(error).__name__}: {error}",
-                "write a function of a pandas Series (a subject's measurements so far) that gives true and false, "
-                "for example when=lambda x: x > 12",
-            ) from error
+            received = f"{asked}, a condition that fails on the measurements {shorten(map(quote, known), 3)}"
+            how = "a function of a pandas Series (a subject's measurements so far) that gives true and false"
+            remedy = f"write {how}, for example when=lambda x: x > 12"
+            raise specification_error(received, f"it raised {type(error).__name__}: {error}", remedy) from error
         if meets.shape != (len(known),) or meets.dtype != bool:
-            raise specification_error(
-                f"TimeSince({rule.variable!r}, when=...), a condition that gives {meets.dtype} of shape {meets.shape}",
-                f"it must say true or false for every measurement that it is given, here {len(known)}",
-                "for example when=lambda x: x > 12",
-            )
+            received = f"{asked}, a condition that gives {meets.dtype} of shape {meets.shape}"
+            reason = f"it must say true or false for every measurement that it is given, here {len(known)}"
+            raise specification_error(received, reason, "for example when=lambda x: x > 12")
         out[k] = meets[-1]
     return out
 
@@ -236,12 +231,11 @@ def _area_before(
     has = np.diff(history.first) > 0
     starts_late = has & (k0 < 0)
     if starts_late.any() and not rule.extend_back:
-        raise data_error(
-            f"{rule!r}, and {int(starts_late.sum())} of {int(has.sum())} subjects first measured after the origin "
-            f"(the first: {quote(rows.labels[np.flatnonzero(starts_late)][0])})",
-            "the value between the origin and the first measurement is not known",
-            "pass extend_back=True to take the first value back to the origin, or leave origin out",
-        )
+        late = f"{int(starts_late.sum())} of {int(has.sum())} subjects first measured after the origin"
+        received = f"{rule!r}, and {late} (the first: {quote(rows.labels[np.flatnonzero(starts_late)][0])})"
+        reason = "the value between the origin and the first measurement is not known"
+        remedy = "pass extend_back=True to take the first value back to the origin, or leave origin out"
+        raise data_error(received, reason, remedy)
     times, x = history.times, history.numbers()
     opening = np.where(has, history.first[:-1], -1)
     held = _take(running, k0) + (origin - _take(times, k0)) * _take(x, k0)

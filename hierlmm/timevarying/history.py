@@ -124,12 +124,10 @@ def make_history(
 
 def _refuse_unusable(values: pd.Series, absent: NDArray[np.bool_], name: str, missing: str) -> None:
     if absent.any() and missing == "raise":
-        raise data_error(
-            f"measurements of {name!r} of which {int(absent.sum())} are missing",
-            "a missing measurement says nothing about the value at its time",
-            "pass missing='drop' to build the covariate from the measurements that exist (the report counts the "
-            "others), or impute first",
-        )
+        received = f"measurements of {name!r} of which {int(absent.sum())} are missing"
+        drop = "pass missing='drop' to build the covariate from the measurements that exist"
+        reason = "a missing measurement says nothing about the value at its time"
+        raise data_error(received, reason, f"{drop} (the report counts the others), or impute first")
     if pd.api.types.is_float_dtype(values.dtype) and np.isinf(values.to_numpy(np.float64)).any():
         received = f"infinite measurements of {name!r}"
         raise DataError(received, "no area or line can be drawn through them", "correct or drop them")
@@ -184,11 +182,10 @@ def time_values(column: pd.Series, table: str) -> FloatArray:
     times = column.to_numpy(np.float64, na_value=np.nan)
     wrong = ~np.isfinite(times)
     if wrong.any():
-        raise data_error(
-            f"times {column.name!r} of {table} that are missing or infinite in {int(wrong.sum())} of {len(times)} rows",
-            "without its time a row has no place in the history",
-            f"drop these rows (the first is row {quote(column.index[np.flatnonzero(wrong)[0]])}) or supply the times",
-        )
+        rows, first = f"{int(wrong.sum())} of {len(times)} rows", quote(column.index[np.flatnonzero(wrong)[0]])
+        received = f"times {column.name!r} of {table} that are missing or infinite in {rows}"
+        remedy = f"drop these rows (the first is row {first}) or supply the times"
+        raise data_error(received, "without its time a row has no place in the history", remedy)
     return times
 
 
