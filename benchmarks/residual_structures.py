@@ -30,8 +30,7 @@ from common import have, median_seconds, timed
 
 import hierlmm as hl
 from hierlmm.bayes.predictive import subject_lines
-from hierlmm.diagnostics.refit import likelihood_of
-from hierlmm.diagnostics.replicate import binomial_interval, replicate, streams
+from hierlmm.diagnostics.replicate import binomial_interval, likelihood_of, replicate, streams
 from hierlmm.likelihood.residual_rows import residual_rows
 
 SECTIONS = ("coverage", "sbc", "explicit", "speed")

@@ -102,8 +102,7 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
     _check_arguments(arguments)
     folder = None if arguments.out is None else prepare_folder(arguments.out)
     with progress.step("Reading the data"):
-        from hierlmm.report.read import read_data
-        from hierlmm.report.slips import refuse_blanks, refuse_wide
+        from hierlmm.report.read import read_data, refuse_blanks, refuse_wide
 
         source = read_data(arguments.data, arguments.categorical, arguments.formula)
     refuse_blanks(arguments.formula, list(map(str, source.frame.columns)))
@@ -113,11 +112,7 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
         progress.note(note)
     with progress.step("Setting up the model"):
         model = _with_notes(
-            progress.note,
-            arguments.formula,
-            source.frame,
-            covariance=arguments.covariance,
-            missing=arguments.missing,
+            progress.note, arguments.formula, source.frame, covariance=arguments.covariance, missing=arguments.missing
         )
     options = {name: getattr(arguments, name) for name in ("draws", "tune", "chains", "seed", "target_accept")}
     failed = run(
@@ -249,9 +244,8 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and not 0 < value < 1:
             option = name.replace("_", "-")
-            raise SpecificationError(
-                f"--{option} {value:g}", "it is a probability, between 0 and 1", f"use for example {example}", see
-            )
+            reason = "it is a probability, between 0 and 1"
+            raise SpecificationError(f"--{option} {value:g}", reason, f"use for example {example}", see)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, Progress], int]] = {"fit": _fit, "demo": _demo, "datasets": _datasets}

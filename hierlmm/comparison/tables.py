@@ -111,11 +111,11 @@ def footnotes(comparison: SideBySide) -> list[str]:
     estimators = {fit.estimator for fit in comparison.fits.values()}
     if {"REML", "ML"} <= estimators:
         notes.append("logLik, AIC and BIC of REML are of the restricted likelihood: not comparable with those of ML.")
-    posteriors = [label for label, fit in comparison.fits.items() if getattr(fit, "datatree", None) is not None]
+    posteriors = [label for label, fit in comparison.fits.items() if fit.has_draws]
     if posteriors:
         notes.append(f"logLik of {' and '.join(posteriors)} is the marginal one at the posterior means.")
     for label, fit in comparison.fits.items():
-        if fit.estimator == "GEE":
+        if fit.has_working_correlation:
             kind = str(getattr(fit, "se", "robust")).replace("_", "-")
             notes.append(f"{label}: {kind} standard errors, Wald intervals; the random effects are not estimated.")
     notes += list(comparison.notes)
@@ -235,7 +235,8 @@ def _heading(column: str, comparison: SideBySide) -> str:
 def _string_frame(comparison: SideBySide) -> tuple[pd.DataFrame, list[tuple[int, str]]]:
     records: list[dict[str, str]] = []
     flags: list[tuple[int, str]] = []
-    for title, rows in sections(comparison):
+    statistics = [(name, [Cell(v, "", "") for v in values]) for name, values in statistic_rows(comparison)]
+    for title, rows in (*sections(comparison), ("Fit", statistics)):
         for parameter, cells in rows:
             record = {"section": title, "parameter": parameter}
             for i, cell in enumerate(cells):
@@ -243,11 +244,6 @@ def _string_frame(comparison: SideBySide) -> tuple[pd.DataFrame, list[tuple[int,
                 if cell.flag:
                     flags.append((len(records), f"{i}:estimate"))
             records.append(record)
-    for name, values in statistic_rows(comparison):
-        record = {"section": "Fit", "parameter": name}
-        for i, value in enumerate(values):
-            record |= {f"{i}:estimate": value, f"{i}:se": "", f"{i}:interval": ""}
-        records.append(record)
     return pd.DataFrame(records), flags
 
 

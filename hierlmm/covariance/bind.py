@@ -15,25 +15,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arrays import Flags, FloatArray, Places
 from hierlmm.covariance.declared import data_error
 from hierlmm.covariance.parameters import Parameter, check_parameters, natural_slopes, natural_values
-from hierlmm.covariance.residual.base import MOST_OCCASIONS, Observed, ResidualCorrelation
-from hierlmm.covariance.residual.check import check_matrix
+from hierlmm.covariance.residual.base import MOST_OCCASIONS, Observed, ResidualCorrelation, check_matrix
 from hierlmm.covariance.variance import VarianceFunction, sorted_levels
 from hierlmm.frames import is_number, quote, shorten
 from hierlmm.groups import group_order, group_starts
 
-__all__ = [
-    "BoundCorrelation",
-    "BoundVariance",
-    "PatternGroup",
-    "Rows",
-    "bind_correlation",
-    "bind_variance",
-    "make_rows",
-]
+__all__ = ["BoundCorrelation", "BoundVariance", "Rows", "bind_correlation", "bind_variance", "make_rows"]
 
-FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 SHRINK = 0.8
 CHECKED = 60
@@ -58,7 +49,7 @@ class Rows:
         Names of the occasions that the codes in ``t`` stand for.
     """
 
-    order: NDArray[np.intp]
+    order: Places
     start: IntArray
     t: FloatArray
     labels: tuple[str, ...]
@@ -73,8 +64,18 @@ class PatternGroup:
     offset: IntArray
 
 
+class _Bound:
+    """What has parameters that η moves."""
+
+    parameters: tuple[Parameter, ...]
+
+    def values(self, eta: FloatArray) -> FloatArray:
+        """Parameters from η."""
+        return natural_values(self.parameters, eta)
+
+
 @dataclass(frozen=True, eq=False)
-class BoundCorrelation:
+class BoundCorrelation(_Bound):
     """A correlation structure with the positions of one data set.
 
     Attributes
@@ -109,10 +110,6 @@ class BoundCorrelation:
         """Numbers in the packed factors of all patterns."""
         return sum(g.t.shape[0] * g.t.shape[1] ** 2 for g in self.groups)
 
-    def values(self, eta: FloatArray) -> FloatArray:
-        """Parameters from η."""
-        return natural_values(self.parameters, eta)
-
     def slopes(self, eta: FloatArray) -> FloatArray:
         """Derivatives of the parameters with respect to η."""
         return natural_slopes(self.parameters, eta)
@@ -123,17 +120,13 @@ class BoundCorrelation:
 
 
 @dataclass(frozen=True, eq=False)
-class BoundVariance:
+class BoundVariance(_Bound):
     """A variance function with the covariate of one data set, v (N,) in the order of `Rows`."""
 
     spec: VarianceFunction
     parameters: tuple[Parameter, ...]
     v: FloatArray
     state: Any
-
-    def values(self, eta: FloatArray) -> FloatArray:
-        """Parameters from η."""
-        return natural_values(self.parameters, eta)
 
     def log_ratio(self, eta: FloatArray) -> FloatArray:
         """log(SD / σ) of each row: (N,)."""
@@ -172,7 +165,7 @@ class BoundVariance:
 
 
 def make_rows(
-    spec: ResidualCorrelation | None, column: pd.Series | None, subject_index: NDArray[np.intp], subjects: pd.Index
+    spec: ResidualCorrelation | None, column: pd.Series | None, subject_index: Places, subjects: pd.Index
 ) -> Rows:
     """Sort the rows by subject and position, and refuse positions that the structure cannot use.
 
@@ -294,14 +287,9 @@ def bind_correlation(
         reason = "there is no pair of rows within a subject to correlate"
         raise data_error(received, reason, "check the subject column, or leave the correlation out")
     positive = gaps[inner & (gaps > 0.0)]
-    observed = Observed(
-        spec.largest(rows.t, rows.start),
-        float(np.median(positive)) if positive.size else 1.0,
-        _neighbour_correlation(residual, inner),
-        rows.labels,
-        _occasion_correlation(spec, rows, residual, mixed),
-        mixed,
-    )
+    largest, step = spec.largest(rows.t, rows.start), float(np.median(positive)) if positive.size else 1.0
+    neighbour, occasions = _neighbour_correlation(residual, inner), _occasion_correlation(spec, rows, residual, mixed)
+    observed = Observed(largest, step, neighbour, rows.labels, occasions, mixed)
     parameters = check_parameters(type(spec).__name__, spec.parameters(observed))
     if n_parameters + len(parameters) > len(gaps):
         raise data_error(
@@ -319,7 +307,7 @@ def bind_correlation(
     return BoundCorrelation(spec, rows, parameters, observed, gaps, groups, offset)
 
 
-def _neighbour_correlation(residual: FloatArray, inner: NDArray[np.bool_]) -> float:
+def _neighbour_correlation(residual: FloatArray, inner: Flags) -> float:
     places = np.flatnonzero(inner)
     a, b = residual[places - 1], residual[places]
     size = float(np.sqrt((a @ a) * (b @ b)))

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
+from hierlmm.arrays import FloatArray
 from hierlmm.errors import DataError, SpecificationError
 
 __all__ = ["data_error", "difference", "keep_together", "specification_error"]
 
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Residual structures'"
 data_error, specification_error = partial(DataError, see=SEE), partial(SpecificationError, see=SEE)
 

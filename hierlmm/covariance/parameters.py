@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.covariance.declared import specification_error
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "unconstrained_values",
 ]
 
-FloatArray = NDArray[np.float64]
 LARGEST_ETA = 500.0
 
 

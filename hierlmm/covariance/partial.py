@@ -22,13 +22,11 @@ Lewandowski, D., Kurowicka, D., Joe, H. (2009). J. Multivariate Anal. 100, 1989-
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.compiled import compiled
 
 __all__ = ["autocorrelations", "factor_of_partials", "factor_row", "partials_of_correlation", "products_before"]
-
-FloatArray = NDArray[np.float64]
 
 
 def products_before(rest: FloatArray) -> FloatArray:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+
+from hierlmm.arrays import Flags, FloatArray, Places
 
 __all__ = [
     "SPECTRAL",
@@ -30,8 +31,6 @@ __all__ = [
     "sheared",
 ]
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 
 # Structures in which all random effects share one standard deviation: a fixed eigenbasis, eigenvalues as parameters.
 SPECTRAL = ("identity", "compound_symmetry")
@@ -54,9 +53,9 @@ class RandomCovariance:
     structure: str
     q: int
     blocks: tuple[tuple[int, ...], ...]
-    row: IntArray
-    col: IntArray
-    index: IntArray
+    row: Places
+    col: Places
+    index: Places
     projections: FloatArray | None = None
 
     @property
@@ -113,7 +112,7 @@ class RandomCovariance:
         result[self.index] = (Lambda * signs)[self.row, self.col]
         return result
 
-    def filled(self, lam: FloatArray, tolerance: float) -> NDArray[np.bool_]:
+    def filled(self, lam: FloatArray, tolerance: float) -> Flags:
         """Parameters whose column of Λ (or eigenvalue of D) the boundary does not hold at zero, and all that follow."""
         filled = np.ones(len(lam), dtype=bool)
         m = self.n_parameters

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.covariance.declared import data_error, difference, keep_together, specification_error
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.frames import is_number, levels_in_use, quote
@@ -21,7 +21,6 @@ from hierlmm.options import checked_constructor, renamed
 
 __all__ = ["VarExp", "VarIdent", "VarPower", "VarianceFunction", "sorted_levels"]
 
-FloatArray = NDArray[np.float64]
 SMALLEST_SPREAD = 1e-6
 
 
@@ -263,10 +262,16 @@ class _OfNumber(VarianceFunction):
 
     def prepare(self, column: pd.Series) -> tuple[FloatArray, None]:
         """The numbers."""
-        v = self.apply(column, None)
-        what, remedy = self.spreading
-        _check_varying(self, v)
-        _check_spread(self, self._number(v), what, remedy.format(self.variable))
+        v, name = self.apply(column, None), f"{type(self).__name__}({self.variable or 'fitted value'})"
+        if np.ptp(v) == 0.0:
+            reason = "a variance that depends on a constant is one variance"
+            remedy = "use another column, or leave the variance function out"
+            raise data_error(f"{name} and {v[0]:g} in every row", reason, remedy)
+        number, (what, remedy) = self._number(v), self.spreading
+        if np.std(number) <= SMALLEST_SPREAD * np.abs(number).max():  # its coefficient and σ are known only together
+            size = f"{np.mean(number):.6g} on average, with an SD of {np.std(number):.2g}"
+            reason = "σ is the SD where this is zero, very far from the data: the two would be known only together"
+            raise data_error(f"{name} and a covariate of which {what} is {size}", reason, remedy.format(self.variable))
         return v, None
 
     def apply(self, column: pd.Series, state: None) -> FloatArray:
@@ -374,25 +379,6 @@ def _numbers(spec: VarianceFunction, column: pd.Series) -> FloatArray:
         received = f"{name}({covariate!r}) and {int(np.sum(~np.isfinite(v)))} values that are not finite"
         raise data_error(received, "the variance would be zero or infinite there", "correct or drop these rows")
     return v
-
-
-def _check_varying(spec: VarianceFunction, v: FloatArray) -> None:
-    """Refuse a covariate that is constant in the data to be fitted."""
-    if np.ptp(v) == 0.0:
-        received = f"{type(spec).__name__}({spec.variable or 'fitted value'}) and {v[0]:g} in every row"
-        reason = "a variance that depends on a constant is one variance"
-        raise data_error(received, reason, "use another column, or leave the variance function out")
-
-
-def _check_spread(spec: VarianceFunction, v: FloatArray, what: str, remedy: str) -> None:
-    """Refuse what hardly varies around its mean: its coefficient and σ would be known only together."""
-    if np.std(v) <= SMALLEST_SPREAD * np.abs(v).max():
-        raise data_error(
-            f"{type(spec).__name__}({spec.variable or 'fitted value'}) and a covariate of which {what} is "
-            f"{np.mean(v):.6g} on average, with an SD of {np.std(v):.2g}",
-            "σ is the SD where this is zero, very far from the data: the two would be known only together",
-            remedy,
-        )
 
 
 def sorted_levels(name: str, column: pd.Series) -> list[Any]:

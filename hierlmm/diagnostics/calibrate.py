@@ -33,8 +33,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import Places, Rng
 from hierlmm.bayes.nuts import check_settings
 from hierlmm.bayes.predictive import prior_draws_with_eta
 from hierlmm.bayes.priors import Priors, ResolvedPriors, resolve_priors
@@ -49,8 +49,15 @@ from hierlmm.diagnostics.recovered import (
     recover_by_nuts,
     thinned,
 )
-from hierlmm.diagnostics.refit import require_collapsed
-from hierlmm.diagnostics.replicate import Failure, drawn_response, eigen_root, replicate, streams, whole
+from hierlmm.diagnostics.replicate import (
+    Failure,
+    drawn_response,
+    eigen_root,
+    replicate,
+    require_collapsed,
+    streams,
+    whole,
+)
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.frames import quote
@@ -214,7 +221,7 @@ def _refuse_own_fitted_values(design: Design) -> None:
         )
 
 
-def _positions(design: Design, subjects: Sequence[Any], bayes: bool) -> NDArray[np.intp]:
+def _positions(design: Design, subjects: Sequence[Any], bayes: bool) -> Places:
     wanted = list(subjects) if isinstance(subjects, Sequence) and not isinstance(subjects, str) else [subjects]
     if wanted and not bayes:
         received = f"subjects={subjects!r} with a likelihood estimator"
@@ -231,9 +238,7 @@ def _positions(design: Design, subjects: Sequence[Any], bayes: bool) -> NDArray[
     return np.array([design.subjects.get_loc(s) for s in wanted], dtype=np.intp)
 
 
-def _truth_source(
-    design: Design, priors: ResolvedPriors, truth: Any
-) -> tuple[Callable[[np.random.Generator], Truth], str]:
+def _truth_source(design: Design, priors: ResolvedPriors, truth: Any) -> tuple[Callable[[Rng], Truth], str]:
     """Return a function that draws a data set, and where it draws from: ``"priors"``, ``"other priors"``, ``"fit"``."""
     if isinstance(truth, Fit):
         return _from_fit(design, truth), "fit"
@@ -246,15 +251,15 @@ def _truth_source(
     raise SpecificationError(received, "data are drawn from priors or from the estimates of a fit", remedy, SEE)
 
 
-def _from_priors(design: Design, priors: ResolvedPriors) -> Callable[[np.random.Generator], Truth]:
-    def draw(rng: np.random.Generator) -> Truth:
+def _from_priors(design: Design, priors: ResolvedPriors) -> Callable[[Rng], Truth]:
+    def draw(rng: Rng) -> Truth:
         one, eta = prior_draws_with_eta(design, priors, 1, rng)
         return Truth(one["beta"][0], one["D"][0], float(one["sigma"][0]), one["b"][0], eta[0], one["y"][0])
 
     return draw
 
 
-def _from_fit(design: Design, fit: Fit) -> Callable[[np.random.Generator], Truth]:
+def _from_fit(design: Design, fit: Fit) -> Callable[[Rng], Truth]:
     if list(fit.beta.index) != list(design.coef) or fit.design.term != design.term or not _same_residual(fit, design):
         received = f"truth: a fit of {fit.design.hierarchy.formula}"
         remedy = "pass a fit of the same model, for example truth=model.fit_reml()"
@@ -267,7 +272,7 @@ def _from_fit(design: Design, fit: Fit) -> Callable[[np.random.Generator], Truth
     eta = np.empty(0) if residual is None else residual.eta
     colour = None if residual is None else partial(residual_rows(design).colour, eta)
 
-    def draw(rng: np.random.Generator) -> Truth:
+    def draw(rng: Rng) -> Truth:
         b, y = drawn_response(design, beta, root, sigma, rng, colour)
         return Truth(beta, D, sigma, b, eta, y)
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.special import bdtr
 
+from hierlmm.arrays import FloatArray
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.design.design import Design
 from hierlmm.diagnostics.replicate import Failure, binomial_interval, probability, refuse_unknown
@@ -34,7 +34,6 @@ from hierlmm.results import Page, Paragraph, Result, Table
 
 __all__ = ["LEVELS", "LOGLIK", "Calibration", "EcdfBand", "ecdf_band"]
 
-FloatArray = NDArray[np.float64]
 LEVELS = (0.5, 0.8, 0.95)
 LOGLIK = "log-likelihood"
 SIMULATIONS = 10_000
@@ -354,7 +353,7 @@ class Calibration(Result):
         -------
         arviz_plots.PlotCollection
         """
-        from hierlmm.drawing.simulation import plot_ranks
+        from hierlmm.drawing.results import plot_ecdf
 
         ci, chosen, exact = probability("ci", ci), self._chosen(parameters), self.rank_table is not None
         if exact:  # spread evenly over the bin of each rank, which leaves the ECDF at the bins' edges as it is
@@ -364,7 +363,7 @@ class Calibration(Result):
             positions = self.pit[chosen].dropna()
         band = ecdf_band(len(positions), self.n_ranks)
         xlabel = "rank of the truth, scaled to 1" if exact else "position of the truth in the Wald distribution"
-        return plot_ranks(positions, (band.z, *band.limits(ci)), ci, xlabel, backend, figure_kwargs)
+        return plot_ecdf(positions, (band.z, *band.limits(ci)), ci, xlabel, backend, figure_kwargs)
 
     def plot_recovery(
         self,
@@ -386,7 +385,7 @@ class Calibration(Result):
         -------
         arviz_plots.PlotCollection
         """
-        from hierlmm.drawing.simulation import plot_recovery
+        from hierlmm.drawing.results import plot_recovery
 
         chosen = [p for p in self.parameters if p != LOGLIK] if parameters is None else self._chosen(parameters)
         return plot_recovery(self, chosen, backend, figure_kwargs)

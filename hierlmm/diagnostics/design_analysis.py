@@ -37,9 +37,8 @@ from hierlmm.bayes.nuts import check_settings
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.diagnostics.design_result import DesignAnalysis
-from hierlmm.diagnostics.planned import SEE, Stated, first_study, plan_of
 from hierlmm.diagnostics.replicate import Failure, probability, refuse_unknown, replicate, streams, whole
-from hierlmm.diagnostics.study import Analysis, Found, Study, summaries
+from hierlmm.diagnostics.study import SEE, Analysis, Found, Stated, Study, first_study, plan_of, summaries
 from hierlmm.errors import SpecificationError
 from hierlmm.options import checked, choose, renamed
 
@@ -205,9 +204,8 @@ def _sizes(n_subjects: Any) -> list[int]:
     values = [n_subjects] if isinstance(n_subjects, int | np.integer) else list(n_subjects)
     sizes = sorted({whole("n_subjects", v, 2) for v in values})
     if not sizes:
-        raise SpecificationError(
-            "n_subjects without a number", "at least one size is needed", "for example n_subjects=(20, 40, 80)", SEE
-        )
+        received = "n_subjects without a number"
+        raise SpecificationError(received, "at least one size is needed", "for example n_subjects=(20, 40, 80)", SEE)
     return sizes
 
 

@@ -229,7 +229,7 @@ class DesignAnalysis(Result):
         -------
         arviz_plots.PlotCollection
         """
-        from hierlmm.drawing.simulation import plot_power
+        from hierlmm.drawing.results import plot_power
 
         return plot_power(replace(self, table=self.table[self.table["n_used"] >= 2]), backend, figure_kwargs)
 

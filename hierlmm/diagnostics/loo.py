@@ -24,13 +24,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError, warn
@@ -42,7 +42,6 @@ from hierlmm.results import Page, Paragraph, Result, Table
 
 __all__ = ["UNITS", "LooResult", "log_likelihood_tree", "loo", "subject_log_likelihood"]
 
-FloatArray = NDArray[np.float64]
 Unit = Literal["subject", "observation"]
 
 UNITS = ("subject", "observation")
@@ -163,12 +162,9 @@ def loo(fit: PosteriorNumbers, unit: Unit = "subject") -> LooResult:
     pareto_k = pd.Series(found.pareto_k.to_numpy(), index=labels, name="pareto_k")
     result = LooResult(
         unit=unit,
-        elpd=float(found.elpd),
-        se=float(found.se),
-        p=float(found.p),
+        **{name: float(getattr(found, name)) for name in ("elpd", "se", "p", "good_k")},
         elpd_i=pd.Series(found.elpd_i.to_numpy(), index=labels, name="elpd"),
         pareto_k=pareto_k,
-        good_k=float(found.good_k),
         n_samples=chains * draws,
         verdict=_verdict(unit, pareto_k, float(found.good_k)),
         elpd_data=found,
@@ -278,24 +274,11 @@ def _merged(pieces: list[Any], unit: str) -> Any:
     """One result from results for parts of the units; log weights are not kept."""
     import xarray as xr
 
-    first = pieces[0]
-    elpd_i = xr.concat([p.elpd_i for p in pieces], dim=unit)
-    pareto_k = xr.concat([p.pareto_k for p in pieces], dim=unit)
-    n = elpd_i.size
-    return type(first)(
-        elpd=float(elpd_i.sum()),
-        se=float(np.sqrt(n * elpd_i.var(ddof=1))),
-        p=float(sum(p.p for p in pieces)),
-        n_samples=first.n_samples,
-        n_data_points=n,
-        scale=first.scale,
-        warning=any(p.warning for p in pieces),
-        good_k=first.good_k,
-        elpd_i=elpd_i,
-        pareto_k=pareto_k,
-        approx_posterior=False,
-        log_weights=None,
-    )
+    elpd_i, pareto_k = (xr.concat([getattr(p, name) for p in pieces], dim=unit) for name in ("elpd_i", "pareto_k"))
+    n, p = elpd_i.size, float(sum(part.p for part in pieces))
+    sums = {"elpd": float(elpd_i.sum()), "se": float(np.sqrt(n * elpd_i.var(ddof=1))), "p": p}
+    found = {"elpd_i": elpd_i, "pareto_k": pareto_k, "n_data_points": n, "warning": any(p.warning for p in pieces)}
+    return replace(pieces[0], **sums, **found, approx_posterior=False, log_weights=None)
 
 
 def _verdict(unit: str, k: pd.Series, good_k: float) -> str:

@@ -11,14 +11,14 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm
 
+from hierlmm.arrays import FloatArray, Places, Rng
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.diagnostics.calibration import LOGLIK
-from hierlmm.diagnostics.refit import likelihood_of, sample_posterior
+from hierlmm.diagnostics.replicate import likelihood_of, sample_posterior
 from hierlmm.fits.components import component_labels, component_values
 from hierlmm.fits.covariance_table import covariance_parameters
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
@@ -27,7 +27,6 @@ from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, resid
 
 __all__ = ["FIELDS", "RANKS", "Quantities", "Recovered", "Truth", "recover_by_likelihood", "recover_by_nuts", "thinned"]
 
-FloatArray = NDArray[np.float64]
 RANKS = 99
 """Draws that a rank is taken among, nearly independent after thinning: ranks 0 ... 99 fall into bins of equal size."""
 
@@ -58,7 +57,7 @@ class Quantities:
     """Which numbers are followed, in order: β, covariance parameters, b of some subjects, log-likelihood."""
 
     design: Design
-    subjects: NDArray[np.intp]
+    subjects: Places
     loglik: bool
 
     @property
@@ -106,19 +105,14 @@ class Quantities:
         return self.values(truth.beta[None], truth.D[None], np.array([truth.sigma]), truth.eta[None])[0]
 
 
-def thinned(size: int) -> NDArray[np.intp]:
+def thinned(size: int) -> Places:
     """Positions of at most `RANKS` evenly spaced draws among ``size``."""
     step = max(1, size // RANKS)
     return np.arange(step - 1, size, step)[:RANKS]
 
 
 def recover_by_nuts(
-    design: Design,
-    priors: ResolvedPriors,
-    quantities: Quantities,
-    truth: Truth,
-    rng: np.random.Generator,
-    options: dict[str, Any],
+    design: Design, priors: ResolvedPriors, quantities: Quantities, truth: Truth, rng: Rng, options: dict[str, Any]
 ) -> Recovered:
     """Posterior draws of one data set, beside the truth."""
     from arviz_stats.base import array_stats

@@ -1,4 +1,4 @@
-"""One piece of work for many simulated data sets: threads, progress, failures, Monte-Carlo uncertainty.
+"""One piece of work for many simulated data sets: threads, progress, failures, Monte-Carlo uncertainty, quiet fits.
 
 Every data set has a random stream of its own, so the first hundred of five hundred data sets are the hundred of a
 shorter run, in whatever order the threads finish. Compiled code and the sampler release Python's lock. BLAS is held to
@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, Places, Rng
+from hierlmm.bayes.collapsed import why_not_collapsed
+from hierlmm.bayes.collapsed_residual import posterior_of
+from hierlmm.bayes.nuts import Settings
+from hierlmm.bayes.posterior import Conditional
 from hierlmm.bayes.predictive import subject_lines
+from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.bayes.sample_collapsed import sample_theta
 from hierlmm.design.design import Design
 from hierlmm.errors import HierlmmError, SpecificationError, closest
+from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.frames import shorten
+from hierlmm.likelihood.estimate import maximise_design
 from hierlmm.notice import interactive
 
 __all__ = [
@@ -28,14 +36,17 @@ __all__ = [
     "binomial_interval",
     "drawn_response",
     "eigen_root",
+    "likelihood_of",
     "probability",
     "refuse_unknown",
     "replicate",
+    "require_collapsed",
+    "sample_posterior",
     "streams",
     "whole",
 ]
 
-FloatArray = NDArray[np.float64]
+type Colour = Callable[[FloatArray], FloatArray]
 EXPECTED = (HierlmmError, ArithmeticError, np.linalg.LinAlgError, RuntimeError)
 """What a fit to unlucky data may raise; anything else is a mistake of the program and is not caught."""
 
@@ -134,12 +145,7 @@ def eigen_root(D: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def drawn_response(
-    design: Design,
-    beta: FloatArray,
-    root: FloatArray,
-    sigma: float,
-    rng: np.random.Generator,
-    colour: Callable[[FloatArray], FloatArray] | None = None,
+    design: Design, beta: FloatArray, root: FloatArray, sigma: float, rng: Rng, colour: Colour | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Draw b (J, q) and y (N,) from a hierarchy; ``colour`` gives independent residuals of SD 1 their structure."""
     b = rng.standard_normal((design.n_subjects, root.shape[1])) @ root.T
@@ -161,16 +167,65 @@ def refuse_unknown(received: str, name: str, known: Sequence[str], reason: str, 
 def whole(name: str, value: object, least: int) -> int:
     """Check a whole number."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise SpecificationError(
-            f"{name}={value!r}", f"{name} is a whole number, at least {least}", f"use for example {name}={least}"
-        )
+        reason = f"{name} is a whole number, at least {least}"
+        raise SpecificationError(f"{name}={value!r}", reason, f"use for example {name}={least}")
     return int(value)
 
 
 def probability(name: str, value: object) -> float:
     """Check a number strictly between 0 and 1."""
     if not isinstance(value, int | float | np.floating) or not 0 < value < 1:
-        raise SpecificationError(
-            f"{name}={value!r}", f"{name} is a probability strictly between 0 and 1", f"use for example {name}=0.05"
-        )
+        reason = f"{name} is a probability strictly between 0 and 1"
+        raise SpecificationError(f"{name}={value!r}", reason, f"use for example {name}=0.05")
     return float(value)
+
+
+def likelihood_of(design: Design, *, reml: bool) -> LikelihoodNumbers:
+    """Fit by REML or ML without warnings; what went wrong is read off the fit."""
+    found = maximise_design(design, reml=reml)
+    return LikelihoodNumbers(found.design, found.criterion, found.optimum)
+
+
+def require_collapsed(priors: ResolvedPriors, what: str) -> None:
+    """Refuse priors that only the explicit sampler can handle.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    obstacle = why_not_collapsed(priors)
+    if obstacle:
+        raise SpecificationError(
+            f"{what} with {'this D' if priors.common_corr else 'these priors'}",
+            f"{obstacle}, so every refit would need the explicit sampler, some seconds each",
+            "use estimator='reml', or covariance='unstructured'"
+            if priors.common_corr
+            else "use Normal priors for fixed effects and HalfNormal, HalfStudentT, HalfCauchy or Gamma for standard "
+            "deviations",
+            "docs, page 'Calibration'",
+        )
+
+
+class Sampled(NamedTuple):
+    """Draws of one posterior.
+
+    ``theta`` (chains, S, m), the number of divergent ones, and what they say of β, σ, D (``natural``), η and b, the
+    last only for the draws asked for.
+    """
+
+    theta: FloatArray
+    diverging: int
+    found: Conditional
+
+
+def sample_posterior(
+    design: Design, priors: ResolvedPriors, rng: Rng, options: Mapping[str, Any], *, effects_of: Places | None = None
+) -> Sampled:
+    """Sample the collapsed posterior of a design and recover β, and b for the flat draws ``effects_of``."""
+    posterior = posterior_of(design, priors)
+    settings = Settings(seed=int(rng.integers(2**32)), cores=1, progressbar=False, **options)
+    theta, statistics, _ = sample_theta(posterior, settings)
+    flat = theta.reshape(-1, theta.shape[2])
+    which, few = ("none", slice(None)) if effects_of is None else ("draws", effects_of)
+    found = posterior.conditional(flat, rng, which, few)
+    return Sampled(theta, int(statistics["diverging"].sum()), found)

@@ -40,17 +40,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from hierlmm.diagnostics.refit import likelihood_of
-from hierlmm.diagnostics.serial_residuals import (
-    SEE,
-    LinearResiduals,
-    Pairs,
-    linear_residuals,
-    make_pairs,
-    positions_of,
-)
+from hierlmm.arrays import FloatArray
+from hierlmm.diagnostics.replicate import likelihood_of
+from hierlmm.diagnostics.serial_residuals import SEE, LinearResiduals, Pairs, linear_residuals, make_pairs, positions_of
 from hierlmm.diagnostics.serial_result import Autocorrelation, Semivariogram, SerialCheck
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
@@ -59,7 +52,6 @@ from hierlmm.options import checked, choose
 
 __all__ = ["Autocorrelation", "Semivariogram", "SerialCheck", "autocorrelation", "semivariogram"]
 
-FloatArray = NDArray[np.float64]
 Level = Literal["subject", "population"]
 Kind = Literal["pearson", "response", "normalized"]
 KINDS = ("pearson", "response", "normalized")
@@ -190,9 +182,8 @@ class _Request:
 def _level(fit: Any, ask: _Request) -> str:
     """The level of the residuals; refuses what cannot be answered."""
     if not isinstance(fit, Fit):
-        raise SpecificationError(
-            f"a {type(fit).__name__}", "this looks at the residuals of a fit", "pass a fit: model.fit_reml()", SEE
-        )
+        received = f"a {type(fit).__name__}"
+        raise SpecificationError(received, "this looks at the residuals of a fit", "pass a fit: model.fit_reml()", SEE)
     level = ("subject" if fit.has_random_effects else "population") if ask.level is None else ask.level
     choose("level", level, ("subject", "population"))
     choose("kind", ask.kind, KINDS)
@@ -205,7 +196,7 @@ def _level(fit: Any, ask: _Request) -> str:
         raise SpecificationError(f"simulations={ask.simulations!r}", reason, "use simulations=500", SEE)
     if ask.max_lag is not None and not ask.max_lag > 0:
         raise SpecificationError(f"max_lag={ask.max_lag!r}", "a lag is positive", "use a larger max_lag", SEE)
-    if ask.refit and not hasattr(fit, "criterion_function"):
+    if ask.refit and not fit.has_likelihood:
         received = f"refit=True of a fit by {fit.estimator}"
         reason = "refitting every simulated data set is done for REML and ML only"
         raise NotAvailableError(received, reason, "leave refit out, or use model.fit_reml()", SEE)
@@ -281,13 +272,12 @@ def _checked(fit: Fit, ask: _Request, *, acf: bool) -> dict[str, Any]:
     linear = linear_residuals(fit, pairs.subjects, level, ask.kind)
     r = _residuals(linear, pairs, fit.design.y - fit.design.offset)
     expected, square = statistic.expected(linear.S)
-    rng = np.random.default_rng(ask.seed)
     if ask.refit:
-        found = _refitted(fit, statistic, linear, level, ask, rng)
+        found = _refitted(fit, statistic, linear, level, ask)
     else:
-        found = _simulated(statistic, linear, r, (expected, square), ask.simulations, rng)
+        found = _simulated(statistic, linear, r, (expected, square), ask)
     table, p_value = _bands(statistic, statistic.of(r), expected, found, ask.ci)
-    n, gee = len(found.deviations), fit.estimator == "GEE"
+    n, gee = len(found.deviations), fit.has_working_correlation
     structure = None if gee else fit.design.residual
     shown: Any = fit
     residual = "independent residuals" if structure is None else f"residual correlation {spec_text(structure)}"
@@ -317,16 +307,11 @@ def _residuals(linear: LinearResiduals, pairs: Pairs, y: FloatArray) -> FloatArr
 
 
 def _simulated(
-    statistic: _Statistic,
-    linear: LinearResiduals,
-    r: FloatArray,
-    expected: tuple[FloatArray, float],
-    simulations: int,
-    rng: np.random.Generator,
+    statistic: _Statistic, linear: LinearResiduals, r: FloatArray, expected: tuple[FloatArray, float], ask: _Request
 ) -> _Simulated:
     """Data sets at the estimates, the coefficients fitted anew; semivariograms are set to the observed level."""
     curve, square = expected
-    columns = linear.simulated(simulations, rng)
+    columns = linear.simulated(ask.simulations, np.random.default_rng(ask.seed))
     found = np.array([statistic.of(c) for c in columns.T])
     if statistic.acf:
         return _Simulated(found - curve)
@@ -338,11 +323,9 @@ def _simulated(
     return _Simulated(found / level_of[1:, None] - curve, float(level_of[0]), ratio, p)
 
 
-def _refitted(
-    fit: Any, statistic: _Statistic, linear: LinearResiduals, level: str, ask: _Request, rng: np.random.Generator
-) -> _Simulated:
+def _refitted(fit: Any, statistic: _Statistic, linear: LinearResiduals, level: str, ask: _Request) -> _Simulated:
     """Simulated data sets that are each fitted anew, against the curves of their own fits."""
-    design, pairs = fit.design, statistic.pairs
+    design, pairs, rng = fit.design, statistic.pairs, np.random.default_rng(ask.seed)
     order = np.concatenate(pairs.subjects)
     mean = design.offset + design.X @ fit.beta.to_numpy()
     found, failed = [], 0

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, Places, Rng
 from hierlmm.design.questions import rows_by_subject, time_variable
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
@@ -16,8 +16,6 @@ from hierlmm.frames import is_number
 
 __all__ = ["SEE", "LinearResiduals", "Pairs", "linear_residuals", "make_pairs", "positions_of"]
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 SEE = "docs, page 'Residual diagnostics'"
 MOST_LAGS, BINS = 20, 12
 MOST_PAIRS = 20_000_000
@@ -32,10 +30,10 @@ class Pairs:
     order; ``bin``: of each pair; ``lag``, ``low``, ``high``, ``count``: of each bin.
     """
 
-    subjects: list[IntArray]
-    first: IntArray
-    second: IntArray
-    bin: IntArray
+    subjects: list[Places]
+    first: Places
+    second: Places
+    bin: Places
     lag: FloatArray
     low: FloatArray
     high: FloatArray
@@ -48,10 +46,9 @@ class Pairs:
 
 def positions_of(fit: Fit, time: str | None, *, by_order: bool) -> tuple[FloatArray, str, bool]:
     """Position of every row, the name of what it is measured in, and whether lags count rows."""
-    design, gee = fit.design, fit.estimator == "GEE"
+    design, gee = fit.design, fit.has_working_correlation
     frame, structure = design.frame, design.residual
-    own = getattr(fit, "time", None) if gee else (structure.time if structure else None)
-    name = time
+    own, name = fit._time, time
     if time is None:
         name = next((c for c in (own, time_variable(design)) if c is not None and c in frame.columns), None)
     if name is None:
@@ -147,7 +144,7 @@ def make_pairs(
     return Pairs(subjects, one, two, code, np.bincount(code, lag) / count, low, high, count)
 
 
-def _bins(lag: FloatArray, bins: Any, time: str) -> IntArray:
+def _bins(lag: FloatArray, bins: Any, time: str) -> Places:
     """Bin of every lag, -1 for lags outside all bins."""
     # Times such as 0.1 + 0.2 leave lags that differ by rounding only.
     unit = SAME_LAG * float(lag.max()) or 1.0
@@ -164,9 +161,8 @@ def _bins(lag: FloatArray, bins: Any, time: str) -> IntArray:
         return np.searchsorted(inner, distinct[code], side="left").astype(np.intp)
     edges = np.asarray(bins, dtype=np.float64)
     if edges.ndim != 1 or len(edges) < 2 or not np.all(np.diff(edges) > 0):
-        raise SpecificationError(
-            f"bins={bins!r}", "edges of bins are two or more increasing numbers", "use for example bins=[0, 1, 2]", SEE
-        )
+        reason = "edges of bins are two or more increasing numbers"
+        raise SpecificationError(f"bins={bins!r}", reason, "use for example bins=[0, 1, 2]", SEE)
     found = np.searchsorted(edges, lag, side="left") - 1
     found[lag == edges[0]] = 0
     found[(found < 0) | (found >= len(edges) - 1)] = -1
@@ -201,7 +197,7 @@ class LinearResiduals:
         )
         return self._given(y, self.C @ cross)
 
-    def simulated(self, size: int, rng: np.random.Generator) -> FloatArray:
+    def simulated(self, size: int, rng: Rng) -> FloatArray:
         """Residuals of data drawn from N(0, V_i): (N, size)."""
         z = [rng.standard_normal((len(L), size)) for L in self.root]
         cross = sum((h.T @ v for h, v in zip(self.half, z, strict=True)), np.zeros((len(self.C), size)))
@@ -211,7 +207,7 @@ class LinearResiduals:
         return np.concatenate([M @ (v - x @ beta) for M, v, x in zip(self.M, y, self.X, strict=True)])
 
 
-def linear_residuals(fit: Fit, subjects: list[IntArray], level: str, kind: str) -> LinearResiduals:
+def linear_residuals(fit: Fit, subjects: list[Places], level: str, kind: str) -> LinearResiduals:
     """Residuals of a kind at a level as linear functions of the data, at the fit's covariance parameters.
 
     Costs O(n³) for a subject with n rows.
@@ -233,9 +229,9 @@ def linear_residuals(fit: Fit, subjects: list[IntArray], level: str, kind: str) 
     return LinearResiduals(X, M, root, half, C, S)
 
 
-def _covariances(fit: Fit, rows: IntArray) -> tuple[FloatArray, FloatArray]:
+def _covariances(fit: Fit, rows: Places) -> tuple[FloatArray, FloatArray]:
     """V_i and Σ_i of one subject's rows."""
-    if fit.estimator == "GEE":
+    if fit.has_working_correlation:
         design = fit.design
         label = design.subjects[int(design.subject_index[rows[0]])]
         V = fit.marginal_covariance(label).to_numpy()

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.frames import shorten
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
 
 __all__ = ["Autocorrelation", "Semivariogram", "SerialCheck"]
 
-FloatArray = NDArray[np.float64]
 LINES = {"subject": "around the subjects' own lines", "population": "around the population line"}
 
 
@@ -117,9 +116,9 @@ class SerialCheck(Result):
         arviz_plots.PlotCollection
             Visuals ``expected`` and ``observed``.
         """
-        from hierlmm.drawing.serial import plot_serial
+        from hierlmm.drawing.results import plot_serial
 
-        return plot_serial(self, backend=backend, figure_kwargs=figure_kwargs)
+        return plot_serial(self, backend, figure_kwargs)
 
 
 @checked

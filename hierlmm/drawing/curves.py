@@ -1,6 +1,11 @@
 """Effect curves: the mean along a covariate with bands, one panel or slider position for each combination of values.
 
 Curves are given as `hierlmm.effects.curves.EffectCurves` are, with their table, grid, keys and points.
+
+Sliders of a plotly figure: one for each variable, whose positions combine. A trace belongs to one combination of
+values. The first slider sets which traces are visible, the second which are opaque: two independent properties, so
+that a trace is seen where both agree, without a line of script. A third variable and more share the second slider,
+which then steps through their combinations.
 """
 
 from __future__ import annotations
@@ -12,19 +17,16 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from hierlmm.drawing.controls import add_controls
+from hierlmm.arrays import FloatArray
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.shapes import break_lines, stack_points
-from hierlmm.drawing.style import PALETTE, percent, resolve_backend, without_backticks
+from hierlmm.drawing.style import PALETTE, break_lines, percent, resolve_backend, stack_points, without_backticks
 from hierlmm.errors import SpecificationError
 from hierlmm.options import checked, choose, renamed
 from hierlmm.text import show
 
-__all__ = ["DATA", "draw_curves", "refuse_with_curves"]
+__all__ = ["DATA", "add_controls", "draw_curves", "refuse_with_curves"]
 
-FloatArray = NDArray[np.float64]
 type Cell = tuple[str, str]
 SEE = "docs, page 'Effect plots'"
 DATA = ("none", "points", "partial")
@@ -80,12 +82,9 @@ def draw_curves(
 
 def refuse_with_curves() -> SpecificationError:
     """Make the error for arguments that are of no use once curves are there."""
-    return SpecificationError(
-        "effect curves together with fits, or with what curves are made of",
-        "curves have been made already, with their own variable, by and at",
-        "pass fits and all arguments, or curves only",
-        SEE,
-    )
+    received = "effect curves together with fits, or with what curves are made of"
+    reason = "curves have been made already, with their own variable, by and at"
+    return SpecificationError(received, reason, "pass fits and all arguments, or curves only", SEE)
 
 
 def _points(curves: Any, data: str, residuals: Literal["subject", "population"] | None) -> pd.DataFrame | None:
@@ -290,3 +289,59 @@ def _add_title(collection: Any, text: str) -> None:
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+SLIDER = 75
+"""Height of a slider, in pixels."""
+NOTHING = "rgba(0, 0, 0, 0)"
+
+
+def add_controls(
+    figure: Any, names: Sequence[str], selections: Sequence[tuple[Any, ...]], traces: Sequence[range]
+) -> None:
+    """Add the sliders, each in its middle position.
+
+    Parameters
+    ----------
+    figure : plotly.graph_objects.Figure
+    names : sequence of str
+        Variables that can be selected.
+    selections : sequence of tuple
+        Combinations of their values.
+    traces : sequence of range
+        Positions in ``figure.data`` of the traces of each combination.
+    """
+    groups = [names[:1], names[1:]] if len(names) > 1 else [names]
+    own = [[selection[:1], selection[1:]][: len(groups)] for selection in selections]
+    positions = [list(dict.fromkeys(key[k] for key in own)) for k in range(len(groups))]
+    start = [len(values) // 2 for values in positions]
+    drawn = [i for part in traces for i in part]
+    opacity = {i: 1.0 if figure.data[i].opacity is None else figure.data[i].opacity for i in drawn}
+    fill = {i: figure.data[i].fillcolor or NOTHING for i in drawn}
+    hover = {i: "all" if figure.data[i].line.width else "skip" for i in drawn}
+    key_of = {i: key for key, part in zip(own, traces, strict=True) for i in part}
+    sliders: list[dict[str, Any]] = []
+    for k, (group, values) in enumerate(zip(groups, positions, strict=True)):
+        steps: list[dict[str, Any]] = []
+        for value in values:
+            there = [key_of[i][k] == value for i in drawn]
+            change: dict[str, list[Any]] = {"visible": there}
+            if k == 1:
+                change = {
+                    "opacity": [opacity[i] if t else 0.0 for i, t in zip(drawn, there, strict=True)],
+                    # The opacity of a trace is not that of its fill.
+                    "fillcolor": [fill[i] if t else NOTHING for i, t in zip(drawn, there, strict=True)],
+                    "hoverinfo": [hover[i] if t else "skip" for i, t in zip(drawn, there, strict=True)],
+                }
+            steps.append({"method": "restyle", "label": ", ".join(map(show, value)), "args": [change, drawn]})
+        value_of = {"prefix": f"{', '.join(group)} = ", "xanchor": "left"}
+        place = {"len": 0.9, "x": 0.05, "y": 0.0, "pad": {"t": 55 + SLIDER * k}}
+        sliders.append({"active": start[k], "currentvalue": value_of, "steps": steps, **place})
+    for position, i in enumerate(drawn):
+        for k in range(len(groups)):
+            for name, settings in sliders[k]["steps"][start[k]]["args"][0].items():
+                figure.data[i][name] = settings[position]
+    room = SLIDER * len(groups)
+    height, margin = (figure.layout.height or 450) + room, {"b": 60 + room}
+    legend = {"itemclick": False, "itemdoubleclick": False}  # a click there would undo what the sliders have hidden
+    figure.update_layout(sliders=sliders, height=height, template="plotly_white", margin=margin, legend=legend)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.shapes import segments
-from hierlmm.drawing.style import PALETTE, wrap_title
+from hierlmm.drawing.style import PALETTE, segments, wrap_title
 from hierlmm.options import checked
 from hierlmm.text import show
 

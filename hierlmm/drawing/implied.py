@@ -8,18 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.shapes import evenly, join_with_gaps, stack_points
-from hierlmm.drawing.style import INK, PALETTE, percent
+from hierlmm.drawing.style import INK, PALETTE, evenly, join_with_gaps, percent, stack_points
 from hierlmm.errors import DataError
 from hierlmm.frames import quote, shorten
 from hierlmm.options import checked, choose
 
 __all__ = ["plot_correlation", "plot_heatmap", "plot_variance"]
 
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Implied marginal model'"
 WRITTEN, MOST_CELLS, MOST_BANDS = 10, 30, 3
 BLUE, WHITE, RED = (0x05, 0x30, 0x61), (0xF7, 0xF7, 0xF7), (0x67, 0x00, 0x1F)
@@ -147,7 +145,9 @@ def plot_correlation(
     start, times, x = _reference(first, reference), first.V.index, first.x
     many = len(implied) == 1 if all_pairs is None else all_pairs
     lag = x - x[start]
-    shapes = _Shapes()
+    origin = f"{first.time} = {_tick(times[start])}"
+    what = f"correlation of one subject's {first.response} with that at {origin}"
+    shapes = _Shapes(what, f"lag ({first.time} − {_tick(times[start])})", "correlation", zero=True)
     for label, one in implied.items():
         R = one.correlation.to_numpy()
         # At lag 0 the correlation is 1 by definition; a line from there would suggest values in between.
@@ -164,18 +164,7 @@ def plot_correlation(
         found = np.vstack([table["lag"], table["correlation"]])
         shapes.points = found[:, at] * np.vstack([np.where(late, -1.0, 1.0), np.ones(len(late))])[:, at]
         shapes.hollow = found[:, ~at] if many else None
-    thin = " (thin: from the other times)" if shapes.thin else ""
-    origin = f"{first.time} = {_tick(times[start])}"
-    return _draw(
-        implied,
-        shapes,
-        title=_title(f"correlation of one subject's {first.response} with that at {origin}{thin}", implied),
-        xlabel=f"lag ({first.time} − {_tick(times[start])})",
-        ylabel="correlation",
-        zero=True,
-        backend=backend,
-        figure_kwargs=figure_kwargs,
-    )
+    return _draw(implied, shapes, backend, figure_kwargs)
 
 
 def _reference(one: Any, reference: Any) -> int:
@@ -229,28 +218,28 @@ def plot_variance(
         found = np.asarray(values, dtype=np.float64)
         return np.sqrt(found) if sd else found
 
-    shapes = _Shapes()
+    what = f"{'standard deviation' if sd else 'variance'} of one subject's {first.response}"
+    shapes = _Shapes(what, first.time, f"SD ({first.response})" if sd else f"variance ({first.response}²)")
     for label, one in implied.items():
         shapes.lines[label] = np.vstack([one.x, shape(one.variance["variance"])])
         if _banded(implied, bands) and one.V_lower is not None:
             shapes.areas[label] = (one.x, shape(one.variance["lower"]), shape(one.variance["upper"]))
     if empirical and first.empirical is not None:
         shapes.points = np.vstack([first.empirical[first.time], shape(first.empirical["variance"])])
-    return _draw(
-        implied,
-        shapes,
-        title=_title(f"{'standard deviation' if sd else 'variance'} of one subject's {first.response}", implied),
-        xlabel=first.time,
-        ylabel=f"SD ({first.response})" if sd else f"variance ({first.response}²)",
-        backend=backend,
-        figure_kwargs=figure_kwargs,
-    )
+    return _draw(implied, shapes, backend, figure_kwargs)
 
 
 @dataclass
 class _Shapes:
-    """Lines by fit, areas of their bands, thin lines beside them; points of the data, filled and hollow."""
+    """Lines by fit, areas of their bands, thin lines beside them; points of the data, filled and hollow.
 
+    ``zero`` for correlations, which are 1 at lag 0 and have no band there.
+    """
+
+    what: str
+    xlabel: str
+    ylabel: str
+    zero: bool = False
     lines: dict[str, FloatArray] = field(default_factory=dict)
     areas: dict[str, tuple[FloatArray, FloatArray, FloatArray]] = field(default_factory=dict)
     thin: dict[str, list[FloatArray]] = field(default_factory=dict)
@@ -259,18 +248,10 @@ class _Shapes:
 
 
 def _draw(
-    implied: Mapping[str, Any],
-    shapes: _Shapes,
-    *,
-    title: str,
-    xlabel: str,
-    ylabel: str,
-    zero: bool = False,
-    backend: str | None,
-    figure_kwargs: Mapping[str, Any] | None,
+    implied: Mapping[str, Any], shapes: _Shapes, backend: str | None, figure_kwargs: Mapping[str, Any] | None
 ) -> Any:
-    """Curves of all fits in one panel; ``zero`` for correlations, which are 1 at lag 0 and have no band there."""
-    labels = list(implied)
+    """Curves of all fits in one panel."""
+    labels, ylabel, zero = list(implied), shapes.ylabel, shapes.zero
     colours = dict(zip(labels, np.resize(PALETTE, len(labels)).tolist(), strict=True))
     # Long labels: as many columns of the legend as fit into the width.
     columns = max(1, min(len(labels), int(98 / (8 + max(map(len, labels))))))
@@ -306,8 +287,8 @@ def _draw(
     said += ["points: residuals around the population line"] if shapes.points is not None else []
     return panels.finish(
         {ylabel: "; ".join(said)},
-        title=title,
-        xlabel=xlabel,
+        title=_title(shapes.what + (" (thin: from the other times)" if shapes.thin else ""), implied),
+        xlabel=shapes.xlabel,
         ylabel=ylabel,
         legend="fit" if len(labels) > 1 else None,
         legend_columns=columns,

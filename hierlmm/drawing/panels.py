@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hierlmm.drawing.shapes import stack_points
+from hierlmm.arrays import FloatArray
 from hierlmm.drawing.style import (
     DPI,
     GREY,
@@ -21,6 +20,7 @@ from hierlmm.drawing.style import (
     backend_module,
     grid_shape,
     resolve_backend,
+    stack_points,
     without_backticks,
     wrap_title,
 )
@@ -28,7 +28,6 @@ from hierlmm.errors import SpecificationError
 
 __all__ = ["Panels", "each"]
 
-FloatArray = NDArray[np.float64]
 type Size = tuple[float, float]
 
 
@@ -81,7 +80,23 @@ class Panels:
             looks["aes"] = {key: [own] for key, (own, _) in aesthetics.items()}
         width_height = size(rows, columns) if callable(size) else size
         figure = _figure(self.backend, width_height, figure_kwargs, sharex, sharey)
-        self.collection = _wrap(data, dim, columns, self.backend, figure, figure_kwargs, looks)
+        self.collection = self._wrap(data, columns, figure, figure_kwargs, looks)
+
+    def _wrap(self, data: Any, columns: int, figure: Any, given: Mapping[str, Any] | None, looks: Any) -> Any:
+        from arviz_base import rc_context
+        from arviz_plots import PlotCollection
+
+        try:
+            with rc_context({"plot.max_subplots": None}):
+                return PlotCollection.wrap(
+                    data, cols=[self.dim], col_wrap=columns, backend=self.backend, figure_kwargs=figure, **looks
+                )
+        except (AttributeError, TypeError, ValueError) as error:
+            if not given:
+                raise
+            reason = f"{self.backend} cannot make such a figure: {' '.join(str(error).split())[:200]}"
+            remedy = "use for example figure_kwargs={'figsize': (9, 4)}, in inches"
+            raise SpecificationError(f"figure_kwargs={dict(given)!r}", reason, remedy) from error
 
     def map(self, visual: str | Callable[..., Any], name: str, data: Any, **look: Any) -> None:
         """Draw in all panels by a function of ArviZ (``"line_xy"``, ``"scatter_xy"``) or one's own.
@@ -118,7 +133,7 @@ class Panels:
     def name_rows(
         self,
         panel: Any,
-        positions: Iterable[float],
+        at: Iterable[float],
         names: Iterable[Any],
         *,
         room: float = 0.8,
@@ -126,10 +141,10 @@ class Panels:
         **look: Any,
     ) -> None:
         """Name the rows of a panel, unless they are more than can be read, and leave room above and below them."""
-        at, texts = list(positions), [str(name) for name in names]
-        shown = (at, texts) if len(at) <= most else ([], [])
+        rows, texts = list(at), [str(name) for name in names]
+        shown = (rows, texts) if len(rows) <= most else ([], [])
         self.draw.yticks(*shown, self.target(panel), **look)
-        self.limit(panel, y=(min(at) - room, max(at) + room))
+        self.limit(panel, y=(min(rows) - room, max(rows) + room))
 
     def limit(self, panel: Any, x: Sequence[float] | None = None, y: Sequence[float] | None = None) -> None:
         """Set the ranges of the axes of a panel."""
@@ -210,28 +225,3 @@ def _figure(
     if backend != "matplotlib" and options["figsize_units"] == "inches":
         options |= {"figsize": tuple(DPI * v for v in options["figsize"]), "figsize_units": "dots"}
     return options
-
-
-def _wrap(
-    data: Any,
-    dim: str,
-    columns: int,
-    backend: str,
-    figure: Mapping[str, Any],
-    given: Mapping[str, Any] | None,
-    looks: Mapping[str, Any],
-) -> Any:
-    from arviz_base import rc_context
-    from arviz_plots import PlotCollection
-
-    try:
-        with rc_context({"plot.max_subplots": None}):
-            return PlotCollection.wrap(
-                data, cols=[dim], col_wrap=columns, backend=backend, figure_kwargs=figure, **looks
-            )
-    except (AttributeError, TypeError, ValueError) as error:
-        if not given:
-            raise
-        reason = f"{backend} cannot make such a figure: {' '.join(str(error).split())[:200]}"
-        remedy = "use for example figure_kwargs={'figsize': (9, 4)}, in inches"
-        raise SpecificationError(f"figure_kwargs={dict(given)!r}", reason, remedy) from error

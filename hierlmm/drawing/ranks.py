@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from hierlmm.drawing.panels import Panels
-from hierlmm.drawing.shapes import evenly, segments
-from hierlmm.drawing.style import LABELLED, PALETTE, percent
+from hierlmm.drawing.style import LABELLED, PALETTE, evenly, percent, segments
 from hierlmm.options import checked
 
 __all__ = ["draw_sorted", "plot_ranks", "sorted_label", "sorted_size"]

@@ -13,55 +13,22 @@ from __future__ import annotations
 
 import html
 import textwrap
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from hierlmm.design.design import Design
 from hierlmm.design.formula import variables_of
-from hierlmm.equations.notation import (
-    BLANK,
-    DOT,
-    EQUALS,
-    SIMILAR,
-    WIDTH,
-    Addend,
-    Equation,
-    Markup,
-    add_up,
-    code,
-    enumerate_words,
-    fraction,
-    function,
-    integer,
-    join,
-    matrix,
-    name_symbol,
-    number,
-    parenthesise,
-    symbol,
-    times,
-    two_decimals,
-    words,
-)
-from hierlmm.equations.residual_symbols import (
-    OTHER_ROW,
-    ResidualSymbols,
-    entry_of,
-    residual_numbers,
-    spec_text,
-    variance_words,
-)
-from hierlmm.equations.symbols import SIGMA2, Estimates, Symbols
-from hierlmm.errors import SpecificationError
-from hierlmm.frames import shorten
+from hierlmm.equations import notation as m
+from hierlmm.equations.notation import EQUALS, Addend, Equation, Markup
+from hierlmm.equations.residual_symbols import OTHER_ROW, ResidualSymbols, entry_of, variance_words
+from hierlmm.equations.symbols import SIGMA2, Estimates, Symbols, check_estimates
 
 __all__ = ["Equations", "Section", "equations"]
 
-RESIDUAL = symbol("e", "ij")
-SIGMA_I = symbol("Σ", "i")
-IDENTITY = symbol("I")
+RESIDUAL = m.symbol("e", "ij")
+SIGMA_I = m.symbol("Σ", "i")
+IDENTITY = m.symbol("I")
 SPELLED_OUT = 3  # with more random effects than this, Var(y) is given by its matrix only
 SHOWN_MATRIX = 4
 SHOWN_CORRELATIONS = 6
@@ -130,8 +97,8 @@ class Equations:
         """All parts as Unicode text; long equations wrap."""
         parts = [] if self.estimator is None else [f"Estimates: {self.estimator}"]
         for section in self.sections:
-            lines = [equation.wrapped(WIDTH - 2) for equation in section.equations]
-            lines.append(textwrap.fill(section.note.text, WIDTH - 2))
+            lines = [equation.wrapped(m.WIDTH - 2) for equation in section.equations]
+            lines.append(textwrap.fill(section.note.text, m.WIDTH - 2))
             parts.append(section.title + "\n" + textwrap.indent("\n".join(lines), "  "))
         return "\n\n".join(parts)
 
@@ -187,23 +154,24 @@ def equations(design: Design, estimates: Estimates | None = None) -> Equations:
         If the estimates belong to another model.
     """
     if estimates is not None:
-        _check_estimates(design, estimates)
+        check_estimates(design, estimates)
     s, structure = Symbols(design, estimates), ResidualSymbols(design, estimates)
     estimator = getattr(estimates, "estimator", None)
     if not design.term:
         return _marginal_model(s, structure, estimator)
-    sigma = [_sigma_is(s)] if design.has_residual_structure else []
+    sigma, K = [_sigma_is(s)] if design.has_residual_structure else [], len(design.level1)
+    errors = Equation(m.symbol("e", "i"), m.SIMILAR, ((_normal(SIGMA_I),),)) if sigma else _residual(s)
     return Equations(
         level1=_level1(s),
-        level2=tuple(_level2(s, k) for k in range(len(design.level1))),
-        random=(*_random_effects(s), _residual_vector() if sigma else _residual(s)),
-        combined=Equation(s.y(), EQUALS, add_up([*_predictor(s, random=True), Addend.of(RESIDUAL)])),
+        level2=tuple(Equation(s.beta_i(k), EQUALS, m.add_up(_explained(s, k, random=True))) for k in range(K)),
+        random=(*_random_effects(s), errors),
+        combined=Equation(s.y(), EQUALS, m.add_up([*_predictor(s, random=True), Addend.of(RESIDUAL)])),
         marginal=tuple(_marginal(s, structure)),
         notes=(
             _note_level1(design) + _note_residual(design),
             _note_level2(s),
-            words("Level 2 put into level 1: fixed effects, random effects b and residual e in one line."),
-            words("Averaged over the random effects b: mean, variance and correlation of the data themselves."),
+            m.words("Level 2 put into level 1: fixed effects, random effects b and residual e in one line."),
+            m.words("Averaged over the random effects b: mean, variance and correlation of the data themselves."),
         ),
         estimator=estimator,
         residual=(*(Equation(SIGMA_I, EQUALS, ((structure.covariance(), e),)) for e in sigma), *structure.equations()),
@@ -213,10 +181,10 @@ def equations(design: Design, estimates: Estimates | None = None) -> Equations:
 def _marginal_model(s: Symbols, structure: ResidualSymbols, estimator: str | None) -> Equations:
     """Mean and covariance; there are no levels."""
     design = s.design
-    whole = name_symbol(design.hierarchy.response, "i")
-    V = symbol("V", "i")
-    mean = Equation(function("E", s.y()), EQUALS, add_up([*s.terms(), *s.offsets()] or [Addend.of(integer(0))]))
-    normal = Equation(whole, SIMILAR, (("N(" + function("E", whole) + ", " + V + ")",),))
+    whole = m.name_symbol(design.hierarchy.response, "i")
+    V = m.symbol("V", "i")
+    mean = Equation(m.function("E", s.y()), EQUALS, m.add_up([*s.terms(), *s.offsets()] or [Addend.of(m.integer(0))]))
+    normal = Equation(whole, m.SIMILAR, (("N(" + m.function("E", whole) + ", " + V + ")",),))
     covariance = Equation(V, EQUALS, ((structure.covariance(), _sigma_is(s)),))
     return Equations(
         level1=None,
@@ -224,7 +192,7 @@ def _marginal_model(s: Symbols, structure: ResidualSymbols, estimator: str | Non
         random=(),
         combined=None,
         marginal=(mean, normal, covariance),
-        notes=(words("There is one mean for all subjects with the same covariates."), _note_covariance(design)),
+        notes=(m.words("There is one mean for all subjects with the same covariates."), _note_covariance(design)),
         estimator=estimator,
         residual=tuple(structure.equations()),
     )
@@ -233,61 +201,20 @@ def _marginal_model(s: Symbols, structure: ResidualSymbols, estimator: str | Non
 def _note_covariance(design: Design) -> Markup:
     says = _structure_words(design)
     if not says:
-        return words("Rows of a subject are independent: an ordinary regression.")
-    return words("Rows of a subject are ") + says + "; there are no random effects."
+        return m.words("Rows of a subject are independent: an ordinary regression.")
+    return m.words("Rows of a subject are ") + says + "; there are no random effects."
 
 
 def _sigma_is(s: Symbols) -> Markup:
     """``, σ = 0.79``, where there is an estimate."""
     if s.estimates is None:
-        return join([], "")
-    return Markup(",  ", r",\quad ", ", &nbsp;") + symbol("σ") + " = " + number(s.estimates.sigma)
-
-
-def _check_estimates(design: Design, estimates: Estimates) -> None:
-    if not all(hasattr(estimates, name) for name in ("beta", "sigma")):
-        received = f"equations with estimates of type {type(estimates).__name__}"
-        reason = "the estimates that are put in are those of a fit"
-        raise SpecificationError(received, reason, "use equations(fit), with a fit of this model")
-    for what, known, wanted in (
-        ("fixed effects", estimates.beta.index, design.coef),
-        ("random effects", estimates.D.index if design.term else _terms_of(estimates), design.term),
-    ):
-        if sorted(known) != sorted(wanted):
-            received, remedy = f"estimates of the {what} {shorten(known) or '(none)'}", "pass a fit of the same model"
-            raise SpecificationError(received, f"the model has the {what} {shorten(wanted) or '(none)'}", remedy)
-    _check_structure(design, estimates)
-
-
-def _terms_of(estimates: Estimates) -> Iterable[str]:
-    return getattr(getattr(estimates, "design", None), "term", ())
-
-
-def _check_structure(design: Design, estimates: Estimates) -> None:
-    """Refuse estimates of another residual structure, or of none (GEE drops it)."""
-    own = [spec for spec in (design.residual, design.residual_variance) if spec is not None]
-    fitted = getattr(estimates, "design", design)
-    theirs = [spec for spec in (fitted.residual, fitted.residual_variance) if spec is not None]
-    if own == theirs and (not own or any(residual_numbers(estimates))):
-        return
-    named = [" and ".join(map(spec_text, specs)) or "independent residuals" for specs in (own, theirs)]
-    raise SpecificationError(
-        "estimates without those of the residual structure"
-        if own == theirs
-        else f"estimates of a model with {named[1]}",
-        f"the model has {named[0]}",
-        "pass a fit of the same model, by an estimator that fits its residual structure",
-        "docs, page 'Residual structures'",
-    )
+        return m.join([], "")
+    return Markup(",  ", r",\quad ", ", &nbsp;") + m.symbol("σ") + " = " + m.number(s.estimates.sigma)
 
 
 def _level1(s: Symbols) -> Equation:
-    addends = [Addend.of(times(s.beta_i(k), s.x(k))) for k in range(len(s.numbers))]
-    return Equation(s.y(), EQUALS, add_up([*addends, *s.offsets(), Addend.of(RESIDUAL)]))
-
-
-def _level2(s: Symbols, k: int) -> Equation:
-    return Equation(s.beta_i(k), EQUALS, add_up(_explained(s, k, random=True)))
+    addends = [Addend.of(m.times(s.beta_i(k), s.x(k))) for k in range(len(s.numbers))]
+    return Equation(s.y(), EQUALS, m.add_up([*addends, *s.offsets(), Addend.of(RESIDUAL)]))
 
 
 def _explained(s: Symbols, k: int, *, random: bool) -> list[Addend]:
@@ -302,70 +229,69 @@ def _predictor(s: Symbols, *, random: bool) -> list[Addend]:
     for k in range(len(s.numbers)):
         inner, x = _explained(s, k, random=random), s.x(k)
         if len(inner) == 1:
-            addends.append(Addend.of(times(inner[0].pieces[0], x), negative=inner[0].negative))
+            addends.append(Addend.of(m.times(inner[0].pieces[0], x), negative=inner[0].negative))
         elif inner:
-            pieces = [piece for group in add_up(inner) for piece in group]
+            pieces = [piece for group in m.add_up(inner) for piece in group]
             pieces[0] = "(" + pieces[0]
-            pieces[-1] = times(pieces[-1] + ")", x)
+            pieces[-1] = m.times(pieces[-1] + ")", x)
             addends.append(Addend(tuple(pieces)))
     return addends + s.offsets()
 
 
 def _residual(s: Symbols) -> Equation:
-    sd = [words(", sd ") + number(s.estimates.sigma)] if s.estimates is not None else []
-    return Equation(RESIDUAL, SIMILAR, ((_normal(SIGMA2), *sd),))
-
-
-def _residual_vector() -> Equation:
-    return Equation(symbol("e", "i"), SIMILAR, ((_normal(SIGMA_I),),))
+    sd = [m.words(", sd ") + m.number(s.estimates.sigma)] if s.estimates is not None else []
+    return Equation(RESIDUAL, m.SIMILAR, ((_normal(SIGMA2), *sd),))
 
 
 def _random_effects(s: Symbols) -> list[Equation]:
     effects = [s.b(r) for r in range(len(s.design.term))]
     if len(effects) == 1:
-        return [Equation(effects[0], SIMILAR, ((_normal(s.variance(0)) + _spread(s)[0],),))]
+        return [Equation(effects[0], m.SIMILAR, ((_normal(s.variance(0)) + _spread(s)[0],),))]
     first, *others = _spread(s)
-    joint = (_normal(symbol("D")) + first, *others)
+    joint = (_normal(m.symbol("D")) + first, *others)
     return [
-        Equation(parenthesise(join(effects, ", ")), SIMILAR, (joint,)),
-        Equation(symbol("D"), EQUALS, ((_covariance_matrix(s),),)),
+        Equation(m.parenthesise(m.join(effects, ", ")), m.SIMILAR, (joint,)),
+        Equation(m.symbol("D"), EQUALS, ((_covariance_matrix(s),),)),
     ]
 
 
 def _spread(s: Symbols) -> list[Markup]:
     """``, sd 1.80 and 0.18, corr −0.09``, in pieces; nothing without estimates."""
     if s.estimates is None:
-        return [join([], "")]
+        return [m.join([], "")]
     terms, sd = s.design.term, s.estimates.sd_b
     if s.design.covariance == "identity":
-        return [words(", sd ") + number(float(sd[terms[0]])) + words(" each")]
+        return [m.words(", sd ") + m.number(float(sd[terms[0]])) + m.words(" each")]
     if s.design.covariance == "compound_symmetry":
         corr = float(s.estimates.corr_b[terms[1]][terms[0]])
-        return [words(", sd ") + number(float(sd[terms[0]])) + words(" each,"), words(" corr ") + two_decimals(corr)]
-    found = [words(", sd ") + enumerate_words([number(float(sd[t])) for t in terms], limit=len(terms))]
+        return [
+            m.words(", sd ") + m.number(float(sd[terms[0]])) + m.words(" each,"),
+            m.words(" corr ") + m.two_decimals(corr),
+        ]
+    found = [m.words(", sd ") + m.enumerate_words([m.number(float(sd[t])) for t in terms], limit=len(terms))]
     pairs = [(r, c) for block in s.design.blocks for r in block for c in block if r < c]
     for r, c in pairs if len(pairs) <= SHOWN_CORRELATIONS else []:
-        pair = words(" corr ")
+        pair = m.words(" corr ")
         if len(terms) > 2:
-            pair = words(" corr") + parenthesise(s.b(r) + ", " + s.b(c)) + BLANK
+            pair = m.words(" corr") + m.parenthesise(s.b(r) + ", " + s.b(c)) + m.BLANK
         found[-1] += ","
-        found.append(pair + two_decimals(float(s.estimates.corr_b[terms[c]][terms[r]])))
+        found.append(pair + m.two_decimals(float(s.estimates.corr_b[terms[c]][terms[r]])))
     return found
 
 
 def _covariance_matrix(s: Symbols) -> Markup:
     q = range(len(s.design.term))
     if s.design.covariance == "identity":
-        return (s.variance(0) if s.estimates is None else number(s.covariance_value(0, 0))) + BLANK + IDENTITY
+        return (s.variance(0) if s.estimates is None else m.number(s.covariance_value(0, 0))) + m.BLANK + IDENTITY
     if s.design.covariance == "diagonal":
-        return function("diag", *(s.covariance_entry(r, r) for r in q))
+        return m.function("diag", *(s.covariance_entry(r, r) for r in q))
     if len(q) <= SHOWN_MATRIX:
-        return matrix([[s.covariance_entry(r, c) for c in q] for r in q])
+        return m.matrix([[s.covariance_entry(r, c) for c in q] for r in q])
     size = Markup(f"{len(q)} × {len(q)}", rf"{len(q)} \times {len(q)}", f"{len(q)} × {len(q)}")
     if s.design.covariance == "compound_symmetry":
         variance, covariance = s.covariance_entry(0, 0), s.covariance_entry(0, 1)
-        return size + words(" with variance ") + variance + words(" and covariance ") + covariance
-    return size + words(" with variances ") + enumerate_words([s.covariance_entry(r, r) for r in q])
+        return size + m.words(" with variance ") + variance + m.words(" and covariance ") + covariance
+    return size + m.words(" with variances ") + m.enumerate_words([s.covariance_entry(r, r) for r in q])
 
 
 def _marginal(s: Symbols, structure: ResidualSymbols) -> list[Equation]:
@@ -373,20 +299,20 @@ def _marginal(s: Symbols, structure: ResidualSymbols) -> list[Equation]:
     mean = _predictor(s, random=False)
     if len(mean) == 1:
         mean = [a for k in range(len(s.numbers)) if s.x(k) is None for a in _explained(s, k, random=False)] or mean
-    found = [Equation(function("E", s.y()), EQUALS, add_up(mean or [Addend.of(integer(0))]))]
+    found = [Equation(m.function("E", s.y()), EQUALS, m.add_up(mean or [Addend.of(m.integer(0))]))]
     noise = _noise(s, structure)
     if q <= SPELLED_OUT and noise is not None:
-        found.append(Equation(function("Var", s.y()), EQUALS, _total_variance(s, noise)))
+        found.append(Equation(m.function("Var", s.y()), EQUALS, _total_variance(s, noise)))
     if q == 1 and s.z(0) is None and not structured:
-        found.append(Equation(function("Corr", s.y(), s.y("k")), EQUALS, ((*_exchangeable(s), OTHER_ROW),)))
+        found.append(Equation(m.function("Corr", s.y(), s.y("k")), EQUALS, ((*_exchangeable(s), OTHER_ROW),)))
     elif q <= 2 and noise is not None:
         groups = _covariance(s, _shared_noise(s, structure))
-        found.append(Equation(function("Cov", s.y(), s.y("k")), EQUALS, (*groups, (OTHER_ROW,))))
+        found.append(Equation(m.function("Cov", s.y(), s.y("k")), EQUALS, (*groups, (OTHER_ROW,))))
     if q > 1 or structured:
-        Z = symbol("Z", "i")
-        product = join([Z, symbol("D"), Z + Markup("ᵀ", r"^{\top}", "<sup>T</sup>")], BLANK)
-        rest = SIGMA_I if structured else s.residual_variance() + ("" if s.estimates is None else BLANK) + IDENTITY
-        found.append(Equation(symbol("V", "i"), EQUALS, add_up([Addend.of(product), Addend.of(rest)])))
+        Z = m.symbol("Z", "i")
+        product = m.join([Z, m.symbol("D"), Z + Markup("ᵀ", r"^{\top}", "<sup>T</sup>")], m.BLANK)
+        rest = SIGMA_I if structured else s.residual_variance() + ("" if s.estimates is None else m.BLANK) + IDENTITY
+        found.append(Equation(m.symbol("V", "i"), EQUALS, m.add_up([Addend.of(product), Addend.of(rest)])))
     return found
 
 
@@ -398,7 +324,7 @@ def _noise(s: Symbols, structure: ResidualSymbols) -> Markup | None:
     if spec.variable is None:
         return None
     ratio = structure.g(power=2)
-    return times(s.residual_variance(), entry_of("G", "jj") + symbol("", power=2) if ratio is None else ratio)
+    return m.times(s.residual_variance(), entry_of("G", "jj") + m.symbol("", power=2) if ratio is None else ratio)
 
 
 def _shared_noise(s: Symbols, structure: ResidualSymbols) -> list[Addend]:
@@ -407,7 +333,7 @@ def _shared_noise(s: Symbols, structure: ResidualSymbols) -> list[Addend]:
         return []
     r = structure.r() or entry_of("R", "jk")
     if s.design.residual_variance is None:
-        return [Addend.of(times(s.residual_variance(), r))]
+        return [Addend.of(m.times(s.residual_variance(), r))]
     if structure.g() is None:
         sizes: list[Markup | None] = [entry_of("G", "jj"), entry_of("G", "kk")]
     elif structure.sizes.varies_within():
@@ -415,7 +341,7 @@ def _shared_noise(s: Symbols, structure: ResidualSymbols) -> list[Addend]:
     else:
         sizes = [structure.g(power=2)]
     factors = [f for f in (*sizes, r) if f is not None]
-    return [Addend((s.residual_variance(), *(DOT + f for f in factors)))]
+    return [Addend((s.residual_variance(), *(m.DOT + f for f in factors)))]
 
 
 def _total_variance(s: Symbols, noise: Markup) -> tuple[tuple[Markup, ...], ...]:
@@ -424,19 +350,19 @@ def _total_variance(s: Symbols, noise: Markup) -> tuple[tuple[Markup, ...], ...]
     for r in range(q):
         addends.append(s.covariance_addend(r, r, 1, s.z(r, power=2)))
         addends += [s.covariance_addend(r, c, 2, s.z(r), s.z(c)) for c in range(r + 1, q) if s.correlated(r, c)]
-    groups = add_up([*addends, Addend.of(noise)])
+    groups = m.add_up([*addends, Addend.of(noise)])
     if s.estimates is not None and q == 1 and s.z(0) is None and s.design.residual_variance is None:
-        groups = (*groups, (" = " + number(s.covariance_value(0, 0) + s.estimates.sigma**2),))
+        groups = (*groups, (" = " + m.number(s.covariance_value(0, 0) + s.estimates.sigma**2),))
     return groups
 
 
 def _exchangeable(s: Symbols) -> list[Markup]:
     """Correlation of two rows of a subject when only the intercept varies."""
     if s.estimates is None:
-        return [fraction(s.variance(0), s.variance(0) + " + " + SIGMA2)]
+        return [m.fraction(s.variance(0), s.variance(0) + " + " + SIGMA2)]
     variance, noise = s.covariance_value(0, 0), s.estimates.sigma**2
-    written = fraction(number(variance), number(variance) + " + " + number(noise))
-    return [written, " = " + two_decimals(variance / (variance + noise))]
+    written = m.fraction(m.number(variance), m.number(variance) + " + " + m.number(noise))
+    return [written, " = " + m.two_decimals(variance / (variance + noise))]
 
 
 def _covariance(s: Symbols, noise: list[Addend]) -> tuple[tuple[Markup, ...], ...]:
@@ -448,9 +374,9 @@ def _covariance(s: Symbols, noise: list[Addend]) -> tuple[tuple[Markup, ...], ..
         for c in range(r + 1, q):
             if s.correlated(r, c):
                 rows = ("k", "j") if s.z(r) is None else ("j", "k")
-                crossed = [times(s.z(r, a), s.z(c, b)) for a, b in (rows, rows[::-1])]
-                addends.append(s.covariance_addend(r, c, 1, parenthesise(join(crossed, " + "))))
-    return add_up([*addends, *noise])
+                crossed = [m.times(s.z(r, a), s.z(c, b)) for a, b in (rows, rows[::-1])]
+                addends.append(s.covariance_addend(r, c, 1, m.parenthesise(m.join(crossed, " + "))))
+    return m.add_up([*addends, *noise])
 
 
 def _normal(variance: Markup) -> Markup:
@@ -458,16 +384,16 @@ def _normal(variance: Markup) -> Markup:
 
 
 def _note_level1(design: Design) -> Markup:
-    names = [code(v) for v in design.level1_variables()]
+    names = [m.code(v) for v in design.level1_variables()]
     if not names:
-        return "Each subject's own mean of " + code(design.hierarchy.response) + "; its rows j vary around it."
-    return "Each subject's own regression on " + enumerate_words(names) + ", over its rows j."
+        return "Each subject's own mean of " + m.code(design.hierarchy.response) + "; its rows j vary around it."
+    return "Each subject's own regression on " + m.enumerate_words(names) + ", over its rows j."
 
 
 def _note_residual(design: Design) -> Markup:
     """What the structure of the residuals says, as a further sentence."""
     says = _structure_words(design)
-    return words("") if not says else " Residuals of a subject are " + says + "."
+    return m.words("") if not says else " Residuals of a subject are " + says + "."
 
 
 def _structure_words(design: Design) -> Markup | None:
@@ -477,7 +403,7 @@ def _structure_words(design: Design) -> Markup | None:
     if design.residual_variance is not None:
         spec = design.residual_variance
         parts.append(variance_words(spec) if parts else variance_words(spec).replace("their SD", "independent; the SD"))
-    return words(", and ".join(parts)) if parts else None
+    return m.words(", and ".join(parts)) if parts else None
 
 
 def _note_level2(s: Symbols) -> Markup:
@@ -493,16 +419,16 @@ def _note_level2(s: Symbols) -> Markup:
         elif k not in s.design.term_level1:
             common.append(s.beta_i(k))
     sentences = [
-        enumerate_words([code(n) for n in names])
+        m.enumerate_words([m.code(n) for n in names])
         + (" explains " if len(names) == 1 else " explain ")
-        + enumerate_words(coefficients)
+        + m.enumerate_words(coefficients)
         for names, coefficients in explained.items()
     ]
     effects = [s.b(r) for r in range(len(s.design.term))]
     own = " is subject i's own deviation" if len(effects) == 1 else " are subject i's own deviations"
-    sentences.append(enumerate_words(effects) + own)
+    sentences.append(m.enumerate_words(effects) + own)
     if common:
         sentences.append(
-            enumerate_words(common) + (" is" if len(common) == 1 else " are") + " the same for all subjects"
+            m.enumerate_words(common) + (" is" if len(common) == 1 else " are") + " the same for all subjects"
         )
-    return join(sentences, "; ") + "."
+    return m.join(sentences, "; ") + "."

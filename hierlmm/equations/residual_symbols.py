@@ -17,28 +17,8 @@ import numpy as np
 from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, bind_correlation, bind_variance, make_rows
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
-from hierlmm.equations.notation import (
-    BLANK,
-    EQUALS,
-    LESS,
-    MINUS,
-    Equation,
-    Markup,
-    code,
-    function,
-    integer,
-    join,
-    matrix,
-    name_symbol,
-    number,
-    parenthesise,
-    raised,
-    signed,
-    symbol,
-    times,
-    two_decimals,
-    words,
-)
+from hierlmm.equations import notation as m
+from hierlmm.equations.notation import Equation, Markup, code, raised
 from hierlmm.errors import DataError
 
 if TYPE_CHECKING:
@@ -167,11 +147,11 @@ class _Writer:
     def __init__(self, design: Design, values: Mapping[str, float]) -> None:
         self.design, self.values = design, values
 
-    code, raised, letter = staticmethod(code), staticmethod(raised), staticmethod(symbol)
+    code, raised, letter = staticmethod(code), staticmethod(raised), staticmethod(m.symbol)
 
     def powered(self, body: Markup, power: int) -> Markup:
         """Return a whole power."""
-        return body + symbol("", power=power) if power > 1 else body
+        return body + m.symbol("", power=power) if power > 1 else body
 
 
 class _CorrelationWriter(_Writer):
@@ -181,33 +161,33 @@ class _CorrelationWriter(_Writer):
         """Return a parameter by its letter or its name, or its estimate."""
         letter = LETTERS.get(name)
         if name not in self.values:
-            return symbol(letter) if letter else code(name)
+            return m.symbol(letter) if letter else code(name)
         value = self.values[name]
-        return signed(value, _share(value) if letter else number(value))
+        return m.signed(value, _share(value) if letter else m.number(value))
 
     def base(self, name: str) -> Markup:
         """Return the same, in parentheses if negative."""
         base = self.parameter(name)
-        return parenthesise(base) if self.values.get(name, 0.0) < 0 else base
+        return m.parenthesise(base) if self.values.get(name, 0.0) < 0 else base
 
     def position(self, row: str) -> Markup:
         """Return the position of a row."""
         time = self.design.residual.time if self.design.residual else None
-        return Markup(row, row, row) if time is None else name_symbol(time, f"i{row}")
+        return Markup(row, row, row) if time is None else m.name_symbol(time, f"i{row}")
 
     def lag(self) -> Markup:
         """Return the distance of rows j and k."""
-        return "|" + (self.position("j") + LESS + self.position("k")) + "|"
+        return "|" + (self.position("j") + m.LESS + self.position("k")) + "|"
 
     def exponential(self, exponent: Markup) -> Markup:
         """Return ``exp(-exponent)``."""
-        return _exponential(MINUS + exponent)
+        return _exponential(m.MINUS + exponent)
 
     def measured(self, body: Markup) -> Markup:
         """Return ``(1 - nugget)`` times the body."""
         if "nugget" in self.values:
-            return times(_share(1.0 - self.values["nugget"]), body)
-        return times(parenthesise(integer(1) + LESS + code("nugget")), body)
+            return m.times(_share(1.0 - self.values["nugget"]), body)
+        return m.times(m.parenthesise(m.integer(1) + m.LESS + code("nugget")), body)
 
 
 class _VarianceWriter(_Writer):
@@ -217,12 +197,12 @@ class _VarianceWriter(_Writer):
         """Return a parameter or its estimate, times a whole number."""
         if name in self.values:
             value = times_ * self.values[name]
-            return signed(value, number(value))
-        return times(integer(times_) if times_ > 1 else None, code(name))
+            return m.signed(value, m.number(value))
+        return m.times(m.integer(times_) if times_ > 1 else None, code(name))
 
     def exponential(self, *factors: Markup) -> Markup:
         """Return ``exp`` of a product."""
-        return _exponential(times(*factors))
+        return _exponential(m.times(*factors))
 
     def varies_within(self) -> bool:
         """Whether rows of one subject differ in the variance function's covariate."""
@@ -237,11 +217,11 @@ class _VarianceWriter(_Writer):
         assert self.design.residual_variance is not None
         name = self.design.residual_variance.variable
         if name is not None:
-            return name_symbol(name, f"i{row}" if self.varies_within() else "i")
-        fitted = name_symbol(self.design.hierarchy.response, f"i{row}")
+            return m.name_symbol(name, f"i{row}" if self.varies_within() else "i")
+        fitted = m.name_symbol(self.design.hierarchy.response, f"i{row}")
         if self.design.term:
-            fitted += Markup(" | ", r" \mid ", " | ") + symbol("b", "i")
-        return function("E", fitted)
+            fitted += Markup(" | ", r" \mid ", " | ") + m.symbol("b", "i")
+        return m.function("E", fitted)
 
 
 class ResidualSymbols:
@@ -263,19 +243,19 @@ class ResidualSymbols:
     def deviation(self, subscript: str) -> Markup:
         """Return what the structure describes: a residual, or in a marginal model the response itself."""
         if self.design.term:
-            return symbol("e", subscript)
-        return name_symbol(self.design.hierarchy.response, subscript)
+            return m.symbol("e", subscript)
+        return m.name_symbol(self.design.hierarchy.response, subscript)
 
     def covariance(self) -> Markup:
         """Return ``σ² Gᵢ Rᵢ Gᵢ``, without what the model does not have."""
-        G, R = symbol("G", "i"), symbol("R", "i")
+        G, R = m.symbol("G", "i"), m.symbol("R", "i")
         if not self.design.has_residual_structure:
-            factors = [symbol("I")]
+            factors = [m.symbol("I")]
         elif self.variance is None:
             factors = [R]
         else:
-            factors = [symbol("G", "i", power=2)] if self.correlation is None else [G, R, G]
-        return join([symbol("σ", power=2), *factors], BLANK)
+            factors = [m.symbol("G", "i", power=2)] if self.correlation is None else [G, R, G]
+        return m.join([m.symbol("σ", power=2), *factors], m.BLANK)
 
     def equations(self) -> list[Equation]:
         """Return the correlation of two rows and the SD of a row."""
@@ -291,65 +271,67 @@ class ResidualSymbols:
         return None if self.variance is None else self.variance.symbols(self.sizes, row, power)
 
     def _correlation_equations(self, spec: ResidualCorrelation) -> list[Equation]:
-        pair = function("Corr", self.deviation("ij"), self.deviation("ik"))
+        pair = m.function("Corr", self.deviation("ij"), self.deviation("ik"))
         entry, formula = self.r(), formula_of(spec)
         groups: list[tuple[Markup, ...]] = [(entry_of("R", "jk"),)]
         if entry is not None:
             groups.append((" = " + entry, OTHER_ROW) if spec.off_diagonal or spec.has_nugget else (" = " + entry,))
         elif formula:
-            groups.append((words(", where R[s, t] = ") + code(formula),))
+            groups.append((m.words(", where R[s, t] = ") + code(formula),))
         else:
             places = self.rows.position("j") + ", " + self.rows.position("k")
-            groups.append((" = " + code(type(spec).__name__) + parenthesise(places),))
+            groups.append((" = " + code(type(spec).__name__) + m.parenthesise(places),))
         table = correlation_matrix(self.design, self.rho)
         if table is None and entry is None and self.rho:
             groups.append(_named(self.rho))
-        found = [Equation(pair, EQUALS, tuple(groups))]
+        found = [Equation(pair, m.EQUALS, tuple(groups))]
         if table is not None and len(table[0]) <= SHOWN_OCCASIONS:
             labels, R = table
-            cells = [[two_decimals(v) if r != c else integer(1) for c, v in enumerate(row)] for r, row in enumerate(R)]
-            left = symbol("R")
+            cells = [
+                [m.two_decimals(v) if r != c else m.integer(1) for c, v in enumerate(row)] for r, row in enumerate(R)
+            ]
+            left = m.symbol("R")
             if spec.by_occasion:
-                listed = join(map(code, labels), ", ")
-                in_order = words("the values of ") + code(spec.time or "") + words(" in order")
-                short = code(spec.time or "") + words(" ") + listed
-                left += words(" at ") + (short if len(listed.text) <= LONG_LABELS else in_order)
-            found.append(Equation(left, EQUALS, ((matrix(cells),),)))
+                listed = m.join(map(code, labels), ", ")
+                in_order = m.words("the values of ") + code(spec.time or "") + m.words(" in order")
+                short = code(spec.time or "") + m.words(" ") + listed
+                left += m.words(" at ") + (short if len(listed.text) <= LONG_LABELS else in_order)
+            found.append(Equation(left, m.EQUALS, ((m.matrix(cells),),)))
         elif table is not None:
             values = list(self.rho.values())
-            span = (two_decimals(min(values)), words(" and ") + two_decimals(max(values)))
-            found.append(Equation(symbol("ρ"), BETWEEN, (span,)))
+            span = (m.two_decimals(min(values)), m.words(" and ") + m.two_decimals(max(values)))
+            found.append(Equation(m.symbol("ρ"), BETWEEN, (span,)))
         return found
 
     def _variance_equations(self, spec: VarianceFunction) -> list[Equation]:
-        left = function("SD", self.deviation("ij"))
-        G, entry, text = times(symbol("σ"), entry_of("G", "jj")), self.g(), formula_of(spec)
+        left = m.function("SD", self.deviation("ij"))
+        G, entry, text = m.times(m.symbol("σ"), entry_of("G", "jj")), self.g(), formula_of(spec)
         if entry is not None:
-            groups: list[tuple[Markup, ...]] = [(G,), (" = " + times(symbol("σ"), entry),)]
+            groups: list[tuple[Markup, ...]] = [(G,), (" = " + m.times(m.symbol("σ"), entry),)]
         else:
             groups = [(code(text) if text else G,), *([_named(self.delta)] if self.delta else [])]
-        found = [Equation(left, EQUALS, tuple(groups))]
+        found = [Equation(left, m.EQUALS, tuple(groups))]
         bound = bind_structure(self.design).variance if entry is not None else None
         return found + self._ratios(bound.groups) if bound is not None and bound.groups else found
 
     def _ratios(self, groups: tuple[str, ...]) -> list[Equation]:
         reference, *others = groups
-        first = integer(1) + words(" for ") + code(reference)
-        left = code("ratio") + parenthesise(self.sizes.covariate("j"))
+        first = m.integer(1) + m.words(" for ") + code(reference)
+        left = code("ratio") + m.parenthesise(self.sizes.covariate("j"))
         if not self.delta:
-            return [Equation(left, EQUALS, ((first,),))]
+            return [Equation(left, m.EQUALS, ((first,),))]
         values = [
-            ", " + number(v) + words(" for ") + code(name)
+            ", " + m.number(v) + m.words(" for ") + code(name)
             for name, v in list(zip(others, self.delta.values(), strict=True))[:SHOWN_GROUPS]
         ]
-        more = [words(f", … ({len(groups)} in all)")] if len(others) > SHOWN_GROUPS else []
-        return [Equation(left, EQUALS, tuple((piece,) for piece in (first, *values, *more)))]
+        more = [m.words(f", … ({len(groups)} in all)")] if len(others) > SHOWN_GROUPS else []
+        return [Equation(left, m.EQUALS, tuple((piece,) for piece in (first, *values, *more)))]
 
 
 def _named(values: Mapping[str, float]) -> tuple[Markup, ...]:
     """``, with rho = 0.61, power = 1.2``."""
-    named = [code(name) + " = " + signed(v, number(v)) for name, v in values.items()]
-    return (words(", with ") + join(named, ", "),)
+    named = [code(name) + " = " + m.signed(v, m.number(v)) for name, v in values.items()]
+    return (m.words(", with ") + m.join(named, ", "),)
 
 
 def _exponential(exponent: Markup) -> Markup:
@@ -359,7 +341,7 @@ def _exponential(exponent: Markup) -> Markup:
 def entry_of(letter: str, rows: str) -> Markup:
     """Return an entry of a subject's matrix: ``Rᵢ[j, k]``."""
     listed = ", ".join(rows)
-    left = symbol(letter, "i")
+    left = m.symbol(letter, "i")
     return Markup(f"{left.text}[{listed}]", rf"({left.latex})_{{{rows}}}", f"{left.html}[{listed}]")
 
 
@@ -367,7 +349,7 @@ def _share(value: float) -> Markup:
     """Write a number below one so that it is not rounded to one."""
     size = abs(value)
     if not 0.995 <= size < 1.0:
-        return number(value)
+        return m.number(value)
     digits = min(1 - math.floor(math.log10(1.0 - size)), 12)
     text = f"{size:z.{digits}f}"
     return Markup(text, text, text)

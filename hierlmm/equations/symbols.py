@@ -15,8 +15,11 @@ from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.equations.notation import Addend, Markup, integer, name_symbol, number, parenthesise, signed, symbol, times
+from hierlmm.equations.residual_symbols import residual_numbers, spec_text
+from hierlmm.errors import SpecificationError
+from hierlmm.frames import shorten
 
-__all__ = ["Estimates", "Symbols", "strip_treatment"]
+__all__ = ["Estimates", "Symbols", "check_estimates", "strip_treatment"]
 
 SIGMA2 = symbol("σ", power=2)
 
@@ -192,3 +195,43 @@ def strip_treatment(factor: str, name: str) -> str:
     stem = factor.replace("`", "")
     mark = f"{stem}[T."
     return f"{stem}[{name.removeprefix(mark)}" if name.startswith(mark) else name
+
+
+def check_estimates(design: Design, estimates: Estimates) -> None:
+    """Refuse estimates of another model.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    if not all(hasattr(estimates, name) for name in ("beta", "sigma")):
+        received = f"equations with estimates of type {type(estimates).__name__}"
+        reason = "the estimates that are put in are those of a fit"
+        raise SpecificationError(received, reason, "use equations(fit), with a fit of this model")
+    terms = estimates.D.index if design.term else getattr(getattr(estimates, "design", None), "term", ())
+    for what, known, wanted in (
+        ("fixed effects", estimates.beta.index, design.coef),
+        ("random effects", terms, design.term),
+    ):
+        if sorted(known) != sorted(wanted):
+            received, remedy = f"estimates of the {what} {shorten(known) or '(none)'}", "pass a fit of the same model"
+            raise SpecificationError(received, f"the model has the {what} {shorten(wanted) or '(none)'}", remedy)
+    _check_structure(design, estimates)
+
+
+def _check_structure(design: Design, estimates: Estimates) -> None:
+    """Refuse estimates of another residual structure, or of none (GEE drops it)."""
+    own = [spec for spec in (design.residual, design.residual_variance) if spec is not None]
+    fitted = getattr(estimates, "design", design)
+    theirs = [spec for spec in (fitted.residual, fitted.residual_variance) if spec is not None]
+    if own == theirs and (not own or any(residual_numbers(estimates))):
+        return
+    named = [" and ".join(map(spec_text, specs)) or "independent residuals" for specs in (own, theirs)]
+    raise SpecificationError(
+        "estimates without those of the residual structure"
+        if own == theirs
+        else f"estimates of a model with {named[1]}",
+        f"the model has {named[0]}",
+        "pass a fit of the same model, by an estimator that fits its residual structure",
+        "docs, page 'Residual structures'",
+    )

@@ -284,6 +284,11 @@ class Fit(Result):
         return None
 
     @property
+    def _time(self) -> str | None:
+        """Column of the times of the residual correlation; of a working correlation its own."""
+        return None if self.design.residual is None else self.design.residual.time
+
+    @property
     def _D_values(self) -> FloatArray:
         """D as an array, (0, 0) without random effects."""
         return self.D.to_numpy()

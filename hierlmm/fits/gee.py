@@ -285,6 +285,10 @@ class GEENumbers(Fit):
         raise Lack(reason, remedy, SEE).refusal(what, "GEE")
 
     @property
+    def _time(self) -> str | None:
+        return self.time
+
+    @property
     def has_random_effects(self) -> bool:
         """False: the random effects of the model are dropped."""
         return False

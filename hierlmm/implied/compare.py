@@ -58,13 +58,12 @@ class ImpliedComparison(ImpliedPictures):
         variance = self.variance.to_string(float_format=lambda v: f"{v:.4g}")
         heading = f"Correlation with {first.time} = {value_text(first.V.index[0])}"
         shown = start.to_string(index=False, float_format=lambda v: f"{v:z.3f}")
-        return Page(
-            f"Marginal covariance of one subject's {first.response}, as {len(self.implied)} fits imply it",
-            [
-                Table(self.variance, ["Variance", variance], "Variance", index=True),
-                Table(start, [heading, shown], heading, number="z.3f"),
-            ],
-        )
+        tables = [
+            Table(self.variance, ["Variance", variance], "Variance", index=True),
+            Table(start, [heading, shown], heading, number="z.3f"),
+        ]
+        title = f"Marginal covariance of one subject's {first.response}, as {len(self.implied)} fits imply it"
+        return Page(title, tables)
 
 
 @checked
@@ -131,9 +130,8 @@ def compare_implied(
         found.append(one)
     unknown = [k for k in given if k not in used]
     if unknown:
-        raise SpecificationError(
-            f"at={{{unknown[0]!r}: ...}}", "the covariance of none of these fits depends on it", "leave it out", SEE
-        )
+        received = f"at={{{unknown[0]!r}: ...}}"
+        raise SpecificationError(received, "the covariance of none of these fits depends on it", "leave it out", SEE)
     for one in found[1:]:
         if one.time != found[0].time or one.response != found[0].response or not one.V.index.equals(found[0].V.index):
             received = f"{one.label!r} at other times, or of another response, than {found[0].label!r}"

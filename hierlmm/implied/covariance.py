@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import DataError, NotAvailableError
@@ -17,14 +17,13 @@ from hierlmm.implied.grid import SEE, Grid
 
 __all__ = ["covariance_at", "covariance_draws", "describe_covariance"]
 
-FloatArray = NDArray[np.float64]
 LIKELIHOOD_DRAWS, POSTERIOR_DRAWS = 1000, 2000
 
 
 def describe_covariance(fit: Any) -> str:
     """The covariance model in a few words: ``random Intercept, time + AR1('visit')``."""
     design = fit.design
-    if fit.estimator == "GEE":
+    if fit.has_working_correlation:
         return f"{fit.correlation} working correlation"
     parts = [f"random {', '.join(design.term)}"] if design.term else []
     parts += [spec_text(s) for s in (design.residual, design.residual_variance) if s is not None]
@@ -61,7 +60,7 @@ def _correlations(structure: ResidualEstimate, grid: Grid) -> FloatArray:
 
 def covariance_at(fit: Any, grid: Grid) -> FloatArray:
     """V at the estimates, (n, n)."""
-    if fit.estimator == "GEE":
+    if fit.has_working_correlation:
         return fit.scale * _working(fit, grid)
     V = fit.sigma**2 * _residual(fit.residual_estimate, grid)
     return V + grid.Z @ fit._D_values @ grid.Z.T if grid.Z.shape[1] else V
@@ -100,7 +99,7 @@ def covariance_draws(
     fit: Any, grid: Grid, ci: float, draws: int | None, seed: int | None
 ) -> tuple[FloatArray | None, str]:
     """Draws of V (S, n, n), and what the bands are."""
-    if fit.estimator == "GEE":
+    if fit.has_working_correlation:
         return None, "No bands: GEE estimates a working covariance, without a distribution of its parameters."
     posterior = fit.has_draws
     if draws == 0 and not posterior:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import Flags, FloatArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import variables_of
 from hierlmm.design.questions import time_variable
@@ -21,7 +21,6 @@ from hierlmm.groups import group_order
 
 __all__ = ["MOST_TIMES", "SEE", "Grid", "check_request", "make_grid", "relevant_columns"]
 
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Implied marginal model'"
 MOST_TIMES = 25
 
@@ -43,24 +42,22 @@ class Grid:
     place: FloatArray
     at: dict[str, Any]
     column: FloatArray
-    keep: NDArray[np.bool_]
+    keep: Flags
     fitted: FloatArray | None
 
 
 def check_request(fit: Any, at: Any, draws: int | None) -> None:
     """Refuse what is no fit, unusable arguments, and a variance that has no single V."""
     if not isinstance(fit, Fit):
-        raise SpecificationError(
-            f"a {type(fit).__name__}", "the covariance is that of a fit", "pass a fit: model.fit_reml()", SEE
-        )
+        received = f"a {type(fit).__name__}"
+        raise SpecificationError(received, "the covariance is that of a fit", "pass a fit: model.fit_reml()", SEE)
     if at is not None and not isinstance(at, Mapping):
         raise SpecificationError(f"at={at!r}", "it says which column has which value", "use at={'sex': 'Male'}", SEE)
     if draws is not None and (draws < 0 or 0 < draws < 20):
-        raise SpecificationError(
-            f"draws={draws!r}", "quantiles of so few draws say nothing", "use draws=1000, or 0 for no bands", SEE
-        )
+        reason = "quantiles of so few draws say nothing"
+        raise SpecificationError(f"draws={draws!r}", reason, "use draws=1000, or 0 for no bands", SEE)
     variance = fit.design.residual_variance
-    if variance is not None and variance.variable is None and fit.design.term and fit.estimator != "GEE":
+    if variance is not None and variance.variable is None and fit.design.term and not fit.has_working_correlation:
         raise NotAvailableError(
             f"the marginal covariance under {spec_text(variance)} of the fitted value",
             "the variance depends on each subject's own line, so that no single V holds for all",
@@ -74,7 +71,7 @@ def relevant_columns(fit: Any) -> list[str]:
     """Columns that V depends on."""
     design: Design = fit.design
     columns = list(design.frame.columns)
-    if fit.estimator == "GEE":
+    if fit.has_working_correlation:
         return [fit.time] if fit.time in columns else []
     factors = [factor for k in design.term_level1 for factor, _ in design.level1_columns[k]]
     found = [v for f in factors for v in variables_of(f, columns)] + list(design.residual_columns)
@@ -132,8 +129,7 @@ def _axis(fit: Any, time: str | None, relevant: list[str]) -> str:
             reason = f"the model keeps only the columns it uses ({', '.join(map(str, columns))})"
             raise DataError(f"time={time!r}", reason, "use one of these", SEE)
         return time
-    structure = design.residual
-    own = fit.time if fit.estimator == "GEE" else (structure.time if structure is not None else None)
+    own = fit._time
     found = time_variable(design)
     if found is not None and (own is None or own == found or found in relevant or own not in columns):
         return found
@@ -142,7 +138,7 @@ def _axis(fit: Any, time: str | None, relevant: list[str]) -> str:
     if found is not None:
         return found
     variance = design.residual_variance
-    if variance is not None and variance.variable is not None and fit.estimator != "GEE":
+    if variance is not None and variance.variable is not None and not fit.has_working_correlation:
         column = design.frame[variance.variable]
         if pd.api.types.is_numeric_dtype(column.dtype) and column.groupby(design.subject_index).nunique().max() > 1:
             return variance.variable
@@ -268,7 +264,7 @@ def _function_of_time(series: pd.Series, column: FloatArray, x: FloatArray) -> l
 def _places(fit: Any, name: str, column: FloatArray, x: FloatArray) -> FloatArray:
     """Positions for a structure that counts rows: 0, 1, ... where every subject's rows are neighbouring times."""
     design: Design = fit.design
-    spec = None if fit.estimator == "GEE" else design.residual
+    spec = None if fit.has_working_correlation else design.residual
     if spec is None or not spec.counts_rows:
         return np.arange(len(x), dtype=np.float64)
     if name == "row":

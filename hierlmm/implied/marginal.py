@@ -22,21 +22,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, Places
 from hierlmm.design.design import Design
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
 from hierlmm.implied.covariance import covariance_at, covariance_draws, describe_covariance
-from hierlmm.implied.empirical import empirical_moments
-from hierlmm.implied.grid import SEE, Grid, check_request, make_grid
+from hierlmm.implied.grid import MOST_TIMES, SEE, Grid, check_request, make_grid
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
 
 __all__ = ["ImpliedMarginal", "ImpliedPictures", "implied_by_model", "implied_marginal", "value_text"]
 
-FloatArray = NDArray[np.float64]
 SHOWN = 12
 """Times of which every correlation is printed; of more, eight."""
 
@@ -149,14 +147,8 @@ class ImpliedMarginal(ImpliedPictures):
         """Every pair of times, the earlier first: both times, ``lag``, ``correlation``, ``lower``, ``upper``."""
         a, b = np.triu_indices(len(self.x), 1)
         times = self.V.index
-        table = pd.DataFrame(
-            {
-                self.time: times[a],
-                f"{self.time}_bis": times[b],
-                "lag": self.x[b] - self.x[a],
-                "correlation": self.correlation.to_numpy()[a, b],
-            }
-        )
+        found = {self.time: times[a], f"{self.time}_bis": times[b], "lag": self.x[b] - self.x[a]}
+        table = pd.DataFrame({**found, "correlation": self.correlation.to_numpy()[a, b]})
         for name, band in (("lower", self.correlation_lower), ("upper", self.correlation_upper)):
             table[name] = np.nan if band is None else band.to_numpy()[a, b]
         return table
@@ -171,23 +163,18 @@ class ImpliedMarginal(ImpliedPictures):
 
     def _page(self) -> Page:
         where = "".join(f", {k} = {value_text(v)}" for k, v in self.at.items())
-        title = (
-            f"Marginal covariance of one subject's {self.response} implied by {self.label} ({self.estimator}){where}"
-        )
+        who = f"implied by {self.label} ({self.estimator}){where}"
         n = len(self.x)
         some = np.arange(n) if n <= SHOWN else np.unique(np.linspace(0, n - 1, 8).round().astype(np.intp))
         shown = self.correlation.iloc[some, some].to_string(float_format=lambda v: f"{v:z.3f}")
         heading = "Correlation" + ("" if n <= SHOWN else f" (at {len(some)} of {n} times)")
         variance = self.variance.dropna(axis=1, how="all")
         few = self.variance.iloc[some].dropna(axis=1, how="all").to_string(float_format=lambda v: f"{v:.4g}")
-        return Page(
-            title,
-            [
-                Table(self.correlation, [heading, shown], "Correlation", index=True, number="z.3f"),
-                Table(variance, ["Variance", few], "Variance", index=True),
-                Paragraph(self.note, 110),
-            ],
-        )
+        tables = [
+            Table(self.correlation, [heading, shown], "Correlation", index=True, number="z.3f"),
+            Table(variance, ["Variance", few], "Variance", index=True),
+        ]
+        return Page(f"Marginal covariance of one subject's {self.response} {who}", [*tables, Paragraph(self.note, 110)])
 
 
 @checked
@@ -277,7 +264,7 @@ def _correlation(V: FloatArray) -> FloatArray:
 def _variance(fit: Fit, grid: Grid, V: FloatArray, low: FloatArray | None, high: FloatArray | None) -> pd.DataFrame:
     """The diagonal of V, its band and its parts."""
     between = np.full(len(V), np.nan)
-    if fit.estimator != "GEE":
+    if not fit.has_working_correlation:
         between = np.einsum("ia,ab,ib->i", grid.Z, fit._D_values, grid.Z) if grid.Z.shape[1] else np.zeros(len(V))
     ends = {name: np.nan if v is None else np.diag(v) for name, v in (("lower", low), ("upper", high))}
     parts = {"variance": np.diag(V), **ends, "between": between, "within": np.diag(V) - between}
@@ -309,3 +296,57 @@ def value_text(value: Any) -> str:
     if isinstance(value, list):
         return shorten(value_text(v) for v in value)
     return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+FEWEST = 3
+"""Rows or pairs behind an empirical variance or correlation."""
+
+
+def empirical_moments(fit: Any, grid: Grid) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+    """Empirical variances by time and correlations by pair of times, of residuals around the population line."""
+    design: Design = fit.design
+    rows = np.flatnonzero(grid.keep)
+    if not len(rows):
+        return None, None
+    r = design.y[rows] - fit.fitted("population").to_numpy()[rows]
+    X = design.X[rows]
+    C = fit.covariance("naive").to_numpy() if fit.has_working_correlation else fit.beta_cov.to_numpy()
+    square = r**2 + np.einsum("ia,ab,ib->i", X, C, X)
+    t = grid.column[rows]
+    distinct, code = np.unique(t, return_inverse=True)
+    few = len(distinct) <= MOST_TIMES
+    if not few:
+        cuts = np.unique(np.quantile(t, np.linspace(0.0, 1.0, 11)[1:-1]))
+        code = np.searchsorted(cuts, t, side="left")
+    table = pd.DataFrame({"t": t, "v": square}).groupby(code).agg(t=("t", "mean"), n=("v", "size"), v=("v", "mean"))
+    table = table[table["n"] >= FEWEST].reset_index(drop=True)
+    table.columns = pd.Index([grid.name, "n", "variance"])
+    if not few or len(distinct) > 12:
+        return (table if len(table) else None), None
+    return (table if len(table) else None), _empirical_correlation(design, grid, (r, X, C), code, distinct)
+
+
+def _empirical_correlation(
+    design: Design, grid: Grid, residuals: tuple[FloatArray, FloatArray, FloatArray], code: Places, distinct: FloatArray
+) -> pd.DataFrame | None:
+    """Correlations of pairs of times, where no subject has a time twice."""
+    (r, X, C), owner = residuals, design.subject_index[grid.keep]
+    if pd.DataFrame({"s": owner, "t": code}).duplicated().any():
+        return None
+    shape = (design.n_subjects, len(distinct))
+    seen, value, half = np.zeros(shape), np.zeros(shape), np.zeros((*shape, X.shape[1]))
+    seen[owner, code], value[owner, code], half[owner, code] = 1.0, r, X
+    n = seen.T @ seen
+    total = value.T @ value + np.einsum("jsa,ab,jtb->st", half, C, half, optimize=True)
+    with np.errstate(invalid="ignore"):
+        cov = total / n
+    sd = np.sqrt(np.diag(cov))
+    found = [
+        (distinct[i], distinct[j], distinct[j] - distinct[i], int(n[i, j]), cov[i, j] / (sd[i] * sd[j]))
+        for i in range(len(distinct))
+        for j in range(i + 1, len(distinct))
+        if n[i, j] >= FEWEST
+    ]
+    if not found:
+        return None
+    return pd.DataFrame(found, columns=[grid.name, f"{grid.name}_bis", "lag", "n", "correlation"])

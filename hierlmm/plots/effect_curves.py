@@ -91,7 +91,7 @@ def plot_effects(
     if len(fits) == 1 and isinstance(fits[0], Effects):
         return draw_rows(fits[0], col_wrap=col_wrap, backend=backend, figure_kwargs=figure_kwargs)
     return draw_curves(
-        _curves(fits, labels, variable, by, at, options),
+        _curves(fits, labels, {"variable": variable, "by": by, "at": at}, options),
         data=data,
         residual_level=residual_level,
         xlabel=xlabel,
@@ -103,16 +103,12 @@ def plot_effects(
 
 
 def _curves(
-    given: tuple[Any, ...],
-    labels: Sequence[str] | None,
-    variable: str | None,
-    by: str | Sequence[str] | None,
-    at: Mapping[str, Any] | None,
-    options: Mapping[str, Any],
+    given: tuple[Any, ...], labels: Sequence[str] | None, question: dict[str, Any], options: Mapping[str, Any]
 ) -> dict[str, EffectCurves]:
     """Label -> curves, every fit at the values of the first."""
     if given and isinstance(given[-1], str):
-        variable, given = given[-1], given[:-1]
+        question["variable"], given = given[-1], given[:-1]
+    variable = question["variable"]
     if not given:
         raise SpecificationError(
             "plot_effects() without a fit" if variable is None else f"plot_effects({variable!r}) without a fit",
@@ -123,13 +119,13 @@ def _curves(
         )
     ready = [g for g in given if isinstance(g, EffectCurves)]
     if ready:
-        if len(ready) < len(given) or variable is not None or by is not None or at is not None or options:
+        if len(ready) < len(given) or options or any(v is not None for v in question.values()):
             raise refuse_with_curves()
         curves = dict(zip(pick_fits([c.fit for c in ready], labels), ready, strict=True))
     else:
         one = len(given) == 1 and isinstance(given[0], (SideBySide, Mapping, Sequence))
         fits = pick_fits(given[0] if one else list(given), labels)
-        curves = _same_question(fits, variable, by, at, options)
+        curves = _same_question(fits, options, **question)
     first = next(iter(curves.values()))
     for label, own in curves.items():
         if (own.ylabel, own.variable, own.by, own.panels) != (first.ylabel, first.variable, first.by, first.panels):
@@ -144,11 +140,7 @@ def _curves(
 
 
 def _same_question(
-    fits: dict[str, Fit],
-    variable: str | None,
-    by: str | Sequence[str] | None,
-    at: Mapping[str, Any] | None,
-    options: Mapping[str, Any],
+    fits: dict[str, Fit], options: Mapping[str, Any], variable: str | None, by: Any, at: Mapping[str, Any] | None
 ) -> dict[str, EffectCurves]:
     responses = list(dict.fromkeys(fit.design.hierarchy.response for fit in fits.values()))
     if len(responses) > 1:

@@ -10,14 +10,7 @@ from hierlmm.errors import NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide, label_fits
 
-__all__ = [
-    "choose_terms",
-    "one_fit",
-    "pick_fits",
-    "pick_side_by_side",
-    "refuse_without_effects",
-    "unit_of",
-]
+__all__ = ["choose_terms", "one_fit", "pick_fits", "pick_side_by_side", "refuse_without_effects", "unit_of"]
 
 
 def pick_fits(
@@ -49,7 +42,7 @@ def one_fit(fit: Fit | SideBySide) -> Fit:
 
 def choose_terms(design: Design, terms: str | Sequence[str] | None, use: str = "use") -> list[str]:
     """Return the random effects that were asked for, all of them by default."""
-    known = list(getattr(design, "term", ()))
+    known = list(design.term)
     wanted = known if terms is None else [terms] if isinstance(terms, str) else list(terms)
     for term in wanted:
         if term not in known:

@@ -77,7 +77,7 @@ def plot_forest(
     for label, fit in named.items():
         without = zero_terms(fit)
         at_zero = [f"sd({term})" for term in without]
-        at_zero += [COMMON_SD] if len(without) == len(getattr(fit.design, "term", ())) else []
+        at_zero += [COMMON_SD] if len(without) == len(fit.design.term) else []
         table.loc[table["parameter"].isin(at_zero) & (table["estimator"] == label), "estimate"] = 0.0
     chosen = choose_parameters(table, parameters)
     point = table_dataset(table, chosen, names, ["estimate"])

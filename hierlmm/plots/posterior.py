@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.shapes import stack_points
-from hierlmm.drawing.style import PALETTE, percent
+from hierlmm.drawing.style import PALETTE, percent, stack_points
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import component_labels, component_values, correlated_pairs

@@ -11,8 +11,7 @@ from scipy.stats import norm
 
 from hierlmm.drawing.panels import Panels
 from hierlmm.drawing.ranks import draw_sorted, sorted_label, sorted_size
-from hierlmm.drawing.shapes import evenly, segments, stack_points
-from hierlmm.drawing.style import PALETTE, percent
+from hierlmm.drawing.style import PALETTE, evenly, percent, segments, stack_points
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import zero_terms

@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from hierlmm.arrays import Flags, FloatArray
 from hierlmm.design.design import level2_prediction
 from hierlmm.design.questions import rows_by_subject
 from hierlmm.drawing.panels import Panels
 from hierlmm.drawing.ranks import sorted_size
-from hierlmm.drawing.shapes import join_with_gaps, stack_points
-from hierlmm.drawing.style import GREY, LABELLED, PALETTE, percent
+from hierlmm.drawing.style import GREY, LABELLED, PALETTE, join_with_gaps, percent, stack_points
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
@@ -29,7 +28,6 @@ from hierlmm.plots.fits import choose_terms, one_fit, refuse_without_effects, un
 
 __all__ = ["plot_shrinkage", "pooled_coefficients", "separate_coefficients"]
 
-FloatArray = NDArray[np.float64]
 SEPARATE, PARTIAL, POOLED = "separate fits", "partial pooling", "pooled fit"
 COLORS = {SEPARATE: GREY, PARTIAL: PALETTE[0], POOLED: PALETTE[1]}
 
@@ -172,7 +170,7 @@ def _limits(separate: FloatArray, core: FloatArray) -> FloatArray:
     return limits
 
 
-def _outside(points: FloatArray, limits: FloatArray) -> NDArray[np.bool_]:
+def _outside(points: FloatArray, limits: FloatArray) -> Flags:
     """Which points (d, n) lie beyond the limits (d, 2); unknown ones do not."""
     return np.asarray(((points < limits[:, :1]) | (points > limits[:, 1:])).any(axis=0))
 
@@ -188,7 +186,7 @@ def _clip(moves: FloatArray, limits: FloatArray) -> FloatArray:
     return moves
 
 
-def _beyond(outside: NDArray[np.bool_], known: NDArray[np.bool_]) -> str:
+def _beyond(outside: Flags, known: Flags) -> str:
     """Say how many separate fits are not shown."""
     n = int(outside.sum())
     verb = "lies" if n == 1 else "lie"
@@ -237,9 +235,8 @@ def _ellipses(fit: Fit, terms: list[str], probability: float) -> list[FloatArray
 
 
 def _terms(fit: Fit, terms: str | Sequence[str] | None) -> list[str]:
-    known = list(getattr(fit.design, "term", ()))
     wanted = choose_terms(fit.design, terms, "use one or two of")[: 2 if terms is None else None]
     if not 1 <= len(wanted) <= 2 or len(set(wanted)) != len(wanted):
-        remedy = f"name one or two random effects of {', '.join(map(repr, known)) or 'a mixed model'}"
+        remedy = f"name one or two random effects of {', '.join(map(repr, fit.design.term)) or 'a mixed model'}"
         raise SpecificationError(f"terms={wanted!r}", "the plot has one or two axes for coefficients", remedy)
     return wanted

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.design.questions import time_of
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.shapes import NOTHING, stack_points
-from hierlmm.drawing.style import GREY, INK, PALETTE, percent
+from hierlmm.drawing.style import GREY, INK, NOTHING, PALETTE, percent, stack_points
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
@@ -24,7 +23,6 @@ from hierlmm.predict.history import courses_of
 
 __all__ = ["plot_subject_prediction"]
 
-FloatArray = NDArray[np.float64]
 STEPS = 60
 SEE = "docs, page 'Predictions'"
 
@@ -138,9 +136,8 @@ def _counts(after: int | Sequence[int] | None, n: int) -> list[int]:
         return list(range(1, min(n, 3) + 1))
     counts = [int(k) for k in np.atleast_1d(np.asarray(after))]
     if not counts or min(counts) < 0 or max(counts) > n:
-        raise SpecificationError(
-            f"after={after!r}", f"the history has {n} measurements", f"use numbers from 0 to {n}", SEE
-        )
+        received = f"after={after!r}"
+        raise SpecificationError(received, f"the history has {n} measurements", f"use numbers from 0 to {n}", SEE)
     return counts
 
 

@@ -11,8 +11,7 @@ import pandas as pd
 from hierlmm.design.design import Design
 from hierlmm.design.questions import first_row_of_subjects, rows_by_subject
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.shapes import NOTHING, evenly, join_with_gaps, stack_points
-from hierlmm.drawing.style import GREY, PALETTE
+from hierlmm.drawing.style import GREY, NOTHING, PALETTE, evenly, join_with_gaps, stack_points
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
@@ -204,11 +203,10 @@ def _chosen_subjects(design: Design, subjects: int | Sequence[Any]) -> np.ndarra
     chosen = design.subjects.get_indexer(pd.Index(list(subjects)))
     if len(chosen) == 0 or np.any(chosen < 0):
         unknown = [s for s, j in zip(subjects, chosen, strict=True) if j < 0]
-        raise SpecificationError(
-            f"subjects {shorten(map(quote, unknown))}" if unknown else "subjects=[]",
-            "they are not in the fitted data" if unknown else "there is nothing to draw",
-            f"use labels such as {shorten(map(quote, design.subjects), 4)}, or a number",
-        )
+        received = f"subjects {shorten(map(quote, unknown))}" if unknown else "subjects=[]"
+        reason = "they are not in the fitted data" if unknown else "there is nothing to draw"
+        remedy = f"use labels such as {shorten(map(quote, design.subjects), 4)}, or a number"
+        raise SpecificationError(received, reason, remedy)
     return np.asarray(chosen)
 
 

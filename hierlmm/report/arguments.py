@@ -64,6 +64,12 @@ examples:
 """
 
 
+DATASETS_TEXT = "List the data sets that come with the package, or describe one and show how to fit it."
+
+type Row = tuple[str, dict[str, Any]]
+"""An option: its names, parted by blanks, and what argparse is told of it."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Usage errors that say where to read more."""
 
@@ -84,111 +90,76 @@ class _Renamed(argparse.Action):
         parser.error(f"{option} is called {self.new} now: {self.new} {values}")
 
 
+HIDDEN = {"help": argparse.SUPPRESS}
+
+
+def _output(default: str | None) -> tuple[Row, ...]:
+    text = "folder for the results; files of the same names are replaced (default: "
+    text += "nothing is written)" if default is None else "%(default)s)"
+    quiet = {"dest": "quiet", "action": "store_true", "help": "no progress on standard error"}
+    return (
+        ("--out", {"metavar": "DIR", "default": default, "help": text}),
+        ("--no-plots", {"dest": "plots", "action": "store_false", "help": "write no plots"}),
+        ("-q --quiet --no-progress", quiet),
+    )
+
+
+DATA = "a data set by name, or a CSV, Parquet or Excel file"
+ESTIMATORS = "any of nuts, reml, ml, gee, bambi, with commas; the first is the reference (default: %(default)s)"
+CI = "probability of the intervals (default: %(default)s)"
+COVARIANCE = "of the random effects: unstructured, diagonal, identity, compound_symmetry (default: as in the formula)"
+MISSING = "refuse rows with missing values, or drop them and say how many (default: %(default)s)"
+CATEGORICAL = "columns of numbers that are categories (their first value in order is the reference)"
+ACCEPT = "closer to 1: slower, fewer divergences (by default chosen by the sampler: 0.9)"
+FIT: dict[str, tuple[Row, ...]] = {
+    "": (
+        ("data", {"metavar": "DATA_OR_FILE", "help": DATA}),
+        ("formula", {"metavar": "FORMULA", "help": "'distance ~ sex * time + (1 + time | subject)'"}),
+        ("rest", {"nargs": "*", "default": []} | HIDDEN),  # a formula that the shell has split
+        ("--estimators", {"default": "nuts,reml", "metavar": "LIST", "help": ESTIMATORS}),
+        ("--method", {"action": _Renamed, "new": "--estimators"} | HIDDEN),
+        *_output(None),
+        ("--ci", {"type": float, "default": 0.95, "metavar": "P", "help": CI}),
+    ),
+    "model and data": (
+        ("--covariance", {"metavar": "KIND", "help": COVARIANCE}),
+        ("--missing", {"default": "raise", "metavar": "raise|drop", "help": MISSING}),
+        ("--categorical", {"action": "append", "default": [], "metavar": "COL[,COL...]", "help": CATEGORICAL}),
+    ),
+    "sampler (nuts, bambi)": (
+        ("--draws", {"type": int, "metavar": "N", "help": "draws kept of each chain (default: 1000)"}),
+        ("--tune", {"type": int, "metavar": "N", "help": "warm-up steps of each chain (default: 1000)"}),
+        ("--chains", {"type": int, "metavar": "N", "help": "number of chains (default: 4)"}),
+        ("--seed", {"type": int, "metavar": "N", "help": "makes the draws reproducible (default: drawn and shown)"}),
+        ("--target-accept", {"type": float, "metavar": "P", "help": ACCEPT}),
+    ),
+}
+NAME = ("name", {"nargs": "?", "metavar": "NAME", "help": "the data set to describe"})
+DEMO = (*_output("demo-output"), ("--quick", {"action": "store_true", "help": "fewer draws"}))
+COMMANDS: dict[str, tuple[str, str, str, dict[str, tuple[Row, ...]]]] = {
+    "fit": ("fit a model to a data set or a file", FIT_TEXT, f"{FIT_EPILOG}\n{CODES}", FIT),
+    "demo": ("fit the example and write tables and plots", DEMO_TEXT, CODES, {"": DEMO}),
+    "datasets": ("list the data sets, or describe one", DATASETS_TEXT, DATASETS_EPILOG, {"": (NAME,)}),
+}
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser; ``command`` of what it returns is "fit", "demo", "datasets" or None."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(
-        prog="hierlmm",
-        description="Two-level linear mixed models: one hierarchy, fitted by NUTS and REML side by side.",
-        epilog=f"{EXAMPLES}\n{CODES}",
-        formatter_class=raw,
-    )
+    purpose = "Two-level linear mixed models: one hierarchy, fitted by NUTS and REML side by side."
+    parser = _Parser(prog="hierlmm", description=purpose, epilog=f"{EXAMPLES}\n{CODES}", formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"hierlmm {__version__}")
     parser.set_defaults(command=None)
     common = _Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of errors, and warnings of libraries")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-
-    fit = commands.add_parser(
-        "fit",
-        help="fit a model to a data set or a file",
-        description=FIT_TEXT,
-        epilog=f"{FIT_EPILOG}\n{CODES}",
-        formatter_class=raw,
-        parents=[common],
-    )
-    fit.set_defaults(command="fit")
-    fit.add_argument("data", metavar="DATA_OR_FILE", help="a data set by name, or a CSV, Parquet or Excel file")
-    fit.add_argument("formula", metavar="FORMULA", help="'distance ~ sex * time + (1 + time | subject)'")
-    fit.add_argument("rest", nargs="*", default=[], help=argparse.SUPPRESS)  # a formula that the shell has split
-    fit.add_argument(
-        "--estimators",
-        default="nuts,reml",
-        metavar="LIST",
-        help="any of nuts, reml, ml, gee, bambi, with commas; the first is the reference (default: %(default)s)",
-    )
-    fit.add_argument("--method", action=_Renamed, new="--estimators", help=argparse.SUPPRESS)
-    _output_options(fit, None)
-    fit.add_argument(
-        "--ci", type=float, default=0.95, metavar="P", help="probability of the intervals (default: %(default)s)"
-    )
-    model = fit.add_argument_group("model and data")
-    model.add_argument(
-        "--covariance",
-        metavar="KIND",
-        help="of the random effects: unstructured, diagonal, identity, compound_symmetry (default: as in the formula)",
-    )
-    model.add_argument(
-        "--missing",
-        default="raise",
-        metavar="raise|drop",
-        help="refuse rows with missing values, or drop them and say how many (default: %(default)s)",
-    )
-    model.add_argument(
-        "--categorical",
-        action="append",
-        default=[],
-        metavar="COL[,COL...]",
-        help="columns of numbers that are categories (their first value in order is the reference)",
-    )
-    sampler = fit.add_argument_group("sampler (nuts, bambi)")
-    sampler.add_argument("--draws", type=int, metavar="N", help="draws kept of each chain (default: 1000)")
-    sampler.add_argument("--tune", type=int, metavar="N", help="warm-up steps of each chain (default: 1000)")
-    sampler.add_argument("--chains", type=int, metavar="N", help="number of chains (default: 4)")
-    sampler.add_argument(
-        "--seed", type=int, metavar="N", help="makes the draws reproducible (default: drawn and shown)"
-    )
-    sampler.add_argument(
-        "--target-accept",
-        type=float,
-        metavar="P",
-        help="closer to 1: slower, fewer divergences (by default chosen by the sampler: 0.9)",
-    )
-
-    demo = commands.add_parser(
-        "demo",
-        help="fit the example and write tables and plots",
-        description=DEMO_TEXT,
-        epilog=CODES,
-        formatter_class=raw,
-        parents=[common],
-    )
-    demo.set_defaults(command="demo")
-    _output_options(demo, "demo-output")
-    demo.add_argument("--quick", action="store_true", help="fewer draws")
-
-    datasets = commands.add_parser(
-        "datasets",
-        help="list the data sets, or describe one",
-        description="List the data sets that come with the package, or describe one and show how to fit it.",
-        epilog=DATASETS_EPILOG,
-        formatter_class=raw,
-        parents=[common],
-    )
-    datasets.set_defaults(command="datasets")
-    datasets.add_argument("name", nargs="?", metavar="NAME", help="the data set to describe")
+    for name, (summary, description, epilog, groups) in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, description=description, epilog=epilog, formatter_class=raw, parents=[common]
+        )
+        command.set_defaults(command=name)
+        for title, rows in groups.items():
+            group = command.add_argument_group(title) if title else command
+            for names, options in rows:
+                group.add_argument(*names.split(), **options)
     return parser
-
-
-def _output_options(parser: argparse.ArgumentParser, default: str | None) -> None:
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        default=default,
-        help="folder for the results; files of the same names are replaced (default: "
-        + ("nothing is written)" if default is None else "%(default)s)"),
-    )
-    parser.add_argument("--no-plots", dest="plots", action="store_false", help="write no plots")
-    parser.add_argument(
-        "-q", "--quiet", "--no-progress", dest="quiet", action="store_true", help="no progress on standard error"
-    )

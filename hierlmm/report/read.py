@@ -22,9 +22,9 @@ import pandas as pd
 from hierlmm.datasets.catalogue import catalogue, load_dataset
 from hierlmm.design.formula import parse_formula
 from hierlmm.errors import DataError, FormulaError, MissingPackageError, UnknownDatasetError, closest
-from hierlmm.frames import quote, require_columns
+from hierlmm.frames import quote, require_columns, shorten
 
-__all__ = ["Source", "read_data"]
+__all__ = ["Source", "read_data", "refuse_blanks", "refuse_wide"]
 
 SEE = "hierlmm fit --help; docs, page 'Command line'"
 TEXT = (".csv", ".tsv", ".tab", ".txt", "")
@@ -100,12 +100,8 @@ def _not_found(source: str, path: Path) -> DataError:
     if not folder.is_dir():
         return DataError(f"the file {source}", f"there is no folder {folder}", "check the path", SEE)
     names = [entry.name for entry in folder.iterdir() if entry.is_file()]
-    return DataError(
-        f"the file {source}",
-        f"it does not exist.{closest(path.name, names)}",
-        f"check the path; {_which_file(folder)}",
-        SEE,
-    )
+    reason = f"it does not exist.{closest(path.name, names)}"
+    return DataError(f"the file {source}", reason, f"check the path; {_which_file(folder)}", SEE)
 
 
 def _which_file(folder: Path) -> str:
@@ -139,9 +135,8 @@ def _read_file(path: Path, labels: frozenset[str] = frozenset(), *, known: bool 
     elif kind in TEXT:
         read = partial(_read_text, labels=labels, known=known)
     else:
-        raise DataError(
-            f"the file {path}", f"files of type {path.suffix!r} are not read", f"save it as one of {READABLE}", SEE
-        )
+        received = f"the file {path}"
+        raise DataError(received, f"files of type {path.suffix!r} are not read", f"save it as one of {READABLE}", SEE)
     try:
         result = read(path)
     except DataError:
@@ -150,9 +145,8 @@ def _read_file(path: Path, labels: frozenset[str] = frozenset(), *, known: bool 
         received, reason = f"the file {path}", f"it cannot be read: {getattr(error, 'strerror', None) or error}"
         raise DataError(received, reason, "check that it is complete, and that you may read it", SEE) from error
     if result.frame.empty:
-        raise DataError(
-            f"the file {path}", "it has column names and no rows", "check how it was made; one row per measurement", SEE
-        )
+        reason = "it has column names and no rows"
+        raise DataError(f"the file {path}", reason, "check how it was made; one row per measurement", SEE)
     return result
 
 
@@ -167,9 +161,8 @@ def _read_parquet(path: Path) -> Source:
     try:
         frame = pq.read_table(path).to_pandas()
     except pa.ArrowException as error:
-        raise DataError(
-            f"the file {path}", f"it is not a Parquet file: {_first_line(error)}", "write it again, or use CSV", SEE
-        ) from error
+        reason = f"it is not a Parquet file: {_first_line(error)}"
+        raise DataError(f"the file {path}", reason, "write it again, or use CSV", SEE) from error
     if not isinstance(frame.index, pd.RangeIndex):
         frame = frame.reset_index()
     return Source(frame, f"Parquet file {path}")
@@ -189,9 +182,8 @@ def _read_excel(path: Path) -> Source:
             # As objects, a label 01 that is text in the sheet stays text.
             frame = pd.read_excel(book, dtype=object, keep_default_na=False, na_values=MISSING_WORDS).infer_objects()
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise DataError(
-            f"the file {path}", f"it is not an Excel file: {_first_line(error)}", "save it again, or use CSV", SEE
-        ) from error
+        reason = f"it is not an Excel file: {_first_line(error)}"
+        raise DataError(f"the file {path}", reason, "save it again, or use CSV", SEE) from error
     frame.columns = [str(name).strip() for name in frame.columns]
     notes = (f"the first of {len(sheets)} sheets is read, {sheets[0]!r}.",) if len(sheets) > 1 else ()
     return Source(frame, f"Excel file {path}", (*notes, *_nearly_numeric(frame)))
@@ -205,14 +197,9 @@ def _read_text(path: Path, labels: frozenset[str], *, known: bool) -> Source:
             handle.seek(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)
-                options: dict[str, Any] = {
-                    "sep": separator,
-                    "index_col": False,  # pandas would make row names of a first column without a name
-                    "skipinitialspace": True,
-                    "keep_default_na": False,
-                    "na_values": MISSING_WORDS,
-                    "low_memory": False,
-                }
+                # pandas would make row names of a first column without a name
+                options: dict[str, Any] = {"sep": separator, "index_col": False, "skipinitialspace": True}
+                options |= {"keep_default_na": False, "na_values": MISSING_WORDS, "low_memory": False}
                 frame = pd.read_csv(handle, decimal=decimal, **options)
                 handle.seek(0)
                 texts = None
@@ -276,9 +263,8 @@ def _dialect(path: Path, head: str) -> tuple[str, str]:
     names = [name.strip() for name in next(csv.reader([first.strip("\r")], delimiter=separator))]
     twice = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
     if twice:
-        raise DataError(
-            f"the file {path}", f"two columns are named {twice[0]!r}", "give every column a name of its own", SEE
-        )
+        received = f"the file {path}"
+        raise DataError(received, f"two columns are named {twice[0]!r}", "give every column a name of its own", SEE)
     if all(_is_number(name) for name in names):
         reason = f"its first line holds numbers ({', '.join(names[:3])}), where the names of the columns are expected"
         raise DataError(f"the file {path}", reason, "put a line of names above the data", SEE)
@@ -327,3 +313,78 @@ def _is_number(text: str) -> bool:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].removeprefix("Error tokenizing data. ")
+
+
+SEE = "docs, page 'Command line', section 'Names with blanks'"
+EMPTY = re.compile(r"[~+*:/|(](?=[+*:/|)]|$)")
+NUMBERED = re.compile(r"(.*?\D)[ ._-]?(\d+)")
+
+
+def refuse_blanks(formula: str, columns: list[str]) -> None:
+    """Refuse a formula in which a name with blanks stands without backticks, or from which the shell took it away.
+
+    Parameters
+    ----------
+    formula : str
+    columns : list of str
+        Names of the columns of the file.
+
+    Raises
+    ------
+    FormulaError
+    """
+    blank = [name for name in columns if re.search(r"\s", name)]
+    bare = re.sub(r"`[^`]*`", "`", formula)
+    how = "put the name into backticks and the formula into single quotes: hierlmm fit DATA 'y ~ `{}` + (1 | subject)'"
+    for name in sorted(blank, key=len, reverse=True):
+        words = r"\s+".join(map(re.escape, name.split()))
+        if re.search(rf"(?<!\w){words}(?!\w)", bare):
+            reason = "a blank ends a name in a formula, unless the name stands in backticks"
+            raise FormulaError(f"the column {name!r} in the formula {formula!r}", reason, how.format(name), SEE)
+    compact = re.sub(r"\s", "", bare).replace("||", "|").replace("**", "*").replace("//", "/")
+    if blank and EMPTY.search(compact):
+        raise FormulaError(
+            f"the formula {formula!r}, in which a place is empty, and columns with blanks in their names "
+            f"({shorten(map(repr, blank), 3)})",
+            "in double quotes the shell runs what stands between backticks, and puts its output in its place",
+            how.format(blank[0]),
+            SEE,
+        )
+
+
+def refuse_wide(formula: str, frame: pd.DataFrame) -> None:
+    """Refuse a file with one row for each subject and its measurements side by side.
+
+    Parameters
+    ----------
+    formula : str
+    frame : DataFrame
+
+    Raises
+    ------
+    DataError
+    """
+    try:
+        parsed = parse_formula(formula)
+    except FormulaError:  # refused with its reason when the model is set up
+        return
+    families: dict[str, list[str]] = {}
+    for name in frame.select_dtypes("number").columns:
+        if found := NUMBERED.fullmatch(str(name)):
+            families.setdefault(found[1], []).append(str(name))
+    side_by_side = {stem: names for stem, names in families.items() if len(names) > 1}
+    subject = parsed.random[0].subject if parsed.random else ""
+    once = frame[subject].is_unique if subject in frame else parsed.response not in frame
+    if not side_by_side or not once:
+        return
+    stem, names = max(side_by_side.items(), key=lambda family: len(family[1]))
+    response = stem.strip(" ._-")
+    pattern = re.escape(stem).replace(r"\_", "_") + r"[ ._-]?(\d+)"
+    who = f"subject={subject!r}, " if subject in frame else ""
+    raise DataError(
+        f"a wide file: {len(frame)} rows, and the measurements side by side ({shorten(names, 4)})",
+        "a model needs one row for each measurement" + (f", and every {subject!r} has one row" if who else ""),
+        f'make it long in Python: hl.to_long(data, {who}values=r"{pattern}", response={response!r}).to_csv("long.csv", '
+        "index=False); it has the number at the end of each name as the column 'time'",
+        "docs, page 'Data'",
+    )

@@ -20,17 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["OURS", "fit_text", "model_text", "prepare_folder", "write_netcdf", "write_plots", "write_tables"]
 
 SEE = "hierlmm fit --help; docs, page 'Command line'"
-OURS = (
-    "model.txt",
-    "comparison.*",
-    "estimates.csv",
-    "summary_*.txt",
-    "random_effects_*.csv",
-    "posterior*.nc",
-    "forest.png",
-    "trajectories.png",
-    "random_effects.png",
-)
+TABLES = ("model.txt", "comparison.*", "estimates.csv", "summary_*.txt", "random_effects_*.csv", "posterior*.nc")
+OURS = (*TABLES, "forest.png", "trajectories.png", "random_effects.png")
 """Names of the files that a run may write."""
 
 type Written = tuple[str, str]
@@ -59,9 +50,8 @@ def prepare_folder(out: str) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise SpecificationError(
-            f"--out {out}", f"it cannot be written to: {error.strerror or error}", "name a folder of your own", SEE
-        ) from error
+        reason = f"it cannot be written to: {error.strerror or error}"
+        raise SpecificationError(f"--out {out}", reason, "name a folder of your own", SEE) from error
     return folder
 
 
@@ -99,10 +89,9 @@ def write_tables(model: TwoLevelModel, comparison: Comparison, folder: Path) -> 
             _random_effects(fit).to_csv(folder / f"random_effects_{suffix}.csv", index=False)
             what = "random effects and their uncertainty, one row for each subject and term"
             yield f"random_effects_{suffix}.csv", what
-        tree = getattr(fit, "datatree", None)
-        if tree is not None:
+        if fit.has_draws:
             name = "posterior.nc" if label == "NUTS" else f"posterior_{suffix}.nc"
-            write_netcdf(tree, folder / name)
+            write_netcdf(fit.to_datatree(), folder / name)
             yield name, "posterior draws: arviz.from_netcdf reads them"
 
 

@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.covariance.random import random_covariance
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError, SpecificationError
@@ -44,7 +44,6 @@ from hierlmm.results import Page, Part, Result, Table
 
 __all__ = ["GLSSteps", "gls_steps"]
 
-FloatArray = NDArray[np.float64]
 UPDATES = ("maximise", "em")
 START_SCALES = 10.0 ** np.arange(-1.0, 2.2, 0.6)
 SEE = "docs, page 'Teaching'"
@@ -109,7 +108,7 @@ class GLSSteps(Result):
         -------
         arviz_plots.PlotCollection
         """
-        from hierlmm.drawing.gls_steps import plot_gls_steps
+        from hierlmm.drawing.results import plot_gls_steps
 
         return plot_gls_steps(self, backend, figure_kwargs)
 

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.design.formula import INTERCEPT, join_terms, parse_rhs
 from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.options import checked
@@ -33,7 +33,6 @@ from hierlmm.results import Items, Page, Part, Result, Table
 
 __all__ = ["HierarchicalCheck", "is_hierarchical"]
 
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Teaching'"
 RANK_TOLERANCE = 1e-10
 ROUNDING = 1e-13
@@ -142,13 +141,7 @@ class HierarchicalCheck(Result):
 
 
 @checked
-def is_hierarchical(
-    V: Any,
-    Z: Any,
-    *,
-    times: Any = None,
-    tolerance: float = 1e-8,
-) -> HierarchicalCheck:
+def is_hierarchical(V: Any, Z: Any, *, times: Any = None, tolerance: float = 1e-8) -> HierarchicalCheck:
     """Decide whether a covariance matrix comes from random effects and independent residuals.
 
     Parameters
@@ -185,9 +178,8 @@ def is_hierarchical(
     """
     matrix, labels = _square(V)
     if not (np.isfinite(tolerance) and tolerance > 0):
-        raise SpecificationError(
-            f"tolerance={tolerance!r}", "it is a small positive number", "use for example 1e-8", SEE
-        )
+        received = f"tolerance={tolerance!r}"
+        raise SpecificationError(received, "it is a small positive number", "use for example 1e-8", SEE)
     design = _random_design(Z, times, len(matrix))
     design.index = labels
     scale = float(np.mean(np.abs(np.diag(matrix)))) or 1.0
@@ -324,9 +316,8 @@ def _square(V: Any) -> tuple[FloatArray, list[Any]]:
     try:
         matrix = np.asarray(V, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise DataError(
-            "a V that is not made of numbers", "it is a covariance matrix", "pass n × n numbers", SEE
-        ) from error
+        received = "a V that is not made of numbers"
+        raise DataError(received, "it is a covariance matrix", "pass n × n numbers", SEE) from error
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
         raise DataError(f"V of shape {matrix.shape}", "a covariance matrix is square", "pass the (n, n) matrix", SEE)
     if not np.all(np.isfinite(matrix)):
@@ -341,9 +332,8 @@ def _random_design(Z: Any, times: Any, n: int) -> pd.DataFrame:
     if isinstance(Z, (list, tuple)) and Z and all(isinstance(name, str) for name in Z):
         return _evaluate(list(Z), times, n)
     if times is not None:
-        raise SpecificationError(
-            "times beside a matrix Z", "the matrix already says where the measurements are", "leave times out", SEE
-        )
+        received = "times beside a matrix Z"
+        raise SpecificationError(received, "the matrix already says where the measurements are", "leave times out", SEE)
     columns = list(Z.columns) if isinstance(Z, pd.DataFrame) else None
     try:
         values = np.asarray(Z, dtype=np.float64)

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, Places
 from hierlmm.design.design import Design, design_of
 from hierlmm.design.questions import rows_by_subject
 from hierlmm.errors import DataError, SpecificationError
@@ -35,7 +35,6 @@ from hierlmm.results import Page, Result, Table
 
 __all__ = ["SameMarginal", "SubjectHierarchy", "same_marginal", "subject_hierarchy"]
 
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Teaching'"
 EQUAL = 1e-8
 
@@ -81,7 +80,7 @@ class SubjectHierarchy(Result):
         return Page(f"Hierarchy with numbers for all parameters: {self.name}", parts)
 
     @cached_property
-    def rows(self) -> list[NDArray[np.intp]]:
+    def rows(self) -> list[Places]:
         """Rows of each subject."""
         return rows_by_subject(self.design)
 
@@ -238,12 +237,7 @@ class SameMarginal(Result):
 
 @checked
 def subject_hierarchy(
-    model: Any,
-    *,
-    beta: Any,
-    D: Any,
-    residual: float | Callable[[pd.DataFrame], Any],
-    name: str = "stated hierarchy",
+    model: Any, *, beta: Any, D: Any, residual: float | Callable[[pd.DataFrame], Any], name: str = "stated hierarchy"
 ) -> SubjectHierarchy:
     """State a hierarchy with all its numbers, on the rows and random effects of a model.
 

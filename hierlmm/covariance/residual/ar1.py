@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from hierlmm.arrays import FloatArray
 from hierlmm.covariance.parameters import Parameter
-from hierlmm.covariance.residual.base import FloatArray, Observed, Writer
+from hierlmm.covariance.residual.base import Observed, Writer
 from hierlmm.covariance.residual.decaying import Decaying
 from hierlmm.options import checked_constructor
 

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from hierlmm.arrays import FloatArray
 from hierlmm.covariance.declared import data_error
 from hierlmm.covariance.parameters import Decay, Parameter
-from hierlmm.covariance.residual.base import FloatArray, Observed, Writer
+from hierlmm.covariance.residual.base import Observed, Writer
 from hierlmm.covariance.residual.decaying import Decaying, range_of_neighbours
 from hierlmm.options import checked_constructor
 

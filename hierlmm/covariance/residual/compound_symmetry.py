@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from hierlmm.arrays import FloatArray
 from hierlmm.covariance.declared import data_error
 from hierlmm.covariance.parameters import Parameter, check_start
-from hierlmm.covariance.residual.base import FloatArray, Markov, Observed, ResidualCorrelation, Writer
+from hierlmm.covariance.residual.base import Markov, Observed, ResidualCorrelation, Writer
 from hierlmm.options import checked_constructor
 
 __all__ = ["CompoundSymmetry"]

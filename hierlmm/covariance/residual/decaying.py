@@ -14,17 +14,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from hierlmm.arrays import FloatArray
 from hierlmm.covariance.declared import specification_error
 from hierlmm.covariance.parameters import Parameter, check_start
-from hierlmm.covariance.residual.base import (
-    FloatArray,
-    Markov,
-    Observed,
-    ResidualCorrelation,
-    Writer,
-    check_time,
-    lags,
-)
+from hierlmm.covariance.residual.base import Markov, Observed, ResidualCorrelation, Writer, check_time, lags
 
 __all__ = ["Decaying", "range_of_neighbours"]
 

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from hierlmm.arrays import FloatArray
 from hierlmm.covariance.parameters import Parameter
-from hierlmm.covariance.residual.base import FloatArray, Observed, Writer, lags
+from hierlmm.covariance.residual.base import Observed, Writer, lags
 from hierlmm.covariance.residual.decaying import Decaying, range_of_neighbours
 from hierlmm.options import checked_constructor
 

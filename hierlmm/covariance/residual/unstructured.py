@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from hierlmm.arrays import FloatArray
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.partial import factor_of_partials, partials_of_correlation, products_before
-from hierlmm.covariance.residual.base import FloatArray, Observed, ResidualCorrelation, Writer, check_time, lags
+from hierlmm.covariance.residual.base import Observed, ResidualCorrelation, Writer, check_time, lags
 from hierlmm.covariance.variance import VarIdent
 from hierlmm.options import checked_constructor
 
