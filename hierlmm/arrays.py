@@ -1,14 +1,12 @@
-"""Names of the kinds of arrays that signatures speak of, and of the source of random numbers."""
+"""Names of the kinds of arrays in annotations, by what they hold, and of the source of random numbers."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Flags", "FloatArray", "Places", "Rng"]
-
 FloatArray = NDArray[np.float64]
-Places = NDArray[np.intp]
-"""Positions in an array: rows, subjects, coefficients."""
-Flags = NDArray[np.bool_]
+IntArray = NDArray[np.intp]
+"""Positions: rows, subjects, coefficients."""
+BoolArray = NDArray[np.bool_]
 Rng = np.random.Generator

@@ -12,8 +12,6 @@ from hierlmm.errors import warn
 from hierlmm.likelihood.checks import check_design
 from hierlmm.options import checked
 
-__all__ = ["OTHER_MODEL", "BoundModel"]
-
 # Why (and where to read more) when an argument of the other kind of model is written.
 OTHER_MODEL = (
     "hl.TwoLevelModel takes residual and residual_variance, hl.MarginalModel correlation and variance",

@@ -24,8 +24,6 @@ from hierlmm.errors import FitWarning, HierlmmError, SpecificationError
 from hierlmm.report.arguments import make_parser
 from hierlmm.report.progress import Progress
 
-__all__ = ["main"]
-
 OK, FAILED, BAD_INPUT, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 
 

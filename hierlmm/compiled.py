@@ -24,8 +24,6 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.ccallback import CFunc
 from numba.misc.appdirs import AppDirs
 
-__all__ = ["cache_folder", "compiled", "compiled_callback", "fingerprint", "sources"]
-
 PACKAGE = Path(__file__).parent
 KEPT = 4
 """Folders of other versions that stay: going back to a branch does not compile anew."""

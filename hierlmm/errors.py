@@ -7,21 +7,6 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-__all__ = [
-    "ArgumentError",
-    "DataError",
-    "FitWarning",
-    "FormulaError",
-    "HierlmmError",
-    "MissingPackageError",
-    "NotAvailableError",
-    "SpecificationError",
-    "UnknownDatasetError",
-    "closest",
-    "warn",
-]
-
-
 LONGEST = 300
 """Characters of what was received that a message shows."""
 

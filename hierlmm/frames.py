@@ -10,18 +10,6 @@ import pandas as pd
 
 from hierlmm.errors import DataError, SpecificationError, closest, warn
 
-__all__ = [
-    "apart",
-    "column_names",
-    "complete_rows",
-    "is_number",
-    "levels_in_use",
-    "quote",
-    "require_columns",
-    "shorten",
-    "to_pandas",
-]
-
 MISSING_CHOICES = ("raise", "drop")
 INT64_MAX = np.iinfo(np.int64).max
 

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-__all__ = ["OwnArrays", "Sealed"]
-
 
 class Sealed:
     """Hands out copies of its tables and Series, and read-only views of its arrays; what is private stays as it is.

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["first_rows", "group_order", "group_starts", "rows_of_groups"]
-
-IntArray = NDArray[np.intp]
+from hierlmm.arrays import IntArray
 
 
 def group_order(index: IntArray, within: NDArray[Any] | None = None) -> IntArray:

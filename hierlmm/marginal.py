@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from hierlmm.fit.likelihood import MarginalFit
     from hierlmm.fit.posterior import PosteriorFit
 
-__all__ = ["MarginalModel"]
-
 SLIPS = {
     "residual": "correlation, as the residuals are all there is",
     "residual_variance": "variance, as the residuals are all there is",

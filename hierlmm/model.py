@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from hierlmm.fit.likelihood import LikelihoodFit
     from hierlmm.fit.posterior import PosteriorFit
 
-__all__ = ["TwoLevelModel"]
-
 SLIPS = {
     "correlation": "residual, the correlation of the level-1 residuals (covariance is that of the random effects)",
     "variance": "residual_variance, the variance of the level-1 residuals",

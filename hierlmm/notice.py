@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["COMPILING", "PACKAGE", "interactive", "notice_if_slow"]
-
 COMPILING = "Compiling the likelihood for the first time on this machine (some seconds); later runs start at once."
 
 PACKAGE = (str(Path(__file__).parent),)

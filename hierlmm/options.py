@@ -15,22 +15,9 @@ from functools import cache, wraps
 from typing import Any, Literal, TypeAliasType, get_args, get_origin
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.errors import ArgumentError, SpecificationError, closest
-
-__all__ = [
-    "as_point",
-    "check_ci",
-    "check_counts",
-    "checked",
-    "checked_constructor",
-    "checked_with_constructor",
-    "choose",
-    "refuse_arguments",
-    "refuse_missing",
-    "renamed",
-]
 
 SEE = "docs, page 'Arguments'"
 MOST = 1_000_000
@@ -93,7 +80,7 @@ def choose(name: str, value: str, allowed: tuple[str, ...], *see: str) -> None:
         raise SpecificationError(f"{name}={value!r}", "this is not one of the choices", choices, *see)
 
 
-def as_point(values: Any, size: int) -> NDArray[np.float64]:
+def as_point(values: Any, size: int) -> FloatArray:
     """Return the point at which a criterion is asked for, (size,); what the optimiser passes is looked at only briefly.
 
     Raises
@@ -112,7 +99,7 @@ def as_point(values: Any, size: int) -> NDArray[np.float64]:
     return found.astype(np.float64)
 
 
-def refuse_missing(values: NDArray[np.float64]) -> None:
+def refuse_missing(values: FloatArray) -> None:
     """Refuse a point with NaN, where a criterion has no value.
 
     Raises

@@ -19,8 +19,6 @@ import pandas as pd
 
 from hierlmm.frozen import Sealed
 
-__all__ = ["Items", "Page", "Paragraph", "Part", "Printed", "Result", "Table"]
-
 
 @dataclass(frozen=True)
 class Paragraph:

@@ -12,26 +12,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-__all__ = [
-    "PROBABILITIES",
-    "align",
-    "apart",
-    "fill",
-    "number",
-    "percentage",
-    "probability",
-    "probability_text",
-    "show",
-    "span",
-    "table_lines",
-    "table_text",
-    "templates",
-    "wrap",
-]
+from hierlmm.arrays import FloatArray, IntArray
 
-FloatArray = NDArray[np.float64]
 PROBABILITIES = ("p", "prob_positive", "prob_rope", "prob", "share", "share_lower", "share_upper")
 """Columns that hold probabilities or shares."""
 LEAST_DIGITS = 3
@@ -164,7 +147,7 @@ def table_text(frame: pd.DataFrame, digits: int) -> str:
     return "\n".join(line.rstrip() for line in cells.to_string().splitlines())
 
 
-def _magnitude(values: FloatArray) -> NDArray[np.intp]:
+def _magnitude(values: FloatArray) -> IntArray:
     """Power of ten of each value; 0 of what has none."""
     usable = np.isfinite(values) & (values > 0)
     return np.floor(np.log10(np.where(usable, values, 1.0))).astype(np.intp)

@@ -20,22 +20,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from hierlmm.bayes.distributions import Prior
+from hierlmm.arrays import FloatArray
+from hierlmm.bayes.distribution import Prior
 from hierlmm.bayes.explicit import pymc_module
 from hierlmm.bayes.nuts import Settings
-from hierlmm.bayes.priors import Priors, ResolvedPriors, resolve_priors
+from hierlmm.bayes.priors import Priors, resolve_priors
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT, join_terms, term_name
 from hierlmm.errors import MissingPackageError, SpecificationError
 from hierlmm.notice import interactive
 
-__all__ = ["build_bambi_model", "fit_bambi"]
-
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Bambi'"
 
 
@@ -73,11 +71,7 @@ def build_bambi_model(design: Design, priors: ResolvedPriors | Priors | str | No
     return _build(design, resolve_priors(priors, design))[0]
 
 
-def fit_bambi(
-    design: Design,
-    priors: ResolvedPriors | Priors | str | None = None,
-    **settings: Any,
-) -> PosteriorRecord:
+def fit_bambi(design: Design, priors: ResolvedPriors | Priors | str | None = None, **settings: Any) -> PosteriorRecord:
     """Sample Bambi's model with nutpie, and give the draws this package's names.
 
     Parameters

@@ -11,29 +11,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import gammaln
 
+from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.bayes.collapsed_kernel import HEADER, N_PRIOR, compiled_density, evaluate, unpack
 from hierlmm.bayes.distributions import LKJ
 from hierlmm.bayes.posterior import Collapsed, Conditional, Density
-from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.recover import draw_random_effects, recover_beta, summarise_random_effects
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts, cross_products
 from hierlmm.likelihood.search import alone, spread
 
-__all__ = [
-    "CollapsedPosterior",
-    "collapsed_posterior",
-    "find_mode",
-    "pack",
-    "starts",
-    "why_not_collapsed",
-]
-
-FloatArray = NDArray[np.float64]
 NEAR_ZERO = 5.0
 """Drop of the log density from the mode of a standard deviation to a twentieth of it, below which it may be zero."""
 FAINT = 7.0
@@ -166,9 +156,7 @@ def _climb(negative: Density, candidates: FloatArray) -> FloatArray:
     return np.array([t.x for t in sorted(tops, key=lambda t: t.fun)]) if tops else candidates[np.argmin(values)][None]
 
 
-def _modes(
-    negative: Density, mode: FloatArray, root: FloatArray, tops: FloatArray, signed: NDArray[np.intp]
-) -> FloatArray:
+def _modes(negative: Density, mode: FloatArray, root: FloatArray, tops: FloatArray, signed: IntArray) -> FloatArray:
     """The mode, and the others that starting points lead to: apart from it, and of a density that counts."""
     highest, found = negative(mode)[0], [mode]
     for top in tops:
@@ -253,7 +241,7 @@ def _negative(buffer: FloatArray) -> Density:
     return function
 
 
-def _reaches_zero(negative: Density, mode: FloatArray, n_sd: int) -> NDArray[np.bool_]:
+def _reaches_zero(negative: Density, mode: FloatArray, n_sd: int) -> BoolArray:
     """Which standard deviations (as logarithms) have a density at a twentieth of the mode that still counts."""
     highest, step = -negative(mode)[0], np.log(20.0)
     drops = np.empty(n_sd)

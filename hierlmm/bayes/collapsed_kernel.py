@@ -28,23 +28,10 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.compiled import compiled, compiled_callback
 from hierlmm.likelihood.kernel import pattern_sums
-
-__all__ = [
-    "HEADER",
-    "N_PRIOR",
-    "Packed",
-    "compiled_density",
-    "compiled_expand",
-    "density_with_gamma",
-    "evaluate",
-    "unpack",
-]
-
-FloatArray = NDArray[np.float64]
 
 HEADER = 8
 """Numbers before the arrays: total length, dim, q, P, K, N, number of sd parameters, constant of the log density."""

@@ -14,26 +14,22 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed import collapsed_posterior, find_mode, pack, starts
 from hierlmm.bayes.collapsed_kernel import density_with_gamma, unpack
-from hierlmm.bayes.distributions import Prior
+from hierlmm.bayes.distribution import Prior
 from hierlmm.bayes.posterior import Collapsed, Conditional, Density
 from hierlmm.bayes.predictive import reported
-from hierlmm.bayes.priors import ResolvedPriors
-from hierlmm.bayes.recover_residual import recover_residual
+from hierlmm.bayes.recover import recover_residual
 from hierlmm.bayes.residual_priors import log_prior_of_eta, narrowed
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.structured_kernel import compiled_structured, pack_structured
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.design.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts
-from hierlmm.likelihood.divergence import refuse_extreme_sigma
+from hierlmm.likelihood.residual_messages import refuse_extreme_sigma
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
-
-__all__ = ["ResidualPosterior", "posterior_of", "residual_posterior"]
-
-FloatArray = NDArray[np.float64]
 
 LARGEST_SHIFT = 100.0
 """Log of the average row's SD over σ beyond which the posterior of σ covers too many orders of magnitude to show."""

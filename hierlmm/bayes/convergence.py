@@ -19,11 +19,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-__all__ = ["Convergence", "assess_convergence", "check_convergence", "diagnostics"]
+from hierlmm.arrays import FloatArray
 
-FloatArray = NDArray[np.float64]
 MAX_RHAT = 1.01
 MIN_ESS = 400
 MIN_BFMI = 0.3
@@ -86,17 +84,6 @@ def diagnostics(draws: FloatArray, labels: list[str]) -> pd.DataFrame:
     if draws.shape[0] > 1:
         out.loc[varying, "r_hat"] = az.rhat(data)["x"].to_numpy()
     return out
-
-
-def check_convergence(datatree: Any) -> list[str]:
-    """Return plain-language messages on what looks wrong; an empty list if nothing does.
-
-    Parameters
-    ----------
-    datatree : xarray.DataTree
-        With groups ``posterior`` (the contract's names) and ``sample_stats``.
-    """
-    return list(assess_convergence(datatree).messages)
 
 
 def assess_convergence(datatree: Any) -> Convergence:

@@ -22,9 +22,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hierlmm.bayes.distributions import LKJ, HalfNormal, HalfStudentT, Normal, Prior
+from hierlmm.arrays import FloatArray
+from hierlmm.bayes.distribution import Prior
+from hierlmm.bayes.distributions import LKJ, HalfNormal, HalfStudentT, Normal
 from hierlmm.bayes.residual_priors import residual_prior
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.covariance.random import SPECTRAL
@@ -33,9 +34,6 @@ from hierlmm.design.formula import INTERCEPT
 from hierlmm.errors import SpecificationError
 from hierlmm.likelihood.residual_rows import residual_rows
 
-__all__ = ["bambi_priors", "centre_of", "default_priors"]
-
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Priors'"
 MULTIPLIER = 2.5
 

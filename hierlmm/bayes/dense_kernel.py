@@ -9,14 +9,10 @@ that of ``R = L L'`` with ``L[i, j] = c_ij Π_{k<j} √(1 - c_ik²)``, or that o
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.compiled import compiled
 from hierlmm.covariance.partial import autocorrelations, factor_row
-
-__all__ = ["DENSE", "GAUSSIAN", "TOEPLITZ", "UNSTRUCTURED", "dense_factors", "dense_gradient"]
-
-FloatArray = NDArray[np.float64]
 
 GAUSSIAN, TOEPLITZ, UNSTRUCTURED = 4.0, 5.0, 6.0
 DENSE = GAUSSIAN

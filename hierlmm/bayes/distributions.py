@@ -1,41 +1,32 @@
 """Prior distributions as data: readable, checked when they are made, and independent of any sampler.
 
-A prior knows its log density and how to draw from itself in numpy; `hierlmm.bayes.pymc_variables` turns one or several
+A prior knows its log density and how to draw from itself in numpy; `hierlmm.bayes.distribution` turns one or several
 of them into a PyMC random variable. Scales are standard deviations (or scales) in the units of the parameter, never
 precisions. What differs from one distribution to the next stands above its class, in `family`.
+
+`LKJ` is a distribution of a correlation matrix R (d, d), a density that depends on |R| alone:
+
+    p(R) = |R|^(η - 1) / c,     log c = Σ_{k=1..d-1} (d - k) [ (2η - 2 + d - k) log 2 + log B(a_k, a_k) ]
+
+with a_k = η + (d - k - 1)/2. Canonical partial correlations are independent under it: ``(c_ij + 1)/2 ~ Beta(α, α)``,
+α = η + (d - 2 - j)/2.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from scipy.special import gammaln
 
+from hierlmm.arrays import FloatArray
 from hierlmm.bayes.distribution import SEE, Distribution, Prior, family, number
-from hierlmm.bayes.lkj import LKJ
+from hierlmm.covariance.partial import factor_of_partials
 from hierlmm.errors import SpecificationError
-
-__all__ = [
-    "LKJ",
-    "Distribution",
-    "Exponential",
-    "Gamma",
-    "HalfCauchy",
-    "HalfNormal",
-    "HalfStudentT",
-    "LogNormal",
-    "Normal",
-    "Prior",
-    "ScaledBeta",
-    "StudentT",
-    "Uniform",
-    "number",
-]
-
-FloatArray = NDArray[np.float64]
+from hierlmm.options import checked_with_constructor
 
 
 def _normal(z: FloatArray, sd: float) -> FloatArray:
@@ -289,10 +280,7 @@ class Exponential(Prior):
     lambda p: {"alpha": p.shape, "beta": p.rate},
     _gamma,
     lambda p, rng, size: rng.gamma(p.shape, 1.0 / p.rate, size),
-    closed=lambda p: (
-        (p.shape, p.rate, 0.0, 0.0, 0.0),
-        float(p.shape * np.log(p.rate) - gammaln(p.shape)),
-    ),
+    closed=lambda p: ((p.shape, p.rate, 0.0, 0.0, 0.0), float(p.shape * np.log(p.rate) - gammaln(p.shape))),
 )
 class Gamma(Prior):
     """Gamma distribution with shape ``shape`` and rate ``rate``; shape 2 keeps an SD away from zero.
@@ -309,3 +297,104 @@ class Gamma(Prior):
     rate: float = 0.1
     positive: ClassVar[bool] = True
     _scales: ClassVar[tuple[str, ...]] = ("shape", "rate")
+
+
+@checked_with_constructor
+@dataclass(frozen=True)
+class LKJ(Distribution):
+    """Distribution of a correlation matrix R with density proportional to ``|R|**(eta - 1)``.
+
+    ``eta = 1`` is uniform over correlation matrices; larger values favour small correlations.
+
+    Parameters
+    ----------
+    eta : float
+        1: uniform over correlation matrices; larger values favour small correlations.
+
+    References
+    ----------
+    Lewandowski, D., Kurowicka, D., Joe, H. (2009). Generating random correlation matrices based on vines and extended
+    onion method. Journal of Multivariate Analysis 100, 1989-2001 (density and constant: equation 16).
+    """
+
+    eta: float = 2.0
+    _scales: ClassVar[tuple[str, ...]] = ("eta",)
+
+    def logpdf(self, x: ArrayLike) -> FloatArray:
+        """Log density of a correlation matrix (..., q, q) with respect to its q(q−1)/2 correlations.
+
+        Parameters
+        ----------
+        x : (..., q, q)
+            Correlation matrices.
+        """
+        R = np.asarray(x, dtype=float)
+        d, constant = R.shape[-1], 0.0
+        for k in range(1, d):
+            a = self.eta + (d - k - 1) / 2
+            log_beta = 2 * math.lgamma(a) - math.lgamma(2 * a)
+            constant += (d - k) * ((2 * self.eta - 2 + d - k) * math.log(2) + log_beta)
+        sign, logdet = np.linalg.slogdet(R)
+        return np.where(sign > 0, (self.eta - 1) * logdet - constant, -np.inf)
+
+    def equal_shapes(self, q: int) -> tuple[float, float]:
+        """Shapes of the Beta distribution of u when all correlations are equal, ``r = low + (1 − low) u``.
+
+        With ``low = −1/(q − 1)``: ``|R| = (1 − r)^(q−1) (1 + (q − 1) r)`` is proportional to ``(1 − u)^(q−1) u``, so
+        that the density on the line of equal correlations is Beta; at ``eta = 1`` it is uniform.
+
+        Parameters
+        ----------
+        q : int
+            Number of random effects.
+        """
+        return self.eta, (q - 1) * (self.eta - 1) + 1
+
+    def logpdf_equal(self, r: ArrayLike, q: int) -> FloatArray:
+        """Log density of the common correlation r of q random effects, on ``(−1/(q − 1), 1)``.
+
+        Parameters
+        ----------
+        r : array
+            Common correlations.
+        q : int
+            Number of random effects.
+        """
+        a, b = self.equal_shapes(q)
+        width = q / (q - 1)
+        u = (np.asarray(r, dtype=float) + 1 / (q - 1)) / width
+        constant = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) - math.log(width)
+        inside = (u > 0) & (u < 1)
+        v = np.where(inside, u, 0.5)
+        return np.where(inside, (a - 1) * np.log(v) + (b - 1) * np.log1p(-v) + constant, -np.inf)
+
+    def partial_shapes(self, q: int) -> FloatArray:
+        """Shapes ``a_j`` of the partial correlations, (q − 1,).
+
+        On the C-vine the partial correlations in column j of the Cholesky factor are independent, each distributed as
+        ``2 Beta(a_j, a_j) − 1`` with ``a_j = eta + (q − 2 − j) / 2``, j = 0, 1, ...
+
+        Parameters
+        ----------
+        q : int
+            Number of random effects.
+        """
+        return self.eta + (q - 2 - np.arange(q - 1)) / 2
+
+    def sample_cholesky(self, rng: np.random.Generator, q: int, size: int) -> FloatArray:
+        """Cholesky factors of ``size`` random correlation matrices, (size, q, q).
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Source of random numbers.
+        q : int
+            Number of random effects.
+        size : int
+            Number of matrices.
+        """
+        p = np.full((size, q, q), 0.5)
+        for i in range(1, q):
+            for j, a in enumerate(self.partial_shapes(q)[:i]):
+                p[:, i, j] = rng.beta(a, a, size)
+        return factor_of_partials(2 * p - 1, np.sqrt(4 * p * (1 - p)))

@@ -28,22 +28,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.bayes.distribution import as_pymc_variable
 from hierlmm.bayes.distributions import LKJ
 from hierlmm.bayes.explicit_residual import conditional_moments, refuse_dense, residual_draws, sd_name, sigma_draws
-from hierlmm.bayes.priors import ResolvedPriors
-from hierlmm.bayes.pymc_variables import as_pymc_variable
+from hierlmm.bayes.record import model_coords
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.covariance.partial import factor_of_partials
 from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
 from hierlmm.design.design import Design, level2_prediction
 
 if TYPE_CHECKING:
     import pymc as pm
-
-__all__ = ["build_pymc_model", "draws_of_model", "pymc_module"]
-
-FloatArray = NDArray[np.float64]
 
 
 def pymc_module() -> Any:
@@ -78,16 +75,8 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
         fixed effects has no ``beta``.
     """
     pm = pymc_module()
-    coords: dict[str, Any] = {
-        "coef": list(design.coef),
-        "term": list(design.term),
-        "term_bis": list(design.term),
-        "level1": list(design.level1),
-        "subject": design.subjects.to_numpy(),
-        "obs": np.arange(design.n_obs),
-    }
     refuse_dense(design, priors)
-    with pm.Model(coords=coords) as model:
+    with pm.Model(coords=model_coords(design)) as model:
         prediction = _level2_prediction(design, _fixed_effects(design, priors))
         random = [int(k) for k in design.term_level1]
         if not random:
@@ -131,12 +120,8 @@ def _level2_prediction(design: Design, beta: Any) -> list[Any]:
     columns: list[Any] = []
     for k in range(len(design.level1)):
         members = np.flatnonzero(design.coef_level1 == k)
-        columns.append(None if members.size == 0 else _dot(design.W[:, members], beta[members]))
+        columns.append(None if members.size == 0 else (design.W[:, members] * beta[members]).sum(axis=1))
     return columns
-
-
-def _dot(W: Any, beta: Any) -> Any:
-    return (W * beta).sum(axis=1)
 
 
 def _covariance(design: Design, priors: ResolvedPriors, *, fold: bool) -> Any:
@@ -199,7 +184,8 @@ def _correlation_factor(blocks: list[tuple[int, ...]], q: int, prior: LKJ, term:
     import pytensor.tensor as pt
 
     rows, cols = pairs_of(blocks)
-    shapes = np.concatenate([prior.partial_shapes(len(block))[j] for block in blocks for j in _columns(block)])
+    sizes = [len(block) for block in blocks]
+    shapes = np.concatenate([prior.partial_shapes(n)[:i] for n in sizes for i in range(1, n)])
     model = pm.modelcontext(None)
     model.add_coord("pair", [f"{term[j]}, {term[i]}" for i, j in zip(rows, cols, strict=True)])
     p = pm.Beta("corr_b_partial", alpha=shapes, beta=shapes, dims="pair")
@@ -212,15 +198,11 @@ def _correlation_factor(blocks: list[tuple[int, ...]], q: int, prior: LKJ, term:
     return pt.constant(np.tril(np.ones((q, q)))) * (2 * P - 1 + pt.constant(np.eye(q))) * before
 
 
-def pairs_of(blocks: Sequence[tuple[int, ...]]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def pairs_of(blocks: Sequence[tuple[int, ...]]) -> tuple[IntArray, IntArray]:
     """Rows and columns of the correlations below the diagonal, block by block and row by row."""
     pairs = [(block[i], block[j]) for block in blocks for i in range(len(block)) for j in range(i)]
     rows, cols = zip(*pairs, strict=True)
     return np.array(rows), np.array(cols)
-
-
-def _columns(block: tuple[int, ...]) -> list[list[int]]:
-    return [list(range(i)) for i in range(1, len(block))]
 
 
 def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, FloatArray]) -> dict[str, FloatArray]:

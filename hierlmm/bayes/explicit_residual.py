@@ -15,20 +15,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hierlmm.bayes.distributions import Prior, Uniform
-from hierlmm.bayes.priors import ResolvedPriors
-from hierlmm.bayes.pymc_variables import as_pymc_variable
+from hierlmm.arrays import FloatArray
+from hierlmm.bayes.distribution import Prior, as_pymc_variable
+from hierlmm.bayes.distributions import Uniform
 from hierlmm.bayes.record import residual_group
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
 
-__all__ = ["conditional_moments", "refuse_dense", "residual_draws", "sd_name", "sigma_draws"]
-
-FloatArray = NDArray[np.float64]
 LONGEST = 60
 """Most rows of a subject for which the recursion with a nugget is unrolled."""
 

@@ -10,8 +10,6 @@ import numpy as np
 from hierlmm.errors import SpecificationError
 from hierlmm.notice import interactive
 
-__all__ = ["Settings", "check_settings", "run", "whole_seed"]
-
 
 @dataclass(frozen=True)
 class Settings:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.bayes.collapsed_kernel import unpack
 from hierlmm.bayes.record import residual_group
 from hierlmm.covariance.partial import factor_of_partials
@@ -21,9 +21,6 @@ from hierlmm.covariance.random import sheared
 from hierlmm.design.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts
 
-__all__ = ["Collapsed", "Conditional", "Natural", "Posterior"]
-
-FloatArray = NDArray[np.float64]
 Density = Callable[[FloatArray], tuple[float, FloatArray]]
 
 
@@ -127,14 +124,9 @@ class Collapsed(ABC):
     uncentering: FloatArray
 
     @property
-    def signed(self) -> NDArray[np.intp]:
+    def signed(self) -> IntArray:
         """Positions of the standard deviations that θ holds as signed numbers."""
         return np.flatnonzero(unpack(self.buffer).sd_prior[:, -1])
-
-    @property
-    def n_dim(self) -> int:
-        """Number of covariance parameters."""
-        return len(self.mode)
 
     @property
     def n_theta(self) -> int:

@@ -9,24 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.arrays import FloatArray
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
 from hierlmm.design.design import Design
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, residual_rows
-
-__all__ = [
-    "conditional_log_likelihood",
-    "posterior_predictive_draws",
-    "prior_draws",
-    "prior_draws_with_eta",
-    "reported",
-    "residual_sd_ratios",
-    "subject_lines",
-]
-
-FloatArray = NDArray[np.float64]
 
 
 def subject_lines(design: Design, beta: FloatArray, b: FloatArray) -> FloatArray:

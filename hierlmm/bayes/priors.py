@@ -7,30 +7,15 @@ What they are priors of, and where they are stated, is in `hierlmm.bayes.resolve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hierlmm.bayes.default_priors import bambi_priors, centre_of, default_priors
-from hierlmm.bayes.distributions import (
-    LKJ,
-    Distribution,
-    Exponential,
-    Gamma,
-    HalfCauchy,
-    HalfNormal,
-    HalfStudentT,
-    LogNormal,
-    Normal,
-    Prior,
-    ScaledBeta,
-    StudentT,
-    Uniform,
-    number,
-)
-from hierlmm.bayes.resolved import AVERAGE, ResolvedPriors
+from hierlmm.bayes.distribution import Distribution, Prior, number
+from hierlmm.bayes.distributions import LKJ
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
@@ -39,26 +24,6 @@ from hierlmm.frames import shorten
 from hierlmm.likelihood.residual_rows import residual_rows
 from hierlmm.options import checked_with_constructor
 
-__all__ = [
-    "AVERAGE",
-    "LKJ",
-    "Exponential",
-    "Gamma",
-    "HalfCauchy",
-    "HalfNormal",
-    "HalfStudentT",
-    "LogNormal",
-    "Normal",
-    "Prior",
-    "Priors",
-    "ResolvedPriors",
-    "ScaledBeta",
-    "StudentT",
-    "Uniform",
-    "resolve_priors",
-]
-
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Priors'"
 POSITIVE = "HalfNormal, HalfStudentT, HalfCauchy or Gamma"
 REAL = "Normal or StudentT"
@@ -170,24 +135,18 @@ class Priors:
         # What was given is about the coefficient as written.
         shift = default.shift * np.array([c not in chosen_beta for c in design.coef])[:, None]
         untouched = all(getattr(self, field.name) is None for field in fields(self))
-        return ResolvedPriors(
-            coef=default.coef,
-            term=default.term,
+        residual = zip(default.residual_names, default.residual, strict=True)
+        return replace(
+            default,
             beta=beta,
             sd_b=tuple(chosen_sd.get(t, p) for t, p in zip(design.term, default.sd_b, strict=True)),
             corr_b=self.corr_b or default.corr_b,
             sigma=self.sigma or default.sigma,
             center=centre_of(design, shift),
-            intercept=default.intercept,
             shift=shift,
             random_center=np.zeros(len(design.term)) if INTERCEPT in chosen_sd else default.random_center,
-            common_sd=default.common_sd,
             source="default" if untouched else "chosen",
-            residual_names=default.residual_names,
-            average_row=default.average_row,
-            residual=tuple(
-                chosen_residual.get(n, p) for n, p in zip(default.residual_names, default.residual, strict=True)
-            ),
+            residual=tuple(chosen_residual.get(name, prior) for name, prior in residual),
         )
 
 

@@ -10,20 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hierlmm._version import __version__
+from hierlmm.arrays import FloatArray
 from hierlmm.bayes.convergence import assess_convergence
 from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
-from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.design import Design, level2_prediction
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.errors import warn
 from hierlmm.likelihood.residual_rows import residual_names, residual_rows
 
-__all__ = ["PosteriorRecord", "dataset", "model_coords", "posterior_record", "residual_group"]
-
-FloatArray = NDArray[np.float64]
 SMALL = 5_000_000
 """Largest number of values (40 MB) for which ``subject_coef`` and the pointwise log-likelihood are stored."""
 

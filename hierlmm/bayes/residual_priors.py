@@ -11,16 +11,13 @@ import math
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hierlmm.bayes.distributions import LogNormal, Normal, Prior, ScaledBeta, Uniform
+from hierlmm.arrays import FloatArray
+from hierlmm.bayes.distribution import Prior
+from hierlmm.bayes.distributions import LogNormal, Normal, ScaledBeta, Uniform
 from hierlmm.compiled import compiled
 from hierlmm.covariance.declared import difference
 from hierlmm.covariance.parameters import Decay, Parameter
-
-__all__ = ["closed_form", "log_prior_of_eta", "log_prior_of_one", "narrowed", "residual_prior"]
-
-FloatArray = NDArray[np.float64]
 
 BETA, NORMAL, DECAYS = 0.0, 1.0, 2.0
 

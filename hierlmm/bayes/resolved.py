@@ -15,16 +15,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from hierlmm.bayes.distributions import LKJ, Normal, Prior
+from hierlmm.arrays import FloatArray
+from hierlmm.bayes.distribution import Prior
+from hierlmm.bayes.distributions import LKJ, Normal
 from hierlmm.covariance.random import lowest_corr
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.errors import NotAvailableError
 
-__all__ = ["AVERAGE", "ResolvedPriors"]
-
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Priors'"
 AVERAGE = " (at average covariates)"
 

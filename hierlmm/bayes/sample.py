@@ -11,19 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from hierlmm.arrays import FloatArray
 from hierlmm.bayes.explicit import build_pymc_model, draws_of_model
 from hierlmm.bayes.explicit_residual import residual_draws
 from hierlmm.bayes.nuts import Settings, run
-from hierlmm.bayes.priors import Priors, ResolvedPriors, resolve_priors
+from hierlmm.bayes.priors import Priors, resolve_priors
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.design import Design
-
-__all__ = ["ExplicitPosterior", "sample_explicit"]
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

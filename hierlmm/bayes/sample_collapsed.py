@@ -12,20 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed_kernel import compiled_expand
 from hierlmm.bayes.collapsed_residual import posterior_of
 from hierlmm.bayes.nuts import Settings, run
 from hierlmm.bayes.posterior import Collapsed
-from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.design import Design
 from hierlmm.notice import notice_if_slow
-
-__all__ = ["RANDOM_EFFECTS", "mode_notes", "sample_collapsed", "sample_theta"]
-
-FloatArray = NDArray[np.float64]
 
 RANDOM_EFFECTS = ("auto", "draws", "summary", "none")
 DRAWS_LIMIT = 10_000_000
@@ -188,11 +184,5 @@ def _python_model(start: FloatArray, make_density: Any) -> Any:
         return lambda z: {"z": z}
 
     return from_pyfunc(
-        m,
-        make_density,
-        make_expand,
-        [np.dtype(np.float64)],
-        [(m,)],
-        ["z"],
-        make_initial_point_fn=_initial_point(start),
+        m, make_density, make_expand, [np.dtype(np.float64)], [(m,)], ["z"], make_initial_point_fn=_initial_point(start)
     )

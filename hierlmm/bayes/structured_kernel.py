@@ -17,9 +17,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed_kernel import _density, _int64, _pointer, _uint64, _unpack, _voidptr
 from hierlmm.bayes.dense_kernel import GAUSSIAN, TOEPLITZ, UNSTRUCTURED, dense_factors, dense_gradient
-from hierlmm.bayes.distributions import Prior
+from hierlmm.bayes.distribution import Prior
 from hierlmm.bayes.residual_priors import closed_form, log_prior_of_one
 from hierlmm.compiled import compiled, compiled_callback
 from hierlmm.covariance.parameters import Parameter
@@ -33,10 +34,6 @@ from hierlmm.likelihood.rows import (
     serial_pull_back,
     serial_whiten,
 )
-
-__all__ = ["compiled_structured", "pack_structured"]
-
-FloatArray = NDArray[np.float64]
 
 NONE, POWER, DECAY, SHARE = 0.0, 1.0, 2.0, 3.0
 """No correlation; d = ρ^gap; d = exp(-gap/range); d = 1 and u = ρ."""

@@ -26,8 +26,6 @@ from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
 from hierlmm.text import table_text
 
-__all__ = ["MarginalComparison", "beside_gee", "counterpart"]
-
 SEE = "docs, page 'GEE'"
 SHORT = ("naive", "robust", "bias-reduced")
 LABELS = {name.replace("-", "_"): f"GEE, {name}" for name in SHORT}

@@ -20,8 +20,6 @@ from hierlmm.fits.side_by_side import SideBySide, estimates, known_label, label_
 from hierlmm.options import checked, renamed
 from hierlmm.results import Page
 
-__all__ = ["Comparison", "check_options", "compare", "estimator_names"]
-
 SEE = "docs, page 'Comparing estimators'"
 GEE_OPTIONS = ("correlation", "time", "scale", "ar_pairs", "se", "max_iterations")
 

@@ -19,8 +19,6 @@ from hierlmm.errors import MissingPackageError
 from hierlmm.fits.side_by_side import COLUMNS, SideBySide
 from hierlmm.results import Items, Page, Table
 
-__all__ = ["comparison_gt", "comparison_html", "comparison_latex", "comparison_page", "comparison_rich"]
-
 TITLES = {
     "fixed": "Fixed effects",
     "sd": "Random effects, SD",

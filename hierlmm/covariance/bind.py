@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from hierlmm.arrays import Flags, FloatArray, Places
+from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.covariance.declared import data_error
 from hierlmm.covariance.parameters import Parameter, check_parameters, natural_slopes, natural_values
 from hierlmm.covariance.residual.base import MOST_OCCASIONS, Observed, ResidualCorrelation, check_matrix
@@ -23,9 +22,6 @@ from hierlmm.covariance.variance import VarianceFunction, sorted_levels
 from hierlmm.frames import is_number, quote, shorten
 from hierlmm.groups import group_order, group_starts
 
-__all__ = ["BoundCorrelation", "BoundVariance", "Rows", "bind_correlation", "bind_variance", "make_rows"]
-
-IntArray = NDArray[np.int64]
 SHRINK = 0.8
 CHECKED = 60
 """Positions of the longest subject at which a structure's matrix is looked at."""
@@ -42,14 +38,14 @@ class Rows:
     order : (N,)
         Row of the data at each place.
     start : (J + 1,)
-        Places of subject j are ``start[j]:start[j+1]``.
+        IntArray of subject j are ``start[j]:start[j+1]``.
     t : (N,)
         Positions, in this order.
     labels : tuple of str
         Names of the occasions that the codes in ``t`` stand for.
     """
 
-    order: Places
+    order: IntArray
     start: IntArray
     t: FloatArray
     labels: tuple[str, ...]
@@ -165,7 +161,7 @@ class BoundVariance(_Bound):
 
 
 def make_rows(
-    spec: ResidualCorrelation | None, column: pd.Series | None, subject_index: Places, subjects: pd.Index
+    spec: ResidualCorrelation | None, column: pd.Series | None, subject_index: IntArray, subjects: pd.Index
 ) -> Rows:
     """Sort the rows by subject and position, and refuse positions that the structure cannot use.
 
@@ -307,7 +303,7 @@ def bind_correlation(
     return BoundCorrelation(spec, rows, parameters, observed, gaps, groups, offset)
 
 
-def _neighbour_correlation(residual: FloatArray, inner: Flags) -> float:
+def _neighbour_correlation(residual: FloatArray, inner: BoolArray) -> float:
     places = np.flatnonzero(inner)
     a, b = residual[places - 1], residual[places]
     size = float(np.sqrt((a @ a) * (b @ b)))

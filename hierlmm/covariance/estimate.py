@@ -16,8 +16,6 @@ from hierlmm.arrays import FloatArray
 from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, Rows
 from hierlmm.covariance.declared import data_error
 
-__all__ = ["ResidualEstimate"]
-
 
 @dataclass(frozen=True, eq=False)
 class ResidualEstimate:

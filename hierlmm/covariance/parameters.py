@@ -17,17 +17,6 @@ import numpy as np
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.declared import specification_error
 
-__all__ = [
-    "Decay",
-    "Parameter",
-    "check_parameters",
-    "check_start",
-    "natural_slopes",
-    "natural_values",
-    "refuse_repeated_names",
-    "unconstrained_values",
-]
-
 LARGEST_ETA = 500.0
 
 

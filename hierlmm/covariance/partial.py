@@ -26,8 +26,6 @@ import numpy as np
 from hierlmm.arrays import FloatArray
 from hierlmm.compiled import compiled
 
-__all__ = ["autocorrelations", "factor_of_partials", "factor_row", "partials_of_correlation", "products_before"]
-
 
 def products_before(rest: FloatArray) -> FloatArray:
     """``Π_{k<j} rest[..., i, k]`` for every i and j: (..., m, m) -> (..., m, m)."""

@@ -19,18 +19,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hierlmm.arrays import Flags, FloatArray, Places
-
-__all__ = [
-    "SPECTRAL",
-    "RandomCovariance",
-    "compound_symmetry_corr",
-    "equal_correlation_factor",
-    "lowest_corr",
-    "random_covariance",
-    "sheared",
-]
-
+from hierlmm.arrays import BoolArray, FloatArray, IntArray
 
 # Structures in which all random effects share one standard deviation: a fixed eigenbasis, eigenvalues as parameters.
 SPECTRAL = ("identity", "compound_symmetry")
@@ -53,9 +42,9 @@ class RandomCovariance:
     structure: str
     q: int
     blocks: tuple[tuple[int, ...], ...]
-    row: Places
-    col: Places
-    index: Places
+    row: IntArray
+    col: IntArray
+    index: IntArray
     projections: FloatArray | None = None
 
     @property
@@ -112,7 +101,7 @@ class RandomCovariance:
         result[self.index] = (Lambda * signs)[self.row, self.col]
         return result
 
-    def filled(self, lam: FloatArray, tolerance: float) -> Flags:
+    def filled(self, lam: FloatArray, tolerance: float) -> BoolArray:
         """Parameters whose column of Λ (or eigenvalue of D) the boundary does not hold at zero, and all that follow."""
         filled = np.ones(len(lam), dtype=bool)
         m = self.n_parameters

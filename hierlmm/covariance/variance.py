@@ -19,8 +19,6 @@ from hierlmm.covariance.parameters import Parameter
 from hierlmm.frames import is_number, levels_in_use, quote
 from hierlmm.options import checked_constructor, renamed
 
-__all__ = ["VarExp", "VarIdent", "VarPower", "VarianceFunction", "sorted_levels"]
-
 SMALLEST_SPREAD = 1e-6
 
 

@@ -25,8 +25,6 @@ from hierlmm.errors import DataError, SpecificationError, UnknownDatasetError
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Part, Result, Table
 
-__all__ = ["DatasetColumn", "DatasetDescription", "catalogue", "describe_dataset", "list_datasets", "load_dataset"]
-
 STATUS = {
     "published": "Published data, shipped with the package; cite the source.",
     "simulated": "Simulated, shipped with the package under its licence.",

@@ -17,8 +17,6 @@ import pandas as pd
 
 from hierlmm.errors import SpecificationError, closest
 
-__all__ = ["Array", "Column", "Covariate", "draw_covariates", "finite", "positive", "refuse", "split", "whole"]
-
 refuse = partial(SpecificationError, see="the documentation of hierlmm.simulate")
 
 Array = np.ndarray

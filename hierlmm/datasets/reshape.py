@@ -18,8 +18,6 @@ import pandas as pd
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.options import checked, renamed
 
-__all__ = ["to_long"]
-
 SEE = "the documentation of hierlmm.to_long"
 data_error = partial(DataError, see=SEE)
 specification_error = partial(SpecificationError, see=SEE)

@@ -36,8 +36,6 @@ from hierlmm.datasets.covariates import (
 )
 from hierlmm.options import checked
 
-__all__ = ["SimulationTruth", "simulate"]
-
 
 @dataclass(frozen=True)
 class SimulationTruth:

@@ -6,8 +6,6 @@ import re
 
 from hierlmm.errors import FormulaError
 
-__all__ = ["BLANK", "holds_bar", "outline", "split_top_level"]
-
 BLANK = "\0"
 UNMATCHED = "its parentheses or quotes do not match"
 SEE = "docs, page 'Formulas and levels'"

@@ -13,8 +13,8 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.columns import Column, FactorColumns, evaluate_factors
 from hierlmm.design.design import Design
 from hierlmm.design.formula import ParsedFormula, Term, refuse_response_as_subject, term_name, unquoted
@@ -28,9 +28,6 @@ from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.frames import quote, shorten
 from hierlmm.groups import first_rows
 
-__all__ = ["design_from_fixed", "design_from_formula", "design_from_hierarchy"]
-
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Formulas and levels'"
 specification_error = partial(SpecificationError, see=SEE)
 
@@ -96,15 +93,15 @@ class _Learnt:
     values: dict[tuple[str, str], FloatArray]
 
     @cached_property
-    def first(self) -> NDArray[np.intp]:
+    def first(self) -> IntArray:
         """First row of every subject."""
         return first_rows(self.rows.subject.index, len(self.rows.subject.labels))
 
     @cached_property
-    def changes(self) -> dict[str, NDArray[np.bool_]]:
+    def changes(self) -> dict[str, BoolArray]:
         """Factor -> the rows in which it is not what it was in the subject's first, (N,)."""
         first = self.first[self.rows.subject.index]
-        found: dict[str, NDArray[np.bool_]] = {}
+        found: dict[str, BoolArray] = {}
         for (factor, _), column in self.values.items():
             changed = column != column[first]
             found[factor] = found[factor] | changed if factor in found else changed
@@ -178,7 +175,7 @@ def split_parts(parts: Parts, varying: Iterable[str]) -> tuple[Parts, Parts]:
     return tuple(p for p in parts if p[0] in varying), tuple(p for p in parts if p[0] not in varying)
 
 
-def check_levels(hierarchy: Hierarchy, rows: Prepared, changes: Mapping[str, NDArray[np.bool_]]) -> None:
+def check_levels(hierarchy: Hierarchy, rows: Prepared, changes: Mapping[str, BoolArray]) -> None:
     """Refuse level-2 factors that vary within a subject, and level-1 factors that vary within none.
 
     Parameters

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.design.formula import (
     INTERCEPT,
     Term,
@@ -30,8 +30,6 @@ from hierlmm.design.formula_limits import check_columns
 from hierlmm.design.levels import is_factor
 from hierlmm.design.recipes import as_floats, fit_recipe, materialise, warn_beyond
 from hierlmm.errors import DataError, FormulaError
-
-__all__ = ["Column", "FactorColumns", "evaluate_factors"]
 
 SEE = "docs, page 'Formulas and levels'"
 
@@ -52,9 +50,9 @@ class FactorColumns:
     wanted: frozenset[tuple[str, str]]
     numbers: frozenset[str]
 
-    def values(self, frame: pd.DataFrame) -> dict[tuple[str, str], NDArray[np.float64]]:
+    def values(self, frame: pd.DataFrame) -> dict[tuple[str, str], FloatArray]:
         """Evaluate every factor column on a table (fitting data or new data)."""
-        found: dict[tuple[str, str], NDArray[np.float64]] = {}
+        found: dict[tuple[str, str], FloatArray] = {}
         extrapolated: dict[str, str] = {}
         frame = as_floats(frame, {factor for factor, _ in self.wanted})
         _check_numbers(frame, self.numbers)
@@ -69,7 +67,7 @@ class FactorColumns:
 
 def evaluate_factors(
     term_lists: Sequence[Sequence[Term]], frame: pd.DataFrame
-) -> tuple[list[list[Column]], FactorColumns, dict[tuple[str, str], NDArray[np.float64]]]:
+) -> tuple[list[list[Column]], FactorColumns, dict[tuple[str, str], FloatArray]]:
     """Code every list of terms as a formula of its own and return their columns and the factor columns they need.
 
     Parameters
@@ -94,7 +92,7 @@ def evaluate_factors(
     recipes: list[Any] = []
     columns: list[list[Column]] = []
     extrapolated: dict[str, str] = {}
-    values: dict[tuple[str, str], NDArray[np.float64]] = {}
+    values: dict[tuple[str, str], FloatArray] = {}
     for terms in term_lists:
         if not terms:
             columns.append([])
@@ -228,9 +226,7 @@ def _split_name(name: str, n_parts: int) -> list[str]:
     return parts if len(parts) == n_parts else [name] * n_parts
 
 
-def _collect(
-    columns: Iterable[Column], matrix: pd.DataFrame, values: dict[tuple[str, str], NDArray[np.float64]]
-) -> bool:
+def _collect(columns: Iterable[Column], matrix: pd.DataFrame, values: dict[tuple[str, str], FloatArray]) -> bool:
     new = False
     for column in columns:
         if len(column.parts) == 1 and column.parts[0] not in values:

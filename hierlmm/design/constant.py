@@ -15,11 +15,8 @@ where X_c has the constant at k and centred columns elsewhere.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = ["centre_columns", "constant_combination"]
-
-FloatArray = NDArray[np.float64]
+from hierlmm.arrays import FloatArray
 
 ROUNDING = 1e-13
 """Distance from the constant, relative to the terms of the sum, that is rounding."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.columns import Column, FactorColumns
@@ -27,8 +27,6 @@ from hierlmm.frames import column_names, complete_rows, quote, require_columns, 
 
 __all__ = ["ARRAYS", "Design", "NewData", "design_of", "level2_prediction"]
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 ARRAYS = ("y", "offset", "X", "Z", "X1", "W", "subject_index", "coef_level1", "term_level1")
 
 

@@ -28,24 +28,6 @@ from hierlmm.design.formula_limits import (
 )
 from hierlmm.errors import FormulaError, closest
 
-__all__ = [
-    "INTERCEPT",
-    "ParsedFormula",
-    "Term",
-    "categorical_arguments",
-    "factor_name",
-    "is_truth_value",
-    "join_terms",
-    "parse_formula",
-    "parse_rhs",
-    "quoted",
-    "refuse_response_as_subject",
-    "term_factors",
-    "term_name",
-    "unquoted",
-    "variables_of",
-]
-
 INTERCEPT = "Intercept"
 SEE = "docs, page 'Formulas and levels'"
 formula_error = partial(FormulaError, see=SEE)

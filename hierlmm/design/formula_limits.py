@@ -20,17 +20,6 @@ import numpy as np
 
 from hierlmm.errors import FormulaError, closest
 
-__all__ = [
-    "CONTRASTS",
-    "check_columns",
-    "check_constants",
-    "check_expansion",
-    "check_function",
-    "check_syntax",
-    "check_text",
-    "syntax_tree",
-]
-
 LIMITS = "docs, page 'Formulas and levels', section 'Limits'"
 CHARACTERS = 20_000
 DEPTH = 50

@@ -27,16 +27,6 @@ from hierlmm.design.formula import (
 from hierlmm.design.formula_limits import check_text
 from hierlmm.errors import FormulaError, SpecificationError, closest
 
-__all__ = [
-    "COVARIANCES",
-    "Hierarchy",
-    "RandomBlock",
-    "hierarchy_from_levels",
-    "hierarchy_from_terms",
-    "marginal_hierarchy",
-    "random_blocks",
-]
-
 COVARIANCES = ("unstructured", "diagonal", "identity", "compound_symmetry")
 CORRELATED = ("unstructured", "compound_symmetry")  # all random effects in one block
 SEE = "docs, page 'Formulas and levels'"

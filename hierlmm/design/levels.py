@@ -15,8 +15,6 @@ from hierlmm.design.formula import categorical_arguments, unquoted
 from hierlmm.errors import DataError
 from hierlmm.frames import quote, shorten
 
-__all__ = ["Levels", "as_fitted_truth_values", "holds_huge_integers", "is_factor", "learn_levels"]
-
 SEE = "docs, page 'Formulas and levels'"
 data_error = partial(DataError, see=SEE)
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")

@@ -11,39 +11,27 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arrays import IntArray
 from hierlmm.design.design import Design
 from hierlmm.errors import SpecificationError
 from hierlmm.frames import is_number, quote, shorten
 from hierlmm.groups import first_rows, group_order, rows_of_groups
 from hierlmm.text import fill, templates
 
-__all__ = [
-    "first_row_of_subjects",
-    "is_label",
-    "levels_of",
-    "numbers_at_level1",
-    "row_order_messages",
-    "rows_by_subject",
-    "rows_of_subject",
-    "time_of",
-    "time_variable",
-]
-
 SEE = "docs, page 'Predictions'"
-FloatArray = NDArray[np.float64]
 
 
-def rows_by_subject(design: Design, within: NDArray[Any] | None = None) -> list[NDArray[np.intp]]:
+def rows_by_subject(design: Design, within: NDArray[Any] | None = None) -> list[IntArray]:
     """Rows of every subject: as they stand, or in the order of the values ``within`` (N,)."""
     return rows_of_groups(design.subject_index, design.n_subjects, within)
 
 
-def rows_of_subject(design: Design, subject: int) -> NDArray[np.intp]:
+def rows_of_subject(design: Design, subject: int) -> IntArray:
     """Rows of the subject at one position, as they stand."""
     return np.flatnonzero(design.subject_index == subject)
 
 
-def first_row_of_subjects(design: Design) -> NDArray[np.intp]:
+def first_row_of_subjects(design: Design) -> IntArray:
     """First row of every subject, (J,): there a covariate that is constant within subjects is read off."""
     return first_rows(design.subject_index, design.n_subjects)
 
@@ -114,7 +102,7 @@ def _disordered_rows(design: Design, name: str) -> list[str]:
     order = group_order(design.subject_index)
     index = design.subject_index[order]
     same = index[1:] == index[:-1]
-    times: dict[str, NDArray[np.intp]] = {}
+    times: dict[str, IntArray] = {}
     for variable in dict.fromkeys([*design.level1_variables(), *design.residual_columns]):
         if not is_number(design.frame[variable]):
             continue

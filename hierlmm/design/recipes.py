@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.design.formula import categorical_arguments, is_truth_value, unquoted, variables_of
 from hierlmm.design.levels import holds_huge_integers
 from hierlmm.design.spline_functions import formula_functions
 from hierlmm.errors import DataError, FormulaError, HierlmmError, warn
-
-__all__ = ["as_floats", "evaluate_vector", "fit_recipe", "materialise", "warn_beyond"]
 
 SEE = "docs, page 'Formulas and levels'"
 data_error = partial(DataError, see=SEE)
@@ -80,7 +78,7 @@ def materialise(recipe: Any, frame: pd.DataFrame, extrapolated: dict[str, str]) 
         raise data_error(received, f"the terms cannot be evaluated on them: {problem}", remedy) from error
 
 
-def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> NDArray[np.float64]:
+def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> FloatArray:
     """Evaluate a response or offset to one numeric vector.
 
     Raises

@@ -10,8 +10,6 @@ from hierlmm.covariance.residual import ResidualCorrelation, UnstructuredHeterog
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.errors import SpecificationError
 
-__all__ = ["INDEPENDENT", "Residual", "make_residual"]
-
 SEE = "docs, page 'Residual structures'"
 specification_error = partial(SpecificationError, see=SEE)
 

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.formula import INTERCEPT, Term, unquoted, variables_of
 from hierlmm.design.hierarchy import RandomBlock
 from hierlmm.design.levels import Levels, learn_levels
@@ -24,10 +25,6 @@ from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.frames import column_names, complete_rows, require_columns, to_pandas
 from hierlmm.frozen import OwnArrays
 
-__all__ = ["Prepared", "RandomTerm", "Rows", "Said", "group_by", "prepare"]
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 SEE = "docs, page 'Formulas and levels'"
 
 

@@ -7,14 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.design import splines
 from hierlmm.errors import FormulaError, closest
 
-__all__ = ["formula_functions"]
-
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Formulas and levels', section 'Splines and polynomials'"
 ARGUMENTS = {
     "ns": ("df", "knots", "intercept", "boundary_knots"),

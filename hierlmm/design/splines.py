@@ -23,23 +23,11 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.errors import DataError, FormulaError
 
-__all__ = [
-    "PolynomialBasis",
-    "SplineBasis",
-    "learn_poly",
-    "learn_spline",
-    "listed",
-    "outside",
-    "switch",
-    "variable_of",
-    "whole",
-]
-
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Formulas and levels', section 'Splines and polynomials'"
 data_error = partial(DataError, see=SEE)
 formula_error = partial(FormulaError, see=SEE)
@@ -89,7 +77,7 @@ class SplineBasis:
         columns = _natural(self, x) if self.kind == "ns" else _b_splines(self)(x)
         return np.ascontiguousarray(columns if self.kind == "ns" or self.intercept else columns[:, 1:])
 
-    def beyond(self, x: ArrayLike) -> NDArray[np.bool_]:
+    def beyond(self, x: ArrayLike) -> BoolArray:
         """Which values lie where the curve is extrapolated: beyond the boundary knots and, for ``ns``, beyond the data.
 
         A natural spline with boundary knots inside the data is a straight line in its tails because it was asked to be.
@@ -259,7 +247,7 @@ def _natural(basis: SplineBasis, x: FloatArray) -> FloatArray:
     return columns[:, 2:]
 
 
-def outside(x: FloatArray, low: float, high: float) -> NDArray[np.bool_]:
+def outside(x: FloatArray, low: float, high: float) -> BoolArray:
     """Which values lie beyond a range, and not by rounding alone."""
     slack = ROUNDING * (high - low)
     return (x < low - slack) | (x > high + slack)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design.columns import Column, FactorColumns
 from hierlmm.design.formula import INTERCEPT, variables_of
@@ -26,10 +26,6 @@ from hierlmm.errors import DataError
 from hierlmm.frames import quote
 from hierlmm.frozen import OwnArrays
 
-__all__ = ["NewData", "Parts", "RandomColumns", "Terms", "check_finite", "parts_name", "product", "stack"]
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 type Parts = tuple[tuple[str, str], ...]
 """Factor columns that a column is the product of: ``(factor, column name)``."""
 

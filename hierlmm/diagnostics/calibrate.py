@@ -34,10 +34,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import Places, Rng
+from hierlmm.arrays import IntArray, Rng
 from hierlmm.bayes.nuts import check_settings
 from hierlmm.bayes.predictive import prior_draws_with_eta
-from hierlmm.bayes.priors import Priors, ResolvedPriors, resolve_priors
+from hierlmm.bayes.priors import Priors, resolve_priors
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.design import Design, design_of
 from hierlmm.diagnostics.calibration import Calibration
 from hierlmm.diagnostics.recovered import (
@@ -63,8 +64,6 @@ from hierlmm.fits.base import Fit
 from hierlmm.frames import quote
 from hierlmm.likelihood.residual_rows import residual_rows
 from hierlmm.options import checked, choose, renamed
-
-__all__ = ["ESTIMATORS", "calibrate"]
 
 ESTIMATORS = ("nuts", "reml", "ml")
 SEE = "docs, page 'Calibration'"
@@ -221,7 +220,7 @@ def _refuse_own_fitted_values(design: Design) -> None:
         )
 
 
-def _positions(design: Design, subjects: Sequence[Any], bayes: bool) -> Places:
+def _positions(design: Design, subjects: Sequence[Any], bayes: bool) -> IntArray:
     wanted = list(subjects) if isinstance(subjects, Sequence) and not isinstance(subjects, str) else [subjects]
     if wanted and not bayes:
         received = f"subjects={subjects!r} with a likelihood estimator"

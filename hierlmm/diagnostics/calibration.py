@@ -24,15 +24,13 @@ import pandas as pd
 from scipy.special import bdtr
 
 from hierlmm.arrays import FloatArray
-from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.design import Design
 from hierlmm.diagnostics.replicate import Failure, binomial_interval, probability, refuse_unknown
 from hierlmm.errors import NotAvailableError
 from hierlmm.frames import shorten
 from hierlmm.options import checked, renamed
 from hierlmm.results import Page, Paragraph, Result, Table
-
-__all__ = ["LEVELS", "LOGLIK", "Calibration", "EcdfBand", "ecdf_band"]
 
 LEVELS = (0.5, 0.8, 0.95)
 LOGLIK = "log-likelihood"

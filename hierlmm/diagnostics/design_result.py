@@ -15,8 +15,6 @@ from hierlmm.diagnostics.replicate import Failure, probability
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
 
-__all__ = ["DesignAnalysis"]
-
 LEAST_POWER = 0.3  # a power below says more about the level of the test than about the effect
 FURTHEST = 2.0  # an answer beyond so many times the largest size is not given
 EXTRAPOLATION = 0.2  # relative error allowed to the noncentrality when the answer is e times the nearest size

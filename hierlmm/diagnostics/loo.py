@@ -40,8 +40,6 @@ from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 from hierlmm.options import checked, choose
 from hierlmm.results import Page, Paragraph, Result, Table
 
-__all__ = ["UNITS", "LooResult", "log_likelihood_tree", "loo", "subject_log_likelihood"]
-
 Unit = Literal["subject", "observation"]
 
 UNITS = ("subject", "observation")

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import norm
 
-from hierlmm.arrays import FloatArray, Places, Rng
-from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.arrays import FloatArray, IntArray, Rng
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.diagnostics.calibration import LOGLIK
@@ -24,8 +24,6 @@ from hierlmm.fits.covariance_table import covariance_parameters
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, residual_rows
-
-__all__ = ["FIELDS", "RANKS", "Quantities", "Recovered", "Truth", "recover_by_likelihood", "recover_by_nuts", "thinned"]
 
 RANKS = 99
 """Draws that a rank is taken among, nearly independent after thinning: ranks 0 ... 99 fall into bins of equal size."""
@@ -57,7 +55,7 @@ class Quantities:
     """Which numbers are followed, in order: β, covariance parameters, b of some subjects, log-likelihood."""
 
     design: Design
-    subjects: Places
+    subjects: IntArray
     loglik: bool
 
     @property
@@ -105,7 +103,7 @@ class Quantities:
         return self.values(truth.beta[None], truth.D[None], np.array([truth.sigma]), truth.eta[None])[0]
 
 
-def thinned(size: int) -> Places:
+def thinned(size: int) -> IntArray:
     """Positions of at most `RANKS` evenly spaced draws among ``size``."""
     step = max(1, size // RANKS)
     return np.arange(step - 1, size, step)[:RANKS]

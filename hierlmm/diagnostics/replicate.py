@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hierlmm.arrays import FloatArray, Places, Rng
+from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.bayes.collapsed import why_not_collapsed
 from hierlmm.bayes.collapsed_residual import posterior_of
 from hierlmm.bayes.nuts import Settings
@@ -30,21 +30,6 @@ from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.frames import shorten
 from hierlmm.likelihood.estimate import maximise_design
 from hierlmm.notice import interactive
-
-__all__ = [
-    "Failure",
-    "binomial_interval",
-    "drawn_response",
-    "eigen_root",
-    "likelihood_of",
-    "probability",
-    "refuse_unknown",
-    "replicate",
-    "require_collapsed",
-    "sample_posterior",
-    "streams",
-    "whole",
-]
 
 type Colour = Callable[[FloatArray], FloatArray]
 EXPECTED = (HierlmmError, ArithmeticError, np.linalg.LinAlgError, RuntimeError)
@@ -219,7 +204,7 @@ class Sampled(NamedTuple):
 
 
 def sample_posterior(
-    design: Design, priors: ResolvedPriors, rng: Rng, options: Mapping[str, Any], *, effects_of: Places | None = None
+    design: Design, priors: ResolvedPriors, rng: Rng, options: Mapping[str, Any], *, effects_of: IntArray | None = None
 ) -> Sampled:
     """Sample the collapsed posterior of a design and recover β, and b for the flat draws ``effects_of``."""
     posterior = posterior_of(design, priors)

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import FloatArray, Places, Rng
+from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.design.questions import rows_by_subject, time_variable
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.frames import is_number
-
-__all__ = ["SEE", "LinearResiduals", "Pairs", "linear_residuals", "make_pairs", "positions_of"]
 
 SEE = "docs, page 'Residual diagnostics'"
 MOST_LAGS, BINS = 20, 12
@@ -30,10 +28,10 @@ class Pairs:
     order; ``bin``: of each pair; ``lag``, ``low``, ``high``, ``count``: of each bin.
     """
 
-    subjects: list[Places]
-    first: Places
-    second: Places
-    bin: Places
+    subjects: list[IntArray]
+    first: IntArray
+    second: IntArray
+    bin: IntArray
     lag: FloatArray
     low: FloatArray
     high: FloatArray
@@ -144,7 +142,7 @@ def make_pairs(
     return Pairs(subjects, one, two, code, np.bincount(code, lag) / count, low, high, count)
 
 
-def _bins(lag: FloatArray, bins: Any, time: str) -> Places:
+def _bins(lag: FloatArray, bins: Any, time: str) -> IntArray:
     """Bin of every lag, -1 for lags outside all bins."""
     # Times such as 0.1 + 0.2 leave lags that differ by rounding only.
     unit = SAME_LAG * float(lag.max()) or 1.0
@@ -207,7 +205,7 @@ class LinearResiduals:
         return np.concatenate([M @ (v - x @ beta) for M, v, x in zip(self.M, y, self.X, strict=True)])
 
 
-def linear_residuals(fit: Fit, subjects: list[Places], level: str, kind: str) -> LinearResiduals:
+def linear_residuals(fit: Fit, subjects: list[IntArray], level: str, kind: str) -> LinearResiduals:
     """Residuals of a kind at a level as linear functions of the data, at the fit's covariance parameters.
 
     Costs O(n³) for a subject with n rows.
@@ -229,7 +227,7 @@ def linear_residuals(fit: Fit, subjects: list[Places], level: str, kind: str) ->
     return LinearResiduals(X, M, root, half, C, S)
 
 
-def _covariances(fit: Fit, rows: Places) -> tuple[FloatArray, FloatArray]:
+def _covariances(fit: Fit, rows: IntArray) -> tuple[FloatArray, FloatArray]:
     """V_i and Σ_i of one subject's rows."""
     if fit.has_working_correlation:
         design = fit.design

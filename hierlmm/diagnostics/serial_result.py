@@ -15,8 +15,6 @@ from hierlmm.frames import shorten
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
 
-__all__ = ["Autocorrelation", "Semivariogram", "SerialCheck"]
-
 LINES = {"subject": "around the subjects' own lines", "population": "around the population line"}
 
 

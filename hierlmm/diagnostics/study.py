@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from hierlmm.arrays import Flags, FloatArray, Rng
+from hierlmm.arrays import BoolArray, FloatArray, Rng
 from hierlmm.bayes.priors import resolve_priors
 from hierlmm.bayes.route import refuse_fitted_values
 from hierlmm.covariance.estimate import ResidualEstimate
@@ -40,19 +40,6 @@ from hierlmm.fits.base import Fit
 from hierlmm.likelihood.checks import check_design
 from hierlmm.likelihood.residual_rows import residual_rows
 
-__all__ = [
-    "SEE",
-    "Analysis",
-    "Found",
-    "Stated",
-    "Study",
-    "between_within_df",
-    "by_likelihood",
-    "first_study",
-    "plan_of",
-    "summaries",
-]
-
 
 class Found(NamedTuple):
     """What one simulated study found, for each coefficient (k,)."""
@@ -61,7 +48,7 @@ class Found(NamedTuple):
     se: FloatArray
     lower: FloatArray
     upper: FloatArray
-    significant: Flags
+    significant: BoolArray
     rows: int
     singular: bool
 

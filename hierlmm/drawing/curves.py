@@ -25,8 +25,6 @@ from hierlmm.errors import SpecificationError
 from hierlmm.options import checked, choose, renamed
 from hierlmm.text import show
 
-__all__ = ["DATA", "add_controls", "draw_curves", "refuse_with_curves"]
-
 type Cell = tuple[str, str]
 SEE = "docs, page 'Effect plots'"
 DATA = ("none", "points", "partial")

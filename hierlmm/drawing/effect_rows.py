@@ -12,8 +12,6 @@ from hierlmm.drawing.style import PALETTE, segments, wrap_title
 from hierlmm.options import checked
 from hierlmm.text import show
 
-__all__ = ["plot_effects"]
-
 
 @checked
 def plot_effects(

@@ -16,8 +16,6 @@ from hierlmm.errors import DataError
 from hierlmm.frames import quote, shorten
 from hierlmm.options import checked, choose
 
-__all__ = ["plot_correlation", "plot_heatmap", "plot_variance"]
-
 SEE = "docs, page 'Implied marginal model'"
 WRITTEN, MOST_CELLS, MOST_BANDS = 10, 30, 3
 BLUE, WHITE, RED = (0x05, 0x30, 0x61), (0xF7, 0xF7, 0xF7), (0x67, 0x00, 0x1F)

@@ -26,8 +26,6 @@ from hierlmm.drawing.style import (
 )
 from hierlmm.errors import SpecificationError
 
-__all__ = ["Panels", "each"]
-
 type Size = tuple[float, float]
 
 

@@ -11,8 +11,6 @@ from hierlmm.drawing.panels import Panels
 from hierlmm.drawing.style import LABELLED, PALETTE, evenly, percent, segments
 from hierlmm.options import checked
 
-__all__ = ["draw_sorted", "plot_ranks", "sorted_label", "sorted_size"]
-
 
 def sorted_size(width: float, rows: int, each: float = 0.18) -> tuple[float, float]:
     """Size of a figure with that many rows."""

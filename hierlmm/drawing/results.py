@@ -16,8 +16,6 @@ from hierlmm.arrays import FloatArray
 from hierlmm.drawing.panels import Panels, each
 from hierlmm.drawing.style import GREY, INK, NOTHING, PALETTE, percent, segments, stack_points, wrap_title
 
-__all__ = ["plot_ecdf", "plot_gls_steps", "plot_power", "plot_recovery", "plot_serial"]
-
 COVERED, MISSED = "interval holds the truth", "interval misses it"
 POWER, WIDTH = "power", "interval width"
 HIDDEN = ("suspicious_points", "p_value_text", "xlabel", "ylabel", "title")

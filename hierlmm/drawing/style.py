@@ -12,28 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.arrays import FloatArray, Places
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.errors import MissingPackageError, SpecificationError
-
-__all__ = [
-    "DPI",
-    "GREY",
-    "INK",
-    "LABELLED",
-    "NOTHING",
-    "PALETTE",
-    "backend_module",
-    "break_lines",
-    "evenly",
-    "grid_shape",
-    "join_with_gaps",
-    "percent",
-    "resolve_backend",
-    "segments",
-    "stack_points",
-    "without_backticks",
-    "wrap_title",
-]
 
 # Okabe and Ito (2008): distinct under every common colour-vision deficiency.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -147,7 +127,7 @@ def stack_points(
     return xr.Dataset({name: ((*dims, "plot_axis", "point"), stacked)}, coords=coords)
 
 
-def evenly(n: int, most: int | None, name: str = "max_subjects") -> Places:
+def evenly(n: int, most: int | None, name: str = "max_subjects") -> IntArray:
     """Positions of at most that many of n things, evenly spaced, the first and the last included."""
     if most is not None and most < 1:
         raise SpecificationError(f"{name}={most!r}", "at least one subject must be drawn", "use a number of 1 or more")

@@ -14,8 +14,8 @@ import itertools
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.design.columns import Column
 from hierlmm.design.design import Design
 from hierlmm.design.formula import Term, categorical_arguments, term_name, variables_of
@@ -23,9 +23,6 @@ from hierlmm.effects.judge import PosteriorDraws, judge_of
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 
-__all__ = ["anova", "term_rows"]
-
-FloatArray = NDArray[np.float64]
 type Part = tuple[str, str]
 SEE = "docs, page 'Contrasts', section 'Tests of terms'"
 

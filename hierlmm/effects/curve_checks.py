@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import variables_of
 from hierlmm.design.splines import SplineBasis
@@ -31,21 +31,6 @@ from hierlmm.frames import shorten
 from hierlmm.options import choose
 from hierlmm.text import show
 
-__all__ = [
-    "check_by",
-    "check_companions",
-    "check_level",
-    "check_variable",
-    "extrapolated",
-    "jumps_along",
-    "level_is",
-    "scope_of",
-    "typical_values",
-    "variable_values",
-    "warn_of",
-]
-
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Effect plots'"
 LEVELS = ("population", "marginal")
 FEW_VALUES = 5
@@ -182,7 +167,7 @@ def check_companions(fit: Fit, variable: str, grid: Grid) -> list[str]:
     return notes
 
 
-def _constant_within(column: pd.Series, index: NDArray[np.intp]) -> bool:
+def _constant_within(column: pd.Series, index: IntArray) -> bool:
     """Whether a column has one value for each subject."""
     codes = np.asarray(pd.factorize(column)[0])
     return bool(np.all(codes == codes[np.unique(index, return_index=True)[1]][index]))
@@ -204,7 +189,7 @@ def _is_function(x: FloatArray, column: pd.Series, factor: bool) -> bool:
     return len(values) >= 5 and float(np.abs(np.diff(values)).sum()) <= allowed * float(np.ptp(values))
 
 
-def _moves_along(x: FloatArray, values: FloatArray, index: NDArray[np.intp]) -> bool:
+def _moves_along(x: FloatArray, values: FloatArray, index: IntArray) -> bool:
     """Whether deviations within subjects are the variable's times a constant."""
     counts = np.bincount(index)
     dx, dv = (v - (np.bincount(index, v) / counts)[index] for v in (x, values))
@@ -214,14 +199,14 @@ def _moves_along(x: FloatArray, values: FloatArray, index: NDArray[np.intp]) -> 
     return float(dx @ dv) ** 2 >= 0.999**2 * sx * sv
 
 
-def level_is(column: pd.Series, value: Any) -> NDArray[np.bool_]:
+def level_is(column: pd.Series, value: Any) -> BoolArray:
     """Which rows have this level of a factor."""
     return np.asarray(column.to_numpy(dtype=object) == value, dtype=bool)
 
 
 def extrapolated(
     fit: Fit, grid: Grid, variable: str, keys: pd.DataFrame, held: Mapping[str, Any]
-) -> tuple[NDArray[np.bool_], list[str]]:
+) -> tuple[BoolArray, list[str]]:
     """Which grid points lie beyond the data of their group or beyond boundary knots, and what to warn of."""
     frame = fit.design.frame
     column, x = frame[variable].to_numpy(dtype=np.float64), keys[variable].to_numpy(dtype=np.float64)
@@ -267,7 +252,7 @@ def extrapolated(
     return beyond, sentences
 
 
-def _groups(keys: pd.DataFrame, names: list[str]) -> list[tuple[dict[str, Any], NDArray[np.intp]]]:
+def _groups(keys: pd.DataFrame, names: list[str]) -> list[tuple[dict[str, Any], IntArray]]:
     if not names:
         return [({}, np.arange(len(keys)))]
     found = keys.groupby(names, observed=True, sort=False).indices
@@ -275,7 +260,7 @@ def _groups(keys: pd.DataFrame, names: list[str]) -> list[tuple[dict[str, Any], 
     return [(dict(zip(names, k, strict=True)), rows) for k, rows in pairs]
 
 
-def _beyond_knots(fit: Fit, variable: str, x: FloatArray) -> NDArray[np.bool_]:
+def _beyond_knots(fit: Fit, variable: str, x: FloatArray) -> BoolArray:
     """Where a spline in the variable itself is extrapolated."""
     beyond = np.zeros(len(x), dtype=bool)
     for recipe in fit.design.factors.recipes:

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.formula import unquoted
 from hierlmm.effects import curve_checks as checks
 from hierlmm.effects.grid import WEIGHTS, Grid, as_names, average_rows, plain_name, reference_grid
@@ -37,9 +38,6 @@ from hierlmm.options import checked, choose, renamed
 from hierlmm.results import Page, Result, Table
 from hierlmm.text import fill, show, table_lines, templates
 
-__all__ = ["EffectCurves", "effect_curves"]
-
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Effect plots'"
 LOG = re.compile(r"(?:np\.)?log(10|2)?\((.+)\)", re.DOTALL)
 LIMITS = ("estimate", "lower", "upper", "lower_simultaneous", "upper_simultaneous")
@@ -159,7 +157,7 @@ class EffectCurves(Result):
         return np.exp(values * math.log(self._base))
 
     @property
-    def curves(self) -> list[tuple[dict[str, Any], NDArray[np.intp]]]:
+    def curves(self) -> list[tuple[dict[str, Any], IntArray]]:
         """Each curve: its values of ``panels`` and ``by``, and the positions of its rows in the table."""
         names = [*self.panels, *self.by]
         if not names:
@@ -407,7 +405,7 @@ def _check_log(fit: Fit) -> None:
         raise SpecificationError(received, reason, remedy, SEE)
 
 
-def _nearest(column: pd.Series, values: tuple[Any, ...], factor: bool) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _nearest(column: pd.Series, values: tuple[Any, ...], factor: bool) -> tuple[NDArray[Any], BoolArray]:
     """The value on the grid that each row belongs to, and whether it belongs to one."""
     if factor:
         return column.to_numpy(dtype=object), np.any([checks.level_is(column, v) for v in values], axis=0)

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import categorical_arguments, variables_of
 from hierlmm.design.questions import is_label, levels_of
@@ -29,20 +30,6 @@ from hierlmm.errors import FitWarning, SpecificationError, closest
 from hierlmm.frames import quote, shorten
 from hierlmm.options import choose
 
-__all__ = [
-    "WEIGHTS",
-    "Grid",
-    "as_names",
-    "average_rows",
-    "check_slope",
-    "check_values",
-    "plain_name",
-    "reference_grid",
-    "refuse_unknown",
-    "slope_rows",
-]
-
-FloatArray = NDArray[np.float64]
 type Rows = Callable[[pd.DataFrame], tuple[FloatArray, FloatArray]]
 type Moved = Callable[[FloatArray], FloatArray]
 WEIGHTS = ("equal", "proportional")

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import stats
 
+from hierlmm.arrays import FloatArray
 from hierlmm.effects.judge import PosteriorDraws, check_rope, estimates, judge_of, notes_of, share_inside
 from hierlmm.effects.parse import Hypothesis, parse_hypotheses
 from hierlmm.fits.base import Fit
@@ -25,9 +25,6 @@ from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
 from hierlmm.text import table_lines
 
-__all__ = ["HypothesisTest", "test_hypotheses"]
-
-FloatArray = NDArray[np.float64]
 type Region = tuple[float, float] | None
 
 

@@ -32,34 +32,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.likelihood.quantiles import band_quantile, largest_t_quantile, largest_t_sf, t_quantile
 from hierlmm.likelihood.wald import Wald, two_sided
 from hierlmm.options import choose
 
-__all__ = [
-    "Estimates",
-    "Judge",
-    "PosteriorDraws",
-    "adjusted_p",
-    "adjusted_quantiles",
-    "bands",
-    "check_multiplicity",
-    "check_rope",
-    "covariance_of",
-    "estimates",
-    "judge_of",
-    "level_text",
-    "notes_of",
-    "share_inside",
-    "sup_t",
-]
-
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Contrasts'"
 VALUES = 2_000_000
 """Numbers in one working array."""
@@ -139,7 +120,7 @@ def estimates(judge: Judge, L: FloatArray, offset: FloatArray, ci: float) -> Est
 
 
 def sup_t(
-    judge: PosteriorDraws, L: FloatArray, offset: FloatArray, found: Estimates, rows: NDArray[np.intp], ci: float
+    judge: PosteriorDraws, L: FloatArray, offset: FloatArray, found: Estimates, rows: IntArray, ci: float
 ) -> float:
     """The c for which ``mean ± c sd`` holds for all rows together: a quantile of the largest standardised distance."""
     rows = rows[found.se[rows] > 0.0]
@@ -265,7 +246,7 @@ def adjusted_quantiles(df: FloatArray, ci: float, adjust: str, n_means: int, cor
 
 
 def bands(
-    judge: Judge, L: FloatArray, offset: FloatArray, ci: float, pieces: list[NDArray[np.intp]], seed: int
+    judge: Judge, L: FloatArray, offset: FloatArray, ci: float, pieces: list[IntArray], seed: int
 ) -> tuple[dict[str, FloatArray], FloatArray]:
     """Columns of the table, and the half-width of the simultaneous band of each piece in standard errors."""
     found = estimates(judge, L, offset, ci)

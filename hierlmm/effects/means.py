@@ -29,8 +29,6 @@ from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.text import show
 
-__all__ = ["Intervals", "marginal_means", "slopes"]
-
 SEE = "docs, page 'Contrasts'"
 
 

@@ -15,16 +15,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula_limits import check_text
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.frames import shorten
 
-__all__ = ["Hypothesis", "parse_hypotheses"]
-
-FloatArray = NDArray[np.float64]
 NUMBER = re.compile(r"\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?")
 SIGNS = {"<=": "<", ">=": ">", "==": "=", "≤": "<", "≥": ">", "−": "-", "·": "*"}
 MAX_PERMUTED = 4

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.effects.judge import (
     Judge,
     PosteriorDraws,
@@ -38,9 +38,6 @@ from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
 from hierlmm.text import PROBABILITIES, fill, probability_text, show, table_lines, templates
 
-__all__ = ["Effects"]
-
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Contrasts'"
 NUMBERS = ("estimate", "se", "df", "lower", "upper")
 TESTS = (*NUMBERS, "t", "p", "prob_positive", "prob_rope")
@@ -133,7 +130,7 @@ class Effects(Result):
         raise NotAvailableError(f"draws of a fit by {self.estimator}", "it has none", "use .table", SEE)
 
     @cached_property
-    def families(self) -> list[NDArray[np.intp]]:
+    def families(self) -> list[IntArray]:
         """Positions of the rows of each family: those that agree in the ``by`` columns."""
         if not self.by or self.keys.empty:
             return [np.arange(len(self.L))]
@@ -146,11 +143,11 @@ class Effects(Result):
         return apart(self.keys.columns, RESULTS[self.kind])
 
     @cached_property
-    def _fixed(self) -> NDArray[np.bool_]:
+    def _fixed(self) -> BoolArray:
         """Rows in which no coefficient is left."""
         return np.asarray(~np.any(self.L, axis=1))
 
-    def _tested(self) -> list[NDArray[np.intp]]:
+    def _tested(self) -> list[IntArray]:
         """The families without the rows that the model itself fixes."""
         return [own for rows in self.families if len(own := rows[~self._fixed[rows]])]
 

@@ -15,15 +15,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.frames import shorten
 from hierlmm.text import show
 
-__all__ = ["contrast_rows", "default_adjust"]
-
-FloatArray = NDArray[np.float64]
 METHODS = ("pairwise", "trt.vs.ctrl", "consecutive")
 DEFAULT_ADJUST = {"pairwise": "tukey", "trt.vs.ctrl": "mvt", "consecutive": "mvt"}
 SEE = "docs, page 'Contrasts'"
@@ -33,7 +30,7 @@ class Contrasts(NamedTuple):
     """Contrasts of all families, as functions of β."""
 
     names: tuple[str, ...]
-    families: NDArray[np.intp]
+    families: IntArray
     """First row of the family of each contrast."""
     L: FloatArray
     offset: FloatArray
@@ -50,7 +47,7 @@ def default_adjust(method: str | Mapping[str, Any]) -> str:
 def contrast_rows(
     L: FloatArray,
     offset: FloatArray,
-    families: Sequence[NDArray[np.intp]],
+    families: Sequence[IntArray],
     labels: Sequence[str],
     what: str,
     method: str | Mapping[str, Any],

@@ -13,8 +13,6 @@ from hierlmm.equations.notation import WIDTH
 from hierlmm.equations.residual_symbols import Binding, bind_structure, same_variance_words, spec_text
 from hierlmm.frames import shorten
 
-__all__ = ["describe_model", "describe_model_html", "is_balanced", "model_facts"]
-
 LEVELS = ("level-1 covariates", "level-2 covariates")
 NEXT_STEP = "Fit with .fit() (NUTS), .fit_reml() or .fit_ml(); .equations() gives LaTeX."
 

@@ -24,8 +24,6 @@ from hierlmm.equations.notation import EQUALS, Addend, Equation, Markup
 from hierlmm.equations.residual_symbols import OTHER_ROW, ResidualSymbols, entry_of, variance_words
 from hierlmm.equations.symbols import SIGMA2, Estimates, Symbols, check_estimates
 
-__all__ = ["Equations", "Section", "equations"]
-
 RESIDUAL = m.symbol("e", "ij")
 SIGMA_I = m.symbol("Σ", "i")
 IDENTITY = m.symbol("I")

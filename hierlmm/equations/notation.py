@@ -11,37 +11,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = [
-    "BLANK",
-    "DOT",
-    "EQUALS",
-    "LESS",
-    "MINUS",
-    "SIMILAR",
-    "WIDTH",
-    "Addend",
-    "Equation",
-    "Markup",
-    "add_up",
-    "code",
-    "enumerate_words",
-    "fraction",
-    "function",
-    "integer",
-    "join",
-    "matrix",
-    "name_symbol",
-    "number",
-    "parenthesise",
-    "raised",
-    "rounded",
-    "signed",
-    "symbol",
-    "times",
-    "two_decimals",
-    "words",
-]
-
 WIDTH = 92
 SUBSCRIPTS = str.maketrans("0123456789ijk", "₀₁₂₃₄₅₆₇₈₉ᵢⱼₖ")
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")

@@ -24,20 +24,6 @@ from hierlmm.errors import DataError
 if TYPE_CHECKING:
     from hierlmm.design.design import Design
 
-__all__ = [
-    "OTHER_ROW",
-    "Binding",
-    "ResidualSymbols",
-    "bind_structure",
-    "correlation_matrix",
-    "entry_of",
-    "formula_of",
-    "residual_numbers",
-    "same_variance_words",
-    "spec_text",
-    "variance_words",
-]
-
 BETWEEN = Markup("between", r"\text{ between }", "between")
 LETTERS = {"rho": "ρ", "phi": "φ"}
 """Parameters that are correlations, and their letters."""

@@ -19,8 +19,6 @@ from hierlmm.equations.residual_symbols import residual_numbers, spec_text
 from hierlmm.errors import SpecificationError
 from hierlmm.frames import shorten
 
-__all__ = ["Estimates", "Symbols", "check_estimates", "strip_treatment"]
-
 SIGMA2 = symbol("σ", power=2)
 
 

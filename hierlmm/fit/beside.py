@@ -12,8 +12,6 @@ from hierlmm.options import checked
 if TYPE_CHECKING:
     from hierlmm.fit.gee import GEEFit
 
-__all__ = ["BesideGEE"]
-
 
 @checked
 class BesideGEE(Verbs):

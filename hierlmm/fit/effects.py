@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from hierlmm.effects.table import Effects
 
 
-__all__ = ["EffectVerbs"]
-
-
 @checked
 class EffectVerbs(Fit):
     """Means, contrasts, slopes, tests and curves of the fixed effects."""

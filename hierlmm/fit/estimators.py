@@ -16,8 +16,6 @@ from hierlmm.fit.make import fit_of
 if TYPE_CHECKING:
     from hierlmm.comparison.compare import Comparison
 
-__all__ = ["ESTIMATORS", "Estimator", "compare_by", "fit_by", "not_shown"]
-
 SAMPLING: dict[str, Any] = {"draws": 1000, "tune": 1000, "chains": 4, "seed": None, "target_accept": None}
 ROUTE: dict[str, Any] = {"sampler": "auto", "centered": False, "random_effects": "auto", "progressbar": True}
 

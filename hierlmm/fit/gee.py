@@ -14,8 +14,6 @@ from hierlmm.gee.record import GEERecord, StandardError
 from hierlmm.options import checked, choose
 from hierlmm.results import Page
 
-__all__ = ["GEEFit", "gee_fit"]
-
 
 @checked
 class GEEFit(Verbs, GEENumbers):

@@ -14,8 +14,6 @@ from hierlmm.options import checked
 from hierlmm.predict.rows import Interval, PredictionLevel
 from hierlmm.results import Page
 
-__all__ = ["LikelihoodFit", "MarginalFit"]
-
 
 @checked
 class LikelihoodFit(BesideGEE, LikelihoodNumbers):
@@ -123,14 +121,7 @@ class LikelihoodFit(BesideGEE, LikelihoodNumbers):
         from hierlmm.predict.dynamic import predict_new_subject
 
         return predict_new_subject(
-            self,
-            history,
-            times,
-            newdata=newdata,
-            interval=interval,
-            ci=ci,
-            retrospective=retrospective,
-            time=time,
+            self, history, times, newdata=newdata, interval=interval, ci=ci, retrospective=retrospective, time=time
         )
 
     def plot_optima(self, **options: Any) -> Any:

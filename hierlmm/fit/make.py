@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from hierlmm.fit.posterior import PosteriorFit
     from hierlmm.gee.record import GEERecord
 
-__all__ = ["fit_of"]
-
 
 @overload
 def fit_of(record: LikelihoodEstimate) -> LikelihoodFit: ...

@@ -8,8 +8,6 @@ from typing import Any
 from hierlmm.fits.base import Fit
 from hierlmm.options import checked, renamed
 
-__all__ = ["PlotVerbs"]
-
 
 @checked
 class PlotVerbs(Fit):

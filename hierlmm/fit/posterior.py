@@ -17,8 +17,6 @@ from hierlmm.results import Page
 if TYPE_CHECKING:
     from hierlmm.diagnostics.loo import LooResult
 
-__all__ = ["MarginalPosterior", "PosteriorFit"]
-
 
 @checked
 class PosteriorFit(BesideGEE, PosteriorNumbers):

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from hierlmm.interpret.subjects import SubjectComparison
 
 
-__all__ = ["SubjectVerbs"]
-
-
 @checked
 class SubjectVerbs(Fit):
     """Differences between subjects, the implied marginal model, and sentences."""

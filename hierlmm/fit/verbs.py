@@ -7,8 +7,6 @@ from hierlmm.fit.plots import PlotVerbs
 from hierlmm.fit.subjects import SubjectVerbs
 from hierlmm.options import checked
 
-__all__ = ["Verbs"]
-
 
 @checked
 class Verbs(EffectVerbs, SubjectVerbs, PlotVerbs):

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design, level2_prediction
 from hierlmm.design.questions import rows_by_subject, rows_of_subject
@@ -25,9 +25,6 @@ from hierlmm.likelihood.wald import FixedDegrees, Wald, method_name
 from hierlmm.options import checked, choose
 from hierlmm.results import Page, Result, Table
 
-__all__ = ["INTERVALS", "Fit", "Level"]
-
-FloatArray = NDArray[np.float64]
 Level = Literal["subject", "population"]
 INTERVALS = ("confidence", "credible", "prediction")
 
@@ -319,7 +316,7 @@ class Fit(Result):
             result[rows] = np.linalg.solve(np.linalg.cholesky(V), residual[rows])
         return result
 
-    def _residual_covariance(self, rows: NDArray[np.intp]) -> FloatArray:
+    def _residual_covariance(self, rows: IntArray) -> FloatArray:
         """Σ_i of the fitted rows of one subject, (n, n)."""
         structure, fitted = self.residual_estimate, self.design.variance_fitted
         if structure is None:

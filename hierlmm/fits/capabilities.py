@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 from hierlmm.errors import NotAvailableError
 
-__all__ = ["GEE", "LIKELIHOOD", "NO_EFFECTS", "POSTERIOR", "Lack", "table"]
-
 
 @dataclass(frozen=True)
 class Lack:

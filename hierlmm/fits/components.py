@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.covariance.random import compound_symmetry_corr
 from hierlmm.design.design import Design
 
@@ -25,7 +25,6 @@ __all__ = [
     "zero_terms",
 ]
 
-FloatArray = NDArray[np.float64]
 
 COMMON_SD, COMMON_CORR = "sd(all random effects)", "corr(all random effects)"
 

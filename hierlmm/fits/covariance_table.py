@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
+from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.covariance.parameters import Decay
 from hierlmm.covariance.random import lowest_corr
 from hierlmm.fits.components import COMMON_CORR, COMMON_SD, component_frame, component_labels, component_values
@@ -23,10 +23,6 @@ from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE
 from hierlmm.likelihood.profile import profile_interval, region_points
 from hierlmm.options import check_ci
-
-__all__ = ["covariance_parameters", "on_boundary", "profile_components", "quantile", "wald_components"]
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +179,7 @@ def _decay(fit: LikelihoodEstimates, label: str) -> int | None:
     return None
 
 
-def on_boundary(fit: LikelihoodEstimates, labels: list[str]) -> NDArray[np.bool_]:
+def on_boundary(fit: LikelihoodEstimates, labels: list[str]) -> BoolArray:
     """Components of blocks in which D has no full rank: they have no large-sample interval."""
     design, half = fit.design, fit.criterion_function.structure.factor(fit.optimum.lam)
     groups = (tuple(range(len(half))),) if design.covariance == "identity" else design.blocks

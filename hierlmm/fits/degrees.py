@@ -2,8 +2,7 @@
 
     t = β̂_k / se_k  against Student's t with ν_k degrees of freedom
 
-by Satterthwaite (`likelihood.satterthwaite`) or by Kenward and Roger, who also correct se_k
-(`likelihood.kenward_roger`).
+by Satterthwaite or by Kenward and Roger, who also correct se_k (`likelihood.degrees`).
 """
 
 from __future__ import annotations
@@ -14,17 +13,9 @@ from scipy.stats import t as t_distribution
 
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.likelihood import LikelihoodEstimates
-from hierlmm.likelihood.kenward_roger import KenwardRogerDegrees, kenward_roger
-from hierlmm.likelihood.satterthwaite import SatterthwaiteDegrees, satterthwaite_degrees
+from hierlmm.likelihood.degrees import KenwardRogerDegrees, SatterthwaiteDegrees, kenward_roger, satterthwaite_degrees
 from hierlmm.likelihood.wald import FixedDegrees, Wald, method_name, two_sided
 from hierlmm.options import check_ci
-
-__all__ = [
-    "fit_kenward_roger",
-    "fit_satterthwaite",
-    "likelihood_wald",
-    "summary_with_degrees",
-]
 
 SEE = "docs, page 'Contrasts'"
 BOUNDARY = {

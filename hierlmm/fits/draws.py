@@ -10,14 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.options import check_counts
 
-__all__ = ["large_sample_tree"]
-
-FloatArray = NDArray[np.float64]
 APPROXIMATION = (
     "large-sample: beta normal given theta; (lambda, log sigma) normal on the unconstrained scale; "
     "b from its conditional distribution given the draw of beta, at the estimated theta"

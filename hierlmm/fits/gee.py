@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal, NoReturn, Self, get_args
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.stats import norm
 
+from hierlmm.arrays import FloatArray
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
@@ -20,9 +20,6 @@ from hierlmm.gee.estimate import GEEEstimate
 from hierlmm.gee.record import StandardError
 from hierlmm.options import check_ci, check_counts, checked, choose
 
-__all__ = ["GEENumbers"]
-
-FloatArray = NDArray[np.float64]
 MarginalLevel = Literal["population", "marginal"]
 LEVELS = ("population", "marginal")
 SEE = "docs, page 'GEE'"
@@ -203,9 +200,7 @@ class GEENumbers(Fit):
         return pd.Series(values, index=self.design.frame.index, name="fitted")
 
     def residuals(  # type: ignore[override]
-        self,
-        kind: Literal["response", "pearson", "normalized"] = "response",
-        level: MarginalLevel = "population",
+        self, kind: Literal["response", "pearson", "normalized"] = "response", level: MarginalLevel = "population"
     ) -> pd.Series:
         """Residuals around the marginal mean.
 

@@ -8,8 +8,6 @@ from hierlmm.fits.text import counts_text
 from hierlmm.results import Page, Part, Table
 from hierlmm.text import table_text
 
-__all__ = ["correlation_sentence", "fixed_formula", "gee_page"]
-
 NAMES = {"robust": "robust (sandwich)", "naive": "naive (model-based)", "bias_reduced": "bias-reduced sandwich"}
 DIVISORS = {
     "n-p": "residual sum of squares / (N - p), as statsmodels and R's gee",

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.fits.base import Fit
@@ -20,10 +20,6 @@ from hierlmm.likelihood.large_sample import LargeSample, large_sample
 from hierlmm.likelihood.maximise import Optimum
 from hierlmm.likelihood.solution import AnyCriterion, Solution
 from hierlmm.options import checked
-
-__all__ = ["LikelihoodEstimates"]
-
-FloatArray = NDArray[np.float64]
 
 
 @checked
@@ -98,7 +94,7 @@ class LikelihoodEstimates(Fit):
         return self._by_subject(np.sqrt(np.einsum("jkk->jk", self.solution.effects.covariance)))
 
     @property
-    def b_cov(self) -> NDArray[np.float64]:
+    def b_cov(self) -> FloatArray:
         """Conditional covariances of b given y, β̂ and θ̂: (J, q, q), subjects as in ``b.index``, read-only."""
         return self.solution.effects.covariance
 
@@ -130,7 +126,7 @@ class LikelihoodEstimates(Fit):
         Henderson, C. R. (1975). Best linear unbiased estimation and prediction under a selection model. Biometrics 31,
         423-447.
         """
-        from hierlmm.likelihood.blup_variances import blup_variances, blup_variances_dataset, blup_variances_frame
+        from hierlmm.likelihood.conditional import blup_variances, blup_variances_dataset, blup_variances_frame
 
         found = blup_variances(self.solution.effects, self.D.to_numpy(), self.beta_cov.to_numpy())
         return blup_variances_dataset(self.b, found) if covariances else blup_variances_frame(self.b, found)

@@ -11,12 +11,9 @@ from hierlmm.fits.covariance_table import profile_components, quantile, wald_com
 from hierlmm.fits.degrees import fit_kenward_roger, fit_satterthwaite, likelihood_wald, summary_with_degrees
 from hierlmm.fits.draws import large_sample_tree
 from hierlmm.fits.likelihood import LikelihoodEstimates
-from hierlmm.likelihood.kenward_roger import KenwardRogerDegrees
-from hierlmm.likelihood.satterthwaite import SatterthwaiteDegrees
+from hierlmm.likelihood.degrees import KenwardRogerDegrees, SatterthwaiteDegrees
 from hierlmm.likelihood.wald import Wald
 from hierlmm.options import checked, choose
-
-__all__ = ["LikelihoodNumbers"]
 
 
 @checked

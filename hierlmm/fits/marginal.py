@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit, Level
 from hierlmm.fits.capabilities import LIKELIHOOD, NO_EFFECTS, POSTERIOR, Lack
@@ -16,15 +15,13 @@ from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.options import checked
 
-__all__ = ["MarginalNumbers", "MarginalPosteriorNumbers", "refuse_subject"]
-
 
 @checked
 class _WithoutEffects(Fit):
     """The one level that a marginal model has."""
 
     @property
-    def b_cov(self) -> NDArray[np.float64]:
+    def b_cov(self) -> FloatArray:
         """Not part of a marginal model."""
         self._absent("b_cov")
 

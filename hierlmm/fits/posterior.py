@@ -12,15 +12,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.bayes.convergence import Convergence, assess_convergence, diagnostics
-from hierlmm.bayes.predictive import (
-    posterior_predictive_draws,
-    prior_draws,
-)
-from hierlmm.bayes.priors import ResolvedPriors
+from hierlmm.bayes.predictive import posterior_predictive_draws, prior_draws
 from hierlmm.bayes.record import dataset
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
@@ -33,9 +30,6 @@ from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
 from hierlmm.options import check_ci, check_counts, checked
 
-__all__ = ["PosteriorNumbers"]
-
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Posterior fits'"
 
 

@@ -14,8 +14,6 @@ from hierlmm.fits.residual_text import correlation_heading, variance_heading
 from hierlmm.results import Page, Part, Table
 from hierlmm.text import align
 
-__all__ = ["posterior_page", "residual_tables"]
-
 
 def posterior_page(fit: PosteriorNumbers, ci: float = 0.95) -> Page:
     """What a posterior shows, with intervals of probability ``ci``."""

@@ -18,15 +18,6 @@ from hierlmm.equations.residual_symbols import (
 )
 from hierlmm.fits.base import Fit
 
-__all__ = [
-    "correlation_heading",
-    "correlation_triangle",
-    "group_ratios",
-    "residual_blocks",
-    "residual_frames",
-    "variance_heading",
-]
-
 SHOWN = 10
 """Most occasions whose correlations are printed as a matrix."""
 ROUNDING = 1e-12

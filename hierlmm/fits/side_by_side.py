@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design.design import Design
 from hierlmm.equations.residual_symbols import spec_text
@@ -21,20 +21,6 @@ from hierlmm.fits.components import correlated_pairs
 from hierlmm.frames import quote, shorten
 from hierlmm.results import Result
 
-__all__ = [
-    "COLUMNS",
-    "MARGINAL_SIGMA",
-    "SideBySide",
-    "estimates",
-    "fit_statistics",
-    "is_marginal",
-    "known_label",
-    "label_fits",
-    "measure",
-    "same_question",
-]
-
-FloatArray = NDArray[np.float64]
 COLUMNS = ["estimate", "se", "lower", "upper"]
 SEE = "docs, page 'Comparing estimators'"
 MARGINAL_SIGMA = "sigma (marginal)"
@@ -325,7 +311,7 @@ def _data_columns(a: Design, b: Design) -> Iterator[tuple[str, FloatArray, Float
             yield name, a.Z[:, i], b.Z[:, b.term.index(name)]
 
 
-def _rank(values: FloatArray) -> NDArray[np.intp]:
+def _rank(values: FloatArray) -> IntArray:
     """Number the distinct values; what differs only by rounding is one value."""
     order = np.argsort(values)
     ranks = np.empty(len(values), dtype=np.intp)
@@ -334,7 +320,7 @@ def _rank(values: FloatArray) -> NDArray[np.intp]:
     return ranks
 
 
-def _split(rows: NDArray[np.intp], ranks: NDArray[np.intp]) -> NDArray[np.intp]:
+def _split(rows: IntArray, ranks: IntArray) -> IntArray:
     return np.unique(rows * (ranks.max() + 1) + ranks, return_inverse=True)[1]
 
 

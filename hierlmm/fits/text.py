@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from hierlmm.design.design import Design
 from hierlmm.fits.base import Fit
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.fits.residual_text import correlation_heading, residual_blocks, residual_frames, variance_heading
-from hierlmm.likelihood.divergence import UNBOUNDED
+from hierlmm.likelihood.residual_messages import UNBOUNDED
 from hierlmm.results import Page, Paragraph, Part, Printed, Table
 from hierlmm.text import align, table_text
 
-__all__ = [
-    "correlation_text",
-    "counts_text",
-    "kind_of",
-    "likelihood_page",
-    "random_effects_frame",
-    "random_effects_text",
-    "residual_sd_text",
-]
-
-FloatArray = NDArray[np.float64]
 WIDTH = 110
 NEAR = 6.0
 """Optima within this of the best criterion are named in print: their likelihood is at least a twentieth of the best."""
@@ -49,12 +37,7 @@ def likelihood_page(fit: LikelihoodNumbers) -> Page:
         counts_text(design),
         Printed([line for block in residual_blocks(fit) for line in ("", block)]),
         Table(fit.summary(), ["", f"{fixed}:", summary], fixed, index=True),
-        Table(
-            fit.variance_components(),
-            (),
-            components,
-            True,
-        ),
+        Table(fit.variance_components(), (), components, True),
         *_residual_parts(fit),
         Paragraph(f"Criterion (−2 log-likelihood) {', '.join(values)}", 0),
     ]

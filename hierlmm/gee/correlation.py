@@ -20,20 +20,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-__all__ = [
-    "AutoregressiveMoments",
-    "ExchangeableMoments",
-    "Independent",
-    "Rows",
-    "UnstructuredMoments",
-    "WorkingMoments",
-]
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
+from hierlmm.arrays import FloatArray, IntArray
 
 SMALLEST = 1e-8
 """A working correlation with a smaller eigenvalue than this is no correlation matrix to solve with."""

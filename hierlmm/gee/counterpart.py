@@ -5,8 +5,6 @@ from __future__ import annotations
 from hierlmm.design.design import Design
 from hierlmm.errors import SpecificationError
 
-__all__ = ["working_correlation"]
-
 
 def working_correlation(design: Design) -> tuple[str, str | None]:
     """GEE's working correlation for the model's own, and its column of times."""

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.constant import centre_columns, constant_combination
 from hierlmm.errors import DataError, SpecificationError, closest
 from hierlmm.frames import quote, shorten
@@ -35,10 +36,6 @@ from hierlmm.gee.correlation import (
 )
 from hierlmm.groups import group_order, group_starts
 
-__all__ = ["CORRELATIONS", "GEEEstimate", "describe_estimate", "estimate_gee"]
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 Scale = Literal["n-p", "n"]
 
 CORRELATIONS = ("independence", "exchangeable", "ar1", "unstructured")

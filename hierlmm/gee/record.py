@@ -19,8 +19,6 @@ from hierlmm.errors import DataError, warn
 from hierlmm.gee.estimate import GEEEstimate, Scale, describe_estimate, estimate_gee
 from hierlmm.options import checked, choose
 
-__all__ = ["GEERecord", "StandardError", "solve_gee"]
-
 StandardError = Literal["robust", "naive", "bias_reduced"]
 SEE = "docs, page 'GEE'"
 

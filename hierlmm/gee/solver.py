@@ -11,16 +11,12 @@ import warnings
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from statsmodels.genmod.cov_struct import CovStruct
 from statsmodels.genmod.generalized_estimating_equations import GEE
 from statsmodels.tools.sm_exceptions import IterationLimitWarning
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.gee.correlation import Independent, WorkingMoments
-
-__all__ = ["MomentStructure", "solve"]
-
-FloatArray = NDArray[np.float64]
 
 
 class MomentStructure(CovStruct):
@@ -51,7 +47,7 @@ class MomentStructure(CovStruct):
 def solve(
     y: FloatArray,
     X: FloatArray,
-    subject: NDArray[np.intp],
+    subject: IntArray,
     moments: WorkingMoments,
     *,
     ddof: int,

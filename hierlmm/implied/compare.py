@@ -15,8 +15,6 @@ from hierlmm.implied.marginal import ImpliedMarginal, ImpliedPictures, implied_m
 from hierlmm.options import checked
 from hierlmm.results import Page, Table
 
-__all__ = ["ImpliedComparison", "compare_implied"]
-
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)

@@ -15,8 +15,6 @@ from hierlmm.errors import DataError, NotAvailableError
 from hierlmm.frames import shorten
 from hierlmm.implied.grid import SEE, Grid
 
-__all__ = ["covariance_at", "covariance_draws", "describe_covariance"]
-
 LIKELIHOOD_DRAWS, POSTERIOR_DRAWS = 1000, 2000
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import Flags, FloatArray
+from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import variables_of
 from hierlmm.design.questions import time_variable
@@ -18,8 +18,6 @@ from hierlmm.errors import DataError, NotAvailableError, SpecificationError, clo
 from hierlmm.fits.base import Fit
 from hierlmm.frames import is_number, levels_in_use, quote, shorten
 from hierlmm.groups import group_order
-
-__all__ = ["MOST_TIMES", "SEE", "Grid", "check_request", "make_grid", "relevant_columns"]
 
 SEE = "docs, page 'Implied marginal model'"
 MOST_TIMES = 25
@@ -42,7 +40,7 @@ class Grid:
     place: FloatArray
     at: dict[str, Any]
     column: FloatArray
-    keep: Flags
+    keep: BoolArray
     fitted: FloatArray | None
 
 

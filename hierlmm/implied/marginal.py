@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import FloatArray, Places
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
@@ -32,8 +32,6 @@ from hierlmm.implied.covariance import covariance_at, covariance_draws, describe
 from hierlmm.implied.grid import MOST_TIMES, SEE, Grid, check_request, make_grid
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
-
-__all__ = ["ImpliedMarginal", "ImpliedPictures", "implied_by_model", "implied_marginal", "value_text"]
 
 SHOWN = 12
 """Times of which every correlation is printed; of more, eight."""
@@ -327,7 +325,11 @@ def empirical_moments(fit: Any, grid: Grid) -> tuple[pd.DataFrame | None, pd.Dat
 
 
 def _empirical_correlation(
-    design: Design, grid: Grid, residuals: tuple[FloatArray, FloatArray, FloatArray], code: Places, distinct: FloatArray
+    design: Design,
+    grid: Grid,
+    residuals: tuple[FloatArray, FloatArray, FloatArray],
+    code: IntArray,
+    distinct: FloatArray,
 ) -> pd.DataFrame | None:
     """Correlations of pairs of times, where no subject has a time twice."""
     (r, X, C), owner = residuals, design.subject_index[grid.keep]

@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT, categorical_arguments, unquoted, variables_of
 from hierlmm.design.questions import first_row_of_subjects, is_label, levels_of
@@ -33,24 +33,6 @@ from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
 from hierlmm.interpret.grammar import render
 
-__all__ = [
-    "Coefficient",
-    "check_probability",
-    "coefficients",
-    "deviation_note",
-    "group_rows",
-    "group_text",
-    "judged",
-    "level2_rows",
-    "need_effects",
-    "position_of",
-    "random_effect",
-    "subject_rows",
-    "tails",
-    "unticked",
-]
-
-FloatArray = NDArray[np.float64]
 Kind = Literal["intercept", "slope", "difference", "cell", "part"]
 SEE = "docs, page 'In words'"
 MAX_GROUPS = 10_000

@@ -13,8 +13,6 @@ from typing import Any
 
 from hierlmm.text import fill, templates
 
-__all__ = ["Sentence", "render", "sentence"]
-
 
 @dataclass(frozen=True)
 class Sentence:

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.stats import norm
 
+from hierlmm.arrays import FloatArray
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import COMMON_SD, zero_terms
@@ -47,9 +47,6 @@ from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
 from hierlmm.text import probability_text, table_lines
 
-__all__ = ["Heterogeneity", "heterogeneity"]
-
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'In words'"
 SHARE = ("share", "share_lower", "share_upper")
 NODES = 2000

@@ -24,8 +24,6 @@ from hierlmm.options import checked
 from hierlmm.results import Items, Page, Result
 from hierlmm.text import wrap
 
-__all__ = ["Interpretation", "interpret"]
-
 FIRST = "Read this first"
 MODEL = "The model"
 LIMITS = "What this does not say"

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.design.formula import variables_of
 from hierlmm.design.questions import is_label
 from hierlmm.effects.judge import Estimates
@@ -29,10 +29,6 @@ from hierlmm.interpret.coefficients import (
 from hierlmm.interpret.grammar import Sentence
 from hierlmm.interpret.words import MAX_SENTENCES, Words
 from hierlmm.text import number
-
-__all__ = ["average_sentences", "curve_sentences", "difference_sentences"]
-
-FloatArray = NDArray[np.float64]
 
 
 def average_sentences(words: Words, section: str) -> Iterator[Sentence]:

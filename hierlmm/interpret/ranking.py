@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import zero_terms
@@ -32,9 +33,6 @@ from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
 from hierlmm.text import table_lines
 
-__all__ = ["Ranking", "rank_subjects"]
-
-FloatArray = NDArray[np.float64]
 CHUNK = 2_000_000
 MOST = 1_000_000_000
 THETAS = 500
@@ -186,7 +184,7 @@ def _draws(fit: Any, k: int, size: int, seed: int | None) -> Iterator[FloatArray
         done += n
 
 
-def _summaries(ranks: NDArray[Any], top: int, ci: float, chains: int) -> dict[str, NDArray[np.float64]]:
+def _summaries(ranks: NDArray[Any], top: int, ci: float, chains: int) -> dict[str, FloatArray]:
     size, J = ranks.shape
     names = ("expected_rank", "rank_lower", "rank_upper", "prob_top", "mcse_rank", "mcse_top")
     made = {name: np.empty(J) for name in names}

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.bayes.convergence import diagnostics
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
@@ -31,9 +31,6 @@ from hierlmm.options import checked
 from hierlmm.results import Page, Result
 from hierlmm.text import span
 
-__all__ = ["SubjectComparison", "compare_subjects"]
-
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'In words'"
 
 

@@ -23,20 +23,17 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm
 from scipy.stats import t as t_distribution
 
+from hierlmm.arrays import FloatArray
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects
+from hierlmm.likelihood.degrees import satterthwaite_df
 from hierlmm.likelihood.large_sample import differences, large_sample
 from hierlmm.likelihood.quantiles import mixture_quantile
-from hierlmm.likelihood.satterthwaite import satterthwaite_df
 from hierlmm.likelihood.solution import Solution
 
-__all__ = ["Difference", "difference", "effects_at", "sampled_states"]
-
-FloatArray = NDArray[np.float64]
 DRAWS = 500
 TAIL_DF = 5.0
 MIN_DF = 4.0

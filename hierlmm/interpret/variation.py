@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm
 
+from hierlmm.arrays import FloatArray
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.equations.residual_symbols import formula_of, residual_numbers, spec_text
 from hierlmm.fits.components import COMMON_CORR, correlated_pairs, zero_terms
@@ -22,10 +22,6 @@ from hierlmm.interpret.grammar import Sentence
 from hierlmm.interpret.heterogeneity import heterogeneity
 from hierlmm.interpret.words import MAX_SENTENCES, Words
 from hierlmm.text import apart, number, percentage
-
-__all__ = ["between_sentences", "correlation_sentences", "marginal_covariance_sentences", "within_sentences"]
-
-FloatArray = NDArray[np.float64]
 
 
 def readable(words: Words) -> list[Coefficient]:

@@ -23,8 +23,6 @@ from hierlmm.interpret.grammar import Sentence, render, sentence
 from hierlmm.likelihood.wald import method_name
 from hierlmm.text import apart, number, probability, span
 
-__all__ = ["MAX_SENTENCES", "Words", "words_of"]
-
 MAX_SENTENCES = 12
 """Most groups, differences or parameters of one coefficient that get a sentence of their own."""
 MAX_LOG = 30.0

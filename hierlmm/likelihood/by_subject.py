@@ -19,18 +19,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.compiled import compiled
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.likelihood.crossproducts import subject_rows
 from hierlmm.likelihood.residual_rows import whiten_columns
 
-__all__ = ["covariance_root", "rows_loglik", "subject_loglik"]
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
 THREADS = 2
 WORTH_A_THREAD = 20_000
 """Subjects times draws below which starting threads costs more than it saves."""
@@ -85,13 +81,7 @@ def subject_loglik(
 
 
 def rows_loglik(
-    Z: FloatArray,
-    X: FloatArray,
-    y: FloatArray,
-    start: IntArray,
-    beta: FloatArray,
-    root: FloatArray,
-    sigma: FloatArray,
+    Z: FloatArray, X: FloatArray, y: FloatArray, start: IntArray, beta: FloatArray, root: FloatArray, sigma: FloatArray
 ) -> FloatArray:
     """The same for rows (N, q), (N, p), (N,) with independent residuals, subject j's at ``start[j]:start[j+1]``."""
     origin = beta.mean(axis=0)

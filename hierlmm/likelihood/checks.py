@@ -12,15 +12,15 @@ import re
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.covariance.parameters import refuse_repeated_names
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.errors import DataError
-
-__all__ = ["check_design"]
-
-FloatArray = NDArray[np.float64]
+from hierlmm.likelihood.crossproducts import dependent_columns
+from hierlmm.likelihood.kernel import RANK_TOLERANCE
+from hierlmm.likelihood.residual_rows import residual_names, residual_rows
 
 SEE = "docs, page 'Errors'"
 data_error = partial(DataError, see=SEE)
@@ -114,8 +114,6 @@ def _check_size(design: Design) -> None:
 
 def _refuse_distant(name: str, column: FloatArray) -> None:
     """Refuse a column that is no constant, but so far from zero that its spread is lost beside the constant."""
-    from hierlmm.likelihood.kernel import RANK_TOLERANCE
-
     largest, spread = float(np.abs(column).max()), float(np.std(column))
     if np.ptp(column) > ROUNDING * largest and spread <= RANK_TOLERANCE * largest:
         raise data_error(
@@ -128,8 +126,6 @@ def _refuse_distant(name: str, column: FloatArray) -> None:
 
 def _check_rank(design: Design) -> None:
     """Name the columns of X, and of each correlated block of Z, that follow from the others."""
-    from hierlmm.likelihood.crossproducts import dependent_columns
-
     centres = np.zeros(len(design.coef))
     if design.intercept is not None:
         centres = design.X.mean(axis=0)
@@ -196,9 +192,6 @@ def _check_residual(design: Design) -> None:
 def _check_structure(design: Design) -> None:
     """Bind the residual structure to its columns, which refuses positions and covariates that it cannot use."""
     if design.has_residual_structure:
-        from hierlmm.covariance.parameters import refuse_repeated_names
-        from hierlmm.likelihood.residual_rows import residual_names, residual_rows
-
         rows = residual_rows(design)
         names = [p.name for p in rows.parameters]
         parts = [type(s).__name__ for s in (design.residual, design.residual_variance) if s is not None]
@@ -207,7 +200,7 @@ def _check_structure(design: Design) -> None:
         refuse_repeated_names(" with ".join(parts), shown)
 
 
-def _remainder(X: FloatArray, Z: FloatArray, y: FloatArray, index: NDArray[np.intp]) -> tuple[float, int]:
+def _remainder(X: FloatArray, Z: FloatArray, y: FloatArray, index: IntArray) -> tuple[float, int]:
     """Residual sum of squares of y on X and the subjects' own Z (never too small), and its degrees of freedom."""
     p = X.shape[1]
     columns = np.column_stack([X, y])
@@ -235,13 +228,13 @@ def _remainder(X: FloatArray, Z: FloatArray, y: FloatArray, index: NDArray[np.in
     return float(y_left @ y_left), freedom - int(np.linalg.matrix_rank(gram, tol=1e-13, hermitian=True))
 
 
-def _by_subject(A: FloatArray, B: FloatArray, index: NDArray[np.intp]) -> FloatArray:
+def _by_subject(A: FloatArray, B: FloatArray, index: IntArray) -> FloatArray:
     """Cross-products A'B of each subject: (J, a, b)."""
     sums = [np.bincount(index, A[:, a] * B[:, b]) for a in range(A.shape[1]) for b in range(B.shape[1])]
     return np.stack(sums, axis=1).reshape(-1, A.shape[1], B.shape[1])
 
 
-def _clearly_independent(columns: NDArray[np.float64], centres: NDArray[np.float64]) -> bool:
+def _clearly_independent(columns: FloatArray, centres: FloatArray) -> bool:
     """A cheap sufficient condition: the correlation matrix of the columns is far from singular."""
     centred = columns - centres
     gram = centred.T @ centred

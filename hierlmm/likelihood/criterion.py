@@ -18,8 +18,8 @@ from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.errors import DataError
 from hierlmm.likelihood.crossproducts import CrossProducts, Scaling
@@ -28,9 +28,6 @@ from hierlmm.likelihood.residual_rows import INDEPENDENT, ResidualPart
 from hierlmm.likelihood.solution import Evaluation, NormalEquations, Solution
 from hierlmm.options import as_point, refuse_missing
 
-__all__ = ["Criterion", "ExactFitError"]
-
-FloatArray = NDArray[np.float64]
 LOG_2PI = float(np.log(2.0 * np.pi))
 
 

@@ -16,24 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design.constant import centre_columns
 from hierlmm.design.design import Design
 from hierlmm.errors import DataError
 from hierlmm.groups import group_order, group_starts
 from hierlmm.likelihood.kernel import RANK_TOLERANCE, within_subject_qr
-
-__all__ = [
-    "CrossProducts",
-    "Scaling",
-    "assemble_products",
-    "cross_products",
-    "dependent_columns",
-    "subject_rows",
-    "working_columns",
-]
-
-FloatArray = NDArray[np.float64]
 
 PATTERN_DIGITS = 1e-11
 
@@ -90,7 +79,7 @@ class CrossProducts:
     R: FloatArray
     C: FloatArray
     weight: FloatArray
-    pattern: NDArray[np.intp]
+    pattern: IntArray
     S_w: FloatArray
     subject_R: FloatArray
     subject_C: FloatArray
@@ -121,7 +110,7 @@ def cross_products(design: Design) -> CrossProducts:
     return assemble_products(R, C, S_w, design.n_obs, scaling)
 
 
-def working_columns(design: Design, order: NDArray[np.intp]) -> tuple[FloatArray, FloatArray, Scaling]:
+def working_columns(design: Design, order: IntArray) -> tuple[FloatArray, FloatArray, Scaling]:
     """Centred and scaled columns in the given order of rows: Z̃ (q, N), [X̃, ỹ] (P, N), and how they were made."""
     p, constant = len(design.coef), design.constant
     y = (design.y - design.offset)[order]
@@ -145,7 +134,7 @@ def assemble_products(R: FloatArray, C: FloatArray, S_w: FloatArray, n_obs: int,
     return CrossProducts(rows_R, rows_C, weight, pattern, S_w, R, C, n_obs, C.shape[2] - 1, scaling)
 
 
-def subject_rows(design: Design) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+def subject_rows(design: Design) -> tuple[IntArray, NDArray[np.int64]]:
     """Order of the rows by subject, and where each subject starts in it: (N,), (J + 1,)."""
     index = design.subject_index
     return group_order(index), group_starts(index, design.n_subjects)
@@ -218,7 +207,7 @@ def _scale_random(Z: FloatArray, design: Design) -> FloatArray:
     return Bz
 
 
-def _patterns(R: FloatArray, C: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.intp]]:
+def _patterns(R: FloatArray, C: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, IntArray]:
     """Group subjects with equal R, and replace the rows of large groups by few with the same cross-products."""
     J, q, P = C.shape
     rows, cols = np.triu_indices(q)

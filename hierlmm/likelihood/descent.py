@@ -8,13 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.likelihood.solution import AnyCriterion
-
-__all__ = ["GRADIENT_TOLERANCE", "Counter", "central_differences", "descend", "forward_hessian", "hessian", "newton"]
-
-FloatArray = NDArray[np.float64]
 
 GRADIENT_TOLERANCE = 1e-6
 MAX_DESCENT = 300

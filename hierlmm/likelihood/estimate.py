@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hierlmm.covariance.random import random_covariance
 from hierlmm.design.design import Design
@@ -20,17 +19,18 @@ from hierlmm.design.questions import row_order_messages
 from hierlmm.errors import DataError
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import cross_products
-from hierlmm.likelihood.divergence import refuse_divergence, refuse_extreme_sigma, unbounded_note
 from hierlmm.likelihood.maximise import Optimum, maximise
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
-from hierlmm.likelihood.residual_messages import residual_messages
+from hierlmm.likelihood.residual_messages import (
+    refuse_divergence,
+    refuse_extreme_sigma,
+    residual_messages,
+    unbounded_note,
+)
 from hierlmm.likelihood.residual_rows import residual_rows
 from hierlmm.likelihood.solution import AnyCriterion, Solution
 from hierlmm.notice import notice_if_slow
 
-__all__ = ["LikelihoodEstimate", "describe_optimum", "make_criterion", "maximise_design"]
-
-FloatArray = NDArray[np.float64]
 MAX_ALTERNATIONS = 100
 
 

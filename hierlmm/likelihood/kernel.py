@@ -23,11 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.compiled import compiled
-
-__all__ = ["RANK_TOLERANCE", "PatternSums", "pattern_sums", "within_subject_qr"]
-
-FloatArray = NDArray[np.float64]
 
 TILE = 64
 RANK_TOLERANCE = 1e-9

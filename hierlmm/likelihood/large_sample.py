@@ -9,20 +9,15 @@ would put all its draws away from the estimate. The distribution is then that of
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.likelihood.descent import central_differences, hessian
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE
 from hierlmm.likelihood.solution import AnyCriterion, Solution
-
-__all__ = ["LargeSample", "differences", "large_sample"]
-
-FloatArray = NDArray[np.float64]
 
 STEP = 1e-4
 FLAT = 1e-9
@@ -50,16 +45,12 @@ class LargeSample:
 
     def solution(self, parameters: FloatArray) -> Solution:
         """What follows from (λ, η, log σ̃)."""
-        return self.criterion.solution(parameters[:-1], math.exp(parameters[-1]))
+        return self.criterion.solution(parameters[:-1], float(np.exp(parameters[-1])))
 
     def split(self, parameters: FloatArray) -> tuple[FloatArray, float]:
         """D and σ in the user's units, from (λ, η, log σ̃)."""
         at = self.solution(parameters)
         return at.D, at.sigma
-
-    def beta_cov(self, parameters: FloatArray) -> FloatArray:
-        """Covariance of the fixed effects given (λ, η, log σ̃), in the user's columns: (p, p)."""
-        return self.solution(parameters).beta_cov
 
     def neighbours(self) -> tuple[list[Solution], FloatArray]:
         """Solutions at the optimum and a step to both sides along each principal direction of Cov(θ̂), and the steps.
@@ -81,10 +72,6 @@ class LargeSample:
         steps = STEP / np.maximum(1.0, np.abs(directions).max(axis=1, initial=0.0))
         moves = [sign * step * own for step, own in zip(steps, directions, strict=True) for sign in (1.0, -1.0)]
         return [self.solution(self.centre), *(self.solution(self.centre + move) for move in moves)], 2.0 * steps
-
-    def draws(self, size: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-        """Draw D and σ: (size, q, q), (size,)."""
-        return self.split_draws(self.sample(size, rng))
 
     def sample(self, size: int, rng: np.random.Generator) -> FloatArray:
         """Draw (λ, η, log σ̃): (size, m + 1)."""

@@ -14,17 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hierlmm.covariance.random import RandomCovariance
+from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.likelihood.descent import GRADIENT_TOLERANCE, Counter, descend, forward_hessian, hessian, newton
-from hierlmm.likelihood.search import Search, search_plain
-from hierlmm.likelihood.search_residual import search_residual
+from hierlmm.likelihood.search import Search, search_plain, search_residual
 from hierlmm.likelihood.solution import AnyCriterion
-
-__all__ = ["GRADIENT_TOLERANCE", "SINGULAR_TOLERANCE", "Optimum", "maximise"]
-
-FloatArray = NDArray[np.float64]
 
 SINGULAR_TOLERANCE = 1e-4
 NOTHING = 1e-9
@@ -134,7 +128,7 @@ def _polish(counter: Counter, lam: FloatArray) -> Optimum:
         lam = descend(counter, min((lam + s * direction for s in (1e-2, -1e-2, 0.1, -0.1)), key=counter.value))
     else:
         slope, curvature = _boundary_slope(criterion, lam)[0], _lowest_curvature(counter, lam)[0]
-    own = structure.normalise_signs(_own(structure, lam))
+    own = structure.normalise_signs(lam[: structure.n_parameters])
     lam = _join(np.where(np.abs(own) < NOTHING, 0.0, own), lam) + 0.0  # and no -0.0
     evaluation = criterion.evaluate(lam)
     return Optimum(
@@ -179,7 +173,7 @@ def _lowest_curvature(counter: Counter, lam: FloatArray) -> tuple[float, FloatAr
     return _lowest_eigenvalue(hessian(counter.both, lam), free)  # forward differences are noisy at a large λ
 
 
-def _lowest_eigenvalue(H: FloatArray, free: NDArray[np.bool_]) -> tuple[float, FloatArray]:
+def _lowest_eigenvalue(H: FloatArray, free: BoolArray) -> tuple[float, FloatArray]:
     """Smallest eigenvalue at unit diagonal of the part of H in free parameters, and its direction."""
     H = H[np.ix_(free, free)]
     if not np.all(np.isfinite(H)):  # λ so large that nothing is left of σ: no optimum to speak of
@@ -193,11 +187,6 @@ def _lowest_eigenvalue(H: FloatArray, free: NDArray[np.bool_]) -> tuple[float, F
     return float(values[0]), direction / max(float(np.abs(direction).max()), 1e-300)
 
 
-def _own(structure: RandomCovariance, lam: FloatArray) -> FloatArray:
-    """The part of ψ that belongs to D."""
-    return lam[: structure.n_parameters]
-
-
 def _join(own: FloatArray, lam: FloatArray) -> FloatArray:
     """ψ with another part for D."""
     return np.concatenate([own, lam[len(own) :]])
@@ -206,7 +195,7 @@ def _join(own: FloatArray, lam: FloatArray) -> FloatArray:
 def _singular_directions(criterion: AnyCriterion, lam: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Null directions of Λ that its structure can fill, (r, q), and the smallest singular value of the rest."""
     structure = criterion.structure
-    Lambda = structure.factor(_own(structure, lam))
+    Lambda = structure.factor(lam[: structure.n_parameters])
     directions: list[FloatArray] = []
     rest = [np.inf]
     groups = (tuple(range(structure.q)),) if structure.structure == "identity" else structure.blocks
@@ -226,14 +215,14 @@ def _snap(counter: Counter, lam: FloatArray) -> FloatArray:
     """Set nearly vanishing directions of Λ to exactly zero where the criterion does not rise."""
     structure = counter.criterion.structure
     if structure.projections is not None:
-        own = np.abs(_own(structure, lam))
+        own = np.abs(lam[: structure.n_parameters])
         for m in np.flatnonzero(own < 1e-2 * max(1.0, float(own.max()))):
             trial = np.where(np.arange(len(lam)) == m, 0.0, lam)
             if counter.value(trial) <= counter.value(lam):
                 lam = trial
         return lam
     for block in structure.blocks:
-        Lambda = structure.factor(_own(structure, lam))
+        Lambda = structure.factor(lam[: structure.n_parameters])
         part = np.ix_(block, block)
         vectors, values, _ = np.linalg.svd(Lambda[part])
         for rank in range(len(values)):
@@ -267,7 +256,7 @@ def _boundary_slope(criterion: AnyCriterion, lam: FloatArray) -> tuple[float, Fl
     gradient_B = criterion.evaluate(lam).gradient_B
     if criterion.structure.projections is not None:
         slopes = np.einsum("mij,ij->m", criterion.structure.projections, gradient_B)
-        slopes[np.abs(_own(criterion.structure, lam)) >= SINGULAR_TOLERANCE] = np.inf
+        slopes[np.abs(lam[: criterion.structure.n_parameters]) >= SINGULAR_TOLERANCE] = np.inf
         lowest = int(np.argmin(slopes))
         return float(slopes[lowest]), np.eye(len(lam))[lowest]
     worst, direction = np.inf, np.zeros(q)
@@ -287,7 +276,7 @@ def _leave_boundary(counter: Counter, lam: FloatArray, direction: FloatArray) ->
     steps = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
     if structure.projections is not None:
         return min((lam + np.sqrt(s) * direction for s in steps), key=counter.value)
-    Lambda = structure.factor(_own(structure, lam))
+    Lambda = structure.factor(lam[: structure.n_parameters])
     B = Lambda @ Lambda.T
     ridge = 1e-10 * np.eye(structure.q)
     trials = [_join(structure.parameters(B + ridge + s * np.outer(direction, direction)), lam) for s in steps]

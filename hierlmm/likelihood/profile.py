@@ -12,16 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from hierlmm.arrays import FloatArray
 from hierlmm.likelihood.descent import hessian
 from hierlmm.likelihood.residual_criterion import EDGE
 from hierlmm.likelihood.solution import AnyCriterion
-
-__all__ = ["profile_interval", "region_points"]
-
-FloatArray = NDArray[np.float64]
 
 TOO_LARGE = 1e8
 MOST_POINTS = 6

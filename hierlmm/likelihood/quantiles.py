@@ -24,24 +24,14 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
 from scipy.special import chdtrc, chdtri, fdtrc, fdtri, ndtr, ndtri
 from scipy.stats import norm, qmc
 from scipy.stats import t as student
 
-__all__ = [
-    "DIRECTIONS",
-    "band_quantile",
-    "largest_t_quantile",
-    "largest_t_sf",
-    "mixture_quantile",
-    "mixture_quantiles",
-    "t_quantile",
-]
+from hierlmm.arrays import FloatArray
 
-FloatArray = NDArray[np.float64]
 DIRECTIONS = 14
 """Logarithm of the number of directions behind a simultaneous band: coverage to about 1e-4."""
 FAMILY = {"circle": 12, "sphere": 17, "seed": 20240229}

@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import ClassVar, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.covariance.parameters import unconstrained_values
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.errors import DataError
@@ -24,9 +24,6 @@ from hierlmm.likelihood.residual_rows import ResidualRows, Whitened
 from hierlmm.likelihood.solution import Evaluation, Solution
 from hierlmm.options import as_point, refuse_missing
 
-__all__ = ["EDGE", "ResidualCriterion"]
-
-FloatArray = NDArray[np.float64]
 T = TypeVar("T")
 EDGE = 18.0
 """Largest size of an unconstrained residual parameter with bounds: there it is at the end of its range."""
@@ -100,10 +97,10 @@ class ResidualCriterion:
         return psi[:m], np.where(self._bounded, np.clip(psi[m:], -EDGE, EDGE), psi[m:])
 
     @cached_property
-    def _bounded(self) -> NDArray[np.bool_]:
+    def _bounded(self) -> BoolArray:
         return np.array([np.isfinite(p.lower) for p in self.rows.parameters], dtype=bool)
 
-    def _held(self, psi: FloatArray) -> NDArray[np.bool_]:
+    def _held(self, psi: FloatArray) -> BoolArray:
         """Which η are beyond ±`EDGE`, where the criterion is constant."""
         return self._bounded & (np.abs(psi[self.structure.n_parameters :]) > EDGE)
 

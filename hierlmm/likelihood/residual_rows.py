@@ -13,14 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.covariance.bind import (
-    BoundCorrelation,
-    BoundVariance,
-    Rows,
-    bind_correlation,
-    bind_variance,
-    make_rows,
-)
+from hierlmm.arrays import FloatArray
+from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, Rows, bind_correlation, bind_variance, make_rows
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.design.design import Design
@@ -37,17 +31,6 @@ from hierlmm.likelihood.rows import (
     serial_whiten,
 )
 
-__all__ = [
-    "INDEPENDENT",
-    "ResidualPart",
-    "ResidualRows",
-    "Whitened",
-    "residual_names",
-    "residual_rows",
-    "whiten_columns",
-]
-
-FloatArray = NDArray[np.float64]
 LARGEST_LOG_RATIO = 200.0
 
 
@@ -139,7 +122,7 @@ class ResidualRows(ResidualPart):
 
     @property
     def start(self) -> NDArray[np.int64]:
-        """Places of subject j are ``start[j]:start[j+1]``."""
+        """IntArray of subject j are ``start[j]:start[j+1]``."""
         return self.rows.start
 
     @property

@@ -20,11 +20,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.compiled import compiled
 
-__all__ = ["dense_pull_back", "dense_whiten", "row_adjoints", "serial_colour", "serial_pull_back", "serial_whiten"]
-
-FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 # Sums may be reordered; infinities and NaN keep their meaning.
 FAST = {"contract", "reassoc", "nsz", "arcp"}

@@ -11,14 +11,10 @@ P. All is one function with one call of the kernel inside: each further copy of 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.compiled import compiled
 from hierlmm.likelihood.kernel import PatternSums, pattern_sums
-
-__all__ = ["DESCEND", "PARTS", "VALUES", "explore"]
-
-FloatArray = NDArray[np.float64]
 
 VALUES, PARTS, DESCEND = 0, 1, 2
 MAX_STEPS = 120

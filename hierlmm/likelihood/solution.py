@@ -16,17 +16,13 @@ from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects
 from hierlmm.likelihood.crossproducts import CrossProducts, Scaling
 from hierlmm.likelihood.residual_rows import ResidualPart
-
-__all__ = ["AnyCriterion", "Evaluation", "GivenResiduals", "NormalEquations", "Solution"]
-
-FloatArray = NDArray[np.float64]
 
 
 class NormalEquations(NamedTuple):
@@ -47,50 +43,42 @@ class Evaluation(NamedTuple):
     gradient_B: FloatArray
 
 
-class GivenResiduals(Protocol):
+class _Likelihood(Protocol):
+    """What both criteria are of."""
+
+    @property
+    def structure(self) -> RandomCovariance:
+        """The structure of D."""
+
+    @property
+    def reml(self) -> bool:
+        """Whether it is the restricted likelihood."""
+
+    @property
+    def degrees(self) -> int:
+        """N - p for REML, N for ML."""
+
+
+class GivenResiduals(_Likelihood, Protocol):
     """A criterion in λ alone: of rows that are whitened already, or need no whitening."""
 
     @property
     def products(self) -> CrossProducts:
         """Cross-products of the rows."""
 
-    @property
-    def structure(self) -> RandomCovariance:
-        """The structure of D."""
-
-    @property
-    def reml(self) -> bool:
-        """Whether it is the restricted likelihood."""
-
-    @property
-    def degrees(self) -> int:
-        """N - p for REML, N for ML."""
-
     def normal_equations(self, Lambda: FloatArray) -> NormalEquations:
         """Solve for β given Λ (in working columns)."""
 
 
-class AnyCriterion(Protocol):
+class AnyCriterion(_Likelihood, Protocol):
     """A criterion, −2 log-likelihood, in ψ = (λ, η): what searches, fits and predictions ask of it.
 
     Without a residual structure η is empty, and nothing else is different.
     """
 
     @property
-    def structure(self) -> RandomCovariance:
-        """The structure of D."""
-
-    @property
     def rows(self) -> ResidualPart:
         """The residual structure, bound to the rows."""
-
-    @property
-    def reml(self) -> bool:
-        """Whether it is the restricted likelihood."""
-
-    @property
-    def degrees(self) -> int:
-        """N - p for REML, N for ML."""
 
     @property
     def n_obs(self) -> int:
@@ -191,7 +179,7 @@ class Solution:
     @cached_property
     def sigma(self) -> float:
         """Residual SD, where the ratio of a variance function is 1."""
-        return self.whitened_sd * math.exp(-self.shift)
+        return self.whitened_sd * float(np.exp(-self.shift))
 
     @cached_property
     def beta(self) -> FloatArray:

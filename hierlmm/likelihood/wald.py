@@ -14,16 +14,13 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import chi2
 from scipy.stats import f as f_distribution
 from scipy.stats import t as t_distribution
 
+from hierlmm.arrays import FloatArray
 from hierlmm.errors import SpecificationError
 
-__all__ = ["METHODS", "Degrees", "FixedDegrees", "JointTest", "Wald", "method_name"]
-
-FloatArray = NDArray[np.float64]
 RANK_TOLERANCE = 1e-9
 METHODS = ("satterthwaite", "kenward-roger", "residual", "normal")
 SYNONYMS = {"inf": "normal", "asymptotic": "normal", "z": "normal", "kr": "kenward-roger"}

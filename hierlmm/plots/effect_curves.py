@@ -16,8 +16,6 @@ from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.options import checked, choose, renamed
 from hierlmm.plots.fits import pick_fits
 
-__all__ = ["plot_effects"]
-
 
 @renamed(focal="variable", residuals="residual_level")
 @checked

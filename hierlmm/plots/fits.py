@@ -10,8 +10,6 @@ from hierlmm.errors import NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide, label_fits
 
-__all__ = ["choose_terms", "one_fit", "pick_fits", "pick_side_by_side", "refuse_without_effects", "unit_of"]
-
 
 def pick_fits(
     fits: Fit | SideBySide | Mapping[str, Fit] | Sequence[Fit], labels: Sequence[str] | None

@@ -16,8 +16,6 @@ from hierlmm.fits.side_by_side import SideBySide, estimates, same_question
 from hierlmm.options import checked, renamed
 from hierlmm.plots.fits import pick_side_by_side
 
-__all__ = ["choose_parameters", "plot_forest", "table_dataset"]
-
 
 @renamed(inner="inner_ci")
 @checked

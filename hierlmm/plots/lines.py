@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import FloatArray, Places
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import variables_of
 from hierlmm.design.questions import first_row_of_subjects, numbers_at_level1, rows_by_subject, rows_of_subject
@@ -22,8 +22,6 @@ from hierlmm.effects.curve_checks import jumps_along
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import is_number
-
-__all__ = ["Axis", "population_line", "subject_lines", "x_axis"]
 
 STEPS = 40
 
@@ -67,7 +65,7 @@ def x_axis(design: Design, x: str | None) -> Axis:
     return Axis(x, x, np.asarray(codes, dtype=np.float64), categories)
 
 
-def subject_lines(fit: Fit, axis: Axis, subjects: Sequence[int] | Places) -> dict[int, FloatArray]:
+def subject_lines(fit: Fit, axis: Axis, subjects: Sequence[int] | IntArray) -> dict[int, FloatArray]:
     """Fitted lines of subjects (positions) over their own range of x: position -> (2, n).
 
     Where the subject has one row at an x, the line there is its fitted value.
@@ -88,7 +86,7 @@ def subject_lines(fit: Fit, axis: Axis, subjects: Sequence[int] | Places) -> dic
     return {j: break_lines(np.vstack([grid, piece]), courses.jumps) for (j, grid), piece in lines}
 
 
-def population_line(fit: Fit, axis: Axis, subjects: Places) -> FloatArray:
+def population_line(fit: Fit, axis: Axis, subjects: IntArray) -> FloatArray:
     """Line at b = 0, averaged over the covariates of these subjects, over their common range of x: (2, n)."""
     design = fit.design
     rows = np.flatnonzero(np.isin(design.subject_index, subjects))
@@ -136,7 +134,7 @@ class Courses:
         none = self.joins_levels or axis.variable is None
         self.jumps = np.empty((2, 0)) if none else jumps_along(design, str(axis.variable), whole)
 
-    def grid(self, rows: Places) -> FloatArray:
+    def grid(self, rows: IntArray) -> FloatArray:
         """Values of x at which a line through these rows is evaluated."""
         observed = np.unique(self.axis.position[rows])
         one_subject = len(np.unique(self.design.subject_index[rows])) == 1
@@ -148,7 +146,7 @@ class Courses:
             return np.union1d(even, observed)
         return even
 
-    def distinct(self, subjects: Places) -> tuple[Places, FloatArray]:
+    def distinct(self, subjects: IntArray) -> tuple[IntArray, FloatArray]:
         """Subjects whose lines at b = 0 differ, and how many subjects each of them stands for."""
         if self.own:
             return subjects, np.ones(len(subjects))
@@ -173,14 +171,14 @@ class Courses:
             columns[str(self.axis.variable)] = pd.Categorical(labels, categories=list(self.axis.categories))
         return pd.DataFrame(columns)
 
-    def _along(self, name: str, rows_of: Sequence[Places], grids: Sequence[FloatArray]) -> Any:
+    def _along(self, name: str, rows_of: Sequence[IntArray], grids: Sequence[FloatArray]) -> Any:
         if name in self.steps:
             rows = [self._step(name, r, grid) for r, grid in zip(rows_of, grids, strict=True)]
             return self.frame[name].iloc[np.concatenate(rows)].reset_index(drop=True)
         values = self.frame[name].to_numpy(dtype=np.float64)
         return np.concatenate([self._interpolate(values, r, grid) for r, grid in zip(rows_of, grids, strict=True)])
 
-    def _interpolate(self, values: FloatArray, rows: Places, grid: FloatArray) -> FloatArray:
+    def _interpolate(self, values: FloatArray, rows: IntArray, grid: FloatArray) -> FloatArray:
         """Mean of the rows at each observed x, and straight lines between them."""
         observed, at = np.unique(self.axis.position[rows], return_inverse=True)
         means = np.bincount(at, values[rows]) / np.bincount(at)
@@ -189,7 +187,7 @@ class Courses:
             return between
         return np.where(np.isin(grid, observed), between, values[rows].mean())
 
-    def _step(self, name: str, rows: Places, grid: FloatArray) -> Places:
+    def _step(self, name: str, rows: IntArray, grid: FloatArray) -> IntArray:
         """Row whose category holds at each x: the most frequent one of the last observed x."""
         observed, at = np.unique(self.axis.position[rows], return_inverse=True)
         chosen = np.array([self._mode(name, rows[at == k]) for k in range(len(observed))])
@@ -198,7 +196,7 @@ class Courses:
             return held
         return np.where(np.isin(grid, observed), held, self._mode(name, rows))
 
-    def _mode(self, name: str, rows: Places) -> int:
+    def _mode(self, name: str, rows: IntArray) -> int:
         codes = self.codes[name][rows]
         return int(rows[np.argmax(codes == np.bincount(codes).argmax())])
 

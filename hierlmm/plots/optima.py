@@ -15,8 +15,6 @@ from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.options import checked
 from hierlmm.plots.fits import one_fit
 
-__all__ = ["plot_optima"]
-
 POINTS = 241
 BEYOND = 0.4
 """How far past either optimum the line goes, as a share of the way between them."""

@@ -19,8 +19,6 @@ from hierlmm.options import checked
 from hierlmm.plots.fits import pick_side_by_side
 from hierlmm.plots.forest import choose_parameters, table_dataset
 
-__all__ = ["parameter_draws", "plot_posterior"]
-
 
 @checked
 def plot_posterior(

@@ -19,8 +19,6 @@ from hierlmm.fits.side_by_side import SideBySide, known_label
 from hierlmm.options import checked
 from hierlmm.plots.fits import choose_terms, pick_side_by_side, unit_of
 
-__all__ = ["effect_intervals", "plot_random_effects"]
-
 
 @checked
 def plot_random_effects(

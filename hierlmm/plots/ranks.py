@@ -12,8 +12,6 @@ from hierlmm.interpret.ranking import Ranking, rank_subjects
 from hierlmm.options import checked
 from hierlmm.plots.fits import one_fit
 
-__all__ = ["plot_ranks"]
-
 
 @checked
 def plot_ranks(

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2
 
-from hierlmm.arrays import Flags, FloatArray
+from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.design.design import level2_prediction
 from hierlmm.design.questions import rows_by_subject
 from hierlmm.drawing.panels import Panels
@@ -25,8 +25,6 @@ from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.options import checked, renamed
 from hierlmm.plots.fits import choose_terms, one_fit, refuse_without_effects, unit_of
-
-__all__ = ["plot_shrinkage", "pooled_coefficients", "separate_coefficients"]
 
 SEPARATE, PARTIAL, POOLED = "separate fits", "partial pooling", "pooled fit"
 COLORS = {SEPARATE: GREY, PARTIAL: PALETTE[0], POOLED: PALETTE[1]}
@@ -170,7 +168,7 @@ def _limits(separate: FloatArray, core: FloatArray) -> FloatArray:
     return limits
 
 
-def _outside(points: FloatArray, limits: FloatArray) -> Flags:
+def _outside(points: FloatArray, limits: FloatArray) -> BoolArray:
     """Which points (d, n) lie beyond the limits (d, 2); unknown ones do not."""
     return np.asarray(((points < limits[:, :1]) | (points > limits[:, 1:])).any(axis=0))
 
@@ -186,7 +184,7 @@ def _clip(moves: FloatArray, limits: FloatArray) -> FloatArray:
     return moves
 
 
-def _beyond(outside: Flags, known: Flags) -> str:
+def _beyond(outside: BoolArray, known: BoolArray) -> str:
     """Say how many separate fits are not shown."""
     n = int(outside.sum())
     verb = "lies" if n == 1 else "lie"

@@ -21,8 +21,6 @@ from hierlmm.plots.fits import one_fit
 from hierlmm.predict.ask import predict, predict_subject
 from hierlmm.predict.history import courses_of
 
-__all__ = ["plot_subject_prediction"]
-
 STEPS = 60
 SEE = "docs, page 'Predictions'"
 

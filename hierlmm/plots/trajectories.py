@@ -20,8 +20,6 @@ from hierlmm.options import checked, renamed
 from hierlmm.plots.fits import one_fit, refuse_without_effects
 from hierlmm.plots.lines import Axis, population_line, subject_lines, x_axis
 
-__all__ = ["plot_trajectories"]
-
 LAYERS = ("points", "lines", "subject", "population")
 SHOWS = {
     "all": ("points", "subject", "population"),

@@ -10,8 +10,6 @@ from hierlmm.predict.dynamic import predict_new_subject, predict_new_subject_dra
 from hierlmm.predict.likelihood import predict_rows as predict_by_likelihood
 from hierlmm.predict.posterior import predict_rows as predict_by_draws
 
-__all__ = ["predict", "predict_subject"]
-
 
 def predict(fit: Any, newdata: Any, level: str, interval: str | None, ci: float) -> pd.DataFrame:
     """Predict rows; see ``predict`` of the kind of fit."""

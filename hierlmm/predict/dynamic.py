@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.errors import NotAvailableError, warn
 from hierlmm.frames import apart, quote, shorten
 from hierlmm.likelihood.by_subject import covariance_root, rows_loglik
@@ -52,15 +52,7 @@ if TYPE_CHECKING:
     from hierlmm.fits.likelihood_tables import LikelihoodNumbers
     from hierlmm.fits.posterior import PosteriorNumbers
 
-__all__ = [
-    "Conditional",
-    "condition",
-    "further_measurements",
-    "predict_new_subject",
-    "predict_new_subject_draws",
-]
 
-FloatArray = NDArray[np.float64]
 GOOD_K = 0.7
 COLUMNS = ("estimate", "se", "lower", "upper")
 MIXTURE = "quantiles of the mixture over the posterior draws"
@@ -78,13 +70,7 @@ class Conditional(NamedTuple):
 
 
 def condition(
-    fit: Any,
-    course: Course,
-    D: FloatArray,
-    sigma: Any,
-    *,
-    measurement: bool,
-    structure: Structures = None,
+    fit: Any, course: Course, D: FloatArray, sigma: Any, *, measurement: bool, structure: Structures = None
 ) -> Conditional:
     """Gains and conditional variances for the lines of the rows to predict, or for new measurements there.
 

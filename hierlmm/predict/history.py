@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design, NewData
 from hierlmm.design.formula import unquoted, variables_of
 from hierlmm.design.questions import rows_of_subject, time_of
@@ -17,10 +18,6 @@ from hierlmm.design.recipes import evaluate_vector
 from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
 from hierlmm.predict.rows import SEE, Rows
-
-__all__ = ["Course", "Courses", "courses_of"]
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Course:
     y: FloatArray
     past: Rows
     new: Rows
-    places: NDArray[np.intp]
+    places: IntArray
 
     def excess(self, beta: FloatArray) -> FloatArray:
         """Measurements less their expectation at b = 0: (..., p) -> (..., h)."""
@@ -138,7 +135,7 @@ def _row_by_row(design: Design, response: str) -> bool:
     return bool(np.allclose(alone, evaluate_vector(response, design.frame, "response")[part], rtol=1e-8, atol=0.0))
 
 
-def _labels(column: pd.Series) -> tuple[NDArray[np.intp], list[Any]]:
+def _labels(column: pd.Series) -> tuple[IntArray, list[Any]]:
     codes, labels = pd.factorize(column)
     return codes.astype(np.intp), list(labels)
 
@@ -218,7 +215,7 @@ def _at_times(
     return table, names
 
 
-def _owners(design: Design, new: NewData, labels: Sequence[Any], *, labelled: bool) -> NDArray[np.intp]:
+def _owners(design: Design, new: NewData, labels: Sequence[Any], *, labelled: bool) -> IntArray:
     """Which of the new subjects each row to predict belongs to."""
     name = design.hierarchy.subject
     if not labelled:
@@ -240,7 +237,7 @@ def _no_later_history(
     past: pd.DataFrame,
     codes: NDArray[Any],
     new: pd.DataFrame,
-    owner: NDArray[np.intp],
+    owner: IntArray,
     labels: Sequence[Any],
     time: str | None,
 ) -> None:

@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.likelihood.large_sample import differences
 from hierlmm.likelihood.solution import Solution
 from hierlmm.predict.dynamic import further_measurements
@@ -44,9 +44,7 @@ from hierlmm.predict.rows import Rows, asked_rows, check_request, described
 if TYPE_CHECKING:
     from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 
-__all__ = ["predict_rows"]
 
-FloatArray = NDArray[np.float64]
 CONTAINS = {
     "subject": "the joint uncertainty of β and of the subject's b, and how b moves with θ̂",
     "population": "the uncertainty of β given θ",

@@ -13,24 +13,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.compiled import compiled
 from hierlmm.design.design import Design
+from hierlmm.likelihood.degrees import satterthwaite_df
 from hierlmm.likelihood.quantiles import t_quantile
-from hierlmm.likelihood.satterthwaite import satterthwaite_df
 from hierlmm.predict.rows import check_request, described, rows_of
 
-__all__ = [
-    "grouped_forms",
-    "interval_table",
-    "linear_prediction",
-    "quadratic_forms",
-    "quantile_note",
-    "with_theta",
-]
-
-FloatArray = NDArray[np.float64]
 CHUNK = 50_000
 FEW = 20_000
 
@@ -45,7 +35,7 @@ def quadratic_forms(W: FloatArray, C: FloatArray) -> FloatArray:
     return out
 
 
-def grouped_forms(W: FloatArray, C: FloatArray, group: NDArray[np.intp]) -> FloatArray:
+def grouped_forms(W: FloatArray, C: FloatArray, group: IntArray) -> FloatArray:
     """``w'C[g, t] w`` with every row's own group: (n, k), (G, T, k, k), (n,) -> (n, T)."""
     if len(W) <= FEW:  # numpy: no second is lost to compiling
         return np.einsum("ia,itab,ib->it", W, C[group], W, optimize=True)

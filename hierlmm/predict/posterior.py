@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.predict import rows as rows_module
 from hierlmm.predict.dynamic import further_measurement_draws
@@ -25,9 +25,7 @@ from hierlmm.predict.rows import SEE, Rows, asked_rows, check_request, described
 if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorNumbers
 
-__all__ = ["POSTERIOR_CONTENTS", "predict_rows", "prediction_draws"]
 
-FloatArray = NDArray[np.float64]
 ARRAYS = 5
 """Working arrays of one piece: lines, a term of theirs or noise, and what quantiles sort."""
 POSTERIOR_CONTENTS = {
@@ -187,7 +185,7 @@ def _lines(
     return lines
 
 
-def _new_subjects(fit: PosteriorNumbers, rows: Rows) -> tuple[NDArray[np.intp], int]:
+def _new_subjects(fit: PosteriorNumbers, rows: Rows) -> tuple[IntArray, int]:
     name = fit.design.hierarchy.subject
     if name not in rows.frame.columns:
         return np.zeros(len(rows.X), dtype=np.intp), 1

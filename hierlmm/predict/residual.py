@@ -13,17 +13,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray
 from hierlmm.covariance.bind import SAME_TIME
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.errors import DataError, NotAvailableError
 from hierlmm.frames import is_number, quote
 from hierlmm.predict.rows import SEE
 
-__all__ = ["Structures", "correlated", "draws_of_structure", "residual_covariance", "residual_variance"]
-
-FloatArray = NDArray[np.float64]
 Structures = ResidualEstimate | Sequence[ResidualEstimate] | None
 """One residual structure at its estimates, one for each draw, or the fit's own."""
 
@@ -42,12 +39,7 @@ def correlated(fit: Any) -> bool:
 
 
 def residual_variance(
-    fit: Any,
-    frame: pd.DataFrame,
-    *,
-    sigma: Any = None,
-    structure: Structures = None,
-    fitted: FloatArray | None = None,
+    fit: Any, frame: pd.DataFrame, *, sigma: Any = None, structure: Structures = None, fitted: FloatArray | None = None
 ) -> FloatArray:
     """Variance of the level-1 error of each row.
 
@@ -75,12 +67,7 @@ def residual_variance(
 
 
 def residual_covariance(
-    fit: Any,
-    frame: pd.DataFrame,
-    other: pd.DataFrame | None = None,
-    *,
-    sigma: Any = None,
-    structure: Structures = None,
+    fit: Any, frame: pd.DataFrame, other: pd.DataFrame | None = None, *, sigma: Any = None, structure: Structures = None
 ) -> FloatArray:
     """Covariance of the level-1 errors of one subject's rows, or between them and further rows of the same subject.
 

@@ -18,30 +18,15 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.questions import first_row_of_subjects
-from hierlmm.errors import DataError, SpecificationError
+from hierlmm.errors import DataError
 from hierlmm.fits.base import INTERVALS
 from hierlmm.frames import quote, shorten
-from hierlmm.options import choose
+from hierlmm.options import check_ci, choose
 
-__all__ = [
-    "LEVELS",
-    "MEMORY_BUDGET",
-    "SEE",
-    "Interval",
-    "PredictionLevel",
-    "Rows",
-    "asked_rows",
-    "check_request",
-    "described",
-    "pieces",
-    "rows_of",
-]
-
-FloatArray = NDArray[np.float64]
 PredictionLevel = Literal["subject", "population", "new_subject", "marginal"]
 Interval = Literal["confidence", "credible", "prediction"]
 LEVELS = get_args(PredictionLevel)
@@ -79,7 +64,7 @@ class Rows:
     X: FloatArray
     Z: FloatArray
     offset: FloatArray
-    subject: NDArray[np.intp]
+    subject: IntArray
     frame: pd.DataFrame
 
     def take(self, chosen: Any) -> Rows:
@@ -102,10 +87,7 @@ def check_request(level: str, interval: str | None, ci: float, levels: tuple[str
     choose("level", level, levels)
     if interval is not None:
         choose("interval", interval, INTERVALS)
-    if not 0.0 < ci < 1.0:
-        raise SpecificationError(
-            f"ci={ci!r}", "the probability of an interval lies between 0 and 1", "use ci=0.95 for 95 %", SEE
-        )
+    check_ci(ci)
 
 
 def rows_of(design: Design, newdata: Any, level: str) -> Rows:
@@ -159,7 +141,7 @@ def _refuse_other_types(design: Design, name: str, unknown: Any) -> None:
         )
 
 
-def _same_level2(design: Design, frame: pd.DataFrame, subject: NDArray[np.intp]) -> None:
+def _same_level2(design: Design, frame: pd.DataFrame, subject: IntArray) -> None:
     """Refuse a level-2 covariate that is not what it was: b̂ is the subject's departure from its own expectation."""
     first = first_row_of_subjects(design)
     for variable in design.level2_variables():

@@ -8,8 +8,6 @@ from typing import Any, NoReturn
 
 from hierlmm._version import __version__
 
-__all__ = ["make_parser"]
-
 CODES = """\
 exit codes:
   0    done

@@ -24,8 +24,6 @@ from hierlmm.design.formula import parse_formula
 from hierlmm.errors import DataError, FormulaError, MissingPackageError, UnknownDatasetError, closest
 from hierlmm.frames import quote, require_columns, shorten
 
-__all__ = ["Source", "read_data", "refuse_blanks", "refuse_wide"]
-
 SEE = "hierlmm fit --help; docs, page 'Command line'"
 TEXT = (".csv", ".tsv", ".tab", ".txt", "")
 PARQUET = (".parquet", ".pq")

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from hierlmm.fits.base import Fit
     from hierlmm.model import TwoLevelModel
 
-__all__ = ["heading", "parse_methods", "run", "say"]
-
 
 def parse_methods(text: str) -> list[str]:
     """Split ``"nuts,reml"`` into known estimators, each once.

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from hierlmm.fits.base import Fit
     from hierlmm.model import TwoLevelModel
 
-__all__ = ["OURS", "fit_text", "model_text", "prepare_folder", "write_netcdf", "write_plots", "write_tables"]
-
 SEE = "hierlmm fit --help; docs, page 'Command line'"
 TABLES = ("model.txt", "comparison.*", "estimates.csv", "summary_*.txt", "random_effects_*.csv", "posterior*.nc")
 OURS = (*TABLES, "forest.png", "trajectories.png", "random_effects.png")

@@ -42,8 +42,6 @@ from hierlmm.likelihood.solution import NormalEquations
 from hierlmm.options import checked, choose
 from hierlmm.results import Page, Part, Result, Table
 
-__all__ = ["GLSSteps", "gls_steps"]
-
 UPDATES = ("maximise", "em")
 START_SCALES = 10.0 ** np.arange(-1.0, 2.2, 0.6)
 SEE = "docs, page 'Teaching'"

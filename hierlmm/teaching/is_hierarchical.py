@@ -31,8 +31,6 @@ from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.options import checked
 from hierlmm.results import Items, Page, Part, Result, Table
 
-__all__ = ["HierarchicalCheck", "is_hierarchical"]
-
 SEE = "docs, page 'Teaching'"
 RANK_TOLERANCE = 1e-10
 ROUNDING = 1e-13

@@ -25,15 +25,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import FloatArray, Places
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design, design_of
 from hierlmm.design.questions import rows_by_subject
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
-
-__all__ = ["SameMarginal", "SubjectHierarchy", "same_marginal", "subject_hierarchy"]
 
 SEE = "docs, page 'Teaching'"
 EQUAL = 1e-8
@@ -80,7 +78,7 @@ class SubjectHierarchy(Result):
         return Page(f"Hierarchy with numbers for all parameters: {self.name}", parts)
 
     @cached_property
-    def rows(self) -> list[Places]:
+    def rows(self) -> list[IntArray]:
         """Rows of each subject."""
         return rows_by_subject(self.design)
 

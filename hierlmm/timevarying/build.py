@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import IntArray
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import MISSING_CHOICES, column_names, quote, require_columns, shorten, to_pandas
 from hierlmm.options import checked
@@ -20,10 +20,6 @@ from hierlmm.timevarying.evaluate import Answer, evaluate
 from hierlmm.timevarying.history import TIES, History, make_history, one_of, subject_codes, time_values
 from hierlmm.timevarying.rules import Cumulative, Rule, TimeSince
 
-__all__ = ["TimeVarying", "time_varying"]
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 SEE = "docs, page 'Time-varying covariates'"
 data_error = partial(DataError, see=SEE)
 specification_error = partial(SpecificationError, see=SEE)

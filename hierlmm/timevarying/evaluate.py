@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import quote, shorten
 from hierlmm.timevarying.history import History, is_real, rounding
@@ -24,8 +24,6 @@ from hierlmm.timevarying.rules import Cumulative, CurrentValue, Interpolate, Lag
 
 __all__ = ["ABSENT", "CARRIED", "INTERPOLATED", "NOT_THEN", "NOT_YET", "OBSERVED", "TOO_OLD", "Answer", "evaluate"]
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 SEE = "docs, page 'Time-varying covariates'"
 data_error = partial(DataError, see=SEE)
 specification_error = partial(SpecificationError, see=SEE)
@@ -40,7 +38,7 @@ class Answer:
     column: Any
     source: IntArray
     gap: FloatArray
-    future: NDArray[np.bool_]
+    future: BoolArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +162,7 @@ def _time_since(rule: TimeSince, history: History, rows: Moments) -> Answer:
     return Answer(age, source, np.where(k >= 0, age, 0.0), np.zeros(len(k), dtype=bool))
 
 
-def _meets(rule: TimeSince, history: History) -> NDArray[np.bool_]:
+def _meets(rule: TimeSince, history: History) -> BoolArray:
     """Which measurements meet the condition, each judged from the subject's measurements up to it and no others."""
     if not callable(rule.when):
         return np.asarray(history.measured == rule.when, dtype=bool)

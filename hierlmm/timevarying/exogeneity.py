@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from scipy.stats import f as f_distribution
 from scipy.stats import t as t_distribution
 
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.errors import DataError, SpecificationError, warn
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, to_pandas
 from hierlmm.options import checked, renamed
@@ -33,9 +34,6 @@ from hierlmm.results import Page, Paragraph, Result
 from hierlmm.text import fill, templates
 from hierlmm.timevarying.history import is_real, subject_codes, time_values
 
-__all__ = ["ExogeneityCheck", "check_exogeneity"]
-
-FloatArray = NDArray[np.float64]
 SEE = "docs, page 'Time-varying covariates', section 'Does the outcome drive the covariate?'"
 data_error = partial(DataError, see=SEE)
 specification_error = partial(SpecificationError, see=SEE)
@@ -250,7 +248,7 @@ class _Panel(NamedTuple):
     x: FloatArray
     y: FloatArray
     place: NDArray[np.int64]
-    use: NDArray[np.intp]
+    use: IntArray
 
 
 def _terms(

@@ -12,15 +12,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import quote, shorten
 
-__all__ = ["TIES", "History", "is_real", "make_history", "one_of", "rounding", "subject_codes", "time_values"]
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 TIES = ("raise", "mean", "last")
 SEE = "docs, page 'Time-varying covariates'"
 data_error = partial(DataError, see=SEE)
@@ -78,7 +74,7 @@ class History:
         """Values as floats."""
         return self.measured.to_numpy(np.float64)
 
-    def subset(self, keep: NDArray[np.bool_]) -> History:
+    def subset(self, keep: BoolArray) -> History:
         """Return the history with these measurements only."""
         codes, times = self.codes[keep], self.times[keep]
         first = np.searchsorted(codes, np.arange(len(self.first)))
@@ -122,7 +118,7 @@ def make_history(
     return History(codes, times, values, first, levels, keys, int(absent.sum()), n_tied)
 
 
-def _refuse_unusable(values: pd.Series, absent: NDArray[np.bool_], name: str, missing: str) -> None:
+def _refuse_unusable(values: pd.Series, absent: BoolArray, name: str, missing: str) -> None:
     if absent.any() and missing == "raise":
         received = f"measurements of {name!r} of which {int(absent.sum())} are missing"
         drop = "pass missing='drop' to build the covariate from the measurements that exist"
@@ -134,7 +130,7 @@ def _refuse_unusable(values: pd.Series, absent: NDArray[np.bool_], name: str, mi
 
 
 def _without_ties(
-    values: pd.Series, again: NDArray[np.bool_], ties: str, codes: IntArray, times: FloatArray, labels: pd.Index
+    values: pd.Series, again: BoolArray, ties: str, codes: IntArray, times: FloatArray, labels: pd.Index
 ) -> pd.Series:
     name = str(values.name)
     if ties == "raise":

@@ -25,8 +25,6 @@ from hierlmm.results import Page, Paragraph, Result
 from hierlmm.text import fill, span, templates
 from hierlmm.timevarying.history import is_real, subject_codes
 
-__all__ = ["WithinBetweenTest", "test_within_between", "within_between"]
-
 SEE = "docs, page 'Time-varying covariates', section 'Within and between subjects'"
 data_error = partial(DataError, see=SEE)
 specification_error = partial(SpecificationError, see=SEE)

@@ -25,8 +25,6 @@ from hierlmm.errors import SpecificationError
 from hierlmm.options import checked_with_constructor, renamed
 from hierlmm.timevarying.history import one_of
 
-__all__ = ["Cumulative", "CurrentValue", "Interpolate", "Lag", "LastValue", "Rule", "TimeSince"]
-
 SEE = "docs, page 'Time-varying covariates'"
 specification_error = partial(SpecificationError, see=SEE)
 

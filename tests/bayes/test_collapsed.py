@@ -110,8 +110,8 @@ def dense_log_posterior(design, priors, theta, y_scale):
 def random_points(posterior, n, seed=0):
     """Points around the mode, and wild ones: standard deviations over orders of magnitude, |correlation| up to 0.99."""
     rng = np.random.default_rng(seed)
-    near = posterior.mode + rng.normal(scale=0.5, size=(n, posterior.n_dim))
-    far = posterior.mode + rng.normal(scale=1.5, size=(n, posterior.n_dim))
+    near = posterior.mode + rng.normal(scale=0.5, size=(n, len(posterior.mode)))
+    far = posterior.mode + rng.normal(scale=1.5, size=(n, len(posterior.mode)))
     return np.vstack([near, far])
 
 
@@ -205,11 +205,11 @@ def test_mode_is_stationary_and_the_root_whitens(irregular, case):
     hessian = np.array(
         [
             (posterior.log_density(posterior.mode + e)[1] - posterior.log_density(posterior.mode - e)[1]) / 2e-5
-            for e in 1e-5 * np.eye(posterior.n_dim)
+            for e in 1e-5 * np.eye(len(posterior.mode))
         ]
     )
     if np.linalg.eigvalsh(-hessian).min() > 0.05:
-        np.testing.assert_allclose(-posterior.root.T @ hessian @ posterior.root, np.eye(posterior.n_dim), atol=1e-4)
+        np.testing.assert_allclose(-posterior.root.T @ hessian @ posterior.root, np.eye(len(posterior.mode)), atol=1e-4)
 
 
 # --- the bridge to REML ----------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_flat_prior_limit_is_the_reml_criterion(irregular, case):
         ).resolve(design)
         posterior = collapsed_posterior(design, wide, signed=False)
         scaling = posterior.products.scaling
-        theta = np.random.default_rng(3).normal(scale=0.4, size=posterior.n_dim)
+        theta = np.random.default_rng(3).normal(scale=0.4, size=len(posterior.mode))
         sd, corr, sigma, _ = natural(design, theta, scaling.y_scale)
         loglik = posterior.log_density(theta)[0] - prior_of_theta(design, wide, theta, scaling.y_scale)
         log_det_precision = np.linalg.slogdet(wide.beta_normal()[1])[1]
@@ -460,7 +460,7 @@ def test_draws_of_beta_and_b_have_the_exact_conditional_distribution(irregular, 
 def test_rao_blackwell_summary_equals_the_average_of_dense_conditionals(irregular, case):
     design, priors = make(irregular, case)
     posterior = collapsed_posterior(design, priors, signed=False)
-    theta = posterior.mode + np.random.default_rng(1).normal(scale=0.4, size=(25, posterior.n_dim))
+    theta = posterior.mode + np.random.default_rng(1).normal(scale=0.4, size=(25, len(posterior.mode)))
     found = recover_beta(posterior, theta, np.random.default_rng(2))
     means, variances = [], []
     for D, sigma in zip(found.D, found.sigma, strict=True):
@@ -485,7 +485,7 @@ def test_rao_blackwell_summary_of_balanced_data_is_exact(formula):
     priors = resolve_priors(None, design)
     posterior = collapsed_posterior(design, priors, signed=False)
     assert np.bincount(posterior.products.pattern).tolist() in ([11, 2], [2, 11])
-    theta = posterior.mode + np.random.default_rng(1).normal(scale=0.4, size=(25, posterior.n_dim))
+    theta = posterior.mode + np.random.default_rng(1).normal(scale=0.4, size=(25, len(posterior.mode)))
     found = recover_beta(posterior, theta, np.random.default_rng(2))
     each = [dense_recovery(design, priors, D, sigma)[2:4] for D, sigma in zip(found.D, found.sigma, strict=True)]
     means, variances = np.array([m for m, _ in each]), np.array([np.einsum("jkk->jk", v) for _, v in each])
@@ -516,7 +516,7 @@ def test_numpy_and_the_compiled_loop_draw_the_same_random_effects(irregular, mon
 
     design, priors = make(irregular, "slope")
     posterior = collapsed_posterior(design, priors)
-    theta = posterior.mode + np.random.default_rng(1).normal(scale=0.3, size=(40, posterior.n_dim))
+    theta = posterior.mode + np.random.default_rng(1).normal(scale=0.3, size=(40, len(posterior.mode)))
     natural = recover_beta(posterior, theta, np.random.default_rng(2))
     few = draw_random_effects(posterior, natural, np.random.default_rng(3))
     monkeypatch.setattr(recover, "FEW", 0)

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 import hierlmm as hl
-from hierlmm.bayes.conflict import prior_conflicts
 from hierlmm.bayes.priors import resolve_priors
+from hierlmm.bayes.route import prior_conflicts
 from hierlmm.datasets import load_dataset
 
 

@@ -60,4 +60,4 @@ def test_chains_that_visit_both_modes_are_told_apart():
 
 
 def test_one_mode_needs_no_words(posterior):
-    assert mode_notes(posterior, np.zeros((2, 10, posterior.n_dim))) == ()
+    assert mode_notes(posterior, np.zeros((2, 10, len(posterior.mode)))) == ()

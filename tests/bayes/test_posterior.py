@@ -28,7 +28,7 @@ def posterior(dental, request):
 
 def recovered(posterior, random_effects):
     """β, and b or its summary, from 41 draws: no number of threads but one divides them."""
-    theta = posterior.mode + np.random.default_rng(1).normal(scale=0.1, size=(41, posterior.n_dim))
+    theta = posterior.mode + np.random.default_rng(1).normal(scale=0.1, size=(41, len(posterior.mode)))
     found = posterior.conditional(theta, np.random.default_rng(2), random_effects)
     return found.natural.beta, *((found.b,) if random_effects == "draws" else found.summary)
 
@@ -49,9 +49,9 @@ def test_any_number_of_threads_gives_the_same(posterior, random_effects, monkeyp
 
 def test_a_posterior_names_what_it_samples_and_has_its_gradient(posterior):
     asked: Posterior = posterior
-    assert asked.names[-1] == ("log sigma" if posterior.n_theta == posterior.n_dim else "rho")
+    assert asked.names[-1] == ("log sigma" if posterior.n_theta == len(posterior.mode) else "rho")
     assert [name.split(" ", 1)[1] for name in asked.names[:3]] == ["sd(Intercept)", "sd(time)", "corr(Intercept, time)"]
-    assert len(asked.names) == posterior.n_dim
+    assert len(asked.names) == len(posterior.mode)
     gradient_of(asked, posterior.mode + 0.1)
 
 

@@ -43,7 +43,7 @@ def test_the_collapsed_density_is_the_same_at_every_origin(growth, origin, formu
         densities.append(make(model.design, model.priors, signed=False))
     rng = np.random.default_rng(1)
     for _ in range(4):
-        theta = densities[0].mode + rng.normal(scale=0.7, size=densities[0].n_dim)
+        theta = densities[0].mode + rng.normal(scale=0.7, size=len(densities[0].mode))
         (value, slope), (moved, moved_slope) = (d.log_density(theta) for d in densities)
         assert moved == pytest.approx(value, abs=1e-9 * max(1.0, abs(value)))
         np.testing.assert_allclose(moved_slope, slope, rtol=1e-7, atol=1e-7)

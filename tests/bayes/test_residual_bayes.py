@@ -127,7 +127,7 @@ def check_density(pair, design, priors, n=2):
     rng = np.random.default_rng(1)
     evaluate = posterior.evaluator()
     for scale in (0.3, 0.8)[:n]:
-        point = posterior.mode + rng.normal(scale=scale, size=posterior.n_dim)
+        point = posterior.mode + rng.normal(scale=scale, size=len(posterior.mode))
         value, gradient = posterior.log_density(point)
         if pair[0] == "Damped" and value == -np.inf:  # not every pair of its parameters makes a covariance matrix
             with pytest.raises(np.linalg.LinAlgError):
@@ -222,7 +222,7 @@ def test_flat_priors_give_the_restricted_likelihood(thirty):
     posterior = residual_posterior(design, priors, signed=False)
     rng, found = np.random.default_rng(0), []
     for _ in range(4):
-        point = posterior.mode + rng.normal(scale=0.5, size=posterior.n_dim)
+        point = posterior.mode + rng.normal(scale=0.5, size=len(posterior.mode))
         theta, eta = point[: posterior.n_theta], point[posterior.n_theta :]
         scale = posterior.products.scaling.y_scale
         sd, _, sigma, _ = natural(design, theta, scale)
@@ -425,7 +425,7 @@ def test_beta_and_b_have_the_exact_conditional_distribution(thirty, case):
     design = build(thirty, CORRELATIONS[pair[0]][0], VARIANCES[pair[1]][0], q).design
     priors = resolve_priors(None, design)
     posterior = residual_posterior(design, priors, signed=False)
-    point = posterior.mode + np.random.default_rng(2).normal(scale=0.3, size=posterior.n_dim)
+    point = posterior.mode + np.random.default_rng(2).normal(scale=0.3, size=len(posterior.mode))
     S = 3000
     found = posterior.conditional(np.tile(point, (S, 1)), np.random.default_rng(3), "draws")
     sd, corr, sigma, _ = natural(design, point[: posterior.n_theta], posterior.products.scaling.y_scale)

@@ -15,7 +15,8 @@ import pytest
 from draws import posterior_like
 from samples import DENTAL
 
-from hierlmm.bayes.priors import HalfNormal, Priors, resolve_priors
+from hierlmm.bayes.distributions import HalfNormal
+from hierlmm.bayes.priors import Priors, resolve_priors
 from hierlmm.comparison.compare import Comparison, compare
 from hierlmm.comparison.tables import _number
 from hierlmm.errors import DataError, MissingPackageError, NotAvailableError, SpecificationError

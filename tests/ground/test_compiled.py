@@ -25,7 +25,7 @@ assert hl.__file__.startswith({root!r})
 d = hl.load_dataset("sleepstudy").iloc[:40]
 design = hl.TwoLevelModel.from_formula("reaction ~ days + (1 | subject)", d).design
 posterior = collapsed_posterior(design, resolve_priors(None, design))
-print(evaluate(np.zeros(posterior.n_dim), posterior.buffer)[0], compiled_density().cache_hits)
+print(evaluate(np.zeros(len(posterior.mode)), posterior.buffer)[0], compiled_density().cache_hits)
 """
 CALLER = """
 from hierlmm.compiled import compiled

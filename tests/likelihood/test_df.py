@@ -14,8 +14,7 @@ from textbook import deviance, generalised_least_squares, marginal_covariance
 
 import hierlmm as hl
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.likelihood.kenward_roger import KenwardRogerDegrees, _inverse
-from hierlmm.likelihood.satterthwaite import denominator_df
+from hierlmm.likelihood.degrees import KenwardRogerDegrees, _inverse, denominator_df
 from hierlmm.likelihood.wald import FixedDegrees, Wald
 
 EFFECTS = references_of("effects")
@@ -272,12 +271,12 @@ def test_other_methods_and_the_default(dental):
 
 
 def test_subjects_in_chunks_give_the_same(dental, monkeypatch):
-    from hierlmm.likelihood import kenward_roger
+    from hierlmm.likelihood import degrees
 
     fit = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental).fit_reml()
     whole = fit._kenward_roger
-    monkeypatch.setattr(kenward_roger, "CHUNK", 5)
-    parts = kenward_roger.kenward_roger(fit.solution)
+    monkeypatch.setattr(degrees, "CHUNK", 5)
+    parts = degrees.kenward_roger(fit.solution)
     np.testing.assert_allclose(parts.adjusted, whole.adjusted, rtol=1e-12)
     np.testing.assert_allclose(parts.W, whole.W, rtol=1e-10)
 

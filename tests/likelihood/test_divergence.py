@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 import hierlmm as hl
-from hierlmm.likelihood.divergence import unbounded_rays
 from hierlmm.likelihood.estimate import make_criterion
+from hierlmm.likelihood.residual_messages import unbounded_rays
 
 UNBOUNDED = pd.read_csv(Path(__file__).parents[1] / "data" / "unbounded_cs.csv")  # simulated
 

@@ -196,7 +196,7 @@ def test_collapsed_density(kind, origin):
         made.append(make(m.design, resolve_priors(chosen, m.design), signed=False))
     rng = np.random.default_rng(2)
     for _ in range(4):
-        theta = made[0].mode + rng.normal(scale=0.3, size=made[0].n_dim)
+        theta = made[0].mode + rng.normal(scale=0.3, size=len(made[0].mode))
         value, slope = made[0].log_density(theta)
         other, other_slope = made[1].log_density(theta)
         assert other == pytest.approx(value, rel=0, abs=1e-7 if origin < 1e8 else 1e-6)

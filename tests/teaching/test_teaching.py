@@ -12,8 +12,7 @@ from samples import SLEEP
 from textbook import dense_fit, deviance, marginal_covariance, projection, residual_blocks
 
 import hierlmm as hl
-from hierlmm.likelihood.blup_variances import blup_variances
-from hierlmm.likelihood.conditional import conditional_effects
+from hierlmm.likelihood.conditional import blup_variances, conditional_effects
 
 BLUP = references_of("blup")
 AIDS = "cd4 ~ obstime + obstime:drug + (obstime | subject)"

@@ -18,8 +18,6 @@ from hierlmm.covariance.residual.base import Observed, Writer
 from hierlmm.covariance.residual.decaying import Decaying
 from hierlmm.options import checked_constructor
 
-__all__ = ["AR1"]
-
 
 @checked_constructor
 @dataclass(frozen=True)

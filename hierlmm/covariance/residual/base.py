@@ -14,17 +14,6 @@ from hierlmm.arrays import FloatArray
 from hierlmm.covariance.declared import difference, keep_together, specification_error
 from hierlmm.covariance.parameters import Parameter, natural_values
 
-__all__ = [
-    "MOST_OCCASIONS",
-    "Markov",
-    "Observed",
-    "ResidualCorrelation",
-    "Writer",
-    "check_matrix",
-    "check_time",
-    "lags",
-]
-
 MOST_OCCASIONS = 60
 
 

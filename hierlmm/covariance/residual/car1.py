@@ -19,8 +19,6 @@ from hierlmm.covariance.residual.base import Observed, Writer
 from hierlmm.covariance.residual.decaying import Decaying, range_of_neighbours
 from hierlmm.options import checked_constructor
 
-__all__ = ["CAR1"]
-
 SHORTEST, LONGEST = 1 / 300, 1e7
 """Ranges, in units of time, between which the correlation one unit apart is neither 0 nor 1 in floating point."""
 

@@ -19,8 +19,6 @@ from hierlmm.covariance.parameters import Parameter, check_start
 from hierlmm.covariance.residual.base import Markov, Observed, ResidualCorrelation, Writer
 from hierlmm.options import checked_constructor
 
-__all__ = ["CompoundSymmetry"]
-
 
 @checked_constructor
 @dataclass(frozen=True)

@@ -19,8 +19,6 @@ from hierlmm.covariance.declared import specification_error
 from hierlmm.covariance.parameters import Parameter, check_start
 from hierlmm.covariance.residual.base import Markov, Observed, ResidualCorrelation, Writer, check_time, lags
 
-__all__ = ["Decaying", "range_of_neighbours"]
-
 
 @dataclass(frozen=True)
 class Decaying(ResidualCorrelation):

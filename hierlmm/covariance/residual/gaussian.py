@@ -18,8 +18,6 @@ from hierlmm.covariance.residual.base import Observed, Writer, lags
 from hierlmm.covariance.residual.decaying import Decaying, range_of_neighbours
 from hierlmm.options import checked_constructor
 
-__all__ = ["Gaussian"]
-
 
 @checked_constructor
 @dataclass(frozen=True)

@@ -29,8 +29,6 @@ from hierlmm.covariance.residual.base import (
 )
 from hierlmm.options import checked_constructor
 
-__all__ = ["Toeplitz"]
-
 
 @checked_constructor
 @dataclass(frozen=True)

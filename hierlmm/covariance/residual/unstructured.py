@@ -21,8 +21,6 @@ from hierlmm.covariance.residual.base import Observed, ResidualCorrelation, Writ
 from hierlmm.covariance.variance import VarIdent
 from hierlmm.options import checked_constructor
 
-__all__ = ["Unstructured", "UnstructuredHeterogeneous"]
-
 
 @checked_constructor
 @dataclass(frozen=True)
