@@ -137,6 +137,7 @@ def _positive_prior(value: float, prior: FloatArray) -> tuple[float, float]:
     return log_density, x_slope / value if value != 0.0 else 0.0
 
 
+# Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled()
 def _factor_and_invert(H: FloatArray, inverse: FloatArray) -> float:
     """Invert a symmetric positive definite matrix; return its log determinant (NaN if it is not)."""
@@ -172,6 +173,9 @@ def _factor_and_invert(H: FloatArray, inverse: FloatArray) -> float:
     return log_det
 
 
+# Long: one pass from the packed model to log density and gradient; its steps share work arrays, and a function for each
+# would pass a dozen of them and take longer to compile.
+# Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled(inline="always")
 def _density(
     theta: FloatArray, gradient: FloatArray, buffer: FloatArray, Gamma: FloatArray, Lambda: FloatArray

@@ -44,6 +44,7 @@ def _table(
                 table[i, j] = rho[abs(i - j)]
 
 
+# Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled()
 def dense_factors(
     kind: float,
@@ -103,6 +104,8 @@ def dense_factors(
     return log_det
 
 
+# Long: the reverse of a Cholesky factor, step by step on shared arrays, as the opening writes it.
+# Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled()
 def dense_gradient(
     kind: float,

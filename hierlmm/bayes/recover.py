@@ -89,6 +89,7 @@ def _subject_factor(R, Lambda, F, M):  # type: ignore[no-untyped-def]
                 M[i, j] = s / M[j, j]
 
 
+# Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled()
 def _draw_b(R, C, Lambda, V, beta, sigma, noise, out, lo, hi) -> None:  # type: ignore[no-untyped-def]
     J, q = out.shape[1], out.shape[2]

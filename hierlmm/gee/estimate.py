@@ -152,14 +152,7 @@ def estimate_gee(
     _choices(correlation, scale, ar_pairs, max_iterations)
     labels = list(range(int(subject_index.max()) + 1)) if subjects is None else list(subjects)  # type: ignore[call-overload]
     p = X.shape[1]
-    J = len(labels)
-    if p >= J:
-        raise DataError(
-            f"{J} subjects and {p} coefficients",
-            "robust standard errors add up one contribution of each subject, and so few cannot fill their covariance",
-            "use fewer coefficients, or a likelihood: fit_reml()",
-            SEE,
-        )
+    _refuse_few(p, len(labels))
     rows, order, spacing, positions = _sorted_rows(subject_index, times, correlation, labels)
     Q, back, constant = _orthonormal(X, order, coef)
     removed = p if scale == "n-p" else 0
@@ -168,11 +161,7 @@ def estimate_gee(
     centre = 0.0 if constant is None else float(response.mean())
     shift = np.zeros(p) if constant is None else centre * constant
     working, residual = _least_squares(Q, response - centre)
-    size = float(np.sqrt(np.mean(residual**2)))
-    if size <= 1e-14 * float(np.abs(y - offset).max()):
-        received = "a response that the coefficients reproduce exactly"
-        reason = "no residual is left to estimate a variance from"
-        raise DataError(received, reason, "check for a response computed from a covariate, or duplicated columns", SEE)
+    size = _size(residual, y - offset)
     alone = _alone(Q, rows)
 
     from hierlmm.gee.solver import solve
@@ -187,16 +176,12 @@ def estimate_gee(
     if not moments.inside:
         _refuse_moments(moments, positions)
 
-    def covariance(values: FloatArray) -> FloatArray:
-        half = back * size
-        found = half @ np.asarray(values) @ half.T
-        return 0.5 * (found + found.T)
-
+    half = back * size
     return GEEEstimate(
         beta=back @ (working + np.asarray(result.params) * size) + shift,
-        cov_naive=covariance(result.cov_naive),
-        cov_robust=covariance(result.cov_robust),
-        cov_bias_reduced=None if alone else covariance(result.cov_robust_bc),
+        cov_naive=_covariance(half, result.cov_naive),
+        cov_robust=_covariance(half, result.cov_robust),
+        cov_bias_reduced=None if alone else _covariance(half, result.cov_robust_bc),
         correlation=correlation,
         moments=moments,
         order=order,
@@ -209,6 +194,33 @@ def estimate_gee(
         n_iterations=len(result.fit_history["params"]),
         converged=bool(result.converged),
     )
+
+
+def _refuse_few(p: int, J: int) -> None:
+    """Refuse as many coefficients as subjects."""
+    if p >= J:
+        raise DataError(
+            f"{J} subjects and {p} coefficients",
+            "robust standard errors add up one contribution of each subject, and so few cannot fill their covariance",
+            "use fewer coefficients, or a likelihood: fit_reml()",
+            SEE,
+        )
+
+
+def _size(residual: FloatArray, response: FloatArray) -> float:
+    """Root mean square of the residuals, which must be more than rounding."""
+    size = float(np.sqrt(np.mean(residual**2)))
+    if size <= 1e-14 * float(np.abs(response).max()):
+        received = "a response that the coefficients reproduce exactly"
+        reason = "no residual is left to estimate a variance from"
+        raise DataError(received, reason, "check for a response computed from a covariate, or duplicated columns", SEE)
+    return size
+
+
+def _covariance(half: FloatArray, values: FloatArray) -> FloatArray:
+    """A covariance of working coefficients on the scale of the columns, symmetric to the last digit."""
+    found = half @ np.asarray(values) @ half.T
+    return 0.5 * (found + found.T)
 
 
 def _orthonormal(X: FloatArray, order: IntArray, coef: tuple[str, ...]) -> tuple[FloatArray, FloatArray, Any]:

@@ -127,6 +127,7 @@ def _evaluate(
 
 
 # The branches are loops over draws, subjects and the q × q algebra, written out.
+# Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled(error_model="numpy")
 def _loglik(
     factor: FloatArray,

@@ -46,8 +46,8 @@ class PatternSums(NamedTuple):
     U: FloatArray
 
 
-# Long, and all loops: the algebra of the opening, step by step on one tile whose work arrays the steps share. A step of
-# its own function would be handed ten arrays at every tile.
+# Long: the algebra of the opening, step by step on one tile whose work arrays the steps share.
+# Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled(fastmath=FAST, error_model="numpy")
 def pattern_sums(R: FloatArray, C: FloatArray, weight: FloatArray, Lambda: FloatArray) -> PatternSums:
     """Sum over rows of patterns.
@@ -198,6 +198,7 @@ def pattern_sums(R: FloatArray, C: FloatArray, weight: FloatArray, Lambda: Float
 
 
 # The branches are loops over subjects, columns and rows; the one case is a dependent column.
+# Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled(fastmath=FAST, error_model="numpy")
 def within_subject_qr(
     Z: FloatArray, XY: FloatArray, start: NDArray[np.int64], tolerance: float

@@ -177,8 +177,8 @@ def dense_pull_back(
                 adjoint[a, lo + t] = total
 
 
-# Long, and all loops: first the q × q algebra of every subject, then passes over rows with the rows as the inner
-# dimension, which need all subjects' weights at once.
+# Long: first the q × q algebra of every subject, then passes over rows with shared work arrays.
+# Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled(error_model="numpy", fastmath=FAST)
 def row_adjoints(
     U: FloatArray,

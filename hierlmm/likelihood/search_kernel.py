@@ -118,6 +118,7 @@ def _slopes(
 
 
 # The branches are the loops of two matrix products and a trace.
+# Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled(error_model="numpy")
 def _gradient(
     sums: PatternSums,
@@ -211,7 +212,8 @@ def _update(inverse: FloatArray, step: FloatArray, old: FloatArray, new: FloatAr
     return True
 
 
-# Long for the reason that the opening gives: one call of the kernel serves values, parts and descents.
+# Long: one call of the kernel serves values, parts and descents.
+# Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled(error_model="numpy")
 def explore(
     R: FloatArray,
