@@ -17,15 +17,13 @@ LEVELS = ("level-1 covariates", "level-2 covariates")
 NEXT_STEP = "Fit with .fit() (NUTS), .fit_reml() or .fit_ml(); .equations() gives LaTeX."
 
 
-def describe_model(design: Design, priors_text: str | None = None) -> str:
+def describe_model(design: Design) -> str:
     """Describe a model as text.
 
     Parameters
     ----------
     design : Design
         The model and its data.
-    priors_text : str, optional
-        The priors, one line or several.
 
     Returns
     -------
@@ -40,20 +38,16 @@ def describe_model(design: Design, priors_text: str | None = None) -> str:
     )
     formula = textwrap.fill(design.hierarchy.formula, WIDTH, initial_indent="Formula: ", subsequent_indent=" " * 9)
     parts = [_title(design), equations(design).text, formula, f"Data\n{table}"]
-    if priors_text:
-        parts.append("Priors\n" + textwrap.indent(priors_text.strip("\n"), "  "))
     return "\n\n".join([*parts, NEXT_STEP])
 
 
-def describe_model_html(design: Design, priors_text: str | None = None) -> str:
+def describe_model_html(design: Design) -> str:
     """Describe a model as self-contained HTML without scripts, for notebooks.
 
     Parameters
     ----------
     design : Design
         The model and its data.
-    priors_text : str, optional
-        The priors, one line or several.
 
     Returns
     -------
@@ -65,12 +59,11 @@ def describe_model_html(design: Design, priors_text: str | None = None) -> str:
         f"<td {cell}>{html.escape(value)}</td></tr>"
         for name, value in model_facts(design).items()
     )
-    priors = f"<pre>{html.escape(priors_text.strip())}</pre>" if priors_text else ""
     return (
         f'<div class="hierlmm-model"><div><strong>{html.escape(_title(design))}</strong></div>'
         f"{equations(design).html}"
         f'<div style="margin-top:0.5em"><strong>Formula</strong> <code>{html.escape(design.hierarchy.formula)}</code>'
-        f'</div><table style="margin:0.5em 0;border-collapse:collapse">{rows}</table>{priors}'
+        f'</div><table style="margin:0.5em 0;border-collapse:collapse">{rows}</table>'
         f'<div style="opacity:0.7">{html.escape(NEXT_STEP)}</div></div>'
     )
 
