@@ -283,3 +283,11 @@ def test_statements_are_not_inherited_by_another_matrix():
     assert (hl.AR1.kernel, hl.AR1.explicit, Moved.kernel, Moved.explicit) == ("power", True, "", False)
     assert hl.AR1().symbols is not None
     assert Moved.formula is hl.ResidualCorrelation.formula
+
+
+def test_an_explicit_form_that_is_not_written_is_refused():
+    class Promised(hl.AR1):
+        explicit_decay = hl.ResidualCorrelation.explicit_form
+
+    with pytest.raises(hl.NotAvailableError, match="writes none"):
+        Promised().explicit_form(np.ones(2), [0.5], np)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.declared import difference, keep_together, specification_error
 from hierlmm.covariance.parameters import Parameter, natural_values
+from hierlmm.errors import NotAvailableError
 
 MOST_OCCASIONS = 60
 
@@ -258,7 +259,9 @@ class ResidualCorrelation(ABC):
         xp : module
             numpy, or what has its functions.
         """
-        raise NotImplementedError
+        reason = "it says that it has an explicit form, and writes none"
+        remedy = "write explicit_form (or explicit_decay), or leave out explicit = True"
+        raise NotAvailableError(f"{self} in PyMC", reason, remedy, "docs, page 'Residual structures'")
 
     def report(self, observed: Observed, values: FloatArray) -> dict[str, float]:
         """What a table shows, by name; by default the parameters themselves.

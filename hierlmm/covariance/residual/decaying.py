@@ -124,7 +124,7 @@ class Decaying(ResidualCorrelation):
         xp : module
             As for `explicit_form`.
         """
-        raise NotImplementedError
+        return super().explicit_form(gaps, [value], xp)  # refuses: a structure writes its own
 
     def explicit_form(self, gaps: FloatArray, values: Sequence[Any], xp: Any) -> tuple[Any, Any]:
         """Share and decays."""
