@@ -11,6 +11,9 @@ from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
 from hierlmm.model import TwoLevelModel
 
+# Fixtures, no examples: --doctest-modules would import them a second time, under one name for several folders.
+collect_ignore_glob = ["*conftest.py"]
+
 
 @pytest.fixture(scope="session")
 def dental():

@@ -3,10 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sentences_found import FORMULA
 
 import hierlmm as hl
-
-FORMULA = hl.TwoLevelModel.from_formula
 
 
 @pytest.fixture(scope="session")
