@@ -318,7 +318,7 @@ def test_one_random_effect_in_one_chain_is_enough_to_be_named(made):
 
 @pytest.mark.parametrize("attrs", [{"sampler": "explicit"}, {"sampler": "collapsed"}, {}])
 def test_b_is_left_out_where_it_is_drawn_exactly_and_only_there(made, attrs):
-    """Collapsed, b is an independent draw given θ (test_collapsed.py); in any other tree it is part of the chain."""
+    """Collapsed, b is an independent draw given θ (test_collapsed_recovery.py); in any other tree part of the chain."""
 
     def stuck(draws, stats):
         draws["b"][2, :, 14, 1] += 3

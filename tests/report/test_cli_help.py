@@ -23,7 +23,7 @@ def test_module_prints_help_in_a_process_of_its_own():
 
 def test_usage_error_names_what_is_required(capsys):
     assert main(["fit"]) == 2
-    assert "required: DATA_OR_FILE, DENTAL\n" in capsys.readouterr().err
+    assert "required: DATA_OR_FILE, FORMULA\n" in capsys.readouterr().err
 
 
 def test_help_imports_nothing_heavy():
@@ -35,7 +35,6 @@ def test_help_imports_nothing_heavy():
 
 
 def test_version_and_no_command(capsys):
-
     assert main(["--version"]) == 0
     assert hierlmm.__version__ in capsys.readouterr().out
     assert main([]) == 0
