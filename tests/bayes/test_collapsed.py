@@ -113,7 +113,7 @@ def test_density_and_gradient_on_random_designs(q, p, balanced, structure):
     design = random_design(q * 10 + p, q, p, 40, 4, structure, balanced)
     priors = resolve_priors(None, design)
     posterior = collapsed_posterior(design, priors, signed=False)
-    assert posterior.products.n_patterns == (1 if balanced else posterior.products.n_patterns)
+    assert (posterior.products.n_patterns == 1) == balanced
     for theta in random_points(posterior, 2, seed=2):
         value, exact = posterior.log_density(theta)
         expected = dense_log_posterior(design, priors, theta, posterior.products.scaling.y_scale)
@@ -132,8 +132,8 @@ def test_mode_is_stationary_and_the_root_whitens(irregular, case):
             for e in 1e-5 * np.eye(len(posterior.mode))
         ]
     )
-    if np.linalg.eigvalsh(-hessian).min() > 0.05:
-        np.testing.assert_allclose(-posterior.root.T @ hessian @ posterior.root, np.eye(len(posterior.mode)), atol=1e-4)
+    assert np.linalg.eigvalsh(-hessian).min() > 0.05  # below it the root is another one
+    np.testing.assert_allclose(-posterior.root.T @ hessian @ posterior.root, np.eye(len(posterior.mode)), atol=1e-4)
 
 
 # --- the bridge to REML ----------------------------------------------------------------------------------------------

@@ -169,8 +169,13 @@ def test_automatic_choice_by_size(dental_model, monkeypatch):
 
 
 def test_settings_are_checked(dental_model):
-    for setting in ({"draws": 0}, {"chains": 0}, {"target_accept": 1.2}, {"sampler": "gibbs"}):
-        with pytest.raises(SpecificationError):
+    for setting, words in (
+        ({"draws": 0}, "draws=0"),
+        ({"chains": 0}, "chains=0"),
+        ({"target_accept": 1.2}, "strictly between 0 and 1"),
+        ({"sampler": "gibbs"}, "not one of the choices"),
+    ):
+        with pytest.raises(SpecificationError, match=words):
             dental_model.fit(progressbar=False, **setting)
 
 

@@ -317,7 +317,7 @@ def test_comparison_is_copied_and_pickled(three, again):
 
 
 def test_ci_and_threshold_are_checked(reml, ml):
-    with pytest.raises(SpecificationError):
+    with pytest.raises(SpecificationError, match="between 0 and 1"):
         compare(reml, ml, ci=95)
     with pytest.raises(SpecificationError, match="number of standard errors"):
         compare(reml, ml, flag_above=-1)

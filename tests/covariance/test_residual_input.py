@@ -157,5 +157,5 @@ def test_more_parameters_than_rows():
 
 
 def test_wrong_kinds_are_named():
-    with pytest.raises(SpecificationError):
+    with pytest.raises(SpecificationError, match="a class was given"):
         hl.MarginalModel("distance ~ time", correlation=hl.Gaussian, subject="subject", data=dental_with())

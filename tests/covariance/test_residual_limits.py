@@ -75,6 +75,7 @@ def test_intervals_never_leave_the_natural_range(seed):
         columns=["id", "occasion", "t", "y"],
     )
     frame["size"], frame["group"] = rng.uniform(0.5, 3, len(frame)), rng.choice(list("ab"), len(frame))
+    ordered = 0
     for correlation in (hl.AR1(nugget=True), hl.CAR1("t"), hl.Gaussian("t", nugget=True), hl.CompoundSymmetry()):
         for q in (0, 1):
             with warnings.catch_warnings():
@@ -91,6 +92,8 @@ def test_intervals_never_leave_the_natural_range(seed):
                     assert ((values >= low) & (values <= high)).all(), (label, row)
                     if len(values) == 3:
                         assert values.is_monotonic_increasing, (label, row)
+                        ordered += 1
+    assert ordered > 10
 
 
 def test_a_correlation_at_the_end_of_its_range_is_said():

@@ -353,7 +353,7 @@ def test_dropped_rows_are_counted_and_reported(convert):
     with pytest.warns(FitWarning, match=message) as caught:
         design = design_of("t * sex", data=convert(data), missing="drop")
     assert (design.n_obs, design.n_dropped) == (N - 3, 3)
-    assert caught[0].filename == hl.TwoLevelModel.from_formula.__code__.co_filename or caught[0].filename == __file__
+    assert caught[0].filename == __file__
     np.testing.assert_array_equal(design.y, DATA["y"].drop(index=[3, 4, 20]))
 
 

@@ -133,5 +133,5 @@ def test_every_part_is_read_only_and_stays_so(crossed):
     design, _ = crossed
     for found in (design, copy.deepcopy(design), pickle.loads(pickle.dumps(design))):
         for part in (found.terms, found.rows, found.rows.subject, *found.random, found.random[1].group):
-            for array in (v for v in vars(part).values() if isinstance(v, np.ndarray)):
-                assert not array.flags.writeable
+            arrays = [v for v in vars(part).values() if isinstance(v, np.ndarray)]
+            assert arrays and not any(array.flags.writeable for array in arrays), type(part).__name__

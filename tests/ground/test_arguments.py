@@ -199,6 +199,7 @@ def test_a_name_has_one_default(asked):
         "missing": ("raise", "keep"),
         "level": (*LINES, None),
     }
+    assert {*expected, "seed"} <= {argument for _, argument in asked}
     for (name, argument), parameter in asked.items():
         if argument in expected and parameter.default is not empty:
             assert parameter.default in expected[argument], (name, argument)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,7 @@ COMPETE = {
     "aids_corexp_model3_optim",
     "aids_corgaus_model2",
 }
-# Where nlme stopped away from the optimum: Model III by 5.4, the others by what their flat likelihood allows.
+# Where nlme stopped away from the optimum, by 5.4: its estimates are no reference.
 ELSEWHERE = {"aids_corexp_model3_optim"}
 NAMES = {"Rho": "rho", "Phi": "phi", "range": "range"}
 # nlme's limits come from differences: here they are not those of the curvature, the likelihood being nearly flat.
@@ -79,6 +80,12 @@ def read(name):
     return json.loads((FOLDER / f"{name}.json").read_text())
 
 
+AT_THE_OPTIMUM = [name for name in IDS if name not in ELSEWHERE]
+WITH_V = [name for name in IDS if "marginal_cov_example" in read(name)]
+# For σ alone nlme's limits are those of χ².
+WITH_LIMITS = [name for name in IDS if name not in NO_LIMITS and set(read(name).get("intervals", ())) - {"sigma"}]
+
+
 def table(ref):
     if ref["data"] == "pbc2":
         return pd.read_csv(data_elsewhere("pbc2")).astype(
@@ -92,6 +99,7 @@ def table(ref):
     return data
 
 
+@cache
 def fit_of(name):
     ref = read(name)
     stem = name if name in STRUCTURES else name.removesuffix("_ml").removesuffix("_reml")
@@ -122,34 +130,35 @@ def test_likelihood_is_never_lower(pair):
     assert fit.loglik >= ref["logLik"] - TIGHT
     assert fit.converged
     assert fit.gradient_norm < 1e-6
-    if ref["id"] not in ELSEWHERE:
+    if ref["id"] in ELSEWHERE:
+        assert fit.loglik > ref["logLik"] + 5.0
+    else:
         assert fit.loglik == pytest.approx(ref["logLik"], abs=1e-6)
 
 
 def test_what_is_counted(pair):
     ref, fit = pair
     assert (fit.n_obs, fit.n_parameters) == (ref["n_obs"], ref["n_par"])
-    assert fit.n_subjects == next(iter(ref["n_groups"].values())) if "n_groups" in ref else True
+    assert fit.n_subjects == table(ref)[ref["subject"]].nunique()
+    assert "n_groups" not in ref or fit.n_subjects == next(iter(ref["n_groups"].values()))
     criteria = fit.information_criteria()["value"]
     gap = 2 * (ref["logLik"] - fit.loglik)
     assert criteria["AIC"] == pytest.approx(ref["AIC"] + gap, abs=1e-8)
     assert criteria[criteria.index.str.contains("nlme")].iloc[0] == pytest.approx(ref["BIC"] + gap, abs=1e-8)
 
 
+@pytest.mark.parametrize("pair", AT_THE_OPTIMUM, indirect=True)
 def test_fixed_effects(pair):
     ref, fit = pair
-    if ref["id"] in ELSEWHERE:
-        return
     np.testing.assert_allclose(fit.beta, align(ref["coef"], fit.beta.index), rtol=CLOSE)
     n, p = fit.n_obs, len(fit.beta)
     adjust = 1.0 if ref["method"] == "REML" else np.sqrt(n / (n - p))
     np.testing.assert_allclose(fit.beta_se * adjust, align(ref["se"], fit.beta.index), rtol=1e-4)
 
 
+@pytest.mark.parametrize("pair", AT_THE_OPTIMUM, indirect=True)
 def test_fitted_values(pair):
     ref, fit = pair
-    if ref["id"] in ELSEWHERE:
-        return
     marginal = "random_cov" not in ref
     population = ref["fitted_first5"] if marginal else ref["fitted_pop_first5"]
     np.testing.assert_allclose(fit.fitted("population").iloc[:5], population, rtol=1e-4)
@@ -174,10 +183,9 @@ def expected_parameters(ref, fit):
     return found
 
 
+@pytest.mark.parametrize("pair", AT_THE_OPTIMUM, indirect=True)
 def test_covariance_parameters(pair):
     ref, fit = pair
-    if ref["id"] in ELSEWHERE:
-        return
     assert fit.sigma == pytest.approx(ref["sigma"], rel=CLOSE)
     expected = expected_parameters(ref, fit)
     ours = fit.residual_estimate.parameters if fit.residual_estimate else {}
@@ -190,21 +198,19 @@ def test_covariance_parameters(pair):
         np.testing.assert_allclose(fit.D, D, rtol=CLOSE, atol=CLOSE * scale.max() * 1e-3 + 1e-7)
 
 
+@pytest.mark.parametrize("pair", WITH_V, indirect=True)
 def test_marginal_covariance(pair):
     ref, fit = pair
-    if "marginal_cov_example" not in ref:
-        return
     stored = ref["marginal_cov_example"]
     subject = stored["individual"] if stored["individual"] in fit.design.subjects else int(stored["individual"])
     np.testing.assert_allclose(fit.marginal_covariance(subject), stored["cov"], rtol=CLOSE)
 
 
+@pytest.mark.parametrize("pair", WITH_LIMITS, indirect=True)
 def test_wald_intervals(pair):
     """nlme's ``intervals()``: normal on the unconstrained scale, as ours; its Hessian is by differences."""
     ref, fit = pair
-    limits = ref.get("intervals", {})
-    if ref["id"] in NO_LIMITS or set(limits) <= {"sigma"}:  # for σ alone nlme uses χ²
-        return
+    limits = ref["intervals"]
     ours = fit.variance_components()[["lower", "upper"]]
     expected = {"sigma": limits["sigma"]}
     if "corStruct" in limits:
@@ -302,7 +308,7 @@ def test_model_one_with_a_nugget_ends_in_a_fit():
     plain = hl.TwoLevelModel.from_formula(mean, data, residual=hl.Exponential("obstime")).fit_reml()
     fit = hl.TwoLevelModel.from_formula(mean, data, residual=hl.Exponential("obstime", nugget=True)).fit_reml()
     assert fit.loglik > plain.loglik + 1.0
-    assert fit.converged or fit.warnings
+    assert fit.converged
     assert fit.warnings, "a random intercept, a long range and a nugget are not all identified"
     assert any("end of its range" in w or "not identified" in w or "support no variation" in w for w in fit.warnings)
 
@@ -336,10 +342,10 @@ def test_profile_intervals_of_lme4(name):
         "cor_time.(Intercept)|id": "corr(Intercept, time)",
         "sigma": "sigma",
     }
-    for theirs, ours in names.items():
-        if theirs in ref["profile"]:
-            limits = list(ref["profile"][theirs].values())
-            np.testing.assert_allclose(found.loc[ours, ["lower", "upper"]], limits, rtol=2e-3, err_msg=ours)
+    stored = {ours: list(ref["profile"][theirs].values()) for theirs, ours in names.items() if theirs in ref["profile"]}
+    assert stored.keys() == set(found.index)
+    for ours, limits in stored.items():
+        np.testing.assert_allclose(found.loc[ours, ["lower", "upper"]], limits, rtol=2e-3, err_msg=ours)
 
 
 def test_quantile_of_wald_intervals():

@@ -152,7 +152,9 @@ def test_saved_page_needs_no_network(cirrhosis, tmp_path):
         def handle_starttag(self, tag, attrs):
             found.extend(v for k, v in attrs if k in ("src", "href", "data") and v)
 
-    Addresses().feed((tmp_path / "page.html").read_text(encoding="utf-8"))
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Plotly.newPlot" in page
+    Addresses().feed(page)
     assert not found
 
 
