@@ -94,5 +94,5 @@ def test_what_has_no_random_effects_has_no_blups(dental):
         marginal.fit_reml(),
         hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental).fit_gee(),
     ):
-        with pytest.raises(hl.NotAvailableError):
+        with pytest.raises(hl.NotAvailableError, match="random effects"):
             fit.blup_variances()
