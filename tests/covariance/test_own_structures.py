@@ -197,7 +197,7 @@ def test_groups_in_a_message_are_plain_numbers():
 def test_a_search_may_begin_anywhere_inside_the_range(make, inside, outside):
     assert [make(start).start for start in inside] == list(inside)
     for start in outside:
-        with pytest.raises(SpecificationError):
+        with pytest.raises(SpecificationError, match="start"):
             make(start)
 
 

@@ -358,7 +358,7 @@ def test_a_subject_alone_has_no_bias_reduced_standard_error(dental):
         fit.with_se("bias_reduced")
     assert fit.standard_errors().loc["only", "robust"] < 0.5 * fit.standard_errors().loc["only", "naive"]
     model = hl.TwoLevelModel.from_formula("distance ~ time + only + (1 | subject)", data)
-    with pytest.raises(NotAvailableError):
+    with pytest.raises(NotAvailableError, match="without subject 3"):
         model.fit_gee(se="bias_reduced")
     assert model.fit_ml().compare_marginal().table["bias_reduced_se"].isna().all()
     assert len(model.fit_ml().compare_marginal().comparison().labels) == 3

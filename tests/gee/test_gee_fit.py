@@ -35,19 +35,19 @@ def test_what_gee_does_not_have_says_why(fit, name):
 
 
 def test_methods_that_gee_does_not_have_say_why(fit, model):
-    for call in (
-        fit.variance_components,
-        fit.information_criteria,
-        fit.subject_loglik,
-        fit.loo,
-        fit.compare_marginal,
-        lambda: fit.predict(level="subject"),
-        lambda: fit.predict(level="new_subject"),
-        lambda: fit.predict(interval="prediction"),
-        lambda: fit.fitted("subject"),
-        lambda: fit.residuals(level="subject"),
+    for call, why in (
+        (fit.variance_components, "no random effects"),
+        (fit.information_criteria, "no likelihood"),
+        (fit.subject_loglik, "no likelihood"),
+        (fit.loo, "draws from a posterior"),
+        (fit.compare_marginal, "this is the GEE"),
+        (lambda: fit.predict(level="subject"), "no subject's own line"),
+        (lambda: fit.predict(level="new_subject"), "no subject's own line"),
+        (lambda: fit.predict(interval="prediction"), "no distribution of the measurements"),
+        (lambda: fit.fitted("subject"), "no subject's own line"),
+        (lambda: fit.residuals(level="subject"), "no subject's own line"),
     ):
-        with pytest.raises(NotAvailableError):
+        with pytest.raises(NotAvailableError, match=why):
             call()
 
 

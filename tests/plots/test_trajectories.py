@@ -11,7 +11,7 @@ from hierlmm import plots
 from hierlmm.datasets import load_dataset
 from hierlmm.errors import SpecificationError
 from hierlmm.model import TwoLevelModel
-from hierlmm.plots.lines import STEPS, population_line, subject_lines, x_axis
+from hierlmm.plots.lines import population_line, subject_lines, x_axis
 
 
 def test_trajectories_are_faceted_by_the_level_2_factor(dental_reml, dental):
@@ -66,7 +66,7 @@ def test_trajectories_of_curves_splines_and_categories():
     fit = TwoLevelModel.from_formula("y ~ bs(t, df=4) * dose + age + (1 | id)", frame).fit_reml()
     collection = plots.plot_trajectories(fit, backend="none")
     ((x, y),) = lines_of(drawn(collection, "population", "trajectories", panel=""))
-    assert len(x) == STEPS and x[0] == frame["t"].min()
+    assert len(x) == 40 and x[0] == frame["t"].min()
     # The average over subjects of the lines at b = 0, by prediction one by one; a dose holds until the next row.
     single = []
     for _, own in frame.sort_values("t").groupby("id"):

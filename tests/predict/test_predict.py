@@ -82,7 +82,7 @@ def test_marginal_model_agrees_with_gls(r_results, sleepstudy):
     whole = fit.predict(new, level="marginal", interval="prediction")
     line = fit.predict(new, level="population", interval="confidence")
     np.testing.assert_allclose(whole["se"] ** 2 - line["se"] ** 2, fit.sigma**2)
-    with pytest.raises(NotAvailableError):
+    with pytest.raises(NotAvailableError, match="not what a subject has of its own"):
         fit.predict(new, level="subject")
 
 
@@ -113,7 +113,7 @@ def test_gee_predicts_the_marginal_mean_with_its_own_covariance(dental):
     np.testing.assert_allclose(table["se"], np.sqrt(np.einsum("ia,ab,ib->i", x, V, x)))
     np.testing.assert_allclose(table["upper"] - table["estimate"], norm.ppf(0.975) * table["se"])
     assert "robust" in table.attrs["interval"]
-    with pytest.raises(NotAvailableError):
+    with pytest.raises(NotAvailableError, match="no subject's own line"):
         fit.predict(new, level="new_subject")
 
 

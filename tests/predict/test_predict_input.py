@@ -204,7 +204,7 @@ def test_a_marginal_posterior_has_every_level_but_the_subjects(dental):
         np.testing.assert_allclose(table["se"], expected["se"], rtol=0.15)
     lines = fit.predict(new, "new_subject", kind="draws")
     np.testing.assert_allclose(lines.mean(("chain", "draw")), tables["marginal"]["estimate"])
-    with pytest.raises(NotAvailableError):
+    with pytest.raises(NotAvailableError, match="not what a subject has of its own"):
         fit.predict(new, "subject", "prediction")
     assert not fit.predict(new, interval="prediction", seed=1).equals(fit.predict(new, interval="prediction", seed=2))
 
