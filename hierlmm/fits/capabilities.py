@@ -58,7 +58,7 @@ POSTERIOR = table(
 )
 GEE = table(
     (
-        f"{EFFECTS} variance_components blup_variances is_singular",
+        f"{EFFECTS} variance_components is_singular",
         Lack(
             "GEE models the mean over subjects and has no random effects and no variance between subjects",
             "use fit_reml(), fit_ml() or fit(); for the correlation within subjects see fit.correlation_parameters",
@@ -82,6 +82,7 @@ GEE = table(
         ),
     ),
     ("loo", NO_DRAWS),
+    ("blup_variances", ONE_VARIANCE),
     (
         "compare_marginal",
         Lack(
