@@ -24,6 +24,15 @@ from hierlmm.errors import FitWarning, HierlmmError, SpecificationError
 from hierlmm.report.arguments import make_parser
 from hierlmm.report.progress import Progress
 
+SAME_FROM_PYTHON = """
+The same from Python:
+  import hierlmm as hl
+  model = hl.TwoLevelModel("distance ~ time", {{"Intercept": "sex", "time": "sex"}},
+                           subject="subject", data=hl.load_dataset("dental"))
+  comparison = model.compare("nuts", "reml", {options})
+
+Look at {first} and {second}.
+Next: `hierlmm datasets` lists more data; `hierlmm fit --help` shows how to fit your own."""
 OK, FAILED, BAD_INPUT, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -113,19 +122,13 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
             progress.note, arguments.formula, source.frame, covariance=arguments.covariance, missing=arguments.missing
         )
     options = {name: getattr(arguments, name) for name in ("draws", "tune", "chains", "seed", "target_accept")}
+    sampling = {name: value for name, value in options.items() if value is not None}
     failed = run(
-        model,
-        methods,
-        sampling={name: value for name, value in options.items() if value is not None},
-        ci=arguments.ci,
-        folder=folder,
-        plots=arguments.plots,
-        progress=progress,
+        model, methods, sampling=sampling, ci=arguments.ci, folder=folder, plots=arguments.plots, progress=progress
     )
     if folder is None:
-        progress.line(
-            f"Nothing was written; --out DIR writes the results of {', '.join(ESTIMATORS[m].label for m in methods)}"
-        )
+        labels = ", ".join(ESTIMATORS[m].label for m in methods)
+        progress.line(f"Nothing was written; --out DIR writes the results of {labels}")
     return _verdict(failed, folder is not None)
 
 
@@ -165,21 +168,8 @@ def _demo(arguments: argparse.Namespace, progress: Progress) -> int:
         model, ["nuts", "reml"], sampling=sampling, ci=0.95, folder=folder, plots=arguments.plots, progress=progress
     )
     options = ", ".join(f"{name}={value}" for name, value in sampling.items())
-    say(
-        "\n".join(
-            [
-                "\nThe same from Python:",
-                "  import hierlmm as hl",
-                '  model = hl.TwoLevelModel("distance ~ time", {"Intercept": "sex", "time": "sex"},',
-                '                           subject="subject", data=hl.load_dataset("dental"))',
-                f'  comparison = model.compare("nuts", "reml", {options})',
-                "",
-                f"Look at {folder / ('trajectories.png' if arguments.plots else 'comparison.csv')} and "
-                f"{folder / 'comparison.html'}.",
-                "Next: `hierlmm datasets` lists more data; `hierlmm fit --help` shows how to fit your own.",
-            ]
-        )
-    )
+    first = folder / ("trajectories.png" if arguments.plots else "comparison.csv")
+    say(SAME_FROM_PYTHON.format(options=options, first=first, second=folder / "comparison.html"))
     return _verdict(failed, True)
 
 
@@ -205,8 +195,7 @@ def _how_to_fit(description: Any) -> str:
     from hierlmm.design.formula import parse_formula
 
     try:
-        parsed = parse_formula(description.formula)
-        if len({term.subject for term in parsed.random}) > 1:
+        if len({term.subject for term in parse_formula(description.formula).random}) > 1:
             return "This formula has crossed groups, which two levels do not cover (docs, page 'Limitations')."
     except HierlmmError as error:
         return f"This formula cannot be fitted here: {error.reason}."

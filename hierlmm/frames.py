@@ -11,6 +11,7 @@ import pandas as pd
 from hierlmm.errors import DataError, SpecificationError, closest, warn
 
 MISSING_CHOICES = ("raise", "drop")
+SEE = "docs, page 'Limitations', section 'Missing values'"
 INT64_MAX = np.iinfo(np.int64).max
 
 
@@ -209,9 +210,8 @@ def require_columns(wanted: Iterable[str], present: Sequence[str], role: str, *,
     for name in wanted:
         if name not in present:
             added = f"add the column {name!r}, or rename the one that holds it (there are: {shorten(present)})"
-            remedy = added if add else f"use one of the columns: {shorten(present)}"
             reason = f"the data have no column of this name.{closest(name, present)}"
-            raise DataError(f"{role} {name!r}", reason, remedy)
+            raise DataError(f"{role} {name!r}", reason, added if add else f"use one of the columns: {shorten(present)}")
 
 
 def complete_rows(
@@ -252,22 +252,18 @@ def complete_rows(
     incomplete = absent.any(axis=1)
     n_dropped = int(incomplete.sum())
     listing = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    received, incomplete_rows = f"missing values in {listing}", f"{n_dropped} of {len(frame)} rows are incomplete"
     if new:
-        received = f"new data with missing values in {listing}"
-        reason = f"{n_dropped} of {len(frame)} rows are incomplete, and nothing can be predicted for them"
+        reason = f"{incomplete_rows}, and nothing can be predicted for them"
         remedy = "drop these rows first, for example data.dropna(subset=[...]), or fill in the values"
-        raise DataError(received, reason, remedy, "docs, page 'Limitations', section 'Missing values'")
+        raise DataError(f"new data with {received}", reason, remedy, SEE)
     if missing == "raise":
-        raise DataError(
-            f"missing values in {listing}",
-            f"{n_dropped} of {len(frame)} rows are incomplete and cannot enter the likelihood",
-            "pass missing='drop' to fit the complete rows (valid if values are missing at random given the model), "
-            "or impute them first",
-            "docs, page 'Limitations', section 'Missing values'",
-        )
+        drop = "pass missing='drop' to fit the complete rows (valid if values are missing at random given the model)"
+        reason = f"{incomplete_rows} and cannot enter the likelihood"
+        raise DataError(received, reason, f"{drop}, or impute them first", SEE)
     if n_dropped == len(frame):
         remedy = "check that the columns hold numbers, and that joins or pivots did not empty them"
-        raise DataError(f"missing values in {listing}", "no row is complete", remedy)
+        raise DataError(received, "no row is complete", remedy)
     kept = frame.loc[~incomplete]
     gone = f"{n_dropped} of {len(frame)} rows"
     if subject is not None:
@@ -284,7 +280,7 @@ def _refuse_rounded_labels(column: pd.Series) -> None:
         received = f"a subject column {column.name!r} of floats above 2**53"
         reason = "floats of this size are rounded, so that different subjects have the same label"
         remedy = "read the labels as text or as integers: dtype 'str' or 'Int64', also where values are missing"
-        raise DataError(received, reason, remedy, "docs, page 'Limitations', section 'Missing values'")
+        raise DataError(received, reason, remedy, SEE)
 
 
 def _numpy_integers(frame: pd.DataFrame) -> pd.DataFrame:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hierlmm.bound import OTHER_MODEL, BoundModel
+from hierlmm.bound import OTHER_MODEL
 from hierlmm.covariance.residual import ResidualCorrelation, UnstructuredHeterogeneous
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.build import design_from_fixed
 from hierlmm.design.formula import parse_formula
 from hierlmm.design.residual import make_residual
-from hierlmm.fit.estimators import compare_by, fit_by
+from hierlmm.fit.estimators import FittedModel, fit_by
 from hierlmm.options import checked_with_constructor, refuse_arguments
 
 if TYPE_CHECKING:
-    from hierlmm.comparison.compare import Comparison
     from hierlmm.fit.gee import GEEFit
-    from hierlmm.fit.likelihood import MarginalFit
+    from hierlmm.fit.likelihood import MarginalFit  # noqa: F401  named in the base of the class
     from hierlmm.fit.posterior import PosteriorFit
 
 SLIPS = {
@@ -28,7 +27,7 @@ SLIPS = {
 
 
 @checked_with_constructor
-class MarginalModel(BoundModel):
+class MarginalModel(FittedModel["MarginalFit"]):
     """A Gaussian marginal model ``y_i ~ N(X_i β, V_i)``, ``V_i = σ² G_i R_i G_i``, bound to its data.
 
     Every two-level model implies a marginal model; not every marginal model comes from a two-level one. Compound
@@ -82,8 +81,7 @@ class MarginalModel(BoundModel):
     ) -> None:
         refuse_arguments("MarginalModel", unknown, SLIPS, *OTHER_MODEL)
         structure = make_residual(correlation, variance)
-        design = design_from_fixed(parse_formula(formula), subject, data, residual=structure, missing=missing)
-        self._set(design, priors)
+        self._set(design_from_fixed(parse_formula(formula), subject, data, residual=structure, missing=missing), priors)
 
     @property
     def correlation(self) -> ResidualCorrelation | None:
@@ -112,14 +110,6 @@ class MarginalModel(BoundModel):
 
         return build_pymc_model(self._design, self.priors)
 
-    def fit_reml(self) -> MarginalFit:
-        """Fit by generalised least squares, covariance parameters by restricted maximum likelihood."""
-        return fit_by("reml", self)
-
-    def fit_ml(self) -> MarginalFit:
-        """Fit by generalised least squares, covariance parameters by maximum likelihood."""
-        return fit_by("ml", self)
-
     def fit_gee(self, correlation: str | None = None, *, time: Any = None, **options: Any) -> GEEFit:
         """Fit the mean by generalised estimating equations (statsmodels).
 
@@ -136,22 +126,6 @@ class MarginalModel(BoundModel):
             If the model's correlation has no counterpart among the working correlations and none is named.
         """
         return fit_by("gee", self, correlation, time=time, **options)
-
-    def compare(
-        self, *estimators: str, ci: float = 0.95, seed: int | None = None, progressbar: bool = True, **fit_options: Any
-    ) -> Comparison:
-        """Fit by several estimators and put the answers side by side.
-
-        Parameters
-        ----------
-        *estimators : {"nuts", "reml", "ml", "gee"}
-            ``"nuts"`` and ``"reml"`` by default. The first one is the reference for differences.
-        ci : float
-            Probability of the intervals.
-        seed, progressbar, **fit_options
-            For the sampler, as in `fit`.
-        """
-        return compare_by(self, estimators, ci, seed, progressbar, fit_options)
 
     def fit(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from hierlmm.bound import OTHER_MODEL, BoundModel
+from hierlmm.bound import OTHER_MODEL
 from hierlmm.covariance.residual import ResidualCorrelation, UnstructuredHeterogeneous
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.build import design_from_formula, design_from_hierarchy
@@ -13,13 +13,12 @@ from hierlmm.design.formula import parse_formula
 from hierlmm.design.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_levels
 from hierlmm.design.residual import make_residual
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.fit.estimators import compare_by, fit_by
+from hierlmm.fit.estimators import FittedModel, fit_by
 from hierlmm.options import checked_with_constructor, refuse_arguments
 
 if TYPE_CHECKING:
-    from hierlmm.comparison.compare import Comparison
     from hierlmm.fit.gee import GEEFit
-    from hierlmm.fit.likelihood import LikelihoodFit
+    from hierlmm.fit.likelihood import LikelihoodFit  # noqa: F401  named in the base of the class
     from hierlmm.fit.posterior import PosteriorFit
 
 SLIPS = {
@@ -29,7 +28,7 @@ SLIPS = {
 
 
 @checked_with_constructor
-class TwoLevelModel(BoundModel):
+class TwoLevelModel(FittedModel["LikelihoodFit"]):
     """A Gaussian two-level hierarchical linear model, bound to its data.
 
     Parameters
@@ -244,36 +243,6 @@ class TwoLevelModel(BoundModel):
         given = {"draws": draws, "tune": tune, "chains": chains, "seed": seed, "target_accept": target_accept}
         route = {"sampler": sampler, "centered": centered, "random_effects": random_effects}
         return fit_by("nuts", self, **given, **route, progressbar=progressbar)
-
-    def compare(
-        self, *estimators: str, ci: float = 0.95, seed: int | None = None, progressbar: bool = True, **fit_options: Any
-    ) -> Comparison:
-        """Fit by several estimators and put the answers side by side.
-
-        Parameters
-        ----------
-        *estimators : {"nuts", "reml", "ml", "gee", "bambi"}
-            ``"nuts"`` and ``"reml"`` by default. The first one is the reference for differences.
-        ci : float
-            Probability of the intervals.
-        seed, progressbar, **fit_options
-            For the samplers, as in `fit`.
-
-        Returns
-        -------
-        Comparison
-            ``.table`` (tidy), ``.wide()``, a text and HTML view, ``.plot_forest()`` and more. If Bambi cannot express
-            the model, the comparison says so in its notes and shows the other estimators.
-        """
-        return compare_by(self, estimators, ci, seed, progressbar, fit_options)
-
-    def fit_reml(self) -> LikelihoodFit:
-        """Fit by restricted maximum likelihood."""
-        return fit_by("reml", self)
-
-    def fit_ml(self) -> LikelihoodFit:
-        """Fit by maximum likelihood (compare models with different fixed effects on this scale)."""
-        return fit_by("ml", self)
 
     def fit_gee(
         self,

@@ -23,6 +23,8 @@ SEE = "docs, page 'Arguments'"
 MOST = 1_000_000
 """Largest number of anything: draws, simulations, points. Seeds may be larger."""
 WORDS: dict[Any, str] = {float: "a number", int: "a whole number", str: "text", bool: "True or False", None: "None"}
+NUMBERS: dict[Any, tuple[type, ...]] = {bool: (bool, np.bool_), int: (int, np.integer)}
+NUMBERS |= {float: (int, float, np.integer, np.floating)}
 EMPTY = inspect.Parameter.empty
 
 
@@ -111,13 +113,9 @@ def refuse_missing(values: FloatArray) -> None:
 
 
 def _no_point(values: Any, size: int, reason: str) -> ArgumentError:
-    return ArgumentError(
-        f"criterion_function({_short(values)})",
-        reason,
-        f"pass an array of {size}: relative covariance parameters, then those of the residual structure, as in "
-        "fit.optimum.lam",
-        "docs, page 'Estimators', section 'ML and REML'",
-    )
+    parameters = "relative covariance parameters, then those of the residual structure, as in fit.optimum.lam"
+    see = "docs, page 'Estimators', section 'ML and REML'"
+    return ArgumentError(f"criterion_function({_short(values)})", reason, f"pass an array of {size}: {parameters}", see)
 
 
 def checked_with_constructor[T: type](kind: T) -> T:
@@ -219,12 +217,8 @@ def _check_seed(value: Any) -> None:
 def _is_kind(value: Any, kind: Any) -> bool:
     if kind is None:
         return value is None
-    if kind is bool:
-        return isinstance(value, (bool, np.bool_))
-    if kind is int:
-        return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if kind is float:
-        return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if kind in NUMBERS:
+        return isinstance(value, NUMBERS[kind]) and (kind is bool or not isinstance(value, bool))
     if isinstance(kind, tuple):
         if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping)):
             return False
@@ -335,8 +329,7 @@ def renamed[C: Callable[..., Any]](**names: str) -> Callable[[C], C]:
 
         @wraps(function)
         def checked(*args: Any, **given: Any) -> Any:
-            earlier = {k: v for k, v in given.items() if k in names}
-            refuse_arguments(name, earlier, names)
+            refuse_arguments(name, {k: v for k, v in given.items() if k in names}, names)
             return function(*args, **given)
 
         if isinstance(what, type):

@@ -5,19 +5,8 @@ sources; ``simulate`` draws data from a two-level model whose every parameter is
 subject into one row per measurement.
 """
 
-from __future__ import annotations
-
-from hierlmm.datasets.catalogue import DatasetColumn, DatasetDescription, describe_dataset, list_datasets, load_dataset
-from hierlmm.datasets.reshape import to_long
-from hierlmm.datasets.simulate import SimulationTruth, simulate
-
-__all__ = [
-    "DatasetColumn",
-    "DatasetDescription",
-    "SimulationTruth",
-    "describe_dataset",
-    "list_datasets",
-    "load_dataset",
-    "simulate",
-    "to_long",
-]
+from hierlmm.datasets.catalogue import describe_dataset as describe_dataset
+from hierlmm.datasets.catalogue import list_datasets as list_datasets
+from hierlmm.datasets.catalogue import load_dataset as load_dataset
+from hierlmm.datasets.reshape import to_long as to_long
+from hierlmm.datasets.simulate import simulate as simulate

@@ -288,8 +288,7 @@ def _external_file(description: DatasetDescription) -> Path:
 
 def _as_exported(description: DatasetDescription, raw: pd.DataFrame) -> pd.DataFrame:
     """Accept the column names as R has them (CD4, prevOI, Time), beside the lower-case ones."""
-    in_r = {old: new for old, new in description.reading.as_in_r.items() if new not in raw.columns}
-    raw = raw.rename(columns=in_r)
+    raw = raw.rename(columns={old: new for old, new in description.reading.as_in_r.items() if new not in raw.columns})
     lower = {c: str(c).lower() for c in raw.columns}
     return raw.rename(columns=lower) if len(set(lower.values())) == len(lower) else raw
 

@@ -179,14 +179,6 @@ def finite(value: Any, what: str) -> float:
     return number
 
 
-def positive(value: Any, what: str, why: str) -> float:
-    """Return the value as a positive float, or refuse it."""
-    number = finite(value, what)
-    if number <= 0:
-        raise refuse(f"{what}={value!r}", f"It must be positive. {why}", f"Give a positive number, such as {what}=1.0.")
-    return number
-
-
 def whole(value: Any, what: str, *, least: int) -> int:
     """Return the value as a whole number, or refuse it."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:

@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.errors import DataError, SpecificationError
+from hierlmm.frames import shorten
 from hierlmm.options import checked, renamed
 
 SEE = "the documentation of hierlmm.to_long"
 data_error = partial(DataError, see=SEE)
 specification_error = partial(SpecificationError, see=SEE)
+_listed = partial(shorten, limit=12)
 type Transform = Callable[[Any], Any]
 TRAILING_NUMBER = r"(\d+(?:\.\d+)?)$"
 
@@ -108,8 +110,7 @@ def to_long(
     columns = _sorted_by_time(times)
     matrix = _measurements(wide, columns)  # (J, m)
     n_subjects, m = matrix.shape
-    row = np.repeat(np.arange(n_subjects), m)
-    long = wide[[name, *covariates]].take(row).reset_index(drop=True)
+    long = wide[[name, *covariates]].take(np.repeat(np.arange(n_subjects), m)).reset_index(drop=True)
     # Through a Series, so that equal types stay what they are: integers, dates, text.
     long[time] = pd.Series([times[c] for c in columns] * n_subjects)
     long[response] = matrix.ravel()
@@ -171,7 +172,7 @@ def _times(columns: list[Any], values: Any, pattern: str | None, transform: Tran
     return times
 
 
-def _times_by_name(columns: list[Any], values: str, transform: Callable[[Any], Any] | None) -> dict[Any, Any]:
+def _times_by_name(columns: list[Any], values: str, transform: Transform | None) -> dict[Any, Any]:
     """Find the columns that match a regular expression with a group, or a prefix followed by a number."""
     prefixed = re.compile(re.escape(values) + r"(-?\d+(?:\.\d+)?)")
     regex = _one_group(values) if _compiled(values).groups else prefixed
@@ -179,25 +180,24 @@ def _times_by_name(columns: list[Any], values: str, transform: Callable[[Any], A
     return {c: _transformed(str(c), m.group(1), transform) for c, m in found.items() if m}
 
 
-def _time_in(name: str, pattern: str | None, transform: Callable[[Any], Any] | None) -> Any:
+def _time_in(name: str, pattern: str | None, transform: Transform | None) -> Any:
     """Read the time out of the name of one column."""
+    received = f"the column {name!r}"
     if pattern is None:
         if re.fullmatch(r"-\d+(?:\.\d+)?", name):  # a column called -1: the name is the time
             return _transformed(name, name, transform)
         if re.search(r"-\d+(?:\.\d+)?$", name):
-            received = f"the column {name!r}"
             remedy = r"Say which with names_pattern, such as r'(-?\d+)$' for a sign or r'-(\d+)$' for a hyphen."
             raise specification_error(received, "The minus before the number could be a sign or a hyphen.", remedy)
         pattern = TRAILING_NUMBER
     match = _one_group(pattern).search(name)
     if match is None:
-        received = f"the column {name!r}"
         remedy = "Give names_pattern, a regular expression with one group, or values as a mapping column -> time."
         raise specification_error(received, f"No time is found in its name with the pattern {pattern!r}.", remedy)
     return _transformed(name, match.group(1), transform)
 
 
-def _transformed(name: str, text: str, transform: Callable[[Any], Any] | None) -> Any:
+def _transformed(name: str, text: str, transform: Transform | None) -> Any:
     if transform is None:
         return text
     try:
@@ -238,8 +238,8 @@ def _with_subject(wide: pd.DataFrame, named: str | None, times: Mapping[Any, Any
     if missing:
         reason = f"{missing} of its {len(wide)} values are missing."
         raise data_error(f"the subject column {subject!r}", reason, "Fill them in, or drop these rows.")
-    twice = wide[subject][wide[subject].duplicated()].unique()
-    if len(twice):
+    twice = list(wide[subject][wide[subject].duplicated()].unique())
+    if twice:
         reason = f"Wide data have one row per subject, but these have several: {_listed(twice)}."
         remedy = "If the data are long already, use them as they are; otherwise make the identifiers unique."
         raise data_error(f"the subject column {subject!r}", reason, remedy)
@@ -284,9 +284,3 @@ def _need_columns(columns: list[Any], needed: list[Any]) -> None:
     if absent:
         reason = f"The data have no such columns. They have: {_listed(columns)}."
         raise specification_error(f"the columns {_listed(absent)}", reason, "Correct the names.")
-
-
-def _listed(items: Any, most: int = 12) -> str:
-    items = list(items)
-    text = ", ".join(str(i) for i in items[:most])
-    return f"{text}, ... ({len(items)} in all)" if len(items) > most else text

@@ -22,18 +22,7 @@ from typing import Any, Literal, Required, TypedDict, Unpack, overload
 import numpy as np
 import pandas as pd
 
-from hierlmm.datasets.covariates import (
-    Array,
-    Column,
-    Columns,
-    Covariate,
-    draw_covariates,
-    finite,
-    positive,
-    refuse,
-    split,
-    whole,
-)
+from hierlmm.datasets.covariates import Array, Column, Columns, Covariate, draw_covariates, finite, refuse, split, whole
 from hierlmm.options import checked
 
 
@@ -191,8 +180,8 @@ def simulate(
     ((120, 4), ['Intercept', 'time'])
     """
     n_subjects = whole(n_subjects, "n_subjects", least=1)
-    sigma = positive(sigma, "sigma", "It is the standard deviation of the residuals.")
-    _check_dropout(dropout)
+    _check_numbers(sigma, dropout)
+    sigma = float(sigma)
     level2, level1 = dict(level2 or {}), dict(level1 or {})
     _check_names([subject, time, response, *level2, *level1])
     occasions = _occasions(times)
@@ -274,8 +263,7 @@ def _draw_times(
     bounds = tuple(n_times) if isinstance(n_times, tuple | list) else (n_times, n_times)
     if len(bounds) != 2:
         raise refuse(f"n_times={n_times!r}", "It is neither a number nor a pair.", "Use n_times=(least, most).")
-    low, high = bounds
-    low, high = (m if v is None else whole(v, "n_times", least=1) for v in (low, high))
+    low, high = (m if v is None else whole(v, "n_times", least=1) for v in bounds)
     if low > high or (high > m and not irregular):
         reason = f"Only {m} occasions are planned, and nobody is measured twice at one of them."
         reason = "The least number of occasions exceeds the most." if low > high else reason
@@ -354,14 +342,11 @@ def _random_effects(D: Any, random: Sequence[str] | None, time: str) -> tuple[li
     scale = np.where(sd > 0, sd, 1.0)
     correlation = matrix / np.outer(scale, scale)
     impossible = (np.diag(matrix) < 0).any() or (correlation[sd == 0] != 0).any()
-    least = float(np.linalg.eigvalsh(correlation)[0])
-    if impossible or least < -1e-8:
-        raise refuse(
-            f"D={matrix.tolist()}",
-            "It is not positive semi-definite: no random effects have this covariance. Variances must not be negative, "
-            "|D[i][j]| must not exceed the product of the standard deviations, and correlations must be compatible.",
-            "Build it from standard deviations and correlations: D[i][j] = sd[i] * sd[j] * corr[i][j].",
-        )
+    if impossible or float(np.linalg.eigvalsh(correlation)[0]) < -1e-8:
+        must = "|D[i][j]| must not exceed the product of the standard deviations, and correlations must be compatible."
+        why = "It is not positive semi-definite: no random effects have this covariance. Variances must not be negative"
+        remedy = "Build it from standard deviations and correlations: D[i][j] = sd[i] * sd[j] * corr[i][j]."
+        raise refuse(f"D={matrix.tolist()}", f"{why}, {must}", remedy)
     return names, matrix
 
 
@@ -386,7 +371,10 @@ def _check_names(names: list[str]) -> None:
         raise refuse(f"columns named {', '.join(map(repr, names))}", reason, remedy)
 
 
-def _check_dropout(dropout: Any) -> None:
+def _check_numbers(sigma: Any, dropout: Any) -> None:
+    if finite(sigma, "sigma") <= 0:
+        why = "It must be positive. It is the standard deviation of the residuals."
+        raise refuse(f"sigma={sigma!r}", why, "Give a positive number, such as sigma=1.0.")
     if not 0 <= finite(dropout, "dropout") < 1:
         why = "A probability of leaving at each occasion lies in [0, 1)."
         raise refuse(f"dropout={dropout!r}", why, "Try dropout=0.1.")

@@ -17,19 +17,16 @@ def outline(text: str, formula: str) -> str:
     stack: list[str] = []
     quote = ""
     for char in text:
-        top = not stack and not quote
+        outside = not stack and not quote
         if quote:
             quote = "" if char == quote else quote
-            top = not stack and not quote
         elif char in "`'\"":
             quote = char
         elif char in "([{":
             stack.append({"(": ")", "[": "]", "{": "}"}[char])
-        elif char in ")]}":
-            if not stack or stack.pop() != char:
-                raise FormulaError(repr(formula), UNMATCHED, "close what is open", SEE)
-            top = not stack
-        shape.append(char if top else BLANK)
+        elif char in ")]}" and (not stack or stack.pop() != char):
+            raise FormulaError(repr(formula), UNMATCHED, "close what is open", SEE)
+        shape.append(char if outside or not (stack or quote) else BLANK)
     if stack or quote:
         raise FormulaError(repr(formula), UNMATCHED, "close what is open", SEE)
     return "".join(shape)

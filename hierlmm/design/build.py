@@ -17,7 +17,7 @@ import numpy as np
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.columns import Column, FactorColumns, evaluate_factors
 from hierlmm.design.design import Design
-from hierlmm.design.formula import ParsedFormula, Term, refuse_response_as_subject, term_name, unquoted
+from hierlmm.design.formula import SEE, ParsedFormula, Term, refuse_response_as_subject, term_name, unquoted
 from hierlmm.design.hierarchy import Hierarchy, RandomBlock, hierarchy_from_terms, marginal_hierarchy, random_blocks
 from hierlmm.design.levels import Levels
 from hierlmm.design.recipes import evaluate_vector
@@ -28,7 +28,6 @@ from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.frames import quote, shorten
 from hierlmm.groups import first_rows
 
-SEE = "docs, page 'Formulas and levels'"
 specification_error = partial(SpecificationError, see=SEE)
 
 
@@ -166,8 +165,7 @@ def _rows(terms: Terms, learnt: _Learnt, in_level2: list[Parts]) -> Rows:
     check_finite(y, response, response, frame)
     offset = terms.offset(frame)
     check_finite(offset, "offset", " + ".join(terms.hierarchy.offsets), frame)
-    X = X1[:, terms.coef_level1] * W[subject.index]
-    return Rows(frame, subject, y, offset, X, X1, W, learnt.rows.n_dropped)
+    return Rows(frame, subject, y, offset, X1[:, terms.coef_level1] * W[subject.index], X1, W, learnt.rows.n_dropped)
 
 
 def split_parts(parts: Parts, varying: Iterable[str]) -> tuple[Parts, Parts]:
@@ -262,13 +260,9 @@ def covariance_blocks(hierarchy: Hierarchy, random: list[list[Column]]) -> tuple
         positions += [members] if block.correlated else [(m,) for m in members]
     if hierarchy.covariance in ("identity", "compound_symmetry") and start > 1:
         return tuple(positions), hierarchy.covariance
-    if not positions:
-        return (), "none"
-    if len(positions) == 1:
-        return tuple(positions), "unstructured"
-    if all(len(p) == 1 for p in positions):
-        return tuple(positions), "diagonal"
-    return tuple(positions), "blocks"
+    if len(positions) < 2:
+        return tuple(positions), "unstructured" if positions else "none"
+    return tuple(positions), "diagonal" if all(len(p) == 1 for p in positions) else "blocks"
 
 
 def canonical_blocks(hierarchy: Hierarchy, covariance: str, levels: Levels) -> tuple[RandomBlock, ...]:

@@ -57,10 +57,8 @@ class FactorColumns:
         frame = as_floats(frame, {factor for factor, _ in self.wanted})
         _check_numbers(frame, self.numbers)
         for recipe in self.recipes:
-            matrix = materialise(recipe, frame, extrapolated)
-            for column in _columns(recipe):
-                if len(column.parts) == 1 and column.parts[0] not in found and column.parts[0] in self.wanted:
-                    found[column.parts[0]] = matrix[column.name].to_numpy(dtype=np.float64)
+            columns = [column for column in _columns(recipe) if self.wanted.issuperset(column.parts)]
+            _collect(columns, materialise(recipe, frame, extrapolated), found)
         warn_beyond(extrapolated)
         return found
 
@@ -86,8 +84,7 @@ def evaluate_factors(
     values : dict
         ``(factor, column name) -> (N,)``.
     """
-    used = {factor for terms in term_lists for term in terms for factor in term}
-    frame = as_floats(frame, used)
+    frame = as_floats(frame, {factor for terms in term_lists for term in terms for factor in term})
     numbers = frozenset(c for c in frame.columns if pd.api.types.is_numeric_dtype(frame[c].dtype))
     recipes: list[Any] = []
     columns: list[list[Column]] = []
@@ -127,8 +124,7 @@ def _least_columns(term: Term, frame: pd.DataFrame) -> int:
     total = 1
     for factor in term:
         plain = unquoted(factor)
-        labels = (plain,) if plain in frame.columns else categorical_arguments(factor)
-        for name in labels:
+        for name in (plain,) if plain in frame.columns else categorical_arguments(factor):
             if name in frame.columns and (name != plain or is_factor(frame[name])):
                 total *= max(1, frame[name].nunique() - 1)
     return total
@@ -161,19 +157,13 @@ def _columns(recipe: Any) -> list[Column]:
         if not term:
             columns.append(Column(INTERCEPT, (), ()))
             continue
-        products = {
-            ":".join(names): tuple(zip(exprs, names, strict=True))
-            for scoped in row.scoped_terms
-            for exprs, choices in [_scoped_choices(scoped, single)]
-            for names in itertools.product(*choices)
-        }
+        products: dict[str, tuple[tuple[str, str], ...]] = {}
+        for scoped in row.scoped_terms:
+            factors = [(factor_name(f.factor), bool(f.reduced)) for f in scoped.factors if factor_name(f.factor) != "1"]
+            for names in itertools.product(*(single[key] for key in factors)):
+                products[":".join(names)] = tuple(zip([name for name, _ in factors], names, strict=True))
         columns.extend(Column(str(name), term, products[str(name)]) for name in row.columns)
     return columns
-
-
-def _scoped_choices(scoped: Any, single: dict[tuple[str, bool], list[str]]) -> tuple[list[str], list[list[str]]]:
-    factors = [(factor_name(f.factor), bool(f.reduced)) for f in scoped.factors if factor_name(f.factor) != "1"]
-    return [name for name, _ in factors], [single[key] for key in factors]
 
 
 def _factor_column_names(recipe: Any) -> dict[tuple[str, bool], list[str]]:
@@ -184,9 +174,8 @@ def _factor_column_names(recipe: Any) -> dict[tuple[str, bool], list[str]]:
             for scoped_factor in scoped.factors:
                 expr = factor_name(scoped_factor.factor)
                 key = (expr, bool(scoped_factor.reduced))
-                if key in names or expr == "1":
-                    continue
-                names[key] = _encoded_names(recipe, expr, reduced=key[1])
+                if expr != "1" and key not in names:
+                    names[key] = _encoded_names(recipe, expr, reduced=key[1])
     return names
 
 
@@ -209,8 +198,7 @@ def _encoded_names(recipe: Any, expr: str, *, reduced: bool) -> list[str]:
         # A numeric factor that occurs only inside products: read its columns off a product's names.
         exprs = term_factors(row.term)
         if expr in exprs:
-            pieces = [_split_name(str(c), len(exprs))[exprs.index(expr)] for c in row.columns]
-            return list(dict.fromkeys(pieces))
+            return list(dict.fromkeys([_split_name(str(c), len(exprs))[exprs.index(expr)] for c in row.columns]))
     return [plain]
 
 
@@ -227,12 +215,12 @@ def _split_name(name: str, n_parts: int) -> list[str]:
 
 
 def _collect(columns: Iterable[Column], matrix: pd.DataFrame, values: dict[tuple[str, str], FloatArray]) -> bool:
-    new = False
+    """Add the columns that are a factor's own to the values, and say whether there are new ones among them."""
+    before = len(values)
     for column in columns:
         if len(column.parts) == 1 and column.parts[0] not in values:
             values[column.parts[0]] = matrix[column.name].to_numpy(dtype=np.float64)
-            new = True
-    return new
+    return len(values) > before
 
 
 def _in_order(columns: list[Column], terms: Sequence[Term]) -> list[Column]:

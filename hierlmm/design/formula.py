@@ -11,7 +11,6 @@ import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,18 +18,18 @@ import numpy as np
 from hierlmm.design.brackets import BLANK, holds_bar, outline, split_top_level
 from hierlmm.design.formula_limits import (
     CONTRASTS,
+    SEE,
     check_constants,
     check_expansion,
     check_function,
     check_syntax,
     check_text,
+    formula_error,
     syntax_tree,
 )
 from hierlmm.errors import FormulaError, closest
 
 INTERCEPT = "Intercept"
-SEE = "docs, page 'Formulas and levels'"
-formula_error = partial(FormulaError, see=SEE)
 
 type Term = tuple[str, ...]
 """Factor expressions in formula order; ``()`` is the intercept."""
@@ -78,8 +77,7 @@ def parse_formula(formula: str) -> ParsedFormula:
         raise formula_error(received, "a formula is text", "write 'y ~ x + (1 | subject)'")
     check_text(formula)
     response, rhs = _split_response(formula)
-    rest, random = _extract_random(rhs, formula)
-    rest, offsets = _extract_offsets(rest)
+    rest, random, offsets = _take_apart(rhs, formula)
     for term in random:
         refuse_response_as_subject(response, term.subject)
     random = tuple(sorted(random, key=lambda r: len(r.terms[0])))  # terms stand in order of degree everywhere
@@ -193,10 +191,9 @@ def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
     FormulaError
         If the expression names something that is neither a column nor a known function, or holds other Python code.
     """
-    if expression in columns:
-        return (expression,)
-    if unquoted(expression) in columns:
-        return (unquoted(expression),)
+    for name in (expression, unquoted(expression)):
+        if name in columns:
+            return (name,)
     try:
         tree, names = syntax_tree(expression[1:-1] if expression.startswith("{") else expression)
     except SyntaxError as error:
@@ -214,9 +211,7 @@ def variables_of(expression: str, columns: Collection[str]) -> tuple[str, ...]:
             check_function(name, expression, columns)
         elif name in columns:
             found.append(name)
-        elif name in CONTRASTS:
-            continue
-        else:
+        elif name not in CONTRASTS:
             remedy = "use one of the columns: " + ", ".join(sorted(map(str, columns)))
             raise formula_error(repr(expression), f"there is no column named {name!r}.{closest(name, columns)}", remedy)
     return tuple(dict.fromkeys(found))
@@ -265,26 +260,32 @@ def _parse_response(text: str, formula: str) -> str:
     return terms[0][0]
 
 
-def _extract_random(rhs: str, formula: str) -> tuple[str, tuple[Bar, ...]]:
-    """Cut every top-level parenthesis that holds a top-level '|' out of the right-hand side."""
+def _take_apart(rhs: str, formula: str) -> tuple[str, tuple[Bar, ...], tuple[str, ...]]:
+    """The fixed terms of a right-hand side, its random terms (parentheses that hold a top-level '|'), its offsets."""
     pieces: list[str] = []
     random: list[Bar] = []
+    offsets: list[str] = []
     for sign, piece in split_top_level(rhs, formula):
         inner = _random_content(piece, formula)
-        if inner is None:
-            pieces.append(f"{sign} {piece}")
-        elif sign == "-":
-            reason = "a random-effects term is subtracted"
-            raise formula_error(repr(formula), reason, "leave the term out, or add it with '+'")
-        else:
+        if inner is not None:
+            if sign == "-":
+                reason = "a random-effects term is subtracted"
+                raise formula_error(repr(formula), reason, "leave the term out, or add it with '+'")
             random.append(_parse_random(inner, formula))
-    return " ".join(pieces).removeprefix("+").strip(), tuple(random)
+        elif re.fullmatch(rf"offset\s*\({BLANK}+\)", outline(piece, formula)):
+            inner = piece[piece.index("(") + 1 : -1].strip()
+            if sign == "-":
+                remedy = f"write '+ offset(-({inner}))'"
+                raise formula_error(f"- {piece}", "an offset is added, with coefficient 1", remedy)
+            offsets.append(inner)
+        else:
+            pieces.append(f"{sign} {piece}")
+    return " ".join(pieces).removeprefix("+").strip(), tuple(random), tuple(offsets)
 
 
 def _random_content(piece: str, formula: str) -> str | None:
     """What stands inside ``(1 + x | g)``, or None if the piece is no random-effects term."""
-    shape = outline(piece, formula)
-    if re.fullmatch(rf"\({BLANK}*\)", shape):
+    if re.fullmatch(rf"\({BLANK}*\)", outline(piece, formula)):
         inner = piece[1:-1].strip()
         if "|" in outline(inner, formula):
             return inner
@@ -311,20 +312,6 @@ def _parse_random(inner: str, formula: str) -> Bar:
         received = f"({inner})"
         raise formula_error(received, "it contains no random effect", "write '(1 | subject)' for a random intercept")
     return Bar(terms, unquoted(subject), correlated=match.group(2) == "|")
-
-
-def _extract_offsets(rhs: str) -> tuple[str, tuple[str, ...]]:
-    pieces: list[str] = []
-    offsets: list[str] = []
-    for sign, piece in split_top_level(rhs, rhs):
-        if not re.fullmatch(rf"offset\s*\({BLANK}+\)", outline(piece, rhs)):
-            pieces.append(f"{sign} {piece}")
-            continue
-        inner = piece[piece.index("(") + 1 : -1].strip()
-        if sign == "-":
-            raise formula_error(f"- {piece}", "an offset is added, with coefficient 1", f"write '+ offset(-({inner}))'")
-        offsets.append(inner)
-    return " ".join(pieces).removeprefix("+").strip(), tuple(offsets)
 
 
 def join_terms(terms: Sequence[Term]) -> str:

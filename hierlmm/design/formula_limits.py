@@ -32,6 +32,7 @@ MAKERS = {"hashed": "levels", "bs": "df", "ns": "df", "cr": "df", "cs": "df", "c
 """Functions that make as many columns as one of their arguments says, the second if it is not named."""
 SEE = "docs, page 'Formulas and levels'"
 formula_error = partial(FormulaError, see=SEE)
+BEFOREHAND = "make the column beforehand (data['z'] = ...) and use its name"
 SYNTAX = (
     *(ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword, ast.Tuple, ast.List, ast.Dict),
     *(ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator, ast.unaryop, ast.cmpop, ast.Attribute),
@@ -86,8 +87,7 @@ def check_expansion(rhs: str, tree: Any) -> None:
         if not ready:
             stack += [(node, True), *((argument, False) for argument in arguments)]
             continue
-        own = [sizes[id(argument)] for argument in arguments]
-        sizes[id(node)] = size = _size(node, own)
+        sizes[id(node)] = size = _size(node, [sizes[id(argument)] for argument in arguments])
         if size > PRODUCTS:
             many = f"{'more than ' if size >= 10**15 else ''}{min(size, 10**15):,} terms (products of its terms)"
             reason = f"multiplied out it has {many}; the limit is {PRODUCTS:,}"
@@ -121,16 +121,15 @@ def check_constants(tree: ast.AST, expression: str, names: Collection[str]) -> N
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.BinOp):
-            sides = (node.left, node.right)
-            if any(isinstance(s, (ast.List, ast.Tuple, ast.Dict)) or _is_text(s) for s in sides):
+            if any(isinstance(s, (ast.List, ast.Tuple, ast.Dict)) or _is_text(s) for s in (node.left, node.right)):
                 raise _refusal(expression, "a list or a text stands in arithmetic", "write the list out")
             power = isinstance(node.op, (ast.Pow, ast.LShift)) and not _holds_column(node, names)
             if power and not math.isfinite(_value(node)):
                 raise _refusal(expression, "a number in it is beyond the largest floating-point number, 1.8e308")
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MAKERS:
-            asked = dict(zip(("", MAKERS[node.func.id]), node.args, strict=False))
-            asked |= {k.arg: k.value for k in node.keywords if k.arg}
-            for name in (MAKERS[node.func.id], "degree"):
+            counted = MAKERS[node.func.id]
+            asked = dict(zip(("", counted), node.args, strict=False)) | {k.arg: k.value for k in node.keywords if k.arg}
+            for name in (counted, "degree"):
                 if name not in asked or _holds_column(asked[name], names):
                     continue  # refused by the function itself, which wants a number
                 value = _value(asked[name])
@@ -195,12 +194,9 @@ def check_syntax(tree: ast.Expression, expression: str) -> set[str]:
     modules: set[str] = set()
     for node in ast.walk(tree):
         if not isinstance(node, SYNTAX):
-            raise formula_error(
-                repr(expression),
-                f"Python code of this kind ({type(node).__name__}) cannot stand in a formula",
-                "use arithmetic, comparisons and functions of columns, or make the column beforehand "
-                "(data['z'] = ...) and use its name",
-            )
+            reason = f"Python code of this kind ({type(node).__name__}) cannot stand in a formula"
+            remedy = f"use arithmetic, comparisons and functions of columns, or {BEFOREHAND}"
+            raise formula_error(repr(expression), reason, remedy)
         if isinstance(node, ast.Attribute):
             modules.add(_check_attribute(node, expression))
     return modules
@@ -217,12 +213,8 @@ def _check_attribute(node: ast.Attribute, expression: str) -> str:
         reason = f"np.{node.attr} does not work row by row, so new rows would get other values than the same rows here"
     else:
         reason = f"attributes ({node.attr!r}) cannot stand in a formula, apart from numpy functions such as np.log"
-    raise formula_error(
-        repr(expression),
-        reason,
-        "use center(x), scale(x) or poly(x, 2), which remember what they saw, or make the column beforehand "
-        "(data['z'] = ...) and use its name",
-    )
+    remedy = f"use center(x), scale(x) or poly(x, 2), which remember what they saw, or {BEFOREHAND}"
+    raise formula_error(repr(expression), reason, remedy)
 
 
 def check_function(name: str, expression: str, columns: Collection[str]) -> None:

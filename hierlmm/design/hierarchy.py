@@ -80,16 +80,13 @@ class Hierarchy:
     @property
     def level1(self) -> str:
         """Level 1 as a formula: ``distance ~ time``."""
-        terms = self.level1_terms
-        rhs = join_terms(terms)
-        if () in terms and len(terms) > 1:
-            rhs = join_terms([t for t in terms if t]).removeprefix("0 + ")
-        return f"{self.response} ~ {' + '.join([rhs, *(f'offset({o})' for o in self.offsets)])}"
+        added = [_right_side(self.level1_terms), *(f"offset({o})" for o in self.offsets)]
+        return f"{self.response} ~ {' + '.join(added)}"
 
     @property
     def level2(self) -> dict[str, str]:
         """Level 2 as formulas: ``{"Intercept": "sex", "time": "sex"}``."""
-        return {term_name(k): _level2_rhs(w) for k, w in zip(self.level1_terms, self.level2_terms, strict=True)}
+        return {term_name(k): _right_side(w) for k, w in zip(self.level1_terms, self.level2_terms, strict=True)}
 
     @property
     def random(self) -> list[Any]:
@@ -146,16 +143,14 @@ def hierarchy_from_levels(
     return _assemble(parsed, subject, terms, rhs, blocks, covariance, fixed_terms=None)
 
 
-def hierarchy_from_terms(
-    parsed: ParsedFormula, level1_factors: frozenset[str], *, covariance: str | None = None
-) -> Hierarchy:
+def hierarchy_from_terms(parsed: ParsedFormula, varying: frozenset[str], *, covariance: str | None = None) -> Hierarchy:
     """Build a hierarchy from a combined formula, given which factors vary within subjects.
 
     Parameters
     ----------
     parsed : ParsedFormula
         The combined formula, with at least one random-effects term.
-    level1_factors : frozenset of str
+    varying : frozenset of str
         Factor expressions that vary within at least one subject.
     covariance : str, optional
         Overrides the structure that the bars imply.
@@ -166,23 +161,20 @@ def hierarchy_from_terms(
         remedy = "keep one of them, or fit crossed factors with lme4 or Bambi"
         raise FormulaError(f"random effects for {' and '.join(subjects)}", reason, remedy, "docs, page 'Limitations'")
     blocks = random_blocks(parsed, covariance)
-    _refuse_level2_slopes(blocks, level1_factors, subjects[0])
-    random_terms = [t for b in blocks for t in b.terms]
-    terms, rhs = _split(parsed, level1_factors, random_terms)
+    _refuse_level2_slopes(blocks, varying, subjects[0])
+    terms, rhs = _split(parsed, varying, [t for b in blocks for t in b.terms])
     structure = covariance or ("unstructured" if len(blocks) == 1 and blocks[0].correlated else "blocks")
     return _assemble(parsed, subjects[0], terms, rhs, blocks, structure, fixed_terms=parsed.fixed)
 
 
-def marginal_hierarchy(parsed: ParsedFormula, subject: str, level1_factors: frozenset[str]) -> Hierarchy:
+def marginal_hierarchy(parsed: ParsedFormula, subject: str, varying: frozenset[str]) -> Hierarchy:
     """The fixed part of a formula without random effects, split by what varies within subjects."""
-    return _assemble(parsed, subject, *_split(parsed, level1_factors, []), (), "none", fixed_terms=parsed.fixed)
+    return _assemble(parsed, subject, *_split(parsed, varying, []), (), "none", fixed_terms=parsed.fixed)
 
 
-def _split(
-    parsed: ParsedFormula, level1_factors: frozenset[str], random_terms: list[Term]
-) -> tuple[tuple[Term, ...], tuple[tuple[Term, ...], ...]]:
+def _split(parsed: ParsedFormula, varying: frozenset[str], random_terms: list[Term]) -> tuple[Terms, tuple[Terms, ...]]:
     """Level-1 terms, and what explains each of them."""
-    split = [[tuple(f for f in t if (f in level1_factors) == own) for own in (True, False)] for t in parsed.fixed]
+    split = [[tuple(f for f in t if (f in varying) == own) for own in (True, False)] for t in parsed.fixed]
     terms = tuple(sorted(dict.fromkeys([k for k, _ in split] + random_terms), key=len))
     return terms, tuple(tuple(w for k, w in split if k == term) for term in terms)
 
@@ -219,7 +211,7 @@ def _assemble(
     return Hierarchy(parsed.response, subject, level1, level2, blocks, covariance, parsed.offsets, fixed_terms)
 
 
-def _level2_by_term(terms: tuple[Term, ...], level2: Mapping[str, str], level1: str) -> tuple[tuple[Term, ...], ...]:
+def _level2_by_term(terms: Terms, level2: Mapping[str, str], level1: str) -> tuple[Terms, ...]:
     if not isinstance(level2, Mapping):
         example = level2 if isinstance(level2, str) else "sex"
         reason = "level 2 needs one formula for each level-1 coefficient that it explains"
@@ -267,9 +259,7 @@ def _canonical(name: str, known: Sequence[str]) -> str:
     return term_name(terms[0]) if len(terms) == 1 else name
 
 
-def _blocks(
-    terms: tuple[Term, ...], random: str | Sequence[str | Sequence[str]] | None, covariance: str, level1: str
-) -> tuple[RandomBlock, ...]:
+def _blocks(terms: Terms, random: str | Sequence[str | Sequence[str]] | None, covariance: str, level1: str) -> Blocks:
     nested = random is not None and not isinstance(random, str) and any(not isinstance(c, str) for c in random)
     if covariance == "blocks" and nested:
         covariance = "unstructured"
@@ -281,9 +271,7 @@ def _blocks(
         received, remedy = f"covariance={covariance!r}", f"use one of {', '.join(map(repr, COVARIANCES))}"
         raise specification_error(received, f"this is not a structure of D.{closest(covariance, COVARIANCES)}", remedy)
     names = [term_name(t) for t in terms]
-    chosen: Sequence[str | Sequence[str]] = names if random is None else random
-    if isinstance(chosen, str):
-        chosen = [chosen]
+    chosen: Sequence[str | Sequence[str]] = names if random is None else [random] if isinstance(random, str) else random
     if len(chosen) == 0 or any(len(c) == 0 for c in chosen):
         reason = "a two-level model needs at least one coefficient that varies between subjects"
         remedy = "leave random out (all level-1 coefficients vary) or write random=['Intercept']"
@@ -292,8 +280,7 @@ def _blocks(
     found = [sorted((_find(n, names, terms, level1) for n in g), key=len) for g in groups]
     if covariance == "unstructured":
         return tuple(RandomBlock(tuple(g)) for g in sorted(found, key=lambda g: len(g[0])))
-    terms_in_order = tuple(sorted((t for g in found for t in g), key=len))
-    return (RandomBlock(terms_in_order, correlated=covariance in CORRELATED),)
+    return (RandomBlock(tuple(sorted((t for g in found for t in g), key=len)), correlated=covariance in CORRELATED),)
 
 
 def _find(name: str, names: list[str], terms: tuple[Term, ...], level1: str) -> Term:
@@ -304,18 +291,16 @@ def _find(name: str, names: list[str], terms: tuple[Term, ...], level1: str) -> 
     return terms[names.index(canonical)]
 
 
-def _refuse_level2_slopes(blocks: tuple[RandomBlock, ...], level1_factors: frozenset[str], subject: str) -> None:
+def _refuse_level2_slopes(blocks: tuple[RandomBlock, ...], varying: frozenset[str], subject: str) -> None:
     for term in [t for block in blocks for t in block.terms]:
-        for name in [f for f in term if f not in level1_factors]:
+        for name in [f for f in term if f not in varying]:
             reason = f"{name!r} is constant within every {subject}: no {subject} shows its own effect of it"
             remedy = f"take {term_name(term)!r} out of the parenthesis and keep it as a fixed (level-2) term"
             raise specification_error(f"a random effect of {name!r} by {subject!r}", reason, remedy)
 
 
-def _level2_rhs(terms: tuple[Term, ...]) -> str:
-    if not terms:
-        return "0"
+def _right_side(terms: Terms) -> str:
+    """The terms as a formula in which an intercept that stands beside others is not written."""
     if () not in terms:
         return join_terms(terms)
-    named = [term_name(t) for t in terms if t]
-    return " + ".join(named) if named else "1"
+    return " + ".join(term_name(t) for t in terms if t) or "1"

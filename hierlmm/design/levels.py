@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierlmm.design.formula import categorical_arguments, unquoted
+from hierlmm.design.formula import SEE, categorical_arguments, unquoted
 from hierlmm.errors import DataError
 from hierlmm.frames import quote, shorten
 
-SEE = "docs, page 'Formulas and levels'"
 data_error = partial(DataError, see=SEE)
+NO_NUMBER = "a coefficient needs a number, with a unit and a zero"
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 
 
@@ -125,13 +125,11 @@ def _refuse_text_dates(values: pd.Series) -> None:
     if pd.to_datetime(stripped, errors="coerce", format="ISO8601", utc=True).isna().any():
         return
     name = values.name
-    raise data_error(
-        f"covariate {name!r} that holds dates as text (the first: {quote(texts[0])})",
-        "a coefficient needs a number, with a unit and a zero; as text every date would be a category",
-        f"make it one: days = pd.to_datetime(data[{name!r}]), data[{name!r}] = (days - days.min()) / "
-        f"pd.Timedelta(days=1) gives days; for one coefficient per date use data[{name!r}].astype('category') "
-        f"(command line: --categorical {name})",
-    )
+    received = f"covariate {name!r} that holds dates as text (the first: {quote(texts[0])})"
+    days = f"days = pd.to_datetime(data[{name!r}]), data[{name!r}] = (days - days.min()) / pd.Timedelta(days=1)"
+    category = f"data[{name!r}].astype('category') (command line: --categorical {name})"
+    remedy = f"make it one: {days} gives days; for one coefficient per date use {category}"
+    raise data_error(received, f"{NO_NUMBER}; as text every date would be a category", remedy)
 
 
 def holds_huge_integers(values: pd.Series) -> bool:
@@ -157,8 +155,7 @@ def check_labels(values: pd.Series, role: str) -> None:
             convert = f"data[{name!r}] = data[{name!r}] / pd.Timedelta(days=1)"
         days = f"make it one: {convert} gives days (first pd.to_datetime for dates that are objects)"
         remedy = f"{days}; for one coefficient per date use labels: .astype(str).astype('category')"
-        reason = "a coefficient needs a number, with a unit and a zero"
-        raise data_error(f"{role} that holds {kind} values", reason, remedy)
+        raise data_error(f"{role} that holds {kind} values", NO_NUMBER, remedy)
     types = sorted({type(v).__name__ for v in values.dropna()})
     reason = "they are neither numbers nor labels of one type, so 1 and '1' could be the same or not"
     remedy = f"convert it: data[{name!r}].astype(str) for labels, pd.to_numeric(data[{name!r}]) for numbers"

@@ -84,14 +84,10 @@ def row_order_messages(design: Design) -> list[str]:
     spec = design.residual
     if spec is None or not spec.counts_rows:
         return []
-    return _dropped_rows(design, type(spec).__name__) + _disordered_rows(design, type(spec).__name__)
-
-
-def _dropped_rows(design: Design, name: str) -> list[str]:
-    """Rows were dropped for missing values: their neighbours move together."""
-    if not design.n_dropped:
-        return []
-    return [fill(templates(__file__)["row_order"]["dropped"], name=name, n=design.n_dropped)]
+    name, n = type(spec).__name__, design.n_dropped
+    # Neighbours of rows that were dropped for missing values move together.
+    dropped = [fill(templates(__file__)["row_order"]["dropped"], name=name, n=n)] if n else []
+    return dropped + _disordered_rows(design, name)
 
 
 def _disordered_rows(design: Design, name: str) -> list[str]:
@@ -119,9 +115,8 @@ def _disordered_rows(design: Design, name: str) -> list[str]:
     variable, turning = next(iter(times.items()))
     subject = quote(design.subjects[turning[0]])
     shown = design.frame[variable].to_numpy()[rows_of_subject(design, turning[0])]
-    several = "" if len(times) == 1 else ", ".join(times)
     slots = {"name": name, "n": len(turning), "of": design.n_subjects, "column": design.hierarchy.subject}
     slots |= {"subject": subject, "variable": variable, "shown": shorten([f"{v:g}" for v in shown], 6)}
-    slots |= {"what": f"any of {several}" if several else variable, "it": "time" if several else "it"}
-    slots |= {"it_is": "they are" if several else "it is"}
+    one, several = (variable, "it", "it is"), (f"any of {', '.join(times)}", "time", "they are")
+    slots |= dict(zip(("what", "it", "it_is"), one if len(times) == 1 else several, strict=True))
     return [fill(templates(__file__)["row_order"]["disordered"], **slots)]

@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
-from hierlmm.design.formula import categorical_arguments, is_truth_value, unquoted, variables_of
-from hierlmm.design.levels import holds_huge_integers
+from hierlmm.design.formula import SEE, categorical_arguments, is_truth_value, unquoted, variables_of
+from hierlmm.design.levels import data_error, holds_huge_integers
 from hierlmm.design.spline_functions import formula_functions
 from hierlmm.errors import DataError, FormulaError, HierlmmError, warn
 
-SEE = "docs, page 'Formulas and levels'"
-data_error = partial(DataError, see=SEE)
+GENERALISED = "needs a generalised model, for example Bambi's families"
 
 
 def as_floats(frame: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:
@@ -44,8 +42,7 @@ def fit_recipe(rhs: str, frame: pd.DataFrame, extrapolated: dict[str, str]) -> t
 
     try:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            functions = formula_functions(extrapolated)
-            matrix = Formula(rhs).get_model_matrix(frame, na_action="ignore", context=functions)
+            matrix = Formula(rhs).get_model_matrix(frame, na_action="ignore", context=formula_functions(extrapolated))
     except (FormulaicError, ValueError, TypeError, ArithmeticError) as error:
         if isinstance(error.__cause__, HierlmmError):  # it says what is wrong better than formulaic's wrapping of it
             raise error.__cause__ from error
@@ -86,34 +83,28 @@ def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> FloatArr
     DataError
         If it is categorical or has several columns.
     """
-    variables = variables_of(expression, list(frame.columns))
+    received, variables = f"{role} {expression!r}", variables_of(expression, list(frame.columns))
     frame = as_floats(frame[list(variables)], [expression])
     for name in variables:
         dtype, api = frame[name].dtype, pd.api.types
         if not api.is_numeric_dtype(dtype) or api.is_bool_dtype(dtype) or api.is_complex_dtype(dtype):
-            raise DataError(
-                f"{role} {expression!r}",
-                f"the column {name!r} holds {dtype} values, not numbers",
-                "convert it to numbers (pd.to_numeric shows which values cannot be read); a binary or count response "
-                "needs a generalised model, for example Bambi's families",
-                "docs, page 'Limitations'",
-            )
+            reason = f"the column {name!r} holds {dtype} values, not numbers"
+            convert = "convert it to numbers (pd.to_numeric shows which values cannot be read)"
+            remedy = f"{convert}; a binary or count response {GENERALISED}"
+            raise DataError(received, reason, remedy, "docs, page 'Limitations'")
     if role == "response" and expression not in variables and is_truth_value(expression):
-        received = f"{role} {expression!r}"
-        remedy = "use the column itself; a binary response needs a generalised model, for example Bambi's families"
+        remedy = f"use the column itself; a binary response {GENERALISED}"
         raise DataError(received, "it is true or false, not a number", remedy, "docs, page 'Limitations'")
     if variables == (unquoted(expression),):
         return frame[variables[0]].to_numpy(dtype=np.float64)
     braced = expression if expression.startswith("{") else f"{{{expression}}}"
     recipe, matrix = fit_recipe(f"0 + {braced}", frame, {})
     if role == "offset" and recipe.transform_state:
-        raise FormulaError(
-            f"offset({expression})",
-            f"{next(iter(recipe.transform_state))!r} learns from the rows it sees: new rows would get another offset",
-            "make the column beforehand (data['z'] = ...), or use arithmetic with fixed numbers",
-            SEE,
-        )
+        learns = next(iter(recipe.transform_state))
+        reason = f"{learns!r} learns from the rows it sees: new rows would get another offset"
+        remedy = "make the column beforehand (data['z'] = ...), or use arithmetic with fixed numbers"
+        raise FormulaError(f"offset({expression})", reason, remedy, SEE)
     if matrix.shape[1] != 1:
         reason = f"it evaluates to {matrix.shape[1]} columns"
-        raise data_error(f"{role} {expression!r}", reason, "use an expression that yields one number per row")
+        raise data_error(received, reason, "use an expression that yields one number per row")
     return matrix.iloc[:, 0].to_numpy(dtype=np.float64)

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from hierlmm.arrays import FloatArray, IntArray
-from hierlmm.design.formula import INTERCEPT, Term, unquoted, variables_of
+from hierlmm.design.formula import INTERCEPT, SEE, Term, unquoted, variables_of
 from hierlmm.design.hierarchy import RandomBlock
 from hierlmm.design.levels import Levels, learn_levels
 from hierlmm.design.residual import Residual
@@ -24,8 +24,6 @@ from hierlmm.design.terms import RandomColumns
 from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.frames import column_names, complete_rows, require_columns, to_pandas
 from hierlmm.frozen import OwnArrays
-
-SEE = "docs, page 'Formulas and levels'"
 
 
 @dataclass(frozen=True)

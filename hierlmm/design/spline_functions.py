@@ -10,9 +10,8 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.design import splines
-from hierlmm.errors import FormulaError, closest
+from hierlmm.errors import closest
 
-SEE = "docs, page 'Formulas and levels', section 'Splines and polynomials'"
 ARGUMENTS = {
     "ns": ("df", "knots", "intercept", "boundary_knots"),
     "bs": ("df", "knots", "degree", "intercept", "boundary_knots"),
@@ -95,7 +94,7 @@ def _by_name(kind: str, values: tuple[Any, ...], named: Mapping[str, Any]) -> di
         if name not in known:
             received = f"{kind}(..., {name}=...)"
             remedy = f"the variable comes first, without a name; further arguments are {', '.join(known)}"
-            raise FormulaError(received, f"{kind} has no argument of this name.{closest(name, known)}", remedy, SEE)
+            raise splines.formula_error(received, f"{kind} has no argument of this name.{closest(name, known)}", remedy)
     if len(values) > len(known):
         raise TypeError(f"{kind}() takes {len(known) + 1} arguments but {len(values) + 1} were given")
     placed = dict(zip(known, values, strict=False))
@@ -137,5 +136,6 @@ def _as_numbers(data: Any, name: str) -> FloatArray:
     shape = np.shape(values)
     if dtype is None or not pd.api.types.is_numeric_dtype(dtype) or len(shape) != 1:
         what = f"{shape[1]} columns" if len(shape) == 2 else f"{dtype} values"
-        raise FormulaError(name, f"its variable holds {what}, not numbers on one axis", "use one numeric column", SEE)
+        reason = f"its variable holds {what}, not numbers on one axis"
+        raise splines.formula_error(name, reason, "use one numeric column")
     return np.asarray(values, dtype=np.float64)

@@ -179,8 +179,7 @@ def learn_spline(
         received = f"{name} with interior knots at {listed(interior)} and boundary knots at {listed(boundary)}"
         reason = "knots coincide or leave the boundary, so that columns would be zero or equal"
         raise data_error(received, reason, remedy)
-    seen = (float(x.min()), float(x.max()))
-    return SplineBasis(kind, degree, tuple(map(float, interior)), boundary, intercept, seen)
+    return SplineBasis(kind, degree, tuple(map(float, interior)), boundary, intercept, (float(x.min()), float(x.max())))
 
 
 def learn_poly(x: ArrayLike, degree: int = 1, *, name: str = "poly") -> PolynomialBasis:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import textwrap
+from typing import Any
 
 import numpy as np
 
+from hierlmm.covariance.bind import BoundCorrelation, BoundVariance
 from hierlmm.design.design import Design
 from hierlmm.equations.equations import equations
 from hierlmm.equations.notation import WIDTH
@@ -37,8 +39,7 @@ def describe_model(design: Design) -> str:
         for name, value in facts.items()
     )
     formula = textwrap.fill(design.hierarchy.formula, WIDTH, initial_indent="Formula: ", subsequent_indent=" " * 9)
-    parts = [_title(design), equations(design).text, formula, f"Data\n{table}"]
-    return "\n\n".join([*parts, NEXT_STEP])
+    return "\n\n".join([_title(design), equations(design).text, formula, f"Data\n{table}", NEXT_STEP])
 
 
 def describe_model_html(design: Design) -> str:
@@ -131,24 +132,20 @@ def _structure(design: Design) -> str:
 
 def _residual_facts(design: Design, bound: Binding) -> dict[str, str]:
     """Structures of the residuals with the names of their parameters, as tables print them."""
-    facts = {}
-    for name, spec, structure in (
-        ("residual correlation", design.residual, bound.correlation),
-        ("residual variance", design.residual_variance, bound.variance),
-    ):
-        if spec is None:
-            if name == "residual variance" and (same := same_variance_words(design)):
-                facts[name] = same
-            elif not design.term:
-                facts[name] = "none: independent rows" if name == "residual correlation" else "equal in all rows"
-            continue
-        facts[name] = spec_text(spec)
-        if structure is not None:
-            zeros = np.array([p.unconstrained(p.start) for p in structure.parameters])
-            facts[name] += f": {shorten(structure.report(zeros), 6) or 'no parameter'}"
-    if bound.problem:
-        facts["cannot be fitted"] = " ".join(bound.problem.split())
-    return facts
+    independent, equal = ("", "") if design.term else ("none: independent rows", "equal in all rows")
+    facts = {
+        "residual correlation": _named(design.residual, bound.correlation) or independent,
+        "residual variance": _named(design.residual_variance, bound.variance) or same_variance_words(design) or equal,
+        "cannot be fitted": " ".join(bound.problem.split()),
+    }
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def _named(spec: Any, structure: BoundCorrelation | BoundVariance | None) -> str:
+    if spec is None or structure is None:
+        return "" if spec is None else spec_text(spec)
+    zeros = np.array([p.unconstrained(p.start) for p in structure.parameters])
+    return f"{spec_text(spec)}: {shorten(structure.report(zeros), 6) or 'no parameter'}"
 
 
 def _parameters(design: Design, bound: Binding) -> str:

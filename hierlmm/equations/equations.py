@@ -118,9 +118,6 @@ class Equations:
             parts.append(title + lines + note)
         return f'<div style="line-height:1.7">{"".join(parts)}</div>'
 
-    def __str__(self) -> str:
-        return self.text
-
     def __repr__(self) -> str:
         return self.text
 
@@ -247,10 +244,8 @@ def _random_effects(s: Symbols) -> list[Equation]:
         return [Equation(effects[0], m.SIMILAR, ((_normal(s.variance(0)) + _spread(s)[0],),))]
     first, *others = _spread(s)
     joint = (_normal(m.symbol("D")) + first, *others)
-    return [
-        Equation(m.parenthesise(m.join(effects, ", ")), m.SIMILAR, (joint,)),
-        Equation(m.symbol("D"), EQUALS, ((_covariance_matrix(s),),)),
-    ]
+    D = Equation(m.symbol("D"), EQUALS, ((_covariance_matrix(s),),))
+    return [Equation(m.parenthesise(m.join(effects, ", ")), m.SIMILAR, (joint,)), D]
 
 
 def _spread(s: Symbols) -> list[Markup]:
@@ -261,11 +256,8 @@ def _spread(s: Symbols) -> list[Markup]:
     if s.design.covariance == "identity":
         return [m.words(", sd ") + m.number(float(sd[terms[0]])) + m.words(" each")]
     if s.design.covariance == "compound_symmetry":
-        corr = float(s.estimates.corr_b[terms[1]][terms[0]])
-        return [
-            m.words(", sd ") + m.number(float(sd[terms[0]])) + m.words(" each,"),
-            m.words(" corr ") + m.two_decimals(corr),
-        ]
+        corr = m.two_decimals(float(s.estimates.corr_b[terms[1]][terms[0]]))
+        return [m.words(", sd ") + m.number(float(sd[terms[0]])) + m.words(" each,"), m.words(" corr ") + corr]
     found = [m.words(", sd ") + m.enumerate_words([m.number(float(sd[t])) for t in terms], limit=len(terms))]
     pairs = [(r, c) for block in s.design.blocks for r in block for c in block if r < c]
     for r, c in pairs if len(pairs) <= SHOWN_CORRELATIONS else []:
@@ -391,7 +383,7 @@ def _note_level1(design: Design) -> Markup:
 def _note_residual(design: Design) -> Markup:
     """What the structure of the residuals says, as a further sentence."""
     says = _structure_words(design)
-    return m.words("") if not says else " Residuals of a subject are " + says + "."
+    return " Residuals of a subject are " + says + "." if says else m.words("")
 
 
 def _structure_words(design: Design) -> Markup | None:
@@ -416,17 +408,14 @@ def _note_level2(s: Symbols) -> Markup:
             explained.setdefault(names, []).append(s.beta_i(k))
         elif k not in s.design.term_level1:
             common.append(s.beta_i(k))
-    sentences = [
-        m.enumerate_words([m.code(n) for n in names])
-        + (" explains " if len(names) == 1 else " explain ")
-        + m.enumerate_words(coefficients)
-        for names, coefficients in explained.items()
-    ]
+    sentences = []
+    for names, coefficients in explained.items():
+        verb = " explains " if len(names) == 1 else " explain "
+        sentences.append(m.enumerate_words(list(map(m.code, names))) + verb + m.enumerate_words(coefficients))
     effects = [s.b(r) for r in range(len(s.design.term))]
     own = " is subject i's own deviation" if len(effects) == 1 else " are subject i's own deviations"
     sentences.append(m.enumerate_words(effects) + own)
     if common:
-        sentences.append(
-            m.enumerate_words(common) + (" is" if len(common) == 1 else " are") + " the same for all subjects"
-        )
+        verb = " is" if len(common) == 1 else " are"
+        sentences.append(m.enumerate_words(common) + verb + " the same for all subjects")
     return m.join(sentences, "; ") + "."

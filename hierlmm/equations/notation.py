@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,20 +17,8 @@ SUBSCRIPTS = str.maketrans("0123456789ijk", "₀₁₂₃₄₅₆₇₈₉ᵢ�
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 GREEK = {"β": r"\beta", "σ": r"\sigma", "ρ": r"\rho", "φ": r"\phi", "Σ": r"\Sigma"}
 # The escapes hold inside \mathrm; \text would need none of them in MathJax and all of them in KaTeX.
-LATEX_ESCAPES = {
-    "_": r"\_",
-    "%": r"\%",
-    "#": r"\#",
-    "&": r"\&",
-    "$": r"\$",
-    "{": r"\{",
-    "}": r"\}",
-    " ": r"\ ",
-    "\\": r"\backslash{}",
-    "~": r"\sim{}",
-    "^": r"\wedge{}",
-    '"': "''",
-}
+LATEX_ESCAPES = {c: f"\\{c}" for c in "_%#&${} "}
+LATEX_ESCAPES |= {"\\": r"\backslash{}", "~": r"\sim{}", "^": r"\wedge{}", '"': "''"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +167,8 @@ def raised(base: Markup, exponent: Markup | str) -> Markup:
     exponent = _plain(exponent)
     text = exponent.text
     bare = text.replace(".", "", 1).isdigit() or text.isidentifier() or text[:1] == text[-1:] == "|"
-    written = _superscript(int(text)) if text.isdigit() else f"^{text}" if bare else f"^({text})"
-    return Markup(
-        f"{base.text}{written}", f"{base.latex}^{{{exponent.latex}}}", f"{base.html}<sup>{exponent.html}</sup>"
-    )
+    power = _superscript(int(text)) if text.isdigit() else f"^{text}" if bare else f"^({text})"
+    return Markup(f"{base.text}{power}", f"{base.latex}^{{{exponent.latex}}}", f"{base.html}<sup>{exponent.html}</sup>")
 
 
 def fraction(above: Markup, below: Markup) -> Markup:
@@ -291,8 +278,8 @@ class Equation:
     def wrapped(self, width: int = WIDTH) -> str:
         """Text in lines of at most ``width`` characters, as far as the pieces allow, aligned after the sign."""
         head = f"{self.left.text} {self.relation.text} "
-        lines = [join(line, "").stripped().text for line in self._lines(width - len(head))]
-        return head + "\n".join(lines).replace("\n", "\n" + " " * len(head))
+        lines = "\n".join(join(line, "").stripped().text for line in self._lines(width - len(head)))
+        return head + re.sub(r"\n, *", ",\n", lines).replace("\n", "\n" + " " * len(head))  # a comma ends a line
 
     def aligned(self, width: int = WIDTH) -> str:
         """LaTeX for a row (or several) of an ``aligned`` block."""
@@ -303,8 +290,7 @@ class Equation:
         lines: list[list[Markup]] = [[]]
         used = 0
         for group in self.groups:
-            length = sum(len(piece.text) for piece in group)
-            whole = "\n" in group[0].text or length <= width
+            whole = "\n" in group[0].text or sum(len(piece.text) for piece in group) <= width
             for unit in [group] if whole else [(piece,) for piece in group]:
                 size = sum(len(piece.text) for piece in unit)
                 if lines[-1] and used + size > width and "\n" not in unit[0].text:

@@ -99,8 +99,7 @@ def spec_text(spec: Any) -> str:
 
 def formula_of(spec: ResidualCorrelation | VarianceFunction) -> str:
     """The structure's ``formula()``, or nothing where it has none of its own."""
-    base = type(spec).formula in (ResidualCorrelation.formula, VarianceFunction.formula)
-    return "" if base else spec.formula()
+    return "" if type(spec).formula in (ResidualCorrelation.formula, VarianceFunction.formula) else spec.formula()
 
 
 def variance_words(spec: VarianceFunction) -> str:
@@ -195,8 +194,7 @@ class _VarianceWriter(_Writer):
         spec = self.design.residual_variance
         if spec is None or spec.variable is None:
             return spec is not None
-        column = self.design.frame[spec.variable]
-        return bool((column.groupby(self.design.subject_index).nunique() > 1).any())
+        return bool((self.design.frame[spec.variable].groupby(self.design.subject_index).nunique() > 1).any())
 
     def covariate(self, row: str) -> Markup:
         """Return the covariate, or the fitted value, of a row."""

@@ -96,8 +96,7 @@ class Symbols:
         if not parts:
             return None
         if len(parts) > 1 and power:
-            product = times(*(name_symbol(p, f"i{row}") for p in parts))
-            return parenthesise(product) + symbol("", power=power)
+            return parenthesise(times(*(name_symbol(p, f"i{row}") for p in parts))) + symbol("", power=power)
         return times(*(name_symbol(p, f"i{row}", power=power) for p in parts))
 
     def z(self, r: int, row: str = "j", power: int | None = None) -> Markup | None:
@@ -114,26 +113,20 @@ class Symbols:
 
     def fixed(self, c: int) -> Addend:
         """Return coefficient c, or its estimate, times its level-2 covariates."""
-        names = [name_symbol(strip_treatment(*part)) for part in self.level2_parts[c]]
-        if self.estimates is not None:
-            value = float(self.estimates.beta[self.design.coef[c]])
-            return Addend.of(times(number(value), *names), negative=value < 0)
-        subscript = self._subscript(self.numbers[self.design.coef_level1[c]], self.places[c])
-        return Addend.of(times(symbol("β", subscript), *names))
+        return self._times_covariates(c, self._subscript(self.numbers[self.design.coef_level1[c]], self.places[c]))
 
     def terms(self) -> list[Addend]:
         """Return the fixed effects of a marginal model, numbered through, times their covariates."""
-        addends = []
-        for c, name in enumerate(self.design.coef):
-            level1 = self.x(int(self.design.coef_level1[c]))
-            factors = [*(name_symbol(strip_treatment(*part)) for part in self.level2_parts[c]), level1]
-            if self.estimates is not None:
-                value = float(self.estimates.beta[name])
-                addends.append(Addend.of(times(number(value), *factors), negative=value < 0))
-            else:
-                number_of = c if INTERCEPT in self.design.coef else c + 1
-                addends.append(Addend.of(times(symbol("β", str(number_of)), *factors)))
-        return addends
+        start = 0 if INTERCEPT in self.design.coef else 1
+        columns = enumerate(self.design.coef_level1)
+        return [self._times_covariates(c, str(start + c), self.x(int(k))) for c, k in columns]
+
+    def _times_covariates(self, c: int, subscript: str, level1: Markup | None = None) -> Addend:
+        names = [name_symbol(strip_treatment(*part)) for part in self.level2_parts[c]]
+        if self.estimates is None:
+            return Addend.of(times(symbol("β", subscript), *names, level1))
+        value = float(self.estimates.beta[self.design.coef[c]])
+        return Addend.of(times(number(value), *names, level1), negative=value < 0)
 
     def b(self, r: int) -> Markup:
         """Return random effect r of subject i."""
@@ -225,11 +218,7 @@ def _check_structure(design: Design, estimates: Estimates) -> None:
     if own == theirs and (not own or any(residual_numbers(estimates))):
         return
     named = [" and ".join(map(spec_text, specs)) or "independent residuals" for specs in (own, theirs)]
-    raise SpecificationError(
-        "estimates without those of the residual structure"
-        if own == theirs
-        else f"estimates of a model with {named[1]}",
-        f"the model has {named[0]}",
-        "pass a fit of the same model, by an estimator that fits its residual structure",
-        "docs, page 'Residual structures'",
-    )
+    other = f"estimates of a model with {named[1]}"
+    received = "estimates without those of the residual structure" if own == theirs else other
+    remedy = "pass a fit of the same model, by an estimator that fits its residual structure"
+    raise SpecificationError(received, f"the model has {named[0]}", remedy, "docs, page 'Residual structures'")

@@ -5,13 +5,14 @@ A new estimator is one entry: a function from a bound model to the frozen record
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hierlmm.bound import BoundModel
 from hierlmm.errors import MissingPackageError, NotAvailableError, SpecificationError, warn
 from hierlmm.fit.make import fit_of
+from hierlmm.options import checked
 
 if TYPE_CHECKING:
     from hierlmm.comparison.compare import Comparison
@@ -100,26 +101,57 @@ def not_shown(estimator: Estimator, error: MissingPackageError | SpecificationEr
     return f"{estimator.label} is not shown: {error.reason}. {error.remedy[:1].upper()}{error.remedy[1:]}."
 
 
-def compare_by(
-    model: Any, estimators: Sequence[str], ci: float, seed: int | None, progressbar: bool, options: dict[str, Any]
-) -> Comparison:
-    """Fit a model by several estimators, and put the answers side by side; see ``TwoLevelModel.compare``."""
-    from hierlmm.comparison.compare import check_options, compare, estimator_names
+@checked
+class FittedModel[F](BoundModel):
+    """A bound model that every estimator of this registry fits, alone or beside others."""
 
-    known = tuple(e.name for e in ESTIMATORS.values() if e.marginal or model.design.term)
-    names = estimator_names(estimators, known)
-    check_options(names, options, model.fit)
-    sampling = {"seed": seed, "progressbar": progressbar, **options}
-    fits: list[Any] = []
-    notes: list[str] = []
-    for estimator in (ESTIMATORS[name] for name in names):
-        try:
-            fits.append(fit_by(estimator.name, model, **(sampling if estimator.samples else {})))
-        except (MissingPackageError, SpecificationError) as error:
-            if not estimator.optional:
-                raise
-            notes.append(not_shown(estimator, error))
-    if not fits:
-        reason, remedy = " ".join(notes), "name further estimators: 'nuts', 'reml', 'ml'"
-        raise NotAvailableError(f"a comparison of {', '.join(names)}", reason, remedy)
-    return compare(*fits, ci=ci, notes=tuple(notes))
+    fit: Callable[..., Any]
+
+    def fit_reml(self) -> F:
+        """Fit by restricted maximum likelihood, the fixed effects by generalised least squares."""
+        return fit_by("reml", self)
+
+    def fit_ml(self) -> F:
+        """Fit by maximum likelihood (compare models with different fixed effects on this scale)."""
+        return fit_by("ml", self)
+
+    def compare(
+        self, *estimators: str, ci: float = 0.95, seed: int | None = None, progressbar: bool = True, **fit_options: Any
+    ) -> Comparison:
+        """Fit by several estimators and put the answers side by side.
+
+        Parameters
+        ----------
+        *estimators : {"nuts", "reml", "ml", "gee", "bambi"}
+            ``"nuts"`` and ``"reml"`` by default. The first one is the reference for differences. Bambi fits two-level
+            models only.
+        ci : float
+            Probability of the intervals.
+        seed, progressbar, **fit_options
+            For the samplers, as in `fit`.
+
+        Returns
+        -------
+        Comparison
+            ``.table`` (tidy), ``.wide()``, a text and HTML view, ``.plot_forest()`` and more. If Bambi cannot express
+            the model, the comparison says so in its notes and shows the other estimators.
+        """
+        from hierlmm.comparison.compare import check_options, compare, estimator_names
+
+        known = tuple(e.name for e in ESTIMATORS.values() if e.marginal or self.design.term)
+        names = estimator_names(estimators, known)
+        check_options(names, fit_options, type(self).fit)
+        sampling = {"seed": seed, "progressbar": progressbar, **fit_options}
+        fits: list[Any] = []
+        notes: list[str] = []
+        for estimator in (ESTIMATORS[name] for name in names):
+            try:
+                fits.append(fit_by(estimator.name, self, **(sampling if estimator.samples else {})))
+            except (MissingPackageError, SpecificationError) as error:
+                if not estimator.optional:
+                    raise
+                notes.append(not_shown(estimator, error))
+        if not fits:
+            reason, remedy = " ".join(notes), "name further estimators: 'nuts', 'reml', 'ml'"
+            raise NotAvailableError(f"a comparison of {', '.join(names)}", reason, remedy)
+        return compare(*fits, ci=ci, notes=tuple(notes))

@@ -91,15 +91,18 @@ def _read_dataset(name: str) -> Source:
     return Source(load_dataset(name), f"data set {name!r} ({catalogue()[name].title})")
 
 
+def _unusable(path: Path | str, reason: str, remedy: str) -> DataError:
+    return DataError(f"the file {path}", reason, remedy, SEE)
+
+
 def _not_found(source: str, path: Path) -> DataError:
     if "://" in source:
         return DataError(source, "only files on this machine are read", "download it first", SEE)
     folder = path.parent
     if not folder.is_dir():
-        return DataError(f"the file {source}", f"there is no folder {folder}", "check the path", SEE)
+        return _unusable(source, f"there is no folder {folder}", "check the path")
     names = [entry.name for entry in folder.iterdir() if entry.is_file()]
-    reason = f"it does not exist.{closest(path.name, names)}"
-    return DataError(f"the file {source}", reason, f"check the path; {_which_file(folder)}", SEE)
+    return _unusable(source, f"it does not exist.{closest(path.name, names)}", f"check the path; {_which_file(folder)}")
 
 
 def _which_file(folder: Path) -> str:
@@ -133,34 +136,38 @@ def _read_file(path: Path, labels: frozenset[str] = frozenset(), *, known: bool 
     elif kind in TEXT:
         read = partial(_read_text, labels=labels, known=known)
     else:
-        received = f"the file {path}"
-        raise DataError(received, f"files of type {path.suffix!r} are not read", f"save it as one of {READABLE}", SEE)
+        raise _unusable(path, f"files of type {path.suffix!r} are not read", f"save it as one of {READABLE}")
     try:
         result = read(path)
     except DataError:
         raise
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        received, reason = f"the file {path}", f"it cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise DataError(received, reason, "check that it is complete, and that you may read it", SEE) from error
+        reason = f"it cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise _unusable(path, reason, "check that it is complete, and that you may read it") from error
     if result.frame.empty:
-        reason = "it has column names and no rows"
-        raise DataError(f"the file {path}", reason, "check how it was made; one row per measurement", SEE)
+        raise _unusable(path, "it has column names and no rows", "check how it was made; one row per measurement")
     return result
 
 
-def _read_parquet(path: Path) -> Source:
+def _need(package: str, path: Path, what: str, extra: str, part: str) -> None:
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        import_module(package)
     except ImportError as error:
-        reason = "reading Parquet needs the package pyarrow, which is not installed"
-        remedy = 'run: pip install "hierlmm[parquet]", or save the table as CSV'
+        reason = f"reading {what} needs the package {package}, which is not installed"
+        remedy = f'run: pip install "hierlmm[{extra}]", or save the {part} as CSV'
         raise MissingPackageError(f"the file {path}", reason, remedy, SEE) from error
+
+
+def _read_parquet(path: Path) -> Source:
+    _need("pyarrow", path, "Parquet", "parquet", "table")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         frame = pq.read_table(path).to_pandas()
     except pa.ArrowException as error:
         reason = f"it is not a Parquet file: {_first_line(error)}"
-        raise DataError(f"the file {path}", reason, "write it again, or use CSV", SEE) from error
+        raise _unusable(path, reason, "write it again, or use CSV") from error
     if not isinstance(frame.index, pd.RangeIndex):
         frame = frame.reset_index()
     return Source(frame, f"Parquet file {path}")
@@ -168,20 +175,14 @@ def _read_parquet(path: Path) -> Source:
 
 def _read_excel(path: Path) -> Source:
     """Read the first sheet: a line of names, and a row for each measurement."""
-    try:
-        import_module("openpyxl")  # what pandas reads it with
-    except ImportError as error:
-        reason = "reading Excel files needs the package openpyxl, which is not installed"
-        remedy = 'run: pip install "hierlmm[excel]", or save the sheet as CSV'
-        raise MissingPackageError(f"the file {path}", reason, remedy, SEE) from error
+    _need("openpyxl", path, "Excel files", "excel", "sheet")  # what pandas reads it with
     try:
         with pd.ExcelFile(path, engine="openpyxl") as book:
             sheets = [str(name) for name in book.sheet_names]
             # As objects, a label 01 that is text in the sheet stays text.
             frame = pd.read_excel(book, dtype=object, keep_default_na=False, na_values=MISSING_WORDS).infer_objects()
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        reason = f"it is not an Excel file: {_first_line(error)}"
-        raise DataError(f"the file {path}", reason, "save it again, or use CSV", SEE) from error
+        raise _unusable(path, f"it is not an Excel file: {_first_line(error)}", "save it again, or use CSV") from error
     frame.columns = [str(name).strip() for name in frame.columns]
     notes = (f"the first of {len(sheets)} sheets is read, {sheets[0]!r}.",) if len(sheets) > 1 else ()
     return Source(frame, f"Excel file {path}", (*notes, *_nearly_numeric(frame)))
@@ -190,8 +191,7 @@ def _read_excel(path: Path) -> Source:
 def _read_text(path: Path, labels: frozenset[str], *, known: bool) -> Source:
     try:
         with _open_text(path) as handle:
-            head = handle.read(65536)
-            separator, decimal = _dialect(path, head)
+            separator, decimal = _dialect(path, handle.read(65536))
             handle.seek(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -206,14 +206,13 @@ def _read_text(path: Path, labels: frozenset[str], *, known: bool) -> Source:
                     texts = pd.read_csv(handle, dtype="str", **options)
     except UnicodeDecodeError as error:
         remedy = f"save it as 'CSV UTF-8'; the formats that can be read are {READABLE}"
-        raise DataError(f"the file {path}", f"it is not text in UTF-8 (byte {error.start:,})", remedy, SEE) from error
+        raise _unusable(path, f"it is not text in UTF-8 (byte {error.start:,})", remedy) from error
     except pd.errors.ParserWarning as error:
-        reason = "its rows have more fields than its first line has column names"
         remedy = "name every column (from R: write.csv(data, row.names = FALSE))"
-        raise DataError(f"the file {path}", reason, remedy, SEE) from error
+        raise _unusable(path, "its rows have more fields than its first line has column names", remedy) from error
     except (pd.errors.ParserError, csv.Error) as error:
         remedy = "every line needs as many fields as the first, and text that contains the separator needs quotes"
-        raise DataError(f"the file {path}", f"it is not a table: {_first_line(error)}", remedy, SEE) from error
+        raise _unusable(path, f"it is not a table: {_first_line(error)}", remedy) from error
     frame.columns = [str(name).strip() for name in frame.columns]
     notes = [] if texts is None else _keep_labels(frame, texts, labels, known=known)
     kind = {",": "comma", ";": "semicolon", "\t": "tab"}[separator] + "-separated"
@@ -253,23 +252,22 @@ def _open_text(path: Path) -> Any:
 def _dialect(path: Path, head: str) -> tuple[str, str]:
     """Find the separator from the line of names, and the decimal sign from the lines below it."""
     if not head.strip():
-        raise DataError(f"the file {path}", "it is empty", "check how it was made", SEE)
+        raise _unusable(path, "it is empty", "check how it was made")
     if "\0" in head:
-        raise DataError(f"the file {path}", "it holds binary data, not text", f"save it as one of {READABLE}", SEE)
+        raise _unusable(path, "it holds binary data, not text", f"save it as one of {READABLE}")
     first, _, below = head.lstrip("\r\n").partition("\n")
     separator = max(",;\t", key=first.count)
     names = [name.strip() for name in next(csv.reader([first.strip("\r")], delimiter=separator))]
     twice = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
     if twice:
-        received = f"the file {path}"
-        raise DataError(received, f"two columns are named {twice[0]!r}", "give every column a name of its own", SEE)
+        raise _unusable(path, f"two columns are named {twice[0]!r}", "give every column a name of its own")
     if all(_is_number(name) for name in names):
         reason = f"its first line holds numbers ({', '.join(names[:3])}), where the names of the columns are expected"
-        raise DataError(f"the file {path}", reason, "put a line of names above the data", SEE)
+        raise _unusable(path, reason, "put a line of names above the data")
     if len(names) == 1:
         reason = f"its first line makes one column only, {names[0]!r}: no comma, semicolon or tab was found"
         remedy = "separate the columns by commas; a model needs at least a response and a grouping column"
-        raise DataError(f"the file {path}", reason, remedy, SEE)
+        raise _unusable(path, reason, remedy)
     comma = separator == ";" and re.search(r"\d,\d", below) and not re.search(r"\d\.\d", below)
     return separator, "," if comma else "."
 
@@ -279,9 +277,8 @@ def _nearly_numeric(frame: pd.DataFrame) -> list[str]:
     notes = []
     for name in frame.columns:
         column = frame[name].dropna()
-        if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
-            continue
-        if all(isinstance(value, int) for value in column):
+        numbers = pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)
+        if numbers or all(isinstance(value, int) for value in column):
             continue
         other = column[pd.to_numeric(column, errors="coerce").isna()]
         if 0 < len(other) < 0.5 * len(column):
@@ -313,7 +310,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].removeprefix("Error tokenizing data. ")
 
 
-SEE = "docs, page 'Command line', section 'Names with blanks'"
+BLANKS = "docs, page 'Command line', section 'Names with blanks'"
 EMPTY = re.compile(r"[~+*:/|(](?=[+*:/|)]|$)")
 NUMBERED = re.compile(r"(.*?\D)[ ._-]?(\d+)")
 
@@ -338,16 +335,13 @@ def refuse_blanks(formula: str, columns: list[str]) -> None:
         words = r"\s+".join(map(re.escape, name.split()))
         if re.search(rf"(?<!\w){words}(?!\w)", bare):
             reason = "a blank ends a name in a formula, unless the name stands in backticks"
-            raise FormulaError(f"the column {name!r} in the formula {formula!r}", reason, how.format(name), SEE)
+            raise FormulaError(f"the column {name!r} in the formula {formula!r}", reason, how.format(name), BLANKS)
     compact = re.sub(r"\s", "", bare).replace("||", "|").replace("**", "*").replace("//", "/")
     if blank and EMPTY.search(compact):
-        raise FormulaError(
-            f"the formula {formula!r}, in which a place is empty, and columns with blanks in their names "
-            f"({shorten(map(repr, blank), 3)})",
-            "in double quotes the shell runs what stands between backticks, and puts its output in its place",
-            how.format(blank[0]),
-            SEE,
-        )
+        names = f"columns with blanks in their names ({shorten(map(repr, blank), 3)})"
+        received = f"the formula {formula!r}, in which a place is empty, and {names}"
+        reason = "in double quotes the shell runs what stands between backticks, and puts its output in its place"
+        raise FormulaError(received, reason, how.format(blank[0]), BLANKS)
 
 
 def refuse_wide(formula: str, frame: pd.DataFrame) -> None:
@@ -379,10 +373,8 @@ def refuse_wide(formula: str, frame: pd.DataFrame) -> None:
     response = stem.strip(" ._-")
     pattern = re.escape(stem).replace(r"\_", "_") + r"[ ._-]?(\d+)"
     who = f"subject={subject!r}, " if subject in frame else ""
-    raise DataError(
-        f"a wide file: {len(frame)} rows, and the measurements side by side ({shorten(names, 4)})",
-        "a model needs one row for each measurement" + (f", and every {subject!r} has one row" if who else ""),
-        f'make it long in Python: hl.to_long(data, {who}values=r"{pattern}", response={response!r}).to_csv("long.csv", '
-        "index=False); it has the number at the end of each name as the column 'time'",
-        "docs, page 'Data'",
-    )
+    received = f"a wide file: {len(frame)} rows, and the measurements side by side ({shorten(names, 4)})"
+    reason = "a model needs one row for each measurement" + (f", and every {subject!r} has one row" if who else "")
+    call = f'hl.to_long(data, {who}values=r"{pattern}", response={response!r}).to_csv("long.csv", index=False)'
+    remedy = f"make it long in Python: {call}; it has the number at the end of each name as the column 'time'"
+    raise DataError(received, reason, remedy, "docs, page 'Data'")

@@ -77,9 +77,8 @@ def run(
     say(model_text(model))
     fits: dict[str, Fit] = {}
     notes: list[str] = []
-    for method in sorted(
-        methods, key=lambda name: ESTIMATORS[name].samples
-    ):  # a problem with the data shows before sampling starts
+    # Those that sample come last: a problem with the data shows before.
+    for method in sorted(methods, key=lambda name: ESTIMATORS[name].samples):
         fit = _fit(model, ESTIMATORS[method], sampling, progress, notes)
         if fit is not None:
             fits[method] = fit

@@ -111,10 +111,12 @@ def write_plots(comparison: Comparison, folder: Path, note: Callable[[str], None
     import matplotlib
 
     matplotlib.use("Agg")
-    reference = comparison.reference
+    from matplotlib import pyplot as plt
+
+    lines = f"data, subject lines and population line ({comparison.reference})"
     plots: list[tuple[str, Callable[..., Any], str]] = [
         ("forest.png", comparison.plot_forest, "estimates with intervals"),
-        ("trajectories.png", comparison.plot_trajectories, f"data, subject lines and population line ({reference})"),
+        ("trajectories.png", comparison.plot_trajectories, lines),
         ("random_effects.png", comparison.plot_random_effects, "random effects with intervals, sorted"),
     ]
     for name, draw, what in plots:
@@ -123,15 +125,9 @@ def write_plots(comparison: Comparison, folder: Path, note: Callable[[str], None
         except HierlmmError as error:
             note(f"{name} was not drawn: {error.reason}.")
             continue
-        _save(collection, folder / name)
+        collection.savefig(folder / name, dpi=150)
+        plt.close(collection.get_viz("figure"))
         yield name, what
-
-
-def _save(collection: Any, path: Path) -> None:
-    from matplotlib import pyplot as plt
-
-    collection.savefig(path, dpi=150)
-    plt.close(collection.get_viz("figure"))
 
 
 def model_text(model: TwoLevelModel) -> str:

@@ -5,26 +5,3 @@ row's time; ``within_between`` splits a covariate into the subject's mean and th
 ``test_within_between`` asks whether the two have the same slope, and ``check_exogeneity`` whether past outcomes predict
 the covariate.
 """
-
-from __future__ import annotations
-
-from hierlmm.timevarying.build import TimeVarying, time_varying
-from hierlmm.timevarying.exogeneity import ExogeneityCheck, check_exogeneity
-from hierlmm.timevarying.levels import WithinBetweenTest, test_within_between, within_between
-from hierlmm.timevarying.rules import Cumulative, CurrentValue, Interpolate, Lag, LastValue, TimeSince
-
-__all__ = [
-    "Cumulative",
-    "CurrentValue",
-    "ExogeneityCheck",
-    "Interpolate",
-    "Lag",
-    "LastValue",
-    "TimeSince",
-    "TimeVarying",
-    "WithinBetweenTest",
-    "check_exogeneity",
-    "test_within_between",
-    "time_varying",
-    "within_between",
-]

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import IntArray
-from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import MISSING_CHOICES, column_names, quote, require_columns, shorten, to_pandas
 from hierlmm.options import checked
 from hierlmm.results import Items, Page, Paragraph, Result
 from hierlmm.text import fill, templates
 from hierlmm.timevarying.evaluate import Answer, evaluate
-from hierlmm.timevarying.history import TIES, History, make_history, one_of, subject_codes, time_values
-from hierlmm.timevarying.rules import Cumulative, Rule, TimeSince
+from hierlmm.timevarying.history import TIES, History, data_error, make_history, one_of, subject_codes, time_values
+from hierlmm.timevarying.rules import Cumulative, Rule, TimeSince, specification_error
 
-SEE = "docs, page 'Time-varying covariates'"
-data_error = partial(DataError, see=SEE)
-specification_error = partial(SpecificationError, see=SEE)
 SOURCES = {
     "observed": "observed",
     "carried": "carried",
@@ -153,17 +147,11 @@ def time_varying(
             raise specification_error(received, "the data already have a column of this name", "choose another name")
     who, labels = subject_codes(rows[subject], "the data")
     at = time_values(rows[time], "the data")
-    histories, n_subjects_shared = _histories(
-        rows if history is None else history,
-        columns,
-        labels,
-        subject if history_subject is None else history_subject,
-        time if history_time is None else history_time,
-        missing,
-        ties,
-    )
+    own = (subject if history_subject is None else history_subject, time if history_time is None else history_time)
+    measured = rows if history is None else history
+    histories, n_subjects_shared = _histories(measured, columns, labels, *own, missing, ties)
     answers = {n: evaluate(rule, histories[rule.variable], who, at, labels) for n, rule in columns.items()}
-    made = {name: _column(answer.column, rows.index) for name, answer in answers.items()}
+    made = {name: pd.Series(answer.column).set_axis(rows.index) for name, answer in answers.items()}
     report = counts(columns, answers, histories)
     head = (
         f"{len(columns)} time-varying covariate{'s' if len(columns) > 1 else ''} for {len(rows)} rows of {len(labels)} "
@@ -176,13 +164,9 @@ def time_varying(
     return TimeVarying(rows.assign(**made), report, sources(answers, rows.index), words)
 
 
-def _column(values: Any, index: pd.Index) -> pd.Series:
-    return values.set_axis(index) if isinstance(values, pd.Series) else pd.Series(values, index=index)
-
-
 def _check_options(columns: Mapping[str, Rule], missing: str, ties: str) -> None:
     if not isinstance(columns, Mapping) or not columns:
-        remedy = 'pass a dictionary such as {"x_before": hl.Lag("x", by=1)}'
+        remedy = 'pass a dictionary such as {"x_before": hl.Lag("x", lag=1)}'
         raise specification_error(f"columns={columns!r}", "it must say which columns to make, and how", remedy)
     for name, rule in columns.items():
         if not isinstance(name, str) or not isinstance(rule, Rule):
@@ -204,7 +188,10 @@ def _histories(
     require_columns(names, present, "covariate")
     measured = to_pandas(table, list(dict.fromkeys([subject, time, *names])))
     own_codes, own_labels = subject_codes(measured[subject], "the history")
-    position = labels.get_indexer(own_labels) if labels.dtype == own_labels.dtype else _match(labels, own_labels)
+    if labels.dtype == own_labels.dtype:
+        position = labels.get_indexer(own_labels)
+    else:  # by value: 1 and 1.0 are equal, 1 and "1" are not
+        position = labels.astype(object).get_indexer(own_labels.astype(object))
     shared = int((position >= 0).sum())
     if shared == 0 and len(labels) and len(own_labels):
         theirs, ours = (shorten(map(quote, found), 3) for found in (own_labels, labels))
@@ -215,22 +202,15 @@ def _histories(
     return ({n: make_history(codes, times, measured[n], labels, missing=missing, ties=ties) for n in names}, shared)
 
 
-def _match(labels: pd.Index, own: pd.Index) -> IntArray:
-    """Match labels of different types by value (1 and 1.0 are equal, 1 and "1" are not)."""
-    return labels.astype(object).get_indexer(own.astype(object)).astype(np.int64)
-
-
 def sources(answers: Mapping[str, Answer], index: pd.Index) -> pd.DataFrame:
     """Where the value of each row and column came from."""
     kinds = pd.CategoricalDtype(list(SOURCES.values()))
     return pd.DataFrame({n: pd.Categorical.from_codes(a.source, dtype=kinds) for n, a in answers.items()}, index=index)
 
 
-def counts(
-    columns: Mapping[str, Rule], answers: Mapping[str, Answer], histories: Mapping[str, History]
-) -> pd.DataFrame:
+def counts(rules: Mapping[str, Rule], answers: Mapping[str, Answer], histories: Mapping[str, History]) -> pd.DataFrame:
     """One row for each new column; see `hierlmm.timevarying.build.TimeVarying`."""
-    rows = {n: _counts(columns[n], answer, histories[columns[n].variable]) for n, answer in answers.items()}
+    rows = {n: _counts(rules[n], answer, histories[rules[n].variable]) for n, answer in answers.items()}
     table = pd.DataFrame(rows).T.rename_axis("column")
     return table.astype({c: "float64" if c == "largest_gap" else "int64" for c in table.columns if c != "rule"})
 

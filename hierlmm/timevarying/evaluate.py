@@ -17,15 +17,11 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
-from hierlmm.errors import DataError, SpecificationError
+from hierlmm.errors import SpecificationError
 from hierlmm.frames import quote, shorten
-from hierlmm.timevarying.history import History, is_real, rounding
+from hierlmm.timevarying.history import SEE, History, data_error, is_real, rounding
 from hierlmm.timevarying.rules import Cumulative, CurrentValue, Interpolate, Lag, LastValue, Rule, TimeSince
 
-__all__ = ["ABSENT", "CARRIED", "INTERPOLATED", "NOT_THEN", "NOT_YET", "OBSERVED", "TOO_OLD", "Answer", "evaluate"]
-
-SEE = "docs, page 'Time-varying covariates'"
-data_error = partial(DataError, see=SEE)
 specification_error = partial(SpecificationError, see=SEE)
 
 OBSERVED, CARRIED, INTERPOLATED, NOT_YET, TOO_OLD, NOT_THEN, ABSENT = range(7)
@@ -118,9 +114,7 @@ def _age(history: History, k: IntArray, rows: Moments) -> FloatArray:
 
 def _take(values: FloatArray, k: IntArray) -> FloatArray:
     """values[k], NaN where k is -1."""
-    if not len(values):
-        return np.full(len(k), np.nan)
-    return np.where(k >= 0, values[k], np.nan)
+    return np.where(k >= 0, values[k], np.nan) if len(values) else np.full(len(k), np.nan)
 
 
 def _line(history: History, k: IntArray, rows: Moments, known_until: FloatArray | None) -> Answer:
@@ -157,9 +151,7 @@ def _time_since(rule: TimeSince, history: History, rows: Moments) -> Answer:
     k = history.last(rows.who, rows.when, rows.slack)
     if rule.which == "first":
         k = np.where(k >= 0, history.first[rows.who], -1)
-    age = _age(history, k, rows)
-    source = np.where(k < 0, NOT_YET, np.where(age == 0.0, OBSERVED, CARRIED))
-    return Answer(age, source, np.where(k >= 0, age, 0.0), np.zeros(len(k), dtype=bool))
+    return replace(_last(history, k, rows, within=None), column=_age(history, k, rows))
 
 
 def _meets(rule: TimeSince, history: History) -> BoolArray:
@@ -231,9 +223,8 @@ def _area_before(
     if starts_late.any() and not rule.extend_back:
         late = f"{int(starts_late.sum())} of {int(has.sum())} subjects first measured after the origin"
         received = f"{rule!r}, and {late} (the first: {quote(rows.labels[np.flatnonzero(starts_late)][0])})"
-        reason = "the value between the origin and the first measurement is not known"
         remedy = "pass extend_back=True to take the first value back to the origin, or leave origin out"
-        raise data_error(received, reason, remedy)
+        raise data_error(received, "the value between the origin and the first measurement is not known", remedy)
     times, x = history.times, history.numbers()
     opening = np.where(has, history.first[:-1], -1)
     held = _take(running, k0) + (origin - _take(times, k0)) * _take(x, k0)

@@ -215,9 +215,8 @@ def _check_options(lags: int, time_degree: int, alpha: float) -> None:
 
 
 def _numbers(column: pd.Series) -> FloatArray:
-    kind = column.dtype
-    if not is_real(kind):
-        received = f"{column.name!r} of type {kind}"
+    if not is_real(column.dtype):
+        received = f"{column.name!r} of type {column.dtype}"
         raise data_error(received, "the check is a linear regression and needs numbers", "code it 0 and 1")
     values = column.to_numpy(np.float64)
     if not np.isfinite(values).all():
@@ -259,8 +258,7 @@ def _terms(
     nuisance: dict[str, FloatArray] = {"Intercept": np.ones(len(use))}
     for lag in range(1, lags + 1):
         nuisance[f"{variable}, {_before(lag)}"] = x[use - lag]
-    centred = x - x.mean()
-    so_far = pd.Series(centred).groupby(codes).cumsum().to_numpy() / (place + 1.0) + x.mean()
+    so_far = pd.Series(x - x.mean()).groupby(codes).cumsum().to_numpy() / (place + 1.0) + x.mean()
     nuisance[f"{variable}, mean so far"] = so_far[use - 1]
     when = at[use]
     spread = np.ptp(when)
@@ -273,14 +271,12 @@ def _terms(
         nuisance[f"gap:{variable}, {_before(1)}"] = (gap - gap.mean()) * (x[use - 1] - x.mean())
     for name in adjust_for:
         column = rows[name].iloc[use]
-        kind = column.dtype
-        if is_real(kind):
+        if is_real(column.dtype):
             nuisance[name] = column.to_numpy(np.float64)
         else:
             dummies = pd.get_dummies(column.astype(str), prefix=name, prefix_sep="=", drop_first=True, dtype=float)
             nuisance |= {str(c): dummies[c].to_numpy() for c in dummies}
-    tested = {f"{response}, {_before(lag)}": y[use - lag] for lag in range(1, lags + 1)}
-    return nuisance, tested
+    return nuisance, {f"{response}, {_before(lag)}": y[use - lag] for lag in range(1, lags + 1)}
 
 
 def _before(lag: int) -> str:
@@ -315,11 +311,9 @@ def _jackknife(
         remedy = "leave out the columns to adjust for that only one subject has, or lower time_degree"
         raise data_error(received, "without that subject some term could not be estimated", remedy)
     change = np.linalg.solve(leave, scores[:, :, None])[:, :, 0]
-    J = len(starts)
     change -= change.mean(axis=0)
-    back = np.linalg.inv(R) / scale[adds][:, None]
-    cov = back @ ((J - 1.0) / J * change.T @ change) @ back.T
-    return names, back @ coef, cov
+    back, J = np.linalg.inv(R) / scale[adds][:, None], len(starts)
+    return names, back @ coef, back @ ((J - 1.0) / J * change.T @ change) @ back.T
 
 
 def _result(

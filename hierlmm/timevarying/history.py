@@ -134,15 +134,13 @@ def _without_ties(
 ) -> pd.Series:
     name = str(values.name)
     if ties == "raise":
-        where = np.flatnonzero(again)
-        examples = shorten([f"{quote(labels[codes[k]])} at {times[k]:g}" for k in where], 3)
+        examples = shorten([f"{quote(labels[codes[k]])} at {times[k]:g}" for k in np.flatnonzero(again)], 3)
         received = f"several measurements of {name!r} of one subject at one time: {examples}"
         remedy = "remove the duplicates, or pass ties='mean' (their mean) or ties='last' (the last of these rows)"
         raise data_error(received, "which of them is the value at that time?", remedy)
     starts = np.flatnonzero(~again)
     if ties == "last":
-        ends = np.append(starts[1:], len(values)) - 1
-        return values.iloc[ends].reset_index(drop=True)
+        return values.iloc[np.append(starts[1:], len(values)) - 1].reset_index(drop=True)
     if not is_real(values.dtype):
         reason = "it is not numeric and has no mean"
         raise SpecificationError(f"ties='mean' for {name!r}", reason, "pass ties='last', or remove the duplicates")
@@ -187,16 +185,10 @@ def time_values(column: pd.Series, table: str) -> FloatArray:
 
 def subject_codes(column: pd.Series, table: str) -> tuple[IntArray, pd.Index]:
     """Number the subjects in order of appearance; a missing label is refused."""
-    labels = _labels(column)
+    categorical = isinstance(column.dtype, pd.CategoricalDtype)  # labels in another table need not be categories
+    labels = column.astype(column.cat.categories.dtype) if categorical else column
     if labels.isna().any():
         received = f"subjects {column.name!r} of {table} that are missing in {int(labels.isna().sum())} rows"
         raise DataError(received, "a row without a subject has no history", "drop these rows or supply the labels")
     codes, uniques = pd.factorize(labels)
     return codes.astype(np.int64), pd.Index(uniques)
-
-
-def _labels(column: pd.Series) -> pd.Series:
-    """Categories as what they are categories of, so that they match labels in another table."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return column.astype(column.cat.categories.dtype)
-    return column

@@ -145,10 +145,9 @@ def _split(name: str, values: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray
 
 
 def _numbers(column: pd.Series, missing: str) -> tuple[np.ndarray, int]:
-    kind = column.dtype
-    if not is_real(kind):
+    if not is_real(column.dtype):
         remedy = "split the 0/1 columns of its levels, for example data[name] == 'yes'"
-        raise data_error(f"the covariate {column.name!r} of type {kind}", "labels have no mean", remedy)
+        raise data_error(f"the covariate {column.name!r} of type {column.dtype}", "labels have no mean", remedy)
     values = column.to_numpy(np.float64, na_value=np.nan)
     absent = int(np.isnan(values).sum())
     if absent and (missing == "raise" or absent == len(values)):
@@ -269,7 +268,6 @@ def test_within_between(fit: Any, within: str, between: str, *, ci: float = 0.95
         raise specification_error(received, "a slope is equal to itself", "name the slope within and the slope between")
     _check_pair(getattr(fit, "design", None), within, between)
     tail = (1.0 - ci) / 2.0
-    nan = float("nan")
     if hasattr(fit, "datatree"):
         beta = fit.datatree["posterior"]["beta"]
         w, b = (beta.sel(coef=name).to_numpy().ravel() for name in (within, between))
@@ -277,7 +275,7 @@ def test_within_between(fit: Any, within: str, between: str, *, ci: float = 0.95
         lower, upper = np.quantile(gap, [tail, 1.0 - tail])
         return WithinBetweenTest(
             "posterior", float(w.mean()), float(b.mean()), float(gap.mean()), float(gap.std(ddof=1)), float(lower),
-            float(upper), nan, nan, float((gap > 0).mean()), ci, (within, between), str(fit.estimator),
+            float(upper), np.nan, np.nan, float((gap > 0).mean()), ci, (within, between), str(fit.estimator),
         )  # fmt: skip
     w, b = float(fit.beta[within]), float(fit.beta[between])
     cov = fit.beta_cov.loc[[within, between], [within, between]].to_numpy()
@@ -285,7 +283,7 @@ def test_within_between(fit: Any, within: str, between: str, *, ci: float = 0.95
     z = (b - w) / se
     half = float(norm.ppf(1.0 - tail)) * se
     return WithinBetweenTest(
-        "wald", w, b, b - w, se, b - w - half, b - w + half, float(z), float(2.0 * norm.sf(abs(z))), nan, ci,
+        "wald", w, b, b - w, se, b - w - half, b - w + half, float(z), float(2.0 * norm.sf(abs(z))), np.nan, ci,
         (within, between), str(fit.estimator),
     )  # fmt: skip
 
@@ -314,8 +312,7 @@ def _check_pair(design: Any, within: str, between: str) -> None:
         reason = "its covariate is no deviation from the subject's mean: the subjects' means of it are far from zero"
         remedy = f"{remedy}; if rows were left out after the split, split the rows that are left"
         raise specification_error(f"{within!r} as the slope within subjects", reason, remedy)
-    suffixes = "_within", "_between"
-    x, mean = within.removesuffix(suffixes[0]), between.removesuffix(suffixes[1])
+    x, mean = within.removesuffix("_within"), between.removesuffix("_between")
     if x != within and mean != between and x != mean:
         received = f"{within!r} and {between!r}"
         raise specification_error(received, f"they are of two covariates, {x!r} and {mean!r}", remedy)

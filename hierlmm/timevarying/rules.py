@@ -17,21 +17,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, dataclass_transform
 
 import numpy as np
 
 from hierlmm.errors import SpecificationError
 from hierlmm.options import checked_with_constructor, renamed
-from hierlmm.timevarying.history import one_of
+from hierlmm.timevarying.history import SEE, one_of
 
-SEE = "docs, page 'Time-varying covariates'"
 specification_error = partial(SpecificationError, see=SEE)
 
 
-@renamed(x="variable")
-@checked_with_constructor
-@dataclass(frozen=True)
+@dataclass_transform(frozen_default=True)
+def _rule[C: type](kind: C) -> C:
+    """Make a rule of a class: frozen, made of checked arguments, with a variable that is not called ``x``."""
+    frozen: Any = dataclass(frozen=True)(kind)
+    return renamed(x="variable")(checked_with_constructor(frozen))
+
+
+@_rule
 class CurrentValue:
     """The value measured at the row's own time; missing where nothing was measured then.
 
@@ -48,9 +52,7 @@ class CurrentValue:
         return f"value of {self.variable!r} measured at the row's own time"
 
 
-@renamed(x="variable")
-@checked_with_constructor
-@dataclass(frozen=True)
+@_rule
 class LastValue:
     """The last value measured up to the row's time, carried forward.
 
@@ -70,7 +72,7 @@ class LastValue:
 
     def __post_init__(self) -> None:
         if self.within is not None:
-            _positive(self.within, "LastValue", "within")
+            _check_number(self.within, f"LastValue(within={self.within!r})", positive=True)
 
     def describe(self) -> str:
         """Return the rule in words."""
@@ -79,9 +81,8 @@ class LastValue:
         return f"last value of {self.variable!r} {when} the row's time, carried forward{limit}"
 
 
-@renamed(x="variable", by="lag")
-@checked_with_constructor
-@dataclass(frozen=True)
+@renamed(by="lag")
+@_rule
 class Lag:
     """The value at an earlier time, ``lag`` before the row's own.
 
@@ -101,7 +102,7 @@ class Lag:
     how: Literal["last", "linear"] = "last"
 
     def __post_init__(self) -> None:
-        _positive(self.lag, "Lag", "lag")
+        _check_number(self.lag, f"Lag(lag={self.lag!r})", positive=True)
         one_of(f"Lag(how={self.how!r})", self.how, ("last", "linear"))
 
     def describe(self) -> str:
@@ -110,9 +111,7 @@ class Lag:
         return f"value of {self.variable!r} at {self.lag:g} before the row's time, {how}"
 
 
-@renamed(x="variable")
-@checked_with_constructor
-@dataclass(frozen=True)
+@_rule
 class Interpolate:
     """The value on the line between the measurements before and after the row's time.
 
@@ -134,9 +133,7 @@ class Interpolate:
         return f"value of {self.variable!r} on the line between its measurements"
 
 
-@renamed(x="variable")
-@checked_with_constructor
-@dataclass(frozen=True)
+@_rule
 class Cumulative:
     """The area under the covariate up to the row's time, in units of x times units of time.
 
@@ -169,7 +166,7 @@ class Cumulative:
     def __post_init__(self) -> None:
         one_of(f"Cumulative(rule={self.rule!r})", self.rule, ("trapezoid", "step"))
         if self.origin is not None:
-            _number(self.origin, "Cumulative", "origin")
+            _check_number(self.origin, f"Cumulative(origin={self.origin!r})")
         if self.future and self.rule == "step":
             received, remedy = "Cumulative(rule='step', future=True)", "leave future out, or use rule='trapezoid'"
             raise specification_error(received, "steps hold the last value and never need the next one", remedy)
@@ -186,9 +183,7 @@ class Cumulative:
         return f"{what} {'of ' if self.average else ''}{self.variable!r} from {start} to the row's time, by {by}"
 
 
-@renamed(x="variable")
-@checked_with_constructor
-@dataclass(frozen=True)
+@_rule
 class TimeSince:
     """Time since the last (or first) measurement, or since the last (or first) one that meets a condition.
 
@@ -221,19 +216,10 @@ class TimeSince:
 Rule = CurrentValue | LastValue | Lag | Interpolate | Cumulative | TimeSince
 
 
-def _number(value: Any, rule: str, name: str) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float | np.integer | np.floating)
-        or not np.isfinite(value)
-    ):
-        received = f"{rule}({name}={value!r})"
+def _check_number(value: Any, received: str, *, positive: bool = False) -> None:
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not number or not np.isfinite(value):
         raise specification_error(received, "it must be a finite number", "give it in the unit of the time column")
-    return float(value)
-
-
-def _positive(value: Any, rule: str, name: str) -> None:
-    if _number(value, rule, name) <= 0:
-        received = f"{rule}({name}={value!r})"
+    if positive and value <= 0:
         reason = "it must be positive; zero or less would be the present or the future"
         raise specification_error(received, reason, "give a positive length in the unit of the time column")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from references import reference
-from residual_models import marginal
+from residual_models import NamedTent, Tent, marginal
 
 import hierlmm as hl
 from hierlmm.fits.side_by_side import MARGINAL_SIGMA
@@ -132,3 +132,9 @@ def test_ordinary_tables_share_their_decimals(dental: pd.DataFrame) -> None:
     assert _cells(repr(fit), "sex[T.Male]:time") == ["0.305", "0.13474", "0.041", "0.569", "2.262"]
     assert table_text(pd.DataFrame({"a": [1e-12, 5.0]}), 5).splitlines()[1].split() == ["0", "1.000e-12"]
     assert table_text(pd.DataFrame({"a": [0.0, 0.0]}), 3).splitlines()[1].split() == ["0", "0.00"]
+
+
+def test_no_line_of_a_print_begins_with_a_comma(visits):
+    for model in (marginal(visits, NamedTent()), marginal(visits, Tent())):
+        for text in (repr(model), model.equations(model.fit_ml()).text):
+            assert not [line for line in text.splitlines() if line.lstrip().startswith(",")], text

@@ -13,6 +13,7 @@ from command_line import REML, SIMPLE, refused
 from samples import DENTAL
 
 from hierlmm.cli import main
+from hierlmm.errors import DataError
 from hierlmm.report.read import read_data
 
 
@@ -205,3 +206,10 @@ def test_file_that_does_not_exist(dental_csv, capsys):
     assert "Did you mean 'growth.csv'?" in refused(["fit", wrong, SIMPLE, *REML], capsys)
     assert "no folder" in refused(["fit", str(dental_csv.parent / "no" / "x.csv"), SIMPLE, *REML], capsys)
     assert "on this machine" in refused(["fit", "https://example.org/x.csv", SIMPLE, *REML], capsys)
+
+
+def test_a_file_that_cannot_be_read_names_the_page_on_files(tmp_path):
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(DataError) as refused:
+        read_data(str(tmp_path / "empty.csv"))
+    assert "hierlmm fit --help" in refused.value.see and "blanks" not in refused.value.see

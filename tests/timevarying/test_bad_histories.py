@@ -1,5 +1,7 @@
 """What the tables of a time-varying covariate may look like, and what is refused."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -145,3 +147,11 @@ def test_rules_that_make_no_sense(make, message):
 def test_requests_that_cannot_be_met(visits, lab, columns, options, message):
     with pytest.raises((SpecificationError, DataError), match=message):
         hl.time_varying(visits, columns, subject="id", time="t", history=lab, **options)
+
+
+@pytest.mark.parametrize("columns", [{}, {"new": "x"}])
+def test_a_rule_that_a_message_suggests_can_be_made(visits, columns):
+    with pytest.raises(SpecificationError) as refused:
+        hl.time_varying(visits, columns, subject="id", time="t")
+    suggested = re.search(r"hl\.Lag\(.*?\)", str(refused.value)).group()
+    assert eval(suggested, {"hl": hl}) == hl.Lag("x", 1)
