@@ -219,7 +219,9 @@ def _check_attribute(node: ast.Attribute, expression: str) -> str:
 
 def check_function(name: str, expression: str, columns: Collection[str]) -> None:
     """Refuse a function that the formula language does not have."""
-    known = _known_functions()
+    from formulaic.transforms import TRANSFORMS
+
+    known = (frozenset(TRANSFORMS) | BUILTINS | CURVES) - {"np", "contr", "lag", "Q"}
     if name in known and name not in columns:
         return
     remedy = f"use one of {', '.join(sorted(known))}, or a numpy function such as np.sqrt"
@@ -238,12 +240,6 @@ def check_function(name: str, expression: str, columns: Collection[str]) -> None
     elif hasattr(np, name):
         remedy = f"use np.{name}"
     raise formula_error(repr(expression), reason, remedy)
-
-
-def _known_functions() -> frozenset[str]:
-    from formulaic.transforms import TRANSFORMS
-
-    return (frozenset(TRANSFORMS) | BUILTINS | CURVES) - {"np", "contr", "lag", "Q"}
 
 
 def syntax_tree(expression: str) -> tuple[ast.Expression, dict[str, str]]:

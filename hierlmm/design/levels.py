@@ -150,9 +150,9 @@ def check_labels(values: pd.Series, role: str) -> None:
     if kind in ("string", "boolean", "interval", "integer", "floating"):
         return
     if kind.startswith(("datetime", "date", "timedelta", "time", "period")):
-        convert = f"data[{name!r}] = (data[{name!r}] - data[{name!r}].min()) / pd.Timedelta(days=1)"
-        if kind.startswith("timedelta"):
-            convert = f"data[{name!r}] = data[{name!r}] / pd.Timedelta(days=1)"
+        column = f"data[{name!r}]"
+        length = column if kind.startswith("timedelta") else f"({column} - {column}.min())"
+        convert = f"{column} = {length} / pd.Timedelta(days=1)"
         days = f"make it one: {convert} gives days (first pd.to_datetime for dates that are objects)"
         remedy = f"{days}; for one coefficient per date use labels: .astype(str).astype('category')"
         raise data_error(f"{role} that holds {kind} values", NO_NUMBER, remedy)

@@ -41,7 +41,7 @@ class Section:
     note: Markup
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, kw_only=True)
 class Equations:
     """The equations of a model; every equation has ``.text``, ``.latex`` and ``.html``.
 
@@ -66,10 +66,10 @@ class Equations:
         Where the estimates come from, if there are any.
     """
 
-    level1: Equation | None
-    level2: tuple[Equation, ...]
-    random: tuple[Equation, ...]
-    combined: Equation | None
+    level1: Equation | None = None
+    level2: tuple[Equation, ...] = ()
+    random: tuple[Equation, ...] = ()
+    combined: Equation | None = None
     marginal: tuple[Equation, ...]
     notes: tuple[Markup, ...]
     estimator: str | None = None
@@ -182,10 +182,6 @@ def _marginal_model(s: Symbols, structure: ResidualSymbols, estimator: str | Non
     normal = Equation(whole, m.SIMILAR, (("N(" + m.function("E", whole) + ", " + V + ")",),))
     covariance = Equation(V, EQUALS, ((structure.covariance(), _sigma_is(s)),))
     return Equations(
-        level1=None,
-        level2=(),
-        random=(),
-        combined=None,
         marginal=(mean, normal, covariance),
         notes=(m.words("There is one mean for all subjects with the same covariates."), _note_covariance(design)),
         estimator=estimator,

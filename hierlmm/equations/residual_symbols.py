@@ -69,16 +69,13 @@ def residual_numbers(estimates: Any) -> tuple[Mapping[str, float], Mapping[str, 
     """
     tree = getattr(estimates, "datatree", None)
     posterior = {} if tree is None else tree["posterior"]
-    result: list[Mapping[str, float]] = []
-    for name in ("residual_correlation", "residual_variance"):
-        if name not in posterior:
-            result.append({})
-            continue
+    means: dict[str, Mapping[str, float]] = {"residual_correlation": {}, "residual_variance": {}}
+    for name in [name for name in means if name in posterior]:
         mean = posterior[name].mean(("chain", "draw"))
         labels = map(str, mean[f"{name}_parameter"].to_numpy())
-        result.append(dict(zip(labels, map(float, mean.to_numpy()), strict=True)))
-    if any(result):
-        return result[0], result[1]
+        means[name] = dict(zip(labels, map(float, mean.to_numpy()), strict=True))
+    if any(means.values()):
+        return means["residual_correlation"], means["residual_variance"]
     found = getattr(estimates, "residual_estimate", None)
     return ({}, {}) if found is None else (found.correlation_parameters, found.variance_parameters)
 

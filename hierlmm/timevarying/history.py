@@ -77,8 +77,7 @@ class History:
     def subset(self, keep: BoolArray) -> History:
         """Return the history with these measurements only."""
         codes, times = self.codes[keep], self.times[keep]
-        first = np.searchsorted(codes, np.arange(len(self.first)))
-        measured = self.measured[keep].reset_index(drop=True)
+        first, measured = np.searchsorted(codes, np.arange(len(self.first))), self.measured[keep].reset_index(drop=True)
         return History(codes, times, measured, first, self.levels, self.keys[keep], self.n_missing, self.n_tied)
 
 
