@@ -277,10 +277,9 @@ def complete_rows(
 def _refuse_rounded_labels(column: pd.Series) -> None:
     """Refuse float labels beyond 53 bits: different subjects were merged when they became floats."""
     if pd.api.types.is_float_dtype(column.dtype) and bool((column.abs() > 2.0**53).any()):
-        received = f"a subject column {column.name!r} of floats above 2**53"
         reason = "floats of this size are rounded, so that different subjects have the same label"
         remedy = "read the labels as text or as integers: dtype 'str' or 'Int64', also where values are missing"
-        raise DataError(received, reason, remedy, SEE)
+        raise DataError(f"a subject column {column.name!r} of floats above 2**53", reason, remedy, SEE)
 
 
 def _numpy_integers(frame: pd.DataFrame) -> pd.DataFrame:
