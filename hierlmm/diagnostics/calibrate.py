@@ -149,8 +149,6 @@ def calibrate(
     """
     choose("estimator", estimator, ESTIMATORS)
     n = whole("simulations", simulations, 10)
-    if cores is not None:
-        whole("cores", cores, 1)
     options = {"draws": draws, "tune": tune, "chains": chains, "target_accept": target_accept}
     check_settings(draws=draws, tune=tune, chains=chains, target_accept=target_accept)
     design = design_of(model, "calibrate")

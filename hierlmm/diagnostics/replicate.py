@@ -68,6 +68,7 @@ def replicate[T](
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+    threads = available_cores() if cores is None else whole("cores", cores, 1)
     results: list[T | None] = [None] * n
     failures: list[Failure] = []
 
@@ -80,7 +81,7 @@ def replicate[T](
     with threadpool_limits(1, user_api="blas"), _progress(n, label, progressbar and interactive()) as advance:
         attempt(0)  # alone, so that nothing is compiled twice
         advance()
-        pool = ThreadPoolExecutor(cores or available_cores())
+        pool = ThreadPoolExecutor(threads)
         try:
             for future in as_completed([pool.submit(attempt, k) for k in range(1, n)]):
                 future.result()

@@ -177,7 +177,7 @@ class EffectCurves(Result):
         if not isinstance(keys, pd.DataFrame):
             received = f"rows of type {type(keys).__name__}"
             raise SpecificationError(received, "their values stand in columns", "use pd.DataFrame({...})", SEE)
-        return average_rows(self.grid, keys, self.weights, list(self.averaged))
+        return average_rows(self.grid, keys, self.weights)
 
     @renamed(residuals="residual_level")
     def points(
@@ -363,7 +363,7 @@ def effect_curves(
     keys = grid.keys(keep)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FitWarning)
-        X, offset = average_rows(grid, keys, weights, list(averaged))
+        X, offset = average_rows(grid, keys, weights)
     beyond, sentences = checks.extrapolated(fit, grid, variable, keys, held)
     checks.warn_of(sentences, caught)
     judge = judge_of(fit, df)

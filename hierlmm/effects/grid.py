@@ -167,7 +167,7 @@ def refuse_unknown(name: str, grid: Grid) -> None:
 
 
 def average_rows(
-    grid: Grid, keys: pd.DataFrame, weights: str, counted: Sequence[str], rows: Rows | None = None
+    grid: Grid, keys: pd.DataFrame, weights: str, rows: Rows | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Rows of the design at ``keys``, averaged over everything in the grid that is no key.
 
@@ -176,8 +176,7 @@ def average_rows(
     grid : Grid
     keys : DataFrame
     weights : {"equal", "proportional"}
-    counted : sequence of str
-        Factors whose combinations are counted in the data for proportional weights.
+        "proportional": by the number of rows of the data, of those with levels that the grid has, as in emmeans.
     rows : callable, optional
         Frame -> what is averaged: X and offset unless it says otherwise.
 
@@ -194,7 +193,7 @@ def average_rows(
     choose("weights", weights, WEIGHTS, SEE)
     rows, base = rows or grid.rows, keys.reset_index(drop=True)
     rest = grid.keys([v for v in grid.points if v not in base])
-    share = _frequencies(grid, rest[list(counted)]) if weights == "proportional" else np.ones(len(rest))
+    share = _frequencies(grid, rest[[v for v in rest if v in grid.factors]]) if weights == "proportional" else np.ones(len(rest))
     if not share.sum() > 0.0:
         reason = "the combinations of levels chosen by at= do not occur in the data"
         raise SpecificationError("weights='proportional'", reason, "use weights='equal', or other levels", SEE)
@@ -212,11 +211,12 @@ def average_rows(
 
 
 def _frequencies(grid: Grid, combinations: pd.DataFrame) -> FloatArray:
-    """Rows of the data with each combination of factors."""
-    names = list(combinations.columns)
+    """Rows of the data with each combination of some factors, and with levels of the others that are in the grid."""
+    names, frame = list(combinations.columns), grid.design.frame
     if not names:
         return np.ones(len(combinations))
-    counts = grid.design.frame.groupby(names, observed=True).size()
+    held = np.all([frame[v].isin(grid.points[v]) for v in grid.factors], axis=0)
+    counts = frame[held].groupby(names, observed=True).size()
     table = {key if isinstance(key, tuple) else (key,): float(n) for key, n in counts.items()}
     return np.array([table.get(key, 0.0) for key in combinations.itertuples(index=False, name=None)])
 

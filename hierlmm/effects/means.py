@@ -83,8 +83,8 @@ def _effects(
 ) -> Effects:
     for name in keep:
         refuse_unknown(name, grid)
-    keys, rest = grid.keys(keep), [v for v in grid.points if v not in keep]
-    L, offset = average_rows(grid, keys, weights, [v for v in rest if v in grid.factors], rows)
+    keys = grid.keys(keep)
+    L, offset = average_rows(grid, keys, weights, rows)
     adjust = check_multiplicity(judge, intervals.adjust, intervals.simultaneous, pairwise=False)
     made = Effects(kind, fit.design.hierarchy.response, fit.estimator, keys, L, offset, by, judge, intervals.ci, adjust)
     averaged, units = averaging_text(grid, keep, weights), (unit,) * len(keys) if unit else ()

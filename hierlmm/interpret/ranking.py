@@ -28,7 +28,7 @@ from hierlmm.fits.base import Fit
 from hierlmm.fits.components import zero_terms
 from hierlmm.interpret.coefficients import deviation_note, need_effects, position_of, random_effect, subject_rows, tails
 from hierlmm.interpret.grammar import render
-from hierlmm.interpret.theta import effects_at, sampled_states
+from hierlmm.interpret.theta import sampled_states
 from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
 from hierlmm.text import table_lines
@@ -79,10 +79,17 @@ class Ranking(Result):
         ----------
         **options
             As for `hierlmm.plots.plot_ranks`.
+
+        Raises
+        ------
+        SpecificationError
+            If ``term`` is another than the one of this ranking.
         """
         from hierlmm.drawing.ranks import plot_ranks
 
-        options.pop("term", None)  # chosen when the ranking was made
+        if (term := options.pop("term", None)) not in (None, self.term):
+            received, reason = f"term={term!r} for subjects ranked by {self.term!r}", "the ranking has been made"
+            raise SpecificationError(received, reason, f"use fit.rank_subjects({term!r}).plot()", SEE)
         return plot_ranks(self, **options)
 
     def _page(self) -> Page:
@@ -175,7 +182,7 @@ def _draws(fit: Any, k: int, size: int, seed: int | None) -> Iterator[FloatArray
     rng, repeat = np.random.default_rng(seed), min(-(-size // THETAS), step)
     done = 0
     for state in sampled_states(fit, -(-size // repeat), rng):
-        effects, n = effects_at(state), min(repeat, size - done)
+        effects, n = state.effects, min(repeat, size - done)
         values, vectors = np.linalg.eigh(state.beta_cov)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         slope, sd = L - effects.slope[:, r], np.sqrt(np.maximum(effects.covariance[:, r, r], 0.0))

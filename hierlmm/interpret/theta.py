@@ -28,7 +28,6 @@ from scipy.stats import t as t_distribution
 
 from hierlmm.arrays import FloatArray
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
-from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects
 from hierlmm.likelihood.degrees import satterthwaite_df
 from hierlmm.likelihood.large_sample import differences, large_sample
 from hierlmm.likelihood.quantiles import mixture_quantile
@@ -52,16 +51,11 @@ class Difference(NamedTuple):
     df: float | None
 
 
-def effects_at(state: Solution) -> ConditionalEffects:
-    """Random effects given the data, at one θ."""
-    return conditional_effects(state.products, state.Lambda, state.sigma)
-
-
 def sampled_states(fit: LikelihoodNumbers, size: int, rng: np.random.Generator) -> Iterator[Solution]:
     """States at draws of θ around its estimate, Student's t with no direction held at the boundary."""
     large = fit.large_sample
     if fit.is_singular:
-        large = large_sample(fit.criterion_function, fit.optimum.lam, fit.sigma, held=False)
+        large = large_sample(fit.criterion_function, fit.optimum.lam, fit.solution.whitened_sd, held=False)
     normal = large.sample(size, rng) - large.centre
     for deviation in normal * np.sqrt(TAIL_DF / rng.chisquare(TAIL_DF, (size, 1))):
         yield large.solution(large.centre + deviation)
@@ -114,7 +108,7 @@ def _moments(state: Solution, L: FloatArray, places: list[int], r: int | None) -
     """Mean and variance of the difference at one θ."""
     mean, variance = L @ state.beta, 0.0
     if r is not None:
-        effects = effects_at(state)
+        effects = state.effects
         L = L - effects.slope[places, r]
         mean = L @ state.beta + effects.origin[places, r]
         variance = float(effects.covariance[places, r, r].sum())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hierlmm.drawing import ranks as drawing
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.interpret.ranking import Ranking, rank_subjects
@@ -44,5 +43,5 @@ def plot_ranks(
         ``prob_top`` counts.
     """
     if isinstance(ranking, (Fit, SideBySide)):
-        ranking = rank_subjects(one_fit(ranking), term)
-    return drawing.plot_ranks(ranking, max_subjects=max_subjects, backend=backend, figure_kwargs=figure_kwargs)
+        ranking, term = rank_subjects(one_fit(ranking), term), None
+    return ranking.plot(term=term, max_subjects=max_subjects, backend=backend, figure_kwargs=figure_kwargs)

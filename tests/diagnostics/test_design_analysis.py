@@ -341,6 +341,7 @@ def test_an_error_only_if_every_size_fails():
         (GROUPS, {"alternative": "both"}, "not one of the choices"),
         (GROUPS, {"alpha": 5}, "strictly between 0 and 1"),
         (GROUPS, {"simulations": 2}, "at least 10"),
+        (GROUPS, {"cores": 0}, "cores is a whole number"),
         (GROUPS, {"n_subjects": []}, "at least one size"),
         (GROUPS, {"n_subjects": (1, 20)}, "at least 2"),
         (GROUPS, {"dropout": 1.0}, "lies in [0, 1)"),

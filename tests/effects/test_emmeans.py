@@ -65,6 +65,9 @@ def test_rat_pups_with_weights_families_and_a_covariate(method):
     ref, fit, df = frozen("rat_pups_reml"), fitted("rat_pups_reml"), METHODS[method]
     agree(fit.marginal_means("treatment", df=df), ref["means_equal"][method])
     agree(fit.marginal_means("treatment", weights="proportional", df=df), ref["means_proportional"][method])
+    held, some = {"sex": "Male", "lsize": [10, 14]}, {"treatment": ["Control", "High"]}
+    agree(fit.marginal_means("lsize", at=held, weights="proportional", df=df), ref["means_held"][method])
+    agree(fit.marginal_means("treatment", at=some, weights="proportional", df=df), ref["means_some"][method])
     agree(fit.marginal_means("treatment", by="sex", at={"lsize": 10}, df=df), ref["means_by"][method])
     agree(fit.contrasts("treatment", df=df), ref["pairs"][method], p_rtol=1e-4)
     agree(fit.contrasts("treatment", by="sex", df=df), ref["pairs_by"][method], p_rtol=1e-4)
@@ -83,3 +86,11 @@ def test_slopes_of_a_curve(method):
     np.testing.assert_allclose(effects.table["df"], theirs["df"], rtol=1e-4)
     expected = [[0.0, 1.0, 2 * d] for d in (0, 4.5, 9)]
     np.testing.assert_allclose(effects.L, expected, atol=1e-9)
+
+
+def test_curves_count_the_rows_of_the_levels_that_are_held():
+    fit, held = fitted("rat_pups_reml"), {"sex": "Male", "lsize": [10, 14]}
+    rows = frozen("rat_pups_reml")["means_held"]["satterthwaite"]
+    curve = fit.effects("lsize", at=held, weights="proportional", df="satterthwaite").table
+    np.testing.assert_allclose(curve["estimate"], [row["emmean"] for row in rows], rtol=1e-7)
+    np.testing.assert_allclose(curve["se"], [row["SE"] for row in rows], rtol=1e-7)

@@ -1,6 +1,7 @@
 """Two subjects compared, and all of them ranked, against the mixed-model equations."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ from textbook import mixed_model_equations, residual_blocks
 import hierlmm as hl
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.interpret import ranking
+from hierlmm.interpret.theta import sampled_states
+from hierlmm.plots import plot_ranks
 
 
 def henderson(fit, D=None, sigma=None):
@@ -29,6 +32,51 @@ def with_uncertain_theta(fit, moments):
     moved, spread = np.einsum("ik,ij,jk->k", jacobian, large.covariance, jacobian)
     variance = moments(*large.split(large.centre))[1]
     return np.sqrt(variance + moved), 2.0 * variance**2 / spread
+
+
+def growing_spread(subject_sd):
+    """A residual SD that grows with a time far from zero: the SD of the whitened rows is far from sigma."""
+    rng = np.random.default_rng(8)
+    s, t = np.repeat(np.arange(12), 6), np.tile(np.arange(10.0, 16.0), 12)
+    y = 5.0 + subject_sd * rng.normal(size=12)[s] + 0.3 * t + np.exp(0.2 * (t - 12.5)) * rng.normal(size=72)
+    if not subject_sd:  # every subject's mean is on the line
+        y -= np.repeat((y - 0.3 * t).reshape(12, 6).mean(axis=1), 6)
+    data = pd.DataFrame({"id": s, "t": t, "y": y})
+    fit = hl.TwoLevelModel.from_formula("y ~ t + (1 | id)", data, residual_variance=hl.VarExp("t")).fit_reml()
+    assert abs(fit.solution.shift) > 1.0
+    return fit
+
+
+def test_subjects_under_a_variance_function_are_those_of_the_fit(monkeypatch):
+    fit = growing_spread(1.0)
+    solution, inverse = henderson(fit)
+    L = np.zeros(14)
+    L[[4, 9]] = 1.0, -1.0
+    given = np.sqrt(L @ inverse @ L)
+    ranks = fit.rank_subjects("Intercept", draws=4000, seed=1).table.loc[fit.design.subjects]
+    own = np.eye(14)[2:] + np.eye(14)[0]
+    np.testing.assert_allclose(ranks["se"], np.sqrt(np.diag(own @ inverse @ own.T)), rtol=0.15)
+    for least in (0.0, np.inf):  # Satterthwaite's degrees of freedom, and draws of theta
+        monkeypatch.setattr("hierlmm.interpret.theta.MIN_DF", least)
+        found = fit.compare_subjects(2, 7, "Intercept")
+        assert found.estimate == pytest.approx(fit.b.loc[2, "Intercept"] - fit.b.loc[7, "Intercept"], rel=1e-8)
+        assert found.estimate == pytest.approx(L @ solution, rel=1e-6)
+        assert 0.95 * given < found.se < 1.4 * given
+
+
+def test_theta_is_drawn_around_the_estimate_at_the_boundary_under_a_variance_function():
+    fit = growing_spread(0.0)
+    assert fit.is_singular
+    sigma = [state.sigma for state in sampled_states(fit, 200, np.random.default_rng(1))]
+    assert np.median(np.log(sigma)) == pytest.approx(np.log(fit.sigma), abs=0.3)
+
+
+def test_a_ranking_is_not_drawn_by_another_term(sexes):
+    ranking = sexes.rank_subjects("time", draws=200)
+    for draw in (ranking.plot, partial(plot_ranks, ranking)):
+        with pytest.raises(SpecificationError, match="the ranking has been made"):
+            draw(term="Intercept", backend="none")
+        draw(term="time", backend="none")
 
 
 def simulated_fit(seed, slope_sd=0.3):

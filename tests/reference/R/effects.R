@@ -48,6 +48,8 @@ ASKED <- list(
   rat_pups = function(m, means, trends) {
     by_sex <- means(m, ~ treatment | sex)
     list(means_equal = means(m, ~ treatment), means_proportional = means(m, ~ treatment, weights = "proportional"),
+         means_held = means(m, ~ lsize, at = list(sex = "Male", lsize = c(10, 14)), weights = "proportional"),
+         means_some = means(m, ~ treatment, at = list(treatment = c("Control", "High")), weights = "proportional"),
          means_by = means(m, ~ treatment | sex, at = list(lsize = 10)), pairs = pairs(means(m, ~ treatment)), pairs_by = pairs(by_sex),
          pairs_by_holm = pairs(by_sex, adjust = "holm"), control_by = contrast(by_sex, "trt.vs.ctrl", adjust = "none"))
   },
