@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 import tomllib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from hierlmm.arrays import FloatArray, IntArray
 PROBABILITIES = ("p", "prob_positive", "prob_rope", "prob", "share", "share_lower", "share_upper")
 """Columns that hold probabilities or shares."""
 LEAST_DIGITS = 3
-SLOT = re.compile(r"\{(\w+)\}")
+SLOT = re.compile(r"\{(\w+)(?::([^{}]*))?\}")
 OPTIONAL = re.compile(r"<([^<>]*)>")
 STATISTICS = {"t", "t value", "z", "p", "df"}
 """Columns that are not in units of the response, and say nothing about the size of their row."""
@@ -166,9 +166,22 @@ def templates(module: str) -> dict[str, Any]:
 
 
 def fill(template: str, **slots: Any) -> str:
-    """A template with its ``{slots}`` filled in; what stands in ``<...>`` is left out where one of them is empty."""
+    """A template with its ``{slots}`` filled in; what stands in ``<...>`` is left out where one of them is empty.
+
+    A slot may say how its number is written, ``{share:z.2f}``.
+    """
 
     def whole(piece: re.Match[str]) -> str:
-        return piece[1] if all(slots[slot] not in ("", None) for slot in SLOT.findall(piece[1])) else ""
+        return piece[1] if all(slots[slot] not in ("", None) for slot, _ in SLOT.findall(piece[1])) else ""
 
-    return SLOT.sub(lambda found: str(slots[found[1]]), OPTIONAL.sub(whole, template))
+    return SLOT.sub(lambda found: format(slots[found[1]], found[2] or ""), OPTIONAL.sub(whole, template))
+
+
+def sayer(module: str) -> Callable[..., str]:
+    """What fills in the templates beside a module: ``say("table.key", slot=...)``."""
+
+    def say(name: str, /, **slots: Any) -> str:
+        table, _, key = name.partition(".")
+        return fill(templates(module)[table][key], **slots)
+
+    return say

@@ -14,6 +14,7 @@ import itertools
 import math
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -193,7 +194,7 @@ def average_rows(
     choose("weights", weights, WEIGHTS, SEE)
     rows, base = rows or grid.rows, keys.reset_index(drop=True)
     rest = grid.keys([v for v in grid.points if v not in base])
-    share = _frequencies(grid, rest[[v for v in rest if v in grid.factors]]) if weights == "proportional" else np.ones(len(rest))
+    share = _frequencies(grid, rest) if weights == "proportional" else np.ones(len(rest))
     if not share.sum() > 0.0:
         reason = "the combinations of levels chosen by at= do not occur in the data"
         raise SpecificationError("weights='proportional'", reason, "use weights='equal', or other levels", SEE)
@@ -210,15 +211,14 @@ def average_rows(
     return L, offset
 
 
-def _frequencies(grid: Grid, combinations: pd.DataFrame) -> FloatArray:
-    """Rows of the data with each combination of some factors, and with levels of the others that are in the grid."""
-    names, frame = list(combinations.columns), grid.design.frame
+def _frequencies(grid: Grid, rest: pd.DataFrame) -> FloatArray:
+    """Rows of the data with each combination of the factors, and with levels of the others that are in the grid."""
+    names, frame = [v for v in rest if v in grid.factors], grid.design.frame
     if not names:
-        return np.ones(len(combinations))
+        return np.ones(len(rest))
     held = np.all([frame[v].isin(grid.points[v]) for v in grid.factors], axis=0)
-    counts = frame[held].groupby(names, observed=True).size()
-    table = {key if isinstance(key, tuple) else (key,): float(n) for key, n in counts.items()}
-    return np.array([table.get(key, 0.0) for key in combinations.itertuples(index=False, name=None)])
+    counts = Counter(frame.loc[held, names].itertuples(index=False, name=None))
+    return np.array([float(counts[key]) for key in rest[names].itertuples(index=False, name=None)])
 
 
 # Weights of f at multiples of the step: exact for polynomials of degree 4.
