@@ -31,7 +31,9 @@ from hierlmm.errors import NotAvailableError
 from hierlmm.frames import shorten
 from hierlmm.options import checked, renamed
 from hierlmm.results import Page, Paragraph, Result, Table
+from hierlmm.text import sayer
 
+SAY = sayer(__file__)
 LEVELS = (0.5, 0.8, 0.95)
 LOGLIK = "log-likelihood"
 SIMULATIONS = 10_000
@@ -180,8 +182,7 @@ class Calibration(Result):
         covered = {c: np.sum(np.abs(2.0 * pit - 1.0) <= c, axis=0).astype(float) for c in LEVELS}
         table = pd.DataFrame(index=self.truth.columns)
         if self._judged:
-            p = [self.band.p_value(self.ranks[name].to_numpy()) for name in self.parameters]
-            table["p_uniform"] = p
+            table["p_uniform"] = [self.band.p_value(self.ranks[name].to_numpy()) for name in self.parameters]
             table["in_band"] = table["p_uniform"] > 0.05
         for c in LEVELS:
             table[f"cover{round(100 * c)}"] = covered[c] / np.where(used > 0, used, np.nan)
@@ -236,39 +237,30 @@ class Calibration(Result):
         strict = 0.01 / len(table)
         if self._judged:
             return [str(name) for name in table.index[table["p_uniform"] < strict]]
-        low, high = binomial_interval(
-            (table["cover95"] * table["n_used"]).to_numpy(), table["n_used"].to_numpy(), 1.0 - strict
-        )
+        n = table["n_used"].to_numpy()
+        low, high = binomial_interval(table["cover95"].to_numpy() * n, n, 1.0 - strict)
         return [str(name) for name in table.index[(low > 0.95) | (high < 0.95)]]
 
     @property
     def verdict(self) -> str:
         """The result in plain words."""
         table, bad, k = self._summary, self._miscalibrated, len(self._summary)
-        worst, best = 100 * table["cover95"].min(), 100 * table["cover95"].max()
-        cover = f"95 % intervals cover the truth in {worst:z.1f} to {best:z.1f} % of the data sets"
+        cover = SAY("calibration.cover", worst=100 * table["cover95"].min(), best=100 * table["cover95"].max())
+        if not self._judged and not bad:
+            return SAY("calibration.covered", cover=cover)
         if not self._judged:
-            head = f"{cover}, depending on the parameter."
-            if not bad:
-                return f"{head} No parameter's coverage differs from 95 % by more than chance."
             named = [f"{b} ({100 * share:z.1f} %)" for b, share in table["cover95"].items() if b in bad]
-            return f"{head} Not 95 % beyond chance: {shorten(named)}."
+            return SAY("calibration.not_covered", cover=cover, named=shorten(named))
         if bad:
-            lines = [f"NOT CALIBRATED. The ranks of {shorten(bad)} are not uniform; {cover}."]
-            lines += [f"{name}: {self._shape(name)}" for name in bad[:5]]
-            if self.source == "other priors":
-                lines.append("The data were drawn from other priors than those of the fit, which alone can do this.")
-            return " ".join(lines)
-        outside = [str(name) for name in table.index[~table["in_band"]]]
-        if outside:
-            smallest = table["p_uniform"].min()
-            chance = 1.0 - (1.0 - smallest) ** k
-            return (
-                f"Not clear-cut: the ranks of {shorten(outside)} leave their 95 % band (smallest p = {smallest:z.3f}). "
-                f"Of {k} quantities that are calibrated, one strays that far in about {100 * chance:z.0f} % of such "
-                f"studies; another seed or more simulations decide. {cover[0].upper()}{cover[1:]}."
-            )
-        return f"Calibrated: the ranks of all {k} quantities stay inside their simultaneous 95 % bands; {cover}."
+            shapes = " ".join(f"{name}: {self._shape(name)}" for name in bad[:5])
+            why = SAY("calibration.other_priors") if self.source == "other priors" else ""
+            return SAY("calibration.bad", names=shorten(bad), cover=cover, shapes=shapes, why=why)
+        outside = table.index[~table["in_band"]]
+        if len(outside):
+            p = table["p_uniform"].min()
+            chance = 100 * (1.0 - (1.0 - p) ** k)
+            return SAY("calibration.unclear", names=shorten(outside), p=p, k=k, chance=chance, cover=cover)
+        return SAY("calibration.good", k=k, cover=cover)
 
     def _shape(self, name: str) -> str:
         pit = (self.ranks[name].to_numpy() + 0.5) / (self.n_ranks + 1)
@@ -279,34 +271,24 @@ class Calibration(Result):
         return f"the posterior is too {'narrow' if spread > 0 else 'wide'}."
 
     def _notes(self) -> list[str]:
-        notes = []
+        notes, total = [], len(self.checks)
         if self.failures:
-            first = self.failures[0]
-            notes.append(
-                f"{len(self.failures)} of {self.simulations} data sets could not be fitted and are left out (number "
-                f"{first.number}: {first.reason}). If failing depends on the parameters, leaving them out biases ranks."
-            )
+            n, first = len(self.failures), self.failures[0]._asdict()
+            notes.append(SAY("calibration_notes.failures", n=n, total=self.simulations, **first))
         if self.estimator == "NUTS":
             diverged = int((self.checks["divergences"] > 0).sum())
-            notes.append(f"Divergences in {diverged} of {len(self.checks)} data sets.")
-            scarce = int((self.checks["ess"] < self.n_ranks).sum())
-            if scarce:
-                notes.append(
-                    f"In {scarce} data sets the effective sample size of a parameter is below the {self.n_ranks} draws "
-                    "that ranks are taken among; more draws make these ranks exact."
-                )
+            notes.append(SAY("calibration_notes.divergences", n=diverged, total=total))
+            if scarce := int((self.checks["ess"] < self.n_ranks).sum()):
+                notes.append(SAY("calibration_notes.scarce", n=scarce, ranks=self.n_ranks))
             assert self.autocorrelation is not None
             if (strongest := float(self.autocorrelation.max())) > 0.1:
-                notes.append(f"Thinned draws are still correlated ({strongest:z.2f}): use more draws.")
+                notes.append(SAY("calibration_notes.correlated", strongest=strongest))
         else:
             stuck, singular = (int(self.checks[c].sum()) for c in ("not converged", "singular"))
-            notes.append(f"Not converged: {stuck}; singular D: {singular} of {len(self.checks)} data sets.")
+            notes.append(SAY("calibration_notes.likelihood", stuck=stuck, singular=singular, total=total))
             without = self._summary["n_used"]
-            if (fewest := int(without.min())) < len(self.checks):
-                notes.append(
-                    f"Coverage counts data sets with an interval only: {fewest} for {without.idxmin()}, because Wald "
-                    "intervals do not exist on the boundary."
-                )
+            if (fewest := int(without.min())) < total:
+                notes.append(SAY("calibration_notes.boundary", fewest=fewest, parameter=without.idxmin()))
         return notes
 
     def _page(self) -> Page:
@@ -400,21 +382,16 @@ class Calibration(Result):
 
 def _display(table: pd.DataFrame) -> pd.DataFrame:
     """The table as people read it."""
-    shown = pd.DataFrame(index=table.index)
+    shown = pd.DataFrame(index=table.index.rename(None))
     if "p_uniform" in table:
         shown["p (ranks)"] = table["p_uniform"].map("{:z.3f}".format)
         shown["in band"] = np.where(table["in_band"], "yes", "NO")
     for c in LEVELS:
-        column = f"cover{round(100 * c)}"
-        shown[f"{round(100 * c)} % covers"] = [f"{100 * v:z.1f}" for v in table[column]]
-    low, high = table["cover95_lower"], table["cover95_upper"]
-    shown["95 % covers"] = [
-        f"{text} ({100 * a:z.1f} to {100 * b:z.1f})" for text, a, b in zip(shown["95 % covers"], low, high, strict=True)
-    ]
-    for column in ("bias", "rmse"):
-        shown[column] = table[column].map("{:.3g}".format)
-    shown["z mean"], shown["z sd"] = table["z_mean"].map("{:z.2f}".format), table["z_sd"].map("{:z.2f}".format)
+        shown[f"{round(100 * c)} % covers"] = (100 * table[f"cover{round(100 * c)}"]).map("{:z.1f}".format)
+    ends = zip(100 * table["cover95_lower"], 100 * table["cover95_upper"], strict=True)
+    shown["95 % covers"] += [f" ({low:z.1f} to {high:z.1f})" for low, high in ends]
+    for column, spec in (("bias", ".3g"), ("rmse", ".3g"), ("z_mean", "z.2f"), ("z_sd", "z.2f")):
+        shown[column.replace("_", " ")] = [format(v, spec) for v in table[column]]
     if "contraction" in table:
         shown["contraction"] = ["" if np.isnan(v) else f"{v:z.2f}" for v in table["contraction"]]
-    shown.index.name = None
     return shown

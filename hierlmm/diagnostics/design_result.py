@@ -14,19 +14,13 @@ from scipy.stats import norm
 from hierlmm.diagnostics.replicate import Failure, probability
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
+from hierlmm.text import sayer
 
 LEAST_POWER = 0.3  # a power below says more about the level of the test than about the effect
 FURTHEST = 2.0  # an answer beyond so many times the largest size is not given
 EXTRAPOLATION = 0.2  # relative error allowed to the noncentrality when the answer is e times the nearest size
 SHOWN = ["true", "power", "power_mcse", "width", "bias", "coverage", "type_s", "type_m", "failed"]
-DIRECTIONS = {"two-sided": "differs from zero", "greater": "is above zero", "less": "is below zero"}
-QUANTILES = {
-    "t": "Intervals and tests use t quantiles on between-within degrees of freedom: exact on balanced data only for "
-    "studies whose D is not on its boundary, an approximation otherwise.",
-    "z": "Intervals and tests use normal quantiles, which overstates power when there are few subjects; quantiles='t' "
-    "allows for it.",
-    "posterior": "Intervals are equal-tailed posterior intervals; priors are part of the analysis.",
-}
+SAY = sayer(__file__)
 
 
 @checked
@@ -138,26 +132,22 @@ class DesignAnalysis(Result):
     def _sentences(self, coef: str, needed: pd.Series) -> list[str]:
         own = self._own(coef)
         true = float(own["true"].iloc[0])
-        what = "the chance to see an effect that is not there is" if true == 0 else "the chance to see the effect is"
+        what = SAY("planning.no_effect" if true == 0 else "planning.effect")
         remedy = "lower dropout or more subjects" if self.dropout else "more subjects or occasions"
         sizes = list(self.singular)
         first = {sizes[f.number // self.simulations]: f.reason for f in reversed(self.failures)}
         lines = [f"{coef}, true value {true:g}"]
         for size, (_, row) in zip(sizes, own.iterrows(), strict=True):
+            failed = {"failed": _failed(row), "first": first.get(size)}
             if row["n_used"] < 2:
-                lines.append(f"  with {size} subjects {_failed(row)} (the first because {first[size]}): {remedy}")
+                lines.append(SAY("planning.unfitted", size=size, remedy=remedy, **failed))
                 continue
-            lines.append(
-                f"  with {size} subjects {what} {row['power']:z.2f} ± {row['power_mcse']:z.2f}; the "
-                f"{100 * (1 - self.alpha):g} % interval is {row['width']:.3g} wide"
-            )
+            slots = {"power": row["power"], "mcse": row["power_mcse"], "width": row["width"]}
+            lines.append(SAY("planning.power", size=size, what=what, percent=100 * (1 - self.alpha), **slots))
             if true != 0 and row["power"] < 0.5 and np.isfinite(row["type_m"]):
-                lines.append(
-                    f"    what is significant there is {row['type_m']:z.1f} times the true value on average, and has "
-                    f"the wrong sign in {100 * row['type_s']:z.0f} %"
-                )
+                lines.append(SAY("planning.exaggeration", m=row["type_m"], s=100 * row["type_s"]))
             if row["failed"] > 0:
-                lines.append(f"    {_failed(row)} and are left out (the first because {first[size]})")
+                lines.append(SAY("planning.left_out", **failed))
         if true != 0:
             lines.append(f"  for a chance of 0.80: {self._needed_sentence(coef, needed)}")
         return lines
@@ -166,45 +156,34 @@ class DesignAnalysis(Result):
         own = self._fitted(coef)
         sizes, power = own.index.to_numpy(dtype=int), own["power"].to_numpy()
         least, largest = sizes.min(), sizes.max()
-        if np.isfinite(needed["n_subjects"]):
+        n, lower, upper = needed[["n_subjects", "lower", "upper"]]
+        if np.isfinite(n):
             far = FURTHEST * largest
-            upper = f"{needed['upper']:z.0f}" if needed["upper"] <= far else f"more than {far:z.0f}"
-            text = f"about {needed['n_subjects']:z.0f} subjects ({needed['lower']:z.0f} to {upper})"
-            if not least <= needed["n_subjects"] <= largest:
-                text += f", outside the sizes tried: check with n_subjects={needed['n_subjects']:z.0f}"
-            return text
+            most = f"{upper:z.0f}" if upper <= far else f"more than {far:z.0f}"
+            return SAY("needed.about", n=n, lower=lower, upper=most, check="" if least <= n <= largest else f"{n:z.0f}")
         enough = sizes[power == 1.0]
         if len(enough) and power[0] >= LEAST_POWER:
-            return f"{least} subjects, the fewest tried, are already enough"
+            return SAY("needed.enough", n=least)
         if len(enough):
-            below = sizes[power < LEAST_POWER].max()
-            return f"between {below} and {enough.min()} subjects; try sizes in between"
+            return SAY("needed.between", low=sizes[power < LEAST_POWER].max(), high=enough.min())
         if largest < max(self.singular):
-            return "the sizes that could be fitted are too small to say; see why larger ones failed"
-        larger = f"n_subjects=({2 * largest}, {4 * largest}, {8 * largest})"
-        return f"the sizes tried are too small to say; try larger ones, for example {larger}"
+            return SAY("needed.failed")
+        return SAY("needed.larger", a=2 * largest, b=4 * largest, c=8 * largest)
 
     def notes(self) -> list[str]:
         """What must be known to read the numbers."""
-        notes = [
-            f"To see an effect: a test at level {self.alpha:g} finds that it {DIRECTIONS[self.alternative]}. ± is the "
-            "Monte-Carlo standard error.",
-            QUANTILES[self.quantiles],
-        ]
+        direction = SAY(f"planning_notes.{self.alternative}")
+        notes = [SAY("planning_notes.test", alpha=self.alpha, direction=direction)]
+        notes.append(SAY(f"planning_notes.{self.quantiles}"))
         if self.dropout:
-            notes.append(f"Dropout {self.dropout:g} at every occasion after the first, completely at random.")
-        boundary = {size: share for size, share in self.singular.items() if share > 0.05}
+            notes.append(SAY("planning_notes.dropout", dropout=self.dropout))
+        boundary = [f"{100 * v:z.0f} % with {size} subjects" for size, v in self.singular.items() if v > 0.05]
         if boundary:
-            text = ", ".join(f"{100 * share:z.0f} % with {size} subjects" for size, share in boundary.items())
-            words = f"D was estimated on its boundary (singular) in some simulated studies: {text}."
-            if self.quantiles == "t":
-                words += " There the t test is not exact, and its error rate may differ from the nominal level."
-            notes.append(words)
+            t = SAY("planning_notes.inexact") if self.quantiles == "t" else ""
+            notes.append(SAY("planning_notes.boundary", shares=", ".join(boundary), t=t))
         if self.failures:
-            notes.append(
-                f"{len(self.failures)} of {self.simulations * len(self.singular)} simulated studies could not be "
-                "fitted; power and all else is about those that could."
-            )
+            total = self.simulations * len(self.singular)
+            notes.append(SAY("planning_notes.failures", n=len(self.failures), total=total))
         return notes
 
     def _page(self) -> Page:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -39,10 +40,14 @@ from hierlmm.frames import shorten
 from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 from hierlmm.options import checked, choose
 from hierlmm.results import Page, Paragraph, Result, Table
+from hierlmm.text import sayer
 
 Unit = Literal["subject", "observation"]
 
 UNITS = ("subject", "observation")
+SAY = sayer(__file__)
+MANY = {"subject": 0.25, "observation": 0.05}
+"""Share of the units beyond which the model itself is to be looked at."""
 SEE = "docs, page 'The collapsed posterior', section 'Leaving one subject out'"
 PIECE = 5_000_000
 """Values of the log-likelihood (40 MB) that are smoothed at a time."""
@@ -98,7 +103,8 @@ class LooResult(Result):
         return pd.DataFrame({"elpd": self.elpd_i, "pareto_k": self.pareto_k})
 
     def _page(self) -> Page:
-        title = f"Leave-one-{self.unit}-out, {self.n} {self.unit}s, {self.n_samples} draws ({MEANING[self.unit]})"
+        meaning = SAY(f"loo.{self.unit}")
+        title = f"Leave-one-{self.unit}-out, {self.n} {self.unit}s, {self.n_samples} draws ({meaning})"
         whole = pd.DataFrame({"estimate": [self.elpd, self.p], "se": [self.se, np.nan]}, index=["elpd", "p"])
         printed = [
             f"{'':6}{'estimate':>10}  {'se':>7}",
@@ -107,12 +113,6 @@ class LooResult(Result):
         ]
         table = Table(whole, printed, "Summed over units", index=True, number="z.2f")
         return Page(title, ["", table, "", Paragraph(self.verdict, 110)])
-
-
-MEANING = {
-    "subject": "how well a subject not yet seen is predicted",
-    "observation": "how well a further measurement of a known subject is predicted",
-}
 
 
 def loo(fit: PosteriorNumbers, unit: Unit = "subject") -> LooResult:
@@ -242,19 +242,12 @@ def _log_likelihood(fit: PosteriorNumbers, unit: str) -> tuple[Callable[[slice],
     ratio = residual_sd_ratios(design, eta) if design.residual_variance is not None else None
 
     def conditional(part: slice) -> FloatArray:
-        rows = _Rows(design, part)
+        names = ("y", "X", "Z", "offset", "subject_index")  # what the likelihood reads of a design
+        rows: Any = SimpleNamespace(**{name: getattr(design, name)[part] for name in names})
         own = sigma if ratio is None else sigma[:, None] * ratio[:, part]
-        return conditional_log_likelihood(rows, beta, b, own)  # type: ignore[arg-type]
+        return conditional_log_likelihood(rows, beta, b, own)
 
     return conditional, design.frame.index
-
-
-class _Rows:
-    """Some rows of a design, as `conditional_log_likelihood` reads them."""
-
-    def __init__(self, design: Design, part: slice) -> None:
-        self.y, self.X, self.Z = design.y[part], design.X[part], design.Z[part]
-        self.offset, self.subject_index = design.offset[part], design.subject_index[part]
 
 
 def _relative_efficiency(parameters: Any) -> float:
@@ -281,35 +274,12 @@ def _merged(pieces: list[Any], unit: str) -> Any:
 
 def _verdict(unit: str, k: pd.Series, good_k: float) -> str:
     bad = k[~(k <= good_k)].sort_values(ascending=False)
+    slots = {"unit": unit, "n": len(k), "good": good_k}
     if bad.empty:
-        return (
-            f"All {len(k)} Pareto k are at most {good_k:z.2f} (the largest is {k.max():z.2f}, {unit} {k.idxmax()}): "
-            "draws of the full posterior can stand in for the posterior without any one of them, and the numbers can "
-            "be relied on."
-        )
+        return SAY("loo.good", largest=k.max(), label=k.idxmax(), **slots)
+    slots |= {"any": f"any one of these {unit}s", "these": f"these {unit}s", "each": "each of them"}
+    if len(bad) == 1:
+        slots |= {"any": f"this {unit}", "these": f"this {unit}", "each": "it"}
+    often = SAY(f"loo.often_{unit}") if len(bad) > MANY[unit] * len(k) else ""
     named = shorten([f"{label} ({value:z.2f})" for label, value in bad.items()])
-    these = f"this {unit}" if len(bad) == 1 else f"any one of these {unit}s"
-    return (
-        f"Pareto k exceeds {good_k:z.2f} for {len(bad)} of {len(k)} {unit}s: {named}. Without {these} the posterior "
-        "would be so different that draws of the full posterior cannot stand in for it, and elpd may be far off. "
-        f"To do: {_advice(unit, len(bad), len(k))}"
-    )
-
-
-def _advice(unit: str, bad: int, total: int) -> str:
-    what = ("it", f"this {unit}") if bad == 1 else ("each of them", f"these {unit}s")
-    often = ""
-    if unit == "observation" and bad > 0.05 * total:
-        often = "where subjects have few rows, each row determines their random effects, so use unit='subject'; "
-    if unit == "subject" and bad > 0.25 * total:
-        often = "there are few subjects for so many parameters, so simplify D or use narrower priors; "
-    how = (
-        "take the log predictive density of what was left out there (docs, page 'The collapsed posterior', shows how)"
-        if unit == "subject"
-        else "average there, over its draws, the normal density of the response that was left out (mean: the row's "
-        "fixed part plus the random effects of its subject; SD: sigma)"
-    )
-    return (
-        f"look at {what[1]} (outliers, recording errors); {often}refit without {what[0]}, with priors=fit.priors, and "
-        f"{how}; or use more draws if k is only just too large."
-    )
+    return SAY("loo.bad", bad=len(bad), named=named, often=often, how=SAY(f"loo.how_{unit}"), **slots)

@@ -49,12 +49,14 @@ from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.options import checked, choose
+from hierlmm.text import sayer
 
 __all__ = ["Autocorrelation", "Semivariogram", "SerialCheck", "autocorrelation", "semivariogram"]
 
 Level = Literal["subject", "population"]
 Kind = Literal["pearson", "response", "normalized"]
 KINDS = ("pearson", "response", "normalized")
+SAY = sayer(__file__)
 
 
 @checked
@@ -371,9 +373,6 @@ def _bands(
 
 
 def _note(fit: Fit, ask: _Request, n: int, failed: int) -> str:
-    words = f"Bands: {100 * ask.ci:g} %, {n} data sets simulated under the fitted model"
-    if ask.refit:
-        words += ", each fitted anew"
-        return words + (f" ({failed} did not converge and are left out)." if failed else ".")
-    at = {"NUTS": "posterior means", "Bambi": "posterior means"}.get(fit.estimator, "estimates")
-    return words + f", the shape of the covariance held at its {at}."
+    held = "posterior means" if fit.estimator in ("NUTS", "Bambi") else "estimates"
+    how = SAY("serial.anew", failed=failed or "") if ask.refit else SAY("serial.held", at=held)
+    return SAY("serial.band", percent=100 * ask.ci, n=n, how=how)

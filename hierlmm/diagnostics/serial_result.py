@@ -14,7 +14,9 @@ from hierlmm.arrays import FloatArray
 from hierlmm.frames import shorten
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
+from hierlmm.text import sayer
 
+SAY = sayer(__file__)
 LINES = {"subject": "around the subjects' own lines", "population": "around the population line"}
 
 
@@ -149,12 +151,8 @@ def _scale_words(check: SerialCheck) -> str:
     """On the level of a semivariogram, where the model could not fit it."""
     if not check.scale_p_value <= 1.0 - check.ci:
         return ""
-    more = check.scale_ratio < 1.0
-    words = (
-        f"Pairs at all lags are {'more' if more else 'less'} alike than the fitted model says: relative to the mean "
-        f"square their semivariance is {check.scale_ratio:.3g} times what is expected ({_p(check.scale_p_value)})."
-    )
-    return words if more else words + " Negative correlation within subjects, or unequal variances, can look like this."
+    way, less = ("more", "") if check.scale_ratio < 1.0 else ("less", SAY("serial.less"))
+    return SAY("serial.scale", way=way, ratio=check.scale_ratio, p=_p(check.scale_p_value), less=less)
 
 
 def _lag_words(check: SerialCheck) -> str:
@@ -162,33 +160,21 @@ def _lag_words(check: SerialCheck) -> str:
     p, table = _p(check.p_value), check.table
     said = bool(_scale_words(check))
     if len(table) == 1 and not math.isnan(check.scale_ratio):
-        return "" if said else "There is one lag only, and its level is what the fitted model expects."
+        return "" if said else SAY("serial.one_lag")
     if not table["outside"].any():
-        if said:
-            return f"Beyond that no lag stands out ({p} for all lags together)."
-        return (
-            f"No lag stands out ({p} for all lags together): what these residuals have in common by lag is what the "
-            "fitted model expects. That is no proof that nothing is there."
-        )
+        return SAY("serial.beyond" if said else "serial.nothing", p=p)
     sign = check._alike()
     parts: list[str] = []
-    for value, word in ((1.0, "more"), (-1.0, "less")):
+    for value, way in ((1.0, "more"), (-1.0, "less")):
         chosen = table[table["outside"] & (sign == value)]
         if not len(chosen):
             continue
         worst = chosen.iloc[int(np.argmax(np.abs(chosen[check.column] - chosen["expected"])))]
-        lags = shorten([f"{v:.3g}" for v in chosen["lag"]])
-        parts.append(
-            f"{'pairs' if parts else 'Pairs'} at lag {lags} ({check.time}) are {word} alike than the fitted model says "
-            f"({check.column} {worst[check.column]:.3g} at lag {worst['lag']:.3g}, {worst['expected']:.3g} expected)"
-        )
+        slots = {"pairs": "pairs" if parts else "Pairs", "lags": shorten([f"{v:.3g}" for v in chosen["lag"]])}
+        slots |= {"time": check.time, "way": way, "column": check.column, "observed": worst[check.column]}
+        parts.append(SAY("serial.lags", lag=worst["lag"], expected=worst["expected"], **slots))
     words = "; ".join(parts) + f"; {p} for all lags together."
-    early = bool(table["outside"].iloc[0] and sign[0] > 0)
-    if early and not check.serial and check.estimator != "GEE":
-        words += (
-            " A serial correlation (residual=hl.Exponential(...) or hl.AR1()) is a candidate; so are random slopes and "
-            "a mean that bends, which look alike here. Fit them and compare."
-        )
-    elif check.serial:
-        words += " The residual correlation of the model does not have the right shape."
-    return words
+    if check.serial:
+        return f"{words} {SAY('serial.shape')}"
+    early = table["outside"].iloc[0] and sign[0] > 0 and check.estimator != "GEE"
+    return f"{words} {SAY('serial.candidate')}" if early else words
