@@ -41,7 +41,9 @@ from hierlmm.likelihood.maximise import maximise
 from hierlmm.likelihood.solution import NormalEquations
 from hierlmm.options import checked, choose
 from hierlmm.results import Page, Part, Result, Table
+from hierlmm.text import sayer
 
+SAY = sayer(__file__)
 UPDATES = ("maximise", "em")
 START_SCALES = 10.0 ** np.arange(-1.0, 2.2, 0.6)
 SEE = "docs, page 'Teaching'"
@@ -117,36 +119,22 @@ class GLSSteps(Result):
 
     def _page(self) -> Page:
         name = "REML" if self.reml else "ML"
-        second = "maximise over D and σ², β held" if self.update == "maximise" else "one EM step for D and σ²"
         shown = _trace_cells(self.trace)
         printed, left_out = shown.to_string().splitlines(), len(self.trace) - len(shown)
         if left_out:
             printed.insert(len(printed) - 4, f"... {left_out} more (see .trace)")
-        last = float(self.trace["change"].iloc[-1])
-        times = f"{self.iterations} iteration{'s' * (self.iterations > 1)}"
-        if self.converged:
-            words = (
-                f"Converged after {times}: the last one moved nothing by more than {last:.0e} (β in standard errors, "
-                f"D and σ² relative to σ²). This is the {name} fit."
-            )
-        else:
-            words = (
-                f"NOT CONVERGED after {times}: the last one moved something by {last:.0e} (to stop: "
-                f"{self.tolerance:.0e}). These are not the {name} estimates; raise max_iterations."
-            )
+        slots = {"times": f"{self.iterations} iteration{'s' * (self.iterations > 1)}", "name": name}
+        slots |= {"last": self.trace["change"].iloc[-1], "tolerance": self.tolerance}
         parts: list[Part] = [
             "Step 1: β by generalised least squares, given V = Z D Zᵀ + σ²I.",
-            f"Step 2: {second}.",
+            f"Step 2: {SAY(f'steps.{self.update}')}.",
             "",
             Table(shown, printed, "Every iteration", index=True),
             "",
-            words,
+            SAY("steps.converged" if self.converged else "steps.not_converged", **slots),
         ]
         if self.iterations and self._still:
-            parts.append(
-                "β did not move: on this design generalised least squares gives the same coefficients whatever D is "
-                "(ordinary least squares), only their standard errors depend on it."
-            )
+            parts.append(SAY("steps.still"))
         return Page(f"Two-step iteration to the {name} fit: {self.design.hierarchy.formula}", parts)
 
     @property

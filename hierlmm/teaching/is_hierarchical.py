@@ -30,7 +30,9 @@ from hierlmm.design.formula import INTERCEPT, join_terms, parse_rhs
 from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.options import checked
 from hierlmm.results import Items, Page, Part, Result, Table
+from hierlmm.text import sayer
 
+SAY = sayer(__file__)
 SEE = "docs, page 'Teaching'"
 RANK_TOLERANCE = 1e-10
 ROUNDING = 1e-13
@@ -100,42 +102,29 @@ class HierarchicalCheck(Result):
         else:
             parts.append(Items("", self.reasons, [f"  - {reason}" for reason in self.reasons]))
             if self.is_covariance:
-                parts.append("A marginal model can have this V; a hierarchy with these random effects cannot.")
+                parts.append(SAY("hierarchical.possible"))
             parts.append("Closest symmetric D and σ² (no such hierarchy exists):")
         D = pd.DataFrame(_without_rounding(self.D.to_numpy(), self._size), index=self.D.index, columns=self.D.columns)
         D = D.rename_axis(index=None, columns=None)
         printed = ["D =", *D.to_string(float_format=lambda v: f"{v:.5g}").splitlines()]
         low, high = self.sigma2_interval
         free = f" (any value from {low:.4g} to {high:.4g} will do)" if high > low else ""
-        distance = _without_rounding(self.distance, self._size)
         parts += [
             Table(D, [f"  {line}" for line in printed], "D", index=True, number=".5g"),
             f"  σ² = {_without_rounding(self.sigma2, self._size):.6g}{free}",
-            f"Distance of V from all Z D Zᵀ + σ²I with symmetric D: {distance:.3g}",
+            SAY("hierarchical.distance", distance=_without_rounding(self.distance, self._size)),
         ]
         if not self.unique:
-            parts.append(self._ambiguity)
+            rank, (n, q) = len(self.eigenvalues), self.Z.shape
+            why = [SAY("hierarchical.spanned")] if rank == n else []
+            why += [SAY("hierarchical.dependent")] if rank < q else []
+            parts.append(SAY("hierarchical.not_unique", why="; ".join(why)))
         what = f"Does this V ({len(self.V)} × {len(self.V)}) come from random effects ({terms}) and σ²I?"
         return Page(f"{what}  {answer}", parts)
 
     @property
     def _size(self) -> float:
         return float(np.abs(self.V.to_numpy()).max())
-
-    @property
-    def _ambiguity(self) -> str:
-        parts = []
-        rank = len(self.eigenvalues)
-        if rank == len(self.V):
-            parts.append(
-                "the random effects span all measurements, so that variance can be moved between D and σ² without a "
-                "trace in V (the middle of what is possible is shown)"
-            )
-        if rank < self.Z.shape[1]:
-            parts.append(
-                "the columns of Z are linearly dependent, so that several D give the same Z D Zᵀ (the smallest)"
-            )
-        return "Not unique: " + "; ".join(parts) + "."
 
 
 @checked
@@ -189,15 +178,11 @@ def is_hierarchical(V: Any, Z: Any, *, times: Any = None, tolerance: float = 1e-
     is_covariance = asymmetry <= limit and values[0] >= -limit
     if asymmetry > limit:
         i, j = np.unravel_index(int(np.argmax(np.abs(matrix - matrix.T))), matrix.shape)
-        reasons.append(
-            f"V is no covariance matrix: it is not symmetric, V[{labels[i]}, {labels[j]}] = {matrix[i, j]:.4g} but "
-            f"V[{labels[j]}, {labels[i]}] = {matrix[j, i]:.4g}."
-        )
+        entries = {"i": labels[i], "j": labels[j], "above": matrix[i, j], "below": matrix[j, i]}
+        reasons.append(SAY("hierarchical.asymmetric", **entries))
     if values[0] < -limit:
-        reasons.append(
-            f"V is no covariance matrix: it would give the combination {_combination(vectors[:, 0], labels)} of the "
-            f"measurements a variance of {values[0]:.4g}."
-        )
+        combination = _combination(vectors[:, 0], labels)
+        reasons.append(SAY("hierarchical.indefinite", combination=combination, value=values[0]))
     found = _solve(symmetric, design.to_numpy(), limit)
     D = pd.DataFrame(found.D, index=design.columns, columns=design.columns)
     names = pd.Index(labels)
@@ -205,11 +190,11 @@ def is_hierarchical(V: Any, Z: Any, *, times: Any = None, tolerance: float = 1e-
     outside = pd.DataFrame(found.outside + skew, index=names, columns=names)
     if found.distance > limit:
         reasons.append(_outside_words(symmetric, found, labels, design))
-    eigenvalues, directions = np.linalg.eigh(found.B)
+    eigenvalues = np.linalg.eigh(found.B)[0]
     if len(eigenvalues) and eigenvalues[0] < -limit:
-        reasons.append(_negative_words(found, design, directions[:, 0], limit))
+        reasons.append(_negative_words(found, design))
     if found.sigma2 < -limit:
-        reasons.append(f"σ² would be {found.sigma2:.4g}: a negative residual variance.")
+        reasons.append(SAY("hierarchical.sigma2", sigma2=found.sigma2))
     good = not reasons
     return HierarchicalCheck(
         is_hierarchical=good,
@@ -266,36 +251,28 @@ def _solve(V: FloatArray, Z: FloatArray, limit: float) -> _Solution:
 
 def _outside_words(V: FloatArray, found: _Solution, labels: list[Any], design: pd.DataFrame) -> str:
     i, j = np.unravel_index(int(np.argmax(np.abs(found.outside))), V.shape)
-    share = found.distance / float(np.linalg.norm(V))
-    names = ", ".join(map(str, design.columns))
     i, j = min(i, j), max(i, j)
-    return (
-        f"V has a part outside Z D Zᵀ + σ²I (distance {found.distance:.3g}, {share:.2g} of V): no symmetric D for "
-        f"{names} and no σ² reproduce it. The largest gap is at [{labels[i]}, {labels[j]}]: V has {V[i, j]:.4g}, the "
-        f"closest such matrix {V[i, j] - found.outside[i, j]:.4g}."
-    )
+    slots = {"names": ", ".join(map(str, design.columns)), "i": labels[i], "j": labels[j], "value": V[i, j]}
+    slots |= {"distance": found.distance, "share": found.distance / float(np.linalg.norm(V))}
+    return SAY("hierarchical.outside", closest=V[i, j] - found.outside[i, j], **slots)
 
 
-def _negative_words(found: _Solution, design: pd.DataFrame, direction: FloatArray, limit: float) -> str:
+def _negative_words(found: _Solution, design: pd.DataFrame) -> str:
     D, names = found.D, [str(c) for c in design.columns]
     if len(names) == 1:
-        value = float(D[0, 0])
-        words = f"D would be negative: a variance of {value:.4g} for {names[0]}"
-        column = design.to_numpy()[:, 0]
+        value, column, icc = float(D[0, 0]), design.to_numpy()[:, 0], ""
         if np.ptp(column) == 0.0 and column[0] != 0.0:
             shared = value * column[0] ** 2
-            words += f", i.e. a negative intra-class correlation of {shared / (shared + found.sigma2):.3g}"
-        return words + ". A variance cannot be negative."
+            icc = f"{shared / (shared + found.sigma2):.3g}"
+        return SAY("hierarchical.negative", value=value, name=names[0], icc=icc)
     on_diagonal = [f"{D[k, k]:.4g} for {name}" for k, name in enumerate(names) if D[k, k] < 0]
-    values, vectors = np.linalg.eigh(D)
-    words = "D would not be a covariance matrix: "
     if on_diagonal:
-        return words + f"a variance of {' and of '.join(on_diagonal)}."
-    combination = _combination(vectors[:, 0], names)
+        return SAY("hierarchical.diagonal", variances=" and of ".join(on_diagonal))
     if len(names) == 2 and D[0, 0] > 0 and D[1, 1] > 0:
         corr = D[0, 1] / np.sqrt(D[0, 0] * D[1, 1])
-        return words + f"a correlation of {corr:.3g} between {names[0]} and {names[1]}."
-    return words + f"a variance of {values[0]:.4g} for the combination {combination} of the random effects."
+        return SAY("hierarchical.correlation", corr=corr, a=names[0], b=names[1])
+    values, vectors = np.linalg.eigh(D)
+    return SAY("hierarchical.combination", value=values[0], combination=_combination(vectors[:, 0], names))
 
 
 def _combination(vector: FloatArray, names: Sequence[Any]) -> str:

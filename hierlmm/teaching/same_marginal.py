@@ -32,7 +32,9 @@ from hierlmm.errors import DataError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
+from hierlmm.text import sayer
 
+SAY = sayer(__file__)
 SEE = "docs, page 'Teaching'"
 EQUAL = 1e-8
 
@@ -188,49 +190,26 @@ class SameMarginal(Result):
         return self.last
 
     def _page(self) -> Page:
-        lines = [
-            f"  A: {self.first.name}",
-            f"  B: {self.second.name}",
-            "",
-            "What the data see (the marginal model)",
-            f"  largest difference of V_i       {self.V_difference:.1e} of its largest entry",
-            f"  largest difference of the mean  {self.mean_difference:.1e} SD of the response",
-            f"  full (ML) log-likelihood        {self.loglik.iloc[0]:z.6f} and {self.loglik.iloc[1]:z.6f}",
-        ]
-        if self.first.restricted or self.second.restricted:
-            lines.append(
-                "    at the REML estimates: not the restricted log-likelihood that fit.loglik of a REML fit is"
-            )
-        if self.same:
-            lines += [
-                "  The same marginal model: no likelihood, test or information criterion can prefer one of them.",
-                "  Nor can a Bayes factor, if both have the same prior for (β, V).",
-            ]
-        else:
-            lines.append("  NOT the same marginal model: data can tell these two apart.")
-        lines += [
-            "",
-            "What only the hierarchies say",
-            f"  share of subject effects in the variance  {self.between.iloc[0]:.1%} and {self.between.iloc[1]:.1%}",
-        ]
-        label, values = self.b.index[0], self.last.iloc[0].to_numpy(dtype=float)
-        for letter, one in (("A", self.first), ("B", self.second)):
+        a, b = self.first, self.second
+        slots = {"V": self.V_difference, "mean": self.mean_difference}
+        slots |= {"loglik_a": self.loglik.iloc[0], "loglik_b": self.loglik.iloc[1]}
+        said = [SAY("pair.data", a=a.name, b=b.name, **slots)]
+        if a.restricted or b.restricted:
+            said.append(SAY("pair.restricted"))
+        said.append(SAY("pair.same" if self.same else "pair.different"))
+        said.append(SAY("pair.hierarchies", a=self.between.iloc[0], b=self.between.iloc[1]))
+        label, values = self.b.index[0], self.last.iloc[0].astype(float)
+        for letter, one in (("A", a), ("B", b)):
             words = "no subject effects: b is zero for everybody"
             if np.any(one.D):
                 rows = self.subject(label).loc[letter]
                 words = ", ".join(f"{t} {m:.4g} (sd {s:.3g})" for t, m, s in rows.itertuples())
-            lines.append(f"  {letter}, b of subject {label}: {words}")
+            said.append(f"  {letter}, b of subject {label}: {words}")
         if np.all(np.isfinite(values)):
-            lines += [
-                f"  last measurement of subject {label}, from those before it (observed {values[0]:.4g})",
-                f"    errors go on as they did   {values[1]:.6g} and {values[3]:.6g}",
-                f"    errors drawn anew          {values[2]:.6g} and {values[4]:.6g}",
-            ]
-        lines += [
-            "The posterior of b answers within the hierarchy that was assumed; which one to assume is knowledge about",
-            "how the measurements came about, not something these measurements can show.",
-        ]
-        return Page(f"Two hierarchies for {self.first.design.hierarchy.response}", lines)
+            names = ("observed", "same_a", "new_a", "same_b", "new_b")
+            said.append(SAY("pair.last", label=label, **dict(zip(names, values, strict=True))))
+        said.append(SAY("pair.end"))
+        return Page(f"Two hierarchies for {a.design.hierarchy.response}", "\n".join(said).split("\n"))
 
 
 @checked
@@ -388,12 +367,8 @@ def _between(one: SubjectHierarchy) -> float:
 def _same_rows(a: SubjectHierarchy, b: SubjectHierarchy) -> None:
     if a.design is b.design:
         return
-    alike = (
-        a.design.n_obs == b.design.n_obs
-        and np.array_equal(a.design.subject_index, b.design.subject_index)
-        and np.array_equal(a.design.y, b.design.y)
-    )
-    if not alike:
+    # Arrays of other lengths are not equal.
+    if not all(np.array_equal(getattr(a.design, name), getattr(b.design, name)) for name in ("subject_index", "y")):
         received, remedy = f"hierarchies for {a.design.n_obs} and {b.design.n_obs} rows", "build both on the same table"
         raise DataError(received, "they are not about the same measurements in the same order", remedy, SEE)
 
