@@ -29,8 +29,9 @@ from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError, cl
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
 from hierlmm.options import choose
-from hierlmm.text import show
+from hierlmm.text import sayer, show
 
+SAY = sayer(__file__)
 SEE = "docs, page 'Effect plots'"
 LEVELS = ("population", "marginal")
 FEW_VALUES = 5
@@ -160,10 +161,7 @@ def check_companions(fit: Fit, variable: str, grid: Grid) -> list[str]:
             remedy = f"write the function in the formula, so that it follows: {forms}"
             raise SpecificationError(received, reason, remedy, SEE)
         if not factor and _moves_along(x, frame[name].to_numpy(dtype=np.float64), index):
-            notes.append(
-                f"within subjects {name} changes exactly with {variable}, and is held here: a combination that no "
-                "subject passes through"
-            )
+            notes.append(SAY("curve.moves", name=name, variable=variable))
     return notes
 
 
@@ -214,10 +212,8 @@ def extrapolated(
     outside = (x < column.min() - slack) | (x > column.max() + slack)
     sentences = []
     if outside.any():
-        sentences.append(
-            f"{variable} from {show(float(x.min()))} to {show(float(x.max()))}, data from {show(float(column.min()))} "
-            f"to {show(float(column.max()))}"
-        )
+        ends = {"low": x.min(), "high": x.max(), "least": column.min(), "largest": column.max()}
+        sentences.append(SAY("curve.outside", variable=variable, **{k: show(v) for k, v in ends.items()}))
     knots = _beyond_knots(fit, variable, x)
     if (knots & ~outside).any():
         sentences.append(f"{variable} beyond the boundary knots of its spline")
@@ -245,9 +241,8 @@ def extrapolated(
         room = ROUNDING * float(np.ptp(known))
         far = [w for w in values if w < known.min() - room or w > known.max() + room]
         if far:
-            sentences.append(
-                f"{v} = {', '.join(map(show, far))}, data from {show(float(known.min()))} to {show(float(known.max()))}"
-            )
+            ends = {"least": show(known.min()), "largest": show(known.max())}
+            sentences.append(SAY("curve.far", variable=v, values=", ".join(map(show, far)), **ends))
             beyond |= np.isin(keys[v], far) if v in keys else True
     return beyond, sentences
 
@@ -277,10 +272,7 @@ def _beyond_knots(fit: Fit, variable: str, x: FloatArray) -> BoolArray:
 def warn_of(sentences: list[str], caught: list[Any]) -> None:
     """One warning for everything that is extrapolated; what else was said is passed on."""
     if sentences:
-        warn(
-            f"Effect curves are extrapolated: {'; '.join(sentences)}. They are drawn dashed there, and rest on "
-            "the form of the model alone."
-        )
+        warn(SAY("curve.extrapolated", where="; ".join(sentences)))
     for message in sorted({str(w.message) for w in caught if issubclass(w.category, FitWarning)}):
         if not (sentences and "extrapolated" in message):
             warn(message)

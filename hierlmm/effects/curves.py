@@ -36,8 +36,9 @@ from hierlmm.frames import apart
 from hierlmm.likelihood.quantiles import DIRECTIONS
 from hierlmm.options import checked, choose, renamed
 from hierlmm.results import Page, Result, Table
-from hierlmm.text import fill, show, table_lines, templates
+from hierlmm.text import sayer, show, table_lines
 
+SAY = sayer(__file__)
 SEE = "docs, page 'Effect plots'"
 LOG = re.compile(r"(?:np\.)?log(10|2)?\((.+)\)", re.DOTALL)
 LIMITS = ("estimate", "lower", "upper", "lower_simultaneous", "upper_simultaneous")
@@ -236,16 +237,15 @@ class EffectCurves(Result):
     def _with_y(self, rows: pd.DataFrame, y: FloatArray) -> pd.DataFrame:
         return rows[[*self.panels, *self.by, self.variable]].rename(columns=self.point_columns).assign(y=y)
 
-    def _level_of_residuals(self, residual_level: str | None) -> Literal["subject", "population"]:
+    def _level_of_residuals(self, residual_level: str | None) -> Any:
         effects = self.fit.has_random_effects
-        if residual_level is None:
-            return "subject" if effects else "population"
-        choose("residual_level", residual_level, ("subject", "population"))
-        if residual_level == "subject" and not effects:
+        level = ("subject" if effects else "population") if residual_level is None else residual_level
+        choose("residual_level", level, ("subject", "population"))
+        if level == "subject" and not effects:
             received = f"residual_level='subject' of a fit by {self.estimator} without random effects"
             reason = "there is no line of a subject to measure them from"
             raise NotAvailableError(received, reason, "use residual_level='population'", SEE)
-        return "subject" if residual_level == "subject" else "population"
+        return level
 
     @property
     def _beta(self) -> FloatArray:
@@ -272,34 +272,29 @@ class EffectCurves(Result):
         if self.simultaneous is not None:
             lines.append(self._simultaneous_text())
         if bool(self._linear["extrapolated"].any()):
-            where = "beyond the data of the curve's group or the boundary knots"
-            lines.append(f"Dashed: {where} ({self.variable} there was not seen).")
+            lines.append(SAY("curve.dashed", variable=self.variable))
         return [*lines, *notes_of(self.notes, self.judge)]
 
     def _band_text(self) -> str:
-        band = f"Band: {100 * self.ci:g} %, pointwise,"
+        percent = 100 * self.ci
         if isinstance(self.judge, PosteriorDraws):
-            return f"{band} quantiles of {len(self.judge.beta)} draws."
-        kind = covariance_of(self.fit)
-        return f"{band} {self.judge.description}{f', {kind} covariance' if kind else ''}."
+            return SAY("curve.band_of_draws", percent=percent, n=len(self.judge.beta))
+        return SAY("curve.band", percent=percent, how=self.judge.description, kind=covariance_of(self.fit))
 
     def _simultaneous_text(self) -> str:
-        what = "each curve" if self.simultaneous == "curve" else "all curves together"
         low, high = float(self.critical.min()), float(self.critical.max())
         size = f"{low:z.2f}" if high - low < 0.005 else f"{low:z.2f} to {high:z.2f}"
-        how = f"largest |t|, averaged over {2**DIRECTIONS} directions, seed {self.seed}"
-        if isinstance(self.judge, PosteriorDraws):
-            how = "largest deviation over draws"
-        points = f"{100 * self.ci:g} % for all {len(self.grid.points[self.variable])} grid points of {what}"
-        return f"Simultaneous band: {points}, estimate ± {size} se ({how})."
+        draws = isinstance(self.judge, PosteriorDraws)
+        how = SAY("curve.by_draws" if draws else "curve.by_t", directions=2**DIRECTIONS, seed=self.seed)
+        slots = {"n": len(self.grid.points[self.variable]), "what": SAY(f"curve.{self.simultaneous}")}
+        return SAY("curve.simultaneous", percent=100 * self.ci, size=size, how=how, **slots)
 
     def _curve_text(self) -> str:
-        words = templates(__file__)["curve"]
-        which = words[self.level if self.fit.has_random_effects else "fixed"]
+        which = SAY(f"curve.{self.level if self.fit.has_random_effects else 'fixed'}")
         if self.transform is None:
             return which
         back = "exp" if self._base == math.e else f"{self._base:g} to its power"
-        return f"{which}, {fill(words['median'], response=self.response, back=back, y=self.ylabel)}"
+        return f"{which}, {SAY('curve.median', response=self.response, back=back, y=self.ylabel)}"
 
     def plot(self, **options: Any) -> Any:
         """Draw the curves; see `hierlmm.plots.plot_effects`.

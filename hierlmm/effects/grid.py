@@ -15,7 +15,7 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,10 +110,7 @@ def reference_grid(design: Design, at: Mapping[str, Any] | None = None) -> Grid:
     factors = frozenset(v for v in variables if v in labels or is_label(design, v))
     wanted = {plain_name(name): values for name, values in (at or {}).items()}
     for name in wanted:
-        if name not in variables:
-            reason = f"the fixed effects have no covariate of this name.{closest(name, variables)}"
-            remedy = f"use {shorten(map(repr, variables))}" if variables else "leave it out: there is no covariate"
-            raise SpecificationError(f"at={{{name!r}: ...}}", reason, remedy, SEE)
+        refuse_unknown(f"at={{{name!r}: ...}}", name, variables, "leave it out: there is no covariate")
     values: dict[str, tuple[Any, ...]] = {}
     for v in variables:
         known = levels_of(design, v) if v in factors else None
@@ -159,12 +156,11 @@ def check_values(variable: str, asked: Any, levels: Sequence[Any] | None, see: s
     return given if levels is not None else [float(v) for v in given]
 
 
-def refuse_unknown(name: str, grid: Grid) -> None:
-    """Refuse a variable that is not in the grid."""
-    if name not in grid.points:
-        known = f"use {shorten(map(repr, grid.points))}" if grid.points else "this model has no covariates"
-        reason = f"the fixed effects have no covariate of this name.{closest(name, grid.points)}"
-        raise SpecificationError(repr(name), reason, known, SEE)
+def refuse_unknown(received: str, name: str, known: Collection[str], otherwise: str) -> None:
+    """Refuse a name that no covariate of the fixed effects has; ``otherwise``: what to do where there is none."""
+    if name not in known:
+        reason = f"the fixed effects have no covariate of this name.{closest(name, known)}"
+        raise SpecificationError(received, reason, f"use {shorten(map(repr, known))}" if known else otherwise, SEE)
 
 
 def average_rows(

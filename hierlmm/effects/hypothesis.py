@@ -23,8 +23,9 @@ from hierlmm.fits.base import Fit
 from hierlmm.likelihood.wald import JointTest, Wald, independent_rows, two_sided
 from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
-from hierlmm.text import table_lines
+from hierlmm.text import sayer, table_lines
 
+SAY = sayer(__file__)
 type Region = tuple[float, float] | None
 
 
@@ -57,19 +58,16 @@ class HypothesisTest(Result):
     value: FloatArray
     notes: tuple[str, ...]
 
-    def _lines(self) -> list[str]:
-        lines = []
+    def _page(self) -> Page:
+        table = Table(self.table, table_lines(self.table, ["hypothesis"]), "Each hypothesis")
+        together = []
         if self.joint is not None:
             F, df1, df2, p = self.joint
             p_text = f"p = {p:.4g}" if p >= 1e-4 else f"p = {p:.2e}"
-            lines.append(f"All together: F = {F:z.4f} on {df1} and {df2:z.1f} degrees of freedom, {p_text}")
+            together = [f"All together: F = {F:z.4f} on {df1} and {df2:z.1f} degrees of freedom, {p_text}"]
         elif self.probability is not None:
-            lines.append(f"All together: {self.probability:z.4f}")
-        return [*lines, *self.notes]
-
-    def _page(self) -> Page:
-        table = Table(self.table, table_lines(self.table, ["hypothesis"]), "Each hypothesis")
-        return Page(f"Linear hypotheses ({self.estimator})", ["", table, "", *self._lines()])
+            together = [f"All together: {self.probability:z.4f}"]
+        return Page(f"Linear hypotheses ({self.estimator})", ["", table, "", *together, *self.notes])
 
 
 def test_hypotheses(
@@ -86,11 +84,12 @@ def test_hypotheses(
     region = check_rope(rope, judge)
     L, value = np.array([h.weights for h in parsed]), np.array([h.value for h in parsed])
     names = pd.DataFrame({"hypothesis": [h.text for h in parsed]})
+    joint, probability = None, None
     if isinstance(judge, PosteriorDraws):
         columns, probability, notes = _by_draws(judge, parsed, L, value, ci, region)
-        return HypothesisTest(fit.estimator, names.join(pd.DataFrame(columns)), None, probability, L, value, notes)
-    columns, joint, notes = _by_wald(judge, parsed, L, value, ci)
-    return HypothesisTest(fit.estimator, names.join(pd.DataFrame(columns)), joint, None, L, value, notes)
+    else:
+        columns, joint, notes = _by_wald(judge, parsed, L, value, ci)
+    return HypothesisTest(fit.estimator, names.join(pd.DataFrame(columns)), joint, probability, L, value, notes)
 
 
 def _by_wald(
@@ -100,19 +99,16 @@ def _by_wald(
     assert found.df is not None
     t, df, signs = found.estimate / found.se, found.df, np.array([h.sign for h in parsed])
     p = np.select([signs == ">", signs == "<"], [stats.t.sf(t, df), stats.t.cdf(t, df)], two_sided(t, df))
-    notes = [f"estimate: left side minus right side. {judge.description[:1].upper()}{judge.description[1:]}."]
-    notes.append(f"Intervals: {100 * ci:g} %, two-sided.")
-    joint = None
+    how, several, joint = judge.description, len(parsed) > 1, None
+    notes = [SAY("hypothesis.wald", how=how[:1].upper() + how[1:]), SAY("hypothesis.intervals", percent=100 * ci)]
     if np.any(signs != "="):
-        notes.append("'>' and '<': p of the one-sided test in which the hypothesis written is the alternative.")
-        if len(parsed) > 1:
-            notes.append("No test of all together: there is none for inequalities; each p stands by itself.")
-    elif len(parsed) > 1:
+        notes += [SAY("hypothesis.one_sided"), *([SAY("hypothesis.no_joint")] if several else [])]
+    elif several:
         joint = judge.joint(L, value)
         if joint.df1 < len(parsed):
-            notes.append(f"Only {joint.df1} of the {len(parsed)} hypotheses are independent.")
-    if len(parsed) > 1:
-        notes.append("The p-values of the rows are not corrected for their number.")
+            notes.append(SAY("hypothesis.dependent", r=joint.df1, n=len(parsed)))
+    if several:
+        notes.append(SAY("hypothesis.uncorrected"))
     return {**found.columns, "t": t, "p": p}, joint, (*notes, *notes_of((), judge))
 
 
@@ -123,24 +119,21 @@ def _by_draws(
     signs = np.array([h.sign for h in parsed])
     holds = np.where(signs == "<", draws < 0.0, draws > 0.0)
     columns = {**estimates(judge, L, -value, ci).columns, "prob": holds.mean(axis=0)}
-    notes = ["estimate: left side minus right side; se: posterior SD; intervals equal-tailed, " + f"{100 * ci:g} %."]
+    notes = [SAY("hypothesis.draws", percent=100 * ci)]
     if np.any(signs != "="):
-        notes.append("prob: posterior probability that the inequality holds.")
+        notes.append(SAY("hypothesis.prob"))
     if np.any(signs == "="):
-        notes.append(
-            "prob of an equality: posterior probability that the left side is larger (a continuous posterior gives the "
-            "equality itself probability zero)."
-        )
+        notes.append(SAY("hypothesis.prob_of_equality"))
     if rope is not None:
         columns["prob_rope"] = share_inside(draws, rope)
-        notes.append(f"prob_rope: probability that the difference lies between {rope[0]:g} and {rope[1]:g}.")
+        notes.append(SAY("hypothesis.rope", low=rope[0], high=rope[1]))
     probability = None
     if len(parsed) > 1 and np.all(signs != "="):
         probability = float(holds.all(axis=1).mean())
-        notes.append("All together: posterior probability that all inequalities hold.")
+        notes.append(SAY("hypothesis.hold"))
     elif len(parsed) > 1 and np.all(signs == "="):
         probability = _outside(judge, L, value)
-        notes.append("All together: share of draws farther from the posterior mean than the hypothesis (Mahalanobis).")
+        notes.append(SAY("hypothesis.farther"))
     return columns, probability, tuple(notes)
 
 

@@ -40,7 +40,9 @@ from hierlmm.fits.base import Fit
 from hierlmm.likelihood.quantiles import band_quantile, largest_t_quantile, largest_t_sf, t_quantile
 from hierlmm.likelihood.wald import Wald, two_sided
 from hierlmm.options import choose
+from hierlmm.text import sayer
 
+SAY = sayer(__file__)
 SEE = "docs, page 'Contrasts'"
 VALUES = 2_000_000
 """Numbers in one working array."""
@@ -175,31 +177,18 @@ def check_multiplicity(judge: Judge, adjust: str | None, simultaneous: bool, *, 
         received = "simultaneous=True for a fit that is no posterior"
         remedy = "use adjust='mvt', which gives simultaneous intervals and p-values"
         raise NotAvailableError(received, "it asks for intervals from draws", remedy, SEE)
-    return check_adjustment("none" if adjust is None else adjust, pairwise=pairwise)
-
-
-def level_text(fit: Fit) -> str:
-    """Which mean the numbers are about, in words."""
-    if not fit.has_random_effects:
-        return "scale of the response; marginal mean (no random effects)"
-    return "scale of the response; population line (b = 0), which is the marginal mean as well (identity link)"
-
-
-def check_adjustment(adjust: str, *, pairwise: bool) -> str:
-    """The correction that was asked for.
-
-    Raises
-    ------
-    SpecificationError
-        If there is none of this name, or it is Tukey's and the family is not all pairs.
-    """
-    name = str(adjust).lower()
+    name = "none" if adjust is None else str(adjust).lower()
     if name not in ADJUSTMENTS:
         choose("adjust", adjust, ADJUSTMENTS, SEE)
     if name == "tukey" and not pairwise:
         reason = "Tukey's correction is for all pairwise differences of a set of means, and this is another family"
         raise SpecificationError("adjust='tukey'", reason, "use adjust='mvt', which is exact for any family", SEE)
     return name
+
+
+def level_text(fit: Fit) -> str:
+    """Which mean the numbers are about, in words."""
+    return SAY("level.random" if fit.has_random_effects else "level.fixed")
 
 
 def adjusted_p(t: FloatArray, df: FloatArray, adjust: str, n_means: int, corr: FloatArray) -> FloatArray:

@@ -82,7 +82,7 @@ def _effects(
     unit: str = "",
 ) -> Effects:
     for name in keep:
-        refuse_unknown(name, grid)
+        refuse_unknown(repr(name), name, grid.points, "this model has no covariates")
     keys = grid.keys(keep)
     L, offset = average_rows(grid, keys, weights, rows)
     adjust = check_multiplicity(judge, intervals.adjust, intervals.simultaneous, pairwise=False)

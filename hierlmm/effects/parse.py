@@ -36,13 +36,6 @@ class Token(NamedTuple):
     at: int
 
 
-class Linear(NamedTuple):
-    """``weights'β + constant``."""
-
-    weights: FloatArray
-    constant: float
-
-
 @dataclass(frozen=True)
 class Hypothesis:
     """``weights'β (sign) value``; the sign is "=", "<" or ">"."""
@@ -90,7 +83,7 @@ def parse_hypotheses(hypotheses: str | Sequence[str], design: Design) -> list[Hy
             received = f"a hypothesis of type {type(text).__name__}"
             raise SpecificationError(received, "a hypothesis is text", "write 'time = 0'", SEE)
         check_text(text)
-        for tokens in _split(_tokens(text, names), ","):
+        for tokens in _split(_tokens(text, names)):
             found += _Reader(text, tokens, names, len(design.coef)).read()
     if not found:
         raise SpecificationError("no hypothesis", "there is nothing to test", "write for example 'time = 0'", SEE)
@@ -142,10 +135,11 @@ def _refuse_name(text: str, start: int, names: dict[str, int]) -> None:
     raise SpecificationError(received, reason, f"use the names in fit.beta.index: {shorten(map(repr, coefs))}", SEE)
 
 
-def _split(tokens: list[Token], sign: str) -> list[list[Token]]:
+def _split(tokens: list[Token]) -> list[list[Token]]:
+    """The hypotheses between commas."""
     parts: list[list[Token]] = [[]]
     for token in tokens:
-        if token.kind == "sign" and token.text == sign:
+        if token.text == ",":
             parts.append([])
         else:
             parts[-1].append(token)
@@ -153,7 +147,7 @@ def _split(tokens: list[Token], sign: str) -> list[list[Token]]:
 
 
 class _Reader:
-    """Recursive descent over the tokens of one hypothesis."""
+    """Recursive descent over the tokens of one hypothesis; an expression is its weights (p) and then its constant."""
 
     def __init__(self, text: str, tokens: list[Token], names: dict[str, int], p: int) -> None:
         self.text, self.tokens, self.names, self.p = text, tokens, names, p
@@ -169,31 +163,26 @@ class _Reader:
             self._fail(f"{self.tokens[self.position].text!r} cannot stand there")
         if not signs:
             self._fail("it compares nothing")
+        first, last = self.tokens[0], self.tokens[-1]
+        whole = " ".join(self.text[first.at : last.at + len(last.text)].split())
         made = []
         for left, sign, right in zip(sides, signs, sides[1:], strict=False):
-            weights = left.weights - right.weights
+            weights = left[:-1] - right[:-1]
             if not np.any(np.abs(weights) > 1e-14):
                 self._fail("no coefficient is left in it")
-            text = f"{self._words(left)} {sign} {self._words(right)}" if len(signs) > 1 else self._own_text()
-            made.append(Hypothesis(text, weights, sign, right.constant - left.constant))
+            text = f"{self._words(left)} {sign} {self._words(right)}" if len(signs) > 1 else whole
+            made.append(Hypothesis(text, weights, sign, float(right[-1] - left[-1])))
         return made
 
-    def _own_text(self) -> str:
-        last = self.tokens[-1]
-        return " ".join(self.text[self.tokens[0].at : last.at + len(last.text)].split())
-
-    def _words(self, side: Linear) -> str:
-        coef = list(self.names)
-        parts = [f"{w:g}*{coef[i]}" if w != 1.0 else coef[i] for i, w in enumerate(side.weights) if w != 0.0]
-        return " + ".join(parts + ([f"{side.constant:g}"] if side.constant != 0.0 or not parts else []))
+    def _words(self, side: FloatArray) -> str:
+        coef, constant = list(self.names), side[-1]
+        parts = [f"{w:g}*{coef[i]}" if w != 1.0 else coef[i] for i, w in enumerate(side[:-1]) if w != 0.0]
+        return " + ".join(parts + ([f"{constant:g}"] if constant != 0.0 or not parts else []))
 
     def _fail(self, reason: str) -> None:
-        raise SpecificationError(
-            f"the hypothesis {self.text!r}",
-            reason,
-            "write linear expressions of coefficients on both sides of '=', '<' or '>', as in 'a = 0', '2*a - b = 0.5'",
-            SEE,
-        )
+        received = f"the hypothesis {self.text!r}"
+        both = "write linear expressions of coefficients on both sides of '=', '<' or '>'"
+        raise SpecificationError(received, reason, f"{both}, as in 'a = 0', '2*a - b = 0.5'", SEE)
 
     def _peek(self) -> str:
         if self.position >= len(self.tokens):
@@ -207,48 +196,42 @@ class _Reader:
         self.position += 1
         return self.tokens[self.position - 1]
 
-    def _sum(self) -> Linear:
+    def _sign(self) -> float:
+        return 1.0 if self._take().text == "+" else -1.0
+
+    def _sum(self) -> FloatArray:
         total = self._product()
         while self._peek() in ("+", "-"):
-            factor = 1.0 if self._take().text == "+" else -1.0
-            other = self._product()
-            total = Linear(total.weights + factor * other.weights, total.constant + factor * other.constant)
+            total = total + self._sign() * self._product()
         return total
 
-    def _product(self) -> Linear:
+    def _product(self) -> FloatArray:
         total = self._signed()
         while self._peek() in ("*", "/"):
             sign, other = self._take().text, self._signed()
-            if np.any(other.weights):
-                if sign == "/" or np.any(total.weights):
+            if np.any(other[:-1]):
+                if sign == "/" or np.any(total[:-1]):
                     self._fail("it is not linear: coefficients are multiplied or divided by each other")
                 total, other = other, total
-            if sign == "/" and other.constant == 0.0:
+            if sign == "/" and other[-1] == 0.0:
                 self._fail("it divides by zero")
-            factor = 1.0 / other.constant if sign == "/" else other.constant
-            total = Linear(factor * total.weights, factor * total.constant)
+            total = (1.0 / other[-1] if sign == "/" else other[-1]) * total
         return total
 
-    def _signed(self) -> Linear:
+    def _signed(self) -> FloatArray:
         factor = 1.0
         while self._peek() in ("+", "-"):
-            factor *= 1.0 if self._take().text == "+" else -1.0
-        inner = self._unsigned()
-        return Linear(factor * inner.weights, factor * inner.constant)
-
-    def _unsigned(self) -> Linear:
-        if self._peek() == "(":
-            self._take()
-            inner = self._sum()
+            factor *= self._sign()
+        token, value = self._take(), np.zeros(self.p + 1)
+        if token.kind == "number":
+            value[-1] = float(token.text)
+        elif token.kind == "name":
+            value[self.names[token.text]] = 1.0
+        elif token.text == "(":
+            value = self._sum()
             if self._peek() != ")":
                 self._fail("a parenthesis is not closed")
             self._take()
-            return inner
-        token = self._take()
-        weights = np.zeros(self.p)
-        if token.kind == "number":
-            return Linear(weights, float(token.text))
-        if token.kind != "name":
+        else:
             self._fail(f"{token.text!r} cannot stand there")
-        weights[self.names[token.text]] = 1.0
-        return Linear(weights, 0.0)
+        return factor * value

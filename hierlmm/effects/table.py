@@ -36,14 +36,14 @@ from hierlmm.frames import apart
 from hierlmm.likelihood.wald import Wald
 from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
-from hierlmm.text import PROBABILITIES, fill, probability_text, show, table_lines, templates
+from hierlmm.text import PROBABILITIES, probability_text, sayer, show, table_lines
 
 SEE = "docs, page 'Contrasts'"
 NUMBERS = ("estimate", "se", "df", "lower", "upper")
 TESTS = (*NUMBERS, "t", "p", "prob_positive", "prob_rope")
 RESULTS = {"marginal means": NUMBERS, "contrasts": ("contrast", *TESTS), "slopes": ("slope", *TESTS)}
 """Columns that a table of each kind can have, whatever the estimator: a covariate of such a name stands aside."""
-WORDS = templates(__file__)["table"]
+SAY = sayer(__file__)
 OTHER_INTERVALS = ("holm", "fdr")
 ROUNDING = {"marginal means": 1e-12, "slopes": 1e-8}
 """Rounding of what is compared, relative: rows of the design are exact, slopes are differences with a short step."""
@@ -111,7 +111,8 @@ class Effects(Result):
         A variable of the data has a column of its own name, or, if that is the name of a column of results of this
         kind of table (a time called ``t``), of that name after ``at``: ``at t``.
         """
-        columns = self._from_draws() if isinstance(self.judge, PosteriorDraws) else self._from_wald(self.judge)
+        judge = self.judge
+        columns = self._from_draws(judge) if isinstance(judge, PosteriorDraws) else self._from_wald(judge)
         named = {} if self.kind == "marginal means" else {RESULTS[self.kind][0]: list(self.row_names)}
         keys = self.keys.reset_index(drop=True).rename(columns=self._columns)
         return pd.concat([keys, pd.DataFrame({**named, **columns})], axis=1)
@@ -166,11 +167,10 @@ class Effects(Result):
         columns = found._replace(df=df, lower=found.estimate - half, upper=found.estimate + half).columns
         return columns if self.kind == "marginal means" else {**columns, "t": t, "p": p}
 
-    def _from_draws(self) -> dict[str, FloatArray]:
-        assert isinstance(self.judge, PosteriorDraws)
-        found = estimates(self.judge, self.L, self.offset, self.ci)
+    def _from_draws(self, judge: PosteriorDraws) -> dict[str, FloatArray]:
+        found = estimates(judge, self.L, self.offset, self.ci)
         for rows in self._tested() if self.simultaneous else []:
-            half = sup_t(self.judge, self.L, self.offset, found, rows, self.ci) * found.se[rows]
+            half = sup_t(judge, self.L, self.offset, found, rows, self.ci) * found.se[rows]
             found.lower[rows], found.upper[rows] = found.estimate[rows] - half, found.estimate[rows] + half
         columns = found.columns
         if self.kind != "marginal means":
@@ -231,8 +231,8 @@ class Effects(Result):
     @property
     def labels(self) -> list[str]:
         """What each row is, without the ``by`` columns."""
-        parts = [[*own, name] for own, name in zip(self.key_texts, self.row_names or [""] * len(self), strict=True)]
-        return [", ".join(text for text in row if text) for row in parts]
+        parts = zip(self.key_texts, self.row_names or [""] * len(self), strict=True)
+        return [", ".join(filter(None, [*own, name])) for own, name in parts]
 
     @property
     def key_texts(self) -> list[list[str]]:
@@ -243,7 +243,7 @@ class Effects(Result):
     @property
     def title(self) -> str:
         """Title of the table and the plot."""
-        return f"{self.kind[:1].upper()}{self.kind[1:]} of {self.response} ({self.estimator})"
+        return f"{self.kind.capitalize()} of {self.response} ({self.estimator})"
 
     @property
     def xlabel(self) -> str:
@@ -258,25 +258,23 @@ class Effects(Result):
         """The intervals in a few words, for a title."""
         text = f"{100 * self.ci:g} % intervals"
         if self._family_size > 1 and self.adjust != "none":
-            return f"{text} ({WORDS['intervals'][self.adjust]})"
+            return f"{text} ({SAY(f'intervals.{self.adjust}')})"
         return f"{text} (simultaneous)" if self._family_size > 1 and self.simultaneous else text
 
     def notes_text(self) -> list[str]:
         """How the numbers were made, one statement a line."""
-        percent = f"{100 * self.ci:g} %"
+        percent = 100 * self.ci
         lines = [f"Level: {self.level}.", *([self.averaged] if self.averaged else [])]
         if isinstance(self.judge, Wald):
-            lines += [f"Intervals: {percent}, {self.judge.description}.", self._adjustment_text()]
+            lines += [SAY("table.wald", percent=percent, how=self.judge.description), self._adjustment_text()]
         else:
-            n = len(self.judge.beta)
-            together = f"for all of a family together (sup-t over {n} draws)"
-            each = f"equal-tailed, each by itself ({n} draws)"
-            lines.append(f"Intervals: {percent} {together}." if self.simultaneous else f"Intervals: {percent}, {each}.")
+            name = "table.together" if self.simultaneous else "table.draws"
+            lines.append(SAY(name, percent=percent, n=len(self.judge.beta)))
             if not self.simultaneous and self._family_size > 1:
-                lines.append(WORDS["uncorrected"])
+                lines.append(SAY("table.uncorrected"))
         if self.rope is not None:
-            lines.append(f"prob_rope: probability of lying between {self.rope[0]:g} and {self.rope[1]:g}.")
-        return [*lines, *([WORDS["fixed"]] if self._fixed.any() else []), *notes_of(self.notes, self.judge)]
+            lines.append(SAY("table.rope", low=self.rope[0], high=self.rope[1]))
+        return [*lines, *([SAY("table.fixed")] if self._fixed.any() else []), *notes_of(self.notes, self.judge)]
 
     @property
     def _family_size(self) -> int:
@@ -290,10 +288,10 @@ class Effects(Result):
             return "Multiplicity: no row is tested."
         if m <= 1 or self.adjust == "none":
             return f"Multiplicity: {what} are not corrected." if m > 1 else "Multiplicity: one row in each family."
-        words = fill(WORDS["p"][self.adjust], of=self.n_means if self.adjust == "tukey" else each)
+        words = SAY(f"p.{self.adjust}", of=self.n_means if self.adjust == "tukey" else each)
         if self.adjust in OTHER_INTERVALS:
             kind = "p-values" if self.kind != "marginal means" else "no p-values"
-            return f"Multiplicity: {kind} by {words}; intervals by {WORDS['intervals'][self.adjust]}."
+            return f"Multiplicity: {kind} by {words}; intervals by {SAY(f'intervals.{self.adjust}')}."
         return f"Multiplicity: {what} by {words}."
 
     def __len__(self) -> int:
@@ -307,8 +305,8 @@ class Effects(Result):
         for name in table.columns.intersection(list(PROBABILITIES)):
             shown[name] = [probability_text(v) for v in table[name]]
         texts = list(table.columns[: list(table.columns).index("estimate")])
-        caption = self.kind[:1].upper() + self.kind[1:]
-        return Page(self.title, ["", Table(shown, table_lines(table, texts), caption), "", *self.notes_text()])
+        body = Table(shown, table_lines(table, texts), self.kind.capitalize())
+        return Page(self.title, ["", body, "", *self.notes_text()])
 
 
 def _correlations(L: FloatArray, cov: FloatArray) -> FloatArray:
