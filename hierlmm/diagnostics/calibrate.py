@@ -40,25 +40,8 @@ from hierlmm.bayes.predictive import prior_draws_with_eta
 from hierlmm.bayes.priors import Priors, resolve_priors
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.design import Design, design_of
+from hierlmm.diagnostics import recovered, replicate
 from hierlmm.diagnostics.calibration import Calibration
-from hierlmm.diagnostics.recovered import (
-    FIELDS,
-    Quantities,
-    Recovered,
-    Truth,
-    recover_by_likelihood,
-    recover_by_nuts,
-    thinned,
-)
-from hierlmm.diagnostics.replicate import (
-    Failure,
-    drawn_response,
-    eigen_root,
-    replicate,
-    require_collapsed,
-    streams,
-    whole,
-)
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.frames import quote
@@ -148,7 +131,7 @@ def calibrate(
     (20, 7)
     """
     choose("estimator", estimator, ESTIMATORS)
-    n = whole("simulations", simulations, 10)
+    n = replicate.whole("simulations", simulations, 10)
     options = {"draws": draws, "tune": tune, "chains": chains, "target_accept": target_accept}
     check_settings(draws=draws, tune=tune, chains=chains, target_accept=target_accept)
     design = design_of(model, "calibrate")
@@ -156,21 +139,21 @@ def calibrate(
     bayes = estimator == "nuts"
     _refuse_own_fitted_values(design)
     if bayes:
-        require_collapsed(priors, "calibrate")
-    quantities = Quantities(design, _positions(design, subjects, bayes), bayes)
+        replicate.require_collapsed(priors, "calibrate")
+    quantities = recovered.Quantities(design, _positions(design, subjects, bayes), bayes)
     draw, source = _truth_source(design, priors, truth)
-    used_seed, seeds = streams(seed, n)
+    used_seed, seeds = replicate.streams(seed, n)
 
-    def work(k: int) -> Recovered:
+    def work(k: int) -> recovered.Recovered:
         rng = np.random.default_rng(seeds[k])
         drawn = draw(rng)
         simulated = design.with_response(drawn.y)
         if bayes:
-            return recover_by_nuts(simulated, priors, quantities, drawn, rng, options)
-        return recover_by_likelihood(simulated, quantities, drawn, reml=estimator == "reml")
+            return recovered.recover_by_nuts(simulated, priors, quantities, drawn, rng, options)
+        return recovered.recover_by_likelihood(simulated, quantities, drawn, reml=estimator == "reml")
 
     started, label = time.perf_counter(), f"Calibration ({estimator.upper()})"
-    results, failures = replicate(work, n, cores=cores, progressbar=progressbar, label=label)
+    results, failures = replicate.replicate(work, n, cores=cores, progressbar=progressbar, label=label)
     tables, checks = _tables(results, failures, quantities.labels)
     return Calibration(
         estimator=estimator.upper(),
@@ -178,9 +161,9 @@ def calibrate(
         design=design,
         priors=priors,
         simulations=n,
-        **{field: tables[field] for field in FIELDS[:6]},
+        **{field: tables[field] for field in recovered.FIELDS[:6]},
         rank_table=tables["rank"] if bayes else None,
-        n_ranks=len(thinned(chains * draws)),
+        n_ranks=len(recovered.thinned(chains * draws)),
         autocorrelation=tables["autocorrelation"].mean() if bayes else None,
         checks=checks,
         failures=tuple(failures),
@@ -190,7 +173,7 @@ def calibrate(
 
 
 def _tables(
-    results: list[Recovered | None], failures: list[Failure], labels: list[str]
+    results: list[recovered.Recovered | None], failures: list[replicate.Failure], labels: list[str]
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """A table data set × parameter for each of `FIELDS`, and the checks of the fits."""
     good = {k: r for k, r in enumerate(results) if r is not None}
@@ -200,7 +183,7 @@ def _tables(
         raise SpecificationError(received, f"the first one failed because {failures[0].reason}", remedy, SEE)
     index, columns = pd.Index(list(good), name="data set"), pd.Index(labels, name="parameter")
     numbers = np.array([r.numbers for r in good.values()])
-    tables = {f: pd.DataFrame(numbers[:, i], index=index, columns=columns) for i, f in enumerate(FIELDS)}
+    tables = {f: pd.DataFrame(numbers[:, i], index=index, columns=columns) for i, f in enumerate(recovered.FIELDS)}
     return tables, pd.DataFrame([r.checks for r in good.values()], index=index)
 
 
@@ -235,7 +218,7 @@ def _positions(design: Design, subjects: Sequence[Any], bayes: bool) -> IntArray
     return np.array([design.subjects.get_loc(s) for s in wanted], dtype=np.intp)
 
 
-def _truth_source(design: Design, priors: ResolvedPriors, truth: Any) -> tuple[Callable[[Rng], Truth], str]:
+def _truth_source(design: Design, priors: ResolvedPriors, truth: Any) -> tuple[Callable[[Rng], recovered.Truth], str]:
     """Return a function that draws a data set, and where it draws from: ``"priors"``, ``"other priors"``, ``"fit"``."""
     if isinstance(truth, Fit):
         return _from_fit(design, truth), "fit"
@@ -248,15 +231,15 @@ def _truth_source(design: Design, priors: ResolvedPriors, truth: Any) -> tuple[C
     raise SpecificationError(received, "data are drawn from priors or from the estimates of a fit", remedy, SEE)
 
 
-def _from_priors(design: Design, priors: ResolvedPriors) -> Callable[[Rng], Truth]:
-    def draw(rng: Rng) -> Truth:
+def _from_priors(design: Design, priors: ResolvedPriors) -> Callable[[Rng], recovered.Truth]:
+    def draw(rng: Rng) -> recovered.Truth:
         one, eta = prior_draws_with_eta(design, priors, 1, rng)
-        return Truth(one["beta"][0], one["D"][0], float(one["sigma"][0]), one["b"][0], eta[0], one["y"][0])
+        return recovered.Truth(one["beta"][0], one["D"][0], float(one["sigma"][0]), one["b"][0], eta[0], one["y"][0])
 
     return draw
 
 
-def _from_fit(design: Design, fit: Fit) -> Callable[[Rng], Truth]:
+def _from_fit(design: Design, fit: Fit) -> Callable[[Rng], recovered.Truth]:
     if list(fit.beta.index) != list(design.coef) or fit.design.term != design.term or not _same_residual(fit, design):
         received = f"truth: a fit of {fit.design.hierarchy.formula}"
         remedy = "pass a fit of the same model, for example truth=model.fit_reml()"
@@ -264,14 +247,14 @@ def _from_fit(design: Design, fit: Fit) -> Callable[[Rng], Truth]:
     q = len(design.term)
     beta, sigma = fit.beta.to_numpy(dtype=float), float(fit.sigma)
     D = fit.D.to_numpy(dtype=float) if q else np.empty((0, 0))
-    root, _ = eigen_root(D)
+    root, _ = replicate.eigen_root(D)
     residual = fit.residual_estimate
     eta = np.empty(0) if residual is None else residual.eta
     colour = None if residual is None else partial(residual_rows(design).colour, eta)
 
-    def draw(rng: Rng) -> Truth:
-        b, y = drawn_response(design, beta, root, sigma, rng, colour)
-        return Truth(beta, D, sigma, b, eta, y)
+    def draw(rng: Rng) -> recovered.Truth:
+        b, y = replicate.drawn_response(design, beta, root, sigma, rng, colour)
+        return recovered.Truth(beta, D, sigma, b, eta, y)
 
     return draw
 

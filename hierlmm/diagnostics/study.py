@@ -26,15 +26,7 @@ from hierlmm.design.design import Design
 from hierlmm.design.formula import parse_formula, term_name, unquoted
 from hierlmm.design.questions import rows_by_subject
 from hierlmm.design.residual import Residual
-from hierlmm.diagnostics.replicate import (
-    binomial_interval,
-    drawn_response,
-    eigen_root,
-    likelihood_of,
-    refuse_unknown,
-    require_collapsed,
-    sample_posterior,
-)
+from hierlmm.diagnostics import replicate
 from hierlmm.errors import DataError, HierlmmError, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.likelihood.checks import check_design
@@ -68,7 +60,7 @@ class Analysis:
         """Refuse models that NUTS cannot fit quickly, where it is the estimator."""
         if self.estimator == "nuts":
             refuse_fitted_values(first)
-            require_collapsed(resolve_priors(plan.priors, first), "design_analysis(estimator='nuts')")
+            replicate.require_collapsed(resolve_priors(plan.priors, first), "design_analysis(estimator='nuts')")
 
 
 @dataclass(frozen=True)
@@ -105,7 +97,7 @@ def between_within_df(design: Design) -> FloatArray:
 
 def by_likelihood(design: Design, position: list[int], analysis: Analysis) -> Found:
     """Fit by REML or ML, and judge by t or z tests."""
-    fit = likelihood_of(design, reml=analysis.estimator == "reml")
+    fit = replicate.likelihood_of(design, reml=analysis.estimator == "reml")
     estimate, se = fit.beta.to_numpy()[position], fit.beta_se.to_numpy()[position]
     df = between_within_df(design)[position] if analysis.quantiles == "t" else np.full(len(position), np.inf)
     half = t.ppf(1.0 - analysis.alpha / 2.0, df) * se
@@ -118,7 +110,9 @@ def by_likelihood(design: Design, position: list[int], analysis: Analysis) -> Fo
 def by_nuts(design: Design, priors: Any, position: list[int], rng: Rng, analysis: Analysis) -> Found:
     """Sample the posterior, and judge by its equal-tailed interval, or one-sided by a probability."""
     options = {"draws": analysis.draws, "tune": analysis.tune, "chains": 1, "target_accept": 0.8}
-    beta = sample_posterior(design, resolve_priors(priors, design), rng, options).found.natural.beta[:, position]
+    beta = replicate.sample_posterior(design, resolve_priors(priors, design), rng, options).found.natural.beta[
+        :, position
+    ]
     alpha, alternative = analysis.alpha, analysis.alternative
     lower, upper = np.quantile(beta, [alpha / 2.0, 1.0 - alpha / 2.0], axis=0)
     if alternative == "two-sided":
@@ -143,7 +137,7 @@ def summaries(studies: list[Found], coefs: list[str], true: FloatArray, n: int) 
     estimate, se, lower, upper = (np.array([getattr(s, f) for s in studies]) for f in Found._fields[:4])
     significant = np.array([s.significant for s in studies])
     width, hits = upper - lower, significant.sum(axis=0).astype(float)
-    low, high = binomial_interval(hits, np.full(len(coefs), float(m)))
+    low, high = replicate.binomial_interval(hits, np.full(len(coefs), float(m)))
     chosen = np.where(significant, estimate, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         known = np.where((true != 0) & (hits > 0), 1.0, np.nan)
@@ -320,7 +314,7 @@ def _resampling_plan(base: Design, stated: Stated) -> Plan:
     beta: Any = stated.beta
     sigma: Any = stated.sigma
     for name in beta:
-        refuse_unknown(
+        replicate.refuse_unknown(
             f"beta[{name!r}]", name, base.coef, "the model has no such coefficient.", "use names among {}", SEE
         )
     coefficients = np.array([beta.get(c, 0.0) for c in base.coef])
@@ -340,7 +334,7 @@ def _resampling_plan(base: Design, stated: Stated) -> Plan:
         frame[hierarchy.subject] = np.repeat(np.arange(1, size + 1), [len(r) for r in taken])
         design = design_from_formula(parsed, frame, covariance=base.covariance, residual=structure)
         colour = None if residual is None else lambda noise: _coloured(design, residual, noise)
-        _, y = drawn_response(design, coefficients, root, sigma, rng, colour)
+        _, y = replicate.drawn_response(design, coefficients, root, sigma, rng, colour)
         return _checked(design.with_response(y))
 
     return Plan(hierarchy.formula, draw, beta, stated.priors, least=base.n_subjects)
@@ -352,7 +346,7 @@ def _root(base: Design, D: Any, sigma: float) -> FloatArray:
         D = D.reindex(index=list(base.term), columns=list(base.term)).to_numpy()
     matrix, q = np.array(D, dtype=float, ndmin=2), len(base.term)
     if matrix.shape == (q, q) and sigma > 0:
-        root, values = eigen_root(0.5 * (matrix + matrix.T))
+        root, values = replicate.eigen_root(0.5 * (matrix + matrix.T))
         if np.all(values >= -1e-8 * np.abs(values).max()):
             return root
     received = f"D={np.round(matrix, 6).tolist()} and sigma={sigma!r}"

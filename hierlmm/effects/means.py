@@ -12,17 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from hierlmm.effects.grid import (
-    Grid,
-    Rows,
-    as_names,
-    average_rows,
-    check_slope,
-    plain_name,
-    reference_grid,
-    refuse_unknown,
-    slope_rows,
-)
+from hierlmm.effects import grid as grids
 from hierlmm.effects.judge import Judge, check_multiplicity, judge_of, level_text
 from hierlmm.effects.table import Effects
 from hierlmm.errors import SpecificationError
@@ -48,23 +38,23 @@ def marginal_means(
     fit: Fit, variables: Names, by: Names, at: At, weights: str, df: str | None, intervals: Intervals
 ) -> Effects:
     """Means of the response at the levels of factors; see `hierlmm.fits.base.Fit.marginal_means`."""
-    split, own = as_names(by), as_names(variables)
+    split, own = grids.as_names(by), grids.as_names(variables)
     both = [v for v in own if v in split]
     if both:
         received, remedy = f"{both[0]!r} both as what is asked for and in by=", "leave it out of one"
         raise SpecificationError(received, "a variable either names the rows or splits them into families", remedy, SEE)
-    judge, grid = judge_of(fit, df), reference_grid(fit.design, at)
+    judge, grid = judge_of(fit, df), grids.reference_grid(fit.design, at)
     return _effects(fit, judge, "marginal means", grid, (*split, *own), weights, intervals, by=split)
 
 
 def slopes(fit: Fit, variable: str, by: Names, at: At, weights: str, df: str | None, intervals: Intervals) -> Effects:
     """Change of the mean per unit of a numeric variable; see `hierlmm.fits.base.Fit.slopes`."""
-    groups, variable = as_names(by), plain_name(variable)
-    judge, grid = judge_of(fit, df), reference_grid(fit.design, at)
-    check_slope(grid, variable)
+    groups, variable = grids.as_names(by), grids.plain_name(variable)
+    judge, grid = judge_of(fit, df), grids.reference_grid(fit.design, at)
+    grids.check_slope(grid, variable)
     several = len(grid.points[variable]) > 1 and variable not in groups
     keep = (*groups, variable) if several else groups
-    rows, unit = partial(slope_rows, grid, variable), f"per unit of {variable}"
+    rows, unit = partial(grids.slope_rows, grid, variable), f"per unit of {variable}"
     return _effects(fit, judge, "slopes", grid, keep, weights, intervals, rows=rows, unit=unit)
 
 
@@ -72,19 +62,19 @@ def _effects(
     fit: Fit,
     judge: Judge,
     kind: str,
-    grid: Grid,
+    grid: grids.Grid,
     keep: tuple[str, ...],
     weights: str,
     intervals: Intervals,
     *,
     by: tuple[str, ...] = (),
-    rows: Rows | None = None,
+    rows: grids.Rows | None = None,
     unit: str = "",
 ) -> Effects:
     for name in keep:
-        refuse_unknown(repr(name), name, grid.points, "this model has no covariates")
+        grids.refuse_unknown(repr(name), name, grid.points, "this model has no covariates")
     keys = grid.keys(keep)
-    L, offset = average_rows(grid, keys, weights, rows)
+    L, offset = grids.average_rows(grid, keys, weights, rows)
     adjust = check_multiplicity(judge, intervals.adjust, intervals.simultaneous, pairwise=False)
     made = Effects(kind, fit.design.hierarchy.response, fit.estimator, keys, L, offset, by, judge, intervals.ci, adjust)
     averaged, units = averaging_text(grid, keep, weights), (unit,) * len(keys) if unit else ()
@@ -92,7 +82,7 @@ def _effects(
     return replace(made, simultaneous=together, level=level_text(fit), averaged=averaged, row_names=units)
 
 
-def averaging_text(grid: Grid, keep: tuple[str, ...], weights: str) -> str:
+def averaging_text(grid: grids.Grid, keep: tuple[str, ...], weights: str) -> str:
     """What was averaged over and what was held, in words."""
     averaged = [v for v, values in grid.points.items() if v not in keep and len(values) > 1]
     held = [f"{v} = {show(values[0])}" for v, values in grid.points.items() if len(values) == 1]

@@ -18,18 +18,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
-from hierlmm.effects.judge import (
-    Judge,
-    PosteriorDraws,
-    adjusted_p,
-    adjusted_quantiles,
-    check_multiplicity,
-    check_rope,
-    estimates,
-    notes_of,
-    share_inside,
-    sup_t,
-)
+from hierlmm.effects import judge as judging
 from hierlmm.effects.weights import contrast_rows, default_adjust
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.frames import apart
@@ -88,7 +77,7 @@ class Effects(Result):
     L: FloatArray
     offset: FloatArray
     by: tuple[str, ...]
-    judge: Judge
+    judge: judging.Judge
     ci: float = 0.95
     adjust: str = "none"
     n_means: int = 1
@@ -112,7 +101,7 @@ class Effects(Result):
         kind of table (a time called ``t``), of that name after ``at``: ``at t``.
         """
         judge = self.judge
-        columns = self._from_draws(judge) if isinstance(judge, PosteriorDraws) else self._from_wald(judge)
+        columns = self._from_draws(judge) if isinstance(judge, judging.PosteriorDraws) else self._from_wald(judge)
         named = {} if self.kind == "marginal means" else {RESULTS[self.kind][0]: list(self.row_names)}
         keys = self.keys.reset_index(drop=True).rename(columns=self._columns)
         return pd.concat([keys, pd.DataFrame({**named, **columns})], axis=1)
@@ -126,7 +115,7 @@ class Effects(Result):
         NotAvailableError
             If the fit is no posterior.
         """
-        if isinstance(self.judge, PosteriorDraws):
+        if isinstance(self.judge, judging.PosteriorDraws):
             return self.judge.of(self.L, self.offset)
         raise NotAvailableError(f"draws of a fit by {self.estimator}", "it has none", "use .table", SEE)
 
@@ -153,7 +142,7 @@ class Effects(Result):
         return [own for rows in self.families if len(own := rows[~self._fixed[rows]])]
 
     def _from_wald(self, judge: Wald) -> dict[str, FloatArray]:
-        found = estimates(judge, self.L, self.offset, self.ci)
+        found = judging.estimates(judge, self.L, self.offset, self.ci)
         assert found.df is not None
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(found.se > 0.0, found.estimate / found.se, np.nan)
@@ -161,23 +150,23 @@ class Effects(Result):
         half, p = np.zeros(len(t)), np.full(len(t), np.nan)
         for rows in self._tested():
             corr = _correlations(self.L[rows], judge.cov)
-            half[rows] = adjusted_quantiles(df[rows], self.ci, self.adjust, self.n_means, corr) * found.se[rows]
+            half[rows] = judging.adjusted_quantiles(df[rows], self.ci, self.adjust, self.n_means, corr) * found.se[rows]
             if self.kind != "marginal means":
-                p[rows] = adjusted_p(t[rows], df[rows], self.adjust, self.n_means, corr)
+                p[rows] = judging.adjusted_p(t[rows], df[rows], self.adjust, self.n_means, corr)
         columns = found._replace(df=df, lower=found.estimate - half, upper=found.estimate + half).columns
         return columns if self.kind == "marginal means" else {**columns, "t": t, "p": p}
 
-    def _from_draws(self, judge: PosteriorDraws) -> dict[str, FloatArray]:
-        found = estimates(judge, self.L, self.offset, self.ci)
+    def _from_draws(self, judge: judging.PosteriorDraws) -> dict[str, FloatArray]:
+        found = judging.estimates(judge, self.L, self.offset, self.ci)
         for rows in self._tested() if self.simultaneous else []:
-            half = sup_t(judge, self.L, self.offset, found, rows, self.ci) * found.se[rows]
+            half = judging.sup_t(judge, self.L, self.offset, found, rows, self.ci) * found.se[rows]
             found.lower[rows], found.upper[rows] = found.estimate[rows] - half, found.estimate[rows] + half
         columns = found.columns
         if self.kind != "marginal means":
             assert found.positive is not None
             columns["prob_positive"] = np.where(self._fixed, np.nan, found.positive)
             if self.rope is not None:
-                columns["prob_rope"] = np.where(self._fixed, np.nan, share_inside(self.draws, self.rope))
+                columns["prob_rope"] = np.where(self._fixed, np.nan, judging.share_inside(self.draws, self.rope))
         return columns
 
     def contrasts(
@@ -208,11 +197,11 @@ class Effects(Result):
         found = contrast_rows(*rows, what, method, reference, ROUNDING[self.kind])
         if adjust is None and isinstance(self.judge, Wald):
             adjust = default_adjust(method)
-        adjust = check_multiplicity(self.judge, adjust, simultaneous, pairwise=method == "pairwise")
+        adjust = judging.check_multiplicity(self.judge, adjust, simultaneous, pairwise=method == "pairwise")
         made: dict[str, Any] = {"L": found.L, "offset": found.offset, "n_means": found.n_means}
         made |= {"row_names": found.names, "kind": "contrasts", "of": self.kind}
         made |= {"keys": keys.iloc[found.families][by].reset_index(drop=True)}
-        made |= {"adjust": adjust, "simultaneous": simultaneous, "rope": check_rope(rope, self.judge)}
+        made |= {"adjust": adjust, "simultaneous": simultaneous, "rope": judging.check_rope(rope, self.judge)}
         made |= {"ci": self.ci if ci is None else ci, "notes": tuple(dict.fromkeys([*self.notes, *found.notes]))}
         return replace(self, **made)
 
@@ -274,7 +263,7 @@ class Effects(Result):
                 lines.append(SAY("table.uncorrected"))
         if self.rope is not None:
             lines.append(SAY("table.rope", low=self.rope[0], high=self.rope[1]))
-        return [*lines, *([SAY("table.fixed")] if self._fixed.any() else []), *notes_of(self.notes, self.judge)]
+        return [*lines, *([SAY("table.fixed")] if self._fixed.any() else []), *judging.notes_of(self.notes, self.judge)]
 
     @property
     def _family_size(self) -> int:

@@ -29,18 +29,7 @@ from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import COMMON_SD, zero_terms
 from hierlmm.fits.covariance_table import on_boundary
-from hierlmm.interpret.coefficients import (
-    check_at,
-    check_probability,
-    group_rows,
-    group_text,
-    judged,
-    level2_variables,
-    need_effects,
-    position_of,
-    tails,
-    unticked,
-)
+from hierlmm.interpret import coefficients
 from hierlmm.interpret.grammar import render
 from hierlmm.likelihood.quantiles import mixture_quantile
 from hierlmm.options import checked
@@ -101,22 +90,22 @@ def heterogeneity(
     df: str | None = None,
 ) -> Heterogeneity:
     """Describe the distribution of the subjects' coefficients; see `hierlmm.fits.base.Fit.heterogeneity`."""
-    coverage = check_probability("coverage", coverage)
+    coverage = coefficients.check_probability("coverage", coverage)
     if isinstance(above, bool) or not isinstance(above, (int, float, np.number)) or not np.isfinite(above):
         raise SpecificationError(f"above={above!r}", "a share needs a finite value to count from", "use above=0", SEE)
-    need_effects(fit, "heterogeneity")
+    coefficients.need_effects(fit, "heterogeneity")
     design = fit.design
     positions = [int(k) for k in design.term_level1]
     if term is not None:
-        k = position_of(design, term, what="heterogeneity")
+        k = coefficients.position_of(design, term, what="heterogeneity")
         if k not in positions:
             reason = "this coefficient does not vary between subjects beyond what level 2 explains: the model gives it"
             names = ", ".join(map(repr, design.term))
             remedy = f"add it to the random effects, or use one of {names}; for group means of it use fit.slopes(...)"
             raise SpecificationError(f"term={term!r}", f"{reason} no SD", remedy, SEE)
         positions = [k]
-    at = {v if v in design.frame.columns else unticked(str(v)): x for v, x in (at or {}).items()}
-    check_at(design, positions, at)
+    at = {v if v in design.frame.columns else coefficients.unticked(str(v)): x for v, x in (at or {}).items()}
+    coefficients.check_at(design, positions, at)
     tables = [_of_coefficient(fit, k, at, ci, coverage, above, df) for k in positions]
     table = pd.concat(tables, ignore_index=True)
     return Heterogeneity(fit.estimator, ci, coverage, float(above), _notes(fit, table, ci, coverage, above), table)
@@ -126,8 +115,10 @@ def _of_coefficient(
     fit: Fit, k: int, at: Mapping[str, Any], ci: float, coverage: float, above: float, df: str | None
 ) -> pd.DataFrame:
     design = fit.design
-    keys, L, mean = group_rows(design, k, {v: x for v, x in at.items() if v in level2_variables(design, k)})
-    groups = [group_text(dict(row), mean) for row in keys.to_dict("records")]
+    keys, L, mean = coefficients.group_rows(
+        design, k, {v: x for v, x in at.items() if v in coefficients.level2_variables(design, k)}
+    )
+    groups = [coefficients.group_text(dict(row), mean) for row in keys.to_dict("records")]
     r = list(design.term_level1).index(k)
     compute = _by_draws if fit.has_draws else _by_likelihood
     columns = compute(fit, r, L, ci, coverage, above, df)
@@ -144,9 +135,9 @@ def _by_draws(
     share = above_share(m, s, above)
     columns: dict[str, FloatArray] = {}
     for name, values in {"mean": m, "sd": s + 0.0 * m, "low": m - z * s, "high": m + z * s, "share": share}.items():
-        lower, upper = np.quantile(values, tails(ci), axis=0)
+        lower, upper = np.quantile(values, coefficients.tails(ci), axis=0)
         columns |= {name: values.mean(axis=0), f"{name}_lower": lower, f"{name}_upper": upper}
-    for name, p in zip(("new_low", "new_high"), tails(coverage), strict=True):
+    for name, p in zip(("new_low", "new_high"), coefficients.tails(coverage), strict=True):
         columns[name] = np.array([mixture_quantile(m[:, g], s[:, 0], p) for g in range(len(L))])
     return columns
 
@@ -154,15 +145,15 @@ def _by_draws(
 def _by_likelihood(
     fit: Any, r: int, L: FloatArray, ci: float, coverage: float, above: float, df: str | None
 ) -> dict[str, FloatArray]:
-    average = judged(fit, L, ci, df)
+    average = coefficients.judged(fit, L, ci, df)
     m, se = average.estimate, average.se
     zc = float(norm.ppf(0.5 + coverage / 2.0))
     zero = fit.design.term[r] in zero_terms(fit)
     s = 0.0 if zero else float(np.sqrt(fit.D.to_numpy()[r, r]))
     se_log = np.nan if zero or fit.design.term[r] in _bounded_terms(fit) else _se_of_log_sd(fit, r)
     values = s * np.exp(se_log * norm.ppf((np.arange(NODES) + 0.5) / NODES))
-    sides = tuple(zip(("lower", "upper"), tails(ci), strict=True))
-    z, k = float(norm.ppf(tails(ci)[1])), len(m)
+    sides = tuple(zip(("lower", "upper"), coefficients.tails(ci), strict=True))
+    z, k = float(norm.ppf(coefficients.tails(ci)[1])), len(m)
     columns = {"mean": m, "mean_lower": average.lower, "mean_upper": average.upper, "sd": np.full(k, s)}
     columns |= {f"sd_{side}": np.full(k, s * np.exp(sign * z * se_log)) for side, sign in (("lower", -1), ("upper", 1))}
     for name, sign in (("low", -1.0), ("high", 1.0)):
@@ -174,7 +165,7 @@ def _by_likelihood(
     for side, p in sides:
         ends = [mixture_quantile((m[g] - above) / values, se[g] / values, p) for g in range(k)]
         columns[f"share_{side}"] = np.asarray(norm.cdf(ends))
-    for name, p in zip(("new_low", "new_high"), tails(coverage), strict=True):
+    for name, p in zip(("new_low", "new_high"), coefficients.tails(coverage), strict=True):
         spread = [np.sqrt(se[g] ** 2 + values**2) for g in range(k)]
         columns[name] = np.array([mixture_quantile(np.full(NODES, m[g]), spread[g], p) for g in range(k)])
     return columns

@@ -11,14 +11,8 @@ from hierlmm.design.formula import unquoted
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
+from hierlmm.interpret import means, variation
 from hierlmm.interpret.grammar import Sentence, sentence
-from hierlmm.interpret.means import average_sentences, curve_sentences, difference_sentences
-from hierlmm.interpret.variation import (
-    between_sentences,
-    correlation_sentences,
-    marginal_covariance_sentences,
-    within_sentences,
-)
 from hierlmm.interpret.words import Words, words_of
 from hierlmm.options import checked
 from hierlmm.results import Items, Page, Result
@@ -29,18 +23,18 @@ MODEL = "The model"
 LIMITS = "What this does not say"
 SEE = "docs, page 'In words'"
 HIERARCHY = (
-    (average_sentences, "Level 1: the average regression"),
-    (curve_sentences, "Level 1: the average regression"),
-    (difference_sentences, "Level 2: differences between groups of subjects"),
-    (between_sentences, "Level 2: how much subjects differ"),
-    (correlation_sentences, "Level 2: do coefficients go together"),
-    (within_sentences, "Level 1: within subjects"),
+    (means.average_sentences, "Level 1: the average regression"),
+    (means.curve_sentences, "Level 1: the average regression"),
+    (means.difference_sentences, "Level 2: differences between groups of subjects"),
+    (variation.between_sentences, "Level 2: how much subjects differ"),
+    (variation.correlation_sentences, "Level 2: do coefficients go together"),
+    (variation.within_sentences, "Level 1: within subjects"),
 )
 POPULATION = (
-    (average_sentences, "The mean"),
-    (curve_sentences, "The mean"),
-    (difference_sentences, "Differences in the mean"),
-    (marginal_covariance_sentences, "Around the mean"),
+    (means.average_sentences, "The mean"),
+    (means.curve_sentences, "The mean"),
+    (means.difference_sentences, "Differences in the mean"),
+    (variation.marginal_covariance_sentences, "Around the mean"),
 )
 """What is said of a fit with and without coefficients of subjects, in this order."""
 
