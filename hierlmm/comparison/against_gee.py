@@ -131,9 +131,14 @@ def counterpart(mixed: Fit, correlation: str | None, time: Any) -> tuple[str, An
     SpecificationError
         If a model without random effects has a correlation that GEE lacks, and no other is named.
     """
-    if correlation is not None:
-        return correlation, time
-    correlation, own = ("exchangeable", None) if mixed.has_random_effects else _own_correlation(mixed)
+    if correlation is not None or mixed.has_random_effects:
+        return "exchangeable" if correlation is None else correlation, time
+    try:
+        correlation, own = working_correlation(mixed.design)
+    except SpecificationError as error:
+        named = "compare_marginal('ar1', time='name of the column') or compare_marginal('independence')"
+        remedy = f"name one: compare_marginal('exchangeable'), {named}"
+        raise SpecificationError(error.received, error.reason, remedy, SEE) from None
     return correlation, own if time is None else time
 
 
@@ -150,17 +155,3 @@ def _same_question(mixed: Fit, found: GEENumbers, options: dict[str, Any]) -> GE
         received, reason = "a GEE fit together with options of GEE", "the fit has been made already, with its own"
         raise SpecificationError(received, reason, "give the options to model.fit_gee(...)", SEE)
     return found
-
-
-def _own_correlation(fit: Fit) -> tuple[str, str | None]:
-    """GEE's working correlation for that of a fit without random effects, and its column of times."""
-    try:
-        return working_correlation(fit.design)
-    except SpecificationError as error:
-        raise SpecificationError(
-            error.received,
-            error.reason,
-            "name one: compare_marginal('exchangeable'), compare_marginal('ar1', time='name of the column') or "
-            "compare_marginal('independence')",
-            SEE,
-        ) from None

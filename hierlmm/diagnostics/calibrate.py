@@ -240,7 +240,8 @@ def _from_priors(design: Design, priors: ResolvedPriors) -> Callable[[Rng], reco
 
 
 def _from_fit(design: Design, fit: Fit) -> Callable[[Rng], recovered.Truth]:
-    if list(fit.beta.index) != list(design.coef) or fit.design.term != design.term or not _same_residual(fit, design):
+    own, structure = ((d.residual, d.residual_variance) for d in (fit.design, design))
+    if list(fit.beta.index) != list(design.coef) or fit.design.term != design.term or own != structure:
         received = f"truth: a fit of {fit.design.hierarchy.formula}"
         remedy = "pass a fit of the same model, for example truth=model.fit_reml()"
         raise SpecificationError(received, f"its parameters are not those of {design.hierarchy.formula}", remedy, SEE)
@@ -257,8 +258,3 @@ def _from_fit(design: Design, fit: Fit) -> Callable[[Rng], recovered.Truth]:
         return recovered.Truth(beta, D, sigma, b, eta, y)
 
     return draw
-
-
-def _same_residual(fit: Fit, design: Design) -> bool:
-    own = fit.design
-    return (own.residual, own.residual_variance) == (design.residual, design.residual_variance)

@@ -177,9 +177,10 @@ def check_multiplicity(judge: Judge, adjust: str | None, simultaneous: bool, *, 
         received = "simultaneous=True for a fit that is no posterior"
         remedy = "use adjust='mvt', which gives simultaneous intervals and p-values"
         raise NotAvailableError(received, "it asks for intervals from draws", remedy, SEE)
-    name = "none" if adjust is None else str(adjust).lower()
+    asked = "none" if adjust is None else adjust
+    name = str(asked).lower()
     if name not in ADJUSTMENTS:
-        choose("adjust", adjust, ADJUSTMENTS, SEE)
+        choose("adjust", asked, ADJUSTMENTS, SEE)
     if name == "tukey" and not pairwise:
         reason = "Tukey's correction is for all pairwise differences of a set of means, and this is another family"
         raise SpecificationError("adjust='tukey'", reason, "use adjust='mvt', which is exact for any family", SEE)

@@ -118,11 +118,8 @@ def compare_implied(
             continue
         axis = time if time is not None or first is None else first.time
         where = times if times is not None or first is None else list(first.V.index)
-        if isinstance(fit, Fit):
-            own = {k: v for k, v in given.items() if k in relevant_columns(fit)}
-            used |= set(own)
-        else:
-            own = given
+        own = {k: v for k, v in given.items() if not isinstance(fit, Fit) or k in relevant_columns(fit)}
+        used |= set(own)
         one = implied_marginal(fit, where, at=own, time=axis, ci=ci, draws=draws, seed=seed)
         first = one if first is None else first
         found.append(one)

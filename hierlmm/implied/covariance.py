@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -70,27 +69,21 @@ def _working(fit: Any, grid: Grid) -> FloatArray:
     if fit.correlation == "ar1":
         position = grid.x / estimate.spacing
     elif fit.correlation == "unstructured":
-        known = [str(p) for p in estimate.positions]
-        wanted = [str(v) for v in grid.index]
-        numbers = {float(p): k for k, p in enumerate(estimate.positions)} if _all_numbers(estimate.positions) else {}
-        codes = (
-            [numbers.get(float(v), -1) for v in grid.x]
-            if numbers
-            else [known.index(v) if v in known else -1 for v in wanted]
-        )
+        known = list(estimate.positions)
+        numbers = all(isinstance(p, (int, float, np.integer, np.floating)) for p in known)
+        kind, wanted = (float, grid.x) if numbers else (str, grid.index)
+        places = {kind(p): k for k, p in enumerate(known)}
+        codes = [places.get(kind(v), -1) for v in wanted]
         if min(codes) < 0:
+            received = f"{grid.name} {grid.index[codes.index(-1)]}"
             reason = "this occasion was not in the fitted data, so its correlations are unknown"
-            raise DataError(f"{grid.name} {wanted[codes.index(-1)]}", reason, f"use {shorten(known)}", SEE)
+            raise DataError(received, reason, f"use {shorten(known)}", SEE)
         position = np.array(codes, dtype=np.float64)
     if fit.correlation in ("ar1", "unstructured") and fit.time != grid.name:
         received = f"the working correlation by {grid.name}"
         remedy = "put the time into the model's formula, or use fit.working_correlation(subject)"
         raise NotAvailableError(received, f"its time is {fit.time!r}, which is no column of the model", remedy, SEE)
     return estimate.moments.matrix(position)
-
-
-def _all_numbers(values: Iterable[Any]) -> bool:
-    return all(isinstance(v, (int, float, np.integer, np.floating)) for v in values)
 
 
 def covariance_draws(

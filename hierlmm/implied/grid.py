@@ -166,9 +166,9 @@ def _column(design: Design, name: str) -> tuple[FloatArray, list[Any] | None]:
         column[order] = np.concatenate([np.arange(1.0, n + 1.0) for n in design.rows_per_subject])
         return column, None
     series = design.frame[name]
-    labels = _labels(series)
-    if labels is None:
+    if is_number(series):
         return series.to_numpy(dtype=np.float64), None
+    labels = levels_in_use(series)
     return np.asarray(pd.Categorical(series, categories=labels).codes, dtype=np.float64), labels
 
 
@@ -205,11 +205,6 @@ def _numbers_given(name: str, times: Any) -> FloatArray:
 
 def _sequence(times: Any) -> Any:
     return times if isinstance(times, Iterable) and not isinstance(times, str) else [times]
-
-
-def _labels(series: pd.Series) -> list[Any] | None:
-    """Labels of a time that is no number, in order; None for numbers."""
-    return None if is_number(series) else levels_in_use(series)
 
 
 def _carried(

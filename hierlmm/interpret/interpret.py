@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -53,18 +53,13 @@ def interpret(
             remedy = f"use names among {shorten(map(repr, fit.design.frame.columns))}: units={{'time': 'year'}}"
             raise SpecificationError(received, "units are words for columns of the model", remedy, SEE)
     words = words_of(fit, ci, df, units)
-    made = [*_first(words), *_model(words)]
+    made = [] if fit.converged else [words.say(FIRST, "fit.not_converged")]
+    made += [sentence(FIRST, " ".join(warning.split()), {}) for warning in fit.warnings]
+    made += _model(words)
     for sentences, section in HIERARCHY if words.hierarchical else POPULATION:
         made += sentences(words, section)
     made.append(words.say(LIMITS, "fit.limits", kind="subjects" if words.hierarchical else "populations"))
     return Interpretation(f"{fit.design.hierarchy.response} in words ({fit.estimator})", tuple(made))
-
-
-def _first(words: Words) -> Iterator[Sentence]:
-    if not words.fit.converged:
-        yield words.say(FIRST, "fit.not_converged")
-    for warning in words.fit.warnings:
-        yield sentence(FIRST, " ".join(warning.split()), {})
 
 
 def _model(words: Words) -> Iterator[Sentence]:
@@ -135,9 +130,6 @@ class Interpretation(Result):
             raise SpecificationError(f"section {name!r}", reason, remedy, "docs, page 'In words'")
         return tuple(s for s in self.sentences if s.section == name)
 
-    def _sections(self) -> Iterable[tuple[str, tuple[Sentence, ...]]]:
-        return [(name, self.section(name)) for name in dict.fromkeys(s.section for s in self.sentences)]
-
     @property
     def frame(self) -> pd.DataFrame:
         """The numbers, as in `facts`."""
@@ -145,8 +137,8 @@ class Interpretation(Result):
 
     def _page(self) -> Page:
         parts: list[str | Items] = []
-        for section, own in self._sections():
-            texts = [s.text for s in own]
+        for section in dict.fromkeys(s.section for s in self.sentences):
+            texts = [s.text for s in self.section(section)]
             printed = [section, *wrap(texts, initial_indent="- ", subsequent_indent="  ")]
             parts += ["", Items(section, texts, printed)]
         return Page(self.title, parts)

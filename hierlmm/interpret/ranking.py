@@ -132,7 +132,7 @@ def rank_subjects(
         reason = f"they would take {size * J * kind.itemsize / 1e9:z.1f} GB of memory"
         remedy = "use fewer draws" + (", or a likelihood fit with draws=1000" if fit.has_draws else ": draws=1000")
         raise SpecificationError(f"ranks of {J} subjects in {size} draws", reason, remedy, SEE)
-    estimate = _point(fit, k)
+    estimate = subject_rows(design, k) @ fit.beta.to_numpy() + fit.b.to_numpy()[:, random_effect(design, k)]
     ranks, se = _ranks(_draws(fit, k, size, seed), estimate, (size, J), kind, largest_first)
     index = pd.Index(design.subjects, name=design.hierarchy.subject)
     table = pd.DataFrame({"coefficient": estimate, "se": se}, index=index)
@@ -159,12 +159,6 @@ def _ranks(
         square += (deviation**2).sum(axis=0)
         done += len(values)
     return ranks, np.sqrt(np.maximum(square - centre**2 / shape[0], 0.0) / (shape[0] - 1))
-
-
-def _point(fit: Fit, k: int) -> FloatArray:
-    """Estimated coefficient of every subject, (J,)."""
-    r = random_effect(fit.design, k)
-    return subject_rows(fit.design, k) @ fit.beta.to_numpy() + fit.b.to_numpy()[:, r]
 
 
 def _draws(fit: Any, k: int, size: int, seed: int | None) -> Iterator[FloatArray]:

@@ -198,8 +198,26 @@ class Words:
         return any(c.kind == "intercept" and c.position in design.coef_level1 for c in self.coefficients)
 
     def origin(self) -> tuple[str, list[str]]:
-        """Where level 1 has its intercept, in words (empty if it is no point one can name), and its numbers at zero."""
-        return origin(self.fit, self.coefficients)
+        """Where level 1 has its intercept, in words (empty if it is no point one can name), and its numbers at zero.
+
+        There all level-1 columns but the constant are zero.
+        """
+        fit, design = self.fit, self.fit.design
+        others = [c for c in self.coefficients if c.kind != "intercept"]
+        if not others:
+            return "", []
+        expressions = list(dict.fromkeys(f for c in others for f, _ in design.level1_columns[c.position]))
+        columns = design.frame.columns
+        arithmetic = all(unquoted(e) in columns or e.startswith(("I(", "{", "C(")) for e in expressions)
+        if arithmetic and (point := _zero_point(fit, others)):
+            numbers = [v for v, x in point.items() if not isinstance(x, str)]
+            return " and ".join(f"{v} = {x}" for v, x in point.items()), numbers
+        if point := _observed_zero(fit, others):
+            numbers = [v for v, x in point.items() if not is_label(design, v)]
+            return " and ".join(f"{v} = {x:g}" if v in numbers else f"{v} = {x}" for v, x in point.items()), numbers
+        if all(c.kind == "slope" for c in others):
+            return " and ".join(f"{self.x(c)} = 0" for c in others), []
+        return "", []
 
 
 def words_of(fit: Fit, ci: float, df: str | None, units: Mapping[str, str] | None) -> Words:
@@ -224,26 +242,6 @@ def _balanced(text: str) -> bool:
         if depth < 0 or (character == "," and depth == 0):
             return False
     return depth == 0
-
-
-def origin(fit: Fit, found: tuple[Coefficient, ...]) -> tuple[str, list[str]]:
-    """Values of level-1 variables at which all level-1 columns but the constant are zero."""
-    design = fit.design
-    others = [c for c in found if c.kind != "intercept"]
-    if not others:
-        return "", []
-    expressions = list(dict.fromkeys(f for c in others for f, _ in design.level1_columns[c.position]))
-    columns = design.frame.columns
-    arithmetic = all(unquoted(e) in columns or e.startswith(("I(", "{", "C(")) for e in expressions)
-    if arithmetic and (point := _zero_point(fit, others)):
-        numbers = [v for v, x in point.items() if not isinstance(x, str)]
-        return " and ".join(f"{v} = {x}" for v, x in point.items()), numbers
-    if point := _observed_zero(fit, others):
-        numbers = [v for v, x in point.items() if not is_label(design, v)]
-        return " and ".join(f"{v} = {x:g}" if v in numbers else f"{v} = {x}" for v, x in point.items()), numbers
-    if all(c.kind == "slope" for c in others):
-        return " and ".join(f"{unquoted(design.level1_columns[c.position][0][0])} = 0" for c in others), []
-    return "", []
 
 
 def _observed_zero(fit: Fit, others: list[Coefficient]) -> dict[str, Any]:

@@ -123,7 +123,7 @@ class GLSSteps(Result):
         printed, left_out = shown.to_string().splitlines(), len(self.trace) - len(shown)
         if left_out:
             printed.insert(len(printed) - 4, f"... {left_out} more (see .trace)")
-        slots = {"times": f"{self.iterations} iteration{'s' * (self.iterations > 1)}", "name": name}
+        slots: dict[str, Any] = {"name": name, "times": f"{self.iterations} iteration{'s' * (self.iterations > 1)}"}
         slots |= {"last": self.trace["change"].iloc[-1], "tolerance": self.tolerance}
         parts: list[Part] = [
             "Step 1: β by generalised least squares, given V = Z D Zᵀ + σ²I.",
@@ -133,14 +133,10 @@ class GLSSteps(Result):
             "",
             SAY("steps.converged" if self.converged else "steps.not_converged", **slots),
         ]
-        if self.iterations and self._still:
+        moved = self.trace[list(self.beta.index)]
+        if self.iterations and np.all(np.abs(moved - moved.iloc[0]).max() <= 1e-8 * self.beta_se):
             parts.append(SAY("steps.still"))
         return Page(f"Two-step iteration to the {name} fit: {self.design.hierarchy.formula}", parts)
-
-    @property
-    def _still(self) -> bool:
-        moved = self.trace[list(self.beta.index)]
-        return bool(np.all(np.abs(moved - moved.iloc[0]).max() <= 1e-8 * self.beta_se))
 
 
 @checked
