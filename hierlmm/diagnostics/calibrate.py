@@ -192,13 +192,10 @@ def _refuse_own_fitted_values(design: Design) -> None:
     variance = design.residual_variance
     if variance is not None and variance.variable is None:
         name = type(variance).__name__
-        raise NotAvailableError(
-            f"calibrate with {name}() of the fitted value",
-            "the data drawn would have variances that follow the fitted values of other data, not their own means",
-            f"let the variance depend on a column: {name}('time'), or on the fitted values of an earlier fit as a "
-            "column",
-            SEE,
-        )
+        reason = "the data drawn would have variances that follow the fitted values of other data, not their own means"
+        earlier = "on the fitted values of an earlier fit as a column"
+        remedy = f"let the variance depend on a column: {name}('time'), or {earlier}"
+        raise NotAvailableError(f"calibrate with {name}() of the fitted value", reason, remedy, SEE)
 
 
 def _positions(design: Design, subjects: Sequence[Any], bayes: bool) -> IntArray:

@@ -151,17 +151,14 @@ def design_analysis(
     choose("quantiles", quantiles, QUANTILES)
     alpha, n = probability("alpha", alpha), whole("simulations", simulations, 10)
     check_settings(draws=draws, tune=tune, chains=1, target_accept=0.8)
-    sizes = _sizes(n_subjects)
-    if not 0 <= dropout < 1:
-        reason = "a probability of leaving at each occasion lies in [0, 1)"
-        raise SpecificationError(f"dropout={dropout!r}", reason, "try dropout=0.1", SEE)
+    sizes, dropout = _sizes(n_subjects), _chance_to_leave(dropout)
     plan = plan_of(Stated(source, beta, D, sigma, times, level2, level1, time, priors))
     used_seed, seeds = streams(seed, n * len(sizes))
     first = first_study(plan, sizes[-1])
     names = _coefs(coefs, first)
     analysis = Analysis(estimator, alternative, alpha, quantiles, draws, tune)
     analysis.refuse(plan, first)
-    study = Study(plan, analysis, float(dropout), first.coef, [first.coef.index(c) for c in names])
+    study = Study(plan, analysis, dropout, first.coef, [first.coef.index(c) for c in names])
     started, label = clock.perf_counter(), f"Design analysis ({estimator.upper()})"
     results, failures = replicate(
         lambda k: study.run(sizes[k // n], seeds[k]), n * len(sizes), cores=cores, progressbar=progressbar, label=label
@@ -176,7 +173,7 @@ def design_analysis(
         coefs=tuple(names),
         alternative=alternative,
         alpha=alpha,
-        dropout=float(dropout),
+        dropout=dropout,
         simulations=n,
         singular={size: float(np.mean([r.singular for r in own])) if own else np.nan for size, own in found.items()},
         failures=tuple(failures),
@@ -194,6 +191,13 @@ def _by_size(sizes: list[int], results: list[Found | None], failures: list[Failu
         remedy = "lower dropout, or plan more subjects or occasions, or a simpler model"
         raise SpecificationError(received, f"the first failed because {failures[0].reason}", remedy, SEE)
     return found
+
+
+def _chance_to_leave(dropout: float) -> float:
+    if not 0 <= dropout < 1:
+        reason = "a probability of leaving at each occasion lies in [0, 1)"
+        raise SpecificationError(f"dropout={dropout!r}", reason, "try dropout=0.1", SEE)
+    return float(dropout)
 
 
 def _sizes(n_subjects: Any) -> list[int]:

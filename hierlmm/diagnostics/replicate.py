@@ -181,15 +181,12 @@ def require_collapsed(priors: ResolvedPriors, what: str) -> None:
     """
     obstacle = why_not_collapsed(priors)
     if obstacle:
-        raise SpecificationError(
-            f"{what} with {'this D' if priors.common_corr else 'these priors'}",
-            f"{obstacle}, so every refit would need the explicit sampler, some seconds each",
-            "use estimator='reml', or covariance='unstructured'"
-            if priors.common_corr
-            else "use Normal priors for fixed effects and HalfNormal, HalfStudentT, HalfCauchy or Gamma for standard "
-            "deviations",
-            "docs, page 'Calibration'",
-        )
+        reason = f"{obstacle}, so every refit would need the explicit sampler, some seconds each"
+        families = "HalfNormal, HalfStudentT, HalfCauchy or Gamma for standard deviations"
+        owner, remedy = "these priors", f"use Normal priors for fixed effects and {families}"
+        if priors.common_corr:
+            owner, remedy = "this D", "use estimator='reml', or covariance='unstructured'"
+        raise SpecificationError(f"{what} with {owner}", reason, remedy, "docs, page 'Calibration'")
 
 
 class Sampled(NamedTuple):

@@ -283,12 +283,10 @@ def _time_of(formula: str, parsed: Any, covariates: set[str]) -> str:
     names = dict.fromkeys(name for term in terms for factor in term for name in _names(factor))
     left = [name for name in names if name not in covariates]
     if len(left) > 1:
-        raise SpecificationError(
-            f"{formula!r} with the variables {', '.join(left)}",
-            "one of them is the time, and the others are covariates that are not described",
-            "describe them in level2={...} (between subjects) or level1={...} (within), or name the time: time='...'",
-            SEE,
-        )
+        received = f"{formula!r} with the variables {', '.join(left)}"
+        reason = "one of them is the time, and the others are covariates that are not described"
+        described = "describe them in level2={...} (between subjects) or level1={...} (within)"
+        raise SpecificationError(received, reason, f"{described}, or name the time: time='...'", SEE)
     return left[0] if left else "time"
 
 
@@ -313,10 +311,9 @@ def _resampling_plan(base: Design, stated: Stated) -> Plan:
         raise SpecificationError("covariates of a new design without times", reason, remedy, SEE)
     beta: Any = stated.beta
     sigma: Any = stated.sigma
+    reason = "the model has no such coefficient."
     for name in beta:
-        replicate.refuse_unknown(
-            f"beta[{name!r}]", name, base.coef, "the model has no such coefficient.", "use names among {}", SEE
-        )
+        replicate.refuse_unknown(f"beta[{name!r}]", name, base.coef, reason, "use names among {}", SEE)
     coefficients = np.array([beta.get(c, 0.0) for c in base.coef])
     root = _root(base, stated.D, sigma)
     residual = stated.source.residual_estimate if isinstance(stated.source, Fit) else None

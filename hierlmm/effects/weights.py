@@ -124,9 +124,8 @@ def weights_of(method: str | Mapping[str, Any], labels: list[str], reference: An
     else:
         base = 0 if reference is None else _position(reference, labels)
         pairs = [(i, base) for i in range(k) if i != base]
-    return [f"{_bracket(labels[i])} - {_bracket(labels[j])}" for i, j in pairs], np.array(
-        [unit[i] - unit[j] for i, j in pairs]
-    )
+    names = [f"{_bracket(labels[i])} - {_bracket(labels[j])}" for i, j in pairs]
+    return names, np.array([unit[i] - unit[j] for i, j in pairs])
 
 
 def _bracket(label: str) -> str:
@@ -152,18 +151,15 @@ def _weights(name: str, given: Any) -> FloatArray:
 def _custom(method: Mapping[str, Any], labels: list[str]) -> tuple[list[str], FloatArray]:
     rows = []
     for name, given in method.items():
-        row = np.zeros(len(labels))
-        if isinstance(given, Mapping):
-            numbers = _weights(name, list(given.values()))
-            for label, weight in zip(given, numbers, strict=True):
-                row[_position(label, labels)] = weight
-        else:
-            values = _weights(name, given)
-            if values.shape != (len(labels),):
-                received = f"{name!r} with {values.size} weights"
-                remedy = "give one weight for each, or a dictionary of labels and weights"
-                raise SpecificationError(received, f"there are {len(labels)} rows: {shorten(labels)}", remedy, SEE)
-            row = values
+        by_label = isinstance(given, Mapping)
+        row = numbers = _weights(name, list(given.values()) if by_label else given)
+        if by_label:
+            row = np.zeros(len(labels))
+            row[[_position(label, labels) for label in given]] = numbers
+        elif numbers.shape != (len(labels),):
+            received = f"{name!r} with {numbers.size} weights"
+            remedy = "give one weight for each, or a dictionary of labels and weights"
+            raise SpecificationError(received, f"there are {len(labels)} rows: {shorten(labels)}", remedy, SEE)
         if not np.all(np.isfinite(row)) or not np.any(row):
             received = f"the weights of {name!r}"
             raise SpecificationError(received, "they are all zero, or not finite", "give finite weights", SEE)

@@ -56,13 +56,11 @@ def check_request(fit: Any, at: Any, draws: int | None) -> None:
         raise SpecificationError(f"draws={draws!r}", reason, "use draws=1000, or 0 for no bands", SEE)
     variance = fit.design.residual_variance
     if variance is not None and variance.variable is None and fit.design.term and not fit.has_working_correlation:
-        raise NotAvailableError(
-            f"the marginal covariance under {spec_text(variance)} of the fitted value",
-            "the variance depends on each subject's own line, so that no single V holds for all",
-            f"let it depend on a column, as in {type(variance).__name__}('time'); fit.marginal_covariance(subject) has "
-            "the V_i of one subject",
-            SEE,
-        )
+        received = f"the marginal covariance under {spec_text(variance)} of the fitted value"
+        reason = "the variance depends on each subject's own line, so that no single V holds for all"
+        column = f"let it depend on a column, as in {type(variance).__name__}('time')"
+        remedy = f"{column}; fit.marginal_covariance(subject) has the V_i of one subject"
+        raise NotAvailableError(received, reason, remedy, SEE)
 
 
 def relevant_columns(fit: Any) -> list[str]:
@@ -84,15 +82,13 @@ def make_grid(fit: Any, times: Any, at: dict[str, Any], time: str | None) -> Gri
     relevant = relevant_columns(fit)
     name = _axis(fit, time, relevant)
     for key in at:
-        if key == name or key not in relevant:
-            raise SpecificationError(
-                f"at={{{key!r}: ...}}",
-                "it is the time variable" if key == name else f"V does not depend on it.{closest(key, relevant)}",
-                "give its values as times=[...]"
-                if key == name
-                else f"use {shorten(map(repr, [v for v in relevant if v != name])) or 'no at='}",
-                SEE,
-            )
+        received = f"at={{{key!r}: ...}}"
+        if key == name:
+            raise SpecificationError(received, "it is the time variable", "give its values as times=[...]", SEE)
+        if key not in relevant:
+            reason = f"V does not depend on it.{closest(key, relevant)}"
+            remedy = f"use {shorten(map(repr, [v for v in relevant if v != name])) or 'no at='}"
+            raise SpecificationError(received, reason, remedy, SEE)
     column, index, x = _times(fit, name, times)
     frame = pd.DataFrame({c: [design.frame[c].iloc[0]] * len(index) for c in design.frame.columns})
     frame = frame.astype(dict(design.frame.dtypes))

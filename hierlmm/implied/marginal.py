@@ -319,9 +319,9 @@ def empirical_moments(fit: Any, grid: Grid) -> tuple[pd.DataFrame | None, pd.Dat
     table = pd.DataFrame({"t": t, "v": square}).groupby(code).agg(t=("t", "mean"), n=("v", "size"), v=("v", "mean"))
     table = table[table["n"] >= FEWEST].reset_index(drop=True)
     table.columns = pd.Index([grid.name, "n", "variance"])
-    if not few or len(distinct) > 12:
-        return (table if len(table) else None), None
-    return (table if len(table) else None), _empirical_correlation(design, grid, (r, X, C), code, distinct)
+    pairs = few and len(distinct) <= 12
+    correlation = _empirical_correlation(design, grid, (r, X, C), code, distinct) if pairs else None
+    return (table if len(table) else None), correlation
 
 
 def _empirical_correlation(
