@@ -64,17 +64,13 @@ class Quantities:
         labels = component_labels(self.design)
         if self._common:
             labels = ["sd(all random effects)", *labels[len(self.design.term) :]]
-        return [*labels[:-1], *self.residual_labels, labels[-1]]
+        residual = {} if self.rows is None else residual_names(self.rows)
+        return [*labels[:-1], *(name for names in residual.values() for name in names), labels[-1]]
 
     @cached_property
     def rows(self) -> ResidualRows | None:
         """The rows of the design with their residual structure; None without one."""
         return residual_rows(self.design) if self.design.has_residual_structure else None
-
-    @property
-    def residual_labels(self) -> list[str]:
-        """What tables show of the residual structure."""
-        return [] if self.rows is None else [n for names in residual_names(self.rows).values() for n in names]
 
     @property
     def labels(self) -> list[str]:

@@ -77,14 +77,9 @@ def _effects(
     L, offset = grids.average_rows(grid, keys, weights, rows)
     adjust = check_multiplicity(judge, intervals.adjust, intervals.simultaneous, pairwise=False)
     made = Effects(kind, fit.design.hierarchy.response, fit.estimator, keys, L, offset, by, judge, intervals.ci, adjust)
-    averaged, units = averaging_text(grid, keep, weights), (unit,) * len(keys) if unit else ()
-    together = intervals.simultaneous
-    return replace(made, simultaneous=together, level=level_text(fit), averaged=averaged, row_names=units)
-
-
-def averaging_text(grid: grids.Grid, keep: tuple[str, ...], weights: str) -> str:
-    """What was averaged over and what was held, in words."""
-    averaged = [v for v, values in grid.points.items() if v not in keep and len(values) > 1]
+    over = [v for v, values in grid.points.items() if v not in keep and len(values) > 1]
     held = [f"{v} = {show(values[0])}" for v, values in grid.points.items() if len(values) == 1]
-    parts = [f"Averaged over {', '.join(averaged)} with {weights} weights."] if averaged else []
-    return " ".join([*parts, *([f"At {', '.join(held)}."] if held else [])])
+    said = [f"Averaged over {', '.join(over)} with {weights} weights."] if over else []
+    averaged = " ".join([*said, *([f"At {', '.join(held)}."] if held else [])])
+    units, together = (unit,) * len(keys) if unit else (), intervals.simultaneous
+    return replace(made, simultaneous=together, level=level_text(fit), averaged=averaged, row_names=units)

@@ -240,16 +240,11 @@ def check_at(design: Design, positions: Iterable[int], at: Mapping[str, Any] | N
             raise SpecificationError(f"at={{{name!r}: ...}}", reason, remedy, SEE)
 
 
-def acts_as_factor(design: Design, k: int, variable: str) -> bool:
-    """Whether level 2 uses a column as labels."""
-    factors = {f for parts in level2_parts(design, k).values() for f, _ in parts}
-    return is_label(design, variable) or any(variable in categorical_arguments(f) for f in factors)
-
-
 def _values(
     design: Design, subjects: pd.DataFrame, k: int, variable: str, asked: Any, given: bool
 ) -> tuple[list[Any], bool]:
-    labels = acts_as_factor(design, k, variable)
+    factors = {f for parts in level2_parts(design, k).values() for f, _ in parts}
+    labels = is_label(design, variable) or any(variable in categorical_arguments(f) for f in factors)
     known = levels_of(design, variable) if labels else []
     if not given:
         if labels:
@@ -266,18 +261,6 @@ def group_text(keys: Mapping[Any, Any], mean: Mapping[str, bool]) -> str:
         text = f"{value:.4g}" if isinstance(value, float) else str(value)
         parts.append(f"{name} = {text}" + (" (the mean)" if mean.get(str(name)) else ""))
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
-
-
-def check_probability(name: str, value: float) -> float:
-    """Return the value if it lies between 0 and 1.
-
-    Raises
-    ------
-    SpecificationError
-    """
-    if not 0.0 < value < 1.0:
-        raise SpecificationError(f"{name}={value!r}", "it is a probability between 0 and 1", f"use {name}=0.95", SEE)
-    return float(value)
 
 
 def judged(fit: Fit, L: FloatArray, ci: float, df: str | None = None) -> Estimates:

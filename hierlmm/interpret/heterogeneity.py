@@ -90,7 +90,9 @@ def heterogeneity(
     df: str | None = None,
 ) -> Heterogeneity:
     """Describe the distribution of the subjects' coefficients; see `hierlmm.fits.base.Fit.heterogeneity`."""
-    coverage = coefficients.check_probability("coverage", coverage)
+    if not 0.0 < coverage < 1.0:
+        reason, remedy = "it is a probability between 0 and 1", "use coverage=0.95"
+        raise SpecificationError(f"coverage={coverage!r}", reason, remedy, SEE)
     if isinstance(above, bool) or not isinstance(above, (int, float, np.number)) or not np.isfinite(above):
         raise SpecificationError(f"above={above!r}", "a share needs a finite value to count from", "use above=0", SEE)
     coefficients.need_effects(fit, "heterogeneity")
@@ -106,9 +108,9 @@ def heterogeneity(
         positions = [k]
     at = {v if v in design.frame.columns else coefficients.unticked(str(v)): x for v, x in (at or {}).items()}
     coefficients.check_at(design, positions, at)
-    tables = [_of_coefficient(fit, k, at, ci, coverage, above, df) for k in positions]
-    table = pd.concat(tables, ignore_index=True)
-    return Heterogeneity(fit.estimator, ci, coverage, float(above), _notes(fit, table, ci, coverage, above), table)
+    table = pd.concat([_of_coefficient(fit, k, at, ci, coverage, above, df) for k in positions], ignore_index=True)
+    notes = _notes(fit, table, ci, coverage, above)
+    return Heterogeneity(fit.estimator, ci, float(coverage), float(above), notes, table)
 
 
 def _of_coefficient(
