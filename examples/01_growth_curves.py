@@ -217,7 +217,7 @@ def interval(draws, decimals=2):
     return f"{values.mean():.{decimals}f}, 95 % interval {low:.{decimals}f} to {high:.{decimals}f}"
 
 
-pair = {"term": "Intercept", "term_bis": "time"}
+pair = {"pair": "Intercept, time"}
 print(f"correlation of level and growth, REML       {slopes_reml.corr_b.loc['Intercept', 'time']:.2f}")
 print(f"correlation of level and growth, posterior  {interval(posterior['corr_b'].sel(pair))}")
 print(f"correlation of level and growth, prior      {interval(prior['corr_b'].sel(pair))}")

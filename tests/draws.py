@@ -6,6 +6,7 @@ import arviz as az
 import numpy as np
 
 from hierlmm.bayes.record import posterior_record
+from hierlmm.bayes.tree import matrices
 from hierlmm.fit.make import fit_of
 
 
@@ -31,7 +32,8 @@ def largest_difference(a, b, name, method="mean"):
 def posterior_like(fit, shift=0.0, **options):
     """A posterior without sampling: the fit's large-sample draws, moved by ``shift`` standard errors of beta."""
     posterior = fit.to_datatree(**options)["posterior"].to_dataset()
-    draws = {name: posterior[name].to_numpy() for name in ("beta", "b", "sd_b", "corr_b", "D", "sigma")}
+    draws = {name: posterior[name].to_numpy() for name in ("beta", "b", "sd_b", "sigma")}
+    draws["corr_b"], draws["D"] = matrices(fit.design, posterior)
     draws["beta"] = draws["beta"] + shift * fit.beta_se.to_numpy()
     attrs = {"estimator": "NUTS", "sampler": "explicit"}
     return fit_of(posterior_record(fit.design, None, draws, None, attrs, log_likelihood=False))

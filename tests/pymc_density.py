@@ -7,8 +7,11 @@ import numpy as np
 from hierlmm.bayes.explicit import pymc_module
 
 
-def evaluate(model, seed):
-    """Log density and every named variable at a random point, by PyTensor's slow but uncompiled route."""
+def evaluate(model, seed, design=None):
+    """Log density and every named variable at a random point, by PyTensor's slow but uncompiled route.
+
+    Of a design with random effects also their matrix of correlations and D, as on paper.
+    """
     pm = pymc_module()
     from pytensor.compile.mode import Mode
 
@@ -20,4 +23,11 @@ def evaluate(model, seed):
     with model:
         function = pm.compile([model.rvs_to_values[v] for v in model.free_RVs], outputs, mode=mode)
     logp, *values = function(*(point[model.rvs_to_values[v].name] for v in model.free_RVs))
-    return float(logp), {v.name: np.asarray(x) for v, x in zip(variables, values, strict=True)}
+    at = {v.name: np.asarray(x) for v, x in zip(variables, values, strict=True)}
+    if design is not None:
+        corr = np.eye(len(design.term))
+        pairs = [(block[j], block[i]) for block in design.blocks for i in range(len(block)) for j in range(i)]
+        for (i, j), r in zip(pairs, at.get("corr_b", []), strict=design.covariance != "identity"):
+            corr[i, j] = corr[j, i] = r
+        at |= {"corr_b": corr, "D": corr * np.outer(at["sd_b"], at["sd_b"])}
+    return float(logp), at

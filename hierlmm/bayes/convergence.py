@@ -27,6 +27,7 @@ MIN_ESS = 400
 MIN_BFMI = 0.3
 NAMES = ("beta", "sd_b", "corr_b", "sigma", "residual_correlation", "residual_variance", "b")
 MAX_ENTRIES = 2000
+LABELS = {"beta": "{}", "sd_b": "sd({})", "corr_b": "corr({})", "b": "b[{}]"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def diagnostics(draws: FloatArray, labels: list[str]) -> pd.DataFrame:
 def assess_convergence(datatree: Any) -> Convergence:
     """Compute the worst diagnostics of ``beta``, ``sd_b``, ``corr_b``, ``sigma`` and ``b``, and judge them.
 
-    Constant entries (the diagonal of ``corr_b``) are left out, as are random effects beyond the first 2000 numbers, and
+    Constant entries are left out, as are random effects beyond the first 2000 numbers, and
     all of them on the collapsed route.
     """
     posterior = datatree["posterior"].to_dataset()
@@ -120,19 +121,12 @@ def assess_convergence(datatree: Any) -> Convergence:
 
 
 def _table(variable: Any, name: str) -> pd.DataFrame:
-    """Diagnostics of the entries of a variable that vary, each correlation once, labelled for a reader."""
+    """Diagnostics of the entries of a variable that vary, labelled for a reader."""
     draws = variable.to_numpy()
     dims = [d for d in variable.dims if d not in ("chain", "draw")]
-    if name == "corr_b":
-        rows, cols = np.tril_indices(draws.shape[-1], -1)
-        terms = variable["term"].to_numpy()
-        labels = [f"corr({terms[c]}, {terms[r]})" for r, c in zip(rows, cols, strict=True)]
-        draws = draws[..., rows, cols]
-    else:
-        names = [""] if not dims else _labels([variable[d].to_numpy() for d in dims])
-        wrap = {"beta": "{}", "sd_b": "sd({})", "b": "b[{}]"}.get(name, name)
-        labels = [wrap.format(n) for n in names]
-        draws = draws.reshape(*draws.shape[:2], -1)
+    names = [""] if not dims else _labels([variable[d].to_numpy() for d in dims])
+    labels = [LABELS.get(name, name).format(n) for n in names]
+    draws = draws.reshape(*draws.shape[:2], -1)
     keep = np.flatnonzero(np.ptp(draws, axis=(0, 1)) > 0)[:MAX_ENTRIES]
     return diagnostics(draws[..., keep], [labels[i] for i in keep])
 

@@ -29,12 +29,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.arrays import FloatArray
 from hierlmm.bayes.distribution import as_pymc_variable
 from hierlmm.bayes.distributions import LKJ
 from hierlmm.bayes.explicit_residual import conditional_moments, refuse_dense, residual_draws, sd_name, sigma_draws
-from hierlmm.bayes.record import model_coords
 from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.bayes.tree import corr_pairs, model_coords, pairs_of
 from hierlmm.covariance.partial import factor_of_partials
 from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
 from hierlmm.design.design import Design, level2_prediction
@@ -67,8 +67,8 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
     Returns
     -------
     pymc.Model
-        With the variables ``beta`` (coef), ``sd_b`` (term), ``corr_b`` and ``D`` (term, term_bis), ``b``
-        (subject, term), ``subject_coef`` (subject, level1), ``mu`` (obs), ``sigma`` and the observed ``y`` (obs).
+        With the variables ``beta`` (coef), ``sd_b`` (term), ``corr_b`` (pair of terms), ``b`` (subject, term),
+        ``subject_coef`` (subject, level1), ``mu`` (obs), ``sigma`` and the observed ``y`` (obs).
         With a fixed intercept the free variable is ``beta_centered``, coefficients of the centred design, so that
         the intercept's prior is that of the expected response at average covariates. Likewise the free variables
         of a D whose priors are stated there are ``sd_b_centered`` and its partial correlations. A model without
@@ -125,7 +125,7 @@ def _level2_prediction(design: Design, beta: Any) -> list[Any]:
 
 
 def _covariance(design: Design, priors: ResolvedPriors, *, fold: bool) -> Any:
-    """Declare sd_b, corr_b and D; return a factor of D at `random_center`: (q,) SDs, or a (q, q) lower triangle."""
+    """Declare sd_b and corr_b; return a factor of D at `random_center`: (q,) SDs, or a (q, q) lower triangle."""
     import pymc as pm
     import pytensor.tensor as pt
 
@@ -138,21 +138,17 @@ def _covariance(design: Design, priors: ResolvedPriors, *, fold: bool) -> Any:
         sd = as_pymc_variable(name, priors.sd_b, "term", design.term, fold=fold)
     blocks = [block for block in design.blocks if len(block) > 1]
     if priors.corr_b is None or not blocks:
-        pm.Deterministic("corr_b", pt.constant(np.eye(q)), dims=("term", "term_bis"))
-        pm.Deterministic("D", pt.diag(sd**2), dims=("term", "term_bis"))
         return sd
     if priors.common_corr:
         L = _equal_correlation_factor(q, priors.corr_b)
     else:
-        L = _correlation_factor(blocks, q, priors.corr_b, design.term)
+        L = _correlation_factor(blocks, q, priors.corr_b)
     lower = sd[:, None] * L
     if np.any(priors.random_center):
         half = pm.math.dot(priors.random_uncentering, lower)
         sd = pm.Deterministic("sd_b", pt.sqrt((half**2).sum(axis=1)), dims="term")
         L = half / sd[:, None]
-    off_diagonal = pm.math.dot(L, L.T) * (1.0 - np.eye(q)) + np.eye(q)  # exactly 1 on the diagonal
-    corr = pm.Deterministic("corr_b", off_diagonal, dims=("term", "term_bis"))
-    pm.Deterministic("D", corr * sd[:, None] * sd[None, :], dims=("term", "term_bis"))
+    pm.Deterministic("corr_b", pm.math.dot(L, L.T)[corr_pairs(design)], dims="pair")
     return lower
 
 
@@ -174,7 +170,7 @@ def _equal_correlation_factor(q: int, prior: LKJ) -> Any:
     return pt.constant(np.tril(np.ones((q, q)), -1)) * below[None, :] + pt.diag(diagonal)
 
 
-def _correlation_factor(blocks: list[tuple[int, ...]], q: int, prior: LKJ, term: tuple[str, ...]) -> Any:
+def _correlation_factor(blocks: list[tuple[int, ...]], q: int, prior: LKJ) -> Any:
     """Cholesky factor of the correlation matrix, block diagonal, from partial correlations on the C-vine.
 
     ``L[i, j] = r_ij prod_{k<j} sqrt(1 − r_ik²)``, ``L[i, i] = prod_{k<i} sqrt(1 − r_ik²)``, with r = 2p − 1 and so
@@ -186,8 +182,6 @@ def _correlation_factor(blocks: list[tuple[int, ...]], q: int, prior: LKJ, term:
     rows, cols = pairs_of(blocks)
     sizes = [len(block) for block in blocks]
     shapes = np.concatenate([prior.partial_shapes(n)[:i] for n in sizes for i in range(1, n)])
-    model = pm.modelcontext(None)
-    model.add_coord("pair", [f"{term[j]}, {term[i]}" for i, j in zip(rows, cols, strict=True)])
     p = pm.Beta("corr_b_partial", alpha=shapes, beta=shapes, dims="pair")
     if q == 2:
         r, s = 2 * p[0] - 1, pt.sqrt(4 * p[0] * (1 - p[0]))
@@ -196,13 +190,6 @@ def _correlation_factor(blocks: list[tuple[int, ...]], q: int, prior: LKJ, term:
     rest = pt.cumprod(pt.sqrt(4 * P * (1 - P)), axis=1)
     before = pt.concatenate([pt.constant(np.ones((q, 1))), rest[:, :-1]], axis=1)
     return pt.constant(np.tril(np.ones((q, q)))) * (2 * P - 1 + pt.constant(np.eye(q))) * before
-
-
-def pairs_of(blocks: Sequence[tuple[int, ...]]) -> tuple[IntArray, IntArray]:
-    """Rows and columns of the correlations below the diagonal, block by block and row by row."""
-    pairs = [(block[i], block[j]) for block in blocks for i in range(len(block)) for j in range(i)]
-    rows, cols = zip(*pairs, strict=True)
-    return np.array(rows), np.array(cols)
 
 
 def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, FloatArray]) -> dict[str, FloatArray]:

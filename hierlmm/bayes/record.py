@@ -14,29 +14,15 @@ import numpy as np
 from hierlmm._version import __version__
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.convergence import assess_convergence
+from hierlmm.bayes.log_prior import log_prior
 from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
 from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.bayes.tree import constant_data, dataset, icc, observed_data, response_name
 from hierlmm.design.design import Design, level2_prediction
-from hierlmm.design.formula import INTERCEPT
 from hierlmm.errors import warn
-from hierlmm.likelihood.residual_rows import residual_names, residual_rows
 
 SMALL = 5_000_000
 """Largest number of values (40 MB) for which ``subject_coef`` and the pointwise log-likelihood are stored."""
-
-VARIABLE_DIMS: dict[str, list[str]] = {
-    "beta": ["coef"],
-    "b": ["subject", "term"],
-    "sd_b": ["term"],
-    "corr_b": ["term", "term_bis"],
-    "D": ["term", "term_bis"],
-    "sigma": [],
-    "icc": [],
-    "subject_coef": ["subject", "level1"],
-    "y": ["obs"],
-    "residual_correlation": ["residual_correlation_parameter"],
-    "residual_variance": ["residual_variance_parameter"],
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +82,7 @@ def posterior_record(
     draws = dict(draws)
     C, S = draws["sigma"].shape
     beta = draws.get("beta", np.empty((C, S, 0)))
-    if INTERCEPT in design.term:
-        k = design.term.index(INTERCEPT)
-        draws["icc"] = draws["D"][..., k, k] / (draws["D"][..., k, k] + draws["sigma"] ** 2)
+    draws |= icc(design, draws)
     if "b" in draws and C * S * design.n_subjects * len(design.level1) <= SMALL:
         own = level2_prediction(design, beta)
         own[..., design.term_level1] += draws["b"]
@@ -115,10 +99,13 @@ def posterior_record(
                 design, (groups or {})["residual"]["unconstrained"].to_numpy()
             )
         ll = conditional_log_likelihood(design, beta, draws["b"], sigma)
-        tree["log_likelihood"] = dataset(design, {"y": ll})
-    tree["observed_data"] = xr.Dataset({"y": ("obs", design.y)}, coords={"obs": np.arange(design.n_obs)})
-    tree["constant_data"] = _constant_data(design)
+        tree["log_likelihood"] = dataset(design, {response_name(design): ll})
+    tree["observed_data"] = observed_data(design)
+    tree["constant_data"] = constant_data(design)
     tree |= dict(groups or {})
+    if priors is not None:
+        eta = tree["residual"]["unconstrained"].to_numpy() if "residual" in tree else np.empty((C, S, 0))
+        tree["log_prior"] = log_prior(design, priors, draws, eta)
     datatree = xr.DataTree.from_dict(tree)
     formula = design.hierarchy.formula
     datatree.attrs |= {**attrs, "formula": formula, "library": "hierlmm", "version": __version__}
@@ -135,44 +122,3 @@ def residual_group(names: Sequence[str], eta: FloatArray) -> Any:
 
     coords = {"chain": np.arange(eta.shape[0]), "draw": np.arange(eta.shape[1]), "parameter": list(names)}
     return xr.Dataset({"unconstrained": (["chain", "draw", "parameter"], eta)}, coords=coords)
-
-
-def model_coords(design: Design) -> dict[str, Any]:
-    """Coordinates of every dimension of the contract."""
-    names = residual_names(residual_rows(design)) if design.has_residual_structure else {}
-    return {
-        **{f"{variable}_parameter": np.array(own, dtype=str) for variable, own in names.items() if own},
-        "coef": np.array(design.coef, dtype=str),
-        "term": np.array(design.term, dtype=str),
-        "term_bis": np.array(design.term, dtype=str),
-        "level1": np.array(design.level1, dtype=str),
-        "subject": design.subjects.to_numpy(),
-        "obs": np.arange(design.n_obs),
-    }
-
-
-def dataset(design: Design, draws: Mapping[str, FloatArray]) -> Any:
-    """Dataset of draws (chain, draw, ...) under the contract's names."""
-    import xarray as xr
-
-    coords = model_coords(design)
-    first = next(iter(draws.values()))
-    kept = {name: (["chain", "draw", *VARIABLE_DIMS[name]], values) for name, values in draws.items()}
-    used = {d for dims, _ in kept.values() for d in dims}
-    sample = {"chain": np.arange(first.shape[0]), "draw": np.arange(first.shape[1])}
-    return xr.Dataset(kept, coords={**sample, **{k: v for k, v in coords.items() if k in used}})
-
-
-def _constant_data(design: Design) -> Any:
-    import xarray as xr
-
-    coords = model_coords(design)
-    return xr.Dataset(
-        {
-            "X": (("obs", "coef"), design.X),
-            "Z": (("obs", "term"), design.Z),
-            "offset": ("obs", design.offset),
-            "subject_index": ("obs", design.subject_index),
-        },
-        coords={k: coords[k] for k in ("obs", "coef", "term", "subject")},
-    )

@@ -33,6 +33,7 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
+from hierlmm.bayes.tree import response_name
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError, warn
 from hierlmm.fits.posterior import PosteriorNumbers
@@ -151,11 +152,11 @@ def loo(fit: PosteriorNumbers, unit: Unit = "subject") -> LooResult:
     pieces = []
     for lo in range(0, len(labels), step):
         part = slice(lo, min(lo + step, len(labels)))
-        group = _group(values(part), unit, labels[part].to_numpy(), posterior)
+        group = _group(values(part), response_name(fit.design), unit, labels[part].to_numpy(), posterior)
         tree = xr.DataTree.from_dict({"posterior": parameters, "log_likelihood": group})
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Pareto.*", category=UserWarning)  # said in `verdict`
-            pieces.append(az.loo(tree, var_name="y", pointwise=True, reff=reff))
+            pieces.append(az.loo(tree, pointwise=True, reff=reff))
     found = pieces[0] if len(pieces) == 1 else _merged(pieces, unit)
     pareto_k = pd.Series(found.pareto_k.to_numpy(), index=labels, name="pareto_k")
     result = LooResult(
@@ -173,25 +174,25 @@ def loo(fit: PosteriorNumbers, unit: Unit = "subject") -> LooResult:
 
 
 def log_likelihood_tree(fit: PosteriorNumbers, unit: Unit = "observation") -> Any:
-    """Copy of the fit's tree with group ``log_likelihood``: ``y`` (chain, draw, obs) or (chain, draw, subject)."""
+    """Copy of the fit's tree with group ``log_likelihood``: the response (chain, draw, obs or subject)."""
     import xarray as xr
 
     values, labels = _log_likelihood(fit, unit)
     subject = unit == "subject"
     dim, names = ("subject", fit.design.subjects.to_numpy()) if subject else ("obs", np.arange(len(labels)))
-    group = _group(values(slice(0, len(labels))), dim, names, fit.datatree["posterior"])
+    group = _group(values(slice(0, len(labels))), response_name(fit.design), dim, names, fit.datatree["posterior"])
     tree = fit.datatree.copy()
     tree["log_likelihood"] = xr.DataTree(group)
     return tree
 
 
-def _group(values: FloatArray, dim: str, names: Any, posterior: Any) -> Any:
+def _group(values: FloatArray, name: str, dim: str, names: Any, posterior: Any) -> Any:
     """The log-likelihood (S, units) as a dataset, with the chains and draws of the posterior."""
     import xarray as xr
 
     chain, draw = posterior["chain"].to_numpy(), posterior["draw"].to_numpy()
     shaped = values.reshape(len(chain), len(draw), -1)
-    return xr.Dataset({"y": (("chain", "draw", dim), shaped)}, coords={"chain": chain, "draw": draw, dim: names})
+    return xr.Dataset({name: (("chain", "draw", dim), shaped)}, coords={"chain": chain, "draw": draw, dim: names})
 
 
 def subject_log_likelihood(

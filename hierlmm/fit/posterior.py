@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pandas as pd
 
@@ -26,9 +26,9 @@ class PosteriorFit(BesideGEE, PosteriorNumbers):
     ----------
     design : Design
     datatree : xarray.DataTree
-        Group ``posterior`` with ``beta`` (coef), ``sd_b`` (term), ``corr_b`` and ``D`` (term, term_bis), ``b``
-        (subject, term), ``sigma``, ``icc`` and ``subject_coef`` (subject, level1); ``sample_stats``,
-        ``observed_data``, ``constant_data`` and, where small, ``log_likelihood``, for ArviZ's functions.
+        Group ``posterior`` with ``beta`` (coef), ``sd_b`` (term), ``corr_b`` (pair of terms), ``b`` (subject, term),
+        ``sigma``, ``icc`` and ``subject_coef`` (subject, level1); ``sample_stats``,
+        ``observed_data``, ``constant_data``, ``log_prior`` and, where small, ``log_likelihood``, for ArviZ's functions.
     priors : ResolvedPriors or None
     estimator : str
         ``"NUTS"`` or ``"Bambi"``.
@@ -146,6 +146,37 @@ class PosteriorFit(BesideGEE, PosteriorNumbers):
             reweight=reweight,
             time=time,
         )
+
+    def extend(self, *groups: str, draws: int | None = None, seed: int | None = 0) -> Self:
+        """The same posterior with further groups in its tree, as a new fit.
+
+        Parameters
+        ----------
+        *groups : str
+            ``"prior"`` and ``"prior_predictive"`` (always together), ``"posterior_predictive"`` (new rows of the same
+            subjects), ``"mu"`` (the expected response of every row, beside the parameters, for ``az.bayesian_r2``),
+            ``"log_likelihood"`` (row by row, given b), ``"log_likelihood_subject"`` (subject by subject, b integrated
+            out). By default priors, if they are known, and predictions.
+        draws : int, optional
+            Number of draws from the prior (500 by default), and of each chain for predictions (all by default).
+        seed : int, optional
+            Of what is simulated.
+
+        Returns
+        -------
+        PosteriorFit
+
+        Examples
+        --------
+        >>> import hierlmm as hl
+        >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (days | subject)", hl.load_dataset("sleepstudy"))
+        >>> fit = model.fit(draws=200, tune=200, chains=2, seed=1).extend("prior")
+        >>> sorted(fit.datatree["prior"].data_vars)
+        ['b', 'beta', 'corr_b', 'icc', 'sd_b', 'sigma']
+        """
+        from hierlmm.diagnostics.groups import extend
+
+        return extend(self, groups, draws, seed)
 
     def log_likelihood(self, unit: Literal["subject", "observation"] = "observation") -> Any:
         """Pointwise log-likelihood as a new tree with group ``log_likelihood``.

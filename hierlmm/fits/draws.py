@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hierlmm.arrays import FloatArray
+from hierlmm.bayes.tree import constant_data, corr_pairs, observed_data, pair_labels
 from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.options import check_counts
 
@@ -41,15 +42,16 @@ def large_sample_tree(fit: LikelihoodEstimates, draws: int, chains: int, seed: i
     sd = np.sqrt(np.einsum("skk->sk", D))
     with np.errstate(divide="ignore", invalid="ignore"):
         corr = D / (sd[:, :, None] * sd[:, None, :])
-    corr[:, np.arange(len(design.term)), np.arange(len(design.term))] = 1.0
+    pairs = corr_pairs(design)
     variables = {
         "beta": (("coef",), beta),
         "b": (("subject", "term"), b),
         "sd_b": (("term",), sd),
-        "corr_b": (("term", "term_bis"), corr),
-        "D": (("term", "term_bis"), D),
+        "corr_b": (("pair",), corr[(..., *pairs)]),
         "sigma": ((), sigma),
     }
+    if not len(pairs[0]):
+        del variables["corr_b"]
     if not design.term:
         variables = {name: variables[name] for name in ("beta", "sigma")}
     residual, labels = _residual_draws(fit, sample)
@@ -64,8 +66,8 @@ def large_sample_tree(fit: LikelihoodEstimates, draws: int, chains: int, seed: i
             "draw": np.arange(draws),
             "coef": list(design.coef),
             "term": list(design.term),
-            "term_bis": list(design.term),
             "subject": design.subjects.to_numpy(),
+            **({"pair": pair_labels(design.term, pairs)} if "corr_b" in variables else {}),
             **labels,
         },
         attrs={"estimator": fit.estimator, "approximation": APPROXIMATION, "seed": -1 if seed is None else seed},
@@ -75,8 +77,8 @@ def large_sample_tree(fit: LikelihoodEstimates, draws: int, chains: int, seed: i
             "D is singular at the optimum: the directions without variance are held at zero in every draw, so the "
             "draws understate what is uncertain there"
         )
-    observed = xr.Dataset({"y": (("obs",), design.y)}, coords={"obs": np.arange(design.n_obs)})
-    tree = xr.DataTree.from_dict({"posterior": posterior, "observed_data": observed})
+    groups = {"posterior": posterior, "observed_data": observed_data(design), "constant_data": constant_data(design)}
+    tree = xr.DataTree.from_dict(groups)
     tree.attrs.update(posterior.attrs)
     return tree
 

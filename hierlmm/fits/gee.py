@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray
+from hierlmm.bayes.tree import observed_data
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
@@ -266,8 +267,7 @@ class GEENumbers(Fit):
                 "seed": -1 if seed is None else seed,
             },
         )
-        observed = xr.Dataset({"y": (("obs",), self.design.y)}, coords={"obs": np.arange(self.design.n_obs)})
-        tree = xr.DataTree.from_dict({"posterior": posterior, "observed_data": observed})
+        tree = xr.DataTree.from_dict({"posterior": posterior, "observed_data": observed_data(self.design)})
         tree.attrs.update(posterior.attrs)
         return tree
 

@@ -83,6 +83,6 @@ class LikelihoodNumbers(LikelihoodEstimates):
         Returns
         -------
         xarray.DataTree
-            Group ``posterior`` with ``beta``, ``b``, ``sd_b``, ``corr_b``, ``D``, ``sigma``.
+            Group ``posterior`` with ``beta``, ``b``, ``sd_b``, ``corr_b`` (by pair of terms), ``sigma``.
         """
         return large_sample_tree(self, draws, chains, seed)

@@ -16,8 +16,8 @@ import pandas as pd
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.convergence import Convergence, assess_convergence, diagnostics
 from hierlmm.bayes.predictive import posterior_predictive_draws, prior_draws
-from hierlmm.bayes.record import dataset
 from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.bayes.tree import corr_pairs, dataset, icc, matrices, pair_labels, response_name
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
@@ -57,7 +57,7 @@ class PosteriorNumbers(Fit):
         Parameters
         ----------
         name : str
-            ``"beta"``, ``"b"``, ``"sd_b"``, ``"sigma"``, ...
+            ``"beta"``, ``"b"``, ``"sd_b"``, ``"sigma"``, ...; ``"corr_b"`` and ``"D"`` as matrices (..., term, term).
 
         Raises
         ------
@@ -65,12 +65,14 @@ class PosteriorNumbers(Fit):
             If the posterior has no such variable.
         """
         posterior = self.datatree["posterior"]
-        if name in posterior:
+        if name in posterior and name != "corr_b":
             values = posterior[name].to_numpy().view()
             values.flags.writeable = False
             return values
         if name == "beta" and not self.design.coef:
             return np.empty((posterior.sizes["chain"], posterior.sizes["draw"], 0))
+        if self.design.term and "sd_b" in posterior and name in ("corr_b", "D"):
+            return matrices(self.design, posterior)[name == "D"]
         others = f"use one of {', '.join(map(str, posterior.data_vars))}"
         if name == "subject_coef" and "b" in posterior:
             reason = "too large to be stored; it is level 2's prediction plus the random effects"
@@ -256,7 +258,7 @@ class PosteriorNumbers(Fit):
             reason = "its intervals are quantiles of the draws; Wald and profile intervals belong to a likelihood"
             remedy = "leave method out, or ask model.fit_reml().variance_components(method='profile')"
             raise SpecificationError(f"method={method!r} of a posterior", reason, remedy, SEE)
-        term, pairs = self.design.term, self._pairs
+        term = self.design.term
         posterior = self.datatree["posterior"]
         structure = [name for name in ("residual_correlation", "residual_variance") if name in posterior]
         extra = [self.draws(name) for name in structure]
@@ -269,9 +271,10 @@ class PosteriorNumbers(Fit):
             values = np.concatenate([*common, self.draws("sigma")[..., None]], axis=-1)
             labels = component_labels(self.design)
             return _table(values, [*labels[:-1], *names, labels[-1]], ci, "component")
-        labels = [f"sd({t})" for t in term] + [f"corr({term[i]}, {term[j]})" for i, j in pairs] + [*names, "sigma"]
-        corr = self.draws("corr_b")
-        columns = [self.draws("sd_b"), *(corr[..., i, j][..., None] for i, j in pairs), *extra]
+        pairs = corr_pairs(self.design)
+        corrs = [f"corr({pair})" for pair in pair_labels(term, pairs)]
+        labels = [*(f"sd({t})" for t in term), *corrs, *names, "sigma"]
+        columns = [self.draws("sd_b"), self.draws("corr_b")[(..., *pairs)], *extra]
         columns.append(self.draws("sigma")[..., None])
         return _table(np.concatenate(columns, axis=-1), labels, ci, "component")
 
@@ -302,7 +305,7 @@ class PosteriorNumbers(Fit):
         b = self.draws("b")[:, keep] if self.design.term else np.empty((*sigma.shape, self.design.n_subjects, 0))
         eta = self.residual_draws()[:, keep]
         values = posterior_predictive_draws(self.design, beta, b, sigma, np.random.default_rng(seed), eta)
-        return self._with({"posterior_predictive": {"y": values}}, draw=keep)
+        return self._with({"posterior_predictive": {response_name(self.design): values}}, draw=keep)
 
     def prior_predictive(self, draws: int = 500, seed: int | None = None) -> Any:
         """Draws from the prior, and the data they imply, as a new tree with groups ``prior`` and ``prior_predictive``.
@@ -323,7 +326,7 @@ class PosteriorNumbers(Fit):
             del made["beta"]
         if not self.design.term:
             made = {name: values for name, values in made.items() if name not in ("sd_b", "corr_b", "D", "b")}
-        return self._with({"prior": made, "prior_predictive": {"y": y}})
+        return self._with({"prior": made | icc(self.design, made), "prior_predictive": {response_name(self.design): y}})
 
     # --- helpers -----------------------------------------------------------------------------------------------------
 
@@ -334,14 +337,6 @@ class PosteriorNumbers(Fit):
     @property
     def _term(self) -> pd.Index:
         return pd.Index(self.design.term, name="term", dtype=object)
-
-    @property
-    def _pairs(self) -> list[tuple[int, int]]:
-        return [(b[j], b[i]) for b in self.design.blocks for i in range(len(b)) for j in range(i) if self._correlated]
-
-    @property
-    def _correlated(self) -> bool:
-        return self.design.covariance != "identity"
 
     @property
     def _only_summary(self) -> bool:

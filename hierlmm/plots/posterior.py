@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierlmm.bayes.tree import matrices
 from hierlmm.drawing.panels import Panels, each
 from hierlmm.drawing.style import PALETTE, percent, stack_points
 from hierlmm.errors import NotAvailableError
@@ -114,8 +115,8 @@ def parameter_draws(fit: Fit) -> dict[str, np.ndarray]:
     if "beta" in posterior:
         beta = posterior["beta"].transpose("chain", "draw", "coef").to_numpy()
         draws |= {name: beta[..., k] for k, name in enumerate(fit.design.coef)}
-    if "D" in posterior:
-        D = posterior["D"].transpose("chain", "draw", "term", "term_bis").to_numpy()
+    if "sd_b" in posterior:
+        D = matrices(fit.design, posterior)[1]
         values = component_values(fit.design, D, posterior["sigma"].to_numpy())
         draws |= {name: values[..., k] for k, name in enumerate(component_labels(fit.design))}
         term = fit.design.term

@@ -56,7 +56,7 @@ def test_the_explicit_density_is_the_same_at_every_origin(growth, origin, center
     for frame in (growth, at(growth, origin)):
         model = hl.TwoLevelModel.from_formula(FORMULA, frame)
         pymc_model = build_pymc_model(model.design, model.priors, centered=centered)
-        found.append(evaluate(pymc_model, 3))
+        found.append(evaluate(pymc_model, 3, model.design))
     (value, point), (moved, moved_point) = found
     assert moved == pytest.approx(value, rel=1e-9)
     Z = [np.column_stack([np.ones(len(growth)), growth["t"] + o]) for o in (0.0, ORIGINS[origin])]

@@ -92,15 +92,17 @@ def test_marginal_log_likelihood_equals_a_dense_normal(formula):
 
 def test_tree_by_subject(fit):
     tree = fit.log_likelihood("subject")
-    stored = tree["log_likelihood"]["y"]
+    stored = tree["log_likelihood"]["reaction"]
     assert stored.dims == ("chain", "draw", "subject")
     assert list(stored["subject"].to_numpy()) == list(fit.design.subjects)
     beta, D, sigma = (fit.draws(name)[2, 30:31] for name in ("beta", "D", "sigma"))
     expected = subject_log_likelihood(fit.design, beta, D, sigma)[0]
     np.testing.assert_allclose(stored.to_numpy()[2, 30], expected, rtol=1e-9)
-    assert fit.datatree["log_likelihood"]["y"].dims == ("chain", "draw", "obs")
-    assert fit.log_likelihood()["log_likelihood"]["y"].dims == ("chain", "draw", "obs")
-    np.testing.assert_array_equal(fit.log_likelihood()["log_likelihood"]["y"], fit.datatree["log_likelihood"]["y"])
+    assert fit.datatree["log_likelihood"]["reaction"].dims == ("chain", "draw", "obs")
+    assert fit.log_likelihood()["log_likelihood"]["reaction"].dims == ("chain", "draw", "obs")
+    np.testing.assert_array_equal(
+        fit.log_likelihood()["log_likelihood"]["reaction"], fit.datatree["log_likelihood"]["reaction"]
+    )
     with pytest.raises(SpecificationError, match="unit='row'"):
         fit.log_likelihood("row")
 
@@ -130,14 +132,14 @@ def test_leaving_subjects_out(by_subject, fit):
     assert result.elpd == pytest.approx(result.elpd_i.sum())
     assert result.se == pytest.approx(np.sqrt(18 * result.elpd_i.var(ddof=1)))
     with pytest.warns(UserWarning, match="Pareto"):
-        other = az.loo(fit.log_likelihood("subject"), var_name="y", pointwise=True)
+        other = az.loo(fit.log_likelihood("subject"), pointwise=True)
     assert result.elpd == pytest.approx(other.elpd, abs=0.1)  # differs by the relative efficiency
     np.testing.assert_allclose(result.pareto_k, other.pareto_k, atol=0.15)
 
 
 def test_summing_the_conditional_log_likelihood_is_wrong(by_subject, fit):
     """What must not be done: nearly every k is too large, and elpd too high by more than ten."""
-    conditional = fit.datatree["log_likelihood"]["y"].to_numpy()
+    conditional = fit.datatree["log_likelihood"]["reaction"].to_numpy()
     summed = np.stack([conditional[..., fit.design.subject_index == j].sum(axis=-1) for j in range(18)], axis=-1)
     posterior = fit.datatree["posterior"].to_dataset()
     group = xr.Dataset({"y": (("chain", "draw", "subject"), summed)})
@@ -176,7 +178,7 @@ def test_leaving_measurements_out(fit, by_subject):
     with pytest.warns(FitWarning, match="of 180 observations"):
         result = fit.loo("observation")
     with pytest.warns(UserWarning, match="Pareto"):
-        other = az.loo(fit.datatree, var_name="y", pointwise=True)
+        other = az.loo(fit.datatree, pointwise=True)
     assert result.n == 180
     assert result.elpd == pytest.approx(other.elpd, abs=0.3)
     assert result.elpd > by_subject.elpd + 15  # a known subject is easier to predict

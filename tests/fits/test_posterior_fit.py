@@ -16,6 +16,7 @@ from hierlmm.bayes.distributions import HalfNormal
 from hierlmm.bayes.priors import Priors, resolve_priors
 from hierlmm.bayes.record import posterior_record
 from hierlmm.bayes.sample import sample_explicit
+from hierlmm.bayes.tree import matrices
 from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
 from hierlmm.errors import DataError, FitWarning, NotAvailableError, SpecificationError
@@ -49,8 +50,7 @@ def test_tree_has_the_names_and_dimensions_of_the_contract(dental_posterior, den
         "beta": ("coef",),
         "b": ("subject", "term"),
         "sd_b": ("term",),
-        "corr_b": ("term", "term_bis"),
-        "D": ("term", "term_bis"),
+        "corr_b": ("pair",),
         "sigma": (),
         "icc": (),
         "subject_coef": ("subject", "level1"),
@@ -60,7 +60,7 @@ def test_tree_has_the_names_and_dimensions_of_the_contract(dental_posterior, den
         assert posterior[name].dims == ("chain", "draw", *expected)
     assert list(posterior["coef"].to_numpy()) == list(dental_design.coef)
     groups = set(dental_posterior.to_datatree().children)
-    assert groups >= {"posterior", "sample_stats", "log_likelihood", "observed_data", "constant_data"}
+    assert groups >= {"posterior", "sample_stats", "log_likelihood", "observed_data", "constant_data", "log_prior"}
     attrs = dental_posterior.datatree.attrs
     assert (attrs["estimator"], attrs["sampler"], attrs["seed"]) == ("NUTS", "explicit", 1)
     assert "diverging" in dental_posterior.sample_stats
@@ -114,17 +114,17 @@ def test_marginal_log_likelihood_equals_a_dense_normal(dental_posterior):
 
 def test_log_likelihood_is_conditional_and_pointwise(dental_posterior):
     fit, design = dental_posterior, dental_posterior.design
-    stored = fit.datatree["log_likelihood"]["y"]
+    stored = fit.datatree["log_likelihood"]["distance"]
     assert stored.dims == ("chain", "draw", "obs")
     mu = design.X @ fit.draws("beta")[1, 7] + (design.Z * fit.draws("b")[1, 7][design.subject_index]).sum(axis=1)
     expected = stats.norm(mu, fit.draws("sigma")[1, 7]).logpdf(design.y)
     np.testing.assert_allclose(stored.to_numpy()[1, 7], expected, rtol=1e-10)
-    np.testing.assert_array_equal(fit.log_likelihood()["log_likelihood"]["y"], stored)
+    np.testing.assert_array_equal(fit.log_likelihood()["log_likelihood"]["distance"], stored)
 
 
 def test_posterior_predictive_moments(dental_posterior):
     tree = dental_posterior.posterior_predictive(seed=1)
-    y = tree["posterior_predictive"]["y"].to_numpy()
+    y = tree["posterior_predictive"]["distance"].to_numpy()
     fitted = dental_posterior.fitted().to_numpy()
     np.testing.assert_allclose(y.mean(axis=(0, 1)), fitted, atol=0.15)
     assert 0.9 < np.mean((y.mean(axis=(0, 1)) - fitted) / dental_posterior.sigma) + 1 < 1.1
@@ -151,7 +151,7 @@ def test_prior_predictive_follows_the_priors(dental_posterior):
     sd = tree["prior"]["sd_b"].to_numpy()[0]
     assert stats.kstest(sd[:, 1], stats.halfnorm(scale=priors.sd_b[1].sd).cdf).pvalue > 1e-4
     # The correlation with the prior is that of the lines at the average time.
-    D = tree["prior"]["D"].to_numpy()[0]
+    D = matrices(design, tree["prior"])[1][0]
     line = np.array([1.0, design.Z[:, 1].mean()])
     corr = (D @ line)[:, 1] / np.sqrt(np.einsum("a,sab,b->s", line, D, line) * D[:, 1, 1])
     assert stats.kstest((corr + 1) / 2, stats.beta(2, 2).cdf).pvalue > 1e-4

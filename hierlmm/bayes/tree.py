@@ -1,0 +1,149 @@
+"""Draws under the names and dimensions that every estimator uses, as the groups of a DataTree that ArviZ reads.
+
+No variable of a posterior has an entry that cannot vary, since a constant has no R-hat, effective sample size or
+density: the correlations of the random effects are stored by pair of terms (``corr_b``, dimension ``pair``).
+`matrices` gives back the matrix of correlations and D = diag(sd_b) corr_b diag(sd_b).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.design.design import Design
+from hierlmm.design.formula import INTERCEPT
+from hierlmm.likelihood.residual_rows import residual_names, residual_rows
+
+DIMS: dict[str, tuple[str, ...]] = {
+    "beta": ("coef",),
+    "b": ("subject", "term"),
+    "sd_b": ("term",),
+    "corr_b": ("pair",),
+    "sigma": (),
+    "icc": (),
+    "subject_coef": ("subject", "level1"),
+    "mu": ("obs",),
+    "residual_correlation": ("residual_correlation_parameter",),
+    "residual_variance": ("residual_variance_parameter",),
+}
+"""Dimensions of every variable, after chain and draw; those that are not listed are rows (``obs``)."""
+
+
+def response_name(design: Design) -> str:
+    """Name of the response in a tree: its own (``log(bili)``), or ``y`` where a tree allows no such name."""
+    name = design.hierarchy.response
+    return "y" if "/" in name or name in {*model_coords(design), *DIMS, "chain", "draw"} else name
+
+
+def corr_pairs(design: Design) -> tuple[IntArray, IntArray]:
+    """Rows and columns, below the diagonal, of the correlations that are not zero by definition."""
+    return pairs_of([] if design.covariance == "identity" else design.blocks)
+
+
+def pairs_of(blocks: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
+    """Rows and columns of the correlations below the diagonal, block by block and row by row."""
+    pairs = [(block[i], block[j]) for block in blocks for i in range(len(block)) for j in range(i)]
+    rows, cols = np.array(pairs, dtype=int).reshape(-1, 2).T
+    return rows, cols
+
+
+def pair_labels(term: Sequence[str], pairs: tuple[IntArray, IntArray]) -> list[str]:
+    """Names of pairs: ``Intercept, time``."""
+    return [f"{term[j]}, {term[i]}" for i, j in zip(*pairs, strict=True)]
+
+
+def model_coords(design: Design) -> dict[str, Any]:
+    """Coordinates of every dimension."""
+    names = residual_names(residual_rows(design)) if design.has_residual_structure else {}
+    return {
+        **{f"{variable}_parameter": np.array(own, dtype=str) for variable, own in names.items() if own},
+        "coef": np.array(design.coef, dtype=str),
+        "term": np.array(design.term, dtype=str),
+        "pair": np.array(pair_labels(design.term, corr_pairs(design)), dtype=str),
+        "level1": np.array(design.level1, dtype=str),
+        "subject": design.subjects.to_numpy(),
+        "obs": np.arange(design.n_obs),
+    }
+
+
+def dataset(design: Design, draws: Mapping[str, FloatArray]) -> Any:
+    """Dataset of draws (chain, draw, ...): matrices of correlations by pair, D left out, since it follows.
+
+    Parameters
+    ----------
+    design : Design
+    draws : mapping of str to (chain, draw, ...)
+        The response and what else is known by row under names of their own.
+    """
+    import xarray as xr
+
+    coords, kept = model_coords(design), {}
+    for name, given in draws.items():
+        values = given
+        if name == "corr_b":
+            values = given[(..., *corr_pairs(design))]
+        if name != "D" and (name != "corr_b" or values.shape[-1]):
+            kept[name] = (("chain", "draw", *DIMS.get(name, ("obs",))), values)
+    used = {d for dims, _ in kept.values() for d in dims}
+    first = next(iter(draws.values()))
+    sample = {"chain": np.arange(first.shape[0]), "draw": np.arange(first.shape[1])}
+    return xr.Dataset(kept, coords={**sample, **{k: v for k, v in coords.items() if k in used}})
+
+
+def matrices(design: Design, posterior: Any) -> tuple[FloatArray, FloatArray]:
+    """Correlations of the random effects and their covariance D, each (chain, draw, q, q), from a dataset of draws."""
+    sd = posterior["sd_b"].transpose("chain", "draw", "term").to_numpy()
+    corr = np.zeros((*sd.shape, sd.shape[-1]))
+    corr[..., np.arange(sd.shape[-1]), np.arange(sd.shape[-1])] = 1.0
+    rows, cols = corr_pairs(design)
+    if len(rows):
+        corr[..., rows, cols] = posterior["corr_b"].transpose("chain", "draw", "pair").to_numpy()
+        corr[..., cols, rows] = corr[..., rows, cols]
+    return corr, corr * sd[..., None] * sd[..., None, :]
+
+
+def icc(design: Design, draws: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """``icc``, D₀₀ / (D₀₀ + σ²) at every draw; nothing without a random intercept."""
+    if INTERCEPT not in design.term:
+        return {}
+    variance = draws["sd_b"][..., design.term.index(INTERCEPT)] ** 2
+    return {"icc": variance / (variance + draws["sigma"] ** 2)}
+
+
+def observed_data(design: Design) -> Any:
+    """Group ``observed_data``: the response under its own name."""
+    import xarray as xr
+
+    return xr.Dataset({response_name(design): ("obs", design.y)}, coords={"obs": np.arange(design.n_obs)})
+
+
+def constant_data(design: Design) -> Any:
+    """Group ``constant_data``: covariates by name, the design's X and Z, and who the rows belong to."""
+    import xarray as xr
+
+    coords = model_coords(design)
+    found = {
+        "X": (("obs", "coef"), design.X),
+        "Z": (("obs", "term"), design.Z),
+        "offset": ("obs", design.offset),
+        "subject_index": ("obs", design.subject_index),
+    }
+    taken = {*coords, *found, "chain", "draw"}
+    left_out = {design.hierarchy.subject, design.hierarchy.response}
+    for column in design.frame.columns:
+        name = str(column)
+        if "/" not in name and name not in left_out:
+            found[f"{name}_column" if name in taken else name] = ("obs", _plain(design.frame[column]))
+    return xr.Dataset(found, coords={k: coords[k] for k in ("obs", "coef", "term", "subject")})
+
+
+def _plain(column: pd.Series) -> Any:
+    """Numbers, truth values and dates as they are, everything else as text."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return np.array(column.cat.categories.astype(str), dtype=str)[column.cat.codes]
+    values = column.to_numpy()
+    return values if values.dtype.kind in "biufM" else np.array(column.astype(str), dtype=str)
