@@ -13,7 +13,7 @@ from hierlmm.diagnostics.loo import log_likelihood_tree
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.posterior import PosteriorNumbers
 
-SEE = "docs, page 'Posterior fits', section 'ArviZ'"
+SEE = "docs, page 'Posterior fits', section 'The tree'"
 USUAL = ("prior", "prior_predictive", "posterior_predictive")
 
 
