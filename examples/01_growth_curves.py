@@ -399,7 +399,7 @@ _ = panel.legend(loc="upper left", fontsize=8, frameon=False)
 # ### Is growth related to the size at age 8?
 
 # %%
-rho = posterior["corr_b"].sel(term="Intercept", term_bis="time", drop=True)
+rho = posterior["corr_b"].sel(pair="Intercept, time", drop=True)
 print(f"correlation of level at age 8 and growth, REML       {reml.corr_b.loc['Intercept', 'time']:.2f}")
 print(f"correlation of level at age 8 and growth, posterior  {interval(rho)}")
 print(f"probability that it is negative: {float((rho < 0).mean()):.2f}")
