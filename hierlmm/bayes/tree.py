@@ -103,7 +103,7 @@ def matrices(design: Design, posterior: Any) -> tuple[FloatArray, FloatArray]:
     if len(rows):
         corr[..., rows, cols] = posterior["corr_b"].transpose("chain", "draw", "pair").to_numpy()
         corr[..., cols, rows] = corr[..., rows, cols]
-    return corr, corr * sd[..., None] * sd[..., None, :]
+    return corr, corr * (sd[..., None] * sd[..., None, :])
 
 
 def icc(design: Design, draws: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
