@@ -243,7 +243,7 @@ def _refuse_ties(spec: ResidualCorrelation, rows: Rows, column: pd.Series, subje
         data_rows = column.index[rows.order[at : at + 2]]
         value = column.iloc[rows.order[at]]
         remedy = "average the replicates, or correct the column"
-        if hasattr(spec, "nugget"):
+        if spec.nugget is not None:
             remedy = f"average them, correct the column, or allow replicates: {type(spec).__name__}(..., nugget=True)"
         raise data_error(
             f"two rows of {quote(subject)} with {column.name} {quote(value)} (rows {shorten(data_rows)}; "

@@ -162,7 +162,7 @@ def _check_positions(fit: Any, frame: pd.DataFrame, structure: Structures) -> No
             again[order[1:]] = np.diff(values[order]) <= (SAME_TIME * bound.observed.step if bound else 0.0)
     if structure is not None and not spec.ties and again.any():
         remedy = "average the replicates, or correct the column"
-        if hasattr(spec, "nugget"):
+        if spec.nugget is not None:
             remedy += f"; a model that allows them has {type(spec).__name__}(..., nugget=True)"
         received = f"two measurements of one subject at {name} = {quote(column[again].iloc[0])}"
         reason = "their residuals would be correlated perfectly, and the model says they are the same number"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from scipy.stats import multivariate_normal
 
 import hierlmm as hl
 from hierlmm.equations.equations import equations
@@ -283,6 +284,51 @@ def test_statements_are_not_inherited_by_another_matrix():
     assert (hl.AR1.kernel, hl.AR1.explicit, Moved.kernel, Moved.explicit) == ("power", True, "", False)
     assert hl.AR1().symbols is not None
     assert Moved.formula is hl.ResidualCorrelation.formula
+
+
+class Squared(hl.AR1):
+    def matrix(self, t, values):
+        return hl.AR1.matrix(self, t, values) ** 2
+
+
+class SquaredGaussian(hl.Gaussian):
+    def matrix(self, t, values):
+        return hl.Gaussian.matrix(self, t, values) ** 2
+
+
+class SquaredToeplitz(hl.Toeplitz):
+    def matrix(self, t, values):
+        return hl.Toeplitz.matrix(self, t, values) ** 2
+
+
+class SquaredUnstructured(hl.Unstructured):
+    def matrix(self, t, values):
+        return hl.Unstructured.matrix(self, t, values) ** 2
+
+
+@pytest.mark.parametrize(
+    "own", [Squared("age"), SquaredGaussian("age"), SquaredToeplitz("occasion"), SquaredUnstructured("age")]
+)
+def test_a_replaced_matrix_is_the_one_that_is_used(own):
+    data = hl.load_dataset("dental").assign(occasion=lambda d: (d["age"] - 6) // 2)
+    fit = hl.MarginalModel("distance ~ sex * time", subject="subject", data=data, correlation=own).fit_ml()
+    rows, design = residual_rows(fit.design), fit.design
+    values = rows.correlation.values(fit.optimum.lam)
+    assert fit.residual_estimate.parameters == dict(
+        zip([p.name for p in rows.parameters], map(float, values), strict=True)
+    )
+    squared = type(own).__base__.matrix(own, rows.rows.t[:4], values) ** 2
+    error = (design.y - design.X @ fit.beta.to_numpy())[rows.rows.order].reshape(-1, 4)  # four ages for every child
+    density = multivariate_normal(np.zeros(4), fit.sigma**2 * squared)
+    assert fit.loglik == pytest.approx(density.logpdf(error).sum(), abs=1e-9)
+    assert fit.optimum.gradient_norm < 1e-5
+
+
+def test_every_structure_says_whether_it_knows_of_a_nugget():
+    assert Plain("age").nugget is None
+    assert hl.Toeplitz().nugget is None
+    assert hl.AR1().nugget is False
+    assert hl.AR1(nugget=True).has_nugget
 
 
 def test_an_explicit_form_that_is_not_written_is_refused():

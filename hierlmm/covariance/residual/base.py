@@ -90,12 +90,15 @@ class ResidualCorrelation(ABC):
 
     To add a structure, write a frozen dataclass with `parameters` and `matrix`. It is fitted, sampled, printed and has
     default priors; all else is optional. What a class says of its matrix (`formula`, `symbols`, `words`, `notes`,
-    `working`, `kernel`, ...) is not inherited by a class that replaces the matrix.
+    `report`, `working`, ...) and how else it writes it (`markov`, `derivatives`, `kernel`) is not inherited by a class
+    that replaces the matrix.
 
     Attributes
     ----------
     time : str or None
         Column of the positions; None takes the order of the rows.
+    nugget : bool or None
+        Whether a share of the residual variance is measurement error; None in a class that knows of no nugget.
     integer : bool
         Whether positions are whole numbers (a lag counts occasions).
     by_occasion : bool
@@ -115,6 +118,7 @@ class ResidualCorrelation(ABC):
     """
 
     time: str | None
+    nugget: bool | None = None
     integer: ClassVar[bool] = False
     by_occasion: ClassVar[bool] = False
     stationary: ClassVar[bool] = True
@@ -127,14 +131,15 @@ class ResidualCorrelation(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        told = ("formula", "symbols", "off_diagonal", "words", "variance_words", "notes", "working", "table")
-        keep_together(cls, ResidualCorrelation, ("matrix",), told)
+        told = ("formula", "symbols", "off_diagonal", "words", "variance_words", "notes", "working", "table", "report")
+        written = ("correlations", "markov", "derivatives")
+        keep_together(cls, ResidualCorrelation, ("matrix",), told + written)
         keep_together(cls, ResidualCorrelation, ("matrix", "markov", "parameters"), ("kernel", "explicit"))
 
     @property
     def has_nugget(self) -> bool:
         """Whether a share of the residual variance is measurement error."""
-        return bool(getattr(self, "nugget", False))
+        return bool(self.nugget)
 
     @property
     def ties(self) -> bool:
