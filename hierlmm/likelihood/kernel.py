@@ -78,8 +78,7 @@ def pattern_sums(R: FloatArray, C: FloatArray, weight: FloatArray, Lambda: Float
     F = np.empty((q, q, TILE))
     T = np.empty((q, q, TILE))
     inverse = np.empty((q, TILE))
-    E = np.empty((q, q, TILE))
-    w = np.empty((q, P, TILE))
+    Ew = np.empty((q, q + P, TILE))
     u = np.empty((q * P, TILE))
     for k in range(0, K, TILE):
         n = min(TILE, K - k)
@@ -129,24 +128,14 @@ def pattern_sums(R: FloatArray, C: FloatArray, weight: FloatArray, Lambda: Float
                 elif part[s] > 0.0:
                     log_det += part[s] * np.log(t[s])
             log_det += np.log(product)
-        for i in range(q):  # E = L⁻¹ R, w = L⁻¹ C by forward substitution
+        for i in range(q):  # [E, w] = L⁻¹ [R, C] by forward substitution
             v = inverse[i]
-            for j in range(q):
-                e, r = E[i, j], R[i, j]
-                for s in range(n):
-                    e[s] = r[k + s]
-                for m in range(i):
-                    t, o = T[i, m], E[m, j]
-                    for s in range(n):
-                        e[s] -= t[s] * o[s]
-                for s in range(n):
-                    e[s] *= v[s]
-            for a_ in range(P):
-                x, c = w[i, a_], C[i, a_]
+            for a_ in range(q + P):
+                x, c = Ew[i, a_], R[i, a_] if a_ < q else C[i, a_ - q]
                 for s in range(n):
                     x[s] = c[k + s]
                 for m in range(i):
-                    t, o = T[i, m], w[m, a_]
+                    t, o = T[i, m], Ew[m, a_]
                     for s in range(n):
                         x[s] -= t[s] * o[s]
                 for s in range(n):
@@ -155,23 +144,23 @@ def pattern_sums(R: FloatArray, C: FloatArray, weight: FloatArray, Lambda: Float
             for j in range(i + 1):
                 total = 0.0
                 for m in range(q):
-                    a, b = E[m, i], E[m, j]
+                    a, b = Ew[m, i], Ew[m, j]
                     for s in range(n):
                         total += part[s] * a[s] * b[s]
                 EE[i, j] += total
             for a_ in range(P):
-                x, e, y = u[i * P + a_], E[0, i], w[0, a_]
+                x, e, y = u[i * P + a_], Ew[0, i], Ew[0, q + a_]
                 for s in range(n):
                     x[s] = e[s] * y[s]
                 for m in range(1, q):
-                    e, y = E[m, i], w[m, a_]
+                    e, y = Ew[m, i], Ew[m, q + a_]
                     for s in range(n):
                         x[s] += e[s] * y[s]
         for a_ in range(P):  # w'w
             for b_ in range(a_ + 1):
                 total = 0.0
                 for m in range(q):
-                    x, y = w[m, a_], w[m, b_]
+                    x, y = Ew[m, q + a_], Ew[m, q + b_]
                     for s in range(n):
                         total += x[s] * y[s]
                 G[a_, b_] += total

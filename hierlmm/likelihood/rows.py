@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from hierlmm.arrays import FloatArray
 from hierlmm.compiled import compiled
+from hierlmm.likelihood.kernel import FAST
+from hierlmm.likelihood.triangles import cholesky
 
 IntArray = NDArray[np.int64]
-# Sums may be reordered; infinities and NaN keep their meaning.
-FAST = {"contract", "reassoc", "nsz", "arcp"}
 SMALLEST_PIVOT = 1e-13
 """Smallest residual variance given the rows before, relative to σ², that is not rounding error."""
 
@@ -202,9 +202,7 @@ def row_adjoints(
         Written: ``2 [U T⁻¹ R B - E Γ (C'T⁻¹ R B)]`` for Z and ``2 E Γ`` for [X, y], ``E = rest + U T⁻¹ C``.
     """
     q, P = U.shape[0], rest.shape[0]
-    F, T = np.empty((q, q)), np.empty((q, q))
-    RB, TRB, TC = np.empty((q, q)), np.empty((q, q)), np.empty((q, P))
-    B = np.empty((q, q))
+    B, F, T, X = np.empty((q, q)), np.empty((q, q)), np.empty((q, q)), np.empty((q, q + P))
     for i in range(q):
         for k in range(q):
             total = 0.0
@@ -223,45 +221,37 @@ def row_adjoints(
                     total += R[j, i, m] * Lambda[m, k]
                     other += R[j, i, m] * B[m, k]
                 F[i, k] = total
-                RB[i, k] = other
+                X[i, k] = other
+            for a in range(P):
+                X[i, q + a] = C[j, i, a]
         for i in range(q):  # Cholesky factor of T = I + F F'
             for k in range(i + 1):
-                total = 1.0 if i == k else 0.0
+                T[i, k] = 1.0 if i == k else 0.0
                 for m in range(q):
-                    total += F[i, m] * F[k, m]
-                for m in range(k):
-                    total -= T[i, m] * T[k, m]
-                T[i, k] = np.sqrt(total) if i == k else total / T[k, k]
+                    T[i, k] += F[i, m] * F[k, m]
+        cholesky(T)
         for a in range(q + P):  # columns of T⁻¹ [R B, C]
             for i in range(q):
-                total = RB[i, a] if a < q else C[j, i, a - q]
                 for m in range(i):
-                    total -= T[i, m] * (TRB[m, a] if a < q else TC[m, a - q])
-                if a < q:
-                    TRB[i, a] = total / T[i, i]
-                else:
-                    TC[i, a - q] = total / T[i, i]
+                    X[i, a] -= T[i, m] * X[m, a]
+                X[i, a] /= T[i, i]
             for i in range(q - 1, -1, -1):
-                total = TRB[i, a] if a < q else TC[i, a - q]
                 for m in range(i + 1, q):
-                    total -= T[m, i] * (TRB[m, a] if a < q else TC[m, a - q])
-                if a < q:
-                    TRB[i, a] = total / T[i, i]
-                else:
-                    TC[i, a - q] = total / T[i, i]
+                    X[i, a] -= T[m, i] * X[m, a]
+                X[i, a] /= T[i, i]
         for k in range(q):
             for m in range(q):
-                TRBs[j, m, k] = TRB[m, k]
+                TRBs[j, m, k] = X[m, k]
             for a in range(P):
                 total = 0.0
                 for m in range(q):
-                    total += C[j, m, a] * TRB[m, k]
+                    total += C[j, m, a] * X[m, k]
                 CTRBs[j, a, k] = total
         for a in range(P):
             for t in range(lo, hi):
                 E[a, t] = rest[a, t]
             for m in range(q):
-                value = TC[m, a]
+                value = X[m, q + a]
                 for t in range(lo, hi):
                     E[a, t] += U[m, t] * value
     for a in range(P):  # 2 E Γ, with the rows as the long dimension

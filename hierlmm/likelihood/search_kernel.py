@@ -15,48 +15,12 @@ import numpy as np
 from hierlmm.arrays import FloatArray
 from hierlmm.compiled import compiled
 from hierlmm.likelihood.kernel import PatternSums, pattern_sums
+from hierlmm.likelihood.triangles import cholesky, invert_triangle
 
 VALUES, PARTS, DESCEND = 0, 1, 2
 MAX_STEPS = 120
 MAX_HALVINGS = 30
 SMALL_GRADIENT = 1e-3
-
-
-@compiled(error_model="numpy")
-def _factor(S_w: FloatArray, G: FloatArray) -> tuple[FloatArray, bool]:
-    """Lower Cholesky factor of S_w + G, and whether it exists."""
-    P = len(S_w)
-    L = np.empty((P, P))
-    for j in range(P):
-        for i in range(P):
-            L[i, j] = S_w[i, j] + G[i, j]
-    for j in range(P):
-        pivot = L[j, j]
-        for k in range(j):
-            pivot -= L[j, k] * L[j, k]
-        if not pivot > 0.0:
-            return L, False
-        L[j, j] = np.sqrt(pivot)
-        for i in range(j + 1, P):
-            value = L[i, j]
-            for k in range(j):
-                value -= L[i, k] * L[j, k]
-            L[i, j] = value / L[j, j]
-    return L, True
-
-
-@compiled(error_model="numpy")
-def _inverse(L: FloatArray, p: int) -> FloatArray:
-    """Inverse of the leading (p, p) triangle of L."""
-    V = np.zeros((p, p))
-    for j in range(p):
-        V[j, j] = 1.0 / L[j, j]
-        for i in range(j + 1, p):
-            value = 0.0
-            for k in range(j, i):
-                value -= L[i, k] * V[k, j]
-            V[i, j] = value / L[i, i]
-    return V
 
 
 @compiled(error_model="numpy")
@@ -95,69 +59,36 @@ def _value(L: FloatArray, log_det_T: float, reml: bool, degrees: float) -> float
     return value
 
 
-@compiled(error_model="numpy")
-def _slopes(
-    sums: PatternSums, basis: FloatArray, gamma: FloatArray, V: FloatArray, reml: bool, out: FloatArray
-) -> None:
-    """Gradients of rss, −⟨E_m, u γγ' u'⟩, and of the log-determinants by τ, where B = Σ τ_m E_m: (2m,)."""
-    m, q, P = basis.shape[0], basis.shape[1], len(gamma)
-    for k in range(2 * m):
-        out[k] = 0.0
-    for i in range(q):
-        for j in range(q):
-            share, more = 0.0, sums.EE[i, j]
-            for a in range(P):
-                for b in range(P):
-                    share += sums.U[i, j, a, b] * gamma[a] * gamma[b]
-                    if reml and a < P - 1 and b < P - 1:
-                        for r in range(max(a, b), P - 1):
-                            more -= sums.U[i, j, a, b] * V[r, a] * V[r, b]
-            for k in range(m):
-                out[k] -= basis[k, i, j] * share
-                out[m + k] += basis[k, i, j] * more
-
-
-# The branches are the loops of two matrix products and a trace.
 # Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled(error_model="numpy")
-def _gradient(
-    sums: PatternSums,
-    basis: FloatArray,
-    Lambda: FloatArray,
-    gamma: FloatArray,
-    V: FloatArray,
-    reml: bool,
-    precision: float,
-    out: FloatArray,
+def _slopes(
+    sums: PatternSums, gamma: FloatArray, V: FloatArray, reml: bool, by_rss: FloatArray, by_log_det: FloatArray
 ) -> None:
-    """Gradient of f by λ, as in `criterion.Criterion.evaluate_at`."""
-    m, q, P = basis.shape[0], basis.shape[1], len(gamma)
-    p = P - 1
-    Gamma = np.empty((P, P))
-    for a in range(P):
-        for b in range(P):
-            Gamma[a, b] = precision * gamma[a] * gamma[b]
+    """Write the derivatives by B = ΛΛ' of rss, −u γγ' u', and of the log-determinants, E'E − [u Q_xx⁻¹ u']: (q, q)."""
+    q, P = len(by_rss), len(gamma)
+    inverse = np.zeros((P, P))
     if reml:
-        for a in range(p):
-            for b in range(p):
-                for k in range(max(a, b), p):
-                    Gamma[a, b] += V[k, a] * V[k, b]
-    by_B = np.empty((q, q))
+        for a in range(P - 1):
+            for b in range(P - 1):
+                for k in range(max(a, b), P - 1):
+                    inverse[a, b] += V[k, a] * V[k, b]
     for i in range(q):
         for j in range(q):
-            value = sums.EE[i, j]
+            by_rss[i, j], by_log_det[i, j] = 0.0, sums.EE[i, j]
             for a in range(P):
                 for b in range(P):
-                    value -= sums.U[i, j, a, b] * Gamma[a, b]
-            by_B[i, j] = value
-    for k in range(m):
-        total = 0.0
-        for i in range(q):
-            for j in range(q):
-                if basis[k, i, j] != 0.0:
-                    for r in range(q):
-                        total += 2.0 * basis[k, i, j] * by_B[i, r] * Lambda[r, j]
-        out[k] = total
+                    by_rss[i, j] -= sums.U[i, j, a, b] * gamma[a] * gamma[b]
+                    by_log_det[i, j] -= sums.U[i, j, a, b] * inverse[a, b]
+
+
+@compiled(error_model="numpy")
+def _along(basis: FloatArray, matrix: FloatArray, out: FloatArray) -> None:
+    """⟨E_m, matrix⟩ for every m."""
+    for k in range(len(basis)):
+        out[k] = 0.0
+        for i in range(len(matrix)):
+            for j in range(len(matrix)):
+                out[k] += basis[k, i, j] * matrix[i, j]
 
 
 @compiled(error_model="numpy")
@@ -250,63 +181,61 @@ def explore(
     calls : int
         Evaluations.
     """
-    M, m, p = len(points), len(basis), len(S_w) - 1
+    M, m, q, p = len(points), len(basis), basis.shape[1], len(S_w) - 1
     found, values, calls = points.copy(), np.empty((M, 2)), 0
-    lam, step, gradient, trial_gradient = np.empty(m), np.empty(m), np.empty(m), np.empty(m)
-    at, inverse = np.empty(m), np.empty((m, m))
+    step, gradient, trial_gradient = np.empty(m), np.empty(m), np.empty(m)
+    by_rss, by_log_det, by_Lambda = np.empty((q, q)), np.empty((q, q)), np.empty((q, q))
     for s in range(M):
         value, slope, scaled, halvings, steps = np.inf, 0.0, False, 0, 0
-        for i in range(m):
-            lam[i] = np.sqrt(points[s, i]) if what == PARTS else points[s, i]
-            step[i] = 0.0
-            for j in range(m):
-                inverse[i, j] = 1.0 if i == j else 0.0
+        at = np.sqrt(points[s, :m]) if what == PARTS else points[s].copy()
+        lam, inverse = at, np.eye(m)
         while True:
-            for i in range(m):
-                at[i] = lam[i] + step[i]
             Lambda = _assemble(basis, at)
             sums = pattern_sums(R, C, weight, Lambda)
-            L, exists = _factor(S_w, sums.G)
+            L = S_w + sums.G
+            exists = cholesky(L)
             calls += 1
+            if exists and what != VALUES:
+                V = L[:p, :p].copy()
+                invert_triangle(V)
+                _slopes(sums, _gamma(L, V), V, reml, by_rss, by_log_det)
             if what != DESCEND:
-                if not exists:
-                    values[s, 0] = values[s, 1] = np.inf
-                elif what == VALUES:
+                values[s, 0] = values[s, 1] = np.inf
+                if exists and what == VALUES:
                     values[s, 0] = _value(L, sums.log_det_T, reml, degrees)
-                else:
-                    values[s, 0] = L[p, p] ** 2
-                    values[s, 1] = _value(L, sums.log_det_T, reml, 0.0)
-                    V = _inverse(L, p)
-                    _slopes(sums, basis, _gamma(L, V), V, reml, found[s])
+                elif exists:
+                    values[s, 0], values[s, 1] = L[p, p] ** 2, _value(L, sums.log_det_T, reml, 0.0)
+                    _along(basis, by_rss, found[s, :m])
+                    _along(basis, by_log_det, found[s, m:])
                 break
-            trial = np.inf
-            if exists:
-                trial = _value(L, sums.log_det_T, reml, degrees)
+            trial = _value(L, sums.log_det_T, reml, degrees) if exists else np.inf
             if steps > 0 and not (trial <= value + 1e-4 * slope and trial < value):
                 halvings += 1
                 if halvings == MAX_HALVINGS:
                     break
-                for i in range(m):
-                    step[i] *= 0.5
+                step *= 0.5
                 slope *= 0.5
+                at = lam + step
                 continue
             if not exists:
                 break
-            V = _inverse(L, p)
-            _gradient(sums, basis, Lambda, _gamma(L, V), V, reml, degrees / (L[p, p] * L[p, p]), trial_gradient)
+            precision = degrees / (L[p, p] * L[p, p])
+            for i in range(q):
+                for j in range(q):
+                    by_Lambda[i, j] = 0.0
+                    for k in range(q):
+                        by_Lambda[i, j] += 2.0 * (by_log_det[i, k] + precision * by_rss[i, k]) * Lambda[k, j]
+            _along(basis, by_Lambda, trial_gradient)
             if steps > 0:
                 scaled = _update(inverse, step, gradient, trial_gradient, scaled)
-            gained, value = value - trial, trial
-            for i in range(m):
-                lam[i] = at[i]
-                gradient[i] = trial_gradient[i]
+            gained, value, lam = value - trial, trial, at
+            gradient[:] = trial_gradient
             steps, halvings = steps + 1, 0
             small = _largest(gradient) * max(1.0, _largest(lam)) < SMALL_GRADIENT * max(1.0, 1e-4 * abs(value))
             if small or steps > MAX_STEPS or (scaled and gained < 1e-9 * max(1.0, abs(value))):
                 break
             slope = _direction(inverse, gradient, 0.3 * (0.5 + _largest(lam)), scaled, step)
+            at = lam + step
         if what == DESCEND:
-            values[s, 0] = value
-            for i in range(m):
-                found[s, i] = lam[i]
+            values[s, 0], found[s] = value, lam
     return found, values, calls
