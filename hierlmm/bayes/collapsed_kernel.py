@@ -28,10 +28,12 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from numba.extending import register_jitable
 
 from hierlmm.arrays import FloatArray
 from hierlmm.compiled import compiled, compiled_callback
 from hierlmm.likelihood.kernel import pattern_sums
+from hierlmm.likelihood.triangles import cholesky, invert_triangle
 
 HEADER = 8
 """Numbers before the arrays: total length, dim, q, P, K, N, number of sd parameters, constant of the log density."""
@@ -58,41 +60,34 @@ class Packed(NamedTuple):
     C: FloatArray
 
 
+def cut(numbers: FloatArray, rows: int, columns: int) -> tuple[FloatArray, FloatArray]:
+    """The first numbers as a matrix, and those that follow."""
+    return numbers[: rows * columns].reshape((rows, columns)), numbers[rows * columns :]
+
+
+register_jitable(cut)
+
+
 def unpack(buffer: FloatArray) -> Packed:
     """Find the arrays in the packed vector."""
     m, q, P, K, n_sd = int(buffer[1]), int(buffer[2]), int(buffer[3]), int(buffer[4]), int(buffer[6])
     p = P - 1
-    at = HEADER
-    centre = buffer[at : at + m]
-    at += m
-    root = buffer[at : at + m * m].reshape((m, m))
-    at += m * m
-    sd_index = buffer[at : at + q]
-    at += q
-    cpc_index = buffer[at : at + q * q].reshape((q, q))
-    at += q * q
-    alpha = buffer[at : at + q * q].reshape((q, q))
-    at += q * q
-    sd_prior = buffer[at : at + n_sd * N_PRIOR].reshape((n_sd, N_PRIOR))
-    at += n_sd * N_PRIOR
-    sigma_prior = buffer[at : at + N_PRIOR]
-    at += N_PRIOR
-    Bz = buffer[at : at + q * q].reshape((q, q))
-    at += q * q
-    precision = buffer[at : at + p * p].reshape((p, p))
-    at += p * p
-    shift = buffer[at : at + p]
-    at += p
-    S_w = buffer[at : at + P * P].reshape((P, P))
-    at += P * P
-    weight = buffer[at : at + K]
-    at += K
-    R = buffer[at : at + q * q * K].reshape((q, q, K))
-    at += q * q * K
-    C = buffer[at : at + q * P * K].reshape((q, P, K))
-    return Packed(
-        centre, root, sd_index, cpc_index, alpha, sd_prior, sigma_prior, Bz, precision, shift, S_w, weight, R, C
-    )
+    centre, rest = cut(buffer[HEADER:], 1, m)
+    root, rest = cut(rest, m, m)
+    sd_index, rest = cut(rest, 1, q)
+    cpc_index, rest = cut(rest, q, q)
+    alpha, rest = cut(rest, q, q)
+    sd_prior, rest = cut(rest, n_sd, N_PRIOR)
+    sigma_prior, rest = cut(rest, 1, N_PRIOR)
+    Bz, rest = cut(rest, q, q)
+    precision, rest = cut(rest, p, p)
+    shift, rest = cut(rest, 1, p)
+    S_w, rest = cut(rest, P, P)
+    weight, rest = cut(rest, 1, K)
+    R, rest = cut(rest, q * q, K)
+    C = rest.reshape((q, P, K))
+    ahead = (centre[0], root, sd_index[0], cpc_index, alpha, sd_prior, sigma_prior[0], Bz, precision, shift[0])
+    return Packed(*ahead, S_w, weight[0], R.reshape((q, q, K)), C)
 
 
 _unpack = compiled(inline="always")(unpack)
@@ -137,37 +132,20 @@ def _positive_prior(value: float, prior: FloatArray) -> tuple[float, float]:
     return log_density, x_slope / value if value != 0.0 else 0.0
 
 
-# Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled()
 def _factor_and_invert(H: FloatArray, inverse: FloatArray) -> float:
-    """Invert a symmetric positive definite matrix; return its log determinant (NaN if it is not)."""
-    p = H.shape[0]
-    L = np.zeros((p, p))
-    log_det = 0.0
+    """Invert a symmetric positive definite matrix, a work space; return its log determinant (NaN if it is not)."""
+    if not cholesky(H):
+        return np.nan
+    p, log_det = len(H), 0.0
     for i in range(p):
-        for j in range(i + 1):
-            s = H[i, j]
-            for k in range(j):
-                s -= L[i, k] * L[j, k]
-            if i == j:
-                if not s > 0.0:
-                    return np.nan
-                L[i, i] = np.sqrt(s)
-                log_det += np.log(s)
-            else:
-                L[i, j] = s / L[j, j]
-    for i in range(p):
-        L[i, i] = 1.0 / L[i, i]
-        for j in range(i):
-            s = 0.0
-            for k in range(j, i):
-                s -= L[i, k] * L[k, j]
-            L[i, j] = s * L[i, i]
+        log_det += 2.0 * np.log(H[i, i])
+    invert_triangle(H)
     for i in range(p):
         for j in range(i + 1):
             s = 0.0
             for k in range(i, p):
-                s += L[k, i] * L[k, j]
+                s += H[k, i] * H[k, j]
             inverse[i, j] = s
             inverse[j, i] = s
     return log_det
@@ -198,15 +176,9 @@ def _density(
                 s += packed.Bz[i, k] * L[k, j]
             Lambda[i, j] = s / sigma
     sums = pattern_sums(packed.R, packed.C, packed.weight, Lambda)
-    Q = np.empty((P, P))
-    for a in range(P):
-        for b in range(P):
-            Q[a, b] = (packed.S_w[a, b] + sums.G[a, b]) * precision
-    H, H_inverse, beta = np.empty((p, p)), np.empty((p, p)), np.zeros(p)
-    for a in range(p):
-        for b in range(p):
-            H[a, b] = Q[a, b] + packed.prior_precision[a, b]
-    log_det_H = _factor_and_invert(H, H_inverse)
+    Q = (packed.S_w + sums.G) * precision
+    H_inverse, beta = np.empty((p, p)), np.zeros(p)
+    log_det_H = _factor_and_invert(Q[:p, :p] + packed.prior_precision, H_inverse)
     quadratic = Q[p, p]
     for a in range(p):
         for b in range(p):
@@ -275,34 +247,41 @@ def _density(
     return value + log_prior
 
 
+@compiled(inline="always")
+def from_whitened(z: FloatArray, centre: FloatArray, root: FloatArray) -> FloatArray:
+    """``θ = centre + root z``."""
+    theta = centre.copy()
+    for i in range(len(z)):
+        for j in range(len(z)):
+            theta[i] += root[i, j] * z[j]
+    return theta
+
+
+@compiled(inline="always")
+def to_whitened(value: float, d_theta: FloatArray, root: FloatArray, gradient: FloatArray) -> int:
+    """Write the gradient by z; nutpie's status, 0 for success and a positive number for a recoverable failure."""
+    for j in range(len(gradient)):
+        gradient[j] = 0.0
+        for i in range(len(gradient)):
+            gradient[j] += root[i, j] * d_theta[i]
+    return 0 if np.isfinite(value) and np.all(np.isfinite(gradient)) else 3
+
+
 def _callback(dim, x_, gradient_, value_, data_):  # type: ignore[no-untyped-def]
     """Log density and gradient in whitened coordinates, ``θ = centre + root z``.
 
-    nutpie's convention: 0 for success, a positive number for a recoverable failure. Everything is inlined into this one
-    function, because every compiled function that calls another costs its compilation again.
+    Everything is inlined into this one function, because every compiled function that calls another costs its
+    compilation again.
     """
     header = numba.carray(data_, (1,), np.float64)
     buffer = numba.carray(data_, (int(header[0]),), np.float64)
-    m = int(buffer[1])
-    z = numba.carray(x_, (m,))
-    gradient = numba.carray(gradient_, (m,))
-    value = numba.carray(value_, (1,))
-    centre = buffer[HEADER : HEADER + m]
-    root = buffer[HEADER + m : HEADER + m + m * m].reshape((m, m))
-    theta, d_theta = np.empty(m), np.empty(m)
-    for i in range(m):
-        theta[i] = centre[i]
-        for j in range(m):
-            theta[i] += root[i, j] * z[j]
-    q, P = int(buffer[2]), int(buffer[3])
+    m, q, P = int(buffer[1]), int(buffer[2]), int(buffer[3])
+    z, gradient, value = numba.carray(x_, (m,)), numba.carray(gradient_, (m,)), numba.carray(value_, (1,))
+    centre, rest = cut(buffer[HEADER:], 1, m)
+    root, d_theta = cut(rest, m, m)[0], np.empty(m)
+    theta = from_whitened(z, centre[0], root)
     value[0] = _density(theta, d_theta, buffer, np.empty((P, P)), np.empty((q, q)))
-    for j in range(m):
-        gradient[j] = 0.0
-        for i in range(m):
-            gradient[j] += root[i, j] * d_theta[i]
-    if not np.isfinite(value[0]) or not np.all(np.isfinite(gradient)):
-        return 3
-    return 0
+    return to_whitened(value[0], d_theta, root, gradient)
 
 
 def _expand(dim, expanded, x_, out_, data_):  # type: ignore[no-untyped-def]
@@ -325,8 +304,7 @@ def density_with_gamma(
 @cache
 def compiled_density() -> Any:
     """Compile the density to a C function (cached on disk) that needs no Python lock."""
-    signature = _int64(_uint64, _pointer, _pointer, _pointer, _voidptr)
-    return compiled_callback(signature, _callback)
+    return compiled_callback(SIGNATURE, _callback)
 
 
 def evaluate(z: FloatArray, buffer: FloatArray) -> tuple[float, FloatArray]:
@@ -347,3 +325,4 @@ def compiled_expand() -> Any:
 
 _int64, _uint64, _voidptr = numba.types.int64, numba.types.uint64, numba.types.voidptr
 _pointer = numba.types.CPointer(numba.types.double)
+SIGNATURE = _int64(_uint64, _pointer, _pointer, _pointer, _voidptr)

@@ -13,6 +13,8 @@ import numpy as np
 from hierlmm.arrays import FloatArray
 from hierlmm.compiled import compiled
 from hierlmm.covariance.partial import autocorrelations, factor_row
+from hierlmm.likelihood.rows import SMALLEST_PIVOT
+from hierlmm.likelihood.triangles import cholesky, invert_triangle
 
 GAUSSIAN, TOEPLITZ, UNSTRUCTURED = 4.0, 5.0, 6.0
 DENSE = GAUSSIAN
@@ -20,56 +22,50 @@ DENSE = GAUSSIAN
 
 
 @compiled()
-def _table(
-    kind: float, natural: FloatArray, size: int, table: FloatArray, factor: FloatArray, slopes: FloatArray
-) -> None:
-    """All correlations (m, m); the factor of an unstructured table, the slopes (k, m) of a Toeplitz one."""
-    if kind == 6.0:
-        at = 0
-        for i in range(size):
-            c = natural[at : at + i]
-            factor_row(c, np.sqrt(1.0 - c * c), factor[i])
-            at += i
-        for i in range(size):
-            for j in range(i + 1):
-                total = 0.0
-                for m in range(j + 1):
-                    total += factor[i, m] * factor[j, m]
-                table[i, j] = total
-                table[j, i] = total
-    elif kind == 5.0:
-        rho, slopes[:] = autocorrelations(natural)
+def _table(kind: float, natural: FloatArray, size: int) -> tuple[FloatArray, FloatArray]:
+    """All correlations (m, m); and the factor (m, m) of an unstructured table, the slopes (k, m) of a Toeplitz one."""
+    table, factor = np.zeros((size, size)), np.zeros((size, size))
+    if kind == 5.0:
+        rho, slopes = autocorrelations(natural)
         for i in range(size):
             for j in range(size):
                 table[i, j] = rho[abs(i - j)]
+        return table, slopes
+    at = 0
+    for i in range(size):
+        c = natural[at : at + i]
+        factor_row(c, np.sqrt(1.0 - c * c), factor[i])
+        at += i
+        for j in range(i + 1):
+            for m in range(j + 1):
+                table[i, j] += factor[i, m] * factor[j, m]
+            table[j, i] = table[i, j]
+    return table, factor
 
 
 # Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled()
 def dense_factors(
-    kind: float,
-    natural: FloatArray,
-    nugget: bool,
-    patterns: FloatArray,
-    positions: FloatArray,
-    smallest: float,
-    W: FloatArray,
-    table: FloatArray,
-    factor: FloatArray,
-    slopes: FloatArray,
-) -> float:
-    """Write W of every pattern, packed, and return Σ log|R_i| over the subjects; NaN where R is (nearly) singular.
+    kind: float, natural: FloatArray, patterns: FloatArray, positions: FloatArray, W: FloatArray, size: int
+) -> tuple[float, FloatArray]:
+    """Write W of every pattern, packed; Σ log|R_i| over the subjects, NaN where R is (nearly) singular.
 
     Parameters
     ----------
     natural : (k,)
     patterns : (K, 2)
         Rows and subjects of each pattern; ``positions`` holds their positions one after the other.
-    table, factor : (m, m), slopes : (k, m)
-        Work space that `dense_gradient` reads.
+    size : int
+        Positions of the table, 0 for a decay.
+
+    Returns
+    -------
+    float
+    (m, m) or (k, m)
+        What `dense_gradient` needs of the table: see `_table`.
     """
-    _table(kind, natural, table.shape[0], table, factor, slopes)
-    share = 1.0 - natural[1] if nugget else 1.0
+    table, way_back = _table(kind, natural, size)
+    share = 1.0 - natural[1] if len(natural) > 1 else 1.0
     log_det, at, place = 0.0, 0, 0
     for p in range(len(patterns)):
         n = int(patterns[p, 0])
@@ -78,30 +74,17 @@ def dense_factors(
             for t in range(s + 1):
                 if kind == 4.0:
                     lag = (positions[place + s] - positions[place + t]) / natural[0]
-                    value = 1.0 if s == t else share * np.exp(-lag * lag)
+                    own[s, t] = 1.0 if s == t else share * np.exp(-lag * lag)
                 else:
-                    value = table[int(positions[place + s]), int(positions[place + t])]
-                for m in range(t):
-                    value -= own[s, m] * own[t, m]
-                if s == t:
-                    if not value > smallest:
-                        return np.nan
-                    log_det += patterns[p, 1] * np.log(value)
-                    own[s, s] = np.sqrt(value)
-                else:
-                    own[s, t] = value / own[t, t]
-        for s in range(n):  # the inverse of the factor, in its place
-            own[s, s] = 1.0 / own[s, s]
-            for t in range(s):
-                total = 0.0
-                for m in range(t, s):
-                    total -= own[s, m] * own[m, t]
-                own[s, t] = total * own[s, s]
-            for t in range(s + 1, n):
-                own[s, t] = 0.0
+                    own[s, t] = table[int(positions[place + s]), int(positions[place + t])]
+        if not cholesky(own, SMALLEST_PIVOT):
+            return np.nan, way_back
+        for s in range(n):
+            log_det += 2.0 * patterns[p, 1] * np.log(own[s, s])
+        invert_triangle(own)
         at += n * n
         place += n
-    return log_det
+    return log_det, way_back
 
 
 # Long: the reverse of a Cholesky factor, step by step on shared arrays, as the opening writes it.
@@ -110,17 +93,14 @@ def dense_factors(
 def dense_gradient(
     kind: float,
     natural: FloatArray,
-    nugget: bool,
     patterns: FloatArray,
     positions: FloatArray,
     W: FloatArray,
     products: FloatArray,
-    factor: FloatArray,
-    slopes: FloatArray,
-    gradient: FloatArray,
-) -> None:
-    """Add the derivative by the natural parameters (k,), from Σ M̄* M*' of every pattern (packed like W)."""
-    size = factor.shape[0]
+    way_back: FloatArray,
+) -> FloatArray:
+    """Derivative by the natural parameters (k,), from Σ M̄* M*' of every pattern (packed like W)."""
+    size, nugget, gradient = way_back.shape[1], len(natural) > 1, np.zeros(len(natural))
     by_table = np.zeros((size, size))
     at, place, longest = 0, 0, 0
     for p in range(len(patterns)):
@@ -162,7 +142,7 @@ def dense_gradient(
                 lag = abs(s - t)
                 if lag > 0:
                     for a in range(size - 1):
-                        gradient[a] += by_table[s, t] * slopes[a, lag]
+                        gradient[a] += by_table[s, t] * way_back[a, lag]
     elif kind == 6.0:
         at = 0
         for i in range(size):
@@ -172,13 +152,14 @@ def dense_gradient(
                 for m in range(j, i + 1):
                     by_L = 0.0
                     for s in range(m, size):
-                        by_L += (by_table[i, s] + by_table[s, i]) * factor[s, m]
+                        by_L += (by_table[i, s] + by_table[s, i]) * way_back[s, m]
                     if m == j:
                         rest = 1.0
                         for b in range(j):
                             rest *= np.sqrt(1.0 - natural[at - j + b] * natural[at - j + b])
                         total += by_L * rest
                     else:
-                        total -= by_L * factor[i, m] * c / (1.0 - c * c)
+                        total -= by_L * way_back[i, m] * c / (1.0 - c * c)
                 gradient[at] += total
                 at += 1
+    return gradient

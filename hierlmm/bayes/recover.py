@@ -25,9 +25,9 @@ from hierlmm.bayes.collapsed_kernel import unpack
 from hierlmm.bayes.posterior import Collapsed, Natural
 from hierlmm.compiled import compiled
 from hierlmm.errors import DataError
-from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.kernel import pattern_sums
 from hierlmm.likelihood.residual_rows import ResidualRows, Whitened
+from hierlmm.likelihood.triangles import cholesky
 
 THREADS = 2
 FEW = 400_000
@@ -78,15 +78,10 @@ def _subject_factor(R, Lambda, F, M):  # type: ignore[no-untyped-def]
             F[i, j] = s
     for i in range(q):
         for j in range(i + 1):
-            s = 1.0 if i == j else 0.0
+            M[i, j] = 1.0 if i == j else 0.0
             for k in range(q):
-                s += F[k, i] * F[k, j]
-            for k in range(j):
-                s -= M[i, k] * M[j, k]
-            if i == j:
-                M[i, i] = np.sqrt(s)
-            else:
-                M[i, j] = s / M[j, j]
+                M[i, j] += F[k, i] * F[k, j]
+    cholesky(M)
 
 
 # Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
@@ -288,36 +283,6 @@ def summarise_random_effects(posterior: Collapsed, natural: Natural) -> tuple[Fl
     return mean, np.sqrt(np.maximum(second - mean**2, 0.0))
 
 
-def draw_b_of(
-    products: CrossProducts,
-    Lambda: FloatArray,
-    V: FloatArray,
-    beta: FloatArray,
-    sigma: float,
-    noise: FloatArray,
-    out: FloatArray,
-) -> None:
-    """Draw b given one (β, θ), from standard normal ``noise`` (1, J, q) into ``out`` (1, J, q); working units."""
-    R, C = products.subject_R, products.subject_C
-    _draw_b(R, C, Lambda[None], V[None], beta[None], np.array([sigma]), noise, out, 0, 1)
-
-
-def moments_of(
-    products: CrossProducts,
-    Lambda: FloatArray,
-    V: FloatArray,
-    mean: FloatArray,
-    covariance: FloatArray,
-    sigma: float,
-    first: FloatArray,
-    second: FloatArray,
-) -> None:
-    """Add the mean of b and its second moment given one θ, β averaged out: (J, q), (J, q)."""
-    gamma = np.append(-mean, 1.0)[None]
-    data = (products.subject_R, products.subject_C, Lambda[None], V[None], gamma, covariance[None], np.array([sigma]))
-    _moments_single(*data, 0, 1, first, second)
-
-
 def in_threads(size: int, work: Callable[[int, int, int], None]) -> None:
     """Split ``range(size)`` into one piece lo:hi for each thread, and do ``work(number of the piece, lo, hi)``."""
     bounds = np.linspace(0, size, THREADS + 1).astype(int)
@@ -367,16 +332,18 @@ def recover_residual(
 
     def piece(k: int, lo: int, hi: int) -> None:
         for s in range(lo, hi):
-            own = _whitened(rows, eta[s]).products
+            own, one = _whitened(rows, eta[s]).products, slice(s, s + 1)
+            data = (own.subject_R, own.subject_C, Lambda[one], V[one])
             Q = own.S_w + pattern_sums(own.R, own.C, own.weight, Lambda[s]).G
             Q = Q / working_sigma[s] ** 2
             covariance[s] = np.linalg.inv(Q[:p, :p] + packed.prior_precision)
             mean[s] = covariance[s] @ (Q[:p, p] + packed.prior_shift)
             working[s] = mean[s] + np.linalg.cholesky(covariance[s]) @ noise[s] if p else mean[s]
             if b is not None:
-                draw_b_of(own, Lambda[s], V[s], working[s], working_sigma[s], b[s : s + 1], b[s : s + 1])
+                _draw_b(*data, working[one], working_sigma[one], b[one], b[one], 0, 1)
             elif summed:
-                moments_of(own, Lambda[s], V[s], mean[s], covariance[s], working_sigma[s], *totals[k])
+                gamma = np.append(-mean[s], 1.0)[None]
+                _moments_single(*data, gamma, covariance[one], working_sigma[one], 0, 1, *totals[k])
 
     in_threads(S, piece)
     beta = products.scaling.beta(working) if p else working

@@ -15,10 +15,9 @@ from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from hierlmm.arrays import FloatArray
-from hierlmm.bayes.collapsed_kernel import _density, _int64, _pointer, _uint64, _unpack, _voidptr
+from hierlmm.bayes.collapsed_kernel import SIGNATURE, _density, _unpack, cut, from_whitened, to_whitened
 from hierlmm.bayes.dense_kernel import GAUSSIAN, TOEPLITZ, UNSTRUCTURED, dense_factors, dense_gradient
 from hierlmm.bayes.distribution import Prior
 from hierlmm.bayes.residual_priors import closed_form, log_prior_of_one
@@ -124,26 +123,20 @@ def _linear(rows: ResidualRows) -> bool:
 # Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled()
 def _structured(
-    theta: FloatArray,
-    gradient: FloatArray,
-    base: FloatArray,
-    parameters: FloatArray,
-    start: NDArray[np.int64],
-    gaps: FloatArray,
-    weights: FloatArray,
-    rows: FloatArray,
-    kind: float,
-    nugget: bool,
-    patterns: FloatArray,
-    positions: FloatArray,
-    offset: NDArray[np.int64],
-    packed_size: int,
-    table_size: int,
+    theta: FloatArray, gradient: FloatArray, base: FloatArray, extra: FloatArray, numbers: FloatArray
 ) -> float:
-    """Log density at (θ, η) and its gradient; NaN where R is not positive definite."""
+    """Log density at (θ, η) and its gradient, from the parts of the packed vector; NaN where R has no factor."""
+    N, c, J, n_par, n_var = int(extra[1]), int(extra[2]), int(extra[3]), int(extra[6]), int(extra[7])
+    kind, nugget, packed_size, table_size = extra[4], extra[5] > 0.0, int(extra[10]), int(extra[11])
+    parameters, rest = cut(numbers, n_par, PER_PARAMETER)
+    start_, rest = cut(rest, 1, J + 1)
+    gaps_, rest = cut(rest, 1, N)
+    weights, rest = cut(rest, n_var, N)
+    rows, rest = cut(rest, c, N)
+    patterns, rest = cut(rest, int(extra[8]), 2)
+    positions_, rest = cut(rest, 1, int(extra[9]))
+    start, gaps, positions, offset = start_[0].astype(np.int64), gaps_[0], positions_[0], rest.astype(np.int64)
     m, q, P = int(base[1]), int(base[2]), int(base[3])
-    c, N = rows.shape
-    J, n_par, n_var = len(start) - 1, len(parameters), len(weights)
     k = n_par - n_var
     eta = theta[m:]
     natural, slope = np.empty(k), np.empty(k)
@@ -177,11 +170,9 @@ def _structured(
     u = 1.0
     d, S, D, w = np.ones(N), np.empty(N), np.empty(N), np.empty(N)
     F = np.empty((c, N))
-    W = np.empty(packed_size)
-    table, factor = np.zeros((table_size, table_size)), np.zeros((table_size, table_size))
-    slopes = np.zeros((k, table_size))
+    W, way_back = np.empty(packed_size), np.empty((0, 0))
     if kind >= 4.0:
-        found = dense_factors(kind, natural, nugget, patterns, positions, SMALLEST_PIVOT, W, table, factor, slopes)
+        found, way_back = dense_factors(kind, natural, patterns, positions, W, table_size)
         if not np.isfinite(found):
             return np.nan
         log_det += found
@@ -212,22 +203,16 @@ def _structured(
                 packed.R[i, a, j] = R[j, i, a]
             for a in range(P):
                 packed.C[i, a, j] = C[j, i, a]
-    for a in range(P):
-        for b_ in range(P):
-            packed.S_w[a, b_] = S_w[a, b_]
+    packed.S_w[:] = S_w
     Gamma, Lambda = np.empty((P, P)), np.empty((q, q))
     value = _density(theta[:m], gradient[:m], own, Gamma, Lambda)
-    precision = np.exp(-2.0 * theta[m - 1])
-    for a in range(P):
-        for b_ in range(P):
-            Gamma[a, b_] *= precision
+    Gamma *= np.exp(-2.0 * theta[m - 1])
     adjoint = np.empty((c, N))
     row_adjoints(U, rest, start, R, C, Lambda, Gamma, adjoint)
     if kind >= 4.0:
         products = np.zeros(packed_size)
         dense_pull_back(adjoint, M, start, offset, W, products)
-        by_natural = np.zeros(k)
-        dense_gradient(kind, natural, nugget, patterns, positions, W, products, factor, slopes, by_natural)
+        by_natural = dense_gradient(kind, natural, patterns, positions, W, products, way_back)
         for j in range(k):
             by_eta[j] -= 0.5 * by_natural[j] * slope[j]
     elif kind > 0.0:
@@ -256,84 +241,25 @@ def _structured(
                 by_log_ratio -= adjoint[a, t] * scaled[a, t]
             for j in range(n_var):
                 by_eta[k + j] -= 0.5 * by_log_ratio * weights[j, t]
-    for j in range(n_par):
-        gradient[m + j] = by_eta[j]
+    gradient[m:] = by_eta
     return value + prior - 0.5 * log_det
 
 
-# Long: it only unpacks the packed model, one line for each part, and hands the parts on.
 def _callback(dim, x_, gradient_, value_, data_):  # type: ignore[no-untyped-def]
-    """C entry point in whitened coordinates ``(θ, η) = mode + root z``; 3 is a recoverable failure."""
-    head = numba.carray(data_, (1,), np.float64)
+    """C entry point in whitened coordinates ``(θ, η) = mode + root z``."""
+    n, head = int(dim), numba.carray(data_, (1,), np.float64)
     n_base = int(head[0])
-    first = numba.carray(data_, (n_base + EXTRA,), np.float64)
-    n = int(dim)
+    first = numba.carray(data_, (n_base + 1,), np.float64)
     flat = numba.carray(data_, (n_base + int(first[n_base]),), np.float64)
-    base = flat[:n_base]
-    N, c, J = int(first[n_base + 1]), int(first[n_base + 2]), int(first[n_base + 3])
-    kind, nugget = first[n_base + 4], first[n_base + 5] > 0.0
-    n_par, n_var = int(first[n_base + 6]), int(first[n_base + 7])
-    at = n_base + EXTRA
-    mode = flat[at : at + n]
-    at += n
-    root = flat[at : at + n * n].reshape((n, n))
-    at += n * n
-    parameters = flat[at : at + PER_PARAMETER * n_par].reshape((n_par, PER_PARAMETER))
-    at += PER_PARAMETER * n_par
-    start = np.empty(J + 1, np.int64)
-    for j in range(J + 1):
-        start[j] = int(flat[at + j])
-    at += J + 1
-    gaps = flat[at : at + N]
-    at += N
-    weights = flat[at : at + n_var * N].reshape((n_var, N))
-    at += n_var * N
-    rows = flat[at : at + c * N].reshape((c, N))
-    at += c * N
-    n_patterns, n_positions = int(first[n_base + 8]), int(first[n_base + 9])
-    packed_size, table_size = int(first[n_base + 10]), int(first[n_base + 11])
-    patterns = flat[at : at + 2 * n_patterns].reshape((n_patterns, 2))
-    at += 2 * n_patterns
-    positions = flat[at : at + n_positions]
-    at += n_positions
-    offset = np.zeros(J, np.int64)
-    if n_patterns > 0:
-        for j in range(J):
-            offset[j] = int(flat[at + j])
+    mode, rest = cut(flat[n_base + EXTRA :], 1, n)
+    root, rest = cut(rest, n, n)
     z, out, value = numba.carray(x_, (n,)), numba.carray(gradient_, (n,)), numba.carray(value_, (1,))
-    theta, gradient = np.empty(n), np.empty(n)
-    for i in range(n):
-        theta[i] = mode[i]
-        for j in range(n):
-            theta[i] += root[i, j] * z[j]
-    value[0] = _structured(
-        theta,
-        gradient,
-        base,
-        parameters,
-        start,
-        gaps,
-        weights,
-        rows,
-        kind,
-        nugget,
-        patterns,
-        positions,
-        offset,
-        packed_size,
-        table_size,
-    )
-    for j in range(n):
-        out[j] = 0.0
-        for i in range(n):
-            out[j] += root[i, j] * gradient[i]
-    if not np.isfinite(value[0]) or not np.all(np.isfinite(out)):
-        return 3
-    return 0
+    theta, gradient = from_whitened(z, mode[0], root), np.empty(n)
+    value[0] = _structured(theta, gradient, flat[:n_base], flat[n_base : n_base + EXTRA], rest)
+    return to_whitened(value[0], gradient, root, out)
 
 
 @cache
 def compiled_structured() -> Any:
     """Compile the density to a C function (cached on disk) that needs no Python lock."""
-    signature = _int64(_uint64, _pointer, _pointer, _pointer, _voidptr)
-    return compiled_callback(signature, _callback)
+    return compiled_callback(SIGNATURE, _callback)
