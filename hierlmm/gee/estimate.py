@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.constant import centre_columns, constant_combination
+from hierlmm.design.design import Design
 from hierlmm.errors import DataError, SpecificationError, closest
 from hierlmm.frames import quote, shorten
 from hierlmm.gee.correlation import (
@@ -102,40 +103,29 @@ class GEEEstimate:
 
 
 def estimate_gee(
-    y: FloatArray,
-    X: FloatArray,
-    offset: FloatArray,
-    coef: tuple[str, ...],
-    subject_index: IntArray,
+    design: Design,
+    times: NDArray[np.generic] | None,
     *,
-    correlation: str = "exchangeable",
-    times: NDArray[np.generic] | None = None,
-    scale: Scale = "n-p",
-    ar_pairs: Literal["all", "adjacent"] = "all",
-    max_iterations: int = 200,
-    subjects: object = None,
+    correlation: str,
+    scale: Scale,
+    ar_pairs: Literal["all", "adjacent"],
+    max_iterations: int,
 ) -> GEEEstimate:
     """Solve the estimating equations of a marginal model with identity link.
 
     Parameters
     ----------
-    y, offset : (N,)
-    X : (N, p)
-        Columns ``coef``.
-    coef : tuple of str
-    subject_index : (N,)
-        Codes 0 to J − 1.
-    correlation : {"independence", "exchangeable", "ar1", "unstructured"}
+    design : Design
+        Of which ``y``, ``X``, ``offset``, ``coef``, ``subject_index`` and ``subjects`` are used.
     times : (N,), optional
         Position of each row, needed by ``"ar1"`` (numbers) and ``"unstructured"`` (any labels).
+    correlation : {"independence", "exchangeable", "ar1", "unstructured"}
     scale : {"n-p", "n"}
         Divisor of the dispersion: N − p (and the number of pairs less p for an exchangeable correlation), as in
         statsmodels and R's gee; or N (and the number of pairs), as in geepack.
     ar_pairs : {"all", "adjacent"}
         AR(1): α from all pairs of rows (geepack) or from neighbours (package gee).
     max_iterations : int
-    subjects : sequence, optional
-        Labels for messages.
 
     Raises
     ------
@@ -150,29 +140,30 @@ def estimate_gee(
     Liang and Zeger (1986), Biometrika 73, 13-22. Mancl and DeRouen (2001), Biometrics 57, 126-134.
     """
     _choices(correlation, scale, ar_pairs, max_iterations)
-    labels = list(range(int(subject_index.max()) + 1)) if subjects is None else list(subjects)  # type: ignore[call-overload]
+    X, coef, subject_index, labels = design.X, design.coef, design.subject_index, list(design.subjects)
     p = X.shape[1]
-    _refuse_few(p, len(labels))
+    if p >= len(labels):
+        raise DataError(
+            f"{len(labels)} subjects and {p} coefficients",
+            "robust standard errors add up one contribution of each subject, and so few cannot fill their covariance",
+            "use fewer coefficients, or a likelihood: fit_reml()",
+            SEE,
+        )
     rows, order, spacing, positions = _sorted_rows(subject_index, times, correlation, labels)
     Q, back, constant = _orthonormal(X, order, coef)
     removed = p if scale == "n-p" else 0
     moments = _working(correlation, rows, removed, ar_pairs, positions)
-    response = (y - offset)[order]
+    response = (design.y - design.offset)[order]
     centre = 0.0 if constant is None else float(response.mean())
     shift = np.zeros(p) if constant is None else centre * constant
     working, residual = _least_squares(Q, response - centre)
-    size = _size(residual, y - offset)
+    size = _size(residual, response)
     alone = _alone(Q, rows)
 
     from hierlmm.gee.solver import solve
 
-    options: dict[str, Any] = {
-        "ddof": removed,
-        "bias_reduced": not alone,
-        "tolerance": TOLERANCE,
-        "max_iterations": max_iterations,
-    }
-    result = solve(residual / size, Q, subject_index[order], moments, **options)
+    options: dict[str, Any] = {"ddof": removed, "bias_reduced": not alone, "max_iterations": max_iterations}
+    result = solve(residual / size, Q, subject_index[order], moments, tolerance=TOLERANCE, **options)
     if not moments.inside:
         _refuse_moments(moments, positions)
 
@@ -194,17 +185,6 @@ def estimate_gee(
         n_iterations=len(result.fit_history["params"]),
         converged=bool(result.converged),
     )
-
-
-def _refuse_few(p: int, J: int) -> None:
-    """Refuse as many coefficients as subjects."""
-    if p >= J:
-        raise DataError(
-            f"{J} subjects and {p} coefficients",
-            "robust standard errors add up one contribution of each subject, and so few cannot fill their covariance",
-            "use fewer coefficients, or a likelihood: fit_reml()",
-            SEE,
-        )
 
 
 def _size(residual: FloatArray, response: FloatArray) -> float:
@@ -351,7 +331,7 @@ def _alone(Q: FloatArray, rows: Rows) -> tuple[int, ...]:
 
 
 def _refuse_moments(moments: WorkingMoments, positions: tuple[object, ...]) -> None:
-    largest = int(moments.rows.sizes.max())
+    largest, other = int(moments.rows.sizes.max()), "'exchangeable'"
     if isinstance(moments, UnstructuredMoments):
         raw = np.asarray(moments.raw)
         a, b = np.unravel_index(int(np.argmax(np.abs(raw))), raw.shape)
@@ -365,21 +345,13 @@ def _refuse_moments(moments: WorkingMoments, positions: tuple[object, ...]) -> N
         received = f"an exchangeable correlation of {float(moments.raw):z.4f} and up to {largest} rows of a subject"
         reason = f"it must lie between -1/({largest} - 1) = {-1.0 / (largest - 1):z.4f} and 1 for every subject's "
         reason += "covariance to be one"
+        other = "'ar1'"
     else:
         received = f"an autoregressive correlation of {float(moments.raw):z.4f}"
         reason = "it must lie between -1 and 1: rows of a subject hardly differ from one another, or their variance "
         reason += "changes much over time"
-    remedy = f"use correlation='independence' (its robust standard errors need no correlation){_other(moments)}"
+    remedy = f"use correlation='independence' (its robust standard errors need no correlation), or {other}"
     raise DataError(received, reason, remedy, SEE)
-
-
-def _other(moments: WorkingMoments) -> str:
-    known = {
-        ExchangeableMoments: "'ar1'",
-        AutoregressiveMoments: "'exchangeable'",
-        UnstructuredMoments: "'exchangeable'",
-    }
-    return f", or {known[type(moments)]}"
 
 
 def describe_estimate(estimate: GEEEstimate, n_subjects: int, subjects: object) -> tuple[str, ...]:

@@ -51,19 +51,8 @@ def solve_gee(
     """
     choose("se", se, get_args(StandardError))
     times, name = _times(design, time)
-    estimate = estimate_gee(
-        design.y,
-        design.X,
-        design.offset,
-        design.coef,
-        design.subject_index,
-        correlation=correlation,
-        times=times,
-        scale=scale,
-        ar_pairs=ar_pairs,
-        max_iterations=max_iterations,
-        subjects=design.subjects,
-    )
+    options: dict[str, Any] = {"ar_pairs": ar_pairs, "max_iterations": max_iterations}
+    estimate = estimate_gee(design, times, correlation=correlation, scale=scale, **options)
     messages = describe_estimate(estimate, design.n_subjects, design.subjects)
     if not estimate.converged:
         warn(messages[0])

@@ -22,10 +22,10 @@ import numpy as np
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.errors import DataError
-from hierlmm.likelihood.crossproducts import CrossProducts, Scaling
+from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.kernel import PatternSums, pattern_sums
 from hierlmm.likelihood.residual_rows import INDEPENDENT, ResidualPart
-from hierlmm.likelihood.solution import Evaluation, NormalEquations, Solution
+from hierlmm.likelihood.solution import Evaluation, GivenResiduals, NormalEquations
 from hierlmm.options import as_point, refuse_missing
 
 LOG_2PI = float(np.log(2.0 * np.pi))
@@ -36,17 +36,19 @@ class ExactFitError(DataError):
 
 
 @dataclass(frozen=True)
-class Criterion:
+class Criterion(GivenResiduals):
     """The REML or ML criterion of one data set and one structure of D."""
 
     products: CrossProducts
     structure: RandomCovariance
     reml: bool
-
+    rows: ResidualPart = INDEPENDENT
     whitens: ClassVar[bool] = False
-    rows: ClassVar[ResidualPart] = INDEPENDENT
-    starts: ClassVar[tuple[FloatArray, ...]] = (np.empty(0),)
-    many_maxima: ClassVar[bool] = False
+
+    @property
+    def data(self) -> CrossProducts:
+        """The cross-products."""
+        return self.products
 
     def split(self, lam: FloatArray) -> tuple[FloatArray, FloatArray]:
         """λ, and no η."""
@@ -55,29 +57,6 @@ class Criterion:
     def given(self, lam: FloatArray) -> Criterion:
         """The criterion in λ at the residual parameters of ``lam``: itself, without a residual structure."""
         return self
-
-    def plain_at(self, eta: FloatArray) -> Criterion:
-        """The criterion in λ: itself."""
-        return self
-
-    def solution(self, lam: FloatArray, working_sd: float | None = None) -> Solution:
-        """What follows from ψ, and from σ̃ in working units of y (its best value, unless it is given)."""
-        return Solution(self, lam, working_sd)
-
-    @property
-    def scaling(self) -> Scaling:
-        """How the working columns relate to the user's."""
-        return self.products.scaling
-
-    @property
-    def n_obs(self) -> int:
-        """Number of rows, N."""
-        return self.products.n_obs
-
-    @property
-    def degrees(self) -> int:
-        """N - p for REML, N for ML."""
-        return self.products.n_obs - (self.products.n_fixed if self.reml else 0)
 
     def normal_equations(self, Lambda: FloatArray) -> NormalEquations:
         """Solve for β given Λ (in working columns)."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.likelihood.descent import GRADIENT_TOLERANCE, Counter, descend, forward_hessian, hessian, newton
+from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.likelihood.search import Search, search_plain, search_residual
 from hierlmm.likelihood.solution import AnyCriterion
 
@@ -94,7 +95,10 @@ def maximise(criterion: AnyCriterion, start: FloatArray | None = None) -> Optimu
     counter = Counter(criterion)
     if start is not None:
         return _polish(counter, descend(counter, np.asarray(start, dtype=np.float64)))
-    search = search_residual(criterion) if criterion.whitens else search_plain(criterion.given(np.empty(0)))
+    if isinstance(criterion, ResidualCriterion):
+        search = search_residual(criterion)
+    else:
+        search = search_plain(criterion.given(np.empty(0)))
     optima = _different(criterion, [_polish(counter, lam) for lam in search.points])
     best = optima[0]
     others: list[Optimum] = []

@@ -19,9 +19,8 @@ from hierlmm.covariance.parameters import unconstrained_values
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.errors import DataError
 from hierlmm.likelihood.criterion import Criterion, ExactFitError
-from hierlmm.likelihood.crossproducts import Scaling
 from hierlmm.likelihood.residual_rows import ResidualRows, Whitened
-from hierlmm.likelihood.solution import Evaluation, Solution
+from hierlmm.likelihood.solution import AnyCriterion, Evaluation
 from hierlmm.options import as_point, refuse_missing
 
 T = TypeVar("T")
@@ -33,7 +32,7 @@ MOST_GROUPS = 6
 
 
 @dataclass(frozen=True, eq=False)
-class ResidualCriterion:
+class ResidualCriterion(AnyCriterion):
     """The REML or ML criterion of one data set, one structure of D and one of the residuals."""
 
     rows: ResidualRows
@@ -42,19 +41,9 @@ class ResidualCriterion:
     whitens: ClassVar[bool] = True
 
     @property
-    def degrees(self) -> int:
-        """N - p for REML, N for ML."""
-        return self.rows.n_obs - (self.rows.n_fixed if self.reml else 0)
-
-    @property
-    def n_obs(self) -> int:
-        """Number of rows, N."""
-        return self.rows.n_obs
-
-    @property
-    def scaling(self) -> Scaling:
-        """How the working columns relate to the user's."""
-        return self.rows.scaling
+    def data(self) -> ResidualRows:
+        """The rows."""
+        return self.rows
 
     @cached_property
     def starts(self) -> tuple[FloatArray, ...]:
@@ -113,10 +102,6 @@ class ResidualCriterion:
             remedy = "use another starting value or a simpler residual structure"
             raise DataError(received, reason, remedy, "docs, page 'Residual structures'")
         return plain
-
-    def solution(self, lam: FloatArray, working_sd: float | None = None) -> Solution:
-        """What follows from ψ, and from σ̃ in working units of y (its best value, unless it is given)."""
-        return Solution(self, lam, working_sd)
 
     def plain_at(self, eta: FloatArray) -> Criterion | None:
         """The criterion in λ at η; None where the residual covariance is not positive definite in floating point."""

@@ -38,8 +38,9 @@ from hierlmm.covariance.partial import products_before
 from hierlmm.covariance.random import RandomCovariance, random_covariance
 from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.descent import Counter, descend
+from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.likelihood.search_kernel import DESCEND, PARTS, VALUES, explore
-from hierlmm.likelihood.solution import AnyCriterion, GivenResiduals
+from hierlmm.likelihood.solution import GivenResiduals
 
 PROOF = 1e-5
 UNSEEN = 1e-3
@@ -374,7 +375,7 @@ SHEET = 0.5
 """Relative difference of B from which two points belong to different sheets."""
 
 
-def search_residual(criterion: AnyCriterion) -> Search:
+def search_residual(criterion: ResidualCriterion) -> Search:
     """Minima of a criterion with a residual structure (rough, to be polished), best first."""
     counter = Counter(criterion)
     k, m = len(criterion.rows.parameters), criterion.structure.n_parameters
@@ -390,7 +391,9 @@ def search_residual(criterion: AnyCriterion) -> Search:
     grid = np.linspace(-1.0, 1.0, 201)
     places = np.interp((own - centre) / REACH, CORE * grid + (1.0 - CORE) * grid**3, 0.5 + 0.5 * grid)
     places = np.concatenate([places, cube])
-    at = [(place, psi) for place, eta in zip(places, etas, strict=True) for psi in _minima_given(counter, eta)]
+    at = [
+        (place, psi) for place, eta in zip(places, etas, strict=True) for psi in _minima_given(counter, criterion, eta)
+    ]
     points = np.array([psi for _, psi in at]).reshape(len(at), m + k)
     f = np.array([counter.value(psi) for psi in points])
     # Minima over λ that are alike form a sheet over η; each sheet has minima of its own.
@@ -419,9 +422,9 @@ def _alike(structure: RandomCovariance, points: FloatArray) -> BoolArray:
     return difference.max(axis=(2, 3)) < SHEET
 
 
-def _minima_given(counter: Counter, eta: FloatArray) -> list[FloatArray]:
+def _minima_given(counter: Counter, criterion: ResidualCriterion, eta: FloatArray) -> list[FloatArray]:
     """The best minima over λ at η, as (λ, η); none where the rows cannot be whitened."""
-    plain = counter.criterion.plain_at(eta)
+    plain = criterion.plain_at(eta)
     if plain is None:
         return []
     inner = search_plain(plain, thorough=False)
@@ -429,7 +432,7 @@ def _minima_given(counter: Counter, eta: FloatArray) -> list[FloatArray]:
     return [np.concatenate([lam, eta]) for lam in inner.points[:SHEETS]]
 
 
-def _size(criterion: AnyCriterion) -> int:
+def _size(criterion: ResidualCriterion) -> int:
     """Number of points of the design."""
     k = len(criterion.rows.parameters)
     full = min(32 * k, 128)

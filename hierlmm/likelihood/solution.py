@@ -11,9 +11,10 @@ Everything that a fit, a prediction or a degree of freedom needs of θ is read o
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.likelihood.conditional import ConditionalEffects, conditional_effects
 from hierlmm.likelihood.crossproducts import CrossProducts, Scaling
-from hierlmm.likelihood.residual_rows import ResidualPart
+from hierlmm.likelihood.residual_rows import ResidualPart, ResidualRows
 
 
 class NormalEquations(NamedTuple):
@@ -43,83 +44,81 @@ class Evaluation(NamedTuple):
     gradient_B: FloatArray
 
 
-class _Likelihood(Protocol):
-    """What both criteria are of."""
-
-    @property
-    def structure(self) -> RandomCovariance:
-        """The structure of D."""
-
-    @property
-    def reml(self) -> bool:
-        """Whether it is the restricted likelihood."""
-
-    @property
-    def degrees(self) -> int:
-        """N - p for REML, N for ML."""
-
-
-class GivenResiduals(_Likelihood, Protocol):
-    """A criterion in λ alone: of rows that are whitened already, or need no whitening."""
-
-    @property
-    def products(self) -> CrossProducts:
-        """Cross-products of the rows."""
-
-    def normal_equations(self, Lambda: FloatArray) -> NormalEquations:
-        """Solve for β given Λ (in working columns)."""
-
-
-class AnyCriterion(_Likelihood, Protocol):
+class AnyCriterion(ABC):
     """A criterion, −2 log-likelihood, in ψ = (λ, η): what searches, fits and predictions ask of it.
 
     Without a residual structure η is empty, and nothing else is different.
+
+    Attributes
+    ----------
+    structure : RandomCovariance
+        The structure of D.
+    reml : bool
+        Whether it is of the restricted likelihood.
+    rows : ResidualPart
+        The residual structure, bound to the rows.
+    whitens : bool
+        Whether the rows are whitened anew at every ψ.
     """
 
+    structure: RandomCovariance
+    reml: bool
+    rows: ResidualPart
+    whitens: ClassVar[bool]
+
     @property
-    def rows(self) -> ResidualPart:
-        """The residual structure, bound to the rows."""
+    @abstractmethod
+    def data(self) -> CrossProducts | ResidualRows:
+        """What the criterion is evaluated on."""
 
     @property
     def n_obs(self) -> int:
         """Number of rows, N."""
+        return self.data.n_obs
+
+    @property
+    def degrees(self) -> int:
+        """N - p for REML, N for ML."""
+        return self.data.n_obs - (self.data.n_fixed if self.reml else 0)
 
     @property
     def scaling(self) -> Scaling:
         """How the working columns relate to the user's."""
+        return self.data.scaling
 
-    @property
-    def whitens(self) -> bool:
-        """Whether the rows are whitened anew at every ψ."""
-
-    @property
-    def starts(self) -> tuple[FloatArray, ...]:
-        """Values of η to begin at."""
-
-    @property
-    def many_maxima(self) -> bool:
-        """Whether to search from every start, and not from the best only."""
-
+    @abstractmethod
     def split(self, lam: FloatArray, /) -> tuple[FloatArray, FloatArray]:
         """λ and η; what is beyond the end of a range is held there."""
 
+    @abstractmethod
     def given(self, lam: FloatArray, /) -> GivenResiduals:
         """The criterion in λ at the residual parameters of ψ."""
 
-    def plain_at(self, eta: FloatArray, /) -> GivenResiduals | None:
-        """The criterion in λ at η; None where the residual covariance is not positive definite in floating point."""
-
-    def solution(self, lam: FloatArray, /, working_sd: float | None = None) -> Solution:
+    def solution(self, lam: FloatArray, working_sd: float | None = None) -> Solution:
         """What follows from ψ, and from σ̃ in working units of y (its best value, unless it is given)."""
+        return Solution(self, lam, working_sd)
 
+    @abstractmethod
     def __call__(self, lam: FloatArray, /) -> float:
         """Value at ψ, in the user's units."""
 
+    @abstractmethod
     def evaluate(self, lam: FloatArray, /) -> Evaluation:
         """Value and gradients at ψ."""
 
+    @abstractmethod
     def joint(self, parameters: FloatArray, /) -> tuple[float, FloatArray]:
         """Value and gradient at (λ, η, log σ̃), σ̃ in working units of y."""
+
+
+class GivenResiduals(AnyCriterion):
+    """A criterion in λ alone: of rows that are whitened already, or need no whitening."""
+
+    products: CrossProducts
+
+    @abstractmethod
+    def normal_equations(self, Lambda: FloatArray) -> NormalEquations:
+        """Solve for β given Λ (in working columns)."""
 
 
 @dataclass(frozen=True, eq=False)

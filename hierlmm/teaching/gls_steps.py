@@ -274,7 +274,7 @@ def _at(criterion: Criterion, lam: FloatArray, sigma: float) -> _State:
 
 def _maximised(criterion: Criterion, design: Design, state: _State) -> _State:
     """Step 2 by maximisation with β held, then step 1."""
-    held = _GivenBeta(criterion.products, criterion.structure, criterion.reml, state.equations.beta)
+    held = _GivenBeta(criterion.products, criterion.structure, criterion.reml, held=state.equations.beta)
     unit = criterion.structure.parameters(np.eye(criterion.structure.q))
     start = min((scale * unit for scale in START_SCALES), key=held) if state.first else state.lam
     lam = maximise(held, start).lam
