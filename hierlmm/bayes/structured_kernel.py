@@ -247,7 +247,8 @@ def _structured(
 
 def _callback(dim, x_, gradient_, value_, data_):  # type: ignore[no-untyped-def]
     """C entry point in whitened coordinates ``(θ, η) = mode + root z``."""
-    n, head = np.int64(dim), numba.carray(data_, (1,), np.float64)
+    n: Any = np.int64(dim)
+    head = numba.carray(data_, (1,), np.float64)
     n_base = int(head[0])
     first = numba.carray(data_, (n_base + 1,), np.float64)
     flat = numba.carray(data_, (n_base + int(first[n_base]),), np.float64)

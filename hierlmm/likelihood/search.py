@@ -391,9 +391,8 @@ def search_residual(criterion: ResidualCriterion) -> Search:
     grid = np.linspace(-1.0, 1.0, 201)
     places = np.interp((own - centre) / REACH, CORE * grid + (1.0 - CORE) * grid**3, 0.5 + 0.5 * grid)
     places = np.concatenate([places, cube])
-    at = [
-        (place, psi) for place, eta in zip(places, etas, strict=True) for psi in _minima_given(counter, criterion, eta)
-    ]
+    minima = [_minima_given(counter, criterion, eta) for eta in etas]
+    at = [(place, psi) for place, found in zip(places, minima, strict=True) for psi in found]
     points = np.array([psi for _, psi in at]).reshape(len(at), m + k)
     f = np.array([counter.value(psi) for psi in points])
     # Minima over λ that are alike form a sheet over η; each sheet has minima of its own.
