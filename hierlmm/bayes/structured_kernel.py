@@ -26,7 +26,6 @@ from hierlmm.covariance.parameters import Parameter
 from hierlmm.likelihood.kernel import RANK_TOLERANCE, within_subject_qr
 from hierlmm.likelihood.residual_rows import ResidualRows
 from hierlmm.likelihood.rows import (
-    SMALLEST_PIVOT,
     dense_pull_back,
     dense_whiten,
     row_adjoints,
@@ -168,8 +167,7 @@ def _structured(
                 M[a, t] *= factor
     scaled = M.copy()
     u = 1.0
-    d, S, D, w = np.ones(N), np.empty(N), np.empty(N), np.empty(N)
-    F = np.empty((c, N))
+    d, tape = np.ones(N), np.empty((3 + c, N))
     W, way_back = np.empty(packed_size), np.empty((0, 0))
     if kind >= 4.0:
         found, way_back = dense_factors(kind, natural, patterns, positions, W, table_size)
@@ -188,13 +186,12 @@ def _structured(
                 d[t] = natural[0] ** gaps[t]
         if nugget:
             u = 1.0 - natural[1]
-        found = serial_whiten(M, start, u, d, S, D, w, F)
-        if np.isnan(found) or not D.min() > SMALLEST_PIVOT:
+        found = serial_whiten(M, start, u, d, tape)
+        if np.isnan(found):
             return np.nan
         log_det += found
     work = M.copy()
-    U, rest = work[:q], work[q:]
-    R, C, S_w = within_subject_qr(U, rest, start, RANK_TOLERANCE)
+    R, C, S_w = within_subject_qr(work[:q], work[q:], start, RANK_TOLERANCE)
     own = base.copy()
     packed = _unpack(own)
     for j in range(J):
@@ -207,8 +204,7 @@ def _structured(
     Gamma, Lambda = np.empty((P, P)), np.empty((q, q))
     value = _density(theta[:m], gradient[:m], own, Gamma, Lambda)
     Gamma *= np.exp(-2.0 * theta[m - 1])
-    adjoint = np.empty((c, N))
-    row_adjoints(U, rest, start, R, C, Lambda, Gamma, adjoint)
+    adjoint = row_adjoints(work, start, R, C, Lambda, Gamma)
     if kind >= 4.0:
         products = np.zeros(packed_size)
         dense_pull_back(adjoint, M, start, offset, W, products)
@@ -216,8 +212,7 @@ def _structured(
         for j in range(k):
             by_eta[j] -= 0.5 * by_natural[j] * slope[j]
     elif kind > 0.0:
-        d_adjoint = np.empty(N)
-        u_adjoint = serial_pull_back(adjoint, M, start, u, d, S, D, w, F, d_adjoint)
+        u_adjoint, d_adjoint = serial_pull_back(adjoint, M, start, u, d, tape)
         total = 0.0
         if kind == 3.0:
             total = u_adjoint

@@ -88,8 +88,16 @@ def rows_loglik(
     factor = _factors(np.column_stack([Z, X, y - X @ origin]), start)
     out = np.empty((len(sigma), len(start) - 1))
     gamma = np.column_stack([origin - beta, np.ones(len(sigma))])
-    _evaluate(factor, np.diff(start).astype(np.float64), gamma, root, sigma, Z.shape[1], out)
-    return out
+    S, q = len(sigma), Z.shape[1]
+    root = np.ascontiguousarray(root, dtype=np.float64).reshape(S, q, q)
+    data = (factor, np.ascontiguousarray(gamma), root, np.ascontiguousarray(sigma, dtype=np.float64), out)
+    if out.size < WORTH_A_THREAD:
+        _loglik(*data, 0, S)
+    else:
+        bounds = np.linspace(0, S, THREADS + 1).astype(int)
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(lambda lo, hi: _loglik(*data, lo, hi), bounds[:-1], bounds[1:]))
+    return out - 0.5 * np.outer(np.log(2.0 * np.pi) + 2.0 * np.log(sigma), np.diff(start))
 
 
 def covariance_root(D: FloatArray) -> FloatArray:
@@ -111,40 +119,18 @@ def _factors(columns: FloatArray, start: IntArray) -> FloatArray:
     return out
 
 
-def _evaluate(
-    factor: FloatArray, n: FloatArray, gamma: FloatArray, root: FloatArray, sigma: FloatArray, q: int, out: FloatArray
-) -> None:
-    """Fill ``out`` (S, J), draws shared among threads."""
-    S = len(sigma)
-    root = np.ascontiguousarray(root, dtype=np.float64).reshape(S, q, q)
-    gamma, sigma = np.ascontiguousarray(gamma), np.ascontiguousarray(sigma, dtype=np.float64)
-    if out.size < WORTH_A_THREAD:
-        _loglik(factor, n, gamma, root, sigma, out, 0, S)
-        return
-    bounds = np.linspace(0, S, THREADS + 1).astype(int)
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(lambda lo, hi: _loglik(factor, n, gamma, root, sigma, out, lo, hi), bounds[:-1], bounds[1:]))
-
-
 # The branches are loops over draws, subjects and the q × q algebra, written out.
 # Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled(error_model="numpy")
 def _loglik(
-    factor: FloatArray,
-    n: FloatArray,
-    gamma: FloatArray,
-    root: FloatArray,
-    sigma: FloatArray,
-    out: FloatArray,
-    lo: int,
-    hi: int,
+    factor: FloatArray, gamma: FloatArray, root: FloatArray, sigma: FloatArray, out: FloatArray, lo: int, hi: int
 ) -> None:
+    """Fill draws lo:hi of ``out`` (S, J) with the log-likelihood less its constant, ``-½ n_i log 2πσ²``."""
     J, width, q = factor.shape[0], factor.shape[1], root.shape[1]
     P = width - q
     u, x, L = np.empty(q), np.empty(q), np.empty((q, q))
     for s in range(lo, hi):
         scale = 1.0 / sigma[s]  # before squaring: σ may be far from the size of the data
-        constant = np.log(2.0 * np.pi) + 2.0 * np.log(sigma[s])
         for j in range(J):
             total = 0.0
             for r in range(q, width):  # |W γ|², W upper triangular
@@ -187,4 +173,4 @@ def _loglik(
                 u[i] = w / L[i, i]
                 total += u[i] * u[i]
             log_det += np.log(determinant)
-            out[s, j] = -0.5 * (n[j] * constant + 2.0 * log_det + total)
+            out[s, j] = -log_det - 0.5 * total

@@ -107,7 +107,8 @@ def cross_products(design: Design) -> CrossProducts:
     order, start = subject_rows(design)
     Z, XY, scaling = working_columns(design, order)
     R, C, S_w = within_subject_qr(Z, XY, start, RANK_TOLERANCE)
-    return assemble_products(R, C, S_w, design.n_obs, scaling)
+    rows_R, rows_C, weight, pattern = _patterns(R, C)
+    return CrossProducts(rows_R, rows_C, weight, pattern, S_w, R, C, design.n_obs, len(design.coef), scaling)
 
 
 def working_columns(design: Design, order: IntArray) -> tuple[FloatArray, FloatArray, Scaling]:
@@ -126,12 +127,6 @@ def working_columns(design: Design, order: IntArray) -> tuple[FloatArray, FloatA
     Bz = _scale_random(Z, design)
     shift = np.zeros(p) if constant is None else y_centre * constant
     return Z, XY, Scaling(F @ B, Bz, shift, y_scale, log_det)
-
-
-def assemble_products(R: FloatArray, C: FloatArray, S_w: FloatArray, n_obs: int, scaling: Scaling) -> CrossProducts:
-    """Group the subjects by design pattern: R (J, q, q), C (J, q, P), S_w (P, P)."""
-    rows_R, rows_C, weight, pattern = _patterns(R, C)
-    return CrossProducts(rows_R, rows_C, weight, pattern, S_w, R, C, n_obs, C.shape[2] - 1, scaling)
 
 
 def subject_rows(design: Design) -> tuple[IntArray, NDArray[np.int64]]:
@@ -223,15 +218,10 @@ def _patterns(R: FloatArray, C: FloatArray) -> tuple[FloatArray, FloatArray, Flo
     pieces_R, pieces_C, weights = [R[order[small]]], [C[order[small]]], [np.ones(int(small.sum()))]
     for k in np.flatnonzero(sizes > q * P):
         members = order[bounds[k] : bounds[k + 1]]
-        compressed = _compress(C[members])
+        # The triangular factor of the stacked rows has the same sums Σ_r C[r, i, a] C[r, j, b].
+        compressed = np.linalg.qr(C[members].reshape(-1, q * P), mode="r").reshape(-1, q, P)
         pieces_R.append(np.repeat(R[members[:1]], len(compressed), axis=0))
         pieces_C.append(compressed)
         weights.append(np.concatenate([[float(sizes[k])], np.zeros(len(compressed) - 1)]))
     last = [np.ascontiguousarray(np.moveaxis(np.concatenate(pieces), 0, -1)) for pieces in (pieces_R, pieces_C)]
     return last[0], last[1], np.concatenate(weights), pattern
-
-
-def _compress(C: FloatArray) -> FloatArray:
-    """Fewer rows with the same sums ``Σ_r C[r, i, a] C[r, j, b]``: the triangular factor of the stacked rows."""
-    J, q, P = C.shape
-    return np.linalg.qr(C.reshape(J, q * P), mode="r").reshape(-1, q, P)

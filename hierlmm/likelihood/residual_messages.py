@@ -66,10 +66,16 @@ def residual_messages(
     found = _not_identified(design, criterion, optimum)
     if found or without is None:
         return notes + found
-    found = _competition(design, criterion, optimum, without)
+    k, one = criterion.rows.n_correlation, "one degree of freedom"
+    ways = ", or look at hl.semivariogram(fit) for what the data show"
+    drop = without - optimum.value
+    found = _competition(design, k, drop, CHI2_95, "residual correlation", one, "its estimate", ways)
     if found or optimum.n_boundary:  # a singular D has its own message
         return notes + found
-    return notes + _redundant_effects(design, optimum, without_effects())
+    k, drop = design.n_random_parameters, without_effects() - optimum.value
+    limit, count = (HALF_CHI2_95, "one variance") if k == 1 else (CHI2_95, one)
+    ways = " (hl.MarginalModel has the residual correlation alone), or look at hl.semivariogram(fit)"
+    return notes + _competition(design, k, drop, limit, "random effects", count, "their SDs", ways)
 
 
 def _vanishing_reference(criterion: AnyCriterion, optimum: Optimum) -> list[str]:
@@ -142,33 +148,18 @@ def _not_identified(design: Design, criterion: AnyCriterion, optimum: Optimum) -
     return []
 
 
-def _competition(design: Design, criterion: AnyCriterion, optimum: Optimum, without: float) -> list[str]:
-    drop = without - optimum.value
-    k = criterion.rows.n_correlation
-    if drop >= CHI2_95:
-        return []
-    return [
-        f"Random effects and {type(design.residual).__name__} compete for the same correlation: without the residual "
-        f"correlation ({k} parameter{'s' if k > 1 else ''} less) the log-likelihood falls by {max(drop, 0.0) / 2:.4f} "
-        "only (1.92 would count at 5 % on one degree of freedom). Its profile is flat: read variance_components("
-        "method='profile') before giving its estimate or a Wald interval any weight. To go on: drop one of the two, or "
-        "look at hl.semivariogram(fit) for what the data show."
-    ]
-
-
-def _redundant_effects(design: Design, optimum: Optimum, without: float) -> list[str]:
-    drop = without - optimum.value
-    k = design.n_random_parameters
-    limit = HALF_CHI2_95 if k == 1 else CHI2_95
+def _competition(
+    design: Design, k: int, drop: float, limit: float, without: str, count: str, profile: str, ways: str
+) -> list[str]:
+    """What to say where the criterion rises by less than ``limit`` without one of two parts of k parameters."""
     if drop >= limit:
         return []
-    count = "one variance" if k == 1 else "one degree of freedom"
     return [
-        f"Random effects and {type(design.residual).__name__} compete for the same correlation: without the random "
-        f"effects ({k} parameter{'s' if k > 1 else ''} less) the log-likelihood falls by {max(drop, 0.0) / 2:.4f} only "
-        f"({limit / 2:.2f} would count at 5 % on {count}). Their profile is flat: read variance_components("
-        "method='profile') before giving their SDs or a Wald interval any weight. To go on: drop one of the two "
-        "(hl.MarginalModel has the residual correlation alone), or look at hl.semivariogram(fit)."
+        f"Random effects and {type(design.residual).__name__} compete for the same correlation: without the {without} "
+        f"({k} parameter{'s' if k > 1 else ''} less) the log-likelihood falls by {max(drop, 0.0) / 2:.4f} only "
+        f"({limit / 2:.2f} would count at 5 % on {count}). {profile.split()[0].capitalize()} profile is flat: read "
+        f"variance_components(method='profile') before giving {profile} or a Wald interval any weight. To go on: drop "
+        f"one of the two{ways}."
     ]
 
 

@@ -42,21 +42,20 @@ class Whitened:
     ----------
     M : (q + P, N)
         Whitened rows of Z̃, X̃ and ỹ.
-    U : (q, N), rest : (P, N)
+    work : (q + P, N)
         Their QR decomposition by subject: orthonormal columns, and [X̃, ỹ] outside the span of Z̃.
     products : CrossProducts
     scaled : (q + P, N)
         Rows before decorrelation.
-    tape : tuple of arrays
+    tape : array
         What the decorrelation keeps for its way back.
     """
 
     M: FloatArray
-    U: FloatArray
-    rest: FloatArray
+    work: FloatArray
     products: CrossProducts
     scaled: FloatArray
-    tape: tuple[FloatArray, ...]
+    tape: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,16 +150,14 @@ class ResidualRows(ResidualPart):
                 return None
             log_det += 2.0 * float(log_ratio.sum())
             scaled = self.M * np.exp(-log_ratio)
-        M = scaled.copy()
-        tape: tuple[FloatArray, ...] = ()
+        M, tape = scaled.copy(), np.empty(0)
         if self.correlation is not None:
             found = _decorrelate(self.correlation, M, self.start, eta[:k])
             if found is None:
                 return None
             log_det, tape = log_det + found[0], found[1]
         work = M.copy()
-        U, rest = work[: self.q], work[self.q :]
-        R, C, S_w = within_subject_qr(U, rest, self.start, RANK_TOLERANCE)
+        R, C, S_w = within_subject_qr(work[: self.q], work[self.q :], self.start, RANK_TOLERANCE)
         if not np.all(np.isfinite(S_w)):
             return None
         last = [np.ascontiguousarray(np.moveaxis(A, 0, -1)) for A in (R, C)]
@@ -168,7 +165,7 @@ class ResidualRows(ResidualPart):
         products = CrossProducts(
             last[0], last[1], np.ones(J), np.arange(J), S_w, R, C, self.n_obs, self.n_fixed, self.scaling, log_det
         )
-        return Whitened(M, U, rest, products, scaled, tape)
+        return Whitened(M, work, products, scaled, tape)
 
     def colour(self, eta: FloatArray, noise: FloatArray) -> FloatArray:
         """Give independent standard normal rows (..., N) the covariance Σ/σ² at η (..., k); rows as in the data."""
@@ -187,18 +184,8 @@ class ResidualRows(ResidualPart):
     def pull_back(self, eta: FloatArray, at: Whitened, Lambda: FloatArray, Gamma: FloatArray) -> FloatArray:
         """Derivative of ``log|V/σ²| + ⟨Γ, [X, y]'V⁻¹[X, y]⟩`` with respect to η, given Λ and Γ (in working units)."""
         k = self.n_correlation
-        adjoint = np.empty_like(at.M)
-        products = at.products
-        row_adjoints(
-            at.U,
-            at.rest,
-            self.start,
-            products.subject_R,
-            products.subject_C,
-            np.ascontiguousarray(Lambda),
-            np.ascontiguousarray(Gamma),
-            adjoint,
-        )
+        factors = (at.products.subject_R, at.products.subject_C, np.ascontiguousarray(Lambda))
+        adjoint = row_adjoints(at.work, self.start, *factors, np.ascontiguousarray(Gamma))
         gradient = np.empty(len(eta))
         if self.correlation is not None:
             gradient[:k] = _pull_back_correlation(self.correlation, adjoint, at, self.start, eta[:k])
@@ -271,7 +258,7 @@ def whiten_columns(residual: ResidualEstimate, columns: FloatArray) -> tuple[Flo
         else:
             place = np.arange(len(subject)) - rows.start[subject]
             n = np.diff(rows.start)[subject]
-            diagonal = found[1][0][residual.correlation.offset[subject] + place * (n + 1)]
+            diagonal = found[1][residual.correlation.offset[subject] + place * (n + 1)]
             log_det -= 2.0 * np.bincount(subject, weights=np.log(diagonal))
     result = np.empty_like(columns, dtype=np.float64)
     result[rows.order] = M.T
@@ -280,16 +267,15 @@ def whiten_columns(residual: ResidualEstimate, columns: FloatArray) -> tuple[Flo
 
 def _decorrelate(
     correlation: BoundCorrelation, M: FloatArray, start: NDArray[np.int64], eta: FloatArray
-) -> tuple[float, tuple[FloatArray, ...]] | None:
+) -> tuple[float, FloatArray] | None:
     """Whiten M in place; Σ log|R_i| and what the way back needs, or None."""
     values = correlation.values(eta)
     if correlation.is_serial:
         form = correlation.spec.markov(correlation.gaps, values)
         assert form is not None
-        N = M.shape[1]
-        S, D, w, F = np.empty(N), np.empty(N), np.empty(N), np.empty_like(M)
-        log_det = serial_whiten(M, start, float(form.u), np.ascontiguousarray(form.decay), S, D, w, F)
-        return (log_det, (S, D, w, F)) if np.isfinite(log_det) and D.min() > SMALLEST_PIVOT else None
+        tape = np.empty((3 + len(M), M.shape[1]))
+        log_det = serial_whiten(M, start, float(form.u), np.ascontiguousarray(form.decay), tape)
+        return (log_det, tape) if np.isfinite(log_det) else None
     W = np.empty(correlation.packed_size)
     log_det = 0.0
     for group in correlation.groups:
@@ -307,7 +293,7 @@ def _decorrelate(
     if not np.isfinite(log_det):
         return None
     dense_whiten(M, start, correlation.offset, W)
-    return log_det, (W,)
+    return log_det, W
 
 
 def _correlate(correlation: BoundCorrelation, M: FloatArray, start: NDArray[np.int64], eta: FloatArray) -> None:
@@ -334,11 +320,10 @@ def _pull_back_correlation(
     if correlation.is_serial:
         form = correlation.spec.markov(correlation.gaps, values)
         assert form is not None
-        decay, d_adjoint = np.ascontiguousarray(form.decay), np.empty(at.M.shape[1])
-        S, D, w, F = at.tape
-        u_adjoint = serial_pull_back(adjoint, at.M, start, float(form.u), decay, S, D, w, F, d_adjoint)
+        decay = np.ascontiguousarray(form.decay)
+        u_adjoint, d_adjoint = serial_pull_back(adjoint, at.M, start, float(form.u), decay, at.tape)
         return slopes * (u_adjoint * form.du + form.d_decay @ d_adjoint)
-    W = at.tape[0]
+    W = at.tape
     sums = np.zeros_like(W)
     dense_pull_back(adjoint, at.M, start, correlation.offset, W, sums)
     gradient = np.zeros(len(eta))

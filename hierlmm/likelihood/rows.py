@@ -31,31 +31,28 @@ SMALLEST_PIVOT = 1e-13
 
 
 @compiled(error_model="numpy", fastmath=FAST)
-def serial_whiten(
-    M: FloatArray, start: IntArray, u: float, d: FloatArray, S: FloatArray, D: FloatArray, w: FloatArray, F: FloatArray
-) -> float:
-    """Whiten the rows of M (c, N) in place; keep S, D, w (N,) and F (c, N) for the way back.
+def serial_whiten(M: FloatArray, start: IntArray, u: float, d: FloatArray, tape: FloatArray) -> float:
+    """Whiten the rows of M (c, N) in place; ``tape`` (3 + c, N) keeps S, D, w and f for the way back.
 
     Returns
     -------
     float
-        Σ log|R_i|, or NaN if some R_i is not positive definite.
+        Σ log|R_i|, or NaN if some R_i is not positive definite, or nearly so.
     """
-    log_det = 0.0
-    root = np.empty(M.shape[1])
+    S, D, w, root, log_det = tape[0], tape[1], tape[2], np.empty(M.shape[1]), 0.0
     for j in range(len(start) - 1):
         lo, hi = start[j], start[j + 1]
         for t in range(lo, hi):
             S[t] = 0.0 if t == lo else d[t] * d[t] * (S[t - 1] + D[t - 1] * w[t - 1] * w[t - 1])
             D[t] = 1.0 - u * u * S[t]
-            if not D[t] > 0.0:
+            if not D[t] > SMALLEST_PIVOT:
                 return np.nan
             w[t] = (1.0 - u * S[t]) / D[t]
             root[t] = 1.0 / np.sqrt(D[t])
             if t > lo:
                 log_det += np.log(D[t])
     for a in range(M.shape[0]):
-        m, own = M[a], F[a]
+        m, own = M[a], tape[3 + a]
         for j in range(len(start) - 1):
             lo, hi = start[j], start[j + 1]
             f, z = 0.0, m[lo]
@@ -70,30 +67,17 @@ def serial_whiten(
 
 @compiled(error_model="numpy", fastmath=FAST)
 def serial_pull_back(
-    adjoint: FloatArray,
-    M: FloatArray,
-    start: IntArray,
-    u: float,
-    d: FloatArray,
-    S: FloatArray,
-    D: FloatArray,
-    w: FloatArray,
-    F: FloatArray,
-    d_adjoint: FloatArray,
-) -> float:
+    adjoint: FloatArray, M: FloatArray, start: IntArray, u: float, d: FloatArray, tape: FloatArray
+) -> tuple[float, FloatArray]:
     """Turn the derivative with respect to whitened rows (c, N) into that with respect to the rows, in place.
 
-    M holds the whitened rows; the derivative of Σ log|R_i| is included in those by u (returned) and by d (written to
-    ``d_adjoint``).
+    M holds the whitened rows; the derivative of Σ log|R_i| is included in those by u and by d (N,), which are returned.
     """
-    c, N = M.shape
-    root, D_adjoint, w_adjoint = np.empty(N), np.zeros(N), np.zeros(N)
+    S, D, w, (c, N) = tape[0], tape[1], tape[2], M.shape
+    root, D_adjoint, w_adjoint, d_adjoint = np.sqrt(D), np.zeros(N), np.zeros(N), np.zeros(N)
     u_adjoint = 0.0
-    for t in range(N):
-        root[t] = np.sqrt(D[t])
-        d_adjoint[t] = 0.0
     for a in range(c):
-        m, own_f, bar = M[a], F[a], adjoint[a]
+        m, own_f, bar = M[a], tape[3 + a], adjoint[a]
         for t in range(N):
             D_adjoint[t] += bar[t] * m[t]
         for j in range(len(start) - 1):
@@ -123,7 +107,7 @@ def serial_pull_back(
             by_D -= by_w * w[t] / D[t]
             u_adjoint -= 2.0 * u * S[t] * by_D
             by_S_next = by_S - u * u * by_D
-    return u_adjoint
+    return u_adjoint, d_adjoint
 
 
 @compiled(error_model="numpy")
@@ -181,27 +165,24 @@ def dense_pull_back(
 # Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled(error_model="numpy", fastmath=FAST)
 def row_adjoints(
-    U: FloatArray,
-    rest: FloatArray,
-    start: IntArray,
-    R: FloatArray,
-    C: FloatArray,
-    Lambda: FloatArray,
-    Gamma: FloatArray,
-    adjoint: FloatArray,
-) -> None:
+    work: FloatArray, start: IntArray, R: FloatArray, C: FloatArray, Lambda: FloatArray, Gamma: FloatArray
+) -> FloatArray:
     """Derivative of ``Σ log|T_i| + ⟨Γ, [X, y]'V⁻¹[X, y]⟩`` with respect to the whitened rows of Z, X and y.
 
     Parameters
     ----------
-    U : (q, N), rest : (P, N), R : (J, q, q), C : (J, q, P)
-        What `within_subject_qr` leaves of the whitened rows.
+    work : (q + P, N), R : (J, q, q), C : (J, q, P)
+        What `within_subject_qr` leaves of the whitened rows: U, then the rest.
     Lambda : (q, q), Gamma : (P, P)
         Γ symmetric, in units of the whitened rows.
-    adjoint : (q + P, N)
-        Written: ``2 [U T⁻¹ R B - E Γ (C'T⁻¹ R B)]`` for Z and ``2 E Γ`` for [X, y], ``E = rest + U T⁻¹ C``.
+
+    Returns
+    -------
+    (q + P, N)
+        ``2 [U T⁻¹ R B - E Γ (C'T⁻¹ R B)]`` for Z and ``2 E Γ`` for [X, y], ``E = rest + U T⁻¹ C``.
     """
-    q, P = U.shape[0], rest.shape[0]
+    q, P = C.shape[1], C.shape[2]
+    U, rest, adjoint = work[:q], work[q:], np.empty_like(work)
     B, F, T, X = np.empty((q, q)), np.empty((q, q)), np.empty((q, q)), np.empty((q, q + P))
     for i in range(q):
         for k in range(q):
@@ -276,3 +257,4 @@ def row_adjoints(
                 value = CTRBs[j, a, k]
                 for t in range(lo, hi):
                     out[t] -= adjoint[q + a, t] * value
+    return adjoint
