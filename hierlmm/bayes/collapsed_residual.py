@@ -17,7 +17,7 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed import collapsed_posterior, find_mode, pack, starts
-from hierlmm.bayes.collapsed_kernel import density_with_gamma, unpack
+from hierlmm.bayes.collapsed_kernel import Packed, density_with_gamma, unpack
 from hierlmm.bayes.distribution import Prior
 from hierlmm.bayes.posterior import Collapsed, Conditional, Density
 from hierlmm.bayes.predictive import reported
@@ -136,7 +136,7 @@ def residual_posterior(design: Design, priors: ResolvedPriors, *, signed: bool |
     refuse_extreme_sigma(design, rows.shift(mode[int(buffer[1]) :]), LARGEST_SHIFT)
     at_mode = rows.whiten(mode[int(buffer[1]) :])
     assert at_mode is not None
-    _renew(buffer, at_mode.products)
+    _put(unpack(buffer), at_mode.products)
     uncentering = priors.random_uncentering
     return ResidualPosterior(design, at_mode.products, buffer, mode, root, modes, uncentering, rows, residual)
 
@@ -163,31 +163,26 @@ def _shifts(rows: ResidualRows) -> list[FloatArray]:
     return [np.zeros(k), -2.0 * unit, 1.5 * unit]
 
 
-def _renew(buffer: FloatArray, products: CrossProducts) -> None:
+def _put(packed: Packed, products: CrossProducts) -> None:
     """Put other whitened rows into the packed vector."""
-    packed = unpack(buffer)
     packed.S_w[:], packed.R[:], packed.C[:] = products.S_w, products.R, products.C
 
 
 def _density(rows: ResidualRows, residual: tuple[tuple[Parameter, Prior], ...], buffer: FloatArray) -> Density:
     """Log density of (θ, η) and gradient; uses the buffer as work space."""
     m, q, P = int(buffer[1]), int(buffer[2]), int(buffer[3])
-    packed = unpack(buffer)
-    S_w, R, C = packed.S_w, packed.R, packed.C
-    Gamma, Lambda = np.empty((P, P)), np.empty((q, q))
-    gradient = np.empty(m)
+    packed, gradient, Gamma, Lambda = unpack(buffer), np.empty(m), np.empty((P, P)), np.empty((q, q))
 
     def density(x: FloatArray) -> tuple[float, FloatArray]:
         theta, eta = np.ascontiguousarray(x[:m]), x[m:]
         whitened = rows.whiten(eta)
         if whitened is None:
             return -np.inf, np.zeros(len(x))
-        products = whitened.products
-        S_w[:], R[:], C[:] = products.S_w, products.R, products.C
+        _put(packed, whitened.products)
         value = density_with_gamma(theta, gradient, buffer, Gamma, Lambda)
         prior, slope = log_prior_of_eta(residual, eta)
         by_eta = -0.5 * rows.pull_back(eta, whitened, Lambda, Gamma * np.exp(-2.0 * theta[-1])) + slope
-        total = value - 0.5 * products.log_det + prior
+        total = value - 0.5 * whitened.products.log_det + prior
         found = np.concatenate([gradient, by_eta])
         if not np.isfinite(total) or not np.all(np.isfinite(found)):
             return -np.inf, np.zeros(len(x))

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 
 from hierlmm.arrays import FloatArray
-from hierlmm.bayes.distribution import Prior
 from hierlmm.bayes.distributions import LKJ, HalfNormal, HalfStudentT, Normal
 from hierlmm.bayes.residual_priors import residual_prior
 from hierlmm.bayes.resolved import ResolvedPriors
@@ -59,7 +58,7 @@ def default_priors(design: Design) -> ResolvedPriors:
     beta = [Normal(float(np.mean(y)) if k == design.intercept else 0.0, float(sd[k])) for k in range(len(sd))]
     scales = [1.0 if t == INTERCEPT else _scale(design.Z[:, k]) for k, t in enumerate(design.term)]
     sd_b = [MULTIPLIER * level / s for s in scales]
-    return _assemble(design, beta, sd_b, HalfStudentT(4.0, level), "default", shift, _random_center(design))
+    return _assemble(design, beta, sd_b, level, "default", shift, _random_center(design))
 
 
 def centre_of(design: Design, shift: FloatArray) -> FloatArray:
@@ -111,19 +110,12 @@ def bambi_priors(design: Design) -> ResolvedPriors:
     wide = math.sqrt((MULTIPLIER * spread) ** 2 + sum((s * design.X[:, k].mean()) ** 2 for k, s in slopes.items()))
     beta = [Normal(mean, wide) if k == design.intercept else Normal(0.0, slopes[k]) for k in range(len(design.coef))]
     sd_b = [wide if t == INTERCEPT else MULTIPLIER * spread / _scale(design.Z[:, k]) for k, t in enumerate(design.term)]
-    return _assemble(
-        design, beta, sd_b, HalfStudentT(4.0, spread), "bambi", np.zeros((len(beta),) * 2), np.zeros(len(design.term))
-    )
+    nowhere = np.zeros((len(beta),) * 2), np.zeros(len(design.term))
+    return _assemble(design, beta, sd_b, spread, "bambi", *nowhere)
 
 
 def _assemble(
-    design: Design,
-    beta: Any,
-    sd_b: list[float],
-    sigma: Prior,
-    source: str,
-    shift: FloatArray,
-    random_center: FloatArray,
+    design: Design, beta: Any, sd_b: list[float], level: float, source: str, shift: FloatArray, center: FloatArray
 ) -> ResolvedPriors:
     common = design.covariance in SPECTRAL
     if common:  # wide enough for every random effect
@@ -136,11 +128,11 @@ def _assemble(
         beta=tuple(beta),
         sd_b=tuple(HalfNormal(s) for s in sd_b),
         corr_b=LKJ(1.0 if common else 2.0) if correlated else None,
-        sigma=sigma,
+        sigma=HalfStudentT(4.0, level),
         center=centre_of(design, shift),
         intercept=design.intercept,
         shift=shift,
-        random_center=random_center,
+        random_center=center,
         common_sd=common,
         source=source,
         residual_names=tuple(p.name for p in parameters),

@@ -117,17 +117,11 @@ class Prior(Distribution, ABC):
 
 
 @dataclass_transform(frozen_default=True)
-def family[T: type](
-    pymc: str,
-    parameters: Callable[[Any], dict[str, float]],
-    density: Callable[[Any, FloatArray], FloatArray],
-    draw: Callable[[Any, np.random.Generator, Any], Any],
-    closed: Callable[[Any], tuple[tuple[float, ...], float]] | None = None,
-) -> Callable[[T], T]:
-    """Make a class of parameters a distribution, see `Family`; its methods are its own, so that messages name it."""
+def family[T: type](*parts: Any, **closed: Any) -> Callable[[T], T]:
+    """Make a class of parameters a distribution, of the parts of `Family`; its methods are its own: messages name it."""
 
     def decorate(kind: T) -> T:
-        setattr(kind, "_family", Family(pymc, parameters, density, draw, closed))  # noqa: B010
+        setattr(kind, "_family", Family(*parts, **closed))  # noqa: B010
         for method in (Prior.logpdf, Prior.sample, Prior.pymc):
             own = FunctionType(method.__code__, method.__globals__, method.__name__, method.__defaults__)
             own.__qualname__, own.__annotations__ = f"{kind.__name__}.{method.__name__}", method.__annotations__

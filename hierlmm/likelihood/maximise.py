@@ -120,7 +120,7 @@ def _polish(counter: Counter, lam: FloatArray) -> Optimum:
     structure = criterion.structure
     for _ in range(MAX_RESTARTS):
         lam = newton(counter, _snap(counter, lam))
-        if len(_singular_directions(criterion, lam)[0]):  # nearly on the boundary is on it
+        if len(_singular_directions(criterion, lam)):  # nearly on the boundary is on it
             lam = newton(counter, _snap(counter, lam))
         slope, direction = _boundary_slope(criterion, lam)
         if slope <= -GRADIENT_TOLERANCE:
@@ -142,7 +142,7 @@ def _polish(counter: Counter, lam: FloatArray) -> Optimum:
         slope,
         curvature,
         counter.calls - calls,
-        len(_singular_directions(criterion, lam)[0]),
+        len(_singular_directions(criterion, lam)),
     )
 
 
@@ -196,23 +196,19 @@ def _join(own: FloatArray, lam: FloatArray) -> FloatArray:
     return np.concatenate([own, lam[len(own) :]])
 
 
-def _singular_directions(criterion: AnyCriterion, lam: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Null directions of Λ that its structure can fill, (r, q), and the smallest singular value of the rest."""
+def _singular_directions(criterion: AnyCriterion, lam: FloatArray) -> FloatArray:
+    """Null directions of Λ that its structure can fill, (r, q)."""
     structure = criterion.structure
     Lambda = structure.factor(lam[: structure.n_parameters])
     directions: list[FloatArray] = []
-    rest = [np.inf]
     groups = (tuple(range(structure.q)),) if structure.structure == "identity" else structure.blocks
     for block in groups:
         vectors, values, _ = np.linalg.svd(Lambda[np.ix_(block, block)])
-        for vector, value in zip(vectors.T, values, strict=True):
-            if value < SINGULAR_TOLERANCE:
-                full = np.zeros(structure.q)
-                full[list(block)] = vector
-                directions.append(full)
-            else:
-                rest.append(float(value))
-    return np.array(directions).reshape(len(directions), structure.q), np.array(min(rest))
+        for vector in vectors.T[values < SINGULAR_TOLERANCE]:
+            full = np.zeros(structure.q)
+            full[list(block)] = vector
+            directions.append(full)
+    return np.array(directions).reshape(len(directions), structure.q)
 
 
 def _snap(counter: Counter, lam: FloatArray) -> FloatArray:
@@ -253,7 +249,7 @@ def _boundary_slope(criterion: AnyCriterion, lam: FloatArray) -> tuple[float, Fl
     In a spectral structure an eigenvalue rises for a whole projection: its derivative is the trace over it, and the
     direction is that of its λ.
     """
-    directions, _ = _singular_directions(criterion, lam)
+    directions = _singular_directions(criterion, lam)
     q = criterion.structure.q
     if not len(directions):
         return 0.0, np.zeros(q)

@@ -183,13 +183,7 @@ def row_adjoints(
     """
     q, P = C.shape[1], C.shape[2]
     U, rest, adjoint = work[:q], work[q:], np.empty_like(work)
-    B, F, T, X = np.empty((q, q)), np.empty((q, q)), np.empty((q, q)), np.empty((q, q + P))
-    for i in range(q):
-        for k in range(q):
-            total = 0.0
-            for m in range(q):
-                total += Lambda[i, m] * Lambda[k, m]
-            B[i, k] = total
+    F, T, X = np.empty((q, q)), np.empty((q, q)), np.empty((q, q + P))
     N = U.shape[1]
     E = np.empty((P, N))
     CTRBs, TRBs = np.empty((len(start) - 1, P, q)), np.empty((len(start) - 1, q, q))
@@ -197,12 +191,13 @@ def row_adjoints(
         lo, hi = start[j], start[j + 1]
         for i in range(q):
             for k in range(q):
-                total, other = 0.0, 0.0
+                F[i, k] = 0.0
                 for m in range(i, q):
-                    total += R[j, i, m] * Lambda[m, k]
-                    other += R[j, i, m] * B[m, k]
-                F[i, k] = total
-                X[i, k] = other
+                    F[i, k] += R[j, i, m] * Lambda[m, k]
+            for k in range(q):  # R B = F Λ'
+                X[i, k] = 0.0
+                for m in range(q):
+                    X[i, k] += F[i, m] * Lambda[k, m]
             for a in range(P):
                 X[i, q + a] = C[j, i, a]
         for i in range(q):  # Cholesky factor of T = I + F F'

@@ -332,22 +332,9 @@ def _bound(n: float, rss: FloatArray, ld: FloatArray, below: FloatArray) -> Floa
 
 def _edges(loose: FloatArray, upper: BoolArray) -> FloatArray:
     """How loose the bounds are along the edges in each direction: (boxes, m)."""
-    m = upper.shape[1]
-    return np.stack(
-        [
-            np.max(
-                [
-                    loose[:, c, v]
-                    for c, v in np.argwhere(np.sum(upper[:, None] != upper, axis=2) == 1)
-                    if upper[c, k] != upper[v, k]
-                ],
-                axis=0,
-                initial=0.0,
-            )
-            for k in range(m)
-        ],
-        axis=1,
-    )
+    pairs = np.argwhere(np.sum(upper[:, None] != upper, axis=2) == 1)
+    along = [[loose[:, c, v] for c, v in pairs if upper[c, k] != upper[v, k]] for k in range(upper.shape[1])]
+    return np.stack([np.max(own, axis=0, initial=0.0) for own in along], axis=1)
 
 
 def _divide(lo: FloatArray, hi: FloatArray, loose: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -32,11 +32,9 @@ class Degrees(Protocol):
 
     def of_rows(self, L: FloatArray) -> FloatArray:
         """Degrees of freedom of each row of L alone: (k, p) -> (k,)."""
-        ...
 
     def of_all(self, L: FloatArray) -> tuple[float, float]:
         """Scale of F and its denominator degrees of freedom for all rows of L together, (r, p) of full rank."""
-        ...
 
 
 @dataclass(frozen=True)
