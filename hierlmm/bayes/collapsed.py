@@ -210,23 +210,9 @@ def pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> Flo
         constant += 0.5 * np.linalg.slogdet(precision)[1] - 0.5 * working_mean @ precision @ working_mean
     # D is in the user's units, where the priors are stated, and σ and y in working units.
     Bz = scaling.Bz @ priors.random_uncentering / s
-    body = [
-        np.zeros(m),
-        np.eye(m).ravel(),
-        sd_index,
-        cpc_index.ravel(),
-        alpha.ravel(),
-        sd_prior.ravel(),
-        sigma_prior,
-        Bz.ravel(),
-        precision.ravel(),
-        precision @ working_mean,
-        products.S_w.ravel(),
-        products.weight,
-        products.R.ravel(),
-        products.C.ravel(),
-    ]
-    flat = np.concatenate([np.zeros(HEADER), *body])
+    of_theta = np.zeros(m), np.eye(m), sd_index, cpc_index, alpha, sd_prior, sigma_prior, Bz
+    of_data = precision, precision @ working_mean, products.S_w, products.weight, products.R, products.C
+    flat = np.concatenate([np.zeros(HEADER), *map(np.ravel, (*of_theta, *of_data))])
     flat[:HEADER] = [len(flat), m, q, P, K, N, n_sd, constant]
     return flat
 

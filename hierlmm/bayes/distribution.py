@@ -118,7 +118,7 @@ class Prior(Distribution, ABC):
 
 @dataclass_transform(frozen_default=True)
 def family[T: type](*parts: Any, **closed: Any) -> Callable[[T], T]:
-    """Make a class of parameters a distribution, of the parts of `Family`; its methods are its own: messages name it."""
+    """Make a class of parameters a distribution, of the parts of `Family`; its methods are its own for messages."""
 
     def decorate(kind: T) -> T:
         setattr(kind, "_family", Family(*parts, **closed))  # noqa: B010

@@ -173,9 +173,7 @@ def residual_draws(design: Design, raw: Mapping[str, FloatArray]) -> tuple[dict[
     """Posterior variables of the residual structure from draws of the free ones, and their group of the tree."""
     rows = residual_rows(design)
     natural = np.stack([raw[_name(p)] for p in rows.parameters], axis=-1)
-    eta = np.empty_like(natural)
-    for j, parameter in enumerate(rows.parameters):
-        eta[..., j] = np.vectorize(parameter.unconstrained)(natural[..., j])
+    eta = np.stack([np.vectorize(p.unconstrained)(natural[..., j]) for j, p in enumerate(rows.parameters)], axis=-1)
     k = rows.n_correlation
     found = {"residual_correlation": natural[..., :k], "residual_variance": natural[..., k:]}
     return {name: values for name, values in found.items() if values.shape[-1]}, residual_group(

@@ -144,15 +144,7 @@ def draw_random_effects(posterior: Collapsed, natural: Natural, rng: np.random.G
     return out
 
 
-def _draw_b_numpy(
-    R: FloatArray,
-    C: FloatArray,
-    Lambda: FloatArray,
-    V: FloatArray,
-    beta: FloatArray,
-    sigma: FloatArray,
-    noise: FloatArray,
-) -> FloatArray:
+def _draw_b_numpy(R, C, Lambda, V, beta, sigma, noise) -> FloatArray:  # type: ignore[no-untyped-def]
     """What `_draw_b` does, for all draws at once."""
     p = C.shape[2] - 1
     F = R @ Lambda[:, None]

@@ -71,20 +71,10 @@ def pack_structured(
         weights = rows.variance.centred_derivatives(np.zeros(len(residual) - k))
     gaps = np.zeros(N) if correlation is None else correlation.gaps
     parameters = [[*p.moved, *prior] for (p, _), prior in zip(residual, priors, strict=True)]  # type: ignore[misc]
-    body = np.concatenate(
-        [
-            mode,
-            root.ravel(),
-            np.array(parameters).ravel(),
-            rows.start.astype(np.float64),
-            gaps,
-            weights.ravel(),
-            rows.M.ravel(),
-            *(dense := _patterns(rows)),
-        ]
-    )
+    dense = patterns, positions, _ = _patterns(rows)
+    parts = mode, root, np.array(parameters), rows.start, gaps, weights, rows.M, *dense
+    body = np.concatenate([np.ravel(part) for part in parts])
     extra = [EXTRA + len(body), N, c, len(rows.start) - 1, kind, float(nugget), len(residual), len(weights)]
-    patterns, positions, _ = dense
     packed = 0 if correlation is None else correlation.packed_size
     table = int(positions.max(initial=-1.0)) + 1 if kind in (TOEPLITZ, UNSTRUCTURED) else 0
     extra += [len(patterns) // 2, len(positions), packed, table]
