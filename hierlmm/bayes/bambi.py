@@ -97,15 +97,9 @@ def fit_bambi(design: Design, priors: ResolvedPriors | Priors | str | None = Non
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # Bambi and PyMC on their own dependencies
         warnings.simplefilter("ignore", DeprecationWarning)
-        tree = model.fit(
-            draws=chosen.draws,
-            tune=chosen.tune,
-            chains=chosen.chains,
-            random_seed=chosen.seed,
-            inference_method="nutpie",
-            target_accept=chosen.target_accept,
-            progressbar=chosen.progressbar and interactive(),
-        )
+        numbers, shown = dict(chosen.attrs), chosen.progressbar and interactive()
+        seed = numbers.pop("seed")
+        tree = model.fit(random_seed=seed, inference_method="nutpie", progressbar=shown, **numbers)
     attrs = {
         "estimator": "Bambi",
         "sampler": "explicit",
@@ -227,11 +221,8 @@ def _match_group(design: Design, made: Any) -> tuple[str, ...] | None:
     for k in range(len(design.term)):
         for term in terms:
             column = np.asarray(term.expr.data, dtype=float).reshape(design.n_obs, -1)
-            if (
-                column.shape[1] == 1
-                and np.allclose(column[:, 0], design.Z[:, k], rtol=1e-10)
-                and term.name not in names
-            ):
+            same = column.shape[1] == 1 and np.allclose(column[:, 0], design.Z[:, k], rtol=1e-10)
+            if same and term.name not in names:
                 names.append(str(term.name))
                 break
     return tuple(names) if len(names) == len(terms) else None

@@ -56,16 +56,12 @@ class ResidualPosterior(Collapsed):
 
     def unconstrained(self, eta: FloatArray) -> FloatArray:
         """η of the design's own parameters, from η of the narrowed ones: (..., k)."""
-        out = eta.copy()
-        for k, (wide, narrow) in enumerate(
-            zip(residual_rows(self.design).parameters, self.rows.parameters, strict=True)
-        ):
-            if narrow is not wide and narrow != wide:
+        out, own = eta.copy(), residual_rows(self.design).parameters
+        for k, (wide, narrow) in enumerate(zip(own, self.rows.parameters, strict=True)):
+            if narrow != wide:
                 low, high = np.nextafter(wide.lower, np.inf), np.nextafter(wide.upper, -np.inf)
-                values = [
-                    wide.unconstrained(min(max(narrow.natural(float(e)), low), high)) for e in eta[..., k].ravel()
-                ]
-                out[..., k] = np.reshape(values, eta[..., k].shape)
+                natural = [min(max(narrow.natural(float(e)), low), high) for e in eta[..., k].ravel()]
+                out[..., k] = np.reshape([wide.unconstrained(v) for v in natural], eta[..., k].shape)
         return out
 
     def evaluator(self) -> Density:

@@ -75,10 +75,8 @@ def conditional_moments(design: Design, priors: ResolvedPriors, mu: Any, sigma: 
     import pytensor.tensor as pt
 
     rows = residual_rows(design)
-    values = [
-        as_pymc_variable(_name(p), [prior], None, [p.name])
-        for p, prior in zip(rows.parameters, priors.residual, strict=True)
-    ]
+    priors_of = zip(rows.parameters, priors.residual, strict=True)
+    values = [as_pymc_variable(_name(p), [prior], None, [p.name]) for p, prior in priors_of]
     k = rows.n_correlation
     order = rows.rows.order
     back = np.empty_like(order)
@@ -134,11 +132,9 @@ def _recursion(rows: ResidualRows, values: list[Any], m: Any) -> tuple[Any, Any]
         before = pt.concatenate([pt.zeros(1), total[:-1]])
         own = before - before[np.repeat(start[:-1], np.diff(start))]
         k = place.astype(np.float64)
-        denominator = 1.0 + (k - 1.0) * u
-        denominator = pt.switch(first, 1.0, denominator)
-        return pt.switch(first, 0.0, u * own / denominator), pt.switch(
-            first, 1.0, (1.0 - u) * (1.0 + k * u) / denominator
-        )
+        denominator = pt.switch(first, 1.0, 1.0 + (k - 1.0) * u)
+        D = pt.switch(first, 1.0, (1.0 - u) * (1.0 + k * u) / denominator)
+        return pt.switch(first, 0.0, u * own / denominator), D
     if u is None:
         previous = np.maximum(np.arange(rows.n_obs) - 1, 0)
         return pt.switch(first, 0.0, decay * m[previous]), pt.switch(first, 1.0, 1.0 - decay**2)
@@ -176,9 +172,8 @@ def residual_draws(design: Design, raw: Mapping[str, FloatArray]) -> tuple[dict[
     eta = np.stack([np.vectorize(p.unconstrained)(natural[..., j]) for j, p in enumerate(rows.parameters)], axis=-1)
     k = rows.n_correlation
     found = {"residual_correlation": natural[..., :k], "residual_variance": natural[..., k:]}
-    return {name: values for name, values in found.items() if values.shape[-1]}, residual_group(
-        [p.name for p in rows.parameters], eta
-    )
+    group = residual_group([p.name for p in rows.parameters], eta)
+    return {name: values for name, values in found.items() if values.shape[-1]}, group
 
 
 def sigma_draws(design: Design, raw: Mapping[str, FloatArray]) -> FloatArray:

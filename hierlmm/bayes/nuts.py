@@ -48,7 +48,7 @@ class Settings:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """What is recorded with the draws."""
+        """What is recorded with the draws, and what nutpie takes by these names."""
         return {name: value for name, value in asdict(self).items() if name not in ("cores", "progressbar")}
 
 
@@ -56,17 +56,9 @@ def run(model: Any, settings: Settings, **options: Any) -> Any:
     """Sample a model that nutpie compiled, and raise the KeyboardInterrupt that it turns into a shorter posterior."""
     import nutpie
 
+    shown = settings.progressbar and interactive()
     tree = nutpie.sample(
-        model,
-        draws=settings.draws,
-        tune=settings.tune,
-        chains=settings.chains,
-        cores=settings.cores,
-        seed=settings.seed,
-        save_warmup=False,
-        progress_bar=settings.progressbar and interactive(),
-        target_accept=settings.target_accept,
-        **options,
+        model, **settings.attrs, cores=settings.cores, save_warmup=False, progress_bar=shown, **options
     )
     if tree["posterior"].sizes["draw"] < settings.draws:
         raise KeyboardInterrupt

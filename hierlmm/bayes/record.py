@@ -95,9 +95,8 @@ def posterior_record(
     if "b" in draws and independent and (small if log_likelihood is None else log_likelihood):
         sigma = draws["sigma"]
         if design.residual_variance is not None:
-            sigma = sigma[..., None] * residual_sd_ratios(
-                design, (groups or {})["residual"]["unconstrained"].to_numpy()
-            )
+            eta = (groups or {})["residual"]["unconstrained"].to_numpy()
+            sigma = sigma[..., None] * residual_sd_ratios(design, eta)
         ll = conditional_log_likelihood(design, beta, draws["b"], sigma)
         tree["log_likelihood"] = dataset(design, {response_name(design): ll})
     tree["observed_data"] = observed_data(design)

@@ -9,7 +9,7 @@ variances g(μ̂) are renewed in turn until they agree (Pinheiro & Bates 2000, s
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -118,13 +118,9 @@ def describe_optimum(design: Design, criterion: AnyCriterion, optimum: Optimum) 
         messages.append(_singular_message(design, criterion, optimum))
     messages += unbounded_note(design, criterion, optimum.lam)
     messages += row_order_messages(design)
-    messages += residual_messages(
-        design,
-        criterion,
-        optimum,
-        _without_correlation(design, criterion),
-        lambda: _without_effects(design, criterion, optimum),
-    )
+    plain = _without_correlation(design, criterion)
+    effects = partial(_without_effects, design, criterion, optimum)
+    messages += residual_messages(design, criterion, optimum, plain, effects)
     return tuple(messages)
 
 

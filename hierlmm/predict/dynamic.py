@@ -117,14 +117,8 @@ def predict_new_subject(
     estimate, variances, shifts = _along_theta(fit, courses.subjects, len(courses.index), measurement=measurement)
     variance, df = with_theta(variances, shifts)
     table = interval_table(estimate, variance, ci, df, courses.index)
-    return _finish(
-        table,
-        courses,
-        interval,
-        ci,
-        "the joint uncertainty of β and b, and how the prediction moves with θ̂",
-        quantile_note(df),
-    )
+    contains = "the joint uncertainty of β and b, and how the prediction moves with θ̂"
+    return _finish(table, courses, interval, ci, contains, quantile_note(df))
 
 
 def updated(

@@ -185,15 +185,13 @@ class ResidualCorrelation(ABC):
         values : (k,)
             Parameters, in the order of `parameters`.
         """
-        steps = [self._step(j, float(value)) for j, value in enumerate(values)]
-        return np.array(
-            [
-                difference(lambda shifted: self.matrix(t, shifted), values, j, step)
-                if step  # at the very end of the range the derivative by η is zero
-                else np.zeros((*t.shape, t.shape[-1]))
-                for j, step in enumerate(steps)
-            ]
-        )
+        found = []
+        for j, value in enumerate(values):
+            step = self._step(j, float(value))
+            # At the very end of the range the derivative by η is zero.
+            zero = np.zeros((*t.shape, t.shape[-1]))
+            found.append(difference(lambda shifted: self.matrix(t, shifted), values, j, step) if step else zero)
+        return np.array(found)
 
     def _step(self, j: int, value: float) -> float:
         """Step of the differences by parameter j."""
