@@ -92,7 +92,9 @@ class _Region:
         """Where the function times ``sign`` is smallest; NaN if no search ends inside the region."""
         if not direction.any():  # the optimum is the end of the parameter's range
             return self.scalar(self.centre)
-        values = [self._from_centre(sign, direction, size), *self._from_elsewhere(sign, size, elsewhere)]
+        starts = [np.linalg.solve(self.root, point - self.centre) for point in elsewhere]
+        found = [z for start in starts if (z := self._search(sign, size, start)) is not None]
+        values = [self._from_centre(sign, direction, size), *(self._value(sign, z) for z in found)]
         return sign * min((sign * v for v in values if not np.isnan(v)), default=np.nan)
 
     def _search(self, sign: float, size: float, start: FloatArray, reach: float | None = None) -> FloatArray | None:
@@ -132,11 +134,6 @@ class _Region:
             if np.abs(z).max() < (1.0 - 1e-6) * reach and self._at_edge(z):
                 return self.scalar(self.centre + self.root @ z)
         return np.nan
-
-    def _from_elsewhere(self, sign: float, size: float, elsewhere: Sequence[FloatArray]) -> list[float]:
-        starts = [np.linalg.solve(self.root, point - self.centre) for point in elsewhere]
-        found = [self._search(sign, size, start) for start in starts]
-        return [self._value(sign, z) for z in found if z is not None]
 
     def _from_centre(self, sign: float, direction: FloatArray, size: float) -> float:
         found = np.nan

@@ -149,13 +149,9 @@ def distinct(structure: RandomCovariance, points: FloatArray, values: FloatArray
     near = [k for k in order.tolist() if k == first or values[k] < values[first] + WITHIN]
     if len(near) == 1:
         return np.array(near, dtype=np.intp)
-    factors = structure.factor(points[near])
-    B = factors @ np.swapaxes(factors, -1, -2)
     f, eta = values[near], points[near, structure.n_parameters :]
-    size = 0.02 + np.sqrt(np.einsum("wii->wi", B))
-    scaled = B[:, None] - B
-    scaled /= (size[:, :, None] * size[:, None, :])[:, None]
-    same = (np.abs(f[:, None] - f) < 0.02) & (np.abs(scaled, out=scaled).max(axis=(2, 3), initial=0.0) < 0.2)
+    apart = _differences(structure, points[near]).max(axis=(2, 3), initial=0.0)
+    same = (np.abs(f[:, None] - f) < 0.02) & (apart < 0.2)
     if eta.shape[1]:
         same &= np.abs(eta[:, None] - eta).max(axis=2) < 0.1
     kept: list[int] = []
@@ -163,6 +159,16 @@ def distinct(structure: RandomCovariance, points: FloatArray, values: FloatArray
         if not same[k, kept].any():
             kept.append(k)
     return np.array(near, dtype=np.intp)[kept[:MOST_KEPT]]
+
+
+def _differences(structure: RandomCovariance, points: FloatArray) -> FloatArray:
+    """Sizes of the differences between the B = ΛΛ' of points, relative to the scales of the first: (w, w, q, q)."""
+    factors = structure.factor(points)
+    B = factors @ np.swapaxes(factors, -1, -2)
+    size = 0.02 + np.sqrt(np.einsum("wii->wi", B))
+    difference = B[:, None] - B
+    difference /= (size[:, :, None] * size[:, None, :])[:, None]
+    return np.abs(difference, out=difference)
 
 
 def spread(n: int, m: int) -> FloatArray:
@@ -366,7 +372,7 @@ def search_residual(criterion: ResidualCriterion) -> Search:
     """Minima of a criterion with a residual structure (rough, to be polished), best first."""
     counter = Counter(criterion)
     k, m = len(criterion.rows.parameters), criterion.structure.n_parameters
-    n = _size(criterion)
+    n = int(max(4, min(32 * k, 128) * min(1.0, FULL_DESIGN_ROWS / criterion.n_obs)))
     first = criterion.starts[0]
     cube = spread(n, k) if k else np.empty((0, 0))
     starts = criterion.starts if criterion.many_maxima or n > 4 else criterion.starts[:1]
@@ -400,10 +406,7 @@ def _alike(structure: RandomCovariance, points: FloatArray) -> BoolArray:
     """Which points have a similar B = ΛΛ', and so may lie on one sheet of minima over η: (s, s)."""
     if structure.n_parameters == 0:
         return np.ones((len(points),) * 2, dtype=bool)
-    factors = structure.factor(points)
-    B = factors @ np.swapaxes(factors, -1, -2)
-    size = 0.02 + np.sqrt(np.einsum("wii->wi", B))
-    difference = np.abs(B[:, None] - B) / (size[:, :, None] * size[:, None, :])[:, None]
+    difference = _differences(structure, points)
     difference = np.minimum(difference, np.swapaxes(difference, 0, 1))
     return difference.max(axis=(2, 3)) < SHEET
 
@@ -416,10 +419,3 @@ def _minima_given(counter: Counter, criterion: ResidualCriterion, eta: FloatArra
     inner = search_plain(plain, thorough=False)
     counter.calls += inner.n_evaluations
     return [np.concatenate([lam, eta]) for lam in inner.points[:SHEETS]]
-
-
-def _size(criterion: ResidualCriterion) -> int:
-    """Number of points of the design."""
-    k = len(criterion.rows.parameters)
-    full = min(32 * k, 128)
-    return int(max(4, full * min(1.0, FULL_DESIGN_ROWS / criterion.n_obs)))
