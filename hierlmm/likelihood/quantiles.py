@@ -187,8 +187,12 @@ def mixture_quantile(m: FloatArray, s: FloatArray, p: float) -> float:
     if not (np.isfinite(m).all() and np.isfinite(s).all()):
         return np.nan
     s = np.maximum(s, 1e-10 * (np.abs(m).max() + s.max() + 1e-300))
-    weight = np.full(len(m), 1.0 / len(m))
-    return float(mixture_quantiles(m[:, None], s[:, None], weight, (p,), 1e-13)[0, 0])
+    q = float(norm.ppf(p))
+    # The quantile lies between the smallest and the largest of the components' own.
+    low, high = float((m + q * s).min()), float((m + q * s).max())
+    if high - low <= 1e-14 * max(abs(low), abs(high)):
+        return low
+    return float(brentq(lambda x: norm.cdf((x - m) / s).mean() - p, low, high, xtol=1e-13, rtol=1e-12))
 
 
 def mixture_quantiles(
