@@ -1,6 +1,7 @@
 """GEE: against geepack and gee in R, against dense matrices, and what is refused where a number would mislead."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,17 @@ from scipy.optimize import minimize_scalar
 
 import hierlmm as hl
 from hierlmm.errors import DataError, FitWarning, NotAvailableError, SpecificationError
+from hierlmm.gee import estimate
 from hierlmm.gee.correlation import ExchangeableMoments, Rows, UnstructuredMoments
-from hierlmm.gee.estimate import estimate_gee
+
+
+def estimate_gee(y, X, offset, coef, index, *, correlation="exchangeable", times=None):
+    """The equations of arrays, in the place of those of a design."""
+    subjects = range(int(index.max()) + 1)
+    design = SimpleNamespace(y=y, X=X, offset=offset, coef=coef, subject_index=index, subjects=subjects)
+    chosen = {"scale": "n-p", "ar_pairs": "all", "max_iterations": 200}
+    return estimate.estimate_gee(design, times, correlation=correlation, **chosen)
+
 
 FOLDER = references_of("gee")
 IDS = sorted(path.stem for path in FOLDER.glob("*_gee_*.json"))
