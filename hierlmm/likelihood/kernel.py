@@ -148,7 +148,6 @@ def pattern_sums(R: FloatArray, C: FloatArray, weight: FloatArray, Lambda: Float
                     for s in range(n):
                         total += part[s] * a[s] * b[s]
                 EE[i, j] += total
-                EE[j, i] = EE[i, j]
             for a_ in range(P):
                 x, e, y = u[i * P + a_], Ew[0, i], Ew[0, q + a_]
                 for s in range(n):
@@ -165,7 +164,6 @@ def pattern_sums(R: FloatArray, C: FloatArray, weight: FloatArray, Lambda: Float
                     for s in range(n):
                         total += x[s] * y[s]
                 G[a_, b_] += total
-                G[b_, a_] = G[a_, b_]
         for a_ in range(q * P):
             x = u[a_]
             for b_ in range(a_ + 1):
@@ -174,8 +172,18 @@ def pattern_sums(R: FloatArray, C: FloatArray, weight: FloatArray, Lambda: Float
                 for s in range(n):
                     total += x[s] * y[s]
                 U[a_, b_] += total
-                U[b_, a_] = U[a_, b_]
-    return PatternSums(G, log_det, EE, U.reshape((q, P, q, P)).transpose((0, 2, 1, 3)).copy())
+    for a_ in range(P):
+        for b_ in range(a_):
+            G[b_, a_] = G[a_, b_]
+    products = np.empty((q, q, P, P))
+    for i in range(q):
+        for j in range(q):
+            EE[min(i, j), max(i, j)] = EE[max(i, j), min(i, j)]
+            for a_ in range(P):
+                for b_ in range(P):
+                    row, column = i * P + a_, j * P + b_
+                    products[i, j, a_, b_] = U[max(row, column), min(row, column)]
+    return PatternSums(G, log_det, EE, products)
 
 
 # The branches are loops over subjects, columns and rows; the one case is a dependent column.

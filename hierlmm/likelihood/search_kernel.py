@@ -74,11 +74,12 @@ def _slopes(
                     inverse[a, b] += V[k, a] * V[k, b]
     for i in range(q):
         for j in range(q):
-            by_rss[i, j], by_log_det[i, j] = 0.0, sums.EE[i, j]
+            rss, log_det = 0.0, sums.EE[i, j]
             for a in range(P):
                 for b in range(P):
-                    by_rss[i, j] -= sums.U[i, j, a, b] * gamma[a] * gamma[b]
-                    by_log_det[i, j] -= sums.U[i, j, a, b] * inverse[a, b]
+                    rss -= sums.U[i, j, a, b] * gamma[a] * gamma[b]
+                    log_det -= sums.U[i, j, a, b] * inverse[a, b]
+            by_rss[i, j], by_log_det[i, j] = rss, log_det
 
 
 @compiled(error_model="numpy")
@@ -183,33 +184,26 @@ def explore(
     """
     M, m, q, p = len(points), len(basis), basis.shape[1], len(S_w) - 1
     found, values, calls = points.copy(), np.empty((M, 2)), 0
-    step, gradient, trial_gradient = np.empty(m), np.empty(m), np.empty(m)
+    step, gradient, trial_gradient, inverse = np.empty(m), np.empty(m), np.empty(m), np.empty((m, m))
     by_rss, by_log_det, by_Lambda = np.empty((q, q)), np.empty((q, q)), np.empty((q, q))
     for s in range(M):
         value, slope, scaled, halvings, steps = np.inf, 0.0, False, 0, 0
         at = np.sqrt(points[s, :m]) if what == PARTS else points[s].copy()
-        lam, inverse = at, np.eye(m)
+        lam = at
+        inverse[:] = 0.0
+        for i in range(m):
+            inverse[i, i] = 1.0
         while True:
             Lambda = _assemble(basis, at)
             sums = pattern_sums(R, C, weight, Lambda)
             L = S_w + sums.G
             exists = cholesky(L)
             calls += 1
-            if exists and what != VALUES:
-                V = L[:p, :p].copy()
-                invert_triangle(V)
-                _slopes(sums, _gamma(L, V), V, reml, by_rss, by_log_det)
-            if what != DESCEND:
-                values[s, 0] = values[s, 1] = np.inf
-                if exists and what == VALUES:
-                    values[s, 0] = _value(L, sums.log_det_T, reml, degrees)
-                elif exists:
-                    values[s, 0], values[s, 1] = L[p, p] ** 2, _value(L, sums.log_det_T, reml, 0.0)
-                    _along(basis, by_rss, found[s, :m])
-                    _along(basis, by_log_det, found[s, m:])
+            if what == VALUES:
+                values[s, 0] = _value(L, sums.log_det_T, reml, degrees) if exists else np.inf
                 break
             trial = _value(L, sums.log_det_T, reml, degrees) if exists else np.inf
-            if steps > 0 and not (trial <= value + 1e-4 * slope and trial < value):
+            if what == DESCEND and steps > 0 and not (trial <= value + 1e-4 * slope and trial < value):
                 halvings += 1
                 if halvings == MAX_HALVINGS:
                     break
@@ -217,6 +211,17 @@ def explore(
                 slope *= 0.5
                 at = lam + step
                 continue
+            if exists:
+                V = L[:p, :p].copy()
+                invert_triangle(V)
+                _slopes(sums, _gamma(L, V), V, reml, by_rss, by_log_det)
+            if what == PARTS:
+                values[s, 0] = values[s, 1] = np.inf
+                if exists:
+                    values[s, 0], values[s, 1] = L[p, p] ** 2, _value(L, sums.log_det_T, reml, 0.0)
+                    _along(basis, by_rss, found[s, :m])
+                    _along(basis, by_log_det, found[s, m:])
+                break
             if not exists:
                 break
             precision = degrees / (L[p, p] * L[p, p])
