@@ -1,12 +1,15 @@
-"""A word while something slow happens that has no progress bar of its own."""
+"""A word while something slow happens, and a line that says how far it is."""
 
 from __future__ import annotations
 
+import html
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 COMPILING = "Compiling the likelihood for the first time on this machine (some seconds); later runs start at once."
 
@@ -32,3 +35,49 @@ def notice_if_slow(message: str = COMPILING, after: float = 1.5) -> Iterator[Non
         yield
     finally:
         timer.cancel()
+
+
+class ProgressLine:
+    """One line that says how far something is, and disappears when it is done; in a terminal or a notebook.
+
+    A context manager. `show` may be called from another thread, also when it is all over.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._open = threading.Lock(), False
+        self._length = 0
+        self._handle: Any = None
+
+    def __enter__(self) -> ProgressLine:
+        self._open = True
+        return self
+
+    def show(self, text: str) -> None:
+        """Write the line anew."""
+        with self._lock:
+            if self._open:
+                self._write(text)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._open = False
+            if self._handle is not None or self._length:
+                self._write("")
+
+    def _write(self, text: str) -> None:
+        if "ipykernel" in sys.modules and not sys.stderr.isatty():
+            self._display(f"<small>{html.escape(text)}</small>" if text else "")
+            return
+        # A line that is broken by the terminal could not be written over.
+        text = text[: shutil.get_terminal_size().columns - 1]
+        end = "\r" if not text else ""
+        print(f"\r{text:<{self._length}}{end}", end="", file=sys.stderr, flush=True)
+        self._length = len(text)
+
+    def _display(self, markup: str) -> None:
+        from IPython.display import HTML, display
+
+        if self._handle is None:
+            self._handle = display(HTML(markup), display_id=True)
+        else:
+            self._handle.update(HTML(markup))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import collections
 import html
 import json
@@ -209,8 +210,29 @@ def distance(where: str, old: Any, now: Any) -> float:
     if is_array(old):
         return between_arrays(old, now)
     if isinstance(old, str) and isinstance(now, str) and old != now:
-        return between_texts(old, now, where)
+        return 0.0 if where.startswith("public names/") and has_grown(old, now) else between_texts(old, now, where)
     return gap(old, now)
+
+
+def has_grown(old: str, now: str) -> bool:
+    """Whether a signature has all the arguments that it had, in their order, and new ones with defaults only."""
+    was, has = (list(arguments_in(text)) for text in (old, now))
+    added = [argument for argument in has if argument not in was]
+    return [argument for argument in has if argument in was] == was and all(default for *_, default in added)
+
+
+def arguments_in(signature: str) -> Iterator[tuple[str, str, str]]:
+    """Kind, name and default of every argument (no default: empty)."""
+    found = ast.parse(f"def f{signature}: pass").body[0].args
+    plain = [*found.posonlyargs, *found.args]
+    defaults = [*[None] * (len(plain) - len(found.defaults)), *found.defaults]
+    for argument, default in zip(plain, defaults, strict=True):
+        yield "plain", argument.arg, ast.unparse(default) if default else ""
+    for argument, default in zip(found.kwonlyargs, found.kw_defaults, strict=True):
+        yield "named", argument.arg, ast.unparse(default) if default else ""
+    for kind in ("vararg", "kwarg"):
+        if rest := getattr(found, kind):
+            yield kind, rest.arg, ""
 
 
 def between_texts(old: str, now: str, where: str) -> float:

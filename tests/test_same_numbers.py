@@ -35,3 +35,20 @@ def test_every_frozen_entry_is_asked():
 )
 def test_the_comparison_itself_sees_a_change(old, now, far):
     assert bool(freezing.differences("e", {"q": old}, {"q": now})) == far
+
+
+@pytest.mark.parametrize(
+    ("old", "now", "good"),
+    [
+        ("(self)", "(self, *, digits=None, size=(1, 2))", True),
+        ("(self, caption=None)", "(self, caption=None, title=None)", True),
+        ("(self)", "(self, title)", False),
+        ("(self, a=1)", "(self, a=2)", False),
+        ("(self, a)", "(self, *, a=1)", False),
+        ("(self, a=1, b=2)", "(self, b=2, a=1)", False),
+        ("(self, **options)", "(self, a=1)", False),
+    ],
+)
+def test_a_signature_may_only_gain_arguments_that_have_defaults(old, now, good):
+    entry = {"Comparison/to_gt": old}
+    assert bool(freezing.differences("public names", entry, {"Comparison/to_gt": now})) != good

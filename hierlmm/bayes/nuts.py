@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from hierlmm.errors import SpecificationError
-from hierlmm.notice import interactive
+from hierlmm.notice import ProgressLine, interactive
+
+RATE = 200
+"""Milliseconds between two reports of the sampler."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,41 @@ def run(model: Any, settings: Settings, **options: Any) -> Any:
     import nutpie
 
     shown = settings.progressbar and interactive()
-    tree = nutpie.sample(
-        model, **settings.attrs, cores=settings.cores, save_warmup=False, progress_bar=shown, **options
-    )
+    given = {**settings.attrs, "cores": settings.cores, "save_warmup": False, "progress_bar": False, **options}
+    with ProgressLine() if shown else nullcontext() as line:
+        if line is not None:
+            given |= {"progress_callback": _reporter(line, settings.tune), "progress_rate": RATE}
+        tree = nutpie.sample(model, **given)
     if tree["posterior"].sizes["draw"] < settings.draws:
         raise KeyboardInterrupt
     return tree
+
+
+def _reporter(line: ProgressLine, tune: int) -> Callable[[Sequence[Any]], None]:
+    """What nutpie calls every now and then with the state of its chains."""
+    start = time.perf_counter()
+    return lambda chains: line.show(progress_text(chains, tune, time.perf_counter() - start))
+
+
+def progress_text(chains: Sequence[Any], tune: int, seconds: float) -> str:
+    """How far chains are, in one line.
+
+    Parameters
+    ----------
+    chains : sequence
+        Of each: ``finished_draws`` and ``total_draws`` (with those of the warm-up), ``divergent_draws``.
+    tune : int
+        Draws of the warm-up, in which divergences say nothing.
+    seconds : float
+        Since the start.
+    """
+    done, total = sum(c.finished_draws for c in chains), sum(c.total_draws for c in chains)
+    share = done / max(total, 1)
+    bad = sum(draw >= tune for c in chains for draw in c.divergent_draws)
+    text = f"Sampling by NUTS: {100 * share:.0f} % of {len(chains)} chain{'s' * (len(chains) != 1)}, {seconds:.0f} s"
+    if 0.05 < share < 1.0:
+        text += f", about {seconds * (1.0 - share) / share:.0f} s left"
+    return text + (f", {bad} divergence{'s' * (bad != 1)}" if bad else "")
 
 
 def whole_seed(seed: Any) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from hierlmm.bayes.default_priors import bambi_priors, centre_of, default_priors
 from hierlmm.bayes.distribution import Distribution, Prior, number
@@ -23,6 +24,7 @@ from hierlmm.errors import SpecificationError, closest
 from hierlmm.frames import shorten
 from hierlmm.likelihood.residual_rows import residual_rows
 from hierlmm.options import checked_with_constructor
+from hierlmm.results import Page, Table
 
 SEE = "docs, page 'Priors'"
 POSITIVE = "HalfNormal, HalfStudentT, HalfCauchy or Gamma"
@@ -93,6 +95,18 @@ class Priors:
                     remedy = "name them: Priors(residual={'rho': Uniform(-1, 1)})"
                     raise SpecificationError(f"residual={value}", reason, remedy, SEE)
                 _check_kind(field.name, field.name, value)
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            named = value if isinstance(value, Mapping) else {} if value is None else {"": value}
+            rows += [(f"{field.name}[{name}]" if name else field.name, str(prior)) for name, prior in named.items()]
+        default = [field.name for field in fields(self) if getattr(self, field.name) is None]
+        frame = pd.DataFrame(rows, columns=["parameter", "prior"]).set_index("parameter")
+        chosen = [Table(frame, caption="Prior of each parameter", index=True)]
+        others = [f"Defaults, scaled to the data of a model: {', '.join(default)}."] if default else []
+        return Page("Priors, as chosen", [*(chosen if rows else []), *others]).html
 
     def resolve(self, design: Design) -> ResolvedPriors:
         """Fill in the defaults for a design and check the names.

@@ -22,13 +22,14 @@ from hierlmm.bayes.distributions import LKJ, Normal
 from hierlmm.covariance.random import lowest_corr
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.errors import NotAvailableError
+from hierlmm.results import Page, Result, Table
 
 SEE = "docs, page 'Priors'"
 AVERAGE = " (at average covariates)"
 
 
-@dataclass(frozen=True, eq=False)
-class ResolvedPriors:
+@dataclass(frozen=True, eq=False, repr=False)
+class ResolvedPriors(Result):
     """Every prior of a model.
 
     Attributes
@@ -206,11 +207,14 @@ class ResolvedPriors:
         rows.append(("sigma (of the average row)" if self.average_row else "sigma", str(self.sigma)))
         return pd.DataFrame(rows, columns=["parameter", "prior"]).set_index("parameter")
 
-    def __str__(self) -> str:
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per parameter: its name and its prior."""
+        return self.to_frame()
+
+    def _page(self) -> Page:
         frame = self.to_frame()
         width = max(len(str(name)) for name in frame.index)
         lines = [f"  {name!s:<{width}}  {prior}" for name, prior in frame["prior"].items()]
         origin = {"default": "defaults, scaled to the data", "bambi": "Bambi's defaults", "chosen": "as chosen"}
-        return "\n".join([f"Priors ({origin[self.source]})", *lines])
-
-    __repr__ = __str__
+        return Page(f"Priors ({origin[self.source]})", [Table(frame, lines, "Prior of each parameter", index=True)])

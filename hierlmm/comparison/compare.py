@@ -13,7 +13,7 @@ from inspect import signature
 from typing import Any
 
 from hierlmm import plots
-from hierlmm.comparison.tables import comparison_gt, comparison_html, comparison_latex, comparison_page, comparison_rich
+from hierlmm.comparison.tables import comparison_html, comparison_latex, comparison_page, comparison_rich
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide, estimates, known_label, label_fits, measure, same_question
@@ -67,15 +67,51 @@ class Comparison(SideBySide):
         """HTML without any network address: through great-tables if it is installed, else plain."""
         return self._repr_html_()
 
-    def to_gt(self) -> Any:
-        """Return the table as a ``great_tables.GT``, for further styling.
+    def to_gt(
+        self,
+        *,
+        rename: Mapping[str, str] | None = None,
+        digits: int | Mapping[str, int] | None = None,
+        parameters: str | Sequence[str] | None = None,
+        p_values: bool = False,
+        title: str | None = None,
+    ) -> Any:
+        """Return the table for print as a ``great_tables.GT``, which can be styled further and saved.
+
+        The coefficients of a factor stand below its name, with a row for its reference level.
+
+        Parameters
+        ----------
+        rename : mapping of str to str, optional
+            Names for print, of parameters (``"sex[T.Male]"``), variables (``"time"``, wherever it occurs), levels, fits
+            and headings.
+        digits : int or mapping of str to int, optional
+            Decimals, of all parameters or by name; by default as many as show three digits of the standard error.
+        parameters : str or sequence of str, optional
+            Names of parameters, or of their kinds ("fixed", "sd", "corr", "sigma", "residual", "fit"); all by default.
+        p_values : bool
+            Add p values of the fixed effects: t tests with Satterthwaite's degrees of freedom of a likelihood fit,
+            normal ones of GEE; a posterior has none. The intervals of the table use normal quantiles.
+        title : str, optional
+            A second line is smaller.
 
         Raises
         ------
         MissingPackageError
             If great-tables is not installed.
+        SpecificationError
+            If a name is not in the table.
+
+        Examples
+        --------
+        >>> import hierlmm as hl
+        >>> model = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", hl.load_dataset("dental"))
+        >>> both = hl.compare(model.fit_reml(), model.fit_ml())
+        >>> table = both.to_gt(rename={"time": "Years"}, digits=2, parameters="fixed", title="Growth")
         """
-        return comparison_gt(self)
+        from hierlmm.comparison.print_table import comparison_print
+
+        return comparison_print(self, rename or {}, digits, parameters, p_values, title)
 
     def to_latex(self, caption: str | None = None) -> str:
         """LaTeX ``tabular`` (packages booktabs), in a ``table`` if a caption is given.

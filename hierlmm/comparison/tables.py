@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +43,13 @@ class Cell:
     flag: bool = False
 
 
-def sections(comparison: SideBySide) -> list[tuple[str, list[tuple[str, list[Cell]]]]]:
-    """Cells by kind of parameter, by parameter, by estimator (in the order of the labels)."""
+def sections(
+    comparison: SideBySide, decimals: Callable[[str], int | None] = lambda parameter: None
+) -> list[tuple[str, list[tuple[str, list[Cell]]]]]:
+    """Cells by kind of parameter, by parameter, by estimator (in the order of the labels).
+
+    ``decimals`` of a parameter where they are asked for.
+    """
     result: list[tuple[str, list[tuple[str, list[Cell]]]]] = []
     table = comparison.table
     for kind, title in TITLES.items():
@@ -52,7 +57,8 @@ def sections(comparison: SideBySide) -> list[tuple[str, list[tuple[str, list[Cel
         rows = []
         for parameter in of_kind["parameter"].unique():
             own = of_kind[of_kind["parameter"] == parameter].set_index("estimator")
-            digits = _decimals(own, comparison.reference)
+            asked = decimals(str(parameter))
+            digits = _decimals(own, comparison.reference) if asked is None else asked
             cells = [_cell(own.loc[label], digits) if label in own.index else Cell() for label in comparison.labels]
             rows.append((str(parameter), cells))
         if rows:
@@ -132,7 +138,8 @@ def _title(comparison: SideBySide) -> str:
     return f"Comparison of estimators: {_formula(comparison)}"
 
 
-def _label(comparison: SideBySide, label: str) -> str:
+def reference_label(comparison: SideBySide, label: str) -> str:
+    """A label, with a word where it is that of the reference."""
     return f"{label} (reference)" if label == comparison.reference and len(comparison.fits) > 1 else label
 
 
@@ -155,7 +162,7 @@ def _rich_table(comparison: SideBySide) -> Any:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     for label in comparison.labels:
-        table.add_column(Text(_label(comparison, label)), justify="right", no_wrap=True)
+        table.add_column(Text(reference_label(comparison, label)), justify="right", no_wrap=True)
     for heading, rows in sections(comparison):
         table.add_row(Text(heading, style="italic"))
         for parameter, cells in rows:
@@ -204,30 +211,67 @@ def comparison_gt(comparison: SideBySide) -> Any:
     MissingPackageError
         If great-tables is not installed.
     """
+    frame, flags = _string_frame(comparison)
+    labels = [reference_label(comparison, label) for label in comparison.labels]
+    headings = {"estimate": "estimate", "se": "se", "interval": interval_heading(comparison)}
+    title = f"Comparison of estimators\n{_formula(comparison)}"
+    return plain_gt(frame, labels, headings, flags, footnotes(comparison), title)
+
+
+def plain_gt(
+    frame: pd.DataFrame,
+    labels: Sequence[str],
+    headings: Mapping[str, str],
+    flags: Sequence[tuple[int, str]],
+    notes: Sequence[str],
+    title: str,
+) -> Any:
+    """Return a ``great_tables.GT`` in the colours of where it stands, of cells that are texts.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        ``section``, ``parameter``, and for the fit at position i the columns ``i:estimate``, ``i:se``, ...
+    labels : sequence of str
+        Over the columns of each fit.
+    headings : mapping of str to str
+        Over the columns, without the position.
+    flags : sequence of (int, str)
+        Row and column of what is bold.
+    notes : sequence of str
+    title : str
+        A second line is smaller.
+    """
     try:
         from great_tables import GT, loc, style
     except ImportError as error:
         received, reason = "a request for a great_tables.GT", "the package great-tables is not installed"
         remedy = 'pip install "hierlmm[html]"; plain HTML needs no package: comparison.to_html()'
         raise MissingPackageError(received, reason, remedy, "docs, page 'Installation'") from error
-    frame, flags = _string_frame(comparison)
     names = [c for c in frame.columns if c not in ("section", "parameter")]
     gt = GT(frame, rowname_col="parameter", groupname_col="section", id="hierlmm-comparison")
-    gt = gt.tab_header(title="Comparison of estimators", subtitle=_formula(comparison))
-    for i, label in enumerate(comparison.labels):
-        gt = gt.tab_spanner(_label(comparison, label), [f"{i}:{name}" for name in ("estimate", "se", "interval")])
-    headings: dict[str, Any] = {name: _heading(name, comparison) for name in names}
-    gt = gt.cols_label(**headings).cols_align("right", names)
+    first, _, second = title.partition("\n")
+    gt = gt.tab_header(title=first, subtitle=second or None)
+    for i, label in enumerate(labels):
+        gt = gt.tab_spanner(label, [name for name in names if name.startswith(f"{i}:")], id=f"fit-{i}")
+    shown: dict[str, Any] = {name: headings[name.split(":", 1)[1]] for name in names}
+    gt = gt.cols_label(**shown).cols_align("right", names)
     for row, column in flags:
         gt = gt.tab_style(style.text(weight="bold"), loc.body(columns=column, rows=[row]))
-    for note in footnotes(comparison):
+    for note in notes:
         gt = gt.tab_source_note(note)
-    return gt.tab_options(table_font_size="90%", data_row_padding="3px")
+    # A notebook in the dark paints rows, and great-tables' own dark grey letters would vanish on them.
+    return gt.tab_options(table_font_size="90%", data_row_padding="3px", table_background_color="inherit")
+
+
+def interval_heading(comparison: SideBySide) -> str:
+    """Heading of the column of intervals."""
+    return f"{percent(comparison.ci)} interval"
 
 
 def _heading(column: str, comparison: SideBySide) -> str:
     name = column.split(":", 1)[1]
-    return f"{percent(comparison.ci)} interval" if name == "interval" else name
+    return interval_heading(comparison) if name == "interval" else name
 
 
 def _string_frame(comparison: SideBySide) -> tuple[pd.DataFrame, list[tuple[int, str]]]:

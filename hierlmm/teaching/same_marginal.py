@@ -31,7 +31,7 @@ from hierlmm.design.questions import rows_by_subject
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.options import checked
-from hierlmm.results import Page, Result, Table
+from hierlmm.results import Page, Paragraph, Printed, Result, Table
 from hierlmm.text import sayer
 
 SAY = sayer(__file__)
@@ -209,7 +209,39 @@ class SameMarginal(Result):
             names = ("observed", "same_a", "new_a", "same_b", "new_b")
             said.append(SAY("pair.last", label=label, **dict(zip(names, values, strict=True))))
         said.append(SAY("pair.end"))
-        return Page(f"Two hierarchies for {a.design.hierarchy.response}", "\n".join(said).split("\n"))
+        lines = "\n".join(said).split("\n")
+        return Page(f"Two hierarchies for {a.design.hierarchy.response}", [Printed(lines), *self._tables()])
+
+    def _tables(self) -> list[Paragraph | Table]:
+        """The same for a notebook: a column for each hierarchy."""
+        label, last = self.b.index[0], self.last.iloc[0]
+        seen = {"full (ML) log-likelihood": [f"{v:z.6f}" for v in self.loglik]}
+        say = {"share of subject effects in the variance": [f"{v:.1%}" for v in self.between]}
+        terms = list(dict.fromkeys(self.b.columns.get_level_values(1)))
+        effects = {
+            letter: {t: f"{m:.4g} (sd {s:.3g})" for t, m, s in self.subject(label).loc[letter].itertuples()}
+            for letter, one in (("A", self.first), ("B", self.second))
+            if np.any(one.D)
+        }
+        for term in terms:
+            say[f"b of subject {label}, {term}"] = [effects.get(letter, {}).get(term, "0") for letter in "AB"]
+        if np.all(np.isfinite(last.astype(float))):
+            what = f"last measurement of subject {label} (observed {last['observed']:.4g}) from those before it"
+            for key, words in (("same", "errors go on as they did"), ("new", "errors drawn anew")):
+                say[f"{what}, {words}"] = [f"{last[f'{letter} {key} errors']:.6g}" for letter in "AB"]
+        same = "pair.same" if self.same else "pair.different"
+        restricted = [SAY("pair.restricted")] if self.first.restricted or self.second.restricted else []
+        gaps = f"Largest difference of V_i: {self.V_difference:.1e} of its largest entry; of the mean: "
+        gaps += f"{self.mean_difference:.1e} SD of the response."
+        captions = ("What the data see (the marginal model)", "What only the hierarchies say")
+        first, second = (
+            Table(pd.DataFrame.from_dict(rows, orient="index", columns=["A", "B"]), (), caption, index=True)
+            for rows, caption in zip((seen, say), captions, strict=True)
+        )
+        names = [f"{letter}: {one.name}" for letter, one in (("A", self.first), ("B", self.second))]
+        texts = [[*names], [gaps, *restricted, SAY(same)], [SAY("pair.end")]]
+        before, between, after = ([Paragraph(" ".join(t.split()), 0) for t in part] for part in texts)
+        return [*before, first, *between, second, *after]
 
 
 @checked

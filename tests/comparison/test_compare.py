@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import pickle
 import re
 import subprocess
@@ -333,3 +334,66 @@ def test_import_is_light():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+# Tables for print.
+
+
+def rows_of(table):
+    """Label -> cells of the body of a great table."""
+    page = re.sub(r"<style.*?</style>", "", table.as_raw_html(), flags=re.S)
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in re.findall(r"<tr.*?</tr>", page, re.S)]
+    text = [[html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for cell in row] for row in rows]
+    return {row[0]: row[1:] for row in text if row}
+
+
+def test_print_has_reference_rows_of_factors(three):
+    found = rows_of(three.to_gt())
+    labels = list(found)
+    at = labels.index("sex")
+    assert labels[at + 1 : at + 3] == ["Female (reference)", "Male"]
+    assert set(found["sex"]) == {""} and set(found["Female (reference)"]) == {"–"}
+    assert labels.index("sex × time") < labels.index("Male × time")
+    assert found["Male"][:3] == ["1.407", "0.825", "[-0.210, 3.023]"]
+
+
+def test_print_has_own_names_decimals_and_parameters(three):
+    table = three.to_gt(
+        rename={"time": "Years", "sex": "Sex", "Male": "Boys", "REML": "Restricted", "Fixed effects": "Means"},
+        digits={"time": 1},
+        parameters=["fixed", "sd(time)"],
+        title="Growth\nof 27 children",
+    )
+    found = rows_of(table)
+    assert found["Years"][0] == "0.5" and found["Boys"][0] == "1.407"
+    assert {"Sex", "Boys × Years", "sd(Years)", "Means", "of 27 children"} <= set(found)
+    assert "sigma" not in found and "observations" not in found and "sd(Intercept)" not in found
+    assert "Restricted" in table.as_raw_html()
+    assert rows_of(three.to_gt(digits=1))["Male"][0] == "1.4"
+    assert "observations" in rows_of(three.to_gt(parameters=["fixed", "fit"]))
+
+
+def test_print_has_p_values(three):
+    found = rows_of(three.to_gt(p_values=True))
+    reml = three.fits["REML"]
+    p = reml.summary(df="satterthwaite")["p"]
+    at = 4 * three.labels.index("REML") + 3
+    assert found["Male × time"][at] == f"{p['sex[T.Male]:time']:.3f}"
+    assert found["Intercept"][at] == "<0.001" and found["sigma"][at] == "–"
+    assert any(label.startswith("p: t tests with Satterthwaite") for label in found)
+
+
+def test_print_refuses_names_that_are_not_there(three):
+    with pytest.raises(SpecificationError, match="nothing in the table has this name"):
+        three.to_gt(rename={"tme": "Years"})
+    with pytest.raises(SpecificationError, match="no parameter has this name"):
+        three.to_gt(digits={"tme": 1})
+    with pytest.raises(SpecificationError, match="no parameter or kind"):
+        three.to_gt(parameters="tme")
+
+
+def test_print_leaves_splines_and_conditions_as_they_are(dental):
+    model = TwoLevelModel.from_formula("distance ~ bs(time, df=3) + I(time > 3) + C(sex) + (1 | subject)", dental)
+    found = rows_of(compare(model.fit_reml()).to_gt())
+    assert "bs(time, df=3)[1]" in found and "I(time > 3)[T.True]" in found
+    assert "Female (reference)" in found and "Male" in found
