@@ -397,5 +397,5 @@ def test_print_refuses_names_that_are_not_there(three):
 def test_print_leaves_splines_and_conditions_as_they_are(dental):
     model = TwoLevelModel.from_formula("distance ~ poly(time, 2) + I(time > 3) + C(sex) + (1 | subject)", dental)
     found = rows_of(compare(model.fit_reml()).to_gt())
-    assert "poly(time, 2)[1]" in found and "I(time > 3)[T.True]" in found
+    assert sum(label.startswith(("poly(time, 2)[", "I(time > 3)")) for label in found) == 3
     assert "Female (reference)" in found and "Male" in found
