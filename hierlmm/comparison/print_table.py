@@ -192,7 +192,7 @@ class _Names:
 
     def _treatment(self, name: str) -> tuple[str, str] | None:
         """Variable and level of a column ``sex[T.Male]`` (or ``sex[Male]``); None of any other."""
-        found = re.fullmatch(r"(?:C\()?`?([^`\[\],]+)`?(?:, [^\[]*)?\)?\[(?:T\.)?(.*)\]", name)
+        found = re.fullmatch(r"(?:C\()?`?([^`\[\](),]+)`?(?:, [^\[]*)?\)?\[(?:T\.)?(.*)\]", name)
         if found is None or found[2] not in map(str, self.design.levels.categories.get(found[1], ())):
             return None
         return found[1], found[2]
