@@ -101,7 +101,7 @@ def _as_options(text: str) -> str:
 
 
 def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
-    from hierlmm.fit.estimators import ESTIMATORS
+    from hierlmm.fit.registry import ESTIMATORS
     from hierlmm.report.run import parse_methods, run, say
     from hierlmm.report.write import prepare_folder
 

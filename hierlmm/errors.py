@@ -57,6 +57,10 @@ class NotAvailableError(HierlmmError):
     """The quantity does not exist for this estimator."""
 
 
+class OtherNameError(NotAvailableError, AttributeError):
+    """A fit has this under another name."""
+
+
 class MissingPackageError(HierlmmError, ImportError):
     """An optional package is needed and not installed."""
 

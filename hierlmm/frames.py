@@ -252,7 +252,10 @@ def complete_rows(
     incomplete = absent.any(axis=1)
     n_dropped = int(incomplete.sum())
     listing = ", ".join(f"{name} ({count})" for name, count in counts.items())
-    received, incomplete_rows = f"missing values in {listing}", f"{n_dropped} of {len(frame)} rows are incomplete"
+    received, incomplete_rows = (
+        f"missing values in {listing}",
+        f"{n_dropped} of {len(frame)} rows {'is' if n_dropped == 1 else 'are'} incomplete",
+    )
     if new:
         reason = f"{incomplete_rows}, and nothing can be predicted for them"
         remedy = "drop these rows first, for example data.dropna(subset=[...]), or fill in the values"
@@ -265,12 +268,13 @@ def complete_rows(
         remedy = "check that the columns hold numbers, and that joins or pivots did not empty them"
         raise DataError(received, "no row is complete", remedy)
     kept = frame.loc[~incomplete]
-    gone = f"{n_dropped} of {len(frame)} rows"
+    gone, were = f"{n_dropped} of {len(frame)} rows", "was" if n_dropped == 1 else "were"
     if subject is not None:
         before, after = frame[subject].nunique(), kept[subject].nunique()
         if after < before:
-            gone += f", and with them {before - after} of {before} subjects ({subject!r}),"
-    warn(f"{gone} were dropped because values are missing in {listing}.")
+            them, were = "it" if n_dropped == 1 else "them", "were"
+            gone += f", and with {them} {before - after} of {before} subjects ({subject!r}),"
+    warn(f"{gone} {were} dropped because values are missing in {listing}.")
     return _numpy_integers(kept), n_dropped
 
 

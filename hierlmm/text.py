@@ -70,6 +70,11 @@ def apart(value: float, limit: float) -> str:
     return number(value)
 
 
+def count(n: int, noun: str) -> str:
+    """A number of things: ``1 row``, ``2 rows``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def percentage(share: float) -> str:
     """A share as ``99.6 %``; near 0 and 1 a bound, as an estimate of exactly all would claim too much."""
     if share > 0.9995:

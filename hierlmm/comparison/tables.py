@@ -121,7 +121,8 @@ def footnotes(comparison: SideBySide) -> list[str]:
     for label, fit in comparison.fits.items():
         if fit.has_working_correlation:
             kind = str(getattr(fit, "se", "robust")).replace("_", "-")
-            notes.append(f"{label}: {kind} standard errors, Wald intervals; the random effects are not estimated.")
+            dropped = "; the random effects are not estimated" if fit.design.term else ""
+            notes.append(f"{label}: {kind} standard errors, Wald intervals{dropped}.")
     notes += list(comparison.notes)
     warned: dict[str, list[str]] = {}
     for label, fit in comparison.fits.items():

@@ -155,6 +155,13 @@ def _times(columns: list[Any], values: Any, pattern: str | None, transform: Tran
         chosen = list(values)
         _need_columns(columns, chosen)
         times = {c: _time_in(str(c), pattern, transform) for c in chosen}
+    begun = [c for c in columns if not times and isinstance(values, str) and str(c).startswith(values)]
+    if begun:
+        rest = ", ".join(repr(str(c).removeprefix(str(values))) for c in begun[:4])
+        received = f"values={values!r} and the columns {_listed(begun)}"
+        given = ", ".join(f"{c!r}: {k}" for k, c in enumerate(begun[:4])) + (", ..." if len(begun) > 4 else "")
+        remedy = f"Give the times in a mapping column -> time: values={{{given}}}."
+        raise specification_error(received, f"What follows the prefix ({rest}) is no number, so no time.", remedy)
     if not times:
         how = "give their prefix, a regular expression with one group, or a mapping column -> time."
         reason = f"No column holds measurements under that description. The columns are: {_listed(columns)}."

@@ -22,6 +22,7 @@ from hierlmm.design.formula_limits import (
     check_constants,
     check_expansion,
     check_function,
+    check_idioms,
     check_syntax,
     check_text,
     formula_error,
@@ -119,6 +120,7 @@ def parse_rhs(rhs: str, formula: str | None = None) -> tuple[Term, ...]:
         remedy = f"rename the column, for example data.rename(columns={{{number.group(1)!r}: 'x{number.group(1)}'}})"
         raise formula_error(whole, reason, remedy)
     check_text(rhs)
+    check_idioms(rhs)
     try:
         check_expansion(rhs, DefaultFormulaParser().get_ast(rhs.strip() or "1", context={}))
         parsed = Formula(rhs.strip() or "1")

@@ -39,6 +39,7 @@ SYNTAX = (
 )
 CONTRASTS = frozenset({"Treatment", "Poly", "Sum", "Helmert", "Diff"})  # C(x, Sum), as patsy writes it
 BUILTINS = frozenset({"abs", "float", "int"})
+FACTORS_IN_R = re.compile(r"(?<![\w.])(?:as\.)?(?:factor|ordered)\(")
 CURVES = frozenset({"ns", "bs", "poly"})  # hierlmm.design.splines, which stand in for formulaic's
 NUMPY = frozenset({"around", "clip", "e", "isin", "pi", "round", "where"})  # besides the elementwise functions
 
@@ -189,10 +190,22 @@ def check_columns(counts: dict[str, int], n_rows: int) -> None:
         raise FormulaError(received, f"a model of so many rows can have {most:,} columns at most", remedy, LIMITS)
 
 
+def check_idioms(expression: str) -> None:
+    """Refuse R's ways to make a factor, with the one that is used here."""
+    text = re.sub(r"`[^`]+`|'[^']*'|\"[^\"]*\"", "", expression)
+    if found := FACTORS_IN_R.search(text):
+        reason = f"{found[0]}) is R's way to make a factor; here text is one as it is"
+        remedy = f"write C(...) where numbers are labels: {FACTORS_IN_R.sub('C(', expression)}"
+        raise formula_error(repr(expression), reason, remedy)
+
+
 def check_syntax(tree: ast.Expression, expression: str) -> set[str]:
     """Refuse Python that is not a formula, and return the modules in use (``np``, ``contr``)."""
     modules: set[str] = set()
     for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor):
+            reason = "inside a function '^' is Python's exclusive or, not a power as in R"
+            raise formula_error(repr(expression), reason, f"write ** for a power: {expression.replace('^', '**')}")
         if not isinstance(node, SYNTAX):
             reason = f"Python code of this kind ({type(node).__name__}) cannot stand in a formula"
             remedy = f"use arithmetic, comparisons and functions of columns, or {BEFOREHAND}"

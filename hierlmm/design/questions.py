@@ -16,7 +16,7 @@ from hierlmm.design.design import Design
 from hierlmm.errors import SpecificationError
 from hierlmm.frames import is_number, quote, shorten
 from hierlmm.groups import first_rows, group_order, rows_of_groups
-from hierlmm.text import fill, templates
+from hierlmm.text import count, fill, templates
 
 SEE = "docs, page 'Predictions'"
 
@@ -86,7 +86,8 @@ def row_order_messages(design: Design) -> list[str]:
         return []
     name, n = type(spec).__name__, design.n_dropped
     # Neighbours of rows that were dropped for missing values move together.
-    dropped = [fill(templates(__file__)["row_order"]["dropped"], name=name, n=n)] if n else []
+    slots = {"name": name, "rows": count(n, "row"), "were": "was" if n == 1 else "were"}
+    dropped = [fill(templates(__file__)["row_order"]["dropped"], **slots)] if n else []
     return dropped + _disordered_rows(design, name)
 
 

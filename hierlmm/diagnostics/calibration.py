@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import bdtr
+from scipy.special import bdtr, betaincinv
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.resolved import ResolvedPriors
@@ -31,12 +31,14 @@ from hierlmm.errors import NotAvailableError
 from hierlmm.frames import shorten
 from hierlmm.options import checked, renamed
 from hierlmm.results import Page, Paragraph, Result, Table
-from hierlmm.text import sayer
+from hierlmm.text import count, sayer
 
 SAY = sayer(__file__)
 LEVELS = (0.5, 0.8, 0.95)
 LOGLIK = "log-likelihood"
 SIMULATIONS = 10_000
+FEW = 200
+"""Simulations below which a study says how little it can show."""
 ORIGINS = {
     "priors": "the model's priors",
     "other priors": "other priors than the model's",
@@ -92,6 +94,22 @@ def ecdf_band(n: int, n_ranks: int) -> EcdfBand:
     samples = np.random.default_rng(214).multinomial(n, np.full(bins, 1.0 / bins), size=SIMULATIONS)
     reached = np.cumsum(samples, axis=1)[:, :-1]
     return EcdfBand(n, z, tail, np.sort(tail[reached, np.arange(len(z))].min(axis=1)))
+
+
+def mildest_error(n: int) -> float:
+    """The coverage closest below 95 % that n simulations tell from it, four times in five.
+
+    At most k of n intervals may hold the truth where the interval of their share excludes 0.95; the coverage c is that
+    at which so few do with probability 0.8, ``P(K <= k | n, c) = 1 - I_c(k + 1, n - k) = 0.8``.
+
+    Parameters
+    ----------
+    n : int
+        Number of simulated data sets.
+    """
+    upper = binomial_interval(np.arange(n + 1.0), np.full(n + 1, float(n)))[1]
+    k = int(np.flatnonzero(upper < 0.95).max(initial=-1))
+    return float(betaincinv(k + 1.0, n - k, 0.2)) if k >= 0 else 0.0
 
 
 @checked
@@ -272,14 +290,20 @@ class Calibration(Result):
 
     def _notes(self) -> list[str]:
         notes, total = [], len(self.checks)
+        if not self._miscalibrated and total < FEW:
+            notes.append(
+                SAY("calibration_notes.few", sets=count(total, "data set"), mildest=100 * mildest_error(total))
+            )
         if self.failures:
             n, first = len(self.failures), self.failures[0]._asdict()
-            notes.append(SAY("calibration_notes.failures", n=n, total=self.simulations, **first))
+            notes.append(
+                SAY("calibration_notes.failures", n=n, are="is" if n == 1 else "are", total=self.simulations, **first)
+            )
         if self.estimator == "NUTS":
             diverged = int((self.checks["divergences"] > 0).sum())
             notes.append(SAY("calibration_notes.divergences", n=diverged, total=total))
             if scarce := int((self.checks["ess"] < self.n_ranks).sum()):
-                notes.append(SAY("calibration_notes.scarce", n=scarce, ranks=self.n_ranks))
+                notes.append(SAY("calibration_notes.scarce", sets=count(scarce, "data set"), ranks=self.n_ranks))
             assert self.autocorrelation is not None
             if (strongest := float(self.autocorrelation.max())) > 0.1:
                 notes.append(SAY("calibration_notes.correlated", strongest=strongest))

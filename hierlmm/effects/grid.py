@@ -263,8 +263,8 @@ def slope_rows(grid: Grid, variable: str, frame: pd.DataFrame) -> tuple[FloatArr
         warnings.simplefilter("ignore", FitWarning)
         slopes, halves = (_differences(moved, side, h) for h in (step, 0.5 * step))
         _refuse_kinks(moved, x, variable, side, step, slopes, halves)
-    # Differences of equal numbers leave rounding, of which a test would be made: 1e-16 of them over the step.
-    size = np.max([np.abs(moved(k * step * np.where(side == 0, 1, side))) for k in (0, 1, 2)], axis=0)
+        # Differences of equal numbers leave rounding, of which a test would be made: 1e-16 of them over the step.
+        size = np.max([np.abs(moved(k * step * np.where(side == 0, 1, side))) for k in (0, 1, 2)], axis=0)
     slopes = np.where(np.abs(slopes) <= 1e-13 / step * size, 0.0, slopes)
     return slopes[:, :-1], slopes[:, -1]
 

@@ -20,7 +20,7 @@ from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design, level2_prediction
 from hierlmm.design.questions import rows_by_subject, rows_of_subject
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.fits.capabilities import Lack
+from hierlmm.fits.capabilities import LME4, Lack, other_name
 from hierlmm.likelihood.wald import FixedDegrees, Wald, method_name
 from hierlmm.options import checked, choose
 from hierlmm.results import Page, Result, Table
@@ -47,6 +47,8 @@ class Fit(Result):
 
     def __getattribute__(self, name: str) -> Any:
         lacks = type(self).lacks
+        if name in LME4:
+            raise other_name(type(self).__name__, name)
         if name not in lacks:
             return super().__getattribute__(name)
         refusal = lacks[name].refusal(name, self.estimator)
@@ -250,7 +252,7 @@ class Fit(Result):
         choose("level", level, ("subject", "population"))
         design = self.design
         values = design.offset + design.X @ self.beta.to_numpy()
-        if level == "subject" and design.term:
+        if level == "subject" and self.has_random_effects:
             values = values + np.einsum("ij,ij->i", design.Z, self.b.to_numpy()[design.subject_index])
         return pd.Series(values, index=design.frame.index, name="fitted")
 
@@ -288,7 +290,12 @@ class Fit(Result):
     @property
     def _D_values(self) -> FloatArray:
         """D as an array, (0, 0) without random effects."""
-        return self.D.to_numpy()
+        return self.D.to_numpy() if self.has_random_effects else np.empty((0, 0))
+
+    @property
+    def _Z(self) -> FloatArray:
+        """Z of the random effects of the fit, which may have none where its model has."""
+        return self.design.Z if self.has_random_effects else self.design.Z[:, :0]
 
     def _by_residual(self, residual: FloatArray, kind: str) -> FloatArray:
         """Divide residuals by their SD, or by a factor of Σ_i."""
@@ -303,7 +310,7 @@ class Fit(Result):
 
     def _by_marginal(self, residual: FloatArray, kind: str) -> FloatArray:
         """Divide residuals by their marginal SD, or by a factor of V_i."""
-        if not self.design.term:
+        if not self.has_random_effects:
             return self._by_residual(residual, kind)
         design, D, structure = self.design, self._D_values, self.residual_estimate
         if kind == "pearson":
@@ -330,11 +337,12 @@ class Fit(Result):
         Parameters
         ----------
         subject : optional
-            Label of the subject.
+            Label of the subject; by default the first in the order of the labels, ``fit.design.subjects[0]``.
         """
         design = self.design
         rows = rows_of_subject(design, 0 if subject is None else design.position(subject))
-        V = design.Z[rows] @ self._D_values @ design.Z[rows].T + self._residual_covariance(rows)
+        Z = self._Z[rows]
+        V = Z @ self._D_values @ Z.T + self._residual_covariance(rows)
         index = design.frame.index[rows]
         return pd.DataFrame(V, index=index, columns=index)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hierlmm.errors import NotAvailableError
+from hierlmm.errors import NotAvailableError, OtherNameError
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,29 @@ class Lack:
 def table(*lacks: tuple[str, Lack]) -> dict[str, Lack]:
     """Name -> reason, from pairs of names (parted by blanks) and reason."""
     return {name: lack for names, lack in lacks for name in names.split()}
+
+
+LME4 = {
+    "fixef": "fit.beta, with standard errors in fit.summary()",
+    "ranef": "fit.b, with fit.b_sd",
+    "coef": "fit.subject_coef for each subject's own coefficients, fit.beta for the fixed effects",
+    "VarCorr": "fit.variance_components(), fit.D and fit.sigma",
+    "vcov": "fit.beta_cov",
+    "confint": "fit.summary() for the fixed effects, fit.variance_components(method='profile') for the others",
+    "resid": "fit.residuals()",
+    "logLik": "fit.loglik",
+    "AIC": "fit.aic",
+    "BIC": "fit.bic",
+    "nobs": "fit.n_obs",
+    "emmeans": "fit.marginal_means()",
+}
+"""What lme4, nlme and emmeans call it -> what it is called here."""
+
+
+def other_name(kind: str, name: str) -> OtherNameError:
+    """The error for a name of `LME4`, asked of a fit of this class."""
+    reason, see = "this is the name in R", "docs, page 'Quickstart', section 'Coming from lme4'"
+    return OtherNameError(f"{kind}.{name}", reason, f"use {LME4[name]}", see)
 
 
 EFFECTS = "D sd_b corr_b b b_sd b_cov subject_coef icc"

@@ -12,7 +12,7 @@ from hierlmm.fits.components import COMMON_CORR, COMMON_SD
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.fits.residual_text import correlation_heading, variance_heading
 from hierlmm.results import Page, Part, Table
-from hierlmm.text import align
+from hierlmm.text import align, count
 
 
 def posterior_page(fit: PosteriorNumbers, ci: float = 0.95) -> Page:
@@ -81,7 +81,7 @@ def _residual_text(table: pd.DataFrame, ci: float) -> str:
 def _counts(fit: PosteriorNumbers) -> str:
     dropped = fit.design.n_dropped
     counts = f"Number of obs: {fit.n_obs}, {fit.design.hierarchy.subject}: {fit.n_subjects}"
-    return counts + (f" ({dropped} incomplete rows dropped)" if dropped else "")
+    return counts + (f" ({count(dropped, 'incomplete row')} dropped)" if dropped else "")
 
 
 def _random_text(fit: PosteriorNumbers, ci: float) -> str:

@@ -11,7 +11,7 @@ from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.fits.residual_text import correlation_heading, residual_blocks, residual_frames, variance_heading
 from hierlmm.likelihood.residual_messages import UNBOUNDED
 from hierlmm.results import Page, Paragraph, Part, Printed, Table
-from hierlmm.text import align, table_text
+from hierlmm.text import align, count, table_text
 
 WIDTH = 110
 NEAR = 6.0
@@ -97,7 +97,7 @@ def _convergence(fit: LikelihoodNumbers) -> list[Part]:
 
 def counts_text(design: Design) -> str:
     """Numbers of rows and subjects, as lme4 prints them."""
-    dropped = f"  ({design.n_dropped} rows with missing values dropped)" if design.n_dropped else ""
+    dropped = f"  ({count(design.n_dropped, 'row')} with missing values dropped)" if design.n_dropped else ""
     return f"Number of obs: {design.n_obs}, groups: {design.hierarchy.subject}, {design.n_subjects}{dropped}"
 
 

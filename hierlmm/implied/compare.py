@@ -36,7 +36,10 @@ class ImpliedComparison(ImpliedPictures):
 
     @property
     def correlation(self) -> pd.DataFrame:
-        """Correlation by pair of times, a column for each fit."""
+        """Correlation by pair of times, a column for each fit.
+
+        The pair is in the columns of the time and the time with ``_bis`` ("once more"): ``month`` and ``month_bis``.
+        """
         first = next(iter(self.implied.values()))
         keys = list(first.pairs().columns[:3])
         return first.pairs()[keys].assign(**{k: v.pairs()["correlation"] for k, v in self.implied.items()})

@@ -136,10 +136,15 @@ def _axis(fit: Any, time: str | None, relevant: list[str]) -> str:
         column = design.frame[variance.variable]
         if pd.api.types.is_numeric_dtype(column.dtype) and column.groupby(design.subject_index).nunique().max() > 1:
             return variance.variable
-    if any(v in relevant for v in design.level1_variables()):
+    if candidates := [v for v in design.level1_variables() if v in relevant]:
         received = f"a model with level-1 variables {shorten(map(repr, design.level1_variables()))}"
         reason = "which of them is the time is not known"
-        raise SpecificationError(received, reason, "say time='...', and give the others by at={...}", SEE)
+        remedy = f"say time={quote(candidates[0])}"
+        if others := candidates[1:]:
+            remedy += (
+                f" (or {' or '.join(map(quote, others))}), and give the other values that V depends on by at={{...}}"
+            )
+        raise SpecificationError(received, reason, remedy, SEE)
     return "row"
 
 

@@ -16,8 +16,10 @@ import numpy as np
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.parameters import refuse_repeated_names
 from hierlmm.design.design import Design
-from hierlmm.design.formula import INTERCEPT
+from hierlmm.design.formula import INTERCEPT, quoted
+from hierlmm.design.questions import time_variable
 from hierlmm.errors import DataError
+from hierlmm.frames import quote
 from hierlmm.likelihood.crossproducts import dependent_columns
 from hierlmm.likelihood.kernel import RANK_TOLERANCE
 from hierlmm.likelihood.residual_rows import residual_names, residual_rows
@@ -80,8 +82,20 @@ def _check_subjects(design: Design) -> None:
             raise data_error(
                 f"{len(block)} random effects ({names}) for each of {J} subjects, and {design.n_obs} rows",
                 "there are as many random effects as rows, so they cannot be told apart from the residual",
-                "let fewer coefficients vary, or use covariance='diagonal' with one slope only",
+                _fewer_effects(design),
             )
+
+
+def _fewer_effects(design: Design) -> str:
+    """What to fit where each subject has as many random effects as rows."""
+    subject = design.hierarchy.subject
+    remedy = f"let fewer coefficients vary, as in (1 | {quoted(subject)})"
+    if (time := time_variable(design)) is None:
+        return f"{remedy}, or use covariance='diagonal' with one slope only"
+    anything = (
+        f"hl.MarginalModel(..., correlation=hl.UnstructuredHeterogeneous({quote(time)}), subject={quote(subject)})"
+    )
+    return f"{remedy}; or let the occasions have any variances and correlation: {anything}"
 
 
 def _check_level2(design: Design) -> None:

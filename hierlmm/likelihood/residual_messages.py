@@ -22,6 +22,7 @@ import numpy as np
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.design.design import Design
+from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import DataError
 from hierlmm.frames import shorten
 from hierlmm.likelihood.descent import hessian
@@ -295,7 +296,7 @@ def refuse_extreme_sigma(design: Design, shift: float, largest: float = LARGEST_
         spec = design.residual_variance
         assert spec is not None
         raise DataError(
-            repr(spec),
+            spec_text(spec),
             f"sigma, the residual SD where {spec.variable or 'the fitted value'} is one or zero, would be "
             f"exp({-shift:.0f}) times that of the rows: the data are too far from there",
             "count the variable from a point near the data, in a column of its own (year - 1989)",
@@ -322,7 +323,7 @@ def _words(design: Design, criterion: AnyCriterion, lam: FloatArray, ray: Ray) -
     moving = np.flatnonzero(ray.direction)
     parameter, variance = criterion.rows.parameters[moving[0]], criterion.rows.variance
     end = parameter.upper if ray.direction[moving[0]] > 0 else parameter.lower
-    structures = " and ".join(repr(s) for s in (design.residual, design.residual_variance) if s is not None)
+    structures = " and ".join(spec_text(s) for s in (design.residual, design.residual_variance) if s is not None)
     (near, n), (far, _) = (_determinants(criterion, lam, ray, size) for size in (NEAR, FAR))
     # Ratios that go to infinity together are a reference that loses its variance: what counts is relative.
     members = np.flatnonzero(far - near < n * np.max((far - near) / n) - 0.5 * LEAST_RATE * (FAR - NEAR))

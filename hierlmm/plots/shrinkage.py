@@ -27,6 +27,7 @@ from hierlmm.options import checked, renamed
 from hierlmm.plots.fits import choose_terms, one_fit, refuse_without_effects, unit_of
 
 SEPARATE, PARTIAL, POOLED = "separate fits", "partial pooling", "pooled fit"
+MOST_CENTRES = 12
 COLORS = {SEPARATE: GREY, PARTIAL: PALETTE[0], POOLED: PALETTE[1]}
 
 
@@ -43,7 +44,9 @@ def plot_shrinkage(
     """Draw separate, pooled and partially pooled coefficients of every subject.
 
     Two terms: a scatter with an arrow from each subject's separate fit to its partial pooling, the pooled fit for each
-    combination of level-2 values, and an ellipse of D around what level 2 predicts. One term: a line for each subject,
+    combination of level-2 values, and an ellipse of D around what level 2 predicts; where level 2 predicts more than 12
+    different values (it has a number among its covariates) there is one of each, at the average, and the title says so.
+    One term: a line for each subject,
     sorted. Subjects whose rows do not determine a separate fit have no separate point. Separate fits far outside their
     bulk (two close visits make a slope of any size) do not set the scale: their arrows come in from the border, and the
     title counts them.
@@ -101,6 +104,7 @@ def plot_shrinkage(
         panels.limit("", limits[0], None if sort else limits[1])
     design = fit.design
     share = "" if sort or coverage is None else f"\nellipse: {percent(coverage)} of subjects by D"
+    share += "" if sort else _averaged(kinds[POOLED].to_numpy(), contours)
     axes = [f"{term} ({unit_of(design, term)})" for term in chosen] + [f"{design.hierarchy.subject} (sorted)"]
     what = f"{design.hierarchy.response}, {fit.estimator}: from separate fits to partial pooling"
     return panels.finish(
@@ -146,9 +150,21 @@ def _geometry(
         limits = _limits(parts[SEPARATE], np.hstack([parts[PARTIAL], parts[POOLED]]))
         parts = {key: np.vstack([part, rows]) for key, part in parts.items()}
         return parts, np.vstack([limits, [[-1.0, len(subjects)]]])
-    centres = np.unique(np.round(parts[POOLED].T, 12), axis=0)
-    parts[POOLED] = centres.T if len(centres) <= 12 else parts[POOLED].mean(axis=1, keepdims=True)
+    parts[POOLED] = _centres(parts[POOLED].T).T
     return parts, _limits(parts[SEPARATE], np.hstack([parts[PARTIAL], parts[POOLED], *contours]))
+
+
+def _centres(predicted: FloatArray) -> FloatArray:
+    """The distinct rows of what level 2 predicts; their mean, if there are more than can be told apart."""
+    centres = np.unique(np.round(predicted, 12), axis=0)
+    return centres if len(centres) <= MOST_CENTRES else predicted.mean(axis=0, keepdims=True)
+
+
+def _averaged(pooled: FloatArray, contours: Sequence[FloatArray]) -> str:
+    """Say where the pooled fit and the ellipse stand for many."""
+    n = len(np.unique(np.round(pooled, 12), axis=0))
+    what = "the pooled fit and the ellipse are" if contours else "the pooled fit is"
+    return f"\n{what} the average of {n} level-2 predictions" if n > MOST_CENTRES else ""
 
 
 def _limits(separate: FloatArray, core: FloatArray) -> FloatArray:
@@ -222,9 +238,7 @@ def _ellipses(fit: Fit, terms: list[str], probability: float) -> list[FloatArray
     if not 0.0 < probability < 1.0:
         raise SpecificationError(f"coverage={probability!r}", "a share lies between 0 and 1", "use 0.5, or None")
     columns = [fit.design.term_level1[fit.design.term.index(t)] for t in terms]
-    level2 = level2_prediction(fit.design, fit.beta.to_numpy())[:, columns]
-    centres = np.unique(np.round(level2, 12), axis=0)
-    centres = centres if len(centres) <= 12 else level2.mean(axis=0, keepdims=True)
+    centres = _centres(level2_prediction(fit.design, fit.beta.to_numpy())[:, columns])
     values, vectors = np.linalg.eigh(fit.D.loc[terms, terms].to_numpy())
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     angle = np.linspace(0.0, 2.0 * np.pi, 121)

@@ -99,7 +99,7 @@ def plot_trajectories(
     members, drawn, titles = _panels(fit.design, by, subjects, max_subjects)
     parts = _geometry(fit, axis, layers, members, drawn)
     looks = _looks(layers, one_each=subjects is not None)
-    entries = _legend_entries(layers, len(drawn), fit.n_subjects if subjects is None else len(drawn))
+    entries = _legend_entries(layers, len(drawn), None if subjects is not None else fit.n_subjects)
     colours = [looks[layer]["color"] for layer in entries]
     aesthetics: dict[str, Any] = {"color": ("line", colours)} if entries else {}
     first = stack_points(next(iter(parts.values())), "panel", "trajectories")
@@ -231,9 +231,13 @@ def _geometry(
     return parts
 
 
-def _legend_entries(layers: Sequence[str], n_drawn: int, n_subjects: int) -> dict[str, str]:
-    """Name the kinds of lines (layer -> text), where there is anything to tell apart or to tell."""
-    some = f" ({n_drawn} of {n_subjects} subjects)" if n_drawn < n_subjects else ""
-    names = {"lines": f"data{some}", "subject": f"subject lines{some}", "population": "population line"}
+def _legend_entries(layers: Sequence[str], n_drawn: int, n_subjects: int | None) -> dict[str, str]:
+    """Name the kinds of lines (layer -> text), where there is anything to tell apart or to tell.
+
+    ``n_subjects`` is None where every subject has a panel of its own.
+    """
+    some = f" ({n_drawn} of {n_subjects} subjects)" if n_subjects is not None and n_drawn < n_subjects else ""
+    population = "population line" + ("" if n_subjects is None else ", averaged over subjects")
+    names = {"lines": f"data{some}", "subject": f"subject lines{some}", "population": population}
     kinds = [layer for layer in layers if layer in names]
     return {} if kinds == ["lines"] and not some else {kind: names[kind] for kind in kinds}

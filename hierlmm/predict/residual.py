@@ -17,6 +17,7 @@ import pandas as pd
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.bind import SAME_TIME
 from hierlmm.covariance.estimate import ResidualEstimate
+from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import DataError, NotAvailableError
 from hierlmm.frames import is_number, quote
 from hierlmm.predict.rows import SEE
@@ -105,7 +106,7 @@ def residual_covariance(
     if spec.counts_rows:
         reason = "it counts the rows of a subject in their order, and the place of new rows among them is not said"
         remedy = "name the time in the structure, as in hl.AR1('visit'), or predict lines (interval='confidence')"
-        raise NotAvailableError(f"new measurements under residual={spec!r}", reason, remedy, SEE)
+        raise NotAvailableError(f"new measurements under residual={spec_text(spec)}", reason, remedy, SEE)
     _check_positions(fit, other, None)
     both = pd.concat([frame, other])
     ties = set() if spec.ties else set(frame[spec.time]) & set(other[spec.time])
@@ -121,7 +122,7 @@ def _check_variance(fit: Any) -> None:
     spec = fit.design.residual_variance
     if spec is not None and spec.variable is None:
         raise NotAvailableError(
-            f"a prediction from a subject's measurements under {spec!r}",
+            f"a prediction from a subject's measurements under {spec_text(spec)}",
             "the residual variance of these measurements depends on their fitted values, which change with the "
             "prediction itself",
             f"refit with the variance as a function of a column, hl.{type(spec).__name__}('...'), or predict without "
@@ -142,7 +143,7 @@ def _check_positions(fit: Any, frame: pd.DataFrame, structure: Structures) -> No
     name = spec.time
     if name not in frame.columns:
         received = f"rows without the column {name!r}"
-        reason = f"the residual correlation of the model, {spec!r}, depends on it"
+        reason = f"the residual correlation of the model, {spec_text(spec)}, depends on it"
         raise DataError(received, reason, f"add the column {name!r}, to the history and to the rows to predict", SEE)
     column = frame[name]
     again = np.array(column.duplicated())
@@ -150,7 +151,7 @@ def _check_positions(fit: Any, frame: pd.DataFrame, structure: Structures) -> No
         values = _numbers(column, spec)
         if spec.integer and np.any(values != np.round(values)):
             raise DataError(
-                f"{name} = {values[values != np.round(values)][0]:g} under residual={spec!r}",
+                f"{name} = {values[values != np.round(values)][0]:g} under residual={spec_text(spec)}",
                 "its positions are whole numbers that count the occasions, and it says nothing of times between these",
                 f"predict whole numbers of {name!r}, or refit with a structure in continuous time, "
                 f"hl.Exponential({name!r})",
@@ -176,7 +177,7 @@ def _numbers(column: pd.Series, spec: Any) -> FloatArray:
     values = column.to_numpy(dtype=np.float64) if real else np.full(1, np.nan)
     if not np.all(np.isfinite(values)):
         received = f"a column {column.name!r} of type {column.dtype}" + (" with infinite values" if real else "")
-        reason = f"the positions of residual={spec!r} are finite numbers"
+        reason = f"the positions of residual={spec_text(spec)} are finite numbers"
         raise DataError(received, reason, f"use the same numbers for {column.name!r} as in the fitted data", SEE)
     return values
 

@@ -7,6 +7,7 @@ import sys
 from typing import Any, NoReturn
 
 from hierlmm._version import __version__
+from hierlmm.fit.registry import ESTIMATORS
 
 CODES = """\
 exit codes:
@@ -103,7 +104,8 @@ def _output(default: str | None) -> tuple[Row, ...]:
 
 
 DATA = "a data set by name, or a CSV, Parquet or Excel file"
-ESTIMATORS = "any of nuts, reml, ml, gee, bambi, with commas; the first is the reference (default: %(default)s)"
+LIST = f"any of {', '.join(ESTIMATORS)}, with commas; the first is the reference (default: %(default)s)"
+SAMPLERS = ", ".join(estimator.name for estimator in ESTIMATORS.values() if estimator.samples)
 CI = "probability of the intervals (default: %(default)s)"
 COVARIANCE = "of the random effects: unstructured, diagonal, identity, compound_symmetry (default: as in the formula)"
 MISSING = "refuse rows with missing values, or drop them and say how many (default: %(default)s)"
@@ -114,7 +116,7 @@ FIT: dict[str, tuple[Row, ...]] = {
         ("data", {"metavar": "DATA_OR_FILE", "help": DATA}),
         ("formula", {"metavar": "FORMULA", "help": "'distance ~ sex * time + (1 + time | subject)'"}),
         ("rest", {"nargs": "*", "default": []} | HIDDEN),  # a formula that the shell has split
-        ("--estimators", {"default": "nuts,reml", "metavar": "LIST", "help": ESTIMATORS}),
+        ("--estimators", {"default": "nuts,reml", "metavar": "LIST", "help": LIST}),
         ("--method", {"action": _Renamed, "new": "--estimators"} | HIDDEN),
         *_output(None),
         ("--ci", {"type": float, "default": 0.95, "metavar": "P", "help": CI}),
@@ -124,7 +126,7 @@ FIT: dict[str, tuple[Row, ...]] = {
         ("--missing", {"default": "raise", "metavar": "raise|drop", "help": MISSING}),
         ("--categorical", {"action": "append", "default": [], "metavar": "COL[,COL...]", "help": CATEGORICAL}),
     ),
-    "sampler (nuts, bambi)": (
+    f"sampler ({SAMPLERS})": (
         ("--draws", {"type": int, "metavar": "N", "help": "draws kept of each chain (default: 1000)"}),
         ("--tune", {"type": int, "metavar": "N", "help": "warm-up steps of each chain (default: 1000)"}),
         ("--chains", {"type": int, "metavar": "N", "help": "number of chains (default: 4)"}),

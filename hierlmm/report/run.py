@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hierlmm.errors import MissingPackageError, NotAvailableError, SpecificationError, closest
-from hierlmm.fit.estimators import ESTIMATORS, Estimator, fit_by, not_shown
+from hierlmm.fit.estimators import fit_by, not_shown
+from hierlmm.fit.registry import ESTIMATORS, Estimator
 from hierlmm.report.progress import Progress, duration
 from hierlmm.report.write import OURS, fit_text, model_text, write_plots, write_tables
 
