@@ -292,11 +292,6 @@ class Fit(Result):
         """D as an array, (0, 0) without random effects."""
         return self.D.to_numpy() if self.has_random_effects else np.empty((0, 0))
 
-    @property
-    def _Z(self) -> FloatArray:
-        """Z of the random effects of the fit, which may have none where its model has."""
-        return self.design.Z if self.has_random_effects else self.design.Z[:, :0]
-
     def _by_residual(self, residual: FloatArray, kind: str) -> FloatArray:
         """Divide residuals by their SD, or by a factor of Σ_i."""
         structure = self.residual_estimate
@@ -341,8 +336,9 @@ class Fit(Result):
         """
         design = self.design
         rows = rows_of_subject(design, 0 if subject is None else design.position(subject))
-        Z = self._Z[rows]
-        V = Z @ self._D_values @ Z.T + self._residual_covariance(rows)
+        V = self._residual_covariance(rows)
+        if self.has_random_effects:
+            V = design.Z[rows] @ self._D_values @ design.Z[rows].T + V
         index = design.frame.index[rows]
         return pd.DataFrame(V, index=index, columns=index)
 

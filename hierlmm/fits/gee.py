@@ -158,7 +158,13 @@ class GEENumbers(Fit):
         return pd.DataFrame(self.estimate.working_correlation(i), index=index, columns=index)
 
     def marginal_covariance(self, subject: Any = None) -> pd.DataFrame:
-        """Working covariance ``φ R_i`` of one subject's rows (of the subject with most rows by default)."""
+        """Working covariance ``φ R_i`` of one subject's rows.
+
+        Parameters
+        ----------
+        subject : optional
+            Label of the subject; by default that with most rows.
+        """
         return self.scale * self.working_correlation(subject)
 
     def _subject(self, subject: Any) -> int:

@@ -141,9 +141,7 @@ def _axis(fit: Any, time: str | None, relevant: list[str]) -> str:
         reason = "which of them is the time is not known"
         remedy = f"say time={quote(candidates[0])}"
         if others := candidates[1:]:
-            remedy += (
-                f" (or {' or '.join(map(quote, others))}), and give the other values that V depends on by at={{...}}"
-            )
+            remedy += f" (or {' or '.join(map(quote, others))}), and give the other columns of V by at={{...}}"
         raise SpecificationError(received, reason, remedy, SEE)
     return "row"
 

@@ -163,8 +163,8 @@ def _centres(predicted: FloatArray) -> FloatArray:
 def _averaged(pooled: FloatArray, contours: Sequence[FloatArray]) -> str:
     """Say where the pooled fit and the ellipse stand for many."""
     n = len(np.unique(np.round(pooled, 12), axis=0))
-    what = "the pooled fit and the ellipse are" if contours else "the pooled fit is"
-    return f"\n{what} the average of {n} level-2 predictions" if n > MOST_CENTRES else ""
+    what = "pooled fit and ellipse" if contours else "pooled fit"
+    return f"\n{what}: average of {n} level-2 predictions" if n > MOST_CENTRES else ""
 
 
 def _limits(separate: FloatArray, core: FloatArray) -> FloatArray:

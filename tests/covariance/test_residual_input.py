@@ -134,7 +134,7 @@ def test_bad_input_is_refused_when_the_model_is_made(case, kind):
 
 def test_rows_without_a_time_can_be_dropped():
     data = dental_with(t=np.where(np.arange(108) == 5, np.nan, T))
-    with pytest.warns(FitWarning, match="1 of 108 rows were dropped"):
+    with pytest.warns(FitWarning, match="1 of 108 rows was dropped"):
         model = hl.MarginalModel(
             "distance ~ time", correlation=hl.Exponential("t"), subject="subject", data=data, missing="drop"
         )

@@ -349,3 +349,12 @@ def test_what_is_not_a_table_is_refused(wide):
         to_long("d8", values="d")
     with pytest.raises(DataError, match="one column"):
         to_long(pd.concat([wide, wide[["d8"]]], axis=1), values="d")
+
+
+def test_a_prefix_before_labels_is_answered_with_a_mapping():
+    wide = pd.DataFrame({"pat": [1, 2], "y_pre": [1.0, 2.0], "y_post": [3.0, 4.0]})
+    with pytest.raises(SpecificationError) as refused:
+        to_long(wide, subject="pat", values="y_", response="y")
+    assert "('pre', 'post') is no number" in refused.value.reason
+    assert "values={'y_pre': 0, 'y_post': 1}" in refused.value.remedy
+    assert to_long(wide, subject="pat", values={"y_pre": 0, "y_post": 1}, response="y")["time"].tolist() == [0, 1, 0, 1]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 from refusals import DATA, ROWS, N, formula, refused
 
+import hierlmm as hl
 from hierlmm.errors import DataError
 
 
@@ -123,3 +125,17 @@ def test_factor_levels_unseen_in_training():
         received="new data with the level 9.0",
         reason="no coefficient belongs to it",
     )
+
+
+def test_two_visits_and_a_random_slope_have_a_way_out():
+    """Any two variances and correlation is what such a slope would have said."""
+    rng = np.random.default_rng(5)
+    data = pd.DataFrame({"pat": np.repeat(np.arange(20), 2), "visit": np.tile([0, 1], 20), "y": rng.normal(size=40)})
+    model = hl.TwoLevelModel.from_formula
+    with pytest.raises(DataError) as refused:
+        model("y ~ visit + (visit | pat)", data)
+    assert "(1 | pat)" in refused.value.remedy
+    assert "correlation=hl.UnstructuredHeterogeneous('visit'), subject='pat'" in refused.value.remedy
+    assert model("y ~ visit + (1 | pat)", data).fit_reml().converged
+    structure = hl.UnstructuredHeterogeneous("visit")
+    assert hl.MarginalModel("y ~ visit", correlation=structure, subject="pat", data=data).fit_reml().converged

@@ -42,7 +42,7 @@ def test_subjects_that_vanish_are_counted(dtype):
     data = DATA.assign(g=DATA["g"].astype(dtype), y=DATA["y"].where(~DATA["g"].isin(["s1", "s6"])))
     with pytest.warns(hl.FitWarning, match=r"^10 of 40 rows, and with them 2 of 8 subjects \('g'\), were dropped"):
         assert formula(data=data, missing="drop")().design.n_subjects == 6
-    with pytest.warns(hl.FitWarning, match=r"^1 of 40 rows were dropped"):
+    with pytest.warns(hl.FitWarning, match=r"^1 of 40 rows was dropped"):
         formula(data=DATA.assign(y=DATA["y"].where(DATA.index != 107)), missing="drop")()
 
 

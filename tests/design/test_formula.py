@@ -276,3 +276,23 @@ def test_names_of_the_calling_scope_do_not_leak_in(dental):
 def test_the_response_is_no_grouping(text):
     with pytest.raises(FormulaError, match="as the response and as the grouping"):
         parse_formula(text)
+
+
+@pytest.mark.parametrize(
+    ("written", "remedy"),
+    [
+        ("I(x^2)", "write ** for a power: I(x ** 2)"),
+        ("np.log(x^2 + 1)", "write ** for a power: np.log(x ** 2 + 1)"),
+        ("factor(g)", "write C(...) where numbers are labels: C(g)"),
+        ("as.factor(g)", "write C(...) where numbers are labels: C(g)"),
+        ("x:ordered(g)", "write C(...) where numbers are labels: x:C(g)"),
+    ],
+)
+def test_idioms_of_r_are_answered(written, remedy):
+    """``^`` of whole numbers was Python's exclusive or, and was fitted without a word."""
+    data = pd.DataFrame({"id": np.repeat(np.arange(8), 3), "x": np.tile([1, 2, 3], 8), "g": np.tile([1, 2, 3], 8)})
+    data["y"] = np.random.default_rng(1).normal(size=24)
+    for formula in (f"y ~ {written} + (1 | id)", f"y ~ x + (0 + {written} | id)"):
+        with pytest.raises(FormulaError) as refused:
+            hl.TwoLevelModel.from_formula(formula, data)
+        assert refused.value.remedy.replace("0 + ", "") == remedy

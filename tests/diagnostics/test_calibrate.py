@@ -9,10 +9,11 @@ mpl.use("Agg")
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from scipy.stats import binom
 
 import hierlmm as hl
 from hierlmm.diagnostics.calibrate import calibrate
-from hierlmm.diagnostics.calibration import LOGLIK, ecdf_band
+from hierlmm.diagnostics.calibration import LOGLIK, ecdf_band, mildest_error
 from hierlmm.diagnostics.recovered import thinned
 from hierlmm.diagnostics.replicate import binomial_interval, replicate
 
@@ -233,3 +234,20 @@ def test_priors_and_fits_that_do_not_fit(sleep, batches, sleepstudy, right):
         right.plot("sigm", backend="none")
     with pytest.raises(hl.SpecificationError, match="probability"):
         right.plot(ci=95, backend="none")
+
+
+@pytest.mark.parametrize("n", [5, 10, 20, 100, 500])
+def test_the_mildest_error_is_found_four_times_in_five(n):
+    """By enumeration of all counts, at the coverage and a little closer to 95 %."""
+    c, k = mildest_error(n), np.arange(n + 1.0)
+    seen = binomial_interval(k, np.full(n + 1, float(n)))[1] < 0.95
+    assert binom.pmf(k, n, c)[seen].sum() == pytest.approx(0.8, abs=1e-10)
+    assert binom.pmf(k, n, c + 0.01)[seen].sum() < 0.8
+
+
+def test_few_simulations_say_how_little_they_show():
+    data = hl.load_dataset("sleepstudy")
+    model = hl.TwoLevelModel.from_formula("reaction ~ days + (1 | subject)", data)
+    found = calibrate(model, simulations=10, estimator="reml", truth=model.fit_reml(), seed=1, progressbar=False)
+    text = " ".join(str(found).split())
+    assert found.ok and "10 data sets show little" in text and "is a coverage of 73 %" in text

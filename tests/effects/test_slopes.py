@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from effect_fits import additive
@@ -71,3 +73,15 @@ def test_a_slope_of_terms_that_fall(dental):
     falls, square = fit.beta.iloc[1:]
     found = fit.slopes("t", at={"t": [-2.0, -1.0, 0.0, 1.0]}).table["estimate"]
     np.testing.assert_allclose(found, -falls + 2.0 * square * np.array([-2.0, -1.0, 0.0, 1.0]), rtol=1e-7)
+
+
+def test_extrapolation_is_said_of_the_values_asked_for_only():
+    """The steps of the derivative beside the end of the data were warned of as well."""
+    data = hl.load_dataset("sleepstudy")
+    fit = hl.TwoLevelModel.from_formula("reaction ~ ns(days, 3) + (1 | subject)", data).fit_reml()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit.slopes("days", at={"days": [0, 9]})
+    with pytest.warns(hl.FitWarning) as said:
+        fit.slopes("days", at={"days": [-0.01, 5]})
+    assert ["days is -0.01" in str(one.message) for one in said] == [True]

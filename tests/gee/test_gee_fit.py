@@ -203,3 +203,11 @@ def test_a_gee_fit_that_is_there_already(dental):
     with pytest.raises(hl.SpecificationError) as caught:
         hl.TwoLevelModel.from_formula(f"distance ~ time + (1 | {'subject'})", dental).fit_gee(correlation=repr(reml))
     assert "\n" not in caught.value.received and len(caught.value.received) <= 300
+
+
+def test_a_comparison_speaks_of_random_effects_where_the_model_has_some(dental):
+    mean = "distance ~ sex * time"
+    with_effects = hl.TwoLevelModel.from_formula(f"{mean} + (1 | subject)", dental).compare("reml", "gee")
+    without = hl.MarginalModel(mean, correlation=hl.AR1("time"), subject="subject", data=dental).compare("reml", "gee")
+    assert "the random effects are not estimated" in " ".join(str(with_effects).split())
+    assert "random effects" not in " ".join(str(without).split())

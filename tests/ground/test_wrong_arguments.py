@@ -300,3 +300,17 @@ def test_a_hierarchy_of_words_is_refused(dental):
     model = hl.TwoLevelModel.from_formula("distance ~ 1 + (1 | subject)", dental)
     with pytest.raises(hl.SpecificationError, match="no arrays of numbers"):
         hl.subject_hierarchy(model, beta={"Intercept": 1}, D=[[1]], residual=1.0)
+
+
+def test_models_list_their_arguments_and_show_no_column():
+    data = hl.load_dataset("sleepstudy")
+    for model in (
+        lambda **more: hl.TwoLevelModel.from_formula("reaction ~ days + (1 | subject)", data, **more),
+        lambda **more: hl.TwoLevelModel("reaction ~ days", subject="subject", data=data, **more),
+        lambda **more: hl.MarginalModel("reaction ~ days", subject="subject", data=data, **more),
+    ):
+        with pytest.raises(hl.ArgumentError) as refused:
+            model(weights=data["days"])
+        assert len(refused.value.received) < 120
+        assert refused.value.remedy.startswith("its arguments are ") and "missing" in refused.value.remedy
+        assert "unknown" not in refused.value.remedy

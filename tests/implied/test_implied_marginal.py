@@ -367,3 +367,20 @@ def test_more_refusals(dental, slope):
         model.implied_marginal(slope)
     with pytest.raises(hl.SpecificationError, match="that of a fit"):
         implied_marginal(model)
+
+
+def test_the_time_is_asked_for_among_columns_that_v_depends_on():
+    """``load`` varies within subjects too, but has no random slope, so that it may stand neither as time nor in at."""
+    data = hl.load_dataset("sleepstudy").assign(load=lambda d: np.cos(d.index.to_numpy()))
+    one, two = (
+        hl.TwoLevelModel.from_formula(f"reaction ~ days + load + ({bar} | subject)", data).fit_reml()
+        for bar in ("days", "days + load")
+    )
+    with pytest.raises(hl.SpecificationError) as refused:
+        implied_marginal(one)
+    assert refused.value.remedy == "say time='days'"
+    assert implied_marginal(one, [0, 3], time="days", draws=0).V.shape == (2, 2)
+    with pytest.raises(hl.SpecificationError) as refused:
+        hl.compare_implied(two, one)
+    assert refused.value.remedy == "say time='days' (or 'load'), and give the other columns of V by at={...}"
+    assert implied_marginal(two, [0, 3], time="days", at={"load": 1.0}, draws=0).V.shape == (2, 2)

@@ -49,6 +49,11 @@ def gee(dental):
 
 
 @pytest.fixture(scope="session")
+def marginal(dental):
+    return hl.MarginalModel("distance ~ sex * time", correlation=hl.CAR1("time"), subject="subject", data=dental)
+
+
+@pytest.fixture(scope="session")
 def between(dental):
     """Two unrelated numbers and a factor of level 2; every subject has its own numbers."""
     rng, subjects = np.random.default_rng(20), dental["subject"].unique()

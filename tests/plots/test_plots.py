@@ -6,10 +6,11 @@ import pytest
 
 from hierlmm import plots
 from hierlmm.drawing.style import wrap_title
-from hierlmm.errors import MissingPackageError, SpecificationError
+from hierlmm.errors import HierlmmError, MissingPackageError, SpecificationError
 
 # A new subject's prediction needs a history besides the fit: test_predict.py draws it in every backend.
 OF_THEIR_OWN = ("plot_optima", "plot_subject_prediction")  # need a history, or a likelihood with several maxima
+OF_RANDOM_EFFECTS = ("plot_random_effects", "plot_ranks", "plot_shrinkage")  # GEE and marginal models have none
 PLOTS = [getattr(plots, name) for name in plots.__all__ if name not in OF_THEIR_OWN]
 
 
@@ -20,6 +21,20 @@ def test_every_plot_takes_every_fit(plot, kind, sleep_reml, sleep_like_nuts, thr
         {"likelihood": sleep_reml, "posterior": sleep_like_nuts, "comparison": three}[kind], backend="none"
     )
     assert type(collection).__name__ == "PlotCollection"
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+@pytest.mark.parametrize("kind", ["gee", "marginal", "marginal gee"])
+def test_every_plot_takes_fits_without_random_effects(plot, kind, gee, marginal):
+    """What they have not is refused in four parts."""
+    fit = {"gee": gee, "marginal": marginal.fit_reml(), "marginal gee": marginal.fit_gee()}[kind]
+    if plot.__name__ in OF_RANDOM_EFFECTS:
+        with pytest.raises(
+            HierlmmError, match=r"(?s)Received: .*(random effects|rank_subjects|plot_shrinkage).*To do: "
+        ):
+            plot(fit, backend="none")
+    else:
+        assert type(plot(fit, backend="none")).__name__ == "PlotCollection"
 
 
 def visible_ticks(ax):
@@ -53,7 +68,7 @@ def test_several_estimators_have_a_legend(three):
         (legend,) = plot(backend="matplotlib").get_viz("figure").legends
         assert [t.get_text() for t in legend.get_texts()] == ["NUTS", "REML", "ML"]
     (legend,) = three.plot_trajectories(backend="matplotlib").get_viz("figure").legends
-    assert [t.get_text() for t in legend.get_texts()] == ["subject lines", "population line"]
+    assert [t.get_text() for t in legend.get_texts()] == ["subject lines", "population line, averaged over subjects"]
     (legend,) = three.plot_shrinkage(backend="matplotlib").get_viz("figure").legends
     assert [t.get_text() for t in legend.get_texts()] == ["separate fits", "partial pooling", "pooled fit"]
 

@@ -95,3 +95,13 @@ def test_separate_fits_far_away_do_not_set_the_scale():
         assert np.isclose([x[0], y[0]] * 2, [*np.ravel([limits_x, limits])[[0, 2, 1, 3]]]).any()
         way = separate.loc[subject, ["Intercept", "t"]].to_numpy() - [x[1], y[1]]
         np.testing.assert_allclose((x[0] - x[1]) * way[1], (y[0] - y[1]) * way[0])
+
+
+def test_one_pooled_fit_for_many_level2_predictions_is_said(between, dental_reml):
+    """With a number of level 2 every subject has a prediction of its own."""
+    fit = TwoLevelModel.from_formula("distance ~ iq * time + (1 + time | subject)", between).fit_reml()
+    for coverage, what in ((0.5, "pooled fit and ellipse"), (None, "pooled fit")):
+        (title,) = calls(plots.plot_shrinkage(fit, coverage=coverage, backend="none"), "shrinkage", "title", panel="")
+        assert f"\n{what}: average of 27 level-2 predictions" in title["string"]
+    (title,) = calls(plots.plot_shrinkage(dental_reml, backend="none"), "shrinkage", "title", panel="")
+    assert "average" not in title["string"]

@@ -151,3 +151,10 @@ def test_trajectories_say_how_many_subjects_are_drawn(sleep_reml):
     collection = plots.plot_trajectories(sleep_reml, max_subjects=6, backend="none")
     assert len(lines_of(drawn(collection, "subject", "trajectories", panel=""))) == 6
     assert "subject lines (6 of 18 subjects)" in collection.aes["color"].dataset.coords["line"].to_numpy()
+
+
+def test_the_legend_says_what_the_population_line_averages(sleep_reml):
+    for subjects, text in ((None, "population line, averaged over subjects"), (2, "population line")):
+        figure = plots.plot_trajectories(sleep_reml, subjects=subjects, backend="matplotlib").get_viz("figure")
+        (legend,) = figure.legends
+        assert legend.get_texts()[-1].get_text() == text

@@ -224,3 +224,11 @@ def test_gee_has_no_dynamic_prediction(dental):
     for method in (fit.predict_subject, fit.plot_subject_prediction):
         with pytest.raises(NotAvailableError, match="no distribution of a subject's measurements"):
             method(HISTORY, [4])
+
+
+def test_structures_are_named_as_users_write_them():
+    data = hl.load_dataset("sleepstudy")
+    fit = hl.TwoLevelModel.from_formula("reaction ~ days + (1 | subject)", data, residual=hl.AR1("days")).fit_reml()
+    with pytest.raises(DataError) as refused:
+        fit.predict_subject(data[data["subject"] == 308].assign(subject=1), times=[10.5])
+    assert "AR1('days')" in str(refused.value) and "start=" not in str(refused.value)

@@ -11,6 +11,7 @@ from samples import DENTAL
 
 import hierlmm
 from hierlmm.cli import main
+from hierlmm.fit.registry import ESTIMATORS
 
 
 def test_module_prints_help_in_a_process_of_its_own():
@@ -83,3 +84,10 @@ def test_examples_of_the_help_stand_in_single_quotes(capsys):
         assert main(arguments) == 0
         text = capsys.readouterr().out
         assert "hierlmm fit" in text and '"' not in text
+
+
+def test_help_lists_the_estimators_of_the_registry(capsys):
+    main(["fit", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"any of {', '.join(ESTIMATORS)}, with commas" in shown
+    assert f"sampler ({', '.join(name for name, one in ESTIMATORS.items() if one.samples)})" in shown
