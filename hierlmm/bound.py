@@ -9,6 +9,7 @@ from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.design import Design
 from hierlmm.design.questions import row_order_messages
 from hierlmm.errors import warn
+from hierlmm.frozen import Frozen
 from hierlmm.likelihood.checks import check_design
 from hierlmm.options import checked
 
@@ -20,7 +21,7 @@ OTHER_MODEL = (
 
 
 @checked
-class BoundModel:
+class BoundModel(Frozen):
     """A model and its data; `TwoLevelModel` and `MarginalModel` are made of it."""
 
     _design: Design
@@ -30,7 +31,7 @@ class BoundModel:
         check_design(design)
         for message in row_order_messages(design):
             warn(message)
-        self._design, self._priors = design, priors
+        self.__dict__.update(_design=design, _priors=priors)
         if priors is not None:
             _ = self.priors  # a prior that cannot be used is refused here, not when sampling starts
 

@@ -1,14 +1,29 @@
-"""Frozen results: tables handed out as copies, arrays that cannot be written to."""
+"""Frozen objects: no attribute can be set, tables are handed out as copies, arrays cannot be written to."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import FrozenInstanceError
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 
 
-class Sealed:
+class Frozen:
+    """Refuses to set or delete an attribute of whatever name, in every subclass.
+
+    A frozen dataclass alone refuses its own fields, and any other name only where a subclass is a dataclass as well.
+    What is computed once (``cached_property``) goes to ``__dict__`` directly.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+
+class Sealed(Frozen):
     """Hands out copies of its tables and Series, and read-only views of its arrays; what is private stays as it is.
 
     For frozen dataclasses, which stop nobody from writing *into* what they hold.

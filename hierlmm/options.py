@@ -273,7 +273,8 @@ def _title(door: Any, of: tuple[Any, ...]) -> str:
 
 
 def _names(signature: inspect.Signature) -> list[str]:
-    named = (p.name for p in signature.parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
+    unnamed = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    named = (p.name for p in signature.parameters.values() if p.kind not in unnamed)
     return [name for name in named if name != "self" and not name.startswith("_")]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from hierlmm.frozen import Sealed
+from hierlmm.options import checked
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class Page:
         return f'<div class="hierlmm" style="color: inherit; background: transparent">{"".join(pieces)}</div>'
 
 
+@checked
 class Result(Sealed):
     """Base of all results, which are frozen dataclasses: they have a ``table`` and say what they show in `_page`."""
 

@@ -45,9 +45,9 @@ class BesideGEE(Verbs):
         """
         from hierlmm.comparison.against_gee import beside_gee, counterpart
         from hierlmm.fit.gee import gee_fit
-        from hierlmm.gee.record import solve_gee
+        from hierlmm.gee.record import fit_gee
 
         if isinstance(correlation, GEENumbers):
             return beside_gee(self, correlation, ci, time=time, scale=scale, **gee)
         correlation, time = counterpart(self, correlation, time)
-        return beside_gee(self, gee_fit(solve_gee(self.design, correlation, time=time, scale=scale, **gee)), ci)
+        return beside_gee(self, gee_fit(fit_gee(self.design, correlation, time=time, scale=scale, **gee)), ci)

@@ -56,12 +56,12 @@ def _likelihood(model: BoundModel, *, reml: bool) -> Any:
 
 def _gee(model: BoundModel, correlation: str | None = None, *, time: Any = None, **options: Any) -> Any:
     from hierlmm.gee.counterpart import working_correlation
-    from hierlmm.gee.record import solve_gee
+    from hierlmm.gee.record import fit_gee
 
     if correlation is None:
         correlation, own = ("exchangeable", None) if model.design.term else working_correlation(model.design)
         time = own if time is None else time
-    return solve_gee(model.design, correlation, time=time, **options)
+    return fit_gee(model.design, correlation, time=time, **options)
 
 
 def _nuts(model: BoundModel, **options: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import wraps
-from types import FunctionType, MethodType
+from types import FunctionType, MappingProxyType, MethodType
 from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
@@ -36,7 +36,7 @@ class Fit(Result):
     design: Design
     estimator: str
     warnings: tuple[str, ...]
-    lacks: ClassVar[Mapping[str, Lack]] = {}
+    lacks: ClassVar[Mapping[str, Lack]] = MappingProxyType({})
     """Names that this kind of fit has nothing for, and why (`hierlmm.fits.capabilities`)."""
     has_draws: ClassVar[bool] = False
     """Whether it is a posterior."""
@@ -44,6 +44,12 @@ class Fit(Result):
     """Whether it is the maximum of a likelihood."""
     has_working_correlation: ClassVar[bool] = False
     """Whether it solves estimating equations with a working correlation of a subject's rows."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, lack in vars(cls).get("lacks", {}).items():  # help() says it too
+            if isinstance(own := getattr(cls, name, None), property):
+                setattr(cls, name, property(own.fget, doc=f"Not available: {lack.reason}."))
 
     def __getattribute__(self, name: str) -> Any:
         lacks = type(self).lacks
@@ -186,6 +192,11 @@ class Fit(Result):
         ----------
         unit : {"subject", "observation"}
             What is left out at a time.
+
+        Raises
+        ------
+        NotAvailableError
+            If the fit is no posterior.
         """
         self._absent("loo")
 
@@ -196,6 +207,11 @@ class Fit(Result):
         ----------
         covariances : bool
             The whole matrices of each subject instead of their diagonals.
+
+        Raises
+        ------
+        NotAvailableError
+            If the fit is by no likelihood, or has no random effects.
         """
         self._absent("blup_variances")
 

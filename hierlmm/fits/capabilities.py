@@ -7,7 +7,9 @@ called. What a fit has is asked by ``has_draws``, ``has_likelihood``, ``has_rand
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from hierlmm.errors import NotAvailableError, OtherNameError
 
@@ -26,9 +28,14 @@ class Lack:
         return NotAvailableError(f"{what} of {self.of.format(estimator)}", self.reason, self.remedy, self.see)
 
 
-def table(*lacks: tuple[str, Lack]) -> dict[str, Lack]:
-    """Name -> reason, from pairs of names (parted by blanks) and reason."""
-    return {name: lack for names, lack in lacks for name in names.split()}
+def table(*lacks: tuple[str, Lack]) -> Mapping[str, Lack]:
+    """Name -> reason, read-only, from pairs of names (parted by blanks) and reason."""
+    return MappingProxyType({name: lack for names, lack in lacks for name in names.split()})
+
+
+def both(first: Mapping[str, Lack], second: Mapping[str, Lack]) -> Mapping[str, Lack]:
+    """What either table names."""
+    return MappingProxyType({**first, **second})
 
 
 LME4 = {
@@ -61,12 +68,6 @@ NO_DRAWS = Lack(
     "use model.fit().loo(); to compare likelihood fits use their AIC (by ML where fixed effects differ)",
     "docs, page 'Posterior fits'",
 )
-ONE_VARIANCE = Lack(
-    "the three variances differ in what a likelihood fit takes as known (β, θ); a posterior of b has one "
-    "variance, which includes the uncertainty of both",
-    "use fit.b_sd ** 2, or model.fit_reml().blup_variances()",
-    "docs, page 'Teaching'",
-)
 LIKELIHOOD = table(("loo", NO_DRAWS))
 POSTERIOR = table(
     (
@@ -77,11 +78,19 @@ POSTERIOR = table(
             "docs, page 'Posterior fits'",
         ),
     ),
-    ("blup_variances", ONE_VARIANCE),
+    (
+        "blup_variances",
+        Lack(
+            "the three variances differ in what a likelihood fit takes as known (β, θ); a posterior of b has one "
+            "variance, which includes the uncertainty of both",
+            "use fit.b_sd ** 2, or model.fit_reml().blup_variances()",
+            "docs, page 'Teaching'",
+        ),
+    ),
 )
 GEE = table(
     (
-        f"{EFFECTS} variance_components is_singular",
+        f"{EFFECTS} variance_components is_singular blup_variances",
         Lack(
             "GEE models the mean over subjects and has no random effects and no variance between subjects",
             "use fit_reml(), fit_ml() or fit(); for the correlation within subjects see fit.correlation_parameters",
@@ -105,7 +114,6 @@ GEE = table(
         ),
     ),
     ("loo", NO_DRAWS),
-    ("blup_variances", ONE_VARIANCE),
     (
         "compare_marginal",
         Lack(

@@ -121,6 +121,11 @@ class LikelihoodEstimates(Fit):
         DataFrame by (subject, term), or xarray.Dataset (subject, term, term_bis)
             ``blup``, ``var_of_blup``, ``conditional``, ``prediction_error``.
 
+        Raises
+        ------
+        NotAvailableError
+            If the model has no random effects.
+
         References
         ----------
         Henderson, C. R. (1975). Best linear unbiased estimation and prediction under a selection model. Biometrics 31,

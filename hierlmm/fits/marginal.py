@@ -10,7 +10,7 @@ import pandas as pd
 from hierlmm.arrays import FloatArray
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit, Level
-from hierlmm.fits.capabilities import LIKELIHOOD, NO_EFFECTS, POSTERIOR, Lack
+from hierlmm.fits.capabilities import LIKELIHOOD, NO_EFFECTS, POSTERIOR, Lack, both
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.options import checked
@@ -39,13 +39,13 @@ class _WithoutEffects(Fit):
 class MarginalNumbers(_WithoutEffects, LikelihoodNumbers):
     """A marginal model fitted by restricted (REML) or full (ML) maximum likelihood."""
 
-    lacks: ClassVar[Mapping[str, Lack]] = LIKELIHOOD | NO_EFFECTS
+    lacks: ClassVar[Mapping[str, Lack]] = both(LIKELIHOOD, NO_EFFECTS)
 
 
 class MarginalPosteriorNumbers(_WithoutEffects, PosteriorNumbers):
     """Posterior draws of a marginal model."""
 
-    lacks: ClassVar[Mapping[str, Lack]] = POSTERIOR | NO_EFFECTS
+    lacks: ClassVar[Mapping[str, Lack]] = both(POSTERIOR, NO_EFFECTS)
 
     def _need_effects(self, asked: str, *, draws: bool = False, instead: str = "") -> None:
         raise NO_EFFECTS["b"].refusal(asked, self.estimator)

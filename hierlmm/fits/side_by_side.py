@@ -19,6 +19,7 @@ from hierlmm.errors import DataError, NotAvailableError, SpecificationError, clo
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import correlated_pairs
 from hierlmm.frames import quote, shorten
+from hierlmm.options import checked
 from hierlmm.results import Result
 
 COLUMNS = ["estimate", "se", "lower", "upper"]
@@ -29,6 +30,7 @@ TOLERANCE = 1e-10
 """Values of a column that are closer than this, relative to its largest, are taken as equal."""
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class SideBySide(Result):
     """Fits by label, the reference among them, and what they say about the same parameters; see `Comparison`."""

@@ -35,8 +35,9 @@ class GEERecord:
 
 
 @checked
-def solve_gee(
+def fit_gee(
     design: Design,
+    /,
     correlation: str = "exchangeable",
     *,
     time: Any = None,

@@ -4,7 +4,7 @@
 
 with b_s the draw of a subject's own effects, zero, or a draw from N(0, D_s). Nothing is held fixed: the spread of the
 draws is the uncertainty of β, b, D and σ together. Rows are taken in pieces, so that working arrays stay below
-`MEMORY_BUDGET` however many rows and draws there are.
+`rows.MEMORY_BUDGET` however many rows and draws there are.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def prediction_draws(
     Raises
     ------
     SpecificationError
-        If the draws would take more than `MEMORY_BUDGET`.
+        If the draws would take more than `hierlmm.predict.rows.MEMORY_BUDGET`.
     """
     import xarray as xr
 

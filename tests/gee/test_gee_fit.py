@@ -102,9 +102,9 @@ def test_a_design_without_random_effects_has_a_sigma(dental, fit):
     from hierlmm.design.build import design_from_fixed
     from hierlmm.design.formula import parse_formula
     from hierlmm.fit.make import fit_of
-    from hierlmm.gee.record import solve_gee
+    from hierlmm.gee.record import fit_gee
 
-    marginal = fit_of(solve_gee(design_from_fixed(parse_formula("distance ~ sex * time"), "subject", dental)))
+    marginal = fit_of(fit_gee(design_from_fixed(parse_formula("distance ~ sex * time"), "subject", dental)))
     assert marginal.sigma == pytest.approx(np.sqrt(fit.scale))
     np.testing.assert_allclose(marginal.standard_errors(), fit.standard_errors())
     assert "dropped" not in repr(marginal)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import pickle
-from dataclasses import replace
+import pkgutil
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pandas as pd
@@ -12,9 +14,13 @@ import pytest
 import xarray as xr
 from draws import posterior_like
 
+import hierlmm
 import hierlmm as hl
+from hierlmm.bound import BoundModel
 from hierlmm.design.design import ARRAYS
 from hierlmm.errors import NotAvailableError
+from hierlmm.frozen import Frozen
+from hierlmm.results import Result
 
 FORMULA = "distance ~ sex * time + (1 + time | subject)"
 
@@ -140,3 +146,59 @@ def test_loo_of_a_likelihood_fit_says_what_it_needs(fit):
     with pytest.raises(NotAvailableError, match="loo of a fit by REML") as error:
         fit.loo()
     assert "model.fit().loo()" in error.value.remedy
+
+
+# Every kind of result and of model.
+
+
+def kinds(base):
+    return {base, *(kind for below in base.__subclasses__() for kind in kinds(below))}
+
+
+for module in pkgutil.walk_packages(hierlmm.__path__, "hierlmm."):
+    if module.name != "hierlmm.__main__":
+        importlib.import_module(module.name)
+OUTER = sorted({k for k in kinds(Frozen) if k.__module__.startswith("hierlmm.")}, key=lambda k: k.__qualname__)
+
+
+def test_every_result_and_model_is_among_them():
+    assert {Result, BoundModel, *kinds(Result), *kinds(BoundModel)} <= set(OUTER)
+    shown = {k for k in vars(hl).values() if isinstance(k, type)} | {getattr(hl, name) for name in hl.__all__}
+    fits = {"LikelihoodFit", "MarginalFit", "GEEFit", "PosteriorFit", "MarginalPosterior"}
+    assert fits | {"TwoLevelModel", "MarginalModel", "Comparison", "Interpretation"} <= {k.__name__ for k in OUTER}
+    assert {k for k in shown if isinstance(k, type) and issubclass(k, Result)} <= set(OUTER)
+
+
+@pytest.mark.parametrize("kind", OUTER, ids=lambda kind: kind.__qualname__)
+@pytest.mark.parametrize("name", ["beta", "D", "design", "warnings", "table", "typo", "_design", "__dict__"])
+def test_no_attribute_of_a_result_or_model_can_be_set(kind, name):
+    made = object.__new__(kind)
+    with pytest.raises(FrozenInstanceError, match=name):
+        setattr(made, name, 1)
+    with pytest.raises(FrozenInstanceError, match=name):
+        delattr(made, name)
+
+
+def test_a_frozen_fit_is_computed_once_copied_replaced_and_pickled(model, fit):
+    for name, value in {"beta": 0 * fit.beta, "D": 0, "typo": 1, "warnings": ()}.items():
+        with pytest.raises(FrozenInstanceError, match=name):
+            setattr(fit, name, value)
+    assert fit.large_sample is fit.large_sample  # a cached property
+    with pytest.raises(FrozenInstanceError):
+        del fit.large_sample
+    for other in (copy.copy(fit), copy.deepcopy(fit), pickle.loads(pickle.dumps(fit)), replace(fit, warnings=("a",))):
+        pd.testing.assert_series_equal(other.beta, fit.beta)
+        with pytest.raises(FrozenInstanceError):
+            other.beta = 0
+    again = pickle.loads(pickle.dumps(model))
+    assert again.fit_reml().criterion == fit.criterion
+    both = hl.compare(fit, model.fit_ml())
+    pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(both)).table, both.table)
+
+
+@pytest.mark.parametrize("kind", [k for k in OUTER if "lacks" in dir(k)], ids=lambda kind: kind.__qualname__)
+def test_what_a_kind_of_fit_lacks_cannot_be_changed(kind):
+    with pytest.raises(AttributeError):
+        kind.lacks.clear()
+    with pytest.raises(TypeError):
+        kind.lacks["beta"] = None

@@ -40,6 +40,7 @@ class CAR1(Decaying):
         Where the search for φ begins.
     """
 
+    time: str = ""
     start_range: ClassVar[tuple[str, float, float]] = ("phi", 0.0, 1.0)
     rule: ClassVar[str] = "phi^|{t}_s - {t}_t|"
     kernel: ClassVar[str] = "decay"

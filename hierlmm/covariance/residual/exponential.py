@@ -36,6 +36,7 @@ class Exponential(Decaying):
         Where the search for the range begins.
     """
 
+    time: str = ""
     start_range: ClassVar[tuple[str, float, float]] = ("range", 0.0, np.inf)
     rule: ClassVar[str] = "exp(-|{t}_s - {t}_t| / range)"
     kernel: ClassVar[str] = "decay"

@@ -34,6 +34,7 @@ class Gaussian(Decaying):
         Where the search for the range begins.
     """
 
+    time: str = ""
     start_range: ClassVar[tuple[str, float, float]] = ("range", 0.0, np.inf)
     rule: ClassVar[str] = "exp(-(|{t}_s - {t}_t| / range)²)"
     serial: ClassVar[bool] = False
