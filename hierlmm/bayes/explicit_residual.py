@@ -45,7 +45,7 @@ def refuse_dense(design: Design, priors: ResolvedPriors) -> None:
     if correlation is not None and not correlation.explicit:
         reason = "the explicit model is written for AR1, CAR1, Exponential and CompoundSymmetry"
         raise NotAvailableError(f"{correlation} in PyMC", reason, remedy, see)
-    if variance is not None and not variance.linear:
+    if variance is not None and not variance._linear:
         reason = "the explicit model is written for VarIdent, VarPower and VarExp"
         raise NotAvailableError(f"{variance} in PyMC", reason, remedy, see)
     if correlation is not None and correlation.has_nugget and design.rows_per_subject.max() > LONGEST:

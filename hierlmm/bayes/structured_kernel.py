@@ -105,7 +105,7 @@ def _linear(rows: ResidualRows) -> bool:
     if rows.variance is None:
         return True
     free = all(np.isinf(p.upper) and (p.lower == 0.0 or np.isinf(p.lower)) for p in rows.variance.parameters)
-    return free and rows.variance.spec.linear
+    return free and rows.variance.spec._linear
 
 
 # Long: whitening, density and their reverse in one compiled pass; split into helpers it took a fifth longer to compile.

@@ -153,7 +153,7 @@ class BoundVariance(_Bound):
     @property
     def groups(self) -> tuple[str, ...]:
         """Groups with an SD of their own, the reference first; empty for a function of a number."""
-        return self.spec.groups(self.state)
+        return self.spec._groups(self.state)
 
     def report(self, eta: FloatArray) -> dict[str, float]:
         """Parameters by name."""
@@ -283,7 +283,7 @@ def bind_correlation(
         reason = "there is no pair of rows within a subject to correlate"
         raise data_error(received, reason, "check the subject column, or leave the correlation out")
     positive = gaps[inner & (gaps > 0.0)]
-    largest, step = spec.largest(rows.t, rows.start), float(np.median(positive)) if positive.size else 1.0
+    largest, step = spec._largest(rows.t, rows.start), float(np.median(positive)) if positive.size else 1.0
     neighbour, occasions = _neighbour_correlation(residual, inner), _occasion_correlation(spec, rows, residual, mixed)
     observed = Observed(largest, step, neighbour, rows.labels, occasions, mixed)
     parameters = check_parameters(type(spec).__name__, spec.parameters(observed))

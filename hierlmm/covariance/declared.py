@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import FunctionType
 
 from hierlmm.arrays import FloatArray
 from hierlmm.errors import DataError, SpecificationError
 
-__all__ = ["data_error", "difference", "keep_together", "specification_error"]
+__all__ = ["data_error", "difference", "keep_together", "refuse_fields", "specification_error"]
 
 SEE = "docs, page 'Residual structures'"
 data_error, specification_error = partial(DataError, see=SEE), partial(SpecificationError, see=SEE)
@@ -26,12 +28,39 @@ def difference(function: Callable[[FloatArray], FloatArray], at: FloatArray, j: 
 
 
 def keep_together(cls: type, base: type, definitions: Sequence[str], statements: Sequence[str]) -> None:
-    """Take back what a class inherits and says of a definition that it, or a class nearer to it, has replaced."""
+    """Take back what a class inherits and says of a definition that it, or a class nearer to it, has replaced.
+
+    Only what a class had defined can be replaced: what a mixin says, or a base that leaves the definition open, is said
+    of every one.
+    """
+    order = cls.__mro__
 
     def place(name: str) -> int:
-        return next(k for k, c in enumerate(cls.__mro__) if name in vars(c))
+        return next((k for k, c in enumerate(order) if name in vars(c)), len(order))
 
-    nearest = min(map(place, definitions))
+    def defines(c: type, name: str) -> bool:
+        return c is not base and name in vars(c) and not getattr(vars(c)[name], "__isabstractmethod__", False)
+
     for name in statements:
-        if place(name) > nearest:
-            setattr(cls, name, vars(base)[name])
+        said = place(name)
+        for definition in definitions:
+            replaced = order[place(definition) + 1 : said]
+            if place(definition) < said and any(defines(c, definition) for c in (*replaced, *order[said].__mro__)):
+                setattr(cls, name, vars(base)[name])
+
+
+def refuse_fields(cls: type, *reserved: str) -> None:
+    """Refuse fields of a user's class that would hide a method, or an attribute named here.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    fields = getattr(cls, "__dataclass_fields__", {})  # of the classes above
+    for name, annotation in inspect.get_annotations(cls).items():
+        above = next((vars(c)[name] for c in cls.__mro__[1:] if name in vars(c)), None)
+        hidden = isinstance(above, FunctionType) or (isinstance(above, property) and name not in vars(cls))
+        if (name in reserved or (hidden and name not in fields)) and "ClassVar" not in str(annotation):
+            received = f"{cls.__name__} with a field {name!r}"
+            reason = "every structure has something else of that name, which the field would hide"
+            raise specification_error(received, reason, f"give the field another name, for example own_{name}")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
-from hierlmm.covariance.declared import data_error, difference, keep_together, specification_error
+from hierlmm.covariance.declared import data_error, difference, keep_together, refuse_fields, specification_error
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.frames import is_number, levels_in_use, quote
 from hierlmm.options import checked_constructor, renamed
@@ -48,7 +48,7 @@ class VarianceFunction(ABC):
     """How the residual SD depends on a covariate or on the fitted value.
 
     To add a function, write a frozen dataclass with `prepare`, `parameters` and `log_ratio`; all else is optional. What
-    a class says of its `log_ratio` (`formula`, `symbols`, `groups`, `linear`) is not inherited by one that replaces it.
+    a class says of its `log_ratio` (`formula`, `symbols`, `derivatives`) is not inherited by one that replaces it.
 
     Attributes
     ----------
@@ -57,18 +57,18 @@ class VarianceFunction(ABC):
     centred : bool
         Whether the search and the prior of σ refer to the average row rather than to the rows where the ratio is 1,
         which may lie far outside the data.
-    linear : bool
-        Whether `log_ratio` is linear in the unconstrained parameters, which NUTS makes use of.
     """
 
     variable: str | None
     centred: ClassVar[bool] = False
-    linear: ClassVar[bool] = False
+    _linear: ClassVar[bool] = False
+    """Whether `log_ratio` is linear in the unconstrained parameters, which NUTS makes use of."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        keep_together(cls, VarianceFunction, ("log_ratio",), ("formula", "symbols"))
-        keep_together(cls, VarianceFunction, ("log_ratio", "parameters", "prepare"), ("groups", "linear"))
+        refuse_fields(cls)
+        keep_together(cls, VarianceFunction, ("log_ratio",), ("formula", "symbols", "derivatives"))
+        keep_together(cls, VarianceFunction, ("log_ratio", "parameters", "prepare"), ("_groups", "_linear"))
 
     @abstractmethod
     def prepare(self, column: pd.Series) -> tuple[FloatArray, Any]:
@@ -148,7 +148,7 @@ class VarianceFunction(ABC):
         """
         return None
 
-    def groups(self, state: Any) -> tuple[str, ...]:
+    def _groups(self, state: Any) -> tuple[str, ...]:
         """Labels of groups with an SD of their own, the reference first; empty for a function of a number.
 
         Parameters
@@ -174,7 +174,7 @@ class VarIdent(VarianceFunction):
     """
 
     variable: str = ""
-    linear: ClassVar[bool] = True
+    _linear: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_column("VarIdent", self.variable)
@@ -227,7 +227,7 @@ class VarIdent(VarianceFunction):
         """The ratio of the row's group."""
         return write.powered(write.code("ratio") + "(" + write.covariate(row) + ")", power)
 
-    def groups(self, state: tuple[Any, ...]) -> tuple[str, ...]:
+    def _groups(self, state: tuple[Any, ...]) -> tuple[str, ...]:
         """All groups."""
         return tuple(map(str, state))
 
@@ -246,7 +246,7 @@ class _OfNumber(VarianceFunction):
 
     variable: str | None = None
     centred: ClassVar[bool] = True
-    linear: ClassVar[bool] = True
+    _linear: ClassVar[bool] = True
     parameter: ClassVar[str]
     spreading: ClassVar[tuple[str, str]]
 

@@ -106,7 +106,7 @@ def variance_words(spec: VarianceFunction) -> str:
 
 def same_variance_words(design: Design) -> str:
     """What must be known of a structure with one variance, where others mean variances, too."""
-    return "" if design.residual is None or design.residual_variance is not None else design.residual.variance_words()
+    return "" if design.residual is None or design.residual_variance is not None else design.residual._variance_words()
 
 
 def correlation_matrix(design: Design, parameters: Mapping[str, float]) -> tuple[list[str], np.ndarray] | None:
@@ -120,7 +120,7 @@ def correlation_matrix(design: Design, parameters: Mapping[str, float]) -> tuple
         if bound is None:
             return None
         labels = bound.rows.labels
-    return spec.table(list(parameters.values()), labels)
+    return spec._table(list(parameters.values()), labels)
 
 
 class _Writer:
@@ -256,7 +256,7 @@ class ResidualSymbols:
         entry, formula = self.r(), formula_of(spec)
         groups: list[tuple[Markup, ...]] = [(entry_of("R", "jk"),)]
         if entry is not None:
-            groups.append((" = " + entry, OTHER_ROW) if spec.off_diagonal or spec.has_nugget else (" = " + entry,))
+            groups.append((" = " + entry, OTHER_ROW) if spec._off_diagonal or spec.has_nugget else (" = " + entry,))
         elif formula:
             groups.append((m.words(", where R[s, t] = ") + code(formula),))
         else:

@@ -14,7 +14,7 @@ def working_correlation(design: Design) -> tuple[str, str | None]:
         return found
     raise SpecificationError(
         f"GEE for {spec}",
-        "no working correlation of GEE is its counterpart" + (spec.working_hint if spec else ""),
+        "no working correlation of GEE is its counterpart" + (spec._working_hint if spec else ""),
         "name one: fit_gee('exchangeable'), fit_gee('ar1', time='...'), fit_gee('unstructured', time='...') or "
         "fit_gee('independence'); the robust standard errors do not depend on its being right",
         "docs, page 'GEE'",

@@ -254,7 +254,7 @@ def test_a_class_with_a_matrix_is_printed_written_down_and_has_priors():
     fit = own.fit_reml()
     assert "Residual correlation: Plain('age')\n" in repr(fit)
     assert all(name in repr(fit) for name in ("rho", "power"))
-    assert ", with rho = " in equations(own.design, fit).text
+    assert ", with rho = " in " ".join(equations(own.design, fit).text.split())
 
 
 def test_what_a_class_says_of_its_matrix():
@@ -284,6 +284,136 @@ def test_statements_are_not_inherited_by_another_matrix():
     assert (hl.AR1.kernel, hl.AR1.explicit, Moved.kernel, Moved.explicit) == ("power", True, "", False)
     assert hl.AR1().symbols is not None
     assert Moved.formula is hl.ResidualCorrelation.formula
+
+
+class Common(hl.ResidualCorrelation):
+    """What a user's own structures share: it says something and leaves the matrix open."""
+
+    def formula(self):
+        return "my " + type(self).__name__
+
+    def words(self):
+        return "of mine"
+
+
+class Mixin:
+    def formula(self):
+        return "mixed " + type(self).__name__
+
+
+def own_matrix(self, t, values):
+    return decay(t, values)
+
+
+@pytest.mark.parametrize("bases", [(Common,), (Mixin, hl.ResidualCorrelation), (Mixin, Common), (Mixin, hl.AR1)])
+def test_what_a_common_base_or_a_mixin_says_is_kept(bases):
+    body = {"parameters": lambda self, observed: (RHO,), "matrix": own_matrix, "__annotations__": {"time": "str"}}
+    own = dataclass(frozen=True)(type("Own", bases, dict(body)))("age")
+    said = "mixed Own" if Mixin in bases else "my Own"
+    assert own.formula() == said
+    assert said in repr(model(own).fit_ml())
+    assert (own.words() == "of mine") == (Common in bases)
+
+    class Below(type(own)):
+        """Says nothing of its own."""
+
+    assert Below("age").formula() == said.replace("Own", "Below")
+
+
+def test_what_was_said_of_a_matrix_goes_with_it_in_a_class_below():
+    class First(Common):
+        time = "age"
+
+        def parameters(self, observed):
+            return (RHO,)
+
+        def matrix(self, t, values):
+            return decay(t, values)
+
+    class Second(First):
+        def matrix(self, t, values):
+            return decay(t, values) ** 2
+
+    class Spoken(First):
+        def formula(self):
+            return "rho^lag"
+
+    class Third(Spoken):
+        matrix = Second.matrix
+
+    class Fourth(Mixin, Spoken):
+        matrix = Second.matrix
+
+    assert First().formula() == "my First"
+    assert Spoken().formula() == "rho^lag"
+    assert (Second().formula(), Third().formula()) == ("Second", "Third")
+    assert Fourth().formula() == "mixed Fourth"
+
+
+def test_what_a_common_base_of_variance_functions_says_is_kept():
+    class Named(hl.VarianceFunction):
+        def formula(self):
+            return "my " + type(self).__name__
+
+    @dataclass(frozen=True)
+    class Own(Named):
+        variable: str
+
+        def prepare(self, column):
+            return column.to_numpy(dtype=float), None
+
+        def parameters(self, v, state):
+            return (hl.Parameter("rate", 0.1),)
+
+        def log_ratio(self, v, values):
+            return values[0] * v
+
+    class Mixed(Mixin, hl.VarExp):
+        def log_ratio(self, v, values):
+            return values[0] * v**2
+
+    assert Own("age").formula() == "my Own"
+    assert Mixed("age").formula() == "mixed Mixed"
+    assert not Mixed._linear
+    v, values = np.array([1.0, 2.0]), np.array([0.5])
+    np.testing.assert_allclose(Mixed("age").derivatives(v, values), [[1.0, 4.0]])  # not those of VarExp
+
+
+def test_a_decay_that_is_replaced_takes_its_statements_with_it():
+    class Slow(hl.CAR1):
+        def decay(self, gaps, value):
+            return value ** np.sqrt(gaps)
+
+    gaps = np.array([0.0, 2.0, 2.0])
+    assert hl.CAR1("age").markov(gaps, np.array([0.5])) is not None
+    assert Slow("age").markov(gaps, np.array([0.5])) is None
+    assert (Slow.kernel, Slow("age").formula(), Slow("age").working()) == ("", "Slow", None)
+
+
+@pytest.mark.parametrize("name", ["words", "notes", "symbols", "working", "formula", "report", "kernel", "explicit"])
+def test_a_field_with_the_name_of_a_method_is_refused(name):
+    with pytest.raises(SpecificationError, match=f"Own with a field '{name}'") as error:
+        type("Own", (hl.ResidualCorrelation,), {"__annotations__": {"time": "str", name: "int"}})
+    assert "Residual structures" in error.value.see
+
+
+@pytest.mark.parametrize("name", ["table", "largest", "groups", "linear", "working_hint", "off_diagonal", "mine"])
+def test_other_names_are_free_for_fields(name):
+    body = {"parameters": lambda self, observed: (RHO,), "matrix": own_matrix}
+    body["__annotations__"] = {"time": "str", name: "int"}
+    own = dataclass(frozen=True)(type("Own", (hl.ResidualCorrelation,), body))("age", 3)
+    assert getattr(model(own).fit_ml().design.residual, name) == 3
+
+
+def test_fields_of_a_variance_function():
+    @dataclass(frozen=True)
+    class Power(hl.VarPower):
+        groups: int = 3
+        linear: bool = False
+
+    with pytest.raises(SpecificationError, match="a field 'symbols'"):
+        type("Own", (hl.VarPower,), {"__annotations__": {"symbols": "int"}})
+    assert model(None, Power("age")).fit_ml().converged
 
 
 class Squared(hl.AR1):

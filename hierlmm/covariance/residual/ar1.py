@@ -48,7 +48,7 @@ class AR1(Decaying):
     rule: ClassVar[str] = "rho^|s - t|"
     kernel: ClassVar[str] = "power"
     explicit: ClassVar[bool] = True
-    working_hint: ClassVar[str] = " (a working AR(1) needs a column of times)"
+    _working_hint: ClassVar[str] = " (a working AR(1) needs a column of times)"
 
     def decaying(self, observed: Observed) -> Parameter:
         """``rho``."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.arrays import FloatArray
-from hierlmm.covariance.declared import difference, keep_together, specification_error
+from hierlmm.covariance.declared import difference, keep_together, refuse_fields, specification_error
 from hierlmm.covariance.parameters import Parameter, natural_values
 from hierlmm.errors import NotAvailableError
 
@@ -105,16 +105,12 @@ class ResidualCorrelation(ABC):
         Whether positions are labels, the same for every subject.
     stationary : bool
         Whether only differences of positions matter.
-    off_diagonal : bool
-        Whether `symbols` are the correlation of two different rows only.
     correlations : bool
         Whether what `report` shows are correlations rather than the parameters (intervals by Fisher's z).
     kernel : str
         Name of the compiled function that evaluates this matrix for NUTS; empty takes the Python route.
     explicit : bool
         Whether `explicit_form` exists.
-    working_hint : str
-        What GEE's refusal adds where `working` is None.
     """
 
     time: str | None
@@ -122,19 +118,25 @@ class ResidualCorrelation(ABC):
     integer: ClassVar[bool] = False
     by_occasion: ClassVar[bool] = False
     stationary: ClassVar[bool] = True
-    off_diagonal: ClassVar[bool] = False
     correlations: ClassVar[bool] = False
     kernel: ClassVar[str] = ""
     explicit: ClassVar[bool] = False
-    working_hint: ClassVar[str] = ""
+    _off_diagonal: ClassVar[bool] = False
+    """Whether `symbols` are the correlation of two different rows only."""
+    _working_hint: ClassVar[str] = ""
+    """What GEE's refusal adds where `working` is None."""
+    _definitions: ClassVar[tuple[str, ...]] = ("matrix",)
+    """Methods that say what the matrix is; what is said of them goes with them."""
     _bounds: ClassVar[tuple[tuple[float, float], ...] | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        told = ("formula", "symbols", "off_diagonal", "words", "variance_words", "notes", "working", "table", "report")
-        written = ("correlations", "markov", "derivatives")
-        keep_together(cls, ResidualCorrelation, ("matrix",), told + written)
-        keep_together(cls, ResidualCorrelation, ("matrix", "markov", "parameters"), ("kernel", "explicit"))
+        refuse_fields(cls, "kernel", "explicit")
+        told = ("formula", "symbols", "_off_diagonal", "words", "_variance_words", "notes", "working", "_table")
+        written = ("report", "correlations", "markov", "derivatives")
+        keep_together(cls, ResidualCorrelation, cls._definitions, told + written)
+        compiled = (*cls._definitions, "markov", "parameters")
+        keep_together(cls, ResidualCorrelation, compiled, ("kernel", "explicit"))
 
     @property
     def has_nugget(self) -> bool:
@@ -214,7 +216,7 @@ class ResidualCorrelation(ABC):
         object.__setattr__(own, "_bounds", tuple((p.lower, p.upper) for p in parameters))
         return own
 
-    def largest(self, t: FloatArray, start: NDArray[np.int64]) -> int:
+    def _largest(self, t: FloatArray, start: NDArray[np.int64]) -> int:
         """Size of the largest matrix, ``Observed.largest``; by default most rows of any subject.
 
         Parameters
@@ -278,7 +280,7 @@ class ResidualCorrelation(ABC):
         """
         return {p.name: float(v) for p, v in zip(self.parameters(observed), values, strict=True)}
 
-    def table(self, values: Sequence[float], labels: Sequence[str]) -> tuple[list[str], FloatArray] | None:
+    def _table(self, values: Sequence[float], labels: Sequence[str]) -> tuple[list[str], FloatArray] | None:
         """Labels and matrix of what `report` shows, where these are all correlations of the structure.
 
         Parameters
@@ -309,7 +311,7 @@ class ResidualCorrelation(ABC):
         by = "the order of the rows" if self.time is None else self.time
         return f"correlated ({type(self).__name__}, by {by})"
 
-    def variance_words(self) -> str:
+    def _variance_words(self) -> str:
         """What must be known of its one variance; empty as a rule."""
         return ""
 

@@ -44,7 +44,7 @@ class CompoundSymmetry(ResidualCorrelation):
     time: ClassVar[None] = None  # type: ignore[misc]
     ties: ClassVar[bool] = True
     counts_rows: ClassVar[bool] = False
-    off_diagonal: ClassVar[bool] = True
+    _off_diagonal: ClassVar[bool] = True
     kernel: ClassVar[str] = "share"
     explicit: ClassVar[bool] = True
 

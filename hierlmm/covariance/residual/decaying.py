@@ -40,6 +40,7 @@ class Decaying(ResidualCorrelation):
     start_range: ClassVar[tuple[str, float, float]]
     rule: ClassVar[str]
     serial: ClassVar[bool] = True
+    _definitions: ClassVar[tuple[str, ...]] = ("matrix", "decay")
 
     def __post_init__(self) -> None:
         name = type(self).__name__

@@ -53,7 +53,7 @@ class Toeplitz(ResidualCorrelation):
 
     time: str | None = None
     integer: ClassVar[bool] = True
-    off_diagonal: ClassVar[bool] = True
+    _off_diagonal: ClassVar[bool] = True
     correlations: ClassVar[bool] = True
     kernel: ClassVar[str] = "toeplitz"
 
@@ -75,7 +75,7 @@ class Toeplitz(ResidualCorrelation):
         """Exact, through the Durbin-Levinson recursion."""
         return autocorrelations(values)[1][:, lags(t).astype(np.intp)]
 
-    def largest(self, t: FloatArray, start: NDArray[np.int64]) -> int:
+    def _largest(self, t: FloatArray, start: NDArray[np.int64]) -> int:
         """Largest lag of any subject and one; refuse where a shorter one is seen nowhere, or there are very many."""
         longest = int(np.max(t[start[1:] - 1] - t[start[:-1]]))
         column = "the order of the rows" if self.time is None else repr(self.time)
@@ -100,7 +100,7 @@ class Toeplitz(ResidualCorrelation):
         """Correlations by lag."""
         return {f"rho({k + 1})": float(r) for k, r in enumerate(autocorrelations(values)[0][1:])}
 
-    def table(self, values: Sequence[float], labels: Sequence[str]) -> tuple[list[str], FloatArray]:
+    def _table(self, values: Sequence[float], labels: Sequence[str]) -> tuple[list[str], FloatArray]:
         """Rows by their order."""
         at = np.arange(len(values) + 1.0)
         return [f"{i + 1:.0f}" for i in at], np.array([1.0, *values])[lags(at).astype(np.intp)]

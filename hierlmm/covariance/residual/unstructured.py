@@ -42,7 +42,7 @@ class Unstructured(ResidualCorrelation):
     time: str = ""
     by_occasion: ClassVar[bool] = True
     stationary: ClassVar[bool] = False
-    off_diagonal: ClassVar[bool] = True
+    _off_diagonal: ClassVar[bool] = True
     correlations: ClassVar[bool] = True
     kernel: ClassVar[str] = "unstructured"
 
@@ -91,7 +91,7 @@ class Unstructured(ResidualCorrelation):
         R = L @ L.T
         return {f"rho({labels[j]}, {labels[i]})": float(R[i, j]) for i, j in _pairs(len(labels))}
 
-    def table(self, values: Sequence[float], labels: Sequence[str]) -> tuple[list[str], FloatArray]:
+    def _table(self, values: Sequence[float], labels: Sequence[str]) -> tuple[list[str], FloatArray]:
         """By occasion."""
         R = _below(np.array(values))
         return list(labels), R + R.T + np.eye(len(R))
@@ -108,7 +108,7 @@ class Unstructured(ResidualCorrelation):
         """A correlation for each pair."""
         return f"correlated, with a correlation for each pair of values of {self.time}"
 
-    def variance_words(self) -> str:
+    def _variance_words(self) -> str:
         """One variance; elsewhere unstructured means variances, too."""
         return f"one for all occasions; the UN of SAS has one for each, UnstructuredHeterogeneous({self.time!r})"
 
