@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import pickle
 import pkgutil
+import types
 from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
@@ -202,3 +204,41 @@ def test_what_a_kind_of_fit_lacks_cannot_be_changed(kind):
         kind.lacks.clear()
     with pytest.raises(TypeError):
         kind.lacks["beta"] = None
+
+
+@pytest.mark.parametrize("kind", OUTER, ids=lambda kind: kind.__qualname__)
+def test_every_public_method_looks_at_its_arguments(kind):
+    methods = {name: inspect.getattr_static(kind, name) for name in dir(kind) if not name.startswith("_")}
+    unchecked = {n for n, m in methods.items() if isinstance(m, types.FunctionType) and not hasattr(m, "__wrapped__")}
+    assert not unchecked
+
+
+def test_unknown_arguments_of_methods_of_results_are_refused_in_four_parts(model, fit):
+    both = hl.compare(fit, model.fit_ml())
+    for ask, words in (
+        (lambda: both.wide(digits=3), "Comparison.wide\\(\\) with digits=3"),
+        (lambda: both.to_frame(x=1), "Comparison.to_frame\\(\\) with x=1"),
+        (lambda: fit.to_frame(x=1), "LikelihoodFit.to_frame\\(\\) with x=1"),
+        (lambda: fit.interpret().to_frame(x=1), "Interpretation.to_frame\\(\\) with x=1"),
+        (lambda: fit.compare_marginal(blah=3), "fit_gee\\(\\) with blah=3"),
+    ):
+        with pytest.raises(hl.ArgumentError, match=words) as error:
+            ask()
+        assert "design" not in error.value.remedy
+
+
+@pytest.mark.parametrize("kind", [k for k in OUTER if "lacks" in vars(k)], ids=lambda kind: kind.__qualname__)
+def test_help_says_what_a_kind_of_fit_lacks(kind):
+    for name, lack in kind.lacks.items():
+        if isinstance(own := getattr(kind, name, None), property):
+            assert own.__doc__ == f"Not available: {lack.reason}."
+    assert "NotAvailableError" in kind.loo.__doc__ or "loo" not in kind.lacks
+    assert "NotAvailableError" in kind.blup_variances.__doc__
+
+
+def test_help_of_a_structure_says_that_it_needs_a_time():
+    for kind in (hl.CAR1, hl.Exponential, hl.Gaussian):
+        assert str(inspect.signature(kind).parameters["time"].annotation) == "str"
+        with pytest.raises(hl.SpecificationError):
+            kind(None)
+    assert str(inspect.signature(hl.AR1).parameters["time"].annotation) == "str | None"

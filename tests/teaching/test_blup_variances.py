@@ -92,5 +92,6 @@ def test_what_has_no_random_effects_has_no_blups(dental):
     marginal = hl.MarginalModel("distance ~ time", correlation=hl.CompoundSymmetry(), subject="subject", data=dental)
     gee = hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental).fit_gee()
     for fit, received in ((marginal.fit_reml(), "of a marginal model"), (gee, "blup_variances of a fit by GEE")):
-        with pytest.raises(hl.NotAvailableError, match=received):
+        with pytest.raises(hl.NotAvailableError, match=received) as error:
             fit.blup_variances()
+        assert "b_sd" not in error.value.remedy  # which they have not either
