@@ -103,10 +103,8 @@ def test_serial_whitening_in_one_pass_equals_a_cholesky_factor(rho, nugget):
 
     def whiten(values):
         form = spec.markov(gaps, values)
-        N = M.shape[1]
-        tape = (np.empty(N), np.empty(N), np.empty(N), np.empty_like(M))
-        work = M.copy()
-        return serial_whiten(work, start, float(form.u), form.decay, *tape), work, form, tape
+        work, tape = M.copy(), np.empty((3 + len(M), M.shape[1]))
+        return serial_whiten(work, start, float(form.u), form.decay, tape), work, form, tape
 
     log_det, work, form, tape = whiten(values)
     expected = 0.0
@@ -120,8 +118,7 @@ def test_serial_whitening_in_one_pass_equals_a_cholesky_factor(rho, nugget):
     assert log_det == pytest.approx(expected, rel=1e-7, abs=1e-10)
     if abs(rho) > 0.99 or (rho == 0.0 and nugget):
         return
-    d_adjoint = np.empty(M.shape[1])
-    u_adjoint = serial_pull_back(adjoint.copy(), work, start, float(form.u), form.decay, *tape, d_adjoint)
+    u_adjoint, d_adjoint = serial_pull_back(adjoint.copy(), work, start, float(form.u), form.decay, tape)
     gradient = u_adjoint * form.du + form.d_decay @ d_adjoint
 
     def objective(values):
