@@ -22,12 +22,14 @@ from hierlmm.bayes.distributions import LKJ, Normal
 from hierlmm.covariance.random import lowest_corr
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.errors import NotAvailableError
+from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
 
 SEE = "docs, page 'Priors'"
 AVERAGE = " (at average covariates)"
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class ResolvedPriors(Result):
     """Every prior of a model.
