@@ -278,7 +278,9 @@ class Calibration(Result):
             p = table["p_uniform"].min()
             chance = 100 * (1.0 - (1.0 - p) ** k)
             return SAY("calibration.unclear", names=shorten(outside), p=p, k=k, chance=chance, cover=cover)
-        return SAY("calibration.good", k=k, cover=cover)
+        n = len(self.checks)
+        few = SAY("calibration.few", n=n, mildest=100 * mildest_error(n)) if n < FEW else ""
+        return SAY("calibration.good", k=k, cover=cover, few=few)
 
     def _shape(self, name: str) -> str:
         pit = (self.ranks[name].to_numpy() + 0.5) / (self.n_ranks + 1)
@@ -290,10 +292,6 @@ class Calibration(Result):
 
     def _notes(self) -> list[str]:
         notes, total = [], len(self.checks)
-        if not self._miscalibrated and total < FEW:
-            notes.append(
-                SAY("calibration_notes.few", sets=count(total, "data set"), mildest=100 * mildest_error(total))
-            )
         if self.failures:
             n, first = len(self.failures), self.failures[0]._asdict()
             notes.append(
