@@ -11,7 +11,7 @@ from hierlmm.design.build import design_from_fixed
 from hierlmm.design.formula import parse_formula
 from hierlmm.design.residual import make_residual
 from hierlmm.fit.estimators import FittedModel, fit_by
-from hierlmm.options import checked_with_constructor, refuse_arguments
+from hierlmm.options import arguments_of, checked_with_constructor, refuse_arguments
 
 if TYPE_CHECKING:
     from hierlmm.fit.gee import GEEFit
@@ -79,7 +79,7 @@ class MarginalModel(FittedModel["MarginalFit"]):
         missing: str = "raise",
         **unknown: Any,
     ) -> None:
-        refuse_arguments("MarginalModel", unknown, SLIPS, *OTHER_MODEL)
+        refuse_arguments("MarginalModel", unknown, SLIPS, *OTHER_MODEL, arguments_of(MarginalModel))
         structure = make_residual(correlation, variance)
         self._set(design_from_fixed(parse_formula(formula), subject, data, residual=structure, missing=missing), priors)
 

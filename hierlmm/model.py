@@ -14,7 +14,7 @@ from hierlmm.design.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_leve
 from hierlmm.design.residual import make_residual
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fit.estimators import FittedModel, fit_by
-from hierlmm.options import checked_with_constructor, refuse_arguments
+from hierlmm.options import arguments_of, checked_with_constructor, refuse_arguments
 
 if TYPE_CHECKING:
     from hierlmm.fit.gee import GEEFit
@@ -91,7 +91,7 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         missing: str = "raise",
         **unknown: Any,
     ) -> None:
-        refuse_arguments("TwoLevelModel", unknown, SLIPS, *OTHER_MODEL)
+        refuse_arguments("TwoLevelModel", unknown, SLIPS, *OTHER_MODEL, arguments_of(TwoLevelModel))
         _only_gaussian(family)
         structure = make_residual(residual, residual_variance)
         hierarchy = hierarchy_from_levels(level1, level2, subject=subject, random=random, covariance=covariance)
@@ -124,7 +124,7 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         residual, residual_variance, family, priors, missing
             As for `TwoLevelModel`.
         """
-        refuse_arguments("TwoLevelModel.from_formula", unknown, SLIPS, *OTHER_MODEL)
+        refuse_arguments("TwoLevelModel.from_formula", unknown, SLIPS, *OTHER_MODEL, arguments_of(cls.from_formula))
         _only_gaussian(family)
         structure = make_residual(residual, residual_variance)
         if covariance is not None and covariance not in COVARIANCES:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, wraps
 from typing import Any, Literal, TypeAliasType, get_args, get_origin
 
@@ -282,11 +282,21 @@ def _listing(known: list[str]) -> str:
     return f"its arguments are {', '.join(known)}" if known else "it takes no arguments"
 
 
+def arguments_of(door: Callable[..., Any]) -> list[str]:
+    """Names of the arguments that a function or a constructor has."""
+    return _names(inspect.signature(door))
+
+
 ONE_NAME = "an argument has one name in all functions, and for this one it is another"
 
 
 def refuse_arguments(
-    what: str, given: Mapping[str, Any], slips: Mapping[str, str], why: str = ONE_NAME, see: str = SEE
+    what: str,
+    given: Mapping[str, Any],
+    slips: Mapping[str, str],
+    why: str = ONE_NAME,
+    see: str = SEE,
+    known: Sequence[str] = (),
 ) -> None:
     """Refuse arguments that a callable does not have, with the name to use where a known other one was written.
 
@@ -300,6 +310,8 @@ def refuse_arguments(
         Known wrong name -> what to use.
     why, see : str
         The reason, and where to read more.
+    known : sequence of str
+        The arguments that it has.
 
     Raises
     ------
@@ -310,8 +322,8 @@ def refuse_arguments(
     """
     for name, value in given.items():
         if name not in slips:
-            received, reason = f"{what} with {name}={_short(value)}", f"it got an unexpected keyword argument {name!r}"
-            raise ArgumentError(received, reason, f"see help(hl.{what}) for its arguments", see)
+            reason = f"it has no argument of this name.{closest(name, known)}"
+            raise ArgumentError(f"{what} with {name}={_short(value)}", reason, _listing(list(known)), see)
         raise SpecificationError(f"{what} with {name}={_short(value)}", why, f"use {slips[name]}", see)
 
 

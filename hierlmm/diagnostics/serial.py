@@ -42,12 +42,14 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
+from hierlmm.design.questions import time_variable
 from hierlmm.diagnostics.replicate import likelihood_of
 from hierlmm.diagnostics.serial_residuals import SEE, LinearResiduals, Pairs, linear_residuals, make_pairs, positions_of
 from hierlmm.diagnostics.serial_result import Autocorrelation, Semivariogram, SerialCheck
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
+from hierlmm.frames import quote, shorten
 from hierlmm.options import checked, choose
 from hierlmm.text import sayer
 
@@ -86,8 +88,8 @@ def semivariogram(
     kind : {"pearson", "response", "normalized"}
         Divided by their SD, in units of the response, or with the fitted correlation taken out.
     time : str, optional
-        Column that measures the lag. By default that of the residual correlation, else the only level-1 variable; where
-        there are several, none is known to be the time, and lags count rows in the order of the data ("lag (rows)").
+        Column that measures the lag. By default that of the residual correlation, else the level-1 variable, else the
+        order of the rows within a subject.
     bins : int or sequence of float, optional
         Number of bins with about equal numbers of pairs, or their edges. By default every lag has its own bin where
         there are at most 20 distinct ones, and there are 12 bins otherwise.
@@ -300,7 +302,7 @@ def _checked(fit: Fit, ask: _Request, *, acf: bool) -> dict[str, Any]:
         "response": fit.design.hierarchy.response,
         "correlation": f"working correlation {shown.correlation}" if gee else residual,
         "serial": structure is not None,
-        "note": _note(fit, ask, n, found.failed),
+        "note": " ".join([*_rows_note(fit, ask, name, acf=acf), _note(fit, ask, n, found.failed)]),
     }
 
 
@@ -370,6 +372,17 @@ def _bands(
     table = pd.DataFrame({"lag": pairs.lag, "from": pairs.low, "to": pairs.high, "pairs": pairs.count.astype(int)})
     bands = {"lower": lower, "upper": upper, "lower_all": low, "upper_all": high, "outside": outside}
     return table.assign(**{column: observed, "expected": expected}, **bands), p_value
+
+
+def _rows_note(fit: Fit, ask: _Request, name: str, *, acf: bool) -> list[str]:
+    """Say that rows were counted for want of a time, where a model has variables that could be it."""
+    variables = fit.design.level1_variables()
+    if name != "rows" or ask.time is not None or not variables or time_variable(fit.design) is not None:
+        return []
+    numbers = [v for v in variables if pd.api.types.is_numeric_dtype(fit.design.frame[v].dtype)]
+    how = "time='visit', with a column of whole numbers that count the occasions"
+    how = how if acf or not numbers else f"time={quote(numbers[0])}"
+    return [SAY("serial.rows", variables=shorten(map(quote, variables)), how=how)]
 
 
 def _note(fit: Fit, ask: _Request, n: int, failed: int) -> str:

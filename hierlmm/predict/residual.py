@@ -106,7 +106,7 @@ def residual_covariance(
     if spec.counts_rows:
         reason = "it counts the rows of a subject in their order, and the place of new rows among them is not said"
         remedy = "name the time in the structure, as in hl.AR1('visit'), or predict lines (interval='confidence')"
-        raise NotAvailableError(f"new measurements under residual={spec!r}", reason, remedy, SEE)
+        raise NotAvailableError(f"new measurements under residual={spec_text(spec)}", reason, remedy, SEE)
     _check_positions(fit, other, None)
     both = pd.concat([frame, other])
     ties = set() if spec.ties else set(frame[spec.time]) & set(other[spec.time])

@@ -351,3 +351,15 @@ def test_a_factor_without_an_order_measures_no_lag(dental):
     rows = dental.assign(visit=dental["age"].map({8: "a", 10: "b", 12: "c", 14: "d"}))
     gee = hl.TwoLevelModel.from_formula("distance ~ visit + (1 | subject)", rows).fit_gee("unstructured", time="visit")
     assert hl.semivariogram(gee, simulations=40).table["lag"].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_counted_rows_are_said_where_the_time_is_not_known():
+    data = hl.load_dataset("sleepstudy").assign(load=lambda d: np.cos(d.index.to_numpy()))
+    fit = hl.TwoLevelModel.from_formula("reaction ~ days + load + (1 | subject)", data).fit_reml()
+    said = "Lags count rows: which of the level-1 variables 'days', 'load' is the time is not known."
+    for check, how in ((hl.semivariogram, "time='days'"), (hl.autocorrelation, "time='visit', with a column of whole")):
+        note = check(fit, simulations=50).note
+        assert note.startswith(said) and how in note
+        assert "Lags count" not in check(fit, time="days", simulations=50).note
+    known = hl.TwoLevelModel.from_formula("reaction ~ days + (1 | subject)", data).fit_reml()
+    assert "Lags count" not in hl.autocorrelation(known, simulations=50).note

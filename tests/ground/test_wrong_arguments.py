@@ -302,7 +302,7 @@ def test_a_hierarchy_of_words_is_refused(dental):
         hl.subject_hierarchy(model, beta={"Intercept": 1}, D=[[1]], residual=1.0)
 
 
-def test_models_show_no_column_of_an_argument_that_they_do_not_have():
+def test_models_list_their_arguments_and_show_no_column():
     data = hl.load_dataset("sleepstudy")
     for model in (
         lambda **more: hl.TwoLevelModel.from_formula("reaction ~ days + (1 | subject)", data, **more),
@@ -312,3 +312,5 @@ def test_models_show_no_column_of_an_argument_that_they_do_not_have():
         with pytest.raises(hl.ArgumentError) as refused:
             model(weights=data["days"])
         assert len(refused.value.received) < 120
+        assert refused.value.remedy.startswith("its arguments are ") and "missing" in refused.value.remedy
+        assert "unknown" not in refused.value.remedy
