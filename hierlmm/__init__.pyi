@@ -39,6 +39,7 @@ from hierlmm.diagnostics.serial import Autocorrelation as Autocorrelation
 from hierlmm.diagnostics.serial import Semivariogram as Semivariogram
 from hierlmm.diagnostics.serial import autocorrelation as autocorrelation
 from hierlmm.diagnostics.serial import semivariogram as semivariogram
+from hierlmm.drawing.theme import style as style
 from hierlmm.effects.curves import EffectCurves as EffectCurves
 from hierlmm.errors import ArgumentError as ArgumentError
 from hierlmm.errors import DataError as DataError

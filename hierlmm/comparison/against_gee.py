@@ -8,13 +8,15 @@ model fitted by likelihood, with its own V_i.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 
 from hierlmm.comparison.compare import Comparison, compare
+from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
@@ -71,16 +73,29 @@ class MarginalComparison(Result):
         fits = [self.mixed, *(self.gee.with_se(kind) for kind in kinds)]  # type: ignore[arg-type]
         return compare(*fits, labels=[self.mixed.estimator, *(LABELS[kind] for kind in kinds)], ci=self.ci)
 
-    def plot_forest(self, **options: Any) -> Any:
-        """Coefficients with the interval of each standard error; see `hierlmm.plots.plot_forest`.
+    @pictured
+    def plot_forest(
+        self,
+        *,
+        parameters: str | Sequence[str] | None = "fixed",
+        ci: float | None = None,
+        inner_ci: float | None = 0.5,
+        col_wrap: int | None = None,
+        **figure: Unpack[Figure],
+    ) -> Any:
+        """Draw the coefficients with the interval of each standard error.
 
         Parameters
         ----------
-        **options
-            As for `hierlmm.plots.plot_forest`.
+        parameters, ci, inner_ci, col_wrap
+            As for `hierlmm.plots.plot_forest`; by default the coefficients.
+
+        Returns
+        -------
+        Picture
         """
-        options.setdefault("parameters", "fixed")
-        return self.comparison().plot_forest(**options)
+        asked: dict[str, Any] = {"parameters": parameters, "ci": ci, "inner_ci": inner_ci, "col_wrap": col_wrap}
+        return self.comparison().plot_forest(**asked, **figure)
 
     def _page(self) -> Page:
         table, name, design = self.table, self.mixed.estimator, self.mixed.design

@@ -8,20 +8,30 @@ against the uncertainty that any of them reports.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
 from hierlmm import plots
 from hierlmm.comparison.tables import comparison_html, comparison_latex, comparison_page, comparison_rich
+from hierlmm.drawing.figure import as_verb
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide, estimates, known_label, label_fits, measure, same_question
-from hierlmm.options import checked, renamed
+from hierlmm.options import checked
 from hierlmm.results import Page
 
 SEE = "docs, page 'Comparing estimators'"
 GEE_OPTIONS = ("correlation", "time", "scale", "ar_pairs", "se", "max_iterations")
+
+
+def _led_by(comparison: Comparison, estimator: str | None) -> Comparison:
+    """The same with another reference, which is the fit that a picture of one fit shows."""
+    label = comparison.reference if estimator is None else known_label("estimator", estimator, comparison.labels)
+    return replace(comparison, reference=label)
+
+
+ONE = "estimator : str, optional\n    Label of the fit to draw; the reference by default."
 
 
 @checked
@@ -123,76 +133,12 @@ class Comparison(SideBySide):
         """
         return comparison_latex(self, caption)
 
-    def plot_forest(self, **options: Any) -> Any:
-        """One panel per parameter, estimators as rows; see `hierlmm.plots.plot_forest`.
-
-        Parameters
-        ----------
-        **options
-            As for `hierlmm.plots.plot_forest`.
-        """
-        return plots.plot_forest(self, **options)
-
-    @renamed(focal="variable")
-    def plot_effects(self, variable: str | None = None, **options: Any) -> Any:
-        """Curves of the mean along a covariate, one colour per estimator; see `hierlmm.plots.plot_effects`.
-
-        Parameters
-        ----------
-        variable : str, optional
-            The covariate on the horizontal axis; by default the first numeric one of level 1.
-        **options
-            As for `hierlmm.plots.plot_effects`.
-        """
-        return plots.plot_effects(self, variable=variable, **options)
-
-    def plot_random_effects(self, **options: Any) -> Any:
-        """Every subject's effects under every estimator, sorted; see `hierlmm.plots.plot_random_effects`.
-
-        Parameters
-        ----------
-        **options
-            As for `hierlmm.plots.plot_random_effects`.
-        """
-        return plots.plot_random_effects(self, **options)
-
-    def plot_posterior(self, **options: Any) -> Any:
-        """Posterior densities with the likelihood estimates as lines; see `hierlmm.plots.plot_posterior`.
-
-        Parameters
-        ----------
-        **options
-            As for `hierlmm.plots.plot_posterior`.
-        """
-        return plots.plot_posterior(self, **options)
-
-    def plot_trajectories(self, estimator: str | None = None, **options: Any) -> Any:
-        """Data, subject lines and population line of one fit; see `hierlmm.plots.plot_trajectories`.
-
-        Parameters
-        ----------
-        estimator : str, optional
-            Label of the fit to draw; the reference by default.
-        **options
-            As for `hierlmm.plots.plot_trajectories`.
-        """
-        return plots.plot_trajectories(self._fit(estimator), **options)
-
-    def plot_shrinkage(self, estimator: str | None = None, **options: Any) -> Any:
-        """Separate fits, pooled fit and partial pooling of one fit; see `hierlmm.plots.plot_shrinkage`.
-
-        Parameters
-        ----------
-        estimator : str, optional
-            Label of the fit to draw; the reference by default.
-        **options
-            As for `hierlmm.plots.plot_shrinkage`.
-        """
-        return plots.plot_shrinkage(self._fit(estimator), **options)
-
-    def _fit(self, estimator: str | None) -> Fit:
-        label = self.reference if estimator is None else known_label("estimator", estimator, self.labels)
-        return self.fits[label]
+    plot_forest = as_verb(plots.plot_forest)
+    plot_effects = as_verb(plots.plot_effects, "variable", "by", "at")
+    plot_random_effects = as_verb(plots.plot_random_effects)
+    plot_posterior = as_verb(plots.plot_posterior)
+    plot_trajectories = as_verb(plots.plot_trajectories, chosen=_led_by, choice=ONE)
+    plot_shrinkage = as_verb(plots.plot_shrinkage, chosen=_led_by, choice=ONE)
 
 
 def estimator_names(estimators: Sequence[str], known: tuple[str, ...]) -> list[str]:

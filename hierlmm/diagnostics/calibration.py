@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from hierlmm.arrays import FloatArray
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.design import Design
 from hierlmm.diagnostics.replicate import Failure, binomial_interval, probability, refuse_unknown
+from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import NotAvailableError
 from hierlmm.frames import shorten
 from hierlmm.options import checked, renamed
@@ -329,13 +330,13 @@ class Calibration(Result):
     # Drawing, with what plots share; imported when called.
 
     @renamed(prob="ci")
+    @pictured
     def plot(
         self,
         parameters: list[str] | str | None = None,
         *,
         ci: float = 0.95,
-        backend: str | None = None,
-        figure_kwargs: dict[str, Any] | None = None,
+        **figure: Unpack[Figure],
     ) -> Any:
         """Draw ArviZ's Δ-ECDF of the ranks with the simultaneous band (`arviz.plot_ecdf_pit`).
 
@@ -348,12 +349,10 @@ class Calibration(Result):
             Which to draw; by default all.
         ci : float
             Simultaneous probability of the band.
-        backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-        figure_kwargs : dict, optional
 
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
         """
         from hierlmm.drawing.results import plot_ecdf
 
@@ -365,14 +364,13 @@ class Calibration(Result):
             positions = self.pit[chosen].dropna()
         band = ecdf_band(len(positions), self.n_ranks)
         xlabel = "rank of the truth, scaled to 1" if exact else "position of the truth in the Wald distribution"
-        return plot_ecdf(positions, (band.z, *band.limits(ci)), ci, xlabel, backend, figure_kwargs)
+        return plot_ecdf(positions, (band.z, *band.limits(ci)), ci, xlabel, figure)
 
+    @pictured
     def plot_recovery(
         self,
         parameters: list[str] | str | None = None,
-        *,
-        backend: str | None = None,
-        figure_kwargs: dict[str, Any] | None = None,
+        **figure: Unpack[Figure],
     ) -> Any:
         """Draw posterior means (or estimates) and 95 % intervals against the true values.
 
@@ -380,17 +378,15 @@ class Calibration(Result):
         ----------
         parameters : str or list of str, optional
             Which to draw; by default all but the log-likelihood.
-        backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-        figure_kwargs : dict, optional
 
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
         """
         from hierlmm.drawing.results import plot_recovery
 
         chosen = [p for p in self.parameters if p != LOGLIK] if parameters is None else self._chosen(parameters)
-        return plot_recovery(self, chosen, backend, figure_kwargs)
+        return plot_recovery(self, chosen, figure)
 
     def _chosen(self, parameters: list[str] | str | None) -> list[str]:
         if parameters is None:

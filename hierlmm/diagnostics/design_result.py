@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
 from hierlmm.diagnostics.replicate import Failure, probability
+from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
 from hierlmm.text import sayer
@@ -192,23 +193,19 @@ class DesignAnalysis(Result):
         notes = [Paragraph(f"Note: {note}") for note in self.notes()]
         return Page(f"Design analysis: {self.formula}\n{how}", ["", *self.sentences, table, "", *notes])
 
-    def plot(self, *, backend: str | None = None, figure_kwargs: dict[str, Any] | None = None) -> Any:
+    @pictured
+    def plot(self, **figure: Unpack[Figure]) -> Any:
         """Draw power and expected interval width against the number of subjects, with 95 % Monte-Carlo bands.
 
         Sizes of which no study could be fitted are left out.
 
-        Parameters
-        ----------
-        backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-        figure_kwargs : dict, optional
-
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
         """
         from hierlmm.drawing.results import plot_power
 
-        return plot_power(replace(self, table=self.table[self.table["n_used"] >= 2]), backend, figure_kwargs)
+        return plot_power(replace(self, table=self.table[self.table["n_used"] >= 2]), figure)
 
 
 def _noncentrality(own: pd.DataFrame, z: float) -> tuple[float, float]:

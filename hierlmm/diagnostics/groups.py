@@ -30,7 +30,7 @@ def _mu(fit: PosteriorNumbers, draws: int | None, seed: int | None) -> dict[str,
     """The posterior with the expected response of every row beside the parameters, for ``az.bayesian_r2``."""
     import xarray as xr
 
-    fit._need_effects("mu", draws=True) if fit.design.term else None
+    fit.need_effects("mu", draws=True) if fit.design.term else None
     sigma = fit.draws("sigma")
     b = fit.draws("b") if fit.design.term else np.empty((*sigma.shape, fit.design.n_subjects, 0))
     mu = subject_lines(fit.design, fit.draws("beta"), b)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
+from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.frames import shorten
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
@@ -101,24 +102,18 @@ class SerialCheck(Result):
             [Table(shown, [text], f"{self.name} by lag"), Paragraph(self.verdict, 110), Paragraph(self.note, 110)],
         )
 
-    def plot(self, *, backend: str | None = None, figure_kwargs: dict[str, Any] | None = None) -> Any:
+    @pictured
+    def plot(self, **figure: Unpack[Figure]) -> Any:
         """Draw the observed means, the curve that the fitted model implies, and the bands.
-
-        Parameters
-        ----------
-        backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-            ArviZ's default otherwise.
-        figure_kwargs : mapping, optional
-            Passed to ArviZ: ``{"figsize": (9, 4)}`` in inches.
 
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
             Visuals ``expected`` and ``observed``.
         """
         from hierlmm.drawing.results import plot_serial
 
-        return plot_serial(self, backend, figure_kwargs)
+        return plot_serial(self, figure)
 
 
 @checked

@@ -11,16 +11,18 @@ which then steps through their combinations.
 from __future__ import annotations
 
 import itertools
-import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
+from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.drawing.finishing import Entry, label_lines
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import PALETTE, break_lines, percent, resolve_backend, stack_points, without_backticks
+from hierlmm.drawing.style import break_lines, crowd, percent, resolve_backend, stack_points, without_backticks
+from hierlmm.drawing.theme import theme
 from hierlmm.errors import SpecificationError
 from hierlmm.options import checked, choose, renamed
 from hierlmm.text import show
@@ -34,6 +36,7 @@ MANY_POINTS = 300
 
 @renamed(residuals="residual_level")
 @checked
+@pictured
 def draw_curves(
     curves: Mapping[str, Any],
     *,
@@ -42,24 +45,22 @@ def draw_curves(
     xlabel: str | None = None,
     ylabel: str | None = None,
     col_wrap: int | None = None,
-    backend: str | None = None,
-    figure_kwargs: Mapping[str, Any] | None = None,
-    **made_of: Any,
+    **figure: Unpack[Figure],
 ) -> Any:
     """Draw effect curves by label; see `hierlmm.plots.plot_effects`, which makes them."""
-    if made_of:
-        raise refuse_with_curves()
     choose("data", data, DATA)
-    layout = _Layout(curves, selectable=resolve_backend(backend) == "plotly")
+    layout = _Layout(curves, selectable=resolve_backend(figure.get("backend")) == "plotly")
     points = {label: _points(own, data, residual_level) for label, own in curves.items()}
     if data == "points":
         points = dict(list(points.items())[:1])  # the same measurements lie behind every fit
-    many = len(layout.lines) > 1
-    aesthetics: dict[str, Any] = {"color": ("line", PALETTE[: len(layout.lines)])} if many else {}
+    colours = layout.colours
     stacked = _stack(layout, {c: own["curve"] for c, own in layout.geometry(layout.selections[0]).items()})
     size = (6.6, 5.0) if len(layout.panels) == 1 else each(0.7, 3.5, 1.3, 3.0)
     wrap = col_wrap or layout.columns
-    panels = Panels(stacked, "panel", size, backend, figure_kwargs, wrap, sharex=True, sharey=True, **aesthetics)
+    looks: dict[str, Any] = {}
+    if len(layout.lines) > 1:
+        looks = {"color": ("line", colours), "width": ("line", layout.widths)}
+    panels = Panels(stacked, "panel", size, figure, wrap, sharex=True, sharey=True, **looks)
     drawn = [_draw(panels, layout, selection, points, data, k) for k, selection in enumerate(layout.selections)]
     reference, limits = next(iter(curves.values())), _limits(curves, points)
     x = [v for own in curves.values() for v in own.grid.points[own.variable]]
@@ -68,14 +69,30 @@ def draw_curves(
         panels.limit(panel, (min(x) - room, max(x) + room), limits)
     panels.finish(
         {panel: panel for panel in layout.panels},
+        title=_title(curves),
+        caption=_caption(curves, data),
         xlabel=reference.variable if xlabel is None else xlabel,
         ylabel=reference.ylabel if ylabel is None else ylabel,
-        legend="line" if many else None,
+        legend=_legend(panels, layout, limits),
     )
-    _add_title(panels.collection, _title(curves, data))
     if len(layout.selections) > 1:
         add_controls(panels.collection.get_viz("figure"), layout.selectable, layout.selections, drawn)
     return panels.collection
+
+
+def _legend(panels: Panels, layout: _Layout, limits: tuple[float, float]) -> list[Entry]:
+    """Entries of the legend, unless few lines can be named where they end."""
+    if len(layout.lines) == 1:
+        return []
+    if len(layout.panels) == 1:
+        ends = {}
+        for (_, line), own in layout.geometry(layout.selections[0]).items():
+            whole = np.where(np.isnan(own["curve"][1]), own["extrapolated"][1], own["curve"][1])
+            ends[line] = float(whole[np.isfinite(whole)][-1])
+        if label_lines(panels, layout.panels[0], ends, dict(zip(layout.lines, layout.colours, strict=True)), limits):
+            return []
+    widths = [w / panels.theme.scale for w in layout.widths]
+    return [Entry(line, c, width=w) for line, c, w in zip(layout.lines, layout.colours, widths, strict=True)]
 
 
 def refuse_with_curves() -> SpecificationError:
@@ -111,9 +128,17 @@ class _Layout:
         # The values of the last variable side by side, the others below each other.
         last = len(points[self.facets[-1]]) if len(self.facets) > 1 else 0
         self.columns = last if 2 <= last <= 4 else None
-        if len(self.lines) > len(PALETTE):
+        own = theme()
+        most = len(own.palette)
+        # Curves that coincide stay visible: each is narrower than the one below it.
+        step = 1.5 if self.overlay else 0.0
+        self.widths = [own.scale * (2.2 + step * k) for k in reversed(range(len(self.lines)))]
+        estimators = [one.estimator for one in curves.values()]
+        self.colours = own.colours_of(estimators) if self.overlay else list(own.palette[: len(self.lines)])
+        self.alone = own.colour_of(estimators[0])
+        if len(self.lines) > most:
             what = f"{len(self.lines)} fits" if self.overlay else f"by={self.colour[0]!r} with {len(self.lines)} values"
-            reason = f"so many colours cannot be told apart; there are {len(PALETTE)}"
+            reason = f"so many colours cannot be told apart; there are {most}"
             remedy = "choose some" if self.overlay else f"choose some: at={{{self.colour[0]!r}: [...]}}"
             raise SpecificationError(what, reason, remedy, SEE)
         if len(self.panels) > MOST_PANELS:
@@ -213,23 +238,25 @@ def _draw(
     many = len(layout.lines) > 1
     behind = layout.points(selection, points, data)
     if behind:
-        crowd = sum(part.shape[1] for part in behind.values()) > MANY_POINTS * len(layout.panels)
-        look: dict[str, Any] = {"size": 7 if crowd else 14, "alpha": 0.25 if crowd else 0.55}
+        n = sum(part.shape[1] for part in behind.values()) / len(layout.panels)
+        look: dict[str, Any] = {"size": 14 if n <= MANY_POINTS else 7, "alpha": crowd(n), "ignore_aes": {"width"}}
         if not many or (layout.overlay and data == "points"):
-            look |= {"color": "#404040", "ignore_aes": "all"}
+            look |= {"color": panels.theme.data, "ignore_aes": "all"}
         panels.map("scatter_xy", f"points{ending}", _stack(layout, behind), **look)
     cells = layout.geometry(selection)
-    lone: dict[str, Any] = {} if many else {"color": PALETTE[0], "ignore_aes": "all"}
-    faint = 1.0 if len(layout.lines) <= 2 else 0.6
+    lone: dict[str, Any] = {} if many else {"color": layout.alone, "ignore_aes": "all"}
+    band: dict[str, Any] = {"ignore_aes": {"width"}} if many else lone
+    faint = 0.6 if len(layout.lines) > 2 or (many and layout.overlay) else 1.0
     for name, alpha in (("simultaneous", 0.15), ("band", 0.28)):
         bands = {c: own[name] for c, own in cells.items() if name in own}
         if bands:
             stacked = _stack(layout, bands, ("x", "lower", "upper"))
-            panels.map(_band, f"{name}{ending}", stacked, alpha=alpha * faint, **lone)
+            panels.map(_band, f"{name}{ending}", stacked, alpha=alpha * faint, **band)
     if faint < 1.0:  # where several bands lie on top of each other their edges tell them apart
         edges = _stack(layout, {c: _edges(own["band"]) for c, own in cells.items()})
-        panels.map("line_xy", f"edge{ending}", edges, width=0.8, alpha=0.8)
-    for name, look in (("curve", {"width": 2.4}), ("extrapolated", {"width": 1.8, "linestyle": panels.dashes})):
+        panels.map("line_xy", f"edge{ending}", edges, width=0.9, alpha=0.8, ignore_aes={"width"})
+    width: dict[str, Any] = {} if many else {"width": 2.4}
+    for name, look in (("curve", width), ("extrapolated", {**width, "linestyle": panels.dashes})):
         lines = {c: own[name] for c, own in cells.items()}
         if name == "curve" or any(np.isfinite(part[1]).any() for part in lines.values()):
             panels.map("line_xy", f"{name}{ending}", _stack(layout, lines), **look, **lone)
@@ -252,7 +279,16 @@ def _limits(curves: Mapping[str, Any], points: Mapping[str, pd.DataFrame | None]
     return low - room, high + room
 
 
-def _title(curves: Mapping[str, Any], data: str) -> str:
+def _title(curves: Mapping[str, Any]) -> str:
+    """What is drawn, and by whom."""
+    first = next(iter(curves.values()))
+    what = "Median" if first.transform is not None else "Mean"
+    by = f" by {' and '.join(first.by)}" if first.by else ""
+    who = f" ({first.estimator})" if len(curves) == 1 else ""
+    return f"{what} of {first.ylabel} along {first.variable}{by}{who}"
+
+
+def _caption(curves: Mapping[str, Any], data: str) -> str:
     """What is held, what the bands are, and what the points are."""
     first = next(iter(curves.values()))
     held: dict[str, Any] = {}
@@ -262,27 +298,12 @@ def _title(curves: Mapping[str, Any], data: str) -> str:
     averaged = list(dict.fromkeys(v for own in curves.values() for v in own.averaged))
     if averaged:
         text.append(f"Averaged over {', '.join(averaged)}.")
-    if first.transform is not None:
-        text.append(f"Median of {first.ylabel}.")
     both = "pointwise and (light) simultaneous bands" if first.simultaneous else "pointwise bands"
     text.append(f"{percent(first.ci)} {both}.")
     if data != "none":
         where = ", at their own values" if data == "points" and (first.held or first.panels) else ""
         text.append(f"Points: {'partial residuals' if data == 'partial' else 'measurements'}{where}.")
-    if len(curves) == 1:
-        text.append(f"{first.estimator}.")
-    return " ".join(text)
-
-
-def _add_title(collection: Any, text: str) -> None:
-    """A title in small letters, broken to fit: it has to say what is held."""
-    figure, text = collection.get_viz("figure"), without_backticks(text)
-    if collection.backend == "matplotlib":
-        collection.add_title("\n".join(textwrap.wrap(text, int(13.0 * figure.get_size_inches()[0]))), size=10.5)
-    elif collection.backend == "plotly":
-        collection.add_title("\n".join(textwrap.wrap(text, int(figure.layout.width / 7.5))), size=14)
-    else:
-        collection.add_title(text)
+    return without_backticks(" ".join(text))
 
 
 def _short(value: Any) -> str:
@@ -342,4 +363,4 @@ def add_controls(
     room = SLIDER * len(groups)
     height, margin = (figure.layout.height or 450) + room, {"b": 60 + room}
     legend = {"itemclick": False, "itemdoubleclick": False}  # a click there would undo what the sliders have hidden
-    figure.update_layout(sliders=sliders, height=height, template="plotly_white", margin=margin, legend=legend)
+    figure.update_layout(sliders=sliders, height=height, margin=margin, legend=legend)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
+from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import PALETTE, segments, wrap_title
+from hierlmm.drawing.style import segments
+from hierlmm.drawing.theme import theme
 from hierlmm.options import checked
 from hierlmm.text import show
 
 
 @checked
+@pictured
 def plot_effects(
     effects: Any,
     *,
     col_wrap: int | None = None,
-    backend: str | None = None,
-    figure_kwargs: Mapping[str, Any] | None = None,
+    **figure: Unpack[Figure],
 ) -> Any:
     """Draw the rows of `fit.marginal_means`, `fit.contrasts` or `fit.slopes` with their intervals.
 
@@ -31,14 +32,10 @@ def plot_effects(
     effects : Effects
     col_wrap : int, optional
         Panels in a row; 3 or 4 by default.
-    backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-        ArviZ's default otherwise.
-    figure_kwargs : mapping, optional
-        Passed to ArviZ: ``{"figsize": (9, 4)}`` in inches.
 
     Returns
     -------
-    arviz_plots.PlotCollection
+    Picture
         Visuals ``interval`` and ``point_estimate`` over ``family``.
     """
     table, labels = effects.table, effects.labels
@@ -52,16 +49,17 @@ def plot_effects(
         ticks[panel] = [labels[i] for i in rows]
     longest = max(len(own) for own in ticks.values())
     width = 0.075 * max(len(text) for own in ticks.values() for text in own)
-    size = each(0.8, 2.6 + width, 1.0, 0.75 + 0.3 * longest, least=4.5)
-    panels = Panels(points, "family", size, backend, figure_kwargs, col_wrap, name="effects", sharex=True)
-    panels.map("line_xy", "interval", lines, color=PALETTE[0], width=1.6)
-    panels.map("scatter_xy", "point_estimate", points, color=PALETTE[0], size=30)
+    size = each(0.8, 2.6 + width, 1.0, 0.85 + 0.3 * longest, least=4.5, text=True)
+    panels = Panels(points, "family", size, figure, col_wrap, name="effects", sharex=True)
+    colour = theme().colour_of(effects.estimator)
+    panels.map("line_xy", "interval", lines, color=colour, width=1.6)
+    panels.map("scatter_xy", "point_estimate", points, color=colour, size=30)
     for panel, own in ticks.items():
         if effects.kind != "marginal means":
             panels.rule(panel, x=0.0, linestyle=panels.dashes)
         panels.name_rows(panel, range(len(own), 0, -1), own, room=0.6, most=len(own))
     return panels.finish(
-        {panel: wrap_title(panel) if effects.by else "" for panel in ticks},
+        {panel: panel if effects.by else "" for panel in ticks},
         title=f"{effects.title}, {effects.intervals_text}",
         xlabel=effects.xlabel,
     )

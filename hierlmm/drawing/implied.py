@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from hierlmm.arrays import FloatArray
+from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import INK, PALETTE, evenly, join_with_gaps, percent, stack_points
+from hierlmm.drawing.style import evenly, join_with_gaps, percent, stack_points
+from hierlmm.drawing.theme import Theme, blend, theme
 from hierlmm.errors import DataError
 from hierlmm.frames import quote, shorten
 from hierlmm.options import checked, choose
 
 SEE = "docs, page 'Implied marginal model'"
 WRITTEN, MOST_CELLS, MOST_BANDS = 10, 30, 3
-BLUE, WHITE, RED = (0x05, 0x30, 0x61), (0xF7, 0xF7, 0xF7), (0x67, 0x00, 0x1F)
+BLUE, RED = "#053061", "#67001f"
+PALE_BLUE, PALE_RED = "#9ecae1", "#fcae91"
+"""The ends of the scale on light paper, and on dark paper."""
 
 
 @checked
+@pictured
 def plot_heatmap(
     implied: Mapping[str, Any],
     *,
     what: str = "correlation",
     numbers: bool | None = None,
     col_wrap: int | None = None,
-    backend: str | None = None,
-    figure_kwargs: Mapping[str, Any] | None = None,
+    **figure: Unpack[Figure],
 ) -> Any:
     """Draw correlations or covariances as coloured cells, one panel for each fit.
 
-    Blue is positive, red negative, on one scale for all panels (correlations: from -1 to 1).
+    Blue is positive, red negative, on one scale for all panels: from -1 to 1 for correlations, and from 0 where none is
+    negative.
 
     Parameters
     ----------
@@ -44,14 +49,10 @@ def plot_heatmap(
         Write the numbers into the cells; by default up to 10 times.
     col_wrap : int, optional
         Panels in a row.
-    backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-        ArviZ's default otherwise.
-    figure_kwargs : mapping, optional
-        Passed to ArviZ: ``{"figsize": (9, 4)}`` in inches.
 
     Returns
     -------
-    arviz_plots.PlotCollection
+    Picture
         One panel over ``fit``; at most 30 times are drawn.
     """
     choose("what", what, ("correlation", "covariance"))
@@ -65,41 +66,64 @@ def plot_heatmap(
     }
     top = 1.0 if correlation else max(float(np.max(np.abs(m))) for m in matrices.values())
     side = min(max(2.6, 0.62 * n), 5.2)
-    size = each(1.6, side + 0.6, 0.9, side + 0.7)
     nothing = dict.fromkeys(implied, np.zeros((2, 1)))
-    panels = Panels(nothing, "fit", size, backend, figure_kwargs, col_wrap, name="implied")
+    panels = Panels(nothing, "fit", each(1.6, side + 0.6, 0.9, side + 0.7), figure, col_wrap, name="implied")
+    scale = _Scale(0.0 if min(float(m.min()) for m in matrices.values()) >= 0.0 else -top, top, panels.theme)
     labels = [_tick(v) for v in first.V.index[kept]]
     shown = np.arange(0, n, -(-n // 10))
     form = "" if not (n <= WRITTEN if numbers is None else numbers) else ".2f" if correlation else ".3g"
     for label, matrix in matrices.items():
         target = panels.target(label)
-        _cells(panels, label, matrix, top, form)
+        _cells(panels, label, matrix, scale, form)
         panels.draw.xticks(shown.tolist(), [labels[k] for k in shown], target)
         panels.draw.yticks((n - 1 - shown).tolist(), [labels[k] for k in shown], target)
         panels.limit(label, (-0.5, n - 0.5), (-0.5, n - 0.5))
     if panels.backend == "matplotlib":
-        _colour_bar(panels.collection, top, what if correlation else f"covariance ({first.response}²)")
+        _colour_bar(panels, scale, what if correlation else f"covariance ({first.response}²)")
     return panels.finish(
-        {label: textwrap.fill(label, 34) if len(implied) > 1 else "" for label in implied},
+        {label: label if len(implied) > 1 else "" for label in implied},
         title=_title(f"{what} of one subject's {first.response}", implied),
         xlabel=first.time,
         ylabel=first.time,
     )
 
 
-def _cells(panels: Panels, label: str, matrix: FloatArray, top: float, form: str) -> None:
+@dataclass(frozen=True)
+class _Scale:
+    """From a number to a colour: paper is zero."""
+
+    low: float
+    top: float
+    theme: Theme
+
+    def colour(self, value: float) -> str:
+        """Towards blue above zero, towards red below it."""
+        blue, red = (PALE_BLUE, PALE_RED) if self.theme.dark else (BLUE, RED)
+        weight = min(abs(value) / (self.top or 1.0), 1.0) ** 0.9
+        return blend(self.theme.paper, blue if value >= 0 else red, weight)
+
+    def ink(self, value: float) -> str:
+        """Colour of a number on that colour."""
+        return self.theme.paper if abs(value) > 0.55 * self.top else self.theme.ink
+
+
+def _cells(panels: Panels, label: str, matrix: FloatArray, scale: _Scale, form: str) -> None:
     """Colour the cells of a matrix, and write the numbers into them in this form, if there is one."""
     n = len(matrix)
+    # The letters of a number fit into its cell.
+    letters = min(panels.theme.size, 5.2 * 72.0 / max(n, 1) / 2.4 / max(1, 0.16 * len(format(scale.top, form or "g"))))
+    size = f"{letters:.3g}pt" if panels.backend == "bokeh" else letters
     for (i, j), value in np.ndenumerate(matrix):
         y = float(n - 1 - i)
         edges = np.array([j - 0.5, j + 0.5])
-        panels.band(label, edges, np.full(2, y - 0.5), np.full(2, y + 0.5), color=_colour(value / top), alpha=1.0)
+        panels.band(label, edges, np.full(2, y - 0.5), np.full(2, y + 0.5), color=scale.colour(value), alpha=1.0)
         if form:
-            ink = "#ffffff" if abs(value) > 0.55 * top else INK
-            panels.draw.text(float(j), y, format(value, form), panels.target(label), color=ink)
+            text = format(value, form)
+            panels.draw.text(float(j), y, text, panels.target(label), color=scale.ink(value), size=size)
 
 
 @checked
+@pictured
 def plot_correlation(
     implied: Mapping[str, Any],
     *,
@@ -107,8 +131,7 @@ def plot_correlation(
     all_pairs: bool | None = None,
     bands: bool | None = None,
     empirical: bool = True,
-    backend: str | None = None,
-    figure_kwargs: Mapping[str, Any] | None = None,
+    **figure: Unpack[Figure],
 ) -> Any:
     """Draw the correlation with a reference time against the lag, with bands.
 
@@ -126,12 +149,10 @@ def plot_correlation(
     empirical : bool
         Points for the correlations of residuals around the population line with those at the reference time, where
         the data have few common times (hollow: of the other pairs).
-    backend, figure_kwargs
-        As for `plot_heatmap`.
 
     Returns
     -------
-    arviz_plots.PlotCollection
+    Picture
         Visuals ``line``, ``pairs`` and ``data``.
 
     Raises
@@ -162,7 +183,7 @@ def plot_correlation(
         found = np.vstack([table["lag"], table["correlation"]])
         shapes.points = found[:, at] * np.vstack([np.where(late, -1.0, 1.0), np.ones(len(late))])[:, at]
         shapes.hollow = found[:, ~at] if many else None
-    return _draw(implied, shapes, backend, figure_kwargs)
+    return _draw(implied, shapes, figure)
 
 
 def _reference(one: Any, reference: Any) -> int:
@@ -181,14 +202,14 @@ def _banded(implied: Mapping[str, Any], bands: bool | None) -> bool:
 
 
 @checked
+@pictured
 def plot_variance(
     implied: Mapping[str, Any],
     *,
     sd: bool = False,
     bands: bool | None = None,
     empirical: bool = True,
-    backend: str | None = None,
-    figure_kwargs: Mapping[str, Any] | None = None,
+    **figure: Unpack[Figure],
 ) -> Any:
     """Draw the variance against time, with bands.
 
@@ -202,12 +223,10 @@ def plot_variance(
         By default for up to three fits.
     empirical : bool
         Points for the variances of the residuals around the population line (of the first fit).
-    backend, figure_kwargs
-        As for `plot_heatmap`.
 
     Returns
     -------
-    arviz_plots.PlotCollection
+    Picture
         Visuals ``line`` and ``data``.
     """
     first = next(iter(implied.values()))
@@ -224,7 +243,7 @@ def plot_variance(
             shapes.areas[label] = (one.x, shape(one.variance["lower"]), shape(one.variance["upper"]))
     if empirical and first.empirical is not None:
         shapes.points = np.vstack([first.empirical[first.time], shape(first.empirical["variance"])])
-    return _draw(implied, shapes, backend, figure_kwargs)
+    return _draw(implied, shapes, figure)
 
 
 @dataclass
@@ -245,52 +264,62 @@ class _Shapes:
     hollow: FloatArray | None = None
 
 
-def _draw(
-    implied: Mapping[str, Any], shapes: _Shapes, backend: str | None, figure_kwargs: Mapping[str, Any] | None
-) -> Any:
+def _draw(implied: Mapping[str, Any], shapes: _Shapes, figure: Figure) -> Any:
     """Curves of all fits in one panel."""
-    labels, ylabel, zero = list(implied), shapes.ylabel, shapes.zero
-    colours = dict(zip(labels, np.resize(PALETTE, len(labels)).tolist(), strict=True))
-    # Long labels: as many columns of the legend as fit into the width.
-    columns = max(1, min(len(labels), int(98 / (8 + max(map(len, labels))))))
+    labels, ylabel, zero, own = list(implied), shapes.ylabel, shapes.zero, theme()
+    colours = dict(zip(labels, own.colours_of([one.estimator for one in implied.values()]), strict=True))
 
     def by_fit(lines: Mapping[str, FloatArray]) -> Any:
         return stack_points({(ylabel, k): line for k, line in lines.items()}, ("quantity", "fit"), "implied")
 
     data = by_fit(shapes.lines)
-    size = (7.6, 4.6 + 0.22 * -(-len(labels) // columns))
-    panels = Panels(data, "quantity", size, backend, figure_kwargs, color=("fit", list(colours.values())))
-    draw, target = panels.draw, panels.target(ylabel)
+    size = (7.6, 4.8 + 0.22 * len(labels))
+    panels = Panels(data, "quantity", size, figure, color=("fit", list(colours.values())))
     if zero:
         panels.rule(ylabel, y=0.0)
     for label, (x, low, high) in shapes.areas.items():
         for side in (x < 0.0, x > 0.0) if zero else (np.ones(len(x), dtype=bool),):
             if side.sum() > 1:
                 panels.band(ylabel, x[side], low[side], high[side], color=colours[label], alpha=0.18)
+    hollow = {"facecolor": own.paper, "edgecolor": own.data}
     if zero:
-        draw.scatter(np.zeros(1), np.ones(1), target, size=36, facecolor="#ffffff", edgecolor=INK)
+        panels.scatter(ylabel, [0.0], [1.0], size=36, **hollow)
     if shapes.thin:
         thin = by_fit({label: join_with_gaps(shapes.thin.get(label, [])) for label in labels})
         panels.map("line_xy", "pairs", thin, width=0.9, alpha=0.55)
     panels.map("line_xy", "line", data, width=2.6)
-    if len(labels) == 1 or any(v.shape[1] <= 12 for v in shapes.lines.values()):
+    marked = len(labels) == 1 or any(v.shape[1] <= 12 for v in shapes.lines.values())
+    if marked:
         panels.map("scatter_xy", "mark", data, size=26)
-    for part, dot, face in ((shapes.points, 42, INK), (shapes.hollow, 26, "#ffffff")):
+    for part, dot, look in ((shapes.points, 42, {"color": own.data}), (shapes.hollow, 26, hollow)):
         if part is not None and part.shape[1]:
-            draw.scatter(*part, target, size=dot, color=INK, facecolor=face, edgecolor=INK)
+            panels.scatter(ylabel, *part, size=dot, **look)
     first = next(iter(implied.values()))
     if not zero and not np.issubdtype(np.asarray(first.V.index).dtype, np.number):
-        draw.xticks(first.x.tolist(), [_tick(v) for v in first.V.index], target)
+        panels.draw.xticks(first.x.tolist(), [_tick(v) for v in first.V.index], panels.target(ylabel))
     said = [f"bands: {percent(first.ci)}"] if shapes.areas else []
     said += ["points: residuals around the population line"] if shapes.points is not None else []
+    said += ["1 at lag 0 by definition"] if zero else []
     return panels.finish(
-        {ylabel: "; ".join(said)},
-        title=_title(shapes.what + (" (thin: from the other times)" if shapes.thin else ""), implied),
+        {ylabel: ""},
+        title=_title(shapes.what, implied),
+        caption="; ".join(said),
         xlabel=shapes.xlabel,
         ylabel=ylabel,
-        legend="fit" if len(labels) > 1 else None,
-        legend_columns=columns,
+        legend=_entries(shapes, colours, own, "circle" if marked else ""),
     )
+
+
+def _entries(shapes: _Shapes, colours: Mapping[str, str], own: Theme, marker: str) -> Sequence[Entry]:
+    """What is drawn, where there is more than one kind of it."""
+    marks = [Entry(label, colour, marker=marker, width=2.6, size=26) for label, colour in colours.items()]
+    colour = next(iter(colours.values()))
+    marks += [Entry("from the other times", colour, width=0.9, alpha=0.55)] if shapes.thin else []
+    if shapes.points is not None and shapes.points.shape[1]:
+        marks.append(Entry("data", own.data, line="", marker="circle", size=42))
+    if shapes.hollow is not None and shapes.hollow.shape[1]:
+        marks.append(Entry("data, other pairs", own.data, line="", marker="circle", hollow=True, size=26))
+    return marks if len(marks) > 1 else ()
 
 
 def _title(what: str, implied: Mapping[str, Any]) -> str:
@@ -304,17 +333,12 @@ def _tick(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
 
 
-def _colour(share: float) -> str:
-    """Blue for 1, white for 0, red for -1."""
-    end = BLUE if share >= 0 else RED
-    weight = min(abs(share), 1.0) ** 0.9
-    return "#" + "".join(f"{round(w + (e - w) * weight):02x}" for w, e in zip(WHITE, end, strict=True))
-
-
-def _colour_bar(collection: Any, top: float, label: str) -> None:
+def _colour_bar(panels: Panels, scale: _Scale, label: str) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 
-    figure = collection.get_viz("figure")
-    colours = ListedColormap([_colour(v) for v in np.linspace(-1.0, 1.0, 201)])
-    figure.colorbar(ScalarMappable(Normalize(-top, top), colours), ax=figure.axes, label=label, shrink=0.8)
+    ax = panels.figure.get("ax")
+    figure = panels.collection.get_viz("figure")
+    colours = ListedColormap([scale.colour(v) for v in np.linspace(scale.low, scale.top, 201)])
+    place = figure.axes if ax is None else ax
+    figure.colorbar(ScalarMappable(Normalize(scale.low, scale.top), colours), ax=place, label=label, shrink=0.8)

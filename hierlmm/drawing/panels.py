@@ -1,37 +1,66 @@
 """A figure of panels: the canvas, marks on its panels, titles, labels and the legend, in every backend of ArviZ.
 
-Everything is drawn through ``arviz_plots.PlotCollection``.
+Everything is drawn through ``arviz_plots.PlotCollection``. Widths of lines and sizes of points are given for letters of
+10 points, and follow them.
 """
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from hierlmm.arrays import FloatArray
+from hierlmm.drawing.figure import Figure, check_figure, figure_options
+from hierlmm.drawing.finishing import DOTS, MARKERS, Entry, add_legend, finish_bokeh, finish_matplotlib, finish_plotly
 from hierlmm.drawing.style import (
-    DPI,
-    GREY,
     LABELLED,
-    PALETTE,
     backend_module,
     grid_shape,
     resolve_backend,
     stack_points,
     without_backticks,
-    wrap_title,
 )
+from hierlmm.drawing.theme import quiet_axes, theme
 from hierlmm.errors import SpecificationError
 
 type Size = tuple[float, float]
+WIDEST = 16.0
+"""Inches that a figure may be wide before it has fewer columns."""
 
 
-def each(left: float, column: float, bottom: float, row: float, least: float = 0.0) -> Callable[[int, int], Size]:
-    """Size of a figure whose panels have this size each, with margins; it has at least this width."""
-    return lambda rows, columns: (max(least, left + column * columns), bottom + row * rows)
+@dataclass(frozen=True)
+class each:
+    """Size of a figure whose panels have this size each, with margins, in inches; it has at least this width.
+
+    For letters of 10 points. Margins grow with the letters, panels less; rows of ``text`` grow as much.
+    """
+
+    left: float
+    column: float
+    bottom: float
+    row: float
+    least: float = 0.0
+    text: bool = False
+
+    def size(self, rows: int, columns: int) -> Size:
+        """Inches of a figure with that many rows and columns."""
+        letters, panel = theme().scale, growth()
+        width = letters * self.left + panel * self.column * columns
+        row = (letters if self.text else panel) * self.row
+        return max(panel * self.least, width), letters * self.bottom + row * rows
+
+    def columns(self, wanted: int) -> int:
+        """At most that many columns, and no wider than can be shown."""
+        return min(wanted, max(1, int(WIDEST / (growth() * self.column or 1.0))))
+
+
+def growth() -> float:
+    """How panels grow with the letters."""
+    scale = theme().scale
+    return scale**0.6 if scale > 1.0 else scale
 
 
 class Panels:
@@ -43,10 +72,12 @@ class Panels:
         Its coordinates name the panels and the values of the aesthetics.
     dim : str
         The dimension of the panels.
-    size : (width, height), or a function of the numbers of rows and columns that returns it
-        Inches (`each`); ``figure_kwargs`` overrides it.
-    backend, figure_kwargs, col_wrap
-        As the plots take them.
+    size : (width, height), or `each`
+        Inches, for letters of 10 points; what the user gave overrides it.
+    figure : Figure
+        The arguments that all plots share (`hierlmm.drawing.figure.pictured`).
+    col_wrap : int, optional
+        As the plots take it.
     name : str
         Name of the variable, where ``data`` is a mapping.
     **aesthetics
@@ -57,9 +88,8 @@ class Panels:
         self,
         data: Any,
         dim: str,
-        size: Size | Callable[[int, int], Size],
-        backend: str | None,
-        figure_kwargs: Mapping[str, Any] | None,
+        size: Size | each,
+        figure: Figure,
         col_wrap: int | None = None,
         *,
         name: str = "",
@@ -67,34 +97,56 @@ class Panels:
         sharey: bool = False,
         **aesthetics: tuple[str, Sequence[Any]],
     ) -> None:
-        self.backend, self.dim = resolve_backend(backend), dim
-        self.draw = backend_module(self.backend)
+        self.backend, self.dim, self.figure = resolve_backend(figure.get("backend")), dim, figure
+        self.draw, self.theme = backend_module(self.backend), theme()
         data = stack_points(data, dim, name) if isinstance(data, dict) else data
         (self.name,) = data.data_vars
         self.names = data[dim].to_numpy().tolist()
+        check_figure(figure, self.backend, len(self.names))
         rows, columns = grid_shape(len(self.names), col_wrap)
+        if isinstance(size, each) and col_wrap is None:
+            columns = size.columns(columns)
+            rows = -(-len(self.names) // columns)
         looks: dict[str, Any] = {key: list(values) for key, (_, values) in aesthetics.items()}
         if looks:
             looks["aes"] = {key: [own] for key, (own, _) in aesthetics.items()}
-        width_height = size(rows, columns) if callable(size) else size
-        figure = _figure(self.backend, width_height, figure_kwargs, sharex, sharey)
-        self.collection = self._wrap(data, columns, figure, figure_kwargs, looks)
+        inches = size.size(rows, columns) if isinstance(size, each) else (growth() * size[0], growth() * size[1])
+        options = figure_options(self.backend, inches, figure, sharex, sharey)
+        given = figure.get("ax") is not None
+        self.collection: Any = self._on_axes(data, looks) if given else self._wrap(data, columns, options, looks)
 
-    def _wrap(self, data: Any, columns: int, figure: Any, given: Mapping[str, Any] | None, looks: Any) -> Any:
+    def _wrap(self, data: Any, columns: int, options: Any, looks: Any) -> Any:
+        import matplotlib
         from arviz_base import rc_context
-        from arviz_plots import PlotCollection
+
+        from hierlmm.drawing.picture import Picture
 
         try:
-            with rc_context({"plot.max_subplots": None}):
-                return PlotCollection.wrap(
-                    data, cols=[self.dim], col_wrap=columns, backend=self.backend, figure_kwargs=figure, **looks
+            with rc_context({"plot.max_subplots": None}), matplotlib.rc_context(quiet_axes()):
+                return Picture.wrap(
+                    data, cols=[self.dim], col_wrap=columns, backend=self.backend, figure_kwargs=options, **looks
                 )
         except (AttributeError, TypeError, ValueError) as error:
+            given = self.figure.get("figure_kwargs")
             if not given:
                 raise
             reason = f"{self.backend} cannot make such a figure: {' '.join(str(error).split())[:200]}"
-            remedy = "use for example figure_kwargs={'figsize': (9, 4)}, in inches"
+            remedy = "leave figure_kwargs out, and use figsize=(9, 4), in inches, for a size"
             raise SpecificationError(f"figure_kwargs={dict(given)!r}", reason, remedy) from error
+
+    def _on_axes(self, data: Any, looks: Any) -> Any:
+        """A collection whose one panel is the axes that the user gave."""
+        import xarray as xr
+
+        from hierlmm.drawing.picture import Picture
+
+        ax = self.figure["ax"]
+        holder = np.empty(1, dtype=object)
+        holder[0] = ax
+        places = {name: (self.dim, [0]) for name in ("row_index", "col_index")}
+        root = {"figure": np.array(ax.get_figure(root=True), dtype=object), "plot": (self.dim, holder), **places}
+        tree = xr.DataTree(xr.Dataset(root, coords={self.dim: self.names}))
+        return Picture(data, tree, backend="matplotlib", **looks)
 
     def map(self, visual: str | Callable[..., Any], name: str, data: Any, **look: Any) -> None:
         """Draw in all panels by a function of ArviZ (``"line_xy"``, ``"scatter_xy"``) or one's own.
@@ -105,7 +157,29 @@ class Panels:
 
         function = getattr(visuals, visual) if isinstance(visual, str) else visual
         data = stack_points(data, self.dim, self.name) if isinstance(data, dict) else data
-        self.collection.map(function, name, data=data, **look)
+        self.collection.map(function, name, data=data, **self.sized(look))
+
+    def sized(self, look: Mapping[str, Any]) -> dict[str, Any]:
+        """A look with its width (points) and size (points²) as the letters and the backend have them."""
+        scaled = dict(look)
+        if isinstance(scaled.get("width"), (int, float)):
+            scaled["width"] *= self.theme.scale
+        if isinstance(size := scaled.get("size"), (int, float)) and self.backend != "none":
+            size *= self.theme.scale**2
+            # bokeh has the diameter in dots of the screen, plotly its square.
+            dots = size * DOTS**2
+            scaled["size"] = {"bokeh": dots**0.5, "plotly": dots}.get(self.backend, size)
+        if isinstance(marker := scaled.get("marker"), str):
+            scaled["marker"] = MARKERS[marker].get(self.backend, marker) if marker in MARKERS else marker
+        return scaled
+
+    def scatter(self, panel: Any, x: Any, y: Any, **look: Any) -> None:
+        """Draw points in one panel."""
+        self.draw.scatter(np.asarray(x), np.asarray(y), self.target(panel), **self.sized(look))
+
+    def line(self, panel: Any, x: Any, y: Any, **look: Any) -> None:
+        """Draw a line in one panel."""
+        self.draw.line(np.asarray(x), np.asarray(y), self.target(panel), **self.sized(look))
 
     def target(self, panel: Any) -> Any:
         """The axes of a panel."""
@@ -121,11 +195,12 @@ class Panels:
     ) -> None:
         """Draw a grey line across a panel, at x or at y."""
         line, at = (self.draw.vline, x) if y is None else (self.draw.hline, y)
-        line(at, self.target(panel), color=GREY, width=width, **look)
+        line(at, self.target(panel), color=self.theme.grey, width=width * self.theme.scale, **look)
 
-    def band(self, panel: Any, x: FloatArray, low: Any, high: Any, *, alpha: float, color: str = PALETTE[0]) -> None:
+    def band(self, panel: Any, x: FloatArray, low: Any, high: Any, *, alpha: float, color: str | None = None) -> None:
         """Fill between two lines."""
         low, high = (np.asarray(side, dtype=np.float64) for side in (low, high))
+        color = self.theme.palette[0] if color is None else color
         self.draw.fill_between_y(x, low, high, self.target(panel), color=color, alpha=alpha)
 
     def name_rows(
@@ -156,19 +231,35 @@ class Panels:
         titles: Mapping[Any, str] | None = None,
         *,
         title: str | None = None,
+        caption: str = "",
         xlabel: str | Mapping[Any, str] | None = None,
         ylabel: str | None = None,
-        legend: str | None = None,
-        legend_columns: int | None = None,
+        legend: Sequence[Entry] = (),
     ) -> Any:
-        """Add titles (the panels' names by default), labels of the outer axes and a legend; return the collection."""
-        titles = {name: wrap_title(name) for name in self.names} if titles is None else titles
-        self._label(titles, xlabel, None if ylabel is None else without_backticks(ylabel))
-        if title is not None:
-            self._add_title(without_backticks(title))
-        if legend is not None:
-            self._add_legend(legend, legend_columns)
-        return self.collection
+        """Add what is written: titles (the panels' names by default), labels of the outer axes, a caption, a legend.
+
+        Returns
+        -------
+        Picture
+        """
+        from hierlmm.drawing.picture import as_picture
+
+        titles = {name: str(name) for name in self.names} if titles is None else titles
+        own = self.figure.get("title")
+        heading = without_backticks((title or "") if own is None else own)
+        import matplotlib
+
+        on_axes = self.figure.get("ax") is not None
+        if on_axes:  # the figure is the user's: its one panel has all titles
+            titles = {name: "\n".join(filter(None, [heading, text])) for name, text in titles.items()}
+            heading = ""
+        with matplotlib.rc_context(quiet_axes()):
+            self._label(titles, xlabel, None if ylabel is None else without_backticks(ylabel))
+        add_legend(self, legend, on_axes=on_axes)
+        finishing = {"matplotlib": finish_matplotlib, "plotly": finish_plotly, "bokeh": finish_bokeh}
+        if self.backend in finishing:
+            finishing[self.backend](self.collection, self.theme, heading, caption, on_axes)
+        return as_picture(self.collection, on_given_axes=on_axes)
 
     def _label(self, titles: Mapping[Any, str], xlabel: str | Mapping[Any, str] | None, ylabel: str | None) -> None:
         cells = {name: self.collection.viz.dataset.sel({self.dim: name}) for name in titles}
@@ -176,7 +267,7 @@ class Panels:
         last_row = {column: max(r for r, c in places.values() if c == column) for _, column in places.values()}
         for name, text in titles.items():
             target, (row, column) = cells[name]["plot"].item(), places[name]
-            self.draw.title(text, target)
+            self.draw.title(without_backticks(text), target)
             if isinstance(xlabel, Mapping):
                 self.draw.xlabel(without_backticks(xlabel[name]), target)
             elif xlabel is not None and row == last_row[column]:
@@ -185,41 +276,3 @@ class Panels:
                 self.draw.set_ticklabel_visibility(target, axis="x", visible=True)
             if ylabel is not None and column == 0:
                 self.draw.ylabel(ylabel, target)
-
-    @property
-    def width(self) -> float:
-        """Width of a figure of matplotlib, in inches."""
-        return float(self.collection.get_viz("figure").get_size_inches()[0])
-
-    def _add_title(self, title: str) -> None:
-        lines = textwrap.wrap(title, int(9.5 * self.width)) if self.backend == "matplotlib" else [title]
-        self.collection.add_title("\n".join(lines))
-
-    def _add_legend(self, dim: str, columns: int | None) -> None:
-        place: dict[str, Any] = {}
-        if self.backend == "matplotlib":
-            if columns is None:
-                names = [str(v) for v in self.collection.aes["color"].to_dataset()[dim].to_numpy()]
-                # A column holds its line and the longest text, at about 0.09 inches a letter.
-                wide = max(1.15, 0.6 + 0.09 * max(map(len, names)))
-                columns = min(len(names), max(1, int(self.width / wide)))
-            # Below the panels a legend never meets the title, whatever the shape of the figure.
-            place = {"loc": "outside lower center", "ncols": columns, "frameon": False}
-        self.collection.add_legend(dim, title="", **place)
-
-
-def _figure(
-    backend: str, size: Size, figure_kwargs: Mapping[str, Any] | None, sharex: bool, sharey: bool
-) -> dict[str, Any]:
-    """Options of the backend's figure."""
-    options: dict[str, Any] = {"figsize": (size[0] * DPI, size[1] * DPI), "figsize_units": "dots"}
-    if backend == "matplotlib":
-        # Constrained layout keeps titles, labels and the legend inside the figure, also without bbox_inches="tight".
-        options = {"figsize": size, "figsize_units": "inches", "layout": "constrained"}
-    given = dict(figure_kwargs or {})
-    if "figsize" in given and backend != "matplotlib":
-        given.setdefault("figsize_units", "inches")
-    options |= {"sharex": sharex, "sharey": sharey} | given
-    if backend != "matplotlib" and options["figsize_units"] == "inches":
-        options |= {"figsize": tuple(DPI * v for v in options["figsize"]), "figsize_units": "dots"}
-    return options

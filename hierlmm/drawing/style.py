@@ -1,4 +1,4 @@
-"""Backends, colours and labels; points and lines as arrays, before they are drawn.
+"""Backends and labels; points and lines as arrays, before they are drawn.
 
 Many segments of one look are one line with gaps (NaN between them): 200 subjects cost as much as one.
 """
@@ -15,13 +15,8 @@ import numpy as np
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.errors import MissingPackageError, SpecificationError
 
-# Okabe and Ito (2008): distinct under every common colour-vision deficiency.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-GREY = "#8c8c8c"
-INK = "#202020"
 BACKENDS = ("matplotlib", "bokeh", "plotly", "none")
 PACKAGES = {"bokeh": ("bokeh",), "plotly": ("plotly", "webcolors"), "matplotlib": ("matplotlib",)}
-DPI = 100
 LABELLED = 60
 """Most subjects whose names are written on the axis."""
 
@@ -74,16 +69,6 @@ def without_backticks(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"\1", text)
 
 
-def wrap_title(text: str, width: int = 26) -> str:
-    """Break a long name of a parameter after colons, commas and dots, so that neighbouring titles do not overlap."""
-    lines = [""]
-    for piece in re.split(r"(?<=[:, ])", text):
-        if lines[-1] and len(lines[-1]) + len(piece) > width:
-            lines.append("")
-        lines[-1] += piece
-    return "\n".join(line.strip() for line in lines)
-
-
 NOTHING = np.full((2, 1), np.nan)
 """A line or points of which none is seen."""
 
@@ -132,3 +117,15 @@ def evenly(n: int, most: int | None, name: str = "max_subjects") -> IntArray:
     if most is not None and most < 1:
         raise SpecificationError(f"{name}={most!r}", "at least one subject must be drawn", "use a number of 1 or more")
     return np.unique(np.linspace(0, n - 1, min(n, n if most is None else most)).round().astype(int))
+
+
+def whole_ticks(first: int, last: int, most: int = 7) -> list[int]:
+    """At most that many whole numbers from the first to the last, at even steps."""
+    steps = (k * 10**power for power in range(12) for k in (1, 2, 5))
+    step = next(step for step in steps if (last - first) // step < most)
+    return list(range(first, last + 1, step))
+
+
+def crowd(n: float) -> float:
+    """Opacity of that many points of one panel: where they lie on each other, their density is seen."""
+    return float(np.clip(0.65 * (200.0 / max(n, 1.0)) ** 0.5, 0.06, 0.65))

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.formula import unquoted
+from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.effects import curve_checks as checks
 from hierlmm.effects.grid import WEIGHTS, Grid, as_names, average_rows, plain_name, reference_grid
 from hierlmm.effects.judge import Judge, PosteriorDraws, bands, covariance_of, judge_of, notes_of
@@ -296,17 +297,34 @@ class EffectCurves(Result):
         back = "exp" if self._base == math.e else f"{self._base:g} to its power"
         return f"{which}, {SAY('curve.median', response=self.response, back=back, y=self.ylabel)}"
 
-    def plot(self, **options: Any) -> Any:
-        """Draw the curves; see `hierlmm.plots.plot_effects`.
+    @pictured
+    def plot(
+        self,
+        *,
+        data: Literal["none", "points", "partial"] = "none",
+        residual_level: Literal["subject", "population"] | None = None,
+        labels: Sequence[str] | None = None,
+        xlabel: str | None = None,
+        ylabel: str | None = None,
+        col_wrap: int | None = None,
+        **figure: Unpack[Figure],
+    ) -> Any:
+        """Draw the curves with their bands.
 
         Parameters
         ----------
-        **options
+        data, residual_level, labels, xlabel, ylabel, col_wrap
             As for `hierlmm.plots.plot_effects`.
+
+        Returns
+        -------
+        Picture
         """
         from hierlmm.drawing.curves import draw_curves
 
-        return draw_curves(dict.fromkeys(label_fits([self.fit], options.pop("labels", None)), self), **options)
+        asked: dict[str, Any] = {"data": data, "residual_level": residual_level, "xlabel": xlabel, "ylabel": ylabel}
+        curves = dict.fromkeys(label_fits([self.fit], labels), self)
+        return draw_curves(curves, col_wrap=col_wrap, **asked, **figure)
 
     def __len__(self) -> int:
         return len(self._linear)

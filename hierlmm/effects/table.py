@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
+from hierlmm.drawing.effect_rows import plot_effects as draw_effects
+from hierlmm.drawing.figure import as_verb
 from hierlmm.effects import judge as judging
 from hierlmm.effects.weights import contrast_rows, default_adjust
 from hierlmm.errors import NotAvailableError, SpecificationError
@@ -205,17 +207,7 @@ class Effects(Result):
         made |= {"ci": self.ci if ci is None else ci, "notes": tuple(dict.fromkeys([*self.notes, *found.notes]))}
         return replace(self, **made)
 
-    def plot(self, **options: Any) -> Any:
-        """Estimates with intervals; see `hierlmm.drawing.effect_rows.plot_effects`.
-
-        Parameters
-        ----------
-        **options
-            As for `hierlmm.drawing.effect_rows.plot_effects`.
-        """
-        from hierlmm.drawing.effect_rows import plot_effects
-
-        return plot_effects(self, **options)
+    plot = as_verb(draw_effects)
 
     @property
     def labels(self) -> list[str]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from hierlmm import plots
+from hierlmm.drawing.figure import as_verb
 from hierlmm.fit.beside import BesideGEE
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.fits.marginal import MarginalNumbers, refuse_subject
@@ -124,17 +126,7 @@ class LikelihoodFit(BesideGEE, LikelihoodNumbers):
             self, history, times, newdata=newdata, interval=interval, ci=ci, retrospective=retrospective, time=time
         )
 
-    def plot_optima(self, **options: Any) -> Any:
-        """The criterion on the way from the best optimum to each of the others; see `hierlmm.plots.plot_optima`.
-
-        Parameters
-        ----------
-        **options
-            As for `hierlmm.plots.plot_optima`.
-        """
-        from hierlmm.plots import plot_optima
-
-        return plot_optima(self, **options)
+    plot_optima = as_verb(plots.plot_optima)
 
 
 @checked

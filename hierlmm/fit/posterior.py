@@ -39,16 +39,6 @@ class PosteriorFit(BesideGEE, PosteriorNumbers):
     def _page(self) -> Page:
         return posterior_page(self)
 
-    def plot_random_effects(self, **options: Any) -> Any:
-        """Random effects with intervals, sorted; see `hierlmm.plots.plot_random_effects`."""
-        self._need_effects("plot_random_effects")
-        return super().plot_random_effects(**options)
-
-    def plot_shrinkage(self, **options: Any) -> Any:
-        """Separate, pooled and partially pooled regressions; see `hierlmm.plots.plot_shrinkage`."""
-        self._need_effects("plot_shrinkage")
-        return super().plot_shrinkage(**options)
-
     def predict(
         self,
         newdata: Any = None,

@@ -47,7 +47,8 @@ class MarginalPosteriorNumbers(_WithoutEffects, PosteriorNumbers):
 
     lacks: ClassVar[Mapping[str, Lack]] = both(POSTERIOR, NO_EFFECTS)
 
-    def _need_effects(self, asked: str, *, draws: bool = False, instead: str = "") -> None:
+    def need_effects(self, asked: str, *, draws: bool = False, instead: str = "") -> None:
+        """Refuse: there are none."""
         raise NO_EFFECTS["b"].refusal(asked, self.estimator)
 
 

@@ -78,10 +78,10 @@ class PosteriorNumbers(Fit):
             reason = "too large to be stored; it is level 2's prediction plus the random effects"
             raise NotAvailableError(f"draws of {name!r}", reason, others, SEE)
         if name in ("b", "subject_coef"):
-            self._need_effects(f"draws of {name!r}", draws=True, instead=f"{others}, or ")
+            self.need_effects(f"draws of {name!r}", draws=True, instead=f"{others}, or ")
         raise NotAvailableError(f"draws of {name!r}", "the posterior has no such variable", f"{others}, or refit", SEE)
 
-    def _need_effects(self, asked: str, *, draws: bool = False, instead: str = "") -> None:
+    def need_effects(self, asked: str, *, draws: bool = False, instead: str = "") -> None:
         """Refuse what needs random effects (their draws, or at least their means) where the fit did not keep them."""
         if "b" in self.datatree["posterior"] or (self._only_summary and not draws):
             return
@@ -146,21 +146,21 @@ class PosteriorNumbers(Fit):
     @property
     def b(self) -> pd.DataFrame:
         """Posterior means of the random effects, ``subject`` × ``term``."""
-        self._need_effects("b")
+        self.need_effects("b")
         values = self._summarised("mean") if self._only_summary else _mean(self.draws("b"))
         return pd.DataFrame(values, index=self.design.subjects, columns=self._term)
 
     @property
     def b_sd(self) -> pd.DataFrame:
         """Posterior SDs of the random effects, ``subject`` × ``term``."""
-        self._need_effects("b_sd")
+        self.need_effects("b_sd")
         values = self._summarised("sd") if self._only_summary else self.draws("b").std(axis=(0, 1), ddof=1)
         return pd.DataFrame(values, index=self.design.subjects, columns=self._term)
 
     @property
     def subject_coef(self) -> pd.DataFrame:
         """Each subject's own level-1 regression at the posterior means, ``subject`` × level-1 coefficient."""
-        self._need_effects("subject_coef")
+        self.need_effects("subject_coef")
         return super().subject_coef
 
     @property
@@ -281,7 +281,7 @@ class PosteriorNumbers(Fit):
     def fitted(self, level: Level = "subject") -> pd.Series:
         """Fitted values of the rows used, with the subjects' effects or at b = 0 (``"population"``)."""
         if level == "subject":
-            self._need_effects("fitted(level='subject')")
+            self.need_effects("fitted(level='subject')")
         return super().fitted(level)
 
     def posterior_predictive(self, draws: int | None = None, seed: int | None = None) -> Any:
@@ -299,7 +299,7 @@ class PosteriorNumbers(Fit):
                 f"draws={draws!r}", f"each chain has {available} draws", f"use a number from 1 to {available}", SEE
             )
         if self.design.term:
-            self._need_effects("posterior_predictive", draws=True)
+            self.need_effects("posterior_predictive", draws=True)
         keep = np.linspace(0, available - 1, available if draws is None else draws).astype(int)
         beta, sigma = (self.draws(name)[:, keep] for name in ("beta", "sigma"))
         b = self.draws("b")[:, keep] if self.design.term else np.empty((*sigma.shape, self.design.n_subjects, 0))

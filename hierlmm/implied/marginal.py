@@ -25,6 +25,8 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
+from hierlmm.drawing import implied
+from hierlmm.drawing.figure import as_verb
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
@@ -32,6 +34,11 @@ from hierlmm.implied.covariance import covariance_at, covariance_draws, describe
 from hierlmm.implied.grid import MOST_TIMES, SEE, Grid, check_request, make_grid
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
+
+
+def _pictured_by(pictures: ImpliedPictures) -> Mapping[str, ImpliedMarginal]:
+    return pictures._pictured()
+
 
 SHOWN = 12
 """Times of which every correlation is printed; of more, eight."""
@@ -45,41 +52,9 @@ class ImpliedPictures(Result):
     def _pictured(self) -> Mapping[str, ImpliedMarginal]:
         """Label -> what is drawn."""
 
-    def plot_heatmap(self, **options: Any) -> Any:
-        """Draw the correlation (or V) as a heat map, several side by side; see `hierlmm.drawing.implied.plot_heatmap`.
-
-        Parameters
-        ----------
-        **options
-            As for `hierlmm.drawing.implied.plot_heatmap`.
-        """
-        from hierlmm.drawing.implied import plot_heatmap
-
-        return plot_heatmap(self._pictured(), **options)
-
-    def plot_correlation(self, **options: Any) -> Any:
-        """Draw the correlation against the lag, several in one picture; see `hierlmm.drawing.implied.plot_correlation`.
-
-        Parameters
-        ----------
-        **options
-            As for `hierlmm.drawing.implied.plot_correlation`.
-        """
-        from hierlmm.drawing.implied import plot_correlation
-
-        return plot_correlation(self._pictured(), **options)
-
-    def plot_variance(self, **options: Any) -> Any:
-        """Draw the variance against time, several in one picture; see `hierlmm.drawing.implied.plot_variance`.
-
-        Parameters
-        ----------
-        **options
-            As for `hierlmm.drawing.implied.plot_variance`.
-        """
-        from hierlmm.drawing.implied import plot_variance
-
-        return plot_variance(self._pictured(), **options)
+    plot_heatmap = as_verb(implied.plot_heatmap, chosen=_pictured_by)
+    plot_correlation = as_verb(implied.plot_correlation, chosen=_pictured_by)
+    plot_variance = as_verb(implied.plot_variance, chosen=_pictured_by)
 
 
 @checked

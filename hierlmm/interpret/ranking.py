@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.arrays import FloatArray
+from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import zero_terms
@@ -72,13 +73,18 @@ class Ranking(Result):
     notes: tuple[str, ...]
     table: pd.DataFrame
 
-    def plot(self, **options: Any) -> Any:
-        """Expected ranks with intervals, sorted; see `hierlmm.plots.plot_ranks`.
+    @pictured
+    def plot(self, *, term: str | None = None, max_subjects: int | None = None, **figure: Unpack[Figure]) -> Any:
+        """Draw every subject's expected rank with its interval, first ranks on top.
 
         Parameters
         ----------
-        **options
+        term, max_subjects
             As for `hierlmm.plots.plot_ranks`.
+
+        Returns
+        -------
+        Picture
 
         Raises
         ------
@@ -87,10 +93,10 @@ class Ranking(Result):
         """
         from hierlmm.drawing.ranks import plot_ranks
 
-        if (term := options.pop("term", None)) not in (None, self.term):
+        if term not in (None, self.term):
             received, reason = f"term={term!r} for subjects ranked by {self.term!r}", "the ranking has been made"
             raise SpecificationError(received, reason, f"use fit.rank_subjects({term!r}).plot()", SEE)
-        return plot_ranks(self, **options)
+        return plot_ranks(self, max_subjects=max_subjects, **figure)
 
     def _page(self) -> Page:
         first = "largest" if self.largest_first else "smallest"

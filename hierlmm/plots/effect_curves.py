@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from inspect import signature
+from typing import Any, Literal, Unpack
 
 from hierlmm.drawing.curves import DATA, SEE, draw_curves, refuse_with_curves
 from hierlmm.drawing.effect_rows import plot_effects as draw_rows
+from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.effects.curves import EffectCurves, effect_curves
 from hierlmm.effects.grid import plain_name, reference_grid
 from hierlmm.effects.table import Effects
@@ -16,9 +18,12 @@ from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.options import checked, choose, renamed
 from hierlmm.plots.fits import pick_fits
 
+DEFAULTS = {name: p.default for name, p in signature(effect_curves).parameters.items()}
+
 
 @renamed(focal="variable", residuals="residual_level")
 @checked
+@pictured
 def plot_effects(
     *fits: Any,
     variable: str | None = None,
@@ -30,9 +35,15 @@ def plot_effects(
     xlabel: str | None = None,
     ylabel: str | None = None,
     col_wrap: int | None = None,
-    backend: str | None = None,
-    figure_kwargs: Mapping[str, Any] | None = None,
-    **options: Any,
+    n: int = 101,
+    ci: float = 0.95,
+    simultaneous: bool | Literal["curve", "all"] = False,
+    level: Literal["population", "marginal"] = "population",
+    weights: Literal["equal", "proportional"] = "equal",
+    df: str | None = None,
+    transform: Literal["exp"] | None = None,
+    seed: int = 0,
+    **figure: Unpack[Figure],
 ) -> Any:
     """Draw the mean along a covariate with its bands, at stated values of the other covariates.
 
@@ -61,16 +72,12 @@ def plot_effects(
         Labels of the axes; the names of the covariate and of the response otherwise.
     col_wrap : int, optional
         Panels in a row.
-    backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-        ArviZ's default otherwise. Plotly: ``.savefig("curves.html")`` needs nothing from the network.
-    figure_kwargs : mapping, optional
-        Passed to ArviZ: ``{"figsize": (9, 4)}`` in inches.
-    **options
-        ``n``, ``ci``, ``simultaneous``, ``level``, ``weights``, ``df``, ``transform``, ``seed`` of ``fit.effects``.
+    n, ci, simultaneous, level, weights, df, transform, seed
+        As for ``fit.effects``.
 
     Returns
     -------
-    arviz_plots.PlotCollection
+    Picture
         Visuals ``points``, ``simultaneous``, ``band``, ``curve``, ``extrapolated`` over ``panel`` and ``line``.
 
     Raises
@@ -87,7 +94,10 @@ def plot_effects(
     """
     choose("data", data, DATA)
     if len(fits) == 1 and isinstance(fits[0], Effects):
-        return draw_rows(fits[0], col_wrap=col_wrap, backend=backend, figure_kwargs=figure_kwargs)
+        return draw_rows(fits[0], col_wrap=col_wrap, **figure)
+    given: dict[str, Any] = {"n": n, "ci": ci, "simultaneous": simultaneous, "level": level, "weights": weights}
+    given |= {"df": df, "transform": transform, "seed": seed}
+    options = {name: value for name, value in given.items() if value != DEFAULTS[name]}
     return draw_curves(
         _curves(fits, labels, {"variable": variable, "by": by, "at": at}, options),
         data=data,
@@ -95,8 +105,7 @@ def plot_effects(
         xlabel=xlabel,
         ylabel=ylabel,
         col_wrap=col_wrap,
-        backend=backend,
-        figure_kwargs=figure_kwargs,
+        **figure,
     )
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
+from hierlmm.drawing.finishing import Entry
+from hierlmm.drawing.theme import theme
 from hierlmm.errors import NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
+from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.fits.side_by_side import SideBySide, label_fits
 
 
@@ -33,6 +37,21 @@ def pick_side_by_side(
     return named, reference, own if ci is None else ci
 
 
+def colours_of(fits: Mapping[str, Fit]) -> dict[str, str]:
+    """The colour of every fit, which is that of its estimator in all pictures."""
+    return dict(zip(fits, theme().colours_of([fit.estimator for fit in fits.values()]), strict=True))
+
+
+def legend_of(colours: Mapping[str, str], **look: Any) -> list[Entry]:
+    """Entries of the legend for several fits, which are drawn by these marks; none for one."""
+    return [Entry(label, colour, **look) for label, colour in colours.items()] if len(colours) > 1 else []
+
+
+def one_named(fit: Fit | SideBySide) -> tuple[str, Fit]:
+    """Return the fit, or the reference fit of a `Comparison`, and its name."""
+    return (fit.reference if isinstance(fit, SideBySide) else fit.estimator), one_fit(fit)
+
+
 def one_fit(fit: Fit | SideBySide) -> Fit:
     """Return the fit, or the reference fit of a `Comparison`."""
     return fit.fits[fit.reference] if isinstance(fit, SideBySide) else next(iter(label_fits([fit]).values()))
@@ -50,8 +69,10 @@ def choose_terms(design: Design, terms: str | Sequence[str] | None, use: str = "
 
 
 def refuse_without_effects(fit: Fit, what: str) -> None:
-    """Raise a `NotAvailableError` if the fit has no random effects to draw."""
+    """Raise a `NotAvailableError` if the fit has no random effects to draw, or has not kept them."""
     if fit.has_random_effects:
+        if isinstance(fit, PosteriorNumbers):
+            fit.need_effects(what)
         return
     model = "a marginal model" if not fit.design.term else f"a fit by {fit.estimator}"
     reason = "it has no random effects: nothing in it belongs to one subject"

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
+from hierlmm.design.formula import INTERCEPT
+from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import PALETTE, percent
+from hierlmm.drawing.style import percent
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import COMMON_SD, zero_terms
 from hierlmm.fits.side_by_side import SideBySide, estimates, same_question
 from hierlmm.options import checked, renamed
-from hierlmm.plots.fits import pick_side_by_side
+from hierlmm.plots.fits import colours_of, legend_of, pick_side_by_side
 
 
 @renamed(inner="inner_ci")
 @checked
+@pictured
 def plot_forest(
     fits: Fit | SideBySide | Mapping[str, Fit] | Sequence[Fit],
     *,
@@ -27,15 +30,15 @@ def plot_forest(
     ci: float | None = None,
     inner_ci: float | None = 0.5,
     col_wrap: int | None = None,
-    backend: str | None = None,
-    figure_kwargs: Mapping[str, Any] | None = None,
+    **figure: Unpack[Figure],
 ) -> Any:
     """Draw estimates and intervals of all parameters, one panel each, estimators as rows.
 
     Each panel has its own scale, so that an intercept of 250 does not squash a slope of 10. The numbers are those of
     ``summary()`` and ``variance_components()``, and so of the table of a `Comparison`: posterior means with
     equal-tailed intervals, and likelihood estimates with Wald intervals. Where an interval does not exist (a variance
-    at its boundary) only the point is drawn.
+    at its boundary) only the point is drawn. Effects and correlations have a line at zero, unless it is so far away
+    that it would squash the interval.
 
     Parameters
     ----------
@@ -51,14 +54,10 @@ def plot_forest(
         Probability of the thick interval; None leaves it out.
     col_wrap : int, optional
         Panels in a row; 3 or 4 by default.
-    backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-        ArviZ's default otherwise.
-    figure_kwargs : mapping, optional
-        Passed to ArviZ: ``{"figsize": (9, 4)}`` in inches.
 
     Returns
     -------
-    arviz_plots.PlotCollection
+    Picture
         Visuals ``interval``, ``inner_interval`` and ``point_estimate`` over ``parameter`` × ``estimator``.
 
     Examples
@@ -79,17 +78,21 @@ def plot_forest(
         table.loc[table["parameter"].isin(at_zero) & (table["estimator"] == label), "estimate"] = 0.0
     chosen = choose_parameters(table, parameters)
     point = table_dataset(table, chosen, names, ["estimate"])
-    size = each(0.7, 2.5, 0.8, 0.75 + 0.27 * n, least=4.2)
+    size = each(0.3 + 0.08 * max(map(len, names)), 2.5, 0.8, 0.85 + 0.27 * n, least=4.2, text=True)
+    colours = colours_of(named)
     looks: dict[str, Any] = {
-        "color": ("estimator", np.resize(PALETTE, n).tolist()),
+        "color": ("estimator", list(colours.values())),
         "y": ("estimator", range(n, 0, -1)),
     }
-    panels = Panels(point, "parameter", size, backend, figure_kwargs, col_wrap, **looks)
+    panels = Panels(point, "parameter", size, figure, col_wrap, **looks)
+    for parameter in chosen:
+        if _zero_in_view(table[table["parameter"] == parameter]):
+            panels.rule(parameter, x=0.0, linestyle=panels.dashes)
     panels.map("line_x", "interval", table_dataset(table, chosen, names, ["lower", "upper"]), width=1.4)
     if inner_ci is not None:
         thick = table_dataset(estimates(named, inner_ci, reference), chosen, names, ["lower", "upper"])
         panels.map("line_x", "inner_interval", thick, width=4)
-    panels.map("scatter_x", "point_estimate", point, size=38, edgecolor="white")
+    panels.map("scatter_x", "point_estimate", point, size=38, edgecolor=panels.theme.paper)
     for parameter in chosen:
         first = int(panels.collection.viz.dataset.sel(parameter=parameter)["col_index"]) == 0
         panels.name_rows(parameter, range(n, 0, -1), names if first else [""] * n, room=0.6, most=n)
@@ -97,8 +100,16 @@ def plot_forest(
     response = named[reference].design.hierarchy.response
     return panels.finish(
         title=f"{response}: estimates with {thick_text}{percent(outer)} intervals",
-        legend="estimator" if n > 1 else None,
+        legend=legend_of(colours, marker="circle", size=38),
     )
+
+
+def _zero_in_view(rows: Any) -> bool:
+    """Whether zero says something about a parameter and its interval is still seen beside it."""
+    if rows["kind"].iloc[0] not in ("fixed", "corr") or rows["parameter"].iloc[0] == INTERCEPT:
+        return False
+    low, high = rows[["lower", "estimate"]].min().min(), rows[["upper", "estimate"]].max().max()
+    return bool(high - low > 0.15 * (max(high, 0.0) - min(low, 0.0)))
 
 
 def table_dataset(table: Any, parameters: list[str], labels: list[str], columns: list[str]) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
+from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import PALETTE, resolve_backend
+from hierlmm.drawing.theme import theme
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.likelihood import LikelihoodEstimates
@@ -21,8 +22,10 @@ BEYOND = 0.4
 
 
 @checked
+@pictured
 def plot_optima(
-    fit: Fit | SideBySide, *, backend: str | None = None, figure_kwargs: dict[str, Any] | None = None
+    fit: Fit | SideBySide,
+    **figure: Unpack[Figure],
 ) -> Any:
     """Draw the criterion on the straight line through the best optimum and each of the others.
 
@@ -34,12 +37,10 @@ def plot_optima(
     ----------
     fit : LikelihoodEstimates or Comparison
         A fit by REML or ML with more than one row in ``fit.optima``; of a comparison, its reference.
-    backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-    figure_kwargs : dict, optional
 
     Returns
     -------
-    arviz_plots.PlotCollection
+    Picture
 
     Raises
     ------
@@ -67,12 +68,11 @@ def plot_optima(
         lines[label] = np.vstack([x, [fit.criterion_function(point) for point in points]])
         sides = [_sd(fit, best.lam), _sd(fit, other.lam)] if single else [0.0, 1.0]
         ends[label] = np.array([sides, [best.value, other.value]])
-    scale = _font_scale() if resolve_backend(backend) == "matplotlib" else 1.0
-    size = each(*(scale * inches for inches in (0.8, 4.2, 1.0, 2.8)))
-    panels = Panels(lines, "optimum", size, backend, figure_kwargs, name="criterion")
-    panels.map("line_xy", "line", lines, color=PALETTE[0])
+    colour = theme().colour_of(fit.estimator)
+    panels = Panels(lines, "optimum", each(0.8, 4.2, 1.0, 2.8), figure, name="criterion")
+    panels.map("line_xy", "line", lines, color=colour, width=1.5)
     for label, (x, y) in ends.items():
-        panels.draw.scatter(x, y, panels.target(label), size=40, color=PALETTE[1])
+        panels.scatter(label, x, y, size=40, color=theme().beside(colour))
     kind = "REML criterion" if fit.reml else "Deviance"
     return panels.finish(
         {label: label for label in lines},
@@ -97,14 +97,6 @@ def _reach(fit: LikelihoodEstimates, step: np.ndarray) -> tuple[float, float]:
         float(max([-BEYOND, *zero[zero <= 0.0]])),
         float(min([1.0 + BEYOND, *zero[(zero >= 1.0) & np.isfinite(zero)]])),
     )
-
-
-def _font_scale() -> float:
-    """Size of the user's letters relative to matplotlib's own: a figure for a lecture hall is larger."""
-    import matplotlib
-
-    size = matplotlib.rcParams["font.size"]
-    return max(1.0, float(size) / 10.0)
 
 
 def _sd(fit: LikelihoodEstimates, lam: np.ndarray) -> float:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
+from scipy.interpolate import CubicSpline
+from scipy.stats import norm
 
 from hierlmm.bayes.tree import matrices
+from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import PALETTE, percent, stack_points
-from hierlmm.errors import NotAvailableError
+from hierlmm.drawing.style import percent, stack_points
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import component_labels, component_values, correlated_pairs
 from hierlmm.fits.side_by_side import MARGINAL_SIGMA, SideBySide, estimates, is_marginal
 from hierlmm.options import checked
-from hierlmm.plots.fits import pick_side_by_side
+from hierlmm.plots.fits import colours_of, pick_side_by_side
 from hierlmm.plots.forest import choose_parameters, table_dataset
 
 
 @checked
+@pictured
 def plot_posterior(
     fits: Fit | SideBySide | Mapping[str, Fit] | Sequence[Fit],
     *,
@@ -29,14 +32,14 @@ def plot_posterior(
     parameters: str | Sequence[str] | None = None,
     ci: float | None = None,
     col_wrap: int | None = None,
-    backend: str | None = None,
-    figure_kwargs: Mapping[str, Any] | None = None,
+    **figure: Unpack[Figure],
 ) -> Any:
     """Draw the posterior density of every parameter; likelihood estimates are vertical lines in their own panels.
 
     Under each density stand the equal-tailed interval and the mean, as in the table of a `Comparison`. Without any
-    posterior among the fits, the densities are those of the likelihood fits' large-sample distributions
-    (``to_datatree()``), and the title says so; a parameter at the boundary has no density.
+    posterior among the fits, the densities are the confidence distributions that the Wald intervals are taken from: the
+    interval of every probability holds that share of the area (a standard deviation is normal on its logarithm, a
+    correlation on Fisher's z). The title says so; a parameter at the boundary has no interval and no density.
 
     Parameters
     ----------
@@ -50,14 +53,10 @@ def plot_posterior(
         Probability of the interval; the comparison's, or 0.95.
     col_wrap : int, optional
         Panels in a row; 3 or 4 by default.
-    backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-        ArviZ's default otherwise.
-    figure_kwargs : mapping, optional
-        Passed to ArviZ: ``{"figsize": (9, 4)}`` in inches.
 
     Returns
     -------
-    arviz_plots.PlotCollection
+    Picture
         Visuals ``face`` and ``dist`` over ``parameter`` × ``estimator``; ``interval_<label>``,
         ``point_estimate_<label>`` and ``estimate_line_<label>`` over ``parameter``.
 
@@ -71,11 +70,11 @@ def plot_posterior(
     table = estimates(named, probability, reference)
     chosen = choose_parameters(table, parameters)
     sampled = [label for label, fit in named.items() if fit.has_draws]
-    size, colours = each(0.4, 2.5, 0.8, 1.9, least=4.2), np.resize(PALETTE, len(named)).tolist()
+    size, colours = each(0.4, 2.5, 0.8, 1.9, least=4.2), colours_of(named)
     point = table_dataset(table, chosen, list(named), ["estimate"])
-    panels = Panels(point, "parameter", size, backend, figure_kwargs, col_wrap, color=("estimator", colours))
+    panels = Panels(point, "parameter", size, figure, col_wrap, color=("estimator", list(colours.values())))
     _draw_densities(panels, {label: named[label] for label in sampled or named}, table, chosen)
-    lines = [label for label in named if label not in sampled]
+    lines = [label for label in named if label not in sampled] if sampled else []
     styles = panels.draw.get_default_aes("linestyle", 4)[1:]
     for k, label in enumerate(lines):
         # Estimates that coincide (β of REML and ML in balanced data) stay visible through the gaps of the later line.
@@ -85,11 +84,12 @@ def plot_posterior(
     for parameter in chosen:
         panels.draw.yticks([], [], panels.target(parameter))
     response = next(iter(named.values())).design.hierarchy.response
-    what = "posterior densities, mean" if sampled else "large-sample distributions, estimate"
-    tail = f"; lines: {' and '.join(lines)}" if lines and sampled else ""
+    what = "posterior densities, mean" if sampled else "confidence distributions, estimate"
+    marks = [Entry(label, colours[label], width=1.6) for label in named if label not in lines]
+    marks += [Entry(label, colours[label], style=styles[k % 3], width=1.4 + 0.5 * k) for k, label in enumerate(lines)]
     return panels.finish(
-        title=f"{response}: {what} and {percent(probability)} interval{tail}",
-        legend="estimator" if len(named) > 1 else None,
+        title=f"{response}: {what} and {percent(probability)} interval",
+        legend=marks if len(named) > 1 else (),
     )
 
 
@@ -105,7 +105,7 @@ def _draw_densities(panels: Panels, fits: Mapping[str, Fit], table: pd.DataFrame
         interval, point = (table_dataset(table, parameters, [label], c) for c in (["lower", "upper"], ["estimate"]))
         depth = -0.08 * (k + 1) * height
         panels.map("line_x", f"interval_{label}", interval, width=2.5, y=depth)
-        panels.map("scatter_x", f"point_estimate_{label}", point, size=26, edgecolor="white", y=depth)
+        panels.map("scatter_x", f"point_estimate_{label}", point, size=26, edgecolor=panels.theme.paper, y=depth)
 
 
 def parameter_draws(fit: Fit) -> dict[str, np.ndarray]:
@@ -135,20 +135,33 @@ def parameter_draws(fit: Fit) -> dict[str, np.ndarray]:
 
 
 def _densities(fit: Fit, parameters: list[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Kernel density of every parameter, (2, 512); NaN where there is none."""
+    """Density of every parameter, (2, 512); NaN where there is none."""
+    if not fit.has_draws:
+        yield from _confidence_densities(fit, parameters)
+        return
     from arviz_stats.base import array_stats
 
     draws = parameter_draws(fit)
-    held: set[str] = set()
-    if not fit.has_draws and (fit.has_random_effects or fit.design.has_residual_structure):
-        # At its boundary a parameter has no interval, and draws that stay there are no density either.
-        with contextlib.suppress(NotAvailableError):
-            components = fit.variance_components()
-            held = set(components.index[components["lower"].isna()])
     for name in parameters:
         values = draws.get(name)
-        known = values is not None and bool(np.isfinite(values).all()) and name not in held
+        known = values is not None and bool(np.isfinite(values).all())
         if values is None or not known or np.ptp(values) <= 1e-9 * np.abs(values).max():
             yield name, np.full((2, 512), np.nan)
         else:
             yield name, np.vstack(array_stats.kde(values.ravel())[:2])
+
+
+def _confidence_densities(fit: Fit, parameters: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Densities whose central areas are the fit's own intervals, of every probability."""
+    # Every interval is a smooth function of its normal quantile: a dozen of them determine it.
+    z = np.linspace(0.1, 3.2, 12)
+    tables = [estimates({"": fit}, float(2.0 * norm.cdf(v) - 1.0)).set_index("parameter") for v in z]
+    known, grid = np.concatenate([-z[::-1], z]), np.linspace(-3.2, 3.2, 257)
+    for name in parameters:
+        low, high = (np.array([t[side].get(name, np.nan) for t in tables], dtype=float) for side in ("lower", "upper"))
+        quantiles = np.concatenate([low[::-1], high])
+        if not np.isfinite(quantiles).all() or np.ptp(quantiles) <= 1e-9 * np.abs(quantiles).max():
+            yield name, np.full((2, len(grid)), np.nan)
+            continue
+        quantile = CubicSpline(known, quantiles)
+        yield name, np.vstack([quantile(grid), norm.pdf(grid) / quantile(grid, 1)])

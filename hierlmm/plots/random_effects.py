@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.panels import Panels
-from hierlmm.drawing.ranks import draw_sorted, sorted_label, sorted_size
-from hierlmm.drawing.style import PALETTE, evenly, percent, segments, stack_points
+from hierlmm.drawing.ranks import chosen_rows, draw_sorted, sorted_label, sorted_size
+from hierlmm.drawing.style import percent, segments, stack_points
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import zero_terms
 from hierlmm.fits.side_by_side import SideBySide, known_label
 from hierlmm.options import checked
-from hierlmm.plots.fits import choose_terms, pick_side_by_side, unit_of
+from hierlmm.plots.fits import choose_terms, colours_of, legend_of, pick_side_by_side, refuse_without_effects, unit_of
 
 
 @checked
+@pictured
 def plot_random_effects(
     fits: Fit | SideBySide | Mapping[str, Fit] | Sequence[Fit],
     *,
@@ -30,8 +32,7 @@ def plot_random_effects(
     reference: str | None = None,
     sort_by: str | None = None,
     max_subjects: int | None = None,
-    backend: str | None = None,
-    figure_kwargs: Mapping[str, Any] | None = None,
+    **figure: Unpack[Figure],
 ) -> Any:
     """Draw every subject's random effects with intervals, a panel for each term, sorted by the estimate.
 
@@ -55,15 +56,12 @@ def plot_random_effects(
     sort_by : str, optional
         Term that decides the order in all panels; by default every panel has its own order.
     max_subjects : int, optional
-        Draw that many subjects, evenly spaced in the order (the extremes included); all by default.
-    backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-        ArviZ's default otherwise.
-    figure_kwargs : mapping, optional
-        Passed to ArviZ: ``{"figsize": (9, 4)}`` in inches.
+        Draw that many subjects: a third of them the lowest, a third the highest, the others evenly spaced between them.
+        By default as many as can be read, 60 for one fit and fewer for several; the axis says how many.
 
     Returns
     -------
-    arviz_plots.PlotCollection
+    Picture
         Visuals ``interval`` and ``point_estimate`` over ``term`` × ``estimator``.
 
     Examples
@@ -78,6 +76,8 @@ def plot_random_effects(
         raise SpecificationError("no fit with random effects", "there is nothing to draw", "pass a mixed-model fit")
     if reference is None:
         reference = own if own in named else next(iter(named))
+    for fit in named.values():
+        refuse_without_effects(fit, "plot_random_effects")
     base = named[known_label("reference", reference, list(named))]
     chosen = choose_terms(base.design, terms)
     if sort_by is not None:
@@ -85,7 +85,9 @@ def plot_random_effects(
     zero = {label: zero_terms(fit) for label, fit in named.items()}
     decide = base.b.assign(**dict.fromkeys(zero[reference], 0.0))
     orders = {term: decide[sort_by or term].sort_values(kind="stable").index for term in chosen}
-    orders = {term: order[evenly(len(order), max_subjects)] for term, order in orders.items()}
+    most = max(20, 60 // len(named)) if max_subjects is None else max_subjects
+    rows, between = chosen_rows(base.n_subjects, most)
+    orders = {term: order[rows] for term, order in orders.items()}
     intervals = {label: effect_intervals(fit, probability) for label, fit in named.items()}
     for label, units in zero.items():
         for term in units:
@@ -93,22 +95,25 @@ def plot_random_effects(
             intervals[label][term] = intervals[label][term] * 0.0
     lines, points = _geometry(intervals, orders)
     J = max(len(order) for order in orders.values())
-    size, n = sorted_size(0.9 + 3.5 * len(chosen), J, 0.12 + 0.06 * len(named)), len(chosen)
-    colours = np.resize(PALETTE, len(named)).tolist()
-    panels = Panels(points, "term", size, backend, figure_kwargs, n, color=("estimator", colours))
-    draw_sorted(panels, lines, points, J, size=16 if len(named) < 3 else 9)
+    size, n = sorted_size(3.5, J, 0.15 + 0.06 * len(named)), len(chosen)
+    colours = colours_of(named)
+    panels = Panels(points, "term", size, figure, n, color=("estimator", list(colours.values())))
+    draw_sorted(panels, lines, points, J, size=18 if len(named) < 3 else 12)
     for term, order in orders.items():
         panels.rule(term, x=0.0, linestyle=panels.dashes)
-        panels.name_rows(term, range(len(order)), order, size=_font(J, panels.backend))
+        panels.name_rows(term, range(len(order)), order)
+        for row in between:
+            panels.rule(term, y=row - 0.5, width=0.6)
         if all(term in units for label, units in zero.items() if term in intervals[label]):
             panels.limit(term, (-zero[reference][term], zero[reference][term]))
     only = f" ({reference})" if len(named) == 1 else ""
     return panels.finish(
         {term: term + _no_variation(term, zero) for term in chosen},
+        caption="the lowest, the highest, and between the grey lines evenly spaced ones" if between else "",
         title=f"Random effects{only} with {percent(probability)} intervals",
         xlabel={term: f"b ({unit_of(base.design, term)})" for term in chosen},
         ylabel=sorted_label(base.design.hierarchy.subject, J, base.n_subjects),
-        legend="estimator" if len(named) > 1 else None,
+        legend=legend_of(colours, marker="circle", width=1.3, size=16),
     )
 
 
@@ -152,8 +157,3 @@ def _geometry(intervals: Mapping[str, dict[str, pd.DataFrame]], orders: Mapping[
             points[label, term] = np.vstack([rows["estimate"].to_numpy(), y])
     dims = ("estimator", "term")
     return stack_points(lines, dims, "effects"), stack_points(points, dims, "effects")
-
-
-def _font(n_subjects: int, backend: str) -> Any:
-    size = 10 if n_subjects <= 20 else 8.5 if n_subjects <= 35 else 6.5
-    return f"{size}pt" if backend == "bokeh" else size

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
+from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.interpret.ranking import Ranking, rank_subjects
@@ -13,13 +13,13 @@ from hierlmm.plots.fits import one_fit
 
 
 @checked
+@pictured
 def plot_ranks(
     ranking: Ranking | Fit | SideBySide,
     *,
     term: str | None = None,
     max_subjects: int | None = None,
-    backend: str | None = None,
-    figure_kwargs: Mapping[str, Any] | None = None,
+    **figure: Unpack[Figure],
 ) -> Any:
     """Draw every subject's expected rank with its interval, first ranks on top.
 
@@ -30,18 +30,14 @@ def plot_ranks(
     term : str, optional
         Coefficient to rank a fit by.
     max_subjects : int, optional
-        Draw that many subjects, evenly spaced in the order (the first and the last included); all by default.
-    backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-        ArviZ's default otherwise.
-    figure_kwargs : mapping, optional
-        Passed to ArviZ: ``{"figsize": (9, 4)}`` in inches.
+        Draw that many subjects: the first, the last, and some between them; by default as many as can be read.
 
     Returns
     -------
-    arviz_plots.PlotCollection
+    Picture
         Visuals ``interval`` and ``point_estimate`` over ``term``. The dashed line ends the ranks that
         ``prob_top`` counts.
     """
     if isinstance(ranking, (Fit, SideBySide)):
         ranking, term = rank_subjects(one_fit(ranking), term), None
-    return ranking.plot(term=term, max_subjects=max_subjects, backend=backend, figure_kwargs=figure_kwargs)
+    return ranking.plot(term=term, max_subjects=max_subjects, **figure)

@@ -8,7 +8,7 @@ is the separate estimate drawn towards what level 2 predicts, the more so the le
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -17,29 +17,31 @@ from scipy.stats import chi2
 from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.design.design import level2_prediction
 from hierlmm.design.questions import rows_by_subject
+from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels
 from hierlmm.drawing.ranks import sorted_size
-from hierlmm.drawing.style import GREY, LABELLED, PALETTE, join_with_gaps, percent, stack_points
+from hierlmm.drawing.style import LABELLED, crowd, join_with_gaps, percent, stack_points
+from hierlmm.drawing.theme import theme
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.options import checked, renamed
-from hierlmm.plots.fits import choose_terms, one_fit, refuse_without_effects, unit_of
+from hierlmm.plots.fits import choose_terms, one_named, refuse_without_effects, unit_of
 
 SEPARATE, PARTIAL, POOLED = "separate fits", "partial pooling", "pooled fit"
 MOST_CENTRES = 12
-COLORS = {SEPARATE: GREY, PARTIAL: PALETTE[0], POOLED: PALETTE[1]}
 
 
 @renamed(ellipse="coverage")
 @checked
+@pictured
 def plot_shrinkage(
     fits: Fit | SideBySide,
     *,
     terms: str | Sequence[str] | None = None,
     coverage: float | None = 0.5,
-    backend: str | None = None,
-    figure_kwargs: dict[str, Any] | None = None,
+    **figure: Unpack[Figure],
 ) -> Any:
     """Draw separate, pooled and partially pooled coefficients of every subject.
 
@@ -59,14 +61,10 @@ def plot_shrinkage(
         One or two random effects; by default the first two.
     coverage : float or None
         Share of the subjects expected inside the ellipse of D; None leaves it out.
-    backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-        ArviZ's default otherwise. Arrow heads are drawn by matplotlib only.
-    figure_kwargs : mapping, optional
-        Passed to ArviZ: ``{"figsize": (7, 5)}`` in inches.
 
     Returns
     -------
-    arviz_plots.PlotCollection
+    Picture
         Visuals ``shift`` (the arrows), ``points`` over ``estimate``, and ``ellipse``.
 
     Examples
@@ -75,7 +73,7 @@ def plot_shrinkage(
     >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (1 + days | subject)", hl.load_dataset("sleepstudy"))
     >>> collection = model.fit_reml().plot_shrinkage()  # doctest: +SKIP
     """
-    fit = one_fit(fits)
+    name, fit = one_named(fits)
     refuse_without_effects(fit, "plot_shrinkage")
     chosen = _terms(fit, terms)
     names = [fit.design.level1[k] for k in fit.design.term_level1]
@@ -89,26 +87,31 @@ def plot_shrinkage(
     moves = np.stack([parts[SEPARATE].T[known], parts[PARTIAL].T[known]], axis=2)
     moves = _clip(moves, limits) if outside.any() else moves
     parts[SEPARATE] = parts[SEPARATE][:, ~outside]
-    size = sorted_size(6.0, len(subjects), 0.19) if sort else (6.2, 5.2)
-    colours = ("estimate", list(COLORS.values()))
-    panels = Panels(_by_kind(parts), "panel", size, backend, figure_kwargs, color=colours)
+    size: Any = sorted_size(5.0, len(subjects)) if sort else (6.2, 5.4)
+    own, colour = theme(), theme().colour_of(fit.estimator)
+    colours = {SEPARATE: own.grey, PARTIAL: colour, POOLED: own.ink}
+    panels = Panels(_by_kind(parts), "panel", size, figure, color=("estimate", list(colours.values())))
     if contours:
-        look = {"color": PALETTE[0], "width": 1.0, "alpha": 0.8, "ignore_aes": "all"}
+        look = {"color": colour, "width": 1.0, "alpha": 0.8, "ignore_aes": "all"}
         panels.map("line_xy", "ellipse", {"": join_with_gaps(contours)}, **look)
-    arrows = _arrows if panels.backend == "matplotlib" else "line_xy"
-    panels.map(arrows, "shift", {"": join_with_gaps(list(moves))}, ignore_aes="all")
-    _draw_points(panels, parts)
+    shift, faint = {"": join_with_gaps(list(moves))}, own.mix(0.35)
+    if panels.backend == "matplotlib":
+        panels.map(_arrows, "shift", shift, ignore_aes="all", arrow_color=faint)
+    else:
+        panels.map("line_xy", "shift", shift, ignore_aes="all", color=faint, width=0.8)
+    marks = _draw_points(panels, parts, colours)
     if sort:
         panels.name_rows("", range(len(subjects)), subjects)
     if outside.any():
         panels.limit("", limits[0], None if sort else limits[1])
     design = fit.design
-    share = "" if sort or coverage is None else f"\nellipse: {percent(coverage)} of subjects by D"
-    share += "" if sort else _averaged(kinds[POOLED].to_numpy(), contours)
+    said = [] if sort or coverage is None else [f"ellipse: {percent(coverage)} of subjects by D"]
+    said += [_beyond(outside, known)] if outside.any() else []
+    said += [] if sort else [_averaged(kinds[POOLED].to_numpy(), contours)]
     axes = [f"{term} ({unit_of(design, term)})" for term in chosen] + [f"{design.hierarchy.subject} (sorted)"]
-    what = f"{design.hierarchy.response}, {fit.estimator}: from separate fits to partial pooling"
+    what = f"{design.hierarchy.response}, {name}: from separate fits to partial pooling"
     return panels.finish(
-        {"": f"{what}{share}{_beyond(outside, known)}"}, xlabel={"": axes[0]}, ylabel=axes[1], legend="estimate"
+        {"": ""}, title=what, caption="; ".join(filter(None, said)), xlabel={"": axes[0]}, ylabel=axes[1], legend=marks
     )
 
 
@@ -164,7 +167,7 @@ def _averaged(pooled: FloatArray, contours: Sequence[FloatArray]) -> str:
     """Say where the pooled fit and the ellipse stand for many."""
     n = len(np.unique(np.round(pooled, 12), axis=0))
     what = "pooled fit and ellipse" if contours else "pooled fit"
-    return f"\n{what}: average of {n} level-2 predictions" if n > MOST_CENTRES else ""
+    return f"{what}: average of {n} level-2 predictions" if n > MOST_CENTRES else ""
 
 
 def _limits(separate: FloatArray, core: FloatArray) -> FloatArray:
@@ -204,30 +207,33 @@ def _beyond(outside: BoolArray, known: BoolArray) -> str:
     """Say how many separate fits are not shown."""
     n = int(outside.sum())
     verb = "lies" if n == 1 else "lie"
-    return f"\n{n} of {int(known.sum())} separate fits {verb} outside the panel" if n else ""
+    return f"{n} of {int(known.sum())} separate fits {verb} outside the panel"
 
 
 def _by_kind(parts: Mapping[str, FloatArray]) -> Any:
     return stack_points({("", key): part for key, part in parts.items()}, ("panel", "estimate"), "shrinkage")
 
 
-def _draw_points(panels: Panels, parts: Mapping[str, FloatArray]) -> None:
+def _draw_points(panels: Panels, parts: Mapping[str, FloatArray], colours: Mapping[str, str]) -> list[Entry]:
+    """Draw the three kinds of points; return the entries of the legend, which have the marks as they are drawn."""
     n = parts[PARTIAL].shape[1]
-    small = 10 if n > LABELLED else 22
+    small, alpha = (10, crowd(n)) if n > 4 * LABELLED else (22, 1.0)
     sizes = {SEPARATE: small, PARTIAL: small, POOLED: 90 if parts[POOLED].shape[1] < n or n == 1 else small}
-    marks = panels.draw.get_default_aes("marker", 5)
-    pooled = marks[4] if panels.backend == "matplotlib" else marks[1]
+    entries = []
     for key, part in parts.items():
-        marker = pooled if key == POOLED else marks[0]
-        panels.map("scatter_xy", f"points_{key}", _by_kind({key: part}), size=sizes[key], marker=marker)
+        look: dict[str, Any] = {"size": sizes[key], "marker": "diamond" if key == POOLED else "circle"}
+        look["alpha"] = 1.0 if key == POOLED else alpha
+        panels.map("scatter_xy", f"points_{key}", _by_kind({key: part}), **look)
+        entries.append(Entry(key, colours[key], line="", marker=look["marker"], size=min(look["size"], 50)))
+    return entries
 
 
-def _arrows(da: Any, target: Any, **kwargs: Any) -> Any:
+def _arrows(da: Any, target: Any, arrow_color: str, **kwargs: Any) -> Any:
     """Arrows between the pairs of points of a line with gaps (matplotlib)."""
     x, y = da.sel(plot_axis="x").to_numpy().ravel(), da.sel(plot_axis="y").to_numpy().ravel()
     start, end = np.vstack([x[0::3], y[0::3]]), np.vstack([x[1::3], y[1::3]])
     look = {"angles": "xy", "scale_units": "xy", "scale": 1.0, "width": 0.003, "headwidth": 6.0, "zorder": 1.5}
-    return target.quiver(*start, *(end - start), color="#b0b0b0", **look, **kwargs)
+    return target.quiver(*start, *(end - start), color=arrow_color, **look, **kwargs)
 
 
 def _ellipses(fit: Fit, terms: list[str], probability: float) -> list[FloatArray]:

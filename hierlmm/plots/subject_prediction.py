@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
 from hierlmm.design.questions import time_of
+from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import GREY, INK, NOTHING, PALETTE, percent, stack_points
+from hierlmm.drawing.style import NOTHING, percent, stack_points
+from hierlmm.drawing.theme import theme
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
@@ -26,6 +29,7 @@ SEE = "docs, page 'Predictions'"
 
 
 @checked
+@pictured
 def plot_subject_prediction(
     fit: Fit | SideBySide,
     history: Any,
@@ -36,8 +40,7 @@ def plot_subject_prediction(
     xlabel: str | None = None,
     ylabel: str | None = None,
     col_wrap: int | None = None,
-    backend: str | None = None,
-    figure_kwargs: dict[str, Any] | None = None,
+    **figure: Unpack[Figure],
 ) -> Any:
     """Draw a new subject's predicted line as its measurements come in.
 
@@ -60,14 +63,10 @@ def plot_subject_prediction(
         Labels of the axes; the names of the variable and of the response otherwise.
     col_wrap : int, optional
         Panels in a row.
-    backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-        ArviZ's default otherwise.
-    figure_kwargs : mapping, optional
-        Passed to ArviZ: ``{"figsize": (9, 4)}`` in inches.
 
     Returns
     -------
-    arviz_plots.PlotCollection
+    Picture
         Visuals ``line``, ``used`` and ``later`` over ``panel``.
 
     Raises
@@ -97,20 +96,28 @@ def plot_subject_prediction(
         bands[panel] = (grid, line, ahead, new)
         used[panel] = np.vstack([x[:k], y[:k]]) if k else NOTHING
         later[panel] = np.vstack([x[k:], y[k:]]) if k < len(x) else NOTHING
+    own, colour = theme(), theme().colour_of(fit.estimator)
     stacked, size = stack_points(lines, "panel", "prediction"), each(0.7, 3.3, 0.8, 2.9)
-    panels = Panels(stacked, "panel", size, backend, figure_kwargs, col_wrap, sharex=True, sharey=True)
+    panels = Panels(stacked, "panel", size, figure, col_wrap, sharex=True, sharey=True)
     for panel, (at, line, ahead, new) in bands.items():
         for where, table, alpha in ((ahead, new, 0.15), (at, line, 0.3)):
             if len(where) > 1:
-                panels.band(panel, where, table["lower"], table["upper"], alpha=alpha)
-    panels.map("line_xy", "line", lines, color=PALETTE[0], width=2.0)
-    panels.map("scatter_xy", "later", later, facecolor="#ffffff", edgecolor=GREY, size=25)
-    panels.map("scatter_xy", "used", used, color=INK, size=25)
+                panels.band(panel, where, table["lower"], table["upper"], alpha=alpha, color=colour)
+    panels.map("line_xy", "line", lines, color=colour, width=2.0)
+    panels.map("scatter_xy", "later", later, facecolor=own.paper, edgecolor=own.data, size=28)
+    panels.map("scatter_xy", "used", used, color=own.data, size=28)
+    marks = [
+        Entry("line of the subject", colour),
+        Entry("measured, used", own.data, line="", marker="circle", size=28),
+        Entry("measured later", own.data, line="", marker="circle", size=28, hollow=True),
+    ]
     return panels.finish(
         {panel: panel for panel in numbers},
-        title=f"{fit.estimator}: the line of a new subject (dark) and its next measurements (light), {percent(ci)}",
+        title=f"A new subject, measurement by measurement ({fit.estimator})",
+        caption=f"{percent(ci)} bands, dark: of the subject's line, light: of a new measurement",
         xlabel=time if xlabel is None else xlabel,
         ylabel=design.hierarchy.response if ylabel is None else ylabel,
+        legend=marks,
     )
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 
 from hierlmm.design.design import Design
 from hierlmm.design.questions import first_row_of_subjects, rows_by_subject
+from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import GREY, NOTHING, PALETTE, evenly, join_with_gaps, stack_points
+from hierlmm.drawing.style import NOTHING, crowd, evenly, join_with_gaps, stack_points
+from hierlmm.drawing.theme import theme
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.frames import quote, shorten
 from hierlmm.options import checked, renamed
-from hierlmm.plots.fits import one_fit, refuse_without_effects
+from hierlmm.plots.fits import one_named, refuse_without_effects
 from hierlmm.plots.lines import Axis, population_line, subject_lines, x_axis
 
 LAYERS = ("points", "lines", "subject", "population")
@@ -31,6 +34,7 @@ SHOWS = {
 
 @renamed(x="variable")
 @checked
+@pictured
 def plot_trajectories(
     fits: Fit | SideBySide,
     *,
@@ -42,8 +46,7 @@ def plot_trajectories(
     xlabel: str | None = None,
     ylabel: str | None = None,
     col_wrap: int | None = None,
-    backend: str | None = None,
-    figure_kwargs: dict[str, Any] | None = None,
+    **figure: Unpack[Figure],
 ) -> Any:
     """Draw the data, the subjects' fitted lines and the population line against a level-1 variable.
 
@@ -74,14 +77,10 @@ def plot_trajectories(
         Labels of the axes; the names of the variable and of the response otherwise.
     col_wrap : int, optional
         Panels in a row.
-    backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-        ArviZ's default otherwise.
-    figure_kwargs : mapping, optional
-        Passed to ArviZ: ``{"figsize": (9, 4)}`` in inches.
 
     Returns
     -------
-    arviz_plots.PlotCollection
+    Picture
         Visuals named as the layers, over ``panel``.
 
     Examples
@@ -91,50 +90,45 @@ def plot_trajectories(
     >>> fit = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental).fit_reml()
     >>> collection = fit.plot_trajectories(show="population", xlabel="Years since age 8")  # doctest: +SKIP
     """
-    fit = one_fit(fits)
+    name, fit = one_named(fits)
     layers = _layers("population" if show == "all" and not fit.has_random_effects else show)
     if "subject" in layers:
         refuse_without_effects(fit, f"show={show!r} (lines of subjects)")
     axis = x_axis(fit.design, variable)
     members, drawn, titles = _panels(fit.design, by, subjects, max_subjects)
     parts = _geometry(fit, axis, layers, members, drawn)
-    looks = _looks(layers, one_each=subjects is not None)
-    entries = _legend_entries(layers, len(drawn), None if subjects is not None else fit.n_subjects)
-    colours = [looks[layer]["color"] for layer in entries]
-    aesthetics: dict[str, Any] = {"color": ("line", colours)} if entries else {}
+    per_panel = len(drawn) / max(1, len(members))
+    looks = _looks(layers, theme().colour_of(fit.estimator), per_panel, one_each=subjects is not None)
     first = stack_points(next(iter(parts.values())), "panel", "trajectories")
-    first = first.expand_dims(line=list(entries.values())) if entries else first
+    size: Any
     size, wrap = (each(0.7, 3.5, 1.0, 3.1), None) if subjects is None else (each(0.7, 2.0, 1.0, 1.8), 6)
     size = each(0.7, 5.4, 1.0, 3.6) if len(members) == 1 else size
-    panels = Panels(
-        first, "panel", size, backend, figure_kwargs, col_wrap or wrap, sharex=True, sharey=True, **aesthetics
-    )
+    panels = Panels(first, "panel", size, figure, col_wrap or wrap, sharex=True, sharey=True)
     for layer, data in parts.items():
-        visual, look = "scatter_xy" if layer == "points" else "line_xy", looks[layer]
-        if layer in entries:
-            own = stack_points(data, "panel", "trajectories").expand_dims(line=[entries[layer]])
-            panels.map(visual, layer, own, **{key: value for key, value in look.items() if key != "color"})
-        else:
-            panels.map(visual, layer, data, ignore_aes="all", **look)
+        panels.map("scatter_xy" if layer == "points" else "line_xy", layer, data, **looks[layer])
     ticks, texts = axis.ticks()
     for panel in members if ticks else ():
         panels.draw.xticks(ticks, texts, panels.target(panel))
+    some = f", {len(drawn)} of {fit.n_subjects} subjects" if subjects is None and len(drawn) < fit.n_subjects else ""
+    who = f" ({name})" if layers != SHOWS["data"] else ""
+    response = fit.design.hierarchy.response
     return panels.finish(
         titles,
+        title=f"{response} along {axis.label}{some}{who}",
         xlabel=axis.label if xlabel is None else xlabel,
-        ylabel=fit.design.hierarchy.response if ylabel is None else ylabel,
-        legend="line" if entries else None,
+        ylabel=response if ylabel is None else ylabel,
+        legend=_legend_entries(layers, looks, averaged=subjects is None),
     )
 
 
-def _looks(layers: Sequence[str], one_each: bool) -> dict[str, dict[str, Any]]:
-    """How each layer is drawn; subjects' lines are bold where each has a panel of its own."""
-    faint = "population" in layers and "lines" in layers
+def _looks(layers: Sequence[str], colour: str, n: float, one_each: bool) -> dict[str, dict[str, Any]]:
+    """How each layer of n subjects is drawn; subjects' lines are bold where each has a panel of its own."""
+    own, faint = theme(), "population" in layers and "lines" in layers
     return {
-        "lines": {"color": GREY, "width": 0.8, "alpha": 0.6 if faint else 0.9},
-        "points": {"color": "#404040", "size": 10, "alpha": 0.65},
-        "subject": {"color": PALETTE[0], "width": 2.0 if one_each else 1.0, "alpha": 1.0 if one_each else 0.55},
-        "population": {"color": PALETTE[1], "width": 1.4 if one_each else 2.8},
+        "lines": {"color": own.grey, "width": 0.8, "alpha": min(0.6 if faint else 0.9, crowd(n) + 0.2)},
+        "points": {"color": own.data, "size": 12 if n < 60 else 7, "alpha": crowd(3 * n)},
+        "subject": {"color": colour, "width": 2.0 if one_each else 1.0, "alpha": 1.0 if one_each else crowd(2 * n)},
+        "population": {"color": own.ink, "width": 1.4 if one_each else 2.8},
     }
 
 
@@ -231,13 +225,17 @@ def _geometry(
     return parts
 
 
-def _legend_entries(layers: Sequence[str], n_drawn: int, n_subjects: int | None) -> dict[str, str]:
-    """Name the kinds of lines (layer -> text), where there is anything to tell apart or to tell.
-
-    ``n_subjects`` is None where every subject has a panel of its own.
-    """
-    some = f" ({n_drawn} of {n_subjects} subjects)" if n_subjects is not None and n_drawn < n_subjects else ""
-    population = "population line" + ("" if n_subjects is None else ", averaged over subjects")
-    names = {"lines": f"data{some}", "subject": f"subject lines{some}", "population": population}
-    kinds = [layer for layer in layers if layer in names]
-    return {} if kinds == ["lines"] and not some else {kind: names[kind] for kind in kinds}
+def _legend_entries(layers: Sequence[str], looks: Mapping[str, Mapping[str, Any]], averaged: bool) -> list[Entry]:
+    """The kinds of marks, where there is more than one."""
+    population = "population line" + (", averaged over subjects" if averaged else "")
+    names = {"lines": "data", "points": "data", "subject": "subject lines", "population": population}
+    entries = []
+    for layer in layers:
+        if layer == "points" and "lines" in layers:
+            continue  # points and thin lines are one kind of mark
+        look = looks[layer]
+        mark: dict[str, Any] = {"line": "", "size": 20} if layer == "points" else {"width": look["width"]}
+        marker = "circle" if layer in ("points", "lines") and "points" in layers else ""
+        alpha = max(0.6, look.get("alpha", 1.0))
+        entries.append(Entry(names[layer], look["color"], marker=marker, alpha=alpha, **{"size": 16, **mark}))
+    return entries if len(entries) > 1 else []

@@ -48,7 +48,7 @@ def predict_rows(
     check_request(level, interval, ci)
     detail = "" if interval is None else f", interval={interval!r}"
     if level == "subject":
-        fit._need_effects(f"predict(level='subject'{detail})", draws=interval is not None)
+        fit.need_effects(f"predict(level='subject'{detail})", draws=interval is not None)
     rows, estimate = asked_rows(fit, newdata, level)
     table, effects = pd.DataFrame({"estimate": estimate}, index=rows.index), bool(fit.design.term)
     if interval is None:
@@ -100,7 +100,7 @@ def prediction_draws(
 
     check_request(level, interval, 0.5)
     if level == "subject":
-        fit._need_effects("predict(level='subject', kind='draws')", draws=True)
+        fit.need_effects("predict(level='subject', kind='draws')", draws=True)
     if interval == "prediction" and correlated(fit):
         received = "kind='draws' of measurements with correlated residuals"
         reason = "joint draws of several measurements of a subject have correlated errors, which are not drawn here"

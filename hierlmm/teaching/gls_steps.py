@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,7 @@ import pandas as pd
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.random import random_covariance
 from hierlmm.design.design import Design
+from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.likelihood.conditional import conditional_effects
 from hierlmm.likelihood.criterion import Criterion
@@ -94,23 +95,17 @@ class GLSSteps(Result):
         """Log-likelihood where the iteration ended; restricted for REML."""
         return float(self.trace["loglik"].iloc[-1])
 
-    def plot(self, *, backend: str | None = None, figure_kwargs: dict[str, Any] | None = None) -> Any:
+    @pictured
+    def plot(self, **figure: Unpack[Figure]) -> Any:
         """Plot every parameter, and what the log-likelihood still lacked, against the iteration.
-
-        Parameters
-        ----------
-        backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-            ArviZ's default otherwise.
-        figure_kwargs : mapping, optional
-            Passed to ArviZ: ``{"figsize": (9, 4)}`` in inches.
 
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
         """
         from hierlmm.drawing.results import plot_gls_steps
 
-        return plot_gls_steps(self, backend, figure_kwargs)
+        return plot_gls_steps(self, figure)
 
     @property
     def table(self) -> pd.DataFrame:

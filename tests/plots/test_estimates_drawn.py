@@ -88,8 +88,11 @@ def test_random_effects_of_many_subjects():
     frame = pd.DataFrame({"id": np.repeat(np.arange(200), 4), "t": np.tile(np.arange(4.0), 200)})
     frame["y"] = rng.normal(size=200)[frame["id"]] + rng.normal(size=800)
     fit = TwoLevelModel.from_formula("y ~ t + (1 | id)", frame).fit_reml()
-    everyone = plots.plot_random_effects(fit, backend="none")
-    assert calls(everyone, "effects", "yticks", term="Intercept")[0]["labels"] == []
+    b = fit.b["Intercept"].sort_values()
+    chosen = plots.plot_random_effects(fit, backend="none")
+    values = np.asarray(drawn(chosen, "point_estimate", "effects", term="Intercept", estimator="REML")["x"])
+    np.testing.assert_array_equal(values[[*range(20), *range(-20, 0)]], b.iloc[[*range(20), *range(-20, 0)]])
+    assert len(values) == 60 and np.all(np.diff(values) >= 0)
     some = plots.plot_random_effects(fit, max_subjects=20, backend="none")
     values = np.asarray(drawn(some, "point_estimate", "effects", term="Intercept", estimator="REML")["x"])
     assert len(values) == 20
@@ -156,10 +159,34 @@ def test_posterior_of_likelihood_fits_alone_is_large_sample(sleep_reml):
     collection = plots.plot_posterior(sleep_reml, parameters="days", backend="none")
     curve = drawn(collection, "dist", "estimate", parameter="days", estimator="REML")
     x, y = np.asarray(curve["x"]), np.asarray(curve["y"])
-    mean = np.trapezoid(x * y, x)
-    assert mean == pytest.approx(sleep_reml.beta["days"], abs=0.1)
-    line = calls(collection, "estimate", "vline", parameter="days")
-    assert line[0]["x"] == sleep_reml.beta["days"]
+    assert np.trapezoid(x * y, x) == pytest.approx(sleep_reml.beta["days"], abs=0.1)
+
+
+@pytest.fixture(scope="module")
+def boundary_near():
+    rng = np.random.default_rng(7)
+    frame = pd.DataFrame({"id": np.repeat(np.arange(20), 5), "t": np.tile(np.arange(5.0), 20)})
+    frame["y"] = rng.normal(size=20)[frame["id"]] + 0.3 * rng.normal(size=20)[frame["id"]] * frame["t"]
+    frame["y"] += rng.normal(size=100)
+    fit = TwoLevelModel.from_formula("y ~ t + (1 + t | id)", frame).fit_reml()
+    assert fit.variance_components().notna().all(axis=None) and fit.variance_components().loc["sd(t)", "lower"] < 0.1
+    return fit
+
+
+def test_density_of_a_likelihood_fit_is_the_one_its_interval_belongs_to(boundary_near):
+    """The interval of any probability holds that share of the area; half of it lies below the estimate."""
+    table = boundary_near.variance_components()
+    collection = plots.plot_posterior(boundary_near, parameters=["sd", "corr", "sigma"], backend="none")
+    for name in ("sd(Intercept)", "sd(t)", "corr(Intercept, t)", "sigma"):
+        curve = drawn(collection, "dist", "estimate", parameter=name, estimator="REML")
+        x, y = np.asarray(curve["x"]), np.asarray(curve["y"])
+        area = np.concatenate([[0.0], np.cumsum((y[1:] + y[:-1]) * np.diff(x) / 2.0)])
+        below = np.interp(table.loc[name, ["lower", "estimate", "upper"]].to_numpy(dtype=float), x, area)
+        np.testing.assert_allclose(below / area[-1], [0.025, 0.5, 0.975], atol=0.002)
+        for ci in (0.5, 0.9):
+            low, high = boundary_near.variance_components(ci).loc[name, ["lower", "upper"]]
+            share = (np.interp(high, x, area) - np.interp(low, x, area)) / area[-1]
+            assert share == pytest.approx(ci, abs=0.002)
 
 
 def test_draws_carry_the_labels_of_the_tables(sleep_like_nuts):

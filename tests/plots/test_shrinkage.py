@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from boxes import texts
 from drawn_by_none import calls, drawn, lines_of
 
 from hierlmm import plots
@@ -80,10 +81,11 @@ def test_separate_fits_far_away_do_not_set_the_scale():
     separate, partial = separate_coefficients(fit), fit.subject_coef
     assert separate["t"].min() < -20
     for terms in (["Intercept", "t"], "t"):
-        axes = plots.plot_shrinkage(fit, terms=terms, backend="matplotlib").get_viz("figure").axes[0]
+        figure = plots.plot_shrinkage(fit, terms=terms, backend="matplotlib").get_viz("figure")
+        axes = figure.axes[0]
         low, high = axes.get_ylim() if len(terms) == 2 else axes.get_xlim()
         assert -5 < low < partial["t"].min() and partial["t"].max() < high < 5
-        assert "2 of 32 separate fits lie outside" in axes.get_title()
+        assert "2 of 32 separate fits lie outside" in " ".join(words for words, _ in texts(figure))
     collection = plots.plot_shrinkage(fit, backend="none")
     moves = lines_of(drawn(collection, "shift", "shrinkage", panel=""))
     limits = calls(collection, "shrinkage", "ylim", panel="")[0]["lims"]

@@ -150,7 +150,8 @@ def test_trajectories_refuse_what_the_model_does_not_know(dental_reml, sleep_rem
 def test_trajectories_say_how_many_subjects_are_drawn(sleep_reml):
     collection = plots.plot_trajectories(sleep_reml, max_subjects=6, backend="none")
     assert len(lines_of(drawn(collection, "subject", "trajectories", panel=""))) == 6
-    assert "subject lines (6 of 18 subjects)" in collection.aes["color"].dataset.coords["line"].to_numpy()
+    figure = plots.plot_trajectories(sleep_reml, max_subjects=6).get_viz("figure")
+    assert figure.get_suptitle() == "reaction along days, 6 of 18 subjects (REML)"
 
 
 def test_the_legend_says_what_the_population_line_averages(sleep_reml):

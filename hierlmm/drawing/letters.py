@@ -1,0 +1,58 @@
+"""Texts broken to the room that they have."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+LETTER = 0.54
+"""Width of a letter, on average, in sizes of the letters: where nothing can be measured."""
+
+
+def break_text(text: str, room: float, width: Any) -> str:
+    """Break lines after spaces, commas and colons, so that none is wider than the room.
+
+    Parameters
+    ----------
+    text : str
+        Breaks in it are kept.
+    room : float
+        Width of the room.
+    width : callable
+        Width of a text in one line, in the same unit.
+    """
+    lines: list[str] = []
+    for given in text.split("\n"):
+        lines.append("")
+        for piece in re.split(r"(?<=[:, ])", given):
+            if lines[-1] and width((lines[-1] + piece).strip()) > room:
+                lines.append("")
+            lines[-1] += piece
+    return "\n".join(line.strip() for line in lines)
+
+
+def break_by_letters(text: str, room: float, size: float) -> str:
+    """Break lines by the number of letters of this size."""
+    return break_text(text, room, lambda line: LETTER * size * len(line))
+
+
+def break_artist(artist: Any, room: float) -> None:
+    """Break a text of matplotlib to a width in dots."""
+    given = artist.get_text()
+    if given:
+        artist.set_text(break_text(given, room, lambda line: text_width(artist, line)))
+
+
+def text_width(artist: Any, line: str) -> float:
+    """Width in dots of a line in the letters of an artist of matplotlib."""
+    dpi = artist.get_figure(root=True).dpi
+    width, _, _ = _measure(float(dpi)).get_text_width_height_descent(line, artist.get_fontproperties(), False)
+    return float(width)
+
+
+@cache
+def _measure(dpi: float) -> Any:
+    from matplotlib.backends.backend_agg import RendererAgg
+
+    return RendererAgg(1, 1, dpi)
