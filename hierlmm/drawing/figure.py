@@ -64,7 +64,7 @@ def pictured[F: Callable[..., Any]](plot: F) -> F:
 
 
 def as_verb[F: Callable[..., Any]](
-    plot: F, *leading: str, chosen: Callable[..., Any] | None = None, choice: str = ""
+    plot: F, *leading: str, chosen: Callable[..., Any] | None = None, choice: str = "", name: str = ""
 ) -> F:
     """A plot as a method of what is its first argument, with the plot's own signature and docstring.
 
@@ -77,14 +77,17 @@ def as_verb[F: Callable[..., Any]](
         What is drawn of ``self``, and of an argument that the method has beside those of the plot.
     choice : str
         Name and docstring of that argument.
+    name : str
+        Name of the method, where it is another than that of the plot.
     """
     first, *others = inspect.signature(plot).parameters.values()
     more = [choice.partition(" : ")[0]] if choice else []
     names = [*more, *leading]
 
     @wraps(plot)
-    def method(self: Any, *args: Any, **named: Any) -> Any:
-        named |= dict(zip(names, args, strict=False))
+    def method(*args: Any, **named: Any) -> Any:
+        self, *given = args or (None,)
+        named |= dict(zip(names, given, strict=False))
         asked = [named.pop(name, None) for name in more]
         return plot(chosen(self, *asked) if chosen else self, **named)
 
@@ -97,6 +100,7 @@ def as_verb[F: Callable[..., Any]](
     entry = rf"^[*]*{re.escape(first.name)}(?: :.*)?\n(?:    .*\n)*"
     doc = inspect.cleandoc(plot.__doc__ or "")
     method.__doc__ = re.sub(entry, lambda _: choice and f"{choice}\n", doc, count=1, flags=re.MULTILINE)
+    method.__name__ = name or plot.__name__
     return method  # type: ignore[return-value]
 
 
@@ -119,7 +123,7 @@ def check_figure(figure: Figure, backend: str, n_panels: int) -> None:
     SpecificationError, ArgumentError
     """
     ax, size = figure.get("ax"), figure.get("figsize")
-    if size is not None and (len(size) != 2 or not all(0 < float(v) < 1000 for v in size)):
+    if size is not None and (len(size) != 2 or not all(0.0 < float(v) < 1000.0 for v in size)):
         received, reason = f"figsize={tuple(size)!r}", "a figure has a width and a height in inches"
         raise SpecificationError(received, reason, "use for example figsize=(9, 4)", SEE)
     if ax is None:
@@ -144,7 +148,8 @@ def check_figure(figure: Figure, backend: str, n_panels: int) -> None:
 
 def figure_options(backend: str, size: Sequence[float], figure: Figure, sharex: bool, sharey: bool) -> dict[str, Any]:
     """Options of the backend's figure."""
-    size = figure.get("figsize") or size
+    given_size = figure.get("figsize")
+    size = size if given_size is None else [float(v) for v in given_size]
     options: dict[str, Any] = {"figsize": (size[0] * DPI, size[1] * DPI), "figsize_units": "dots"}
     if backend == "matplotlib":
         # Constrained layout keeps titles, labels and the legend inside the figure, also without bbox_inches="tight".

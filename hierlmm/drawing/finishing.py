@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from hierlmm.drawing.letters import break_artist, break_by_letters, text_width
-from hierlmm.drawing.theme import GRID, Theme
+from hierlmm.drawing.theme import GRID, SEE, Theme
+from hierlmm.errors import SpecificationError
 
 DOTS = 100.0 / 72.0
 """Dots of a screen for a point of a letter, where the backend counts in dots."""
@@ -160,7 +162,15 @@ def _break(figure: Any, axes: Sequence[Any]) -> None:
     whole = 0.97 * figure.get_size_inches()[0] * figure.dpi
     if figure._suptitle is not None:
         break_artist(figure._suptitle, whole)
-    figure.draw_without_rendering()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "constrained_layout not applied")
+        try:
+            figure.draw_without_rendering()
+        except UserWarning:
+            wide, high = figure.get_size_inches()
+            received, reason = f"figsize=({wide:g}, {high:g})", "nothing is left beside the letters"
+            remedy = "use a larger size, or smaller letters: hl.style(...)"
+            raise SpecificationError(received, reason, remedy, SEE) from None
     for ax in axes:
         box = ax.get_window_extent()
         for text in (ax.title, ax.xaxis.label):

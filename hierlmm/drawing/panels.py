@@ -119,13 +119,14 @@ class Panels:
         import matplotlib
         from arviz_base import rc_context
 
-        from hierlmm.drawing.picture import Picture
+        from hierlmm.drawing.picture import Picture, as_picture
 
         try:
             with rc_context({"plot.max_subplots": None}), matplotlib.rc_context(quiet_axes()):
-                return Picture.wrap(
+                made = Picture.wrap(
                     data, cols=[self.dim], col_wrap=columns, backend=self.backend, figure_kwargs=options, **looks
                 )
+            return as_picture(made)
         except (AttributeError, TypeError, ValueError) as error:
             given = self.figure.get("figure_kwargs")
             if not given:
@@ -138,7 +139,7 @@ class Panels:
         """A collection whose one panel is the axes that the user gave."""
         import xarray as xr
 
-        from hierlmm.drawing.picture import Picture
+        from hierlmm.drawing.picture import Picture, as_picture
 
         ax = self.figure["ax"]
         holder = np.empty(1, dtype=object)
@@ -146,7 +147,7 @@ class Panels:
         places = {name: (self.dim, [0]) for name in ("row_index", "col_index")}
         root = {"figure": np.array(ax.get_figure(root=True), dtype=object), "plot": (self.dim, holder), **places}
         tree = xr.DataTree(xr.Dataset(root, coords={self.dim: self.names}))
-        return Picture(data, tree, backend="matplotlib", **looks)
+        return as_picture(Picture(data, tree, backend="matplotlib", **looks), on_given_axes=True)
 
     def map(self, visual: str | Callable[..., Any], name: str, data: Any, **look: Any) -> None:
         """Draw in all panels by a function of ArviZ (``"line_xy"``, ``"scatter_xy"``) or one's own.
@@ -242,8 +243,6 @@ class Panels:
         -------
         Picture
         """
-        from hierlmm.drawing.picture import as_picture
-
         titles = {name: str(name) for name in self.names} if titles is None else titles
         own = self.figure.get("title")
         heading = without_backticks((title or "") if own is None else own)
@@ -259,7 +258,7 @@ class Panels:
         finishing = {"matplotlib": finish_matplotlib, "plotly": finish_plotly, "bokeh": finish_bokeh}
         if self.backend in finishing:
             finishing[self.backend](self.collection, self.theme, heading, caption, on_axes)
-        return as_picture(self.collection, on_given_axes=on_axes)
+        return self.collection
 
     def _label(self, titles: Mapping[Any, str], xlabel: str | Mapping[Any, str] | None, ylabel: str | None) -> None:
         cells = {name: self.collection.viz.dataset.sel({self.dim: name}) for name in titles}

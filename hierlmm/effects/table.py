@@ -207,7 +207,7 @@ class Effects(Result):
         made |= {"ci": self.ci if ci is None else ci, "notes": tuple(dict.fromkeys([*self.notes, *found.notes]))}
         return replace(self, **made)
 
-    plot = as_verb(draw_effects)
+    plot = as_verb(draw_effects, name="plot")
 
     @property
     def labels(self) -> list[str]:

@@ -82,7 +82,17 @@ class PosteriorNumbers(Fit):
         raise NotAvailableError(f"draws of {name!r}", "the posterior has no such variable", f"{others}, or refit", SEE)
 
     def need_effects(self, asked: str, *, draws: bool = False, instead: str = "") -> None:
-        """Refuse what needs random effects (their draws, or at least their means) where the fit did not keep them."""
+        """Refuse what needs random effects where the fit did not keep them.
+
+        Parameters
+        ----------
+        asked : str
+            What needs them.
+        draws : bool
+            Whether it needs their draws; else their means suffice.
+        instead : str
+            What else could be done.
+        """
         if "b" in self.datatree["posterior"] or (self._only_summary and not draws):
             return
         reason, remedy = "the fit keeps no draws of the random effects", "refit with random_effects='draws'"

@@ -61,6 +61,8 @@ def choose_terms(design: Design, terms: str | Sequence[str] | None, use: str = "
     """Return the random effects that were asked for, all of them by default."""
     known = list(design.term)
     wanted = known if terms is None else [terms] if isinstance(terms, str) else list(terms)
+    if not wanted:
+        raise SpecificationError("terms=[]", "there is nothing to draw", f"{use} {', '.join(map(repr, known))}")
     for term in wanted:
         if term not in known:
             reason = f"no random effect has this name.{closest(term, known)}"

@@ -132,6 +132,8 @@ def choose_parameters(table: Any, wanted: str | Sequence[str] | None) -> list[st
         return known
     kinds = dict(zip(table["parameter"], table["kind"], strict=True))
     asked = [wanted] if isinstance(wanted, str) else list(wanted)
+    if not asked:
+        raise SpecificationError("parameters=[]", "there is nothing to draw", f"use names ({', '.join(known)})")
     for item in asked:
         if item not in known and item not in kinds.values():
             reason = f"no parameter or kind of parameter has this name.{closest(item, known)}"

@@ -22,6 +22,9 @@ from hierlmm.options import checked
 from hierlmm.plots.fits import colours_of, pick_side_by_side
 from hierlmm.plots.forest import choose_parameters, table_dataset
 
+SCALES: dict[Any, tuple[Any, Any]] = {"sd": (np.log, np.exp), "sigma": (np.log, np.exp), "corr": (np.arctanh, np.tanh)}
+"""Where the interval of a kind of parameter is symmetric, and the way back."""
+
 
 @checked
 @pictured
@@ -159,9 +162,14 @@ def _confidence_densities(fit: Fit, parameters: list[str]) -> Iterator[tuple[str
     known, grid = np.concatenate([-z[::-1], z]), np.linspace(-3.2, 3.2, 257)
     for name in parameters:
         low, high = (np.array([t[side].get(name, np.nan) for t in tables], dtype=float) for side in ("lower", "upper"))
-        quantiles = np.concatenate([low[::-1], high])
-        if not np.isfinite(quantiles).all() or np.ptp(quantiles) <= 1e-9 * np.abs(quantiles).max():
+        kind = tables[0]["kind"].get(name)
+        to, back = SCALES.get(kind, (np.positive, np.positive))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            quantiles = to(np.concatenate([low[::-1], high]))
+        # The interval of a correlation that the data say nothing about is all that is possible, and no density is seen.
+        everything = kind == "corr" and high[6] - low[6] > 1.98
+        if everything or not np.isfinite(quantiles).all() or np.ptp(quantiles) <= 1e-9 * np.abs(quantiles).max():
             yield name, np.full((2, len(grid)), np.nan)
             continue
-        quantile = CubicSpline(known, quantiles)
-        yield name, np.vstack([quantile(grid), norm.pdf(grid) / quantile(grid, 1)])
+        x = back(CubicSpline(known, quantiles)(grid))
+        yield name, np.vstack([x, norm.pdf(grid) / np.gradient(x, grid)])

@@ -13,26 +13,22 @@ ROOM = 1.5
 def texts(figure):
     """Box of every text that is seen, by its words."""
     figure.canvas.draw()
+    hidden = {id(text) for axes in figure.axes for text in _beyond(axes)}
     found = []
     for text in figure.findobj(Text):
-        if text.get_text().strip() and text.get_visible() and _is_shown(text):
+        if text.get_text().strip() and text.get_visible() and id(text) not in hidden:
             found.append((text.get_text(), text.get_window_extent()))
     return found
 
 
-def _is_shown(text):
-    """Ticks beyond the limits of their axis are there and are not drawn."""
-    axes = text.axes
-    if axes is None:
-        return True
-    for axis, k in ((axes.xaxis, 0), (axes.yaxis, 1)):
-        if any(text in (tick.label1, tick.label2) for tick in (*axis.majorTicks, *axis.minorTicks)):
-            low, high = sorted(axis.get_view_interval())
-            slack = 1e-9 * (high - low)
-            return axes.get_visible() and low - slack <= text.get_position()[k] <= high + slack
-        if text is axis.offsetText:
-            return bool(text.get_text())
-    return True
+def _beyond(axes):
+    """Labels of ticks beyond the limits of their axis, which are there and are not drawn; of both, if only one is."""
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        slack = 1e-9 * (high - low)
+        for tick in (*axis.majorTicks, *axis.minorTicks):
+            if not low - slack <= tick.get_loc() <= high + slack or not axes.get_visible():
+                yield from (tick.label1, tick.label2)
 
 
 def faults(figure):

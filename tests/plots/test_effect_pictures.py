@@ -8,9 +8,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from cirrhosis_trial import HELD
-
 from boxes import faults, texts
+from cirrhosis_trial import HELD
 
 import hierlmm as hl
 from hierlmm.errors import FitWarning, SpecificationError
