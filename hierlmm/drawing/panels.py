@@ -248,6 +248,7 @@ class Panels:
         heading = without_backticks((title or "") if own is None else own)
         import matplotlib
 
+        self.collection.title, self.collection.caption = heading, caption
         on_axes = self.figure.get("ax") is not None
         if on_axes:  # the figure is the user's: its one panel has all titles
             titles = {name: "\n".join(filter(None, [heading, text])) for name, text in titles.items()}

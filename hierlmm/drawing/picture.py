@@ -21,6 +21,9 @@ class _Shown:
 
     backend: str
     on_given_axes = False
+    title = ""
+    caption = ""
+    """What stands above and below the panels."""
 
     def _figure(self) -> Any:
         return self.get_viz("figure")  # type: ignore[attr-defined]

@@ -103,7 +103,6 @@ def test_one_pooled_fit_for_many_level2_predictions_is_said(between, dental_reml
     """With a number of level 2 every subject has a prediction of its own."""
     fit = TwoLevelModel.from_formula("distance ~ iq * time + (1 + time | subject)", between).fit_reml()
     for coverage, what in ((0.5, "pooled fit and ellipse"), (None, "pooled fit")):
-        (title,) = calls(plots.plot_shrinkage(fit, coverage=coverage, backend="none"), "shrinkage", "title", panel="")
-        assert f"\n{what}: average of 27 level-2 predictions" in title["string"]
-    (title,) = calls(plots.plot_shrinkage(dental_reml, backend="none"), "shrinkage", "title", panel="")
-    assert "average" not in title["string"]
+        picture = plots.plot_shrinkage(fit, coverage=coverage, backend="none")
+        assert f"{what}: average of 27 level-2 predictions" in picture.caption
+    assert "average" not in plots.plot_shrinkage(dental_reml, backend="none").caption
