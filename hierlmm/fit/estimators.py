@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from hierlmm import plots
 from hierlmm.bound import BoundModel
+from hierlmm.drawing.figure import as_verb
 from hierlmm.errors import MissingPackageError, NotAvailableError, SpecificationError
 from hierlmm.fit.make import fit_of
 from hierlmm.fit.registry import ESTIMATORS, Estimator
@@ -30,6 +32,7 @@ class FittedModel[F](BoundModel):
     """A bound model that every estimator of this registry fits, alone or beside others."""
 
     fit: Callable[..., Any]
+    plot_data = as_verb(plots.plot_data, "by", "facet", chosen=lambda model: model.design)
 
     def fit_reml(self) -> F:
         """Fit by restricted maximum likelihood, the fixed effects by generalised least squares."""

@@ -25,6 +25,8 @@ import pandas as pd
 from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray
+from hierlmm.drawing.figure import as_verb
+from hierlmm.drawing.heterogeneity import plot_heterogeneity
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import COMMON_SD, zero_terms
@@ -68,6 +70,8 @@ class Heterogeneity(Result):
     above: float
     notes: tuple[str, ...]
     table: pd.DataFrame
+
+    plot = as_verb(plot_heterogeneity)
 
     def _page(self) -> Page:
         table = self.table

@@ -8,12 +8,16 @@ import importlib as _importlib
 import typing as _typing
 
 __all__ = [
+    "plot_data",
     "plot_effects",
     "plot_forest",
     "plot_optima",
     "plot_posterior",
+    "plot_qq",
     "plot_random_effects",
     "plot_ranks",
+    "plot_residuals",
+    "plot_separate_lines",
     "plot_shrinkage",
     "plot_subject_prediction",
     "plot_trajectories",
@@ -23,12 +27,16 @@ __all__ = [
 _MODULES = {"plot_effects": "effect_curves"}
 
 if _typing.TYPE_CHECKING:
+    from hierlmm.plots.data import plot_data
     from hierlmm.plots.effect_curves import plot_effects
     from hierlmm.plots.forest import plot_forest
     from hierlmm.plots.optima import plot_optima
     from hierlmm.plots.posterior import plot_posterior
+    from hierlmm.plots.qq import plot_qq
     from hierlmm.plots.random_effects import plot_random_effects
     from hierlmm.plots.ranks import plot_ranks
+    from hierlmm.plots.residuals import plot_residuals
+    from hierlmm.plots.separate_lines import plot_separate_lines
     from hierlmm.plots.shrinkage import plot_shrinkage
     from hierlmm.plots.subject_prediction import plot_subject_prediction
     from hierlmm.plots.trajectories import plot_trajectories

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierlmm.drawing.figure import as_verb
+from hierlmm.drawing.histories import plot_time_varying
 from hierlmm.frames import MISSING_CHOICES, column_names, quote, require_columns, shorten, to_pandas
 from hierlmm.options import checked
 from hierlmm.results import Items, Page, Paragraph, Result
@@ -51,12 +53,24 @@ class TimeVarying(Result):
         The same for each row and new column: a category such as ``"carried"``.
     sentences : tuple of str
         The report in words.
+    rules : mapping of str to rule
+        The new columns.
+    measured : dict of str to DataFrame
+        The measurements of each covariate that were used, of the subjects in the data: subject, time, value.
+    subject, time : str
+        Columns of ``data``.
     """
 
     data: pd.DataFrame
     report: pd.DataFrame
     source: pd.DataFrame
     sentences: tuple[str, ...]
+    rules: Mapping[str, Rule]
+    measured: dict[str, pd.DataFrame]
+    subject: str
+    time: str
+
+    plot = as_verb(plot_time_varying, "column")
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -148,8 +162,8 @@ def time_varying(
     who, labels = subject_codes(rows[subject], "the data")
     at = time_values(rows[time], "the data")
     own = (subject if history_subject is None else history_subject, time if history_time is None else history_time)
-    measured = rows if history is None else history
-    histories, n_subjects_shared = _histories(measured, columns, labels, *own, missing, ties)
+    from_table = rows if history is None else history
+    histories, n_subjects_shared = _histories(from_table, columns, labels, *own, missing, ties)
     answers = {n: evaluate(rule, histories[rule.variable], who, at, labels) for n, rule in columns.items()}
     made = {name: pd.Series(answer.column).set_axis(rows.index) for name, answer in answers.items()}
     report = counts(columns, answers, histories)
@@ -161,7 +175,12 @@ def time_varying(
     if n_subjects_shared < len(labels):
         head += f", which has {n_subjects_shared} of these subjects"
     words = (f"{head}.", *sentences(report, columns, time))
-    return TimeVarying(rows.assign(**made), report, sources(answers, rows.index), words)
+    measured = {
+        name: pd.DataFrame({subject: labels[own.codes], time: own.times, name: own.measured.to_numpy()})
+        for name, own in histories.items()
+    }
+    source = sources(answers, rows.index)
+    return TimeVarying(rows.assign(**made), report, source, words, dict(columns), measured, subject, time)
 
 
 def _check_options(columns: Mapping[str, Rule], missing: str, ties: str) -> None:

@@ -16,7 +16,12 @@ from hierlmm.errors import ArgumentError, HierlmmError, MissingPackageError, Spe
 
 # A new subject's prediction needs a history besides the fit: test_predict.py draws it in every backend.
 OF_THEIR_OWN = ("plot_optima", "plot_subject_prediction")  # need a history, or a likelihood with several maxima
-OF_RANDOM_EFFECTS = ("plot_random_effects", "plot_ranks", "plot_shrinkage")  # GEE and marginal models have none
+OF_RANDOM_EFFECTS = (
+    "plot_random_effects",
+    "plot_ranks",
+    "plot_separate_lines",
+    "plot_shrinkage",
+)  # GEE and marginal models have none
 PLOTS = [getattr(plots, name) for name in plots.__all__ if name not in OF_THEIR_OWN]
 SHARED = ["ax", "figsize", "title", "backend", "figure_kwargs"]
 
@@ -34,9 +39,7 @@ def test_every_plot_takes_fits_without_random_effects(plot, kind, gee, marginal)
     """What they have not is refused in four parts."""
     fit = {"gee": gee, "marginal": marginal.fit_reml(), "marginal gee": marginal.fit_gee()}[kind]
     if plot.__name__ in OF_RANDOM_EFFECTS:
-        with pytest.raises(
-            HierlmmError, match=r"(?s)Received: .*(random effects|rank_subjects|plot_shrinkage).*To do: "
-        ):
+        with pytest.raises(HierlmmError, match=r"(?s)Received: .*(random effects|rank_subjects|plot_s).*To do: "):
             plot(fit, backend="none")
     else:
         assert type(plot(fit, backend="none")).__name__ == "Picture"

@@ -1,0 +1,145 @@
+"""Residuals against fitted values, with a smoother and where the fitted model expects it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Unpack
+
+import numpy as np
+
+from hierlmm.diagnostics.curve_band import CurveBand
+from hierlmm.diagnostics.residual_curve import residual_curve
+from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.drawing.finishing import Entry
+from hierlmm.drawing.panels import Panels
+from hierlmm.drawing.style import crowd, percent
+from hierlmm.drawing.theme import theme
+from hierlmm.fits.base import Fit
+from hierlmm.fits.side_by_side import SideBySide
+from hierlmm.options import checked, choose
+from hierlmm.plots.fits import one_named
+from hierlmm.plots.rows import Groups, row_groups
+
+KINDS = ("pearson", "response", "normalized")
+LEVELS = ("subject", "population")
+AROUND = {"subject": "the subjects' own lines", "population": "the population line"}
+MOST_POINTS = 5000
+
+
+@checked
+@pictured
+def plot_residuals(
+    fits: Fit | SideBySide,
+    *,
+    kind: Literal["pearson", "response", "normalized"] = "pearson",
+    level: Literal["subject", "population"] | None = None,
+    by: str | None = None,
+    ci: float = 0.95,
+    simulations: int = 199,
+    max_points: int = MOST_POINTS,
+    seed: int | None = 0,
+    **figure: Unpack[Figure],
+) -> Any:
+    """Draw residuals against fitted values, a smoother through them, and where the fitted model expects it.
+
+    Around the subjects' own lines residuals rise with the fitted values even where the model is right, because
+    shrinkage leaves a part of every subject's difference in its residuals. So the smoother is not to be compared with
+    zero but with the band: it holds that share of the smoothers of data sets simulated under the fitted model, each
+    with its own coefficients and its own predictions of the random effects.
+
+    Parameters
+    ----------
+    fits : Fit or Comparison
+        A fit by any estimator (a posterior at its means, GEE at its working covariance); of a `Comparison` the
+        reference.
+    kind : {"pearson", "response", "normalized"}
+        As for ``fit.residuals``.
+    level : {"subject", "population"}, optional
+        Around the subjects' own lines (the default where there are random effects), or around the population line.
+    by : str, optional
+        Column whose values have colours.
+    ci : float
+        Share of whole curves in the band.
+    simulations : int
+        Data sets behind the band; 0 for none. Beyond 20,000 rows there is none.
+    max_points : int
+        Draw at most that many points, drawn at random; the smoother takes all rows.
+    seed : int, optional
+
+    Returns
+    -------
+    Picture
+        Visuals ``points`` (with their number where ``by`` is given) and ``smoother``.
+
+    Examples
+    --------
+    >>> import hierlmm as hl
+    >>> sleep = hl.load_dataset("sleepstudy")
+    >>> fit = hl.TwoLevelModel.from_formula("reaction ~ days + (1 + days | subject)", sleep).fit_reml()
+    >>> picture = fit.plot_residuals(backend="none")
+    """
+    name, fit = one_named(fits)
+    choose("kind", kind, KINDS)
+    level = level or ("subject" if fit.has_random_effects else "population")
+    choose("level", level, LEVELS)
+    fitted, residual = (v.to_numpy(dtype=np.float64) for v in (fit.fitted(level), fit.residuals(kind, level)))
+    curve = residual_curve(fit, kind, level, ci, simulations, seed=seed)
+    rows = _some(len(fitted), max_points, seed)
+    panels = Panels({"": np.vstack([fitted, residual])}, "panel", (6.4, 4.3), figure, name="residuals")
+    groups = row_groups(fit.design, by)
+    look: dict[str, Any] = {"size": 16, "alpha": crowd(len(rows))}
+    for k, label in enumerate(groups.labels):
+        own = rows[groups.codes[rows] == k]
+        colour = theme().palette[k] if by else theme().data
+        visual = "points" if not by else f"points_{label}"
+        panels.map("scatter_xy", visual, {"": np.vstack([fitted[own], residual[own]])}, color=colour, **look)
+    panels.rule("", y=0.0)
+    if curve is not None:
+        if np.isfinite(curve.lower).all():
+            panels.band("", curve.x, curve.lower, curve.upper, alpha=0.2, color=theme().ink)
+        ink = theme().ink if by else theme().palette[0]
+        panels.map("line_xy", "smoother", {"": np.vstack([curve.x, curve.observed])}, color=ink, width=2.2)
+    response = fit.design.hierarchy.response
+    coloured = f" Colours: {by}." if by else ""
+    some = f"; {len(rows):,} of {len(fitted):,} points, drawn at random" if len(rows) < len(fitted) else ""
+    return panels.finish(
+        {"": ""},
+        title=f"{_seen(curve)} ({name})",
+        caption=f"{kind.capitalize()} residuals around {AROUND[level]}{some}. {_band_text(curve)}{coloured}",
+        xlabel=f"fitted {response}",
+        ylabel="residual" + (f" ({response})" if kind == "response" else " (in SDs)"),
+        legend=_legend(groups, by),
+    )
+
+
+def _some(n: int, most: int, seed: int | None) -> np.ndarray:
+    """Rows that are drawn."""
+    if n <= most:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, max(1, most), replace=False))
+
+
+def _seen(curve: CurveBand | None) -> str:
+    """What the smoother says, in the title."""
+    if curve is None or np.isnan(curve.p_value):
+        return "Residuals against fitted values"
+    if not curve.stands_out:
+        return "Residuals go along the fitted values as the model expects"
+    x = curve.x[curve.outside]
+    where = f" from {x.min():.4g} to {x.max():.4g}" if len(x) else ""
+    return f"The mean of the residuals leaves what the model expects{where}"
+
+
+def _band_text(curve: CurveBand | None) -> str:
+    if curve is None:
+        return "All fitted values are equal."
+    if np.isnan(curve.p_value):
+        return "Line: local straight lines."
+    p = f"p = {curve.p_value:.2g}" if curve.p_value >= 0.001 else "p < 0.001"
+    return f"Line: local straight lines; band: {percent(curve.ci)} of such lines under the fitted model ({p})."
+
+
+def _legend(groups: Groups, by: str | None) -> list[Entry]:
+    colours = theme().palette
+    if by is None:
+        return []
+    return [Entry(label, colours[k], line="", marker="circle", alpha=0.9) for k, label in enumerate(groups.labels)]
