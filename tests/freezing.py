@@ -215,9 +215,14 @@ def distance(where: str, old: Any, now: Any) -> float:
 
 
 def has_grown(old: str, now: str) -> bool:
-    """Whether a signature has all the arguments that it had, in their order, and new ones with defaults only."""
+    """Whether a signature has all the arguments that it had, in their order, and new ones with defaults only.
+
+    What was ``**options`` may be written out, as arguments that are given by name.
+    """
     was, has = (list(arguments_in(text)) for text in (old, now))
     added = [argument for argument in has if argument not in was]
+    if any(kind == "named" for kind, *_ in added):
+        was = [argument for argument in was if argument[0] != "kwarg" or argument in has]
     return [argument for argument in has if argument in was] == was and all(default for *_, default in added)
 
 

@@ -46,7 +46,9 @@ def test_the_comparison_itself_sees_a_change(old, now, far):
         ("(self, a=1)", "(self, a=2)", False),
         ("(self, a)", "(self, *, a=1)", False),
         ("(self, a=1, b=2)", "(self, b=2, a=1)", False),
-        ("(self, **options)", "(self, a=1)", False),
+        ("(self, **options)", "(self, *, a=1, size=None)", True),
+        ("(self, **options)", "(self)", False),
+        ("(self, **options)", "(self, *, a)", False),
     ],
 )
 def test_a_signature_may_only_gain_arguments_that_have_defaults(old, now, good):
