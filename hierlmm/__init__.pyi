@@ -54,6 +54,8 @@ from hierlmm.fit.gee import GEEFit as GEEFit
 from hierlmm.fit.likelihood import LikelihoodFit as LikelihoodFit
 from hierlmm.fit.likelihood import MarginalFit as MarginalFit
 from hierlmm.fit.posterior import PosteriorFit as PosteriorFit
+from hierlmm.fit.saved import from_datatree as from_datatree
+from hierlmm.fit.saved import load_fit as load_fit
 from hierlmm.implied.compare import ImpliedComparison as ImpliedComparison
 from hierlmm.implied.compare import compare_implied as compare_implied
 from hierlmm.implied.marginal import ImpliedMarginal as ImpliedMarginal

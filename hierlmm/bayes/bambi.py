@@ -115,13 +115,31 @@ def fit_bambi(design: Design, priors: ResolvedPriors | Priors | str | None = Non
 def _build(design: Design, priors: ResolvedPriors) -> tuple[Any, _Translation]:
     _check_expressible(design)
     bmb = _bambi()
-    translation = (None if np.any(priors.shift) else _users_names(design, priors)) or _plain_names(design, priors)
+    translation = _translation(design, priors)
     given: dict[str, Any] = {"sigma": _prior(bmb, [priors.sigma])}
     for name, positions in translation.common:
         given[name] = _prior(bmb, [priors.beta[k] for k in positions])
     for name, sd in zip(translation.group, priors.sd_b, strict=True):
         given[name] = bmb.Prior("Normal", auto_scale=False, mu=0, sigma=_prior(bmb, [sd]))
     return bmb.Model(translation.formula, translation.frame, priors=given), translation
+
+
+def _translation(design: Design, priors: ResolvedPriors) -> _Translation:
+    return (None if np.any(priors.shift) else _users_names(design, priors)) or _plain_names(design, priors)
+
+
+def draws_of_bambi(design: Design, priors: ResolvedPriors, posterior: Any) -> tuple[dict[str, FloatArray], str]:
+    """Draws of Bambi's variables under this package's names, and Bambi's formula.
+
+    Parameters
+    ----------
+    design, priors
+        Those of the model that `build_bambi_model` made.
+    posterior : xarray.Dataset
+        Of Bambi's ``fit()``.
+    """
+    translation = _translation(design, priors)
+    return _rename(design, priors, translation, posterior), translation.formula
 
 
 def _bambi() -> Any:

@@ -82,6 +82,13 @@ def design_from_hierarchy(
     return _assemble(hierarchy, learnt, residual)
 
 
+def design_again(hierarchy: Hierarchy, data: Any, *, residual: Residual = INDEPENDENT) -> Design:
+    """Build the design of a hierarchy that a design has, which was checked when it was stated, from the same rows."""
+    h = hierarchy
+    said = Said(h.response, h.subject, h.fixed_terms, h.blocks, h.offsets, h.level1_terms)
+    return _assemble(hierarchy, _learn(data, said, residual, "raise"), residual)
+
+
 @dataclass(frozen=True)
 class _Learnt:
     """Rows, and the columns of all factors learnt from them."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from hierlmm.fit.effects import EffectVerbs
 from hierlmm.fit.pictures import DataPictures
 from hierlmm.fit.plots import PlotVerbs
@@ -12,3 +15,45 @@ from hierlmm.options import checked
 @checked
 class Verbs(EffectVerbs, SubjectVerbs, PlotVerbs, DataPictures):
     """The verbs of every fit; each imports its room when it is called and hands the fit over."""
+
+    def save(self, path: Any, *, data: bool = True, overwrite: bool = False) -> Path:
+        """Write the fit to a file, from which `hierlmm.load_fit` makes the same fit again, in any process.
+
+        The file is netCDF: ArviZ and xarray read the draws of a posterior from it. Nothing in it is pickled. A residual
+        structure or a prior of your own is written by the name under which it can be imported, and has to be there (in
+        a notebook: defined) when the fit is loaded.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file, ending in ``.nc``, in a folder that there is.
+        data : bool
+            Whether the columns that the model used are written. Without them the file is smaller and shows no rows;
+            ``hl.load_fit(path)`` then answers what needs none, and ``hl.load_fit(path, data=...)`` everything.
+        overwrite : bool
+            Whether a file of this name is replaced.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+
+        Raises
+        ------
+        SpecificationError
+            If the file is there already, its folder is not, or a class of your own could not be found again.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import hierlmm as hl
+        >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (days | subject)", hl.load_dataset("sleepstudy"))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = model.fit_reml().save(f"{folder}/sleep.nc")
+        ...     hl.load_fit(path).beta.round(2).to_dict()
+        {'Intercept': 251.41, 'days': 10.47}
+        """
+        from hierlmm.fit.record import record_of
+        from hierlmm.storage.file import write_record
+
+        return write_record(record_of(self), path, data=data, overwrite=overwrite)

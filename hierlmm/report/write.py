@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from hierlmm.errors import HierlmmError, SpecificationError
+from hierlmm.storage.netcdf import write_netcdf
 
 if TYPE_CHECKING:
     from hierlmm.comparison.compare import Comparison
@@ -145,32 +146,6 @@ def fit_text(fit: Fit, ci: float = 0.95) -> str:
     tables = [fit.summary(ci)] + ([fit.variance_components(ci)] if fit.has_random_effects else [])
     table = pd.concat(tables)[["estimate", "se", "lower", "upper"]]
     return f"{text}\n\nIntervals at {100 * ci:g} %:\n{table.to_string(float_format=lambda v: f'{v:.4g}', na_rep='')}"
-
-
-def write_netcdf(tree: Any, path: Path) -> None:
-    """Write a DataTree as netCDF, without what the format has no type for.
-
-    Parameters
-    ----------
-    tree : xarray.DataTree
-    path : Path
-        Replaced if it exists.
-    """
-    import xarray as xr
-
-    groups = {node.path: _storable(node.to_dataset(inherit=False)) for node in tree.subtree}
-    xr.DataTree.from_dict(groups).to_netcdf(path, engine="h5netcdf")
-
-
-def _storable(dataset: Any) -> Any:
-    mixed = [
-        name
-        for name, variable in dataset.variables.items()
-        if variable.dtype == object and not all(isinstance(v, str) for v in variable.to_numpy().ravel())
-    ]
-    kept = dataset.drop_vars(mixed)
-    kept.attrs = {k: v if isinstance(v, (str, int, float)) else str(v) for k, v in kept.attrs.items()}
-    return kept
 
 
 def _random_effects(fit: Fit) -> pd.DataFrame:

@@ -1,0 +1,148 @@
+"""A posterior that was sampled elsewhere, on the explicit model or on Bambi's, as the record of an estimator.
+
+Draws of the named variables are taken where the tree has them; what is absent is computed from the free variables, as
+the model's Deterministics do. Labels of coefficients, terms and subjects decide what belongs where, not their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hierlmm.arrays import FloatArray
+from hierlmm.bayes.bambi import draws_of_bambi
+from hierlmm.bayes.explicit import draws_of_model
+from hierlmm.bayes.explicit_residual import residual_draws
+from hierlmm.bayes.record import PosteriorRecord, posterior_record
+from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.bayes.route import prior_conflicts, refuse_fitted_values
+from hierlmm.bayes.tree import corr_pairs, matrices, model_coords
+from hierlmm.design.design import Design
+from hierlmm.design.questions import row_order_messages
+from hierlmm.errors import ArgumentError, DataError
+from hierlmm.frames import shorten
+
+SEE = "docs, page 'Saving fits', section 'A posterior from elsewhere'"
+MADE = ("posterior", "sample_stats", "observed_data", "constant_data", "log_likelihood", "log_prior", "residual")
+"""Groups that a record makes itself, or that are taken over in their own way."""
+
+
+def record_of_tree(design: Design, priors: ResolvedPriors, tree: Any) -> PosteriorRecord:
+    """Make the record of a posterior that was sampled elsewhere; see `hierlmm.fit.saved.from_datatree`.
+
+    Raises
+    ------
+    ArgumentError, DataError
+        If it is no tree, or not one of this model.
+    """
+    import xarray as xr
+
+    if not isinstance(tree, xr.DataTree) or "posterior" not in tree.children:
+        has = f"with groups {shorten(tree.children)}" if isinstance(tree, xr.DataTree) else ""
+        received = f"from_datatree with a tree {has or f'of type {type(tree).__name__}'}"
+        remedy = "pass what pm.sample(), nutpie.sample() or Bambi's fit() returned (from a file: arviz.from_netcdf)"
+        raise ArgumentError(received, "it has no group 'posterior'", remedy, SEE)
+    refuse_fitted_values(design)
+    posterior = tree["posterior"].to_dataset()
+    if not {"chain", "draw"} <= set(posterior.dims):
+        reason, remedy = "its draws have no dimensions 'chain' and 'draw'", "pass the tree as the sampler returned it"
+        raise DataError("from_datatree", reason, remedy, SEE)
+    statistics = tree["sample_stats"].to_dataset() if "sample_stats" in tree.children else None
+    own = tree.attrs.get("library") == "hierlmm"
+    attrs = {str(k): v for k, v in {**({} if own else posterior.attrs), **tree.attrs}.items()}
+    if any("|" in str(name) and str(name).endswith("_sigma") for name in posterior):
+        draws, formula = _of_model(lambda: draws_of_bambi(design, priors, posterior), posterior)
+        told = {"estimator": "Bambi", "bambi_formula": formula, **_told(attrs, posterior, "non-centred")}
+        return posterior_record(design, priors, draws, statistics, told)
+    draws, residual = _of_model(lambda: _draws(design, priors, tree, _aligned(design, posterior)), posterior)
+    groups = {name: node.to_dataset() for name, node in tree.children.items() if own and name not in MADE}
+    centred = any(name in posterior for name in ("random_coef", "random_coef_centered")) or (
+        bool(design.term) and "z" not in posterior
+    )
+    told = attrs if own else _told(attrs, posterior, "centred" if centred else "non-centred")
+    notes = (*prior_conflicts(design, priors), *row_order_messages(design))
+    return posterior_record(
+        design, priors, draws, statistics, {"estimator": "NUTS", **told}, groups=groups | residual, notes=notes
+    )
+
+
+def _told(attrs: Mapping[str, Any], posterior: Any, parametrization: str) -> dict[str, Any]:
+    """What is known of the sampler, in the words of the other records."""
+    sizes = {"draws": int(posterior.sizes["draw"]), "chains": int(posterior.sizes["chain"])}
+    tune = {"tune": int(attrs["tuning_steps"])} if "tuning_steps" in attrs else {}
+    library = {"sampled_by": str(attrs["inference_library"])} if "inference_library" in attrs else {}
+    return {"sampler": "explicit", "parametrization": parametrization, **sizes, **tune, **library}
+
+
+def _of_model(make: Any, posterior: Any) -> Any:
+    """What ``make`` makes; a variable that it misses, or of another shape, is refused."""
+    try:
+        return make()
+    except KeyError as error:
+        reason = f"it has no variable {error.args[0]!r}, nor what it follows from"
+    except (ValueError, IndexError, TypeError) as error:
+        reason = f"its variables have other shapes than those of the model: {error}"
+    received = f"from_datatree with a posterior of {shorten(map(str, posterior.data_vars))}"
+    remedy = "pass the model that was sampled, and a tree with all its free variables (do not leave out var_names)"
+    raise DataError(received, reason, remedy, SEE)
+
+
+def _aligned(design: Design, posterior: Any) -> dict[str, FloatArray]:
+    """Draws by name, (chain, draw, ...), in the order of the model's coefficients, terms and subjects.
+
+    Raises
+    ------
+    DataError
+        If the tree has other ones.
+    """
+    found = posterior.transpose("chain", "draw", ...)
+    for dim, labels in model_coords(design).items():
+        if dim not in found.coords or dim == "obs":
+            continue
+        own = [str(v) for v in found[dim].to_numpy()]
+        wanted = [str(v) for v in labels]
+        if sorted(own) != sorted(wanted):
+            received = f"from_datatree with a posterior whose {dim} is {shorten(own)}"
+            reason = f"in the model it is {shorten(wanted)}"
+            raise DataError(received, reason, "pass the model that was sampled", SEE)
+        if own != wanted:
+            found = found.isel({dim: [own.index(label) for label in wanted]})
+    # sums depend on the order in memory to the last digit: it is that of our own draws
+    return {str(name): np.ascontiguousarray(values.to_numpy()) for name, values in found.data_vars.items()}
+
+
+def _draws(
+    design: Design, priors: ResolvedPriors, tree: Any, raw: dict[str, FloatArray]
+) -> tuple[dict[str, FloatArray], dict[str, Any]]:
+    """Draws under the package's names, and the group of the residual parameters."""
+    without_b = "b" not in raw and tree.attrs.get("library") == "hierlmm"  # a summary of b, or nothing of it
+    asked = {
+        "beta": bool(design.coef),
+        "sigma": True,
+        "sd_b": bool(design.term),
+        "corr_b": bool(len(corr_pairs(design)[0])),
+        "b": bool(design.term) and not without_b,
+    }
+    wanted = {name for name, is_asked in asked.items() if is_asked}
+    found = {name: raw[name] for name in wanted if name in raw}
+    if design.term and {"sd_b", "corr_b"} & wanted <= found.keys():
+        found["corr_b"], found["D"] = matrices(design, _by_pair(design, found))
+    if wanted - found.keys():
+        found = draws_of_model(design, priors, raw) | found
+    if not design.has_residual_structure:
+        return found, {}
+    if "residual" in tree.children:  # a tree of this package
+        own = {name: raw[name] for name in ("residual_correlation", "residual_variance") if name in raw}
+        return found | own, {"residual": tree["residual"].to_dataset()}
+    extra, group = residual_draws(design, raw)
+    return found | extra, {"residual": group}
+
+
+def _by_pair(design: Design, found: Mapping[str, FloatArray]) -> Any:
+    """The SDs, and the correlations by pair, as a dataset."""
+    import xarray as xr
+
+    dims = {"sd_b": "term", "corr_b": "pair"}
+    return xr.Dataset({name: (("chain", "draw", dims[name]), found[name]) for name in dims if name in found})

@@ -1,0 +1,144 @@
+"""Records of estimators and their designs, taken apart for a file and put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.arrays import FloatArray
+from hierlmm.bayes.record import PosteriorRecord
+from hierlmm.bayes.tree import constant_data, observed_data
+from hierlmm.design.build import design_again
+from hierlmm.design.design import Design
+from hierlmm.design.residual import Residual
+from hierlmm.errors import DataError
+from hierlmm.gee.record import GEERecord
+from hierlmm.likelihood.estimate import LikelihoodEstimate, make_criterion
+from hierlmm.storage.table import fingerprint
+from hierlmm.storage.values import SEE, Arrays, pack, unpack
+
+type Record = LikelihoodEstimate | PosteriorRecord | GEERecord
+SAME_COLUMNS = 1e-9
+"""Relative difference of the columns' sizes, below which they are the columns that were fitted."""
+MATRICES = ("X", "Z", "X1", "y")
+KEPT: dict[str, tuple[str, ...]] = {
+    "likelihood": ("optimum", "warnings"),
+    "posterior": ("priors", "estimator", "warnings"),
+    "gee": ("estimate", "time", "se", "warnings"),
+}
+"""Fields of a record that are written as they are, by kind."""
+
+
+def pack_record(record: Record, arrays: Arrays) -> dict[str, Any]:
+    """A record as JSON, without the rows and without its tree; arrays are put aside.
+
+    Raises
+    ------
+    SpecificationError
+        If a class in it could not be found again.
+    """
+    kinds = {LikelihoodEstimate: "likelihood", PosteriorRecord: "posterior", GEERecord: "gee"}
+    kind = kinds[type(record)]
+    said = {name: pack(getattr(record, name), name, arrays) for name in KEPT[kind]}
+    if isinstance(record, LikelihoodEstimate):
+        said["reml"] = record.criterion.reml
+    if isinstance(record, PosteriorRecord):
+        said["root"] = list(record.datatree.children)
+    return {"kind": kind, "record": said, "design": _pack_design(record.design, arrays)}
+
+
+def _pack_design(design: Design, arrays: Arrays) -> dict[str, Any]:
+    parts = ("hierarchy", "residual", "residual_variance", "variance_fitted")
+    said = {name: pack(getattr(design, name), f"design.{name}", arrays) for name in parts}
+    sizes = {f"size of {name}": pack(_size(design, name), f"design.size_of_{name}", arrays) for name in MATRICES}
+    return {
+        **said,
+        **sizes,
+        "columns": list(design.frame.columns),
+        "fingerprint": fingerprint(design.frame),
+        "subject": design.hierarchy.subject,
+        "n_obs": design.n_obs,
+        "n_dropped": design.n_dropped,
+    }
+
+
+def _size(design: Design, name: str) -> FloatArray:
+    return np.abs(getattr(design, name)).sum(axis=0)
+
+
+def unpack_design(said: Mapping[str, Any], arrays: Arrays, frame: pd.DataFrame, call: str) -> Design:
+    """The design of these rows, which is the one that was fitted.
+
+    Raises
+    ------
+    DataError
+        If other columns come of them.
+    """
+    correlation, variance = (unpack(said[name], arrays) for name in ("residual", "residual_variance"))
+    design = design_again(unpack(said["hierarchy"], arrays), frame, residual=Residual(correlation, variance))
+    for name in MATRICES:
+        was, now = unpack(said[f"size of {name}"], arrays), _size(design, name)
+        if np.shape(was) != np.shape(now) or not np.allclose(now, was, rtol=SAME_COLUMNS, atol=0.0):
+            reason = f"the columns of {name} that come of the rows now are not those that were fitted"
+            remedy = "use the versions of hierlmm and formulaic that saved the fit, or fit the model again"
+            raise DataError(call, reason, remedy, SEE)
+    rows = replace(design.rows, frame=design.frame[said["columns"]], n_dropped=said["n_dropped"])
+    terms = replace(design.terms, dtypes=dict(rows.frame.dtypes))
+    fitted = unpack(said["variance_fitted"], arrays)
+    return replace(design, rows=rows, terms=terms, variance_fitted=fitted)
+
+
+def unpack_record(
+    said: Mapping[str, Any], arrays: Arrays, groups: Mapping[str, Any], frame: pd.DataFrame | None, call: str
+) -> Record:
+    """The record that was packed.
+
+    Parameters
+    ----------
+    said : mapping
+        From `pack_record`.
+    arrays : mapping
+        What it put aside.
+    groups : mapping
+        Groups of the tree, by path.
+    frame : DataFrame or None
+        The rows that were fitted.
+    call : str
+        How the fit is loaded with its rows, for messages.
+    """
+    if frame is None:
+        raise DataError(call, "the file was written without the rows (data=False)", f"pass them: {call}", SEE)
+    design = unpack_design(said["design"], arrays, frame, call)
+    record = {name: unpack(said["record"][name], arrays) for name in KEPT[said["kind"]]}
+    return MAKERS[said["kind"]](design, record, said["record"], groups)
+
+
+def _likelihood(design: Design, record: dict[str, Any], said: Mapping[str, Any], groups: Any) -> LikelihoodEstimate:
+    found = LikelihoodEstimate(design, make_criterion(design, reml=said["reml"]), record["optimum"])
+    vars(found)["warnings"] = record["warnings"]  # not worked out again, which may take further fits
+    return found
+
+
+def _posterior(
+    design: Design, record: dict[str, Any], said: Mapping[str, Any], groups: Mapping[str, Any]
+) -> PosteriorRecord:
+    import xarray as xr
+
+    tree = dict(groups)
+    for name, make in (("observed_data", observed_data), ("constant_data", constant_data)):
+        if name in said["root"] and f"/{name}" not in tree:
+            tree[f"/{name}"] = make(design)
+    order = ["/", *(f"/{name}" for name in said["root"])]
+    first = {path: tree[path] for path in order if path in tree}
+    return PosteriorRecord(design, xr.DataTree.from_dict(first | tree), **record)
+
+
+def _gee(design: Design, record: dict[str, Any], said: Mapping[str, Any], groups: Any) -> GEERecord:
+    return GEERecord(design, **record)
+
+
+MAKERS: dict[str, Callable[..., Record]] = {"likelihood": _likelihood, "posterior": _posterior, "gee": _gee}

@@ -1,0 +1,82 @@
+"""A fit that was saved and loaded, in another process, gives every answer to the last bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import saved_fits
+import walk
+
+import hierlmm as hl
+
+HERE = Path(__file__).parent
+SEVERAL = ("reml sleepstudy", "reml sleepstudy identity", "reml sleepstudy cs", "reml sleepstudy power", "reml pbc")
+SEVERAL += ("reml sleepstudy poly", "reml sleepstudy bs", "reml simulated exponential", "reml m unstructured varident")
+SEVERAL += ("reml m car1 varexp", "reml dental by sex", "reml dental log", "ml dental", "ml m ar1", "reml dyestuff2")
+SEVERAL += ("reml two optima", "reml strange", "reml own structure", "reml three levels of blocks", "gee strange")
+SEVERAL += ("gee dental", "gee dental ar1", "gee dental unstructured", "gee other time", "gee marginal")
+SEVERAL += ("nuts dental", "nuts sleepstudy car1", "nuts marginal", "nuts summary", "nuts strange", "nuts extended")
+ALL = saved_fits.QUICK | saved_fits.SAMPLED
+
+
+def differing(was, now, path=""):
+    """Paths at which two trees of answers differ, with both."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        return [d for k in was.keys() | now.keys() for d in differing(was.get(k), now.get(k), f"{path}/{k}")]
+    return [] if was == now else [f"{path}\n    was {str(was)[:300]}\n    now {str(now)[:300]}"]
+
+
+def in_another_process(folder, names):
+    """Answers of these fits here, and those of the loaded ones there."""
+    here = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hl.FitWarning)
+        for k, name in enumerate(names):
+            fit = ALL[name]()
+            fit.save(folder / f"{k:02d}.nc")
+            here[f"{k:02d}"] = json.loads(json.dumps(walk.answers(fit)))
+    path = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent), str(HERE)])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(HERE / "walk.py"), str(folder)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    there = json.loads((folder / "answers.json").read_text(encoding="utf-8"))
+    return {name: (here[f"{k:02d}"], there[f"{k:02d}"]) for k, name in enumerate(names)}
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    return in_another_process(tmp_path_factory.mktemp("several"), SEVERAL)
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    return in_another_process(tmp_path_factory.mktemp("others"), [name for name in ALL if name not in SEVERAL])
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_every_answer_is_the_same(several, name):
+    was, now = several[name]
+    assert len(was) > 40
+    assert not differing(was, now), "\n".join(differing(was, now)[:20])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ALL if name not in SEVERAL])
+def test_every_answer_of_the_others_is_the_same(others, name):
+    was, now = others[name]
+    assert not differing(was, now), "\n".join(differing(was, now)[:20])
+
+
+def test_the_comparison_sees_the_last_bit():
+    assert differing({"a": {"b": walk.exact(1.0)}}, {"a": {"b": walk.exact(1.0 + 2**-52)}})
