@@ -13,7 +13,7 @@ import textwrap
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
@@ -149,6 +149,9 @@ class Page:
 class Result(Sealed):
     """Base of all results, which are frozen dataclasses: they have a ``table`` and say what they show in `_page`."""
 
+    _told: ClassVar[tuple[str, str] | None] = None
+    """Text and HTML of a result that was loaded without what its page is made of."""
+
     @abstractmethod
     def _page(self) -> Page:
         """Title, lines, paragraphs and tables of the result."""
@@ -163,7 +166,7 @@ class Result(Sealed):
         return self.frame
 
     def __repr__(self) -> str:
-        return self._page().text
+        return self._told[0] if self._told else self._page().text
 
     def _repr_html_(self) -> str:
-        return self._page().html
+        return self._told[1] if self._told else self._page().html

@@ -14,7 +14,7 @@ import numpy as np
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.bambi import draws_of_bambi
 from hierlmm.bayes.explicit import draws_of_model
-from hierlmm.bayes.explicit_residual import residual_draws
+from hierlmm.bayes.explicit_residual import residual_draws, sd_name
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.route import prior_conflicts, refuse_fitted_values
@@ -130,6 +130,8 @@ def _draws(
     if design.term and {"sd_b", "corr_b"} & wanted <= found.keys():
         found["corr_b"], found["D"] = matrices(design, _by_pair(design, found))
     if wanted - found.keys():
+        if not {"sigma", sd_name(design)} & raw.keys():
+            raise KeyError(sd_name(design))
         found = draws_of_model(design, priors, raw) | found
     if not design.has_residual_structure:
         return found, {}

@@ -110,7 +110,7 @@ class Design:
     @property
     def n_obs(self) -> int:
         """Number of rows, N."""
-        return len(self.y)
+        return self.rows.n_obs
 
     @property
     def n_subjects(self) -> int:

@@ -81,6 +81,11 @@ class Rows(OwnArrays):
     W: FloatArray
     n_dropped: int
 
+    @property
+    def n_obs(self) -> int:
+        """Number of rows, N."""
+        return len(self.y)
+
 
 class Said(NamedTuple):
     """What a model asks of the data."""

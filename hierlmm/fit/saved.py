@@ -38,9 +38,13 @@ def load_fit(path: Any, data: Any = None) -> Any:
     SpecificationError
         If a structure or prior of your own cannot be imported.
     """
+    from hierlmm.fit.record import put_back
     from hierlmm.storage.file import read_record
 
-    return fit_of(read_record(path, data))
+    record, answers = read_record(path, data)
+    fit = fit_of(record)
+    put_back(fit, answers)
+    return fit
 
 
 @checked

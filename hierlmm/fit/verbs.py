@@ -28,8 +28,8 @@ class Verbs(EffectVerbs, SubjectVerbs, PlotVerbs, DataPictures):
         path : str or path-like
             Name of the file, ending in ``.nc``, in a folder that there is.
         data : bool
-            Whether the columns that the model used are written. Without them the file is smaller and shows no rows;
-            ``hl.load_fit(path)`` then answers what needs none, and ``hl.load_fit(path, data=...)`` everything.
+            Whether the columns that the model used are written. Without them ``hl.load_fit(path)`` answers what
+            needs no rows, and ``hl.load_fit(path, data=...)`` everything.
         overwrite : bool
             Whether a file of this name is replaced.
 
@@ -53,7 +53,8 @@ class Verbs(EffectVerbs, SubjectVerbs, PlotVerbs, DataPictures):
         ...     hl.load_fit(path).beta.round(2).to_dict()
         {'Intercept': 251.41, 'days': 10.47}
         """
-        from hierlmm.fit.record import record_of
+        from hierlmm.fit.record import answers_of, record_of
         from hierlmm.storage.file import write_record
 
-        return write_record(record_of(self), path, data=data, overwrite=overwrite)
+        answers = None if data else answers_of(self)
+        return write_record(record_of(self), path, answers=answers, overwrite=overwrite)

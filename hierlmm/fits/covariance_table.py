@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,9 +39,10 @@ class CovarianceParameters:
         """Each parameter on the line: identity, logarithm, or artanh of its range."""
         return np.array([_forward(v, lo, hi) for v, lo, hi in zip(values, self.lower, self.upper, strict=True)])
 
-    def to_natural(self, values: FloatArray) -> FloatArray:
-        """Back."""
-        return np.array([_backward(v, lo, hi) for v, lo, hi in zip(values, self.lower, self.upper, strict=True)])
+
+def _natural(values: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
+    """Back from the line."""
+    return np.array([_backward(v, lo, hi) for v, lo, hi in zip(values, lower, upper, strict=True)])
 
 
 def _forward(value: float, lower: float, upper: float) -> float:
@@ -100,19 +102,37 @@ def quantile(ci: float) -> float:
     return float(norm.ppf(0.5 + check_ci(ci) / 2.0))
 
 
-def wald_components(fit: LikelihoodEstimates, ci: float) -> pd.DataFrame:
-    """Estimate, se, lower, upper of every covariance parameter; NaN on the boundary and where nothing is known."""
-    z, found = quantile(ci), covariance_parameters(fit)
-    large = fit.large_sample
+class WaldComponents(NamedTuple):
+    """The covariance parameters of a fit: ranges, centre and spread on the line, estimate and se; NaN where unknown."""
+
+    labels: list[str]
+    lower: FloatArray
+    upper: FloatArray
+    centre: FloatArray
+    spread: FloatArray
+    estimate: FloatArray
+    se: FloatArray
+
+    def table(self, ci: float) -> pd.DataFrame:
+        """Estimate, se, lower, upper of every covariance parameter."""
+        z, ends = quantile(ci), []
+        for sign in (-1.0, 1.0):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                values = self.centre + sign * z * self.spread
+            ends.append(_natural(values, self.lower, self.upper))
+        return component_frame(self.labels, self.estimate.copy(), self.se.copy(), *ends)
+
+
+def wald_components(fit: LikelihoodEstimates) -> WaldComponents:
+    """What Wald intervals are made of; unknown on the boundary and where the data say nothing."""
+    found, large = covariance_parameters(fit), fit.large_sample
     with np.errstate(divide="ignore", invalid="ignore"):
         centre, spread = large.standard_errors_of(lambda p: found.to_unbounded(found.values(p)))
         estimate, se = large.standard_errors_of(found.values)
-        lower, upper = (found.to_natural(centre + s * z * spread) for s in (-1.0, 1.0))
     # A spread of zero is a residual parameter held at the end of its range.
     undefined = ~np.isfinite(spread) | (spread == 0.0) | on_boundary(fit, found.labels)
-    for column in (se, lower, upper):
-        column[undefined] = np.nan
-    return component_frame(found.labels, estimate, se, lower, upper)
+    spread, se = (np.where(undefined, np.nan, values) for values in (spread, se))
+    return WaldComponents(found.labels, found.lower, found.upper, centre, spread, estimate, se)
 
 
 def profile_components(fit: LikelihoodEstimates, ci: float) -> pd.DataFrame:

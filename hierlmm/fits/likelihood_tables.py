@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from hierlmm.fits.covariance_table import profile_components, quantile, wald_components
+from hierlmm.fits.covariance_table import WaldComponents, profile_components, quantile, wald_components
 from hierlmm.fits.degrees import fit_kenward_roger, fit_satterthwaite, likelihood_wald, summary_with_degrees
 from hierlmm.fits.draws import large_sample_tree
 from hierlmm.fits.likelihood import LikelihoodEstimates
@@ -64,7 +64,11 @@ class LikelihoodNumbers(LikelihoodEstimates):
             log-likelihood; a limit at the end of a parameter's range (an SD of 0) is that end.
         """
         choose("method", method, ("wald", "profile"))
-        return wald_components(self, ci) if method == "wald" else profile_components(self, ci)
+        return self._components.table(ci) if method == "wald" else profile_components(self, ci)
+
+    @cached_property
+    def _components(self) -> WaldComponents:
+        return wald_components(self)
 
     def to_datatree(self, draws: int = 1000, chains: int = 4, seed: int | None = 0) -> Any:
         """Draws from the large-sample distribution, so that a likelihood fit enters any ArviZ function.

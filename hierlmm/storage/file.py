@@ -26,7 +26,7 @@ from hierlmm.errors import ArgumentError, DataError, FitWarning, SpecificationEr
 from hierlmm.storage.netcdf import arrays_as_tree, arrays_of, dataset_of, digest, plan_of, write_netcdf
 from hierlmm.storage.parts import Record, pack_record, unpack_record
 from hierlmm.storage.table import pack_table, same_rows, unpack_table
-from hierlmm.storage.values import SEE, Arrays
+from hierlmm.storage.values import SEE, Arrays, pack, unpack
 
 FORMAT = 1
 GROUP, ARRAYS = "/hierlmm", "/hierlmm/arrays"
@@ -34,7 +34,9 @@ OF_ROWS = ("/observed_data", "/constant_data")
 """Groups of a tree that hold the rows themselves."""
 
 
-def write_record(record: Record, path: Any, *, data: bool = True, overwrite: bool = False) -> Path:
+def write_record(
+    record: Record, path: Any, *, answers: Mapping[str, Any] | None = None, overwrite: bool = False
+) -> Path:
     """Write what an estimator returned.
 
     Parameters
@@ -42,8 +44,8 @@ def write_record(record: Record, path: Any, *, data: bool = True, overwrite: boo
     record : LikelihoodEstimate, PosteriorRecord or GEERecord
     path : str or path-like
         Ending in ``.nc``.
-    data : bool
-        Whether the rows are written.
+    answers : mapping, optional
+        Written in place of the rows: what a fit without them cannot work out.
     overwrite : bool
         Whether a file that is there is replaced.
 
@@ -56,10 +58,11 @@ def write_record(record: Record, path: Any, *, data: bool = True, overwrite: boo
 
     target = _target(path, overwrite)
     arrays: Arrays = {}
-    said = pack_record(record, arrays)
-    said["data"] = pack_table(record.design.frame, arrays) if data else None
+    said = pack_record(record, arrays, rowless=answers is not None)
+    said["data"] = pack_table(record.design.frame, arrays) if answers is None else None
+    said["answers"] = pack(answers, "answers", arrays)
     said["versions"] = {"hierlmm": __version__, "numpy": np.__version__}
-    groups = _groups(record, data)
+    groups = _groups(record, answers is None)
     said["groups"] = {group: plan_of(dataset) for group, dataset in groups.items()}
     groups[ARRAYS], said["arrays"] = arrays_as_tree(arrays)
     text = json.dumps(said, ensure_ascii=False)
@@ -125,8 +128,8 @@ class _Stored:
     groups: dict[str, Any]
 
 
-def read_record(path: Any, data: Any = None) -> Record:
-    """Read what an estimator returned.
+def read_record(path: Any, data: Any = None) -> tuple[Record, Mapping[str, Any]]:
+    """Read what an estimator returned, and the answers that stand in place of the rows where these are absent.
 
     Parameters
     ----------
@@ -150,7 +153,8 @@ def read_record(path: Any, data: Any = None) -> Record:
             frame = same_rows(data, of["fingerprint"], of["n_obs"], of["subject"], call)
         elif said["data"] is not None:
             frame = unpack_table(said["data"], stored.arrays)
-        return unpack_record(said, stored.arrays, stored.groups, frame, call)
+        record = unpack_record(said, stored.arrays, stored.groups, frame, call)
+    return record, {} if frame is not None else unpack(said["answers"], stored.arrays)
 
 
 def _read(path: Path) -> _Stored:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,9 @@ from hierlmm.design.design import Design
 from hierlmm.design.residual import Residual
 from hierlmm.errors import DataError
 from hierlmm.gee.record import GEERecord
+from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.estimate import LikelihoodEstimate, make_criterion
+from hierlmm.storage.rowless import pack_names, rowless_criterion, rowless_design
 from hierlmm.storage.table import fingerprint
 from hierlmm.storage.values import SEE, Arrays, pack, unpack
 
@@ -33,8 +35,16 @@ KEPT: dict[str, tuple[str, ...]] = {
 """Fields of a record that are written as they are, by kind."""
 
 
-def pack_record(record: Record, arrays: Arrays) -> dict[str, Any]:
+def pack_record(record: Record, arrays: Arrays, *, rowless: bool) -> dict[str, Any]:
     """A record as JSON, without the rows and without its tree; arrays are put aside.
+
+    Parameters
+    ----------
+    record : LikelihoodEstimate, PosteriorRecord or GEERecord
+    arrays : dict
+        Filled.
+    rowless : bool
+        Whether the record is to be used without its rows.
 
     Raises
     ------
@@ -46,9 +56,12 @@ def pack_record(record: Record, arrays: Arrays) -> dict[str, Any]:
     said = {name: pack(getattr(record, name), name, arrays) for name in KEPT[kind]}
     if isinstance(record, LikelihoodEstimate):
         said["reml"] = record.criterion.reml
+        own = record.criterion.products if rowless and isinstance(record.criterion, Criterion) else None
+        said["products"] = pack(own, "products", arrays)
     if isinstance(record, PosteriorRecord):
         said["root"] = list(record.datatree.children)
-    return {"kind": kind, "record": said, "design": _pack_design(record.design, arrays)}
+    names = pack_names(record.design, arrays) if rowless else None
+    return {"kind": kind, "record": said, "design": _pack_design(record.design, arrays), "names": names}
 
 
 def _pack_design(design: Design, arrays: Arrays) -> dict[str, Any]:
@@ -110,35 +123,33 @@ def unpack_record(
     call : str
         How the fit is loaded with its rows, for messages.
     """
+    of, record = said["design"], {name: unpack(said["record"][name], arrays) for name in KEPT[said["kind"]]}
     if frame is None:
-        raise DataError(call, "the file was written without the rows (data=False)", f"pass them: {call}", SEE)
-    design = unpack_design(said["design"], arrays, frame, call)
-    record = {name: unpack(said["record"][name], arrays) for name in KEPT[said["kind"]]}
-    return MAKERS[said["kind"]](design, record, said["record"], groups)
-
-
-def _likelihood(design: Design, record: dict[str, Any], said: Mapping[str, Any], groups: Any) -> LikelihoodEstimate:
-    found = LikelihoodEstimate(design, make_criterion(design, reml=said["reml"]), record["optimum"])
+        design = rowless_design(of, said["names"], arrays, call)
+    else:
+        design = unpack_design(of, arrays, frame, call)
+    if said["kind"] == "gee":
+        return GEERecord(design, **record)
+    if said["kind"] == "posterior":
+        return _posterior(design, record, said["record"]["root"], groups, rowless=frame is None)
+    if frame is None:
+        criterion = rowless_criterion(design, said["record"], arrays, call)
+    else:
+        criterion = make_criterion(design, reml=said["record"]["reml"])
+    found = LikelihoodEstimate(design, criterion, record["optimum"])
     vars(found)["warnings"] = record["warnings"]  # not worked out again, which may take further fits
     return found
 
 
 def _posterior(
-    design: Design, record: dict[str, Any], said: Mapping[str, Any], groups: Mapping[str, Any]
+    design: Design, record: dict[str, Any], root: list[str], groups: Mapping[str, Any], *, rowless: bool
 ) -> PosteriorRecord:
     import xarray as xr
 
     tree = dict(groups)
     for name, make in (("observed_data", observed_data), ("constant_data", constant_data)):
-        if name in said["root"] and f"/{name}" not in tree:
+        if name in root and f"/{name}" not in tree and not rowless:
             tree[f"/{name}"] = make(design)
-    order = ["/", *(f"/{name}" for name in said["root"])]
+    order = ["/", *(f"/{name}" for name in root)]
     first = {path: tree[path] for path in order if path in tree}
     return PosteriorRecord(design, xr.DataTree.from_dict(first | tree), **record)
-
-
-def _gee(design: Design, record: dict[str, Any], said: Mapping[str, Any], groups: Any) -> GEERecord:
-    return GEERecord(design, **record)
-
-
-MAKERS: dict[str, Callable[..., Record]] = {"likelihood": _likelihood, "posterior": _posterior, "gee": _gee}

@@ -20,13 +20,13 @@ from hierlmm.storage.values import SEE, Arrays, pack, unpack
 def pack_table(frame: pd.DataFrame, arrays: Arrays) -> dict[str, Any]:
     """Columns and index of a table as JSON, their numbers put aside in ``arrays``."""
     columns = [[name, _pack_column(frame[name], f"data.{k}", arrays)] for k, name in enumerate(frame.columns)]
-    return {"columns": columns, "index": _pack_index(frame.index, arrays)}
+    return {"columns": columns, "index": pack_index(frame.index, "index", arrays)}
 
 
 def unpack_table(packed: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """The table."""
     columns = {name: _unpack_column(column, arrays) for name, column in packed["columns"]}
-    return pd.DataFrame(columns).set_axis(_unpack_index(packed["index"], arrays), axis=0)
+    return pd.DataFrame(columns).set_axis(unpack_index(packed["index"], arrays), axis=0)
 
 
 def _pack_column(column: pd.Series, where: str, arrays: Arrays) -> dict[str, Any]:
@@ -60,15 +60,17 @@ def _unpack_column(packed: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
     return pd.Series(labels[unpack(packed["codes"], arrays)], dtype=packed["dtype"])
 
 
-def _pack_index(index: pd.Index, arrays: Arrays) -> dict[str, Any]:
-    names = [pack(name, "index", arrays) for name in index.names]
+def pack_index(index: pd.Index, where: str, arrays: Arrays) -> dict[str, Any]:
+    """An index as JSON, its numbers put aside under ``where``."""
+    names = [pack(name, where, arrays) for name in index.names]
     if isinstance(index, pd.RangeIndex):
         return {"names": names, "range": [index.start, index.stop, index.step]}
     levels = [index.get_level_values(k).to_series() for k in range(index.nlevels)]
-    return {"names": names, "levels": [_pack_column(v, f"index.{k}", arrays) for k, v in enumerate(levels)]}
+    return {"names": names, "levels": [_pack_column(v, f"{where}.{k}", arrays) for k, v in enumerate(levels)]}
 
 
-def _unpack_index(packed: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> pd.Index:
+def unpack_index(packed: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> pd.Index:
+    """The index."""
     names = [unpack(name, arrays) for name in packed["names"]]
     if "range" in packed:
         start, stop, step = packed["range"]

@@ -25,6 +25,7 @@ from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarExp, VarianceFunction, VarIdent, VarPower
 from hierlmm.design.columns import Column
 from hierlmm.design.hierarchy import Hierarchy, RandomBlock
+from hierlmm.design.terms import RandomColumns
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.gee.correlation import (
     AutoregressiveMoments,
@@ -34,6 +35,7 @@ from hierlmm.gee.correlation import (
     UnstructuredMoments,
 )
 from hierlmm.gee.estimate import GEEEstimate
+from hierlmm.likelihood.crossproducts import CrossProducts, Scaling
 from hierlmm.likelihood.maximise import Optimum
 from hierlmm.likelihood.search import Search
 
@@ -48,6 +50,7 @@ OWN: dict[str, Any] = {
         *(VarIdent, VarPower, VarExp),
         *(k for k in vars(distributions).values() if isinstance(k, type) and issubclass(k, Distribution)),
         *(AutoregressiveMoments, ExchangeableMoments, Independent, UnstructuredMoments, Rows, GEEEstimate),
+        *(CrossProducts, RandomColumns, Scaling),
         *(Column, Hierarchy, RandomBlock, Optimum, Search, ResolvedPriors),
     )
 }
@@ -110,10 +113,17 @@ def _pack_fields(value: Any, where: str, arrays: Arrays) -> dict[str, Any]:
         _refuse_class(kind, reason, f"write @dataclass(frozen=True) above class {kind.__name__}")
     found = value._asdict() if hasattr(value, "_asdict") else _fields(value)
     packed = {name: pack(v, f"{where}.{name}", arrays) for name, v in found.items()}
-    if isinstance(value, USERS) and kind(**found) != value:
+    if isinstance(value, USERS) and not _same(kind, found, value):
         reason = "made again from its fields it is another one"
-        _refuse_class(kind, reason, "let everything that it depends on be a field of the dataclass")
+        _refuse_class(kind, reason, "let everything that it depends on be a field of the dataclass, and nothing else")
     return packed
+
+
+def _same(kind: type, given: dict[str, Any], value: Any) -> bool:
+    try:
+        return bool(kind(**given) == value)
+    except TypeError:  # it takes other arguments
+        return False
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -19,7 +19,6 @@ HEAVY = {"draws", "log_likelihood", "residual_at", "extend", "save", "to_datatre
 HEAVY |= {"prior_predictive", "posterior_predictive"}
 """Methods that are asked with arguments of their own."""
 INNER = {"criterion_function", "design", "lacks", "solution"}
-SLOW = {"predict_subject", "rank_subjects", "interpret"}
 
 
 def exact(value: Any, depth: int = 0) -> Any:
@@ -54,7 +53,9 @@ def exact(value: Any, depth: int = 0) -> Any:
     if type(value).__module__.startswith("hierlmm") and depth < 2:
         names = [n for n in dir(value) if not n.startswith("_") and n not in INNER]
         asked = {n: ask(lambda n=n: getattr(value, n), depth + 1) for n in names}
-        return {"print": repr(value), **{n: v for n, v in asked.items() if v is not None}}
+        text = repr(value)
+        record = text.startswith(f"{type(value).__name__}(")  # of its fields, also of those that are worked out again
+        return {"print": None if record else text, **{n: v for n, v in asked.items() if v is not None}}
     return None  # functions, and what is inside of a result
 
 
@@ -69,13 +70,13 @@ def ask(call: Any, depth: int = 0) -> Any:
     return {"answer": found, "warned": said} if said else found
 
 
-def with_arguments(fit: Any) -> dict[str, Any]:
-    """Questions that need an argument, or that would differ from call to call."""
+def with_arguments(fit: Any, rows: pd.DataFrame) -> dict[str, Any]:
+    """Questions that need an argument, or that would differ from call to call; rows are those of the fit."""
     design = fit.design
     first, last = design.subjects[0], design.subjects[-1]
     term = fit.design.term[-1] if fit.design.term else None
-    new = design.frame.iloc[[1, 3]]
-    varying = [c for c in design.level1_variables() if pd.api.types.is_numeric_dtype(design.frame[c])][:1]
+    new = rows.iloc[[1, 3]]
+    varying = [c for c in design.level1_variables() if pd.api.types.is_numeric_dtype(rows[c])][:1]
     asked = {
         "print": lambda: repr(fit),
         "html": lambda: fit._repr_html_(),
@@ -135,12 +136,12 @@ def exact_design(design: Any) -> Any:
     }
 
 
-def answers(fit: Any, *, short: bool = False) -> dict[str, Any]:
+def answers(fit: Any, rows: pd.DataFrame | None = None) -> dict[str, Any]:
     """Every public property, every method that can be called without arguments, and those of `with_arguments`."""
-    asked = with_arguments(fit)
+    asked = with_arguments(fit, fit.design.frame if rows is None else rows)
     found = {name: ask(call) for name, call in asked.items()}
     for name in dir(fit):
-        if name.startswith(("_", "plot")) or name in INNER | HEAVY or (short and name in SLOW):
+        if name.startswith(("_", "plot")) or name in INNER | HEAVY:
             continue
         method = getattr(type(fit), name, None)
         if callable(method):
