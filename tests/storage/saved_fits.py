@@ -122,3 +122,4 @@ SAMPLED = {
     "nuts extended": lambda: same_numbers.fit("nuts dental").extend(draws=20, seed=1),
     "bambi": bambi,
 }
+ALL = QUICK | SAMPLED

@@ -22,14 +22,7 @@ SEVERAL += ("reml m car1 varexp", "reml dental by sex", "reml dental log", "ml d
 SEVERAL += ("reml two optima", "reml strange", "reml own structure", "reml three levels of blocks", "gee strange")
 SEVERAL += ("gee dental", "gee dental ar1", "gee dental unstructured", "gee other time", "gee marginal")
 SEVERAL += ("nuts dental", "nuts sleepstudy car1", "nuts marginal", "nuts summary", "nuts strange", "nuts extended")
-ALL = saved_fits.QUICK | saved_fits.SAMPLED
-
-
-def differing(was, now, path=""):
-    """Paths at which two trees of answers differ, with both."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        return [d for k in was.keys() | now.keys() for d in differing(was.get(k), now.get(k), f"{path}/{k}")]
-    return [] if was == now else [f"{path}\n    was {str(was)[:300]}\n    now {str(now)[:300]}"]
+OTHERS = tuple(name for name in saved_fits.ALL if name not in SEVERAL)
 
 
 def in_another_process(folder, names):
@@ -38,7 +31,7 @@ def in_another_process(folder, names):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", hl.FitWarning)
         for k, name in enumerate(names):
-            fit = ALL[name]()
+            fit = saved_fits.ALL[name]()
             fit.save(folder / f"{k:02d}.nc")
             here[f"{k:02d}"] = json.loads(json.dumps(walk.answers(fit)))
     path = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent), str(HERE)])
@@ -61,22 +54,24 @@ def several(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
-    return in_another_process(tmp_path_factory.mktemp("others"), [name for name in ALL if name not in SEVERAL])
+    return in_another_process(
+        tmp_path_factory.mktemp("others"), [name for name in saved_fits.ALL if name not in SEVERAL]
+    )
 
 
 @pytest.mark.parametrize("name", SEVERAL)
 def test_every_answer_is_the_same(several, name):
     was, now = several[name]
     assert len(was) > 40
-    assert not differing(was, now), "\n".join(differing(was, now)[:20])
+    assert not walk.differing(was, now), "\n".join(walk.differing(was, now)[:20])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in ALL if name not in SEVERAL])
+@pytest.mark.parametrize("name", OTHERS)
 def test_every_answer_of_the_others_is_the_same(others, name):
     was, now = others[name]
-    assert not differing(was, now), "\n".join(differing(was, now)[:20])
+    assert not walk.differing(was, now), "\n".join(walk.differing(was, now)[:20])
 
 
 def test_the_comparison_sees_the_last_bit():
-    assert differing({"a": {"b": walk.exact(1.0)}}, {"a": {"b": walk.exact(1.0 + 2**-52)}})
+    assert walk.differing({"a": {"b": walk.exact(1.0)}}, {"a": {"b": walk.exact(1.0 + 2**-52)}})

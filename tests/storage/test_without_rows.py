@@ -12,7 +12,6 @@ import pytest
 import saved_fits
 import walk
 from four_parts import refused
-from test_round_trip import ALL, differing
 
 import hierlmm as hl
 
@@ -41,7 +40,7 @@ ROWS = {"/observed_data", "/constant_data"}
 def fits():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", hl.FitWarning)
-        return {name: ALL[name]() for name in KINDS}
+        return {name: saved_fits.ALL[name]() for name in KINDS}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -51,7 +50,7 @@ def test_what_needs_no_rows_is_the_same_and_the_rest_is_refused(fits, name, tmp_
     without = hl.load_fit(path)
     rows = fit.design.frame
     was, now = walk.answers(fit, rows), walk.answers(without, rows)
-    same = {question for question in was if not differing(was[question], now[question])}
+    same = {question for question in was if not walk.differing(was[question], now[question])}
     of_kind = OF_LIKELIHOOD if fit.has_likelihood else OF_DRAWS if fit.has_draws else OF_GEE
     assert not (ALWAYS | of_kind) & was.keys() - same
     for question in was.keys() - same - {"datatree"}:
@@ -59,10 +58,10 @@ def test_what_needs_no_rows_is_the_same_and_the_rest_is_refused(fits, name, tmp_
         assert f"hl.load_fit('{path}', data=...)" in str(now[question])
     if fit.has_draws:
         assert {g for g in was["datatree"] if g not in now["datatree"]} == ROWS
-        assert not differing({g: was["datatree"][g] for g in now["datatree"]}, now["datatree"])
+        assert not walk.differing({g: was["datatree"][g] for g in now["datatree"]}, now["datatree"])
     refused(lambda: without.predict(rows), hl.NotAvailableError, "data=...")
     whole = walk.answers(hl.load_fit(path, data=rows))
-    assert not differing(was, whole), "\n".join(differing(was, whole)[:20])
+    assert not walk.differing(was, whole), "\n".join(walk.differing(was, whole)[:20])
 
 
 def test_no_response_and_no_covariate_is_in_the_file(fits, tmp_path):

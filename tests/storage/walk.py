@@ -154,6 +154,13 @@ def answers(fit: Any, rows: pd.DataFrame | None = None) -> dict[str, Any]:
     return found
 
 
+def differing(was, now, path=""):
+    """Paths at which two trees of answers differ, with both."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        return [d for k in was.keys() | now.keys() for d in differing(was.get(k), now.get(k), f"{path}/{k}")]
+    return [] if was == now else [f"{path}\n    was {str(was)[:300]}\n    now {str(now)[:300]}"]
+
+
 if __name__ == "__main__":
     import json
 
