@@ -89,7 +89,7 @@ print(intercepts_reml)
 
 # %%
 AXES = {"xlabel": "Years since age 8", "ylabel": "Distance (mm)"}
-_ = intercepts_reml.plot_trajectories(**AXES)
+intercepts_reml.plot_trajectories(**AXES)
 
 # %% [markdown]
 # Everything in one table. Intervals of the fixed effects are Wald intervals: estimate ± 1.96 standard errors.
@@ -172,7 +172,7 @@ slopes_reml = slopes.fit_reml()
 print(slopes_reml)
 
 # %%
-_ = slopes_reml.plot_trajectories(**AXES)
+slopes_reml.plot_trajectories(**AXES)
 
 # %%
 one_table(slopes_reml)
@@ -223,7 +223,7 @@ print(f"correlation of level and growth, posterior  {interval(posterior['corr_b'
 print(f"correlation of level and growth, prior      {interval(prior['corr_b'].sel(pair))}")
 
 # %%
-_ = slopes_both.plot_posterior(parameters=["sd", "corr"])
+slopes_both.plot_posterior(parameters=["sd", "corr"])
 
 # %% [markdown]
 # The posterior is hardly narrower than the prior. Sixteen boys with four measurements each say next to nothing about
@@ -255,7 +255,7 @@ reml = growth.fit_reml()
 print(reml)
 
 # %%
-_ = reml.plot_trajectories(show="subject", **AXES)
+reml.plot_trajectories(show="subject", **AXES)
 
 # %%
 one_table(reml)
@@ -272,7 +272,7 @@ comparison
 print(nuts)
 
 # %%
-_ = comparison.plot_forest()
+comparison.plot_forest()
 
 # %% [markdown]
 # The fixed effects agree to a small part of a standard error: whoever asks about them can use any of the three. The
@@ -281,24 +281,24 @@ _ = comparison.plot_forest()
 # so are its standard errors.
 
 # %%
-_ = comparison.plot_posterior()
+comparison.plot_posterior()
 
 # %% [markdown]
 # The population line of each sex, in bold: first over the data as they were measured, then with each child's fitted
 # line.
 
 # %%
-_ = reml.plot_trajectories(show="population", **AXES)
+reml.plot_trajectories(show="population", **AXES)
 
 # %%
-_ = nuts.plot_trajectories(**AXES)
+nuts.plot_trajectories(**AXES)
 
 # %% [markdown]
 # Which child differs from the average of its sex, and in what? Levels differ clearly, growth rates hardly. NUTS mostly
 # gives longer intervals than REML, which takes the variances as known.
 
 # %%
-_ = plot_random_effects([nuts, reml])
+plot_random_effects([nuts, reml])
 
 # %% [markdown]
 # A child's line borrows from the other children. Fitted to four measurements alone (grey), slopes scatter widely; the
@@ -306,7 +306,7 @@ _ = plot_random_effects([nuts, reml])
 # measurement lies far below all others, is pulled the most.
 
 # %%
-_ = nuts.plot_shrinkage()
+nuts.plot_shrinkage()
 
 # %% [markdown]
 # ## The three questions

@@ -73,7 +73,7 @@ fans = {
     name: hl.TwoLevelModel.from_formula(f"reaction ~ days + ({bar} | subject)", sleep).fit_reml()
     for name, bar in {"random intercept": "1", "random intercept and slope": "1 + days"}.items()
 }
-_ = hl.compare_implied(*fans.values(), times=np.linspace(0, 9, 25), labels=list(fans)).plot_variance(
+hl.compare_implied(*fans.values(), times=np.linspace(0, 9, 25), labels=list(fans)).plot_variance(
     figure_kwargs={"figsize": (7.5, 4.6)}
 )
 
@@ -150,7 +150,7 @@ pd.concat(
 ).round(3)
 
 # %%
-_ = hl.compare_implied(
+hl.compare_implied(
     intercept_reml, slope_reml, fits["AR(1)"], fits["unstructured"], times=[0, 2, 4, 6],
     at={"age": [8, 10, 12, 14]},
     labels=["random intercept", "random intercept and slope", "AR(1)", "unstructured"],
@@ -174,7 +174,7 @@ steps = hl.gls_steps(gaps, reml=True)
 print("turns, complete data:      ", hl.gls_steps(slope, reml=True).iterations)
 print("turns, with missed visits: ", steps.iterations)
 print("the same, with EM steps:   ", hl.gls_steps(gaps, reml=True, update="em").iterations)
-_ = steps.plot()
+steps.plot()
 
 # %% [markdown]
 # No turn lowers the likelihood, and the end is the REML fit. The last panel is what is still lacking, on a logarithmic

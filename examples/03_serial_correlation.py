@@ -253,6 +253,7 @@ curves = hl.compare_implied(
     labels=["intercept", "Model I", "intercept, slope", "wandering, nugget"],
 ).plot_correlation(bands=False, figure_kwargs={"figsize": (9, 5)})  # fmt: skip
 _ = curves.get_viz("figure").axes[0].set(ylim=(0.5, 1.02), xticks=[0, 2, 6, 12, 18])
+curves
 
 # %% [markdown]
 # The points at 12 and 18 months are those of the patients who stayed. If leaving depends on what was measured, even the

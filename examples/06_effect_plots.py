@@ -147,3 +147,4 @@ with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     far = reml.plot_effects("year", by="sex", at={"age": 49, "basepro": 10.6, "year": np.linspace(0, 20, 101)})
 print(caught[0].message)
+far

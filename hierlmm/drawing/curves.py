@@ -246,7 +246,7 @@ def _draw(
     cells = layout.geometry(selection)
     lone: dict[str, Any] = {} if many else {"color": layout.alone, "ignore_aes": "all"}
     band: dict[str, Any] = {"ignore_aes": {"width"}} if many else lone
-    faint = 0.6 if len(layout.lines) > 2 or (many and layout.overlay) else 1.0
+    faint = 0.35 if many and layout.overlay else 0.6 if len(layout.lines) > 2 else 1.0
     for name, alpha in (("simultaneous", 0.15), ("band", 0.28)):
         bands = {c: own[name] for c, own in cells.items() if name in own}
         if bands:

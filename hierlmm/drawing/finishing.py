@@ -188,8 +188,12 @@ def _caption(figure: Any, axes: Sequence[Any], caption: str, own: Theme) -> None
             caption, (0.5, 0.0), xycoords=below, xytext=(0, -0.5 * own.size), textcoords="offset points", **look
         )
         room *= 0.88
+    elif figure.legends:  # both at the edge of the figure would lie on each other
+        figure.legends[0].set_title(caption, prop={"size": small})
+        text = figure.legends[0].get_title()
+        text.set(color=look["color"], ha="center", multialignment="center")
     else:
-        text = figure.supxlabel(caption, fontsize=small, color=own.mix(0.65))
+        text = figure.supxlabel(caption, fontsize=small, color=look["color"])
     break_artist(text, room)
 
 

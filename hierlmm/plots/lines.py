@@ -24,6 +24,8 @@ from hierlmm.fits.base import Fit
 from hierlmm.frames import is_number
 
 STEPS = 40
+MOST_SEEN = 1000
+"""Most values of x that are points of every line, so that it goes through the fitted values."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,10 @@ class Courses:
         # Between its rows nothing is known of a category.
         self.joins_rows = axis.categories is not None or axis.variable in coded or bool(self.steps)
         self.joins_levels = axis.categories is not None or axis.variable in coded
-        whole = np.linspace(axis.position.min(), axis.position.max(), 5 * STEPS + 1)
+        # A jump is searched for between measured x, and so is on its own side of each of them.
+        seen = np.unique(axis.position)
+        whole = np.linspace(seen[0], seen[-1], 5 * STEPS + 1)
+        whole = np.union1d(whole, seen) if len(seen) <= MOST_SEEN else whole
         none = self.joins_levels or axis.variable is None
         self.jumps = np.empty((2, 0)) if none else jumps_along(design, str(axis.variable), whole)
 
@@ -142,9 +147,7 @@ class Courses:
             return observed
         inside = self.jumps[:, (self.jumps[0] >= observed[0]) & (self.jumps[1] <= observed[-1])]
         even = np.union1d(np.linspace(observed[0], observed[-1], STEPS), inside)
-        if (self.own or self.shared) and (one_subject or len(observed) <= STEPS):
-            return np.union1d(even, observed)
-        return even
+        return np.union1d(even, observed) if one_subject or len(observed) <= MOST_SEEN else even
 
     def distinct(self, subjects: IntArray) -> tuple[IntArray, FloatArray]:
         """Subjects whose lines at b = 0 differ, and how many subjects each of them stands for."""

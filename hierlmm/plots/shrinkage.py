@@ -20,8 +20,8 @@ from hierlmm.design.questions import rows_by_subject
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels
-from hierlmm.drawing.ranks import sorted_size
-from hierlmm.drawing.style import LABELLED, crowd, join_with_gaps, percent, stack_points
+from hierlmm.drawing.ranks import chosen_rows, sorted_size
+from hierlmm.drawing.style import LABELLED, crowd, evenly, join_with_gaps, percent, stack_points
 from hierlmm.drawing.theme import theme
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
@@ -31,6 +31,7 @@ from hierlmm.plots.fits import choose_terms, one_named, refuse_without_effects, 
 
 SEPARATE, PARTIAL, POOLED = "separate fits", "partial pooling", "pooled fit"
 MOST_CENTRES = 12
+MOST_ARROWS = 300
 
 
 @renamed(ellipse="coverage")
@@ -41,6 +42,7 @@ def plot_shrinkage(
     *,
     terms: str | Sequence[str] | None = None,
     coverage: float | None = 0.5,
+    max_subjects: int | None = None,
     **figure: Unpack[Figure],
 ) -> Any:
     """Draw separate, pooled and partially pooled coefficients of every subject.
@@ -61,6 +63,9 @@ def plot_shrinkage(
         One or two random effects; by default the first two.
     coverage : float or None
         Share of the subjects expected inside the ellipse of D; None leaves it out.
+    max_subjects : int, optional
+        Draw at most that many subjects, 300 by default, evenly spaced in the order of their labels; of one term 60: the
+        lowest, the highest and some between them. What is drawn is said below the picture.
 
     Returns
     -------
@@ -80,7 +85,7 @@ def plot_shrinkage(
     partial = fit.subject_coef[names].set_axis(list(fit.design.term), axis=1)[chosen]
     kinds = {SEPARATE: separate_coefficients(fit)[chosen], PARTIAL: partial, POOLED: pooled_coefficients(fit)[chosen]}
     sort = len(chosen) == 1
-    subjects = partial[chosen[0]].sort_values(kind="stable").index if sort else partial.index
+    subjects = _drawn(partial, sort, max_subjects)
     contours = [] if sort or coverage is None else _ellipses(fit, chosen, coverage)
     parts, limits = _geometry(kinds, subjects, contours)
     known, outside = np.isfinite(parts[SEPARATE]).all(axis=0), _outside(parts[SEPARATE], limits)
@@ -107,12 +112,21 @@ def plot_shrinkage(
     design = fit.design
     said = [] if sort or coverage is None else [f"ellipse: {percent(coverage)} of subjects by D"]
     said += [_beyond(outside, known)] if outside.any() else []
+    said += [f"{len(subjects)} of {design.n_subjects} subjects"] if len(subjects) < design.n_subjects else []
     said += [] if sort else [_averaged(kinds[POOLED].to_numpy(), contours)]
     axes = [f"{term} ({unit_of(design, term)})" for term in chosen] + [f"{design.hierarchy.subject} (sorted)"]
     what = f"{design.hierarchy.response}, {name}: from separate fits to partial pooling"
     return panels.finish(
         {"": ""}, title=what, caption="; ".join(filter(None, said)), xlabel={"": axes[0]}, ylabel=axes[1], legend=marks
     )
+
+
+def _drawn(partial: pd.DataFrame, sort: bool, most: int | None) -> pd.Index:
+    """The subjects that are drawn, of one term sorted."""
+    if not sort:
+        return partial.index[evenly(len(partial), MOST_ARROWS if most is None else most)]
+    rows, _ = chosen_rows(len(partial), LABELLED if most is None else most)
+    return partial.iloc[:, 0].sort_values(kind="stable").index[rows]
 
 
 def separate_coefficients(fit: Fit) -> pd.DataFrame:

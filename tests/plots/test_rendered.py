@@ -1,0 +1,148 @@
+"""Every picture in three styles and three backends: no text is cut or meets another, and marks lie inside their axes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from boxes import faults
+from matplotlib import pyplot as plt
+from samples import DENTAL, SLEEP
+
+import hierlmm as hl
+from hierlmm.drawing import results
+from hierlmm.drawing.theme import theme
+
+STYLES = ("paper", "lecture", "dark")
+
+
+@pytest.fixture(scope="session")
+def studies():
+    """A planned study and a calibration, as far as their pictures look at them."""
+    rng = np.random.default_rng(3)
+    sizes = pd.MultiIndex.from_product([[20, 50, 100], ["time", "sex[T.Male]:time"]], names=["n_subjects", "coef"])
+    table = pd.DataFrame({"power": np.linspace(0.2, 0.95, 6), "width": np.linspace(0.8, 0.3, 6)}, index=sizes)
+    table = table.assign(width_mcse=0.01, power_lower=table["power"] - 0.05, power_upper=table["power"] + 0.04)
+    power = SimpleNamespace(coefs=["time", "sex[T.Male]:time"], table=table, estimator="REML", simulations=200)
+    truth = pd.DataFrame(rng.normal(size=(60, 3)), columns=["Intercept", "sd(Intercept)", "corr(Intercept, time)"])
+    estimate = truth + 0.3 * rng.normal(size=truth.shape)
+    calibration = SimpleNamespace(truth=truth, estimate=estimate, lower=estimate - 0.6, upper=estimate + 0.6)
+    calibration.estimator = "NUTS"
+    return power, calibration
+
+
+@pytest.fixture(scope="session")
+def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
+    """Name -> a function of the shared arguments that draws."""
+    power, calibration = studies
+    both = hl.compare(dental_reml, hl.TwoLevelModel.from_formula(DENTAL, dental).fit_ml())
+    implied, serial = dental_reml.implied_marginal(), hl.autocorrelation(dental_reml)
+    variogram = hl.semivariogram(dental_reml)
+    steps = hl.gls_steps(hl.TwoLevelModel.from_formula(SLEEP, sleepstudy))
+    history = sleepstudy[sleepstudy["subject"] == 308].assign(subject=1)
+    slopes = dental_reml.slopes("time", by="sex")
+    return {
+        "forest": three.plot_forest,
+        "forest of many": both.plot_forest,
+        "posterior": three.plot_posterior,
+        "posterior of likelihood": both.plot_posterior,
+        "random effects": three.plot_random_effects,
+        "ranks": lambda **figure: hl.plots.plot_ranks(dental_reml, **figure),
+        "shrinkage": dental_reml.plot_shrinkage,
+        "shrinkage of one": lambda **figure: sleep_reml.plot_shrinkage(terms="days", **figure),
+        "trajectories": dental_reml.plot_trajectories,
+        "population": lambda **figure: three.plot_trajectories("ML", show="population", **figure),
+        "subjects": lambda **figure: sleep_reml.plot_trajectories(subjects=6, **figure),
+        "effects": lambda **figure: dental_reml.plot_effects("time", by="sex", data="partial", **figure),
+        "effect": lambda **figure: dental_reml.plot_effects("time", **figure),
+        "effects of several": lambda **figure: three.plot_effects("days", simultaneous=True, **figure),
+        "effects in panels": lambda **figure: both.plot_effects("time", by="sex", data="points", **figure),
+        "slopes": slopes.plot,
+        "heatmap": implied.plot_heatmap,
+        "correlation": implied.plot_correlation,
+        "variance": implied.plot_variance,
+        "autocorrelation": serial.plot,
+        "semivariogram": variogram.plot,
+        "steps": steps.plot,
+        "prediction": lambda **figure: sleep_reml.plot_subject_prediction(history, **figure),
+        "power": lambda **figure: results.plot_power(power, figure),
+        "recovery": lambda **figure: results.plot_recovery(calibration, list(calibration.truth), figure),
+    }
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_nothing_is_cut_or_meets_and_marks_are_inside(style, drawings):
+    wrong = {}
+    with hl.style(style):
+        for name, draw in drawings.items():
+            figure = draw(backend="matplotlib").get_viz("figure")
+            if found := faults(figure):
+                wrong[name] = found
+            assert not plt.get_fignums()
+    assert not wrong
+
+
+@pytest.mark.parametrize("backend", ["plotly", "bokeh"])
+@pytest.mark.parametrize("style", STYLES)
+def test_other_backends_have_the_colours_and_letters_of_the_style(style, backend, drawings):
+    pytest.importorskip(backend)
+    names = list(drawings) if style == "lecture" else ["forest", "trajectories", "effects", "heatmap"]
+    with hl.style(style):
+        own, dots = theme(), theme().size * 100 / 72
+        for name in names:
+            figure = drawings[name](backend=backend)
+            if backend == "plotly":
+                layout = figure.get_viz("figure").layout
+                assert (layout.paper_bgcolor, layout.font.color) == (own.paper, own.ink)
+                assert layout.font.size == pytest.approx(dots)
+                lines = (layout.title.text or "").count("<br>") + 1 if layout.title.text else 0
+                assert layout.margin.t >= 1.2 * 1.15 * dots * lines
+            else:
+                for plot in np.ravel(figure.viz["plot"].to_numpy()):
+                    assert plot.background_fill_color == own.paper
+                    assert plot.xaxis[0].axis_label_text_color == own.ink
+
+
+def test_the_check_sees_what_is_wrong():
+    figure, (left, right) = plt.subplots(1, 2, figsize=(4, 2))
+    left.set_title("a title that runs into its neighbour")
+    right.set_title("a title that runs into its neighbour")
+    right.plot([0, 1, 5], [0, 1, 2])
+    right.set_xlim(0, 2)
+    left.set_ylabel("cut")
+    left.yaxis.set_label_coords(-0.6, 0.5)
+    found = " ".join(faults(figure))
+    assert "overlap" in found and "cut: 'cut'" in found and "outside" in found
+
+
+def test_points_and_lines_are_seen_on_a_dark_ground(dental_reml):
+    from matplotlib.colors import to_rgb
+
+    with hl.style("dark"):
+        axes = dental_reml.plot_trajectories(by=[]).get_viz("figure").axes[0]
+        paper = np.array(to_rgb(axes.get_facecolor()))
+        colours = [to_rgb(line.get_color()) for line in axes.lines] + [
+            c.get_facecolor()[0][:3] for c in axes.collections
+        ]
+        assert len(colours) == 3
+        for colour in colours:
+            assert np.abs(np.asarray(colour) - paper).max() > 0.35
+
+
+def test_a_style_ends_with_its_with(dental_reml):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    with hl.style("lecture", font_size=24):
+        assert theme().size == 24
+    assert dict(matplotlib.rcParams) == before
+    called = hl.style("dark")
+    assert theme().dark
+    called.undo()
+    assert dict(matplotlib.rcParams) == before
+    with pytest.raises(hl.SpecificationError, match="no setting of this name"):
+        hl.style("paper", fontsize=3)
+    with pytest.raises(hl.SpecificationError, match="not one of the choices"):
+        hl.style("poster")
