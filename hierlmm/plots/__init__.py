@@ -1,6 +1,6 @@
 """Plots of fits and comparisons, through ArviZ's plot collections (matplotlib, bokeh, plotly, or none).
 
-Every function takes fits of any estimator, or a `Comparison`, and returns a `Picture`, an ``arviz_plots.PlotCollection``:
+Every function takes fits of any estimator, or a `Comparison`, and returns a `Picture`, a plot collection of ArviZ:
 ``.savefig(path)`` writes it, ``.show()`` shows it, ``.get_viz("figure")`` is the figure of the backend.
 """
 

@@ -1,4 +1,4 @@
-"""Every picture in three styles and three backends: no text is cut or meets another, and marks lie inside their axes."""
+"""Every picture in three styles and three backends: no text is cut or meets another, marks lie inside their axes."""
 
 from __future__ import annotations
 
