@@ -10,6 +10,7 @@ from hierlmm.bayes.distributions import LogNormal as LogNormal
 from hierlmm.bayes.distributions import Normal as Normal
 from hierlmm.bayes.distributions import StudentT as StudentT
 from hierlmm.bayes.distributions import Uniform as Uniform
+from hierlmm.bayes.marginalized import marginal_logp as marginal_logp
 from hierlmm.bayes.priors import Priors as Priors
 from hierlmm.comparison.against_gee import MarginalComparison as MarginalComparison
 from hierlmm.comparison.compare import Comparison as Comparison
@@ -54,6 +55,7 @@ from hierlmm.fit.gee import GEEFit as GEEFit
 from hierlmm.fit.likelihood import LikelihoodFit as LikelihoodFit
 from hierlmm.fit.likelihood import MarginalFit as MarginalFit
 from hierlmm.fit.posterior import PosteriorFit as PosteriorFit
+from hierlmm.fit.recover import recover as recover
 from hierlmm.fit.saved import from_datatree as from_datatree
 from hierlmm.fit.saved import load_fit as load_fit
 from hierlmm.implied.compare import ImpliedComparison as ImpliedComparison

@@ -98,16 +98,25 @@ class MarginalModel(FittedModel["MarginalFit"]):
         """The fixed effects as a formula."""
         return self._design.hierarchy.formula
 
-    def to_pymc(self) -> Any:
+    def to_pymc(self, *, marginalized: bool = False) -> Any:
         """Build the model as a ``pymc.Model``: every measurement given the subject's earlier ones.
+
+        Parameters
+        ----------
+        marginalized : bool
+            Integrate β out instead, by a compiled density with exact gradient, for every structure; see
+            `TwoLevelModel.to_pymc`.
 
         Raises
         ------
         NotAvailableError
-            For structures that are not serial.
+            For structures that are not serial, unless marginalized.
         """
         from hierlmm.bayes.explicit import build_pymc_model
+        from hierlmm.bayes.marginalized import build_marginalized_model
 
+        if marginalized:
+            return build_marginalized_model(self._design, self.priors)
         return build_pymc_model(self._design, self.priors)
 
     def fit_gee(self, correlation: str | None = None, *, time: Any = None, **options: Any) -> GEEFit:

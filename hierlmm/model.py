@@ -169,19 +169,31 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         """
         return self.hierarchy.formula
 
-    def to_pymc(self, *, centered: bool = False) -> Any:
-        """Build the explicit hierarchy as a ``pymc.Model`` with named variables and dims.
+    def to_pymc(self, *, centered: bool = False, marginalized: bool = False) -> Any:
+        """Build the model as a ``pymc.Model`` with named variables and dims.
 
-        Level 2 is ``subject_coef`` (subject × level1) from ``beta`` (coef) and ``b`` (subject × term); level 1 is
-        ``mu`` (obs) and the observed ``y``; ``sd_b``, ``corr_b``, ``D`` and ``sigma`` are the covariance parameters.
+        The explicit hierarchy: level 2 is ``subject_coef`` (subject × level1) from ``beta`` (coef) and ``b`` (subject ×
+        term); level 1 is ``mu`` (obs) and the observed ``y``; ``sd_b``, ``corr_b`` (pair of terms) and ``sigma`` are
+        the covariance parameters.
+
+        Marginalized: b is integrated out, and β where its prior is normal, by a compiled density with exact gradient.
+        The covariance parameters remain, under the same names; `hl.recover` draws β and b afterwards.
 
         Parameters
         ----------
         centered : bool
             Sample b directly (better when every subject has much data) instead of standardised effects.
+        marginalized : bool
+            Integrate β and b out.
         """
         from hierlmm.bayes.explicit import build_pymc_model
+        from hierlmm.bayes.marginalized import build_marginalized_model
 
+        if marginalized:
+            if centered:
+                received, reason = "centered=True with marginalized=True", "no random effect is left to centre"
+                raise SpecificationError(received, reason, "leave centered out", "docs, page 'The collapsed posterior'")
+            return build_marginalized_model(self._design, self.priors)
         return build_pymc_model(self._design, self.priors, centered=centered)
 
     def to_bambi(self) -> Any:
@@ -220,10 +232,10 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         seed : int, optional
             Makes the draws reproducible on one machine.
         sampler : {"auto", "collapsed", "explicit"}
-            Route to the posterior. ``"collapsed"`` integrates β and b out exactly, samples the covariance parameters
-            and draws β and b afterwards from their exact conditional distributions; ``"explicit"`` samples everything
-            together on the PyMC model of `to_pymc`. Both have the same posterior. ``"auto"`` collapses wherever the
-            priors allow it, and the fit says which route it took.
+            Route to the posterior. ``"collapsed"`` integrates b out exactly, and β where its prior is normal, samples
+            the covariance parameters and draws the rest afterwards from its exact conditional distribution;
+            ``"explicit"`` samples everything together on the PyMC model of `to_pymc`. Both have the same posterior.
+            ``"auto"`` collapses unless ``centered=True``, and the fit says which route it took.
         centered : bool
             Explicit route: parametrise by b itself instead of standardised effects.
         target_accept : float, optional

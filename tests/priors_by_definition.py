@@ -19,8 +19,13 @@ def correlation_block(z, size):
 
 def natural(design, theta, y_scale):
     """Standard deviations, correlations, σ, and log|∂R/∂z|, from θ = (log sd, z block by block, log σ/s_y)."""
-    q, common = len(design.term), design.covariance == "identity"
+    q, common = len(design.term), design.covariance in ("identity", "compound_symmetry")
     at = 1 if common else q
+    if design.covariance == "compound_symmetry":  # θ[1] is the logit of the place of r between -1/(q - 1) and 1
+        u, width = 1.0 / (1.0 + np.exp(-theta[1])), q / (q - 1)
+        corr = np.full((q, q), 1.0 - width * (1.0 - u))
+        np.fill_diagonal(corr, 1.0)
+        return np.exp(theta[0]).repeat(q), corr, np.exp(theta[2]) * y_scale, np.log(width * u * (1.0 - u))
     sd = np.exp(theta[:1].repeat(q) if common else theta[:q])
     corr, log_jacobian = np.eye(q), 0.0
     for block in design.blocks:
@@ -55,7 +60,9 @@ def prior_of_theta(design, priors, theta, y_scale):
     total = float(priors.sigma.logpdf(sigma)) + np.log(sigma) + log_jacobian
     for prior, value in list(zip(priors.sd_b, sd, strict=True))[: 1 if priors.common_sd else None]:
         total += float(prior.logpdf(value)) + np.log(value)
-    if priors.corr_b is not None:
+    if priors.common_corr:
+        total += float(priors.corr_b.logpdf_equal(corr[0, 1], len(corr)))
+    elif priors.corr_b is not None:
         total += sum(float(priors.corr_b.logpdf(corr[np.ix_(b, b)])) for b in design.blocks if len(b) > 1)
     return total
 

@@ -12,10 +12,20 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import gammaln
+from scipy.special import betaln, gammaln
 
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
-from hierlmm.bayes.collapsed_kernel import HEADER, N_PRIOR, compiled_density, evaluate, unpack
+from hierlmm.bayes.collapsed_kernel import (
+    COMMON,
+    FACTOR,
+    FACTOR_AND_BETA,
+    HEADER,
+    N_PRIOR,
+    PARTIALS,
+    compiled_density,
+    evaluate,
+    unpack,
+)
 from hierlmm.bayes.distributions import LKJ
 from hierlmm.bayes.posterior import Collapsed, Conditional, Density
 from hierlmm.bayes.recover import draw_random_effects, recover_beta, summarise_random_effects
@@ -35,9 +45,7 @@ QUICK: Any = {"gtol": 1e-2, "maxiter": 60}
 
 
 def why_not_collapsed(priors: ResolvedPriors) -> str | None:
-    """Say why a model cannot be collapsed, or return None if it can."""
-    if priors.common_corr:
-        return "the collapsed sampler has no D with one correlation common to all random effects"
+    """Say why the compiled posterior has not a model's priors, or return None if it has."""
     if not priors.beta_is_normal:
         return "a fixed effect has a prior that is not normal"
     for prior in (*priors.sd_b, priors.sigma):
@@ -174,14 +182,16 @@ def _modes(negative: Density, mode: FloatArray, root: FloatArray, tops: FloatArr
 
 def pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> FloatArray:
     """Put a model and its cross-products into the vector that `collapsed_kernel` reads, not whitened yet."""
-    q, P, K = products.C.shape
-    p = P - 1
-    scaling = products.scaling
-    n_sd = 1 if design.covariance == "identity" else q
-    sd_index = np.zeros(q) if n_sd == 1 else np.arange(q, dtype=float)
+    q, s = len(products.C), products.scaling.y_scale
+    n_sd = 1 if priors.common_sd else q
+    sd_index = np.zeros(q) if priors.common_sd else np.arange(q, dtype=float)
     cpc_index, alpha, constant = np.full((q, q), -1.0), np.zeros((q, q)), 0.0
     position = n_sd
-    for block in design.blocks:
+    if priors.common_corr:
+        alpha[0, :2] = (priors.corr_b or LKJ(1.0)).equal_shapes(q)
+        constant -= float(betaln(alpha[0, 0], alpha[0, 1]))
+        position += 1
+    for block in [] if priors.common_sd else design.blocks:
         for b in range(1, len(block)):
             for a in range(b):
                 i, j = block[b], block[a]
@@ -191,29 +201,55 @@ def pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> Flo
                 # Beta(α, α) on (-1, 1): B(α, α) 2^(2α - 1).
                 constant -= 2 * gammaln(alpha[i, j]) - gammaln(2 * alpha[i, j]) + (2 * alpha[i, j] - 1) * np.log(2.0)
                 position += 1
-    m = position + 1
     sd_prior = np.zeros((n_sd, N_PRIOR))
     for k in range(n_sd):
         sd_prior[k, :-1], offset = priors.sd_b[k].closed_form()  # type: ignore[misc]
         constant += offset
     coefficients, offset = priors.sigma.closed_form()  # type: ignore[misc]
-    s = scaling.y_scale
     constant += offset + coefficients[0] * np.log(s)
     sigma_prior = np.append(np.array(coefficients) * np.array([1.0, s, s**2, 1.0, s**2]), 0.0)
-    m0, P0 = priors.beta_normal() if p else (np.empty(0), np.empty((0, 0)))
-    working_mean = scaling.Bx @ (m0 - scaling.shift) / s
-    inverse = np.linalg.inv(scaling.Bx) * s
-    precision = inverse.T @ P0 @ inverse
-    N = products.n_obs
+    head = (position + 1, n_sd, constant, COMMON if priors.common_corr else PARTIALS)
+    of_theta = [sd_index, cpc_index.ravel(), alpha.ravel(), sd_prior.ravel(), sigma_prior]
+    return _packed(products, head, of_theta, priors.random_uncentering, priors)
+
+
+def pack_factor(products: CrossProducts, priors: ResolvedPriors | None, uncentering: FloatArray) -> FloatArray:
+    """The same with θ the entries of a factor in the user's units and log σ (working units), without their priors.
+
+    It is a factor of the covariance of ``uncentering⁻¹ b``. β has the normal prior of ``priors``; without any it is
+    given, in θ before log σ, in working units.
+    """
+    q, P, _ = products.C.shape
+    m = q * q + 1 + (P - 1 if priors is None else 0)
+    of_theta = [np.zeros(q), np.full(q * q, -1.0), np.zeros(q * q), np.zeros(N_PRIOR)]
+    head = (m, 0, 0.0, FACTOR_AND_BETA if priors is None else FACTOR)
+    return _packed(products, head, of_theta, uncentering, priors)
+
+
+def _packed(
+    products: CrossProducts,
+    head: tuple[int, int, float, float],
+    of_theta: list[FloatArray],
+    uncentering: FloatArray,
+    priors: ResolvedPriors | None,
+) -> FloatArray:
+    """The vector from what is said of θ and the prior of β: ``head`` is the size of θ, SDs, a constant and the form."""
+    (m, n_sd, constant, form), (q, P, K) = head, products.C.shape
+    p, scaling, N = P - 1, products.scaling, products.n_obs
+    s = scaling.y_scale
+    precision, working_mean = np.zeros((p, p)), np.zeros(p)
     constant += -0.5 * N * np.log(2 * np.pi) - N * np.log(s)
-    if p:
+    if p and priors is not None:
+        m0, P0 = priors.beta_normal()
+        working_mean = scaling.Bx @ (m0 - scaling.shift) / s
+        inverse = np.linalg.inv(scaling.Bx) * s
+        precision = inverse.T @ P0 @ inverse
         constant += 0.5 * np.linalg.slogdet(precision)[1] - 0.5 * working_mean @ precision @ working_mean
     # D is in the user's units, where the priors are stated, and σ and y in working units.
-    Bz = scaling.Bz @ priors.random_uncentering / s
-    of_theta = np.zeros(m), np.eye(m), sd_index, cpc_index, alpha, sd_prior, sigma_prior, Bz
     of_data = precision, precision @ working_mean, products.S_w, products.weight, products.R, products.C
+    of_theta = [np.zeros(m), np.eye(m), *of_theta, scaling.Bz @ uncentering / s]
     flat = np.concatenate([np.zeros(HEADER), *map(np.ravel, (*of_theta, *of_data))])
-    flat[:HEADER] = [len(flat), m, q, P, K, N, n_sd, constant]
+    flat[:HEADER] = [len(flat), m, q, P, K, N, n_sd, constant, form]
     return flat
 
 

@@ -17,7 +17,12 @@ LKJ(η) the c_ij are independent with density ∝ (1 - c²)^(α - 1), α = η + 
 Priors of standard deviations share one form, ``(a-1) log x - r x - ½ k x² - ½ (ν+1) log(1 + t x²)``: half-normal,
 half-Student-t, half-Cauchy, exponential and gamma are choices of (a, r, k, ν+1, t).
 
-Everything is packed into one vector of numbers (`Layout`), so that the function can be called through one pointer.
+Other forms of θ serve the same density. A compound-symmetric D has one s and one correlation, moved as the logit of u
+with ``r = low + (1 - low) u``, ``low = -1/(q - 1)``; its factor ``L = s [√(q (1-u)/(q-1)) (I - J/q) + √(q u) J/q]`` is
+symmetric, and u ~ Beta(a, b). Where somebody else has the priors, θ holds the entries of any factor F of D = F F' and
+log σ, and between them perhaps β, which is then given: no longer integrated out, its Γ is γγ' with γ = (-β, 1).
+
+Everything is packed into one vector of numbers (`Packed`), so that the function can be called through one pointer.
 """
 
 from __future__ import annotations
@@ -35,8 +40,11 @@ from hierlmm.compiled import compiled, compiled_callback
 from hierlmm.likelihood.kernel import pattern_sums
 from hierlmm.likelihood.triangles import cholesky, invert_triangle
 
-HEADER = 8
-"""Numbers before the arrays: total length, dim, q, P, K, N, number of sd parameters, constant of the log density."""
+HEADER = 9
+"""Numbers before the arrays: total length, dim, q, P, K, N, number of sd parameters, constant of the log density, and
+the form of θ."""
+PARTIALS, COMMON, FACTOR, FACTOR_AND_BETA = 0.0, 1.0, 2.0, 3.0
+"""Form of θ: standard deviations and partial correlations; one of each; entries of a factor of D; these and β."""
 N_PRIOR = 6
 """Numbers of a prior: a, r, k, ν + 1, t, and the scale of a signed parameter (0: the parameter is a logarithm)."""
 
@@ -94,17 +102,33 @@ _unpack = compiled(inline="always")(unpack)
 
 
 @compiled()
-def _natural_parameters(
-    theta: FloatArray, sd_index: FloatArray, cpc_index: FloatArray, scale: FloatArray, sd: FloatArray, LR: FloatArray
-) -> float:
-    """Write (signed) standard deviations and the factor of the correlations; return σ (working units of y)."""
-    q = len(sd_index)
+def _factor(
+    theta: FloatArray,
+    form: float,
+    sd_index: FloatArray,
+    cpc_index: FloatArray,
+    scale: FloatArray,
+    sd: FloatArray,
+    LR: FloatArray,
+    L: FloatArray,
+) -> None:
+    """Write (signed) standard deviations, a factor of the correlations, and L, a factor of D."""
+    q = len(L)
+    if form >= 2.0:
+        for i in range(q):
+            for j in range(q):
+                L[i, j] = theta[i * q + j]
+        return
+    contrasts, mean = 0.0, 0.0
+    if form == 1.0:
+        u = 1.0 / (1.0 + np.exp(-theta[1]))
+        contrasts, mean = np.sqrt(q / (q - 1.0) / (1.0 + np.exp(theta[1]))), np.sqrt(q * u)
     for i in range(q):
         k = int(sd_index[i])
         sd[i] = theta[k] * scale[k] if scale[k] > 0.0 else np.exp(theta[k])
         rest = 1.0
         for j in range(q):
-            LR[i, j] = 0.0
+            LR[i, j] = (mean - contrasts) / q if form == 1.0 else 0.0
         for j in range(i):
             index = int(cpc_index[i, j])
             if index >= 0:
@@ -112,8 +136,64 @@ def _natural_parameters(
                 LR[i, j] = c * rest
                 # √(1 - tanh² z) = 1 / cosh z keeps its digits when c is near ±1.
                 rest *= 1.0 / np.cosh(theta[index])
-        LR[i, i] = rest
-    return np.exp(theta[-1])
+        LR[i, i] = LR[i, i] + contrasts if form == 1.0 else rest
+        for j in range(q):
+            L[i, j] = sd[i] * LR[i, j]
+
+
+# Branches: the forms of θ, and loops over the entries of small matrices.
+@compiled()
+def _pull_back_factor(
+    theta: FloatArray,
+    form: float,
+    sd_index: FloatArray,
+    cpc_index: FloatArray,
+    alpha: FloatArray,
+    scale: FloatArray,
+    sd: FloatArray,
+    LR: FloatArray,
+    L: FloatArray,
+    dL: FloatArray,
+    gradient: FloatArray,
+) -> float:
+    """Write the derivative by θ from that by L; add that of the correlations' log prior, which is returned."""
+    q, prior = len(L), 0.0
+    if form >= 2.0:
+        for i in range(q):
+            for j in range(q):
+                gradient[i * q + j] = dL[i, j]
+        return prior
+    for i in range(q):
+        k = int(sd_index[i])
+        for j in range(q):
+            gradient[k] += dL[i, j] * (LR[i, j] * scale[k] if scale[k] > 0.0 else L[i, j])
+    if form == 1.0:
+        u, v = 1.0 / (1.0 + np.exp(-theta[1])), 1.0 / (1.0 + np.exp(theta[1]))
+        contrasts, mean = np.sqrt(q / (q - 1.0) * v), np.sqrt(q * u)
+        for i in range(q):
+            for j in range(q):
+                by_z = 0.5 * (v * mean + u * contrasts) / q
+                if i == j:
+                    by_z -= 0.5 * u * contrasts
+                gradient[1] += dL[i, j] * sd[i] * by_z
+        a, b = alpha[0, 0], alpha[0, 1]
+        gradient[1] += a * v - b * u
+        size = abs(theta[1])  # log u and log(1 - u) without cancellation
+        return -a * max(-theta[1], 0.0) - b * max(theta[1], 0.0) - (a + b) * np.log1p(np.exp(-size))
+    for i in range(q):
+        rest = 1.0
+        for j in range(i):
+            index = int(cpc_index[i, j])
+            if index >= 0:
+                c = np.tanh(theta[index])
+                sech = 1.0 / np.cosh(theta[index])
+                s = dL[i, j] * sd[i] * rest * sech * sech
+                for k in range(j + 1, i + 1):
+                    s -= c * dL[i, k] * L[i, k]
+                gradient[index] += s - 2.0 * alpha[i, j] * c
+                prior += 2.0 * alpha[i, j] * np.log(sech)
+                rest *= sech
+    return prior
 
 
 @compiled()
@@ -160,15 +240,13 @@ def _density(
 ) -> float:
     """Log posterior density of θ; its gradient, Γ (P, P) and Λ (q, q) are written."""
     packed = _unpack(buffer)
-    q, P, N = int(buffer[2]), int(buffer[3]), buffer[5]
+    q, P, N, form = int(buffer[2]), int(buffer[3]), buffer[5], buffer[8]
     p = P - 1
     sd, LR, L = np.empty(q), np.empty((q, q)), np.empty((q, q))
     scales = packed.sd_prior[:, 5]
-    sigma = _natural_parameters(theta, packed.sd_index, packed.cpc_index, scales, sd, LR)
+    _factor(theta, form, packed.sd_index, packed.cpc_index, scales, sd, LR, L)
+    sigma = np.exp(theta[-1])
     precision = 1.0 / (sigma * sigma)
-    for i in range(q):
-        for j in range(q):
-            L[i, j] = sd[i] * LR[i, j]
     for i in range(q):
         for j in range(q):
             s = 0.0
@@ -177,14 +255,25 @@ def _density(
             Lambda[i, j] = s / sigma
     sums = pattern_sums(packed.R, packed.C, packed.weight, Lambda)
     Q = (packed.S_w + sums.G) * precision
-    H_inverse, beta = np.empty((p, p)), np.zeros(p)
-    log_det_H = _factor_and_invert(Q[:p, :p] + packed.prior_precision, H_inverse)
-    quadratic = Q[p, p]
-    for a in range(p):
-        for b in range(p):
-            beta[a] += H_inverse[a, b] * (Q[b, p] + packed.prior_shift[b])
-    for a in range(p):
-        quadratic -= beta[a] * (Q[a, p] + packed.prior_shift[a])
+    H_inverse, beta = np.zeros((p, p)), np.zeros(p)
+    log_det_H, quadratic = 0.0, Q[p, p]
+    gradient[:] = 0.0
+    if form == 3.0:
+        for a in range(p):
+            beta[a] = theta[q * q + a]
+        for a in range(p):
+            slope = Q[a, p]
+            for b in range(p):
+                slope -= Q[a, b] * beta[b]
+            gradient[q * q + a] = slope
+            quadratic -= beta[a] * (Q[a, p] + slope)
+    else:
+        log_det_H = _factor_and_invert(Q[:p, :p] + packed.prior_precision, H_inverse)
+        for a in range(p):
+            for b in range(p):
+                beta[a] += H_inverse[a, b] * (Q[b, p] + packed.prior_shift[b])
+        for a in range(p):
+            quadratic -= beta[a] * (Q[a, p] + packed.prior_shift[a])
     value = buffer[7] - N * theta[-1] - 0.5 * (sums.log_det_T + log_det_H + quadratic)
 
     # Γ, then the derivatives with respect to log σ at fixed Λ, and to Λ.
@@ -215,29 +304,16 @@ def _density(
                 s -= gB[i, k] * Lambda[k, j]
             dLambda[i, j] = s
             d_log_sigma -= s * Lambda[i, j]
-    gradient[:] = 0.0
     dL = np.empty((q, q))
     for i in range(q):
-        for j in range(i + 1):
+        for j in range(q):
             s = 0.0
             for k in range(i + 1):
                 s += packed.Bz[k, i] * dLambda[k, j]
             dL[i, j] = s / sigma
-            k = int(packed.sd_index[i])
-            gradient[k] += dL[i, j] * (LR[i, j] * scales[k] if scales[k] > 0.0 else L[i, j])
-    for i in range(q):
-        rest = 1.0
-        for j in range(i):
-            index = int(packed.cpc_index[i, j])
-            if index >= 0:
-                c = np.tanh(theta[index])
-                sech = 1.0 / np.cosh(theta[index])
-                s = dL[i, j] * sd[i] * rest * sech * sech
-                for k in range(j + 1, i + 1):
-                    s -= c * dL[i, k] * L[i, k]
-                gradient[index] += s - 2.0 * packed.alpha[i, j] * c
-                value += 2.0 * packed.alpha[i, j] * np.log(sech)
-                rest *= sech
+    value += _pull_back_factor(
+        theta, form, packed.sd_index, packed.cpc_index, packed.alpha, scales, sd, LR, L, dL, gradient
+    )
     for k in range(len(packed.sd_prior)):
         log_prior, slope = _positive_prior(theta[k], packed.sd_prior[k])
         value += log_prior

@@ -43,11 +43,11 @@ class ResidualPosterior(Collapsed):
     ----------
     rows : ResidualRows
         Their parameters range over what the priors allow; ``products`` are of the rows whitened at the mode.
-    residual : tuple of (Parameter, Prior)
+    residual : tuple of (Parameter, Prior or None)
     """
 
     rows: ResidualRows
-    residual: tuple[tuple[Parameter, Prior], ...]
+    residual: tuple[tuple[Parameter, Prior | None], ...]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -164,7 +164,7 @@ def _put(packed: Packed, products: CrossProducts) -> None:
     packed.S_w[:], packed.R[:], packed.C[:] = products.S_w, products.R, products.C
 
 
-def _density(rows: ResidualRows, residual: tuple[tuple[Parameter, Prior], ...], buffer: FloatArray) -> Density:
+def _density(rows: ResidualRows, residual: tuple[tuple[Parameter, Prior | None], ...], buffer: FloatArray) -> Density:
     """Log density of (θ, η) and gradient; uses the buffer as work space."""
     m, q, P = int(buffer[1]), int(buffer[2]), int(buffer[3])
     packed, gradient, Gamma, Lambda = unpack(buffer), np.empty(m), np.empty((P, P)), np.empty((q, q))

@@ -77,15 +77,15 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
     pm = pymc_module()
     refuse_dense(design, priors)
     with pm.Model(coords=model_coords(design)) as model:
-        prediction = _level2_prediction(design, _fixed_effects(design, priors))
+        prediction = _level2_prediction(design, fixed_effects(design, priors))
         random = [int(k) for k in design.term_level1]
         if not random:
             subject_coef = pm.Deterministic("subject_coef", _add(prediction, None, random), dims=("subject", "level1"))
         elif centered:
-            factor = _covariance(design, priors, fold=False)
+            factor = random_covariance_variables(design, priors, fold=False)
             subject_coef = _centred(design, prediction, factor, priors.random_uncentering)
         else:
-            factor = _covariance(design, priors, fold=True)
+            factor = random_covariance_variables(design, priors, fold=True)
             z = pm.Normal("z", 0.0, 1.0, dims=("subject", "term"))
             own_b = z * factor if factor.ndim == 1 else z @ factor.T
             if np.any(priors.random_center):
@@ -100,7 +100,8 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
     return model
 
 
-def _fixed_effects(design: Design, priors: ResolvedPriors) -> Any:
+def fixed_effects(design: Design, priors: ResolvedPriors) -> Any:
+    """Declare beta, or what it is of at average covariates; None without fixed effects."""
     import pymc as pm
 
     if not priors.coef:
@@ -124,7 +125,7 @@ def _level2_prediction(design: Design, beta: Any) -> list[Any]:
     return columns
 
 
-def _covariance(design: Design, priors: ResolvedPriors, *, fold: bool) -> Any:
+def random_covariance_variables(design: Design, priors: ResolvedPriors, *, fold: bool) -> Any:
     """Declare sd_b and corr_b; return a factor of D at `random_center`: (q,) SDs, or a (q, q) lower triangle."""
     import pymc as pm
     import pytensor.tensor as pt
@@ -209,33 +210,14 @@ def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, Flo
     dict of str to (chain, draw, ...)
         ``beta`` (absent without fixed effects), ``sd_b``, ``corr_b``, ``D``, ``b``, ``sigma``.
     """
-    q, sigma = len(design.term), raw["sigma"] if "sigma" in raw else sigma_draws(design, raw)
-    beta = np.empty((*sigma.shape, 0))
-    if priors.coef:
-        named = any(key == "beta_centered" or key.startswith("beta_centered[") for key in raw)
-        beta = _vector(raw, "beta_centered" if named else "beta", priors.coef)
-        beta = beta @ priors.uncentering.T if named else beta
-    common = raw.get("sd_b_common")
-    moved = bool(np.any(priors.random_center))
-    sd = (
-        (_vector(raw, "sd_b_centered" if moved else "sd_b", priors.term) if q else np.empty((*sigma.shape, 0)))
-        if common is None
-        else np.repeat(common[..., None], q, axis=-1)
-    )
-    L = np.broadcast_to(np.eye(q), (*sigma.shape, q, q))
-    if "corr_b_unit" in raw:
-        L = equal_correlation_factor(lowest_corr(q) + (1.0 - lowest_corr(q)) * raw["corr_b_unit"], q)
-    if "corr_b_partial" in raw:
-        P = np.full((*sigma.shape, q, q), 0.5)
-        rows, cols = pairs_of([block for block in design.blocks if len(block) > 1])
-        P[..., rows, cols] = raw["corr_b_partial"]
-        L = factor_of_partials(2 * P - 1, np.sqrt(4 * P * (1 - P)))
-    sd, L = sheared(priors.random_uncentering, sd, L)
-    corr = L @ np.swapaxes(L, -1, -2)
-    corr[..., np.arange(q), np.arange(q)] = 1.0
+    sigma = raw["sigma"] if "sigma" in raw else sigma_draws(design, raw)
+    q, beta = len(design.term), beta_draws(design, priors, raw)
     extra = residual_draws(design, raw)[0] if design.has_residual_structure else {}
     if not design.term:
         return {"beta": beta, "sigma": sigma, **extra}
+    sd, L = random_covariance_draws(design, priors, raw)
+    corr = L @ np.swapaxes(L, -1, -2)
+    corr[..., np.arange(q), np.arange(q)] = 1.0
     if "z" in raw:
         b = np.einsum("cdjk,cdlk->cdjl", raw["z"], sd[..., None] * L, optimize=True)
     else:
@@ -247,6 +229,36 @@ def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, Flo
     D = corr * sd[..., None] * sd[..., None, :]
     out = {"sd_b": sd, "corr_b": corr, "D": D, "b": b, "sigma": sigma, **extra}
     return {"beta": beta, **out} if priors.coef else out
+
+
+def beta_draws(design: Design, priors: ResolvedPriors, raw: Mapping[str, FloatArray]) -> FloatArray:
+    """Fixed effects (chain, draw, p) from draws of the free variables."""
+    if not priors.coef:
+        return np.empty((*next(iter(raw.values())).shape[:2], 0))
+    named = any(key == "beta_centered" or key.startswith("beta_centered[") for key in raw)
+    beta = _vector(raw, "beta_centered" if named else "beta", priors.coef)
+    return beta @ priors.uncentering.T if named else beta
+
+
+def random_covariance_draws(
+    design: Design, priors: ResolvedPriors, raw: Mapping[str, FloatArray]
+) -> tuple[FloatArray, FloatArray]:
+    """SDs (chain, draw, q) and a factor of the correlations (chain, draw, q, q) from draws of the free variables."""
+    q, moved = len(design.term), bool(np.any(priors.random_center))
+    common = raw.get("sd_b_common")
+    if common is not None:
+        sd = np.repeat(common[..., None], q, axis=-1)
+    else:
+        sd = _vector(raw, "sd_b_centered" if moved else "sd_b", priors.term)
+    L = np.broadcast_to(np.eye(q), (*sd.shape, q))
+    if "corr_b_unit" in raw:
+        L = equal_correlation_factor(lowest_corr(q) + (1.0 - lowest_corr(q)) * raw["corr_b_unit"], q)
+    if "corr_b_partial" in raw:
+        P = np.full((*sd.shape, q), 0.5)
+        rows, cols = pairs_of([block for block in design.blocks if len(block) > 1])
+        P[..., rows, cols] = raw["corr_b_partial"]
+        L = factor_of_partials(2 * P - 1, np.sqrt(4 * P * (1 - P)))
+    return sheared(priors.random_uncentering, sd, L)
 
 
 def _vector(raw: Mapping[str, FloatArray], name: str, labels: Sequence[str]) -> FloatArray:

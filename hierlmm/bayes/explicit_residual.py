@@ -76,13 +76,13 @@ def conditional_moments(design: Design, priors: ResolvedPriors, mu: Any, sigma: 
 
     rows = residual_rows(design)
     priors_of = zip(rows.parameters, priors.residual, strict=True)
-    values = [as_pymc_variable(_name(p), [prior], None, [p.name]) for p, prior in priors_of]
+    values = [as_pymc_variable(variable_name(p), [prior], None, [p.name]) for p, prior in priors_of]
     k = rows.n_correlation
     order = rows.rows.order
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
-    log_ratio, shift = _log_ratio(rows, values[k:])
-    g = pt.exp(log_ratio)  # in the order of rows
+    ratio, shift = log_ratio(rows, values[k:])
+    g = pt.exp(ratio)  # in the order of rows
     if sd_name(design) != "sigma":
         pm.Deterministic("sigma", sigma * pt.exp(-shift))
     if rows.correlation is None:
@@ -92,7 +92,8 @@ def conditional_moments(design: Design, priors: ResolvedPriors, mu: Any, sigma: 
     return (own + g * share)[back], (sigma * g * pt.sqrt(D))[back]
 
 
-def _name(parameter: Parameter) -> str:
+def variable_name(parameter: Parameter) -> str:
+    """Name of a residual parameter in PyMC."""
     return "residual_" + parameter.name.replace("/", ":")  # PyMC allows no slash
 
 
@@ -102,7 +103,7 @@ def sd_name(design: Design) -> str:
     return "sigma_average_row" if variance is not None and variance.centred else "sigma"
 
 
-def _log_ratio(rows: ResidualRows, values: list[Any]) -> tuple[Any, Any]:
+def log_ratio(rows: ResidualRows, values: list[Any]) -> tuple[Any, Any]:
     """Log g of each row over the SD that has the prior, and that SD's own; the logarithm is linear in η."""
     import pytensor.tensor as pt
 
@@ -168,7 +169,7 @@ def _unrolled(rows: ResidualRows, u: Any, decay: Any, m: Any) -> tuple[Any, Any]
 def residual_draws(design: Design, raw: Mapping[str, FloatArray]) -> tuple[dict[str, FloatArray], Any]:
     """Posterior variables of the residual structure from draws of the free ones, and their group of the tree."""
     rows = residual_rows(design)
-    natural = np.stack([raw[_name(p)] for p in rows.parameters], axis=-1)
+    natural = np.stack([raw[variable_name(p)] for p in rows.parameters], axis=-1)
     eta = np.stack([np.vectorize(p.unconstrained)(natural[..., j]) for j, p in enumerate(rows.parameters)], axis=-1)
     k = rows.n_correlation
     found = {"residual_correlation": natural[..., :k], "residual_variance": natural[..., k:]}

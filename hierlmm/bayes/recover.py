@@ -47,6 +47,9 @@ def recover_beta(posterior: Collapsed, theta: FloatArray, rng: np.random.Generat
     products, p = posterior.products, posterior.products.n_fixed
     S, P = len(theta), p + 1
     sd, factor, sigma = posterior.natural(theta)
+    given = posterior.given_beta(theta)
+    if given is not None:
+        return Natural(products.scaling.beta(given), sd, factor, sigma, given, given, np.zeros((S, P - 1, P - 1)))
     Lambda, _, _ = posterior.relative(sd, factor, sigma)
     Q = np.empty((S, P, P))
 
@@ -56,12 +59,11 @@ def recover_beta(posterior: Collapsed, theta: FloatArray, rng: np.random.Generat
 
     in_threads(S, sums)
     Q *= ((products.scaling.y_scale / sigma) ** 2)[:, None, None]
-    packed = unpack(posterior.buffer)
+    packed, scaling = unpack(posterior.buffer), products.scaling
     covariance = np.linalg.inv(Q[:, :p, :p] + packed.prior_precision)
     mean = np.einsum("sab,sb->sa", covariance, Q[:, :p, p] + packed.prior_shift)
     noise = rng.standard_normal((S, p))
     working = mean + np.einsum("sab,sb->sa", np.linalg.cholesky(covariance), noise)
-    scaling = posterior.products.scaling
     beta = scaling.beta(working) if p else working
     return Natural(beta, sd, factor, sigma, working, mean, covariance)
 
@@ -311,7 +313,10 @@ def recover_residual(
     base, eta = np.ascontiguousarray(theta[:, :m]), theta[:, m:]
     sd, factor, sigma = posterior.natural(base)
     Lambda, V, working_sigma = posterior.relative(sd, factor, sigma)
-    working, mean, covariance = np.empty((S, p)), np.empty((S, p)), np.empty((S, p, p))
+    working, mean, covariance = np.empty((S, p)), np.empty((S, p)), np.zeros((S, p, p))
+    given = posterior.given_beta(theta)
+    if given is not None:
+        working[:] = mean[:] = given
     noise = rng.standard_normal((S, p))
     streams = rng.spawn(STREAMS)
     b = None
@@ -326,11 +331,12 @@ def recover_residual(
         for s in range(lo, hi):
             own, one = _whitened(rows, eta[s]).products, slice(s, s + 1)
             data = (own.subject_R, own.subject_C, Lambda[one], V[one])
-            Q = own.S_w + pattern_sums(own.R, own.C, own.weight, Lambda[s]).G
-            Q = Q / working_sigma[s] ** 2
-            covariance[s] = np.linalg.inv(Q[:p, :p] + packed.prior_precision)
-            mean[s] = covariance[s] @ (Q[:p, p] + packed.prior_shift)
-            working[s] = mean[s] + np.linalg.cholesky(covariance[s]) @ noise[s] if p else mean[s]
+            if given is None:
+                Q = own.S_w + pattern_sums(own.R, own.C, own.weight, Lambda[s]).G
+                Q = Q / working_sigma[s] ** 2
+                covariance[s] = np.linalg.inv(Q[:p, :p] + packed.prior_precision)
+                mean[s] = covariance[s] @ (Q[:p, p] + packed.prior_shift)
+                working[s] = mean[s] + np.linalg.cholesky(covariance[s]) @ noise[s] if p else mean[s]
             if b is not None:
                 _draw_b(*data, working[one], working_sigma[one], b[one], b[one], 0, 1)
             elif summed:

@@ -3,6 +3,7 @@
 With value(η) as in `hierlmm.covariance.parameters` the density of η is ``p(value(η)) |d value / dη|``. Three families
 have a closed form in three numbers (kind, a, b): a Beta(a, a) share of the range, a normal η, and a uniform correlation
 one unit of time apart, of which η is the logarithm of the range. Python and compiled code evaluate the same function.
+A prior that is None adds nothing: somebody else has it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from hierlmm.compiled import compiled
 from hierlmm.covariance.declared import difference
 from hierlmm.covariance.parameters import Decay, Parameter
 
-BETA, NORMAL, DECAYS = 0.0, 1.0, 2.0
+BETA, NORMAL, DECAYS, NOTHING = 0.0, 1.0, 2.0, 3.0
 
 
 def residual_prior(parameter: Parameter) -> Prior:
@@ -45,8 +46,10 @@ def narrowed(parameter: Parameter, prior: Prior) -> Parameter:
     return Parameter(parameter.name, start, lower, upper, unit=parameter.unit)
 
 
-def closed_form(parameter: Parameter, prior: Prior) -> tuple[float, float, float] | None:
+def closed_form(parameter: Parameter, prior: Prior | None) -> tuple[float, float, float] | None:
     """Kind, a and b of a prior on the parameter's own range; None for other families, and on a part of it."""
+    if prior is None:
+        return NOTHING, 0.0, 0.0
     if isinstance(parameter, Decay):
         return (DECAYS, parameter.unit, 0.0) if prior == Uniform(0.0, 1.0) else None
     match prior:
@@ -65,6 +68,8 @@ def closed_form(parameter: Parameter, prior: Prior) -> tuple[float, float, float
 @compiled()
 def log_prior_of_one(kind: float, a: float, b: float, eta: float) -> tuple[float, float]:
     """Log density of η in closed form, and its derivative."""
+    if kind == 3.0:
+        return 0.0, 0.0
     if kind == 2.0:
         log_rate = -eta - np.log(a)
         return log_rate - np.exp(log_rate), np.exp(log_rate) - 1.0
@@ -76,10 +81,12 @@ def log_prior_of_one(kind: float, a: float, b: float, eta: float) -> tuple[float
     return -(0.5 * z * z + np.log(b) + 0.9189385332046727), -z / b
 
 
-def log_prior_of_eta(residual: tuple[tuple[Parameter, Prior], ...], eta: FloatArray) -> tuple[float, FloatArray]:
+def log_prior_of_eta(residual: tuple[tuple[Parameter, Prior | None], ...], eta: FloatArray) -> tuple[float, FloatArray]:
     """Log prior density of η (Jacobian included) and its derivatives, by differences where it has no closed form."""
-    value, slope = 0.0, np.empty(len(eta))
+    value, slope = 0.0, np.zeros(len(eta))
     for k, (parameter, prior) in enumerate(residual):
+        if prior is None:
+            continue
         form = closed_form(parameter, prior)
         if form is not None:
             own, slope[k] = log_prior_of_one(*form, float(eta[k]))

@@ -1,7 +1,9 @@
-"""Which way to the posterior: collapsed wherever that is exact, else the explicit hierarchy.
+"""Which way to the posterior: collapsed, or if asked for the explicit hierarchy.
 
-β and b can be integrated out in closed form where β is normal a priori and the priors of D and σ are among those that
-`collapsed_kernel` compiles (`why_not_collapsed` names the obstacle). Both ways have the same posterior.
+b can always be integrated out, β where it is normal a priori. Where the priors of D and σ are among those that
+`collapsed_kernel` compiles, the sampler meets that density; where they are not (`why_not_collapsed` names the
+obstacle), it meets the same marginal likelihood in PyMC, beside whatever priors there are. All ways have the same
+posterior.
 
 `prior_conflicts` tells whether the priors leave room for what the likelihood says. A prior conflicts with the data
 when the REML estimate lies so far out that the prior's log density has dropped by more than `DROP` from its maximum
@@ -20,6 +22,7 @@ import numpy as np
 from hierlmm.bayes.collapsed import why_not_collapsed
 from hierlmm.bayes.distribution import Prior
 from hierlmm.bayes.distributions import Gamma, Normal, StudentT
+from hierlmm.bayes.marginal_draws import sample_marginalized
 from hierlmm.bayes.record import PosteriorRecord
 from hierlmm.bayes.resolved import AVERAGE, ResolvedPriors
 from hierlmm.bayes.sample import sample_explicit
@@ -52,29 +55,24 @@ def sample_posterior(
     Raises
     ------
     SpecificationError
-        If ``sampler="collapsed"`` and a prior rules it out.
+        If an option is given that the route would ignore.
     """
     choose("sampler", sampler, SAMPLERS)
     choose("random_effects", random_effects, RANDOM_EFFECTS)
-    obstacle = why_not_collapsed(priors)
     refuse_fitted_values(design)
-    if sampler == "collapsed" and obstacle:
-        reason, remedy = obstacle, "use sampler='explicit' or 'auto'; no prior changes this"
-        if not priors.common_corr:
-            reason += ", so the coefficients or variances cannot be integrated out in closed form"
-            remedy = "use sampler='explicit' (or 'auto'), or a Normal prior for fixed effects and HalfNormal, "
-            remedy += "HalfStudentT, HalfCauchy or Gamma for standard deviations"
-        raise SpecificationError("sampler='collapsed'", reason, remedy, "docs, page 'Estimators'")
     if sampler == "auto":
-        sampler = "explicit" if obstacle or centered else "collapsed"
+        sampler = "explicit" if centered else "collapsed"
     if not design.term:
         random_effects = "auto" if sampler == "explicit" else "none"
     _refuse_ignored(sampler, centered, random_effects)
     settings["target_accept"] = TARGET_ACCEPT if target_accept is None else target_accept
     notes = (*prior_conflicts(design, priors), *row_order_messages(design))
-    if sampler == "collapsed":
-        return sample_collapsed(design, priors, random_effects=random_effects, notes=notes, **settings)
-    return sample_explicit(design, priors, centered=centered, why=obstacle, notes=notes, **settings)
+    if sampler == "explicit":
+        return sample_explicit(design, priors, centered=centered, notes=notes, **settings)
+    if obstacle := why_not_collapsed(priors):
+        settings |= {"random_effects": random_effects, "why": obstacle}
+        return sample_marginalized(design, priors, notes=notes, **settings)
+    return sample_collapsed(design, priors, random_effects=random_effects, notes=notes, **settings)
 
 
 def refuse_fitted_values(design: Design) -> None:

@@ -73,7 +73,6 @@ def sample_explicit(
     centered: bool = False,
     max_treedepth: int = 10,
     log_likelihood: bool | None = None,
-    why: str | None = None,
     notes: tuple[str, ...] = (),
     **settings: Any,
 ) -> PosteriorRecord:
@@ -89,8 +88,6 @@ def sample_explicit(
         A trajectory has at most ``2**max_treedepth`` steps.
     log_likelihood : bool, optional
         Whether to store the pointwise conditional log-likelihood; by default if it has at most 5 million values.
-    why : str, optional
-        Why this route was taken, for the record.
     notes : tuple of str
         What else must be known before the fit is used.
     **settings
@@ -126,7 +123,7 @@ def sample_explicit(
         **chosen.attrs,
         "compile_seconds": round(ready - started, 3),
         "sampling_seconds": round(done - ready, 3),
-    } | ({"why": why} if why else {})
+    }
     draws, groups = posterior.recover(raw)
     statistics = tree["sample_stats"].to_dataset()
     return posterior_record(

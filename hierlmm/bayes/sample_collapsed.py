@@ -56,9 +56,7 @@ def sample_collapsed(
         posterior = posterior_of(design, priors)
     theta, statistics, route = sample_theta(posterior, chosen)
     sampled = time.perf_counter()
-    if random_effects == "auto":
-        values = chosen.chains * chosen.draws * design.Z.shape[1] * design.n_subjects
-        random_effects = "draws" if values <= DRAWS_LIMIT else "summary"
+    random_effects = kept_effects(design, chosen.chains * chosen.draws, random_effects)
     draws, groups = posterior.recover(theta, np.random.default_rng(chosen.seed), random_effects)
     attrs = {
         "estimator": "NUTS",
@@ -71,6 +69,13 @@ def sample_collapsed(
     }
     notes = (*notes, *mode_notes(posterior, theta))
     return posterior_record(design, priors, draws, statistics, attrs, groups=groups, notes=notes)
+
+
+def kept_effects(design: Design, draws: int, random_effects: str) -> str:
+    """What is kept of b for so many draws: ``"auto"`` decided by size, nothing where there is none."""
+    if random_effects == "auto":
+        random_effects = "draws" if draws * design.Z.shape[1] * design.n_subjects <= DRAWS_LIMIT else "summary"
+    return random_effects if design.term else "none"
 
 
 def sample_theta(posterior: Collapsed, settings: Settings) -> tuple[FloatArray, Any, str]:

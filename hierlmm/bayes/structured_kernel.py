@@ -53,7 +53,7 @@ PER_PARAMETER = 6
 
 def pack_structured(
     rows: ResidualRows,
-    residual: tuple[tuple[Parameter, Prior], ...],
+    residual: tuple[tuple[Parameter, Prior | None], ...],
     buffer: FloatArray,
     mode: FloatArray,
     root: FloatArray,

@@ -173,7 +173,7 @@ def likelihood_of(design: Design, *, reml: bool) -> LikelihoodNumbers:
 
 
 def require_collapsed(priors: ResolvedPriors, what: str) -> None:
-    """Refuse priors that only the explicit sampler can handle.
+    """Refuse priors that the compiled posterior has not.
 
     Raises
     ------
@@ -181,12 +181,10 @@ def require_collapsed(priors: ResolvedPriors, what: str) -> None:
     """
     obstacle = why_not_collapsed(priors)
     if obstacle:
-        reason = f"{obstacle}, so every refit would need the explicit sampler, some seconds each"
+        reason = f"{obstacle}, so every refit would compile a model of its own, some seconds each"
         families = "HalfNormal, HalfStudentT, HalfCauchy or Gamma for standard deviations"
-        owner, remedy = "these priors", f"use Normal priors for fixed effects and {families}"
-        if priors.common_corr:
-            owner, remedy = "this D", "use estimator='reml', or covariance='unstructured'"
-        raise SpecificationError(f"{what} with {owner}", reason, remedy, "docs, page 'Calibration'")
+        remedy = f"use Normal priors for fixed effects and {families}"
+        raise SpecificationError(f"{what} with these priors", reason, remedy, "docs, page 'Calibration'")
 
 
 class Sampled(NamedTuple):

@@ -25,6 +25,8 @@ CASES = {
     "three effects": ("y ~ t + u + w + (1 + t + u | subject)", None, None),
     "diagonal": ("y ~ t + u + (1 + t + u || subject)", None, None),
     "identity": ("y ~ t + (1 + t | subject)", "identity", None),
+    "compound symmetry": ("y ~ t + (1 + t | subject)", "compound_symmetry", None),
+    "three equal": ("y ~ t + u + (1 + t + u | subject)", "compound_symmetry", Priors(corr_b=LKJ(1.7))),
     "blocks": ("y ~ t + u + (1 + t | subject) + (0 + u | subject)", None, None),
     "no intercept": ("y ~ 0 + group + t + (1 + t | subject)", None, None),
     "nothing fixed": ("y ~ 0 + (1 + t | subject)", None, None),

@@ -53,7 +53,8 @@ def test_signed_standard_deviations_have_the_same_posterior(irregular, case):
         logs = theta.copy()
         first = [int(np.flatnonzero(packed.sd_index == k)[0]) for k in range(n_sd)]
         logs[:n_sd] = np.log(sd[0][first])
-        logs[n_sd:-1] = z_of_factor(factor[0], packed.cpc_index, n_sd, len(theta))
+        if design.covariance != "compound_symmetry":
+            logs[n_sd:-1] = z_of_factor(factor[0], packed.cpc_index, n_sd, len(theta))
         expected = plain.log_density(logs)[0] - np.sum(np.log(2.0 * np.abs(theta[:n_sd])))
         value, exact = posterior.log_density(theta)
         assert value == pytest.approx(expected, rel=1e-10, abs=1e-8)

@@ -9,7 +9,7 @@ from draws import largest_difference
 from scipy import stats
 
 from hierlmm.bayes.collapsed import why_not_collapsed
-from hierlmm.bayes.distributions import LKJ, Gamma, HalfNormal, Normal, StudentT, Uniform
+from hierlmm.bayes.distributions import LKJ, Gamma, HalfNormal, LogNormal, Normal, StudentT, Uniform
 from hierlmm.bayes.priors import Priors
 from hierlmm.bayes.sample_collapsed import sample_collapsed
 from hierlmm.design.build import design_from_formula
@@ -82,23 +82,23 @@ def test_draws_of_everything_belong_together(collapsed):
         (Priors(sd_b={"time": Uniform(0, 5)}), "Uniform"),
     ],
 )
-def test_other_priors_fall_back_to_the_explicit_route(dental, priors, why):
+def test_other_priors_are_sampled_with_b_integrated_out(dental, priors, why):
     model = TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental, priors=priors)
     assert why in why_not_collapsed(model.priors)
-    with pytest.raises(SpecificationError) as error:
-        model.fit(sampler="collapsed")
-    assert why in error.value.reason
-    assert "explicit" in error.value.remedy
-    assert all(part in str(error.value) for part in ("Received", "Why not", "To do", "Read"))
 
 
-def test_the_fit_says_why_it_was_not_collapsed(dental):
-    priors = Priors(beta={"time": StudentT(4, 0, 3)})
+@pytest.mark.slow
+def test_the_fit_says_how_other_priors_were_sampled(dental):
+    priors = Priors(beta={"time": StudentT(4, 0, 3)}, sd_b=LogNormal(2, 1))
     model = TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental, priors=priors)
-    with pytest.warns(FitWarning):  # too few draws
-        fit = model.fit(draws=50, tune=100, chains=2, seed=1, progressbar=False)
-    assert fit.datatree.attrs["sampler"] == "explicit"
-    assert "not normal" in fit.datatree.attrs["why"]
+    fit = model.fit(draws=1000, seed=1, progressbar=False)
+    attrs = fit.datatree.attrs
+    assert (attrs["sampler"], attrs["route"]) == ("collapsed", "pymc")
+    assert "not normal" in attrs["why"]
+    explicit = model.fit(draws=1000, seed=2, sampler="explicit", progressbar=False)
+    for name in ("beta", "sd_b", "sigma", "b", "subject_coef"):
+        assert largest_difference(fit, explicit, name) < 4.5
+        assert name == "b" or largest_difference(fit, explicit, name, "sd") < 4.5
 
 
 def test_seeds(dental_model, collapsed):

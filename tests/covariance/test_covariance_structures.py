@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from draws import largest_difference
 from pymc_density import evaluate
 from references import references_of
 from scipy import stats
@@ -286,10 +287,15 @@ def test_non_centred_model_makes_the_same_effects(phases):
     np.testing.assert_allclose(whitened, values["z"], rtol=1e-8, atol=1e-9)
 
 
-def test_nuts_takes_the_explicit_route(sleepstudy):
-    with pytest.raises(hl.SpecificationError, match="one correlation common") as caught:
-        model(sleepstudy).fit(draws=10, tune=10, chains=1, sampler="collapsed")
-    assert "closed form" not in caught.value.reason
+@pytest.mark.slow
+def test_nuts_integrates_the_random_effects_out(phases):
+    collapsed = model(phases, PHASE).fit(draws=1000, seed=1, progressbar=False)
+    attrs = collapsed.datatree.attrs
+    assert (attrs["sampler"], attrs["route"]) == ("collapsed", "compiled")
+    explicit = model(phases, PHASE).fit(draws=1000, seed=2, sampler="explicit", progressbar=False)
+    for name in ("beta", "sd_b", "corr_b", "sigma", "b"):
+        assert largest_difference(collapsed, explicit, name) < 4.5
+        assert name == "b" or largest_difference(collapsed, explicit, name, "sd") < 4.5
 
 
 def test_bambi_is_told_apart(sleepstudy):
@@ -336,10 +342,8 @@ def test_plots_of_a_posterior_have_one_correlation(posterior):
     posterior.plot_forest(backend="none")
 
 
-def test_calibration_says_that_it_needs_the_collapsed_sampler(phases):
-    with pytest.raises(hl.SpecificationError, match="estimator='reml'"):
-        hl.calibrate(model(phases, PHASE), simulations=10)
-    recovered = hl.calibrate(
-        model(phases, PHASE), simulations=20, estimator="reml", truth=model(phases, PHASE).fit_reml(), seed=1
-    )
-    assert "corr(all random effects)" in recovered.truth.columns
+def test_calibration_follows_the_common_correlation(phases):
+    tiny = {"draws": 50, "tune": 100, "seed": 1, "progressbar": False}
+    for options in (tiny, {"estimator": "reml", "truth": model(phases, PHASE).fit_reml(), "seed": 1}):
+        recovered = hl.calibrate(model(phases, PHASE), simulations=20, **options)
+        assert "corr(all random effects)" in recovered.truth.columns
