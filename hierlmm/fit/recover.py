@@ -17,7 +17,7 @@ def recover(
     model: BoundModel,
     trace: Any,
     *,
-    seed: int | None = None,
+    seed: int | None = 0,
     random_effects: Literal["auto", "draws", "summary", "none"] = "auto",
 ) -> PosteriorFit:
     """Draw β and b, given draws of the covariance parameters, exactly.
