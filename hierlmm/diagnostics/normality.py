@@ -20,11 +20,14 @@ from scipy.stats import norm
 from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.design.questions import rows_by_subject
 from hierlmm.diagnostics.curve_band import CurveBand, curve_band
-from hierlmm.diagnostics.serial_residuals import LinearResiduals, linear_residuals
+from hierlmm.diagnostics.serial_residuals import SEE, LinearResiduals, linear_residuals
 from hierlmm.drawing.style import evenly
+from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import zero_terms
 
+LONGEST = 2000
+"""Most rows of a subject; the cost is cubic in them."""
 MOST_SUBJECTS = 1000
 """More subjects than these are thinned out, evenly."""
 RESIDUALS = "residuals"
@@ -60,6 +63,12 @@ def normality(fit: Fit, levels: tuple[int, ...], ci: float, simulations: int, se
     """
     design, rng = fit.design, np.random.default_rng(seed)
     subjects = rows_by_subject(design)
+    if (longest := max(map(len, subjects))) > LONGEST:
+        received, reason = (
+            f"a subject with {longest:,} rows",
+            f"the cost is cubic in them (at most {LONGEST:,} are taken)",
+        )
+        raise NotAvailableError(received, reason, "fit and check shorter stretches of each subject", SEE)
     kept = evenly(len(subjects), MOST_SUBJECTS)
     linear = linear_residuals(fit, subjects, "subject" if fit.has_random_effects else "population", "normalized")
     y = [(design.y - design.offset)[rows, None] for rows in subjects]

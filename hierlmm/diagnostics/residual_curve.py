@@ -18,14 +18,16 @@ import numpy as np
 from hierlmm.arrays import FloatArray
 from hierlmm.design.questions import rows_by_subject
 from hierlmm.diagnostics.curve_band import CurveBand, curve_band
+from hierlmm.diagnostics.normality import LONGEST
 from hierlmm.diagnostics.serial_residuals import linear_residuals
+from hierlmm.drawing.style import evenly
 from hierlmm.fits.base import Fit, Level
 
 type Kind = Literal["response", "pearson", "normalized"]
 GRID = 41
 SPAN = 0.6
-MOST_ROWS = 20_000
-"""With more rows no band is simulated."""
+MOST_ROWS = 6000
+"""Of more rows, those of some subjects are taken, evenly spaced."""
 
 
 def residual_curve(
@@ -53,15 +55,17 @@ def residual_curve(
     fitted, residual = (v.to_numpy(dtype=np.float64) for v in (fit.fitted(level), fit.residuals(kind, level)))
     if not np.ptp(fitted) > 1e-9 * max(1.0, float(np.abs(fitted).max())):
         return None
+    design = fit.design
+    every = rows_by_subject(design)
+    kept = evenly(len(every), max(2, int(len(every) * min(1.0, MOST_ROWS / len(fitted)))))
+    subjects = [every[j] for j in kept]
+    order = np.concatenate(subjects)
     low, high = np.quantile(fitted, [0.03, 0.97])
     grid = np.linspace(float(low), float(high), GRID)
-    observed = smooth(fitted, residual, grid, span)
-    if simulations == 0 or len(fitted) > MOST_ROWS:
+    observed = smooth(fitted[order], residual[order], grid, span)
+    if simulations == 0 or max(map(len, every)) > LONGEST:
         unknown = np.full(GRID, np.nan)
         return CurveBand(grid, observed, unknown, unknown, np.nan, ci)
-    design = fit.design
-    subjects = rows_by_subject(design)
-    order = np.concatenate(subjects)
     asked = linear_residuals(fit, subjects, level, kind)
     plain = asked if kind == "response" else linear_residuals(fit, subjects, level, "response")
     mean = (design.offset + design.X @ fit.beta.to_numpy())[order]

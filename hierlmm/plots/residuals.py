@@ -7,7 +7,7 @@ from typing import Any, Literal, Unpack
 import numpy as np
 
 from hierlmm.diagnostics.curve_band import CurveBand
-from hierlmm.diagnostics.residual_curve import residual_curve
+from hierlmm.diagnostics.residual_curve import MOST_ROWS, residual_curve
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels
@@ -60,15 +60,16 @@ def plot_residuals(
     ci : float
         Share of whole curves in the band.
     simulations : int
-        Data sets behind the band; 0 for none. Beyond 20,000 rows there is none.
+        Data sets behind the band; 0 for none. There is none for subjects with more than 2,000 rows.
     max_points : int
-        Draw at most that many points, drawn at random; the smoother takes all rows.
+        Draw at most that many points, drawn at random. Line and band are made of up to 6,000 rows, those of evenly
+        spaced subjects.
     seed : int, optional
 
     Returns
     -------
     Picture
-        Visuals ``points`` (with their number where ``by`` is given) and ``smoother``.
+        Visuals ``points`` (``points_…`` by label where ``by`` is given), ``expected`` and ``smoother``.
 
     Examples
     --------
@@ -96,15 +97,18 @@ def plot_residuals(
     if curve is not None:
         if np.isfinite(curve.lower).all():
             panels.band("", curve.x, curve.lower, curve.upper, alpha=0.2, color=theme().ink)
+            middle = {"": np.vstack([curve.x, 0.5 * (curve.lower + curve.upper)])}
+            panels.map("line_xy", "expected", middle, color=theme().ink, width=1.0, linestyle=panels.dashes)
         ink = theme().ink if by else theme().palette[0]
         panels.map("line_xy", "smoother", {"": np.vstack([curve.x, curve.observed])}, color=ink, width=2.2)
     response = fit.design.hierarchy.response
     coloured = f" Colours: {by}." if by else ""
     some = f"; {len(rows):,} of {len(fitted):,} points, drawn at random" if len(rows) < len(fitted) else ""
+    caption = f"{kind.capitalize()} residuals around {AROUND[level]}{some}. {_band_text(curve, len(fitted))}{coloured}"
     return panels.finish(
         {"": ""},
         title=f"{_seen(curve)} ({name})",
-        caption=f"{kind.capitalize()} residuals around {AROUND[level]}{some}. {_band_text(curve)}{coloured}",
+        caption=caption,
         xlabel=f"fitted {response}",
         ylabel="residual" + (f" ({response})" if kind == "response" else " (in SDs)"),
         legend=_legend(groups, by),
@@ -129,13 +133,14 @@ def _seen(curve: CurveBand | None) -> str:
     return f"The mean of the residuals leaves what the model expects{where}"
 
 
-def _band_text(curve: CurveBand | None) -> str:
+def _band_text(curve: CurveBand | None, n: int) -> str:
     if curve is None:
         return "All fitted values are equal."
     if np.isnan(curve.p_value):
-        return "Line: local straight lines."
+        return "Line: local straight lines. Shrinkage lets it rise where the model is right."
     p = f"p = {curve.p_value:.2g}" if curve.p_value >= 0.001 else "p < 0.001"
-    return f"Line: local straight lines; band: {percent(curve.ci)} of such lines under the fitted model ({p})."
+    some = f" (both of {MOST_ROWS:,} rows)" if n > MOST_ROWS else ""
+    return f"Line: local straight lines; band: {percent(curve.ci)} of such lines under the fitted model{some}, {p}."
 
 
 def _legend(groups: Groups, by: str | None) -> list[Entry]:

@@ -86,10 +86,23 @@ def test_residuals_rise_with_fitted_values_where_the_model_is_right():
     assert residual_curve(fit, "response", "population", 0.95, 0) is None  # all fitted values are equal
 
 
-def test_many_rows_have_a_smoother_and_no_band(monkeypatch, sleep_reml):
+def test_of_many_rows_those_of_some_subjects_are_taken(monkeypatch, sleep_reml):
     monkeypatch.setattr("hierlmm.diagnostics.residual_curve.MOST_ROWS", 100)
+    found = residual_curve(sleep_reml, "pearson", "subject", 0.95, 50)
+    chosen = sleep_reml.design.subjects[np.linspace(0, 17, 10).round().astype(int)]
+    rows = np.isin(sleep_reml.design.frame["subject"], chosen)
+    y, x = sleep_reml.residuals("pearson")[rows], sleep_reml.fitted()[rows]
+    np.testing.assert_allclose(found.observed, smooth(x.to_numpy(), y.to_numpy(), found.x), atol=1e-8)
+    assert np.isfinite(found.lower).all()
+
+
+def test_long_subjects_have_a_smoother_and_no_band(monkeypatch, sleep_reml):
+    for module in ("normality", "residual_curve"):
+        monkeypatch.setattr(f"hierlmm.diagnostics.{module}.LONGEST", 9)
     found = residual_curve(sleep_reml, "pearson", "subject", 0.95, 199)
     assert np.isfinite(found.observed).all() and np.isnan(found.lower).all() and not found.stands_out
+    with pytest.raises(NotAvailableError, match="a subject with 10 rows"):
+        sleep_reml.plot_qq()
     picture = sleep_reml.plot_residuals(max_points=40)
     assert "40 of 180 points" in " ".join(t.get_text() for t in picture.get_viz("figure").axes[0].texts)
 
