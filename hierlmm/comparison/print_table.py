@@ -65,7 +65,10 @@ def comparison_print(
     headings = {"estimate": "estimate", "se": "se", "interval": interval_heading(comparison), "p": "p"}
     labels = [names(reference_label(comparison, label), label) for label in comparison.labels]
     flags = [(k, f"{i}:estimate") for k, row in enumerate(rows) for i, cell in enumerate(row.cells) if cell.flag]
-    notes = [*footnotes(comparison), *(_p_notes(comparison) if p_values else [])]
+    chosen = _chosen(comparison, parameters)
+    shown = {name: names.component(name) for name in chosen} if len(chosen) < len(_known(comparison)) else None
+    notes = footnotes(comparison, shown, statistics=any(row.section == FIT for row in rows))
+    notes += _p_notes(comparison) if p_values else []
     return plain_gt(pd.DataFrame(records), labels, headings, flags, notes, title or names.title)
 
 
@@ -77,9 +80,7 @@ def print_rows(
     p_values: bool,
 ) -> Iterator[PrintRow]:
     """Rows from the top to the bottom, those of chosen parameters only."""
-    asked = [parameters] if isinstance(parameters, str) else None if parameters is None else list(parameters)
-    wanted = None if asked is None else [item for item in asked if item.lower() != FIT.lower()]
-    chosen = set(choose_parameters(comparison.table, wanted)) if wanted is None or wanted else set()
+    chosen = _chosen(comparison, parameters)
     found = p_by_fit(comparison) if p_values else {}
     for title, rows in sections(comparison, _decimals(comparison, digits)):
         kept = {parameter: cells for parameter, cells in rows if parameter in chosen}
@@ -89,16 +90,32 @@ def print_rows(
         for parameter, cells in kept.items():
             p = (MISSING,) * len(cells) if found else ()
             yield PrintRow(names(title), names.component(parameter), tuple(cells), p)
-    if asked is None or len(wanted or []) < len(asked):
+    if parameters is None or any(item.lower() == FIT.lower() for item in _listed(parameters)):
         for name, values in statistic_rows(comparison):
             yield PrintRow(FIT, names(name), tuple(Cell(v, "", "") for v in values))
+
+
+def _listed(parameters: str | Sequence[str] | None) -> list[str]:
+    return [parameters] if isinstance(parameters, str) else list(parameters or ())
+
+
+def _known(comparison: SideBySide) -> list[str]:
+    return list(comparison.table["parameter"].unique())
+
+
+def _chosen(comparison: SideBySide, parameters: str | Sequence[str] | None) -> list[str]:
+    """Names of the parameters that are asked for, in the order of the table."""
+    wanted = [item for item in _listed(parameters) if item.lower() != FIT.lower()]
+    if parameters is not None and not wanted:
+        return []
+    return choose_parameters(comparison.table, wanted or None)
 
 
 def _decimals(comparison: SideBySide, digits: int | Mapping[str, int] | None) -> Callable[[str], int | None]:
     """Decimals that are asked for, by parameter; None where the table's own are to be used."""
     if digits is None or isinstance(digits, int):
         return lambda parameter: digits
-    known = list(comparison.table["parameter"].unique())
+    known = _known(comparison)
     for name in digits:
         if name not in known:
             reason = f"no parameter has this name.{closest(name, known)}"

@@ -101,22 +101,41 @@ def _statistic(value: Any, digits: int) -> str:
     return f"{value:.{0 if abs(value) >= 1e5 else digits}f}"
 
 
-def footnotes(comparison: SideBySide) -> list[str]:
-    """Explain the marks, the flagged differences, the notes and the fits' own warnings."""
+def footnotes(
+    comparison: SideBySide,
+    shown: Mapping[str, str] | None = None,
+    *,
+    statistics: bool = True,
+) -> list[str]:
+    """Explain the marks, the flagged differences, the notes and the fits' own warnings.
+
+    Parameters
+    ----------
+    comparison : SideBySide
+    shown : mapping of str to str, optional
+        The parameters in the table, and what they are called there; all of them by default.
+    statistics : bool
+        Whether the rows about the fits are in the table.
+    """
     interval = f"{percent(comparison.ci)} intervals are equal-tailed for a posterior (se: its SD)"
     notes = [f"{interval} and Wald intervals for a likelihood fit (log scale for SDs, Fisher's z for correlations)."]
     above = f"{comparison.flag_above:g} standard errors of {comparison.reference}"
     flagged = comparison.flagged
+    names = {name: name for name in flagged["parameter"]} if shown is None else shown
+    flagged = flagged[flagged["parameter"].isin(list(names))]
     if len(comparison.fits) > 1 and flagged.empty:
-        notes.append(f"No estimate differs from {comparison.reference} by more than {above}.")
+        none = "No estimate" if shown is None else "None of these estimates"
+        notes.append(f"{none} differs from {comparison.reference} by more than {above}.")
     elif not flagged.empty:
-        listing = ", ".join(f"{r.parameter} {r.estimator} ({r.difference:+.2f})" for r in flagged.itertuples())
+        listing = ", ".join(
+            f"{names[str(r.parameter)]} {r.estimator} ({r.difference:+.2f})" for r in flagged.itertuples()
+        )
         notes.append(f"{MARK} differs by more than {above}: {listing}.")
     estimators = {fit.estimator for fit in comparison.fits.values()}
-    if {"REML", "ML"} <= estimators:
+    if statistics and {"REML", "ML"} <= estimators:
         notes.append("logLik, AIC and BIC of REML are of the restricted likelihood: not comparable with those of ML.")
     posteriors = [label for label, fit in comparison.fits.items() if fit.has_draws]
-    if posteriors:
+    if statistics and posteriors:
         notes.append(f"logLik of {' and '.join(posteriors)} is the marginal one at the posterior means.")
     for label, fit in comparison.fits.items():
         if fit.has_working_correlation:

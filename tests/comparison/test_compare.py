@@ -375,6 +375,15 @@ def test_print_has_own_names_decimals_and_parameters(three):
     assert "observations" in rows_of(three.to_gt(parameters=["fixed", "fit"]))
 
 
+def test_print_notes_speak_of_what_is_shown(three):
+    every = " ".join(rows_of(three.to_gt()))
+    some = " ".join(rows_of(three.to_gt(parameters="fixed", rename={"time": "Years"})))
+    flagged = set(three.flagged["parameter"])
+    assert all(name in every for name in flagged) and "logLik" in every
+    assert not any(name in some for name in flagged if name not in three.fits["REML"].beta.index)
+    assert "logLik" not in some
+
+
 def test_print_has_p_values(three):
     found = rows_of(three.to_gt(p_values=True))
     reml = three.fits["REML"]
