@@ -147,7 +147,9 @@ class ResolvedPriors(Result):
         back = self.centering
         return self.uncentering @ mean, back.T @ (precision[:, None] * back)
 
-    def logpdf(self, beta: FloatArray, sd_b: FloatArray, corr_b: FloatArray, sigma: float, blocks: Any) -> float:
+    def logpdf(
+        self, beta: FloatArray, sd_b: FloatArray, corr_b: FloatArray, sigma: float | FloatArray, blocks: Any
+    ) -> float:
         """Log prior density of one point on the natural scale.
 
         Parameters
