@@ -23,7 +23,7 @@ Learning Research 25 (72).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -31,7 +31,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
 from hierlmm.bayes.tree import response_name
 from hierlmm.design.design import Design
@@ -184,6 +184,27 @@ def log_likelihood_tree(fit: PosteriorNumbers, unit: Unit = "observation") -> An
     tree = fit.datatree.copy()
     tree["log_likelihood"] = xr.DataTree(group)
     return tree
+
+
+def total_log_likelihood(fit: PosteriorNumbers, unit: Unit) -> FloatArray:
+    """Log-likelihood of all units together at every draw, (chain, draw)."""
+    total = sum(values.sum(axis=1) for _, values in _pieces(fit, unit))
+    return np.asarray(total).reshape(fit.draws("sigma").shape)
+
+
+def unit_log_likelihood(fit: PosteriorNumbers, unit: str, chosen: IntArray) -> FloatArray:
+    """Log-likelihood of the units at these positions, in ascending order: (chain, draw, units)."""
+    found = [values[:, np.isin(at, chosen)] for at, values in _pieces(fit, unit)]
+    return np.concatenate(found, axis=1).reshape(*fit.draws("sigma").shape, -1)
+
+
+def _pieces(fit: PosteriorNumbers, unit: str) -> Iterator[tuple[IntArray, FloatArray]]:
+    """Positions of some units and their log-likelihood at every draw, (S, units), until all were there."""
+    values, labels = _log_likelihood(fit, unit)
+    step = max(1, PIECE // fit.draws("sigma").size)
+    for lo in range(0, len(labels), step):
+        at = np.arange(lo, min(lo + step, len(labels)))
+        yield at, values(slice(lo, int(at[-1]) + 1))
 
 
 def _group(values: FloatArray, name: str, dim: str, names: Any, posterior: Any) -> Any:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import pandas as pd
 
 from hierlmm.fit.beside import BesideGEE
+from hierlmm.fit.diagnostics import DiagnosticVerbs
 from hierlmm.fits.marginal import MarginalPosteriorNumbers, refuse_subject
-from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.fits.posterior_print import posterior_page
 from hierlmm.options import checked, choose
 from hierlmm.predict.rows import Interval, PredictionLevel
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @checked
-class PosteriorFit(BesideGEE, PosteriorNumbers):
+class PosteriorFit(BesideGEE, DiagnosticVerbs):
     """Posterior draws of a two-level model.
 
     Attributes

@@ -68,7 +68,14 @@ NO_DRAWS = Lack(
     "use model.fit().loo(); to compare likelihood fits use their AIC (by ML where fixed effects differ)",
     "docs, page 'Posterior fits'",
 )
-LIKELIHOOD = table(("loo", NO_DRAWS))
+CHAINS = "plot_trace plot_rank plot_energy plot_ess plot_mcse plot_autocorr plot_pair plot_prior_posterior plot_psense"
+CHAINS += " psense plot_khat plot_loo_pit plot_diagnostics"
+NO_CHAINS = Lack(
+    "it shows draws of a sampler, or reweights them, and this fit has none",
+    "use model.fit(); fit.to_datatree() has independent draws for ArviZ's other plots",
+    "docs, page 'Posterior fits'",
+)
+LIKELIHOOD = table(("loo", NO_DRAWS), (CHAINS, NO_CHAINS))
 POSTERIOR = table(
     (
         f"{MAXIMUM} is_singular",
@@ -114,6 +121,7 @@ GEE = table(
         ),
     ),
     ("loo", NO_DRAWS),
+    (CHAINS, NO_CHAINS),
     (
         "compare_marginal",
         Lack(

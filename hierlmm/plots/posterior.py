@@ -10,14 +10,13 @@ import pandas as pd
 from scipy.interpolate import CubicSpline
 from scipy.stats import norm
 
-from hierlmm.bayes.tree import matrices
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels, each
 from hierlmm.drawing.style import percent, stack_points
 from hierlmm.fits.base import Fit
-from hierlmm.fits.components import component_labels, component_values, correlated_pairs
-from hierlmm.fits.side_by_side import MARGINAL_SIGMA, SideBySide, estimates, is_marginal
+from hierlmm.fits.named_draws import parameter_draws
+from hierlmm.fits.side_by_side import SideBySide, estimates
 from hierlmm.options import checked
 from hierlmm.plots.fits import colours_of, pick_side_by_side
 from hierlmm.plots.forest import choose_parameters, table_dataset
@@ -109,32 +108,6 @@ def _draw_densities(panels: Panels, fits: Mapping[str, Fit], table: pd.DataFrame
         depth = -0.08 * (k + 1) * height
         panels.map("line_x", f"interval_{label}", interval, width=2.5, y=depth)
         panels.map("scatter_x", f"point_estimate_{label}", point, size=26, edgecolor=panels.theme.paper, y=depth)
-
-
-def parameter_draws(fit: Fit) -> dict[str, np.ndarray]:
-    """Draws of β, the SDs and correlations of D, residual parameters and σ by label of the tables: (chain, draw)."""
-    posterior = fit.to_datatree()["posterior"].to_dataset()
-    draws: dict[str, np.ndarray] = {}
-    if "beta" in posterior:
-        beta = posterior["beta"].transpose("chain", "draw", "coef").to_numpy()
-        draws |= {name: beta[..., k] for k, name in enumerate(fit.design.coef)}
-    if "sd_b" in posterior:
-        D = matrices(fit.design, posterior)[1]
-        values = component_values(fit.design, D, posterior["sigma"].to_numpy())
-        draws |= {name: values[..., k] for k, name in enumerate(component_labels(fit.design))}
-        term = fit.design.term
-        for a, b in correlated_pairs(fit.design):
-            draws[f"corr({term[b]}, {term[a]})"] = draws[f"corr({term[a]}, {term[b]})"]
-    elif "sigma" in posterior:
-        draws["sigma"] = posterior["sigma"].to_numpy()
-    for name in ("residual_correlation", "residual_variance"):
-        if name in posterior:
-            dimension = f"{name}_parameter"
-            values = posterior[name].transpose("chain", "draw", dimension).to_numpy()
-            draws |= {str(label): values[..., k] for k, label in enumerate(posterior[dimension].to_numpy())}
-    if is_marginal(fit) and "sigma" in draws:
-        draws[MARGINAL_SIGMA] = draws["sigma"]  # its label beside a fit with random effects
-    return draws
 
 
 def _densities(fit: Fit, parameters: list[str]) -> Iterator[tuple[str, np.ndarray]]:

@@ -335,7 +335,7 @@ def test_posterior_tables_have_one_correlation(posterior):
 
 
 def test_plots_of_a_posterior_have_one_correlation(posterior):
-    from hierlmm.plots.posterior import parameter_draws
+    from hierlmm.fits.named_draws import parameter_draws
 
     assert [k for k in parameter_draws(posterior) if "(" in k] == ["sd(all random effects)", "corr(all random effects)"]
     posterior.plot_posterior(backend="none")

@@ -11,8 +11,8 @@ from references import reference
 from residual_models import NamedTent, Tent, marginal
 
 import hierlmm as hl
+from hierlmm.fits.named_draws import parameter_draws
 from hierlmm.fits.side_by_side import MARGINAL_SIGMA
-from hierlmm.plots.posterior import parameter_draws
 from hierlmm.text import table_text
 
 REFERENCE = reference("dental_print", "structures")

@@ -10,8 +10,8 @@ from drawn_by_none import calls, drawn
 from hierlmm import plots
 from hierlmm.datasets import load_dataset
 from hierlmm.errors import SpecificationError
+from hierlmm.fits.named_draws import parameter_draws
 from hierlmm.model import TwoLevelModel
-from hierlmm.plots.posterior import parameter_draws
 
 # --- forest ---------------------------------------------------------------------------------------------------------
 
