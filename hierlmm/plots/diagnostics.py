@@ -130,7 +130,7 @@ def plot_pair(fit: PosteriorNumbers, parameters: str | Sequence[str] | None, sub
             note = f"b: of subject {own}" + ("" if subject is not None else ", who has the fewest rows")
             names += [f"b[{own}, {t}]" for t in term]
         elif subject is not None:
-            fit._need_effects("plot_pair(subject=...)", draws=True)
+            fit.need_effects("plot_pair(subject=...)", draws=True)
         parameters = names if term or fit.design.has_residual_structure else ["fixed", "sigma"]
     chosen = choose_draws(fit, parameters, "worst", 8)
     n = len(chosen.names)
