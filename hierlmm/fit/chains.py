@@ -53,7 +53,7 @@ class ChainVerbs(PosteriorNumbers):
 
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
             Visuals ``trace`` and ``divergence`` over ``parameter``.
 
         Raises
@@ -107,7 +107,7 @@ class ChainVerbs(PosteriorNumbers):
 
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
             Visual ``ecdf_lines`` over ``parameter``.
 
         Raises
@@ -158,7 +158,7 @@ class ChainVerbs(PosteriorNumbers):
 
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
             Visual ``lines`` over ``parameter``.
 
         Raises
@@ -212,7 +212,7 @@ class ChainVerbs(PosteriorNumbers):
 
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
             Visuals ``ess`` and ``min_ess`` (400) over ``parameter``.
 
         Raises
@@ -266,7 +266,7 @@ class ChainVerbs(PosteriorNumbers):
 
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
             Visual ``mcse`` over ``parameter``.
 
         Raises
@@ -317,7 +317,7 @@ class ChainVerbs(PosteriorNumbers):
 
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
         """
         from hierlmm.plots.diagnostics import plot_diagnostics
 

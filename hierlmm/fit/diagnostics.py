@@ -116,7 +116,7 @@ class DiagnosticVerbs(ChainVerbs):
 
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
 
         Raises
         ------
@@ -161,7 +161,7 @@ class DiagnosticVerbs(ChainVerbs):
 
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
             Visuals ``scatter`` and ``divergence`` over pairs of ``parameter``.
 
         Raises
@@ -213,7 +213,7 @@ class DiagnosticVerbs(ChainVerbs):
 
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
             Visual ``dist`` over ``parameter`` × ``group``.
 
         Raises
@@ -272,7 +272,7 @@ class DiagnosticVerbs(ChainVerbs):
 
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
             Visual ``dist`` over ``parameter`` × ``component_group``.
 
         Raises
@@ -315,7 +315,7 @@ class DiagnosticVerbs(ChainVerbs):
 
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
             Visual ``khat`` over the units.
         """
         from hierlmm.plots.diagnostics import plot_khat
@@ -367,7 +367,7 @@ class DiagnosticVerbs(ChainVerbs):
 
         Returns
         -------
-        arviz_plots.PlotCollection
+        Picture
             Visuals ``ecdf_lines`` and ``suspicious_points``.
         """
         from hierlmm.plots.diagnostics import plot_loo_pit

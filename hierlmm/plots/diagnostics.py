@@ -1,7 +1,7 @@
 """Pictures of a posterior's diagnostics: ArviZ's own, with our variables, sizes and labels, and the verdict in words.
 
 ArviZ is handed a tree of the parameters that are drawn, under the names that tables use (`hierlmm.plots.chosen`): one
-variable ``draws`` over ``parameter``. Each function returns ArviZ's plot collection.
+variable ``draws`` over ``parameter``. Each function returns a `Picture`.
 """
 
 from __future__ import annotations
@@ -311,13 +311,15 @@ class Canvas:
         """Write the title: what is seen, which parameters, and the verdict."""
         import textwrap
 
+        from hierlmm.drawing.picture import as_picture
+
         first = f"{fit.design.hierarchy.response}: {what}" + (f" ({note})" if note else "")
         title = "\n".join([first, *said]) if self.title is None else self.title
         if title:
             width = int(9.5 * self.size[0] / self.letters)
             lines = [line for text in title.split("\n") for line in textwrap.wrap(text, width)]
             collection.add_title("\n".join(lines) if self.backend == "matplotlib" else ". ".join(title.split("\n")))
-        return collection
+        return as_picture(collection)
 
 
 def _letters() -> float:
