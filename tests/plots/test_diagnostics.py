@@ -13,6 +13,7 @@ import xarray as xr
 from drawn_by_none import drawn
 from draws import posterior_like
 from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from samples import SLEEP
 from scipy import stats
 
@@ -184,7 +185,7 @@ def test_every_backend(sleep_nuts, name, backend):
 def test_titles_stay_inside_and_clear_of_the_panels(sleep_nuts, name, size):
     with plt.rc_context({"font.size": size}):
         figure = draw(sleep_nuts, name, **FEW.get(name, {})).get_viz("figure")
-        figure.canvas.draw()
+        FigureCanvasAgg(figure).draw()
         title, page = figure._suptitle.get_window_extent(), figure.bbox
         assert title.x0 >= page.x0 - 1 and title.x1 <= page.x1 + 1 and title.y1 <= page.y1 + 1
         for ax in figure.axes:
