@@ -87,7 +87,8 @@ def pack(value: Any, where: str, arrays: Arrays) -> Any:
         keys, values = list(value), list(value.values())
         return {"mapping": [pack(keys, f"{where}.keys", arrays), pack(values, where, arrays)]}
     if isinstance(value, np.generic):
-        return {"number": [value.dtype.str, _pack_array(np.array(value), where, arrays)]}
+        plain = value.view("i8") if value.dtype.kind in "mM" else value
+        return {"number": [value.dtype.str, pack(plain.item(), where, arrays)]}
     if isinstance(value, pd.Interval):
         return {"interval": [pack(v, where, arrays) for v in (value.left, value.right, value.closed)]}
     if isinstance(value, (datetime.date, datetime.time)):  # a Timestamp and a datetime are dates
@@ -232,7 +233,7 @@ def _made(name: str, given: dict[str, Any]) -> Any:
 
 KINDS: dict[str, Callable[[Any, Mapping[str, np.ndarray]], Any]] = {
     "array": lambda name, arrays: arrays[name],
-    "number": lambda inside, arrays: np.asarray(unpack(inside[1], arrays)).astype(inside[0])[()],
+    "number": lambda inside, _: np.array(inside[1]).astype(inside[0])[()],
     "tuple": lambda inside, arrays: tuple(unpack(inside, arrays)),
     "frozenset": lambda inside, arrays: frozenset(unpack(inside, arrays)),
     "mapping": lambda inside, arrays: dict(zip(*unpack(inside, arrays), strict=True)),
