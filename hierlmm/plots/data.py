@@ -96,8 +96,9 @@ def plot_data(
     """
     name, fit = ("", None) if isinstance(what, Design) else one_named(what)
     design = what if isinstance(what, Design) else fit.design  # type: ignore[union-attr]
-    axis = _axis(design, variable)
-    scene = _scene(design, axis, by, facet, lines, max_subjects)
+    drawn = evenly(design.n_subjects, max_subjects)
+    axis = _axis(design, variable, drawn)
+    scene = _scene(design, axis, by, facet, lines, drawn)
     y, moved = _heights(design, scene, jitter)
     first = dict.fromkeys(scene.facets.labels, NOTHING)
     one = len(first) == 1
@@ -108,7 +109,9 @@ def plot_data(
     ends = _last_heights(scene, means) if one else {}
     labelled = scene.by is not None and label_ends(panels, scene.facets.labels[0], ends, scene.colours)
     ticks, texts = axis.ticks()
-    for panel in first if ticks and len(ticks) <= LABELLED else ():
+    if len(ticks) > LABELLED:  # names that nobody could read
+        ticks, texts = [], []
+    for panel in first if ticks or axis.categories is not None else ():
         panels.draw.xticks(ticks, texts, panels.target(panel))
     response = design.hierarchy.response
     return panels.finish(
@@ -145,14 +148,16 @@ class _Scene:
         )
 
 
-def _axis(design: Design, variable: str | None) -> Axis:
-    """The horizontal axis: a column, or a place for every subject."""
+def _axis(design: Design, variable: str | None, drawn: IntArray) -> Axis:
+    """The horizontal axis: a column, or a place for every subject that is drawn."""
     if variable is None:
         known = time_of(design) or next(iter(numbers_at_level1(design)), None)
         variable = known or next(iter(design.level1_variables()), None)
     subject = design.hierarchy.subject
     if variable is None or variable == subject:
-        return Axis(None, subject, np.asarray(design.subject_index, dtype=np.float64), tuple(design.subjects))
+        place = np.full(design.n_subjects, np.nan)
+        place[drawn] = np.arange(len(drawn))
+        return Axis(None, subject, place[design.subject_index], tuple(design.subjects[drawn]))
     check_column(design, variable, "variable")
     if not is_label(design, variable):
         return Axis(variable, variable, design.frame[variable].to_numpy(dtype=np.float64))
@@ -162,10 +167,9 @@ def _axis(design: Design, variable: str | None) -> Axis:
 
 
 def _scene(
-    design: Design, axis: Axis, by: str | None, facet: str | None, lines: bool | None, max_subjects: int
+    design: Design, axis: Axis, by: str | None, facet: str | None, lines: bool | None, drawn: IntArray
 ) -> _Scene:
     subject, clusters = design.hierarchy.subject, axis.variable is None
-    drawn = evenly(design.n_subjects, max_subjects)
     every = rows_by_subject(design, axis.position)
     rows = [every[j] for j in drawn]
     joined = lines if lines is not None else not clusters and _at_most_one(axis.position, every)
@@ -233,9 +237,9 @@ def _draw_data(panels: Panels, scene: _Scene, y: FloatArray) -> None:
 
 def _draw_clusters(panels: Panels, scene: _Scene, x: FloatArray, y: FloatArray, where: Mapping[str, BoolArray]) -> None:
     """Points in the colour of their cluster; colours come again, never beside each other."""
-    index, palette = scene.design.subject_index, theme().palette[:6]
+    place, palette = scene.axis.position, theme().palette[:6]
     for k, colour in enumerate(palette):
-        mine = index % len(palette) == k
+        mine = place % len(palette) == k
         parts = {
             panel: np.vstack([x[at & mine], y[at & mine]]) if (at & mine).any() else NOTHING
             for panel, at in where.items()
@@ -284,7 +288,7 @@ def _cluster_means(panels: Panels, scene: _Scene, fit: Fit | None) -> dict[str, 
     heights = np.bincount(index, own, design.n_subjects) / np.bincount(index, minlength=design.n_subjects)
     centre = float(np.mean(design.y if fit is None else fit.fitted("population")))
     kept = scene.subjects
-    place = kept.astype(np.float64)
+    place = np.arange(len(kept), dtype=np.float64)
     dash = segments(place - 1.3 * WIDTH, place + 1.3 * WIDTH, heights[kept])
     panels.map("line_xy", "means", dict.fromkeys(scene.facets.labels, dash), color=theme().ink, width=2.0)
     for panel in scene.facets.labels:

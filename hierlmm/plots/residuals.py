@@ -128,9 +128,13 @@ def _seen(curve: CurveBand | None) -> str:
         return "Residuals against fitted values"
     if not curve.stands_out:
         return "Residuals go along the fitted values as the model expects"
-    x = curve.x[curve.outside]
-    where = f" from {x.min():.4g} to {x.max():.4g}" if len(x) else ""
-    return f"The mean of the residuals leaves what the model expects{where}"
+    if not curve.outside.any():
+        return "The mean of the residuals leaves what the model expects"
+    edges = np.flatnonzero(np.diff(np.r_[False, curve.outside, False]))
+    start, stop = max(zip(edges[::2], edges[1::2] - 1, strict=True), key=lambda ends: ends[1] - ends[0])
+    x = curve.x[[start, stop]]
+    where = f"at {x[0]:.3g}" if start == stop else f"from {x[0]:.3g} to {x[1]:.3g}"
+    return f"The residuals leave what the model expects {where.replace('-', '−')}"
 
 
 def _band_text(curve: CurveBand | None, n: int) -> str:

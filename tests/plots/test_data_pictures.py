@@ -99,6 +99,18 @@ def test_clusters_without_a_time_stand_beside_each_other(clusters):
     np.testing.assert_allclose([y[0] for _, y in dashes], fit.subject_coef["Intercept"])
 
 
+def test_a_sample_of_clusters_stands_side_by_side(clusters):
+    model = hl.TwoLevelModel.from_formula("y ~ 1 + (1 | cluster)", clusters)
+    picture = model.plot_data(max_subjects=4, backend="none")
+    kept = [0, 3, 6, 9]
+    for k, cluster in enumerate(kept):
+        x, y = points_of(drawn(picture, f"points_{k}", "data", panel=""))
+        assert set(np.round(x)) == {k} and sorted(y) == sorted(clusters.loc[clusters["cluster"] == cluster, "y"])
+    dashes = lines_of(drawn(picture, "means", "data", panel=""))
+    np.testing.assert_allclose([y[0] for _, y in dashes], clusters.groupby("cluster")["y"].mean().loc[kept])
+    np.testing.assert_allclose([x.mean() for x, _ in dashes], range(4))
+
+
 def test_few_groups_have_colours_and_coinciding_points_are_moved(esoph, esoph_reml):
     picture = esoph_reml.design and hl.TwoLevelModel.from_formula(
         "ncases ~ ncontrols + (ncontrols | agegp)", esoph
