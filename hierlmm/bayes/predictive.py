@@ -12,9 +12,11 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.bayes.tree import dataset, icc, response_name
 from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
 from hierlmm.design.design import Design
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, residual_rows
+from hierlmm.options import check_counts
 
 
 def subject_lines(design: Design, beta: FloatArray, b: FloatArray) -> FloatArray:
@@ -106,6 +108,20 @@ def prior_draws_with_eta(
     y = posterior_predictive_draws(design, beta, b, sigma, rng, eta)
     D = corr * sd[..., None] * sd[:, None, :]
     return {"beta": beta, "sd_b": sd, "corr_b": corr, "D": D, "b": b, "sigma": sigma, "y": y}, eta
+
+
+def prior_tree(design: Design, priors: ResolvedPriors, draws: int, seed: int | None) -> dict[str, Any]:
+    """Groups ``prior`` and ``prior_predictive`` of a tree, one chain of draws."""
+    import xarray as xr
+
+    check_counts(draws=draws)
+    drawn = prior_draws(design, priors, draws, np.random.default_rng(seed))
+    made = {name: values[None] for name, values in drawn.items()}
+    y = made.pop("y")
+    absent = [*([] if design.coef else ["beta"]), *([] if design.term else ["sd_b", "corr_b", "D", "b"])]
+    made = {name: values for name, values in made.items() if name not in absent}
+    groups = {"prior": made | icc(design, made), "prior_predictive": {response_name(design): y}}
+    return {name: xr.DataTree(dataset(design, values)) for name, values in groups.items()}
 
 
 def _prior_eta(design: Design, priors: ResolvedPriors, draws: int, rng: np.random.Generator) -> FloatArray:

@@ -10,6 +10,7 @@ from hierlmm.bound import BoundModel
 from hierlmm.drawing.figure import as_verb
 from hierlmm.errors import MissingPackageError, NotAvailableError, SpecificationError
 from hierlmm.fit.make import fit_of
+from hierlmm.fit.prior import PriorVerbs
 from hierlmm.fit.registry import ESTIMATORS, Estimator
 from hierlmm.options import checked
 
@@ -28,7 +29,7 @@ def not_shown(estimator: Estimator, error: MissingPackageError | SpecificationEr
 
 
 @checked
-class FittedModel[F](BoundModel):
+class FittedModel[F](PriorVerbs):
     """A bound model that every estimator of this registry fits, alone or beside others."""
 
     fit: Callable[..., Any]

@@ -8,6 +8,7 @@ import pandas as pd
 
 from hierlmm.fit.beside import BesideGEE
 from hierlmm.fit.diagnostics import DiagnosticVerbs
+from hierlmm.fit.predictive import PredictiveVerbs
 from hierlmm.fits.marginal import MarginalPosteriorNumbers, refuse_subject
 from hierlmm.fits.posterior_print import posterior_page
 from hierlmm.options import checked, choose
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @checked
-class PosteriorFit(BesideGEE, DiagnosticVerbs):
+class PosteriorFit(BesideGEE, DiagnosticVerbs, PredictiveVerbs):
     """Posterior draws of a two-level model.
 
     Attributes

@@ -5,19 +5,20 @@ Point estimates are posterior means, uncertainties posterior standard deviations
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.bayes.convergence import Convergence, assess_convergence, diagnostics
-from hierlmm.bayes.predictive import posterior_predictive_draws, prior_draws
+from hierlmm.bayes.predictive import posterior_predictive_draws, prior_tree
+from hierlmm.bayes.replications import LEVELS, Draw, Replicator
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.bayes.tree import corr_pairs, dataset, icc, matrices, pair_labels, response_name
+from hierlmm.bayes.tree import corr_pairs, dataset, matrices, pair_labels, response_name
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
@@ -28,9 +29,10 @@ from hierlmm.fits.components import component_labels
 from hierlmm.frames import shorten
 from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
-from hierlmm.options import check_ci, check_counts, checked
+from hierlmm.options import check_ci, checked, choose
 
 SEE = "docs, page 'Posterior fits'"
+Replication = Literal["subject", "new_subject", "mixed"]
 
 
 @checked
@@ -294,28 +296,73 @@ class PosteriorNumbers(Fit):
             self.need_effects("fitted(level='subject')")
         return super().fitted(level)
 
-    def posterior_predictive(self, draws: int | None = None, seed: int | None = None) -> Any:
-        """Replicated responses of the same subjects as a new tree with group ``posterior_predictive``: y (obs).
+    def posterior_predictive(
+        self, draws: int | None = None, seed: int | None = None, *, level: Replication | None = None
+    ) -> Any:
+        """Replicated responses as a new tree with group ``posterior_predictive``: the response (obs).
 
         Parameters
         ----------
         draws : int, optional
             Number of draws in each chain, evenly spaced; all by default.
         seed : int, optional
+        level : {"subject", "new_subject", "mixed"}, optional
+            New rows of the same subjects (the default), which needs draws of b; of new subjects with the same
+            covariates, b drawn from N(0, D); or every row given the subject's other rows (leave-one-out, b and
+            correlated residuals included). See `hierlmm.bayes.replications`.
         """
         available = self.draws("sigma").shape[1]
         if draws is not None and not 1 <= draws <= available:
             raise SpecificationError(
                 f"draws={draws!r}", f"each chain has {available} draws", f"use a number from 1 to {available}", SEE
             )
-        if self.design.term:
-            self.need_effects("posterior_predictive", draws=True)
+        choose("level", level or "subject", LEVELS, SEE)
         keep = np.linspace(0, available - 1, available if draws is None else draws).astype(int)
-        beta, sigma = (self.draws(name)[:, keep] for name in ("beta", "sigma"))
-        b = self.draws("b")[:, keep] if self.design.term else np.empty((*sigma.shape, self.design.n_subjects, 0))
-        eta = self.residual_draws()[:, keep]
-        values = posterior_predictive_draws(self.design, beta, b, sigma, np.random.default_rng(seed), eta)
+        rng = np.random.default_rng(seed)
+        if level in (None, "subject"):
+            if self.design.term:
+                self.need_effects("posterior_predictive", draws=True)
+            beta, sigma = (self.draws(name)[:, keep] for name in ("beta", "sigma"))
+            b = self.draws("b")[:, keep] if self.design.term else np.empty((*sigma.shape, self.design.n_subjects, 0))
+            eta = self.residual_draws()[:, keep]
+            values = posterior_predictive_draws(self.design, beta, b, sigma, rng, eta)
+        else:
+            chains = self.draws("sigma").shape[0]
+            flat = (np.arange(chains)[:, None] * available + keep).ravel()
+            replicator = Replicator(self.design)
+            rows = [replicator.replicate(draw, level, rng)[0] for draw in self.parameter_draws(flat)]
+            values = np.array(rows).reshape(chains, len(keep), -1)
         return self._with({"posterior_predictive": {response_name(self.design): values}}, draw=keep)
+
+    def evenly_kept(self, draws: int) -> IntArray:
+        """Positions of at most that many draws, evenly spaced over all chains.
+
+        Parameters
+        ----------
+        draws : int
+        """
+        total = self.draws("sigma").size
+        return np.linspace(0, total - 1, min(draws, total)).astype(np.intp)
+
+    def parameter_draws(self, flat: IntArray, *, b: bool = False) -> Iterator[Draw]:
+        """Draws of β, D, σ and η, one after the other, with those of b if they are asked for.
+
+        Parameters
+        ----------
+        flat : (n,)
+            Positions among the draws of all chains.
+        b : bool
+        """
+        q = len(self.design.term)
+        if b and q:
+            self.need_effects("replications of the same subjects", draws=True)
+        root = covariance_root(_flat(self.draws("D"))[flat]) if q else np.empty((len(flat), 0, 0))
+        beta, sigma, eta = (
+            _flat(own)[flat] for own in (self.draws("beta"), self.draws("sigma"), self.residual_draws())
+        )
+        effects = _flat(self.draws("b"))[flat] if b and q else [None] * len(flat)
+        for own in zip(beta, root, sigma, eta, effects, strict=True):
+            yield Draw(*own)
 
     def prior_predictive(self, draws: int = 500, seed: int | None = None) -> Any:
         """Draws from the prior, and the data they imply, as a new tree with groups ``prior`` and ``prior_predictive``.
@@ -328,15 +375,10 @@ class PosteriorNumbers(Fit):
         """
         if self.priors is None:
             raise NotAvailableError("prior_predictive", "the priors of this fit are not known", "use model.fit()", SEE)
-        check_counts(draws=draws)
-        made = prior_draws(self.design, self.priors, draws, np.random.default_rng(seed))
-        made = {name: values[None] for name, values in made.items()}
-        y = made.pop("y")
-        if not self.design.coef:
-            del made["beta"]
-        if not self.design.term:
-            made = {name: values for name, values in made.items() if name not in ("sd_b", "corr_b", "D", "b")}
-        return self._with({"prior": made | icc(self.design, made), "prior_predictive": {response_name(self.design): y}})
+        tree = self.datatree.copy()
+        for name, values in prior_tree(self.design, self.priors, draws, seed).items():
+            tree[name] = values
+        return tree
 
     # --- helpers -----------------------------------------------------------------------------------------------------
 
@@ -370,7 +412,7 @@ class PosteriorNumbers(Fit):
 
 
 def _flat(draws: FloatArray) -> FloatArray:
-    return draws.reshape(-1, *draws.shape[2:])
+    return draws.reshape(draws.shape[0] * draws.shape[1], *draws.shape[2:])
 
 
 def _mean(draws: FloatArray) -> FloatArray:

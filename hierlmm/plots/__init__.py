@@ -13,6 +13,8 @@ __all__ = [
     "plot_forest",
     "plot_optima",
     "plot_posterior",
+    "plot_ppc",
+    "plot_prior_predictive",
     "plot_qq",
     "plot_random_effects",
     "plot_ranks",
@@ -32,6 +34,8 @@ if _typing.TYPE_CHECKING:
     from hierlmm.plots.forest import plot_forest
     from hierlmm.plots.optima import plot_optima
     from hierlmm.plots.posterior import plot_posterior
+    from hierlmm.plots.ppc import plot_ppc
+    from hierlmm.plots.prior_predictive import plot_prior_predictive
     from hierlmm.plots.qq import plot_qq
     from hierlmm.plots.random_effects import plot_random_effects
     from hierlmm.plots.ranks import plot_ranks

@@ -15,7 +15,8 @@ from hierlmm.drawing.letters import break_text
 from hierlmm.errors import ArgumentError, HierlmmError, MissingPackageError, SpecificationError
 
 # A new subject's prediction needs a history besides the fit: test_predict.py draws it in every backend.
-OF_THEIR_OWN = ("plot_optima", "plot_subject_prediction")  # need a history, or a likelihood with several maxima
+# Need a history, a likelihood with several maxima, draws, or a model.
+OF_THEIR_OWN = ("plot_optima", "plot_subject_prediction", "plot_ppc", "plot_prior_predictive")
 OF_RANDOM_EFFECTS = (
     "plot_random_effects",
     "plot_ranks",

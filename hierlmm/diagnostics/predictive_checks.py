@@ -1,0 +1,265 @@
+"""Predictive checks whose p-values mean what they say.
+
+The usual posterior predictive p-value compares T(y) with replications from a posterior that has seen y. It is
+conservative: the more the fit follows T, the closer to 0.5 it stays. What is calibrated is one posterior draw. If
+(θ, y) come from prior and model and θ~ from the posterior given y, then (θ~, y) has the distribution of (θ, y)
+(Johnson 2007). For every discrepancy D(y, θ), with y* from the model at θ~,
+
+    p(θ~) = P(D(y*, θ~) ≤ D(y, θ~) | θ~),     z(θ~) = Φ⁻¹(p(θ~)) ~ N(0, 1)
+
+which for fixed true parameters holds in large samples (sampled posterior p-value, Gosselin 2011). One draw is noisy,
+so z is averaged over K draws. Their spread is known from the draws themselves, by the law of total variance: with
+ρ = Var(z | y), Var(z̄) = 1 - ρ + ρ/K, and
+
+    p = 2 Φ(-|z̄| / sqrt(1 - ρ + ρ/K))
+
+ρ, the share of the statistic's variation that the posterior follows, is reported as ``absorbed``. Where it is large,
+1 - ρ is not known well enough, and one draw (K = 1) is used, which needs no ρ.
+
+At the level of the same subjects θ includes b, and y* are new rows of them; otherwise y* are new subjects.
+D(y, θ) = T(y), but at ``"mixed"``, where the replications depend on y, D(y, θ) = T(y) - mean T(y_rep) over some
+replications, of y and of every y* alike.
+
+The PIT values of the rows at θ~, u_ij = P(y_rep,ij ≤ y_ij | θ~), are uniform, but dependent within subjects, so that
+bands for independent values do not hold. Their check is the discrepancy D = max_t |F(t) - t| / s(t), F the share of
+values up to t and s(t) its SD over simulated data sets. How D changes over the draws is far from normal, so its
+p-value is that of one draw (K = 1, large values only). The band ±q s(t), q a quantile of D over simulated data sets,
+contains the whole curve of each draw with the stated probability.
+
+References
+----------
+Gosselin, F. (2011). A new calibrated Bayesian internal goodness-of-fit method: sampled posterior p-values as simple and
+general p-values that allow double use of the data. PLoS ONE 6(3), e14770.
+
+Johnson, V. E. (2007). Bayesian model assessment using pivotal quantities. Bayesian Analysis 2, 719-733.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr, ndtri
+
+from hierlmm.arrays import BoolArray, FloatArray, IntArray, Rng
+from hierlmm.bayes.replications import LEVELS, Replicator
+from hierlmm.diagnostics.statistics import Statistic, chosen
+from hierlmm.fits.posterior import PosteriorNumbers
+from hierlmm.options import check_counts, checked, choose
+from hierlmm.results import Page, Paragraph, Result, Table
+from hierlmm.text import probability_text, sayer, table_lines
+
+SAY = sayer(__file__)
+SEE = "docs, page 'Posterior fits', section 'Predictive checks'"
+REFERENCES = {"subject": 200, "new_subject": 200, "mixed": 100}
+"""Data sets simulated at each draw, unless these are too many values; at ``"mixed"`` each is replicated again."""
+BUDGET = 60_000_000
+"""Values simulated for one check."""
+MIXED = 3
+"""Row-by-row replications of each data set."""
+CURVES = 200
+"""Data sets simulated at each draw for the PIT values."""
+FOLLOWED = 0.7
+"""Absorbed share beyond which one draw is used."""
+GRID = np.linspace(0.02, 0.98, 49)
+
+
+@checked
+@dataclass(frozen=True, eq=False, repr=False)
+class PredictiveCheck(Result):
+    """Data beside what the model would produce.
+
+    Attributes
+    ----------
+    level : {"subject", "new_subject", "mixed"}
+        What was replicated.
+    table : DataFrame by statistic
+        ``observed``; ``mean``, ``lower`` and ``upper`` of the replications; ``absorbed``, the share of the statistic's
+        variation that the fit follows; ``p``, two-sided and calibrated; ``verdict`` in words.
+    replicated : DataFrame
+        The statistics of the replications, one row each.
+    pit : DataFrame
+        By ``t``: ``difference``, the share of the rows' PIT values up to t less t, averaged over the draws, and
+        ``lower``, ``upper``, the simultaneous band for the curve of one draw.
+    pit_p : float
+        p-value of the largest deviation of the curve of one draw.
+    ci : float
+        Probability of the intervals and the band.
+    draws : int
+        Number of posterior draws.
+    verdict : str
+        All tests together (Holm).
+    """
+
+    level: str
+    table: pd.DataFrame
+    replicated: pd.DataFrame
+    pit: pd.DataFrame
+    pit_p: float
+    ci: float
+    draws: int
+    verdict: str
+
+    def _page(self) -> Page:
+        title = SAY("ppc.title", what=SAY(f"ppc.{self.level}"), draws=self.draws)
+        shown = self.table.drop(columns="verdict").reset_index()
+        lines = table_lines(shown, ["statistic"])
+        words = ["", *self.table["verdict"]]
+        printed = [f"{line}  {word}".rstrip() for line, word in zip(lines, words, strict=True)]
+        table = Table(self.table, printed, f"Statistics of the data and of {SAY(f'ppc.{self.level}')}", index=True)
+        return Page(title, ["", table, "", Paragraph(self.verdict), "", Paragraph(SAY("ppc.how"))])
+
+
+def ppc(
+    fit: PosteriorNumbers,
+    level: str = "new_subject",
+    statistics: str | Sequence[str] | Mapping[str, Callable[[FloatArray], float]] | None = None,
+    draws: int = 100,
+    ci: float = 0.95,
+    seed: int | None = 0,
+) -> PredictiveCheck:
+    """Compare the data with replications; see `hierlmm.fit.posterior.PosteriorFit.ppc`."""
+    choose("level", level, LEVELS, SEE)
+    check_counts(draws=draws)
+    known = chosen(fit.design, statistics)
+    z, replicated = simulated_statistics(fit, level, known, draws, np.random.default_rng(seed))
+    observed = np.array([float(own(fit.design.y[None])[0]) for own in known.values()])
+    tails = np.quantile(replicated, [(1 - ci) / 2, (1 + ci) / 2], axis=0)
+    score, absorbed = combined(z)
+    p = 2.0 * ndtr(-np.abs(score))
+    columns = {"observed": observed, "mean": replicated.mean(axis=0), "lower": tails[0], "upper": tails[1]}
+    table = pd.DataFrame(columns, index=pd.Index(list(known), name="statistic"))
+    table = table.assign(absorbed=absorbed, p=p)
+    table["verdict"] = [_in_words(*row) for row in zip(p, absorbed, score > 0.0, strict=True)]
+    (found,) = pit_check(fit, level, [np.arange(fit.n_obs)], draws, ci, seed)
+    pit, pit_p = found.frame, found.p
+    keep = np.linspace(0, len(replicated) - 1, min(2000, len(replicated))).astype(int)
+    kept = pd.DataFrame(replicated[keep], columns=table.index)
+    return PredictiveCheck(level, table, kept, pit, pit_p, ci, len(z), _verdict(table, pit_p))
+
+
+def simulated_statistics(
+    fit: PosteriorNumbers, level: str, known: Mapping[str, Statistic], draws: int, rng: Rng
+) -> tuple[FloatArray, FloatArray]:
+    """Z of the data at every draw (S, K), and the statistics of the replications (n, K)."""
+    design, replicator = fit.design, Replicator(fit.design)
+    states = list(fit.parameter_draws(fit.evenly_kept(draws), b=level == "subject"))
+    M = max(20, min(REFERENCES[level], BUDGET // (design.n_obs * len(states))))
+    z, replicated = np.empty((len(states), len(known))), []
+    for s, state in enumerate(states):
+        y = np.vstack([design.y[None], replicator.replicate(state, _source(level), rng, M)])
+        values = _statistics(known, y)
+        if level == "mixed":
+            mean, sd = replicator.law(state, "mixed", y)
+            again = [_statistics(known, mean + sd * rng.standard_normal(mean.shape)) for _ in range(MIXED)]
+            replicated += [own[:1] for own in again]
+            values = values - np.mean(again, axis=0)
+        else:
+            replicated.append(values[1:])
+        z[s] = _scores(values, rng)
+    return z, np.vstack(replicated)
+
+
+class PITCheck(NamedTuple):
+    """Curves of the draws (S, T); their mean and the band by t; the p-value of their largest deviation."""
+
+    curves: FloatArray
+    frame: pd.DataFrame
+    p: float
+
+
+def pit_check(
+    fit: PosteriorNumbers, level: str, groups: Sequence[IntArray], draws: int, ci: float, seed: int | None
+) -> list[PITCheck]:
+    """Check the PIT values of each group of rows."""
+    rng, replicator = np.random.default_rng(seed), Replicator(fit.design)
+    states = list(fit.parameter_draws(fit.evenly_kept(draws), b=level == "subject"))
+    M = max(20, min(CURVES, BUDGET // (fit.n_obs * len(states))))
+    curves: list[list[FloatArray]] = [[] for _ in groups]
+    for state in states:
+        y = np.vstack([fit.design.y[None], replicator.replicate(state, _source(level), rng, M)])
+        mean, sd = replicator.law(state, level, y)
+        u = ndtr((y - mean) / sd)
+        for rows, found in zip(groups, curves, strict=True):
+            found.append(pit_curves(u[:, rows]))
+    return [judged_curves(np.array(found), ci, rng) for found in curves]
+
+
+def judged_curves(curves: FloatArray, ci: float, rng: Rng) -> PITCheck:
+    """The check of curves (S, 1 + M, T): at every draw those of the data and of M simulated data sets."""
+    sd = np.sqrt(np.mean(curves[:, 1:] ** 2, axis=(0, 1)))  # their mean is zero
+    largest = np.abs(curves / np.where(sd > 0.0, sd, 1.0)).max(axis=2)
+    score = _scores(largest[0][:, None], rng)[0]
+    half = np.quantile(largest[:, 1:], ci) * sd
+    columns = {"difference": curves[:, 0].mean(axis=0), "lower": -half, "upper": half}
+    frame = pd.DataFrame(columns, index=pd.Index(GRID, name="t"))
+    return PITCheck(curves[:, 0], frame, float(ndtr(-score)))
+
+
+def _source(level: str) -> str:
+    """Where the data sets come from that the data are compared with."""
+    return "subject" if level == "subject" else "new_subject"
+
+
+def _statistics(known: Mapping[str, Statistic], y: FloatArray) -> FloatArray:
+    return np.column_stack([own(y) for own in known.values()]) if known else np.empty((len(y), 0))
+
+
+def _scores(values: FloatArray, rng: Rng) -> FloatArray:
+    """Z of the first row's ranks among all rows, ties and the width of a step at random."""
+    below = (values[1:] < values[0]).sum(axis=0)
+    ties = (values[1:] == values[0]).sum(axis=0)
+    return ndtri((below + rng.random(len(below)) * (ties + 1)) / len(values))
+
+
+def pit_curves(u: FloatArray) -> FloatArray:
+    """Share of PIT values (n, N) up to t, less t, on the grid: (n, T)."""
+    width = len(GRID) + 1
+    cell = np.searchsorted(GRID, u) + width * np.arange(len(u))[:, None]
+    counts = np.bincount(cell.ravel(), minlength=width * len(u)).reshape(len(u), width)
+    return np.cumsum(counts, axis=1)[:, :-1] / u.shape[1] - GRID
+
+
+def combined(z: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Standard normal scores and absorbed shares from z of the draws (K, statistics)."""
+    K = len(z)
+    absorbed = np.clip(z.var(axis=0, ddof=1), 0.0, 1.0) if K > 1 else np.zeros(z.shape[1])
+    mean = z.mean(axis=0) / np.sqrt(1.0 - absorbed + absorbed / K)
+    return np.where(absorbed > FOLLOWED, z[0], mean), absorbed
+
+
+def _in_words(p: float, absorbed: float, upper: bool) -> str:
+    if p >= 0.05:
+        return SAY("ppc.absorbed" if absorbed > FOLLOWED else "ppc.fits")
+    return SAY("ppc.large" if upper else "ppc.small")
+
+
+def _verdict(table: pd.DataFrame, pit_p: float) -> str:
+    p = np.append(table["p"].to_numpy(), pit_p)
+    flagged = _holm(p)
+    if not flagged.any():
+        return SAY("ppc.good", p=p[:-1].min(initial=1.0), k=len(table), pit=pit_p)
+    named = [
+        SAY("ppc.row", name=name, direction=row["verdict"], p=_p(row["p"]))
+        for (name, row), bad in zip(table.iterrows(), flagged[:-1], strict=True)
+        if bad
+    ]
+    named += [SAY("ppc.pit", p=_p(pit_p))] if flagged[-1] else []
+    return SAY("ppc.bad", named="; ".join(named), k=len(p))
+
+
+def _p(p: float) -> str:
+    text = probability_text(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def _holm(p: FloatArray, alpha: float = 0.05) -> BoolArray:
+    """Which tests are significant together, by Holm's step-down procedure."""
+    order = np.argsort(p)
+    passed = np.cumprod(p[order] <= alpha / np.arange(len(p), 0, -1)).astype(bool)
+    found = np.zeros(len(p), dtype=bool)
+    found[order] = passed
+    return found

@@ -1,0 +1,130 @@
+"""Test statistics of predictive checks: numbers of a data set that say something of its subjects.
+
+With e the residuals of least squares on X, and e~ what is left of them after every subject's own least squares on Z_i:
+
+    sd_within   sqrt(Σ_ij (y_ij - ȳ_i)² / (N - J))                 lag1      Σ e~_ij e~_i,j+1 / Σ e~_ij²
+    sd_between  SD of the subjects' means ȳ_i                      skewness  Σ e³ / N / (Σ e² / N)^(3/2)
+    sd_slope    SD of the subjects' own slopes along time,         maximum   max y_ij
+                weighted by Σ_j (t_ij - t̄_i)²
+
+``lag1`` is no estimate of the residual correlation (residuals from subjects' own lines correlate negatively); its
+replications have the same bias, so it can be compared with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from hierlmm.arrays import FloatArray
+from hierlmm.design.design import Design
+from hierlmm.design.questions import time_of
+from hierlmm.errors import SpecificationError, closest
+from hierlmm.groups import group_order, group_starts
+from hierlmm.likelihood.kernel import RANK_TOLERANCE, within_subject_qr
+
+type Statistic = Callable[[FloatArray], FloatArray]
+"""From data sets (n, N) to a number of each, (n,)."""
+SEE = "docs, page 'Posterior fits', section 'Predictive checks'"
+
+
+class Sums:
+    """Rows of a design sorted by subject (and time), for sums by subject of data sets (n, N)."""
+
+    def __init__(self, design: Design) -> None:
+        time = time_of(design)
+        self.time = None if time is None else design.frame[time].to_numpy(dtype=np.float64)
+        self.order = group_order(design.subject_index, self.time)
+        self.start = group_starts(design.subject_index, design.n_subjects)
+        self.index = design.subject_index[self.order]
+        self.count = np.diff(self.start)
+
+    def total(self, values: FloatArray) -> FloatArray:
+        """Sums over the sorted rows of every subject, (n, J)."""
+        return np.add.reduceat(values, self.start[:-1], axis=-1)
+
+    def centred(self, values: FloatArray) -> FloatArray:
+        """Sorted rows less the mean of their subject."""
+        return values - (self.total(values) / self.count)[..., self.index]
+
+
+def built_in(design: Design) -> dict[str, Statistic]:
+    """The statistics that the data of a design have."""
+    sums = Sums(design)
+    Q = np.linalg.qr(design.X)[0] if design.coef else np.empty((design.n_obs, 0))
+
+    def residual(y: FloatArray) -> FloatArray:
+        e = y - design.offset
+        return e - (e @ Q) @ Q.T
+
+    def skewness(y: FloatArray) -> FloatArray:
+        e = residual(y)
+        squares = e * e
+        return np.mean(squares * e, axis=-1) / np.mean(squares, axis=-1) ** 1.5
+
+    found: dict[str, Statistic] = {}
+    if design.n_obs > design.n_subjects:
+        found["sd_within"] = lambda y: np.sqrt(
+            np.sum(np.square(sums.centred(y[:, sums.order])), axis=-1) / (design.n_obs - design.n_subjects)
+        )
+    if design.n_subjects > 1:
+        found["sd_between"] = lambda y: np.std(sums.total(y[:, sums.order]) / sums.count, axis=-1, ddof=1)
+    slope = None if sums.time is None else _slope_sd(sums, sums.time)
+    lag = _lag1(design, sums, residual)
+    found |= {name: own for name, own in (("sd_slope", slope), ("lag1", lag)) if own is not None}
+    return found | {"skewness": skewness, "maximum": lambda y: y.max(axis=-1)}
+
+
+def _slope_sd(sums: Sums, time: FloatArray) -> Statistic | None:
+    t = sums.centred(time[sums.order])
+    weight = sums.total(t * t)
+    if np.sum(weight > 0.0) < 2:
+        return None
+    share = weight / weight.sum()
+
+    def sd(y: FloatArray) -> FloatArray:
+        slope = sums.total(y[:, sums.order] * t) / np.where(weight > 0.0, weight, 1.0)
+        centre = slope @ share
+        return np.sqrt(np.square(slope - centre[:, None]) @ share)
+
+    return sd
+
+
+def _lag1(design: Design, sums: Sums, residual: Statistic) -> Statistic | None:
+    """Autocorrelation of what is left after each subject's own regression; None where nothing is left."""
+    U = np.ascontiguousarray(design.Z[sums.order].T)
+    within_subject_qr(U, np.empty((0, design.n_obs)), sums.start, RANK_TOLERANCE)
+    if not np.any(sums.count > len(U) + 1):
+        return None
+    same = sums.index[1:] == sums.index[:-1]
+
+    def correlation(y: FloatArray) -> FloatArray:
+        e = residual(y)[:, sums.order]
+        for u in U:  # orthonormal within subjects
+            e = e - sums.total(e * u)[:, sums.index] * u
+        return np.sum((e[:, 1:] * e[:, :-1])[:, same], axis=-1) / np.sum(e * e, axis=-1)
+
+    return correlation
+
+
+def chosen(
+    design: Design, statistics: str | Sequence[str] | Mapping[str, Callable[[FloatArray], float]] | None
+) -> dict[str, Statistic]:
+    """The statistics asked for: names, or functions of one data set (N,) by name; all built-in ones by default."""
+    known = built_in(design)
+    if statistics is None:
+        return known
+    if isinstance(statistics, Mapping):
+        return {name: _each(function) for name, function in statistics.items()}
+    wanted = [statistics] if isinstance(statistics, str) else list(statistics)
+    for name in wanted:
+        if name not in known:
+            reason = f"these data have no such statistic.{closest(name, list(known))}"
+            remedy = f"use {', '.join(map(repr, known))}, or a function of one data set: {{'range': np.ptp}}"
+            raise SpecificationError(f"statistics={name!r}", reason, remedy, SEE)
+    return {name: known[name] for name in wanted}
+
+
+def _each(function: Callable[[FloatArray], float]) -> Statistic:
+    return lambda y: np.array([float(function(own)) for own in y])

@@ -1,0 +1,72 @@
+"""Predictive checks of a posterior as verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from hierlmm import plots
+from hierlmm.arrays import FloatArray
+from hierlmm.drawing.figure import as_verb
+from hierlmm.fits.posterior import PosteriorNumbers, Replication
+from hierlmm.options import checked
+
+if TYPE_CHECKING:
+    from hierlmm.diagnostics.predictive_checks import PredictiveCheck
+
+
+@checked
+class PredictiveVerbs(PosteriorNumbers):
+    """What a posterior predicts, beside the data."""
+
+    def ppc(
+        self,
+        level: Replication = "new_subject",
+        statistics: str | Sequence[str] | Mapping[str, Callable[[FloatArray], float]] | None = None,
+        *,
+        draws: int = 100,
+        ci: float = 0.95,
+        seed: int | None = 0,
+    ) -> PredictiveCheck:
+        """Compare statistics of the data, and the PIT values of its rows, with what the model would produce.
+
+        The p-values are calibrated: under the model they are below 0.05 in 5 % of data sets
+        (`hierlmm.diagnostics.predictive_checks` says how).
+
+        Parameters
+        ----------
+        level : {"new_subject", "subject", "mixed"}
+            Replications of new subjects with the same covariates, of the same subjects, or of every row given the
+            subject's other rows.
+        statistics : str, sequence of str, or mapping of str to function, optional
+            ``"sd_within"``, ``"sd_between"``, ``"sd_slope"``, ``"lag1"``, ``"skewness"``, ``"maximum"``
+            (`hierlmm.diagnostics.statistics` defines them), all that the data have by default; or functions of one
+            data set, an array in the order of ``model.data``, by name: ``{"range": np.ptp}``.
+        draws : int
+            Posterior draws, evenly spaced; up to 200 data sets are simulated at each.
+        ci : float
+            Probability of the intervals, and of the band of the PIT values.
+        seed : int, optional
+
+        Returns
+        -------
+        PredictiveCheck
+
+        Raises
+        ------
+        NotAvailableError
+            At level ``"subject"``, if the fit kept no draws of the random effects.
+
+        Examples
+        --------
+        >>> import hierlmm as hl
+        >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (days | subject)", hl.load_dataset("sleepstudy"))
+        >>> check = model.fit(draws=250, chains=2, seed=1, progressbar=False).ppc(draws=20)
+        >>> list(check.table.index)
+        ['sd_within', 'sd_between', 'sd_slope', 'lag1', 'skewness', 'maximum']
+        """
+        from hierlmm.diagnostics.predictive_checks import ppc
+
+        return ppc(self, level, statistics, draws, ci, seed)
+
+    plot_ppc = as_verb(plots.plot_ppc, "kind", "level", "by")

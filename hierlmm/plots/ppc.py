@@ -1,0 +1,257 @@
+"""Predictive checks as pictures: the data beside replications of the same subjects, of new ones, or row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Unpack
+
+import numpy as np
+
+from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.bayes.replications import LEVELS, Replicator
+from hierlmm.design.design import Design
+from hierlmm.design.questions import rows_by_subject, time_of
+from hierlmm.diagnostics.predictive_checks import PredictiveCheck, pit_check, ppc
+from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.drawing.panels import Panels, each
+from hierlmm.drawing.style import evenly, join_with_gaps, percent, segments
+from hierlmm.drawing.theme import theme
+from hierlmm.errors import SpecificationError, closest
+from hierlmm.fits.posterior import PosteriorNumbers
+from hierlmm.options import checked, choose
+from hierlmm.text import probability
+
+SEE = "docs, page 'Posterior fits', section 'Predictive checks'"
+KINDS = {"density": 50, "ecdf": 50, "pit": 100, "interval": 400, "statistic": 100}
+"""Posterior draws of each kind of picture, unless asked otherwise."""
+WHAT = {"subject": "new rows of the same subjects", "new_subject": "new subjects"}
+WHAT["mixed"] = "rows given the subject's others"
+PANELS = 12
+"""Most panels: more groups are chosen from, evenly."""
+LINES = 20
+"""Most curves of PIT values, each of one draw."""
+FEW = 10
+"""Fewest rows whose PIT values make a curve."""
+SIZE = each(0.7, 3.1, 0.9, 2.3, 4.6)
+
+
+class Look(NamedTuple):
+    """Title, panels in a row, and the arguments that all plots share."""
+
+    title: str
+    col_wrap: int | None
+    figure: Figure
+
+
+@checked
+@pictured
+def plot_ppc(
+    fit: PosteriorNumbers,
+    kind: str = "density",
+    level: str = "new_subject",
+    by: str | None = None,
+    *,
+    statistics: str | Sequence[str] | Mapping[str, Callable[[FloatArray], float]] | None = None,
+    draws: int | None = None,
+    ci: float = 0.95,
+    seed: int | None = 0,
+    col_wrap: int | None = None,
+    **figure: Unpack[Figure],
+) -> Any:
+    """Draw the data beside what the posterior predicts.
+
+    Parameters
+    ----------
+    fit : PosteriorFit
+    kind : {"density", "ecdf", "pit", "interval", "statistic"}
+        ``"density"`` and ``"ecdf"``: distribution of the response, black, and of replications. ``"pit"``: the share of
+        PIT values up to t less t, a line for each of 20 posterior draws, with a simultaneous band that allows for the
+        dependence of a subject's rows: under the model a line stays inside with probability ``ci``. The p-value is
+        calibrated. ``"interval"``: 50 % and ``ci`` intervals of every row of some subjects along time.
+        ``"statistic"``: test statistics with calibrated p-values (`hierlmm.fit.posterior.PosteriorFit.ppc`).
+    level : {"new_subject", "subject", "mixed"}
+        Replications of new subjects with the same covariates, of the same subjects, or of every row given the
+        subject's other rows.
+    by : str, optional
+        ``"subject"`` or another column of the data that has labels: a panel for each, at most 12, evenly chosen.
+    statistics : str, sequence of str, or mapping of str to function, optional
+        As for ``fit.ppc``.
+    draws : int, optional
+        Posterior draws: 100 for ``"pit"`` and ``"statistic"``, 50 for curves, 400 for intervals by default.
+    ci : float
+        Probability of the intervals and the band.
+    seed : int, optional
+    col_wrap : int, optional
+        Panels in a row.
+
+    Returns
+    -------
+    Picture
+        Visuals ``replications`` and ``observed``; or ``pit``; or ``interval``, ``inner`` and ``observed``.
+
+    Examples
+    --------
+    >>> import hierlmm as hl
+    >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (days | subject)", hl.load_dataset("sleepstudy"))
+    >>> picture = model.fit().plot_ppc("pit")  # doctest: +SKIP
+    """
+    choose("kind", kind, tuple(KINDS), SEE)
+    choose("level", level, LEVELS, SEE)
+    draws = KINDS[kind] if draws is None else draws
+    look = Look(f"{fit.design.hierarchy.response}: {WHAT[level]}", col_wrap, figure)
+    if kind == "statistic":
+        _refuse_groups(kind, by, "statistics are of all rows", "leave by out, or give functions of the rows you want")
+        return _draw_statistics(ppc(fit, level, statistics, draws, ci, seed), look)
+    if kind == "interval":
+        if by not in (None, "subject", fit.design.hierarchy.subject):
+            reason = "intervals of single rows are drawn subject by subject"
+            _refuse_groups(kind, by, reason, "use by='subject', or kind='density' or 'ecdf'")
+        return _draw_intervals(fit, level, draws, ci, seed, look)
+    groups = _groups(fit.design, by)
+    if kind == "pit":
+        return _draw_pit(fit, level, groups, (draws, ci, seed), look)
+    return _draw_curves(fit, kind, groups, replications(fit, level, draws, seed), look)
+
+
+def replications(fit: PosteriorNumbers, level: str, draws: int, seed: int | None) -> FloatArray:
+    """Replicated responses, (draws, N)."""
+    rng, replicator = np.random.default_rng(seed), Replicator(fit.design)
+    states = fit.parameter_draws(fit.evenly_kept(draws), b=level == "subject")
+    return np.vstack([replicator.replicate(state, level, rng) for state in states])
+
+
+def _refuse_groups(kind: str, by: str | None, reason: str, remedy: str) -> None:
+    if by is not None:
+        raise SpecificationError(f"by={by!r} with kind={kind!r}", reason, remedy, SEE)
+
+
+def _groups(design: Design, by: str | None) -> dict[str, IntArray]:
+    """Rows of each panel, by its name."""
+    if by is None:
+        return {"": np.arange(design.n_obs)}
+    column = design.hierarchy.subject if by == "subject" else by
+    known = [str(name) for name in design.frame.columns if name != design.hierarchy.response]
+    if column not in known:
+        reason = f"the model uses no such column.{closest(by, known)}"
+        raise SpecificationError(f"by={by!r}", reason, f"use 'subject' or one of {', '.join(map(repr, known))}", SEE)
+    if column == design.hierarchy.subject:
+        labels, rows = list(design.subjects), rows_by_subject(design)
+    else:
+        values = design.frame[column]
+        labels = sorted(values.unique().tolist())
+        rows = [np.flatnonzero(values == label) for label in labels]
+    chosen = evenly(len(labels), PANELS)
+    return {f"{column} {labels[k]}": rows[k] for k in chosen}
+
+
+def _draw_curves(fit: PosteriorNumbers, kind: str, groups: Mapping[str, IntArray], y: FloatArray, look: Look) -> Any:
+    """Densities or cumulative shares of the response and of its replications."""
+    curve = _density if kind == "density" else _ecdf
+    observed = {name: curve(fit.design.y[rows]) for name, rows in groups.items()}
+    replicated = {name: join_with_gaps([curve(own[rows]) for own in y]) for name, rows in groups.items()}
+    panels = Panels(observed, "panel", SIZE, name="ppc", figure=look.figure, col_wrap=look.col_wrap)
+    panels.map("line_xy", "replications", replicated, color=theme().colour_of("NUTS"), width=0.6, alpha=0.35)
+    panels.map("line_xy", "observed", observed, color=theme().ink, width=2)
+    said = f"Thick: data. Thin: {len(y)} replications."
+    ylabel = "density" if kind == "density" else "share up to here"
+    return panels.finish(title=look.title, caption=said, xlabel=fit.design.hierarchy.response, ylabel=ylabel)
+
+
+def _density(values: FloatArray) -> FloatArray:
+    """Kernel density of ArviZ, (2, n)."""
+    from arviz_stats.base import array_stats
+
+    if len(np.unique(values)) < 2:
+        return np.full((2, 1), np.nan)
+    room = 0.25 * np.ptp(values)
+    limits = (values.min() - room, values.max() + room)
+    grid, density, _ = array_stats.kde(values, custom_lims=limits, bound_correction=False)
+    return np.vstack([grid, density])
+
+
+def _ecdf(values: FloatArray) -> FloatArray:
+    """Steps of the cumulative share, (2, 2n)."""
+    x = np.sort(values)
+    share = np.arange(len(x) + 1) / len(x)
+    return np.vstack([np.repeat(x, 2), np.column_stack([share[:-1], share[1:]]).ravel()])
+
+
+def _draw_pit(
+    fit: PosteriorNumbers,
+    level: str,
+    groups: Mapping[str, IntArray],
+    asked: tuple[int, float, int | None],
+    look: Look,
+) -> Any:
+    groups = {name: rows for name, rows in groups.items() if len(rows) >= FEW}
+    if not groups:
+        reason = f"no group has {FEW} rows, and fewer values make no curve"
+        raise SpecificationError("kind='pit' by groups", reason, "leave by out, or name a factor with few levels", SEE)
+    draws, ci, seed = asked
+    checks = dict(zip(groups, pit_check(fit, level, list(groups.values()), draws, ci, seed), strict=True))
+    some = evenly(len(next(iter(checks.values())).curves), LINES, "draws")
+    lines = {
+        name: join_with_gaps([np.vstack([own.frame.index, own.curves[k]]) for k in some])
+        for name, own in checks.items()
+    }
+    panels = Panels(lines, "panel", SIZE, name="pit", figure=look.figure, col_wrap=look.col_wrap)
+    for name, own in checks.items():
+        panels.band(
+            name, own.frame.index.to_numpy(), own.frame["lower"], own.frame["upper"], alpha=0.2, color=theme().ink
+        )
+        panels.rule(name, y=0.0)
+    panels.map("line_xy", "pit", lines, color=theme().colour_of("NUTS"), width=0.7, alpha=0.5)
+    titles = {name: f"{name}\np = {probability(own.p)}".lstrip() for name, own in checks.items()}
+    said = f"A line for each of {len(some)} draws, which stays inside with probability {percent(ci)} under the model."
+    return panels.finish(titles, title=look.title, caption=said, xlabel="PIT value t", ylabel="share up to t, less t")
+
+
+def _draw_intervals(fit: PosteriorNumbers, level: str, draws: int, ci: float, seed: int | None, look: Look) -> Any:
+    design, time = fit.design, time_of(fit.design)
+    groups = _groups(design, "subject")
+    y = replications(fit, level, draws, seed)
+    tails = [(1 - ci) / 2, 0.25, 0.75, (1 + ci) / 2]
+    points, outer, inner, outside = {}, {}, {}, {}
+    for name, rows in groups.items():
+        x = np.arange(len(rows), dtype=np.float64) if time is None else design.frame[time].to_numpy(np.float64)[rows]
+        low, q1, q3, high = np.quantile(y[:, rows], tails, axis=0)
+        outer[name], inner[name] = (segments(a, b, x)[::-1] for a, b in ((low, high), (q1, q3)))
+        out = (design.y[rows] < low) | (design.y[rows] > high)
+        points[name] = np.vstack([x, design.y[rows]])
+        outside[name] = points[name][:, out] if out.any() else np.full((2, 1), np.nan)
+    panels = Panels(
+        points,
+        "panel",
+        each(0.7, 2.3, 0.9, 1.9),
+        name="interval",
+        sharey=True,
+        figure=look.figure,
+        col_wrap=look.col_wrap,
+    )
+    panels.map("line_xy", "interval", outer, color=theme().colour_of("NUTS"), width=1.2, alpha=0.8)
+    panels.map("line_xy", "inner", inner, color=theme().colour_of("NUTS"), width=3.5, alpha=0.45)
+    panels.map("scatter_xy", "observed", points, color=theme().ink, size=14)
+    panels.map("scatter_xy", "outside", outside, color=theme().beside(theme().colour_of("NUTS")), size=34)
+    n, total = len(groups), design.n_subjects
+    some = f"{n} of {total} subjects. " if n < total else ""
+    said = f"{some}Intervals of 50 and {percent(ci)}; large points lie outside."
+    return panels.finish(title=look.title, caption=said, xlabel=time or "row", ylabel=design.hierarchy.response)
+
+
+def _draw_statistics(check: PredictiveCheck, look: Look) -> Any:
+    """A histogram of every statistic, and a line where the data are."""
+    steps = {}
+    for name in check.table.index:
+        counts, edges = np.histogram(check.replicated[name], bins=30, density=True)
+        steps[name] = np.vstack([np.repeat(edges, 2), np.concatenate([[0.0], np.repeat(counts, 2), [0.0]])])
+    panels = Panels(steps, "statistic", SIZE, name="ppc", figure=look.figure, col_wrap=look.col_wrap)
+    for name, (x, height) in steps.items():
+        panels.band(name, x, np.zeros_like(x), height, alpha=0.35)
+    panels.map("line_xy", "replications", steps, color=theme().colour_of("NUTS"), width=0.8)
+    table = check.table
+    marks = {
+        name: np.array([[table.loc[name, "observed"]] * 2, [0.0, 1.05 * steps[name][1].max()]]) for name in table.index
+    }
+    panels.map("line_xy", "observed", marks, color=theme().ink, width=2)
+    titles = {name: f"{name}\np = {probability(table.loc[name, 'p'])}" for name in table.index}
+    return panels.finish(titles, title=look.title, caption="Line: data. Below it: replications.", ylabel="density")

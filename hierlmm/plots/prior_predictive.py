@@ -1,0 +1,82 @@
+"""What the priors hold possible: simulated data sets as trajectories, before any fit."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import numpy as np
+
+from hierlmm.bayes.predictive import prior_draws
+from hierlmm.design.questions import rows_by_subject, time_of
+from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.drawing.panels import Panels, each
+from hierlmm.drawing.style import evenly, join_with_gaps
+from hierlmm.drawing.theme import theme
+from hierlmm.options import check_counts, checked
+from hierlmm.text import percentage
+
+MANY = 200
+"""Data sets from the prior that the shares and the scale are taken from."""
+
+
+@checked
+@pictured
+def plot_prior_predictive(
+    model: Any,
+    *,
+    draws: int = 12,
+    max_subjects: int = 30,
+    seed: int | None = 0,
+    col_wrap: int | None = None,
+    **figure: Unpack[Figure],
+) -> Any:
+    """Draw simulated data sets from the priors, a panel each, as the trajectories of their subjects.
+
+    The grey band is the range of the response in the data. All panels have one scale, which shows 98 % of what the
+    priors hold possible: lines that leave the panel, or a band too narrow to be seen, say that the priors believe in
+    subjects that nobody has met.
+
+    Parameters
+    ----------
+    model : TwoLevelModel or MarginalModel
+    draws : int
+        Number of simulated data sets.
+    max_subjects : int
+        Draw at most that many subjects of each, evenly spaced.
+    seed : int, optional
+    col_wrap : int, optional
+        Panels in a row.
+
+    Returns
+    -------
+    Picture
+        Visual ``trajectories``.
+    """
+    check_counts(draws=draws)
+    design = model.design
+    y = prior_draws(design, model.priors, max(MANY, draws), np.random.default_rng(seed))["y"]
+    time = time_of(design)
+    x = None if time is None else design.frame[time].to_numpy(dtype=np.float64)
+    rows = rows_by_subject(design, x)
+    shown = [rows[k] for k in evenly(len(rows), max_subjects)]
+    places = [np.arange(len(own), dtype=np.float64) if x is None else x[own] for own in shown]
+    lines = {
+        f"prior draw {k + 1}": join_with_gaps([np.vstack([p, y[k, r]]) for p, r in zip(places, shown, strict=True)])
+        for k in range(draws)
+    }
+    panels = Panels(lines, "panel", each(0.8, 2.3, 1.1, 1.8), figure, col_wrap, name="prior")
+    low, high = float(design.y.min()), float(design.y.max())
+    ends = np.array([min(p.min() for p in places), max(p.max() for p in places)])
+    limits = np.quantile(y, [0.01, 0.99])
+    limits = [min(limits[0], low), max(limits[1], high)]
+    for name in lines:
+        panels.band(name, ends, [low, low], [high, high], alpha=0.35, color=theme().grey)
+        panels.limit(name, y=limits)
+    panels.map("line_xy", "trajectories", lines, color=theme().colour_of("NUTS"), width=0.8, alpha=0.6)
+    length = high - low
+    beyond = float(np.mean((y < low - length) | (y > high + length)))
+    response = design.hierarchy.response
+    said = f"Band: the data. {percentage(beyond)} of the values lie further outside it than it is wide."
+    return panels.finish(
+        title=f"{response} as the priors expect it", caption=said, xlabel=time or "row", ylabel=response
+    )

@@ -1,0 +1,178 @@
+"""Predictive checks: statistics by hand, p-values where the truth is known, and what is refused."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import kstest, linregress, norm
+
+import hierlmm as hl
+from hierlmm.diagnostics import predictive_checks
+from hierlmm.diagnostics.predictive_checks import combined, judged_curves, pit_curves
+from hierlmm.diagnostics.statistics import built_in, chosen
+from hierlmm.errors import NotAvailableError, SpecificationError
+
+SHORT = {"draws": 250, "tune": 300, "chains": 2, "seed": 1, "progressbar": False}
+
+
+@pytest.fixture(scope="module")
+def frame():
+    data = hl.simulate(
+        beta={"Intercept": 20.0, "time": 1.0},
+        D=[[4.0, 0.2], [0.2, 0.3]],
+        sigma=1.0,
+        n_subjects=40,
+        n_times=(2, 6),
+        times=range(6),
+        seed=4,
+    )
+    return data.sample(frac=1.0, random_state=0).reset_index(drop=True)  # rows in no order
+
+
+@pytest.fixture(scope="module")
+def fit(frame):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hl.FitWarning)  # short chains
+        return hl.TwoLevelModel.from_formula("y ~ time + (time | subject)", frame).fit(**SHORT)
+
+
+def test_statistics_by_hand(frame, fit):
+    known = built_in(fit.design)
+    assert list(known) == ["sd_within", "sd_between", "sd_slope", "lag1", "skewness", "maximum"]
+    found = {name: own(np.vstack([frame["y"], 2.0 * frame["y"]])) for name, own in known.items()}
+    groups = [own.sort_values("time") for _, own in frame.groupby("subject")]
+    means = np.array([own["y"].mean() for own in groups])
+    within = sum(((own["y"] - own["y"].mean()) ** 2).sum() for own in groups)
+    e = frame["y"] - np.polyval(np.polyfit(frame["time"], frame["y"], 1), frame["time"])
+    slopes = np.array([linregress(own["time"], own["y"]).slope for own in groups])
+    weights = np.array([((own["time"] - own["time"].mean()) ** 2).sum() for own in groups])
+    centre = np.average(slopes, weights=weights)
+    products, squares = 0.0, 0.0
+    for own in groups:
+        left = e[own.index] - np.polyval(np.polyfit(own["time"], e[own.index], 1), own["time"])
+        products, squares = products + (left.to_numpy()[1:] * left.to_numpy()[:-1]).sum(), squares + (left**2).sum()
+    expected = {
+        "sd_within": np.sqrt(within / (len(frame) - 40)),
+        "sd_between": means.std(ddof=1),
+        "sd_slope": np.sqrt(np.average((slopes - centre) ** 2, weights=weights)),
+        "lag1": products / squares,
+        "skewness": (e**3).mean() / (e**2).mean() ** 1.5,
+        "maximum": frame["y"].max(),
+    }
+    for name, value in expected.items():
+        scale = 1.0 if name in ("lag1", "skewness") else 2.0
+        np.testing.assert_allclose(found[name], [value, scale * value], rtol=1e-9, err_msg=name)
+
+
+def test_statistics_that_data_do_not_have():
+    data = pd.DataFrame({"g": np.repeat(range(8), 2), "y": np.arange(16.0) ** 1.5})
+    design = hl.TwoLevelModel("y ~ 1", subject="g", data=data).design
+    assert list(built_in(design)) == ["sd_within", "sd_between", "skewness", "maximum"]
+    with pytest.raises(SpecificationError, match="have no such statistic"):
+        chosen(design, "sd_slope")
+    (own,) = chosen(design, {"range": np.ptp}).values()
+    np.testing.assert_allclose(own(design.y[None]), [np.ptp(design.y)])
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_calibrated_p_is_uniform_where_the_usual_one_is_not(n):
+    """y ~ N(θ, 1), n rows, θ | y ~ N(ȳ, 1/n); the statistic is the first row, of whose variation 1/n is followed."""
+    rng = np.random.default_rng(0)
+    sims, K = 3000, 200
+    y = rng.standard_normal((sims, n))
+    theta = y.mean(axis=1) + rng.standard_normal((K, sims)) / np.sqrt(n)
+    score, absorbed = combined(y[:, 0] - theta)
+    p = norm.cdf(score)
+    assert absorbed.mean() == pytest.approx(1 / n, abs=0.01)
+    assert kstest(p, "uniform").pvalue > 0.01
+    usual = norm.cdf(-np.abs(y[:, 0] - y.mean(axis=1)) / np.sqrt(1 + 1 / n)) * 2
+    assert kstest(usual, "uniform").pvalue < 1e-4
+    assert np.mean(usual < 0.05) < 0.03
+
+
+def test_what_the_fit_follows_is_judged_by_one_draw():
+    score, absorbed = combined(np.random.default_rng(1).standard_normal((400, 3000)))  # of z nothing is left by the fit
+    assert absorbed.min() > 0.65
+    assert kstest(score, "norm").pvalue > 0.01
+
+
+def test_pit_values_of_a_fitted_model_are_judged_rightly():
+    """Normal rows with a fitted mean: p is uniform, and the band holds 95 % of the curves, one of each data set."""
+    rng = np.random.default_rng(2)
+    n, K, sims, found, inside = 60, 4, 500, [], 0
+    for _ in range(sims):
+        y = rng.standard_normal(n)
+        theta = y.mean() + rng.standard_normal(K) / np.sqrt(n)
+        null = pit_curves(rng.random((K * 100, n))).reshape(K, 100, -1)
+        check = judged_curves(np.append(pit_curves(norm.cdf(y - theta[:, None]))[:, None], null, axis=1), 0.95, rng)
+        found.append(check.p)
+        inside += (np.abs(check.curves[0]) <= check.frame["upper"]).all()
+    assert kstest(found, "uniform").pvalue > 0.005
+    assert 0.02 < np.mean(np.array(found) < 0.05) < 0.09
+    assert abs(inside / sims - 0.95) < 4 * np.sqrt(0.05 * 0.95 / sims)
+
+
+def test_a_check_of_a_model_that_fits(fit):
+    check = fit.ppc(draws=40)
+    assert list(check.table.columns) == ["observed", "mean", "lower", "upper", "absorbed", "p", "verdict"]
+    assert (check.table["lower"] < check.table["mean"]).all() and (check.table["mean"] < check.table["upper"]).all()
+    assert check.verdict.startswith("No statistic")
+    assert fit.ppc(draws=40).table.equals(check.table)
+    np.testing.assert_allclose(check.table.loc["maximum", "observed"], fit.design.y.max())
+    assert "absorbed" in repr(check) and "<table>" in check._repr_html_()
+    assert check.table.loc["sd_between", "absorbed"] > 0.6 > check.table.loc["lag1", "absorbed"]
+    for level in ("subject", "mixed"):
+        assert fit.ppc(level, ["skewness", "maximum"], draws=30).verdict.startswith("No statistic")
+
+
+def test_a_check_finds_what_the_model_has_not(frame):
+    """Errors that grow into rare jumps are skew: the check says so, and by which statistic."""
+    rng = np.random.default_rng(5)
+    skew = frame.assign(y=frame["y"] + rng.gamma(0.3, 6.0, len(frame)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hl.FitWarning)
+        fit = hl.TwoLevelModel.from_formula("y ~ time + (time | subject)", skew).fit(**SHORT)
+    check = fit.ppc()
+    assert check.table.loc["skewness", "p"] < 0.01
+    assert "skewness is larger" in check.verdict
+    assert fit.ppc("mixed").pit_p < 0.01
+
+
+def test_levels_and_kept_effects(fit, frame):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hl.FitWarning)
+        model = hl.TwoLevelModel.from_formula("y ~ time + (time | subject)", frame)
+        summary = model.fit(**SHORT, random_effects="summary")
+    for level in ("new_subject", "mixed"):
+        tree = summary.posterior_predictive(20, seed=1, level=level)
+        assert tree["posterior_predictive"]["y"].shape == (2, 20, len(frame))
+        assert summary.ppc(level, draws=10).draws == 10
+    for refused in (lambda: summary.posterior_predictive(level="subject"), lambda: summary.ppc("subject")):
+        with pytest.raises(NotAvailableError, match="not their draws"):
+            refused()
+    with pytest.raises(SpecificationError, match="level='population'"):
+        fit.ppc("population")
+    same, named = (
+        fit.posterior_predictive(20, seed=1, **o)["posterior_predictive"] for o in ({}, {"level": "subject"})
+    )
+    assert same.to_dataset().equals(named.to_dataset())
+
+
+def test_replications_of_new_subjects_spread_as_their_law(fit):
+    """Over the draws: mean Xβ, variance z'Dz + σ² plus that of Xβ, at every row."""
+    y = fit.posterior_predictive(seed=2, level="new_subject")["posterior_predictive"]["y"].to_numpy()
+    y = y.reshape(-1, y.shape[-1])
+    beta, D, sigma = (fit.draws(n).reshape(len(y), *fit.draws(n).shape[2:]) for n in ("beta", "D", "sigma"))
+    lines = beta @ fit.design.X.T
+    variance = np.einsum("nk,skl,nl->sn", fit.design.Z, D, fit.design.Z) + sigma[:, None] ** 2
+    z = (y - lines) / np.sqrt(variance)
+    assert np.abs(z.mean(axis=0)).max() < 5 / np.sqrt(len(z))
+    assert np.abs((z**2).mean(axis=0) - 1).max() < 5 * np.sqrt(2 / len(z))
+
+
+def test_large_data_take_fewer_simulations(fit, monkeypatch):
+    monkeypatch.setattr(predictive_checks, "BUDGET", 1)
+    assert len(fit.ppc(draws=10).replicated) == 200  # 20 data sets at each draw, the least
