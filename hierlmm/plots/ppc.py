@@ -246,7 +246,7 @@ def _draw_statistics(check: PredictiveCheck, look: Look) -> Any:
         steps[name] = np.vstack([np.repeat(edges, 2), np.concatenate([[0.0], np.repeat(counts, 2), [0.0]])])
     panels = Panels(steps, "statistic", SIZE, name="ppc", figure=look.figure, col_wrap=look.col_wrap)
     for name, (x, height) in steps.items():
-        panels.band(name, x, np.zeros_like(x), height, alpha=0.35)
+        panels.band(name, x, np.zeros_like(x), height, alpha=0.35, color=theme().colour_of("NUTS"))
     panels.map("line_xy", "replications", steps, color=theme().colour_of("NUTS"), width=0.8)
     table = check.table
     marks = {
