@@ -11,6 +11,7 @@ the order in which they are described there. Nothing else is changed: no row dro
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -208,7 +209,8 @@ def load_dataset(name: str, *, coding: str | None = None) -> pd.DataFrame:
     -------
     pandas.DataFrame
         A new data frame at every call, shape (rows, columns) as described. Categorical columns have their reference
-        level first; missing values are kept as NaN.
+        level first; missing values are kept as NaN. ``.attrs["units"]`` has the units of columns, for
+        the axes of plots.
 
     Raises
     ------
@@ -254,6 +256,10 @@ def _read_csv(source: Path | IO[bytes]) -> pd.DataFrame:
     return pd.read_csv(source, keep_default_na=False, na_values=["", "NA"])
 
 
+UNIT = re.compile(r"[A-Za-z]+(/[A-Za-z]+)?")
+"""Of the third entry of a column, what is a unit and no list of levels."""
+
+
 def _prepare(description: DatasetDescription, raw: pd.DataFrame) -> pd.DataFrame:
     """Rename, recode, order the levels, order the columns as described."""
     reading = description.reading
@@ -264,7 +270,10 @@ def _prepare(description: DatasetDescription, raw: pd.DataFrame) -> pd.DataFrame
         data[column] = pd.Categorical(data[column], categories=levels, ordered=column in reading.ordered)
     for column, (of, divisor) in reading.quotient.items():
         data[column] = data[of] / divisor
-    return data[[c.name for c in description.columns]]
+    data = data[[c.name for c in description.columns]]
+    numbers = data.select_dtypes("number").columns
+    data.attrs["units"] = {c.name: c.unit for c in description.columns if c.name in numbers and UNIT.fullmatch(c.unit)}
+    return data
 
 
 def _external_file(description: DatasetDescription) -> Path:

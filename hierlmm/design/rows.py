@@ -7,7 +7,7 @@ group meet.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -138,7 +138,10 @@ def prepare(data: Any, said: Said, residual: Residual, missing: str) -> Prepared
     subject = group_by(frame[said.subject])
     _check_replication(subject, slopes=any(t for b in said.blocks for t in b.terms), marginal=not said.blocks)
     levels = learn_levels(frame, covariates, said.factors)
-    return Prepared(levels.apply(frame), subject, levels, n_dropped)
+    applied = levels.apply(frame)
+    units = getattr(data, "attrs", {}).get("units")
+    applied.attrs = {"units": dict(units)} if isinstance(units, Mapping) else {}
+    return Prepared(applied, subject, levels, n_dropped)
 
 
 def _check_names(covariates: Sequence[str], responses: Sequence[str], residual: Residual) -> None:

@@ -19,9 +19,18 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray
 from hierlmm.drawing.figure import Figure, pictured
-from hierlmm.drawing.finishing import Entry, label_lines
+from hierlmm.drawing.finishing import Entry
+from hierlmm.drawing.labels import label_ends
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import break_lines, crowd, percent, resolve_backend, stack_points, without_backticks
+from hierlmm.drawing.style import (
+    break_lines,
+    crowd,
+    percent,
+    resolve_backend,
+    stack_points,
+    with_unit,
+    without_backticks,
+)
 from hierlmm.drawing.theme import theme
 from hierlmm.errors import SpecificationError
 from hierlmm.options import checked, choose, renamed
@@ -32,6 +41,8 @@ SEE = "docs, page 'Effect plots'"
 DATA = ("none", "points", "partial")
 MOST_PANELS = 24
 MANY_POINTS = 300
+MOST_NAMED = 4
+MOST_POINTS = 3000
 
 
 @renamed(residuals="residual_level")
@@ -70,26 +81,27 @@ def draw_curves(
     panels.finish(
         {panel: panel for panel in layout.panels},
         title=_title(curves),
-        caption=_caption(curves, data),
-        xlabel=reference.variable if xlabel is None else xlabel,
-        ylabel=reference.ylabel if ylabel is None else ylabel,
-        legend=_legend(panels, layout, limits),
+        caption=_caption(curves, data, points),
+        xlabel=with_unit(reference.variable, reference.fit.design.frame) if xlabel is None else xlabel,
+        ylabel=with_unit(reference.ylabel, reference.fit.design.frame) if ylabel is None else ylabel,
+        legend=_legend(panels, layout),
     )
     if len(layout.selections) > 1:
         add_controls(panels.collection.get_viz("figure"), layout.selectable, layout.selections, drawn)
     return panels.collection
 
 
-def _legend(panels: Panels, layout: _Layout, limits: tuple[float, float]) -> list[Entry]:
+def _legend(panels: Panels, layout: _Layout) -> list[Entry]:
     """Entries of the legend, unless few lines can be named where they end."""
     if len(layout.lines) == 1:
         return []
-    if len(layout.panels) == 1:
+    if len(layout.panels) == 1 and not layout.overlay:
         ends = {}
         for (_, line), own in layout.geometry(layout.selections[0]).items():
             whole = np.where(np.isnan(own["curve"][1]), own["extrapolated"][1], own["curve"][1])
             ends[line] = float(whole[np.isfinite(whole)][-1])
-        if label_lines(panels, layout.panels[0], ends, dict(zip(layout.lines, layout.colours, strict=True)), limits):
+        colours = dict(zip(layout.lines, layout.colours, strict=True))
+        if len(ends) <= MOST_NAMED and label_ends(panels, layout.panels[0], ends, colours):
             return []
     widths = [w / panels.theme.scale for w in layout.widths]
     return [Entry(line, c, width=w) for line, c, w in zip(layout.lines, layout.colours, widths, strict=True)]
@@ -103,7 +115,12 @@ def refuse_with_curves() -> SpecificationError:
 
 
 def _points(curves: Any, data: str, residuals: Literal["subject", "population"] | None) -> pd.DataFrame | None:
-    return None if data == "none" else curves.points("partial" if data == "partial" else "points", residuals)
+    if data == "none":
+        return None
+    table = curves.points("partial" if data == "partial" else "points", residuals)
+    some = table.sample(MOST_POINTS, random_state=0).sort_index() if len(table) > MOST_POINTS else table
+    some.attrs = {"of": len(table)}
+    return some
 
 
 class _Layout:
@@ -288,7 +305,7 @@ def _title(curves: Mapping[str, Any]) -> str:
     return f"{what} of {first.ylabel} along {first.variable}{by}{who}"
 
 
-def _caption(curves: Mapping[str, Any], data: str) -> str:
+def _caption(curves: Mapping[str, Any], data: str, points: Mapping[str, pd.DataFrame | None]) -> str:
     """What is held, what the bands are, and what the points are."""
     first = next(iter(curves.values()))
     held: dict[str, Any] = {}
@@ -302,7 +319,9 @@ def _caption(curves: Mapping[str, Any], data: str) -> str:
     text.append(f"{percent(first.ci)} {both}.")
     if data != "none":
         where = ", at their own values" if data == "points" and (first.held or first.panels) else ""
-        text.append(f"Points: {'partial residuals' if data == 'partial' else 'measurements'}{where}.")
+        shown = next(p for p in points.values() if p is not None)
+        some = f"{len(shown)} of {shown.attrs['of']} " if len(shown) < shown.attrs["of"] else ""
+        text.append(f"Points: {some}{'partial residuals' if data == 'partial' else 'measurements'}{where}.")
     return without_backticks(" ".join(text))
 
 

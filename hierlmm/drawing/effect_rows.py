@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 import numpy as np
+import pandas as pd
 
 from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import segments
+from hierlmm.drawing.style import segments, stack_points
 from hierlmm.drawing.theme import theme
 from hierlmm.options import checked
 from hierlmm.text import show
@@ -36,9 +38,11 @@ def plot_effects(
     Returns
     -------
     Picture
-        Visuals ``interval`` and ``point_estimate`` over ``family``.
+        Visuals ``interval`` and ``point_estimate`` over ``family`` (along a number: over ``effect``).
     """
     table, labels = effects.table, effects.labels
+    if _runs_along_a_number(effects):
+        return _draw_along(effects, figure)
     lines, points, ticks = {}, {}, {}
     for rows in effects.families:
         panel = ", ".join(f"{v} = {show(effects.keys[v].iloc[rows[0]])}" for v in effects.by) or effects.kind
@@ -60,6 +64,53 @@ def plot_effects(
         panels.name_rows(panel, range(len(own), 0, -1), own, room=0.6, most=len(own))
     return panels.finish(
         {panel: panel if effects.by else "" for panel in ticks},
-        title=f"{effects.title}, {effects.intervals_text}",
+        title=_title(effects),
         xlabel=effects.xlabel,
+    )
+
+
+def _title(effects: Any) -> str:
+    """What is drawn; of one effect, its number."""
+    if len(effects.table) != 1:
+        return f"{effects.title}, {effects.intervals_text}"
+    row = effects.table.iloc[0]
+    estimate, low, high = (f"{row[side]:.3g}".replace("-", "−") for side in ("estimate", "lower", "upper"))
+    return f"{effects.labels[0]}: {estimate} ({low} to {high}). {effects.title}, {effects.intervals_text}"
+
+
+def _runs_along_a_number(effects: Any) -> bool:
+    """Whether families are values of one number, with the same few effects each: lines say more than panels."""
+    if len(effects.by) != 1 or len(effects.families) < 3:
+        return False
+    names = [[effects.labels[i] for i in rows] for rows in effects.families]
+    few = all(own == names[0] for own in names) and len(names[0]) <= 4
+    return few and pd.api.types.is_numeric_dtype(effects.keys[effects.by[0]].dtype)
+
+
+def _draw_along(effects: Any, figure: Figure) -> Any:
+    """One panel: every effect as a line along the number, with an interval at each of its values."""
+    table, (by,), own = effects.table, effects.by, theme()
+    names = [effects.labels[i] for i in effects.families[0]]
+    colours = [own.colour_of(effects.estimator)] if len(names) == 1 else list(own.palette[: len(names)])
+    x = np.array([float(effects.keys[by].iloc[rows[0]]) for rows in effects.families])
+    shift = 0.012 * np.ptp(x) * (np.arange(len(names)) - 0.5 * (len(names) - 1))
+    points, lines = {}, {}
+    for k, name in enumerate(names):
+        part = table.iloc[[rows[k] for rows in effects.families]]
+        points["", name] = np.vstack([x + shift[k], part["estimate"].to_numpy(dtype=np.float64)])
+        low, high = (part[side].to_numpy(dtype=np.float64) for side in ("lower", "upper"))
+        lines["", name] = segments(low, high, x + shift[k])[::-1]
+    stacked, ranges = (stack_points(part, ("family", "effect"), "effects") for part in (points, lines))
+    panels = Panels(stacked, "family", (6.6, 4.6), figure, color=("effect", colours))
+    if effects.kind != "marginal means":
+        panels.rule("", y=0.0, linestyle=panels.dashes)
+    panels.map("line_xy", "curve", stacked, width=0.9, alpha=0.6)
+    panels.map("line_xy", "interval", ranges, width=1.6)
+    panels.map("scatter_xy", "point_estimate", stacked, size=30)
+    marks = [
+        Entry(name, colour, marker="circle", width=1.6, size=30) for name, colour in zip(names, colours, strict=True)
+    ]
+    title = _title(effects) if len(names) > 1 else f"{names[0]}: {_title(effects)}"
+    return panels.finish(
+        {"": ""}, title=title, xlabel=by, ylabel=effects.xlabel, legend=marks if len(names) > 1 else ()
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,27 +117,6 @@ def _legend_bokeh(panels: Any, entries: Sequence[Entry], _: bool) -> None:
         items.append(LegendItem(label=e.label, renderers=drawn))
     look = {"items": items, "border_line_color": None, "background_fill_color": None}
     plot.add_layout(Legend(**look), "below")
-
-
-def label_lines(
-    panels: Any, panel: Any, ends: Mapping[str, float], colours: Mapping[str, str], limits: tuple[float, float]
-) -> bool:
-    """Name lines at their right ends, in their colours, in place of a legend; False where they are too close or many.
-
-    Of matplotlib only.
-    """
-    if panels.backend != "matplotlib" or len(ends) > 4:
-        return False
-    ax = panels.target(panel)
-    height = 0.7 * ax.get_figure(root=True).get_size_inches()[1] * 72.0
-    at = np.sort([(y - limits[0]) / (limits[1] - limits[0]) for y in ends.values()])
-    if len(at) > 1 and np.diff(at).min() * height < 1.3 * panels.theme.size:
-        return False
-    look: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
-    for name, y in ends.items():
-        text = name.replace(", ", ",\n")
-        ax.annotate(text, (1.0, y), xytext=(0.3 * panels.theme.size, 0), color=colours[name], **look)
-    return True
 
 
 def finish_matplotlib(collection: Any, own: Theme, heading: str, caption: str, on_axes: bool) -> None:

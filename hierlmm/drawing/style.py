@@ -64,6 +64,12 @@ def percent(ci: float) -> str:
     return f"{100 * ci:g} %"
 
 
+def with_unit(name: str, frame: Any) -> str:
+    """The name of a column with its unit, where the table knows it (``frame.attrs["units"]``)."""
+    unit = frame.attrs.get("units", {}).get(without_backticks(name))
+    return f"{name} ({unit})" if isinstance(unit, str) and unit else name
+
+
 def without_backticks(text: str) -> str:
     """The text with names of columns as they are, and not as a formula spells them."""
     return re.sub(r"`([^`]+)`", r"\1", text)

@@ -13,7 +13,7 @@ from hierlmm.design.questions import time_of
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import NOTHING, percent, stack_points
+from hierlmm.drawing.style import NOTHING, percent, stack_points, with_unit
 from hierlmm.drawing.theme import theme
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
@@ -115,8 +115,8 @@ def plot_subject_prediction(
         {panel: panel for panel in numbers},
         title=f"A new subject, measurement by measurement ({fit.estimator})",
         caption=f"{percent(ci)} bands, dark: of the subject's line, light: of a new measurement",
-        xlabel=time if xlabel is None else xlabel,
-        ylabel=design.hierarchy.response if ylabel is None else ylabel,
+        xlabel=with_unit(time, design.frame) if xlabel is None else xlabel,
+        ylabel=with_unit(design.hierarchy.response, design.frame) if ylabel is None else ylabel,
         legend=marks,
     )
 

@@ -13,7 +13,7 @@ from hierlmm.design.questions import first_row_of_subjects, rows_by_subject
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import NOTHING, crowd, evenly, join_with_gaps, stack_points
+from hierlmm.drawing.style import NOTHING, crowd, evenly, join_with_gaps, stack_points, with_unit
 from hierlmm.drawing.theme import theme
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
@@ -114,9 +114,9 @@ def plot_trajectories(
     response = fit.design.hierarchy.response
     return panels.finish(
         titles,
-        title=f"{response} along {axis.label}{some}{who}",
+        title=f"{response} along {axis.variable or axis.label}{some}{who}",
         xlabel=axis.label if xlabel is None else xlabel,
-        ylabel=response if ylabel is None else ylabel,
+        ylabel=with_unit(response, fit.design.frame) if ylabel is None else ylabel,
         legend=_legend_entries(layers, looks, averaged=subjects is None),
     )
 
