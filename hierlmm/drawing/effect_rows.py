@@ -27,7 +27,8 @@ def plot_effects(
     """Draw the rows of `fit.marginal_means`, `fit.contrasts` or `fit.slopes` with their intervals.
 
     The numbers are those of ``effects.table``, corrected for multiplicity where the table is. Families (``by``) share
-    one scale, so that they can be compared; contrasts and slopes have a line at zero.
+    one scale, so that they can be compared; contrasts and slopes have a line at zero. Where families are three values
+    of a number or more, with up to four effects each, they are one panel along that number.
 
     Parameters
     ----------

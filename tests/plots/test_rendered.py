@@ -60,6 +60,7 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
         "effects of several": lambda **figure: three.plot_effects("days", simultaneous=True, **figure),
         "effects in panels": lambda **figure: both.plot_effects("time", by="sex", data="points", **figure),
         "slopes": slopes.plot,
+        "contrasts along": dental_reml.contrasts("sex", by="time", at={"time": [0, 3, 6]}).plot,
         "heatmap": implied.plot_heatmap,
         "correlation": implied.plot_correlation,
         "variance": implied.plot_variance,
