@@ -150,11 +150,13 @@ def _break(figure: Any, axes: Sequence[Any]) -> None:
             received, reason = f"figsize=({wide:g}, {high:g})", "nothing is left beside the letters"
             remedy = "use a larger size, or smaller letters: hl.style(...)"
             raise SpecificationError(received, reason, remedy, SEE) from None
+    changed = False
     for ax in axes:
         box = ax.get_window_extent()
-        for text in (ax.title, ax.xaxis.label):
-            break_artist(text, float(box.width))
-        break_artist(ax.yaxis.label, float(box.height))
+        for text, room in ((ax.title, box.width), (ax.xaxis.label, box.width), (ax.yaxis.label, box.height)):
+            changed |= break_artist(text, float(room))
+    if changed:  # one layout more: the next drawing starts from where there is room for the new lines
+        figure.draw_without_rendering()
 
 
 def _caption(figure: Any, axes: Sequence[Any], caption: str, own: Theme) -> None:

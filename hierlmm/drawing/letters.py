@@ -37,11 +37,12 @@ def break_by_letters(text: str, room: float, size: float) -> str:
     return break_text(text, room, lambda line: LETTER * size * len(line))
 
 
-def break_artist(artist: Any, room: float) -> None:
-    """Break a text of matplotlib to a width in dots."""
+def break_artist(artist: Any, room: float) -> bool:
+    """Break a text of matplotlib to a width in dots; return whether it has changed."""
     given = artist.get_text()
-    if given:
-        artist.set_text(break_text(given, room, lambda line: text_width(artist, line)))
+    broken = break_text(given, room, lambda line: text_width(artist, line)) if given else given
+    artist.set_text(broken)
+    return bool(broken != given)
 
 
 def text_width(artist: Any, line: str) -> float:

@@ -38,6 +38,9 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
     """Name -> a function of the shared arguments that draws."""
     power, calibration = studies
     both = hl.compare(dental_reml, hl.TwoLevelModel.from_formula(DENTAL, dental).fit_ml())
+    slope = hl.TwoLevelModel.from_formula("distance ~ sex + time + (1 + time | subject)", dental).fit_reml()
+    names = ["random intercept and slope, as planned", "without the slope of sex"]
+    two = hl.compare_implied(dental_reml, slope, labels=names, times=[0, 2, 4, 6])
     implied, serial = dental_reml.implied_marginal(), hl.autocorrelation(dental_reml)
     variogram = hl.semivariogram(dental_reml)
     steps = hl.gls_steps(hl.TwoLevelModel.from_formula(SLEEP, sleepstudy))
@@ -64,6 +67,8 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
         "heatmap": implied.plot_heatmap,
         "correlation": implied.plot_correlation,
         "variance": implied.plot_variance,
+        "heatmaps": two.plot_heatmap,
+        "two correlations": two.plot_correlation,
         "autocorrelation": serial.plot,
         "semivariogram": variogram.plot,
         "steps": steps.plot,
