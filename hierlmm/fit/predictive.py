@@ -61,7 +61,7 @@ class PredictiveVerbs(PosteriorNumbers):
         --------
         >>> import hierlmm as hl
         >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (days | subject)", hl.load_dataset("sleepstudy"))
-        >>> check = model.fit(draws=250, chains=2, seed=1, progressbar=False).ppc(draws=20)
+        >>> check = model.fit(seed=1, progressbar=False).ppc(draws=20)
         >>> list(check.table.index)
         ['sd_within', 'sd_between', 'sd_slope', 'lag1', 'skewness', 'maximum']
         """
