@@ -12,8 +12,9 @@ import argparse
 import inspect
 import os
 import resource
+import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,13 @@ NO_REASON = {
     "loo_moment_match": "needs functions of unconstrained parameters",
     "loo_approximate_posterior": "for approximations of a posterior",
     "rhat_nested": "for many short chains in groups",
+    "wasserstein": "takes more than 10 s for two posteriors",
 }
 """Why a function does not apply to any of our models."""
 
 
-def fits() -> dict[str, Any]:
-    """The five models, with all groups that a tree can have."""
+def fits(names: Sequence[str] = MODELS) -> dict[str, Any]:
+    """The five models, or some of them, with all groups that a tree can have."""
     sleep = hl.load_dataset("sleepstudy")
     large = hl.simulate(
         beta={"Intercept": 10.0, "time": 2.0},
@@ -68,13 +70,13 @@ def fits() -> dict[str, Any]:
         "sampled explicitly": hl.TwoLevelModel.from_formula(formula, sleep),
     }
     found = {}
-    for name, model in models.items():
+    for name, model in ((name, models[name]) for name in names):
         how = {"sampler": "explicit"} if name == "sampled explicitly" else {}
         if name != "marginal":
             how["random_effects"] = "draws"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", hl.FitWarning)
-            found[name] = model.fit(**SAMPLING, **how).extend("prior", "posterior_predictive", "mu", draws=200)
+            found[name] = model.fit(**SAMPLING, **how).extend("prior", "posterior_predictive", "mu")
     return found
 
 
@@ -134,6 +136,15 @@ METHODS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     }.items()
 }
 METHODS |= {
+    "ecdf": ('`fit.datatree["posterior"].dataset`', lambda fit: _arviz("ecdf")(fit.datatree["posterior"].dataset)),
+    "plot_psense_quantities": (
+        '`fit.plot_psense(kind="quantities")`',
+        lambda fit: fit.plot_psense(kind="quantities", backend="none"),
+    ),
+    "plot_loo_interval": (
+        '`fit.plot_loo_pit(kind="interval")`',
+        lambda fit: fit.plot_loo_pit(kind="interval", backend="none"),
+    ),
     "combine_plots": ("`fit.plot_diagnostics()`", lambda fit: fit.plot_diagnostics(backend="none")),
     "psense": ("`fit.psense()`", lambda fit: fit.psense()),
     "psense_summary": ("`fit.psense()`", lambda fit: fit.psense()),
@@ -206,7 +217,9 @@ def with_ours(name: str, fit: Any) -> str:
 def in_a_process(call: Callable[[], str | None]) -> tuple[bool, str]:
     """Whether a call came back within its bounds, and what it said."""
     read, write = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of the parent are idle
+        child = os.fork()
     if child == 0:
         os.close(read)
         said = "ended by force"
@@ -215,6 +228,7 @@ def in_a_process(call: Callable[[], str | None]) -> tuple[bool, str]:
             resource.setrlimit(resource.RLIMIT_AS, (used + MEGABYTES * 2**20,) * 2)
             now = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
             resource.setrlimit(resource.RLIMIT_CPU, (now + SECONDS, now + SECONDS))
+            signal.alarm(20 * SECONDS)  # a child that waits uses no time
             warnings.simplefilter("ignore")
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             said = "1" + (call() or "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hierlmm.diagnostics.loo import Unit
 from hierlmm.fit.chains import ChainVerbs, figure_of, selection_of
@@ -238,6 +238,7 @@ class DiagnosticVerbs(ChainVerbs):
         max_panels: int = 8,
         seed: int | None = 0,
         unit: Unit = "subject",
+        kind: Literal["densities", "quantities"] = "densities",
         figsize: Sequence[float] | None = None,
         title: str | None = None,
         backend: str | None = None,
@@ -261,6 +262,8 @@ class DiagnosticVerbs(ChainVerbs):
             Of a choice at random.
         unit : {"subject", "observation"}
             Of the likelihood: random effects integrated out, or given.
+        kind : {"densities", "quantities"}
+            The posteriors, or their means and SDs as the weight changes.
         figsize : (width, height), optional
             Inches.
         title : str, optional
@@ -282,12 +285,11 @@ class DiagnosticVerbs(ChainVerbs):
         """
         from hierlmm.plots.diagnostics import plot_psense
 
-        return plot_psense(
-            self,
+        selection, figure = (
             selection_of(parameters, choose, max_panels, seed),
             figure_of(figsize, title, backend, figure_kwargs),
-            unit,
         )
+        return plot_psense(self, selection, figure, unit, kind)
 
     def plot_khat(
         self,
@@ -327,6 +329,7 @@ class DiagnosticVerbs(ChainVerbs):
         unit: Unit = "subject",
         *,
         statistic: str = "mean",
+        kind: Literal["pit", "interval"] = "pit",
         seed: int | None = 0,
         figsize: Sequence[float] | None = None,
         title: str | None = None,
@@ -354,6 +357,8 @@ class DiagnosticVerbs(ChainVerbs):
         statistic : str
             What T is: ``"mean"`` or ``"sd"`` of the subject's rows, or a random effect's term (``"days"``): that
             coefficient of the subject's own least-squares regression. Of subjects only.
+        kind : {"pit", "interval"}
+            The PIT, or T of every subject over the interval that all others predict for it.
         seed : int, optional
             Of the simulated subjects, and of the choice of 1,000 where there are more.
         figsize : (width, height), optional
@@ -372,4 +377,4 @@ class DiagnosticVerbs(ChainVerbs):
         """
         from hierlmm.plots.diagnostics import plot_loo_pit
 
-        return plot_loo_pit(self, figure_of(figsize, title, backend, figure_kwargs), unit, statistic, seed)
+        return plot_loo_pit(self, figure_of(figsize, title, backend, figure_kwargs), unit, statistic, seed, kind)

@@ -15,12 +15,13 @@ import pandas as pd
 
 from hierlmm.bayes.convergence import MIN_ESS
 from hierlmm.diagnostics.loo import Unit, loo
-from hierlmm.diagnostics.pit import loo_pit
+from hierlmm.diagnostics.pit import loo_pit, pit_tree
 from hierlmm.diagnostics.psense import power_scaling_tree, psense
 from hierlmm.drawing.style import backend_module, grid_shape, resolve_backend
 from hierlmm.errors import FitWarning, NotAvailableError
 from hierlmm.fits.named_draws import named_draws
 from hierlmm.fits.posterior import PosteriorNumbers
+from hierlmm.options import choose
 from hierlmm.plots import verdicts
 from hierlmm.plots.chosen import SEE, Chosen, choose_draws
 
@@ -175,7 +176,7 @@ def plot_prior_posterior(fit: PosteriorNumbers, selection: Selection, figure: Fi
     return canvas.finish(collection, fit, "prior and posterior", chosen.note, verdicts.contraction(*sd))
 
 
-def plot_psense(fit: PosteriorNumbers, selection: Selection, figure: Figure, unit: Unit) -> Any:
+def plot_psense(fit: PosteriorNumbers, selection: Selection, figure: Figure, unit: Unit, kind: str) -> Any:
     """Posteriors with the prior, or the likelihood, counting less and more."""
     found = psense(fit, unit)
     names = choose_draws(fit, **selection).names
@@ -185,6 +186,10 @@ def plot_psense(fit: PosteriorNumbers, selection: Selection, figure: Figure, uni
     tree = power_scaling_tree(fit, unit, names)
     # ArviZ loses the dataset of a single variable.
     tree["posterior"] = tree["posterior"].assign(beside=tree["posterior"]["draws"].isel(parameter=0, drop=True))
+    if kind == "quantities":
+        canvas = Canvas(figure, (9.6, 1.8 + 1.9 * len(names)))
+        collection = canvas.draw("plot_psense_quantities", tree, var_names=["draws"])
+        return canvas.finish(collection, fit, "means and SDs as the weight changes", "", verdicts.scaling(found))
     visuals = {"credible_interval": False, "point_estimate": False}
     collection = canvas.draw("plot_psense_dist", tree, var_names=["draws"], visuals=visuals)
     canvas.legend(collection, "alpha", "weight of the prior (left), of the likelihood (right)")
@@ -214,19 +219,27 @@ def plot_khat(fit: PosteriorNumbers, figure: Figure, unit: Unit) -> Any:
     return canvas.finish(collection, fit, f"Pareto k of each {unit} left out", "", verdicts.khat(found))
 
 
-def plot_loo_pit(fit: PosteriorNumbers, figure: Figure, unit: Unit, statistic: str, seed: int | None) -> Any:
-    """Distribution function of the leave-one-out PIT less that of a uniform distribution."""
+def plot_loo_pit(fit: PosteriorNumbers, figure: Figure, unit: Unit, statistic: str, seed: int | None, kind: str) -> Any:
+    """Distribution function of the leave-one-out PIT less a uniform one, or the intervals that were predicted."""
     import xarray as xr
 
+    choose("kind", kind, ("pit", "interval"))
     found = loo_pit(fit, unit, statistic, seed)
     tree = xr.DataTree.from_dict({"loo_pit": xr.Dataset({"draws": ("unit", found.pit.to_numpy())})})
+    what = {"mean": "mean of a subject's rows", "sd": "SD of a subject's rows", "y": "measurement"}
+    of = what.get(found.statistic, f"{found.statistic} of a subject's own regression")
+    if kind == "interval":
+        canvas = Canvas(figure, (8.0, 4.0))
+        made, _, _ = pit_tree(fit, unit, statistic, np.random.default_rng(seed))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*Pareto.*", category=UserWarning)
+            collection = canvas.draw("plot_loo_interval", made)
+        return canvas.finish(collection, fit, f"{of}, predicted from all others", "", found.verdict)
     canvas = Canvas(figure, (6.4, 4.0))
     visuals: dict[str, Any] = {"title": False, "xlabel": {"text": "LOO-PIT"}, "ylabel": {}, "p_value_text": False}
     collection = canvas.draw(
         "plot_ecdf_pit", tree, group="loo_pit", sample_dims=["unit"], method="pot_c", visuals=visuals
     )
-    what = {"mean": "mean of a subject's rows", "sd": "SD of a subject's rows", "y": "measurement"}
-    of = what.get(found.statistic, f"{found.statistic} of a subject's own regression")
     return canvas.finish(collection, fit, f"LOO-PIT of the {of}", "", found.verdict)
 
 
