@@ -54,7 +54,8 @@ def exact(value: Any, depth: int = 0) -> Any:
         names = [n for n in dir(value) if not n.startswith("_") and n not in INNER]
         asked = {n: ask(lambda n=n: getattr(value, n), depth + 1) for n in names}
         text = repr(value)
-        record = text.startswith(f"{type(value).__name__}(")  # of its fields, also of those that are worked out again
+        # of its fields, also of those that are worked out again; or of its place in memory
+        record = text.startswith(f"{type(value).__name__}(") or " object at 0x" in text
         return {"print": None if record else text, **{n: v for n, v in asked.items() if v is not None}}
     return None  # functions, and what is inside of a result
 
