@@ -16,6 +16,7 @@ from hierlmm.drawing import results
 from hierlmm.drawing.theme import theme
 
 STYLES = ("paper", "lecture", "dark")
+SLOW = [pytest.param("paper", marks=pytest.mark.slow), "lecture", "dark"]  # a paper's letters are the smallest
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +79,7 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
     }
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", SLOW)
 def test_nothing_is_cut_or_meets_and_marks_are_inside(style, drawings):
     wrong = {}
     with hl.style(style):
