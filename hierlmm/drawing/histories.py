@@ -26,7 +26,7 @@ MOST = 12
 def plot_time_varying(
     found: Any,
     *,
-    column: str | None = None,
+    variable: str | None = None,
     subjects: int | Sequence[Any] | None = None,
     **figure: Unpack[Figure],
 ) -> Any:
@@ -39,7 +39,7 @@ def plot_time_varying(
     Parameters
     ----------
     found : TimeVarying
-    column : str, optional
+    variable : str, optional
         One of the new columns; the first whose history is numbers by default.
     subjects : int or sequence, optional
         How many, evenly spaced among those with many measurements, or their labels; 4 by default.
@@ -54,7 +54,7 @@ def plot_time_varying(
     SpecificationError
         If there is no such column or subject, or the covariate is no number.
     """
-    name = _column(found, column)
+    name = _column(found, variable)
     rule = found.rules[name]
     chosen = _subjects(found, rule.variable, subjects)
     courses = {str(label): _course(found, name, label) for label in chosen}
@@ -198,12 +198,12 @@ def _column(found: Any, column: str | None) -> str:
     if column is None and numbers:
         return numbers[0]
     if column not in rules:
-        received = f"column={column!r}"
+        received = f"variable={column!r}"
         reason = f"no new column has this name.{closest(str(column), list(rules))}"
         raise SpecificationError(received, reason, f"use one of {', '.join(map(repr, rules))}", SEE)
     if column not in numbers:
         reason = f"its covariate {rules[column].variable!r} holds labels, which have no height"
-        raise SpecificationError(f"column={column!r}", reason, "draw a column that is made of numbers", SEE)
+        raise SpecificationError(f"variable={column!r}", reason, "draw a column that is made of numbers", SEE)
     return str(column)
 
 

@@ -42,6 +42,7 @@ class MarginalNumbers(_WithoutEffects, LikelihoodNumbers):
     lacks: ClassVar[Mapping[str, Lack]] = both(LIKELIHOOD, NO_EFFECTS)
 
 
+@checked
 class MarginalPosteriorNumbers(_WithoutEffects, PosteriorNumbers):
     """Posterior draws of a marginal model."""
 

@@ -71,7 +71,7 @@ class Heterogeneity(Result):
     notes: tuple[str, ...]
     table: pd.DataFrame
 
-    plot = as_verb(plot_heterogeneity)
+    plot = as_verb(plot_heterogeneity, name="plot")
 
     def _page(self) -> Page:
         table = self.table

@@ -70,7 +70,7 @@ class TimeVarying(Result):
     subject: str
     time: str
 
-    plot = as_verb(plot_time_varying, "column")
+    plot = as_verb(plot_time_varying, "variable", name="plot")
 
     @property
     def frame(self) -> pd.DataFrame:

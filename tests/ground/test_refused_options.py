@@ -79,7 +79,7 @@ def test_arguments_of_the_other_kind_of_model_are_named(dental):
         hl.TwoLevelModel("distance ~ time", correlation=hl.AR1(), **data)
     with pytest.raises(SpecificationError, match="use residual_variance"):
         hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental, variance=hl.VarIdent("sex"))
-    with pytest.raises(TypeError, match="unexpected keyword argument 'corelation'"):
+    with pytest.raises(TypeError, match="Did you mean 'correlation'"):
         hl.MarginalModel("distance ~ time", corelation=hl.AR1(), **data)
 
 
