@@ -354,3 +354,21 @@ def test_pit_of_a_spread_and_of_rows(sleep_nuts):
     assert "LOO-PIT of the mean of a subject's rows" in said
     assert f"p = {loo_pit(sleep_nuts).p:.2f}" in said
     assert isinstance(spread.table, pd.DataFrame) and "p = " in repr(spread)
+
+
+def test_intervals_that_the_others_predict_and_means_as_the_weight_changes(sleep_nuts):
+    intervals = sleep_nuts.plot_loo_pit(kind="interval", backend="none")
+    assert {d for v in intervals.data.data_vars.values() for d in v.dims} & {"unit"}
+    said = title_of(sleep_nuts.plot_psense("sd", kind="quantities"))
+    assert "means and SDs as the weight changes" in said
+    with pytest.raises(hl.SpecificationError, match="kind='ecdf'"):
+        sleep_nuts.plot_loo_pit(kind="ecdf")
+
+
+def test_a_smaller_tree_for_arviz(sleep_nuts):
+    tree = sleep_nuts.extend("prior", draws=50).for_arviz(["sd", "b[308, days]"])
+    assert tree["posterior"]["parameter"].to_numpy().tolist() == ["sd(Intercept)", "sd(days)", "b[308, days]"]
+    np.testing.assert_array_equal(tree["posterior"]["draws"][..., 2], sleep_nuts.draws("b")[:, :, 0, 1])
+    assert tree["prior"]["parameter"].to_numpy().tolist() == ["sd(Intercept)", "sd(days)"]
+    assert tree["log_likelihood"]["reaction"].dims == ("chain", "draw", "subject")
+    assert {"sample_stats", "log_prior", "observed_data"} <= set(tree.children)
