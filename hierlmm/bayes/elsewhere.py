@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.bambi import draws_of_bambi
 from hierlmm.bayes.explicit import draws_of_model
@@ -18,7 +16,7 @@ from hierlmm.bayes.explicit_residual import residual_draws, sd_name
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.route import prior_conflicts, refuse_fitted_values
-from hierlmm.bayes.tree import corr_pairs, matrices, model_coords
+from hierlmm.bayes.tree import aligned, corr_pairs, matrices
 from hierlmm.design.design import Design
 from hierlmm.design.questions import row_order_messages
 from hierlmm.errors import ArgumentError, DataError
@@ -56,7 +54,9 @@ def record_of_tree(design: Design, priors: ResolvedPriors, tree: Any) -> Posteri
         draws, formula = _of_model(lambda: draws_of_bambi(design, priors, posterior), posterior)
         told = {"estimator": "Bambi", "bambi_formula": formula, **_told(attrs, posterior, "non-centred")}
         return posterior_record(design, priors, draws, statistics, told)
-    draws, residual = _of_model(lambda: _draws(design, priors, tree, _aligned(design, posterior)), posterior)
+    draws, residual = _of_model(
+        lambda: _draws(design, priors, tree, aligned(design, posterior, "from_datatree")), posterior
+    )
     groups = {name: node.to_dataset() for name, node in tree.children.items() if own and name not in MADE}
     centred = any(name in posterior for name in ("random_coef", "random_coef_centered")) or (
         bool(design.term) and "z" not in posterior
@@ -85,32 +85,9 @@ def _of_model(make: Any, posterior: Any) -> Any:
     except (ValueError, IndexError, TypeError) as error:
         reason = f"its variables have other shapes than those of the model: {error}"
     received = f"from_datatree with a posterior of {shorten(map(str, posterior.data_vars))}"
-    remedy = "pass the model that was sampled, and a tree with all its free variables (do not leave out var_names)"
+    remedy = "pass the model that was sampled, and a tree with all its free variables (do not leave out var_names); "
+    remedy += "of model.to_pymc(marginalized=True) use hl.recover(model, tree)"
     raise DataError(received, reason, remedy, SEE)
-
-
-def _aligned(design: Design, posterior: Any) -> dict[str, FloatArray]:
-    """Draws by name, (chain, draw, ...), in the order of the model's coefficients, terms and subjects.
-
-    Raises
-    ------
-    DataError
-        If the tree has other ones.
-    """
-    found = posterior.transpose("chain", "draw", ...)
-    for dim, labels in model_coords(design).items():
-        if dim not in found.coords or dim == "obs":
-            continue
-        own = [str(v) for v in found[dim].to_numpy()]
-        wanted = [str(v) for v in labels]
-        if sorted(own) != sorted(wanted):
-            received = f"from_datatree with a posterior whose {dim} is {shorten(own)}"
-            reason = f"in the model it is {shorten(wanted)}"
-            raise DataError(received, reason, "pass the model that was sampled", SEE)
-        if own != wanted:
-            found = found.isel({dim: [own.index(label) for label in wanted]})
-    # sums depend on the order in memory to the last digit: it is that of our own draws
-    return {str(name): np.ascontiguousarray(values.to_numpy()) for name, values in found.data_vars.items()}
 
 
 def _draws(

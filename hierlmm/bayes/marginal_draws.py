@@ -23,7 +23,7 @@ from hierlmm.bayes.posterior import Collapsed
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.sample_collapsed import kept_effects
-from hierlmm.bayes.tree import corr_pairs
+from hierlmm.bayes.tree import aligned, corr_pairs
 from hierlmm.design.design import Design
 from hierlmm.errors import DataError, SpecificationError
 
@@ -60,7 +60,9 @@ def sample_marginalized(
     tree = run(compiled, chosen)
     sampled = time.perf_counter()
     kept = kept_effects(design, chosen.chains * chosen.draws, random_effects)
-    draws, groups = _recovered(design, priors, _values(tree["posterior"]), chosen.seed, kept)
+    draws, groups = _recovered(
+        design, priors, aligned(design, tree["posterior"].to_dataset(), "fit"), chosen.seed, kept
+    )
     attrs = {
         "estimator": "NUTS",
         "sampler": "collapsed",
@@ -93,7 +95,7 @@ def recovered_record(
         reason = "draws are read from its group 'posterior'"
         received = f"a trace of type {type(trace).__name__}"
         raise SpecificationError(received, reason, "give what pm.sample() or nutpie.sample() returned", SEE)
-    values = _values(trace["posterior"])
+    values = aligned(design, trace["posterior"].to_dataset(), "recover")
     size = trace["posterior"].sizes["chain"] * trace["posterior"].sizes["draw"]
     random_effects = kept_effects(design, size, random_effects)
     draws, groups = _recovered(design, priors, values, seed, random_effects)
@@ -101,11 +103,6 @@ def recovered_record(
     own = {k: v for k, v in trace["posterior"].attrs.items() if k in ("sampling_time", "tuning_steps")}
     attrs = {"estimator": "NUTS", "sampler": "collapsed", "route": "recovered", "random_effects": random_effects, **own}
     return posterior_record(design, priors, draws, statistics, attrs, groups=groups)
-
-
-def _values(posterior: Any) -> dict[str, FloatArray]:
-    found = posterior.to_dataset().transpose("chain", "draw", ...)
-    return {str(name): values.to_numpy() for name, values in found.data_vars.items()}
 
 
 def _recovered(

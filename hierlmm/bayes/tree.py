@@ -16,6 +16,8 @@ import pandas as pd
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
+from hierlmm.errors import DataError
+from hierlmm.frames import shorten
 from hierlmm.likelihood.residual_rows import residual_names, residual_rows
 
 DIMS: dict[str, tuple[str, ...]] = {
@@ -68,6 +70,35 @@ def model_coords(design: Design) -> dict[str, Any]:
         "subject": design.subjects.to_numpy(),
         "obs": np.arange(design.n_obs),
     }
+
+
+def aligned(design: Design, posterior: Any, caller: str) -> dict[str, FloatArray]:
+    """Draws by name, (chain, draw, ...), in the order of the model's coefficients, terms and subjects.
+
+    Raises
+    ------
+    DataError
+        If the tree has other ones.
+    """
+    found = posterior.transpose("chain", "draw", ...)
+    for dim, labels in model_coords(design).items():
+        if dim not in found.coords or dim == "obs":
+            continue
+        own = [str(v) for v in found[dim].to_numpy()]
+        wanted = [str(v) for v in labels]
+        if sorted(own) != sorted(wanted):
+            received = f"{caller} with a posterior whose {dim} is {shorten(own)}"
+            reason = f"in the model it is {shorten(wanted)}"
+            raise DataError(
+                received,
+                reason,
+                "pass the model that was sampled",
+                "docs, page 'Saving fits', section 'A posterior from elsewhere'",
+            )
+        if own != wanted:
+            found = found.isel({dim: [own.index(label) for label in wanted]})
+    # sums depend on the order in memory to the last digit: it is that of our own draws
+    return {str(name): np.ascontiguousarray(values.to_numpy()) for name, values in found.data_vars.items()}
 
 
 def dataset(design: Design, draws: Mapping[str, FloatArray]) -> Any:

@@ -79,6 +79,16 @@ def test_residual_parameters(thirty, q):
         hl.recover(model, trace_of(sampled, *names))
 
 
+def test_labels_decide_what_belongs_where(dental_slopes, sampled):
+    trace = trace_of(sampled, "beta", "sd_b", "corr_b", "sigma")
+    turned = trace.isel(term=[1, 0], coef=[3, 1, 2, 0])
+    one, other = (hl.recover(dental_slopes, t, seed=1) for t in (trace, turned))
+    for name in ("beta", "D", "b"):
+        np.testing.assert_array_equal(one.draws(name), other.draws(name))
+    with pytest.raises(DataError, match="recover with a posterior whose term is"):
+        hl.recover(dental_slopes, trace.assign_coords(term=["Intercept", "age"]))
+
+
 def test_what_a_trace_lacks(dental, dental_slopes, sampled):
     with pytest.raises(DataError, match="'sigma' is not among them"):
         hl.recover(dental_slopes, trace_of(sampled, "sd_b", "corr_b"))
