@@ -82,7 +82,7 @@ def aligned(design: Design, posterior: Any, caller: str) -> dict[str, FloatArray
     """
     found = posterior.transpose("chain", "draw", ...)
     for dim, labels in model_coords(design).items():
-        if dim not in found.coords or dim == "obs":
+        if dim not in found.indexes or dim == "obs":
             continue
         own = [str(v) for v in found[dim].to_numpy()]
         wanted = [str(v) for v in labels]

@@ -86,7 +86,8 @@ def test_labels_decide_what_belongs_where(dental_slopes, sampled):
     for name in ("beta", "D", "b"):
         np.testing.assert_array_equal(one.draws(name), other.draws(name))
     with pytest.raises(DataError, match="recover with a posterior whose term is"):
-        hl.recover(dental_slopes, trace.assign_coords(term=["Intercept", "age"]))
+        other = trace["posterior"].to_dataset().assign_coords(term=["Intercept", "age"])
+        hl.recover(dental_slopes, xr.DataTree.from_dict({"posterior": other}))
 
 
 def test_what_a_trace_lacks(dental, dental_slopes, sampled):
