@@ -189,6 +189,7 @@ def plot_psense(fit: PosteriorNumbers, selection: Selection, figure: Figure, uni
     if kind == "quantities":
         canvas = Canvas(figure, (9.6, 1.8 + 1.9 * len(names)))
         collection = canvas.draw("plot_psense_quantities", tree, var_names=["draws"])
+        canvas.legend(collection, "component_group")
         return canvas.finish(collection, fit, "means and SDs as the weight changes", "", verdicts.scaling(found))
     visuals = {"credible_interval": False, "point_estimate": False}
     collection = canvas.draw("plot_psense_dist", tree, var_names=["draws"], visuals=visuals)
@@ -233,7 +234,8 @@ def plot_loo_pit(fit: PosteriorNumbers, figure: Figure, unit: Unit, statistic: s
         made, _, _ = pit_tree(fit, unit, statistic, np.random.default_rng(seed))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Pareto.*", category=UserWarning)
-            collection = canvas.draw("plot_loo_interval", made)
+            look = {"xlabel": {"text": f"{unit}, in the order of the data"}}
+            collection = canvas.draw("plot_loo_interval", made, visuals=look)
         return canvas.finish(collection, fit, f"{of}, predicted from all others", "", found.verdict)
     canvas = Canvas(figure, (6.4, 4.0))
     visuals: dict[str, Any] = {"title": False, "xlabel": {"text": "LOO-PIT"}, "ylabel": {}, "p_value_text": False}
