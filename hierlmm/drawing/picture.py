@@ -46,7 +46,8 @@ class _Shown:
         return f'<iframe srcdoc="{html.escape(page)}" {look}></iframe>'
 
     def __repr__(self) -> str:
-        n = self._viz_dt["plot"].size  # type: ignore[attr-defined]
+        found = self._viz_dt["plot"]  # type: ignore[attr-defined]  # one array of panels, or an array for each variable
+        n = sum(v.size for v in found.data_vars.values()) if hasattr(found, "data_vars") else found.size
         return f"<{type(self).__name__} of {n} panel{'' if n == 1 else 's'} by {self.backend}: .savefig(path), .show()>"
 
     def savefig(self, filename: Any, **options: Any) -> None:
