@@ -161,7 +161,7 @@ class PosteriorFit(BesideGEE, DiagnosticVerbs, PredictiveVerbs):
         --------
         >>> import hierlmm as hl
         >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (days | subject)", hl.load_dataset("sleepstudy"))
-        >>> fit = model.fit(draws=200, tune=200, chains=2, seed=1).extend("prior")
+        >>> fit = model.fit(seed=1, progressbar=False).extend("prior")
         >>> sorted(fit.datatree["prior"].data_vars)
         ['b', 'beta', 'corr_b', 'icc', 'sd_b', 'sigma']
         """

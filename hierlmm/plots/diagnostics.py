@@ -128,7 +128,7 @@ def plot_pair(fit: PosteriorNumbers, parameters: str | Sequence[str] | None, sub
         names = ["sd", "corr", "residual", "sigma"]
         if term and "b" in fit.datatree["posterior"]:
             own = _subject(fit, subject)
-            note = f"b: of subject {own}" + ("" if subject is not None else ", who has the fewest rows")
+            note = f"b: of subject {own}" + ("" if subject is not None else "; nobody has fewer rows")
             names += [f"b[{own}, {t}]" for t in term]
         elif subject is not None:
             fit.need_effects("plot_pair(subject=...)", draws=True)
