@@ -82,9 +82,9 @@ class DiagnosticVerbs(ChainVerbs):
         --------
         >>> import hierlmm as hl
         >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (days | subject)", hl.load_dataset("sleepstudy"))
-        >>> fit = model.fit(draws=500, tune=500, chains=2, seed=1)
+        >>> fit = model.fit(seed=1, progressbar=False)
         >>> list(fit.psense().table.columns)
-        ['prior', 'likelihood', 'diagnosis']
+        ['prior', 'likelihood', 'shift', 'diagnosis']
         """
         from hierlmm.diagnostics.psense import psense
 
