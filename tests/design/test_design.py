@@ -375,7 +375,7 @@ def test_new_rows_must_be_complete_and_known():
     design = design_of("sex * C(t) + log(size) + x")
     for change, fragment in [
         ({"sex": "X"}, "this level of 'sex' was not in the data that the model was fitted to"),
-        ({"x": np.nan}, "1 of 1 rows are incomplete"),
+        ({"x": np.nan}, "1 of 1 rows is incomplete"),
         ({"x": "high"}, "the model was fitted to numbers in this column"),
         ({"x": np.inf}, "'x' has no finite value there"),
         ({"size": 0.0}, "'log(size)' has no finite value there"),
