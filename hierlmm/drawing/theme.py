@@ -208,7 +208,7 @@ class style:
 
 def _settings(name: str, given: dict[str, Any]) -> dict[str, Any]:
     """Settings of matplotlib for a style, and those that were given by name."""
-    from matplotlib import cycler
+    from matplotlib.rcsetup import cycler
 
     known = {key.replace(".", "_"): key for key in matplotlib_settings(default=True)}
     for key in given:
