@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.design import Design
-from hierlmm.errors import DataError, warn
+from hierlmm.errors import DataError, NotAvailableError, warn
 from hierlmm.gee.estimate import GEEEstimate, Scale, describe_estimate, estimate_gee
 from hierlmm.options import checked, choose
 
@@ -51,6 +51,10 @@ def fit_gee(
     Of the design only ``y``, ``X``, ``offset``, ``coef``, ``subject_index``, ``subjects`` and ``frame`` are used.
     """
     choose("se", se, get_args(StandardError))
+    if not design.coef:
+        received, reason = "GEE of a model without fixed effects", "its estimating equations are those of coefficients"
+        remedy = "add a mean to the model ('y ~ 1 + ...'), or use fit_reml(), fit_ml() or fit()"
+        raise NotAvailableError(received, reason, remedy, SEE)
     times, name = _times(design, time)
     options: dict[str, Any] = {"ar_pairs": ar_pairs, "max_iterations": max_iterations}
     estimate = estimate_gee(design, times, correlation=correlation, scale=scale, **options)

@@ -211,3 +211,9 @@ def test_a_comparison_speaks_of_random_effects_where_the_model_has_some(dental):
     without = hl.MarginalModel(mean, correlation=hl.AR1("time"), subject="subject", data=dental).compare("reml", "gee")
     assert "the random effects are not estimated" in " ".join(str(with_effects).split())
     assert "random effects" not in " ".join(str(without).split())
+
+
+def test_without_fixed_effects_there_are_no_equations(dental):
+    model = hl.TwoLevelModel.from_formula("distance ~ 0 + (1 | subject)", dental)
+    with pytest.raises(NotAvailableError, match="without fixed effects"):
+        model.fit_gee()
