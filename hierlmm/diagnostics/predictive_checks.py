@@ -9,7 +9,7 @@ conservative: the more the fit follows T, the closer to 0.5 it stays. What is ca
 
 which for fixed true parameters holds in large samples (sampled posterior p-value, Gosselin 2011). One draw is noisy,
 so z is averaged over K draws. Their spread is known from the draws themselves, by the law of total variance: with
-ρ = Var(z | y), Var(z̄) = 1 - ρ + ρ/K, and
+``ρ = Var(z | y)``, ``Var(z̄) = 1 - ρ + ρ/K``, and
 
     p = 2 Φ(-|z̄| / sqrt(1 - ρ + ρ/K))
 
@@ -21,7 +21,7 @@ D(y, θ) = T(y), but at ``"mixed"``, where the replications depend on y, D(y, θ
 replications, of y and of every y* alike.
 
 The PIT values of the rows at θ~, u_ij = P(y_rep,ij ≤ y_ij | θ~), are uniform, but dependent within subjects, so that
-bands for independent values do not hold. Their check is the discrepancy D = max_t |F(t) - t| / s(t), F the share of
+bands for independent values do not hold. Their check is the discrepancy ``D = max_t |F(t) - t| / s(t)``, F the share of
 values up to t and s(t) its SD over simulated data sets. How D changes over the draws is far from normal, so its
 p-value is that of one draw (K = 1, large values only). The band ±q s(t), q a quantile of D over simulated data sets,
 contains the whole curve of each draw with the stated probability.

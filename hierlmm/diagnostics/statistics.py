@@ -2,10 +2,12 @@
 
 With e the residuals of least squares on X, and e~ what is left of them after every subject's own least squares on Z_i:
 
-    sd_within   sqrt(Σ_ij (y_ij - ȳ_i)² / (N - J))                 lag1      Σ e~_ij e~_i,j+1 / Σ e~_ij²
-    sd_between  SD of the subjects' means ȳ_i                      skewness  Σ e³ / N / (Σ e² / N)^(3/2)
-    sd_slope    SD of the subjects' own slopes along time,         maximum   max y_ij
-                weighted by Σ_j (t_ij - t̄_i)²
+    sd_within   sqrt(Σ_ij (y_ij - ȳ_i)² / (N - J))
+    sd_between  SD of the subjects' means ȳ_i
+    sd_slope    SD of the subjects' own slopes along time, weighted by Σ_j (t_ij - t̄_i)²
+    lag1        Σ e~_ij e~_i,j+1 / Σ e~_ij²
+    skewness    Σ e³ / N / (Σ e² / N)^(3/2)
+    maximum     max y_ij
 
 ``lag1`` is no estimate of the residual correlation (residuals from subjects' own lines correlate negatively); its
 replications have the same bias, so it can be compared with them.
