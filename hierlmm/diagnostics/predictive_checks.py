@@ -11,7 +11,7 @@ which for fixed true parameters holds in large samples (sampled posterior p-valu
 so z is averaged over K draws. Their spread is known from the draws themselves, by the law of total variance: with
 ``ρ = Var(z | y)``, ``Var(z̄) = 1 - ρ + ρ/K``, and
 
-    p = 2 Φ(-|z̄| / sqrt(1 - ρ + ρ/K))
+    ``p = 2 Φ(-|z̄| / sqrt(1 - ρ + ρ/K))``
 
 ρ, the share of the statistic's variation that the posterior follows, is reported as ``absorbed``. Where it is large,
 1 - ρ is not known well enough, and one draw (K = 1) is used, which needs no ρ.
