@@ -343,8 +343,8 @@ class DiagnosticVerbs(ChainVerbs):
 
             ``PIT_i = P(T(y_i*) ≤ T(y_i) | y_-i)``
 
-        with ``y_i* ~ N(X_i β, Z_i D Z_i' + Σ_i)``, and β, D, Σ from the posterior without subject i (importance sampling
-        with the marginal likelihood of the subject). It is uniform where the model is true, for any T that is a
+        with ``y_i* ~ N(X_i β, Z_i D Z_i' + Σ_i)``, and β, D, Σ from the posterior without subject i (importance
+        sampling with the subject's marginal likelihood). It is uniform where the model is true, for any T that is a
         function of the data (Gelfand, Dey & Chang 1992). Drawn is its distribution function less that of a uniform
         distribution: above zero left and below it right where subjects spread more widely than the model expects, the
         other way round where less. A check with draws given the subjects' own random effects is not uniform (docs,
