@@ -95,13 +95,16 @@ def dense_density(design, priors, residual=None):
     return of
 
 
-@pytest.mark.parametrize("given", [False, True])
-@pytest.mark.parametrize("case", [c for c in CASES if "=" not in c and "(" not in c])
+WITHOUT_BETA = "nothing fixed"
+
+
+@pytest.mark.parametrize(
+    ("case", "given"),
+    [(c, g) for c in CASES if "=" not in c and "(" not in c for g in (False, True) if not (g and c == WITHOUT_BETA)],
+)
 def test_likelihood_and_gradient_are_those_of_the_definition(irregular, case, given):
     """At full, singular and vanishing factors of D, lower triangular or not."""
     design, priors = make(irregular, case)
-    if given and not design.coef:
-        pytest.skip("there is no β")
     evaluate = as_function(MarginalLogp(design, priors), given)
     dense = dense_density(design, priors)
     rng, q, p = np.random.default_rng(3), len(design.term), len(design.coef)
@@ -293,7 +296,7 @@ def test_there_are_no_second_derivatives(irregular):
     design, _ = make(irregular, "intercept")
     sigma = pt.dscalar()
     slope = pt.grad(marginal_logp(design)(sigma, [1.0]), sigma)
-    with pytest.raises((NullTypeGradError, NotImplementedError, TypeError)):
+    with pytest.raises(NullTypeGradError, match="first derivatives only"):
         pt.grad(slope, sigma)
 
 
