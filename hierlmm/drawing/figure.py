@@ -37,6 +37,8 @@ figure_kwargs : mapping, optional
     More options of the backend's figure, passed to ArviZ."""
 KINDS = {"ax": "Any", "figsize": "Sequence[float] | None", "title": "str | None", "backend": "str | None"}
 KINDS["figure_kwargs"] = "Mapping[str, Any] | None"
+PLACE, NAMED = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+SHARED = [inspect.Parameter(name, NAMED, default=None, annotation=kind) for name, kind in KINDS.items()]
 
 
 def pictured[F: Callable[..., Any]](plot: F) -> F:
@@ -44,22 +46,23 @@ def pictured[F: Callable[..., Any]](plot: F) -> F:
 
     Type checkers know them from ``**figure: Unpack[Figure]``.
     """
+    return written_out(plot, (), plot.__doc__ or "")
+
+
+def written_out[F: Callable[..., Any]](plot: F, more: Sequence[inspect.Parameter], doc: str) -> F:
+    """`pictured` with more arguments, which the plot gets with their defaults; ``doc`` explains them."""
     signature = inspect.signature(plot)
     *own, last = signature.parameters.values()
-    more = [p for p in own if p.kind is p.VAR_KEYWORD]
-    shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, kind in KINDS.items()
-    ]
-    if last.kind is not last.VAR_KEYWORD or more:
+    if last.kind is not last.VAR_KEYWORD:
         raise TypeError(f"{plot.__name__} takes no **figure")
+    defaults = {p.name: p.default for p in more}
 
     @wraps(plot)
     def wrapper(*args: Any, **named: Any) -> Any:
-        return plot(*args, **named)
+        return plot(*args, **(defaults | named))
 
-    wrapper.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
-    wrapper.__doc__ = _documented(plot.__doc__ or "")
+    wrapper.__signature__ = signature.replace(parameters=[*own, *more, *SHARED])  # type: ignore[attr-defined]
+    wrapper.__doc__ = _documented(doc)
     return wrapper  # type: ignore[return-value]
 
 
@@ -91,11 +94,10 @@ def as_verb[F: Callable[..., Any]](
         asked = [named.pop(name, None) for name in more]
         return plot(chosen(self, *asked) if chosen else self, **named)
 
-    place = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    own = [inspect.Parameter("self", place)]
-    own += [inspect.Parameter(name, place, default=None, annotation="str | None") for name in more]
+    own = [inspect.Parameter("self", PLACE)]
+    own += [inspect.Parameter(name, PLACE, default=None, annotation="str | None") for name in more]
     by_name = {p.name: p for p in others}
-    own += [by_name.pop(name).replace(kind=place) for name in leading]
+    own += [by_name.pop(name).replace(kind=PLACE) for name in leading]
     method.__signature__ = inspect.Signature([*own, *by_name.values()])  # type: ignore[attr-defined]
     entry = rf"^[*]*{re.escape(first.name)}(?: :.*)?\n(?:    .*\n)*"
     doc = inspect.cleandoc(plot.__doc__ or "")
@@ -115,8 +117,13 @@ def _documented(doc: str) -> str:
     return f"{head}{mark}{own}\n{PARAMETERS}{end}{rest}"
 
 
-def check_figure(figure: Figure, backend: str, n_panels: int) -> None:
+ONE_PANEL = "choose what makes one panel (parameters=, terms=, by=[], subjects=[...], at=...)"
+
+
+def check_figure(figure: Figure, backend: str, n_panels: int, one: str = ONE_PANEL) -> None:
     """Refuse what cannot be honoured: axes for several panels or of another backend, no size.
+
+    ``one`` says how to ask for one panel; empty where nothing makes one.
 
     Raises
     ------
@@ -142,12 +149,11 @@ def check_figure(figure: Figure, backend: str, n_panels: int) -> None:
         raise SpecificationError(received, reason, f"leave {given[0]} out, and give it to plt.subplots()", SEE)
     if n_panels > 1:
         received, reason = f"ax= for a picture of {n_panels} panels", "axes hold one panel"
-        remedy = "leave ax out, or choose what makes one panel (parameters=, terms=, by=[], subjects=[...], at=...)"
-        raise SpecificationError(received, reason, remedy, SEE)
+        raise SpecificationError(received, reason, ", or ".join(filter(None, ("leave ax out", one))), SEE)
 
 
-def figure_options(backend: str, size: Sequence[float], figure: Figure, sharex: bool, sharey: bool) -> dict[str, Any]:
-    """Options of the backend's figure."""
+def figure_options(backend: str, size: Sequence[float], figure: Figure, **more: Any) -> dict[str, Any]:
+    """Options of the backend's figure, which has this size in inches unless the user gave another."""
     given_size = figure.get("figsize")
     size = size if given_size is None else [float(v) for v in given_size]
     options: dict[str, Any] = {"figsize": (size[0] * DPI, size[1] * DPI), "figsize_units": "dots"}
@@ -157,10 +163,10 @@ def figure_options(backend: str, size: Sequence[float], figure: Figure, sharex: 
     given = dict(figure.get("figure_kwargs") or {})
     if "figsize" in given and backend != "matplotlib":
         given.setdefault("figsize_units", "inches")
-    options |= {"sharex": sharex, "sharey": sharey} | given
+    options |= more | given
     if backend != "matplotlib" and options["figsize_units"] == "inches":
         options |= {"figsize": tuple(DPI * v for v in options["figsize"]), "figsize_units": "dots"}
     return options
 
 
-__all__ = ["Figure", "Unpack", "check_figure", "figure_options", "pictured"]
+__all__ = ["Figure", "Unpack", "check_figure", "figure_options", "pictured", "written_out"]

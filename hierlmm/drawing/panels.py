@@ -111,7 +111,7 @@ class Panels:
         if looks:
             looks["aes"] = {key: [own] for key, (own, _) in aesthetics.items()}
         inches = size.size(rows, columns) if isinstance(size, each) else (growth() * size[0], growth() * size[1])
-        options = figure_options(self.backend, inches, figure, sharex, sharey)
+        options = figure_options(self.backend, inches, figure, sharex=sharex, sharey=sharey)
         given = figure.get("ax") is not None
         self.collection: Any = self._on_axes(data, looks) if given else self._wrap(data, columns, options, looks)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from hierlmm.diagnostics.loo import Unit
-from hierlmm.fit.chains import ChainVerbs, figure_of, selection_of
+from hierlmm.drawing.figure import as_verb
+from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.options import checked
+from hierlmm.plots import chains, diagnostics
 from hierlmm.plots.chosen import Choice
 
 if TYPE_CHECKING:
@@ -15,8 +17,21 @@ if TYPE_CHECKING:
 
 
 @checked
-class DiagnosticVerbs(ChainVerbs):
+class DiagnosticVerbs(PosteriorNumbers):
     """Pictures of ArviZ with the right variables, sizes and labels, and whether anything is wrong in the title."""
+
+    plot_trace = as_verb(chains.plot_trace, "parameters")
+    plot_rank = as_verb(chains.plot_rank, "parameters")
+    plot_autocorr = as_verb(chains.plot_autocorr, "parameters")
+    plot_ess = as_verb(chains.plot_ess, "parameters")
+    plot_mcse = as_verb(chains.plot_mcse, "parameters")
+    plot_energy = as_verb(chains.plot_energy)
+    plot_pair = as_verb(chains.plot_pair, "parameters")
+    plot_prior_posterior = as_verb(diagnostics.plot_prior_posterior, "parameters")
+    plot_psense = as_verb(diagnostics.plot_psense, "parameters")
+    plot_khat = as_verb(diagnostics.plot_khat, "unit")
+    plot_loo_pit = as_verb(diagnostics.plot_loo_pit, "unit")
+    plot_diagnostics = as_verb(chains.plot_diagnostics, "parameters")
 
     @property
     def labeller(self) -> Any:
@@ -50,9 +65,11 @@ class DiagnosticVerbs(ChainVerbs):
             parameter); ``log_likelihood`` by subject, random effects integrated out; all other groups of the fit's own
             tree as they are.
         """
-        from hierlmm.plots.chosen import tree_for_arviz
+        from hierlmm.plots.chosen import choose_draws, tree_for_arviz
 
-        return tree_for_arviz(self, selection_of(parameters, choose, max_panels, seed))
+        return tree_for_arviz(
+            self, choose_draws(self, parameters, {"choose": choose, "max_panels": max_panels, "seed": seed})
+        )
 
     def psense(self, unit: Unit = "subject") -> PowerScaling:
         """How much the posterior changes when the prior, or the likelihood, counts a little more or less.
@@ -89,292 +106,3 @@ class DiagnosticVerbs(ChainVerbs):
         from hierlmm.diagnostics.psense import psense
 
         return psense(self, unit)
-
-    def plot_energy(
-        self,
-        *,
-        figsize: Sequence[float] | None = None,
-        title: str | None = None,
-        backend: str | None = None,
-        figure_kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Energy of the draws and of their steps, with E-BFMI of every chain.
-
-        Where steps change the energy less than the draws spread, the sampler moves too slowly through the tails
-        (Betancourt 2016).
-
-        Parameters
-        ----------
-        figsize : (width, height), optional
-            Inches.
-        title : str, optional
-            In place of the one with the verdict.
-        backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-            ArviZ's default otherwise.
-        figure_kwargs : mapping, optional
-            Passed to ArviZ.
-
-        Returns
-        -------
-        Picture
-
-        Raises
-        ------
-        NotAvailableError
-            If the fit has no statistics of a sampler.
-        """
-        from hierlmm.plots.diagnostics import plot_energy
-
-        return plot_energy(self, figure_of(figsize, title, backend, figure_kwargs))
-
-    def plot_pair(
-        self,
-        parameters: str | Sequence[str] | None = None,
-        *,
-        subject: Any = None,
-        figsize: Sequence[float] | None = None,
-        title: str | None = None,
-        backend: str | None = None,
-        figure_kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Pairs of draws, with divergences marked.
-
-        By default the standard deviations, correlations, residual parameters and σ, and the random effects of one
-        subject: where draws of b fan out as their standard deviation grows, and divergences gather at its tip, the
-        sampler may miss the region near zero (the funnel). At most eight parameters, those with the largest R-hat.
-
-        Parameters
-        ----------
-        parameters : str or sequence of str, optional
-            Names (``"sd(Intercept)"``, ``"b[308, days]"``) or kinds (``"fixed"``, ``"sd"``, ``"corr"``, ``"residual"``,
-            ``"sigma"``).
-        subject : label, optional
-            Whose random effects are drawn; by default those of the subject who has the fewest rows.
-        figsize : (width, height), optional
-            Inches.
-        title : str, optional
-            In place of the one with the verdict.
-        backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-            ArviZ's default otherwise.
-        figure_kwargs : mapping, optional
-            Passed to ArviZ.
-
-        Returns
-        -------
-        Picture
-            Visuals ``scatter`` and ``divergence`` over pairs of ``parameter``.
-
-        Raises
-        ------
-        NotAvailableError
-            If random effects are asked for, and the fit kept no draws of them.
-        """
-        from hierlmm.plots.diagnostics import plot_pair
-
-        return plot_pair(self, parameters, subject, figure_of(figsize, title, backend, figure_kwargs))
-
-    def plot_prior_posterior(
-        self,
-        parameters: str | Sequence[str] | None = None,
-        *,
-        choose: Choice = "worst",
-        max_panels: int = 12,
-        seed: int | None = 0,
-        draws: int = 2000,
-        figsize: Sequence[float] | None = None,
-        title: str | None = None,
-        backend: str | None = None,
-        figure_kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Densities of prior and posterior, with what the data leave of the prior's SD in the title.
-
-        Parameters
-        ----------
-        parameters : str or sequence of str, optional
-            Names (``"sd(Intercept)"``, ``"b[308, days]"``) or kinds (``"fixed"``, ``"sd"``, ``"corr"``, ``"residual"``,
-            ``"sigma"``, ``"b"``); all but the random effects by default.
-        choose : {"worst", "extremes", "random"}
-            Which are drawn where there are more than ``max_panels``: with the largest R-hat, farthest from zero in
-            posterior SDs, or at random; the title says it. Of more than 1,000 random effects 1,000 are looked at.
-        max_panels : int
-            Most parameters to draw.
-        seed : int, optional
-            Of a choice at random.
-        draws : int
-            Number of draws from the prior.
-        figsize : (width, height), optional
-            Inches.
-        title : str, optional
-            In place of the one with the verdict.
-        backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-            ArviZ's default otherwise.
-        figure_kwargs : mapping, optional
-            Passed to ArviZ.
-
-        Returns
-        -------
-        Picture
-            Visual ``dist`` over ``parameter`` × ``group``.
-
-        Raises
-        ------
-        NotAvailableError
-            If the priors of the fit are not known.
-        """
-        from hierlmm.plots.diagnostics import plot_prior_posterior
-
-        return plot_prior_posterior(
-            self,
-            selection_of(parameters, choose, max_panels, seed),
-            figure_of(figsize, title, backend, figure_kwargs),
-            draws,
-        )
-
-    def plot_psense(
-        self,
-        parameters: str | Sequence[str] | None = None,
-        *,
-        choose: Choice = "worst",
-        max_panels: int = 8,
-        seed: int | None = 0,
-        unit: Unit = "subject",
-        kind: Literal["densities", "quantities"] = "densities",
-        figsize: Sequence[float] | None = None,
-        title: str | None = None,
-        backend: str | None = None,
-        figure_kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Posteriors with the prior, or the likelihood, counting less and more (0.8 and 1.25 times).
-
-        See `psense` for the numbers. Where a density moves with the prior, the prior matters.
-
-        Parameters
-        ----------
-        parameters : str or sequence of str, optional
-            Names (``"sd(Intercept)"``, ``"b[308, days]"``) or kinds (``"fixed"``, ``"sd"``, ``"corr"``, ``"residual"``,
-            ``"sigma"``, ``"b"``); all but the random effects by default, those most sensitive to the prior.
-        choose : {"worst", "extremes", "random"}
-            Which are drawn where there are more than ``max_panels``: with the largest R-hat, farthest from zero in
-            posterior SDs, or at random; the title says it. Of more than 1,000 random effects 1,000 are looked at.
-        max_panels : int
-            Most parameters to draw.
-        seed : int, optional
-            Of a choice at random.
-        unit : {"subject", "observation"}
-            Of the likelihood: random effects integrated out, or given.
-        kind : {"densities", "quantities"}
-            The posteriors, or their means and SDs as the weight changes.
-        figsize : (width, height), optional
-            Inches.
-        title : str, optional
-            In place of the one with the verdict.
-        backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-            ArviZ's default otherwise.
-        figure_kwargs : mapping, optional
-            Passed to ArviZ.
-
-        Returns
-        -------
-        Picture
-            Visual ``dist`` over ``parameter`` × ``component_group``.
-
-        Raises
-        ------
-        NotAvailableError
-            If the priors of the fit are not known.
-        """
-        from hierlmm.plots.diagnostics import plot_psense
-
-        selection, figure = (
-            selection_of(parameters, choose, max_panels, seed),
-            figure_of(figsize, title, backend, figure_kwargs),
-        )
-        return plot_psense(self, selection, figure, unit, kind)
-
-    def plot_khat(
-        self,
-        unit: Unit = "subject",
-        *,
-        figsize: Sequence[float] | None = None,
-        title: str | None = None,
-        backend: str | None = None,
-        figure_kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Pareto k of every unit left out, the largest named, with whether `loo` can be relied on in the title.
-
-        Parameters
-        ----------
-        unit : {"subject", "observation"}
-            What is left out; see `loo`.
-        figsize : (width, height), optional
-            Inches.
-        title : str, optional
-            In place of the one with the verdict.
-        backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-            ArviZ's default otherwise.
-        figure_kwargs : mapping, optional
-            Passed to ArviZ.
-
-        Returns
-        -------
-        Picture
-            Visual ``khat`` over the units.
-        """
-        from hierlmm.plots.diagnostics import plot_khat
-
-        return plot_khat(self, figure_of(figsize, title, backend, figure_kwargs), unit)
-
-    def plot_loo_pit(
-        self,
-        unit: Unit = "subject",
-        *,
-        statistic: str = "mean",
-        kind: Literal["pit", "interval"] = "pit",
-        seed: int | None = 0,
-        figsize: Sequence[float] | None = None,
-        title: str | None = None,
-        backend: str | None = None,
-        figure_kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Is every subject where the others say it should be? Leave-one-out PIT, with a test in the title.
-
-        One number T of each subject's rows is compared with the same number of a new subject that has the covariates of
-        this one, given the data of all other subjects:
-
-            ``PIT_i = P(T(y_i*) ≤ T(y_i) | y_-i)``
-
-        with ``y_i* ~ N(X_i β, Z_i D Z_i' + Σ_i)``, and β, D, Σ from the posterior without subject i (importance
-        sampling with the subject's marginal likelihood). It is uniform where the model is true, for any T that is a
-        function of the data (Gelfand, Dey & Chang 1992). Drawn is its distribution function less that of a uniform
-        distribution: above zero left and below it right where subjects spread more widely than the model expects, the
-        other way round where less. A check with draws given the subjects' own random effects is not uniform (docs,
-        page "Posterior fits").
-
-        Parameters
-        ----------
-        unit : {"subject", "observation"}
-            What is left out: a subject, or a row given the other rows of its subject.
-        statistic : str
-            What T is: ``"mean"`` or ``"sd"`` of the subject's rows, or a random effect's term (``"days"``): that
-            coefficient of the subject's own least-squares regression. Of subjects only.
-        kind : {"pit", "interval"}
-            The PIT, or T of every subject over the interval that all others predict for it.
-        seed : int, optional
-            Of the simulated subjects, and of the choice of 1,000 where there are more.
-        figsize : (width, height), optional
-            Inches.
-        title : str, optional
-            In place of the one with the verdict.
-        backend : {"matplotlib", "bokeh", "plotly", "none"}, optional
-            ArviZ's default otherwise.
-        figure_kwargs : mapping, optional
-            Passed to ArviZ.
-
-        Returns
-        -------
-        Picture
-            Visuals ``ecdf_lines`` and ``suspicious_points``.
-        """
-        from hierlmm.plots.diagnostics import plot_loo_pit
-
-        return plot_loo_pit(self, figure_of(figsize, title, backend, figure_kwargs), unit, statistic, seed, kind)

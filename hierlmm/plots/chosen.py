@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from hierlmm.arrays import FloatArray
 from hierlmm.bayes.convergence import diagnostics
 from hierlmm.diagnostics.loo import log_likelihood_tree
 from hierlmm.diagnostics.psense import parameters_dataset
+from hierlmm.drawing.figure import NAMED, Figure, written_out
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.named_draws import named_draws
 from hierlmm.fits.posterior import PosteriorNumbers
@@ -24,6 +26,43 @@ WORDS = {"worst": "with the largest R-hat", "extremes": "farthest from zero", "r
 SCREENED = 1000
 """Random effects whose R-hat is looked at; of more a random sample."""
 SEE = "docs, page 'Posterior fits', section 'Pictures of convergence'"
+PARAMETERS = """\
+parameters : str or sequence of str, optional
+        Names (``"sd(Intercept)"``, ``"b[308, days]"``) or kinds (``"fixed"``, ``"sd"``, ``"corr"``, ``"residual"``,
+        ``"sigma"``, ``"b"``); {default} by default.
+    choose : {{"worst", "extremes", "random"}}
+        Which are drawn where there are more than ``max_panels``: with the largest R-hat, farthest from zero in
+        posterior SDs, or at random; the title says it. Of more than 1,000 random effects 1,000 are looked at.
+    max_panels : int
+        Most parameters to draw.
+    seed : int, optional
+        Of a choice at random."""
+
+
+class Asked(Figure, total=False):
+    """Arguments of a picture of parameters, as `of_parameters` explains them."""
+
+    choose: Choice
+    max_panels: int
+    seed: int | None
+
+
+def of_parameters[F: Callable[..., Any]](
+    max_panels: int = 12, default: str = "all but the random effects"
+) -> Callable[[F], F]:
+    """`hierlmm.drawing.figure.pictured` for a picture of parameters: it writes out how they are chosen, too.
+
+    The docstring says ``parameters, choose, max_panels, seed`` in a line, and is given what is drawn by default.
+    """
+    kinds = {"choose": ('Literal["worst", "extremes", "random"]', "worst")}
+    kinds |= {"max_panels": ("int", max_panels), "seed": ("int | None", 0)}
+    more = [inspect.Parameter(name, NAMED, default=value, annotation=kind) for name, (kind, value) in kinds.items()]
+
+    def decorate(plot: F) -> F:
+        doc = (plot.__doc__ or "").replace(f"parameters, {', '.join(kinds)}", PARAMETERS.format(default=default))
+        return written_out(plot, more, doc)
+
+    return decorate
 
 
 @dataclass(frozen=True)
@@ -40,8 +79,9 @@ class Chosen:
 
     @property
     def table(self) -> Any:
-        """``ess_bulk``, ``ess_tail``, ``r_hat`` and ``mcse`` by name."""
-        return diagnostics(np.stack(list(self.draws.values()), axis=-1), self.names)
+        """``ess_bulk``, ``ess_tail``, ``r_hat``, ``mcse`` and ``sd`` by name."""
+        values = np.stack(list(self.draws.values()), axis=-1)
+        return diagnostics(values, self.names).assign(sd=values.std(axis=(0, 1)))
 
     def tree(self, fit: PosteriorNumbers) -> Any:
         """Tree for ArviZ: ``posterior`` with one variable over ``parameter``, and the sampler's statistics."""
@@ -53,11 +93,10 @@ class Chosen:
         return xr.DataTree.from_dict(groups)
 
 
-def tree_for_arviz(fit: PosteriorNumbers, selection: Mapping[str, Any]) -> Any:
+def tree_for_arviz(fit: PosteriorNumbers, chosen: Chosen) -> Any:
     """The tree of the chosen parameters with all groups that the fit has; see `PosteriorFit.for_arviz`."""
     import xarray as xr
 
-    chosen = choose_draws(fit, **selection)
     tree = chosen.tree(fit)
     for name in fit.datatree.children:
         if name not in (*tree.children, "prior", "log_likelihood_subject"):
@@ -74,10 +113,8 @@ def tree_for_arviz(fit: PosteriorNumbers, selection: Mapping[str, Any]) -> Any:
 
 def choose_draws(
     fit: PosteriorNumbers,
-    parameters: str | Sequence[str] | None = None,
-    how: str = "worst",
-    most: int = 12,
-    seed: int | None = 0,
+    parameters: str | Sequence[str] | None,
+    asked: Asked,
     *,
     effects: bool = False,
 ) -> Chosen:
@@ -86,17 +123,12 @@ def choose_draws(
     Parameters
     ----------
     fit : PosteriorNumbers
-    parameters : str or sequence of str, optional
-        Names (``"sd(Intercept)"``, ``"b[308, days]"``) or kinds (``"fixed"``, ``"sd"``, ``"corr"``, ``"residual"``,
-        ``"sigma"``, ``"b"``). By default all but the random effects.
-    how : {"worst", "extremes", "random"}
-        Which, where there are more than ``most``.
-    most : int
-    seed : int, optional
-        Of the choice at random.
+    parameters, asked
+        As `of_parameters` explains them.
     effects : bool
         Whether the random effects, if their draws are there, are among the default.
     """
+    how, most, seed = asked["choose"], asked["max_panels"], asked["seed"]
     choose("choose", how, CHOICES)
     if most < 1:
         raise SpecificationError(f"max_panels={most!r}", "at least one parameter is drawn", "use 1 or more", SEE)

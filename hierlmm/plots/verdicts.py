@@ -34,9 +34,9 @@ def sizes(table: pd.DataFrame) -> str:
     return f"effective sample size at least {value:,.0f} ({name}): enough for means and intervals"
 
 
-def errors(table: pd.DataFrame, sd: pd.Series) -> str:
+def errors(table: pd.DataFrame) -> str:
     """Of Monte-Carlo errors relative to posterior SDs."""
-    share = (table["mcse"] / sd).dropna()
+    share = (table["mcse"] / table["sd"]).dropna()
     if share.empty:
         return "too few draws for Monte-Carlo errors"
     text = f"{100 * share.max():z.1f} % of the posterior SD ({share.idxmax()})"

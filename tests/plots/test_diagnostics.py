@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import warnings
 from dataclasses import replace
 
@@ -199,6 +201,44 @@ def test_a_title_and_a_size_of_ones_own(sleep_nuts):
     collection = sleep_nuts.plot_trace("sigma", title="Chains", figsize=(5, 3))
     assert title_of(collection) == "Chains"
     np.testing.assert_allclose(collection.get_viz("figure").get_size_inches(), (5, 3))
+
+
+ONE = {name: {"parameters": "sigma"} for name in ("trace", "rank", "autocorr", "ess", "mcse")} | {
+    "khat": {},
+    "loo_pit": {},
+}
+ONE["prior_posterior"] = {"parameters": "sigma", "draws": 100}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_one_panel_is_drawn_into_axes_that_are_there(sleep_nuts, name):
+    figure, (ax, other) = plt.subplots(1, 2)
+    if name not in ONE:
+        with pytest.raises(hl.SpecificationError, match="axes hold one panel"):
+            draw(sleep_nuts, name, ax=ax, **FEW.get(name, {}))
+        return
+    before = plt.get_fignums()
+    collection = draw(sleep_nuts, name, ax=ax, title="A title", **ONE[name])
+    assert ax.get_title().startswith("A title") and ax.has_data() and not other.has_data()
+    assert collection.get_viz("figure") is figure and figure.axes == [ax, other]
+    assert plt.get_fignums() == before
+    assert not figure.legends and (ax.get_legend() is not None) == (name == "prior_posterior")
+    plt.close(figure)
+
+
+def test_methods_have_the_signature_and_the_docstring_of_their_picture():
+    for name in ALL:
+        verb = getattr(hl.PosteriorFit, f"plot_{name}")
+        known = inspect.signature(verb).parameters
+        assert {"ax", "figsize", "title", "backend", "figure_kwargs"} <= set(known)
+        assert not any(p.kind is p.VAR_KEYWORD for p in known.values())
+        explained = verb.__doc__.partition("Parameters\n----------\n")[2].partition("\n\nReturns\n")[0]
+        assert re.findall(r"^(\w+) : ", explained, flags=re.MULTILINE) == sorted(
+            set(known) - {"self"}, key=lambda own: explained.index(f"{own} : ")
+        )
+    chosen = inspect.signature(hl.PosteriorFit.plot_psense).parameters
+    assert chosen["max_panels"].default == 8 and chosen["choose"].default == "worst"
+    assert "those most sensitive to the prior, by default" in hl.PosteriorFit.plot_psense.__doc__
 
 
 # --- which parameters ------------------------------------------------------------------------------------------------
