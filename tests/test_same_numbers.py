@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import freezing
 import pytest
+import same_models
 import same_numbers
 
 
 @pytest.mark.parametrize(
     "entry",
-    [pytest.param(e, marks=pytest.mark.slow) if e in same_numbers.SLOW else e for e in same_numbers.ENTRIES],
+    [pytest.param(e, marks=pytest.mark.slow) if e in same_models.SLOW else e for e in same_numbers.ENTRIES],
 )
 def test_same_numbers(entry, monkeypatch):
     monkeypatch.delenv("HIERLMM_DATA", raising=False)  # only what ships

@@ -1,13 +1,14 @@
 """β and b after the covariance parameters were sampled in PyMC, by any sampler and in any model.
 
 Given the covariance parameters β and b are normal: one draw of them for every draw of these makes the joint draws exact
-(`recover`). `sample_marginalized` does both for a model whose priors the compiled posterior has not.
+(`recover`). `sample_marginalized` samples them for a model whose priors the compiled posterior has not.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from hierlmm.bayes.nuts import Settings, run
 from hierlmm.bayes.posterior import Collapsed
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.bayes.sample_collapsed import kept_effects
+from hierlmm.bayes.sample_collapsed import Sampled, collapsed_attrs, kept_effects
 from hierlmm.bayes.tree import aligned, corr_pairs
 from hierlmm.design.design import Design
 from hierlmm.errors import DataError, SpecificationError
@@ -30,51 +31,25 @@ from hierlmm.errors import DataError, SpecificationError
 SEE = "docs, page 'The collapsed posterior'"
 
 
-def sample_marginalized(
-    design: Design,
-    priors: ResolvedPriors,
-    *,
-    why: str,
-    random_effects: str = "auto",
-    notes: tuple[str, ...] = (),
-    **settings: Any,
-) -> PosteriorRecord:
-    """Sample the covariance parameters on the PyMC model with b integrated out, then draw β and b exactly.
+def sample_marginalized(design: Design, priors: ResolvedPriors, chosen: Settings, *, why: str) -> Sampled:
+    """Sample the covariance parameters on the PyMC model with b integrated out: a way for `sample_collapsed`.
 
     Parameters
     ----------
-    design, priors
-        The model.
+    design, priors, chosen
+        The model and how to sample it.
     why : str
         Why the compiled posterior does not do, for the record.
-    random_effects, notes, **settings
-        As in `sample_collapsed`.
     """
     import nutpie
 
-    chosen = Settings(**settings)
     started = time.perf_counter()
     model = build_marginalized_model(design, priors)
     compiled = nutpie.compile_pymc_model(model, var_names=[v.name for v in model.free_RVs])
-    ready = time.perf_counter()
+    attrs = {"route": "pymc", "why": why, "compile_seconds": round(time.perf_counter() - started, 3)}
     tree = run(compiled, chosen)
-    sampled = time.perf_counter()
-    kept = kept_effects(design, chosen.chains * chosen.draws, random_effects)
-    draws, groups = _recovered(
-        design, priors, aligned(design, tree["posterior"].to_dataset(), "fit"), chosen.seed, kept
-    )
-    attrs = {
-        "estimator": "NUTS",
-        "sampler": "collapsed",
-        "route": "pymc",
-        "why": why,
-        "random_effects": kept,
-        **chosen.attrs,
-        "compile_seconds": round(ready - started, 3),
-        "sampling_seconds": round(sampled - ready, 3),
-        "recovery_seconds": round(time.perf_counter() - sampled, 3),
-    }
-    return posterior_record(design, priors, draws, tree["sample_stats"].to_dataset(), attrs, groups=groups, notes=notes)
+    values = aligned(design, tree["posterior"].to_dataset(), "fit")
+    return Sampled(partial(_recovered, design, priors, values), tree["sample_stats"].to_dataset(), attrs)
 
 
 def recovered_record(
@@ -101,7 +76,7 @@ def recovered_record(
     draws, groups = _recovered(design, priors, values, seed, random_effects)
     statistics = trace["sample_stats"].to_dataset() if "sample_stats" in trace.children else None
     own = {k: v for k, v in trace["posterior"].attrs.items() if k in ("sampling_time", "tuning_steps")}
-    attrs = {"estimator": "NUTS", "sampler": "collapsed", "route": "recovered", "random_effects": random_effects, **own}
+    attrs = collapsed_attrs(random_effects, route="recovered", **own)
     return posterior_record(design, priors, draws, statistics, attrs, groups=groups)
 
 

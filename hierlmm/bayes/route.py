@@ -15,6 +15,7 @@ calendar year, is the usual cause: the spread of intercepts then belongs to a po
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,8 +71,7 @@ def sample_posterior(
     if sampler == "explicit":
         return sample_explicit(design, priors, centered=centered, notes=notes, **settings)
     if obstacle := why_not_collapsed(priors):
-        settings |= {"random_effects": random_effects, "why": obstacle}
-        return sample_marginalized(design, priors, notes=notes, **settings)
+        settings["way"] = partial(sample_marginalized, why=obstacle)
     return sample_collapsed(design, priors, random_effects=random_effects, notes=notes, **settings)
 
 

@@ -8,8 +8,9 @@ built the documented ``from_pyfunc`` is used: the same draws, more slowly, and `
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,20 +29,32 @@ DRAWS_LIMIT = 10_000_000
 """Largest number of values of b (80 MB) for which ``random_effects="auto"`` keeps draws."""
 
 
+class Sampled(NamedTuple):
+    """What sampling with b integrated out gave: how draws of everything follow, and statistics of the sampler."""
+
+    recover: Callable[[int, str], tuple[dict[str, FloatArray], dict[str, Any]]]
+    statistics: Any
+    attrs: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
 def sample_collapsed(
     design: Design,
     priors: ResolvedPriors,
     *,
+    way: Callable[[Design, ResolvedPriors, Settings], Sampled] | None = None,
     random_effects: str = "auto",
     notes: tuple[str, ...] = (),
     **settings: Any,
 ) -> PosteriorRecord:
-    """Sample the collapsed posterior, then draw β and b exactly.
+    """Sample with b integrated out, then draw β and b exactly.
 
     Parameters
     ----------
     design, priors
-        The model; `why_not_collapsed` must be None for these priors.
+        The model.
+    way : callable, optional
+        How to sample; by default on the compiled posterior, where `why_not_collapsed` must be None for these priors.
     random_effects : {"auto", "draws", "summary", "none"}
         Keep a draw of b for every draw of θ; or its exact posterior mean and SD (Rao-Blackwell); or neither.
         ``"auto"`` keeps draws up to 10 million values.
@@ -52,23 +65,31 @@ def sample_collapsed(
     """
     chosen = Settings(**settings)
     started = time.perf_counter()
+    found = (way or _compiled_posterior)(design, priors, chosen)
+    sampled = time.perf_counter()
+    random_effects = kept_effects(design, chosen.chains * chosen.draws, random_effects)
+    draws, groups = found.recover(chosen.seed, random_effects)
+    attrs = collapsed_attrs(random_effects, **found.attrs, **chosen.attrs)
+    attrs["sampling_seconds"] = round(sampled - started - attrs.get("compile_seconds", 0.0), 3)
+    attrs["recovery_seconds"] = round(time.perf_counter() - sampled, 3)
+    notes = (*notes, *found.notes)
+    return posterior_record(design, priors, draws, found.statistics, attrs, groups=groups, notes=notes)
+
+
+def _compiled_posterior(design: Design, priors: ResolvedPriors, chosen: Settings) -> Sampled:
     with notice_if_slow():
         posterior = posterior_of(design, priors)
     theta, statistics, route = sample_theta(posterior, chosen)
-    sampled = time.perf_counter()
-    random_effects = kept_effects(design, chosen.chains * chosen.draws, random_effects)
-    draws, groups = posterior.recover(theta, np.random.default_rng(chosen.seed), random_effects)
-    attrs = {
-        "estimator": "NUTS",
-        "sampler": "collapsed",
-        "route": route,
-        "random_effects": random_effects,
-        **chosen.attrs,
-        "sampling_seconds": round(sampled - started, 3),
-        "recovery_seconds": round(time.perf_counter() - sampled, 3),
-    }
-    notes = (*notes, *mode_notes(posterior, theta))
-    return posterior_record(design, priors, draws, statistics, attrs, groups=groups, notes=notes)
+
+    def recover(seed: int, random_effects: str) -> Any:
+        return posterior.recover(theta, np.random.default_rng(seed), random_effects)
+
+    return Sampled(recover, statistics, {"route": route}, mode_notes(posterior, theta))
+
+
+def collapsed_attrs(random_effects: str, **more: Any) -> dict[str, Any]:
+    """What the tree says of a posterior that was sampled with b integrated out."""
+    return {"estimator": "NUTS", "sampler": "collapsed", "random_effects": random_effects, **more}
 
 
 def kept_effects(design: Design, draws: int, random_effects: str) -> str:

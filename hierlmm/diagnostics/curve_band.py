@@ -54,10 +54,22 @@ def curve_band(x: FloatArray, observed: FloatArray, simulated: FloatArray, ci: f
     centre = pool.mean(axis=0)
     gap = pool - centre
     up, down = (np.sqrt(_mean_square(np.maximum(sign * gap, 0.0))) for sign in (1.0, -1.0))
-    largest = np.max(np.maximum(_ratio(gap, up), _ratio(-gap, down)), axis=1)
-    p_value = float(np.mean(largest >= largest[0] * (1.0 - 1e-12)))
-    reach = float(np.quantile(largest, ci, method="higher"))
+    p_value, reach = largest_deviation(np.maximum(_ratio(gap, up), _ratio(-gap, down)), ci)
     return CurveBand(x, observed, centre - reach * down, centre + reach * up, p_value, ci)
+
+
+def largest_deviation(curves: FloatArray, ci: float) -> tuple[float, float]:
+    """How unusual the first of exchangeable curves is by its largest deviation, and where a share ``ci`` of them stays.
+
+    Parameters
+    ----------
+    curves : (simulations + 1, n)
+        Deviations in units that can be compared along the curve.
+    ci : float
+    """
+    largest = np.max(np.abs(curves), axis=1)
+    p_value = float(np.mean(largest >= largest[0] * (1.0 - 1e-12)))
+    return p_value, float(np.quantile(largest, ci, method="higher"))
 
 
 def _mean_square(part: FloatArray) -> FloatArray:

@@ -43,6 +43,7 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray
 from hierlmm.design.questions import time_variable
+from hierlmm.diagnostics.curve_band import largest_deviation
 from hierlmm.diagnostics.replicate import likelihood_of
 from hierlmm.diagnostics.serial_residuals import SEE, LinearResiduals, Pairs, linear_residuals, make_pairs, positions_of
 from hierlmm.diagnostics.serial_result import Autocorrelation, Semivariogram, SerialCheck
@@ -361,9 +362,8 @@ def _bands(
     pool = np.vstack([observed / scale - expected, deviations])
     centre, sd = pool.mean(axis=0), pool.std(axis=0)
     sd = np.where(sd > 1e-12 * np.max(np.abs(expected), initial=0.0), sd, np.inf)
-    largest = np.max(np.abs(pool - centre) / sd, axis=1)
-    p_value = float(np.mean(largest >= largest[0] * (1.0 - 1e-12)))
-    reach = float(np.quantile(largest, ci, method="higher")) * np.where(np.isfinite(sd), sd, 0.0)
+    p_value, width = largest_deviation((pool - centre) / sd, ci)
+    reach = width * np.where(np.isfinite(sd), sd, 0.0)
     low, high = scale * (expected + centre - reach), scale * (expected + centre + reach)
     if not statistic.acf:
         low = np.maximum(low, 0.0)

@@ -54,7 +54,7 @@ def of_parameters[F: Callable[..., Any]](
 
     The docstring says ``parameters, choose, max_panels, seed`` in a line, and is given what is drawn by default.
     """
-    kinds = {"choose": ('Literal["worst", "extremes", "random"]', "worst")}
+    kinds: dict[str, tuple[str, Any]] = {"choose": ('Literal["worst", "extremes", "random"]', "worst")}
     kinds |= {"max_panels": ("int", max_panels), "seed": ("int | None", 0)}
     more = [inspect.Parameter(name, NAMED, default=value, annotation=kind) for name, (kind, value) in kinds.items()]
 
@@ -134,14 +134,14 @@ def choose_draws(
         raise SpecificationError(f"max_panels={most!r}", "at least one parameter is drawn", "use 1 or more", SEE)
     kinds = named_draws(fit.design, fit.datatree["posterior"].to_dataset())
     plain = {name: values for kind in kinds.values() for name, values in kind.items()}
-    asked = None if parameters is None else [parameters] if isinstance(parameters, str) else list(parameters)
-    wanted = _asked(plain, {kind: list(own) for kind, own in kinds.items()}, asked)
+    named = None if parameters is None else [parameters] if isinstance(parameters, str) else list(parameters)
+    wanted = _asked(plain, {kind: list(own) for kind, own in kinds.items()}, named)
     draws, screened, total = {name: plain[name] for name in wanted}, "", len(wanted)
-    if asked and any(item.startswith("b[") for item in asked):
+    if named and any(item.startswith("b[") for item in named):
         b, index = _effects(fit)
-        draws |= {name: b[..., k] for name, k in _named_effects(index, asked).items()}
+        draws |= {name: b[..., k] for name, k in _named_effects(index, named).items()}
         total = len(draws)
-    if (asked and "b" in asked) or (effects and asked is None and fit.design.term and "b" in fit.datatree["posterior"]):
+    if (named and "b" in named) or (effects and named is None and fit.design.term and "b" in fit.datatree["posterior"]):
         b, index = _effects(fit)
         total += len(index)
         found = _few_effects(b, how, seed)

@@ -6,7 +6,7 @@ The grid is sent through ``design.new``, so polynomials, splines and interaction
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,33 +77,51 @@ def subject_lines(fit: Fit, axis: Axis, subjects: Sequence[int] | IntArray) -> d
         values = fit.fitted("subject").to_numpy()
         rows = {int(j): rows_of_subject(design, j) for j in subjects}
         return {j: np.vstack([axis.position[own], values[own]]) for j, own in rows.items()}
+    new, at, lines = rows_along(design, axis, subjects)
+    return lines(fitted_by(fit, new, at))
+
+
+def fitted_by(fit: Fit, new: Any, at: IntArray) -> FloatArray:
+    """Fitted values of the subjects at these rows."""
+    return np.asarray(new.offset + new.X @ fit.beta.to_numpy() + np.einsum("ij,ij->i", new.Z, fit.b.to_numpy()[at]))
+
+
+def rows_along(
+    design: Design, axis: Axis, subjects: Sequence[int] | IntArray
+) -> tuple[Any, IntArray, Callable[[FloatArray], dict[int, FloatArray]]]:
+    """New rows of subjects over their own range of x, the subject of each, and how values there become lines (2, n)."""
     courses = Courses(design, axis)
     grids = {int(j): courses.grid(courses.rows[j]) for j in subjects}
     lengths = [len(grid) for grid in grids.values()]
     new = design.new(courses.table(list(grids), list(grids.values())), need_subject=True)
-    b = fit.b.to_numpy()[np.repeat(list(grids), lengths)]
-    y = new.offset + new.X @ fit.beta.to_numpy() + np.einsum("ij,ij->i", new.Z, b)
-    pieces = np.split(y, np.cumsum(lengths)[:-1])
-    lines = zip(grids.items(), pieces, strict=True)
-    return {j: break_lines(np.vstack([grid, piece]), courses.jumps) for (j, grid), piece in lines}
+
+    def lines(values: FloatArray) -> dict[int, FloatArray]:
+        pieces = zip(grids.items(), np.split(values, np.cumsum(lengths)[:-1]), strict=True)
+        return {j: break_lines(np.vstack([grid, piece]), courses.jumps) for (j, grid), piece in pieces}
+
+    return new, np.repeat(list(grids), lengths), lines
 
 
 def population_line(fit: Fit, axis: Axis, subjects: IntArray) -> FloatArray:
     """Line at b = 0, averaged over the covariates of these subjects, over their common range of x: (2, n)."""
-    design = fit.design
-    rows = np.flatnonzero(np.isin(design.subject_index, subjects))
     if axis.variable is None:
+        rows = np.isin(fit.design.subject_index, subjects)
         fitted = pd.Series(fit.fitted("population").to_numpy()[rows]).groupby(axis.position[rows]).mean()
         return np.vstack([fitted.index.to_numpy(dtype=float), fitted.to_numpy()])
+    return averaged_line(fit.design, axis, subjects, fit.beta.to_numpy())
+
+
+def averaged_line(design: Design, axis: Axis, subjects: IntArray, beta: FloatArray) -> FloatArray:
+    """Line at b = 0 with any coefficients, averaged as in `population_line`."""
     courses = Courses(design, axis)
-    grid = courses.grid(rows)
+    grid = courses.grid(np.flatnonzero(np.isin(design.subject_index, subjects)))
     distinct, weights = courses.distinct(np.asarray(subjects))
     y = np.zeros(len(grid))
     step = max(1, 100_000 // len(grid))
     for start in range(0, len(distinct), step):
         part = distinct[start : start + step].tolist()
         new = design.new(courses.table(part, [grid] * len(part)), need_subject=False)
-        lines = (new.offset + new.X @ fit.beta.to_numpy()).reshape(len(part), len(grid))
+        lines = (new.offset + new.X @ beta).reshape(len(part), len(grid))
         y += weights[start : start + step] @ lines
     return break_lines(np.vstack([grid, y / weights.sum()]), courses.jumps)
 

@@ -14,14 +14,14 @@ from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.labels import label_ends
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import NOTHING, break_lines, crowd, evenly, join_with_gaps
+from hierlmm.drawing.style import NOTHING, crowd, evenly, join_with_gaps
 from hierlmm.drawing.theme import theme
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.options import checked
 from hierlmm.plots.fits import one_named, refuse_without_effects
-from hierlmm.plots.lines import Axis, Courses, x_axis
+from hierlmm.plots.lines import Axis, averaged_line, fitted_by, rows_along, x_axis
 from hierlmm.plots.rows import apart
 from hierlmm.plots.shrinkage import separate_coefficients
 
@@ -103,7 +103,8 @@ def plot_separate_lines(
     colours = {str(design.subjects[j]): theme().palette[k] for k, j in enumerate(chosen)}
     moved = _draw_points(panels, design, axis, chosen, others)
     _draw_lines(panels, lines, chosen, others, colours, design)
-    shared = {ALONE: _shared(fit, axis, _pooled(design)), TOGETHER: _shared(fit, axis, fit.beta.to_numpy())}
+    everyone, coefficients = np.arange(design.n_subjects), {ALONE: _pooled(design), TOGETHER: fit.beta.to_numpy()}
+    shared = {panel: averaged_line(design, axis, everyone, beta) for panel, beta in coefficients.items()}
     panels.map("line_xy", "shared", shared, color=theme().ink, width=3.0)
     panels.limit(ALONE, y=_limits(design.y, lines, shared))
     labelled = [
@@ -134,42 +135,18 @@ class _Lines:
 def _lines(fit: Fit, axis: Axis) -> _Lines:
     """The mixed model's lines of subjects, and these moved by how far the coefficients of each alone are off."""
     design = fit.design
-    courses = Courses(design, axis)
-    grids = {int(j): courses.grid(courses.rows[j]) for j in evenly(design.n_subjects, MOST_LOOKED_AT)}
-    new = design.new(courses.table(list(grids), list(grids.values())), need_subject=True)
-    at = np.repeat(list(grids), [len(grid) for grid in grids.values()])
-    together = new.offset + new.X @ fit.beta.to_numpy() + np.einsum("ij,ij->i", new.Z, fit.b.to_numpy()[at])
+    new, at, lines = rows_along(design, axis, evenly(design.n_subjects, MOST_LOOKED_AT))
+    together = fitted_by(fit, new, at)
     names = [design.level1[k] for k in design.term_level1]
     own = separate_coefficients(fit).to_numpy() - fit.subject_coef[names].to_numpy()
     alone = together + np.einsum("ij,ij->i", new.Z, own[at])
-    ends = np.cumsum([len(grid) for grid in grids.values()])[:-1]
-
-    def split(values: FloatArray) -> dict[int, FloatArray]:
-        pieces = zip(grids.items(), np.split(values, ends), strict=True)
-        lines = {j: break_lines(np.vstack([grid, piece]), courses.jumps) for (j, grid), piece in pieces}
-        return {j: line for j, line in lines.items() if np.isfinite(line[1]).any()}
-
-    return _Lines(split(alone), split(together))
+    known = ({j: line for j, line in lines(y).items() if np.isfinite(line[1]).any()} for y in (alone, together))
+    return _Lines(*known)
 
 
 def _pooled(design: Design) -> FloatArray:
     """Least squares on all rows alike."""
     return np.linalg.lstsq(design.X, design.y - design.offset)[0] if design.coef else np.empty(0)
-
-
-def _shared(fit: Fit, axis: Axis, beta: FloatArray) -> FloatArray:
-    """The line at b = 0 with these coefficients, averaged over the covariates of all subjects: (2, n)."""
-    design = fit.design
-    courses = Courses(design, axis)
-    grid = courses.grid(np.arange(design.n_obs))
-    distinct, weights = courses.distinct(np.arange(design.n_subjects))
-    y = np.zeros(len(grid))
-    step = max(1, 100_000 // len(grid))
-    for start in range(0, len(distinct), step):
-        part = distinct[start : start + step].tolist()
-        new = design.new(courses.table(part, [grid] * len(part)), need_subject=False)
-        y += weights[start : start + step] @ (new.offset + new.X @ beta).reshape(len(part), len(grid))
-    return break_lines(np.vstack([grid, y / weights.sum()]), courses.jumps)
 
 
 def _chosen(lines: _Lines, coloured: int, most: int) -> tuple[list[int], list[int]]:

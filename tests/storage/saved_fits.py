@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import same_numbers
+import same_models
 
 import hierlmm as hl
 from hierlmm.bayes.distribution import Prior, family
@@ -60,16 +60,16 @@ def strange() -> pd.DataFrame:
 
 
 def two_minima():
-    return hl.TwoLevelModel.from_formula("distance ~ sex + (0 + age | subject)", same_numbers.data("dental"))
+    return hl.TwoLevelModel.from_formula("distance ~ sex + (0 + age | subject)", same_models.data("dental"))
 
 
 def bambi():
-    made = hl.TwoLevelModel.from_formula("distance ~ sex * time + (time || subject)", same_numbers.data("dental"))
+    made = hl.TwoLevelModel.from_formula("distance ~ sex * time + (time || subject)", same_models.data("dental"))
     return fit_by("bambi", made, **SHORT)
 
 
 def model(name: str):
-    return same_numbers.model(name)
+    return same_models.model(name)
 
 
 def strange_model(**options):
@@ -89,29 +89,29 @@ def chosen_priors() -> hl.Priors:
 
 def own_structure():
     return hl.MarginalModel(
-        "distance ~ sex * time", subject="subject", data=same_numbers.data("dental"), correlation=Linear("age", 9.0)
+        "distance ~ sex * time", subject="subject", data=same_models.data("dental"), correlation=Linear("age", 9.0)
     )
 
 
 def growth(**options):
-    return hl.TwoLevelModel.from_formula(same_numbers.GROWTH, same_numbers.data("dental"), **options)
+    return hl.TwoLevelModel.from_formula(same_models.GROWTH, same_models.data("dental"), **options)
 
 
 QUICK = {
-    **{f"reml {n}": (lambda n=n: model(n).fit_reml()) for n in same_numbers.MODELS if n not in ("active", "dental")},
+    **{f"reml {n}": (lambda n=n: model(n).fit_reml()) for n in same_models.MODELS if n not in ("active", "dental")},
     **{f"ml {n}": (lambda n=n: model(n).fit_ml()) for n in ("dental", "sleepstudy power", "m ar1", "m rats")},
-    **{n: (lambda n=n: same_numbers.fit(n)) for n in same_numbers.GEE},
+    **{n: (lambda n=n: same_models.fit(n)) for n in same_models.GEE},
     "reml two optima": lambda: two_minima().fit_reml(),
     "reml strange": lambda: strange_model().fit_reml(),
     "gee strange": lambda: strange_model().fit_gee("exchangeable"),
-    "gee other time": lambda: model("dental parallel").fit_gee("ar1", time=same_numbers.data("dental")["age"] * 0.5),
+    "gee other time": lambda: model("dental parallel").fit_gee("ar1", time=same_models.data("dental")["age"] * 0.5),
     "reml own structure": lambda: own_structure().fit_reml(),
     "reml three levels of blocks": lambda: hl.TwoLevelModel(
-        "distance ~ time", {"time": "sex", "Intercept": "0"}, subject="subject", data=same_numbers.data("dental")
+        "distance ~ time", {"time": "sex", "Intercept": "0"}, subject="subject", data=same_models.data("dental")
     ).fit_reml(),
 }
 SAMPLED = {
-    **{n: (lambda n=n: same_numbers.fit(n)) for n in same_numbers.NUTS},
+    **{n: (lambda n=n: same_models.fit(n)) for n in same_models.NUTS},
     "nuts explicit": lambda: model("dental parallel").fit(sampler="explicit", **SHORT),
     "nuts summary": lambda: model("dental").fit(random_effects="summary", **SHORT),
     "nuts without b": lambda: model("dental").fit(random_effects="none", **SHORT),
@@ -119,7 +119,7 @@ SAMPLED = {
     "nuts priors": lambda: growth(priors=chosen_priors()).fit(**SHORT),
     "nuts by sex": lambda: model("dental by sex").fit(**SHORT),
     "nuts own prior": lambda: growth(priors=hl.Priors(beta={"time": DoubleExponential(1.5)})).fit(**SHORT),
-    "nuts extended": lambda: same_numbers.fit("nuts dental").extend(draws=20, seed=1),
+    "nuts extended": lambda: same_models.fit("nuts dental").extend(draws=20, seed=1),
     "bambi": bambi,
 }
 ALL = QUICK | SAMPLED
