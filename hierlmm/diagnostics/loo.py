@@ -36,7 +36,7 @@ from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_rat
 from hierlmm.bayes.tree import response_name
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError, warn
-from hierlmm.fits.posterior import PosteriorNumbers
+from hierlmm.fits.posterior import PosteriorNumbers, flat_parameters
 from hierlmm.frames import shorten
 from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 from hierlmm.options import checked, choose
@@ -242,16 +242,12 @@ def _log_likelihood(fit: PosteriorNumbers, unit: str) -> tuple[Callable[[slice],
     """Log-likelihood of some units at every draw, (S, units), as a function of their positions; and their labels."""
     choose("unit", unit, UNITS)
     design = fit.design
-    sigma = fit.draws("sigma").ravel()
-    S = len(sigma)
-    beta = fit.draws("beta").reshape(S, -1)
-    eta = fit.residual_draws().reshape(S, -1)
+    beta, D, sigma, eta = flat_parameters(fit)
     if unit == "observation" and design.residual is not None:
         reason = "measurements of a subject are correlated given all parameters, so they have no separate likelihoods"
         raise NotAvailableError("the log-likelihood of every observation on its own", reason, "use unit='subject'", SEE)
     if unit == "subject":
-        q = len(design.term)
-        root = covariance_root(fit.draws("D").reshape(S, q, q)) if q else np.empty((S, 0, 0))
+        root = covariance_root(D)
         if not design.has_residual_structure:
             return lambda part: subject_loglik(design, beta, root, sigma, subjects=part), design.subjects
         values = subject_loglik(design, beta, root, sigma, [fit.residual_at(own) for own in eta])
@@ -260,7 +256,8 @@ def _log_likelihood(fit: PosteriorNumbers, unit: str) -> tuple[Callable[[slice],
         received = "the log-likelihood of every observation given the random effects"
         remedy = "use unit='subject', which integrates them out, or refit with random_effects='draws'"
         raise NotAvailableError(received, "the fit kept no draws of the random effects", remedy, SEE)
-    b = fit.draws("b").reshape(S, design.n_subjects, -1) if design.term else np.empty((S, design.n_subjects, 0))
+    shape = len(sigma), design.n_subjects, len(design.term)
+    b = fit.draws("b").reshape(shape) if design.term else np.empty(shape)
     ratio = residual_sd_ratios(design, eta) if design.residual_variance is not None else None
 
     def conditional(part: slice) -> FloatArray:

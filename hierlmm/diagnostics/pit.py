@@ -44,7 +44,7 @@ from hierlmm.bayes.tree import response_name
 from hierlmm.design.design import Design
 from hierlmm.diagnostics.loo import UNITS, Unit, unit_log_likelihood
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.fits.posterior import PosteriorNumbers
+from hierlmm.fits.posterior import PosteriorNumbers, flat_parameters
 from hierlmm.likelihood.by_subject import covariance_root
 from hierlmm.likelihood.crossproducts import subject_rows
 from hierlmm.options import checked, choose
@@ -187,15 +187,12 @@ def new_subjects(
 ) -> FloatArray:
     """T of new subjects with the covariates of the old ones, (chain, draw, J)."""
     design = fit.design
-    sigma, eta = fit.draws("sigma"), fit.residual_draws()
-    shape, S, q = sigma.shape, sigma.size, len(design.term)
-    beta = fit.draws("beta").reshape(S, -1)
-    root = covariance_root(fit.draws("D").reshape(S, q, q)) if q else np.empty((S, 0, 0))
-    sigma, eta = sigma.reshape(S), eta.reshape(S, -1)
+    beta, D, sigma, eta = flat_parameters(fit)
+    root, S, q = covariance_root(D), len(sigma), len(design.term)
     out = np.empty((S, design.n_subjects))
     step = max(1, PIECE // design.n_obs)
     for lo in range(0, S, step):
         part = slice(lo, min(lo + step, S))
         b = rng.standard_normal((len(sigma[part]), design.n_subjects, q)) @ np.swapaxes(root[part], -1, -2)
         out[part] = quantity(posterior_predictive_draws(design, beta[part], b, sigma[part], rng, eta[part]))
-    return out.reshape(*shape, -1)
+    return out.reshape(*fit.draws("sigma").shape, -1)

@@ -35,7 +35,7 @@ import pandas as pd
 from hierlmm.arrays import FloatArray
 from hierlmm.diagnostics.loo import Unit, total_log_likelihood
 from hierlmm.errors import NotAvailableError
-from hierlmm.fits.named_draws import named_draws
+from hierlmm.fits.named_draws import plain_draws
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
@@ -143,8 +143,7 @@ def power_scaling_tree(fit: PosteriorNumbers, unit: Unit, names: list[str] | Non
         reason = "the tree has no group log_prior: the priors are not known"
         raise NotAvailableError("psense", reason, "fit with model.fit(), which knows its priors", SEE)
     tree = xr.DataTree.from_dict({"log_prior": fit.datatree["log_prior"].to_dataset()})
-    kinds = named_draws(fit.design, fit.datatree["posterior"].to_dataset())
-    draws = {name: values for kind in kinds.values() for name, values in kind.items()}
+    draws = plain_draws(fit.design, fit.datatree["posterior"].to_dataset())
     tree["posterior"] = xr.DataTree(parameters_dataset(draws if names is None else {n: draws[n] for n in names}))
     total = (("chain", "draw"), total_log_likelihood(fit, unit))
     tree["log_likelihood"] = xr.DataTree(xr.Dataset({"total": total}))

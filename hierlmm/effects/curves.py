@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.formula import unquoted
 from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.drawing.style import evenly
 from hierlmm.effects import curve_checks as checks
 from hierlmm.effects.grid import WEIGHTS, Grid, as_names, average_rows, plain_name, reference_grid
 from hierlmm.effects.judge import Judge, PosteriorDraws, bands, covariance_of, judge_of, notes_of
@@ -332,7 +333,7 @@ class EffectCurves(Result):
     def _shown_rows(self) -> list[int]:
         rows: list[int] = []
         for _, own in self.curves:
-            some = own if len(own) <= 7 else own[np.linspace(0, len(own) - 1, 5).round().astype(int)]
+            some = own if len(own) <= 7 else own[evenly(len(own), 5)]
             rows.extend(int(i) for i in some)
         return rows[:40]
 

@@ -34,6 +34,11 @@ def named_draws(design: Design, dataset: Any) -> dict[str, dict[str, FloatArray]
     return found
 
 
+def plain_draws(design: Design, dataset: Any) -> dict[str, FloatArray]:
+    """Draws (chain, draw) by name, in the order of the tables."""
+    return {name: own for kind in named_draws(design, dataset).values() for name, own in kind.items()}
+
+
 def parameter_draws(fit: Fit) -> dict[str, FloatArray]:
     """Draws by label of the tables (chain, draw), correlations in both orders, for every fit."""
     kinds = named_draws(fit.design, fit.to_datatree()["posterior"].to_dataset())

@@ -131,7 +131,7 @@ class PosteriorNumbers(Fit):
     @property
     def beta_cov(self) -> pd.DataFrame:
         """Posterior covariance of the fixed effects, ``coef`` × ``coef``."""
-        flat = _flat(self.draws("beta"))
+        flat = flattened(self.draws("beta"))
         cov = np.cov(flat, rowvar=False).reshape(flat.shape[1], flat.shape[1])
         return pd.DataFrame(cov, index=self._coef, columns=self._coef)
 
@@ -356,12 +356,9 @@ class PosteriorNumbers(Fit):
         q = len(self.design.term)
         if b and q:
             self.need_effects("replications of the same subjects", draws=True)
-        root = covariance_root(_flat(self.draws("D"))[flat]) if q else np.empty((len(flat), 0, 0))
-        beta, sigma, eta = (
-            _flat(own)[flat] for own in (self.draws("beta"), self.draws("sigma"), self.residual_draws())
-        )
-        effects = _flat(self.draws("b"))[flat] if b and q else [None] * len(flat)
-        for own in zip(beta, root, sigma, eta, effects, strict=True):
+        beta, D, sigma, eta = flat_parameters(self, flat)
+        effects = flattened(self.draws("b"))[flat] if b and q else [None] * len(flat)
+        for own in zip(beta, covariance_root(D), sigma, eta, effects, strict=True):
             yield Draw(*own)
 
     def prior_predictive(self, draws: int = 500, seed: int | None = None) -> Any:
@@ -411,7 +408,15 @@ class PosteriorNumbers(Fit):
         return tree
 
 
-def _flat(draws: FloatArray) -> FloatArray:
+def flat_parameters(fit: PosteriorNumbers, at: Any = slice(None)) -> tuple[FloatArray, ...]:
+    """Draws of β (S, p), D (S, q, q), σ (S,) and η (S, k) of all chains, or those at some positions among them."""
+    sigma = fit.draws("sigma")
+    D = fit.draws("D") if fit.design.term else np.empty((*sigma.shape, 0, 0))
+    return tuple(flattened(own)[at] for own in (fit.draws("beta"), D, sigma, fit.residual_draws()))
+
+
+def flattened(draws: FloatArray) -> FloatArray:
+    """Draws of all chains, one after the other."""
     return draws.reshape(draws.shape[0] * draws.shape[1], *draws.shape[2:])
 
 
@@ -426,7 +431,7 @@ def _table(draws: FloatArray, labels: list[str], ci: float, name: str) -> pd.Dat
         return pd.DataFrame(columns=columns, index=pd.Index([], name=name, dtype=object), dtype=float)
     if len(set(labels)) < len(labels):
         raise SpecificationError(f"labels {shorten(labels)}", "they are not unique", "rename the columns", SEE)
-    flat = _flat(draws)
+    flat = flattened(draws)
     lower, upper = np.quantile(flat, tails, axis=0)
     index = pd.Index(labels, name=name, dtype=object)
     estimates = pd.DataFrame(

@@ -9,8 +9,10 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.estimate import ResidualEstimate
+from hierlmm.drawing.style import evenly
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import DataError, NotAvailableError
+from hierlmm.fits.posterior import flat_parameters
 from hierlmm.frames import shorten
 from hierlmm.implied.grid import SEE, Grid
 
@@ -113,12 +115,8 @@ def covariance_draws(
 
 
 def _posterior_parameters(fit: Any, size: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    sigma = fit.draws("sigma").reshape(-1)
-    kept = np.unique(np.linspace(0, len(sigma) - 1, min(size, len(sigma))).round().astype(int))
-    q = len(fit.design.term)
-    D = fit.draws("D").reshape(len(sigma), q, q)[kept] if q else np.empty((len(kept), 0, 0))
-    eta = fit.residual_draws()
-    return D, sigma[kept], eta.reshape(len(sigma), eta.shape[-1])[kept]
+    _, D, sigma, eta = flat_parameters(fit, evenly(fit.draws("sigma").size, size))
+    return D, sigma, eta
 
 
 def _large_sample_parameters(

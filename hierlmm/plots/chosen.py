@@ -15,7 +15,7 @@ from hierlmm.diagnostics.loo import log_likelihood_tree
 from hierlmm.diagnostics.psense import parameters_dataset
 from hierlmm.drawing.figure import NAMED, Figure, written_out
 from hierlmm.errors import SpecificationError, closest
-from hierlmm.fits.named_draws import named_draws
+from hierlmm.fits.named_draws import named_draws, plain_draws
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.frames import shorten
 from hierlmm.options import choose
@@ -102,8 +102,8 @@ def tree_for_arviz(fit: PosteriorNumbers, chosen: Chosen) -> Any:
         if name not in (*tree.children, "prior", "log_likelihood_subject"):
             tree[name] = fit.datatree[name]
     if "prior" in fit.datatree.children:
-        prior = named_draws(fit.design, fit.datatree["prior"].to_dataset())
-        draws = {name: values for kind in prior.values() for name, values in kind.items() if name in chosen.draws}
+        prior = plain_draws(fit.design, fit.datatree["prior"].to_dataset())
+        draws = {name: own for name, own in prior.items() if name in chosen.draws}
         if draws:
             tree["prior"] = xr.DataTree(parameters_dataset(draws))
     tree["log_likelihood"] = log_likelihood_tree(fit, "subject")["log_likelihood"]

@@ -14,7 +14,7 @@ from hierlmm.diagnostics.pit import loo_pit, pit_tree
 from hierlmm.diagnostics.psense import power_scaling_tree, psense
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import FitWarning, NotAvailableError
-from hierlmm.fits.named_draws import named_draws
+from hierlmm.fits.named_draws import plain_draws
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.options import choose
 from hierlmm.plots import verdicts
@@ -54,7 +54,7 @@ def plot_prior_posterior(
         raise NotAvailableError("plot_prior_posterior", "the priors of this fit are not known", remedy, SEE)
     chosen = choose_draws(fit, parameters, asked)
     made = fit.prior_predictive(draws, seed=asked["seed"])["prior"].to_dataset()
-    prior = {n: v for kind in named_draws(fit.design, made).values() for n, v in kind.items() if n in chosen.draws}
+    prior = {name: own for name, own in plain_draws(fit.design, made).items() if name in chosen.draws}
     tree = xr.DataTree.from_dict(
         {
             "prior": parameters_dataset(prior),

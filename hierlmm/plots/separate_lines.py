@@ -157,8 +157,7 @@ def _chosen(lines: _Lines, coloured: int, most: int) -> tuple[list[int], list[in
         return every, []
     chosen = sorted(sorted(moves, key=lambda j: -moves[j])[:coloured])
     left = [j for j in every if j not in chosen]
-    kept = np.unique(np.linspace(0, len(left) - 1, max(1, min(len(left), most - len(chosen)))).round().astype(int))
-    return chosen, [left[k] for k in kept]
+    return chosen, [left[k] for k in evenly(len(left), max(1, most - len(chosen)))]
 
 
 def _distance(a: FloatArray, b: FloatArray) -> float:

@@ -10,21 +10,18 @@ draws is the uncertainty of β, b, D and σ together. Rows are taken in pieces, 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.fits.posterior import PosteriorNumbers, flattened
 from hierlmm.predict import rows as rows_module
 from hierlmm.predict.dynamic import further_measurement_draws
 from hierlmm.predict.residual import correlated, draws_of_structure, residual_variance
 from hierlmm.predict.rows import SEE, Rows, asked_rows, check_request, described, pieces, rows_of
-
-if TYPE_CHECKING:
-    from hierlmm.fits.posterior import PosteriorNumbers
-
 
 ARRAYS = 5
 """Working arrays of one piece: lines, a term of theirs or noise, and what quantiles sort."""
@@ -55,7 +52,7 @@ def predict_rows(
         return described(table, level, None, ci, "", "", effects)
     if level == "subject" and interval == "prediction" and correlated(fit):
         return further_measurement_draws(fit, rows, ci, newdata is None)
-    beta = _flat(fit.draws("beta"))
+    beta = flattened(fit.draws("beta"))
     rng = np.random.default_rng(seed)
     spread = _spread(fit, level, interval)
     tails = [(1 - ci) / 2, (1 + ci) / 2]
@@ -107,7 +104,7 @@ def prediction_draws(
         raise NotAvailableError(received, reason, "use kind='summary', or draws of lines (interval=None)", SEE)
     rows = rows_of(fit.design, newdata, level)
     stacked = fit.draws("beta")
-    beta, n = _flat(stacked), len(rows.X)
+    beta, n = flattened(stacked), len(rows.X)
     spread = _spread(fit, level, interval)
     who, labels = _new_subjects(fit, rows) if spread == "new_subject" else (rows.subject, 0)
     values = len(beta) * (n + labels * rows.Z.shape[1])
@@ -143,17 +140,13 @@ def _spread(fit: PosteriorNumbers, level: str, interval: str | None) -> str:
     return level
 
 
-def _flat(draws: FloatArray) -> FloatArray:
-    return draws.reshape(-1, *draws.shape[2:])
-
-
 def _effects(fit: PosteriorNumbers, spread: str, rng: np.random.Generator, labels: int) -> FloatArray | None:
     """Random effects: the subjects' draws (S, J, q), draws for new subjects (S, labels, q), or none."""
     if spread == "subject":
-        return _flat(fit.draws("b"))
+        return flattened(fit.draws("b"))
     if spread != "new_subject":
         return None
-    values, vectors = np.linalg.eigh(_flat(fit.draws("D")))
+    values, vectors = np.linalg.eigh(flattened(fit.draws("D")))
     noise = rng.standard_normal((len(values), labels, values.shape[1]))
     return (noise * np.sqrt(np.clip(values, 0.0, None))[:, None]) @ np.swapaxes(vectors, 1, 2)
 

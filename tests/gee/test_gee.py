@@ -1,12 +1,11 @@
-"""GEE: against geepack and gee in R, against dense matrices, and what is refused where a number would mislead."""
+"""GEE: against dense matrices (the formulas as they are written), and what is refused where a number would mislead."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from references import align, data_elsewhere, references_of
+from gee_references import data_of
 from scipy.optimize import minimize_scalar
 
 import hierlmm as hl
@@ -21,117 +20,6 @@ def estimate_gee(y, X, offset, coef, index, *, correlation="exchangeable", times
     design = SimpleNamespace(y=y, X=X, offset=offset, coef=coef, subject_index=index, subjects=subjects)
     chosen = {"scale": "n-p", "ar_pairs": "all", "max_iterations": 200}
     return estimate.estimate_gee(design, times, correlation=correlation, **chosen)
-
-
-FOLDER = references_of("gee")
-IDS = sorted(path.stem for path in FOLDER.glob("*_gee_*.json"))
-CLOSE, STOPPED = 1e-6, 1e-3
-
-
-def read(name):
-    return json.loads((FOLDER / f"{name}.json").read_text())
-
-
-STOPPED_EARLY = [name for name in IDS if "default_stop" in read(name)]
-
-
-def data_of(name):
-    """The data of a reference, and the column that R took as waves."""
-    if name.startswith("dental"):
-        data = hl.load_dataset("dental").rename(columns={"subject": "id", "distance": "y"})
-        if name == "dental_male":
-            data = data[data["sex"] == "Male"]
-        if name == "dental_gaps":
-            data = data[~((data["id"] % 3 == 0) & (data["time"] == 2)) & ~((data["id"] % 5 == 0) & (data["time"] == 6))]
-        return data, "id", "time"
-    if name == "negative_icc":
-        return hl.load_dataset(name), "subject", "time"
-    if name == "active":
-        data, subject = hl.load_dataset(name), "subject"
-    else:
-        data, subject = pd.read_csv(data_elsewhere("sim_active")), "aid"
-        data["intgrp"] = pd.Categorical(data["intgrp"], sorted(data["intgrp"].unique()))
-    wave = np.unique(data["years"], return_inverse=True)[1]
-    return data.assign(late=(data["years"] > 3).astype(float)), subject, wave
-
-
-@pytest.fixture(scope="module", params=IDS)
-def pair(request):
-    ref = read(request.param)
-    data, subject, time = data_of(ref["data"])
-    model = hl.TwoLevelModel.from_formula(f"{ref['formula']} + (1 | {subject})", data)
-
-    def fit(scale, **options):
-        return model.fit_gee(ref["correlation"], time=time, scale=scale, **options)
-
-    fits = {"geepack": fit("n")}
-    if "gee" in ref:  # package gee knows no waves
-        fits["gee"] = fit("n-p", ar_pairs="adjacent")
-    return ref, fits
-
-
-def assert_like(fit, theirs, rtol):
-    se = fit.standard_errors()
-    names = fit.beta.index
-    # A coefficient is as exact as its standard error is small; some are close to zero.
-    np.testing.assert_allclose(fit.beta / se["naive"], align(theirs["coef"], names) / se["naive"], rtol=rtol, atol=rtol)
-    np.testing.assert_allclose(se["naive"], align(theirs["se_naive"], names), rtol=rtol)
-    np.testing.assert_allclose(se["robust"], align(theirs["se_robust"], names), rtol=rtol)
-    assert fit.scale == pytest.approx(theirs["scale"], rel=rtol)
-
-
-def test_coefficients_and_standard_errors_are_those_of_r(pair):
-    ref, fits = pair
-    for package, fit in fits.items():
-        assert fit.converged and fit.n_obs == ref["n_obs"] and fit.n_subjects == ref["n_subjects"]
-        assert_like(fit, ref[package], CLOSE)
-        ours = fit.correlation_parameters.to_numpy()
-        if package == "geepack":
-            theirs = np.ravel(ref["geepack"]["alpha"] or [])
-        else:
-            matrix = np.array(ref["gee"]["working_correlation"])
-            theirs = matrix[np.triu_indices(len(matrix), 1)][: len(ours)]
-        np.testing.assert_allclose(ours, theirs, rtol=CLOSE)
-
-
-@pytest.mark.parametrize("pair", STOPPED_EARLY, indirect=True)
-@pytest.mark.parametrize("package", ["geepack", "gee"])
-def test_the_packages_own_stopping_rules_are_within_a_thousandth(pair, package):
-    ref, fits = pair
-    balanced = ref["correlation"] != "ar1" and ref["data"] != "sim_active"
-    if package == "gee" and ref["correlation"] == "ar1":
-        assert fits["gee"].estimate.moments.neighbours_only
-    assert_like(fits[package], ref["default_stop"][package], CLOSE if balanced else STOPPED)
-
-
-@pytest.mark.parametrize("name", ["potthoffroy_ml", "potthoffroy_reml", "negicc"])
-def test_mixed_against_gee_tables(name):
-    theirs = pd.DataFrame(read("gee_vs_lmm")["comparisons"][name]["table"]).T
-    if name == "negicc":
-        model = hl.TwoLevelModel.from_formula("y ~ time + x + (1 | subject)", hl.load_dataset("negative_icc"))
-    else:
-        model = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", hl.load_dataset("dental"))
-    fit = model.fit_reml() if name.endswith("reml") else model.fit_ml()
-    comparison = fit.compare_marginal(scale="n")
-    for ours, r in (
-        ("mixed", "lmm_coef"),
-        ("gee", "gee_coef"),
-        ("mixed_se", "lmm_se"),
-        ("naive_se", "gee_naive_se"),
-        ("robust_se", "gee_robust_se"),
-    ):
-        table = comparison.table
-        # lme4 stopped at its own tolerance: 2e-5 in the standard errors.
-        rtol = 1e-4 if ours == "mixed_se" else CLOSE
-        np.testing.assert_allclose(table[ours], align(theirs[r].to_dict(), table.index), rtol=rtol)
-    np.testing.assert_allclose(table["robust / naive"], table["robust_se"] / table["naive_se"])
-    np.testing.assert_allclose(table["bias_reduced_se"], comparison.gee.standard_errors()["bias_reduced"])
-    name = fit.estimator
-    assert f"Mixed model by {name} against GEE" in repr(comparison) and "bias-reduced" in repr(comparison)
-    assert "<table" in comparison._repr_html_()
-
-
-# Dense matrices: the formulas as they are written.
 
 
 @pytest.fixture(scope="module")
