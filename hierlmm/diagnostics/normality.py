@@ -83,7 +83,7 @@ def normality(fit: Fit, levels: tuple[int, ...], ci: float, simulations: int, se
 
 def effects_of(fit: Fit, linear: LinearResiduals, subjects: list[IntArray], k: int) -> LinearResiduals:
     """The k-th random effect of every subject as a linear function of its rows, with its variance over samples."""
-    D, M, S = fit.D.to_numpy(), [], []
+    D, M, S = fit._D_values, [], []
     for rows, root, x in zip(subjects, linear.root, linear.X, strict=True):
         half = np.linalg.solve(root, fit.design.Z[rows] @ D[:, [k]])
         own = np.linalg.solve(root.T, half).T
@@ -97,7 +97,9 @@ def _quantiles(
 ) -> CurveBand:
     fields = (linear.X, linear.M, linear.root, linear.half, linear.S)
     X, M, root, half, S = ([own[j] for j in kept] for own in fields)
-    part = replace(linear, X=X, M=M, root=root, half=half, S=S)
+    others = set(range(len(linear.half))) - set(kept.tolist())
+    rest = sum((linear.half[j].T @ linear.half[j] for j in sorted(others)), np.zeros_like(linear.C))
+    part = replace(linear, X=X, M=M, root=root, half=half, S=S, rest=rest)
     ends = np.cumsum([len(M) for M in linear.M])
     rows = np.concatenate([np.arange(ends[j] - len(linear.M[j]), ends[j]) for j in kept])
     sd = np.sqrt(np.maximum(np.concatenate([np.diag(S) for S in part.S]), 0.0))

@@ -19,7 +19,7 @@ from hierlmm.arrays import FloatArray
 from hierlmm.design.questions import rows_by_subject
 from hierlmm.diagnostics.curve_band import CurveBand, curve_band
 from hierlmm.diagnostics.normality import LONGEST
-from hierlmm.diagnostics.serial_residuals import linear_residuals
+from hierlmm.diagnostics.serial_residuals import information, linear_residuals
 from hierlmm.drawing.style import evenly
 from hierlmm.fits.base import Fit, Level
 
@@ -66,13 +66,15 @@ def residual_curve(
     if simulations == 0 or max(map(len, every)) > LONGEST:
         unknown = np.full(GRID, np.nan)
         return CurveBand(grid, observed, unknown, unknown, np.nan, ci)
-    asked = linear_residuals(fit, subjects, level, kind)
-    plain = asked if kind == "response" else linear_residuals(fit, subjects, level, "response")
+    rest = information(fit, [every[j] for j in sorted(set(range(len(every))) - set(kept.tolist()))])
+    asked = linear_residuals(fit, subjects, level, kind, rest)
+    plain = asked if kind == "response" else linear_residuals(fit, subjects, level, "response", rest)
     mean = (design.offset + design.X @ fit.beta.to_numpy())[order]
     rng = np.random.default_rng(seed)
     noise = [L @ rng.standard_normal((len(L), simulations)) for L in plain.root]
-    centred = mean[:, None] + np.concatenate(noise) - plain.residuals(noise)
-    found = asked.residuals(noise)
+    of_rest = plain.drawn_rest(simulations, rng)
+    centred = mean[:, None] + np.concatenate(noise) - plain.residuals(noise, of_rest)
+    found = asked.residuals(noise, of_rest)
     # A line is not drawn out beyond the fitted values of a simulated data set.
     inside = [np.clip(grid, x.min(), x.max()) for x in centred.T]
     curves = [smooth(x, r, at, span) for x, r, at in zip(centred.T, found.T, inside, strict=True)]

@@ -177,7 +177,8 @@ def _bins(lag: FloatArray, bins: Any, time: str) -> IntArray:
 class LinearResiduals:
     """``r_i = M_i (y_i - X_i β̂)`` of all subjects, rows in the order of `Pairs`.
 
-    ``root``: Cholesky factors of V_i; ``S``: Cov(r_i).
+    ``root``: Cholesky factors of V_i; ``S``: Cov(r_i); ``rest``: ``Σ X_i'V_i⁻¹X_i`` of subjects that are left out, but
+    whose data count in β̂ and so in ``C``.
     """
 
     X: list[FloatArray]
@@ -186,32 +187,44 @@ class LinearResiduals:
     half: list[FloatArray]
     C: FloatArray
     S: list[FloatArray]
+    rest: FloatArray
 
-    def residuals(self, y: list[FloatArray]) -> FloatArray:
-        """Residuals of data (n_i, c) by subject: (N, c)."""
+    def residuals(self, y: list[FloatArray], of_rest: FloatArray | float = 0.0) -> FloatArray:
+        """Residuals of data (n_i, c) by subject: (N, c); ``of_rest`` (p, c) is ``Σ X_i'V_i⁻¹y_i`` of those left out."""
         cross = sum(
             (h.T @ np.linalg.solve(L, v) for h, L, v in zip(self.half, self.root, y, strict=True)),
             np.zeros((len(self.C), y[0].shape[1])),
         )
-        return self._given(y, self.C @ cross)
+        return self._given(y, self.C @ (cross + of_rest))
+
+    def drawn_rest(self, size: int, rng: Rng) -> FloatArray:
+        """``Σ X_i'V_i⁻¹y_i`` of the subjects left out, of data drawn from N(0, V_i): (p, size)."""
+        if not self.rest.any():
+            return np.zeros((len(self.rest), size))
+        values, vectors = np.linalg.eigh(self.rest)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        return root @ rng.standard_normal((len(root), size))
 
     def simulated(self, size: int, rng: Rng) -> FloatArray:
         """Residuals of data drawn from N(0, V_i): (N, size)."""
         z = [rng.standard_normal((len(L), size)) for L in self.root]
         cross = sum((h.T @ v for h, v in zip(self.half, z, strict=True)), np.zeros((len(self.C), size)))
+        cross = cross + self.drawn_rest(size, rng)
         return self._given([L @ v for L, v in zip(self.root, z, strict=True)], self.C @ cross)
 
     def _given(self, y: list[FloatArray], beta: FloatArray) -> FloatArray:
         return np.concatenate([M @ (v - x @ beta) for M, v, x in zip(self.M, y, self.X, strict=True)])
 
 
-def linear_residuals(fit: Fit, subjects: list[IntArray], level: str, kind: str) -> LinearResiduals:
+def linear_residuals(
+    fit: Fit, subjects: list[IntArray], level: str, kind: str, rest: FloatArray | None = None
+) -> LinearResiduals:
     """Residuals of a kind at a level as linear functions of the data, at the fit's covariance parameters.
 
-    Costs O(n³) for a subject with n rows.
+    Costs O(n³) for a subject with n rows. ``rest`` is `information` of the subjects that are left out.
     """
-    design = fit.design
-    covariances = [_covariances(fit, rows) for rows in subjects]
+    design, D = fit.design, _D(fit)
+    covariances = [_covariances(fit, rows, D) for rows in subjects]
     X = [design.X[rows] for rows in subjects]
     try:
         root = [np.linalg.cholesky(V) for V, _ in covariances]
@@ -221,13 +234,25 @@ def linear_residuals(fit: Fit, subjects: list[IntArray], level: str, kind: str) 
         received = f"residuals of a fit by {fit.estimator} whose V_i is not positive definite in floating point"
         reason = "its covariance parameters are at the edge of their range"
         raise NotAvailableError(received, reason, "use a simpler residual structure", SEE) from error
-    p = design.X.shape[1]
-    C = np.linalg.inv(sum((h.T @ h for h in half), np.zeros((p, p))))
+    rest = np.zeros((design.X.shape[1],) * 2) if rest is None else rest
+    C = np.linalg.inv(sum((h.T @ h for h in half), rest))
     S = [m @ (V - x @ C @ x.T) @ m.T for m, (V, _), x in zip(M, covariances, X, strict=True)]
-    return LinearResiduals(X, M, root, half, C, S)
+    return LinearResiduals(X, M, root, half, C, S, rest)
 
 
-def _covariances(fit: Fit, rows: IntArray) -> tuple[FloatArray, FloatArray]:
+def information(fit: Fit, subjects: list[IntArray]) -> FloatArray:
+    """``Σ X_i'V_i⁻¹X_i`` of subjects, (p, p)."""
+    X, D = fit.design.X, _D(fit)
+    each = (X[rows].T @ np.linalg.solve(_covariances(fit, rows, D)[0], X[rows]) for rows in subjects)
+    return sum(each, np.zeros((X.shape[1],) * 2))
+
+
+def _D(fit: Fit) -> FloatArray:
+    """D of the fit, worked out once for all subjects; nothing where V_i is a working covariance."""
+    return np.empty((0, 0)) if fit.has_working_correlation else fit._D_values
+
+
+def _covariances(fit: Fit, rows: IntArray, D: FloatArray) -> tuple[FloatArray, FloatArray]:
     """V_i and Σ_i of one subject's rows."""
     if fit.has_working_correlation:
         design = fit.design
@@ -238,7 +263,7 @@ def _covariances(fit: Fit, rows: IntArray) -> tuple[FloatArray, FloatArray]:
         return V, V
     Sigma = fit._residual_covariance(rows)
     Z = fit.design.Z[rows]
-    return (Z @ fit._D_values @ Z.T + Sigma if Z.shape[1] else Sigma), Sigma
+    return (Z @ D @ Z.T + Sigma if Z.shape[1] else Sigma), Sigma
 
 
 def _map(V: FloatArray, Sigma: FloatArray, root: FloatArray, level: str, kind: str) -> FloatArray:

@@ -10,7 +10,7 @@ from references import references_of
 from textbook import marginal_covariance, projection, residual_blocks
 
 import hierlmm as hl
-from hierlmm.diagnostics.serial_residuals import linear_residuals, make_pairs
+from hierlmm.diagnostics.serial_residuals import information, linear_residuals, make_pairs
 from hierlmm.errors import DataError
 
 REFERENCE = references_of("serial")
@@ -363,3 +363,23 @@ def test_counted_rows_are_said_where_the_time_is_not_known():
         assert "Lags count" not in check(fit, time="days", simulations=50).note
     known = hl.TwoLevelModel.from_formula("reaction ~ days + (1 | subject)", data).fit_reml()
     assert "Lags count" not in hl.autocorrelation(known, simulations=50).note
+
+
+# --- some of the subjects -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", ["subject", "population"])
+def test_residuals_of_some_subjects_are_those_of_a_fit_to_all(fits, level):
+    fit = fits["sleepstudy_rirs"]
+    subjects = [np.flatnonzero(fit.design.subject_index == j) for j in range(fit.n_subjects)]
+    full = linear_residuals(fit, subjects, level, "response")
+    some = linear_residuals(fit, subjects[:3], level, "response", information(fit, subjects[3:]))
+    np.testing.assert_allclose(some.C, full.C, rtol=1e-10)
+    ends = np.cumsum([0, *map(len, subjects[:3])])
+    X, M, V = np.vstack(full.X[:3]), np.zeros((ends[-1], ends[-1])), np.zeros((ends[-1], ends[-1]))
+    for j, (lo, hi) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+        M[lo:hi, lo:hi], V[lo:hi, lo:hi] = full.M[j], full.root[j] @ full.root[j].T
+    wanted = M @ (V - X @ full.C @ X.T) @ M.T  # between subjects, too
+    drawn = some.simulated(40_000, np.random.default_rng(1))
+    sd = np.sqrt(np.diag(wanted))
+    assert np.abs((np.cov(drawn) - wanted) / np.outer(sd, sd)).max() < 0.03
