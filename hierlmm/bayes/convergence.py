@@ -155,6 +155,9 @@ def _mixing(table: pd.DataFrame, chains: int, draws: int, attrs: dict[str, Any])
     messages = []
     if chains < 2:
         messages.append("One chain only: whether chains agree (R-hat) cannot be checked. To do: sample with chains=4.")
+    if draws < 4:
+        few = "1 draw" if draws == 1 else f"{draws} draws"
+        messages.append(f"Only {few} of each chain: nothing about convergence can be checked. To do: draws=1000.")
     high = table["r_hat"][table["r_hat"] > MAX_RHAT].sort_values(ascending=False)
     if len(high):
         messages.append(

@@ -13,13 +13,14 @@ from hierlmm.arrays import FloatArray
 from hierlmm.bayes.bambi import draws_of_bambi
 from hierlmm.bayes.explicit import draws_of_model
 from hierlmm.bayes.explicit_residual import residual_draws, sd_name
+from hierlmm.bayes.given import refuse_impossible, refuse_other_data, refuse_other_statistics
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.route import prior_conflicts, refuse_fitted_values
 from hierlmm.bayes.tree import aligned, corr_pairs, matrices
 from hierlmm.design.design import Design
 from hierlmm.design.questions import row_order_messages
-from hierlmm.errors import ArgumentError, DataError
+from hierlmm.errors import ArgumentError, DataError, HierlmmError
 from hierlmm.frames import shorten
 
 SEE = "docs, page 'Saving fits', section 'A posterior from elsewhere'"
@@ -47,16 +48,21 @@ def record_of_tree(design: Design, priors: ResolvedPriors, tree: Any) -> Posteri
     if not {"chain", "draw"} <= set(posterior.dims):
         reason, remedy = "its draws have no dimensions 'chain' and 'draw'", "pass the tree as the sampler returned it"
         raise DataError("from_datatree", reason, remedy, SEE)
+    refuse_other_data(design, tree, "from_datatree")
     statistics = tree["sample_stats"].to_dataset() if "sample_stats" in tree.children else None
+    if statistics is not None:
+        refuse_other_statistics(posterior, statistics, "from_datatree")
     own = tree.attrs.get("library") == "hierlmm"
     attrs = {str(k): v for k, v in {**({} if own else posterior.attrs), **tree.attrs}.items()}
     if any("|" in str(name) and str(name).endswith("_sigma") for name in posterior):
         draws, formula = _of_model(lambda: draws_of_bambi(design, priors, posterior), posterior)
+        refuse_impossible(draws, "from_datatree")
         told = {"estimator": "Bambi", "bambi_formula": formula, **_told(attrs, posterior, "non-centred")}
         return posterior_record(design, priors, draws, statistics, told)
     draws, residual = _of_model(
         lambda: _draws(design, priors, tree, aligned(design, posterior, "from_datatree")), posterior
     )
+    refuse_impossible(draws, "from_datatree")
     groups = {name: node.to_dataset() for name, node in tree.children.items() if own and name not in MADE}
     centred = any(name in posterior for name in ("random_coef", "random_coef_centered")) or (
         bool(design.term) and "z" not in posterior
@@ -80,10 +86,12 @@ def _of_model(make: Any, posterior: Any) -> Any:
     """What ``make`` makes; a variable that it misses, or of another shape, is refused."""
     try:
         return make()
+    except HierlmmError:
+        raise
     except KeyError as error:
         reason = f"it has no variable {error.args[0]!r}, nor what it follows from"
     except (ValueError, IndexError, TypeError) as error:
-        reason = f"its variables have other shapes than those of the model: {error}"
+        reason = f"its variables have other shapes than those of the model: {str(error)[:200]}"
     received = f"from_datatree with a posterior of {shorten(map(str, posterior.data_vars))}"
     remedy = "pass the model that was sampled, and a tree with all its free variables (do not leave out var_names); "
     remedy += "of model.to_pymc(marginalized=True) use hl.recover(model, tree)"
@@ -94,6 +102,7 @@ def _draws(
     design: Design, priors: ResolvedPriors, tree: Any, raw: dict[str, FloatArray]
 ) -> tuple[dict[str, FloatArray], dict[str, Any]]:
     """Draws under the package's names, and the group of the residual parameters."""
+    refuse_impossible(raw, "from_datatree")
     without_b = "b" not in raw and tree.attrs.get("library") == "hierlmm"  # a summary of b, or nothing of it
     asked = {
         "beta": bool(design.coef),
@@ -104,6 +113,8 @@ def _draws(
     }
     wanted = {name for name, is_asked in asked.items() if is_asked}
     found = {name: raw[name] for name in wanted if name in raw}
+    if "corr_b" in found and found["corr_b"].ndim == 4:  # a matrix
+        found["corr_b"] = found["corr_b"][(..., *corr_pairs(design))]
     if design.term and {"sd_b", "corr_b"} & wanted <= found.keys():
         found["corr_b"], found["D"] = matrices(design, _by_pair(design, found))
     if wanted - found.keys():

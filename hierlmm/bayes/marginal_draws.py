@@ -17,6 +17,7 @@ from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed_residual import ResidualPosterior
 from hierlmm.bayes.explicit import beta_draws, random_covariance_draws
 from hierlmm.bayes.explicit_residual import sd_name, variable_name
+from hierlmm.bayes.given import refuse_impossible, refuse_other_data, refuse_other_statistics
 from hierlmm.bayes.marginal_likelihood import marginal_likelihood
 from hierlmm.bayes.marginalized import build_marginalized_model, unit_of
 from hierlmm.bayes.nuts import Settings, run
@@ -70,11 +71,16 @@ def recovered_record(
         reason = "draws are read from its group 'posterior'"
         received = f"a trace of type {type(trace).__name__}"
         raise SpecificationError(received, reason, "give what pm.sample() or nutpie.sample() returned", SEE)
+    refuse_other_data(design, trace, "recover")
     values = aligned(design, trace["posterior"].to_dataset(), "recover")
+    refuse_impossible(values, "recover")
     size = trace["posterior"].sizes["chain"] * trace["posterior"].sizes["draw"]
     random_effects = kept_effects(design, size, random_effects)
-    draws, groups = _recovered(design, priors, values, seed, random_effects)
     statistics = trace["sample_stats"].to_dataset() if "sample_stats" in trace.children else None
+    if statistics is not None:
+        refuse_other_statistics(trace["posterior"], statistics, "recover")
+    draws, groups = _recovered(design, priors, values, seed, random_effects)
+    refuse_impossible(draws, "recover")
     own = {k: v for k, v in trace["posterior"].attrs.items() if k in ("sampling_time", "tuning_steps")}
     attrs = collapsed_attrs(random_effects, route="recovered", **own)
     return posterior_record(design, priors, draws, statistics, attrs, groups=groups)

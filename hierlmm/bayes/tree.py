@@ -80,12 +80,15 @@ def aligned(design: Design, posterior: Any, caller: str) -> dict[str, FloatArray
     DataError
         If the tree has other ones.
     """
-    found = posterior.transpose("chain", "draw", ...)
-    for dim, labels in model_coords(design).items():
+    found, coords = posterior.transpose("chain", "draw", ...), model_coords(design)
+    for dim in _second_dims(found):  # of a matrix: labels of its own, or those of the first
+        coords[dim] = coords["term"]
+        if dim not in found.indexes and "term" in found.indexes:
+            found = found.assign_coords({dim: found["term"].to_numpy()})
+    for dim, labels in coords.items():
         if dim not in found.indexes or dim == "obs":
             continue
-        own = [str(v) for v in found[dim].to_numpy()]
-        wanted = [str(v) for v in labels]
+        own, wanted = _as_text(found[dim].to_numpy()), _as_text(labels)
         if sorted(own) != sorted(wanted):
             received = f"{caller} with a posterior whose {dim} is {shorten(own)}"
             reason = f"in the model it is {shorten(wanted)}"
@@ -99,6 +102,18 @@ def aligned(design: Design, posterior: Any, caller: str) -> dict[str, FloatArray
             found = found.isel({dim: [own.index(label) for label in wanted]})
     # sums depend on the order in memory to the last digit: it is that of our own draws
     return {str(name): np.ascontiguousarray(values.to_numpy()) for name, values in found.data_vars.items()}
+
+
+def _second_dims(posterior: Any) -> list[str]:
+    """The other dimension of matrices (term, term)."""
+    found = [posterior[name].dims for name in ("corr_b", "D") if name in posterior]
+    others = [[d for d in dims if d not in ("chain", "draw", "term")] for dims in found if "term" in dims]
+    return [str(own[0]) for own in others if len(own) == 1]
+
+
+def _as_text(labels: Any) -> list[str]:
+    """Labels as text, 1.0 like 1: a file or a sampler may have changed the type."""
+    return [str(int(v)) if isinstance(v, (float, np.floating)) and v == v // 1 else str(v) for v in labels]
 
 
 def dataset(design: Design, draws: Mapping[str, FloatArray]) -> Any:

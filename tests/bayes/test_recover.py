@@ -85,6 +85,18 @@ def test_labels_decide_what_belongs_where(dental_slopes, sampled):
     one, other = (hl.recover(dental_slopes, t, seed=1) for t in (trace, turned))
     for name in ("beta", "D", "b"):
         np.testing.assert_array_equal(one.draws(name), other.draws(name))
+    corr, D = matrices(dental_slopes.design, sampled.datatree["posterior"])
+    for name, values in {"corr_b": corr, "D": D}.items():  # the second dimension of a matrix is turned with the first
+        matrix = xr.DataArray(values, dims=("chain", "draw", "term", "term_bis"))
+        named = trace["posterior"].to_dataset()[["beta", "sd_b", "sigma"]].assign({name: matrix})
+        labelled = named.assign_coords(term_bis=["Intercept", "time"])
+        for own in (
+            named.isel(term=[1, 0], term_bis=[1, 0]),
+            labelled.isel(term=[1, 0]),
+            labelled.isel(term_bis=[1, 0]),
+        ):
+            again = hl.recover(dental_slopes, xr.DataTree.from_dict({"posterior": own}), seed=1)
+            np.testing.assert_allclose(again.draws("D"), D, rtol=1e-9)
     with pytest.raises(DataError, match="recover with a posterior whose term is"):
         other = trace["posterior"].to_dataset().assign_coords(term=["Intercept", "age"])
         hl.recover(dental_slopes, xr.DataTree.from_dict({"posterior": other}))

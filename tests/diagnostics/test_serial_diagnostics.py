@@ -1,6 +1,7 @@
 """Semivariogram and autocorrelation of residuals: nlme, dense matrices, simulation."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -377,7 +378,7 @@ def test_residuals_of_some_subjects_are_those_of_a_fit_to_all(fits, level):
     np.testing.assert_allclose(some.C, full.C, rtol=1e-10)
     ends = np.cumsum([0, *map(len, subjects[:3])])
     X, M, V = np.vstack(full.X[:3]), np.zeros((ends[-1], ends[-1])), np.zeros((ends[-1], ends[-1]))
-    for j, (lo, hi) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+    for j, (lo, hi) in enumerate(itertools.pairwise(ends)):
         M[lo:hi, lo:hi], V[lo:hi, lo:hi] = full.M[j], full.root[j] @ full.root[j].T
     wanted = M @ (V - X @ full.C @ X.T) @ M.T  # between subjects, too
     drawn = some.simulated(40_000, np.random.default_rng(1))

@@ -219,3 +219,53 @@ def test_refusals(dental):
     refused(lambda: without("model", tree_of(raw)), hl.SpecificationError, "needs a model")
     fitted = growth(dental, residual_variance=hl.VarPower())
     refused(lambda: without(fitted, tree_of(raw)), hl.NotAvailableError, "fitted value")
+
+
+IMPOSSIBLE = {
+    "none": (lambda p: p.isel(draw=slice(0)), "there are none"),
+    "text": (lambda p: p.assign(sigma=p["sigma"].astype(str)), "draws are numbers"),
+    "nan": (lambda p: p.assign(beta=p["beta"].where(p["draw"] != 3)), "first in chain 0, draw 3"),
+    "negative sigma": (lambda p: p.assign(sigma=-p["sigma"]), "a standard deviation is above zero"),
+    "negative sd": (lambda p: p.assign(sd_b=p["sd_b"] - 1e6), "a standard deviation is not below zero"),
+    "correlation": (lambda p: p.assign(corr_b=p["corr_b"] * 0.0 - 1.5), "the largest here is -1.5"),
+}
+
+
+@pytest.fixture(scope="module")
+def made(dental):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hl.FitWarning)
+        return growth(dental).fit(draws=20, tune=50, chains=2, seed=1, progressbar=False)
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_draws_that_cannot_be(dental, made, case):
+    """None of these would stop anything later: they would come out as numbers."""
+    change, words = IMPOSSIBLE[case]
+    tree = tree_of(change(made.datatree["posterior"].to_dataset()))
+    refused(lambda: hl.from_datatree(growth(dental), tree), hl.errors.DataError, words)
+    if case != "nan":
+        tree = tree_of(tree["posterior"].to_dataset()[["sd_b", "corr_b", "sigma"]])
+        refused(lambda: hl.recover(growth(dental), tree), hl.errors.DataError, words)
+
+
+def test_a_tree_of_other_data_or_with_statistics_of_other_draws(dental, made):
+    other = growth(dental.assign(distance=3.0 * dental["distance"]))
+    for call in (hl.from_datatree, hl.recover):
+        refused(lambda call=call: call(other, made.datatree), hl.errors.DataError, "the data are other ones")
+        cut = made.datatree.copy()
+        cut["posterior"] = xr.DataTree(cut["posterior"].to_dataset().isel(draw=slice(5)))
+        refused(lambda call=call, cut=cut: call(growth(dental), cut), hl.errors.DataError, "2 chains of 5 draws")
+
+
+def test_a_matrix_of_correlations(dental, made):
+    posterior = made.datatree["posterior"].to_dataset()
+    matrix = (("chain", "draw", "term", "term_bis"), made.draws("corr_b"))
+    again = hl.from_datatree(growth(dental), tree_of(posterior.drop_vars(["corr_b", "pair"]).assign(corr_b=matrix)))
+    close(again.D, made.D)
+
+
+def test_one_draw_says_nothing(dental, made):
+    with pytest.warns(hl.FitWarning, match="Only 1 draw of each chain"):
+        one = hl.from_datatree(growth(dental), tree_of(made.datatree["posterior"].to_dataset().isel(draw=[0])))
+    assert not one.converged
