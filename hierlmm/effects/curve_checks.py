@@ -24,8 +24,8 @@ from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import variables_of
 from hierlmm.design.splines import SplineBasis
-from hierlmm.effects.grid import Grid
-from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError, closest, warn
+from hierlmm.effects.grid import Grid, no_covariate
+from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError, warn
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
 from hierlmm.options import choose
@@ -78,8 +78,8 @@ def check_variable(grid: Grid, variable: str | None, fit: Fit) -> str:
         return (level1 or numbers)[0]
     if variable not in grid.points:
         there = variable in fit.design.frame.columns
-        reason = f"the fixed effects have no covariate of this name.{closest(variable, grid.points)}"
-        reason = "it is not among the fixed effects, so the curve would be flat" if there else reason
+        flat = "it is not among the fixed effects, so the curve would be flat"
+        reason = flat if there else no_covariate(variable, grid.points)
         raise SpecificationError(f"effects({variable!r})", reason, remedy, SEE)
     if variable in grid.factors:
         reason = f"{variable!r} is a factor in this model, and a curve runs along a number"
@@ -100,7 +100,7 @@ def check_by(grid: Grid, groups: tuple[str, ...], variable: str) -> None:
             received = f"by={name!r} beside effects({variable!r})"
             raise SpecificationError(received, "it is what the curves run along", "leave it out of by=", SEE)
         if name not in grid.points:
-            reason = f"the fixed effects have no covariate of this name.{closest(name, grid.points)}"
+            reason = no_covariate(name, grid.points)
             remedy = f"use {shorten(others)}" if others else "leave by= out: the fixed effects have no other covariate"
             raise SpecificationError(f"by={name!r}", reason, remedy, SEE)
     if len(groups) > 2:

@@ -159,8 +159,13 @@ def check_values(variable: str, asked: Any, levels: Sequence[Any] | None, see: s
 def refuse_unknown(received: str, name: str, known: Collection[str], otherwise: str) -> None:
     """Refuse a name that no covariate of the fixed effects has; ``otherwise``: what to do where there is none."""
     if name not in known:
-        reason = f"the fixed effects have no covariate of this name.{closest(name, known)}"
-        raise SpecificationError(received, reason, f"use {shorten(map(repr, known))}" if known else otherwise, SEE)
+        remedy = f"use {shorten(map(repr, known))}" if known else otherwise
+        raise SpecificationError(received, no_covariate(name, known), remedy, SEE)
+
+
+def no_covariate(name: str, known: Collection[str]) -> str:
+    """Why a name that no covariate of the fixed effects has cannot be used."""
+    return f"the fixed effects have no covariate of this name.{closest(name, known)}"
 
 
 def average_rows(
@@ -227,7 +232,7 @@ def check_slope(grid: Grid, variable: str) -> None:
     if variable in grid.points and variable not in grid.factors:
         return
     numbers = [v for v in grid.points if v not in grid.factors]
-    reason = f"the fixed effects have no covariate of this name.{closest(variable, grid.points)}"
+    reason = no_covariate(variable, grid.points)
     remedy = "use fit.marginal_means(...): the fixed effects have no number to take a slope of"
     remedy = f"use one of {shorten(map(repr, numbers))}" if numbers else remedy
     if variable in grid.factors:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, bind_correlation, bind_variance, make_rows
+from hierlmm.covariance.bind import BoundCorrelation, BoundVariance
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
+from hierlmm.design.bound import bind_residual, structured_rows
 from hierlmm.equations import notation as m
 from hierlmm.equations.notation import Equation, Markup, code, raised
 from hierlmm.errors import DataError
@@ -43,22 +44,13 @@ class Binding(NamedTuple):
 
 def bind_structure(design: Design) -> Binding:
     """Name the parameters of a design's residual structure; its data may turn out to be unfit for it."""
-    spec = design.residual
     try:
-        column = None if spec is None or spec.time is None else design.frame[spec.time]
-        rows = make_rows(spec, column, design.subject_index, design.subjects)
-        variance = correlation = None
-        if design.residual_variance is not None:
-            variance = bind_variance(design.residual_variance, design.variance_covariate, rows)
-        if spec is not None:
-            y = (design.y - design.offset)[rows.order]
-            X = design.X[rows.order]
-            residual = y - X @ np.linalg.lstsq(X, y, rcond=None)[0] if design.coef else y
-            others = len(design.coef) + 1 + design.n_random_parameters + (len(variance.parameters) if variance else 0)
-            correlation = bind_correlation(spec, rows, residual, mixed=bool(design.term), n_parameters=others)
+        rows = structured_rows(design)
+        y, X = (design.y - design.offset)[rows.order], design.X[rows.order]
+        residual = y - X @ np.linalg.lstsq(X, y, rcond=None)[0] if design.coef else y
+        return Binding(*bind_residual(design, rows, residual))
     except DataError as error:
         return Binding(problem=str(error))
-    return Binding(correlation, variance)
 
 
 def residual_numbers(estimates: Any) -> tuple[Mapping[str, float], Mapping[str, float]]:

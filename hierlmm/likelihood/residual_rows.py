@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.arrays import FloatArray
-from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, Rows, bind_correlation, bind_variance, make_rows
+from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, Rows
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.covariance.parameters import Parameter
+from hierlmm.design.bound import bind_residual, structured_rows
 from hierlmm.design.design import Design
 from hierlmm.errors import DataError
 from hierlmm.likelihood.crossproducts import CrossProducts, Scaling, working_columns
@@ -213,19 +214,10 @@ def residual_rows(design: Design) -> ResidualRows:
     DataError
         Positions or a variance covariate that the structure cannot use.
     """
-    spec = design.residual
-    column = None if spec is None or spec.time is None else design.frame[spec.time]
-    rows = make_rows(spec, column, design.subject_index, design.subjects)
+    rows = structured_rows(design)
     Z, XY, scaling = working_columns(design, rows.order)
-    variance = None
-    if design.residual_variance is not None:
-        variance = bind_variance(design.residual_variance, design.variance_covariate, rows)
-    correlation = None
-    if spec is not None:
-        # X̃ is orthonormal, so the ordinary residuals are one projection away.
-        residual = XY[-1] - (XY[:-1] @ XY[-1]) @ XY[:-1]
-        others = len(XY) + design.n_random_parameters + (len(variance.parameters) if variance else 0)
-        correlation = bind_correlation(spec, rows, residual, mixed=len(Z) > 0, n_parameters=others)
+    # X̃ is orthonormal, so the ordinary residuals are one projection away.
+    correlation, variance = bind_residual(design, rows, XY[-1] - (XY[:-1] @ XY[-1]) @ XY[:-1])
     return ResidualRows(correlation, variance, np.concatenate([Z, XY]), len(Z), rows, scaling)
 
 

@@ -149,6 +149,12 @@ def choose_draws(
             screened = f" among {len(found):,} random effects at random"
         names = list(index)
         draws |= {names[k]: b[..., k] for k in found}
+    if not draws:
+        reason, remedy = (
+            "this fit has no such parameter",
+            f"use names ({shorten(list(plain))}), or leave parameters out",
+        )
+        raise SpecificationError(f"parameters={parameters!r}", reason, remedy, SEE)
     if len(draws) <= most and total == len(draws):
         return Chosen(draws, "")
     kept = _ranked(draws, how, most, seed)

@@ -286,6 +286,9 @@ def test_strange_choices_are_refused_in_four_parts(sleep_nuts):
         sleep_nuts.plot_trace("day")
     with pytest.raises(hl.SpecificationError, match=r"b\[308, Intercept\]"):
         sleep_nuts.plot_rank("b[1, days]")
+    for nothing in ("residual", []):
+        with pytest.raises(hl.SpecificationError, match="this fit has no such parameter"):
+            sleep_nuts.plot_trace(nothing)
     with pytest.raises(hl.SpecificationError, match="choose='best'"):
         sleep_nuts.plot_trace(choose="best")
     with pytest.raises(hl.SpecificationError, match="max_panels=0"):

@@ -1,0 +1,48 @@
+"""The residual structure of a design, bound to its rows."""
+
+from __future__ import annotations
+
+from hierlmm.arrays import FloatArray
+from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, Rows, bind_correlation, bind_variance, make_rows
+from hierlmm.design.design import Design
+
+
+def structured_rows(design: Design) -> Rows:
+    """The rows of a design by subject and position, as its residual correlation has them.
+
+    Raises
+    ------
+    DataError
+        Positions that the structure cannot use.
+    """
+    spec = design.residual
+    column = None if spec is None or spec.time is None else design.frame[spec.time]
+    return make_rows(spec, column, design.subject_index, design.subjects)
+
+
+def bind_residual(
+    design: Design, rows: Rows, residual: FloatArray
+) -> tuple[BoundCorrelation | None, BoundVariance | None]:
+    """Correlation and variance function with the parameters that the data give them.
+
+    Parameters
+    ----------
+    design : Design
+    rows : Rows
+        `structured_rows` of it.
+    residual : (N,)
+        Of an ordinary regression, in the order of ``rows``, for starting values.
+
+    Raises
+    ------
+    DataError
+        Data that the structures cannot use.
+    """
+    correlation = variance = None
+    if design.residual_variance is not None:
+        variance = bind_variance(design.residual_variance, design.variance_covariate, rows)
+    if design.residual is not None:
+        others = len(design.coef) + 1 + design.n_random_parameters + (len(variance.parameters) if variance else 0)
+        mixed = bool(design.term)
+        correlation = bind_correlation(design.residual, rows, residual, mixed=mixed, n_parameters=others)
+    return correlation, variance
