@@ -45,6 +45,7 @@ def shipped() -> dict[str, pd.DataFrame]:
         "active": waves(load_dataset("active").rename(columns={"subject": "aid"})),
         "pbcseq": first(pbc, "protime"),
         "sim_seed003_clusters": pd.read_csv(TESTS / "data" / "text4_clusters.csv"),
+        "generalized": pd.read_csv(TESTS / "data" / "generalized.csv"),
     }
 
 
