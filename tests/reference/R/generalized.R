@@ -135,7 +135,9 @@ adaptive_optimum <- function(call) {
     unlist(lapply(parts, function(x) colSums(as.matrix(x))), use.names = FALSE)
   }
   optimum <- newton(adaptive_par(fit$coefficients, fit$D, fit$phis), score, function(p) unname(at(p)$Hessian))
-  c(optimum, list(fit = at(optimum$par)))
+  # Its own Hessian has steps of 0.001 in the units of the covariates, too coarse for large ones.
+  hessian <- numDeriv::jacobian(score, optimum$par)
+  list(gradient = optimum$gradient, hessian = (hessian + t(hessian)) / 2, fit = at(optimum$par))
 }
 
 adaptive_numbers <- function(call, ref) {
