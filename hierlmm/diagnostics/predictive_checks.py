@@ -21,10 +21,15 @@ D(y, θ) = T(y), but at ``"mixed"``, where the replications depend on y, D(y, θ
 replications, of y and of every y* alike.
 
 The PIT values of the rows at θ~, u_ij = P(y_rep,ij ≤ y_ij | θ~), are uniform, but dependent within subjects, so that
-bands for independent values do not hold. Their check is the discrepancy ``D = max_t |F(t) - t| / s(t)``, F the share of
-values up to t and s(t) its SD over simulated data sets. How D changes over the draws is far from normal, so its
-p-value is that of one draw (K = 1, large values only). The band ±q s(t), q a quantile of D over simulated data sets,
-contains the whole curve of each draw with the stated probability.
+bands for independent values do not hold. The band ±q s(t) for the curve ``F(t) - t``, F the share of values up to t,
+s(t) its SD over simulated data sets and q a quantile of ``max_t |F(t) - t| / s(t)`` over them, contains the whole curve
+of each draw with the stated probability. Their test is Neyman's smooth one, of all draws: with the Legendre polynomials
+h_1, ..., h_4 on (0, 1), which stand for place, width, skewness and tails, and S their covariance over simulated data,
+
+    ``c(θ~) = S^(-1/2) Σ_ij h(u_ij),    W = Cov(c(θ~) | y),    Var(c̄) = I - W + W/K,    c̄' Var(c̄)⁻¹ c̄ ~ χ²``
+
+of the components whose W_kk, the share that the posterior absorbs, is at most 0.7: as a rule skewness and tails, since
+every fit follows place and width. Where all are absorbed, one draw is used.
 
 References
 ----------
@@ -32,21 +37,24 @@ Gosselin, F. (2011). A new calibrated Bayesian internal goodness-of-fit method: 
 general p-values that allow double use of the data. PLoS ONE 6(3), e14770.
 
 Johnson, V. E. (2007). Bayesian model assessment using pivotal quantities. Bayesian Analysis 2, 719-733.
+
+Rayner, J. C. W., Best, D. J. (1990). Smooth tests of goodness of fit: an overview. International Statistical Review 58,
+9-17 (components of which estimated parameters leave nothing).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr, ndtri
+from scipy.special import chdtrc, eval_legendre, ndtr, ndtri
 
 from hierlmm.arrays import BoolArray, FloatArray, IntArray, Rng
-from hierlmm.bayes.replications import LEVELS, Replicator
-from hierlmm.diagnostics.statistics import Statistic, chosen
+from hierlmm.bayes.replications import LEVELS, Draw, Replicator
+from hierlmm.diagnostics.statistics import Asked, Statistic, chosen, chosen_of_groups, column_of
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.options import check_counts, checked, choose
 from hierlmm.results import Page, Paragraph, Result, Table
@@ -64,6 +72,12 @@ CURVES = 200
 """Data sets simulated at each draw for the PIT values."""
 FOLLOWED = 0.7
 """Absorbed share beyond which one draw is used."""
+COMPONENTS = 4
+"""Polynomials of the test of PIT values: place, width, skewness, tails."""
+LEAST = 0.1
+"""What is left of a component's variance at least, as far as a few hundred draws tell."""
+PIT_DRAWS = 600
+"""Posterior draws of that test, unless these are too many values (`BUDGET` / 10)."""
 GRID = np.linspace(0.02, 0.98, 49)
 
 
@@ -76,7 +90,7 @@ class PredictiveCheck(Result):
     ----------
     level : {"subject", "new_subject", "mixed"}
         What was replicated.
-    table : DataFrame by statistic
+    table : DataFrame by statistic, or by group and statistic
         ``observed``; ``mean``, ``lower`` and ``upper`` of the replications; ``absorbed``, the share of the statistic's
         variation that the fit follows; ``p``, two-sided and calibrated; ``verdict`` in words.
     replicated : DataFrame
@@ -85,7 +99,7 @@ class PredictiveCheck(Result):
         By ``t``: ``difference``, the share of the rows' PIT values up to t less t, averaged over the draws, and
         ``lower``, ``upper``, the simultaneous band for the curve of one draw.
     pit_p : float
-        p-value of the largest deviation of the curve of one draw.
+        p-value of a smooth test of the PIT values, of all draws.
     ci : float
         Probability of the intervals and the band.
     draws : int
@@ -106,7 +120,7 @@ class PredictiveCheck(Result):
     def _page(self) -> Page:
         title = SAY("ppc.title", what=SAY(f"ppc.{self.level}"), draws=self.draws)
         shown = self.table.drop(columns="verdict").reset_index()
-        lines = table_lines(shown, ["statistic"])
+        lines = table_lines(shown, self.table.index.names)
         words = ["", *self.table["verdict"]]
         printed = [f"{line}  {word}".rstrip() for line, word in zip(lines, words, strict=True)]
         table = Table(self.table, printed, f"Statistics of the data and of {SAY(f'ppc.{self.level}')}", index=True)
@@ -116,7 +130,8 @@ class PredictiveCheck(Result):
 def ppc(
     fit: PosteriorNumbers,
     level: str = "new_subject",
-    statistics: str | Sequence[str] | Mapping[str, Callable[[FloatArray], float]] | None = None,
+    statistics: Asked = None,
+    by: str | None = None,
     draws: int = 100,
     ci: float = 0.95,
     seed: int | None = 0,
@@ -124,15 +139,20 @@ def ppc(
     """Compare the data with replications; see `hierlmm.fit.posterior.PosteriorFit.ppc`."""
     choose("level", level, LEVELS, SEE)
     check_counts(draws=draws)
-    known = chosen(fit.design, statistics)
+    known: Mapping[Any, Statistic]
+    if by is None:
+        known = chosen(fit.design, statistics)
+        index = pd.Index(list(known), name="statistic")
+    else:
+        known = chosen_of_groups(fit.design, statistics, by)
+        index = pd.MultiIndex.from_tuples(known, names=[column_of(fit.design, by), "statistic"])
     z, replicated = simulated_statistics(fit, level, known, draws, np.random.default_rng(seed))
     observed = np.array([float(own(fit.design.y[None])[0]) for own in known.values()])
     tails = np.quantile(replicated, [(1 - ci) / 2, (1 + ci) / 2], axis=0)
     score, absorbed = combined(z)
     p = 2.0 * ndtr(-np.abs(score))
     columns = {"observed": observed, "mean": replicated.mean(axis=0), "lower": tails[0], "upper": tails[1]}
-    table = pd.DataFrame(columns, index=pd.Index(list(known), name="statistic"))
-    table = table.assign(absorbed=absorbed, p=p)
+    table = pd.DataFrame(columns, index=index).assign(absorbed=absorbed, p=p)
     table["verdict"] = [_in_words(*row) for row in zip(p, absorbed, score > 0.0, strict=True)]
     (found,) = pit_check(fit, level, [np.arange(fit.n_obs)], draws, ci, seed)
     pit, pit_p = found.frame, found.p
@@ -142,7 +162,7 @@ def ppc(
 
 
 def simulated_statistics(
-    fit: PosteriorNumbers, level: str, known: Mapping[str, Statistic], draws: int, rng: Rng
+    fit: PosteriorNumbers, level: str, known: Mapping[Any, Statistic], draws: int, rng: Rng
 ) -> tuple[FloatArray, FloatArray]:
     """Z of the data at every draw (S, K), and the statistics of the replications (n, K)."""
     design, replicator = fit.design, Replicator(fit.design)
@@ -154,7 +174,8 @@ def simulated_statistics(
         values = _statistics(known, y)
         if level == "mixed":
             mean, sd = replicator.law(state, "mixed", y)
-            again = [_statistics(known, mean + sd * rng.standard_normal(mean.shape)) for _ in range(MIXED)]
+            # The same noise for the data and what they are compared with: what it adds to their ranks is small.
+            again = [_statistics(known, mean + sd * rng.standard_normal(mean.shape[1])) for _ in range(MIXED)]
             replicated += [own[:1] for own in again]
             values = values - np.mean(again, axis=0)
         else:
@@ -164,7 +185,7 @@ def simulated_statistics(
 
 
 class PITCheck(NamedTuple):
-    """Curves of the draws (S, T); their mean and the band by t; the p-value of their largest deviation."""
+    """Curves of the draws (S, T); their mean and the band of one draw by t; the p-value of the smooth test."""
 
     curves: FloatArray
     frame: pd.DataFrame
@@ -175,28 +196,59 @@ def pit_check(
     fit: PosteriorNumbers, level: str, groups: Sequence[IntArray], draws: int, ci: float, seed: int | None
 ) -> list[PITCheck]:
     """Check the PIT values of each group of rows."""
-    rng, replicator = np.random.default_rng(seed), Replicator(fit.design)
+    rng, replicator, y = np.random.default_rng(seed), Replicator(fit.design), fit.design.y[None]
     states = list(fit.parameter_draws(fit.evenly_kept(draws), b=level == "subject"))
     M = max(20, min(CURVES, BUDGET // (fit.n_obs * len(states))))
     curves: list[list[FloatArray]] = [[] for _ in groups]
+    null: list[list[FloatArray]] = [[] for _ in groups]
     for state in states:
-        y = np.vstack([fit.design.y[None], replicator.replicate(state, _source(level), rng, M)])
-        mean, sd = replicator.law(state, level, y)
-        u = ndtr((y - mean) / sd)
-        for rows, found in zip(groups, curves, strict=True):
-            found.append(pit_curves(u[:, rows]))
-    return [judged_curves(np.array(found), ci, rng) for found in curves]
+        u = _pit(replicator, state, level, np.vstack([y, replicator.replicate(state, _source(level), rng, M)]))
+        for rows, curve, own in zip(groups, curves, null, strict=True):
+            curve.append(pit_curves(u[:, rows]))
+            own.append(components(u[1:, rows]))
+    many = fit.evenly_kept(max(draws, min(PIT_DRAWS, BUDGET // (10 * fit.n_obs))))
+    at = (_pit(replicator, state, level, y) for state in fit.parameter_draws(many, b=level == "subject"))
+    found = np.stack([[components(u[:, rows])[0] for rows in groups] for u in at], axis=1)
+    return [
+        PITCheck(np.array(curve)[:, 0], curve_band(np.array(curve), ci), smooth_p(c, np.vstack(own)))
+        for curve, c, own in zip(curves, found, null, strict=True)
+    ]
 
 
-def judged_curves(curves: FloatArray, ci: float, rng: Rng) -> PITCheck:
-    """The check of curves (S, 1 + M, T): at every draw those of the data and of M simulated data sets."""
+def curve_band(curves: FloatArray, ci: float) -> pd.DataFrame:
+    """``difference``, ``lower``, ``upper`` by t of curves (S, 1 + M, T): the data's first, then M simulated ones."""
     sd = np.sqrt(np.mean(curves[:, 1:] ** 2, axis=(0, 1)))  # their mean is zero
-    largest = np.abs(curves / np.where(sd > 0.0, sd, 1.0)).max(axis=2)
-    score = _scores(largest[0][:, None], rng)[0]
-    half = np.quantile(largest[:, 1:], ci) * sd
+    largest = np.abs(curves[:, 1:] / np.where(sd > 0.0, sd, 1.0)).max(axis=2)
+    half = np.quantile(largest, ci) * sd
     columns = {"difference": curves[:, 0].mean(axis=0), "lower": -half, "upper": half}
-    frame = pd.DataFrame(columns, index=pd.Index(GRID, name="t"))
-    return PITCheck(curves[:, 0], frame, float(ndtr(-score)))
+    return pd.DataFrame(columns, index=pd.Index(GRID, name="t"))
+
+
+def _pit(replicator: Replicator, state: Draw, level: str, y: FloatArray) -> FloatArray:
+    mean, sd = replicator.law(state, level, y)
+    return ndtr((y - mean) / sd)
+
+
+def components(u: FloatArray) -> FloatArray:
+    """Legendre components of PIT values (n, N), orthonormal if these are independent and uniform: (n, 4)."""
+    order = np.arange(1, COMPONENTS + 1)
+    sums = [eval_legendre(k, 2.0 * u - 1.0).sum(axis=-1) for k in order]
+    return np.stack(sums, axis=-1) * np.sqrt((2.0 * order + 1.0) / u.shape[-1])
+
+
+def smooth_p(found: FloatArray, null: FloatArray | None = None) -> float:
+    """p-value of the components of the draws (K, 4), given those of simulated data sets; independent without."""
+    z = found
+    if null is not None:
+        z = np.linalg.solve(np.linalg.cholesky(null.T @ null / len(null)), found.T).T  # their mean is zero
+    K = len(z)
+    absorbed = np.cov(z.T) if K > 1 else np.zeros((COMPONENTS, COMPONENTS))
+    left = np.diag(absorbed) <= FOLLOWED
+    if not left.any():
+        return float(chdtrc(COMPONENTS, np.sum(z[0] ** 2)))
+    variance, axes = np.linalg.eigh((np.eye(COMPONENTS) - absorbed * (1.0 - 1.0 / K))[np.ix_(left, left)])
+    squares = (z.mean(axis=0)[left] @ axes) ** 2 / np.maximum(variance, LEAST)
+    return float(chdtrc(left.sum(), squares.sum()))
 
 
 def _source(level: str) -> str:
@@ -204,7 +256,7 @@ def _source(level: str) -> str:
     return "subject" if level == "subject" else "new_subject"
 
 
-def _statistics(known: Mapping[str, Statistic], y: FloatArray) -> FloatArray:
+def _statistics(known: Mapping[Any, Statistic], y: FloatArray) -> FloatArray:
     return np.column_stack([own(y) for own in known.values()]) if known else np.empty((len(y), 0))
 
 
@@ -243,12 +295,17 @@ def _verdict(table: pd.DataFrame, pit_p: float) -> str:
     if not flagged.any():
         return SAY("ppc.good", p=p[:-1].min(initial=1.0), k=len(table), pit=pit_p)
     named = [
-        SAY("ppc.row", name=name, direction=row["verdict"], p=_p(row["p"]))
+        SAY("ppc.row", name=_name(name, table.index.names[0]), direction=row["verdict"], p=_p(row["p"]))
         for (name, row), bad in zip(table.iterrows(), flagged[:-1], strict=True)
         if bad
     ]
     named += [SAY("ppc.pit", p=_p(pit_p))] if flagged[-1] else []
     return SAY("ppc.bad", named="; ".join(named), k=len(p))
+
+
+def _name(key: Any, column: str) -> str:
+    """A statistic, and of which group."""
+    return key if isinstance(key, str) else f"{key[1]} of {column} {key[0]}"
 
 
 def _p(p: float) -> str:

@@ -16,12 +16,13 @@ replications have the same bias, so it can be compared with them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
-from hierlmm.design.questions import time_of
+from hierlmm.design.questions import rows_by_subject, time_of
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.groups import group_order, group_starts
 from hierlmm.likelihood.kernel import RANK_TOLERANCE, within_subject_qr
@@ -29,17 +30,20 @@ from hierlmm.likelihood.kernel import RANK_TOLERANCE, within_subject_qr
 type Statistic = Callable[[FloatArray], FloatArray]
 """From data sets (n, N) to a number of each, (n,)."""
 SEE = "docs, page 'Posterior fits', section 'Predictive checks'"
+MOST = 12
+"""Most groups: more are chosen from, evenly."""
 
 
 class Sums:
-    """Rows of a design sorted by subject (and time), for sums by subject of data sets (n, N)."""
+    """Some rows of a design sorted by subject (and time), for sums by subject of data sets (n, N)."""
 
-    def __init__(self, design: Design) -> None:
+    def __init__(self, design: Design, rows: IntArray) -> None:
         time = time_of(design)
         self.time = None if time is None else design.frame[time].to_numpy(dtype=np.float64)
-        self.order = group_order(design.subject_index, self.time)
-        self.start = group_starts(design.subject_index, design.n_subjects)
-        self.index = design.subject_index[self.order]
+        subjects, index = np.unique(design.subject_index[rows], return_inverse=True)
+        order = group_order(index, None if self.time is None else self.time[rows])
+        self.order, self.index = rows[order], index[order]
+        self.start = group_starts(index, len(subjects))
         self.count = np.diff(self.start)
 
     def total(self, values: FloatArray) -> FloatArray:
@@ -51,9 +55,11 @@ class Sums:
         return values - (self.total(values) / self.count)[..., self.index]
 
 
-def built_in(design: Design) -> dict[str, Statistic]:
-    """The statistics that the data of a design have."""
-    sums = Sums(design)
+def built_in(design: Design, rows: IntArray | None = None) -> dict[str, Statistic]:
+    """The statistics that the data of a design have, or some rows of them; residuals are those of all rows."""
+    rows = np.arange(design.n_obs) if rows is None else rows
+    sums = Sums(design, rows)
+    n, J = len(rows), len(sums.count)
     Q = np.linalg.qr(design.X)[0] if design.coef else np.empty((design.n_obs, 0))
 
     def residual(y: FloatArray) -> FloatArray:
@@ -61,21 +67,19 @@ def built_in(design: Design) -> dict[str, Statistic]:
         return e - (e @ Q) @ Q.T
 
     def skewness(y: FloatArray) -> FloatArray:
-        e = residual(y)
+        e = residual(y)[:, rows]
         squares = e * e
         return np.mean(squares * e, axis=-1) / np.mean(squares, axis=-1) ** 1.5
 
     found: dict[str, Statistic] = {}
-    if design.n_obs > design.n_subjects:
-        found["sd_within"] = lambda y: np.sqrt(
-            np.sum(np.square(sums.centred(y[:, sums.order])), axis=-1) / (design.n_obs - design.n_subjects)
-        )
-    if design.n_subjects > 1:
+    if n > J:
+        found["sd_within"] = lambda y: np.sqrt(np.sum(np.square(sums.centred(y[:, sums.order])), axis=-1) / (n - J))
+    if J > 1:
         found["sd_between"] = lambda y: np.std(sums.total(y[:, sums.order]) / sums.count, axis=-1, ddof=1)
     slope = None if sums.time is None else _slope_sd(sums, sums.time)
     lag = _lag1(design, sums, residual)
     found |= {name: own for name, own in (("sd_slope", slope), ("lag1", lag)) if own is not None}
-    return found | {"skewness": skewness, "maximum": lambda y: y.max(axis=-1)}
+    return found | ({"skewness": skewness} if n > 2 else {}) | {"maximum": lambda y: y[:, rows].max(axis=-1)}
 
 
 def _slope_sd(sums: Sums, time: FloatArray) -> Statistic | None:
@@ -96,7 +100,7 @@ def _slope_sd(sums: Sums, time: FloatArray) -> Statistic | None:
 def _lag1(design: Design, sums: Sums, residual: Statistic) -> Statistic | None:
     """Autocorrelation of what is left after each subject's own regression; None where nothing is left."""
     U = np.ascontiguousarray(design.Z[sums.order].T)
-    within_subject_qr(U, np.empty((0, design.n_obs)), sums.start, RANK_TOLERANCE)
+    within_subject_qr(U, np.empty((0, len(sums.order))), sums.start, RANK_TOLERANCE)
     if not np.any(sums.count > len(U) + 1):
         return None
     same = sums.index[1:] == sums.index[:-1]
@@ -110,9 +114,11 @@ def _lag1(design: Design, sums: Sums, residual: Statistic) -> Statistic | None:
     return correlation
 
 
-def chosen(
-    design: Design, statistics: str | Sequence[str] | Mapping[str, Callable[[FloatArray], float]] | None
-) -> dict[str, Statistic]:
+type Asked = str | Sequence[str] | Mapping[str, Callable[[FloatArray], float]] | None
+"""Names, functions of one data set by name, or all built-in ones."""
+
+
+def chosen(design: Design, statistics: Asked) -> dict[str, Statistic]:
     """The statistics asked for: names, or functions of one data set (N,) by name; all built-in ones by default."""
     known = built_in(design)
     if statistics is None:
@@ -128,5 +134,41 @@ def chosen(
     return {name: known[name] for name in wanted}
 
 
-def _each(function: Callable[[FloatArray], float]) -> Statistic:
-    return lambda y: np.array([float(function(own)) for own in y])
+def chosen_of_groups(design: Design, statistics: Asked, by: str) -> dict[tuple[Any, str], Statistic]:
+    """The statistics asked for, of the rows of each group, by its label and the statistic's name."""
+    names = chosen(design, statistics)
+    found = {}
+    for label, rows in row_groups(design, by).items():
+        own = built_in(design, rows)
+        if isinstance(statistics, Mapping):
+            own = {name: _each(function, rows) for name, function in statistics.items()}
+        found |= {(label, name): own[name] for name in names if name in own}
+    return found
+
+
+def row_groups(design: Design, by: str) -> dict[Any, IntArray]:
+    """Rows of each subject (``"subject"``), or of each value of a column, by its label: at most 12, evenly chosen."""
+    column = column_of(design, by)
+    if column == design.hierarchy.subject:
+        labels, rows = list(design.subjects), rows_by_subject(design)
+    else:
+        values = design.frame[column]
+        labels = sorted(values.unique().tolist())
+        rows = [np.flatnonzero(values == label) for label in labels]
+    some = np.unique(np.linspace(0, len(labels) - 1, min(len(labels), MOST)).round().astype(int))
+    return {labels[k]: rows[k] for k in some}
+
+
+def column_of(design: Design, by: str) -> str:
+    """The column that ``by`` names: that of the subjects, or another one that the model uses."""
+    known = [str(name) for name in design.frame.columns if name != design.hierarchy.response]
+    column = design.hierarchy.subject if by == "subject" else by
+    if column not in known:
+        reason = f"the model uses no such column.{closest(by, known)}"
+        raise SpecificationError(f"by={by!r}", reason, f"use 'subject' or one of {', '.join(map(repr, known))}", SEE)
+    return column
+
+
+def _each(function: Callable[[FloatArray], float], rows: IntArray | None = None) -> Statistic:
+    """The function of every data set, or of some rows of it."""
+    return lambda y: np.array([float(function(own)) for own in (y if rows is None else y[:, rows])])

@@ -24,6 +24,7 @@ class PredictiveVerbs(PosteriorNumbers):
         level: Replication = "new_subject",
         statistics: str | Sequence[str] | Mapping[str, Callable[[FloatArray], float]] | None = None,
         *,
+        by: str | None = None,
         draws: int = 100,
         ci: float = 0.95,
         seed: int | None = 0,
@@ -42,6 +43,9 @@ class PredictiveVerbs(PosteriorNumbers):
             ``"sd_within"``, ``"sd_between"``, ``"sd_slope"``, ``"lag1"``, ``"skewness"``, ``"maximum"``
             (`hierlmm.diagnostics.statistics` defines them), all that the data have by default; or functions of one
             data set, an array in the order of ``model.data``, by name: ``{"range": np.ptp}``.
+        by : str, optional
+            ``"subject"`` or another column of the data: the statistics of the rows of each of its values, at most 12,
+            evenly chosen. PIT values remain those of all rows.
         draws : int
             Posterior draws, evenly spaced; up to 200 data sets are simulated at each.
         ci : float
@@ -67,6 +71,6 @@ class PredictiveVerbs(PosteriorNumbers):
         """
         from hierlmm.diagnostics.predictive_checks import ppc
 
-        return ppc(self, level, statistics, draws, ci, seed)
+        return ppc(self, level, statistics, by, draws, ci, seed)
 
     plot_ppc = as_verb(plots.plot_ppc, "kind", "level", "by")

@@ -10,13 +10,14 @@ import numpy as np
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.bayes.replications import LEVELS, Replicator
 from hierlmm.design.design import Design
-from hierlmm.design.questions import rows_by_subject, time_of
+from hierlmm.design.questions import time_of
 from hierlmm.diagnostics.predictive_checks import PredictiveCheck, pit_check, ppc
+from hierlmm.diagnostics.statistics import column_of, row_groups
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.panels import Panels, each
 from hierlmm.drawing.style import evenly, join_with_gaps, percent, segments
 from hierlmm.drawing.theme import theme
-from hierlmm.errors import SpecificationError, closest
+from hierlmm.errors import SpecificationError
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.options import checked, choose
 from hierlmm.text import probability
@@ -26,8 +27,8 @@ KINDS = {"density": 50, "ecdf": 50, "pit": 100, "interval": 400, "statistic": 10
 """Posterior draws of each kind of picture, unless asked otherwise."""
 WHAT = {"subject": "new rows of the same subjects", "new_subject": "new subjects"}
 WHAT["mixed"] = "rows given the subject's others"
-PANELS = 12
-"""Most panels: more groups are chosen from, evenly."""
+TIMES, CLASSES = 12, 10
+"""Most times whose means are drawn one by one, and the classes of more."""
 LINES = 20
 """Most curves of PIT values, each of one draw."""
 FEW = 10
@@ -67,13 +68,15 @@ def plot_ppc(
         ``"density"`` and ``"ecdf"``: distribution of the response, black, and of replications. ``"pit"``: the share of
         PIT values up to t less t, a line for each of 20 posterior draws, with a simultaneous band that allows for the
         dependence of a subject's rows: under the model a line stays inside with probability ``ci``. The p-value is
-        calibrated. ``"interval"``: 50 % and ``ci`` intervals of every row of some subjects along time.
-        ``"statistic"``: test statistics with calibrated p-values (`hierlmm.fit.posterior.PosteriorFit.ppc`).
+        calibrated. ``"interval"``: 50 % and ``ci`` intervals of every row of some subjects along time, or by a factor
+        of the mean of its rows at each time (of more than 12 times in 10 classes). ``"statistic"``: test statistics
+        with calibrated p-values (`hierlmm.fit.posterior.PosteriorFit.ppc`), in groups as intervals.
     level : {"new_subject", "subject", "mixed"}
         Replications of new subjects with the same covariates, of the same subjects, or of every row given the
         subject's other rows.
     by : str, optional
-        ``"subject"`` or another column of the data that has labels: a panel for each, at most 12, evenly chosen.
+        ``"subject"`` or another column of the data that has labels: a panel for each (a row for each in the panels of
+        ``"statistic"``), at most 12, evenly chosen.
     statistics : str, sequence of str, or mapping of str to function, optional
         As for ``fit.ppc``.
     draws : int, optional
@@ -100,13 +103,11 @@ def plot_ppc(
     draws = KINDS[kind] if draws is None else draws
     look = Look(f"{fit.design.hierarchy.response}: {WHAT[level]}", col_wrap, figure)
     if kind == "statistic":
-        _refuse_groups(kind, by, "statistics are of all rows", "leave by out, or give functions of the rows you want")
-        return _draw_statistics(ppc(fit, level, statistics, draws, ci, seed), look)
+        check = ppc(fit, level, statistics, by, draws, ci, seed)
+        return _draw_statistics(check, look) if by is None else _draw_grouped_statistics(check, look)
     if kind == "interval":
-        if by not in (None, "subject", fit.design.hierarchy.subject):
-            reason = "intervals of single rows are drawn subject by subject"
-            _refuse_groups(kind, by, reason, "use by='subject', or kind='density' or 'ecdf'")
-        return _draw_intervals(fit, level, draws, ci, seed, look)
+        y = replications(fit, level, draws, seed)
+        return _draw_intervals(fit.design, by, _points(fit.design, by, y), ci, look)
     groups = _groups(fit.design, by)
     if kind == "pit":
         return _draw_pit(fit, level, groups, (draws, ci, seed), look)
@@ -120,28 +121,12 @@ def replications(fit: PosteriorNumbers, level: str, draws: int, seed: int | None
     return np.vstack([replicator.replicate(state, level, rng) for state in states])
 
 
-def _refuse_groups(kind: str, by: str | None, reason: str, remedy: str) -> None:
-    if by is not None:
-        raise SpecificationError(f"by={by!r} with kind={kind!r}", reason, remedy, SEE)
-
-
 def _groups(design: Design, by: str | None) -> dict[str, IntArray]:
     """Rows of each panel, by its name."""
     if by is None:
         return {"": np.arange(design.n_obs)}
-    column = design.hierarchy.subject if by == "subject" else by
-    known = [str(name) for name in design.frame.columns if name != design.hierarchy.response]
-    if column not in known:
-        reason = f"the model uses no such column.{closest(by, known)}"
-        raise SpecificationError(f"by={by!r}", reason, f"use 'subject' or one of {', '.join(map(repr, known))}", SEE)
-    if column == design.hierarchy.subject:
-        labels, rows = list(design.subjects), rows_by_subject(design)
-    else:
-        values = design.frame[column]
-        labels = sorted(values.unique().tolist())
-        rows = [np.flatnonzero(values == label) for label in labels]
-    chosen = evenly(len(labels), PANELS)
-    return {f"{column} {labels[k]}": rows[k] for k in chosen}
+    column = column_of(design, by)
+    return {f"{column} {label}": rows for label, rows in row_groups(design, by).items()}
 
 
 def _draw_curves(fit: PosteriorNumbers, kind: str, groups: Mapping[str, IntArray], y: FloatArray, look: Look) -> Any:
@@ -206,18 +191,53 @@ def _draw_pit(
     return panels.finish(titles, title=look.title, caption=said, xlabel="PIT value t", ylabel="share up to t, less t")
 
 
-def _draw_intervals(fit: PosteriorNumbers, level: str, draws: int, ci: float, seed: int | None, look: Look) -> Any:
-    design, time = fit.design, time_of(fit.design)
-    groups = _groups(design, "subject")
-    y = replications(fit, level, draws, seed)
+class Points(NamedTuple):
+    """Where the points of a panel lie (n,), what was observed there (n,), and what was replicated (S, n)."""
+
+    x: FloatArray
+    y: FloatArray
+    replicated: FloatArray
+
+
+def by_subject(design: Design, by: str | None) -> bool:
+    """Whether the panels of intervals are subjects."""
+    return by in (None, "subject", design.hierarchy.subject)
+
+
+def _points(design: Design, by: str | None, y: FloatArray) -> dict[str, Points]:
+    """The rows of each subject, or the means of each group's rows along time."""
+    name = time_of(design)
+    time = None if name is None else design.frame[name].to_numpy(np.float64)
+    if by_subject(design, by):
+        return {
+            own: Points(
+                np.arange(len(rows), dtype=np.float64) if time is None else time[rows], design.y[rows], y[:, rows]
+            )
+            for own, rows in _groups(design, "subject").items()
+        }
+    if time is None:
+        reason = "means of groups are drawn along time, which this model has not"
+        remedy = "use by='subject', or kind='statistic'"
+        raise SpecificationError(f"by={by!r} with kind='interval'", reason, remedy, SEE)
+    found = {}
+    for own, rows in _groups(design, by).items():
+        times, place = np.unique(time[rows], return_inverse=True)
+        if len(times) > TIMES:
+            edges = np.quantile(time[rows], np.linspace(0, 1, CLASSES + 1)[1:-1])
+            place = np.unique(np.searchsorted(edges, time[rows]), return_inverse=True)[1]
+        share = np.equal.outer(place, np.arange(place.max() + 1)) / np.bincount(place)
+        found[own] = Points(time[rows] @ share, design.y[rows] @ share, y[:, rows] @ share)
+    return found
+
+
+def _draw_intervals(design: Design, by: str | None, groups: Mapping[str, Points], ci: float, look: Look) -> Any:
     tails = [(1 - ci) / 2, 0.25, 0.75, (1 + ci) / 2]
     points, outer, inner, outside = {}, {}, {}, {}
-    for name, rows in groups.items():
-        x = np.arange(len(rows), dtype=np.float64) if time is None else design.frame[time].to_numpy(np.float64)[rows]
-        low, q1, q3, high = np.quantile(y[:, rows], tails, axis=0)
-        outer[name], inner[name] = (segments(a, b, x)[::-1] for a, b in ((low, high), (q1, q3)))
-        out = (design.y[rows] < low) | (design.y[rows] > high)
-        points[name] = np.vstack([x, design.y[rows]])
+    for name, own in groups.items():
+        low, q1, q3, high = np.quantile(own.replicated, tails, axis=0)
+        outer[name], inner[name] = (segments(a, b, own.x)[::-1] for a, b in ((low, high), (q1, q3)))
+        out = (own.y < low) | (own.y > high)
+        points[name] = np.vstack([own.x, own.y])
         outside[name] = points[name][:, out] if out.any() else np.full((2, 1), np.nan)
     panels = Panels(
         points,
@@ -232,10 +252,13 @@ def _draw_intervals(fit: PosteriorNumbers, level: str, draws: int, ci: float, se
     panels.map("line_xy", "inner", inner, color=theme().colour_of("NUTS"), width=3.5, alpha=0.45)
     panels.map("scatter_xy", "observed", points, color=theme().ink, size=14)
     panels.map("scatter_xy", "outside", outside, color=theme().beside(theme().colour_of("NUTS")), size=34)
-    n, total = len(groups), design.n_subjects
-    some = f"{n} of {total} subjects. " if n < total else ""
-    said = f"{some}Intervals of 50 and {percent(ci)}; large points lie outside."
-    return panels.finish(title=look.title, caption=said, xlabel=time or "row", ylabel=design.hierarchy.response)
+    said = f"Intervals of 50 and {percent(ci)}; large points lie outside."
+    if not by_subject(design, by):
+        said = f"Means of the rows at each time. {said}"
+    elif len(groups) < design.n_subjects:
+        said = f"{len(groups)} of {design.n_subjects} subjects. {said}"
+    xlabel = time_of(design) or "row"
+    return panels.finish(title=look.title, caption=said, xlabel=xlabel, ylabel=design.hierarchy.response)
 
 
 def _draw_statistics(check: PredictiveCheck, look: Look) -> Any:
@@ -255,3 +278,29 @@ def _draw_statistics(check: PredictiveCheck, look: Look) -> Any:
     panels.map("line_xy", "observed", marks, color=theme().ink, width=2)
     titles = {name: f"{name}\np = {probability(table.loc[name, 'p'])}" for name in table.index}
     return panels.finish(titles, title=look.title, caption="Line: data. Below it: replications.", ylabel="density")
+
+
+def _draw_grouped_statistics(check: PredictiveCheck, look: Look) -> Any:
+    """A panel for every statistic: a row for each group, with intervals of the replications and where the data are."""
+    table = check.table
+    names = list(dict.fromkeys(table.index.get_level_values("statistic")))
+    parts = {name: table.xs(name, level="statistic") for name in names}
+    outer, inner, points, rare = {}, {}, {}, {}
+    for name, own in parts.items():
+        at = -np.arange(len(own), dtype=np.float64)
+        q1, q3 = np.quantile(check.replicated[[(group, name) for group in own.index]], [0.25, 0.75], axis=0)
+        outer[name], inner[name] = segments(own["lower"], own["upper"], at), segments(q1, q3, at)
+        points[name] = np.vstack([own["observed"], at])
+        small = own["p"].to_numpy() < 0.05
+        rare[name] = points[name][:, small] if small.any() else np.full((2, 1), np.nan)
+    size = each(0.7, 3.1, 0.9, 1.1 + 0.25 * max(map(len, parts.values())), 4.6)
+    panels = Panels(points, "statistic", size, name="ppc", figure=look.figure, col_wrap=look.col_wrap)
+    color = theme().colour_of("NUTS")
+    panels.map("line_xy", "interval", outer, color=color, width=1.2, alpha=0.8)
+    panels.map("line_xy", "inner", inner, color=color, width=3.5, alpha=0.45)
+    panels.map("scatter_xy", "observed", points, color=theme().ink, size=14)
+    panels.map("scatter_xy", "rare", rare, color=theme().beside(color), size=34)
+    for name, own in parts.items():
+        panels.name_rows(name, points[name][1], own.index)
+    said = f"Intervals of 50 and {percent(check.ci)} of replications; points: data, large where p < 0.05."
+    return panels.finish(title=look.title, caption=said, ylabel=str(table.index.names[0]))

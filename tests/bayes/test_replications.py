@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from draws import check_moments
-from structures_by_definition import CORRELATIONS, COVARIANCE, VARIANCES, build, second_definition
+from structures_by_definition import CORRELATIONS, COVARIANCE, IN_NO_ORDER, PAIRS, VARIANCES, build, second_definition
 from textbook import marginal_covariance
 
 from hierlmm.bayes.replications import Draw, Replicator
+from hierlmm.errors import FitWarning
 
 CASES = [
     ("independent", "equal", 2),
@@ -19,11 +22,9 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda c: f"{c[0]} + {c[1]}, q = {c[2]}")
-def case(request, thirty):
-    """A design, a draw of its parameters, and V and Σ of all rows by their definitions."""
-    correlation, variance, q = request.param
-    design = build(thirty, CORRELATIONS[correlation][0], VARIANCES[variance][0], q).design
+def made(data, correlation, variance, q):
+    """A replicator, a draw of its parameters, and V and Σ of all rows by their definitions."""
+    design = build(data, CORRELATIONS[correlation][0], VARIANCES[variance][0], q).design
     replicator = Replicator(design)
     rows = replicator.residual
     eta = np.empty(0) if rows is None else np.array([p.unconstrained(p.start) for p in rows.parameters]) + 0.4
@@ -38,6 +39,11 @@ def case(request, thirty):
     return replicator, Draw(beta, root, 0.8, eta, b), V, np.where(same, 0.64 * residual, 0.0)
 
 
+@pytest.fixture(scope="module", params=CASES, ids=lambda c: f"{c[0]} + {c[1]}, q = {c[2]}")
+def case(request, thirty):
+    return made(thirty, *request.param)
+
+
 def left_out(design, beta, V):
     """Mean and SD of every row given the others of its subject, by solving with the others' covariance."""
     r = design.y - design.X @ beta - design.offset
@@ -50,22 +56,24 @@ def left_out(design, beta, V):
     return mean, sd
 
 
-def test_a_row_given_the_others_has_the_dense_conditional_distribution(case):
-    replicator, draw, V, _ = case
+EVERY = [pytest.param(*pair, 2, id=" + ".join(pair)) for pair in PAIRS]
+EVERY += [pytest.param("Unstructured", "VarIdent", 1), pytest.param("Toeplitz", "VarPower", 0)]
+
+
+@IN_NO_ORDER
+@pytest.mark.parametrize(("correlation", "variance", "q"), EVERY)
+def test_laws_of_every_residual_structure_are_those_of_dense_matrices(thirty, correlation, variance, q):
+    """Of rows given the subject's others, of new subjects and of the same; and of the noise, all rows together."""
+    replicator, draw, V, Sigma = made(thirty, correlation, variance, q)
     design = replicator.design
     mean, sd = replicator.law(draw, "mixed", np.vstack([design.y, design.y + 1.0]))
     expected, spread = left_out(design, draw.beta, V)
-    np.testing.assert_allclose(mean[0], expected, rtol=1e-9)
-    np.testing.assert_allclose(sd, spread, rtol=1e-9)
+    np.testing.assert_allclose(mean[0], expected, rtol=1e-8)
+    np.testing.assert_allclose(sd, spread, rtol=1e-8)
     one = np.flatnonzero(np.bincount(design.subject_index)[design.subject_index] == 1)
     assert len(one)  # a subject with one row has no others: its law is that of a new subject
     np.testing.assert_allclose(sd[one], np.sqrt(np.diag(V))[one])
     assert not np.allclose(mean[1], mean[0])
-
-
-def test_laws_of_rows_of_the_same_and_of_new_subjects(case):
-    replicator, draw, V, Sigma = case
-    design = replicator.design
     mean, sd = replicator.law(draw, "new_subject", design.y[None])
     np.testing.assert_allclose(mean[0], design.X @ draw.beta)
     np.testing.assert_allclose(sd, np.sqrt(np.diag(V)))
@@ -73,6 +81,9 @@ def test_laws_of_rows_of_the_same_and_of_new_subjects(case):
     lines = design.X @ draw.beta + np.einsum("nk,nk->n", design.Z, draw.b[design.subject_index])
     np.testing.assert_allclose(mean[0], lines)
     np.testing.assert_allclose(sd, np.sqrt(np.diag(Sigma)))
+    if replicator.residual is not None:
+        columns = replicator.residual.colour(draw.eta, np.eye(design.n_obs))
+        np.testing.assert_allclose(0.64 * columns.T @ columns, Sigma, atol=1e-10)
 
 
 @pytest.mark.parametrize("level", ["subject", "new_subject", "mixed"])
@@ -86,3 +97,36 @@ def test_replications_have_the_moments_of_their_level(case, level):
     for j in (0, 5, 13):
         own = np.flatnonzero(design.subject_index == j)
         check_moments(y[:, own], mean[0, own], covariance[np.ix_(own, own)])
+
+
+@pytest.fixture(scope="module")
+def serial_fit(thirty):
+    model = build(thirty, CORRELATIONS["AR1"][0], VARIANCES["VarIdent"][0], 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)  # short chains
+        return model.fit(draws=20, tune=100, chains=2, seed=1, random_effects="draws", progressbar=False)
+
+
+@pytest.mark.parametrize("level", ["subject", "new_subject", "mixed"])
+def test_draws_of_a_fit_reach_the_replications_with_their_residual_parameters(serial_fit, level):
+    """Serial correlation and unequal variances: the law at each draw is that of the parameters of the same draw."""
+    fit = serial_fit
+    replicator, design = Replicator(fit.design), fit.design
+    flat = fit.evenly_kept(3)
+    for k, draw in zip(flat, fit.parameter_draws(flat, b=level == "subject"), strict=True):
+        own = fit.datatree["posterior"].to_dataset().isel(chain=k // 20, draw=k % 20)
+        names = [str(v) for v in own["residual_variance"].coords[own["residual_variance"].dims[-1]].to_numpy()]
+        report = {"rho": float(own["residual_correlation"].item())}
+        report |= dict(zip(names, own["residual_variance"].to_numpy().tolist(), strict=True))
+        residual = second_definition(("AR1", "VarIdent"), design, report)
+        sigma = float(own["sigma"])
+        V = marginal_covariance(design, np.atleast_2d(draw.root @ draw.root.T), sigma, residual)
+        _, sd = replicator.law(draw, level, design.y[None])
+        variance = {
+            "subject": sigma**2 * np.diag(residual),
+            "new_subject": np.diag(V),
+            "mixed": left_out(design, draw.beta, V)[1] ** 2,
+        }[level]
+        np.testing.assert_allclose(sd**2, variance, rtol=1e-7)
+        np.testing.assert_allclose(draw.root @ draw.root.T, np.atleast_2d(fit.draws("D")[k // 20, k % 20]), atol=1e-12)
+        np.testing.assert_allclose(draw.beta, own["beta"].to_numpy())

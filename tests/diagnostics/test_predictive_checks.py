@@ -7,11 +7,11 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import kstest, linregress, norm
+from scipy.stats import chi2, kstest, linregress, norm
 
 import hierlmm as hl
 from hierlmm.diagnostics import predictive_checks
-from hierlmm.diagnostics.predictive_checks import combined, judged_curves, pit_curves
+from hierlmm.diagnostics.predictive_checks import _verdict, combined, components, curve_band, pit_curves, smooth_p
 from hierlmm.diagnostics.statistics import built_in, chosen
 from hierlmm.errors import NotAvailableError, SpecificationError
 
@@ -99,20 +99,39 @@ def test_what_the_fit_follows_is_judged_by_one_draw():
     assert kstest(score, "norm").pvalue > 0.01
 
 
-def test_pit_values_of_a_fitted_model_are_judged_rightly():
-    """Normal rows with a fitted mean: p is uniform, and the band holds 95 % of the curves, one of each data set."""
-    rng = np.random.default_rng(2)
-    n, K, sims, found, inside = 60, 4, 500, [], 0
-    for _ in range(sims):
+@pytest.mark.parametrize("spread", [False, True])
+def test_pit_values_of_a_fitted_model_are_judged_rightly(spread):
+    """Normal rows with a fitted mean, and SD: p of all draws is uniform though that of the mean PIT is not."""
+    rng = np.random.default_rng(11)
+    n, K, found, plain = 60, 200, [], []
+    for _ in range(800):
         y = rng.standard_normal(n)
-        theta = y.mean() + rng.standard_normal(K) / np.sqrt(n)
-        null = pit_curves(rng.random((K * 100, n))).reshape(K, 100, -1)
-        check = judged_curves(np.append(pit_curves(norm.cdf(y - theta[:, None]))[:, None], null, axis=1), 0.95, rng)
-        found.append(check.p)
-        inside += (np.abs(check.curves[0]) <= check.frame["upper"]).all()
+        sd = np.sqrt(np.sum((y - y.mean()) ** 2) / rng.chisquare(n - 1, (K, 1))) if spread else np.ones((K, 1))
+        theta = y.mean() + sd * rng.standard_normal((K, 1)) / np.sqrt(n)
+        own = components(norm.cdf((y - theta) / sd))
+        found.append(smooth_p(own))
+        plain.append(smooth_p(own.mean(axis=0)[None]))
     assert kstest(found, "uniform").pvalue > 0.005
-    assert 0.02 < np.mean(np.array(found) < 0.05) < 0.09
-    assert abs(inside / sims - 0.95) < 4 * np.sqrt(0.05 * 0.95 / sims)
+    assert 0.03 < np.mean(np.array(found) < 0.05) < 0.08
+    assert kstest(plain, "uniform").pvalue < 1e-4
+    assert smooth_p(components(rng.beta(2, 5, (1, n)))) < 0.001
+
+
+def test_components_are_orthonormal_where_values_are_uniform():
+    found = components((np.arange(20_000) + 0.5)[:, None] / 20_000)
+    np.testing.assert_allclose(found.T @ found / 20_000, np.eye(4), atol=1e-3)
+    null = np.random.default_rng(3).normal(size=(50, 4)) @ np.diag([1.0, 2.0, 3.0, 0.5])
+    c = np.array([[1.0, -2.0, 0.5, 0.3]])
+    expected = chi2.sf(c[0] @ np.linalg.solve(null.T @ null / 50, c[0]), 4)
+    assert smooth_p(c, null) == pytest.approx(expected)
+
+
+def test_the_band_holds_the_curves_of_single_draws():
+    curves = pit_curves(np.random.default_rng(2).random((4 * 501, 60))).reshape(4, 501, -1)
+    frame = curve_band(curves, 0.95)
+    inside = (np.abs(curves[:, 1:]) <= frame["upper"].to_numpy()).all(axis=2)
+    assert inside.mean() == pytest.approx(0.95, abs=0.01)
+    np.testing.assert_allclose(frame["difference"], curves[:, 0].mean(axis=0))
 
 
 def test_a_check_of_a_model_that_fits(fit):
@@ -126,6 +145,32 @@ def test_a_check_of_a_model_that_fits(fit):
     assert check.table.loc["sd_between", "absorbed"] > 0.6 > check.table.loc["lag1", "absorbed"]
     for level in ("subject", "mixed"):
         assert fit.ppc(level, ["skewness", "maximum"], draws=30).verdict.startswith("No statistic")
+
+
+def test_statistics_of_groups_are_those_of_their_rows(frame, fit):
+    data = frame.assign(arm=np.where(frame["subject"].astype(int) % 2, "a", "b"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hl.FitWarning)
+        model = hl.TwoLevelModel.from_formula("y ~ time + arm + (time | subject)", data)
+        by_arm = model.fit(**SHORT).ppc(by="arm", draws=20)
+    assert by_arm.table.index.names == ["arm", "statistic"]
+    own = data[data["arm"] == "b"]
+    observed = by_arm.table.loc["b", "observed"]
+    means = own.groupby("subject")["y"].mean()
+    assert observed["maximum"] == own["y"].max()
+    np.testing.assert_allclose(observed["sd_between"], means.std(ddof=1))
+    centred = own["y"] - own.groupby("subject")["y"].transform("mean")
+    np.testing.assert_allclose(observed["sd_within"], np.sqrt((centred**2).sum() / (len(own) - len(means))))
+    e = data["y"] - np.linalg.lstsq(model.design.X, data["y"], rcond=None)[0] @ model.design.X.T
+    e = e[data["arm"] == "b"]
+    np.testing.assert_allclose(observed["skewness"], (e**3).mean() / (e**2).mean() ** 1.5)
+    assert (by_arm.table["lower"] < by_arm.table["upper"]).all()
+    assert by_arm.table.loc["a", "observed"].drop("skewness").ne(observed.drop("skewness")).all()
+    subjects = fit.ppc("mixed", {"range": np.ptp}, by="subject", draws=5).table
+    assert len(subjects) == 12
+    some = subjects.index[3][0]
+    assert subjects["observed"].iloc[3] == np.ptp(frame["y"][frame["subject"] == some])
+    assert "maximum of subject" in _verdict(fit.ppc(by="subject", draws=5).table.assign(p=1e-6), 1.0)
 
 
 def test_a_check_finds_what_the_model_has_not(frame):

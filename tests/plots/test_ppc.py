@@ -81,11 +81,39 @@ def test_a_histogram_for_every_statistic(dental_like_nuts):
         np.testing.assert_allclose(mark[0], value)
 
 
+def test_intervals_by_a_factor_are_of_means_along_time(dental_like_nuts):
+    design, y = dental_like_nuts.design, replications(dental_like_nuts, "new_subject", 200, 0)
+    collection = dental_like_nuts.plot_ppc("interval", by="sex", draws=200, ci=0.8)
+    assert [ax.get_title() for ax in collection.get_viz("figure").axes] == ["sex Female", "sex Male"]
+    own = np.flatnonzero(design.frame["sex"].to_numpy() == "Male")
+    time = design.frame["time"].to_numpy()[own]
+    means = np.column_stack([y[:, own[time == t]].mean(axis=1) for t in np.unique(time)])
+    low, high = np.quantile(means, [0.1, 0.9], axis=0)
+    outer = lines(collection, 1)[0]
+    np.testing.assert_allclose(outer[:, 0::3], [np.unique(time), low])
+    np.testing.assert_allclose(outer[:, 1::3], [np.unique(time), high])
+    points = collection.get_viz("figure").axes[1].collections[0].get_offsets()
+    np.testing.assert_allclose(points[:4, 1], [design.y[own[time == t]].mean() for t in np.unique(time)])
+    assert collection.caption.startswith("Means of the rows at each time")
+
+
+def test_statistics_in_groups_are_intervals(dental_like_nuts):
+    check = dental_like_nuts.ppc(by="sex", draws=20)
+    collection = dental_like_nuts.plot_ppc("statistic", by="sex", draws=20)
+    axes = collection.get_viz("figure").axes
+    assert [ax.get_title() for ax in axes] == list(dict.fromkeys(check.table.index.get_level_values(1)))
+    for k, ax in enumerate(axes):
+        own = check.table.xs(ax.get_title(), level="statistic")
+        outer, inner = lines(collection, k)[:2]
+        np.testing.assert_allclose(outer[0][0::3], own["lower"])
+        assert (inner[0][0] > outer[0][0]) and (inner[0][1] < outer[0][1])
+        np.testing.assert_allclose(ax.collections[0].get_offsets()[:2], np.column_stack([own["observed"], [0, -1]]))
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["Female", "Male"]
+
+
 def test_what_cannot_be_drawn_is_refused(dental_like_nuts):
     for given, message in (
         ({"kind": "rootogram"}, "kind='rootogram'"),
-        ({"kind": "statistic", "by": "sex"}, "statistics are of all rows"),
-        ({"kind": "interval", "by": "sex"}, "subject by subject"),
         ({"kind": "pit", "by": "subject"}, "no group has 10 rows"),
         ({"by": "sx"}, "no such column"),
     ):
@@ -111,8 +139,8 @@ def test_figures_in_other_backends(sleep_like_nuts, sleepstudy):
         pytest.importorskip(backend)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for kind in KINDS:
-                collection = sleep_like_nuts.plot_ppc(kind, draws=5, backend=backend)
+            for kind, by in [*((kind, None) for kind in KINDS), ("statistic", "subject")]:
+                collection = sleep_like_nuts.plot_ppc(kind, by=by, draws=5, backend=backend)
                 assert backend in type(collection.get_viz("figure")).__module__
             collection = model.plot_prior_predictive(draws=3, backend=backend)
             assert backend in type(collection.get_viz("figure")).__module__
