@@ -2,9 +2,11 @@
 
     .venv/bin/python benchmarks/psense.py [--simulations 100] [--subjects 30]
 
+The threshold is the package's: twice the prior would move the mean by 0.7 posterior SDs.
+
 Data: y = 10 + 2 t + b_0 + b_1 t + ε, five rows a subject, sd(b) = (2, 0.5), corr = 0.3, σ = 1. Clean fits have the
-default priors. The planted conflict is a prior Normal(0, 0.25) on the slope, whose standard error is about 0.11: eight
-prior SDs from the truth.
+default priors. Planted conflicts: a prior Normal(0, 0.25) on the slope, whose standard error is about 0.11, eight prior
+SDs from the truth; and HalfNormal(0.2) on σ, five prior SDs from the truth.
 """
 
 from __future__ import annotations
@@ -46,8 +48,11 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=30)
     given = parser.parse_args()
     warnings.simplefilter("ignore", hl.FitWarning)
-    planted = hl.Priors(beta={"time": hl.Normal(0.0, 0.25)})
-    for name, priors in {"clean": None, "planted conflict": planted}.items():
+    planted = {
+        "conflict about the slope": hl.Priors(beta={"time": hl.Normal(0.0, 0.25)}),
+        "conflict about σ": hl.Priors(sigma=hl.HalfNormal(0.2)),
+    }
+    for name, priors in {**planted, "clean": None}.items():
         found: Counter[str] = Counter()
         for seed in range(given.simulations):
             found.update(diagnoses(given.subjects, seed, priors))

@@ -120,7 +120,7 @@ class PredictiveCheck(Result):
     def _page(self) -> Page:
         title = SAY("ppc.title", what=SAY(f"ppc.{self.level}"), draws=self.draws)
         shown = self.table.drop(columns="verdict").reset_index()
-        lines = table_lines(shown, self.table.index.names)
+        lines = table_lines(shown, list(map(str, self.table.index.names)))
         words = ["", *self.table["verdict"]]
         printed = [f"{line}  {word}".rstrip() for line, word in zip(lines, words, strict=True)]
         table = Table(self.table, printed, f"Statistics of the data and of {SAY(f'ppc.{self.level}')}", index=True)
@@ -295,7 +295,7 @@ def _verdict(table: pd.DataFrame, pit_p: float) -> str:
     if not flagged.any():
         return SAY("ppc.good", p=p[:-1].min(initial=1.0), k=len(table), pit=pit_p)
     named = [
-        SAY("ppc.row", name=_name(name, table.index.names[0]), direction=row["verdict"], p=_p(row["p"]))
+        SAY("ppc.row", name=_name(name, str(table.index.names[0])), direction=row["verdict"], p=_p(row["p"]))
         for (name, row), bad in zip(table.iterrows(), flagged[:-1], strict=True)
         if bad
     ]

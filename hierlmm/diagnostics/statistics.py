@@ -137,7 +137,7 @@ def chosen(design: Design, statistics: Asked) -> dict[str, Statistic]:
 def chosen_of_groups(design: Design, statistics: Asked, by: str) -> dict[tuple[Any, str], Statistic]:
     """The statistics asked for, of the rows of each group, by its label and the statistic's name."""
     names = chosen(design, statistics)
-    found = {}
+    found: dict[tuple[Any, str], Statistic] = {}
     for label, rows in row_groups(design, by).items():
         own = built_in(design, rows)
         if isinstance(statistics, Mapping):
