@@ -289,7 +289,7 @@ def _draw_grouped_statistics(check: PredictiveCheck, look: Look) -> Any:
     for name, own in parts.items():
         at = -np.arange(len(own), dtype=np.float64)
         q1, q3 = np.quantile(check.replicated[[(group, name) for group in own.index]], [0.25, 0.75], axis=0)
-        outer[name], inner[name] = segments(*own[["lower", "upper"]].to_numpy().T, at), segments(q1, q3, at)
+        outer[name], inner[name] = segments(own["lower"].to_numpy(), own["upper"].to_numpy(), at), segments(q1, q3, at)
         points[name] = np.vstack([own["observed"], at])
         small = own["p"].to_numpy() < 0.05
         rare[name] = points[name][:, small] if small.any() else np.full((2, 1), np.nan)
