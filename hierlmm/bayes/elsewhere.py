@@ -39,7 +39,7 @@ def record_of_tree(design: Design, priors: ResolvedPriors, tree: Any) -> Posteri
     import xarray as xr
 
     if not isinstance(tree, xr.DataTree) or "posterior" not in tree.children:
-        has = f"with groups {shorten(tree.children)}" if isinstance(tree, xr.DataTree) else ""
+        has = f"with groups {shorten(tree.children) or '(none)'}" if isinstance(tree, xr.DataTree) else ""
         received = f"from_datatree with a tree {has or f'of type {type(tree).__name__}'}"
         remedy = "pass what pm.sample(), nutpie.sample() or Bambi's fit() returned (from a file: arviz.from_netcdf)"
         raise ArgumentError(received, "it has no group 'posterior'", remedy, SEE)

@@ -83,7 +83,13 @@ def recovered_record(
     refuse_impossible(draws, "recover")
     own = {k: v for k, v in trace["posterior"].attrs.items() if k in ("sampling_time", "tuning_steps")}
     attrs = collapsed_attrs(random_effects, route="recovered", **own)
-    return posterior_record(design, priors, draws, statistics, attrs, groups=groups)
+    known = priors if _is_of_model(design, priors, set(values)) else None
+    return posterior_record(design, known, draws, statistics, attrs, groups=groups)
+
+
+def _is_of_model(design: Design, priors: ResolvedPriors, names: set[str]) -> bool:
+    """Whether a trace has the free variables of the model's own PyMC model; in others the priors may be any."""
+    return {v.name for v in build_marginalized_model(design, priors).free_RVs} <= names
 
 
 def _recovered(

@@ -143,7 +143,8 @@ def _syntax_advice(problem: str) -> tuple[str, str]:
     if problem.startswith("The `.` operator"):
         return "'.' (all other columns) does not say what the model is", "name the columns: 'y ~ a + b + (1 | subject)'"
     reason = f"the formula cannot be read: {re.sub(chr(27) + r'[^m]*m', '', problem)}"
-    return reason, "use columns, the operators + - : * / ** and functions of columns such as log(x) or I(x + z)"
+    remedy = "use columns, the operators + - : * / ** and functions of columns such as log(x) or I(x + z); "
+    return reason, f"{remedy}a column whose name is not a plain word goes into backticks: `body weight`"
 
 
 def term_factors(term: Any) -> Term:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.drawing.letters import break_artist, break_by_letters, text_width
+from hierlmm.drawing.letters import break_artist, break_by_letters, text_width, write_literally
 from hierlmm.drawing.theme import GRID, SEE, Theme
 from hierlmm.errors import SpecificationError
 
@@ -130,6 +130,8 @@ def finish_matplotlib(collection: Any, own: Theme, heading: str, caption: str, o
         figure.suptitle(heading, color=own.ink)
     if caption:
         _caption(figure, axes, caption, own)
+    for part in axes if on_axes else [figure]:
+        write_literally(part)
     if not on_axes:
         _break(figure, axes)
     else:

@@ -52,6 +52,24 @@ def text_width(artist: Any, line: str) -> float:
     return float(width)
 
 
+def write_literally(part: Any) -> None:
+    """Write texts as they are: two dollar signs in names of columns or subjects enclose no formula.
+
+    Only the numbers at ticks keep their powers of ten.
+    """
+    from matplotlib.axis import Axis
+    from matplotlib.text import Text
+    from matplotlib.ticker import LogFormatter, ScalarFormatter
+
+    numbers = set()
+    for axis in part.findobj(Axis):
+        if isinstance(axis.get_major_formatter(), (ScalarFormatter, LogFormatter)):
+            numbers.update(axis.get_majorticklabels(), axis.get_minorticklabels(), [axis.get_offset_text()])
+    for text in part.findobj(Text):
+        if text not in numbers:
+            text.set_parse_math(False)
+
+
 @cache
 def _measure(dpi: float) -> Any:
     from matplotlib.backends.backend_agg import RendererAgg

@@ -40,7 +40,8 @@ def recover(
     Returns
     -------
     PosteriorFit
-        With the chains and sampler statistics of the trace.
+        With the chains and sampler statistics of the trace. Its priors are known (``psense``, ``plot_prior_posterior``)
+        if the trace has the free variables of ``model.to_pymc(marginalized=True)``: any other PyMC model has its own.
 
     Raises
     ------

@@ -75,7 +75,13 @@ NO_CHAINS = Lack(
     "use model.fit(); fit.to_datatree() has independent draws for ArviZ's other plots",
     "docs, page 'Posterior fits'",
 )
-LIKELIHOOD = table(("loo", NO_DRAWS), (CHAINS, NO_CHAINS))
+NO_REPLICATIONS = Lack(
+    "it is made of draws of a posterior, and this fit has none",
+    "use model.fit(); to check this fit use plot_residuals(), plot_qq() and hl.semivariogram(fit)",
+    "docs, page 'Posterior fits', section 'Predictive checks'",
+)
+REPLICATIONS = "ppc plot_ppc posterior_predictive prior_predictive extend for_arviz convergence"
+LIKELIHOOD = table(("loo", NO_DRAWS), (CHAINS, NO_CHAINS), (REPLICATIONS, NO_REPLICATIONS))
 POSTERIOR = table(
     (
         f"{MAXIMUM} is_singular",
@@ -122,6 +128,7 @@ GEE = table(
     ),
     ("loo", NO_DRAWS),
     (CHAINS, NO_CHAINS),
+    (REPLICATIONS, NO_REPLICATIONS),
     (
         "compare_marginal",
         Lack(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hierlmm.drawing.figure import Figure, check_figure, figure_options
-from hierlmm.drawing.letters import break_artist
+from hierlmm.drawing.letters import break_artist, write_literally
 from hierlmm.drawing.style import backend_module, grid_shape, resolve_backend
 from hierlmm.drawing.theme import theme
 from hierlmm.fits.posterior import PosteriorNumbers
@@ -93,6 +93,8 @@ class Canvas:
             collection.add_title("\n".join(part for line in lines for part in textwrap.wrap(line, width)))
         elif any(lines):
             collection.add_title(". ".join(lines))
+        if self.backend == "matplotlib":
+            write_literally(self.ax or collection.get_viz("figure"))
         return as_picture(collection, on_given_axes=self.ax is not None)
 
 

@@ -11,7 +11,14 @@ import pandas as pd
 
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.design import Design
-from hierlmm.design.questions import is_label, levels_of, numbers_at_level1, rows_by_subject, time_of
+from hierlmm.design.questions import (
+    first_row_of_subjects,
+    is_label,
+    levels_of,
+    numbers_at_level1,
+    rows_by_subject,
+    time_of,
+)
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.labels import label_ends
@@ -24,7 +31,7 @@ from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.options import checked
 from hierlmm.plots.fits import one_named
 from hierlmm.plots.lines import Axis, population_line
-from hierlmm.plots.rows import COLOURS, PANELS, Groups, apart, check_column, row_groups
+from hierlmm.plots.rows import COLOURS, PANELS, Groups, apart, check_column, evenly_by_group, row_groups
 
 SEE = "docs, page 'Data'"
 WIDTH = 0.28
@@ -71,7 +78,7 @@ def plot_data(
     jitter : bool, optional
         Move points up and down by up to a quarter of the distance of two values; by default where many coincide.
     max_subjects : int
-        Draw at most that many subjects, evenly spaced in their order; the title says so.
+        Draw at most that many subjects, evenly spaced within each group; the title says so.
     xlabel, ylabel : str, optional
         Labels of the axes; the names of the variable and of the response otherwise.
     col_wrap : int, optional
@@ -96,7 +103,7 @@ def plot_data(
     """
     name, fit = ("", None) if isinstance(what, Design) else one_named(what)
     design = what if isinstance(what, Design) else fit.design  # type: ignore[union-attr]
-    drawn = evenly(design.n_subjects, max_subjects)
+    drawn = _drawn(design, by, facet, max_subjects)
     axis = _axis(design, variable, drawn)
     scene = _scene(design, axis, by, facet, lines, drawn)
     y, moved = _heights(design, scene, jitter)
@@ -146,6 +153,17 @@ class _Scene:
             (self.groups.codes == self.groups.labels.index(group))
             & (self.facets.codes == self.facets.labels.index(panel))
         )
+
+
+def _drawn(design: Design, by: str | None, facet: str | None, most: int) -> IntArray:
+    """The subjects that are drawn, some of every group that has a colour or a panel."""
+    if most >= design.n_subjects:
+        return evenly(design.n_subjects, most)
+    first = first_row_of_subjects(design)
+    colours = row_groups(design, by).codes[first]
+    facet = _factor(design) if by is None and facet is None else facet
+    panels = row_groups(design, facet, name="facet", most=PANELS).codes[first]
+    return evenly_by_group(panels * (colours.max() + 1) + colours, most)
 
 
 def _axis(design: Design, variable: str | None, drawn: IntArray) -> Axis:
@@ -324,7 +342,8 @@ def _title(scene: _Scene, fitted_by: str) -> str:
 def _caption(scene: _Scene, moved: bool, means: Mapping[str, Any]) -> str:
     parts = [f"Colours: {scene.by}."] if scene.by is not None else []
     if len(scene.subjects) < scene.design.n_subjects:
-        parts.append("Those drawn are evenly spaced in their order.")
+        where = "within each group" if scene.by or scene.facet else "in their order"
+        parts.append(f"Those drawn are evenly spaced {where}.")
     if scene.clusters:
         who = "fitted value" if means else "mean"
         parts.append(f"Dash: {who} of each; dashed: mean of all. Points of one lie beside each other.")

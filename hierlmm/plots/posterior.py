@@ -102,7 +102,9 @@ def _draw_densities(panels: Panels, fits: Mapping[str, Fit], table: pd.DataFrame
     face = density.rename(plot_axis="kwarg").pad(kwarg=(0, 1), constant_values=0.0)
     panels.map("fill_between_y", "face", face.assign_coords(kwarg=["x", "y_top", "y_bottom"]), alpha=0.2)
     panels.map("line_xy", "dist", density, width=1.6)
-    height = density[panels.name].sel(plot_axis="y").max(["point", "estimator"])
+    height = (
+        density[panels.name].sel(plot_axis="y").max(["point", "estimator"]).fillna(1.0)
+    )  # none at a boundary: the point stays
     for k, label in enumerate(fits):
         interval, point = (table_dataset(table, parameters, [label], c) for c in (["lower", "upper"], ["estimate"]))
         depth = -0.08 * (k + 1) * height

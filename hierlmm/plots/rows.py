@@ -11,6 +11,7 @@ import pandas as pd
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.questions import is_label, levels_of
+from hierlmm.drawing.style import evenly
 from hierlmm.errors import SpecificationError, closest
 
 FEW = 5
@@ -57,6 +58,16 @@ def row_groups(design: Design, variable: str | None, *, name: str = "by", most: 
         remedy = "use a column with few values, or pd.cut() it into classes before the fit"
         raise SpecificationError(f"{name}={variable!r} with {len(groups.labels)} values", reason, remedy)
     return groups
+
+
+def evenly_by_group(codes: IntArray, most: int | None) -> IntArray:
+    """Positions of at most that many of n things, evenly spaced within each group, in their order.
+
+    Evenly spaced in the order of the data they may all miss a group: of subjects who were allotted to A, B and C in
+    turn every third one is in B.
+    """
+    order = np.argsort(codes, kind="stable")
+    return np.sort(order[evenly(len(codes), most)])
 
 
 def check_column(design: Design, variable: str, name: str) -> None:

@@ -22,6 +22,7 @@ from hierlmm.frames import quote, shorten
 from hierlmm.options import checked, renamed
 from hierlmm.plots.fits import one_named, refuse_without_effects
 from hierlmm.plots.lines import Axis, population_line, subject_lines, x_axis
+from hierlmm.plots.rows import evenly_by_group
 
 LAYERS = ("points", "lines", "subject", "population")
 SHOWS = {
@@ -72,7 +73,7 @@ def plot_trajectories(
     subjects : int or sequence, optional
         A panel for each of these subjects instead (a number: that many, evenly spaced in the order of their labels).
     max_subjects : int
-        Draw at most that many subjects, evenly spaced; the population line is that of all.
+        Draw at most that many subjects, evenly spaced within each panel; the population line is that of all.
     xlabel, ylabel : str, optional
         Labels of the axes; the names of the variable and of the response otherwise.
     col_wrap : int, optional
@@ -156,12 +157,12 @@ def _panels(
         chosen = _chosen_subjects(design, subjects)
         panels = {str(design.subjects[j]): np.array([j]) for j in chosen}
         return panels, chosen, {key: f"{design.hierarchy.subject} {key}" for key in panels}
-    drawn = evenly(J, max_subjects)
     factors = _factors(design, by)
     if not factors:
-        return {"": np.arange(J)}, drawn, {"": ""}
+        return {"": np.arange(J)}, evenly(J, max_subjects), {"": ""}
     keys = design.frame[factors].iloc[first_row_of_subjects(design)].reset_index(drop=True)
-    groups = keys.groupby(factors, sort=True, observed=True).indices
+    grouped = keys.groupby(factors, sort=True, observed=True)
+    groups, drawn = grouped.indices, evenly_by_group(grouped.ngroup().to_numpy(), max_subjects)
     panels, titles = {}, {}
     for values, members in groups.items():
         values = values if isinstance(values, tuple) else (values,)

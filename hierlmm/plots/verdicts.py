@@ -65,8 +65,10 @@ def divergences(found: Convergence, draws: int) -> str:
 def contraction(prior: pd.Series, posterior: pd.Series) -> str:
     """Of SDs of the posterior relative to those of the prior."""
     share = posterior / prior
-    text = f"{share.idxmax()} keeps most of its prior: {100 * share.max():.0f} % of the SD"
-    return f"{text}, so there the data say little" if share.max() > 0.8 else text
+    text = f"the data leave {100 * share.max():.0f} % of the prior's SD"
+    if share.max() > 0.8:
+        return f"{text} for {share.idxmax()}, so there they say little"
+    return f"{text} at most ({share.idxmax()})"
 
 
 def scaling(found: PowerScaling) -> str:

@@ -51,6 +51,26 @@ def test_beta_is_drawn_as_the_compiled_posterior_draws_it(dental_slopes, sampled
     assert fit.summary().shape == sampled.summary().shape
 
 
+def test_priors_are_known_only_of_the_models_own_pymc_model(dental_slopes, sampled):
+    """A larger model has priors of its own, whatever the model would have had."""
+    theirs = hl.recover(dental_slopes, trace_of(sampled, "sd_b", "corr_b", "sigma"), seed=3)
+    assert theirs.priors is None
+    assert "Priors" not in repr(theirs)
+    assert "log_prior" not in theirs.datatree.children
+    for ask in (theirs.psense, theirs.plot_prior_posterior):
+        with pytest.raises(hl.NotAvailableError, match="not known"):
+            ask()
+    with dental_slopes.to_pymc(marginalized=True) as own:
+        free = {v.name: own.initial_point()[own.rvs_to_values[v].name] for v in own.free_RVs}
+    rng = np.random.default_rng(1)
+    more = {
+        name: (("chain", "draw", f"{name}_0"), rng.uniform(0.4, 0.6, (2, 400, np.size(v)))) for name, v in free.items()
+    }
+    more["sigma"] = sampled.datatree["posterior"]["sigma"]
+    ours = hl.recover(dental_slopes, trace_of(sampled, "sd_b", "corr_b", **more), seed=3)
+    assert str(ours.priors) == str(dental_slopes.priors)
+
+
 def test_a_beta_in_the_trace_is_kept(dental_slopes, sampled):
     fit = hl.recover(dental_slopes, trace_of(sampled, "beta", "sd_b", "corr_b", "sigma"), seed=1)
     np.testing.assert_allclose(fit.draws("beta"), sampled.draws("beta"), rtol=1e-9)

@@ -45,3 +45,9 @@ def test_a_fit_without_the_random_effects_of_its_model(dental_reml):
         for kind in ("pearson", "normalized"):
             np.testing.assert_allclose(fit.residuals(kind, level), pearson, rtol=1e-12)
     np.testing.assert_allclose(fit.marginal_covariance(1), fit.sigma**2 * np.eye(4), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["plot_ppc", "ppc", "posterior_predictive", "extend", "for_arviz"])
+def test_what_is_made_of_draws_says_so(dental_reml, name):
+    with pytest.raises(NotAvailableError, match="plot_residuals"):
+        getattr(dental_reml, name)()

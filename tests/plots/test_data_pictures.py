@@ -55,6 +55,40 @@ def test_every_subject_has_its_own_line(dental, dental_model):
         assert len(points_of(drawn(picture, "points", "data", panel=str(sex)))[0]) == len(part)
 
 
+@pytest.mark.parametrize("how", [{}, {"by": "arm"}, {"facet": "arm"}])
+def test_some_subjects_of_every_group_are_drawn(how):
+    """Allotted in turn: evenly spaced in the order of the data they would miss one arm of three."""
+    data = pd.DataFrame({"subject": np.repeat(np.arange(60), 3), "t": np.tile([0.0, 1.0, 2.0], 60)})
+    data["arm"] = np.array(["A", "B", "C"])[data["subject"] % 3]
+    data["y"] = np.random.default_rng(1).normal(size=len(data))
+    model = hl.TwoLevelModel.from_formula("y ~ arm * t + (1 | subject)", data)
+    picture = model.plot_data(max_subjects=40, backend="none", **how)
+    for arm in "ABC":
+        where = ("points_" + arm, "") if "by" in how else ("points", arm)
+        assert len(points_of(drawn(picture, where[0], "data", panel=where[1]))[0]) == pytest.approx(40, abs=3)
+    fitted = model.fit_reml().plot_trajectories(max_subjects=40, backend="none")
+    for arm in "ABC":
+        x, _ = points_of(drawn(fitted, "points", "trajectories", panel=f"arm: {arm}"))
+        assert len(x) == pytest.approx(40, abs=3)
+
+
+def test_names_with_dollar_signs_are_written_as_they_are(dental):
+    """Between two of them matplotlib would set a formula, or raise; numbers at ticks keep their powers of ten."""
+    odd = dental.rename(columns={"distance": r"cost ($) per \foo ($)"})
+    odd["subject"] = [f"$A_{s}$" for s in odd["subject"]]
+    fit = hl.TwoLevelModel.from_formula(r"`cost ($) per \foo ($)` ~ time + (1 | subject)", odd).fit_reml()
+    picture = fit.plot_random_effects()
+    picture._repr_png_()
+    (axes,) = picture.get_viz("figure").axes
+    assert not any(label.get_parse_math() for label in axes.get_yticklabels())
+    assert not axes.xaxis.label.get_parse_math()
+    assert all(label.get_parse_math() for label in axes.get_xticklabels())
+    _, own = plt.subplots()
+    fit.plot_residuals(ax=own)
+    own.get_figure().canvas.draw()
+    assert r"\foo" in own.get_xlabel()
+
+
 def test_a_fit_adds_its_population_line(dental_model, dental_reml):
     assert "population" not in dental_model.plot_data(backend="none").viz
     picture = dental_reml.plot_data(facet="sex", backend="none")

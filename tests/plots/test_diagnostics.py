@@ -24,6 +24,7 @@ from hierlmm.bayes.labels import Labeller
 from hierlmm.diagnostics.pit import loo_pit
 from hierlmm.diagnostics.psense import CONFLICT
 from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
+from hierlmm.plots.verdicts import contraction
 
 PARAMETERS = ["Intercept", "days", "sd(Intercept)", "sd(days)", "corr(Intercept, days)", "sigma"]
 ALL = ["trace", "rank", "autocorr", "ess", "mcse", "energy", "pair", "prior_posterior", "psense", "khat", "loo_pit"]
@@ -154,7 +155,14 @@ def test_prior_and_posterior_are_drawn_over_each_other(sleep_nuts):
         sleep_nuts.draws("corr_b")[..., 0, 1].std() / sleep_nuts.prior_predictive(2000, seed=0)["prior"]["corr_b"].std()
     )
     said = title_of(sleep_nuts.plot_prior_posterior())
-    assert f"corr(Intercept, days) keeps most of its prior: {100 * float(share):.0f} % of the SD" in said
+    assert f"the data leave {100 * float(share):.0f} % of the prior's SD" in said
+    assert "corr(Intercept, days)" in said
+
+
+def test_most_of_a_prior_is_said_to_be_kept_only_where_it_is():
+    one, half = pd.Series({"sigma": 1.0, "time": 1.0}), pd.Series({"sigma": 0.14, "time": 0.1})
+    assert contraction(one, half) == "the data leave 14 % of the prior's SD at most (sigma)"
+    assert contraction(one, 6 * half) == "the data leave 84 % of the prior's SD for sigma, so there they say little"
 
 
 def test_energy_and_pareto_k_are_those_of_the_fit(sleep_nuts):

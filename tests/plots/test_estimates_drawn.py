@@ -134,6 +134,8 @@ def test_a_variance_of_zero_is_drawn_as_zero(no_slopes):
     posterior = plots.plot_posterior(no_slopes, backend="none")
     curve = drawn(posterior, "dist", "estimate", parameter="sd(t)", estimator="REML")
     assert curve is None
+    point = drawn(posterior, "point_estimate_REML", "estimate", parameter="sd(t)")
+    assert (point["x"], np.isfinite(point["y"])) == (0.0, True)
     forest = plots.plot_forest(no_slopes, backend="none")
     assert drawn(forest, "point_estimate", "estimate", parameter="sd(t)", estimator="REML")["x"] == 0.0
 

@@ -210,6 +210,10 @@ def test_refusals(dental):
     refused(lambda: without(model, tree_of(raw.drop_vars("sigma"))), hl.DataError, "'sigma'")
     refused(lambda: without(other, tree_of(raw)), hl.DataError, "coef is Intercept", "in the model it is")
     refused(lambda: without(fewer, tree_of(raw)), hl.DataError, "subject is")
+    with pytest.raises(hl.DataError) as error:
+        without(other, tree_of(raw))
+    assert str(error.value).count("Received:") == 1  # one message, not one within another
+    refused(lambda: without(model, xr.DataTree(raw)), hl.ArgumentError, "with groups (none)", "no group 'posterior'")
     nameless = raw.drop_vars("coef").isel(coef=[0, 1])
     refused(lambda: without(model, tree_of(nameless)), hl.DataError, "other shapes")
     refused(lambda: without(model, raw), hl.ArgumentError, "of type Dataset", "no group 'posterior'")
