@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from hierlmm.drawing.figure import Figure, check_figure, figure_options
-from hierlmm.drawing.letters import break_artist, write_literally
-from hierlmm.drawing.style import backend_module, grid_shape, resolve_backend
+from hierlmm.drawing.letters import break_artist, break_by_letters, write_literally
+from hierlmm.drawing.style import backend_module, grid_shape, resolve_backend, without_backticks
 from hierlmm.drawing.theme import theme
 from hierlmm.fits.posterior import PosteriorNumbers
 
@@ -74,12 +74,24 @@ class Canvas:
                 for text in list(axes.texts):
                     text.remove()
 
+    def lift_names(self, collection: Any) -> None:
+        """Move names above the points that they stand at, and make room for them in the frame."""
+        if self.backend == "matplotlib":
+            from matplotlib.transforms import ScaledTranslation
+
+            figure = collection.get_viz("figure")
+            for axes in [self.ax] if self.ax is not None else figure.axes:
+                axes.margins(y=0.15)
+                up = ScaledTranslation(0.0, 4.0 * self.letters / 72.0, axes.get_figure(root=True).dpi_scale_trans)
+                for text in axes.texts:
+                    text.set_transform(text.get_transform() + up)
+
     def finish(self, collection: Any, fit: PosteriorNumbers, what: str, verdict: str, *notes: str) -> Any:
         """Write the title: what is seen, which parameters, and the verdict."""
         from hierlmm.drawing.picture import as_picture
 
         own, note = self.figure.get("title"), "; ".join(filter(None, notes))
-        heading = f"{fit.design.hierarchy.response}: {what}" + (f" ({note})" if note else "")
+        heading = f"{without_backticks(fit.design.hierarchy.response)}: {what}" + (f" ({note})" if note else "")
         lines = [heading, verdict] if own is None else own.split("\n")
         if self.ax is not None:
             from matplotlib import pyplot
@@ -95,6 +107,8 @@ class Canvas:
             collection.add_title(". ".join(lines))
         if self.backend == "matplotlib":
             write_literally(self.ax or collection.get_viz("figure"))
+        if self.backend == "matplotlib" and self.ax is None:
+            _break_names(collection.get_viz("figure"))
         return as_picture(collection, on_given_axes=self.ax is not None)
 
 
@@ -120,3 +134,13 @@ def _handing_out(ax: Any) -> Any:
             return ax.legend(*args, **(own | {"frameon": False}))
 
     return OnAxes
+
+
+def _break_names(figure: Any) -> None:
+    """Break the names of panels and rows to the cell that each has, by the number of letters."""
+    wide, high = 72.0 * figure.get_size_inches()
+    for axes in figure.axes:
+        if (spec := axes.get_subplotspec()) is not None:
+            rows, columns = spec.get_gridspec().get_geometry()
+            for text, room in ((axes.title, wide / columns), (axes.yaxis.label, high / rows)):
+                text.set_text(break_by_letters(text.get_text(), 0.95 * room, text.get_fontsize()))

@@ -271,7 +271,7 @@ PAGE: dict[str, tuple[str, dict[str, Any]]] = {
 """Columns of `plot_diagnostics`: headings, and ArviZ's functions with what they draw."""
 
 
-@of_parameters(6, "of all, random effects included,")
+@of_parameters(6, "all, and the random effects where they were sampled with them,")
 def plot_diagnostics(
     fit: PosteriorNumbers, parameters: str | Sequence[str] | None = None, **asked: Unpack[Asked]
 ) -> Any:
@@ -288,7 +288,8 @@ def plot_diagnostics(
     """
     import arviz_plots as az
 
-    chosen = choose_draws(fit, parameters, asked, effects=True)
+    # Drawn exactly given the others, random effects mix as these do; `assess_convergence` leaves them out as well.
+    chosen = choose_draws(fit, parameters, asked, effects=fit.datatree.attrs.get("sampler") != "collapsed")
     canvas = Canvas(asked, (10.5, 1.9 + 1.15 * len(chosen.names)), len(PAGE) * len(chosen.names))
     plots = [(getattr(az, name), dict(look)) for name, look in PAGE.values()]
     options: dict[str, Any] = {"plots": plots, "plot_names": list(PAGE)}

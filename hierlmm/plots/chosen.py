@@ -67,10 +67,14 @@ def of_parameters[F: Callable[..., Any]](
 
 @dataclass(frozen=True)
 class Chosen:
-    """Draws by name (chain, draw), and which of how many they are, in words: empty where they are all."""
+    """Draws by name (chain, draw), and which of how many they are, in words: empty where they are all.
+
+    A verdict is about all that were looked at (``judged``), whichever of them are drawn.
+    """
 
     draws: dict[str, FloatArray]
     note: str
+    judged: dict[str, FloatArray]
 
     @property
     def names(self) -> list[str]:
@@ -79,9 +83,9 @@ class Chosen:
 
     @property
     def table(self) -> Any:
-        """``ess_bulk``, ``ess_tail``, ``r_hat``, ``mcse`` and ``sd`` by name."""
-        values = np.stack(list(self.draws.values()), axis=-1)
-        return diagnostics(values, self.names).assign(sd=values.std(axis=(0, 1)))
+        """``ess_bulk``, ``ess_tail``, ``r_hat``, ``mcse`` and ``sd`` by name, of all that were looked at."""
+        values = np.stack(list(self.judged.values()), axis=-1)
+        return diagnostics(values, list(self.judged)).assign(sd=values.std(axis=(0, 1)))
 
     def tree(self, fit: PosteriorNumbers) -> Any:
         """Tree for ArviZ: ``posterior`` with one variable over ``parameter``, and the sampler's statistics."""
@@ -156,11 +160,11 @@ def choose_draws(
         )
         raise SpecificationError(f"parameters={parameters!r}", reason, remedy, SEE)
     if len(draws) <= most and total == len(draws):
-        return Chosen(draws, "")
+        return Chosen(draws, "", draws)
     kept = _ranked(draws, how, most, seed)
     what = "parameters and random effects" if total > len(plain) else "parameters"
     note = f"{len(kept):,} of {total:,} {what}, {WORDS[how]}{screened if how == 'worst' else ''}"
-    return Chosen({name: draws[name] for name in kept}, note)
+    return Chosen({name: draws[name] for name in kept}, note, draws)
 
 
 def _asked(plain: dict[str, FloatArray], kinds: dict[str, list[str]], asked: list[str] | None) -> list[str]:

@@ -152,6 +152,7 @@ def plot_khat(fit: PosteriorNumbers, unit: Unit = "subject", **figure: Unpack[Fi
         options |= {"threshold": found.good_k}
     canvas = Canvas(figure, (7.2, 4.0))
     collection = canvas.draw("plot_khat", found.elpd_data, **options)
+    canvas.lift_names(collection)
     return canvas.finish(collection, fit, f"Pareto k of each {unit} left out", verdicts.khat(found))
 
 

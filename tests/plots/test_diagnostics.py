@@ -271,11 +271,49 @@ def test_parameters_are_named_or_of_a_kind(sleep_nuts):
 
 def test_the_worst_are_found_and_named(sleep_nuts):
     fit = disagreeing(sleep_nuts, 351, "days", 30.0)
+    assert "b[" not in title_of(fit.plot_diagnostics())  # drawn exactly given the others, they mix as these do
+    fit.datatree.attrs["sampler"] = "explicit"
     collection = fit.plot_diagnostics(max_panels=2)
     assert "b[351, days]" in collection.data["parameter"].to_numpy()
     assert "b[351, days], above 1.01: the chains do not agree yet" in title_of(collection)
     assert "2 of 42 parameters and random effects" in title_of(collection)
     assert "the chains agree" in title_of(sleep_nuts.plot_trace())
+
+
+def test_a_verdict_is_about_all_that_were_looked_at(sleep_nuts):
+    """Not only about those that are drawn, which have the largest R-hat and not the fewest effective draws."""
+    found = sleep_nuts.convergence()
+    fewest = min(found.min_ess_bulk, found.min_ess_tail)
+    for name in ("ess", "diagnostics"):
+        said = [title_of(getattr(sleep_nuts, f"plot_{name}")(max_panels=most)).replace("\n", " ") for most in (1, 6)]
+        assert all(f"effective sample size at least {fewest:,.0f} (" in text for text in said)
+
+
+def test_long_names_stay_in_their_panels():
+    data = hl.load_dataset("dental").rename(columns={"sex": "sex of the child / registry", "distance": "a width (mm)"})
+    model = hl.TwoLevelModel.from_formula("`a width (mm)` ~ `sex of the child / registry` * time + (1 | subject)", data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hl.FitWarning)
+        fit = model.fit(draws=100, tune=100, chains=2, seed=1, progressbar=False)
+    picture = fit.plot_trace("fixed")
+    assert title_of(picture).startswith("a width (mm): draws in their order")
+    figure = picture.get_viz("figure")
+    figure.draw_without_rendering()
+    shown = [axes.title.get_window_extent() for axes in figure.axes]
+    assert any("\n" in axes.title.get_text() for axes in figure.axes)
+    assert all(box.x0 >= 0 for box in shown)
+    assert not any(a.overlaps(b) for k, a in enumerate(shown) for b in shown[:k])
+
+
+def test_a_name_stands_above_its_point_inside_the_frame(sleep_nuts):
+    figure = draw(sleep_nuts, "khat").get_viz("figure")
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    assert axes.texts
+    for text in axes.texts:
+        name, point = text.get_window_extent(), axes.transData.transform(text.get_position())
+        assert name.y0 > point[1] + 2
+        assert name.y1 < axes.get_window_extent().y1
 
 
 def test_many_subjects_are_looked_at_in_part_and_the_title_says_so(many):
