@@ -61,7 +61,7 @@ def write_literally(part: Any) -> None:
     from matplotlib.text import Text
     from matplotlib.ticker import LogFormatter, ScalarFormatter
 
-    numbers = set()
+    numbers: set[Text] = set()
     for axis in part.findobj(Axis):
         if isinstance(axis.get_major_formatter(), (ScalarFormatter, LogFormatter)):
             numbers.update(axis.get_majorticklabels(), axis.get_minorticklabels(), [axis.get_offset_text()])
