@@ -162,7 +162,7 @@ def _panels(
         return {"": np.arange(J)}, evenly(J, max_subjects), {"": ""}
     keys = design.frame[factors].iloc[first_row_of_subjects(design)].reset_index(drop=True)
     grouped = keys.groupby(factors, sort=True, observed=True)
-    groups, drawn = grouped.indices, evenly_by_group(grouped.ngroup().to_numpy(dtype=np.intp), max_subjects)
+    groups, drawn = grouped.indices, evenly_by_group(np.asarray(grouped.ngroup(), dtype=np.intp), max_subjects)
     panels, titles = {}, {}
     for values, members in groups.items():
         values = values if isinstance(values, tuple) else (values,)
