@@ -78,9 +78,12 @@ def prior_draws(design: Design, priors: ResolvedPriors, draws: int, rng: np.rand
 
 
 def prior_draws_with_eta(
-    design: Design, priors: ResolvedPriors, draws: int, rng: np.random.Generator
+    design: Design, priors: ResolvedPriors, draws: int, rng: np.random.Generator, *, subjects: bool = True
 ) -> tuple[dict[str, Any], FloatArray]:
-    """As `prior_draws`, with the unconstrained residual parameters (draws, k) in place of what tables show of them."""
+    """As `prior_draws`, with the unconstrained residual parameters (draws, k) in place of what tables show of them.
+
+    Without ``subjects`` the parameters alone, no ``b`` and no ``y``, which are most of the work.
+    """
     q, J = len(design.term), design.n_subjects
     centred = [p.sample(rng, draws) for p in priors.beta]
     beta = np.column_stack(centred) @ priors.uncentering.T if centred else np.empty((draws, 0))
@@ -99,15 +102,26 @@ def prior_draws_with_eta(
     sd, L = sheared(priors.random_uncentering, sd, L)
     corr = L @ np.swapaxes(L, -1, -2)
     corr[:, np.arange(q), np.arange(q)] = 1.0
-    b = np.einsum("sjk,slk->sjl", rng.standard_normal((draws, J, q)), sd[..., None] * L, optimize=True)
+    noise = rng.standard_normal((draws, J, q)) if subjects else np.empty((draws, 0, q))
+    b = np.einsum("sjk,slk->sjl", noise, sd[..., None] * L, optimize=True)
     sigma = priors.sigma.sample(rng, draws)
     eta = _prior_eta(design, priors, draws, rng)
     if design.residual_variance is not None and design.residual_variance.centred:  # the prior is of the average row
         rows = residual_rows(design)
         sigma = sigma * np.exp([-rows.shift(e) for e in eta])
-    y = posterior_predictive_draws(design, beta, b, sigma, rng, eta)
     D = corr * sd[..., None] * sd[:, None, :]
-    return {"beta": beta, "sd_b": sd, "corr_b": corr, "D": D, "b": b, "sigma": sigma, "y": y}, eta
+    parameters = {"beta": beta, "sd_b": sd, "corr_b": corr, "D": D, "sigma": sigma}
+    if not subjects:
+        return parameters, eta
+    return parameters | {"b": b, "y": posterior_predictive_draws(design, beta, b, sigma, rng, eta)}, eta
+
+
+def prior_parameters(design: Design, priors: ResolvedPriors, draws: int, seed: int | None) -> Any:
+    """Draws of the parameters alone from the prior: dataset of one chain, without random effects."""
+    check_counts(draws=draws)
+    made, eta = prior_draws_with_eta(design, priors, draws, np.random.default_rng(seed), subjects=False)
+    made |= reported(residual_rows(design), eta) if design.has_residual_structure else {}
+    return dataset(design, _there(design, made))
 
 
 def prior_tree(design: Design, priors: ResolvedPriors, draws: int, seed: int | None) -> dict[str, Any]:
@@ -116,12 +130,16 @@ def prior_tree(design: Design, priors: ResolvedPriors, draws: int, seed: int | N
 
     check_counts(draws=draws)
     drawn = prior_draws(design, priors, draws, np.random.default_rng(seed))
-    made = {name: values[None] for name, values in drawn.items()}
-    y = made.pop("y")
-    absent = [*([] if design.coef else ["beta"]), *([] if design.term else ["sd_b", "corr_b", "D", "b"])]
-    made = {name: values for name, values in made.items() if name not in absent}
+    y = drawn.pop("y")[None]
+    made = _there(design, drawn)
     groups = {"prior": made | icc(design, made), "prior_predictive": {response_name(design): y}}
     return {name: xr.DataTree(dataset(design, values)) for name, values in groups.items()}
+
+
+def _there(design: Design, drawn: dict[str, Any]) -> dict[str, Any]:
+    """One chain of what the model has."""
+    absent = [*([] if design.coef else ["beta"]), *([] if design.term else ["sd_b", "corr_b", "D", "b"])]
+    return {name: values[None] for name, values in drawn.items() if name not in absent}
 
 
 def _prior_eta(design: Design, priors: ResolvedPriors, draws: int, rng: np.random.Generator) -> FloatArray:

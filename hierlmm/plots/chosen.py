@@ -141,11 +141,12 @@ def choose_draws(
     named = None if parameters is None else [parameters] if isinstance(parameters, str) else list(parameters)
     wanted = _asked(plain, {kind: list(own) for kind, own in kinds.items()}, named)
     draws, screened, total = {name: plain[name] for name in wanted}, "", len(wanted)
-    if named and any(item.startswith("b[") for item in named):
+    of_b = [item for item in named or () if item not in plain]  # a covariate may be called b, too
+    if any(item.startswith("b[") for item in of_b):
         b, index = _effects(fit)
-        draws |= {name: b[..., k] for name, k in _named_effects(index, named).items()}
+        draws |= {name: b[..., k] for name, k in _named_effects(index, of_b).items()}
         total = len(draws)
-    if (named and "b" in named) or (effects and named is None and fit.design.term and "b" in fit.datatree["posterior"]):
+    if "b" in of_b or (effects and named is None and fit.design.term and "b" in fit.datatree["posterior"]):
         b, index = _effects(fit)
         total += len(index)
         found = _few_effects(b, how, seed)
@@ -165,6 +166,16 @@ def choose_draws(
     what = "parameters and random effects" if total > len(plain) else "parameters"
     note = f"{len(kept):,} of {total:,} {what}, {WORDS[how]}{screened if how == 'worst' else ''}"
     return Chosen({name: draws[name] for name in kept}, note, draws)
+
+
+def parameters_only(fit: PosteriorNumbers, chosen: Chosen, plot: str) -> Chosen:
+    """The choice, refused where it has random effects, whose distribution N(0, D) is a level of the model."""
+    known = plain_draws(fit.design, fit.datatree["posterior"].to_dataset())
+    if others := [name for name in chosen.names if name not in known]:
+        reason = "random effects have no prior of their own: N(0, D) is a level of the model"
+        remedy = f"ask for D, parameters=['sd', 'corr'], or look at them with fit.plot_trace({others[0]!r})"
+        raise SpecificationError(f"{plot} of {shorten(others)}", reason, remedy, SEE)
+    return chosen
 
 
 def _asked(plain: dict[str, FloatArray], kinds: dict[str, list[str]], asked: list[str] | None) -> list[str]:

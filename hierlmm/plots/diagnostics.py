@@ -9,6 +9,7 @@ from typing import Any, Literal, Unpack
 import numpy as np
 import pandas as pd
 
+from hierlmm.bayes.predictive import prior_parameters
 from hierlmm.diagnostics.loo import Unit, loo
 from hierlmm.diagnostics.pit import loo_pit, pit_tree
 from hierlmm.diagnostics.psense import power_scaling_tree, psense
@@ -19,7 +20,7 @@ from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.options import choose
 from hierlmm.plots import verdicts
 from hierlmm.plots.canvas import Canvas, wrapped
-from hierlmm.plots.chosen import SEE, Asked, choose_draws, of_parameters
+from hierlmm.plots.chosen import SEE, Asked, choose_draws, of_parameters, parameters_only
 
 
 @of_parameters()
@@ -52,8 +53,8 @@ def plot_prior_posterior(
     if fit.priors is None:
         remedy = "use model.fit(), which knows its priors"
         raise NotAvailableError("plot_prior_posterior", "the priors of this fit are not known", remedy, SEE)
-    chosen = choose_draws(fit, parameters, asked)
-    made = fit.prior_predictive(draws, seed=asked["seed"])["prior"].to_dataset()
+    chosen = parameters_only(fit, choose_draws(fit, parameters, asked), "plot_prior_posterior")
+    made = prior_parameters(fit.design, fit.priors, draws, asked["seed"])
     prior = {name: own for name, own in plain_draws(fit.design, made).items() if name in chosen.draws}
     tree = xr.DataTree.from_dict(
         {
@@ -101,7 +102,8 @@ def plot_psense(
         If the priors of the fit are not known.
     """
     found = psense(fit, unit)
-    names, most = choose_draws(fit, parameters, asked).names, asked["max_panels"]
+    chosen, most = choose_draws(fit, parameters, asked), asked["max_panels"]
+    names = parameters_only(fit, chosen, "plot_psense").names
     if parameters is None and len(found.table) > most:
         names = found.table["prior"].nlargest(most).index.tolist()
     tree = power_scaling_tree(fit, unit, names)

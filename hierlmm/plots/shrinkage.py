@@ -112,7 +112,7 @@ def plot_shrinkage(
     design = fit.design
     said = [] if sort or coverage is None else [f"ellipse: {percent(coverage)} of subjects by D"]
     said += [_beyond(outside, known)] if outside.any() else []
-    said += [f"{len(subjects)} of {design.n_subjects} subjects"] if len(subjects) < design.n_subjects else []
+    said += [f"{len(subjects)} of {design.n_subjects:,} subjects"] if len(subjects) < design.n_subjects else []
     said += [] if sort else [_averaged(kinds[POOLED].to_numpy(), contours)]
     axes = [f"{term} ({unit_of(design, term)})" for term in chosen] + [f"{design.hierarchy.subject} (sorted)"]
     what = f"{design.hierarchy.response}, {name}: from separate fits to partial pooling"

@@ -110,7 +110,7 @@ def plot_trajectories(
     ticks, texts = axis.ticks()
     for panel in members if ticks else ():
         panels.draw.xticks(ticks, texts, panels.target(panel))
-    some = f", {len(drawn)} of {fit.n_subjects} subjects" if subjects is None and len(drawn) < fit.n_subjects else ""
+    some = f", {len(drawn)} of {fit.n_subjects:,} subjects" if subjects is None and len(drawn) < fit.n_subjects else ""
     who = f" ({name})" if layers != SHOWS["data"] else ""
     response = fit.design.hierarchy.response
     return panels.finish(

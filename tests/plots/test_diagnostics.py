@@ -461,3 +461,20 @@ def test_a_smaller_tree_for_arviz(sleep_nuts):
     assert tree["prior"]["parameter"].to_numpy().tolist() == ["sd(Intercept)", "sd(days)"]
     assert tree["log_likelihood"]["reaction"].dims == ("chain", "draw", "subject")
     assert {"sample_stats", "log_prior", "observed_data"} <= set(tree.children)
+
+
+@pytest.mark.parametrize("asked", ["b", "b[308, days]", ["days", "b[308, days]"]])
+def test_random_effects_have_no_prior_to_draw(sleep_nuts, asked):
+    for plot in (sleep_nuts.plot_prior_posterior, sleep_nuts.plot_psense):
+        with pytest.raises(hl.errors.SpecificationError, match="have no prior of their own"):
+            plot(asked, backend="none")
+
+
+def test_a_factor_that_is_called_b(sleepstudy):
+    data = sleepstudy.assign(b=np.where(sleepstudy["subject"] < 340, "low", "up"))
+    model = hl.TwoLevelModel.from_formula("reaction ~ days + b + (1 | subject)", data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hl.FitWarning)
+        fit = model.fit(draws=40, tune=60, chains=2, seed=1, progressbar=False)
+    for name in ("b[T.up]", "b[308, Intercept]"):
+        assert fit.plot_trace(name, backend="none").data["parameter"].to_numpy().tolist() == [name]
