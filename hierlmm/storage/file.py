@@ -84,10 +84,13 @@ def _groups(record: Any, data: bool) -> dict[str, Any]:
 
 def _path(path: Any) -> Path:
     try:
-        return Path(os.fspath(path)).expanduser()
+        found = Path(os.fspath(path)).expanduser()
     except TypeError:
         received, remedy = f"path={path!r}", "use text or a pathlib.Path that ends in '.nc', for example 'fit.nc'"
         raise ArgumentError(received, f"a {type(path).__name__} is no path of a file", remedy, SEE) from None
+    if "\0" in str(found):
+        raise ArgumentError(f"path={path!r}", "a name of a file has no null character", "leave it out", SEE)
+    return found
 
 
 def _target(path: Any, overwrite: bool) -> Path:
@@ -176,7 +179,11 @@ def _read(path: Path) -> _Stored:
     if "format" not in attrs or "specification" not in found[GROUP]:
         remedy = "use hl.from_datatree(model, arviz.from_netcdf(path)) for draws that were written otherwise"
         raise DataError(received, "it is a netCDF file that fit.save(path) did not write", remedy, SEE)
-    if int(attrs["format"]) > FORMAT:
+    try:
+        newer = int(attrs["format"]) > FORMAT
+    except (ValueError, TypeError) as error:
+        _damaged(received, error)
+    if newer:
         wrote = f"hierlmm {attrs.get('hierlmm', '?')} wrote it in format {attrs['format']}"
         reason = f"{wrote}, and version {__version__} reads formats up to {FORMAT}"
         raise DataError(received, reason, "update hierlmm: pip install --upgrade hierlmm", SEE)

@@ -99,6 +99,11 @@ def test_files_of_another_kind_and_of_a_newer_format(fit, tmp_path):
         file["hierlmm"].attrs["format"] = 2
         file["hierlmm"].attrs["hierlmm"] = "9.1"
     refused(lambda: hl.load_fit(path), hl.DataError, "hierlmm 9.1", "format 2", "upgrade")
+    with h5netcdf.File(path, "a") as file:
+        file["hierlmm"].attrs["format"] = "two"
+    refused(lambda: hl.load_fit(path), hl.DataError, "changed or damaged")
+    for call in (hl.load_fit, fit.save):
+        refused(lambda call=call: call("a\0b.nc"), hl.errors.ArgumentError, "null character")
 
 
 def test_columns_that_come_out_otherwise(fit, tmp_path, monkeypatch):
