@@ -124,7 +124,7 @@ class PredictiveCheck(Result):
         words = ["", *self.table["verdict"]]
         printed = [f"{line}  {word}".rstrip() for line, word in zip(lines, words, strict=True)]
         table = Table(self.table, printed, f"Statistics of the data and of {SAY(f'ppc.{self.level}')}", index=True)
-        return Page(title, ["", table, "", Paragraph(self.verdict), "", Paragraph(SAY("ppc.how"))])
+        return Page(title, ["", table, "", Paragraph(self.verdict), "", Paragraph(SAY("ppc.how", followed=FOLLOWED))])
 
 
 def ppc(
@@ -286,7 +286,7 @@ def combined(z: FloatArray) -> tuple[FloatArray, FloatArray]:
 def _in_words(p: float, absorbed: float, upper: bool) -> str:
     if p >= 0.05:
         return SAY("ppc.absorbed" if absorbed > FOLLOWED else "ppc.fits")
-    return SAY("ppc.large" if upper else "ppc.small")
+    return SAY(f"ppc.{'large' if upper else 'small'}{'_once' if absorbed > FOLLOWED else ''}")
 
 
 def _verdict(table: pd.DataFrame, pit_p: float) -> str:

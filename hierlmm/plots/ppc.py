@@ -126,7 +126,10 @@ def _groups(design: Design, by: str | None) -> dict[str, IntArray]:
     if by is None:
         return {"": np.arange(design.n_obs)}
     column = column_of(design, by)
-    return {f"{column} {label}": rows for label, rows in row_groups(design, by).items()}
+    groups = row_groups(design, by)
+    short = [f"{label:.4g}" if isinstance(label, float) else str(label) for label in groups]
+    names = short if len(set(short)) == len(groups) else list(map(str, groups))
+    return {f"{column} {name}": rows for name, rows in zip(names, groups.values(), strict=True)}
 
 
 def _draw_curves(fit: PosteriorNumbers, kind: str, groups: Mapping[str, IntArray], y: FloatArray, look: Look) -> Any:

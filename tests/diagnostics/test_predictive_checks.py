@@ -11,7 +11,15 @@ from scipy.stats import chi2, kstest, linregress, norm
 
 import hierlmm as hl
 from hierlmm.diagnostics import predictive_checks
-from hierlmm.diagnostics.predictive_checks import _verdict, combined, components, curve_band, pit_curves, smooth_p
+from hierlmm.diagnostics.predictive_checks import (
+    _in_words,
+    _verdict,
+    combined,
+    components,
+    curve_band,
+    pit_curves,
+    smooth_p,
+)
 from hierlmm.diagnostics.statistics import built_in, chosen
 from hierlmm.errors import NotAvailableError, SpecificationError
 
@@ -184,6 +192,15 @@ def test_a_check_finds_what_the_model_has_not(frame):
     assert check.table.loc["skewness", "p"] < 0.01
     assert "skewness is larger" in check.verdict
     assert fit.ppc("mixed").pit_p < 0.01
+
+
+def test_a_test_of_one_draw_says_that_it_is_one(fit):
+    """Its direction can contradict the mean and interval beside it, which are of all draws."""
+    assert [_in_words(0.001, absorbed, True) for absorbed in (0.9, 0.1)] == [
+        "larger than one draw of the posterior expects",
+        "larger than the model expects",
+    ]
+    assert "those of one draw" in " ".join(repr(fit.ppc(draws=5)).split())
 
 
 def test_levels_and_kept_effects(fit, frame):

@@ -10,7 +10,7 @@ import pytest
 import hierlmm as hl
 from hierlmm.diagnostics.predictive_checks import pit_check
 from hierlmm.errors import SpecificationError
-from hierlmm.plots.ppc import KINDS, replications
+from hierlmm.plots.ppc import KINDS, _groups, replications
 
 LEVELS = ("subject", "new_subject", "mixed")
 
@@ -144,3 +144,12 @@ def test_figures_in_other_backends(sleep_like_nuts, sleepstudy):
                 assert backend in type(collection.get_viz("figure")).__module__
             collection = model.plot_prior_predictive(draws=3, backend=backend)
             assert backend in type(collection.get_viz("figure")).__module__
+
+
+def test_panels_of_a_number_have_short_names_that_differ(dental_like_nuts):
+    frame = dental_like_nuts.design.frame
+    for step, first in ((1.0, "dose 0.3333"), (1e-9, "dose 0.3333333333333333")):
+        dose = (np.arange(len(frame)) % 3) * step + 1.0 / 3.0
+        model = hl.TwoLevelModel.from_formula("distance ~ dose + (1 | subject)", frame.assign(dose=dose))
+        assert next(iter(_groups(model.design, "dose"))) == first
+        assert len(_groups(model.design, "dose")) == 3
