@@ -213,9 +213,7 @@ def _points(design: Design, by: str | None, y: FloatArray) -> dict[str, Points]:
     time = None if name is None else design.frame[name].to_numpy(np.float64)
     if by_subject(design, by):
         return {
-            own: Points(
-                np.arange(len(rows), dtype=np.float64) if time is None else time[rows], design.y[rows], y[:, rows]
-            )
+            own: Points(np.arange(1.0, len(rows) + 1) if time is None else time[rows], design.y[rows], y[:, rows])
             for own, rows in _groups(design, "subject").items()
         }
     if time is None:
@@ -260,7 +258,7 @@ def _draw_intervals(design: Design, by: str | None, groups: Mapping[str, Points]
         said = f"Means of the rows at each time. {said}"
     elif len(groups) < design.n_subjects:
         said = f"{len(groups)} of {design.n_subjects} subjects. {said}"
-    xlabel = time_of(design) or "row"
+    xlabel = time_of(design) or f"row within {design.hierarchy.subject}"
     return panels.finish(title=look.title, caption=said, xlabel=xlabel, ylabel=design.hierarchy.response)
 
 

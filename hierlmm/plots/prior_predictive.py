@@ -59,7 +59,7 @@ def plot_prior_predictive(
     x = None if time is None else design.frame[time].to_numpy(dtype=np.float64)
     rows = rows_by_subject(design, x)
     shown = [rows[k] for k in evenly(len(rows), max_subjects)]
-    places = [np.arange(len(own), dtype=np.float64) if x is None else x[own] for own in shown]
+    places = [np.arange(1.0, len(own) + 1) if x is None else x[own] for own in shown]
     lines = {
         f"prior draw {k + 1}": join_with_gaps([np.vstack([p, y[k, r]]) for p, r in zip(places, shown, strict=True)])
         for k in range(draws)
@@ -77,6 +77,5 @@ def plot_prior_predictive(
     beyond = float(np.mean((y < low - length) | (y > high + length)))
     response = design.hierarchy.response
     said = f"Band: the data. {percentage(beyond)} of the values lie further outside it than it is wide."
-    return panels.finish(
-        title=f"{response} as the priors expect it", caption=said, xlabel=time or "row", ylabel=response
-    )
+    xlabel = time or f"row within {design.hierarchy.subject}"
+    return panels.finish(title=f"{response} as the priors expect it", caption=said, xlabel=xlabel, ylabel=response)

@@ -15,8 +15,8 @@ import pandas as pd
 from scipy.stats import chi2
 
 from hierlmm.arrays import BoolArray, FloatArray
-from hierlmm.design.design import level2_prediction
-from hierlmm.design.questions import rows_by_subject
+from hierlmm.design.design import Design, level2_prediction
+from hierlmm.design.questions import first_row_of_subjects, is_label, rows_by_subject
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels
@@ -113,7 +113,7 @@ def plot_shrinkage(
     said = [] if sort or coverage is None else [f"ellipse: {percent(coverage)} of subjects by D"]
     said += [_beyond(outside, known)] if outside.any() else []
     said += [f"{len(subjects)} of {design.n_subjects:,} subjects"] if len(subjects) < design.n_subjects else []
-    said += [] if sort else [_averaged(kinds[POOLED].to_numpy(), contours)]
+    said += [] if sort else [_averaged(kinds[POOLED].to_numpy(), contours), _groups(design, kinds[POOLED].to_numpy())]
     axes = [f"{term} ({unit_of(design, term)})" for term in chosen] + [f"{design.hierarchy.subject} (sorted)"]
     what = f"{design.hierarchy.response}, {name}: from separate fits to partial pooling"
     return panels.finish(
@@ -182,6 +182,18 @@ def _averaged(pooled: FloatArray, contours: Sequence[FloatArray]) -> str:
     n = len(np.unique(np.round(pooled, 12), axis=0))
     what = "pooled fit and ellipse" if contours else "pooled fit"
     return f"{what}: average of {n} level-2 predictions" if n > MOST_CENTRES else ""
+
+
+def _groups(design: Design, pooled: FloatArray) -> str:
+    """Say which group each pooled fit is of, where level 2 has a few."""
+    labels = [v for v in design.level2_variables() if is_label(design, v)]
+    centres, which = np.unique(np.round(pooled, 12), axis=0, return_inverse=True)
+    if not labels or not 1 < len(centres) <= MOST_CENTRES or len(np.unique(centres[:, 0])) < len(centres):
+        return ""
+    values = design.frame[labels].iloc[first_row_of_subjects(design)].astype(str).agg(", ".join, axis=1).to_numpy()
+    names = [np.unique(values[which.ravel() == k]) for k in range(len(centres))]
+    of = f"{', '.join(labels)}: pooled fits from the left are those of {' | '.join(str(own[0]) for own in names)}"
+    return of if all(len(own) == 1 for own in names) else ""
 
 
 def _limits(separate: FloatArray, core: FloatArray) -> FloatArray:

@@ -55,6 +55,15 @@ def test_every_subject_has_its_own_line(dental, dental_model):
         assert len(points_of(drawn(picture, "points", "data", panel=str(sex)))[0]) == len(part)
 
 
+def test_rows_without_a_time_are_counted_from_one(clusters):
+    """As in the trajectories of a fit."""
+    model = hl.TwoLevelModel.from_formula("y ~ 1 + (1 | cluster)", clusters)
+    axes = model.plot_prior_predictive(draws=1, seed=1).get_viz("figure").axes[0]
+    assert axes.get_xlabel() == "row within cluster"
+    assert np.nanmin(axes.lines[0].get_xdata()) == 1.0
+    assert model.fit_reml().plot_trajectories().get_viz("figure").axes[0].get_xlabel() == "row within cluster"
+
+
 @pytest.mark.parametrize("how", [{}, {"by": "arm"}, {"facet": "arm"}])
 def test_some_subjects_of_every_group_are_drawn(how):
     """Allotted in turn: evenly spaced in the order of the data they would miss one arm of three."""

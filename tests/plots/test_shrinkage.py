@@ -105,4 +105,7 @@ def test_one_pooled_fit_for_many_level2_predictions_is_said(between, dental_reml
     for coverage, what in ((0.5, "pooled fit and ellipse"), (None, "pooled fit")):
         picture = plots.plot_shrinkage(fit, coverage=coverage, backend="none")
         assert f"{what}: average of 27 level-2 predictions" in picture.caption
-    assert "average" not in plots.plot_shrinkage(dental_reml, backend="none").caption
+    said = plots.plot_shrinkage(dental_reml, backend="none").caption
+    assert "average" not in said
+    left = "Female | Male" if dental_reml.beta["sex[T.Male]"] > 0 else "Male | Female"
+    assert said.endswith(f"sex: pooled fits from the left are those of {left}")
