@@ -11,6 +11,7 @@ import numpy as np
 
 from hierlmm.drawing.figure import Figure, check_figure, figure_options
 from hierlmm.drawing.letters import break_artist, break_by_letters, write_literally
+from hierlmm.drawing.panels import each
 from hierlmm.drawing.style import backend_module, grid_shape, resolve_backend, without_backticks
 from hierlmm.drawing.theme import theme
 from hierlmm.fits.posterior import PosteriorNumbers
@@ -114,9 +115,12 @@ class Canvas:
 
 def wrapped(figure: Figure, n_panels: int, bottom: float = 1.1) -> tuple[Canvas, int]:
     """A canvas for a panel of every parameter, and how many stand in a row."""
-    rows, columns = grid_shape(n_panels)
-    size = 0.5 + 2.7 * columns, bottom + 1.8 * rows
-    return Canvas(figure, size, n_panels, "choose one parameter (parameters='sigma')"), columns
+    size, columns = each(0.5, 2.7, bottom, 1.8), grid_shape(n_panels)[1]
+    columns = size.columns(columns)
+    wide, high = size.size(-(-n_panels // columns), columns)
+    letters = theme().scale  # the canvas grows as much
+    one = "choose one parameter (parameters='sigma')"
+    return Canvas(figure, (wide / letters, high / letters), n_panels, one), columns
 
 
 def _handing_out(ax: Any) -> Any:
@@ -137,10 +141,17 @@ def _handing_out(ax: Any) -> Any:
 
 
 def _break_names(figure: Any) -> None:
-    """Break the names of panels and rows to the cell that each has, by the number of letters."""
+    """Break the names of panels and rows to the cell that each has; label the lowest panel of every column."""
     wide, high = 72.0 * figure.get_size_inches()
-    for axes in figure.axes:
-        if (spec := axes.get_subplotspec()) is not None:
-            rows, columns = spec.get_gridspec().get_geometry()
-            for text, room in ((axes.title, wide / columns), (axes.yaxis.label, high / rows)):
-                text.set_text(break_by_letters(text.get_text(), 0.95 * room, text.get_fontsize()))
+    cells = [(axes, spec) for axes in figure.axes if (spec := axes.get_subplotspec()) is not None]
+    lowest: dict[int, int] = {}
+    for _, spec in cells:
+        lowest[spec.colspan.start] = max(spec.rowspan.start, lowest.get(spec.colspan.start, 0))
+    for axes, spec in cells:
+        rows, columns = spec.get_gridspec().get_geometry()
+        for text, room in ((axes.title, wide / columns), (axes.yaxis.label, high / rows)):
+            text.set_text(break_by_letters(text.get_text(), 0.95 * room, text.get_fontsize()))
+        if spec.rowspan.start == lowest[spec.colspan.start]:  # one above an empty cell too, which shared axes forget
+            axes.tick_params(axis="x", labelbottom=True)
+        elif not axes.xaxis.get_tick_params().get("labelbottom", True):
+            axes.set_xlabel("")
