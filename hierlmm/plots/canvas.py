@@ -143,7 +143,7 @@ def _handing_out(ax: Any) -> Any:
 def _break_names(figure: Any) -> None:
     """Break the names of panels and rows to the cell that each has; label the lowest panel of every column."""
     wide, high = 72.0 * figure.get_size_inches()
-    cells = [(axes, spec) for axes in figure.axes if (spec := axes.get_subplotspec()) is not None]
+    cells = [(axes, spec) for axes in figure.axes if axes.axison and (spec := axes.get_subplotspec()) is not None]
     lowest: dict[int, int] = {}
     for _, spec in cells:
         lowest[spec.colspan.start] = max(spec.rowspan.start, lowest.get(spec.colspan.start, 0))
