@@ -7,8 +7,8 @@
 ``serial``: ``fixed`` with errors of serial correlation 0.5 that the fitted model does not have: what is found?
 
 Prints, for every level and statistic, how often p < 0.05; the same for the usual posterior predictive p-value
-(two-sided); the p-value of uniformity (Kolmogorov-Smirnov); and the mean absorbed share. Beside the test of the PIT values
-stands the Kolmogorov-Smirnov test of the PIT values of the same replications, taken as independent.
+(two-sided); the p-value of uniformity (Kolmogorov-Smirnov); and the mean absorbed share. Beside the test of the PIT
+values stands the Kolmogorov-Smirnov test of the PIT values of the same replications, taken as independent.
 """
 
 from __future__ import annotations
