@@ -165,7 +165,7 @@ def plot_serial(check: Any, figure: Figure) -> Any:
     level = ", at the level of the data" if variance and not check.refit else ""
     return panels.finish(
         {panel: ""},
-        title=f"{check.name} of {check.kind} residuals",
+        title=f"{check.name} of {check.kind.replace('pearson', 'Pearson')} residuals",
         caption=f"residuals around {LINES[check.level]}, {check.estimator}; bands: {percent(check.ci)} at each lag and "
         f"(light) at all lags of the fitted model{level}",
         xlabel=f"lag ({check.time})",

@@ -118,7 +118,8 @@ def wrapped(figure: Figure, n_panels: int, bottom: float = 1.1) -> tuple[Canvas,
     size, columns = each(0.5, 2.7, bottom, 1.8), grid_shape(n_panels)[1]
     columns = size.columns(columns)
     wide, high = size.size(-(-n_panels // columns), columns)
-    letters = theme().scale  # the canvas grows as much
+    # In matplotlib the canvas grows as much as the letters.
+    letters = theme().scale if resolve_backend(figure.get("backend")) == "matplotlib" else 1.0
     one = "choose one parameter (parameters='sigma')"
     return Canvas(figure, (wide / letters, high / letters), n_panels, one), columns
 

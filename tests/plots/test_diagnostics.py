@@ -316,6 +316,15 @@ def test_a_lecture_has_fewer_panels_in_a_row_and_numbers_below_each_column(sleep
     assert [bool(axes.get_xlabel()) for axes in panels] == below
 
 
+def test_large_letters_of_plotly_do_not_get_a_smaller_figure(sleep_nuts):
+    pytest.importorskip("plotly")
+    pytest.importorskip("webcolors")
+    plain = sleep_nuts.plot_trace(["sd", "sigma"], backend="plotly").get_viz("figure").layout
+    with hl.style("lecture"):
+        large = sleep_nuts.plot_trace(["sd", "sigma"], backend="plotly").get_viz("figure").layout
+    assert large.width > plain.width and large.height > plain.height
+
+
 def test_a_name_stands_above_its_point_inside_the_frame(sleep_nuts):
     figure = draw(sleep_nuts, "khat").get_viz("figure")
     (axes,) = figure.axes
