@@ -117,10 +117,16 @@ def _draws(
         found["corr_b"] = found["corr_b"][(..., *corr_pairs(design))]
     if design.term and {"sd_b", "corr_b"} & wanted <= found.keys():
         found["corr_b"], found["D"] = matrices(design, _by_pair(design, found))
-    if wanted - found.keys():
+    if missing := sorted(wanted - found.keys()):
         if not {"sigma", sd_name(design)} & raw.keys():
             raise KeyError(sd_name(design))
-        found = draws_of_model(design, priors, raw) | found
+        try:
+            found = draws_of_model(design, priors, raw) | found
+        except KeyError as error:
+            if not found.keys() - {"sigma"}:
+                raise
+            # Named variables but some: those are missing, not the free ones that they could be made of.
+            raise KeyError(", ".join(missing)) from error
     if not design.has_residual_structure:
         return found, {}
     if "residual" in tree.children:  # a tree of this package

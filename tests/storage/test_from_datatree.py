@@ -269,6 +269,12 @@ def test_a_matrix_of_correlations(dental, made):
     close(again.D, made.D)
 
 
+def test_what_is_missing_is_named_as_it_is_asked_for(dental, made):
+    for name in ("b", "corr_b", "beta"):
+        tree = tree_of(made.datatree["posterior"].to_dataset().drop_vars(name))
+        refused(lambda tree=tree: hl.from_datatree(growth(dental), tree), hl.errors.DataError, f"no variable {name!r}")
+
+
 def test_one_draw_says_nothing(dental, made):
     with pytest.warns(hl.FitWarning, match="Only 1 draw of each chain"):
         one = hl.from_datatree(growth(dental), tree_of(made.datatree["posterior"].to_dataset().isel(draw=[0])))
