@@ -43,9 +43,7 @@ def design_from_formula(
     if not parsed.random:
         reason = "the formula has no random effects, so nothing varies between subjects"
         remedy = "add them, for example '+ (1 | subject)'; for a model without random effects use hl.MarginalModel"
-        constant = "" if () in parsed.fixed else "0 + "
-        fixed = " + ".join(map(term_name, filter(None, parsed.fixed))) or "1"
-        raise FormulaError(f"'{parsed.response} ~ {constant}{fixed}'", reason, remedy, SEE)
+        raise FormulaError(f"'{parsed.response} ~ {' + '.join(map(term_name, parsed.fixed))}'", reason, remedy, SEE)
     blocks = random_blocks(parsed, covariance)
     said = Said(parsed.response, parsed.random[0].subject, parsed.fixed, blocks, parsed.offsets)
     learnt = _learn(data, said, residual, missing)

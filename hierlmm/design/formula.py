@@ -143,8 +143,9 @@ def _syntax_advice(problem: str) -> tuple[str, str]:
     if problem.startswith("The `.` operator"):
         return "'.' (all other columns) does not say what the model is", "name the columns: 'y ~ a + b + (1 | subject)'"
     reason = f"the formula cannot be read: {re.sub(chr(27) + r'[^m]*m', '', problem)}"
-    remedy = "use columns, the operators + - : * / ** and functions of columns such as log(x) or I(x + z); "
-    return reason, f"{remedy}a column whose name is not a plain word goes into backticks: `body weight`"
+    remedy = "use columns, the operators + - : * / ** and functions of columns such as log(x) or I(x + z)"
+    odd = "; a column whose name is not a plain word goes into backticks: `body weight`"
+    return reason, remedy + (odd if "Unknown operator" in problem else "")
 
 
 def term_factors(term: Any) -> Term:

@@ -80,7 +80,7 @@ NO_REPLICATIONS = Lack(
     "use model.fit(); to check this fit use plot_residuals(), plot_qq() and hl.semivariogram(fit)",
     "docs, page 'Posterior fits', section 'Predictive checks'",
 )
-REPLICATIONS = "ppc plot_ppc posterior_predictive prior_predictive extend for_arviz convergence"
+REPLICATIONS = "ppc plot_ppc posterior_predictive prior_predictive extend for_arviz"
 LIKELIHOOD = table(("loo", NO_DRAWS), (CHAINS, NO_CHAINS), (REPLICATIONS, NO_REPLICATIONS))
 POSTERIOR = table(
     (

@@ -325,9 +325,7 @@ def test_hierarchies_that_do_not_fit_together(arguments, error, fragment):
     ("formula", "error", "fragment"),
     [
         ("y ~ t", FormulaError, "the formula has no random effects"),
-        ("y ~ t", FormulaError, "'y ~ t'"),
-        ("y ~ 0 + t", FormulaError, "'y ~ 0 + t'"),
-        ("y ~ 1", FormulaError, "'y ~ 1'"),
+        ("body weight $ ~ t + (1 | g)", FormulaError, "goes into backticks"),
         ("y ~ t + (1 | g) + (1 | sex)", FormulaError, "random effects for g and sex"),
         ("y ~ t + (1 | g) + (t | g)", FormulaError, "the random effect 'Intercept', twice"),
         ("y ~ t + (w | g)", SpecificationError, "'w' is constant within every g"),
