@@ -46,13 +46,13 @@ def number(value: float) -> str:
     return f"{value:z.0f}" if "e" in text and 1e4 <= abs(value) < 1e9 else text
 
 
-def span(low: float, high: float) -> str:
-    """``19.90 to 22.52``: both ends with as many decimals, the larger with four digits and no end rounded to zero."""
+def span(low: float, high: float, digits: int = 4) -> str:
+    """``19.90 to 22.52``: as many decimals at both ends, so many digits of the larger, no end rounded to zero."""
     sizes = [abs(v) for v in (low, high) if np.isfinite(v) and v != 0.0]
     if len(sizes) < 2 or not (np.isfinite(low) and np.isfinite(high)):
         return f"{number(low)} to {number(high)}"
     most, least = (int(np.floor(np.log10(s))) for s in (max(sizes), min(sizes)))
-    places = max(3 - most, 1 - least, 0)
+    places = max(digits - 1 - most, 1 - least, 0)
     if places > 8 or most >= 9:
         return f"{number(low)} to {number(high)}"
     ends = [f"{v:z.{places}f}" for v in (low, high)]
@@ -73,6 +73,11 @@ def apart(value: float, limit: float) -> str:
 def count(n: int, noun: str) -> str:
     """A number of things: ``1 row``, ``2 rows``."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def singular(unit: str) -> str:
+    """A unit of time as it stands after "per": ``year`` of ``years``; others as they are."""
+    return unit[:-1] if unit in ("years", "months", "weeks", "days", "hours", "minutes", "seconds") else unit
 
 
 def percentage(share: float) -> str:

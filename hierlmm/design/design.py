@@ -113,6 +113,11 @@ class Design:
         return self.rows.n_obs
 
     @property
+    def units(self) -> dict[str, str]:
+        """Units of the columns, by name, where the table knew them."""
+        return self.rows.units
+
+    @property
     def n_subjects(self) -> int:
         """Number of subjects, J."""
         return len(self.subjects)

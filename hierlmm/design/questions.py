@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from hierlmm.arrays import IntArray
 from hierlmm.design.design import Design
+from hierlmm.design.formula import unquoted
 from hierlmm.errors import SpecificationError
 from hierlmm.frames import is_number, quote, shorten
 from hierlmm.groups import first_rows, group_order, rows_of_groups
-from hierlmm.text import count, fill, templates
+from hierlmm.text import count, fill, singular, templates
 
 SEE = "docs, page 'Predictions'"
 
@@ -46,6 +47,15 @@ def levels_of(design: Design, variable: str) -> list[Any]:
     if variable in design.levels.categories:
         return list(design.levels.categories[variable])
     return sorted(pd.unique(design.frame[variable]).tolist())
+
+
+def unit_of(design: Design, per: str | None = None) -> str:
+    """Unit of the response, or of its change per unit of a column: ``mm``, ``mm per year``; empty if not known."""
+    own = design.units.get(unquoted(design.hierarchy.response), "")
+    if not own or per is None:
+        return own
+    other = design.units.get(unquoted(per))
+    return f"{own} per {singular(other)}" if other else f"{own} per unit of {unquoted(per)}"
 
 
 def numbers_at_level1(design: Design) -> list[str]:

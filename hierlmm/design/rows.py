@@ -86,6 +86,11 @@ class Rows(OwnArrays):
         """Number of rows, N."""
         return len(self.y)
 
+    @property
+    def units(self) -> dict[str, str]:
+        """Units of the columns, where the table knew them (``data.attrs["units"]``)."""
+        return dict(self.frame.attrs.get("units", {}))
+
 
 class Said(NamedTuple):
     """What a model asks of the data."""

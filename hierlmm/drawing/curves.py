@@ -76,14 +76,15 @@ def draw_curves(
     reference, limits = next(iter(curves.values())), _limits(curves, points)
     x = [v for own in curves.values() for v in own.grid.points[own.variable]]
     room = 0.03 * (max(x) - min(x))
+    headline = reference.headline if len(curves) == 1 else ""
     for panel in layout.panels:
         panels.limit(panel, (min(x) - room, max(x) + room), limits)
     panels.finish(
         {panel: panel for panel in layout.panels},
-        title=_title(curves),
-        caption=_caption(curves, data, points),
-        xlabel=with_unit(reference.variable, reference.fit.design.frame) if xlabel is None else xlabel,
-        ylabel=with_unit(reference.ylabel, reference.fit.design.frame) if ylabel is None else ylabel,
+        title=headline or _title(curves),
+        caption=" ".join([*([f"{_title(curves)}."] if headline else []), _caption(curves, data, points)]),
+        xlabel=with_unit(reference.variable, reference.fit.design.units) if xlabel is None else xlabel,
+        ylabel=with_unit(reference.ylabel, reference.fit.design.units) if ylabel is None else ylabel,
         legend=_legend(panels, layout),
     )
     if len(layout.selections) > 1:
@@ -257,9 +258,13 @@ def _draw(
     if behind:
         n = sum(part.shape[1] for part in behind.values()) / len(layout.panels)
         look: dict[str, Any] = {"size": 14 if n <= MANY_POINTS else 7, "alpha": crowd(n), "ignore_aes": {"width"}}
-        if not many or (layout.overlay and data == "points"):
+        grey = not many or (layout.overlay and data == "points")
+        if grey:
             look |= {"color": panels.theme.data, "ignore_aes": "all"}
-        panels.map("scatter_xy", f"points{ending}", _stack(layout, behind), **look)
+        stacked = _stack(layout, behind)
+        if grey and many:  # the measurements, which belong to no line: of the one fit that has them
+            stacked = stacked.sel(line=next(iter(behind))[1], drop=True)
+        panels.map("scatter_xy", f"points{ending}", stacked, **look)
     cells = layout.geometry(selection)
     lone: dict[str, Any] = {} if many else {"color": layout.alone, "ignore_aes": "all"}
     band: dict[str, Any] = {"ignore_aes": {"width"}} if many else lone
@@ -359,6 +364,7 @@ def add_controls(
     hover = {i: "all" if figure.data[i].line.width else "skip" for i in drawn}
     key_of = {i: key for key, part in zip(own, traces, strict=True) for i in part}
     sliders: list[dict[str, Any]] = []
+    below = figure.layout.margin.b
     for k, (group, values) in enumerate(zip(groups, positions, strict=True)):
         steps: list[dict[str, Any]] = []
         for value in values:
@@ -373,13 +379,13 @@ def add_controls(
                 }
             steps.append({"method": "restyle", "label": ", ".join(map(show, value)), "args": [change, drawn]})
         value_of = {"prefix": f"{', '.join(group)} = ", "xanchor": "left"}
-        place = {"len": 0.9, "x": 0.05, "y": 0.0, "pad": {"t": 55 + SLIDER * k}}
+        place = {"len": 0.9, "x": 0.05, "y": 0.0, "pad": {"t": below + SLIDER * k}}
         sliders.append({"active": start[k], "currentvalue": value_of, "steps": steps, **place})
     for position, i in enumerate(drawn):
         for k in range(len(groups)):
             for name, settings in sliders[k]["steps"][start[k]]["args"][0].items():
                 figure.data[i][name] = settings[position]
     room = SLIDER * len(groups)
-    height, margin = (figure.layout.height or 450) + room, {"b": 60 + room}
+    height, margin = (figure.layout.height or 450) + room, {"b": below + room}
     legend = {"itemclick": False, "itemdoubleclick": False}  # a click there would undo what the sliders have hidden
     figure.update_layout(sliders=sliders, height=height, margin=margin, legend=legend)

@@ -54,7 +54,8 @@ def plot_effects(
         ticks[panel] = [labels[i] for i in rows]
     longest = max(len(own) for own in ticks.values())
     width = 0.075 * max(len(text) for own in ticks.values() for text in own)
-    size = each(0.8, 2.6 + width, 1.0, 0.85 + 0.3 * longest, least=4.5, text=True)
+    written = 0.7 if effects.headline else 0.0  # a title of two lines, and a caption
+    size = each(0.8, 2.6 + width, 1.0 + written, 0.85 + 0.3 * longest, least=4.5, text=True)
     panels = Panels(points, "family", size, figure, col_wrap, name="effects", sharex=True)
     colour = theme().colour_of(effects.estimator)
     panels.map("line_xy", "interval", lines, color=colour, width=1.6)
@@ -66,17 +67,14 @@ def plot_effects(
     return panels.finish(
         {panel: panel if effects.by else "" for panel in ticks},
         title=_title(effects),
-        xlabel=effects.xlabel,
+        caption=f"{effects.title}, {effects.intervals_text}. {effects.averaged}".strip() if effects.headline else "",
+        xlabel=effects.axis_label,
     )
 
 
 def _title(effects: Any) -> str:
     """What is drawn; of one effect, its number."""
-    if len(effects.table) != 1:
-        return f"{effects.title}, {effects.intervals_text}"
-    row = effects.table.iloc[0]
-    estimate, low, high = (f"{row[side]:.3g}".replace("-", "−") for side in ("estimate", "lower", "upper"))
-    return f"{effects.labels[0]}: {estimate} ({low} to {high}). {effects.title}, {effects.intervals_text}"
+    return effects.headline or f"{effects.title}, {effects.intervals_text}"
 
 
 def _runs_along_a_number(effects: Any) -> bool:
@@ -113,5 +111,5 @@ def _draw_along(effects: Any, figure: Figure) -> Any:
     ]
     title = _title(effects) if len(names) > 1 else f"{names[0]}: {_title(effects)}"
     return panels.finish(
-        {"": ""}, title=title, xlabel=by, ylabel=effects.xlabel, legend=marks if len(names) > 1 else ()
+        {"": ""}, title=title, xlabel=by, ylabel=effects.axis_label, legend=marks if len(names) > 1 else ()
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.drawing.figure import Figure, pictured
-from hierlmm.drawing.finishing import Entry
+from hierlmm.drawing.finishing import DOTS, Entry
 from hierlmm.drawing.panels import Panels, each
 from hierlmm.drawing.style import evenly, join_with_gaps, percent, stack_points
 from hierlmm.drawing.theme import Theme, blend, theme
@@ -112,7 +112,7 @@ def _cells(panels: Panels, label: str, matrix: FloatArray, scale: _Scale, form: 
     n = len(matrix)
     # The letters of a number fit into its cell.
     letters = min(panels.theme.size, 5.2 * 72.0 / max(n, 1) / 2.4 / max(1, 0.16 * len(format(scale.top, form or "g"))))
-    size = f"{letters:.3g}pt" if panels.backend == "bokeh" else letters
+    size = {"bokeh": f"{letters:.3g}pt", "plotly": DOTS * letters}.get(panels.backend, letters)
     for (i, j), value in np.ndenumerate(matrix):
         y = float(n - 1 - i)
         edges = np.array([j - 0.5, j + 0.5])

@@ -14,7 +14,8 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.drawing.figure import Figure, check_figure, figure_options
-from hierlmm.drawing.finishing import DOTS, MARKERS, Entry, add_legend, finish_bokeh, finish_matplotlib, finish_plotly
+from hierlmm.drawing.finishing import DOTS, MARKERS, Entry, finish_matplotlib, legend_matplotlib
+from hierlmm.drawing.interactive import finish_bokeh, finish_plotly, legend_plotly
 from hierlmm.drawing.style import (
     LABELLED,
     backend_module,
@@ -27,6 +28,8 @@ from hierlmm.drawing.theme import quiet_axes, theme
 from hierlmm.errors import SpecificationError
 
 type Size = tuple[float, float]
+CELLS = 50
+"""Hexagons in a row."""
 WIDEST = 16.0
 """Inches that a figure may be wide before it has fewer columns."""
 
@@ -170,8 +173,12 @@ class Panels:
             # bokeh has the diameter in dots of the screen, plotly its square.
             dots = size * DOTS**2
             scaled["size"] = {"bokeh": dots**0.5, "plotly": dots}.get(self.backend, size)
+        if self.backend == "plotly" and "edgecolor" in scaled:
+            scaled.setdefault("width", self.theme.scale)  # else a hollow point has no edge
         if isinstance(marker := scaled.get("marker"), str):
             scaled["marker"] = MARKERS[marker].get(self.backend, marker) if marker in MARKERS else marker
+            if (self.backend, marker) == ("bokeh", "diamond"):  # its own is narrower
+                scaled["angle"] = np.pi / 4
         return scaled
 
     def scatter(self, panel: Any, x: Any, y: Any, **look: Any) -> None:
@@ -181,6 +188,13 @@ class Panels:
     def line(self, panel: Any, x: Any, y: Any, **look: Any) -> None:
         """Draw a line in one panel."""
         self.draw.line(np.asarray(x), np.asarray(y), self.target(panel), **self.sized(look))
+
+    def cells(self, panel: Any, x: FloatArray, y: FloatArray) -> None:
+        """Draw how many points lie where, as hexagons from paper to grey on a logarithmic scale (matplotlib)."""
+        from matplotlib.colors import ListedColormap
+
+        shades = ListedColormap([self.theme.mix(share) for share in np.linspace(0.12, 0.8, 64)])
+        self.target(panel).hexbin(x, y, gridsize=CELLS, mincnt=1, bins="log", cmap=shades, linewidths=0.2, zorder=0.5)
 
     def target(self, panel: Any) -> Any:
         """The axes of a panel."""
@@ -196,6 +210,8 @@ class Panels:
     ) -> None:
         """Draw a grey line across a panel, at x or at y."""
         line, at = (self.draw.vline, x) if y is None else (self.draw.hline, y)
+        if self.backend == "plotly":  # which draws nothing into a panel that is empty so far
+            look["exclude_empty_subplots"] = False
         line(at, self.target(panel), color=self.theme.grey, width=width * self.theme.scale, **look)
 
     def band(self, panel: Any, x: FloatArray, low: Any, high: Any, *, alpha: float, color: str | None = None) -> None:
@@ -255,10 +271,16 @@ class Panels:
             heading = ""
         with matplotlib.rc_context(quiet_axes()):
             self._label(titles, xlabel, None if ylabel is None else without_backticks(ylabel))
-        add_legend(self, legend, on_axes=on_axes)
-        finishing = {"matplotlib": finish_matplotlib, "plotly": finish_plotly, "bokeh": finish_bokeh}
-        if self.backend in finishing:
-            finishing[self.backend](self.collection, self.theme, heading, caption, on_axes)
+        written = (self.collection, self.theme, heading, caption)
+        if self.backend == "matplotlib":
+            if legend:
+                legend_matplotlib(self, legend, on_axes=on_axes)
+            finish_matplotlib(*written, on_axes)
+        elif self.backend == "plotly":
+            legend_plotly(self, legend)
+            finish_plotly(*written)
+        elif self.backend == "bokeh":
+            finish_bokeh(*written, legend)
         return self.collection
 
     def _label(self, titles: Mapping[Any, str], xlabel: str | Mapping[Any, str] | None, ylabel: str | None) -> None:

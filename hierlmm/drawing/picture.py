@@ -101,7 +101,9 @@ def as_picture(collection: Any, *, on_given_axes: bool = False) -> Any:
 def _page(backend: str, figure: Any) -> tuple[str, int]:
     """A page with the figure and all that it needs, and the height of the figure in dots."""
     if backend == "plotly":
-        return figure.to_html(include_plotlyjs=True, full_html=True), int(figure.layout.height or 450) + 20
+        return figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False}), int(
+            figure.layout.height or 450
+        ) + 20
     from bokeh.embed import file_html
     from bokeh.resources import INLINE
 

@@ -64,9 +64,9 @@ def percent(ci: float) -> str:
     return f"{100 * ci:g} %"
 
 
-def with_unit(name: str, frame: Any) -> str:
-    """The name of a column with its unit, where the table knows it (``frame.attrs["units"]``)."""
-    unit = frame.attrs.get("units", {}).get(without_backticks(name))
+def with_unit(name: str, units: Mapping[str, Any]) -> str:
+    """The name of a column with its unit, where the table knew it."""
+    unit = units.get(without_backticks(name))
     return f"{name} ({unit})" if isinstance(unit, str) and unit else name
 
 

@@ -29,6 +29,7 @@ from hierlmm.design.formula import unquoted
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.style import evenly
 from hierlmm.effects import curve_checks as checks
+from hierlmm.effects import headline
 from hierlmm.effects.grid import WEIGHTS, Grid, as_names, average_rows, plain_name, reference_grid
 from hierlmm.effects.judge import Judge, PosteriorDraws, bands, covariance_of, judge_of, notes_of
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
@@ -258,6 +259,11 @@ class EffectCurves(Result):
         """Title of the table and the plot."""
         along = f" by {' and '.join(self.by)}" if self.by else ""
         return f"{self.ylabel} along {self.variable}{along} ({self.estimator})"
+
+    @property
+    def headline(self) -> str:
+        """How the slopes of two straight curves differ; empty where the curves are others."""
+        return headline.curves(self)
 
     def held_text(self) -> str:
         """What is held at which value, and what is averaged over, in words."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+from hierlmm.design.questions import unit_of
 from hierlmm.effects import grid as grids
 from hierlmm.effects.judge import Judge, check_multiplicity, judge_of, level_text
 from hierlmm.effects.table import Effects
@@ -54,8 +55,8 @@ def slopes(fit: Fit, variable: str, by: Names, at: At, weights: str, df: str | N
     grids.check_slope(grid, variable)
     several = len(grid.points[variable]) > 1 and variable not in groups
     keep = (*groups, variable) if several else groups
-    rows, unit = partial(grids.slope_rows, grid, variable), f"per unit of {variable}"
-    return _effects(fit, judge, "slopes", grid, keep, weights, intervals, rows=rows, unit=unit)
+    rows = partial(grids.slope_rows, grid, variable)
+    return _effects(fit, judge, "slopes", grid, keep, weights, intervals, rows=rows, per=variable)
 
 
 def _effects(
@@ -69,7 +70,7 @@ def _effects(
     *,
     by: tuple[str, ...] = (),
     rows: grids.Rows | None = None,
-    unit: str = "",
+    per: str | None = None,
 ) -> Effects:
     for name in keep:
         grids.refuse_unknown(repr(name), name, grid.points, "this model has no covariates")
@@ -81,5 +82,7 @@ def _effects(
     held = [f"{v} = {show(values[0])}" for v, values in grid.points.items() if len(values) == 1]
     said = [f"Averaged over {', '.join(over)} with {weights} weights."] if over else []
     averaged = " ".join([*said, *([f"At {', '.join(held)}."] if held else [])])
-    units, together = (unit,) * len(keys) if unit else (), intervals.simultaneous
-    return replace(made, simultaneous=together, level=level_text(fit), averaged=averaged, row_names=units)
+    units = (f"per unit of {per}",) * len(keys) if per else ()
+    together = intervals.simultaneous
+    known = unit_of(fit.design, per)
+    return replace(made, unit=known, simultaneous=together, level=level_text(fit), averaged=averaged, row_names=units)

@@ -21,6 +21,7 @@ from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.drawing.effect_rows import plot_effects as draw_effects
 from hierlmm.drawing.figure import as_verb
 from hierlmm.effects import judge as judging
+from hierlmm.effects.headline import Found, difference, slope
 from hierlmm.effects.weights import contrast_rows, default_adjust
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.frames import apart
@@ -70,6 +71,10 @@ class Effects(Result):
         Names of the contrasts, or what a slope is per unit of; empty for marginal means.
     of : str
         What contrasts compare: "marginal means" or "slopes".
+    unit : str
+        Unit of the numbers, where the data set knows it.
+    pairs : tuple
+        The two rows that each contrast compares, where it is a difference of two.
     """
 
     kind: str
@@ -90,6 +95,8 @@ class Effects(Result):
     notes: tuple[str, ...] = ()
     row_names: tuple[str, ...] = ()
     of: str = "marginal means"
+    unit: str = ""
+    pairs: tuple[tuple[str, str] | None, ...] = ()
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -201,7 +208,10 @@ class Effects(Result):
             adjust = default_adjust(method)
         adjust = judging.check_multiplicity(self.judge, adjust, simultaneous, pairwise=method == "pairwise")
         made: dict[str, Any] = {"L": found.L, "offset": found.offset, "n_means": found.n_means}
-        made |= {"row_names": found.names, "kind": "contrasts", "of": self.kind}
+        own = [c for c in keys.columns if c not in by]
+        number = f"{own[0]} = " if len(own) == 1 and pd.api.types.is_numeric_dtype(keys[own[0]].dtype) else ""
+        pairs = tuple(pair and (number + pair[0], number + pair[1]) for pair in found.pairs)
+        made |= {"pairs": pairs, "row_names": found.names, "kind": "contrasts", "of": self.kind}
         made |= {"keys": keys.iloc[found.families][by].reset_index(drop=True)}
         made |= {"adjust": adjust, "simultaneous": simultaneous, "rope": judging.check_rope(rope, self.judge)}
         made |= {"ci": self.ci if ci is None else ci, "notes": tuple(dict.fromkeys([*self.notes, *found.notes]))}
@@ -227,12 +237,33 @@ class Effects(Result):
         return f"{self.kind.capitalize()} of {self.response} ({self.estimator})"
 
     @property
+    def headline(self) -> str:
+        """The message of a single row; empty for several."""
+        if len(self) != 1:
+            return ""
+        row = self.table.iloc[0]
+        found = Found(*(float(row[side]) for side in ("estimate", "lower", "upper")))
+        pair = self.pairs[0] if self.pairs else None
+        if pair is not None and not self._fixed[0]:
+            return difference(found, self.of, self.response, self.unit, pair)
+        if self.kind == "slopes" and not self.key_texts[0]:
+            return slope(found, self.response, self.row_names[0].removeprefix("per unit of "), self.unit)
+        return SAY("headline.plain", name=f"{self.labels[0] or self.response}:", **found.slots(self.unit))
+
+    @property
     def xlabel(self) -> str:
         """What the numbers are: the response, its change per unit, or a difference of either."""
         if self.kind == "slopes":
             return f"{self.response} {self.row_names[0]}"
         what = self.response if self.of == "marginal means" else f"slopes of {self.response}"
         return f"difference of {what}" if self.kind == "contrasts" else what
+
+    @property
+    def axis_label(self) -> str:
+        """The same with its unit, where the data set knows it."""
+        if not self.unit:
+            return self.xlabel
+        return f"{f'change of {self.response}' if self.kind == 'slopes' else self.xlabel} ({self.unit})"
 
     @property
     def intervals_text(self) -> str:

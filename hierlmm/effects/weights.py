@@ -37,6 +37,8 @@ class Contrasts(NamedTuple):
     n_means: int
     """Means that differ in the largest family."""
     notes: tuple[str, ...]
+    pairs: tuple[tuple[str, str] | None, ...]
+    """The two rows that each contrast compares, where it is a difference of two."""
 
 
 def default_adjust(method: str | Mapping[str, Any]) -> str:
@@ -75,7 +77,7 @@ def contrast_rows(
     SpecificationError
         If the method is unknown, weights do not match the rows, or a family has a single row.
     """
-    names, first, rows, shifts = [], [], [], []
+    names, first, rows, shifts, pairs = [], [], [], [], []
     size, closed = 0, True
     for family in families:
         named = [labels[i] for i in family]
@@ -85,13 +87,21 @@ def contrast_rows(
             raise SpecificationError(received, "there is nothing to compare", remedy, SEE)
         own, W = weights_of(method, named, reference)
         names += own
+        pairs += [_pair(row, named) for row in W]
         first += [family[0]] * len(own)
         rows.append(_without_rounding(W, L[family], rounding))
         shifts.append(_without_rounding(W, offset[family], rounding))
         size = max(size, _distinct(rows[-1], len(named)) if method == "pairwise" else len(named))
         closed &= np.allclose(W.sum(axis=1), 0.0, atol=1e-9)
     notes = () if closed else ("some weights do not sum to zero, so these rows are no comparisons",)
-    return Contrasts(tuple(names), np.array(first), np.vstack(rows), np.concatenate(shifts), size, notes)
+    return Contrasts(tuple(names), np.array(first), np.vstack(rows), np.concatenate(shifts), size, notes, tuple(pairs))
+
+
+def _pair(row: FloatArray, labels: Sequence[str]) -> tuple[str, str] | None:
+    """The two rows whose difference a contrast is."""
+    if np.count_nonzero(row) != 2 or row.max() != 1.0 or row.min() != -1.0:
+        return None
+    return labels[int(np.argmax(row))], labels[int(np.argmin(row))]
 
 
 def _without_rounding(W: FloatArray, values: FloatArray, tolerance: float) -> FloatArray:

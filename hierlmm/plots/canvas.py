@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hierlmm.drawing.figure import Figure, check_figure, figure_options
+from hierlmm.drawing.interactive import finish_bokeh, finish_plotly, palette, panels_of
 from hierlmm.drawing.letters import break_artist, break_by_letters, write_literally
 from hierlmm.drawing.panels import each
 from hierlmm.drawing.style import backend_module, grid_shape, resolve_backend, without_backticks
@@ -49,7 +50,7 @@ class Canvas:
 
         if function != "combine_plots":
             options["labeller"] = self.labeller
-        with rc_context({"plot.max_subplots": None}), warnings.catch_warnings():
+        with rc_context({"plot.max_subplots": None}), palette(self.backend, theme()), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*(overlay|constrained_layout).*")
             figure = self.options | ({} if sharex is None else {"sharex": sharex})
             return getattr(az, function)(data, backend=self.backend, figure_kwargs=figure, **options)
@@ -69,11 +70,22 @@ class Canvas:
         for row in rows:
             label = row if len(row) <= 14 else row.replace(", ", ",\n")
             draw.ylabel(label, collection.get_target("draws", {"column": columns[0], "parameter": row}))
-        if self.backend == "matplotlib":  # rendered from a list of marks, panels have no margins and texts no place
+        if self.backend == "matplotlib":  # rendered from a list of marks, panels have no margins
             for axes in collection.get_viz("figure").axes:
                 axes.margins(y=0.15)
-                for text in list(axes.texts):
-                    text.remove()
+        self._drop_texts(collection)
+
+    def _drop_texts(self, collection: Any) -> None:
+        """Take texts out of small panels, where they have no place."""
+        figure = collection.get_viz("figure")
+        if self.backend == "matplotlib":
+            for text in [text for axes in figure.axes for text in axes.texts]:
+                text.remove()
+        elif self.backend == "plotly":
+            figure.data = [trace for trace in figure.data if getattr(trace, "mode", "") != "text"]
+        elif self.backend == "bokeh":
+            for plot in panels_of(collection):
+                plot.renderers = [r for r in plot.renderers if type(r.glyph).__name__ != "Text"]
 
     def lift_names(self, collection: Any) -> None:
         """Move names above the points that they stand at, and make room for them in the frame."""
@@ -104,8 +116,9 @@ class Canvas:
         elif self.backend == "matplotlib" and any(lines):
             width = int(9.5 * collection.get_viz("figure").get_size_inches()[0] / self.letters)
             collection.add_title("\n".join(part for line in lines for part in textwrap.wrap(line, width)))
-        elif any(lines):
-            collection.add_title(". ".join(lines))
+        elif self.backend in ("plotly", "bokeh"):
+            heading = "\n".join(filter(None, lines))
+            (finish_plotly if self.backend == "plotly" else finish_bokeh)(collection, theme(), heading, "")
         if self.backend == "matplotlib":
             write_literally(self.ax or collection.get_viz("figure"))
         if self.backend == "matplotlib" and self.ax is None:

@@ -193,6 +193,8 @@ def plot_energy(fit: PosteriorNumbers, **figure: Unpack[Figure]) -> Any:
     chains = list(range(fit.draws("sigma").shape[0]))
     panels = {str(p["column"].item()): p.item() for p in collection.viz.ds["plot"]}
     draw = backend_module(canvas.backend)
+    if canvas.backend == "plotly":  # which would write them over those that are there
+        collection.get_viz("figure").layout.annotations = ()
     draw.title("E-BFMI", panels["bfmi"])
     draw.title("energy, centred", panels["energy"])
     draw.yticks(chains, [str(chain) for chain in chains], panels["bfmi"])

@@ -23,7 +23,7 @@ from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.labels import label_ends
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import LABELLED, NOTHING, crowd, evenly, join_with_gaps, segments
+from hierlmm.drawing.style import LABELLED, NOTHING, crowd, evenly, join_with_gaps, segments, with_unit
 from hierlmm.drawing.theme import theme
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
@@ -126,7 +126,7 @@ def plot_data(
         title=_title(scene, name if means else ""),
         caption=_caption(scene, moved, means),
         xlabel=axis.label if xlabel is None else xlabel,
-        ylabel=response if ylabel is None else ylabel,
+        ylabel=with_unit(response, design.units) if ylabel is None else ylabel,
         legend=() if labelled else _legend(scene, means),
     )
 
@@ -178,7 +178,7 @@ def _axis(design: Design, variable: str | None, drawn: IntArray) -> Axis:
         return Axis(None, subject, place[design.subject_index], tuple(design.subjects[drawn]))
     check_column(design, variable, "variable")
     if not is_label(design, variable):
-        return Axis(variable, variable, design.frame[variable].to_numpy(dtype=np.float64))
+        return Axis(variable, with_unit(variable, design.units), design.frame[variable].to_numpy(dtype=np.float64))
     categories = levels_of(design, variable)
     codes = pd.Categorical(design.frame[variable], categories=categories).codes
     return Axis(variable, variable, np.asarray(codes, dtype=np.float64), tuple(categories))
@@ -334,7 +334,9 @@ def _width(scene: _Scene) -> float:
 def _title(scene: _Scene, fitted_by: str) -> str:
     design, n = scene.design, len(scene.subjects)
     subject, total = design.hierarchy.subject, design.n_subjects
-    what = design.hierarchy.response + (f" by {subject}" if scene.clusters else f" along {scene.axis.label}")
+    what = design.hierarchy.response + (
+        f" by {subject}" if scene.clusters else f" along {scene.axis.variable or scene.axis.label}"
+    )
     count = f"{n:,} of {total:,}" if n < total else f"{total:,}"
     return f"{what}, {count} subjects" + (f" ({fitted_by})" if fitted_by else "")
 

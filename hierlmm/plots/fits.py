@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hierlmm.design import questions
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.drawing.finishing import Entry
@@ -83,6 +84,8 @@ def refuse_without_effects(fit: Fit, what: str) -> None:
 
 
 def unit_of(design: Design, term: str) -> str:
-    """Unit of a level-1 coefficient in words: ``reaction``, or ``reaction per unit of days``."""
+    """Unit of a level-1 coefficient: ``mm per year`` where units are known, else ``reaction per unit of days``."""
+    if known := questions.unit_of(design, None if term == INTERCEPT else term):
+        return known
     response = design.hierarchy.response
     return response if term == INTERCEPT else f"{response} per unit of {term}"

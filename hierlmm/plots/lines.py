@@ -61,7 +61,7 @@ def x_axis(design: Design, x: str | None) -> Axis:
         reason = f"it is not a level-1 variable of this model, which must vary within subjects.{closest(x, level1)}"
         raise SpecificationError(received, reason, f"use one of its level-1 variables ({known}), or leave variable out")
     if is_number(frame[x]):
-        return Axis(x, with_unit(x, frame), frame[x].to_numpy(dtype=np.float64))
+        return Axis(x, with_unit(x, design.units), frame[x].to_numpy(dtype=np.float64))
     categories = design.levels.categories[x]
     codes = pd.Categorical(frame[x], categories=list(categories)).codes
     return Axis(x, x, np.asarray(codes, dtype=np.float64), categories)

@@ -14,6 +14,7 @@ from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels, each
 from hierlmm.drawing.style import percent, stack_points
+from hierlmm.effects import headline
 from hierlmm.fits.base import Fit
 from hierlmm.fits.named_draws import parameter_draws
 from hierlmm.fits.side_by_side import SideBySide, estimates
@@ -85,12 +86,19 @@ def plot_posterior(
         panels.map("vline", f"estimate_line_{label}", data, **look)
     for parameter in chosen:
         panels.draw.yticks([], [], panels.target(parameter))
-    response = next(iter(named.values())).design.hierarchy.response
+    design = next(iter(named.values())).design
     what = "posterior densities, mean" if sampled else "confidence distributions, estimate"
     marks = [Entry(label, colours[label], width=1.6) for label in named if label not in lines]
     marks += [Entry(label, colours[label], style=styles[k % 3], width=1.4 + 0.5 * k) for k, label in enumerate(lines)]
+    seen = f"{design.hierarchy.response}: {what} and {percent(probability)} interval"
+    message = ""
+    if len(chosen) == len(named) == 1:  # the number is what is seen
+        row = table[table["parameter"] == chosen[0]].iloc[0]
+        found = headline.Found(*(float(row[side]) for side in ("estimate", "lower", "upper")))
+        message = headline.parameter(design, chosen[0], str(row["kind"]), found) if np.isfinite(found).all() else ""
     return panels.finish(
-        title=f"{response}: {what} and {percent(probability)} interval",
+        title=message or seen,
+        caption=f"{seen} ({next(iter(named))})" if message else "",
         legend=marks if len(named) > 1 else (),
     )
 

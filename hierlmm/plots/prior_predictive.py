@@ -10,7 +10,7 @@ from hierlmm.bayes.predictive import prior_draws
 from hierlmm.design.questions import rows_by_subject, time_of
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import evenly, join_with_gaps
+from hierlmm.drawing.style import evenly, join_with_gaps, with_unit
 from hierlmm.drawing.theme import theme
 from hierlmm.options import check_counts, checked
 from hierlmm.text import percentage
@@ -77,5 +77,10 @@ def plot_prior_predictive(
     beyond = float(np.mean((y < low - length) | (y > high + length)))
     response = design.hierarchy.response
     said = f"Band: the data. {percentage(beyond)} of the values lie further outside it than it is wide."
-    xlabel = time or f"row within {design.hierarchy.subject}"
-    return panels.finish(title=f"{response} as the priors expect it", caption=said, xlabel=xlabel, ylabel=response)
+    xlabel = f"row within {design.hierarchy.subject}" if time is None else with_unit(time, design.units)
+    return panels.finish(
+        title=f"{response} as the priors expect it",
+        caption=said,
+        xlabel=xlabel,
+        ylabel=with_unit(response, design.units),
+    )

@@ -6,12 +6,13 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 
+from hierlmm.design.questions import unit_of
 from hierlmm.diagnostics.curve_band import CurveBand
 from hierlmm.diagnostics.residual_curve import MOST_ROWS, residual_curve
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels
-from hierlmm.drawing.style import crowd, percent
+from hierlmm.drawing.style import crowd, percent, with_unit
 from hierlmm.drawing.theme import theme
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
@@ -35,7 +36,7 @@ def plot_residuals(
     by: str | None = None,
     ci: float = 0.95,
     simulations: int = 199,
-    max_points: int = MOST_POINTS,
+    max_points: int | None = None,
     seed: int | None = 0,
     **figure: Unpack[Figure],
 ) -> Any:
@@ -61,15 +62,17 @@ def plot_residuals(
         Share of whole curves in the band.
     simulations : int
         Data sets behind the band; 0 for none. There is none for subjects with more than 2,000 rows.
-    max_points : int
-        Draw at most that many points, drawn at random. Line and band are made of up to 6,000 rows, those of evenly
-        spaced subjects.
+    max_points : int, optional
+        Draw at most that many points, drawn at random; the title says so. By default more than 5,000 points of one
+        colour are hexagons, dark where many lie (matplotlib), and others a sample of 5,000. Line and band are made of
+        up to 6,000 rows, those of evenly spaced subjects.
     seed : int, optional
 
     Returns
     -------
     Picture
-        Visuals ``points`` (``points_…`` by label where ``by`` is given), ``expected`` and ``smoother``.
+        Visuals ``points`` (``points_…`` by label where ``by`` is given; hexagons are none), ``expected`` and
+        ``smoother``.
 
     Examples
     --------
@@ -84,15 +87,15 @@ def plot_residuals(
     choose("level", level, LEVELS)
     fitted, residual = (v.to_numpy(dtype=np.float64) for v in (fit.fitted(level), fit.residuals(kind, level)))
     curve = residual_curve(fit, kind, level, ci, simulations, seed=seed)
-    rows = _some(len(fitted), max_points, seed)
     panels = Panels({"": np.vstack([fitted, residual])}, "panel", (6.4, 4.3), figure, name="residuals")
     groups = row_groups(fit.design, by)
-    look: dict[str, Any] = {"size": 16, "alpha": crowd(len(rows))}
-    for k, label in enumerate(groups.labels):
-        own = rows[groups.codes[rows] == k]
-        colour = theme().palette[k] if by else theme().data
-        visual = "points" if not by else f"points_{label}"
-        panels.map("scatter_xy", visual, {"": np.vstack([fitted[own], residual[own]])}, color=colour, **look)
+    cells = max_points is None and len(fitted) > MOST_POINTS and by is None and panels.backend == "matplotlib"
+    rows = _some(len(fitted), max_points or MOST_POINTS, seed)
+    points = np.vstack([fitted, residual])
+    if cells:
+        panels.cells("", *points)
+    else:
+        _draw_points(panels, points, rows, groups, by)
     panels.rule("", y=0.0)
     if curve is not None:
         if np.isfinite(curve.lower).all():
@@ -103,16 +106,28 @@ def plot_residuals(
         panels.map("line_xy", "smoother", {"": np.vstack([curve.x, curve.observed])}, color=ink, width=2.2)
     response = fit.design.hierarchy.response
     coloured = f" Colours: {by}." if by else ""
-    some = f"; {len(rows):,} of {len(fitted):,} points, drawn at random" if len(rows) < len(fitted) else ""
-    caption = f"{kind.capitalize()} residuals around {AROUND[level]}{some}. {_band_text(curve, len(fitted))}{coloured}"
+    some = f", {len(rows):,} of {len(fitted):,} points" if len(rows) < len(fitted) and not cells else ""
+    all_of = f" Hexagons: how many of {len(fitted):,} points, darker on a logarithmic scale." if cells else ""
+    caption = (
+        f"{kind.capitalize()} residuals around {AROUND[level]}.{all_of} {_band_text(curve, len(fitted))}{coloured}"
+    )
     return panels.finish(
         {"": ""},
-        title=f"{_seen(curve)} ({name})",
+        title=f"{_seen(curve)} ({name}){some}",
         caption=caption,
-        xlabel=f"fitted {response}",
-        ylabel="residual" + (f" ({response})" if kind == "response" else " (in SDs)"),
+        xlabel=f"fitted {with_unit(response, fit.design.units)}",
+        ylabel="residual" + (f" ({unit_of(fit.design) or response})" if kind == "response" else " (in SDs)"),
         legend=_legend(groups, by),
     )
+
+
+def _draw_points(panels: Panels, points: np.ndarray, rows: np.ndarray, groups: Groups, by: str | None) -> None:
+    """Draw these rows, in colours where there are groups."""
+    look: dict[str, Any] = {"size": 16, "alpha": crowd(len(rows))}
+    for k, label in enumerate(groups.labels):
+        own = rows[groups.codes[rows] == k]
+        colour = theme().palette[k] if by else theme().data
+        panels.map("scatter_xy", f"points_{label}" if by else "points", {"": points[:, own]}, color=colour, **look)
 
 
 def _some(n: int, most: int, seed: int | None) -> np.ndarray:

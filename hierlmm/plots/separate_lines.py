@@ -14,7 +14,7 @@ from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.labels import label_ends
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import NOTHING, crowd, evenly, join_with_gaps
+from hierlmm.drawing.style import NOTHING, crowd, evenly, join_with_gaps, with_unit
 from hierlmm.drawing.theme import theme
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
@@ -113,10 +113,10 @@ def plot_separate_lines(
     ]
     return panels.finish(
         {ALONE: "a regression for each alone\n(bold: one for all)", TOGETHER: f"{name}\n(bold: population line)"},
-        title=f"{design.hierarchy.response} along {axis.label}, {_count(chosen, others, design)}",
+        title=f"{design.hierarchy.response} along {axis.variable}, {_count(chosen, others, design)}",
         caption=_caption(lines, moved),
         xlabel=axis.label if xlabel is None else xlabel,
-        ylabel=design.hierarchy.response if ylabel is None else ylabel,
+        ylabel=with_unit(design.hierarchy.response, design.units) if ylabel is None else ylabel,
         legend=() if all(labelled) else [Entry(label, colour) for label, colour in colours.items()],
     )
 

@@ -115,8 +115,8 @@ def plot_subject_prediction(
         {panel: panel for panel in numbers},
         title=f"A new subject, measurement by measurement ({fit.estimator})",
         caption=f"{percent(ci)} bands, dark: of the subject's line, light: of a new measurement",
-        xlabel=with_unit(time, design.frame) if xlabel is None else xlabel,
-        ylabel=with_unit(design.hierarchy.response, design.frame) if ylabel is None else ylabel,
+        xlabel=with_unit(time, design.units) if xlabel is None else xlabel,
+        ylabel=with_unit(design.hierarchy.response, design.units) if ylabel is None else ylabel,
         legend=marks,
     )
 

@@ -117,7 +117,7 @@ def plot_trajectories(
         titles,
         title=f"{response} along {axis.variable or axis.label}{some}{who}",
         xlabel=axis.label if xlabel is None else xlabel,
-        ylabel=with_unit(response, fit.design.frame) if ylabel is None else ylabel,
+        ylabel=with_unit(response, fit.design.units) if ylabel is None else ylabel,
         legend=_legend_entries(layers, looks, averaged=subjects is None),
     )
 

@@ -74,6 +74,7 @@ def _pack_design(design: Design, arrays: Arrays) -> dict[str, Any]:
         "columns": list(design.frame.columns),
         "fingerprint": fingerprint(design.frame),
         "subject": design.hierarchy.subject,
+        "units": {str(name): str(unit) for name, unit in design.units.items()},
         "n_obs": design.n_obs,
         "n_dropped": design.n_dropped,
     }
@@ -92,6 +93,7 @@ def unpack_design(said: Mapping[str, Any], arrays: Arrays, frame: pd.DataFrame, 
         If other columns come of them.
     """
     correlation, variance = (unpack(said[name], arrays) for name in ("residual", "residual_variance"))
+    frame.attrs = {"units": said.get("units", {})}
     design = design_again(unpack(said["hierarchy"], arrays), frame, residual=Residual(correlation, variance))
     for name in MATRICES:
         was, now = unpack(said[f"size of {name}"], arrays), _size(design, name)

@@ -70,7 +70,8 @@ def rowless_design(said: Mapping[str, Any], names: Mapping[str, Any], arrays: Ar
     levels = Levels(unpack(names["levels"], arrays))
     terms = Terms(hierarchy, levels, absent, **known, dtypes=dict.fromkeys(said["columns"], object))
     subject = NoRows(call, labels=unpack_index(names["subjects"], arrays))
-    rows: Any = NoRows(call, subject=subject, n_obs=said["n_obs"], n_dropped=said["n_dropped"])
+    counts = {name: said[name] for name in ("n_obs", "n_dropped")}
+    rows: Any = NoRows(call, subject=subject, units=said.get("units", {}), **counts)
     correlation, variance = (unpack(said[name], arrays) for name in ("residual", "residual_variance"))
     return Design(terms, rows, (), correlation, variance)
 

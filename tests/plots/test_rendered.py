@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from boxes import faults
+from boxes import faults, faults_elsewhere
 from matplotlib import pyplot as plt
 from samples import DENTAL, SLEEP
 
@@ -65,6 +67,9 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
         "effects in panels": lambda **figure: both.plot_effects("time", by="sex", data="points", **figure),
         "slopes": slopes.plot,
         "contrasts along": dental_reml.contrasts("sex", by="time", at={"time": [0, 3, 6]}).plot,
+        "contrast": dental_reml.contrasts("sex").plot,
+        "slope": lambda **figure: sleep_reml.plot_posterior(parameters="days", **figure),
+        "optima": hl.TwoLevelModel.from_formula("distance ~ sex + (0 + age | subject)", dental).fit_reml().plot_optima,
         "heatmap": implied.plot_heatmap,
         "correlation": implied.plot_correlation,
         "variance": implied.plot_variance,
@@ -98,18 +103,30 @@ def test_other_backends_have_the_colours_and_letters_of_the_style(style, backend
     names = list(drawings) if style == "lecture" else ["forest", "trajectories", "effects", "heatmap"]
     with hl.style(style):
         own, dots = theme(), theme().size * 100 / 72
+        wrong = {}
         for name in names:
             figure = drawings[name](backend=backend)
+            if found := faults_elsewhere(figure):
+                wrong[name] = found
             if backend == "plotly":
                 layout = figure.get_viz("figure").layout
                 assert (layout.paper_bgcolor, layout.font.color) == (own.paper, own.ink)
                 assert layout.font.size == pytest.approx(dots)
-                lines = (layout.title.text or "").count("<br>") + 1 if layout.title.text else 0
-                assert layout.margin.t >= 1.2 * 1.15 * dots * lines
             else:
                 for plot in np.ravel(figure.viz["plot"].to_numpy()):
                     assert plot.background_fill_color == own.paper
                     assert plot.xaxis[0].axis_label_text_color == own.ink
+        assert not wrong
+
+
+@pytest.mark.parametrize("backend", ["plotly", "bokeh"])
+def test_a_page_asks_nothing_of_the_network(backend, dental_reml, tmp_path):
+    pytest.importorskip(backend)
+    page = dental_reml.plot_shrinkage(backend=backend)._repr_html_()
+    dental_reml.plot_shrinkage(backend=backend).savefig(tmp_path / "page.html")
+    for text in (html.unescape(page), (tmp_path / "page.html").read_text(encoding="utf-8")):
+        assert len(text) > 500_000  # what draws it is in it
+        assert not re.findall(r"<(?:script|link|img|iframe)[^>]*\s(?:src|href)\s*=\s*[\"']?(?:https?:)?//", text)
 
 
 def test_the_check_sees_what_is_wrong():

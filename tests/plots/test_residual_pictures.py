@@ -104,7 +104,16 @@ def test_long_subjects_have_a_smoother_and_no_band(monkeypatch, sleep_reml):
     with pytest.raises(NotAvailableError, match="a subject with 10 rows"):
         sleep_reml.plot_qq()
     picture = sleep_reml.plot_residuals(max_points=40)
-    assert "40 of 180 points" in " ".join(t.get_text() for t in picture.get_viz("figure").axes[0].texts)
+    assert picture.title.endswith(", 40 of 180 points")
+
+
+def test_many_points_are_hexagons_or_a_sample_that_the_title_names(monkeypatch, sleep_reml):
+    monkeypatch.setattr("hierlmm.plots.residuals.MOST_POINTS", 100)
+    picture = sleep_reml.plot_residuals(simulations=0)
+    hexagons = [c for c in picture.get_viz("figure").axes[0].collections if type(c).__name__ == "PolyCollection"]
+    assert sum(c.get_array().sum() for c in hexagons if c.get_array() is not None) == pytest.approx(180)
+    assert "how many of 180 points" in picture.caption and "points" not in picture.title
+    assert sleep_reml.plot_residuals(simulations=0, backend="none").title.endswith(", 100 of 180 points")
 
 
 # Quantiles.

@@ -73,3 +73,9 @@ def test_every_answer_of_the_others_is_the_same(others, name):
 
 def test_the_comparison_sees_the_last_bit():
     assert walk.differing({"a": {"b": walk.exact(1.0)}}, {"a": {"b": walk.exact(1.0 + 2**-52)}})
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_units_of_the_data_are_kept(dental_reml, tmp_path, rows):
+    dental_reml.save(tmp_path / "fit.nc", data=rows)
+    assert hl.load_fit(tmp_path / "fit.nc").design.units == {"age": "years", "time": "years", "distance": "mm"}
