@@ -64,7 +64,8 @@ def write_literally(part: Any) -> None:
     numbers: set[Text] = set()
     for axis in part.findobj(Axis):
         if isinstance(axis.get_major_formatter(), (ScalarFormatter, LogFormatter)):
-            numbers.update(axis.get_majorticklabels(), axis.get_minorticklabels(), [axis.get_offset_text()])
+            ticks = (*axis.majorTicks, *axis.minorTicks)  # as they are: asked for labels, an axis writes them too early
+            numbers.update([label for tick in ticks for label in (tick.label1, tick.label2)], [axis.get_offset_text()])
     for text in part.findobj(Text):
         if text not in numbers:
             text.set_parse_math(False)
