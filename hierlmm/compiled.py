@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -38,10 +39,29 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
-def compiled_callback(signature: Any, function: Callable[..., Any]) -> Any:
-    """Compile a function to a C callback of a numba signature, kept on disk."""
+def with_names(function: Callable[..., Any], version: str, **names: Any) -> Callable[..., Any]:
+    """A function whose globals have these names besides: one text for several compiled functions.
+
+    Parameters
+    ----------
+    function : callable
+        Not compiled yet.
+    version : str
+        Tells what is made of it apart, on disk as well.
+    **names
+        What names in the function stand for.
+    """
+    own = FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__)
+    own.__qualname__ = f"{function.__qualname__}_{version}"
+    return own
+
+
+def compiled_callback(signature: Any, function: Callable[..., Any], *, keep: bool = True) -> Any:
+    """Compile a function to a C callback of a numba signature, kept on disk unless it is not of this package."""
     # As numba.cfunc does, which compiles at once and so leaves no moment to attach a cache.
-    callback = _kept(CFunc(function, sigutils.normalize_signature(signature), locals={}, options={}), function)
+    callback = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={})
+    if keep:
+        callback = _kept(callback, function)
     callback.compile()
     return callback
 

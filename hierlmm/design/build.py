@@ -20,7 +20,7 @@ from hierlmm.design.design import Design
 from hierlmm.design.formula import SEE, ParsedFormula, Term, refuse_response_as_subject, term_name, unquoted
 from hierlmm.design.hierarchy import Hierarchy, RandomBlock, hierarchy_from_terms, marginal_hierarchy, random_blocks
 from hierlmm.design.levels import Levels
-from hierlmm.design.recipes import evaluate_vector
+from hierlmm.design.outcome import GAUSSIAN, Outcome, with_trials
 from hierlmm.design.residual import INDEPENDENT, Residual
 from hierlmm.design.rows import Prepared, RandomTerm, Rows, Said, prepare
 from hierlmm.design.terms import Parts, RandomColumns, Terms, check_finite, parts_name, product, stack
@@ -37,6 +37,7 @@ def design_from_formula(
     *,
     covariance: str | None = None,
     residual: Residual = INDEPENDENT,
+    outcome: Outcome = GAUSSIAN,
     missing: str = "raise",
 ) -> Design:
     """Read the levels of the covariates off the data and build the design of a combined formula."""
@@ -44,10 +45,12 @@ def design_from_formula(
         reason = "the formula has no random effects, so nothing varies between subjects"
         remedy = "add them, for example '+ (1 | subject)'; for a model without random effects use hl.MarginalModel"
         raise FormulaError(f"'{parsed.response} ~ {' + '.join(map(term_name, parsed.fixed))}'", reason, remedy, SEE)
+    response, outcome = with_trials(parsed.response, outcome)
+    parsed = replace(parsed, response=response, offsets=(*parsed.offsets, *outcome.offsets))
     blocks = random_blocks(parsed, covariance)
-    said = Said(parsed.response, parsed.random[0].subject, parsed.fixed, blocks, parsed.offsets)
+    said = Said(response, parsed.random[0].subject, parsed.fixed, blocks, parsed.offsets, outcome=outcome)
     learnt = _learn(data, said, residual, missing)
-    return _assemble(hierarchy_from_terms(parsed, learnt.varying, covariance=covariance), learnt, residual)
+    return _assemble(hierarchy_from_terms(parsed, learnt.varying, covariance=covariance), learnt, residual, outcome)
 
 
 def design_from_fixed(
@@ -65,7 +68,12 @@ def design_from_fixed(
 
 
 def design_from_hierarchy(
-    hierarchy: Hierarchy, data: Any, *, residual: Residual = INDEPENDENT, missing: str = "raise"
+    hierarchy: Hierarchy,
+    data: Any,
+    *,
+    residual: Residual = INDEPENDENT,
+    outcome: Outcome = GAUSSIAN,
+    missing: str = "raise",
 ) -> Design:
     """Build the design of a stated hierarchy, after checking that every covariate lives on the level it was put on.
 
@@ -74,19 +82,22 @@ def design_from_hierarchy(
     SpecificationError
         If a level-2 covariate varies within a subject (it is named), or a level-1 covariate varies within none.
     """
-    h = hierarchy
-    said = Said(h.response, h.subject, h.fixed_terms, h.blocks, h.offsets, h.level1_terms)
+    response, outcome = with_trials(hierarchy.response, outcome)
+    h = hierarchy = replace(hierarchy, response=response, offsets=(*hierarchy.offsets, *outcome.offsets))
+    said = Said(h.response, h.subject, h.fixed_terms, h.blocks, h.offsets, h.level1_terms, outcome)
     learnt = _learn(data, said, residual, missing)
     check_levels(hierarchy, learnt.rows, learnt.changes)
     check_margins(hierarchy, learnt.columns[0], learnt.varying)
-    return _assemble(hierarchy, learnt, residual)
+    return _assemble(hierarchy, learnt, residual, outcome)
 
 
-def design_again(hierarchy: Hierarchy, data: Any, *, residual: Residual = INDEPENDENT) -> Design:
+def design_again(
+    hierarchy: Hierarchy, data: Any, *, residual: Residual = INDEPENDENT, outcome: Outcome = GAUSSIAN
+) -> Design:
     """Build the design of a hierarchy that a design has, which was checked when it was stated, from the same rows."""
     h = hierarchy
-    said = Said(h.response, h.subject, h.fixed_terms, h.blocks, h.offsets, h.level1_terms)
-    return _assemble(hierarchy, _learn(data, said, residual, "raise"), residual)
+    said = Said(h.response, h.subject, h.fixed_terms, h.blocks, h.offsets, h.level1_terms, outcome)
+    return _assemble(hierarchy, _learn(data, said, residual, "raise"), residual, outcome)
 
 
 @dataclass(frozen=True)
@@ -127,12 +138,12 @@ def _learn(data: Any, said: Said, residual: Residual, missing: str) -> _Learnt:
     return _Learnt(rows, columns, factors, values)
 
 
-def _assemble(hierarchy: Hierarchy, learnt: _Learnt, residual: Residual) -> Design:
+def _assemble(hierarchy: Hierarchy, learnt: _Learnt, residual: Residual, outcome: Outcome = GAUSSIAN) -> Design:
     split = [split_parts(c.parts, learnt.varying) for c in learnt.columns[0]]
     terms = _terms(hierarchy, learnt, [level1 for level1, _ in split])
-    rows = _rows(terms, learnt, [level2 for _, level2 in split])
+    rows = _rows(terms, learnt, [level2 for _, level2 in split], outcome)
     random = [RandomTerm(own, rows.subject, np.ascontiguousarray(rows.X1[:, own.columns])) for own in terms.random]
-    return Design(terms, rows, tuple(random), residual.correlation, residual.variance)
+    return Design(terms, rows, tuple(random), residual.correlation, residual.variance, outcome=outcome)
 
 
 def _terms(hierarchy: Hierarchy, learnt: _Learnt, in_fixed: list[Parts]) -> Terms:
@@ -162,17 +173,18 @@ def _terms(hierarchy: Hierarchy, learnt: _Learnt, in_fixed: list[Parts]) -> Term
     )
 
 
-def _rows(terms: Terms, learnt: _Learnt, in_level2: list[Parts]) -> Rows:
+def _rows(terms: Terms, learnt: _Learnt, in_level2: list[Parts], outcome: Outcome) -> Rows:
     frame, subject, first = learnt.rows.frame, learnt.rows.subject, learnt.first
     X1 = stack([product(learnt.values, parts, len(frame)) for parts in terms.level1_columns], len(frame))
     of_subjects = {key: column[first] for key, column in learnt.values.items()}
     W = stack([product(of_subjects, parts, len(first)) for parts in in_level2], len(first))
     response = terms.hierarchy.response
-    y = np.array(evaluate_vector(response, frame, "response"))  # not the frame's own memory
+    y, trials, note = outcome.values(response, frame)
     check_finite(y, response, response, frame)
     offset = terms.offset(frame)
     check_finite(offset, "offset", " + ".join(terms.hierarchy.offsets), frame)
-    return Rows(frame, subject, y, offset, X1[:, terms.coef_level1] * W[subject.index], X1, W, learnt.rows.n_dropped)
+    X = X1[:, terms.coef_level1] * W[subject.index]
+    return Rows(frame, subject, y, offset, X, X1, W, learnt.rows.n_dropped, trials, note)
 
 
 def split_parts(parts: Parts, varying: Iterable[str]) -> tuple[Parts, Parts]:

@@ -19,10 +19,12 @@ from hierlmm.design.constant import constant_combination
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.design.hierarchy import Hierarchy
 from hierlmm.design.levels import Levels
+from hierlmm.design.outcome import GAUSSIAN, Outcome
 from hierlmm.design.residual import Residual
 from hierlmm.design.rows import RandomTerm, Rows
 from hierlmm.design.terms import NewData, Parts, Terms
 from hierlmm.errors import DataError, SpecificationError
+from hierlmm.families.family import Family
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
 
 __all__ = ["ARRAYS", "Design", "NewData", "design_of", "level2_prediction"]
@@ -51,6 +53,8 @@ class Design:
         Structures of the level-1 residuals; None for independent ones of equal variance.
     variance_fitted : (N,), optional
         Fitted values that a variance function without a covariate depends on.
+    outcome : Outcome
+        The family of the response, its trials and exposure.
     y, offset : (N,)
         Response and offset, in the order of the rows.
     X : (N, p)
@@ -75,6 +79,7 @@ class Design:
     residual: ResidualCorrelation | None = None
     residual_variance: VarianceFunction | None = None
     variance_fitted: FloatArray | None = None
+    outcome: Outcome = GAUSSIAN
 
     hierarchy = _part("terms.hierarchy", Hierarchy)
     levels = _part("terms.levels", Levels)
@@ -85,6 +90,7 @@ class Design:
     level1 = _part("terms.level1", tuple[str, ...])
     coef_level1 = _part("terms.coef_level1", IntArray)
 
+    trials = _part("rows.trials", FloatArray)
     frame = _part("rows.frame", pd.DataFrame)
     y = _part("rows.y", FloatArray)
     offset = _part("rows.offset", FloatArray)
@@ -106,6 +112,16 @@ class Design:
     def Z(self) -> FloatArray:
         """Random-effects design of the subjects, (N, q)."""
         return self.random[0].Z if self.random else self.X1[:, :0]
+
+    @property
+    def family(self) -> Family:
+        """Distribution of the response."""
+        return self.outcome.family
+
+    @property
+    def is_gaussian(self) -> bool:
+        """Whether the response is normal around the linear predictor."""
+        return self.outcome.is_gaussian
 
     @property
     def n_obs(self) -> int:

@@ -19,6 +19,7 @@ from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.formula import INTERCEPT, SEE, Term, unquoted, variables_of
 from hierlmm.design.hierarchy import RandomBlock
 from hierlmm.design.levels import Levels, learn_levels
+from hierlmm.design.outcome import GAUSSIAN, Outcome
 from hierlmm.design.residual import Residual
 from hierlmm.design.terms import RandomColumns
 from hierlmm.errors import DataError, FormulaError, SpecificationError
@@ -70,6 +71,10 @@ class Rows(OwnArrays):
         Level-2 values: the multiplier of each fixed coefficient in its subject's level-1 coefficient.
     n_dropped : int
         Rows with missing values, left out.
+    trials : (N,)
+        Trials of a binomial response, else 1.
+    note : str
+        What the print says of the response: which level is a success.
     """
 
     frame: pd.DataFrame
@@ -80,6 +85,8 @@ class Rows(OwnArrays):
     X1: FloatArray
     W: FloatArray
     n_dropped: int
+    trials: FloatArray
+    note: str = ""
 
     @property
     def n_obs(self) -> int:
@@ -101,6 +108,7 @@ class Said(NamedTuple):
     blocks: tuple[RandomBlock, ...]
     offsets: tuple[str, ...]
     level1: tuple[Term, ...] = ()
+    outcome: Outcome = GAUSSIAN
 
     @property
     def factors(self) -> list[str]:
@@ -130,18 +138,23 @@ def prepare(data: Any, said: Said, residual: Residual, missing: str) -> Prepared
     present = column_names(data)
     require_columns([said.subject], present, "subject")
     require_columns(list(residual.columns), present, "residual structure")
+    for role in ("trials", "exposure"):
+        require_columns([c for c in [getattr(said.outcome, role)] if c], present, role)
     if said.response.isidentifier() or said.response.startswith("`"):
         require_columns([unquoted(said.response)], present, "response")
     expressions = dict.fromkeys([*said.factors, *said.offsets])
     covariates = list(dict.fromkeys(v for e in expressions for v in variables_of(e, present)))
     responses = list(variables_of(said.response, present))
     _check_names(covariates, responses, residual)
-    frame = to_pandas(data, list(dict.fromkeys([*responses, said.subject, *covariates, *residual.columns])))
+    frame = to_pandas(
+        data, list(dict.fromkeys([*responses, said.subject, *covariates, *residual.columns, *said.outcome.columns]))
+    )
     if len(frame) == 0:
         raise DataError("a table without rows", "there is nothing to fit", "check the filters applied to the data")
     frame, n_dropped = complete_rows(frame, missing, said.subject)
     subject = group_by(frame[said.subject])
-    _check_replication(subject, slopes=any(t for b in said.blocks for t in b.terms), marginal=not said.blocks)
+    slopes = any(t for b in said.blocks for t in b.terms)
+    _check_replication(subject, slopes=slopes, marginal=not said.blocks, gaussian=said.outcome.is_gaussian)
     levels = learn_levels(frame, covariates, said.factors)
     applied = levels.apply(frame)
     units = getattr(data, "attrs", {}).get("units")
@@ -184,14 +197,17 @@ def group_by(column: pd.Series) -> Grouping:
     return Grouping(codes.astype(np.intp), pd.Index(np.asarray(labels) if categorical else labels, name=column.name))
 
 
-def _check_replication(groups: Grouping, *, slopes: bool, marginal: bool) -> None:
-    """Refuse data without two subjects, or without two rows in any subject (before levels are read off them)."""
+def _check_replication(groups: Grouping, *, slopes: bool, marginal: bool, gaussian: bool) -> None:
+    """Refuse data without two subjects, or without two rows in any subject (before levels are read off them).
+
+    Counts of one row a subject are allowed: their random effect is overdispersion.
+    """
     J, subject = len(groups.labels), groups.labels.name
     if J < 2:
         reason = "variation between subjects cannot be seen in one subject"
         remedy = f"check that {subject!r} is the grouping column; for one subject use ordinary regression"
         raise DataError(f"{J} {subject}", reason, remedy, "docs, page 'Errors'")
-    if len(groups.index) == J:
+    if len(groups.index) == J and gaussian:
         what = "a random slope" if slopes else "the random effect"
         reason = f"{what} cannot be told apart from the residual when no {subject} is measured twice"
         reason = f"no {subject} is measured twice, so no two rows are correlated" if marginal else reason

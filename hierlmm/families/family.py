@@ -1,0 +1,193 @@
+"""A response distribution as data: what every estimator needs of it, and nothing that an estimator owns.
+
+``y | η ~ family(μ = g⁻¹(η), ψ)`` with the linear predictor ``η = x'β + z'b``, the link g and unconstrained dispersion
+parameters ψ (logarithms, mostly). Kernels meet a family as the address of one compiled function of a row,
+
+    derivatives(y, n, eta, psi, order, d)
+
+which writes into ``d`` the log density l and its derivatives: ``d[0:4] = l, ∂l, ∂²l, ∂³l`` in η, and for each ψ_k
+``d[4 + 3k:7 + 3k] = ∂l/∂ψ_k, ∂²l/∂η∂ψ_k, ∂³l/∂²η∂ψ_k``. With ``order`` 1, l, ∂l and ∂l/∂ψ are wanted, with 2 the
+first three, with 3 all. ``n`` is the number of trials, 1 where there are none. Terms of y alone stand in `constant`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numba import types
+
+from hierlmm.arrays import FloatArray, Rng
+from hierlmm.compiled import compiled, compiled_callback, with_names
+from hierlmm.errors import DataError, SpecificationError
+from hierlmm.families.links import LINKS, Link
+from hierlmm.frames import quote
+
+SEE = "docs, page 'Families'"
+VECTOR = types.Array(types.float64, 1, "C")
+OF_ROW = types.void(types.float64, types.float64, types.float64, VECTOR, types.int64, VECTOR)
+"""Signature of the compiled function of a row."""
+
+# What the two names stand for is filled in by `Family.derivatives`.
+inverse: Any = None
+density: Any = None
+
+
+def chained(y: float, n: float, eta: float, psi: FloatArray, order: int, d: FloatArray) -> None:
+    """Derivatives in η from those in μ, by the chain rule."""
+    mu, m1, m2, m3 = inverse(eta)
+    density(y, n, mu, psi, order, d)
+    d1, d2, d3 = d[1], d[2], d[3]
+    d[1] = d1 * m1
+    d[2] = d2 * m1 * m1 + d1 * m2
+    d[3] = d3 * m1 * m1 * m1 + 3.0 * d2 * m1 * m2 + d1 * m3
+    for k in range(4, len(d), 3):
+        d1, d2 = d[k + 1], d[k + 2]
+        d[k + 1] = d1 * m1
+        d[k + 2] = d2 * m1 * m1 + d1 * m2
+
+
+@dataclass(frozen=True)
+class Family:
+    """A response distribution with its link; a subclass is a family.
+
+    Parameters
+    ----------
+    link : str, optional
+        What joins the mean and the linear predictor; the first of ``links`` by default.
+
+    Attributes
+    ----------
+    name : str
+        As ``family=`` takes it.
+    title : str
+        In prints.
+    links : tuple of str
+        Links that make sense.
+    dispersion : tuple of str
+        Names of the dispersion parameters, positive, ψ being their logarithms.
+    has_trials : bool
+        Whether a row is a number of successes among trials.
+    log_concave : bool
+        Whether l is concave in η, so that a subject's mode is unique.
+    elsewhere : mapping
+        The name of the same thing in ``"pymc"``, ``"bambi"``, ``"statsmodels"``.
+    """
+
+    link: str = ""
+    name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    links: ClassVar[tuple[str, ...]] = ("identity",)
+    dispersion: ClassVar[tuple[str, ...]] = ()
+    has_trials: ClassVar[bool] = False
+    log_concave: ClassVar[bool] = True
+    elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    def __post_init__(self) -> None:
+        if not self.link:
+            object.__setattr__(self, "link", self.links[0])
+        if self.link not in self.links:
+            received, remedy = f"{type(self).__name__}(link={self.link!r})", f"use {', '.join(map(repr, self.links))}"
+            raise SpecificationError(received, f"the links of this family are {len(self.links)} others", remedy, SEE)
+
+    @property
+    def function(self) -> Link:
+        """The link with its inverse and derivatives."""
+        return LINKS[self.link]
+
+    @property
+    def derivatives(self) -> Any:
+        """The compiled function of a row (see the opening of this module), as kernels take it."""
+        return _derivatives(type(self), self.link)  # type: ignore[arg-type]  # a class is hashable
+
+    @classmethod
+    def direct(cls, link: str) -> Any:
+        """The function of a row in η, where that of a link is written out; None: `density` and the chain rule."""
+        return None
+
+    @staticmethod
+    def density(y: float, n: float, mu: float, psi: FloatArray, order: int, d: FloatArray) -> None:
+        """The same derivatives in μ instead of η; compiled when it is first used."""
+        raise NotImplementedError
+
+    # What estimators ask on arrays.
+
+    def response(self, values: pd.Series, name: str) -> tuple[FloatArray, str]:
+        """The response as numbers, and what the print says of it (which level is a success).
+
+        Raises
+        ------
+        DataError
+        """
+        return values.to_numpy(dtype=np.float64), ""
+
+    def check(self, y: FloatArray, n: FloatArray, name: str) -> None:
+        """Refuse a response that this family cannot have.
+
+        Raises
+        ------
+        DataError
+        """
+
+    def constant(self, y: FloatArray, n: FloatArray) -> FloatArray:
+        """Terms of the log density that depend on y alone, (N,)."""
+        return np.zeros(len(y))
+
+    def mean(self, eta: FloatArray) -> FloatArray:
+        """Mean of a row (of one trial) at a linear predictor: (...) -> (...)."""
+        return self.function.inverse(np.asarray(eta, dtype=np.float64))
+
+    def variance(self, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
+        """Variance of y given the mean of a trial, (...)."""
+        raise NotImplementedError
+
+    def draw(self, rng: Rng, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
+        """Draw responses at means of a trial: (...) -> (...)."""
+        raise NotImplementedError
+
+    def first_mean(self, y: FloatArray, n: FloatArray) -> FloatArray:
+        """Means inside their range at which the search begins, (N,)."""
+        return y
+
+    def first_psi(self, y: FloatArray, n: FloatArray) -> FloatArray:
+        """ψ at which the search begins, (m,)."""
+        return np.zeros(len(self.dispersion))
+
+    def scale(self, y: FloatArray) -> float:
+        """Size of η that default priors and the search go by: the SD of y with an identity link, else 1."""
+        return float(np.std(y)) or 1.0 if self.link == "identity" else 1.0
+
+    def natural(self, psi: FloatArray) -> dict[str, float]:
+        """Dispersion parameters by name."""
+        return {name: float(np.exp(value)) for name, value in zip(self.dispersion, psi, strict=True)}
+
+    def __str__(self) -> str:
+        return f"{self.title or self.name} ({self.link} link)"
+
+
+@lru_cache(maxsize=64)
+def _derivatives(kind: type[Family], link: str) -> Any:
+    """The compiled function of a row, one for a family and link; on disk where the family is of this package."""
+    own = kind.direct(link)
+    if own is None:
+        in_mu = kind.density if hasattr(kind.density, "py_func") else compiled(error_model="numpy")(kind.density)
+        own = with_names(chained, f"{kind.name}_{link}", inverse=LINKS[link].compiled, density=in_mu)
+    return compiled_callback(OF_ROW, getattr(own, "py_func", own), keep=is_own(kind))
+
+
+def is_own(kind: type[Family]) -> bool:
+    """Whether a family is one of this package, whose machine code may be kept."""
+    return kind.__module__.startswith("hierlmm.")
+
+
+def refuse_rows(bad: Any, y: FloatArray, name: str, what: str, reason: str, remedy: str) -> None:
+    """Refuse a response in which some rows are bad, naming the first."""
+    rows = np.flatnonzero(bad)
+    if rows.size:
+        received = f"{name!r} with {what} in {rows.size} rows, first {quote(float(y[rows[0]]))} in position {rows[0]}"
+        raise DataError(received, reason, remedy, SEE)

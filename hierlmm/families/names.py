@@ -1,0 +1,38 @@
+"""Families by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hierlmm.errors import SpecificationError
+from hierlmm.families.binary import Bernoulli, Binomial
+from hierlmm.families.counts import NegativeBinomial, Poisson
+from hierlmm.families.family import SEE, Family
+from hierlmm.families.gaussian import Gaussian
+from hierlmm.families.heavy_tails import StudentT
+from hierlmm.families.ordinal import Ordinal
+from hierlmm.families.positive import Gamma
+from hierlmm.families.proportions import Beta
+
+FAMILIES: dict[str, type[Family]] = {
+    kind.name: kind
+    for kind in (Gaussian, Poisson, NegativeBinomial, Bernoulli, Binomial, Gamma, Beta, Ordinal, StudentT)
+}
+"""Name -> family."""
+
+
+def family_of(given: Any) -> Family:
+    """The family of a name, a class or an object.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    if isinstance(given, Family):
+        return given
+    if isinstance(given, type) and issubclass(given, Family):
+        return given()
+    if isinstance(given, str) and given in FAMILIES:
+        return FAMILIES[given]()
+    remedy = f"use one of {', '.join(map(repr, FAMILIES))}, or an object of hl.families with a link"
+    raise SpecificationError(f"family={given!r}", "there is no such family", remedy, SEE)

@@ -1,0 +1,71 @@
+"""Proportions strictly between 0 and 1: beta with mean μ and precision φ = exp ψ, y ~ Beta(μφ, (1 − μ)φ)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+import numpy as np
+
+from hierlmm.arrays import FloatArray, Rng
+from hierlmm.compiled import compiled
+from hierlmm.families.family import Family, refuse_rows
+from hierlmm.families.special import digamma, tetragamma, trigamma
+
+
+@compiled(error_model="numpy")
+def beta(y: float, n: float, mu: float, psi: FloatArray, order: int, d: FloatArray) -> None:
+    """Beta, in μ."""
+    if not 0.0 < mu < 1.0:
+        d[0] = -math.inf
+        d[1], d[2], d[3], d[4], d[5], d[6] = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        return
+    phi = math.exp(psi[0])
+    a, b = mu * phi, (1.0 - mu) * phi
+    log_y, log_rest = math.log(y), math.log1p(-y)
+    d[0] = math.lgamma(phi) - math.lgamma(a) - math.lgamma(b) + (a - 1.0) * log_y + (b - 1.0) * log_rest
+    first_a, first_b = digamma(a), digamma(b)
+    slope = log_y - log_rest - first_a + first_b
+    d[1] = phi * slope
+    if order != 1:
+        second_a, second_b = trigamma(a), trigamma(b)
+        d[2] = -phi * phi * (second_a + second_b)
+    if order != 2:
+        d[4] = phi * (digamma(phi) - mu * first_a - (1.0 - mu) * first_b + mu * log_y + (1.0 - mu) * log_rest)
+    if order == 3:
+        third_a, third_b = tetragamma(a), tetragamma(b)
+        d[3] = -phi * phi * phi * (third_a - third_b)
+        d[5] = phi * (slope - a * second_a + b * second_b)
+        d[6] = phi * phi * (-2.0 * (second_a + second_b) - a * third_a - b * third_b)
+
+
+@dataclass(frozen=True)
+class Beta(Family):
+    """Proportions with variance ``μ(1 − μ) / (1 + precision)``."""
+
+    name: ClassVar[str] = "beta"
+    title: ClassVar[str] = "beta"
+    links: ClassVar[tuple[str, ...]] = ("logit", "probit", "cloglog")
+    dispersion: ClassVar[tuple[str, ...]] = ("precision",)
+    log_concave: ClassVar[bool] = False
+    elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType({"pymc": "Beta", "bambi": "beta"})
+    density = staticmethod(beta)
+
+    def check(self, y: FloatArray, n: FloatArray, name: str) -> None:
+        reason = "a beta response lies strictly between 0 and 1"
+        remedy = "for counts among trials use family='binomial' with trials=; percentages are divided by 100"
+        refuse_rows(~((y > 0) & (y < 1)), y, name, "values outside (0, 1)", reason, remedy)
+
+    def variance(self, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
+        return mu * (1.0 - mu) / (1.0 + np.exp(psi[0]))
+
+    def draw(self, rng: Rng, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
+        phi = np.exp(psi[..., 0])
+        return rng.beta(mu * phi, (1.0 - mu) * phi)
+
+    def first_psi(self, y: FloatArray, n: FloatArray) -> FloatArray:
+        mean = float(np.mean(y))
+        return np.log([max(mean * (1.0 - mean) / max(float(np.var(y)), 1e-12) - 1.0, 0.5)])
