@@ -11,9 +11,11 @@ from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.build import design_from_formula, design_from_hierarchy
 from hierlmm.design.formula import parse_formula
 from hierlmm.design.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_levels
-from hierlmm.design.residual import make_residual
+from hierlmm.design.outcome import Outcome, outcome_of
+from hierlmm.design.residual import Residual, make_residual
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fit.estimators import FittedModel, fit_by
+from hierlmm.likelihood.checks import check_quadrature
 from hierlmm.options import arguments_of, checked_with_constructor, refuse_arguments
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ SLIPS = {
 
 @checked_with_constructor
 class TwoLevelModel(FittedModel["LikelihoodFit"]):
-    """A Gaussian two-level hierarchical linear model, bound to its data.
+    """A two-level hierarchical model, linear or generalised, bound to its data.
 
     Parameters
     ----------
@@ -52,8 +54,14 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         Correlation of the level-1 residuals: ``hl.AR1()``, ``hl.Exponential("time")``, ...; independent by default.
     residual_variance : VarianceFunction, optional
         Variance of the level-1 residuals: ``hl.VarIdent("sex")``, ``hl.VarPower("time")``, ... Equal by default.
-    family : {"gaussian"}
-        Distribution of the response.
+    family : str or Family
+        Distribution of the response: ``"gaussian"``, ``"poisson"``, ``"negative_binomial"``, ``"bernoulli"``,
+        ``"binomial"``, ``"gamma"``, ``"beta"``, ``"ordinal"``, ``"student_t"``; or an object of `hierlmm.families` with
+        a link, such as ``hl.families.Bernoulli(link="probit")``.
+    trials : str, optional
+        Column of the numbers of trials of a binomial response (or write ``p(successes, n) ~ ...``).
+    exposure : str, optional
+        Column of what counts are per, time or area or people: an offset ``log(exposure)``.
     priors : Priors or "bambi", optional
         Priors for NUTS; data-scaled defaults otherwise.
     missing : {"raise", "drop"}
@@ -86,16 +94,20 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         covariance: str = "unstructured",
         residual: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
         residual_variance: VarianceFunction | None = None,
-        family: str = "gaussian",
+        family: Any = "gaussian",
+        trials: str | None = None,
+        exposure: str | None = None,
         priors: Any = None,
         missing: str = "raise",
         **unknown: Any,
     ) -> None:
         refuse_arguments("TwoLevelModel", unknown, SLIPS, *OTHER_MODEL, arguments_of(TwoLevelModel))
-        _only_gaussian(family)
+        outcome = outcome_of(family, trials, exposure)
         structure = make_residual(residual, residual_variance)
+        _only_independent(outcome, structure)
         hierarchy = hierarchy_from_levels(level1, level2, subject=subject, random=random, covariance=covariance)
-        self._set(design_from_hierarchy(hierarchy, data, residual=structure, missing=missing), priors)
+        design = design_from_hierarchy(hierarchy, data, residual=structure, outcome=outcome, missing=missing)
+        self._set(design, priors)
 
     @classmethod
     def from_formula(
@@ -106,7 +118,9 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         covariance: str | None = None,
         residual: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
         residual_variance: VarianceFunction | None = None,
-        family: str = "gaussian",
+        family: Any = "gaussian",
+        trials: str | None = None,
+        exposure: str | None = None,
         priors: Any = None,
         missing: str = "raise",
         **unknown: Any,
@@ -121,18 +135,20 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         data : table
         covariance : {"unstructured", "diagonal", "identity", "compound_symmetry"}, optional
             Overrides the structure that the bars imply.
-        residual, residual_variance, family, priors, missing
+        residual, residual_variance, family, trials, exposure, priors, missing
             As for `TwoLevelModel`.
         """
         refuse_arguments("TwoLevelModel.from_formula", unknown, SLIPS, *OTHER_MODEL, arguments_of(cls.from_formula))
-        _only_gaussian(family)
+        outcome = outcome_of(family, trials, exposure)
         structure = make_residual(residual, residual_variance)
+        _only_independent(outcome, structure)
         if covariance is not None and covariance not in COVARIANCES:
             remedy = f"use one of {', '.join(map(repr, COVARIANCES))}"
             raise SpecificationError(f"covariance={covariance!r}", "this is not a structure of D", remedy)
         model = cls.__new__(cls)
         parsed = parse_formula(formula)
-        design = design_from_formula(parsed, data, covariance=covariance, residual=structure, missing=missing)
+        options: dict[str, Any] = {"residual": structure, "outcome": outcome, "missing": missing}
+        design = design_from_formula(parsed, data, covariance=covariance, **options)
         model._set(design, priors)
         return model
 
@@ -256,6 +272,22 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         route = {"sampler": sampler, "centered": centered, "random_effects": random_effects}
         return fit_by("nuts", self, **given, **route, progressbar=progressbar)
 
+    def fit_ml(self, *, n_quadrature: int = 1) -> Any:
+        """Fit by maximum likelihood (compare models with different fixed effects on this scale).
+
+        Parameters
+        ----------
+        n_quadrature : int
+            Generalised models: points of adaptive Gauss-Hermite quadrature in each dimension, for up to three random
+            effects; 1 is Laplace's method. A Gaussian model is integrated exactly and has no use for it.
+
+        Returns
+        -------
+        LikelihoodFit, or GeneralisedFit for another family than the Gaussian
+        """
+        check_quadrature(n_quadrature, self.design)
+        return fit_by("ml", self, n_quadrature=n_quadrature)
+
     def fit_gee(
         self,
         correlation: str = "exchangeable",
@@ -306,8 +338,12 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         return fit_by("gee", self, correlation, time=time, **chosen)
 
 
-def _only_gaussian(family: str) -> None:
-    """Refuse responses that are not Gaussian."""
-    if family != "gaussian":
-        received, remedy = f"family={family!r}", "use Bambi, brms or glmmTMB for other families"
-        raise NotAvailableError(received, "this version fits Gaussian responses", remedy, "docs, page 'Limitations'")
+def _only_independent(outcome: Outcome, residual: Residual) -> None:
+    """Refuse residual structures beside a response that has no residuals apart from its distribution."""
+    if outcome.is_gaussian or (residual.correlation is None and residual.variance is None):
+        return
+    structure = residual.correlation if residual.correlation is not None else residual.variance
+    received = f"residual structure {type(structure).__name__} with {outcome.family}"
+    reason = "given its mean, this response has its own distribution, and no residual to correlate or to scale"
+    remedy = "let more coefficients vary between subjects, or use family='gaussian' on a transformed response"
+    raise NotAvailableError(received, reason, remedy, "docs, page 'Families'")

@@ -23,6 +23,7 @@ from hierlmm.families.gaussian import Gaussian
 from hierlmm.families.names import family_of
 from hierlmm.frames import quote
 
+NORMAL = Gaussian()
 specification_error = partial(SpecificationError, see=SEE)
 WITH_TRIALS = re.compile(r"^(?:p|prop|proportion)\(\s*(`[^`]+`|\w+)\s*,\s*(`[^`]+`|\w+)\s*\)$")
 
@@ -31,7 +32,7 @@ WITH_TRIALS = re.compile(r"^(?:p|prop|proportion)\(\s*(`[^`]+`|\w+)\s*,\s*(`[^`]
 class Outcome:
     """The family of a response, and the columns of its trials and its exposure."""
 
-    family: Family = Gaussian()
+    family: Family = NORMAL
     trials: str | None = None
     exposure: str | None = None
 

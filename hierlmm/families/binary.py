@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from scipy.special import gammaln
+from scipy.special import gammaln, xlogy
 
 from hierlmm.arrays import FloatArray, Rng
 from hierlmm.compiled import compiled, with_names
@@ -93,6 +93,9 @@ class Binomial(Family):
 
     def variance(self, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         return n * mu * (1.0 - mu)
+
+    def deviance(self, y: FloatArray, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
+        return 2.0 * (xlogy(y, y / (n * mu)) + xlogy(n - y, (n - y) / (n * (1.0 - mu))))
 
     def draw(self, rng: Rng, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         return rng.binomial(np.asarray(n, dtype=np.int64), mu).astype(np.float64)

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.special import gammaln, xlogy
 
 from hierlmm.arrays import FloatArray, Rng
 from hierlmm.compiled import compiled
@@ -145,6 +145,9 @@ class Poisson(_Counts):
     def variance(self, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         return mu
 
+    def deviance(self, y: FloatArray, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
+        return 2.0 * (xlogy(y, y / mu) - y + mu)
+
     def draw(self, rng: Rng, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         return rng.poisson(mu).astype(np.float64)
 
@@ -167,6 +170,10 @@ class NegativeBinomial(_Counts):
 
     def variance(self, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         return mu + mu**2 * np.exp(-psi[0])
+
+    def deviance(self, y: FloatArray, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
+        phi = np.exp(psi[0])
+        return 2.0 * (xlogy(y, y / mu) - (y + phi) * np.log((y + phi) / (mu + phi)))
 
     def draw(self, rng: Rng, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         phi = np.exp(psi[..., 0])

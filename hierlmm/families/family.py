@@ -24,7 +24,7 @@ from numba import types
 
 from hierlmm.arrays import FloatArray, Rng
 from hierlmm.compiled import compiled, compiled_callback, with_names
-from hierlmm.errors import DataError, SpecificationError
+from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.families.links import LINKS, Link
 from hierlmm.frames import quote
 
@@ -145,6 +145,17 @@ class Family:
     def variance(self, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         """Variance of y given the mean of a trial, (...)."""
         raise NotImplementedError
+
+    def deviance(self, y: FloatArray, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
+        """Twice the log-likelihood that a row loses against a mean of its own, (N,).
+
+        Raises
+        ------
+        NotAvailableError
+            If the family is no exponential dispersion model, where this depends on more than the mean.
+        """
+        received, reason = f"deviance residuals of a {self.title} response", "this family has no deviance by row"
+        raise NotAvailableError(received, reason, "use kind='pearson' or kind='response'", SEE)
 
     def draw(self, rng: Rng, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         """Draw responses at means of a trial: (...) -> (...)."""

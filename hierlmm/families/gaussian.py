@@ -50,6 +50,9 @@ class Gaussian(Family):
     def variance(self, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         return np.full(np.shape(mu), np.exp(2.0 * psi[0]))
 
+    def deviance(self, y: FloatArray, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
+        return (y - mu) ** 2 * np.exp(-2.0 * psi[0])
+
     def draw(self, rng: Rng, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         return rng.normal(mu, np.exp(psi[..., 0]))
 

@@ -75,6 +75,9 @@ class Gamma(Family):
     def variance(self, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         return mu**2 * np.exp(-psi[0])
 
+    def deviance(self, y: FloatArray, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
+        return 2.0 * np.exp(psi[0]) * (y / mu - 1.0 - np.log(y / mu))
+
     def draw(self, rng: Rng, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         shape = np.exp(psi[..., 0])
         return rng.gamma(shape, mu / shape)

@@ -9,9 +9,11 @@ from hierlmm.likelihood.estimate import LikelihoodEstimate
 if TYPE_CHECKING:
     from hierlmm.bayes.record import PosteriorRecord
     from hierlmm.fit.gee import GEEFit
+    from hierlmm.fit.generalised import GeneralisedFit
     from hierlmm.fit.likelihood import LikelihoodFit
     from hierlmm.fit.posterior import PosteriorFit
     from hierlmm.gee.record import GEERecord
+    from hierlmm.likelihood.generalised import GeneralisedEstimate
 
 
 @overload
@@ -20,12 +22,14 @@ def fit_of(record: LikelihoodEstimate) -> LikelihoodFit: ...
 def fit_of(record: PosteriorRecord) -> PosteriorFit: ...
 @overload
 def fit_of(record: GEERecord) -> GEEFit: ...
+@overload
+def fit_of(record: GeneralisedEstimate) -> GeneralisedFit: ...
 def fit_of(record: Any) -> Any:
     """Make the fit of a record; the fit of a marginal model where the design has no random effects.
 
     Parameters
     ----------
-    record : LikelihoodEstimate, PosteriorRecord or GEERecord
+    record : LikelihoodEstimate, GeneralisedEstimate, PosteriorRecord or GEERecord
         What an estimator returned. What each needs is imported here, so that REML loads neither PyMC nor ArviZ.
     """
     hierarchical = bool(record.design.term)
@@ -34,6 +38,12 @@ def fit_of(record: Any) -> Any:
 
         kind = LikelihoodFit if hierarchical else MarginalFit
         return kind(record.design, record.criterion, record.optimum, record.warnings)
+    from hierlmm.likelihood.generalised import GeneralisedEstimate
+
+    if isinstance(record, GeneralisedEstimate):
+        from hierlmm.fit.generalised import GeneralisedFit
+
+        return GeneralisedFit(record, record.warnings)
     from hierlmm.gee.record import GEERecord
 
     if isinstance(record, GEERecord):

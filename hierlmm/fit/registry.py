@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hierlmm.errors import warn
+from hierlmm.errors import NotAvailableError, warn
 
 if TYPE_CHECKING:
     from hierlmm.bound import BoundModel
@@ -45,12 +45,30 @@ class Estimator:
     optional: bool = False
 
 
-def _likelihood(model: BoundModel, *, reml: bool) -> Any:
+def _likelihood(model: BoundModel, *, reml: bool, n_quadrature: int = 1) -> Any:
+    if not model.design.is_gaussian:
+        return _generalised(model, reml=reml, n_quadrature=n_quadrature)
     from hierlmm.likelihood.estimate import maximise_design
 
     record = maximise_design(model.design, reml=reml)
     if not record.optimum.converged:
         warn(record.warnings[0])
+    return record
+
+
+def _generalised(model: BoundModel, *, reml: bool, n_quadrature: int) -> Any:
+    from hierlmm.likelihood.generalised import maximise_generalised
+
+    if reml:
+        reason = (
+            "REML is the likelihood of linear combinations of a normal response whose mean is zero whatever β is, and "
+            "another response has none"
+        )
+        received, remedy = f"REML of a {model.design.family.title} model", "use fit_ml(), or fit() for a posterior"
+        raise NotAvailableError(received, reason, remedy, "docs, page 'Families'")
+    record = maximise_generalised(model.design, n_quadrature)
+    for message in record.warnings if not record.converged else ():
+        warn(message)
     return record
 
 
@@ -82,7 +100,7 @@ ESTIMATORS = {
     for estimator in (
         Estimator("nuts", "NUTS", _nuts, samples=True),
         Estimator("reml", "REML", lambda model: _likelihood(model, reml=True)),
-        Estimator("ml", "ML", lambda model: _likelihood(model, reml=False)),
+        Estimator("ml", "ML", lambda model, **options: _likelihood(model, reml=False, **options)),
         Estimator("gee", "GEE", _gee),
         Estimator("bambi", "Bambi", _bambi, samples=True, marginal=False, optional=True),
     )

@@ -138,6 +138,33 @@ GEE = table(
         ),
     ),
 )
+NOT_GAUSSIAN = Lack(
+    "it rests on a response that is normal around the linear predictor",
+    "use fit.predict(..., scale='response'), fit.fitted() and fit.residuals('pearson')",
+    "docs, page 'Families'",
+    "a generalised fit by {}",
+)
+NOT_YET = Lack(
+    "it speaks of differences of means, and on a curved scale these are not the coefficients",
+    "use fit.summary() for the scale of the link, fit.predict(..., scale='response') for means, "
+    "fit.marginal_coefficients() for the mean over subjects",
+    "docs, page 'Families'",
+    "a generalised fit by {}",
+)
+GENERALISED = table(
+    ("loo", NO_DRAWS),
+    (CHAINS, NO_CHAINS),
+    (
+        "blup_variances icc implied_marginal marginal_covariance predict_subject plot_subject_prediction "
+        "plot_qq plot_residuals plot_separate_lines plot_shrinkage",
+        NOT_GAUSSIAN,
+    ),
+    (
+        "marginal_means contrasts slopes test anova effects plot_effects plot_trajectories heterogeneity "
+        "compare_subjects rank_subjects interpret save",
+        NOT_YET,
+    ),
+)
 NO_EFFECTS = table(
     (
         f"{EFFECTS} plot_random_effects",

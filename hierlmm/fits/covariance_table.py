@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -199,7 +199,7 @@ def _decay(fit: LikelihoodEstimates, label: str) -> int | None:
     return None
 
 
-def on_boundary(fit: LikelihoodEstimates, labels: list[str]) -> BoolArray:
+def on_boundary(fit: Any, labels: list[str]) -> BoolArray:
     """Components of blocks in which D has no full rank: they have no large-sample interval."""
     design, half = fit.design, fit.criterion_function.structure.factor(fit.optimum.lam)
     groups = (tuple(range(len(half))),) if design.covariance == "identity" else design.blocks

@@ -101,8 +101,8 @@ def counts_text(design: Design) -> str:
     return f"Number of obs: {design.n_obs}, groups: {design.hierarchy.subject}, {design.n_subjects}{dropped}"
 
 
-def random_effects_frame(fit: Fit) -> pd.DataFrame:
-    """Variance, standard deviation and correlations of the random effects, and the residual."""
+def random_effects_frame(fit: Fit, *, residual: bool = True) -> pd.DataFrame:
+    """Variance, standard deviation and correlations of the random effects, and the residual if there is one."""
     design, D, corr = fit.design, fit.D, fit.corr_b.to_numpy()
     sd = fit.sd_b.to_numpy()
     rows = []
@@ -112,7 +112,8 @@ def random_effects_frame(fit: Fit) -> pd.DataFrame:
         group = design.hierarchy.subject if k == 0 else ""
         rows.append([group, term, D.iloc[k, k], sd[k], *correlations])
     # With a variance function σ is a factor of every row's SD, and no row need have it.
-    rows.append(["Residual", "(sigma)" if design.residual_variance is not None else "", fit.sigma**2, fit.sigma])
+    if residual:
+        rows.append(["Residual", "(sigma)" if design.residual_variance is not None else "", fit.sigma**2, fit.sigma])
     width = max(len(r) for r in rows)
     columns = ["Groups", "Name", "Variance", "Std.Dev."] + (["Corr"] + [""] * (width - 5) if width > 4 else [])
     return pd.DataFrame([r + [""] * (width - len(r)) for r in rows], columns=columns)

@@ -18,7 +18,7 @@ from hierlmm.covariance.parameters import refuse_repeated_names
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT, quoted
 from hierlmm.design.questions import time_variable
-from hierlmm.errors import DataError
+from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import quote
 from hierlmm.likelihood.crossproducts import dependent_columns
 from hierlmm.likelihood.kernel import RANK_TOLERANCE
@@ -31,6 +31,7 @@ ROUNDING = 4e-15
 """Range, relative to the size of the numbers, of a constant that was computed."""
 EXACT = 1e-14
 SAMPLE = 5000
+MOST_POINTS = 101
 
 
 def check_design(design: Design) -> None:
@@ -48,13 +49,33 @@ def check_design(design: Design) -> None:
     _check_subjects(design)
     _check_level2(design)
     p = len(design.coef)
-    if design.n_obs <= p:
+    if design.n_obs <= p and design.is_gaussian:
         reason = "nothing is left to estimate the residual variance from"
         raise data_error(f"{design.n_obs} rows and {p} fixed effects", reason, "use a smaller model or more data")
     _check_size(design)
     _check_rank(design)
-    _check_residual(design)
-    _check_structure(design)
+    if design.is_gaussian:
+        _check_residual(design)
+        _check_structure(design)
+
+
+def check_quadrature(points: int, design: Design) -> None:
+    """Refuse numbers of quadrature points that cannot be used.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    received, see = f"n_quadrature={points!r}", "docs, page 'Families'"
+    if isinstance(points, bool) or not isinstance(points, int) or not 1 <= points <= MOST_POINTS:
+        reason = f"it is a whole number from 1 (Laplace's method) to {MOST_POINTS}"
+        raise SpecificationError(received, reason, "use for example n_quadrature=25", see)
+    if points > 1 and design.is_gaussian:
+        reason = "random effects of a Gaussian model are integrated out exactly"
+        raise SpecificationError(received, reason, "leave it out", see)
+    if points > 1 and len(design.term) > 3:
+        reason = f"with {len(design.term)} random effects each evaluation would need {points}^{len(design.term)} points"
+        raise SpecificationError(received, reason, "use Laplace's method, n_quadrature=1", see)
 
 
 def _check_response(design: Design) -> None:
@@ -77,7 +98,7 @@ def _check_subjects(design: Design) -> None:
         reason = f"a {q} × {q} covariance between subjects cannot be estimated from {J} of them"
         raise data_error(received, reason, "let fewer coefficients vary: random=['Intercept']")
     for block in design.blocks:
-        if len(block) * J >= design.n_obs:
+        if len(block) * J >= design.n_obs and design.is_gaussian:
             names = ", ".join(design.term[m] for m in block)
             raise data_error(
                 f"{len(block)} random effects ({names}) for each of {J} subjects, and {design.n_obs} rows",

@@ -309,6 +309,11 @@ class GeneralisedEstimate:
     criterion: GeneralisedCriterion
     optimum: Optimum
 
+    @property
+    def converged(self) -> bool:
+        """A stationary point with positive curvature, and every mode found."""
+        return self.optimum.converged and np.isfinite(self.optimum.value)
+
     @cached_property
     def solution(self) -> GeneralisedSolution:
         """β, ψ, D and what else follows from the optimum."""
@@ -318,6 +323,15 @@ class GeneralisedEstimate:
     def covariance(self) -> FloatArray:
         """Inverse observed information of (λ, β̃, ψ); zero where the boundary holds a λ."""
         return information(self.criterion, self.optimum.lam)
+
+    def at(self, parameters: FloatArray) -> GeneralisedSolution:
+        """What follows from other (λ, β̃, ψ)."""
+        return GeneralisedSolution(self.criterion, parameters)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What must be known before the estimates are used, in plain words."""
+        return ()
 
 
 def information(criterion: GeneralisedCriterion, parameters: FloatArray) -> FloatArray:
@@ -426,12 +440,3 @@ def _feasible(rows: GeneralisedRows, beta: FloatArray, psi: FloatArray) -> Float
         if np.all(np.isfinite(d[:, 0])):
             return trial
     return flat
-
-
-def standard_errors(
-    estimate: GeneralisedEstimate, function: Callable[[FloatArray], Any]
-) -> tuple[FloatArray, FloatArray]:
-    """Delta method for a vector function of (λ, β̃, ψ): its value and covariance."""
-    centre = estimate.optimum.lam
-    jacobian = central_differences(function, centre).T
-    return np.asarray(function(centre)), jacobian @ estimate.covariance @ jacobian.T

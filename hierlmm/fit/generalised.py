@@ -1,0 +1,102 @@
+"""Maximum-likelihood fits of generalised models: the numbers of `hierlmm.fits` and what they can be asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.errors import NotAvailableError
+from hierlmm.fit.verbs import Verbs
+from hierlmm.fits.generalised import GeneralisedNumbers, Scale
+from hierlmm.fits.generalised_text import generalised_page
+from hierlmm.options import checked, choose
+from hierlmm.predict.rows import Interval, PredictionLevel
+from hierlmm.results import Page
+
+if TYPE_CHECKING:
+    from hierlmm.implied.coefficients import MarginalCoefficients
+
+
+@checked
+class GeneralisedFit(Verbs, GeneralisedNumbers):
+    """A generalised two-level model fitted by maximum likelihood.
+
+    Attributes
+    ----------
+    record : GeneralisedEstimate
+        Design, criterion and optimum.
+    warnings : tuple of str
+        What must be known before the fit is used, in plain words.
+
+    Notes
+    -----
+    Random effects are integrated out by Laplace's method, or by adaptive Gauss-Hermite quadrature
+    (``fit_ml(n_quadrature=25)``). Standard errors are from the observed information of all parameters jointly.
+    """
+
+    def _page(self) -> Page:
+        return generalised_page(self)
+
+    def predict(
+        self,
+        newdata: Any = None,
+        level: PredictionLevel = "subject",
+        interval: Interval | None = None,
+        ci: float = 0.95,
+        scale: Scale = "response",
+        trials: Any = None,
+    ) -> pd.DataFrame:
+        """Predict the mean of the response, or the linear predictor.
+
+        Parameters
+        ----------
+        newdata : table, optional
+            Rows to predict; the fitted rows by default.
+        level : {"subject", "population", "new_subject", "marginal"}
+            The mean of a subject in the data, at its conditional mode; that at b = 0, of a subject in the middle; that
+            of one subject yet to be seen (its estimate is the median over subjects, its interval holds such subjects);
+            or the mean over subjects, which on a curved scale is not that of the average subject.
+        interval : {"confidence", "prediction"}, optional
+            For that mean, or for a new response (from simulated responses).
+        ci : float
+            Probability of the interval.
+        scale : {"response", "link"}
+            Means (of a binomial response numbers of successes), or their link.
+        trials : number or array, optional
+            Trials of the new rows of a binomial response; 1 by default, so that probabilities are predicted. For the
+            fitted rows those of the data.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``estimate``, and with an interval ``se`` (delta method), ``lower``, ``upper``; index of the rows.
+        """
+        from hierlmm.predict.generalised import predict_generalised
+
+        choose("scale", scale, ("response", "link"))
+        if trials is not None and not self.family.has_trials:
+            reason = f"a {self.family.title} response counts no trials"
+            raise NotAvailableError("trials=", reason, "leave it out", "docs, page 'Families'")
+        n = self.design.trials if newdata is None and trials is None else trials
+        if n is not None and np.ndim(n) == 0:
+            n = np.full(len(self.design.X if newdata is None else newdata), float(n))
+        return predict_generalised(self, newdata, level, interval, ci, scale, n)
+
+    def marginal_coefficients(self, *, ci: float = 0.95) -> MarginalCoefficients:
+        """Population-averaged coefficients, with random effects integrated out: what GEE estimates.
+
+        Parameters
+        ----------
+        ci : float
+            Probability of the (Wald) intervals.
+
+        Returns
+        -------
+        MarginalCoefficients
+            ``.table`` with the conditional coefficients beside them.
+        """
+        from hierlmm.implied.coefficients import marginal_coefficients
+
+        return marginal_coefficients(self, ci)

@@ -1,0 +1,59 @@
+"""A generalised fit as text and HTML, in the layout of glmer's print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.fits.text import WIDTH, correlation_text, counts_text, random_effects_frame
+from hierlmm.results import Page, Paragraph, Part, Printed, Table
+from hierlmm.text import align, table_text
+
+
+def generalised_page(fit: Any) -> Page:
+    """What a generalised fit shows."""
+    design, family = fit.design, fit.family
+    values = f"{fit.loglik:z.4f}", f"AIC {fit.aic:z.1f}", f"BIC {fit.bic:z.1f} (log N)"
+    summary = fit.summary()
+    said = [design.rows.note] if design.rows.note else []
+    parts: list[Part] = [
+        f"Formula: {design.hierarchy.formula}",
+        f"Family: {family}" + (f"; {said[0]}" if said else ""),
+        Printed([f"Log-likelihood at the optimum: {'   '.join(values)}", ""]),
+        Printed(["Random effects:", _random_text(fit)]),
+        Printed(
+            [f"Dispersion: {', '.join(f'{k} {v:.5g}' for k, v in fit.dispersion.items())}"] * bool(len(fit.dispersion))
+        ),
+        counts_text(design),
+        Table(
+            summary,
+            ["", f"Fixed effects (on the {family.link} scale, given the random effects):", _fixed_text(summary)],
+            f"Fixed effects ({family.link} scale)",
+            index=True,
+        ),
+        Table(fit.variance_components(), (), "Random effects and dispersion", True),
+        Paragraph(f"Log-likelihood {', '.join(values)}", 0),
+    ]
+    if len(design.coef) > 1:
+        parts.append(Printed(["", "Correlation of fixed effects:", correlation_text(fit.beta_cov)]))
+    state = "Converged" if fit.converged else "NOT CONVERGED"
+    ends: list[Part] = [
+        f"{state}: gradient norm {fit.gradient_norm:.1e} after {fit.optimum.n_evaluations} evaluations"
+        + ("; D is singular (see below)" if fit.is_singular else "")
+    ]
+    ends += [Paragraph(f"Note: {w}", WIDTH, "", " " * 6, hyphens=False) for w in fit.warnings]
+    return Page(f"Generalised two-level model fitted by maximum likelihood ({fit.method})", [*parts, "", *ends])
+
+
+def _random_text(fit: Any) -> str:
+    frame = random_effects_frame(fit, residual=False)
+    cells = [[str(c) for c in frame.columns]]
+    cells += [[f"{v:.5g}" if isinstance(v, float) else str(v) for v in row] for row in frame.to_numpy(dtype=object)]
+    return "\n".join(f" {line}".rstrip() for line in align(cells, (0, 1)))
+
+
+def _fixed_text(summary: pd.DataFrame) -> str:
+    p = [f"{v:.3g}" if v >= 1e-4 or not np.isfinite(v) else "<1e-04" for v in summary["p"]]
+    return table_text(summary.rename(columns={"z": "z value"}).assign(p=p), 5)

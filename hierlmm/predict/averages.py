@@ -1,0 +1,42 @@
+"""Means over subjects: ``E g⁻¹(η + e)``, e ~ N(0, v), with v = z'Dz the variance of a row's random part.
+
+Identity: η. Log: exp(η + v/2). Square root: η² + v. Probit: Φ(η / √(1 + v)). Elsewhere Gauss-Hermite quadrature in one
+dimension, whatever the number of random effects.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import ndtr
+
+from hierlmm.arrays import FloatArray
+from hierlmm.families.family import Family
+
+POINTS = 61
+
+
+def mean_over_subjects(family: Family, eta: FloatArray, variance: FloatArray) -> FloatArray:
+    """Mean of the response over random effects: (...) and (...) -> (...).
+
+    Parameters
+    ----------
+    family : Family
+    eta : (...)
+        Linear predictors at b = 0.
+    variance : (...)
+        z'Dz.
+    """
+    if family.link == "identity":
+        return eta
+    if family.link == "log":
+        return np.exp(eta + 0.5 * variance)
+    if family.link == "sqrt":
+        return eta**2 + variance
+    if family.link == "probit":
+        return ndtr(eta / np.sqrt(1.0 + variance))
+    node, weight = np.polynomial.hermite.hermgauss(POINTS)
+    spread = np.sqrt(2.0 * variance)
+    total = np.zeros(np.broadcast(eta, variance).shape)
+    for z, w in zip(node, weight, strict=True):
+        total += w * family.mean(eta + spread * z)
+    return total / np.sqrt(np.pi)

@@ -1,0 +1,127 @@
+"""Predictions of a generalised fit, on the scale of the link or of the response.
+
+    subject        x'β + z'b̂_i           population     x'β
+    new_subject    x'β + z'b, b ~ N(0, D), one subject     marginal   the mean of the responses over such subjects
+
+What is linear has its interval on the scale of the link, and the ends are transformed; so has the marginal mean, through
+``g(mean)``. Standard errors are by the delta method in (λ, β̃, ψ) jointly; a subject's mode moves with them, and the
+variance of b around it is added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from hierlmm.arrays import FloatArray
+from hierlmm.errors import NotAvailableError
+from hierlmm.fits.generalised_draws import parameter_draws
+from hierlmm.likelihood.descent import central_differences
+from hierlmm.predict.averages import mean_over_subjects
+from hierlmm.predict.rows import SEE, Rows, check_request, described, rows_of
+
+DRAWS = 4000
+DELTA = "the joint uncertainty of the coefficients, of D and of the dispersion (delta method)"
+
+
+def predict_generalised(
+    fit: Any, newdata: Any, level: str, interval: str | None, ci: float, scale: str, trials: FloatArray | None
+) -> pd.DataFrame:
+    """See `hierlmm.fit.generalised.GeneralisedFit.predict`."""
+    check_request(level, interval, ci)
+    rows = rows_of(fit.design, newdata, level)
+    family, n = fit.family, np.ones(len(rows.X)) if trials is None else trials
+    if family.name == "ordinal" and scale == "response":
+        reason, remedy = "a category has no mean", "use scale='link', or fit.probabilities() for those of the rows"
+        raise NotAvailableError("predictions of an ordinal response", reason, remedy, SEE)
+    eta, variance = line(fit, rows, level, spread=interval is not None)
+
+    def back(at: FloatArray) -> FloatArray:
+        return at if scale == "link" else family.mean(at) * n
+
+    table = pd.DataFrame({"estimate": back(eta)}, index=rows.index)
+    contains, quantile = DELTA, "normal, on the scale of the link"
+    if interval == "prediction":
+        low, high = _measurements(fit, rows, level, ci, n)
+        table = table.assign(lower=low, upper=high)
+        contains, quantile = f"{DELTA}, and the distribution of a response", f"of {DRAWS} simulated responses"
+    elif interval is not None:
+        se = np.sqrt(variance)
+        half = norm.ppf(0.5 + ci / 2.0) * se
+        ends = np.sort(np.stack([back(eta - half), back(eta + half)]), axis=0)
+        step = 1e-6 * (1.0 + np.abs(eta))
+        slope = np.abs(back(eta + step) - back(eta - step)) / (2.0 * step)
+        table = table.assign(se=slope * se, lower=ends[0], upper=ends[1])
+    found = described(table, level, interval, ci, contains, quantile)
+    found.attrs["scale"] = scale
+    return found
+
+
+def line(fit: Any, rows: Rows, level: str, *, spread: bool) -> tuple[FloatArray, FloatArray]:
+    """Estimates on the scale of the link, and their variances, (n,) each (NaN unless ``spread``)."""
+    record = fit.record
+
+    def values(parameters: FloatArray) -> FloatArray:
+        at = record.at(parameters)
+        eta = rows.line(at.beta)
+        if level == "subject":
+            return eta + np.einsum("ij,ij->i", rows.Z, at.b[rows.subject])
+        if level == "marginal":
+            return marginal_line(fit.family, eta, random_variance(rows.Z, at.D))
+        return eta
+
+    centre = record.optimum.lam
+    estimate = values(centre)
+    if not spread:
+        return estimate, np.full(len(estimate), np.nan)
+    variance = delta_variance(values, centre, record.covariance)
+    if level == "subject":
+        variance += np.einsum("ia,iab,ib->i", rows.Z, fit.b_cov[rows.subject], rows.Z)
+    elif level == "new_subject":
+        variance += random_variance(rows.Z, record.solution.D)
+    return estimate, variance
+
+
+def marginal_line(family: Any, eta: FloatArray, variance: FloatArray) -> FloatArray:
+    """The mean over subjects on the scale of the link."""
+    return family.function.link(mean_over_subjects(family, eta, variance))
+
+
+def random_variance(Z: FloatArray, D: FloatArray) -> FloatArray:
+    """Z'Dz of every row: (n,)."""
+    return np.einsum("ia,ab,ib->i", Z, D, Z)
+
+
+def delta_variance(
+    function: Callable[[FloatArray], FloatArray], centre: FloatArray, covariance: FloatArray
+) -> FloatArray:
+    """Variances of a vector function of the parameters, by the delta method."""
+    J = central_differences(function, centre)
+    return np.einsum("ki,kl,li->i", J, covariance, J)
+
+
+def _measurements(fit: Any, rows: Rows, level: str, ci: float, n: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Quantiles of new responses, over draws of the parameters, of b and of the response: (n,) each."""
+    rng = np.random.default_rng(0)
+    family, q = fit.family, len(fit.design.term)
+    sample = parameter_draws(fit, DRAWS, rng)
+    own = np.linalg.cholesky(fit.b_cov + 1e-300 * np.eye(q)) if level == "subject" else None
+    drawn = np.empty((DRAWS, len(rows.X)))
+    for s, parameters in enumerate(sample):
+        lam, working, psi = fit.criterion_function.split(parameters)
+        scaling = fit.criterion_function.scaling
+        eta = rows.line(scaling.beta(working))
+        if own is not None:
+            b = fit.b.to_numpy() + np.einsum("jab,jb->ja", own, rng.standard_normal((len(own), q)))
+            eta = eta + np.einsum("ij,ij->i", rows.Z, b[rows.subject])
+        elif level != "population":
+            root = scaling.factor(fit.criterion_function.structure.factor(lam))
+            eta = eta + np.einsum("ij,ij->i", rows.Z, rng.standard_normal((len(eta), q)) @ root.T)
+        drawn[s] = family.draw(rng, family.mean(eta), psi, n)
+    tail = 0.5 - ci / 2.0
+    low, high = np.quantile(drawn, [tail, 1.0 - tail], axis=0, method="inverted_cdf")
+    return low, high
