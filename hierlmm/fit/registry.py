@@ -72,7 +72,15 @@ def _generalised(model: BoundModel, *, reml: bool, n_quadrature: int) -> Any:
     return record
 
 
+def _only_gaussian(model: BoundModel, what: str) -> None:
+    """Refuse families that an estimator does not fit."""
+    if not model.design.is_gaussian:
+        received, reason = f"{model.design.family} {what}", "this estimator fits Gaussian responses in this version"
+        raise NotAvailableError(received, reason, "use fit_ml()", "docs, page 'Families'")
+
+
 def _gee(model: BoundModel, correlation: str | None = None, *, time: Any = None, **options: Any) -> Any:
+    _only_gaussian(model, "by GEE")
     from hierlmm.gee.counterpart import working_correlation
     from hierlmm.gee.record import fit_gee
 
@@ -83,12 +91,14 @@ def _gee(model: BoundModel, correlation: str | None = None, *, time: Any = None,
 
 
 def _nuts(model: BoundModel, **options: Any) -> Any:
+    _only_gaussian(model, "by NUTS")
     from hierlmm.bayes.route import sample_posterior
 
     return sample_posterior(model.design, model.priors, **{**SAMPLING, **ROUTE, **options})
 
 
 def _bambi(model: BoundModel, **options: Any) -> Any:
+    _only_gaussian(model, "by Bambi")
     from hierlmm.bayes.bambi import fit_bambi
 
     own = {name: value for name, value in options.items() if name not in ROUTE or name == "progressbar"}

@@ -1,15 +1,15 @@
 """Population-averaged coefficients that a hierarchy implies: what GEE estimates, from a fit that has random effects.
 
 A coefficient of a generalised hierarchy is about a subject: the change of ``g(E[y | b])``. What holds for the mean over
-subjects is another function, ``m(x) = E_b g⁻¹(x'β + z'b)``, and in general no g makes it linear. The population-averaged
-coefficients are the linear function that comes closest at the rows of the data (Hedeker, du Toit, Demirtas & Gibbons
-2018, Biometrics 74, 354-361; GLMMadaptive's ``marginal_coefs``):
+subjects is another function, ``m(x) = E_b g⁻¹(x'β + z'b)``, and in general no g makes it linear. The
+population-averaged coefficients are the linear function that comes closest at the rows of the data (Hedeker, du Toit,
+Demirtas & Gibbons 2018, Biometrics 74, 354-361; GLMMadaptive's ``marginal_coefs``):
 
     β_m = (X'X)⁻¹ X' [g(m(x)) − offset]
 
-With the identity link β_m = β. With the log link ``g(m) = x'β + z'Dz/2``: only what Z spans moves, for a random intercept
-β₀ by D/2. With probit and a random intercept ``β_m = β / √(1 + D)``, and with logit about ``β / √(1 + 0.346 D)`` (Zeger,
-Liang & Albert 1988, Biometrics 44, 1049-1060): coefficients are attenuated.
+With the identity link β_m = β. With the log link ``g(m) = x'β + z'Dz/2``: only what Z spans moves, for a random
+intercept β₀ by D/2. With probit and a random intercept ``β_m = β / √(1 + D)``, and with logit about ``β / √(1 + 0.346 D)``
+(Zeger, Liang & Albert 1988, Biometrics 44, 1049-1060): coefficients are attenuated.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import pandas as pd
 from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray
+from hierlmm.design.design import Design
+from hierlmm.families.family import Family
 from hierlmm.likelihood.descent import central_differences
 from hierlmm.options import check_ci, checked
 from hierlmm.predict.generalised import marginal_line, random_variance
@@ -36,8 +38,8 @@ class MarginalCoefficients(Result):
     Attributes
     ----------
     table : pandas.DataFrame
-        By ``coef``: ``estimate``, ``se``, ``lower``, ``upper``, ``z``, ``p`` of the population-averaged coefficient, the
-        ``conditional`` one, and their ``ratio``.
+        By ``coef``: ``estimate``, ``se``, ``lower``, ``upper``, ``z``, ``p`` of the population-averaged coefficient,
+        the ``conditional`` one, and their ``ratio``.
     cov : pandas.DataFrame
         Covariance of the population-averaged coefficients.
     link : str
@@ -57,12 +59,11 @@ class MarginalCoefficients(Result):
         return Page(title, [Table(self.table, shown, index=True), *(Paragraph(note, 110) for note in self.notes)])
 
 
-def average_coefficients(
-    family: Any, X: FloatArray, Z: FloatArray, offset: FloatArray, beta: FloatArray, D: FloatArray
-) -> FloatArray:
+def average_coefficients(family: Family, design: Design, beta: FloatArray, D: FloatArray) -> FloatArray:
     """β_m of β (p,) and D (q, q): (p,)."""
-    eta = offset + X @ beta
-    return np.linalg.lstsq(X, marginal_line(family, eta, random_variance(Z, D)) - offset, rcond=None)[0]
+    eta = design.offset + design.X @ beta
+    averaged = marginal_line(family, eta, random_variance(design.Z, D)) - design.offset
+    return np.linalg.lstsq(design.X, averaged, rcond=None)[0]
 
 
 def marginal_coefficients(fit: Any, ci: float = 0.95) -> MarginalCoefficients:
@@ -72,7 +73,7 @@ def marginal_coefficients(fit: Any, ci: float = 0.95) -> MarginalCoefficients:
 
     def values(parameters: FloatArray) -> FloatArray:
         at = record.at(parameters)
-        return average_coefficients(family, design.X, design.Z, design.offset, at.beta, at.D)
+        return average_coefficients(family, design, at.beta, at.D)
 
     centre = record.optimum.lam
     estimate, J = values(centre), central_differences(values, centre)
@@ -101,15 +102,15 @@ def _notes(fit: Any) -> tuple[str, ...]:
     link = fit.family.link
     subject = fit.design.hierarchy.subject
     first = (
-        f"The conditional coefficient is about one {subject}: the change of the {link} of its mean. The population-averaged "
-        f"one is about the mean over all of them, which is what GEE estimates."
+        f"The conditional coefficient is about one {subject}: the change of the {link} of its mean. The "
+        "population-averaged one is about the mean over all of them, which is what GEE estimates."
     )
     if link == "identity":
         return (first, "With the identity link the two are the same.")
     if link == "log":
         return (first, "With the log link a random intercept moves the intercept only, by half its variance.")
     attenuated = (
-        "Averaging a curve that saturates flattens it: the population-averaged coefficients are closer to zero, the more "
-        "subjects differ. Neither is wrong; they answer different questions."
+        "Averaging a curve that saturates flattens it: the population-averaged coefficients are closer to zero, the "
+        "more subjects differ. Neither is wrong; they answer different questions."
     )
     return first, attenuated

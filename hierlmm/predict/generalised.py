@@ -3,9 +3,9 @@
     subject        x'β + z'b̂_i           population     x'β
     new_subject    x'β + z'b, b ~ N(0, D), one subject     marginal   the mean of the responses over such subjects
 
-What is linear has its interval on the scale of the link, and the ends are transformed; so has the marginal mean, through
-``g(mean)``. Standard errors are by the delta method in (λ, β̃, ψ) jointly; a subject's mode moves with them, and the
-variance of b around it is added.
+What is linear has its interval on the scale of the link, and the ends are transformed; so has the marginal mean,
+through ``g(mean)``. Standard errors are by the delta method in (λ, β̃, ψ) jointly; a subject's mode moves with them, and
+the variance of b around it is added.
 """
 
 from __future__ import annotations
