@@ -18,7 +18,9 @@ __all__ = list(_EXPORTS)
 def __getattr__(name: str) -> _typing.Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'hierlmm' has no attribute {name!r}")
-    value = getattr(_importlib.import_module(_EXPORTS[name]), name)
+    module = _EXPORTS[name]
+    inside = module == __name__  # a part of the package, such as `families`
+    value = _importlib.import_module(f"{module}.{name}") if inside else getattr(_importlib.import_module(module), name)
     globals()[name] = value
     return value
 

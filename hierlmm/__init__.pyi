@@ -1,5 +1,6 @@
 # The public names: type checkers read them here, and `__init__.py` reads from here where each of them is.
 
+from hierlmm import families as families
 from hierlmm._version import __version__ as __version__
 from hierlmm.bayes.distributions import LKJ as LKJ
 from hierlmm.bayes.distributions import Gamma as Gamma
@@ -52,6 +53,7 @@ from hierlmm.errors import NotAvailableError as NotAvailableError
 from hierlmm.errors import SpecificationError as SpecificationError
 from hierlmm.errors import UnknownDatasetError as UnknownDatasetError
 from hierlmm.fit.gee import GEEFit as GEEFit
+from hierlmm.fit.generalised import GeneralisedFit as GeneralisedFit
 from hierlmm.fit.likelihood import LikelihoodFit as LikelihoodFit
 from hierlmm.fit.likelihood import MarginalFit as MarginalFit
 from hierlmm.fit.posterior import PosteriorFit as PosteriorFit

@@ -18,9 +18,10 @@ from hierlmm.arrays import FloatArray
 from hierlmm.design.formula import quoted, unquoted
 from hierlmm.design.recipes import evaluate_vector
 from hierlmm.errors import DataError, SpecificationError
-from hierlmm.families.family import SEE, Family
+from hierlmm.families.family import SEE, Family, is_own
 from hierlmm.families.gaussian import Gaussian
 from hierlmm.families.names import family_of
+from hierlmm.families.rows import check_derivatives
 from hierlmm.frames import quote
 
 NORMAL = Gaussian()
@@ -66,6 +67,8 @@ class Outcome:
             y, note = self.family.response(frame[name], name)
         n = np.ones(len(y)) if self.trials is None else np.array(evaluate_vector(quoted(self.trials), frame, "trials"))
         self.family.check(y, n, name)
+        if not is_own(type(self.family)):
+            check_derivatives(self.family, y, n)
         if self.exposure is not None and np.any(bad := ~(frame[self.exposure].to_numpy(dtype=np.float64) > 0)):
             row = frame.index[np.flatnonzero(bad)[0]]
             received = f"exposure={quote(self.exposure)} with {bad.sum()} values that are not positive (row {row})"

@@ -8,8 +8,8 @@ Demirtas & Gibbons 2018, Biometrics 74, 354-361; GLMMadaptive's ``marginal_coefs
     β_m = (X'X)⁻¹ X' [g(m(x)) − offset]
 
 With the identity link β_m = β. With the log link ``g(m) = x'β + z'Dz/2``: only what Z spans moves, for a random
-intercept β₀ by D/2. With probit and a random intercept ``β_m = β / √(1 + D)``, and with logit about ``β / √(1 + 0.346 D)``
-(Zeger, Liang & Albert 1988, Biometrics 44, 1049-1060): coefficients are attenuated.
+intercept β₀ by D/2. With probit and a random intercept ``β_m = β / √(1 + D)``, and with logit about
+``β / √(1 + 0.346 D)`` (Zeger, Liang & Albert 1988, Biometrics 44, 1049-1060): coefficients are attenuated.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def _notes(fit: Any) -> tuple[str, ...]:
     if link == "identity":
         return (first, "With the identity link the two are the same.")
     if link == "log":
-        return (first, "With the log link a random intercept moves the intercept only, by half its variance.")
+        slopes = "; random slopes move other coefficients as well" if len(fit.design.term) > 1 else ""
+        return first, f"With the log link a random intercept moves the intercept, by half its variance{slopes}."
     attenuated = (
         "Averaging a curve that saturates flattens it: the population-averaged coefficients are closer to zero, the "
         "more subjects differ. Neither is wrong; they answer different questions."

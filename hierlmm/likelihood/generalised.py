@@ -22,10 +22,11 @@ from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.random import RandomCovariance, random_covariance
 from hierlmm.design.design import Design
 from hierlmm.families.family import Family
+from hierlmm.families.rows import rowwise
 from hierlmm.groups import group_order, group_starts
 from hierlmm.likelihood.crossproducts import Scaling, working_columns
 from hierlmm.likelihood.descent import Counter, central_differences, descend
-from hierlmm.likelihood.generalised_kernel import marginal_sums, rowwise
+from hierlmm.likelihood.generalised_kernel import marginal_sums
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE, Optimum, maximise
 from hierlmm.likelihood.solution import Evaluation
 from hierlmm.notice import notice_if_slow

@@ -43,15 +43,6 @@ NEGLIGIBLE = 1e-30
 ROOT2 = math.sqrt(2.0)
 
 
-@compiled(error_model="numpy")
-def rowwise(derivatives: Any, y: FloatArray, n: FloatArray, eta: FloatArray, psi: FloatArray, order: int) -> FloatArray:
-    """Log density of every row and its derivatives, (N, 4 + 3m), as `hierlmm.families.family` lays them out."""
-    found = np.zeros((len(y), 4 + 3 * len(psi)))
-    for r in range(len(y)):
-        derivatives(y[r], n[r], eta[r], psi, order, found[r])
-    return found
-
-
 # Long: one subject's mode, nodes and adjoints share their work arrays.
 # Branches: loops over rows and columns, written out for numba.
 @compiled(error_model="numpy")
