@@ -92,7 +92,7 @@ class Binomial(Family):
         return gammaln(n + 1.0) - gammaln(y + 1.0) - gammaln(n - y + 1.0)
 
     def variance(self, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
-        return n * mu * (1.0 - mu)
+        return np.asarray(n * mu * (1.0 - mu), dtype=np.float64)
 
     def deviance(self, y: FloatArray, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         return 2.0 * (xlogy(y, y / (n * mu)) + xlogy(n - y, (n - y) / (n * (1.0 - mu))))

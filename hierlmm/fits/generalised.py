@@ -21,7 +21,6 @@ from hierlmm.fits.base import Fit, Level
 from hierlmm.fits.capabilities import GENERALISED, Lack
 from hierlmm.fits.components import component_labels, component_values
 from hierlmm.fits.covariance_table import CovarianceParameters, WaldComponents, on_boundary, quantile
-from hierlmm.likelihood.descent import central_differences
 from hierlmm.likelihood.generalised import GeneralisedCriterion, GeneralisedEstimate, GeneralisedSolution
 from hierlmm.likelihood.maximise import Optimum
 from hierlmm.options import checked, choose
@@ -93,8 +92,9 @@ class GeneralisedNumbers(Fit):
     def beta_cov(self) -> pd.DataFrame:
         """Covariance of the fixed effects, from the observed information jointly with θ and ψ."""
         m, p = self.criterion_function.structure.n_parameters, len(self.design.coef)
-        own = self.record.covariance[m : m + p, m : m + p]
-        return pd.DataFrame(self.criterion_function.scaling.beta_cov(own), self.beta.index, self.beta.index)
+        J = np.zeros((p, len(self.optimum.lam)))
+        J[:, m : m + p] = np.linalg.inv(self.criterion_function.scaling.Bx)
+        return pd.DataFrame(self.record.transformed(J), self.beta.index, self.beta.index)
 
     @property
     def sigma(self) -> float:
@@ -229,9 +229,8 @@ class GeneralisedNumbers(Fit):
 
     def _delta(self, function: Any) -> tuple[FloatArray, FloatArray]:
         """Value and standard errors of a vector function of (λ, β̃, ψ), by the delta method."""
-        centre = self.optimum.lam
-        J = central_differences(function, centre).T
-        return function(centre), np.sqrt(np.einsum("ij,jk,ik->i", J, self.record.covariance, J))
+        value, covariance = self.record.delta(function)
+        return value, np.sqrt(np.diag(covariance))
 
     def variance_components(self, ci: float = 0.95) -> pd.DataFrame:
         """Standard deviations and correlations of the random effects, and dispersion: estimate, se, lower, upper.
@@ -259,7 +258,7 @@ class GeneralisedNumbers(Fit):
             return eta
         return pd.Series(self.family.mean(eta.to_numpy()) * self.design.trials, index=eta.index, name="fitted")
 
-    def residuals(
+    def residuals(  # type: ignore[override]  # of a distribution, not of a normal error
         self, kind: Literal["response", "pearson", "deviance"] = "response", level: Level = "subject"
     ) -> pd.Series:
         """Residuals of the rows used.

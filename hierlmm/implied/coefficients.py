@@ -24,7 +24,6 @@ from scipy.stats import norm
 from hierlmm.arrays import FloatArray
 from hierlmm.design.design import Design
 from hierlmm.families.family import Family
-from hierlmm.likelihood.descent import central_differences
 from hierlmm.options import check_ci, checked
 from hierlmm.predict.generalised import marginal_line, random_variance
 from hierlmm.results import Page, Paragraph, Result, Table
@@ -75,9 +74,7 @@ def marginal_coefficients(fit: Any, ci: float = 0.95) -> MarginalCoefficients:
         at = record.at(parameters)
         return average_coefficients(family, design, at.beta, at.D)
 
-    centre = record.optimum.lam
-    estimate, J = values(centre), central_differences(values, centre)
-    cov = J.T @ record.covariance @ J
+    estimate, cov = record.delta(values)
     se = np.sqrt(np.diag(cov))
     z = estimate / se
     conditional = fit.beta.to_numpy()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
@@ -115,7 +116,7 @@ def describe_optimum(design: Design, criterion: AnyCriterion, optimum: Optimum) 
             "determined: simplify the random effects, rescale covariates, or look at fit.criterion_function."
         )
     if optimum.n_boundary:
-        messages.append(_singular_message(design, criterion, optimum))
+        messages.append(singular_message(design, criterion, optimum))
     messages += unbounded_note(design, criterion, optimum.lam)
     messages += row_order_messages(design)
     plain = _without_correlation(design, criterion)
@@ -138,7 +139,8 @@ def _without_effects(design: Design, criterion: AnyCriterion, optimum: Optimum) 
     return maximise(plain, optimum.lam[criterion.structure.n_parameters :]).value
 
 
-def _singular_message(design: Design, criterion: AnyCriterion, optimum: Optimum) -> str:
+def singular_message(design: Design, criterion: Any, optimum: Optimum, how: str = ", searched globally,") -> str:
+    """Plain words for a D without full rank; of any criterion with a structure and a scaling."""
     half = criterion.scaling.factor(criterion.structure.factor(optimum.lam))
     D = half @ half.T
     # In units of what each effect contributes to y, relative to the residual SD.
@@ -147,7 +149,7 @@ def _singular_message(design: Design, criterion: AnyCriterion, optimum: Optimum)
     if zero:
         names = " and ".join(zero)
         return (
-            f"The data support no variation in {names} between subjects: the likelihood, searched globally, is highest "
+            f"The data support no variation in {names} between subjects: the likelihood{how} is highest "
             "at a variance of zero. This is an estimate on the boundary of the parameter space, not an error; other "
             f"estimates hold given that. To go on: keep it, drop {names} from the random effects, or fit by NUTS, "
             "whose posterior shows which positive variances are still plausible."

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.covariance.random import RandomCovariance, random_covariance
 from hierlmm.design.design import Design
 from hierlmm.families.family import Family
@@ -37,6 +37,8 @@ STARTS = (0.3, 1.0, 0.05)
 """Standard deviations of the random effects, in units of the linear predictor, from which the search sets out."""
 APART = 1e-4
 MAX_STEPS = 50
+FLAT = 1e-6
+"""Curvature of the log-likelihood in a direction of β̃ and ψ below which nothing is known of it."""
 
 
 @lru_cache(maxsize=8)
@@ -321,31 +323,84 @@ class GeneralisedEstimate:
         return GeneralisedSolution(self.criterion, self.optimum.lam)
 
     @cached_property
+    def information(self) -> tuple[FloatArray, FloatArray]:
+        """See `inverse_information`, at the optimum."""
+        return inverse_information(self.criterion, self.optimum.lam)
+
+    @property
     def covariance(self) -> FloatArray:
-        """Inverse observed information of (λ, β̃, ψ); zero where the boundary holds a λ."""
-        return information(self.criterion, self.optimum.lam)
+        """Inverse observed information of (λ, β̃, ψ), (k, k); zero where the boundary holds a λ, and along `flat`."""
+        return self.information[0]
+
+    @property
+    def flat(self) -> FloatArray:
+        """Directions in (λ, β̃, ψ) in which the likelihood is flat, as columns (k, r): nothing is known along them."""
+        return self.information[1]
 
     def at(self, parameters: FloatArray) -> GeneralisedSolution:
         """What follows from other (λ, β̃, ψ)."""
         return GeneralisedSolution(self.criterion, parameters)
 
+    def delta(self, function: Callable[[FloatArray], FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """Delta method for a vector function of (λ, β̃, ψ): its value (n,) and covariance (n, n).
+
+        NaN where the function moves along a direction in which the likelihood is flat.
+        """
+        centre = self.optimum.lam
+        return function(centre), self.transformed(central_differences(function, centre).T)
+
+    def variances(self, function: Callable[[FloatArray], FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """The same without the covariances: value and variances, (n,) each, for functions of many rows."""
+        centre = self.optimum.lam
+        J = central_differences(function, centre).T
+        variance = np.einsum("ik,kl,il->i", J, self.covariance, J)
+        return function(centre), np.where(self._lost(J), np.nan, variance)
+
+    def transformed(self, J: FloatArray) -> FloatArray:
+        """Covariance of ``J (λ, β̃, ψ)``: (n, k) -> (n, n)."""
+        covariance, lost = J @ self.covariance @ J.T, self._lost(J)
+        covariance[lost] = np.nan
+        covariance[:, lost] = np.nan
+        return covariance
+
+    def _lost(self, J: FloatArray) -> BoolArray:
+        """Functions that move along a flat direction."""
+        size = np.maximum(np.abs(J).max(axis=1, initial=0.0), 1e-300)
+        return np.any(np.abs(J @ self.flat) > 1e-6 * size[:, None], axis=1)
+
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What must be known before the estimates are used, in plain words."""
-        return ()
+        from hierlmm.likelihood.generalised_checks import describe_generalised
+
+        return describe_generalised(self)
 
 
-def information(criterion: GeneralisedCriterion, parameters: FloatArray) -> FloatArray:
-    """Inverse of the Hessian of minus the log-likelihood, by differences of the exact gradient: (k, k)."""
-    free = criterion.structure.filled(parameters, SINGULAR_TOLERANCE)
-    H = central_differences(lambda at: criterion.both(at)[1], parameters).reshape(len(parameters), -1)
-    H = 0.25 * (H + H.T)[np.ix_(free, free)]  # the criterion is twice minus the log-likelihood
+def inverse_information(criterion: GeneralisedCriterion, parameters: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Inverse of the Hessian of minus the log-likelihood, by differences of the exact gradient, and what it has not.
+
+    Returns
+    -------
+    covariance : (k, k)
+        Zero where a boundary holds a λ, and along flat directions.
+    flat : (k, r)
+        Directions of β̃ and ψ without curvature: separated columns, a dispersion at the end of its range.
+    """
+    k, m = len(parameters), criterion.structure.n_parameters
+    H = central_differences(lambda at: criterion.both(at)[1], parameters).reshape(k, k)
+    H = 0.25 * (H + H.T)  # the criterion is twice minus the log-likelihood
+    values, vectors = np.linalg.eigh(H[m:, m:])
+    own = np.zeros((k, k - m))
+    own[m:] = vectors
+    held = np.eye(k)[:, :m][:, criterion.structure.filled(parameters, SINGULAR_TOLERANCE)[:m]]
+    basis = np.concatenate([held, own[:, values >= FLAT]], axis=1)
+    H = basis.T @ H @ basis
     scale = 1.0 / np.sqrt(np.maximum(np.abs(np.diag(H)), 1e-300))
-    values, vectors = np.linalg.eigh(H * scale[:, None] * scale)
-    inverse = np.where(values > 1e-9 * np.max(values, initial=0.0), 1.0 / np.where(values == 0.0, 1.0, values), np.nan)
-    covariance = np.zeros((len(parameters), len(parameters)))
-    covariance[np.ix_(free, free)] = ((vectors * inverse) @ vectors.T) * scale[:, None] * scale
-    return covariance
+    curvature, vectors = np.linalg.eigh(H * scale[:, None] * scale)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(curvature > 1e-9 * np.max(curvature, initial=0.0), 1.0 / curvature, np.nan)
+    covariance = ((vectors * inverse) @ vectors.T) * scale[:, None] * scale
+    return basis @ covariance @ basis.T, own[:, values < FLAT]
 
 
 def generalised_criterion(design: Design, points: int = 1) -> GeneralisedCriterion:

@@ -10,7 +10,6 @@ the variance of b around it is added.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from scipy.stats import norm
 from hierlmm.arrays import FloatArray
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.generalised_draws import parameter_draws
-from hierlmm.likelihood.descent import central_differences
 from hierlmm.predict.averages import mean_over_subjects
 from hierlmm.predict.rows import SEE, Rows, check_request, described, rows_of
 
@@ -74,11 +72,10 @@ def line(fit: Any, rows: Rows, level: str, *, spread: bool) -> tuple[FloatArray,
             return marginal_line(fit.family, eta, random_variance(rows.Z, at.D))
         return eta
 
-    centre = record.optimum.lam
-    estimate = values(centre)
     if not spread:
+        estimate = values(record.optimum.lam)
         return estimate, np.full(len(estimate), np.nan)
-    variance = delta_variance(values, centre, record.covariance)
+    estimate, variance = record.variances(values)
     if level == "subject":
         variance += np.einsum("ia,iab,ib->i", rows.Z, fit.b_cov[rows.subject], rows.Z)
     elif level == "new_subject":
@@ -94,14 +91,6 @@ def marginal_line(family: Any, eta: FloatArray, variance: FloatArray) -> FloatAr
 def random_variance(Z: FloatArray, D: FloatArray) -> FloatArray:
     """Z'Dz of every row: (n,)."""
     return np.einsum("ia,ab,ib->i", Z, D, Z)
-
-
-def delta_variance(
-    function: Callable[[FloatArray], FloatArray], centre: FloatArray, covariance: FloatArray
-) -> FloatArray:
-    """Variances of a vector function of the parameters, by the delta method."""
-    J = central_differences(function, centre)
-    return np.einsum("ki,kl,li->i", J, covariance, J)
 
 
 def _measurements(fit: Any, rows: Rows, level: str, ci: float, n: FloatArray) -> tuple[FloatArray, FloatArray]:

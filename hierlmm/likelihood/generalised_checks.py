@@ -1,0 +1,149 @@
+"""What must be known of a generalised fit before it is used, in plain words.
+
+Whether the search ended and D has full rank, as for every likelihood fit; and what a family brings with it: columns
+that separate successes from failures (Albert & Anderson 1984, Biometrika 71, 1-10), more variance or more zeros than the
+family has, and a dispersion at the end of its range.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linprog
+from scipy.stats import chi2
+
+from hierlmm.arrays import FloatArray
+from hierlmm.design.design import Design
+from hierlmm.likelihood.estimate import singular_message
+
+UNKNOWN_SE = 8.0
+"""Standard error of a coefficient of a column of mean square 1, on the scale of a link, that suggests separation."""
+WIDE, RARE = 1.5, 1e-4
+MANY_ZEROS, FAR = 1.2, 4.0
+END_OF_SHAPE, END_OF_NU = 2_000.0, 200.0
+
+
+def describe_generalised(estimate: Any) -> tuple[str, ...]:
+    """Messages of a `GeneralisedEstimate`."""
+    design, optimum = estimate.design, estimate.optimum
+    messages: list[str] = []
+    if not estimate.converged:
+        messages.append(
+            f"The optimiser stopped at a gradient norm of {optimum.gradient_norm:.1e} (below 1e-6 is converged). The "
+            "estimates may be off in their last digits or more. This happens when parameters are barely determined: "
+            "simplify the random effects, rescale covariates, or use a family with fewer parameters."
+        )
+    if optimum.n_boundary:
+        messages.append(singular_message(design, estimate.criterion, optimum, ""))
+    messages += _separation(estimate)
+    messages += _end_of_range(estimate)
+    fitted = estimate.solution
+    eta = design.offset + design.X @ fitted.beta + np.einsum("ij,ij->i", design.Z, fitted.b[design.subject_index])
+    messages += _overdispersion(design, eta, fitted.psi, estimate.optimum.lam.size)
+    messages += _zeros(design, eta, fitted.psi)
+    return tuple(messages)
+
+
+def _separation(estimate: Any) -> list[str]:
+    """Columns that tell successes from failures, or rows with events from rows without."""
+    criterion, design = estimate.criterion, estimate.design
+    m, p = criterion.structure.n_parameters, len(design.coef)
+    if design.family.name not in ("bernoulli", "binomial", "poisson", "negative_binomial") or not p:
+        return []
+    se = np.sqrt(np.diag(estimate.covariance)[m : m + p])
+    if np.all(se < UNKNOWN_SE) and not np.any(estimate.flat[m : m + p]):
+        return []
+    direction = separating_direction(design)
+    if direction is None:
+        return []
+    names = [design.coef[k] for k in np.flatnonzero(np.abs(direction) > 1e-6)]
+    named = f"{len(names)} columns together, among them {names[-1]!r}," if len(names) > 1 else repr(names[0])
+    predict = "predict" if len(names) > 1 else "predicts"
+    return [
+        f"Separation: {named} {predict} the outcome of some rows without exception, so the likelihood has no maximum: "
+        "it rises as the coefficient goes to infinity. The estimate shown is where the search stopped, without a "
+        "standard error. To go on: merge levels or leave the column out; or fit a posterior, whose prior keeps it "
+        "finite."
+    ]
+
+
+def separating_direction(design: Design) -> FloatArray | None:
+    """A direction of β along which no row's log density falls and some rise, at the largest entry 1; None if none."""
+    y, n, X = design.y, design.trials, design.X / np.sqrt(np.mean(design.X**2, axis=0))
+    if design.family.name in ("bernoulli", "binomial"):
+        up, down = y == n, y == 0
+    else:
+        up, down = np.zeros(len(y), dtype=bool), y == 0
+    signed = np.concatenate([X[up], -X[down]])
+    held = X[~(up | down)]
+    if not len(signed):
+        return None
+    found = linprog(
+        -signed.sum(axis=0),
+        A_ub=-signed,
+        b_ub=np.zeros(len(signed)),
+        A_eq=held if len(held) else None,
+        b_eq=np.zeros(len(held)) if len(held) else None,
+        bounds=[(-1.0, 1.0)] * X.shape[1],
+    )
+    return found.x if found.status == 0 and -found.fun > 1e-6 else None
+
+
+def _end_of_range(estimate: Any) -> list[str]:
+    """A dispersion parameter that the data push to the end of its range."""
+    family = estimate.design.family
+    own = family.natural(estimate.solution.psi)
+    if family.name == "negative_binomial" and own["shape"] > END_OF_SHAPE * max(1.0, float(np.mean(estimate.design.y))):
+        return [
+            f"The shape is at the end of its range ({own['shape']:.2g}): the data have no more variance than Poisson "
+            "counts, and family='poisson' is the same model with a parameter less."
+        ]
+    if family.name == "student_t" and own["nu"] > END_OF_NU:
+        return [
+            f"The degrees of freedom nu are at the end of their range ({own['nu']:.2g}): the data have no heavier tails "
+            "than the normal distribution, and family='gaussian' is the same model with a parameter less."
+        ]
+    return []
+
+
+def _overdispersion(design: Design, eta: FloatArray, psi: FloatArray, parameters: int) -> list[str]:
+    """Pearson's statistic of a family whose variance follows from its mean."""
+    family, n = design.family, design.trials
+    binomial = family.name == "binomial" and np.mean(n) > 1.5
+    if family.name != "poisson" and not binomial:
+        return []
+    mu = family.mean(eta)
+    statistic = float(np.sum((design.y - n * mu) ** 2 / family.variance(mu, psi, n)))
+    freedom = design.n_obs - parameters
+    if freedom < 1 or statistic < WIDE * freedom or chi2.sf(statistic, freedom) > RARE:
+        return []
+    other = (
+        "family='negative_binomial'"
+        if family.name == "poisson"
+        else "a random intercept of the row (a column that numbers the rows)"
+    )
+    return [
+        f"Overdispersion: the rows vary about {statistic / freedom:.1f} times as much around their means as a "
+        f"{family.title} response does (Pearson's statistic {statistic:.1f} on {freedom} degrees of freedom). Standard "
+        f"errors are too small. To go on: use {other}, or look for a covariate that is missing."
+    ]
+
+
+def _zeros(design: Design, eta: FloatArray, psi: FloatArray) -> list[str]:
+    """Zeros beside what the family expects at the fitted means."""
+    family = design.family
+    if family.name not in ("poisson", "negative_binomial"):
+        return []
+    mu = family.mean(eta)
+    none = np.exp(-mu) if family.name == "poisson" else (1.0 + mu * np.exp(-psi[0])) ** -np.exp(psi[0])
+    expected, seen = float(none.sum()), int(np.sum(design.y == 0))
+    if seen < MANY_ZEROS * expected or seen - expected < FAR * np.sqrt(np.sum(none * (1.0 - none))):
+        return []
+    remedy = (
+        "try family='negative_binomial'" if family.name == "poisson" else "look for rows in which no event can occur"
+    )
+    return [
+        f"More zeros than the model expects: {seen} rows are 0, and {expected:.0f} would be at the fitted means. To go "
+        f"on: {remedy}; this package has no zero-inflated family (glmmTMB and brms do)."
+    ]
