@@ -20,7 +20,7 @@ PROBABILITIES = ("p", "prob_positive", "prob_rope", "prob", "share", "share_lowe
 LEAST_DIGITS = 3
 SLOT = re.compile(r"\{(\w+)(?::([^{}]*))?\}")
 OPTIONAL = re.compile(r"<([^<>]*)>")
-STATISTICS = {"t", "t value", "z", "p", "df"}
+STATISTICS = {"t", "t value", "z", "z value", "p", "df"}
 """Columns that are not in units of the response, and say nothing about the size of their row."""
 
 

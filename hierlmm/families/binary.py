@@ -16,7 +16,6 @@ from hierlmm.arrays import FloatArray, Rng
 from hierlmm.compiled import compiled, with_names
 from hierlmm.errors import DataError
 from hierlmm.families.family import SEE, Family, refuse_rows
-from hierlmm.families.links import LINKS
 from hierlmm.frames import quote
 
 # What the name stands for is filled in by `Bernoulli.direct`.
@@ -63,18 +62,18 @@ class Binomial(Family):
     name: ClassVar[str] = "binomial"
     title: ClassVar[str] = "binomial"
     links: ClassVar[tuple[str, ...]] = ("logit", "probit", "cloglog", "log", "identity")
+    concave: ClassVar[tuple[str, ...]] = links
     has_trials: ClassVar[bool] = True
     elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"pymc": "Binomial", "bambi": "binomial", "statsmodels": "Binomial"}
     )
     density = staticmethod(binomial)
 
-    @classmethod
-    def direct(cls, link: str) -> Any:
-        if link == "logit":
+    def direct(self) -> Any:
+        if self.link == "logit":
             return binomial_logit
-        tails = LINKS[link].log_tails
-        return with_names(by_tails, link, log_tails=tails) if tails is not None else None
+        tails = self.function.log_tails
+        return with_names(by_tails, self.link, log_tails=tails) if tails is not None else None
 
     def check(self, y: FloatArray, n: FloatArray, name: str) -> None:
         fraction = (y != np.round(y)) | (n != np.round(n))

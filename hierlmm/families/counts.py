@@ -133,14 +133,14 @@ class Poisson(_Counts):
 
     name: ClassVar[str] = "poisson"
     title: ClassVar[str] = "Poisson"
+    concave: ClassVar[tuple[str, ...]] = ("log", "identity")
     elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"pymc": "Poisson", "bambi": "poisson", "statsmodels": "Poisson"}
     )
     density = staticmethod(poisson)
 
-    @classmethod
-    def direct(cls, link: str) -> Any:
-        return poisson_log if link == "log" else None
+    def direct(self) -> Any:
+        return poisson_log if self.link == "log" else None
 
     def variance(self, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         return mu
@@ -158,15 +158,15 @@ class NegativeBinomial(_Counts):
 
     name: ClassVar[str] = "negative_binomial"
     title: ClassVar[str] = "negative binomial"
+    concave: ClassVar[tuple[str, ...]] = ("log",)
     dispersion: ClassVar[tuple[str, ...]] = ("shape",)
     elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"pymc": "NegativeBinomial", "bambi": "negativebinomial", "statsmodels": "NegativeBinomial"}
     )
     density = staticmethod(negative_binomial)
 
-    @classmethod
-    def direct(cls, link: str) -> Any:
-        return negative_binomial_log if link == "log" else None
+    def direct(self) -> Any:
+        return negative_binomial_log if self.link == "log" else None
 
     def variance(self, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         return mu + mu**2 * np.exp(-psi[0])

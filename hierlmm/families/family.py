@@ -73,8 +73,8 @@ class Family:
         Names of the dispersion parameters, positive, ψ being their logarithms.
     has_trials : bool
         Whether a row is a number of successes among trials.
-    log_concave : bool
-        Whether l is concave in η, so that a subject's mode is unique.
+    concave : tuple of str
+        Links with which l is concave in η, so that a subject has one mode.
     elsewhere : mapping
         The name of the same thing in ``"pymc"``, ``"bambi"``, ``"statsmodels"``.
     """
@@ -85,7 +85,7 @@ class Family:
     links: ClassVar[tuple[str, ...]] = ("identity",)
     dispersion: ClassVar[tuple[str, ...]] = ()
     has_trials: ClassVar[bool] = False
-    log_concave: ClassVar[bool] = True
+    concave: ClassVar[tuple[str, ...]] = ()
     elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __post_init__(self) -> None:
@@ -101,13 +101,17 @@ class Family:
         return LINKS[self.link]
 
     @property
+    def log_concave(self) -> bool:
+        """Whether l is concave in η."""
+        return self.link in self.concave
+
+    @property
     def derivatives(self) -> Any:
         """The compiled function of a row (see the opening of this module), as kernels take it."""
-        return _derivatives(type(self), self.link)  # type: ignore[arg-type]  # a class is hashable
+        return _derivatives(self)
 
-    @classmethod
-    def direct(cls, link: str) -> Any:
-        """The function of a row in η, where that of a link is written out; None: `density` and the chain rule."""
+    def direct(self) -> Any:
+        """The function of a row in η, where that of the link is written out; None: `density` and the chain rule."""
         return None
 
     @staticmethod
@@ -182,13 +186,14 @@ class Family:
 
 
 @lru_cache(maxsize=64)
-def _derivatives(kind: type[Family], link: str) -> Any:
-    """The compiled function of a row, one for a family and link; on disk where the family is of this package."""
-    own = kind.direct(link)
+def _derivatives(family: Family) -> Any:
+    """The compiled function of a row; on disk where the family is of this package."""
+    own = family.direct()
     if own is None:
-        in_mu = kind.density if hasattr(kind.density, "py_func") else compiled(error_model="numpy")(kind.density)
-        own = with_names(chained, f"{kind.name}_{link}", inverse=LINKS[link].compiled, density=in_mu)
-    return compiled_callback(OF_ROW, getattr(own, "py_func", own), keep=is_own(kind))
+        given = type(family).density
+        in_mu = given if hasattr(given, "py_func") else compiled(error_model="numpy")(given)
+        own = with_names(chained, f"{family.name}_{family.link}", inverse=family.function.compiled, density=in_mu)
+    return compiled_callback(OF_ROW, getattr(own, "py_func", own), keep=is_own(type(family)))
 
 
 def is_own(kind: type[Family]) -> bool:

@@ -37,15 +37,15 @@ class Gaussian(Family):
     name: ClassVar[str] = "gaussian"
     title: ClassVar[str] = "Gaussian"
     links: ClassVar[tuple[str, ...]] = ("identity", "log", "inverse")
+    concave: ClassVar[tuple[str, ...]] = ("identity",)
     dispersion: ClassVar[tuple[str, ...]] = ("sigma",)
     elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"pymc": "Normal", "bambi": "gaussian", "statsmodels": "Gaussian"}
     )
     density = staticmethod(normal)
 
-    @classmethod
-    def direct(cls, link: str) -> Any:
-        return normal if link == "identity" else None
+    def direct(self) -> Any:
+        return normal if self.link == "identity" else None
 
     def variance(self, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         return np.full(np.shape(mu), np.exp(2.0 * psi[0]))

@@ -44,8 +44,8 @@ def reciprocal(eta: float) -> Derivatives:
 
 @compiled(error_model="numpy")
 def square(eta: float) -> Derivatives:
-    """Inverse of √μ, for η > 0."""
-    return eta * eta if eta > 0.0 else math.nan, 2.0 * eta, 2.0, 0.0
+    """Inverse of √μ; below zero as above, so that a distribution of η has a likelihood."""
+    return eta * eta, 2.0 * eta, 2.0, 0.0
 
 
 @compiled(error_model="numpy")

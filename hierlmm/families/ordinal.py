@@ -19,7 +19,6 @@ from hierlmm.arrays import FloatArray, Rng
 from hierlmm.compiled import with_names
 from hierlmm.errors import DataError
 from hierlmm.families.family import SEE, Family, refuse_rows
-from hierlmm.families.links import LINKS
 
 # What the names stand for is filled in by `Ordinal.direct`.
 log_tails: Any = None
@@ -81,11 +80,11 @@ class Ordinal(Family):
     name: ClassVar[str] = "ordinal"
     title: ClassVar[str] = "ordinal"
     links: ClassVar[tuple[str, ...]] = ("logit", "probit", "cloglog")
+    concave: ClassVar[tuple[str, ...]] = links
     elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType({"pymc": "Categorical", "bambi": "cumulative"})
 
-    @classmethod
-    def direct(cls, link: str) -> Any:
-        return with_names(cumulative, link, log_tails=LINKS[link].log_tails, inverse=LINKS[link].compiled)
+    def direct(self) -> Any:
+        return with_names(cumulative, self.link, log_tails=self.function.log_tails, inverse=self.function.compiled)
 
     def response(self, values: pd.Series, name: str) -> tuple[FloatArray, str]:
         if isinstance(values.dtype, pd.CategoricalDtype):

@@ -58,15 +58,15 @@ class Gamma(Family):
     name: ClassVar[str] = "gamma"
     title: ClassVar[str] = "gamma"
     links: ClassVar[tuple[str, ...]] = ("log", "inverse", "identity")
+    concave: ClassVar[tuple[str, ...]] = ("log", "inverse")
     dispersion: ClassVar[tuple[str, ...]] = ("shape",)
     elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"pymc": "Gamma", "bambi": "gamma", "statsmodels": "Gamma"}
     )
     density = staticmethod(gamma)
 
-    @classmethod
-    def direct(cls, link: str) -> Any:
-        return gamma_log if link == "log" else None
+    def direct(self) -> Any:
+        return gamma_log if self.link == "log" else None
 
     def check(self, y: FloatArray, n: FloatArray, name: str) -> None:
         remedy = "check these rows; where zeros are real, model whether there is anything apart from how much"

@@ -50,7 +50,6 @@ class Beta(Family):
     title: ClassVar[str] = "beta"
     links: ClassVar[tuple[str, ...]] = ("logit", "probit", "cloglog")
     dispersion: ClassVar[tuple[str, ...]] = ("precision",)
-    log_concave: ClassVar[bool] = False
     elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType({"pymc": "Beta", "bambi": "beta"})
     density = staticmethod(beta)
 

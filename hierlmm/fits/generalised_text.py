@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from hierlmm.fits.text import WIDTH, correlation_text, counts_text, random_effects_frame
 from hierlmm.results import Page, Paragraph, Part, Printed, Table
 from hierlmm.text import align, table_text
@@ -29,7 +26,11 @@ def generalised_page(fit: Any) -> Page:
         counts_text(design),
         Table(
             summary,
-            ["", f"Fixed effects (on the {family.link} scale, given the random effects):", _fixed_text(summary)],
+            [
+                "",
+                f"Fixed effects (on the {family.link} scale, given the random effects):",
+                table_text(summary.rename(columns={"z": "z value"}), 5),
+            ],
             f"Fixed effects ({family.link} scale)",
             index=True,
         ),
@@ -52,8 +53,3 @@ def _random_text(fit: Any) -> str:
     cells = [[str(c) for c in frame.columns]]
     cells += [[f"{v:.5g}" if isinstance(v, float) else str(v) for v in row] for row in frame.to_numpy(dtype=object)]
     return "\n".join(f" {line}".rstrip() for line in align(cells, (0, 1)))
-
-
-def _fixed_text(summary: pd.DataFrame) -> str:
-    p = [f"{v:.3g}" if v >= 1e-4 or not np.isfinite(v) else "<1e-04" for v in summary["p"]]
-    return table_text(summary.rename(columns={"z": "z value"}).assign(p=p), 5)

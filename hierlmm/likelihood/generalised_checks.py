@@ -1,8 +1,8 @@
 """What must be known of a generalised fit before it is used, in plain words.
 
 Whether the search ended and D has full rank, as for every likelihood fit; and what a family brings with it: columns
-that separate successes from failures (Albert & Anderson 1984, Biometrika 71, 1-10), more variance or more zeros than the
-family has, and a dispersion at the end of its range.
+that separate successes from failures (Albert & Anderson 1984, Biometrika 71, 1-10), more variance or more zeros than
+the family has, and a dispersion at the end of its range.
 """
 
 from __future__ import annotations
@@ -99,10 +99,10 @@ def _end_of_range(estimate: Any) -> list[str]:
             f"The shape is at the end of its range ({own['shape']:.2g}): the data have no more variance than Poisson "
             "counts, and family='poisson' is the same model with a parameter less."
         ]
-    if family.name == "student_t" and own["nu"] > END_OF_NU:
+    if family.name == "student_t" and own.get("nu", 0.0) > END_OF_NU:
         return [
-            f"The degrees of freedom nu are at the end of their range ({own['nu']:.2g}): the data have no heavier tails "
-            "than the normal distribution, and family='gaussian' is the same model with a parameter less."
+            f"The degrees of freedom nu are at the end of their range ({own['nu']:.2g}): the data have no heavier "
+            "tails than the normal distribution, and family='gaussian' is the same model with a parameter less."
         ]
     return []
 

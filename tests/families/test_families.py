@@ -35,7 +35,7 @@ def example(name, link, size=40):
         "ordinal": rng.integers(4, size=size),
         "student_t": rng.normal(size=size) * 3.0,
     }[name].astype(float)
-    m = 2 if name == "ordinal" else len(FAMILIES[name].dispersion)
+    m = 2 if name == "ordinal" else len(FAMILIES[name]().dispersion)
     return y, np.full(size, TRIALS if name == "binomial" else 1.0), eta, 0.7 * rng.normal(size=m)
 
 
@@ -144,6 +144,16 @@ def test_negative_binomial_goes_to_poisson():
         found = rowwise(families.NegativeBinomial().derivatives, y, np.ones(3), eta, np.array([psi]), 3)
         np.testing.assert_allclose(found[:, :4], poisson, rtol=40 * np.exp(-psi) * 20, atol=1e-9)
         assert np.all(np.abs(found[:, 4]) < 400 * np.exp(-psi) + 1e-9)
+
+
+def test_given_degrees_of_freedom_are_those():
+    y, n, eta, psi = example("student_t", "identity")
+    nu = 4.5
+    free = rowwise(families.StudentT().derivatives, y, n, eta, np.array([psi[0], np.log(nu)]), 3)
+    given = rowwise(families.StudentT(nu=nu).derivatives, y, n, eta, psi[:1], 3)
+    np.testing.assert_allclose(given, free[:, :7], rtol=1e-12)
+    with pytest.raises(SpecificationError, match="nu=-1"):
+        families.StudentT(nu=-1.0)
 
 
 def test_names_and_links():
