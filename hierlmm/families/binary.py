@@ -94,7 +94,7 @@ class Binomial(Family):
         return np.asarray(n * mu * (1.0 - mu), dtype=np.float64)
 
     def deviance(self, y: FloatArray, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
-        return 2.0 * (xlogy(y, y / (n * mu)) + xlogy(n - y, (n - y) / (n * (1.0 - mu))))
+        return np.asarray(2.0 * (xlogy(y, y / (n * mu)) + xlogy(n - y, (n - y) / (n * (1.0 - mu)))), dtype=np.float64)
 
     def draw(self, rng: Rng, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         return rng.binomial(np.asarray(n, dtype=np.int64), mu).astype(np.float64)

@@ -87,7 +87,9 @@ def separating_direction(design: Design) -> FloatArray | None:
         b_eq=np.zeros(len(held)) if len(held) else None,
         bounds=[(-1.0, 1.0)] * X.shape[1],
     )
-    return found.x if found.status == 0 and -found.fun > 1e-6 else None
+    if found.status != 0 or found.fun is None or found.fun > -1e-6:
+        return None
+    return np.asarray(found.x, dtype=np.float64)
 
 
 def _end_of_range(estimate: Any) -> list[str]:
