@@ -21,7 +21,8 @@ from hierlmm.fits.base import Fit, Level
 from hierlmm.fits.capabilities import GENERALISED, Lack
 from hierlmm.fits.components import component_labels, component_values
 from hierlmm.fits.covariance_table import CovarianceParameters, WaldComponents, on_boundary, quantile
-from hierlmm.likelihood.generalised import GeneralisedCriterion, GeneralisedEstimate, GeneralisedSolution
+from hierlmm.likelihood.generalised import GeneralisedEstimate
+from hierlmm.likelihood.generalised_criterion import GeneralisedCriterion, GeneralisedSolution
 from hierlmm.likelihood.maximise import Optimum
 from hierlmm.options import checked, choose
 

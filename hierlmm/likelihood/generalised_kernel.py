@@ -333,6 +333,7 @@ def marginal_sums(
     return in_Lambda, in_psi, found
 
 
+# Branches: loops over the rows and columns of small matrices, which numba turns into plain code without allocation.
 @compiled(error_model="numpy")
 def _through_cholesky(U: FloatArray, L: FloatArray, M: FloatArray, T: FloatArray, B: FloatArray) -> None:
     """Add to B the adjoint of H, from M, that of ``L⁻ᵀ``; U is L⁻¹, T work space.

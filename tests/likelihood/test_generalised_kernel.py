@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 
 from hierlmm.families.names import FAMILIES
 from hierlmm.families.rows import rowwise
-from hierlmm.likelihood.generalised import quadrature
+from hierlmm.likelihood.generalised_criterion import quadrature
 from hierlmm.likelihood.generalised_kernel import marginal_sums
 
 SUBJECTS, ROWS = 6, 5
