@@ -126,6 +126,10 @@ class Link:
     log_tails: Any = None
     words: str = ""
 
+    def slope(self, eta: FloatArray) -> FloatArray:
+        """Derivative of the inverse, on arrays."""
+        return SLOPES[self.name](eta)
+
 
 def _cloglog_inverse(eta: FloatArray) -> FloatArray:
     return -np.expm1(-np.exp(eta))
@@ -144,3 +148,14 @@ LINKS = {
     )
 }
 """Link -> its functions."""
+
+SLOPES: dict[str, Callable[[FloatArray], FloatArray]] = {
+    "identity": np.ones_like,
+    "log": np.exp,
+    "logit": lambda eta: special.expit(eta) * special.expit(-eta),
+    "probit": lambda eta: np.exp(-0.5 * eta**2 - HALF_LOG_2PI),
+    "cloglog": lambda eta: np.exp(eta - np.exp(eta)),
+    "inverse": lambda eta: -1.0 / eta**2,
+    "sqrt": lambda eta: 2.0 * eta,
+}
+"""Link -> derivative of its inverse."""

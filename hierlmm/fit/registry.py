@@ -80,7 +80,6 @@ def _only_gaussian(model: BoundModel, what: str) -> None:
 
 
 def _gee(model: BoundModel, correlation: str | None = None, *, time: Any = None, **options: Any) -> Any:
-    _only_gaussian(model, "by GEE")
     from hierlmm.gee.counterpart import working_correlation
     from hierlmm.gee.record import fit_gee
 

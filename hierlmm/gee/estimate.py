@@ -1,29 +1,29 @@
-"""Generalised estimating equations for a Gaussian response: from the arrays of a design to estimates.
+"""Generalised estimating equations: from the arrays of a design to estimates.
 
-For a working covariance ``V_i = φ R_i`` of subject i the coefficients solve ``Σ X_i' R_i⁻¹ (y_i − X_i β) = 0``, and
+With the mean ``g(μ_ij) = x_ij'β``, its derivatives ``D_i``, the working covariance ``V_i = φ A_i^½ R_i A_i^½`` of
+subject i and ``A_i`` the variances that the family gives to the means, the coefficients solve
+``Σ D_i' V_i⁻¹ (y_i − μ_i) = 0``, and
 
-    naive           B = φ (Σ X_i' R_i⁻¹ X_i)⁻¹
-    robust          A⁻¹ [ Σ X_i' R_i⁻¹ r_i r_i' R_i⁻¹ X_i ] A⁻¹,   A = Σ X_i' R_i⁻¹ X_i    (Liang and Zeger 1986)
-    bias reduced    the same with (I − H_i)⁻¹ r_i for r_i,   H_i = X_i A⁻¹ X_i' R_i⁻¹    (Mancl and DeRouen 2001)
+    naive           B = (Σ D_i' V_i⁻¹ D_i)⁻¹
+    robust          B [ Σ D_i' V_i⁻¹ r_i r_i' V_i⁻¹ D_i ] B,   r_i = y_i − μ_i            (Liang and Zeger 1986)
+    bias reduced    the same with (I − H_i)⁻¹ r_i for r_i,   H_i = D_i B D_i' V_i⁻¹      (Mancl and DeRouen 2001)
 
-statsmodels solves the equations and forms the three covariances. The working correlation is estimated by
-`hierlmm.gee.correlation`, because statsmodels' structures cannot be relied on for it: its AR(1) estimates α from
-``time`` and then ignores ``time`` in R_i, knows no negative α, and its exchangeable structure goes on with an α that
-makes V_i no covariance matrix. The equations are solved for orthonormal columns and for the distance from the
-least-squares coefficients in units of the residual, so that the stopping rule, which statsmodels states for the raw
-score, means the same in any units.
+A Gaussian response with identity link has ``D_i = X_i`` and ``A_i = I``. statsmodels solves the equations and forms the
+three covariances. The working correlation is estimated from Pearson's residuals by `hierlmm.gee.correlation`, because
+statsmodels' structures cannot be relied on for it: its AR(1) estimates α from ``time`` and then ignores ``time`` in R_i,
+knows no negative α, and its exchangeable structure goes on with an α that makes V_i no covariance matrix. The equations
+are solved in the working units of `hierlmm.gee.problem`, because statsmodels states its stopping rule for the raw score.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.arrays import FloatArray, IntArray
-from hierlmm.design.constant import centre_columns, constant_combination
 from hierlmm.design.design import Design
 from hierlmm.errors import DataError, SpecificationError, closest
 from hierlmm.frames import quote, shorten
@@ -35,6 +35,7 @@ from hierlmm.gee.correlation import (
     UnstructuredMoments,
     WorkingMoments,
 )
+from hierlmm.gee.problem import problem_of
 from hierlmm.groups import group_order, group_starts
 
 Scale = Literal["n-p", "n"]
@@ -42,7 +43,6 @@ Scale = Literal["n-p", "n"]
 CORRELATIONS = ("independence", "exchangeable", "ar1", "unstructured")
 SEE = "docs, page 'GEE'"
 TOLERANCE = 1e-9
-RANK_TOLERANCE = 1e-9
 ALONE = 1.0 - 1e-9
 """A subject whose share in a combination of coefficients exceeds this determines it alone."""
 
@@ -76,6 +76,10 @@ class GEEEstimate:
         Norm of the estimating equations at the end, in working units (below ``TOLERANCE`` is converged).
     n_iterations : int
     converged : bool
+    psi : FloatArray
+        What the variance function has besides the mean: the log shape of a negative binomial; zeros elsewhere.
+    shape_given : bool
+        Whether the shape was stated, and not found from the rows taken as independent.
     """
 
     beta: FloatArray
@@ -93,6 +97,8 @@ class GEEEstimate:
     score_norm: float
     n_iterations: int
     converged: bool
+    psi: FloatArray = field(default_factory=lambda: np.zeros(1))
+    shape_given: bool = False
 
     def working_correlation(self, i: int) -> FloatArray:
         """R_i of subject i, its rows in the order of the data."""
@@ -110,13 +116,14 @@ def estimate_gee(
     scale: Scale,
     ar_pairs: Literal["all", "adjacent"],
     max_iterations: int,
+    shape: float | None = None,
 ) -> GEEEstimate:
-    """Solve the estimating equations of a marginal model with identity link.
+    """Solve the estimating equations of a marginal model.
 
     Parameters
     ----------
     design : Design
-        Of which ``y``, ``X``, ``offset``, ``coef``, ``subject_index`` and ``subjects`` are used.
+        Of which ``y``, ``X``, ``offset``, ``coef``, ``subject_index``, ``subjects`` and the outcome are used.
     times : (N,), optional
         Position of each row, needed by ``"ar1"`` (numbers) and ``"unstructured"`` (any labels).
     correlation : {"independence", "exchangeable", "ar1", "unstructured"}
@@ -126,6 +133,9 @@ def estimate_gee(
     ar_pairs : {"all", "adjacent"}
         AR(1): α from all pairs of rows (geepack) or from neighbours (package gee).
     max_iterations : int
+    shape : float, optional
+        Of a negative binomial, whose variance ``μ + μ²/shape`` is taken as known; by default where Pearson's χ² of
+        independent rows is N − p.
 
     Raises
     ------
@@ -140,8 +150,7 @@ def estimate_gee(
     Liang and Zeger (1986), Biometrika 73, 13-22. Mancl and DeRouen (2001), Biometrics 57, 126-134.
     """
     _choices(correlation, scale, ar_pairs, max_iterations)
-    X, coef, subject_index, labels = design.X, design.coef, design.subject_index, list(design.subjects)
-    p = X.shape[1]
+    subject_index, labels, p = design.subject_index, list(design.subjects), design.X.shape[1]
     if p >= len(labels):
         raise DataError(
             f"{len(labels)} subjects and {p} coefficients",
@@ -150,79 +159,53 @@ def estimate_gee(
             SEE,
         )
     rows, order, spacing, positions = _sorted_rows(subject_index, times, correlation, labels)
-    Q, back, constant = _orthonormal(X, order, coef)
+    problem = problem_of(design, order, shape)
     removed = p if scale == "n-p" else 0
     moments = _working(correlation, rows, removed, ar_pairs, positions)
-    response = (design.y - design.offset)[order]
-    centre = 0.0 if constant is None else float(response.mean())
-    shift = np.zeros(p) if constant is None else centre * constant
-    working, residual = _least_squares(Q, response - centre)
-    size = _size(residual, response)
-    alone = _alone(Q, rows)
+    alone = _alone(problem.weighted, rows)
 
     from hierlmm.gee.solver import solve
 
-    options: dict[str, Any] = {"ddof": removed, "bias_reduced": not alone, "max_iterations": max_iterations}
-    result = solve(residual / size, Q, subject_index[order], moments, tolerance=TOLERANCE, **options)
+    options: dict[str, Any] = {"bias_reduced": not alone, "max_iterations": max_iterations}
+    result, residual = solve(problem, subject_index[order], moments, tolerance=TOLERANCE, **options)
+    if not np.all(np.isfinite(residual)):
+        _refuse_lost_means(design, correlation)
     if not moments.inside:
         _refuse_moments(moments, positions)
-
-    half = back * size
+    phi = float(residual @ residual) / (len(residual) - removed)
     return GEEEstimate(
-        beta=back @ (working + np.asarray(result.params) * size) + shift,
-        cov_naive=_covariance(half, result.cov_naive),
-        cov_robust=_covariance(half, result.cov_robust),
-        cov_bias_reduced=None if alone else _covariance(half, result.cov_robust_bc),
+        beta=problem.base + problem.back @ np.asarray(result.params),
+        cov_naive=_covariance(problem.back, phi * np.asarray(result.cov_naive)),
+        cov_robust=_covariance(problem.back, result.cov_robust),
+        cov_bias_reduced=None if alone else _covariance(problem.back, result.cov_robust_bc),
         correlation=correlation,
         moments=moments,
         order=order,
         spacing=spacing,
         positions=positions,
-        scale=float(result.scale) * size**2,
+        scale=phi * problem.spread**2,
         scale_divisor=scale,
         alone=alone,
         score_norm=float(result.score_norm),
         n_iterations=len(result.fit_history["params"]),
         converged=bool(result.converged),
+        psi=problem.psi,
+        shape_given=shape is not None,
     )
 
 
-def _size(residual: FloatArray, response: FloatArray) -> float:
-    """Root mean square of the residuals, which must be more than rounding."""
-    size = float(np.sqrt(np.mean(residual**2)))
-    if size <= 1e-14 * float(np.abs(response).max()):
-        received = "a response that the coefficients reproduce exactly"
-        reason = "no residual is left to estimate a variance from"
-        raise DataError(received, reason, "check for a response computed from a covariate, or duplicated columns", SEE)
-    return size
+def _refuse_lost_means(design: Design, correlation: str) -> None:
+    """Refuse equations whose solver left the range of the means."""
+    link = design.family.link
+    received = f"GEE with correlation={correlation!r} and a {link} link"
+    reason = "a step of the solver left the range of the means, which this link does not keep"
+    raise DataError(received, reason, "use correlation='independence', or a link that keeps the range", SEE)
 
 
 def _covariance(half: FloatArray, values: FloatArray) -> FloatArray:
     """A covariance of working coefficients on the scale of the columns, symmetric to the last digit."""
     found = half @ np.asarray(values) @ half.T
     return 0.5 * (found + found.T)
-
-
-def _orthonormal(X: FloatArray, order: IntArray, coef: tuple[str, ...]) -> tuple[FloatArray, FloatArray, Any]:
-    """Orthonormal columns of the sorted rows, the matrix that leads back to coefficients, and the constant's share."""
-    columns, constant = np.array(X.T[:, order]), constant_combination(X)
-    B = np.eye(X.shape[1]) if constant is None else centre_columns(columns, constant)[0]
-    Q, R = np.linalg.qr(columns.T)
-    weak = np.flatnonzero(np.abs(np.diag(R)) <= RANK_TOLERANCE * np.sqrt(np.einsum("ij,ij->j", X, X)))
-    if weak.size:
-        received = f"coefficients {', '.join(coef)}"
-        reason = f"the column {coef[weak[0]]!r} is zero or a linear combination of the columns before"
-        remedy = "take the term out, merge levels that never occur together, or recode"
-        raise DataError(received, reason, remedy, "docs, page 'Errors', section 'Rank deficiency'")
-    return Q, np.linalg.inv(R @ B), constant
-
-
-def _least_squares(Q: FloatArray, response: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Coefficients of orthonormal columns and residuals; a second round removes the rounding errors of the first."""
-    working = Q.T @ response
-    residual = response - Q @ working
-    again = Q.T @ residual
-    return working + again, residual - Q @ again
 
 
 def _choices(correlation: str, scale: str, ar_pairs: str, max_iterations: int) -> None:

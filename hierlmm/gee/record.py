@@ -1,6 +1,6 @@
 """From a design to the solution of its estimating equations, as a record that a fit is made of.
 
-    Σ_i X_i' R_i(α)⁻¹ (y_i - X_i β) = 0
+    Σ_i D_i' V_i(α)⁻¹ (y_i - μ_i) = 0
 
 The mathematics is in `hierlmm.gee.estimate`; here the rows get their times, and the arguments their checks.
 """
@@ -15,12 +15,25 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hierlmm.design.design import Design
-from hierlmm.errors import DataError, NotAvailableError, warn
+from hierlmm.errors import DataError, NotAvailableError, SpecificationError, warn
+from hierlmm.families.family import Family
 from hierlmm.gee.estimate import GEEEstimate, Scale, describe_estimate, estimate_gee
 from hierlmm.options import checked, choose
 
 StandardError = Literal["robust", "naive", "bias_reduced"]
 SEE = "docs, page 'GEE'"
+REFUSED = {
+    "ordinal": ("a category has no mean, of which the equations are", "use fit_ml(), or code two categories as 0 and 1"),
+    "student_t": (
+        "the equations know a mean and a variance, and heavy tails are in neither",
+        "use family='gaussian' for the mean, whose robust standard errors need no distribution, or fit_ml()",
+    ),
+    "beta": (
+        "statsmodels has no such family: apart from a factor its variance is that of a share of successes",
+        "use fit_ml(); for successes among trials use family='binomial'",
+    ),
+}
+"""Family -> why it has no GEE, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +58,47 @@ def fit_gee(
     ar_pairs: Literal["all", "adjacent"] = "all",
     se: StandardError = "robust",
     max_iterations: int = 200,
+    shape: float | None = None,
 ) -> GEERecord:
     """Solve the estimating equations of a design; the arguments are those of ``TwoLevelModel.fit_gee``.
 
-    Of the design only ``y``, ``X``, ``offset``, ``coef``, ``subject_index``, ``subjects`` and ``frame`` are used.
+    Of the design only ``y``, ``X``, ``offset``, ``coef``, ``subject_index``, ``subjects``, ``frame`` and the outcome are
+    used.
     """
     choose("se", se, get_args(StandardError))
+    _check_family(design.family, shape)
     if not design.coef:
         received, reason = "GEE of a model without fixed effects", "its estimating equations are those of coefficients"
         remedy = "add a mean to the model ('y ~ 1 + ...'), or use fit_reml(), fit_ml() or fit()"
         raise NotAvailableError(received, reason, remedy, SEE)
     times, name = _times(design, time)
-    options: dict[str, Any] = {"ar_pairs": ar_pairs, "max_iterations": max_iterations}
+    options: dict[str, Any] = {"ar_pairs": ar_pairs, "max_iterations": max_iterations, "shape": shape}
     estimate = estimate_gee(design, times, correlation=correlation, scale=scale, **options)
     messages = describe_estimate(estimate, design.n_subjects, design.subjects)
     if not estimate.converged:
         warn(messages[0])
     return GEERecord(design, estimate, name, se, messages)
+
+
+def _check_family(family: Family, shape: float | None) -> None:
+    """Refuse families that are no mean with a variance, and a shape where there is none.
+
+    Raises
+    ------
+    NotAvailableError, SpecificationError
+    """
+    if family.name in REFUSED or "statsmodels" not in family.elsewhere:
+        unknown = "its variance as a function of the mean is not among those that this estimator knows", "use fit_ml()"
+        reason, remedy = REFUSED.get(family.name, unknown)
+        raise NotAvailableError(f"GEE of a {family.title or family.name} response", reason, remedy, SEE)
+    if shape is None:
+        return
+    if family.name != "negative_binomial":
+        reason = f"the variance of a {family.title} response has no shape that GEE would need to know"
+        raise SpecificationError(f"shape={shape!r}", reason, "leave it out; it is of family='negative_binomial'", SEE)
+    if not 0.0 < shape < np.inf:
+        reason = "the shape of a negative binomial is positive; its limit at infinity is Poisson"
+        raise SpecificationError(f"shape={shape!r}", reason, "use a positive number, or family='poisson'", SEE)
 
 
 def _times(design: Design, time: Any) -> tuple[NDArray[np.generic] | None, str | None]:
