@@ -297,10 +297,13 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         ar_pairs: Literal["all", "adjacent"] = "all",
         se: Literal["robust", "naive", "bias_reduced"] = "robust",
         max_iterations: int = 200,
+        shape: float | None = None,
     ) -> GEEFit:
         """Fit the mean over subjects by generalised estimating equations (statsmodels).
 
-        The combined fixed part is fitted; the random effects are dropped, and the print says so.
+        The combined fixed part is fitted; the random effects are dropped, and the print says so. With a link other than
+        the identity the coefficients are those of the mean over subjects, not of a subject
+        (``fit_ml().marginal_coefficients()`` has their counterpart).
 
         Parameters
         ----------
@@ -317,6 +320,9 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         se : {"robust", "naive", "bias_reduced"}
             Which standard errors the fit reports by default; `GEEFit.standard_errors` has all three.
         max_iterations : int
+        shape : float, optional
+            Shape of a negative binomial, which GEE takes as known; by default that at which Pearson's χ² of the same
+            mean for independent rows is N − p. The print says which.
 
         Returns
         -------
@@ -334,7 +340,7 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         >>> model.fit_gee().standard_errors().round(4).loc["time"].to_dict()
         {'naive': 0.095, 'robust': 0.0631, 'bias_reduced': 0.0694}
         """
-        chosen = {"scale": scale, "ar_pairs": ar_pairs, "se": se, "max_iterations": max_iterations}
+        chosen = {"scale": scale, "ar_pairs": ar_pairs, "se": se, "max_iterations": max_iterations, "shape": shape}
         return fit_by("gee", self, correlation, time=time, **chosen)
 
 

@@ -22,7 +22,7 @@ from hierlmm.options import checked
 from hierlmm.results import Page
 
 SEE = "docs, page 'Comparing estimators'"
-GEE_OPTIONS = ("correlation", "time", "scale", "ar_pairs", "se", "max_iterations")
+GEE_OPTIONS = ("correlation", "time", "scale", "ar_pairs", "se", "max_iterations", "shape")
 
 
 def _led_by(comparison: Comparison, estimator: str | None) -> Comparison:

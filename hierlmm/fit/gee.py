@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NoReturn
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NoReturn
 
 import pandas as pd
 
 from hierlmm.fit.verbs import Verbs
-from hierlmm.fits.gee import GEENumbers, MarginalLevel
+from hierlmm.fits.capabilities import GENERALISED_GEE, Lack
+from hierlmm.fits.gee import GEENumbers, MarginalLevel, OnScale
 from hierlmm.fits.gee_text import gee_page
 from hierlmm.gee.estimate import Scale
 from hierlmm.gee.record import GEERecord, StandardError
@@ -47,6 +49,8 @@ class GEEFit(Verbs, GEENumbers):
         interval: Literal["confidence", "credible"] | None = None,
         ci: float = 0.95,
         se: StandardError | None = None,
+        scale: OnScale = "response",
+        trials: Any = None,
     ) -> pd.DataFrame:
         """Predict the marginal mean.
 
@@ -55,7 +59,7 @@ class GEEFit(Verbs, GEENumbers):
         newdata : table, optional
             Rows to predict; the fitted rows by default. No subject is needed.
         level : {"population", "marginal"}
-            Two words for the same line, with an identity link.
+            Two words for the same line: the mean over subjects.
         interval : {"confidence"}, optional
             For the mean; normal, from the covariance ``se``. ``"credible"``, the word of posterior fits, means the same
             here.
@@ -63,6 +67,12 @@ class GEEFit(Verbs, GEENumbers):
             Probability of the interval.
         se : {"robust", "naive", "bias_reduced"}, optional
             The fit's own default if left out.
+        scale : {"response", "link"}
+            Means (of a binomial response numbers of successes), or their link; intervals are made on the scale of the
+            link.
+        trials : number or array, optional
+            Trials of the new rows of a binomial response; 1 by default, so that probabilities are predicted. For the
+            fitted rows those of the data.
 
         Returns
         -------
@@ -76,8 +86,10 @@ class GEEFit(Verbs, GEENumbers):
             At ``level="subject"`` or ``"new_subject"``, and for ``interval="prediction"``: GEE has no distribution of
             subjects or measurements.
         """
+        from hierlmm.predict.generalised import trials_of
         from hierlmm.predict.lines import linear_prediction
 
+        choose("scale", scale, ("response", "link"))
         self._choose_level(level)
         if interval == "prediction":
             self._lacks(
@@ -88,8 +100,21 @@ class GEEFit(Verbs, GEENumbers):
         if interval is not None:
             choose("interval", interval, ("confidence", "credible"))
         contains = f"the uncertainty of the coefficients ({(se or self.se).replace('_', '-')} covariance)"
-        cov = self.covariance(se).to_numpy()
-        return linear_prediction(self.design, self.estimate.beta, cov, newdata, level, interval, ci, contains=contains)
+        cov, n = self.covariance(se).to_numpy(), trials_of(self, newdata, trials)
+        linear = scale == "link" or self.design.is_gaussian
+        table = linear_prediction(
+            self.design,
+            self.estimate.beta,
+            cov,
+            newdata,
+            level,
+            interval,
+            ci,
+            contains=contains,
+            back=None if linear else lambda eta: self.family.mean(eta) * n,
+        )
+        table.attrs["scale"] = scale
+        return table
 
     def predict_subject(self, history: Any, times: Any = None, **options: Any) -> NoReturn:
         """Not available: GEE has no distribution of subjects, so a history says nothing about a subject's future.
@@ -114,8 +139,15 @@ class GEEFit(Verbs, GEENumbers):
         raise AssertionError("refused by the table of what GEE lacks")
 
 
+class GeneralisedGEEFit(GEEFit):
+    """A marginal model with another family than the Gaussian, or another link than the identity, fitted by GEE."""
+
+    lacks: ClassVar[Mapping[str, Lack]] = GENERALISED_GEE
+
+
 def gee_fit(record: GEERecord) -> GEEFit:
     """Make the fit; standard errors that do not exist are refused now."""
-    fit = GEEFit(record.design, record.estimate, record.time, record.se, record.warnings)
+    kind = GEEFit if record.design.is_gaussian else GeneralisedGEEFit
+    fit = kind(record.design, record.estimate, record.time, record.se, record.warnings)
     fit.covariance()
     return fit

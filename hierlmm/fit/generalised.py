@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
-from hierlmm.errors import NotAvailableError
 from hierlmm.fit.verbs import Verbs
 from hierlmm.fits.generalised import GeneralisedNumbers, Scale
 from hierlmm.fits.generalised_text import generalised_page
@@ -76,13 +74,7 @@ class GeneralisedFit(Verbs, GeneralisedNumbers):
         from hierlmm.predict.generalised import predict_generalised
 
         choose("scale", scale, ("response", "link"))
-        if trials is not None and not self.family.has_trials:
-            reason = f"a {self.family.title} response counts no trials"
-            raise NotAvailableError("trials=", reason, "leave it out", "docs, page 'Families'")
-        n = self.design.trials if newdata is None and trials is None else trials
-        if n is not None and np.ndim(n) == 0:
-            n = np.full(len(self.design.X if newdata is None else newdata), float(n))
-        return predict_generalised(self, newdata, level, interval, ci, scale, n)
+        return predict_generalised(self, newdata, level, interval, ci, scale, trials)
 
     def marginal_coefficients(self, *, ci: float = 0.95) -> MarginalCoefficients:
         """Population-averaged coefficients, with random effects integrated out: what GEE estimates.

@@ -165,6 +165,13 @@ GENERALISED = table(
         NOT_YET,
     ),
 )
+GENERALISED_GEE = both(
+    GEE,
+    table(
+        ("implied_marginal plot_qq plot_residuals plot_separate_lines", NOT_GAUSSIAN),
+        ("marginal_means contrasts slopes effects plot_effects plot_trajectories interpret save", NOT_YET),
+    ),
+)
 NO_EFFECTS = table(
     (
         f"{EFFECTS} plot_random_effects",

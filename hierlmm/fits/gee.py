@@ -13,7 +13,8 @@ from scipy.stats import norm
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.tree import observed_data
 from hierlmm.design.design import Design
-from hierlmm.errors import NotAvailableError
+from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.families.family import Family
 from hierlmm.fits.base import Fit
 from hierlmm.fits.capabilities import GEE, Lack
 from hierlmm.frames import quote
@@ -21,6 +22,7 @@ from hierlmm.gee.estimate import GEEEstimate
 from hierlmm.gee.record import StandardError
 from hierlmm.options import check_ci, check_counts, checked, choose
 
+OnScale = Literal["response", "link"]
 MarginalLevel = Literal["population", "marginal"]
 LEVELS = ("population", "marginal")
 SEE = "docs, page 'GEE'"
@@ -128,6 +130,39 @@ class GEENumbers(Fit):
         )
 
     @property
+    def family(self) -> Family:
+        """Distribution of the response: its mean and its variance are used."""
+        return self.design.family
+
+    @property
+    def dispersion(self) -> pd.Series:
+        """Shape of a negative binomial, which GEE takes as known; empty for other families (their φ is ``scale``)."""
+        found = self.family.natural(self.estimate.psi) if self.family.name == "negative_binomial" else {}
+        return pd.Series(found, dtype=float, name="dispersion")
+
+    def qic(self, scale: float = 1.0) -> pd.Series:
+        """Quasi-likelihood information criteria (Pan 2001), smaller is better.
+
+        ``QIC`` compares working correlations and means, ``QICu`` means; both are of fits to the same rows.
+
+        Parameters
+        ----------
+        scale : float
+            Dispersion of the quasi-likelihood, the same for all fits that are compared: 1 (R's geepack), or
+            ``fit.scale`` of the largest model, which a Gaussian response needs.
+
+        Returns
+        -------
+        pandas.Series
+            ``QIC``, ``QICu``, ``quasi-likelihood``, ``CIC`` (the trace in QIC) and ``parameters``.
+        """
+        from hierlmm.gee.qic import quasi_information
+
+        if not scale > 0.0:
+            raise SpecificationError(f"scale={scale!r}", "a dispersion is positive", "use 1, or fit.scale", SEE)
+        return quasi_information(self.design, self.estimate, scale)
+
+    @property
     def correlation(self) -> str:
         """Structure of the working correlation."""
         return self.estimate.correlation
@@ -158,14 +193,22 @@ class GEENumbers(Fit):
         return pd.DataFrame(self.estimate.working_correlation(i), index=index, columns=index)
 
     def marginal_covariance(self, subject: Any = None) -> pd.DataFrame:
-        """Working covariance ``φ R_i`` of one subject's rows.
+        """Working covariance of one subject's rows: ``φ A_i^½ R_i A_i^½`` with the family's variances ``A_i``.
 
         Parameters
         ----------
         subject : optional
             Label of the subject; by default that with most rows.
         """
-        return self.scale * self.working_correlation(subject)
+        R = self.working_correlation(subject)
+        sd = self._row_sd()[self.design.subject_index == self._subject(subject)]
+        return R * np.outer(sd, sd)
+
+    def _row_sd(self) -> FloatArray:
+        """SD of every row around the marginal mean, (N,): √φ times that of its family."""
+        design, family = self.design, self.family
+        mu = family.mean(design.offset + design.X @ self.estimate.beta)
+        return np.sqrt(self.scale * family.variance(mu, self.estimate.psi, design.trials))
 
     def _subject(self, subject: Any) -> int:
         design = self.design
@@ -175,7 +218,10 @@ class GEENumbers(Fit):
 
     @property
     def scale(self) -> float:
-        """Dispersion φ: the variance of a row around the marginal mean, residual sum of squares / (N − p) or / N."""
+        """Dispersion φ: the variance of a row around the marginal mean, in units of the family's variance.
+
+        Pearson's χ² (for a Gaussian response the residual sum of squares) divided by N − p or N.
+        """
         return self.estimate.scale
 
     @property
@@ -185,8 +231,14 @@ class GEENumbers(Fit):
         Raises
         ------
         NotAvailableError
-            For a two-level model, whose σ is the standard deviation *within* subjects.
+            For a two-level model, whose σ is the standard deviation *within* subjects, and for families without σ.
         """
+        if self.family.name != "gaussian":
+            self._lacks(
+                "sigma",
+                f"the variance of a {self.family.title} response follows from its mean",
+                "use fit.scale, the factor of that variance",
+            )
         if self.design.term:
             self._lacks(
                 "sigma",
@@ -200,10 +252,23 @@ class GEENumbers(Fit):
         """Whether the estimating equations are solved."""
         return self.estimate.converged
 
-    def fitted(self, level: MarginalLevel = "population") -> pd.Series:  # type: ignore[override]
-        """Marginal means of the rows used."""
+    def fitted(  # type: ignore[override]
+        self, level: MarginalLevel = "population", scale: OnScale = "response"
+    ) -> pd.Series:
+        """Marginal means of the rows used.
+
+        Parameters
+        ----------
+        level : {"population", "marginal"}
+            Two words for the same line.
+        scale : {"response", "link"}
+            Means (of a binomial response numbers of successes), or linear predictors.
+        """
         self._choose_level(level)
+        choose("scale", scale, ("response", "link"))
         values = self.design.offset + self.design.X @ self.estimate.beta
+        if scale == "response" and not self.design.is_gaussian:
+            values = self.family.mean(values) * self.design.trials
         return pd.Series(values, index=self.design.frame.index, name="fitted")
 
     def residuals(  # type: ignore[override]
@@ -214,15 +279,15 @@ class GEENumbers(Fit):
         Parameters
         ----------
         kind : {"response", "pearson", "normalized"}
-            In units of the response; divided by √φ; or with the working correlation taken out as well, ``L⁻¹ r_i``
-            with ``φ R_i = L L'``.
+            In units of the response; divided by the SD of the row (√φ for a Gaussian response); or with the working
+            correlation taken out as well, ``L⁻¹ r_i`` with the working covariance ``L L'``.
         level : {"population", "marginal"}
             Two words for the same line.
         """
         choose("kind", kind, ("response", "pearson", "normalized"))
         residual = self.design.y - self.fitted(level).to_numpy()
         if kind != "response":
-            residual = residual / np.sqrt(self.scale)
+            residual = residual / self._row_sd()
         if kind == "normalized":
             order, start = self.estimate.order, self.estimate.moments.rows.start
             for i in range(self.n_subjects):

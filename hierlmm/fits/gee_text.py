@@ -9,10 +9,7 @@ from hierlmm.results import Page, Part, Table
 from hierlmm.text import table_text
 
 NAMES = {"robust": "robust (sandwich)", "naive": "naive (model-based)", "bias_reduced": "bias-reduced sandwich"}
-DIVISORS = {
-    "n-p": "residual sum of squares / (N - p), as statsmodels and R's gee",
-    "n": "residual sum of squares / N, as R's geepack",
-}
+DIVISORS = {"n-p": "(N - p), as statsmodels and R's gee", "n": "N, as R's geepack"}
 
 
 def fixed_formula(fit: GEENumbers) -> str:
@@ -46,17 +43,37 @@ def dropped_sentence(fit: GEENumbers) -> str:
     return f"Of the model, dropped by GEE: {' and '.join(parts)}" if parts else ""
 
 
+def family_sentence(fit: GEENumbers) -> str:
+    """Family and link, which level is a success, and the shape that was taken as known."""
+    note = f"; {fit.design.rows.note}" if fit.design.rows.note else ""
+    shape = fit.dispersion.get("shape")
+    if shape is None:
+        return f"Family: {fit.family}{note}"
+    source = "as stated" if fit.estimate.shape_given else "where Pearson's chi-squared of independent rows is N - p"
+    return f"Family: {fit.family}, shape fixed at {shape:.5g} ({source}){note}"
+
+
+def scale_sentence(fit: GEENumbers) -> str:
+    """What φ is, and what it was divided by."""
+    divisor = DIVISORS[fit.estimate.scale_divisor]
+    if fit.design.is_gaussian:
+        return f"Scale (variance of a row): {fit.scale:.5g}, residual sum of squares / {divisor}"
+    return f"Scale (variance of a row / that of its family): {fit.scale:.5g}, Pearson's chi-squared / {divisor}"
+
+
 def gee_page(fit: GEENumbers) -> Page:
     """What a GEE fit shows."""
     dropped, estimate = dropped_sentence(fit), fit.estimate
-    coefficients, errors = f"Coefficients, standard errors {NAMES[fit.se]}", fit.standard_errors()
+    where = "" if fit.design.is_gaussian else f" of the mean over subjects ({fit.family.link} scale)"
+    coefficients, errors = f"Coefficients{where}, standard errors {NAMES[fit.se]}", fit.standard_errors()
     table = table_text(fit.summary().drop(columns="p"), 5)
     state = "Converged" if fit.converged else "NOT CONVERGED"
     parts: list[Part] = [
         f"Formula: {fixed_formula(fit)}",
+        *([] if fit.design.is_gaussian else [family_sentence(fit)]),
         *([dropped] if dropped else []),
         f"Working correlation: {correlation_sentence(fit)}",
-        f"Scale (variance of a row): {fit.scale:.5g}, {DIVISORS[estimate.scale_divisor]}",
+        scale_sentence(fit),
         counts_text(fit.design),
         Table(fit.summary(), ["", f"{coefficients}:", table], coefficients, True),
         Table(

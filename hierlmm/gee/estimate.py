@@ -8,11 +8,12 @@ subject i and ``A_i`` the variances that the family gives to the means, the coef
     robust          B [ Σ D_i' V_i⁻¹ r_i r_i' V_i⁻¹ D_i ] B,   r_i = y_i − μ_i            (Liang and Zeger 1986)
     bias reduced    the same with (I − H_i)⁻¹ r_i for r_i,   H_i = D_i B D_i' V_i⁻¹      (Mancl and DeRouen 2001)
 
-A Gaussian response with identity link has ``D_i = X_i`` and ``A_i = I``. statsmodels solves the equations and forms the
-three covariances. The working correlation is estimated from Pearson's residuals by `hierlmm.gee.correlation`, because
-statsmodels' structures cannot be relied on for it: its AR(1) estimates α from ``time`` and then ignores ``time`` in R_i,
-knows no negative α, and its exchangeable structure goes on with an α that makes V_i no covariance matrix. The equations
-are solved in the working units of `hierlmm.gee.problem`, because statsmodels states its stopping rule for the raw score.
+A Gaussian response with identity link has ``D_i = X_i`` and ``A_i = I``. statsmodels solves the equations and forms
+the three covariances. The working correlation is estimated from Pearson's residuals by `hierlmm.gee.correlation`,
+because statsmodels' structures cannot be relied on for it: its AR(1) estimates α from ``time`` and then ignores
+``time`` in R_i, knows no negative α, and its exchangeable structure goes on with an α that makes V_i no covariance
+matrix. The equations are solved in the working units of `hierlmm.gee.problem`, because statsmodels states its stopping
+rule for the raw score.
 """
 
 from __future__ import annotations

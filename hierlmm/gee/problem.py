@@ -2,14 +2,15 @@
 
     Σ_i D_i' V_i⁻¹ (y_i - μ_i) = 0,   V_i = φ A_i^½ R_i A_i^½,   D_i = ∂μ_i/∂β,   A_i = diag v(μ_ij) / n_ij
 
-The unknowns are the distances from a first solution, that of independent rows, along columns that are orthonormal in its
-weights; residuals are in units of their root mean square there. A Gaussian response with identity link has v = 1 and
-least squares as its first solution; others have Fisher's scoring. Means and residuals are those of one trial.
+The unknowns are the distances from a first solution, that of independent rows, along columns that are orthonormal in
+its weights; residuals are in units of their root mean square there. A Gaussian response with identity link has v = 1
+and least squares as its first solution; others have Fisher's scoring. Means and residuals are those of one trial.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,7 @@ def _gaussian(design: Design, order: IntArray, Q: FloatArray, back: FloatArray, 
     working, residual = _least_squares(Q, response - centre)
     size, zero = _size(residual, response), np.zeros(len(response))
     base = back @ working + shift
-    return Problem(residual, zero, size * Q, zero + 1.0, NORMAL, np.zeros(1), size, Q, base, back)
+    return Problem(residual, zero, size * Q, zero + 1.0, NORMAL, np.zeros(1), size, Q, base, size * back)
 
 
 def _orthonormal(X: FloatArray, order: IntArray, coef: tuple[str, ...]) -> tuple[FloatArray, FloatArray, Any]:
@@ -201,10 +202,7 @@ def _shape(
     for _ in range(ROUNDS):
         gamma = _scoring(family, psi, Q, offset, y, root, eta)
         eta = offset + Q @ gamma
-        square = (y - family.mean(eta)) ** 2
-
-        def excess(log_shape: float, mu: FloatArray = family.mean(eta), square: FloatArray = square) -> float:
-            return float(np.sum(square / family.variance(mu, np.array([log_shape])))) - wanted
+        excess = partial(_excess, family, y, family.mean(eta), wanted)
 
         if excess(SHAPES[1]) <= 0.0:
             received = "a negative binomial by GEE with a shape from the data"
@@ -214,6 +212,11 @@ def _shape(
         if abs(psi[0] - last[0]) < 1e-11:
             break
     return gamma, psi
+
+
+def _excess(family: Family, y: FloatArray, mu: FloatArray, wanted: int, log_shape: float) -> float:
+    """Pearson's χ² at a shape, less its degrees of freedom."""
+    return float(np.sum((y - mu) ** 2 / family.variance(mu, np.array([log_shape])))) - wanted
 
 
 def _refuse_ends(design: Design, order: IntArray, variance: FloatArray) -> None:

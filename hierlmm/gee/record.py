@@ -23,7 +23,10 @@ from hierlmm.options import checked, choose
 StandardError = Literal["robust", "naive", "bias_reduced"]
 SEE = "docs, page 'GEE'"
 REFUSED = {
-    "ordinal": ("a category has no mean, of which the equations are", "use fit_ml(), or code two categories as 0 and 1"),
+    "ordinal": (
+        "a category has no mean, of which the equations are",
+        "use fit_ml(), or code two categories as 0 and 1",
+    ),
     "student_t": (
         "the equations know a mean and a variance, and heavy tails are in neither",
         "use family='gaussian' for the mean, whose robust standard errors need no distribution, or fit_ml()",
@@ -62,8 +65,8 @@ def fit_gee(
 ) -> GEERecord:
     """Solve the estimating equations of a design; the arguments are those of ``TwoLevelModel.fit_gee``.
 
-    Of the design only ``y``, ``X``, ``offset``, ``coef``, ``subject_index``, ``subjects``, ``frame`` and the outcome are
-    used.
+    Of the design only ``y``, ``X``, ``offset``, ``coef``, ``subject_index``, ``subjects``, ``frame`` and the outcome
+    are used.
     """
     choose("se", se, get_args(StandardError))
     _check_family(design.family, shape)
@@ -90,7 +93,7 @@ def _check_family(family: Family, shape: float | None) -> None:
     if family.name in REFUSED or "statsmodels" not in family.elsewhere:
         unknown = "its variance as a function of the mean is not among those that this estimator knows", "use fit_ml()"
         reason, remedy = REFUSED.get(family.name, unknown)
-        raise NotAvailableError(f"GEE of a {family.title or family.name} response", reason, remedy, SEE)
+        raise NotAvailableError(f"GEE of family={family.name!r}", reason, remedy, SEE)
     if shape is None:
         return
     if family.name != "negative_binomial":

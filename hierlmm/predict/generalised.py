@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.generalised_draws import parameter_draws
 from hierlmm.predict.averages import mean_over_subjects
+from hierlmm.predict.lines import interval_table, through_link
 from hierlmm.predict.rows import SEE, Rows, check_request, described, rows_of
 
 DRAWS = 4000
@@ -27,12 +27,12 @@ DELTA = "the joint uncertainty of the coefficients, of D and of the dispersion (
 
 
 def predict_generalised(
-    fit: Any, newdata: Any, level: str, interval: str | None, ci: float, scale: str, trials: FloatArray | None
+    fit: Any, newdata: Any, level: str, interval: str | None, ci: float, scale: str, trials: Any
 ) -> pd.DataFrame:
     """See `hierlmm.fit.generalised.GeneralisedFit.predict`."""
     check_request(level, interval, ci)
     rows = rows_of(fit.design, newdata, level)
-    family, n = fit.family, np.ones(len(rows.X)) if trials is None else trials
+    family, n = fit.family, trials_of(fit, newdata, trials)
     if family.name == "ordinal" and scale == "response":
         reason, remedy = "a category has no mean", "use scale='link', or fit.probabilities() for those of the rows"
         raise NotAvailableError("predictions of an ordinal response", reason, remedy, SEE)
@@ -48,15 +48,28 @@ def predict_generalised(
         table = table.assign(lower=low, upper=high)
         contains, quantile = f"{DELTA}, and the distribution of a response", f"of {DRAWS} simulated responses"
     elif interval is not None:
-        se = np.sqrt(variance)
-        half = norm.ppf(0.5 + ci / 2.0) * se
-        ends = np.sort(np.stack([back(eta - half), back(eta + half)]), axis=0)
-        step = 1e-6 * (1.0 + np.abs(eta))
-        slope = np.abs(back(eta + step) - back(eta - step)) / (2.0 * step)
-        table = table.assign(se=slope * se, lower=ends[0], upper=ends[1])
+        own = interval_table(eta, variance, ci, np.full(len(eta), np.inf), rows.index)
+        table = through_link(own, back)
     found = described(table, level, interval, ci, contains, quantile)
     found.attrs["scale"] = scale
     return found
+
+
+def trials_of(fit: Any, newdata: Any, trials: Any) -> FloatArray:
+    """Trials of the rows to predict: as given, those of the data for the fitted rows, else 1.
+
+    Raises
+    ------
+    NotAvailableError
+        If they are given for a family that counts none.
+    """
+    if trials is not None and not fit.family.has_trials:
+        reason = f"a {fit.family.title} response counts no trials"
+        raise NotAvailableError("trials=", reason, "leave it out", "docs, page 'Families'")
+    if newdata is None and trials is None:
+        return np.asarray(fit.design.trials)
+    rows = len(fit.design.X) if newdata is None else len(newdata)
+    return np.broadcast_to(np.asarray(1.0 if trials is None else trials, dtype=np.float64), (rows,))
 
 
 def line(fit: Any, rows: Rows, level: str, *, spread: bool) -> tuple[FloatArray, FloatArray]:

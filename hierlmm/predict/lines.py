@@ -9,6 +9,7 @@ C is block diagonal in (β, b) at b = 0 and for a new subject, and full for a su
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,18 @@ def interval_table(
     return pd.DataFrame(columns, index=index)
 
 
+def through_link(table: pd.DataFrame, back: Callable[[FloatArray], FloatArray]) -> pd.DataFrame:
+    """An interval table of linear predictors as one of what `back` makes of them: ends transformed, se by its slope."""
+    eta = table["estimate"].to_numpy()
+    found = {"estimate": back(eta)}
+    if "se" in table:
+        step = 1e-6 * (1.0 + np.abs(eta))
+        slope = np.abs(back(eta + step) - back(eta - step)) / (2.0 * step)
+        ends = np.sort(np.stack([back(table[end].to_numpy()) for end in ("lower", "upper")]), axis=0)
+        found |= {"se": slope * table["se"].to_numpy(), "lower": ends[0], "upper": ends[1]}
+    return pd.DataFrame(found, index=table.index)
+
+
 def quantile_note(df: FloatArray) -> str:
     """Say which quantile was used, and with how many degrees of freedom."""
     if not len(df) or np.all(np.isinf(df)):
@@ -102,6 +115,7 @@ def linear_prediction(
     ci: float = 0.95,
     *,
     contains: str,
+    back: Callable[[FloatArray], FloatArray] | None = None,
 ) -> pd.DataFrame:
     """Predict the mean from fixed effects alone: for fits without random effects (GEE).
 
@@ -116,6 +130,8 @@ def linear_prediction(
         One and the same line here.
     contains : str
         What the interval contains, in words.
+    back : callable, optional
+        From linear predictors to means: (n,) -> (n,).
     """
     check_request(level, interval, ci, ("population", "marginal"))
     rows = rows_of(design, newdata, level)
@@ -124,4 +140,6 @@ def linear_prediction(
     if interval is not None:
         variance = quadratic_forms(rows.X, beta_cov[None])[:, 0]
         table = interval_table(estimate, variance, ci, np.full(len(estimate), np.inf), rows.index)
+    if back is not None:
+        table = through_link(table, back)
     return described(table, level, interval, ci, contains, "normal", effects=False)

@@ -17,7 +17,9 @@ from hierlmm.gee.correlation import ExchangeableMoments, Rows, UnstructuredMomen
 def estimate_gee(y, X, offset, coef, index, *, correlation="exchangeable", times=None):
     """The equations of arrays, in the place of those of a design."""
     subjects = range(int(index.max()) + 1)
-    design = SimpleNamespace(y=y, X=X, offset=offset, coef=coef, subject_index=index, subjects=subjects)
+    design = SimpleNamespace(
+        y=y, X=X, offset=offset, coef=coef, subject_index=index, subjects=subjects, is_gaussian=True
+    )
     chosen = {"scale": "n-p", "ar_pairs": "all", "max_iterations": 200}
     return estimate.estimate_gee(design, times, correlation=correlation, **chosen)
 
