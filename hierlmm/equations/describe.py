@@ -16,7 +16,12 @@ from hierlmm.equations.residual_symbols import Binding, bind_structure, same_var
 from hierlmm.frames import shorten
 
 LEVELS = ("level-1 covariates", "level-2 covariates")
-NEXT_STEP = "Fit with .fit() (NUTS), .fit_reml() or .fit_ml(); .equations() gives LaTeX."
+
+
+def next_step(design: Design) -> str:
+    """How to go on."""
+    ways = ".fit() (NUTS), .fit_reml() or .fit_ml()" if design.is_gaussian else ".fit() (NUTS), .fit_ml() or .fit_gee()"
+    return f"Fit with {ways}; .equations() gives LaTeX."
 
 
 def describe_model(design: Design) -> str:
@@ -39,7 +44,7 @@ def describe_model(design: Design) -> str:
         for name, value in facts.items()
     )
     formula = textwrap.fill(design.hierarchy.formula, WIDTH, initial_indent="Formula: ", subsequent_indent=" " * 9)
-    return "\n\n".join([_title(design), equations(design).text, formula, f"Data\n{table}", NEXT_STEP])
+    return "\n\n".join([_title(design), equations(design).text, formula, f"Data\n{table}", next_step(design)])
 
 
 def describe_model_html(design: Design) -> str:
@@ -65,7 +70,7 @@ def describe_model_html(design: Design) -> str:
         f"{equations(design).html}"
         f'<div style="margin-top:0.5em"><strong>Formula</strong> <code>{html.escape(design.hierarchy.formula)}</code>'
         f'</div><table style="margin:0.5em 0;border-collapse:collapse">{rows}</table>'
-        f'<div style="opacity:0.7">{html.escape(NEXT_STEP)}</div></div>'
+        f'<div style="opacity:0.7">{html.escape(next_step(design))}</div></div>'
     )
 
 
@@ -76,6 +81,7 @@ def model_facts(design: Design) -> dict[str, str]:
     levels = LEVELS if design.term else ("within-subject covariates", "between-subject covariates")
     bound = bind_structure(design)
     return {
+        **_response_facts(design),
         "rows": f"{design.n_obs:,}",
         "subjects": f"{design.n_subjects:,} (column {design.hierarchy.subject})",
         "rows per subject": f"{low} each" if low == high else f"{low}–{high} (median {np.median(rows):g})",
@@ -87,6 +93,16 @@ def model_facts(design: Design) -> dict[str, str]:
         **_residual_facts(design, bound),
         "covariance parameters": _parameters(design, bound),
     }
+
+
+def _response_facts(design: Design) -> dict[str, str]:
+    """Family, trials and exposure of a generalised model."""
+    if design.is_gaussian:
+        return {}
+    outcome, note = design.outcome, f"; {design.rows.note}" if design.rows.note else ""
+    facts = {"family": f"{design.family}{note}"}
+    columns = {"trials": outcome.trials, "exposure": outcome.exposure}
+    return facts | {name: f"column {column}" for name, column in columns.items() if column is not None}
 
 
 def is_balanced(design: Design) -> bool:
@@ -102,6 +118,7 @@ def is_balanced(design: Design) -> bool:
 def _title(design: Design) -> str:
     hierarchy = design.hierarchy
     kind = "Two-level model" if design.term else "Marginal model"
+    kind = kind if design.is_gaussian else f"Generalised {kind[0].lower()}{kind[1:]}"
     return f"{kind}: {hierarchy.response} by {hierarchy.subject}"
 
 
@@ -132,6 +149,8 @@ def _structure(design: Design) -> str:
 
 def _residual_facts(design: Design, bound: Binding) -> dict[str, str]:
     """Structures of the residuals with the names of their parameters, as tables print them."""
+    if not design.is_gaussian:
+        return {}
     independent, equal = ("", "") if design.term else ("none: independent rows", "equal in all rows")
     facts = {
         "residual correlation": _named(design.residual, bound.correlation) or independent,
@@ -158,4 +177,7 @@ def _parameters(design: Design, bound: Binding) -> str:
             total += len(structure.parameters)
     if bound.problem:
         return "not known: the residual structure does not fit these data"
+    if not design.is_gaussian:
+        own = list(design.family.natural(design.family.first_psi(design.y, design.trials)))
+        return f"{total + len(own)} ({', and '.join(', '.join(p) for p in (parts, own) if p)})"
     return f"{total + 1} ({', '.join(parts)}, and σ)" if parts else "1 (σ)"

@@ -6,7 +6,10 @@ combined    y_ij = Σ_k (β_k0 + Σ_m β_km w_im + b_ki) x_ijk + e_ij
 marginal    E(y_i) = X_i β,                               V_i = Z_i D Z_i' + σ² I
 
 With a residual structure ``e_i ~ N(0, Σ_i)``, ``Σ_i = σ² G_i R_i G_i``. A marginal model has a mean and a covariance
-``V_i = σ² G_i R_i G_i`` only.
+``V_i = σ² G_i R_i G_i`` only. A generalised model has a distribution of the rows in the place of e (`families`):
+
+level 1     y_ij ~ Poisson(μ_ij),   log μ_ij = Σ_k β_ki x_ijk
+marginal    E(y_ij) = E_b exp(x_ij'β + z_ij'b_i) = exp(x_ij'β + v_ij / 2),   v_ij = z_ij'D z_ij
 """
 
 from __future__ import annotations
@@ -18,10 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from hierlmm.design.design import Design
-from hierlmm.design.formula import variables_of
+from hierlmm.equations import families
 from hierlmm.equations import notation as m
 from hierlmm.equations.notation import EQUALS, Addend, Equation, Markup
-from hierlmm.equations.residual_symbols import OTHER_ROW, ResidualSymbols, entry_of, variance_words
+from hierlmm.equations.notes import note_covariance, note_level1, note_level2, note_residual
+from hierlmm.equations.residual_symbols import OTHER_ROW, ResidualSymbols, entry_of
 from hierlmm.equations.symbols import SIGMA2, Estimates, Symbols, check_estimates
 
 RESIDUAL = m.symbol("e", "ij")
@@ -62,6 +66,8 @@ class Equations:
         and in the covariance.
     residual : tuple of Equation
         Residual structure: Σ_i (in a hierarchy), correlation of two rows and SD of a row; empty without one.
+    response : Equation or None
+        Generalised models: distribution of a row given its mean, in the place of e.
     estimator : str or None
         Where the estimates come from, if there are any.
     """
@@ -74,6 +80,7 @@ class Equations:
     notes: tuple[Markup, ...]
     estimator: str | None = None
     residual: tuple[Equation, ...] = ()
+    response: Equation | None = None
 
     @property
     def sections(self) -> tuple[Section, ...]:
@@ -83,9 +90,12 @@ class Equations:
                 Section("Mean: average over subjects", self.marginal[:1], self.notes[0]),
                 Section("Covariance: rows of one subject", (*self.marginal[1:], *self.residual), self.notes[1]),
             )
+        within, effects = (self.level1, *self.random[-1:], *self.residual), self.random[:-1]
+        if self.response is not None:
+            within, effects = (self.response, self.level1), self.random
         return (
-            Section("Level 1: within subject", (self.level1, self.random[-1], *self.residual), self.notes[0]),
-            Section("Level 2: between subjects", (*self.level2, *self.random[:-1]), self.notes[1]),
+            Section("Level 1: within subject", within, self.notes[0]),
+            Section("Level 2: between subjects", (*self.level2, *effects), self.notes[1]),
             Section("Combined model", (self.combined,), self.notes[2]),
             Section("Marginal model", self.marginal, self.notes[3]),
         )
@@ -154,23 +164,51 @@ def equations(design: Design, estimates: Estimates | None = None) -> Equations:
     estimator = getattr(estimates, "estimator", None)
     if not design.term:
         return _marginal_model(s, structure, estimator)
-    sigma, K = [_sigma_is(s)] if design.has_residual_structure else [], len(design.level1)
+    if not design.is_gaussian:
+        return _generalised_model(s, estimator)
+    sigma = [_sigma_is(s)] if design.has_residual_structure else []
     errors = Equation(m.symbol("e", "i"), m.SIMILAR, ((_normal(SIGMA_I),),)) if sigma else _residual(s)
     return Equations(
         level1=_level1(s),
-        level2=tuple(Equation(s.beta_i(k), EQUALS, m.add_up(_explained(s, k, random=True))) for k in range(K)),
+        level2=_level2(s),
         random=(*_random_effects(s), errors),
         combined=Equation(s.y(), EQUALS, m.add_up([*_predictor(s, random=True), Addend.of(RESIDUAL)])),
         marginal=tuple(_marginal(s, structure)),
         notes=(
-            _note_level1(design) + _note_residual(design),
-            _note_level2(s),
+            note_level1(design) + note_residual(design),
+            note_level2(s),
             m.words("Level 2 put into level 1: fixed effects, random effects b and residual e in one line."),
             m.words("Averaged over the random effects b: mean, variance and correlation of the data themselves."),
         ),
         estimator=estimator,
         residual=(*(Equation(SIGMA_I, EQUALS, ((structure.covariance(), e),)) for e in sigma), *structure.equations()),
     )
+
+
+def _generalised_model(s: Symbols, estimator: str | None) -> Equations:
+    """A distribution in level 1, everything else on the scale of the link."""
+    family, subject = s.design.family, [Addend.of(m.times(s.beta_i(k), s.x(k))) for k in range(len(s.numbers))]
+    predictor = families.predictor(family)
+    marginal = [families.averaged(s, _predictor(s, random=True), _predictor(s, random=False))]
+    if families.needs_variance(family):
+        addends = _random_variance(s) if len(s.design.term) <= SPELLED_OUT else [Addend.of(families.QUADRATIC)]
+        marginal.append(Equation(families.SPREAD, EQUALS, m.add_up(addends)))
+    combined, averaged = families.notes(family)
+    return Equations(
+        level1=Equation(predictor, EQUALS, m.add_up([*subject, *s.offsets()])),
+        level2=_level2(s),
+        random=tuple(_random_effects(s)),
+        combined=Equation(predictor, EQUALS, m.add_up(_predictor(s, random=True))),
+        marginal=tuple(marginal),
+        notes=(note_level1(s.design) + families.note_response(family), note_level2(s), combined, averaged),
+        estimator=estimator,
+        response=families.response(s),
+    )
+
+
+def _level2(s: Symbols) -> tuple[Equation, ...]:
+    ranges = range(len(s.numbers))
+    return tuple(Equation(s.beta_i(k), EQUALS, m.add_up(_explained(s, k, random=True))) for k in ranges)
 
 
 def _marginal_model(s: Symbols, structure: ResidualSymbols, estimator: str | None) -> Equations:
@@ -183,17 +221,10 @@ def _marginal_model(s: Symbols, structure: ResidualSymbols, estimator: str | Non
     covariance = Equation(V, EQUALS, ((structure.covariance(), _sigma_is(s)),))
     return Equations(
         marginal=(mean, normal, covariance),
-        notes=(m.words("There is one mean for all subjects with the same covariates."), _note_covariance(design)),
+        notes=(m.words("There is one mean for all subjects with the same covariates."), note_covariance(design)),
         estimator=estimator,
         residual=tuple(structure.equations()),
     )
-
-
-def _note_covariance(design: Design) -> Markup:
-    says = _structure_words(design)
-    if not says:
-        return m.words("Rows of a subject are independent: an ordinary regression.")
-    return m.words("Rows of a subject are ") + says + "; there are no random effects."
 
 
 def _sigma_is(s: Symbols) -> Markup:
@@ -332,14 +363,19 @@ def _shared_noise(s: Symbols, structure: ResidualSymbols) -> list[Addend]:
 
 def _total_variance(s: Symbols, noise: Markup) -> tuple[tuple[Markup, ...], ...]:
     q = len(s.design.term)
-    addends = []
-    for r in range(q):
-        addends.append(s.covariance_addend(r, r, 1, s.z(r, power=2)))
-        addends += [s.covariance_addend(r, c, 2, s.z(r), s.z(c)) for c in range(r + 1, q) if s.correlated(r, c)]
-    groups = m.add_up([*addends, Addend.of(noise)])
+    groups = m.add_up([*_random_variance(s), Addend.of(noise)])
     if s.estimates is not None and q == 1 and s.z(0) is None and s.design.residual_variance is None:
         groups = (*groups, (" = " + m.number(s.covariance_value(0, 0) + s.estimates.sigma**2),))
     return groups
+
+
+def _random_variance(s: Symbols) -> list[Addend]:
+    """Variance of ``z'b``."""
+    q, addends = len(s.design.term), []
+    for r in range(q):
+        addends.append(s.covariance_addend(r, r, 1, s.z(r, power=2)))
+        addends += [s.covariance_addend(r, c, 2, s.z(r), s.z(c)) for c in range(r + 1, q) if s.correlated(r, c)]
+    return addends
 
 
 def _exchangeable(s: Symbols) -> list[Markup]:
@@ -367,51 +403,3 @@ def _covariance(s: Symbols, noise: list[Addend]) -> tuple[tuple[Markup, ...], ..
 
 def _normal(variance: Markup) -> Markup:
     return "N(0, " + variance + ")"
-
-
-def _note_level1(design: Design) -> Markup:
-    names = [m.code(v) for v in design.level1_variables()]
-    if not names:
-        return "Each subject's own mean of " + m.code(design.hierarchy.response) + "; its rows j vary around it."
-    return "Each subject's own regression on " + m.enumerate_words(names) + ", over its rows j."
-
-
-def _note_residual(design: Design) -> Markup:
-    """What the structure of the residuals says, as a further sentence."""
-    says = _structure_words(design)
-    return " Residuals of a subject are " + says + "." if says else m.words("")
-
-
-def _structure_words(design: Design) -> Markup | None:
-    parts = []
-    if design.residual is not None:
-        parts.append(design.residual.words())
-    if design.residual_variance is not None:
-        spec = design.residual_variance
-        parts.append(variance_words(spec) if parts else variance_words(spec).replace("their SD", "independent; the SD"))
-    return m.words(", and ".join(parts)) if parts else None
-
-
-def _note_level2(s: Symbols) -> Markup:
-    """Which covariates explain what, what varies, and what does not."""
-    explained: dict[tuple[str, ...], list[Markup]] = {}
-    common: list[Markup] = []
-    columns = list(s.design.frame.columns)
-    for k, members in enumerate(s.members):
-        factors = [factor for c in members for factor, _ in s.level2_parts[c]]
-        names = tuple(dict.fromkeys(v for f in factors for v in variables_of(f, columns)))
-        if names:
-            explained.setdefault(names, []).append(s.beta_i(k))
-        elif k not in s.design.term_level1:
-            common.append(s.beta_i(k))
-    sentences = []
-    for names, coefficients in explained.items():
-        verb = " explains " if len(names) == 1 else " explain "
-        sentences.append(m.enumerate_words(list(map(m.code, names))) + verb + m.enumerate_words(coefficients))
-    effects = [s.b(r) for r in range(len(s.design.term))]
-    own = " is subject i's own deviation" if len(effects) == 1 else " are subject i's own deviations"
-    sentences.append(m.enumerate_words(effects) + own)
-    if common:
-        verb = " is" if len(common) == 1 else " are"
-        sentences.append(m.enumerate_words(common) + verb + " the same for all subjects")
-    return m.join(sentences, "; ") + "."

@@ -16,6 +16,7 @@ WIDTH = 92
 SUBSCRIPTS = str.maketrans("0123456789ijk", "₀₁₂₃₄₅₆₇₈₉ᵢⱼₖ")
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 GREEK = {"β": r"\beta", "σ": r"\sigma", "ρ": r"\rho", "φ": r"\phi", "Σ": r"\Sigma"}
+GREEK |= {"μ": r"\mu", "η": r"\eta", "τ": r"\tau"}
 # The escapes hold inside \mathrm; \text would need none of them in MathJax and all of them in KaTeX.
 LATEX_ESCAPES = {c: f"\\{c}" for c in "_%#&${} "}
 LATEX_ESCAPES |= {"\\": r"\backslash{}", "~": r"\sim{}", "^": r"\wedge{}", '"': "''"}
@@ -175,6 +176,11 @@ def fraction(above: Markup, below: Markup) -> Markup:
     """Return a quotient."""
     line = above + " / (" + below + ")"
     return Markup(line.text, rf"\frac{{{above.latex}}}{{{below.latex}}}", line.html)
+
+
+def half(piece: Markup) -> Markup:
+    """Return one half of a piece."""
+    return Markup(f"{piece.text} / 2", rf"\tfrac{{1}}{{2}} {piece.latex}", f"{piece.html} / 2")
 
 
 def join(pieces: Iterable[Markup], separator: Markup | str) -> Markup:

@@ -195,7 +195,7 @@ def check_estimates(design: Design, estimates: Estimates) -> None:
     ------
     SpecificationError
     """
-    if not all(hasattr(estimates, name) for name in ("beta", "sigma")):
+    if not all(hasattr(estimates, name) for name in ("beta", "sigma" if design.is_gaussian else "dispersion")):
         received = f"equations with estimates of type {type(estimates).__name__}"
         reason = "the estimates that are put in are those of a fit"
         raise SpecificationError(received, reason, "use equations(fit), with a fit of this model")

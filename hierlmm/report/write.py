@@ -133,9 +133,9 @@ def write_plots(comparison: Comparison, folder: Path, note: Callable[[str], None
 
 def model_text(model: TwoLevelModel) -> str:
     """Print of the model, without the line that says how to go on in Python."""
-    from hierlmm.equations.describe import NEXT_STEP
+    from hierlmm.equations.describe import next_step
 
-    return repr(model).removesuffix(NEXT_STEP).rstrip()
+    return repr(model).removesuffix(next_step(model.design)).rstrip()
 
 
 def fit_text(fit: Fit, ci: float = 0.95) -> str:
