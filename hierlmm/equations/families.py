@@ -60,7 +60,7 @@ def response(s: Symbols) -> Equation:
     """Distribution of a row given its mean, with its dispersion as a name or as an estimate."""
     family, design = s.design.family, s.design
     if family.name == "ordinal":
-        groups = _mean(family.link, [Addend.of(THRESHOLD + " − " + ETA)])
+        groups = _mean(family.link, [Addend.of(THRESHOLD + m.LESS + ETA)])
         return Equation(_at_most_k(s), EQUALS, groups)
     own = None if s.estimates is None else getattr(s.estimates, "dispersion", None)
     arguments = [MEAN] if design.outcome.trials is None else [m.name_symbol(design.outcome.trials, "ij"), MEAN]
@@ -78,7 +78,7 @@ def _dispersion(family: Family, name: str) -> Markup:
 
 
 def _at_most_k(s: Symbols) -> Markup:
-    return m.function("P", s.y() + Markup(" ≤ k", r" \le k", " ≤ k"))
+    return m.function("P", s.y() + Markup(" ≤ k", r" \leq k", " ≤ k"))
 
 
 def _mean(link: str, addends: Sequence[Addend], before: Markup | str = "") -> tuple[tuple[Markup, ...], ...]:
@@ -116,7 +116,7 @@ def averaged(s: Symbols, whole: Sequence[Addend], fixed: Sequence[Addend]) -> Eq
     if family.name == "ordinal":
         inner = _around("(", m.add_up(whole), ")")
         left, right = INVERSES[family.link]
-        groups = _around(OVER_SUBJECTS + left + THRESHOLD + " − ", inner, right)
+        groups = _around(OVER_SUBJECTS + left + THRESHOLD + m.LESS, inner, right)
         return Equation(_at_most_k(s), EQUALS, groups)
     counted = m.join([], "") if trials is None else m.name_symbol(trials, "ij") + m.DOT
     expected = m.function("E", s.y())

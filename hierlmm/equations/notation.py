@@ -180,7 +180,7 @@ def fraction(above: Markup, below: Markup) -> Markup:
 
 def half(piece: Markup) -> Markup:
     """Return one half of a piece."""
-    return Markup(f"{piece.text} / 2", rf"\tfrac{{1}}{{2}} {piece.latex}", f"{piece.html} / 2")
+    return Markup(f"{piece.text} / 2", rf"\frac{{1}}{{2}} {piece.latex}", f"{piece.html} / 2")
 
 
 def join(pieces: Iterable[Markup], separator: Markup | str) -> Markup:
