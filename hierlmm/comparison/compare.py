@@ -17,7 +17,8 @@ from hierlmm.comparison.tables import comparison_html, comparison_latex, compari
 from hierlmm.drawing.figure import as_verb
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
-from hierlmm.fits.side_by_side import SideBySide, estimates, known_label, label_fits, measure, same_question
+from hierlmm.fits.side_by_side import SideBySide, known_label, label_fits, measure, same_question
+from hierlmm.implied.meanings import notes_on_meanings, stacked
 from hierlmm.options import checked
 from hierlmm.results import Page
 
@@ -44,10 +45,10 @@ class Comparison(SideBySide):
     fits : mapping of str to Fit
         The fits by label, in the order given.
     table : pandas.DataFrame
-        One row per parameter and estimator: ``parameter``, ``kind`` ("fixed", "sd", "corr", "sigma", "residual"),
-        ``estimator``, ``estimate``, ``se``, ``lower``, ``upper``, ``difference`` (from the reference estimator, in
-        units of its standard error; of the estimator's own where the reference has none) and ``flag`` (whether it is
-        large). A copy.
+        One row per parameter and estimator: ``parameter``, ``kind`` ("fixed", "marginal", "sd", "corr", "sigma",
+        "residual", "other"), ``estimator``, ``estimate``, ``se``, ``lower``, ``upper``, ``difference`` (from the
+        reference estimator, in units of its standard error; of the estimator's own where the reference has none) and
+        ``flag`` (whether it is large). A copy.
     reference : str
         Label of the reference estimator.
     ci : float
@@ -207,6 +208,8 @@ def compare(
     *fits : Fit
         Fits of one model to the same rows, by whatever estimator. A marginal model or GEE may stand beside a hierarchy
         with the same fixed effects: covariance parameters have rows where they exist, and the notes say what differs.
+        With another link than the identity, coefficients given the random effects and those of the mean over subjects
+        are different numbers: the second are rows of kind "marginal", named ``time (marginal)``.
     labels : sequence of str, optional
         Names of the fits; by default their estimators, numbered where two are alike.
     reference : str, optional
@@ -226,7 +229,7 @@ def compare(
     Raises
     ------
     SpecificationError
-        If the fits have different fixed effects, random effects or responses.
+        If the fits have different fixed effects, random effects, responses or links.
     DataError
         If they were made from different rows (their order may differ), whether in the response, the offset, a
         covariate, or in which subject a row belongs to.
@@ -244,5 +247,5 @@ def compare(
     named = label_fits(fits, labels)
     base = next(iter(named)) if reference is None else known_label("reference", reference, list(named))
     extra = same_question(named, base)
-    table = measure(estimates(named, ci, base), base, flag_above)
-    return Comparison(named, table, base, ci, flag_above, (*notes, *extra))
+    table = measure(stacked(named, ci, base), base, flag_above)
+    return Comparison(named, table, base, ci, flag_above, (*notes, *notes_on_meanings(named), *extra))

@@ -15,7 +15,6 @@ import pandas as pd
 
 from hierlmm.comparison.tables import (
     MISSING,
-    TITLES,
     Cell,
     footnotes,
     interval_heading,
@@ -23,8 +22,10 @@ from hierlmm.comparison.tables import (
     reference_label,
     sections,
     statistic_rows,
+    titles_of,
 )
 from hierlmm.errors import SpecificationError, closest
+from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.plots.forest import choose_parameters
 
@@ -84,7 +85,7 @@ def print_rows(
     found = p_by_fit(comparison) if p_values else {}
     for title, rows in sections(comparison, _decimals(comparison, digits)):
         kept = {parameter: cells for parameter, cells in rows if parameter in chosen}
-        if title == TITLES["fixed"]:
+        if title == titles_of(comparison)["fixed"]:
             yield from _fixed_rows(comparison, names, kept, found, names(title))
             continue
         for parameter, cells in kept.items():
@@ -163,7 +164,7 @@ class _Names:
         levels = [str(v) for values in self.design.levels.categories.values() for v in values]
         factors = [factor for term in self.design.fixed_columns for factor in term.term]
         known = [*comparison.table["parameter"], *factors, *self.design.term, *levels, *comparison.labels]
-        known += [*TITLES.values(), FIT, *map(str, comparison.statistics.index)]
+        known += [*titles_of(comparison).values(), FIT, *map(str, comparison.statistics.index)]
         for name in given:
             if name not in known:
                 reason = f"nothing in the table has this name.{closest(name, known)}"
@@ -222,9 +223,14 @@ def p_by_fit(comparison: SideBySide) -> dict[str, pd.Series]:
         if fit.has_draws:
             found[label] = pd.Series(dtype=float)
         else:
-            options = {"df": "satterthwaite"} if fit.has_likelihood else {}
+            options = {"df": "satterthwaite"} if _has_t_tests(fit) else {}
             found[label] = fit.summary(comparison.ci, **options)["p"]
     return found
+
+
+def _has_t_tests(fit: Fit) -> bool:
+    """Whether its tests have degrees of freedom: a likelihood of normal responses."""
+    return fit.has_likelihood and fit.design.is_gaussian
 
 
 def _p_text(values: pd.Series, parameter: str) -> str:
@@ -237,9 +243,9 @@ def _p_text(values: pd.Series, parameter: str) -> str:
 def _p_notes(comparison: SideBySide) -> list[str]:
     fits = comparison.fits.items()
     tests = {
-        "t tests with Satterthwaite's degrees of freedom": [label for label, f in fits if f.has_likelihood],
+        "t tests with Satterthwaite's degrees of freedom": [label for label, f in fits if _has_t_tests(f)],
         "normal tests with the standard errors shown": [
-            label for label, f in fits if not (f.has_likelihood or f.has_draws)
+            label for label, f in fits if not (_has_t_tests(f) or f.has_draws)
         ],
         "none of a posterior, which has probabilities of hypotheses instead (fit.hypothesis)": [
             label for label, f in fits if f.has_draws

@@ -21,6 +21,7 @@ from hierlmm.results import Items, Page, Table
 
 TITLES = {
     "fixed": "Fixed effects",
+    "marginal": "Marginal coefficients (of the mean over subjects)",
     "sd": "Random effects, SD",
     "corr": "Random effects, correlation",
     "sigma": "Residual SD",
@@ -43,6 +44,15 @@ class Cell:
     flag: bool = False
 
 
+def titles_of(comparison: SideBySide) -> dict[str, str]:
+    """Kind of parameter -> title of its block; fixed effects beside marginal ones say what they are given."""
+    if not (comparison.table["kind"] == "marginal").any():
+        return TITLES
+    link = comparison.fits[comparison.reference].design.family.link
+    own = {"fixed": f"Conditional coefficients (given the random effects), {link} scale"}
+    return TITLES | own | {"marginal": f"{TITLES['marginal']}, {link} scale"}
+
+
 def sections(
     comparison: SideBySide, decimals: Callable[[str], int | None] = lambda parameter: None
 ) -> list[tuple[str, list[tuple[str, list[Cell]]]]]:
@@ -52,7 +62,7 @@ def sections(
     """
     result: list[tuple[str, list[tuple[str, list[Cell]]]]] = []
     table = comparison.table
-    for kind, title in TITLES.items():
+    for kind, title in titles_of(comparison).items():
         of_kind = table[table["kind"] == kind]
         rows = []
         for parameter in of_kind["parameter"].unique():

@@ -155,6 +155,16 @@ GENERALISED = table(
     ("loo", NO_DRAWS),
     (CHAINS, NO_CHAINS),
     (
+        "compare_marginal",
+        Lack(
+            "its table has one line a coefficient, and on a curved scale a coefficient given the random effects and "
+            "one of the mean over subjects are two numbers",
+            "use hl.compare(fit, model.fit_gee()), which has a block for each, or fit.marginal_coefficients()",
+            "docs, page 'GEE'",
+            "a generalised fit by {}",
+        ),
+    ),
+    (
         "blup_variances icc implied_marginal marginal_covariance predict_subject plot_subject_prediction "
         "plot_qq plot_residuals plot_separate_lines plot_shrinkage",
         NOT_GAUSSIAN,

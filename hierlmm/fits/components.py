@@ -72,5 +72,7 @@ def zero_terms(fit: Any) -> dict[str, float]:
     """
     if fit.has_draws or not fit.has_random_effects:
         return {}
-    unit = float(fit.sigma) / np.sqrt(np.mean(fit.design.Z**2, axis=0))
+    design = fit.design
+    size = float(fit.sigma) if design.is_gaussian else design.family.scale(design.y)
+    unit = size / np.sqrt(np.mean(design.Z**2, axis=0))
     return {t: float(u) for t, u, s in zip(fit.design.term, unit, fit.sd_b, strict=True) if s <= 1e-6 * u}

@@ -180,6 +180,12 @@ def same_question(fits: Mapping[str, Fit], base: str) -> tuple[str, ...]:
         both_random = first.has_random_effects and fit.has_random_effects
         _alike(pair, "responses", a.hierarchy.response, b.hierarchy.response)
         _alike(pair, "fixed effects", set(a.coef), set(b.coef))
+        _alike(pair, "links", a.family.link, b.family.link)
+        if a.family != b.family:
+            notes.append(
+                f"{label} has a {b.family.title} response and {base} a {a.family.title} one: they are not the same "
+                "model, and differences are not due to the estimator alone."
+            )
         if both_random:
             _alike(pair, "random effects", set(a.term), set(b.term))
         _same_rows(pair, a, b)

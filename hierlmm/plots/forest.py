@@ -14,7 +14,8 @@ from hierlmm.drawing.style import percent
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import COMMON_SD, zero_terms
-from hierlmm.fits.side_by_side import SideBySide, estimates, same_question
+from hierlmm.fits.side_by_side import SideBySide, same_question
+from hierlmm.implied.meanings import stacked
 from hierlmm.options import checked, renamed
 from hierlmm.plots.fits import colours_of, legend_of, pick_side_by_side
 
@@ -47,7 +48,8 @@ def plot_forest(
     labels : sequence of str, optional
         Names of the fits.
     parameters : str or sequence of str, optional
-        Names of parameters, or of their kinds ("fixed", "sd", "corr", "sigma", "residual"); all by default.
+        Names of parameters, or of their kinds ("fixed", "marginal", "sd", "corr", "sigma", "residual"); all by
+        default.
     ci : float, optional
         Probability of the thin interval; the comparison's, or 0.95.
     inner_ci : float or None
@@ -70,7 +72,7 @@ def plot_forest(
     named, reference, outer = pick_side_by_side(fits, labels, ci)
     same_question(named, reference)
     names, n = list(named), len(named)
-    table = estimates(named, outer, reference)
+    table = stacked(named, outer, reference)
     for label, fit in named.items():
         without = zero_terms(fit)
         at_zero = [f"sd({term})" for term in without]
@@ -90,7 +92,7 @@ def plot_forest(
             panels.rule(parameter, x=0.0, linestyle=panels.dashes)
     panels.map("line_x", "interval", table_dataset(table, chosen, names, ["lower", "upper"]), width=1.4)
     if inner_ci is not None:
-        thick = table_dataset(estimates(named, inner_ci, reference), chosen, names, ["lower", "upper"])
+        thick = table_dataset(stacked(named, inner_ci, reference), chosen, names, ["lower", "upper"])
         panels.map("line_x", "inner_interval", thick, width=4)
     panels.map("scatter_x", "point_estimate", point, size=38, edgecolor=panels.theme.paper)
     for parameter in chosen:
@@ -106,7 +108,7 @@ def plot_forest(
 
 def _zero_in_view(rows: Any) -> bool:
     """Whether zero says something about a parameter and its interval is still seen beside it."""
-    if rows["kind"].iloc[0] not in ("fixed", "corr") or rows["parameter"].iloc[0] == INTERCEPT:
+    if rows["kind"].iloc[0] not in ("fixed", "marginal", "corr") or rows["parameter"].iloc[0].startswith(INTERCEPT):
         return False
     low, high = rows[["lower", "estimate"]].min().min(), rows[["upper", "estimate"]].max().max()
     return bool(high - low > 0.15 * (max(high, 0.0) - min(low, 0.0)))
