@@ -134,6 +134,7 @@ class Comparison(SideBySide):
         """
         return comparison_latex(self, caption)
 
+    plot_conditional_vs_marginal = as_verb(plots.plot_conditional_vs_marginal, "variable", "by")
     plot_forest = as_verb(plots.plot_forest)
     plot_effects = as_verb(plots.plot_effects, "variable", "by", "at")
     plot_random_effects = as_verb(plots.plot_random_effects)

@@ -62,11 +62,15 @@ class Grid:
 
     def rows(self, frame: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
         """X and offset of rows with the grid's columns: (n, p), (n,)."""
+        new = self.new(frame)
+        return new.X, new.offset
+
+    def new(self, frame: pd.DataFrame) -> Any:
+        """The design's matrices of rows with the grid's columns, of no subject."""
         full = frame.assign(**self.hidden) if self.hidden else frame
         if full.shape[1] == 0:
             full = pd.DataFrame(index=frame.index).assign(**{self.design.hierarchy.subject: 0})
-        new = self.design.new(full, need_subject=False)
-        return new.X, new.offset
+        return self.design.new(full, need_subject=False)
 
     def keys(self, keep: Sequence[str]) -> pd.DataFrame:
         """Combinations of some variables, the first changing slowest."""

@@ -12,6 +12,7 @@ from hierlmm.options import checked
 class PlotVerbs(Fit):
     """Plots; each is the function of the same name in `hierlmm.plots`."""
 
+    plot_conditional_vs_marginal = as_verb(plots.plot_conditional_vs_marginal, "variable", "by")
     plot_effects = as_verb(plots.plot_effects, "variable", "by", "at")
     plot_trajectories = as_verb(plots.plot_trajectories)
     plot_subject_prediction = as_verb(plots.plot_subject_prediction, "history", "times")

@@ -8,6 +8,7 @@ import importlib as _importlib
 import typing as _typing
 
 __all__ = [
+    "plot_conditional_vs_marginal",
     "plot_data",
     "plot_effects",
     "plot_forest",
@@ -29,6 +30,7 @@ __all__ = [
 _MODULES = {"plot_effects": "effect_curves"}
 
 if _typing.TYPE_CHECKING:
+    from hierlmm.plots.conditional_vs_marginal import plot_conditional_vs_marginal
     from hierlmm.plots.data import plot_data
     from hierlmm.plots.effect_curves import plot_effects
     from hierlmm.plots.forest import plot_forest
