@@ -28,14 +28,14 @@ NAMES = {
     "beta": "Beta",
     "student_t": "t",
 }
-INVERSES = {
-    "identity": (Markup("", "", ""), Markup("", "", "")),
-    "log": (Markup("exp(", r"\exp(", "exp("), ")"),
-    "logit": (Markup("logit⁻¹(", r"\mathrm{logit}^{-1}(", "logit<sup>−1</sup>("), ")"),
-    "probit": (Markup("Φ(", r"\Phi(", "Φ("), ")"),
-    "cloglog": (Markup("cloglog⁻¹(", r"\mathrm{cloglog}^{-1}(", "cloglog<sup>−1</sup>("), ")"),
-    "inverse": (Markup("1 / (", "1 / (", "1 / ("), ")"),
-    "sqrt": ("(", Markup(")²", ")^{2}", ")<sup>2</sup>")),
+OPEN, CLOSE = Markup("(", "(", "("), Markup(")", ")", ")")
+INVERSES: dict[str, tuple[Markup, Markup]] = {
+    "log": (Markup("exp(", r"\exp(", "exp("), CLOSE),
+    "logit": (Markup("logit⁻¹(", r"\mathrm{logit}^{-1}(", "logit<sup>−1</sup>("), CLOSE),
+    "probit": (Markup("Φ(", r"\Phi(", "Φ("), CLOSE),
+    "cloglog": (Markup("cloglog⁻¹(", r"\mathrm{cloglog}^{-1}(", "cloglog<sup>−1</sup>("), CLOSE),
+    "inverse": (Markup("1 / (", "1 / (", "1 / ("), CLOSE),
+    "sqrt": (OPEN, Markup(")²", ")^{2}", ")<sup>2</sup>")),
 }
 """Link -> what stands before and after a linear predictor to make a mean of it."""
 CLOSED = ("log", "probit", "sqrt")

@@ -21,7 +21,7 @@ from hierlmm.gee.estimate import SEE, GEEEstimate, estimate_gee
 
 
 def _successes(y: FloatArray, mu: FloatArray, n: FloatArray, shape: float) -> FloatArray:
-    return xlogy(y, mu) + xlogy(n - y, 1.0 - mu)
+    return np.asarray(xlogy(y, mu) + xlogy(n - y, 1.0 - mu))
 
 
 QUASI: dict[str, Callable[[FloatArray, FloatArray, FloatArray, float], FloatArray]] = {
