@@ -18,6 +18,7 @@ from hierlmm.errors import ArgumentError, HierlmmError, MissingPackageError, Spe
 # Need a history, a likelihood with several maxima, draws, or a model.
 OF_THEIR_OWN = ("plot_optima", "plot_subject_prediction", "plot_ppc", "plot_prior_predictive")
 OF_RANDOM_EFFECTS = (
+    "plot_conditional_vs_marginal",
     "plot_random_effects",
     "plot_ranks",
     "plot_separate_lines",
