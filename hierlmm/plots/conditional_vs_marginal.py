@@ -115,7 +115,7 @@ def plot_conditional_vs_marginal(
         {panel: panel for panel in levels},
         title=f"{response} along {variable}, of subjects and on average ({name})",
         caption=_caption(fit, held, len(drawn)),
-        xlabel=with_unit(variable, fit.design.frame) if xlabel is None else xlabel,
+        xlabel=with_unit(variable, fit.design.units) if xlabel is None else xlabel,
         ylabel=_mean_of(fit.design) if ylabel is None else ylabel,
         legend=entries,
     )
@@ -230,4 +230,4 @@ def _mean_of(design: Design) -> str:
         return f"probability ({response} of {outcome.trials})"
     if outcome.family.name == "bernoulli":
         return f"probability ({design.rows.note.removeprefix('success: ') or f'{response} = 1'})"
-    return f"mean of {with_unit(response, design.frame)}"
+    return f"mean of {with_unit(response, design.units)}"
