@@ -66,7 +66,8 @@ def test_the_words_say_what_is_seen(both):
 
 def test_colours_belong_to_estimators(both):
     picture = both.plot_conditional_vs_marginal()
-    colours = {layer: picture.viz[layer]["curves"].item().get_color() for layer in ("average", "gee", "average_subject")}
+    layers = ("average", "gee", "average_subject")
+    colours = {layer: picture.viz[layer]["curves"].item().get_color() for layer in layers}
     assert colours["average"] == "#009E73" and colours["gee"] == "#CC79A7"
     assert matplotlib.colors.to_hex(colours["average_subject"]) == matplotlib.colors.to_hex(
         matplotlib.rcParams["text.color"]
