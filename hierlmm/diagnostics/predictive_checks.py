@@ -16,6 +16,10 @@ so z is averaged over K draws. Their spread is known from the draws themselves, 
 ρ, the share of the statistic's variation that the posterior follows, is reported as ``absorbed``. Where it is large,
 1 - ρ is not known well enough, and one draw (K = 1) is used, which needs no ρ.
 
+What is shown beside T(y) is what p compares it with: ``T(y) + D(y*, θ~) - D(y, θ~)``, in the place that it has on
+average over the draws (or at the one), and as narrow as ``Φ(sqrt(1 - ρ + ρ/K) Φ⁻¹(u))`` makes its quantiles. So twice
+the share beyond T(y) is p, at every level; of plain replications, wider by what the fit follows, it is not.
+
 At the level of the same subjects θ includes b, and y* are new rows of them; otherwise y* are new subjects.
 D(y, θ) = T(y), but at ``"mixed"``, where the replications depend on y, D(y, θ) = T(y) - mean T(y_rep) over some
 replications, of y and of every y* alike.
@@ -66,6 +70,8 @@ REFERENCES = {"subject": 200, "new_subject": 200, "mixed": 100}
 """Data sets simulated at each draw, unless these are too many values; at ``"mixed"`` each is replicated again."""
 BUDGET = 60_000_000
 """Values simulated for one check."""
+QUANTILES = 2000
+"""Values by which a distribution is kept."""
 MIXED = 3
 """Row-by-row replications of each data set."""
 CURVES = 200
@@ -91,8 +97,12 @@ class PredictiveCheck(Result):
     level : {"subject", "new_subject", "mixed"}
         What was replicated.
     table : DataFrame by statistic, or by group and statistic
-        ``observed``; ``mean``, ``lower`` and ``upper`` of the replications; ``absorbed``, the share of the statistic's
+        ``observed``; ``mean``, ``lower`` and ``upper`` of ``compared``; ``absorbed``, the share of the statistic's
         variation that the fit follows; ``p``, two-sided and calibrated; ``verdict`` in words.
+    compared : DataFrame
+        2000 quantiles of the distribution that p compares each statistic with: p is twice the share beyond
+        ``observed``. Narrower than that of replications by what the fit follows; at ``"mixed"``, where these depend on
+        the data, about what the data would be.
     replicated : DataFrame
         The statistics of the replications, one row each.
     pit : DataFrame
@@ -110,6 +120,7 @@ class PredictiveCheck(Result):
 
     level: str
     table: pd.DataFrame
+    compared: pd.DataFrame
     replicated: pd.DataFrame
     pit: pd.DataFrame
     pit_p: float
@@ -146,29 +157,31 @@ def ppc(
     else:
         known = chosen_of_groups(fit.design, statistics, by)
         index = pd.MultiIndex.from_tuples(known, names=[column_of(fit.design, by), "statistic"])
-    z, replicated = simulated_statistics(fit, level, known, draws, np.random.default_rng(seed))
+    z, replicated, differences = simulated_statistics(fit, level, known, draws, np.random.default_rng(seed))
     observed = np.array([float(own(fit.design.y[None])[0]) for own in known.values()])
-    tails = np.quantile(replicated, [(1 - ci) / 2, (1 + ci) / 2], axis=0)
     score, absorbed = combined(z)
     p = 2.0 * ndtr(-np.abs(score))
-    columns = {"observed": observed, "mean": replicated.mean(axis=0), "lower": tails[0], "upper": tails[1]}
+    compared = observed + reference(differences, absorbed)
+    tails = np.quantile(compared, [(1 - ci) / 2, (1 + ci) / 2], axis=0)
+    columns = {"observed": observed, "mean": compared.mean(axis=0), "lower": tails[0], "upper": tails[1]}
     table = pd.DataFrame(columns, index=index).assign(absorbed=absorbed, p=p)
     table["verdict"] = [_in_words(*row) for row in zip(p, absorbed, score > 0.0, strict=True)]
     (found,) = pit_check(fit, level, [np.arange(fit.n_obs)], draws, ci, seed)
     pit, pit_p = found.frame, found.p
-    keep = np.linspace(0, len(replicated) - 1, min(2000, len(replicated))).astype(int)
-    kept = pd.DataFrame(replicated[keep], columns=table.index)
-    return PredictiveCheck(level, table, kept, pit, pit_p, ci, len(z), _verdict(table, pit_p))
+    keep = np.linspace(0, len(replicated) - 1, min(QUANTILES, len(replicated))).astype(int)
+    expected, kept = (pd.DataFrame(own, columns=table.index) for own in (compared, replicated[keep]))
+    return PredictiveCheck(level, table, expected, kept, pit, pit_p, ci, len(z), _verdict(table, pit_p))
 
 
 def simulated_statistics(
     fit: PosteriorNumbers, level: str, known: Mapping[Any, Statistic], draws: int, rng: Rng
-) -> tuple[FloatArray, FloatArray]:
-    """Z of the data at every draw (S, K), and the statistics of the replications (n, K)."""
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Z of the data at every draw (S, K), statistics of the replications (n, K), and D(y*) - D(y) (S, M, K)."""
     design, replicator = fit.design, Replicator(fit.design)
     states = list(fit.parameter_draws(fit.evenly_kept(draws), b=level == "subject"))
     M = max(20, min(REFERENCES[level], BUDGET // (design.n_obs * len(states))))
     z, replicated = np.empty((len(states), len(known))), []
+    differences = np.empty((len(states), M, len(known)))
     for s, state in enumerate(states):
         y = np.vstack([design.y[None], replicator.replicate(state, _source(level), rng, M)])
         values = _statistics(known, y)
@@ -180,8 +193,8 @@ def simulated_statistics(
             values = values - np.mean(again, axis=0)
         else:
             replicated.append(values[1:])
-        z[s] = _scores(values, rng)
-    return z, np.vstack(replicated)
+        z[s], differences[s] = _scores(values, rng), values[1:] - values[0]
+    return z, np.vstack(replicated), differences
 
 
 class PITCheck(NamedTuple):
@@ -281,6 +294,18 @@ def combined(z: FloatArray) -> tuple[FloatArray, FloatArray]:
     absorbed = np.clip(z.var(axis=0, ddof=1), 0.0, 1.0) if K > 1 else np.zeros(z.shape[1])
     mean = z.mean(axis=0) / np.sqrt(1.0 - absorbed + absorbed / K)
     return np.where(absorbed > FOLLOWED, z[0], mean), absorbed
+
+
+def reference(differences: FloatArray, absorbed: FloatArray) -> FloatArray:
+    """Quantiles (2000, statistics) of the D(y*) - D(y) that p looks at; ``differences`` by draw and data set."""
+    S, _, K = differences.shape
+    u, found = (np.arange(QUANTILES) + 0.5) / QUANTILES, np.empty((QUANTILES, K))
+    for k, rho in enumerate(absorbed):
+        own = differences[:1, :, k] if rho > FOLLOWED else differences[..., k]
+        narrower = 1.0 if rho > FOLLOWED else np.sqrt(1.0 - rho + rho / S)
+        place = own.mean(axis=1, keepdims=True)
+        found[:, k] = place.mean() + np.quantile(own - place, ndtr(narrower * ndtri(u)))
+    return found
 
 
 def _in_words(p: float, absorbed: float, upper: bool) -> str:

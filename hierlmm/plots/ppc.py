@@ -11,7 +11,7 @@ from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.bayes.replications import LEVELS, Replicator
 from hierlmm.design.design import Design
 from hierlmm.design.questions import time_of
-from hierlmm.diagnostics.predictive_checks import PredictiveCheck, pit_check, ppc
+from hierlmm.diagnostics.predictive_checks import FOLLOWED, PredictiveCheck, pit_check, ppc
 from hierlmm.diagnostics.statistics import column_of, row_groups
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.panels import Panels, each
@@ -70,7 +70,8 @@ def plot_ppc(
         dependence of a subject's rows: under the model a line stays inside with probability ``ci``. The p-value is
         calibrated. ``"interval"``: 50 % and ``ci`` intervals of every row of some subjects along time, or by a factor
         of the mean of its rows at each time (of more than 12 times in 10 classes). ``"statistic"``: test statistics
-        with calibrated p-values (`hierlmm.fit.posterior.PosteriorFit.ppc`), in groups as intervals.
+        with calibrated p-values (`hierlmm.fit.posterior.PosteriorFit.ppc`) and the distribution that p is the tail of
+        (``compared`` there), in groups as intervals.
     level : {"new_subject", "subject", "mixed"}
         Replications of new subjects with the same covariates, of the same subjects, or of every row given the
         subject's other rows.
@@ -90,7 +91,8 @@ def plot_ppc(
     Returns
     -------
     Picture
-        Visuals ``replications`` and ``observed``; or ``pit``; or ``interval``, ``inner`` and ``observed``.
+        Visuals ``replications`` (or ``compared``) and ``observed``; or ``pit``; or ``interval``, ``inner`` and
+        ``observed``.
 
     Examples
     --------
@@ -263,33 +265,35 @@ def _draw_intervals(design: Design, by: str | None, groups: Mapping[str, Points]
 
 
 def _draw_statistics(check: PredictiveCheck, look: Look) -> Any:
-    """A histogram of every statistic, and a line where the data are."""
+    """A histogram of what p compares every statistic with, and a line where the data are."""
     steps = {}
     for name in check.table.index:
-        counts, edges = np.histogram(check.replicated[name], bins=30, density=True)
+        counts, edges = np.histogram(check.compared[name], bins=20, density=True)
         steps[name] = np.vstack([np.repeat(edges, 2), np.concatenate([[0.0], np.repeat(counts, 2), [0.0]])])
     panels = Panels(steps, "statistic", SIZE, name="ppc", figure=look.figure, col_wrap=look.col_wrap)
     for name, (x, height) in steps.items():
         panels.band(name, x, np.zeros_like(x), height, alpha=0.35, color=theme().colour_of("NUTS"))
-    panels.map("line_xy", "replications", steps, color=theme().colour_of("NUTS"), width=0.8)
+    panels.map("line_xy", "compared", steps, color=theme().colour_of("NUTS"), width=0.8)
     table = check.table
     marks = {
         name: np.array([[table.loc[name, "observed"]] * 2, [0.0, 1.05 * steps[name][1].max()]]) for name in table.index
     }
     panels.map("line_xy", "observed", marks, color=theme().ink, width=2)
-    titles = {name: f"{name}\np = {probability(table.loc[name, 'p'])}" for name in table.index}
-    return panels.finish(titles, title=look.title, caption="Line: data. Below it: replications.", ylabel="density")
+    once = {name: " (of one draw)" if table.loc[name, "absorbed"] > FOLLOWED else "" for name in table.index}
+    titles = {name: f"{name}\np = {probability(table.loc[name, 'p'])}{once[name]}" for name in table.index}
+    said = "Line: data. Area: what p compares them with; p is twice the share beyond the line."
+    return panels.finish(titles, title=look.title, caption=said, ylabel="density")
 
 
 def _draw_grouped_statistics(check: PredictiveCheck, look: Look) -> Any:
-    """A panel for every statistic: a row for each group, with intervals of the replications and where the data are."""
+    """A panel for every statistic: a row for each group, with intervals of ``compared`` and where the data are."""
     table = check.table
     names = list(dict.fromkeys(table.index.get_level_values("statistic")))
     parts = {name: table.xs(name, level="statistic") for name in names}
     outer, inner, points, rare = {}, {}, {}, {}
     for name, own in parts.items():
         at = -np.arange(len(own), dtype=np.float64)
-        q1, q3 = np.quantile(check.replicated[[(group, name) for group in own.index]], [0.25, 0.75], axis=0)
+        q1, q3 = np.quantile(check.compared[[(group, name) for group in own.index]], [0.25, 0.75], axis=0)
         outer[name], inner[name] = segments(own["lower"].to_numpy(), own["upper"].to_numpy(), at), segments(q1, q3, at)
         points[name] = np.vstack([own["observed"], at])
         small = own["p"].to_numpy() < 0.05
@@ -303,5 +307,7 @@ def _draw_grouped_statistics(check: PredictiveCheck, look: Look) -> Any:
     panels.map("scatter_xy", "rare", rare, color=theme().beside(color), size=34)
     for name, own in parts.items():
         panels.name_rows(name, points[name][1], own.index)
-    said = f"Intervals of 50 and {percent(check.ci)} of replications; points: data, large where p < 0.05."
+    said = (
+        f"Intervals of 50 and {percent(check.ci)} of what p compares the data with; points: data, large where p < 0.05."
+    )
     return panels.finish(title=look.title, caption=said, ylabel=str(table.index.names[0]))

@@ -195,7 +195,7 @@ def test_a_check_finds_what_the_model_has_not(frame):
 
 
 def test_a_test_of_one_draw_says_that_it_is_one(fit):
-    """Its direction can contradict the mean and interval beside it, which are of all draws."""
+    """The mean and the interval beside it are of that draw too."""
     assert [_in_words(0.001, absorbed, True) for absorbed in (0.9, 0.1)] == [
         "larger than one draw of the posterior expects",
         "larger than the model expects",

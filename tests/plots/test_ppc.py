@@ -81,6 +81,25 @@ def test_a_histogram_for_every_statistic(dental_like_nuts):
         np.testing.assert_allclose(mark[0], value)
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_lies_beyond_the_line_is_half_of_p(sleep_like_nuts, level):
+    """Also at the mixed level, where replications depend on the data, and where the fit follows a statistic."""
+    check = sleep_like_nuts.ppc(level, draws=60)
+    observed, p = check.table["observed"], check.table["p"]
+    below = (check.compared < observed).mean()
+    assert (2.0 * np.minimum(below, 1.0 - below) - p).abs().max() < 0.1
+    outside = ~observed.between(check.table["lower"], check.table["upper"])
+    clear = (p - 0.05).abs() > 0.02
+    assert (outside == (p < 0.05))[clear].all()
+    assert outside["lag1"]
+    axes = sleep_like_nuts.plot_ppc("statistic", level, draws=60).get_viz("figure").axes
+    for ax, name, rho in zip(axes, observed.index, check.table["absorbed"], strict=True):
+        steps, _ = (np.array(line.get_data()) for line in ax.get_lines())
+        area = np.trapezoid(np.where(steps[0] < observed[name], steps[1], 0.0), steps[0])
+        assert min(area, 1.0 - area) == pytest.approx(p[name] / 2, abs=0.08)
+        assert ("one draw" in ax.get_title()) == (rho > 0.7)
+
+
 def test_intervals_by_a_factor_are_of_means_along_time(dental_like_nuts):
     design, y = dental_like_nuts.design, replications(dental_like_nuts, "new_subject", 200, 0)
     collection = dental_like_nuts.plot_ppc("interval", by="sex", draws=200, ci=0.8)
