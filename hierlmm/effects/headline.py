@@ -82,11 +82,13 @@ def parameter(design: Design, name: str, kind: str, found: Found) -> str:
         As in the table of a `Comparison`.
     found : Found
     """
-    response = unquoted(design.hierarchy.response)
-    if kind == "fixed" and (said := _coefficient(design, name, found)):
+    response, link = unquoted(design.hierarchy.response), design.family.link
+    if kind == "fixed" and link == "identity" and (said := _coefficient(design, name, found)):
         return said
     unit = ""
-    if kind in ("sd", "sigma"):
+    if link != "identity":
+        unit = f"on the {link} scale" if kind in ("fixed", "marginal", "sd") else ""
+    elif kind in ("sd", "sigma"):
         term = name[len("sd(") : -1] if kind == "sd" else INTERCEPT
         unit = unit_of(design, None if term == INTERCEPT else term)
     elif kind == "fixed" and name == INTERCEPT:

@@ -101,7 +101,8 @@ def problem_of(design: Design, order: IntArray, shape: float | None) -> Problem:
         gamma = _scoring(family, psi, Q, offset, y, root, eta)
     eta = offset + Q @ gamma
     mu = family.mean(eta)
-    _refuse_ends(design, order, family.variance(mu, psi))
+    # Rows of little exposure have small means without any coefficient growing.
+    _refuse_ends(design, order, family.variance(family.mean(Q @ gamma) if family.link == "log" else mu, psi))
     sd = np.sqrt(family.variance(mu, psi)) / root
     spread = _size((y - mu) / sd, y / sd)
     weight = family.function.slope(eta) / (sd * spread)

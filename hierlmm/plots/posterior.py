@@ -17,7 +17,8 @@ from hierlmm.drawing.style import percent, stack_points
 from hierlmm.effects import headline
 from hierlmm.fits.base import Fit
 from hierlmm.fits.named_draws import parameter_draws
-from hierlmm.fits.side_by_side import SideBySide, estimates
+from hierlmm.fits.side_by_side import SideBySide
+from hierlmm.implied.meanings import stacked
 from hierlmm.options import checked
 from hierlmm.plots.fits import colours_of, pick_side_by_side
 from hierlmm.plots.forest import choose_parameters, table_dataset
@@ -70,7 +71,7 @@ def plot_posterior(
     >>> hl.compare(model.fit(seed=1), model.fit_reml()).plot_posterior()  # doctest: +SKIP
     """
     named, reference, probability = pick_side_by_side(fits, labels, ci)
-    table = estimates(named, probability, reference)
+    table = stacked(named, probability, reference)
     chosen = choose_parameters(table, parameters)
     sampled = [label for label, fit in named.items() if fit.has_draws]
     size, colours = each(0.4, 2.5, 0.8, 1.9, least=4.2), colours_of(named)
@@ -141,7 +142,7 @@ def _confidence_densities(fit: Fit, parameters: list[str]) -> Iterator[tuple[str
     """Densities whose central areas are the fit's own intervals, of every probability."""
     # Every interval is a smooth function of its normal quantile: a dozen of them determine it.
     z = np.linspace(0.1, 3.2, 12)
-    tables = [estimates({"": fit}, float(2.0 * norm.cdf(v) - 1.0)).set_index("parameter") for v in z]
+    tables = [stacked({"": fit}, float(2.0 * norm.cdf(v) - 1.0)).set_index("parameter") for v in z]
     known, grid = np.concatenate([-z[::-1], z]), np.linspace(-3.2, 3.2, 257)
     for name in parameters:
         low, high = (np.array([t[side].get(name, np.nan) for t in tables], dtype=float) for side in ("lower", "upper"))

@@ -127,3 +127,11 @@ def test_one_line_a_coefficient_is_refused(logistic):
     _, both = logistic
     with pytest.raises(NotAvailableError, match="are two numbers"):
         both.fits["ML"].compare_marginal()
+
+
+def test_pictures_of_one_number_say_its_scale(logistic):
+    _, both = logistic
+    assert "on the logit scale" in both.fits["ML"].plot_posterior(parameters="time", backend="none").title
+    picture = both.plot_posterior(backend="none")
+    panels = picture.viz.dataset["parameter"].to_numpy().tolist()
+    assert panels[:4] == ["Intercept", "time", "group[T.b]", "Intercept (marginal)"]

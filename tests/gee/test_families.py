@@ -228,3 +228,11 @@ def test_a_gaussian_response_has_a_qic_too(rows):
     trace = np.trace(np.linalg.solve(apart.covariance("naive"), fit.covariance("robust")))
     assert values["CIC"] == pytest.approx(trace, rel=1e-9)
     assert values["QIC"] == pytest.approx(-2 * values["quasi-likelihood"] + 2 * trace, rel=1e-12)
+
+
+def test_little_exposure_is_no_separation(rows):
+    rng = np.random.default_rng(1)
+    hours = 10.0 ** rng.uniform(-8, 3, len(rows))
+    data = rows.assign(hours=hours, count=rng.poisson(hours))
+    fit = model_of(data, "poisson", exposure="hours").fit_gee("independence")
+    assert fit.converged and abs(fit.beta["Intercept"]) < 0.2
