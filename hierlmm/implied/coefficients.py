@@ -28,6 +28,10 @@ from hierlmm.options import check_ci, checked
 from hierlmm.predict.generalised import marginal_line, random_variance
 from hierlmm.results import Page, Paragraph, Result, Table
 
+VALUES = 4_000_000
+DRAWS = (200, 1000)
+"""Rows times draws that are averaged, and the least and most draws."""
+
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,8 +41,8 @@ class MarginalCoefficients(Result):
     Attributes
     ----------
     table : pandas.DataFrame
-        By ``coef``: ``estimate``, ``se``, ``lower``, ``upper``, ``z``, ``p`` of the population-averaged coefficient,
-        the ``conditional`` one, and their ``ratio``.
+        By ``coef``: ``estimate``, ``se``, ``lower``, ``upper``, ``z``, ``p`` (a posterior has neither of the two) of
+        the population-averaged coefficient, the ``conditional`` one, and their ``ratio``.
     cov : pandas.DataFrame
         Covariance of the population-averaged coefficients.
     link : str
@@ -68,6 +72,8 @@ def average_coefficients(family: Family, design: Design, beta: FloatArray, D: Fl
 def marginal_coefficients(fit: Any, ci: float = 0.95) -> MarginalCoefficients:
     """See `hierlmm.fit.generalised.GeneralisedFit.marginal_coefficients`."""
     half = float(norm.ppf(0.5 + check_ci(ci) / 2.0))
+    if fit.has_draws:
+        return _of_draws(fit, ci)
     design, record, family = fit.design, fit.record, fit.family
 
     def values(parameters: FloatArray) -> FloatArray:
@@ -95,8 +101,24 @@ def marginal_coefficients(fit: Any, ci: float = 0.95) -> MarginalCoefficients:
     return MarginalCoefficients(table, pd.DataFrame(cov, index, index), family.link, ci, _notes(fit))
 
 
+def _of_draws(fit: Any, ci: float) -> MarginalCoefficients:
+    """The same of each of some draws: posterior mean and SD, and equal-tailed intervals."""
+    design, family = fit.design, fit.design.family
+    beta, D = (own.reshape(-1, *own.shape[2:]) for own in (fit.draws("beta"), fit.draws("D")))
+    most = int(np.clip(VALUES // design.n_obs, *DRAWS))
+    keep = np.linspace(0, len(beta) - 1, min(len(beta), most)).astype(int)
+    values = np.stack([average_coefficients(family, design, beta[s], D[s]) for s in keep])
+    index, conditional = pd.Index(design.coef, name="coef"), beta.mean(axis=0)
+    lower, upper = np.quantile(values, [0.5 - ci / 2.0, 0.5 + ci / 2.0], axis=0)
+    columns = {"estimate": values.mean(axis=0), "se": values.std(axis=0, ddof=1), "lower": lower, "upper": upper}
+    table = pd.DataFrame({**columns, "conditional": conditional}, index=index)
+    table["ratio"] = table["estimate"] / table["conditional"]
+    cov = pd.DataFrame(np.cov(values.T).reshape(len(index), len(index)), index, index)
+    return MarginalCoefficients(table, cov, family.link, ci, _notes(fit))
+
+
 def _notes(fit: Any) -> tuple[str, ...]:
-    link = fit.family.link
+    link = fit.design.family.link
     subject = fit.design.hierarchy.subject
     first = (
         f"The conditional coefficient is about one {subject}: the change of the {link} of its mean. The "
