@@ -136,12 +136,21 @@ class GeneralisedCriterion:
         m, p = self.structure.n_parameters, self.rows.X.shape[1]
         return parameters[:m], parameters[m : m + p], parameters[m + p :]
 
-    def at(self, parameters: FloatArray) -> Marginal:
-        """Integrate the random effects out at one point."""
+    def at(self, parameters: FloatArray, *, warm: bool = True) -> Marginal:
+        """Integrate the random effects out at one point.
+
+        Parameters
+        ----------
+        parameters : (k,)
+        warm : bool
+            Whether modes are sought from those of the last point, which saves steps, or from zero, so that the answer
+            does not depend on what was asked before, to the last bit.
+        """
         lam, beta, psi = self.split(np.asarray(parameters, dtype=np.float64))
         rows, Lambda = self.rows, np.ascontiguousarray(self.structure.factor(lam))
-        # From the last modes, which are close by; where a subject can have several, from zero: always the same one.
-        found = Marginal(rows, self._modes if rows.family.log_concave else np.zeros_like(self._modes))
+        # Where a subject can have several modes, always the one next to zero.
+        warm = warm and rows.family.log_concave
+        found = Marginal(rows, self._modes if warm else np.zeros_like(self._modes))
         given, derivatives = rows.offset + rows.X @ beta, rows.family.derivatives
         psi = np.ascontiguousarray(psi)
 
@@ -254,7 +263,7 @@ class GeneralisedSolution:
     @cached_property
     def marginal(self) -> Marginal:
         """What the kernel says there."""
-        return self.criterion.at(self.parameters)
+        return self.criterion.at(self.parameters, warm=False)
 
     @cached_property
     def beta(self) -> FloatArray:

@@ -273,3 +273,14 @@ def test_what_there_is_not_is_refused(data, poisson):
     for name in ("icc", "loo", "implied_marginal"):
         with pytest.raises(hl.NotAvailableError):
             getattr(poisson, name)()
+
+
+def test_answers_do_not_depend_on_what_was_asked_before(data):
+    model = hl.TwoLevelModel.from_formula("yes ~ x + (x | g)", data, family="bernoulli")
+    one, two = model.fit_ml(), model.fit_ml()
+    two.criterion_function(two.optimum.lam + 0.3)
+    two.predict(interval="confidence")
+    assert np.array_equal(one.beta_cov, two.beta_cov)
+    assert np.array_equal(one.b, two.b)
+    assert np.array_equal(one.b_sd, two.b_sd)
+    assert np.array_equal(one.subject_loglik(), two.subject_loglik())
