@@ -79,3 +79,15 @@ def test_conditional_modes(pair):
     np.testing.assert_allclose(fit.b[shown], np.reshape(found.modes, (-1, fit.b.shape[1])), rtol=1e-4, atol=1e-4)
     expected = np.reshape(found.conditional_sd, (-1, fit.b.shape[1]))
     np.testing.assert_allclose(fit.b_sd[shown], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_averaged_coefficients(pair):
+    found, fit = pair
+    averaged = found.reference.get("check", {}).get("marginal_coefs")
+    if averaged is None:
+        return
+    table = fit.marginal_coefficients().table
+    for name, value in averaged.items():
+        assert table.loc[ours(name), "estimate"] == pytest.approx(value, abs=LOOSE)
+    for name, value in found.reference["marginal_coefs"]["coef"].items():  # GLMMadaptive simulates 20,000 groups
+        assert table.loc[ours(name), "estimate"] == pytest.approx(value, abs=5e-3)
