@@ -114,7 +114,7 @@ GEE = table(
         f"{MAXIMUM} loglik",
         Lack(
             "GEE solves equations for the mean and has no likelihood",
-            "use fit_ml(); to choose a working correlation compare standard_errors() under several",
+            "use fit_ml(); fit.qic() compares working correlations and means of fits to the same rows",
             "docs, page 'GEE'",
         ),
     ),
