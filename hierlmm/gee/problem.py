@@ -28,6 +28,8 @@ RANK_TOLERANCE = 1e-9
 ROUNDS = 100
 AT_AN_END = 1e-9
 """A row whose variance is below this share of the middle one has its mean at an end of the range."""
+OPEN_ENDED = ("identity", "inverse", "sqrt")
+"""Links whose linear predictors lead out of the range of a mean."""
 SHAPES = (-12.0, 14.0)
 """Logarithms between which the shape of a negative binomial is looked for."""
 
@@ -175,7 +177,8 @@ def _scoring(
         while not _possible(family, psi, y, link.inverse(eta + step)) and far > 0.0:
             step, far = 0.5 * step, 0.0 if np.abs(step).max() < 1e-12 else far
         eta = eta + step
-        if far <= 1e-10 * float(np.linalg.norm((y - mu) / sd)):
+        # The solver has its own, stricter rule; coefficients without end are seen before their weights underflow.
+        if far <= 1e-8 * float(np.linalg.norm((y - mu) / sd)):
             break
     return found
 
@@ -225,11 +228,12 @@ def _refuse_ends(design: Design, order: IntArray, variance: FloatArray) -> None:
     ends = np.flatnonzero(~(variance > AT_AN_END * np.median(variance)))
     if not ends.size:
         return
-    row = design.frame.index[order[ends[0]]]
-    raise DataError(
-        f"fitted means at an end of their range in {ends.size} rows, first in row {row}",
-        "a combination of covariates separates these rows from the others (all successes, all failures or all zeros), "
-        "so that a coefficient grows without end",
-        "take the term out or merge levels; a prior holds such a coefficient: model.fit()",
-        SEE,
-    )
+    row, link = design.frame.index[order[ends[0]]], design.family.link
+    received = f"fitted means at an end of their range in {ends.size} rows, first in row {row}"
+    reason = "a combination of covariates separates these rows from the others (all successes, all failures or all "
+    reason += "zeros), so that a coefficient grows without end"
+    remedy = "take the term out or merge levels; a prior holds such a coefficient: model.fit()"
+    if link in OPEN_ENDED or (link == "log" and design.family.name in ("bernoulli", "binomial")):
+        reason = f"the {link} link does not keep means inside their range, and the best ones lie at its end"
+        remedy = f"use a link that does: {type(design.family).__name__}() has the {design.family.links[0]} link"
+    raise DataError(received, reason, remedy, SEE)

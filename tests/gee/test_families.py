@@ -207,10 +207,19 @@ def test_what_rests_on_a_normal_response_is_refused(rows):
         fit.qic(scale=0.0)
 
 
-def test_separation_is_named_with_a_row(rows):
-    data = rows.assign(yes=np.where(rows["x"] == 1.0, 1, rows["yes"]))
-    with pytest.raises(DataError, match="end of their range"):
-        model_of(data, "bernoulli").fit_gee("independence")
+@pytest.mark.parametrize(("family", "end"), [("bernoulli", 1), ("poisson", 0)])
+@pytest.mark.parametrize("correlation", ["independence", "exchangeable"])
+def test_separation_is_named_with_a_row(rows, family, end, correlation):
+    y = RESPONSES[family]
+    data = rows.assign(**{y: np.where(rows["x"] == 1.0, end, rows[y])})
+    with pytest.raises(DataError, match=r"(?s)end of their range.*grows without end"):
+        model_of(data, family).fit_gee(correlation)
+
+
+def test_a_link_that_leads_out_of_the_range_is_named(rows):
+    data = rows.assign(yes=rows["time"] >= 4)
+    with pytest.raises(DataError, match=r"identity link does not keep.*Bernoulli\(\) has the logit link"):
+        model_of(data, "bernoulli", "identity").fit_gee("independence")
 
 
 def test_draws_are_of_the_coefficients(rows):
