@@ -218,7 +218,7 @@ def test_separation_is_named_with_a_row(rows, family, end, correlation):
 
 def test_a_link_that_leads_out_of_the_range_is_named(rows):
     data = rows.assign(yes=rows["time"] >= 4)
-    with pytest.raises(DataError, match=r"identity link does not keep.*Bernoulli\(\) has the logit link"):
+    with pytest.raises(DataError, match=r"(?s)identity link does not keep.*Bernoulli\(\) has the logit link"):
         model_of(data, "bernoulli", "identity").fit_gee("independence")
 
 
