@@ -17,11 +17,16 @@ from hierlmm.likelihood.estimate import LikelihoodEstimate
 
 SOLVED = ("Lambda", "working_sd", "whitened_sd", "shift", "sigma", "beta", "beta_cov", "root", "D", "b")
 """What is kept of a solution, by name."""
+GENERALISED = ("b", "b_cov", "subject_loglik")
+"""The same of a generalised model, where the rest follows from the optimum."""
 
 
 def record_of(fit: Fit) -> Any:
     """What `fit_of` made this fit of."""
     it: Any = fit
+    if it.has_likelihood and not it.design.is_gaussian:
+        vars(it.record)["warnings"] = it.warnings  # not worked out again
+        return it.record
     if it.has_likelihood:
         record = LikelihoodEstimate(it.design, it.criterion_function, it.optimum)
         vars(record)["warnings"] = it.warnings  # not worked out again, which may take further fits
@@ -40,7 +45,9 @@ def answers_of(fit: Fit) -> dict[str, Any]:
     it: Any = fit
     if not it.has_likelihood:
         return {}
-    found = {"print": repr(fit), "html": fit._repr_html_()}
+    found: dict[str, Any] = {"print": repr(fit), "html": fit._repr_html_()}
+    if not it.design.is_gaussian:
+        return found | {"modes": {name: getattr(it.solution, name) for name in GENERALISED}}
     if not it.criterion_function.whitens:
         return found
     large, effects, optima = it.large_sample, it.solution.effects, it.optima
@@ -66,6 +73,8 @@ def put_back(fit: Fit, answers: Mapping[str, Any]) -> None:
     kept = vars(fit)
     if "print" in answers:
         kept["_told"] = (answers["print"], answers["html"])
+    if "modes" in answers:
+        vars(fit.solution).update(answers["modes"])  # type: ignore[attr-defined]  # a generalised fit
     if "solution" in answers:
         kept |= _likelihood_answers(fit, answers)
 

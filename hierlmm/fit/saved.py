@@ -28,7 +28,7 @@ def load_fit(path: Any, data: Any = None) -> Any:
 
     Returns
     -------
-    LikelihoodFit, MarginalFit, PosteriorFit or GEEFit
+    LikelihoodFit, MarginalFit, GeneralisedFit, PosteriorFit or GEEFit
         As it was saved.
 
     Raises
@@ -36,7 +36,7 @@ def load_fit(path: Any, data: Any = None) -> Any:
     DataError
         If there is no such file, it is damaged, of another kind or of a newer format, or the data are other ones.
     SpecificationError
-        If a structure or prior of your own cannot be imported.
+        If a structure, family or prior of your own cannot be imported.
     """
     from hierlmm.fit.record import put_back
     from hierlmm.storage.file import read_record

@@ -171,7 +171,7 @@ GENERALISED = table(
     ),
     (
         "marginal_means contrasts slopes test anova effects plot_effects plot_trajectories heterogeneity "
-        "compare_subjects rank_subjects interpret save",
+        "compare_subjects rank_subjects interpret",
         NOT_YET,
     ),
 )

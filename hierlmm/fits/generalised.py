@@ -16,6 +16,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray
+from hierlmm.errors import NotAvailableError
 from hierlmm.families.family import Family
 from hierlmm.fits.base import Fit, Level
 from hierlmm.fits.capabilities import GENERALISED, Lack
@@ -100,7 +101,12 @@ class GeneralisedNumbers(Fit):
     @property
     def sigma(self) -> float:
         """Residual SD or scale of a family that has one."""
-        return self.dispersion["sigma"]
+        if "sigma" not in self.family.dispersion:
+            has = f"the dispersion is in fit.dispersion ({', '.join(self.dispersion.index)})"
+            reason = f"a {self.family.title} response has no residual standard deviation"
+            remedy = has if len(self.dispersion) else "its variance follows from its mean: fit.residuals('pearson')"
+            raise NotAvailableError("sigma", reason, remedy, "docs, page 'Families'")
+        return float(self.dispersion["sigma"])
 
     @cached_property
     def dispersion(self) -> pd.Series:

@@ -118,7 +118,6 @@ def inverse_information(criterion: GeneralisedCriterion, parameters: FloatArray)
         Directions of β̃ and ψ without curvature: separated columns, a dispersion at the end of its range.
     """
     k, m = len(parameters), criterion.structure.n_parameters
-    criterion = replace(criterion)  # without modes of other points: the same to the last bit whatever was asked before
     H = central_differences(lambda at: criterion.both(at)[1], parameters).reshape(k, k)
     H = 0.25 * (H + H.T)  # the criterion is twice minus the log-likelihood
     values, vectors = np.linalg.eigh(H[m:, m:])
@@ -157,7 +156,7 @@ def maximise_generalised(design: Design, points: int = 1) -> GeneralisedEstimate
         for other in optima[1:]:
             if other.converged and all(abs(other.value - o.value) > APART for o in (best, *others)):
                 others.append(other)
-        return GeneralisedEstimate(design, criterion, replace(best, others=tuple(others)))
+        return GeneralisedEstimate(design, criterion.settled(best.lam), replace(best, others=tuple(others)))
 
 
 def _search(criterion: GeneralisedCriterion) -> list[FloatArray]:

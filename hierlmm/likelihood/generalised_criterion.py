@@ -114,6 +114,9 @@ class GeneralisedCriterion:
         Quadrature points in each dimension; 1 is Laplace's method.
     n_psi : int
         Number of dispersion parameters.
+    first : (J, q), optional
+        Modes from which every evaluation sets out, so that equal parameters have equal values to the last bit; by
+        default those of the evaluation before, which are close by while a search goes on.
     """
 
     rows: GeneralisedRows
@@ -121,10 +124,11 @@ class GeneralisedCriterion:
     points: int
     n_psi: int
     reml: bool = False
+    first: FloatArray | None = None
 
     def __post_init__(self) -> None:
         self.nodes, self.log_weights = quadrature(self.points, self.structure.q)
-        self._modes = np.zeros((len(self.rows.start) - 1, self.structure.q))
+        self._modes = np.zeros((len(self.rows.start) - 1, self.structure.q)) if self.first is None else self.first
 
     @property
     def scaling(self) -> Scaling:
@@ -133,24 +137,15 @@ class GeneralisedCriterion:
 
     def split(self, parameters: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """λ, β̃ and ψ."""
-        m, p = self.structure.n_parameters, self.rows.X.shape[1]
+        m, p = self.structure.n_parameters, len(self.scaling.Bx)
         return parameters[:m], parameters[m : m + p], parameters[m + p :]
 
-    def at(self, parameters: FloatArray, *, warm: bool = True) -> Marginal:
-        """Integrate the random effects out at one point.
-
-        Parameters
-        ----------
-        parameters : (k,)
-        warm : bool
-            Whether modes are sought from those of the last point, which saves steps, or from zero, so that the answer
-            does not depend on what was asked before, to the last bit.
-        """
+    def at(self, parameters: FloatArray) -> Marginal:
+        """Integrate the random effects out at one point."""
         lam, beta, psi = self.split(np.asarray(parameters, dtype=np.float64))
         rows, Lambda = self.rows, np.ascontiguousarray(self.structure.factor(lam))
-        # Where a subject can have several modes, always the one next to zero.
-        warm = warm and rows.family.log_concave
-        found = Marginal(rows, self._modes if warm else np.zeros_like(self._modes))
+        # From modes close by; where a subject can have several, from zero: always the same one.
+        found = Marginal(rows, self._modes if rows.family.log_concave else np.zeros_like(self._modes))
         given, derivatives = rows.offset + rows.X @ beta, rows.family.derivatives
         psi = np.ascontiguousarray(psi)
 
@@ -162,9 +157,13 @@ class GeneralisedCriterion:
         found.in_Lambda = np.sum([piece[0] for piece in pieces], axis=0)
         found.in_psi = np.sum([piece[1] for piece in pieces], axis=0)
         found.found = all(piece[2] for piece in pieces)
-        if found.found and np.all(np.isfinite(found.modes)):
+        if self.first is None and found.found and np.all(np.isfinite(found.modes)):
             self._modes = found.modes
         return found
+
+    def settled(self, parameters: FloatArray) -> GeneralisedCriterion:
+        """The same criterion, whose evaluations all set out from the modes at these parameters."""
+        return replace(self, first=np.nan_to_num(self.at(parameters).modes, posinf=0.0, neginf=0.0))
 
     @cached_property
     def _pieces(self) -> list[tuple[int, int]]:
@@ -263,7 +262,7 @@ class GeneralisedSolution:
     @cached_property
     def marginal(self) -> Marginal:
         """What the kernel says there."""
-        return self.criterion.at(self.parameters, warm=False)
+        return self.criterion.at(self.parameters)
 
     @cached_property
     def beta(self) -> FloatArray:

@@ -41,7 +41,7 @@ def write_record(
 
     Parameters
     ----------
-    record : LikelihoodEstimate, PosteriorRecord or GEERecord
+    record : LikelihoodEstimate, GeneralisedEstimate, PosteriorRecord or GEERecord
     path : str or path-like
         Ending in ``.nc``.
     answers : mapping, optional

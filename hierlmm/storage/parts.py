@@ -14,25 +14,37 @@ from hierlmm.bayes.record import PosteriorRecord
 from hierlmm.bayes.tree import constant_data, observed_data
 from hierlmm.design.build import design_again
 from hierlmm.design.design import Design
+from hierlmm.design.outcome import GAUSSIAN
 from hierlmm.design.residual import Residual
 from hierlmm.errors import DataError
 from hierlmm.gee.record import GEERecord
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.estimate import LikelihoodEstimate, make_criterion
-from hierlmm.storage.rowless import pack_names, rowless_criterion, rowless_design
+from hierlmm.likelihood.generalised import GeneralisedEstimate
+from hierlmm.likelihood.generalised_criterion import generalised_criterion
+from hierlmm.storage.rowless import pack_names, rowless_criterion, rowless_design, rowless_generalised
 from hierlmm.storage.table import fingerprint
 from hierlmm.storage.values import SEE, Arrays, pack, unpack
 
-type Record = LikelihoodEstimate | PosteriorRecord | GEERecord
+type Record = LikelihoodEstimate | GeneralisedEstimate | PosteriorRecord | GEERecord
 SAME_COLUMNS = 1e-9
 """Relative difference of the columns' sizes, below which they are the columns that were fitted."""
 MATRICES = ("X", "Z", "X1", "y")
 KEPT: dict[str, tuple[str, ...]] = {
     "likelihood": ("optimum", "warnings"),
+    "generalised": ("optimum", "warnings", "information"),
     "posterior": ("priors", "estimator", "warnings"),
     "gee": ("estimate", "time", "se", "warnings"),
 }
 """Fields of a record that are written as they are, by kind."""
+KINDS: dict[type, str] = {
+    LikelihoodEstimate: "likelihood",
+    GeneralisedEstimate: "generalised",
+    PosteriorRecord: "posterior",
+    GEERecord: "gee",
+}
+OF_CRITERION = ("points", "n_psi", "first", "scaling")
+"""What is written of the criterion of a generalised model."""
 
 
 def pack_record(record: Record, arrays: Arrays, *, rowless: bool) -> dict[str, Any]:
@@ -40,7 +52,7 @@ def pack_record(record: Record, arrays: Arrays, *, rowless: bool) -> dict[str, A
 
     Parameters
     ----------
-    record : LikelihoodEstimate, PosteriorRecord or GEERecord
+    record : LikelihoodEstimate, GeneralisedEstimate, PosteriorRecord or GEERecord
     arrays : dict
         Filled.
     rowless : bool
@@ -51,13 +63,15 @@ def pack_record(record: Record, arrays: Arrays, *, rowless: bool) -> dict[str, A
     SpecificationError
         If a class in it could not be found again.
     """
-    kinds = {LikelihoodEstimate: "likelihood", PosteriorRecord: "posterior", GEERecord: "gee"}
-    kind = kinds[type(record)]
+    kind = KINDS[type(record)]
     said = {name: pack(getattr(record, name), name, arrays) for name in KEPT[kind]}
     if isinstance(record, LikelihoodEstimate):
         said["reml"] = record.criterion.reml
         own = record.criterion.products if rowless and isinstance(record.criterion, Criterion) else None
         said["products"] = pack(own, "products", arrays)
+    if isinstance(record, GeneralisedEstimate):
+        own = {name: getattr(record.criterion, name) for name in OF_CRITERION}
+        said["criterion"] = pack(own, "criterion", arrays)
     if isinstance(record, PosteriorRecord):
         said["root"] = list(record.datatree.children)
     names = pack_names(record.design, arrays) if rowless else None
@@ -65,7 +79,7 @@ def pack_record(record: Record, arrays: Arrays, *, rowless: bool) -> dict[str, A
 
 
 def _pack_design(design: Design, arrays: Arrays) -> dict[str, Any]:
-    parts = ("hierarchy", "residual", "residual_variance", "variance_fitted")
+    parts = ("hierarchy", "residual", "residual_variance", "variance_fitted", "outcome")
     said = {name: pack(getattr(design, name), f"design.{name}", arrays) for name in parts}
     sizes = {f"size of {name}": pack(_size(design, name), f"design.size_of_{name}", arrays) for name in MATRICES}
     return {
@@ -94,7 +108,9 @@ def unpack_design(said: Mapping[str, Any], arrays: Arrays, frame: pd.DataFrame, 
     """
     correlation, variance = (unpack(said[name], arrays) for name in ("residual", "residual_variance"))
     frame.attrs = {"units": said.get("units", {})}
-    design = design_again(unpack(said["hierarchy"], arrays), frame, residual=Residual(correlation, variance))
+    outcome = unpack(said["outcome"], arrays) if "outcome" in said else GAUSSIAN
+    residual = Residual(correlation, variance)
+    design = design_again(unpack(said["hierarchy"], arrays), frame, residual=residual, outcome=outcome)
     for name in MATRICES:
         was, now = unpack(said[f"size of {name}"], arrays), _size(design, name)
         if np.shape(was) != np.shape(now) or not np.allclose(now, was, rtol=SAME_COLUMNS, atol=0.0):
@@ -134,12 +150,26 @@ def unpack_record(
         return GEERecord(design, **record)
     if said["kind"] == "posterior":
         return _posterior(design, record, said["record"]["root"], groups, rowless=frame is None)
+    if said["kind"] == "generalised":
+        return _generalised(design, record, unpack(said["record"]["criterion"], arrays), call, rowless=frame is None)
     if frame is None:
         criterion = rowless_criterion(design, said["record"], arrays, call)
     else:
         criterion = make_criterion(design, reml=said["record"]["reml"])
     found = LikelihoodEstimate(design, criterion, record["optimum"])
     vars(found)["warnings"] = record["warnings"]  # not worked out again, which may take further fits
+    return found
+
+
+def _generalised(
+    design: Design, record: dict[str, Any], own: dict[str, Any], call: str, *, rowless: bool
+) -> GeneralisedEstimate:
+    if rowless:
+        criterion = rowless_generalised(design, own, call)
+    else:
+        criterion = replace(generalised_criterion(design, own["points"]), first=own["first"])
+    found = GeneralisedEstimate(design, criterion, record["optimum"])
+    vars(found).update(warnings=record["warnings"], information=record["information"])
     return found
 
 

@@ -9,9 +9,11 @@ from hierlmm.covariance.random import random_covariance
 from hierlmm.design.design import Design
 from hierlmm.design.hierarchy import Hierarchy
 from hierlmm.design.levels import Levels
+from hierlmm.design.outcome import GAUSSIAN
 from hierlmm.design.terms import Terms
 from hierlmm.errors import NotAvailableError
 from hierlmm.likelihood.criterion import Criterion
+from hierlmm.likelihood.generalised_criterion import GeneralisedCriterion
 from hierlmm.storage.table import pack_index, unpack_index
 from hierlmm.storage.values import SEE, Arrays, pack, unpack
 
@@ -73,7 +75,8 @@ def rowless_design(said: Mapping[str, Any], names: Mapping[str, Any], arrays: Ar
     counts = {name: said[name] for name in ("n_obs", "n_dropped")}
     rows: Any = NoRows(call, subject=subject, units=said.get("units", {}), **counts)
     correlation, variance = (unpack(said[name], arrays) for name in ("residual", "residual_variance"))
-    return Design(terms, rows, (), correlation, variance)
+    outcome = unpack(said["outcome"], arrays) if "outcome" in said else GAUSSIAN
+    return Design(terms, rows, (), correlation, variance, outcome=outcome)
 
 
 def rowless_criterion(design: Design, said: Mapping[str, Any], arrays: Arrays, call: str) -> Any:
@@ -82,3 +85,10 @@ def rowless_criterion(design: Design, said: Mapping[str, Any], arrays: Arrays, c
     if said["products"] is not None:
         return Criterion(unpack(said["products"], arrays), structure, said["reml"])
     return NoRows(call, structure=structure, reml=said["reml"], whitens=True)
+
+
+def rowless_generalised(design: Design, said: Mapping[str, Any], call: str) -> GeneralisedCriterion:
+    """The criterion of a generalised model: what its parameters are, without the rows."""
+    rows: Any = NoRows(call, scaling=said["scaling"], family=design.family)
+    structure = random_covariance(design.covariance, design.blocks)
+    return GeneralisedCriterion(rows, structure, said["points"], said["n_psi"], first=said["first"])

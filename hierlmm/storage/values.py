@@ -2,7 +2,7 @@
 
 `pack` takes a value apart: what JSON has stays as it is, arrays are put aside under the path at which they were found,
 and everything else is an object with one key that says what it is. `unpack` puts it together again, to the last bit.
-Classes of this package have a name in `OWN`; those of a user (a structure, a prior) are named by where they are
+Classes of this package have a name in `OWN`; those of a user (a structure, a family, a prior) are named by where they are
 imported from, ``module:Class``.
 """
 
@@ -25,8 +25,11 @@ from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarExp, VarianceFunction, VarIdent, VarPower
 from hierlmm.design.columns import Column
 from hierlmm.design.hierarchy import Hierarchy, RandomBlock
+from hierlmm.design.outcome import Outcome
 from hierlmm.design.terms import RandomColumns
 from hierlmm.errors import DataError, SpecificationError
+from hierlmm.families.family import Family
+from hierlmm.families.names import FAMILIES
 from hierlmm.gee.correlation import (
     AutoregressiveMoments,
     ExchangeableMoments,
@@ -40,7 +43,7 @@ from hierlmm.likelihood.maximise import Optimum
 from hierlmm.likelihood.search import Search
 
 SEE = "docs, page 'Saving fits'"
-USERS = (ResidualCorrelation, VarianceFunction, Distribution)
+USERS = (ResidualCorrelation, VarianceFunction, Distribution, Family)
 """Kinds of classes that a user may write."""
 OWN: dict[str, Any] = {
     kind.__name__: kind
@@ -51,9 +54,10 @@ OWN: dict[str, Any] = {
         *(k for k in vars(distributions).values() if isinstance(k, type) and issubclass(k, Distribution)),
         *(AutoregressiveMoments, ExchangeableMoments, Independent, UnstructuredMoments, Rows, GEEEstimate),
         *(CrossProducts, RandomColumns, Scaling),
-        *(Column, Hierarchy, RandomBlock, Optimum, Search, ResolvedPriors),
+        *(Column, Hierarchy, Outcome, RandomBlock, Optimum, Search, ResolvedPriors),
     )
-}
+} | {f"family {name}": kind for name, kind in FAMILIES.items()}  # some have the name of a structure or a prior
+NAMES = {kind: name for name, kind in OWN.items()}
 type Arrays = dict[str, np.ndarray]
 
 
@@ -78,7 +82,7 @@ def pack(value: Any, where: str, arrays: Arrays) -> Any:
         return value
     if isinstance(value, np.ndarray):
         return _pack_array(value, where, arrays)
-    if OWN.get(type(value).__name__) is type(value) or isinstance(value, USERS):
+    if type(value) in NAMES or isinstance(value, USERS):
         return {"class": name_of(type(value)), "fields": _pack_fields(value, where, arrays)}
     if isinstance(value, (tuple, list, frozenset)):
         items = [pack(v, f"{where}.{k}", arrays) for k, v in enumerate(value)]
@@ -140,8 +144,8 @@ def name_of(kind: type) -> str:
     SpecificationError
         If there is none: it was defined inside a function, or its module has another one of this name.
     """
-    if OWN.get(kind.__name__) is kind:
-        return kind.__name__
+    if kind in NAMES:
+        return NAMES[kind]
     name = f"{kind.__module__}:{kind.__qualname__}"
     try:
         found = _imported(name)
@@ -172,7 +176,7 @@ def class_of(name: str) -> Any:
     Raises
     ------
     SpecificationError
-        If it cannot be imported, or is no structure or prior.
+        If it cannot be imported, or is no structure, family or prior.
     """
     if ":" not in name:
         if name not in OWN:
@@ -188,7 +192,7 @@ def class_of(name: str) -> Any:
         reason = f"it cannot be imported here ({error})"
         raise SpecificationError(received, reason, f"{place}, then load the file again", see) from error
     if not (isinstance(kind, type) and issubclass(kind, USERS)):
-        reason = "what has this name here is no residual structure, variance function or prior"
+        reason = "what has this name here is no residual structure, variance function, family or prior"
         raise SpecificationError(received, reason, f"{place} as it was when the fit was saved", see)
     return kind
 

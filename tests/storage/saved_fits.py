@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -40,6 +42,48 @@ class DoubleExponential(Prior):
     """A prior of a user."""
 
     scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Failures(hl.families.Family):
+    """A family of a user: failures before the ``wins``-th success."""
+
+    wins: float = 1.0
+    name: ClassVar[str] = "failures"
+    links: ClassVar[tuple[str, ...]] = ("log",)
+
+    @staticmethod
+    def density(y, n, mu, psi, order, d):
+        d[0] = y * math.log(mu) - (y + 1) * math.log1p(mu)
+        d[1] = y / mu - (y + 1) / (1 + mu)
+        d[2] = -y / mu**2 + (y + 1) / (1 + mu) ** 2
+        d[3] = 2 * y / mu**3 - 2 * (y + 1) / (1 + mu) ** 3
+
+    def variance(self, mu, psi, n=1.0):
+        return mu + mu**2
+
+
+def responses() -> pd.DataFrame:
+    """One linear predictor behind a response of every family."""
+    rng = np.random.default_rng(3)
+    who = np.repeat(np.arange(25), 8)
+    frame = pd.DataFrame({"who": who, "x": rng.normal(size=200), "years": rng.uniform(0.5, 2.0, 200), "n": 6})
+    eta = 0.2 + 0.6 * rng.normal(size=25)[who] + 0.5 * frame["x"]
+    p = 1 / (1 + np.exp(-eta))
+    frame["count"] = rng.poisson(frame["years"] * np.exp(eta))
+    frame["wins"] = rng.binomial(6, p)
+    frame["ill"] = pd.Categorical(np.where(rng.random(200) < p, "yes", "no"), categories=["yes", "no"])
+    frame["amount"] = rng.gamma(3.0, np.exp(eta) / 3.0)
+    frame["share"] = rng.beta(4.0 * p, 4.0 * (1.0 - p))
+    frame["far"] = eta + rng.standard_t(4.0, 200)
+    levels = ["none", "some", "much"]
+    cut = np.digitize(eta + rng.logistic(size=200), [0.0, 1.5])
+    frame["pain"] = pd.Categorical.from_codes(cut, categories=levels, ordered=True)
+    return frame
+
+
+def generalised(formula, points=1, **options):
+    return hl.TwoLevelModel.from_formula(formula, responses(), **options).fit_ml(n_quadrature=points)
 
 
 def strange() -> pd.DataFrame:
@@ -106,6 +150,15 @@ QUICK = {
     "gee strange": lambda: strange_model().fit_gee("exchangeable"),
     "gee other time": lambda: model("dental parallel").fit_gee("ar1", time=same_models.data("dental")["age"] * 0.5),
     "reml own structure": lambda: own_structure().fit_reml(),
+    "family poisson": lambda: generalised("count ~ x + (x | who)", family="poisson", exposure="years"),
+    "family binomial": lambda: generalised("p(wins, n) ~ x + (1 | who)", 9, family="binomial"),
+    "family bernoulli": lambda: generalised("ill ~ x + (1 | who)", family=hl.families.Bernoulli(link="probit")),
+    "family negative binomial": lambda: generalised("count ~ x + (x || who)", family="negative_binomial"),
+    "family gamma": lambda: generalised("amount ~ x + (1 | who)", family="gamma"),
+    "family beta": lambda: generalised("share ~ x + (1 | who)", family="beta"),
+    "family ordinal": lambda: generalised("pain ~ x + (1 | who)", family="ordinal"),
+    "family student": lambda: generalised("far ~ x + (1 | who)", family=hl.families.StudentT(nu=5)),
+    "family own": lambda: generalised("count ~ x + (1 | who)", family=Failures(wins=1.0)),
     "reml three levels of blocks": lambda: hl.TwoLevelModel(
         "distance ~ time", {"time": "sex", "Intercept": "0"}, subject="subject", data=same_models.data("dental")
     ).fit_reml(),

@@ -119,11 +119,13 @@ def with_arguments(fit: Any, rows: pd.DataFrame) -> dict[str, Any]:
 
 def exact_design(design: Any) -> Any:
     names = ("X", "Z", "X1", "W", "y", "offset", "subject_index", "coef_level1", "term_level1", "variance_fitted")
+    names += () if design.is_gaussian else ("trials",)
     arrays = {name: exact(getattr(design, name)) for name in names}
     order = {name: str(getattr(design, name).flags.c_contiguous) for name in names[:4]}
     frame = {c: f"{design.frame[c].dtype} {exact(design.frame[c])}" for c in design.frame}
     said = [repr(design.hierarchy), repr(design.hierarchy.fixed_terms), repr(design.blocks), design.covariance]
     said += [repr(design.residual), repr(design.residual_variance), repr(design.coef), repr(design.level1)]
+    said += [] if design.is_gaussian else [repr(design.outcome), design.rows.note]
     return {
         **arrays,
         **order,
