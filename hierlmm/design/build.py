@@ -184,7 +184,8 @@ def _rows(terms: Terms, learnt: _Learnt, in_level2: list[Parts], outcome: Outcom
     offset = terms.offset(frame)
     check_finite(offset, "offset", " + ".join(terms.hierarchy.offsets), frame)
     X = X1[:, terms.coef_level1] * W[subject.index]
-    return Rows(frame, subject, y, offset, X, X1, W, learnt.rows.n_dropped, trials, note)
+    categories = outcome.categories(response, frame)
+    return Rows(frame, subject, y, offset, X, X1, W, learnt.rows.n_dropped, trials, note, categories)
 
 
 def split_parts(parts: Parts, varying: Iterable[str]) -> tuple[Parts, Parts]:

@@ -52,6 +52,11 @@ class Outcome:
         """Offsets of the linear predictor that the exposure makes."""
         return () if self.exposure is None else (f"log({quoted(self.exposure)})",)
 
+    def categories(self, response: str, frame: pd.DataFrame) -> tuple[Any, ...]:
+        """Labels of the ordered categories, lowest first; empty where the response has none."""
+        name = unquoted(response)
+        return tuple(self.family.categories(frame[name], name)) if name in frame.columns else ()
+
     def values(self, response: str, frame: pd.DataFrame) -> tuple[FloatArray, FloatArray, str]:
         """Response and trials as numbers, (N,) each, and what the print says of them.
 

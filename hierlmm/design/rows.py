@@ -75,6 +75,8 @@ class Rows(OwnArrays):
         Trials of a binomial response, else 1.
     note : str
         What the print says of the response: which level is a success.
+    categories : tuple
+        Labels of the categories of an ordinal response, lowest first.
     """
 
     frame: pd.DataFrame
@@ -87,6 +89,7 @@ class Rows(OwnArrays):
     n_dropped: int
     trials: FloatArray
     note: str = ""
+    categories: tuple[Any, ...] = ()
 
     @property
     def n_obs(self) -> int:

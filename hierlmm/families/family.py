@@ -130,6 +130,10 @@ class Family:
         """
         return values.to_numpy(dtype=np.float64), ""
 
+    def categories(self, values: pd.Series, name: str) -> list[Any]:
+        """Labels of the ordered categories of a response, lowest first; empty where it has none."""
+        return []
+
     def check(self, y: FloatArray, n: FloatArray, name: str) -> None:
         """Refuse a response that this family cannot have.
 
@@ -148,7 +152,7 @@ class Family:
 
     def variance(self, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         """Variance of y given the mean of a trial, (...)."""
-        raise NotImplementedError
+        raise self._unwritten("the variance", "variance(self, mu, psi, n=1.0)")
 
     def deviance(self, y: FloatArray, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         """Twice the log-likelihood that a row loses against a mean of its own, (N,).
@@ -163,7 +167,11 @@ class Family:
 
     def draw(self, rng: Rng, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         """Draw responses at means of a trial: (...) -> (...)."""
-        raise NotImplementedError
+        raise self._unwritten("draws", "draw(self, rng, mu, psi, n=1.0)")
+
+    def _unwritten(self, what: str, method: str) -> NotAvailableError:
+        received, reason = f"{what} of a {self.title or self.name} response", "its family does not say what they are"
+        return NotAvailableError(received, reason, f"write the method {method} of the class", SEE)
 
     def first_mean(self, y: FloatArray, n: FloatArray) -> FloatArray:
         """Means inside their range at which the search begins, (N,)."""

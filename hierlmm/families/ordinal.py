@@ -17,7 +17,7 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray, Rng
 from hierlmm.compiled import with_names
-from hierlmm.errors import DataError
+from hierlmm.errors import DataError, NotAvailableError
 from hierlmm.families.family import SEE, Family, refuse_rows
 
 # What the names stand for is filled in by `Ordinal.direct`.
@@ -86,15 +86,17 @@ class Ordinal(Family):
     def direct(self) -> Any:
         return with_names(cumulative, self.link, log_tails=self.function.log_tails, inverse=self.function.compiled)
 
-    def response(self, values: pd.Series, name: str) -> tuple[FloatArray, str]:
+    def categories(self, values: pd.Series, name: str) -> list[Any]:
         if isinstance(values.dtype, pd.CategoricalDtype):
-            levels = [level for level in values.cat.categories if (values == level).any()]
-        elif pd.api.types.is_numeric_dtype(values):
-            levels = sorted(set(values))
-        else:
-            received = f"{name!r} with labels that have no order"
-            remedy = f"give it one: pd.Categorical(data[{name!r}], categories=[...], ordered=True), lowest first"
-            raise DataError(received, "an ordinal response is a factor with ordered levels, or numbers", remedy, SEE)
+            return [level for level in values.cat.categories if (values == level).any()]
+        if pd.api.types.is_numeric_dtype(values):
+            return sorted(set(values.tolist()))
+        received = f"{name!r} with labels that have no order"
+        remedy = f"give it one: pd.Categorical(data[{name!r}], categories=[...], ordered=True), lowest first"
+        raise DataError(received, "an ordinal response is a factor with ordered levels, or numbers", remedy, SEE)
+
+    def response(self, values: pd.Series, name: str) -> tuple[FloatArray, str]:
+        levels = self.categories(values, name)
         if len(levels) < 3:
             reason, remedy = "ordered categories are three or more", "for two use family='bernoulli'"
             raise DataError(f"{name!r} with {len(levels)} categories", reason, remedy, SEE)
@@ -112,7 +114,9 @@ class Ordinal(Family):
         return np.log(np.maximum(np.diff(self.function.link(cumulated)), 1e-3))
 
     def mean(self, eta: FloatArray) -> FloatArray:
-        raise NotImplementedError  # a category has no mean: see `probabilities`
+        received, reason = "means of an ordinal response", "categories have an order and no distances, so no mean"
+        remedy = "use fit.probabilities() for those of the categories, or scale='link' for linear predictors"
+        raise NotAvailableError(received, reason, remedy, SEE)
 
     def draw(self, rng: Rng, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         """Draw categories at linear predictors (in the place of means)."""

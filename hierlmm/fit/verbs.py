@@ -20,8 +20,8 @@ class Verbs(EffectVerbs, SubjectVerbs, PlotVerbs, DataPictures):
         """Write the fit to a file, from which `hierlmm.load_fit` makes the same fit again, in any process.
 
         The file is netCDF: ArviZ and xarray read the draws of a posterior from it. Nothing in it is pickled. A residual
-        structure, a family or a prior of your own is written by the name under which it can be imported, and has to be there (in
-        a notebook: defined) when the fit is loaded.
+        structure, a family or a prior of your own is written by the name under which it can be imported, and has to be
+        there (in a notebook: defined) when the fit is loaded.
 
         Parameters
         ----------

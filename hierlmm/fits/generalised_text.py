@@ -20,9 +20,7 @@ def generalised_page(fit: Any) -> Page:
         f"Family: {family}" + (f"; {said[0]}" if said else ""),
         Printed([f"Log-likelihood at the optimum: {'   '.join(values)}", ""]),
         Printed(["Random effects:", _random_text(fit)]),
-        Printed(
-            [f"Dispersion: {', '.join(f'{k} {v:.5g}' for k, v in fit.dispersion.items())}"] * bool(len(fit.dispersion))
-        ),
+        Printed(_dispersion_text(fit)),
         counts_text(design),
         Table(
             summary,
@@ -46,6 +44,16 @@ def generalised_page(fit: Any) -> Page:
     ]
     ends += [Paragraph(f"Note: {w}", WIDTH, "", " " * 6, hyphens=False) for w in fit.warnings]
     return Page(f"Generalised two-level model fitted by maximum likelihood ({fit.method})", [*parts, "", *ends])
+
+
+def _dispersion_text(fit: Any) -> list[str]:
+    """Dispersion of the family, or the thresholds of its categories; nothing where it has neither."""
+    if fit.family.name == "ordinal":
+        found, title = fit.thresholds, "Thresholds"
+    else:
+        found, title = fit.dispersion, "Dispersion"
+    said = ", ".join(f"{k} {v:.5g}" for k, v in found.items())
+    return [f"{title}: {said}"] if said else []
 
 
 def _random_text(fit: Any) -> str:

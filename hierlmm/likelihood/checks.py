@@ -48,6 +48,10 @@ def check_design(design: Design) -> None:
     _check_response(design)
     _check_subjects(design)
     _check_level2(design)
+    if design.family.name == "ordinal" and design.constant is None:
+        reason = "the first threshold between categories is zero, and an intercept moves it"
+        remedy = "leave 0 + (or - 1) out of the formula"
+        raise data_error("an ordinal response without an intercept", reason, remedy)
     p = len(design.coef)
     if design.n_obs <= p and design.is_gaussian:
         reason = "nothing is left to estimate the residual variance from"

@@ -6,6 +6,8 @@ dimension, whatever the number of random effects.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.special import ndtr
 
@@ -34,9 +36,12 @@ def mean_over_subjects(family: Family, eta: FloatArray, variance: FloatArray) ->
         return eta**2 + variance
     if family.link == "probit":
         return ndtr(eta / np.sqrt(1.0 + variance))
+    return by_quadrature(family.mean, eta, variance)
+
+
+def by_quadrature(function: Callable[[FloatArray], FloatArray], eta: FloatArray, variance: FloatArray) -> FloatArray:
+    """Mean of a function of the linear predictor over ``N(eta, variance)``: (n,) and (n,) -> as the function's."""
     node, weight = np.polynomial.hermite.hermgauss(POINTS)
     spread = np.sqrt(2.0 * variance)
-    total = np.zeros(np.broadcast(eta, variance).shape)
-    for z, w in zip(node, weight, strict=True):
-        total += w * family.mean(eta + spread * z)
-    return total / np.sqrt(np.pi)
+    terms = (w * function(eta + spread * z) for z, w in zip(node, weight, strict=True))
+    return np.asarray(sum(terms), dtype=np.float64) / np.sqrt(np.pi)

@@ -18,7 +18,7 @@ import pandas as pd
 from hierlmm.arrays import FloatArray
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.generalised_draws import parameter_draws
-from hierlmm.predict.averages import mean_over_subjects
+from hierlmm.predict.averages import by_quadrature, mean_over_subjects
 from hierlmm.predict.lines import interval_table, through_link
 from hierlmm.predict.rows import SEE, Rows, check_request, described, rows_of
 
@@ -33,8 +33,11 @@ def predict_generalised(
     check_request(level, interval, ci)
     rows = rows_of(fit.design, newdata, level)
     family, n = fit.family, trials_of(fit, newdata, trials)
-    if family.name == "ordinal" and scale == "response":
-        reason, remedy = "a category has no mean", "use scale='link', or fit.probabilities() for those of the rows"
+    if family.name == "ordinal" and (scale == "response" or level == "marginal" or interval == "prediction"):
+        reason = "a category has no mean" if interval != "prediction" else "a category has no interval"
+        if level == "marginal":
+            reason = "the mean over subjects is another line at each threshold"
+        remedy = f"use fit.probabilities(level={level!r}), or scale='link' with level='subject' or 'population'"
         raise NotAvailableError("predictions of an ordinal response", reason, remedy, SEE)
     eta, variance = line(fit, rows, level, spread=interval is not None)
 
@@ -70,6 +73,20 @@ def trials_of(fit: Any, newdata: Any, trials: Any) -> FloatArray:
         return np.asarray(fit.design.trials)
     rows = len(fit.design.X) if newdata is None else len(newdata)
     return np.broadcast_to(np.asarray(1.0 if trials is None else trials, dtype=np.float64), (rows,))
+
+
+def category_probabilities(fit: Any, newdata: Any, level: str) -> pd.DataFrame:
+    """See `hierlmm.fit.generalised.GeneralisedFit.probabilities`."""
+    check_request(level, None, 0.95)
+    rows = rows_of(fit.design, newdata, level)
+    family, found = fit.family, fit.solution
+    if level == "marginal":
+        spread = random_variance(rows.Z, found.D)
+        values = by_quadrature(lambda eta: family.probabilities(eta, found.psi), rows.line(found.beta), spread)
+    else:
+        values = family.probabilities(line(fit, rows, level, spread=False)[0], found.psi)
+    columns = pd.Index(fit.design.rows.categories, name="category")
+    return pd.DataFrame(values, index=rows.index, columns=columns)
 
 
 def line(fit: Any, rows: Rows, level: str, *, spread: bool) -> tuple[FloatArray, FloatArray]:

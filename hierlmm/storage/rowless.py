@@ -49,6 +49,7 @@ def pack_names(design: Design, arrays: Arrays) -> dict[str, Any]:
     """What is known of a design without rows, as JSON."""
     said = {name: pack(getattr(design.terms, name), f"terms.{name}", arrays) for name in NAMES}
     said["levels"] = pack(design.levels.categories, "terms.levels", arrays)
+    said["categories"] = pack(design.rows.categories, "rows.categories", arrays)
     return said | {"subjects": pack_index(design.subjects, "subjects", arrays)}
 
 
@@ -72,8 +73,9 @@ def rowless_design(said: Mapping[str, Any], names: Mapping[str, Any], arrays: Ar
     levels = Levels(unpack(names["levels"], arrays))
     terms = Terms(hierarchy, levels, absent, **known, dtypes=dict.fromkeys(said["columns"], object))
     subject = NoRows(call, labels=unpack_index(names["subjects"], arrays))
-    counts = {name: said[name] for name in ("n_obs", "n_dropped")}
-    rows: Any = NoRows(call, subject=subject, units=said.get("units", {}), **counts)
+    own = {name: said[name] for name in ("n_obs", "n_dropped")}
+    own["categories"] = unpack(names["categories"], arrays) if "categories" in names else ()
+    rows: Any = NoRows(call, subject=subject, units=said.get("units", {}), **own)
     correlation, variance = (unpack(said[name], arrays) for name in ("residual", "residual_variance"))
     outcome = unpack(said["outcome"], arrays) if "outcome" in said else GAUSSIAN
     return Design(terms, rows, (), correlation, variance, outcome=outcome)

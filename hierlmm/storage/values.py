@@ -2,8 +2,8 @@
 
 `pack` takes a value apart: what JSON has stays as it is, arrays are put aside under the path at which they were found,
 and everything else is an object with one key that says what it is. `unpack` puts it together again, to the last bit.
-Classes of this package have a name in `OWN`; those of a user (a structure, a family, a prior) are named by where they are
-imported from, ``module:Class``.
+Classes of this package have a name in `OWN`; those of a user (a structure, a family, a prior) are named by where they
+are imported from, ``module:Class``.
 """
 
 from __future__ import annotations

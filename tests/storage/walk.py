@@ -125,7 +125,7 @@ def exact_design(design: Any) -> Any:
     frame = {c: f"{design.frame[c].dtype} {exact(design.frame[c])}" for c in design.frame}
     said = [repr(design.hierarchy), repr(design.hierarchy.fixed_terms), repr(design.blocks), design.covariance]
     said += [repr(design.residual), repr(design.residual_variance), repr(design.coef), repr(design.level1)]
-    said += [] if design.is_gaussian else [repr(design.outcome), design.rows.note]
+    said += [] if design.is_gaussian else [repr(design.outcome), design.rows.note, repr(design.rows.categories)]
     return {
         **arrays,
         **order,
