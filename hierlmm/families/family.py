@@ -73,6 +73,8 @@ class Family:
         Names of the dispersion parameters, positive, ψ being their logarithms.
     has_trials : bool
         Whether a row is a number of successes among trials.
+    location : bool
+        Whether η is the location of y: the density depends on y − η alone.
     concave : tuple of str
         Links with which l is concave in η, so that a subject has one mode.
     elsewhere : mapping
@@ -85,6 +87,7 @@ class Family:
     links: ClassVar[tuple[str, ...]] = ("identity",)
     dispersion: ClassVar[tuple[str, ...]] = ()
     has_trials: ClassVar[bool] = False
+    location: ClassVar[bool] = False
     concave: ClassVar[tuple[str, ...]] = ()
     elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
@@ -182,8 +185,9 @@ class Family:
         return np.zeros(len(self.dispersion))
 
     def scale(self, y: FloatArray) -> float:
-        """Size of η that default priors and the search go by: the SD of y with an identity link, else 1."""
-        return float(np.std(y)) or 1.0 if self.link == "identity" else 1.0
+        """Size of η that default priors and the search go by: the SD of the link of y, 1 where η has no unit."""
+        spread, mean = float(np.std(y)), abs(float(np.mean(y))) or 1.0
+        return {"identity": spread, "inverse": spread / mean**2, "sqrt": 0.5 * spread / mean**0.5}.get(self.link) or 1.0
 
     def natural(self, psi: FloatArray) -> dict[str, float]:
         """Dispersion parameters by name."""

@@ -84,6 +84,7 @@ class StudentT(Family):
     nu: float | None = None
     name: ClassVar[str] = "student_t"
     title: ClassVar[str] = "Student's t"
+    location: ClassVar[bool] = True
     elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType({"pymc": "StudentT", "bambi": "t"})
 
     def __post_init__(self) -> None:

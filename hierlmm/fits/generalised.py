@@ -143,7 +143,7 @@ class GeneralisedNumbers(Fit):
 
     @property
     def converged(self) -> bool:
-        """Gradient norm below 1e-6, positive curvature, no descent off the boundary, and every mode found."""
+        """Gradient norm below 1e-6 or a millionth of a standard error, positive curvature, and every mode found."""
         return self.record.converged
 
     @property

@@ -16,7 +16,7 @@ import numpy as np
 from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.design.design import Design
 from hierlmm.families.rows import rowwise
-from hierlmm.likelihood.descent import Counter, central_differences, descend
+from hierlmm.likelihood.descent import GRADIENT_TOLERANCE, Counter, central_differences, descend
 from hierlmm.likelihood.generalised_criterion import (
     GeneralisedCriterion,
     GeneralisedRows,
@@ -28,11 +28,13 @@ from hierlmm.notice import notice_if_slow
 
 FEW_SUBJECTS = 400
 STARTS = (0.3, 1.0, 0.05)
-"""Standard deviations of the random effects, in units of the linear predictor, from which the search sets out."""
+"""Standard deviations of the random effects, in working units, from which the search sets out."""
 APART = 1e-4
 MAX_STEPS = 50
 FLAT = 1e-6
 """Curvature of the log-likelihood in a direction of β̃ and ψ below which nothing is known of it."""
+AT_THE_OPTIMUM = 1e-6
+"""Distance from the optimum, in standard errors, that is none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +47,23 @@ class GeneralisedEstimate:
 
     @property
     def converged(self) -> bool:
-        """A stationary point with positive curvature, and every mode found."""
-        return self.optimum.converged and np.isfinite(self.optimum.value)
+        """A stationary point with positive curvature, and every mode found.
+
+        The gradient is zero to 1e-6; or, where sums of large numbers have no such digits, so small that the optimum is
+        within a millionth of a standard error.
+        """
+        return np.isfinite(self.optimum.value) and (self.optimum.converged or self.distance < AT_THE_OPTIMUM)
+
+    @cached_property
+    def distance(self) -> float:
+        """How far the optimum still is, in standard errors, by Newton's step; infinite where there is none near."""
+        optimum, (covariance, flat) = self.optimum, self.information
+        if not (optimum.curvature > 0.0 and optimum.boundary_slope > -GRADIENT_TOLERANCE):
+            return np.inf
+        gradient = 0.5 * self.criterion.both(optimum.lam)[1]
+        if np.any(np.abs(gradient @ flat) > GRADIENT_TOLERANCE):
+            return np.inf
+        return float(np.sqrt(gradient @ covariance @ gradient))
 
     @cached_property
     def solution(self) -> GeneralisedSolution:
@@ -162,11 +179,11 @@ def maximise_generalised(design: Design, points: int = 1) -> GeneralisedEstimate
 def _search(criterion: GeneralisedCriterion) -> list[FloatArray]:
     """Where descents from several sizes of the random effects end, distinct in value, best first."""
     beta, psi = fixed_start(criterion.rows)
-    structure, unit = criterion.structure, criterion.rows.family.scale(criterion.rows.y)
+    structure = criterion.structure
     counter = Counter(criterion)  # type: ignore[arg-type]
     ends: list[tuple[float, FloatArray]] = []
     for size in STARTS:
-        lam = structure.parameters((size * unit) ** 2 * np.eye(structure.q))
+        lam = structure.parameters(size**2 * np.eye(structure.q))
         end = descend(counter, np.concatenate([lam, beta, psi]))
         value = counter.value(end)
         if np.isfinite(value) and all(abs(value - other) > 1e-2 for other, _ in ends):

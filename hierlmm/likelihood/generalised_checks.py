@@ -140,7 +140,7 @@ def _zeros(design: Design, eta: FloatArray, psi: FloatArray) -> list[str]:
     mu = family.mean(eta)
     none = np.exp(-mu) if family.name == "poisson" else (1.0 + mu * np.exp(-psi[0])) ** -np.exp(psi[0])
     expected, seen = float(none.sum()), int(np.sum(design.y == 0))
-    if seen < MANY_ZEROS * expected or seen - expected < FAR * np.sqrt(np.sum(none * (1.0 - none))):
+    if seen < max(1.0, MANY_ZEROS * expected) or seen - expected < FAR * np.sqrt(np.sum(none * (1.0 - none))):
         return []
     remedy = (
         "try family='negative_binomial'" if family.name == "poisson" else "look for rows in which no event can occur"

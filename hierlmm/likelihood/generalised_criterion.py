@@ -50,7 +50,7 @@ class GeneralisedRows:
     y, n, offset, constant : (N,)
         Response, trials, offset, and the terms of the log density that depend on y alone.
     X : (N, p), Z : (N, q)
-        Working columns, of mean square 1.
+        Working columns, of mean square 1 in units of the linear predictor (`Family.scale`).
     start : (J + 1,)
         Rows of subject j are ``start[j]:start[j + 1]``.
     scaling : Scaling
@@ -84,12 +84,16 @@ def generalised_rows(design: Design) -> GeneralisedRows:
     order, start = group_order(index), group_starts(index, design.n_subjects)
     Z, XY, scaling = working_columns(design, order)
     root = np.sqrt(design.n_obs)
-    X = np.ascontiguousarray(XY[:-1].T) * root
-    scaling = replace(scaling, Bx=scaling.Bx / root, shift=np.zeros(len(scaling.Bx)), y_scale=1.0)
-    y, n = design.y[order], design.trials[order]
-    constant = design.family.constant(y, n)
-    Z = np.ascontiguousarray(Z.T)
-    return GeneralisedRows(design.family, y, n, design.offset[order], constant, X, Z, start, scaling, order)
+    family, y, n, offset = design.family, design.y[order], design.trials[order], design.offset[order]
+    unit, shift = family.scale(y), np.zeros(len(scaling.Bx))
+    if family.link == "identity" and not family.has_trials:  # β̃ is what differs from the mean
+        shift = scaling.shift
+        offset = offset + design.X[order] @ shift
+    if family.location:  # differences of large numbers are taken once
+        y, offset = y - offset, np.zeros(len(y))
+    X, Z = np.ascontiguousarray(XY[:-1].T) * (root * unit), np.ascontiguousarray(Z.T) * unit
+    scaling = replace(scaling, Bx=scaling.Bx / (root * unit), Bz=scaling.Bz / unit, shift=shift, y_scale=1.0)
+    return GeneralisedRows(family, y, n, offset, family.constant(y, n), X, Z, start, scaling, order)
 
 
 class Marginal:

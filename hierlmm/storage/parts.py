@@ -32,7 +32,7 @@ SAME_COLUMNS = 1e-9
 MATRICES = ("X", "Z", "X1", "y")
 KEPT: dict[str, tuple[str, ...]] = {
     "likelihood": ("optimum", "warnings"),
-    "generalised": ("optimum", "warnings", "information"),
+    "generalised": ("optimum", "warnings", "information", "distance"),
     "posterior": ("priors", "estimator", "warnings"),
     "gee": ("estimate", "time", "se", "warnings"),
 }
@@ -169,7 +169,7 @@ def _generalised(
     else:
         criterion = replace(generalised_criterion(design, own["points"]), first=own["first"])
     found = GeneralisedEstimate(design, criterion, record["optimum"])
-    vars(found).update(warnings=record["warnings"], information=record["information"])
+    vars(found).update({name: record[name] for name in ("warnings", "information", "distance")})
     return found
 
 
