@@ -96,7 +96,7 @@ def _failure(error: BaseException, interrupted: threading.Event, debug: bool) ->
 
 def _as_options(text: str) -> str:
     """Write Python arguments as options: ``missing='drop'`` is ``--missing drop`` here."""
-    names = "missing|covariance|draws|tune|chains|seed|target_accept|ci"
+    names = "missing|covariance|draws|tune|chains|seed|target_accept|ci|family|trials|exposure|n_quadrature"
     return re.sub(rf"\b({names})=(['\"]?)([\w.+-]*\w)\2", lambda m: f"--{m[1].replace('_', '-')} {m[3]}", text)
 
 
@@ -105,10 +105,12 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
     from hierlmm.report.run import parse_methods, run, say
     from hierlmm.report.write import prepare_folder
 
-    methods = parse_methods(arguments.estimators)
+    methods = parse_methods(arguments.estimators or ("nuts,reml" if arguments.family is None else "ml"))
     _check_arguments(arguments)
     folder = None if arguments.out is None else prepare_folder(arguments.out)
     with progress.step("Reading the data"):
+        from hierlmm.families.names import family_named
+        from hierlmm.likelihood.checks import check_quadrature
         from hierlmm.report.read import read_data, refuse_blanks, refuse_wide
 
         source = read_data(arguments.data, arguments.categorical, arguments.formula)
@@ -118,14 +120,22 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
     for note in source.notes:
         progress.note(note)
     with progress.step("Setting up the model"):
-        model = _with_notes(
-            progress.note, arguments.formula, source.frame, covariance=arguments.covariance, missing=arguments.missing
+        said = {name: getattr(arguments, name) for name in ("covariance", "missing", "trials", "exposure")}
+        said["family"] = family_named(arguments.family or "gaussian", arguments.link)
+        model = _with_notes(progress.note, arguments.formula, source.frame, **said)
+    points = arguments.n_quadrature
+    if points is not None and "ml" not in methods:
+        received, reason = (
+            f"--n-quadrature {points}",
+            "only ML integrates by quadrature, and it is not among --estimators",
         )
+        raise SpecificationError(received, reason, "use --estimators ml, or leave it out", "hierlmm fit --help")
+    if points is not None:
+        check_quadrature(points, model.design)
     options = {name: getattr(arguments, name) for name in ("draws", "tune", "chains", "seed", "target_accept")}
     sampling = {name: value for name, value in options.items() if value is not None}
-    failed = run(
-        model, methods, sampling=sampling, ci=arguments.ci, folder=folder, plots=arguments.plots, progress=progress
-    )
+    shown: dict[str, Any] = {"ci": arguments.ci, "folder": folder, "plots": arguments.plots, "progress": progress}
+    failed = run(model, methods, sampling=sampling, n_quadrature=points or 1, **shown)
     if folder is None:
         labels = ", ".join(ESTIMATORS[m].label for m in methods)
         progress.line(f"Nothing was written; --out DIR writes the results of {labels}")
@@ -223,6 +233,9 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
         received = f"a formula in pieces: {' '.join([arguments.formula, *arguments.rest])}"
         remedy = "put it in single quotes: hierlmm fit DATA 'y ~ x + (1 | subject)'"
         raise SpecificationError(received, "the shell split it at its spaces, and may have changed it", remedy, see)
+    if arguments.link is not None and arguments.family is None:
+        reason = "a link belongs to a family"
+        raise SpecificationError(f"--link {arguments.link}", reason, "name it too, for example --family bernoulli", see)
     for name, least in (("draws", 4), ("tune", 0), ("chains", 1), ("seed", 0)):
         value = getattr(arguments, name)
         if value is not None and value < least:

@@ -21,6 +21,17 @@ FAMILIES: dict[str, type[Family]] = {
 """Name -> family."""
 
 
+def family_named(name: str, link: str | None = None) -> Family:
+    """The family of a name with a link; by default its first one.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    found = family_of(name)
+    return found if link is None else type(found)(link=link)
+
+
 def family_of(given: Any) -> Family:
     """The family of a name, a class or an object.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from hierlmm.errors import NotAvailableError
 from hierlmm.fit.verbs import Verbs
 from hierlmm.fits.generalised import GeneralisedNumbers, Scale
 from hierlmm.fits.generalised_text import generalised_page
@@ -127,8 +128,4 @@ class GeneralisedFit(Verbs, GeneralisedNumbers):
         """
         from hierlmm.implied.coefficients import marginal_coefficients
 
-        if self.family.name == "ordinal":
-            received, reason = "population-averaged coefficients of an ordinal response", "each threshold has its own"
-            remedy = "use fit.probabilities(level='marginal')"
-            raise NotAvailableError(received, reason, remedy, "docs, page 'Families'")
         return marginal_coefficients(self, ci)

@@ -23,6 +23,7 @@ from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray
 from hierlmm.design.design import Design
+from hierlmm.errors import NotAvailableError
 from hierlmm.families.family import Family
 from hierlmm.options import check_ci, checked
 from hierlmm.predict.generalised import marginal_line, random_variance
@@ -72,6 +73,10 @@ def average_coefficients(family: Family, design: Design, beta: FloatArray, D: Fl
 def marginal_coefficients(fit: Any, ci: float = 0.95) -> MarginalCoefficients:
     """See `hierlmm.fit.generalised.GeneralisedFit.marginal_coefficients`."""
     half = float(norm.ppf(0.5 + check_ci(ci) / 2.0))
+    if fit.design.family.name == "ordinal":
+        received, reason = "population-averaged coefficients of an ordinal response", "each threshold has its own"
+        remedy = "use fit.probabilities(level='marginal')"
+        raise NotAvailableError(received, reason, remedy, "docs, page 'Families'")
     if fit.has_draws:
         return _of_draws(fit, ci)
     design, record, family = fit.design, fit.record, fit.family

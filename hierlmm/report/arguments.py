@@ -48,6 +48,7 @@ data:
 examples:
   hierlmm fit sleepstudy 'reaction ~ days + (1 + days | subject)' --out sleep
   hierlmm fit growth.csv 'height ~ age + (1 + age | child)' --estimators reml --missing drop
+  hierlmm fit esoph 'ncases ~ ncontrols + (ncontrols | agegp)' --family poisson --n-quadrature 25
   hierlmm fit trial.parquet 'bp ~ arm * week + (1 + week | patient)' --categorical arm --seed 1
 """
 
@@ -104,19 +105,26 @@ def _output(default: str | None) -> tuple[Row, ...]:
 
 
 DATA = "a data set by name, or a CSV, Parquet or Excel file"
-LIST = f"any of {', '.join(ESTIMATORS)}, with commas; the first is the reference (default: %(default)s)"
+LIST = f"any of {', '.join(ESTIMATORS)}, with commas; the first is the reference (default: nuts,reml; with --family ml)"
 SAMPLERS = ", ".join(estimator.name for estimator in ESTIMATORS.values() if estimator.samples)
 CI = "probability of the intervals (default: %(default)s)"
 COVARIANCE = "of the random effects: unstructured, diagonal, identity, compound_symmetry (default: as in the formula)"
 MISSING = "refuse rows with missing values, or drop them and say how many (default: %(default)s)"
 CATEGORICAL = "columns of numbers that are categories (their first value in order is the reference)"
+FAMILIES = "gaussian, poisson, negative_binomial, bernoulli, binomial, gamma, beta, ordinal, student_t"
+"""Written out, since the families themselves load numba."""
+FAMILY = f"distribution of the response: {FAMILIES} (default: gaussian)"
+LINK = "link of the mean: log, logit, probit, cloglog, identity, inverse, sqrt, where the family has it"
+TRIALS = "column of the numbers of trials (binomial; or write 'p(successes, n) ~ ...' as the response)"
+EXPOSURE = "column of what counts are per: time, area or people (an offset of its logarithm)"
+POINTS = "points of adaptive Gauss-Hermite quadrature by ML, up to three random effects (default: 1, Laplace's method)"
 ACCEPT = "closer to 1: slower, fewer divergences (by default chosen by the sampler: 0.9)"
 FIT: dict[str, tuple[Row, ...]] = {
     "": (
         ("data", {"metavar": "DATA_OR_FILE", "help": DATA}),
         ("formula", {"metavar": "FORMULA", "help": "'distance ~ sex * time + (1 + time | subject)'"}),
         ("rest", {"nargs": "*", "default": []} | HIDDEN),  # a formula that the shell has split
-        ("--estimators", {"default": "nuts,reml", "metavar": "LIST", "help": LIST}),
+        ("--estimators", {"metavar": "LIST", "help": LIST}),
         ("--method", {"action": _Renamed, "new": "--estimators"} | HIDDEN),
         *_output(None),
         ("--ci", {"type": float, "default": 0.95, "metavar": "P", "help": CI}),
@@ -125,6 +133,13 @@ FIT: dict[str, tuple[Row, ...]] = {
         ("--covariance", {"metavar": "KIND", "help": COVARIANCE}),
         ("--missing", {"default": "raise", "metavar": "raise|drop", "help": MISSING}),
         ("--categorical", {"action": "append", "default": [], "metavar": "COL[,COL...]", "help": CATEGORICAL}),
+    ),
+    "family (responses that are not normal)": (
+        ("--family", {"metavar": "NAME", "help": FAMILY}),
+        ("--link", {"metavar": "NAME", "help": LINK}),
+        ("--trials", {"metavar": "COL", "help": TRIALS}),
+        ("--exposure", {"metavar": "COL", "help": EXPOSURE}),
+        ("--n-quadrature", {"type": int, "metavar": "N", "help": POINTS}),
     ),
     f"sampler ({SAMPLERS})": (
         ("--draws", {"type": int, "metavar": "N", "help": "draws kept of each chain (default: 1000)"}),

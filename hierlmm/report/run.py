@@ -46,6 +46,7 @@ def run(
     methods: Sequence[str],
     *,
     sampling: Mapping[str, Any],
+    n_quadrature: int = 1,
     ci: float,
     folder: Path | None,
     plots: bool,
@@ -60,6 +61,8 @@ def run(
         Names of `ESTIMATORS`; the first is what the others are compared with.
     sampling : mapping
         Options of the samplers: ``draws``, ``tune``, ``chains``, ``seed``, ``target_accept``.
+    n_quadrature : int
+        Points of quadrature of a generalised model by ML.
     ci : float
         Probability of the intervals.
     folder : Path or None
@@ -80,7 +83,8 @@ def run(
     notes: list[str] = []
     # Those that sample come last: a problem with the data shows before.
     for method in sorted(methods, key=lambda name: ESTIMATORS[name].samples):
-        fit = _fit(model, ESTIMATORS[method], sampling, progress, notes)
+        options = sampling if ESTIMATORS[method].samples else {"n_quadrature": n_quadrature} if method == "ml" else {}
+        fit = _fit(model, ESTIMATORS[method], options, progress, notes)
         if fit is not None:
             fits[method] = fit
             say(f"\n{heading(ESTIMATORS[method].label)}\n{fit_text(fit, ci)}")
@@ -99,18 +103,18 @@ def run(
 
 
 def _fit(
-    model: TwoLevelModel, estimator: Estimator, sampling: Mapping[str, Any], progress: Progress, notes: list[str]
+    model: TwoLevelModel, estimator: Estimator, options: Mapping[str, Any], progress: Progress, notes: list[str]
 ) -> Fit | None:
     """Fit by one estimator; None, and a note, if an optional one cannot express the model or is not installed."""
     if not estimator.samples:
         with progress.step(f"Fitting by {estimator.label}"):
-            return fit_by(estimator.name, model)
+            return fit_by(estimator.name, model, **options)
     text = f"Sampling by {estimator.label}: compiling the model first, which can take a minute the first time"
     if estimator.optional:
         logging.disable(logging.INFO)  # PyMC lists the sampled variables on standard error
     try:
         with progress.step(text, animate=False):
-            fit = fit_by(estimator.name, model, **sampling, progressbar=progress.interactive)
+            fit = fit_by(estimator.name, model, **options, progressbar=progress.interactive)
     except (SpecificationError, MissingPackageError) as error:
         if not estimator.optional:
             raise
