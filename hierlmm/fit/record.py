@@ -74,7 +74,7 @@ def put_back(fit: Fit, answers: Mapping[str, Any]) -> None:
     if "print" in answers:
         kept["_told"] = (answers["print"], answers["html"])
     if "modes" in answers:
-        vars(fit.solution).update(answers["modes"])  # type: ignore[attr-defined]  # a generalised fit
+        vars(fit.solution).update(answers["modes"])
     if "solution" in answers:
         kept |= _likelihood_answers(fit, answers)
 

@@ -70,8 +70,7 @@ def pack_record(record: Record, arrays: Arrays, *, rowless: bool) -> dict[str, A
         own = record.criterion.products if rowless and isinstance(record.criterion, Criterion) else None
         said["products"] = pack(own, "products", arrays)
     if isinstance(record, GeneralisedEstimate):
-        own = {name: getattr(record.criterion, name) for name in OF_CRITERION}
-        said["criterion"] = pack(own, "criterion", arrays)
+        said["criterion"] = pack({name: getattr(record.criterion, name) for name in OF_CRITERION}, "criterion", arrays)
     if isinstance(record, PosteriorRecord):
         said["root"] = list(record.datatree.children)
     names = pack_names(record.design, arrays) if rowless else None
