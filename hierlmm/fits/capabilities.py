@@ -179,7 +179,7 @@ GENERALISED_GEE = both(
     GEE,
     table(
         ("implied_marginal plot_qq plot_residuals plot_separate_lines", NOT_GAUSSIAN),
-        ("marginal_means contrasts slopes effects plot_effects plot_trajectories interpret save", NOT_YET),
+        ("marginal_means contrasts slopes effects plot_effects plot_trajectories interpret", NOT_YET),
     ),
 )
 NO_EFFECTS = table(

@@ -50,6 +50,7 @@ def pack_names(design: Design, arrays: Arrays) -> dict[str, Any]:
     said = {name: pack(getattr(design.terms, name), f"terms.{name}", arrays) for name in NAMES}
     said["levels"] = pack(design.levels.categories, "terms.levels", arrays)
     said["categories"] = pack(design.rows.categories, "rows.categories", arrays)
+    said["note"] = design.rows.note
     return said | {"subjects": pack_index(design.subjects, "subjects", arrays)}
 
 
@@ -75,6 +76,7 @@ def rowless_design(said: Mapping[str, Any], names: Mapping[str, Any], arrays: Ar
     subject = NoRows(call, labels=unpack_index(names["subjects"], arrays))
     own = {name: said[name] for name in ("n_obs", "n_dropped")}
     own["categories"] = unpack(names["categories"], arrays) if "categories" in names else ()
+    own["note"] = names.get("note", "")
     rows: Any = NoRows(call, subject=subject, units=said.get("units", {}), **own)
     correlation, variance = (unpack(said[name], arrays) for name in ("residual", "residual_variance"))
     outcome = unpack(said["outcome"], arrays) if "outcome" in said else GAUSSIAN

@@ -200,7 +200,7 @@ def test_what_rests_on_a_normal_response_is_refused(rows):
     for name in ("sigma", "loglik", "b"):
         with pytest.raises(NotAvailableError):
             getattr(fit, name)
-    for name in ("marginal_means", "plot_qq", "save", "loo"):
+    for name in ("marginal_means", "plot_qq", "loo"):
         with pytest.raises(NotAvailableError):
             getattr(fit, name)()
     with pytest.raises(SpecificationError, match="dispersion is positive"):
@@ -245,3 +245,16 @@ def test_little_exposure_is_no_separation(rows):
     data = rows.assign(hours=hours, count=rng.poisson(hours))
     fit = model_of(data, "poisson", exposure="hours").fit_gee("independence")
     assert fit.converged and abs(fit.beta["Intercept"]) < 0.2
+
+
+@pytest.mark.parametrize("family", ["bernoulli", "binomial", "negative_binomial"])
+def test_a_fit_is_saved_with_and_without_its_rows(rows, family, tmp_path):
+    data = rows.assign(yes=np.where(rows["yes"] == 1, "well", "ill"))
+    fit, path = model_of(data, family).fit_gee("ar1", time="time"), tmp_path / "fit.nc"
+    for with_rows in (True, False):
+        fit.save(path, data=with_rows, overwrite=True)
+        again = hl.load_fit(path)
+        assert repr(again) == repr(fit) and again.beta.equals(fit.beta)
+        if not with_rows:
+            again = hl.load_fit(path, data=data)
+        assert again.predict().equals(fit.predict()) and again.qic().equals(fit.qic())
