@@ -37,6 +37,8 @@ def anova(fit: Fit, df: str | None = None) -> pd.DataFrame:
     rows = term_rows(fit.design)
     tests = {term: judge.joint(L) for term, L in rows.items()}
     table = pd.DataFrame.from_dict(tests, orient="index", columns=["F", "df1", "df2", "p"])
+    if not fit.design.is_gaussian:  # no degrees of freedom: Wald's test
+        table = pd.DataFrame({"chi2": table["F"] * table["df1"], "df": table["df1"], "p": table["p"]})
     table.index.name = "term"
     table.attrs = {"df": judge.method, "description": judge.description, "notes": list(judge.notes), "type": "III"}
     return table

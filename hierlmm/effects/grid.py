@@ -184,7 +184,7 @@ def average_rows(
     weights : {"equal", "proportional"}
         "proportional": by the number of rows of the data, of those with levels that the grid has, as in emmeans.
     rows : callable, optional
-        Frame -> what is averaged: X and offset unless it says otherwise.
+        Frame -> what is averaged, (n, p) and (n,): X and offset unless it says otherwise.
 
     Returns
     -------
@@ -205,13 +205,13 @@ def average_rows(
         raise SpecificationError("weights='proportional'", reason, "use weights='equal', or other levels", SEE)
     share = share / share.sum()
     n, step = len(base), max(1, MAX_ROWS // len(base))
-    L, offset = np.zeros((n, len(grid.design.coef))), np.zeros(n)
+    L, offset = np.zeros((n, 1)), np.zeros(n)
     for start in range(0, len(rest), step):
         part = np.arange(start, min(start + step, len(rest)))
         pieces = base.iloc[np.tile(np.arange(n), len(part))], rest.iloc[np.repeat(part, n)]
         X, shift = rows(pd.concat([piece.reset_index(drop=True) for piece in pieces], axis=1))
         for k, own in enumerate(share[part]):
-            L += own * X[k * n : (k + 1) * n]
+            L = L + own * X[k * n : (k + 1) * n]
             offset += own * shift[k * n : (k + 1) * n]
     return L, offset
 

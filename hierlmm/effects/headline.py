@@ -72,6 +72,29 @@ def slope(found: Found, response: str, x: str, unit: str) -> str:
     return SAY(f"headline.{which}", response=response, x=x, **numbers)
 
 
+def scaled(found: Found, name: str, ratio: bool, pair: tuple[str, str] | None, label: str) -> str:
+    """One number of a fit with a family; a ratio of two rows is told with the larger first.
+
+    Parameters
+    ----------
+    found : Found
+    name : str
+        What it is: ``odds ratio``, ``probability of yes``.
+    ratio : bool
+    pair : (str, str) or None
+        What is compared.
+    label : str
+        What the row is.
+    """
+    if not ratio or pair is None:
+        return SAY("headline.plain", name=f"{label}: {name}" if label else name, **found.slots(""))
+    if found.lower <= 1.0 <= found.upper:
+        return SAY("headline.ratio_open", name=name, first=pair[0], second=pair[1], **found.slots(""))
+    if found.estimate < 1.0:
+        found, pair = Found(1.0 / found.estimate, 1.0 / found.upper, 1.0 / found.lower), pair[::-1]
+    return SAY("headline.ratio", name=name, more=pair[0], less=pair[1], **found.slots(""))
+
+
 def parameter(design: Design, name: str, kind: str, found: Found) -> str:
     """What one parameter says, where it can be read by itself; else its name and its number.
 
@@ -135,7 +158,7 @@ def curves(made: Any) -> str:
     """How the slopes of two straight curves differ; empty where curves are others, or the model holds them parallel."""
     lines = made.curves
     (by,) = made.by if len(made.by) == 1 else ("",)
-    if len(lines) != 2 or by not in made.grid.factors or made.panels or made.transform is not None:
+    if not made.fit.design.is_gaussian or len(lines) != 2 or by not in made.grid.factors or made.panels or made.transform is not None:
         return ""
     x = np.array(made.grid.points[made.variable], dtype=np.float64)
     slopes = []

@@ -28,6 +28,7 @@ application to SVARs. J. Appl. Econom. 34, 1-17.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -106,8 +107,13 @@ def judge_of(fit: Fit, df: str | None) -> Judge:
     return PosteriorDraws(draws.reshape(-1, draws.shape[-1]))
 
 
-def estimates(judge: Judge, L: FloatArray, offset: FloatArray, ci: float) -> Estimates:
-    """Judge every row by itself: ``estimate ± t se``, or mean, SD and equal-tailed quantiles of the draws."""
+def estimates(
+    judge: Judge, L: FloatArray, offset: FloatArray, ci: float, back: Callable[[FloatArray], FloatArray] | None = None
+) -> Estimates:
+    """Judge every row by itself: ``estimate ± t se``, or mean, SD and equal-tailed quantiles of the draws.
+
+    ``back`` is what draws are carried to before anything is said of them.
+    """
     if isinstance(judge, Wald):
         estimate, se, df = judge.rows(L)
         estimate, half = estimate + offset, t_quantile(ci, df) * se
@@ -115,9 +121,10 @@ def estimates(judge: Judge, L: FloatArray, offset: FloatArray, ci: float) -> Est
     estimate, se, lower, upper, positive = np.empty((5, len(L)))
     for part in _parts(judge, len(L)):
         draws = judge.of(L[part], offset[part])
+        positive[part] = (draws > 0.0).mean(axis=0)
+        draws = draws if back is None else back(draws)
         estimate[part], se[part] = draws.mean(axis=0), draws.std(axis=0, ddof=1)
         lower[part], upper[part] = np.quantile(draws, [0.5 - ci / 2.0, 0.5 + ci / 2.0], axis=0)
-        positive[part] = (draws > 0.0).mean(axis=0)
     return Estimates(estimate, se, lower, upper, positive=positive)
 
 

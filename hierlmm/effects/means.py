@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 from hierlmm.design.questions import unit_of
 from hierlmm.effects import grid as grids
+from hierlmm.effects import scale as scales
 from hierlmm.effects.judge import Judge, check_multiplicity, judge_of, level_text
+from hierlmm.effects.scale import rows_and_judge, scale_of
 from hierlmm.effects.table import Effects
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
@@ -36,7 +38,15 @@ class Intervals(NamedTuple):
 
 
 def marginal_means(
-    fit: Fit, variables: Names, by: Names, at: At, weights: str, df: str | None, intervals: Intervals
+    fit: Fit,
+    variables: Names,
+    by: Names,
+    at: At,
+    weights: str,
+    df: str | None,
+    intervals: Intervals,
+    scale: str = "response",
+    level: str = "population",
 ) -> Effects:
     """Means of the response at the levels of factors; see `hierlmm.fits.base.Fit.marginal_means`."""
     split, own = grids.as_names(by), grids.as_names(variables)
@@ -44,8 +54,10 @@ def marginal_means(
     if both:
         received, remedy = f"{both[0]!r} both as what is asked for and in by=", "leave it out of one"
         raise SpecificationError(received, "a variable either names the rows or splits them into families", remedy, SEE)
-    judge, grid = judge_of(fit, df), grids.reference_grid(fit.design, at)
-    return _effects(fit, judge, "marginal means", grid, (*split, *own), weights, intervals, by=split)
+    grid = grids.reference_grid(fit.design, at)
+    rows, judge = rows_and_judge(fit, grid, level, df)
+    keep = (*split, *own)
+    return _effects(fit, judge, "marginal means", grid, keep, weights, intervals, by=split, rows=rows, told=(scale, level))
 
 
 def slopes(fit: Fit, variable: str, by: Names, at: At, weights: str, df: str | None, intervals: Intervals) -> Effects:
@@ -71,6 +83,7 @@ def _effects(
     by: tuple[str, ...] = (),
     rows: grids.Rows | None = None,
     per: str | None = None,
+    told: tuple[str, str] = ("link", "population"),
 ) -> Effects:
     for name in keep:
         grids.refuse_unknown(repr(name), name, grid.points, "this model has no covariates")
@@ -84,5 +97,10 @@ def _effects(
     averaged = " ".join([*said, *([f"At {', '.join(held)}."] if held else [])])
     units = (f"per unit of {per}",) * len(keys) if per else ()
     together = intervals.simultaneous
-    known = unit_of(fit.design, per)
-    return replace(made, unit=known, simultaneous=together, level=level_text(fit), averaged=averaged, row_names=units)
+    made = replace(made, simultaneous=together, averaged=averaged, row_names=units)
+    scale = scale_of(fit.design, told[0], kind)
+    if scale is None:
+        return replace(made, unit=unit_of(fit.design, per), level=level_text(fit))
+    comparison = scale_of(fit.design, told[0], "contrasts", kind)
+    texts = tuple(scales.level_text(fit, own, told[1]) for own in (scale, comparison) if own is not None)
+    return replace(made, scale=scale, comparison=comparison, level=texts[0], comparison_level=texts[-1])

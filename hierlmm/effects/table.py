@@ -21,7 +21,8 @@ from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.drawing.effect_rows import plot_effects as draw_effects
 from hierlmm.drawing.figure import as_verb
 from hierlmm.effects import judge as judging
-from hierlmm.effects.headline import Found, difference, slope
+from hierlmm.effects.headline import Found, difference, scaled, slope
+from hierlmm.effects.scale import Scale, transformed_text
 from hierlmm.effects.weights import contrast_rows, default_adjust
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.frames import apart
@@ -75,6 +76,10 @@ class Effects(Result):
         Unit of the numbers, where the data set knows it.
     pairs : tuple
         The two rows that each contrast compares, where it is a difference of two.
+    scale : Scale or None
+        What the numbers are, of a fit with a family: means or ratios, or the scale of the link.
+    comparison, comparison_level
+        The same of contrasts of these rows, and what they are in words.
     """
 
     kind: str
@@ -97,6 +102,9 @@ class Effects(Result):
     of: str = "marginal means"
     unit: str = ""
     pairs: tuple[tuple[str, str] | None, ...] = ()
+    scale: Scale | None = None
+    comparison: Scale | None = None
+    comparison_level: str = ""
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -148,7 +156,10 @@ class Effects(Result):
 
     def _tested(self) -> list[IntArray]:
         """The families without the rows that the model itself fixes."""
-        return [own for rows in self.families if len(own := rows[~self._fixed[rows]])]
+        known = ~self._fixed
+        if isinstance(self.judge, Wald):
+            known &= np.isfinite(self.judge.rows(self.L)[1])  # not of a coefficient of which nothing is known
+        return [own for rows in self.families if len(own := rows[known[rows]])]
 
     def _from_wald(self, judge: Wald) -> dict[str, FloatArray]:
         found = judging.estimates(judge, self.L, self.offset, self.ci)
@@ -156,27 +167,31 @@ class Effects(Result):
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(found.se > 0.0, found.estimate / found.se, np.nan)
         df = np.where(self._fixed, np.nan, found.df)
-        half, p = np.zeros(len(t)), np.full(len(t), np.nan)
+        half, p = np.where(np.isnan(found.se), np.nan, 0.0), np.full(len(t), np.nan)
         for rows in self._tested():
             corr = _correlations(self.L[rows], judge.cov)
             half[rows] = judging.adjusted_quantiles(df[rows], self.ci, self.adjust, self.n_means, corr) * found.se[rows]
             if self.kind != "marginal means":
                 p[rows] = judging.adjusted_p(t[rows], df[rows], self.adjust, self.n_means, corr)
-        columns = found._replace(df=df, lower=found.estimate - half, upper=found.estimate + half).columns
+        columns = self._on_scale(found._replace(df=df, lower=found.estimate - half, upper=found.estimate + half)).columns
         return columns if self.kind == "marginal means" else {**columns, "t": t, "p": p}
 
     def _from_draws(self, judge: judging.PosteriorDraws) -> dict[str, FloatArray]:
-        found = judging.estimates(judge, self.L, self.offset, self.ci)
+        back = None if self.scale is None or self.simultaneous else self.scale.back
+        found = judging.estimates(judge, self.L, self.offset, self.ci, back)
         for rows in self._tested() if self.simultaneous else []:
             half = judging.sup_t(judge, self.L, self.offset, found, rows, self.ci) * found.se[rows]
             found.lower[rows], found.upper[rows] = found.estimate[rows] - half, found.estimate[rows] + half
-        columns = found.columns
+        columns = (self._on_scale(found) if self.simultaneous else found).columns
         if self.kind != "marginal means":
             assert found.positive is not None
             columns["prob_positive"] = np.where(self._fixed, np.nan, found.positive)
             if self.rope is not None:
                 columns["prob_rope"] = np.where(self._fixed, np.nan, judging.share_inside(self.draws, self.rope))
         return columns
+
+    def _on_scale(self, found: judging.Estimates) -> judging.Estimates:
+        return found if self.scale is None else self.scale.told(found)
 
     def contrasts(
         self,
@@ -203,7 +218,8 @@ class Effects(Result):
         keys, by = self.keys, list(self.by)
         rows = (self.L, self.offset, self.families, [", ".join(texts) for texts in self.key_texts])
         what = ", ".join(c for c in keys.columns if c not in by) or "one mean"
-        found = contrast_rows(*rows, what, method, reference, ROUNDING[self.kind])
+        sign = " / " if self.comparison is not None and self.comparison.is_ratio else " - "
+        found = contrast_rows(*rows, what, method, reference, ROUNDING[self.kind], sign)
         if adjust is None and isinstance(self.judge, Wald):
             adjust = default_adjust(method)
         adjust = judging.check_multiplicity(self.judge, adjust, simultaneous, pairwise=method == "pairwise")
@@ -215,6 +231,8 @@ class Effects(Result):
         made |= {"keys": keys.iloc[found.families][by].reset_index(drop=True)}
         made |= {"adjust": adjust, "simultaneous": simultaneous, "rope": judging.check_rope(rope, self.judge)}
         made |= {"ci": self.ci if ci is None else ci, "notes": tuple(dict.fromkeys([*self.notes, *found.notes]))}
+        if self.scale is not None:
+            made |= {"scale": self.comparison, "level": self.comparison_level}
         return replace(self, **made)
 
     plot = as_verb(draw_effects, name="plot")
@@ -234,7 +252,10 @@ class Effects(Result):
     @property
     def title(self) -> str:
         """Title of the table and the plot."""
-        return f"{self.kind.capitalize()} of {self.response} ({self.estimator})"
+        if self.scale is None:
+            return f"{self.kind.capitalize()} of {self.response} ({self.estimator})"
+        of = f" of {self.response}" if self.scale.is_ratio else ""
+        return f"{self.scale.names[:1].upper()}{self.scale.names[1:]}{of} ({self.estimator})"
 
     @property
     def headline(self) -> str:
@@ -244,6 +265,8 @@ class Effects(Result):
         row = self.table.iloc[0]
         found = Found(*(float(row[side]) for side in ("estimate", "lower", "upper")))
         pair = self.pairs[0] if self.pairs else None
+        if self.scale is not None:
+            return scaled(found, self.scale.name, self.scale.is_ratio, pair, self.labels[0] or self.row_names[0])
         if pair is not None and not self._fixed[0]:
             return difference(found, self.of, self.response, self.unit, pair)
         if self.kind == "slopes" and not self.key_texts[0]:
@@ -253,6 +276,8 @@ class Effects(Result):
     @property
     def xlabel(self) -> str:
         """What the numbers are: the response, its change per unit, or a difference of either."""
+        if self.scale is not None:
+            return f"{self.scale.name} {self.row_names[0]}" if self.kind == "slopes" else self.scale.name
         if self.kind == "slopes":
             return f"{self.response} {self.row_names[0]}"
         what = self.response if self.of == "marginal means" else f"slopes of {self.response}"
@@ -279,6 +304,7 @@ class Effects(Result):
         lines = [f"Level: {self.level}.", *([self.averaged] if self.averaged else [])]
         if isinstance(self.judge, Wald):
             lines += [SAY("table.wald", percent=percent, how=self.judge.description), self._adjustment_text()]
+            lines += [text] if self.scale is not None and (text := transformed_text(self.scale)) else []
         else:
             name = "table.together" if self.simultaneous else "table.draws"
             lines.append(SAY(name, percent=percent, n=len(self.judge.beta)))

@@ -55,6 +55,7 @@ def contrast_rows(
     method: str | Mapping[str, Any],
     reference: Any,
     rounding: float,
+    sign: str = " - ",
 ) -> Contrasts:
     """Compare rows of ``L β + offset`` within each of their families.
 
@@ -71,6 +72,8 @@ def contrast_rows(
         As for ``fit.contrasts``.
     rounding : float
         Relative rounding of the rows.
+    sign : str
+        Between the names of two rows that are compared.
 
     Raises
     ------
@@ -85,7 +88,7 @@ def contrast_rows(
             received = f"contrasts of {what} with {len(set(named))} value"
             remedy = "name a factor, or give a numeric variable several values: at={'time': [0, 6]}"
             raise SpecificationError(received, "there is nothing to compare", remedy, SEE)
-        own, W = weights_of(method, named, reference)
+        own, W = weights_of(method, named, reference, sign)
         names += own
         pairs += [_pair(row, named) for row in W]
         first += [family[0]] * len(own)
@@ -116,7 +119,9 @@ def _distinct(rows: FloatArray, k: int) -> int:
     return k - len({j for (_, j), row in zip(pairs, rows, strict=True) if not np.any(row)})
 
 
-def weights_of(method: str | Mapping[str, Any], labels: list[str], reference: Any) -> tuple[list[str], FloatArray]:
+def weights_of(
+    method: str | Mapping[str, Any], labels: list[str], reference: Any, sign: str = " - "
+) -> tuple[list[str], FloatArray]:
     """Names and weights (m, k) of the contrasts of k rows."""
     k, unit = len(labels), np.eye(len(labels))
     if isinstance(method, Mapping):
@@ -134,12 +139,12 @@ def weights_of(method: str | Mapping[str, Any], labels: list[str], reference: An
     else:
         base = 0 if reference is None else _position(reference, labels)
         pairs = [(i, base) for i in range(k) if i != base]
-    names = [f"{_bracket(labels[i])} - {_bracket(labels[j])}" for i, j in pairs]
+    names = [f"{_bracket(labels[i], sign)}{sign}{_bracket(labels[j], sign)}" for i, j in pairs]
     return names, np.array([unit[i] - unit[j] for i, j in pairs])
 
 
-def _bracket(label: str) -> str:
-    return f"({label})" if " - " in label or ", " in label else label
+def _bracket(label: str, sign: str) -> str:
+    return f"({label})" if sign in label or ", " in label else label
 
 
 def _position(label: Any, labels: list[str]) -> int:

@@ -32,6 +32,8 @@ class EffectVerbs(Fit):
         ci: float = 0.95,
         adjust: str = "none",
         simultaneous: bool = False,
+        scale: Literal["response", "link"] = "response",
+        level: Literal["population", "marginal"] = "population",
     ) -> Effects:
         """Means of the response at levels of factors or values of covariates, averaged over the other factors.
 
@@ -54,6 +56,12 @@ class EffectVerbs(Fit):
             Make the intervals of a likelihood fit hold together within each family.
         simultaneous : bool
             The same for a posterior.
+        scale : {"response", "link"}
+            Of a model with a family: means of the response, with intervals carried back from the scale of the link, or
+            linear predictors.
+        level : {"population", "marginal"}
+            At b = 0, for a subject in the middle, or averaged over random effects: the mean over subjects. Of a Gaussian
+            response they are the same.
 
         Returns
         -------
@@ -72,7 +80,8 @@ class EffectVerbs(Fit):
         """
         from hierlmm.effects.means import Intervals, marginal_means
 
-        return marginal_means(self, variables, by, at, weights, df, Intervals(ci, adjust, simultaneous))
+        asked = Intervals(ci, adjust, simultaneous)
+        return marginal_means(self, variables, by, at, weights, df, asked, scale, level)
 
     @renamed(specs="variables")
     def contrasts(
@@ -89,6 +98,8 @@ class EffectVerbs(Fit):
         ci: float = 0.95,
         simultaneous: bool = False,
         rope: float | tuple[float, float] | None = None,
+        scale: Literal["response", "link"] = "response",
+        level: Literal["population", "marginal"] = "population",
     ) -> Effects:
         """Differences between marginal means, within each family of ``by``.
 
@@ -108,12 +119,17 @@ class EffectVerbs(Fit):
             Posterior: intervals that hold together within each family.
         rope : float or (low, high), optional
             Posterior: region of practical equivalence; adds its probability.
+        scale : {"response", "link"}
+            Of a model with a family whose link is log, logit or cloglog: ratios of means, of odds or of hazards, or
+            differences on the scale of the link. With other links, differences on that scale.
+        level : {"population", "marginal"}
+            As for `marginal_means`.
 
         Returns
         -------
         Effects
         """
-        means = self.marginal_means(variables, by, at, weights=weights, df=df, ci=ci)
+        means = self.marginal_means(variables, by, at, weights=weights, df=df, ci=ci, scale=scale, level=level)
         return means.contrasts(method, adjust=adjust, reference=reference, simultaneous=simultaneous, rope=rope)
 
     def slopes(
@@ -129,6 +145,8 @@ class EffectVerbs(Fit):
         simultaneous: bool = False,
     ) -> Effects:
         """Change of the mean per unit of a numeric variable, averaged over the other factors.
+
+        Of a model with a family: of the mean on the scale of the link.
 
         A curve has a slope for every value: at the mean of the variable, or at those given in ``at``. Compare slopes by
         ``fit.slopes("time", by="sex").contrasts()``.
@@ -175,6 +193,8 @@ class EffectVerbs(Fit):
 
     def anova(self, df: str | None = None) -> pd.DataFrame:
         """F test of every term of the fixed effects given all others (type III), by term: F, df1, df2, p.
+
+        Of a model with a family: Wald's test on the scale of the link, chi2, df, p.
 
         Parameters
         ----------

@@ -95,7 +95,9 @@ class Wald:
 
     def rows(self, L: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Estimate, standard error and degrees of freedom of each row: (k, p) -> three (k,)."""
-        se = np.sqrt(np.maximum(np.einsum("ka,ab,kb->k", L, self.cov, L), 0.0))
+        nothing = np.isnan(np.diag(self.cov))  # a coefficient of which nothing is known
+        se = np.sqrt(np.maximum(np.einsum("ka,ab,kb->k", L, np.where(np.isnan(self.cov), 0.0, self.cov), L), 0.0))
+        se[np.any(L[:, nothing] != 0.0, axis=1)] = np.nan
         df = np.full(len(L), np.inf)
         known = se > 0.0
         if known.any():
