@@ -25,6 +25,7 @@ from hierlmm.drawing.panels import Panels, each
 from hierlmm.drawing.style import (
     break_lines,
     crowd,
+    off_the_edges,
     percent,
     resolve_backend,
     stack_points,
@@ -120,6 +121,8 @@ def _points(curves: Any, data: str, residuals: Literal["subject", "population"] 
         return None
     table = curves.points("partial" if data == "partial" else "points", residuals)
     some = table.sample(MOST_POINTS, random_state=0).sort_index() if len(table) > MOST_POINTS else table
+    if curves.scale is not None:
+        some = some.assign(y=off_the_edges(some["y"].to_numpy(dtype=np.float64), curves.fit.design.family.name))
     some.attrs = {"of": len(table)}
     return some
 
@@ -307,6 +310,8 @@ def _title(curves: Mapping[str, Any]) -> str:
     what = "Median" if first.transform is not None else "Mean"
     by = f" by {' and '.join(first.by)}" if first.by else ""
     who = f" ({first.estimator})" if len(curves) == 1 else ""
+    if first.scale is not None:
+        return f"{first.scale.name[:1].upper()}{first.scale.name[1:]} along {first.variable}{by}{who}"
     return f"{what} of {first.ylabel} along {first.variable}{by}{who}"
 
 
@@ -322,6 +327,9 @@ def _caption(curves: Mapping[str, Any], data: str, points: Mapping[str, pd.DataF
         text.append(f"Averaged over {', '.join(averaged)}.")
     both = "pointwise and (light) simultaneous bands" if first.simultaneous else "pointwise bands"
     text.append(f"{percent(first.ci)} {both}.")
+    if first.scale is not None and first.fit.has_random_effects:
+        middle = first.level == "population"
+        text.append("For a subject in the middle (b = 0)." if middle else "Averaged over random effects.")
     if data != "none":
         where = ", at their own values" if data == "points" and (first.held or first.panels) else ""
         shown = next(p for p in points.values() if p is not None)

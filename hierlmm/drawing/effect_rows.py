@@ -62,7 +62,7 @@ def plot_effects(
     panels.map("scatter_xy", "point_estimate", points, color=colour, size=30)
     for panel, own in ticks.items():
         if effects.kind != "marginal means":
-            panels.rule(panel, x=0.0, linestyle=panels.dashes)
+            panels.rule(panel, x=effects.null, linestyle=panels.dashes)
         panels.name_rows(panel, range(len(own), 0, -1), own, room=0.6, most=len(own))
     return panels.finish(
         {panel: panel if effects.by else "" for panel in ticks},
@@ -102,7 +102,7 @@ def _draw_along(effects: Any, figure: Figure) -> Any:
     stacked, ranges = (stack_points(part, ("family", "effect"), "effects") for part in (points, lines))
     panels = Panels(stacked, "family", (6.6, 4.6), figure, color=("effect", colours))
     if effects.kind != "marginal means":
-        panels.rule("", y=0.0, linestyle=panels.dashes)
+        panels.rule("", y=effects.null, linestyle=panels.dashes)
     panels.map("line_xy", "curve", stacked, width=0.9, alpha=0.6)
     panels.map("line_xy", "interval", ranges, width=1.6)
     panels.map("scatter_xy", "point_estimate", stacked, size=30)

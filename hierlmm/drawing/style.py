@@ -132,6 +132,13 @@ def whole_ticks(first: int, last: int, most: int = 7) -> list[int]:
     return list(range(first, last + 1, step))
 
 
+def off_the_edges(y: FloatArray, family: str) -> FloatArray:
+    """Zeros and ones of a yes-or-no response moved inwards by chance, up to 0.06, so that many are seen; others stay."""
+    if family != "bernoulli":
+        return y
+    return y + (1.0 - 2.0 * y) * np.random.default_rng(0).uniform(0.0, 0.06, np.shape(y))
+
+
 def crowd(n: float) -> float:
     """Opacity of that many points of one panel: where they lie on each other, their density is seen."""
     return float(np.clip(0.65 * (200.0 / max(n, 1.0)) ** 0.5, 0.06, 0.65))

@@ -31,7 +31,8 @@ from hierlmm.drawing.style import evenly
 from hierlmm.effects import curve_checks as checks
 from hierlmm.effects import headline
 from hierlmm.effects.grid import WEIGHTS, Grid, as_names, average_rows, plain_name, reference_grid
-from hierlmm.effects.judge import Judge, PosteriorDraws, bands, covariance_of, judge_of, notes_of
+from hierlmm.effects.judge import Estimates, Judge, PosteriorDraws, bands, covariance_of, notes_of
+from hierlmm.effects.scale import Scale, level_text, rows_and_judge, scale_of, transformed_text
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import label_fits
@@ -77,6 +78,8 @@ class EffectCurves(Result):
     critical : (curves,)
         Half-width of the simultaneous band in standard errors, the widest point of each curve.
     fit : Fit
+    scale : Scale or None
+        What the curves are drawn in, of a fit with a family.
     """
 
     variable: str
@@ -98,6 +101,7 @@ class EffectCurves(Result):
     critical: FloatArray
     _linear: pd.DataFrame
     notes: tuple[str, ...] = ()
+    scale: Scale | None = None
 
     @property
     def response(self) -> str:
@@ -111,7 +115,9 @@ class EffectCurves(Result):
 
     @property
     def ylabel(self) -> str:
-        """What the curves are drawn in: the response, or what it is the logarithm of."""
+        """What the curves are drawn in: the response, its mean or link, or what it is the logarithm of."""
+        if self.scale is not None and (self.scale.back is None or self.scale.name != f"mean of {self.response}"):
+            return self.scale.name
         if self.transform is None:
             return self.response
         found = LOG.fullmatch(self.response)
@@ -132,6 +138,13 @@ class EffectCurves(Result):
             limits = [c for c in found.columns if c in LIMITS]
             found[limits] = self._back(found[limits])
             found["se"] *= found["estimate"] * math.log(self._base)
+        elif self.scale is not None and self.scale.back is not None:
+            for ending in ("_simultaneous", "") if self.simultaneous else ("",):
+                low, high = f"lower{ending}", f"upper{ending}"
+                own = Estimates(*(found[c].to_numpy(dtype=np.float64) for c in ("estimate", "se", low, high)))
+                told = self.scale.told(own)
+                found[low], found[high] = told.lower, told.upper
+            found["estimate"], found["se"] = told.estimate, told.se
         return found
 
     @cached_property
@@ -214,6 +227,7 @@ class EffectCurves(Result):
             If residuals around subjects' lines are asked of a fit without random effects.
         """
         choose("kind", kind, ("points", "partial"))
+        self._check_points(kind)
         frame, design = self.fit.design.frame, self.fit.design
         names = [*self.panels, *self.by]
         found = pd.DataFrame({self.variable: frame[self.variable].to_numpy(dtype=np.float64)}, index=frame.index)
@@ -226,7 +240,7 @@ class EffectCurves(Result):
             if name in names:
                 found[name] = own
         if kind == "points":
-            parts = [self._with_y(found[keep], design.y[keep])]
+            parts = [self._with_y(found[keep], (design.y / design.trials)[keep])]
         else:
             residual = self.fit.residuals("response", level=self._level_of_residuals(residual_level)).to_numpy()[keep]
             parts = []
@@ -236,6 +250,19 @@ class EffectCurves(Result):
                 parts.append(self._with_y(part, X @ self._beta + offset + residual))
         table = pd.concat(parts)
         return table if self.transform is None else table.assign(y=self._back(table["y"]))
+
+    def _check_points(self, kind: str) -> None:
+        """Refuse points that have no place on the scale of the curves."""
+        if self.scale is None:
+            return
+        if kind == "partial":
+            reason = "what is left of a row is added to a straight scale, and the mean of this response has none"
+            remedy = "use 'points' for the measurements, and fit.residuals('deviance') for what is left"
+            raise NotAvailableError(f"partial residuals of a {self.fit.design.family.title} response", reason, remedy, SEE)
+        if self.scale.back is None and self.scale.link != "identity":
+            received = "measurements behind curves on the scale of the link"
+            reason = f"the {self.scale.link} of a single measurement (of 0, for example) need not exist"
+            raise NotAvailableError(received, reason, "use scale='response'", SEE)
 
     def _with_y(self, rows: pd.DataFrame, y: FloatArray) -> pd.DataFrame:
         return rows[[*self.panels, *self.by, self.variable]].rename(columns=self.point_columns).assign(y=y)
@@ -258,7 +285,7 @@ class EffectCurves(Result):
     def title(self) -> str:
         """Title of the table and the plot."""
         along = f" by {' and '.join(self.by)}" if self.by else ""
-        return f"{self.ylabel} along {self.variable}{along} ({self.estimator})"
+        return f"{self.ylabel[:1].upper() + self.ylabel[1:] if self.scale else self.ylabel} along {self.variable}{along} ({self.estimator})"
 
     @property
     def headline(self) -> str:
@@ -277,6 +304,8 @@ class EffectCurves(Result):
     def notes_text(self) -> list[str]:
         """How the numbers were made, one statement a line."""
         lines = [f"Curve: {self._curve_text()}.", self.held_text(), self._band_text()]
+        if self.scale is not None and (text := transformed_text(self.scale)):
+            lines.append(text)
         if self.simultaneous is not None:
             lines.append(self._simultaneous_text())
         if bool(self._linear["extrapolated"].any()):
@@ -298,6 +327,8 @@ class EffectCurves(Result):
         return SAY("curve.simultaneous", percent=100 * self.ci, size=size, how=how, **slots)
 
     def _curve_text(self) -> str:
+        if self.scale is not None:
+            return level_text(self.fit, self.scale, self.level)
         which = SAY(f"curve.{self.level if self.fit.has_random_effects else 'fixed'}")
         if self.transform is None:
             return which
@@ -366,9 +397,11 @@ def effect_curves(
     df: str | None = None,
     transform: str | None = None,
     seed: int = 0,
+    scale: str = "response",
 ) -> EffectCurves:
     """Curves of the mean along a covariate; see `hierlmm.fits.base.Fit.effects`."""
     checks.check_level(fit, level)
+    told = scale_of(fit.design, scale, "marginal means")
     if transform is not None:
         choose("transform", transform, ("exp",))
         _check_log(fit)
@@ -383,17 +416,18 @@ def effect_curves(
     keys = grid.keys(keep)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FitWarning)
-        X, offset = average_rows(grid, keys, weights)
+        rows, judge = rows_and_judge(fit, grid, level, df)
+        X, offset = average_rows(grid, keys, weights, rows)
     beyond, sentences = checks.extrapolated(fit, grid, variable, keys, held)
     checks.warn_of(sentences, caught)
-    judge = judge_of(fit, df)
     length = len(grid.points[variable])
     pieces = [np.arange(len(keys))] if scope == "all" else np.split(np.arange(len(keys)), len(keys) // length)
     columns, critical = bands(judge, X, offset, ci, pieces if scope else [], seed)
     shown = keys.rename(columns=apart(keep, RESULTS))
     table = pd.concat([shown, pd.DataFrame({**columns, "extrapolated": beyond})], axis=1)
-    what, rows = (variable, groups, panels, held, averaged, weights), (grid, X, offset)
-    return EffectCurves(*what, *rows, fit, judge, level, ci, scope, transform, seed, critical, table, tuple(notes))
+    what, made = (variable, groups, panels, held, averaged, weights), (grid, X, offset)
+    how = (level, ci, scope, transform, seed)
+    return EffectCurves(*what, *made, fit, judge, *how, critical, table, tuple(notes), told)
 
 
 def _grid(
@@ -417,6 +451,9 @@ def _grid(
 def _check_log(fit: Fit) -> None:
     """Refuse to undo a logarithm that the response is not."""
     response = fit.design.hierarchy.response
+    if not fit.design.is_gaussian:
+        reason = f"the curves of a {fit.design.family.title} response are on its own scale as they are"
+        raise SpecificationError(f"transform='exp' with {fit.design.family}", reason, "leave transform out", SEE)
     if LOG.fullmatch(response) is None:
         received = f"transform='exp' with the response {response!r}"
         reason = "it undoes a logarithm, and the response is not written as one"

@@ -102,5 +102,5 @@ def _effects(
     if scale is None:
         return replace(made, unit=unit_of(fit.design, per), level=level_text(fit))
     comparison = scale_of(fit.design, told[0], "contrasts", kind)
-    texts = tuple(scales.level_text(fit, own, told[1]) for own in (scale, comparison) if own is not None)
+    texts = tuple(scales.level_text(fit, own, told[1], kind) for own in (scale, comparison) if own is not None)
     return replace(made, scale=scale, comparison=comparison, level=texts[0], comparison_level=texts[-1])

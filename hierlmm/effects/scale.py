@@ -111,9 +111,10 @@ def scale_of(design: Design, scale: str, kind: str, of: str = "marginal means") 
     return Scale(family.link, np.exp, 1.0, ratio, several(ratio))
 
 
-def level_text(fit: Fit, scale: Scale, level: str) -> str:
+def level_text(fit: Fit, scale: Scale, level: str, kind: str = "marginal means") -> str:
     """Which mean the numbers are about, and on which scale, in words."""
     about = level if fit.has_random_effects else "fixed"
+    about = "given" if about == "population" and (kind == "slopes" or scale.link == "identity") else about
     how = "link" if scale.back is None else "ratio" if scale.is_ratio else "response"
     return SAY(f"scale.{about}", scale=SAY(f"scale.{how}", link=scale.link, names=scale.names))
 

@@ -250,6 +250,11 @@ class Effects(Result):
         return [[column[i] for column in own] for i in range(len(self))]
 
     @property
+    def null(self) -> float:
+        """What a comparison is where there is no difference: 0, of ratios 1."""
+        return 0.0 if self.scale is None else self.scale.null
+
+    @property
     def title(self) -> str:
         """Title of the table and the plot."""
         if self.scale is None:

@@ -225,6 +225,7 @@ class EffectVerbs(Fit):
         df: str | None = None,
         transform: Literal["exp"] | None = None,
         seed: int = 0,
+        scale: Literal["response", "link"] = "response",
     ) -> EffectCurves:
         """Curves of the mean along a covariate, at stated values of the others, with bands.
 
@@ -256,6 +257,9 @@ class EffectVerbs(Fit):
             Draw a log response on its original scale, whatever the base: the curve is then the median, not the mean.
         seed : int
             Of the directions behind a simultaneous band of an estimate.
+        scale : {"response", "link"}
+            Of a model with a family: means of the response, with bands carried back from the scale of the link, so that
+            they stay in its range; or linear predictors.
 
         Returns
         -------
@@ -295,4 +299,5 @@ class EffectVerbs(Fit):
             df=df,
             transform=transform,
             seed=seed,
+            scale=scale,
         )

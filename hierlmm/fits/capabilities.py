@@ -151,6 +151,13 @@ NOT_YET = Lack(
     "docs, page 'Families'",
     "a generalised fit by {}",
 )
+NO_JOINT = Lack(
+    "it needs the joint distribution of the subjects' coefficients, which is not normal here",
+    "use fit.b with fit.b_sd for each subject given the estimates, fit.predict(level='subject', "
+    "interval='confidence') for its mean with the uncertainty of all parameters",
+    "docs, page 'Families'",
+    "a generalised fit by {}",
+)
 GENERALISED = table(
     ("loo", NO_DRAWS),
     (CHAINS, NO_CHAINS),
@@ -170,7 +177,11 @@ GENERALISED = table(
         NOT_GAUSSIAN,
     ),
     (
-        "plot_trajectories compare_subjects rank_subjects save",
+        "compare_subjects rank_subjects",
+        NO_JOINT,
+    ),
+    (
+        "save",
         NOT_YET,
     ),
 )

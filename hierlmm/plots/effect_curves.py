@@ -43,6 +43,7 @@ def plot_effects(
     df: str | None = None,
     transform: Literal["exp"] | None = None,
     seed: int = 0,
+    scale: Literal["response", "link"] = "response",
     **figure: Unpack[Figure],
 ) -> Any:
     """Draw the mean along a covariate with its bands, at stated values of the other covariates.
@@ -72,7 +73,7 @@ def plot_effects(
         Labels of the axes; the names of the covariate and of the response otherwise.
     col_wrap : int, optional
         Panels in a row.
-    n, ci, simultaneous, level, weights, df, transform, seed
+    n, ci, simultaneous, level, weights, df, transform, seed, scale
         As for ``fit.effects``.
 
     Returns
@@ -96,7 +97,7 @@ def plot_effects(
     if len(fits) == 1 and isinstance(fits[0], Effects):
         return draw_rows(fits[0], col_wrap=col_wrap, **figure)
     given: dict[str, Any] = {"n": n, "ci": ci, "simultaneous": simultaneous, "level": level, "weights": weights}
-    given |= {"df": df, "transform": transform, "seed": seed}
+    given |= {"df": df, "transform": transform, "seed": seed, "scale": scale}
     options = {name: value for name, value in given.items() if value != DEFAULTS[name]}
     return draw_curves(
         _curves(fits, labels, {"variable": variable, "by": by, "at": at}, options),

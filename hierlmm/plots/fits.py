@@ -85,7 +85,7 @@ def refuse_without_effects(fit: Fit, what: str) -> None:
 
 def unit_of(design: Design, term: str) -> str:
     """Unit of a level-1 coefficient: ``mm per year`` where units are known, else ``reaction per unit of days``."""
-    if known := questions.unit_of(design, None if term == INTERCEPT else term):
+    if design.is_gaussian and (known := questions.unit_of(design, None if term == INTERCEPT else term)):
         return known
-    response = design.hierarchy.response
+    response = design.hierarchy.response if design.is_gaussian else f"{design.family.link} scale"
     return response if term == INTERCEPT else f"{response} per unit of {term}"

@@ -70,11 +70,11 @@ def x_axis(design: Design, x: str | None) -> Axis:
 def subject_lines(fit: Fit, axis: Axis, subjects: Sequence[int] | IntArray) -> dict[int, FloatArray]:
     """Fitted lines of subjects (positions) over their own range of x: position -> (2, n).
 
-    Where the subject has one row at an x, the line there is its fitted value.
+    Where the subject has one row at an x, the line there is its fitted value. With a family: means of the response.
     """
     design = fit.design
     if axis.variable is None:
-        values = fit.fitted("subject").to_numpy()
+        values = fit.fitted("subject").to_numpy() / design.trials
         rows = {int(j): rows_of_subject(design, j) for j in subjects}
         return {j: np.vstack([axis.position[own], values[own]]) for j, own in rows.items()}
     new, at, lines = rows_along(design, axis, subjects)
@@ -83,7 +83,13 @@ def subject_lines(fit: Fit, axis: Axis, subjects: Sequence[int] | IntArray) -> d
 
 def fitted_by(fit: Fit, new: Any, at: IntArray) -> FloatArray:
     """Fitted values of the subjects at these rows."""
-    return np.asarray(new.offset + new.X @ fit.beta.to_numpy() + np.einsum("ij,ij->i", new.Z, fit.b.to_numpy()[at]))
+    eta = new.offset + new.X @ fit.beta.to_numpy() + np.einsum("ij,ij->i", new.Z, fit.b.to_numpy()[at])
+    return means_of(fit.design, eta)
+
+
+def means_of(design: Design, eta: FloatArray) -> FloatArray:
+    """Means of the response (of one trial) at linear predictors."""
+    return np.asarray(eta if design.is_gaussian else design.family.mean(eta))
 
 
 def rows_along(
@@ -103,12 +109,17 @@ def rows_along(
 
 
 def population_line(fit: Fit, axis: Axis, subjects: IntArray) -> FloatArray:
-    """Line at b = 0, averaged over the covariates of these subjects, over their common range of x: (2, n)."""
+    """Line at b = 0, averaged over the covariates of these subjects, over their common range of x: (2, n).
+
+    With a family linear predictors are averaged, and the mean at the average is drawn.
+    """
     if axis.variable is None:
         rows = np.isin(fit.design.subject_index, subjects)
-        fitted = pd.Series(fit.fitted("population").to_numpy()[rows]).groupby(axis.position[rows]).mean()
+        eta = Fit.fitted(fit, "population").to_numpy()
+        fitted = pd.Series(means_of(fit.design, eta)[rows]).groupby(axis.position[rows]).mean()
         return np.vstack([fitted.index.to_numpy(dtype=float), fitted.to_numpy()])
-    return averaged_line(fit.design, axis, subjects, fit.beta.to_numpy())
+    x, eta = averaged_line(fit.design, axis, subjects, fit.beta.to_numpy())
+    return np.vstack([x, means_of(fit.design, eta)])
 
 
 def averaged_line(design: Design, axis: Axis, subjects: IntArray, beta: FloatArray) -> FloatArray:

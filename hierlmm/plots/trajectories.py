@@ -10,12 +10,13 @@ import pandas as pd
 
 from hierlmm.design.design import Design
 from hierlmm.design.questions import first_row_of_subjects, rows_by_subject
+from hierlmm.design.telling import YES_OR_NO, mean_name
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import NOTHING, crowd, evenly, join_with_gaps, stack_points, with_unit
+from hierlmm.drawing.style import NOTHING, crowd, evenly, join_with_gaps, off_the_edges, stack_points, with_unit
 from hierlmm.drawing.theme import theme
-from hierlmm.errors import SpecificationError, closest
+from hierlmm.errors import NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.frames import quote, shorten
@@ -57,6 +58,9 @@ def plot_trajectories(
     over the panel's subjects, so it is *the* line where they share their covariates; a subject's own covariate is held
     at its first and last row beyond them, unless it is the same function of x in all subjects.
 
+    Of a model with a family, lines are means of the response, and the population line that of a subject in the middle
+    (b = 0), not the mean over subjects. Zeros and ones are moved inwards a little, so that many are seen.
+
     Parameters
     ----------
     fits : Fit or Comparison
@@ -95,6 +99,9 @@ def plot_trajectories(
     layers = _layers("population" if show == "all" and not fit.has_random_effects else show)
     if "subject" in layers:
         refuse_without_effects(fit, f"show={show!r} (lines of subjects)")
+    if fit.design.family.name == "ordinal":
+        reason, remedy = "a category has no mean to draw a line of", "use fit.plot_effects(scale='link')"
+        raise NotAvailableError("plot_trajectories of an ordinal response", reason, remedy, "docs, page 'Families'")
     axis = x_axis(fit.design, variable)
     members, drawn, titles = _panels(fit.design, by, subjects, max_subjects)
     parts = _geometry(fit, axis, layers, members, drawn)
@@ -113,12 +120,14 @@ def plot_trajectories(
     some = f", {len(drawn)} of {fit.n_subjects:,} subjects" if subjects is None and len(drawn) < fit.n_subjects else ""
     who = f" ({name})" if layers != SHOWS["data"] else ""
     response = fit.design.hierarchy.response
+    if fit.design.family.name in YES_OR_NO:
+        response = mean_name(fit.design)
     return panels.finish(
         titles,
-        title=f"{response} along {axis.variable or axis.label}{some}{who}",
+        title=f"{response[:1].upper() + response[1:] if not fit.design.is_gaussian else response} along {axis.variable or axis.label}{some}{who}",
         xlabel=axis.label if xlabel is None else xlabel,
         ylabel=with_unit(response, fit.design.units) if ylabel is None else ylabel,
-        legend=_legend_entries(layers, looks, averaged=subjects is None),
+        legend=_legend_entries(layers, looks, "" if subjects is not None else _averaged(fit.design)),
     )
 
 
@@ -208,7 +217,8 @@ def _geometry(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Points and lines of each layer by panel, arrays (2, n) with gaps."""
     design = fit.design
-    data = [np.vstack([axis.position[rows], design.y[rows]]) for rows in rows_by_subject(design, axis.position)]
+    y = off_the_edges(design.y / design.trials, design.family.name)
+    data = [np.vstack([axis.position[rows], y[rows]]) for rows in rows_by_subject(design, axis.position)]
     fitted = subject_lines(fit, axis, drawn) if "subject" in layers else {}
     known = set(drawn.tolist())
     parts: dict[str, dict[str, np.ndarray]] = {layer: {} for layer in layers}
@@ -226,9 +236,14 @@ def _geometry(
     return parts
 
 
-def _legend_entries(layers: Sequence[str], looks: Mapping[str, Mapping[str, Any]], averaged: bool) -> list[Entry]:
+def _averaged(design: Design) -> str:
+    """What the population line is in a panel of many subjects."""
+    return ", averaged over subjects" if design.is_gaussian else ": a subject in the middle (b = 0)"
+
+
+def _legend_entries(layers: Sequence[str], looks: Mapping[str, Mapping[str, Any]], averaged: str) -> list[Entry]:
     """The kinds of marks, where there is more than one."""
-    population = "population line" + (", averaged over subjects" if averaged else "")
+    population = f"population line{averaged}"
     names = {"lines": "data", "points": "data", "subject": "subject lines", "population": population}
     entries = []
     for layer in layers:
