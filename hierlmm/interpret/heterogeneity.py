@@ -4,8 +4,9 @@ With β_ki ~ N(m, s²), m = l_k(w)'β and s² = D_kk, a share γ of the subjects
 coefficients in ``m ± z_γ s``, and ``Φ((m - c)/s)`` of them lie above c. Both are functions of the parameters.
 
 Posterior: of every draw; mean and quantiles. Likelihood: at the estimates, with intervals from the large-sample
-distribution m ~ N(m̂, se²), log s ~ N(log ŝ, Var log ŝ), β̂ and θ̂ being asymptotically independent: s stays positive and
-the share between 0 and 1. Quantiles of ``m ± z s`` and ``(m - c)/s`` are found from their distribution functions,
+distribution m ~ N(m̂, se²), log s ~ N(log ŝ, Var log ŝ), β̂ and θ̂ being asymptotically independent (of a model with a
+family, which is told on the scale of the link, jointly normal: m̂ and se are then those given s): s stays positive and the
+share between 0 and 1. Quantiles of ``m ± z s`` and ``(m - c)/s`` are found from their distribution functions,
 
     P(m + a s <= x) = E_s Φ((x - a s - m̂)/se),        P((m - c)/s <= x) = E_s Φ((x s + c - m̂)/se).
 
@@ -25,6 +26,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray
+from hierlmm.design.telling import link_name
 from hierlmm.drawing.figure import as_verb
 from hierlmm.drawing.heterogeneity import plot_heterogeneity
 from hierlmm.errors import SpecificationError
@@ -156,8 +158,12 @@ def _by_likelihood(
     zc = float(norm.ppf(0.5 + coverage / 2.0))
     zero = fit.design.term[r] in zero_terms(fit)
     s = 0.0 if zero else float(np.sqrt(fit.D.to_numpy()[r, r]))
-    se_log = np.nan if zero or fit.design.term[r] in _bounded_terms(fit) else _se_of_log_sd(fit, r)
-    values = s * np.exp(se_log * norm.ppf((np.arange(NODES) + 0.5) / NODES))
+    se_log, together = np.nan, np.zeros(len(m))
+    if not zero and fit.design.term[r] not in _bounded_terms(fit):
+        se_log, together = _log_sd(fit, r, L)
+    u = norm.ppf((np.arange(NODES) + 0.5) / NODES)
+    values = s * np.exp(se_log * u)
+    given = m + np.multiply.outer(u, together), np.sqrt(np.maximum(se**2 - together**2, 0.0))  # mean and se given s
     sides = tuple(zip(("lower", "upper"), coefficients.tails(ci), strict=True))
     z, k = float(norm.ppf(coefficients.tails(ci)[1])), len(m)
     columns = {"mean": m, "mean_lower": average.lower, "mean_upper": average.upper, "sd": np.full(k, s)}
@@ -165,15 +171,15 @@ def _by_likelihood(
     for name, sign in (("low", -1.0), ("high", 1.0)):
         columns[name] = m + sign * zc * s
         for side, p in sides:
-            ends = [mixture_quantile(m[g] + sign * zc * values, np.full(NODES, se[g]), p) for g in range(k)]
+            ends = [mixture_quantile(given[0][:, g] + sign * zc * values, np.full(NODES, given[1][g]), p) for g in range(k)]
             columns[f"{name}_{side}"] = np.array(ends)
     columns["share"] = above_share(m, np.full(k, s), above)
     for side, p in sides:
-        ends = [mixture_quantile((m[g] - above) / values, se[g] / values, p) for g in range(k)]
+        ends = [mixture_quantile((given[0][:, g] - above) / values, given[1][g] / values, p) for g in range(k)]
         columns[f"share_{side}"] = np.asarray(norm.cdf(ends))
     for name, p in zip(("new_low", "new_high"), coefficients.tails(coverage), strict=True):
-        spread = [np.sqrt(se[g] ** 2 + values**2) for g in range(k)]
-        columns[name] = np.array([mixture_quantile(np.full(NODES, m[g]), spread[g], p) for g in range(k)])
+        spread = [np.sqrt(given[1][g] ** 2 + values**2) for g in range(k)]
+        columns[name] = np.array([mixture_quantile(given[0][:, g], spread[g], p) for g in range(k)])
     return columns
 
 
@@ -184,11 +190,19 @@ def above_share(m: FloatArray, s: FloatArray, above: float) -> FloatArray:
     return np.where(s > 0.0, norm.cdf(u), (m > above).astype(np.float64))
 
 
-def _se_of_log_sd(fit: Any, r: int) -> float:
-    """Standard error of log sd_b, from the large-sample distribution of θ; NaN where there is none."""
+def _log_sd(fit: Any, r: int, L: FloatArray) -> tuple[float, FloatArray]:
+    """Standard error of log sd_b, and covariances of ``L β`` with it over that standard error; NaN where there is none."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        se = fit.large_sample.standard_errors(lambda D, sigma: np.atleast_1d(0.5 * np.log(D[r, r])))[1]
-    return float(se[0])
+        if fit.design.is_gaussian:
+            se = fit.large_sample.standard_errors(lambda D, sigma: np.atleast_1d(0.5 * np.log(D[r, r])))[1]
+            return float(se[0]), np.zeros(len(L))
+
+        def values(parameters: FloatArray) -> FloatArray:
+            at = fit.record.at(parameters)
+            return np.append(L @ at.beta, 0.5 * np.log(at.D[r, r]))
+
+        last = fit.record.delta(values)[1][-1]
+        return float(np.sqrt(last[-1])), last[:-1] / np.sqrt(last[-1])
 
 
 def _bounded_terms(fit: Any) -> tuple[str, ...]:
@@ -206,6 +220,8 @@ def _notes(fit: Fit, table: pd.DataFrame, ci: float, coverage: float, above: flo
     shown = {"coverage": percent, "z": z, "above": f"{above:g}", "ci": f"{100 * ci:g}", "kind": kind}
     notes = [render("heterogeneity.range", **shown), render("heterogeneity.new", coverage=percent)]
     notes.append(render("heterogeneity.normal"))
+    if not fit.design.is_gaussian:
+        notes.append(render("heterogeneity.link", line=link_name(fit.design), link=fit.design.family.link))
     if "(the mean)" in " ".join(table["group"]):
         notes.append(render("heterogeneity.means"))
     design, terms, zero = fit.design, list(dict.fromkeys(table["term"])), zero_terms(fit)

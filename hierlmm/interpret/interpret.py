@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from hierlmm.design.formula import unquoted
+from hierlmm.design.telling import several
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
@@ -72,16 +73,29 @@ def _model(words: Words) -> Iterator[Sentence]:
         own = f"a mean of {words.response} of its own"
         if inner:
             own = f"a regression of its own of {words.response} on {', '.join(inner)}"
+        if words.family is not None:
+            own = own.replace(f"of {words.response}", f"of the {words.of_family['line']}")
         level2, terms = ", ".join(fit.design.level2_variables()), shorten(fit.design.term)
         yield words.say(MODEL, "fit.hierarchy", own=own, level2=level2, terms=terms)
     else:
         yield words.say(MODEL, "fit.population")
-    if words.base:
+    if not fit.design.is_gaussian:
+        yield words.say(MODEL, "fit.family", family=fit.design.family, told=_told(words))
+        if words.hierarchical and fit.design.family.link != "identity":
+            yield words.say(MODEL, "fit.conditional")
+    elif words.base:
         yield words.say(MODEL, "fit.log", base={10.0: "10", 2.0: "2"}.get(words.base, "e"))
     elif not words.plain:
         yield words.say(MODEL, "fit.transformed")
     if hierarchy.offsets:
         yield words.say(MODEL, "fit.offset", names=", ".join(hierarchy.offsets))
+
+
+def _told(words: Words) -> str:
+    """How coefficients of a model with a family are told."""
+    if words.family is None:
+        return ""
+    return words.phrase("told", ratios=several(words.of_family["ratio"]))
 
 
 @checked

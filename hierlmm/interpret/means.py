@@ -38,7 +38,7 @@ def average_sentences(words: Words, section: str) -> Iterator[Sentence]:
         if c.kind != "part":
             yield from _averages(words, section, c, "cell" in kinds)
     if not kinds & {"intercept", "cell"}:
-        yield words.say(section, "average.no_intercept")
+        yield words.say(section, "average.no_intercept" if words.family is None else "average.no_intercept_link")
     if "intercept" in kinds:
         yield from _outside(words, section)
 
@@ -52,7 +52,8 @@ def _averages(words: Words, section: str, c: Coefficient, cells: bool) -> Iterat
         if c.kind != "intercept":
             yield words.say(section, "average.no_average", name=c.name)
         elif not cells:  # the columns of a factor would hold the means
-            yield words.say(section, "average.no_fixed_intercept", where=words.where)
+            of = "" if words.family is None else "_link"
+            yield words.say(section, f"average.no_fixed_intercept{of}", where=words.where)
         return
     keys, L, mean = group_rows(design, c.position)
     if len(L) > MAX_SENTENCES:
@@ -66,7 +67,7 @@ def _averages(words: Words, section: str, c: Coefficient, cells: bool) -> Iterat
 def _average(words: Words, section: str, c: Coefficient, group: str, e: Estimates, g: int) -> Sentence:
     level = c.kind in ("intercept", "cell")
     words, slots, facts = words.stated(e, g, level=level, sign=not level)
-    slots |= {"over": words.over(group), "mean": words.mean}
+    slots |= {"over": words.over(group), "mean": words.mean if level else words.moved}
     if level:
         at = words.where if c.kind == "intercept" else f"where {c.factor} = {c.label}, "
         return words.say(section, "average.mean", facts, at=at, unit=words.unit(), **slots)
@@ -154,7 +155,7 @@ def difference_sentences(words: Words, section: str) -> Iterator[Sentence]:
         unnamed = c.kind == "intercept" and not words.named_origin
         for v in map(str, keys.columns):
             if unnamed and not _shift(words, v):
-                yield words.say(section, "difference.unnamed", variable=v, quoted=repr(v), mean=words.mean)
+                yield words.say(section, "difference.unnamed", variable=v, quoted=repr(v), mean=words.moved)
                 continue
             made = list(_of_variable(words, section, c, v, keys, mean))
             if len(made) > MAX_SENTENCES:
@@ -176,9 +177,9 @@ def _shift(words: Words, v: str) -> bool:
 def _name(words: Words, c: Coefficient) -> str:
     if c.kind == "intercept":
         where = words.where if words.named_origin else "at any values of the level-1 variables, "
-        return f"{where}{words.mean}"
+        return f"{where}{words.moved}"
     if c.kind == "cell":
-        return f"where {c.factor} = {c.label}, {words.mean}"
+        return f"where {c.factor} = {c.label}, {words.moved}"
     if c.kind == "difference":
         return words.phrase("name_difference", factor=c.factor, label=c.label, reference=c.reference)
     return words.phrase("name_slope", x=words.x(c))
@@ -238,9 +239,10 @@ def _difference(words: Words, section: str, c: Coefficient, v: str, own: Differe
     slots |= {"name": _name(words, c), "within": within, "unit": "" if words.base else words.unit(x)}
     if own.pair:
         kind = "ratio" if words.base else "difference"
+        kind = kind if words.family is None or not words.base else words.of_family["ratio"]
         pair = own.pair.replace(" minus ", " over ") if words.base else own.pair
         return words.say(section, "difference.of_levels", facts, kind=kind, pair=pair, **slots)
     if words.base:
-        return words.say(section, "difference.factor", facts, per=words.per(v), **slots)
+        return words.say(section, "difference.factor" if words.family is None else "difference.times", facts, per=words.per(v), **slots)
     who, one = words.phrase("differ_by_one"), words.units.get(v, "unit")
     return words.say(section, "difference.per_unit", facts, who=who, one=one, variable=v, **slots)

@@ -76,10 +76,12 @@ def _spread(words: Words, section: str, c: Coefficient) -> Iterator[Sentence]:
 def _range(words: Words, section: str, c: Coefficient, row: Mapping[Any, Any], x: str | None) -> Iterator[Sentence]:
     """Where the subjects of a group lie, which share has a positive coefficient, where a new one would lie."""
     known = [float(v) for k, v in row.items() if str(k).startswith(("low", "high", "new_")) and np.isfinite(v)]
-    words = words.for_values(*known, level=c.kind in ("intercept", "cell"))
+    level = c.kind in ("intercept", "cell")
+    words = words.for_values(*known, level=level)
+    level = level and bool(words.base)  # SDs and ranges of other links stay on their scale
     group, unit = row["group"], "" if words.base else words.unit(x)
     who = f"of subjects with {group}" if group else "of subjects"
-    facts = {k: words.back(row[k]) for k in ("low", "high", "low_lower", "low_upper", "high_lower", "high_upper")}
+    facts = {k: words.back(row[k], level=level) for k in ("low", "high", "low_lower", "low_upper", "high_lower", "high_upper")}
     shown, ends = [words.show(v) for v in facts.values()], ""
     if np.isfinite([*facts.values()][2:]).all():
         ends = words.phrase("between.range_ends", **dict(zip("abcd", shown[2:], strict=True)))
@@ -95,7 +97,7 @@ def _range(words: Words, section: str, c: Coefficient, row: Mapping[Any, Any], x
         above = " that is greater than 1" if words.base else ""
         ends = " to ".join(shown)
         yield words.say(section, "between.share", facts, share=share, who=who, what=what, above=above, ends=ends)
-    new = {k: words.back(row[k]) for k in ("new_low", "new_high")}
+    new = {k: words.back(row[k], level=level) for k in ("new_low", "new_high")}
     if np.isfinite([*new.values()]).all():
         slots = {"low": words.show(new["new_low"]), "high": words.show(new["new_high"]), "unit": unit}
         yield words.say(section, "between.new", new, group=group, what=words.what(c, "its", log=True), **slots)
@@ -170,11 +172,25 @@ def covariance_draws(fit: Any) -> FloatArray:
 
 def within_sentences(words: Words, section: str) -> Iterator[Sentence]:
     """Residual SD, residual structure, and how the variance divides between and within subjects."""
+    if not words.fit.design.is_gaussian:
+        yield from _distribution(words, section)
+        return
     yield from _residuals(words, section, "within")
     if words.fit.design.has_residual_structure:
         yield words.say(section, "within.structure")
     else:
         yield from _division(words, section)
+
+
+def _distribution(words: Words, section: str) -> Iterator[Sentence]:
+    """How rows are distributed around their means, in a model with a family."""
+    fit: Any = words.fit
+    table, texts, facts = fit.variance_components(words.ci), [], {}
+    for name in fit.dispersion.index:
+        ends, own = words.ends(table.loc[name])
+        texts.append(f"{name} = {number(table.loc[name, 'estimate'])}{ends}")
+        facts |= {name: float(table.loc[name, "estimate"])} | {f"{name}_{k}": v for k, v in own.items()}
+    yield words.say(section, "within.family", facts, family=fit.design.family.title, values="; ".join(texts))
 
 
 def marginal_covariance_sentences(words: Words, section: str) -> Iterator[Sentence]:

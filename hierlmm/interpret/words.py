@@ -15,8 +15,10 @@ import numpy as np
 
 from hierlmm.design.formula import unquoted
 from hierlmm.design.questions import is_label, levels_of
+from hierlmm.design.telling import YES_OR_NO, link_name, mean_name, ratio_name
 from hierlmm.effects.curves import LOG
 from hierlmm.effects.judge import Estimates, covariance_of
+from hierlmm.families.family import Family
 from hierlmm.fits.base import Fit
 from hierlmm.interpret.coefficients import Coefficient, coefficients
 from hierlmm.interpret.grammar import Sentence, render, sentence
@@ -45,8 +47,10 @@ class Words:
     quantity : str
         What the numbers are about: the response, or what stands in its logarithm.
     base : float or None
-        Base of the logarithm; None for other responses.
+        Base of the logarithm; None for other responses. With a link that makes differences ratios, e.
     units : mapping
+    family : Family or None
+        Of a response that is told through a link; None where numbers of the response are what they are.
     """
 
     fit: Fit
@@ -57,6 +61,7 @@ class Words:
     base: float | None
     units: Mapping[str, str]
     coefficients: tuple[Coefficient, ...] = field(default=())
+    family: Family | None = None
 
     def say(self, section: str, name: str, facts: Mapping[str, float] | None = None, /, **slots: Any) -> Sentence:
         """A sentence from its template, with the numbers that it states."""
@@ -66,7 +71,23 @@ class Words:
         """A template with the names of this fit filled in."""
         flags = [flag for flag, holds in (("log", self.base), ("subjects", self.hierarchical)) if holds]
         own = {"response": self.response, "quantity": self.quantity, "interval_name": self.interval_name}
+        if self.family is not None:
+            flags += ["ratio" if self.base else "line", *(["middle"] if self.hierarchical else [])]
+            own |= self.of_family
         return render(name, flags, **own | slots)
+
+    @property
+    def of_family(self) -> dict[str, str]:
+        """What the mean, its link and ratios are called."""
+        design = self.fit.design
+        link, event = design.family.link, mean_name(design).removeprefix("probability of ")
+        event = f"a higher {event.removeprefix('mean of ')}" if design.family.name == "ordinal" else event
+        event = f"the {event}" if event.startswith("mean of ") else event
+        odds = {"logit": f"the odds of {event}", "cloglog": f"the hazard of {event}"}
+        moved = odds.get(link, f"the {mean_name(design) if self.base else link_name(design)}")
+        mean = link_name(design) if design.family.name == "ordinal" else mean_name(design)
+        names = {"mean_of": mean, "line": link_name(design), "moved": moved, "link": link}
+        return names | {"be": "are" if link == "logit" else "is", "ratio": ratio_name(design)}
 
     @property
     def response(self) -> str:
@@ -84,6 +105,11 @@ class Words:
         return self.phrase("mean_phrase")
 
     @property
+    def moved(self) -> str:
+        """What differences are of: the mean, or with a family the odds, the hazard or the linear predictor."""
+        return self.mean if self.family is None else self.of_family["moved"]
+
+    @property
     def interval_name(self) -> str:
         """``95 % confidence interval`` or ``95 % credible interval``."""
         return f"{100 * self.ci:g} % {'credible' if self.fit.has_draws else 'confidence'} interval"
@@ -99,20 +125,28 @@ class Words:
 
     def unit(self, per: str | None = None) -> str:
         """Unit after a number of the response, or of its change per unit of something: `` mm per year``."""
+        if self.family is not None and (per is not None or self.family.name in YES_OR_NO):
+            return f" {self.per(per)}" if per is not None else ""
         own = self.units.get(self.quantity, "") if self.plain else ""
         text = f" {own}" if own else ""
         return f"{text} {self.per(per)}" if per is not None else text
 
     def sd_unit(self, per: str | None = None) -> str:
-        """The same after an SD, which stays on the scale of the response."""
+        """The same after an SD, which stays on the scale of the response, or of the link."""
+        if self.family is not None:
+            return f" on the {self.family.link} scale{f' {self.per(per)}' if per is not None else ''}"
         return self.unit(per) if self.plain else ""
 
     def per(self, variable: str) -> str:
         """``per year`` or ``per unit of time``."""
         return f"per {self.units[variable]}" if variable in self.units else f"per unit of {variable}"
 
-    def back(self, value: float) -> float:
-        """A number on the response's log scale as a factor; as it is for other responses."""
+    def back(self, value: float, *, level: bool = False) -> float:
+        """A number on the response's log scale as a factor, a level of a linear predictor as a mean; others as they are."""
+        if level and self.family is not None and self.family.name == "ordinal":
+            return float(value)  # a category has no mean
+        if level and self.family is not None:
+            return float(self.family.mean(np.float64(value)))
         with np.errstate(over="ignore"):
             return float(np.float64(self.base) ** value) if self.base else float(value)
 
@@ -125,9 +159,9 @@ class Words:
 
         ``level``: whether they are levels of the response, whose distance counts from its mean, or differences.
         """
-        if not self.base:
+        if not self.base or (level and self.family is not None):
             return self
-        centre = float(np.mean(self.fit.design.y)) if level else 0.0
+        centre = float(np.mean(self.fit.design.y)) if level and self.family is None else 0.0
         far = np.abs(np.array(values) - centre) * math.log(self.base) > MAX_LOG
         if not far.any():
             return self
@@ -140,7 +174,8 @@ class Words:
         """
         estimate, low, high = float(e.estimate[g]), float(e.lower[g]), float(e.upper[g])
         words, facts = self.for_values(estimate, low, high, level=level), {}
-        value, low, high = (words.back(v) for v in (estimate, low, high))
+        value, low, high = (words.back(v, level=level) for v in (estimate, low, high))
+        low, high = min(low, high), max(low, high)
         slots = {"value": words.show(value), "log": "", "interval": "fixed by the model", "sign": ""}
         if e.se[g] > 0.0:
             ends = f"{words.show(low)} to {words.show(high)}" if words.base else span(low, high)
@@ -154,7 +189,8 @@ class Words:
         facts["estimate"] = value
         if words.base:
             facts["log_estimate"] = estimate
-            slots["log"] = f" ({number(estimate)} on the log scale)"
+            if value != estimate:
+                slots["log"] = f" ({number(estimate)} on the {'log' if words.family is None else words.family.link} scale)"
         return words, slots, facts
 
     def ends(self, row: Any, stem: str = "") -> tuple[str, dict[str, float]]:
@@ -230,8 +266,11 @@ def words_of(fit: Fit, ci: float, df: str | None, units: Mapping[str, str] | Non
         quantity = found.group(2)
     if df is not None:
         method_name(df)
-    made = tuple(coefficients(fit.design))
-    return Words(fit, ci, df, fit.has_random_effects, quantity, base, dict(units or {}), made)
+    made, family = tuple(coefficients(fit.design)), None
+    if not fit.design.is_gaussian and fit.design.family.link != "identity":
+        family = fit.design.family
+        quantity, base = unquoted(response), math.e if ratio_name(fit.design) else None
+    return Words(fit, ci, df, fit.has_random_effects, quantity, base, dict(units or {}), made, family)
 
 
 def _balanced(text: str) -> bool:
