@@ -67,9 +67,16 @@ def plot_effects(
     return panels.finish(
         {panel: panel if effects.by else "" for panel in ticks},
         title=_title(effects),
-        caption=f"{effects.title}, {effects.intervals_text}. {effects.averaged}".strip() if effects.headline else "",
+        caption=_caption(effects),
         xlabel=effects.axis_label,
     )
+
+
+def _caption(effects: Any) -> str:
+    """What stands behind a headline; of a fit with a family, which mean it is about."""
+    about = "" if effects.scale is None else f"{effects.level[:1].upper()}{effects.level[1:]}."
+    behind = f"{effects.title}, {effects.intervals_text}. {effects.averaged}" if effects.headline else ""
+    return " ".join(filter(None, [behind.strip(), about]))
 
 
 def _title(effects: Any) -> str:
@@ -111,5 +118,5 @@ def _draw_along(effects: Any, figure: Figure) -> Any:
     ]
     title = _title(effects) if len(names) > 1 else f"{names[0]}: {_title(effects)}"
     return panels.finish(
-        {"": ""}, title=title, xlabel=by, ylabel=effects.axis_label, legend=marks if len(names) > 1 else ()
+        {"": ""}, title=title, caption=_caption(effects), xlabel=by, ylabel=effects.axis_label, legend=marks if len(names) > 1 else ()
     )

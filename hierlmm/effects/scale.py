@@ -90,6 +90,10 @@ def scale_of(design: Design, scale: str, kind: str, of: str = "marginal means") 
     scale : {"response", "link"}
     kind, of : str
         Of `hierlmm.effects.table.Effects`.
+
+    Notes
+    -----
+    What has no other scale stays on that of the link: slopes, and differences where the link makes no ratio of them.
     """
     choose("scale", scale, SCALES)
     if design.is_gaussian:
@@ -98,12 +102,11 @@ def scale_of(design: Design, scale: str, kind: str, of: str = "marginal means") 
     if kind == "slopes":
         return Scale(family.link, None, 0.0, f"slope of the {line}", f"slopes of the {line}")
     if kind == "marginal means":
-        if scale == "link":
-            return Scale(family.link, None, 0.0, line, f"marginal means of {line}")
-        if family.name == "ordinal":
-            reason, remedy = "a category has no mean", "use scale='link'; contrasts are odds ratios with the logit link"
-            raise NotAvailableError("means of an ordinal response on its own scale", reason, remedy, SEE)
-        return Scale(family.link, family.mean, 0.0, mean_name(design), f"marginal means, {mean_name(design)}")
+        if scale == "link" or family.name == "ordinal":  # a category has no mean
+            return Scale(family.link, None, 0.0, line, f"marginal means, {line}")
+        mean = mean_name(design)
+        names = mean.replace("mean of", "means of", 1).replace("probability of", "probabilities of", 1)
+        return Scale(family.link, family.mean, 0.0, mean, f"marginal {names}")
     ratio = ratio_name(design)
     if scale == "link" or not ratio or of == "slopes":
         what = f"slopes of the {line}" if of == "slopes" else line

@@ -239,7 +239,8 @@ def _difference(words: Words, section: str, c: Coefficient, v: str, own: Differe
     slots |= {"name": _name(words, c), "within": within, "unit": "" if words.base else words.unit(x)}
     if own.pair:
         kind = "ratio" if words.base else "difference"
-        kind = kind if words.family is None or not words.base else words.of_family["ratio"]
+        if words.family is not None and words.base and c.kind in ("intercept", "cell"):
+            kind = words.of_family["ratio"]
         pair = own.pair.replace(" minus ", " over ") if words.base else own.pair
         return words.say(section, "difference.of_levels", facts, kind=kind, pair=pair, **slots)
     if words.base:

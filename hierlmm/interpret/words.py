@@ -72,6 +72,7 @@ class Words:
         flags = [flag for flag, holds in (("log", self.base), ("subjects", self.hierarchical)) if holds]
         own = {"response": self.response, "quantity": self.quantity, "interval_name": self.interval_name}
         if self.family is not None:
+            flags += ["latent"] if self.family.name == "ordinal" and self.base else []
             flags += ["ratio" if self.base else "line", *(["middle"] if self.hierarchical else [])]
             own |= self.of_family
         return render(name, flags, **own | slots)

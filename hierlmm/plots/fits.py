@@ -83,9 +83,15 @@ def refuse_without_effects(fit: Fit, what: str) -> None:
     raise NotAvailableError(f"{what} of {model}", reason, remedy, "docs, page 'Hierarchical and marginal models'")
 
 
+def scale_text(design: Design) -> str:
+    """`` (log scale)`` where coefficients are on that of a link."""
+    return "" if design.is_gaussian or design.family.link == "identity" else f" ({design.family.link} scale)"
+
+
 def unit_of(design: Design, term: str) -> str:
     """Unit of a level-1 coefficient: ``mm per year`` where units are known, else ``reaction per unit of days``."""
-    if design.is_gaussian and (known := questions.unit_of(design, None if term == INTERCEPT else term)):
+    linked = bool(scale_text(design))
+    if not linked and (known := questions.unit_of(design, None if term == INTERCEPT else term)):
         return known
-    response = design.hierarchy.response if design.is_gaussian else f"{design.family.link} scale"
+    response = design.hierarchy.response if not linked else f"{design.family.link} scale"
     return response if term == INTERCEPT else f"{response} per unit of {term}"

@@ -17,7 +17,7 @@ from hierlmm.fits.components import COMMON_SD, zero_terms
 from hierlmm.fits.side_by_side import SideBySide, same_question
 from hierlmm.implied.meanings import stacked
 from hierlmm.options import checked, renamed
-from hierlmm.plots.fits import colours_of, legend_of, pick_side_by_side
+from hierlmm.plots.fits import colours_of, legend_of, pick_side_by_side, scale_text
 
 
 @renamed(inner="inner_ci")
@@ -100,8 +100,9 @@ def plot_forest(
         panels.name_rows(parameter, range(n, 0, -1), names if first else [""] * n, room=0.6, most=n)
     thick_text = "" if inner_ci is None else f"{percent(inner_ci)} and "
     response = named[reference].design.hierarchy.response
+    scale = scale_text(named[reference].design)
     return panels.finish(
-        title=f"{response}: estimates with {thick_text}{percent(outer)} intervals",
+        title=f"{response}: estimates{scale} with {thick_text}{percent(outer)} intervals",
         legend=legend_of(colours, marker="circle", size=38),
     )
 

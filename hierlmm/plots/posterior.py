@@ -20,7 +20,7 @@ from hierlmm.fits.named_draws import parameter_draws
 from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.implied.meanings import stacked
 from hierlmm.options import checked
-from hierlmm.plots.fits import colours_of, pick_side_by_side
+from hierlmm.plots.fits import colours_of, pick_side_by_side, scale_text
 from hierlmm.plots.forest import choose_parameters, table_dataset
 
 SCALES: dict[Any, tuple[Any, Any]] = {"sd": (np.log, np.exp), "sigma": (np.log, np.exp), "corr": (np.arctanh, np.tanh)}
@@ -91,7 +91,7 @@ def plot_posterior(
     what = "posterior densities, mean" if sampled else "confidence distributions, estimate"
     marks = [Entry(label, colours[label], width=1.6) for label in named if label not in lines]
     marks += [Entry(label, colours[label], style=styles[k % 3], width=1.4 + 0.5 * k) for k, label in enumerate(lines)]
-    seen = f"{design.hierarchy.response}: {what} and {percent(probability)} interval"
+    seen = f"{design.hierarchy.response}: {what} and {percent(probability)} interval{scale_text(design)}"
     message = ""
     if len(chosen) == len(named) == 1:  # the number is what is seen
         row = table[table["parameter"] == chosen[0]].iloc[0]
