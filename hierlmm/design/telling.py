@@ -25,7 +25,7 @@ def link_name(design: Design) -> str:
 
 
 def ratio_name(design: Design) -> str:
-    """What exp of a difference on the scale of the link is: ``odds ratio``, ``rate ratio``; empty where it is nothing."""
+    """What exp of a difference on the scale of the link is: ``odds ratio``, ``rate ratio``; empty if nothing."""
     family = design.family
     if family.link != "log":
         return family.function.words

@@ -311,7 +311,7 @@ def _title(curves: Mapping[str, Any]) -> str:
     by = f" by {' and '.join(first.by)}" if first.by else ""
     who = f" ({first.estimator})" if len(curves) == 1 else ""
     if first.scale is not None:
-        return f"{first.scale.name[:1].upper()}{first.scale.name[1:]} along {first.variable}{by}{who}"
+        return f"{first.scale.title} along {first.variable}{by}{who}"
     return f"{what} of {first.ylabel} along {first.variable}{by}{who}"
 
 

@@ -118,5 +118,10 @@ def _draw_along(effects: Any, figure: Figure) -> Any:
     ]
     title = _title(effects) if len(names) > 1 else f"{names[0]}: {_title(effects)}"
     return panels.finish(
-        {"": ""}, title=title, caption=_caption(effects), xlabel=by, ylabel=effects.axis_label, legend=marks if len(names) > 1 else ()
+        {"": ""},
+        title=title,
+        caption=_caption(effects),
+        xlabel=by,
+        ylabel=effects.axis_label,
+        legend=marks if len(names) > 1 else (),
     )

@@ -133,7 +133,7 @@ def whole_ticks(first: int, last: int, most: int = 7) -> list[int]:
 
 
 def off_the_edges(y: FloatArray, family: str) -> FloatArray:
-    """Zeros and ones of a yes-or-no response moved inwards by chance, up to 0.06, so that many are seen; others stay."""
+    """Zeros and ones of a yes-or-no response moved inwards by chance, so that many are seen; others stay."""
     if family != "bernoulli":
         return y
     return y + (1.0 - 2.0 * y) * np.random.default_rng(0).uniform(0.0, 0.06, np.shape(y))

@@ -31,8 +31,8 @@ from hierlmm.drawing.style import evenly
 from hierlmm.effects import curve_checks as checks
 from hierlmm.effects import headline
 from hierlmm.effects.grid import WEIGHTS, Grid, as_names, average_rows, plain_name, reference_grid
-from hierlmm.effects.judge import Estimates, Judge, PosteriorDraws, bands, covariance_of, notes_of
-from hierlmm.effects.scale import Scale, level_text, rows_and_judge, scale_of, transformed_text
+from hierlmm.effects.judge import Judge, PosteriorDraws, bands, covariance_of, notes_of
+from hierlmm.effects.scale import Scale, level_text, rows_and_judge, scale_of, transformed
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import label_fits
@@ -138,14 +138,7 @@ class EffectCurves(Result):
             limits = [c for c in found.columns if c in LIMITS]
             found[limits] = self._back(found[limits])
             found["se"] *= found["estimate"] * math.log(self._base)
-        elif self.scale is not None and self.scale.back is not None:
-            for ending in ("_simultaneous", "") if self.simultaneous else ("",):
-                low, high = f"lower{ending}", f"upper{ending}"
-                own = Estimates(*(found[c].to_numpy(dtype=np.float64) for c in ("estimate", "se", low, high)))
-                told = self.scale.told(own)
-                found[low], found[high] = told.lower, told.upper
-            found["estimate"], found["se"] = told.estimate, told.se
-        return found
+        return found if self.scale is None else self.scale.told_table(found)
 
     @cached_property
     def columns(self) -> dict[str, str]:
@@ -227,7 +220,8 @@ class EffectCurves(Result):
             If residuals around subjects' lines are asked of a fit without random effects.
         """
         choose("kind", kind, ("points", "partial"))
-        self._check_points(kind)
+        if self.scale is not None:
+            self.scale.check_points(kind)
         frame, design = self.fit.design.frame, self.fit.design
         names = [*self.panels, *self.by]
         found = pd.DataFrame({self.variable: frame[self.variable].to_numpy(dtype=np.float64)}, index=frame.index)
@@ -251,19 +245,6 @@ class EffectCurves(Result):
         table = pd.concat(parts)
         return table if self.transform is None else table.assign(y=self._back(table["y"]))
 
-    def _check_points(self, kind: str) -> None:
-        """Refuse points that have no place on the scale of the curves."""
-        if self.scale is None:
-            return
-        if kind == "partial":
-            reason = "what is left of a row is added to a straight scale, and the mean of this response has none"
-            remedy = "use 'points' for the measurements, and fit.residuals('deviance') for what is left"
-            raise NotAvailableError(f"partial residuals of a {self.fit.design.family.title} response", reason, remedy, SEE)
-        if self.scale.back is None and self.scale.link != "identity":
-            received = "measurements behind curves on the scale of the link"
-            reason = f"the {self.scale.link} of a single measurement (of 0, for example) need not exist"
-            raise NotAvailableError(received, reason, "use scale='response'", SEE)
-
     def _with_y(self, rows: pd.DataFrame, y: FloatArray) -> pd.DataFrame:
         return rows[[*self.panels, *self.by, self.variable]].rename(columns=self.point_columns).assign(y=y)
 
@@ -285,7 +266,9 @@ class EffectCurves(Result):
     def title(self) -> str:
         """Title of the table and the plot."""
         along = f" by {' and '.join(self.by)}" if self.by else ""
-        return f"{self.ylabel[:1].upper() + self.ylabel[1:] if self.scale else self.ylabel} along {self.variable}{along} ({self.estimator})"
+        return (
+            f"{self.ylabel if self.scale is None else self.scale.title} along {self.variable}{along} ({self.estimator})"
+        )
 
     @property
     def headline(self) -> str:
@@ -303,9 +286,7 @@ class EffectCurves(Result):
 
     def notes_text(self) -> list[str]:
         """How the numbers were made, one statement a line."""
-        lines = [f"Curve: {self._curve_text()}.", self.held_text(), self._band_text()]
-        if self.scale is not None and (text := transformed_text(self.scale)):
-            lines.append(text)
+        lines = [f"Curve: {self._curve_text()}.", self.held_text(), self._band_text(), *transformed(self.scale)]
         if self.simultaneous is not None:
             lines.append(self._simultaneous_text())
         if bool(self._linear["extrapolated"].any()):

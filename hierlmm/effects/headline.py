@@ -158,7 +158,13 @@ def curves(made: Any) -> str:
     """How the slopes of two straight curves differ; empty where curves are others, or the model holds them parallel."""
     lines = made.curves
     (by,) = made.by if len(made.by) == 1 else ("",)
-    if not made.fit.design.is_gaussian or len(lines) != 2 or by not in made.grid.factors or made.panels or made.transform is not None:
+    if (
+        not made.fit.design.is_gaussian
+        or len(lines) != 2
+        or by not in made.grid.factors
+        or made.panels
+        or made.transform is not None
+    ):
         return ""
     x = np.array(made.grid.points[made.variable], dtype=np.float64)
     slopes = []

@@ -85,13 +85,17 @@ def test_hypotheses(
     L, value = np.array([h.weights for h in parsed]), np.array([h.value for h in parsed])
     names = pd.DataFrame({"hypothesis": [h.text for h in parsed]})
     link = fit.design.family.link
-    said = () if fit.design.is_gaussian else (SAY("scale.coefficients", link=link, stay="stay" * fit.has_random_effects),)
+    said = (
+        () if fit.design.is_gaussian else (SAY("scale.coefficients", link=link, stay="stay" * fit.has_random_effects),)
+    )
     joint, probability = None, None
     if isinstance(judge, PosteriorDraws):
         columns, probability, notes = _by_draws(judge, parsed, L, value, ci, region)
     else:
         columns, joint, notes = _by_wald(judge, parsed, L, value, ci)
-    return HypothesisTest(fit.estimator, names.join(pd.DataFrame(columns)), joint, probability, L, value, (*said, *notes))
+    return HypothesisTest(
+        fit.estimator, names.join(pd.DataFrame(columns)), joint, probability, L, value, (*said, *notes)
+    )
 
 
 def _by_wald(

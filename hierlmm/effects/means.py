@@ -57,7 +57,9 @@ def marginal_means(
     grid = grids.reference_grid(fit.design, at)
     rows, judge = rows_and_judge(fit, grid, level, df)
     keep = (*split, *own)
-    return _effects(fit, judge, "marginal means", grid, keep, weights, intervals, by=split, rows=rows, told=(scale, level))
+    return _effects(
+        fit, judge, "marginal means", grid, keep, weights, intervals, by=split, rows=rows, told=(scale, level)
+    )
 
 
 def slopes(fit: Fit, variable: str, by: Names, at: At, weights: str, df: str | None, intervals: Intervals) -> Effects:

@@ -62,6 +62,11 @@ class Scale:
     names: str
 
     @property
+    def title(self) -> str:
+        """The name at the beginning of a title."""
+        return self.name[:1].upper() + self.name[1:]
+
+    @property
     def is_ratio(self) -> bool:
         """Whether differences are told as ratios."""
         return self.null == 1.0
@@ -73,6 +78,31 @@ class Scale:
         ends = np.sort(np.stack([self.back(found.lower), self.back(found.upper)]), axis=0)
         se = found.se * slope(self.back, found.estimate)
         return found._replace(estimate=self.back(found.estimate), se=se, lower=ends[0], upper=ends[1])
+
+    def told_table(self, found: pd.DataFrame) -> pd.DataFrame:
+        """A table of estimates with pointwise, and perhaps simultaneous, bands on this scale."""
+        if self.back is None:
+            return found
+        made = found.copy()
+        for ending in ("_simultaneous", ""):
+            low, high = f"lower{ending}", f"upper{ending}"
+            if low in found:
+                told = self.told(
+                    Estimates(*(found[c].to_numpy(dtype=np.float64) for c in ("estimate", "se", low, high)))
+                )
+                made[["estimate", "se", low, high]] = np.column_stack(told[:4])
+        return made
+
+    def check_points(self, kind: str) -> None:
+        """Refuse points that have no place on this scale, behind curves."""
+        if kind == "partial":
+            reason = "what is left of a row is added to a straight scale, and the mean of this response has none"
+            remedy = "use 'points' for the measurements, and fit.residuals('deviance') for what is left"
+            raise NotAvailableError("partial residuals of a response with a family", reason, remedy, SEE)
+        if self.back is None and self.link != "identity":
+            received = "measurements behind curves on the scale of the link"
+            reason = f"the {self.link} of a single measurement (of 0, for example) need not exist"
+            raise NotAvailableError(received, reason, "use scale='response'", SEE)
 
 
 def slope(back: Callable[[FloatArray], FloatArray], at: FloatArray) -> FloatArray:
@@ -122,11 +152,11 @@ def level_text(fit: Fit, scale: Scale, level: str, kind: str = "marginal means")
     return SAY(f"scale.{about}", scale=SAY(f"scale.{how}", link=scale.link, names=scale.names))
 
 
-def transformed_text(scale: Scale) -> str:
-    """How numbers came back from the scale of the link; empty where they did not."""
-    if scale.back is None:
-        return ""
-    return SAY("scale.ratios" if scale.is_ratio else "scale.means", link=scale.link)
+def transformed(scale: Scale | None) -> list[str]:
+    """How numbers came back from the scale of the link; nothing where they did not."""
+    if scale is None or scale.back is None:
+        return []
+    return [SAY("scale.ratios" if scale.is_ratio else "scale.means", link=scale.link)]
 
 
 def rows_and_judge(fit: Fit, grid: Grid, level: str, df: str | None) -> tuple[Rows | None, Judge]:
@@ -160,7 +190,7 @@ def rows_and_judge(fit: Fit, grid: Grid, level: str, df: str | None) -> tuple[Ro
 
 
 def _averaged_rows(record: Any, grid: Grid, design: Design) -> Rows:
-    """Jacobian of the mean over subjects on the scale of the link, with its parts along flat directions, and its value."""
+    """Jacobian of the mean over subjects on the scale of the link, its parts along flat directions, and its value."""
 
     def rows(frame: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
         new = grid.new(frame)

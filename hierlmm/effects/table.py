@@ -22,7 +22,7 @@ from hierlmm.drawing.effect_rows import plot_effects as draw_effects
 from hierlmm.drawing.figure import as_verb
 from hierlmm.effects import judge as judging
 from hierlmm.effects.headline import Found, difference, scaled, slope
-from hierlmm.effects.scale import Scale, transformed_text
+from hierlmm.effects.scale import Scale, transformed
 from hierlmm.effects.weights import contrast_rows, default_adjust
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.frames import apart
@@ -173,7 +173,9 @@ class Effects(Result):
             half[rows] = judging.adjusted_quantiles(df[rows], self.ci, self.adjust, self.n_means, corr) * found.se[rows]
             if self.kind != "marginal means":
                 p[rows] = judging.adjusted_p(t[rows], df[rows], self.adjust, self.n_means, corr)
-        columns = self._on_scale(found._replace(df=df, lower=found.estimate - half, upper=found.estimate + half)).columns
+        columns = self._on_scale(
+            found._replace(df=df, lower=found.estimate - half, upper=found.estimate + half)
+        ).columns
         return columns if self.kind == "marginal means" else {**columns, "t": t, "p": p}
 
     def _from_draws(self, judge: judging.PosteriorDraws) -> dict[str, FloatArray]:
@@ -309,7 +311,7 @@ class Effects(Result):
         lines = [f"Level: {self.level}.", *([self.averaged] if self.averaged else [])]
         if isinstance(self.judge, Wald):
             lines += [SAY("table.wald", percent=percent, how=self.judge.description), self._adjustment_text()]
-            lines += [text] if self.scale is not None and (text := transformed_text(self.scale)) else []
+            lines += transformed(self.scale)
         else:
             name = "table.together" if self.simultaneous else "table.draws"
             lines.append(SAY(name, percent=percent, n=len(self.judge.beta)))

@@ -60,8 +60,8 @@ class EffectVerbs(Fit):
             Of a model with a family: means of the response, with intervals carried back from the scale of the link, or
             linear predictors.
         level : {"population", "marginal"}
-            At b = 0, for a subject in the middle, or averaged over random effects: the mean over subjects. Of a Gaussian
-            response they are the same.
+            At b = 0, for a subject in the middle, or averaged over random effects: the mean over subjects. They are the
+            same of a Gaussian response.
 
         Returns
         -------

@@ -5,8 +5,8 @@ coefficients in ``m ± z_γ s``, and ``Φ((m - c)/s)`` of them lie above c. Both
 
 Posterior: of every draw; mean and quantiles. Likelihood: at the estimates, with intervals from the large-sample
 distribution m ~ N(m̂, se²), log s ~ N(log ŝ, Var log ŝ), β̂ and θ̂ being asymptotically independent (of a model with a
-family, which is told on the scale of the link, jointly normal: m̂ and se are then those given s): s stays positive and the
-share between 0 and 1. Quantiles of ``m ± z s`` and ``(m - c)/s`` are found from their distribution functions,
+family, on the scale of the link, jointly normal: m̂ and se are then those given s): s stays positive and the share
+between 0 and 1. Quantiles of ``m ± z s`` and ``(m - c)/s`` are found from their distribution functions,
 
     P(m + a s <= x) = E_s Φ((x - a s - m̂)/se),        P((m - c)/s <= x) = E_s Φ((x s + c - m̂)/se).
 
@@ -166,12 +166,13 @@ def _by_likelihood(
     given = m + np.multiply.outer(u, together), np.sqrt(np.maximum(se**2 - together**2, 0.0))  # mean and se given s
     sides = tuple(zip(("lower", "upper"), coefficients.tails(ci), strict=True))
     z, k = float(norm.ppf(coefficients.tails(ci)[1])), len(m)
+    spread = [np.full(NODES, own) for own in given[1]]
     columns = {"mean": m, "mean_lower": average.lower, "mean_upper": average.upper, "sd": np.full(k, s)}
     columns |= {f"sd_{side}": np.full(k, s * np.exp(sign * z * se_log)) for side, sign in (("lower", -1), ("upper", 1))}
     for name, sign in (("low", -1.0), ("high", 1.0)):
         columns[name] = m + sign * zc * s
         for side, p in sides:
-            ends = [mixture_quantile(given[0][:, g] + sign * zc * values, np.full(NODES, given[1][g]), p) for g in range(k)]
+            ends = [mixture_quantile(given[0][:, g] + sign * zc * values, spread[g], p) for g in range(k)]
             columns[f"{name}_{side}"] = np.array(ends)
     columns["share"] = above_share(m, np.full(k, s), above)
     for side, p in sides:
@@ -191,7 +192,7 @@ def above_share(m: FloatArray, s: FloatArray, above: float) -> FloatArray:
 
 
 def _log_sd(fit: Any, r: int, L: FloatArray) -> tuple[float, FloatArray]:
-    """Standard error of log sd_b, and covariances of ``L β`` with it over that standard error; NaN where there is none."""
+    """Standard error of log sd_b, and covariances of ``L β`` with it over that standard error; NaN if there is none."""
     with np.errstate(divide="ignore", invalid="ignore"):
         if fit.design.is_gaussian:
             se = fit.large_sample.standard_errors(lambda D, sigma: np.atleast_1d(0.5 * np.log(D[r, r])))[1]

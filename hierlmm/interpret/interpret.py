@@ -88,7 +88,9 @@ def _model(words: Words) -> Iterator[Sentence]:
     elif not words.plain:
         yield words.say(MODEL, "fit.transformed")
     if hierarchy.offsets:
-        yield words.say(MODEL, "fit.offset" if words.family is None else "fit.offset_link", names=", ".join(hierarchy.offsets))
+        yield words.say(
+            MODEL, "fit.offset" if words.family is None else "fit.offset_link", names=", ".join(hierarchy.offsets)
+        )
 
 
 def _told(words: Words) -> str:

@@ -244,6 +244,12 @@ def _difference(words: Words, section: str, c: Coefficient, v: str, own: Differe
         pair = own.pair.replace(" minus ", " over ") if words.base else own.pair
         return words.say(section, "difference.of_levels", facts, kind=kind, pair=pair, **slots)
     if words.base:
-        return words.say(section, "difference.factor" if words.family is None else "difference.times", facts, per=words.per(v), **slots)
+        return words.say(
+            section,
+            "difference.factor" if words.family is None else "difference.times",
+            facts,
+            per=words.per(v),
+            **slots,
+        )
     who, one = words.phrase("differ_by_one"), words.units.get(v, "unit")
     return words.say(section, "difference.per_unit", facts, who=who, one=one, variable=v, **slots)

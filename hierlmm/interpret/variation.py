@@ -81,7 +81,10 @@ def _range(words: Words, section: str, c: Coefficient, row: Mapping[Any, Any], x
     level = level and bool(words.base)  # SDs and ranges of other links stay on their scale
     group, unit = row["group"], "" if words.base else words.unit(x)
     who = f"of subjects with {group}" if group else "of subjects"
-    facts = {k: words.back(row[k], level=level) for k in ("low", "high", "low_lower", "low_upper", "high_lower", "high_upper")}
+    facts = {
+        k: words.back(row[k], level=level)
+        for k in ("low", "high", "low_lower", "low_upper", "high_lower", "high_upper")
+    }
     shown, ends = [words.show(v) for v in facts.values()], ""
     if np.isfinite([*facts.values()][2:]).all():
         ends = words.phrase("between.range_ends", **dict(zip("abcd", shown[2:], strict=True)))
@@ -203,7 +206,11 @@ def marginal_covariance_sentences(words: Words, section: str) -> Iterator[Senten
 
 def _working_correlation(words: Words, section: str, fit: Any) -> Iterator[Sentence]:
     sd = float(np.sqrt(fit.scale))
-    yield words.say(section, "marginal.sd", {"sd": sd}, sd=number(sd), unit=words.sd_unit(), scale="", ends="")
+    if not fit.design.is_gaussian:
+        slots = {"family": fit.design.family.title, "phi": number(fit.scale)}
+        yield words.say(section, "marginal.scale", {"scale": fit.scale}, **slots)
+    else:
+        yield words.say(section, "marginal.sd", {"sd": sd}, sd=number(sd), unit=words.sd_unit(), scale="", ends="")
     parameters = dict(fit.correlation_parameters) if len(fit.correlation_parameters) <= MAX_SENTENCES else {}
     values = ", ".join(f"{name} = {number(v)}" for name, v in parameters.items())
     yield words.say(section, "marginal.working", parameters, kind=fit.correlation, values=values)

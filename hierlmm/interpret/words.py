@@ -143,7 +143,7 @@ class Words:
         return f"per {self.units[variable]}" if variable in self.units else f"per unit of {variable}"
 
     def back(self, value: float, *, level: bool = False) -> float:
-        """A number on the response's log scale as a factor, a level of a linear predictor as a mean; others as they are."""
+        """A number on a log scale as a factor, a level of a linear predictor as a mean; others as they are."""
         if level and self.family is not None and self.family.name == "ordinal":
             return float(value)  # a category has no mean
         if level and self.family is not None:
@@ -191,7 +191,9 @@ class Words:
         if words.base:
             facts["log_estimate"] = estimate
             if value != estimate:
-                slots["log"] = f" ({number(estimate)} on the {'log' if words.family is None else words.family.link} scale)"
+                slots["log"] = (
+                    f" ({number(estimate)} on the {'log' if words.family is None else words.family.link} scale)"
+                )
         return words, slots, facts
 
     def ends(self, row: Any, stem: str = "") -> tuple[str, dict[str, float]]:

@@ -122,9 +122,10 @@ def plot_trajectories(
     response = fit.design.hierarchy.response
     if fit.design.family.name in YES_OR_NO:
         response = mean_name(fit.design)
+    what = response if fit.design.is_gaussian else response[:1].upper() + response[1:]
     return panels.finish(
         titles,
-        title=f"{response[:1].upper() + response[1:] if not fit.design.is_gaussian else response} along {axis.variable or axis.label}{some}{who}",
+        title=f"{what} along {axis.variable or axis.label}{some}{who}",
         xlabel=axis.label if xlabel is None else xlabel,
         ylabel=with_unit(response, fit.design.units) if ylabel is None else ylabel,
         legend=_legend_entries(layers, looks, "" if subjects is not None else _averaged(fit.design)),

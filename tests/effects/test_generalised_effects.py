@@ -1,4 +1,4 @@
-"""Means, ratios, slopes and curves of models with a family: emmeans at glmmTMB's optimum, closed forms, integrals, draws."""
+"""Means, ratios, slopes and curves of models with a family: emmeans, closed forms, integrals and draws."""
 
 from __future__ import annotations
 
@@ -234,3 +234,15 @@ def test_what_there_is_not_is_refused():
     ]:
         with pytest.raises(hl.HierlmmError, match=words):
             call()
+
+
+def test_gee_has_means_over_subjects():
+    fit = hl.TwoLevelModel.from_formula("binary ~ time + treat + (1 | group)", data(), family="bernoulli").fit_gee()
+    means = fit.marginal_means("treat", at={"time": 0})
+    predicted = fit.predict(pd.DataFrame({"time": [0, 0], "treat": ["a", "b"]}), interval="confidence")
+    for column in ("estimate", "lower", "upper"):
+        np.testing.assert_allclose(means.table[column], predicted[column], rtol=1e-7)
+    assert "mean over subjects (no random effects)" in repr(means)
+    ratio = fit.contrasts("treat", "trt.vs.ctrl").table.iloc[0]
+    assert ratio["estimate"] == pytest.approx(np.exp(fit.beta["treat[T.b]"]), rel=1e-10)
+    assert "times that of a Bernoulli response" in fit.interpret().text.replace("\n  ", " ")

@@ -200,7 +200,7 @@ def test_what_rests_on_a_normal_response_is_refused(rows):
     for name in ("sigma", "loglik", "b"):
         with pytest.raises(NotAvailableError):
             getattr(fit, name)
-    for name in ("marginal_means", "plot_qq", "loo"):
+    for name in ("plot_qq", "loo"):
         with pytest.raises(NotAvailableError):
             getattr(fit, name)()
     with pytest.raises(SpecificationError, match="dispersion is positive"):

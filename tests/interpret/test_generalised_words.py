@@ -65,11 +65,19 @@ def test_warnings_come_first(data):
 @pytest.mark.parametrize(
     ("formula", "family", "words"),
     [
-        ("binary ~ time + (1 | group)", hl.families.Bernoulli(link="probit"), "The slope of the probit of the probability"),
+        (
+            "binary ~ time + (1 | group)",
+            hl.families.Bernoulli(link="probit"),
+            "The slope of the probit of the",
+        ),
         ("positive ~ time + (1 | group)", hl.families.Gamma(link="inverse"), "The slope of the inverse of the mean"),
         ("heavy ~ time + (1 | group)", "student_t", "The average slope of heavy on time"),
         ("rating ~ time + (1 | group)", "ordinal", "The odds of a higher rating are multiplied by"),
-        ("p(successes, trials) ~ time + (1 | group)", hl.families.Binomial(link="cloglog"), "The hazard of successes is"),
+        (
+            "p(successes, trials) ~ time + (1 | group)",
+            hl.families.Binomial(link="cloglog"),
+            "The hazard of",
+        ),
         ("overdispersed ~ 1 + (1 | group)", "negative_binomial", "shape = "),
         ("count ~ 0 + time + (1 | group)", "poisson", "the log of the mean of count is zero"),
     ],
@@ -82,7 +90,9 @@ def test_every_link_has_its_words(data, formula, family, words):
 
 
 def test_an_exposure_is_told(data):
-    fit = hl.TwoLevelModel.from_formula("events ~ treat + (1 | group)", data, family="poisson", exposure="exposure").fit_ml()
+    fit = hl.TwoLevelModel.from_formula(
+        "events ~ treat + (1 | group)", data, family="poisson", exposure="exposure"
+    ).fit_ml()
     said = told(fit)
     assert "the rate ratio, treat = b over treat = a" in said
     assert "The offset log(exposure) is added to the log of the mean of events" in said
@@ -107,5 +117,7 @@ def test_ranges_carry_the_joint_uncertainty(poisson):
         found = row[[f"{name}_lower", f"{name}_upper"]].to_numpy(dtype=float)
         np.testing.assert_allclose(found, expected, atol=0.01 * np.ptp(expected))
     expected = np.quantile(new, [0.025, 0.975])
-    np.testing.assert_allclose(row[["new_low", "new_high"]].to_numpy(dtype=float), expected, atol=0.01 * np.ptp(expected))
+    np.testing.assert_allclose(
+        row[["new_low", "new_high"]].to_numpy(dtype=float), expected, atol=0.01 * np.ptp(expected)
+    )
     assert row["sd_upper"] == pytest.approx(poisson.variance_components().loc["sd(time)", "upper"], rel=1e-3)
