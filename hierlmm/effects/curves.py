@@ -32,7 +32,7 @@ from hierlmm.effects import curve_checks as checks
 from hierlmm.effects import headline
 from hierlmm.effects.grid import WEIGHTS, Grid, as_names, average_rows, plain_name, reference_grid
 from hierlmm.effects.judge import Judge, PosteriorDraws, bands, covariance_of, notes_of
-from hierlmm.effects.scale import Scale, level_text, rows_and_judge, scale_of, transformed
+from hierlmm.effects.scale import Scale, check_points, level_text, rows_and_judge, scale_of, transformed
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import label_fits
@@ -220,8 +220,7 @@ class EffectCurves(Result):
             If residuals around subjects' lines are asked of a fit without random effects.
         """
         choose("kind", kind, ("points", "partial"))
-        if self.scale is not None:
-            self.scale.check_points(kind)
+        check_points(self.scale, kind)
         frame, design = self.fit.design.frame, self.fit.design
         names = [*self.panels, *self.by]
         found = pd.DataFrame({self.variable: frame[self.variable].to_numpy(dtype=np.float64)}, index=frame.index)
@@ -407,8 +406,9 @@ def effect_curves(
     shown = keys.rename(columns=apart(keep, RESULTS))
     table = pd.concat([shown, pd.DataFrame({**columns, "extrapolated": beyond})], axis=1)
     what, made = (variable, groups, panels, held, averaged, weights), (grid, X, offset)
-    how = (level, ci, scope, transform, seed)
-    return EffectCurves(*what, *made, fit, judge, *how, critical, table, tuple(notes), told)
+    return EffectCurves(
+        *what, *made, fit, judge, level, ci, scope, transform, seed, critical, table, tuple(notes), told
+    )
 
 
 def _grid(

@@ -93,16 +93,19 @@ class Scale:
                 made[["estimate", "se", low, high]] = np.column_stack(told[:4])
         return made
 
-    def check_points(self, kind: str) -> None:
-        """Refuse points that have no place on this scale, behind curves."""
-        if kind == "partial":
-            reason = "what is left of a row is added to a straight scale, and the mean of this response has none"
-            remedy = "use 'points' for the measurements, and fit.residuals('deviance') for what is left"
-            raise NotAvailableError("partial residuals of a response with a family", reason, remedy, SEE)
-        if self.back is None and self.link != "identity":
-            received = "measurements behind curves on the scale of the link"
-            reason = f"the {self.link} of a single measurement (of 0, for example) need not exist"
-            raise NotAvailableError(received, reason, "use scale='response'", SEE)
+
+def check_points(scale: Scale | None, kind: str) -> None:
+    """Refuse points that have no place on this scale, behind curves."""
+    if scale is None:
+        return
+    if kind == "partial":
+        reason = "what is left of a row is added to a straight scale, and the mean of this response has none"
+        remedy = "use 'points' for the measurements, and fit.residuals('deviance') for what is left"
+        raise NotAvailableError("partial residuals of a response with a family", reason, remedy, SEE)
+    if scale.back is None and scale.link != "identity":
+        received = "measurements behind curves on the scale of the link"
+        reason = f"the {scale.link} of a single measurement (of 0, for example) need not exist"
+        raise NotAvailableError(received, reason, "use scale='response'", SEE)
 
 
 def slope(back: Callable[[FloatArray], FloatArray], at: FloatArray) -> FloatArray:
@@ -180,7 +183,8 @@ def rows_and_judge(fit: Fit, grid: Grid, level: str, df: str | None) -> tuple[Ro
         reason = "the mean over subjects of every draw is not made here"
         remedy = "use fit.predict(..., level='marginal'), or model.fit_ml()"
         raise NotAvailableError(f"level='marginal' of a fit by {fit.estimator}", reason, remedy, SEE)
-    record: Any = fit.record  # type: ignore[attr-defined]  # of a generalised fit
+    estimated: Any = fit  # a generalised fit by maximum likelihood
+    record = estimated.record
     flat = record.flat
     k, r = record.covariance.shape[0], flat.shape[1]
     cov = np.full((k + r, k + r), np.nan)

@@ -188,7 +188,9 @@ def within_sentences(words: Words, section: str) -> Iterator[Sentence]:
 def _distribution(words: Words, section: str) -> Iterator[Sentence]:
     """How rows are distributed around their means, in a model with a family."""
     fit: Any = words.fit
-    table, texts, facts = fit.variance_components(words.ci), [], {}
+    table = fit.variance_components(words.ci)
+    texts: list[str] = []
+    facts: dict[str, float] = {}
     for name in fit.dispersion.index:
         ends, own = words.ends(table.loc[name])
         texts.append(f"{name} = {number(table.loc[name, 'estimate'])}{ends}")

@@ -147,7 +147,7 @@ class Words:
         if level and self.family is not None and self.family.name == "ordinal":
             return float(value)  # a category has no mean
         if level and self.family is not None:
-            return float(self.family.mean(np.float64(value)))
+            return float(self.family.mean(np.array(value)))
         with np.errstate(over="ignore"):
             return float(np.float64(self.base) ** value) if self.base else float(value)
 
