@@ -79,7 +79,6 @@ class EffectCurves(Result):
         Half-width of the simultaneous band in standard errors, the widest point of each curve.
     fit : Fit
     scale : Scale or None
-        What the curves are drawn in, of a fit with a family.
     """
 
     variable: str
@@ -265,9 +264,8 @@ class EffectCurves(Result):
     def title(self) -> str:
         """Title of the table and the plot."""
         along = f" by {' and '.join(self.by)}" if self.by else ""
-        return (
-            f"{self.ylabel if self.scale is None else self.scale.title} along {self.variable}{along} ({self.estimator})"
-        )
+        what = self.scale.title if self.scale is not None else self.ylabel
+        return f"{what} along {self.variable}{along} ({self.estimator})"
 
     @property
     def headline(self) -> str:
