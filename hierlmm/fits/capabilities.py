@@ -144,12 +144,6 @@ NOT_GAUSSIAN = Lack(
     "docs, page 'Families'",
     "a generalised fit by {}",
 )
-NOT_SAVED = Lack(
-    "a file has the parts of a GEE of a Gaussian response only",
-    "fit it again when it is needed (that takes milliseconds), or keep fit.summary()",
-    "docs, page 'Families'",
-    "a generalised fit by {}",
-)
 NO_JOINT = Lack(
     "it needs the joint distribution of the subjects' coefficients, which is not normal here",
     "use fit.b with fit.b_sd for each subject given the estimates, fit.predict(level='subject', "
@@ -181,7 +175,6 @@ GENERALISED_GEE = both(
     GEE,
     table(
         ("implied_marginal plot_qq plot_residuals plot_separate_lines", NOT_GAUSSIAN),
-        ("save", NOT_SAVED),
     ),
 )
 NO_EFFECTS = table(
