@@ -92,6 +92,11 @@ def probability(p: float) -> str:
     return "more than 0.999" if p > 0.9995 else "less than 0.001" if p < 0.0005 else f"{p:z.3f}"
 
 
+def p_text(p: float) -> str:
+    """A p-value with its sign: ``p = 0.012``, ``p < 0.001``."""
+    return "p < 0.001" if p < 0.0005 else f"p = {p:z.3f}"
+
+
 def wrap(lines: Iterable[str], width: int = 100, **options: Any) -> list[str]:
     """Break each paragraph into lines of at most ``width`` characters, with the options of `textwrap.wrap`."""
     return [line for text in lines for line in textwrap.wrap(text, width, **options)]

@@ -58,7 +58,7 @@ from hierlmm.likelihood.by_subject import covariance_root
 from hierlmm.likelihood.crossproducts import subject_rows
 from hierlmm.options import checked, choose
 from hierlmm.results import Page, Paragraph, Result
-from hierlmm.text import sayer
+from hierlmm.text import p_text, sayer
 
 MOST = 1000
 """Units whose PIT is taken; of more a random sample."""
@@ -105,7 +105,7 @@ class LooPit(Result):
     def verdict(self) -> str:
         """Whether they look uniform."""
         units = f"{self.unit}s"
-        said = SAY("pit.uniform" if self.p >= 0.01 else "pit.not_uniform", p=self.p, units=units)
+        said = SAY("pit.uniform" if self.p >= 0.01 else "pit.not_uniform", p=p_text(self.p), units=units)
         if len(self.pit) < self.n:
             said += SAY("pit.sampled", shown=f"{len(self.pit):,}", n=f"{self.n:,}", units=units)
         return said

@@ -148,6 +148,24 @@ def ppc(
     seed: int | None = 0,
 ) -> PredictiveCheck:
     """Compare the data with replications; see `hierlmm.fit.posterior.PosteriorFit.ppc`."""
+    table, *values = check_statistics(fit, level, statistics, by, draws, ci, seed)
+    (pit,) = pit_check(fit, level, [np.arange(fit.n_obs)], draws, ci, seed)
+    used = len(fit.evenly_kept(draws))
+    return PredictiveCheck(level, table, *values, pit.frame, pit.p, ci, used, _verdict(table, pit.p))
+
+
+class StatisticsCheck(NamedTuple):
+    """The parts of a `PredictiveCheck` that are of statistics."""
+
+    table: pd.DataFrame
+    compared: pd.DataFrame
+    replicated: pd.DataFrame
+
+
+def check_statistics(
+    fit: PosteriorNumbers, level: str, statistics: Asked, by: str | None, draws: int, ci: float, seed: int | None
+) -> StatisticsCheck:
+    """Compare statistics of the data with those of replications."""
     choose("level", level, LEVELS, SEE)
     check_counts(draws=draws)
     known: Mapping[Any, Statistic]
@@ -166,11 +184,9 @@ def ppc(
     columns = {"observed": observed, "mean": compared.mean(axis=0), "lower": tails[0], "upper": tails[1]}
     table = pd.DataFrame(columns, index=index).assign(absorbed=absorbed, p=p)
     table["verdict"] = [_in_words(*row) for row in zip(p, absorbed, score > 0.0, strict=True)]
-    (found,) = pit_check(fit, level, [np.arange(fit.n_obs)], draws, ci, seed)
-    pit, pit_p = found.frame, found.p
     keep = np.linspace(0, len(replicated) - 1, min(QUANTILES, len(replicated))).astype(int)
     expected, kept = (pd.DataFrame(own, columns=table.index) for own in (compared, replicated[keep]))
-    return PredictiveCheck(level, table, expected, kept, pit, pit_p, ci, len(z), _verdict(table, pit_p))
+    return StatisticsCheck(table, expected, kept)
 
 
 def simulated_statistics(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -112,13 +113,35 @@ def _break(figure: Any, axes: Sequence[Any]) -> None:
             received, reason = f"figsize=({wide:g}, {high:g})", "nothing is left beside the letters"
             remedy = "use a larger size, or smaller letters: hl.style(...)"
             raise SpecificationError(received, reason, remedy, SEE) from None
-    changed = False
+    changed = thin_numbers(axes)
     for ax in axes:
         box = ax.get_window_extent()
         for text, room in ((ax.title, box.width), (ax.xaxis.label, box.width), (ax.yaxis.label, box.height)):
             changed |= break_artist(text, float(room))
     if changed:  # one layout more: the next drawing starts from where there is room for the new lines
         figure.draw_without_rendering()
+
+
+def thin_numbers(axes: Sequence[Any]) -> bool:
+    """Take fewer numbers where those below an axis would meet, in a figure that is laid out; whether any did."""
+    from matplotlib.ticker import AutoLocator, MaxNLocator
+
+    changed = False
+    for ax in axes:
+        low, high = sorted(ax.xaxis.get_view_interval())
+        labels = [tick.label1 for tick in ax.xaxis.majorTicks if low <= tick.get_loc() <= high]
+        boxes = [label.get_window_extent() for label in labels if label.get_visible() and label.get_text()]
+        if len(boxes) < 2 or not isinstance(ax.xaxis.get_major_locator(), AutoLocator):
+            continue
+        boxes.sort(key=lambda box: box.x0)
+        room, widest = 0.4 * boxes[0].height, max(box.width for box in boxes)
+        if any(right.x0 - left.x1 < room for left, right in pairwise(boxes)):
+            bins = max(1, int(ax.get_window_extent().width / (widest + 2.0 * room)))
+            ax.xaxis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]))
+            for own in ax.get_shared_x_axes().get_siblings(ax):
+                own.xaxis.reset_ticks()  # else the old ones stay, undrawn
+            changed = True
+    return changed
 
 
 def _fit(figure: Any, text: Any, caption: str) -> None:

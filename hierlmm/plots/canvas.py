@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hierlmm.drawing.figure import Figure, check_figure, figure_options
+from hierlmm.drawing.finishing import thin_numbers
 from hierlmm.drawing.interactive import finish_bokeh, finish_plotly, palette, panels_of
 from hierlmm.drawing.letters import break_artist, break_by_letters, write_literally
 from hierlmm.drawing.panels import each
@@ -122,7 +123,10 @@ class Canvas:
         if self.backend == "matplotlib":
             write_literally(self.ax or collection.get_viz("figure"))
         if self.backend == "matplotlib" and self.ax is None:
-            _break_names(collection.get_viz("figure"))
+            figure = collection.get_viz("figure")
+            _break_names(figure)
+            figure.draw_without_rendering()
+            thin_numbers(figure.axes)
         return as_picture(collection, on_given_axes=self.ax is not None)
 
 

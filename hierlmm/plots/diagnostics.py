@@ -14,6 +14,7 @@ from hierlmm.diagnostics.loo import Unit, loo
 from hierlmm.diagnostics.pit import loo_pit, pit_tree
 from hierlmm.diagnostics.psense import power_scaling_tree, psense
 from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.drawing.style import evenly
 from hierlmm.errors import FitWarning, NotAvailableError
 from hierlmm.fits.named_draws import plain_draws
 from hierlmm.fits.posterior import PosteriorNumbers
@@ -21,6 +22,9 @@ from hierlmm.options import choose
 from hierlmm.plots import verdicts
 from hierlmm.plots.canvas import Canvas, wrapped
 from hierlmm.plots.chosen import SEE, Asked, choose_draws, of_parameters, parameters_only
+
+INTERVALS = 60
+"""Most intervals side by side that can be told apart."""
 
 
 @of_parameters()
@@ -191,7 +195,7 @@ def plot_loo_pit(
         What T is: ``"mean"`` or ``"sd"`` of the subject's rows, or a random effect's term (``"days"``): that
         coefficient of the subject's own least-squares regression. Of subjects only.
     kind : {"pit", "interval"}
-        The PIT, or T of every subject over the interval that all others predict for it.
+        The PIT, or T of every subject (at most 60, evenly chosen) over the interval that all others predict for it.
     seed : int, optional
         Of the simulated subjects, and of the choice of 1,000 where there are more.
 
@@ -210,11 +214,14 @@ def plot_loo_pit(
     if kind == "interval":
         canvas = Canvas(figure, (8.0, 4.0))
         made, _, _ = pit_tree(fit, unit, statistic, np.random.default_rng(seed))
+        some = evenly(len(found.pit), INTERVALS)
+        note = f"{len(some)} of {found.n}" if len(some) < found.n else ""
+        made = made.map_over_datasets(lambda own: own.isel(unit=some, missing_dims="ignore"))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*Pareto.*", category=UserWarning)
             look = {"xlabel": {"text": f"{unit}, in the order of the data"}}
             collection = canvas.draw("plot_loo_interval", made, visuals=look)
-        return canvas.finish(collection, fit, f"{of}, predicted from all others", found.verdict)
+        return canvas.finish(collection, fit, f"{of}, predicted from all others", found.verdict, note)
     canvas = Canvas(figure, (6.4, 4.0))
     visuals: dict[str, Any] = {"title": False, "xlabel": {"text": "LOO-PIT"}, "ylabel": {}, "p_value_text": False}
     collection = canvas.draw(

@@ -11,7 +11,7 @@ from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.bayes.replications import LEVELS, Replicator
 from hierlmm.design.design import Design
 from hierlmm.design.questions import time_of
-from hierlmm.diagnostics.predictive_checks import FOLLOWED, PredictiveCheck, pit_check, ppc
+from hierlmm.diagnostics.predictive_checks import FOLLOWED, StatisticsCheck, check_statistics, pit_check
 from hierlmm.diagnostics.statistics import column_of, row_groups
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.panels import Panels, each
@@ -20,7 +20,7 @@ from hierlmm.drawing.theme import theme
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.options import checked, choose
-from hierlmm.text import probability
+from hierlmm.text import p_text
 
 SEE = "docs, page 'Posterior fits', section 'Predictive checks'"
 KINDS = {"density": 50, "ecdf": 50, "pit": 100, "interval": 400, "statistic": 100}
@@ -105,8 +105,8 @@ def plot_ppc(
     draws = KINDS[kind] if draws is None else draws
     look = Look(f"{fit.design.hierarchy.response}: {WHAT[level]}", col_wrap, figure)
     if kind == "statistic":
-        check = ppc(fit, level, statistics, by, draws, ci, seed)
-        return _draw_statistics(check, look) if by is None else _draw_grouped_statistics(check, look)
+        check = check_statistics(fit, level, statistics, by, draws, ci, seed)
+        return _draw_statistics(check, look) if by is None else _draw_grouped_statistics(check, ci, look)
     if kind == "interval":
         y = replications(fit, level, draws, seed)
         return _draw_intervals(fit.design, by, _points(fit.design, by, y), ci, look)
@@ -191,7 +191,7 @@ def _draw_pit(
         )
         panels.rule(name, y=0.0)
     panels.map("line_xy", "pit", lines, color=theme().colour_of("NUTS"), width=0.7, alpha=0.5)
-    titles = {name: f"{name}\np = {probability(own.p)}".lstrip() for name, own in checks.items()}
+    titles = {name: f"{name}\n{p_text(own.p)}".lstrip() for name, own in checks.items()}
     said = f"A line for each of {len(some)} draws, which stays inside with probability {percent(ci)} under the model."
     return panels.finish(titles, title=look.title, caption=said, xlabel="PIT value t", ylabel="share up to t, less t")
 
@@ -247,6 +247,7 @@ def _draw_intervals(design: Design, by: str | None, groups: Mapping[str, Points]
         "panel",
         each(0.7, 2.3, 0.9, 1.9),
         name="interval",
+        sharex=True,
         sharey=True,
         figure=look.figure,
         col_wrap=look.col_wrap,
@@ -264,7 +265,7 @@ def _draw_intervals(design: Design, by: str | None, groups: Mapping[str, Points]
     return panels.finish(title=look.title, caption=said, xlabel=xlabel, ylabel=design.hierarchy.response)
 
 
-def _draw_statistics(check: PredictiveCheck, look: Look) -> Any:
+def _draw_statistics(check: StatisticsCheck, look: Look) -> Any:
     """A histogram of what p compares every statistic with, and a line where the data are."""
     steps = {}
     for name in check.table.index:
@@ -280,12 +281,12 @@ def _draw_statistics(check: PredictiveCheck, look: Look) -> Any:
     }
     panels.map("line_xy", "observed", marks, color=theme().ink, width=2)
     once = {name: " (of one draw)" if table.loc[name, "absorbed"] > FOLLOWED else "" for name in table.index}
-    titles = {name: f"{name}\np = {probability(table.loc[name, 'p'])}{once[name]}" for name in table.index}
+    titles = {name: f"{name}\n{p_text(table.loc[name, 'p'])}{once[name]}" for name in table.index}
     said = "Line: data. Area: what p compares them with; p is twice the share beyond the line."
     return panels.finish(titles, title=look.title, caption=said, ylabel="density")
 
 
-def _draw_grouped_statistics(check: PredictiveCheck, look: Look) -> Any:
+def _draw_grouped_statistics(check: StatisticsCheck, ci: float, look: Look) -> Any:
     """A panel for every statistic: a row for each group, with intervals of ``compared`` and where the data are."""
     table = check.table
     names = list(dict.fromkeys(table.index.get_level_values("statistic")))
@@ -307,7 +308,5 @@ def _draw_grouped_statistics(check: PredictiveCheck, look: Look) -> Any:
     panels.map("scatter_xy", "rare", rare, color=theme().beside(color), size=34)
     for name, own in parts.items():
         panels.name_rows(name, points[name][1], own.index)
-    said = (
-        f"Intervals of 50 and {percent(check.ci)} of what p compares the data with; points: data, large where p < 0.05."
-    )
+    said = f"Intervals of 50 and {percent(ci)} of what p compares the data with; points: data, large where p < 0.05."
     return panels.finish(title=look.title, caption=said, ylabel=str(table.index.names[0]))
