@@ -148,10 +148,10 @@ def ppc(
     seed: int | None = 0,
 ) -> PredictiveCheck:
     """Compare the data with replications; see `hierlmm.fit.posterior.PosteriorFit.ppc`."""
-    table, *values = check_statistics(fit, level, statistics, by, draws, ci, seed)
+    found = check_statistics(fit, level, statistics, by, draws, ci, seed)
     (pit,) = pit_check(fit, level, [np.arange(fit.n_obs)], draws, ci, seed)
     used = len(fit.evenly_kept(draws))
-    return PredictiveCheck(level, table, *values, pit.frame, pit.p, ci, used, _verdict(table, pit.p))
+    return PredictiveCheck(level, *found, pit.frame, pit.p, ci, used, _verdict(found.table, pit.p))
 
 
 class StatisticsCheck(NamedTuple):
