@@ -5,6 +5,8 @@ For subject i with measurements j = 1..n_i, level-1 columns x_k (the constant, t
     level 1:   y_ij = Σ_k π_ik x_kij + e_ij,            e_ij ~ N(0, σ²)
     level 2:   π_ik = Σ_l β_kl w_li + b_ik,             b_i ~ N(0, D)
 
+With another family level 1 is the linear predictor, and y_ij is drawn from the family at its mean.
+
 A name in ``beta`` says where its coefficient goes: ``"sex[T.Male]:time"`` is the effect of the level-2 column
 ``sex[T.Male]`` on the slope of ``time``. The subjects' own coefficients π_i are computed first, then the rows.
 
@@ -16,13 +18,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Required, TypedDict, Unpack, overload
 
 import numpy as np
 import pandas as pd
 
 from hierlmm.datasets.covariates import Array, Column, Columns, Covariate, draw_covariates, finite, refuse, split, whole
+from hierlmm.datasets.responses import draw_responses, stated_family
+from hierlmm.families.family import Family
+from hierlmm.families.gaussian import Gaussian
 from hierlmm.options import checked
 
 
@@ -37,13 +42,16 @@ class SimulationTruth:
     D : pandas.DataFrame
         Covariance of the random effects, (q, q).
     sigma : float
-        Residual standard deviation.
+        Residual standard deviation; NaN for a family that has none.
     b : pandas.DataFrame
         The subjects' random effects, (J, q): subject × term.
     subject_coef : pandas.DataFrame
         The subjects' own regressions, (J, K): subject × level-1 coefficient.
     mu : pandas.Series
-        The conditional mean of every row of the data, given b, (N,).
+        The conditional mean of every row of the data, given b, (N,); linear predictors of an ordinal response.
+    family : Family
+    dispersion : dict
+        Dispersion parameters of the family, by name.
     """
 
     beta: pd.Series
@@ -52,12 +60,15 @@ class SimulationTruth:
     b: pd.DataFrame
     subject_coef: pd.DataFrame
     mu: pd.Series
+    family: Family = field(default_factory=Gaussian)
+    dispersion: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Return a short text: sizes and parameters, not J rows of them."""
         return (
             f"SimulationTruth: {len(self.b)} subjects, {len(self.mu)} rows\n"
-            f"beta\n{self.beta.to_string()}\nD\n{self.D.to_string()}\nsigma  {self.sigma:g}"
+            f"beta\n{self.beta.to_string()}\nD\n{self.D.to_string()}\n"
+            + ("\n".join(f"{name}  {value:g}" for name, value in self.dispersion.items()) or f"{self.family}")
         )
 
 
@@ -66,7 +77,10 @@ class _Asked(TypedDict, total=False):
 
     beta: Required[Mapping[str, float] | pd.Series]
     D: Required[Any]
-    sigma: Required[float]
+    sigma: float | None
+    family: Any
+    dispersion: Mapping[str, float] | pd.Series | None
+    trials: int | None
     random: Sequence[str] | None
     n_subjects: int
     times: Sequence[float] | Array
@@ -94,7 +108,10 @@ def simulate(
     *,
     beta: Mapping[str, float] | pd.Series,
     D: Any,
-    sigma: float,
+    sigma: float | None = None,
+    family: Any = "gaussian",
+    dispersion: Mapping[str, float] | pd.Series | None = None,
+    trials: int | None = None,
     random: Sequence[str] | None = None,
     n_subjects: int = 30,
     times: Sequence[float] | Array = (0, 1, 2, 3),
@@ -109,7 +126,7 @@ def simulate(
     seed: int | np.random.Generator | None = None,
     return_truth: bool = False,
 ) -> pd.DataFrame | tuple[pd.DataFrame, SimulationTruth]:
-    """Draw long data from a Gaussian two-level model.
+    """Draw long data from a two-level model.
 
     Parameters
     ----------
@@ -121,7 +138,13 @@ def simulate(
         Covariance of the random effects, in the order of `random`; a number if there is one. A DataFrame is matched by
         its names. It may be singular: zero variances and perfect correlations are allowed.
     sigma : float
-        Residual standard deviation, in the unit of the response; positive.
+        Residual standard deviation of a Gaussian response, in its unit; positive.
+    family : str or Family
+        Distribution of the response, as for `TwoLevelModel`; `beta` and `D` are on the scale of its link.
+    dispersion : mapping or pandas.Series, optional
+        Dispersion parameters of another family, by name, as ``fit.dispersion`` has them: ``{"shape": 2.0}``.
+    trials : int, optional
+        Trials of every row of a binomial response; they are a column ``"trials"`` of the data.
     random : list of str, optional
         The level-1 coefficients that vary by subject, such as ``["Intercept", "time"]``. By default the names of `D` if
         it has any, otherwise the intercept (q = 1) or the intercept and the slope of time (q = 2).
@@ -180,8 +203,8 @@ def simulate(
     ((120, 4), ['Intercept', 'time'])
     """
     n_subjects = whole(n_subjects, "n_subjects", least=1)
-    _check_numbers(sigma, dropout)
-    sigma = float(sigma)
+    _check_dropout(dropout)
+    made, natural = stated_family(family, sigma, dispersion, trials)
     level2, level1 = dict(level2 or {}), dict(level1 or {})
     _check_names([subject, time, response, *level2, *level1])
     occasions = _occasions(times)
@@ -199,14 +222,15 @@ def simulate(
     within = {**draw_covariates(rng_x, level1, position, "level1"), time: Column(t)}
 
     b = rng_b.standard_normal((n_subjects, len(names))) @ _root(covariance).T
-    coef, mu = _regressions(fixed, dict(zip(names, b.T, strict=True)), within, between, who)
-    y = mu + sigma * rng_e.standard_normal(len(t))
+    coef, eta = _regressions(fixed, dict(zip(names, b.T, strict=True)), within, between, who)
+    y, mu = draw_responses(rng_e, made, eta, natural, trials)
 
     stay = position < _rows_kept(rng_drop, dropout, n_subjects)[who]
     labels = np.arange(1, n_subjects + 1)
     columns: dict[str, Any] = {subject: labels[who[stay]]}
     columns |= {name: column.rows(who[stay]) for name, column in between.items()}
     columns |= {time: t[stay], **{name: within[name].rows(stay) for name in level1}, response: y[stay]}
+    columns |= {} if trials is None else {"trials": trials}
     data = pd.DataFrame(columns)
     if not return_truth:
         return data
@@ -215,7 +239,8 @@ def simulate(
     effects, D = pd.DataFrame(b, index=index, columns=term), pd.DataFrame(covariance, index=term, columns=term)
     own = pd.DataFrame(coef, index=index).rename_axis("coef", axis="columns")
     fixed_effects = pd.Series(fixed, name="beta", dtype=float).rename_axis("coef")
-    return data, SimulationTruth(fixed_effects, D, sigma, effects, own, pd.Series(mu[stay], name="mu"))
+    means = pd.Series(mu[stay], name="mu")
+    return data, SimulationTruth(fixed_effects, D, natural.get("sigma", np.nan), effects, own, means, made, natural)
 
 
 def _regressions(
@@ -371,10 +396,7 @@ def _check_names(names: list[str]) -> None:
         raise refuse(f"columns named {', '.join(map(repr, names))}", reason, remedy)
 
 
-def _check_numbers(sigma: Any, dropout: Any) -> None:
-    if finite(sigma, "sigma") <= 0:
-        why = "It must be positive. It is the standard deviation of the residuals."
-        raise refuse(f"sigma={sigma!r}", why, "Give a positive number, such as sigma=1.0.")
+def _check_dropout(dropout: Any) -> None:
     if not 0 <= finite(dropout, "dropout") < 1:
         why = "A probability of leaving at each occasion lies in [0, 1)."
         raise refuse(f"dropout={dropout!r}", why, "Try dropout=0.1.")

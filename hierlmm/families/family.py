@@ -133,6 +133,22 @@ class Family:
         """
         return values.to_numpy(dtype=np.float64), ""
 
+    def psi(self, natural: Mapping[str, float]) -> FloatArray:
+        """ψ of dispersion parameters by name: the way back from `natural`.
+
+        Raises
+        ------
+        SpecificationError
+            If they are not those of this family, or not positive.
+        """
+        needed = ", ".join(f"{name!r}: 2.0" for name in self.dispersion)
+        remedy = f"give dispersion={{{needed}}}" if needed else "leave it out"
+        received = f"dispersion={dict(natural)!r} of a {self.title or self.name} response"
+        if set(natural) != set(self.dispersion):
+            reason = f"its dispersion parameters are {', '.join(self.dispersion) or 'none'}"
+            raise SpecificationError(received, reason, remedy, SEE)
+        return np.log([positive(natural[name], received, remedy) for name in self.dispersion])
+
     def categories(self, values: pd.Series, name: str) -> list[Any]:
         """Labels of the ordered categories of a response, lowest first; empty where it has none."""
         return []
@@ -211,6 +227,18 @@ def _derivatives(family: Family) -> Any:
 def is_own(kind: type[Family]) -> bool:
     """Whether a family is one of this package, whose machine code may be kept."""
     return kind.__module__.startswith("hierlmm.")
+
+
+def positive(value: Any, received: str, remedy: str) -> float:
+    """A positive number.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0.0 < value < np.inf:
+        raise SpecificationError(received, "these are positive numbers", remedy, SEE)
+    return float(value)
 
 
 def refuse_rows(bad: Any, y: FloatArray, name: str, what: str, reason: str, remedy: str) -> None:

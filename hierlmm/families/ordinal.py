@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -17,8 +18,8 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray, Rng
 from hierlmm.compiled import with_names
-from hierlmm.errors import DataError, NotAvailableError
-from hierlmm.families.family import SEE, Family, refuse_rows
+from hierlmm.errors import DataError, NotAvailableError, SpecificationError
+from hierlmm.families.family import SEE, Family, positive, refuse_rows
 
 # What the names stand for is filled in by `Ordinal.direct`.
 log_tails: Any = None
@@ -125,6 +126,14 @@ class Ordinal(Family):
 
     def natural(self, psi: FloatArray) -> dict[str, float]:
         return {f"threshold {k + 2}": float(t) for k, t in enumerate(np.cumsum(np.exp(psi)))}
+
+    def psi(self, natural: Mapping[str, float]) -> FloatArray:
+        remedy = "give those above the first, which is 0, in ascending order: dispersion={'threshold 2': 1.5, ...}"
+        received = f"dispersion={dict(natural)!r} of an ordinal response"
+        if not natural or list(natural) != [f"threshold {k + 2}" for k in range(len(natural))]:
+            raise SpecificationError(received, "its dispersion parameters are thresholds", remedy, SEE)
+        ends = [0.0, *natural.values()]
+        return np.log([positive(b - a, received, remedy) for a, b in pairwise(ends)])
 
     def probabilities(self, eta: FloatArray, psi: FloatArray) -> FloatArray:
         """Probability of each category: (...) -> (..., K)."""
