@@ -1,7 +1,7 @@
 """Recovery of known parameters: 200 simulated data sets of every family, fitted by maximum likelihood.
 
-For each parameter the mean error (of standard deviations, shapes, precision, sigma and nu that of the logarithm) with its
-Monte-Carlo standard error, and the share of 95 % intervals that hold the truth.
+For each parameter the mean error (of standard deviations and dispersions that of the logarithm) with its Monte-Carlo
+standard error, and the share of 95 % intervals that hold the truth.
 
     python benchmarks/recovery_families.py            # all families, 200 data sets each
     python benchmarks/recovery_families.py 20 poisson # a look

@@ -66,7 +66,8 @@ class Outcome:
             If the family cannot have such a response.
         """
         name, note = unquoted(response), ""
-        if self.is_gaussian or name not in frame.columns:
+        coded = type(self.family).response is not Family.response  # labels are read by the family itself
+        if not coded or name not in frame.columns:
             y = np.array(evaluate_vector(response, frame, "response"))  # not the frame's own memory
         else:
             y, note = self.family.response(frame[name], name)
@@ -74,7 +75,9 @@ class Outcome:
         self.family.check(y, n, name)
         if not is_own(type(self.family)):
             check_derivatives(self.family, y, n)
-        if self.exposure is not None and np.any(bad := ~(frame[self.exposure].to_numpy(dtype=np.float64) > 0)):
+        if self.exposure is not None and np.any(
+            bad := ~(evaluate_vector(quoted(self.exposure), frame, "exposure") > 0)
+        ):
             row = frame.index[np.flatnonzero(bad)[0]]
             received = f"exposure={quote(self.exposure)} with {bad.sum()} values that are not positive (row {row})"
             raise DataError(received, "no rate belongs to no exposure", "correct or drop these rows", SEE)
@@ -96,7 +99,7 @@ def outcome_of(family: Any, trials: str | None, exposure: str | None) -> Outcome
         reason = f"a {made.title} response counts no trials"
         raise specification_error(f"trials={trials!r}", reason, "use family='binomial', or leave trials out")
     if exposure is not None and made.link != "log":
-        reason = f"an exposure multiplies a mean, which needs a log link, and this is a {made.link} link"
+        reason = f"an exposure multiplies a mean, which needs a log link, and here the link is {made.link}"
         remedy = "use family='poisson' or 'negative_binomial' with the log link, or make exposure a covariate"
         raise specification_error(f"exposure={exposure!r} with {made}", reason, remedy)
     return Outcome(made, trials, exposure)
@@ -111,6 +114,14 @@ def with_trials(response: str, outcome: Outcome) -> tuple[str, Outcome]:
         If a binomial response has no trials, or has them twice.
     """
     found = WITH_TRIALS.match(response.strip())
+    if found and not outcome.family.has_trials and found[0].startswith("p("):
+        reason = f"successes among trials are binomial, and the family is {outcome.family.name}"
+        raise specification_error(f"{response!r}", reason, "add family='binomial'")
+    if response.strip().startswith("cbind("):
+        reason = "cbind(successes, failures) is how R says it"
+        raise specification_error(
+            f"{response!r}", reason, "make a column of the trials, and write p(successes, n) ~ ..."
+        )
     if found and outcome.family.has_trials:
         if outcome.trials is not None:
             received = f"{response!r} and trials={outcome.trials!r}"

@@ -16,7 +16,7 @@ from hierlmm.design.levels import data_error, holds_huge_integers
 from hierlmm.design.spline_functions import formula_functions
 from hierlmm.errors import DataError, FormulaError, HierlmmError, warn
 
-GENERALISED = "needs a generalised model, for example Bambi's families"
+GENERALISED = "needs its own family, for example family='bernoulli' or 'poisson'"
 
 
 def as_floats(frame: pd.DataFrame, factors: Iterable[str]) -> pd.DataFrame:
@@ -91,10 +91,10 @@ def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> FloatArr
             reason = f"the column {name!r} holds {dtype} values, not numbers"
             convert = "convert it to numbers (pd.to_numeric shows which values cannot be read)"
             remedy = f"{convert}; a binary or count response {GENERALISED}"
-            raise DataError(received, reason, remedy, "docs, page 'Limitations'")
+            raise DataError(received, reason, remedy, "docs, page 'Families'")
     if role == "response" and expression not in variables and is_truth_value(expression):
-        remedy = f"use the column itself; a binary response {GENERALISED}"
-        raise DataError(received, "it is true or false, not a number", remedy, "docs, page 'Limitations'")
+        remedy = f"make it a column, data['yes'] = ..., and use that; a binary response {GENERALISED}"
+        raise DataError(received, "it is true or false, not a number", remedy, "docs, page 'Families'")
     if variables == (unquoted(expression),):
         return frame[variables[0]].to_numpy(dtype=np.float64)
     braced = expression if expression.startswith("{") else f"{{{expression}}}"

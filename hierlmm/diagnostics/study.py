@@ -240,6 +240,10 @@ def _refuse_structure(base: Design, source: Any, times: Any) -> None:
         received = "a design analysis of a marginal model"
         remedy = "use a TwoLevelModel; hl.calibrate simulates from a marginal model on its own design"
         raise NotAvailableError(received, "it draws subjects with random effects", remedy, SEE)
+    if not base.is_gaussian:
+        received, reason = f"a design analysis of {base.family}", "it judges tests of means of a normal response"
+        remedy = "draw studies by hl.simulate(family=...), fit each by fit_ml(), and count what its summary() says"
+        raise NotAvailableError(received, reason, remedy, "docs, page 'Families'")
     if not base.has_residual_structure:
         return
     structure = base.residual or base.residual_variance

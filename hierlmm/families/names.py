@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hierlmm.errors import SpecificationError
+from hierlmm.errors import SpecificationError, closest
 from hierlmm.families.binary import Bernoulli, Binomial
 from hierlmm.families.counts import NegativeBinomial, Poisson
 from hierlmm.families.family import SEE, Family
@@ -46,4 +46,5 @@ def family_of(given: Any) -> Family:
     if isinstance(given, str) and given in FAMILIES:
         return FAMILIES[given]()
     remedy = f"use one of {', '.join(map(repr, FAMILIES))}, or an object of hl.families with a link"
-    raise SpecificationError(f"family={given!r}", "there is no such family", remedy, SEE)
+    near = closest(given.lower(), FAMILIES) if isinstance(given, str) else ""
+    raise SpecificationError(f"family={given!r}", f"there is no such family.{near}", remedy, SEE)

@@ -26,6 +26,10 @@ log_tails: Any = None
 inverse: Any = None
 
 
+MOST = 50
+"""Categories, beyond which a response is none that has categories."""
+
+
 def cumulative(y: float, n: float, eta: float, psi: FloatArray, order: int, d: FloatArray) -> None:
     """One of ``len(psi) + 2`` categories 0, 1, ..., in η."""
     k, last = int(y), len(psi) + 1
@@ -100,6 +104,10 @@ class Ordinal(Family):
         levels = self.categories(values, name)
         if len(levels) < 3:
             reason, remedy = "ordered categories are three or more", "for two use family='bernoulli'"
+            raise DataError(f"{name!r} with {len(levels)} categories", reason, remedy, SEE)
+        if len(levels) > MOST:
+            reason = "each category has a threshold of its own, and this looks like a measurement"
+            remedy = "use family='gaussian' or 'student_t', or make categories of it (pd.cut)"
             raise DataError(f"{name!r} with {len(levels)} categories", reason, remedy, SEE)
         codes = pd.Categorical(values, categories=levels).codes
         return codes.astype(np.float64), "categories: " + " < ".join(map(str, levels))

@@ -33,6 +33,8 @@ APART = 1e-4
 MAX_STEPS = 50
 FLAT = 1e-6
 """Curvature of the log-likelihood in a direction of β̃ and ψ below which nothing is known of it."""
+NOISE = 1e-8
+"""Relative rise of the criterion that may be rounding."""
 AT_THE_OPTIMUM = 1e-6
 """Distance from the optimum, in standard errors, that is none."""
 
@@ -169,11 +171,27 @@ def maximise_generalised(design: Design, points: int = 1) -> GeneralisedEstimate
             part = GeneralisedCriterion(criterion.rows.part(some), criterion.structure, 1, criterion.n_psi)
         ends = _search(part)
         optima = sorted((maximise(criterion, end) for end in ends), key=lambda o: o.value)  # type: ignore[arg-type]
-        best, others = optima[0], list[Optimum]()
+        best, others = _by_gradient(criterion, optima[0]), list[Optimum]()
         for other in optima[1:]:
             if other.converged and all(abs(other.value - o.value) > APART for o in (best, *others)):
                 others.append(other)
         return GeneralisedEstimate(design, criterion.settled(best.lam), replace(best, others=tuple(others)))
+
+
+def _by_gradient(criterion: GeneralisedCriterion, optimum: Optimum) -> Optimum:
+    """Newton steps judged by the gradient, where sums of large numbers leave values no digits to go by."""
+    if optimum.converged or not optimum.curvature > 0.0:
+        return optimum
+    at, (covariance, _) = optimum.lam, inverse_information(criterion, optimum.lam)
+    value, gradient = criterion.both(at)
+    for _ in range(5):
+        there = at - 0.5 * covariance @ gradient  # the criterion is twice minus the log-likelihood
+        trial, slope = criterion.both(there)
+        if not (np.max(np.abs(slope)) < np.max(np.abs(gradient)) and trial < value + NOISE * (1.0 + abs(value))):
+            break
+        at, value, gradient = there, trial, slope
+    norm = float(np.max(np.abs(gradient)))
+    return replace(optimum, lam=at, value=value, gradient_norm=norm) if norm < optimum.gradient_norm else optimum
 
 
 def _search(criterion: GeneralisedCriterion) -> list[FloatArray]:

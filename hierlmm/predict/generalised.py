@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
-from hierlmm.errors import NotAvailableError
+from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.generalised_draws import parameter_draws
 from hierlmm.predict.averages import by_quadrature, mean_over_subjects
 from hierlmm.predict.lines import interval_table, through_link
@@ -72,6 +72,9 @@ def trials_of(fit: Any, newdata: Any, trials: Any) -> FloatArray:
     if newdata is None and trials is None:
         return np.asarray(fit.design.trials)
     rows = len(fit.design.X) if newdata is None else len(newdata)
+    if trials is not None and np.shape(trials) not in ((), (rows,)):
+        received, reason = f"trials= of shape {np.shape(trials)}", f"{rows} rows are predicted"
+        raise SpecificationError(received, reason, "give a number, or one for each row", SEE)
     return np.broadcast_to(np.asarray(1.0 if trials is None else trials, dtype=np.float64), (rows,))
 
 
