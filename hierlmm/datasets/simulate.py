@@ -206,7 +206,8 @@ def simulate(
     _check_dropout(dropout)
     made, natural = stated_family(family, sigma, dispersion, trials)
     level2, level1 = dict(level2 or {}), dict(level1 or {})
-    _check_names([subject, time, response, *level2, *level1])
+    counted = {} if trials is None else {"trials": trials}
+    _check_names([subject, time, response, *level2, *level1, *counted])
     occasions = _occasions(times)
     fixed = _coefficients(beta)
     names, covariance = _random_effects(D, random, time)
@@ -229,8 +230,7 @@ def simulate(
     labels = np.arange(1, n_subjects + 1)
     columns: dict[str, Any] = {subject: labels[who[stay]]}
     columns |= {name: column.rows(who[stay]) for name, column in between.items()}
-    columns |= {time: t[stay], **{name: within[name].rows(stay) for name in level1}, response: y[stay]}
-    columns |= {} if trials is None else {"trials": trials}
+    columns |= {time: t[stay], **{name: within[name].rows(stay) for name in level1}, response: y[stay], **counted}
     data = pd.DataFrame(columns)
     if not return_truth:
         return data
@@ -239,8 +239,8 @@ def simulate(
     effects, D = pd.DataFrame(b, index=index, columns=term), pd.DataFrame(covariance, index=term, columns=term)
     own = pd.DataFrame(coef, index=index).rename_axis("coef", axis="columns")
     fixed_effects = pd.Series(fixed, name="beta", dtype=float).rename_axis("coef")
-    means = pd.Series(mu[stay], name="mu")
-    return data, SimulationTruth(fixed_effects, D, natural.get("sigma", np.nan), effects, own, means, made, natural)
+    sigma, means = natural.get("sigma", np.nan), pd.Series(mu[stay], name="mu")
+    return data, SimulationTruth(fixed_effects, D, sigma, effects, own, means, made, natural)
 
 
 def _regressions(

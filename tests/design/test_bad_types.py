@@ -108,7 +108,7 @@ def test_a_response_that_is_not_numeric(values, dtype):
 @pytest.mark.parametrize("text", ["I(y > 0)", "{y > 0}", "I((y + 1) >= x)", "np.greater(y, 0)", "np.isin(y, [1, 2])"])
 def test_a_response_that_is_a_comparison(text):
     fit = formula(f"{text} ~ t + (1 | g)")
-    refused(DataError, fit, received="response", reason="true or false", remedy="generalised model")
+    refused(DataError, fit, received="response", reason="true or false", remedy="family='bernoulli'")
 
 
 def test_a_comparison_in_arithmetic_is_a_number():
