@@ -208,8 +208,7 @@ def simulate(
     level2, level1 = dict(level2 or {}), dict(level1 or {})
     counted = {} if trials is None else {"trials": trials}
     _check_names([subject, time, response, *level2, *level1, *counted])
-    occasions = _occasions(times)
-    fixed = _coefficients(beta)
+    occasions, fixed = _occasions(times), _coefficients(beta)
     names, covariance = _random_effects(D, random, time)
 
     rng_w, rng_t, rng_x, rng_b, rng_e, rng_drop = _streams(seed, 6)
