@@ -24,7 +24,7 @@ def stated_family(family: Any, sigma: Any, dispersion: Any, trials: Any) -> tupl
         natural["sigma"] = float(sigma)
     elif sigma is not None:
         reason = f"A {made.title} response has no residual standard deviation."
-        raise refuse(f"sigma={sigma!r} with {made}", reason, "Leave it out; see dispersion=.")
+        raise refuse(f"sigma={sigma!r} with {made}", reason, "Use sigma=None; see dispersion=.")
     if made.has_trials != (trials is not None):
         received = f"trials={trials!r} with {made}"
         reason = "A binomial response needs the number of trials, and others count none."

@@ -77,7 +77,7 @@ class _Asked(TypedDict, total=False):
 
     beta: Required[Mapping[str, float] | pd.Series]
     D: Required[Any]
-    sigma: float | None
+    sigma: Required[float | None]
     family: Any
     dispersion: Mapping[str, float] | pd.Series | None
     trials: int | None
@@ -108,7 +108,7 @@ def simulate(
     *,
     beta: Mapping[str, float] | pd.Series,
     D: Any,
-    sigma: float | None = None,
+    sigma: float | None,
     family: Any = "gaussian",
     dispersion: Mapping[str, float] | pd.Series | None = None,
     trials: int | None = None,
@@ -138,7 +138,7 @@ def simulate(
         Covariance of the random effects, in the order of `random`; a number if there is one. A DataFrame is matched by
         its names. It may be singular: zero variances and perfect correlations are allowed.
     sigma : float
-        Residual standard deviation of a Gaussian response, in its unit; positive.
+        Residual standard deviation of a Gaussian response, in its unit; positive. None for a family that has none.
     family : str or Family
         Distribution of the response, as for `TwoLevelModel`; `beta` and `D` are on the scale of its link.
     dispersion : mapping or pandas.Series, optional
