@@ -18,7 +18,14 @@ OF = {
 
 @pytest.mark.parametrize("family", OF)
 def test_rows_have_the_mean_and_the_variance_of_the_family(family):
-    asked = {"beta": {"Intercept": 0.2, "time": 0.3}, "D": 0.2, "times": range(5), "n_subjects": 4000, "seed": 3}
+    asked = {
+        "beta": {"Intercept": 0.2, "time": 0.3},
+        "D": 0.2,
+        "sigma": None,
+        "times": range(5),
+        "n_subjects": 4000,
+        "seed": 3,
+    }
     data, truth = hl.simulate(**asked, family=family, **OF[family], return_truth=True)
     made, n = truth.family, OF[family].get("trials", 1)
     mu = truth.mu.to_numpy() / n
@@ -32,17 +39,19 @@ def test_rows_have_the_mean_and_the_variance_of_the_family(family):
 
 
 def test_estimates_are_a_truth_to_start_from():
-    data = hl.simulate(beta={"Intercept": 1.0, "time": 0.1}, D=0.3, family="gamma", dispersion={"shape": 4}, seed=1)
+    data = hl.simulate(
+        beta={"Intercept": 1.0, "time": 0.1}, D=0.3, sigma=None, family="gamma", dispersion={"shape": 4}, seed=1
+    )
     fit = hl.TwoLevelModel.from_formula("y ~ time + (1 | subject)", data, family="gamma").fit_ml()
     _, truth = hl.simulate(
-        beta=fit.beta, D=fit.D, family=fit.family, dispersion=fit.dispersion, seed=2, return_truth=True
+        beta=fit.beta, D=fit.D, sigma=None, family=fit.family, dispersion=fit.dispersion, seed=2, return_truth=True
     )
     assert truth.dispersion["shape"] == fit.dispersion["shape"]
 
 
 def test_categories_are_numbered_and_their_shares_are_those_of_the_model():
     thresholds = {"threshold 2": 1.0, "threshold 3": 2.5}
-    asked = {"beta": {"Intercept": 0.5}, "D": 0.4, "times": [0], "n_subjects": 20_000, "seed": 3}
+    asked = {"beta": {"Intercept": 0.5}, "D": 0.4, "sigma": None, "times": [0], "n_subjects": 20_000, "seed": 3}
     data, truth = hl.simulate(**asked, family="ordinal", dispersion=thresholds, return_truth=True)
     expected = truth.family.probabilities(truth.mu.to_numpy(), truth.family.psi(thresholds)).mean(axis=0)
     np.testing.assert_allclose(np.bincount(data["y"]) / len(data), expected, atol=0.015)
@@ -65,4 +74,4 @@ def test_categories_are_numbered_and_their_shares_are_those_of_the_model():
 )
 def test_what_does_not_belong_together_is_refused(asked, words):
     with pytest.raises(hl.HierlmmError, match=words):
-        hl.simulate(beta={"Intercept": 0.3, "time": 0.2}, D=0.5, **asked)
+        hl.simulate(**{"beta": {"Intercept": 0.3, "time": 0.2}, "D": 0.5, "sigma": None, **asked})
