@@ -57,6 +57,7 @@ from hierlmm.fit.generalised import GeneralisedFit as GeneralisedFit
 from hierlmm.fit.likelihood import LikelihoodFit as LikelihoodFit
 from hierlmm.fit.likelihood import MarginalFit as MarginalFit
 from hierlmm.fit.posterior import PosteriorFit as PosteriorFit
+from hierlmm.fit.posterior_generalised import GeneralisedPosterior as GeneralisedPosterior
 from hierlmm.fit.recover import recover as recover
 from hierlmm.fit.saved import from_datatree as from_datatree
 from hierlmm.fit.saved import load_fit as load_fit

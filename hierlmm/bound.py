@@ -8,7 +8,7 @@ from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.design import Design
 from hierlmm.design.questions import row_order_messages
-from hierlmm.errors import NotAvailableError, warn
+from hierlmm.errors import warn
 from hierlmm.frozen import Frozen
 from hierlmm.likelihood.checks import check_design
 from hierlmm.options import checked
@@ -63,10 +63,6 @@ class BoundModel(Frozen):
     @property
     def priors(self) -> Any:
         """Every prior, with the defaults filled in."""
-        if not self._design.is_gaussian:
-            received = f"priors of a model with {self._design.family}"
-            reason = "this version samples Gaussian responses, and fits others by maximum likelihood"
-            raise NotAvailableError(received, reason, "use fit_ml()", "docs, page 'Families'")
         from hierlmm.bayes.priors import resolve_priors
 
         return resolve_priors(self._priors, self._design)

@@ -205,6 +205,11 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         from hierlmm.bayes.explicit import build_pymc_model
         from hierlmm.bayes.marginalized import build_marginalized_model
 
+        if marginalized and not self._design.is_gaussian:
+            received = f"marginalized=True with {self._design.family}"
+            reason = "random effects can be integrated out exactly only beside a Gaussian response"
+            remedy = "leave marginalized out; fit(sampler='laplace') integrates them out by Laplace's method"
+            raise SpecificationError(received, reason, remedy, "docs, page 'Families'")
         if marginalized:
             if centered:
                 received, reason = "centered=True with marginalized=True", "no random effect is left to centre"
@@ -247,15 +252,19 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
             Draws kept and tuning steps of each chain.
         seed : int, optional
             Makes the draws reproducible on one machine.
-        sampler : {"auto", "collapsed", "explicit"}
+        sampler : {"auto", "collapsed", "explicit", "laplace"}
             Route to the posterior. ``"collapsed"`` integrates b out exactly, and β where its prior is normal, samples
             the covariance parameters and draws the rest afterwards from its exact conditional distribution;
             ``"explicit"`` samples everything together on the PyMC model of `to_pymc`. Both have the same posterior.
-            ``"auto"`` collapses unless ``centered=True``, and the fit says which route it took.
+            ``"auto"`` collapses unless ``centered=True``, and the fit says which route it took. Other families than the
+            Gaussian have no exact collapsed route: ``"auto"`` samples parameters and random effects together by
+            compiled code, exactly, in coordinates that a Laplace approximation makes nearly independent;
+            ``"laplace"`` integrates b out by Laplace's method, and says by Pareto k how good that was.
         centered : bool
             Explicit route: parametrise by b itself instead of standardised effects.
         target_accept : float, optional
-            Acceptance probability that the step size is tuned to (0.9 by default); closer to 1 is slower and has fewer
+            Acceptance probability that the step size is tuned to (0.9 by default, 0.95 for other families than the
+            Gaussian); closer to 1 is slower and has fewer
             divergences.
         progressbar : bool
             Show progress, in a terminal or notebook.

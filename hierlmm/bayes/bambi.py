@@ -28,6 +28,7 @@ from hierlmm.bayes.nuts import Settings
 from hierlmm.bayes.priors import Priors, resolve_priors
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.bayes.tree import dispersion_variables
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT, join_terms, term_name
@@ -35,6 +36,10 @@ from hierlmm.errors import MissingPackageError, SpecificationError
 from hierlmm.notice import interactive
 
 SEE = "docs, page 'Bambi'"
+DISPERSION = {("negative_binomial", "shape"): "alpha", ("gamma", "shape"): "alpha", ("beta", "precision"): "kappa"}
+"""Dispersion parameters that have another name in Bambi."""
+WHOLE = ("poisson", "negative_binomial", "bernoulli", "binomial")
+"""Families whose response Bambi wants as whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -116,16 +121,25 @@ def _build(design: Design, priors: ResolvedPriors) -> tuple[Any, _Translation]:
     _check_expressible(design)
     bmb = _bambi()
     translation = _translation(design, priors)
-    given: dict[str, Any] = {"sigma": _prior(bmb, [priors.sigma])}
+    family = design.family
+    if design.is_gaussian:
+        given: dict[str, Any] = {"sigma": _prior(bmb, [priors.sigma])}
+        options: dict[str, Any] = {}
+    else:
+        named = zip(priors.dispersion_names, priors.dispersion, strict=True)
+        given = {DISPERSION.get((family.name, name), name): _prior(bmb, [prior]) for name, prior in named}
+        options = {"family": family.elsewhere["bambi"], "link": family.link}
     for name, positions in translation.common:
         given[name] = _prior(bmb, [priors.beta[k] for k in positions])
     for name, sd in zip(translation.group, priors.sd_b, strict=True):
         given[name] = bmb.Prior("Normal", auto_scale=False, mu=0, sigma=_prior(bmb, [sd]))
-    return bmb.Model(translation.formula, translation.frame, priors=given), translation
+    return bmb.Model(translation.formula, translation.frame, priors=given, **options), translation
 
 
 def _translation(design: Design, priors: ResolvedPriors) -> _Translation:
-    return (None if np.any(priors.shift) else _users_names(design, priors)) or _plain_names(design, priors)
+    return (None if np.any(priors.shift) or not design.is_gaussian else _users_names(design, priors)) or _plain_names(
+        design, priors
+    )
 
 
 def draws_of_bambi(design: Design, priors: ResolvedPriors, posterior: Any) -> tuple[dict[str, FloatArray], str]:
@@ -157,6 +171,12 @@ def _bambi() -> Any:
 
 
 def _check_expressible(design: Design) -> None:
+    family = design.family
+    if "bambi" not in family.elsewhere or family.name == "ordinal" or family.link == "sqrt":
+        reason = "Bambi has no such family, or not this link"
+        if family.name == "ordinal":
+            reason = "Bambi's ordinal model has free thresholds in the place of an intercept, and so other priors"
+        raise SpecificationError(f"{family} for Bambi", reason, "fit this model with model.fit()", SEE)
     if design.has_residual_structure:
         structure = design.residual or design.residual_variance
         reason = "Bambi's level-1 residuals are independent with one variance"
@@ -248,7 +268,11 @@ def _match_group(design: Design, made: Any) -> tuple[str, ...] | None:
 
 def _plain_names(design: Design, priors: ResolvedPriors) -> _Translation:
     X = design.X - design.X @ priors.shift  # columns whose coefficients have the priors
-    frame = pd.DataFrame({"y": design.y, "subject": _subjects(design)})
+    response, frame = "y", pd.DataFrame({"y": design.y, "subject": _subjects(design)})
+    if design.family.has_trials:
+        response, frame["n"] = "p(y, n)", design.trials.astype(int)
+    if design.family.name in WHOLE:
+        frame["y"] = design.y.astype(int)
     fixed, common, bars, group = [], [], [], []
     for k in range(len(design.coef)):
         if k == design.intercept:
@@ -270,7 +294,9 @@ def _plain_names(design: Design, priors: ResolvedPriors) -> _Translation:
         frame["o"] = design.offset
         bars.insert(0, "offset(o)")
     head = "0" if design.intercept is None else "1"
-    return _Translation(f"y ~ {' + '.join([head, *fixed, *bars])}", frame, "subject", tuple(common), tuple(group))
+    return _Translation(
+        f"{response} ~ {' + '.join([head, *fixed, *bars])}", frame, "subject", tuple(common), tuple(group)
+    )
 
 
 def _subjects(design: Design) -> pd.Categorical:
@@ -279,9 +305,8 @@ def _subjects(design: Design) -> pd.Categorical:
 
 def _rename(design: Design, priors: ResolvedPriors, translation: _Translation, posterior: Any) -> dict[str, FloatArray]:
     """Draws of Bambi's variables under this package's names."""
-    sigma = posterior["sigma"].to_numpy()
-    C, S = sigma.shape
-    q = len(design.term)
+    C, S = posterior.sizes["chain"], posterior.sizes["draw"]
+    q, family = len(design.term), design.family.name
     beta = np.empty((C, S, len(design.coef)))
     for name, positions in translation.common:
         beta[..., list(positions)] = posterior[name].to_numpy().reshape(C, S, -1)
@@ -299,6 +324,6 @@ def _rename(design: Design, priors: ResolvedPriors, translation: _Translation, p
         "corr_b": np.broadcast_to(np.eye(q), (C, S, q, q)),
         "D": np.eye(q) * sd[..., None] ** 2,
         "b": b,
-        "sigma": sigma,
+        **{name: posterior[DISPERSION.get((family, name), name)].to_numpy() for name in dispersion_variables(design)},
     }
     return {"beta": beta, **out} if design.coef else out

@@ -12,22 +12,19 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import betaln, gammaln
 
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.bayes.collapsed_kernel import (
-    COMMON,
     FACTOR,
     FACTOR_AND_BETA,
     HEADER,
     N_PRIOR,
-    PARTIALS,
     compiled_density,
     evaluate,
     unpack,
 )
-from hierlmm.bayes.distributions import LKJ
 from hierlmm.bayes.posterior import Collapsed, Conditional, Density
+from hierlmm.bayes.random_theta import random_theta
 from hierlmm.bayes.recover import draw_random_effects, recover_beta, summarise_random_effects
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.design import Design
@@ -127,16 +124,16 @@ def find_mode(
     prior = unpack(buffer).sd_prior
     scales = prior[:, -1]
     tops = _climb(negative, candidates)
-    mode, root = _mode(negative, tops[0])
+    mode, root = mode_and_root(negative, tops[0])
     # A gamma prior is zero or infinite at zero, which a signed parameter would have to cross.
-    chosen = _reaches_zero(negative, mode, n_sd) & (prior[:, 0] == 1.0) if signed is None else np.full(n_sd, signed)
+    chosen = reaches_zero(negative, mode, n_sd) & (prior[:, 0] == 1.0) if signed is None else np.full(n_sd, signed)
     if np.any(chosen):
         scales[chosen] = np.exp(mode[:n_sd][chosen])
         buffer[7] += float(np.sum(np.log(scales[chosen] / 2.0)))  # ±u share the density of |u|
         start = mode.copy()
         start[:n_sd][chosen] = 1.0
         tops[:, :n_sd][:, chosen] = np.exp(tops[:, :n_sd][:, chosen]) / scales[chosen]
-        mode, root = _mode(negative, start)
+        mode, root = mode_and_root(negative, start)
     return mode, root, _modes(negative, mode, root, tops[1:], np.flatnonzero(chosen))
 
 
@@ -182,34 +179,12 @@ def _modes(negative: Density, mode: FloatArray, root: FloatArray, tops: FloatArr
 
 def pack(design: Design, products: CrossProducts, priors: ResolvedPriors) -> FloatArray:
     """Put a model and its cross-products into the vector that `collapsed_kernel` reads, not whitened yet."""
-    q, s = len(products.C), products.scaling.y_scale
-    n_sd = 1 if priors.common_sd else q
-    sd_index = np.zeros(q) if priors.common_sd else np.arange(q, dtype=float)
-    cpc_index, alpha, constant = np.full((q, q), -1.0), np.zeros((q, q)), 0.0
-    position = n_sd
-    if priors.common_corr:
-        alpha[0, :2] = (priors.corr_b or LKJ(1.0)).equal_shapes(q)
-        constant -= float(betaln(alpha[0, 0], alpha[0, 1]))
-        position += 1
-    for block in [] if priors.common_sd else design.blocks:
-        for b in range(1, len(block)):
-            for a in range(b):
-                i, j = block[b], block[a]
-                cpc_index[i, j] = position
-                eta = (priors.corr_b or LKJ(1.0)).eta
-                alpha[i, j] = eta + (len(block) - 2 - a) / 2.0
-                # Beta(α, α) on (-1, 1): B(α, α) 2^(2α - 1).
-                constant -= 2 * gammaln(alpha[i, j]) - gammaln(2 * alpha[i, j]) + (2 * alpha[i, j] - 1) * np.log(2.0)
-                position += 1
-    sd_prior = np.zeros((n_sd, N_PRIOR))
-    for k in range(n_sd):
-        sd_prior[k, :-1], offset = priors.sd_b[k].closed_form()  # type: ignore[misc]
-        constant += offset
-    coefficients, offset = priors.sigma.closed_form()  # type: ignore[misc]
-    constant += offset + coefficients[0] * np.log(s)
+    s, theta = products.scaling.y_scale, random_theta(design, priors)
+    coefficients, offset = priors.sigma.closed_form()
+    constant = theta.constant + offset + coefficients[0] * np.log(s)
     sigma_prior = np.append(np.array(coefficients) * np.array([1.0, s, s**2, 1.0, s**2]), 0.0)
-    head = (position + 1, n_sd, constant, COMMON if priors.common_corr else PARTIALS)
-    of_theta = [sd_index, cpc_index.ravel(), alpha.ravel(), sd_prior.ravel(), sigma_prior]
+    head = (theta.size + 1, theta.n_sd, constant, theta.form)
+    of_theta = [theta.sd_index, theta.cpc_index.ravel(), theta.alpha.ravel(), theta.sd_prior.ravel(), sigma_prior]
     return _packed(products, head, of_theta, priors.random_uncentering, priors)
 
 
@@ -263,7 +238,7 @@ def _negative(buffer: FloatArray) -> Density:
     return function
 
 
-def _reaches_zero(negative: Density, mode: FloatArray, n_sd: int) -> BoolArray:
+def reaches_zero(negative: Density, mode: FloatArray, n_sd: int) -> BoolArray:
     """Which standard deviations (as logarithms) have a density at a twentieth of the mode that still counts."""
     highest, step = -negative(mode)[0], np.log(20.0)
     drops = np.empty(n_sd)
@@ -284,7 +259,7 @@ def starts(buffer: FloatArray) -> FloatArray:
     return found
 
 
-def _mode(negative: Density, start: FloatArray) -> tuple[FloatArray, FloatArray]:
+def mode_and_root(negative: Density, start: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Posterior mode of θ, and a square root of the inverse curvature there."""
     m = len(start)
     best = minimize(negative, start, jac=True, method="BFGS", options={"gtol": 1e-5, "maxiter": 300}).x

@@ -102,7 +102,7 @@ _unpack = compiled(inline="always")(unpack)
 
 
 @compiled()
-def _factor(
+def factor_of_theta(
     theta: FloatArray,
     form: float,
     sd_index: FloatArray,
@@ -143,7 +143,7 @@ def _factor(
 
 # Branches: the forms of θ, and loops over the entries of small matrices.
 @compiled()
-def _pull_back_factor(
+def pull_back_factor(
     theta: FloatArray,
     form: float,
     sd_index: FloatArray,
@@ -197,7 +197,7 @@ def _pull_back_factor(
 
 
 @compiled()
-def _positive_prior(value: float, prior: FloatArray) -> tuple[float, float]:
+def positive_prior(value: float, prior: FloatArray) -> tuple[float, float]:
     """Log density of log x (Jacobian included), or of ±x over its scale, and its derivative."""
     signed = prior[5] > 0.0
     x = abs(value) * prior[5] if signed else np.exp(value)
@@ -244,7 +244,7 @@ def _density(
     p = P - 1
     sd, LR, L = np.empty(q), np.empty((q, q)), np.empty((q, q))
     scales = packed.sd_prior[:, 5]
-    _factor(theta, form, packed.sd_index, packed.cpc_index, scales, sd, LR, L)
+    factor_of_theta(theta, form, packed.sd_index, packed.cpc_index, scales, sd, LR, L)
     sigma = np.exp(theta[-1])
     precision = 1.0 / (sigma * sigma)
     for i in range(q):
@@ -311,14 +311,14 @@ def _density(
             for k in range(i + 1):
                 s += packed.Bz[k, i] * dLambda[k, j]
             dL[i, j] = s / sigma
-    value += _pull_back_factor(
+    value += pull_back_factor(
         theta, form, packed.sd_index, packed.cpc_index, packed.alpha, scales, sd, LR, L, dL, gradient
     )
     for k in range(len(packed.sd_prior)):
-        log_prior, slope = _positive_prior(theta[k], packed.sd_prior[k])
+        log_prior, slope = positive_prior(theta[k], packed.sd_prior[k])
         value += log_prior
         gradient[k] += slope
-    log_prior, slope = _positive_prior(theta[-1], packed.sigma_prior)
+    log_prior, slope = positive_prior(theta[-1], packed.sigma_prior)
     gradient[-1] = d_log_sigma + slope
     return value + log_prior
 
@@ -383,13 +383,16 @@ def compiled_density() -> Any:
     return compiled_callback(SIGNATURE, _callback)
 
 
-def evaluate(z: FloatArray, buffer: FloatArray) -> tuple[float, FloatArray]:
-    """Log density and gradient at z in whitened coordinates; releases Python's lock while it works."""
+def evaluate(z: FloatArray, buffer: FloatArray, density: Any = None) -> tuple[float, FloatArray]:
+    """Log density and gradient at z in whitened coordinates; releases Python's lock while it works.
+
+    ``density`` is another C function than that of this module.
+    """
     gradient, value = np.empty(len(z)), np.empty(1)
     z = np.ascontiguousarray(z, dtype=np.float64)
     to_double = ctypes.POINTER(ctypes.c_double)
     pointers = (array.ctypes.data_as(to_double) for array in (z, gradient, value))
-    status = compiled_density().ctypes(len(z), *pointers, buffer.ctypes.data)
+    status = (density or compiled_density()).ctypes(len(z), *pointers, buffer.ctypes.data)
     return (float(value[0]), gradient) if status == 0 else (-np.inf, np.zeros(len(z)))
 
 

@@ -96,7 +96,8 @@ def assess_convergence(datatree: Any) -> Convergence:
     posterior = datatree["posterior"].to_dataset()
     # Collapsed: b is an exact draw given the others, independent of every other draw of b. Draws of b are related only
     # through E(b | the others), so it mixes as well as they do.
-    names = NAMES[:-1] if datatree.attrs.get("sampler") == "collapsed" else NAMES
+    scalars = [str(n) for n, v in posterior.data_vars.items() if v.ndim == 2 and n not in (*NAMES, "icc")]
+    names = [*NAMES[:-1], *scalars, *([] if datatree.attrs.get("sampler") == "collapsed" else ["b"])]
     table = pd.concat([_table(posterior[name], name) for name in names if name in posterior])
     stats = datatree["sample_stats"].to_dataset() if "sample_stats" in datatree.children else None
     divergences = _total(stats, "diverging")

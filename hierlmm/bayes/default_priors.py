@@ -1,4 +1,4 @@
-"""Default priors of a model: ours, and Bambi's.
+"""Default priors of a model: ours, and Bambi's (those of generalised models: `hierlmm.bayes.family_priors`).
 
 Defaults, with standard deviations computed with divisor N as in Bambi (y less its offset):
 
@@ -25,6 +25,7 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.distributions import LKJ, HalfNormal, HalfStudentT, Normal
+from hierlmm.bayes.family_priors import bambi_of_probabilities, bambi_scale, dispersion_priors, scale_of_predictor
 from hierlmm.bayes.residual_priors import residual_prior
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.covariance.random import SPECTRAL
@@ -39,12 +40,9 @@ MULTIPLIER = 2.5
 
 def default_priors(design: Design) -> ResolvedPriors:
     """Defaults of this package."""
-    y = design.y - design.offset
-    spread = float(np.std(y))
+    mean, spread, origin = _scale_of(design) if design.is_gaussian else scale_of_predictor(design)
     has_intercept = design.intercept is not None
-    origin = float(np.sqrt(np.mean(y**2)))
     level = spread if design.constant is not None else origin
-    _check_varies(y, design)
     shift = _shift_to_averages(design)
     at_average = design.X - design.X @ shift
     sd = np.empty(len(design.coef))
@@ -55,10 +53,17 @@ def default_priors(design: Design) -> ResolvedPriors:
             sd[k] = MULTIPLIER * spread / _scale(at_average[:, k])
         else:
             sd[k] = MULTIPLIER * origin / float(np.sqrt(np.mean(at_average[:, k] ** 2)))
-    beta = [Normal(float(np.mean(y)) if k == design.intercept else 0.0, float(sd[k])) for k in range(len(sd))]
+    beta = [Normal(mean if k == design.intercept else 0.0, float(sd[k])) for k in range(len(sd))]
     scales = [1.0 if t == INTERCEPT else _scale(design.Z[:, k]) for k, t in enumerate(design.term)]
     sd_b = [MULTIPLIER * level / s for s in scales]
     return _assemble(design, beta, sd_b, level, "default", shift, _random_center(design))
+
+
+def _scale_of(design: Design) -> tuple[float, float, float]:
+    """Mean, standard deviation and root mean square of a Gaussian response less its offset."""
+    y = design.y - design.offset
+    _check_varies(y, design)
+    return float(np.mean(y)), float(np.std(y)), float(np.sqrt(np.mean(y**2)))
 
 
 def centre_of(design: Design, shift: FloatArray) -> FloatArray:
@@ -104,11 +109,17 @@ def _random_center(design: Design) -> FloatArray:
 
 def bambi_priors(design: Design) -> ResolvedPriors:
     """Defaults of Bambi 0.21 (``bambi/priors/scaler.py``): the intercept's scale grows with the slopes' scales."""
-    spread, mean = float(np.std(design.y)), float(np.mean(design.y))
-    _check_varies(design.y, design)
+    if design.is_gaussian:
+        spread, mean = float(np.std(design.y)), float(np.mean(design.y))
+        _check_varies(design.y, design)
+    else:
+        mean, spread = bambi_scale(design)
     slopes = {k: MULTIPLIER * spread / _scale(design.X[:, k]) for k in range(len(design.coef)) if k != design.intercept}
+    special = {} if design.is_gaussian else bambi_of_probabilities(design)
+    slopes |= {k: sd for k, sd in special.items() if k != design.intercept}
     wide = math.sqrt((MULTIPLIER * spread) ** 2 + sum((s * design.X[:, k].mean()) ** 2 for k, s in slopes.items()))
-    beta = [Normal(mean, wide) if k == design.intercept else Normal(0.0, slopes[k]) for k in range(len(design.coef))]
+    at = [special.get(k, wide) if k == design.intercept else slopes[k] for k in range(len(design.coef))]
+    beta = [Normal(mean if k == design.intercept else 0.0, sd) for k, sd in enumerate(at)]
     sd_b = [wide if t == INTERCEPT else MULTIPLIER * spread / _scale(design.Z[:, k]) for k, t in enumerate(design.term)]
     nowhere = np.zeros((len(beta),) * 2), np.zeros(len(design.term))
     return _assemble(design, beta, sd_b, spread, "bambi", *nowhere)
@@ -122,13 +133,14 @@ def _assemble(
         sd_b = [max(sd_b)] * len(sd_b)
     correlated = any(len(b) > 1 for b in design.blocks)
     parameters = residual_rows(design).parameters if design.has_residual_structure else ()
+    dispersion = {} if design.is_gaussian else dispersion_priors(design, source)
     return ResolvedPriors(
         coef=design.coef,
         term=design.term,
         beta=tuple(beta),
         sd_b=tuple(HalfNormal(s) for s in sd_b),
         corr_b=LKJ(1.0 if common else 2.0) if correlated else None,
-        sigma=HalfStudentT(4.0, level),
+        sigma=HalfStudentT(4.0, level) if design.is_gaussian else None,
         center=centre_of(design, shift),
         intercept=design.intercept,
         shift=shift,
@@ -138,6 +150,8 @@ def _assemble(
         residual_names=tuple(p.name for p in parameters),
         residual=tuple(residual_prior(p) for p in parameters),
         average_row=design.residual_variance is not None and design.residual_variance.centred,
+        dispersion_names=tuple(dispersion),
+        dispersion=tuple(dispersion.values()),
     )
 
 

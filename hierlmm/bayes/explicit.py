@@ -32,6 +32,7 @@ import numpy as np
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.distribution import as_pymc_variable
 from hierlmm.bayes.distributions import LKJ
+from hierlmm.bayes.explicit_family import dispersion_draws, family_response
 from hierlmm.bayes.explicit_residual import conditional_moments, refuse_dense, residual_draws, sd_name, sigma_draws
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.tree import corr_pairs, model_coords, pairs_of
@@ -72,7 +73,8 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
         With a fixed intercept the free variable is ``beta_centered``, coefficients of the centred design, so that
         the intercept's prior is that of the expected response at average covariates. Likewise the free variables
         of a D whose priors are stated there are ``sd_b_centered`` and its partial correlations. A model without
-        fixed effects has no ``beta``.
+        fixed effects has no ``beta``. Generalised models have the linear predictor as ``eta``, and dispersion
+        parameters by name in the place of ``sigma``: see `explicit_family`.
     """
     pm = pymc_module()
     refuse_dense(design, priors)
@@ -92,9 +94,13 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
                 own_b = own_b @ priors.random_uncentering.T
             b = pm.Deterministic("b", own_b, dims=("subject", "term"))
             subject_coef = pm.Deterministic("subject_coef", _add(prediction, b, random), dims=("subject", "level1"))
-        sigma = as_pymc_variable(sd_name(design), [priors.sigma], None, ["sigma"])
         own = (design.X1 * subject_coef[design.subject_index]).sum(axis=1)
-        mu = pm.Deterministic("mu", design.offset + own if design.hierarchy.offsets else own, dims="obs")
+        predictor = design.offset + own if design.hierarchy.offsets else own
+        if not design.is_gaussian:
+            family_response(design, priors, pm.Deterministic("eta", predictor, dims="obs"))
+            return model
+        sigma = as_pymc_variable(sd_name(design), [priors.sigma], None, ["sigma"])
+        mu = pm.Deterministic("mu", predictor, dims="obs")
         mean, sd = (mu, sigma) if not design.has_residual_structure else conditional_moments(design, priors, mu, sigma)
         pm.Normal("y", mean, sd, observed=design.y, dims="obs")
     return model
@@ -107,7 +113,7 @@ def fixed_effects(design: Design, priors: ResolvedPriors) -> Any:
     if not priors.coef:
         return None
     T, start = priors.uncentering, None
-    if priors.intercept is None and design.constant is not None:
+    if priors.intercept is None and design.constant is not None and design.is_gaussian:
         # The response may be far from zero.
         start = float(np.mean(design.y - design.offset)) * (priors.centering @ design.constant)
     if np.array_equal(T, np.eye(len(T))):
@@ -210,11 +216,14 @@ def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, Flo
     dict of str to (chain, draw, ...)
         ``beta`` (absent without fixed effects), ``sd_b``, ``corr_b``, ``D``, ``b``, ``sigma``.
     """
-    sigma = raw["sigma"] if "sigma" in raw else sigma_draws(design, raw)
+    if not design.is_gaussian:
+        level1 = dispersion_draws(design, raw)
+    else:
+        level1 = {"sigma": raw["sigma"] if "sigma" in raw else sigma_draws(design, raw)}
     q, beta = len(design.term), beta_draws(design, priors, raw)
     extra = residual_draws(design, raw)[0] if design.has_residual_structure else {}
     if not design.term:
-        return {"beta": beta, "sigma": sigma, **extra}
+        return {"beta": beta, **level1, **extra}
     sd, L = random_covariance_draws(design, priors, raw)
     corr = L @ np.swapaxes(L, -1, -2)
     corr[..., np.arange(q), np.arange(q)] = 1.0
@@ -227,7 +236,7 @@ def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, Flo
             own = raw["random_coef"] if "random_coef" in raw else raw["subject_coef"]
         b = own - level2_prediction(design, beta)[..., design.term_level1]
     D = corr * sd[..., None] * sd[..., None, :]
-    out = {"sd_b": sd, "corr_b": corr, "D": D, "b": b, "sigma": sigma, **extra}
+    out = {"sd_b": sd, "corr_b": corr, "D": D, "b": b, **level1, **extra}
     return {"beta": beta, **out} if priors.coef else out
 
 

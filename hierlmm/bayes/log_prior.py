@@ -19,6 +19,7 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.bayes.tree import dispersion_variables
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.likelihood.residual_rows import residual_rows
@@ -38,7 +39,7 @@ def log_prior(design: Design, priors: ResolvedPriors, draws: Mapping[str, FloatA
     """
     import xarray as xr
 
-    sigma = draws["sigma"]
+    sigma = next(iter(draws.values()))[..., 0] if not design.is_gaussian else draws["sigma"]
     found: dict[str, tuple[tuple[str, ...], FloatArray]] = {}
     coords: dict[str, Any] = {"chain": np.arange(sigma.shape[0]), "draw": np.arange(sigma.shape[1])}
     if design.coef:
@@ -62,8 +63,21 @@ def log_prior(design: Design, priors: ResolvedPriors, draws: Mapping[str, FloatA
         coords["parameter"] = [p.name for p in rows.parameters]
         if priors.average_row:  # the prior is of σ exp(shift), the residual SD of the average row
             shift = np.array([rows.shift(e) for e in eta.reshape(-1, eta.shape[-1])]).reshape(sigma.shape)
+    if not design.is_gaussian:
+        return xr.Dataset(found | _of_dispersion(design, priors, draws), coords=coords)
     found["sigma"] = (("chain", "draw"), priors.sigma.logpdf(sigma * np.exp(shift)) + shift)
     return xr.Dataset(found, coords=coords)
+
+
+def _of_dispersion(design: Design, priors: ResolvedPriors, draws: Mapping[str, FloatArray]) -> dict[str, Any]:
+    """Of the dispersion parameters of a family, by variable; of a threshold, the prior of the step to it."""
+    before: Any = 0.0
+    found = dict[str, Any]()
+    for name, prior in zip(dispersion_variables(design), priors.dispersion, strict=True):
+        value = draws[name] - before
+        before = draws[name] if design.family.name == "ordinal" else 0.0
+        found[name] = (("chain", "draw"), prior.logpdf(value))
+    return found
 
 
 def _of_random_effects(

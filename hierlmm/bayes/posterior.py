@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from hierlmm.arrays import FloatArray, IntArray
-from hierlmm.bayes.collapsed_kernel import COMMON, FACTOR, FACTOR_AND_BETA, unpack
+from hierlmm.bayes.collapsed_kernel import FACTOR, FACTOR_AND_BETA, unpack
+from hierlmm.bayes.random_theta import RandomTheta, theta_names
 from hierlmm.bayes.record import residual_group
-from hierlmm.covariance.partial import factor_of_partials
-from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
+from hierlmm.covariance.random import sheared
 from hierlmm.design.design import Design
 from hierlmm.likelihood.crossproducts import CrossProducts
 
@@ -146,40 +146,27 @@ class Collapsed(ABC):
     @property
     def names(self) -> tuple[str, ...]:
         """Scale and parameter of each number that is sampled."""
-        term, n_sd = self.design.term, int(self.buffer[6])
+        term = self.design.term
         if self.form >= FACTOR:
             given = [f"working {c}" for c in self.design.coef] if self.form == FACTOR_AND_BETA else []
             return (*(f"factor of D[{a}, {k}]" for a in term for k in range(len(term))), *given, "log sigma")
-        sds = term if n_sd == len(term) else ("all random effects",)
-        found = [f"{'signed' if k in self.signed else 'log'} sd({name})" for k, name in enumerate(sds)]
-        if self.form == COMMON:
-            return (*found, "logit corr(all random effects)", "log sigma")
-        for block in self.design.blocks:
-            found += [f"partial corr({term[a]}, {term[b]})" for i, b in enumerate(block) for a in block[:i]]
-        return (*found, "log sigma")
+        return (*theta_names(self.design, list(self.signed), self._random), "log sigma")
+
+    @property
+    def _random(self) -> RandomTheta:
+        packed = unpack(self.buffer)
+        parts = packed.sd_index, packed.cpc_index, packed.alpha, packed.sd_prior
+        return RandomTheta(self.n_theta - 1, self.form, *parts, 0.0, self.uncentering)
 
     def natural(self, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Standard deviations (S, q), a factor of the correlations (S, q, q) and σ (S,) of draws of θ (S, m)."""
-        packed, q = unpack(self.buffer), len(self.design.term)
+        q = len(self.design.term)
         sigma = np.exp(theta[:, self.n_theta - 1]) * self.products.scaling.y_scale
         if self.form >= FACTOR:
             half = theta[:, : q * q].reshape(len(theta), q, q)
             sd = np.linalg.norm(half, axis=-1)
             return *sheared(self.uncentering, sd, half / np.where(sd > 0.0, sd, 1.0)[..., None]), sigma
-        which = packed.sd_index.astype(int)
-        scale = packed.sd_prior[which, 5]
-        signed, value = scale > 0, theta[:, which]
-        sd = np.where(signed, np.abs(value) * scale, np.exp(np.where(signed, 0.0, value)))
-        sign = np.where(signed & (value < 0), -1.0, 1.0)
-        if self.form == COMMON:
-            r = lowest_corr(q) + (1.0 - lowest_corr(q)) / (1.0 + np.exp(-theta[:, 1]))
-            return sd, equal_correlation_factor(r, q), sigma
-        z = np.zeros((len(theta), q, q))
-        rows, cols = np.nonzero(packed.cpc_index >= 0)
-        z[:, rows, cols] = theta[:, packed.cpc_index[rows, cols].astype(int)]
-        factor = factor_of_partials(np.tanh(z), 1.0 / np.cosh(z))
-        sd, factor = sheared(self.uncentering, sd, sign[:, :, None] * factor)
-        return sd, factor, sigma
+        return *self._random.natural(theta), sigma
 
     def relative(
         self, sd: FloatArray, factor: FloatArray, sigma: FloatArray

@@ -15,8 +15,12 @@ from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.tree import dataset, icc, response_name
 from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
 from hierlmm.design.design import Design
+from hierlmm.families.family import Family
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, residual_rows
 from hierlmm.options import check_counts
+
+LARGEST = 1e15
+"""Largest mean from which a response is drawn: priors allow counts that no generator can draw."""
 
 
 def subject_lines(design: Design, beta: FloatArray, b: FloatArray) -> FloatArray:
@@ -104,13 +108,20 @@ def prior_draws_with_eta(
     corr[:, np.arange(q), np.arange(q)] = 1.0
     noise = rng.standard_normal((draws, J, q)) if subjects else np.empty((draws, 0, q))
     b = np.einsum("sjk,slk->sjl", noise, sd[..., None] * L, optimize=True)
+    parameters = {"beta": beta, "sd_b": sd, "corr_b": corr, "D": corr * sd[..., None] * sd[:, None, :]}
+    if not design.is_gaussian:
+        level1, psi = _prior_dispersion(design, priors, draws, rng)
+        eta = np.empty((draws, 0))
+        if not subjects:
+            return parameters | level1, eta
+        y = family_responses(design, subject_lines(design, beta, b), psi, rng)
+        return {**parameters, **level1, "b": b, "y": y}, eta
     sigma = priors.sigma.sample(rng, draws)
     eta = _prior_eta(design, priors, draws, rng)
     if design.residual_variance is not None and design.residual_variance.centred:  # the prior is of the average row
         rows = residual_rows(design)
         sigma = sigma * np.exp([-rows.shift(e) for e in eta])
-    D = corr * sd[..., None] * sd[:, None, :]
-    parameters = {"beta": beta, "sd_b": sd, "corr_b": corr, "D": D, "sigma": sigma}
+    parameters["sigma"] = sigma
     if not subjects:
         return parameters, eta
     return parameters | {"b": b, "y": posterior_predictive_draws(design, beta, b, sigma, rng, eta)}, eta
@@ -132,7 +143,10 @@ def prior_tree(design: Design, priors: ResolvedPriors, draws: int, seed: int | N
     drawn = prior_draws(design, priors, draws, np.random.default_rng(seed))
     y = drawn.pop("y")[None]
     made = _there(design, drawn)
-    groups = {"prior": made | icc(design, made), "prior_predictive": {response_name(design): y}}
+    groups = {
+        "prior": made | (icc(design, made) if design.is_gaussian else {}),
+        "prior_predictive": {response_name(design): y},
+    }
     return {name: xr.DataTree(dataset(design, values)) for name, values in groups.items()}
 
 
@@ -140,6 +154,31 @@ def _there(design: Design, drawn: dict[str, Any]) -> dict[str, Any]:
     """One chain of what the model has."""
     absent = [*([] if design.coef else ["beta"]), *([] if design.term else ["sd_b", "corr_b", "D", "b"])]
     return {name: values[None] for name, values in drawn.items() if name not in absent}
+
+
+def _prior_dispersion(
+    design: Design, priors: ResolvedPriors, draws: int, rng: np.random.Generator
+) -> tuple[dict[str, FloatArray], FloatArray]:
+    """Dispersion parameters of another family by variable, and as ψ (draws, m), from their priors."""
+    psi = np.log(np.column_stack([p.sample(rng, draws) for p in priors.dispersion] or [np.empty((draws, 0))]))
+    rows = [design.family.natural(own) for own in psi]
+    return {name.replace(" ", "_"): np.array([row[name] for row in rows]) for name in rows[0]}, psi
+
+
+def family_responses(design: Design, eta: FloatArray, psi: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Draw responses of another family at linear predictors (S, N) and ψ (S, m): (S, N)."""
+    return drawn_responses(design.family, eta, psi, design.trials, rng)
+
+
+def drawn_responses(
+    family: Family, eta: FloatArray, psi: FloatArray, trials: FloatArray, rng: np.random.Generator
+) -> FloatArray:
+    """The same of any rows, whose numbers of trials are ``trials`` (N,)."""
+    found = np.empty(eta.shape)
+    for s, own in enumerate(eta):
+        mu = own if family.name == "ordinal" else np.minimum(family.mean(own), LARGEST)
+        found[s] = family.draw(rng, mu, psi[s], trials)
+    return found
 
 
 def _prior_eta(design: Design, priors: ResolvedPriors, draws: int, rng: np.random.Generator) -> FloatArray:

@@ -7,7 +7,7 @@ What they are priors of, and where they are stated, is in `hierlmm.bayes.resolve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,10 @@ class Priors:
         (q - 1) r)^(eta-1)``; the default there is ``LKJ(1)``, uniform between -1/(q - 1) and 1.
     sigma : Prior, optional
         Of the residual standard deviation.
+    dispersion : Prior or mapping of str to Prior, optional
+        Of the dispersion parameters of a generalised model, on their natural scale: one prior for all, or by name
+        (``{"shape": ...}``; of ordered categories the steps between thresholds, ``{"step 2": ...}``). The scale of
+        Student's t is ``sigma``.
     residual : mapping of str to Prior, optional
         Of parameters of the residual structure, by name (``{"rho": Uniform(0, 1)}``); cut off at a parameter's range.
 
@@ -78,31 +82,32 @@ class Priors:
     corr_b: LKJ | None = None
     sigma: Prior | None = None
     residual: Any = None
+    dispersion: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for own in fields(self):
+            value = getattr(self, own.name)
             if isinstance(value, Mapping):
-                if field.name not in ("beta", "sd_b", "residual"):
-                    reason = f"{field.name!r} is one parameter and takes one prior"
-                    remedy = f"write Priors({field.name}=...) with a single prior"
-                    raise SpecificationError(f"{field.name}={value!r}", reason, remedy, SEE)
+                if own.name not in ("beta", "sd_b", "residual", "dispersion"):
+                    reason = f"{own.name!r} is one parameter and takes one prior"
+                    remedy = f"write Priors({own.name}=...) with a single prior"
+                    raise SpecificationError(f"{own.name}={value!r}", reason, remedy, SEE)
                 for name, prior in value.items():
-                    _check_kind(f"{field.name}[{name!r}]", field.name, prior)
+                    _check_kind(f"{own.name}[{name!r}]", own.name, prior)
             elif value is not None:
-                if field.name == "residual":
+                if own.name == "residual":
                     reason = "the parameters of a residual structure have different ranges"
                     remedy = "name them: Priors(residual={'rho': Uniform(-1, 1)})"
                     raise SpecificationError(f"residual={value}", reason, remedy, SEE)
-                _check_kind(field.name, field.name, value)
+                _check_kind(own.name, own.name, value)
 
     def _repr_html_(self) -> str:
         rows = []
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for own in fields(self):
+            value = getattr(self, own.name)
             named = value if isinstance(value, Mapping) else {} if value is None else {"": value}
-            rows += [(f"{field.name}[{name}]" if name else field.name, str(prior)) for name, prior in named.items()]
-        default = [field.name for field in fields(self) if getattr(self, field.name) is None]
+            rows += [(f"{own.name}[{name}]" if name else own.name, str(prior)) for name, prior in named.items()]
+        default = [own.name for own in fields(self) if getattr(self, own.name) is None]
         frame = pd.DataFrame(rows, columns=["parameter", "prior"]).set_index("parameter")
         chosen = [Table(frame, caption="Prior of each parameter", index=True)]
         others = [f"Defaults, scaled to the data of a model: {', '.join(default)}."] if default else []
@@ -141,6 +146,7 @@ class Priors:
             received = f"corr_b={self.corr_b}"
             remedy = "leave it out, or use covariance='unstructured' (a single bar in the formula)"
             raise SpecificationError(received, "the random effects of this model are not correlated", remedy, SEE)
+        chosen_dispersion = self._of_dispersion(default, design)
         if chosen_residual:
             _check_overlap(chosen_residual, residual_rows(design).parameters)
         beta = tuple(chosen_beta.get(c, p) for c, p in zip(design.coef, default.beta, strict=True))
@@ -148,24 +154,38 @@ class Priors:
             beta = tuple(self.intercept if i == design.intercept else p for i, p in enumerate(beta))
         # What was given is about the coefficient as written.
         shift = default.shift * np.array([c not in chosen_beta for c in design.coef])[:, None]
-        untouched = all(getattr(self, field.name) is None for field in fields(self))
+        untouched = all(getattr(self, own.name) is None for own in fields(self))
         residual = zip(default.residual_names, default.residual, strict=True)
+        dispersion = zip(default.dispersion_names, default.dispersion, strict=True)
         return replace(
             default,
             beta=beta,
             sd_b=tuple(chosen_sd.get(t, p) for t, p in zip(design.term, default.sd_b, strict=True)),
             corr_b=self.corr_b or default.corr_b,
-            sigma=self.sigma or default.sigma,
+            sigma=None if default.sigma is None else self.sigma or default.sigma,
             center=centre_of(design, shift),
             shift=shift,
             random_center=np.zeros(len(design.term)) if INTERCEPT in chosen_sd else default.random_center,
             source="default" if untouched else "chosen",
             residual=tuple(chosen_residual.get(name, prior) for name, prior in residual),
+            dispersion=tuple(chosen_dispersion.get(name, prior) for name, prior in dispersion),
         )
+
+    def _of_dispersion(self, default: ResolvedPriors, design: Design) -> dict[str, Prior]:
+        """Priors chosen for dispersion parameters, ``sigma`` among them where it is one."""
+        names = list(default.dispersion_names)
+        chosen = _spread(self.dispersion, names, "dispersion", "dispersion parameter")
+        if self.sigma is not None and default.sigma is None:
+            if "sigma" not in names:
+                reason = f"a {design.family.title} response has no residual SD"
+                remedy = "leave it out" + (f"; its dispersion is given by name: {', '.join(names)}" if names else "")
+                raise SpecificationError(f"sigma={self.sigma}", reason, remedy, SEE)
+            chosen["sigma"] = self.sigma
+        return chosen
 
 
 def resolve_priors(priors: Priors | str | ResolvedPriors | None, design: Design) -> ResolvedPriors:
-    """Fill in every prior for a design.
+    """Fill in every prior for a design (for a generalised model, on the scale of its link).
 
     Parameters
     ----------
@@ -197,18 +217,19 @@ def _check_kind(what: str, role: str, prior: Any) -> None:
                 f"{what}={prior}", "correlations take an LKJ prior", "write corr_b=LKJ(2); LKJ(1) is uniform", SEE
             )
         return
-    positive = role in ("sd_b", "sigma")
+    positive = role in ("sd_b", "sigma", "dispersion")
     choices = POSITIVE if positive else RESIDUAL if role == "residual" else REAL
     if not isinstance(prior, Prior):
         raise SpecificationError(f"{what}={prior!r}", "this is not a prior of one number", f"use {choices}", SEE)
     if positive and not prior.is_positive:
+        of = "dispersion parameter" if role == "dispersion" else "standard deviation"
         half = {
             "Normal": "HalfNormal(sd)",
             "StudentT": "HalfStudentT(nu, scale)",
             "Uniform": "Uniform(0, upper), of hierlmm.bayes.distributions, or HalfNormal(sd)",
         }.get(type(prior).__name__, "HalfNormal(sd)")
         raise SpecificationError(
-            f"{what}={prior}", "a standard deviation cannot be negative, and this prior can", f"use {half}", SEE
+            f"{what}={prior}", f"a {of} cannot be negative, and this prior can", f"use {half}", SEE
         )
 
 

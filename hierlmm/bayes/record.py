@@ -14,6 +14,7 @@ import numpy as np
 from hierlmm._version import __version__
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.convergence import assess_convergence
+from hierlmm.bayes.family_draws import family_log_likelihood, psi_draws
 from hierlmm.bayes.log_prior import log_prior
 from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
 from hierlmm.bayes.resolved import ResolvedPriors
@@ -66,7 +67,8 @@ def posterior_record(
     design : Design
     priors : ResolvedPriors or None
     draws : mapping of str to (chain, draw, ...)
-        ``beta``, ``sd_b``, ``corr_b``, ``D``, ``sigma`` and, unless only summarised, ``b``.
+        ``beta``, ``sd_b``, ``corr_b``, ``D``, ``sigma`` (or the dispersion of a family) and, unless only summarised,
+        ``b``.
     sample_stats : xarray.Dataset or None
     attrs : dict
         At least ``estimator`` and ``sampler``.
@@ -80,9 +82,10 @@ def posterior_record(
     import xarray as xr
 
     draws = dict(draws)
-    C, S = draws["sigma"].shape
+    C, S = next(iter(draws.values())).shape[:2]
     beta = draws.get("beta", np.empty((C, S, 0)))
-    draws |= icc(design, draws)
+    if design.is_gaussian:
+        draws |= icc(design, draws)
     if "b" in draws and C * S * design.n_subjects * len(design.level1) <= SMALL:
         own = level2_prediction(design, beta)
         own[..., design.term_level1] += draws["b"]
@@ -93,12 +96,7 @@ def posterior_record(
     small = C * S * design.n_obs <= SMALL
     independent = design.residual is None  # given b alone, correlated measurements have no density one by one
     if "b" in draws and independent and (small if log_likelihood is None else log_likelihood):
-        sigma = draws["sigma"]
-        if design.residual_variance is not None:
-            eta = (groups or {})["residual"]["unconstrained"].to_numpy()
-            sigma = sigma[..., None] * residual_sd_ratios(design, eta)
-        ll = conditional_log_likelihood(design, beta, draws["b"], sigma)
-        tree["log_likelihood"] = dataset(design, {response_name(design): ll})
+        tree["log_likelihood"] = dataset(design, {response_name(design): _by_row(design, draws, beta, groups or {})})
     tree["observed_data"] = observed_data(design)
     tree["constant_data"] = constant_data(design)
     tree |= dict(groups or {})
@@ -113,6 +111,16 @@ def posterior_record(
     for message in (*verdict.messages, *notes):
         warn(message)
     return PosteriorRecord(design, datatree, priors, str(attrs["estimator"]), verdict.messages + notes)
+
+
+def _by_row(design: Design, draws: Mapping[str, FloatArray], beta: FloatArray, groups: Mapping[str, Any]) -> FloatArray:
+    """Log-likelihood of every row given the random effects, (chain, draw, N)."""
+    if not design.is_gaussian:
+        return family_log_likelihood(design, beta, draws["b"], psi_draws(design, draws))
+    sigma = draws["sigma"]
+    if design.residual_variance is not None:
+        sigma = sigma[..., None] * residual_sd_ratios(design, groups["residual"]["unconstrained"].to_numpy())
+    return conditional_log_likelihood(design, beta, draws["b"], sigma)
 
 
 def residual_group(names: Sequence[str], eta: FloatArray) -> Any:

@@ -45,7 +45,8 @@ class ResolvedPriors(Result):
         In the order of ``term``; all the same where ``common_sd``. The intercept's is at ``random_center``.
     corr_b : LKJ or None
         None where no random effects correlate. With the intercept at ``random_center``.
-    sigma : Prior
+    sigma : Prior or None
+        None for a family other than the Gaussian, whose ``sigma``, if it has one, is among ``dispersion``.
     center : (p,)
         Means of the columns of X (I - S); zero for the intercept, and everywhere without one.
     intercept : int or None
@@ -66,6 +67,10 @@ class ResolvedPriors(Result):
     average_row : bool
         Whether the prior of σ is that of the average row's residual SD: under a variance function of a number, σ is the
         SD where the number is zero (or one), which may be far outside the data.
+    dispersion_names : tuple of str
+        Dispersion parameters of a generalised model's family, in the order of its ψ.
+    dispersion : tuple of Prior
+        Their priors, on the natural scale.
     """
 
     coef: tuple[str, ...]
@@ -73,7 +78,7 @@ class ResolvedPriors(Result):
     beta: tuple[Prior, ...]
     sd_b: tuple[Prior, ...]
     corr_b: LKJ | None
-    sigma: Prior
+    sigma: Any
     center: FloatArray
     intercept: int | None
     shift: FloatArray
@@ -83,6 +88,8 @@ class ResolvedPriors(Result):
     residual_names: tuple[str, ...] = ()
     residual: tuple[Prior, ...] = ()
     average_row: bool = False
+    dispersion_names: tuple[str, ...] = ()
+    dispersion: tuple[Prior, ...] = ()
 
     @property
     def uncentering(self) -> FloatArray:
@@ -208,7 +215,9 @@ class ResolvedPriors(Result):
         elif self.corr_b is not None:
             rows.append((f"corr{AVERAGE}" if moved else "corr", str(self.corr_b)))
         rows += [(name, str(p)) for name, p in zip(self.residual_names, self.residual, strict=True)]
-        rows.append(("sigma (of the average row)" if self.average_row else "sigma", str(self.sigma)))
+        rows += [(name, str(p)) for name, p in zip(self.dispersion_names, self.dispersion, strict=True)]
+        if self.sigma is not None:
+            rows.append(("sigma (of the average row)" if self.average_row else "sigma", str(self.sigma)))
         return pd.DataFrame(rows, columns=["parameter", "prior"]).set_index("parameter")
 
     @property

@@ -23,11 +23,13 @@ import numpy as np
 from hierlmm.bayes.collapsed import why_not_collapsed
 from hierlmm.bayes.distribution import Prior
 from hierlmm.bayes.distributions import Gamma, Normal, StudentT
+from hierlmm.bayes.generalised import why_not_compiled
 from hierlmm.bayes.marginal_draws import sample_marginalized
 from hierlmm.bayes.record import PosteriorRecord
 from hierlmm.bayes.resolved import AVERAGE, ResolvedPriors
 from hierlmm.bayes.sample import sample_explicit
 from hierlmm.bayes.sample_collapsed import RANDOM_EFFECTS, sample_collapsed
+from hierlmm.bayes.sample_generalised import sample_joint, sample_laplace
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.design.questions import row_order_messages
@@ -36,7 +38,8 @@ from hierlmm.likelihood.estimate import maximise_design
 from hierlmm.options import choose
 
 SAMPLERS = ("auto", "collapsed", "explicit")
-TARGET_ACCEPT = 0.9
+GENERALISED_SAMPLERS = ("auto", "laplace", "explicit")
+TARGET_ACCEPT, GENERALISED_TARGET = 0.9, 0.95
 
 
 def sample_posterior(
@@ -58,8 +61,11 @@ def sample_posterior(
     SpecificationError
         If an option is given that the route would ignore.
     """
-    choose("sampler", sampler, SAMPLERS)
     choose("random_effects", random_effects, RANDOM_EFFECTS)
+    if not design.is_gaussian:
+        settings["target_accept"] = GENERALISED_TARGET if target_accept is None else target_accept
+        return _sample_generalised(design, priors, sampler, centered, random_effects, settings)
+    choose("sampler", sampler, SAMPLERS)
     refuse_fitted_values(design)
     if sampler == "auto":
         sampler = "explicit" if centered else "collapsed"
@@ -73,6 +79,26 @@ def sample_posterior(
     if obstacle := why_not_collapsed(priors):
         settings["way"] = partial(sample_marginalized, why=obstacle)
     return sample_collapsed(design, priors, random_effects=random_effects, notes=notes, **settings)
+
+
+def _sample_generalised(
+    design: Design, priors: ResolvedPriors, sampler: str, centered: bool, random_effects: str, settings: dict[str, Any]
+) -> PosteriorRecord:
+    """Sample another family: exactly with compiled code, by Laplace's method, or on the PyMC model."""
+    if sampler == "collapsed":
+        reason = "random effects can be integrated out exactly only beside a Gaussian response"
+        remedy = "leave sampler out (exact), or use sampler='laplace', an approximation that says how good it is"
+        raise SpecificationError(f"sampler='collapsed' with {design.family}", reason, remedy, "docs, page 'Families'")
+    choose("sampler", sampler, GENERALISED_SAMPLERS)
+    obstacle = why_not_compiled(priors)
+    if sampler == "explicit" or centered or (obstacle and sampler == "auto"):
+        _refuse_ignored("explicit" if sampler != "laplace" else sampler, centered, random_effects)
+        return sample_explicit(design, priors, centered=centered, **settings)
+    if obstacle:
+        remedy = "use another prior, or sampler='explicit'"
+        raise SpecificationError("sampler='laplace'", obstacle, remedy, "docs, page 'Families'")
+    sample = sample_laplace if sampler == "laplace" else sample_joint
+    return sample(design, priors, random_effects=random_effects, **settings)
 
 
 def refuse_fitted_values(design: Design) -> None:

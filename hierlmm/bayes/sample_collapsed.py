@@ -116,7 +116,7 @@ def sample_theta(posterior: Collapsed, settings: Settings) -> tuple[FloatArray, 
     starts = np.linalg.solve(posterior.root, (posterior.modes - posterior.mode).T).T[:number]
     theta, statistics, route = [], [], ""
     for k, start in enumerate(starts):
-        model, route = _model(posterior, start)
+        model, route = nutpie_model(posterior, start)
         tree = run(model, replace(settings, chains=len(range(k, chains, number)), seed=settings.seed + k))
         theta.append(posterior.mode + tree["posterior"]["z"].to_numpy() @ posterior.root.T)
         statistics.append(tree["sample_stats"].to_dataset())
@@ -167,7 +167,7 @@ def _initial_point(start: FloatArray) -> Any:
     return draw
 
 
-def _model(posterior: Collapsed, start: FloatArray) -> tuple[Any, str]:
+def nutpie_model(posterior: Any, start: FloatArray) -> tuple[Any, str]:
     """The posterior as nutpie takes it: compiled where its parts are, else as Python functions."""
     try:
         found = posterior.compiled()

@@ -133,7 +133,7 @@ def dataset(design: Design, draws: Mapping[str, FloatArray]) -> Any:
         if name == "corr_b":
             values = given[(..., *corr_pairs(design))]
         if name != "D" and (name != "corr_b" or values.shape[-1]):
-            kept[name] = (("chain", "draw", *DIMS.get(name, ("obs",))), values)
+            kept[name] = (("chain", "draw", *DIMS.get(name, ("obs",) if values.ndim > 2 else ())), values)
     used = {d for dims, _ in kept.values() for d in dims}
     first = next(iter(draws.values()))
     sample = {"chain": np.arange(first.shape[0]), "draw": np.arange(first.shape[1])}
@@ -160,6 +160,14 @@ def icc(design: Design, draws: Mapping[str, FloatArray]) -> dict[str, FloatArray
     return {"icc": variance / (variance + draws["sigma"] ** 2)}
 
 
+def dispersion_variables(design: Design) -> tuple[str, ...]:
+    """Variables of a tree that are dispersion parameters: ``sigma`` of a Gaussian response, those of a family."""
+    if design.is_gaussian:
+        return ("sigma",)
+    psi = np.zeros(len(design.family.first_psi(design.y, design.trials)))
+    return tuple(name.replace(" ", "_") for name in design.family.natural(psi))
+
+
 def observed_data(design: Design) -> Any:
     """Group ``observed_data``: the response under its own name."""
     import xarray as xr
@@ -177,6 +185,7 @@ def constant_data(design: Design) -> Any:
         "Z": (("obs", "term"), design.Z),
         "offset": ("obs", design.offset),
         "subject_index": ("obs", design.subject_index),
+        **({"trials": ("obs", design.trials)} if design.family.has_trials else {}),
     }
     taken = {*coords, *found, "chain", "draw"}
     left_out = {design.hierarchy.subject, design.hierarchy.response}

@@ -14,12 +14,24 @@ from numpy.typing import NDArray
 from hierlmm.arrays import IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import unquoted
-from hierlmm.errors import SpecificationError
+from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.frames import is_number, quote, shorten
 from hierlmm.groups import first_rows, group_order, rows_of_groups
 from hierlmm.text import count, fill, singular, templates
 
 SEE = "docs, page 'Predictions'"
+
+
+def only_gaussian(design: Design, what: str) -> None:
+    """Refuse other families where a Gaussian response is needed.
+
+    Raises
+    ------
+    NotAvailableError
+    """
+    if not design.is_gaussian:
+        received, reason = f"{what} of a {design.family.title} response", "this version does so for Gaussian responses"
+        raise NotAvailableError(received, reason, "use fit(), fit_ml() and their fits", "docs, page 'Families'")
 
 
 def rows_by_subject(design: Design, within: NDArray[Any] | None = None) -> list[IntArray]:

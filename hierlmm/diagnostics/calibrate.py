@@ -40,6 +40,7 @@ from hierlmm.bayes.predictive import prior_draws_with_eta
 from hierlmm.bayes.priors import Priors, resolve_priors
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.design import Design, design_of
+from hierlmm.design.questions import only_gaussian
 from hierlmm.diagnostics import recovered, replicate
 from hierlmm.diagnostics.calibration import Calibration
 from hierlmm.errors import NotAvailableError, SpecificationError
@@ -135,6 +136,7 @@ def calibrate(
     options = {"draws": draws, "tune": tune, "chains": chains, "target_accept": target_accept}
     check_settings(draws=draws, tune=tune, chains=chains, target_accept=target_accept)
     design = design_of(model, "calibrate")
+    only_gaussian(design, "calibrate")
     priors: ResolvedPriors = model.priors
     bayes = estimator == "nuts"
     _refuse_own_fitted_values(design)

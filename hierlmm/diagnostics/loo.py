@@ -32,11 +32,12 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.bayes.family_draws import family_log_likelihood, family_subject_loglik
 from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
-from hierlmm.bayes.tree import response_name
+from hierlmm.bayes.tree import dispersion_variables, response_name
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError, warn
-from hierlmm.fits.posterior import PosteriorNumbers, flat_parameters
+from hierlmm.fits.posterior import PosteriorNumbers, flat_parameters, flattened
 from hierlmm.frames import shorten
 from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 from hierlmm.options import checked, choose
@@ -146,7 +147,8 @@ def loo(fit: PosteriorNumbers, unit: Unit = "subject") -> LooResult:
     values, labels = _log_likelihood(fit, unit)
     posterior = fit.datatree["posterior"].to_dataset()
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
-    parameters = posterior[[name for name in ("beta", "sd_b", "sigma") if name in posterior]]
+    names = ("beta", "sd_b", *dispersion_variables(fit.design))
+    parameters = posterior[[name for name in names if name in posterior]]
     reff = _relative_efficiency(parameters)
     step = max(1, PIECE // (chains * draws))
     pieces = []
@@ -189,19 +191,19 @@ def log_likelihood_tree(fit: PosteriorNumbers, unit: Unit = "observation") -> An
 def total_log_likelihood(fit: PosteriorNumbers, unit: Unit) -> FloatArray:
     """Log-likelihood of all units together at every draw, (chain, draw)."""
     total = sum(values.sum(axis=1) for _, values in _pieces(fit, unit))
-    return np.asarray(total).reshape(fit.draws("sigma").shape)
+    return np.asarray(total).reshape(fit.draw_shape)
 
 
 def unit_log_likelihood(fit: PosteriorNumbers, unit: str, chosen: IntArray) -> FloatArray:
     """Log-likelihood of the units at these positions, in ascending order: (chain, draw, units)."""
     found = [values[:, np.isin(at, chosen)] for at, values in _pieces(fit, unit)]
-    return np.concatenate(found, axis=1).reshape(*fit.draws("sigma").shape, -1)
+    return np.concatenate(found, axis=1).reshape(*fit.draw_shape, -1)
 
 
 def _pieces(fit: PosteriorNumbers, unit: str) -> Iterator[tuple[IntArray, FloatArray]]:
     """Positions of some units and their log-likelihood at every draw, (S, units), until all were there."""
     values, labels = _log_likelihood(fit, unit)
-    step = max(1, PIECE // fit.draws("sigma").size)
+    step = max(1, PIECE // int(np.prod(fit.draw_shape)))
     for lo in range(0, len(labels), step):
         at = np.arange(lo, min(lo + step, len(labels)))
         yield at, values(slice(lo, int(at[-1]) + 1))
@@ -242,6 +244,8 @@ def _log_likelihood(fit: PosteriorNumbers, unit: str) -> tuple[Callable[[slice],
     """Log-likelihood of some units at every draw, (S, units), as a function of their positions; and their labels."""
     choose("unit", unit, UNITS)
     design = fit.design
+    if not design.is_gaussian:
+        return _of_family(fit, unit)
     beta, D, sigma, eta = flat_parameters(fit)
     if unit == "observation" and design.residual is not None:
         reason = "measurements of a subject are correlated given all parameters, so they have no separate likelihoods"
@@ -267,6 +271,18 @@ def _log_likelihood(fit: PosteriorNumbers, unit: str) -> tuple[Callable[[slice],
         return conditional_log_likelihood(rows, beta, b, own)
 
     return conditional, design.frame.index
+
+
+def _of_family(fit: Any, unit: str) -> tuple[Callable[[slice], FloatArray], pd.Index]:
+    """The same of another family: by quadrature over b, or given b."""
+    design, size = fit.design, int(np.prod(fit.draw_shape))
+    beta, psi = fit.draws("beta").reshape(size, -1), fit.psi_draws().reshape(size, -1)
+    if unit == "subject":
+        values = family_subject_loglik(design, beta, covariance_root(flattened(fit.draws("D"))), psi)
+        return lambda part: values[:, part], design.subjects
+    fit.need_effects("the log-likelihood of every observation given the random effects", draws=True)
+    rows = family_log_likelihood(design, beta, flattened(fit.draws("b")), psi)
+    return lambda part: rows[:, part], design.frame.index
 
 
 def _relative_efficiency(parameters: Any) -> float:

@@ -21,6 +21,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from hierlmm.arrays import FloatArray, Rng
 from hierlmm.compiled import compiled, compiled_callback, with_names
@@ -32,6 +34,20 @@ SEE = "docs, page 'Families'"
 VECTOR = types.Array(types.float64, 1, "C")
 OF_ROW = types.void(types.float64, types.float64, types.float64, VECTOR, types.int64, VECTOR)
 """Signature of the compiled function of a row."""
+
+
+@intrinsic
+def function_of_row(typing_context: Any, address: Any) -> Any:
+    """Turn an address into `Family.derivatives` as a compiled function's argument: for code that is called from C."""
+    kind = types.FunctionType(OF_ROW)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        made = cgutils.create_struct_proxy(kind)(context, builder)
+        made.c_addr = builder.inttoptr(args[0], cgutils.voidptr_t)
+        return made._getvalue()
+
+    return kind(types.int64), codegen
+
 
 # What the two names stand for is filled in by `Family.derivatives`.
 inverse: Any = None

@@ -50,6 +50,10 @@ def fit_of(record: Any) -> Any:
         from hierlmm.fit.gee import gee_fit
 
         return gee_fit(record)
+    if not record.design.is_gaussian:
+        from hierlmm.fit.posterior_generalised import GeneralisedPosterior
+
+        return GeneralisedPosterior(record.design, record.datatree, record.priors, record.estimator, record.warnings)
     from hierlmm.fit.posterior import MarginalPosterior, PosteriorFit
 
     posterior = PosteriorFit if hierarchical else MarginalPosterior

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from hierlmm.bound import BoundModel
+from hierlmm.design.questions import only_gaussian
 from hierlmm.fit.make import fit_of
 from hierlmm.options import checked
 
@@ -50,4 +51,5 @@ def recover(
     """
     from hierlmm.bayes.marginal_draws import recovered_record
 
+    only_gaussian(model.design, "recover")
     return fit_of(recovered_record(model.design, model.priors, trace, seed, random_effects))

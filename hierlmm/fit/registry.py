@@ -76,7 +76,7 @@ def _only_gaussian(model: BoundModel, what: str) -> None:
     """Refuse families that an estimator does not fit."""
     if not model.design.is_gaussian:
         received, reason = f"{model.design.family} {what}", "this estimator fits Gaussian responses in this version"
-        raise NotAvailableError(received, reason, "use fit_ml()", "docs, page 'Families'")
+        raise NotAvailableError(received, reason, "use fit_ml() or fit()", "docs, page 'Families'")
 
 
 def _gee(model: BoundModel, correlation: str | None = None, *, time: Any = None, **options: Any) -> Any:
@@ -90,14 +90,12 @@ def _gee(model: BoundModel, correlation: str | None = None, *, time: Any = None,
 
 
 def _nuts(model: BoundModel, **options: Any) -> Any:
-    _only_gaussian(model, "by NUTS")
     from hierlmm.bayes.route import sample_posterior
 
     return sample_posterior(model.design, model.priors, **{**SAMPLING, **ROUTE, **options})
 
 
 def _bambi(model: BoundModel, **options: Any) -> Any:
-    _only_gaussian(model, "by Bambi")
     from hierlmm.bayes.bambi import fit_bambi
 
     own = {name: value for name, value in options.items() if name not in ROUTE or name == "progressbar"}

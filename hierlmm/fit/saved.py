@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hierlmm.design.design import design_of
+from hierlmm.design.questions import only_gaussian
 from hierlmm.fit.make import fit_of
 from hierlmm.options import checked
 
@@ -77,4 +78,6 @@ def from_datatree(model: Any, tree: Any) -> PosteriorFit:
     """
     from hierlmm.bayes.elsewhere import record_of_tree
 
-    return fit_of(record_of_tree(design_of(model, "from_datatree"), model.priors, tree))
+    design = design_of(model, "from_datatree")
+    only_gaussian(design, "from_datatree")
+    return fit_of(record_of_tree(design, model.priors, tree))

@@ -177,6 +177,23 @@ GENERALISED_GEE = both(
         ("implied_marginal plot_qq plot_residuals plot_separate_lines", NOT_GAUSSIAN),
     ),
 )
+NOT_SIMULATED = Lack(
+    "its replications and weights are those of a Gaussian response in this version",
+    "use fit.loo() to compare models, fit.posterior_predictive() and fit.residuals('pearson') to check one",
+    "docs, page 'Families'",
+    "a generalised fit by {}",
+)
+GENERALISED_POSTERIOR = both(
+    POSTERIOR,
+    table(
+        ("icc implied_marginal marginal_covariance predict_subject plot_subject_prediction", NOT_GAUSSIAN),
+        ("plot_qq plot_residuals plot_separate_lines plot_shrinkage", NOT_GAUSSIAN),
+        ("marginal_means contrasts slopes test anova effects plot_effects plot_trajectories heterogeneity", NOT_YET),
+        ("compare_subjects rank_subjects interpret hypothesis", NOT_YET),
+        ("ppc plot_ppc plot_loo_pit psense plot_psense", NOT_SIMULATED),
+        ("plot_prior_posterior parameter_draws", NOT_SIMULATED),
+    ),
+)
 NO_EFFECTS = table(
     (
         f"{EFFECTS} plot_random_effects",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hierlmm.arrays import FloatArray
-from hierlmm.bayes.tree import matrices
+from hierlmm.bayes.tree import dispersion_variables, matrices
 from hierlmm.design.design import Design
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import component_labels, component_values, correlated_pairs
@@ -21,11 +21,11 @@ def named_draws(design: Design, dataset: Any) -> dict[str, dict[str, FloatArray]
         beta = dataset["beta"].transpose("chain", "draw", "coef").to_numpy()
         found["fixed"] = {name: beta[..., k] for k, name in enumerate(design.coef)}
     if "sd_b" in dataset:
-        values = component_values(design, matrices(design, dataset)[1], dataset["sigma"].to_numpy())
-        for k, name in enumerate(component_labels(design)):
+        values = component_values(design, matrices(design, dataset)[1], 0.0 * dataset["sd_b"].to_numpy()[..., 0])
+        for k, name in enumerate(component_labels(design)[:-1]):
             found[name.split("(")[0]][name] = values[..., k]
-    elif "sigma" in dataset:
-        found["sigma"] = {"sigma": dataset["sigma"].to_numpy()}
+    scalars = [name for name in dispersion_variables(design) if name in dataset]
+    found["sigma"] = {name: dataset[name].transpose("chain", "draw").to_numpy() for name in scalars}
     for name in ("residual_correlation", "residual_variance"):
         if name in dataset:
             dimension = f"{name}_parameter"

@@ -18,7 +18,7 @@ from hierlmm.bayes.convergence import Convergence, assess_convergence, diagnosti
 from hierlmm.bayes.predictive import posterior_predictive_draws, prior_tree
 from hierlmm.bayes.replications import LEVELS, Draw, Replicator
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.bayes.tree import corr_pairs, dataset, matrices, pair_labels, response_name
+from hierlmm.bayes.tree import corr_pairs, dataset, dispersion_variables, matrices, pair_labels, response_name
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
@@ -121,6 +121,12 @@ class PosteriorNumbers(Fit):
         """Return the DataTree itself."""
         return self.datatree
 
+    @property
+    def draw_shape(self) -> tuple[int, int]:
+        """Number of chains, and of draws of each."""
+        sizes = self.datatree["posterior"].sizes
+        return int(sizes["chain"]), int(sizes["draw"])
+
     # --- point estimates ---------------------------------------------------------------------------------------------
 
     @property
@@ -209,7 +215,7 @@ class PosteriorNumbers(Fit):
     def residual_draws(self) -> FloatArray:
         """Draws of the unconstrained residual parameters η, (chain, draw, parameter); (chain, draw, 0) without any."""
         if not self.design.has_residual_structure:
-            return np.empty((*self.draws("sigma").shape, 0))
+            return np.empty((*self.draw_shape, 0))
         return self.datatree["residual"]["unconstrained"].to_numpy()
 
     def residual_at(self, eta: FloatArray) -> ResidualEstimate:
@@ -250,7 +256,7 @@ class PosteriorNumbers(Fit):
         return _table(self.draws("beta"), list(self.design.coef), ci, "coef")
 
     def variance_components(self, ci: float = 0.95, method: str = "quantile") -> pd.DataFrame:
-        """SDs and correlations of the random effects, residual parameters and σ, columns as in `summary`.
+        """SDs and correlations of the random effects, residual parameters and σ (dispersion), columns as in `summary`.
 
         Rows ``sd(Intercept)``, ..., ``corr(Intercept, time)``, ..., those of the residual structure, ``sigma``.
 
@@ -275,19 +281,18 @@ class PosteriorNumbers(Fit):
         structure = [name for name in ("residual_correlation", "residual_variance") if name in posterior]
         extra = [self.draws(name) for name in structure]
         names = [str(v) for name in structure for v in posterior[name][f"{name}_parameter"].to_numpy()]
+        level1 = dispersion_variables(self.design)
+        ends = [self.draws(name)[..., None] for name in level1]
         if not term:
-            values = np.concatenate([*extra, self.draws("sigma")[..., None]], axis=-1)
-            return _table(values, [*names, "sigma"], ci, "component")
+            return _table(np.concatenate([*extra, *ends], axis=-1), [*names, *level1], ci, "component")
         if self.design.covariance == "compound_symmetry":
-            common = [self.draws("sd_b")[..., :1], self.draws("corr_b")[..., 0, 1:2], *extra]
-            values = np.concatenate([*common, self.draws("sigma")[..., None]], axis=-1)
-            labels = component_labels(self.design)
-            return _table(values, [*labels[:-1], *names, labels[-1]], ci, "component")
+            common = [self.draws("sd_b")[..., :1], self.draws("corr_b")[..., 0, 1:2], *extra, *ends]
+            labels = [*component_labels(self.design)[:-1], *names, *level1]
+            return _table(np.concatenate(common, axis=-1), labels, ci, "component")
         pairs = corr_pairs(self.design)
         corrs = [f"corr({pair})" for pair in pair_labels(term, pairs)]
-        labels = [*(f"sd({t})" for t in term), *corrs, *names, "sigma"]
-        columns = [self.draws("sd_b"), self.draws("corr_b")[(..., *pairs)], *extra]
-        columns.append(self.draws("sigma")[..., None])
+        labels = [*(f"sd({t})" for t in term), *corrs, *names, *level1]
+        columns = [self.draws("sd_b"), self.draws("corr_b")[(..., *pairs)], *extra, *ends]
         return _table(np.concatenate(columns, axis=-1), labels, ci, "component")
 
     def fitted(self, level: Level = "subject") -> pd.Series:
@@ -341,7 +346,7 @@ class PosteriorNumbers(Fit):
         ----------
         draws : int
         """
-        total = self.draws("sigma").size
+        total = int(np.prod(self.draw_shape))
         return np.linspace(0, total - 1, min(draws, total)).astype(np.intp)
 
     def parameter_draws(self, flat: IntArray, *, b: bool = False) -> Iterator[Draw]:

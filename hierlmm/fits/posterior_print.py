@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierlmm.bayes.tree import dispersion_variables
 from hierlmm.fits.components import COMMON_CORR, COMMON_SD
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.fits.residual_text import correlation_heading, variance_heading
@@ -18,7 +19,8 @@ from hierlmm.text import align, count
 def posterior_page(fit: PosteriorNumbers, ci: float = 0.95) -> Page:
     """What a posterior shows, with intervals of probability ``ci``."""
     title, *header = _header(fit).splitlines()
-    random, fixed = ("Random effects", "Fixed effects") if fit.design.term else ("Residual SD", "Coefficients")
+    link = "" if fit.design.is_gaussian else f" ({fit.design.family.link} scale, given the random effects)"
+    random, fixed = ("Random effects", f"Fixed effects{link}") if fit.design.term else ("Residual SD", "Coefficients")
     heading = f"{random} (posterior mean, {ci:.0%} interval):"
     parts: list[Part] = [
         *header,
@@ -40,8 +42,12 @@ def _header(fit: PosteriorNumbers) -> str:
     attrs = fit.datatree.attrs
     how = ", ".join(str(attrs[k]) for k in ("sampler", "parametrization") if k in attrs)
     kind = "Two-level" if fit.design.term else "Marginal"
+    kind = kind if fit.design.is_gaussian else "Generalised two-level"
     lines = [f"{kind} model, posterior by {fit.estimator}" + (f" ({how})" if how else "")]
     lines.append(f"Formula: {fit.design.hierarchy.formula}")
+    if not fit.design.is_gaussian:
+        note = f"; {fit.design.rows.note}" if fit.design.rows.note else ""
+        lines.append(f"Family:  {fit.design.family}{note}")
     posterior = fit.datatree["posterior"]
     settings = f"Draws:   {posterior.sizes['chain']} chains of {posterior.sizes['draw']}"
     if "tune" in attrs:
@@ -99,8 +105,9 @@ def _random_text(fit: PosteriorNumbers, ci: float) -> str:
         corr = " ".join("     " if r is None else f"{r:5.2f}" for r in correlations)
         group = fit.design.hierarchy.subject if i == 0 else ""
         rows.append([group, name, *(_short(row[c]) for c in ("estimate", "lower", "upper")), corr])
-    last = table.loc["sigma"]
-    rows.append(["Residual", "", *(_short(last[c]) for c in ("estimate", "lower", "upper")), ""])
+    for name in dispersion_variables(fit.design):
+        title = ["Residual", ""] if fit.design.is_gaussian else ["", name]
+        rows.append([*title, *(_short(table.loc[name, c]) for c in ("estimate", "lower", "upper")), ""])
     with_corr = any(r[-1].strip() for r in rows)
     head = ["Groups", "Name", "Std.Dev.", lower, upper, "Corr"]
     return _align([r if with_corr else r[:-1] for r in [head, *rows]], left=2)
@@ -129,6 +136,8 @@ def _verdict(fit: PosteriorNumbers) -> str:
         f"largest R-hat {check.max_rhat:z.3f}, smallest ESS {_count(check.min_ess_bulk)} (bulk) and "
         f"{_count(check.min_ess_tail)} (tail), {check.divergences} divergences"
     )
+    if "pareto_k" in fit.datatree.attrs:
+        facts += f"; Laplace's method: Pareto k {fit.datatree.attrs['pareto_k']:z.2f}"
     failed = [m for m in fit.warnings if m in check.messages]
     notes = [m for m in fit.warnings if m not in check.messages]
     if failed:

@@ -235,15 +235,18 @@ class GeneralisedCriterion:
 
 def replace_structure(criterion: GeneralisedCriterion, Lambda: FloatArray) -> Callable[..., FloatArray]:
     """The gradient of the log-likelihood in a Λ of any form."""
-    q = len(Lambda)
-    full = random_covariance("unstructured", (tuple(range(q)),))
-    square = RandomCovariance("free", q, full.blocks, *np.divmod(np.arange(q * q), q), np.arange(q * q))
-    other = GeneralisedCriterion(criterion.rows, square, criterion.points, criterion.n_psi)
+    other = free_criterion(criterion.rows, len(Lambda), criterion.points, criterion.n_psi)
 
     def gradient(at: FloatArray, beta: FloatArray, psi: FloatArray) -> FloatArray:
         return other.at(np.concatenate([at.ravel(), beta, psi])).in_Lambda
 
     return gradient
+
+
+def free_criterion(rows: GeneralisedRows, q: int, points: int, n_psi: int) -> GeneralisedCriterion:
+    """The criterion as a function of all entries of Λ, row by row."""
+    square = RandomCovariance("free", q, (tuple(range(q)),), *np.divmod(np.arange(q * q), q), np.arange(q * q))
+    return GeneralisedCriterion(rows, square, points, n_psi)
 
 
 @cache

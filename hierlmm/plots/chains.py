@@ -190,7 +190,7 @@ def plot_energy(fit: PosteriorNumbers, **figure: Unpack[Figure]) -> Any:
         raise NotAvailableError("plot_energy", reason, "refit with model.fit()", SEE)
     canvas = Canvas(figure, (7.0, 3.6), 2)
     collection = canvas.draw("plot_energy", fit.datatree)
-    chains = list(range(fit.draws("sigma").shape[0]))
+    chains = list(range(fit.draw_shape[0]))
     panels = {str(p["column"].item()): p.item() for p in collection.viz.ds["plot"]}
     draw = backend_module(canvas.backend)
     if canvas.backend == "plotly":  # which would write them over those that are there
@@ -251,7 +251,7 @@ def plot_pair(
     canvas = Canvas(figure, (1.2 + 1.75 * n, 1.3 + 1.5 * n), n * n)
     visuals = {"divergence": {"alpha": 0.9, "size": 16}, "scatter": {"alpha": 0.15, "size": 5}}
     collection = canvas.draw("plot_pair", chosen.tree(fit), visuals=visuals)
-    said = verdicts.divergences(fit.convergence(), fit.draws("sigma").size)
+    said = verdicts.divergences(fit.convergence(), int(np.prod(fit.draw_shape)))
     return canvas.finish(collection, fit, "pairs of draws", said, chosen.note, note)
 
 
@@ -300,5 +300,7 @@ def plot_diagnostics(
     found = fit.convergence()
     said = [verdicts.chains(chosen.table), verdicts.sizes(chosen.table)]
     said += [] if np.isnan(found.min_bfmi) else [verdicts.energy(found)]
-    said += [verdicts.divergences(found, fit.draws("sigma").size)] if "sample_stats" in fit.datatree.children else []
+    said += (
+        [verdicts.divergences(found, int(np.prod(fit.draw_shape)))] if "sample_stats" in fit.datatree.children else []
+    )
     return canvas.finish(collection, fit, "diagnostics", "; ".join(said), chosen.note)

@@ -1,0 +1,198 @@
+"""NUTS on generalised models: exact on parameters and random effects together, or with these integrated by Laplace.
+
+``sampler="laplace"`` samples φ alone, on the density that Laplace's method gives, and draws b from the normal
+approximation of its conditional distribution. How far that is from the posterior is said by Pareto k of the weights
+that would correct the draws of φ: the likelihood by quadrature over Laplace's, smoothed (Vehtari et al. 2024, J. Mach.
+Learn. Res. 25 (72)). Beyond 0.7 the approximation is too far away, and a note says so.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hierlmm.arrays import FloatArray
+from hierlmm.bayes.family_draws import POINTS
+from hierlmm.bayes.generalised import (
+    PIECE,
+    GeneralisedModel,
+    Marginal,
+    generalised_model,
+    joint_posterior,
+    summary_of,
+)
+from hierlmm.bayes.nuts import Settings, run
+from hierlmm.bayes.posterior import Density
+from hierlmm.bayes.record import PosteriorRecord, posterior_record
+from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.bayes.sample_collapsed import kept_effects, nutpie_model
+from hierlmm.design.design import Design
+from hierlmm.notice import notice_if_slow
+
+GOOD_K = 0.7
+WORK = 2e9
+"""Densities of a row that the weights may cost."""
+
+
+def sample_joint(
+    design: Design, priors: ResolvedPriors, *, random_effects: str, notes: tuple[str, ...] = (), **settings: Any
+) -> PosteriorRecord:
+    """Sample parameters and random effects exactly.
+
+    Parameters
+    ----------
+    design, priors
+        The model; `why_not_compiled` must be None for these priors.
+    random_effects, notes, **settings
+        As in `sample_collapsed`.
+    """
+    chosen = Settings(**settings)
+    started = time.perf_counter()
+    with notice_if_slow():
+        posterior = joint_posterior(design, priors)
+    ready = time.perf_counter()
+    model, route = nutpie_model(posterior, np.zeros(posterior.dimension))
+    tree = run(model, chosen)
+    sampled = time.perf_counter()
+    kept = kept_effects(design, chosen.chains * chosen.draws, random_effects)
+    z = tree["posterior"]["z"].to_numpy()
+    draws, groups = posterior.recover(z, np.random.default_rng(chosen.seed), kept)
+    times = _times(started, ready, sampled)
+    attrs = {"estimator": "NUTS", "sampler": "joint", "route": route, "random_effects": kept, **chosen.attrs, **times}
+    return posterior_record(design, priors, draws, tree["sample_stats"].to_dataset(), attrs, groups=groups, notes=notes)
+
+
+def _times(started: float, ready: float, sampled: float) -> dict[str, float]:
+    seconds = {"preparation": ready - started, "sampling": sampled - ready, "recovery": time.perf_counter() - sampled}
+    return {f"{name}_seconds": round(value, 3) for name, value in seconds.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class LaplacePosterior:
+    """The density of φ by Laplace's method, in whitened coordinates: a `Posterior`.
+
+    Attributes
+    ----------
+    model : GeneralisedModel
+        Centred and scaled.
+    """
+
+    model: GeneralisedModel
+
+    @property
+    def design(self) -> Design:
+        """What was measured."""
+        return self.model.design
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is sampled, in order."""
+        return self.model.names
+
+    def compiled(self) -> None:
+        """There is only Python around the compiled sums over subjects."""
+
+    def evaluator(self) -> Density:
+        """A log density with gradient, with work space of its own (one for each chain)."""
+        own, data = Marginal(self.model), self.model.data
+
+        def density(z: FloatArray) -> tuple[float, FloatArray]:
+            value, gradient = own.log_density(data.centre + data.root @ z)
+            return value, data.root.T @ gradient
+
+        return density
+
+    def log_density(self, theta: FloatArray) -> tuple[float, FloatArray]:
+        """Log density of φ and its gradient."""
+        return Marginal(self.model).log_density(theta)
+
+    def recover(
+        self, draws: FloatArray, rng: np.random.Generator, random_effects: str
+    ) -> tuple[dict[str, FloatArray], dict[str, Any]]:
+        """See `Posterior.recover`; draws (chain, draw, k) are of φ."""
+        head, flat = draws.shape[:2], draws.reshape(-1, draws.shape[-1])
+        found, groups = self.model.natural(flat), dict[str, Any]()
+        step = max(1, PIECE // max(self.model.data.c.size, 1))
+        pieces = (self._effects(flat[lo : lo + step], rng) for lo in range(0, len(flat), step))
+        if random_effects == "draws":
+            found["b"] = np.concatenate(list(pieces))
+        elif random_effects == "summary":
+            groups["random_effects"] = summary_of(self.design, pieces, len(flat))
+        return {name: values.reshape(*head, *values.shape[1:]) for name, values in found.items()}, groups
+
+    def _effects(self, phi: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Draws of b from its normal approximation at each φ: (S, J, q)."""
+        marginal, found = Marginal(self.model), np.empty((len(phi), *self.model.data.c.shape))
+        for own, b in zip(phi, found, strict=True):
+            at, (*_, Lambda) = marginal.integrated(own)
+            root = np.linalg.cholesky(at.covariance)
+            b[:] = (at.modes + np.einsum("jab,jb->ja", root, rng.standard_normal(b.shape))) @ Lambda.T
+        return np.linalg.solve(self.model.rows.scaling.Bz, found.reshape(-1, found.shape[-1]).T).T.reshape(found.shape)
+
+    def pareto_k(self, draws: FloatArray) -> float:
+        """Pareto k of the weights of the exact density over Laplace's at draws of φ, (chain, draw, k).
+
+        NaN where the random effects are too many for quadrature.
+        """
+        from arviz_stats.base import array_stats
+
+        flat, q = draws.reshape(-1, draws.shape[-1]), self.model.data.c.shape[1]
+        if q not in POINTS:
+            return float("nan")
+        cost = len(self.model.rows.y) * POINTS[q] ** q
+        few = np.linspace(0, len(flat) - 1, int(np.clip(WORK / cost, 100, min(1000, len(flat))))).astype(int)
+        exact, laplace = Marginal(self.model, POINTS[q]), Marginal(self.model)
+        weights = [np.sum(exact.integrated(own)[0].value - laplace.integrated(own)[0].value) for own in flat[few]]
+        if np.ptp(weights) < 1e-10:
+            return 0.0
+        return float(array_stats.psislw(np.array(weights))[1])
+
+
+def sample_laplace(
+    design: Design, priors: ResolvedPriors, *, random_effects: str, notes: tuple[str, ...] = (), **settings: Any
+) -> PosteriorRecord:
+    """Sample φ with the random effects integrated out by Laplace's method; see the opening.
+
+    Parameters
+    ----------
+    design, priors, random_effects, notes, **settings
+        As in `sample_joint`.
+    """
+    chosen = Settings(**settings)
+    started = time.perf_counter()
+    with notice_if_slow():
+        model = generalised_model(design, priors)
+        Marginal(model).settle()
+    posterior = LaplacePosterior(model)
+    ready = time.perf_counter()
+    compiled, route = nutpie_model(posterior, np.zeros(model.n_phi))
+    tree = run(compiled, chosen)
+    sampled = time.perf_counter()
+    kept = kept_effects(design, chosen.chains * chosen.draws, random_effects)
+    phi = model.data.centre + tree["posterior"]["z"].to_numpy() @ model.data.root.T
+    draws, groups = posterior.recover(phi, np.random.default_rng(chosen.seed), kept)
+    k = posterior.pareto_k(phi)
+    times = _times(started, ready, sampled)
+    told = {"estimator": "NUTS", "sampler": "laplace", "route": route, "pareto_k": k, "random_effects": kept}
+    attrs = {**told, **chosen.attrs, **times}
+    statistics = tree["sample_stats"].to_dataset()
+    return posterior_record(design, priors, draws, statistics, attrs, groups=groups, notes=(*notes, *k_notes(k)))
+
+
+def k_notes(k: float) -> tuple[str, ...]:
+    """What Pareto k says of Laplace's method, where it must be known."""
+    if k <= GOOD_K:
+        return ()
+    if np.isnan(k):
+        return (
+            "With so many random effects a subject there is no quadrature that says how good Laplace's method is here. "
+            "To do: compare with sampler='auto', which is exact.",
+        )
+    return (
+        f"Laplace's method is not good enough here (Pareto k {k:z.2f}, at most {GOOD_K} is): the posterior of these "
+        "draws is not that of the model. This happens with few or binary rows a subject and random effects of large "
+        "variance. To do: sampler='auto', which is exact.",
+    )

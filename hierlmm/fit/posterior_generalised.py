@@ -1,0 +1,133 @@
+"""Posteriors of generalised models: the numbers of `hierlmm.fits` and what they can be asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+from hierlmm.fit.diagnostics import DiagnosticVerbs
+from hierlmm.fit.predictive import PredictiveVerbs
+from hierlmm.fit.verbs import Verbs
+from hierlmm.fits.posterior_generalised import GeneralisedPosteriorNumbers
+from hierlmm.fits.posterior_print import posterior_page
+from hierlmm.options import checked, choose
+from hierlmm.predict.rows import Interval, PredictionLevel
+from hierlmm.results import Page
+
+if TYPE_CHECKING:
+    from hierlmm.diagnostics.loo import LooResult
+    from hierlmm.implied.coefficients import MarginalCoefficients
+
+
+@checked
+class GeneralisedPosterior(GeneralisedPosteriorNumbers, Verbs, DiagnosticVerbs, PredictiveVerbs):
+    """Posterior draws of a generalised two-level model.
+
+    Attributes
+    ----------
+    design : Design
+    datatree : xarray.DataTree
+        Group ``posterior`` with ``beta`` (coef), ``sd_b`` (term), ``corr_b`` (pair of terms), ``b`` (subject, term),
+        the dispersion by name and ``subject_coef`` (subject, level1), all on the scale of the link; ``sample_stats``,
+        ``observed_data``, ``constant_data``, ``log_prior`` and, where small, ``log_likelihood``, for ArviZ's functions.
+    priors : ResolvedPriors or None
+    estimator : str
+        ``"NUTS"``.
+    warnings : tuple of str
+        What looks wrong about convergence, and what to do.
+    """
+
+    def _page(self) -> Page:
+        return posterior_page(self)
+
+    def predict(
+        self,
+        newdata: Any = None,
+        level: PredictionLevel = "subject",
+        interval: Interval | None = None,
+        ci: float = 0.95,
+        scale: Literal["response", "link"] = "response",
+        trials: Any = None,
+        seed: int | None = 0,
+    ) -> pd.DataFrame:
+        """Posterior mean of the mean of the response, or of its link, and an equal-tailed interval.
+
+        Parameters
+        ----------
+        newdata : table, optional
+            Rows to predict; the fitted rows by default.
+        level : {"subject", "population", "new_subject", "marginal"}
+            The mean of a subject in the data; that at b = 0, of a subject in the middle; that of one subject yet to be
+            seen (its estimate is that of the middle, its interval holds such subjects); or the mean over subjects,
+            which on a curved scale is not that of the average subject.
+        interval : {"credible", "prediction"}, optional
+            For that mean, or for a new response (simulated; the estimate is then the mean of these). ``"confidence"``
+            means ``"credible"`` here.
+        ci : float
+            Probability of the interval.
+        scale : {"response", "link"}
+            Means (of a binomial response numbers of successes), or their link.
+        trials : number or array, optional
+            Trials of the new rows of a binomial response; 1 by default, so that probabilities are predicted. For the
+            fitted rows those of the data.
+        seed : int, optional
+            Of what is simulated.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``estimate``, and with an interval ``se``, ``lower``, ``upper``; index of the rows.
+        """
+        from hierlmm.predict.posterior_generalised import predict_draws
+
+        choose("scale", scale, ("response", "link"))
+        return predict_draws(self, newdata, level, interval, ci, scale, trials, seed)
+
+    def marginal_coefficients(self, *, ci: float = 0.95) -> MarginalCoefficients:
+        """Population-averaged coefficients, with random effects integrated out at each draw: what GEE estimates.
+
+        Parameters
+        ----------
+        ci : float
+            Probability of the (equal-tailed) intervals.
+
+        Returns
+        -------
+        MarginalCoefficients
+            ``.table`` with the conditional coefficients beside them.
+        """
+        from hierlmm.implied.coefficients import marginal_coefficients
+
+        return marginal_coefficients(self, ci)
+
+    def log_likelihood(self, unit: Literal["subject", "observation"] = "observation") -> Any:
+        """Pointwise log-likelihood as a new tree with group ``log_likelihood``.
+
+        Parameters
+        ----------
+        unit : {"subject", "observation"}
+            ``"observation"``: conditional, given b. ``"subject"``: marginal, b integrated out by quadrature, which is
+            what leaving out a whole subject needs.
+        """
+        from hierlmm.diagnostics.loo import log_likelihood_tree
+
+        return log_likelihood_tree(self, unit)
+
+    def loo(self, unit: Literal["subject", "observation"] = "subject") -> LooResult:
+        """Leave-one-out cross-validation without refitting; see `hierlmm.diagnostics.loo.loo`.
+
+        Parameters
+        ----------
+        unit : {"subject", "observation"}
+            What is left out: a subject (how well is a new subject predicted?) or a measurement (how well is a further
+            measurement of a known subject predicted?).
+
+        Returns
+        -------
+        LooResult
+            ``elpd``, ``se``, ``p``, ``pareto_k`` by unit, and a verdict in words.
+        """
+        from hierlmm.diagnostics.loo import loo
+
+        return loo(self, unit)

@@ -1,0 +1,155 @@
+"""The posterior of a generalised two-level model as numbers of a fit: on the scale of the link, and of the response."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.arrays import FloatArray
+from hierlmm.bayes.family_draws import family_subject_loglik, psi_draws
+from hierlmm.bayes.predictive import family_responses, subject_lines
+from hierlmm.bayes.tree import dispersion_variables, response_name
+from hierlmm.errors import NotAvailableError
+from hierlmm.families.family import Family
+from hierlmm.fits.base import Level
+from hierlmm.fits.capabilities import GENERALISED_POSTERIOR, Lack
+from hierlmm.fits.posterior import PosteriorNumbers, Replication, flattened
+from hierlmm.likelihood.by_subject import covariance_root
+from hierlmm.options import check_counts, checked, choose
+
+SEE = "docs, page 'Families'"
+MANY = 500
+"""Draws over which the means of rows are averaged."""
+
+
+@checked
+class GeneralisedPosteriorNumbers(PosteriorNumbers):
+    """Posterior draws of a generalised two-level model."""
+
+    lacks: ClassVar[Mapping[str, Lack]] = GENERALISED_POSTERIOR
+
+    @property
+    def family(self) -> Family:
+        """Distribution of the response."""
+        return self.design.family
+
+    @property
+    def dispersion(self) -> pd.Series:
+        """Posterior means of the family's dispersion parameters by name; empty where it has none."""
+        names = dispersion_variables(self.design)
+        return pd.Series({n: float(self.draws(n).mean()) for n in names}, dtype=float, name="dispersion")
+
+    @property
+    def sigma(self) -> float:
+        """Posterior mean of the residual SD or scale, of a family that has one."""
+        if "sigma" not in dispersion_variables(self.design):
+            reason, remedy = f"a {self.family.title} response has none", "see fit.dispersion"
+            raise NotAvailableError("sigma", reason, remedy, SEE)
+        return float(self.draws("sigma").mean())
+
+    def psi_draws(self) -> FloatArray:
+        """Draws of the unconstrained dispersion parameters ψ, (chain, draw, m)."""
+        own = {name: self.draws(name) for name in dispersion_variables(self.design)}
+        return psi_draws(self.design, own or {"beta": self.draws("beta")})
+
+    @property
+    def pareto_k(self) -> float | None:
+        """Pareto k of ``sampler="laplace"``: how good the approximation was (at most 0.7); None of an exact sampler."""
+        found = self.datatree.attrs.get("pareto_k")
+        return None if found is None else float(found)
+
+    @property
+    def loglik(self) -> float:
+        """Marginal log-likelihood (random effects integrated out) at the posterior means of beta, D and dispersion."""
+        psi = flattened(self.psi_draws()).mean(axis=0, keepdims=True)
+        root = covariance_root(self._D_values)[None]
+        return float(family_subject_loglik(self.design, self.beta.to_numpy()[None], root, psi).sum())
+
+    def line_draws(self, level: Level = "subject", most: int = MANY) -> tuple[FloatArray, FloatArray]:
+        """Linear predictors of the rows used at evenly spaced draws, (S, N), and ψ there, (S, m).
+
+        Parameters
+        ----------
+        level : {"subject", "population"}
+        most : int
+            Number of draws.
+        """
+        keep = self.evenly_kept(most)
+        beta = flattened(self.draws("beta"))[keep]
+        if level == "subject":
+            self.need_effects("fitted(level='subject')", draws=True)
+            b = flattened(self.draws("b"))[keep]
+        else:
+            b = np.zeros((len(keep), self.design.n_subjects, len(self.design.term)))
+        return subject_lines(self.design, beta, b), flattened(self.psi_draws())[keep]
+
+    def posterior_predictive(
+        self, draws: int | None = None, seed: int | None = None, *, level: Replication | None = None
+    ) -> Any:
+        """Replicated responses as a new tree with group ``posterior_predictive``: the response (obs).
+
+        Parameters
+        ----------
+        draws : int, optional
+            Number of draws in each chain, evenly spaced; all by default.
+        seed : int, optional
+        level : {"subject", "new_subject"}, optional
+            New rows of the same subjects (the default), which needs draws of b; or of new subjects with the same
+            covariates, b drawn from N(0, D).
+        """
+        choose("level", level or "subject", ("subject", "new_subject"), SEE)
+        chains, available = self.draw_shape
+        check_counts(draws=available if draws is None else draws)
+        keep = np.linspace(0, available - 1, min(available, draws or available)).astype(int)
+        rng, design = np.random.default_rng(seed), self.design
+        beta, psi = (flattened(own[:, keep]) for own in (self.draws("beta"), self.psi_draws()))
+        if level == "new_subject":
+            root = covariance_root(flattened(self.draws("D")[:, keep]))
+            b = rng.standard_normal((len(beta), design.n_subjects, root.shape[-1])) @ np.swapaxes(root, 1, 2)
+        else:
+            self.need_effects("posterior_predictive", draws=True)
+            b = flattened(self.draws("b")[:, keep])
+        y = family_responses(design, subject_lines(design, beta, b), psi, rng)
+        groups = {"posterior_predictive": {response_name(design): y.reshape(chains, len(keep), -1)}}
+        return self._with(groups, draw=keep)
+
+    def fitted(self, level: Level = "subject", scale: Literal["response", "link"] = "response") -> pd.Series:
+        """Posterior means of the fitted values of the rows used.
+
+        Parameters
+        ----------
+        level : {"subject", "population"}
+            Given the random effects, or at b = 0.
+        scale : {"response", "link"}
+            Means of the response (of a binomial one its number of successes), averaged over draws; or linear
+            predictors.
+        """
+        choose("scale", scale, ("response", "link"))
+        eta, _ = self.line_draws(level)
+        if scale == "response" and self.family.name == "ordinal":
+            raise NotAvailableError("fitted values of categories", "a category has no mean", "use scale='link'", SEE)
+        values = eta if scale == "link" else self.family.mean(eta) * self.design.trials
+        return pd.Series(values.mean(axis=0), index=self.design.frame.index, name="fitted")
+
+    def residuals(  # type: ignore[override]  # of a distribution, not of a normal error
+        self, kind: Literal["response", "pearson"] = "response", level: Level = "subject"
+    ) -> pd.Series:
+        """Residuals of the rows used, around `fitted`.
+
+        Parameters
+        ----------
+        kind : {"response", "pearson"}
+            In units of the response, or divided by the SD of the row given its mean.
+        level : {"subject", "population"}
+        """
+        choose("kind", kind, ("response", "pearson"))
+        mean = self.fitted(level)
+        found = self.design.y - mean
+        if kind == "pearson":
+            psi = flattened(self.psi_draws()).mean(axis=0)
+            n = self.design.trials
+            found = found / np.sqrt(self.family.variance(mean.to_numpy() / n, psi, n))
+        return found.rename(f"{kind} residual")
