@@ -273,7 +273,7 @@ class Effects(Result):
         found = Found(*(float(row[side]) for side in ("estimate", "lower", "upper")))
         pair = self.pairs[0] if self.pairs else None
         if self.scale is not None:
-            return scaled(found, self.scale.name, self.scale.is_ratio, pair, self.labels[0] or self.row_names[0])
+            return scaled(found, self.scale.name, self.scale.is_ratio, pair, self.labels[0])
         if pair is not None and not self._fixed[0]:
             return difference(found, self.of, self.response, self.unit, pair)
         if self.kind == "slopes" and not self.key_texts[0]:
