@@ -32,6 +32,12 @@ def test_every_function_is_in_the_table(package):
             assert answer.startswith((tool.AS_IT_IS, tool.OURS, f"{tool.NOT}: "))
 
 
+@pytest.fixture(scope="module")
+def fits():
+    """The five models, with few draws: what works does not depend on how many."""
+    return tool.fits(draws=150, tune=200)
+
+
 def test_at_least_34_of_39_plots_work():
     found = rows("arviz_plots")
     assert len(found) == 39
@@ -40,11 +46,19 @@ def test_at_least_34_of_39_plots_work():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("package", ["arviz_plots", "arviz_stats"])
-def test_what_the_table_says_is_so(package):
-    """Every call anew, for the first and the second model: as it is, with our method, or not."""
-    fits, found = tool.fits(("two-level", "marginal")), rows(package)
-    said = {(name, m): found[name][tool.MODELS.index(m)] for name in found for m in fits}
-    now = {(name, m): tool.cell(tool.verdict(name, fit)) for m, fit in fits.items() for name in found}
-    different = {k: (v, now[k]) for k, v in said.items() if v.split(":")[0] != now[k].split(":")[0]}
-    assert not different
+@pytest.mark.parametrize("model", tool.MODELS)
+def test_what_the_table_says_is_so(fits, model):
+    """What the page says of a function is done, or shown to fail, for two models of five; where they differ, for all.
+
+    (The tool calls every function for every model, and lets what is too large plainly run into its limits.)
+    """
+    k, wrong = tool.MODELS.index(model), {}
+    for package in ("arviz_plots", "arviz_stats"):
+        for n, (name, answers) in enumerate(rows(package).items()):
+            alike = len({answer.split(":")[0] for answer in answers}) == 1
+            if name in tool.NO_REASON or (alike and k not in (n % 5, (n + 2) % 5)):
+                continue
+            works, said = tool.works(name, fits[model], plainly=answers[k] == tool.AS_IT_IS)
+            if works == answers[k].startswith(tool.NOT):
+                wrong[name] = (answers[k], said)
+    assert not wrong
