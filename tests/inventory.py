@@ -13,6 +13,7 @@ from hierlmm import plots
 
 # Parts of a design or a kernel that a fit gives access to: made by the package, not by users.
 INSIDE = {"Design", "Hierarchy", "NewData", "Markov", "ResolvedPriors", "ResidualEstimate", "EcdfBand"}
+INSIDE |= {"GeneralisedCriterion", "GeneralisedSolution", "GeneralisedEstimate", "Scaling", "Evaluation", "Marginal"}
 
 
 def known_classes():
@@ -28,7 +29,8 @@ def known_classes():
 def public_callables():
     """Name -> callable and the class it was reached by: functions, constructors and methods that a user can reach."""
     classes = known_classes()
-    waiting = [getattr(hl, n) for n in hl.__all__ if n != "__version__"] + [getattr(plots, n) for n in plots.__all__]
+    public = [getattr(hl, n) for n in hl.__all__ if n != "__version__"] + [getattr(plots, n) for n in plots.__all__]
+    waiting = [item for item in public if not inspect.ismodule(item)]
     found, seen = {}, set()
 
     def returned(function):

@@ -135,13 +135,32 @@ class Family:
 
     @staticmethod
     def density(y: float, n: float, mu: float, psi: FloatArray, order: int, d: FloatArray) -> None:
-        """The same derivatives in μ instead of η; compiled when it is first used."""
+        """The same derivatives in μ instead of η; compiled when it is first used.
+
+        Parameters
+        ----------
+        y, n, mu : float
+            Response, trials and mean of a trial.
+        psi : (m,)
+            Unconstrained dispersion parameters.
+        order : int
+            What is wanted, 1, 2 or 3: see the opening of this module.
+        d : (4 + 3m,)
+            Where it is written.
+        """
         raise NotImplementedError
 
     # What estimators ask on arrays.
 
     def response(self, values: pd.Series, name: str) -> tuple[FloatArray, str]:
         """The response as numbers, and what the print says of it (which level is a success).
+
+        Parameters
+        ----------
+        values : pandas.Series
+            The column.
+        name : str
+            Its name, for messages.
 
         Raises
         ------
@@ -151,6 +170,11 @@ class Family:
 
     def psi(self, natural: Mapping[str, float]) -> FloatArray:
         """ψ of dispersion parameters by name: the way back from `natural`.
+
+        Parameters
+        ----------
+        natural : mapping
+            Name -> value.
 
         Raises
         ------
@@ -166,11 +190,28 @@ class Family:
         return np.log([positive(natural[name], received, remedy) for name in self.dispersion])
 
     def categories(self, values: pd.Series, name: str) -> list[Any]:
-        """Labels of the ordered categories of a response, lowest first; empty where it has none."""
+        """Labels of the ordered categories of a response, lowest first; empty where it has none.
+
+        Parameters
+        ----------
+        values : pandas.Series
+            The column.
+        name : str
+            Its name, for messages.
+        """
         return []
 
     def check(self, y: FloatArray, n: FloatArray, name: str) -> None:
         """Refuse a response that this family cannot have.
+
+        Parameters
+        ----------
+        y : (N,)
+            Responses.
+        n : (N,)
+            Trials, 1 where there are none.
+        name : str
+            Of the response, for messages.
 
         Raises
         ------
@@ -178,19 +219,54 @@ class Family:
         """
 
     def constant(self, y: FloatArray, n: FloatArray) -> FloatArray:
-        """Terms of the log density that depend on y alone, (N,)."""
+        """Terms of the log density that depend on y alone, (N,).
+
+        Parameters
+        ----------
+        y : (N,)
+            Responses.
+        n : (N,)
+            Trials, 1 where there are none.
+        """
         return np.zeros(len(y))
 
     def mean(self, eta: FloatArray) -> FloatArray:
-        """Mean of a row (of one trial) at a linear predictor: (...) -> (...)."""
+        """Mean of a row (of one trial) at a linear predictor: (...) -> (...).
+
+        Parameters
+        ----------
+        eta : (...)
+            Linear predictors.
+        """
         return self.function.inverse(np.asarray(eta, dtype=np.float64))
 
     def variance(self, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
-        """Variance of y given the mean of a trial, (...)."""
+        """Variance of y given the mean of a trial, (...).
+
+        Parameters
+        ----------
+        mu : (...)
+            Means of a trial.
+        psi : (m,)
+            Unconstrained dispersion parameters.
+        n : (...)
+            Trials.
+        """
         raise self._unwritten("the variance", "variance(self, mu, psi, n=1.0)")
 
     def deviance(self, y: FloatArray, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
         """Twice the log-likelihood that a row loses against a mean of its own, (N,).
+
+        Parameters
+        ----------
+        y : (N,)
+            Responses.
+        mu : (...)
+            Means of a trial.
+        psi : (m,)
+            Unconstrained dispersion parameters.
+        n : (...)
+            Trials.
 
         Raises
         ------
@@ -201,7 +277,18 @@ class Family:
         raise NotAvailableError(received, reason, "use kind='pearson' or kind='response'", SEE)
 
     def draw(self, rng: Rng, mu: FloatArray, psi: FloatArray, n: FloatArray | float = 1.0) -> FloatArray:
-        """Draw responses at means of a trial: (...) -> (...)."""
+        """Draw responses at means of a trial: (...) -> (...).
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        mu : (...)
+            Means of a trial.
+        psi : (..., m)
+            Unconstrained dispersion parameters.
+        n : (...)
+            Trials.
+        """
         raise self._unwritten("draws", "draw(self, rng, mu, psi, n=1.0)")
 
     def _unwritten(self, what: str, method: str) -> NotAvailableError:
@@ -209,20 +296,48 @@ class Family:
         return NotAvailableError(received, reason, f"write the method {method} of the class", SEE)
 
     def first_mean(self, y: FloatArray, n: FloatArray) -> FloatArray:
-        """Means inside their range at which the search begins, (N,)."""
+        """Means inside their range at which the search begins, (N,).
+
+        Parameters
+        ----------
+        y : (N,)
+            Responses.
+        n : (N,)
+            Trials, 1 where there are none.
+        """
         return y
 
     def first_psi(self, y: FloatArray, n: FloatArray) -> FloatArray:
-        """ψ at which the search begins, (m,)."""
+        """ψ at which the search begins, (m,).
+
+        Parameters
+        ----------
+        y : (N,)
+            Responses.
+        n : (N,)
+            Trials, 1 where there are none.
+        """
         return np.zeros(len(self.dispersion))
 
     def scale(self, y: FloatArray) -> float:
-        """Size of η that default priors and the search go by: the SD of the link of y, 1 where η has no unit."""
+        """Size of η that default priors and the search go by: the SD of the link of y, 1 where η has no unit.
+
+        Parameters
+        ----------
+        y : (N,)
+            Responses.
+        """
         spread, mean = float(np.std(y)), abs(float(np.mean(y))) or 1.0
         return {"identity": spread, "inverse": spread / mean**2, "sqrt": 0.5 * spread / mean**0.5}.get(self.link) or 1.0
 
     def natural(self, psi: FloatArray) -> dict[str, float]:
-        """Dispersion parameters by name."""
+        """Dispersion parameters by name.
+
+        Parameters
+        ----------
+        psi : (m,)
+            Unconstrained dispersion parameters.
+        """
         return {name: float(np.exp(value)) for name, value in zip(self.dispersion, psi, strict=True)}
 
     def __str__(self) -> str:

@@ -127,7 +127,13 @@ class Link:
     words: str = ""
 
     def slope(self, eta: FloatArray) -> FloatArray:
-        """Derivative of the inverse, on arrays."""
+        """Derivative of the inverse, on arrays.
+
+        Parameters
+        ----------
+        eta : (...)
+            Linear predictors.
+        """
         return SLOPES[self.name](eta)
 
 
