@@ -18,9 +18,9 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import numba
 import numpy as np
 import pandas as pd
-from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -31,6 +31,7 @@ from hierlmm.families.links import LINKS, Link
 from hierlmm.frames import quote
 
 SEE = "docs, page 'Families'"
+types = numba.types
 VECTOR = types.Array(types.float64, 1, "C")
 OF_ROW = types.void(types.float64, types.float64, types.float64, VECTOR, types.int64, VECTOR)
 """Signature of the compiled function of a row."""

@@ -19,6 +19,18 @@ FAMILIES: dict[str, type[Family]] = {
     for kind in (Gaussian, Poisson, NegativeBinomial, Bernoulli, Binomial, Gamma, Beta, Ordinal, StudentT)
 }
 """Name -> family."""
+ELSEWHERE = {
+    "normal": "gaussian",
+    "nbinom": "negative_binomial",
+    "nbinom2": "negative_binomial",
+    "negativebinomial": "negative_binomial",
+    "logistic": "bernoulli",
+    "binary": "bernoulli",
+    "cumulative": "ordinal",
+    "t": "student_t",
+    "student": "student_t",
+}
+"""What other programs call a family."""
 
 
 def family_named(name: str, link: str | None = None) -> Family:
@@ -46,5 +58,10 @@ def family_of(given: Any) -> Family:
     if isinstance(given, str) and given in FAMILIES:
         return FAMILIES[given]()
     remedy = f"use one of {', '.join(map(repr, FAMILIES))}, or an object of hl.families with a link"
-    near = closest(given.lower(), FAMILIES) if isinstance(given, str) else ""
+    near = _meant(given.lower()) if isinstance(given, str) else ""
     raise SpecificationError(f"family={given!r}", f"there is no such family.{near}", remedy, SEE)
+
+
+def _meant(given: str) -> str:
+    """A hint at the family that another program calls so, or that is spelled nearly so."""
+    return f" Did you mean {ELSEWHERE[given]!r}?" if given in ELSEWHERE else closest(given, FAMILIES)

@@ -18,6 +18,7 @@ import pandas as pd
 from hierlmm.arrays import FloatArray
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.generalised_draws import parameter_draws
+from hierlmm.frames import column_names, to_pandas
 from hierlmm.predict.averages import by_quadrature, mean_over_subjects
 from hierlmm.predict.lines import interval_table, through_link
 from hierlmm.predict.rows import SEE, Rows, check_request, described, rows_of
@@ -71,7 +72,7 @@ def trials_of(fit: Any, newdata: Any, trials: Any) -> FloatArray:
         raise NotAvailableError("trials=", reason, "leave it out", "docs, page 'Families'")
     if newdata is None and trials is None:
         return np.asarray(fit.design.trials)
-    rows = len(fit.design.X) if newdata is None else len(newdata)
+    rows = len(fit.design.X) if newdata is None else len(to_pandas(newdata, column_names(newdata)))
     if trials is not None and np.shape(trials) not in ((), (rows,)):
         received, reason = f"trials= of shape {np.shape(trials)}", f"{rows} rows are predicted"
         raise SpecificationError(received, reason, "give a number, or one for each row", SEE)

@@ -116,6 +116,7 @@ ELSEWHERE = {
     ("variance_components", "method"),  # Wald or profile
     ("sample", "rng"),  # a generator, from which many draws of one study come
     ("sample_cholesky", "rng"),
+    ("draw", "rng"),
     ("logpdf", "x"),  # a number, not a name
     ("prepare", "column"),  # the values of the column
     ("apply", "column"),

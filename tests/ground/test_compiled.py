@@ -153,13 +153,14 @@ def test_numba_cache_dir_is_respected(copy: Path, tmp_path: Path) -> None:
 
 
 def compiled_functions(tree: ast.Module) -> list[ast.FunctionDef]:
-    """Functions decorated with `compiled`, or handed to it or to `compiled_callback`."""
+    """Functions decorated with `compiled`, or handed to it, to `compiled_callback` or to `with_names`."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     named = {
         argument.id
         for call in calls
         for argument in call.args
-        if isinstance(argument, ast.Name) and "compiled" in ast.unparse(call.func)
+        if isinstance(argument, ast.Name)
+        and any(maker in ast.unparse(call.func) for maker in ("compiled", "with_names"))
     }
     return [
         node
