@@ -149,7 +149,8 @@ class Family:
         d : (4 + 3m,)
             Where it is written.
         """
-        raise NotImplementedError
+        # Never compiled: `_derivatives` refuses a family without a density of its own. A compiled function of a row
+        # cannot say that it failed, and would leave zeros.
 
     # What estimators ask on arrays.
 
@@ -351,6 +352,8 @@ def _derivatives(family: Family) -> Any:
     own = family.direct()
     if own is None:
         given = type(family).density
+        if given is Family.density:
+            raise family._unwritten("the log density", "density(y, n, mu, psi, order, d)")
         in_mu = given if hasattr(given, "py_func") else compiled(error_model="numpy")(given)
         own = with_names(chained, f"{family.name}_{family.link}", inverse=family.function.compiled, density=in_mu)
     return compiled_callback(OF_ROW, getattr(own, "py_func", own), keep=is_own(type(family)))

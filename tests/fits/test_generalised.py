@@ -243,6 +243,18 @@ def test_a_family_of_ones_own(data):
         hl.TwoLevelModel.from_formula("over ~ x + (1 | g)", data, family=Wrong())
 
 
+@dataclass(frozen=True)
+class Silent(Family):
+    """It has no density."""
+
+    name: ClassVar[str] = "silent"
+
+
+def test_a_family_without_a_density_is_refused(data):
+    with pytest.raises(hl.NotAvailableError, match="density"):
+        hl.TwoLevelModel.from_formula("over ~ x + (1 | g)", data, family=Silent())
+
+
 @pytest.mark.parametrize(
     ("formula", "options", "words"),
     [

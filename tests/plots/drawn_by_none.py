@@ -21,3 +21,8 @@ def lines_of(visual):
     ends = np.flatnonzero(np.isnan(x))
     pieces = [(a[~np.isnan(a)], b[~np.isnan(b)]) for a, b in zip(np.split(x, ends), np.split(y, ends), strict=True)]
     return [piece for piece in pieces if len(piece[0])]
+
+
+def title_of(collection):
+    """The title of a drawn figure in one line."""
+    return collection.get_viz("figure")._suptitle.get_text().replace("\n", " ")
