@@ -69,7 +69,7 @@ class GeneralisedModel:
     buffer: FloatArray
     derivatives: Any
 
-    @property
+    @cached_property
     def data(self) -> Joint:
         """Views into the buffer."""
         return unpack(self.buffer)
@@ -284,11 +284,12 @@ class JointPosterior:
 
     def log_density(self, theta: FloatArray) -> tuple[float, FloatArray]:
         """Log density (of whitened coordinates, but for log|root|) and its gradient."""
-        return evaluate(theta, self.model.buffer, compiled_joint())
+        function, numbers = self.compiled()
+        return evaluate(theta, numbers, function)
 
     def compiled(self) -> tuple[Any, FloatArray]:
         """C function of whitened coordinates and the numbers that it reads."""
-        return compiled_joint(), self.model.buffer
+        return compiled_joint(self.model.data.c.shape[1]), self.model.buffer
 
     def evaluator(self) -> Density:
         """The same as a Python function."""

@@ -44,7 +44,7 @@ from hierlmm.bayes.collapsed_kernel import (
     to_whitened,
 )
 from hierlmm.bayes.whitened import back, centred, eliminated, factorise, subject_kappa, through_eliminated
-from hierlmm.compiled import compiled, compiled_callback
+from hierlmm.compiled import compiled, compiled_callback, with_names
 from hierlmm.families.family import function_of_row
 
 HEADER = 11
@@ -165,10 +165,20 @@ def factor_of(
 # Branches: loops over rows and columns, written out for numba.
 @compiled(error_model="numpy")
 def joint_density(
-    derivatives: Any, free: FloatArray, w: FloatArray, v: FloatArray, data: Any, form: float, gradient: FloatArray
+    like: Any,
+    derivatives: Any,
+    free: FloatArray,
+    w: FloatArray,
+    v: FloatArray,
+    data: Any,
+    form: float,
+    gradient: FloatArray,
 ) -> float:
-    """Log density of (θ, ψ), w (p,) and v (J, q) but for constants; its gradient (k + J q,) is written."""
-    J, q, p, m = len(data.c), len(data.sd_index), len(data.K), len(data.psi_prior)
+    """Log density of (θ, ψ), w (p,) and v (J, q) but for constants; its gradient (k + J q,) is written.
+
+    ``like`` is of length q; see `whitened`.
+    """
+    J, q, p, m = len(data.c), len(like), len(data.K), len(data.psi_prior)
     size = len(free) - m
     k_phi = size + m + p
     sd, LR, LD, Lambda = np.empty(q), np.empty((q, q)), np.empty((q, q)), np.empty((q, q))
@@ -178,9 +188,9 @@ def joint_density(
     AL, N, B = np.empty((q, q)), np.empty((q, q)), np.empty((q, q))
     Ls, Us = np.empty((J, q, q)), np.empty((J, q, q))
     R, V, h, tw, beta = np.empty((p, p)), np.empty((p, p)), np.empty(p), np.empty(p), np.empty(p)
-    value = -eliminated(data, Lambda, AL, Ls, Us, R, h)
-    value -= factorise(R, V)
-    centred(V, h, w, tw, beta)
+    value = -eliminated(like, data, Lambda, AL, Ls, Us, R, h)
+    value -= factorise(data.K, R, V)
+    centred(data.K, V, h, w, tw, beta)
     phi = np.empty(k_phi)
     phi[: size + m] = free
     phi[size + m :] = beta
@@ -189,8 +199,8 @@ def joint_density(
     value += log_prior(phi, size, data.beta_prior, data.K, data.sd_prior, data.psi_prior, gradient)
     in_Lambda, in_beta, d = np.zeros((q, q)), gradient[size + m : k_phi].copy(), np.zeros(4 + 3 * m)
     for j in range(J):
-        subject_kappa(data.C[j], data.c[j], beta, Lambda, s, kappa)
-        centred(Us[j], kappa, v[j], t, u)
+        subject_kappa(like, data.C[j], data.c[j], beta, Lambda, s, kappa)
+        centred(like, Us[j], kappa, v[j], t, u)
         for k in range(q):
             value -= 0.5 * u[k] * u[k]
             zg[k] = 0.0
@@ -215,7 +225,7 @@ def joint_density(
             ub[k] = -u[k]
             for i in range(q):
                 ub[k] += Lambda[i, k] * zg[i]
-        back(Us[j], v[j], t, ub, tb, rho, N, B)
+        back(like, Us[j], v[j], t, ub, tb, rho, N, B)
         for k in range(q):
             gradient[k_phi + j * q + k] = tb[k]
             total = 0.0
@@ -233,8 +243,8 @@ def joint_density(
                 in_beta[i] -= data.C[j, k, i] * total
     if p:
         wb, hb, Pb = np.empty(p), np.empty(p), np.empty((p, p))
-        back(V, w, tw, in_beta, wb, hb, np.empty((p, p)), Pb)
-        through_eliminated(data, Lambda, Us, Pb, hb, in_Lambda)
+        back(data.K, V, w, tw, in_beta, wb, hb, np.empty((p, p)), Pb)
+        through_eliminated(like, data, Lambda, Us, Pb, hb, in_Lambda)
         gradient[size + m : k_phi] = wb
     return value + pull_back(free[:size], form, data, sd, LR, LD, in_Lambda, gradient)
 
@@ -271,7 +281,8 @@ def settled(
 
     Without any v, (S, 0, q), β alone is written.
     """
-    q, p, J = len(data.sd_index), len(data.K), len(data.c)
+    like = data.sd_index
+    q, p, J = len(like), len(data.K), len(data.c)
     sd, LR, LD, Lambda = np.empty(q), np.empty((q, q)), np.empty((q, q)), np.empty((q, q))
     s, kappa, t, u, AL = np.empty(q), np.empty(q), np.empty(q), np.empty(q), np.empty((q, q))
     Ls, Us = np.empty((J, q, q)), np.empty((J, q, q))
@@ -279,30 +290,34 @@ def settled(
     size = free.shape[1] - len(data.psi_prior)
     for draw in range(len(free)):
         factor_of(free[draw, :size], form, data, sd, LR, LD, Lambda)
-        eliminated(data, Lambda, AL, Ls, Us, R, h)
-        factorise(R, V)
-        centred(V, h, w[draw], tw, beta[draw])
+        eliminated(like, data, Lambda, AL, Ls, Us, R, h)
+        factorise(data.K, R, V)
+        centred(data.K, V, h, w[draw], tw, beta[draw])
         for j in range(v.shape[1]):
-            subject_kappa(data.C[j], data.c[j], beta[draw], Lambda, s, kappa)
-            centred(Us[j], kappa, v[draw, j], t, u)
+            subject_kappa(like, data.C[j], data.c[j], beta[draw], Lambda, s, kappa)
+            centred(like, Us[j], kappa, v[draw, j], t, u)
             for k in range(q):
                 b[draw, j, k] = 0.0
                 for i in range(q):
                     b[draw, j, k] += Lambda[k, i] * u[i]
 
 
+# What the name stands for is filled in by `compiled_joint`.
+like: Any = None
+
+
 def _callback(dim, x_, gradient_, value_, data_):  # type: ignore[no-untyped-def]
     """Log density and gradient; (θ, ψ) are ``centre + root z``, w and v follow z."""
     header = numba.carray(data_, (1,), np.float64)
     buffer = numba.carray(data_, (int(header[0]),), np.float64)
-    data, q, p, m, n = unpack(buffer), int(buffer[3]), int(buffer[4]), int(buffer[5]), int(dim)
+    data, q, p, m, n = unpack(buffer), len(like), int(buffer[4]), int(buffer[5]), int(dim)
     k = int(buffer[6]) + m
     z, gradient, value = numba.carray(x_, (n,)), numba.carray(gradient_, (n,)), numba.carray(value_, (1,))
     derivatives = function_of_row(np.int64(buffer[10]))  # type: ignore[call-arg, var-annotated]  # an intrinsic
     root = np.ascontiguousarray(data.root[:k, :k])
     free = from_whitened(z[:k], data.centre[:k], root)
     w, v = z[k : k + p], z[k + p :].reshape((len(data.c), q))
-    value[0] = buffer[9] + joint_density(derivatives, free, w, v, data, buffer[8], gradient)
+    value[0] = buffer[9] + joint_density(like, derivatives, free, w, v, data, buffer[8], gradient)
     if not np.all(np.isfinite(gradient[k:])):
         return 3
     d_free = gradient[:k].copy()
@@ -310,6 +325,6 @@ def _callback(dim, x_, gradient_, value_, data_):  # type: ignore[no-untyped-def
 
 
 @cache
-def compiled_joint() -> Any:
-    """Compile the density to a C function (kept on disk) that needs no Python lock."""
-    return compiled_callback(SIGNATURE, _callback)
+def compiled_joint(q: int) -> Any:
+    """Compile the density for q random effects to a C function (kept on disk) that needs no Python lock."""
+    return compiled_callback(SIGNATURE, with_names(_callback, f"{q}", like=(0.0,) * q))

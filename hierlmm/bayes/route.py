@@ -40,6 +40,9 @@ from hierlmm.options import choose
 SAMPLERS = ("auto", "collapsed", "explicit")
 GENERALISED_SAMPLERS = ("auto", "laplace", "explicit")
 TARGET_ACCEPT, GENERALISED_TARGET = 0.9, 0.95
+MANY, MANY_TARGET = 2000, 0.65
+"""From so many random effects on, where steps are short for their number's sake alone, long trajectories cost more than
+they give; the optimum there is 0.65 (Beskos et al. 2013, Bernoulli 19:1501)."""
 
 
 def sample_posterior(
@@ -63,7 +66,8 @@ def sample_posterior(
     """
     choose("random_effects", random_effects, RANDOM_EFFECTS)
     if not design.is_gaussian:
-        settings["target_accept"] = GENERALISED_TARGET if target_accept is None else target_accept
+        default = GENERALISED_TARGET if design.n_subjects * len(design.term) < MANY else MANY_TARGET
+        settings["target_accept"] = default if target_accept is None else target_accept
         return _sample_generalised(design, priors, sampler, centered, random_effects, settings)
     choose("sampler", sampler, SAMPLERS)
     refuse_fitted_values(design)

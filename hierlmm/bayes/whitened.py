@@ -1,6 +1,8 @@
 """What `joint_kernel` does with one subject, and with the coefficients once the subjects are eliminated.
 
 Symbols, the map from v and w to random effects and coefficients, and its adjoint are in the opening of `joint_kernel`.
+``like`` has the length of the loops: an array, or a tuple, whose length is part of its type, so that the compiler can
+write the loops out (a third of the time at two random effects).
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from hierlmm.likelihood.triangles import cholesky, invert_triangle
 
 
 @compiled(error_model="numpy")
-def triangles(A: FloatArray, Lambda: FloatArray, AL: FloatArray, L: FloatArray, U: FloatArray) -> float:
+def triangles(like: Any, A: FloatArray, Lambda: FloatArray, AL: FloatArray, L: FloatArray, U: FloatArray) -> float:
     """Write AΛ, L and U = L⁻¹ of a subject; return log|L|, NaN where H is not definite."""
-    q = len(L)
+    q = len(like)
     for k in range(q):
         for i in range(q):
             AL[k, i] = 0.0
@@ -29,38 +31,40 @@ def triangles(A: FloatArray, Lambda: FloatArray, AL: FloatArray, L: FloatArray, 
             L[k, i] = 1.0 if i == k else 0.0
             for a in range(q):
                 L[k, i] += Lambda[a, k] * AL[a, i]
-    return factorise(L, U)
+    return factorise(like, L, U)
 
 
 @compiled(error_model="numpy")
-def factorise(L: FloatArray, U: FloatArray) -> float:
+def factorise(like: Any, L: FloatArray, U: FloatArray) -> float:
     """Replace a matrix by its Cholesky factor and write the inverse of that; return its log determinant, or NaN."""
     if not cholesky(L):
         return math.nan
     log_det = 0.0
-    for k in range(len(L)):
+    for k in range(len(like)):
         log_det += math.log(L[k, k])
-        for i in range(len(L)):
+        for i in range(len(like)):
             U[k, i] = L[k, i] if i <= k else 0.0
     invert_triangle(U)
     return log_det
 
 
 @compiled(error_model="numpy")
-def centred(U: FloatArray, kappa: FloatArray, v: FloatArray, t: FloatArray, u: FloatArray) -> None:
+def centred(like: Any, U: FloatArray, kappa: FloatArray, v: FloatArray, t: FloatArray, u: FloatArray) -> None:
     """Write ``t = U κ + v`` and ``u = U't``."""
-    for k in range(len(t)):
+    q = len(like)
+    for k in range(q):
         t[k] = v[k]
         for i in range(k + 1):
             t[k] += U[k, i] * kappa[i]
-    for k in range(len(t)):
+    for k in range(q):
         u[k] = 0.0
-        for i in range(k, len(t)):
+        for i in range(k, q):
             u[k] += U[i, k] * t[i]
 
 
 @compiled(error_model="numpy")
 def back(
+    like: Any,
     U: FloatArray,
     v: FloatArray,
     t: FloatArray,
@@ -71,7 +75,7 @@ def back(
     B: FloatArray,
 ) -> None:
     """From ū write t̄, ρ (that of κ) and B, the adjoint of the matrix whose factor is L, of `centred` and −log|L|."""
-    q = len(t)
+    q = len(like)
     for k in range(q):
         tb[k] = 0.0
         for i in range(k + 1):
@@ -96,10 +100,10 @@ def back(
 
 @compiled(error_model="numpy")
 def subject_kappa(
-    C: FloatArray, c: FloatArray, beta: FloatArray, Lambda: FloatArray, s: FloatArray, kappa: FloatArray
+    like: Any, C: FloatArray, c: FloatArray, beta: FloatArray, Lambda: FloatArray, s: FloatArray, kappa: FloatArray
 ) -> None:
     """Write ``s = c − Cβ`` and ``κ = Λ's``."""
-    q = len(s)
+    q = len(like)
     for k in range(q):
         s[k] = c[k]
         for i in range(len(beta)):
@@ -113,15 +117,22 @@ def subject_kappa(
 # Branches: loops over rows and columns of small matrices, written out for numba.
 @compiled(error_model="numpy")
 def eliminated(
-    data: Any, Lambda: FloatArray, AL: FloatArray, Ls: FloatArray, Us: FloatArray, P: FloatArray, h: FloatArray
+    like: Any,
+    data: Any,
+    Lambda: FloatArray,
+    AL: FloatArray,
+    Ls: FloatArray,
+    Us: FloatArray,
+    P: FloatArray,
+    h: FloatArray,
 ) -> float:
     """Write the triangles of every subject (J, q, q), P and h; return Σ log|L_i|."""
-    q, p, total = len(Lambda), len(h), 0.0
+    q, p, total = len(like), len(h), 0.0
     P[:] = data.P
     h[:] = data.h
     G, g = np.empty((q, p)), np.empty(q)
     for j in range(len(data.c)):
-        total += triangles(data.A[j], Lambda, AL, Ls[j], Us[j])
+        total += triangles(like, data.A[j], Lambda, AL, Ls[j], Us[j])
         if not p:
             continue
         for k in range(q):  # U Λ'C and U Λ'c
@@ -150,10 +161,10 @@ def eliminated(
 # Branches: loops over rows and columns of small matrices, written out for numba.
 @compiled(error_model="numpy")
 def through_eliminated(
-    data: Any, Lambda: FloatArray, Us: FloatArray, Pb: FloatArray, hb: FloatArray, in_Lambda: FloatArray
+    like: Any, data: Any, Lambda: FloatArray, Us: FloatArray, Pb: FloatArray, hb: FloatArray, in_Lambda: FloatArray
 ) -> None:
     """Add to Λ̄ what comes by way of P and h."""
-    q, p = len(Lambda), len(hb)
+    q, p = len(like), len(hb)
     Q, mu, Qh, Hi, HL = np.empty((q, p)), np.empty(q), np.empty(q), np.empty((q, q)), np.empty((q, q))
     PQ, B = np.empty((p, q)), np.empty((q, q))
     for j in range(len(data.c)):

@@ -33,12 +33,13 @@ def by_tails(y: float, n: float, eta: float, psi: FloatArray, order: int, d: Flo
 def binomial_logit(y: float, n: float, eta: float, psi: FloatArray, order: int, d: FloatArray) -> None:
     """Binomial, in η = logit μ: one exponential and one logarithm."""
     tail = math.exp(-abs(eta))
-    p = 1.0 / (1.0 + tail) if eta >= 0.0 else tail / (1.0 + tail)
-    v = tail / ((1.0 + tail) * (1.0 + tail))
-    d[0] = y * eta - n * (max(eta, 0.0) + math.log1p(tail))
+    upper = 1.0 / (1.0 + tail)
+    p = upper if eta >= 0.0 else tail * upper
+    d[0] = y * eta - n * (max(eta, 0.0) + (math.log(1.0 + tail) if tail > 0.01 else math.log1p(tail)))
     d[1] = y - n * p
-    d[2] = -n * v
-    d[3] = d[2] * (1.0 - 2.0 * p)
+    if order > 1:
+        d[2] = -n * tail * upper * upper
+        d[3] = d[2] * (1.0 - 2.0 * p)
 
 
 @compiled(error_model="numpy")
