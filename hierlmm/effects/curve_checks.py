@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.design import Design
@@ -312,3 +313,12 @@ def jumps_along(design: Design, variable: str, grid: FloatArray) -> FloatArray:
             right, high = np.where(later, right, middle), np.where(later[:, None], high, at)
     found = np.abs(high - low).max(axis=1) > 1e-3
     return np.vstack([left[found], right[found]])
+
+
+def nearest(column: pd.Series, values: tuple[Any, ...], factor: bool) -> tuple[NDArray[Any], BoolArray]:
+    """The value on the grid that each row belongs to, and whether it belongs to one."""
+    if factor:
+        return column.to_numpy(dtype=object), np.any([level_is(column, v) for v in values], axis=0)
+    points = np.array(values, dtype=np.float64)
+    distance = np.abs(column.to_numpy(dtype=np.float64)[:, None] - points)
+    return points[np.argmin(distance, axis=1)], np.ones(len(column), dtype=bool)

@@ -16,23 +16,22 @@ import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from hierlmm.arrays import BoolArray, FloatArray, IntArray
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.formula import unquoted
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.style import evenly
+from hierlmm.effects import averages, headline
 from hierlmm.effects import curve_checks as checks
-from hierlmm.effects import headline
 from hierlmm.effects.grid import WEIGHTS, Grid, as_names, average_rows, plain_name, reference_grid
 from hierlmm.effects.judge import Judge, PosteriorDraws, bands, covariance_of, notes_of
-from hierlmm.effects.scale import Scale, check_points, level_text, rows_and_judge, scale_of, transformed
+from hierlmm.effects.scale import Scale, check_points, level_text, scale_of, told_bands, transformed
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import label_fits
@@ -115,7 +114,7 @@ class EffectCurves(Result):
     @property
     def ylabel(self) -> str:
         """What the curves are drawn in: the response, its mean or link, or what it is the logarithm of."""
-        if self.scale is not None and (self.scale.back is None or self.scale.name != f"mean of {self.response}"):
+        if self.scale is not None and (self.scale.of != "mean" or self.scale.name != f"mean of {self.response}"):
             return self.scale.name
         if self.transform is None:
             return self.response
@@ -137,7 +136,7 @@ class EffectCurves(Result):
             limits = [c for c in found.columns if c in LIMITS]
             found[limits] = self._back(found[limits])
             found["se"] *= found["estimate"] * math.log(self._base)
-        return found if self.scale is None else self.scale.told_table(found)
+        return found
 
     @cached_property
     def columns(self) -> dict[str, str]:
@@ -227,7 +226,7 @@ class EffectCurves(Result):
         # Partial residuals have been moved to the held values; measurements have not.
         split = list(self.by) if kind == "partial" else [*names, *(v for v in self.held if v in self.grid.factors)]
         for name in split:
-            own, inside = _nearest(frame[name], self.grid.points[name], name in self.grid.factors)
+            own, inside = checks.nearest(frame[name], self.grid.points[name], name in self.grid.factors)
             keep &= inside
             if name in names:
                 found[name] = own
@@ -283,7 +282,8 @@ class EffectCurves(Result):
 
     def notes_text(self) -> list[str]:
         """How the numbers were made, one statement a line."""
-        lines = [f"Curve: {self._curve_text()}.", self.held_text(), self._band_text(), *transformed(self.scale)]
+        lines = [f"Curve: {self._curve_text()}.", self.held_text(), self._band_text()]
+        lines += transformed(self.scale, self.judge)
         if self.simultaneous is not None:
             lines.append(self._simultaneous_text())
         if bool(self._linear["extrapolated"].any()):
@@ -379,13 +379,15 @@ def effect_curves(
 ) -> EffectCurves:
     """Curves of the mean along a covariate; see `hierlmm.fits.base.Fit.effects`."""
     checks.check_level(fit, level)
-    told = scale_of(fit.design, scale, "marginal means")
+    chosen, at = averages.asked_categories(fit.design, scale, at)
+    told = scale_of(fit.design, scale, "marginal means", categories=chosen is not None)
     if transform is not None:
         choose("transform", transform, ("exp",))
         _check_log(fit)
     choose("weights", weights, WEIGHTS)
     scope = checks.scope_of(simultaneous)
-    groups = as_names(by)
+    response = averages.response_of(fit.design)
+    groups = tuple(v for v in as_names(by) if chosen is None or v != response)
     variable, panels, grid = _grid(fit, variable, groups, at, n)
     keep = (*panels, *groups, variable)
     averaged = {v: x for v, x in grid.points.items() if v not in keep and len(x) > 1}
@@ -394,13 +396,18 @@ def effect_curves(
     keys = grid.keys(keep)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FitWarning)
-        rows, judge = rows_and_judge(fit, grid, level, df)
-        X, offset = average_rows(grid, keys, weights, rows)
+        X, offset, judge = averages.averages(fit, grid, keys, weights, level, df, chosen)
     beyond, sentences = checks.extrapolated(fit, grid, variable, keys, held)
     checks.warn_of(sentences, caught)
     length = len(grid.points[variable])
+    if chosen is not None:  # a curve for each category
+        keep, groups = (*panels, *groups, response, variable), (response, *groups)
+        keys, order = averages.curves_of_categories(keys, response, chosen, length)
+        keys, X, offset, beyond = keys[list(keep)], X[order], offset[order], np.repeat(beyond, len(chosen))[order]
+        grid = replace(grid, points={**grid.points, response: tuple(chosen)})
     pieces = [np.arange(len(keys))] if scope == "all" else np.split(np.arange(len(keys)), len(keys) // length)
     columns, critical = bands(judge, X, offset, ci, pieces if scope else [], seed)
+    columns = columns if told is None else told_bands(told, judge, X, offset, ci, columns)
     shown = keys.rename(columns=apart(keep, RESULTS))
     table = pd.concat([shown, pd.DataFrame({**columns, "extrapolated": beyond})], axis=1)
     what, made = (variable, groups, panels, held, averaged, weights), (grid, X, offset)
@@ -439,12 +446,3 @@ def _check_log(fit: Fit) -> None:
         own = "for a column that holds logarithms, transform estimate, lower and upper of .table"
         remedy = f"leave transform out, or write the logarithm in the formula: log(y) ~ ...; {own}"
         raise SpecificationError(received, reason, remedy, SEE)
-
-
-def _nearest(column: pd.Series, values: tuple[Any, ...], factor: bool) -> tuple[NDArray[Any], BoolArray]:
-    """The value on the grid that each row belongs to, and whether it belongs to one."""
-    if factor:
-        return column.to_numpy(dtype=object), np.any([checks.level_is(column, v) for v in values], axis=0)
-    points = np.array(values, dtype=np.float64)
-    distance = np.abs(column.to_numpy(dtype=np.float64)[:, None] - points)
-    return points[np.argmin(distance, axis=1)], np.ones(len(column), dtype=bool)

@@ -35,6 +35,8 @@ type Rows = Callable[[pd.DataFrame], tuple[FloatArray, FloatArray]]
 type Moved = Callable[[FloatArray], FloatArray]
 WEIGHTS = ("equal", "proportional")
 MAX_ROWS = 200_000
+NUMBERS = 4_000_000
+"""Numbers of the rows that are averaged at a time."""
 STEP = 1e-3
 """Step of a slope, as a share of the variable's range."""
 SEE = "docs, page 'Contrasts'"
@@ -173,7 +175,7 @@ def no_covariate(name: str, known: Collection[str]) -> str:
 
 
 def average_rows(
-    grid: Grid, keys: pd.DataFrame, weights: str, rows: Rows | None = None
+    grid: Grid, keys: pd.DataFrame, weights: str, rows: Rows | None = None, width: int = 1
 ) -> tuple[FloatArray, FloatArray]:
     """Rows of the design at ``keys``, averaged over everything in the grid that is no key.
 
@@ -185,6 +187,8 @@ def average_rows(
         "proportional": by the number of rows of the data, of those with levels that the grid has, as in emmeans.
     rows : callable, optional
         Frame -> what is averaged, (n, p) and (n,): X and offset unless it says otherwise.
+    width : int
+        Numbers of a row, where they are many.
 
     Returns
     -------
@@ -204,7 +208,7 @@ def average_rows(
         reason = "the combinations of levels chosen by at= do not occur in the data"
         raise SpecificationError("weights='proportional'", reason, "use weights='equal', or other levels", SEE)
     share = share / share.sum()
-    n, step = len(base), max(1, MAX_ROWS // len(base))
+    n, step = len(base), max(1, min(MAX_ROWS, NUMBERS // width) // len(base))
     L, offset = np.zeros((n, 1)), np.zeros(n)
     for start in range(0, len(rest), step):
         part = np.arange(start, min(start + step, len(rest)))

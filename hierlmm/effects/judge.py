@@ -62,6 +62,14 @@ class PosteriorDraws:
         return self.beta @ L.T + offset
 
 
+class RowDraws(PosteriorDraws):
+    """Draws of rows that are no linear functions of β: they stand in the rows, (k, draws), in the place of L."""
+
+    def of(self, L: FloatArray, offset: FloatArray | float = 0.0) -> FloatArray:
+        """The draws of the rows: (draws, k)."""
+        return L.T + offset
+
+
 type Judge = Wald | PosteriorDraws
 
 
@@ -76,6 +84,8 @@ class Estimates(NamedTuple):
     """Degrees of freedom; None for draws."""
     positive: FloatArray | None = None
     """Share of the draws above zero; None without draws."""
+    told: FloatArray | None = None
+    """The estimate on another scale, of draws that were carried there one by one."""
 
     @property
     def columns(self) -> dict[str, FloatArray]:
@@ -108,11 +118,17 @@ def judge_of(fit: Fit, df: str | None) -> Judge:
 
 
 def estimates(
-    judge: Judge, L: FloatArray, offset: FloatArray, ci: float, back: Callable[[FloatArray], FloatArray] | None = None
+    judge: Judge,
+    L: FloatArray,
+    offset: FloatArray,
+    ci: float,
+    back: Callable[[FloatArray], FloatArray] | None = None,
+    *,
+    middle: Callable[..., Any] = np.mean,
 ) -> Estimates:
     """Judge every row by itself: ``estimate ± t se``, or mean, SD and equal-tailed quantiles of the draws.
 
-    ``back`` is what draws are carried to before anything is said of them.
+    ``back`` is what draws are carried to before anything is said of them, ``middle`` what their estimate is.
     """
     if isinstance(judge, Wald):
         estimate, se, df = judge.rows(L)
@@ -123,7 +139,7 @@ def estimates(
         draws = judge.of(L[part], offset[part])
         positive[part] = (draws > 0.0).mean(axis=0)
         draws = draws if back is None else back(draws)
-        estimate[part], se[part] = draws.mean(axis=0), draws.std(axis=0, ddof=1)
+        estimate[part], se[part] = middle(draws, axis=0), draws.std(axis=0, ddof=1)
         lower[part], upper[part] = np.quantile(draws, [0.5 - ci / 2.0, 0.5 + ci / 2.0], axis=0)
     return Estimates(estimate, se, lower, upper, positive=positive)
 
@@ -156,19 +172,22 @@ def notes_of(notes: tuple[str, ...], judge: Judge) -> list[str]:
     return [f"Note: {note}." for note in (*notes, *(judge.notes if isinstance(judge, Wald) else ()))]
 
 
-def check_rope(rope: float | tuple[float, float] | None, judge: Judge) -> tuple[float, float] | None:
-    """A region of practical equivalence: (low, high), or a number r for (-r, r); for posteriors only."""
+def check_rope(
+    rope: float | tuple[float, float] | None, judge: Judge, *, ratio: bool = False
+) -> tuple[float, float] | None:
+    """A region of practical equivalence: (low, high), or a number r for (-r, r), of ratios (1/r, r); for posteriors."""
     if rope is None:
         return None
     if isinstance(judge, Wald):
         reason = "the probability that an effect is practically zero needs a posterior"
         remedy = "use model.fit(), or look whether the interval lies inside the region"
         raise NotAvailableError(f"rope={rope!r} for a fit that is no posterior", reason, remedy, SEE)
-    limits = (-rope, rope) if isinstance(rope, (int, float)) else tuple(rope)
+    limits = tuple(rope) if not isinstance(rope, (int, float)) else (1.0 / rope if ratio and rope else -rope, rope)
     low, high = limits if len(limits) == 2 else (0.0, 0.0)
     if not low < high:
         why = "the region is empty" if len(limits) == 2 else "a region has two limits"
-        raise SpecificationError(f"rope={rope!r}", why, "use (low, high), or one positive number", SEE)
+        one = "one number above 1, 1.1 for ratios from 1/1.1 to 1.1" if ratio else "one positive number"
+        raise SpecificationError(f"rope={rope!r}", why, f"use (low, high), or {one}", SEE)
     return float(low), float(high)
 
 

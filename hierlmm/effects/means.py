@@ -12,11 +12,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import pandas as pd
+
+from hierlmm.arrays import FloatArray
 from hierlmm.design.questions import unit_of
+from hierlmm.effects import averages
 from hierlmm.effects import grid as grids
 from hierlmm.effects import scale as scales
 from hierlmm.effects.judge import Judge, check_multiplicity, judge_of, level_text
-from hierlmm.effects.scale import rows_and_judge, scale_of
+from hierlmm.effects.scale import scale_of
 from hierlmm.effects.table import Effects
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
@@ -47,19 +51,29 @@ def marginal_means(
     intervals: Intervals,
     scale: str = "response",
     level: str = "population",
+    *,
+    compared: bool = False,
 ) -> Effects:
-    """Means of the response at the levels of factors; see `hierlmm.fits.base.Fit.marginal_means`."""
-    split, own = grids.as_names(by), grids.as_names(variables)
+    """Means of the response at the levels of factors; see `hierlmm.fits.base.Fit.marginal_means`.
+
+    ``compared``: what contrasts compare, which of an ordinal response are linear predictors and no probabilities.
+    """
+    response = averages.response_of(fit.design)
+    chosen, at = averages.asked_categories(fit.design, "link" if compared else scale, at)
+    split, own = (
+        tuple(v for v in grids.as_names(names) if chosen is None or v != response) for names in (by, variables)
+    )
     both = [v for v in own if v in split]
     if both:
         received, remedy = f"{both[0]!r} both as what is asked for and in by=", "leave it out of one"
         raise SpecificationError(received, "a variable either names the rows or splits them into families", remedy, SEE)
     grid = grids.reference_grid(fit.design, at)
-    rows, judge = rows_and_judge(fit, grid, level, df)
-    keep = (*split, *own)
-    return _effects(
-        fit, judge, "marginal means", grid, keep, weights, intervals, by=split, rows=rows, told=(scale, level)
-    )
+    keys = _keys(grid, (*split, *own))
+    found = averages.averages(fit, grid, keys, weights, level, df, chosen)
+    if chosen is not None:
+        keys, split = averages.with_categories(keys, response, chosen), (*split, response)
+    made = _effects(fit, "marginal means", grid, keys, found, weights, intervals)
+    return _told(replace(made, by=split), fit, scale, level, categories=chosen is not None)
 
 
 def slopes(fit: Fit, variable: str, by: Names, at: At, weights: str, df: str | None, intervals: Intervals) -> Effects:
@@ -68,41 +82,58 @@ def slopes(fit: Fit, variable: str, by: Names, at: At, weights: str, df: str | N
     judge, grid = judge_of(fit, df), grids.reference_grid(fit.design, at)
     grids.check_slope(grid, variable)
     several = len(grid.points[variable]) > 1 and variable not in groups
-    keep = (*groups, variable) if several else groups
-    rows = partial(grids.slope_rows, grid, variable)
-    return _effects(fit, judge, "slopes", grid, keep, weights, intervals, rows=rows, per=variable)
+    keys = _keys(grid, (*groups, variable) if several else groups)
+    L, offset = grids.average_rows(grid, keys, weights, partial(grids.slope_rows, grid, variable))
+    made = _effects(fit, "slopes", grid, keys, (L, offset, judge), weights, intervals)
+    return _told(replace(made, row_names=(f"per unit of {variable}",) * len(keys)), fit, "link", per=variable)
+
+
+def _keys(grid: grids.Grid, keep: tuple[str, ...]) -> pd.DataFrame:
+    """Combinations of the variables that name the rows.
+
+    Raises
+    ------
+    SpecificationError
+        If one of them is no covariate.
+    """
+    for name in keep:
+        grids.refuse_unknown(repr(name), name, grid.points, "this model has no covariates")
+    return grid.keys(keep)
 
 
 def _effects(
     fit: Fit,
-    judge: Judge,
     kind: str,
     grid: grids.Grid,
-    keep: tuple[str, ...],
+    keys: pd.DataFrame,
+    found: tuple[FloatArray, FloatArray, Judge],
     weights: str,
     intervals: Intervals,
-    *,
-    by: tuple[str, ...] = (),
-    rows: grids.Rows | None = None,
-    per: str | None = None,
-    told: tuple[str, str] = ("link", "population"),
 ) -> Effects:
-    for name in keep:
-        grids.refuse_unknown(repr(name), name, grid.points, "this model has no covariates")
-    keys = grid.keys(keep)
-    L, offset = grids.average_rows(grid, keys, weights, rows)
+    """A table of rows, in one family, and what was averaged over and held."""
+    L, offset, judge = found
     adjust = check_multiplicity(judge, intervals.adjust, intervals.simultaneous, pairwise=False)
-    made = Effects(kind, fit.design.hierarchy.response, fit.estimator, keys, L, offset, by, judge, intervals.ci, adjust)
-    over = [v for v, values in grid.points.items() if v not in keep and len(values) > 1]
+    made = Effects(kind, fit.design.hierarchy.response, fit.estimator, keys, L, offset, (), judge, intervals.ci, adjust)
+    over = [v for v, values in grid.points.items() if v not in keys and len(values) > 1]
     held = [f"{v} = {show(values[0])}" for v, values in grid.points.items() if len(values) == 1]
     said = [f"Averaged over {', '.join(over)} with {weights} weights."] if over else []
     averaged = " ".join([*said, *([f"At {', '.join(held)}."] if held else [])])
-    units = (f"per unit of {per}",) * len(keys) if per else ()
-    together = intervals.simultaneous
-    made = replace(made, simultaneous=together, averaged=averaged, row_names=units)
-    scale = scale_of(fit.design, told[0], kind)
+    return replace(made, simultaneous=intervals.simultaneous, averaged=averaged)
+
+
+def _told(
+    made: Effects,
+    fit: Fit,
+    asked: str,
+    level: str = "population",
+    *,
+    per: str | None = None,
+    categories: bool = False,
+) -> Effects:
+    """The table with the scale on which it is told, and its comparisons with it."""
+    scale = scale_of(fit.design, asked, made.kind, categories=categories)
     if scale is None:
         return replace(made, unit=unit_of(fit.design, per), level=level_text(fit))
-    comparison = scale_of(fit.design, told[0], "contrasts", kind)
-    texts = tuple(scales.level_text(fit, own, told[1], kind) for own in (scale, comparison) if own is not None)
+    comparison = scale_of(fit.design, asked, "contrasts", made.kind, categories=categories)
+    texts = tuple(scales.level_text(fit, own, level, made.kind) for own in (scale, comparison) if own is not None)
     return replace(made, scale=scale, comparison=comparison, level=texts[0], comparison_level=texts[-1])

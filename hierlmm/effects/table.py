@@ -22,7 +22,7 @@ from hierlmm.drawing.effect_rows import plot_effects as draw_effects
 from hierlmm.drawing.figure import as_verb
 from hierlmm.effects import judge as judging
 from hierlmm.effects.headline import Found, difference, scaled, slope
-from hierlmm.effects.scale import Scale, transformed
+from hierlmm.effects.scale import Scale, told_estimates, transformed
 from hierlmm.effects.weights import contrast_rows, default_adjust
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.frames import apart
@@ -54,7 +54,8 @@ class Effects(Result):
     response : str
     estimator : str
     L : (k, p)
-        One row per effect: what it multiplies β with. Read-only.
+        One row per effect: what it multiplies β with; of draws of means over subjects, or of probabilities of
+        categories, the draws themselves, (k, draws). Read-only.
     offset : (k,)
     by : tuple of str
         Columns that split the rows into families.
@@ -125,7 +126,7 @@ class Effects(Result):
 
     @property
     def draws(self) -> FloatArray:
-        """Posterior draws of the effects, (draws, k).
+        """Posterior draws of the effects, (draws, k), on the scale of the table.
 
         Raises
         ------
@@ -133,7 +134,8 @@ class Effects(Result):
             If the fit is no posterior.
         """
         if isinstance(self.judge, judging.PosteriorDraws):
-            return self.judge.of(self.L, self.offset)
+            draws = self.judge.of(self.L, self.offset)
+            return draws if self.scale is None or self.scale.back is None else self.scale.back(draws)
         raise NotAvailableError(f"draws of a fit by {self.estimator}", "it has none", "use .table", SEE)
 
     @cached_property
@@ -179,12 +181,15 @@ class Effects(Result):
         return columns if self.kind == "marginal means" else {**columns, "t": t, "p": p}
 
     def _from_draws(self, judge: judging.PosteriorDraws) -> dict[str, FloatArray]:
-        back = None if self.scale is None or self.simultaneous else self.scale.back
-        found = judging.estimates(judge, self.L, self.offset, self.ci, back)
-        for rows in self._tested() if self.simultaneous else []:
-            half = judging.sup_t(judge, self.L, self.offset, found, rows, self.ci) * found.se[rows]
-            found.lower[rows], found.upper[rows] = found.estimate[rows] - half, found.estimate[rows] + half
-        columns = (self._on_scale(found) if self.simultaneous else found).columns
+        found = told_estimates(self.scale, judge, self.L, self.offset, self.ci)
+        if self.simultaneous:
+            line = judging.estimates(judge, self.L, self.offset, self.ci)
+            for rows in self._tested():
+                half = judging.sup_t(judge, self.L, self.offset, line, rows, self.ci) * line.se[rows]
+                line.lower[rows], line.upper[rows] = line.estimate[rows] - half, line.estimate[rows] + half
+            ends = line if self.scale is None else self.scale.with_ends(line)
+            found = found._replace(lower=ends.lower, upper=ends.upper)
+        columns = found.columns
         if self.kind != "marginal means":
             assert found.positive is not None
             columns["prob_positive"] = np.where(self._fixed, np.nan, found.positive)
@@ -231,7 +236,11 @@ class Effects(Result):
         pairs = tuple(pair and (number + pair[0], number + pair[1]) for pair in found.pairs)
         made |= {"pairs": pairs, "row_names": found.names, "kind": "contrasts", "of": self.kind}
         made |= {"keys": keys.iloc[found.families][by].reset_index(drop=True)}
-        made |= {"adjust": adjust, "simultaneous": simultaneous, "rope": judging.check_rope(rope, self.judge)}
+        made |= {
+            "adjust": adjust,
+            "simultaneous": simultaneous,
+            "rope": judging.check_rope(rope, self.judge, ratio=sign == " / "),
+        }
         made |= {"ci": self.ci if ci is None else ci, "notes": tuple(dict.fromkeys([*self.notes, *found.notes]))}
         if self.scale is not None:
             made |= {"scale": self.comparison, "level": self.comparison_level}
@@ -311,12 +320,12 @@ class Effects(Result):
         lines = [f"Level: {self.level}.", *([self.averaged] if self.averaged else [])]
         if isinstance(self.judge, Wald):
             lines += [SAY("table.wald", percent=percent, how=self.judge.description), self._adjustment_text()]
-            lines += transformed(self.scale)
         else:
             name = "table.together" if self.simultaneous else "table.draws"
             lines.append(SAY(name, percent=percent, n=len(self.judge.beta)))
             if not self.simultaneous and self._family_size > 1:
                 lines.append(SAY("table.uncorrected"))
+        lines += transformed(self.scale, self.judge)
         if self.rope is not None:
             lines.append(SAY("table.rope", low=self.rope[0], high=self.rope[1]))
         return [*lines, *([SAY("table.fixed")] if self._fixed.any() else []), *judging.notes_of(self.notes, self.judge)]

@@ -143,9 +143,16 @@ class Ordinal(Family):
         ends = [0.0, *natural.values()]
         return np.log([positive(b - a, received, remedy) for a, b in pairwise(ends)])
 
+    def thresholds(self, psi: FloatArray) -> FloatArray:
+        """Thresholds between neighbouring categories, the first of which is zero: (..., K - 2) -> (..., K - 1)."""
+        return np.concatenate([np.zeros((*np.shape(psi)[:-1], 1)), np.cumsum(np.exp(psi), axis=-1)], axis=-1)
+
     def probabilities(self, eta: FloatArray, psi: FloatArray) -> FloatArray:
-        """Probability of each category: (...) -> (..., K)."""
-        thresholds = np.concatenate([[0.0], np.cumsum(np.exp(psi))])
-        below = self.function.inverse(thresholds - np.asarray(eta)[..., None])
+        """Probability of each category: (...) and (..., K - 2), or one ψ for all, -> (..., K)."""
+        return self.between(self.function.inverse(self.thresholds(psi) - np.asarray(eta)[..., None]))
+
+    @staticmethod
+    def between(below: FloatArray) -> FloatArray:
+        """Probability of each category from those of this category or a lower one: (..., K - 1) -> (..., K)."""
         ends = np.zeros((*below.shape[:-1], 1))
         return np.diff(np.concatenate([ends, below, ends + 1.0], axis=-1), axis=-1)

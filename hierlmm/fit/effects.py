@@ -129,7 +129,10 @@ class EffectVerbs(Fit):
         -------
         Effects
         """
-        means = self.marginal_means(variables, by, at, weights=weights, df=df, ci=ci, scale=scale, level=level)
+        from hierlmm.effects.means import Intervals, marginal_means
+
+        asked = Intervals(ci, "none", False)
+        means = marginal_means(self, variables, by, at, weights, df, asked, scale, level, compared=True)
         return means.contrasts(method, adjust=adjust, reference=reference, simultaneous=simultaneous, rope=rope)
 
     def slopes(

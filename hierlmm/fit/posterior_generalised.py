@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
-
 from hierlmm.fit.diagnostics import DiagnosticVerbs
+from hierlmm.fit.generalised_verbs import GeneralisedVerbs
 from hierlmm.fit.predictive import PredictiveVerbs
-from hierlmm.fit.verbs import Verbs
 from hierlmm.fits.posterior_generalised import GeneralisedPosteriorNumbers
 from hierlmm.fits.posterior_print import posterior_page
 from hierlmm.options import checked, choose
@@ -17,11 +15,10 @@ from hierlmm.results import Page
 
 if TYPE_CHECKING:
     from hierlmm.diagnostics.loo import LooResult
-    from hierlmm.implied.coefficients import MarginalCoefficients
 
 
 @checked
-class GeneralisedPosterior(GeneralisedPosteriorNumbers, Verbs, DiagnosticVerbs, PredictiveVerbs):
+class GeneralisedPosterior(GeneralisedPosteriorNumbers, GeneralisedVerbs, DiagnosticVerbs, PredictiveVerbs):
     """Posterior draws of a generalised two-level model.
 
     Attributes
@@ -50,7 +47,9 @@ class GeneralisedPosterior(GeneralisedPosteriorNumbers, Verbs, DiagnosticVerbs, 
         scale: Literal["response", "link"] = "response",
         trials: Any = None,
         seed: int | None = 0,
-    ) -> pd.DataFrame:
+        *,
+        kind: Literal["summary", "draws"] = "summary",
+    ) -> Any:
         """Posterior mean of the mean of the response, or of its link, and an equal-tailed interval.
 
         Parameters
@@ -73,33 +72,22 @@ class GeneralisedPosterior(GeneralisedPosteriorNumbers, Verbs, DiagnosticVerbs, 
             fitted rows those of the data.
         seed : int, optional
             Of what is simulated.
+        kind : {"summary", "draws"}
+            ``"draws"``: the draws behind the table, joint over rows, where they fit into memory.
 
         Returns
         -------
         pandas.DataFrame
-            ``estimate``, and with an interval ``se``, ``lower``, ``upper``; index of the rows.
+            ``estimate``, and with an interval ``se``, ``lower``, ``upper``; index of the rows. For draws an
+            ``xarray.DataArray`` (chain, draw, obs).
         """
-        from hierlmm.predict.posterior_generalised import predict_draws
+        from hierlmm.predict.posterior_generalised import drawn_predictions, predict_draws
 
         choose("scale", scale, ("response", "link"))
+        choose("kind", kind, ("summary", "draws"))
+        if kind == "draws":
+            return drawn_predictions(self, newdata, level, interval, scale, trials, seed)
         return predict_draws(self, newdata, level, interval, ci, scale, trials, seed)
-
-    def marginal_coefficients(self, *, ci: float = 0.95) -> MarginalCoefficients:
-        """Population-averaged coefficients, with random effects integrated out at each draw: what GEE estimates.
-
-        Parameters
-        ----------
-        ci : float
-            Probability of the (equal-tailed) intervals.
-
-        Returns
-        -------
-        MarginalCoefficients
-            ``.table`` with the conditional coefficients beside them.
-        """
-        from hierlmm.implied.coefficients import marginal_coefficients
-
-        return marginal_coefficients(self, ci)
 
     def log_likelihood(self, unit: Literal["subject", "observation"] = "observation") -> Any:
         """Pointwise log-likelihood as a new tree with group ``log_likelihood``.

@@ -151,19 +151,17 @@ NO_JOINT = Lack(
     "docs, page 'Families'",
     "a generalised fit by {}",
 )
+NOT_BESIDE_GEE = Lack(
+    "its table has one line a coefficient, and on a curved scale a coefficient given the random effects and one of the "
+    "mean over subjects are two numbers",
+    "use hl.compare(fit, model.fit_gee()), which has a block for each, or fit.marginal_coefficients()",
+    "docs, page 'GEE'",
+    "a generalised fit by {}",
+)
 GENERALISED = table(
     ("loo", NO_DRAWS),
     (CHAINS, NO_CHAINS),
-    (
-        "compare_marginal",
-        Lack(
-            "its table has one line a coefficient, and on a curved scale a coefficient given the random effects and "
-            "one of the mean over subjects are two numbers",
-            "use hl.compare(fit, model.fit_gee()), which has a block for each, or fit.marginal_coefficients()",
-            "docs, page 'GEE'",
-            "a generalised fit by {}",
-        ),
-    ),
+    ("compare_marginal", NOT_BESIDE_GEE),
     (
         "blup_variances icc implied_marginal marginal_covariance predict_subject plot_subject_prediction "
         "plot_qq plot_residuals plot_separate_lines plot_shrinkage",
@@ -183,9 +181,15 @@ NOT_SIMULATED = Lack(
     "docs, page 'Families'",
     "a generalised fit by {}",
 )
-NOT_FROM_DRAWS = Lack(
-    "this version answers it for generalised models fitted by maximum likelihood, not yet from draws",
-    "use model.fit_ml(), which has it; fit.predict() and fit.marginal_coefficients() of the posterior are there",
+B_COV = Lack(
+    "the random effects of a posterior are draws, which need not be normal",
+    "use fit.draws('b'), or fit.b_sd",
+    "docs, page 'Families'",
+    "a generalised fit by {}",
+)
+OF_THE_SEARCH = Lack(
+    "it describes the search for a maximum, and a posterior is sampled",
+    "use fit.convergence() and fit.sample_stats for how it was sampled, or model.fit_ml()",
     "docs, page 'Families'",
     "a generalised fit by {}",
 )
@@ -194,11 +198,9 @@ GENERALISED_POSTERIOR = both(
     table(
         ("icc implied_marginal marginal_covariance predict_subject plot_subject_prediction", NOT_GAUSSIAN),
         ("plot_qq plot_residuals plot_separate_lines plot_shrinkage", NOT_GAUSSIAN),
-        (
-            "marginal_means contrasts slopes test anova effects plot_effects plot_trajectories heterogeneity",
-            NOT_FROM_DRAWS,
-        ),
-        ("compare_subjects rank_subjects interpret hypothesis", NOT_FROM_DRAWS),
+        ("compare_marginal", NOT_BESIDE_GEE),
+        ("b_cov", B_COV),
+        ("criterion_function gradient_norm method n_quadrature optima optimum record solution", OF_THE_SEARCH),
         ("ppc plot_ppc plot_loo_pit psense plot_psense", NOT_SIMULATED),
         ("plot_prior_posterior parameter_draws", NOT_SIMULATED),
     ),

@@ -130,26 +130,28 @@ class GeneralisedPosteriorNumbers(PosteriorNumbers):
         choose("scale", scale, ("response", "link"))
         eta, _ = self.line_draws(level)
         if scale == "response" and self.family.name == "ordinal":
-            raise NotAvailableError("fitted values of categories", "a category has no mean", "use scale='link'", SEE)
+            remedy = "use fit.probabilities() for those of the categories, or scale='link' for linear predictors"
+            raise NotAvailableError("fitted values of categories", "a category has no mean", remedy, SEE)
         values = eta if scale == "link" else self.family.mean(eta) * self.design.trials
         return pd.Series(values.mean(axis=0), index=self.design.frame.index, name="fitted")
 
     def residuals(  # type: ignore[override]  # of a distribution, not of a normal error
-        self, kind: Literal["response", "pearson"] = "response", level: Level = "subject"
+        self, kind: Literal["response", "pearson", "deviance"] = "response", level: Level = "subject"
     ) -> pd.Series:
         """Residuals of the rows used, around `fitted`.
 
         Parameters
         ----------
-        kind : {"response", "pearson"}
-            In units of the response, or divided by the SD of the row given its mean.
+        kind : {"response", "pearson", "deviance"}
+            In units of the response; divided by the SD of the row given its mean; or the signed root of what the row
+            adds to twice the log-likelihood ratio against a fit of the row alone.
         level : {"subject", "population"}
         """
-        choose("kind", kind, ("response", "pearson"))
-        mean = self.fitted(level)
-        found = self.design.y - mean
+        choose("kind", kind, ("response", "pearson", "deviance"))
+        mean, n, y = self.fitted(level), self.design.trials, self.design.y
+        found, psi = y - mean, flattened(self.psi_draws()).mean(axis=0)
         if kind == "pearson":
-            psi = flattened(self.psi_draws()).mean(axis=0)
-            n = self.design.trials
             found = found / np.sqrt(self.family.variance(mean.to_numpy() / n, psi, n))
+        elif kind == "deviance":
+            found = np.sign(found) * np.sqrt(self.family.deviance(y, mean.to_numpy() / n, psi, n))
         return found.rename(f"{kind} residual")

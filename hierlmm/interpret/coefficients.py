@@ -26,6 +26,7 @@ from hierlmm.arrays import FloatArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT, categorical_arguments, unquoted, variables_of
 from hierlmm.design.questions import first_row_of_subjects, is_label, levels_of
+from hierlmm.design.telling import link_name
 from hierlmm.effects.grid import check_values
 from hierlmm.effects.judge import Estimates, estimates, judge_of
 from hierlmm.errors import NotAvailableError, SpecificationError, closest
@@ -141,11 +142,17 @@ def unticked(name: str) -> str:
     return name.replace("`", "")
 
 
-def deviation_note(design: Design, k: int) -> str:
-    """Say so where the model has no mean of a coefficient, so that subjects' coefficients are deviations."""
+def coefficient_notes(design: Design, k: int) -> list[str]:
+    """On which scale a coefficient is, and whether the model has no mean of it, so that subjects' are deviations."""
+    link = [] if design.is_gaussian else [link_note(design)]
     if np.any(design.coef_level1 == k):
-        return ""
-    return render("subjects.deviations", term=design.level1[k])
+        return link
+    return [*link, render("subjects.deviations", term=design.level1[k])]
+
+
+def link_note(design: Design) -> str:
+    """That coefficients are on the scale of a link."""
+    return render("heterogeneity.link", line=link_name(design), link=design.family.link)
 
 
 def subject_rows(design: Design, k: int) -> FloatArray:

@@ -26,7 +26,6 @@ import pandas as pd
 from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray
-from hierlmm.design.telling import link_name
 from hierlmm.drawing.figure import as_verb
 from hierlmm.drawing.heterogeneity import plot_heterogeneity
 from hierlmm.errors import SpecificationError
@@ -222,7 +221,7 @@ def _notes(fit: Fit, table: pd.DataFrame, ci: float, coverage: float, above: flo
     notes = [render("heterogeneity.range", **shown), render("heterogeneity.new", coverage=percent)]
     notes.append(render("heterogeneity.normal"))
     if not fit.design.is_gaussian:
-        notes.append(render("heterogeneity.link", line=link_name(fit.design), link=fit.design.family.link))
+        notes.append(coefficients.link_note(fit.design))
     if "(the mean)" in " ".join(table["group"]):
         notes.append(render("heterogeneity.means"))
     design, terms, zero = fit.design, list(dict.fromkeys(table["term"])), zero_terms(fit)

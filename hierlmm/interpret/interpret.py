@@ -82,7 +82,7 @@ def _model(words: Words) -> Iterator[Sentence]:
     if not fit.design.is_gaussian:
         yield words.say(MODEL, "fit.family", family=fit.design.family, told=_told(words))
         if words.hierarchical and fit.design.family.link != "identity":
-            yield words.say(MODEL, "fit.conditional")
+            yield words.say(MODEL, f"fit.conditional{'_shares' if fit.design.family.name == 'ordinal' else ''}")
     elif words.base:
         yield words.say(MODEL, "fit.log", base={10.0: "10", 2.0: "2"}.get(words.base, "e"))
     elif not words.plain:

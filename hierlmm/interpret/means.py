@@ -22,7 +22,6 @@ from hierlmm.interpret.coefficients import (
     group_rows,
     group_text,
     is_factor,
-    judged,
     level2_rows,
     level2_variables,
 )
@@ -59,7 +58,7 @@ def _averages(words: Words, section: str, c: Coefficient, cells: bool) -> Iterat
     if len(L) > MAX_SENTENCES:
         yield words.say(section, "average.many", name=c.name, n=len(L), keys=shorten(keys.columns))
         return
-    e = judged(words.fit, L, words.ci, words.df)
+    e = words.judged(L, level=c.kind in ("intercept", "cell"))
     for g, row in enumerate(keys.to_dict("records")):
         yield _average(words, section, c, group_text(row, mean), e, g)
 
@@ -233,7 +232,7 @@ def _equal(v: str, value: Any) -> str:
 
 
 def _difference(words: Words, section: str, c: Coefficient, v: str, own: Difference, group: str) -> Sentence:
-    e = judged(words.fit, own.d[None, :], words.ci, words.df)
+    e = words.judged(own.d[None, :], level=False)
     words, slots, facts = words.stated(e, 0, level=False, sign=True)
     within, x = words.phrase("within_group", group=group) if group else "", words.x(c) if c.kind == "slope" else None
     slots |= {"name": _name(words, c), "within": within, "unit": "" if words.base else words.unit(x)}

@@ -27,7 +27,14 @@ from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import zero_terms
-from hierlmm.interpret.coefficients import deviation_note, need_effects, position_of, random_effect, subject_rows, tails
+from hierlmm.interpret.coefficients import (
+    coefficient_notes,
+    need_effects,
+    position_of,
+    random_effect,
+    subject_rows,
+    tails,
+)
 from hierlmm.interpret.grammar import render
 from hierlmm.interpret.theta import sampled_states
 from hierlmm.options import checked
@@ -131,7 +138,7 @@ def rank_subjects(
         raise SpecificationError(f"top={top!r}", f"there are {J} subjects", f"use a number from 1 to {J - 1}", SEE)
     if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 100:
         raise SpecificationError(f"draws={draws!r}", "ranks need draws enough to be told apart", "use draws=4000", SEE)
-    chains, per_chain = fit.draws("sigma").shape if fit.has_draws else (1, int(draws))
+    chains, per_chain = _shape(fit) or (1, int(draws))
     size = chains * per_chain
     kind = np.dtype(np.uint16 if J < 2**16 else np.uint32)
     if size * J * kind.itemsize > MOST:
@@ -148,6 +155,11 @@ def rank_subjects(
     table = table.sort_values("expected_rank", kind="stable")
     about = (design.hierarchy.subject, _notes(fit, k, size, first, ci))
     return Ranking(name, fit.estimator, int(first), ci, largest_first, *about, table)
+
+
+def _shape(fit: Any) -> tuple[int, int] | None:
+    """Chains and draws of each, of a posterior."""
+    return fit.draw_shape if fit.has_draws else None
 
 
 def _ranks(
@@ -236,4 +248,4 @@ def _notes(fit: Fit, k: int, size: int, top: int, ci: float) -> tuple[str, ...]:
     notes.append(render("ranks.columns", ci=f"{100 * ci:g}", top=top))
     if not posterior and fit.is_singular:
         notes.append(render("ranks.singular"))
-    return (*notes, *filter(None, [deviation_note(fit.design, k)]))
+    return (*notes, *coefficient_notes(fit.design, k))

@@ -24,7 +24,14 @@ from hierlmm.errors import DataError, NotAvailableError, SpecificationError, clo
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import zero_terms
 from hierlmm.frames import quote
-from hierlmm.interpret.coefficients import deviation_note, need_effects, position_of, random_effect, subject_rows, tails
+from hierlmm.interpret.coefficients import (
+    coefficient_notes,
+    need_effects,
+    position_of,
+    random_effect,
+    subject_rows,
+    tails,
+)
 from hierlmm.interpret.grammar import render
 from hierlmm.interpret.theta import DRAWS, Difference, difference
 from hierlmm.options import checked
@@ -109,7 +116,7 @@ def compare_subjects(fit: Fit, a: Any, b: Any, term: str | None = None, *, ci: f
         notes = [f"Share of {draws.size} posterior draws."]
         if np.isnan(found.mcse):
             notes.append(render("subjects.agree"))
-    notes += filter(None, [deviation_note(design, k)])
+    notes += coefficient_notes(design, k)
     names = (design.level1[k], float(mean[0]), float(mean[1]))
     return SubjectComparison(a, b, *names, *found[:6], ci, fit.estimator, tuple(notes))
 

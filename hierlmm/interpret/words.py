@@ -7,20 +7,22 @@ model is normal on the log scale, of medians).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from hierlmm.arrays import FloatArray
 from hierlmm.design.formula import unquoted
 from hierlmm.design.questions import is_label, levels_of
 from hierlmm.design.telling import YES_OR_NO, link_name, mean_name, ratio_name
 from hierlmm.effects.curves import LOG
-from hierlmm.effects.judge import Estimates, covariance_of
+from hierlmm.effects.judge import Estimates, covariance_of, estimates, judge_of
 from hierlmm.families.family import Family
 from hierlmm.fits.base import Fit
-from hierlmm.interpret.coefficients import Coefficient, coefficients
+from hierlmm.interpret.coefficients import Coefficient, coefficients, judged
 from hierlmm.interpret.grammar import Sentence, render, sentence
 from hierlmm.likelihood.wald import method_name
 from hierlmm.text import apart, number, probability, span
@@ -119,7 +121,8 @@ class Words:
     def method(self) -> str:
         """How the intervals of means and slopes are made."""
         if self.fit.has_draws:
-            return "equal-tailed quantiles of posterior draws; estimates are posterior means"
+            medians = ", of ratios medians" if self.family is not None and self.base else ""
+            return f"equal-tailed quantiles of posterior draws; estimates are posterior means{medians}"
         if kind := covariance_of(self.fit):
             return f"normal quantiles with {kind} standard errors"
         return self.fit._wald(self.df).description.replace("t and F", "t")
@@ -144,12 +147,26 @@ class Words:
 
     def back(self, value: float, *, level: bool = False) -> float:
         """A number on a log scale as a factor, a level of a linear predictor as a mean; others as they are."""
-        if level and self.family is not None and self.family.name == "ordinal":
-            return float(value)  # a category has no mean
-        if level and self.family is not None:
-            return float(self.family.mean(np.array(value)))
+        way = self._way_back(level)
         with np.errstate(over="ignore"):
-            return float(np.float64(self.base) ** value) if self.base else float(value)
+            return float(value if way is None else way(np.array(value)))
+
+    def _way_back(self, level: bool) -> Callable[[FloatArray], FloatArray] | None:
+        if level and self.family is not None:  # a category has no mean
+            return None if self.family.name == "ordinal" else self.family.mean
+        return partial(np.power, np.float64(self.base)) if self.base else None
+
+    def judged(self, L: FloatArray, *, level: bool) -> Estimates:
+        """Estimate and interval of rows of ``L β``; of draws with a family also the estimate as it is told.
+
+        ``level``: as in `for_values`.
+        """
+        found = judged(self.fit, L, self.ci, self.df)
+        if self.family is None or not self.fit.has_draws:
+            return found
+        middle = np.median if self.base and not level else np.mean  # of ratios the median, as in tables
+        way, judge = self._way_back(level), judge_of(self.fit, self.df)
+        return found._replace(told=estimates(judge, L, np.zeros(len(L)), self.ci, way, middle=middle).estimate)
 
     def show(self, value: float) -> str:
         """A number in words; a factor that is not 1 never reads as 1."""
@@ -176,6 +193,7 @@ class Words:
         estimate, low, high = float(e.estimate[g]), float(e.lower[g]), float(e.upper[g])
         words, facts = self.for_values(estimate, low, high, level=level), {}
         value, low, high = (words.back(v, level=level) for v in (estimate, low, high))
+        value = value if e.told is None or words is not self else float(e.told[g])
         low, high = min(low, high), max(low, high)
         slots = {"value": words.show(value), "log": "", "interval": "fixed by the model", "sign": ""}
         if e.se[g] > 0.0:

@@ -9,6 +9,7 @@ On a curved scale the mean of the curves is no curve of a subject; GEE estimates
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -28,8 +29,8 @@ from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide, same_question
 from hierlmm.options import checked
 from hierlmm.plots.fits import colours_of, pick_fits, refuse_without_effects
-from hierlmm.predict.averages import mean_over_subjects
-from hierlmm.predict.generalised import random_variance
+from hierlmm.predict.means import means_of_rows
+from hierlmm.predict.rows import Rows
 from hierlmm.text import show
 
 POINTS = 101
@@ -130,7 +131,8 @@ def _chosen(named: Mapping[str, Fit]) -> tuple[str, Fit, str | None]:
     fit = named[own[0]]
     refuse_without_effects(fit, "curves of subjects")
     if fit.design.family.name == "ordinal":
-        reason, remedy = "its categories have no mean, of which curves could be drawn", "draw fit.probabilities()"
+        reason = "its categories have no mean, of which curves could be drawn"
+        remedy = "draw their probabilities: fit.plot_effects(), and with level='marginal' the shares of all subjects"
         raise NotAvailableError("plot_conditional_vs_marginal of an ordinal response", reason, remedy, SEE)
     return own[0], fit, next((label for label, f in named.items() if f.has_working_correlation), None)
 
@@ -177,13 +179,13 @@ def _geometry(
     for panel, level in levels.items():
         given = {**held, **({} if panels is None else {panels: level})}
         rows = grid.new(pd.DataFrame({variable: x}).assign(**given))
-        eta = rows.offset + rows.X @ fit.beta.to_numpy()
         there = drawn if panels is None else _with_level(design, panels, level, drawn)
-        own = family.mean(eta[:, None] + rows.Z @ fit.b.to_numpy()[there].T)
-        parts["subjects"][panel] = join_with_gaps([np.vstack([x, curve]) for curve in own.T])
-        parts["average_subject"][panel] = np.vstack([x, family.mean(eta)])
-        spread = random_variance(rows.Z, fit.D.to_numpy())
-        parts["average"][panel] = np.vstack([x, mean_over_subjects(family, eta, spread)])
+        asked = Rows(rows.X, rows.Z, rows.offset, np.full(len(x), -1, dtype=np.intp), rows.frame)
+        every = replace(asked.take(np.tile(np.arange(len(x)), len(there))), subject=np.repeat(there, len(x)))
+        own = means_of_rows(fit, every, "subject").reshape(len(there), len(x))
+        parts["subjects"][panel] = join_with_gaps([np.vstack([x, curve]) for curve in own])
+        parts["average_subject"][panel] = np.vstack([x, means_of_rows(fit, asked, "population")])
+        parts["average"][panel] = np.vstack([x, means_of_rows(fit, asked, "marginal")])
         if gee is not None:
             parts["gee"][panel] = np.vstack(
                 [x, family.mean(rows.offset + rows.X @ gee.beta[fit.beta.index].to_numpy())]

@@ -22,6 +22,8 @@ from hierlmm.effects.curve_checks import jumps_along
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import is_number
+from hierlmm.predict.means import means_of_rows
+from hierlmm.predict.rows import Rows
 
 STEPS = 40
 MOST_SEEN = 1000
@@ -82,14 +84,8 @@ def subject_lines(fit: Fit, axis: Axis, subjects: Sequence[int] | IntArray) -> d
 
 
 def fitted_by(fit: Fit, new: Any, at: IntArray) -> FloatArray:
-    """Fitted values of the subjects at these rows."""
-    eta = new.offset + new.X @ fit.beta.to_numpy() + np.einsum("ij,ij->i", new.Z, fit.b.to_numpy()[at])
-    return means_of(fit.design, eta)
-
-
-def means_of(design: Design, eta: FloatArray) -> FloatArray:
-    """Means of the response (of one trial) at linear predictors."""
-    return np.asarray(eta if design.is_gaussian else design.family.mean(eta))
+    """Fitted values of the subjects at these rows, with a family those of one trial."""
+    return means_of_rows(fit, Rows(new.X, new.Z, new.offset, at, new.frame), "subject")
 
 
 def rows_along(
@@ -115,26 +111,37 @@ def population_line(fit: Fit, axis: Axis, subjects: IntArray) -> FloatArray:
     """
     if axis.variable is None:
         rows = np.isin(fit.design.subject_index, subjects)
-        eta = Fit.fitted(fit, "population").to_numpy()
-        fitted = pd.Series(means_of(fit.design, eta)[rows]).groupby(axis.position[rows]).mean()
+        values = fit.fitted("population").to_numpy() / fit.design.trials
+        fitted = pd.Series(values[rows]).groupby(axis.position[rows]).mean()
         return np.vstack([fitted.index.to_numpy(dtype=float), fitted.to_numpy()])
-    x, eta = averaged_line(fit.design, axis, subjects, fit.beta.to_numpy())
-    return np.vstack([x, means_of(fit.design, eta)])
+    x, X, offset, jumps = _averaged_rows(fit.design, axis, subjects)
+    nobody = np.full(len(x), -1, dtype=np.intp)
+    rows = Rows(X, np.zeros((len(x), len(fit.design.term))), offset, nobody, pd.DataFrame(index=range(len(x))))
+    return break_lines(np.vstack([x, means_of_rows(fit, rows, "population")]), jumps)
 
 
 def averaged_line(design: Design, axis: Axis, subjects: IntArray, beta: FloatArray) -> FloatArray:
     """Line at b = 0 with any coefficients, averaged as in `population_line`."""
+    x, X, offset, jumps = _averaged_rows(design, axis, subjects)
+    return break_lines(np.vstack([x, offset + X @ beta]), jumps)
+
+
+def _averaged_rows(
+    design: Design, axis: Axis, subjects: IntArray
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Grid along x, X and offset there averaged over subjects, and the jumps along x."""
     courses = Courses(design, axis)
     grid = courses.grid(np.flatnonzero(np.isin(design.subject_index, subjects)))
     distinct, weights = courses.distinct(np.asarray(subjects))
-    y = np.zeros(len(grid))
+    X, offset = np.zeros((len(grid), len(design.coef))), np.zeros(len(grid))
     step = max(1, 100_000 // len(grid))
     for start in range(0, len(distinct), step):
         part = distinct[start : start + step].tolist()
         new = design.new(courses.table(part, [grid] * len(part)), need_subject=False)
-        lines = (new.offset + new.X @ beta).reshape(len(part), len(grid))
-        y += weights[start : start + step] @ lines
-    return break_lines(np.vstack([grid, y / weights.sum()]), courses.jumps)
+        own = weights[start : start + step] / weights.sum()
+        X += np.einsum("j,jgp->gp", own, new.X.reshape(len(part), len(grid), -1))
+        offset += own @ new.offset.reshape(len(part), len(grid))
+    return grid, X, offset, courses.jumps
 
 
 class Courses:

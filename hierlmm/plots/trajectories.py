@@ -100,7 +100,7 @@ def plot_trajectories(
     if "subject" in layers:
         refuse_without_effects(fit, f"show={show!r} (lines of subjects)")
     if fit.design.family.name == "ordinal":
-        reason, remedy = "a category has no mean to draw a line of", "use fit.plot_effects(scale='link')"
+        reason, remedy = "a category has no mean to draw a line of", "use fit.plot_effects(), which draws probabilities"
         raise NotAvailableError("plot_trajectories of an ordinal response", reason, remedy, "docs, page 'Families'")
     axis = x_axis(fit.design, variable)
     members, drawn, titles = _panels(fit.design, by, subjects, max_subjects)

@@ -28,19 +28,26 @@ def mean_over_subjects(family: Family, eta: FloatArray, variance: FloatArray) ->
     variance : (...)
         z'Dz.
     """
-    if family.link == "identity":
+    return averaged_inverse(family.link, family.mean, eta, variance)
+
+
+def averaged_inverse(
+    link: str, inverse: Callable[[FloatArray], FloatArray], eta: FloatArray, variance: FloatArray
+) -> FloatArray:
+    """Mean of the inverse of a link over ``N(eta, variance)``: (...) and (...) -> (...)."""
+    if link == "identity":
         return eta
-    if family.link == "log":
+    if link == "log":
         return np.exp(eta + 0.5 * variance)
-    if family.link == "sqrt":
+    if link == "sqrt":
         return eta**2 + variance
-    if family.link == "probit":
+    if link == "probit":
         return ndtr(eta / np.sqrt(1.0 + variance))
-    return by_quadrature(family.mean, eta, variance)
+    return by_quadrature(inverse, eta, variance)
 
 
 def by_quadrature(function: Callable[[FloatArray], FloatArray], eta: FloatArray, variance: FloatArray) -> FloatArray:
-    """Mean of a function of the linear predictor over ``N(eta, variance)``: (n,) and (n,) -> as the function's."""
+    """Mean of a function of the linear predictor over ``N(eta, variance)``: (...) and (...) -> as the function's."""
     node, weight = np.polynomial.hermite.hermgauss(POINTS)
     spread = np.sqrt(2.0 * variance)
     terms = (w * function(eta + spread * z) for z, w in zip(node, weight, strict=True))

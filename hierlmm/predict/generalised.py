@@ -123,8 +123,8 @@ def marginal_line(family: Any, eta: FloatArray, variance: FloatArray) -> FloatAr
 
 
 def random_variance(Z: FloatArray, D: FloatArray) -> FloatArray:
-    """Z'Dz of every row: (n,)."""
-    return np.einsum("ia,ab,ib->i", Z, D, Z)
+    """Variance z'Dz of every row, of one D or of draws of it: (n, q) and (..., q, q) -> (..., n)."""
+    return np.einsum("ia,...ab,ib->...i", Z, D, Z, optimize=D.ndim > 2)
 
 
 def _measurements(fit: Any, rows: Rows, level: str, ci: float, n: FloatArray) -> tuple[FloatArray, FloatArray]:

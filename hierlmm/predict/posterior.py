@@ -93,8 +93,6 @@ def prediction_draws(
     SpecificationError
         If the draws would take more than `hierlmm.predict.rows.MEMORY_BUDGET`.
     """
-    import xarray as xr
-
     check_request(level, interval, 0.5)
     if level == "subject":
         fit.need_effects("predict(level='subject', kind='draws')", draws=True)
@@ -103,30 +101,46 @@ def prediction_draws(
         reason = "joint draws of several measurements of a subject have correlated errors, which are not drawn here"
         raise NotAvailableError(received, reason, "use kind='summary', or draws of lines (interval=None)", SEE)
     rows = rows_of(fit.design, newdata, level)
-    stacked = fit.draws("beta")
-    beta, n = flattened(stacked), len(rows.X)
+    beta = flattened(fit.draws("beta"))
     spread = _spread(fit, level, interval)
-    who, labels = _new_subjects(fit, rows) if spread == "new_subject" else (rows.subject, 0)
-    values = len(beta) * (n + labels * rows.Z.shape[1])
+    who, labels = new_subjects(fit, rows) if spread == "new_subject" else (rows.subject, 0)
+    check_budget(len(rows.X), len(beta), labels * rows.Z.shape[1])
+    rng = np.random.default_rng(seed)
+    effects = _effects(fit, spread, rng, labels)
+    rows = replace(rows, subject=who)
+    lines = _lines(fit, rows, beta, effects, interval, rng, "subject" if labels else spread)
+    return as_draws(fit, lines.T, rows, level, "measurement" if interval == "prediction" else "line")
+
+
+def check_budget(n: int, draws: int, beside: int) -> None:
+    """Refuse draws of n rows that would not fit into memory; ``beside``: numbers of each draw that they need besides.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    values = draws * (n + beside)
     if 8 * values * ARRAYS > rows_module.MEMORY_BUDGET:
-        most = rows_module.MEMORY_BUDGET // (8 * ARRAYS * len(beta))
+        most = rows_module.MEMORY_BUDGET // (8 * ARRAYS * draws)
         raise SpecificationError(
-            f"kind='draws' for {n} rows and {len(beta)} draws",
+            f"kind='draws' for {n} rows and {draws} draws",
             f"with what it takes to make them they need {8e-6 * values * ARRAYS:,.0f} MB, and the budget is "
             f"{1e-6 * rows_module.MEMORY_BUDGET:,.0f} MB",
             f"ask for at most about {most} rows at a time, or for the summary (kind='summary')",
             SEE,
         )
-    rng = np.random.default_rng(seed)
-    effects = _effects(fit, spread, rng, labels)
-    rows = replace(rows, subject=who)
-    lines = _lines(fit, rows, beta, effects, interval, rng, "subject" if labels else spread)
-    chains, draws = stacked.shape[:2]
+
+
+def as_draws(fit: PosteriorNumbers, values: FloatArray, rows: Rows, level: str, name: str) -> Any:
+    """Draws of rows, (S, n), as an ``xarray.DataArray`` (chain, draw, obs)."""
+    import xarray as xr
+
+    chains, draws = fit.draw_shape
     return xr.DataArray(
-        lines.T.reshape(chains, draws, n),
+        values.reshape(chains, draws, len(rows.X)),
         dims=("chain", "draw", "obs"),
         coords={"chain": np.arange(chains), "draw": np.arange(draws), "obs": rows.index.to_numpy()},
-        name="measurement" if interval == "prediction" else "line",
+        name=name,
         attrs={"level": level},
     )
 
@@ -178,7 +192,8 @@ def _lines(
     return lines
 
 
-def _new_subjects(fit: PosteriorNumbers, rows: Rows) -> tuple[IntArray, int]:
+def new_subjects(fit: PosteriorNumbers, rows: Rows) -> tuple[IntArray, int]:
+    """Which new subject each row belongs to, and how many there are: one for each label of the subject column."""
     name = fit.design.hierarchy.subject
     if name not in rows.frame.columns:
         return np.zeros(len(rows.X), dtype=np.intp), 1
