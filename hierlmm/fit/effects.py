@@ -58,7 +58,8 @@ class EffectVerbs(Fit):
             The same for a posterior.
         scale : {"response", "link"}
             Of a model with a family: means of the response, with intervals carried back from the scale of the link, or
-            linear predictors.
+            linear predictors. Of an ordinal response probabilities of its categories, which have a column under the
+            name of the response; ``at`` may choose some.
         level : {"population", "marginal"}
             At b = 0, for a subject in the middle, or averaged over random effects: the mean over subjects. They are the
             same of a Gaussian response.
@@ -118,10 +119,12 @@ class EffectVerbs(Fit):
         simultaneous : bool
             Posterior: intervals that hold together within each family.
         rope : float or (low, high), optional
-            Posterior: region of practical equivalence; adds its probability.
+            Posterior: region of practical equivalence; adds its probability. Of ratios one number above 1 means
+            ``(1/rope, rope)``.
         scale : {"response", "link"}
             Of a model with a family whose link is log, logit or cloglog: ratios of means, of odds or of hazards, or
-            differences on the scale of the link. With other links, differences on that scale.
+            differences on the scale of the link. With other links, differences on that scale. Differences of
+            probabilities of ordered categories are ``fit.marginal_means(...).contrasts()``.
         level : {"population", "marginal"}
             As for `marginal_means`.
 
@@ -262,7 +265,7 @@ class EffectVerbs(Fit):
             Of the directions behind a simultaneous band of an estimate.
         scale : {"response", "link"}
             Of a model with a family: means of the response, with bands carried back from the scale of the link, so that
-            they stay in its range; or linear predictors.
+            they stay in its range; or linear predictors. Of an ordinal response the probability of each category.
 
         Returns
         -------

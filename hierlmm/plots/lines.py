@@ -110,9 +110,9 @@ def population_line(fit: Fit, axis: Axis, subjects: IntArray) -> FloatArray:
     With a family linear predictors are averaged, and the mean at the average is drawn.
     """
     if axis.variable is None:
-        rows = np.isin(fit.design.subject_index, subjects)
+        own = np.isin(fit.design.subject_index, subjects)
         values = fit.fitted("population").to_numpy() / fit.design.trials
-        fitted = pd.Series(values[rows]).groupby(axis.position[rows]).mean()
+        fitted = pd.Series(values[own]).groupby(axis.position[own]).mean()
         return np.vstack([fitted.index.to_numpy(dtype=float), fitted.to_numpy()])
     x, X, offset, jumps = _averaged_rows(fit.design, axis, subjects)
     nobody = np.full(len(x), -1, dtype=np.intp)

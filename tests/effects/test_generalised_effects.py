@@ -222,7 +222,8 @@ def test_what_there_is_not_is_refused():
         family="ordinal",
     ).fit_ml()
     assert repr(ordinal.contrasts("treat")).startswith("Odds ratios of rating")
-    assert repr(ordinal.marginal_means("treat")).startswith("Marginal means, rating (logit scale)")
+    assert repr(ordinal.marginal_means("treat")).startswith("Marginal probabilities of the categories of rating")
+    assert repr(ordinal.marginal_means("treat", scale="link")).startswith("Marginal means, rating (logit scale)")
     for call, words in [
         (lambda: fit.marginal_means("treat", df="satterthwaite"), "without degrees of freedom"),
         (lambda: fit.effects("time").points("partial"), "straight scale"),
@@ -230,10 +231,66 @@ def test_what_there_is_not_is_refused():
         (lambda: fit.effects("time", transform="exp"), "on its own scale as they are"),
         (lambda: fit.compare_subjects("g01", "g02"), "joint distribution"),
         (lambda: ordinal.contrasts("treat", level="marginal"), "every threshold"),
+        (lambda: ordinal.marginal_means("treat", level="marginal", scale="link"), "every threshold"),
+        (lambda: ordinal.marginal_means("treat", at={"rating": 7}), "no such level"),
+        (lambda: ordinal.effects("time").points(), "one of the categories and no probability"),
         (lambda: ordinal.plot_trajectories(), "no mean to draw"),
     ]:
         with pytest.raises(hl.HierlmmError, match=words):
             call()
+
+
+@pytest.mark.parametrize("level", ["population", "marginal"])
+def test_categories_have_probabilities(level):
+    table = data().assign(rating=pd.Categorical(data()["rating"], ordered=True))
+    model = hl.TwoLevelModel.from_formula("rating ~ time + treat + ill + (time | group)", table, family="ordinal")
+    fit = model.fit_ml()
+    labels, record = list(fit.design.rows.categories), fit.record
+    node = np.linspace(-8, 8, 1601)
+    weight = stats.norm.pdf(node) * (node[1] - node[0])
+
+    def by_hand(parameters):
+        """Probabilities of treat = b at time = 1: lines of thresholds averaged over ill, and their differences."""
+        at = record.at(parameters)
+        beta = dict(zip(fit.design.coef, at.beta, strict=True))
+        thresholds = np.append(0.0, np.cumsum(np.exp(at.psi)))
+        eta = beta["Intercept"] + beta["time"] + beta["treat[T.b]"] + np.array([0.0, beta["ill[T.yes]"]])
+        if level == "population":
+            below = stats.logistic.cdf(thresholds - eta.mean())
+        else:
+            sd = np.sqrt(np.ones(2) @ at.D @ np.ones(2))
+            each = stats.logistic.cdf(thresholds - eta[:, None] - sd * node[:, None, None])
+            mean = np.tensordot(weight, each, 1)
+            below = stats.logistic.cdf(stats.logistic.ppf(mean).mean(axis=0))
+        return np.diff([0.0, *below, 1.0])
+
+    means = fit.marginal_means("treat", at={"time": 1}, level=level)
+    own = means.table[means.table["treat"] == "b"].set_index("rating")
+    assert list(own.index) == labels
+    p, cov = record.delta(by_hand)
+    se = np.sqrt(np.diag(cov))
+    np.testing.assert_allclose(own["estimate"], p, rtol=1e-7)
+    np.testing.assert_allclose(own["se"], se, rtol=1e-5)
+    for side, sign in (("lower", -1), ("upper", 1)):
+        end = stats.logistic.cdf(stats.logistic.ppf(p) + sign * stats.norm.ppf(0.975) * se / (p * (1 - p)))
+        np.testing.assert_allclose(own[side], end, rtol=1e-5)
+    pairs = means.contrasts()
+    assert pairs.by == ("rating",)
+    assert repr(pairs).startswith("Differences of probabilities of the categories of rating")
+    first = means.table["estimate"][means.table["treat"] == "a"].to_numpy()
+    np.testing.assert_allclose(pairs.table["estimate"], first - p, atol=1e-8)
+    assert abs(pairs.table["estimate"].sum()) < 1e-12
+    # Without other factors they are predictions.
+    at = {"time": 1, "treat": "b", "ill": "yes"}
+    one = fit.marginal_means(at={**at, "rating": labels[1:]}, level=level).table
+    expected = fit.probabilities(pd.DataFrame({k: [v] for k, v in at.items()}), level=level).to_numpy()[0]
+    np.testing.assert_allclose(one["estimate"], expected[1:], rtol=1e-9)
+    curves = fit.effects("time", by="treat", at={"time": [0, 1]}, level=level, simultaneous=True)
+    assert curves.by == ("rating", "treat")
+    last = curves.table[(curves.table["treat"] == "b") & (curves.table["time"] == 1)]
+    np.testing.assert_allclose(last["estimate"], p, rtol=1e-7)
+    assert np.all(curves.table.filter(regex="lower|upper") > 0) and np.all(curves.table.filter(regex="lower|upper") < 1)
+    assert list(curves.plot().viz["curve"].dims) == ["panel", "line"]
 
 
 def test_gee_has_means_over_subjects():
