@@ -71,7 +71,11 @@ def test_ordered_categories_have_probabilities(level):
     together = fit.marginal_means("g", at={"x": X, "y": "much"}, level=level, simultaneous=True)
     inside = np.all((together.draws >= together.table["lower"].to_numpy()), axis=1)
     assert len(together) == 2 and inside.mean() > 0.9
-    curves = fit.effects("x", by="g", at={"x": [0.5, X]}, level=level).table
+    made = fit.effects("x", by="g", at={"x": [0.5, X]}, level=level)
+    curves = made.table
+    for key, rows in made.curves:
+        part = curves.iloc[rows]
+        assert (part[list(key)] == list(key.values())).all(axis=None) and list(part["x"]) == [0.5, X]
     own = curves[(curves["x"] == X) & (curves["g"] == "b")]
     np.testing.assert_allclose(own[COLUMNS], summary(p[:, 1]), rtol=1e-4)
     if level == "population":
