@@ -36,7 +36,6 @@ def one(family: str, seed: int) -> pd.DataFrame:
     more = {"dispersion": dispersion, "trials": TRIALS.get(family)}
     data = hl.simulate(
         beta=BETA,
-        sigma=None,
         D=0.49,
         family=family,
         n_subjects=SUBJECTS,

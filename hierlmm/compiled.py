@@ -59,7 +59,9 @@ def with_names(function: Callable[..., Any], version: str, **names: Any) -> Call
 def compiled_callback(signature: Any, function: Callable[..., Any], *, keep: bool = True) -> Any:
     """Compile a function to a C callback of a numba signature, kept on disk unless it is not of this package."""
     # As numba.cfunc does, which compiles at once and so leaves no moment to attach a cache.
-    callback = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={})
+    # Divisions by zero are infinite: an exception could not leave a function that is called from C.
+    options = {"error_model": "numpy"}
+    callback = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=options)
     if keep:
         callback = _kept(callback, function)
     callback.compile()

@@ -46,6 +46,7 @@ def test_the_comparison_itself_sees_a_change(old, now, far):
         ("(self)", "(self, title)", False),
         ("(self, a=1)", "(self, a=2)", False),
         ("(self, a)", "(self, *, a=1)", False),
+        ("(self, a, *, b)", "(self, a, *, b=1)", True),
         ("(self, a=1, b=2)", "(self, b=2, a=1)", False),
         ("(self, **options)", "(self, *, a=1, size=None)", True),
         ("(self, **options)", "(self)", False),

@@ -28,7 +28,7 @@ from hierlmm.datasets.covariates import Array, Column, Columns, Covariate, draw_
 from hierlmm.datasets.responses import draw_responses, stated_family
 from hierlmm.families.family import Family
 from hierlmm.families.gaussian import Gaussian
-from hierlmm.options import checked
+from hierlmm.options import checked, renamed
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class _Asked(TypedDict, total=False):
 
     beta: Required[Mapping[str, float] | pd.Series]
     D: Required[Any]
-    sigma: Required[float | None]
+    sigma: float | None
     family: Any
     dispersion: Mapping[str, float] | pd.Series | None
     trials: int | None
@@ -103,12 +103,13 @@ def simulate(*, return_truth: Literal[False] = ..., **asked: Unpack[_Asked]) -> 
 def simulate(*, return_truth: Literal[True], **asked: Unpack[_Asked]) -> tuple[pd.DataFrame, SimulationTruth]: ...
 
 
+@renamed(shape="dispersion={'shape': ...}", precision="dispersion={'precision': ...}", nu="dispersion={'nu': ...}")
 @checked
 def simulate(
     *,
     beta: Mapping[str, float] | pd.Series,
     D: Any,
-    sigma: float | None,
+    sigma: float | None = None,
     family: Any = "gaussian",
     dispersion: Mapping[str, float] | pd.Series | None = None,
     trials: int | None = None,
@@ -138,11 +139,13 @@ def simulate(
         Covariance of the random effects, in the order of `random`; a number if there is one. A DataFrame is matched by
         its names. It may be singular: zero variances and perfect correlations are allowed.
     sigma : float
-        Residual standard deviation of a Gaussian response, in its unit; positive. None for a family that has none.
+        Residual standard deviation of a Gaussian response, in its unit, or the scale of Student's t; positive. Other
+        families have none.
     family : str or Family
         Distribution of the response, as for `TwoLevelModel`; `beta` and `D` are on the scale of its link.
     dispersion : mapping or pandas.Series, optional
-        Dispersion parameters of another family, by name, as ``fit.dispersion`` has them: ``{"shape": 2.0}``.
+        Dispersion parameters of another family, by name, as ``fit.dispersion`` has them: ``{"shape": 2.0}`` of a negative
+        binomial or gamma response, ``{"precision": 5.0}`` of a beta.
     trials : int, optional
         Trials of every row of a binomial response; they are a column ``"trials"`` of the data.
     random : list of str, optional

@@ -50,9 +50,10 @@ def function_of_row(typing_context: Any, address: Any) -> Any:
     return kind(types.int64), codegen
 
 
-# What the two names stand for is filled in by `Family.derivatives`.
+# What the names stand for is filled in by `Family.derivatives`.
 inverse: Any = None
 density: Any = None
+in_eta: Any = None
 
 
 def chained(y: float, n: float, eta: float, psi: FloatArray, order: int, d: FloatArray) -> None:
@@ -346,17 +347,43 @@ class Family:
         return f"{self.title or self.name} ({self.link} link)"
 
 
+def guarded(y: float, n: float, eta: float, psi: FloatArray, order: int, d: FloatArray) -> None:
+    """A function of a row that a user wrote: no number where it raises, since C could not be told."""
+    try:
+        in_eta(y, n, eta, psi, order, d)
+    except Exception:
+        for k in range(len(d)):
+            d[k] = np.nan
+
+
 @lru_cache(maxsize=64)
 def _derivatives(family: Family) -> Any:
     """The compiled function of a row; on disk where the family is of this package."""
+    keep, own = is_own(type(family)), of_row(family)
+    if not keep:
+        own = with_names(guarded, family.name, in_eta=own)
+    return compiled_callback(OF_ROW, getattr(own, "py_func", own), keep=keep)
+
+
+def of_row(family: Family) -> Any:
+    """The function of a row in η before it goes to C: to be compiled, or of a user compiled and able to raise.
+
+    Raises
+    ------
+    NotAvailableError
+        If the family has no density.
+    """
+    keep = is_own(type(family))
+    # Code of a user is never kept on disk, where an edit would go unnoticed.
+    made = compiled(error_model="numpy") if keep else numba.njit(nogil=True, error_model="numpy")
     own = family.direct()
     if own is None:
         given = type(family).density
         if given is Family.density:
             raise family._unwritten("the log density", "density(y, n, mu, psi, order, d)")
-        in_mu = given if hasattr(given, "py_func") else compiled(error_model="numpy")(given)
+        in_mu = given if hasattr(given, "py_func") else made(given)
         own = with_names(chained, f"{family.name}_{family.link}", inverse=family.function.compiled, density=in_mu)
-    return compiled_callback(OF_ROW, getattr(own, "py_func", own), keep=is_own(type(family)))
+    return own if keep or hasattr(own, "py_func") else made(own)
 
 
 def is_own(kind: type[Family]) -> bool:

@@ -16,6 +16,8 @@ GRADIENT_TOLERANCE = 1e-6
 MAX_DESCENT = 300
 MAX_HALVINGS = 25
 MAX_NEWTON = 100
+AT_AN_EDGE = 8
+"""Steps in a row that end where the criterion is infinite, after which the search lies at the edge of its domain."""
 
 
 class Counter:
@@ -60,14 +62,17 @@ def descend(counter: Counter, lam: FloatArray) -> FloatArray:
         return lam
     value, gradient = counter.both(lam)
     inverse = _positive_inverse(forward_hessian(counter, lam, gradient))
+    outside = 0
     for _ in range(MAX_DESCENT):
-        if counter.size(lam, gradient) < 1e-3 * max(1.0, 1e-4 * abs(value)):
+        if counter.size(lam, gradient) < 1e-3 * max(1.0, 1e-4 * abs(value)) or outside > AT_AN_EDGE:
             break
         step = -inverse @ gradient
         step *= min(1.0, 3.0 * (1.0 + np.abs(lam).max()) / max(np.abs(step).max(), 1e-300))
         slope = float(gradient @ step)
-        for _ in range(MAX_HALVINGS):
+        for halvings in range(MAX_HALVINGS):
             trial, trial_gradient = counter.both(lam + step)
+            if halvings == 0:
+                outside = outside + 1 if trial == np.inf else 0
             if trial <= value + 1e-4 * slope and trial < value:
                 break
             step, slope = 0.5 * step, 0.5 * slope
@@ -106,13 +111,16 @@ def newton(counter: Counter, lam: FloatArray) -> FloatArray:
     if len(lam) == 0:
         return lam
     value, gradient = counter.both(lam)
+    outside = 0
     for _ in range(MAX_NEWTON):
-        if counter.size(lam, gradient) < 1e-2 * GRADIENT_TOLERANCE:
+        if counter.size(lam, gradient) < 1e-2 * GRADIENT_TOLERANCE or outside > AT_AN_EDGE:
             break
         step = -_positive_inverse(forward_hessian(counter, lam, gradient)) @ gradient
         improved = False
-        for _ in range(MAX_HALVINGS):
+        for halvings in range(MAX_HALVINGS):
             trial, trial_gradient = counter.both(lam + step)
+            if halvings == 0:
+                outside = outside + 1 if trial == np.inf else 0
             # Near the optimum the criterion is flat to rounding; there a smaller gradient decides.
             noise = 1e-13 * max(1.0, abs(value))
             smaller = np.max(np.abs(trial_gradient)) < np.max(np.abs(gradient))

@@ -29,6 +29,7 @@ from hierlmm.notice import notice_if_slow
 FEW_SUBJECTS = 400
 STARTS = (0.3, 1.0, 0.05)
 """Standard deviations of the random effects, in working units, from which the search sets out."""
+SHRINKS = 6
 APART = 1e-4
 MAX_STEPS = 50
 FLAT = 1e-6
@@ -170,10 +171,16 @@ def maximise_generalised(design: Design, points: int = 1) -> GeneralisedEstimate
             some = np.unique(np.linspace(0, J - 1, min(J, FEW_SUBJECTS)).astype(int))
             part = GeneralisedCriterion(criterion.rows.part(some), criterion.structure, 1, criterion.n_psi)
         ends = _search(part)
-        optima = sorted((maximise(criterion, end) for end in ends), key=lambda o: o.value)  # type: ignore[arg-type]
-        best, others = _by_gradient(criterion, optima[0]), list[Optimum]()
-        for other in optima[1:]:
-            if other.converged and all(abs(other.value - o.value) > APART for o in (best, *others)):
+        if points > 1:  # from Laplace's optima, where it has any: quadrature costs a hundred times as much
+            polished = [maximise(part, end) for end in ends]  # type: ignore[arg-type]
+            ends = [optimum.lam for optimum in polished if optimum.converged] or ends
+        found = [_by_gradient(criterion, maximise(criterion, end)) for end in ends]  # type: ignore[arg-type]
+        best, *rest = sorted(found, key=lambda o: (not (o.converged or o.curvature > 0.0), o.value))
+        others = list[Optimum]()
+        for other in rest:  # lower without a minimum: the edge of the domain, or a spike of the approximation
+            if (other.converged or other.value < best.value) and all(
+                abs(other.value - o.value) > APART for o in (best, *others)
+            ):
                 others.append(other)
         return GeneralisedEstimate(design, criterion.settled(best.lam), replace(best, others=tuple(others)))
 
@@ -201,8 +208,12 @@ def _search(criterion: GeneralisedCriterion) -> list[FloatArray]:
     counter = Counter(criterion)  # type: ignore[arg-type]
     ends: list[tuple[float, FloatArray]] = []
     for size in STARTS:
-        lam = structure.parameters(size**2 * np.eye(structure.q))
-        end = descend(counter, np.concatenate([lam, beta, psi]))
+        start = np.concatenate([structure.parameters(size**2 * np.eye(structure.q)), beta, psi])
+        for _ in range(SHRINKS):  # where the link does not keep the range, the smaller are inside it
+            if np.isfinite(counter.value(start)):
+                break
+            start[: structure.n_parameters] *= 0.3
+        end = descend(counter, start)
         value = counter.value(end)
         if np.isfinite(value) and all(abs(value - other) > 1e-2 for other, _ in ends):
             ends.append((value, end))

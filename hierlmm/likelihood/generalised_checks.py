@@ -21,6 +21,7 @@ UNKNOWN_SE = 8.0
 """Standard error of a coefficient of a column of mean square 1, on the scale of a link, that suggests separation."""
 WIDE, RARE = 1.5, 1e-4
 MANY_ZEROS, FAR = 1.2, 4.0
+EDGE_STEPS = (1e-4, 1e-3, 1e-2)
 END_OF_SHAPE, END_OF_NU = 2_000.0, 200.0
 
 
@@ -28,11 +29,24 @@ def describe_generalised(estimate: Any) -> tuple[str, ...]:
     """Messages of a `GeneralisedEstimate`."""
     design, optimum = estimate.design, estimate.optimum
     messages: list[str] = []
-    if not estimate.converged:
+    family = design.family
+    if family.link != family.links[0] and at_an_edge(estimate):
+        messages.append(
+            f"No maximum: the likelihood rises up to parameters at which means of some subjects reach the end of their "
+            f"range, which the {family.link} link does not keep, and there it cannot be approximated any more. The "
+            f"estimates shown are where the search stopped. Use the {family.links[0]} link, or let less vary between "
+            "subjects."
+        )
+    elif not estimate.converged:
         messages.append(
             f"The optimiser stopped at a gradient norm of {optimum.gradient_norm:.1e} (below 1e-6 is converged). The "
             "estimates may be off in their last digits or more. This happens when parameters are barely determined: "
             "simplify the random effects, rescale covariates, or use a family with fewer parameters."
+        )
+    if estimate.converged and any(other.value < optimum.value for other in optimum.others):
+        messages.append(
+            "Elsewhere the approximated likelihood is higher, without a maximum (fit.optima): where the random effects of "
+            "a subject can have several modes, Laplace's method may rise without end. Compare with fit_ml(n_quadrature=5)."
         )
     if optimum.n_boundary:
         messages.append(singular_message(design, estimate.criterion, optimum, ""))
@@ -43,6 +57,16 @@ def describe_generalised(estimate: Any) -> tuple[str, ...]:
     messages += _overdispersion(design, eta, fitted.psi, estimate.optimum.lam.size)
     messages += _zeros(design, eta, fitted.psi)
     return tuple(messages)
+
+
+def at_an_edge(estimate: Any) -> bool:
+    """Whether the search stopped where a step downhill leaves what the link allows, and the criterion is infinite."""
+    if estimate.converged or not np.isfinite(estimate.optimum.value):
+        return False
+    at = estimate.optimum.lam
+    gradient = estimate.criterion.both(at)[1]
+    downhill = gradient / max(float(np.max(np.abs(gradient))), 1e-300)
+    return any(estimate.criterion(at - step * downhill) == np.inf for step in EDGE_STEPS)
 
 
 def _separation(estimate: Any) -> list[str]:

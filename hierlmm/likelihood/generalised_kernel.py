@@ -37,6 +37,7 @@ from hierlmm.likelihood.triangles import cholesky, invert_triangle
 
 MAX_NEWTON = 100
 MAX_HALVINGS = 30
+MAX_RETURNS = 8
 SMALL_STEP = 1e-14
 """Squared length of a Newton step, in the metric of H, after which the mode is exact to rounding."""
 NEGLIGIBLE = 1e-30
@@ -152,13 +153,16 @@ def marginal_sums(
                         H[k, i] -= product
                         if d[2] < 0.0:
                             T[k, i] -= product
-            if not h >= previous - 1e-12 * (1.0 + abs(previous)):
+            if not (h > -math.inf and h >= previous - 1e-12 * (1.0 + abs(previous))):
                 halvings += 1
-                if halvings > MAX_HALVINGS or previous == -math.inf:
+                if halvings > (MAX_HALVINGS if previous > -math.inf else MAX_RETURNS):
                     break
                 for k in range(q):
-                    step[k] *= 0.5
-                    u[k] = best[k] + step[k]
+                    if previous > -math.inf:
+                        step[k] *= 0.5
+                        u[k] = best[k] + step[k]
+                    else:  # a mode of other parameters may have no density at these: back towards zero
+                        u[k] = 0.5 * u[k] if halvings < MAX_RETURNS else 0.0
                 continue
             previous, halvings = h, 0
             if not cholesky(H):

@@ -129,7 +129,10 @@ def _polish(counter: Counter, lam: FloatArray) -> Optimum:
         curvature, direction = _lowest_curvature(counter, lam)
         if curvature > NEGATIVE_CURVATURE or not np.isfinite(curvature):
             break
-        lam = descend(counter, min((lam + s * direction for s in (1e-2, -1e-2, 0.1, -0.1)), key=counter.value))
+        down = min((lam + s * direction for s in (1e-2, -1e-2, 0.1, -0.1)), key=counter.value)
+        if counter.value(down) == np.inf:  # no saddle: the edge of where the criterion is finite
+            break
+        lam = descend(counter, down)
     else:
         slope, curvature = _boundary_slope(criterion, lam)[0], _lowest_curvature(counter, lam)[0]
     own = structure.normalise_signs(lam[: structure.n_parameters])

@@ -1,6 +1,9 @@
 """Simulated responses of families: the model's own truth comes back, and what does not belong together is refused."""
 
+import re
+
 import numpy as np
+import pandas as pd
 import pytest
 
 import hierlmm as hl
@@ -21,7 +24,6 @@ def test_rows_have_the_mean_and_the_variance_of_the_family(family):
     asked = {
         "beta": {"Intercept": 0.2, "time": 0.3},
         "D": 0.2,
-        "sigma": None,
         "times": range(5),
         "n_subjects": 4000,
         "seed": 3,
@@ -40,18 +42,18 @@ def test_rows_have_the_mean_and_the_variance_of_the_family(family):
 
 def test_estimates_are_a_truth_to_start_from():
     data = hl.simulate(
-        beta={"Intercept": 1.0, "time": 0.1}, D=0.3, sigma=None, family="gamma", dispersion={"shape": 4}, seed=1
+        beta={"Intercept": 1.0, "time": 0.1}, D=0.3, family="gamma", dispersion={"shape": 4}, seed=1
     )
     fit = hl.TwoLevelModel.from_formula("y ~ time + (1 | subject)", data, family="gamma").fit_ml()
     _, truth = hl.simulate(
-        beta=fit.beta, D=fit.D, sigma=None, family=fit.family, dispersion=fit.dispersion, seed=2, return_truth=True
+        beta=fit.beta, D=fit.D, family=fit.family, dispersion=fit.dispersion, seed=2, return_truth=True
     )
     assert truth.dispersion["shape"] == fit.dispersion["shape"]
 
 
 def test_categories_are_numbered_and_their_shares_are_those_of_the_model():
     thresholds = {"threshold 2": 1.0, "threshold 3": 2.5}
-    asked = {"beta": {"Intercept": 0.5}, "D": 0.4, "sigma": None, "times": [0], "n_subjects": 20_000, "seed": 3}
+    asked = {"beta": {"Intercept": 0.5}, "D": 0.4, "times": [0], "n_subjects": 20_000, "seed": 3}
     data, truth = hl.simulate(**asked, family="ordinal", dispersion=thresholds, return_truth=True)
     expected = truth.family.probabilities(truth.mu.to_numpy(), truth.family.psi(thresholds)).mean(axis=0)
     np.testing.assert_allclose(np.bincount(data["y"]) / len(data), expected, atol=0.015)
@@ -60,8 +62,15 @@ def test_categories_are_numbered_and_their_shares_are_those_of_the_model():
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({}, "sigma=None"),
-        ({"sigma": 1.0, "family": "poisson"}, "no residual standard deviation"),
+        ({}, "needs to know how far"),
+        ({"family": hl.families.StudentT(nu=5)}, "needs to know how far"),
+        ({"family": "student_t", "dispersion": {"nu": 5.0}}, "parameters are sigma, nu"),
+        ({"sigma": 1.0, "dispersion": {"sigma": 2.0}}, "sigma is said twice"),
+        ({"sigma": 1.0, "family": "poisson"}, "Leave sigma out"),
+        ({"sigma": 1.0, "family": "gamma"}, "its dispersion is dispersion={'shape': ...}"),
+        ({"sigma": 1.0, "family": "ordinal"}, "no residual standard deviation"),
+        ({"shape": 1.0, "family": "gamma"}, "use dispersion={'shape': ...}"),
+        ({"precision": 1.0, "family": "beta"}, "use dispersion={'precision': ...}"),
         ({"family": "binomial"}, "needs the number of trials"),
         ({"family": "poisson", "trials": 3}, "others count none"),
         ({"family": "gamma"}, "parameters are shape"),
@@ -73,5 +82,15 @@ def test_categories_are_numbered_and_their_shares_are_those_of_the_model():
     ],
 )
 def test_what_does_not_belong_together_is_refused(asked, words):
-    with pytest.raises(hl.HierlmmError, match=words):
-        hl.simulate(**{"beta": {"Intercept": 0.3, "time": 0.2}, "D": 0.5, "sigma": None, **asked})
+    with pytest.raises(hl.HierlmmError, match=re.escape(words)) as raised:
+        hl.simulate(**{"beta": {"Intercept": 0.3, "time": 0.2}, "D": 0.5, **asked})
+    for part in ("Received:", "Why not:", "To do:", "Read:"):
+        assert part in str(raised.value)
+
+
+def test_sigma_is_a_dispersion_parameter_like_any_other():
+    asked = {"beta": {"Intercept": 1.0}, "D": 0.3, "seed": 1}
+    pd.testing.assert_frame_equal(hl.simulate(**asked, sigma=2.0), hl.simulate(**asked, dispersion={"sigma": 2.0}))
+    heavy = {"family": "student_t", **asked}
+    one, other = hl.simulate(**heavy, sigma=2.0, dispersion={"nu": 5.0}), hl.simulate(**heavy, dispersion={"nu": 5.0, "sigma": 2.0})
+    pd.testing.assert_frame_equal(one, other)

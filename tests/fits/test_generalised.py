@@ -11,6 +11,7 @@ from scipy import stats
 
 import hierlmm as hl
 from hierlmm.families.family import Family
+from hierlmm.families.rows import rowwise
 
 
 def clustered(seed=4, subjects=40, rows=8):
@@ -241,6 +242,79 @@ def test_a_family_of_ones_own(data):
     assert np.abs(function.both(at)[1][:-1]).max() < 1e-6
     with pytest.raises(hl.SpecificationError, match="second derivative in η"):
         hl.TwoLevelModel.from_formula("over ~ x + (1 | g)", data, family=Wrong())
+
+
+def _raises(y, n, mu, psi, order, d):
+    if mu > 0.5:
+        raise ValueError("too large a mean")
+
+
+def _no_number(y, n, mu, psi, order, d):
+    d[0] = math.sqrt(-mu)
+
+
+def _without_a_slope(y, n, mu, psi, order, d):
+    d[0] = -mu
+    d[1] = math.sqrt(-mu)
+
+
+def _not_compiled(y, n, mu, psi, order, d):
+    d[0] = stats.poisson.logpmf(y, mu)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (_raises, "it raised ValueError: too large a mean"),
+        (_no_number, "its log density there is nan"),
+        (_without_a_slope, "first derivative in η is nan"),
+        (_not_compiled, "cannot be compiled"),
+    ],
+)
+def test_a_density_that_fails_is_told_before_anything_is_fitted(data, function, words):
+    kind = dataclass(frozen=True)(type("Failing", (Family,), {"density": staticmethod(function), "links": ("log",)}))
+    with pytest.raises(hl.SpecificationError, match=words) as raised:
+        hl.TwoLevelModel.from_formula("over ~ x + (1 | g)", data, family=kind())
+    for part in ("Received:", "Why not:", "To do:", "Read:"):
+        assert part in str(raised.value)
+
+
+@dataclass(frozen=True)
+class Fussy(Geometric):
+    """It raises where the search may come along, and nothing is heard of it."""
+
+    name: ClassVar[str] = "fussy"
+
+    @staticmethod
+    def density(y, n, mu, psi, order, d):
+        if mu > 1e4:
+            raise ValueError("too large a mean")
+        d[0] = y * math.log(mu) - (y + 1) * math.log1p(mu)
+        d[1] = y / mu - (y + 1) / (1 + mu)
+        d[2] = -y / mu**2 + (y + 1) / (1 + mu) ** 2
+        d[3] = 2 * y / mu**3 - 2 * (y + 1) / (1 + mu) ** 3
+
+
+def test_what_a_density_raises_later_is_no_density(data, capfd):
+    rows = [np.ones(1), np.ones(1), np.log([2e4]), np.zeros(0)]
+    assert np.isnan(rowwise(Fussy().derivatives, *rows, 3)).all()
+    assert "Exception" not in capfd.readouterr().err
+    fussy, plain = (
+        hl.TwoLevelModel.from_formula("over ~ x + (1 | g)", data, family=family).fit_ml()
+        for family in (Fussy(), Geometric())
+    )
+    assert fussy.loglik == pytest.approx(plain.loglik, abs=1e-9)
+
+
+@pytest.mark.parametrize("rate", [2.0, 3.0])
+def test_a_density_of_a_user_is_compiled_anew(rate):
+    """One text with another constant in it has the same place, and must not have the same machine code."""
+    text = f"def density(y, n, mu, psi, order, d):\n    d[0] = -{rate} * mu\n    d[1] = -{rate}\n    d[2] = d[3] = 0.0\n"
+    names = {}
+    exec(compile(text, "a_cell.py", "exec"), names)
+    kind = dataclass(frozen=True)(type("OfACell", (Family,), {"density": staticmethod(names["density"])}))
+    found = rowwise(kind().derivatives, np.ones(1), np.ones(1), np.ones(1), np.zeros(0), 3)
+    assert found[0, 0] == -rate
 
 
 @dataclass(frozen=True)
