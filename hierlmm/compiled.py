@@ -30,11 +30,15 @@ KEPT = 4
 """Folders of other versions that stay: going back to a branch does not compile anew."""
 
 
-def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a function without Python's lock, kept on disk: a decorator with the options of ``numba.njit``."""
+def compiled(*, keep: bool = True, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function without Python's lock, kept on disk: a decorator with the options of ``numba.njit``.
+
+    What is not of this package must not be kept: an edit of it would go unnoticed.
+    """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        return _kept(numba.njit(nogil=True, **options)(function), function)
+        made = numba.njit(nogil=True, **options)(function)
+        return _kept(made, function) if keep else made
 
     return decorate
 

@@ -217,7 +217,8 @@ def distance(where: str, old: Any, now: Any) -> float:
 def has_grown(old: str, now: str) -> bool:
     """Whether a signature has all the arguments that it had, in their order, and new ones with defaults only.
 
-    What was ``**options`` may be written out, as arguments that are given by name; what had to be given may be left out.
+    What was ``**options`` may be written out, as arguments that are given by name;
+    what had to be given may be left out.
     """
     was, has = (list(arguments_in(text)) for text in (old, now))
     has = [(kind, name, "" if (kind, name, "") in was else default) for kind, name, default in has]

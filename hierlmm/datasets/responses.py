@@ -74,4 +74,3 @@ def draw_responses(
         raise SpecificationError(f"a simulation with {family}", reason, remedy) from error
     whole_numbers = np.array_equal(y, np.round(y)) and np.max(np.abs(y), initial=0.0) < 2.0**53
     return y.astype(np.int64) if whole_numbers else y, mu if family.name == "ordinal" else mu * n
-

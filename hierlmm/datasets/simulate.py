@@ -144,8 +144,8 @@ def simulate(
     family : str or Family
         Distribution of the response, as for `TwoLevelModel`; `beta` and `D` are on the scale of its link.
     dispersion : mapping or pandas.Series, optional
-        Dispersion parameters of another family, by name, as ``fit.dispersion`` has them: ``{"shape": 2.0}`` of a negative
-        binomial or gamma response, ``{"precision": 5.0}`` of a beta.
+        Dispersion parameters of another family, by name, as ``fit.dispersion`` has them: ``{"shape": 2.0}`` of a
+        negative binomial or gamma response, ``{"precision": 5.0}`` of a beta.
     trials : int, optional
         Trials of every row of a binomial response; they are a column ``"trials"`` of the data.
     random : list of str, optional

@@ -33,20 +33,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierlmm.bayes.nuts import check_settings
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.diagnostics.design_result import DesignAnalysis
+from hierlmm.diagnostics.plan import SEE, Stated, first_study, plan_of
 from hierlmm.diagnostics.replicate import Failure, probability, refuse_unknown, replicate, streams, whole
-from hierlmm.diagnostics.study import SEE, Analysis, Found, Stated, Study, first_study, plan_of, summaries
+from hierlmm.diagnostics.study import ALTERNATIVES, ESTIMATORS, Analysis, Found, Study, summaries
 from hierlmm.errors import SpecificationError
-from hierlmm.options import checked, choose, renamed
+from hierlmm.options import checked, renamed
 
 __all__ = ["ALTERNATIVES", "ESTIMATORS", "DesignAnalysis", "design_analysis"]
-
-ESTIMATORS = ("reml", "ml", "nuts")
-ALTERNATIVES = ("two-sided", "greater", "less")
-QUANTILES = ("t", "z")
 
 
 @renamed(n="simulations", method="estimator", coef="coefs", reference="quantiles")
@@ -57,6 +53,9 @@ def design_analysis(
     beta: Mapping[str, float] | pd.Series | None = None,
     D: Any = None,
     sigma: float | None = None,
+    family: Any = None,
+    dispersion: Mapping[str, float] | pd.Series | None = None,
+    trials: int | None = None,
     n_subjects: Sequence[int] | int = (20, 40, 80),
     times: Sequence[float] | None = None,
     level2: Mapping[str, Any] | None = None,
@@ -85,7 +84,11 @@ def design_analysis(
         whose estimates then serve as parameters unless others are given.
     beta, D, sigma
         The assumed truth, as `simulate` takes it: fixed effects by name (not named is zero), the covariance of the
-        random effects in the order of the formula, and the residual SD. Needed unless a fit is given.
+        random effects in the order of the formula, and the residual SD of a Gaussian response. Needed unless a fit is
+        given.
+    family, dispersion, trials
+        Of another response, as `simulate` takes them: ``family="poisson"`` where a formula is given (models and fits
+        have their own), dispersion parameters by name (``{"shape": 2.0}``), trials of each row of a binomial response.
     n_subjects : int or sequence of int
         Numbers of subjects to look at.
     times : sequence of float, optional
@@ -98,7 +101,8 @@ def design_analysis(
         Name of the column of times; by default the one variable of the formula that is no covariate.
     estimator : {"reml", "ml", "nuts"}
         How the study will be analysed. Likelihood methods judge by t (or z) tests; ``"nuts"`` by the equal-tailed
-        posterior interval (or, one-sided, by the posterior probability of the other sign being below alpha).
+        posterior interval (or, one-sided, by the posterior probability of the other sign being below alpha). Other
+        families than the Gaussian have no REML: they are fitted by ML (Laplace's method), and not by ``"nuts"``.
     simulations : int
         Simulated studies for each number of subjects. The Monte-Carlo error of a power of 0.8 is 0.028 for 200.
     coefs : str or sequence of str, optional
@@ -109,8 +113,8 @@ def design_analysis(
         Level of the test; intervals have probability 1 - alpha.
     quantiles : {"t", "z"}
         Quantiles for likelihood fits: t on between-within degrees of freedom (exact on balanced data unless D is
-        estimated on its boundary, approximate otherwise), or normal, which overstates power when there are few
-        subjects.
+        estimated on its boundary, approximate otherwise and for other families), or normal, which overstates power
+        when there are few subjects.
     dropout : float
         Probability, at every occasion after the first, that a subject leaves for good (completely at random).
     priors : Priors, optional
@@ -146,20 +150,16 @@ def design_analysis(
     >>> plan.table.shape
     (2, 19)
     """
-    choose("estimator", estimator, ESTIMATORS)
-    choose("alternative", alternative, ALTERNATIVES)
-    choose("quantiles", quantiles, QUANTILES)
-    alpha, n = probability("alpha", alpha), whole("simulations", simulations, 10)
-    check_settings(draws=draws, tune=tune, chains=1, target_accept=0.8)
+    analysis = Analysis(estimator, alternative, probability("alpha", alpha), quantiles, draws, tune)
+    n = whole("simulations", simulations, 10)
     sizes, dropout = _sizes(n_subjects), _chance_to_leave(dropout)
-    plan = plan_of(Stated(source, beta, D, sigma, times, level2, level1, time, priors))
+    plan = plan_of(Stated(source, beta, D, sigma, times, level2, level1, time, priors, family, dispersion, trials))
     used_seed, seeds = streams(seed, n * len(sizes))
     first = first_study(plan, sizes[-1])
     names = _coefs(coefs, first)
-    analysis = Analysis(estimator, alternative, alpha, quantiles, draws, tune)
-    analysis.refuse(plan, first)
+    analysis = analysis.of(plan, first)
     study = Study(plan, analysis, dropout, first.coef, [first.coef.index(c) for c in names])
-    started, label = clock.perf_counter(), f"Design analysis ({estimator.upper()})"
+    started, label = clock.perf_counter(), f"Design analysis ({analysis.estimator.upper()})"
     results, failures = replicate(
         lambda k: study.run(sizes[k // n], seeds[k]), n * len(sizes), cores=cores, progressbar=progressbar, label=label
     )
@@ -168,17 +168,18 @@ def design_analysis(
     return DesignAnalysis(
         table=pd.concat({size: summaries(own, names, true, n) for size, own in found.items()}, names=["n_subjects"]),
         formula=plan.formula,
-        estimator=estimator.upper(),
+        estimator=analysis.estimator.upper(),
         quantiles=quantiles if estimator != "nuts" else "posterior",
         coefs=tuple(names),
         alternative=alternative,
-        alpha=alpha,
+        alpha=analysis.alpha,
         dropout=dropout,
         simulations=n,
         singular={size: float(np.mean([r.singular for r in own])) if own else np.nan for size, own in found.items()},
         failures=tuple(failures),
         seed=used_seed,
         seconds=clock.perf_counter() - started,
+        family=first.family,
     )
 
 

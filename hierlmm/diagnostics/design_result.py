@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Unpack
 
@@ -13,6 +13,8 @@ from scipy.stats import norm
 
 from hierlmm.diagnostics.replicate import Failure, probability
 from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.families.family import Family
+from hierlmm.families.gaussian import Gaussian
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
 from hierlmm.text import sayer
@@ -58,6 +60,8 @@ class DesignAnalysis(Result):
     singular : dict of int to float
         For each size, the share of studies whose D was estimated on the boundary.
     failures : tuple of Failure
+    family : Family
+        Distribution of the response; coefficients are on the scale of its link.
     """
 
     table: pd.DataFrame
@@ -73,6 +77,7 @@ class DesignAnalysis(Result):
     failures: tuple[Failure, ...]
     seed: int
     seconds: float
+    family: Family = field(default_factory=Gaussian)
 
     def subjects_needed(self, power: float = 0.8) -> pd.DataFrame:
         """Number of subjects at which a power is reached, from all sizes together.
@@ -175,12 +180,17 @@ class DesignAnalysis(Result):
         """What must be known to read the numbers."""
         direction = SAY(f"planning_notes.{self.alternative}")
         notes = [SAY("planning_notes.test", alpha=self.alpha, direction=direction)]
-        notes.append(SAY(f"planning_notes.{self.quantiles}"))
+        gaussian = self.family.name == "gaussian"
+        if not gaussian:
+            notes.append(SAY("planning_notes.family", link=self.family.link))
+        notes.append(
+            SAY(f"planning_notes.{self.quantiles}" if gaussian else f"planning_notes.{self.quantiles}_of_family")
+        )
         if self.dropout:
             notes.append(SAY("planning_notes.dropout", dropout=self.dropout))
         boundary = [f"{100 * v:z.0f} % with {size} subjects" for size, v in self.singular.items() if v > 0.05]
         if boundary:
-            t = SAY("planning_notes.inexact") if self.quantiles == "t" else ""
+            t = SAY("planning_notes.inexact") if self.quantiles == "t" and gaussian else ""
             notes.append(SAY("planning_notes.boundary", shares=", ".join(boundary), t=t))
         if self.failures:
             total = self.simulations * len(self.singular)
@@ -188,7 +198,8 @@ class DesignAnalysis(Result):
         return notes
 
     def _page(self) -> Page:
-        how = f"{self.estimator}, {self.simulations} simulated studies for each size; {self.seconds:z.1f} s"
+        of = "" if self.family.name == "gaussian" else f" (Laplace approximation), {self.family.title} response"
+        how = f"{self.estimator}{of}, {self.simulations} simulated studies for each size; {self.seconds:z.1f} s"
         table = Table(self.table[SHOWN], caption="By number of subjects and coefficient", index=True, number=".3g")
         notes = [Paragraph(f"Note: {note}") for note in self.notes()]
         return Page(f"Design analysis: {self.formula}\n{how}", ["", *self.sentences, table, "", *notes])

@@ -26,9 +26,11 @@ from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.sample_collapsed import sample_theta
 from hierlmm.design.design import Design
 from hierlmm.errors import HierlmmError, SpecificationError, closest
+from hierlmm.fits.generalised import GeneralisedNumbers
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.frames import shorten
 from hierlmm.likelihood.estimate import maximise_design
+from hierlmm.likelihood.generalised import maximise_generalised
 from hierlmm.notice import interactive
 
 type Colour = Callable[[FloatArray], FloatArray]
@@ -166,8 +168,10 @@ def probability(name: str, value: object) -> float:
     return float(value)
 
 
-def likelihood_of(design: Design, *, reml: bool) -> LikelihoodNumbers:
-    """Fit by REML or ML without warnings; what went wrong is read off the fit."""
+def likelihood_of(design: Design, *, reml: bool) -> Any:
+    """Fit by REML or ML (another family: by ML) without warnings; what went wrong is read off the fit."""
+    if not design.is_gaussian:
+        return GeneralisedNumbers(maximise_generalised(design))
     found = maximise_design(design, reml=reml)
     return LikelihoodNumbers(found.design, found.criterion, found.optimum)
 

@@ -374,8 +374,7 @@ def of_row(family: Family) -> Any:
         If the family has no density.
     """
     keep = is_own(type(family))
-    # Code of a user is never kept on disk, where an edit would go unnoticed.
-    made = compiled(error_model="numpy") if keep else numba.njit(nogil=True, error_model="numpy")
+    made = compiled(keep=keep, error_model="numpy")
     own = family.direct()
     if own is None:
         given = type(family).density

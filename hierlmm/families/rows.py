@@ -62,7 +62,9 @@ def _refuse_density(family: Family, y: FloatArray, n: FloatArray, eta: FloatArra
         reason = f"its log density there is {d[0]:g}, and responses that were observed have one"
     except Exception as error:  # whatever a user's code may raise
         reason = f"it raised {type(error).__name__}: {error}"
-    raise SpecificationError(received, reason, "correct it, or its first_mean and first_psi, where the search begins", SEE)
+    raise SpecificationError(
+        received, reason, "correct it, or its first_mean and first_psi, where the search begins", SEE
+    )
 
 
 def _compare(family: Family, y: FloatArray, n: FloatArray, eta: FloatArray, psi: FloatArray) -> None:

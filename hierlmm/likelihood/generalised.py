@@ -218,7 +218,7 @@ def _search(criterion: GeneralisedCriterion) -> list[FloatArray]:
         if np.isfinite(value) and all(abs(value - other) > 1e-2 for other, _ in ends):
             ends.append((value, end))
     ends.sort(key=lambda pair: pair[0])
-    return [end for _, end in ends] or [np.concatenate([0.0 * lam, beta, psi])]
+    return [end for _, end in ends] or [np.concatenate([np.zeros(structure.n_parameters), beta, psi])]
 
 
 def fixed_start(rows: GeneralisedRows) -> tuple[FloatArray, FloatArray]:

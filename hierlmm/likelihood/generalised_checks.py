@@ -45,8 +45,9 @@ def describe_generalised(estimate: Any) -> tuple[str, ...]:
         )
     if estimate.converged and any(other.value < optimum.value for other in optimum.others):
         messages.append(
-            "Elsewhere the approximated likelihood is higher, without a maximum (fit.optima): where the random effects of "
-            "a subject can have several modes, Laplace's method may rise without end. Compare with fit_ml(n_quadrature=5)."
+            "Elsewhere the approximated likelihood is higher, without a maximum (fit.optima): where the random effects "
+            "of a subject can have several modes, Laplace's method may rise without end. Compare with "
+            "fit_ml(n_quadrature=5)."
         )
     if optimum.n_boundary:
         messages.append(singular_message(design, estimate.criterion, optimum, ""))

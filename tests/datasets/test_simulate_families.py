@@ -41,9 +41,7 @@ def test_rows_have_the_mean_and_the_variance_of_the_family(family):
 
 
 def test_estimates_are_a_truth_to_start_from():
-    data = hl.simulate(
-        beta={"Intercept": 1.0, "time": 0.1}, D=0.3, family="gamma", dispersion={"shape": 4}, seed=1
-    )
+    data = hl.simulate(beta={"Intercept": 1.0, "time": 0.1}, D=0.3, family="gamma", dispersion={"shape": 4}, seed=1)
     fit = hl.TwoLevelModel.from_formula("y ~ time + (1 | subject)", data, family="gamma").fit_ml()
     _, truth = hl.simulate(
         beta=fit.beta, D=fit.D, family=fit.family, dispersion=fit.dispersion, seed=2, return_truth=True
@@ -92,5 +90,8 @@ def test_sigma_is_a_dispersion_parameter_like_any_other():
     asked = {"beta": {"Intercept": 1.0}, "D": 0.3, "seed": 1}
     pd.testing.assert_frame_equal(hl.simulate(**asked, sigma=2.0), hl.simulate(**asked, dispersion={"sigma": 2.0}))
     heavy = {"family": "student_t", **asked}
-    one, other = hl.simulate(**heavy, sigma=2.0, dispersion={"nu": 5.0}), hl.simulate(**heavy, dispersion={"nu": 5.0, "sigma": 2.0})
+    one, other = (
+        hl.simulate(**heavy, sigma=2.0, dispersion={"nu": 5.0}),
+        hl.simulate(**heavy, dispersion={"nu": 5.0, "sigma": 2.0}),
+    )
     pd.testing.assert_frame_equal(one, other)

@@ -18,7 +18,8 @@ from hierlmm.datasets import simulate
 from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
 from hierlmm.diagnostics.design_analysis import design_analysis
-from hierlmm.diagnostics.study import Analysis, Stated, between_within_df, by_likelihood, plan_of
+from hierlmm.diagnostics.plan import Stated, plan_of
+from hierlmm.diagnostics.study import Analysis, between_within_df, by_likelihood
 
 GROUPS = "score ~ group + (1 | subject)"
 TWO = {

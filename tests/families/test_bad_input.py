@@ -65,7 +65,26 @@ REFUSED = {
         ),
         "3 rows are predicted",
     ),
-    "a study": (lambda: hl.design_analysis(model().fit_ml(), simulations=10), "means of a normal response"),
+    "a study by NUTS": (
+        lambda: hl.design_analysis(model().fit_ml(), estimator="nuts", simulations=10),
+        "every simulated study would take seconds",
+    ),
+    "a study of another family": (
+        lambda: hl.design_analysis(model().fit_ml(), family="gamma", simulations=10),
+        "it has its own family",
+    ),
+    "a study with other trials": (
+        lambda: hl.design_analysis(model().fit_ml(), trials=3, simulations=10),
+        "with the trials they have",
+    ),
+    "a study with an exposure of new rows": (
+        lambda: hl.design_analysis(model(exposure="years").fit_ml(), times=[0, 1], simulations=10),
+        "no offset or exposure",
+    ),
+    "a study without a dispersion": (
+        lambda: hl.design_analysis("y ~ time + (1 | g)", beta={}, D=1, family="gamma", times=[0, 1], simulations=10),
+        "parameters are shape",
+    ),
     "sigma of counts": (lambda: model().fit_ml().sigma, "no residual standard deviation"),
 }
 

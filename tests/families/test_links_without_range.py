@@ -1,5 +1,5 @@
-"""Links that do not keep means inside their range: identity, inverse, log of a probability. What has a maximum finds it,
-what has none says so, and compiled code raises nothing on the way."""
+"""Links that do not keep means inside their range (identity, inverse, log of a probability): what has a maximum finds
+it, what has none says so, and compiled code raises nothing on the way."""
 
 import numpy as np
 import pandas as pd
@@ -58,7 +58,7 @@ def test_a_likelihood_that_rises_up_to_the_edge_says_so(family, truth, low, high
 
 
 def test_a_spike_of_the_approximation_is_no_optimum():
-    """Identity link of gamma responses: l is not concave, and where H is nearly singular Laplace's method has a spike."""
+    """With the identity link l of gamma responses is not concave; where H is nearly singular Laplace has a spike."""
     rng, family = np.random.default_rng(2), hl.families.Gamma(link="identity")
     b, c = rng.normal(size=30)[G] * 0.7, rng.normal(size=30)[G] * 0.7 * 0.2
     eta = np.clip(4.0 + 0.5 * X + b + c * X, 0.1, 50.0)
@@ -73,7 +73,7 @@ def test_a_spike_of_the_approximation_is_no_optimum():
 
 
 def test_compiled_code_raises_nothing(capfd):
-    """Categories far out in the tail have probability 0: infinite on the log scale, no exception that C cannot pass on."""
+    """Categories far out in the tail have probability 0: infinite on the log scale, not an exception lost in C."""
     family = hl.families.Ordinal(link="cloglog")
     data = study(family, -0.4, 0.3, 0.5, np.log([1.0, 1.0]), seed=1, low=-9.0, high=9.0)
     assert fit_of(family, data, "y ~ x + (x | g)").converged

@@ -309,7 +309,9 @@ def test_what_a_density_raises_later_is_no_density(data, capfd):
 @pytest.mark.parametrize("rate", [2.0, 3.0])
 def test_a_density_of_a_user_is_compiled_anew(rate):
     """One text with another constant in it has the same place, and must not have the same machine code."""
-    text = f"def density(y, n, mu, psi, order, d):\n    d[0] = -{rate} * mu\n    d[1] = -{rate}\n    d[2] = d[3] = 0.0\n"
+    text = (
+        f"def density(y, n, mu, psi, order, d):\n    d[0] = -{rate} * mu\n    d[1] = -{rate}\n    d[2] = d[3] = 0.0\n"
+    )
     names = {}
     exec(compile(text, "a_cell.py", "exec"), names)
     kind = dataclass(frozen=True)(type("OfACell", (Family,), {"density": staticmethod(names["density"])}))
