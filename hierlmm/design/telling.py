@@ -19,7 +19,7 @@ def mean_name(design: Design) -> str:
 def link_name(design: Design) -> str:
     """``log of the mean of count``; with the identity link the mean."""
     if design.family.name == "ordinal":
-        return f"{unquoted(design.hierarchy.response)} ({design.family.link} scale)"
+        return f"latent {unquoted(design.hierarchy.response)} ({design.family.link} scale)"
     link = {"inverse": "inverse", "sqrt": "square root"}.get(design.family.link, design.family.link)
     return mean_name(design) if link == "identity" else f"{link} of the {mean_name(design)}"
 

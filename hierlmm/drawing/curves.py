@@ -308,11 +308,10 @@ def _title(curves: Mapping[str, Any]) -> str:
     """What is drawn, and by whom."""
     first = next(iter(curves.values()))
     what = "Median" if first.transform is not None else "Mean"
-    by = f" by {' and '.join(first.by)}" if first.by else ""
     who = f" ({first.estimator})" if len(curves) == 1 else ""
     if first.scale is not None:
-        return f"{first.scale.title} along {first.variable}{by}{who}"
-    return f"{what} of {first.ylabel} along {first.variable}{by}{who}"
+        return f"{first.scale.title} along {first.variable}{first.by_text}{who}"
+    return f"{what} of {first.ylabel} along {first.variable}{first.by_text}{who}"
 
 
 def _caption(curves: Mapping[str, Any], data: str, points: Mapping[str, pd.DataFrame | None]) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,12 +25,12 @@ from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import unquoted
 from hierlmm.effects.grid import Grid, average_rows, check_values, plain_name
-from hierlmm.effects.judge import Judge, RowDraws, judge_of
+from hierlmm.effects.judge import Judge, PosteriorDraws, RowDraws, judge_of
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.posterior import flattened
 from hierlmm.likelihood.descent import central_differences
-from hierlmm.likelihood.wald import FixedDegrees, Wald
+from hierlmm.likelihood.wald import FixedDegrees
 from hierlmm.options import choose
 from hierlmm.predict.averages import averaged_inverse
 from hierlmm.predict.generalised import marginal_line, random_variance
@@ -83,10 +83,15 @@ def averages(
         reason = "averaging over subjects moves every threshold by another amount, so no one number is the mean's"
         remedy = "use level='population', or fit.marginal_means(..., level='marginal').contrasts() for probabilities"
         raise NotAvailableError("level='marginal' of an ordinal response", reason, remedy, SEE)
-    known = fit.design.rows.categories
-    chosen = None if categories is None else [known.index(c) for c in categories]
-    found = _of_estimate if isinstance(judge, Wald) else _of_draws
-    return found(fit, judge, grid, keys, weights, over, chosen)
+    made = _Rows(fit, judge, over, categories, len(keys))
+    table, _ = average_rows(grid, keys, weights, lambda frame: made.of(grid.new(frame)), made.lines * made.width)
+    return made.judged(table)
+
+
+def category_rows(fit: Fit, L: FloatArray, df: str | None) -> tuple[FloatArray, FloatArray, Judge]:
+    """The same for the probabilities of all categories at linear predictors ``L β``, b = 0."""
+    made = _Rows(fit, judge_of(fit, df), False, fit.design.rows.categories, len(L))
+    return made.judged(made.of(Lines(L, np.zeros(len(L)), np.zeros((len(L), 0))))[0])
 
 
 def asked_categories(
@@ -124,85 +129,87 @@ def curves_of_categories(
     return made.iloc[order].reset_index(drop=True), order
 
 
-def _of_estimate(
-    fit: Any, judge: Any, grid: Grid, keys: pd.DataFrame, weights: str, over: bool, chosen: list[int] | None
-) -> tuple[FloatArray, FloatArray, Judge]:
-    """Jacobians, their parts along flat directions, and values, of a generalised fit by maximum likelihood."""
-    record, design = fit.record, fit.design
-    centre, k, r = record.optimum.lam, record.covariance.shape[0], record.flat.shape[1]
+class Lines(NamedTuple):
+    """Rows of a design: X, offset and Z."""
 
-    def rows(frame: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
-        new = grid.new(frame)
+    X: FloatArray
+    offset: FloatArray
+    Z: FloatArray
+
+
+class _Rows:
+    """Rows that are no linear functions of β, side by side for all thresholds, and how they are judged.
+
+    Of an estimate a row is its Jacobian in (λ, β̃, ψ), its parts along flat directions, and its value; of a posterior
+    its draws, evenly spaced ones where all would not fit into memory.
+    """
+
+    def __init__(self, fit: Any, judge: Judge, over: bool, categories: Sequence[Any] | None, n: int) -> None:
+        self.fit, self.design, self.judge, self.over = fit, fit.design, judge, over
+        known = fit.design.rows.categories
+        self.chosen = None if categories is None else [known.index(c) for c in categories]
+        self.lines = 1 if categories is None else len(known) - 1
+        if isinstance(judge, PosteriorDraws):
+            keep = fit.evenly_kept(min(len(judge.beta), max(FEWEST, NUMBERS // (n * self.lines))))
+            self.draws = judge.beta[keep], flattened(fit.psi_draws())[keep][:, None]
+            self.D = flattened(fit.draws("D"))[keep] if over else np.empty((len(keep), 0, 0))
+            self.width = len(keep)
+        else:
+            self.width = fit.record.covariance.shape[0] + fit.record.flat.shape[1] + 1
+
+    def of(self, new: Any) -> tuple[FloatArray, FloatArray]:
+        """Numbers of each row, (n, lines × width), and offsets of zero."""
+        if isinstance(self.judge, PosteriorDraws):
+            beta, psi = self.draws
+            drawn = np.moveaxis(self._lines(new, beta, self.D, psi), 0, -1)
+            return drawn.reshape(len(new.X), -1), np.zeros(len(new.X))
+        record = self.fit.record
+        centre = record.optimum.lam
 
         def values(parameters: FloatArray) -> FloatArray:
             at = record.at(parameters)
-            return _lines(design, new, at.beta, at.D, at.psi, over, chosen is not None).ravel()
+            return self._lines(new, at.beta, at.D, at.psi).ravel()
 
         J = central_differences(values, centre).T
         lost = J @ record.flat
         lost[np.abs(lost) <= SAME * np.abs(J).max(axis=1, initial=1e-300, keepdims=True)] = 0.0
-        return np.column_stack([J, lost, values(centre)]).reshape(len(frame), -1), np.zeros(len(frame))
+        return np.column_stack([J, lost, values(centre)]).reshape(len(new.X), -1), np.zeros(len(new.X))
 
-    width = (k + r + 1) * _thresholds(design, chosen)
-    table = average_rows(grid, keys, weights, rows, width)[0].reshape(-1, k + r + 1)
-    L, offset = table[:, :-1], table[:, -1]
-    if chosen is not None:
-        line = offset.reshape(len(keys), -1)
-        moved = (design.family.function.slope(line)[..., None] * L.reshape(*line.shape, -1)).swapaxes(1, 2)
-        ends = np.zeros((*moved.shape[:-1], 1))
-        L = np.diff(np.concatenate([ends, moved, ends], axis=-1), axis=-1)[..., chosen].swapaxes(1, 2)
-        L = L.reshape(-1, k + r)
-        offset = _between(design, line)[:, chosen].ravel()
-    cov = np.full((k + r, k + r), np.nan)
-    cov[:k, :k], cov[:k, k:], cov[k:, :k] = record.covariance, 0.0, 0.0
-    return L, offset, replace(judge, beta=np.zeros(k + r), cov=cov, degrees=FixedDegrees(np.inf))
+    def _lines(self, new: Any, beta: FloatArray, D: FloatArray, psi: FloatArray) -> FloatArray:
+        """What is linear in the grid, at one β, D and ψ or at draws: (..., n), of thresholds (..., n, K - 1)."""
+        family = self.design.family
+        eta = beta @ new.X.T + new.offset
+        variance = random_variance(new.Z, D) if self.over else np.zeros(1)
+        if self.chosen is None:
+            return marginal_line(family, eta, variance)
+        line = family.thresholds(psi) - eta[..., None]
+        if not self.over:
+            return np.asarray(line)
+        below = averaged_inverse(family.link, family.function.inverse, line, variance[..., None])
+        return np.asarray(family.function.link(np.clip(below, np.finfo(float).tiny, 1.0 - SURE)))
 
+    def judged(self, table: FloatArray) -> tuple[FloatArray, FloatArray, Judge]:
+        """Averaged rows as L, offset and judge; those of thresholds as probabilities of categories."""
+        table = table.reshape(len(table), self.lines, self.width)
+        if isinstance(self.judge, PosteriorDraws):
+            if self.chosen is not None:
+                table = self._between(table.swapaxes(1, 2)).swapaxes(1, 2)
+            L = table.reshape(-1, self.width)
+            return L, np.zeros(len(L)), RowDraws(self.draws[0])
+        L, offset = table[..., :-1], table[..., -1]
+        if self.chosen is not None:
+            moved = (self.design.family.function.slope(offset)[..., None] * L).swapaxes(1, 2)
+            ends = np.zeros((*moved.shape[:-1], 1))
+            L = np.diff(np.concatenate([ends, moved, ends], axis=-1), axis=-1)[..., self.chosen].swapaxes(1, 2)
+            offset = self._between(offset)
+        covariance = self.fit.record.covariance
+        k, r = len(covariance), self.width - 1 - len(covariance)
+        cov = np.full((k + r, k + r), np.nan)
+        cov[:k, :k], cov[:k, k:], cov[k:, :k] = covariance, 0.0, 0.0
+        judge = replace(self.judge, beta=np.zeros(k + r), cov=cov, degrees=FixedDegrees(np.inf))
+        return L.reshape(-1, k + r), offset.ravel(), judge
 
-def _of_draws(
-    fit: Any, judge: Any, grid: Grid, keys: pd.DataFrame, weights: str, over: bool, chosen: list[int] | None
-) -> tuple[FloatArray, FloatArray, Judge]:
-    """Draws of every row, evenly spaced ones where all would not fit into memory."""
-    design, several = fit.design, _thresholds(fit.design, chosen)
-    keep = fit.evenly_kept(min(len(judge.beta), max(FEWEST, NUMBERS // (len(keys) * several))))
-    beta, psi = judge.beta[keep], flattened(fit.psi_draws())[keep][:, None]
-    D = flattened(fit.draws("D"))[keep] if over else np.empty((len(keep), 0, 0))
-
-    def rows(frame: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
-        lines = _lines(design, grid.new(frame), beta, D, psi, over, chosen is not None)
-        return np.moveaxis(lines, 0, -1).reshape(len(frame), -1), np.zeros(len(frame))
-
-    table = average_rows(grid, keys, weights, rows, several * len(keep))[0]
-    if chosen is not None:
-        line = table.reshape(len(keys), several, -1).swapaxes(1, 2)
-        table = _between(design, line)[..., chosen].swapaxes(1, 2)
-    L = table.reshape(-1, len(keep))
-    return L, np.zeros(len(L)), RowDraws(beta)
-
-
-def _thresholds(design: Design, chosen: list[int] | None) -> int:
-    return 1 if chosen is None else len(design.rows.categories) - 1
-
-
-def _between(design: Design, line: FloatArray) -> FloatArray:
-    """Probability of each category from the lines of the thresholds."""
-    family: Any = design.family
-    return np.asarray(family.between(family.function.inverse(line)))
-
-
-def _lines(
-    design: Design, new: Any, beta: FloatArray, D: FloatArray, psi: FloatArray, over: bool, by_threshold: bool
-) -> FloatArray:
-    """What is linear in the grid, at one β, D and ψ or at draws of them: (..., n), of thresholds (..., n, K - 1).
-
-    ``over``: averaged over random effects, on the scale of the link.
-    """
-    family: Any = design.family
-    eta = beta @ new.X.T + new.offset
-    variance = random_variance(new.Z, D) if over else np.zeros(1)
-    if not by_threshold:
-        return marginal_line(family, eta, variance)
-    line = family.thresholds(psi) - eta[..., None]
-    if not over:
-        return np.asarray(line)
-    below = averaged_inverse(family.link, family.function.inverse, line, variance[..., None])
-    return np.asarray(family.function.link(np.clip(below, np.finfo(float).tiny, 1.0 - SURE)))
+    def _between(self, line: FloatArray) -> FloatArray:
+        """Probabilities of the categories that are asked for, from lines of the thresholds (..., K - 1)."""
+        family = self.design.family
+        return np.asarray(family.between(family.function.inverse(line))[..., self.chosen])

@@ -35,6 +35,7 @@ from hierlmm.text import sayer, show
 SAY = sayer(__file__)
 SEE = "docs, page 'Effect plots'"
 LEVELS = ("population", "marginal")
+LOG = re.compile(r"(?:np\.)?log(10|2)?\((.+)\)", re.DOTALL)
 FEW_VALUES = 5
 """A numeric ``by`` variable with at most so many values is shown at all of them, others at their quartiles."""
 MANY_VALUES = 25
@@ -322,3 +323,17 @@ def nearest(column: pd.Series, values: tuple[Any, ...], factor: bool) -> tuple[N
     points = np.array(values, dtype=np.float64)
     distance = np.abs(column.to_numpy(dtype=np.float64)[:, None] - points)
     return points[np.argmin(distance, axis=1)], np.ones(len(column), dtype=bool)
+
+
+def check_log(fit: Fit) -> None:
+    """Refuse to undo a logarithm that the response is not."""
+    response = fit.design.hierarchy.response
+    if not fit.design.is_gaussian:
+        reason = f"the curves of a {fit.design.family.title} response are on its own scale as they are"
+        raise SpecificationError(f"transform='exp' with {fit.design.family}", reason, "leave transform out", SEE)
+    if LOG.fullmatch(response) is None:
+        received = f"transform='exp' with the response {response!r}"
+        reason = "it undoes a logarithm, and the response is not written as one"
+        own = "for a column that holds logarithms, transform estimate, lower and upper of .table"
+        remedy = f"leave transform out, or write the logarithm in the formula: log(y) ~ ...; {own}"
+        raise SpecificationError(received, reason, remedy, SEE)

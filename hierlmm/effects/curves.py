@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,7 +42,6 @@ from hierlmm.text import sayer, show, table_lines
 
 SAY = sayer(__file__)
 SEE = "docs, page 'Effect plots'"
-LOG = re.compile(r"(?:np\.)?log(10|2)?\((.+)\)", re.DOTALL)
 LIMITS = ("estimate", "lower", "upper", "lower_simultaneous", "upper_simultaneous")
 RESULTS = (*LIMITS, "se", "extrapolated")
 
@@ -118,7 +116,7 @@ class EffectCurves(Result):
             return self.scale.name
         if self.transform is None:
             return self.response
-        found = LOG.fullmatch(self.response)
+        found = checks.LOG.fullmatch(self.response)
         assert found is not None  # refused otherwise
         return unquoted(found[2].strip())
 
@@ -157,7 +155,7 @@ class EffectCurves(Result):
     @property
     def _base(self) -> float:
         """Base of the logarithm that ``transform`` undoes."""
-        found = LOG.fullmatch(self.response)
+        found = checks.LOG.fullmatch(self.response)
         return math.e if found is None or found[1] is None else float(found[1])
 
     def _back(self, values: Any) -> Any:
@@ -262,9 +260,14 @@ class EffectCurves(Result):
     @property
     def title(self) -> str:
         """Title of the table and the plot."""
-        along = f" by {' and '.join(self.by)}" if self.by else ""
         what = self.scale.title if self.scale is not None else self.ylabel
-        return f"{what} along {self.variable}{along} ({self.estimator})"
+        return f"{what} along {self.variable}{self.by_text} ({self.estimator})"
+
+    @property
+    def by_text(self) -> str:
+        """`` by a and b``, of the variables that tell curves apart beside the categories of the response."""
+        by = self.by[1:] if self.scale is not None and self.scale.of == "probability" else self.by
+        return f" by {' and '.join(by)}" if by else ""
 
     @property
     def headline(self) -> str:
@@ -383,7 +386,7 @@ def effect_curves(
     told = scale_of(fit.design, scale, "marginal means", categories=chosen is not None)
     if transform is not None:
         choose("transform", transform, ("exp",))
-        _check_log(fit)
+        checks.check_log(fit)
     choose("weights", weights, WEIGHTS)
     scope = checks.scope_of(simultaneous)
     response = averages.response_of(fit.design)
@@ -432,17 +435,3 @@ def _grid(
     grid = reference_grid(fit.design, wanted)
     panels = tuple(v for v in wanted if len(grid.points[v]) > 1 and v not in (variable, *groups))
     return variable, panels, grid
-
-
-def _check_log(fit: Fit) -> None:
-    """Refuse to undo a logarithm that the response is not."""
-    response = fit.design.hierarchy.response
-    if not fit.design.is_gaussian:
-        reason = f"the curves of a {fit.design.family.title} response are on its own scale as they are"
-        raise SpecificationError(f"transform='exp' with {fit.design.family}", reason, "leave transform out", SEE)
-    if LOG.fullmatch(response) is None:
-        received = f"transform='exp' with the response {response!r}"
-        reason = "it undoes a logarithm, and the response is not written as one"
-        own = "for a column that holds logarithms, transform estimate, lower and upper of .table"
-        remedy = f"leave transform out, or write the logarithm in the formula: log(y) ~ ...; {own}"
-        raise SpecificationError(received, reason, remedy, SEE)

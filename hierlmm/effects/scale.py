@@ -71,7 +71,8 @@ class Scale:
     @property
     def title(self) -> str:
         """The name at the beginning of a title."""
-        return self.name[:1].upper() + self.name[1:]
+        name = self.names.removeprefix("marginal ") if self.of == "probability" else self.name
+        return name[:1].upper() + name[1:]
 
     @property
     def is_ratio(self) -> bool:

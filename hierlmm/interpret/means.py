@@ -58,7 +58,11 @@ def _averages(words: Words, section: str, c: Coefficient, cells: bool) -> Iterat
     if len(L) > MAX_SENTENCES:
         yield words.say(section, "average.many", name=c.name, n=len(L), keys=shorten(keys.columns))
         return
-    e = words.judged(L, level=c.kind in ("intercept", "cell"))
+    level = c.kind in ("intercept", "cell")
+    if level and words.in_categories:
+        yield from _categories(words, section, c, [group_text(row, mean) for row in keys.to_dict("records")], L)
+        return
+    e = words.judged(L, level=level)
     for g, row in enumerate(keys.to_dict("records")):
         yield _average(words, section, c, group_text(row, mean), e, g)
 
@@ -75,6 +79,21 @@ def _average(words: Words, section: str, c: Coefficient, group: str, e: Estimate
         return words.say(section, "average_difference", facts, pair=pair, unit=words.unit(), **slots)
     x = words.x(c)
     return words.say(section, "average_slope", facts, x=x, unit=words.unit(x), **slots)
+
+
+def _categories(words: Words, section: str, c: Coefficient, groups: list[str], L: FloatArray) -> Iterator[Sentence]:
+    """Probabilities of the categories of an ordinal response, in each group."""
+    names = [str(name) for name in words.fit.design.rows.categories]
+    e = words.categories(L)
+    for g, group in enumerate(groups):
+        texts: list[str] = []
+        facts: dict[str, float] = {}
+        for name, k in zip(names, range(g * len(names), (g + 1) * len(names)), strict=True):
+            own = {"estimate": e.estimate[k], "lower": e.lower[k], "upper": e.upper[k]}
+            texts.append(f"{name} {number(own['estimate'])}{words.ends(own)[0]}")
+            facts |= {f"{side}, {name}": float(value) for side, value in own.items()}
+        at = words.where if c.kind == "intercept" else f"where {c.factor} = {c.label}, "
+        yield words.say(section, "average.categories", facts, at=at, over=words.over(group), values=", ".join(texts))
 
 
 def _outside(words: Words, section: str) -> Iterator[Sentence]:

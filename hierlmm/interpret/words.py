@@ -18,8 +18,10 @@ from hierlmm.arrays import FloatArray
 from hierlmm.design.formula import unquoted
 from hierlmm.design.questions import is_label, levels_of
 from hierlmm.design.telling import YES_OR_NO, link_name, mean_name, ratio_name
-from hierlmm.effects.curves import LOG
+from hierlmm.effects.averages import category_rows
+from hierlmm.effects.curve_checks import LOG
 from hierlmm.effects.judge import Estimates, covariance_of, estimates, judge_of
+from hierlmm.effects.scale import scale_of, told_estimates
 from hierlmm.families.family import Family
 from hierlmm.fits.base import Fit
 from hierlmm.interpret.coefficients import Coefficient, coefficients, judged
@@ -74,7 +76,7 @@ class Words:
         flags = [flag for flag, holds in (("log", self.base), ("subjects", self.hierarchical)) if holds]
         own = {"response": self.response, "quantity": self.quantity, "interval_name": self.interval_name}
         if self.family is not None:
-            flags += ["latent"] if self.family.name == "ordinal" and self.base else []
+            flags += [f"latent{'' if self.base else '_line'}"] if self.family.name == "ordinal" else []
             flags += ["ratio" if self.base else "line", *(["middle"] if self.hierarchical else [])]
             own |= self.of_family
         return render(name, flags, **own | slots)
@@ -184,6 +186,17 @@ class Words:
         if not far.any():
             return self
         return replace(self, base=None, quantity=self.response)
+
+    @property
+    def in_categories(self) -> bool:
+        """Whether levels are told as probabilities of categories, of which there are not too many."""
+        return self.fit.design.family.name == "ordinal" and len(self.fit.design.rows.categories) <= MAX_SENTENCES
+
+    def categories(self, L: FloatArray) -> Estimates:
+        """Probabilities of all categories at ``L β``, those of the first row, then of the next."""
+        rows, offset, judge = category_rows(self.fit, L, self.df)
+        scale = scale_of(self.fit.design, "response", "marginal means", categories=True)
+        return told_estimates(scale, judge, rows, offset, self.ci)
 
     def stated(self, e: Estimates, g: int, *, level: bool, sign: bool) -> Stated:
         """An estimate in words: the words to use, the slots ``value``, ``log``, ``interval``, ``sign``, and the facts.

@@ -72,6 +72,8 @@ def test_ordered_categories_have_probabilities(level):
     inside = np.all((together.draws >= together.table["lower"].to_numpy()), axis=1)
     assert len(together) == 2 and inside.mean() > 0.9
     made = fit.effects("x", by="g", at={"x": [0.5, X]}, level=level)
+    assert made.title == "Probabilities of the categories of y along x by g (NUTS)"
+    assert made.plot().viz["figure"].item()._suptitle.get_text() == made.title
     curves = made.table
     for key, rows in made.curves:
         part = curves.iloc[rows]

@@ -223,7 +223,7 @@ def test_what_there_is_not_is_refused():
     ).fit_ml()
     assert repr(ordinal.contrasts("treat")).startswith("Odds ratios of rating")
     assert repr(ordinal.marginal_means("treat")).startswith("Marginal probabilities of the categories of rating")
-    assert repr(ordinal.marginal_means("treat", scale="link")).startswith("Marginal means, rating (logit scale)")
+    assert repr(ordinal.marginal_means("treat", scale="link")).startswith("Marginal means, latent rating (logit scale)")
     for call, words in [
         (lambda: fit.marginal_means("treat", df="satterthwaite"), "without degrees of freedom"),
         (lambda: fit.effects("time").points("partial"), "straight scale"),

@@ -89,6 +89,18 @@ def test_every_link_has_its_words(data, formula, family, words):
     assert "{" not in said
 
 
+@pytest.mark.parametrize("link", ["logit", "probit"])
+def test_ordered_categories_are_told_as_probabilities(data, link):
+    table = data.assign(rating=pd.Categorical(data["rating"], ordered=True))
+    family = hl.families.Ordinal(link=link)
+    fit = hl.TwoLevelModel.from_formula("rating ~ time + treat + (1 | group)", table, family=family).fit_ml()
+    said = next(s for s in fit.interpret().sentences if "with treat = b are: 1 " in s.text)
+    row = fit.marginal_means("treat", at={"time": 0}).table.query("treat == 'b' and rating == 3").iloc[0]
+    for side in ("estimate", "lower", "upper"):
+        assert said.facts[f"{side}, 3"] == pytest.approx(row[side], rel=1e-7)
+    assert "as probabilities of categories" in told(fit)
+
+
 def test_an_exposure_is_told(data):
     fit = hl.TwoLevelModel.from_formula(
         "events ~ treat + (1 | group)", data, family="poisson", exposure="exposure"

@@ -7,7 +7,8 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
-from family_posteriors import LOG, NAMES, inverse, posterior_of
+from family_posteriors import CATEGORIES, LOG, NAMES, inverse, posterior_of, thresholds
+from scipy.special import expit
 from scipy.stats import norm
 
 import hierlmm as hl
@@ -61,6 +62,15 @@ def test_levels_are_posterior_means_of_the_response(name):
     assert facts["upper"] == pytest.approx(np.quantile(level, 0.975), rel=1e-2)
     row = {"x": 0.0, "h": "u", "g": "a"}
     assert facts["estimate"] == pytest.approx(fit.marginal_means(at=row).table["estimate"].iloc[0], rel=1e-9)
+
+
+def test_categories_have_probabilities():
+    beta, cut = coefficients(posterior_of("ordinal")), thresholds(posterior_of("ordinal"))
+    p = np.diff(expit(cut - (beta["Intercept"] + beta["g[T.b]"]).to_numpy()[:, None]), prepend=0.0, append=1.0)
+    facts = facts_of("ordinal", "the probabilities of y for a subject in the middle (b = 0) with g = b are: none ")
+    for k, category in enumerate(CATEGORIES):
+        assert facts[f"estimate, {category}"] == pytest.approx(p[:, k].mean(), rel=1e-9)
+        assert facts[f"upper, {category}"] == pytest.approx(np.quantile(p[:, k], 0.975), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
