@@ -41,14 +41,14 @@ def data_of(name):
 
 
 @cache
-def posterior_of(name):
+def posterior_of(name, **options):
     """A posterior of 400 draws: y on x, g and h, with random intercepts."""
     model = hl.TwoLevelModel.from_formula(
         "y ~ x + g + h + (1 | subject)", data_of(name), family=name, trials="n" if name == "binomial" else None
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", hl.FitWarning)
-        return model.fit(draws=200, tune=300, chains=2, seed=3, progressbar=False)
+        return model.fit(draws=200, tune=300, chains=2, seed=3, progressbar=False, **options)
 
 
 def lines(fit, x, g):

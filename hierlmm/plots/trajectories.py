@@ -59,7 +59,8 @@ def plot_trajectories(
     at its first and last row beyond them, unless it is the same function of x in all subjects.
 
     Of a model with a family, lines are means of the response, and the population line that of a subject in the middle
-    (b = 0), not the mean over subjects. Zeros and ones are moved inwards a little, so that many are seen.
+    (b = 0), not the mean over subjects; of a posterior they are averages over its draws, or where only means of the
+    random effects were kept, at the posterior means. Zeros and ones are moved inwards a little, so that many are seen.
 
     Parameters
     ----------

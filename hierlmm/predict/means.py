@@ -16,10 +16,12 @@ from hierlmm.predict.rows import Rows
 def means_of_rows(fit: Any, rows: Rows, level: Literal["subject", "population", "marginal"]) -> FloatArray:
     """Mean (of one trial) of every row, (n,): of its subject, at b = 0, or over subjects.
 
-    Of a Gaussian response the mean at the estimates is the average over draws, and needs no draws.
+    Of a Gaussian response the mean at the estimates is the average over draws, and needs no draws. Of a posterior that
+    kept only means of the random effects, subjects have the mean at the posterior means.
     """
     family = fit.design.family
-    if fit.has_draws and not fit.design.is_gaussian:
+    summarised = level == "subject" and fit.has_draws and "b" not in fit.datatree["posterior"]
+    if fit.has_draws and not fit.design.is_gaussian and not summarised:
         return posterior_means(fit, rows, level)
     eta = rows.line(fit.beta.to_numpy())
     if level == "subject":

@@ -293,6 +293,27 @@ def test_categories_have_probabilities(level):
     assert list(curves.plot().viz["curve"].dims) == ["panel", "line"]
 
 
+@pytest.mark.parametrize("link", ["logit", "probit"])
+def test_probabilities_of_categories_are_emmeans(link):
+    ref = json.loads((references_of("ordinal_effects") / f"cumulative_{link}_ri.json").read_text())
+    table = data().assign(rating=pd.Categorical(data()["rating"].astype(str), ordered=True))
+    family = hl.families.Ordinal(link=ref["link"])
+    means = (
+        hl.TwoLevelModel.from_formula(ref["formula"], table, family=family)
+        .fit_ml()
+        .marginal_means("treat", at={"time": 1})
+    )
+    ours = means.table.sort_values(["rating", "treat"])
+    theirs = pd.DataFrame(ref["means"])
+    assert list(ours["rating"].astype(str)) == list(theirs["rating"])
+    np.testing.assert_allclose(ours["estimate"], theirs["prob"], rtol=1e-5)
+    np.testing.assert_allclose(ours["se"], theirs["SE"], rtol=1e-4)
+    pairs, expected = means.contrasts().table, pd.DataFrame(ref["pairs"])
+    np.testing.assert_allclose(pairs["estimate"], expected["estimate"], atol=1e-6)
+    for own, column in (("se", "SE"), ("t", "z.ratio"), ("lower", "asymp.LCL"), ("p", "p.value")):
+        np.testing.assert_allclose(pairs[own], expected[column], rtol=1e-4, atol=1e-6)
+
+
 def test_gee_has_means_over_subjects():
     fit = hl.TwoLevelModel.from_formula("binary ~ time + treat + (1 | group)", data(), family="bernoulli").fit_gee()
     means = fit.marginal_means("treat", at={"time": 0})

@@ -124,6 +124,18 @@ def test_pictures_show_averages_over_draws(name):
     assert fit.plot_trajectories().backend == "matplotlib"
 
 
+def test_pictures_of_a_posterior_that_kept_means_of_its_subjects():
+    fit = posterior_of("bernoulli", random_effects="summary")
+    axis = x_axis(fit.design, None)
+    x, y = subject_lines(fit, axis, [3])[3]
+    row = 17
+    at = np.flatnonzero(np.isclose(x, axis.position[row]))[0]
+    assert y[at] == pytest.approx(expit(fit.design.X[row] @ fit.beta + fit.b.iloc[3, 0]), rel=1e-9)
+    assert fit.plot_conditional_vs_marginal("x").backend == "matplotlib"
+    with pytest.raises(hl.NotAvailableError, match="random_effects='draws'"):
+        fit.rank_subjects()
+
+
 def test_what_other_fits_answer_is_answered_or_refused_with_its_reason():
     fit = posterior_of("poisson")
     names = {n for kind in (PosteriorFit, GeneralisedFit) for n in dir(kind) if not n.startswith("_")} - {"extend"}

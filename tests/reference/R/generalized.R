@@ -161,16 +161,25 @@ adaptive_numbers <- function(call, ref) {
       GLMMadaptive::marginal_coefs(fit, M = ref$marginal_coefs$M, seed = 1L, cores = 1L)$betas))))
 }
 
-clmm_numbers <- function(call, ref) {
+# The fit, its workspace, the criterion, and the optimum that it is moved to.
+polished_clmm <- function(call) {
   fit <- eval(call, globalenv())
   call$doFit <- FALSE
   rho <- eval(call, globalenv())
-  simple <- !is.null(rho$grFac)  # random intercepts have a program of their own
-  criterion <- if (!simple) function(p) ordinal:::getNLA(rho, p)
+  criterion <- if (is.null(rho$grFac)) function(p) ordinal:::getNLA(rho, p)
     else if (rho$nAGQ > 1) function(p) ordinal:::getNAGQ.ssr(rho, p)
     else function(p) ordinal:::getNLA.ssr(rho, p)
   optimum <- newton(unname(fit$optRes$par), function(p) numDeriv::grad(criterion, p), function(p) numDeriv::hessian(criterion, p), enough = 1e-5)
-  value <- criterion(optimum$par)
+  list(fit = fit, rho = rho, criterion = criterion, optimum = optimum)
+}
+
+clmm_numbers <- function(call, ref) {
+  found <- polished_clmm(call)
+  fit <- found$fit
+  rho <- found$rho
+  optimum <- found$optimum
+  value <- found$criterion(optimum$par)
+  simple <- !is.null(rho$grFac)  # random intercepts have a program of their own
   if (simple) {
     D <- exp(2 * optimum$par[length(optimum$par)])
     modes <- as.matrix(rho$u * rho$tau)

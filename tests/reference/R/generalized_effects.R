@@ -1,5 +1,6 @@
 # Means, contrasts and slopes of generalised models (generalized_effects/): emmeans at the optimum of glmmTMB, moved there as in
-# generalized.R, by emmeans::qdrg() with the coefficients and their covariance (that of all parameters jointly).
+# generalized.R, by emmeans::qdrg() with the coefficients and their covariance (that of all parameters jointly). Probabilities of
+# ordered categories (ordinal_effects/): emmeans with mode = "prob", at the optimum of clmm.
 
 suppressMessages(library(emmeans))
 emm_options(cov.keep = character(0))
@@ -24,3 +25,19 @@ effects_of <- function(ref) {
 }
 
 for (path in listed("generalized_effects")) remake(path, effects_of)
+
+probabilities_of <- function(ref) {
+  assign("ranked", transform(need("generalized"), rating = ordered(rating)), envir = globalenv())
+  found <- polished_clmm(recorded_call(ref$r_call))
+  fit <- found$fit
+  cuts <- seq_along(fit$alpha)
+  fit$coefficients[] <- found$optimum$par[seq_along(fit$coefficients)]
+  fit$alpha[] <- fit$coefficients[cuts]
+  fit$beta[] <- fit$coefficients[-cuts]
+  fit$Theta[] <- fit$alpha
+  fit$Hessian[] <- found$optimum$hessian
+  means <- emmeans(fit, ~ treat | rating, mode = "prob", at = list(time = 1))
+  list(means = rows(summary(means, infer = TRUE)), pairs = rows(summary(pairs(means), infer = TRUE)))
+}
+
+for (path in listed("ordinal_effects")) remake(path, probabilities_of)
