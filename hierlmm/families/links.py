@@ -67,7 +67,7 @@ def normal_cdf(eta: float) -> Derivatives:
 @compiled(error_model="numpy")
 def gompertz(eta: float) -> Derivatives:
     """Inverse of the complementary log-log, 1 − exp(−exp η)."""
-    t = math.exp(eta)
+    t = math.exp(min(eta, 350.0))  # beyond, exp(−t) is zero and t² infinite
     d = t * math.exp(-t)
     return -math.expm1(-t), d, d * (1.0 - t), d * (1.0 - 3.0 * t + t * t)
 
@@ -95,8 +95,10 @@ def log_gompertz(eta: float) -> tuple[Derivatives, Derivatives]:
     The first derivative of log F is ``g = t / (exp t − 1)``, and ``g' = g (1 − g − t)``.
     """
     t = math.exp(eta)
+    if t > 700.0:
+        return (-math.exp(-t), 0.0, 0.0, 0.0), (-t, -t, -t, -t)
     value = math.log(-math.expm1(-t)) if t > 1e-8 else eta - 0.5 * t
-    g = t / math.expm1(t) if t < 700.0 else 0.0
+    g = t / math.expm1(t) if t > 0.0 else 1.0
     s = 1.0 - g - t if t > 1e-5 else -0.5 * t - t * t / 12.0
     g1 = g * s
     return (value, g, g1, g1 * s - g * (g1 + t)), (-t, -t, -t, -t)

@@ -1,7 +1,9 @@
 """Ordered categories: cumulative probabilities ``P(y ≤ k) = F(τ_k − η)`` (McCullagh 1980, J. R. Stat. Soc. B 42).
 
-The first threshold is zero, since η has an intercept; the others are ``τ_k = Σ_{j<k} exp ψ_j``. With ``a`` and ``b``
-the thresholds of a category less η and ``P = F(b) − F(a)``, derivatives are ratios of densities to P.
+The first threshold is zero, since η has an intercept; the others are ``τ_k = Σ_{j<k} exp ψ_j``. With ``a < b`` the
+thresholds of a category less η, ``log P = u + h(v − u)`` and ``h(x) = log(1 − exp x)``: u and v are log(1 − F) at a and b
+where a > 0, else log F at b and a. Nothing is lost where P underflows; derivatives are those of u and v, ``h' = −w``,
+``h'' = −w (1 + w)`` and the third ``−w (1 + w)(1 + 2w)`` with ``w = 1 / (exp(−x) − 1)``.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ from hierlmm.families.family import SEE, Family, positive, refuse_rows
 
 # What the names stand for is filled in by `Ordinal.direct`.
 log_tails: Any = None
-inverse: Any = None
 
 
+TIGHT = 1e-7
+"""Width of a category, on the scale of η, below which its probability is a density times the width."""
+NEAR = 1e-5
 MOST = 50
 """Categories, beyond which a response is none that has categories."""
 
@@ -36,7 +40,6 @@ def cumulative(y: float, n: float, eta: float, psi: FloatArray, order: int, d: F
     below = 0.0
     for j in range(k - 1):
         below += math.exp(psi[j])
-    above = below + math.exp(psi[k - 1]) if 0 < k < last else 0.0
     if k == 0 or k == last:  # one tail, with its own derivatives
         lower, upper = log_tails(below - eta if k else -eta)
         tail = upper if k else lower
@@ -45,34 +48,45 @@ def cumulative(y: float, n: float, eta: float, psi: FloatArray, order: int, d: F
             unit = math.exp(psi[j]) if k else 0.0
             d[4 + 3 * j], d[5 + 3 * j], d[6 + 3 * j] = unit * tail[1], -unit * tail[2], unit * tail[3]
         return
-    low_a, high_a = log_tails(below - eta)
-    low_b, high_b = log_tails(above - eta)
-    if below > eta:  # differences of the smaller tails
-        log_p = high_a[0] + math.log(-math.expm1(high_b[0] - high_a[0]))
-    else:
-        log_p = low_b[0] + math.log(-math.expm1(low_a[0] - low_b[0]))
-    p = math.exp(log_p)
-    _, f, f1, f2 = inverse(below - eta)
-    a0, a1, a2 = f / p, f1 / p, f2 / p
-    _, f, f1, f2 = inverse(above - eta)
-    b0, b1, b2 = f / p, f1 / p, f2 / p
-    g, g1, g2 = b0 - a0, b1 - a1, b2 - a2
-    d[0] = log_p
-    d[1] = -g
-    d[2] = g1 - g * g
-    d[3] = -(g2 - 3.0 * g * g1 + 2.0 * g * g * g)
+    width = math.exp(psi[k - 1])
+    lower_a, upper_a = log_tails(below - eta)
+    lower_b, upper_b = log_tails(below + width - eta)
+    over = below > eta
+    u, v = (upper_a, upper_b) if over else (lower_b, lower_a)  # log of the larger tail and of the smaller
+    if u[0] == -math.inf:
+        d[:] = 0.0
+        d[0] = -math.inf
+        return
+    x0, x1, x2, x3 = v[0] - u[0], v[1] - u[1], v[2] - u[2], v[3] - u[3]
+    if width < TIGHT:  # by Taylor's series, where the difference has no digits
+        step = width if over else -width
+        x0, x1 = step * (u[1] + 0.5 * step * u[2]), step * (u[2] + 0.5 * step * u[3])
+        before, after = log_tails(below - eta - NEAR), log_tails(below - eta + NEAR)
+        side = 1 if over else 0
+        x2, x3 = step * u[3], step * (after[side][3] - before[side][3]) / (2.0 * NEAR)
+    w = 1.0 / math.expm1(-x0)  # −h'
+    w1 = w * (1.0 + w) * x1
+    w2 = w * (1.0 + w) * ((1.0 + 2.0 * w) * x1 * x1 + x2)
+    first, second = u[1] - w * x1, u[2] - w1 * x1 - w * x2
+    d[0] = u[0] + math.log(-math.expm1(x0))
+    d[1] = -first
+    d[2] = second
+    d[3] = -(u[3] - w2 * x1 - 2.0 * w1 * x2 - w * x3)
     if order == 2:
         return
-    # Derivatives in the two thresholds, and from them in ψ.
-    A1, A2 = a1 - g * a0, a2 - g1 * a0 - 2.0 * g * (a1 - g * a0)
-    B1, B2 = b1 - g * b0, b2 - g1 * b0 - 2.0 * g * (b1 - g * b0)
+    third = -d[3]
+    # Of the upper threshold alone, which moves with the last ψ that counts.
+    if over:
+        b0, b1, b2 = -w * v[1], -w1 * v[1] - w * v[2], -w2 * v[1] - 2.0 * w1 * v[2] - w * v[3]
+    else:
+        b0 = (1.0 + w) * u[1]
+        b1, b2 = w1 * u[1] + (1.0 + w) * u[2], w2 * u[1] + 2.0 * w1 * u[2] + (1.0 + w) * u[3]
     for j in range(len(psi)):
-        unit = math.exp(psi[j])
-        in_a = unit if k > j + 1 else 0.0
-        in_b = unit if k > j else 0.0
-        d[4 + 3 * j] = b0 * in_b - a0 * in_a
-        d[5 + 3 * j] = -B1 * in_b + A1 * in_a
-        d[6 + 3 * j] = B2 * in_b - A2 * in_a
+        unit = math.exp(psi[j]) if j < k else 0.0
+        of_both = j < k - 1
+        d[4 + 3 * j] = unit * (first if of_both else b0)
+        d[5 + 3 * j] = -unit * (second if of_both else b1)
+        d[6 + 3 * j] = unit * (third if of_both else b2)
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,7 @@ class Ordinal(Family):
     elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType({"pymc": "Categorical", "bambi": "cumulative"})
 
     def direct(self) -> Any:
-        return with_names(cumulative, self.link, log_tails=self.function.log_tails, inverse=self.function.compiled)
+        return with_names(cumulative, self.link, log_tails=self.function.log_tails)
 
     def categories(self, values: pd.Series, name: str) -> list[Any]:
         if isinstance(values.dtype, pd.CategoricalDtype):

@@ -19,6 +19,7 @@ from hierlmm.arrays import FloatArray
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.generalised_draws import parameter_draws
 from hierlmm.frames import column_names, to_pandas
+from hierlmm.likelihood.by_subject import covariance_root
 from hierlmm.predict.averages import by_quadrature, mean_over_subjects
 from hierlmm.predict.lines import interval_table, through_link
 from hierlmm.predict.rows import SEE, Rows, check_request, described, rows_of
@@ -132,7 +133,7 @@ def _measurements(fit: Any, rows: Rows, level: str, ci: float, n: FloatArray) ->
     rng = np.random.default_rng(0)
     family, q = fit.family, len(fit.design.term)
     sample = parameter_draws(fit, DRAWS, rng)
-    own = np.linalg.cholesky(fit.b_cov + 1e-300 * np.eye(q)) if level == "subject" else None
+    own = covariance_root(fit.b_cov) if level == "subject" else None
     drawn = np.empty((DRAWS, len(rows.X)))
     for s, parameters in enumerate(sample):
         lam, working, psi = fit.criterion_function.split(parameters)
