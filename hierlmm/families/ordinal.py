@@ -1,8 +1,8 @@
 """Ordered categories: cumulative probabilities ``P(y ≤ k) = F(τ_k − η)`` (McCullagh 1980, J. R. Stat. Soc. B 42).
 
 The first threshold is zero, since η has an intercept; the others are ``τ_k = Σ_{j<k} exp ψ_j``. With ``a < b`` the
-thresholds of a category less η, ``log P = u + h(v − u)`` and ``h(x) = log(1 − exp x)``: u and v are log(1 − F) at a and b
-where a > 0, else log F at b and a. Nothing is lost where P underflows; derivatives are those of u and v, ``h' = −w``,
+thresholds of a category less η, ``log P = u + h(v − u)`` and ``h(x) = log(1 − exp x)``: u and v are log(1 − F) at a and
+b where a > 0, else log F at b and a. Nothing is lost where P underflows; derivatives are those of u and v, ``h' = −w``,
 ``h'' = −w (1 + w)`` and the third ``−w (1 + w)(1 + 2w)`` with ``w = 1 / (exp(−x) − 1)``.
 """
 

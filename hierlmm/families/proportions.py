@@ -18,7 +18,7 @@ from hierlmm.families.special import digamma, tetragamma, trigamma
 
 @compiled(error_model="numpy")
 def without_ends(y: float, n: float, mu: float, psi: FloatArray, order: int, d: FloatArray) -> None:
-    """Beta less log μ + log(1 − μ), in μ; ``log Γ(a) = log Γ(1 + a) − log a``, and so the rest has no pole at 0 or 1."""
+    """Beta less log μ + log(1 − μ), in μ: as ``log Γ(a) = log Γ(1 + a) − log a``, it has no pole at 0 or 1."""
     phi = math.exp(psi[0])
     a, b = mu * phi, (1.0 - mu) * phi
     log_y, log_rest = math.log(y), math.log1p(-y)

@@ -9,7 +9,7 @@ import pytest
 from hierlmm.families.names import FAMILIES
 from hierlmm.families.rows import rowwise
 
-CASES = json.loads((Path(__file__).parents[1] / "reference" / "far_tails.json").read_text())
+CASES = json.loads((Path(__file__).parent / "reference" / "far_tails.json").read_text())
 
 
 @pytest.mark.parametrize(("name", "link"), sorted({(case[0], case[1]) for case in CASES}))

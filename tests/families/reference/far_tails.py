@@ -1,7 +1,7 @@
 """Log densities of families far out and their derivatives, by mpmath in 80 digits: writes ``far_tails.json`` beside.
 
-``python tests/reference/far_tails.py``; mpmath is not needed to test. A case is the family, link, y, n, η, ψ and what the
-function of a row writes (`hierlmm.families.family`).
+``python tests/families/reference/far_tails.py``; no test needs mpmath. A case is the family, link, y, n, η, ψ and
+what the function of a row writes (`hierlmm.families.family`).
 """
 
 import json
@@ -98,8 +98,9 @@ if __name__ == "__main__":
     found = []
     for density, link, y, n, eta, psi in cases():
         with mpmath.workdps(400 if abs(eta) > 100 and link == "logit" else 80):
-            if density.__name__ in ("ordinal", "binomial", "beta", "poisson", "gamma") and link in ("cloglog", "log"):
-                value = density(link, y, n, mpf(eta), *map(mpf, psi)) if density is not beta or eta < 100 else mpf("-inf")
+            if link in ("cloglog", "log") and density is not negative_binomial:
+                beyond = density is beta and eta > 100.0
+                value = mpf("-inf") if beyond else density(link, y, n, mpf(eta), *map(mpf, psi))
                 if value < -1e300:  # no number of a computer
                     found.append([density.__name__, link, y, n, eta, psi, None])
                     continue
