@@ -1,6 +1,6 @@
-"""Log densities of families far out and their derivatives, by mpmath in 80 digits: writes ``far_tails.json`` beside.
+"""Log densities of families far out and their derivatives, by mpmath in 80 digits: writes ``far_tails.json``.
 
-``python tests/families/reference/far_tails.py``; no test needs mpmath. A case is the family, link, y, n, η, ψ and
+``python tools/far_tails.py``; no test needs mpmath. A case is the family, link, y, n, η, ψ and
 what the function of a row writes (`hierlmm.families.family`).
 """
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import mpmath
 from mpmath import exp, expm1, log, log1p, loggamma, mpf
 
+TABLE = Path(__file__).parents[1] / "tests/families/reference/far_tails.json"
 FAR = (-800.0, -40.0, -3.0, 0.3, 5.0, 40.0, 800.0)
 PSI = {"ordinal": [-0.4, 0.9], "beta": [1.3], "negative_binomial": [0.4], "gamma": [0.4], "student_t": [0.4, 1.1]}
 
@@ -24,6 +25,7 @@ def tails(link, x):
 
 
 def ordinal(link, k, n, eta, *psi):
+    """One of ordered categories."""
     ends = [mpf(0)]
     for value in psi:
         ends.append(ends[-1] + exp(value))
@@ -35,11 +37,13 @@ def ordinal(link, k, n, eta, *psi):
 
 
 def binomial(link, y, n, eta):
+    """Successes among trials."""
     F, S = tails(link, eta)
     return y * log(F) + (n - y) * log(S)
 
 
 def beta(link, y, n, eta, psi):
+    """A proportion."""
     F, S = tails(link, eta)
     phi, y = exp(psi), mpf(y)
     own = loggamma(phi) - loggamma(F * phi) - loggamma(S * phi)
@@ -47,27 +51,32 @@ def beta(link, y, n, eta, psi):
 
 
 def poisson(link, y, n, eta):
+    """A count."""
     return y * eta - exp(eta)
 
 
 def negative_binomial(link, y, n, eta, psi):
+    """A count with more variance."""
     phi = exp(psi)
     total = log(exp(eta) + phi)
     return loggamma(y + phi) - loggamma(phi) + phi * (psi - total) + y * (eta - total)
 
 
 def gamma(link, y, n, eta, psi):
+    """A positive amount."""
     shape, y = exp(psi), mpf(y)
     return shape * (psi - eta + log(y) - y * exp(-eta)) - loggamma(shape) - log(y)
 
 
 def student_t(link, y, n, eta, psi, log_nu):
+    """A measurement with outliers."""
     nu = exp(log_nu)
     ends = loggamma((nu + 1) / 2) - loggamma(nu / 2) - log(nu * mpmath.pi) / 2 - psi
     return ends - (nu + 1) / 2 * log1p((y - eta) ** 2 / (nu * exp(2 * psi)))
 
 
 def cases():
+    """Density, link, y, n, η and ψ of every row of the table."""
     tailed = ("logit", "probit", "cloglog")
     for link in tailed:
         for eta in FAR:
@@ -106,4 +115,4 @@ if __name__ == "__main__":
                     continue
             found.append([density.__name__, link, y, n, eta, psi, row(density, link, y, n, eta, psi)])
     lines = ",\n".join(json.dumps(case) for case in found)
-    Path(__file__).with_suffix(".json").write_text(f"[\n{lines}\n]\n")
+    TABLE.write_text(f"[\n{lines}\n]\n")
