@@ -29,6 +29,7 @@ from hierlmm.design.telling import link_name, mean_name, ratio_name, several
 from hierlmm.effects.averages import response_of
 from hierlmm.effects.judge import Estimates, Judge, PosteriorDraws, estimates
 from hierlmm.errors import NotAvailableError
+from hierlmm.families.links import carried
 from hierlmm.fits.base import Fit
 from hierlmm.options import choose
 from hierlmm.text import sayer
@@ -95,7 +96,7 @@ class Scale:
                 inside = expit(logit(p) + (ends - p) / (p * (1.0 - p)))
             ends = np.where((p > 0.0) & (p < 1.0), inside, ends)
         elif self.back is not None:
-            ends = np.sort(self.back(ends), axis=0)
+            ends = carried(self.back, *ends)
         return found._replace(lower=ends[0], upper=ends[1])
 
 

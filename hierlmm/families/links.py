@@ -139,6 +139,17 @@ class Link:
         return SLOPES[self.name](eta)
 
 
+def carried(back: Callable[[FloatArray], FloatArray], lower: FloatArray, upper: FloatArray) -> FloatArray:
+    """Ends of an interval of linear predictors as means, (2, ...).
+
+    The square root folds at zero, which is then the lower end; a reciprocal has no interval across zero: NaN.
+    """
+    with np.errstate(divide="ignore"):
+        found = back(np.stack([lower, np.clip(0.0, lower, upper), upper]))
+    ends = np.stack([found.min(axis=0), found.max(axis=0)])
+    return np.where(np.isinf(found[1]) & np.isfinite(lower), np.nan, ends)
+
+
 def _cloglog_inverse(eta: FloatArray) -> FloatArray:
     return -np.expm1(-np.exp(eta))
 

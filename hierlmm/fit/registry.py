@@ -58,6 +58,7 @@ def _likelihood(model: BoundModel, *, reml: bool, n_quadrature: int = 1) -> Any:
 
 def _generalised(model: BoundModel, *, reml: bool, n_quadrature: int) -> Any:
     from hierlmm.likelihood.generalised import maximise_generalised
+    from hierlmm.likelihood.generalised_checks import unusable
 
     if reml:
         reason = (
@@ -67,7 +68,7 @@ def _generalised(model: BoundModel, *, reml: bool, n_quadrature: int) -> Any:
         received, remedy = f"REML of a {model.design.family.title} model", "use fit_ml(), or fit() for a posterior"
         raise NotAvailableError(received, reason, remedy, "docs, page 'Families'")
     record = maximise_generalised(model.design, n_quadrature)
-    for message in record.warnings if not record.converged else ():
+    for message in record.warnings if unusable(record) else ():
         warn(message)
     return record
 

@@ -17,6 +17,7 @@ from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.design.design import Design
 from hierlmm.families.rows import rowwise
 from hierlmm.likelihood.descent import GRADIENT_TOLERANCE, Counter, central_differences, descend
+from hierlmm.likelihood.generalised_accuracy import Departure, better, departure, thinned
 from hierlmm.likelihood.generalised_criterion import (
     GeneralisedCriterion,
     GeneralisedRows,
@@ -31,6 +32,10 @@ STARTS = (0.3, 1.0, 0.05)
 """Standard deviations of the random effects, in working units, from which the search sets out."""
 SHRINKS = 6
 APART = 1e-4
+FAR = 2.0
+"""Standard errors between the optimum by Laplace's method and that by quadrature, beyond which others are sought."""
+IN_A_SEARCH = 1e6
+"""Densities of rows that a step of that search may cost."""
 MAX_STEPS = 50
 FLAT = 1e-6
 """Curvature of the log-likelihood in a direction of β̃ and ψ below which nothing is known of it."""
@@ -120,6 +125,11 @@ class GeneralisedEstimate:
         return np.any(np.abs(J @ self.flat) > 1e-6 * size[:, None], axis=1)
 
     @cached_property
+    def departure(self) -> Departure | None:
+        """How far away the optimum of a better approximation is."""
+        return departure(self)
+
+    @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What must be known before the estimates are used, in plain words."""
         from hierlmm.likelihood.generalised_checks import describe_generalised
@@ -170,19 +180,42 @@ def maximise_generalised(design: Design, points: int = 1) -> GeneralisedEstimate
         if J > FEW_SUBJECTS or points > 1:  # search by Laplace's method, among a part of the subjects
             some = np.unique(np.linspace(0, J - 1, min(J, FEW_SUBJECTS)).astype(int))
             part = GeneralisedCriterion(criterion.rows.part(some), criterion.structure, 1, criterion.n_psi)
-        ends = _search(part)
-        if points > 1:  # from Laplace's optima, where it has any: quadrature costs a hundred times as much
-            polished = [maximise(part, end) for end in ends]  # type: ignore[arg-type]
-            ends = [optimum.lam for optimum in polished if optimum.converged] or ends
-        found = [_by_gradient(criterion, maximise(criterion, end)) for end in ends]  # type: ignore[arg-type]
-        best, *rest = sorted(found, key=lambda o: (not (o.converged or o.curvature > 0.0), o.value))
-        others = list[Optimum]()
-        for other in rest:  # lower without a minimum: the edge of the domain, or a spike of the approximation
-            if (other.converged or other.value < best.value) and all(
-                abs(other.value - o.value) > APART for o in (best, *others)
-            ):
-                others.append(other)
-        return GeneralisedEstimate(design, criterion.settled(best.lam), replace(best, others=tuple(others)))
+        found = _estimate(design, criterion, _optima(criterion, part))
+        fine = better(criterion) if points == 1 and found.departure and found.departure.largest > FAR else None
+        if fine is None:
+            return found
+        # Laplace's method is far off here, and may have a false optimum: which of its optima is the likelihood's own?
+        judge = thinned(fine)[0]
+        optima = [found.optimum, *found.optimum.others, *_optima(criterion, thinned(fine, IN_A_SEARCH)[0])]
+        return _estimate(design, criterion, sorted(optima, key=lambda o: (not _has_end(o), judge.both(o.lam)[0])))
+
+
+def _optima(criterion: GeneralisedCriterion, part: GeneralisedCriterion) -> list[Optimum]:
+    """Optima of the criterion next to where the searches of a part of it end, lowest first.
+
+    Those without a minimum, at the edge of the domain or in a spike of the approximation, come last.
+    """
+    ends = _search(part)
+    if criterion.points > 1:  # from Laplace's optima, where it has any: quadrature costs a hundred times as much
+        polished = [maximise(part, end) for end in ends]  # type: ignore[arg-type]
+        ends = [optimum.lam for optimum in polished if optimum.converged] or ends
+    found = [_by_gradient(criterion, maximise(criterion, end)) for end in ends]  # type: ignore[arg-type]
+    return sorted(found, key=lambda o: (not _has_end(o), o.value))
+
+
+def _has_end(optimum: Optimum) -> bool:
+    return optimum.converged or optimum.curvature > 0.0
+
+
+def _estimate(design: Design, criterion: GeneralisedCriterion, optima: list[Optimum]) -> GeneralisedEstimate:
+    """The estimate at the first of the optima; its others differ from it in value, and are optima or lower."""
+    best, *rest = optima
+    others = list[Optimum]()
+    for other in rest:
+        apart = all(abs(other.value - o.value) > APART for o in (best, *others))
+        if apart and (other.converged or other.value < best.value):
+            others.append(other)
+    return GeneralisedEstimate(design, criterion.settled(best.lam), replace(best, others=tuple(others)))
 
 
 def _by_gradient(criterion: GeneralisedCriterion, optimum: Optimum) -> Optimum:

@@ -25,6 +25,7 @@ from hierlmm.groups import group_order, group_starts
 from hierlmm.likelihood.crossproducts import Scaling, working_columns
 from hierlmm.likelihood.generalised_kernel import marginal_sums
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE
+from hierlmm.likelihood.mode_starts import mode_starts
 from hierlmm.likelihood.solution import Evaluation
 
 ROWS_OF_A_THREAD = 4_000
@@ -68,6 +69,13 @@ class GeneralisedRows:
     start: IntArray
     scaling: Scaling
     order: IntArray
+
+    @cached_property
+    def targets(self) -> FloatArray:
+        """Linear predictors that fit a row exactly, (N, T)."""
+        with np.errstate(all="ignore"):
+            eta = self.family.function.link(self.family.first_mean(self.y, self.n))
+        return np.stack([eta, -eta] if self.family.link == "sqrt" else [eta], axis=1)
 
     def part(self, subjects: IntArray) -> GeneralisedRows:
         """Rows of some of the subjects."""
@@ -148,14 +156,17 @@ class GeneralisedCriterion:
         """Integrate the random effects out at one point."""
         lam, beta, psi = self.split(np.asarray(parameters, dtype=np.float64))
         rows, Lambda = self.rows, np.ascontiguousarray(self.structure.factor(lam))
-        # From modes close by; where a subject can have several, from zero: always the same one.
-        found = Marginal(rows, self._modes if rows.family.log_concave else np.zeros_like(self._modes))
+        # From modes close by; where a subject can have several, from the same points every time.
+        found = Marginal(rows, self._modes)
         given, derivatives = rows.offset + rows.X @ beta, rows.family.derivatives
-        psi = np.ascontiguousarray(psi)
+        data = (rows.start, rows.y, rows.n, given, rows.Z, Lambda, np.ascontiguousarray(psi))
 
         def some(ends: tuple[int, int]) -> tuple[FloatArray, FloatArray, bool]:
-            data = (rows.start, rows.y, rows.n, given, rows.Z, Lambda, psi, self.nodes, self.log_weights)
-            return marginal_sums(derivatives, *ends, *data, found.modes, found.value, found.e, found.covariance)
+            if not rows.family.log_concave:
+                mode_starts(derivatives, *ends, *data, rows.targets, found.modes)
+            quadrature = self.nodes, self.log_weights
+            own = found.modes, found.value, found.e, found.covariance
+            return marginal_sums(derivatives, *ends, *data, *quadrature, *own)
 
         pieces = list(_pool().map(some, self._pieces)) if len(self._pieces) > 1 else [some(self._pieces[0])]
         found.in_Lambda = np.sum([piece[0] for piece in pieces], axis=0)

@@ -12,9 +12,12 @@ import numpy as np
 from scipy.special import ndtr
 
 from hierlmm.arrays import FloatArray
+from hierlmm.errors import NotAvailableError
 from hierlmm.families.family import Family
 
 POINTS = 61
+NONE = 1e-4
+"""Share of subjects that is none."""
 
 
 def mean_over_subjects(family: Family, eta: FloatArray, variance: FloatArray) -> FloatArray:
@@ -27,7 +30,15 @@ def mean_over_subjects(family: Family, eta: FloatArray, variance: FloatArray) ->
         Linear predictors at b = 0.
     variance : (...)
         z'Dz.
+
+    Raises
+    ------
+    NotAvailableError
+        With the inverse link, where some subjects would have a linear predictor below zero: the mean of 1/η over a
+        normal distribution that holds zero does not exist.
     """
+    if family.link == "inverse":
+        _refuse_zero(eta, variance)
     return averaged_inverse(family.link, family.mean, eta, variance)
 
 
@@ -44,6 +55,16 @@ def averaged_inverse(
     if link == "probit":
         return ndtr(eta / np.sqrt(1.0 + variance))
     return by_quadrature(inverse, eta, variance)
+
+
+def _refuse_zero(eta: FloatArray, variance: FloatArray) -> None:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = float(np.max(np.nan_to_num(ndtr(-eta / np.sqrt(variance))), initial=0.0))
+    if share > NONE:
+        received = f"the mean over subjects with the inverse link, {100 * share:.2g} % of whom would be below zero"
+        reason = "the mean of 1/η over normally distributed η that may be zero does not exist"
+        remedy = "use link='log', or level='population' and level='new_subject'"
+        raise NotAvailableError(received, reason, remedy, "docs, page 'Families'")
 
 
 def by_quadrature(function: Callable[[FloatArray], FloatArray], eta: FloatArray, variance: FloatArray) -> FloatArray:

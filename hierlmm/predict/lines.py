@@ -18,6 +18,7 @@ import pandas as pd
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.compiled import compiled
 from hierlmm.design.design import Design
+from hierlmm.families.links import carried
 from hierlmm.likelihood.degrees import satterthwaite_df
 from hierlmm.likelihood.quantiles import t_quantile
 from hierlmm.predict.rows import check_request, described, rows_of
@@ -77,7 +78,7 @@ def through_link(table: pd.DataFrame, back: Callable[[FloatArray], FloatArray]) 
     if "se" in table:
         step = 1e-6 * (1.0 + np.abs(eta))
         slope = np.abs(back(eta + step) - back(eta - step)) / (2.0 * step)
-        ends = np.sort(np.stack([back(table[end].to_numpy()) for end in ("lower", "upper")]), axis=0)
+        ends = carried(back, table["lower"].to_numpy(), table["upper"].to_numpy())
         found |= {"se": slope * table["se"].to_numpy(), "lower": ends[0], "upper": ends[1]}
     return pd.DataFrame(found, index=table.index)
 
