@@ -7,7 +7,7 @@ from typing import Any
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.design import Design
-from hierlmm.design.questions import row_order_messages
+from hierlmm.design.questions import refuse_without_likelihood, row_order_messages
 from hierlmm.errors import warn
 from hierlmm.frozen import Frozen
 from hierlmm.likelihood.checks import check_design
@@ -65,6 +65,7 @@ class BoundModel(Frozen):
         """Every prior, with the defaults filled in."""
         from hierlmm.bayes.priors import resolve_priors
 
+        refuse_without_likelihood(self._design, "priors")
         return resolve_priors(self._priors, self._design)
 
     def equations(self, fit: Any = None) -> Any:

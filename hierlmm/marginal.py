@@ -9,7 +9,11 @@ from hierlmm.covariance.residual import ResidualCorrelation, UnstructuredHeterog
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.build import design_from_fixed
 from hierlmm.design.formula import parse_formula
-from hierlmm.design.residual import make_residual
+from hierlmm.design.outcome import outcome_of
+from hierlmm.design.questions import refuse_without_likelihood
+from hierlmm.design.residual import Residual, make_residual
+from hierlmm.errors import NotAvailableError
+from hierlmm.families.family import Family
 from hierlmm.fit.estimators import FittedModel, fit_by
 from hierlmm.options import arguments_of, checked_with_constructor, refuse_arguments
 
@@ -28,10 +32,13 @@ SLIPS = {
 
 @checked_with_constructor
 class MarginalModel(FittedModel["MarginalFit"]):
-    """A Gaussian marginal model ``y_i ~ N(X_i β, V_i)``, ``V_i = σ² G_i R_i G_i``, bound to its data.
+    """A marginal model ``y_i ~ N(X_i β, V_i)``, ``V_i = σ² G_i R_i G_i``, bound to its data.
 
     Every two-level model implies a marginal model; not every marginal model comes from a two-level one. Compound
     symmetry with a negative correlation, for example, is no random intercept's.
+
+    With another family it says the mean of a row, its variance as a function of the mean, and a working correlation.
+    That is no distribution, so that ``fit_gee()`` is the one way to fit it.
 
     Parameters
     ----------
@@ -41,11 +48,14 @@ class MarginalModel(FittedModel["MarginalFit"]):
         R_i: ``hl.CompoundSymmetry()``, ``hl.AR1()``, ``hl.Unstructured("age")``, ... Independent by default.
         ``hl.UnstructuredHeterogeneous("age")``, the UN of SAS, is R_i and G_i together.
     variance : VarianceFunction, optional
-        G_i: ``hl.VarIdent("sex")``, ... Equal variances by default.
+        G_i: ``hl.VarIdent("sex")``, ... Equal variances by default. Another family has its own.
     subject : str
         Column that says which rows belong together.
     data : table
         Long format, one row per measurement: pandas, polars, pyarrow or anything narwhals reads.
+    family, trials, exposure
+        Distribution of the response, as for `TwoLevelModel`: means and variances of it. An ordinal response has no
+        mean, Student's t no variance that follows from it.
     priors : Priors or "bambi", optional
         Priors for NUTS; data-scaled defaults otherwise.
     missing : {"raise", "drop"}
@@ -75,13 +85,19 @@ class MarginalModel(FittedModel["MarginalFit"]):
         data: Any,
         correlation: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
         variance: VarianceFunction | None = None,
+        family: Any = "gaussian",
+        trials: str | None = None,
+        exposure: str | None = None,
         priors: Any = None,
         missing: str = "raise",
         **unknown: Any,
     ) -> None:
         refuse_arguments("MarginalModel", unknown, SLIPS, *OTHER_MODEL, arguments_of(MarginalModel))
-        structure = make_residual(correlation, variance)
-        self._set(design_from_fixed(parse_formula(formula), subject, data, residual=structure, missing=missing), priors)
+        outcome, structure = outcome_of(family, trials, exposure), make_residual(correlation, variance)
+        if not outcome.is_gaussian:
+            _check_family(outcome.family, structure, priors)
+        options: dict[str, Any] = {"residual": structure, "outcome": outcome, "missing": missing}
+        self._set(design_from_fixed(parse_formula(formula), subject, data, **options), priors)
 
     @property
     def correlation(self) -> ResidualCorrelation | None:
@@ -115,6 +131,7 @@ class MarginalModel(FittedModel["MarginalFit"]):
         from hierlmm.bayes.explicit import build_pymc_model
         from hierlmm.bayes.marginalized import build_marginalized_model
 
+        refuse_without_likelihood(self._design, "to_pymc()")
         if marginalized:
             return build_marginalized_model(self._design, self.priors)
         return build_pymc_model(self._design, self.priors)
@@ -161,3 +178,28 @@ class MarginalModel(FittedModel["MarginalFit"]):
         """
         given = {"draws": draws, "tune": tune, "chains": chains, "seed": seed, "target_accept": target_accept}
         return fit_by("nuts", self, **given, sampler=sampler, progressbar=progressbar)
+
+
+def _check_family(family: Family, structure: Residual, priors: Any) -> None:
+    """Refuse what no estimating equations can be made of, and what belongs to a normal response.
+
+    Raises
+    ------
+    NotAvailableError
+    """
+    from hierlmm.gee.record import check_family
+
+    check_family(family)
+    see = "docs, page 'GEE'"
+    if structure.variance is not None:
+        received = f"variance={type(structure.variance).__name__} with {family}"
+        reason = "the variance of this response follows from its mean"
+        raise NotAvailableError(received, reason, "leave variance out; robust standard errors do not rest on it", see)
+    if structure.correlation is not None and structure.correlation.working() is None:
+        received = f"correlation={type(structure.correlation).__name__} with {family}"
+        reason = "only estimating equations fit this model, and no working correlation is its counterpart"
+        remedy = "use hl.CompoundSymmetry(), hl.CAR1('time'), hl.Unstructured('time'), or name one in fit_gee()"
+        raise NotAvailableError(received, reason, remedy, see)
+    if priors is not None:
+        received, reason = f"priors for a marginal model with {family}", "it has no likelihood, and so no posterior"
+        raise NotAvailableError(received, reason, "leave priors out, or use hl.TwoLevelModel", see)

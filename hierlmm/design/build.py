@@ -54,7 +54,13 @@ def design_from_formula(
 
 
 def design_from_fixed(
-    parsed: ParsedFormula, subject: str, data: Any, *, residual: Residual = INDEPENDENT, missing: str = "raise"
+    parsed: ParsedFormula,
+    subject: str,
+    data: Any,
+    *,
+    residual: Residual = INDEPENDENT,
+    outcome: Outcome = GAUSSIAN,
+    missing: str = "raise",
 ) -> Design:
     """Build the design of a marginal model: fixed effects, and rows that belong to subjects, without random effects."""
     if parsed.random:
@@ -62,9 +68,12 @@ def design_from_fixed(
         reason = "a marginal model has no random effects: what rows of a subject share is said by its correlation"
         remedy = "leave the parenthesis out and choose correlation=..., or use hl.TwoLevelModel.from_formula"
         raise FormulaError(received, reason, remedy, SEE)
-    refuse_response_as_subject(parsed.response, subject)
-    learnt = _learn(data, Said(parsed.response, subject, parsed.fixed, (), parsed.offsets), residual, missing)
-    return _assemble(marginal_hierarchy(parsed, subject, learnt.varying), learnt, residual)
+    response, outcome = with_trials(parsed.response, outcome)
+    parsed = replace(parsed, response=response, offsets=(*parsed.offsets, *outcome.offsets))
+    refuse_response_as_subject(response, subject)
+    said = Said(response, subject, parsed.fixed, (), parsed.offsets, outcome=outcome)
+    learnt = _learn(data, said, residual, missing)
+    return _assemble(marginal_hierarchy(parsed, subject, learnt.varying), learnt, residual, outcome)
 
 
 def design_from_hierarchy(

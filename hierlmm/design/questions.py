@@ -34,6 +34,20 @@ def only_gaussian(design: Design, what: str) -> None:
         raise NotAvailableError(received, reason, "use fit(), fit_ml() and their fits", "docs, page 'Families'")
 
 
+def refuse_without_likelihood(design: Design, what: str) -> None:
+    """Refuse what needs a likelihood for a marginal model of another response, which is a mean and a variance only.
+
+    Raises
+    ------
+    NotAvailableError
+    """
+    if not design.is_gaussian and not design.term:
+        received = f"{what} of a marginal model of a {design.family.title} response"
+        reason = "means, variances and a correlation of such responses make no distribution, so there is no likelihood"
+        remedy = "use fit_gee(), which needs none; or hl.TwoLevelModel, whose rows are independent given random effects"
+        raise NotAvailableError(received, reason, remedy, "docs, page 'GEE'")
+
+
 def rows_by_subject(design: Design, within: NDArray[Any] | None = None) -> list[IntArray]:
     """Rows of every subject: as they stand, or in the order of the values ``within`` (N,)."""
     return rows_of_groups(design.subject_index, design.n_subjects, within)

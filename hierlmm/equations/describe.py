@@ -21,6 +21,7 @@ LEVELS = ("level-1 covariates", "level-2 covariates")
 def next_step(design: Design) -> str:
     """How to go on."""
     ways = ".fit() (NUTS), .fit_reml() or .fit_ml()" if design.is_gaussian else ".fit() (NUTS), .fit_ml() or .fit_gee()"
+    ways = ways if design.is_gaussian or design.term else ".fit_gee()"
     return f"Fit with {ways}; .equations() gives LaTeX."
 
 
@@ -178,6 +179,7 @@ def _parameters(design: Design, bound: Binding) -> str:
     if bound.problem:
         return "not known: the residual structure does not fit these data"
     if not design.is_gaussian:
-        own = list(design.family.natural(design.family.first_psi(design.y, design.trials)))
+        psi = design.family.first_psi(design.y, design.trials)
+        own = list(design.family.natural(psi)) if design.term else ["a scale"]
         return f"{total + len(own)} ({', and '.join(', '.join(p) for p in (parts, own) if p)})"
     return f"{total + 1} ({', '.join(parts)}, and σ)" if parts else "1 (σ)"

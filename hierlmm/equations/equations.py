@@ -214,6 +214,8 @@ def _level2(s: Symbols) -> tuple[Equation, ...]:
 def _marginal_model(s: Symbols, structure: ResidualSymbols, estimator: str | None) -> Equations:
     """Mean and covariance; there are no levels."""
     design = s.design
+    if not design.is_gaussian:
+        return _estimated_mean(s, structure, estimator)
     whole = m.name_symbol(design.hierarchy.response, "i")
     V = m.symbol("V", "i")
     mean = Equation(m.function("E", s.y()), EQUALS, m.add_up([*s.terms(), *s.offsets()] or [Addend.of(m.integer(0))]))
@@ -222,6 +224,21 @@ def _marginal_model(s: Symbols, structure: ResidualSymbols, estimator: str | Non
     return Equations(
         marginal=(mean, normal, covariance),
         notes=(m.words("There is one mean for all subjects with the same covariates."), note_covariance(design)),
+        estimator=estimator,
+        residual=tuple(structure.equations()),
+    )
+
+
+def _estimated_mean(s: Symbols, structure: ResidualSymbols, estimator: str | None) -> Equations:
+    """Link of the mean, variance and correlation of another response, which estimating equations need and no more."""
+    family = s.design.family
+    linear = m.add_up([*s.terms(), *s.offsets()] or [Addend.of(m.integer(0))])
+    return Equations(
+        marginal=(Equation(families.predictor(family), EQUALS, linear), families.variance(s)),
+        notes=(
+            m.words("There is one mean for all subjects with the same covariates."),
+            m.words("No distribution is assumed, and no likelihood: the mean is fitted by estimating equations."),
+        ),
         estimator=estimator,
         residual=tuple(structure.equations()),
     )

@@ -71,6 +71,23 @@ def response(s: Symbols) -> Equation:
     return Equation(s.y(), SIMILAR, ((m.function(name, *arguments),),))
 
 
+def variance(s: Symbols) -> Equation:
+    """Variance of a row as a function of its mean, up to a scale, of a model that says no more of it."""
+    family, counted = s.design.family, s.design.outcome.trials
+    left_over = MEAN + Markup("(1 − ", "(1 - ", "(1 − ") + MEAN + CLOSE
+    square = MEAN + Markup("²", "^{2}", "<sup>2</sup>")
+    of_mean = {
+        "poisson": [MEAN],
+        "negative_binomial": [OPEN + MEAN + " + " + square + " / " + m.code("shape") + CLOSE],
+        "bernoulli": [left_over],
+        "beta": [left_over],
+        "binomial": [left_over] if counted is None else [m.name_symbol(counted, "ij"), left_over],
+        "gamma": [square],
+        "gaussian": [],
+    }.get(family.name, [m.function("v", MEAN)])
+    return Equation(m.function("Var", s.y()), EQUALS, ((m.join([m.code("scale"), *of_mean], m.DOT),),))
+
+
 def _dispersion(family: Family, name: str) -> Markup:
     if name != "sigma":
         return m.code(name)

@@ -57,7 +57,9 @@ class Beta(Family):
     title: ClassVar[str] = "beta"
     links: ClassVar[tuple[str, ...]] = ("logit", "probit", "cloglog")
     dispersion: ClassVar[tuple[str, ...]] = ("precision",)
-    elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType({"pymc": "Beta", "bambi": "beta"})
+    elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"pymc": "Beta", "bambi": "beta", "statsmodels": "Binomial"}  # its variance but for a factor, which is GEE's φ
+    )
 
     def direct(self) -> Any:
         inverse, tails = self.function.compiled, self.function.log_tails

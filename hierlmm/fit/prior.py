@@ -6,6 +6,7 @@ from typing import Any
 
 from hierlmm import plots
 from hierlmm.bound import BoundModel
+from hierlmm.design.questions import refuse_without_likelihood
 from hierlmm.drawing.figure import as_verb
 from hierlmm.options import checked
 
@@ -41,6 +42,7 @@ class PriorVerbs(BoundModel):
         from hierlmm.bayes.tree import constant_data, observed_data
 
         design = self.design
+        refuse_without_likelihood(design, "a prior predictive distribution")
         data = {"observed_data": observed_data(design), "constant_data": constant_data(design)}
         return xr.DataTree.from_dict(prior_tree(design, self.priors, draws, seed) | data)
 

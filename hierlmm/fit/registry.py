@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hierlmm.design.questions import refuse_without_likelihood
 from hierlmm.errors import NotAvailableError, warn
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def _generalised(model: BoundModel, *, reml: bool, n_quadrature: int) -> Any:
     from hierlmm.likelihood.generalised import maximise_generalised
     from hierlmm.likelihood.generalised_checks import unusable
 
+    refuse_without_likelihood(model.design, "REML" if reml else "maximum likelihood")
     if reml:
         reason = (
             "REML is the likelihood of linear combinations of a normal response whose mean is zero whatever β is, and "
@@ -93,6 +95,7 @@ def _gee(model: BoundModel, correlation: str | None = None, *, time: Any = None,
 def _nuts(model: BoundModel, **options: Any) -> Any:
     from hierlmm.bayes.route import sample_posterior
 
+    refuse_without_likelihood(model.design, "a posterior")
     return sample_posterior(model.design, model.priors, **{**SAMPLING, **ROUTE, **options})
 
 

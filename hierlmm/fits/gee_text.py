@@ -38,7 +38,7 @@ def dropped_sentence(fit: GEENumbers) -> str:
     parts = []
     if fit.design.term:
         parts.append(f"random effects ({', '.join(fit.design.term)})")
-    if fit.design.has_residual_structure:
+    if fit.design.has_residual_structure and fit.design.is_gaussian:  # of another response it is GEE's own
         parts.append("residual structure")
     return f"Of the model, dropped by GEE: {' and '.join(parts)}" if parts else ""
 

@@ -200,7 +200,7 @@ def same_question(fits: Mapping[str, Fit], base: str) -> tuple[str, ...]:
 
 def _marginal_notes(fits: Mapping[str, Fit]) -> list[str]:
     """Say what it means that some of the fits are of marginal models."""
-    marginal = [label for label, fit in fits.items() if is_marginal(fit)]
+    marginal = [label for label, fit in fits.items() if is_marginal(fit) and fit.design.is_gaussian]
     if not marginal or not any(fit.has_random_effects for fit in fits.values()):
         return []
     have, their = ("has", "its") if len(marginal) == 1 else ("have", "their")

@@ -95,7 +95,8 @@ def problem_of(design: Design, order: IntArray, shape: float | None) -> Problem:
         return _gaussian(design, order, Q, back, constant)
     family, n = design.family, design.trials[order]
     root, y, offset = np.sqrt(n), design.y[order] / n, design.offset[order]
-    psi = np.zeros(len(family.dispersion))
+    # A precision of zero: the variance of beta is μ(1 − μ), and what it is divided by is in φ.
+    psi = np.full(len(family.dispersion), -np.inf if family.name == "beta" else 0.0)
     eta = family.function.link(family.first_mean(design.y[order], n))
     if family.name == "negative_binomial":
         gamma, psi = _shape(family, Q, offset, y, root, eta, shape)

@@ -30,6 +30,7 @@ QUASI: dict[str, Callable[[FloatArray, FloatArray, FloatArray, float], FloatArra
     "negative_binomial": lambda y, mu, n, shape: xlogy(y, mu) - (y + shape) * np.log(mu + shape),
     "bernoulli": _successes,
     "binomial": _successes,
+    "beta": _successes,
     "gamma": lambda y, mu, n, shape: -y / mu - np.log(mu),
 }
 """Family -> quasi-likelihood of each row at φ = 1: y, mean of a trial, trials and shape -> (N,)."""

@@ -25,15 +25,12 @@ SEE = "docs, page 'GEE'"
 REFUSED = {
     "ordinal": (
         "a category has no mean, of which the equations are",
-        "use fit_ml(), or code two categories as 0 and 1",
+        "use fit_ml() of a TwoLevelModel, or code two categories as 0 and 1",
     ),
     "student_t": (
         "the equations know a mean and a variance, and heavy tails are in neither",
-        "use family='gaussian' for the mean, whose robust standard errors need no distribution, or fit_ml()",
-    ),
-    "beta": (
-        "statsmodels has no such family: apart from a factor its variance is that of a share of successes",
-        "use fit_ml(); for successes among trials use family='binomial'",
+        "use family='gaussian' for the mean, whose robust standard errors need no distribution, or fit_ml() of a "
+        "TwoLevelModel",
     ),
 }
 """Family -> why it has no GEE, and what to do."""
@@ -69,7 +66,7 @@ def fit_gee(
     are used.
     """
     choose("se", se, get_args(StandardError))
-    _check_family(design.family, shape)
+    check_family(design.family, shape)
     if not design.coef:
         received, reason = "GEE of a model without fixed effects", "its estimating equations are those of coefficients"
         remedy = "add a mean to the model ('y ~ 1 + ...'), or use fit_reml(), fit_ml() or fit()"
@@ -83,7 +80,7 @@ def fit_gee(
     return GEERecord(design, estimate, name, se, messages)
 
 
-def _check_family(family: Family, shape: float | None) -> None:
+def check_family(family: Family, shape: float | None = None) -> None:
     """Refuse families that are no mean with a variance, and a shape where there is none.
 
     Raises
@@ -91,7 +88,10 @@ def _check_family(family: Family, shape: float | None) -> None:
     NotAvailableError, SpecificationError
     """
     if family.name in REFUSED or "statsmodels" not in family.elsewhere:
-        unknown = "its variance as a function of the mean is not among those that this estimator knows", "use fit_ml()"
+        unknown = (
+            "its variance as a function of the mean is not among those that this estimator knows",
+            "use fit_ml() of a TwoLevelModel",
+        )
         reason, remedy = REFUSED.get(family.name, unknown)
         raise NotAvailableError(f"GEE of family={family.name!r}", reason, remedy, SEE)
     if shape is None:

@@ -25,15 +25,20 @@ SATURATING = ("logit", "probit", "cloglog")
 
 def has_two_meanings(design: Design) -> bool:
     """Whether coefficients given the random effects are other numbers than those of the mean over subjects."""
-    return bool(design.term) and design.family.link != "identity" and design.family.name != "ordinal"
+    return bool(design.term) and _is_curved(design)
+
+
+def _is_curved(design: Design) -> bool:
+    """Whether the mean of a mean is another one on the scale of the link."""
+    return design.family.link != "identity" and design.family.name != "ordinal"
 
 
 def stacked(fits: Mapping[str, Fit], ci: float, reference: str | None = None) -> pd.DataFrame:
     """`hierlmm.fits.side_by_side.estimates`, with coefficients of the mean over subjects in rows of their own."""
     table = estimates(fits, ci, reference)
-    apart = {label: fit for label, fit in fits.items() if has_two_meanings(fit.design)}
-    if not apart:
+    if not any(has_two_meanings(fit.design) for fit in fits.values()):
         return table
+    apart = {label: fit for label, fit in fits.items() if _is_curved(fit.design)}
     averaged = [label for label, fit in apart.items() if not fit.has_random_effects]
     moved = table["estimator"].isin(averaged) & (table["kind"] == "fixed")
     rows = [table[moved]]
@@ -55,8 +60,8 @@ def stacked(fits: Mapping[str, Fit], ci: float, reference: str | None = None) ->
 
 def notes_on_meanings(fits: Mapping[str, Fit]) -> tuple[str, ...]:
     """What the two blocks say, and why their numbers differ; nothing where there is one meaning."""
-    design = next(iter(fits.values())).design
-    if not has_two_meanings(design):
+    design = next((fit.design for fit in fits.values() if has_two_meanings(fit.design)), None)
+    if design is None:
         return ()
     subject, link = design.hierarchy.subject, design.family.link
     own = [label for label, fit in fits.items() if fit.has_random_effects]

@@ -17,6 +17,10 @@ def model(formula="count ~ x + (1 | g)", data=DATA, **options):
     return hl.TwoLevelModel.from_formula(formula, data, **{"family": "poisson", **options})
 
 
+def marginal(**options):
+    return hl.MarginalModel("count ~ x", subject="g", data=DATA, **{"family": "poisson", **options})
+
+
 def with_nan(column):
     return DATA.assign(**{column: np.where(DATA.index == 3, np.nan, DATA[column])})
 
@@ -55,10 +59,17 @@ REFUSED = {
     "residual structure": (lambda: model(residual=hl.AR1()), "its own distribution"),
     "weights": (lambda: model(weights="years"), "no argument of this name"),
     "weights of a fit": (lambda: model().fit_ml(weights="years"), "no argument of this name"),
-    "a marginal model": (
-        lambda: hl.MarginalModel("count ~ x", subject="g", data=DATA, family="poisson"),
-        "no argument of this name",
-    ),
+    "a marginal model of categories": (lambda: marginal(family="ordinal"), "a category has no mean"),
+    "a marginal model of heavy tails": (lambda: marginal(family="student_t"), "heavy tails are in neither"),
+    "a marginal model with a variance": (lambda: marginal(variance=hl.VarIdent("arm")), "follows from its mean"),
+    "a marginal model with a correlation of rows": (lambda: marginal(correlation=hl.AR1()), "no working correlation"),
+    "a marginal model with priors": (lambda: marginal(priors=hl.Priors()), "no posterior"),
+    "the priors of a marginal model": (lambda: marginal().priors, "no likelihood"),
+    "a marginal model by ML": (lambda: marginal().fit_ml(), "no likelihood"),
+    "a marginal model by REML": (lambda: marginal().fit_reml(), "no likelihood"),
+    "a marginal model by NUTS": (lambda: marginal().fit(), "no likelihood"),
+    "a marginal model in PyMC": (lambda: marginal().to_pymc(), "no likelihood"),
+    "a marginal model before data": (lambda: marginal().prior_predictive(), "no likelihood"),
     "trials of new rows": (
         lambda: (
             model("wins ~ 1 + (1 | g)", family="binomial", trials="n").fit_ml().predict(DATA.head(3), trials=[1, 2])

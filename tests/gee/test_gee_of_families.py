@@ -41,7 +41,7 @@ def rows():
 
 
 RESPONSES = {"poisson": "count", "negative_binomial": "spread", "bernoulli": "yes", "binomial": "hits"}
-RESPONSES |= {"gamma": "amount", "gaussian": "amount"}
+RESPONSES |= {"gamma": "amount", "gaussian": "amount", "beta": "share"}
 
 
 def model_of(data, family, link=None, formula="{} ~ time + x + (1 | subject)", **more):
@@ -62,6 +62,8 @@ CASES = [
     ("gamma", "log", "exchangeable"),
     ("gamma", "inverse", "independence"),
     ("gaussian", "log", "exchangeable"),
+    ("beta", "logit", "exchangeable"),
+    ("beta", "cloglog", "ar1"),
 ]
 
 
@@ -185,7 +187,6 @@ def test_the_print_names_family_link_and_scale(rows):
     ("family", "y", "words"),
     [
         ("ordinal", "rating", "a category has no mean"),
-        ("beta", "share", "statsmodels has no such family"),
         ("student_t", "amount", "heavy tails are in neither"),
     ],
 )
@@ -193,6 +194,26 @@ def test_families_that_are_no_mean_with_a_variance_are_refused(rows, family, y, 
     model = hl.TwoLevelModel.from_formula(f"{y} ~ time + (1 | subject)", rows, family=family)
     with pytest.raises(NotAvailableError, match=words):
         model.fit_gee()
+
+
+def test_proportions_are_a_fractional_logit(rows):
+    """Their variance is that of a share of successes but for φ (Papke & Wooldridge 1996): statsmodels' Binomial."""
+    import statsmodels.api as sm
+
+    theirs = sm.GEE(
+        rows["share"],
+        sm.add_constant(rows[["time", "x"]]),
+        groups=rows["subject"],
+        family=sm.families.Binomial(),
+        cov_struct=sm.cov_struct.Independence(),
+    ).fit()
+    fit = model_of(rows, "beta").fit_gee("independence")
+    np.testing.assert_allclose(fit.beta, theirs.params, rtol=1e-7)
+    np.testing.assert_allclose(fit.standard_errors()["robust"], theirs.bse, rtol=1e-6)
+    # The precision of the draws is 5, so that φ is about 1 / 6.
+    assert fit.scale == pytest.approx(1 / 6, rel=0.2)
+    assert np.isfinite(fit.qic()).all()
+    assert fit.dispersion.empty
 
 
 def test_what_rests_on_a_normal_response_is_refused(rows):
