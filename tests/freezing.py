@@ -209,7 +209,7 @@ def distance(where: str, old: Any, now: Any) -> float:
         return 0.0 if all(abs(a - b) <= 6 * e for a, b, e in pairs) else math.inf
     if is_array(old):
         return between_arrays(old, now)
-    if isinstance(old, str) and isinstance(now, str) and old != now:
+    if isinstance(old, str) and isinstance(now, str) and old != (now := without_new_arguments(old, now)):
         return 0.0 if where.startswith("public names/") and has_grown(old, now) else between_texts(old, now, where)
     return gap(old, now)
 
@@ -226,6 +226,15 @@ def has_grown(old: str, now: str) -> bool:
     if any(kind == "named" for kind, *_ in added):
         was = [argument for argument in was if argument[0] != "kwarg" or argument in has]
     return [argument for argument in has if argument in was] == was and all(default for *_, default in added)
+
+
+def without_new_arguments(old: str, now: str) -> str:
+    """A refusal whose listing of arguments has the names it had: it may gain some, as a signature may."""
+    was, has = (re.search(r"its arguments are ([\w, ]+)", text) for text in (old, now))
+    if not was or not has:
+        return now
+    kept = [name for name in has[1].split(", ") if name in was[1].split(", ")]
+    return now.replace(has[1], ", ".join(kept))
 
 
 def arguments_in(signature: str) -> Iterator[tuple[str, str, str]]:

@@ -39,6 +39,21 @@ def test_the_comparison_itself_sees_a_change(old, now, far):
 
 
 @pytest.mark.parametrize(
+    ("now", "good"),
+    [
+        ("its arguments are formula, family, data\n", True),
+        ("its arguments are formula, data\n", True),
+        ("its arguments are formula\n", False),
+        ("its arguments are data, formula\n", False),
+        ("its names are formula, data\n", False),
+    ],
+)
+def test_a_listing_of_arguments_may_only_gain_names(now, good):
+    changed = freezing.differences("refusals", {"misspelt": "its arguments are formula, data\n"}, {"misspelt": now})
+    assert bool(changed) != good
+
+
+@pytest.mark.parametrize(
     ("old", "now", "good"),
     [
         ("(self)", "(self, *, digits=None, size=(1, 2))", True),

@@ -75,13 +75,6 @@ def _generalised(model: BoundModel, *, reml: bool, n_quadrature: int) -> Any:
     return record
 
 
-def _only_gaussian(model: BoundModel, what: str) -> None:
-    """Refuse families that an estimator does not fit."""
-    if not model.design.is_gaussian:
-        received, reason = f"{model.design.family} {what}", "this estimator fits Gaussian responses in this version"
-        raise NotAvailableError(received, reason, "use fit_ml() or fit()", "docs, page 'Families'")
-
-
 def _gee(model: BoundModel, correlation: str | None = None, *, time: Any = None, **options: Any) -> Any:
     from hierlmm.gee.counterpart import working_correlation
     from hierlmm.gee.record import fit_gee
