@@ -1,7 +1,9 @@
 """Means over subjects: ``E g⁻¹(η + e)``, e ~ N(0, v), with v = z'Dz the variance of a row's random part.
 
-Identity: η. Log: exp(η + v/2). Square root: η² + v. Probit: Φ(η / √(1 + v)). Elsewhere Gauss-Hermite quadrature in one
-dimension, whatever the number of random effects.
+Identity: η. Log: exp(η + v/2). Square root: η² + v. Probit: Φ(η / √(1 + v)). Elsewhere the trapezoidal rule in one
+dimension, whatever the number of random effects: its error falls as exp(−2πd/(h√v)), h the step and d the distance of
+the function's poles from the line (Trefethen & Weideman 2014, SIAM Review 56, 385-458), and where subjects differ much
+it needs far fewer nodes than Gauss-Hermite.
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ from hierlmm.arrays import FloatArray
 from hierlmm.errors import NotAvailableError
 from hierlmm.families.family import Family
 
-POINTS = 61
 NONE = 1e-4
 """Share of subjects that is none."""
+REACH = 8.5
+"""Standard deviations on either side; what lies beyond has a probability of 2e-17."""
+STEPS = 60
+STRIDE = 0.6
+"""Largest step on the scale of η, for which there are up to 8 times as many."""
 
 
 def mean_over_subjects(family: Family, eta: FloatArray, variance: FloatArray) -> FloatArray:
@@ -69,7 +75,10 @@ def _refuse_zero(eta: FloatArray, variance: FloatArray) -> None:
 
 def by_quadrature(function: Callable[[FloatArray], FloatArray], eta: FloatArray, variance: FloatArray) -> FloatArray:
     """Mean of a function of the linear predictor over ``N(eta, variance)``: (...) and (...) -> as the function's."""
-    node, weight = np.polynomial.hermite.hermgauss(POINTS)
-    spread = np.sqrt(2.0 * variance)
-    terms = (w * function(eta + spread * z) for z, w in zip(node, weight, strict=True))
-    return np.asarray(sum(terms), dtype=np.float64) / np.sqrt(np.pi)
+    spread = np.sqrt(variance)
+    needed = 2.0 * REACH * float(np.max(spread, initial=0.0)) / (STRIDE * STEPS)
+    finer = next((k for k in (1, 2, 4) if needed <= k), 8)
+    node = np.linspace(-REACH, REACH, finer * STEPS + 1)
+    weight = np.exp(-0.5 * node**2)
+    terms = (w * function(eta + spread * z) for z, w in zip(node, weight / weight.sum(), strict=True))
+    return np.asarray(sum(terms), dtype=np.float64)

@@ -14,12 +14,14 @@ from family_posteriors import (
     posterior_of,
     thresholds,
 )
+from scipy import stats
 from scipy.special import expit
 
 import hierlmm as hl
 from hierlmm.fit.generalised import GeneralisedFit
 from hierlmm.fit.posterior import PosteriorFit
 from hierlmm.plots.lines import population_line, subject_lines, x_axis
+from hierlmm.predict.averages import mean_over_subjects
 
 WITH_MEANS = [name for name in NAMES if name != "ordinal"]
 
@@ -45,7 +47,7 @@ def test_draws_of_means(name):
     np.testing.assert_allclose(fit.fitted(), fit.predict()["estimate"], rtol=1e-10)
     middle = np.concatenate(fit.draws("beta")) @ fit.design.X[:3].T
     over = fit.predict(rows, level="marginal", kind="draws").to_numpy().reshape(400, -1)
-    np.testing.assert_allclose(over, over_subjects(inverse(name), middle, sd(fit)), rtol=1e-4)
+    np.testing.assert_allclose(over, over_subjects(inverse(name), middle, sd(fit)), rtol=1e-6)
     linear = fit.predict(rows, level="population", kind="draws", scale="link")
     assert linear.name == "line"
     np.testing.assert_allclose(linear.to_numpy().reshape(400, -1), middle, rtol=1e-10)
@@ -80,7 +82,7 @@ def test_categories():
     for level in ("population", "new_subject"):
         np.testing.assert_allclose(fit.probabilities(rows, level), by_hand(middle).mean(axis=0), rtol=1e-10)
     shares = fit.probabilities(rows, level="marginal")
-    np.testing.assert_allclose(shares, over_subjects(by_hand, middle, sd(fit)).mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(shares, over_subjects(by_hand, middle, sd(fit)).mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(shares.sum(axis=1), 1.0)
     assert list(fit.thresholds.index) == ["none|some", "some|much"]
     assert fit.thresholds.iloc[1] == pytest.approx(thresholds(fit)[:, 1].mean())
@@ -115,7 +117,7 @@ def test_pictures_show_averages_over_draws(name):
     picture = fit.plot_conditional_vs_marginal("x", at={"g": "b", "h": "v"}, max_subjects=4)
     x, average = picture.viz["average"]["curves"].sel(panel="").item().get_data()
     eta = lines(fit, x[-1], "b")[:, 1]
-    assert average[-1] == pytest.approx(over_subjects(inverse(name), eta, sd(fit)).mean(), rel=1e-4)
+    assert average[-1] == pytest.approx(over_subjects(inverse(name), eta, sd(fit)).mean(), rel=1e-6)
     middle = picture.viz["average_subject"]["curves"].sel(panel="").item().get_data()[1]
     assert middle[-1] == pytest.approx(inverse(name)(eta).mean(), rel=1e-9)
     own = picture.viz["subjects"]["curves"].sel(panel="").item().get_data()[1]
@@ -150,3 +152,13 @@ def test_what_other_fits_answer_is_answered_or_refused_with_its_reason():
                 found()
     with pytest.raises(hl.NotAvailableError, match=r"hl\.compare\(fit, model\.fit_gee\(\)\)"):
         fit.compare_marginal  # noqa: B018
+
+
+@pytest.mark.parametrize(("link", "sd", "near"), [("logit", 0.5, 1e-11), ("logit", 9.0, 1e-7), ("cloglog", 5.0, 1e-7)])
+def test_means_over_very_different_subjects(link, sd, near):
+    family = hl.families.Bernoulli(link=link)
+    eta = np.linspace(-6.0, 6.0, 7)
+    found = mean_over_subjects(family, eta, np.full(7, sd**2))
+    node = np.linspace(-9.0, 9.0, 40_001)
+    weight = stats.norm.pdf(node) * (node[1] - node[0])
+    np.testing.assert_allclose(found, [weight @ family.mean(at + sd * node) for at in eta], rtol=near)
