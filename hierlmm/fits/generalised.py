@@ -18,10 +18,11 @@ from scipy.stats import norm
 from hierlmm.arrays import FloatArray
 from hierlmm.errors import NotAvailableError
 from hierlmm.families.family import Family
-from hierlmm.fits.base import Fit, Level
+from hierlmm.fits.base import Level
 from hierlmm.fits.capabilities import GENERALISED, Lack
 from hierlmm.fits.components import component_labels, component_values
 from hierlmm.fits.covariance_table import CovarianceParameters, WaldComponents, on_boundary, quantile
+from hierlmm.fits.point import PointEstimates
 from hierlmm.likelihood.generalised import GeneralisedEstimate
 from hierlmm.likelihood.generalised_criterion import GeneralisedCriterion, GeneralisedSolution
 from hierlmm.likelihood.maximise import Optimum
@@ -32,7 +33,7 @@ Scale = Literal["response", "link"]
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class GeneralisedNumbers(Fit):
+class GeneralisedNumbers(PointEstimates):
     """The numbers of a generalised two-level model fitted by maximum likelihood.
 
     Its attributes are described where users meet them: `hierlmm.fit.generalised.GeneralisedFit`.
@@ -86,11 +87,6 @@ class GeneralisedNumbers(Fit):
         return self.record.solution
 
     @cached_property
-    def beta(self) -> pd.Series:
-        """Fixed effects on the scale of the link, given the random effects; Series by ``coef``."""
-        return pd.Series(self.solution.beta, index=pd.Index(self.design.coef, name="coef"), name="beta")
-
-    @cached_property
     def beta_cov(self) -> pd.DataFrame:
         """Covariance of the fixed effects, from the observed information jointly with θ and ψ."""
         m, p = self.criterion_function.structure.n_parameters, len(self.design.coef)
@@ -112,34 +108,6 @@ class GeneralisedNumbers(Fit):
     def dispersion(self) -> pd.Series:
         """Dispersion parameters of the family by name; empty where it has none."""
         return pd.Series(self.family.natural(self.solution.psi), dtype=float, name="dispersion")
-
-    @property
-    def _D_values(self) -> FloatArray:
-        return self.solution.D
-
-    @cached_property
-    def D(self) -> pd.DataFrame:
-        """Covariance of the random effects, ``term`` × ``term``, on the scale of the link."""
-        index = pd.Index(self.design.term, name="term")
-        return pd.DataFrame(self.solution.D, index=index, columns=index)
-
-    @cached_property
-    def b(self) -> pd.DataFrame:
-        """Conditional modes of the random effects at the estimates, ``subject`` × ``term``."""
-        return self._by_subject(self.solution.b)
-
-    @cached_property
-    def b_sd(self) -> pd.DataFrame:
-        """Conditional standard deviations of b, from the curvature at the modes (lme4's condVar)."""
-        return self._by_subject(np.sqrt(np.einsum("jkk->jk", self.solution.b_cov)))
-
-    @property
-    def b_cov(self) -> FloatArray:
-        """Conditional covariances of b: (J, q, q), subjects as in ``b.index``, read-only."""
-        return self.solution.b_cov
-
-    def _by_subject(self, values: FloatArray) -> pd.DataFrame:
-        return pd.DataFrame(values, index=self.design.subjects, columns=pd.Index(self.design.term, name="term"))
 
     @property
     def converged(self) -> bool:

@@ -10,11 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import FloatArray
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
-from hierlmm.fits.base import Fit
 from hierlmm.fits.capabilities import LIKELIHOOD, Lack
+from hierlmm.fits.point import PointEstimates
 from hierlmm.likelihood.by_subject import subject_loglik
 from hierlmm.likelihood.large_sample import LargeSample, large_sample
 from hierlmm.likelihood.maximise import Optimum
@@ -24,7 +23,7 @@ from hierlmm.options import checked
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class LikelihoodEstimates(Fit):
+class LikelihoodEstimates(PointEstimates):
     """The numbers of a model fitted by restricted (REML) or full (ML) maximum likelihood.
 
     Its attributes are described where users meet them: `hierlmm.fit.likelihood.LikelihoodFit`.
@@ -58,11 +57,6 @@ class LikelihoodEstimates(Fit):
         return self.solution.residual
 
     @cached_property
-    def beta(self) -> pd.Series:
-        """Fixed effects, Series by ``coef``."""
-        return pd.Series(self.solution.beta, index=pd.Index(self.design.coef, name="coef"), name="beta")
-
-    @cached_property
     def beta_cov(self) -> pd.DataFrame:
         """Covariance of the fixed effects given θ, ``coef`` × ``coef``."""
         index = self.beta.index
@@ -72,31 +66,6 @@ class LikelihoodEstimates(Fit):
     def sigma(self) -> float:
         """Residual standard deviation, in units of the response: where the ratio of a variance function is 1."""
         return self.solution.sigma
-
-    @property
-    def _D_values(self) -> FloatArray:
-        return self.solution.D
-
-    @cached_property
-    def D(self) -> pd.DataFrame:
-        """Covariance of the random effects, ``term`` × ``term``."""
-        index = pd.Index(self.design.term, name="term")
-        return pd.DataFrame(self.solution.D, index=index, columns=index)
-
-    @cached_property
-    def b(self) -> pd.DataFrame:
-        """Random effects (BLUPs, conditional means at β̂ and θ̂), ``subject`` × ``term``."""
-        return self._by_subject(self.solution.b)
-
-    @cached_property
-    def b_sd(self) -> pd.DataFrame:
-        """Conditional standard deviations of b given y, β̂ and θ̂ (lme4's condVar), ``subject`` × ``term``."""
-        return self._by_subject(np.sqrt(np.einsum("jkk->jk", self.solution.effects.covariance)))
-
-    @property
-    def b_cov(self) -> FloatArray:
-        """Conditional covariances of b given y, β̂ and θ̂: (J, q, q), subjects as in ``b.index``, read-only."""
-        return self.solution.effects.covariance
 
     def blup_variances(self, covariances: bool = False) -> Any:
         """Variances of the random effects' estimates: three that are often confused, each for its own question.
@@ -135,9 +104,6 @@ class LikelihoodEstimates(Fit):
 
         found = blup_variances(self.solution.effects, self.D.to_numpy(), self.beta_cov.to_numpy())
         return blup_variances_dataset(self.b, found) if covariances else blup_variances_frame(self.b, found)
-
-    def _by_subject(self, values: FloatArray) -> pd.DataFrame:
-        return pd.DataFrame(values, index=self.design.subjects, columns=pd.Index(self.design.term, name="term"))
 
     @property
     def loglik(self) -> float:

@@ -219,3 +219,8 @@ class Solution:
     def b(self) -> FloatArray:
         """Their conditional means at β̂ (BLUPs): (J, q)."""
         return self.effects.mean(self.beta)
+
+    @property
+    def b_cov(self) -> FloatArray:
+        """Conditional covariances of the random effects given y and β: (J, q, q)."""
+        return self.effects.covariance

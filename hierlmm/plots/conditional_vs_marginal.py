@@ -18,6 +18,7 @@ import pandas as pd
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.questions import numbers_at_level1
+from hierlmm.design.telling import mean_name
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels, each
@@ -117,7 +118,7 @@ def plot_conditional_vs_marginal(
         title=f"{response} along {variable}, of subjects and on average ({name})",
         caption=_caption(fit, held, len(drawn)),
         xlabel=with_unit(variable, fit.design.units) if xlabel is None else xlabel,
-        ylabel=_mean_of(fit.design) if ylabel is None else ylabel,
+        ylabel=mean_name(fit.design) if ylabel is None else ylabel,
         legend=entries,
     )
 
@@ -223,13 +224,3 @@ def _caption(fit: Fit, held: Mapping[str, Any], drawn: int) -> str:
     if fit.design.family.link == "identity":
         text.append("With the identity link the average subject is the average of subjects.")
     return " ".join(text)
-
-
-def _mean_of(design: Design) -> str:
-    """What is drawn upwards: a mean, or the probability of a trial."""
-    response, outcome = design.hierarchy.response, design.outcome
-    if outcome.trials is not None:
-        return f"probability ({response} of {outcome.trials})"
-    if outcome.family.name == "bernoulli":
-        return f"probability ({design.rows.note.removeprefix('success: ') or f'{response} = 1'})"
-    return f"mean of {with_unit(response, design.units)}"

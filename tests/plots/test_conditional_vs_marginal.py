@@ -59,7 +59,7 @@ def test_the_words_say_what_is_seen(both):
     assert picture.title == "Two meanings"
     assert picture.caption.startswith("At group = new, dose = ") and "10 of 40 subjects" in picture.caption
     ax = picture.viz["plot"].item()
-    assert ax.get_ylabel() == "probability (well = 'yes')" and ax.get_xlabel() == "time"
+    assert ax.get_ylabel() == "probability of well = 'yes'" and ax.get_xlabel() == "time"
     texts = [t.get_text() for t in picture.get_viz("figure").legends[0].get_texts()]
     assert texts == ["subjects", "average subject (b = 0)", "average of subjects (ML)", "GEE"]
 
