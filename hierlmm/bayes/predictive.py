@@ -86,6 +86,7 @@ def prior_draws_with_eta(
 ) -> tuple[dict[str, Any], FloatArray]:
     """As `prior_draws`, with the unconstrained residual parameters (draws, k) in place of what tables show of them.
 
+    Of another family these are its dispersion parameters ψ.
     Without ``subjects`` the parameters alone, no ``b`` and no ``y``, which are most of the work.
     """
     q, J = len(design.term), design.n_subjects
@@ -111,11 +112,10 @@ def prior_draws_with_eta(
     parameters = {"beta": beta, "sd_b": sd, "corr_b": corr, "D": corr * sd[..., None] * sd[:, None, :]}
     if not design.is_gaussian:
         level1, psi = _prior_dispersion(design, priors, draws, rng)
-        eta = np.empty((draws, 0))
         if not subjects:
-            return parameters | level1, eta
+            return parameters | level1, psi
         y = family_responses(design, subject_lines(design, beta, b), psi, rng)
-        return {**parameters, **level1, "b": b, "y": y}, eta
+        return {**parameters, **level1, "b": b, "y": y}, psi
     sigma = priors.sigma.sample(rng, draws)
     eta = _prior_eta(design, priors, draws, rng)
     if design.residual_variance is not None and design.residual_variance.centred:  # the prior is of the average row

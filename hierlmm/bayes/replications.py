@@ -50,7 +50,7 @@ class Draw(NamedTuple):
         H with D = H H'.
     sigma : float
     eta : (k,)
-        Unconstrained residual parameters.
+        Unconstrained residual parameters; of another family its dispersion parameters ψ (and σ is 1).
     b : (J, q), optional
         Random effects, where they are known.
     """

@@ -34,13 +34,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import IntArray, Rng
+from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.bayes.nuts import check_settings
-from hierlmm.bayes.predictive import prior_draws_with_eta
+from hierlmm.bayes.predictive import family_responses, prior_draws_with_eta, subject_lines
 from hierlmm.bayes.priors import Priors, resolve_priors
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.design import Design, design_of
-from hierlmm.design.questions import only_gaussian
 from hierlmm.diagnostics import recovered, replicate
 from hierlmm.diagnostics.calibration import Calibration
 from hierlmm.errors import NotAvailableError, SpecificationError
@@ -136,9 +135,10 @@ def calibrate(
     options = {"draws": draws, "tune": tune, "chains": chains, "target_accept": target_accept}
     check_settings(draws=draws, tune=tune, chains=chains, target_accept=target_accept)
     design = design_of(model, "calibrate")
-    only_gaussian(design, "calibrate")
-    priors: ResolvedPriors = model.priors
     bayes = estimator == "nuts"
+    if not (bayes or design.is_gaussian):
+        _refuse_likelihood_of_family(design, estimator)
+    priors: ResolvedPriors = model.priors
     _refuse_own_fitted_values(design)
     if bayes:
         replicate.require_collapsed(priors, "calibrate")
@@ -189,6 +189,15 @@ def _tables(
     return tables, pd.DataFrame([r.checks for r in good.values()], index=index)
 
 
+def _refuse_likelihood_of_family(design: Design, estimator: str) -> None:
+    received = f"estimator={estimator!r} of a {design.family.title} response"
+    reason, remedy = "there is no REML: it is the likelihood of combinations of a normal response", "use 'nuts'"
+    if estimator == "ml":
+        reason = "whether Wald intervals of generalised models cover is not studied in this way in this version"
+        remedy = "use estimator='nuts', or hl.simulate(family=...) and model.fit_ml() in a loop"
+    raise NotAvailableError(received, reason, remedy, SEE)
+
+
 def _refuse_own_fitted_values(design: Design) -> None:
     """Refuse a variance that follows the fitted value: no data are drawn from such a model, and NUTS cannot fit it."""
     variance = design.residual_variance
@@ -233,27 +242,48 @@ def _truth_source(design: Design, priors: ResolvedPriors, truth: Any) -> tuple[C
 def _from_priors(design: Design, priors: ResolvedPriors) -> Callable[[Rng], recovered.Truth]:
     def draw(rng: Rng) -> recovered.Truth:
         one, eta = prior_draws_with_eta(design, priors, 1, rng)
-        return recovered.Truth(one["beta"][0], one["D"][0], float(one["sigma"][0]), one["b"][0], eta[0], one["y"][0])
+        sigma = float(one["sigma"][0]) if design.is_gaussian else 1.0
+        return recovered.Truth(one["beta"][0], one["D"][0], sigma, one["b"][0], eta[0], one["y"][0])
 
     return draw
 
 
 def _from_fit(design: Design, fit: Fit) -> Callable[[Rng], recovered.Truth]:
-    own, structure = ((d.residual, d.residual_variance) for d in (fit.design, design))
+    own, structure = ((d.residual, d.residual_variance, d.family) for d in (fit.design, design))
     if list(fit.beta.index) != list(design.coef) or fit.design.term != design.term or own != structure:
         received = f"truth: a fit of {fit.design.hierarchy.formula}"
         remedy = "pass a fit of the same model, for example truth=model.fit_reml()"
         raise SpecificationError(received, f"its parameters are not those of {design.hierarchy.formula}", remedy, SEE)
     q = len(design.term)
-    beta, sigma = fit.beta.to_numpy(dtype=float), float(fit.sigma)
+    beta = fit.beta.to_numpy(dtype=float)
     D = fit.D.to_numpy(dtype=float) if q else np.empty((0, 0))
     root, _ = replicate.eigen_root(D)
-    residual = fit.residual_estimate
+    if not design.is_gaussian:
+        return _of_family(design, beta, D, root, _psi_of(fit))
+    sigma, residual = float(fit.sigma), fit.residual_estimate
     eta = np.empty(0) if residual is None else residual.eta
     colour = None if residual is None else partial(residual_rows(design).colour, eta)
 
     def draw(rng: Rng) -> recovered.Truth:
         b, y = replicate.drawn_response(design, beta, root, sigma, rng, colour)
         return recovered.Truth(beta, D, sigma, b, eta, y)
+
+    return draw
+
+
+def _psi_of(fit: Any) -> FloatArray:
+    """ψ at the estimates of the dispersion, whose names in a tree have no blanks."""
+    names = list(fit.design.family.natural(fit.design.family.first_psi(fit.design.y, fit.design.trials)))
+    given = dict(zip(names, fit.dispersion.to_numpy(dtype=float), strict=True))
+    return fit.design.family.psi(given) if given else np.empty(0)
+
+
+def _of_family(
+    design: Design, beta: FloatArray, D: FloatArray, root: FloatArray, psi: FloatArray
+) -> Callable[[Rng], recovered.Truth]:
+    def draw(rng: Rng) -> recovered.Truth:
+        b = rng.standard_normal((design.n_subjects, len(root))) @ root.T
+        y = family_responses(design, subject_lines(design, beta, b)[None], psi[None], rng)[0]
+        return recovered.Truth(beta, D, 1.0, b, psi, y)
 
     return draw

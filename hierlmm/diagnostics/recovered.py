@@ -14,7 +14,12 @@ import numpy as np
 from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray, IntArray, Rng
+from hierlmm.bayes.family_draws import family_subject_loglik
+from hierlmm.bayes.generalised import dispersion_of, joint_posterior
+from hierlmm.bayes.nuts import Settings, run
 from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.bayes.sample_collapsed import nutpie_model
+from hierlmm.bayes.tree import dispersion_variables
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.diagnostics.calibration import LOGLIK
@@ -30,7 +35,10 @@ RANKS = 99
 
 
 class Truth(NamedTuple):
-    """The truth behind a data set: ``beta`` (p,), ``D`` (q, q), ``sigma``, ``b`` (J, q), ``eta`` (k,), ``y`` (N,)."""
+    """The truth behind a data set: ``beta`` (p,), ``D`` (q, q), ``sigma``, ``b`` (J, q), ``eta`` (k,), ``y`` (N,).
+
+    ``eta`` are the residual parameters; of another family its dispersion parameters ψ, and ``sigma`` is 1.
+    """
 
     beta: FloatArray
     D: FloatArray
@@ -64,6 +72,8 @@ class Quantities:
         labels = component_labels(self.design)
         if self._common:
             labels = ["sd(all random effects)", *labels[len(self.design.term) :]]
+        if not self.design.is_gaussian:
+            return [*labels[:-1], *dispersion_variables(self.design)]
         residual = {} if self.rows is None else residual_names(self.rows)
         return [*labels[:-1], *(name for names in residual.values() for name in names), labels[-1]]
 
@@ -89,6 +99,9 @@ class Quantities:
         if self._common:
             components = np.delete(components, np.arange(1, len(self.design.term)), axis=-1)
         parts = [beta, components]
+        if not self.design.is_gaussian:
+            level1 = [own[:, None] for own in dispersion_of(self.design.family, eta).values()]
+            return np.concatenate([beta, components[..., :-1], *level1], axis=-1)
         if self.rows is not None:
             reported = np.array([list(self.rows.report(e).values()) for e in eta])
             parts = [beta, components[..., :-1], reported, components[..., -1:]]
@@ -112,21 +125,62 @@ def recover_by_nuts(
     from arviz_stats.base import array_stats
 
     followed, few = quantities.subjects, thinned(options["draws"] * options["chains"])
-    sampled = sample_posterior(design, priors, rng, options, effects_of=few if len(followed) else None)
-    theta, found = sampled.theta, sampled.found
-    effective = min(float(array_stats.ess(theta[:, :, m])) for m in range(theta.shape[2]))
-    natural, kept = found.natural, found.natural.at(few)
-    values = quantities.values(natural.beta, natural.D, natural.sigma, found.eta)
+    draw = drawn if design.is_gaussian else drawn_of_family
+    found = draw(design, priors, rng, options, few if len(followed) else None)
+    effective = min(float(array_stats.ess(found.theta[:, :, m])) for m in range(found.theta.shape[2]))
+    values = quantities.values(found.beta, found.D, found.sigma, found.eta)
     blocks = [_compare(values, values[few], quantities.true(truth))]
     if found.b is not None:
         b = found.b[:, followed].reshape(len(few), -1)
         blocks.append(_compare(b, b, truth.b[followed].ravel()))
-    half = kept.sd[:, :, None] * kept.corr_factor
-    loglik = _loglik(design, kept.beta, half, kept.sigma, found.eta[few])
+    loglik = _loglik(design, found.beta[few], covariance_root(found.D[few]), found.sigma[few], found.eta[few])
     true_root = covariance_root(truth.D[None])
     true_loglik = _loglik(design, truth.beta[None], true_root, np.array([truth.sigma]), truth.eta[None])
     blocks.append(_compare(loglik[:, None], loglik[:, None], true_loglik))
-    return Recovered(np.concatenate(blocks, axis=1), {"divergences": float(sampled.diverging), "ess": effective})
+    return Recovered(np.concatenate(blocks, axis=1), {"divergences": float(found.diverging), "ess": effective})
+
+
+class Drawn(NamedTuple):
+    """Posterior draws of one data set.
+
+    The numbers that were sampled, ``theta`` (chains, S, m), of another family without the random effects, and how many
+    draws diverged; ``beta`` (S, p), ``D`` (S, q, q), ``sigma`` (S,), ``eta`` (S, k) as in `Truth`; ``b`` (L, J, q) of
+    the draws asked for.
+    """
+
+    theta: FloatArray
+    diverging: int
+    beta: FloatArray
+    D: FloatArray
+    sigma: FloatArray
+    eta: FloatArray
+    b: FloatArray | None
+
+
+def drawn(
+    design: Design, priors: ResolvedPriors, rng: Rng, options: dict[str, Any], effects_of: IntArray | None
+) -> Drawn:
+    """Draws of the collapsed posterior."""
+    sampled = sample_posterior(design, priors, rng, options, effects_of=effects_of)
+    own, found = sampled.found.natural, sampled.found
+    return Drawn(sampled.theta, sampled.diverging, own.beta, own.D, own.sigma, found.eta, found.b)
+
+
+def drawn_of_family(
+    design: Design, priors: ResolvedPriors, rng: Rng, options: dict[str, Any], effects_of: IntArray | None
+) -> Drawn:
+    """Draws of another family's exact posterior."""
+    posterior = joint_posterior(design, priors)
+    settings = Settings(seed=int(rng.integers(2**32)), cores=1, progressbar=False, **options)
+    tree = run(nutpie_model(posterior, np.zeros(posterior.dimension))[0], settings)
+    z = tree["posterior"]["z"].to_numpy()
+    flat = z.reshape(-1, z.shape[-1])
+    phi, _ = posterior.settled(flat, effects=False)
+    natural, (*_, psi) = posterior.model.natural(phi), posterior.model.parts(phi)
+    beta, ones = natural.get("beta", np.empty((len(flat), 0))), np.ones(len(flat))
+    b = None if effects_of is None else posterior.settled(flat[effects_of])[1]
+    diverging = int(tree["sample_stats"]["diverging"].sum())
+    return Drawn(z[..., : posterior.model.n_phi], diverging, beta, natural["D"], ones, psi, b)
 
 
 def _compare(values: FloatArray, kept: FloatArray, truth: FloatArray) -> FloatArray:
@@ -142,6 +196,8 @@ def _compare(values: FloatArray, kept: FloatArray, truth: FloatArray) -> FloatAr
 def _loglik(design: Design, beta: FloatArray, root: FloatArray, sigma: FloatArray, eta: FloatArray) -> FloatArray:
     """Log p(y | β, D, σ, η) of every draw: β (S, p), a root of D (S, q, q), σ (S,), η (S, k) -> (S,)."""
     residuals = None
+    if not design.is_gaussian:
+        return family_subject_loglik(design, beta, root, eta).sum(axis=1)
     if design.has_residual_structure:
         rows = residual_rows(design)
         residuals = [ResidualEstimate(rows.rows, rows.correlation, rows.variance, own) for own in eta]

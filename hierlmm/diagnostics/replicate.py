@@ -19,6 +19,7 @@ import numpy as np
 from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.bayes.collapsed import why_not_collapsed
 from hierlmm.bayes.collapsed_residual import posterior_of
+from hierlmm.bayes.generalised import why_not_compiled
 from hierlmm.bayes.nuts import Settings
 from hierlmm.bayes.posterior import Conditional
 from hierlmm.bayes.predictive import subject_lines
@@ -183,7 +184,7 @@ def require_collapsed(priors: ResolvedPriors, what: str) -> None:
     ------
     SpecificationError
     """
-    obstacle = why_not_collapsed(priors)
+    obstacle = why_not_compiled(priors) if priors.sigma is None else why_not_collapsed(priors)
     if obstacle:
         reason = f"{obstacle}, so every refit would compile a model of its own, some seconds each"
         families = "HalfNormal, HalfStudentT, HalfCauchy or Gamma for standard deviations"

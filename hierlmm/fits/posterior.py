@@ -414,8 +414,11 @@ class PosteriorNumbers(Fit):
 
 
 def flat_parameters(fit: PosteriorNumbers, at: Any = slice(None)) -> tuple[FloatArray, ...]:
-    """Draws of β (S, p), D (S, q, q), σ (S,) and η (S, k) of all chains, or those at some positions among them."""
-    sigma = fit.draws("sigma")
+    """Draws of β (S, p), D (S, q, q), σ (S,) and η (S, k) of all chains, or those at some positions among them.
+
+    Of another family σ is 1, and η its dispersion parameters ψ.
+    """
+    sigma = fit.draws("sigma") if fit.design.is_gaussian else np.ones(fit.draw_shape)
     D = fit.draws("D") if fit.design.term else np.empty((*sigma.shape, 0, 0))
     return tuple(flattened(own)[at] for own in (fit.draws("beta"), D, sigma, fit.residual_draws()))
 
