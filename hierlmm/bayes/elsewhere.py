@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.bambi import draws_of_bambi
 from hierlmm.bayes.explicit import draws_of_model
@@ -16,8 +18,8 @@ from hierlmm.bayes.explicit_residual import residual_draws, sd_name
 from hierlmm.bayes.given import refuse_impossible, refuse_other_data, refuse_other_statistics
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.bayes.route import prior_conflicts, refuse_fitted_values
-from hierlmm.bayes.tree import aligned, corr_pairs, matrices
+from hierlmm.bayes.route import family_conflicts, prior_conflicts, refuse_fitted_values
+from hierlmm.bayes.tree import aligned, corr_pairs, dispersion_variables, matrices
 from hierlmm.design.design import Design
 from hierlmm.design.questions import row_order_messages
 from hierlmm.errors import ArgumentError, DataError, HierlmmError
@@ -43,7 +45,7 @@ def record_of_tree(design: Design, priors: ResolvedPriors, tree: Any) -> Posteri
         received = f"from_datatree with a tree {has or f'of type {type(tree).__name__}'}"
         remedy = "pass what pm.sample(), nutpie.sample() or Bambi's fit() returned (from a file: arviz.from_netcdf)"
         raise ArgumentError(received, "it has no group 'posterior'", remedy, SEE)
-    refuse_fitted_values(design)
+    refuse_fitted_values(design) if design.is_gaussian else None
     posterior = tree["posterior"].to_dataset()
     if not {"chain", "draw"} <= set(posterior.dims):
         reason, remedy = "its draws have no dimensions 'chain' and 'draw'", "pass the tree as the sampler returned it"
@@ -56,22 +58,32 @@ def record_of_tree(design: Design, priors: ResolvedPriors, tree: Any) -> Posteri
     attrs = {str(k): v for k, v in {**({} if own else posterior.attrs), **tree.attrs}.items()}
     if any("|" in str(name) and str(name).endswith("_sigma") for name in posterior):
         draws, formula = _of_model(lambda: draws_of_bambi(design, priors, posterior), posterior)
-        refuse_impossible(draws, "from_datatree")
+        refuse_impossible(draws, "from_datatree", dispersion_variables(design))
         told = {"estimator": "Bambi", "bambi_formula": formula, **_told(attrs, posterior, "non-centred")}
         return posterior_record(design, priors, draws, statistics, told)
     draws, residual = _of_model(
         lambda: _draws(design, priors, tree, aligned(design, posterior, "from_datatree")), posterior
     )
-    refuse_impossible(draws, "from_datatree")
+    refuse_impossible(draws, "from_datatree", dispersion_variables(design))
+    _refuse_disorder(design, draws)
     groups = {name: node.to_dataset() for name, node in tree.children.items() if own and name not in MADE}
     centred = any(name in posterior for name in ("random_coef", "random_coef_centered")) or (
         bool(design.term) and "z" not in posterior
     )
     told = attrs if own else _told(attrs, posterior, "centred" if centred else "non-centred")
-    notes = (*prior_conflicts(design, priors), *row_order_messages(design))
+    conflicts = prior_conflicts if design.is_gaussian else family_conflicts
+    notes = (*conflicts(design, priors), *row_order_messages(design))
     return posterior_record(
         design, priors, draws, statistics, {"estimator": "NUTS", **told}, groups=groups | residual, notes=notes
     )
+
+
+def _refuse_disorder(design: Design, draws: Mapping[str, FloatArray]) -> None:
+    """Refuse thresholds that do not ascend from zero."""
+    names = dispersion_variables(design)
+    if design.family.name == "ordinal" and np.any(np.diff([draws[name] for name in names], axis=0) <= 0.0):
+        reason = "thresholds ascend, and not all draws of these do"
+        raise DataError(f"from_datatree with draws of {', '.join(names)}", reason, "pass the tree as it was sampled", SEE)
 
 
 def _told(attrs: Mapping[str, Any], posterior: Any, parametrization: str) -> dict[str, Any]:
@@ -104,9 +116,10 @@ def _draws(
     """Draws under the package's names, and the group of the residual parameters."""
     refuse_impossible(raw, "from_datatree")
     without_b = "b" not in raw and tree.attrs.get("library") == "hierlmm"  # a summary of b, or nothing of it
+    level1 = dispersion_variables(design)
     asked = {
         "beta": bool(design.coef),
-        "sigma": True,
+        **dict.fromkeys(level1, True),
         "sd_b": bool(design.term),
         "corr_b": bool(len(corr_pairs(design)[0])),
         "b": bool(design.term) and not without_b,
@@ -118,12 +131,12 @@ def _draws(
     if design.term and {"sd_b", "corr_b"} & wanted <= found.keys():
         found["corr_b"], found["D"] = matrices(design, _by_pair(design, found))
     if missing := sorted(wanted - found.keys()):
-        if not {"sigma", sd_name(design)} & raw.keys():
+        if design.is_gaussian and not {"sigma", sd_name(design)} & raw.keys():
             raise KeyError(sd_name(design))
         try:
             found = draws_of_model(design, priors, raw) | found
         except KeyError as error:
-            if not found.keys() - {"sigma"}:
+            if not found.keys() - set(level1):
                 raise
             # Named variables but some: those are missing, not the free ones that they could be made of.
             raise KeyError(", ".join(missing)) from error

@@ -5,7 +5,7 @@ A negative σ or a correlation of 1.5 would go through every formula after it an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,23 +22,23 @@ ROUNDING = 1e-6
 """Relative difference of numbers that went through single precision."""
 
 
-def refuse_impossible(draws: Mapping[str, FloatArray], caller: str) -> None:
-    """Refuse draws (chain, draw, ...) by name that cannot be of a posterior.
+def refuse_impossible(draws: Mapping[str, FloatArray], caller: str, dispersion: Sequence[str] = ()) -> None:
+    """Refuse draws (chain, draw, ...) by name that cannot be of a posterior; ``dispersion`` names those of a family.
 
     Raises
     ------
     DataError
         If there are none, or if they are no finite numbers or out of their range.
     """
-    for name in NAMED:
+    for name in dict.fromkeys((*NAMED, *dispersion)):
         values = draws.get(name)
-        if values is None or not (reason := _impossible(name, values)):
+        if values is None or not (reason := _impossible(name, values, name in dispersion)):
             continue
         remedy = "pass the posterior as it was sampled; leave out the draws concerned: tree.isel(draw=...)"
         raise DataError(f"{caller} with draws of {name!r}", reason, remedy, SEE)
 
 
-def _impossible(name: str, values: FloatArray) -> str:
+def _impossible(name: str, values: FloatArray, positive: bool) -> str:
     """Why these are no draws; empty if they may be."""
     if 0 in values.shape[:2]:
         return "there are none"
@@ -49,6 +49,8 @@ def _impossible(name: str, values: FloatArray) -> str:
         return f"not all of them are finite (first in chain {chain}, draw {draw})"
     if name == "sigma" and np.any(values <= 0.0):
         return f"a standard deviation is above zero, and the smallest here is {values.min():g}"
+    if positive and np.any(values <= 0.0):
+        return f"it is above zero, and the smallest here is {values.min():g}"
     if name == "sd_b" and np.any(values < 0.0):
         return f"a standard deviation is not below zero, and the smallest here is {values.min():g}"
     if name == "corr_b" and np.any(np.abs(values) > 1.0 + ROUNDING):

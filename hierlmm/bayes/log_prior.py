@@ -39,9 +39,9 @@ def log_prior(design: Design, priors: ResolvedPriors, draws: Mapping[str, FloatA
     """
     import xarray as xr
 
-    sigma = next(iter(draws.values()))[..., 0] if not design.is_gaussian else draws["sigma"]
+    chains, length = next(iter(draws.values())).shape[:2]
     found: dict[str, tuple[tuple[str, ...], FloatArray]] = {}
-    coords: dict[str, Any] = {"chain": np.arange(sigma.shape[0]), "draw": np.arange(sigma.shape[1])}
+    coords: dict[str, Any] = {"chain": np.arange(chains), "draw": np.arange(length)}
     if design.coef:
         centred = draws["beta"] @ priors.centering.T
         each = [prior.logpdf(centred[..., k]) for k, prior in enumerate(priors.beta)]
@@ -54,7 +54,7 @@ def log_prior(design: Design, priors: ResolvedPriors, draws: Mapping[str, FloatA
             found["corr_b"] = (("chain", "draw"), corr)
         if sd.ndim == 3:
             coords["term"] = np.array(design.term, dtype=str)
-    shift = np.zeros(sigma.shape)
+    shift = np.zeros((chains, length))
     if design.has_residual_structure:
         rows = residual_rows(design)
         values = [np.vectorize(p.natural)(eta[..., k]) for k, p in enumerate(rows.parameters)]
@@ -62,10 +62,10 @@ def log_prior(design: Design, priors: ResolvedPriors, draws: Mapping[str, FloatA
         found["residual"] = (("chain", "draw", "parameter"), np.stack(each, axis=-1))
         coords["parameter"] = [p.name for p in rows.parameters]
         if priors.average_row:  # the prior is of σ exp(shift), the residual SD of the average row
-            shift = np.array([rows.shift(e) for e in eta.reshape(-1, eta.shape[-1])]).reshape(sigma.shape)
+            shift = np.array([rows.shift(e) for e in eta.reshape(-1, eta.shape[-1])]).reshape(chains, length)
     if not design.is_gaussian:
         return xr.Dataset(found | _of_dispersion(design, priors, draws), coords=coords)
-    found["sigma"] = (("chain", "draw"), priors.sigma.logpdf(sigma * np.exp(shift)) + shift)
+    found["sigma"] = (("chain", "draw"), priors.sigma.logpdf(draws["sigma"] * np.exp(shift)) + shift)
     return xr.Dataset(found, coords=coords)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.bayes.tree import dataset, icc, response_name
+from hierlmm.bayes.tree import as_response, dataset, icc, response_name
 from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
 from hierlmm.design.design import Design
 from hierlmm.families.family import Family
@@ -141,7 +141,7 @@ def prior_tree(design: Design, priors: ResolvedPriors, draws: int, seed: int | N
 
     check_counts(draws=draws)
     drawn = prior_draws(design, priors, draws, np.random.default_rng(seed))
-    y = drawn.pop("y")[None]
+    y = as_response(design, drawn.pop("y"))[None]
     made = _there(design, drawn)
     groups = {
         "prior": made | (icc(design, made) if design.is_gaussian else {}),

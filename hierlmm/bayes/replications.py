@@ -30,6 +30,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtr
 
 from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.bayes.predictive import subject_lines
@@ -86,6 +87,23 @@ class Replicator:
         if self.residual is not None:
             noise = self.residual.colour(draw.eta, noise)
         return subject_lines(design, draw.beta, b) + draw.sigma * noise
+
+    def again(self, draw: Draw, y: FloatArray, rng: Rng, times: int) -> FloatArray:
+        """Every row given its subject's others, several times for each data set y (n, N): (times, n, N).
+
+        The noise is the same for all of them: what it adds to their ranks is small.
+        """
+        mean, sd = self.law(draw, "mixed", y)
+        return np.array([mean + sd * rng.standard_normal(mean.shape[1]) for _ in range(times)])
+
+    def pit(self, draw: Draw, level: str, y: FloatArray, rng: Rng) -> FloatArray:
+        """PIT values of the rows of data sets y (n, N) at a level, (n, N)."""
+        mean, sd = self.law(draw, level, y)
+        return ndtr((y - mean) / sd)
+
+    def cost(self, level: str) -> int:
+        """Work for a row; the unit of other replicators."""
+        return 1
 
     def law(self, draw: Draw, level: str, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Mean (1 or n, N) and SD (N,) of every row at a level; at ``"mixed"`` given the data sets y (n, N)."""

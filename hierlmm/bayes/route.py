@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed import why_not_collapsed
 from hierlmm.bayes.distribution import Prior
 from hierlmm.bayes.distributions import Gamma, Normal, StudentT
@@ -35,6 +36,7 @@ from hierlmm.design.formula import INTERCEPT
 from hierlmm.design.questions import row_order_messages
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.likelihood.estimate import maximise_design
+from hierlmm.likelihood.generalised import maximise_generalised
 from hierlmm.options import choose
 
 SAMPLERS = ("auto", "collapsed", "explicit")
@@ -97,12 +99,12 @@ def _sample_generalised(
     obstacle = why_not_compiled(priors)
     if sampler == "explicit" or centered or (obstacle and sampler == "auto"):
         _refuse_ignored("explicit" if sampler != "laplace" else sampler, centered, random_effects)
-        return sample_explicit(design, priors, centered=centered, **settings)
+        return sample_explicit(design, priors, centered=centered, notes=family_conflicts(design, priors), **settings)
     if obstacle:
         remedy = "use another prior, or sampler='explicit'"
         raise SpecificationError("sampler='laplace'", obstacle, remedy, "docs, page 'Families'")
     sample = sample_laplace if sampler == "laplace" else sample_joint
-    return sample(design, priors, random_effects=random_effects, **settings)
+    return sample(design, priors, random_effects=random_effects, notes=family_conflicts(design, priors), **settings)
 
 
 def refuse_fitted_values(design: Design) -> None:
@@ -137,6 +139,8 @@ def _refuse_ignored(sampler: str, centered: bool, random_effects: str) -> None:
 
 
 DROP = 6.0
+FLAT_SHARE = 1e-3
+"""Share of a dispersion parameter in a direction in which the likelihood is flat, from which it is not estimated."""
 FAR = 10.0
 """Standard deviations of a level-1 covariate from its mean to its zero, beyond which the zero is far from the data."""
 
@@ -148,14 +152,46 @@ def prior_conflicts(design: Design, priors: ResolvedPriors) -> tuple[str, ...]:
     named = list(zip(priors.stated_coef, priors.beta, beta, strict=True))
     A = priors.random_centering
     sds = np.sqrt(np.diag(A @ reml.D @ A.T))
-    moved = bool(np.any(priors.random_center))
-    for term, prior, value in zip(priors.term, priors.sd_b, sds, strict=True):
-        named.append((f"sd({term}){AVERAGE if moved and term == INTERCEPT else ''}", prior, value))
+    named += _named_sds(priors, sds)
     named.append(("sigma", priors.sigma, reml.whitened_sd))
-    found = [(name, prior, value) for name, prior, value in named if _drop(prior, float(value)) > DROP]
+    return _conflicts(design, named, "REML")
+
+
+def family_conflicts(design: Design, priors: ResolvedPriors) -> tuple[str, ...]:
+    """The same of another family, by maximum likelihood with Laplace's method.
+
+    What the likelihood leaves open (a separated column, a dispersion at the end of its range) contradicts no prior.
+    """
+    found = maximise_generalised(design)
+    if not found.converged:
+        return ()
+    own, (m, p) = found.solution, (found.criterion.structure.n_parameters, len(design.coef))
+    J = np.zeros((p, len(found.optimum.lam)))
+    J[:, m : m + p] = priors.centering @ np.linalg.inv(found.criterion.scaling.Bx)
+    known = np.isfinite(np.diag(found.transformed(J)))
+    beta = np.where(known, priors.centering @ own.beta, np.nan)
+    A = priors.random_centering
+    sds = np.sqrt(np.maximum(np.diag(A @ own.D @ A.T), 0.0))
+    steps = np.where(np.any(np.abs(found.flat[m + p :]) > FLAT_SHARE, axis=1), np.nan, np.exp(own.psi))
+    named = [*zip(priors.stated_coef, priors.beta, beta, strict=True)]
+    named += zip(priors.dispersion_names, priors.dispersion, steps, strict=True)
+    return _conflicts(design, [*named, *_named_sds(priors, sds)], "ML")
+
+
+def _named_sds(priors: ResolvedPriors, sds: FloatArray) -> list[tuple[str, Prior, Any]]:
+    moved = bool(np.any(priors.random_center))
+    return [
+        (f"sd({term}){AVERAGE if moved and term == INTERCEPT else ''}", prior, value)
+        for term, prior, value in zip(priors.term, priors.sd_b, sds, strict=True)
+    ]
+
+
+def _conflicts(design: Design, named: list[tuple[str, Prior, Any]], by: str) -> tuple[str, ...]:
+    """What is said of the priors that leave no room for an estimate; NaN says that there is none."""
+    found = [own for own in named if np.isfinite(own[2]) and _drop(own[1], float(own[2])) > DROP]
     if not found:
         return ()
-    listing = "; ".join(f"{name} ~ {prior}, REML {value:.4g}" for name, prior, value in found)
+    listing = "; ".join(f"{name} ~ {prior}, {by} {value:.4g}" for name, prior, value in found)
     reason = count = ""
     mean, sd = design.X1.mean(axis=0), design.X1.std(axis=0)
     if np.any((sd > 0.0) & (np.abs(mean) > FAR * sd)):

@@ -172,7 +172,13 @@ def observed_data(design: Design) -> Any:
     """Group ``observed_data``: the response under its own name."""
     import xarray as xr
 
-    return xr.Dataset({response_name(design): ("obs", design.y)}, coords={"obs": np.arange(design.n_obs)})
+    found = {response_name(design): ("obs", as_response(design, design.y))}
+    return xr.Dataset(found, coords={"obs": np.arange(design.n_obs)})
+
+
+def as_response(design: Design, y: FloatArray) -> Any:
+    """Responses as a tree has them: whole numbers where the family is discrete, by which ArviZ tells counts."""
+    return y.astype(np.int64) if design.family.discrete else y
 
 
 def constant_data(design: Design) -> Any:

@@ -22,18 +22,6 @@ from hierlmm.text import count, fill, singular, templates
 SEE = "docs, page 'Predictions'"
 
 
-def only_gaussian(design: Design, what: str) -> None:
-    """Refuse other families where a Gaussian response is needed.
-
-    Raises
-    ------
-    NotAvailableError
-    """
-    if not design.is_gaussian:
-        received, reason = f"{what} of a {design.family.title} response", "this version does so for Gaussian responses"
-        raise NotAvailableError(received, reason, "use fit(), fit_ml() and their fits", "docs, page 'Families'")
-
-
 def refuse_without_likelihood(design: Design, what: str) -> None:
     """Refuse what needs a likelihood for a marginal model of another response, which is a mean and a variance only.
 

@@ -31,11 +31,13 @@ def _mu(fit: PosteriorNumbers, draws: int | None, seed: int | None) -> dict[str,
     import xarray as xr
 
     fit.need_effects("mu", draws=True) if fit.design.term else None
-    sigma = fit.draws("sigma")
-    b = fit.draws("b") if fit.design.term else np.empty((*sigma.shape, fit.design.n_subjects, 0))
-    mu = subject_lines(fit.design, fit.draws("beta"), b)
+    design = fit.design
+    b = fit.draws("b") if design.term else np.empty((*fit.draw_shape, design.n_subjects, 0))
+    mu = subject_lines(design, fit.draws("beta"), b)
+    if not design.is_gaussian:
+        mu = design.family.mean(mu) * design.trials  # refused where categories have no mean
     posterior = fit.datatree["posterior"].to_dataset()
-    found = posterior.assign(mu=(("chain", "draw", "obs"), mu)).assign_coords(obs=np.arange(fit.design.n_obs))
+    found = posterior.assign(mu=(("chain", "draw", "obs"), mu)).assign_coords(obs=np.arange(design.n_obs))
     return {"posterior": xr.DataTree(found)}
 
 

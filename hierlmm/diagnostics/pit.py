@@ -46,9 +46,9 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray
-from hierlmm.bayes.predictive import posterior_predictive_draws
-from hierlmm.bayes.replications import Replicator
-from hierlmm.bayes.tree import response_name
+from hierlmm.bayes.family_replications import replicator_of
+from hierlmm.bayes.predictive import family_responses, posterior_predictive_draws, subject_lines
+from hierlmm.bayes.tree import dispersion_variables, response_name
 from hierlmm.design.design import Design
 from hierlmm.diagnostics.loo import UNITS, Unit, unit_log_likelihood
 from hierlmm.diagnostics.predictive_checks import components, pit_check, smooth_p
@@ -122,6 +122,8 @@ def loo_pit(fit: PosteriorNumbers, unit: Unit = "subject", statistic: str = "mea
     rng = np.random.default_rng(seed)
     tree, labels, n = pit_tree(fit, unit, statistic, rng)
     name = response_name(fit.design)
+    if not fit.design.is_gaussian:
+        _rank(tree, name)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Pareto.*", category=UserWarning)  # `loo` says it
         values = az.loo_pit(tree, pareto_pit=True)[name]
@@ -130,18 +132,31 @@ def loo_pit(fit: PosteriorNumbers, unit: Unit = "subject", statistic: str = "mea
     return LooPit(pd.Series(values.to_numpy(), labels, name="pit"), unit, of, p, n)
 
 
+def _rank(tree: Any, name: str) -> None:
+    """Replace values by their ranks, whole numbers: ArviZ takes these for discrete, and breaks their ties at random."""
+    observed, replicated = (tree[group].to_dataset() for group in ("observed_data", "posterior_predictive"))
+    both = np.concatenate([observed[name].to_numpy().ravel(), replicated[name].to_numpy().ravel()])
+    rank = np.unique(both, return_inverse=True)[1]
+    n = observed[name].size
+    tree["observed_data"] = observed.assign({name: (observed[name].dims, rank[:n])})
+    shape = replicated[name].shape
+    tree["posterior_predictive"] = replicated.assign({name: (replicated[name].dims, rank[n:].reshape(shape))})
+
+
 def combined_p(fit: PosteriorNumbers, unit: str, statistic: str, chosen: IntArray, rng: np.random.Generator) -> float:
     """p-value of the PITs of the chosen units at draws of the posterior given all of them."""
     if unit == "observation":
         (check,) = pit_check(fit, "mixed", [chosen], ROW_DRAWS, 0.95, int(rng.integers(2**31)))
         return check.p
     quantity, _ = test_quantity(fit.design, statistic)
-    replicator, observed = Replicator(fit.design), quantity(fit.design.y[None])[:, chosen]
+    replicator, observed = replicator_of(fit.design), quantity(fit.design.y[None])[:, chosen]
     states, found = fit.evenly_kept(DRAWS), []
     M = max(20, min(REFERENCES, PIECE * 6 // (fit.n_obs * len(states))))
     for state in fit.parameter_draws(states):
-        below = (quantity(replicator.replicate(state, "new_subject", rng, M))[:, chosen] < observed).sum(axis=0)
-        found.append(components((below + rng.random(len(chosen)))[None] / (M + 1))[0])  # uniform, as a rank among M + 1
+        replicated = quantity(replicator.replicate(state, "new_subject", rng, M))[:, chosen]
+        below, ties = (replicated < observed).sum(axis=0), (replicated == observed).sum(axis=0)
+        rank = below + rng.random(len(chosen)) * (ties + 1)  # uniform, as a rank among M + 1
+        found.append(components(rank[None] / (M + 1))[0])
     return smooth_p(np.array(found))
 
 
@@ -163,7 +178,8 @@ def pit_tree(fit: PosteriorNumbers, unit: str, statistic: str, rng: np.random.Ge
         replicated = fit.posterior_predictive(seed=int(rng.integers(2**31)))["posterior_predictive"][name].to_numpy()
         replicated = replicated[..., chosen]
     posterior = fit.datatree["posterior"].to_dataset()
-    tree = {"posterior": posterior[[v for v in ("beta", "sd_b", "sigma") if v in posterior]]}
+    names = ("beta", "sd_b", *dispersion_variables(design))
+    tree = {"posterior": posterior[[v for v in names if v in posterior]]}
     dims = ("chain", "draw", "unit")
     for group, own, values in (
         ("observed_data", ("unit",), observed[chosen]),
@@ -222,5 +238,9 @@ def new_subjects(
     for lo in range(0, S, step):
         part = slice(lo, min(lo + step, S))
         b = rng.standard_normal((len(sigma[part]), design.n_subjects, q)) @ np.swapaxes(root[part], -1, -2)
-        out[part] = quantity(posterior_predictive_draws(design, beta[part], b, sigma[part], rng, eta[part]))
-    return out.reshape(*fit.draws("sigma").shape, -1)
+        if design.is_gaussian:
+            y = posterior_predictive_draws(design, beta[part], b, sigma[part], rng, eta[part])
+        else:
+            y = family_responses(design, subject_lines(design, beta[part], b), eta[part], rng)
+        out[part] = quantity(y)
+    return out.reshape(*fit.draw_shape, -1)

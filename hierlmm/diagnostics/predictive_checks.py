@@ -57,7 +57,8 @@ import pandas as pd
 from scipy.special import chdtrc, eval_legendre, ndtr, ndtri
 
 from hierlmm.arrays import BoolArray, FloatArray, IntArray, Rng
-from hierlmm.bayes.replications import LEVELS, Draw, Replicator
+from hierlmm.bayes.family_replications import replicator_of
+from hierlmm.bayes.replications import LEVELS
 from hierlmm.diagnostics.statistics import Asked, Statistic, chosen, chosen_of_groups, column_of
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.options import check_counts, checked, choose
@@ -193,18 +194,16 @@ def simulated_statistics(
     fit: PosteriorNumbers, level: str, known: Mapping[Any, Statistic], draws: int, rng: Rng
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Z of the data at every draw (S, K), statistics of the replications (n, K), and D(y*) - D(y) (S, M, K)."""
-    design, replicator = fit.design, Replicator(fit.design)
+    design, replicator = fit.design, replicator_of(fit.design)
     states = list(fit.parameter_draws(fit.evenly_kept(draws), b=level == "subject"))
-    M = max(20, min(REFERENCES[level], BUDGET // (design.n_obs * len(states))))
+    M = max(20, min(REFERENCES[level], BUDGET // (replicator.cost(level) * design.n_obs * len(states))))
     z, replicated = np.empty((len(states), len(known))), []
     differences = np.empty((len(states), M, len(known)))
     for s, state in enumerate(states):
         y = np.vstack([design.y[None], replicator.replicate(state, _source(level), rng, M)])
         values = _statistics(known, y)
         if level == "mixed":
-            mean, sd = replicator.law(state, "mixed", y)
-            # The same noise for the data and what they are compared with: what it adds to their ranks is small.
-            again = [_statistics(known, mean + sd * rng.standard_normal(mean.shape[1])) for _ in range(MIXED)]
+            again = [_statistics(known, own) for own in replicator.again(state, y, rng, MIXED)]
             replicated += [own[:1] for own in again]
             values = values - np.mean(again, axis=0)
         else:
@@ -225,18 +224,19 @@ def pit_check(
     fit: PosteriorNumbers, level: str, groups: Sequence[IntArray], draws: int, ci: float, seed: int | None
 ) -> list[PITCheck]:
     """Check the PIT values of each group of rows."""
-    rng, replicator, y = np.random.default_rng(seed), Replicator(fit.design), fit.design.y[None]
+    rng, replicator, y = np.random.default_rng(seed), replicator_of(fit.design), fit.design.y[None]
     states = list(fit.parameter_draws(fit.evenly_kept(draws), b=level == "subject"))
-    M = max(20, min(CURVES, BUDGET // (fit.n_obs * len(states))))
+    M = max(20, min(CURVES, BUDGET // (replicator.cost(level) * fit.n_obs * len(states))))
     curves: list[list[FloatArray]] = [[] for _ in groups]
     null: list[list[FloatArray]] = [[] for _ in groups]
     for state in states:
-        u = _pit(replicator, state, level, np.vstack([y, replicator.replicate(state, _source(level), rng, M)]))
+        u = replicator.pit(state, level, np.vstack([y, replicator.replicate(state, _source(level), rng, M)]), rng)
         for rows, curve, own in zip(groups, curves, null, strict=True):
             curve.append(pit_curves(u[:, rows]))
             own.append(components(u[1:, rows]))
-    many = fit.evenly_kept(max(draws, min(PIT_DRAWS, BUDGET // (10 * fit.n_obs))))
-    at = (_pit(replicator, state, level, y) for state in fit.parameter_draws(many, b=level == "subject"))
+    dear = max(10, replicator.cost(level))
+    many = fit.evenly_kept(max(draws, min(PIT_DRAWS, BUDGET // (dear * fit.n_obs))))
+    at = (replicator.pit(state, level, y, rng) for state in fit.parameter_draws(many, b=level == "subject"))
     found = np.stack([[components(u[:, rows])[0] for rows in groups] for u in at], axis=1)
     return [
         PITCheck(np.array(curve)[:, 0], curve_band(np.array(curve), ci), smooth_p(c, np.vstack(own)))
@@ -251,11 +251,6 @@ def curve_band(curves: FloatArray, ci: float) -> pd.DataFrame:
     half = np.quantile(largest, ci) * sd
     columns = {"difference": curves[:, 0].mean(axis=0), "lower": -half, "upper": half}
     return pd.DataFrame(columns, index=pd.Index(GRID, name="t"))
-
-
-def _pit(replicator: Replicator, state: Draw, level: str, y: FloatArray) -> FloatArray:
-    mean, sd = replicator.law(state, level, y)
-    return ndtr((y - mean) / sd)
 
 
 def components(u: FloatArray) -> FloatArray:

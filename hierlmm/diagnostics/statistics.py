@@ -9,6 +9,15 @@ With e the residuals of least squares on X, and e~ what is left of them after ev
     skewness    Σ e³ / N / (Σ e² / N)^(3/2)
     maximum     max y_ij
 
+Of counts, successes and categories there are, with the share of a category for each of its labels:
+
+    mean        Σ_ij y_ij / N
+    sd          SD of the rows
+    zeros       share of rows that are zero
+    dispersion  sd_within² / mean
+    one_value   share of subjects (with two rows or more) all of whose rows are the same
+    share(...)  share of rows in a category
+
 ``lag1`` is no estimate of the residual correlation (residuals from subjects' own lines correlate negatively); its
 replications have the same bias, so it can be compared with them.
 """
@@ -58,6 +67,44 @@ class Sums:
 def built_in(design: Design, rows: IntArray | None = None) -> dict[str, Statistic]:
     """The statistics that the data of a design have, or some rows of them; residuals are those of all rows."""
     rows = np.arange(design.n_obs) if rows is None else rows
+    found = _of_measurements(design, rows)
+    return _of_whole_numbers(design, rows, found) if design.family.discrete else found
+
+
+def _of_whole_numbers(design: Design, rows: IntArray, others: Mapping[str, Statistic]) -> dict[str, Statistic]:
+    """Of counts, of successes, of yes and no, or of categories, which have no distances and so no mean."""
+    sums, name = Sums(design, rows), design.family.name
+    found: dict[str, Statistic] = {"mean": lambda y: y[:, rows].mean(axis=-1)}
+    if name == "ordinal":
+        found = {
+            f"share({label})": lambda y, k=k: np.mean(y[:, rows] == k, axis=-1)
+            for k, label in enumerate(design.outcome.categories(design.hierarchy.response, design.frame))
+        }
+    elif name != "bernoulli":
+        found["sd"] = lambda y: y[:, rows].std(axis=-1, ddof=1)
+        found["zeros"] = lambda y: np.mean(y[:, rows] == 0, axis=-1)
+        found["maximum"] = others["maximum"]
+        if (within := others.get("sd_within")) is not None and not design.family.has_trials:
+
+            def dispersion(y: FloatArray) -> FloatArray:
+                mean = y[:, rows].mean(axis=-1)
+                return within(y) ** 2 / np.where(mean > 0.0, mean, 1.0)
+
+            found["dispersion"] = dispersion
+    several = sums.count > 1
+    if several.any() and name in ("ordinal", "bernoulli"):
+
+        def one_value(y: FloatArray) -> FloatArray:
+            own, first = y[:, sums.order], sums.start[:-1]
+            low, high = (extreme.reduceat(own, first, axis=-1) for extreme in (np.minimum, np.maximum))
+            return np.mean((low == high)[:, several], axis=-1)
+
+        found["one_value"] = one_value
+    kept = () if name == "ordinal" else ("sd_between", "sd_slope")
+    return found | {own: others[own] for own in kept if own in others}
+
+
+def _of_measurements(design: Design, rows: IntArray) -> dict[str, Statistic]:
     sums = Sums(design, rows)
     n, J = len(rows), len(sums.count)
     Q = np.linalg.qr(design.X)[0] if design.coef else np.empty((design.n_obs, 0))

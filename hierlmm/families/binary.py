@@ -65,6 +65,7 @@ class Binomial(Family):
     links: ClassVar[tuple[str, ...]] = ("logit", "probit", "cloglog", "log", "identity")
     concave: ClassVar[tuple[str, ...]] = links
     has_trials: ClassVar[bool] = True
+    discrete: ClassVar[bool] = True
     elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"pymc": "Binomial", "bambi": "binomial", "statsmodels": "Binomial"}
     )

@@ -104,6 +104,7 @@ class _Counts(Family):
     """What counts share."""
 
     links: ClassVar[tuple[str, ...]] = ("log", "identity", "sqrt")
+    discrete: ClassVar[bool] = True
 
     def check(self, y: FloatArray, n: FloatArray, name: str) -> None:
         remedy = "check the column; for a positive response that is no count use family='gamma'"

@@ -91,6 +91,8 @@ class Family:
         Names of the dispersion parameters, positive, ψ being their logarithms.
     has_trials : bool
         Whether a row is a number of successes among trials.
+    discrete : bool
+        Whether y are whole numbers: counts, successes, categories.
     location : bool
         Whether η is the location of y: the density depends on y − η alone.
     concave : tuple of str
@@ -105,6 +107,7 @@ class Family:
     links: ClassVar[tuple[str, ...]] = ("identity",)
     dispersion: ClassVar[tuple[str, ...]] = ()
     has_trials: ClassVar[bool] = False
+    discrete: ClassVar[bool] = False
     location: ClassVar[bool] = False
     concave: ClassVar[tuple[str, ...]] = ()
     elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType({})

@@ -100,6 +100,7 @@ class Ordinal(Family):
     title: ClassVar[str] = "ordinal"
     links: ClassVar[tuple[str, ...]] = ("logit", "probit", "cloglog")
     concave: ClassVar[tuple[str, ...]] = links
+    discrete: ClassVar[bool] = True
     elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType({"pymc": "Categorical", "bambi": "cumulative"})
 
     def direct(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hierlmm.diagnostics.loo import Unit
 from hierlmm.drawing.figure import as_verb
@@ -13,6 +13,7 @@ from hierlmm.plots import chains, diagnostics
 from hierlmm.plots.chosen import Choice
 
 if TYPE_CHECKING:
+    from hierlmm.diagnostics.loo import LooResult
     from hierlmm.diagnostics.psense import PowerScaling
 
 
@@ -106,3 +107,34 @@ class DiagnosticVerbs(PosteriorNumbers):
         from hierlmm.diagnostics.psense import psense
 
         return psense(self, unit)
+
+    def log_likelihood(self, unit: Literal["subject", "observation"] = "observation") -> Any:
+        """Pointwise log-likelihood as a new tree with group ``log_likelihood``.
+
+        Parameters
+        ----------
+        unit : {"subject", "observation"}
+            ``"observation"``: conditional, given b, ``y`` (obs). ``"subject"``: marginal, b integrated out, ``y``
+            (subject), which is what leaving out a whole subject needs.
+        """
+        from hierlmm.diagnostics.loo import log_likelihood_tree
+
+        return log_likelihood_tree(self, unit)
+
+    def loo(self, unit: Literal["subject", "observation"] = "subject") -> LooResult:
+        """Leave-one-out cross-validation without refitting; see `hierlmm.diagnostics.loo.loo`.
+
+        Parameters
+        ----------
+        unit : {"subject", "observation"}
+            What is left out: a subject (how well is a new subject predicted?) or a measurement (how well is a further
+            measurement of a known subject predicted?).
+
+        Returns
+        -------
+        LooResult
+            ``elpd``, ``se``, ``p``, ``pareto_k`` by unit, and a verdict in words.
+        """
+        from hierlmm.diagnostics.loo import loo
+
+        return loo(self, unit)

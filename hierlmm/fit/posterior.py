@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -14,9 +14,6 @@ from hierlmm.fits.posterior_print import posterior_page
 from hierlmm.options import checked, choose
 from hierlmm.predict.rows import Interval, PredictionLevel
 from hierlmm.results import Page
-
-if TYPE_CHECKING:
-    from hierlmm.diagnostics.loo import LooResult
 
 
 @checked
@@ -137,68 +134,6 @@ class PosteriorFit(BesideGEE, DiagnosticVerbs, PredictiveVerbs):
             reweight=reweight,
             time=time,
         )
-
-    def extend(self, *groups: str, draws: int | None = None, seed: int | None = 0) -> Self:
-        """The same posterior with further groups in its tree, as a new fit.
-
-        Parameters
-        ----------
-        *groups : str
-            ``"prior"`` and ``"prior_predictive"`` (always together), ``"posterior_predictive"`` (new rows of the same
-            subjects), ``"mu"`` (the expected response of every row, beside the parameters, for ``az.bayesian_r2``),
-            ``"log_likelihood"`` (row by row, given b), ``"log_likelihood_subject"`` (subject by subject, b integrated
-            out). By default priors, if they are known, and predictions.
-        draws : int, optional
-            Number of draws from the prior (500 by default), and of each chain for predictions (all by default).
-        seed : int, optional
-            Of what is simulated.
-
-        Returns
-        -------
-        PosteriorFit
-
-        Examples
-        --------
-        >>> import hierlmm as hl
-        >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (days | subject)", hl.load_dataset("sleepstudy"))
-        >>> fit = model.fit(seed=1, progressbar=False).extend("prior")
-        >>> sorted(fit.datatree["prior"].data_vars)
-        ['b', 'beta', 'corr_b', 'icc', 'sd_b', 'sigma']
-        """
-        from hierlmm.diagnostics.groups import extend
-
-        return extend(self, groups, draws, seed)
-
-    def log_likelihood(self, unit: Literal["subject", "observation"] = "observation") -> Any:
-        """Pointwise log-likelihood as a new tree with group ``log_likelihood``.
-
-        Parameters
-        ----------
-        unit : {"subject", "observation"}
-            ``"observation"``: conditional, given b, ``y`` (obs). ``"subject"``: marginal, b integrated out, ``y``
-            (subject), which is what leaving out a whole subject needs.
-        """
-        from hierlmm.diagnostics.loo import log_likelihood_tree
-
-        return log_likelihood_tree(self, unit)
-
-    def loo(self, unit: Literal["subject", "observation"] = "subject") -> LooResult:
-        """Leave-one-out cross-validation without refitting; see `hierlmm.diagnostics.loo.loo`.
-
-        Parameters
-        ----------
-        unit : {"subject", "observation"}
-            What is left out: a subject (how well is a new subject predicted?) or a measurement (how well is a further
-            measurement of a known subject predicted?).
-
-        Returns
-        -------
-        LooResult
-            ``elpd``, ``se``, ``p``, ``pareto_k`` by unit, and a verdict in words.
-        """
-        from hierlmm.diagnostics.loo import loo
-
-        return loo(self, unit)
 
 
 @checked

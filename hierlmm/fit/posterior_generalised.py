@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from hierlmm.fit.diagnostics import DiagnosticVerbs
 from hierlmm.fit.generalised_verbs import GeneralisedVerbs
@@ -12,9 +12,6 @@ from hierlmm.fits.posterior_print import posterior_page
 from hierlmm.options import checked, choose
 from hierlmm.predict.rows import Interval, PredictionLevel
 from hierlmm.results import Page
-
-if TYPE_CHECKING:
-    from hierlmm.diagnostics.loo import LooResult
 
 
 @checked
@@ -88,34 +85,3 @@ class GeneralisedPosterior(GeneralisedPosteriorNumbers, GeneralisedVerbs, Diagno
         if kind == "draws":
             return drawn_predictions(self, newdata, level, interval, scale, trials, seed)
         return predict_draws(self, newdata, level, interval, ci, scale, trials, seed)
-
-    def log_likelihood(self, unit: Literal["subject", "observation"] = "observation") -> Any:
-        """Pointwise log-likelihood as a new tree with group ``log_likelihood``.
-
-        Parameters
-        ----------
-        unit : {"subject", "observation"}
-            ``"observation"``: conditional, given b. ``"subject"``: marginal, b integrated out by quadrature, which is
-            what leaving out a whole subject needs.
-        """
-        from hierlmm.diagnostics.loo import log_likelihood_tree
-
-        return log_likelihood_tree(self, unit)
-
-    def loo(self, unit: Literal["subject", "observation"] = "subject") -> LooResult:
-        """Leave-one-out cross-validation without refitting; see `hierlmm.diagnostics.loo.loo`.
-
-        Parameters
-        ----------
-        unit : {"subject", "observation"}
-            What is left out: a subject (how well is a new subject predicted?) or a measurement (how well is a further
-            measurement of a known subject predicted?).
-
-        Returns
-        -------
-        LooResult
-            ``elpd``, ``se``, ``p``, ``pareto_k`` by unit, and a verdict in words.
-        """
-        from hierlmm.diagnostics.loo import loo
-
-        return loo(self, unit)

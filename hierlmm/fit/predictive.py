@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from hierlmm import plots
 from hierlmm.arrays import FloatArray
@@ -74,3 +74,34 @@ class PredictiveVerbs(PosteriorNumbers):
         return ppc(self, level, statistics, by, draws, ci, seed)
 
     plot_ppc = as_verb(plots.plot_ppc, "kind", "level", "by")
+
+    def extend(self, *groups: str, draws: int | None = None, seed: int | None = 0) -> Self:
+        """The same posterior with further groups in its tree, as a new fit.
+
+        Parameters
+        ----------
+        *groups : str
+            ``"prior"`` and ``"prior_predictive"`` (always together), ``"posterior_predictive"`` (new rows of the same
+            subjects), ``"mu"`` (the expected response of every row, beside the parameters, for ``az.bayesian_r2``),
+            ``"log_likelihood"`` (row by row, given b), ``"log_likelihood_subject"`` (subject by subject, b integrated
+            out). By default priors, if they are known, and predictions.
+        draws : int, optional
+            Number of draws from the prior (500 by default), and of each chain for predictions (all by default).
+        seed : int, optional
+            Of what is simulated.
+
+        Returns
+        -------
+        PosteriorFit or GeneralisedPosterior
+
+        Examples
+        --------
+        >>> import hierlmm as hl
+        >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (days | subject)", hl.load_dataset("sleepstudy"))
+        >>> fit = model.fit(seed=1, progressbar=False).extend("prior")
+        >>> sorted(fit.datatree["prior"].data_vars)
+        ['b', 'beta', 'corr_b', 'icc', 'sd_b', 'sigma']
+        """
+        from hierlmm.diagnostics.groups import extend
+
+        return extend(self, groups, draws, seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from hierlmm.bound import BoundModel
-from hierlmm.design.questions import only_gaussian
+from hierlmm.errors import NotAvailableError
 from hierlmm.fit.make import fit_of
 from hierlmm.options import checked
 
@@ -51,5 +51,9 @@ def recover(
     """
     from hierlmm.bayes.marginal_draws import recovered_record
 
-    only_gaussian(model.design, "recover")
+    if not model.design.is_gaussian:
+        received = f"recover for a {model.design.family.title} response"
+        reason = "random effects can be integrated out exactly, and drawn afterwards, only beside a Gaussian response"
+        remedy = "sample model.to_pymc(), which has them, and pass the tree to hl.from_datatree(model, tree)"
+        raise NotAvailableError(received, reason, remedy, "docs, page 'Families'")
     return fit_of(recovered_record(model.design, model.priors, trace, seed, random_effects))

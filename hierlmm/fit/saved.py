@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hierlmm.design.design import design_of
-from hierlmm.design.questions import only_gaussian
 from hierlmm.fit.make import fit_of
 from hierlmm.options import checked
 
@@ -63,7 +62,7 @@ def from_datatree(model: Any, tree: Any) -> PosteriorFit:
 
     Returns
     -------
-    PosteriorFit
+    PosteriorFit or GeneralisedPosterior
         Which answers every question that ``model.fit()`` answers.
 
     Raises
@@ -79,5 +78,4 @@ def from_datatree(model: Any, tree: Any) -> PosteriorFit:
     from hierlmm.bayes.elsewhere import record_of_tree
 
     design = design_of(model, "from_datatree")
-    only_gaussian(design, "from_datatree")
     return fit_of(record_of_tree(design, model.priors, tree))

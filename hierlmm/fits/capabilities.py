@@ -175,12 +175,6 @@ GENERALISED_GEE = both(
         ("implied_marginal plot_qq plot_residuals plot_separate_lines", NOT_GAUSSIAN),
     ),
 )
-NOT_SIMULATED = Lack(
-    "its replications and weights are those of a Gaussian response in this version",
-    "use fit.loo() to compare models, fit.posterior_predictive() and fit.residuals('pearson') to check one",
-    "docs, page 'Families'",
-    "a generalised fit by {}",
-)
 B_COV = Lack(
     "the random effects of a posterior are draws, which need not be normal",
     "use fit.draws('b'), or fit.b_sd",
@@ -201,8 +195,6 @@ GENERALISED_POSTERIOR = both(
         ("compare_marginal", NOT_BESIDE_GEE),
         ("b_cov", B_COV),
         ("criterion_function gradient_norm method n_quadrature optima optimum record solution", OF_THE_SEARCH),
-        ("ppc plot_ppc plot_loo_pit psense plot_psense", NOT_SIMULATED),
-        ("plot_prior_posterior parameter_draws", NOT_SIMULATED),
     ),
 )
 NO_EFFECTS = table(

@@ -15,10 +15,11 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.bayes.convergence import Convergence, assess_convergence, diagnostics
+from hierlmm.bayes.family_replications import replicator_of
 from hierlmm.bayes.predictive import posterior_predictive_draws, prior_tree
-from hierlmm.bayes.replications import LEVELS, Draw, Replicator
+from hierlmm.bayes.replications import LEVELS, Draw
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.bayes.tree import corr_pairs, dataset, dispersion_variables, matrices, pair_labels, response_name
+from hierlmm.bayes.tree import as_response, corr_pairs, dataset, dispersion_variables, matrices, pair_labels, response_name
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
@@ -316,7 +317,7 @@ class PosteriorNumbers(Fit):
             covariates, b drawn from N(0, D); or every row given the subject's other rows (leave-one-out, b and
             correlated residuals included). See `hierlmm.bayes.replications`.
         """
-        available = self.draws("sigma").shape[1]
+        chains, available = self.draw_shape
         if draws is not None and not 1 <= draws <= available:
             raise SpecificationError(
                 f"draws={draws!r}", f"each chain has {available} draws", f"use a number from 1 to {available}", SEE
@@ -324,7 +325,7 @@ class PosteriorNumbers(Fit):
         choose("level", level or "subject", LEVELS, SEE)
         keep = np.linspace(0, available - 1, available if draws is None else draws).astype(int)
         rng = np.random.default_rng(seed)
-        if level in (None, "subject"):
+        if level in (None, "subject") and self.design.is_gaussian:
             if self.design.term:
                 self.need_effects("posterior_predictive", draws=True)
             beta, sigma = (self.draws(name)[:, keep] for name in ("beta", "sigma"))
@@ -332,12 +333,13 @@ class PosteriorNumbers(Fit):
             eta = self.residual_draws()[:, keep]
             values = posterior_predictive_draws(self.design, beta, b, sigma, rng, eta)
         else:
-            chains = self.draws("sigma").shape[0]
             flat = (np.arange(chains)[:, None] * available + keep).ravel()
-            replicator = Replicator(self.design)
-            rows = [replicator.replicate(draw, level, rng)[0] for draw in self.parameter_draws(flat)]
+            replicator, level = replicator_of(self.design), level or "subject"
+            states = self.parameter_draws(flat, b=level == "subject")
+            rows = [replicator.replicate(draw, level, rng)[0] for draw in states]
             values = np.array(rows).reshape(chains, len(keep), -1)
-        return self._with({"posterior_predictive": {response_name(self.design): values}}, draw=keep)
+        named = {response_name(self.design): as_response(self.design, values)}
+        return self._with({"posterior_predictive": named}, draw=keep)
 
     def evenly_kept(self, draws: int) -> IntArray:
         """Positions of at most that many draws, evenly spaced over all chains.

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.family_draws import family_subject_loglik, psi_draws
-from hierlmm.bayes.predictive import family_responses, subject_lines
-from hierlmm.bayes.tree import dispersion_variables, response_name
+from hierlmm.bayes.predictive import subject_lines
+from hierlmm.bayes.tree import dispersion_variables
 from hierlmm.errors import NotAvailableError
 from hierlmm.families.family import Family
 from hierlmm.fits.base import Level
 from hierlmm.fits.capabilities import GENERALISED_POSTERIOR, Lack
-from hierlmm.fits.posterior import PosteriorNumbers, Replication, flattened
+from hierlmm.fits.posterior import PosteriorNumbers, flattened
 from hierlmm.likelihood.by_subject import covariance_root
-from hierlmm.options import check_counts, checked, choose
+from hierlmm.options import checked, choose
 
 SEE = "docs, page 'Families'"
 MANY = 500
@@ -86,35 +86,9 @@ class GeneralisedPosteriorNumbers(PosteriorNumbers):
             b = np.zeros((len(keep), self.design.n_subjects, len(self.design.term)))
         return subject_lines(self.design, beta, b), flattened(self.psi_draws())[keep]
 
-    def posterior_predictive(
-        self, draws: int | None = None, seed: int | None = None, *, level: Replication | None = None
-    ) -> Any:
-        """Replicated responses as a new tree with group ``posterior_predictive``: the response (obs).
-
-        Parameters
-        ----------
-        draws : int, optional
-            Number of draws in each chain, evenly spaced; all by default.
-        seed : int, optional
-        level : {"subject", "new_subject"}, optional
-            New rows of the same subjects (the default), which needs draws of b; or of new subjects with the same
-            covariates, b drawn from N(0, D).
-        """
-        choose("level", level or "subject", ("subject", "new_subject"), SEE)
-        chains, available = self.draw_shape
-        check_counts(draws=available if draws is None else draws)
-        keep = np.linspace(0, available - 1, min(available, draws or available)).astype(int)
-        rng, design = np.random.default_rng(seed), self.design
-        beta, psi = (flattened(own[:, keep]) for own in (self.draws("beta"), self.psi_draws()))
-        if level == "new_subject":
-            root = covariance_root(flattened(self.draws("D")[:, keep]))
-            b = rng.standard_normal((len(beta), design.n_subjects, root.shape[-1])) @ np.swapaxes(root, 1, 2)
-        else:
-            self.need_effects("posterior_predictive", draws=True)
-            b = flattened(self.draws("b")[:, keep])
-        y = family_responses(design, subject_lines(design, beta, b), psi, rng)
-        groups = {"posterior_predictive": {response_name(design): y.reshape(chains, len(keep), -1)}}
-        return self._with(groups, draw=keep)
+    def residual_draws(self) -> FloatArray:
+        """Draws of ψ, (chain, draw, m): what stands in the place of residual parameters."""
+        return self.psi_draws()
 
     def fitted(self, level: Level = "subject", scale: Literal["response", "link"] = "response") -> pd.Series:
         """Posterior means of the fitted values of the rows used.

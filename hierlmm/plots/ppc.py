@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 
 from hierlmm.arrays import FloatArray, IntArray
-from hierlmm.bayes.replications import LEVELS, Replicator
+from hierlmm.bayes.family_replications import replicator_of
+from hierlmm.bayes.replications import LEVELS
 from hierlmm.design.design import Design
 from hierlmm.design.questions import time_of
 from hierlmm.diagnostics.predictive_checks import FOLLOWED, StatisticsCheck, check_statistics, pit_check
@@ -20,11 +21,19 @@ from hierlmm.drawing.theme import theme
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.options import checked, choose
+from hierlmm.plots.frequencies import Look, category_names, draw_bars, draw_rootogram
 from hierlmm.text import p_text
 
 SEE = "docs, page 'Posterior fits', section 'Predictive checks'"
-KINDS = {"density": 50, "ecdf": 50, "pit": 100, "interval": 400, "statistic": 100}
+KINDS = {"density": 50, "ecdf": 50, "rootogram": 400, "bars": 400, "pit": 100, "interval": 400, "statistic": 100}
 """Posterior draws of each kind of picture, unless asked otherwise."""
+SUITED = {
+    "measurements": ("density", "ecdf", "pit", "interval", "statistic"),
+    "counts": ("rootogram", "ecdf", "pit", "interval", "statistic"),
+    "yes and no": ("bars", "pit", "interval", "statistic"),
+    "categories": ("bars", "pit", "statistic"),
+}
+"""Kinds of response, and the pictures that suit them, the first by default."""
 WHAT = {"subject": "new rows of the same subjects", "new_subject": "new subjects"}
 WHAT["mixed"] = "rows given the subject's others"
 TIMES, CLASSES = 12, 10
@@ -36,19 +45,11 @@ FEW = 10
 SIZE = each(0.7, 3.1, 0.9, 2.3, 4.6)
 
 
-class Look(NamedTuple):
-    """Title, panels in a row, and the arguments that all plots share."""
-
-    title: str
-    col_wrap: int | None
-    figure: Figure
-
-
 @checked
 @pictured
 def plot_ppc(
     fit: PosteriorNumbers,
-    kind: str = "density",
+    kind: str | None = None,
     level: str = "new_subject",
     by: str | None = None,
     *,
@@ -64,8 +65,11 @@ def plot_ppc(
     Parameters
     ----------
     fit : PosteriorFit
-    kind : {"density", "ecdf", "pit", "interval", "statistic"}
-        ``"density"`` and ``"ecdf"``: distribution of the response, black, and of replications. ``"pit"``: the share of
+    kind : {"density", "ecdf", "rootogram", "bars", "pit", "interval", "statistic"}, optional
+        ``"density"`` and ``"ecdf"``: distribution of the response, black, and of replications. ``"rootogram"``: of
+        counts, square roots of how often each was observed, as bars that hang from what is expected, and where bars
+        end with probability ``ci`` under the model. ``"bars"``: shares of yes and no, or of ordered categories, and of
+        replications. By default that which suits the response. ``"pit"``: the share of
         PIT values up to t less t, a line for each of 20 posterior draws, with a simultaneous band that allows for the
         dependence of a subject's rows: under the model a line stays inside with probability ``ci``. The p-value is
         calibrated. ``"interval"``: 50 % and ``ci`` intervals of every row of some subjects along time, or by a factor
@@ -81,7 +85,7 @@ def plot_ppc(
     statistics : str, sequence of str, or mapping of str to function, optional
         As for ``fit.ppc``.
     draws : int, optional
-        Posterior draws: 100 for ``"pit"`` and ``"statistic"``, 50 for curves, 400 for intervals by default.
+        Posterior draws: 100 for ``"pit"`` and ``"statistic"``, 50 for curves, 400 for the others by default.
     ci : float
         Probability of the intervals and the band.
     seed : int, optional
@@ -91,8 +95,8 @@ def plot_ppc(
     Returns
     -------
     Picture
-        Visuals ``replications`` (or ``compared``) and ``observed``; or ``pit``; or ``interval``, ``inner`` and
-        ``observed``.
+        Visuals ``replications`` (or ``compared``, ``expected``) and ``observed``; or ``pit``; or ``interval``,
+        ``inner`` and ``observed``.
 
     Examples
     --------
@@ -100,7 +104,7 @@ def plot_ppc(
     >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (days | subject)", hl.load_dataset("sleepstudy"))
     >>> picture = model.fit().plot_ppc("pit")  # doctest: +SKIP
     """
-    choose("kind", kind, tuple(KINDS), SEE)
+    kind = _suited(fit.design, kind)
     choose("level", level, LEVELS, SEE)
     draws = KINDS[kind] if draws is None else draws
     look = Look(f"{fit.design.hierarchy.response}: {WHAT[level]}", col_wrap, figure)
@@ -113,12 +117,35 @@ def plot_ppc(
     groups = _groups(fit.design, by)
     if kind == "pit":
         return _draw_pit(fit, level, groups, (draws, ci, seed), look)
-    return _draw_curves(fit, kind, groups, replications(fit, level, draws, seed), look)
+    y = replications(fit, level, draws, seed)
+    if kind == "rootogram":
+        return draw_rootogram(groups, fit.design.y, y, ci, look, fit.design.hierarchy.response)
+    if kind == "bars":
+        return draw_bars(groups, category_names(fit.design), fit.design.y, y, ci, look)
+    return _draw_curves(fit, kind, groups, y, look)
+
+
+def kind_of_response(design: Design) -> str:
+    """One of `SUITED`."""
+    name = {"ordinal": "categories", "bernoulli": "yes and no"}.get(design.family.name)
+    return name or ("counts" if design.family.discrete else "measurements")
+
+
+def _suited(design: Design, kind: str | None) -> str:
+    """The kind of picture, the first that suits the response by default; others are refused."""
+    what = kind_of_response(design)
+    if kind is None:
+        return SUITED[what][0]
+    choose("kind", kind, tuple(KINDS), SEE)
+    if kind not in SUITED[what]:
+        reason = f"it is not for {what}, which the response {design.hierarchy.response!r} has"
+        raise SpecificationError(f"kind={kind!r}", reason, f"use {', '.join(map(repr, SUITED[what]))}", SEE)
+    return kind
 
 
 def replications(fit: PosteriorNumbers, level: str, draws: int, seed: int | None) -> FloatArray:
     """Replicated responses, (draws, N)."""
-    rng, replicator = np.random.default_rng(seed), Replicator(fit.design)
+    rng, replicator = np.random.default_rng(seed), replicator_of(fit.design)
     states = fit.parameter_draws(fit.evenly_kept(draws), b=level == "subject")
     return np.vstack([replicator.replicate(state, level, rng) for state in states])
 

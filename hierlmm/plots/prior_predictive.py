@@ -6,15 +6,20 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from hierlmm.bayes.predictive import prior_draws
+from hierlmm.bayes.predictive import prior_draws, subject_lines
 from hierlmm.design.questions import rows_by_subject, time_of
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.panels import Panels, each
 from hierlmm.drawing.style import evenly, join_with_gaps, with_unit
 from hierlmm.drawing.theme import theme
 from hierlmm.options import check_counts, checked
+from hierlmm.plots.frequencies import Look, category_names, draw_bars
 from hierlmm.text import percentage
 
+SURE = 0.01
+"""Probability below which, and its complement above which, a yes or no is as good as certain."""
+LEAST = 1e-300
+"""Below it there is no logarithm."""
 MANY = 200
 """Data sets from the prior that the shares and the scale are taken from."""
 
@@ -32,7 +37,8 @@ def plot_prior_predictive(
 ) -> Any:
     """Draw simulated data sets from the priors, a panel each, as the trajectories of their subjects.
 
-    The grey band is the range of the response in the data. All panels have one scale, which shows 98 % of what the
+    With a log link the logarithms are drawn (of counts, of one more). Of yes and no the probabilities are drawn; of ordered categories the shares, as bars of the data and intervals of the
+    data sets in one panel. The grey band is the range of the response in the data. All panels have one scale, which shows 98 % of what the
     priors hold possible: lines that leave the panel, or a band too narrow to be seen, say that the priors believe in
     subjects that nobody has met.
 
@@ -54,7 +60,19 @@ def plot_prior_predictive(
     """
     check_counts(draws=draws)
     design = model.design
-    y = prior_draws(design, model.priors, max(MANY, draws), np.random.default_rng(seed))["y"]
+    drawn = prior_draws(design, model.priors, max(MANY, draws), np.random.default_rng(seed))
+    y, of, response = drawn["y"], "values", design.hierarchy.response
+    if design.family.name == "ordinal":
+        look = Look(f"{response} as the priors expect it", col_wrap, figure)
+        said = "Bars: data. Intervals of 50 and {ci} of data sets from the priors, around their mean."
+        return draw_bars({"": np.arange(design.n_obs)}, category_names(design), design.y, y, 0.95, look, said)
+    if design.family.name == "bernoulli":  # zeros and ones make no trajectory
+        y, of = design.family.mean(subject_lines(design, drawn["beta"], drawn["b"])), "probabilities"
+        response = f"probability of {response}"
+    observed = design.y
+    if design.family.link == "log" and of == "values":  # as the prior has it: of any size
+        y, observed = (np.log10(np.maximum(v + design.family.discrete, LEAST)) for v in (y, observed))
+        response = f"log10 of {'1 + ' * design.family.discrete}{response}"
     time = time_of(design)
     x = None if time is None else design.frame[time].to_numpy(dtype=np.float64)
     rows = rows_by_subject(design, x)
@@ -65,18 +83,21 @@ def plot_prior_predictive(
         for k in range(draws)
     }
     panels = Panels(lines, "panel", each(0.8, 2.3, 1.1, 1.8), figure, col_wrap, name="prior")
-    low, high = float(design.y.min()), float(design.y.max())
+    low, high = float(observed.min()), float(observed.max())
     ends = np.array([min(p.min() for p in places), max(p.max() for p in places)])
     limits = np.quantile(y, [0.01, 0.99])
     limits = [min(limits[0], low), max(limits[1], high)]
     for name in lines:
-        panels.band(name, ends, [low, low], [high, high], alpha=0.35, color=theme().grey)
+        if of == "values":
+            panels.band(name, ends, [low, low], [high, high], alpha=0.35, color=theme().grey)
         panels.limit(name, y=limits)
     panels.map("line_xy", "trajectories", lines, color=theme().colour_of("NUTS"), width=0.8, alpha=0.6)
     length = high - low
     beyond = float(np.mean((y < low - length) | (y > high + length)))
-    response = design.hierarchy.response
-    said = f"Band: the data. {percentage(beyond)} of the values lie further outside it than it is wide."
+    said = f"Band: the data. {percentage(beyond)} of the {of} lie further outside it than it is wide."
+    if of == "probabilities":
+        sure = percentage(float(np.mean((y < SURE) | (y > 1.0 - SURE))))
+        said = f"{sure} of them lie below {SURE:g} or above {1.0 - SURE:g}."
     xlabel = f"row within {design.hierarchy.subject}" if time is None else with_unit(time, design.units)
     return panels.finish(
         title=f"{response} as the priors expect it",
