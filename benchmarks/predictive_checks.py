@@ -1,9 +1,10 @@
-"""Are the p-values of predictive checks uniform under the model? 500 simulated data sets in each of three studies.
+"""Are the p-values of predictive checks uniform under the model? 500 simulated data sets in each of four studies.
 
     .venv/bin/python benchmarks/predictive_checks.py [--n 500] [--study fixed] [--level mixed]
 
 ``fixed``: 30 subjects with 3 to 6 rows, random intercepts and slopes, true parameters fixed, default priors.
 ``prior``: 12 subjects with 5 rows, true parameters drawn from the priors of the fit.
+``counts``: 20 subjects with 5 Poisson counts, random intercepts, true parameters fixed, default priors.
 ``serial``: ``fixed`` with errors of serial correlation 0.5 that the fitted model does not have: what is found?
 
 Prints, for every level and statistic, how often p < 0.05; the same for the usual posterior predictive p-value
@@ -26,6 +27,8 @@ import hierlmm as hl
 from hierlmm.bayes.replications import LEVELS
 
 FORMULA = "y ~ time + (time | subject)"
+COUNTS = "y ~ time + (1 | subject)"
+STUDIES = ("fixed", "prior", "counts", "serial")
 OPTIONS = {"draws": 300, "tune": 300, "chains": 2, "progressbar": False}
 PRIORS = hl.Priors(
     intercept=hl.Normal(55.0, 10.0),
@@ -41,6 +44,13 @@ def fixed(n: int) -> Iterator[tuple[pd.DataFrame, hl.Priors | None]]:
     """Data of fixed parameters."""
     for seed in range(n):
         yield hl.simulate(**TRUTH, n_subjects=30, times=range(6), n_times=(3, 6), seed=seed), None
+
+
+def counts(n: int) -> Iterator[tuple[pd.DataFrame, hl.Priors | None]]:
+    """Poisson counts of fixed parameters, with a mean of about two."""
+    for seed in range(n):
+        truth = {"beta": {"Intercept": 0.3, "time": 0.1}, "D": 0.4, "sigma": None, "family": "poisson"}
+        yield hl.simulate(**truth, n_subjects=20, times=range(5), seed=seed), None
 
 
 def serial(n: int) -> Iterator[tuple[pd.DataFrame, hl.Priors | None]]:
@@ -77,11 +87,12 @@ def one(data: pd.DataFrame, priors: hl.Priors | None, level: str, fit: hl.Poster
 
 def study(name: str, n: int, levels: list[str]) -> None:
     """Print the table of one study."""
-    made = {"fixed": fixed, "prior": prior, "serial": serial}[name](n)
+    made = {"fixed": fixed, "prior": prior, "counts": counts, "serial": serial}[name](n)
+    formula, family = (COUNTS, "poisson") if name == "counts" else (FORMULA, "gaussian")
     start = time.perf_counter()
     rows: dict[tuple[str, str], list[tuple[float, ...]]] = {}
     for seed, (data, priors) in enumerate(made):
-        fit = hl.TwoLevelModel.from_formula(FORMULA, data, priors=priors).fit(seed=seed, **OPTIONS)
+        fit = hl.TwoLevelModel.from_formula(formula, data, priors=priors, family=family).fit(seed=seed, **OPTIONS)
         for level in levels:
             for statistic, values in one(data, priors, level, fit).items():
                 rows.setdefault((level, statistic), []).append(values)
@@ -108,9 +119,7 @@ def report(title: str, rows: dict[tuple[str, str], list[tuple[float, ...]]]) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Are p-values of predictive checks uniform under the model?")
     parser.add_argument("--n", type=int, default=500)
-    parser.add_argument(
-        "--study", choices=["fixed", "prior", "serial"], nargs="*", default=["fixed", "prior", "serial"]
-    )
+    parser.add_argument("--study", choices=STUDIES, nargs="*", default=list(STUDIES))
     parser.add_argument("--level", choices=LEVELS, nargs="*", default=list(LEVELS))
     options = parser.parse_args()
     warnings.simplefilter("ignore", hl.FitWarning)  # short chains say that they are short

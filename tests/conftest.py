@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+
+import numpy as np
+import pandas as pd
 import pytest
 from draws import posterior_like
 from samples import DENTAL, SLEEP, thirty_subjects
@@ -9,6 +13,7 @@ from samples import DENTAL, SLEEP, thirty_subjects
 from hierlmm.datasets import load_dataset
 from hierlmm.design.build import design_from_formula
 from hierlmm.design.formula import parse_formula
+from hierlmm.errors import FitWarning
 from hierlmm.model import TwoLevelModel
 
 # Fixtures, no examples: --doctest-modules would import them a second time, under one name for several folders.
@@ -68,6 +73,45 @@ def sleep_like_nuts(sleep_reml):
 @pytest.fixture(scope="session")
 def sleep_nuts(sleepstudy):
     return TwoLevelModel.from_formula(SLEEP, sleepstudy).fit(seed=1, progressbar=False)
+
+
+SHORT = {"draws": 300, "tune": 300, "chains": 2, "seed": 1, "progressbar": False}
+
+
+@pytest.fixture(scope="session")
+def patients():
+    """Counts that vary more than Poisson's, yes and no, and ordered categories: 24 patients with four rows."""
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame({"patient": np.repeat(np.arange(24), 4), "week": np.tile(np.arange(4.0), 24)})
+    frame["arm"] = np.where(frame["patient"] % 2, "drug", "placebo")
+    eta = 0.8 + 0.2 * frame["week"] + 0.7 * rng.normal(size=24)[frame["patient"]]
+    frame["seizures"] = rng.poisson(np.exp(eta) * rng.gamma(1.0, 1.0, len(frame)))
+    frame["cured"] = np.where(rng.random(len(frame)) < 1.0 / (1.0 + np.exp(-eta)), "yes", "no")
+    felt = np.digitize(eta + rng.logistic(size=len(frame)), [0.5, 1.5])
+    frame["pain"] = pd.Categorical.from_codes(felt, ["none", "some", "much"], ordered=True)
+    return frame
+
+
+def _sampled(response, family, patients):
+    model = TwoLevelModel.from_formula(f"{response} ~ week + (1 | patient)", patients, family=family)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)  # short chains
+        return model.fit(**SHORT)
+
+
+@pytest.fixture(scope="session")
+def seizures_nuts(patients):
+    return _sampled("seizures", "negative_binomial", patients)
+
+
+@pytest.fixture(scope="session")
+def cured_nuts(patients):
+    return _sampled("cured", "bernoulli", patients)
+
+
+@pytest.fixture(scope="session")
+def pain_nuts(patients):
+    return _sampled("pain", "ordinal", patients)
 
 
 @pytest.fixture

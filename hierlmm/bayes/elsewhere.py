@@ -83,7 +83,9 @@ def _refuse_disorder(design: Design, draws: Mapping[str, FloatArray]) -> None:
     names = dispersion_variables(design)
     if design.family.name == "ordinal" and np.any(np.diff([draws[name] for name in names], axis=0) <= 0.0):
         reason = "thresholds ascend, and not all draws of these do"
-        raise DataError(f"from_datatree with draws of {', '.join(names)}", reason, "pass the tree as it was sampled", SEE)
+        raise DataError(
+            f"from_datatree with draws of {', '.join(names)}", reason, "pass the tree as it was sampled", SEE
+        )
 
 
 def _told(attrs: Mapping[str, Any], posterior: Any, parametrization: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Replications of a response that is not Gaussian, at one draw of the parameters: `Replicator`'s, by simulation.
 
-    subject       y_rep,ij ~ family(η_ij),  η_i = X_i β + Z_i b_i      new rows of the same subjects, b_i a posterior draw
+    subject       y_rep,ij ~ family(η_ij), η_i = X_i β + Z_i b_i       new rows of the same subjects, b_i a draw
     new_subject   b_rep,i ~ N(0, D), y_rep,i given it as above         new subjects with the same covariates
     mixed         y_rep,ij ~ p(y_ij | y_i,-j, β, D, ψ)                 every row given the subject's other rows
 
@@ -28,7 +28,7 @@ POOL = 16
 """Points from which the random effects given the other rows are drawn."""
 RANKED = {"subject": 100, "new_subject": 100, "mixed": 15}
 """Replications among which a row is ranked."""
-COST = {"subject": 20, "new_subject": 20, "mixed": 75}
+COST = {"subject": 20, "new_subject": 20, "mixed": 120}
 """Work for a row, in units of a Gaussian one."""
 
 

@@ -12,6 +12,7 @@ drawn anew for every row; where the row was the only one of its subject, h_r is 
 from __future__ import annotations
 
 import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,7 +40,7 @@ def _value(
     u: FloatArray,
     d: FloatArray,
 ) -> float:
-    """h at u without row ``skip``."""
+    """Value of h at u without row ``skip``."""
     derivatives, h = function_of_row(address), 0.0
     for k in range(len(u)):
         h -= 0.5 * u[k] * u[k]
@@ -67,7 +68,7 @@ def _log_density(
     H: FloatArray,
     d: FloatArray,
 ) -> float:
-    """h at u without row ``skip``; its gradient, and ``I + Σ max(w, 0) a a'``, go into g and H."""
+    """Value of h at u without row ``skip``; its gradient, and ``I + Σ max(w, 0) a a'``, go into g and H."""
     derivatives, h = function_of_row(address), 0.0
     for k in range(len(u)):
         h -= 0.5 * u[k] * u[k]
@@ -184,7 +185,7 @@ def left_out_lines(
     step, best = np.zeros(q), np.zeros(q)
     lines, weight = np.zeros(pool), np.zeros(pool)
     found = np.empty(places.shape)
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # compiled code has this generator
     for j in range(len(start) - 1):
         rows = slice(start[j], start[j + 1])
         own = y[rows], n[rows], given[rows], a[rows]
@@ -195,10 +196,10 @@ def left_out_lines(
             _climb(address, *own, psi, r, v, g, H, d, step, best)
             highest, at = -math.inf, start[j] + r
             for c in range(pool):
-                scale = math.sqrt(np.random.chisquare(NU) / NU)
+                scale = math.sqrt(np.random.chisquare(NU) / NU)  # noqa: NPY002
                 square = 0.0
                 for k in range(q):
-                    t[k] = np.random.standard_normal() / scale
+                    t[k] = np.random.standard_normal() / scale  # noqa: NPY002
                     square += t[k] * t[k]
                 _backward(H, t)
                 lines[c] = given[at]

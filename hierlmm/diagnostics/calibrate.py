@@ -190,7 +190,7 @@ def _tables(
 
 
 def _refuse_likelihood_of_family(design: Design, estimator: str) -> None:
-    received = f"estimator={estimator!r} of a {design.family.title} response"
+    received = f"estimator={estimator!r} for {design.hierarchy.response!r}, {design.family}"
     reason, remedy = "there is no REML: it is the likelihood of combinations of a normal response", "use 'nuts'"
     if estimator == "ml":
         reason = "whether Wald intervals of generalised models cover is not studied in this way in this version"

@@ -126,7 +126,8 @@ def loo_pit(fit: PosteriorNumbers, unit: Unit = "subject", statistic: str = "mea
         _rank(tree, name)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Pareto.*", category=UserWarning)  # `loo` says it
-        values = az.loo_pit(tree, pareto_pit=True)[name]
+        # Tails of whole numbers are no generalised Pareto distributions.
+        values = az.loo_pit(tree, pareto_pit=fit.design.is_gaussian)[name]
     p = combined_p(fit, unit, statistic, tree["observed_data"]["unit"].to_numpy(), rng)
     of = statistic if unit == "subject" else "y"
     return LooPit(pd.Series(values.to_numpy(), labels, name="pit"), unit, of, p, n)

@@ -136,6 +136,8 @@ def recover_by_nuts(
     loglik = _loglik(design, found.beta[few], covariance_root(found.D[few]), found.sigma[few], found.eta[few])
     true_root = covariance_root(truth.D[None])
     true_loglik = _loglik(design, truth.beta[None], true_root, np.array([truth.sigma]), truth.eta[None])
+    if not np.all(np.isfinite(loglik)):
+        raise FloatingPointError("its log-likelihood is not finite at some draws: the data are out of all measure")
     blocks.append(_compare(loglik[:, None], loglik[:, None], true_loglik))
     return Recovered(np.concatenate(blocks, axis=1), {"divergences": float(found.diverging), "ess": effective})
 

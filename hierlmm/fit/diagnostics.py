@@ -114,8 +114,8 @@ class DiagnosticVerbs(PosteriorNumbers):
         Parameters
         ----------
         unit : {"subject", "observation"}
-            ``"observation"``: conditional, given b, ``y`` (obs). ``"subject"``: marginal, b integrated out, ``y``
-            (subject), which is what leaving out a whole subject needs.
+            ``"observation"``: conditional, given b, ``y`` (obs). ``"subject"``: marginal, b integrated out (for other
+            families than the Gaussian by quadrature), ``y`` (subject), which is what leaving out a whole subject needs.
         """
         from hierlmm.diagnostics.loo import log_likelihood_tree
 

@@ -40,8 +40,9 @@ class PredictiveVerbs(PosteriorNumbers):
             Replications of new subjects with the same covariates, of the same subjects, or of every row given the
             subject's other rows.
         statistics : str, sequence of str, or mapping of str to function, optional
-            ``"sd_within"``, ``"sd_between"``, ``"sd_slope"``, ``"lag1"``, ``"skewness"``, ``"maximum"``
-            (`hierlmm.diagnostics.statistics` defines them), all that the data have by default; or functions of one
+            ``"sd_within"``, ``"sd_between"``, ``"sd_slope"``, ``"lag1"``, ``"skewness"``, ``"maximum"``; of counts and
+            categories ``"mean"``, ``"sd"``, ``"zeros"``, ``"dispersion"``, ``"one_value"``, ``"share(...)"``
+            (`hierlmm.diagnostics.statistics` defines them). All that the data have by default; or functions of one
             data set, an array in the order of ``model.data``, by name: ``{"range": np.ptp}``.
         by : str, optional
             ``"subject"`` or another column of the data: the statistics of the rows of each of its values, at most 12,

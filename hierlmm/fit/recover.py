@@ -52,7 +52,7 @@ def recover(
     from hierlmm.bayes.marginal_draws import recovered_record
 
     if not model.design.is_gaussian:
-        received = f"recover for a {model.design.family.title} response"
+        received = f"recover for {model.design.hierarchy.response!r}, {model.design.family}"
         reason = "random effects can be integrated out exactly, and drawn afterwards, only beside a Gaussian response"
         remedy = "sample model.to_pymc(), which has them, and pass the tree to hl.from_datatree(model, tree)"
         raise NotAvailableError(received, reason, remedy, "docs, page 'Families'")

@@ -19,7 +19,15 @@ from hierlmm.bayes.family_replications import replicator_of
 from hierlmm.bayes.predictive import posterior_predictive_draws, prior_tree
 from hierlmm.bayes.replications import LEVELS, Draw
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.bayes.tree import as_response, corr_pairs, dataset, dispersion_variables, matrices, pair_labels, response_name
+from hierlmm.bayes.tree import (
+    as_response,
+    corr_pairs,
+    dataset,
+    dispersion_variables,
+    matrices,
+    pair_labels,
+    response_name,
+)
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT

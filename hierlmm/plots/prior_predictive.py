@@ -37,10 +37,10 @@ def plot_prior_predictive(
 ) -> Any:
     """Draw simulated data sets from the priors, a panel each, as the trajectories of their subjects.
 
-    With a log link the logarithms are drawn (of counts, of one more). Of yes and no the probabilities are drawn; of ordered categories the shares, as bars of the data and intervals of the
-    data sets in one panel. The grey band is the range of the response in the data. All panels have one scale, which shows 98 % of what the
+    The grey band is the range of the response in the data. All panels have one scale, which shows 98 % of what the
     priors hold possible: lines that leave the panel, or a band too narrow to be seen, say that the priors believe in
-    subjects that nobody has met.
+    subjects that nobody has met. With a log link logarithms are drawn (of counts plus one), of yes and no the
+    probabilities, and of ordered categories shares: bars of the data, intervals of the simulated data sets.
 
     Parameters
     ----------

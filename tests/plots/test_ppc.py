@@ -10,12 +10,12 @@ import pytest
 import hierlmm as hl
 from hierlmm.diagnostics.predictive_checks import pit_check
 from hierlmm.errors import SpecificationError
-from hierlmm.plots.ppc import KINDS, _groups, replications
+from hierlmm.plots.ppc import SUITED, _groups, replications
 
 LEVELS = ("subject", "new_subject", "mixed")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SUITED["measurements"])
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_kind_at_every_level(sleep_like_nuts, kind, level):
     collection = sleep_like_nuts.plot_ppc(kind, level, draws=12, backend="none")
@@ -158,7 +158,7 @@ def test_figures_in_other_backends(sleep_like_nuts, sleepstudy):
         pytest.importorskip(backend)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for kind, by in [*((kind, None) for kind in KINDS), ("statistic", "subject")]:
+            for kind, by in [*((kind, None) for kind in SUITED["measurements"]), ("statistic", "subject")]:
                 collection = sleep_like_nuts.plot_ppc(kind, by=by, draws=5, backend=backend)
                 assert backend in type(collection.get_viz("figure")).__module__
             collection = model.plot_prior_predictive(draws=3, backend=backend)

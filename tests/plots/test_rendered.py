@@ -16,6 +16,7 @@ from samples import DENTAL, SLEEP
 import hierlmm as hl
 from hierlmm.drawing import results
 from hierlmm.drawing.theme import theme
+from hierlmm.plots.frequencies import Look, draw_bars, draw_rootogram
 
 STYLES = ("paper", "lecture", "dark")
 SLOW = [pytest.param("paper", marks=pytest.mark.slow), "lecture", "dark"]  # a paper's letters are the smallest
@@ -49,7 +50,17 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
     steps = hl.gls_steps(hl.TwoLevelModel.from_formula(SLEEP, sleepstudy))
     history = sleepstudy[sleepstudy["subject"] == 308].assign(subject=1)
     slopes = dental_reml.slopes("time", by="sex")
+    rng = np.random.default_rng(8)
+    arms = {"arm drug": np.arange(0, 100, 2), "arm placebo": np.arange(1, 100, 2)}
+    seizures, pain = rng.negative_binomial(1, 0.2, (51, 100)).astype(float), rng.integers(0, 4, (51, 100))
+    levels = ["none", "some", "much", "unbearable"]
     return {
+        "rootogram": lambda **figure: draw_rootogram(
+            arms, seizures[0], seizures[1:], 0.95, Look("seizures: new subjects", None, figure), "seizures"
+        ),
+        "bars": lambda **figure: draw_bars(
+            arms, levels, pain[0], pain[1:], 0.95, Look("pain: new subjects", None, figure)
+        ),
         "forest": three.plot_forest,
         "forest of many": both.plot_forest,
         "posterior": three.plot_posterior,
