@@ -23,6 +23,7 @@ from hierlmm.bayes.family_draws import POINTS
 from hierlmm.bayes.generalised import (
     PIECE,
     GeneralisedModel,
+    JointPosterior,
     Marginal,
     generalised_model,
     joint_posterior,
@@ -58,8 +59,7 @@ def sample_joint(
     with notice_if_slow():
         posterior = joint_posterior(design, priors)
     ready = time.perf_counter()
-    model, route = nutpie_model(posterior, np.zeros(posterior.dimension))
-    tree = run(model, chosen, exact_normal_trajectory=True)
+    tree, route = run_joint(posterior, chosen)
     sampled = time.perf_counter()
     kept = kept_effects(design, chosen.chains * chosen.draws, random_effects)
     z = tree["posterior"]["z"].to_numpy()
@@ -67,6 +67,12 @@ def sample_joint(
     times = _times(started, ready, sampled)
     attrs = {"estimator": "NUTS", "sampler": "joint", "route": route, "random_effects": kept, **chosen.attrs, **times}
     return posterior_record(design, priors, draws, tree["sample_stats"].to_dataset(), attrs, groups=groups, notes=notes)
+
+
+def run_joint(posterior: JointPosterior, settings: Settings) -> tuple[Any, str]:
+    """Sample the whitened coordinates: nutpie's tree, and how the density was called."""
+    model, route = nutpie_model(posterior, np.zeros(posterior.dimension))
+    return run(model, settings, exact_normal_trajectory=True), route
 
 
 def _times(started: float, ready: float, sampled: float) -> dict[str, float]:

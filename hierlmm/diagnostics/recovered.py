@@ -16,9 +16,9 @@ from scipy.stats import norm
 from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.bayes.family_draws import family_subject_loglik
 from hierlmm.bayes.generalised import dispersion_of, joint_posterior
-from hierlmm.bayes.nuts import Settings, run
+from hierlmm.bayes.nuts import Settings
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.bayes.sample_collapsed import nutpie_model
+from hierlmm.bayes.sample_generalised import run_joint
 from hierlmm.bayes.tree import dispersion_variables
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
@@ -174,7 +174,7 @@ def drawn_of_family(
     """Draws of another family's exact posterior."""
     posterior = joint_posterior(design, priors)
     settings = Settings(seed=int(rng.integers(2**32)), cores=1, progressbar=False, **options)
-    tree = run(nutpie_model(posterior, np.zeros(posterior.dimension))[0], settings)
+    tree, _ = run_joint(posterior, settings)
     z = tree["posterior"]["z"].to_numpy()
     flat = z.reshape(-1, z.shape[-1])
     phi, _ = posterior.settled(flat, effects=False)
