@@ -12,6 +12,7 @@ drawn anew for every row; where the row was the only one of its subject, h_r is 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,8 @@ def _value(
     d: FloatArray,
 ) -> float:
     """Value of h at u without row ``skip``."""
-    derivatives, h = function_of_row(address), 0.0
+    derivatives: Any = function_of_row(address)  # type: ignore[call-arg]  # numba gives the context
+    h = 0.0
     for k in range(len(u)):
         h -= 0.5 * u[k] * u[k]
     for r in range(len(y)):
@@ -69,7 +71,8 @@ def _log_density(
     d: FloatArray,
 ) -> float:
     """Value of h at u without row ``skip``; its gradient, and ``I + Σ max(w, 0) a a'``, go into g and H."""
-    derivatives, h = function_of_row(address), 0.0
+    derivatives: Any = function_of_row(address)  # type: ignore[call-arg]  # numba gives the context
+    h = 0.0
     for k in range(len(u)):
         h -= 0.5 * u[k] * u[k]
         g[k] = -u[k]

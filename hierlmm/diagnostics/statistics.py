@@ -76,10 +76,8 @@ def _of_whole_numbers(design: Design, rows: IntArray, others: Mapping[str, Stati
     sums, name = Sums(design, rows), design.family.name
     found: dict[str, Statistic] = {"mean": lambda y: y[:, rows].mean(axis=-1)}
     if name == "ordinal":
-        found = {
-            f"share({label})": lambda y, k=k: np.mean(y[:, rows] == k, axis=-1)
-            for k, label in enumerate(design.outcome.categories(design.hierarchy.response, design.frame))
-        }
+        labels = design.outcome.categories(design.hierarchy.response, design.frame)
+        found = {f"share({label})": _share(rows, k) for k, label in enumerate(labels)}
     elif name != "bernoulli":
         found["sd"] = lambda y: y[:, rows].std(axis=-1, ddof=1)
         found["zeros"] = lambda y: np.mean(y[:, rows] == 0, axis=-1)
@@ -102,6 +100,10 @@ def _of_whole_numbers(design: Design, rows: IntArray, others: Mapping[str, Stati
         found["one_value"] = one_value
     kept = () if name == "ordinal" else ("sd_between", "sd_slope")
     return found | {own: others[own] for own in kept if own in others}
+
+
+def _share(rows: IntArray, category: int) -> Statistic:
+    return lambda y: np.mean(y[:, rows] == category, axis=-1)
 
 
 def _of_measurements(design: Design, rows: IntArray) -> dict[str, Statistic]:
