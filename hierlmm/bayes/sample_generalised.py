@@ -38,6 +38,9 @@ from hierlmm.design.design import Design
 from hierlmm.notice import notice_if_slow
 
 GOOD_K = 0.7
+FEWEST, APART = 50, 0.2
+"""Draws of half a chain that tell where it is; variance of these places over that within, beyond which it stands still
+(a split R-hat of 1.1)."""
 WORK = 2e9
 """Densities of a row that the weights may cost."""
 
@@ -70,9 +73,26 @@ def sample_joint(
 
 
 def run_joint(posterior: JointPosterior, settings: Settings) -> tuple[Any, str]:
-    """Sample the whitened coordinates: nutpie's tree, and how the density was called."""
+    """Sample the whitened coordinates: nutpie's tree, and how the density was called.
+
+    Where the posterior is far from normal, the trajectories of a normal density can need steps so small that chains
+    stand still (counts of one subject in the hundreds and of the others below ten). Then leapfrog steps follow.
+    """
     model, route = nutpie_model(posterior, np.zeros(posterior.dimension))
-    return run(model, settings, exact_normal_trajectory=True), route
+    tree = run(model, settings, exact_normal_trajectory=True)
+    if _stands_still(tree["posterior"]["z"].to_numpy()[..., : posterior.model.n_phi]):
+        tree = run(model, settings)
+    return tree, route
+
+
+def _stands_still(z: FloatArray) -> bool:
+    """Whether the halves of the chains (chain, draw, k) are in different places."""
+    half = z.shape[1] // 2
+    if half < FEWEST:
+        return False
+    parts = np.concatenate([z[:, :half], z[:, half : 2 * half]])
+    within, between = parts.var(axis=1, ddof=1).mean(axis=0), parts.mean(axis=1).var(axis=0, ddof=1)
+    return bool(np.any(between > APART * np.maximum(within, 1e-300)))
 
 
 def _times(started: float, ready: float, sampled: float) -> dict[str, float]:

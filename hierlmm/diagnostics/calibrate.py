@@ -39,6 +39,7 @@ from hierlmm.bayes.nuts import check_settings
 from hierlmm.bayes.predictive import family_responses, prior_draws_with_eta, subject_lines
 from hierlmm.bayes.priors import Priors, resolve_priors
 from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.bayes.route import GENERALISED_TARGET
 from hierlmm.design.design import Design, design_of
 from hierlmm.diagnostics import recovered, replicate
 from hierlmm.diagnostics.calibration import Calibration
@@ -49,6 +50,7 @@ from hierlmm.likelihood.residual_rows import residual_rows
 from hierlmm.options import checked, choose, renamed
 
 ESTIMATORS = ("nuts", "reml", "ml")
+TARGET_ACCEPT = 0.8
 SEE = "docs, page 'Calibration'"
 
 
@@ -65,7 +67,7 @@ def calibrate(
     estimator: str = "nuts",
     truth: Fit | Priors | ResolvedPriors | None = None,
     subjects: Sequence[Any] = (),
-    target_accept: float = 0.8,
+    target_accept: float | None = None,
     cores: int | None = None,
     progressbar: bool = True,
 ) -> Calibration:
@@ -92,7 +94,8 @@ def calibrate(
         they are not judged. `Priors`: other priors than those the model is fitted with, to see what a wrong prior does.
     subjects : sequence, optional
         Labels of subjects whose random effects are followed as well (``"nuts"`` only).
-    target_accept : float
+    target_accept : float, optional
+        0.8 by default, of other families than the Gaussian 0.95, as in ``fit``.
     cores : int, optional
         Data sets fitted at the same time; by default as many as there are processors.
     progressbar : bool
@@ -132,9 +135,11 @@ def calibrate(
     """
     choose("estimator", estimator, ESTIMATORS)
     n = replicate.whole("simulations", simulations, 10)
+    design = design_of(model, "calibrate")
+    if target_accept is None:
+        target_accept = TARGET_ACCEPT if design.is_gaussian else GENERALISED_TARGET
     options = {"draws": draws, "tune": tune, "chains": chains, "target_accept": target_accept}
     check_settings(draws=draws, tune=tune, chains=chains, target_accept=target_accept)
-    design = design_of(model, "calibrate")
     bayes = estimator == "nuts"
     if not (bayes or design.is_gaussian):
         _refuse_likelihood_of_family(design, estimator)

@@ -325,6 +325,8 @@ class PosteriorNumbers(Fit):
             covariates, b drawn from N(0, D); or every row given the subject's other rows (leave-one-out, b and
             correlated residuals included). See `hierlmm.bayes.replications`.
         """
+        import xarray as xr
+
         chains, available = self.draw_shape
         if draws is not None and not 1 <= draws <= available:
             raise SpecificationError(
@@ -347,7 +349,9 @@ class PosteriorNumbers(Fit):
             rows = [replicator.replicate(draw, level, rng)[0] for draw in states]
             values = np.array(rows).reshape(chains, len(keep), -1)
         named = {response_name(self.design): as_response(self.design, values)}
-        return self._with({"posterior_predictive": named}, draw=keep)
+        tree = self.datatree.copy()
+        tree["posterior_predictive"] = xr.DataTree(dataset(self.design, named).assign_coords(draw=keep))
+        return tree
 
     def evenly_kept(self, draws: int) -> IntArray:
         """Positions of at most that many draws, evenly spaced over all chains.
@@ -409,18 +413,6 @@ class PosteriorNumbers(Fit):
 
     def _summarised(self, what: str) -> FloatArray:
         return self.datatree["random_effects"][what].to_numpy().copy()
-
-    def _with(self, groups: dict[str, dict[str, FloatArray]], draw: Any = None) -> Any:
-        """Copy of the tree with further groups; this fit's own tree stays as it is."""
-        import xarray as xr
-
-        made = {name: dataset(self.design, values) for name, values in groups.items()}
-        if draw is not None:
-            made = {name: values.assign_coords(draw=draw) for name, values in made.items()}
-        tree = self.datatree.copy()
-        for name, values in made.items():
-            tree[name] = xr.DataTree(values)
-        return tree
 
 
 def flat_parameters(fit: PosteriorNumbers, at: Any = slice(None)) -> tuple[FloatArray, ...]:
