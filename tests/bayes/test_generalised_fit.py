@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from generalised_cases import build, data_of, model_of
 
 import hierlmm as hl
@@ -190,3 +191,25 @@ def test_marginal_by_quadrature_is_above_laplace_in_general():
     phi[0] = 1.0 / scale if scale else 0.0  # a standard deviation of 1
     values = [Marginal(packed, points).log_density(phi)[0] for points in (1, 9, 25)]
     assert abs(values[1] - values[2]) < 1e-4 < abs(values[0] - values[2])
+
+
+def test_chains_that_stand_still_are_sampled_again(monkeypatch):
+    """Trajectories of a normal density that stay where they are; leapfrog steps then have the posterior."""
+    from hierlmm.bayes import sample_generalised
+
+    asked, run = [], sample_generalised.run
+
+    def stuck(model, settings, **options):
+        asked.append(options)
+        tree = run(model, settings, **options)
+        if options:
+            z = tree["posterior"]["z"]
+            tree["posterior"]["z"] = z * 0.01 + xr.DataArray([-1.0, 1.0], dims="chain")
+        return tree
+
+    monkeypatch.setattr(sample_generalised, "run", stuck)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        fit = model_of("poisson", "log", "1").fit(**QUICK)
+    assert asked == [{"exact_normal_trajectory": True}, {}]
+    assert fit.convergence().max_rhat < 1.1
