@@ -1,11 +1,18 @@
 """Links that do not keep means inside their range (identity, inverse, log of a probability): what has a maximum finds
 it, what has none says so, and compiled code raises nothing on the way."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import hierlmm as hl
+from hierlmm.compiled import compiled_callback
+from hierlmm.families.family import OF_ROW
+from hierlmm.families.rows import rowwise
+from hierlmm.likelihood.generalised import fixed_start
+from hierlmm.likelihood.generalised_criterion import generalised_criterion
 
 G = np.repeat(np.arange(30), 10)
 X = np.tile(np.linspace(-1.5, 1.5, 10), 30)
@@ -72,9 +79,24 @@ def test_a_spike_of_the_approximation_is_no_optimum():
     assert not any("Elsewhere" in told for told in better.warnings)
 
 
-def test_compiled_code_raises_nothing(capfd):
-    """Categories far out in the tail have probability 0: infinite on the log scale, not an exception lost in C."""
-    family = hl.families.Ordinal(link="cloglog")
-    data = study(family, -0.4, 0.3, 0.5, np.log([1.0, 1.0]), seed=1, low=-9.0, high=9.0)
-    assert fit_of(family, data, "y ~ x + (x | g)").converged
-    assert "Exception" not in capfd.readouterr().err
+def _divides(y, n, eta, psi, order, d):
+    d[0] = y / eta
+
+
+def test_a_division_by_zero_is_infinite_and_no_exception_lost_in_c(monkeypatch):
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    row = [np.ones(1), np.ones(1), np.zeros(1), np.zeros(0)]
+    assert rowwise(compiled_callback(OF_ROW, _divides, keep=False), *row, 3)[0, 0] == np.inf
+    assert not lost
+
+
+def test_an_evaluation_does_not_depend_on_the_one_before():
+    family = hl.families.Gamma(link="inverse")
+    data = study(family, 1.0, 0.2, 0.4, np.log([2.0]), seed=0, low=0.02, high=1e3)
+    design = hl.TwoLevelModel.from_formula("y ~ x + (1 | g)", data, family=family).design
+    going_on = generalised_criterion(design)
+    beta, psi = fixed_start(going_on.rows)
+    for size in (0.01, 0.05, 0.1, 0.3, 1.0):
+        at = np.concatenate([[size], beta, psi])
+        assert going_on(at) == pytest.approx(generalised_criterion(design)(at), rel=1e-12)

@@ -1,6 +1,7 @@
 """What a generalised fit answers: predictions, averages, residuals, checks, and what it refuses."""
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -295,10 +296,12 @@ class Fussy(Geometric):
         d[3] = 2 * y / mu**3 - 2 * (y + 1) / (1 + mu) ** 3
 
 
-def test_what_a_density_raises_later_is_no_density(data, capfd):
+def test_what_a_density_raises_later_is_no_density(data, monkeypatch):
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
     rows = [np.ones(1), np.ones(1), np.log([2e4]), np.zeros(0)]
     assert np.isnan(rowwise(Fussy().derivatives, *rows, 3)).all()
-    assert "Exception" not in capfd.readouterr().err
+    assert not lost
     fussy, plain = (
         hl.TwoLevelModel.from_formula("over ~ x + (1 | g)", data, family=family).fit_ml()
         for family in (Fussy(), Geometric())
