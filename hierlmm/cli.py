@@ -97,6 +97,7 @@ def _failure(error: BaseException, interrupted: threading.Event, debug: bool) ->
 def _as_options(text: str) -> str:
     """Write Python arguments as options: ``missing='drop'`` is ``--missing drop`` here."""
     names = "missing|covariance|draws|tune|chains|seed|target_accept|ci|family|trials|exposure|n_quadrature"
+    text = re.sub(r"\b(trials|exposure)=(?=[\s,;.)]|$)", r"--\1", text)  # "with trials=", of no value
     return re.sub(rf"\b({names})=(['\"]?)([\w.+-]*\w)\2", lambda m: f"--{m[1].replace('_', '-')} {m[3]}", text)
 
 

@@ -115,7 +115,9 @@ def _series_to_pandas(series: Any) -> Any:
     import narwhals as nw
 
     if series.dtype in (nw.Categorical, nw.Enum):
-        return pd.Categorical(series.cast(nw.String).to_list(), categories=_categories(series))
+        ordered = series.dtype == nw.Enum or getattr(getattr(series.to_native(), "type", None), "ordered", False)
+        labels = series.cast(nw.String).to_list()
+        return pd.Categorical(labels, categories=_categories(series), ordered=bool(ordered))
     if series.dtype == nw.String:
         return pd.Series(series.to_list(), dtype="str")
     if series.dtype in (nw.Int128, nw.UInt128, nw.Decimal, nw.Struct, nw.List, nw.Array):

@@ -22,6 +22,8 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray
 
+GOOD_K = 0.7
+"""Pareto k up to which weights correct an approximation."""
 MAX_RHAT = 1.01
 MIN_ESS = 400
 MIN_BFMI = 0.3

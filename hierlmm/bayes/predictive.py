@@ -15,6 +15,7 @@ from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.tree import as_response, dataset, icc, response_name
 from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
 from hierlmm.design.design import Design
+from hierlmm.errors import HierlmmError, NotAvailableError
 from hierlmm.families.family import Family
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, residual_rows
 from hierlmm.options import check_counts
@@ -173,11 +174,25 @@ def family_responses(design: Design, eta: FloatArray, psi: FloatArray, rng: np.r
 def drawn_responses(
     family: Family, eta: FloatArray, psi: FloatArray, trials: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
-    """The same of any rows, whose numbers of trials are ``trials`` (N,)."""
+    """The same of any rows, whose numbers of trials are ``trials`` (N,).
+
+    Raises
+    ------
+    NotAvailableError
+        Where a linear predictor leads out of the range of a mean.
+    """
     found = np.empty(eta.shape)
     for s, own in enumerate(eta):
         mu = own if family.name == "ordinal" else np.minimum(family.mean(own), LARGEST)
-        found[s] = family.draw(rng, mu, psi[s], trials)
+        try:
+            found[s] = family.draw(rng, mu, psi[s], trials)
+        except HierlmmError:
+            raise
+        except ValueError as error:  # of numpy's generator
+            received = f"draws of a {family.title} response at means from {np.min(mu):.3g} to {np.max(mu):.3g}"
+            reason = f"the {family.link} link does not keep means inside their range, and nothing is drawn outside it"
+            remedy = f"use the {family.links[0]} link, or ask for means instead of responses"
+            raise NotAvailableError(received, reason, remedy, "docs, page 'Families'") from error
     return found
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from hierlmm.arrays import FloatArray
+from hierlmm.bayes.convergence import GOOD_K
 from hierlmm.bayes.family_draws import POINTS
 from hierlmm.bayes.generalised import (
     PIECE,
@@ -35,9 +36,9 @@ from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.sample_collapsed import kept_effects, nutpie_model
 from hierlmm.design.design import Design
+from hierlmm.likelihood.generalised_checks import without_residuals
 from hierlmm.notice import notice_if_slow
 
-GOOD_K = 0.7
 FEWEST, APART = 50, 0.2
 """Draws of half a chain that tell where it is; variance of these places over that within, beyond which it stands still
 (a split R-hat of 1.1)."""
@@ -69,6 +70,7 @@ def sample_joint(
     draws, groups = posterior.recover(z, np.random.default_rng(chosen.seed), kept)
     times = _times(started, ready, sampled)
     attrs = {"estimator": "NUTS", "sampler": "joint", "route": route, "random_effects": kept, **chosen.attrs, **times}
+    notes = (*notes, *tie_notes(design, draws))
     return posterior_record(design, priors, draws, tree["sample_stats"].to_dataset(), attrs, groups=groups, notes=notes)
 
 
@@ -93,6 +95,21 @@ def _stands_still(z: FloatArray) -> bool:
     parts = np.concatenate([z[:, :half], z[:, half : 2 * half]])
     within, between = parts.var(axis=1, ddof=1).mean(axis=0), parts.mean(axis=1).var(axis=0, ddof=1)
     return bool(np.any(between > APART * np.maximum(within, 1e-300)))
+
+
+def tie_notes(design: Design, draws: dict[str, Any]) -> tuple[str, ...]:
+    """What is said of Student's t where rows have no residual at all, and the scale goes to zero."""
+    if design.family.name != "student_t":
+        return ()
+    sigma = float(np.median(draws["sigma"]))
+    why = without_residuals(design, sigma)
+    if why is None:
+        return ()
+    return (
+        f"The scale of Student's t is next to nothing (sigma {sigma:.2g}): {why}, so that the likelihood rises without "
+        "end as sigma goes to zero, and the prior alone keeps it up. To do: use measurements that are not rounded, "
+        "family='gaussian', or a prior of sigma without mass at zero.",
+    )
 
 
 def _times(started: float, ready: float, sampled: float) -> dict[str, float]:

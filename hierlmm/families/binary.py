@@ -16,7 +16,7 @@ from hierlmm.arrays import FloatArray, Rng
 from hierlmm.compiled import compiled, with_names
 from hierlmm.errors import DataError
 from hierlmm.families.family import SEE, Family, refuse_rows
-from hierlmm.frames import quote
+from hierlmm.frames import levels_in_use, quote
 
 # What the name stands for is filled in by `Bernoulli.direct`.
 log_tails: Any = None
@@ -80,6 +80,8 @@ class Binomial(Family):
     def check(self, y: FloatArray, n: FloatArray, name: str) -> None:
         fraction = (y != np.round(y)) | (n != np.round(n))
         remedy = "give successes and trials as whole numbers: family='binomial' with trials='n', or p(successes, n) ~"
+        whole = "a number of trials is a whole number"
+        refuse_rows(~np.isfinite(n), n, "trials", "infinite values", whole, "correct or drop these rows")
         refuse_rows(fraction, y, name, "fractions", "numbers of successes and of trials are whole numbers", remedy)
         refuse_rows(n < 1, n, "trials", "no trial", "a row without a trial says nothing", "drop these rows")
         refuse_rows(y < 0, y, name, "negative values", "numbers of successes are 0, 1, 2, ...", "correct these rows")
@@ -123,6 +125,8 @@ class Bernoulli(Binomial):
         if pd.api.types.is_numeric_dtype(values):
             return values.to_numpy(dtype=np.float64), ""
         levels = list(values.cat.categories) if isinstance(values.dtype, pd.CategoricalDtype) else sorted(set(values))
+        if len(levels) > 2:
+            levels = levels_in_use(values)
         if len(levels) != 2:
             received = f"{name!r} with {len(levels)} levels"
             remedy = "code it as 0 and 1; for more than two ordered levels use family='ordinal'"

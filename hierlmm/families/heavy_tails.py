@@ -89,7 +89,9 @@ class StudentT(Family):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.nu is not None and not 0.0 < self.nu <= LARGEST_NU:
+        given = self.nu is not None
+        number = isinstance(self.nu, (int, float, np.number)) and not isinstance(self.nu, bool)
+        if given and not (number and 0.0 < self.nu <= LARGEST_NU):  # type: ignore[operator]
             received, reason = f"StudentT(nu={self.nu!r})", f"degrees of freedom lie between 0 and {LARGEST_NU:g}"
             raise SpecificationError(received, reason, "give such a number, or leave nu out to estimate it", SEE)
 

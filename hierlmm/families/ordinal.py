@@ -22,6 +22,7 @@ from hierlmm.arrays import FloatArray, Rng
 from hierlmm.compiled import with_names
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.families.family import SEE, Family, positive, refuse_rows
+from hierlmm.frames import levels_in_use, quote
 
 # What the names stand for is filled in by `Ordinal.direct`.
 log_tails: Any = None
@@ -107,11 +108,15 @@ class Ordinal(Family):
         return with_names(cumulative, self.link, log_tails=self.function.log_tails)
 
     def categories(self, values: pd.Series, name: str) -> list[Any]:
-        if isinstance(values.dtype, pd.CategoricalDtype):
-            return [level for level in values.cat.categories if (values == level).any()]
-        if pd.api.types.is_numeric_dtype(values):
+        labels = isinstance(values.dtype, pd.CategoricalDtype)
+        if labels and values.cat.ordered:
+            return levels_in_use(values)
+        numbers = values.cat.categories if labels else values
+        if pd.api.types.is_numeric_dtype(numbers):
             return sorted(set(values.tolist()))
         received = f"{name!r} with labels that have no order"
+        if labels:
+            received = f"{name!r}, a factor without an order (levels {', '.join(map(quote, levels_in_use(values)))})"
         remedy = f"give it one: pd.Categorical(data[{name!r}], categories=[...], ordered=True), lowest first"
         raise DataError(received, "an ordinal response is a factor with ordered levels, or numbers", remedy, SEE)
 
@@ -124,7 +129,7 @@ class Ordinal(Family):
             reason = "each category has a threshold of its own, and this looks like a measurement"
             remedy = "use family='gaussian' or 'student_t', or make categories of it (pd.cut)"
             raise DataError(f"{name!r} with {len(levels)} categories", reason, remedy, SEE)
-        codes = pd.Categorical(values, categories=levels).codes
+        codes = pd.Index(levels).get_indexer(values.astype(object))
         return codes.astype(np.float64), "categories: " + " < ".join(map(str, levels))
 
     def check(self, y: FloatArray, n: FloatArray, name: str) -> None:

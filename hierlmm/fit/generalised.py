@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from hierlmm import plots
+from hierlmm.drawing.figure import as_verb
 from hierlmm.fit.generalised_verbs import GeneralisedVerbs
 from hierlmm.fits.generalised import GeneralisedNumbers, Scale
 from hierlmm.fits.generalised_text import generalised_page
@@ -72,3 +74,5 @@ class GeneralisedFit(GeneralisedVerbs, GeneralisedNumbers):
 
         choose("scale", scale, ("response", "link"))
         return predict_generalised(self, newdata, level, interval, ci, scale, trials)
+
+    plot_optima = as_verb(plots.plot_optima)

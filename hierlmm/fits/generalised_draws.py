@@ -8,6 +8,7 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.tree import constant_data, corr_pairs, observed_data, pair_labels
+from hierlmm.errors import NotAvailableError
 from hierlmm.options import check_counts
 
 APPROXIMATION = (
@@ -17,7 +18,17 @@ APPROXIMATION = (
 
 
 def parameter_draws(fit: Any, size: int, rng: np.random.Generator) -> FloatArray:
-    """Draw (λ, β̃, ψ): (size, k)."""
+    """Draw (λ, β̃, ψ): (size, k).
+
+    Raises
+    ------
+    NotAvailableError
+        If the fit has no standard errors.
+    """
+    if not np.all(np.isfinite(fit.record.covariance)):
+        reason = "the observed information has no inverse, so there is no normal distribution to draw from"
+        remedy = "see fit.warnings for why; model.fit() draws from a posterior"
+        raise NotAvailableError("draws of a fit without standard errors", reason, remedy, "docs, page 'Families'")
     values, vectors = np.linalg.eigh(fit.record.covariance)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     return fit.optimum.lam + rng.standard_normal((size, len(root))) @ root.T

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierlmm.bayes.convergence import GOOD_K
 from hierlmm.bayes.tree import dispersion_variables
 from hierlmm.fits.components import COMMON_CORR, COMMON_SD
 from hierlmm.fits.posterior import PosteriorNumbers
@@ -142,6 +143,9 @@ def _verdict(fit: PosteriorNumbers) -> str:
     notes = [m for m in fit.warnings if m not in check.messages]
     if failed:
         lines = [f"NOT CONVERGED, do not use these numbers yet ({facts}):", *map(_bullet, failed)]
+    elif not (k := fit.datatree.attrs.get("pareto_k", 0.0)) <= GOOD_K:
+        whether = "is not the posterior" if k > GOOD_K else "was not compared with the posterior"
+        lines = [f"The chains converged, but to Laplace's approximation, which {whether} ({facts})."]
     else:
         lines = [f"Convergence: nothing looks wrong ({facts})."]
     if notes:

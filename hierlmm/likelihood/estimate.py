@@ -145,7 +145,7 @@ def singular_message(design: Design, criterion: Any, optimum: Optimum, how: str 
     D = half @ half.T
     # In units of what each effect contributes to y, relative to the residual SD.
     sd = np.sqrt(np.diag(D) * np.mean(design.Z**2, axis=0))
-    zero = [design.term[k] for k in range(len(sd)) if sd[k] < 1e-4]
+    zero = [design.term[k] for k in range(len(sd)) if sd[k] < 1e-4 or len(sd) == 1]
     if zero:
         names = " and ".join(zero)
         return (

@@ -11,18 +11,21 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import linprog
-from scipy.stats import chi2, norm
+from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.likelihood.estimate import singular_message
+from hierlmm.likelihood.overdispersion import overdispersion
 
 UNKNOWN_SE = 8.0
 """Standard error of a coefficient of a column of mean square 1, on the scale of a link, that suggests separation."""
-WIDE, RARE = 1.5, 1e-4
 MANY_ZEROS, FAR = 1.2, 4.0
 EDGE_STEPS = (1e-4, 1e-3, 1e-2)
+VANISHED, VANISHING, TIED, FINE = 1e-5, 1e-3, 0.5, 0.25
+"""A scale of Student's t that is none, beside the SD of y (and while the search has not ended); the share of ties that
+says that responses are rounded, and a scale that is finer than their steps."""
 END_OF_SHAPE, END_OF_NU = 2_000.0, 200.0
 ROUGH, FAILED = 0.5, 3.0
 """Standard errors between the optima by Laplace's method and by quadrature: half of one, and a 95 % interval holds the
@@ -62,7 +65,7 @@ def describe_generalised(estimate: Any) -> tuple[str, ...]:
     fitted = estimate.solution
     eta = design.offset + design.X @ fitted.beta + np.einsum("ij,ij->i", design.Z, fitted.b[design.subject_index])
     messages += [] if edge else _out_of_range(design, fitted)
-    messages += _overdispersion(design, eta, fitted.psi, estimate.optimum.lam.size)
+    messages += overdispersion(design, eta, fitted.psi, estimate.optimum.lam.size)
     messages += _zeros(design, eta, fitted.psi)
     return tuple(messages)
 
@@ -180,7 +183,7 @@ def _separation(estimate: Any) -> list[str]:
     """Columns that tell successes from failures, or rows with events from rows without."""
     criterion, design = estimate.criterion, estimate.design
     m, p = criterion.structure.n_parameters, len(design.coef)
-    if design.family.name not in ("bernoulli", "binomial", "poisson", "negative_binomial") or not p:
+    if design.family.name not in ("bernoulli", "binomial", "poisson", "negative_binomial", "ordinal") or not p:
         return []
     se = np.sqrt(np.diag(estimate.covariance)[m : m + p])
     if np.all(se < UNKNOWN_SE) and not np.any(estimate.flat[m : m + p]):
@@ -200,27 +203,38 @@ def _separation(estimate: Any) -> list[str]:
 
 
 def separating_direction(design: Design) -> FloatArray | None:
-    """A direction of β along which no row's log density falls and some rise, at the largest entry 1; None if none."""
+    """A direction of β along which no row's density falls and some rise, at the largest entry 1; None if none."""
+    rising, held = _conditions(design)
+    if not len(rising):
+        return None
+    found = linprog(
+        -rising.sum(axis=0),
+        A_ub=-rising,
+        b_ub=np.zeros(len(rising)),
+        A_eq=held if len(held) else None,
+        b_eq=np.zeros(len(held)) if len(held) else None,
+        bounds=[(-1.0, 1.0)] * rising.shape[1],
+    )
+    if found.status != 0 or found.fun is None or found.fun > -1e-6:
+        return None
+    return np.asarray(found.x[: len(design.coef)], dtype=np.float64)
+
+
+def _conditions(design: Design) -> tuple[FloatArray, FloatArray]:
+    """Rows of a matrix whose products with such a direction must not be negative, and of one where they are zero."""
     y, n, X = design.y, design.trials, design.X / np.sqrt(np.mean(design.X**2, axis=0))
+    if design.family.name == "ordinal":  # of (β, thresholds above the first): both ends of a category move apart
+        last = int(y.max())
+        thresholds = np.eye(last)[:, 1:]
+        above, below = y < last, y > 0
+        upper = np.hstack([-X[above], thresholds[y[above].astype(int)]])
+        lower = np.hstack([X[below], -thresholds[y[below].astype(int) - 1]])
+        return np.concatenate([upper, lower]), np.empty((0, 0))
     if design.family.name in ("bernoulli", "binomial"):
         up, down = y == n, y == 0
     else:
         up, down = np.zeros(len(y), dtype=bool), y == 0
-    signed = np.concatenate([X[up], -X[down]])
-    held = X[~(up | down)]
-    if not len(signed):
-        return None
-    found = linprog(
-        -signed.sum(axis=0),
-        A_ub=-signed,
-        b_ub=np.zeros(len(signed)),
-        A_eq=held if len(held) else None,
-        b_eq=np.zeros(len(held)) if len(held) else None,
-        bounds=[(-1.0, 1.0)] * X.shape[1],
-    )
-    if found.status != 0 or found.fun is None or found.fun > -1e-6:
-        return None
-    return np.asarray(found.x, dtype=np.float64)
+    return np.concatenate([X[up], -X[down]]), X[~(up | down)]
 
 
 def _end_of_range(estimate: Any) -> list[str]:
@@ -232,6 +246,15 @@ def _end_of_range(estimate: Any) -> list[str]:
             f"The shape is at the end of its range ({own['shape']:.2g}): the data have no more variance than Poisson "
             "counts, and family='poisson' is the same model with a parameter less."
         ]
+    if family.name == "student_t" and (
+        why := without_residuals(estimate.design, own["sigma"], VANISHED if estimate.converged else VANISHING)
+    ):
+        return [
+            f"No maximum: the likelihood of Student's t rises without end as sigma goes to zero (here "
+            f"{own['sigma']:.2g}), because {why}. The estimates shown are where the search stopped. To go on: use "
+            "measurements that are not rounded, family='gaussian', or a posterior with a prior of sigma that has no "
+            "mass at zero."
+        ]
     if family.name == "student_t" and own.get("nu", 0.0) > END_OF_NU:
         return [
             f"The degrees of freedom nu are at the end of their range ({own['nu']:.2g}): the data have no heavier "
@@ -240,27 +263,13 @@ def _end_of_range(estimate: Any) -> list[str]:
     return []
 
 
-def _overdispersion(design: Design, eta: FloatArray, psi: FloatArray, parameters: int) -> list[str]:
-    """Pearson's statistic of a family whose variance follows from its mean."""
-    family, n = design.family, design.trials
-    binomial = family.name == "binomial" and np.mean(n) > 1.5
-    if family.name != "poisson" and not binomial:
-        return []
-    mu = family.mean(eta)
-    statistic = float(np.sum((design.y - n * mu) ** 2 / family.variance(mu, psi, n)))
-    freedom = design.n_obs - parameters
-    if freedom < 1 or statistic < WIDE * freedom or chi2.sf(statistic, freedom) > RARE:
-        return []
-    other = (
-        "family='negative_binomial'"
-        if family.name == "poisson"
-        else "a random intercept of the row (a column that numbers the rows)"
-    )
-    return [
-        f"Overdispersion: the rows vary about {statistic / freedom:.1f} times as much around their means as a "
-        f"{family.title} response does (Pearson's statistic {statistic:.1f} on {freedom} degrees of freedom). Standard "
-        f"errors are too small. To go on: use {other}, or look for a covariate that is missing."
-    ]
+def without_residuals(design: Design, sigma: float, least: float = VANISHED) -> str | None:
+    """Why the scale of Student's t is next to nothing: rows without any residual; None where it is not."""
+    values, counts = np.unique(design.y, return_counts=True)
+    tied = int(np.sum(counts[counts > 1]))
+    if tied >= TIED * len(design.y) and sigma < FINE * float(np.min(np.diff(values), initial=np.inf)):
+        return f"{tied} of {len(design.y)} responses are equal to another (are they rounded?)"
+    return "rows lie on a line exactly" if sigma < least * float(np.std(design.y)) else None
 
 
 def _zeros(design: Design, eta: FloatArray, psi: FloatArray) -> list[str]:

@@ -11,6 +11,7 @@ from hierlmm.drawing.panels import Panels, each
 from hierlmm.drawing.theme import theme
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
+from hierlmm.fits.generalised import GeneralisedNumbers
 from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.options import checked
@@ -48,7 +49,7 @@ def plot_optima(
         If the search found one optimum only, or the fit maximises no likelihood.
     """
     chosen = one_fit(fit)
-    if not isinstance(chosen, LikelihoodEstimates):
+    if not isinstance(chosen, (LikelihoodEstimates, GeneralisedNumbers)):
         received, reason = f"plot_optima of a fit by {chosen.estimator}", "it maximises no criterion"
         raise NotAvailableError(received, reason, "fit the model by fit_reml() or fit_ml()", "docs, page 'Estimators'")
     fit, others = chosen, chosen.optimum.others
@@ -65,7 +66,8 @@ def plot_optima(
         share = np.linspace(*_reach(fit, step), POINTS)
         points = [best.lam + s * step for s in share]
         x = share if not single else [_sd(fit, point) for point in points]
-        lines[label] = np.vstack([x, [fit.criterion_function(point) for point in points]])
+        values = np.array([fit.criterion_function(point) for point in points])
+        lines[label] = np.vstack([x, np.where(np.isfinite(values), values, np.nan)])
         sides = [_sd(fit, best.lam), _sd(fit, other.lam)] if single else [0.0, 1.0]
         ends[label] = np.array([sides, [best.value, other.value]])
     colour = theme().colour_of(fit.estimator)
@@ -73,7 +75,7 @@ def plot_optima(
     panels.map("line_xy", "line", lines, color=colour, width=1.5)
     for label, (x, y) in ends.items():
         panels.scatter(label, x, y, size=40, color=theme().beside(colour))
-    kind = "REML criterion" if fit.reml else "Deviance"
+    kind = "REML criterion" if fit.criterion_function.reml else "Deviance"
     return panels.finish(
         {label: label for label in lines},
         title=f"{fit.design.hierarchy.response}: {kind} between its optima",
@@ -82,7 +84,7 @@ def plot_optima(
     )
 
 
-def _reach(fit: LikelihoodEstimates, step: np.ndarray) -> tuple[float, float]:
+def _reach(fit: LikelihoodEstimates | GeneralisedNumbers, step: np.ndarray) -> tuple[float, float]:
     """From where to where the line goes: a little beyond both optima, and no further than a scale of Λ reaches zero.
 
     Beyond that λ and -λ are the same D, and the line would show its own mirror image.
@@ -99,6 +101,6 @@ def _reach(fit: LikelihoodEstimates, step: np.ndarray) -> tuple[float, float]:
     )
 
 
-def _sd(fit: LikelihoodEstimates, lam: np.ndarray) -> float:
+def _sd(fit: Any, lam: np.ndarray) -> float:
     """Standard deviation of the first random effect at λ, β and σ at their best."""
     return float(np.abs(fit.criterion_function.solution(lam).root[0, 0]))

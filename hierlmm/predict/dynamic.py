@@ -37,6 +37,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
+from hierlmm.bayes.convergence import GOOD_K
 from hierlmm.errors import NotAvailableError, warn
 from hierlmm.frames import apart, quote, shorten
 from hierlmm.likelihood.by_subject import covariance_root, rows_loglik
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from hierlmm.fits.posterior import PosteriorNumbers
 
 
-GOOD_K = 0.7
 COLUMNS = ("estimate", "se", "lower", "upper")
 MIXTURE = "quantiles of the mixture over the posterior draws"
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
+from hierlmm.bayes.predictive import drawn_responses
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.generalised_draws import parameter_draws
 from hierlmm.frames import column_names, to_pandas
@@ -77,7 +78,18 @@ def trials_of(fit: Any, newdata: Any, trials: Any) -> FloatArray:
     if trials is not None and np.shape(trials) not in ((), (rows,)):
         received, reason = f"trials= of shape {np.shape(trials)}", f"{rows} rows are predicted"
         raise SpecificationError(received, reason, "give a number, or one for each row", SEE)
-    return np.broadcast_to(np.asarray(1.0 if trials is None else trials, dtype=np.float64), (rows,))
+    return np.broadcast_to(_whole_trials(1.0 if trials is None else trials), (rows,))
+
+
+def _whole_trials(trials: Any) -> FloatArray:
+    try:
+        given = np.asarray(trials, dtype=np.float64)
+    except (TypeError, ValueError):
+        given = np.full(1, np.nan)
+    if not np.all((given >= 1.0) & (given < np.inf) & (given == np.round(given))):
+        remedy = "give a whole number from 1 on, or one for each row: trials=newdata['n']"
+        raise SpecificationError(f"trials={trials!r}", "numbers of trials are 1, 2, ...", remedy, SEE)
+    return given
 
 
 def category_probabilities(fit: Any, newdata: Any, level: str) -> pd.DataFrame:
@@ -145,7 +157,7 @@ def _measurements(fit: Any, rows: Rows, level: str, ci: float, n: FloatArray) ->
         elif level != "population":
             root = scaling.factor(fit.criterion_function.structure.factor(lam))
             eta = eta + np.einsum("ij,ij->i", rows.Z, rng.standard_normal((len(eta), q)) @ root.T)
-        drawn[s] = family.draw(rng, family.mean(eta), psi, n)
+        drawn[s] = drawn_responses(family, eta[None], psi[None], n, rng)[0]
     tail = 0.5 - ci / 2.0
     low, high = np.quantile(drawn, [tail, 1.0 - tail], axis=0, method="inverted_cdf")
     return low, high

@@ -40,6 +40,10 @@ def predict_draws(
 ) -> pd.DataFrame:
     """See `hierlmm.fit.posterior_generalised.GeneralisedPosterior.predict`."""
     rows, n = _asked(fit, newdata, level, interval, ci, scale, trials)
+    if fit.family.name == "ordinal" and interval == "prediction":
+        remedy = f"use fit.probabilities(level={level!r}), or kind='draws' for draws of categories"
+        reason = "a category has no mean and no interval"
+        raise NotAvailableError("a prediction interval of an ordinal response", reason, remedy, SEE)
     rng = np.random.default_rng(seed)
     one = replace(rows, subject=np.zeros(len(n), dtype=np.intp)) if level in ("new_subject", "marginal") else rows
     effects = _effects(fit, level, interval, rng, 1)  # one new subject for all rows
@@ -137,7 +141,7 @@ def _asked(
         reason = "a category has no mean" if scale == "response" else "the mean over subjects is another line at each "
         reason += "threshold" if scale != "response" else ""
         remedy = f"use fit.probabilities(level={level!r}), or scale='link' with level='subject' or 'population', or "
-        remedy += "interval='prediction' for categories"
+        remedy += "interval='prediction' with kind='draws' for categories"
         raise NotAvailableError("predictions of an ordinal response", reason, remedy, SEE)
     return rows, trials_of(fit, newdata, trials)
 
