@@ -1,5 +1,8 @@
 """Predictions of generalised fits at the edge: D without full rank, means outside their range, trials that are none."""
 
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +11,9 @@ import hierlmm as hl
 
 
 def fit(formula, data, family, **options):
-    return hl.TwoLevelModel.from_formula(formula, data, family=family, **options).fit_ml()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no maximum
+        return hl.TwoLevelModel.from_formula(formula, data, family=family, **options).fit_ml()
 
 
 @pytest.fixture(scope="module")
@@ -26,3 +31,40 @@ def test_new_responses_of_a_subject_where_D_is_singular(singular):
     assert np.all(found["lower"] <= found["estimate"])
     assert np.all(found["estimate"] <= found["upper"])
     assert np.mean((singular.design.y >= found["lower"]) & (singular.design.y <= found["upper"])) > 0.9
+
+
+def test_responses_where_means_leave_their_range():
+    rng = np.random.default_rng(2)
+    g, x = np.repeat(np.arange(30), 5), np.tile(np.linspace(-1, 1, 5), 30)
+    z, n = rng.normal(size=30)[g], rng.integers(2, 9, 150)
+    waits = rng.gamma(3, np.maximum(3 + 0.5 * x + 1.2 * z, 0.1) / 3)
+    wins = rng.binomial(n, np.clip(0.5 + 0.1 * x + 0.2 * z, 0.02, 0.98))
+    data = pd.DataFrame({"g": g, "x": x, "n": n, "waits": waits, "wins": wins})
+    fits = [
+        fit("waits ~ x + (1 | g)", data, hl.families.Gamma(link="identity")),
+        fit("wins ~ x + (1 | g)", data, hl.families.Binomial(link="identity"), trials="n"),
+    ]
+    for own in fits:
+        for level in ("new_subject", "marginal"):
+            with pytest.raises(hl.errors.NotAvailableError, match="the identity link does not keep means inside"):
+                own.predict(data.head(3), level=level, interval="prediction")
+        own.predict(data.head(3), level="population", interval="prediction")
+
+
+def test_draws_of_a_fit_without_standard_errors(singular):
+    record = replace(singular.record)
+    record.__dict__["information"] = (np.full_like(singular.record.covariance, np.nan), singular.record.flat)
+    lost = type(singular)(record)
+    for ask in (lambda f: f.predict(interval="prediction"), lambda f: f.to_datatree()):
+        with pytest.raises(hl.errors.NotAvailableError, match="draws of a fit without standard errors"):
+            ask(lost)
+
+
+@pytest.mark.parametrize("trials", [np.nan, "n", -5, 2.5, np.inf, 0, [1, np.nan]])
+def test_trials_that_are_none(trials):
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"g": np.repeat(np.arange(10), 3), "n": 5, "y": rng.binomial(5, 0.4, 30)})
+    own = fit("y ~ 1 + (1 | g)", data, "binomial", trials="n")
+    with pytest.raises(hl.errors.SpecificationError, match=r"(?s)Received: trials=.*numbers of trials are 1, 2"):
+        own.predict(data.head(2), trials=trials)
+    assert own.predict(data.head(2), trials=[2, 4])["estimate"].iloc[1] < 4
