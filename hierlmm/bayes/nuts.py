@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.errors import SpecificationError
+from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.notice import ProgressLine, interactive
 
 RATE = 200
@@ -67,7 +67,17 @@ def run(model: Any, settings: Settings, **options: Any) -> Any:
     with ProgressLine() if shown else nullcontext() as line:
         if line is not None:
             given |= {"progress_callback": _reporter(line, settings.tune), "progress_rate": RATE}
-        tree = nutpie.sample(model, **given)
+        try:
+            tree = nutpie.sample(model, **given)
+        except RuntimeError as error:
+            if "initialization" not in str(error):
+                raise
+            received, reason = "sampling by NUTS", "the density is no number at any place where chains could begin"
+            remedy = (
+                "rescale covariates, or give priors that keep coefficients finite (hl.Priors(...)); the warnings of "
+                "model.fit_ml() say whether columns separate the outcomes, which is the most common reason"
+            )
+            raise NotAvailableError(received, reason, remedy, "docs, page 'Posterior fits'") from error
     if tree["posterior"].sizes["draw"] < settings.draws:
         raise KeyboardInterrupt
     return tree

@@ -22,6 +22,7 @@ from hierlmm.design.design import Design
 from hierlmm.design.outcome import NORMAL
 from hierlmm.errors import DataError
 from hierlmm.families.family import Family
+from hierlmm.frames import quote
 
 SEE = "docs, page 'GEE'"
 RANK_TOLERANCE = 1e-9
@@ -174,9 +175,10 @@ def _scoring(
         weight = slope / sd
         found = np.linalg.lstsq(weight[:, None] * Q, weight * (eta - offset) + (y - mu) / sd, rcond=None)[0]
         step = offset + Q @ found - eta
-        far = float(np.linalg.norm(weight * step))
-        while not _possible(family, psi, y, link.inverse(eta + step)) and far > 0.0:
-            step, far = 0.5 * step, 0.0 if np.abs(step).max() < 1e-12 else far
+        with np.errstate(over="ignore"):  # too long a step has no variance
+            far = float(np.linalg.norm(weight * step))
+            while not _possible(family, psi, y, link.inverse(eta + step)) and far > 0.0:
+                step, far = 0.5 * step, 0.0 if np.abs(step).max() < 1e-12 else far
         eta = eta + step
         # The solver has its own, stricter rule; coefficients without end are seen before their weights underflow.
         if far <= 1e-8 * float(np.linalg.norm((y - mu) / sd)):
@@ -225,9 +227,7 @@ def _excess(family: Family, y: FloatArray, mu: FloatArray, wanted: int, log_shap
 
 
 def _refuse_ends(design: Design, order: IntArray, variance: FloatArray) -> None:
-    """Refuse means at an end of their range: coefficients that go on without end. Means of log(μ) alone have none."""
-    if design.family.name == "gamma" and design.family.link == "log":
-        return
+    """Refuse means at an end of their range: coefficients that go on without end."""
     ends = np.flatnonzero(~(variance > AT_AN_END * np.median(variance)))
     if not ends.size:
         return
@@ -239,4 +239,11 @@ def _refuse_ends(design: Design, order: IntArray, variance: FloatArray) -> None:
     if link in OPEN_ENDED or (link == "log" and design.family.name in ("bernoulli", "binomial")):
         reason = f"the {link} link does not keep means inside their range, and the best ones lie at its end"
         remedy = f"use a link that does: {type(design.family).__name__}() has the {design.family.links[0]} link"
+    elif design.family.name == "gamma":
+        largest = quote(design.frame.index[int(np.argmax(design.y))])
+        received = (
+            f"positive amounts whose fitted means differ by more than {AT_AN_END**-0.5:.0e} times (first row {row})"
+        )
+        reason = "an outlier of the response, or of a covariate, pulls a coefficient away from what the other rows say"
+        remedy = f"look at the largest response (row {largest}) and at the covariates' ends; correct or drop such rows"
     raise DataError(received, reason, remedy, SEE)

@@ -13,6 +13,7 @@ from generalised_cases import build, data_of, model_of
 import hierlmm as hl
 from hierlmm.bayes.family_draws import family_subject_loglik, psi_draws
 from hierlmm.bayes.generalised import Marginal, joint_posterior
+from hierlmm.bayes.sample_generalised import tie_notes
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
 
 QUICK = {"draws": 250, "tune": 250, "chains": 2, "seed": 1, "progressbar": False}
@@ -131,6 +132,8 @@ def test_laplace_says_how_good_it_is():
     assert fit.pareto_k < 0.7
     assert "Pareto k" in str(fit)
     assert fit.datatree["posterior"]["b"].shape == (2, 250, 8, 1)
+    fit.datatree.attrs["pareto_k"] = 1.4
+    assert "nothing looks wrong" not in str(fit)
 
 
 def test_prior_predictive_draws():
@@ -213,3 +216,23 @@ def test_chains_that_stand_still_are_sampled_again(monkeypatch):
         fit = model_of("poisson", "log", "1").fit(**QUICK)
     assert asked == [{"exact_normal_trajectory": True}, {}]
     assert fit.convergence().max_rhat < 1.1
+
+
+def test_a_scale_that_goes_to_zero_is_told_with_its_reason():
+    rng, g = np.random.default_rng(1), np.repeat(np.arange(10), 4)
+    data = pd.DataFrame({"g": g, "y": np.where(rng.random(40) < 0.6, 0.0, rng.normal(size=40))})
+    design = hl.TwoLevelModel.from_formula("y ~ 1 + (1 | g)", data, family="student_t").design
+    (note,) = tie_notes(design, {"sigma": np.full((2, 50), 1e-9)})
+    assert "responses are equal to another" in note
+    assert not tie_notes(design, {"sigma": np.full((2, 50), 0.4)})
+
+
+def test_chains_that_cannot_begin(monkeypatch):
+    import nutpie
+
+    def fails(*arguments, **options):
+        raise RuntimeError("All initialization points failed")
+
+    monkeypatch.setattr(nutpie, "sample", fails)
+    with pytest.raises(NotAvailableError, match=r"(?s)no number at any place.*separate the outcomes"):
+        model_of("poisson", "log", "1").fit(**QUICK)

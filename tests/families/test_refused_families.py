@@ -49,7 +49,7 @@ def test_levels_that_do_not_occur_are_none_of_a_yes_or_no():
 
 def test_infinite_numbers_of_trials():
     y = np.random.default_rng(1).integers(5, size=40)
-    with pytest.raises(DataError, match="'?trials'? with infinite values"):
+    with pytest.raises(DataError, match="trials' with infinite values"):
         hl.TwoLevelModel.from_formula(
             "y ~ 1 + (1 | g)",
             pd.DataFrame({"y": y, "g": G, "n": np.where(np.arange(40) == 3, np.inf, 9.0)}),

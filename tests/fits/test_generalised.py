@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -375,3 +375,12 @@ def test_answers_do_not_depend_on_what_was_asked_before(data):
     assert np.array_equal(one.b, two.b)
     assert np.array_equal(one.b_sd, two.b_sd)
     assert np.array_equal(one.subject_loglik(), two.subject_loglik())
+
+
+def test_the_way_between_optima_is_drawn(poisson):
+    with pytest.raises(hl.NotAvailableError, match="one optimum"):
+        poisson.plot_optima()
+    best = poisson.optimum
+    other = replace(best, lam=0.8 * best.lam, value=poisson.criterion_function(0.8 * best.lam))
+    record = replace(poisson.record, optimum=replace(best, others=(other,)))
+    assert type(type(poisson)(record).plot_optima(backend="none")).__name__ == "Picture"

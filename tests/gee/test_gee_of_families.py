@@ -279,3 +279,12 @@ def test_a_fit_is_saved_with_and_without_its_rows(rows, family, tmp_path):
         if not with_rows:
             again = hl.load_fit(path, data=data)
         assert again.predict().equals(fit.predict()) and again.qic().equals(fit.qic())
+
+
+def test_an_outlier_among_positive_amounts_is_no_separation():
+    rng, g = np.random.default_rng(1), np.repeat(np.arange(20), 4)
+    data = pd.DataFrame({"g": g, "x": rng.normal(size=80), "y": rng.gamma(3.0, size=80)})
+    data.loc[5, ["x", "y"]] = 12.0, 1e12
+    model = hl.TwoLevelModel.from_formula("y ~ x + (1 | g)", data, family="gamma")
+    with pytest.raises(DataError, match=r"(?s)positive amounts .*an outlier of the response.*row 5\)"):
+        model.fit_gee("independence")

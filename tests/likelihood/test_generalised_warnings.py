@@ -1,4 +1,4 @@
-"""What is said of generalised fits: separation of categories, overdispersion, a scale that vanishes, one random effect."""
+"""What is said of generalised fits: separation of categories, overdispersion, a scale that vanishes."""
 
 import warnings
 from dataclasses import replace

@@ -70,6 +70,9 @@ def test_rows_of_one_new_subject_are_drawn_together(level):
 
 def test_categories():
     fit, rows = posterior_of("ordinal"), data_of("ordinal").head(4)
+    with pytest.raises(hl.NotAvailableError, match=r"(?s)a prediction interval of an ordinal.*fit\.probabilities\("):
+        fit.predict(rows, interval="prediction")
+    assert set(np.unique(fit.predict(rows, interval="prediction", kind="draws"))) <= set(range(len(fit.thresholds) + 1))
     cut = thresholds(fit)[:, None]
 
     def by_hand(eta):

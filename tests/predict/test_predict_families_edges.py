@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import hierlmm as hl
+from hierlmm.bayes.predictive import drawn_responses
 
 
 def fit(formula, data, family, **options):
@@ -33,22 +34,13 @@ def test_new_responses_of_a_subject_where_D_is_singular(singular):
     assert np.mean((singular.design.y >= found["lower"]) & (singular.design.y <= found["upper"])) > 0.9
 
 
-def test_responses_where_means_leave_their_range():
-    rng = np.random.default_rng(2)
-    g, x = np.repeat(np.arange(30), 5), np.tile(np.linspace(-1, 1, 5), 30)
-    z, n = rng.normal(size=30)[g], rng.integers(2, 9, 150)
-    waits = rng.gamma(3, np.maximum(3 + 0.5 * x + 1.2 * z, 0.1) / 3)
-    wins = rng.binomial(n, np.clip(0.5 + 0.1 * x + 0.2 * z, 0.02, 0.98))
-    data = pd.DataFrame({"g": g, "x": x, "n": n, "waits": waits, "wins": wins})
-    fits = [
-        fit("waits ~ x + (1 | g)", data, hl.families.Gamma(link="identity")),
-        fit("wins ~ x + (1 | g)", data, hl.families.Binomial(link="identity"), trials="n"),
-    ]
-    for own in fits:
-        for level in ("new_subject", "marginal"):
-            with pytest.raises(hl.errors.NotAvailableError, match="the identity link does not keep means inside"):
-                own.predict(data.head(3), level=level, interval="prediction")
-        own.predict(data.head(3), level="population", interval="prediction")
+@pytest.mark.parametrize("family", [hl.families.Gamma, hl.families.Binomial, hl.families.Poisson])
+def test_nothing_is_drawn_where_means_leave_their_range(family):
+    own, rng = family(link="identity"), np.random.default_rng(1)
+    psi = np.zeros((2, len(own.dispersion)))
+    assert drawn_responses(own, np.full((2, 3), 0.5), psi, np.full(3, 4.0), rng).shape == (2, 3)
+    with pytest.raises(hl.NotAvailableError, match=r"(?s)from -0\.2 to 0\.5.*the identity link does not keep means"):
+        drawn_responses(own, np.array([[0.5, 0.1, 0.2], [0.5, -0.2, 0.1]]), psi, np.full(3, 4.0), rng)
 
 
 def test_draws_of_a_fit_without_standard_errors(singular):

@@ -49,6 +49,7 @@ def test_a_link_trials_and_exposure(tmp_path, capsys):
         (["--trials", "n"], "counts no trials"),
         (["--exposure", "nowhere"], "no column of this name"),
         (["--family", "poison"], "there is no such family"),
+        (["--family", "bernoulli"], "--family binomial with --trials"),
         (["--family", "gaussian", "--trials", "n"], "counts no trials"),
         (["--family", "gaussian", "--estimators", "ml", "--n-quadrature", "5"], "integrated out exactly"),
     ],
