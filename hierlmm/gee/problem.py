@@ -158,6 +158,7 @@ def _size(residual: FloatArray, response: FloatArray) -> float:
     return size
 
 
+@np.errstate(over="ignore")  # too long a step has infinite means
 def _scoring(
     family: Family,
     psi: FloatArray,
@@ -175,10 +176,9 @@ def _scoring(
         weight = slope / sd
         found = np.linalg.lstsq(weight[:, None] * Q, weight * (eta - offset) + (y - mu) / sd, rcond=None)[0]
         step = offset + Q @ found - eta
-        with np.errstate(over="ignore"):  # too long a step has no variance
-            far = float(np.linalg.norm(weight * step))
-            while not _possible(family, psi, y, link.inverse(eta + step)) and far > 0.0:
-                step, far = 0.5 * step, 0.0 if np.abs(step).max() < 1e-12 else far
+        far = float(np.linalg.norm(weight * step))
+        while not _possible(family, psi, y, link.inverse(eta + step)) and far > 0.0:
+            step, far = 0.5 * step, 0.0 if np.abs(step).max() < 1e-12 else far
         eta = eta + step
         # The solver has its own, stricter rule; coefficients without end are seen before their weights underflow.
         if far <= 1e-8 * float(np.linalg.norm((y - mu) / sd)):
