@@ -104,9 +104,11 @@ def problem_of(design: Design, order: IntArray, shape: float | None) -> Problem:
     else:
         gamma = _scoring(family, psi, Q, offset, y, root, eta)
     eta = offset + Q @ gamma
-    mu = family.mean(eta)
-    # Rows of little exposure have small means without any coefficient growing.
-    _refuse_ends(design, order, family.variance(family.mean(Q @ gamma) if family.link == "log" else mu, psi))
+    with np.errstate(over="ignore"):
+        mu = family.mean(eta)
+        # Rows of little exposure have small means without any coefficient growing.
+        variance = family.variance(family.mean(Q @ gamma) if family.link == "log" else mu, psi)
+    _refuse_ends(design, order, variance)
     sd = np.sqrt(family.variance(mu, psi)) / root
     spread = _size((y - mu) / sd, y / sd)
     weight = family.function.slope(eta) / (sd * spread)

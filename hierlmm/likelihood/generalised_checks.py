@@ -217,7 +217,7 @@ def separating_direction(design: Design) -> FloatArray | None:
     )
     if found.status != 0 or found.fun is None or found.fun > -1e-6:
         return None
-    return np.asarray(found.x[: len(design.coef)], dtype=np.float64)
+    return np.asarray(found.x, dtype=np.float64)[: len(design.coef)]
 
 
 def _conditions(design: Design) -> tuple[FloatArray, FloatArray]:
