@@ -194,7 +194,10 @@ GENERALISED_POSTERIOR = both(
         ("plot_qq plot_residuals plot_separate_lines plot_shrinkage", NOT_GAUSSIAN),
         ("compare_marginal", NOT_BESIDE_GEE),
         ("b_cov", B_COV),
-        ("criterion_function gradient_norm method n_quadrature optima optimum record solution", OF_THE_SEARCH),
+        (
+            "criterion_function gradient_norm method n_quadrature optima optimum plot_optima record solution",
+            OF_THE_SEARCH,
+        ),
     ),
 )
 NO_EFFECTS = table(
