@@ -13,6 +13,7 @@ leapfrog steps, and longer ones.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,26 +76,56 @@ def sample_joint(
 
 
 def run_joint(posterior: JointPosterior, settings: Settings) -> tuple[Any, str]:
-    """Sample the whitened coordinates: nutpie's tree, and how the density was called.
+    """Sample the whitened coordinates of parameters and random effects: see `run_whitened`."""
+    data, k = posterior.model.data, posterior.model.n_phi
+    n = k - len(data.K)
+
+    def place(z: FloatArray) -> FloatArray:
+        free = data.centre[:n] + z[..., :n] @ data.root[:n, :n].T
+        return np.concatenate([free, z[..., n:k]], axis=-1)  # w, which is β but for its centre and spread
+
+    return run_whitened(posterior, posterior.dimension, place, settings)
+
+
+def run_whitened(
+    posterior: JointPosterior | LaplacePosterior,
+    dimension: int,
+    place: Callable[[FloatArray], FloatArray],
+    settings: Settings,
+) -> tuple[Any, str]:
+    """Sample whitened coordinates: nutpie's tree, and how the density was called.
 
     Where the posterior is far from normal, the trajectories of a normal density can need steps so small that chains
     stand still (counts of one subject in the hundreds and of the others below ten). Then leapfrog steps follow.
+
+    Parameters
+    ----------
+    posterior : JointPosterior or LaplacePosterior
+    dimension : int
+        Number of coordinates.
+    place : callable
+        From coordinates (..., n) to φ (..., k), or what stands for it.
+    settings : Settings
     """
-    model, route = nutpie_model(posterior, np.zeros(posterior.dimension))
+    model, route = nutpie_model(posterior, np.zeros(dimension))
     tree = run(model, settings, exact_normal_trajectory=True)
-    if _stands_still(tree["posterior"]["z"].to_numpy()[..., : posterior.model.n_phi]):
+    phi = place(tree["posterior"]["z"].to_numpy())
+    # SDs and correlations as they are: chains may sit at a signed SD and at its mirror image.
+    natural = posterior.model.natural(phi.reshape(-1, phi.shape[-1]))
+    values = np.column_stack([own.reshape(phi.shape[0] * phi.shape[1], -1) for own in natural.values()])
+    if stands_still(values.reshape(*phi.shape[:2], -1)):
         tree = run(model, settings)
     return tree, route
 
 
-def _stands_still(z: FloatArray) -> bool:
+def stands_still(values: FloatArray) -> bool:
     """Whether the halves of the chains (chain, draw, k) are in different places."""
-    half = z.shape[1] // 2
+    half = values.shape[1] // 2
     if half < FEWEST:
         return False
-    parts = np.concatenate([z[:, :half], z[:, half : 2 * half]])
+    parts = np.concatenate([values[:, :half], values[:, half : 2 * half]])
     within, between = parts.var(axis=1, ddof=1).mean(axis=0), parts.mean(axis=1).var(axis=0, ddof=1)
-    return bool(np.any(between > APART * np.maximum(within, 1e-300)))
+    return bool(np.any(between > APART * within + 1e-300))
 
 
 def tie_notes(design: Design, draws: dict[str, Any]) -> tuple[str, ...]:
@@ -215,11 +246,14 @@ def sample_laplace(
         Marginal(model).settle()
     posterior = LaplacePosterior(model)
     ready = time.perf_counter()
-    compiled, route = nutpie_model(posterior, np.zeros(model.n_phi))
-    tree = run(compiled, chosen, exact_normal_trajectory=True)
+
+    def place(z: FloatArray) -> FloatArray:
+        return model.data.centre + z @ model.data.root.T
+
+    tree, route = run_whitened(posterior, model.n_phi, place, chosen)
     sampled = time.perf_counter()
     kept = kept_effects(design, chosen.chains * chosen.draws, random_effects)
-    phi = model.data.centre + tree["posterior"]["z"].to_numpy() @ model.data.root.T
+    phi = place(tree["posterior"]["z"].to_numpy())
     draws, groups = posterior.recover(phi, np.random.default_rng(chosen.seed), kept)
     k = posterior.pareto_k(phi)
     times = _times(started, ready, sampled)
