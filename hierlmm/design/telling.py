@@ -24,6 +24,11 @@ def link_name(design: Design) -> str:
     return mean_name(design) if link == "identity" else f"{link} of the {mean_name(design)}"
 
 
+def scale_text(design: Design) -> str:
+    """`` (log scale)`` where coefficients are on that of a link."""
+    return "" if design.is_gaussian or design.family.link == "identity" else f" ({design.family.link} scale)"
+
+
 def ratio_name(design: Design) -> str:
     """What exp of a difference on the scale of the link is: ``odds ratio``, ``rate ratio``; empty if nothing."""
     family = design.family

@@ -9,6 +9,7 @@ from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray
 from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.drawing.letters import break_text
 from hierlmm.drawing.panels import Panels, each
 from hierlmm.drawing.style import percent, segments
 from hierlmm.drawing.theme import theme
@@ -16,8 +17,10 @@ from hierlmm.text import percentage
 
 HEIGHT = 0.45
 """Of a density, in rows."""
-RANGE, NEW = -0.1, -0.22
-"""Height of the range, and of the interval of a new subject, below the row."""
+RANGE, ENDS, NEW = -0.08, -0.15, -0.23
+"""Height of the range, of the intervals of its ends, and of the interval of a new subject, below the row."""
+NAMED = 28
+"""Letters in a line of a group's name."""
 
 
 @pictured
@@ -25,9 +28,9 @@ def plot_heterogeneity(found: Any, *, col_wrap: int | None = None, **figure: Unp
     """Draw how much subjects differ: a panel for each coefficient, a row for each group of subjects.
 
     The curve is the distribution of the subjects' coefficients at the estimates, its dark part the share above the
-    value asked for, which is written over it. Thick line: the range that holds the share ``coverage`` of the subjects,
-    with the interval of each end as a thin line across it; below it, thin: the predictive interval of one new subject,
-    which is wider because mean and SD are not known.
+    value asked for, which is written over it. Thick line: the range that holds the share ``coverage`` of the subjects;
+    below it, in the second colour, the interval of each of its ends; below these, thin: the predictive interval of one
+    new subject, which is wider because mean and SD are not known.
 
     Parameters
     ----------
@@ -44,8 +47,10 @@ def plot_heterogeneity(found: Any, *, col_wrap: int | None = None, **figure: Unp
     terms = list(dict.fromkeys(table["term"]))
     rows = {term: table[table["term"] == term].reset_index(drop=True) for term in terms}
     longest = max(len(part) for part in rows.values())
+    groups = {t: [break_text(str(group), NAMED, len) for group in part["group"]] for t, part in rows.items()}
+    letters = max(len(line) for own in groups.values() for text in own for line in text.split("\n"))
     first = {term: np.zeros((2, 1)) for term in terms}
-    size = each(0.8, 4.4, 1.1, 0.4 + 1.2 * longest, text=True)
+    size = each(0.8, 3.6 + 0.09 * letters, 1.1, 0.4 + 1.2 * longest, text=True)
     panels = Panels(first, "term", size, figure, col_wrap, name="heterogeneity")
     blue, ink = theme().palette[0], theme().ink
     at = {term: np.arange(len(part), 0, -1, dtype=np.float64) for term, part in rows.items()}
@@ -62,7 +67,7 @@ def plot_heterogeneity(found: Any, *, col_wrap: int | None = None, **figure: Unp
     ends = {
         term: np.hstack(
             [
-                segments(rows[term][f"{end}_lower"].to_numpy(), rows[term][f"{end}_upper"].to_numpy(), at[term] + RANGE)
+                segments(rows[term][f"{end}_lower"].to_numpy(), rows[term][f"{end}_upper"].to_numpy(), at[term] + ENDS)
                 for end in ("low", "high")
             ]
         )
@@ -72,9 +77,8 @@ def plot_heterogeneity(found: Any, *, col_wrap: int | None = None, **figure: Unp
     means = {term: np.vstack([rows[term]["mean"].to_numpy(), at[term] + RANGE]) for term in terms}
     panels.map("scatter_xy", "mean", means, color=ink, size=26)
     for term, part in rows.items():
-        names = [str(group) for group in part["group"]]
-        panels.name_rows(term, at[term], names, most=len(names))
-        panels.limit(term, y=(0.6, len(names) + 0.95))
+        panels.name_rows(term, at[term], groups[term], most=len(part))
+        panels.limit(term, y=(0.6, len(part) + 0.95))
         first_x, last_x = _span(part, found.above)
         room = 0.04 * (last_x - first_x)
         panels.limit(term, x=(first_x - room, last_x + room))
@@ -84,9 +88,9 @@ def plot_heterogeneity(found: Any, *, col_wrap: int | None = None, **figure: Unp
     return panels.finish(
         {term: term for term in terms},
         title=f"How much subjects differ ({found.estimator})",
-        caption=f"Thick: range of {shared} of the subjects; orange: {percent(found.ci)} intervals of its ends; "
+        caption=f"Thick: range of {shared} of the subjects; below it: {percent(found.ci)} intervals of its ends; "
         f"thin: {shared} interval of a new subject; dashed: {found.above:g}.",
-        xlabel="coefficient of a subject",
+        xlabel=f"coefficient of a subject{found.scale}",
     )
 
 

@@ -11,7 +11,7 @@ LETTER = 0.54
 
 
 def break_text(text: str, room: float, width: Any) -> str:
-    """Break lines after spaces, commas and colons, so that none is wider than the room.
+    """Break lines after spaces, commas and colons, but not before %, so that none is wider than the room.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def break_text(text: str, room: float, width: Any) -> str:
     lines: list[str] = []
     for given in text.split("\n"):
         lines.append("")
-        for piece in re.split(r"(?<=[:, ])", given):
+        for piece in re.split(r"(?<=[:, ])(?!%)", given):
             if lines[-1] and width((lines[-1] + piece).strip()) > room:
                 lines.append("")
             lines[-1] += piece

@@ -232,6 +232,7 @@ class Panels:
     ) -> None:
         """Name the rows of a panel, unless they are more than can be read, and leave room above and below them."""
         rows, texts = list(at), [str(name) for name in names]
+        texts = [text.replace("\n", "<br>") for text in texts] if self.backend == "plotly" else texts
         shown = (rows, texts) if len(rows) <= most else ([], [])
         self.draw.yticks(*shown, self.target(panel), **look)
         self.limit(panel, y=(min(rows) - room, max(rows) + room))

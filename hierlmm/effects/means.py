@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
@@ -115,10 +116,17 @@ def _effects(
     adjust = check_multiplicity(judge, intervals.adjust, intervals.simultaneous, pairwise=False)
     made = Effects(kind, fit.design.hierarchy.response, fit.estimator, keys, L, offset, (), judge, intervals.ci, adjust)
     over = [v for v, values in grid.points.items() if v not in keys and len(values) > 1]
-    held = [f"{v} = {show(values[0])}" for v, values in grid.points.items() if len(values) == 1]
+    held = [f"{v} = {show(x[0])}{_rates(fit, kind, v, x[0])}" for v, x in grid.points.items() if len(x) == 1]
     said = [f"Averaged over {', '.join(over)} with {weights} weights."] if over else []
     averaged = " ".join([*said, *([f"At {', '.join(held)}."] if held else [])])
     return replace(made, simultaneous=intervals.simultaneous, averaged=averaged)
+
+
+def _rates(fit: Fit, kind: str, variable: str, value: Any) -> str:
+    """How to have rates, after an exposure that stands at its mean."""
+    exposed = kind == "marginal means" and variable == fit.design.outcome.exposure
+    exposed = exposed and bool(np.isclose(value, fit.design.frame[variable].mean()))
+    return f" (the mean of the exposure; at={{{variable!r}: 1}} gives rates)" if exposed else ""
 
 
 def _told(

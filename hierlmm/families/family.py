@@ -84,7 +84,7 @@ class Family:
     name : str
         As ``family=`` takes it.
     title : str
-        In prints.
+        In prints; the name of the class if it says none.
     links : tuple of str
         Links that make sense.
     dispersion : tuple of str
@@ -111,6 +111,10 @@ class Family:
     location: ClassVar[bool] = False
     concave: ClassVar[tuple[str, ...]] = ()
     elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.title = cls.title or cls.__name__
 
     def __post_init__(self) -> None:
         if not self.link:
@@ -189,7 +193,7 @@ class Family:
         """
         needed = ", ".join(f"{name!r}: 2.0" for name in self.dispersion)
         remedy = f"give dispersion={{{needed}}}" if needed else "leave it out"
-        received = f"dispersion={dict(natural)!r} of a {self.title or self.name} response"
+        received = f"dispersion={dict(natural)!r} of a {self.title} response"
         if set(natural) != set(self.dispersion):
             reason = f"its dispersion parameters are {', '.join(self.dispersion) or 'none'}"
             raise SpecificationError(received, reason, remedy, SEE)
@@ -298,7 +302,7 @@ class Family:
         raise self._unwritten("draws", "draw(self, rng, mu, psi, n=1.0)")
 
     def _unwritten(self, what: str, method: str) -> NotAvailableError:
-        received, reason = f"{what} of a {self.title or self.name} response", "its family does not say what they are"
+        received, reason = f"{what} of a {self.title} response", "its family does not say what they are"
         return NotAvailableError(received, reason, f"write the method {method} of the class", SEE)
 
     def first_mean(self, y: FloatArray, n: FloatArray) -> FloatArray:
@@ -347,7 +351,7 @@ class Family:
         return {name: float(np.exp(value)) for name, value in zip(self.dispersion, psi, strict=True)}
 
     def __str__(self) -> str:
-        return f"{self.title or self.name} ({self.link} link)"
+        return f"{self.title} ({self.link} link)"
 
 
 def guarded(y: float, n: float, eta: float, psi: FloatArray, order: int, d: FloatArray) -> None:

@@ -26,6 +26,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray
+from hierlmm.design.telling import scale_text
 from hierlmm.drawing.figure import as_verb
 from hierlmm.drawing.heterogeneity import plot_heterogeneity
 from hierlmm.errors import SpecificationError
@@ -57,6 +58,8 @@ class Heterogeneity(Result):
         Probability of the intervals; share of subjects in the range; the value that ``share`` counts from.
     notes : tuple of str
         How the numbers were made, and what must be known about them.
+    scale : str
+        `` (logit scale)`` where coefficients are on that of a link, else empty.
     table : DataFrame
         One row for each coefficient and group of subjects, a copy. ``term``, ``group``; ``mean`` of the coefficients
         and ``sd`` between subjects; ``low`` and ``high``, the range that holds the share ``coverage`` of the subjects;
@@ -70,6 +73,7 @@ class Heterogeneity(Result):
     coverage: float
     above: float
     notes: tuple[str, ...]
+    scale: str
     table: pd.DataFrame
 
     plot = as_verb(plot_heterogeneity, name="plot")
@@ -115,7 +119,7 @@ def heterogeneity(
     coefficients.check_at(design, positions, at)
     table = pd.concat([_of_coefficient(fit, k, at, ci, coverage, above, df) for k in positions], ignore_index=True)
     notes = _notes(fit, table, ci, coverage, above)
-    return Heterogeneity(fit.estimator, ci, float(coverage), float(above), notes, table)
+    return Heterogeneity(fit.estimator, ci, float(coverage), float(above), notes, scale_text(design), table)
 
 
 def _of_coefficient(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from hierlmm.design.formula import unquoted
@@ -13,11 +14,12 @@ from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
 from hierlmm.interpret import means, variation
+from hierlmm.interpret.coefficients import level2_variables
 from hierlmm.interpret.grammar import Sentence, sentence
 from hierlmm.interpret.words import Words, words_of
 from hierlmm.options import checked
 from hierlmm.results import Items, Page, Result
-from hierlmm.text import wrap
+from hierlmm.text import number, wrap
 
 FIRST = "Read this first"
 MODEL = "The model"
@@ -75,8 +77,8 @@ def _model(words: Words) -> Iterator[Sentence]:
             own = f"a regression of its own of {words.response} on {', '.join(inner)}"
         if words.family is not None:
             own = own.replace(f"of {words.response}", f"of the {words.of_family['line']}")
-        level2, terms = ", ".join(fit.design.level2_variables()), shorten(fit.design.term)
-        yield words.say(MODEL, "fit.hierarchy", own=own, level2=level2, terms=terms)
+        terms = shorten(fit.design.term)
+        yield words.say(MODEL, "fit.hierarchy", own=own, level2=_explained(fit), terms=terms)
     else:
         yield words.say(MODEL, "fit.population")
     if not fit.design.is_gaussian:
@@ -87,10 +89,26 @@ def _model(words: Words) -> Iterator[Sentence]:
         yield words.say(MODEL, "fit.log", base={10.0: "10", 2.0: "2"}.get(words.base, "e"))
     elif not words.plain:
         yield words.say(MODEL, "fit.transformed")
-    if hierarchy.offsets:
+    exposure = fit.design.outcome.exposure
+    if offsets := [o for o in hierarchy.offsets if o not in fit.design.outcome.offsets]:
         yield words.say(
-            MODEL, "fit.offset" if words.family is None else "fit.offset_link", names=", ".join(hierarchy.offsets)
+            MODEL, "fit.offset" if words.family is None else "fit.offset_link", names=", ".join(map(unquoted, offsets))
         )
+    if exposure is not None:
+        mean = float(fit.design.frame[exposure].mean()) if exposure in fit.design.frame else 1.0
+        slots = {"per": words.per(exposure), "exposure": exposure, "quoted": repr(exposure), "at": number(mean)}
+        yield words.say(MODEL, "fit.exposure", {"at": mean}, **slots)
+
+
+def _explained(fit: Fit) -> str:
+    """Variables of level 2, with the coefficients that each explains where these are not all."""
+    design = fit.design
+    explained = [k for k in range(len(design.level1)) if np.any(design.coef_level1 == k)]
+    texts = []
+    for variable in design.level2_variables():
+        own = [design.level1[k] for k in explained if variable in level2_variables(design, k)]
+        texts.append(variable if len(own) == len(explained) else f"{variable} ({shorten(own)} alone)")
+    return ", ".join(texts)
 
 
 def _told(words: Words) -> str:

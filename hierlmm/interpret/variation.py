@@ -23,6 +23,9 @@ from hierlmm.interpret.heterogeneity import heterogeneity
 from hierlmm.interpret.words import MAX_SENTENCES, Words
 from hierlmm.text import apart, number, percentage
 
+GROUPS = 3
+"""Most groups whose ranges are told one by one; they differ in their means alone."""
+
 
 def readable(words: Words) -> list[Coefficient]:
     """Random coefficients that can be read one by one."""
@@ -66,11 +69,11 @@ def _spread(words: Words, section: str, c: Coefficient) -> Iterator[Sentence]:
         yield words.say(section, "between.deviations", {"sd": sd, **facts}, of=of, **slots)
         return
     yield words.say(section, "between.sd", {"sd": sd, **facts}, what=words.what(c), explained=explained, **slots)
-    if len(table) > MAX_SENTENCES:
-        yield words.say(section, "between.many", n=len(table), name=repr(c.name))
-        return
-    for record in table.to_dict("records"):
+    extremes = table.iloc[list(dict.fromkeys([table["mean"].argmin(), table["mean"].argmax()]))]
+    for record in (table if len(table) <= GROUPS else extremes).to_dict("records"):
         yield from _range(words, section, c, record, x)
+    if len(table) > GROUPS:
+        yield words.say(section, "between.many", n=len(table), name=repr(c.name))
 
 
 def _range(words: Words, section: str, c: Coefficient, row: Mapping[Any, Any], x: str | None) -> Iterator[Sentence]:

@@ -206,7 +206,10 @@ class Words:
         estimate, low, high = float(e.estimate[g]), float(e.lower[g]), float(e.upper[g])
         words, facts = self.for_values(estimate, low, high, level=level), {}
         value, low, high = (words.back(v, level=level) for v in (estimate, low, high))
-        value = value if e.told is None or words is not self else float(e.told[g])
+        averaged = (
+            e.told is not None and words is self
+        )  # a median or a mean of draws, whose logarithm is another number
+        value = float(e.told[g]) if averaged and e.told is not None else value
         low, high = min(low, high), max(low, high)
         slots = {"value": words.show(value), "log": "", "interval": "fixed by the model", "sign": ""}
         if e.se[g] > 0.0:
@@ -219,7 +222,7 @@ class Words:
             elif sign:
                 slots["sign"] = words.phrase("sign_open" if e.lower[g] <= 0.0 <= e.upper[g] else "sign_known")
         facts["estimate"] = value
-        if words.base:
+        if words.base and not averaged:
             facts["log_estimate"] = estimate
             if value != estimate:
                 slots["log"] = (

@@ -8,6 +8,7 @@ from typing import Any
 from hierlmm.design import questions
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
+from hierlmm.design.telling import scale_text
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.theme import theme
 from hierlmm.errors import NotAvailableError, SpecificationError, closest
@@ -81,11 +82,6 @@ def refuse_without_effects(fit: Fit, what: str) -> None:
     reason = "it has no random effects: nothing in it belongs to one subject"
     remedy = "fit a hierarchy, hl.TwoLevelModel(...).fit_reml(), or draw the mean: plot_trajectories(show='population')"
     raise NotAvailableError(f"{what} of {model}", reason, remedy, "docs, page 'Hierarchical and marginal models'")
-
-
-def scale_text(design: Design) -> str:
-    """`` (log scale)`` where coefficients are on that of a link."""
-    return "" if design.is_gaussian or design.family.link == "identity" else f" ({design.family.link} scale)"
 
 
 def unit_of(design: Design, term: str) -> str:

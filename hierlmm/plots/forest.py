@@ -8,6 +8,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from hierlmm.design.formula import INTERCEPT
+from hierlmm.design.telling import scale_text
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.panels import Panels, each
 from hierlmm.drawing.style import percent
@@ -17,7 +18,7 @@ from hierlmm.fits.components import COMMON_SD, zero_terms
 from hierlmm.fits.side_by_side import SideBySide, same_question
 from hierlmm.implied.meanings import stacked
 from hierlmm.options import checked, renamed
-from hierlmm.plots.fits import colours_of, legend_of, pick_side_by_side, scale_text
+from hierlmm.plots.fits import colours_of, legend_of, pick_side_by_side
 
 
 @renamed(inner="inner_ci")

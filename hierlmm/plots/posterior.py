@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.interpolate import CubicSpline
 from scipy.stats import norm
 
+from hierlmm.design.telling import scale_text
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels, each
@@ -20,7 +21,7 @@ from hierlmm.fits.named_draws import parameter_draws
 from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.implied.meanings import stacked
 from hierlmm.options import checked
-from hierlmm.plots.fits import colours_of, pick_side_by_side, scale_text
+from hierlmm.plots.fits import colours_of, pick_side_by_side
 from hierlmm.plots.forest import choose_parameters, table_dataset
 
 SCALES: dict[Any, tuple[Any, Any]] = {"sd": (np.log, np.exp), "sigma": (np.log, np.exp), "corr": (np.arctanh, np.tanh)}

@@ -107,7 +107,7 @@ def test_an_exposure_is_told(data):
     ).fit_ml()
     said = told(fit)
     assert "the rate ratio, treat = b over treat = a" in said
-    assert "The offset log(exposure) is added to the log of the mean of events" in said
+    assert "Means below are rates per unit of exposure, those where exposure = 1" in said
 
 
 def test_ranges_carry_the_joint_uncertainty(poisson):
@@ -133,3 +133,27 @@ def test_ranges_carry_the_joint_uncertainty(poisson):
         row[["new_low", "new_high"]].to_numpy(dtype=float), expected, atol=0.01 * np.ptp(expected)
     )
     assert row["sd_upper"] == pytest.approx(poisson.variance_components().loc["sd(time)", "upper"], rel=1e-3)
+
+
+def test_rates_are_told_per_unit_of_exposure_and_many_groups_by_their_extremes(patients):
+    table = patients.assign(weeks=patients["week"] + 1.0, site=np.array(["x", "y", "z"])[patients["patient"] % 3])
+    formula = "seizures ~ arm * week + site + (1 | patient)"
+    model = hl.TwoLevelModel.from_formula(formula, table, family="poisson", exposure="weeks")
+    fit = model.fit_ml()
+    said = told(fit)
+    assert "Means below are rates per unit of weeks, those where weeks = 1" in said
+    assert "have weeks at its mean, 2.5, unless at={'weeks': 1} says otherwise" in said
+    assert "Level 2 lets its coefficients differ by arm, site (Intercept alone) and by random deviations" in said
+    assert said.count("95 % of subjects with") == 2
+    assert "Of 6 groups these are the one with the lowest and the one with the highest mean" in said
+    printed = repr(fit.marginal_means("arm"))
+    assert "weeks = 2.5 (the mean of the exposure; at={'weeks': 1} gives rates)" in " ".join(printed.split())
+    assert "gives rates" not in repr(fit.marginal_means("arm", at={"weeks": 1}))
+
+
+def test_a_family_without_a_title_is_called_by_its_class():
+    class Rare(hl.families.Poisson):
+        title = ""
+
+    assert str(Rare()) == "Rare (log link)"
+    assert Rare.title == "Rare"

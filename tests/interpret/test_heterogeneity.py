@@ -1,10 +1,13 @@
 """How much subjects differ: numbers recomputed by other means."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from scipy import stats
 from sentences_found import FORMULA, optimum_of_r
 
+import hierlmm as hl
+from hierlmm.drawing.letters import break_text
 from hierlmm.errors import NotAvailableError
 
 
@@ -133,3 +136,25 @@ def test_no_interval_of_an_sd_in_a_singular_block(dental):
     assert "this part of D is singular" in repr(het)
     diagonal = FORMULA("distance ~ time + (1 | subject)", dental).fit_reml().heterogeneity().table
     assert diagonal[["sd_lower", "new_high"]].notna().to_numpy().all()
+
+
+def test_long_names_of_groups_leave_room_for_the_densities(dental):
+    named = dental.rename(columns={"sex": "Randomised Treatment Arm (as assigned)"})
+    formula = "distance ~ `Randomised Treatment Arm (as assigned)` * time + (time | subject)"
+    found = hl.TwoLevelModel.from_formula(formula, named).fit_reml().heterogeneity()
+    with hl.style("lecture"):
+        figure = found.plot().get_viz("figure")
+        figure.draw_without_rendering()
+    ax = figure.axes[0]
+    assert ax.get_window_extent().width > 0.4 * figure.bbox.width
+    assert all(max(map(len, text.get_text().split("\n"))) <= 28 for text in ax.get_yticklabels())
+    plt.close(figure)
+
+
+def test_pictures_of_a_family_name_its_scale_and_keep_per_cent_together(patients):
+    formula = "seizures ~ arm * week + (1 | patient)"
+    found = hl.TwoLevelModel.from_formula(formula, patients, family="poisson").fit_ml().heterogeneity()
+    figure = found.plot().get_viz("figure")
+    assert figure.axes[0].get_xlabel().replace("\n", " ") == "coefficient of a subject (log scale)"
+    assert break_text("interval of 95 % of all", 14, len) == "interval of\n95 % of all"
+    plt.close(figure)
