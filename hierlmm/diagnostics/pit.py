@@ -122,26 +122,13 @@ def loo_pit(fit: PosteriorNumbers, unit: Unit = "subject", statistic: str = "mea
     rng = np.random.default_rng(seed)
     tree, labels, n = pit_tree(fit, unit, statistic, rng)
     name = response_name(fit.design)
-    if not fit.design.is_gaussian:
-        _rank(tree, name)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Pareto.*", category=UserWarning)  # `loo` says it
-        # Tails of whole numbers are no generalised Pareto distributions.
+        # Ties are broken at random; the tails of whole numbers are no generalised Pareto distributions.
         values = az.loo_pit(tree, pareto_pit=fit.design.is_gaussian)[name]
     p = combined_p(fit, unit, statistic, tree["observed_data"]["unit"].to_numpy(), rng)
     of = statistic if unit == "subject" else "y"
     return LooPit(pd.Series(values.to_numpy(), labels, name="pit"), unit, of, p, n)
-
-
-def _rank(tree: Any, name: str) -> None:
-    """Replace values by their ranks, whole numbers: ArviZ takes these for discrete, and breaks their ties at random."""
-    observed, replicated = (tree[group].to_dataset() for group in ("observed_data", "posterior_predictive"))
-    both = np.concatenate([observed[name].to_numpy().ravel(), replicated[name].to_numpy().ravel()])
-    rank = np.unique(both, return_inverse=True)[1]
-    n = observed[name].size
-    tree["observed_data"] = observed.assign({name: (observed[name].dims, rank[:n])})
-    shape = replicated[name].shape
-    tree["posterior_predictive"] = replicated.assign({name: (replicated[name].dims, rank[n:].reshape(shape))})
 
 
 def combined_p(fit: PosteriorNumbers, unit: str, statistic: str, chosen: IntArray, rng: np.random.Generator) -> float:

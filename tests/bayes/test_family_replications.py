@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from generalised_cases import model_of
+from generalised_cases import data_of, model_of
 from scipy import stats
 
+import hierlmm as hl
 from hierlmm.bayes.family_replications import FamilyReplicator, replicator_of
 from hierlmm.bayes.replications import Draw
 
@@ -25,7 +26,8 @@ def of_means(name, eta):
 @pytest.mark.parametrize(("name", "link", "pmf"), [("poisson", "log", stats.poisson), ("bernoulli", "logit", None)])
 def test_rows_left_out_have_their_law(name, link, pmf):
     """Mean and probability of zero given the subject's other rows, by integrals over b on a grid."""
-    design = model_of(name, link, "1").design
+    rows = data_of(name, link).sample(frac=1.0, random_state=0)  # in no order
+    design = hl.TwoLevelModel.from_formula("y ~ x + w + (1 | subject)", rows, family=name).design
     replicator, rng = FamilyReplicator(design), np.random.default_rng(1)
     found = replicator.again(draw_of(design), np.tile(design.y, (300, 1)), rng, 8).reshape(-1, design.n_obs)
     pmf = stats.bernoulli if pmf is None else pmf

@@ -11,10 +11,11 @@ import xarray as xr
 from generalised_cases import build, data_of, model_of
 
 import hierlmm as hl
+from hierlmm.bayes.elsewhere import _refuse_disorder
 from hierlmm.bayes.family_draws import family_subject_loglik, psi_draws
 from hierlmm.bayes.generalised import Marginal, joint_posterior
 from hierlmm.bayes.sample_generalised import tie_notes
-from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError
+from hierlmm.errors import DataError, FitWarning, NotAvailableError, SpecificationError
 
 QUICK = {"draws": 250, "tune": 250, "chains": 2, "seed": 1, "progressbar": False}
 
@@ -236,3 +237,10 @@ def test_chains_that_cannot_begin(monkeypatch):
     monkeypatch.setattr(nutpie, "sample", fails)
     with pytest.raises(NotAvailableError, match=r"(?s)no number at any place.*separate the outcomes"):
         model_of("poisson", "log", "1").fit(**QUICK)
+
+
+def test_thresholds_of_a_tree_ascend():
+    design, ones = model_of("ordinal", "logit").design, np.ones((1, 5))
+    _refuse_disorder(design, {"threshold_2": ones, "threshold_3": 2.0 * ones})
+    with pytest.raises(DataError, match="thresholds ascend"):
+        _refuse_disorder(design, {"threshold_2": 2.0 * ones, "threshold_3": ones})

@@ -129,6 +129,8 @@ def test_subjects_left_out_by_weights(seizures_nuts):
     below, up_to = (np.sum(weight * own, axis=0) for own in (replicated < observed, replicated <= observed))
     assert np.all(found.pit.to_numpy() > below - 0.03)
     assert np.all(found.pit.to_numpy() < up_to + 0.03)
+    wide = up_to - below > 0.04
+    assert np.min((found.pit.to_numpy() - below)[wide] / (up_to - below)[wide]) < 0.4  # ties are broken at random
     assert found.p > 0.01
 
 
@@ -210,6 +212,7 @@ def test_calibration_at_the_estimates_of_a_fit(counting):
     assert result.source == "fit"
     np.testing.assert_allclose(result.truth["week"], fit.beta["week"])
     assert "b(Intercept, 3)" in result.truth
+    assert ((result.estimate - result.truth) / result.sd)["week"].abs().max() < 4.0
     assert result.truth["b(Intercept, 3)"].std() > 0.0
 
 
