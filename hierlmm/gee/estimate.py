@@ -200,7 +200,11 @@ def _refuse_lost_means(design: Design, correlation: str) -> None:
     link = design.family.link
     received = f"GEE with correlation={correlation!r} and a {link} link"
     reason = "a step of the solver left the range of the means, which this link does not keep"
-    raise DataError(received, reason, "use correlation='independence', or a link that keeps the range", SEE)
+    remedy = "use correlation='independence', or a link that keeps the range"
+    if link == design.family.links[0]:
+        reason = "a step of the solver led to means that are no numbers: an outlier pulls a coefficient far away"
+        remedy = "look at the largest responses and at the ends of the covariates; correct or drop such rows"
+    raise DataError(received, reason, remedy, SEE)
 
 
 def _covariance(half: FloatArray, values: FloatArray) -> FloatArray:

@@ -230,7 +230,7 @@ def _excess(family: Family, y: FloatArray, mu: FloatArray, wanted: int, log_shap
 
 def _refuse_ends(design: Design, order: IntArray, variance: FloatArray) -> None:
     """Refuse means at an end of their range: coefficients that go on without end."""
-    ends = np.flatnonzero(~(variance > AT_AN_END * np.median(variance)))
+    ends = np.flatnonzero(~((variance > AT_AN_END * np.median(variance)) & np.isfinite(variance)))
     if not ends.size:
         return
     row, link = design.frame.index[order[ends[0]]], design.family.link
