@@ -42,6 +42,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
+from hierlmm.design.formula import unquoted
 from hierlmm.design.questions import time_variable
 from hierlmm.diagnostics.curve_band import largest_deviation
 from hierlmm.diagnostics.replicate import likelihood_of
@@ -300,7 +301,7 @@ def _checked(fit: Fit, ask: _Request, *, acf: bool) -> dict[str, Any]:
         "simulations": n,
         "refit": ask.refit,
         "estimator": fit.estimator,
-        "response": fit.design.hierarchy.response,
+        "response": unquoted(fit.design.hierarchy.response),
         "correlation": f"working correlation {shown.correlation}" if gee else residual,
         "serial": structure is not None,
         "note": " ".join([*_rows_note(fit, ask, name, acf=acf), _note(fit, ask, n, found.failed)]),

@@ -67,10 +67,11 @@ class Theme:
         return self.palette[0 if colour == self.palette[1] else 1]
 
     def colours_of(self, estimators: Sequence[str]) -> list[str]:
-        """Colours of several fits: that of the estimator for the first of each, unused ones for the others."""
+        """Colours of fits: the own one for the first of an estimator, for others those of no estimator first."""
         taken: list[str] = []
         wanted = {name: self.colour_of(name) for name in estimators}
-        spare = [c for c in self.palette if c not in wanted.values()]
+        free = dict.fromkeys((*self.palette[len(ESTIMATORS) :], *self.palette))
+        spare = [c for c in free if c not in wanted.values()]
         for k, name in enumerate(estimators):
             own = wanted[name]
             if own in taken:

@@ -102,7 +102,7 @@ class EffectCurves(Result):
     @property
     def response(self) -> str:
         """The response, as in the formula."""
-        return self.fit.design.hierarchy.response
+        return unquoted(self.fit.design.hierarchy.response)
 
     @property
     def estimator(self) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
+from hierlmm.design.formula import unquoted
 from hierlmm.design.questions import unit_of
 from hierlmm.effects import averages
 from hierlmm.effects import grid as grids
@@ -114,7 +115,8 @@ def _effects(
     """A table of rows, in one family, and what was averaged over and held."""
     L, offset, judge = found
     adjust = check_multiplicity(judge, intervals.adjust, intervals.simultaneous, pairwise=False)
-    made = Effects(kind, fit.design.hierarchy.response, fit.estimator, keys, L, offset, (), judge, intervals.ci, adjust)
+    response = unquoted(fit.design.hierarchy.response)
+    made = Effects(kind, response, fit.estimator, keys, L, offset, (), judge, intervals.ci, adjust)
     over = [v for v, values in grid.points.items() if v not in keys and len(values) > 1]
     held = [f"{v} = {show(x[0])}{_rates(fit, kind, v, x[0])}" for v, x in grid.points.items() if len(x) == 1]
     said = [f"Averaged over {', '.join(over)} with {weights} weights."] if over else []

@@ -10,6 +10,7 @@ import numpy as np
 
 from hierlmm.covariance.bind import BoundCorrelation, BoundVariance
 from hierlmm.design.design import Design
+from hierlmm.design.formula import unquoted
 from hierlmm.equations.equations import equations
 from hierlmm.equations.notation import WIDTH
 from hierlmm.equations.residual_symbols import Binding, bind_structure, same_variance_words, spec_text
@@ -120,7 +121,7 @@ def _title(design: Design) -> str:
     hierarchy = design.hierarchy
     kind = "Two-level model" if design.term else "Marginal model"
     kind = kind if design.is_gaussian else f"Generalised {kind[0].lower()}{kind[1:]}"
-    return f"{kind}: {hierarchy.response} by {hierarchy.subject}"
+    return f"{kind}: {unquoted(hierarchy.response)} by {hierarchy.subject}"
 
 
 def _balance(design: Design, covariates: str) -> str:

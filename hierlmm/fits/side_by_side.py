@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -88,7 +87,7 @@ def label_fits(fits: Iterable[Fit], labels: Sequence[str] | None = None) -> dict
     if not fits:
         raise SpecificationError("no fits", "there is nothing to compare", "pass fits: compare(fit, reml)", SEE)
     if labels is None:
-        names = _by_kind(fits)
+        names = _by_points(fits, _by_kind(fits))
         numbered = [f"{n} {names[: i + 1].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names)]
         return dict(zip(numbered, fits, strict=True))
     names = [str(label) for label in labels]
@@ -104,6 +103,16 @@ def _by_kind(fits: Sequence[Fit]) -> list[str]:
     marginal = [is_marginal(fit) for fit in fits]
     both = {n for n in names if {m for other, m in zip(names, marginal, strict=True) if other == n} == {True, False}}
     return [f"{n} marginal" if n in both and m else n for n, m in zip(names, marginal, strict=True)]
+
+
+def _by_points(fits: Sequence[Fit], names: list[str]) -> list[str]:
+    """The same, with how the random effects were integrated out where fits by ML differ in it."""
+    points = [getattr(fit, "n_quadrature", None) if fit.has_likelihood and not fit.has_draws else None for fit in fits]
+    several = {n for n in names if len({p for other, p in zip(names, points, strict=True) if other == n}) > 1}
+    return [
+        n if n not in several or p is None else f"{n} ({'Laplace' if p == 1 else f'{p} points'})"
+        for n, p in zip(names, points, strict=True)
+    ]
 
 
 def is_marginal(fit: Fit) -> bool:
@@ -342,29 +351,22 @@ def known_label(name: str, label: str, known: list[str]) -> str:
 
 def fit_statistics(fit: Fit) -> dict[str, Any]:
     """Sizes, criteria and diagnostics of one fit; NaN for what its estimator does not have."""
-    tables = [fit.summary()]
-    with contextlib.suppress(NotAvailableError):
-        tables.append(fit.variance_components())
     tree = getattr(fit, "datatree", None)
     diverging = None
     if tree is not None and "sample_stats" in tree.children and "diverging" in tree["sample_stats"].data_vars:
         diverging = int(tree["sample_stats"]["diverging"].sum())
+    check = fit.convergence() if fit.has_draws else None  # of all quantities, random effects among them
     return {
         "observations": fit.n_obs,
         "subjects": fit.n_subjects,
         "logLik": _optional(fit, "loglik"),
         "AIC": _optional(fit, "aic"),
         "BIC": _optional(fit, "bic"),
-        "max. R-hat": _extreme(tables, "r_hat", max),
-        "min. bulk ESS": _extreme(tables, "ess_bulk", min),
+        "max. R-hat": np.nan if check is None else check.max_rhat,
+        "min. bulk ESS": np.nan if check is None else check.min_ess_bulk,
         "divergences": np.nan if diverging is None else diverging,
         "converged": fit.converged,
     }
-
-
-def _extreme(tables: list[pd.DataFrame], column: str, function: Callable[..., float]) -> float:
-    values = [v for table in tables if column in table for v in table[column] if np.isfinite(v)]
-    return float(function(values)) if values else np.nan
 
 
 def _optional(fit: Fit, name: str) -> Any:

@@ -122,6 +122,12 @@ def _of_draws(fit: Any, ci: float) -> MarginalCoefficients:
     return MarginalCoefficients(table, cov, family.link, ci, _notes(fit))
 
 
+def with_log_link(design: Design) -> str:
+    """Which coefficients are other ones of the mean over subjects, with a log link."""
+    slopes = "; random slopes move other coefficients as well" if len(design.term) > 1 else ""
+    return f"With the log link a random intercept moves the intercept, by half its variance{slopes}."
+
+
 def _notes(fit: Any) -> tuple[str, ...]:
     link = fit.design.family.link
     subject = fit.design.hierarchy.subject
@@ -132,8 +138,7 @@ def _notes(fit: Any) -> tuple[str, ...]:
     if link == "identity":
         return (first, "With the identity link the two are the same.")
     if link == "log":
-        slopes = "; random slopes move other coefficients as well" if len(fit.design.term) > 1 else ""
-        return first, f"With the log link a random intercept moves the intercept, by half its variance{slopes}."
+        return first, with_log_link(fit.design)
     attenuated = (
         "Averaging a curve that saturates flattens it: the population-averaged coefficients are closer to zero, the "
         "more subjects differ. Neither is wrong; they answer different questions."

@@ -25,6 +25,7 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
+from hierlmm.design.formula import unquoted
 from hierlmm.drawing import implied
 from hierlmm.drawing.figure import as_verb
 from hierlmm.errors import SpecificationError
@@ -211,7 +212,7 @@ def implied_marginal(
     return ImpliedMarginal(
         label=describe_covariance(fit) if label is None else str(label),
         estimator=fit.estimator,
-        response=fit.design.hierarchy.response,
+        response=unquoted(fit.design.hierarchy.response),
         time=grid.name,
         at=grid.at,
         ci=ci,

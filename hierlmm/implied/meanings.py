@@ -16,7 +16,7 @@ import pandas as pd
 from hierlmm.design.design import Design
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import COLUMNS, estimates
-from hierlmm.implied.coefficients import marginal_coefficients
+from hierlmm.implied.coefficients import marginal_coefficients, with_log_link
 
 KIND = "marginal"
 MARKED = " (marginal)"
@@ -77,8 +77,5 @@ def notes_on_meanings(fits: Mapping[str, Fit]) -> tuple[str, ...]:
             "ones, the more subjects differ (attenuation). Neither is wrong; they answer different questions."
         )
     elif link == "log":
-        found.append(
-            "With the log link only coefficients of what has a random effect differ: a random intercept moves the "
-            "intercept, by half its variance."
-        )
+        found.append(with_log_link(max((fit.design for fit in fits.values()), key=lambda own: len(own.term))))
     return tuple(found)

@@ -62,7 +62,7 @@ def interpret(
     for sentences, section in HIERARCHY if words.hierarchical else POPULATION:
         made += sentences(words, section)
     made.append(words.say(LIMITS, "fit.limits", kind="subjects" if words.hierarchical else "populations"))
-    return Interpretation(f"{fit.design.hierarchy.response} in words ({fit.estimator})", tuple(made))
+    return Interpretation(f"{words.response} in words ({fit.estimator})", tuple(made))
 
 
 def _model(words: Words) -> Iterator[Sentence]:

@@ -96,13 +96,13 @@ class Words:
 
     @property
     def response(self) -> str:
-        """The response, as in the formula."""
-        return self.fit.design.hierarchy.response
+        """The response, as in the formula, a name without its backticks."""
+        return unquoted(self.fit.design.hierarchy.response)
 
     @property
     def plain(self) -> bool:
         """Whether the response is a column of the data, untransformed."""
-        return unquoted(self.response) in self.fit.design.frame.columns
+        return self.response in self.fit.design.frame.columns
 
     @property
     def mean(self) -> str:

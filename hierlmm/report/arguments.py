@@ -118,7 +118,7 @@ LINK = "link of the mean: log, logit, probit, cloglog, identity, inverse, sqrt, 
 TRIALS = "column of the numbers of trials (binomial; or write 'p(successes, n) ~ ...' as the response)"
 EXPOSURE = "column of what counts are per: time, area or people (an offset of its logarithm)"
 POINTS = "points of adaptive Gauss-Hermite quadrature by ML, up to three random effects (default: 1, Laplace's method)"
-ACCEPT = "closer to 1: slower, fewer divergences (by default chosen by the sampler: 0.9)"
+ACCEPT = "closer to 1: slower, fewer divergences (default: 0.9; families 0.95, from 2,000 random effects on 0.65)"
 FIT: dict[str, tuple[Row, ...]] = {
     "": (
         ("data", {"metavar": "DATA_OR_FILE", "help": DATA}),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from hierlmm.design.formula import unquoted
 from hierlmm.errors import HierlmmError, SpecificationError
 from hierlmm.storage.netcdf import write_netcdf
 
@@ -157,7 +158,7 @@ def _random_effects(fit: Fit) -> pd.DataFrame:
 
 
 def _page(model: TwoLevelModel, comparison: Comparison) -> str:
-    title = f"{model.hierarchy.response} by {model.subject}: {', '.join(comparison.labels)}"
+    title = f"{unquoted(model.hierarchy.response)} by {model.subject}: {', '.join(comparison.labels)}"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{CSS}</style></head><body><h1>{html.escape(title)}</h1>"

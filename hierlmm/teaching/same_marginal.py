@@ -27,6 +27,7 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design, design_of
+from hierlmm.design.formula import unquoted
 from hierlmm.design.questions import rows_by_subject
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.fits.base import Fit
@@ -210,7 +211,7 @@ class SameMarginal(Result):
             said.append(SAY("pair.last", label=label, **dict(zip(names, values, strict=True))))
         said.append(SAY("pair.end"))
         lines = "\n".join(said).split("\n")
-        return Page(f"Two hierarchies for {a.design.hierarchy.response}", [Printed(lines), *self._tables()])
+        return Page(f"Two hierarchies for {unquoted(a.design.hierarchy.response)}", [Printed(lines), *self._tables()])
 
     def _tables(self) -> list[Paragraph | Table]:
         """The same for a notebook: a column for each hierarchy."""
