@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from hierlmm.bayes.family_draws import family_subject_loglik, psi_draws
 from hierlmm.bayes.generalised import Marginal, joint_posterior
 from hierlmm.bayes.sample_generalised import tie_notes
 from hierlmm.errors import DataError, FitWarning, NotAvailableError, SpecificationError
+from hierlmm.fits.posterior_print import _verdict
 
 QUICK = {"draws": 250, "tune": 250, "chains": 2, "seed": 1, "progressbar": False}
 
@@ -133,8 +135,17 @@ def test_laplace_says_how_good_it_is():
     assert fit.pareto_k < 0.7
     assert "Pareto k" in str(fit)
     assert fit.datatree["posterior"]["b"].shape == (2, 250, 8, 1)
-    fit.datatree.attrs["pareto_k"] = 1.4
-    assert "nothing looks wrong" not in str(fit)
+
+
+@pytest.mark.parametrize(
+    ("k", "words"), [(0.3, "nothing looks wrong"), (1.4, "which is not the posterior"), (np.nan, "was not compared")]
+)
+def test_chains_at_an_approximation_do_not_look_right(k, words):
+    worst = {"max_rhat": 1.0, "min_ess_bulk": 900.0, "min_ess_tail": 900.0, "divergences": 0, "messages": ()}
+    said = {"convergence": lambda: SimpleNamespace(**worst), "warnings": ()}
+    text = _verdict(SimpleNamespace(**said, datatree=SimpleNamespace(attrs={"pareto_k": k})))
+    assert words in text
+    assert ("nothing looks wrong" in text) == (k < 0.7)
 
 
 def test_prior_predictive_draws():
