@@ -43,6 +43,9 @@ from hierlmm.notice import notice_if_slow
 FEWEST, APART = 50, 0.2
 """Draws of half a chain that tell where it is; variance of these places over that within, beyond which it stands still
 (a split R-hat of 1.1)."""
+DEPTH, RARELY = 8, 0.01
+"""Doublings of a trajectory of the normal density, of which three to five are enough; and the share of draws that may
+need them all."""
 WORK = 2e9
 """Densities of a row that the weights may cost."""
 
@@ -108,12 +111,13 @@ def run_whitened(
     settings : Settings
     """
     model, route = nutpie_model(posterior, np.zeros(dimension))
-    tree = run(model, settings, exact_normal_trajectory=True)
+    tree = run(model, settings, exact_normal_trajectory=True, maxdepth=DEPTH)
     phi = place(tree["posterior"]["z"].to_numpy())
     # SDs and correlations as they are: chains may sit at a signed SD and at its mirror image.
     natural = posterior.model.natural(phi.reshape(-1, phi.shape[-1]))
     values = np.column_stack([own.reshape(phi.shape[0] * phi.shape[1], -1) for own in natural.values()])
-    if stands_still(values.reshape(*phi.shape[:2], -1)):
+    deep = float(tree["sample_stats"]["maxdepth_reached"].mean())
+    if deep > RARELY or stands_still(values.reshape(*phi.shape[:2], -1)):
         tree = run(model, settings)
     return tree, route
 

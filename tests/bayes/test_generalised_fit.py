@@ -226,7 +226,7 @@ def test_chains_that_stand_still_are_sampled_again(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FitWarning)
         fit = model_of("poisson", "log", "1").fit(**QUICK)
-    assert asked == [{"exact_normal_trajectory": True}, {}]
+    assert asked == [{"exact_normal_trajectory": True, "maxdepth": sample_generalised.DEPTH}, {}]
     assert fit.convergence().max_rhat < 1.1
 
 
