@@ -69,7 +69,7 @@ def _spread(words: Words, section: str, c: Coefficient) -> Iterator[Sentence]:
         yield words.say(section, "between.deviations", {"sd": sd, **facts}, of=of, **slots)
         return
     yield words.say(section, "between.sd", {"sd": sd, **facts}, what=words.what(c), explained=explained, **slots)
-    extremes = table.iloc[list(dict.fromkeys([table["mean"].argmin(), table["mean"].argmax()]))]
+    extremes = table.iloc[list(dict.fromkeys([int(table["mean"].argmin()), int(table["mean"].argmax())]))]
     for record in (table if len(table) <= GROUPS else extremes).to_dict("records"):
         yield from _range(words, section, c, record, x)
     if len(table) > GROUPS:
