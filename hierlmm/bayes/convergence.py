@@ -224,4 +224,4 @@ def _reparametrise(attrs: dict[str, Any]) -> str:
         return "use centered=False, which suits subjects with few rows"
     if attrs.get("sampler") == "explicit":
         return "use centered=True if every subject has many rows"
-    return "check that the model is identified (fit_reml() shows a singular D at once)"
+    return "check that the model is identified (fit_ml() shows a singular D at once)"

@@ -6,6 +6,7 @@ What they are priors of, and where they are stated, is in `hierlmm.bayes.resolve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -16,6 +17,7 @@ import pandas as pd
 from hierlmm.bayes.default_priors import bambi_priors, centre_of, default_priors
 from hierlmm.bayes.distribution import Distribution, Prior, number
 from hierlmm.bayes.distributions import LKJ
+from hierlmm.bayes.family_priors import STEP
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.design.design import Design
@@ -29,6 +31,7 @@ from hierlmm.results import Page, Table
 SEE = "docs, page 'Priors'"
 POSITIVE = "HalfNormal, HalfStudentT, HalfCauchy or Gamma"
 REAL = "Normal or StudentT"
+THRESHOLD = re.compile(r"threshold[ _](\d+)")
 RESIDUAL = "Uniform or Normal, or LogNormal for a distance or ratio"
 
 
@@ -58,8 +61,9 @@ class Priors:
         Of the residual standard deviation.
     dispersion : Prior or mapping of str to Prior, optional
         Of the dispersion parameters of a generalised model, on their natural scale: one prior for all, or by name
-        (``{"shape": ...}``; of ordered categories the steps between thresholds, ``{"step 2": ...}``). The scale of
-        Student's t is ``sigma``.
+        (``{"shape": ...}``; of ordered categories the steps between thresholds, ``{"step 2": ...}`` from the first,
+        which is zero, to ``threshold 2``; ``"threshold 2"`` names the same prior, further thresholds have none of
+        their own). The scale of Student's t is ``sigma``.
     residual : mapping of str to Prior, optional
         Of parameters of the residual structure, by name (``{"rho": Uniform(0, 1)}``); cut off at a parameter's range.
 
@@ -174,7 +178,10 @@ class Priors:
     def _of_dispersion(self, default: ResolvedPriors, design: Design) -> dict[str, Prior]:
         """Priors chosen for dispersion parameters, ``sigma`` among them where it is one."""
         names = list(default.dispersion_names)
-        chosen = _spread(self.dispersion, names, "dispersion", "dispersion parameter")
+        given = self.dispersion
+        if isinstance(given, Mapping) and design.family.name == "ordinal":
+            given = {_step_of(str(name), prior): prior for name, prior in given.items()}
+        chosen = _spread(given, names, "dispersion", "dispersion parameter")
         if self.sigma is not None and default.sigma is None:
             if "sigma" not in names:
                 reason = f"a {design.family.title} response has no residual SD"
@@ -182,6 +189,18 @@ class Priors:
                 raise SpecificationError(f"sigma={self.sigma}", reason, remedy, SEE)
             chosen["sigma"] = self.sigma
         return chosen
+
+
+def _step_of(name: str, prior: Any) -> str:
+    """The step that a threshold is: the second one alone, since the first is zero."""
+    if not (found := THRESHOLD.fullmatch(name)):
+        return name
+    if found[1] != "2":
+        received, k = f"dispersion[{name!r}]={prior}", int(found[1])
+        reason = "priors are of the steps between neighbouring thresholds, which keep them in order"
+        remedy = f"give one of the step from threshold {k - 1} to {k}: dispersion={{'{STEP.format(k)}': ...}}"
+        raise SpecificationError(received, reason, remedy, SEE)
+    return STEP.format(2)
 
 
 def resolve_priors(priors: Priors | str | ResolvedPriors | None, design: Design) -> ResolvedPriors:

@@ -162,10 +162,14 @@ def icc(design: Design, draws: Mapping[str, FloatArray]) -> dict[str, FloatArray
 
 def dispersion_variables(design: Design) -> tuple[str, ...]:
     """Variables of a tree that are dispersion parameters: ``sigma`` of a Gaussian response, those of a family."""
+    return tuple(name.replace(" ", "_") for name in dispersion_labels(design))
+
+
+def dispersion_labels(design: Design) -> tuple[str, ...]:
+    """Their names in tables: ``threshold 2`` is ``threshold_2`` in a tree."""
     if design.is_gaussian:
         return ("sigma",)
-    psi = np.zeros(len(design.family.first_psi(design.y, design.trials)))
-    return tuple(name.replace(" ", "_") for name in design.family.natural(psi))
+    return tuple(design.family.natural(np.zeros(len(design.family.first_psi(design.y, design.trials)))))
 
 
 def observed_data(design: Design) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from hierlmm.arrays import Rng
 from hierlmm.datasets.covariates import Array, finite, refuse, whole
-from hierlmm.errors import SpecificationError
+from hierlmm.errors import HierlmmError, SpecificationError
 from hierlmm.families.family import Family
 from hierlmm.families.gaussian import Gaussian
 from hierlmm.families.names import family_of
@@ -68,6 +68,8 @@ def draw_responses(
         mu = eta if family.name == "ordinal" else family.mean(eta)
     try:
         y = family.draw(rng, mu, psi, n)
+    except HierlmmError:  # a family that says no draws
+        raise
     except ValueError as error:  # a mean that is none
         reason = f"Some means of the response are out of its range ({mu.min():.3g} to {mu.max():.3g})."
         remedy = "Use smaller effects and variances, or another link."

@@ -16,7 +16,7 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray
 from hierlmm.design.formula import quoted, unquoted
-from hierlmm.design.recipes import evaluate_vector
+from hierlmm.design.recipes import OF_FAMILY, evaluate_vector
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.families.family import SEE, Family, is_own
 from hierlmm.families.gaussian import Gaussian
@@ -68,7 +68,9 @@ class Outcome:
         name, note = unquoted(response), ""
         coded = type(self.family).response is not Family.response  # labels are read by the family itself
         if not coded or name not in frame.columns:
-            y = np.array(evaluate_vector(response, frame, "response"))  # not the frame's own memory
+            y = np.array(
+                evaluate_vector(response, frame, "response" if self.is_gaussian else OF_FAMILY)
+            )  # not the frame's own memory
         else:
             y, note = self.family.response(frame[name], name)
         n = np.ones(len(y)) if self.trials is None else np.array(evaluate_vector(quoted(self.trials), frame, "trials"))

@@ -16,6 +16,8 @@ from hierlmm.design.levels import data_error, holds_huge_integers
 from hierlmm.design.spline_functions import formula_functions
 from hierlmm.errors import DataError, FormulaError, HierlmmError, warn
 
+OF_FAMILY = "response of a family"
+OTHERS = "labels of two levels are family='bernoulli', ordered ones family='ordinal'"
 GENERALISED = "needs its own family, for example family='bernoulli' or 'poisson'"
 
 
@@ -90,9 +92,9 @@ def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> FloatArr
         if not api.is_numeric_dtype(dtype) or api.is_bool_dtype(dtype) or api.is_complex_dtype(dtype):
             reason = f"the column {name!r} holds {dtype} values, not numbers"
             convert = "convert it to numbers (pd.to_numeric shows which values cannot be read)"
-            remedy = f"{convert}; a binary or count response {GENERALISED}"
+            remedy = f"{convert}; {OTHERS if role == OF_FAMILY else f'a binary or count response {GENERALISED}'}"
             raise DataError(received, reason, remedy, "docs, page 'Families'")
-    if role == "response" and expression not in variables and is_truth_value(expression):
+    if role in ("response", OF_FAMILY) and expression not in variables and is_truth_value(expression):
         remedy = f"make it a column, data['yes'] = ..., and use that; a binary response {GENERALISED}"
         raise DataError(received, "it is true or false, not a number", remedy, "docs, page 'Families'")
     if variables == (unquoted(expression),):

@@ -37,6 +37,7 @@ from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_rat
 from hierlmm.bayes.tree import dispersion_variables, response_name
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError, warn
+from hierlmm.families.family import Family
 from hierlmm.fits.posterior import PosteriorNumbers, flat_parameters, flattened
 from hierlmm.frames import shorten
 from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
@@ -167,7 +168,7 @@ def loo(fit: PosteriorNumbers, unit: Unit = "subject") -> LooResult:
         elpd_i=pd.Series(found.elpd_i.to_numpy(), index=labels, name="elpd"),
         pareto_k=pareto_k,
         n_samples=chains * draws,
-        verdict=_verdict(unit, pareto_k, float(found.good_k)),
+        verdict=_verdict(unit, pareto_k, float(found.good_k), fit.design.family),
         elpd_data=found,
     )
     if len(result.unreliable):
@@ -307,7 +308,7 @@ def _merged(pieces: list[Any], unit: str) -> Any:
     return replace(pieces[0], **sums, **found, approx_posterior=False, log_weights=None)
 
 
-def _verdict(unit: str, k: pd.Series, good_k: float) -> str:
+def _verdict(unit: str, k: pd.Series, good_k: float, family: Family) -> str:
     bad = k[~(k <= good_k)].sort_values(ascending=False)
     slots = {"unit": unit, "n": len(k), "good": good_k}
     if bad.empty:
@@ -317,4 +318,8 @@ def _verdict(unit: str, k: pd.Series, good_k: float) -> str:
         slots |= {"any": f"this {unit}", "these": f"this {unit}", "each": "it"}
     often = SAY(f"loo.often_{unit}") if len(bad) > MANY[unit] * len(k) else ""
     named = shorten([f"{label} ({value:z.2f})" for label, value in bad.items()])
-    return SAY("loo.bad", bad=len(bad), named=named, often=often, how=SAY(f"loo.how_{unit}"), **slots)
+    how = SAY(f"loo.how_{unit}")
+    if unit == "observation" and family.name != "gaussian":
+        density = "probability" if family.discrete else "density"
+        how = SAY("loo.how_family", density=density, family=family.title or family.name)
+    return SAY("loo.bad", bad=len(bad), named=named, often=often, how=how, **slots)

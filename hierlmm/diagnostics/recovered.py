@@ -19,7 +19,7 @@ from hierlmm.bayes.generalised import dispersion_of, joint_posterior
 from hierlmm.bayes.nuts import Settings
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.sample_generalised import run_joint
-from hierlmm.bayes.tree import dispersion_variables
+from hierlmm.bayes.tree import dispersion_labels
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.diagnostics.calibration import LOGLIK
@@ -73,7 +73,7 @@ class Quantities:
         if self._common:
             labels = ["sd(all random effects)", *labels[len(self.design.term) :]]
         if not self.design.is_gaussian:
-            return [*labels[:-1], *dispersion_variables(self.design)]
+            return [*labels[:-1], *dispersion_labels(self.design)]
         residual = {} if self.rows is None else residual_names(self.rows)
         return [*labels[:-1], *(name for names in residual.values() for name in names), labels[-1]]
 

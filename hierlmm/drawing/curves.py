@@ -326,9 +326,10 @@ def _caption(curves: Mapping[str, Any], data: str, points: Mapping[str, pd.DataF
         text.append(f"Averaged over {', '.join(averaged)}.")
     both = "pointwise and (light) simultaneous bands" if first.simultaneous else "pointwise bands"
     text.append(f"{percent(first.ci)} {both}.")
-    if first.scale is not None and first.fit.has_random_effects:
-        middle = first.level == "population"
-        text.append("For a subject in the middle (b = 0)." if middle else "Averaged over random effects.")
+    if first.scale is not None:
+        random = any(own.fit.has_random_effects for own in curves.values())
+        middle, mean = random and first.level == "population", "Mean over subjects."
+        text.append("For a subject in the middle (b = 0)." if middle else mean)
     if data != "none":
         where = ", at their own values" if data == "points" and (first.held or first.panels) else ""
         shown = next(p for p in points.values() if p is not None)

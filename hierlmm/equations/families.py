@@ -178,4 +178,6 @@ def notes(family: Family) -> tuple[Markup, Markup]:
     if needs_variance(family):
         return combined, m.words(f"{about}.")
     remedy = "no closed form; population-averaged coefficients: fit.marginal_coefficients()."
+    if family.name == "ordinal":
+        remedy = "no closed form; shares of all subjects: fit.probabilities(level='marginal')."
     return combined, m.words(f"{about}; {remedy}")

@@ -158,7 +158,8 @@ class Ordinal(Family):
     def psi(self, natural: Mapping[str, float]) -> FloatArray:
         remedy = "give those above the first, which is 0, in ascending order: dispersion={'threshold 2': 1.5, ...}"
         received = f"dispersion={dict(natural)!r} of an ordinal response"
-        if not natural or list(natural) != [f"threshold {k + 2}" for k in range(len(natural))]:
+        names = [str(name).replace("_", " ") for name in natural]  # as a tree has them
+        if not natural or names != [f"threshold {k + 2}" for k in range(len(natural))]:
             raise SpecificationError(received, "its dispersion parameters are thresholds", remedy, SEE)
         ends = [0.0, *natural.values()]
         return np.log([positive(b - a, received, remedy) for a, b in pairwise(ends)])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from hierlmm.arrays import FloatArray
-from hierlmm.bayes.tree import dispersion_variables, matrices
+from hierlmm.bayes.tree import dispersion_labels, matrices
 from hierlmm.design.design import Design
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import component_labels, component_values, correlated_pairs
-from hierlmm.fits.side_by_side import MARGINAL_SIGMA, is_marginal
+from hierlmm.fits.side_by_side import MARGINAL_SIGMA, SCALE_SIGMA, is_marginal
 
 KINDS = ("fixed", "sd", "corr", "residual", "sigma")
 
@@ -24,8 +24,10 @@ def named_draws(design: Design, dataset: Any) -> dict[str, dict[str, FloatArray]
         values = component_values(design, matrices(design, dataset)[1], 0.0 * dataset["sd_b"].to_numpy()[..., 0])
         for k, name in enumerate(component_labels(design)[:-1]):
             found[name.split("(")[0]][name] = values[..., k]
-    scalars = [name for name in dispersion_variables(design) if name in dataset]
-    found["sigma"] = {name: dataset[name].transpose("chain", "draw").to_numpy() for name in scalars}
+    scalars = {name: name.replace(" ", "_") for name in dispersion_labels(design)}
+    found["sigma"] = {
+        name: dataset[own].transpose("chain", "draw").to_numpy() for name, own in scalars.items() if own in dataset
+    }
     for name in ("residual_correlation", "residual_variance"):
         if name in dataset:
             dimension = f"{name}_parameter"
@@ -49,4 +51,6 @@ def parameter_draws(fit: Fit) -> dict[str, FloatArray]:
             draws[f"corr({term[b]}, {term[a]})"] = draws[f"corr({term[a]}, {term[b]})"]
     if is_marginal(fit) and "sigma" in draws:
         draws[MARGINAL_SIGMA] = draws["sigma"]  # its label beside a fit with random effects
+    if fit.design.family.name == "student_t":
+        draws[SCALE_SIGMA] = draws["sigma"]  # beside a fit of another family
     return draws

@@ -23,7 +23,7 @@ from hierlmm.bayes.tree import (
     as_response,
     corr_pairs,
     dataset,
-    dispersion_variables,
+    dispersion_labels,
     matrices,
     pair_labels,
     response_name,
@@ -69,6 +69,7 @@ class PosteriorNumbers(Fit):
         ----------
         name : str
             ``"beta"``, ``"b"``, ``"sd_b"``, ``"sigma"``, ...; ``"corr_b"`` and ``"D"`` as matrices (..., term, term).
+            Thresholds of ordered categories as tables or as ``datatree`` name them, ``"threshold 2"``.
 
         Raises
         ------
@@ -76,8 +77,8 @@ class PosteriorNumbers(Fit):
             If the posterior has no such variable.
         """
         posterior = self.datatree["posterior"]
-        if name in posterior and name != "corr_b":
-            values = posterior[name].to_numpy().view()
+        if (own := name.replace(" ", "_")) in posterior and own != "corr_b":
+            values = posterior[own].to_numpy().view()
             values.flags.writeable = False
             return values
         if name == "beta" and not self.design.coef:
@@ -290,7 +291,7 @@ class PosteriorNumbers(Fit):
         structure = [name for name in ("residual_correlation", "residual_variance") if name in posterior]
         extra = [self.draws(name) for name in structure]
         names = [str(v) for name in structure for v in posterior[name][f"{name}_parameter"].to_numpy()]
-        level1 = dispersion_variables(self.design)
+        level1 = dispersion_labels(self.design)
         ends = [self.draws(name)[..., None] for name in level1]
         if not term:
             return _table(np.concatenate([*extra, *ends], axis=-1), [*names, *level1], ci, "component")

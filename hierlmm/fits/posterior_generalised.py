@@ -11,7 +11,7 @@ import pandas as pd
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.family_draws import family_subject_loglik, psi_draws
 from hierlmm.bayes.predictive import subject_lines
-from hierlmm.bayes.tree import dispersion_variables
+from hierlmm.bayes.tree import dispersion_labels, dispersion_variables
 from hierlmm.errors import NotAvailableError
 from hierlmm.families.family import Family
 from hierlmm.fits.base import Level
@@ -39,7 +39,7 @@ class GeneralisedPosteriorNumbers(PosteriorNumbers):
     @property
     def dispersion(self) -> pd.Series:
         """Posterior means of the family's dispersion parameters by name; empty where it has none."""
-        names = dispersion_variables(self.design)
+        names = dispersion_labels(self.design)
         return pd.Series({n: float(self.draws(n).mean()) for n in names}, dtype=float, name="dispersion")
 
     @property

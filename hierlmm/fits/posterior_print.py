@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.bayes.convergence import GOOD_K
-from hierlmm.bayes.tree import dispersion_variables
+from hierlmm.bayes.tree import dispersion_labels
 from hierlmm.fits.components import COMMON_CORR, COMMON_SD
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.fits.residual_text import correlation_heading, variance_heading
@@ -25,7 +25,12 @@ def posterior_page(fit: PosteriorNumbers, ci: float = 0.95) -> Page:
     heading = f"{random} (posterior mean, {ci:.0%} interval):"
     parts: list[Part] = [
         *header,
-        Table(_shown(fit.variance_components(ci)), ["", heading, _random_text(fit, ci)], random, index=True),
+        Table(
+            _shown(fit.variance_components(ci)),
+            ["", heading, _random_text(fit, ci), *_dispersion_text(fit, ci)],
+            random if fit.design.is_gaussian else f"{random} and dispersion",
+            index=True,
+        ),
         _counts(fit),
         *(Table(t, ["", title, _residual_text(t, ci)], title, index=True) for title, t in residual_tables(fit, ci)),
         Table(_shown(fit.summary(ci)), ["", f"{fixed}:", _fixed_text(fit, ci)], fixed, index=True),
@@ -106,12 +111,25 @@ def _random_text(fit: PosteriorNumbers, ci: float) -> str:
         corr = " ".join("     " if r is None else f"{r:5.2f}" for r in correlations)
         group = fit.design.hierarchy.subject if i == 0 else ""
         rows.append([group, name, *(_short(row[c]) for c in ("estimate", "lower", "upper")), corr])
-    for name in dispersion_variables(fit.design):
-        title = ["Residual", ""] if fit.design.is_gaussian else ["", name]
-        rows.append([*title, *(_short(table.loc[name, c]) for c in ("estimate", "lower", "upper")), ""])
+    if fit.design.is_gaussian:
+        rows.append(["Residual", "", *(_short(table.loc["sigma", c]) for c in ("estimate", "lower", "upper")), ""])
     with_corr = any(r[-1].strip() for r in rows)
     head = ["Groups", "Name", "Std.Dev.", lower, upper, "Corr"]
     return _align([r if with_corr else r[:-1] for r in [head, *rows]], left=2)
+
+
+def _dispersion_text(fit: PosteriorNumbers, ci: float) -> list[str]:
+    """Dispersion of a family on a line of its own, with intervals; nothing of a Gaussian response, or without one."""
+    names = () if fit.design.is_gaussian else dispersion_labels(fit.design)
+    table = fit.variance_components(ci)
+    said = [f"{n} {_short(e)} [{_short(low)}, {_short(high)}]" for n, e, low, high in _estimates(table, names)]
+    return (
+        [f"{'Thresholds' if fit.design.family.name == 'ordinal' else 'Dispersion'}: {', '.join(said)}"] if said else []
+    )
+
+
+def _estimates(table: pd.DataFrame, names: tuple[str, ...]) -> list[tuple[Any, ...]]:
+    return list(table.loc[list(names), ["estimate", "lower", "upper"]].itertuples(name=None))
 
 
 def _fixed_text(fit: PosteriorNumbers, ci: float) -> str:

@@ -24,6 +24,8 @@ from hierlmm.results import Result
 COLUMNS = ["estimate", "se", "lower", "upper"]
 SEE = "docs, page 'Comparing estimators'"
 MARGINAL_SIGMA = "sigma (marginal)"
+SCALE_SIGMA = "scale sigma (Student's t)"
+"""Of Student's t beside another family: no standard deviation."""
 """σ of a model without random effects beside one that has them: the SD of a row, not the SD within a subject."""
 TOLERANCE = 1e-10
 """Values of a column that are closer than this, relative to its largest, are taken as equal."""
@@ -128,9 +130,10 @@ def estimates(fits: Mapping[str, Fit], ci: float, reference: str | None = None) 
     base = fits[next(iter(fits)) if reference is None else reference]
     spelling = {f"corr({b}, {a})": f"corr({a}, {b})" for a, b in _pairs(base)}
     mixed = any(fit.has_random_effects for fit in fits.values())
-    parts = [_one_fit(fit, ci, spelling, mixed).assign(estimator=label) for label, fit in fits.items()]
+    families = len({fit.design.family.name for fit in fits.values()}) > 1
+    parts = [_one_fit(fit, ci, spelling, mixed, families).assign(estimator=label) for label, fit in fits.items()]
     stacked = pd.concat(parts, ignore_index=True)
-    first = [*_one_fit(base, ci, spelling, mixed)["parameter"], *stacked["parameter"]]
+    first = [*_one_fit(base, ci, spelling, mixed, families)["parameter"], *stacked["parameter"]]
     order = {name: i for i, name in enumerate(dict.fromkeys(first))}
     kinds = {"fixed": 0, "sd": 1, "corr": 2, "sigma": 3, "residual": 4, "other": 5}
     rank = stacked["kind"].map(kinds) * (len(order) + 1) + stacked["parameter"].map(order)
@@ -138,8 +141,8 @@ def estimates(fits: Mapping[str, Fit], ci: float, reference: str | None = None) 
     return stacked.iloc[rows][["parameter", "kind", "estimator", *COLUMNS]].reset_index(drop=True)
 
 
-def _one_fit(fit: Fit, ci: float, spelling: Mapping[str, str], mixed: bool) -> pd.DataFrame:
-    """Estimates of one fit; ``mixed`` tells σ of a marginal model from that within subjects."""
+def _one_fit(fit: Fit, ci: float, spelling: Mapping[str, str], mixed: bool, families: bool) -> pd.DataFrame:
+    """Estimates of one fit; ``mixed`` tells σ of a marginal model from that within subjects, ``families`` a scale."""
     fixed = fit.summary(ci)[COLUMNS].astype(float)
     parts = [fixed.rename_axis("parameter").reset_index().assign(kind="fixed")]
     try:
@@ -150,12 +153,14 @@ def _one_fit(fit: Fit, ci: float, spelling: Mapping[str, str], mixed: bool) -> p
     frame["kind"] = [_kind(label, fit) for label in frame["parameter"]]
     if mixed and is_marginal(fit):
         frame["parameter"] = frame["parameter"].replace("sigma", MARGINAL_SIGMA)
+    elif families and fit.design.family.name == "student_t":
+        frame["parameter"] = frame["parameter"].replace("sigma", SCALE_SIGMA)
     parts.append(frame)
     return pd.concat(parts, ignore_index=True)
 
 
 def _kind(label: str, fit: Fit) -> str:
-    if label == "sigma":
+    if label == "sigma" and fit.design.family.name != "student_t":
         return "sigma"
     other = "residual" if fit.design.has_residual_structure else "other"
     return next((kind for kind in ("sd", "corr") if label.startswith(f"{kind}(")), other)

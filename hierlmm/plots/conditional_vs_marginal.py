@@ -150,7 +150,8 @@ def _grid(
         known = ", ".join(map(repr, numbers)) or "none"
         reason = f"curves run along a number of the fixed effects.{closest(str(wanted), numbers)}"
         received = "a model without a numeric covariate" if wanted is None else f"variable={variable!r}"
-        raise SpecificationError(received, reason, f"use one of {known}", SEE)
+        remedy = f"use one of {known}" if numbers else "use fit.marginal_means(...) by each fit, and their .plot()"
+        raise SpecificationError(received, reason, remedy, SEE)
     panels = None if by is None else plain_name(by)
     if panels is not None and panels not in grid.factors:
         known = ", ".join(map(repr, sorted(grid.factors))) or "none"

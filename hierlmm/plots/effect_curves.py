@@ -15,6 +15,7 @@ from hierlmm.effects.table import Effects
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
+from hierlmm.frames import shorten
 from hierlmm.options import checked, choose, renamed
 from hierlmm.plots.fits import pick_fits
 
@@ -144,7 +145,19 @@ def _curves(
                 "draw them apart",
                 SEE,
             )
+    _one_meaning(curves)
     return curves
+
+
+def _one_meaning(curves: Mapping[str, EffectCurves]) -> None:
+    """Refuse curves of the subject in the middle beside such of the mean over subjects, where these differ."""
+    own = {label: c.fit.has_random_effects and c.level == "population" for label, c in curves.items()}
+    if next(iter(curves.values())).fit.design.family.link == "identity" or len(set(own.values())) == 1:
+        return
+    middle, mean = (shorten([label for label, m in own.items() if m is which]) for which in (True, False))
+    received = f"curves of a subject in the middle, b = 0 ({middle}), and of the mean over subjects ({mean})"
+    reason = "on a curved scale these are different curves, and one picture has one meaning"
+    raise SpecificationError(received, reason, "use level='marginal', the mean over subjects by all fits", SEE)
 
 
 def _same_question(

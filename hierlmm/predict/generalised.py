@@ -34,6 +34,7 @@ def predict_generalised(
 ) -> pd.DataFrame:
     """See `hierlmm.fit.generalised.GeneralisedFit.predict`."""
     check_request(level, interval, ci)
+    refuse_measured_links(scale, interval)
     rows = rows_of(fit.design, newdata, level)
     family, n = fit.family, trials_of(fit, newdata, trials)
     if family.name == "ordinal" and (scale == "response" or level == "marginal" or interval == "prediction"):
@@ -59,6 +60,14 @@ def predict_generalised(
     found = described(table, level, interval, ci, contains, quantile)
     found.attrs["scale"] = scale
     return found
+
+
+def refuse_measured_links(scale: str, interval: str | None) -> None:
+    """Refuse the interval of a new response on the scale of a link."""
+    if scale == "link" and interval == "prediction":
+        received, reason = "scale='link' with interval='prediction'", "a new response has no link: only its mean has"
+        remedy = "use scale='response' for a new response, or interval='confidence' for linear predictors"
+        raise NotAvailableError(received, reason, remedy, SEE)
 
 
 def trials_of(fit: Any, newdata: Any, trials: Any) -> FloatArray:

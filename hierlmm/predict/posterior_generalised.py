@@ -21,7 +21,7 @@ from hierlmm.errors import NotAvailableError
 from hierlmm.fits.posterior import flattened
 from hierlmm.likelihood.by_subject import covariance_root
 from hierlmm.predict.averages import by_quadrature, mean_over_subjects
-from hierlmm.predict.generalised import random_variance, trials_of
+from hierlmm.predict.generalised import random_variance, refuse_measured_links, trials_of
 from hierlmm.predict.posterior import POSTERIOR_CONTENTS, as_draws, check_budget, new_subjects
 from hierlmm.predict.rows import SEE, Rows, check_request, described, pieces, rows_of
 
@@ -133,6 +133,7 @@ def _asked(
 ) -> tuple[Rows, FloatArray]:
     """The rows and their trials, after checking that there is something to predict."""
     check_request(level, interval, ci)
+    refuse_measured_links(scale, interval)
     if level == "subject":
         fit.need_effects("predict(level='subject')", draws=True)
     rows = rows_of(fit.design, newdata, level)

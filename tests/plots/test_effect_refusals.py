@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import hierlmm as hl
@@ -105,3 +106,20 @@ def test_a_covariate_moves_along_where_its_deviations_within_subjects_do(unit):
     assert _moves_along(x, unit * (x + 100.0 * mean), subject)
     assert not _moves_along(x, unit * (x + 0.3 * rng.normal(size=100)), subject)
     assert not _moves_along(x, unit * mean, subject)
+
+
+def test_two_meanings_are_no_one_picture():
+    rng = np.random.default_rng(3)
+    who, x = np.repeat(np.arange(30), 4), np.tile(np.arange(4.0), 30)
+    y = rng.poisson(np.exp(0.3 + 0.2 * x + 0.6 * rng.normal(size=30)[who]))
+    model = hl.TwoLevelModel.from_formula(
+        "y ~ x + (1 | who)", pd.DataFrame({"who": who, "x": x, "y": y}), family="poisson"
+    )
+    ml, gee = model.fit_ml(), model.fit_gee()
+    with pytest.raises(SpecificationError, match="level='marginal'"):
+        hl.plot_effects(ml, gee, "x")
+    with pytest.raises(SpecificationError, match="level='marginal'"):
+        hl.plot_effects(ml.effects("x"), gee.effects("x"))
+    both = hl.plot_effects(ml, gee, "x", level="marginal")
+    assert [c for c in (both.caption, gee.plot_effects("x").caption) if "Mean over subjects." not in c] == []
+    assert "b = 0" in ml.plot_effects("x").caption
