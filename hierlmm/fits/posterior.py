@@ -68,8 +68,7 @@ class PosteriorNumbers(Fit):
         Parameters
         ----------
         name : str
-            ``"beta"``, ``"b"``, ``"sd_b"``, ``"sigma"``, ...; ``"corr_b"`` and ``"D"`` as matrices (..., term, term).
-            Thresholds of ordered categories as tables or as ``datatree`` name them, ``"threshold 2"``.
+            ``"beta"``, ``"b"``, ``"sd_b"``, ``"sigma"``, ``"threshold 2"``, ...; ``"corr_b"`` and ``"D"`` as matrices.
 
         Raises
         ------

@@ -34,7 +34,6 @@ def predict_generalised(
 ) -> pd.DataFrame:
     """See `hierlmm.fit.generalised.GeneralisedFit.predict`."""
     check_request(level, interval, ci)
-    refuse_measured_links(scale, interval)
     rows = rows_of(fit.design, newdata, level)
     family, n = fit.family, trials_of(fit, newdata, trials)
     if family.name == "ordinal" and (scale == "response" or level == "marginal" or interval == "prediction"):
@@ -43,6 +42,7 @@ def predict_generalised(
             reason = "the mean over subjects is another line at each threshold"
         remedy = f"use fit.probabilities(level={level!r}), or scale='link' with level='subject' or 'population'"
         raise NotAvailableError("predictions of an ordinal response", reason, remedy, SEE)
+    refuse_measured_links(scale, interval)
     eta, variance = line(fit, rows, level, spread=interval is not None)
 
     def back(at: FloatArray) -> FloatArray:
