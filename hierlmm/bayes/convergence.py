@@ -224,4 +224,5 @@ def _reparametrise(attrs: dict[str, Any]) -> str:
         return "use centered=False, which suits subjects with few rows"
     if attrs.get("sampler") == "explicit":
         return "use centered=True if every subject has many rows"
-    return "check that the model is identified (fit_ml() shows a singular D at once)"
+    way = "fit_ml" if attrs.get("sampler") in ("joint", "laplace") else "fit_reml"  # families have no REML
+    return f"check that the model is identified ({way}() shows a singular D at once)"

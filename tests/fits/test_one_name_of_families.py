@@ -12,6 +12,7 @@ import pytest
 from family_posteriors import data_of, posterior_of
 
 import hierlmm as hl
+from hierlmm.bayes.convergence import _reparametrise
 from hierlmm.diagnostics.loo import _verdict
 from hierlmm.equations.families import notes
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
@@ -93,6 +94,8 @@ def data_family(name):
 
 
 def test_no_verb_is_recommended_that_is_refused():
+    assert "fit_ml()" in _reparametrise({"sampler": "joint"})
+    assert "fit_reml()" in _reparametrise({"sampler": "collapsed"})
     assert "marginal_coefficients" not in str(notes(Ordinal())[1])
     assert "probabilities(level='marginal')" in str(notes(Ordinal())[1])
     both = hl.compare(ml_of("poisson", "y ~ g + (1 | subject)"))
