@@ -71,8 +71,8 @@ class GEEFit(Verbs, GEENumbers):
             Means (of a binomial response numbers of successes), or their link; intervals are made on the scale of the
             link.
         trials : number or array, optional
-            Trials of the new rows of a binomial response; 1 by default, so that probabilities are predicted. For the
-            fitted rows those of the data.
+            Trials of the new rows of a binomial response; by default the column of the model's trials where the new
+            data have it, as for the fitted rows, else 1. ``trials=1`` predicts probabilities.
 
         Returns
         -------
@@ -86,7 +86,7 @@ class GEEFit(Verbs, GEENumbers):
             At ``level="subject"`` or ``"new_subject"``, and for ``interval="prediction"``: GEE has no distribution of
             subjects or measurements.
         """
-        from hierlmm.predict.generalised import trials_of
+        from hierlmm.predict.generalised import tell_scale, trials_of
         from hierlmm.predict.lines import linear_prediction
 
         choose("scale", scale, ("response", "link"))
@@ -100,7 +100,7 @@ class GEEFit(Verbs, GEENumbers):
         if interval is not None:
             choose("interval", interval, ("confidence", "credible"))
         contains = f"the uncertainty of the coefficients ({(se or self.se).replace('_', '-')} covariance)"
-        cov, n = self.covariance(se).to_numpy(), trials_of(self, newdata, trials)
+        cov, (n, counted) = self.covariance(se).to_numpy(), trials_of(self, newdata, trials)
         linear = scale == "link" or self.design.is_gaussian
         table = linear_prediction(
             self.design,
@@ -113,8 +113,7 @@ class GEEFit(Verbs, GEENumbers):
             contains=contains,
             back=None if linear else lambda eta: self.family.mean(eta) * n,
         )
-        table.attrs["scale"] = scale
-        return table
+        return tell_scale(table, self, scale, counted)
 
     def predict_subject(self, history: Any, times: Any = None, **options: Any) -> NoReturn:
         """Not available: GEE has no distribution of subjects, so a history says nothing about a subject's future.

@@ -65,8 +65,8 @@ class GeneralisedPosterior(GeneralisedPosteriorNumbers, GeneralisedVerbs, Diagno
         scale : {"response", "link"}
             Means (of a binomial response numbers of successes), or their link.
         trials : number or array, optional
-            Trials of the new rows of a binomial response; 1 by default, so that probabilities are predicted. For the
-            fitted rows those of the data.
+            Trials of the new rows of a binomial response; by default the column of the model's trials where the new
+            data have it, as for the fitted rows, else 1. ``trials=1`` predicts probabilities.
         seed : int, optional
             Of what is simulated.
         kind : {"summary", "draws"}

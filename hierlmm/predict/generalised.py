@@ -35,7 +35,7 @@ def predict_generalised(
     """See `hierlmm.fit.generalised.GeneralisedFit.predict`."""
     check_request(level, interval, ci)
     rows = rows_of(fit.design, newdata, level)
-    family, n = fit.family, trials_of(fit, newdata, trials)
+    family, (n, counted) = fit.family, trials_of(fit, newdata, trials)
     if family.name == "ordinal" and (scale == "response" or level == "marginal" or interval == "prediction"):
         reason = "a category has no mean" if interval != "prediction" else "a category has no interval"
         if level == "marginal":
@@ -57,9 +57,7 @@ def predict_generalised(
     elif interval is not None:
         own = interval_table(eta, variance, ci, np.full(len(eta), np.inf), rows.index)
         table = through_link(own, back)
-    found = described(table, level, interval, ci, contains, quantile)
-    found.attrs["scale"] = scale
-    return found
+    return tell_scale(described(table, level, interval, ci, contains, quantile), fit, scale, counted)
 
 
 def refuse_measured_links(scale: str, interval: str | None) -> None:
@@ -70,8 +68,8 @@ def refuse_measured_links(scale: str, interval: str | None) -> None:
         raise NotAvailableError(received, reason, remedy, SEE)
 
 
-def trials_of(fit: Any, newdata: Any, trials: Any) -> FloatArray:
-    """Trials of the rows to predict: as given, those of the data for the fitted rows, else 1.
+def trials_of(fit: Any, newdata: Any, trials: Any) -> tuple[FloatArray, str]:
+    """Trials of the rows to predict, and where they come from: as given, the column of the model's trials, else 1.
 
     Raises
     ------
@@ -82,23 +80,37 @@ def trials_of(fit: Any, newdata: Any, trials: Any) -> FloatArray:
         reason = f"a {fit.family.title} response counts no trials"
         raise NotAvailableError("trials=", reason, "leave it out", "docs, page 'Families'")
     if newdata is None and trials is None:
-        return np.asarray(fit.design.trials)
-    rows = len(fit.design.X) if newdata is None else len(to_pandas(newdata, column_names(newdata)))
-    if trials is not None and np.shape(trials) not in ((), (rows,)):
+        return np.asarray(fit.design.trials), "those of the fitted rows"
+    columns = [] if newdata is None else list(column_names(newdata))
+    own = fit.design.outcome.trials if fit.family.has_trials else None
+    if trials is None and own in columns:
+        return _whole_trials(to_pandas(newdata, [own])[own], f"the column {own!r} of the new data"), f"column {own!r}"
+    rows = len(fit.design.X) if newdata is None else len(to_pandas(newdata, columns))
+    if trials is None:
+        return np.ones(rows), f"1, since the new data have no column {own!r}: probabilities, and responses of one trial"
+    if np.shape(trials) not in ((), (rows,)):
         received, reason = f"trials= of shape {np.shape(trials)}", f"{rows} rows are predicted"
         raise SpecificationError(received, reason, "give a number, or one for each row", SEE)
-    return np.broadcast_to(_whole_trials(1.0 if trials is None else trials), (rows,))
+    return np.broadcast_to(_whole_trials(trials, f"trials={trials!r}"), (rows,)), "as given"
 
 
-def _whole_trials(trials: Any) -> FloatArray:
+def _whole_trials(trials: Any, received: str) -> FloatArray:
     try:
         given = np.asarray(trials, dtype=np.float64)
     except (TypeError, ValueError):
         given = np.full(1, np.nan)
     if not np.all((given >= 1.0) & (given < np.inf) & (given == np.round(given))):
         remedy = "give a whole number from 1 on, or one for each row: trials=newdata['n']"
-        raise SpecificationError(f"trials={trials!r}", "numbers of trials are 1, 2, ...", remedy, SEE)
+        raise SpecificationError(received, "numbers of trials are 1, 2, ...", remedy, SEE)
     return given
+
+
+def tell_scale(table: pd.DataFrame, fit: Any, scale: str, trials: str) -> pd.DataFrame:
+    """Say in ``attrs`` what the scale is, and of how many trials the numbers are."""
+    table.attrs["scale"] = scale
+    if fit.family.has_trials and scale == "response":
+        table.attrs["trials"] = trials
+    return table
 
 
 def category_probabilities(fit: Any, newdata: Any, level: str) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from hierlmm.errors import NotAvailableError
 from hierlmm.fits.posterior import flattened
 from hierlmm.likelihood.by_subject import covariance_root
 from hierlmm.predict.averages import by_quadrature, mean_over_subjects
-from hierlmm.predict.generalised import random_variance, refuse_measured_links, trials_of
+from hierlmm.predict.generalised import random_variance, refuse_measured_links, tell_scale, trials_of
 from hierlmm.predict.posterior import POSTERIOR_CONTENTS, as_draws, check_budget, new_subjects
 from hierlmm.predict.rows import SEE, Rows, check_request, described, pieces, rows_of
 
@@ -39,7 +39,7 @@ def predict_draws(
     seed: int | None,
 ) -> pd.DataFrame:
     """See `hierlmm.fit.posterior_generalised.GeneralisedPosterior.predict`."""
-    rows, n = _asked(fit, newdata, level, interval, ci, scale, trials)
+    rows, n, counted = _asked(fit, newdata, level, interval, ci, scale, trials)
     if fit.family.name == "ordinal" and interval == "prediction":
         remedy = f"use fit.probabilities(level={level!r}), or kind='draws' for draws of categories"
         reason = "a category has no mean and no interval"
@@ -69,15 +69,14 @@ def predict_draws(
     if interval is not None:
         table = table.assign(se=found[1], lower=found[2], upper=found[3])
     told = described(table, level, interval, ci, contains, "equal-tailed quantiles of the posterior draws")
-    told.attrs["scale"] = scale
-    return told
+    return tell_scale(told, fit, scale, counted)
 
 
 def drawn_predictions(
     fit: Any, newdata: Any, level: str, interval: str | None, scale: str, trials: Any, seed: int | None
 ) -> Any:
     """Draws behind the predictions, joint over rows, as `hierlmm.predict.posterior.prediction_draws` has them."""
-    rows, n = _asked(fit, newdata, level, interval, 0.5, scale, trials)
+    rows, n, _ = _asked(fit, newdata, level, interval, 0.5, scale, trials)
     new = level == "new_subject" or (level == "marginal" and interval == "prediction")
     who, labels = new_subjects(fit, rows) if new else (rows.subject, 0)
     check_budget(len(n), int(np.prod(fit.draw_shape)), labels * rows.Z.shape[1])
@@ -130,8 +129,8 @@ def posterior_means(fit: Any, rows: Rows, level: str) -> FloatArray:
 
 def _asked(
     fit: Any, newdata: Any, level: str, interval: str | None, ci: float, scale: str, trials: Any
-) -> tuple[Rows, FloatArray]:
-    """The rows and their trials, after checking that there is something to predict."""
+) -> tuple[Rows, FloatArray, str]:
+    """The rows, their trials and where these come from, after checking that there is something to predict."""
     check_request(level, interval, ci)
     refuse_measured_links(scale, interval)
     if level == "subject":
@@ -144,7 +143,7 @@ def _asked(
         remedy = f"use fit.probabilities(level={level!r}), or scale='link' with level='subject' or 'population', or "
         remedy += "interval='prediction' with kind='draws' for categories"
         raise NotAvailableError("predictions of an ordinal response", reason, remedy, SEE)
-    return rows, trials_of(fit, newdata, trials)
+    return rows, *trials_of(fit, newdata, trials)
 
 
 def _effects(fit: Any, level: str, interval: str | None, rng: np.random.Generator, labels: int) -> FloatArray | None:

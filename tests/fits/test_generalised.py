@@ -133,7 +133,8 @@ def test_trials(data):
     assert both[0].loglik == both[1].loglik
     fit = both[0]
     np.testing.assert_allclose(fit.predict()["estimate"], fit.fitted(), rtol=1e-12)
-    np.testing.assert_allclose(6 * fit.predict(data)["estimate"], fit.fitted(), rtol=1e-12)
+    np.testing.assert_allclose(fit.predict(data)["estimate"], fit.fitted(), rtol=1e-12)
+    np.testing.assert_allclose(6 * fit.predict(data, trials=1)["estimate"], fit.fitted(), rtol=1e-12)
     np.testing.assert_allclose(fit.predict(data, trials=6)["estimate"], fit.fitted(), rtol=1e-12)
 
 

@@ -47,7 +47,7 @@ def test_draws_of_means(name):
     np.testing.assert_allclose(fit.fitted(), fit.predict()["estimate"], rtol=1e-10)
     middle = np.concatenate(fit.draws("beta")) @ fit.design.X[:3].T
     over = fit.predict(rows, level="marginal", kind="draws").to_numpy().reshape(400, -1)
-    np.testing.assert_allclose(over, over_subjects(inverse(name), middle, sd(fit)), rtol=1e-6)
+    np.testing.assert_allclose(over, over_subjects(inverse(name), middle, sd(fit)) * n[:3], rtol=1e-6)
     linear = fit.predict(rows, level="population", kind="draws", scale="link")
     assert linear.name == "line"
     np.testing.assert_allclose(linear.to_numpy().reshape(400, -1), middle, rtol=1e-10)

@@ -60,3 +60,25 @@ def test_trials_that_are_none(trials):
     with pytest.raises(hl.errors.SpecificationError, match=r"(?s)Received: trials=.*numbers of trials are 1, 2"):
         own.predict(data.head(2), trials=trials)
     assert own.predict(data.head(2), trials=[2, 4])["estimate"].iloc[1] < 4
+
+
+def test_trials_of_new_rows_are_those_of_their_column():
+    rng = np.random.default_rng(4)
+    who = np.repeat(np.arange(12), 3)
+    data = pd.DataFrame({"who": who, "n": rng.integers(5, 30, 36)})
+    data["y"] = rng.binomial(data["n"], 1 / (1 + np.exp(-0.7 * rng.normal(size=12)[who])))
+    model = hl.TwoLevelModel.from_formula("y ~ 1 + (1 | who)", data, family="binomial", trials="n")
+    fit, gee = model.fit_ml(), model.fit_gee()
+    new, bare = data.head(4), data.head(4).drop(columns="n")
+    found = fit.predict(new)
+    np.testing.assert_allclose(found["estimate"], fit.fitted().head(4), rtol=1e-12)
+    np.testing.assert_allclose(gee.predict(new)["estimate"], gee.fitted().head(4), rtol=1e-12)
+    assert found.attrs["trials"] == gee.predict(new).attrs["trials"] == "column 'n'"
+    np.testing.assert_allclose(fit.predict(bare)["estimate"] * new["n"], found["estimate"], rtol=1e-12)
+    np.testing.assert_allclose(fit.predict(new, trials=1)["estimate"], fit.predict(bare)["estimate"], rtol=1e-12)
+    assert "no column 'n'" in fit.predict(bare).attrs["trials"]
+    assert fit.predict(new, level="population", interval="prediction")["upper"].max() > 3
+    assert fit.predict(bare, level="population", interval="prediction")["upper"].max() == 1
+    assert "trials" not in fit.predict(new, scale="link").attrs
+    with pytest.raises(hl.SpecificationError, match="the column 'n'"):
+        fit.predict(new.assign(n=0))
