@@ -64,6 +64,8 @@ def plot_effects(
         if effects.kind != "marginal means":
             panels.rule(panel, x=effects.null, linestyle=panels.dashes)
         panels.name_rows(panel, range(len(own), 0, -1), own, room=0.6, most=len(own))
+    if effects.scale is not None and effects.scale.is_ratio:
+        panels.ratios("x", table[["lower", "upper", "estimate"]].to_numpy(dtype=np.float64), effects.null)
     return panels.finish(
         {panel: panel if effects.by else "" for panel in ticks},
         title=_title(effects),
@@ -113,6 +115,8 @@ def _draw_along(effects: Any, figure: Figure) -> Any:
     panels.map("line_xy", "curve", stacked, width=0.9, alpha=0.6)
     panels.map("line_xy", "interval", ranges, width=1.6)
     panels.map("scatter_xy", "point_estimate", stacked, size=30)
+    if effects.scale is not None and effects.scale.is_ratio:
+        panels.ratios("y", table[["lower", "upper", "estimate"]].to_numpy(dtype=np.float64), effects.null)
     marks = [
         Entry(name, colour, marker="circle", width=1.6, size=30) for name, colour in zip(names, colours, strict=True)
     ]

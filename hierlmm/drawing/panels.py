@@ -244,6 +244,29 @@ class Panels:
         if y is not None:
             self.draw.ylim(tuple(y), self.target(panel))
 
+    def ratios(self, axis: str, values: FloatArray, null: float) -> None:
+        """Put an axis of ratios on a logarithmic scale in all panels (matplotlib), with numbers that can be read."""
+        known = values[np.isfinite(values)]
+        if self.backend != "matplotlib" or not len(known) or known.min() <= 0.0:
+            return
+        from matplotlib.ticker import MaxNLocator, NullLocator
+
+        low, high = min(float(known.min()), null), max(float(known.max()), null)
+        room = (high / low) ** 0.06
+        low, high = low / room, high * room
+        decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1.0)
+        steps = (1.0,) if high / low > 300.0 else (1.0, 3.0) if high / low > 30.0 else (1.0, 2.0, 5.0)
+        ticks = np.sort(np.outer(decades, steps).ravel())
+        if high / low < 5.0:
+            ticks = np.asarray(MaxNLocator(4).tick_values(low, high))
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        for panel in self.names:
+            target = self.target(panel)
+            getattr(target, f"set_{axis}scale")("log")
+            getattr(target, f"set_{axis}lim")(low, high)
+            getattr(target, f"set_{axis}ticks")(ticks, [f"{tick:g}" for tick in ticks])
+            getattr(target, f"{axis}axis").set_minor_locator(NullLocator())
+
     def finish(
         self,
         titles: Mapping[Any, str] | None = None,

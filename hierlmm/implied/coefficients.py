@@ -106,14 +106,20 @@ def marginal_coefficients(fit: Any, ci: float = 0.95) -> MarginalCoefficients:
     return MarginalCoefficients(table, pd.DataFrame(cov, index, index), family.link, ci, _notes(fit))
 
 
-def _of_draws(fit: Any, ci: float) -> MarginalCoefficients:
-    """The same of each of some draws: posterior mean and SD, and equal-tailed intervals."""
-    design, family = fit.design, fit.design.family
+def averaged_draws(fit: Any) -> FloatArray:
+    """β_m of some draws, evenly spaced: (S, p)."""
+    design = fit.design
     beta, D = (own.reshape(-1, *own.shape[2:]) for own in (fit.draws("beta"), fit.draws("D")))
     most = int(np.clip(VALUES // design.n_obs, *DRAWS))
     keep = np.linspace(0, len(beta) - 1, min(len(beta), most)).astype(int)
-    values = np.stack([average_coefficients(family, design, beta[s], D[s]) for s in keep])
-    index, conditional = pd.Index(design.coef, name="coef"), beta.mean(axis=0)
+    return np.stack([average_coefficients(design.family, design, beta[s], D[s]) for s in keep])
+
+
+def _of_draws(fit: Any, ci: float) -> MarginalCoefficients:
+    """The same of each of some draws: posterior mean and SD, and equal-tailed intervals."""
+    design, family = fit.design, fit.design.family
+    values = averaged_draws(fit)
+    index, conditional = pd.Index(design.coef, name="coef"), fit.draws("beta").mean(axis=(0, 1))
     lower, upper = np.quantile(values, [0.5 - ci / 2.0, 0.5 + ci / 2.0], axis=0)
     columns = {"estimate": values.mean(axis=0), "se": values.std(axis=0, ddof=1), "lower": lower, "upper": upper}
     table = pd.DataFrame({**columns, "conditional": conditional}, index=index)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.design import Design
+from hierlmm.design.formula import unquoted
 from hierlmm.design.questions import (
     first_row_of_subjects,
     is_label,
@@ -19,6 +20,7 @@ from hierlmm.design.questions import (
     rows_by_subject,
     time_of,
 )
+from hierlmm.design.telling import mean_name
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.labels import label_ends
@@ -34,6 +36,12 @@ from hierlmm.plots.lines import Axis, population_line
 from hierlmm.plots.rows import COLOURS, PANELS, Groups, apart, check_column, evenly_by_group, row_groups
 
 SEE = "docs, page 'Data'"
+LEVELS = ("bernoulli", "ordinal")
+"""Families whose responses are a few levels with names."""
+CLASSES = 6
+"""Parts of a variable with many values, in which shares are counted."""
+LETTERS = 13
+"""Letters that an inch of an axis has room for."""
 WIDTH = 0.28
 """How far points of a cluster are moved to either side of its place."""
 
@@ -56,6 +64,9 @@ def plot_data(
     **figure: Unpack[Figure],
 ) -> Any:
     """Draw the measurements of every subject, joined by a line; of a fit with its population line.
+
+    Successes are drawn as shares of their trials. Yes and no and ordered categories are points at their levels, moved a
+    little and not joined; the shares of yes and no along the variable are a line, where no population line is drawn.
 
     Without a variable of level 1 that is a number, every subject (cluster) has a place on the axis and a colour, its
     points beside each other and its mean as a dash; the dashed line is the mean of all.
@@ -116,17 +127,23 @@ def plot_data(
     ends = _last_heights(scene, means) if one else {}
     labelled = scene.by is not None and label_ends(panels, scene.facets.labels[0], ends, scene.colours)
     ticks, texts = axis.ticks()
-    if len(ticks) > LABELLED:  # names that nobody could read
+    levels = _levels(design)
+    for panel in first if levels else ():
+        panels.draw.yticks(list(range(len(levels))), levels, panels.target(panel))
+        panels.limit(panel, y=(-0.5, len(levels) - 0.5))
+    written = sum(len(str(text)) + 1 for text in texts) if scene.clusters else 0
+    if len(ticks) > LABELLED or written > LETTERS * _width(scene):  # names that nobody could read
         ticks, texts = [], []
     for panel in first if ticks or axis.categories is not None else ():
         panels.draw.xticks(ticks, texts, panels.target(panel))
-    response = design.hierarchy.response
+    response = with_unit(design.hierarchy.response, design.units)
+    response += f" / {design.outcome.trials}" if design.family.has_trials and design.outcome.trials else ""
     return panels.finish(
         {panel: f"{scene.facet}: {panel}" if scene.facet else "" for panel in first},
         title=_title(scene, name if means else ""),
         caption=_caption(scene, moved, means),
         xlabel=axis.label if xlabel is None else xlabel,
-        ylabel=with_unit(response, design.units) if ylabel is None else ylabel,
+        ylabel=response if ylabel is None else ylabel,
         legend=() if labelled else _legend(scene, means),
     )
 
@@ -190,8 +207,9 @@ def _scene(
     subject, clusters = design.hierarchy.subject, axis.variable is None
     every = rows_by_subject(design, axis.position)
     rows = [every[j] for j in drawn]
-    joined = lines if lines is not None else not clusters and _at_most_one(axis.position, every)
-    few = not joined and not clusters and design.n_subjects <= COLOURS
+    levels = design.family.name in LEVELS
+    joined = lines if lines is not None else not (clusters or levels) and _at_most_one(axis.position, every)
+    few = not (joined or clusters or levels) and design.n_subjects <= COLOURS
     if by is None and facet is None:
         by, facet = (subject, None) if few else (None, None if clusters else _factor(design))
     groups = row_groups(design, by)
@@ -215,7 +233,9 @@ def _factor(design: Design) -> str | None:
 
 def _heights(design: Design, scene: _Scene, jitter: bool | None) -> tuple[FloatArray, bool]:
     """Where points are drawn, and whether they were moved."""
-    y = np.asarray(design.y, dtype=np.float64)
+    y = np.asarray(design.y / design.trials, dtype=np.float64)
+    if jitter is None and design.family.name in LEVELS:
+        jitter = True
     if jitter is None:
         places = np.column_stack([scene.axis.position, y])
         jitter = not scene.lines and not scene.clusters and len(np.unique(places, axis=0)) < 0.9 * len(y)
@@ -227,6 +247,8 @@ def _draw_data(panels: Panels, scene: _Scene, y: FloatArray) -> None:
     x, own = scene.axis.position, theme()
     if scene.clusters:
         x = x + np.random.default_rng(0).uniform(-WIDTH, WIDTH, len(x))
+    elif scene.design.family.name in LEVELS and not scene.lines and len(np.unique(x)) <= 2 * CLASSES:
+        x = x + 0.6 * apart(x, seed=1)
     drawn = np.zeros(len(x), dtype=bool)
     drawn[np.concatenate(scene.rows)] = True
     n_lines = len(scene.rows) / len(scene.facets.labels)
@@ -269,9 +291,11 @@ def _draw_means(panels: Panels, scene: _Scene, fit: Fit | None, population: bool
     """Population lines of a fit by colour and panel, or the means of clusters; what was drawn."""
     if scene.clusters:
         return _cluster_means(panels, scene, fit)
-    known = scene.axis.variable in scene.design.level1_variables()
-    wanted = fit is not None and known if population is None else population
+    known, family = scene.axis.variable in scene.design.level1_variables(), scene.design.family.name
+    wanted = fit is not None and known and family != "ordinal" if population is None else population
     if not wanted:
+        if family == "bernoulli":
+            _draw_shares(panels, scene)
         return {}
     if fit is None or not known:
         received = "population=True " + ("without a fit" if fit is None else f"along {scene.axis.label!r}")
@@ -292,6 +316,34 @@ def _draw_means(panels: Panels, scene: _Scene, fit: Fit | None, population: bool
     return found
 
 
+def _draw_shares(panels: Panels, scene: _Scene) -> None:
+    """How often the answer is yes along the axis: at each of a few values, or in classes with equally many rows."""
+    x, y = scene.axis.position, scene.design.y
+    few = len(np.unique(x)) <= 2 * CLASSES
+    edges = np.unique(x) if few else np.unique(np.quantile(x, np.linspace(0.0, 1.0, CLASSES + 1)[:-1]))
+    classes = np.searchsorted(edges, x, side="right")
+    for group in scene.groups.labels:
+        lines = {}
+        for panel in scene.facets.labels:
+            rows = pd.DataFrame({"x": x, "y": y})[scene.where(group, panel)]
+            means = rows.groupby(classes[scene.where(group, panel)]).mean()
+            lines[panel] = means.to_numpy().T if len(means) else NOTHING
+        colour = theme().ink if scene.by is None else scene.colours[group]
+        panels.map("line_xy", f"shares_{group}".rstrip("_"), lines, color=colour, width=2.4)
+
+
+def _levels(design: Design) -> list[str]:
+    """Names of the levels of a response that has some."""
+    if design.family.name == "ordinal":
+        return [str(level) for level in design.rows.categories]
+    if design.family.name != "bernoulli":
+        return []
+    column = design.frame.get(unquoted(design.hierarchy.response))
+    if column is None or not design.rows.note:
+        return ["0", "1"]
+    return [str(column[design.y == value].iloc[0]) if (design.y == value).any() else "" for value in (0, 1)]
+
+
 def _constant(groups: Groups, design: Design) -> bool:
     """Whether all rows of a subject are of one group."""
     pairs = np.unique(np.column_stack([design.subject_index, groups.codes]), axis=0)
@@ -302,9 +354,12 @@ def _cluster_means(panels: Panels, scene: _Scene, fit: Fit | None) -> dict[str, 
     """A dash at the mean of every cluster (with a fit at its own line), a dashed line at the mean of all."""
     design, index = scene.design, scene.design.subject_index
     fitted = fit is not None and fit.has_random_effects
+    if design.family.name == "ordinal":  # categories have no mean
+        return {}
     own = np.asarray(fit.fitted("subject") if fitted and fit is not None else design.y, dtype=np.float64)
+    own = own / design.trials
     heights = np.bincount(index, own, design.n_subjects) / np.bincount(index, minlength=design.n_subjects)
-    centre = float(np.mean(design.y if fit is None else fit.fitted("population")))
+    centre = float(np.mean((design.y if fit is None else fit.fitted("population")) / design.trials))
     kept = scene.subjects
     place = np.arange(len(kept), dtype=np.float64)
     dash = segments(place - 1.3 * WIDTH, place + 1.3 * WIDTH, heights[kept])
@@ -346,7 +401,10 @@ def _caption(scene: _Scene, moved: bool, means: Mapping[str, Any]) -> str:
     if len(scene.subjects) < scene.design.n_subjects:
         where = "within each group" if scene.by or scene.facet else "in their order"
         parts.append(f"Those drawn are evenly spaced {where}.")
-    if scene.clusters:
+    family = scene.design.family.name
+    if family == "bernoulli" and not scene.clusters and not means:
+        parts.append(f"Line: share of {mean_name(scene.design).removeprefix('probability of ')}.")
+    if scene.clusters and family != "ordinal":
         who = "fitted value" if means else "mean"
         parts.append(f"Dash: {who} of each; dashed: mean of all. Points of one lie beside each other.")
     elif means and scene.by is None:
@@ -354,7 +412,8 @@ def _caption(scene: _Scene, moved: bool, means: Mapping[str, Any]) -> str:
     elif means:
         parts.append("Bold: population lines.")
     if moved:
-        parts.append("Points were moved up and down a little, to be told apart.")
+        way = "" if family in LEVELS else " up and down"
+        parts.append(f"Points were moved{way} a little, to be told apart.")
     return " ".join(parts)
 
 

@@ -16,7 +16,7 @@ from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import COMMON_SD, zero_terms
 from hierlmm.fits.side_by_side import SideBySide, same_question
-from hierlmm.implied.meanings import stacked
+from hierlmm.implied.meanings import MARKED, stacked
 from hierlmm.options import checked, renamed
 from hierlmm.plots.fits import colours_of, legend_of, pick_side_by_side
 
@@ -79,7 +79,7 @@ def plot_forest(
         at_zero = [f"sd({term})" for term in without]
         at_zero += [COMMON_SD] if len(without) == len(fit.design.term) else []
         table.loc[table["parameter"].isin(at_zero) & (table["estimator"] == label), "estimate"] = 0.0
-    chosen = choose_parameters(table, parameters)
+    chosen = choose_parameters(without_twins(table) if parameters is None else table, parameters)
     point = table_dataset(table, chosen, names, ["estimate"])
     size = each(0.3 + 0.08 * max(map(len, names)), 2.5, 0.8, 0.85 + 0.27 * n, least=4.2, text=True)
     colours = colours_of(named)
@@ -127,6 +127,18 @@ def table_dataset(table: Any, parameters: list[str], labels: list[str], columns:
         return xr.Dataset({"estimate": (("parameter", "estimator"), values[..., 0])}, coords=coords)
     coords["ci_bound"] = columns
     return xr.Dataset({"estimate": (("parameter", "estimator", "ci_bound"), values)}, coords=coords)
+
+
+def without_twins(table: Any) -> Any:
+    """The table without marginal coefficients that are the conditional ones in every fit: one panel says both."""
+    columns = ["estimate", "lower", "upper"]
+    marginal, twins = table["kind"] == "marginal", []
+    for name, own in table[marginal].set_index("estimator").groupby("parameter"):
+        other = table[table["parameter"] == str(name).removesuffix(MARKED)].set_index("estimator").reindex(own.index)
+        distance = np.abs(own[columns].to_numpy(dtype=float) - other[columns].to_numpy(dtype=float))
+        if np.all(distance <= 1e-3 * (own["upper"] - own["lower"]).to_numpy(dtype=float)[:, None]):
+            twins.append(name)
+    return table[~(marginal & table["parameter"].isin(twins))]
 
 
 def choose_parameters(table: Any, wanted: str | Sequence[str] | None) -> list[str]:

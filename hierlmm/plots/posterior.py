@@ -19,10 +19,11 @@ from hierlmm.effects import headline
 from hierlmm.fits.base import Fit
 from hierlmm.fits.named_draws import parameter_draws
 from hierlmm.fits.side_by_side import SideBySide
-from hierlmm.implied.meanings import stacked
+from hierlmm.implied.coefficients import averaged_draws
+from hierlmm.implied.meanings import MARKED, has_two_meanings, stacked
 from hierlmm.options import checked
 from hierlmm.plots.fits import colours_of, pick_side_by_side
-from hierlmm.plots.forest import choose_parameters, table_dataset
+from hierlmm.plots.forest import choose_parameters, table_dataset, without_twins
 
 SCALES: dict[Any, tuple[Any, Any]] = {"sd": (np.log, np.exp), "sigma": (np.log, np.exp), "corr": (np.arctanh, np.tanh)}
 """Where the interval of a kind of parameter is symmetric, and the way back."""
@@ -73,7 +74,7 @@ def plot_posterior(
     """
     named, reference, probability = pick_side_by_side(fits, labels, ci)
     table = stacked(named, probability, reference)
-    chosen = choose_parameters(table, parameters)
+    chosen = choose_parameters(without_twins(table) if parameters is None else table, parameters)
     sampled = [label for label, fit in named.items() if fit.has_draws]
     size, colours = each(0.4, 2.5, 0.8, 1.9, least=4.2), colours_of(named)
     point = table_dataset(table, chosen, list(named), ["estimate"])
@@ -130,6 +131,9 @@ def _densities(fit: Fit, parameters: list[str]) -> Iterator[tuple[str, np.ndarra
     from arviz_stats.base import array_stats
 
     draws = parameter_draws(fit)
+    if any(name.endswith(MARKED) for name in parameters) and has_two_meanings(fit.design):
+        own = averaged_draws(fit)
+        draws |= {f"{name}{MARKED}": own[:, k] for k, name in enumerate(fit.design.coef)}
     for name in parameters:
         values = draws.get(name)
         known = values is not None and bool(np.isfinite(values).all())

@@ -80,3 +80,54 @@ def test_scales_are_named(counts, binary):
     lines = axis_of(ratio).lines
     assert any(np.allclose(line.get_xdata(), 1.0) for line in lines)  # no difference is a ratio of 1
     assert axis_of(binary.plot_trajectories()).get_ylabel() == "probability of binary"
+
+
+@pytest.mark.parametrize("response", ["pain", "cured"])
+def test_levels_have_names_and_points_beside_each_other(response, patients):
+    family = {"pain": "ordinal", "cured": "bernoulli"}[response]
+    model = hl.TwoLevelModel.from_formula(f"{response} ~ week + arm + (1 | patient)", patients, family=family)
+    picture = model.plot_data()
+    axis = axis_of(picture)
+    names = [text.get_text() for text in axis.get_yticklabels()]
+    assert names == {"pain": ["none", "some", "much"], "cured": ["no", "yes"]}[response]
+    figure = picture.viz["figure"].item()
+    points = np.vstack([c.get_offsets() for ax in figure.axes for c in ax.collections])
+    assert len(np.unique(points, axis=0)) == len(patients)
+    if response == "cured":
+        x, y = axis.lines[0].get_data()
+        rows = patients[patients["arm"] == "drug"]
+        np.testing.assert_allclose(y, (rows["cured"] == "yes").groupby(rows["week"]).mean())
+        np.testing.assert_array_equal(x, [0, 1, 2, 3])
+    else:
+        assert not axis.lines
+
+
+def test_successes_are_drawn_as_shares(binomial):
+    axis = axis_of(binomial.plot_data())
+    assert axis.get_ylabel().endswith("/ trials")
+    points = np.vstack([c.get_offsets() for c in axis.collections])
+    assert points[:, 1].max() < 1.3
+
+
+def test_marginal_coefficients_have_densities_of_draws(cured_nuts):
+    picture = hl.compare(cured_nuts).plot_posterior()
+    figure = picture.viz["figure"].item()
+    panels = {ax.get_title(): ax for ax in figure.axes}
+    assert np.isfinite(panels["week (marginal)"].lines[0].get_ydata()).sum() > 100
+
+
+def test_panels_that_say_the_same_are_one(patients):
+    formula = "seizures ~ week + (1 | patient)"
+    fit = hl.TwoLevelModel.from_formula(formula, patients, family="poisson").fit_ml()
+    titles = [ax.get_title() for ax in fit.plot_forest().viz["figure"].item().axes]
+    assert "Intercept (marginal)" in titles
+    assert "week (marginal)" not in titles
+    drawn = fit.plot_forest(parameters="week (marginal)").viz["figure"].item().axes
+    assert [ax.get_title() for ax in drawn if ax.get_title()] == ["week (marginal)"]
+
+
+def test_ratios_have_a_logarithmic_axis(counts):
+    axis = axis_of(counts.contrasts("treat", at={"time": 1}).plot())
+    assert axis.get_xscale() == "log"
+    assert all("$" not in text.get_text() for text in axis.get_xticklabels())
+    assert axis_of(counts.contrasts("treat", at={"time": 1}, scale="link").plot()).get_xscale() == "linear"
