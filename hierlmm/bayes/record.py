@@ -15,6 +15,7 @@ from hierlmm._version import __version__
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.convergence import assess_convergence
 from hierlmm.bayes.family_draws import family_log_likelihood, psi_draws
+from hierlmm.bayes.family_misfit import misfit
 from hierlmm.bayes.log_prior import log_prior
 from hierlmm.bayes.predictive import conditional_log_likelihood, residual_sd_ratios
 from hierlmm.bayes.resolved import ResolvedPriors
@@ -107,6 +108,7 @@ def posterior_record(
     formula = design.hierarchy.formula
     datatree.attrs |= {**attrs, "formula": formula, "library": "hierlmm", "version": __version__}
     datatree["posterior"].attrs |= {"sample_dims": ["chain", "draw"], "inference_library": "nutpie"}
+    notes = (*notes, *misfit(design, draws, groups or {}))
     verdict = assess_convergence(datatree)
     for message in (*verdict.messages, *notes):
         warn(message)

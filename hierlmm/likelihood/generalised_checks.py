@@ -66,7 +66,7 @@ def describe_generalised(estimate: Any) -> tuple[str, ...]:
     eta = design.offset + design.X @ fitted.beta + np.einsum("ij,ij->i", design.Z, fitted.b[design.subject_index])
     messages += [] if edge else _out_of_range(design, fitted)
     messages += overdispersion(design, eta, fitted.psi, estimate.optimum.lam.size)
-    messages += _zeros(design, eta, fitted.psi)
+    messages += many_zeros(design, eta, fitted.psi)
     return tuple(messages)
 
 
@@ -272,7 +272,7 @@ def without_residuals(design: Design, sigma: float, least: float = VANISHED) -> 
     return "rows lie on a line exactly" if sigma < least * float(np.std(design.y)) else None
 
 
-def _zeros(design: Design, eta: FloatArray, psi: FloatArray) -> list[str]:
+def many_zeros(design: Design, eta: FloatArray, psi: FloatArray) -> list[str]:
     """Zeros beside what the family expects at the fitted means."""
     family = design.family
     if family.name not in ("poisson", "negative_binomial"):

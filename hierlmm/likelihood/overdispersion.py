@@ -21,7 +21,9 @@ POSSIBLE = 3.0
 SIMULATED = 999
 
 
-def overdispersion(design: Design, eta: FloatArray, psi: FloatArray, parameters: int) -> list[str]:
+def overdispersion(
+    design: Design, eta: FloatArray, psi: FloatArray, parameters: int, uncertainty: str = "Standard errors"
+) -> list[str]:
     """Say that the rows of a family whose variance follows from its mean vary more; empty where they do not."""
     family, n = design.family, design.trials
     if family.name != "poisson" and not (family.name == "binomial" and np.mean(n) > 1.5):
@@ -47,7 +49,7 @@ def overdispersion(design: Design, eta: FloatArray, psi: FloatArray, parameters:
     return [
         f"Overdispersion: the rows vary about {ratio:.1f} times as much around their means as a {family.title} "
         f"response does (squared residuals on {freedom} degrees of freedom, beside what responses with these means "
-        f"have). Standard errors are too small. To go on: use {other}, or look for a covariate that is missing."
+        f"have). {uncertainty} are too small. To go on: use {other}, or look for a covariate that is missing."
     ]
 
 

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import hierlmm as hl
+from hierlmm.bayes.family_misfit import misfit
 from hierlmm.likelihood.estimate import singular_message
 from hierlmm.likelihood.generalised_checks import separating_direction, without_residuals
 
@@ -90,3 +92,21 @@ def test_one_random_effect_is_not_dependent_on_itself():
     record = fit(np.random.default_rng(3).poisson(2.0, len(G)), "poisson", x).record
     small = replace(record.optimum, lam=np.array([2e-3, *record.optimum.lam[1:]]))
     assert "no variation in Intercept" in singular_message(record.design, record.criterion, small)
+
+
+def test_a_posterior_says_what_a_likelihood_says_of_the_family():
+    rng = np.random.default_rng(2)
+    who = np.repeat(np.arange(30), 5)
+    mean = np.exp(1.0 + 0.4 * rng.normal(size=30)[who])
+    cases = {"poisson": rng.poisson(mean), "wide": rng.poisson(mean * rng.gamma(0.5, 2.0, 150))}
+    for name, y in cases.items():
+        data = pd.DataFrame({"who": who, "y": y})
+        design = hl.TwoLevelModel.from_formula("y ~ 1 + (1 | who)", data, family="poisson").design
+        eta = np.log(mean).reshape(30, 5)[:, 0] - 1.0
+        draws = {"beta": np.ones((2, 3, 1)), "b": np.broadcast_to(eta[:, None], (2, 3, 30, 1))}
+        found = " ".join(misfit(design, draws, {}))
+        for part in ("Posterior standard deviations are too small", "More zeros"):
+            assert (part in found) == (name == "wide")
+        kept = xr.Dataset({"mean": (("subject", "term"), eta[:, None])})  # random_effects="summary"
+        assert " ".join(misfit(design, {"beta": draws["beta"]}, {"random_effects": kept})) == found
+        assert misfit(design, {"beta": draws["beta"]}, {}) == ()

@@ -1,0 +1,42 @@
+"""What a posterior says of its family: more variance or more zeros than it has, judged at the posterior means.
+
+The same checks as of a fit by maximum likelihood, at the means of the linear predictors and of ψ; predictive checks
+(`hierlmm.diagnostics`) judge everything else, when asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hierlmm.arrays import FloatArray
+from hierlmm.bayes.family_draws import psi_draws
+from hierlmm.bayes.tree import corr_pairs
+from hierlmm.design.design import Design
+from hierlmm.likelihood.generalised_checks import many_zeros
+from hierlmm.likelihood.overdispersion import overdispersion
+
+JUDGED = ("poisson", "binomial", "negative_binomial")
+
+
+def misfit(design: Design, draws: Mapping[str, FloatArray], groups: Mapping[str, Any]) -> tuple[str, ...]:
+    """Messages; none where nothing was kept of b.
+
+    Parameters
+    ----------
+    design : Design
+    draws : mapping of str to (chain, draw, ...)
+    groups : mapping of str to xarray.Dataset
+        ``random_effects``, where only means of b were kept.
+    """
+    if design.family.name not in JUDGED or not ("b" in draws or "random_effects" in groups):
+        return ()
+    b = draws["b"].mean(axis=(0, 1)) if "b" in draws else groups["random_effects"]["mean"].to_numpy()
+    psi = psi_draws(design, draws).mean(axis=(0, 1))
+    fixed = design.X @ draws["beta"].mean(axis=(0, 1)) if design.coef else 0.0
+    eta = design.offset + fixed + np.einsum("ij,ij->i", design.Z, b[design.subject_index])
+    parameters = len(design.coef) + len(design.term) + len(corr_pairs(design)[0]) + len(psi)
+    wide = overdispersion(design, eta, psi, parameters, "Posterior standard deviations")
+    return (*wide, *many_zeros(design, eta, psi))
