@@ -154,7 +154,7 @@ def test_trees_from_elsewhere(name, request, patients):
         assert again.dispersion.to_dict() == pytest.approx(fit.dispersion.to_dict())
         assert again.psense().table["prior"].to_dict() == pytest.approx(fit.psense().table["prior"].to_dict())
     broken = bare(fit)
-    first = fit.dispersion.index[0]
+    first = fit.dispersion.index[0].replace(" ", "_")
     broken["posterior"] = broken["posterior"].to_dataset().assign({first: -broken["posterior"][first]})
     with pytest.raises(DataError, match=f"{first}.*\n.*above zero"):
         hl.from_datatree(model, broken)

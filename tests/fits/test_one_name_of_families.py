@@ -17,6 +17,7 @@ from hierlmm.diagnostics.loo import _verdict
 from hierlmm.equations.families import notes
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.families import Ordinal
+from hierlmm.fits.named_draws import parameter_draws
 
 
 @cache
@@ -34,7 +35,9 @@ def test_a_threshold_is_in_one_row_of_a_comparison():
     assert list(table.loc[table["parameter"].str.startswith("threshold"), "parameter"]) == ["threshold 2"] * 2
     assert list(posterior.dispersion.index) == list(fit.dispersion.index) == ["threshold 2"]
     np.testing.assert_array_equal(posterior.draws("threshold 2"), posterior.draws("threshold_2"))
-    assert "threshold_2" in posterior.datatree["posterior"]  # no spaces in a tree
+    for one in (posterior, fit):
+        assert "threshold_2" in one.to_datatree()["posterior"]  # no spaces in a tree
+        assert parameter_draws(one)["threshold 2"].ndim == 2
 
 
 def test_responses_are_simulated_from_the_dispersion_of_a_posterior():
