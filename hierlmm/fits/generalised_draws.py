@@ -57,10 +57,7 @@ def generalised_tree(fit: Any, draws: int, chains: int, seed: int | None) -> Any
         "b": (("subject", "term"), b),
         "sd_b": (("term",), sd),
         **({"corr_b": (("pair",), corr[(..., *pairs)])} if len(pairs[0]) else {}),
-        **{
-            name.replace(" ", "_"): ((), np.array([fit.family.natural(p)[name] for p in psi.T]))
-            for name in fit.dispersion.index
-        },
+        **{name: ((), np.array([fit.family.natural(p)[name] for p in psi.T])) for name in fit.dispersion.index},
     }
     posterior = xr.Dataset(
         {
