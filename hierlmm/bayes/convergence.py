@@ -128,7 +128,7 @@ def _table(variable: Any, name: str) -> pd.DataFrame:
     draws = variable.to_numpy()
     dims = [d for d in variable.dims if d not in ("chain", "draw")]
     names = [""] if not dims else _labels([variable[d].to_numpy() for d in dims])
-    labels = [LABELS.get(name, name).format(n) for n in names]
+    labels = [LABELS.get(name, name.replace("threshold_", "threshold ")).format(n) for n in names]
     draws = draws.reshape(*draws.shape[:2], -1)
     keep = np.flatnonzero(np.ptp(draws, axis=(0, 1)) > 0)[:MAX_ENTRIES]
     return diagnostics(draws[..., keep], [labels[i] for i in keep])

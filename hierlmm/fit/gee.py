@@ -95,7 +95,7 @@ class GEEFit(Verbs, GEENumbers):
             self._lacks(
                 "a prediction interval",
                 "it assumes no distribution of the measurements, only their mean",
-                "use interval='confidence' for the mean, or fit_reml().predict(level='new_subject')",
+                f"use interval='confidence' for the mean, or {self.with_subjects}().predict(level='new_subject')",
             )
         if interval is not None:
             choose("interval", interval, ("confidence", "credible"))

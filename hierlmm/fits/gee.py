@@ -296,12 +296,17 @@ class GEENumbers(Fit):
                 residual[own] = np.linalg.solve(L, residual[own])
         return pd.Series(residual, index=self.design.frame.index, name=f"{kind} residual")
 
+    @property
+    def with_subjects(self) -> str:
+        """The estimator of the same model that has subjects: a family has no REML."""
+        return "fit_reml" if self.design.is_gaussian else "fit_ml"
+
     def _choose_level(self, level: str) -> None:
         if level in ("subject", "new_subject"):
             self._lacks(
                 f"level={level!r}",
                 "it describes the mean over subjects and has no subject's own line",
-                "use level='population' (or 'marginal', the same line), or fit_reml()",
+                f"use level='population' (or 'marginal', the same line), or {self.with_subjects}()",
             )
         choose("level", level, LEVELS)
 

@@ -283,8 +283,8 @@ class PosteriorNumbers(Fit):
         """
         if method != "quantile":
             reason = "its intervals are quantiles of the draws; Wald and profile intervals belong to a likelihood"
-            remedy = "leave method out, or ask model.fit_reml().variance_components(method='profile')"
-            raise SpecificationError(f"method={method!r} of a posterior", reason, remedy, SEE)
+            other = ", or ask model.fit_reml().variance_components(method='profile')" * self.design.is_gaussian
+            raise SpecificationError(f"method={method!r} of a posterior", reason, f"leave method out{other}", SEE)
         term = self.design.term
         posterior = self.datatree["posterior"]
         structure = [name for name in ("residual_correlation", "residual_variance") if name in posterior]

@@ -122,3 +122,14 @@ def test_a_family_without_draws_says_so_when_simulated():
 
     with pytest.raises(NotAvailableError, match="draws"):
         hl.simulate(beta={"Intercept": 1.0}, D=0.3, family=Own(), seed=1)
+
+
+def test_reml_is_not_recommended_to_a_family():
+    gee = hl.TwoLevelModel.from_formula("y ~ x + (1 | subject)", data_of("poisson"), family="poisson").fit_gee()
+    for asked in ({"level": "subject"}, {"interval": "prediction"}):
+        with pytest.raises(NotAvailableError, match=r"fit_ml\(\)"):
+            gee.predict(**asked)
+    with pytest.raises(SpecificationError) as refused:
+        posterior_of("ordinal").variance_components(method="profile")
+    assert "reml" not in str(refused.value)
+    assert not any("threshold_" in message for message in posterior_of("ordinal").warnings)
