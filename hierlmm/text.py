@@ -98,8 +98,13 @@ def p_text(p: float) -> str:
 
 
 def wrap(lines: Iterable[str], width: int = 100, **options: Any) -> list[str]:
-    """Break each paragraph into lines of at most ``width`` characters, with the options of `textwrap.wrap`."""
-    return [line for text in lines for line in textwrap.wrap(text, width, **options)]
+    """Break each paragraph into lines of at most ``width`` characters, with the options of `textwrap.wrap`.
+
+    No line begins with a per cent sign.
+    """
+    joined = (text.replace(" %", "\N{NO-BREAK SPACE}%") for text in lines)
+    broken = (line for text in joined for line in textwrap.wrap(text, width, **options))
+    return [line.replace("\N{NO-BREAK SPACE}%", " %") for line in broken]
 
 
 def align(cells: Sequence[Sequence[str]], left: Collection[int] = (), gap: str = "  ") -> list[str]:

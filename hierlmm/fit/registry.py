@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hierlmm.design.questions import refuse_without_likelihood
 from hierlmm.errors import NotAvailableError, warn
 
 if TYPE_CHECKING:
@@ -58,6 +57,7 @@ def _likelihood(model: BoundModel, *, reml: bool, n_quadrature: int = 1) -> Any:
 
 
 def _generalised(model: BoundModel, *, reml: bool, n_quadrature: int) -> Any:
+    from hierlmm.design.questions import refuse_without_likelihood
     from hierlmm.likelihood.generalised import maximise_generalised
     from hierlmm.likelihood.generalised_checks import unusable
 
@@ -87,6 +87,7 @@ def _gee(model: BoundModel, correlation: str | None = None, *, time: Any = None,
 
 def _nuts(model: BoundModel, **options: Any) -> Any:
     from hierlmm.bayes.route import sample_posterior
+    from hierlmm.design.questions import refuse_without_likelihood
 
     refuse_without_likelihood(model.design, "a posterior")
     return sample_posterior(model.design, model.priors, **{**SAMPLING, **ROUTE, **options})

@@ -9,6 +9,7 @@ from sentences_found import FORMULA, optimum_of_r
 import hierlmm as hl
 from hierlmm.drawing.letters import break_text
 from hierlmm.errors import NotAvailableError
+from hierlmm.text import wrap
 
 
 @pytest.mark.parametrize("name", ["pr_male_ri_reml", "pr_male_rirs_reml", "pr_sextime_rirs_reml"])
@@ -157,4 +158,5 @@ def test_pictures_of_a_family_name_its_scale_and_keep_per_cent_together(patients
     figure = found.plot().get_viz("figure")
     assert figure.axes[0].get_xlabel().replace("\n", " ") == "coefficient of a subject (log scale)"
     assert break_text("interval of 95 % of all", 14, len) == "interval of\n95 % of all"
+    assert wrap(["interval of 95 % of all"], 14) == ["interval of", "95 % of all"]
     plt.close(figure)
