@@ -115,7 +115,8 @@ class _Classes(NamedTuple):
 
 
 def _classes(observed: FloatArray, replicated: FloatArray) -> _Classes:
-    last = max(float(observed.max()), float(np.quantile(replicated, 0.995)))
+    largest = float(observed.max())  # a long tail of the model must not leave the data in one bar
+    last = max(largest, min(1.5 * largest + 3.0, float(np.quantile(replicated, 0.995))))
     width = np.ceil((last + 1.0) / BARS)
     edges = np.arange(0.0, last + 1.0 + width, width)
     return _Classes(edges, bool(replicated.max() >= edges[-1]))

@@ -105,3 +105,10 @@ def test_priors_as_data(response, family, patients):
         eta = drawn["prior"]["beta"].to_numpy()[0, 0] @ model.design.X.T
         eta = eta + drawn["prior"]["b"].to_numpy()[0, 0, model.design.subject_index, 0]
         np.testing.assert_allclose(np.sort(own), np.sort(1.0 / (1.0 + np.exp(-eta))))
+
+
+def test_a_long_tail_does_not_leave_the_data_in_one_bar():
+    observed, replicated = np.array([0.0, 3.0, 17.0]), np.geomspace(1.0, 5000.0, 1000)
+    classes = _classes(observed, replicated)
+    assert classes.width == 1.0
+    assert 17.0 < classes.edges[-1] < 40.0
