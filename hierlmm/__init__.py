@@ -7,6 +7,7 @@ import typing as _typing
 from pathlib import Path as _Path
 
 from hierlmm._version import __version__
+from hierlmm.loading import loading as _loading
 
 # Names are resolved on first use, so that ``import hierlmm`` stays fast and REML never loads PyTensor. The stub says
 # where each of them is.
@@ -20,8 +21,9 @@ def __getattr__(name: str) -> _typing.Any:
         raise AttributeError(f"module 'hierlmm' has no attribute {name!r}")
     module = _EXPORTS[name]
     inside = module == __name__  # a part of the package, such as `families`
-    value = _importlib.import_module(f"{module}.{name}") if inside else getattr(_importlib.import_module(module), name)
-    globals()[name] = value
+    with _loading():
+        found = _importlib.import_module(f"{module}.{name}" if inside else module)
+    value = globals()[name] = found if inside else getattr(found, name)
     return value
 
 

@@ -22,6 +22,7 @@ from hierlmm.bayes.posterior import Collapsed
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.design import Design
+from hierlmm.loading import loading
 from hierlmm.notice import notice_if_slow
 
 RANDOM_EFFECTS = ("auto", "draws", "summary", "none")
@@ -179,7 +180,8 @@ def nutpie_model(posterior: Any, start: FloatArray) -> tuple[Any, str]:
 
 
 def _compiled_model(start: FloatArray, density: Any, data: FloatArray) -> Any:
-    from nutpie.compile_pymc import CompiledPyMCModel
+    with loading():
+        from nutpie.compile_pymc import CompiledPyMCModel
 
     m = len(start)
     return CompiledPyMCModel(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, overload
 
 from hierlmm.likelihood.estimate import LikelihoodEstimate
+from hierlmm.loading import loading
 
 if TYPE_CHECKING:
     from hierlmm.bayes.record import PosteriorRecord
@@ -24,6 +25,7 @@ def fit_of(record: PosteriorRecord) -> PosteriorFit: ...
 def fit_of(record: GEERecord) -> GEEFit: ...
 @overload
 def fit_of(record: GeneralisedEstimate) -> GeneralisedFit: ...
+@loading()
 def fit_of(record: Any) -> Any:
     """Make the fit of a record; the fit of a marginal model where the design has no random effects.
 

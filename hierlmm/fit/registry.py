@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hierlmm.errors import NotAvailableError, warn
+from hierlmm.loading import loading
 
 if TYPE_CHECKING:
     from hierlmm.bound import BoundModel
@@ -86,7 +87,8 @@ def _gee(model: BoundModel, correlation: str | None = None, *, time: Any = None,
 
 
 def _nuts(model: BoundModel, **options: Any) -> Any:
-    from hierlmm.bayes.route import sample_posterior
+    with loading():
+        from hierlmm.bayes.route import sample_posterior
     from hierlmm.design.questions import refuse_without_likelihood
 
     refuse_without_likelihood(model.design, "a posterior")
