@@ -181,7 +181,7 @@ def maximise_generalised(design: Design, points: int = 1) -> GeneralisedEstimate
             some = np.unique(np.linspace(0, J - 1, min(J, FEW_SUBJECTS)).astype(int))
             part = GeneralisedCriterion(criterion.rows.part(some), criterion.structure, 1, criterion.n_psi)
         found = _estimate(design, criterion, _optima(criterion, part))
-        fine = better(criterion) if points == 1 and found.departure and found.departure.largest > FAR else None
+        fine = better(criterion) if points == 1 and found.departure and found.departure.far(FAR) else None
         if fine is None:
             return found
         # Laplace's method is far off here, and may have a false optimum: which of its optima is the likelihood's own?

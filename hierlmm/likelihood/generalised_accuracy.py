@@ -21,6 +21,8 @@ MORE = 10
 DENSITIES = 2e7
 """Densities of rows that the comparison may cost; beyond, some of the subjects stand for all."""
 FEWEST = 50
+MUCH = 0.03
+"""Log-likelihood of a subject that is much to be wrong by."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +37,23 @@ class Departure:
         How far its optimum lies away by Newton's step, in standard errors of (λ, β̃, ψ); NaN where there are none.
     loglik : float
         Its log-likelihood less the one reported.
+    subjects : int
     """
 
     points: int
     shift: FloatArray
     loglik: float
+    subjects: int
 
     @property
     def largest(self) -> float:
         """Largest shift, in standard errors; infinite where the better approximation has no value."""
         found = np.abs(self.shift[~np.isnan(self.shift)])
         return float(np.max(found, initial=0.0)) if np.isfinite(self.loglik) else np.inf
+
+    def far(self, limit: float) -> bool:
+        """Whether the optimum lies farther away, for what is wrong with each subject and not for their number alone."""
+        return self.largest > limit and not abs(self.loglik) < MUCH * self.subjects
 
 
 def better(criterion: GeneralisedCriterion) -> GeneralisedCriterion | None:
@@ -79,4 +87,5 @@ def departure(estimate: Any) -> Departure | None:
     (value, gradient), (reported, _) = fine.both(lam), own.both(lam)
     with np.errstate(all="ignore"):
         shift = covariance @ (0.5 * share * gradient) / np.sqrt(np.diag(covariance))
-    return Departure(fine.points, -shift, -0.5 * share * (value - reported))
+    subjects = len(estimate.criterion.rows.start) - 1
+    return Departure(fine.points, -shift, -0.5 * share * (value - reported), subjects)

@@ -82,7 +82,7 @@ def at_an_edge(estimate: Any) -> bool:
 
 def unusable(estimate: Any) -> bool:
     """Whether the estimates must not be used: what is then told must be seen, not only printed."""
-    failed = estimate.departure is not None and estimate.departure.largest > FAILED
+    failed = estimate.departure is not None and estimate.departure.far(FAILED)
     return not estimate.converged or failed or bool(_all_or_none(estimate.design))
 
 
@@ -98,7 +98,7 @@ def _approximation(estimate: Any) -> list[str]:
             "with very large variances between subjects, and where a subject's random effects can have several modes. "
             f"To go on: fit_ml(n_quadrature={2 * points + 1}), or a posterior."
         ]
-    if departure.largest > FAILED:
+    if departure.far(FAILED):
         return [
             "Laplace's method fails here: by quadrature the log-likelihood of this optimum changes by "
             f"{departure.loglik:+.2f}, and the better optimum lies {departure.largest:.1f} standard errors away or "
