@@ -41,7 +41,7 @@ def _value(
     u: FloatArray,
     d: FloatArray,
 ) -> float:
-    """Value of h at u without row ``skip``."""
+    """Value of h at u without row ``skip``: `_log_density` without its derivatives, once for every point of a pool."""
     derivatives: Any = function_of_row(address)  # type: ignore[call-arg]  # numba gives the context
     h = 0.0
     for k in range(len(u)):
@@ -51,7 +51,7 @@ def _value(
             eta = given[r]
             for k in range(len(u)):
                 eta += a[r, k] * u[k]
-            derivatives(y[r], n[r], eta, psi, 2, d)
+            derivatives(y[r], n[r], eta, psi, 1, d)
             h += d[0]
     return h if h == h else -math.inf
 

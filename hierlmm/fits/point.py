@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -36,9 +37,9 @@ class PointEstimates(Fit):
     """What the solution at an optimum says of β, D and b, on the scale of the link."""
 
     @property
+    @abstractmethod
     def solution(self) -> Any:
-        """What follows from the optimum, an `AnySolution`."""
-        raise NotImplementedError
+        """What follows from the optimum, an `AnySolution`; every likelihood fit has its own."""
 
     @cached_property
     def beta(self) -> pd.Series:
