@@ -63,6 +63,8 @@ class Effects(Result):
         Correction of p-values and intervals within each family ("none" for a posterior).
     simultaneous : bool
         Posterior: whether the intervals hold together within each family.
+    together : bool
+        Whether the rows of all families are one family in corrections and simultaneous intervals.
     ci : float
     rope : (float, float) or None
         Posterior: region of practical equivalence to zero.
@@ -95,6 +97,7 @@ class Effects(Result):
     adjust: str = "none"
     n_means: int = 1
     simultaneous: bool = False
+    together: bool = False
     rope: tuple[float, float] | None = None
     level: str = ""
     averaged: str = ""
@@ -157,11 +160,12 @@ class Effects(Result):
         return np.asarray(~np.any(self.L, axis=1))
 
     def _tested(self) -> list[IntArray]:
-        """The families without the rows that the model itself fixes."""
+        """What is corrected together: the families, or all of them, without the rows that the model itself fixes."""
         known = ~self._fixed
         if isinstance(self.judge, Wald):
             known &= np.isfinite(self.judge.rows(self.L)[1])  # not of a coefficient of which nothing is known
-        return [own for rows in self.families if len(own := rows[known[rows]])]
+        families = [np.arange(len(self.L))] if self.together else self.families
+        return [own for rows in families if len(own := rows[known[rows]])]
 
     def _from_wald(self, judge: Wald) -> dict[str, FloatArray]:
         found = judging.estimates(judge, self.L, self.offset, self.ci)
@@ -207,6 +211,7 @@ class Effects(Result):
         adjust: str | None = None,
         reference: Any = None,
         simultaneous: bool = False,
+        together: bool = False,
         rope: float | tuple[float, float] | None = None,
         ci: float | None = None,
     ) -> Effects:
@@ -214,7 +219,7 @@ class Effects(Result):
 
         Parameters
         ----------
-        method, adjust, reference, simultaneous, rope
+        method, adjust, reference, simultaneous, together, rope
             As for ``fit.contrasts``.
         ci : float, optional
             Probability of the intervals; by default that of this table.
@@ -228,8 +233,9 @@ class Effects(Result):
         sign = " / " if self.comparison is not None and self.comparison.is_ratio else " - "
         found = contrast_rows(*rows, what, method, reference, ROUNDING[self.kind], sign)
         if adjust is None and isinstance(self.judge, Wald):
-            adjust = default_adjust(method)
-        adjust = judging.check_multiplicity(self.judge, adjust, simultaneous, pairwise=method == "pairwise")
+            adjust = "mvt" if together else default_adjust(method)
+        pairwise = method == "pairwise" and not together
+        adjust = judging.check_multiplicity(self.judge, adjust, simultaneous, pairwise=pairwise)
         made: dict[str, Any] = {"L": found.L, "offset": found.offset, "n_means": found.n_means}
         own = [c for c in keys.columns if c not in by]
         number = f"{own[0]} = " if len(own) == 1 and pd.api.types.is_numeric_dtype(keys[own[0]].dtype) else ""
@@ -239,6 +245,7 @@ class Effects(Result):
         made |= {
             "adjust": adjust,
             "simultaneous": simultaneous,
+            "together": together,
             "rope": judging.check_rope(rope, self.judge, ratio=sign == " / "),
         }
         made |= {"ci": self.ci if ci is None else ci, "notes": tuple(dict.fromkeys([*self.notes, *found.notes]))}
@@ -337,7 +344,7 @@ class Effects(Result):
     def _adjustment_text(self) -> str:
         m = self._family_size
         what = "p-values and intervals" if self.kind != "marginal means" else "intervals"
-        each = f" of {m} within each {' and '.join(self.by)}" if self.by else f" of {m}"
+        each = f" of {m} within each {' and '.join(self.by)}" if self.by and not self.together else f" of {m}"
         if m == 0:
             return "Multiplicity: no row is tested."
         if m <= 1 or self.adjust == "none":

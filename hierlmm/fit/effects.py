@@ -98,6 +98,7 @@ class EffectVerbs(Fit):
         df: str | None = None,
         ci: float = 0.95,
         simultaneous: bool = False,
+        together: bool = False,
         rope: float | tuple[float, float] | None = None,
         scale: Literal["response", "link"] = "response",
         level: Literal["population", "marginal"] = "population",
@@ -118,6 +119,10 @@ class EffectVerbs(Fit):
             Label of the control; the first mean by default.
         simultaneous : bool
             Posterior: intervals that hold together within each family.
+        together : bool
+            Correct over all rows of the table as one family, those of different ``by`` among them (the multivariate t
+            of all of them by default; of a posterior ``simultaneous`` intervals over all rows): a treatment at every
+            visit, say.
         rope : float or (low, high), optional
             Posterior: region of practical equivalence; adds its probability. Of ratios one number above 1 means
             ``(1/rope, rope)``.
@@ -136,7 +141,8 @@ class EffectVerbs(Fit):
 
         asked = Intervals(ci, "none", False)
         means = marginal_means(self, variables, by, at, weights, df, asked, scale, level, compared=True)
-        return means.contrasts(method, adjust=adjust, reference=reference, simultaneous=simultaneous, rope=rope)
+        options: dict[str, Any] = {"simultaneous": simultaneous, "together": together, "rope": rope}
+        return means.contrasts(method, adjust=adjust, reference=reference, **options)
 
     def slopes(
         self,

@@ -87,3 +87,25 @@ def test_differences_of_zero_do_not_count_in_their_family(dental, adjust):
         p = plain["p"][known]
         expected = np.minimum(1.0, 2 * p) if adjust == "bonferroni" else 1 - (1 - p) ** 2
         np.testing.assert_allclose(found["p"][known], expected, rtol=1e-9)
+
+
+def test_families_taken_together(dental):
+    """One comparison at each of four visits: alone in its family it is not corrected, together they are four."""
+    model = hl.MarginalModel(
+        "distance ~ sex * C(age)", correlation=hl.UnstructuredHeterogeneous("age"), subject="subject", data=dental
+    )
+    fit = model.fit_ml()
+    alone = fit.contrasts("sex", by="age", df="normal")
+    together = fit.contrasts("sex", by="age", df="normal", together=True)
+    bonferroni = fit.contrasts("sex", by="age", df="normal", together=True, adjust="bonferroni").table
+    np.testing.assert_allclose(bonferroni["p"], np.minimum(1.0, 4.0 * alone.table["p"]), rtol=1e-12)
+    cov = together.L @ fit.beta_cov.to_numpy() @ together.L.T
+    scale = np.sqrt(np.diag(cov))
+    draws = np.random.default_rng(1).multivariate_normal(np.zeros(4), cov / np.outer(scale, scale), 200_000)
+    largest = np.abs(draws).max(axis=1)
+    for t, p in zip(together.table["t"], together.table["p"], strict=True):
+        expected = np.mean(largest > abs(t))
+        assert abs(p - expected) < 4.0 * np.sqrt(expected * (1.0 - expected) / len(largest)) + 1e-5
+    assert "the family of 4." in str(together) and "within each" not in str(together)
+    with pytest.raises(hl.SpecificationError, match="another family"):
+        fit.contrasts("sex", by="age", together=True, adjust="tukey")
