@@ -12,6 +12,7 @@ The cost of an evaluation then depends neither on the number of rows nor, on bal
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,8 +108,9 @@ def cross_products(design: Design) -> CrossProducts:
     order, start = subject_rows(design)
     Z, XY, scaling = working_columns(design, order)
     R, C, S_w = within_subject_qr(Z, XY, start, RANK_TOLERANCE)
-    rows_R, rows_C, weight, pattern = _patterns(R, C)
-    return CrossProducts(rows_R, rows_C, weight, pattern, S_w, R, C, design.n_obs, len(design.coef), scaling)
+    found = patterns_of(R)
+    rows = pattern_rows(R, C, found)
+    return CrossProducts(*rows, found.pattern, S_w, R, C, design.n_obs, len(design.coef), scaling)
 
 
 def working_columns(design: Design, order: IntArray) -> tuple[FloatArray, FloatArray, Scaling]:
@@ -202,9 +204,18 @@ def _scale_random(Z: FloatArray, design: Design) -> FloatArray:
     return Bz
 
 
-def _patterns(R: FloatArray, C: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, IntArray]:
-    """Group subjects with equal R, and replace the rows of large groups by few with the same cross-products."""
-    J, q, P = C.shape
+class Patterns(NamedTuple):
+    """Subjects by their R: in which order, where each pattern starts in it, how many it has, and whose it is (J,)."""
+
+    order: IntArray
+    bounds: IntArray
+    sizes: IntArray
+    pattern: IntArray
+
+
+def patterns_of(R: FloatArray) -> Patterns:
+    """Subjects with equal R (J, q, q), to `PATTERN_DIGITS`."""
+    J, q = R.shape[:2]
     rows, cols = np.triu_indices(q)
     scale = np.abs(R).max() or 1.0
     keys = np.round(R[:, rows, cols] / (scale * PATTERN_DIGITS)).astype(np.int64)
@@ -214,6 +225,13 @@ def _patterns(R: FloatArray, C: FloatArray) -> tuple[FloatArray, FloatArray, Flo
     sizes = np.diff(bounds)
     pattern = np.empty(J, dtype=np.intp)
     pattern[order] = np.repeat(np.arange(len(sizes)), sizes)
+    return Patterns(order, bounds, sizes, pattern)
+
+
+def pattern_rows(R: FloatArray, C: FloatArray, found: Patterns) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """R, C and weights as the kernel takes them; the rows of large patterns replaced by few with equal products."""
+    q, P = C.shape[1:]
+    order, bounds, sizes = found.order, found.bounds, found.sizes
     small = np.repeat(sizes <= q * P, sizes)
     pieces_R, pieces_C, weights = [R[order[small]]], [C[order[small]]], [np.ones(int(small.sum()))]
     for k in np.flatnonzero(sizes > q * P):
@@ -224,4 +242,4 @@ def _patterns(R: FloatArray, C: FloatArray) -> tuple[FloatArray, FloatArray, Flo
         pieces_C.append(compressed)
         weights.append(np.concatenate([[float(sizes[k])], np.zeros(len(compressed) - 1)]))
     last = [np.ascontiguousarray(np.moveaxis(np.concatenate(pieces), 0, -1)) for pieces in (pieces_R, pieces_C)]
-    return last[0], last[1], np.concatenate(weights), pattern
+    return last[0], last[1], np.concatenate(weights)

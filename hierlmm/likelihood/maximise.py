@@ -108,6 +108,30 @@ def maximise(criterion: AnyCriterion, start: FloatArray | None = None) -> Optimu
     return replace(best, search=search, others=tuple(others), n_evaluations=counter.calls + search.n_evaluations)
 
 
+def maximise_again(criterion: AnyCriterion, start: FloatArray) -> Optimum:
+    """The optimum for data like those of an earlier optimum: the lowest of few descents, one of them from there.
+
+    All minima are sought, as in `maximise`, where what was found is not a proper minimum, or higher than the start.
+
+    Parameters
+    ----------
+    criterion : Criterion or ResidualCriterion
+    start : (m,)
+        The earlier optimum.
+    """
+    counter = Counter(criterion)
+    if isinstance(criterion, ResidualCriterion):
+        search = search_residual(criterion, thorough=False)
+        points = [descend(counter, start), *search.points]
+    else:
+        search = search_plain(criterion.given(start), thorough=False, start=start)
+        points = list(search.points)
+    optimum = _polish(counter, min(points, key=counter.value))
+    if not optimum.converged or optimum.value > counter.value(start) + SAME_VALUE:
+        return maximise(criterion)
+    return replace(optimum, search=search, n_evaluations=counter.calls + search.n_evaluations)
+
+
 def _is_minimum(counter: Counter, optimum: Optimum) -> bool:
     """Whether a further optimum is one: stationary in log λ as well, so no point of a valley that goes on for ever."""
     gradient = counter.both(optimum.lam)[1]

@@ -113,7 +113,7 @@ class _Compiled:
         return found, values[:, 0]
 
 
-def search_plain(criterion: GivenResiduals, *, thorough: bool = True) -> Search:
+def search_plain(criterion: GivenResiduals, *, thorough: bool = True, start: FloatArray | None = None) -> Search:
     """Minima of a plain criterion.
 
     Parameters
@@ -122,6 +122,8 @@ def search_plain(criterion: GivenResiduals, *, thorough: bool = True) -> Search:
     thorough : bool
         Prove where that is possible, and apply the stopping rule; otherwise one round of few points (for searches
         inside a search).
+    start : (m,), optional
+        A point to descend from besides.
     """
     structure = criterion.structure
     if structure.n_parameters == 0:
@@ -130,7 +132,7 @@ def search_plain(criterion: GivenResiduals, *, thorough: bool = True) -> Search:
     small = criterion.products.R.shape[2] <= FEW_ROWS
     compiled = full if small else _Compiled(criterion, _part_of(criterion.products))
     centre = _scale(compiled, structure)
-    found, values, n_points, n_descents, unseen = _linkage(compiled, structure, centre, thorough)
+    found, values, n_points, n_descents, unseen = _linkage(compiled, structure, centre, thorough, start)
     exhaustive = False
     if small and thorough and structure.n_parameters <= 2 and structure.is_diagonal:
         found, values, exhaustive = _prove(compiled, found, values)
@@ -217,7 +219,7 @@ def _design(structure: str, blocks: tuple[tuple[int, ...], ...], n: int) -> tupl
 
 
 def _linkage(
-    compiled: _Compiled, structure: RandomCovariance, centre: float, thorough: bool
+    compiled: _Compiled, structure: RandomCovariance, centre: float, thorough: bool, start: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray, int, int, float]:
     """Minima by multi-level single linkage: points, values, N, descents, share unseen."""
     m = structure.n_parameters
@@ -226,7 +228,8 @@ def _linkage(
     # Where the best multiple of the identity is extreme, the design is looked at there as well.
     scales = [1.0] if LOWEST * 5.0 <= centre <= HIGHEST / 5.0 else [1.0, centre / math.sqrt(LOWEST * HIGHEST)]
     unit = structure.parameters(np.eye(structure.q))
-    found, values = compiled.descend(centre * unit[None])
+    first = centre * unit[None]
+    found, values = compiled.descend(first if start is None else np.concatenate([first, start[None]]))
     started: set[tuple[float, int]] = set()
     while True:
         cube, design = _design(structure.structure, structure.blocks, n)
@@ -368,11 +371,18 @@ SHEET = 0.5
 """Relative difference of B from which two points belong to different sheets."""
 
 
-def search_residual(criterion: ResidualCriterion) -> Search:
-    """Minima of a criterion with a residual structure (rough, to be polished), best first."""
+def search_residual(criterion: ResidualCriterion, *, thorough: bool = True) -> Search:
+    """Minima of a criterion with a residual structure (rough, to be polished), best first.
+
+    Parameters
+    ----------
+    criterion : ResidualCriterion
+    thorough : bool
+        Look at a design of points; otherwise at the structure's own starting values only.
+    """
     counter = Counter(criterion)
     k, m = len(criterion.rows.parameters), criterion.structure.n_parameters
-    n = int(max(4, min(32 * k, 128) * min(1.0, FULL_DESIGN_ROWS / criterion.n_obs)))
+    n = int(max(4, min(32 * k, 128) * min(1.0, FULL_DESIGN_ROWS / criterion.n_obs))) if thorough else 0
     first = criterion.starts[0]
     cube = spread(n, k) if k else np.empty((0, 0))
     starts = criterion.starts if criterion.many_maxima or n > 4 else criterion.starts[:1]
