@@ -20,8 +20,9 @@ def outline(values: FloatArray, bins: int = BINS) -> tuple[FloatArray, FloatArra
     """Upper edge of a histogram of unit area: x and y of its corners."""
     low, high = float(values.min()), float(values.max())
     room = 1e-9 * max(1.0, abs(low)) if high - low <= 0.0 else 0.0
-    height, edges = np.histogram(values, bins=min(bins, max(5, len(values) // 5)), range=(low - room, high + room))
-    height = height / (len(values) * np.diff(edges))
+    number = min(bins, max(5, len(values) // 5))
+    count, edges = np.histogram(values, bins=number, range=(low - room, high + room))
+    height = count / (len(values) * np.diff(edges))
     return np.repeat(edges, 2)[1:-1], np.repeat(height, 2)
 
 
