@@ -1,10 +1,11 @@
-"""What every fit can be asked: the verbs of `effects`, `subjects`, `plots`, `pictures`, and a comparison with GEE."""
+"""What every fit can be asked: the verbs of `effects`, `subjects`, `checks`, `plots`, `pictures`, and saving."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from hierlmm.fit.checks import CheckVerbs
 from hierlmm.fit.effects import EffectVerbs
 from hierlmm.fit.pictures import DataPictures
 from hierlmm.fit.plots import PlotVerbs
@@ -13,7 +14,7 @@ from hierlmm.options import checked
 
 
 @checked
-class Verbs(EffectVerbs, SubjectVerbs, PlotVerbs, DataPictures):
+class Verbs(EffectVerbs, SubjectVerbs, CheckVerbs, PlotVerbs, DataPictures):
     """The verbs of every fit; each imports its room when it is called and hands the fit over."""
 
     def save(self, path: Any, *, data: bool = True, overwrite: bool = False) -> Path:

@@ -61,6 +61,12 @@ def other_name(kind: str, name: str) -> OtherNameError:
     return OtherNameError(f"{kind}.{name}", reason, f"use {LME4[name]}", see)
 
 
+NO_DELETION = Lack(
+    "it takes subjects out of the cross-products of a normal likelihood, and this fit is none",
+    "use model.fit_reml().influence() for a normal response; of a posterior see fit.loo(), whose Pareto k is large for "
+    "subjects that move it",
+    "docs, page 'Checks'",
+)
 EFFECTS = "D sd_b corr_b b b_sd b_cov subject_coef icc"
 MAXIMUM = "criterion n_parameters aic bic information_criteria subject_loglik"
 NO_DRAWS = Lack(
@@ -100,6 +106,7 @@ POSTERIOR = table(
             "docs, page 'Teaching'",
         ),
     ),
+    ("influence", NO_DELETION),
 )
 GEE = table(
     (
@@ -127,6 +134,7 @@ GEE = table(
         ),
     ),
     ("loo", NO_DRAWS),
+    ("influence", NO_DELETION),
     (CHAINS, NO_CHAINS),
     (REPLICATIONS, NO_REPLICATIONS),
     (
@@ -160,6 +168,7 @@ NOT_BESIDE_GEE = Lack(
 )
 GENERALISED = table(
     ("loo", NO_DRAWS),
+    ("influence", NO_DELETION),
     (CHAINS, NO_CHAINS),
     ("compare_marginal", NOT_BESIDE_GEE),
     (

@@ -78,13 +78,18 @@ def descend(counter: Counter, lam: FloatArray) -> FloatArray:
             step, slope = 0.5 * step, 0.5 * slope
         else:
             break
-        change = trial_gradient - gradient
-        curvature = float(step @ change)
-        if curvature > 1e-10 * float(np.sqrt((step @ step) * (change @ change))):
-            left = np.eye(len(lam)) - np.outer(step, change) / curvature
-            inverse = left @ inverse @ left.T + np.outer(step, step) / curvature
+        inverse = bfgs(inverse, step, trial_gradient - gradient)
         lam, value, gradient = lam + step, trial, trial_gradient
     return lam
+
+
+def bfgs(inverse: FloatArray, step: FloatArray, change: FloatArray) -> FloatArray:
+    """The inverse Hessian after a step along which the gradient changed so; as it was without positive curvature."""
+    curvature = float(step @ change)
+    if not curvature > 1e-10 * float(np.sqrt((step @ step) * (change @ change))):
+        return inverse
+    left = np.eye(len(step)) - np.outer(step, change) / curvature
+    return np.asarray(left @ inverse @ left.T + np.outer(step, step) / curvature)
 
 
 def forward_hessian(counter: Counter, lam: FloatArray, gradient: FloatArray) -> FloatArray:

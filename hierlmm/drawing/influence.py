@@ -1,0 +1,47 @@
+"""Which subjects a fit rests on: Cook's distance beside the move of the covariance parameters."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import numpy as np
+
+from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.drawing.panels import Panels
+from hierlmm.drawing.style import crowd
+from hierlmm.drawing.theme import theme
+from hierlmm.options import checked
+
+APART = (0.2, 0.08)
+"""Shares of the axes by which names are apart."""
+MIDDLE = 0.5
+
+
+@checked
+@pictured
+def plot_influence(influence: Any, *, max_labels: int = 5, **figure: Unpack[Figure]) -> Any:
+    """Draw an `Influence`; see its method ``plot``."""
+    table = influence.table.dropna()
+    moved = influence.theta == "updated" and table["theta"].max() > 0.0
+    x = table["theta"].to_numpy() if moved else np.arange(1.0, len(table) + 1.0)
+    y = table["cook"].to_numpy()
+    panels = Panels({"": np.vstack([x, y])}, "panel", (6.4, 4.3), figure, name="influence")
+    panels.map("scatter_xy", "points", {"": np.vstack([x, y])}, color=theme().data, size=22, alpha=crowd(len(x)))
+    shown = list[tuple[float, float]]()
+    for k in np.argsort(y / y.max() + (x / x.max() if moved else 0.0))[::-1][:max_labels]:
+        place = x[k] / x.max(), y[k] / y.max()
+        if all(abs(place[0] - a) > APART[0] or abs(place[1] - b) > APART[1] for a, b in shown):
+            shown.append(place)
+            side = "right" if place[0] > MIDDLE else "left"
+            text = f"{table.index[k]} " if side == "right" else f" {table.index[k]}"
+            look = {"size": theme().size * 0.8, "color": theme().ink, "vertical_align": "center"}
+            panels.draw.text(x[k], y[k], text, panels.target(""), horizontal_align=side, **look)
+    first = table["cook"].idxmax()
+    return panels.finish(
+        {"": ""},
+        title=f"The fit rests most on {influence.subject} {first} ({influence.estimator})",
+        caption="Cook's distance: how far all coefficients move, squared, in their own uncertainty."
+        + (" Covariance parameters by Newton steps." if moved else " Covariance parameters held."),
+        xlabel="move of the covariance parameters (in SEs)" if moved else f"{influence.subject}, in order",
+        ylabel="Cook's distance",
+    )

@@ -1,0 +1,50 @@
+"""Can the fit be believed? Doors to `hierlmm.checks`, which is imported when it is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from hierlmm.fits.base import Fit
+from hierlmm.options import checked
+
+if TYPE_CHECKING:
+    from hierlmm.checks.influence import Influence
+
+
+@checked
+class CheckVerbs(Fit):
+    """What single subjects do to a fit."""
+
+    def influence(self, theta: Literal["updated", "fixed"] = "updated") -> Influence:
+        """What the fit would be without each subject in turn, from cross-products and without fitting again.
+
+        Parameters
+        ----------
+        theta : {"updated", "fixed"}
+            Whether the covariance parameters are estimated anew without the subject: by one Newton step for every
+            subject, and by further ones where it moves them by more than 0.1 standard errors. Or held at those of the
+            fit: then coefficients are exactly those of a fit without the subject at these.
+
+        Returns
+        -------
+        Influence
+            ``table`` (Cook's distance, the largest DFBETAS, the move of the covariance parameters), ``beta``,
+            ``dfbetas`` and ``components`` by subject, and ``plot()``.
+
+        Raises
+        ------
+        NotAvailableError
+            If the fit is not by REML or ML with a normal response.
+
+        Examples
+        --------
+        >>> import hierlmm as hl
+        >>> sleep = hl.load_dataset("sleepstudy")
+        >>> fit = hl.TwoLevelModel.from_formula("reaction ~ days + (days | subject)", sleep).fit_reml()
+        >>> fit.influence().table["cook"].nlargest(3).round(2).to_dict()
+        {309: 0.15, 335: 0.13, 337: 0.13}
+        """
+        from hierlmm.checks.influence import influence
+
+        fit: Any = self
+        return influence(fit, theta)
