@@ -71,7 +71,7 @@ class Influence(Result):
         lost = self.table.index[self.table["cook"].isna()]
         said = [SAY("influence.lost", subjects=", ".join(map(str, lost[:5])), n=len(lost))] if len(lost) else []
         if len(lost) < len(self.table):
-            first = self.table.loc[self.table["cook"].idxmax()]
+            first = self.table.sort_values("cook", ascending=False).iloc[0]
             said.append(
                 SAY(
                     "influence.most",

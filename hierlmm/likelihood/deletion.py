@@ -299,5 +299,7 @@ def _told(sums: SubjectSums, at: _Without, psi: FloatArray, moved: FloatArray, s
     Bx = np.linalg.inv(scaling.Bx)
     beta = at.beta @ Bx.T * scaling.y_scale + scaling.shift
     cov = Bx @ at.inverse @ Bx.T * ((sd * scaling.y_scale) ** 2)[:, None, None]
-    kept = [np.where(known.reshape(-1, *[1] * (v.ndim - 1)), v, np.nan) for v in (beta, cov, psi, sd, moved)]
-    return Deletion(*kept[:4], known=known, moved=kept[4], steps=steps)
+    beta, cov, psi, sd, moved = (
+        np.where(known.reshape(-1, *[1] * (v.ndim - 1)), v, np.nan) for v in (beta, cov, psi, sd, moved)
+    )
+    return Deletion(beta, cov, psi, sd, known, moved, steps)

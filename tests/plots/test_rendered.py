@@ -88,6 +88,7 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
         "two correlations": two.plot_correlation,
         "autocorrelation": serial.plot,
         "semivariogram": variogram.plot,
+        "influence": sleep_reml.influence().plot,
         "steps": steps.plot,
         "prediction": lambda **figure: sleep_reml.plot_subject_prediction(history, **figure),
         "power": lambda **figure: results.plot_power(power, figure),
