@@ -64,6 +64,8 @@ from hierlmm.fit.saved import load_fit as load_fit
 from hierlmm.implied.compare import ImpliedComparison as ImpliedComparison
 from hierlmm.implied.compare import compare_implied as compare_implied
 from hierlmm.implied.marginal import ImpliedMarginal as ImpliedMarginal
+from hierlmm.inference.anova import LikelihoodRatioTests as LikelihoodRatioTests
+from hierlmm.inference.anova import anova as anova
 from hierlmm.marginal import MarginalModel as MarginalModel
 from hierlmm.model import TwoLevelModel as TwoLevelModel
 from hierlmm.plots import plot_effects as plot_effects

@@ -57,17 +57,23 @@ class VarianceFunction(ABC):
     centred : bool
         Whether the search and the prior of σ refer to the average row rather than to the rows where the ratio is 1,
         which may lie far outside the data.
+    free : bool
+        Whether all SDs that depend on the variable alone are its own.
+    equal_at : float or None
+        Value of its parameters at which all rows have one SD.
     """
 
     variable: str | None
     centred: ClassVar[bool] = False
+    free: ClassVar[bool] = False
+    equal_at: ClassVar[float | None] = None
     _linear: ClassVar[bool] = False
     """Whether `log_ratio` is linear in the unconstrained parameters, which NUTS makes use of."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         refuse_fields(cls)
-        keep_together(cls, VarianceFunction, ("log_ratio",), ("formula", "symbols", "derivatives"))
+        keep_together(cls, VarianceFunction, ("log_ratio",), ("formula", "symbols", "derivatives", "free", "equal_at"))
         keep_together(cls, VarianceFunction, ("log_ratio", "parameters", "prepare"), ("_groups", "_linear"))
 
     @abstractmethod
@@ -175,6 +181,8 @@ class VarIdent(VarianceFunction):
 
     variable: str = ""
     _linear: ClassVar[bool] = True
+    free: ClassVar[bool] = True
+    equal_at: ClassVar[float | None] = 1.0
 
     def __post_init__(self) -> None:
         _check_column("VarIdent", self.variable)
@@ -247,6 +255,7 @@ class _OfNumber(VarianceFunction):
     variable: str | None = None
     centred: ClassVar[bool] = True
     _linear: ClassVar[bool] = True
+    equal_at: ClassVar[float | None] = 0.0
     parameter: ClassVar[str]
     spreading: ClassVar[tuple[str, str]]
 

@@ -48,6 +48,8 @@ class AR1(Decaying):
     rule: ClassVar[str] = "rho^|s - t|"
     kernel: ClassVar[str] = "power"
     explicit: ClassVar[bool] = True
+    independent_at: ClassVar[float | None] = 0.0
+    alike: ClassVar[tuple[str, ...]] = ("CAR1", "Exponential")
     _working_hint: ClassVar[str] = " (a working AR(1) needs a column of times)"
 
     def decaying(self, observed: Observed) -> Parameter:

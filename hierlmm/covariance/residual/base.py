@@ -111,6 +111,10 @@ class ResidualCorrelation(ABC):
         Name of the compiled function that evaluates this matrix for NUTS; empty takes the Python route.
     explicit : bool
         Whether `explicit_form` exists.
+    free : bool
+        Whether all correlations that depend on pairs of occasions alone (stationary: on lags alone) are its own.
+    independent_at : float or None
+        Value of its first parameter, at the end of its range or inside, at which rows are independent.
     """
 
     time: str | None
@@ -121,6 +125,8 @@ class ResidualCorrelation(ABC):
     correlations: ClassVar[bool] = False
     kernel: ClassVar[str] = ""
     explicit: ClassVar[bool] = False
+    free: ClassVar[bool] = False
+    independent_at: ClassVar[float | None] = None
     _off_diagonal: ClassVar[bool] = False
     """Whether `symbols` are the correlation of two different rows only."""
     _working_hint: ClassVar[str] = ""
@@ -133,6 +139,7 @@ class ResidualCorrelation(ABC):
         super().__init_subclass__(**options)
         refuse_fields(cls, "kernel", "explicit")
         told = ("formula", "symbols", "_off_diagonal", "words", "_variance_words", "notes", "working", "_table")
+        told += ("free", "independent_at", "contains")
         written = ("report", "correlations", "markov", "derivatives")
         keep_together(cls, ResidualCorrelation, cls._definitions, told + written)
         compiled = (*cls._definitions, "markov", "parameters")
@@ -194,6 +201,21 @@ class ResidualCorrelation(ABC):
             zero = np.zeros((*t.shape, t.shape[-1]))
             found.append(difference(lambda shifted: self.matrix(t, shifted), values, j, step) if step else zero)
         return np.array(found)
+
+    def contains(self, other: ResidualCorrelation) -> bool:
+        """Whether every matrix of another structure is one of this, by its definition, at whatever positions.
+
+        By default: a structure of this class with the same arguments, perhaps without the nugget. What a `free`
+        structure contains besides is found from the positions.
+
+        Parameters
+        ----------
+        other : ResidualCorrelation
+            The structure that may be a special case.
+        """
+        if type(other) is not type(self) or (other.has_nugget and not self.has_nugget):
+            return False
+        return all(v == vars(other).get(k) for k, v in vars(self).items() if k not in ("start", "nugget", "_bounds"))
 
     def _step(self, j: int, value: float) -> float:
         """Step of the differences by parameter j."""

@@ -45,6 +45,8 @@ class CAR1(Decaying):
     rule: ClassVar[str] = "phi^|{t}_s - {t}_t|"
     kernel: ClassVar[str] = "decay"
     explicit: ClassVar[bool] = True
+    independent_at: ClassVar[float | None] = 0.0
+    alike: ClassVar[tuple[str, ...]] = ("Exponential",)
 
     def decaying(self, observed: Observed) -> Parameter:
         """``phi``."""

@@ -47,6 +47,7 @@ class CompoundSymmetry(ResidualCorrelation):
     _off_diagonal: ClassVar[bool] = True
     kernel: ClassVar[str] = "share"
     explicit: ClassVar[bool] = True
+    independent_at: ClassVar[float | None] = 0.0
 
     def parameters(self, observed: Observed) -> tuple[Parameter, ...]:
         """``rho``, with the bound that the largest subject sets."""

@@ -32,6 +32,8 @@ class Decaying(ResidualCorrelation):
         The decay as text; ``{t}`` is the column of times.
     serial : bool
         Whether the decays of two steps multiply.
+    alike : tuple of str
+        Other structures in the same times whose decays are all among its own.
     """
 
     time: str | None = ""
@@ -40,6 +42,7 @@ class Decaying(ResidualCorrelation):
     start_range: ClassVar[tuple[str, float, float]]
     rule: ClassVar[str]
     serial: ClassVar[bool] = True
+    alike: ClassVar[tuple[str, ...]] = ()
     _definitions: ClassVar[tuple[str, ...]] = ("matrix", "decay")
 
     def __post_init__(self) -> None:
@@ -104,6 +107,11 @@ class Decaying(ResidualCorrelation):
         """The decay over all lags, times ``1 - nugget`` off the diagonal."""
         R = self.decay(lags(t), values[0])
         return (1.0 - values[1]) * R + values[1] * np.eye(R.shape[-1]) if len(values) > 1 else R
+
+    def contains(self, other: ResidualCorrelation) -> bool:
+        """As of every structure, and those that are ``alike``."""
+        alike = type(other).__name__ in self.alike and self.time is not None and other.time == self.time
+        return super().contains(other) or (alike and (self.has_nugget or not other.has_nugget))
 
     def markov(self, gaps: FloatArray, values: FloatArray) -> Markov | None:
         """The decay of every step."""

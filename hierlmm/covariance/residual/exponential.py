@@ -41,6 +41,8 @@ class Exponential(Decaying):
     rule: ClassVar[str] = "exp(-|{t}_s - {t}_t| / range)"
     kernel: ClassVar[str] = "decay"
     explicit: ClassVar[bool] = True
+    independent_at: ClassVar[float | None] = 0.0
+    alike: ClassVar[tuple[str, ...]] = ("CAR1",)
 
     def decaying(self, observed: Observed) -> Parameter:
         """``range``."""

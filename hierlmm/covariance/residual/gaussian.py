@@ -39,6 +39,7 @@ class Gaussian(Decaying):
     rule: ClassVar[str] = "exp(-(|{t}_s - {t}_t| / range)²)"
     serial: ClassVar[bool] = False
     kernel: ClassVar[str] = "gaussian"
+    independent_at: ClassVar[float | None] = 0.0
 
     def decaying(self, observed: Observed) -> Parameter:
         """``range``."""

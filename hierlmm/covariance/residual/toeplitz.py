@@ -56,6 +56,8 @@ class Toeplitz(ResidualCorrelation):
     _off_diagonal: ClassVar[bool] = True
     correlations: ClassVar[bool] = True
     kernel: ClassVar[str] = "toeplitz"
+    free: ClassVar[bool] = True
+    independent_at: ClassVar[float | None] = 0.0
 
     def __post_init__(self) -> None:
         if self.time is not None:

@@ -45,6 +45,8 @@ class Unstructured(ResidualCorrelation):
     _off_diagonal: ClassVar[bool] = True
     correlations: ClassVar[bool] = True
     kernel: ClassVar[str] = "unstructured"
+    free: ClassVar[bool] = True
+    independent_at: ClassVar[float | None] = 0.0
 
     def __post_init__(self) -> None:
         check_time("Unstructured", self.time)

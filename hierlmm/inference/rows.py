@@ -1,0 +1,82 @@
+"""Whether two models are about the same rows: response, subjects and family, row by row."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hierlmm.design.design import Design
+from hierlmm.design.formula import unquoted
+from hierlmm.errors import DataError, SpecificationError
+from hierlmm.inference.maximum import SEE
+
+TOLERANCE = 1e-10
+"""Values of the response that are closer, relative to the largest, are equal."""
+
+
+def other_question(a: Design, b: Design) -> tuple[str, str] | None:
+    """Why likelihoods of two designs are not of the same numbers, and what to do; None where they are."""
+    ours, theirs = (unquoted(d.hierarchy.response) for d in (a, b))
+    if ours != theirs:
+        remedy = "fit both to the response on one scale"
+        return (
+            f"the responses are {ours} and {theirs}: densities of transformed responses are in other units, so that "
+            "their logarithms differ by a constant that has nothing to do with the fit"
+        ), remedy
+    if (type(a.family), a.family.link) != (type(b.family), b.family.link):
+        reason = f"the families are {a.family} and {b.family}, and neither is a special case of the other"
+        return reason, "compare their AIC: hl.compare_models(m1, m2)"
+    return None
+
+
+def other_rows(a: Design, b: Design) -> tuple[str, str] | None:
+    """In words, what first tells the rows of two designs apart, and what to do; None where they are the same."""
+    if a.rows is b.rows:
+        return None
+    again = "fit both to the same rows (missing='drop' drops other rows where the covariates differ)"
+    if a.n_obs != b.n_obs or a.n_subjects != b.n_subjects:
+        return f"{a.n_obs} rows of {a.n_subjects} subjects, and {b.n_obs} rows of {b.n_subjects}", again
+    if not same(a.y, b.y):
+        if same(np.sort(a.y), np.sort(b.y)):
+            return "the rows are not in the same order", "sort the data in one way before fitting"
+        return f"other values of {a.hierarchy.response!r}", again
+    if not np.array_equal(_subjects(a), _subjects(b)):
+        return (
+            f"other subjects in the rows ({a.hierarchy.subject}, {b.hierarchy.subject})",
+            "use one column of subjects",
+        )
+    if not same(a.trials, b.trials):
+        return "other numbers of trials", "use one column of trials"
+    weights = [getattr(d.rows, "weights", None) for d in (a, b)]
+    if not all(w is None for w in weights):
+        full = [np.ones(a.n_obs) if w is None else np.asarray(w) for w in weights]
+        if not same(*full):
+            return "other weights of the rows", "use one column of weights"
+    return None
+
+
+def refuse_other_rows(labels: tuple[str, str], a: Design, b: Design) -> None:
+    """Refuse two models that are not about the same rows, or not about the same response.
+
+    Raises
+    ------
+    SpecificationError, DataError
+    """
+    pair = " and ".join(labels)
+    if (problem := other_question(a, b)) is not None:
+        raise SpecificationError(f"{pair} in one comparison", *problem, SEE)
+    if (problem := other_rows(a, b)) is not None:
+        reason = f"they are not about the same rows ({problem[0]}), so that their likelihoods are of different data"
+        raise DataError(f"{pair} in one comparison", reason, problem[1], SEE)
+
+
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays are equal to rounding."""
+    return bool(np.all(np.abs(a - b) <= TOLERANCE * max(float(np.abs(a).max(initial=0.0)), 1e-300)))
+
+
+def _subjects(design: Design) -> np.ndarray:
+    """Subjects numbered in the order in which they come: their names do not matter."""
+    first, index = np.unique(design.subject_index, return_index=True)
+    place = np.empty(int(first.max()) + 1, dtype=np.intp)
+    place[first[np.argsort(index)]] = np.arange(len(first))
+    return place[design.subject_index]
