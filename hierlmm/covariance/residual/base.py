@@ -139,9 +139,9 @@ class ResidualCorrelation(ABC):
         super().__init_subclass__(**options)
         refuse_fields(cls, "kernel", "explicit")
         told = ("formula", "symbols", "_off_diagonal", "words", "_variance_words", "notes", "working", "_table")
-        told += ("free", "independent_at", "contains")
+        nested = ("free", "independent_at", "contains")
         written = ("report", "correlations", "markov", "derivatives")
-        keep_together(cls, ResidualCorrelation, cls._definitions, told + written)
+        keep_together(cls, ResidualCorrelation, cls._definitions, told + written + nested)
         compiled = (*cls._definitions, "markov", "parameters")
         keep_together(cls, ResidualCorrelation, compiled, ("kernel", "explicit"))
 
