@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import chi2
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.groups import group_order, group_starts
 from hierlmm.inference.maximum import Maximum
 from hierlmm.inference.nesting import Change, Cone, Pair
@@ -146,7 +146,7 @@ def _directions(cone: Cone) -> list[list[Pair]]:
     return [[(columns[i], columns[j])] for i, j in pairs]
 
 
-def _residual_covariance(small: Maximum, eta: FloatArray, rows: FloatArray) -> FloatArray:
+def _residual_covariance(small: Maximum, eta: FloatArray, rows: IntArray) -> FloatArray:
     """Σ_i / σ² of one subject's rows."""
     residual = small.criterion.rows.at(eta)
     if residual is None:
