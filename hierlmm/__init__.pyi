@@ -66,6 +66,10 @@ from hierlmm.implied.compare import compare_implied as compare_implied
 from hierlmm.implied.marginal import ImpliedMarginal as ImpliedMarginal
 from hierlmm.inference.anova import LikelihoodRatioTests as LikelihoodRatioTests
 from hierlmm.inference.anova import anova as anova
+from hierlmm.inference.bayes_factor import BayesFactor as BayesFactor
+from hierlmm.inference.bayes_factor import ModelProbabilities as ModelProbabilities
+from hierlmm.inference.bayes_factor import bayes_factor as bayes_factor
+from hierlmm.inference.bayes_factor import model_probabilities as model_probabilities
 from hierlmm.marginal import MarginalModel as MarginalModel
 from hierlmm.model import TwoLevelModel as TwoLevelModel
 from hierlmm.plots import plot_effects as plot_effects

@@ -28,6 +28,7 @@ from hierlmm.bayes.sample_collapsed import Sampled, collapsed_attrs, kept_effect
 from hierlmm.bayes.tree import aligned, corr_pairs
 from hierlmm.design.design import Design
 from hierlmm.errors import DataError, SpecificationError
+from hierlmm.likelihood.residual_rows import residual_rows
 
 SEE = "docs, page 'The collapsed posterior'"
 
@@ -85,6 +86,31 @@ def recovered_record(
     attrs = collapsed_attrs(random_effects, route="recovered", **own)
     known = priors if _is_of_model(design, priors, set(values)) else None
     return posterior_record(design, known, draws, statistics, attrs, groups=groups)
+
+
+def beta_moments(
+    design: Design, priors: ResolvedPriors, draws: Mapping[str, FloatArray], eta: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Mean (S, p) and covariance (S, p, p) of β given each draw of the covariance parameters.
+
+    Parameters
+    ----------
+    design, priors
+        The model, with normal priors of β.
+    draws : mapping of str to (chain, draw, ...)
+        ``sd_b`` and ``corr_b`` (matrices) where there are random effects, and ``sigma``.
+    eta : (chain, draw, k)
+        Unconstrained residual parameters.
+    """
+    raw = dict(draws)
+    if design.has_residual_structure:
+        for k, parameter in enumerate(residual_rows(design).parameters):
+            raw[variable_name(parameter)] = np.vectorize(parameter.natural)(eta[..., k])
+    likelihood = marginal_likelihood(design, priors)
+    theta = _theta(likelihood, priors, raw, given=False)
+    natural = likelihood.conditional(theta.reshape(-1, theta.shape[-1]), np.random.default_rng(0), "none").natural
+    scaling = likelihood.products.scaling
+    return scaling.beta(natural.mean_working), np.array([scaling.beta_cov(own) for own in natural.covariance_working])
 
 
 def _is_of_model(design: Design, priors: ResolvedPriors, names: set[str]) -> bool:

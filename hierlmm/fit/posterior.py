@@ -8,6 +8,7 @@ import pandas as pd
 
 from hierlmm.fit.beside import BesideGEE
 from hierlmm.fit.diagnostics import DiagnosticVerbs
+from hierlmm.fit.evidence import EvidenceVerbs
 from hierlmm.fit.predictive import PredictiveVerbs
 from hierlmm.fits.marginal import MarginalPosteriorNumbers, refuse_subject
 from hierlmm.fits.posterior_print import posterior_page
@@ -17,7 +18,7 @@ from hierlmm.results import Page
 
 
 @checked
-class PosteriorFit(BesideGEE, DiagnosticVerbs, PredictiveVerbs):
+class PosteriorFit(BesideGEE, DiagnosticVerbs, EvidenceVerbs, PredictiveVerbs):
     """Posterior draws of a two-level model.
 
     Attributes

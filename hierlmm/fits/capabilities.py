@@ -86,8 +86,16 @@ NO_REPLICATIONS = Lack(
     "use model.fit(); to check this fit use plot_residuals(), plot_qq() and hl.semivariogram(fit)",
     "docs, page 'Posterior fits', section 'Predictive checks'",
 )
+EVIDENCE = "log_marginal_likelihood savage_dickey"
+NO_PRIORS = Lack(
+    "it averages the likelihood over the priors, and this fit has none",
+    "use model.fit() for a posterior; hl.bayes_factor(model, other) needs no fit",
+    "docs, page 'Bayes factors'",
+)
 REPLICATIONS = "ppc plot_ppc posterior_predictive prior_predictive extend for_arviz"
-LIKELIHOOD = table(("loo", NO_DRAWS), (CHAINS, NO_CHAINS), (REPLICATIONS, NO_REPLICATIONS))
+LIKELIHOOD = table(
+    ("loo", NO_DRAWS), (CHAINS, NO_CHAINS), (REPLICATIONS, NO_REPLICATIONS), (EVIDENCE, NO_PRIORS)
+)
 POSTERIOR = table(
     (
         f"{MAXIMUM} is_singular",
@@ -136,6 +144,7 @@ GEE = table(
     ("loo", NO_DRAWS),
     ("influence", NO_DELETION),
     (CHAINS, NO_CHAINS),
+    (EVIDENCE, NO_PRIORS),
     (REPLICATIONS, NO_REPLICATIONS),
     (
         "compare_marginal",
@@ -170,6 +179,7 @@ GENERALISED = table(
     ("loo", NO_DRAWS),
     ("influence", NO_DELETION),
     (CHAINS, NO_CHAINS),
+    (EVIDENCE, NO_PRIORS),
     ("compare_marginal", NOT_BESIDE_GEE),
     (
         "blup_variances icc implied_marginal marginal_covariance predict_subject plot_subject_prediction "
@@ -196,10 +206,17 @@ OF_THE_SEARCH = Lack(
     "docs, page 'Families'",
     "a generalised fit by {}",
 )
+NOT_COLLAPSED = Lack(
+    "fixed and random effects can be integrated out in closed form only beside a Gaussian response",
+    "compare such fits by fit.loo()",
+    "docs, page 'Bayes factors'",
+    "a generalised fit by {}",
+)
 GENERALISED_POSTERIOR = both(
     POSTERIOR,
     table(
         ("icc implied_marginal marginal_covariance predict_subject plot_subject_prediction", NOT_GAUSSIAN),
+        (EVIDENCE, NOT_COLLAPSED),
         ("plot_qq plot_residuals plot_separate_lines plot_shrinkage", NOT_GAUSSIAN),
         ("compare_marginal", NOT_BESIDE_GEE),
         ("b_cov", B_COV),
