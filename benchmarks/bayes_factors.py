@@ -10,6 +10,7 @@ The second comparison, of a fifth as many data sets, is of y ~ x + (1 | g) and y
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,7 @@ def main() -> None:
         p, t = np.array(probability), np.array(truth)
         print(f"{name}, {simulations} data sets")
         edges = np.quantile(p, np.linspace(0, 1, 6))
-        for low, high in zip(edges, edges[1:], strict=False):
+        for low, high in pairwise(edges):
             inside = (p >= low) & ((p < high) | (high == edges[-1]))
             error = np.sqrt(np.mean(p[inside] * (1 - p[inside])) / inside.sum())
             print(

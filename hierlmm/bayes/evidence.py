@@ -4,14 +4,14 @@
 parameters, here with every standard deviation as its logarithm. With the mode θ̂ and U U' the inverse curvature there, U
 upper triangular (the tail of each standard deviation near zero then runs along one axis):
 
-Up to three parameters (two with a residual structure), the trapezoid rule in t, θ = θ̂ + U sinh(t): the integrand is analytic and vanishes with all its
-derivatives at both ends, where the error of the rule falls faster than any power of its step. The step is halved until
-the value stays; the error is the last change.
+Up to three parameters (two with a residual structure), the trapezoid rule in t, θ = θ̂ + U sinh(t): the integrand is
+analytic and vanishes with all its derivatives at both ends, where the error of the rule falls faster than any power of
+its step. The step is halved until the value stays; the error is the last change.
 
-More parameters, importance sampling. The proposal is a mixture of Student t's with `NU` degrees of freedom, one at every
-mode, with one more that has the mean and covariance found by a first round; each gives the same number of points of a
-scrambled Sobol sequence, and every point is weighted by the density of the whole mixture (Veach and Guibas 1995, the
-balance heuristic). The error is that of the mean of `REPLICATES` independent scramblings; Pareto k says whether the
+More parameters, importance sampling. The proposal is a mixture of Student t's with `NU` degrees of freedom, one at
+every mode, with one more that has the mean and covariance found by first rounds; each gives the same number of points
+of a scrambled Sobol sequence, and every point is weighted by the density of the whole mixture (Veach and Guibas 1995,
+the balance heuristic). The error is that of the mean of `REPLICATES` independent scramblings; Pareto k says whether the
 weights have a mean and a variance to speak of.
 
 References
@@ -51,8 +51,8 @@ SEE = "docs, page 'Bayes factors'"
 GRID, GRID_OF_ROWS = 3, 2
 """Parameters up to which the integral is by quadrature; where the rows are whitened anew at every point."""
 STEPS, TOLERANCE, CELLS = (0.5, 0.25, 0.125, 0.0625), (1e-7, 1e-7, 1e-4), 250_000
-"""Steps of t; the change at which halving ends, by the number of parameters (the error left is about its square); and the
-most points of a grid."""
+"""Steps of t; the change at which halving ends, by the number of parameters (the error left is about its square); and
+the most points of a grid."""
 FAINT = 1e-13
 """Share of the integral in an outermost slab of the grid that counts no longer."""
 FARTHEST = 7.0
@@ -150,9 +150,9 @@ def log_marginal_likelihood(design: Design, priors: ResolvedPriors, *, seed: int
     scale = np.linalg.slogdet(posterior.root)[1] - _log_mass(design, priors)
     if found.pareto_k > GOOD_K:
         warn(
-            f"Pareto k of the marginal likelihood is {found.pareto_k:.2f}, above {GOOD_K}: its value and error cannot be "
-            "relied on. This happens when the posterior of the covariance parameters has long tails or several modes. "
-            "To do: use narrower priors of the standard deviations and correlations, or a simpler covariance."
+            f"Pareto k of the marginal likelihood is {found.pareto_k:.2f}, above {GOOD_K}: its value and error cannot "
+            "be relied on. This happens when the posterior of the covariance parameters has long tails or several "
+            "modes. To do: use narrower priors of standard deviations and correlations, or a simpler covariance."
         )
     return replace(found, value=found.value + float(scale))
 

@@ -93,9 +93,7 @@ NO_PRIORS = Lack(
     "docs, page 'Bayes factors'",
 )
 REPLICATIONS = "ppc plot_ppc posterior_predictive prior_predictive extend for_arviz"
-LIKELIHOOD = table(
-    ("loo", NO_DRAWS), (CHAINS, NO_CHAINS), (REPLICATIONS, NO_REPLICATIONS), (EVIDENCE, NO_PRIORS)
-)
+LIKELIHOOD = table(("loo", NO_DRAWS), (CHAINS, NO_CHAINS), (REPLICATIONS, NO_REPLICATIONS), (EVIDENCE, NO_PRIORS))
 POSTERIOR = table(
     (
         f"{MAXIMUM} is_singular",

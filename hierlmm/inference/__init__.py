@@ -1,1 +1,1 @@
-"""What data say beyond an estimate: bootstrap, profiles, tests, evidence, shares of variance; from fits it makes again."""
+"""What data say beyond an estimate: bootstrap, profiles, tests, evidence, shares of variance; fits are made again."""

@@ -217,8 +217,8 @@ def _stated(model: Any) -> tuple[Design, ResolvedPriors]:
     """Design and priors of a posterior fit or a model."""
     design = getattr(model, "design", None)
     if not isinstance(design, Design):
-        received = f"an argument of type {type(model).__name__}"
-        raise ArgumentError(received, "Bayes factors are of models", "give posterior fits, or the models themselves", SEE)
+        received, reason = f"an argument of type {type(model).__name__}", "Bayes factors are of models"
+        raise ArgumentError(received, reason, "give posterior fits, or the models themselves", SEE)
     fitted = hasattr(model, "beta")
     if fitted and not isinstance(model, PosteriorNumbers):
         received = f"a fit by {model.estimator}"
@@ -271,15 +271,15 @@ def _notes(
 ) -> tuple[str, ...]:
     """What the numbers rest on: the priors above all."""
     notes = [
-        "A Bayes factor depends on the priors of what the models do not share, however many data there are: a prior ten "
-        "times as wide makes a coefficient's model up to ten times less probable."
+        "A Bayes factor depends on the priors of what the models do not share, however many data there are: a prior "
+        "ten times as wide makes a coefficient's model up to ten times less probable."
     ]
     if scaled := [name for name, own in zip(names, priors, strict=True) if own.source in ("default", "bambi")]:
         whose = "all models" if len(scaled) == len(names) else shorten(scaled)
         notes.append(
-            f"Priors of {whose} are defaults: a coefficient's is 2.5 SDs of the response wide per SD of its column. That "
-            "uses the data twice, changes with the columns, and is wider than what most people expect, which speaks for "
-            "the smaller model. Set the priors of what is tested with hl.Priors(...)."
+            f"Priors of {whose} are defaults: a coefficient's is 2.5 SDs of the response wide per SD of its column. "
+            "That uses the data twice, changes with the columns, and is wider than what most people expect, which "
+            "speaks for the smaller model. Set the priors of what is tested with hl.Priors(...)."
         )
     for name, own in zip(names[1:], priors[1:], strict=True):
         first, other = (p.to_frame()["prior"].to_dict() for p in (priors[0], own))

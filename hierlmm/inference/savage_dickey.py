@@ -85,7 +85,8 @@ class SavageDickey(Result):
     @property
     def verdict(self) -> str:
         """The factor in words."""
-        return told(self.log_bf, f"under {self.hypothesis!r}", "under the fitted model", "the hypothesis", self.probability)
+        hypothesis = f"under {self.hypothesis!r}"
+        return told(self.log_bf, hypothesis, "under the fitted model", "the hypothesis", self.probability)
 
     @checked
     @pictured
@@ -128,13 +129,13 @@ def savage_dickey(fit: PosteriorNumbers, hypothesis: str | Sequence[str]) -> Sav
     posterior = float(logsumexp(logs) - math.log(len(logs)))
     prior = float(_log_normal(c, own_prior[0][None], own_prior[1][None])[0])
     error, k = _error(logs, posterior, fit.draw_shape)
+    text, log_bf = ", ".join(h.text for h in parsed), posterior - prior
     if k > GOOD_K or error > LOOSE:
         warn(
-            f"The posterior density at {', '.join(h.text for h in parsed)} is estimated with an error of {error:.2g} on "
-            f"the log scale (Pareto k {k:.2f}): the hypothesis is far out, where few draws count. To do: compare with "
+            f"The posterior density at {text} is estimated with an error of {error:.2g} on the log scale "
+            f"(Pareto k {k:.2f}): the hypothesis is far out, where few draws count. To do: compare with "
             "the model without the coefficient by hl.bayes_factor(), which needs no draws."
         )
-    text, log_bf = ", ".join(h.text for h in parsed), posterior - prior
     probability = float(1.0 / (1.0 + np.exp(np.clip(-log_bf, -700.0, 700.0))))
     row = {
         "log_posterior_density": posterior,

@@ -16,6 +16,7 @@ from samples import DENTAL, SLEEP
 import hierlmm as hl
 from hierlmm.drawing import results
 from hierlmm.drawing.theme import theme
+from hierlmm.inference.savage_dickey import SavageDickey
 from hierlmm.plots.frequencies import Look, draw_bars, draw_rootogram
 
 STYLES = ("paper", "lecture", "dark")
@@ -35,6 +36,14 @@ def studies():
     calibration = SimpleNamespace(truth=truth, estimate=estimate, lower=estimate - 0.6, upper=estimate + 0.6)
     calibration.estimator = "NUTS"
     return power, calibration
+
+
+def _savage_dickey():
+    """A Bayes factor as far as its picture looks at it."""
+    x = np.linspace(2.0, 18.0, 101)
+    curves = pd.DataFrame({"value": x, "prior": 0.02, "posterior": 0.25 * np.exp(-0.5 * ((x - 10.5) / 1.6) ** 2)})
+    heights = pd.DataFrame({"log_prior_density": [np.log(0.02)], "log_posterior_density": [np.log(0.074)]})
+    return SavageDickey("days = 8", 1.31, 0.01, 0.1, heights, curves, 8.0)
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +100,7 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
         "influence": sleep_reml.influence().plot,
         "steps": steps.plot,
         "prediction": lambda **figure: sleep_reml.plot_subject_prediction(history, **figure),
+        "savage dickey": _savage_dickey().plot,
         "power": lambda **figure: results.plot_power(power, figure),
         "recovery": lambda **figure: results.plot_recovery(calibration, list(calibration.truth), figure),
     }
