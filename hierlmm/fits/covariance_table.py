@@ -19,7 +19,14 @@ from scipy.stats import chi2, norm
 from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.covariance.parameters import Decay
 from hierlmm.covariance.random import lowest_corr
-from hierlmm.fits.components import COMMON_CORR, COMMON_SD, component_frame, component_labels, component_values
+from hierlmm.fits.components import (
+    COMMON_CORR,
+    COMMON_SD,
+    component_frame,
+    component_labels,
+    component_values,
+    correlated_pairs,
+)
 from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE
 from hierlmm.likelihood.profile import profile_interval, region_points
@@ -138,24 +145,56 @@ def wald_components(fit: LikelihoodEstimates) -> WaldComponents:
 def profile_components(fit: LikelihoodEstimates, ci: float) -> pd.DataFrame:
     """Estimate, lower and upper by profile likelihood; a limit at the end of a range is that end."""
     quantile(ci)
-    found, large = covariance_parameters(fit), fit.large_sample
-    drop = float(chi2.ppf(ci, 1))
-    estimate = found.values(large.centre)
-    limits = np.empty((len(estimate), 2))
-    elsewhere = region_points(fit.criterion_function, large.centre, drop) + other_optima(fit, drop)
-    for k, label in enumerate(found.labels):
-        scale = _scale(fit, label, found.lower[k], found.upper[k])
-        at = _decay(fit, label)
+    profiles = CovarianceProfiles(fit)
+    limits = np.array([profiles.ends(k, float(chi2.ppf(ci, 1))) for k in range(len(profiles.found.labels))])
+    estimate = profiles.estimate
+    return component_frame(profiles.found.labels, estimate, estimate, limits[:, 0], limits[:, 1]).drop(columns="se")
 
-        def scalar(parameters: FloatArray, k: int = k, scale: _Scale = scale, at: int | None = at) -> float:
+
+class CovarianceProfiles:
+    """Profile likelihoods of the covariance parameters of a fit, by the fit's own criterion."""
+
+    def __init__(self, fit: LikelihoodEstimates) -> None:
+        self.fit, self.found = fit, covariance_parameters(fit)
+        self.estimate = self.found.values(fit.large_sample.centre)
+        self._elsewhere: dict[float, list[FloatArray]] = {}
+        self._known: dict[tuple[int, float], tuple[float, float]] = {}
+
+    def ends(self, k: int, drop: float) -> tuple[float, float]:
+        """Smallest and largest value of a parameter at which −2 log-likelihood rises by no more than ``drop``.
+
+        Where the region reaches a standard deviation of zero, it reaches every correlation of that random effect on the
+        way.
+        """
+        if (k, drop) not in self._known:
+            free = self.found.labels[k].startswith("corr(") and any(
+                self.ends(j, drop)[0] == 0.0 for j in self._deviations(k)
+            )
+            self._known[k, drop] = (self.found.lower[k], self.found.upper[k]) if free else self._sought(k, drop)
+        return self._known[k, drop]
+
+    def _deviations(self, k: int) -> list[int]:
+        """Standard deviations of the random effects that a correlation is of."""
+        pairs, design = correlated_pairs(self.fit.design), self.fit.design
+        labels = [f"corr({design.term[a]}, {design.term[b]})" for a, b in pairs]
+        return list(pairs[labels.index(self.found.labels[k])]) if self.found.labels[k] in labels else []
+
+    def _sought(self, k: int, drop: float) -> tuple[float, float]:
+        fit, found = self.fit, self.found
+        criterion, centre, label = fit.criterion_function, fit.large_sample.centre, found.labels[k]
+        if drop not in self._elsewhere:
+            self._elsewhere[drop] = region_points(criterion, centre, drop) + other_optima(fit, drop)
+        scale, at = _scale(fit, label, found.lower[k], found.upper[k]), _decay(fit, label)
+
+        def scalar(parameters: FloatArray) -> float:
             return scale.forward(float(found.values(parameters)[k] if at is None else parameters[at]))
 
         with np.errstate(over="ignore", invalid="ignore"):  # a search may look far out, where nothing is accepted
-            ends = profile_interval(fit.criterion_function, large.centre, scalar, drop, elsewhere)
-        limits[k] = [scale.backward(end) for end in ends]
-        if label.startswith("sd(") and limits[k, 0] < max(1e-3 * estimate[k], 1e-6 * limits[k, 1]):
-            limits[k, 0] = 0.0
-    return component_frame(found.labels, estimate, estimate, limits[:, 0], limits[:, 1]).drop(columns="se")
+            ends = profile_interval(criterion, centre, scalar, drop, self._elsewhere[drop])
+        lower, upper = (scale.backward(end) for end in ends)
+        if label.startswith("sd(") and lower < max(1e-3 * self.estimate[k], 1e-6 * upper):
+            lower = 0.0
+        return lower, upper
 
 
 def other_optima(fit: LikelihoodEstimates, drop: float) -> list[FloatArray]:

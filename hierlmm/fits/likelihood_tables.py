@@ -7,10 +7,12 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from hierlmm.errors import SpecificationError
 from hierlmm.fits.covariance_table import WaldComponents, profile_components, quantile, wald_components
 from hierlmm.fits.degrees import fit_kenward_roger, fit_satterthwaite, likelihood_wald, summary_with_degrees
 from hierlmm.fits.draws import large_sample_tree
 from hierlmm.fits.likelihood import LikelihoodEstimates
+from hierlmm.fits.profile_table import profile_summary
 from hierlmm.likelihood.degrees import KenwardRogerDegrees, SatterthwaiteDegrees
 from hierlmm.likelihood.wald import Wald
 from hierlmm.options import checked, choose
@@ -20,7 +22,9 @@ from hierlmm.options import checked, choose
 class LikelihoodNumbers(LikelihoodEstimates):
     """Estimates of a likelihood fit with intervals, degrees of freedom and draws."""
 
-    def summary(self, ci: float = 0.95, df: str | None = None) -> pd.DataFrame:
+    def summary(
+        self, ci: float = 0.95, df: str | None = None, *, method: Literal["wald", "profile"] = "wald"
+    ) -> pd.DataFrame:
         """Fixed effects: estimate, se, lower, upper (Wald, normal quantiles) and t = estimate / se.
 
         Parameters
@@ -30,7 +34,21 @@ class LikelihoodNumbers(LikelihoodEstimates):
         df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
             Use Student's t with degrees of freedom by this method, and add the columns ``df`` and ``p``. Kenward-Roger
             (REML only) also adjusts ``se``; "residual" is N - p; "inf" is another word for "normal".
+        method : {"wald", "profile"}
+            Wald intervals, or profile-likelihood intervals: all values that cost less than half the χ²₁ quantile in
+            log-likelihood, by ML (a fit by REML is made again for them). They take no ``df``.
+
+        Raises
+        ------
+        SpecificationError
+            If both ``df`` and profile intervals are asked for.
         """
+        choose("method", method, ("wald", "profile"))
+        if method == "profile":
+            if df is not None:
+                received, reason = f"df={df!r} with method='profile'", "profile intervals rest on no distribution of t"
+                raise SpecificationError(received, reason, "leave one of them out", "docs, page 'Intervals'")
+            return profile_summary(self, ci)
         if df is not None:
             return summary_with_degrees(self._wald(df), self.beta.index, ci)
         z = quantile(ci)

@@ -42,6 +42,19 @@ def require_likelihood(fit: Fit, what: str) -> None:
         raise NotAvailableError(f"{what} of a fit by {fit.estimator}", reason, "use fit_reml() or fit_ml()", SEE)
 
 
+def require_gaussian(fit: Fit, what: str) -> None:
+    """Refuse a fit that is no maximum of a Gaussian likelihood.
+
+    Raises
+    ------
+    NotAvailableError
+    """
+    require_likelihood(fit, what)
+    if not fit.design.is_gaussian:
+        received, reason = f"{what} of a {fit.design.family.title} response", "it is made for a Gaussian response"
+        raise NotAvailableError(received, reason, "use fit.bootstrap()", SEE)
+
+
 def simulator(fit: Any) -> Callable[[Rng], FloatArray]:
     """A function that draws a response (N,) from a fitted model: of new subjects with the same covariates."""
     if fit.design.is_gaussian:

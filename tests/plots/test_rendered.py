@@ -58,7 +58,7 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
     variogram = hl.semivariogram(dental_reml)
     steps = hl.gls_steps(hl.TwoLevelModel.from_formula(SLEEP, sleepstudy))
     history = sleepstudy[sleepstudy["subject"] == 308].assign(subject=1)
-    slopes = dental_reml.slopes("time", by="sex")
+    slopes, profile = dental_reml.slopes("time", by="sex"), dental_reml.profile()
     rng = np.random.default_rng(8)
     arms = {"arm drug": np.arange(0, 100, 2), "arm placebo": np.arange(1, 100, 2)}
     seizures, pain = rng.negative_binomial(1, 0.2, (51, 100)).astype(float), rng.integers(0, 4, (51, 100))
@@ -99,6 +99,8 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
         "semivariogram": variogram.plot,
         "influence": sleep_reml.influence().plot,
         "steps": steps.plot,
+        "profile": profile.plot,
+        "profile as densities": lambda **figure: profile.plot(["time", "sd(time)"], kind="density", **figure),
         "prediction": lambda **figure: sleep_reml.plot_subject_prediction(history, **figure),
         "savage dickey": _savage_dickey().plot,
         "power": lambda **figure: results.plot_power(power, figure),
