@@ -54,11 +54,10 @@ def _zeta(panels: Panels, profile: Any, name: str, row: Any, ci: float, colour: 
     z = float(norm.ppf(0.5 + ci / 2.0))
     for end, height in ((row["lower"], -z), (row["upper"], z)):
         if values[0] <= end <= values[-1]:
-            reached = (
-                height if abs(height) <= np.abs(zeta).max() and not np.isclose(end, values[[0, -1]]).any() else 0.0
-            )
-            xs, ys = np.array([values[0], end, end]), np.array([reached, reached, -3.2])
-            panels.line(name, xs[reached == 0.0 :], ys[reached == 0.0 :], color=theme().ink, linestyle=panels.dashes)
+            at_end = bool(np.isclose(end, values[[0, -1]]).any())  # of the parameter's range: ζ does not get there
+            xs, ys = np.array([values[0], end, end]), np.array([height, height, -3.2])
+            xs, ys = (xs[1:], np.array([0.0, -3.2])) if at_end else (xs, ys)
+            panels.line(name, xs, ys, color=theme().ink, linestyle=panels.dashes)
     panels.limit(name, y=(-3.3, 3.3))
 
 
