@@ -129,7 +129,8 @@ class Profile(Result):
             Number of values.
         """
         values, zeta = self.curve(parameter)
-        smooth, x = CubicSpline(values, zeta), np.linspace(values[0], values[-1], n)
+        smooth: Any = CubicSpline(values, zeta)
+        x = np.linspace(values[0], values[-1], n)
         if np.any(smooth(x, 1) < 0.0):
             smooth = PchipInterpolator(values, zeta)
         return x, norm.pdf(smooth(x)) * np.maximum(smooth(x, 1), 0.0)
