@@ -114,6 +114,7 @@ OTHER_WORDS = {
 ELSEWHERE = {
     ("contrasts", "method"),  # which comparisons
     ("variance_components", "method"),  # Wald or profile
+    ("summary", "method"),
     ("sample", "rng"),  # a generator, from which many draws of one study come
     ("sample_cholesky", "rng"),
     ("draw", "rng"),
