@@ -71,6 +71,8 @@ from hierlmm.inference.bayes_factor import ModelProbabilities as ModelProbabilit
 from hierlmm.inference.bayes_factor import bayes_factor as bayes_factor
 from hierlmm.inference.bayes_factor import model_probabilities as model_probabilities
 from hierlmm.inference.profile import Profile as Profile
+from hierlmm.inference.compare_models import ModelComparison as ModelComparison
+from hierlmm.inference.compare_models import compare_models as compare_models
 from hierlmm.marginal import MarginalModel as MarginalModel
 from hierlmm.model import TwoLevelModel as TwoLevelModel
 from hierlmm.plots import plot_effects as plot_effects

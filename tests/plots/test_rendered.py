@@ -86,6 +86,11 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
         "effects of several": lambda **figure: three.plot_effects("days", simultaneous=True, **figure),
         "effects in panels": lambda **figure: both.plot_effects("time", by="sex", data="points", **figure),
         "slopes": slopes.plot,
+        "differences of models": hl.compare_models(
+            dental_reml,
+            slope,
+            hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", dental).fit_reml(),
+        ).plot,
         "contrasts along": dental_reml.contrasts("sex", by="time", at={"time": [0, 3, 6]}).plot,
         "contrast": dental_reml.contrasts("sex").plot,
         "slope": lambda **figure: sleep_reml.plot_posterior(parameters="days", **figure),

@@ -1,0 +1,49 @@
+"""Differences of criteria from the best model: a panel for each criterion, a row for each model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.drawing.figure import Figure
+from hierlmm.drawing.panels import Panels, each
+from hierlmm.drawing.style import segments
+from hierlmm.drawing.theme import theme
+
+NAMES = {
+    "loglik": "log-likelihood",
+    "aic": "AIC",
+    "aicc": "AICc",
+    "bic": "BIC",
+    "caic": "conditional AIC",
+    "loo_subject": "elpd of a subject left out",
+}
+
+
+def plot_differences(table: pd.DataFrame, criteria: Sequence[str], models: Sequence[str], figure: Figure) -> object:
+    """Draw ``difference`` ± ``se`` by ``criterion`` and ``model``; zero is the best model."""
+    lines, points = {}, {}
+    at = {model: float(y) for y, model in enumerate(reversed(models), 1)}
+    for name in criteria:
+        part = table[table["criterion"] == name]
+        y, x = np.array([at[m] for m in part["model"]]), part["difference"].to_numpy(dtype=np.float64)
+        se = part["se"].fillna(0.0).to_numpy(dtype=np.float64)
+        panel = NAMES.get(name, name)
+        points[panel], lines[panel] = np.vstack([x, y]), segments(x - se, x + se, y)
+    width = 0.075 * max(len(m) for m in models)
+    size = each(0.8, 2.6 + width, 1.0, 0.9 + 0.32 * len(models), least=4.0, text=True)
+    panels = Panels(points, "criterion", size, figure, name="differences")
+    colour = theme().palette[0]
+    for panel in points:
+        panels.rule(panel, x=0.0, linestyle=panels.dashes)
+    panels.map("line_xy", "interval", lines, color=colour, width=1.6)
+    panels.map("scatter_xy", "point_estimate", points, color=colour, size=30)
+    for panel in points:
+        panels.name_rows(panel, at.values(), at, room=0.6, most=len(at))
+    return panels.finish(
+        title="Differences from the best model",
+        caption="0 is the best, to the right is worse; lines: one standard error of the difference over subjects",
+        xlabel="difference",
+    )
