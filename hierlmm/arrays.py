@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,3 +12,8 @@ IntArray = NDArray[np.intp]
 """Positions: rows, subjects, coefficients."""
 BoolArray = NDArray[np.bool_]
 Rng = np.random.Generator
+
+
+def as_rows(stack: FloatArray) -> FloatArray:
+    """All but the last dimension as one, also where the last is empty: (..., k) -> (S, k)."""
+    return stack.reshape(math.prod(stack.shape[:-1]), stack.shape[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hierlmm.covariance.composed import stated
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.design import Design
@@ -52,8 +53,13 @@ class BoundModel(Frozen):
 
     @property
     def residual_variance(self) -> VarianceFunction | None:
-        """Variance of the residuals; None where it is the same in every row."""
-        return self._design.residual_variance
+        """Variance function of the residuals as it was stated, beside weights; None without any."""
+        return stated(self._design.residual_variance)
+
+    @property
+    def weights(self) -> str | None:
+        """Column of the known weights of the rows; None where all count alike."""
+        return self._design.weights
 
     @property
     def data(self) -> Any:

@@ -12,6 +12,7 @@ from hierlmm.design.formula import parse_formula
 from hierlmm.design.outcome import outcome_of
 from hierlmm.design.questions import refuse_without_likelihood
 from hierlmm.design.residual import Residual, make_residual
+from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import NotAvailableError
 from hierlmm.families.family import Family
 from hierlmm.fit.estimators import FittedModel, fit_by
@@ -49,6 +50,8 @@ class MarginalModel(FittedModel["MarginalFit"]):
         ``hl.UnstructuredHeterogeneous("age")``, the UN of SAS, is R_i and G_i together.
     variance : VarianceFunction, optional
         G_i: ``hl.VarIdent("sex")``, ... Equal variances by default. Another family has its own.
+    weights : str, optional
+        Column of known weights w > 0 of the rows: the variance of a row is divided by its weight.
     subject : str
         Column that says which rows belong together.
     data : table
@@ -85,6 +88,7 @@ class MarginalModel(FittedModel["MarginalFit"]):
         data: Any,
         correlation: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
         variance: VarianceFunction | None = None,
+        weights: str | None = None,
         family: Any = "gaussian",
         trials: str | None = None,
         exposure: str | None = None,
@@ -93,7 +97,8 @@ class MarginalModel(FittedModel["MarginalFit"]):
         **unknown: Any,
     ) -> None:
         refuse_arguments("MarginalModel", unknown, SLIPS, *OTHER_MODEL, arguments_of(MarginalModel))
-        outcome, structure = outcome_of(family, trials, exposure), make_residual(correlation, variance)
+        outcome = outcome_of(family, trials, exposure)
+        structure = make_residual(correlation, variance, weights=weights)
         if not outcome.is_gaussian:
             _check_family(outcome.family, structure, priors)
         options: dict[str, Any] = {"residual": structure, "outcome": outcome, "missing": missing}
@@ -106,7 +111,7 @@ class MarginalModel(FittedModel["MarginalFit"]):
 
     @property
     def variance(self) -> VarianceFunction | None:
-        """Structure of G_i; None for equal variances."""
+        """Structure of G_i (beside weights); None for equal variances."""
         return self.residual_variance
 
     @property
@@ -192,7 +197,7 @@ def _check_family(family: Family, structure: Residual, priors: Any) -> None:
     check_family(family)
     see = "docs, page 'GEE'"
     if structure.variance is not None:
-        received = f"variance={type(structure.variance).__name__} with {family}"
+        received = f"{spec_text(structure.variance)} with {family}"
         reason = "the variance of this response follows from its mean"
         raise NotAvailableError(received, reason, "leave variance out; robust standard errors do not rest on it", see)
     if structure.correlation is not None and structure.correlation.working() is None:

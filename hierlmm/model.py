@@ -13,6 +13,7 @@ from hierlmm.design.formula import parse_formula
 from hierlmm.design.hierarchy import COVARIANCES, Hierarchy, hierarchy_from_levels
 from hierlmm.design.outcome import Outcome, outcome_of
 from hierlmm.design.residual import Residual, make_residual
+from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fit.estimators import FittedModel, fit_by
 from hierlmm.likelihood.checks import check_quadrature
@@ -54,6 +55,9 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         Correlation of the level-1 residuals: ``hl.AR1()``, ``hl.Exponential("time")``, ...; independent by default.
     residual_variance : VarianceFunction, optional
         Variance of the level-1 residuals: ``hl.VarIdent("sex")``, ``hl.VarPower("time")``, ... Equal by default.
+    weights : str, optional
+        Column of known weights w > 0 of the rows: the residual variance of a row is divided by its weight (``weights``
+        of lme4, ``WEIGHT`` of SAS). A mean of 4 measurements has the weight 4.
     family : str or Family
         Distribution of the response: ``"gaussian"``, ``"poisson"``, ``"negative_binomial"``, ``"bernoulli"``,
         ``"binomial"``, ``"gamma"``, ``"beta"``, ``"ordinal"``, ``"student_t"``; or an object of `hierlmm.families` with
@@ -94,6 +98,7 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         covariance: str = "unstructured",
         residual: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
         residual_variance: VarianceFunction | None = None,
+        weights: str | None = None,
         family: Any = "gaussian",
         trials: str | None = None,
         exposure: str | None = None,
@@ -103,7 +108,7 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
     ) -> None:
         refuse_arguments("TwoLevelModel", unknown, SLIPS, *OTHER_MODEL, arguments_of(TwoLevelModel))
         outcome = outcome_of(family, trials, exposure)
-        structure = make_residual(residual, residual_variance)
+        structure = make_residual(residual, residual_variance, weights=weights)
         _only_independent(outcome, structure)
         hierarchy = hierarchy_from_levels(level1, level2, subject=subject, random=random, covariance=covariance)
         design = design_from_hierarchy(hierarchy, data, residual=structure, outcome=outcome, missing=missing)
@@ -118,6 +123,7 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         covariance: str | None = None,
         residual: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
         residual_variance: VarianceFunction | None = None,
+        weights: str | None = None,
         family: Any = "gaussian",
         trials: str | None = None,
         exposure: str | None = None,
@@ -135,12 +141,12 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         data : table
         covariance : {"unstructured", "diagonal", "identity", "compound_symmetry"}, optional
             Overrides the structure that the bars imply.
-        residual, residual_variance, family, trials, exposure, priors, missing
+        residual, residual_variance, weights, family, trials, exposure, priors, missing
             As for `TwoLevelModel`.
         """
         refuse_arguments("TwoLevelModel.from_formula", unknown, SLIPS, *OTHER_MODEL, arguments_of(cls.from_formula))
         outcome = outcome_of(family, trials, exposure)
-        structure = make_residual(residual, residual_variance)
+        structure = make_residual(residual, residual_variance, weights=weights)
         _only_independent(outcome, structure)
         if covariance is not None and covariance not in COVARIANCES:
             remedy = f"use one of {', '.join(map(repr, COVARIANCES))}"
@@ -357,7 +363,7 @@ def _only_independent(outcome: Outcome, residual: Residual) -> None:
     if outcome.is_gaussian or (residual.correlation is None and residual.variance is None):
         return
     structure = residual.correlation if residual.correlation is not None else residual.variance
-    received = f"residual structure {type(structure).__name__} with {outcome.family}"
+    received = f"residual structure {spec_text(structure)} with {outcome.family}"
     reason = "given its mean, this response has its own distribution, and no residual to correlate or to scale"
     remedy = "let more coefficients vary between subjects, or use family='gaussian' on a transformed response"
     raise NotAvailableError(received, reason, remedy, "docs, page 'Families'")

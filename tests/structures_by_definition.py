@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import hierlmm as hl
+from hierlmm.covariance.composed import Composed
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.variance import VarianceFunction
 
@@ -89,6 +90,12 @@ VARIANCES = {
     ),
     "VarPower": (hl.VarPower("size"), lambda d, v: np.abs(d["size"].to_numpy()) ** v["power"]),
     "VarExp": (hl.VarExp("size"), lambda d, v: np.exp(v["rate"] * d["size"].to_numpy())),
+    "weights": (Composed(weights="size"), lambda d, v: 1.0 / np.sqrt(d["size"].to_numpy())),
+    "VarIdent, weights": (
+        Composed(hl.VarIdent("group"), weights="size"),
+        lambda d, v: np.array([1.0 if g == "a" else v[f"ratio({g}/a)"] for g in d["group"]])
+        / np.sqrt(d["size"].to_numpy()),
+    ),
     "VarConstPower": (VarConstPower("size"), lambda d, v: 1.0 + v["const"] * np.abs(d["size"].to_numpy())),
 }
 PAIRS = [(c, "equal") for c in CORRELATIONS] + [
@@ -96,10 +103,12 @@ PAIRS = [(c, "equal") for c in CORRELATIONS] + [
     ("independent", "VarPower"),
     ("independent", "VarExp"),
     ("independent", "VarConstPower"),
+    ("independent", "weights"),
     ("AR1, nugget", "VarIdent"),
     ("Unstructured", "VarIdent"),
     ("Toeplitz", "VarPower"),
     ("Exponential", "VarExp"),
+    ("Exponential", "VarIdent, weights"),
 ]
 STRUCTURED = [pair for pair in PAIRS if pair != ("independent", "equal")]
 WITH_EFFECTS = [

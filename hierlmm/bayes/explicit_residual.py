@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import FloatArray, as_rows
 from hierlmm.bayes.distribution import Prior, as_pymc_variable
 from hierlmm.bayes.distributions import Uniform
 from hierlmm.bayes.record import residual_group
@@ -107,10 +107,11 @@ def log_ratio(rows: ResidualRows, values: list[Any]) -> tuple[Any, Any]:
     """Log g of each row over the SD that has the prior, and that SD's own; the logarithm is linear in η."""
     import pytensor.tensor as pt
 
-    total, shift = pt.zeros(rows.n_obs), pt.zeros(())
     if rows.variance is None:
-        return total, shift
+        return pt.zeros(rows.n_obs), pt.zeros(())
     zero = np.zeros(len(values))
+    total = pt.as_tensor_variable(rows.variance.centred_log_ratio(zero))  # of known weights
+    shift = pt.as_tensor_variable(rows.variance.shift(zero))
     weights, centred = rows.variance.derivatives(zero), rows.variance.centred_derivatives(zero)
     for parameter, value, raw, weight in zip(rows.variance.parameters, values, weights, centred, strict=True):
         scaled = value / parameter.unit
@@ -181,5 +182,5 @@ def sigma_draws(design: Design, raw: Mapping[str, FloatArray]) -> FloatArray:
     """Draws of σ from those of the average row's SD."""
     rows = residual_rows(design)
     eta = residual_draws(design, raw)[1]["unconstrained"].to_numpy()
-    shift = np.array([rows.shift(e) for e in eta.reshape(-1, eta.shape[-1])]).reshape(eta.shape[:-1])
+    shift = np.array([rows.shift(e) for e in as_rows(eta)]).reshape(eta.shape[:-1])
     return raw[sd_name(design)] * np.exp(-shift)

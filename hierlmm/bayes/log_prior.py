@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import FloatArray, as_rows
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.tree import dispersion_variables
 from hierlmm.design.design import Design
@@ -59,10 +59,11 @@ def log_prior(design: Design, priors: ResolvedPriors, draws: Mapping[str, FloatA
         rows = residual_rows(design)
         values = [np.vectorize(p.natural)(eta[..., k]) for k, p in enumerate(rows.parameters)]
         each = [prior.logpdf(v) for prior, v in zip(priors.residual, values, strict=True)]
-        found["residual"] = (("chain", "draw", "parameter"), np.stack(each, axis=-1))
-        coords["parameter"] = [p.name for p in rows.parameters]
+        if each:  # known weights have none
+            found["residual"] = (("chain", "draw", "parameter"), np.stack(each, axis=-1))
+            coords["parameter"] = [p.name for p in rows.parameters]
         if priors.average_row:  # the prior is of σ exp(shift), the residual SD of the average row
-            shift = np.array([rows.shift(e) for e in eta.reshape(-1, eta.shape[-1])]).reshape(chains, length)
+            shift = np.array([rows.shift(e) for e in as_rows(eta)]).reshape(chains, length)
     if not design.is_gaussian:
         return xr.Dataset(found | _of_dispersion(design, priors, draws), coords=coords)
     found["sigma"] = (("chain", "draw"), priors.sigma.logpdf(draws["sigma"] * np.exp(shift)) + shift)

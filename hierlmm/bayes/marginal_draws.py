@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import FloatArray, as_rows
 from hierlmm.bayes.collapsed_residual import ResidualPosterior
 from hierlmm.bayes.explicit import beta_draws, random_covariance_draws
 from hierlmm.bayes.explicit_residual import sd_name, variable_name
@@ -140,7 +140,7 @@ def _theta(likelihood: Collapsed, priors: ResolvedPriors, raw: Mapping[str, Floa
     if isinstance(likelihood, ResidualPosterior) and design.has_residual_structure:
         eta = _eta(likelihood, priors, raw)
         if sd_name(design) != "sigma":
-            flat = eta.reshape(-1, eta.shape[-1])
+            flat = as_rows(eta)
             shift = np.array([likelihood.rows.shift(e) for e in flat]).reshape(eta.shape[:-1])
     own = raw.get(sd_name(design))
     log_sd = np.log(_find(raw, "sigma")) + shift if own is None else np.log(own)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import FloatArray, as_rows
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.tree import as_response, dataset, icc, response_name
 from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
@@ -46,7 +46,7 @@ def residual_sd_ratios(design: Design, eta: FloatArray) -> FloatArray:
     rows = residual_rows(design)
     if rows.variance is None:
         return np.ones((*eta.shape[:-1], design.n_obs))
-    flat = eta.reshape(-1, eta.shape[-1])[:, rows.n_correlation :]
+    flat = as_rows(eta)[:, rows.n_correlation :]
     out = np.empty((len(flat), design.n_obs))
     for s, own in enumerate(flat):
         out[s, rows.rows.order] = np.exp(rows.variance.log_ratio(own))

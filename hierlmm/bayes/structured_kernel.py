@@ -2,7 +2,7 @@
 
 What `collapsed_residual` computes through Python: serial correlations ``u Π d`` with ``d = ρ^gap``,
 ``d = exp(-gap/range)`` or ``d = 1``, dense ones by the Cholesky factors of `dense_kernel`, and variance functions whose
-logarithm is linear, ``log g = w'η``. A user's own class takes the Python route; both give the same numbers.
+logarithm is linear, ``log g = w'η`` (and a known part). A user's own class takes the Python route; both give the same numbers.
 
 The packed vector of `collapsed_kernel` comes first, its whitened rows a work space that every call copies; then come
 the rows and the residual parameters' kinds, bounds and priors.
@@ -35,9 +35,10 @@ from hierlmm.likelihood.rows import (
 
 NONE, POWER, DECAY, SHARE = 0.0, 1.0, 2.0, 3.0
 """No correlation; d = ρ^gap; d = exp(-gap/range); d = 1 and u = ρ."""
-EXTRA = 12
-"""Numbers before the structured part: length, N, c, J, kind, has nugget, residual parameters, of the variance; and of a
-dense structure: patterns, positions in all, numbers in their factors, positions of the table."""
+EXTRA = 13
+"""Numbers before the structured part: length, N, c, J, kind, has nugget, residual parameters, of the variance; of a
+dense structure: patterns, positions in all, numbers in their factors, positions of the table; and log|Σ/σ²| of known
+weights, by which the rows are scaled already."""
 KINDS = {
     "power": POWER,
     "decay": DECAY,
@@ -66,18 +67,19 @@ def pack_structured(
     k, c, N = rows.n_correlation, *rows.M.shape
     correlation = rows.correlation
     nugget = correlation is not None and correlation.spec.has_nugget
-    weights = np.zeros((len(residual) - k, N))
+    weights, known = np.zeros((len(residual) - k, N)), np.zeros(N)
     if rows.variance is not None:
         weights = rows.variance.centred_derivatives(np.zeros(len(residual) - k))
+        known = rows.variance.centred_log_ratio(np.zeros(len(residual) - k))
     gaps = np.zeros(N) if correlation is None else correlation.gaps
     parameters = [[*p.moved, *prior] for (p, _), prior in zip(residual, priors, strict=True)]  # type: ignore[misc]
     dense = patterns, positions, _ = _patterns(rows)
-    parts = mode, root, np.array(parameters), rows.start, gaps, weights, rows.M, *dense
+    parts = mode, root, np.array(parameters), rows.start, gaps, weights, rows.M * np.exp(-known), *dense
     body = np.concatenate([np.ravel(part) for part in parts])
     extra = [EXTRA + len(body), N, c, len(rows.start) - 1, kind, float(nugget), len(residual), len(weights)]
     packed = 0 if correlation is None else correlation.packed_size
     table = int(positions.max(initial=-1.0)) + 1 if kind in (TOEPLITZ, UNSTRUCTURED) else 0
-    extra += [len(patterns) // 2, len(positions), packed, table]
+    extra += [len(patterns) // 2, len(positions), packed, table, 2.0 * float(known.sum())]
     return np.concatenate([buffer, extra, body])
 
 
@@ -138,7 +140,7 @@ def _structured(
             p = 1.0 / (1.0 + np.exp(-eta[j]))
             natural[j] = lower + (upper - lower) * p
             slope[j] = (upper - lower) * p / (1.0 + np.exp(eta[j]))
-    prior, log_det = 0.0, 0.0
+    prior, log_det = 0.0, extra[12]
     by_eta = np.zeros(n_par)
     for j in range(n_par):
         own_prior, by_eta[j] = log_prior_of_one(parameters[j, 3], parameters[j, 4], parameters[j, 5], eta[j])

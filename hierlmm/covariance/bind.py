@@ -366,8 +366,8 @@ def _pattern_groups(rows: Rows, *, stationary: bool) -> tuple[tuple[PatternGroup
     return tuple(groups), offset
 
 
-def bind_variance(spec: VarianceFunction, column: pd.Series, rows: Rows) -> BoundVariance:
-    """Bind a variance function to its column (N,), given in the order of the data."""
+def bind_variance(spec: VarianceFunction, column: Any, rows: Rows) -> BoundVariance:
+    """Bind a variance function to what it reads of the data (N rows), in their order."""
     v, state = spec.prepare(column)
     parameters = check_parameters(type(spec).__name__, spec.parameters(v, state))
-    return BoundVariance(spec, parameters, v[rows.order], state)
+    return BoundVariance(spec.bound(state), parameters, v[rows.order], state)

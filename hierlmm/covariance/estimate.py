@@ -74,14 +74,12 @@ class ResidualEstimate:
         if self.variance is None:
             return np.ones(len(frame))
         spec = self.variance.spec
-        if spec.variable is None:
-            if fitted is None:
-                received = "a residual variance that depends on the fitted value, and rows without fitted values"
-                raise data_error(received, "it cannot be evaluated", "predict these rows through the fit")
-            column = pd.Series(fitted, index=frame.index)
-        else:
-            column = _column(frame, spec.variable, "residual variance")
-        v = self.variance.spec.apply(column, self.variance.state)
+        if spec.variable is None and fitted is None:
+            received = "a residual variance that depends on the fitted value, and rows without fitted values"
+            raise data_error(received, "it cannot be evaluated", "predict these rows through the fit")
+        for name in spec.columns:
+            _column(frame, name, "residual variance")
+        v = spec.apply(spec.read(frame, fitted), self.variance.state)
         return np.exp(spec.log_ratio(v, self.variance.values(self.eta[self.n_correlation :])))
 
     def correlations(self, frame: pd.DataFrame) -> FloatArray:

@@ -40,6 +40,12 @@ class Writer(Protocol):
     def raised(self, base: Any, exponent: Any) -> Any:
         """A power."""
 
+    def column(self, name: str, row: str) -> Any:
+        """Another column of the data in row ``"j"`` or ``"k"``."""
+
+    def product(self, *factors: Any) -> Any:
+        """A product."""
+
     def exponential(self, *factors: Any) -> Any:
         """``exp`` of a product."""
 
@@ -75,6 +81,35 @@ class VarianceFunction(ABC):
         refuse_fields(cls)
         keep_together(cls, VarianceFunction, ("log_ratio",), ("formula", "symbols", "derivatives", "free", "equal_at"))
         keep_together(cls, VarianceFunction, ("log_ratio", "parameters", "prepare"), ("_groups", "_linear"))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the data that it depends on."""
+        return () if self.variable is None else (self.variable,)
+
+    def read(self, frame: pd.DataFrame, fitted: Any = None) -> Any:
+        """What `prepare` and `apply` take, of rows of the data.
+
+        Parameters
+        ----------
+        frame : pandas.DataFrame
+            The rows.
+        fitted : (N,), optional
+            Their fitted values, where it depends on these.
+        """
+        if self.variable is not None:
+            return frame[self.variable]
+        return pd.Series(np.asarray(fitted), index=frame.index, name="fitted value")
+
+    def bound(self, state: Any) -> VarianceFunction:
+        """The function as one data set has it, by default itself.
+
+        Parameters
+        ----------
+        state
+            What `prepare` remembered.
+        """
+        return self
 
     @abstractmethod
     def prepare(self, column: pd.Series) -> tuple[FloatArray, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.covariance.composed import checked_weights, group_of, weights_of
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.columns import Column, FactorColumns
@@ -161,16 +162,28 @@ class Design:
         return Residual(self.residual, self.residual_variance).columns
 
     @property
-    def variance_covariate(self) -> pd.Series:
-        """What the variance function depends on, (N,): its column, or the fitted values (of least squares at first)."""
+    def residual_group(self) -> str | None:
+        """Column of the groups with residual parameters of their own; None without any."""
+        return group_of(self.residual_variance)
+
+    @property
+    def weights(self) -> str | None:
+        """Column of the known weights of the rows; None where all count alike."""
+        return weights_of(self.residual_variance)
+
+    @property
+    def known_weights(self) -> FloatArray:
+        """Weights of the rows, (N,): ones where none were given."""
+        return np.ones(self.n_obs) if self.weights is None else checked_weights(self.frame[self.weights])
+
+    @property
+    def variance_covariate(self) -> Any:
+        """What the variance function depends on, N rows: its column(s), or the fitted values (first least squares)."""
         assert self.residual_variance is not None
-        name = self.residual_variance.variable
-        if name is not None:
-            return self.frame[name]
         values = self.variance_fitted
-        if values is None:
+        if values is None and self.residual_variance.variable is None:
             values = self.offset + self.X @ np.linalg.lstsq(self.X, self.y - self.offset, rcond=None)[0]
-        return pd.Series(values, index=self.frame.index, name="fitted value")
+        return self.residual_variance.read(self.frame, values)
 
     def level1_variables(self) -> list[str]:
         """Columns of the data that vary within subjects, in the order of level 1."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from hierlmm.covariance.composed import composed, group_of, weights_of
 from hierlmm.covariance.residual import ResidualCorrelation, UnstructuredHeterogeneous
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.errors import SpecificationError
@@ -32,15 +33,36 @@ class Residual:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the data that the structures look at."""
-        found = (self.correlation.time if self.correlation else None, self.variance.variable if self.variance else None)
-        return tuple(dict.fromkeys(c for c in found if c is not None))
+        times = () if self.correlation is None or self.correlation.time is None else (self.correlation.time,)
+        return tuple(dict.fromkeys([*times, *(() if self.variance is None else self.variance.columns)]))
+
+    @property
+    def group(self) -> str | None:
+        """Column of the groups with residual parameters of their own."""
+        return group_of(self.variance)
+
+    @property
+    def weights(self) -> str | None:
+        """Column of the weights."""
+        return weights_of(self.variance)
 
 
 INDEPENDENT = Residual()
 
 
-def make_residual(correlation: Any, variance: Any) -> Residual:
+def make_residual(
+    correlation: Any, variance: Any, *, group: str | None = None, weights: str | None = None
+) -> Residual:
     """Check what was given for the residual structure.
+
+    Parameters
+    ----------
+    correlation, variance
+        Structures, or None.
+    group : str, optional
+        Column of the groups with residual parameters of their own.
+    weights : str, optional
+        Column of the weights.
 
     Raises
     ------
@@ -62,4 +84,4 @@ def make_residual(correlation: Any, variance: Any) -> Residual:
             if isinstance(value, type):
                 raise specification_error(what, "a class was given, not a structure", f"write {value.__name__}(...)")
             raise specification_error(what, f"it is no residual {name}", f"use for example {example}")
-    return Residual(correlation, variance)
+    return Residual(correlation, composed(variance, group, weights))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from hierlmm.covariance.bind import BoundCorrelation, BoundVariance
+from hierlmm.covariance.composed import Composed
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.bound import bind_residual, structured_rows
@@ -74,6 +75,8 @@ def residual_numbers(estimates: Any) -> tuple[Mapping[str, float], Mapping[str, 
 
 def spec_text(spec: Any) -> str:
     """Write a structure as a user would: ``AR1()``, ``Exponential('days', nugget=True)``."""
+    if isinstance(spec, Composed):
+        return spec.said(spec_text)
     name = type(spec).__name__
     if not dataclasses.is_dataclass(spec):
         return name
@@ -93,6 +96,11 @@ def formula_of(spec: ResidualCorrelation | VarianceFunction) -> str:
 
 def variance_words(spec: VarianceFunction) -> str:
     """What the SD of a row depends on, for a sentence."""
+    if isinstance(spec, Composed):
+        parts = [] if spec.own is None else [f"with {spec.own.variable or 'the fitted value'}"]
+        parts += [] if spec.group is None else [f"between groups of {spec.group}"]
+        parts += [] if spec.weights is None else [f"with the known weights {spec.weights}"]
+        return f"their SD differs {' and '.join(parts)}"
     return f"their SD differs with {spec.variable or 'the fitted value'}"
 
 
@@ -183,18 +191,29 @@ class _VarianceWriter(_Writer):
         spec = self.design.residual_variance
         if spec is None or spec.variable is None:
             return spec is not None
-        return bool((self.design.frame[spec.variable].groupby(self.design.subject_index).nunique() > 1).any())
+        return any(map(self._changes, spec.columns))
+
+    def _changes(self, column: str) -> bool:
+        return bool((self.design.frame[column].groupby(self.design.subject_index).nunique() > 1).any())
 
     def covariate(self, row: str) -> Markup:
         """Return the covariate, or the fitted value, of a row."""
         assert self.design.residual_variance is not None
         name = self.design.residual_variance.variable
         if name is not None:
-            return m.name_symbol(name, f"i{row}" if self.varies_within() else "i")
+            return self.column(name, row)
         fitted = m.name_symbol(self.design.hierarchy.response, f"i{row}")
         if self.design.term:
             fitted += Markup(" | ", r" \mid ", " | ") + m.symbol("b", "i")
         return m.function("E", fitted)
+
+    def column(self, name: str, row: str) -> Markup:
+        """Return a column of the data in a row, or of a subject."""
+        return m.name_symbol(name, f"i{row}" if self._changes(name) else "i")
+
+    def product(self, *factors: Markup) -> Markup:
+        """Return a product."""
+        return m.times(*factors)
 
 
 class ResidualSymbols:

@@ -215,7 +215,8 @@ def _check_structure(design: Design, estimates: Estimates) -> None:
     own = [spec for spec in (design.residual, design.residual_variance) if spec is not None]
     fitted = getattr(estimates, "design", design)
     theirs = [spec for spec in (fitted.residual, fitted.residual_variance) if spec is not None]
-    if own == theirs and (not own or any(residual_numbers(estimates))):
+    found = any(residual_numbers(estimates)) or getattr(estimates, "residual_estimate", None) is not None
+    if own == theirs and (not own or found):  # known weights have no estimates
         return
     named = [" and ".join(map(spec_text, specs)) or "independent residuals" for specs in (own, theirs)]
     other = f"estimates of a model with {named[1]}"

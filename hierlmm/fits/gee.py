@@ -208,7 +208,7 @@ class GEENumbers(Fit):
         """SD of every row around the marginal mean, (N,): √φ times that of its family."""
         design, family = self.design, self.family
         mu = family.mean(design.offset + design.X @ self.estimate.beta)
-        return np.sqrt(self.scale * family.variance(mu, self.estimate.psi, design.trials))
+        return np.sqrt(self.scale * family.variance(mu, self.estimate.psi, design.trials) / design.known_weights)
 
     def _subject(self, subject: Any) -> int:
         design = self.design

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hierlmm.covariance.composed import stated
 from hierlmm.design.formula import join_terms
 from hierlmm.fits.gee import GEENumbers
 from hierlmm.fits.text import counts_text
@@ -38,9 +39,16 @@ def dropped_sentence(fit: GEENumbers) -> str:
     parts = []
     if fit.design.term:
         parts.append(f"random effects ({', '.join(fit.design.term)})")
-    if fit.design.has_residual_structure and fit.design.is_gaussian:  # of another response it is GEE's own
-        parts.append("residual structure")
+    design = fit.design
+    if (design.residual or stated(design.residual_variance) or design.residual_group) and design.is_gaussian:
+        parts.append("residual structure")  # of another response it is GEE's own
     return f"Of the model, dropped by GEE: {' and '.join(parts)}" if parts else ""
+
+
+def weights_sentence(fit: GEENumbers) -> str:
+    """Say that weights were kept, or nothing."""
+    name = fit.design.weights
+    return f"Weights: {name}; the variance of a row is the scale over its weight" if name else ""
 
 
 def family_sentence(fit: GEENumbers) -> str:
@@ -71,7 +79,7 @@ def gee_page(fit: GEENumbers) -> Page:
     parts: list[Part] = [
         f"Formula: {fixed_formula(fit)}",
         *([] if fit.design.is_gaussian else [family_sentence(fit)]),
-        *([dropped] if dropped else []),
+        *(line for line in (dropped, weights_sentence(fit)) if line),
         f"Working correlation: {correlation_sentence(fit)}",
         scale_sentence(fit),
         counts_text(fit.design),

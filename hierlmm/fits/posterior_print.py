@@ -33,6 +33,7 @@ def posterior_page(fit: PosteriorNumbers, ci: float = 0.95) -> Page:
         ),
         _counts(fit),
         *(Table(t, ["", title, _residual_text(t, ci)], title, index=True) for title, t in residual_tables(fit, ci)),
+        *_known_weights(fit),
         Table(_shown(fit.summary(ci)), ["", f"{fixed}:", _fixed_text(fit, ci)], fixed, index=True),
     ]
     if fit.priors is not None:
@@ -63,6 +64,13 @@ def _header(fit: PosteriorNumbers) -> str:
     if "seed" in attrs:
         settings += f", seed {attrs['seed']}"
     return "\n".join([*lines, settings])
+
+
+def _known_weights(fit: PosteriorNumbers) -> list[Part]:
+    """The variance of rows of known weights, where it has no parameter and so no table."""
+    design = fit.design
+    known = design.weights is not None and "residual_variance" not in fit.datatree["posterior"]
+    return ["", variance_heading(design)] if known else []
 
 
 def residual_tables(fit: PosteriorNumbers, ci: float = 0.95) -> list[tuple[str, pd.DataFrame]]:

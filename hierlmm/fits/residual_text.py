@@ -72,10 +72,10 @@ def residual_blocks(fit: Fit) -> list[str]:
         triangle = correlation_triangle(design, rho)
         body = _row(rho) if triangle is None else _triangle_text(triangle)
         blocks.append(f"{correlation_heading(design)}\n{body}")
-    if design.residual_variance is not None and delta:
+    if design.residual_variance is not None and (delta or fit.residual_estimate is not None):
         ratios = group_ratios(design, delta, fit.sigma)
         if ratios is None:
-            body = _row(delta) + _spread(fit)
+            body = "\n".join(part for part in (_row(delta), _spread(fit)) if part)
         else:
             body = _indent(ratios.to_string(float_format=lambda v: f"{v:.5g}"))
         blocks.append(f"{variance_heading(design)}\n{body}")
@@ -88,7 +88,7 @@ def _spread(fit: Fit) -> str:
     if estimate is None:
         return ""
     sd = fit.sigma * estimate.sd_ratio(design.frame, design.variance_fitted)
-    return f"\n SD of a row: {sd.min():.5g} to {sd.max():.5g}"
+    return f" SD of a row: {sd.min():.5g} to {sd.max():.5g}"
 
 
 def residual_frames(fit: Fit) -> list[tuple[str, pd.DataFrame]]:

@@ -91,7 +91,8 @@ def problem_of(design: Design, order: IntArray, shape: float | None) -> Problem:
     DataError
         If X is rank deficient, the residuals vanish, or the first solution does not exist.
     """
-    Q, back, constant = _orthonormal(design.X, order, design.coef)
+    X = design.X if design.weights is None else np.sqrt(design.known_weights)[:, None] * design.X
+    Q, back, constant = _orthonormal(X, order, design.coef)
     if design.is_gaussian:
         return _gaussian(design, order, Q, back, constant)
     family, n = design.family, design.trials[order]
@@ -118,8 +119,10 @@ def problem_of(design: Design, order: IntArray, shape: float | None) -> Problem:
 
 
 def _gaussian(design: Design, order: IntArray, Q: FloatArray, back: FloatArray, constant: Any) -> Problem:
-    """Least squares; the response is its residual."""
+    """Least squares, of rows times the roots of their weights; the response is its residual."""
     response = (design.y - design.offset)[order]
+    if design.weights is not None:
+        response = np.sqrt(design.known_weights)[order] * response
     centre = 0.0 if constant is None else float(response.mean())
     shift = np.zeros(len(back)) if constant is None else centre * constant
     working, residual = _least_squares(Q, response - centre)

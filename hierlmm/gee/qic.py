@@ -57,7 +57,7 @@ def quasi_information(design: Design, estimate: GEEEstimate, scale: float) -> pd
         raise NotAvailableError(f"QIC of family={family.name!r}", reason, "compare predictions", SEE)
     shape = float(np.exp(estimate.psi[0])) if family.name == "negative_binomial" else None
     mu = family.mean(design.offset + design.X @ estimate.beta)
-    quasi = float(np.sum(QUASI[family.name](design.y, mu, design.trials, shape or 1.0))) / scale
+    quasi = float(design.known_weights @ QUASI[family.name](design.y, mu, design.trials, shape or 1.0)) / scale
     apart = estimate
     if estimate.correlation != "independence":
         divisor = estimate.scale_divisor

@@ -63,7 +63,7 @@ class ResidualCriterion(AnyCriterion):
             found += [_moved(first, {0: shift}) for shift in ((-2.0, 1.5) if mixed else (-4.0, -2.0, -1.0, 1.0, 2.0))]
             if k == 2:
                 found += [_moved(first, {0: shift, 1: 2.5}) for shift in (0.0, 1.5)]
-        if rows.variance is not None and mixed:
+        if rows.variance is not None and rows.variance.parameters and mixed:
             others = range(k, len(first))
             found += [_moved(first, dict.fromkeys(others, 6.0))]
             found += [_moved(first, {m: -2.0}) for m in others][:MOST_GROUPS]

@@ -9,6 +9,7 @@ one with respect to η.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,6 +144,14 @@ class ResidualRows(ResidualPart):
 
     def whiten(self, eta: FloatArray) -> Whitened | None:
         """Whiten at η; None where the residual covariance is not positive definite in floating point."""
+        return self._whiten(eta) if self.parameters else self._whitened
+
+    @cached_property
+    def _whitened(self) -> Whitened | None:
+        """Whitened once for all, where known weights are the whole structure or there is none."""
+        return self._whiten(np.empty(0))
+
+    def _whiten(self, eta: FloatArray) -> Whitened | None:
         k, log_det = self.n_correlation, 0.0
         scaled = self.M
         if self.variance is not None:

@@ -380,6 +380,8 @@ def search_residual(criterion: ResidualCriterion, *, thorough: bool = True) -> S
     thorough : bool
         Look at a design of points; otherwise at the structure's own starting values only.
     """
+    if not criterion.rows.parameters:  # known weights: the rows are whitened once for all
+        return search_plain(criterion.given(np.empty(criterion.n_parameters)), thorough=thorough)
     counter = Counter(criterion)
     k, m = len(criterion.rows.parameters), criterion.structure.n_parameters
     n = int(max(4, min(32 * k, 128) * min(1.0, FULL_DESIGN_ROWS / criterion.n_obs))) if thorough else 0

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import FloatArray, as_rows
 from hierlmm.covariance.bind import SAME_TIME
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.equations.residual_symbols import spec_text
@@ -31,7 +31,7 @@ def draws_of_structure(fit: Any) -> list[ResidualEstimate] | None:
     if not fit.design.has_residual_structure:
         return None
     eta = fit.residual_draws()
-    return [fit.residual_at(own) for own in eta.reshape(-1, eta.shape[-1])]
+    return [fit.residual_at(own) for own in as_rows(eta)]
 
 
 def correlated(fit: Any) -> bool:

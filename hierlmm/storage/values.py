@@ -21,6 +21,7 @@ from hierlmm.bayes import distributions
 from hierlmm.bayes.distribution import Distribution
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.covariance import residual as structures
+from hierlmm.covariance.composed import Composed
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarExp, VarianceFunction, VarIdent, VarPower
 from hierlmm.design.columns import Column
@@ -50,7 +51,7 @@ OWN: dict[str, Any] = {
     for kind in (
         *(getattr(structures, name) for name in ("AR1", "CAR1", "CompoundSymmetry", "Exponential", "Gaussian")),
         *(getattr(structures, name) for name in ("Toeplitz", "Unstructured")),
-        *(VarIdent, VarPower, VarExp),
+        *(VarIdent, VarPower, VarExp, Composed),
         *(k for k in vars(distributions).values() if isinstance(k, type) and issubclass(k, Distribution)),
         *(AutoregressiveMoments, ExchangeableMoments, Independent, UnstructuredMoments, Rows, GEEEstimate),
         *(CrossProducts, RandomColumns, Scaling),

@@ -1,6 +1,6 @@
 """Write the data of the reference results as R knows them: one CSV each, and the levels of every factor.
 
-python reference_data.py FOLDER     (aids, pbc2, prothro and sim_active only where HIERLMM_DATA has them)
+python reference_data.py FOLDER     (aids, pbc2, prothro, sim_active and fev only where HIERLMM_DATA has them)
 """
 
 import json
@@ -51,7 +51,7 @@ def shipped() -> dict[str, pd.DataFrame]:
 
 def elsewhere(folder: Path) -> dict[str, pd.DataFrame]:
     """Data that may not ship."""
-    found = {name: pd.read_csv(folder / f"{name}.csv") for name in ("aids", "pbc2", "prothro", "sim_active")}
+    found = {name: pd.read_csv(folder / f"{name}.csv") for name in ("aids", "pbc2", "prothro", "sim_active", "fev")}
     aids, pbc2 = found["aids"], found["pbc2"]
     aids["year"] = aids["obstime"] / 12
     aids["obstime_int"] = aids["obstime"].rank(method="dense").astype(int)
