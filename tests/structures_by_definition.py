@@ -93,8 +93,9 @@ VARIANCES = {
     "weights": (Composed(weights="size"), lambda d, v: 1.0 / np.sqrt(d["size"].to_numpy())),
     "VarIdent, weights": (
         Composed(hl.VarIdent("group"), weights="size"),
-        lambda d, v: np.array([1.0 if g == "a" else v[f"ratio({g}/a)"] for g in d["group"]])
-        / np.sqrt(d["size"].to_numpy()),
+        lambda d, v: (
+            np.array([1.0 if g == "a" else v[f"ratio({g}/a)"] for g in d["group"]]) / np.sqrt(d["size"].to_numpy())
+        ),
     ),
     "VarConstPower": (VarConstPower("size"), lambda d, v: 1.0 + v["const"] * np.abs(d["size"].to_numpy())),
 }

@@ -2,7 +2,8 @@
 
 What `collapsed_residual` computes through Python: serial correlations ``u Π d`` with ``d = ρ^gap``,
 ``d = exp(-gap/range)`` or ``d = 1``, dense ones by the Cholesky factors of `dense_kernel`, and variance functions whose
-logarithm is linear, ``log g = w'η`` (and a known part). A user's own class takes the Python route; both give the same numbers.
+logarithm is linear, ``log g = w'η`` and a known part. A user's own class takes the Python route; both give the same
+numbers.
 
 The packed vector of `collapsed_kernel` comes first, its whitened rows a work space that every call copies; then come
 the rows and the residual parameters' kinds, bounds and priors.

@@ -84,12 +84,13 @@ class Composed(VarianceFunction):
         if self.group is not None:
             levels = tuple(sorted_levels("group", column[self.group]))
         place = self._places(column, levels)
-        v, states, parts = np.zeros(len(column)), [], []
-        for g in range(max(len(levels), 1)) if self.own is not None else ():
+        v, states, parts, own = np.zeros(len(column)), [], [], self.own
+        for g in range(max(len(levels), 1) if own is not None else 0):
+            assert own is not None
             member = place == g
             v[member], state = self._prepared(column[member], levels[g : g + 1])
             states.append(state)
-            parts.append(self.own.parameters(v[member], state))
+            parts.append(own.parameters(v[member], state))
         return np.column_stack([v, place, self._half_logs(column)]), _State(levels, tuple(states), tuple(parts))
 
     def _prepared(self, rows: pd.DataFrame, level: Sequence[Any]) -> tuple[FloatArray, Any]:
@@ -103,7 +104,9 @@ class Composed(VarianceFunction):
         except DataError as error:
             if not level:
                 raise
-            raise data_error(f"{error.received}, in {self.group} {quote(level[0])}", error.reason, error.remedy) from None
+            raise data_error(
+                f"{error.received}, in {self.group} {quote(level[0])}", error.reason, error.remedy
+            ) from None
 
     def apply(self, column: Any, state: _State) -> FloatArray:
         """Numbers (n, 3) of new rows."""
@@ -253,7 +256,7 @@ def checked_weights(column: pd.Series) -> FloatArray:
     values = column.to_numpy(dtype=np.float64)
     bad = np.flatnonzero(~(np.isfinite(values) & (values > 0.0)))
     if bad.size:
-        rows = shorten(f"{column.index[k]}: {values[k]:g}" for k in bad)
+        rows = shorten(f"{row}: {value:g}" for row, value in zip(column.index[bad], values[bad], strict=True))
         received = f"{name} with {bad.size} weight{'s' * (bad.size > 1)} that {_wrong(values[bad])} (rows {rows})"
         reason = "a residual variance is divided by its weight, and would be infinite, zero or negative"
         raise data_error(received, reason, remedy)

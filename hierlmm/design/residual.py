@@ -50,9 +50,7 @@ class Residual:
 INDEPENDENT = Residual()
 
 
-def make_residual(
-    correlation: Any, variance: Any, *, group: str | None = None, weights: str | None = None
-) -> Residual:
+def make_residual(correlation: Any, variance: Any, *, group: str | None = None, weights: str | None = None) -> Residual:
     """Check what was given for the residual structure.
 
     Parameters

@@ -62,8 +62,8 @@ def fit_gee(
 ) -> GEERecord:
     """Solve the estimating equations of a design; the arguments are those of ``TwoLevelModel.fit_gee``.
 
-    Of the design only ``y``, ``X``, ``offset``, ``coef``, ``subject_index``, ``subjects``, ``frame`` and the outcome
-    are used.
+    Of the design only ``y``, ``X``, ``offset``, ``coef``, ``subject_index``, ``subjects``, ``frame``, the weights
+    and the outcome are used.
     """
     choose("se", se, get_args(StandardError))
     check_family(design.family, shape)

@@ -18,7 +18,7 @@ def estimate_gee(y, X, offset, coef, index, *, correlation="exchangeable", times
     """The equations of arrays, in the place of those of a design."""
     subjects = range(int(index.max()) + 1)
     design = SimpleNamespace(
-        y=y, X=X, offset=offset, coef=coef, subject_index=index, subjects=subjects, is_gaussian=True
+        y=y, X=X, offset=offset, coef=coef, subject_index=index, subjects=subjects, is_gaussian=True, weights=None
     )
     chosen = {"scale": "n-p", "ar_pairs": "all", "max_iterations": 200}
     return estimate.estimate_gee(design, times, correlation=correlation, **chosen)
