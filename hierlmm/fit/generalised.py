@@ -9,6 +9,7 @@ import pandas as pd
 from hierlmm import plots
 from hierlmm.drawing.figure import as_verb
 from hierlmm.fit.generalised_verbs import GeneralisedVerbs
+from hierlmm.fit.inference import BootstrapVerbs
 from hierlmm.fits.generalised import GeneralisedNumbers, Scale
 from hierlmm.fits.generalised_text import generalised_page
 from hierlmm.options import checked, choose
@@ -17,7 +18,7 @@ from hierlmm.results import Page
 
 
 @checked
-class GeneralisedFit(GeneralisedVerbs, GeneralisedNumbers):
+class GeneralisedFit(BootstrapVerbs, GeneralisedVerbs, GeneralisedNumbers):
     """A generalised two-level model fitted by maximum likelihood.
 
     Attributes

@@ -44,7 +44,7 @@ LME4 = {
     "coef": "fit.subject_coef for each subject's own coefficients, fit.beta for the fixed effects",
     "VarCorr": "fit.variance_components(), fit.D and fit.sigma",
     "vcov": "fit.beta_cov",
-    "confint": "fit.summary() for the fixed effects, fit.variance_components(method='profile') for the others",
+    "confint": "fit.profile(), fit.bootstrap(), or Wald's intervals in fit.summary() and fit.variance_components()",
     "resid": "fit.residuals()",
     "logLik": "fit.loglik",
     "AIC": "fit.aic",
@@ -92,9 +92,15 @@ NO_PRIORS = Lack(
     "use model.fit() for a posterior; hl.bayes_factor(model, other) needs no fit",
     "docs, page 'Bayes factors'",
 )
+NO_MAXIMUM = Lack(
+    "it fits again by maximum likelihood, and this fit is the maximum of none",
+    "use model.fit_reml() or model.fit_ml(); the uncertainty of this fit is in fit.summary()",
+    "docs, page 'Intervals'",
+)
 REPLICATIONS = "ppc plot_ppc posterior_predictive prior_predictive extend for_arviz"
 LIKELIHOOD = table(("loo", NO_DRAWS), (CHAINS, NO_CHAINS), (REPLICATIONS, NO_REPLICATIONS), (EVIDENCE, NO_PRIORS))
 POSTERIOR = table(
+    ("bootstrap profile", NO_MAXIMUM),
     (
         f"{MAXIMUM} is_singular",
         Lack(
@@ -115,6 +121,7 @@ POSTERIOR = table(
     ("influence", NO_DELETION),
 )
 GEE = table(
+    ("bootstrap profile", NO_MAXIMUM),
     (
         f"{EFFECTS} variance_components is_singular blup_variances",
         Lack(
@@ -173,7 +180,14 @@ NOT_BESIDE_GEE = Lack(
     "docs, page 'GEE'",
     "a generalised fit by {}",
 )
+NOT_PROFILED = Lack(
+    "it is made for a response that is normal around the linear predictor",
+    "use fit.bootstrap(), or fit.summary() and fit.variance_components() for Wald's intervals",
+    "docs, page 'Intervals'",
+    "a generalised fit by {}",
+)
 GENERALISED = table(
+    ("profile", NOT_PROFILED),
     ("loo", NO_DRAWS),
     ("influence", NO_DELETION),
     (CHAINS, NO_CHAINS),

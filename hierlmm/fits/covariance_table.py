@@ -19,6 +19,7 @@ from scipy.stats import chi2, norm
 from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.covariance.parameters import Decay
 from hierlmm.covariance.random import lowest_corr
+from hierlmm.design.design import Design
 from hierlmm.fits.components import (
     COMMON_CORR,
     COMMON_SD,
@@ -30,6 +31,7 @@ from hierlmm.fits.components import (
 from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE
 from hierlmm.likelihood.profile import profile_interval, region_points
+from hierlmm.likelihood.solution import Solution
 from hierlmm.options import check_ci
 
 
@@ -45,6 +47,10 @@ class CovarianceParameters:
     def to_unbounded(self, values: FloatArray) -> FloatArray:
         """Each parameter on the line: identity, logarithm, or artanh of its range."""
         return np.array([_forward(v, lo, hi) for v, lo, hi in zip(values, self.lower, self.upper, strict=True)])
+
+    def to_natural(self, values: FloatArray) -> FloatArray:
+        """Back from the line."""
+        return _natural(values, self.lower, self.upper)
 
 
 def _natural(values: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
@@ -91,11 +97,15 @@ def covariance_parameters(fit: LikelihoodEstimates) -> CovarianceParameters:
             upper += [p.upper for p in residual.variance.parameters]
 
     def values(parameters: FloatArray) -> FloatArray:
-        at = large.solution(parameters)
-        found = component_values(design, at.D, at.sigma)
-        return np.concatenate([found[:-1], list(at.residual_parameters.values()), found[-1:]])
+        return component_vector(design, large.solution(parameters))
 
     return CovarianceParameters([*labels, "sigma"], np.array([*lower, 0.0]), np.array([*upper, np.inf]), values)
+
+
+def component_vector(design: Design, at: Solution) -> FloatArray:
+    """The covariance parameters that follow from a θ, in the order of `covariance_parameters`."""
+    found = component_values(design, at.D, at.sigma)
+    return np.concatenate([found[:-1], list(at.residual_parameters.values()), found[-1:]])
 
 
 def quantile(ci: float) -> float:

@@ -16,6 +16,7 @@ from samples import DENTAL, SLEEP
 import hierlmm as hl
 from hierlmm.drawing import results
 from hierlmm.drawing.theme import theme
+from hierlmm.inference.bootstrap_test import BootstrapTest
 from hierlmm.inference.savage_dickey import SavageDickey
 from hierlmm.plots.frequencies import Look, draw_bars, draw_rootogram
 
@@ -59,6 +60,7 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
     steps = hl.gls_steps(hl.TwoLevelModel.from_formula(SLEEP, sleepstudy))
     history = sleepstudy[sleepstudy["subject"] == 308].assign(subject=1)
     slopes, profile = dental_reml.slopes("time", by="sex"), dental_reml.profile()
+    ratio = BootstrapTest(3.0, 2, np.random.default_rng(1).chisquare(1, 100), 100, (), "ML", 1, "y ~ 1", "y ~ x")
     rng = np.random.default_rng(8)
     arms = {"arm drug": np.arange(0, 100, 2), "arm placebo": np.arange(1, 100, 2)}
     seizures, pain = rng.negative_binomial(1, 0.2, (51, 100)).astype(float), rng.integers(0, 4, (51, 100))
@@ -104,6 +106,8 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
         "semivariogram": variogram.plot,
         "influence": sleep_reml.influence().plot,
         "steps": steps.plot,
+        "bootstrap": dental_reml.bootstrap(40, seed=1, progressbar=False).plot,
+        "bootstrap of a likelihood ratio": ratio.plot,
         "profile": profile.plot,
         "profile as densities": lambda **figure: profile.plot(["time", "sd(time)"], kind="density", **figure),
         "prediction": lambda **figure: sleep_reml.plot_subject_prediction(history, **figure),
