@@ -140,7 +140,7 @@ def _never(self, y):
 def test_counts_and_residual_structures(patients, dental):
     model = hl.TwoLevelModel.from_formula("seizures ~ week + (1 | patient)", patients, family="negative_binomial")
     found = model.fit_ml().bootstrap(3, seed=1, progressbar=False)
-    assert isinstance(found, Bootstrap) and list(found.draws.columns) == ["Intercept", "week", "sd(Intercept)", "theta"]
+    assert isinstance(found, Bootstrap) and list(found.draws.columns) == ["Intercept", "week", "sd(Intercept)", "shape"]
     marginal = hl.MarginalModel(
         "distance ~ sex * time", correlation=hl.AR1(), subject="subject", data=dental
     ).fit_reml()
