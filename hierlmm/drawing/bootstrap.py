@@ -50,7 +50,7 @@ def plot_bootstrap(found: Any, parameters: Sequence[str], ci: float, method: str
                 panels.line(
                     name, np.full(2, end), np.array([0.0, 0.7 * y.max()]), color=own.ink, linestyle=panels.dashes
                 )
-        panels.limit(name, y=(0.0, 1.1 * float(y.max())))
+        panels.limit(name, y=(-0.06 * float(y.max()), 1.1 * float(y.max())))
     marks = [Entry("estimate", own.ink, width=1.4)]
     marks.append(Entry(f"{percent(ci)} interval ({method})", own.ink, line="dashed", width=1.0))
     title = f"{found.kind.capitalize()} bootstrap, {found.estimator}, {len(found.draws)} data sets"
