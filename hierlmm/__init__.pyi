@@ -70,9 +70,9 @@ from hierlmm.inference.bayes_factor import BayesFactor as BayesFactor
 from hierlmm.inference.bayes_factor import ModelProbabilities as ModelProbabilities
 from hierlmm.inference.bayes_factor import bayes_factor as bayes_factor
 from hierlmm.inference.bayes_factor import model_probabilities as model_probabilities
+from hierlmm.inference.bootstrap import Bootstrap as Bootstrap
 from hierlmm.inference.compare_models import ModelComparison as ModelComparison
 from hierlmm.inference.compare_models import compare_models as compare_models
-from hierlmm.inference.bootstrap import Bootstrap as Bootstrap
 from hierlmm.inference.profile import Profile as Profile
 from hierlmm.marginal import MarginalModel as MarginalModel
 from hierlmm.model import TwoLevelModel as TwoLevelModel
