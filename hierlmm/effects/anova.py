@@ -1,11 +1,18 @@
-"""Tests of all terms of the fixed effects (type III): each term given all others, at equal weights of the cells.
+"""Tests of all terms of the fixed effects, of types I, II and III, as SAS and R's lmerTest define them.
 
-A coefficient of a main effect in treatment coding is its effect at the reference level of the factors that it
-interacts with. The hypothesis of a type III test is about the average over their levels instead. Columns coded against
-a reference are therefore recoded to have mean zero over the levels (each with equal weight): with ``d = s + d̄`` for
-every such factor column, a product of columns is the sum of the products of s and d̄ over all subsets, so that the
-coefficients of the recoded columns are linear in β, and the F test of a term is that of its recoded coefficients.
-Numeric covariates are not centred: main effects of factors are tested where they are zero (as in lmerTest).
+*Types I and II.* With the columns of X in the order of the formula, and ``X = Q R`` (R upper triangular), the rows of R
+that belong to a term are what it adds to the terms before it: its hypotheses of type I. For those of type II the terms
+that do not contain it come first, then the term, then those that contain it. One term contains another if it has all
+its variables and others, the others being factors (a numeric covariate makes another kind of term). Neither depends on
+how factors are coded; both depend on how many rows the cells have, which R weighs them by, and not on V.
+
+*Type III*: each term given all others, at equal weights of the cells. A coefficient of a main effect in treatment
+coding is its effect at the reference level of the factors that it interacts with. The hypothesis of a type III test is
+about the average over their levels instead. Columns coded against a reference are therefore recoded to have mean zero
+over the levels (each with equal weight): with ``d = s + d̄`` for every such factor column, a product of columns is the
+sum of the products of s and d̄ over all subsets, so that the coefficients of the recoded columns are linear in β, and
+the F test of a term is that of its recoded coefficients. Numeric covariates are not centred: main effects of factors
+are tested where they are zero (as in lmerTest).
 """
 
 from __future__ import annotations
@@ -22,26 +29,64 @@ from hierlmm.design.formula import Term, categorical_arguments, term_name, varia
 from hierlmm.effects.judge import PosteriorDraws, judge_of
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
+from hierlmm.likelihood.wald import BY_DEFAULT, Asked
+from hierlmm.options import choose
 
 type Part = tuple[str, str]
+TYPES = ("I", "II", "III")
 SEE = "docs, page 'Contrasts', section 'Tests of terms'"
 
 
-def anova(fit: Fit, df: str | None = None) -> pd.DataFrame:
+def anova(fit: Fit, how: Asked = BY_DEFAULT, type: str = "III") -> pd.DataFrame:
     """F tests of the terms; see `hierlmm.fits.base.Fit.anova`."""
+    choose("type", type, TYPES, SEE)
     if fit.has_draws:
         remedy = "use fit.hypothesis(['a = 0', 'b = 0']) or fit.contrasts(...)"
         raise NotAvailableError("anova of a posterior", "a posterior has no F test", remedy, SEE)
-    judge = judge_of(fit, df)
+    judge = judge_of(fit, how)
     assert not isinstance(judge, PosteriorDraws)  # refused above
-    rows = term_rows(fit.design)
+    rows = term_rows(fit.design) if type == "III" else triangular_rows(fit.design, sequential=type == "I")
     tests = {term: judge.joint(L) for term, L in rows.items()}
     table = pd.DataFrame.from_dict(tests, orient="index", columns=["F", "df1", "df2", "p"])
     if not fit.design.is_gaussian:  # no degrees of freedom: Wald's test
         table = pd.DataFrame({"chi2": table["F"] * table["df1"], "df": table["df1"], "p": table["p"]})
     table.index.name = "term"
-    table.attrs = {"df": judge.method, "description": judge.description, "notes": list(judge.notes), "type": "III"}
+    about = {"df": judge.method, "se": judge.se, "description": judge.description}
+    table.attrs = about | {"notes": list(judge.notes), "type": type}
     return table
+
+
+def triangular_rows(design: Design, *, sequential: bool) -> dict[str, FloatArray]:
+    """The hypotheses of types I (sequential) and II of every term but the intercept: term -> L (r, p).
+
+    Satterthwaite's method for several rows depends on their basis: it is lmerTest's.
+    """
+    term, found = [c.term for c in design.fixed_columns], {}
+    order = np.arange(len(term))
+    for own in dict.fromkeys(t for t in term if t):
+        place = [2 * _contains(design, t, own) + (t == own) for t in term]
+        if not sequential and max(place) == 1:
+            found[term_name(own)] = np.eye(len(term))[[i for i, t in enumerate(term) if t == own]]
+            continue
+        if not sequential:
+            order = np.argsort(place, kind="stable")
+        R = np.linalg.qr(design.X[:, order], mode="r")
+        L = np.zeros_like(R)
+        L[:, order] = R / np.diag(R)[:, None]
+        found[term_name(own)] = L[[i for i, k in enumerate(order) if term[k] == own]]
+    return found
+
+
+def _contains(design: Design, term: Term, other: Term) -> bool:
+    """Whether a term has all variables of another and more of them, all of these factors."""
+    more = set(term) - set(other)
+    return bool(more) and set(other) <= set(term) and all(_is_label(design, factor) for factor in more)
+
+
+def _is_label(design: Design, factor: str) -> bool:
+    """Whether a factor of a term stands for the levels of one column."""
+    variables = variables_of(factor, list(design.frame.columns))
+    return len(variables) == 1 and variables[0] in {*design.levels.categories, *categorical_arguments(factor)}
 
 
 def term_rows(design: Design) -> dict[str, FloatArray]:
@@ -103,10 +148,9 @@ def _level_means(design: Design, columns: tuple[Column, ...]) -> tuple[dict[Part
     found: dict[Part, float] = {}
     full: list[list[Part]] = []
     for (_, factor), parts in groups.items():
-        variables = variables_of(factor, list(frame.columns))
-        if len(variables) != 1 or variables[0] not in {*design.levels.categories, *categorical_arguments(factor)}:
+        if not _is_label(design, factor):
             continue
-        first = ~frame[variables[0]].duplicated().to_numpy()
+        first = ~frame[variables_of(factor, list(frame.columns))[0]].duplicated().to_numpy()
         cells = np.column_stack([values[part][first] for part in parts])
         if np.linalg.matrix_rank(np.column_stack([np.ones(len(cells)), cells])) == len(parts) + 1:
             found |= {part: float(column.mean()) for part, column in zip(parts, cells.T, strict=True)}

@@ -30,7 +30,7 @@ from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.posterior import flattened
 from hierlmm.likelihood.descent import central_differences
-from hierlmm.likelihood.wald import FixedDegrees
+from hierlmm.likelihood.wald import Asked, FixedDegrees
 from hierlmm.options import choose
 from hierlmm.predict.averages import averaged_inverse
 from hierlmm.predict.generalised import marginal_line, random_variance
@@ -52,7 +52,7 @@ def averages(
     keys: pd.DataFrame,
     weights: str,
     level: str,
-    df: str | None,
+    how: Asked,
     categories: Sequence[Any] | None = None,
 ) -> tuple[FloatArray, FloatArray, Judge]:
     """Rows ``L``, their offsets, and who judges them, at ``keys`` averaged over everything else in the grid.
@@ -64,7 +64,7 @@ def averages(
     keys : pandas.DataFrame
     weights : {"equal", "proportional"}
     level : {"population", "marginal"}
-    df : str, optional
+    how : Asked
     categories : sequence, optional
         Categories of an ordinal response, for each of which a row is made: those of the first key, then of the next.
 
@@ -74,7 +74,7 @@ def averages(
         If the mean over subjects of ordered categories is asked for, other than as probabilities.
     """
     choose("level", level, LEVELS)
-    judge, family = judge_of(fit, df), fit.design.family
+    judge, family = judge_of(fit, how), fit.design.family
     over = level == "marginal" and fit.has_random_effects and family.link != "identity"
     if categories is None and not over:
         L, offset = average_rows(grid, keys, weights)
@@ -88,9 +88,9 @@ def averages(
     return made.judged(table)
 
 
-def category_rows(fit: Fit, L: FloatArray, df: str | None) -> tuple[FloatArray, FloatArray, Judge]:
+def category_rows(fit: Fit, L: FloatArray, how: Asked) -> tuple[FloatArray, FloatArray, Judge]:
     """The same for the probabilities of all categories at linear predictors ``L β``, b = 0."""
-    made = _Rows(fit, judge_of(fit, df), False, fit.design.rows.categories, len(L))
+    made = _Rows(fit, judge_of(fit, how), False, fit.design.rows.categories, len(L))
     return made.judged(made.of(Lines(L, np.zeros(len(L)), np.zeros((len(L), 0))))[0])
 
 

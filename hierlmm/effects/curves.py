@@ -36,6 +36,7 @@ from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import label_fits
 from hierlmm.frames import apart
 from hierlmm.likelihood.quantiles import DIRECTIONS
+from hierlmm.likelihood.wald import Asked
 from hierlmm.options import checked, choose, renamed
 from hierlmm.results import Page, Result, Table
 from hierlmm.text import sayer, show, table_lines
@@ -376,6 +377,7 @@ def effect_curves(
     level: str = "population",
     weights: str = "equal",
     df: str | None = None,
+    se: str | None = None,
     transform: str | None = None,
     seed: int = 0,
     scale: str = "response",
@@ -399,7 +401,7 @@ def effect_curves(
     keys = grid.keys(keep)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FitWarning)
-        X, offset, judge = averages.averages(fit, grid, keys, weights, level, df, chosen)
+        X, offset, judge = averages.averages(fit, grid, keys, weights, level, Asked(df, se), chosen)
     beyond, sentences = checks.extrapolated(fit, grid, variable, keys, held)
     checks.warn_of(sentences, caught)
     length = len(grid.points[variable])

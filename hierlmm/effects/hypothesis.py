@@ -20,7 +20,7 @@ from hierlmm.arrays import FloatArray
 from hierlmm.effects.judge import PosteriorDraws, check_rope, estimates, judge_of, notes_of, share_inside
 from hierlmm.effects.parse import Hypothesis, parse_hypotheses
 from hierlmm.fits.base import Fit
-from hierlmm.likelihood.wald import JointTest, Wald, independent_rows, two_sided
+from hierlmm.likelihood.wald import BY_DEFAULT, Asked, JointTest, Wald, independent_rows, two_sided
 from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
 from hierlmm.text import sayer, table_lines
@@ -74,13 +74,13 @@ def test_hypotheses(
     fit: Fit,
     hypotheses: str | Sequence[str],
     *,
-    df: str | None = None,
+    how: Asked = BY_DEFAULT,
     ci: float = 0.95,
     rope: float | tuple[float, float] | None = None,
 ) -> HypothesisTest:
     """Test linear hypotheses; see `hierlmm.fits.base.Fit.hypothesis`."""
     parsed = parse_hypotheses(hypotheses, fit.design)
-    judge = judge_of(fit, df)
+    judge = judge_of(fit, how)
     region = check_rope(rope, judge)
     L, value = np.array([h.weights for h in parsed]), np.array([h.value for h in parsed])
     names = pd.DataFrame({"hypothesis": [h.text for h in parsed]})

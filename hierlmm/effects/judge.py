@@ -39,7 +39,7 @@ from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.likelihood.quantiles import band_quantile, largest_t_quantile, largest_t_sf, t_quantile
-from hierlmm.likelihood.wald import Wald, two_sided
+from hierlmm.likelihood.wald import BY_DEFAULT, Asked, Wald, two_sided
 from hierlmm.options import choose
 from hierlmm.text import sayer
 
@@ -100,19 +100,22 @@ def covariance_of(fit: Fit) -> str | None:
     return kind.replace("_", "-") if isinstance(kind, str) else None
 
 
-def judge_of(fit: Fit, df: str | None) -> Judge:
-    """Draws where the fit is a posterior, else estimate and covariance with degrees of freedom by ``df``.
+def judge_of(fit: Fit, how: Asked = BY_DEFAULT) -> Judge:
+    """Draws where the fit is a posterior, else estimate and covariance with what was asked.
 
     Raises
     ------
     NotAvailableError
-        If degrees of freedom are asked of a posterior, or of an estimator that has none.
+        If degrees of freedom or standard errors are asked of a posterior, or of an estimator that has none.
     """
     if not fit.has_draws:
-        return fit._wald(df)
-    if df is not None:
+        return fit._wald(*how)
+    if how.df is not None:
         reason = "its intervals are quantiles of draws, and there is no t distribution that needs degrees of freedom"
-        raise NotAvailableError(f"df={df!r} for a posterior", reason, "leave df out", SEE)
+        raise NotAvailableError(f"df={how.df!r} for a posterior", reason, "leave df out", SEE)
+    if how.se is not None:
+        reason = "its intervals are quantiles of draws, and its standard errors are their standard deviations"
+        raise NotAvailableError(f"se={how.se!r} for a posterior", reason, "leave se out, or use fit_reml()", SEE)
     draws: Any = fit.draws("beta")
     return PosteriorDraws(draws.reshape(-1, draws.shape[-1]))
 

@@ -26,6 +26,7 @@ from hierlmm.effects.scale import scale_of
 from hierlmm.effects.table import Effects
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
+from hierlmm.likelihood.wald import Asked
 from hierlmm.text import show
 
 SEE = "docs, page 'Contrasts'"
@@ -49,7 +50,7 @@ def marginal_means(
     by: Names,
     at: At,
     weights: str,
-    df: str | None,
+    how: Asked,
     intervals: Intervals,
     scale: str = "response",
     level: str = "population",
@@ -71,17 +72,17 @@ def marginal_means(
         raise SpecificationError(received, "a variable either names the rows or splits them into families", remedy, SEE)
     grid = grids.reference_grid(fit.design, at)
     keys = _keys(grid, (*split, *own))
-    found = averages.averages(fit, grid, keys, weights, level, df, chosen)
+    found = averages.averages(fit, grid, keys, weights, level, how, chosen)
     if chosen is not None:
         keys, split = averages.with_categories(keys, response, chosen), (*split, response)
     made = _effects(fit, "marginal means", grid, keys, found, weights, intervals)
     return _told(replace(made, by=split), fit, scale, level, categories=chosen is not None)
 
 
-def slopes(fit: Fit, variable: str, by: Names, at: At, weights: str, df: str | None, intervals: Intervals) -> Effects:
+def slopes(fit: Fit, variable: str, by: Names, at: At, weights: str, how: Asked, intervals: Intervals) -> Effects:
     """Change of the mean per unit of a numeric variable; see `hierlmm.fits.base.Fit.slopes`."""
     groups, variable = grids.as_names(by), grids.plain_name(variable)
-    judge, grid = judge_of(fit, df), grids.reference_grid(fit.design, at)
+    judge, grid = judge_of(fit, how), grids.reference_grid(fit.design, at)
     grids.check_slope(grid, variable)
     several = len(grid.points[variable]) > 1 and variable not in groups
     keys = _keys(grid, (*groups, variable) if several else groups)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from hierlmm.fits.base import Fit
+from hierlmm.likelihood.wald import Asked
 from hierlmm.options import checked, renamed
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class EffectVerbs(Fit):
         *,
         weights: Literal["equal", "proportional"] = "equal",
         df: str | None = None,
+        se: str | None = None,
         ci: float = 0.95,
         adjust: str = "none",
         simultaneous: bool = False,
@@ -48,8 +50,10 @@ class EffectVerbs(Fit):
             Variable -> value or values, in place of all levels or the mean over the rows.
         weights : {"equal", "proportional"}
             How combinations of the other factors are averaged: as if balanced, or by their number of rows.
-        df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
+        df : {"satterthwaite", "kenward-roger", "kenward-roger-linear", "residual", "normal"}, optional
             Degrees of freedom of a likelihood fit; Satterthwaite's by default. GEE has normal quantiles only.
+        se : {"model", "empirical", "empirical-jackknife", "empirical-bias-reduced"}, optional
+            Standard errors of a likelihood fit: the model's, or from the subjects' scores (sandwich).
         ci : float
             Probability of the intervals.
         adjust : {"none", "bonferroni", "sidak", "mvt"}
@@ -82,7 +86,7 @@ class EffectVerbs(Fit):
         from hierlmm.effects.means import Intervals, marginal_means
 
         asked = Intervals(ci, adjust, simultaneous)
-        return marginal_means(self, variables, by, at, weights, df, asked, scale, level)
+        return marginal_means(self, variables, by, at, weights, Asked(df, se), asked, scale, level)
 
     @renamed(specs="variables")
     def contrasts(
@@ -96,6 +100,7 @@ class EffectVerbs(Fit):
         adjust: str | None = None,
         reference: Any = None,
         df: str | None = None,
+        se: str | None = None,
         ci: float = 0.95,
         simultaneous: bool = False,
         together: bool = False,
@@ -107,7 +112,7 @@ class EffectVerbs(Fit):
 
         Parameters
         ----------
-        variables, by, at, weights, df, ci
+        variables, by, at, weights, df, se, ci
             As for `marginal_means`.
         method : {"pairwise", "trt.vs.ctrl", "consecutive"} or mapping
             All pairs, the first minus the second; each minus the reference; each minus the one before; or the user's
@@ -140,7 +145,7 @@ class EffectVerbs(Fit):
         from hierlmm.effects.means import Intervals, marginal_means
 
         asked = Intervals(ci, "none", False)
-        means = marginal_means(self, variables, by, at, weights, df, asked, scale, level, compared=True)
+        means = marginal_means(self, variables, by, at, weights, Asked(df, se), asked, scale, level, compared=True)
         options: dict[str, Any] = {"simultaneous": simultaneous, "together": together, "rope": rope}
         return means.contrasts(method, adjust=adjust, reference=reference, **options)
 
@@ -152,6 +157,7 @@ class EffectVerbs(Fit):
         *,
         weights: Literal["equal", "proportional"] = "equal",
         df: str | None = None,
+        se: str | None = None,
         ci: float = 0.95,
         adjust: str = "none",
         simultaneous: bool = False,
@@ -167,18 +173,19 @@ class EffectVerbs(Fit):
         ----------
         variable : str
             The numeric column whose slope is asked for.
-        by, at, weights, df, ci, adjust, simultaneous
+        by, at, weights, df, se, ci, adjust, simultaneous
             As for `marginal_means`.
         """
         from hierlmm.effects.means import Intervals, slopes
 
-        return slopes(self, variable, by, at, weights, df, Intervals(ci, adjust, simultaneous))
+        return slopes(self, variable, by, at, weights, Asked(df, se), Intervals(ci, adjust, simultaneous))
 
     def hypothesis(
         self,
         hypotheses: str | Sequence[str],
         *,
         df: str | None = None,
+        se: str | None = None,
         ci: float = 0.95,
         rope: float | tuple[float, float] | None = None,
     ) -> HypothesisTest:
@@ -189,7 +196,7 @@ class EffectVerbs(Fit):
         hypotheses : str or sequence of str
             In names of coefficients: ``"sex[T.Male]:time = 0"``, ``"2*a - b = 0.5"``, ``"a > 0"``; several separated
             by commas or as a list.
-        df, ci
+        df, se, ci
             As for `marginal_means`.
         rope : float or (low, high), optional
             Posterior: region of practical equivalence of the difference between both sides.
@@ -201,17 +208,22 @@ class EffectVerbs(Fit):
         """
         from hierlmm.effects.hypothesis import test_hypotheses
 
-        return test_hypotheses(self, hypotheses, df=df, ci=ci, rope=rope)
+        return test_hypotheses(self, hypotheses, how=Asked(df, se), ci=ci, rope=rope)
 
-    def anova(self, df: str | None = None) -> pd.DataFrame:
-        """F test of every term of the fixed effects given all others (type III), by term: F, df1, df2, p.
+    def anova(
+        self, df: str | None = None, se: str | None = None, type: Literal["I", "II", "III"] = "III"
+    ) -> pd.DataFrame:
+        """F test of every term of the fixed effects, by term: F, df1, df2, p.
 
         Of a model with a family: Wald's test on the scale of the link, chi2, df, p.
 
         Parameters
         ----------
-        df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
+        df, se
             As for `marginal_means`.
+        type : {"I", "II", "III"}
+            Each term given those before it; given all that do not contain it; or given all others, main effects at
+            equal weights of the levels of the factors that they interact with. As in SAS and in R's lmerTest.
 
         Raises
         ------
@@ -220,7 +232,7 @@ class EffectVerbs(Fit):
         """
         from hierlmm.effects.anova import anova
 
-        return anova(self, df)
+        return anova(self, Asked(df, se), type)
 
     @renamed(focal="variable")
     def effects(
@@ -235,6 +247,7 @@ class EffectVerbs(Fit):
         level: Literal["population", "marginal"] = "population",
         weights: Literal["equal", "proportional"] = "equal",
         df: str | None = None,
+        se: str | None = None,
         transform: Literal["exp"] | None = None,
         seed: int = 0,
         scale: Literal["response", "link"] = "response",
@@ -263,7 +276,7 @@ class EffectVerbs(Fit):
             The mean at b = 0, or averaged over b: one curve, with an identity link.
         weights : {"equal", "proportional"}
             How factors are averaged over: as if balanced, or by their number of rows.
-        df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
+        df, se
             As for `marginal_means`.
         transform : {"exp"}, optional
             Draw a log response on its original scale, whatever the base: the curve is then the median, not the mean.
@@ -309,6 +322,7 @@ class EffectVerbs(Fit):
             level=level,
             weights=weights,
             df=df,
+            se=se,
             transform=transform,
             seed=seed,
             scale=scale,

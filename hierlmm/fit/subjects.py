@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hierlmm.fits.base import Fit
+from hierlmm.likelihood.wald import Asked
 from hierlmm.options import checked
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class SubjectVerbs(Fit):
         coverage: float = 0.95,
         above: float = 0.0,
         df: str | None = None,
+        se: str | None = None,
     ) -> Heterogeneity:
         """How much subjects differ: the range of their coefficients, the share above a value, a new subject.
 
@@ -45,7 +47,7 @@ class SubjectVerbs(Fit):
             Share of the subjects in the range, and probability of the predictive interval.
         above : float
             Value that the share of subjects is counted from.
-        df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
+        df, se
             For the interval of the mean, as for `marginal_means`.
 
         Returns
@@ -60,7 +62,7 @@ class SubjectVerbs(Fit):
         """
         from hierlmm.interpret.heterogeneity import heterogeneity
 
-        return heterogeneity(self, term, at, ci=ci, coverage=coverage, above=above, df=df)
+        return heterogeneity(self, term, at, ci=ci, coverage=coverage, above=above, how=Asked(df, se))
 
     def compare_subjects(self, a: Any, b: Any, term: str | None = None, *, ci: float = 0.95) -> SubjectComparison:
         """Probability that subject A's coefficient is larger than B's (level 2's part and the random effect together).
@@ -122,14 +124,16 @@ class SubjectVerbs(Fit):
 
         return rank_subjects(self, term, top=top, largest_first=largest_first, ci=ci, draws=draws, seed=seed)
 
-    def interpret(self, *, ci: float = 0.95, df: str | None = None, units: Any = None) -> Interpretation:
+    def interpret(
+        self, *, ci: float = 0.95, df: str | None = None, se: str | None = None, units: Any = None
+    ) -> Interpretation:
         """The fit in plain words, warnings first, with the numbers behind every sentence.
 
         Parameters
         ----------
         ci : float
             Probability of the intervals.
-        df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
+        df, se
             For means, slopes and differences of a likelihood fit, as for `marginal_means`.
         units : mapping, optional
             Column -> unit: ``{"distance": "mm", "time": "year"}``.
@@ -141,7 +145,7 @@ class SubjectVerbs(Fit):
         """
         from hierlmm.interpret.interpret import interpret
 
-        return interpret(self, ci=ci, df=df, units=units)
+        return interpret(self, ci=ci, how=Asked(df, se), units=units)
 
     def implied_marginal(self, times: Any = None, **options: Any) -> ImpliedMarginal:
         """Covariance, correlations and variances of one subject's measurements at chosen times, with bands and plots.

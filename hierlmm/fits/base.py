@@ -21,7 +21,7 @@ from hierlmm.design.design import Design, level2_prediction
 from hierlmm.design.questions import rows_by_subject, rows_of_subject
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.capabilities import LME4, Lack, other_name
-from hierlmm.likelihood.wald import FixedDegrees, Wald, method_name
+from hierlmm.likelihood.wald import FixedDegrees, Wald, errors_name, method_name
 from hierlmm.options import checked, choose
 from hierlmm.results import Page, Result, Table
 
@@ -372,14 +372,20 @@ class Fit(Result):
         variance = float(self.D.to_numpy()[k, k])
         return variance / (variance + self.sigma**2)
 
-    def _wald(self, df: str | None = None) -> Wald:
+    def _wald(self, df: str | None = None, se: str | None = None) -> Wald:
         """What linear functions of β are judged by: normal quantiles, unless the estimator has degrees of freedom.
 
         Raises
         ------
         NotAvailableError
-            If it has none and they are asked for.
+            If it has none, or one kind of standard errors only, and others are asked for.
         """
+        if errors_name(se) != "model":
+            gee = self.has_working_correlation
+            received = f"se={se!r} for a fit by {self.estimator}"
+            reason = "these are standard errors of a likelihood fit with a normal response"
+            remedy = "choose them when fitting: model.fit_gee(se='robust')" if gee else "use model.fit_gee()"
+            raise NotAvailableError(received, reason, remedy, "docs, page 'GEE'")
         name = "normal" if df is None else method_name(df)
         if name != "normal":
             received = f"df={df!r} for a fit by {self.estimator}"

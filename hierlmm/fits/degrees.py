@@ -2,7 +2,8 @@
 
     t = β̂_k / se_k  against Student's t with ν_k degrees of freedom
 
-by Satterthwaite or by Kenward and Roger, who also correct se_k (`likelihood.degrees`).
+by Satterthwaite or by Kenward and Roger, who also correct se_k (`likelihood.degrees`, `likelihood.residual_degrees`);
+or with se_k from the subjects' scores (`likelihood.empirical`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from scipy.stats import t as t_distribution
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.likelihood.degrees import KenwardRogerDegrees, SatterthwaiteDegrees, kenward_roger, satterthwaite_degrees
-from hierlmm.likelihood.wald import FixedDegrees, Wald, method_name, two_sided
+from hierlmm.likelihood.empirical import EmpiricalDegrees, empirical
+from hierlmm.likelihood.residual_degrees import structured_kenward_roger
+from hierlmm.likelihood.residual_rows import ResidualRows
+from hierlmm.likelihood.wald import FixedDegrees, Wald, errors_name, method_name, two_sided
 from hierlmm.options import check_ci
 
 SEE = "docs, page 'Contrasts'"
@@ -25,8 +29,13 @@ BOUNDARY = {
     "these are its formulas at the boundary (as pbkrtest evaluates them)",
 }
 FLAT = (
-    "the criterion does not change along some direction of the residual parameters: Satterthwaite's degrees of freedom "
-    "take these as known"
+    "the criterion does not change along some direction of the residual parameters: the degrees of freedom take these "
+    "as known"
+)
+HELD = "D is singular: the method is that given the boundary, as if the variances of zero were known"
+ALONE = (
+    "{} of the subjects determine a combination of coefficients alone, and say nothing of its standard error: it comes "
+    "from a generalised inverse"
 )
 
 
@@ -41,34 +50,60 @@ def fit_kenward_roger(fit: LikelihoodEstimates) -> KenwardRogerDegrees:
     Raises
     ------
     NotAvailableError
-        If the fit is not by REML, or its residuals are not independent with equal variance.
+        If the fit is not by REML.
     """
     if not fit.reml:
         received, remedy = "df='kenward-roger' for a fit by ML", "use model.fit_reml(), or df='satterthwaite'"
         raise NotAvailableError(received, "the method corrects the REML estimates of the covariance", remedy, SEE)
-    if fit.criterion_function.whitens:
-        raise NotAvailableError(
-            "df='kenward-roger' for a model with a residual structure",
-            "the method needs a covariance that is linear in its parameters; it is implemented for random effects with "
-            "independent residuals of equal variance",
-            "use df='satterthwaite'",
-            SEE,
-        )
+    rows = fit.criterion_function.rows
+    if isinstance(rows, ResidualRows):
+        return structured_kenward_roger(fit.large_sample, rows)
     return kenward_roger(fit.solution)
 
 
-def likelihood_wald(fit: LikelihoodEstimates, df: str | None = None) -> Wald:
+def fit_empirical(fit: LikelihoodEstimates, kind: str) -> EmpiricalDegrees:
+    """Empirical covariance and degrees of freedom of one kind."""
+    return empirical(fit.design, fit.solution, kind)
+
+
+def likelihood_wald(fit: LikelihoodEstimates, df: str | None = None, se: str | None = None) -> Wald:
     """How linear functions of β are judged: by Satterthwaite's method unless another is named."""
-    name = "satterthwaite" if df is None else method_name(df)
-    beta, cov = fit.beta.to_numpy(), fit.beta_cov.to_numpy()
-    notes: tuple[str, ...] = (BOUNDARY[name],) if fit.is_singular and name in BOUNDARY else ()
-    if name == "satterthwaite":
-        notes += (FLAT,) if fit.large_sample.flat.size else ()
-        return Wald(name, beta, cov, fit._satterthwaite, notes)
-    if name == "kenward-roger":
-        return Wald(name, beta, fit._kenward_roger.adjusted, fit._kenward_roger, notes)
-    value = np.inf if name == "normal" else float(fit.n_obs - len(beta))
-    return Wald(name, beta, cov, FixedDegrees(value))
+    name, errors = "satterthwaite" if df is None else method_name(df), errors_name(se)
+    beta = fit.beta.to_numpy()
+    if errors != "model":
+        return _empirical_wald(fit, name, errors)
+    if name.startswith("kenward-roger"):
+        found = fit._kenward_roger
+        cov = found.adjusted - found.second if name == "kenward-roger-linear" else found.adjusted
+        return Wald(name, beta, cov, found, _notes(fit, name))
+    degrees = fit._satterthwaite if name == "satterthwaite" else _fixed(fit, name)
+    return Wald(name, beta, fit.beta_cov.to_numpy(), degrees, _notes(fit, name))
+
+
+def _fixed(fit: LikelihoodEstimates, name: str) -> FixedDegrees:
+    return FixedDegrees(np.inf if name == "normal" else float(fit.n_obs - len(fit.beta)))
+
+
+def _notes(fit: LikelihoodEstimates, name: str) -> tuple[str, ...]:
+    """What must be known of a method where parameters are at the end of their range."""
+    if name in ("normal", "residual"):
+        return ()
+    whitens, family = fit.criterion_function.whitens, name.removesuffix("-linear")
+    if family == "kenward-roger" and not whitens:
+        return (BOUNDARY[family],) if fit.is_singular else ()
+    boundary = HELD if family == "kenward-roger" else BOUNDARY[family]
+    return (boundary,) * fit.is_singular + (FLAT,) * bool(fit.large_sample.flat.size)
+
+
+def _empirical_wald(fit: LikelihoodEstimates, name: str, errors: str) -> Wald:
+    if name.startswith("kenward-roger"):
+        received, remedy = f"df={name!r} and se={errors!r}", "leave df out, or leave se out"
+        reason = "Kenward and Roger's method has standard errors of its own, from the model"
+        raise NotAvailableError(received, reason, remedy, SEE)
+    found = fit._empirical(errors)
+    notes = (ALONE.format(found.n_full),) if found.n_full and errors != "empirical" else ()
+    degrees = found if name == "satterthwaite" else _fixed(fit, name)
+    return Wald(name, fit.beta.to_numpy(), found.cov, degrees, notes, errors)
 
 
 def summary_with_degrees(wald: Wald, coef: pd.Index, ci: float) -> pd.DataFrame:
@@ -79,5 +114,5 @@ def summary_with_degrees(wald: Wald, coef: pd.Index, ci: float) -> pd.DataFrame:
     t = estimate / se
     columns = {"estimate": estimate, "se": se, "lower": estimate - half, "upper": estimate + half, "t": t, "df": df}
     table = pd.DataFrame({**columns, "p": two_sided(t, df)}, index=coef)
-    table.attrs = {"df": wald.method, "description": wald.description, "notes": list(wald.notes)}
+    table.attrs = {"df": wald.method, "se": wald.se, "description": wald.description, "notes": list(wald.notes)}
     return table

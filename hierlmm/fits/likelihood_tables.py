@@ -9,11 +9,18 @@ import pandas as pd
 
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.covariance_table import WaldComponents, profile_components, quantile, wald_components
-from hierlmm.fits.degrees import fit_kenward_roger, fit_satterthwaite, likelihood_wald, summary_with_degrees
+from hierlmm.fits.degrees import (
+    fit_empirical,
+    fit_kenward_roger,
+    fit_satterthwaite,
+    likelihood_wald,
+    summary_with_degrees,
+)
 from hierlmm.fits.draws import large_sample_tree
 from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.fits.profile_table import profile_summary
 from hierlmm.likelihood.degrees import KenwardRogerDegrees, SatterthwaiteDegrees
+from hierlmm.likelihood.empirical import EmpiricalDegrees
 from hierlmm.likelihood.wald import Wald
 from hierlmm.options import checked, choose
 
@@ -23,7 +30,12 @@ class LikelihoodNumbers(LikelihoodEstimates):
     """Estimates of a likelihood fit with intervals, degrees of freedom and draws."""
 
     def summary(
-        self, ci: float = 0.95, df: str | None = None, *, method: Literal["wald", "profile"] = "wald"
+        self,
+        ci: float = 0.95,
+        df: str | None = None,
+        se: str | None = None,
+        *,
+        method: Literal["wald", "profile"] = "wald",
     ) -> pd.DataFrame:
         """Fixed effects: estimate, se, lower, upper (Wald, normal quantiles) and t = estimate / se.
 
@@ -31,31 +43,35 @@ class LikelihoodNumbers(LikelihoodEstimates):
         ----------
         ci : float
             Probability of the interval.
-        df : {"satterthwaite", "kenward-roger", "residual", "normal"}, optional
+        df : {"satterthwaite", "kenward-roger", "kenward-roger-linear", "residual", "normal"}, optional
             Use Student's t with degrees of freedom by this method, and add the columns ``df`` and ``p``. Kenward-Roger
-            (REML only) also adjusts ``se``; "residual" is N - p; "inf" is another word for "normal".
+            (REML only) also adjusts ``se``, "kenward-roger-linear" without second derivatives of the covariance;
+            "residual" is N - p; "inf" is another word for "normal".
+        se : {"model", "empirical", "empirical-jackknife", "empirical-bias-reduced"}, optional
+            Standard errors of the model, or from the subjects' scores (sandwich), which are right in large samples
+            whatever the covariance of a subject's rows; with Satterthwaite's degrees of freedom by default.
         method : {"wald", "profile"}
             Wald intervals, or profile-likelihood intervals: all values that cost less than half the χ²₁ quantile in
-            log-likelihood, by ML (a fit by REML is made again for them). They take no ``df``.
+            log-likelihood, by ML (a fit by REML is made again for them). They take no ``df`` and no ``se``.
 
         Raises
         ------
         SpecificationError
-            If both ``df`` and profile intervals are asked for.
+            If profile intervals are asked for with ``df`` or ``se``.
         """
         choose("method", method, ("wald", "profile"))
         if method == "profile":
-            if df is not None:
-                received, reason = f"df={df!r} with method='profile'", "profile intervals rest on no distribution of t"
-                raise SpecificationError(received, reason, "leave one of them out", "docs, page 'Intervals'")
+            for name, value in (("df", df), ("se", se)):
+                if value is not None:
+                    received, reason = f"{name}={value!r} with method='profile'", "profile intervals rest on no t or se"
+                    raise SpecificationError(received, reason, "leave one of them out", "docs, page 'Intervals'")
             return profile_summary(self, ci)
-        if df is not None:
-            return summary_with_degrees(self._wald(df), self.beta.index, ci)
-        z = quantile(ci)
-        beta, se = self.beta, self.beta_se
-        return pd.DataFrame(
-            {"estimate": beta, "se": se, "lower": beta - z * se, "upper": beta + z * se, "t": beta / se}
-        )
+        if df is not None or se is not None:
+            return summary_with_degrees(self._wald(df, se), self.beta.index, ci)
+        beta, own = self.beta, self.beta_se
+        half = quantile(ci) * own
+        columns = {"estimate": beta, "se": own, "lower": beta - half, "upper": beta + half, "t": beta / own}
+        return pd.DataFrame(columns)
 
     @cached_property
     def _satterthwaite(self) -> SatterthwaiteDegrees:
@@ -65,8 +81,11 @@ class LikelihoodNumbers(LikelihoodEstimates):
     def _kenward_roger(self) -> KenwardRogerDegrees:
         return fit_kenward_roger(self)
 
-    def _wald(self, df: str | None = None) -> Wald:
-        return likelihood_wald(self, df)
+    def _empirical(self, kind: str) -> EmpiricalDegrees:
+        return fit_empirical(self, kind)
+
+    def _wald(self, df: str | None = None, se: str | None = None) -> Wald:
+        return likelihood_wald(self, df, se)
 
     def variance_components(self, ci: float = 0.95, method: Literal["wald", "profile"] = "wald") -> pd.DataFrame:
         """Standard deviations, correlations, residual parameters and σ: estimate, se, lower, upper.

@@ -33,6 +33,7 @@ from hierlmm.errors import NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
 from hierlmm.frames import shorten
 from hierlmm.interpret.grammar import render
+from hierlmm.likelihood.wald import BY_DEFAULT, Asked
 
 Kind = Literal["intercept", "slope", "difference", "cell", "part"]
 SEE = "docs, page 'In words'"
@@ -270,9 +271,9 @@ def group_text(keys: Mapping[Any, Any], mean: Mapping[str, bool]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
 
 
-def judged(fit: Fit, L: FloatArray, ci: float, df: str | None = None) -> Estimates:
+def judged(fit: Fit, L: FloatArray, ci: float, how: Asked = BY_DEFAULT) -> Estimates:
     """Estimate, standard error and interval of every row of ``L β``."""
-    return estimates(judge_of(fit, df), L, np.zeros(len(L)), ci)
+    return estimates(judge_of(fit, how), L, np.zeros(len(L)), ci)
 
 
 def tails(ci: float) -> tuple[float, float]:

@@ -36,6 +36,7 @@ from hierlmm.fits.covariance_table import on_boundary
 from hierlmm.interpret import coefficients
 from hierlmm.interpret.grammar import render
 from hierlmm.likelihood.quantiles import mixture_quantile
+from hierlmm.likelihood.wald import BY_DEFAULT, Asked
 from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
 from hierlmm.text import probability_text, table_lines
@@ -96,7 +97,7 @@ def heterogeneity(
     ci: float = 0.95,
     coverage: float = 0.95,
     above: float = 0.0,
-    df: str | None = None,
+    how: Asked = BY_DEFAULT,
 ) -> Heterogeneity:
     """Describe the distribution of the subjects' coefficients; see `hierlmm.fits.base.Fit.heterogeneity`."""
     if not 0.0 < coverage < 1.0:
@@ -117,13 +118,13 @@ def heterogeneity(
         positions = [k]
     at = {v if v in design.frame.columns else coefficients.unticked(str(v)): x for v, x in (at or {}).items()}
     coefficients.check_at(design, positions, at)
-    table = pd.concat([_of_coefficient(fit, k, at, ci, coverage, above, df) for k in positions], ignore_index=True)
+    table = pd.concat([_of_coefficient(fit, k, at, ci, coverage, above, how) for k in positions], ignore_index=True)
     notes = _notes(fit, table, ci, coverage, above)
     return Heterogeneity(fit.estimator, ci, float(coverage), float(above), notes, scale_text(design), table)
 
 
 def _of_coefficient(
-    fit: Fit, k: int, at: Mapping[str, Any], ci: float, coverage: float, above: float, df: str | None
+    fit: Fit, k: int, at: Mapping[str, Any], ci: float, coverage: float, above: float, how: Asked
 ) -> pd.DataFrame:
     design = fit.design
     keys, L, mean = coefficients.group_rows(
@@ -132,12 +133,12 @@ def _of_coefficient(
     groups = [coefficients.group_text(dict(row), mean) for row in keys.to_dict("records")]
     r = list(design.term_level1).index(k)
     compute = _by_draws if fit.has_draws else _by_likelihood
-    columns = compute(fit, r, L, ci, coverage, above, df)
+    columns = compute(fit, r, L, ci, coverage, above, how)
     return pd.DataFrame({"term": design.level1[k], "group": groups, **columns})
 
 
 def _by_draws(
-    fit: Any, r: int, L: FloatArray, ci: float, coverage: float, above: float, df: str | None
+    fit: Any, r: int, L: FloatArray, ci: float, coverage: float, above: float, how: Asked
 ) -> dict[str, FloatArray]:
     beta = fit.draws("beta")
     m = beta.reshape(-1, beta.shape[-1]) @ L.T
@@ -154,9 +155,9 @@ def _by_draws(
 
 
 def _by_likelihood(
-    fit: Any, r: int, L: FloatArray, ci: float, coverage: float, above: float, df: str | None
+    fit: Any, r: int, L: FloatArray, ci: float, coverage: float, above: float, how: Asked
 ) -> dict[str, FloatArray]:
-    average = coefficients.judged(fit, L, ci, df)
+    average = coefficients.judged(fit, L, ci, how)
     m, se = average.estimate, average.se
     zc = float(norm.ppf(0.5 + coverage / 2.0))
     zero = fit.design.term[r] in zero_terms(fit)

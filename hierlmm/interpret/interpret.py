@@ -17,6 +17,7 @@ from hierlmm.interpret import means, variation
 from hierlmm.interpret.coefficients import level2_variables
 from hierlmm.interpret.grammar import Sentence, sentence
 from hierlmm.interpret.words import Words, words_of
+from hierlmm.likelihood.wald import BY_DEFAULT, Asked
 from hierlmm.options import checked
 from hierlmm.results import Items, Page, Result
 from hierlmm.text import number, wrap
@@ -43,7 +44,7 @@ POPULATION = (
 
 
 def interpret(
-    fit: Fit, *, ci: float = 0.95, df: str | None = None, units: Mapping[str, str] | None = None
+    fit: Fit, *, ci: float = 0.95, how: Asked = BY_DEFAULT, units: Mapping[str, str] | None = None
 ) -> Interpretation:
     """Put a fit into words; see `hierlmm.fits.base.Fit.interpret`."""
     if units is not None and not isinstance(units, Mapping):
@@ -55,7 +56,7 @@ def interpret(
             received = f"units={{{name!r}: {unit!r}}}"
             remedy = f"use names among {shorten(map(repr, fit.design.frame.columns))}: units={{'time': 'year'}}"
             raise SpecificationError(received, "units are words for columns of the model", remedy, SEE)
-    words = words_of(fit, ci, df, units)
+    words = words_of(fit, ci, how, units)
     made = [] if fit.converged else [words.say(FIRST, "fit.not_converged")]
     made += [sentence(FIRST, " ".join(warning.split()), {}) for warning in fit.warnings]
     made += _model(words)

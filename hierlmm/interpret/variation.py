@@ -58,7 +58,7 @@ def _spread(words: Words, section: str, c: Coefficient) -> Iterator[Sentence]:
     if c.name in zero_terms(fit):
         yield words.say(section, "between.none", what=words.what(c))
         return
-    table = heterogeneity(fit, c.name, ci=words.ci, df=words.df).table
+    table = heterogeneity(fit, c.name, ci=words.ci, how=words.how).table
     x = words.x(c) if c.kind == "slope" else None
     sd = table["sd"].iloc[0]
     ends, facts = words.ends(table.iloc[0], "sd_")

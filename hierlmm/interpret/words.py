@@ -26,7 +26,7 @@ from hierlmm.families.family import Family
 from hierlmm.fits.base import Fit
 from hierlmm.interpret.coefficients import Coefficient, coefficients, judged
 from hierlmm.interpret.grammar import Sentence, render, sentence
-from hierlmm.likelihood.wald import method_name
+from hierlmm.likelihood.wald import Asked, method_name
 from hierlmm.text import apart, number, probability, span
 
 MAX_SENTENCES = 12
@@ -44,7 +44,7 @@ class Words:
     ----------
     fit : Fit
     ci : float
-    df : str or None
+    how : Asked
         Degrees of freedom of a likelihood fit's intervals.
     hierarchical : bool
         Whether subjects have coefficients of their own.
@@ -59,7 +59,7 @@ class Words:
 
     fit: Fit
     ci: float
-    df: str | None
+    how: Asked
     hierarchical: bool
     quantity: str
     base: float | None
@@ -127,7 +127,7 @@ class Words:
             return f"equal-tailed quantiles of posterior draws; estimates are posterior means{medians}"
         if kind := covariance_of(self.fit):
             return f"normal quantiles with {kind} standard errors"
-        return self.fit._wald(self.df).description.replace("t and F", "t")
+        return self.fit._wald(*self.how).description.replace("t and F", "t")
 
     def unit(self, per: str | None = None) -> str:
         """Unit after a number of the response, or of its change per unit of something: `` mm per year``."""
@@ -163,11 +163,11 @@ class Words:
 
         ``level``: as in `for_values`.
         """
-        found = judged(self.fit, L, self.ci, self.df)
+        found = judged(self.fit, L, self.ci, self.how)
         if self.family is None or not self.fit.has_draws:
             return found
         middle = np.median if self.base and not level else np.mean  # of ratios the median, as in tables
-        way, judge = self._way_back(level), judge_of(self.fit, self.df)
+        way, judge = self._way_back(level), judge_of(self.fit, self.how)
         return found._replace(told=estimates(judge, L, np.zeros(len(L)), self.ci, way, middle=middle).estimate)
 
     def show(self, value: float) -> str:
@@ -194,7 +194,7 @@ class Words:
 
     def categories(self, L: FloatArray) -> Estimates:
         """Probabilities of all categories at ``L β``, those of the first row, then of the next."""
-        rows, offset, judge = category_rows(self.fit, L, self.df)
+        rows, offset, judge = category_rows(self.fit, L, self.how)
         scale = scale_of(self.fit.design, "response", "marginal means", categories=True)
         return told_estimates(scale, judge, rows, offset, self.ci)
 
@@ -293,7 +293,7 @@ class Words:
         return "", []
 
 
-def words_of(fit: Fit, ci: float, df: str | None, units: Mapping[str, str] | None) -> Words:
+def words_of(fit: Fit, ci: float, how: Asked, units: Mapping[str, str] | None) -> Words:
     """Words for one fit."""
     response = fit.design.hierarchy.response
     quantity, base = unquoted(response), None
@@ -301,13 +301,13 @@ def words_of(fit: Fit, ci: float, df: str | None, units: Mapping[str, str] | Non
     if found and _balanced(found.group(2)):
         base = {None: math.e, "10": 10.0, "2": 2.0}[found.group(1)]
         quantity = found.group(2)
-    if df is not None:
-        method_name(df)
+    if how.df is not None:
+        method_name(how.df)
     made, family = tuple(coefficients(fit.design)), None
     if not fit.design.is_gaussian and fit.design.family.link != "identity":
         family = fit.design.family
         quantity, base = unquoted(response), math.e if ratio_name(fit.design) else None
-    return Words(fit, ci, df, fit.has_random_effects, quantity, base, dict(units or {}), made, family)
+    return Words(fit, ci, how, fit.has_random_effects, quantity, base, dict(units or {}), made, family)
 
 
 def _balanced(text: str) -> bool:

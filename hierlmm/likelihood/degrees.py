@@ -13,7 +13,8 @@ No covariance structure is known here: V_β is asked for at values of θ. The de
 the principal directions of Cov(θ̂). Directions without variance (a boundary
 optimum holds them) do not count: the degrees of freedom are those given the boundary.
 
-*Kenward and Roger*, their covariance of the fixed effects as well, for V linear in its parameters. With ``V = Σ_s γ_s
+*Kenward and Roger*, their covariance of the fixed effects as well, for V linear in its parameters (others:
+`residual_degrees`). With ``V = Σ_s γ_s
 G_s`` (the entries of D, and σ²), ``Φ = (X'V⁻¹X)⁻¹`` and
 
     P_s = -X'V⁻¹G_sV⁻¹X,      Q_rs = X'V⁻¹G_rV⁻¹G_sV⁻¹X,
@@ -132,12 +133,15 @@ class KenwardRogerDegrees:
         ``Φ P_s Φ``, the derivative of Φ by γ_s with its sign changed.
     W : (m, m)
         Covariance of γ̂.
+    second : (p, p) or float
+        What second derivatives of V have changed in Φ_A; 0 where V is linear.
     """
 
     beta_cov: FloatArray
     adjusted: FloatArray
     derivatives: FloatArray
     W: FloatArray
+    second: FloatArray | float = 0.0
 
     def of_rows(self, L: FloatArray) -> FloatArray:
         """Degrees of freedom of each row: (k, p) -> (k,); for one row the formulas reduce to ``2 / A₂``."""
@@ -195,7 +199,7 @@ def kenward_roger(solution: Solution) -> KenwardRogerDegrees:
     """
     products, Lambda = solution.products, solution.Lambda
     p, n = products.n_fixed, products.n_obs
-    basis = _basis(solution.criterion.structure, products.scaling.Bz)
+    basis = basis_of_D(solution.criterion.structure, products.scaling.Bz)
     s2 = solution.working_sd**2
     sums = _Sums(len(basis), p, len(Lambda))
     for start in range(0, len(products.subject_R), CHUNK):
@@ -257,14 +261,14 @@ class _Sums:
         self.rows += len(R) * q
 
 
-def _basis(structure: RandomCovariance, Bz: FloatArray) -> FloatArray:
+def basis_of_D(structure: RandomCovariance, Bz: FloatArray) -> FloatArray:
     """Symmetric matrices of which D̃ in working columns is a linear combination: (m, q, q)."""
     q = structure.q
     if structure.structure == "identity":
         matrices = [np.eye(q)]
     elif structure.structure == "compound_symmetry":
         matrices = [np.eye(q), np.ones((q, q)) - np.eye(q)]
-    elif structure.structure in ("unstructured", "diagonal", "blocks"):
+    elif structure.structure in ("unstructured", "diagonal", "blocks", "none"):
         matrices = []
         for block in structure.blocks:
             for i, a in enumerate(block):

@@ -22,8 +22,10 @@ from hierlmm.arrays import FloatArray
 from hierlmm.errors import SpecificationError
 
 RANK_TOLERANCE = 1e-9
-METHODS = ("satterthwaite", "kenward-roger", "residual", "normal")
+METHODS = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "residual", "normal")
 SYNONYMS = {"inf": "normal", "asymptotic": "normal", "z": "normal", "kr": "kenward-roger"}
+ERRORS = ("model", "empirical", "empirical-jackknife", "empirical-bias-reduced")
+"""Where standard errors come from: the covariance of the model, or the subjects' scores."""
 SEE = "docs, page 'Contrasts'"
 
 
@@ -52,6 +54,16 @@ class FixedDegrees:
         return 1.0, self.value
 
 
+class Asked(NamedTuple):
+    """How linear functions of β are to be judged: degrees of freedom and standard errors by name, None by default."""
+
+    df: str | None = None
+    se: str | None = None
+
+
+BY_DEFAULT = Asked()
+
+
 class JointTest(NamedTuple):
     """An F test: its value, the degrees of freedom, the p-value."""
 
@@ -68,13 +80,15 @@ class Wald:
     Attributes
     ----------
     method : str
-        "satterthwaite", "kenward-roger", "residual" or "normal".
+        Of the degrees of freedom, one of `METHODS`.
     beta : (p,)
     cov : (p, p)
-        Φ, adjusted by Kenward and Roger's method only.
+        Φ, adjusted by Kenward and Roger's method, or empirical.
     degrees : Degrees
     notes : tuple of str
         What must be known about the method on these data.
+    se : str
+        Where the standard errors come from, one of `ERRORS`.
     """
 
     method: str
@@ -82,16 +96,26 @@ class Wald:
     cov: FloatArray
     degrees: Degrees
     notes: tuple[str, ...] = ()
+    se: str = "model"
 
     @property
     def description(self) -> str:
         """The method in words."""
-        return {
+        degrees = {
             "satterthwaite": "Student's t and F with Satterthwaite's degrees of freedom",
             "kenward-roger": "Student's t and F with Kenward and Roger's covariance and degrees of freedom",
+            "kenward-roger-linear": "Student's t and F with Kenward and Roger's degrees of freedom and their "
+            "covariance without second derivatives",
             "residual": "Student's t and F with N - p degrees of freedom",
             "normal": "normal quantiles (infinite degrees of freedom)",
         }[self.method]
+        errors = {
+            "model": "",
+            "empirical": ", by empirical (sandwich) standard errors without a correction for few subjects",
+            "empirical-jackknife": ", by empirical (sandwich) standard errors of the jackknife's kind",
+            "empirical-bias-reduced": ", by empirical (sandwich) standard errors with bias reduction",
+        }[self.se]
+        return degrees + errors
 
     def rows(self, L: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Estimate, standard error and degrees of freedom of each row: (k, p) -> three (k,)."""
@@ -161,6 +185,21 @@ def method_name(df: str) -> str:
     if name not in METHODS:
         remedy = f"use one of {', '.join(map(repr, METHODS))} ('inf' means 'normal')"
         raise SpecificationError(f"df={df!r}", "this is no method for degrees of freedom", remedy, SEE)
+    return name
+
+
+def errors_name(se: str | None) -> str:
+    """The kind of standard errors that a user's word stands for.
+
+    Raises
+    ------
+    SpecificationError
+        If it is none.
+    """
+    name = "model" if se is None else str(se).lower().replace("_", "-")
+    if name not in ERRORS:
+        remedy = f"use one of {', '.join(map(repr, ERRORS))}"
+        raise SpecificationError(f"se={se!r}", "this is no kind of standard errors", remedy, SEE)
     return name
 
 

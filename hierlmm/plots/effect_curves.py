@@ -42,6 +42,7 @@ def plot_effects(
     level: Literal["population", "marginal"] = "population",
     weights: Literal["equal", "proportional"] = "equal",
     df: str | None = None,
+    se: str | None = None,
     transform: Literal["exp"] | None = None,
     seed: int = 0,
     scale: Literal["response", "link"] = "response",
@@ -74,7 +75,7 @@ def plot_effects(
         Labels of the axes; the names of the covariate and of the response otherwise.
     col_wrap : int, optional
         Panels in a row.
-    n, ci, simultaneous, level, weights, df, transform, seed, scale
+    n, ci, simultaneous, level, weights, df, se, transform, seed, scale
         As for ``fit.effects``.
 
     Returns
@@ -98,7 +99,7 @@ def plot_effects(
     if len(fits) == 1 and isinstance(fits[0], Effects):
         return draw_rows(fits[0], col_wrap=col_wrap, **figure)
     given: dict[str, Any] = {"n": n, "ci": ci, "simultaneous": simultaneous, "level": level, "weights": weights}
-    given |= {"df": df, "transform": transform, "seed": seed, "scale": scale}
+    given |= {"df": df, "se": se, "transform": transform, "seed": seed, "scale": scale}
     options = {name: value for name, value in given.items() if value != DEFAULTS[name]}
     return draw_curves(
         _curves(fits, labels, {"variable": variable, "by": by, "at": at}, options),

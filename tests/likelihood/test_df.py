@@ -294,8 +294,10 @@ def test_what_a_fit_has_no_degrees_of_freedom_for_is_refused(dental):
     serial = hl.TwoLevelModel(
         "distance ~ time", subject="subject", data=dental, random=["Intercept"], residual=hl.AR1()
     ).fit_reml()
-    with pytest.raises(NotAvailableError, match="residual structure"):
-        serial.summary(df="kenward-roger")
+    with pytest.raises(NotAvailableError, match="standard errors of its own"):
+        serial.summary(df="kenward-roger", se="empirical")
+    with pytest.raises(SpecificationError, match="no kind of standard errors"):
+        serial.summary(se="huber")
     with pytest.raises(SpecificationError, match="between 0 and 1"):
         serial.summary(ci=95, df="satterthwaite")
 
