@@ -97,7 +97,7 @@ def test_several_hypotheses_have_a_wishart_matrix_with_the_same_variance_of_its_
 
 def test_the_jackknife_is_the_sum_over_subjects_left_out(fit):
     """At fixed V, what leaving a subject out moves β̂ by, squared and added up."""
-    subjects, Phi = whitened(fit)
+    subjects, _ = whitened(fit)
     moves = []
     for j in range(len(subjects)):
         rest = [s for i, s in enumerate(subjects) if i != j]

@@ -144,10 +144,8 @@ def derivatives(function, at):
     ]
     both = {}
     for a, b in itertools.combinations_with_replacement(range(m), 2):
-        if a == b:
-            found = second(unit[a])
-        else:
-            found = 0.25 * (second(unit[a] + unit[b]) - second(unit[a] - unit[b]))
+        mixed = a != b
+        found = 0.25 * (second(unit[a] + unit[b]) - second(unit[a] - unit[b])) if mixed else second(unit[a])
         both[a, b] = both[b, a] = found / (steps[a] * steps[b])
     return first, both
 
