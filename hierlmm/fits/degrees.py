@@ -56,7 +56,8 @@ def fit_kenward_roger(fit: LikelihoodEstimates) -> KenwardRogerDegrees:
         received, remedy = "df='kenward-roger' for a fit by ML", "use model.fit_reml(), or df='satterthwaite'"
         raise NotAvailableError(received, "the method corrects the REML estimates of the covariance", remedy, SEE)
     rows = fit.criterion_function.rows
-    if isinstance(rows, ResidualRows):
+    # Without parameters the whitened rows have independent residuals, and V is linear.
+    if isinstance(rows, ResidualRows) and rows.parameters:
         return structured_kenward_roger(fit.large_sample, rows)
     return kenward_roger(fit.solution)
 

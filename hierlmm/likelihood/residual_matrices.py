@@ -53,6 +53,8 @@ def cells_of(rows: ResidualRows, at: FloatArray) -> IntArray | None:
     """A row of every group with a variance of its own, where these variances are the parameters of the variances."""
     if rows.variance is None:
         return None
+    if not rows.variance.parameters:  # known weights: one variance, of which any row has a known multiple
+        return np.zeros(1, dtype=np.intp)
     d = rows.variance.derivatives(at[rows.n_correlation : -1])
     distinct, first = np.unique(d, axis=1, return_index=True)
     if len(first) != len(d) + 1:
