@@ -63,48 +63,10 @@ class LikelihoodNumbers(LikelihoodEstimates):
         if method == "profile":
             for name, value in (("df", df), ("se", se)):
                 if value is not None:
-                    received, reason = f"{name}={value!r} with method='profile'", "profile intervals rest on no t or se"
-                    raise SpecificationError(received, reason, "leave one of them out", "docs, page 'Intervals'")
-            return profile_summary(self, ci)
-        if df is not None or se is not None:
-            return summary_with_degrees(self._wald(df, se), self.beta.index, ci)
-        beta, own = self.beta, self.beta_se
-        half = quantile(ci) * own
-    def summary(
-        self,
-        ci: float = 0.95,
-        df: str | None = None,
-        se: str | None = None,
-        *,
-        method: Literal["wald", "profile"] = "wald",
-    ) -> pd.DataFrame:
-        """Fixed effects: estimate, se, lower, upper (Wald, normal quantiles) and t = estimate / se.
-
-        Parameters
-        ----------
-        ci : float
-            Probability of the interval.
-        df : {"satterthwaite", "kenward-roger", "kenward-roger-linear", "residual", "normal"}, optional
-            Use Student's t with degrees of freedom by this method, and add the columns ``df`` and ``p``. Kenward-Roger
-            (REML only) also adjusts ``se``, "kenward-roger-linear" without second derivatives of the covariance;
-            "residual" is N - p; "inf" is another word for "normal".
-        se : {"model", "empirical", "empirical-jackknife", "empirical-bias-reduced"}, optional
-            Standard errors of the model, or from the subjects' scores (sandwich), which are right in large samples
-            whatever the covariance of a subject's rows; with Satterthwaite's degrees of freedom by default.
-        method : {"wald", "profile"}
-            Wald intervals, or profile-likelihood intervals: all values that cost less than half the χ²₁ quantile in
-            log-likelihood, by ML (a fit by REML is made again for them). They take no ``df`` and no ``se``.
-
-        Raises
-        ------
-        SpecificationError
-            If profile intervals are asked for with ``df`` or ``se``.
-        """
-        choose("method", method, ("wald", "profile"))
-        if method == "profile":
-            for name, value in (("df", df), ("se", se)):
-                if value is not None:
-                    received, reason = f"{name}={value!r} with method='profile'", "profile intervals rest on no t or se"
+                    received, reason = (
+                        f"{name}={value!r} with method='profile'",
+                        "profile intervals rest on no distribution of t",
+                    )
                     raise SpecificationError(received, reason, "leave one of them out", "docs, page 'Intervals'")
             return profile_summary(self, ci)
         if df is not None or se is not None:
