@@ -7,8 +7,8 @@ and W the large-sample covariance of θ̂ (the inverse of the observed REML info
 
 "kenward-roger-linear" leaves R out: Harville and Jeske (1992), first order in SAS. Then nothing depends on how V is
 parametrised. R does, and "kenward-roger" has it for the parameters that SAS names: the entries of D; a variance for
-every group of rows with a variance of its own (else σ² and the parameters of the variance function); the correlations,
-decays and ranges that tables show; with a nugget the variances of the serial error and of the measurement error. Where
+every group of rows with a variance of its own (else that of the average row and the parameters of the function); the
+correlations, decays and ranges that tables show; with a nugget the variances of serial and measurement error. Where
 the matrices V form a linear space they are linear in its coordinates (compound symmetry, Toeplitz and unstructured
 with one variance, unstructured with a variance for every occasion): R is zero and both are one.
 

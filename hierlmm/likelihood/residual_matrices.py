@@ -65,6 +65,9 @@ def cells_of(rows: ResidualRows, at: FloatArray) -> IntArray | None:
 def told_parameters(rows: ResidualRows, at: FloatArray, cells: IntArray | None) -> FloatArray:
     """The residual parameters that SAS names, from (η, log σ̃): as many.
 
+    Of a function of a number σ̃² is the variance of the average row: that at zero may lie far outside the data, where V
+    bends so much that its second derivatives say nothing.
+
     Parameters
     ----------
     rows : ResidualRows
@@ -76,8 +79,7 @@ def told_parameters(rows: ResidualRows, at: FloatArray, cells: IntArray | None) 
     if cells is not None:
         return np.concatenate([correlations, variance * np.exp(2.0 * _log_ratio(rows, at)[cells])])
     if rows.variance is not None:
-        own = rows.variance.values(at[k:-1])
-        return np.concatenate([correlations, own, [variance * np.exp(-2.0 * rows.variance.shift(at[k:-1]))]])
+        return np.concatenate([correlations, rows.variance.values(at[k:-1]), [variance]])
     if rows.correlation is not None and rows.correlation.spec.has_nugget:
         share = correlations[-1]
         return np.concatenate([correlations[:-1], [variance * share, variance * (1.0 - share)]])

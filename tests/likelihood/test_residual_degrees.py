@@ -50,7 +50,7 @@ def ar1_by_sex(data, w):
 
 
 def power_of_age(data, w):
-    s = data["age"].to_numpy() ** w[1]
+    s = (data["age"].to_numpy() / np.exp(np.log(data["age"]).mean())) ** w[1]  # w[0] of the average row
     return w[0] * s[:, None] * s * np.where(lag(data) == 0, 1.0, w[2])
 
 
@@ -97,7 +97,7 @@ CASES = {
     "equal correlations and a power of age": (
         {"correlation": hl.CompoundSymmetry(), "variance": hl.VarPower("age")},
         power_of_age,
-        lambda fit: [fit.sigma**2, *residual(fit, "power", "rho")],
+        lambda fit: [fit.solution.whitened_sd**2, *residual(fit, "power", "rho")],
     ),
     "a user's own": (
         {"correlation": Linear()},
