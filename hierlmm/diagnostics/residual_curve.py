@@ -95,18 +95,21 @@ def smooth(x: FloatArray, y: FloatArray, at: FloatArray, span: float = SPAN) -> 
     -------
     (m,)
     """
-    order = np.argsort(x, kind="stable")
-    x, y = x[order], y[order]
+    return np.asarray(smoother_weights(x, at, span) @ y)
+
+
+def smoother_weights(x: FloatArray, at: FloatArray, span: float = SPAN) -> FloatArray:
+    """What `smooth` multiplies y by, (m, n)."""
     k = min(len(x), max(2, int(np.ceil(span * len(x)))))
     gap = x[None, :] - at[:, None]
     away = np.abs(gap)
     reach = np.partition(away, k - 1, axis=1)[:, [k - 1]]
     reach = np.maximum(reach, 1e-3 * np.ptp(x)) * (1.0 + 1e-9)
     weight = np.clip(1.0 - (away / reach) ** 3, 0.0, None) ** 3
-    total = weight.sum(axis=1)
-    centre = (weight * gap).sum(axis=1) / total
-    spread = (weight * (gap - centre[:, None]) ** 2).sum(axis=1) / total
-    level = weight @ y / total
-    slope = (weight * (gap - centre[:, None])) @ y / total
+    weight /= weight.sum(axis=1, keepdims=True)
+    centre = (weight * gap).sum(axis=1)
+    moment = weight * (gap - centre[:, None])
+    spread = (moment * (gap - centre[:, None])).sum(axis=1)
     known = spread > 1e-10 * reach[:, 0] ** 2
-    return level - centre * np.divide(slope, spread, out=np.zeros_like(slope), where=known)
+    share = np.divide(centre, spread, out=np.zeros_like(centre), where=known)
+    return np.asarray(weight - share[:, None] * moment)

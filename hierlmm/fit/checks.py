@@ -8,12 +8,46 @@ from hierlmm.fits.base import Fit
 from hierlmm.options import checked
 
 if TYPE_CHECKING:
+    from hierlmm.checks.check import Checkup
     from hierlmm.checks.influence import Influence
 
 
 @checked
 class CheckVerbs(Fit):
-    """What single subjects do to a fit."""
+    """All checks on one page, and what single subjects do to a fit."""
+
+    def check(self, data: Any = None, *, simulations: int = 499, seed: int | None = 0) -> Checkup:
+        """Check the fit: residuals, random effects, subjects, rows, columns, and the estimate itself, on one page.
+
+        Every check ends in a sentence: what was seen, why it may matter, what to do, what to read. What is a matter of
+        chance is compared with data simulated under the fit, allowing for all that was looked at, so that a page of a
+        model that is true calls for action in at most about one of twenty data sets.
+
+        Parameters
+        ----------
+        data : table, optional
+            Further columns about the subjects, for example the table that the model was fitted to: those that are
+            constant within subjects and not in the model are looked at beside the random effects.
+        simulations : int
+            Data sets simulated under the fit; at least 99.
+        seed : int, optional
+
+        Returns
+        -------
+        Checkup
+            ``findings``, the most severe first; ``table``; ``plot()``; ``ok``.
+
+        Examples
+        --------
+        >>> import hierlmm as hl
+        >>> sleep = hl.load_dataset("sleepstudy")
+        >>> fit = hl.TwoLevelModel.from_formula("reaction ~ days + (days | subject)", sleep).fit_reml()
+        >>> fit.check().table["severity"].head(3).to_dict()
+        {'residual_normality': 'act', 'serial': 'act', 'outlying_rows': 'act'}
+        """
+        from hierlmm.checks.check import check
+
+        return check(self, data, simulations=simulations, seed=seed)
 
     def influence(self, theta: Literal["updated", "fixed"] = "updated") -> Influence:
         """What the fit would be without each subject in turn, from cross-products and without fitting again.

@@ -1,0 +1,257 @@
+r"""What all checks look at: residuals and random effects of the data, beside those of data simulated under the fit.
+
+At the fit's covariance parameters residuals are linear functions of the data (`diagnostics.serial_residuals`), so that
+data sets drawn from N(Xβ̂, V) go through the same estimation of β as the data did, and their residuals cost a product
+of matrices. The data are the first column of every array, and under the model one of exchangeable columns. For another
+family the rows are ranked among those of new subjects drawn from the fit (the residuals of DHARMa), and stand as normal
+scores of their ranks.
+
+References
+----------
+Hartig, F. (2024). DHARMa: residual diagnostics for hierarchical regression models. R package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+
+from hierlmm.arrays import FloatArray, IntArray, Rng
+from hierlmm.bayes.family_replications import FamilyReplicator
+from hierlmm.bayes.replications import Draw
+from hierlmm.checks.places import along_each
+from hierlmm.design.questions import first_row_of_subjects, rows_by_subject
+from hierlmm.diagnostics.normality import LONGEST, effects_of
+from hierlmm.diagnostics.serial_residuals import LinearResiduals, information, linear_residuals, positions_of
+from hierlmm.drawing.style import evenly
+from hierlmm.errors import HierlmmError
+from hierlmm.fits.base import Fit
+from hierlmm.fits.components import zero_terms
+from hierlmm.likelihood.by_subject import covariance_root
+
+MOST_ROWS = 5000
+"""Rows that are looked at; of more those of evenly spaced subjects."""
+LOST = 1e-9
+"""Share of the information on some combination of coefficients, left without a subject, below which it is lost."""
+
+
+@dataclass(frozen=True, eq=False)
+class Simulated:
+    """Rows are those looked at, subject by subject; the first column is of the data.
+
+    Attributes
+    ----------
+    residual : (n, S + 1)
+        Around the subjects' lines, divided by their SDs under the model; of a marginal model around the mean, of
+        another family normal scores.
+    fitted : (n, S + 1) or (n, 1)
+        What they are looked at along.
+    normalised : (n, S + 1)
+        With the fitted correlation taken out.
+    marginal : (n, S + 1)
+        Around the population line.
+    distance : (J, S + 1)
+        Squared Mahalanobis distances of the subjects' marginal residuals; of another family sums of squared scores.
+    cook : (J, S + 1), dfbetas : (J, p), harder : (J, p)
+        Cook's distance at the fit's covariance parameters, and of the data DFBETAS and by how much standard errors
+        grow without the subject; of a normal response.
+    effects : dict of str to (J, S + 1)
+        Random effects in their SDs under the model.
+    """
+
+    residual: FloatArray
+    fitted: FloatArray
+    normalised: FloatArray
+    marginal: FloatArray
+    distance: FloatArray
+    cook: FloatArray
+    dfbetas: FloatArray
+    harder: FloatArray
+    effects: dict[str, FloatArray] = field(default_factory=dict)
+
+
+class Material:
+    """A fit, further columns about its subjects, and what was simulated under it, made when it is asked for.
+
+    Parameters
+    ----------
+    fit : Fit
+    simulations : int
+    seed : int, optional
+    others : DataFrame by subject, optional
+        Covariates that the model does not have.
+    """
+
+    def __init__(self, fit: Fit, simulations: int, seed: int | None, others: pd.DataFrame | None = None) -> None:
+        self.fit, self.simulations, self.seed, self.others = fit, simulations, seed, others
+
+    @cached_property
+    def every(self) -> list[IntArray]:
+        """Rows of all subjects, in the order of time where it is known."""
+        position, _, _ = positions_of(self.fit, None, by_order=True)
+        return rows_by_subject(self.fit.design, position)
+
+    @cached_property
+    def kept(self) -> IntArray:
+        """Positions of the subjects that are looked at."""
+        J, N = self.fit.n_subjects, self.fit.n_obs
+        return evenly(J, max(2, int(J * min(1.0, MOST_ROWS / N))))
+
+    @property
+    def subjects(self) -> pd.Index:
+        """Labels of the subjects that are looked at."""
+        return self.fit.design.subjects[self.kept]
+
+    @cached_property
+    def rows(self) -> IntArray:
+        """Rows that are looked at, (n,)."""
+        return np.concatenate([self.every[j] for j in self.kept])
+
+    @cached_property
+    def sizes(self) -> IntArray:
+        """Rows of each subject looked at."""
+        return np.array([len(self.every[j]) for j in self.kept])
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The data of the rows looked at."""
+        return self.fit.design.frame.iloc[self.rows]
+
+    @cached_property
+    def by_subject(self) -> pd.DataFrame:
+        """Level-2 covariates of the subjects looked at: those of the model, and others."""
+        design = self.fit.design
+        first = design.frame.iloc[first_row_of_subjects(design)[self.kept]]
+        found = first[[c for c in design.level2_variables() if c in first]].set_axis(self.subjects)
+        if self.others is None:
+            return found
+        return found.join(self.others.reindex(self.subjects))
+
+    @cached_property
+    def obstacle(self) -> str:
+        """Why nothing can be simulated; empty where it can."""
+        if not self.fit.design.is_gaussian and (not self.fit.design.term or self.fit.has_working_correlation):
+            return "means and variances of such a response make no distribution that could be simulated"
+        if max(map(len, self.every)) > LONGEST:
+            return f"a subject has more than {LONGEST:,} rows"
+        try:
+            _ = self.simulated
+        except HierlmmError as error:
+            return getattr(error, "reason", "") or str(error)
+        return ""
+
+    @cached_property
+    def simulated(self) -> Simulated:
+        """Residuals of the data and of simulated data."""
+        rng = np.random.default_rng(self.seed)
+        return self._normal(rng) if self.fit.design.is_gaussian else self._ranked(rng)
+
+    @cached_property
+    def along_fitted(self) -> tuple[FloatArray, list[FloatArray]]:
+        """Smoothers of the residuals and of the roots of their sizes along fitted values: the places, the curves."""
+        found = self.simulated
+        return along_each(found.fitted, found.residual, np.sqrt(np.abs(found.residual)))
+
+    def _normal(self, rng: Rng) -> Simulated:
+        fit, design, S = self.fit, self.fit.design, self.simulations
+        subjects = [self.every[j] for j in self.kept]
+        left_out = sorted(set(range(len(self.every))) - set(self.kept.tolist()))
+        rest = information(fit, [self.every[j] for j in left_out])
+        level = "subject" if fit.has_random_effects else "population"
+        linear = linear_residuals(fit, subjects, level, "response", rest)
+        mean = design.offset + design.X @ fit.beta.to_numpy()
+        data = [
+            np.column_stack([(design.y - mean)[rows], L @ rng.standard_normal((len(L), S))])
+            for rows, L in zip(subjects, linear.root, strict=True)
+        ]
+        cross = sum(
+            (h.T @ np.linalg.solve(L, v) for h, L, v in zip(linear.half, linear.root, data, strict=True)),
+            np.zeros((len(linear.C), S + 1)),
+        )
+        of_rest = np.column_stack([-cross[:, 0] if left_out else 0.0 * cross[:, 0], linear.drawn_rest(S, rng)])
+        beta = linear.C @ (cross + of_rest)
+        error = [v - x @ beta for v, x in zip(data, linear.X, strict=True)]
+        own = np.concatenate([M @ e for M, e in zip(linear.M, error, strict=True)])
+        centre = mean[self.rows][:, None] + np.concatenate(data)
+        residual = _scaled(own, np.concatenate([np.diag(s) for s in linear.S]))
+        normalised = residual
+        if fit.residual_estimate is not None or fit.has_working_correlation:
+            other = linear_residuals(fit, subjects, level, "normalized", rest)
+            found = np.concatenate([M @ e for M, e in zip(other.M, error, strict=True)])
+            normalised = _scaled(found, np.concatenate([np.diag(s) for s in other.S]))
+        white = [np.linalg.solve(L, e) for L, e in zip(linear.root, error, strict=True)]
+        variance = [
+            np.einsum("ij,ij->i", L, L) - np.einsum("ij,jk,ik->i", x, linear.C, x)
+            for L, x in zip(linear.root, linear.X, strict=True)
+        ]
+        marginal = _scaled(np.concatenate(error), np.concatenate(variance))
+        distance = np.array([(w**2).sum(axis=0) for w in white])
+        effects = self._effects(linear, subjects, error)
+        return Simulated(residual, centre - own, normalised, marginal, distance, *_deleted(linear, white), effects)
+
+    def _effects(
+        self, linear: LinearResiduals, subjects: list[IntArray], error: list[FloatArray]
+    ) -> dict[str, FloatArray]:
+        """Random effects that vary, in their SDs, from marginal residuals by subject."""
+        zero, found = zero_terms(self.fit), {}
+        for k, term in enumerate(self.fit.design.term if self.fit.has_random_effects else ()):
+            if term not in zero:
+                part = effects_of(self.fit, linear, subjects, k)
+                b = np.concatenate([M @ e for M, e in zip(part.M, error, strict=True)])
+                found[term] = _scaled(b, np.concatenate([np.diag(s) for s in part.S]))
+        return found
+
+    def _ranked(self, rng: Rng) -> Simulated:
+        """Normal scores of the ranks of rows among those of new subjects with the same covariates."""
+        fit: Any = self.fit
+        design = fit.design
+        psi = fit.psi_draws().mean(axis=(0, 1)) if fit.has_draws else fit.solution.psi
+        draw = Draw(fit.beta.to_numpy(), covariance_root(fit._D_values), 1.0, psi)
+        drawn = FamilyReplicator(design).replicate(draw, "new_subject", rng, self.simulations)
+        pool = np.column_stack([design.y, drawn.T])[self.rows]
+        ascending = np.lexsort((rng.random(pool.shape), pool), axis=1)  # ties at random
+        rank = np.argsort(ascending, axis=1)
+        score = ndtri((rank + 0.5) / pool.shape[1])
+        line = (design.offset + design.X @ fit.beta.to_numpy())[self.rows]
+        start = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
+        nothing = np.empty((0, 0))
+        return Simulated(
+            score, line[:, None], score, score, np.add.reduceat(score**2, start), nothing, nothing, nothing
+        )
+
+
+def _scaled(values: FloatArray, variance: FloatArray) -> FloatArray:
+    """Divided by their SDs, and 0 where a row is fitted exactly; every column then by its root mean square."""
+    sd = np.sqrt(np.maximum(variance, 0.0))
+    known = sd > 1e-8 * sd.max()
+    found = np.where(known[:, None], values / np.where(known, sd, 1.0)[:, None], 0.0)
+    return np.asarray(found / np.sqrt(np.mean(found[known] ** 2, axis=0)))
+
+
+def _deleted(linear: LinearResiduals, white: list[FloatArray]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Cook's distances (J, S + 1), and of the data DFBETAS and standard errors without the subject over the fit's.
+
+    ``β̂ - β_(j) = (A - A_j)⁻¹ X_j'V_j⁻¹ r_j`` with ``A = Σ A_j``, ``A_j = X_j'V_j⁻¹X_j``.
+    """
+    A, p = np.linalg.inv(linear.C), len(linear.C)
+    se = np.sqrt(np.diag(linear.C))
+    cook, dfbetas, harder = [], [], []
+    for half, w in zip(linear.half, white, strict=True):
+        left, size = A - half.T @ half, np.sqrt(np.diag(A))
+        values, vectors = np.linalg.eigh(left / np.outer(size, size))
+        if values[0] < LOST:
+            cook.append(np.full(w.shape[1], np.nan))
+            dfbetas.append(np.full(p, np.nan))
+            harder.append(np.where(np.abs(vectors[:, 0]) > 1e-3, np.inf, np.nan))
+            continue
+        inverse = np.linalg.inv(left)
+        change = inverse @ (half.T @ w)
+        cook.append(np.einsum("as,ab,bs->s", change, A, change) / p)
+        dfbetas.append(change[:, 0] / se)
+        harder.append(np.sqrt(np.diag(inverse)) / se)
+    return np.array(cook), np.array(dfbetas), np.array(harder)

@@ -1,0 +1,130 @@
+"""What a check hands over, and how all of a page are judged together.
+
+A check compares a statistic with its distribution over data sets simulated under the fitted model, and so has a p-value
+that allows for all places, rows or subjects that it looked at. A page has many checks, so that these p-values are
+adjusted by Holm's method over the page. A check calls for action where its adjusted p-value is at most `ACT` and what
+it saw is large enough to matter; it is worth a look where it saw something small with such a p-value, or where its own
+p-value is at most `LOOK`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from hierlmm.checks.material import Material
+from hierlmm.drawing.check_panels import CheckPanel
+from hierlmm.text import fill, p_text, templates
+
+type Severity = Literal["act", "look", "fine"]
+ACT, LOOK = 0.05, 0.01
+ORDER: dict[Severity, int] = {"act": 0, "look": 1, "fine": 2}
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a check saw.
+
+    Attributes
+    ----------
+    slots : mapping
+        For the sentences of the check in ``sentences.toml``.
+    p : float
+        Under the fitted model; NaN of what is no matter of chance, which says its ``severity`` itself.
+    severity : str
+    size : float
+        How large it is, in units that the sentences name.
+    matters : bool
+        Whether it is large enough to matter if it is there.
+    panels : tuple of CheckPanel
+    variant : str
+        Which of the sentences, where there are several.
+    """
+
+    slots: Mapping[str, Any]
+    p: float = math.nan
+    severity: Severity = "fine"
+    size: float = math.nan
+    matters: bool = True
+    panels: tuple[CheckPanel, ...] = ()
+    variant: str = ""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why a check does not apply."""
+
+    reason: str
+
+
+class Check(Protocol):
+    """A check: a function of what all checks look at. Its name in the registry names its sentences."""
+
+    def __call__(self, material: Material, /) -> Outcome | LeftOut:
+        """Look, and hand over what was seen, or why nothing can be."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What a check says.
+
+    Attributes
+    ----------
+    check : str
+        Its name.
+    severity : {"act", "look", "fine"}
+    seen, why, do, read : str
+        What was seen; why it may matter, what to do and what to read (empty where all is fine).
+    p, p_page : float
+        Under the fitted model; adjusted for all checks of the page. NaN of what is no matter of chance.
+    size : float
+        In the units that ``seen`` names.
+    """
+
+    check: str
+    severity: Severity
+    seen: str
+    why: str
+    do: str
+    read: str
+    p: float
+    p_page: float
+    size: float
+    panels: tuple[CheckPanel, ...] = field(default=(), repr=False)
+
+    @property
+    def sentence(self) -> str:
+        """All of it."""
+        if not self.do:
+            return self.seen
+        return f"{self.seen} {self.why} To do: {self.do[0].lower()}{self.do[1:]} Read: {self.read}."
+
+
+def judge(outcomes: Mapping[str, Outcome]) -> tuple[Finding, ...]:
+    """Judge all checks of a page together, and put the most severe first."""
+    chance = sorted((o.p, name) for name, o in outcomes.items() if not math.isnan(o.p))
+    adjusted, worst = dict.fromkeys(outcomes, math.nan), 0.0
+    for k, (p, name) in enumerate(chance):
+        worst = max(worst, min(1.0, (len(chance) - k) * p))
+        adjusted[name] = worst
+    findings = [_finding(name, outcome, adjusted[name]) for name, outcome in outcomes.items()]
+    return tuple(sorted(findings, key=lambda f: (ORDER[f.severity], f.p if not math.isnan(f.p) else -1.0)))
+
+
+def _finding(name: str, outcome: Outcome, p_page: float) -> Finding:
+    severity = outcome.severity
+    if not math.isnan(outcome.p):
+        severity = (
+            "act" if p_page <= ACT and outcome.matters else "look" if min(p_page / 5, outcome.p) <= LOOK else "fine"
+        )
+    words = templates(__file__)[name]
+    p = "" if math.isnan(outcome.p) else p_text(outcome.p)
+    slots = {**outcome.slots, "p": p}
+    key = f"fine{outcome.variant}" if severity == "fine" else f"seen{outcome.variant}"
+    said = [fill(words[key], **slots)]
+    for part in ("why", "do", "read"):
+        text = words.get(f"{part}{outcome.variant}", words.get(part, ""))
+        said.append("" if severity == "fine" else fill(text, **slots))
+    return Finding(name, severity, *said, outcome.p, p_page, outcome.size, outcome.panels)

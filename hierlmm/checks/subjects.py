@@ -1,0 +1,155 @@
+"""Checks of subjects and rows: who lies far out, on whom coefficients rest, which covariates random effects follow."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import cbrt
+
+from hierlmm.arrays import FloatArray
+from hierlmm.checks.material import Material
+from hierlmm.checks.outcome import LeftOut, Outcome
+from hierlmm.checks.places import furthest, joint_band, places
+from hierlmm.checks.residuals import no_effects
+from hierlmm.drawing.check_panels import CheckPanel
+from hierlmm.frames import shorten
+from hierlmm.text import count, p_text
+
+RESTS, HARDER, FOLLOWS = 0.5, 1.5, 0.3
+"""What matters: standard errors that a subject moves a coefficient by, their growth without it, SDs of effects."""
+SHOWN = 5
+
+
+def outlying_subjects(material: Material) -> Outcome | LeftOut:
+    """Whether a subject's rows together lie further from the population line than the model has it."""
+    distance, n = material.simulated.distance, material.sizes[:, None]
+    d = distance / (distance.sum(axis=0) / n.sum())  # the overall variance was fitted
+    score = (cbrt(d / n) - (1.0 - 2.0 / (9.0 * n))) / np.sqrt(2.0 / (9.0 * n))  # Wilson & Hilferty (1931)
+    p, limit, out = _largest(score)
+    labels = [str(v) for v in material.subjects[out]]
+    subject = material.fit.design.hierarchy.subject
+    slots = {
+        "subject": subject,
+        "who": shorten(labels, SHOWN),
+        "n": count(len(out), "subject"),
+        "size": f"{score[:, 0].max():.1f}",
+    }
+    panel = _ordered("subjects: distance (SDs)", subject, score[:, 0], p, limit, out, labels)
+    return Outcome(slots, p, size=float(score[:, 0].max()), panels=(panel,))
+
+
+def outlying_rows(material: Material) -> Outcome | LeftOut:
+    """Whether a row lies further from its subject's line than the model has it."""
+    size = np.abs(material.simulated.residual)
+    p, limit, out = _largest(size)
+    design, rows = material.fit.design, material.rows
+    labels = [f"{design.subjects[design.subject_index[rows[k]]]}" for k in out]
+    index = [
+        f"row {design.frame.index[rows[k]]} ({design.hierarchy.subject} {who})"
+        for k, who in zip(out, labels, strict=True)
+    ]
+    slots = {"which": shorten(index, SHOWN), "n": count(len(out), "row"), "size": f"{size[:, 0].max():.1f}"}
+    names = [str(design.frame.index[rows[k]]) for k in out]
+    panel = _ordered("rows: |residual| (SDs)", "row", size[:, 0], p, limit, out, names)
+    return Outcome(slots, p, size=float(size[:, 0].max()), panels=(panel,))
+
+
+def influential_subjects(material: Material) -> Outcome | LeftOut:
+    """Whether the coefficients rest on single subjects more than under the model."""
+    found = material.simulated
+    if not material.fit.design.is_gaussian:
+        return LeftOut("leaving a subject out is a new fit for such a response")
+    known = ~np.isnan(found.cook[:, 0])
+    if known.sum() < 2:
+        return LeftOut("no subject can be left out: the others do not determine the coefficients")
+    cook = np.where(known[:, None], found.cook, 0.0)
+    p, limit, out = _largest(cook)
+    worst = int(np.argmax(cook[:, 0]))
+    k = int(np.argmax(np.abs(found.dfbetas[worst])))
+    moved = float(np.nanmax(np.abs(found.dfbetas)))
+    subject = material.fit.design.hierarchy.subject
+    labels = [str(v) for v in material.subjects[out]]
+    slots = {
+        "subject": subject,
+        "who": shorten(labels or [str(material.subjects[worst])], SHOWN),
+        "cook": f"{cook[worst, 0]:.2g}",
+        "coef": material.fit.design.coef[k],
+        "se": f"{abs(found.dfbetas[worst, k]):.2f}",
+        "way": "up" if found.dfbetas[worst, k] > 0 else "down",
+    }
+    panel = _ordered("influence: Cook's distance", subject, cook[:, 0], p, limit, out, labels)
+    return Outcome(slots, p, size=moved, matters=moved >= RESTS, panels=(panel,))
+
+
+def leverage(material: Material) -> Outcome | LeftOut:
+    """Whether some coefficient is known from few subjects."""
+    found = material.simulated
+    if not len(found.harder):
+        return LeftOut("leaving a subject out is a new fit for such a response")
+    worst = np.unravel_index(int(np.nanargmax(found.harder)), found.harder.shape)
+    size = float(found.harder[worst])
+    slots = {
+        "subject": f"{material.fit.design.hierarchy.subject} {material.subjects[worst[0]]}",
+        "coef": material.fit.design.coef[int(worst[1])],
+        "size": f"{size:.2g}",
+    }
+    if np.isinf(size):
+        return Outcome(slots, severity="act", size=size, variant="_lost")
+    return Outcome(slots, severity="look" if size >= HARDER else "fine", size=size)
+
+
+def level2(material: Material) -> Outcome | LeftOut:
+    """Whether random effects go along level-2 covariates."""
+    effects, frame = material.simulated.effects, material.by_subject
+    if not effects:
+        return LeftOut(no_effects(material))
+    curves: dict[str, tuple[FloatArray, FloatArray]] = {}
+    points, ticks, names = {}, {}, {}
+    for column in frame.columns:
+        known = frame[column].notna().to_numpy()
+        if known.sum() < 10 or (own := places(frame[column][known])) is None:
+            continue
+        for term, values in effects.items():
+            key = f"{term} along {column}"
+            curves[key] = (own.x, own.weights @ values[known])
+            points[key], ticks[key] = np.vstack([own.values, values[known, 0]]), tuple(own.labels)
+            names[key] = (term, column)
+    if not curves:
+        return LeftOut("there are no level-2 covariates; check(data=...) takes some that the model does not have")
+    bands, p = joint_band(curves)
+    key, size, _ = furthest(bands)
+    panels = tuple(
+        CheckPanel(
+            f"level 2: b of {names[part][0]} (SDs)\n{'leaves' if band.outside.any() else 'inside'} the band",
+            str(names[part][1]),
+            points[part],
+            np.vstack([band.x, band.observed]),
+            np.vstack([band.lower, band.upper]),
+            level=0.0,
+            ticks=ticks[part],
+        )
+        for part, band in bands.items()
+    )
+    slots = {"term": names[key][0], "column": names[key][1], "size": f"{size:.2f}"}
+    return Outcome(slots, p, size=size, matters=size >= FOLLOWS, panels=panels)
+
+
+def _largest(values: FloatArray) -> tuple[float, float, FloatArray]:
+    """p-value of the largest of the data (first column), what 5 % of the simulated ones pass, and who passes it."""
+    top = values.max(axis=0)
+    limit = float(np.quantile(top, 0.95, method="higher"))
+    out = np.flatnonzero(values[:, 0] > limit)
+    return float(np.mean(top >= top[0])), limit, out[np.argsort(values[out, 0])[::-1]]
+
+
+def _ordered(
+    title: str, xlabel: str, values: FloatArray, p: float, limit: float, out: FloatArray, names: list[str]
+) -> CheckPanel:
+    points = np.vstack([np.arange(1.0, len(values) + 1.0), values])
+    return CheckPanel(
+        f"{title}\n{p_text(p)}",
+        f"{xlabel}, in order",
+        points,
+        marked=out.astype(np.intp),
+        names=tuple(names),
+        limit=limit,
+    )

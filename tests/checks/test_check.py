@@ -1,0 +1,257 @@
+"""The page of checks: a planted fault is found by its check, clean data are left alone, numbers are as defined."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import hierlmm as hl
+from hierlmm.checks.columns import collinearity
+from hierlmm.checks.material import Material
+from hierlmm.checks.outcome import Outcome, judge
+from hierlmm.checks.registry import CHECKS
+from hierlmm.text import templates
+
+FORMULA = "y ~ t * arm + age + (t | id)"
+
+
+def study(seed=6, n=50, rows=6, **faults):
+    """Subjects with slopes; a fault is a function of the frame and the random generator that changes y."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({"id": np.repeat(np.arange(n), rows), "t": np.tile(np.arange(float(rows)), n)})
+    frame["arm"] = np.where(frame["id"] % 2, "drug", "none")
+    for name in ("age", "site"):
+        frame[name] = rng.normal(50.0, 10.0, n)[frame["id"]]
+    b = rng.multivariate_normal([0, 0], [[4.0, 0.0], [0.0, 0.3]], n)[frame["id"]]
+    frame["error"] = rng.normal(size=len(frame))
+    for fault in faults.values():
+        fault(frame, rng)
+    frame["y"] = frame.pop("error") + frame["t"] + b[:, 0] + b[:, 1] * frame["t"]
+    return frame
+
+
+def add(values):
+    def fault(frame, rng):
+        frame["error"] += values(frame)
+
+    return fault
+
+
+def at_one(row, size):
+    return add(lambda frame: np.where(np.arange(len(frame)) == row, size, 0.0))
+
+
+def pulled(frame, rng):
+    frame.loc[frame["id"] == 7, "age"] = 110.0
+    frame.loc[frame["id"] == 7, "error"] += 14.0
+
+
+def autoregressive(frame, rng):
+    lag = np.abs(np.subtract.outer(range(6), range(6)))
+    frame["error"] = 2.0 * (frame["error"].to_numpy().reshape(-1, 6) @ np.linalg.cholesky(0.8**lag).T).ravel()
+
+
+def stretched(frame, rng):
+    frame["error"] *= np.where(frame["arm"] == "drug", 2.0, 1.0)
+
+
+FAULTS = {
+    "outlying_rows": (at_one(37, 8.0), "row 37 (id 6)"),
+    "outlying_subjects": (add(lambda f: np.where(f["id"] == 9, 22.0, 0.0)), "id 9"),
+    "influential_subjects": (pulled, "id 7"),
+    "mean": (add(lambda f: -0.4 * (f["t"] - 2.5) ** 2), "along t"),
+    "spread": (stretched, "at drug as at none"),
+    "serial": (autoregressive, "more alike"),
+    "level2": (add(lambda f: 0.3 * (f["site"] - 50.0)), "Intercept go along site"),
+    "effect_normality": (add(lambda f: 2.0 * np.exp(np.random.default_rng(3).normal(size=50))[f["id"]]), "right"),
+    "residual_normality": (
+        add(lambda f: 2.0 * np.random.default_rng(5).standard_t(2, len(f))),
+        "Level-1 residuals are",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def clean():
+    frame = study()
+    return frame, hl.TwoLevelModel.from_formula(FORMULA, frame).fit_reml()
+
+
+@pytest.fixture(scope="module")
+def quiet(clean):
+    frame, fit = clean
+    return fit.check(frame)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_found(name):
+    fault, word = FAULTS[name]
+    frame = study(fault=fault)
+    page = hl.TwoLevelModel.from_formula(FORMULA, frame).fit_reml().check(frame)
+    finding = page[name]
+    assert finding.severity == "act", page
+    assert word in finding.seen
+    assert finding.why and finding.do and finding.read.startswith("docs, page")
+    assert finding.sentence in " ".join(str(page).split())
+    assert not page.ok
+
+
+def test_clean_data_are_left_alone(quiet):
+    assert quiet.ok
+    assert set(quiet.table["severity"]) == {"fine"}
+    assert quiet.table["p"].notna().sum() == 10
+    assert str(quiet).splitlines()[1] == "16 fine, 1 left out"
+
+
+def test_every_check_has_its_sentences_and_is_on_the_page_or_left_out(quiet):
+    words = templates(collinearity.__globals__["__file__"])
+    for name in CHECKS:
+        assert {"seen", "why", "do", "read", "fine"} <= set(words[name]), name
+    assert set(quiet.table.index) | set(quiet.left_out) == set(CHECKS)
+
+
+# --- the numbers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def material(clean):
+    return Material(clean[1], 199, 0)
+
+
+def test_the_first_column_is_of_the_data(material, clean):
+    fit, found = clean[1], material.simulated
+    marginal, distance = (fit.design.y - fit.fitted("population")).to_numpy(), []
+    for subject in fit.design.subjects:
+        rows = fit.design.subject_index == fit.design.position(subject)
+        V = fit.marginal_covariance(subject).to_numpy()
+        distance.append(marginal[rows] @ np.linalg.solve(V, marginal[rows]))
+    np.testing.assert_allclose(found.distance[:, 0], distance, rtol=1e-8)
+    np.testing.assert_allclose(found.fitted[:, 0], fit.fitted().to_numpy()[material.rows], rtol=1e-10)
+    exact = fit.influence("fixed")
+    np.testing.assert_allclose(found.cook[:, 0], exact.table["cook"], rtol=1e-8)
+    np.testing.assert_allclose(found.dfbetas, exact.dfbetas, rtol=1e-6, atol=1e-10)
+
+
+def test_the_other_columns_are_as_the_model_makes_them(material):
+    found = material.simulated
+    for values in (found.residual, found.marginal, found.normalised, *found.effects.values()):
+        np.testing.assert_allclose(np.mean(values**2, axis=0), 1.0)
+    # Over data sets the expected squared distance of a subject is its rows, less what β takes.
+    p, n = 5, material.sizes.sum()
+    total = found.distance[:, 1:].sum(axis=0)
+    assert abs(total.mean() - (n - p)) < 4.0 * np.sqrt(2.0 * (n - p) / len(total))
+
+
+def test_a_page_is_judged_by_holm():
+    p = {"mean": 0.004, "spread": 0.012, "serial": 0.03, "ranks": 0.5}
+    words = ("along", "size", "where", "ratio", "high", "low", "lag", "alike", "observed", "expected", "share")
+    slots = dict.fromkeys(words, "1")
+    found = {f.check: f for f in judge({name: Outcome(slots, value) for name, value in p.items()})}
+    pages = [found[name].p_page for name in p]
+    np.testing.assert_allclose(pages, [0.016, 0.036, 0.06, 0.5])
+    assert [found[name].severity for name in p] == ["act", "act", "fine", "fine"]
+    small = judge({"mean": Outcome(slots, 0.002, matters=False), "spread": Outcome(slots, 0.009, matters=False)})
+    assert [f.severity for f in small] == ["look", "look"]
+
+
+def test_collinearity_is_the_variance_inflation_factor():
+    rng = np.random.default_rng(8)
+    frame = study().drop(columns="site")
+    frame["x"] = 2.0 * frame["t"] + rng.normal(size=len(frame))
+    frame["y"] = rng.normal(size=len(frame))
+    fit = hl.TwoLevelModel.from_formula("y ~ t + x + (0 + t | id)", frame).fit_reml()
+    assert fit.is_singular  # least squares, where the factor has its textbook form
+    r = np.corrcoef(frame["t"], frame["x"])[0, 1]
+    np.testing.assert_allclose(collinearity(Material(fit, 99, 0)).size, 1.0 / (1.0 - r**2), rtol=1e-6)
+
+
+def test_powers_and_interactions_of_one_variable_are_no_collinearity(clean):
+    frame = clean[0].assign(year=clean[0]["t"] + 2000.0)
+    fit = hl.TwoLevelModel.from_formula("y ~ year * arm + I((year - 2000)**2) + (1 | id)", frame).fit_reml()
+    page = fit.check(simulations=99)
+    assert page["collinearity"].severity == "fine" and page["collinearity"].size < 1.1
+    assert page["scaling"].severity == "look" and "year lies far from zero" in page["scaling"].seen
+
+
+# --- other fits ------------------------------------------------------------------------------------------------------
+
+
+def test_counts_that_vary_too_much_are_found(patients):
+    fit = hl.TwoLevelModel.from_formula("seizures ~ week + (1 | patient)", patients, family="poisson").fit_ml()
+    page = fit.check()
+    assert page["ranks"].severity == "act" and page["notes"].severity == "look"
+    assert "Overdispersion" in page["notes"].seen
+    assert {"residual_normality", "level2", "leverage"} <= set(page.left_out)
+
+
+def test_a_posterior_has_its_sampler_and_its_priors_checked(sleep_nuts, seizures_nuts):
+    page = sleep_nuts.check(simulations=99)
+    assert page["convergence"].severity == "fine" and "chains agree" in page["convergence"].seen
+    assert page["priors"].severity == "fine"
+    assert page["outlying_rows"].p <= 0.02  # of subject 332, as by REML
+    short = seizures_nuts.check(simulations=99)
+    assert short["convergence"].severity == "act" and short.findings[0].check == "convergence"
+
+
+def test_marginal_models_and_gee(dental):
+    marginal = hl.MarginalModel(
+        "distance ~ sex * time", correlation=hl.AR1("time"), subject="subject", data=dental
+    ).fit_reml()
+    page = marginal.check(simulations=99)
+    assert page.left_out["effect_normality"] == "the fit has no random effects"
+    assert {"mean", "spread", "serial", "ranks", "outlying_subjects"} <= set(page.table.index)
+    gee = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", dental).fit_gee()
+    assert {"mean", "outlying_subjects", "influential_subjects"} <= set(gee.check(simulations=99).table.index)
+
+
+def test_a_variance_of_zero_is_looked_at():
+    frame = study()
+    frame["y"] = np.random.default_rng(3).normal(size=len(frame))
+    fit = hl.TwoLevelModel.from_formula("y ~ t + (1 | id)", frame).fit_ml()
+    page = fit.check(simulations=99)
+    assert page["boundary"].severity == "look" and "no variation in Intercept" in page["boundary"].seen
+    assert "variances of the random effects are estimated as zero" in page.left_out["effect_normality"]
+
+
+def test_a_level_that_one_subject_has_is_to_act_on(dental):
+    frame = dental.assign(site=np.where(dental["subject"] == 3, "b", "a"))
+    fit = hl.TwoLevelModel.from_formula("distance ~ time + site + (1 | subject)", frame).fit_reml()
+    finding = fit.check(simulations=99)["leverage"]
+    assert finding.severity == "act"
+    assert finding.seen == "Without subject 3 the other subjects do not determine site[T.b]."
+
+
+def test_of_many_rows_some_subjects_are_looked_at():
+    frame = study(n=1000)
+    page = hl.TwoLevelModel.from_formula(FORMULA, frame).fit_reml().check(simulations=99)
+    assert "Looked at: 833 of 1,000 subjects" in page.note
+
+
+# --- how it shows itself ----------------------------------------------------------------------------------------------
+
+
+def test_it_is_drawn(quiet):
+    picture = quiet.plot(backend="none", max_panels=4)
+    assert picture.viz["points"].sizes == {"check": 4}
+    assert quiet.plot("spread", backend="none").viz["curve"] is not None
+    assert quiet.plot(["serial", "mean"], max_panels=1, backend="none").viz["points"].sizes == {"check": 1}
+
+
+def test_what_is_not_there_is_refused(quiet, clean):
+    with pytest.raises(hl.SpecificationError, match=r"Did you mean 'spread'"):
+        quiet["spred"]
+    with pytest.raises(hl.SpecificationError, match=r"the fit has no priors"):
+        quiet["priors"]
+    with pytest.raises(hl.SpecificationError, match=r"nothing to draw"):
+        quiet.plot("convergence", backend="none")
+    with pytest.raises(hl.SpecificationError, match=r"at least 99"):
+        clean[1].check(simulations=20)
+    with pytest.raises(hl.DataError, match=r"without the column 'id'"):
+        clean[1].check(clean[0].drop(columns="id"))
+
+
+def test_it_is_a_result(quiet):
+    assert quiet.to_frame().index.name == "check"
+    assert "<li>mean: residuals have the mean" in quiet._repr_html_()
+    again = quiet.table
+    again.iloc[0, 0] = "act"
+    assert quiet.ok
