@@ -123,8 +123,9 @@ def _finding(name: str, outcome: Outcome, p_page: float) -> Finding:
     p = "" if math.isnan(outcome.p) else p_text(outcome.p)
     slots = {**outcome.slots, "p": p}
     key = f"fine{outcome.variant}" if severity == "fine" else f"seen{outcome.variant}"
-    said = [fill(words[key], **slots)]
-    for part in ("why", "do", "read"):
-        text = words.get(f"{part}{outcome.variant}", words.get(part, ""))
-        said.append("" if severity == "fine" else fill(text, **slots))
-    return Finding(name, severity, *said, outcome.p, p_page, outcome.size, outcome.panels)
+
+    def part(name: str) -> str:
+        return "" if severity == "fine" else fill(words.get(f"{name}{outcome.variant}", words[name]), **slots)
+
+    said = (fill(words[key], **slots), part("why"), part("do"), part("read"))
+    return Finding(name, severity, *said, p=outcome.p, p_page=p_page, size=outcome.size, panels=outcome.panels)

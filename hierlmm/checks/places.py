@@ -60,8 +60,14 @@ def places(column: pd.Series, name: str | None = None) -> Places | None:
         labels = [] if numeric else [str(level) for level in levels]
         return Places(name, x, labels, x[codes], weights)
     values = column.to_numpy(dtype=np.float64)
-    grid = np.linspace(*np.quantile(values, [0.03, 0.97]), MANY)
+    grid = _grid(values)
     return Places(name, grid, [], values, smoother_weights(values, grid))
+
+
+def _grid(values: FloatArray) -> FloatArray:
+    """Evenly spaced places through the bulk of the values."""
+    low, high = np.quantile(values, [0.03, 0.97])
+    return np.linspace(float(low), float(high), MANY)
 
 
 def along_each(x: FloatArray, *values: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
@@ -69,7 +75,7 @@ def along_each(x: FloatArray, *values: FloatArray) -> tuple[FloatArray, list[Flo
     if x.shape[1] > 1 and len(x) > MOST:
         some = evenly(len(x), MOST)
         x, values = x[some], tuple(v[some] for v in values)
-    grid = np.linspace(*np.quantile(x[:, 0], [0.03, 0.97]), MANY)
+    grid = _grid(x[:, 0])
     if x.shape[1] == 1:
         weights = smoother_weights(x[:, 0], grid)
         return grid, [weights @ v for v in values]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import cbrt
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.checks.material import Material
 from hierlmm.checks.outcome import LeftOut, Outcome
 from hierlmm.checks.places import furthest, joint_band, places
@@ -85,11 +85,11 @@ def leverage(material: Material) -> Outcome | LeftOut:
     found = material.simulated
     if not len(found.harder):
         return LeftOut("leaving a subject out is a new fit for such a response")
-    worst = np.unravel_index(int(np.nanargmax(found.harder)), found.harder.shape)
-    size = float(found.harder[worst])
+    j, k = divmod(int(np.nanargmax(found.harder)), found.harder.shape[1])
+    size = float(found.harder[j, k])
     slots = {
-        "subject": f"{material.fit.design.hierarchy.subject} {material.subjects[worst[0]]}",
-        "coef": material.fit.design.coef[int(worst[1])],
+        "subject": f"{material.fit.design.hierarchy.subject} {material.subjects[j]}",
+        "coef": material.fit.design.coef[k],
         "size": f"{size:.2g}",
     }
     if np.isinf(size):
@@ -133,7 +133,7 @@ def level2(material: Material) -> Outcome | LeftOut:
     return Outcome(slots, p, size=size, matters=size >= FOLLOWS, panels=panels)
 
 
-def _largest(values: FloatArray) -> tuple[float, float, FloatArray]:
+def _largest(values: FloatArray) -> tuple[float, float, IntArray]:
     """p-value of the largest of the data (first column), what 5 % of the simulated ones pass, and who passes it."""
     top = values.max(axis=0)
     limit = float(np.quantile(top, 0.95, method="higher"))
@@ -142,7 +142,7 @@ def _largest(values: FloatArray) -> tuple[float, float, FloatArray]:
 
 
 def _ordered(
-    title: str, xlabel: str, values: FloatArray, p: float, limit: float, out: FloatArray, names: list[str]
+    title: str, xlabel: str, values: FloatArray, p: float, limit: float, out: IntArray, names: list[str]
 ) -> CheckPanel:
     points = np.vstack([np.arange(1.0, len(values) + 1.0), values])
     return CheckPanel(

@@ -14,8 +14,9 @@ from hierlmm.drawing.panels import Panels, each
 from hierlmm.drawing.style import NOTHING, crowd, evenly
 from hierlmm.drawing.theme import theme
 
-MOST_NAMED, MOST_POINTS, APART = 3, 2000, 0.12
-"""Points that are named, points that are drawn (evenly spaced ones, and all that stand out), room between names."""
+MOST_NAMED, MOST_POINTS, APART, ROOM = 3, 2000, 0.12, 0.08
+"""Points that are named, points that are drawn (evenly spaced ones, and all that stand out), room between
+names and around all, as shares of the axes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +82,24 @@ def plot_check_panels(
         _name_points(panels, name, panel)
         if panel.ticks:
             panels.draw.xticks(list(range(len(panel.ticks))), list(panel.ticks), panels.target(name))
-            panels.limit(name, x=(-0.6, len(panel.ticks) - 0.4))
+        panels.limit(name, x=(-0.6, len(panel.ticks) - 0.4) if panel.ticks else _room(panel, 0), y=_room(panel, 1))
     return panels.finish(
         {name: panel.title for name, panel in zip(names, shown, strict=True)},
         title=title,
         caption=caption,
         xlabel={name: panel.xlabel for name, panel in zip(names, shown, strict=True)},
     )
+
+
+def _room(panel: CheckPanel, axis: int) -> tuple[float, float]:
+    """Range of an axis, with room around all that is drawn."""
+    seen = [panel.points[axis], panel.curve[axis]]
+    if axis == 1:
+        seen += [panel.band.ravel(), np.array([v for v in (panel.level, panel.limit) if v is not None])]
+    values = np.concatenate(seen)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    room = ROOM * ((high - low) or 1.0)
+    return low - room, high + room
 
 
 def _thinned(panel: CheckPanel) -> FloatArray:
@@ -108,7 +120,4 @@ def _name_points(panels: Panels, name: str, panel: CheckPanel) -> None:
         place = (x[k] - x.min()) / width, (y[k] - y.min()) / height
         if len(shown) < MOST_NAMED and all(abs(place[1] - b) > APART or abs(place[0] - a) > 0.45 for a, b in shown):
             shown.append(place)
-            right = place[0] > 0.5
-            look = {"size": theme().size * 0.75, "color": theme().ink, "vertical_align": "center"}
-            look["horizontal_align"] = "right" if right else "left"
-            panels.draw.text(x[k], y[k], f"{text}  " if right else f"  {text}", panels.target(name), **look)
+            panels.name_point(name, x[k], y[k], text, left=place[0] > 0.5)

@@ -32,10 +32,7 @@ def plot_influence(influence: Any, *, max_labels: int = 5, **figure: Unpack[Figu
         place = x[k] / x.max(), y[k] / y.max()
         if all(abs(place[0] - a) > APART[0] or abs(place[1] - b) > APART[1] for a, b in shown):
             shown.append(place)
-            side = "right" if place[0] > MIDDLE else "left"
-            text = f"{table.index[k]} " if side == "right" else f" {table.index[k]}"
-            look = {"size": theme().size * 0.8, "color": theme().ink, "vertical_align": "center"}
-            panels.draw.text(x[k], y[k], text, panels.target(""), horizontal_align=side, **look)
+            panels.name_point("", x[k], y[k], str(table.index[k]), left=place[0] > MIDDLE)
     first = table["cook"].idxmax()
     return panels.finish(
         {"": ""},

@@ -237,6 +237,15 @@ class Panels:
         self.draw.yticks(*shown, self.target(panel), **look)
         self.limit(panel, y=(min(rows) - room, max(rows) + room))
 
+    def name_point(self, panel: Any, x: float, y: float, name: str, *, left: bool) -> None:
+        """Write a name beside a point, to its left or to its right."""
+        text, side = (f"{name}  ", "right") if left else (f"  {name}", "left")
+        if self.backend == "plotly":  # which says where the text lies, and not which of its ends is at the point
+            side = "left" if left else "right"
+        look = {"vertical_align": "center" if self.backend == "matplotlib" else "middle", "horizontal_align": side}
+        look |= {"size": 0.75 * self.theme.size, "color": self.theme.ink}
+        self.draw.text(x, y, text, self.target(panel), **look)
+
     def limit(self, panel: Any, x: Sequence[float] | None = None, y: Sequence[float] | None = None) -> None:
         """Set the ranges of the axes of a panel."""
         if x is not None:

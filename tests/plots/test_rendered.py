@@ -105,6 +105,8 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
         "autocorrelation": serial.plot,
         "semivariogram": variogram.plot,
         "influence": sleep_reml.influence().plot,
+        "checks": sleep_reml.check(simulations=99).plot,
+        "checks along levels": dental_reml.check(simulations=99).plot,
         "steps": steps.plot,
         "bootstrap": dental_reml.bootstrap(40, seed=1, progressbar=False).plot,
         "bootstrap of a likelihood ratio": ratio.plot,
