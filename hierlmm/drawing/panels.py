@@ -242,7 +242,10 @@ class Panels:
         text, side = (f"{name}  ", "right") if left else (f"  {name}", "left")
         if self.backend == "plotly":  # which says where the text lies, and not which of its ends is at the point
             side = "left" if left else "right"
-        look = {"vertical_align": "center" if self.backend == "matplotlib" else "middle", "horizontal_align": side}
+        look: dict[str, Any] = {
+            "vertical_align": "center" if self.backend == "matplotlib" else "middle",
+            "horizontal_align": side,
+        }
         look |= {"size": 0.75 * self.theme.size, "color": self.theme.ink}
         self.draw.text(x, y, text, self.target(panel), **look)
 
