@@ -75,6 +75,12 @@ from hierlmm.inference.compare_models import ModelComparison as ModelComparison
 from hierlmm.inference.compare_models import compare_models as compare_models
 from hierlmm.inference.profile import Profile as Profile
 from hierlmm.marginal import MarginalModel as MarginalModel
+from hierlmm.missingness.dropout import DropoutCheck as DropoutCheck
+from hierlmm.missingness.dropout import check_dropout as check_dropout
+from hierlmm.missingness.patterns import DroppedRows as DroppedRows
+from hierlmm.missingness.patterns import MissingPatterns as MissingPatterns
+from hierlmm.missingness.patterns import dropped_rows as dropped_rows
+from hierlmm.missingness.patterns import missing_patterns as missing_patterns
 from hierlmm.model import TwoLevelModel as TwoLevelModel
 from hierlmm.plots import plot_effects as plot_effects
 from hierlmm.teaching.gls_steps import GLSSteps as GLSSteps

@@ -16,6 +16,7 @@ from hierlmm.options import checked
 
 if TYPE_CHECKING:
     from hierlmm.comparison.compare import Comparison
+    from hierlmm.missingness.patterns import MissingPatterns
 
 
 def fit_by(name: str, model: BoundModel, *arguments: Any, **options: Any) -> Any:
@@ -34,6 +35,25 @@ class FittedModel[F](PriorVerbs):
 
     fit: Callable[..., Any]
     plot_data = as_verb(plots.plot_data, "by", "facet", chosen=lambda model: model.design)
+
+    def missing_data(self, time: str | None = None, by: str | None = None) -> MissingPatterns:
+        """Which visits were measured and which are missing, as patterns with their frequencies.
+
+        Parameters
+        ----------
+        time : str, optional
+            Column of the visits; by default the time of the residual structure, or the one level-1 variable.
+        by : str, optional
+            Column that is constant within subjects: counts for each of its values, too.
+
+        Returns
+        -------
+        MissingPatterns
+            See `hierlmm.missing_patterns`, which also takes tables.
+        """
+        from hierlmm.missingness.patterns import missing_patterns
+
+        return missing_patterns(self, time=time, by=by)
 
     def fit_reml(self) -> F:
         """Fit by restricted maximum likelihood, the fixed effects by generalised least squares."""

@@ -47,6 +47,12 @@ def _savage_dickey():
     return SavageDickey("days = 8", 1.31, 0.01, 0.1, heights, curves, 8.0)
 
 
+def _patterns():
+    """Missing visits of dental, thinned at random."""
+    data = hl.load_dataset("dental").sample(frac=0.8, random_state=1)
+    return hl.missing_patterns(data, response="distance", subject="subject", time="age", by="sex")
+
+
 @pytest.fixture(scope="session")
 def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
     """Name -> a function of the shared arguments that draws."""
@@ -114,6 +120,7 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
         "profile as densities": lambda **figure: profile.plot(["time", "sd(time)"], kind="density", **figure),
         "prediction": lambda **figure: sleep_reml.plot_subject_prediction(history, **figure),
         "savage dickey": _savage_dickey().plot,
+        "missing patterns": _patterns().plot,
         "power": lambda **figure: results.plot_power(power, figure),
         "recovery": lambda **figure: results.plot_recovery(calibration, list(calibration.truth), figure),
     }

@@ -1,0 +1,89 @@
+"""Patterns and dropped rows, counted by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import hierlmm as hl
+from hierlmm.errors import DataError, FitWarning, SpecificationError
+
+NAN = np.nan
+
+
+@pytest.fixture(scope="module")
+def trial():
+    """Six subjects, three visits; the last one was never measured, one visit of f has no row."""
+    y = {"a": [1, 2, 3], "b": [4, 5, NAN], "c": [6, NAN, 7], "d": [8, NAN, NAN], "e": [NAN, NAN, NAN], "f": [9, 10, 11]}
+    rows = [(s, "uv"[s in "bdf"], f"V{k + 1}", k + 1, v) for s, own in y.items() for k, v in enumerate(own)]
+    frame = pd.DataFrame(rows, columns=["id", "arm", "visit", "time", "y"])
+    return frame.drop(index=frame.index[(frame["id"] == "f") & (frame["time"] == 2)])
+
+
+def test_patterns_are_counted(trial):
+    found = hl.missing_patterns(trial, response="y", subject="id", time="visit", by="arm")
+    table = found.table.set_index("pattern")
+    assert table["subjects"].to_dict() == {"xxx": 1, "xx.": 1, "x..": 1, "x.x": 2, "...": 1}
+    kinds = {"xxx": "complete", "xx.": "monotone", "x..": "monotone", "x.x": "intermittent", "...": "nothing measured"}
+    assert table["kind"].to_dict() == kinds
+    assert table["share"].sum() == pytest.approx(1.0)
+    assert table.loc["x.x", ["u", "v"]].tolist() == [1, 1]
+    v = found.visits.loc["v"]
+    assert v["measured"].tolist() == [3, 1, 1]
+    assert v["dropped_out"].tolist() == [0, 1, 1]
+    assert v["mean"].tolist() == [7.0, 5.0, 11.0]
+    text = " ".join(repr(found).split())
+    assert "8 of 18 planned measurements are missing (44.4 %)" in text
+    assert "1 subjects were not measured at all" in text
+
+
+def test_a_model_knows_its_columns_and_what_it_dropped(trial):
+    with pytest.warns(FitWarning, match="7 of 17 rows"):
+        model = hl.MarginalModel(
+            "y ~ time", correlation=hl.CompoundSymmetry(), subject="id", data=trial, missing="drop"
+        )
+    found = model.missing_data()
+    assert found.table.set_index("pattern")["subjects"].to_dict() == {"xxx": 1, "xx.": 1, "x..": 1, "x.x": 2}
+    assert found.n_dropped == 7
+    assert "The model dropped 7 rows" in " ".join(repr(found).split())
+    dropped = hl.dropped_rows(model, trial)
+    missing = trial[trial["y"].isna()]
+    assert dropped.table.index.tolist() == missing.index.tolist()
+    assert set(dropped.table["missing"]) == {"y"}
+    assert dropped.columns.loc["y"].tolist() == [7, 7]
+    assert dropped.subjects.loc["e"].tolist() == [3, 0]
+    assert "of whom 1 lose all rows" in repr(dropped)
+    with pytest.raises(DataError, match="other rows"):
+        hl.dropped_rows(model, trial.iloc[:5])
+
+
+def test_rows_dropped_for_a_covariate_say_so(trial):
+    data = trial.assign(time=trial["time"].where(trial["id"] != "f"))
+    with pytest.warns(FitWarning):
+        model = hl.MarginalModel("y ~ time", subject="id", data=data, missing="drop")
+    found = hl.dropped_rows(model, data)
+    assert found.columns["missing"].to_dict() == {"y": 7, "time": 2}
+    assert set(found.table["missing"]) == {"y", "time"}
+
+
+def test_what_cannot_be_told_is_refused(trial, dental):
+    with pytest.raises(SpecificationError, match="its columns are not known"):
+        hl.missing_patterns(trial, response="y", subject="id")
+    with pytest.raises(DataError, match="one measurement at a visit"):
+        hl.missing_patterns(pd.concat([trial, trial]), response="y", subject="id", time="visit")
+    with pytest.raises(DataError, match="varies within id"):
+        hl.missing_patterns(trial, response="y", subject="id", time="visit", by="time")
+    with pytest.raises(SpecificationError, match="column of numbers"):
+        hl.missing_patterns(trial, response="arm", subject="id", time="visit")
+    rng = np.random.default_rng(0)
+    irregular = trial.assign(when=rng.normal(size=len(trial))).pipe(lambda d: pd.concat([d] * 4, ignore_index=True))
+    irregular["when"] += rng.normal(size=len(irregular))
+    with pytest.raises(DataError, match="planned visits are common"):
+        hl.missing_patterns(irregular, response="y", subject="id", time="when")
+    model = hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental)
+    with pytest.raises(SpecificationError, match="does not use a column"):
+        model.missing_data(by="sex")
+    with pytest.raises(SpecificationError, match="knows its response"):
+        hl.missing_patterns(model, response="distance")
+    assert model.missing_data().table["kind"].tolist() == ["complete"]
