@@ -204,7 +204,7 @@ def _informative(rows: Hazard) -> Hazard:
                 if rows.out[own].all() or not rows.out[own].any():
                     keep &= label != value
         if keep.sum() == before:
-            return Hazard(*(part[keep] for part in rows))
+            return Hazard(rows.out[keep], rows.previous[keep], rows.visit[keep], rows.group[keep])
 
 
 def _dummies(labels: IntArray) -> FloatArray:

@@ -78,7 +78,7 @@ class MissingPatterns(Result):
 
     def _page(self) -> Page:
         planned = self.n_subjects * len(self.table["pattern"].iloc[0])
-        found = int(self.table["subjects"] @ self.table["pattern"].str.count(SEEN))
+        found = int((self.table["subjects"] * self.table["pattern"].str.count(SEEN)).sum())
         said = SAY(
             "patterns.count",
             missing=planned - found,
