@@ -141,7 +141,7 @@ def _table(
         )
         raise DataError(received, reason, remedy, SEE)
     subjects = pd.Index(np.sort(who.astype(object).unique()), name=subject)
-    row, place = subjects.get_indexer(who.astype(object)), times.get_indexer(pd.Index(column))
+    row, place = subjects.get_indexer(pd.Index(who.astype(object))), times.get_indexer(pd.Index(column))
     found = np.full((len(subjects), len(times)), np.nan)
     cell = row * len(times) + place
     counts = np.bincount(cell[np.isfinite(y)], minlength=found.size)
