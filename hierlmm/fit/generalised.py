@@ -10,6 +10,7 @@ from hierlmm import plots
 from hierlmm.drawing.figure import as_verb
 from hierlmm.fit.generalised_verbs import GeneralisedVerbs
 from hierlmm.fit.inference import BootstrapVerbs
+from hierlmm.fit.variance_tests import VarianceTestVerbs
 from hierlmm.fits.generalised import GeneralisedNumbers, Scale
 from hierlmm.fits.generalised_text import generalised_page
 from hierlmm.options import checked, choose
@@ -18,7 +19,7 @@ from hierlmm.results import Page
 
 
 @checked
-class GeneralisedFit(BootstrapVerbs, GeneralisedVerbs, GeneralisedNumbers):
+class GeneralisedFit(BootstrapVerbs, VarianceTestVerbs, GeneralisedVerbs, GeneralisedNumbers):
     """A generalised two-level model fitted by maximum likelihood.
 
     Attributes

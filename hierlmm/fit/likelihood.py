@@ -10,6 +10,7 @@ from hierlmm import plots
 from hierlmm.drawing.figure import as_verb
 from hierlmm.fit.beside import BesideGEE
 from hierlmm.fit.inference import ProfileVerbs
+from hierlmm.fit.variance_tests import VarianceTestVerbs
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.fits.marginal import MarginalNumbers, refuse_subject
 from hierlmm.fits.text import likelihood_page
@@ -19,7 +20,7 @@ from hierlmm.results import Page
 
 
 @checked
-class LikelihoodFit(ProfileVerbs, BesideGEE, LikelihoodNumbers):
+class LikelihoodFit(ProfileVerbs, VarianceTestVerbs, BesideGEE, LikelihoodNumbers):
     """A two-level model fitted by restricted (REML) or full (ML) maximum likelihood.
 
     Attributes

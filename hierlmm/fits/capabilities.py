@@ -240,7 +240,7 @@ GENERALISED_POSTERIOR = both(
 )
 NO_EFFECTS = table(
     (
-        f"{EFFECTS} plot_random_effects",
+        f"{EFFECTS} plot_random_effects test_random_effects",
         Lack(
             "it describes the mean and the covariance of a subject's rows, not what a subject has of its own",
             "fit a hierarchy, hl.TwoLevelModel, for random effects; fit.marginal_covariance() has the covariance",

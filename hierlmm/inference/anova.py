@@ -10,15 +10,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from scipy.stats import chi2
 
 from hierlmm.errors import SpecificationError
+from hierlmm.inference.bootstrap_test import bootstrap_lrt
 from hierlmm.inference.chibar import ChiBar, null_distribution
-from hierlmm.inference.maximum import SEE, Maximum, likelihood_fits, maximise, maximum_of, model_text
+from hierlmm.inference.maximum import SEE, Maximum, as_fit, likelihood_fits, maximise, maximum_of, model_text
 from hierlmm.inference.nesting import Change, NotNested, changes, same_fixed
 from hierlmm.inference.rows import refuse_other_rows
 from hierlmm.options import checked
@@ -148,7 +149,14 @@ class LikelihoodRatioTests(Result):
 
 
 @checked
-def anova(*fits: Any, test: str = "chisq", labels: Sequence[str] | None = None) -> LikelihoodRatioTests:
+def anova(
+    *fits: Any,
+    test: Literal["chisq", "bootstrap"] = "chisq",
+    labels: Sequence[str] | None = None,
+    n: int = 1000,
+    seed: int | None = 0,
+    progressbar: bool = True,
+) -> LikelihoodRatioTests:
     """Compare nested models by likelihood-ratio tests.
 
     Models are sorted by their numbers of parameters, and each is tested against the one before, which has to be a
@@ -159,10 +167,17 @@ def anova(*fits: Any, test: str = "chisq", labels: Sequence[str] | None = None) 
     *fits : LikelihoodFit, MarginalFit or GeneralisedFit
         Two fits or more, by REML or ML, of models for the same rows. Fits by REML are compared by REML if they have the
         same fixed effects; otherwise they are fitted again by ML, and the print says so.
-    test : {"chisq"}
+    test : {"chisq", "bootstrap"}
         Reference distribution: χ², and where a variance is zero under the smaller model the mixture that belongs there.
+        ``"bootstrap"`` adds ``p_bootstrap``, from both models fitted to data drawn from the smaller one.
     labels : sequence of str, optional
         Names of the models; ``m1``, ``m2``, ... in the order given by default.
+    n : int
+        Data sets of a bootstrap.
+    seed : int, optional
+        Of a bootstrap.
+    progressbar : bool
+        Of a bootstrap.
 
     Returns
     -------
@@ -186,8 +201,8 @@ def anova(*fits: Any, test: str = "chisq", labels: Sequence[str] | None = None) 
     >>> hl.anova(one, two).table.loc["m2", ["chisq", "p", "p_mixture"]].astype(float).round(4).to_dict()
     {'chisq': 1.1756, 'p': 0.5556, 'p_mixture': 0.4169}
     """
-    if test != "chisq":
-        reason, remedy = "there is no such reference distribution", "use test='chisq'"
+    if test not in ("chisq", "bootstrap"):
+        reason, remedy = "there is no such reference distribution", "use test='chisq' or test='bootstrap'"
         raise SpecificationError(f"test={test!r}", reason, remedy, SEE)
     named = likelihood_fits(fits, labels, "anova")
     maxima, notes = _on_one_scale({label: maximum_of(fit) for label, fit in named.items()})
@@ -210,6 +225,11 @@ def anova(*fits: Any, test: str = "chisq", labels: Sequence[str] | None = None) 
         },
         index=pd.Index(order, name="model"),
     )
+    if test == "bootstrap":
+        as_fits = {label: as_fit(named[label], maxima[label]) for label in order}
+        shared: dict[str, Any] = {"seed": seed, "progressbar": progressbar}
+        table["p_bootstrap"] = [nan, *(bootstrap_lrt(as_fits[a], as_fits[b], n, **shared).p for a, b in pairs)]
+        notes.append(SAY("tests.bootstrap", n=n))
     models = {label: model_text(maxima[label].design) for label in order}
     return LikelihoodRatioTests(table, models, "REML" if rows[0].reml else "ML", tuple(tests), tuple(notes))
 

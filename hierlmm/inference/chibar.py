@@ -65,7 +65,7 @@ class ChiBar:
         )
 
     def __str__(self) -> str:
-        halves = {0.5: "½", 0.25: "¼"}
+        halves = {1.0: "", 0.5: "½", 0.25: "¼"}
         parts = [f"{halves.get(w, f'{w:.3f} ')}χ²({df})" for df, w in enumerate(self.weights, self.first) if w > 5e-4]
         return " + ".join(parts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,14 @@ def maximise(design: Design, *, reml: bool, points: int = 1) -> Maximum:
 
         record = maximise_generalised(design, points)
     return Maximum(record.design, record.criterion, record.optimum)
+
+
+def as_fit(fit: Any, maximum: Maximum) -> Any:
+    """A fit of the same class at another maximum, as the bootstrap asks for."""
+    parts = {"design": maximum.design, "optimum": maximum.optimum}
+    if not maximum.design.is_gaussian:
+        return replace(fit, record=replace(fit.record, criterion=maximum.criterion, **parts), warnings=())
+    return replace(fit, criterion_function=maximum.criterion, warnings=(), **parts)
 
 
 def model_text(design: Design) -> str:

@@ -172,6 +172,13 @@ def _serial(dental):
     return hl.TwoLevelModel.from_formula(formula, dental, residual=hl.AR1()).fit_reml()
 
 
+def test_a_bootstrap_of_the_table(growth):
+    found = hl.anova(growth["slope"], growth["intercept"], test="bootstrap", n=60, seed=1, progressbar=False).table
+    row = found.loc["m1"]
+    assert row["p_bootstrap"] == pytest.approx(row["p_mixture"], abs=4.0 * np.sqrt(0.25 / 60))
+    assert (row["p_bootstrap"] * 61) % 1.0 == pytest.approx(0.0, abs=1e-9)
+
+
 def test_the_page_says_what_was_tested(growth):
     result = hl.anova(growth["independent"], growth["exponential"], labels=["none", "serial"])
     text = repr(result)

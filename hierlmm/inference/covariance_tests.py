@@ -1,0 +1,154 @@
+"""Is a serial term, an unequal variance, a correlation needed? Each alternative is fitted and tested.
+
+What the model has is tested by leaving it out, what it has not by putting it in: correlations of the random effects, a
+serial correlation of the residuals, residual variances that differ by a factor or change with time, and, where subjects
+share few occasions, a variance and a correlation for each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.covariance.random import SPECTRAL
+from hierlmm.covariance.residual import AR1, Exponential, Unstructured
+from hierlmm.covariance.variance import VarExp, VarIdent
+from hierlmm.design.design import Design
+from hierlmm.design.questions import is_label, levels_of, time_variable
+from hierlmm.errors import HierlmmError
+from hierlmm.inference.anova import ratio_test
+from hierlmm.inference.maximum import maximise, maximum_of, model_text
+from hierlmm.inference.random_effects import SAY, Judged, Method, VarianceTests, check_method, judge, row_of
+from hierlmm.inference.simpler import with_blocks, with_correlations, with_residual
+
+FEWEST_ROWS = 10
+"""Rows of a level with a variance of its own."""
+MOST_LEVELS = 8
+MOST_OCCASIONS = 6
+
+
+class Question(NamedTuple):
+    """A question: its name, the design of the alternative, and whether that is the smaller model."""
+
+    name: str
+    design: Design
+    smaller: bool
+
+
+def test_covariance(
+    fit: Any, how: Method = "auto", n: int = 1000, seed: int | None = 0, progressbar: bool = True
+) -> VarianceTests:
+    """Test the structures of the covariance; see `hierlmm.fit.variance_tests`."""
+    check_method(how)
+    own = maximum_of(fit)
+    rows, models, failed = {}, {}, []
+    assumed: dict[str, None] = {}
+    for question in questions(own.design):
+        try:
+            other = maximise(question.design, reml=own.reml, points=own.points)
+            small, large = (other, own) if question.smaller else (own, other)
+            test = ratio_test(small, large)
+            asked: Method = "mixture" if how == "auto" and test.mixture is not None else how
+            if asked == "auto":  # no mixture is known, and each fit of a bootstrap would be a search
+                rows[question.name] = row_of(test, _rough(test.p, test.df))
+                assumed[SAY("tests.rough")] = None
+            else:
+                judged = judge(fit, small, large, test, asked, n, seed, progressbar)
+                rows[question.name] = row_of(test, judged)
+                assumed[judged.assumes] = None
+        except HierlmmError as problem:
+            failed.append(SAY("tests.failed", name=question.name, reason=problem.reason))
+            continue
+        models[question.name] = SAY("tests.against", small=model_text(small.design), large=model_text(large.design))
+        if other.is_singular and other.design.term:
+            failed.append(SAY("tests.singular", name=question.name))
+    columns = ["chisq", "df", "p_naive", "p", "method", "mcse"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(index="question")
+    notes = (*assumed, SAY("tests.several", k=len(rows)), *failed)
+    estimator = "REML" if own.reml else "ML"
+    return VarianceTests(table, models, model_text(own.design), "Tests of the covariance", estimator, notes)
+
+
+test_covariance.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
+
+
+def _rough(p: float, df: int) -> Judged:
+    return Judged(p, f"χ²({df}), rough", float("nan"), SAY("tests.rough"))
+
+
+def questions(design: Design) -> Iterator[Question]:
+    """Alternatives to the structures of a design."""
+    q = len(design.term)
+    if q > 1 and design.covariance not in SPECTRAL:
+        together = any(len(b) > 1 for b in design.blocks)
+        if together:
+            yield Question("correlation of random effects", with_correlations(design, False), True)
+        if len(design.blocks) > 1:
+            yield Question("all correlations of random effects", with_correlations(design, True), False)
+    if not design.is_gaussian:
+        return
+    yield from _serial(design)
+    yield from _unequal(design)
+    yield from _any_covariance(design)
+
+
+def _serial(design: Design) -> Iterator[Question]:
+    a, variance = design.residual, design.residual_variance
+    if a is not None:
+        yield Question("residual correlation", with_residual(design, None, variance), True)
+        return
+    if design.rows_per_subject.max() < 3 and design.term:
+        return
+    serial = serial_term(design)
+    if serial is not None:
+        yield Question("serial correlation", with_residual(design, serial, variance), False)
+
+
+def serial_term(design: Design) -> Any:
+    """A serial correlation in the time of a design: by its order where occasions are whole numbers a step apart."""
+    time = time_variable(design)
+    if time is None:
+        return None
+    t = design.frame[time].to_numpy(dtype=np.float64)
+    pairs = pd.DataFrame({"s": design.subject_index, "t": t})
+    if pairs.duplicated().any():
+        return None
+    gaps = pairs.sort_values(["s", "t"]).groupby("s")["t"].diff().dropna()
+    return AR1(time) if np.all(t == np.round(t)) and gaps.min() == 1.0 else Exponential(time)
+
+
+def _unequal(design: Design) -> Iterator[Question]:
+    a, variance = design.residual, design.residual_variance
+    if variance is not None:
+        yield Question("unequal residual variances", with_residual(design, a, None), True)
+        return
+    for name in factors(design):
+        yield Question(f"residual variance by {name}", with_residual(design, a, VarIdent(name)), False)
+    if (time := time_variable(design)) is not None:
+        yield Question(f"residual variance along {time}", with_residual(design, a, VarExp(time)), False)
+
+
+def factors(design: Design) -> list[str]:
+    """Columns of labels in a model, each level with rows enough for a variance of its own."""
+    found = []
+    for name in dict.fromkeys([*design.level2_variables(), *design.level1_variables()]):
+        if name in design.frame.columns and is_label(design, name) and len(levels_of(design, name)) <= MOST_LEVELS:
+            sizes = design.frame[name].value_counts()
+            if len(sizes) > 1 and sizes[sizes > 0].min() >= FEWEST_ROWS:
+                found.append(name)
+    return found
+
+
+def _any_covariance(design: Design) -> Iterator[Question]:
+    """Any covariance of the occasions, where subjects share few of them."""
+    time = time_variable(design)
+    if time is None or (design.residual is not None and design.residual.free and not design.residual.stationary):
+        return
+    occasions = design.frame[time].nunique()
+    enough = design.n_subjects >= 3 * occasions
+    if 2 < occasions <= MOST_OCCASIONS and enough and design.residual_variance is None:
+        marginal = with_residual(design.without_random(), Unstructured(time), VarIdent(time))
+        yield Question("any covariance of the occasions", with_blocks(marginal, [], "none"), False)
