@@ -147,7 +147,7 @@ def empirical(design: Design, solution: Solution, kind: str) -> EmpiricalDegrees
     -----
     Costs O(N p² + J p³).
     """
-    XX, Xr = _subject_products(design, solution)
+    XX, Xr, Bx = _subject_products(design, solution)
     half = np.linalg.cholesky(np.linalg.inv(XX.sum(axis=0)))
     values, vectors = np.linalg.eigh(half.T @ XX @ half)
     left = 1.0 - values
@@ -156,34 +156,36 @@ def empirical(design: Design, solution: Solution, kind: str) -> EmpiricalDegrees
     back = np.swapaxes(vectors, 1, 2)
     adjust, B, C = ((vectors * w[:, None, :]) @ back for w in (power, values * power, values * power**2))
     z = np.einsum("jab,jb->ja", adjust, Xr @ half)
-    scaling = solution.criterion.scaling
-    user = np.linalg.solve(scaling.Bx, half) * scaling.y_scale
+    user = np.linalg.solve(Bx, half) * solution.criterion.scaling.y_scale
     return EmpiricalDegrees(user, z.T @ z, B, C, int(np.any(full, axis=1).sum()))
 
 
-def _subject_products(design: Design, solution: Solution) -> tuple[FloatArray, FloatArray]:
-    """``X_i'V_i⁻¹X_i`` (J, p, p) and ``X_i'V_i⁻¹r_i`` (J, p), in working columns."""
-    criterion, rows = solution.criterion, solution.criterion.rows
+def _subject_products(design: Design, solution: Solution) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """``X_i'V_i⁻¹X_i`` (J, p, p) and ``X_i'V_i⁻¹r_i`` (J, p), in working columns ``X Bx⁻¹``; and Bx.
+
+    The columns need not be those of the criterion: a refit of other data keeps the scaling of the first ones.
+    """
+    criterion, rows, Lambda = solution.criterion, solution.criterion.rows, solution.Lambda
     q, p = criterion.structure.q, criterion.data.n_fixed
     if isinstance(rows, ResidualRows):
         whitened = rows.whiten(criterion.split(solution.lam)[1])
         assert whitened is not None  # it is at the optimum
-        start, rest, products = rows.start, whitened.work[q:], whitened.products
+        start, rest, products, Bx = rows.start, whitened.work[q:], whitened.products, rows.scaling.Bx
         R, C = products.subject_R, products.subject_C.copy()
+        rest[p] -= solution.equations.beta @ rest[:p]
+        C[:, :, p] -= C[:, :, :p] @ solution.equations.beta
     else:
         order, start = subject_rows(design)
-        Z, rest, _ = working_columns(design, order)
+        Z, rest, own = working_columns(design, order)
+        rest[p] = (design.y - design.offset - design.X @ solution.beta)[order] / criterion.scaling.y_scale
         R, C, _ = within_subject_qr(Z, rest, start, RANK_TOLERANCE)
-    beta, sd = solution.equations.beta, solution.working_sd
-    rest[p] -= beta @ rest[:p]
-    C[:, :, p] -= C[:, :, :p] @ beta
-    F = R @ solution.Lambda
+        Bx, Lambda = own.Bx, own.Bz @ criterion.scaling.factor(Lambda)
+    F = R @ Lambda
     T = np.eye(q) + F @ np.swapaxes(F, 1, 2)
     G = np.swapaxes(C, 1, 2) @ np.linalg.solve(T, C)
     for a in range(p):
-        for b in range(p + 1):
-            if b >= a:
-                G[:, a, b] += np.add.reduceat(rest[a] * rest[b], start[:-1])
-                G[:, b, a] = G[:, a, b]
-    G = G / sd**2
-    return G[:, :p, :p], G[:, :p, p]
+        for b in range(a, p + 1):
+            G[:, a, b] += np.add.reduceat(rest[a] * rest[b], start[:-1])
+            G[:, b, a] = G[:, a, b]
+    G = G / solution.working_sd**2
+    return G[:, :p, :p], G[:, :p, p], Bx

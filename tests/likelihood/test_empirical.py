@@ -145,3 +145,16 @@ def test_other_degrees_of_freedom(fit):
     assert np.isinf(normal["df"]).all()
     assert (fit.summary(df="residual", se="empirical")["df"] == fit.n_obs - 4).all()
     np.testing.assert_allclose(normal["se"], fit.summary(se="empirical")["se"])
+
+
+def test_a_refit_of_other_data_has_the_standard_errors_of_a_new_fit(dental):
+    """Whose working columns and units are still those of the first data."""
+    from hierlmm.inference.refits import Refitter
+
+    formula = "distance ~ sex * time + (1 + time | subject)"
+    first = hl.TwoLevelModel.from_formula(formula, unbalanced(dental)).fit_reml()
+    y = 100.0 + 3.0 * np.random.default_rng(1).permutation(first.design.y)
+    again = hl.TwoLevelModel.from_formula(formula, unbalanced(dental).assign(distance=y)).fit_reml()
+    refit = Refitter(first).to_response(y)
+    for kind in KINDS:
+        np.testing.assert_allclose(refit._wald(None, kind).cov, again._wald(None, kind).cov, rtol=1e-4)
