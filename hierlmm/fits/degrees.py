@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as t_distribution
 
+from hierlmm.arrays import FloatArray
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.likelihood.degrees import KenwardRogerDegrees, SatterthwaiteDegrees, kenward_roger, satterthwaite_degrees
@@ -32,7 +33,12 @@ FLAT = (
     "the criterion does not change along some direction of the residual parameters: the degrees of freedom take these "
     "as known"
 )
+MUCH = 0.1
 HELD = "D is singular: the method is that given the boundary, as if the variances of zero were known"
+BENDS = (
+    "second derivatives of the covariance change a standard error by more than a tenth, more than an expansion "
+    "is good for: df='kenward-roger-linear' leaves them out"
+)
 ALONE = (
     "{} of the subjects determine a combination of coefficients alone, and say nothing of its standard error: it comes "
     "from a generalised inverse"
@@ -75,8 +81,10 @@ def likelihood_wald(fit: LikelihoodEstimates, df: str | None = None, se: str | N
         return _empirical_wald(fit, name, errors)
     if name.startswith("kenward-roger"):
         found = fit._kenward_roger
-        cov = found.adjusted - found.second if name == "kenward-roger-linear" else found.adjusted
-        return Wald(name, beta, cov, found, _notes(fit, name))
+        linear = found.adjusted - found.second
+        if name == "kenward-roger-linear":
+            return Wald(name, beta, linear, found, _notes(fit, name))
+        return Wald(name, beta, found.adjusted, found, _notes(fit, name) + _bends(found.adjusted, linear))
     degrees = fit._satterthwaite if name == "satterthwaite" else _fixed(fit, name)
     return Wald(name, beta, fit.beta_cov.to_numpy(), degrees, _notes(fit, name))
 
@@ -94,6 +102,22 @@ def _notes(fit: LikelihoodEstimates, name: str) -> tuple[str, ...]:
         return (BOUNDARY[family],) if fit.is_singular else ()
     boundary = HELD if family == "kenward-roger" else BOUNDARY[family]
     return (boundary,) * fit.is_singular + (FLAT,) * bool(fit.large_sample.flat.size)
+
+
+def _bends(adjusted: FloatArray, linear: FloatArray) -> tuple[str, ...]:
+    """What must be known of a covariance with second derivatives beside the one without, in units of its errors.
+
+    Raises
+    ------
+    NotAvailableError
+        If it is no covariance.
+    """
+    unit = np.sqrt(np.diag(linear))
+    if not np.linalg.eigvalsh(adjusted / np.outer(unit, unit))[0] > 0.0:
+        received = "df='kenward-roger' for this fit"
+        reason = "the second derivatives of the covariance outweigh all else, and a variance would be negative"
+        raise NotAvailableError(received, reason, "use df='kenward-roger-linear', or df='satterthwaite'", SEE)
+    return (BENDS,) if np.any(np.abs(np.sqrt(np.diag(adjusted)) / unit - 1.0) > MUCH) else ()
 
 
 def _empirical_wald(fit: LikelihoodEstimates, name: str, errors: str) -> Wald:

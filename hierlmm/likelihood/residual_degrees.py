@@ -32,7 +32,8 @@ from typing import NamedTuple
 import numpy as np
 
 from hierlmm.arrays import FloatArray, IntArray
-from hierlmm.likelihood.degrees import KenwardRogerDegrees, basis_of_D
+from hierlmm.errors import NotAvailableError
+from hierlmm.likelihood.degrees import SEE, KenwardRogerDegrees, basis_of_D
 from hierlmm.likelihood.large_sample import LargeSample
 from hierlmm.likelihood.residual_matrices import cells_of, residual_covariance, residual_derivatives, told_parameters
 from hierlmm.likelihood.residual_rows import ResidualRows
@@ -40,6 +41,8 @@ from hierlmm.likelihood.residual_rows import ResidualRows
 type Function = Callable[[FloatArray], FloatArray]
 NUMBERS = 2_000_000
 """Numbers in one working array."""
+MOST_ROWS = 3000
+"""Rows of a subject whose dense covariance, with its derivatives, is still formed."""
 STEP = 0.01
 """Step of the second differences, in η and log σ̃, both of size one."""
 LINEAR = 1e-8
@@ -63,7 +66,18 @@ def structured_kenward_roger(large: LargeSample, rows: ResidualRows) -> KenwardR
     Notes
     -----
     Costs O(J m n² (n + p)) for m parameters and n rows of a subject, in chunks of subjects, with dense V_i.
+
+    Raises
+    ------
+    NotAvailableError
+        If a subject has too many rows for that.
     """
+    n = int(np.diff(rows.start).max())
+    if n > MOST_ROWS:
+        received, remedy = f"df='kenward-roger' and a subject with {n} rows", "use df='satterthwaite'"
+        raise NotAvailableError(
+            received, f"it takes the n x n covariance of a subject, n up to {MOST_ROWS}", remedy, SEE
+        )
     V = _Covariance.at(large, rows)
     W, sums = V.W, _Sums(V)
     for part in V.parts():

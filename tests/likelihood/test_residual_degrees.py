@@ -245,3 +245,32 @@ def test_the_adjusted_covariance_needs_reml(dental):
     fit = model_of({"correlation": hl.AR1()}, dental).fit_ml()
     with pytest.raises(hl.NotAvailableError, match="fit by ML"):
         fit.summary(df="kenward-roger-linear")
+
+
+def test_a_subject_with_very_many_rows_is_refused(dental, monkeypatch):
+    from hierlmm.likelihood import residual_degrees
+
+    fit = model_of({"correlation": hl.AR1()}, dental).fit_reml()
+    monkeypatch.setattr(residual_degrees, "MOST_ROWS", 3)
+    with pytest.raises(hl.NotAvailableError, match="a subject with 4 rows"):
+        fit.summary(df="kr")
+
+
+def few(dental, size, seed):
+    subjects = dental["subject"].unique()
+    chosen = subjects[np.random.default_rng(seed).choice(len(subjects), size, replace=False)]
+    return dental[dental["subject"].isin(chosen)]
+
+
+def test_second_derivatives_that_change_much_are_said_and_those_that_outweigh_all_else_refused(dental):
+    """Few subjects: what was left out of the expansion is no smaller than what is in it."""
+    options = {"formula": "distance ~ time", "subject": "subject"}
+    fit = hl.MarginalModel(correlation=hl.AR1(), data=few(dental, 3, 0), **options).fit_reml()
+    full, linear = fit.summary(df="kenward-roger"), fit.summary(df="kenward-roger-linear")
+    assert full.loc["time", "se"] > 1.1 * linear.loc["time", "se"]
+    assert any("more than a tenth" in note for note in full.attrs["notes"])
+    assert not linear.attrs["notes"]
+    fit = hl.MarginalModel(correlation=hl.Exponential("time"), data=few(dental, 5, 0), **options).fit_reml()
+    with pytest.raises(hl.NotAvailableError, match="a variance would be negative"):
+        fit.anova("kenward-roger")
+    assert np.all(fit.summary(df="kenward-roger-linear")["se"] > 0.99 * fit.beta_se)
