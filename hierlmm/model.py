@@ -51,6 +51,8 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
     covariance : {"unstructured", "diagonal", "identity", "compound_symmetry"}
         Structure of D, the covariance of the random effects. ``"identity"`` has one variance, ``"compound_symmetry"``
         one variance and one correlation, which lies between −1/(q − 1) and 1.
+    group : str, optional
+        Level-2 factor (constant within every subject) with a D of its own in each of its levels; σ is common.
     residual : ResidualCorrelation or UnstructuredHeterogeneous, optional
         Correlation of the level-1 residuals: ``hl.AR1()``, ``hl.Exponential("time")``, ...; independent by default.
     residual_variance : VarianceFunction, optional
@@ -96,6 +98,7 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         data: Any,
         random: str | Sequence[str | Sequence[str]] | None = None,
         covariance: str = "unstructured",
+        group: str | None = None,
         residual: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
         residual_variance: VarianceFunction | None = None,
         weights: str | None = None,
@@ -110,7 +113,9 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         outcome = outcome_of(family, trials, exposure)
         structure = make_residual(residual, residual_variance, weights=weights)
         _only_independent(outcome, structure)
-        hierarchy = hierarchy_from_levels(level1, level2, subject=subject, random=random, covariance=covariance)
+        hierarchy = hierarchy_from_levels(
+            level1, level2, subject=subject, random=random, covariance=covariance, group=group
+        )
         design = design_from_hierarchy(hierarchy, data, residual=structure, outcome=outcome, missing=missing)
         self._set(design, priors)
 
@@ -121,6 +126,7 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         data: Any,
         *,
         covariance: str | None = None,
+        group: str | None = None,
         residual: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
         residual_variance: VarianceFunction | None = None,
         weights: str | None = None,
@@ -137,10 +143,13 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         ----------
         formula : str
             ``"distance ~ sex * time + (1 + time | subject)"``. ``(time || subject)`` has uncorrelated random effects
-            (every column its own variance); so has ``(1 | g) + (0 + x | g)``.
+            (every column its own variance); so has ``(1 | g) + (0 + x | g)``. ``(time | gr(subject, by = sex))`` has a
+            D of its own for each sex.
         data : table
         covariance : {"unstructured", "diagonal", "identity", "compound_symmetry"}, optional
             Overrides the structure that the bars imply.
+        group : str, optional
+            Level-2 factor with a D of its own in each of its levels, if the formula does not name it.
         residual, residual_variance, weights, family, trials, exposure, priors, missing
             As for `TwoLevelModel`.
         """
@@ -154,7 +163,7 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         model = cls.__new__(cls)
         parsed = parse_formula(formula)
         options: dict[str, Any] = {"residual": structure, "outcome": outcome, "missing": missing}
-        design = design_from_formula(parsed, data, covariance=covariance, **options)
+        design = design_from_formula(parsed, data, covariance=covariance, group=group, **options)
         model._set(design, priors)
         return model
 
@@ -181,7 +190,12 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
     @property
     def covariance(self) -> str:
         """Structure of D."""
-        return self._design.covariance
+        return self.hierarchy.covariance
+
+    @property
+    def group(self) -> str | None:
+        """Level-2 factor with a D of its own in each of its levels; None where there is one D."""
+        return self.hierarchy.group
 
     @property
     def formula(self) -> str:

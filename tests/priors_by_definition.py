@@ -20,13 +20,15 @@ def correlation_block(z, size):
 def natural(design, theta, y_scale):
     """Standard deviations, correlations, σ, and log|∂R/∂z|, from θ = (log sd, z block by block, log σ/s_y)."""
     q, common = len(design.term), design.covariance in ("identity", "compound_symmetry")
-    at = 1 if common else q
-    if design.covariance == "compound_symmetry":  # θ[1] is the logit of the place of r between -1/(q - 1) and 1
-        u, width = 1.0 / (1.0 + np.exp(-theta[1])), q / (q - 1)
-        corr = np.full((q, q), 1.0 - width * (1.0 - u))
+    own = design.n_own
+    groups = q // own
+    at = groups if common else q
+    if design.covariance == "compound_symmetry":  # the logits of the places of r between -1/(own - 1) and 1
+        u, width = 1.0 / (1.0 + np.exp(-theta[groups:-1])), own / (own - 1)
+        corr = np.kron(np.diag(1.0 - width * (1.0 - u)), np.ones((own, own)))
         np.fill_diagonal(corr, 1.0)
-        return np.exp(theta[0]).repeat(q), corr, np.exp(theta[2]) * y_scale, np.log(width * u * (1.0 - u))
-    sd = np.exp(theta[:1].repeat(q) if common else theta[:q])
+        return np.exp(theta[:groups]).repeat(own), corr, np.exp(theta[-1]) * y_scale, np.log(width * u * (1 - u)).sum()
+    sd = np.exp(theta[:groups].repeat(own) if common else theta[:q])
     corr, log_jacobian = np.eye(q), 0.0
     for block in design.blocks:
         size, m = len(block), len(block) * (len(block) - 1) // 2
@@ -46,22 +48,29 @@ def as_written(design, priors, D):
     """D of the effects as the formula writes them, from D where the priors are stated: lines at average covariates."""
     if not np.any(priors.random_center):
         return D
-    k = design.term.index("Intercept")
-    block = next(block for block in design.blocks if k in block)
-    centred = design.Z[:, block] - [0.0 if m == k else design.Z[:, m].mean() for m in block]
-    B = np.eye(len(D))
-    B[np.ix_(block, block)] = np.linalg.lstsq(design.Z[:, block], centred)[0]
+    B = np.linalg.lstsq(design.Z, centred_columns(design))[0]
     return B @ D @ B.T
+
+
+def centred_columns(design):
+    """Z with the covariates that correlate with an intercept less their averages over all rows, where it is theirs."""
+    Z = design.Z.copy()
+    for block in design.blocks:
+        for k in [m for m in block if design.level1[design.term_level1[m]] == "Intercept"]:
+            for m in [m for m in block if m != k]:
+                Z[:, m] -= design.X1[:, design.term_level1[m]].mean() * design.Z[:, k]
+    return Z
 
 
 def prior_of_theta(design, priors, theta, y_scale):
     """Log prior density of θ: every prior on its natural scale, and the Jacobians."""
     sd, corr, sigma, log_jacobian = natural(design, theta, y_scale)
     total = float(priors.sigma.logpdf(sigma)) + np.log(sigma) + log_jacobian
-    for prior, value in list(zip(priors.sd_b, sd, strict=True))[: 1 if priors.common_sd else None]:
+    own = design.n_own
+    for prior, value in list(zip(priors.sd_b, sd, strict=True))[:: own if priors.common_sd else None]:
         total += float(prior.logpdf(value)) + np.log(value)
     if priors.common_corr:
-        total += float(priors.corr_b.logpdf_equal(corr[0, 1], len(corr)))
+        total += sum(float(priors.corr_b.logpdf_equal(corr[k, k + 1], own)) for k in range(0, len(corr), own))
     elif priors.corr_b is not None:
         total += sum(float(priors.corr_b.logpdf(corr[np.ix_(b, b)])) for b in design.blocks if len(b) > 1)
     return total

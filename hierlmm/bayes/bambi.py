@@ -181,6 +181,10 @@ def _check_expressible(design: Design) -> None:
         structure = design.residual or design.residual_variance
         reason = "Bambi's level-1 residuals are independent with one variance"
         raise SpecificationError(f"{structure} for Bambi", reason, "fit this model with model.fit()", SEE)
+    if design.group:
+        reason = "Bambi gives a random effect one standard deviation for all subjects"
+        remedy = "leave group out, or fit this model with model.fit(); brms has it as gr(subject, by = ...)"
+        raise SpecificationError(f"group={design.group!r} for Bambi", reason, remedy, SEE)
     if design.covariance in SPECTRAL:
         received = f"covariance={design.covariance!r} for Bambi"
         reason = "Bambi gives every random effect a standard deviation of its own and cannot share one"

@@ -74,7 +74,7 @@ class CollapsedPosterior(Collapsed):
         natural = recover_beta(self, theta, rng)
         b = draw_random_effects(self, natural.at(few), rng) if random_effects == "draws" else None
         summary = summarise_random_effects(self, natural) if random_effects == "summary" else None
-        return Conditional(natural, b, summary, np.empty((len(theta), 0)), {})
+        return Conditional(natural, *self.own(b, summary), np.empty((len(theta), 0)), {})
 
 
 def collapsed_posterior(design: Design, priors: ResolvedPriors, *, signed: bool | None = None) -> CollapsedPosterior:

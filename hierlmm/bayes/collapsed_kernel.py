@@ -119,16 +119,17 @@ def factor_of_theta(
             for j in range(q):
                 L[i, j] = theta[i * q + j]
         return
-    contrasts, mean = 0.0, 0.0
-    if form == 1.0:
-        u = 1.0 / (1.0 + np.exp(-theta[1]))
-        contrasts, mean = np.sqrt(q / (q - 1.0) / (1.0 + np.exp(theta[1]))), np.sqrt(q * u)
+    n_sd = len(scale)
+    own = q // n_sd  # random effects that share a standard deviation, of one group
     for i in range(q):
         k = int(sd_index[i])
         sd[i] = theta[k] * scale[k] if scale[k] > 0.0 else np.exp(theta[k])
-        rest = 1.0
+        rest, contrasts, mean = 1.0, 0.0, 0.0
+        if form == 1.0:
+            u, v = 1.0 / (1.0 + np.exp(-theta[n_sd + k])), 1.0 / (1.0 + np.exp(theta[n_sd + k]))
+            contrasts, mean = np.sqrt(own / (own - 1.0) * v), np.sqrt(own * u)
         for j in range(q):
-            LR[i, j] = (mean - contrasts) / q if form == 1.0 else 0.0
+            LR[i, j] = (mean - contrasts) / own if form == 1.0 and sd_index[j] == sd_index[i] else 0.0
         for j in range(i):
             index = int(cpc_index[i, j])
             if index >= 0:
@@ -168,18 +169,22 @@ def pull_back_factor(
         for j in range(q):
             gradient[k] += dL[i, j] * (LR[i, j] * scale[k] if scale[k] > 0.0 else L[i, j])
     if form == 1.0:
-        u, v = 1.0 / (1.0 + np.exp(-theta[1])), 1.0 / (1.0 + np.exp(theta[1]))
-        contrasts, mean = np.sqrt(q / (q - 1.0) * v), np.sqrt(q * u)
-        for i in range(q):
-            for j in range(q):
-                by_z = 0.5 * (v * mean + u * contrasts) / q
-                if i == j:
-                    by_z -= 0.5 * u * contrasts
-                gradient[1] += dL[i, j] * sd[i] * by_z
-        a, b = alpha[0, 0], alpha[0, 1]
-        gradient[1] += a * v - b * u
-        size = abs(theta[1])  # log u and log(1 - u) without cancellation
-        return -a * max(-theta[1], 0.0) - b * max(theta[1], 0.0) - (a + b) * np.log1p(np.exp(-size))
+        n_sd, a, b = len(scale), alpha[0, 0], alpha[0, 1]
+        own = q // n_sd
+        for k in range(n_sd):
+            z = theta[n_sd + k]
+            u, v = 1.0 / (1.0 + np.exp(-z)), 1.0 / (1.0 + np.exp(z))
+            contrasts, mean = np.sqrt(own / (own - 1.0) * v), np.sqrt(own * u)
+            for i in range(k * own, (k + 1) * own):
+                for j in range(k * own, (k + 1) * own):
+                    by_z = 0.5 * (v * mean + u * contrasts) / own
+                    if i == j:
+                        by_z -= 0.5 * u * contrasts
+                    gradient[n_sd + k] += dL[i, j] * sd[i] * by_z
+            gradient[n_sd + k] += a * v - b * u
+            size = abs(z)  # log u and log(1 - u) without cancellation
+            prior += -a * max(-z, 0.0) - b * max(z, 0.0) - (a + b) * np.log1p(np.exp(-size))
+        return prior
     for i in range(q):
         rest = 1.0
         for j in range(i):

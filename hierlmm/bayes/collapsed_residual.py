@@ -96,7 +96,7 @@ class ResidualPosterior(Collapsed):
         natural, b, summary = recover_residual(self, self.rows, theta, rng, random_effects)
         names = tuple(p.name for p in self.rows.parameters)
         b = None if b is None else b[few]
-        return Conditional(natural, b, summary, self.unconstrained(eta), reported(self.rows, eta), names)
+        return Conditional(natural, *self.own(b, summary), self.unconstrained(eta), reported(self.rows, eta), names)
 
 
 def posterior_of(design: Design, priors: ResolvedPriors) -> Collapsed:

@@ -54,7 +54,7 @@ def default_priors(design: Design) -> ResolvedPriors:
         else:
             sd[k] = MULTIPLIER * origin / float(np.sqrt(np.mean(at_average[:, k] ** 2)))
     beta = [Normal(mean if k == design.intercept else 0.0, float(sd[k])) for k in range(len(sd))]
-    scales = [1.0 if t == INTERCEPT else _scale(design.Z[:, k]) for k, t in enumerate(design.term)]
+    scales = [1.0 if t == INTERCEPT else _scale(design.own_Z[:, k]) for k, t in enumerate(design.own_term)]
     sd_b = [MULTIPLIER * level / s for s in scales]
     return _assemble(design, beta, sd_b, level, "default", shift, _random_center(design))
 
@@ -99,11 +99,12 @@ def _shift_to_averages(design: Design) -> FloatArray:
 
 def _random_center(design: Design) -> FloatArray:
     """Means of the columns of Z that correlate with a random intercept: (q,)."""
-    center = np.zeros(len(design.term))
-    if INTERCEPT in design.term and design.covariance not in SPECTRAL:
-        k = design.term.index(INTERCEPT)
+    center, q = np.zeros(len(design.term)), design.n_own
+    if INTERCEPT in design.own_term and design.covariance not in SPECTRAL:
+        k = design.own_term.index(INTERCEPT)  # the first level's; the others have the same blocks and the same averages
         others = [m for block in design.blocks if k in block for m in block if m != k]
-        center[others] = design.Z[:, others].mean(axis=0)
+        center[:q][others] = design.own_Z[:, others].mean(axis=0)
+        center = np.tile(center[:q], max(1, len(design.group_levels)))
     return center
 
 
@@ -120,7 +121,8 @@ def bambi_priors(design: Design) -> ResolvedPriors:
     wide = math.sqrt((MULTIPLIER * spread) ** 2 + sum((s * design.X[:, k].mean()) ** 2 for k, s in slopes.items()))
     at = [special.get(k, wide) if k == design.intercept else slopes[k] for k in range(len(design.coef))]
     beta = [Normal(mean if k == design.intercept else 0.0, sd) for k, sd in enumerate(at)]
-    sd_b = [wide if t == INTERCEPT else MULTIPLIER * spread / _scale(design.Z[:, k]) for k, t in enumerate(design.term)]
+    slope = [MULTIPLIER * spread / _scale(design.own_Z[:, k]) for k in range(design.n_own)]
+    sd_b = [wide if t == INTERCEPT else slope[k] for k, t in enumerate(design.own_term)]
     nowhere = np.zeros((len(beta),) * 2), np.zeros(len(design.term))
     return _assemble(design, beta, sd_b, spread, "bambi", *nowhere)
 
@@ -129,6 +131,7 @@ def _assemble(
     design: Design, beta: Any, sd_b: list[float], level: float, source: str, shift: FloatArray, center: FloatArray
 ) -> ResolvedPriors:
     common = design.covariance in SPECTRAL
+    groups = max(1, len(design.group_levels))
     if common:  # wide enough for every random effect
         sd_b = [max(sd_b)] * len(sd_b)
     correlated = any(len(b) > 1 for b in design.blocks)
@@ -138,7 +141,7 @@ def _assemble(
         coef=design.coef,
         term=design.term,
         beta=tuple(beta),
-        sd_b=tuple(HalfNormal(s) for s in sd_b),
+        sd_b=tuple(HalfNormal(s) for s in sd_b) * groups,
         corr_b=LKJ(1.0 if common else 2.0) if correlated else None,
         sigma=HalfStudentT(4.0, level) if design.is_gaussian else None,
         center=centre_of(design, shift),
@@ -146,6 +149,7 @@ def _assemble(
         shift=shift,
         random_center=center,
         common_sd=common,
+        n_groups=groups,
         source=source,
         residual_names=tuple(p.name for p in parameters),
         residual=tuple(residual_prior(p) for p in parameters),

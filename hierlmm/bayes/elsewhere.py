@@ -19,7 +19,7 @@ from hierlmm.bayes.given import refuse_impossible, refuse_other_data, refuse_oth
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.route import family_conflicts, prior_conflicts, refuse_fitted_values
-from hierlmm.bayes.tree import aligned, corr_pairs, dispersion_variables, matrices
+from hierlmm.bayes.tree import aligned, corr_pairs, dim_of_D, dispersion_variables, matrices
 from hierlmm.design.design import Design
 from hierlmm.design.questions import row_order_messages
 from hierlmm.errors import ArgumentError, DataError, HierlmmError
@@ -155,5 +155,5 @@ def _by_pair(design: Design, found: Mapping[str, FloatArray]) -> Any:
     """The SDs, and the correlations by pair, as a dataset."""
     import xarray as xr
 
-    dims = {"sd_b": "term", "corr_b": "pair"}
+    dims = {"sd_b": dim_of_D(design), "corr_b": "pair"}
     return xr.Dataset({name: (("chain", "draw", dims[name]), found[name]) for name in dims if name in found})

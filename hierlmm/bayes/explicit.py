@@ -35,9 +35,9 @@ from hierlmm.bayes.distributions import LKJ
 from hierlmm.bayes.explicit_family import dispersion_draws, family_response
 from hierlmm.bayes.explicit_residual import conditional_moments, refuse_dense, residual_draws, sd_name, sigma_draws
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.bayes.tree import corr_pairs, model_coords, pairs_of
+from hierlmm.bayes.tree import corr_pairs, dim_of_D, model_coords, pairs_of
 from hierlmm.covariance.partial import factor_of_partials
-from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
+from hierlmm.covariance.random import equal_correlations, lowest_corr, sheared
 from hierlmm.design.design import Design, level2_prediction
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
     Returns
     -------
     pymc.Model
-        With the variables ``beta`` (coef), ``sd_b`` (term), ``corr_b`` (pair of terms), ``b`` (subject, term),
+        With the variables ``beta`` (coef), ``sd_b`` (term, or term_by_group), ``corr_b`` (pair of terms), ``b``
+        (subject, term),
         ``subject_coef`` (subject, level1), ``mu`` (obs), ``sigma`` and the observed ``y`` (obs).
         With a fixed intercept the free variable is ``beta_centered``, coefficients of the centred design, so that
         the intercept's prior is that of the expected response at average covariates. Likewise the free variables
@@ -80,7 +81,7 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
     refuse_dense(design, priors)
     with pm.Model(coords=model_coords(design)) as model:
         prediction = _level2_prediction(design, fixed_effects(design, priors))
-        random = [int(k) for k in design.term_level1]
+        random = [int(k) for k in design.own_level1]
         if not random:
             subject_coef = pm.Deterministic("subject_coef", _add(prediction, None, random), dims=("subject", "level1"))
         elif centered:
@@ -89,9 +90,9 @@ def build_pymc_model(design: Design, priors: ResolvedPriors, *, centered: bool =
         else:
             factor = random_covariance_variables(design, priors, fold=True)
             z = pm.Normal("z", 0.0, 1.0, dims=("subject", "term"))
-            own_b = z * factor if factor.ndim == 1 else z @ factor.T
+            own_b = _times(design, factor, z)
             if np.any(priors.random_center):
-                own_b = own_b @ priors.random_uncentering.T
+                own_b = _times(design, priors.random_uncentering, own_b)
             b = pm.Deterministic("b", own_b, dims=("subject", "term"))
             subject_coef = pm.Deterministic("subject_coef", _add(prediction, b, random), dims=("subject", "level1"))
         own = (design.X1 * subject_coef[design.subject_index]).sum(axis=1)
@@ -138,35 +139,45 @@ def random_covariance_variables(design: Design, priors: ResolvedPriors, *, fold:
 
     q = len(design.term)
     if priors.common_sd:
-        common = as_pymc_variable("sd_b_common", priors.sd_b[:1], None, ["sd"], fold=fold)
-        sd = pm.Deterministic("sd_b", common * np.ones(q), dims="term")
+        each = [
+            as_pymc_variable(name, priors.sd_b[k : k + 1], None, ["sd"], fold=fold)
+            for name, k in zip(of_groups("sd_b_common", design), range(0, q, design.n_own), strict=True)
+        ]
+        common = each[0] if len(each) == 1 else pt.repeat(pt.stack(each), design.n_own)
+        sd = pm.Deterministic("sd_b", common * np.ones(q), dims=dim_of_D(design))
     else:
         name = "sd_b_centered" if np.any(priors.random_center) else "sd_b"
-        sd = as_pymc_variable(name, priors.sd_b, "term", design.term, fold=fold)
+        sd = as_pymc_variable(name, priors.sd_b, dim_of_D(design), design.term, fold=fold)
     blocks = [block for block in design.blocks if len(block) > 1]
     if priors.corr_b is None or not blocks:
         return sd
     if priors.common_corr:
-        L = _equal_correlation_factor(q, priors.corr_b)
+        parts = [_equal_correlation_factor(design.n_own, priors.corr_b, n) for n in of_groups("corr_b_unit", design)]
+        L = parts[0] if len(parts) == 1 else pt.linalg.block_diag(*parts)
     else:
         L = _correlation_factor(blocks, q, priors.corr_b)
     lower = sd[:, None] * L
     if np.any(priors.random_center):
         half = pm.math.dot(priors.random_uncentering, lower)
-        sd = pm.Deterministic("sd_b", pt.sqrt((half**2).sum(axis=1)), dims="term")
+        sd = pm.Deterministic("sd_b", pt.sqrt((half**2).sum(axis=1)), dims=dim_of_D(design))
         L = half / sd[:, None]
     pm.Deterministic("corr_b", pm.math.dot(L, L.T)[corr_pairs(design)], dims="pair")
     return lower
 
 
-def _equal_correlation_factor(q: int, prior: LKJ) -> Any:
+def of_groups(name: str, design: Design) -> list[str]:
+    """Names of a variable that is one for all random effects: one, or one for each group."""
+    return [f"{name}[{level}]" for level in design.group_levels] or [name]
+
+
+def _equal_correlation_factor(q: int, prior: LKJ, name: str) -> Any:
     """Cholesky factor for one correlation common to all random effects, `equal_correlation_factor` as a graph."""
     import pymc as pm
     import pytensor.tensor as pt
 
     a, b = prior.equal_shapes(q)
     low, j = lowest_corr(q), np.arange(q)
-    u = pm.Beta("corr_b_unit", alpha=a, beta=b)
+    u = pm.Beta(name, alpha=a, beta=b)
     r = low + (1.0 - low) * u
     # 1 - r and 1 + (q - 1) r from u: no cancellation at the limits of r.
     c = 1.0 + j[1:-1] * r
@@ -228,13 +239,13 @@ def draws_of_model(design: Design, priors: ResolvedPriors, raw: Mapping[str, Flo
     corr = L @ np.swapaxes(L, -1, -2)
     corr[..., np.arange(q), np.arange(q)] = 1.0
     if "z" in raw:
-        b = np.einsum("cdjk,cdlk->cdjl", raw["z"], sd[..., None] * L, optimize=True)
+        b = _times_draws(design, sd[..., None] * L, raw["z"])
     else:
         if "random_coef_centered" in raw:
-            own = raw["random_coef_centered"] @ priors.random_uncentering.T
+            own = _times_draws(design, priors.random_uncentering, raw["random_coef_centered"])
         else:
             own = raw["random_coef"] if "random_coef" in raw else raw["subject_coef"]
-        b = own - level2_prediction(design, beta)[..., design.term_level1]
+        b = own - level2_prediction(design, beta)[..., design.own_level1]
     D = corr * sd[..., None] * sd[..., None, :]
     out = {"sd_b": sd, "corr_b": corr, "D": D, "b": b, **level1, **extra}
     return {"beta": beta, **out} if priors.coef else out
@@ -254,14 +265,15 @@ def random_covariance_draws(
 ) -> tuple[FloatArray, FloatArray]:
     """SDs (chain, draw, q) and a factor of the correlations (chain, draw, q, q) from draws of the free variables."""
     q, moved = len(design.term), bool(np.any(priors.random_center))
-    common = raw.get("sd_b_common")
-    if common is not None:
-        sd = np.repeat(common[..., None], q, axis=-1)
+    common, units = of_groups("sd_b_common", design), of_groups("corr_b_unit", design)
+    if common[0] in raw:
+        sd = np.repeat(np.stack([raw[name] for name in common], axis=-1), design.n_own, axis=-1)
     else:
         sd = _vector(raw, "sd_b_centered" if moved else "sd_b", priors.term)
     L = np.broadcast_to(np.eye(q), (*sd.shape, q))
-    if "corr_b_unit" in raw:
-        L = equal_correlation_factor(lowest_corr(q) + (1.0 - lowest_corr(q)) * raw["corr_b_unit"], q)
+    if units[0] in raw:
+        low, unit = lowest_corr(design.n_own), np.stack([raw[name] for name in units], axis=-1)
+        L = equal_correlations(low + (1.0 - low) * unit, design.terms.by_subject.parts)
     if "corr_b_partial" in raw:
         P = np.full((*sd.shape, q), 0.5)
         rows, cols = pairs_of([block for block in design.blocks if len(block) > 1])
@@ -273,6 +285,33 @@ def random_covariance_draws(
 def _vector(raw: Mapping[str, FloatArray], name: str, labels: Sequence[str]) -> FloatArray:
     """Draws of a vector, whether it is one random variable or one for each element."""
     return raw[name] if name in raw else np.stack([raw[f"{name}[{label}]"] for label in labels], axis=-1)
+
+
+def _times(design: Design, factor: Any, z: Any) -> Any:
+    """``F_g z_i`` of every subject with the factor of its group: F (q·G, q·G) or the SDs alone, z (J, q)."""
+    if not design.group:
+        return z * factor if factor.ndim == 1 else z @ factor.T
+    own = _of_subjects(design, factor)
+    return z * own if factor.ndim == 1 else (own * z[:, None, :]).sum(axis=2)
+
+
+def _of_subjects(design: Design, factor: Any) -> Any:
+    """Each subject's part of a factor of D: (J, q) SDs, or (J, q, q)."""
+    import pytensor.tensor as pt
+
+    q, parts = design.n_own, design.terms.by_subject.parts
+    each = [factor[part[0] : part[0] + q] for part in parts]
+    each = [own[:, part[0] : part[0] + q] for own, part in zip(each, parts, strict=True)] if factor.ndim > 1 else each
+    return pt.stack(each)[design.subject_group]
+
+
+def _times_draws(design: Design, factor: FloatArray, z: FloatArray) -> FloatArray:
+    """The same from draws: F (..., q·G, q·G) and z (chain, draw, J, q)."""
+    out, q = np.empty(z.shape), design.n_own
+    for g, part in enumerate(design.terms.by_subject.parts):
+        own, block = design.subject_group == g, slice(part[0], part[0] + q)
+        out[..., own, :] = z[..., own, :] @ np.swapaxes(factor[..., block, block], -1, -2)
+    return out
 
 
 def _add(prediction: list[Any], b: Any, random: list[int]) -> Any:
@@ -294,20 +333,22 @@ def _centred(design: Design, prediction: list[Any], factor: Any, T: FloatArray) 
     import pymc as pm
     import pytensor.tensor as pt
 
-    random = [int(k) for k in design.term_level1]
+    random = [int(k) for k in design.own_level1]
     zero = np.zeros(design.n_subjects)
     mean = pt.stack([zero if prediction[k] is None else prediction[k] for k in random], axis=1)
     all_vary, dims_of_b = random == list(range(len(design.level1))), ("subject", "term")
     name, dims = ("subject_coef", ("subject", "level1")) if all_vary else ("random_coef", dims_of_b)
     shear = T - np.eye(len(T))
+    F = _of_subjects(design, factor) if design.group else factor
     if np.any(shear):
-        moved = pm.MvNormal("random_coef_centered", mean @ (np.eye(len(T)) - shear).T, chol=factor, dims=dims_of_b)
-        own = moved @ T.T
+        centre = _times(design, np.eye(len(T)) - shear, mean)
+        moved = pm.MvNormal("random_coef_centered", centre, chol=F, dims=dims_of_b)
+        own = _times(design, T, moved)
         all_vary = False
     elif factor.ndim == 1:
-        own = pm.Normal(name, mean, factor, dims=dims)
+        own = pm.Normal(name, mean, F, dims=dims)
     else:
-        own = pm.MvNormal(name, mean, chol=factor, dims=dims)
+        own = pm.MvNormal(name, mean, chol=F, dims=dims)
     b = pm.Deterministic("b", own - mean, dims=dims_of_b)
     if all_vary:
         return own

@@ -36,7 +36,7 @@ def misfit(design: Design, draws: Mapping[str, FloatArray], groups: Mapping[str,
     b = draws["b"].mean(axis=(0, 1)) if "b" in draws else groups["random_effects"]["mean"].to_numpy()
     psi = psi_draws(design, draws).mean(axis=(0, 1))
     fixed = design.X @ draws["beta"].mean(axis=(0, 1)) if design.coef else 0.0
-    eta = design.offset + fixed + np.einsum("ij,ij->i", design.Z, b[design.subject_index])
+    eta = design.offset + fixed + np.einsum("ij,ij->i", design.own_Z, b[design.subject_index])
     parameters = len(design.coef) + len(design.term) + len(corr_pairs(design)[0]) + len(psi)
     wide = overdispersion(design, eta, psi, parameters, "Posterior standard deviations")
     return (*wide, *many_zeros(design, eta, psi))

@@ -23,7 +23,7 @@ from hierlmm.bayes.joint_kernel import HEADER, Joint, compiled_joint, factor_of,
 from hierlmm.bayes.posterior import Density
 from hierlmm.bayes.random_theta import random_theta, theta_names
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.design.design import Design
+from hierlmm.design.design import Design, own_effects
 from hierlmm.families.rows import rowwise
 from hierlmm.likelihood.generalised import STARTS, fixed_start
 from hierlmm.likelihood.generalised_criterion import (
@@ -314,7 +314,7 @@ class JointPosterior:
         head, flat = draws.shape[:2], draws.reshape(-1, draws.shape[-1])
         found, groups = self.model.natural(self.settled(flat, effects=False)[0]), dict[str, Any]()
         step = max(1, PIECE // max(self.model.data.c.size, 1))
-        pieces = (self.settled(flat[lo : lo + step])[1] for lo in range(0, len(flat), step))
+        pieces = (own_effects(self.design, self.settled(flat[lo : lo + step])[1]) for lo in range(0, len(flat), step))
         if random_effects == "draws":
             found["b"] = np.concatenate(list(pieces))
         elif random_effects == "summary":
@@ -336,7 +336,7 @@ def summary_of(design: Design, pieces: Any, size: int) -> Any:
         square = (away**2).sum(axis=0) + (0.0 if square is None else square)
     mean = total / size
     sd = np.sqrt(np.maximum(square / size - mean**2, 0.0) * size / max(size - 1, 1))
-    coords = {"subject": design.subjects.to_numpy(), "term": np.array(design.term, dtype=str)}
+    coords = {"subject": design.subjects.to_numpy(), "term": np.array(design.own_term, dtype=str)}
     parts = {"mean": shift + mean, "sd": sd}
     return xr.Dataset({name: (("subject", "term"), part) for name, part in parts.items()}, coords=coords)
 

@@ -19,9 +19,8 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray, as_rows
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.bayes.tree import dispersion_variables
+from hierlmm.bayes.tree import dim_of_D, dispersion_variables
 from hierlmm.design.design import Design
-from hierlmm.design.formula import INTERCEPT
 from hierlmm.likelihood.residual_rows import residual_rows
 
 
@@ -49,11 +48,11 @@ def log_prior(design: Design, priors: ResolvedPriors, draws: Mapping[str, FloatA
         coords["coef"] = np.array(design.coef, dtype=str)
     if design.term:
         sd, corr = _of_random_effects(design, priors, draws)
-        found["sd_b"] = (("chain", "draw", "term")[: sd.ndim], sd)
+        found["sd_b"] = (("chain", "draw", dim_of_D(design))[: sd.ndim], sd)
         if corr is not None:
             found["corr_b"] = (("chain", "draw"), corr)
         if sd.ndim == 3:
-            coords["term"] = np.array(design.term, dtype=str)
+            coords[dim_of_D(design)] = np.array(design.term, dtype=str)
     shift = np.zeros((chains, length))
     if design.has_residual_structure:
         rows = residual_rows(design)
@@ -91,17 +90,17 @@ def _of_random_effects(
         own = np.sqrt(np.einsum("...kk->...k", D))
         sd, corr = own, D / (own[..., None] * own[..., None, :])
     if priors.common_sd:
-        of_sd = priors.sd_b[0].logpdf(sd[..., 0])
+        firsts = range(0, q, priors.n_own)
+        of_sd = np.sum([priors.sd_b[k].logpdf(sd[..., k]) for k in firsts], axis=0)
     else:
         of_sd = np.stack([prior.logpdf(sd[..., k]) for k, prior in enumerate(priors.sd_b)], axis=-1)
     if moved:  # D* = A D A' has the density of D; the SDs and correlations have not
-        k = design.term.index(INTERCEPT)
-        size = next(len(block) for block in design.blocks if k in block)
-        of_sd[..., k] += size * np.log(draws["sd_b"][..., k] / sd[..., k])
+        of_sd[..., priors.intercepts] += priors.log_jacobian(draws["sd_b"], sd, design.blocks)
     if priors.corr_b is None:
         return of_sd, None
     if priors.common_corr:
-        return of_sd, priors.corr_b.logpdf_equal(corr[..., 0, 1], q)
+        each = [priors.corr_b.logpdf_equal(corr[..., k, k + 1], priors.n_own) for k in firsts]
+        return of_sd, np.sum(each, axis=0)
     blocks = [np.array(b) for b in design.blocks if len(b) > 1]
     each = [priors.corr_b.logpdf(corr[..., b[:, None], b]) for b in blocks]
     return of_sd, np.sum(each, axis=0) if each else None

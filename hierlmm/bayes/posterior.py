@@ -18,7 +18,7 @@ from hierlmm.bayes.collapsed_kernel import FACTOR, FACTOR_AND_BETA, unpack
 from hierlmm.bayes.random_theta import RandomTheta, theta_names
 from hierlmm.bayes.record import residual_group
 from hierlmm.covariance.random import sheared
-from hierlmm.design.design import Design
+from hierlmm.design.design import Design, own_effects
 from hierlmm.likelihood.crossproducts import CrossProducts
 
 Density = Callable[[FloatArray], tuple[float, FloatArray]]
@@ -82,7 +82,7 @@ class Natural(NamedTuple):
 class Conditional(NamedTuple):
     """What follows from draws of θ.
 
-    ``natural`` has S draws; ``b`` (s, J, q) draws of the random effects, or ``summary`` their mean and SD, (J, q) each;
+    ``natural`` has S draws; ``b`` (s, J, q) draws of the subjects' own effects, or ``summary`` their mean and SD;
     ``eta`` (S, k) the unconstrained residual parameters, named by ``parameters``, and ``reported`` what tables show of
     them, (S, r) by posterior variable.
     """
@@ -152,6 +152,14 @@ class Collapsed(ABC):
             return (*(f"factor of D[{a}, {k}]" for a in term for k in range(len(term))), *given, "log sigma")
         return (*theta_names(self.design, list(self.signed), self._random), "log sigma")
 
+    def own(
+        self, b: FloatArray | None, summary: tuple[FloatArray, FloatArray] | None
+    ) -> tuple[FloatArray | None, tuple[FloatArray, FloatArray] | None]:
+        """Of draws of b, or their mean and SD, what each subject has: see `hierlmm.design.groups`."""
+        if summary is not None:
+            summary = own_effects(self.design, summary[0]), own_effects(self.design, summary[1])
+        return None if b is None else own_effects(self.design, b), summary
+
     @property
     def _random(self) -> RandomTheta:
         packed = unpack(self.buffer)
@@ -191,7 +199,7 @@ class Collapsed(ABC):
         if found.b is not None:
             kept["b"] = found.b
         elif found.summary is not None:
-            coords = {"subject": design.subjects.to_numpy(), "term": np.array(design.term, dtype=str)}
+            coords = {"subject": design.subjects.to_numpy(), "term": np.array(design.own_term, dtype=str)}
             of_b = dict(zip(("mean", "sd"), ((("subject", "term"), part) for part in found.summary), strict=True))
             groups["random_effects"] = xr.Dataset(of_b, coords=coords)
         if design.has_residual_structure:

@@ -13,8 +13,8 @@ import numpy as np
 from hierlmm.arrays import FloatArray, as_rows
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.tree import as_response, dataset, icc, response_name
-from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
-from hierlmm.design.design import Design
+from hierlmm.covariance.random import equal_correlations, lowest_corr, sheared
+from hierlmm.design.design import Design, own_effects
 from hierlmm.errors import HierlmmError, NotAvailableError
 from hierlmm.families.family import Family
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, residual_rows
@@ -27,8 +27,8 @@ LARGEST = 1e15
 def subject_lines(design: Design, beta: FloatArray, b: FloatArray) -> FloatArray:
     """Expected response of every row given the random effects, (..., N), from beta (..., p) and b (..., J, q)."""
     lines = beta @ design.X.T + design.offset
-    for k in range(design.Z.shape[1]):
-        lines = lines + design.Z[:, k] * b[..., design.subject_index, k]
+    for k in range(design.own_Z.shape[1]):
+        lines = lines + design.own_Z[:, k] * b[..., design.subject_index, k]
     return lines
 
 
@@ -94,14 +94,16 @@ def prior_draws_with_eta(
     centred = [p.sample(rng, draws) for p in priors.beta]
     beta = np.column_stack(centred) @ priors.uncentering.T if centred else np.empty((draws, 0))
     if priors.common_sd:
-        sd = np.repeat(priors.sd_b[0].sample(rng, draws)[:, None], q, axis=1)
+        each = [priors.sd_b[k].sample(rng, draws) for k in range(0, q, priors.n_own)]
+        sd = np.repeat(np.column_stack(each), priors.n_own, axis=1)
     else:
         sd = np.column_stack([p.sample(rng, draws) for p in priors.sd_b]) if q else np.empty((draws, 0))
     L = np.zeros((draws, q, q))
     L[:, np.arange(q), np.arange(q)] = 1.0
     if priors.corr_b is not None and priors.common_sd:
-        low = lowest_corr(q)
-        L = equal_correlation_factor(low + (1.0 - low) * rng.beta(*priors.corr_b.equal_shapes(q), draws), q)
+        low, shapes = lowest_corr(priors.n_own), priors.corr_b.equal_shapes(priors.n_own)
+        unit = np.column_stack([rng.beta(*shapes, draws) for _ in range(priors.n_groups)])
+        L = equal_correlations(low + (1.0 - low) * unit, design.terms.by_subject.parts)
     elif priors.corr_b is not None:
         for block in design.blocks:
             L[:, np.array(block)[:, None], np.array(block)] = priors.corr_b.sample_cholesky(rng, len(block), draws)
@@ -110,6 +112,7 @@ def prior_draws_with_eta(
     corr[:, np.arange(q), np.arange(q)] = 1.0
     noise = rng.standard_normal((draws, J, q)) if subjects else np.empty((draws, 0, q))
     b = np.einsum("sjk,slk->sjl", noise, sd[..., None] * L, optimize=True)
+    b = own_effects(design, b) if subjects else b
     parameters = {"beta": beta, "sd_b": sd, "corr_b": corr, "D": corr * sd[..., None] * sd[:, None, :]}
     if not design.is_gaussian:
         level1, psi = _prior_dispersion(design, priors, draws, rng)

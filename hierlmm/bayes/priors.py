@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierlmm.arrays import FloatArray
 from hierlmm.bayes.default_priors import bambi_priors, centre_of, default_priors
 from hierlmm.bayes.distribution import Distribution, Prior, number
 from hierlmm.bayes.distributions import LKJ
@@ -140,7 +141,7 @@ class Priors:
             received = "sd_b for a marginal model" if not isinstance(self.sd_b, Distribution) else f"sd_b={self.sd_b}"
             reason = "a marginal model has no random effects"
             raise SpecificationError(received, reason, "leave sd_b out, or use hl.TwoLevelModel", SEE)
-        chosen_sd = _spread(self.sd_b, list(design.term), "sd_b", "random effect")
+        chosen_sd = _by_group(design, self.sd_b)
         chosen_residual = _spread(self.residual, list(default.residual_names), "residual", "residual parameter")
         if default.common_sd and isinstance(self.sd_b, Mapping):
             received = f"sd_b={{{', '.join(map(repr, self.sd_b))}}}"
@@ -169,7 +170,7 @@ class Priors:
             sigma=None if default.sigma is None else self.sigma or default.sigma,
             center=centre_of(design, shift),
             shift=shift,
-            random_center=np.zeros(len(design.term)) if INTERCEPT in chosen_sd else default.random_center,
+            random_center=_center_of(default, chosen_sd),
             source="default" if untouched else "chosen",
             residual=tuple(chosen_residual.get(name, prior) for name, prior in residual),
             dispersion=tuple(chosen_dispersion.get(name, prior) for name, prior in dispersion),
@@ -264,6 +265,25 @@ def _check_overlap(chosen: Mapping[str, Prior], parameters: tuple[Parameter, ...
                 "use a prior that overlaps with that range",
                 SEE,
             )
+
+
+def _center_of(default: ResolvedPriors, chosen_sd: Mapping[str, Prior]) -> FloatArray:
+    """Where the priors of D are stated: at zero where that of the intercept was given, which is of it as written."""
+    center, q = default.random_center.copy(), default.n_own
+    for k in default.intercepts:
+        if default.term[k] in chosen_sd:
+            center[k - k % q : k - k % q + q] = 0.0
+    return center
+
+
+def _by_group(design: Design, value: Prior | Mapping[str, Prior] | None) -> dict[str, Prior]:
+    """Priors of SDs by the names in ``term``; one that is given as ``time`` is that of every group."""
+    if not design.group or not isinstance(value, Mapping):
+        return _spread(value, list(design.term), "sd_b", "random effect")
+    given = _spread(value, [*design.own_term, *design.term], "sd_b", "random effect")
+    q = design.n_own
+    of_all = {name: given.get(design.own_term[k % q]) for k, name in enumerate(design.term)}
+    return {name: prior for name, own in of_all.items() if (prior := given.get(name, own)) is not None}
 
 
 def _spread(value: Prior | Mapping[str, Prior] | None, names: list[str], role: str, kind: str) -> dict[str, Prior]:

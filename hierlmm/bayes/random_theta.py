@@ -17,7 +17,7 @@ from hierlmm.bayes.collapsed_kernel import COMMON, N_PRIOR, PARTIALS
 from hierlmm.bayes.distributions import LKJ
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.covariance.partial import factor_of_partials
-from hierlmm.covariance.random import equal_correlation_factor, lowest_corr, sheared
+from hierlmm.covariance.random import equal_correlations, lowest_corr, sheared
 from hierlmm.design.design import Design
 
 
@@ -61,8 +61,11 @@ class RandomTheta:
         sd = np.where(signed, np.abs(value) * scale, np.exp(np.where(signed, 0.0, value)))
         sign = np.where(signed & (value < 0), -1.0, 1.0)
         if self.form == COMMON:
-            r = lowest_corr(q) + (1.0 - lowest_corr(q)) / (1.0 + np.exp(-theta[:, 1]))
-            return sd, equal_correlation_factor(r, q)
+            n = self.n_sd
+            parts = tuple(tuple(np.flatnonzero(which == g).tolist()) for g in range(n))
+            low = lowest_corr(len(parts[0]))
+            r = low + (1.0 - low) / (1.0 + np.exp(-theta[:, n : 2 * n]))
+            return sd, equal_correlations(r, parts)
         z = np.zeros((len(theta), q, q))
         rows, cols = np.nonzero(self.cpc_index >= 0)
         z[:, rows, cols] = theta[:, self.cpc_index[rows, cols].astype(int)]
@@ -73,14 +76,14 @@ class RandomTheta:
 def random_theta(design: Design, priors: ResolvedPriors) -> RandomTheta:
     """θ of a design and its priors, with all standard deviations as logarithms."""
     q = len(design.term)
-    n_sd = 1 if priors.common_sd else q
-    sd_index = np.zeros(q) if priors.common_sd else np.arange(q, dtype=float)
+    n_sd = priors.n_groups if priors.common_sd else q
+    sd_index = (np.arange(q) // (priors.n_own if priors.common_sd else 1)).astype(np.float64)
     cpc_index, alpha, constant = np.full((q, q), -1.0), np.zeros((q, q)), 0.0
     position = n_sd
     if priors.common_corr:
-        alpha[0, :2] = (priors.corr_b or LKJ(1.0)).equal_shapes(q)
-        constant -= float(betaln(alpha[0, 0], alpha[0, 1]))
-        position += 1
+        alpha[0, :2] = (priors.corr_b or LKJ(1.0)).equal_shapes(priors.n_own)
+        constant -= n_sd * float(betaln(alpha[0, 0], alpha[0, 1]))
+        position += n_sd
     for block in [] if priors.common_sd else design.blocks:
         for b in range(1, len(block)):
             for a in range(b):
@@ -93,7 +96,8 @@ def random_theta(design: Design, priors: ResolvedPriors) -> RandomTheta:
                 position += 1
     sd_prior = np.zeros((n_sd, N_PRIOR))
     for k in range(n_sd):
-        sd_prior[k, :-1], offset = priors.sd_b[k].closed_form()  # type: ignore[misc]
+        prior = priors.sd_b[k * priors.n_own if priors.common_sd else k]
+        sd_prior[k, :-1], offset = prior.closed_form()  # type: ignore[misc]
         constant += offset
     form = COMMON if priors.common_corr else PARTIALS
     return RandomTheta(position, form, sd_index, cpc_index, alpha, sd_prior, float(constant), priors.random_uncentering)
@@ -102,10 +106,11 @@ def random_theta(design: Design, priors: ResolvedPriors) -> RandomTheta:
 def theta_names(design: Design, signed: Any, theta: RandomTheta) -> tuple[str, ...]:
     """Scale and parameter of each number of θ."""
     term = design.term
-    sds = term if theta.n_sd == len(term) else ("all random effects",)
+    common = [f"all random effects[{level}]" for level in design.group_levels] or ["all random effects"]
+    sds = term if theta.n_sd == len(term) else common
     found = [f"{'signed' if k in signed else 'log'} sd({name})" for k, name in enumerate(sds)]
     if theta.form == COMMON:
-        return (*found, "logit corr(all random effects)")
+        return (*found, *(f"logit corr({name})" for name in common))
     for block in design.blocks if theta.n_sd == len(term) else ():
         found += [f"partial corr({term[a]}, {term[b]})" for i, b in enumerate(block) for a in block[:i]]
     return tuple(found)

@@ -89,7 +89,7 @@ def posterior_record(
         draws |= icc(design, draws)
     if "b" in draws and C * S * design.n_subjects * len(design.level1) <= SMALL:
         own = level2_prediction(design, beta)
-        own[..., design.term_level1] += draws["b"]
+        own[..., design.own_level1] += draws["b"]
         draws["subject_coef"] = own
     tree = {"posterior": dataset(design, draws)}
     if sample_stats is not None:

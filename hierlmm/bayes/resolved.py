@@ -71,6 +71,8 @@ class ResolvedPriors(Result):
         Dispersion parameters of a generalised model's family, in the order of its ψ.
     dispersion : tuple of Prior
         Their priors, on the natural scale.
+    n_groups : int
+        Levels with a D of their own: ``term`` holds the random effects of one after the other.
     """
 
     coef: tuple[str, ...]
@@ -90,6 +92,7 @@ class ResolvedPriors(Result):
     average_row: bool = False
     dispersion_names: tuple[str, ...] = ()
     dispersion: tuple[Prior, ...] = ()
+    n_groups: int = 1
 
     @property
     def uncentering(self) -> FloatArray:
@@ -110,10 +113,32 @@ class ResolvedPriors(Result):
     @property
     def random_uncentering(self) -> FloatArray:
         """Inverse of ``A``, (q, q): ``b = random_uncentering @ b*``, b* having the prior of D."""
-        T = np.eye(len(self.term))
+        T, q = np.eye(len(self.term)), self.n_own
         if np.any(self.random_center):
-            T[self.term.index(INTERCEPT)] -= self.random_center
+            for k in self.intercepts:
+                own = slice(k - k % q, k - k % q + q)
+                T[k, own] -= self.random_center[own]
         return T
+
+    @property
+    def n_own(self) -> int:
+        """Number of random effects that a subject has, q."""
+        return len(self.term) // self.n_groups
+
+    @property
+    def intercepts(self) -> tuple[int, ...]:
+        """Positions of the random intercept in ``term``: one for each group."""
+        return tuple(k for k, name in enumerate(self.term) if name == INTERCEPT or name.startswith(f"{INTERCEPT}["))
+
+    def log_jacobian(self, sd_b: FloatArray, centred: FloatArray, blocks: Any) -> FloatArray:
+        """Log density of D as reported, less that of the centred D which has the priors, from their SDs (..., q).
+
+        The density of a matrix is the same on both sides; that of its SDs and correlations has for every block as many
+        factors of each SD as the block has random effects.
+        """
+        sizes = {k: next(len(block) for block in blocks if k in block) for k in self.intercepts}
+        found = [size * np.log(sd_b[..., k] / centred[..., k]) for k, size in sizes.items()]
+        return np.stack(found, axis=-1)
 
     @property
     def random_centering(self) -> FloatArray:
@@ -172,16 +197,17 @@ class ResolvedPriors(Result):
         sd_b, corr_b = np.asarray(sd_b, dtype=float), np.asarray(corr_b, dtype=float)
         jacobian = 0.0
         if np.any(self.random_center):
-            k, given = self.term.index(INTERCEPT), sd_b
+            given = sd_b
             sd_b, corr_b = self.centred_random(sd_b, corr_b)
-            size = next(len(block) for block in blocks if k in block)
-            jacobian = size * float(np.log(given[k] / sd_b[k]))  # D* has that of D, which has size factors of each sd
+            jacobian = float(self.log_jacobian(given, sd_b, blocks).sum())
         centred = self.centering @ np.asarray(beta, dtype=float)
         total = jacobian + sum(float(p.logpdf(v)) for p, v in zip(self.beta, centred, strict=True))
-        sds = list(zip(self.sd_b, sd_b, strict=True))[: 1 if self.common_sd else None]
+        sds = list(zip(self.sd_b, sd_b, strict=True))[:: self.n_own if self.common_sd else None]
         total += sum(float(p.logpdf(v)) for p, v in sds) + float(self.sigma.logpdf(sigma))
         if self.common_corr:
-            total += float(self.corr_b.logpdf_equal(corr_b[0, 1], len(self.term)))  # type: ignore[union-attr]
+            prior: Any = self.corr_b
+            firsts = range(0, len(self.term), self.n_own)
+            total += sum(float(prior.logpdf_equal(corr_b[k, k + 1], self.n_own)) for k in firsts)
         elif self.corr_b is not None:
             total += sum(float(self.corr_b.logpdf(corr_b[np.ix_(b, b)])) for b in blocks if len(b) > 1)
         return total
@@ -191,6 +217,13 @@ class ResolvedPriors(Result):
         """Names of the coefficients, with where their priors are stated."""
         moved = np.any(self.centering != np.eye(len(self.coef)), axis=1)
         return tuple(f"{c}{AVERAGE}" if there else c for c, there in zip(self.coef, moved, strict=True))
+
+    @property
+    def stated_sd(self) -> tuple[str, ...]:
+        """Names of the standard deviations, with where their priors are stated."""
+        q, center = self.n_own, self.random_center
+        there = [k for k in self.intercepts if np.any(center[k - k % q : k - k % q + q])]
+        return tuple(f"sd({t}){AVERAGE if k in there else ''}" for k, t in enumerate(self.term))
 
     def centred_random(self, sd_b: FloatArray, corr_b: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Standard deviations (q,) and correlations (q, q) of ``b* = A b``, which have the priors."""
@@ -206,10 +239,9 @@ class ResolvedPriors(Result):
         if self.common_sd:
             rows.append(("sd(all random effects)", str(self.sd_b[0])))
         else:
-            place = {INTERCEPT: AVERAGE} if moved else {}
-            rows += [(f"sd({t}){place.get(t, '')}", str(p)) for t, p in zip(self.term, self.sd_b, strict=True)]
+            rows += [(name, str(p)) for name, p in zip(self.stated_sd, self.sd_b, strict=True)]
         if self.corr_b is not None and self.common_sd:
-            low = f"{lowest_corr(len(self.term)):.3g}"
+            low = f"{lowest_corr(self.n_own):.3g}"
             uniform = f", that is Uniform({low}, 1)" if self.corr_b.eta == 1.0 else f" between {low} and 1"
             rows.append(("corr(all random effects)", f"{self.corr_b} with all correlations equal{uniform}"))
         elif self.corr_b is not None:

@@ -27,12 +27,11 @@ from hierlmm.bayes.distributions import Gamma, Normal, StudentT
 from hierlmm.bayes.generalised import why_not_compiled
 from hierlmm.bayes.marginal_draws import sample_marginalized
 from hierlmm.bayes.record import PosteriorRecord
-from hierlmm.bayes.resolved import AVERAGE, ResolvedPriors
+from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.sample import sample_explicit
 from hierlmm.bayes.sample_collapsed import RANDOM_EFFECTS, sample_collapsed
 from hierlmm.bayes.sample_generalised import sample_joint, sample_laplace
 from hierlmm.design.design import Design
-from hierlmm.design.formula import INTERCEPT
 from hierlmm.design.questions import row_order_messages
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.likelihood.estimate import maximise_design
@@ -179,11 +178,7 @@ def family_conflicts(design: Design, priors: ResolvedPriors) -> tuple[str, ...]:
 
 
 def _named_sds(priors: ResolvedPriors, sds: FloatArray) -> list[tuple[str, Prior, Any]]:
-    moved = bool(np.any(priors.random_center))
-    return [
-        (f"sd({term}){AVERAGE if moved and term == INTERCEPT else ''}", prior, value)
-        for term, prior, value in zip(priors.term, priors.sd_b, sds, strict=True)
-    ]
+    return list(zip(priors.stated_sd, priors.sd_b, sds, strict=True))
 
 
 def _conflicts(design: Design, named: list[tuple[str, Prior, Any]], by: str) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ def collapsed_attrs(random_effects: str, **more: Any) -> dict[str, Any]:
 def kept_effects(design: Design, draws: int, random_effects: str) -> str:
     """What is kept of b for so many draws: ``"auto"`` decided by size, nothing where there is none."""
     if random_effects == "auto":
-        random_effects = "draws" if draws * design.Z.shape[1] * design.n_subjects <= DRAWS_LIMIT else "summary"
+        random_effects = "draws" if draws * len(design.term) * design.n_subjects <= DRAWS_LIMIT else "summary"
     return random_effects if design.term else "none"
 
 

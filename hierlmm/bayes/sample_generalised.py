@@ -36,7 +36,7 @@ from hierlmm.bayes.posterior import Density
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.sample_collapsed import kept_effects, nutpie_model
-from hierlmm.design.design import Design
+from hierlmm.design.design import Design, own_effects
 from hierlmm.likelihood.generalised_checks import without_residuals
 from hierlmm.notice import notice_if_slow
 
@@ -198,7 +198,9 @@ class LaplacePosterior:
         head, flat = draws.shape[:2], draws.reshape(-1, draws.shape[-1])
         found, groups = self.model.natural(flat), dict[str, Any]()
         step = max(1, PIECE // max(self.model.data.c.size, 1))
-        pieces = (self._effects(flat[lo : lo + step], rng) for lo in range(0, len(flat), step))
+        pieces = (
+            own_effects(self.design, self._effects(flat[lo : lo + step], rng)) for lo in range(0, len(flat), step)
+        )
         if random_effects == "draws":
             found["b"] = np.concatenate(list(pieces))
         elif random_effects == "summary":

@@ -35,6 +35,16 @@ DIMS: dict[str, tuple[str, ...]] = {
 """Dimensions of every variable, after chain and draw; those that are not listed are rows (``obs``)."""
 
 
+def dim_of_D(design: Design) -> str:
+    """Dimension of the random effects that D is of: ``term``, or ``term_by_group`` where D differs by group."""
+    return "term_by_group" if design.group else "term"
+
+
+def dims_of(design: Design, name: str) -> tuple[str, ...] | None:
+    """Dimensions of a variable, after chain and draw; None of one that is not listed in `DIMS`."""
+    return (dim_of_D(design),) if name == "sd_b" else DIMS.get(name)
+
+
 def response_name(design: Design) -> str:
     """Name of the response in a tree: its own (``log(bili)``), or ``y`` where a tree allows no such name."""
     name = design.hierarchy.response
@@ -64,7 +74,8 @@ def model_coords(design: Design) -> dict[str, Any]:
     return {
         **{f"{variable}_parameter": np.array(own, dtype=str) for variable, own in names.items() if own},
         "coef": np.array(design.coef, dtype=str),
-        "term": np.array(design.term, dtype=str),
+        "term": np.array(design.own_term, dtype=str),
+        **({dim_of_D(design): np.array(design.term, dtype=str)} if design.group else {}),
         "pair": np.array(pair_labels(design.term, corr_pairs(design)), dtype=str),
         "level1": np.array(design.level1, dtype=str),
         "subject": design.subjects.to_numpy(),
@@ -81,10 +92,11 @@ def aligned(design: Design, posterior: Any, caller: str) -> dict[str, FloatArray
         If the tree has other ones.
     """
     found, coords = posterior.transpose("chain", "draw", ...), model_coords(design)
-    for dim in _second_dims(found):  # of a matrix: labels of its own, or those of the first
-        coords[dim] = coords["term"]
-        if dim not in found.indexes and "term" in found.indexes:
-            found = found.assign_coords({dim: found["term"].to_numpy()})
+    first = dim_of_D(design)
+    for dim in _second_dims(found, first):  # of a matrix: labels of its own, or those of the first
+        coords[dim] = coords[first]
+        if dim not in found.indexes and first in found.indexes:
+            found = found.assign_coords({dim: found[first].to_numpy()})
     for dim, labels in coords.items():
         if dim not in found.indexes or dim == "obs":
             continue
@@ -104,10 +116,10 @@ def aligned(design: Design, posterior: Any, caller: str) -> dict[str, FloatArray
     return {str(name): np.ascontiguousarray(values.to_numpy()) for name, values in found.data_vars.items()}
 
 
-def _second_dims(posterior: Any) -> list[str]:
+def _second_dims(posterior: Any, first: str) -> list[str]:
     """The other dimension of matrices (term, term)."""
     found = [posterior[name].dims for name in ("corr_b", "D") if name in posterior]
-    others = [[d for d in dims if d not in ("chain", "draw", "term")] for dims in found if "term" in dims]
+    others = [[d for d in dims if d not in ("chain", "draw", first)] for dims in found if first in dims]
     return [str(own[0]) for own in others if len(own) == 1]
 
 
@@ -133,7 +145,9 @@ def dataset(design: Design, draws: Mapping[str, FloatArray]) -> Any:
         if name == "corr_b":
             values = given[(..., *corr_pairs(design))]
         if name != "D" and (name != "corr_b" or values.shape[-1]):
-            kept[name] = (("chain", "draw", *DIMS.get(name, ("obs",) if values.ndim > 2 else ())), values)
+            dims = dims_of(design, name)
+            dims = (("obs",) if values.ndim > 2 else ()) if dims is None else dims
+            kept[name] = (("chain", "draw", *dims), values)
     used = {d for dims, _ in kept.values() for d in dims}
     first = next(iter(draws.values()))
     sample = {"chain": np.arange(first.shape[0]), "draw": np.arange(first.shape[1])}
@@ -142,7 +156,7 @@ def dataset(design: Design, draws: Mapping[str, FloatArray]) -> Any:
 
 def matrices(design: Design, posterior: Any) -> tuple[FloatArray, FloatArray]:
     """Correlations of the random effects and their covariance D, each (chain, draw, q, q), from a dataset of draws."""
-    sd = posterior["sd_b"].transpose("chain", "draw", "term").to_numpy()
+    sd = posterior["sd_b"].transpose("chain", "draw", dim_of_D(design)).to_numpy()
     corr = np.zeros((*sd.shape, sd.shape[-1]))
     corr[..., np.arange(sd.shape[-1]), np.arange(sd.shape[-1])] = 1.0
     rows, cols = corr_pairs(design)
@@ -192,7 +206,7 @@ def constant_data(design: Design) -> Any:
     coords = model_coords(design)
     found = {
         "X": (("obs", "coef"), design.X),
-        "Z": (("obs", "term"), design.Z),
+        "Z": (("obs", dim_of_D(design)), design.Z),
         "offset": ("obs", design.offset),
         "subject_index": ("obs", design.subject_index),
         **({"trials": ("obs", design.trials)} if design.family.has_trials else {}),
@@ -203,7 +217,7 @@ def constant_data(design: Design) -> Any:
         name = str(column)
         if "/" not in name and name not in left_out:
             found[f"{name}_column" if name in taken else name] = ("obs", _plain(design.frame[column]))
-    return xr.Dataset(found, coords={k: coords[k] for k in ("obs", "coef", "term", "subject")})
+    return xr.Dataset(found, coords={k: coords[k] for k in ("obs", "coef", dim_of_D(design), "subject")})
 
 
 def _plain(column: pd.Series) -> Any:

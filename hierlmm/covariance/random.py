@@ -37,6 +37,8 @@ class RandomCovariance:
         Random effects that may correlate.
     projections : (m, q, q), optional
         P_m of a spectral Λ.
+    parts : tuple of tuple of int
+        Random effects with a D of their own: all, or those of each group.
     """
 
     structure: str
@@ -46,6 +48,7 @@ class RandomCovariance:
     col: IntArray
     index: IntArray
     projections: FloatArray | None = None
+    parts: tuple[tuple[int, ...], ...] = ()
 
     @property
     def n_parameters(self) -> int:
@@ -114,6 +117,17 @@ class RandomCovariance:
         return filled
 
 
+def equal_correlations(r: FloatArray, parts: tuple[tuple[int, ...], ...]) -> FloatArray:
+    """Cholesky factor of correlations that are equal within each part: (..., parts) -> (..., q, q)."""
+    if len(parts) == 1:
+        return equal_correlation_factor(r[..., 0], len(parts[0]))
+    q = sum(map(len, parts))
+    factor = np.zeros((*r.shape[:-1], q, q))
+    for g, part in enumerate(parts):
+        factor[..., part[0] : part[-1] + 1, part[0] : part[-1] + 1] = equal_correlation_factor(r[..., g], len(part))
+    return factor
+
+
 def lowest_corr(q: int) -> float:
     """Smallest correlation that q > 1 equally correlated random effects can have: -1/(q - 1)."""
     return -1.0 / (q - 1)
@@ -152,7 +166,9 @@ def compound_symmetry_corr(D: FloatArray) -> FloatArray:
         return (D.sum(axis=(-2, -1)) - trace) / ((q - 1) * trace)
 
 
-def random_covariance(structure: str, blocks: tuple[tuple[int, ...], ...]) -> RandomCovariance:
+def random_covariance(
+    structure: str, blocks: tuple[tuple[int, ...], ...], parts: tuple[tuple[int, ...], ...] = ()
+) -> RandomCovariance:
     """Build the pattern of Λ.
 
     Parameters
@@ -160,13 +176,18 @@ def random_covariance(structure: str, blocks: tuple[tuple[int, ...], ...]) -> Ra
     structure : {"unstructured", "diagonal", "identity", "compound_symmetry", "blocks"}
     blocks : tuple of tuple of int
         Positions of the random effects that correlate; singletons for a diagonal or identity D.
+    parts : tuple of tuple of int
+        Positions of those of each group, where D differs by group.
     """
     q = sum(len(b) for b in blocks)
+    parts = parts or (tuple(range(q)),)
     if structure in SPECTRAL:
-        none, unit = np.zeros(0, dtype=np.intp), np.eye(q)
-        mean = np.full((q, q), 1.0 / q)
-        projections = unit[None] if structure == "identity" else np.stack([unit - mean, mean])
-        return RandomCovariance(structure, q, blocks, none, none, none, projections)
+        none, projections = np.zeros(0, dtype=np.intp), list[FloatArray]()
+        for part in parts:
+            unit, mean = np.zeros((q, q)), np.zeros((q, q))
+            unit[part, part], mean[np.ix_(part, part)] = 1.0, 1.0 / len(part)
+            projections += [unit] if structure == "identity" else [unit - mean, mean]
+        return RandomCovariance(structure, q, blocks, none, none, none, np.stack(projections), parts)
     entries = [(r, c) for block in blocks for i, c in enumerate(block) for r in block[i:]]
     row, col = np.array(entries, dtype=np.intp).reshape(-1, 2).T
-    return RandomCovariance(structure, q, blocks, row, col, np.arange(len(entries)))
+    return RandomCovariance(structure, q, blocks, row, col, np.arange(len(entries)), None, parts)

@@ -18,6 +18,7 @@ from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.columns import Column, FactorColumns, evaluate_factors
 from hierlmm.design.design import Design
 from hierlmm.design.formula import SEE, ParsedFormula, Term, refuse_response_as_subject, term_name, unquoted
+from hierlmm.design.groups import levels_of_group
 from hierlmm.design.hierarchy import Hierarchy, RandomBlock, hierarchy_from_terms, marginal_hierarchy, random_blocks
 from hierlmm.design.levels import Levels
 from hierlmm.design.outcome import GAUSSIAN, Outcome, with_trials
@@ -36,6 +37,7 @@ def design_from_formula(
     data: Any,
     *,
     covariance: str | None = None,
+    group: str | None = None,
     residual: Residual = INDEPENDENT,
     outcome: Outcome = GAUSSIAN,
     missing: str = "raise",
@@ -47,10 +49,15 @@ def design_from_formula(
         raise FormulaError(f"'{parsed.response} ~ {' + '.join(map(term_name, parsed.fixed))}'", reason, remedy, SEE)
     response, outcome = with_trials(parsed.response, outcome)
     parsed = replace(parsed, response=response, offsets=(*parsed.offsets, *outcome.offsets))
+    if parsed.group is not None and group not in (None, parsed.group):
+        reason = "they say two things about the factor by which D differs"
+        raise FormulaError(f"gr(..., by = {parsed.group}) and group={group!r}", reason, "write one of them", SEE)
+    group = parsed.group if group is None else group
     blocks = random_blocks(parsed, covariance)
-    said = Said(response, parsed.random[0].subject, parsed.fixed, blocks, parsed.offsets, outcome=outcome)
+    said = Said(response, parsed.random[0].subject, parsed.fixed, blocks, parsed.offsets, (), outcome, group)
     learnt = _learn(data, said, residual, missing)
-    return _assemble(hierarchy_from_terms(parsed, learnt.varying, covariance=covariance), learnt, residual, outcome)
+    hierarchy = replace(hierarchy_from_terms(parsed, learnt.varying, covariance=covariance), group=group)
+    return _assemble(hierarchy, learnt, residual, outcome)
 
 
 def design_from_fixed(
@@ -93,7 +100,7 @@ def design_from_hierarchy(
     """
     response, outcome = with_trials(hierarchy.response, outcome)
     h = hierarchy = replace(hierarchy, response=response, offsets=(*hierarchy.offsets, *outcome.offsets))
-    said = Said(h.response, h.subject, h.fixed_terms, h.blocks, h.offsets, h.level1_terms, outcome)
+    said = Said(h.response, h.subject, h.fixed_terms, h.blocks, h.offsets, h.level1_terms, outcome, h.group)
     learnt = _learn(data, said, residual, missing)
     check_levels(hierarchy, learnt.rows, learnt.changes)
     check_margins(hierarchy, learnt.columns[0], learnt.varying)
@@ -105,7 +112,7 @@ def design_again(
 ) -> Design:
     """Build the design of a hierarchy that a design has, which was checked when it was stated, from the same rows."""
     h = hierarchy
-    said = Said(h.response, h.subject, h.fixed_terms, h.blocks, h.offsets, h.level1_terms, outcome)
+    said = Said(h.response, h.subject, h.fixed_terms, h.blocks, h.offsets, h.level1_terms, outcome, h.group)
     return _assemble(hierarchy, _learn(data, said, residual, "raise"), residual, outcome)
 
 
@@ -151,7 +158,10 @@ def _assemble(hierarchy: Hierarchy, learnt: _Learnt, residual: Residual, outcome
     split = [split_parts(c.parts, learnt.varying) for c in learnt.columns[0]]
     terms = _terms(hierarchy, learnt, [level1 for level1, _ in split])
     rows = _rows(terms, learnt, [level2 for _, level2 in split], outcome)
-    random = [RandomTerm(own, rows.subject, np.ascontiguousarray(rows.X1[:, own.columns])) for own in terms.random]
+    level = rows.subject.index  # not read without a group
+    if hierarchy.group:
+        level = terms.by_subject.who[level]
+    random = [RandomTerm(own, rows.subject, own.values(rows.X1, level)) for own in terms.random]
     return Design(terms, rows, tuple(random), residual.correlation, residual.variance, outcome=outcome)
 
 
@@ -170,6 +180,9 @@ def _terms(hierarchy: Hierarchy, learnt: _Learnt, in_fixed: list[Parts]) -> Term
     said = canonical_blocks(hierarchy, covariance, learnt.rows.levels)
     at = {parts: k for k, parts in enumerate(level1)}
     places = np.array([at[parts] for parts in in_random], dtype=np.intp)
+    by_subject = RandomColumns(hierarchy.subject, places, names, blocks, covariance)
+    if hierarchy.group:
+        by_subject = by_subject.for_levels(hierarchy.group, *levels_of_group(hierarchy.group, learnt.rows))
     return Terms(
         hierarchy=replace(hierarchy, covariance=covariance, blocks=said),
         levels=learnt.rows.levels,
@@ -177,7 +190,7 @@ def _terms(hierarchy: Hierarchy, learnt: _Learnt, in_fixed: list[Parts]) -> Term
         fixed=tuple(fixed),
         level1_columns=tuple(level1),
         coef_level1=np.array([at[parts] for parts in in_fixed], dtype=np.intp),
-        random=(RandomColumns(hierarchy.subject, places, names, blocks, covariance),) if names else (),
+        random=(by_subject,) if names else (),
         dtypes=dict(learnt.rows.frame.dtypes),
     )
 

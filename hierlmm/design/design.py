@@ -13,6 +13,7 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.composed import checked_weights, group_of, weights_of
+from hierlmm.covariance.random import RandomCovariance, random_covariance
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
 from hierlmm.design.columns import Column, FactorColumns
@@ -28,7 +29,17 @@ from hierlmm.errors import DataError, SpecificationError
 from hierlmm.families.family import Family
 from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
 
-__all__ = ["ARRAYS", "Design", "NewData", "design_of", "level2_prediction"]
+__all__ = [
+    "ARRAYS",
+    "D_of_subjects",
+    "Design",
+    "NewData",
+    "design_of",
+    "level2_prediction",
+    "own_columns",
+    "own_covariances",
+    "own_effects",
+]
 
 ARRAYS = ("y", "offset", "X", "Z", "X1", "W", "subject_index", "coef_level1", "term_level1")
 
@@ -61,7 +72,8 @@ class Design:
     X : (N, p)
         Combined fixed-effects design, columns ``coef``.
     Z : (N, q)
-        Random-effects design of the subjects, columns ``term``.
+        Random-effects design of the subjects, columns ``term``. With a D of its own for each level of ``group`` the
+        random effects stand once for each level, q = ``n_own`` times the number of levels; see `design.groups`.
     X1 : (N, k)
         Level-1 design, columns ``level1``.
     W : (J, p)
@@ -72,6 +84,11 @@ class Design:
         Positions in ``term`` that may correlate.
     subject_index : (N,)
         Position of the row's subject in ``subjects``.
+    group : str, group_levels : tuple
+        Level-2 factor with a D of its own in each level, and its levels; empty without one.
+    own_term : tuple of str, own_level1 : (n_own,), own_Z : (N, n_own)
+        The random effects that a subject has: their names, level-1 columns and values; ``term``, ``term_level1`` and
+        ``Z`` where there is one D. What fits call b is in this order.
     """
 
     terms: Terms
@@ -108,11 +125,41 @@ class Design:
     blocks = _part("terms.by_subject.blocks", tuple[tuple[int, ...], ...])
     covariance = _part("terms.by_subject.covariance", str)
     n_random_parameters = _part("terms.by_subject.n_parameters", int)
+    group = _part("terms.by_subject.by", str)
+    group_levels = _part("terms.by_subject.levels", tuple[Any, ...])
+    n_own = _part("terms.by_subject.n_own", int)
 
     @cached_property
     def Z(self) -> FloatArray:
         """Random-effects design of the subjects, (N, q)."""
         return self.random[0].Z if self.random else self.X1[:, :0]
+
+    @cached_property
+    def own_Z(self) -> FloatArray:
+        """What a subject's own random effects are multiplied by, (N, n_own)."""
+        return own_columns(self, self.Z)
+
+    @cached_property
+    def own_term(self) -> tuple[str, ...]:
+        """Names of the random effects that a subject has."""
+        return tuple(self.level1[k] for k in self.own_level1) if self.group else self.term
+
+    @property
+    def own_level1(self) -> IntArray:
+        """Which level-1 column each of them belongs to, (n_own,)."""
+        return self.term_level1[: self.n_own]
+
+    @cached_property
+    def subject_group(self) -> IntArray:
+        """Position of each subject's level among ``group_levels``, (J,); zero where there is one D."""
+        if not self.group:
+            return np.zeros(self.n_subjects, dtype=np.intp)
+        return self.terms.by_subject.who
+
+    @property
+    def random_structure(self) -> RandomCovariance:
+        """The structure of D for all of ``term``."""
+        return random_covariance(self.covariance, self.blocks, self.terms.by_subject.parts)
 
     @property
     def family(self) -> Family:
@@ -193,6 +240,10 @@ class Design:
         """Columns of the data that explain level-1 coefficients (constant within every subject)."""
         return self.terms.level2_variables()
 
+    def constant_variables(self) -> list[str]:
+        """Columns of the data that are constant within every subject: those of level 2, and the factor of D."""
+        return list(dict.fromkeys([*self.level2_variables(), *([self.group] if self.group else [])]))
+
     def position(self, subject: Any) -> int:
         """Position of a subject's label in ``subjects``.
 
@@ -241,6 +292,40 @@ class Design:
         if subject not in new.frame.columns:
             return new
         return replace(new, subject_index=self.subjects.get_indexer(pd.Index(new.frame[subject].to_numpy())))
+
+
+def own_columns(design: Design, Z: FloatArray) -> FloatArray:
+    """What the subjects' own random effects are multiplied by: (n, q·G) -> (n, q). Z itself where there is one D."""
+    return Z.reshape(len(Z), -1, design.n_own).sum(axis=1) if design.group else Z
+
+
+def own_effects(design: Design, b: FloatArray, subjects: Any = slice(None)) -> FloatArray:
+    """A subject's own random effects among those of all levels: (..., J, q·G) -> (..., J, q).
+
+    Parameters
+    ----------
+    design : Design
+    b : (..., J, q·G)
+    subjects : slice or array of int
+        Which subjects they are of, if not all.
+    """
+    if not design.group:
+        return b
+    group = design.subject_group[subjects]
+    return b.reshape(*b.shape[:-1], -1, design.n_own)[..., np.arange(len(group)), group, :]
+
+
+def own_covariances(design: Design, C: FloatArray) -> FloatArray:
+    """Covariances of the subjects' own random effects: (J, q·G, q·G) -> (J, q, q)."""
+    if not design.group:
+        return C
+    positions = design.subject_group[:, None] * design.n_own + np.arange(design.n_own)
+    return C[np.arange(len(C))[:, None, None], positions[:, :, None], positions[:, None, :]]
+
+
+def D_of_subjects(design: Design, D: FloatArray) -> FloatArray:
+    """Each subject's own D, (J, q, q), from that of all groups; D itself where there is one."""
+    return own_covariances(design, np.broadcast_to(D, (design.n_subjects, *D.shape))) if design.group else D
 
 
 def design_of(model: Any, what: str) -> Design:

@@ -38,11 +38,15 @@ type Term = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One ``(terms | subject)`` of a formula; ``correlated`` is False for ``||``."""
+    """One ``(terms | subject)`` of a formula; ``correlated`` is False for ``||``.
+
+    ``group`` is the factor of ``(terms | gr(subject, by = group))``, which brms has for a D of its own in each level.
+    """
 
     terms: tuple[Term, ...]
     subject: str
     correlated: bool
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,22 @@ class ParsedFormula:
     fixed: tuple[Term, ...]
     offsets: tuple[str, ...]
     random: tuple[Bar, ...]
+
+    @property
+    def group(self) -> str | None:
+        """The factor with a D of its own in each level, or None.
+
+        Raises
+        ------
+        FormulaError
+            If the random-effects terms name different ones.
+        """
+        groups = list(dict.fromkeys(bar.group for bar in self.random))
+        if len(groups) > 1:
+            received = f"random effects by {' and by '.join('no group' if g is None else repr(g) for g in groups)}"
+            remedy = "write the same gr(subject, by = group) in every parenthesis"
+            raise formula_error(received, "all random effects of a subject have one factor by which D differs", remedy)
+        return groups[0] if groups else None
 
 
 def term_name(term: Term) -> str:
@@ -306,6 +326,9 @@ def _parse_random(inner: str, formula: str) -> Bar:
     if not match or not subject or not left:
         reason = f"the random-effects term '({inner})' is incomplete"
         raise formula_error(repr(formula), reason, "write '(1 + time | subject)'")
+    by = re.fullmatch(r"gr\(([^,]*),\s*by\s*=([^,]*)\)", subject)
+    group = unquoted(by.group(2).strip()) if by else None
+    subject = by.group(1).strip() if by else subject
     if re.search(r"[/:+*()^%]", outline(subject, formula)):
         reason = f"the grouping {subject!r} is not one column: nested or crossed groups make more than two levels"
         one = "data['unit'] = data['a'].astype(str) + ':' + data['b'].astype(str) makes one"
@@ -315,7 +338,7 @@ def _parse_random(inner: str, formula: str) -> Bar:
     if not terms:
         received = f"({inner})"
         raise formula_error(received, "it contains no random effect", "write '(1 | subject)' for a random intercept")
-    return Bar(terms, unquoted(subject), correlated=match.group(2) == "|")
+    return Bar(terms, unquoted(subject), match.group(2) == "|", group)
 
 
 def join_terms(terms: Sequence[Term]) -> str:

@@ -8,7 +8,7 @@ every pair, and random effects for the level-1 terms that vary. Both forms hold 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -66,6 +66,8 @@ class Hierarchy:
         Expressions added to the linear predictor with coefficient 1.
     fixed_terms : tuple of Term
         Terms of the combined model, in the order of its coefficients.
+    group : str, optional
+        Level-2 factor with a D of its own in each of its levels.
     """
 
     response: str
@@ -76,6 +78,7 @@ class Hierarchy:
     covariance: str
     offsets: tuple[str, ...] = ()
     fixed_terms: tuple[Term, ...] = field(default=(), compare=False)
+    group: str | None = None
 
     @property
     def level1(self) -> str:
@@ -101,7 +104,9 @@ class Hierarchy:
         """The combined model as one formula: ``distance ~ 1 + sex + time + sex:time + (1 + time | subject)``."""
         fixed = [join_terms(self.fixed_terms) if self.fixed_terms else "0"]
         fixed += [f"offset({o})" for o in self.offsets]
-        bars = [f"({join_terms(b.terms)} {'|' if b.correlated else '||'} {quoted(self.subject)})" for b in self.blocks]
+        subject = quoted(self.subject)
+        subject = f"gr({subject}, by = {quoted(self.group)})" if self.group else subject
+        bars = [f"({join_terms(b.terms)} {'|' if b.correlated else '||'} {subject})" for b in self.blocks]
         return f"{self.response} ~ {' + '.join(fixed + bars)}"
 
 
@@ -112,6 +117,7 @@ def hierarchy_from_levels(
     subject: str,
     random: str | Sequence[str | Sequence[str]] | None,
     covariance: str,
+    group: str | None = None,
 ) -> Hierarchy:
     """Build a hierarchy from a level-1 formula and level-2 formulas.
 
@@ -126,6 +132,8 @@ def hierarchy_from_levels(
         with each other: ``[["Intercept", "time"], ["dose"]]``.
     covariance : str
         One of `COVARIANCES`, or ``"blocks"``, which is what ``"unstructured"`` means for a nested list.
+    group : str, optional
+        Level-2 factor with a D of its own in each level.
 
     Raises
     ------
@@ -140,7 +148,7 @@ def hierarchy_from_levels(
     rhs = _level2_by_term(terms, {} if level2 is None else level2, level1)
     blocks = _blocks(terms, random, covariance, level1)
     refuse_response_as_subject(parsed.response, subject)
-    return _assemble(parsed, subject, terms, rhs, blocks, covariance, fixed_terms=None)
+    return replace(_assemble(parsed, subject, terms, rhs, blocks, covariance, fixed_terms=None), group=group)
 
 
 def hierarchy_from_terms(parsed: ParsedFormula, varying: frozenset[str], *, covariance: str | None = None) -> Hierarchy:

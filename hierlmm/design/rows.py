@@ -112,6 +112,7 @@ class Said(NamedTuple):
     offsets: tuple[str, ...]
     level1: tuple[Term, ...] = ()
     outcome: Outcome = GAUSSIAN
+    group: str | None = None
 
     @property
     def factors(self) -> list[str]:
@@ -141,6 +142,7 @@ def prepare(data: Any, said: Said, residual: Residual, missing: str) -> Prepared
     present = column_names(data)
     require_columns([said.subject], present, "subject")
     require_columns(list(residual.columns), present, "residual structure")
+    require_columns([said.group] if said.group else [], present, "group")
     for role in ("trials", "exposure"):
         require_columns([c for c in [getattr(said.outcome, role)] if c], present, role)
     if said.response.isidentifier() or said.response.startswith("`"):
@@ -149,8 +151,10 @@ def prepare(data: Any, said: Said, residual: Residual, missing: str) -> Prepared
     covariates = list(dict.fromkeys(v for e in expressions for v in variables_of(e, present)))
     responses = list(variables_of(said.response, present))
     _check_names(covariates, responses, residual)
+    by = [said.group] if said.group else []
     frame = to_pandas(
-        data, list(dict.fromkeys([*responses, said.subject, *covariates, *residual.columns, *said.outcome.columns]))
+        data,
+        list(dict.fromkeys([*responses, said.subject, *covariates, *by, *residual.columns, *said.outcome.columns])),
     )
     if len(frame) == 0:
         raise DataError("a table without rows", "there is nothing to fit", "check the filters applied to the data")

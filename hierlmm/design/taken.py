@@ -37,6 +37,8 @@ def take_subjects(design: Design, chosen: IntArray) -> Design:
     frame[design.hierarchy.subject] = labels.to_numpy()[group.index]
     arrays = {name: getattr(own, name)[at] for name in ("y", "offset", "X", "X1", "trials")}
     rows = replace(own, frame=frame, subject=group, W=own.W[chosen], **arrays)
-    random = tuple(replace(term, group=group, Z=term.Z[at]) for term in design.random)
-    fitted = design.variance_fitted
-    return replace(design, rows=rows, random=random, variance_fitted=None if fitted is None else fitted[at])
+    columns = tuple(replace(c, who=c.who[chosen]) if c.by else c for c in design.terms.random)
+    random = tuple(replace(t, columns=c, group=group, Z=t.Z[at]) for t, c in zip(design.random, columns, strict=True))
+    terms, fitted = replace(design.terms, random=columns), design.variance_fitted
+    fitted = None if fitted is None else fitted[at]
+    return replace(design, terms=terms, rows=rows, random=random, variance_fitted=fitted)

@@ -8,7 +8,7 @@ them: ``Z = X1[:, columns]``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -23,8 +23,10 @@ from hierlmm.design.hierarchy import Hierarchy
 from hierlmm.design.levels import Levels, as_fitted_truth_values
 from hierlmm.design.recipes import evaluate_vector
 from hierlmm.errors import DataError
-from hierlmm.frames import quote
+from hierlmm.frames import quote, shorten
 from hierlmm.frozen import OwnArrays
+
+SEE_GROUPS = "docs, page 'Different hierarchies by group'"
 
 type Parts = tuple[tuple[str, str], ...]
 """Factor columns that a column is the product of: ``(factor, column name)``."""
@@ -33,6 +35,9 @@ type Parts = tuple[tuple[str, str], ...]
 @dataclass(frozen=True)
 class RandomColumns(OwnArrays):
     """Which level-1 columns vary by a grouping factor, and which of them may correlate.
+
+    With a D of its own for each level of ``by`` they stand once for each level, one level after the other: q·G random
+    effects, of which a subject has the q of its level; the columns of all others are zero in its rows.
 
     Attributes
     ----------
@@ -46,6 +51,12 @@ class RandomColumns(OwnArrays):
         Positions in ``names`` that may correlate.
     covariance : str
         Structure of D.
+    by : str
+        Factor with a D of its own in each level; empty without one.
+    levels : tuple
+        Its levels.
+    who : (J,)
+        Position among the levels of the one that each fitted subject has; empty without levels.
     """
 
     group: str
@@ -53,13 +64,44 @@ class RandomColumns(OwnArrays):
     names: tuple[str, ...]
     blocks: tuple[tuple[int, ...], ...]
     covariance: str
+    by: str = ""
+    levels: tuple[Any, ...] = ()
+    who: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+
+    @property
+    def n_own(self) -> int:
+        """Number of random effects that a subject has, q."""
+        return len(self.names) // max(1, len(self.levels))
+
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """Positions in ``names`` of each level's random effects; all in one part without levels."""
+        q = self.n_own
+        return tuple(tuple(range(start, start + q)) for start in range(0, len(self.names), max(1, q)))
 
     @property
     def n_parameters(self) -> int:
         """Number of parameters of D."""
         if self.covariance in SPECTRAL:
-            return 1 if self.covariance == "identity" else 2
+            return len(self.parts) * (1 if self.covariance == "identity" else 2)
         return sum(len(b) * (len(b) + 1) // 2 for b in self.blocks)
+
+    def for_levels(self, by: str, levels: tuple[Any, ...], who: IntArray) -> RandomColumns:
+        """The same random effects once for each level of a factor, none of which correlates with another level's."""
+        q, G = len(self.names), len(levels)
+        names = tuple(f"{name}[{level}]" for level in levels for name in self.names)
+        blocks = tuple(tuple(m + q * g for m in block) for g in range(G) for block in self.blocks)
+        structure = "blocks" if self.covariance == "unstructured" else self.covariance
+        if all(len(block) == 1 for block in blocks) and structure == "blocks":
+            structure = "diagonal"
+        return RandomColumns(self.group, np.tile(self.columns, G), names, blocks, structure, by, levels, who)
+
+    def values(self, X1: FloatArray, level: IntArray) -> FloatArray:
+        """Z (n, q·G) of rows with these level-1 columns (n, k), at these positions among the levels (n,)."""
+        Z = X1[:, self.columns]
+        if self.levels:
+            Z = Z * (np.arange(len(self.names)) // self.n_own == level[:, None])
+        return np.ascontiguousarray(Z)
 
 
 NO_COLUMNS = RandomColumns("", np.empty(0, dtype=np.intp), (), (), "none")
@@ -130,7 +172,8 @@ class Terms(OwnArrays):
     def variables(self) -> tuple[str, ...]:
         """Columns that new rows must have."""
         fixed = self._variables([*(f for c in self.fixed for f in c.term), *self.hierarchy.offsets])
-        return tuple(dict.fromkeys([*fixed, *self.level1_variables()]))
+        by = [self.by_subject.by] if self.by_subject.by else []
+        return tuple(dict.fromkeys([*fixed, *self.level1_variables(), *by]))
 
     def level1_variables(self) -> list[str]:
         """Columns of the data that vary within subjects, in the order of level 1."""
@@ -164,11 +207,30 @@ class Terms(OwnArrays):
             check_finite(column, name, factor, frame)
         X1 = stack([product(values, parts, n) for parts in self.level1_columns], n)
         X = stack([product(values, c.parts, n) for c in self.fixed], n)
-        return NewData(frame, X, X1[:, self.by_subject.columns], X1, self.offset(coded))
+        own = self.by_subject
+        level = level_positions(frame[own.by], own.levels) if own.by else np.zeros(n, dtype=np.intp)
+        return NewData(frame, X, own.values(X1, level), X1, self.offset(coded))
 
     def offset(self, frame: pd.DataFrame) -> FloatArray:
         """Sum of the offsets, (n,)."""
         return sum((evaluate_vector(o, frame, "offset") for o in self.hierarchy.offsets), np.zeros(len(frame)))
+
+
+def level_positions(column: pd.Series, levels: tuple[Any, ...]) -> IntArray:
+    """Positions of values among the levels of the factor by which D differs, (n,).
+
+    Raises
+    ------
+    DataError
+        If a value is none of them.
+    """
+    at = pd.Index(levels, dtype=object).get_indexer(pd.Index(column.to_numpy(object), dtype=object))
+    if np.any(at < 0):
+        name, new = column.name, column.iloc[int(np.flatnonzero(at < 0)[0])]
+        reason = f"no subject of this {name!r} was in the data that the model was fitted to, so its D is not known"
+        remedy = f"use one of the levels {shorten(map(quote, levels))}, or fit a model with one D for all (no group=)"
+        raise DataError(f"{name} = {quote(new)}", reason, remedy, SEE_GROUPS)
+    return at.astype(np.intp)
 
 
 def parts_name(parts: Parts) -> str:

@@ -261,12 +261,12 @@ def _log_likelihood(fit: PosteriorNumbers, unit: str) -> tuple[Callable[[slice],
         received = "the log-likelihood of every observation given the random effects"
         remedy = "use unit='subject', which integrates them out, or refit with random_effects='draws'"
         raise NotAvailableError(received, "the fit kept no draws of the random effects", remedy, SEE)
-    shape = len(sigma), design.n_subjects, len(design.term)
+    shape = len(sigma), design.n_subjects, design.n_own
     b = fit.draws("b").reshape(shape) if design.term else np.empty(shape)
     ratio = residual_sd_ratios(design, eta) if design.residual_variance is not None else None
 
     def conditional(part: slice) -> FloatArray:
-        names = ("y", "X", "Z", "offset", "subject_index")  # what the likelihood reads of a design
+        names = ("y", "X", "own_Z", "offset", "subject_index")  # what the likelihood reads of a design
         rows: Any = SimpleNamespace(**{name: getattr(design, name)[part] for name in names})
         own = sigma if ratio is None else sigma[:, None] * ratio[:, part]
         return conditional_log_likelihood(rows, beta, b, own)

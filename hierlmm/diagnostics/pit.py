@@ -49,7 +49,7 @@ from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.bayes.family_replications import replicator_of
 from hierlmm.bayes.predictive import family_responses, posterior_predictive_draws, subject_lines
 from hierlmm.bayes.tree import dispersion_variables, response_name
-from hierlmm.design.design import Design
+from hierlmm.design.design import Design, own_effects
 from hierlmm.diagnostics.loo import UNITS, Unit, unit_log_likelihood
 from hierlmm.diagnostics.predictive_checks import components, pit_check, smooth_p
 from hierlmm.errors import NotAvailableError, SpecificationError
@@ -194,13 +194,13 @@ def test_quantity(design: Design, statistic: str) -> tuple[Callable[[FloatArray]
             return np.sqrt(np.add.reduceat(own**2, start[:-1], axis=1) / n)
 
         return spread, _some(np.flatnonzero(n > 1), statistic, "no subject has two rows")
-    if statistic not in design.term:
-        choices = ", ".join(map(repr, ("mean", "sd", *design.term)))
+    if statistic not in design.own_term:
+        choices = ", ".join(map(repr, ("mean", "sd", *design.own_term)))
         reason = "this is not a number that a subject has"
         raise SpecificationError(f"statistic={statistic!r}", reason, f"use one of {choices}", SEE)
-    weights, usable, k = np.zeros(len(order)), [], design.term.index(statistic)
+    weights, usable, k = np.zeros(len(order)), [], design.own_term.index(statistic)
     for j, (lo, hi) in enumerate(pairwise(start)):
-        Z = design.Z[order[lo:hi]]
+        Z = design.own_Z[order[lo:hi]]
         if np.linalg.matrix_rank(Z) == Z.shape[1]:
             weights[lo:hi] = np.linalg.pinv(Z)[k]
             usable.append(j)
@@ -226,6 +226,7 @@ def new_subjects(
     for lo in range(0, S, step):
         part = slice(lo, min(lo + step, S))
         b = rng.standard_normal((len(sigma[part]), design.n_subjects, q)) @ np.swapaxes(root[part], -1, -2)
+        b = own_effects(design, b)
         if design.is_gaussian:
             y = posterior_predictive_draws(design, beta[part], b, sigma[part], rng, eta[part])
         else:

@@ -224,6 +224,7 @@ def _resampling_plan(base: Design, stated: Stated) -> Plan:
     residual = stated.source.residual_estimate if isinstance(stated.source, Fit) else None
     hierarchy = base.hierarchy
     parsed = parse_formula(hierarchy.formula)
+    covariance = None if hierarchy.covariance == "blocks" else hierarchy.covariance  # blocks stand in the formula
     structure = Residual(base.residual, base.residual_variance)
     rows = rows_by_subject(base)
     # Offsets of an exposure stand in the formula.
@@ -235,7 +236,7 @@ def _resampling_plan(base: Design, stated: Stated) -> Plan:
         b = rng.standard_normal((who[-1] + 1, root.shape[1])) @ root.T
         eta = base.offset[at] + base.X[at] @ coefficients + np.einsum("ij,ij->i", base.Z[at], b[who])
         frame[response] = draw_responses(rng, family, eta, natural, base.trials[at])[0]
-        return _checked(design_from_formula(own, frame, covariance=base.covariance, outcome=outcome))
+        return _checked(design_from_formula(own, frame, covariance=covariance, outcome=outcome))
 
     def draw(size: int, rng: Rng, dropout: float) -> Design:
         J = base.n_subjects
@@ -247,7 +248,7 @@ def _resampling_plan(base: Design, stated: Stated) -> Plan:
         frame[hierarchy.subject] = who + 1
         if not base.is_gaussian:
             return draw_family(frame, at, who, rng)
-        design = design_from_formula(parsed, frame, covariance=base.covariance, residual=structure)
+        design = design_from_formula(parsed, frame, covariance=covariance, residual=structure)
         colour = None if residual is None else lambda noise: _coloured(design, residual, noise)
         _, y = replicate.drawn_response(design, coefficients, root, sigma, rng, colour)
         return _checked(design.with_response(y))

@@ -71,7 +71,8 @@ class Quantities:
         """Labels of the covariance parameters; one standard deviation where all random effects share it."""
         labels = component_labels(self.design)
         if self._common:
-            labels = ["sd(all random effects)", *labels[len(self.design.term) :]]
+            names = [f"all random effects[{level}]" for level in self.design.group_levels] or ["all random effects"]
+            labels = [*(f"sd({name})" for name in names), *labels[len(self.design.term) :]]
         if not self.design.is_gaussian:
             return [*labels[:-1], *dispersion_labels(self.design)]
         residual = {} if self.rows is None else residual_names(self.rows)
@@ -86,8 +87,14 @@ class Quantities:
     def labels(self) -> list[str]:
         """Names of all quantities."""
         design = self.design
-        b = [f"b({t}, {design.subjects[j]})" for j in self.subjects for t in design.term]
+        b = [f"b({t}, {design.subjects[j]})" for j in self.subjects for t in design.own_term]
         return [*design.coef, *self.components, *b, *([LOGLIK] if self.loglik else [])]
+
+    @property
+    def twins(self) -> IntArray:
+        """Positions of the standard deviations that repeat one before, where random effects share it."""
+        positions = np.arange(len(self.design.term))
+        return positions[positions % self.design.n_own > 0]
 
     @property
     def _common(self) -> bool:
@@ -97,7 +104,7 @@ class Quantities:
         """Stack β (S, p), the components of D (S, q, q), what is reported of η (S, k), and σ (S,)."""
         components = component_values(self.design, D, sigma)
         if self._common:
-            components = np.delete(components, np.arange(1, len(self.design.term)), axis=-1)
+            components = np.delete(components, self.twins, axis=-1)
         parts = [beta, components]
         if not self.design.is_gaussian:
             level1 = [own[:, None] for own in dispersion_of(self.design.family, eta).values()]
@@ -212,7 +219,7 @@ def recover_by_likelihood(design: Design, quantities: Quantities, truth: Truth, 
     rows = quantities.components
     components = fit.variance_components(0.95)
     if len(rows) < len(components):
-        components = components.drop(index=components.index[1 : len(design.term)])
+        components = components.drop(index=components.index[quantities.twins])
     fixed = fit.summary(0.95)
     columns = ["estimate", "se", "lower", "upper"]
     table = np.vstack([fixed[columns].to_numpy(dtype=float), components[columns].to_numpy(dtype=float)])
@@ -232,7 +239,7 @@ def _wald_scale(fit: LikelihoodNumbers, values: FloatArray, quantities: Quantiti
     """β as it is, every covariance parameter on the scale of its Wald interval."""
     scales = covariance_parameters(fit)
     if len(scales.labels) > len(quantities.components):  # one standard deviation stands for all
-        keep = np.r_[0, len(fit.design.term) : len(scales.labels)]
+        keep = np.setdiff1d(np.arange(len(scales.labels)), quantities.twins)
         scales = replace(scales, labels=quantities.components, lower=scales.lower[keep], upper=scales.upper[keep])
     n = len(values) - len(scales.labels)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -25,7 +25,7 @@ from hierlmm.bayes.posterior import Conditional
 from hierlmm.bayes.predictive import subject_lines
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.sample_collapsed import sample_theta
-from hierlmm.design.design import Design
+from hierlmm.design.design import Design, own_effects
 from hierlmm.errors import HierlmmError, SpecificationError, closest
 from hierlmm.fits.generalised import GeneralisedNumbers
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
@@ -137,7 +137,7 @@ def drawn_response(
     design: Design, beta: FloatArray, root: FloatArray, sigma: float, rng: Rng, colour: Colour | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Draw b (J, q) and y (N,) from a hierarchy; ``colour`` gives independent residuals of SD 1 their structure."""
-    b = rng.standard_normal((design.n_subjects, root.shape[1])) @ root.T
+    b = own_effects(design, rng.standard_normal((design.n_subjects, root.shape[1])) @ root.T)
     noise = rng.standard_normal(design.n_obs)
     return b, subject_lines(design, beta, b) + sigma * (noise if colour is None else colour(noise))
 

@@ -99,7 +99,7 @@ def between_within_df(design: Design) -> FloatArray:
     varying = np.isin(design.coef_level1, design.term_level1)
     same = design.coef_level1[:, None] == design.coef_level1[None, :]
     between = design.n_subjects - same.sum(axis=1)
-    within = design.n_obs - design.n_subjects * len(design.term) - np.sum(~varying)
+    within = design.n_obs - design.n_subjects * design.n_own - np.sum(~varying)
     return np.maximum(np.where(varying, between, within), 1).astype(float)
 
 

@@ -134,19 +134,20 @@ def _balance(design: Design, covariates: str) -> str:
 
 
 def _structure(design: Design) -> str:
-    q = len(design.term)
+    q, term = design.n_own, design.own_term
+    by = f" for each {design.group} ({shorten(map(str, design.group_levels))})" if design.group else ""
     if q == 1:
-        return f"one variance ({design.term[0]})"
+        return f"one variance ({term[0]}){by}"
     sentence = {
         "unstructured": "unstructured: variances and correlations",
         "diagonal": "diagonal: variances without correlations",
         "identity": "identity: one variance in common, no correlations",
         "compound_symmetry": "compound symmetry: one variance and one correlation in common",
-    }.get(design.covariance)
+    }.get(design.hierarchy.covariance)
     if sentence is None:
-        groups = [", ".join(design.term[r] for r in block) for block in design.blocks]
+        groups = [", ".join(term[r] for r in block) for block in design.blocks if max(block) < q]
         sentence = "blocks that do not correlate with each other: " + " and ".join(f"({g})" for g in groups)
-    return f"{q} × {q}, {sentence}"
+    return f"{q} × {q}, {sentence}{';' if by else ''}{by and f' one D{by}'}"
 
 
 def _residual_facts(design: Design, bound: Binding) -> dict[str, str]:

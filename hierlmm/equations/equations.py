@@ -191,7 +191,8 @@ def _generalised_model(s: Symbols, estimator: str | None) -> Equations:
     predictor = families.predictor(family)
     marginal = [families.averaged(s, _predictor(s, random=True), _predictor(s, random=False))]
     if families.needs_variance(family):
-        addends = _random_variance(s) if len(s.design.term) <= SPELLED_OUT else [Addend.of(families.QUADRATIC)]
+        spelled = s.q <= SPELLED_OUT and not s.design.group
+        addends = _random_variance(s) if spelled else [Addend.of(families.QUADRATIC)]
         marginal.append(Equation(families.SPREAD, EQUALS, m.add_up(addends)))
     combined, averaged = families.notes(family)
     return Equations(
@@ -258,7 +259,7 @@ def _level1(s: Symbols) -> Equation:
 
 def _explained(s: Symbols, k: int, *, random: bool) -> list[Addend]:
     """What level-1 coefficient k is made of."""
-    effects = [Addend.of(s.b(int(r))) for r in np.flatnonzero(s.design.term_level1 == k)] if random else []
+    effects = [Addend.of(s.b(int(r))) for r in np.flatnonzero(s.design.own_level1 == k)] if random else []
     return [*(s.fixed(c) for c in s.members[k]), *effects]
 
 
@@ -283,12 +284,14 @@ def _residual(s: Symbols) -> Equation:
 
 
 def _random_effects(s: Symbols) -> list[Equation]:
-    effects = [s.b(r) for r in range(len(s.design.term))]
+    if s.design.group and s.group is None:
+        return [equation for own in s.groups() for equation in _random_effects(own)]
+    effects = [s.b(r) for r in range(s.q)]
     if len(effects) == 1:
-        return [Equation(effects[0], m.SIMILAR, ((_normal(s.variance(0)) + _spread(s)[0],),))]
+        return [Equation(effects[0], m.SIMILAR, ((_normal(s.variance(0)) + s.where() + _spread(s)[0],),))]
     first, *others = _spread(s)
-    joint = (_normal(m.symbol("D")) + first, *others)
-    D = Equation(m.symbol("D"), EQUALS, ((_covariance_matrix(s),),))
+    joint = (_normal(s.D()) + s.where() + first, *others)
+    D = Equation(s.D(), EQUALS, ((_covariance_matrix(s),),))
     return [Equation(m.parenthesise(m.join(effects, ", ")), m.SIMILAR, (joint,)), D]
 
 
@@ -296,14 +299,14 @@ def _spread(s: Symbols) -> list[Markup]:
     """``, sd 1.80 and 0.18, corr −0.09``, in pieces; nothing without estimates."""
     if s.estimates is None:
         return [m.join([], "")]
-    terms, sd = s.design.term, s.estimates.sd_b
+    terms, sd = [s.term(r) for r in range(s.q)], s.estimates.sd_b
     if s.design.covariance == "identity":
         return [m.words(", sd ") + m.number(float(sd[terms[0]])) + m.words(" each")]
     if s.design.covariance == "compound_symmetry":
         corr = m.two_decimals(float(s.estimates.corr_b[terms[1]][terms[0]]))
         return [m.words(", sd ") + m.number(float(sd[terms[0]])) + m.words(" each,"), m.words(" corr ") + corr]
     found = [m.words(", sd ") + m.enumerate_words([m.number(float(sd[t])) for t in terms], limit=len(terms))]
-    pairs = [(r, c) for block in s.design.blocks for r in block for c in block if r < c]
+    pairs = [(r, c) for r in range(s.q) for c in range(r + 1, s.q) if s.correlated(r, c)]
     for r, c in pairs if len(pairs) <= SHOWN_CORRELATIONS else []:
         pair = m.words(" corr ")
         if len(terms) > 2:
@@ -314,7 +317,7 @@ def _spread(s: Symbols) -> list[Markup]:
 
 
 def _covariance_matrix(s: Symbols) -> Markup:
-    q = range(len(s.design.term))
+    q = range(s.q)
     if s.design.covariance == "identity":
         return (s.variance(0) if s.estimates is None else m.number(s.covariance_value(0, 0))) + m.BLANK + IDENTITY
     if s.design.covariance == "diagonal":
@@ -329,22 +332,22 @@ def _covariance_matrix(s: Symbols) -> Markup:
 
 
 def _marginal(s: Symbols, structure: ResidualSymbols) -> list[Equation]:
-    q, structured = len(s.design.term), s.design.has_residual_structure
+    q, structured, grouped = s.q, s.design.has_residual_structure, bool(s.design.group)
     mean = _predictor(s, random=False)
     if len(mean) == 1:
         mean = [a for k in range(len(s.numbers)) if s.x(k) is None for a in _explained(s, k, random=False)] or mean
     found = [Equation(m.function("E", s.y()), EQUALS, m.add_up(mean or [Addend.of(m.integer(0))]))]
     noise = _noise(s, structure)
-    if q <= SPELLED_OUT and noise is not None:
+    if q <= SPELLED_OUT and noise is not None and not grouped:
         found.append(Equation(m.function("Var", s.y()), EQUALS, _total_variance(s, noise)))
-    if q == 1 and s.z(0) is None and not structured:
+    if q == 1 and s.z(0) is None and not structured and not grouped:
         found.append(Equation(m.function("Corr", s.y(), s.y("k")), EQUALS, ((*_exchangeable(s), OTHER_ROW),)))
-    elif q <= 2 and noise is not None:
+    elif q <= 2 and noise is not None and not grouped:
         groups = _covariance(s, _shared_noise(s, structure))
         found.append(Equation(m.function("Cov", s.y(), s.y("k")), EQUALS, (*groups, (OTHER_ROW,))))
-    if q > 1 or structured:
+    if q > 1 or structured or grouped:
         Z = m.symbol("Z", "i")
-        product = m.join([Z, m.symbol("D"), Z + Markup("ᵀ", r"^{\top}", "<sup>T</sup>")], m.BLANK)
+        product = m.join([Z, s.D(), Z + Markup("ᵀ", r"^{\top}", "<sup>T</sup>")], m.BLANK)
         rest = SIGMA_I if structured else s.residual_variance() + ("" if s.estimates is None else m.BLANK) + IDENTITY
         found.append(Equation(m.symbol("V", "i"), EQUALS, m.add_up([Addend.of(product), Addend.of(rest)])))
     return found
@@ -379,7 +382,7 @@ def _shared_noise(s: Symbols, structure: ResidualSymbols) -> list[Addend]:
 
 
 def _total_variance(s: Symbols, noise: Markup) -> tuple[tuple[Markup, ...], ...]:
-    q = len(s.design.term)
+    q = s.q
     groups = m.add_up([*_random_variance(s), Addend.of(noise)])
     if s.estimates is not None and q == 1 and s.z(0) is None and s.design.residual_variance is None:
         groups = (*groups, (" = " + m.number(s.covariance_value(0, 0) + s.estimates.sigma**2),))
@@ -388,7 +391,7 @@ def _total_variance(s: Symbols, noise: Markup) -> tuple[tuple[Markup, ...], ...]
 
 def _random_variance(s: Symbols) -> list[Addend]:
     """Variance of ``z'b``."""
-    q, addends = len(s.design.term), []
+    q, addends = s.q, []
     for r in range(q):
         addends.append(s.covariance_addend(r, r, 1, s.z(r, power=2)))
         addends += [s.covariance_addend(r, c, 2, s.z(r), s.z(c)) for c in range(r + 1, q) if s.correlated(r, c)]
@@ -406,7 +409,7 @@ def _exchangeable(s: Symbols) -> list[Markup]:
 
 def _covariance(s: Symbols, noise: list[Addend]) -> tuple[tuple[Markup, ...], ...]:
     """Covariance of two rows of a subject with one or two random effects."""
-    q = len(s.design.term)
+    q = s.q
     addends = []
     for r in range(q):
         addends.append(s.covariance_addend(r, r, 1, s.z(r), s.z(r, "k")))

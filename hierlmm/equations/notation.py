@@ -58,9 +58,9 @@ BLANK = Markup(" ", r"\,", " ")
 
 
 def symbol(letter: str, subscript: str = "", *, power: int | None = None) -> Markup:
-    """Return a letter with a subscript of digits, commas and i, j, k, perhaps raised to a power."""
+    """Return a letter with a subscript of digits, commas and i, j, k, or letters; perhaps raised to a power."""
     latex, hypertext, text = GREEK.get(letter, letter), letter, letter
-    if subscript.startswith("b"):  # there is no Unicode subscript b
+    if re.search("[^0-9ijk,]", subscript):  # there is no Unicode subscript b
         text += (_superscript(power) if power else "") + "_" + subscript
     else:
         text += subscript.translate(SUBSCRIPTS) + (_superscript(power) if power else "")

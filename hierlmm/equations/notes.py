@@ -52,15 +52,16 @@ def note_level2(s: Symbols) -> Markup:
         names = tuple(dict.fromkeys(v for f in factors for v in variables_of(f, columns)))
         if names:
             explained.setdefault(names, []).append(s.beta_i(k))
-        elif k not in s.design.term_level1:
+        elif k not in s.design.own_level1:
             common.append(s.beta_i(k))
     sentences = []
     for names, coefficients in explained.items():
         verb = " explains " if len(names) == 1 else " explain "
         sentences.append(m.enumerate_words(list(map(m.code, names))) + verb + m.enumerate_words(coefficients))
-    effects = [s.b(r) for r in range(len(s.design.term))]
+    effects = [s.b(r) for r in range(s.q)]
     own = " is subject i's own deviation" if len(effects) == 1 else " are subject i's own deviations"
-    sentences.append(m.enumerate_words(effects) + own)
+    by = " with a covariance of its own for each " + m.code(s.design.group) if s.design.group else ""
+    sentences.append(m.enumerate_words(effects) + own + by)
     if common:
         verb = " is" if len(common) == 1 else " are"
         sentences.append(m.enumerate_words(common) + verb + " the same for all subjects")

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,19 @@ import pandas as pd
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
-from hierlmm.equations.notation import Addend, Markup, integer, name_symbol, number, parenthesise, signed, symbol, times
+from hierlmm.equations.notation import (
+    Addend,
+    Markup,
+    code,
+    integer,
+    name_symbol,
+    number,
+    parenthesise,
+    signed,
+    symbol,
+    times,
+    words,
+)
 from hierlmm.equations.residual_symbols import residual_numbers, spec_text
 from hierlmm.errors import SpecificationError
 from hierlmm.frames import shorten
@@ -66,10 +79,16 @@ class Symbols:
         The level-2 factor columns that each coefficient multiplies, as ``(factor, column name)``.
     wide : bool
         Whether a number has two digits, so that subscripts need commas.
+    q : int
+        Number of a subject's random effects; they are counted from 0 here, in every group.
+    group : int, optional
+        Position of the group whose D is meant, where D differs by group.
     """
 
-    def __init__(self, design: Design, estimates: Estimates | None = None) -> None:
-        self.design, self.estimates = design, estimates
+    def __init__(self, design: Design, estimates: Estimates | None = None, group: int | None = None) -> None:
+        self.design, self.estimates, self.group, self.q = design, estimates, group, design.n_own
+        self.mark = "" if group is None else marks(design.group_levels)[group]
+        self.start = 0 if group is None else group * self.q
         start = 0 if INTERCEPT in design.level1 else 1
         self.numbers = [start + k for k in range(len(design.level1))]
         self.level2_parts = [
@@ -101,7 +120,27 @@ class Symbols:
 
     def z(self, r: int, row: str = "j", power: int | None = None) -> Markup | None:
         """Return the covariate of random effect r in a row; None for the constant."""
-        return self.x(int(self.design.term_level1[r]), row, power)
+        return self.x(int(self.design.own_level1[r]), row, power)
+
+    def groups(self) -> list[Symbols]:
+        """The symbols of every group, where D differs by group."""
+        return [Symbols(self.design, self.estimates, g) for g in range(len(self.design.group_levels))]
+
+    def D(self) -> Markup:
+        """Return the symbol of D: of the group meant, or that of the subject's group."""
+        if self.group is not None:
+            return symbol("D", self.mark)
+        if not self.design.group:
+            return symbol("D")
+        own = code(self.design.group)
+        return Markup(f"D_{own.text}(i)", f"D_{{{own.latex}(i)}}", f"D<sub>{own.html}(i)</sub>")
+
+    def where(self) -> Markup:
+        """Return ``, sex = Female``, which group is meant; nothing where there is one D."""
+        if self.group is None:
+            return Markup("", "", "")
+        level = words(str(self.design.group_levels[self.group]))
+        return words(", ") + code(self.design.group) + " = " + level
 
     def offsets(self) -> list[Addend]:
         """Return what is added with coefficient 1."""
@@ -134,12 +173,17 @@ class Symbols:
 
     def correlated(self, r: int, s: int) -> bool:
         """Whether D has an entry for two random effects."""
+        r, s = r + self.start, s + self.start
         return r == s or any(r in block and s in block for block in self.design.blocks)
+
+    def term(self, r: int) -> str:
+        """Return the name of a random effect among those of D."""
+        return self.design.term[r + self.start]
 
     def variance(self, r: int) -> Markup:
         """Return the symbol of a random effect's variance: ``σ²_b0``, or the ``σ²_b`` that all have in common."""
         common = self.design.covariance in SPECTRAL
-        return symbol("σ", "b" if common else f"b{self._number(r)}", power=2)
+        return symbol("σ", self._marked("b" if common else f"b{self._number(r)}"), power=2)
 
     def covariance_entry(self, r: int, s: int) -> Markup:
         """Return an entry of D as variance, as correlation and standard deviations, as zero, or as estimate."""
@@ -150,15 +194,15 @@ class Symbols:
         if r == s:
             return self.variance(r)
         if self.design.covariance == "compound_symmetry":
-            return symbol("ρ") + self.variance(r)
+            return symbol("ρ", self.mark) + self.variance(r)
         a, b = sorted((self._number(r), self._number(s)))
-        rho = symbol("ρ", self._subscript(a, b) if len(self.design.term) > 2 else "")
-        return rho + symbol("σ", f"b{a}") + symbol("σ", f"b{b}")
+        rho = symbol("ρ", self._marked(self._subscript(a, b) if self.q > 2 else ""))
+        return rho + symbol("σ", self._marked(f"b{a}")) + symbol("σ", self._marked(f"b{b}"))
 
     def covariance_value(self, r: int, s: int) -> float:
         """Return an estimated entry of D."""
         assert self.estimates is not None
-        return float(self.estimates.D[self.design.term[s]][self.design.term[r]])
+        return float(self.estimates.D[self.term(s)][self.term(r)])
 
     def covariance_addend(self, r: int, s: int, factor: int, *multipliers: Markup | None) -> Addend:
         """Return ``factor · D_rs · multipliers``; a lone or common variance goes by its own symbol."""
@@ -166,7 +210,7 @@ class Symbols:
             value = factor * self.covariance_value(r, s)
             return Addend.of(times(number(value), *multipliers), negative=value < 0)
         entry = symbol("D", self._subscript(self._number(r), self._number(s)))
-        if len(self.design.term) == 1 or self.design.covariance in SPECTRAL:
+        if self.q == 1 or self.design.covariance in SPECTRAL:
             entry = self.covariance_entry(r, s)
         return Addend.of(times(integer(factor) if factor != 1 else None, entry, *multipliers))
 
@@ -175,10 +219,23 @@ class Symbols:
         return SIGMA2 if self.estimates is None else number(self.estimates.sigma**2)
 
     def _number(self, r: int) -> int:
-        return self.numbers[self.design.term_level1[r]]
+        return self.numbers[self.design.own_level1[r]]
+
+    def _marked(self, subscript: str) -> str:
+        return ",".join(part for part in (subscript, self.mark) if part)
 
     def _subscript(self, *labels: int | str) -> str:
         return ("," if self.wide else "").join(map(str, labels))
+
+
+def marks(levels: Sequence[Any]) -> list[str]:
+    """Short subscripts of groups: as few first letters as tell them apart, or numbers from 1."""
+    labels = [str(level) for level in levels]
+    for n in (1, 2, 3):
+        short = [label[:n] for label in labels]
+        if len(set(short)) == len(short) and all(label.isalnum() for label in short):
+            return short
+    return [str(k + 1) for k in range(len(labels))]
 
 
 def strip_treatment(factor: str, name: str) -> str:

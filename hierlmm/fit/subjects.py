@@ -11,6 +11,7 @@ from hierlmm.options import checked
 
 if TYPE_CHECKING:
     from hierlmm.implied.marginal import ImpliedMarginal
+    from hierlmm.interpret.groups import GroupComparison
     from hierlmm.interpret.heterogeneity import Heterogeneity
     from hierlmm.interpret.interpret import Interpretation
     from hierlmm.interpret.ranking import Ranking
@@ -89,6 +90,31 @@ class SubjectVerbs(Fit):
         from hierlmm.interpret.subjects import compare_subjects
 
         return compare_subjects(self, a, b, term, ci=ci)
+
+    def compare_groups(self, reference: Any = None, *, ci: float = 0.95) -> GroupComparison:
+        """Compare the groups of a model with ``group=``: ratios of standard deviations, differences of correlations.
+
+        Parameters
+        ----------
+        reference : optional
+            Level that all others are compared with; by default every pair is compared.
+        ci : float
+            Probability of the intervals.
+
+        Returns
+        -------
+        GroupComparison
+            ``.table``, with the probability that the first group's is larger (posterior) or p (likelihood); a text and
+            HTML view.
+
+        Raises
+        ------
+        NotAvailableError
+            If the fit has one D for all, or no random effects.
+        """
+        from hierlmm.interpret.groups import compare_groups
+
+        return compare_groups(self, reference, ci=ci)
 
     def rank_subjects(
         self,

@@ -254,7 +254,7 @@ class Fit(Result):
         """Each subject's own level-1 regression, ``subject`` × level-1 coefficient (lme4's ``coef()``)."""
         design = self.design
         values = level2_prediction(design, self.beta.to_numpy())
-        values[:, design.term_level1] += self.b.to_numpy()  # every random effect has a level-1 column of its own
+        values[:, design.own_level1] += self.b.to_numpy()  # every random effect has a level-1 column of its own
         return pd.DataFrame(values, index=design.subjects, columns=list(design.level1))
 
     def fitted(self, level: Level = "subject") -> pd.Series:
@@ -269,7 +269,7 @@ class Fit(Result):
         design = self.design
         values = design.offset + design.X @ self.beta.to_numpy()
         if level == "subject" and self.has_random_effects:
-            values = values + np.einsum("ij,ij->i", design.Z, self.b.to_numpy()[design.subject_index])
+            values = values + np.einsum("ij,ij->i", design.own_Z, self.b.to_numpy()[design.subject_index])
         return pd.Series(values, index=design.frame.index, name="fitted")
 
     def residuals(
@@ -364,6 +364,10 @@ class Fit(Result):
 
         With random slopes the share changes with the covariates; this is its value where they are zero.
         """
+        if self.design.group:
+            reason = f"D is its own for each {self.design.group!r}, so there is one for each of them"
+            remedy = "read the correlations off fit.marginal_covariance(subject), for a subject of each"
+            raise SpecificationError("icc of a model with different hierarchies by group", reason, remedy)
         if "Intercept" not in self.D.index:
             reason = "the intra-class correlation compares the intercept variance with the total"
             remedy = "add a random intercept, or read the correlations off fit.marginal_covariance()"

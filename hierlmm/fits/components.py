@@ -21,7 +21,10 @@ __all__ = [
     "component_frame",
     "component_labels",
     "component_values",
+    "constant_terms",
+    "corr_label",
     "correlated_pairs",
+    "sd_label",
     "zero_terms",
 ]
 
@@ -36,11 +39,29 @@ def correlated_pairs(design: Design) -> list[tuple[int, int]]:
     return [(a, b) for block in design.blocks for i, a in enumerate(block) for b in block[i + 1 :]]
 
 
+def sd_label(design: Design, k: int) -> str:
+    """Under which label the standard deviation of a random effect is reported: its own, or one that it shares."""
+    return _of_all(design, k, COMMON_SD) if design.covariance == "compound_symmetry" else f"sd({design.term[k]})"
+
+
+def corr_label(design: Design, a: int, b: int) -> str:
+    """Under which label the correlation of two random effects is reported: its own, or one that all share."""
+    if design.covariance == "compound_symmetry":
+        return _of_all(design, a, COMMON_CORR)
+    return f"corr({design.term[a]}, {design.term[b]})"
+
+
+def _of_all(design: Design, k: int, label: str) -> str:
+    """A label of all random effects, of the group of one of them where D differs by group."""
+    return f"{label[:-1]}[{design.group_levels[k // design.n_own]}])" if design.group else label
+
+
 def component_labels(design: Design) -> list[str]:
     """Labels in the order of `component_values`."""
     term = design.term
     if design.covariance == "compound_symmetry":
-        return [COMMON_SD, COMMON_CORR, "sigma"]
+        firsts = [part[0] for part in design.terms.by_subject.parts]
+        return [*(sd_label(design, k) for k in firsts), *(corr_label(design, k, k) for k in firsts), "sigma"]
     sds = [f"sd({t})" for t in term]
     corrs = [f"corr({term[a]}, {term[b]})" for a, b in correlated_pairs(design)]
     return [*sds, *corrs, "sigma"]
@@ -50,7 +71,10 @@ def component_values(design: Design, D: FloatArray, sigma: FloatArray | float) -
     """Standard deviations, correlations and σ from D (..., q, q) and σ (...): (..., n_components)."""
     sd = np.sqrt(np.diagonal(D, axis1=-2, axis2=-1))
     if design.covariance == "compound_symmetry":
-        return np.stack([sd[..., 0], compound_symmetry_corr(D), np.broadcast_to(sigma, sd.shape[:-1])], axis=-1)
+        groups = [slice(part[0], part[-1] + 1) for part in design.terms.by_subject.parts]
+        common = [compound_symmetry_corr(D[..., own, own]) for own in groups]
+        sds = [sd[..., own.start] for own in groups]
+        return np.stack([*sds, *common, np.broadcast_to(sigma, sd.shape[:-1])], axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         corr = [D[..., a, b] / (sd[..., a] * sd[..., b]) for a, b in correlated_pairs(design)]
     parts = [sd, *(np.clip(c, -1.0, 1.0)[..., None] for c in corr), np.asarray(sigma)[..., None]]
@@ -63,6 +87,12 @@ def component_frame(
     """Table of covariance parameters, columns estimate, se, lower, upper."""
     index = pd.Index(labels, name="component")
     return pd.DataFrame({"estimate": estimate, "se": se, "lower": lower, "upper": upper}, index=index)
+
+
+def constant_terms(fit: Any) -> set[str]:
+    """Names of a subject's random effects whose estimated variance is zero, in every group where D differs by group."""
+    zero, design = zero_terms(fit), fit.design
+    return {name for r, name in enumerate(design.own_term) if all(t in zero for t in design.term[r :: design.n_own])}
 
 
 def zero_terms(fit: Any) -> dict[str, float]:

@@ -21,12 +21,12 @@ from hierlmm.covariance.parameters import Decay
 from hierlmm.covariance.random import lowest_corr
 from hierlmm.design.design import Design
 from hierlmm.fits.components import (
-    COMMON_CORR,
-    COMMON_SD,
     component_frame,
     component_labels,
     component_values,
+    corr_label,
     correlated_pairs,
+    sd_label,
 )
 from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE
@@ -80,7 +80,7 @@ def covariance_parameters(fit: LikelihoodEstimates) -> CovarianceParameters:
     """List the covariance parameters of a fit: of D, of the residual structure, and σ."""
     design, large = fit.design, fit.large_sample
     labels = component_labels(design)[:-1]
-    floor = lowest_corr(len(design.term)) if design.covariance == "compound_symmetry" else -1.0
+    floor = lowest_corr(design.n_own) if design.covariance == "compound_symmetry" else -1.0
     lower = [floor if label.startswith("corr") else 0.0 for label in labels]
     upper = [1.0 if label.startswith("corr") else np.inf for label in labels]
     residual = fit.residual_estimate
@@ -251,10 +251,8 @@ def _decay(fit: LikelihoodEstimates, label: str) -> int | None:
 def on_boundary(fit: Any, labels: list[str]) -> BoolArray:
     """Components of blocks in which D has no full rank: they have no large-sample interval."""
     design, half = fit.design, fit.criterion_function.structure.factor(fit.optimum.lam)
-    groups = (tuple(range(len(half))),) if design.covariance == "identity" else design.blocks
+    groups = design.terms.by_subject.parts if design.covariance == "identity" else design.blocks
     singular = [b for b in groups if np.linalg.svd(half[np.ix_(b, b)])[1].min() < SINGULAR_TOLERANCE]
-    terms = [design.term[k] for block in singular for k in block]
-    involved = {f"sd({t})" for t in terms} | {f"corr({s}, {t})" for s in terms for t in terms}
-    if terms:
-        involved |= {COMMON_SD, COMMON_CORR}
+    terms = [k for block in singular for k in block]
+    involved = {sd_label(design, k) for k in terms} | {corr_label(design, j, k) for j in terms for k in terms}
     return np.array([label in involved for label in labels])

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from hierlmm.arrays import FloatArray
-from hierlmm.bayes.tree import constant_data, corr_pairs, observed_data, pair_labels
+from hierlmm.bayes.tree import constant_data, corr_pairs, dim_of_D, observed_data, pair_labels
 from hierlmm.fits.likelihood import LikelihoodEstimates
+from hierlmm.likelihood.conditional import of_subjects
 from hierlmm.options import check_counts
 
 APPROXIMATION = (
@@ -35,8 +36,8 @@ def large_sample_tree(fit: LikelihoodEstimates, draws: int, chains: int, seed: i
     beta = fit.beta.to_numpy() + rng.standard_normal((size, p)) @ root.T
     sample = fit.large_sample.sample(size, rng)
     D, sigma = fit.large_sample.split_draws(sample)
-    effects = fit.solution.effects
-    noise = rng.standard_normal((size, design.n_subjects, len(design.term)))
+    effects = of_subjects(design, fit.solution.effects)
+    noise = rng.standard_normal((size, design.n_subjects, design.n_own))
     b = np.einsum("jab,sjb->sja", _roots(effects.covariance), noise, optimize=True)
     b += effects.origin - np.einsum("jqp,sp->sjq", effects.slope, beta, optimize=True)
     sd = np.sqrt(np.einsum("skk->sk", D))
@@ -46,7 +47,7 @@ def large_sample_tree(fit: LikelihoodEstimates, draws: int, chains: int, seed: i
     variables = {
         "beta": (("coef",), beta),
         "b": (("subject", "term"), b),
-        "sd_b": (("term",), sd),
+        "sd_b": ((dim_of_D(design),), sd),
         "corr_b": (("pair",), corr[(..., *pairs)]),
         "sigma": ((), sigma),
     }
@@ -65,7 +66,8 @@ def large_sample_tree(fit: LikelihoodEstimates, draws: int, chains: int, seed: i
             "chain": np.arange(chains),
             "draw": np.arange(draws),
             "coef": list(design.coef),
-            "term": list(design.term),
+            "term": list(design.own_term),
+            **({dim_of_D(design): list(design.term)} if design.group else {}),
             "subject": design.subjects.to_numpy(),
             **({"pair": pair_labels(design.term, pairs)} if "corr_b" in variables else {}),
             **labels,

@@ -38,7 +38,7 @@ def dropped_sentence(fit: GEENumbers) -> str:
     """Say what of the model was left out, or nothing."""
     parts = []
     if fit.design.term:
-        parts.append(f"random effects ({', '.join(fit.design.term)})")
+        parts.append(f"random effects ({', '.join(fit.design.own_term)})")
     design = fit.design
     if (design.residual or stated(design.residual_variance) or design.residual_group) and design.is_gaussian:
         parts.append("residual structure")  # of another response it is GEE's own

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hierlmm.arrays import FloatArray
-from hierlmm.bayes.tree import constant_data, corr_pairs, observed_data, pair_labels
+from hierlmm.bayes.tree import constant_data, corr_pairs, dim_of_D, observed_data, pair_labels
 from hierlmm.errors import NotAvailableError
 from hierlmm.options import check_counts
 
@@ -48,14 +48,14 @@ def generalised_tree(fit: Any, draws: int, chains: int, seed: int | None) -> Any
     with np.errstate(divide="ignore", invalid="ignore"):
         corr = D / (sd[:, :, None] * sd[:, None, :])
     values, vectors = np.linalg.eigh(fit.b_cov)
-    noise = rng.standard_normal((size, design.n_subjects, len(design.term)))
+    noise = rng.standard_normal((size, design.n_subjects, design.n_own))
     root = (vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]) @ np.swapaxes(vectors, 1, 2)
     b = fit.b.to_numpy() + np.einsum("jab,sjb->sja", root, noise, optimize=True)
     pairs = corr_pairs(design)
     variables = {
         "beta": (("coef",), scaling.beta(working.T)),
         "b": (("subject", "term"), b),
-        "sd_b": (("term",), sd),
+        "sd_b": ((dim_of_D(design),), sd),
         **({"corr_b": (("pair",), corr[(..., *pairs)])} if len(pairs[0]) else {}),
         **{name: ((), np.array([fit.family.natural(p)[name] for p in psi.T])) for name in fit.dispersion.index},
     }
@@ -68,7 +68,8 @@ def generalised_tree(fit: Any, draws: int, chains: int, seed: int | None) -> Any
             "chain": np.arange(chains),
             "draw": np.arange(draws),
             "coef": list(design.coef),
-            "term": list(design.term),
+            "term": list(design.own_term),
+            **({dim_of_D(design): list(design.term)} if design.group else {}),
             "subject": design.subjects.to_numpy(),
             **({"pair": pair_labels(design.term, pairs)} if len(pairs[0]) else {}),
         },

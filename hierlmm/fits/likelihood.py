@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.covariance.estimate import ResidualEstimate
-from hierlmm.design.design import Design
+from hierlmm.design.design import D_of_subjects, Design
 from hierlmm.fits.capabilities import LIKELIHOOD, Lack
 from hierlmm.fits.point import PointEstimates
 from hierlmm.likelihood.by_subject import subject_loglik
@@ -100,9 +100,15 @@ class LikelihoodEstimates(PointEstimates):
         Henderson, C. R. (1975). Best linear unbiased estimation and prediction under a selection model. Biometrics 31,
         423-447.
         """
-        from hierlmm.likelihood.conditional import blup_variances, blup_variances_dataset, blup_variances_frame
+        from hierlmm.likelihood.conditional import (
+            blup_variances,
+            blup_variances_dataset,
+            blup_variances_frame,
+            of_subjects,
+        )
 
-        found = blup_variances(self.solution.effects, self.D.to_numpy(), self.beta_cov.to_numpy())
+        effects = of_subjects(self.design, self.solution.effects)
+        found = blup_variances(effects, D_of_subjects(self.design, self.D.to_numpy()), self.beta_cov.to_numpy())
         return blup_variances_dataset(self.b, found) if covariances else blup_variances_frame(self.b, found)
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
+from hierlmm.design.design import own_covariances, own_effects
 from hierlmm.fits.base import Fit
 
 
@@ -55,7 +56,7 @@ class PointEstimates(Fit):
     @cached_property
     def b(self) -> pd.DataFrame:
         """Random effects, ``subject`` × ``term``: means (BLUPs) or modes given y and the estimates."""
-        return self._by_subject(self._at_optimum.b)
+        return self._by_subject(own_effects(self.design, self._at_optimum.b))
 
     @cached_property
     def b_sd(self) -> pd.DataFrame:
@@ -65,7 +66,7 @@ class PointEstimates(Fit):
     @property
     def b_cov(self) -> FloatArray:
         """Conditional covariances of b given y and the estimates: (J, q, q), subjects as in ``b.index``, read-only."""
-        return self._at_optimum.b_cov
+        return own_covariances(self.design, self._at_optimum.b_cov)
 
     @property
     def _at_optimum(self) -> AnySolution:
@@ -76,4 +77,4 @@ class PointEstimates(Fit):
         return self._at_optimum.D
 
     def _by_subject(self, values: FloatArray) -> pd.DataFrame:
-        return pd.DataFrame(values, index=self.design.subjects, columns=pd.Index(self.design.term, name="term"))
+        return pd.DataFrame(values, index=self.design.subjects, columns=pd.Index(self.design.own_term, name="term"))

@@ -158,31 +158,31 @@ class PosteriorNumbers(Fit):
     @property
     def D(self) -> pd.DataFrame:
         """Posterior mean of the covariance of the random effects, ``term`` × ``term``."""
-        return pd.DataFrame(_mean(self.draws("D")), index=self._term, columns=self._term)
+        return pd.DataFrame(_mean(self.draws("D")), index=self._names(), columns=self._names())
 
     @property
     def sd_b(self) -> pd.Series:
         """Posterior means of the standard deviations of the random effects, Series by ``term``."""
-        return pd.Series(_mean(self.draws("sd_b")), index=self._term, name="sd_b")
+        return pd.Series(_mean(self.draws("sd_b")), index=self._names(), name="sd_b")
 
     @property
     def corr_b(self) -> pd.DataFrame:
         """Posterior means of the correlations of the random effects, ``term`` × ``term``."""
-        return pd.DataFrame(_mean(self.draws("corr_b")), index=self._term, columns=self._term)
+        return pd.DataFrame(_mean(self.draws("corr_b")), index=self._names(), columns=self._names())
 
     @property
     def b(self) -> pd.DataFrame:
         """Posterior means of the random effects, ``subject`` × ``term``."""
         self.need_effects("b")
         values = self._summarised("mean") if self._only_summary else _mean(self.draws("b"))
-        return pd.DataFrame(values, index=self.design.subjects, columns=self._term)
+        return pd.DataFrame(values, index=self.design.subjects, columns=self._names(own=True))
 
     @property
     def b_sd(self) -> pd.DataFrame:
         """Posterior SDs of the random effects, ``subject`` × ``term``."""
         self.need_effects("b_sd")
         values = self._summarised("sd") if self._only_summary else self.draws("b").std(axis=(0, 1), ddof=1)
-        return pd.DataFrame(values, index=self.design.subjects, columns=self._term)
+        return pd.DataFrame(values, index=self.design.subjects, columns=self._names(own=True))
 
     @property
     def subject_coef(self) -> pd.DataFrame:
@@ -295,7 +295,8 @@ class PosteriorNumbers(Fit):
         if not term:
             return _table(np.concatenate([*extra, *ends], axis=-1), [*names, *level1], ci, "component")
         if self.design.covariance == "compound_symmetry":
-            common = [self.draws("sd_b")[..., :1], self.draws("corr_b")[..., 0, 1:2], *extra, *ends]
+            k = np.array([part[0] for part in self.design.terms.by_subject.parts])
+            common = [self.draws("sd_b")[..., k], self.draws("corr_b")[..., k, k + 1], *extra, *ends]
             labels = [*component_labels(self.design)[:-1], *names, *level1]
             return _table(np.concatenate(common, axis=-1), labels, ci, "component")
         pairs = corr_pairs(self.design)
@@ -402,9 +403,8 @@ class PosteriorNumbers(Fit):
     def _coef(self) -> pd.Index:
         return pd.Index(self.design.coef, name="coef", dtype=object)
 
-    @property
-    def _term(self) -> pd.Index:
-        return pd.Index(self.design.term, name="term", dtype=object)
+    def _names(self, *, own: bool = False) -> pd.Index:
+        return pd.Index(self.design.own_term if own else self.design.term, name="term", dtype=object)
 
     @property
     def _only_summary(self) -> bool:

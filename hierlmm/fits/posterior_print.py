@@ -10,7 +10,7 @@ import pandas as pd
 
 from hierlmm.bayes.convergence import GOOD_K
 from hierlmm.bayes.tree import dispersion_labels
-from hierlmm.fits.components import COMMON_CORR, COMMON_SD
+from hierlmm.fits.components import corr_label, sd_label
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.fits.residual_text import correlation_heading, variance_heading
 from hierlmm.results import Page, Part, Table
@@ -113,9 +113,9 @@ def _random_text(fit: PosteriorNumbers, ci: float) -> str:
         estimate = [_short(table.loc["sigma", c]) for c in ("estimate", "lower", "upper")]
         return _align([["", "Estimate", lower, upper], ["sigma", *estimate]], left=1)
     for i, name in enumerate(term):
-        row = table.loc[f"sd({name})" if f"sd({name})" in table.index else COMMON_SD]
-        common = table["estimate"].get(COMMON_CORR)
-        correlations = [table["estimate"].get(f"corr({other}, {name})", common) for other in term[:i]]
+        row, same = table.loc[sd_label(fit.design, i)], i - i % fit.design.n_own  # the first one of its group
+        labels = [corr_label(fit.design, k, i) if k >= same else "" for k in range(i)]
+        correlations = [table["estimate"].get(label) for label in labels]
         corr = " ".join("     " if r is None else f"{r:5.2f}" for r in correlations)
         group = fit.design.hierarchy.subject if i == 0 else ""
         rows.append([group, name, *(_short(row[c]) for c in ("estimate", "lower", "upper")), corr])

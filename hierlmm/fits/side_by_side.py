@@ -201,13 +201,14 @@ def same_question(fits: Mapping[str, Fit], base: str) -> tuple[str, ...]:
                 "model, and differences are not due to the estimator alone."
             )
         if both_random:
-            _alike(pair, "random effects", set(a.term), set(b.term))
+            _alike(pair, "random effects", set(a.own_term), set(b.own_term))
         _same_rows(pair, a, b)
         notes += _other_residuals(label, base, fits)
         if both_random and _structure(first) != _structure(fit):
+            has, other = _structure_words(b), _structure_words(a)
             notes.append(
-                f"{label} has covariance={b.covariance!r} for the random effects and {base} has {a.covariance!r}: "
-                "they are not the same model, and differences are not due to the estimator alone."
+                f"{label} has {has} for the random effects and {base} has {other}: they are not the same model, and "
+                "differences are not due to the estimator alone."
             )
     return (*_marginal_notes(fits), *notes, *_other_priors(fits, base))
 
@@ -242,6 +243,11 @@ def _other_residuals(label: str, base: str, fits: Mapping[str, Fit]) -> list[str
         f"{label} has {texts[0]} and {base} has {texts[1]}: they are not the same model, and differences are not due "
         "to the estimator alone."
     ]
+
+
+def _structure_words(design: Design) -> str:
+    words = f"covariance={design.hierarchy.covariance!r}"
+    return f"{words} of its own for each {design.group}" if design.group else words
 
 
 def _structure(fit: Fit) -> tuple[set[frozenset[str]], str]:
@@ -328,9 +334,9 @@ def _data_columns(a: Design, b: Design) -> Iterator[tuple[str, FloatArray, Float
     yield "offset", a.offset, b.offset
     for i, name in enumerate(a.coef):
         yield name, a.X[:, i], b.X[:, b.coef.index(name)]
-    for i, name in enumerate(a.term):
-        if name in b.term and name not in a.coef:
-            yield name, a.Z[:, i], b.Z[:, b.term.index(name)]
+    for i, name in enumerate(a.own_term):
+        if name in b.own_term and name not in a.coef:
+            yield name, a.own_Z[:, i], b.own_Z[:, b.own_term.index(name)]
 
 
 def _rank(values: FloatArray) -> IntArray:

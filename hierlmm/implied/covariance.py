@@ -24,10 +24,12 @@ def describe_covariance(fit: Any) -> str:
     design = fit.design
     if fit.has_working_correlation:
         return f"{fit.correlation} working correlation"
-    parts = [f"random {', '.join(design.term)}"] if design.term else []
+    by = f" by {design.group}" if design.group else ""
+    parts = [f"random {', '.join(design.own_term)}{by}"] if design.term else []
     parts += [spec_text(s) for s in (design.residual, design.residual_variance) if s is not None]
     words = " + ".join(parts) if parts else "independence"
-    return words + (f" ({design.covariance} D)" if len(design.term) > 1 and design.covariance != "unstructured" else "")
+    structure = design.hierarchy.covariance
+    return words + (f" ({structure} D)" if design.n_own > 1 and structure != "unstructured" else "")
 
 
 def _residual(structure: ResidualEstimate | None, grid: Grid) -> FloatArray:

@@ -69,8 +69,9 @@ def relevant_columns(fit: Any) -> list[str]:
     columns = list(design.frame.columns)
     if fit.has_working_correlation:
         return [fit.time] if fit.time in columns else []
-    factors = [factor for k in design.term_level1 for factor, _ in design.level1_columns[k]]
+    factors = [factor for k in design.own_level1 for factor, _ in design.level1_columns[k]]
     found = [v for f in factors for v in variables_of(f, columns)] + list(design.residual_columns)
+    found += [design.group] if design.group else []
     if design.residual_variance is not None and design.residual_variance.variable is None:
         found += [v for c in design.fixed_columns for f in c.term for v in variables_of(f, columns)]
     return list(dict.fromkeys(found))

@@ -19,9 +19,10 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.bind import make_rows
-from hierlmm.covariance.random import SPECTRAL, random_covariance
+from hierlmm.covariance.random import SPECTRAL
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.design.design import Design
+from hierlmm.design.questions import same_but_for_group
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.groups import group_order, group_starts
 
@@ -139,10 +140,8 @@ def _alike_random(small: Design, large: Design) -> bool:
 
 # Branches: a case for each kind of structure of D.
 def _random(small: Design, large: Design) -> list[Change]:
-    own, other = small.terms.by_subject, large.terms.by_subject
-    extras = [{k: v for k, v in vars(r).items() if k not in KNOWN} for r in (own, other)]
-    if extras[0] != extras[1]:
-        return _other_groups(small, large, *extras)
+    if small.group != large.group and small.term and large.term:
+        return _other_groups(small, large)
     if _alike_random(small, large) or not large.term:
         return []
     if large.covariance in SPECTRAL and len(large.term) > 1:
@@ -177,26 +176,18 @@ def _random(small: Design, large: Design) -> list[Change]:
     return [Change("random effects", "inside", "covariances of zero, or equal variances")] if more else []
 
 
-KNOWN = {"group", "columns", "names", "blocks", "covariance"}
-"""What this file knows of random effects; whatever else they have must be the same in both models."""
-
-
-def _other_groups(small: Design, large: Design, ours: dict[str, Any], theirs: dict[str, Any]) -> list[Change]:
+def _other_groups(small: Design, large: Design) -> list[Change]:
     """A covariance D for each group contains one D for all, of the same random effects."""
-    names = [k for k in theirs if not _equal(ours.get(k), theirs[k])]
-    if not any(ours.get(k) for k in names) and _alike_random(small, large):
-        return [Change("random effects", "inside", f"the same D in every group ({', '.join(names)})")]
-    raise NotNested(f"the random effects differ in {', '.join(names)}, and it is not known that one contains the other")
-
-
-def _equal(a: Any, b: Any) -> bool:
-    return bool(np.array_equal(np.asarray(a, dtype=object), np.asarray(b, dtype=object)))
+    if same_but_for_group(small, large):
+        return [Change("random effects", "inside", f"the same D for each {large.group}")]
+    groups = " and ".join(f"for each {d.group}" if d.group else "one for all" for d in (small, large))
+    raise NotNested(f"D is {groups}, of other random effects or structures, and neither is known to contain the other")
 
 
 def _in_spectral(small: Design, large: Design) -> list[Change]:
     """In a structure in which all random effects share one variance."""
     if not small.term:
-        projections = random_covariance(large.covariance, large.blocks).projections
+        projections = large.random_structure.projections
         assert projections is not None
         cones = tuple(Cone(large.Z @ P, common=True) for P in projections)
         zero = "a variance of zero" if len(cones) == 1 else "a common variance of zero"

@@ -22,11 +22,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT, categorical_arguments, unquoted, variables_of
 from hierlmm.design.questions import first_row_of_subjects, is_label, levels_of
 from hierlmm.design.telling import link_name
+from hierlmm.design.terms import level_positions
 from hierlmm.effects.grid import check_values
 from hierlmm.effects.judge import Estimates, estimates, judge_of
 from hierlmm.errors import NotAvailableError, SpecificationError, closest
@@ -125,7 +126,7 @@ def position_of(design: Design, term: str | None, *, what: str) -> int:
         If there is no such coefficient, or several could be meant.
     """
     if term is None:
-        random = [t for t in design.term if t != INTERCEPT] or list(design.term)
+        random = [t for t in design.own_term if t != INTERCEPT] or list(design.own_term)
         if len(random) != 1:
             reason = f"several coefficients vary between subjects: {shorten(map(repr, random))}"
             raise SpecificationError(f"{what} without a term", reason, "say which: term=...", SEE)
@@ -233,6 +234,42 @@ def group_rows(
     return keys, level2_rows(design, k, keys), mean
 
 
+def rows_by_group(
+    design: Design, k: int, at: Mapping[str, Any], groups: Any = None
+) -> tuple[pd.DataFrame, FloatArray, dict[str, bool], IntArray]:
+    """`group_rows`, and for each row the position of the level whose D holds there (0 where there is one D).
+
+    Where D differs by a factor that level 2 of this coefficient does not have, the rows stand once for each level.
+
+    Parameters
+    ----------
+    design : Design
+    k : int
+        Level-1 column.
+    at : mapping
+        As in `group_rows`.
+    groups : optional
+        Which levels of that factor, if not all.
+    """
+    group, levels = design.group, list(design.group_levels)
+    if not group:
+        keys, L, mean = group_rows(design, k, at)
+        return keys, L, mean, np.zeros(len(keys), dtype=np.intp)
+    if groups is not None:
+        levels = check_values(group, groups, levels, SEE)
+    if group in level2_variables(design, k):
+        if groups is not None or not is_label(design, group):
+            at = {**at, group: levels}
+        keys, L, mean = group_rows(design, k, at)
+    else:
+        keys, L, mean = group_rows(design, k, at)
+        n = len(keys)
+        keys = pd.concat([keys.assign(**{group: level}) for level in levels], ignore_index=True)
+        keys, L = keys[[group, *(v for v in keys.columns if v != group)]], np.tile(L, (len(levels), 1))
+        keys.index = pd.RangeIndex(n * len(levels))
+    return keys, L, mean, level_positions(keys[group], design.group_levels)
+
+
 def check_at(design: Design, positions: Iterable[int], at: Mapping[str, Any] | None) -> None:
     """Refuse names in ``at`` that explain none of these coefficients.
 
@@ -283,7 +320,7 @@ def tails(ci: float) -> tuple[float, float]:
 
 def random_effect(design: Any, k: int) -> int | None:
     """Position among the random effects of that of level-1 column k; None if it has none."""
-    found = np.flatnonzero(design.term_level1 == k)
+    found = np.flatnonzero(design.own_level1 == k)
     return int(found[0]) if found.size else None
 
 

@@ -31,7 +31,7 @@ from hierlmm.drawing.figure import as_verb
 from hierlmm.drawing.heterogeneity import plot_heterogeneity
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
-from hierlmm.fits.components import COMMON_SD, zero_terms
+from hierlmm.fits.components import sd_label, zero_terms
 from hierlmm.fits.covariance_table import on_boundary
 from hierlmm.interpret import coefficients
 from hierlmm.interpret.grammar import render
@@ -107,17 +107,17 @@ def heterogeneity(
         raise SpecificationError(f"above={above!r}", "a share needs a finite value to count from", "use above=0", SEE)
     coefficients.need_effects(fit, "heterogeneity")
     design = fit.design
-    positions = [int(k) for k in design.term_level1]
+    positions = [int(k) for k in design.own_level1]
     if term is not None:
         k = coefficients.position_of(design, term, what="heterogeneity")
         if k not in positions:
             reason = "this coefficient does not vary between subjects beyond what level 2 explains: the model gives it"
-            names = ", ".join(map(repr, design.term))
+            names = ", ".join(map(repr, design.own_term))
             remedy = f"add it to the random effects, or use one of {names}; for group means of it use fit.slopes(...)"
             raise SpecificationError(f"term={term!r}", f"{reason} no SD", remedy, SEE)
         positions = [k]
     at = {v if v in design.frame.columns else coefficients.unticked(str(v)): x for v, x in (at or {}).items()}
-    coefficients.check_at(design, positions, at)
+    coefficients.check_at(design, positions, {v: x for v, x in at.items() if v != design.group})
     table = pd.concat([_of_coefficient(fit, k, at, ci, coverage, above, how) for k in positions], ignore_index=True)
     notes = _notes(fit, table, ci, coverage, above)
     return Heterogeneity(fit.estimator, ci, float(coverage), float(above), notes, scale_text(design), table)
@@ -127,14 +127,18 @@ def _of_coefficient(
     fit: Fit, k: int, at: Mapping[str, Any], ci: float, coverage: float, above: float, how: Asked
 ) -> pd.DataFrame:
     design = fit.design
-    keys, L, mean = coefficients.group_rows(
-        design, k, {v: x for v, x in at.items() if v in coefficients.level2_variables(design, k)}
-    )
+    own = {v: x for v, x in at.items() if v in coefficients.level2_variables(design, k)}
+    keys, L, mean, level = coefficients.rows_by_group(design, k, own, at.get(design.group))
     groups = [coefficients.group_text(dict(row), mean) for row in keys.to_dict("records")]
-    r = list(design.term_level1).index(k)
+    first = list(design.own_level1).index(k)
     compute = _by_draws if fit.has_draws else _by_likelihood
-    columns = compute(fit, r, L, ci, coverage, above, how)
-    return pd.DataFrame({"term": design.level1[k], "group": groups, **columns})
+    found = []
+    for g in np.unique(level):
+        rows = np.flatnonzero(level == g)
+        columns = compute(fit, first + int(g) * design.n_own, L[rows], ci, coverage, above, how)
+        names = [groups[row] for row in rows]
+        found.append(pd.DataFrame({"term": design.level1[k], "group": names, **columns}, index=rows))
+    return pd.concat(found).sort_index()
 
 
 def _by_draws(
@@ -163,7 +167,7 @@ def _by_likelihood(
     zero = fit.design.term[r] in zero_terms(fit)
     s = 0.0 if zero else float(np.sqrt(fit.D.to_numpy()[r, r]))
     se_log, together = np.nan, np.zeros(len(m))
-    if not zero and fit.design.term[r] not in _bounded_terms(fit):
+    if not zero and fit.design.term[r] not in bounded_terms(fit):
         se_log, together = _log_sd(fit, r, L)
     u = norm.ppf((np.arange(NODES) + 0.5) / NODES)
     values = s * np.exp(se_log * u)
@@ -210,12 +214,12 @@ def _log_sd(fit: Any, r: int, L: FloatArray) -> tuple[float, FloatArray]:
         return float(np.sqrt(last[-1])), last[:-1] / np.sqrt(last[-1])
 
 
-def _bounded_terms(fit: Any) -> tuple[str, ...]:
+def bounded_terms(fit: Any) -> tuple[str, ...]:
     """Random effects whose part of D is singular: their SDs have no large-sample distribution."""
     if fit.has_draws or not fit.is_singular:
         return ()
     term = fit.design.term
-    labels = [COMMON_SD if fit.design.covariance == "compound_symmetry" else f"sd({t})" for t in term]
+    labels = [sd_label(fit.design, k) for k in range(len(term))]
     return tuple(t for t, held in zip(term, on_boundary(fit, labels), strict=True) if held)
 
 
@@ -224,16 +228,19 @@ def _notes(fit: Fit, table: pd.DataFrame, ci: float, coverage: float, above: flo
     z, percent = f"{norm.ppf(0.5 + coverage / 2.0):z.2f}", f"{100 * coverage:g}"
     shown = {"coverage": percent, "z": z, "above": f"{above:g}", "ci": f"{100 * ci:g}", "kind": kind}
     notes = [render("heterogeneity.range", **shown), render("heterogeneity.new", coverage=percent)]
-    notes.append(render("heterogeneity.normal"))
+    notes.append(
+        render("heterogeneity.normal", where=f"for each {fit.design.group}" if fit.design.group else "in all groups")
+    )
     if not fit.design.is_gaussian:
         notes.append(coefficients.link_note(fit.design))
     if "(the mean)" in " ".join(table["group"]):
         notes.append(render("heterogeneity.means"))
     design, terms, zero = fit.design, list(dict.fromkeys(table["term"])), zero_terms(fit)
-    notes += [render("heterogeneity.zero", term=t) for t in terms if t in zero]
+    spread = [name for t in terms for name in design.term[design.own_term.index(t) :: design.n_own]]
+    notes += [render("heterogeneity.zero", term=t) for t in spread if t in zero]
     free = [t for t in terms if not np.any(design.coef_level1 == design.level1.index(t))]
     notes += [render("heterogeneity.deviations", term=t) for t in free]
-    bounded = [t for t in terms if t in _bounded_terms(fit) and t not in zero]
+    bounded = [t for t in spread if t in bounded_terms(fit) and t not in zero]
     if bounded:
         notes.append(render("heterogeneity.bounded", terms=", ".join(bounded)))
     return tuple(notes)

@@ -78,7 +78,7 @@ def _model(words: Words) -> Iterator[Sentence]:
             own = f"a regression of its own of {words.response} on {', '.join(inner)}"
         if words.family is not None:
             own = own.replace(f"of {words.response}", f"of the {words.of_family['line']}")
-        terms = shorten(fit.design.term)
+        terms = shorten(fit.design.own_term)
         yield words.say(MODEL, "fit.hierarchy", own=own, level2=_explained(fit), terms=terms)
     else:
         yield words.say(MODEL, "fit.population")

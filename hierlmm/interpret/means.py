@@ -111,7 +111,7 @@ def _outside(words: Words, section: str) -> Iterator[Sentence]:
 
 def curve_sentences(words: Words, section: str) -> Iterator[Sentence]:
     """Name the coefficients that cannot be read one by one, and what to look at instead."""
-    term = words.fit.design.term
+    term = words.fit.design.own_term
     parts = [c for c in words.coefficients if c.kind == "part"]
     if parts:
         variables = list(dict.fromkeys(v for c in parts for v in c.variables))

@@ -26,7 +26,7 @@ from hierlmm.arrays import FloatArray
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
-from hierlmm.fits.components import zero_terms
+from hierlmm.fits.components import constant_terms
 from hierlmm.interpret.coefficients import (
     coefficient_notes,
     need_effects,
@@ -37,6 +37,7 @@ from hierlmm.interpret.coefficients import (
 )
 from hierlmm.interpret.grammar import render
 from hierlmm.interpret.theta import sampled_states
+from hierlmm.likelihood.conditional import of_subjects
 from hierlmm.options import checked
 from hierlmm.results import Page, Result, Table
 from hierlmm.text import table_lines
@@ -194,7 +195,7 @@ def _draws(fit: Any, k: int, size: int, seed: int | None) -> Iterator[FloatArray
     rng, repeat = np.random.default_rng(seed), min(-(-size // THETAS), step)
     done = 0
     for state in sampled_states(fit, -(-size // repeat), rng):
-        effects, n = state.effects, min(repeat, size - done)
+        effects, n = of_subjects(design, state.effects), min(repeat, size - done)
         values, vectors = np.linalg.eigh(state.beta_cov)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         slope, sd = L - effects.slope[:, r], np.sqrt(np.maximum(effects.covariance[:, r, r], 0.0))
@@ -233,10 +234,10 @@ def _mcse(values: NDArray[Any], chains: int) -> FloatArray:
 
 def _refuse_ties(fit: Fit, k: int) -> None:
     name = fit.design.level1[k]
-    if name in fit.design.term and name not in zero_terms(fit):
+    if name in fit.design.own_term and name not in constant_terms(fit):
         return
     zero, fixed = "its estimated variance between subjects is zero", "it does not vary by subject in this model"
-    why = zero if name in fit.design.term else fixed
+    why = zero if name in fit.design.own_term else fixed
     received = f"subjects ranked by {name!r}"
     remedy = "rank by a coefficient that varies, or compare groups by fit.contrasts(...)"
     raise NotAvailableError(received, f"{why}: subjects with equal level-2 covariates all share one rank", remedy, SEE)

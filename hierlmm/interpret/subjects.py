@@ -22,7 +22,7 @@ from hierlmm.arrays import FloatArray
 from hierlmm.bayes.convergence import diagnostics
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
-from hierlmm.fits.components import zero_terms
+from hierlmm.fits.components import constant_terms
 from hierlmm.frames import quote
 from hierlmm.interpret.coefficients import (
     coefficient_notes,
@@ -150,9 +150,11 @@ def _refuse_equal(fit: Fit, k: int, places: list[int], a: Any, b: Any) -> None:
     """Refuse where the fit gives both subjects one and the same coefficient."""
     design, name = fit.design, fit.design.level1[k]
     L = subject_rows(design, k)[places]
-    if not np.array_equal(L[0], L[1]) or (name in design.term and name not in zero_terms(fit)):
+    if not np.array_equal(L[0], L[1]) or (name in design.own_term and name not in constant_terms(fit)):
         return
-    why = "its estimated variance between subjects is zero" if name in design.term else "it does not vary by subject"
+    why = (
+        "its estimated variance between subjects is zero" if name in design.own_term else "it does not vary by subject"
+    )
     received = f"subjects {quote(a)} and {quote(b)} compared in {name!r}"
     reason = f"the fit gives both the same coefficient: {why}, and their level-2 covariates are equal"
     raise NotAvailableError(received, reason, "compare another coefficient, or subjects of different groups", SEE)

@@ -28,6 +28,7 @@ from scipy.stats import t as t_distribution
 
 from hierlmm.arrays import FloatArray
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
+from hierlmm.likelihood.conditional import of_subjects
 from hierlmm.likelihood.degrees import satterthwaite_df
 from hierlmm.likelihood.large_sample import differences, large_sample
 from hierlmm.likelihood.quantiles import mixture_quantile
@@ -78,7 +79,7 @@ def difference(fit: Any, L: FloatArray, places: list[int], r: int | None, ci: fl
     if fit.is_singular and r is not None:
         return _averaged(fit, L, places, r, ci)
     states, steps = fit.large_sample.neighbours()
-    pairs = differences(np.array([_moments(s, L, places, r) for s in states]), steps)
+    pairs = differences(np.array([_moments(fit, s, L, places, r) for s in states]), steps)
     estimate, given = float(pairs[0, 0]), max(float(pairs[0, 1]), 0.0)
     df = float(satterthwaite_df(np.array([given]), pairs[1:, 1][None])[0])
     if df < MIN_DF and r is not None:
@@ -93,8 +94,8 @@ def difference(fit: Any, L: FloatArray, places: list[int], r: int | None, ci: fl
 
 def _averaged(fit: Any, L: FloatArray, places: list[int], r: int, ci: float) -> Difference:
     """The same by draws of θ."""
-    estimate = _moments(fit.large_sample.solution(fit.large_sample.centre), L, places, r)[0]
-    found = np.array([_moments(s, L, places, r) for s in sampled_states(fit, DRAWS, np.random.default_rng(0))])
+    estimate = _moments(fit, fit.large_sample.solution(fit.large_sample.centre), L, places, r)[0]
+    found = np.array([_moments(fit, s, L, places, r) for s in sampled_states(fit, DRAWS, np.random.default_rng(0))])
     mean, sd = found[:, 0], np.sqrt(np.maximum(found[:, 1], 0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
         larger = np.where(sd > 0.0, norm.cdf(mean / sd), (mean > 0.0).astype(np.float64))
@@ -104,11 +105,11 @@ def _averaged(fit: Any, L: FloatArray, places: list[int], r: int, ci: float) -> 
     return Difference(estimate, se, lower, upper, float(larger.mean()), mcse, None)
 
 
-def _moments(state: Solution, L: FloatArray, places: list[int], r: int | None) -> tuple[float, float]:
+def _moments(fit: Any, state: Solution, L: FloatArray, places: list[int], r: int | None) -> tuple[float, float]:
     """Mean and variance of the difference at one θ."""
     mean, variance = L @ state.beta, 0.0
     if r is not None:
-        effects = state.effects
+        effects = of_subjects(fit.design, state.effects)
         L = L - effects.slope[places, r]
         mean = L @ state.beta + effects.origin[places, r]
         variance = float(effects.covariance[places, r, r].sum())

@@ -13,9 +13,10 @@ import numpy as np
 from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray
+from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.equations.residual_symbols import formula_of, residual_numbers, spec_text
-from hierlmm.fits.components import COMMON_CORR, correlated_pairs, zero_terms
+from hierlmm.fits.components import corr_label, correlated_pairs, zero_terms
 from hierlmm.frames import shorten
 from hierlmm.interpret.coefficients import Coefficient, level2_variables, tails
 from hierlmm.interpret.grammar import Sentence
@@ -29,14 +30,22 @@ GROUPS = 3
 
 def readable(words: Words) -> list[Coefficient]:
     """Random coefficients that can be read one by one."""
-    return [c for c in words.coefficients if c.kind != "part" and c.name in words.fit.design.term]
+    return [c for c in words.coefficients if c.kind != "part" and c.name in words.fit.design.own_term]
+
+
+def hierarchies(design: Design) -> list[tuple[int, str, dict[str, Any]]]:
+    """Where the random effects of each group start in ``term``, the group in words and as ``at``; else all as one."""
+    levels, q = design.group_levels, design.n_own
+    found = [(g * q, f"{design.group} = {level}", {design.group: level}) for g, level in enumerate(levels)]
+    return found or [(0, "", {})]
 
 
 def between_sentences(words: Words, section: str) -> Iterator[Sentence]:
     """SD between subjects, reference range and share of positive coefficients, by coefficient and group."""
     for c in readable(words):
-        yield from _spread(words, section, c)
-    term = words.fit.design.term
+        for start, who, at in hierarchies(words.fit.design):
+            yield from _spread(words, section, c, start, who, at)
+    term = words.fit.design.own_term
     others = [c for c in words.coefficients if c.kind != "intercept"]
     random = [c for c in others if c.name in term]
     through = {v for c in random for v in c.variables}
@@ -50,20 +59,20 @@ def between_sentences(words: Words, section: str) -> Iterator[Sentence]:
         yield words.say(section, "between.fixed_one" if len(fixed) == 1 else "between.fixed", names=shorten(fixed))
 
 
-def _spread(words: Words, section: str, c: Coefficient) -> Iterator[Sentence]:
+def _spread(words: Words, section: str, c: Coefficient, start: int, who: str, at: dict[str, Any]) -> Iterator[Sentence]:
     fit = words.fit
     stated = c.kind != "intercept" or (words.fixed_intercept and words.named_origin)
-    if not stated and len(fit.design.term) > 1:
+    if not stated and fit.design.n_own > 1:
         return  # a deviation at a point without a name
-    if c.name in zero_terms(fit):
-        yield words.say(section, "between.none", what=words.what(c))
+    if fit.design.term[start + fit.design.own_term.index(c.name)] in zero_terms(fit):
+        yield words.say(section, "between.none", what=words.what(c), who=who)
         return
-    table = heterogeneity(fit, c.name, ci=words.ci, how=words.how).table
+    table = heterogeneity(fit, c.name, at, ci=words.ci, how=words.how).table
     x = words.x(c) if c.kind == "slope" else None
     sd = table["sd"].iloc[0]
     ends, facts = words.ends(table.iloc[0], "sd_")
     explained = " and ".join(level2_variables(fit.design, c.position))
-    slots = {"sd": number(sd), "unit": words.sd_unit(x), "ends": ends}
+    slots = {"sd": number(sd), "unit": words.sd_unit(x), "ends": ends, "who": who}
     if not stated:
         of = f"for their {explained}" if explained else "that the fixed effects give them"
         yield words.say(section, "between.deviations", {"sd": sd, **facts}, of=of, **slots)
@@ -114,7 +123,7 @@ def correlation_sentences(words: Words, section: str) -> Iterator[Sentence]:
     design = words.fit.design
     known = {c.name: c for c in readable(words)}
     named = words.named_origin and words.fixed_intercept
-    usable = [i for i, t in enumerate(design.term) if t in known and (named or t != INTERCEPT)]
+    usable = [i for i, t in enumerate(design.own_term) if t in known and (named or t != INTERCEPT)]
     pairs = list(itertools.combinations(usable, 2))
     if not pairs:
         return
@@ -122,31 +131,34 @@ def correlation_sentences(words: Words, section: str) -> Iterator[Sentence]:
     free = set(correlated_pairs(design)) if design.covariance != "compound_symmetry" else set(pairs)
     if design.covariance in ("identity", "diagonal"):
         free = set()
-    for a, b in pairs:
-        one, two = known[design.term[a]], known[design.term[b]]
+    for (start, who, _), (a, b) in itertools.product(hierarchies(design), pairs):
+        one, two = known[design.own_term[a]], known[design.own_term[b]]
+        first, second = design.term[start + a], design.term[start + b]
         names = f"{words.what(one)} and {words.what(two)}"
+        if (a, b) not in free and start:
+            continue  # said of the first group
         if (a, b) not in free:
             equal = words.phrase("correlation.equal") if design.covariance == "identity" else ""
             more = words.phrase("correlation.origin") if INTERCEPT in (one.name, two.name) else ""
             yield words.say(section, "correlation.assumed", names=names, equal=equal, more=more)
-        elif {one.name, two.name} & set(zero_terms(words.fit)):
-            yield words.say(section, "correlation.none", names=names)
+        elif {first, second} & set(zero_terms(words.fit)):
+            yield words.say(section, "correlation.none", names=names, who=who)
         else:
-            yield _correlation(words, section, names, table, f"corr({one.name}, {two.name})")
+            label = corr_label(design, start + a, start + b)
+            yield _correlation(words, section, names, table, label, who)
             if one.kind == "intercept" and two.kind == "slope":
-                yield _moved(words, section, [a, b], two)
+                yield _moved(words, section, [start + a, start + b], two)
 
 
-def _correlation(words: Words, section: str, names: str, table: Any, label: str) -> Sentence:
-    common = COMMON_CORR in table.index
-    rho = table.loc[COMMON_CORR if common else label]
+def _correlation(words: Words, section: str, names: str, table: Any, label: str, who: str) -> Sentence:
+    common, rho = words.fit.design.covariance == "compound_symmetry", table.loc[label]
     facts = {"correlation": rho["estimate"]}
     if np.isfinite(rho["lower"]) and np.isfinite(rho["upper"]):
         facts |= {"lower": rho["lower"], "upper": rho["upper"]}
     slots = dict(zip(("value", "lower", "upper"), [*map(_corr, facts.values()), "", ""], strict=False))
     slots |= {"same": words.phrase("correlation.same") if common else ""}
     slots |= {"level2": " and ".join(words.fit.design.level2_variables())}
-    return words.say(section, "correlation.value", facts, names=names, **slots)
+    return words.say(section, "correlation.value", facts, names=names, who=who, **slots)
 
 
 def _corr(value: float) -> str:
@@ -257,48 +269,49 @@ def _structure(words: Words, section: str, what: str, spec: Any, left: str, para
 
 def _division(words: Words, section: str) -> Iterator[Sentence]:
     """ICC of a random intercept; with one random slope, variances and the correlation at both ends of the data."""
-    term = words.fit.design.term
+    term = words.fit.design.own_term
     slopes = [c for c in readable(words) if c.kind == "slope"]
-    if term == (INTERCEPT,):
-        yield _icc(words, section)
-    elif len(term) == 2 and INTERCEPT in term and len(slopes) == 1:
-        yield from _both_ends(words, section, slopes[0])
-    else:
-        yield words.say(section, "within.depends")
+    for start, who, _ in hierarchies(words.fit.design):
+        if term == (INTERCEPT,):
+            yield _icc(words, section, start, who)
+        elif len(term) == 2 and INTERCEPT in term and len(slopes) == 1:
+            yield from _both_ends(words, section, slopes[0], start, who)
+        elif start == 0:
+            yield words.say(section, "within.depends")
 
 
 def _sigma(fit: Any) -> FloatArray:
     return fit.draws("sigma").reshape(-1) if fit.has_draws else np.array([fit.sigma])
 
 
-def _icc(words: Words, section: str) -> Sentence:
+def _icc(words: Words, section: str, r: int, who: str) -> Sentence:
     fit = words.fit
-    D, s2 = covariance_draws(fit)[:, 0, 0], _sigma(fit) ** 2
+    D, s2 = covariance_draws(fit)[:, r, r], _sigma(fit) ** 2
     icc = D / (D + s2)
     estimate, limits = float(icc.mean()), {"lower": np.nan, "upper": np.nan}
     if fit.has_draws:
         limits = dict(zip(limits, np.quantile(icc, tails(words.ci)), strict=True))
-    elif INTERCEPT not in zero_terms(fit):
-        limits = dict(zip(limits, _icc_interval(words, estimate), strict=True))
+    elif fit.design.term[r] not in zero_terms(fit):
+        limits = dict(zip(limits, _icc_interval(words, estimate, r), strict=True))
     ends, facts = words.ends(limits)
     facts = {"icc": estimate, "share": estimate, **facts}
-    return words.say(section, "within.icc", facts, share=percentage(estimate), icc=number(estimate), ends=ends)
+    return words.say(section, "within.icc", facts, share=percentage(estimate), icc=number(estimate), ends=ends, who=who)
 
 
-def _icc_interval(words: Words, estimate: float) -> tuple[float, float]:
+def _icc_interval(words: Words, estimate: float, r: int) -> tuple[float, float]:
     """Large-sample interval on the logit scale."""
     fit: Any = words.fit
-    se = fit.large_sample.standard_errors(lambda D, sigma: np.atleast_1d(np.log(D[0, 0] / sigma**2)))[1][0]
+    se = fit.large_sample.standard_errors(lambda D, sigma: np.atleast_1d(np.log(D[r, r] / sigma**2)))[1][0]
     reach = float(norm.ppf(0.5 + words.ci / 2.0)) * se
     logit = np.log(estimate / (1.0 - estimate))
     return float(1.0 / (1.0 + np.exp(reach - logit))), float(1.0 / (1.0 + np.exp(-reach - logit)))
 
 
-def _both_ends(words: Words, section: str, slope: Coefficient) -> Iterator[Sentence]:
+def _both_ends(words: Words, section: str, slope: Coefficient, start: int, who: str) -> Iterator[Sentence]:
     design = words.fit.design
     x, column = words.x(slope), design.X1[:, slope.position]
     low, high = float(column.min()), float(column.max())
-    order = [design.term.index(INTERCEPT), design.term.index(slope.name)]
+    order = [start + design.own_term.index(name) for name in (INTERCEPT, slope.name)]
     D, s2 = covariance_draws(words.fit)[:, order][:, :, order], _sigma(words.fit) ** 2
     z = [np.array([1.0, v]) for v in (low, high)]
     between = [np.einsum("a,sab,b->s", v, D, v) for v in z]
@@ -306,7 +319,8 @@ def _both_ends(words: Words, section: str, slope: Coefficient) -> Iterator[Sente
         share, sd = float(np.mean(own / (own + s2))), float(np.mean(np.sqrt(own + s2)))
         facts = {f"at_{end}": v, f"sd_{end}": sd, f"share_{end}": share}
         slots = {"at": number(v), "sd": number(sd), "unit": words.sd_unit(), "share": percentage(share)}
-        yield words.say(section, "within.at", facts, x=x, **slots)
+        yield words.say(section, "within.at", facts, x=x, who=who, **slots)
     corr = float(np.mean(np.einsum("a,sab,b->s", z[0], D, z[1]) / np.sqrt((between[0] + s2) * (between[1] + s2))))
     facts = {"at_low": low, "at_high": high, "correlation": corr}
-    yield words.say(section, "within.two", facts, x=x, low=number(low), high=number(high), value=number(corr))
+    slots = {"low": number(low), "high": number(high), "value": number(corr), "who": who}
+    yield words.say(section, "within.two", facts, x=x, **slots)

@@ -18,11 +18,13 @@ from hierlmm.covariance.parameters import refuse_repeated_names
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT, quoted
 from hierlmm.design.questions import time_variable
+from hierlmm.design.terms import SEE_GROUPS
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import quote
 from hierlmm.likelihood.crossproducts import dependent_columns
 from hierlmm.likelihood.kernel import RANK_TOLERANCE
 from hierlmm.likelihood.residual_rows import residual_names, residual_rows
+from hierlmm.text import count
 
 SEE = "docs, page 'Errors'"
 data_error = partial(DataError, see=SEE)
@@ -96,6 +98,9 @@ def _check_response(design: Design) -> None:
 
 
 def _check_subjects(design: Design) -> None:
+    if design.group:
+        _check_groups(design)
+        return
     J, q = design.n_subjects, len(design.term)
     if q > J:
         received = f"{J} subjects and {q} random effects"
@@ -109,6 +114,34 @@ def _check_subjects(design: Design) -> None:
                 "there are as many random effects as rows, so they cannot be told apart from the residual",
                 _fewer_effects(design),
             )
+
+
+def _check_groups(design: Design) -> None:
+    """Refuse levels with too few subjects, or too few rows, for a D of their own."""
+    q, name, subject = design.n_own, design.group, design.hierarchy.subject
+    subjects = np.bincount(design.subject_group, minlength=len(design.group_levels))
+    rows = np.bincount(design.subject_group[design.subject_index], minlength=len(design.group_levels))
+    few = subjects < max(2, q)
+    if np.any(few):
+        k = int(np.flatnonzero(few)[0])
+        effects = f"the {q} × {q} covariance of {q} random effects" if q > 1 else "a variance between subjects"
+        raise DataError(
+            f"group={name!r} with {count(int(subjects[k]), subject)} of {name} = {quote(design.group_levels[k])}",
+            f"{effects} cannot be estimated from {'one' if subjects[k] == 1 else subjects[k]}, and D is its own there",
+            f"merge levels of {name!r}, let fewer coefficients vary, or leave group out (one D for all)",
+            SEE_GROUPS,
+        )
+    size = max(len(block) for block in design.blocks)
+    crowded = size * subjects >= rows
+    if np.any(crowded) and design.is_gaussian:
+        k = int(np.flatnonzero(crowded)[0])
+        raise DataError(
+            f"{size} random effects for each of {subjects[k]} subjects of {name} = {quote(design.group_levels[k])}, "
+            f"and {rows[k]} rows",
+            "there are as many random effects as rows, so they cannot be told apart from the residual",
+            _fewer_effects(design),
+            SEE_GROUPS,
+        )
 
 
 def _fewer_effects(design: Design) -> str:

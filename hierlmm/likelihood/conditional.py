@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
+from hierlmm.design.design import Design, own_covariances, own_effects
 from hierlmm.likelihood.crossproducts import CrossProducts
 
 
@@ -81,6 +82,14 @@ def conditional_effects(products: CrossProducts, Lambda: FloatArray, sigma: floa
     return ConditionalEffects(origin, slope, covariance)
 
 
+def of_subjects(design: Design, effects: ConditionalEffects) -> ConditionalEffects:
+    """The same for the random effects that a subject has, where D differs by group."""
+    if not design.group:
+        return effects
+    slope = np.moveaxis(own_effects(design, np.moveaxis(effects.slope, 2, 0)), 0, 2)
+    return ConditionalEffects(own_effects(design, effects.origin), slope, own_covariances(design, effects.covariance))
+
+
 class BlupVariances(NamedTuple):
     """Covariance matrices by subject, each (J, q, q), in the user's units."""
 
@@ -96,7 +105,7 @@ def blup_variances(effects: ConditionalEffects, D: FloatArray, beta_cov: FloatAr
     ----------
     effects : ConditionalEffects
         Of b given y at θ; only ``slope`` and ``covariance`` are used.
-    D : (q, q)
+    D : (q, q), or (J, q, q) by subject
     beta_cov : (p, p)
         Covariance of β̂ given θ.
 

@@ -264,10 +264,12 @@ class _Sums:
 def basis_of_D(structure: RandomCovariance, Bz: FloatArray) -> FloatArray:
     """Symmetric matrices of which D̃ in working columns is a linear combination: (m, q, q)."""
     q = structure.q
+    units = [np.diag(np.isin(np.arange(q), part).astype(np.float64)) for part in structure.parts]
     if structure.structure == "identity":
-        matrices = [np.eye(q)]
+        matrices = units
     elif structure.structure == "compound_symmetry":
-        matrices = [np.eye(q), np.ones((q, q)) - np.eye(q)]
+        among = [np.outer(np.diag(unit), np.diag(unit)) - unit for unit in units]
+        matrices = [matrix for pair in zip(units, among, strict=True) for matrix in pair]
     elif structure.structure in ("unstructured", "diagonal", "blocks", "none"):
         matrices = []
         for block in structure.blocks:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.covariance.random import random_covariance
 from hierlmm.design.design import Design
 from hierlmm.design.questions import row_order_messages
 from hierlmm.errors import DataError
@@ -64,7 +63,7 @@ class LikelihoodEstimate:
 
 def make_criterion(design: Design, *, reml: bool) -> Criterion | ResidualCriterion:
     """The criterion of a design: on its cross-products, or on its rows where the residuals have a structure."""
-    structure = random_covariance(design.covariance, design.blocks)
+    structure = design.random_structure
     if design.has_residual_structure or not design.blocks:
         return ResidualCriterion(residual_rows(design), structure, reml)
     return Criterion(cross_products(design), structure, reml)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from hierlmm.arrays import FloatArray, IntArray
-from hierlmm.covariance.random import RandomCovariance, random_covariance
+from hierlmm.covariance.random import RandomCovariance
 from hierlmm.design.design import Design
 from hierlmm.families.family import Family
 from hierlmm.groups import group_order, group_starts
@@ -321,6 +321,6 @@ class GeneralisedSolution:
 
 def generalised_criterion(design: Design, points: int = 1) -> GeneralisedCriterion:
     """The criterion of a design with a family."""
-    structure = random_covariance(design.covariance, design.blocks)
+    structure = design.random_structure
     rows = generalised_rows(design)
     return GeneralisedCriterion(rows, structure, points, len(design.family.first_psi(rows.y, rows.n)))

@@ -228,7 +228,7 @@ def _singular_directions(criterion: AnyCriterion, lam: FloatArray) -> FloatArray
     structure = criterion.structure
     Lambda = structure.factor(lam[: structure.n_parameters])
     directions: list[FloatArray] = []
-    groups = (tuple(range(structure.q)),) if structure.structure == "identity" else structure.blocks
+    groups = structure.parts if structure.structure == "identity" else structure.blocks
     for block in groups:
         vectors, values, _ = np.linalg.svd(Lambda[np.ix_(block, block)])
         for vector in vectors.T[values < SINGULAR_TOLERANCE]:

@@ -85,6 +85,9 @@ class Refits:
             If these data cannot be fitted.
         """
         design = take_subjects(self.design, chosen)
+        if len(np.unique(design.subject_group)) < len(design.group_levels):
+            reason = f"a level of {design.group!r} does not occur among them, and its D is its own"
+            raise DataError(f"{len(chosen)} subjects drawn from the data", reason, "use more subjects")
         if self._alternates:
             return maximise_design(design, reml=self.criterion.reml)
         if isinstance(self.criterion, Criterion):

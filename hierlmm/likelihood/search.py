@@ -192,13 +192,15 @@ def _scale(compiled: _Compiled, structure: RandomCovariance) -> float:
 
 
 @lru_cache(maxsize=64)
-def _design(structure: str, blocks: tuple[tuple[int, ...], ...], n: int) -> tuple[FloatArray, FloatArray]:
+def _design(
+    structure: str, blocks: tuple[tuple[int, ...], ...], parts: tuple[tuple[int, ...], ...], n: int
+) -> tuple[FloatArray, FloatArray]:
     """Points in the unit cube, and as λ: scales from `LOWEST` to `HIGHEST`, all shapes.
 
     In an unstructured block λ is a row of Cholesky factor of a correlation matrix, times the row's scale; its canonical
     partial correlations follow an arcsine law, which reaches close to ±1 often: there minima hide.
     """
-    D = random_covariance(structure, blocks)
+    D = random_covariance(structure, blocks, parts)
     cube = spread(n, D.n_parameters)
     scale = LOWEST * (HIGHEST / LOWEST) ** cube
     if D.projections is not None or D.is_diagonal:
@@ -232,7 +234,7 @@ def _linkage(
     found, values = compiled.descend(first if start is None else np.concatenate([first, start[None]]))
     started: set[tuple[float, int]] = set()
     while True:
-        cube, design = _design(structure.structure, structure.blocks, n)
+        cube, design = _design(structure.structure, structure.blocks, structure.parts, n)
         for scale in scales:
             lam = scale * design
             f = compiled.values(lam)

@@ -237,7 +237,7 @@ def plot_pair(
     """
     note = ""
     if parameters is None:
-        term = fit.design.term
+        term = fit.design.own_term
         names = ["sd", "corr", "residual", "sigma"]
         if term and "b" in fit.datatree["posterior"]:
             own = _subject(fit, subject)

@@ -194,7 +194,7 @@ def _asked(plain: dict[str, FloatArray], kinds: dict[str, list[str]], asked: lis
 def _effects(fit: PosteriorNumbers) -> tuple[FloatArray, dict[str, int]]:
     """Draws of b (chain, draw, J q), and the position of each name."""
     fit.need_effects("draws of the random effects", draws=True)
-    b, term = fit.draws("b"), fit.design.term
+    b, term = fit.draws("b"), fit.design.own_term
     names = [f"b[{subject}, {t}]" for subject in fit.design.subjects for t in term]
     return b.reshape(*b.shape[:2], -1), {name: k for k, name in enumerate(names)}
 

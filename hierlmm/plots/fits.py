@@ -61,7 +61,7 @@ def one_fit(fit: Fit | SideBySide) -> Fit:
 
 def choose_terms(design: Design, terms: str | Sequence[str] | None, use: str = "use") -> list[str]:
     """Return the random effects that were asked for, all of them by default."""
-    known = list(design.term)
+    known = list(design.own_term)
     wanted = known if terms is None else [terms] if isinstance(terms, str) else list(terms)
     if not wanted:
         raise SpecificationError("terms=[]", "there is nothing to draw", f"{use} {', '.join(map(repr, known))}")

@@ -14,7 +14,7 @@ from hierlmm.drawing.panels import Panels, each
 from hierlmm.drawing.style import percent
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
-from hierlmm.fits.components import COMMON_SD, zero_terms
+from hierlmm.fits.components import sd_label, zero_terms
 from hierlmm.fits.side_by_side import SideBySide, same_question
 from hierlmm.implied.meanings import MARKED, stacked
 from hierlmm.options import checked, renamed
@@ -76,8 +76,7 @@ def plot_forest(
     table = stacked(named, outer, reference)
     for label, fit in named.items():
         without = zero_terms(fit)
-        at_zero = [f"sd({term})" for term in without]
-        at_zero += [COMMON_SD] if len(without) == len(fit.design.term) else []
+        at_zero = [sd_label(fit.design, fit.design.term.index(term)) for term in without]
         table.loc[table["parameter"].isin(at_zero) & (table["estimator"] == label), "estimate"] = 0.0
     chosen = choose_parameters(without_twins(table) if parameters is None else table, parameters)
     point = table_dataset(table, chosen, names, ["estimate"])

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from hierlmm.design.design import Design
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.panels import Panels
 from hierlmm.drawing.ranks import chosen_rows, draw_sorted, sorted_label, sorted_size
 from hierlmm.drawing.style import percent, segments, stack_points
 from hierlmm.errors import SpecificationError
 from hierlmm.fits.base import Fit
-from hierlmm.fits.components import zero_terms
+from hierlmm.fits.components import constant_terms, zero_terms
 from hierlmm.fits.side_by_side import SideBySide, known_label
 from hierlmm.options import checked
 from hierlmm.plots.fits import choose_terms, colours_of, legend_of, pick_side_by_side, refuse_without_effects, unit_of
@@ -81,40 +82,65 @@ def plot_random_effects(
     base = named[known_label("reference", reference, list(named))]
     chosen = choose_terms(base.design, terms)
     if sort_by is not None:
-        known_label("sort_by", sort_by, list(base.design.term))
-    zero = {label: zero_terms(fit) for label, fit in named.items()}
-    decide = base.b.assign(**dict.fromkeys(zero[reference], 0.0))
-    orders = {term: decide[sort_by or term].sort_values(kind="stable").index for term in chosen}
+        known_label("sort_by", sort_by, list(base.design.own_term))
+    zero = {label: _by_panel(base.design, zero_terms(fit), fit.design) for label, fit in named.items()}
+    decide = base.b.assign(**dict.fromkeys(constant_terms(base), 0.0))
+    panels_of = {panel: (term, who) for term in chosen for panel, who in _panels_of(base.design, term).items()}
+    orders = {
+        panel: decide.loc[who, sort_by or term].sort_values(kind="stable").index
+        for panel, (term, who) in panels_of.items()
+    }
     most = max(20, 60 // len(named)) if max_subjects is None else max_subjects
-    rows, between = chosen_rows(base.n_subjects, most)
-    orders = {term: order[rows] for term, order in orders.items()}
-    intervals = {label: effect_intervals(fit, probability) for label, fit in named.items()}
-    for label, units in zero.items():
-        for term in units:
-            # The estimate, without what rounding left of it.
-            intervals[label][term] = intervals[label][term] * 0.0
+    drawn = {panel: chosen_rows(len(order), most) for panel, order in orders.items()}
+    orders = {panel: order[drawn[panel][0]] for panel, order in orders.items()}
+    intervals = {label: _of_panels(fit, probability, panels_of, zero[label]) for label, fit in named.items()}
     lines, points = _geometry(intervals, orders)
     J = max(len(order) for order in orders.values())
-    size, n = sorted_size(3.5, J, 0.15 + 0.06 * len(named)), len(chosen)
+    shown = sum(len(orders[panel]) for panel, (term, _) in panels_of.items() if term == chosen[0])
+    size, n = sorted_size(3.5, J, 0.15 + 0.06 * len(named)), len(base.design.group_levels) or len(chosen)
     colours = colours_of(named)
     panels = Panels(points, "term", size, figure, n, color=("estimator", list(colours.values())))
     draw_sorted(panels, lines, points, J, size=18 if len(named) < 3 else 12)
     for term, order in orders.items():
         panels.rule(term, x=0.0, linestyle=panels.dashes)
         panels.name_rows(term, range(len(order)), order)
-        for row in between:
+        for row in drawn[term][1]:
             panels.rule(term, y=row - 0.5, width=0.6)
         if all(term in units for label, units in zero.items() if term in intervals[label]):
             panels.limit(term, (-zero[reference][term], zero[reference][term]))
     only = f" ({reference})" if len(named) == 1 else ""
+    some = any(between for _, between in drawn.values())
     return panels.finish(
-        {term: term + _no_variation(term, zero) for term in chosen},
-        caption="the lowest, the highest, and between the grey lines evenly spaced ones" if between else "",
+        {panel: panel + _no_variation(panel, zero) for panel in panels_of},
+        caption="the lowest, the highest, and between the grey lines evenly spaced ones" if some else "",
         title=f"Random effects{only} with {percent(probability)} intervals",
-        xlabel={term: f"b ({unit_of(base.design, term)})" for term in chosen},
-        ylabel=sorted_label(base.design.hierarchy.subject, J, base.n_subjects),
+        xlabel={panel: f"b ({unit_of(base.design, term)})" for panel, (term, _) in panels_of.items()},
+        ylabel=sorted_label(base.design.hierarchy.subject, shown, base.n_subjects),
         legend=legend_of(colours, marker="circle", width=1.3, size=16),
     )
+
+
+def _panels_of(design: Design, term: str) -> dict[str, pd.Index]:
+    """Panels of a random effect with their subjects: one, or one for each group where D differs by group."""
+    names = design.term[design.own_term.index(term) :: design.n_own]
+    return {name: design.subjects[design.subject_group == g] for g, name in enumerate(names)}
+
+
+def _of_panels(
+    fit: Fit, ci: float, panels: Mapping[str, tuple[str, pd.Index]], zero: Mapping[str, float]
+) -> dict[str, pd.DataFrame]:
+    """Estimates and intervals by panel; of those without variation the estimate, without what rounding left of it."""
+    by_term = effect_intervals(fit, ci)
+    found = {panel: by_term[term].loc[who] for panel, (term, who) in panels.items()}
+    return {panel: own * 0.0 if panel in zero else own for panel, own in found.items()}
+
+
+def _by_panel(design: Design, zero: dict[str, float], own: Design) -> dict[str, float]:
+    """Random effects without variation, by the panels of a design: a fit with one D has none in any of the groups."""
+    if own.group == design.group:
+        return zero
+    panels = {term: _panels_of(design, term) for term in design.own_term if term in zero}
+    return {panel: zero[term] for term, those in panels.items() for panel in those}
 
 
 def _no_variation(term: str, zero: Mapping[str, Mapping[str, float]]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from hierlmm.arrays import FloatArray
-from hierlmm.design.design import Design
+from hierlmm.design.design import Design, own_columns
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.labels import label_ends
@@ -137,9 +137,9 @@ def _lines(fit: Fit, axis: Axis) -> _Lines:
     design = fit.design
     new, at, lines = rows_along(design, axis, evenly(design.n_subjects, MOST_LOOKED_AT))
     together = fitted_by(fit, new, at)
-    names = [design.level1[k] for k in design.term_level1]
+    names = [design.level1[k] for k in design.own_level1]
     own = separate_coefficients(fit).to_numpy() - fit.subject_coef[names].to_numpy()
-    alone = together + np.einsum("ij,ij->i", new.Z, own[at])
+    alone = together + np.einsum("ij,ij->i", own_columns(design, new.Z), own[at])
     known = ({j: line for j, line in lines(y).items() if np.isfinite(line[1]).any()} for y in (alone, together))
     return _Lines(*known)
 

@@ -81,8 +81,8 @@ def plot_shrinkage(
     name, fit = one_named(fits)
     refuse_without_effects(fit, "plot_shrinkage")
     chosen = _terms(fit, terms)
-    names = [fit.design.level1[k] for k in fit.design.term_level1]
-    partial = fit.subject_coef[names].set_axis(list(fit.design.term), axis=1)[chosen]
+    names = [fit.design.level1[k] for k in fit.design.own_level1]
+    partial = fit.subject_coef[names].set_axis(list(fit.design.own_term), axis=1)[chosen]
     kinds = {SEPARATE: separate_coefficients(fit)[chosen], PARTIAL: partial, POOLED: pooled_coefficients(fit)[chosen]}
     sort = len(chosen) == 1
     subjects = _drawn(partial, sort, max_subjects)
@@ -136,25 +136,25 @@ def separate_coefficients(fit: Fit) -> pd.DataFrame:
     """
     design = fit.design
     own = level2_prediction(design, fit.beta.to_numpy())
-    own[:, design.term_level1] = 0.0
+    own[:, design.own_level1] = 0.0
     response = design.y - design.offset - np.einsum("ik,ik->i", design.X1, own[design.subject_index])
-    q = len(design.term)
+    q = design.n_own
     values = np.full((design.n_subjects, q), np.nan)
     for j, rows in enumerate(rows_by_subject(design)):
-        Z = design.Z[rows]
+        Z = design.own_Z[rows]
         if len(rows) >= q:
             solution, _, rank, _ = np.linalg.lstsq(Z, response[rows])
             if rank == q:
                 values[j] = solution
-    return pd.DataFrame(values, index=design.subjects, columns=list(design.term))
+    return pd.DataFrame(values, index=design.subjects, columns=list(design.own_term))
 
 
 def pooled_coefficients(fit: Fit) -> pd.DataFrame:
     """Complete pooling: what least squares on X, blind to subjects, predicts for each subject's coefficients."""
     design = fit.design
     beta = np.linalg.lstsq(design.X, design.y - design.offset)[0] if design.coef else np.empty(0)
-    values = level2_prediction(design, beta)[:, design.term_level1]
-    return pd.DataFrame(values, index=design.subjects, columns=list(design.term))
+    values = level2_prediction(design, beta)[:, design.own_level1]
+    return pd.DataFrame(values, index=design.subjects, columns=list(design.own_term))
 
 
 def _geometry(
@@ -269,18 +269,21 @@ def _ellipses(fit: Fit, terms: list[str], probability: float) -> list[FloatArray
     """
     if not 0.0 < probability < 1.0:
         raise SpecificationError(f"coverage={probability!r}", "a share lies between 0 and 1", "use 0.5, or None")
-    columns = [fit.design.term_level1[fit.design.term.index(t)] for t in terms]
-    centres = _centres(level2_prediction(fit.design, fit.beta.to_numpy())[:, columns])
-    values, vectors = np.linalg.eigh(fit.D.loc[terms, terms].to_numpy())
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
-    angle = np.linspace(0.0, 2.0 * np.pi, 121)
-    circle = np.sqrt(chi2.ppf(probability, 2)) * root @ np.vstack([np.cos(angle), np.sin(angle)])
-    return [centre[:, None] + circle for centre in centres]
+    design, angle, found = fit.design, np.linspace(0.0, 2.0 * np.pi, 121), list[FloatArray]()
+    at = [design.own_term.index(t) for t in terms]
+    predicted = level2_prediction(design, fit.beta.to_numpy())[:, design.own_level1[at]]
+    for g, part in enumerate(design.terms.by_subject.parts):
+        own = [part[r] for r in at]
+        values, vectors = np.linalg.eigh(fit.D.to_numpy()[np.ix_(own, own)])
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        circle = np.sqrt(chi2.ppf(probability, 2)) * root @ np.vstack([np.cos(angle), np.sin(angle)])
+        found += [centre[:, None] + circle for centre in _centres(predicted[design.subject_group == g])]
+    return found
 
 
 def _terms(fit: Fit, terms: str | Sequence[str] | None) -> list[str]:
     wanted = choose_terms(fit.design, terms, "use one or two of")[: 2 if terms is None else None]
     if not 1 <= len(wanted) <= 2 or len(set(wanted)) != len(wanted):
-        remedy = f"name one or two random effects of {', '.join(map(repr, fit.design.term)) or 'a mixed model'}"
+        remedy = f"name one or two random effects of {', '.join(map(repr, fit.design.own_term)) or 'a mixed model'}"
         raise SpecificationError(f"terms={wanted!r}", "the plot has one or two axes for coefficients", remedy)
     return wanted

@@ -17,6 +17,7 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.predictive import drawn_responses
+from hierlmm.design.design import own_columns
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.generalised_draws import parameter_draws
 from hierlmm.frames import column_names, to_pandas
@@ -145,7 +146,8 @@ def line(fit: Any, rows: Rows, level: str, *, spread: bool) -> tuple[FloatArray,
         return estimate, np.full(len(estimate), np.nan)
     estimate, variance = record.variances(values)
     if level == "subject":
-        variance += np.einsum("ia,iab,ib->i", rows.Z, fit.b_cov[rows.subject], rows.Z)
+        Z = own_columns(fit.design, rows.Z)
+        variance += np.einsum("ia,iab,ib->i", Z, fit.b_cov[rows.subject], Z)
     elif level == "new_subject":
         variance += random_variance(rows.Z, record.solution.D)
     return estimate, variance
@@ -173,8 +175,8 @@ def _measurements(fit: Any, rows: Rows, level: str, ci: float, n: FloatArray) ->
         scaling = fit.criterion_function.scaling
         eta = rows.line(scaling.beta(working))
         if own is not None:
-            b = fit.b.to_numpy() + np.einsum("jab,jb->ja", own, rng.standard_normal((len(own), q)))
-            eta = eta + np.einsum("ij,ij->i", rows.Z, b[rows.subject])
+            b = fit.b.to_numpy() + np.einsum("jab,jb->ja", own, rng.standard_normal(own.shape[:2]))
+            eta = eta + np.einsum("ij,ij->i", own_columns(fit.design, rows.Z), b[rows.subject])
         elif level != "population":
             root = scaling.factor(fit.criterion_function.structure.factor(lam))
             eta = eta + np.einsum("ij,ij->i", rows.Z, rng.standard_normal((len(eta), q)) @ root.T)

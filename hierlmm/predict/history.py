@@ -154,7 +154,7 @@ def _only_new_subjects(design: Design, past: NewData, *, labelled: bool) -> None
 
 
 def _constant_level2(design: Design, frame: pd.DataFrame, codes: NDArray[Any], labels: Sequence[Any]) -> None:
-    for variable in design.level2_variables():
+    for variable in design.constant_variables():
         who = _first_with_changes(design, frame[variable], codes, labels)
         if who:
             received = f"{variable!r} with more than one value for {who}"

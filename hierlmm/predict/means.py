@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hierlmm.arrays import FloatArray
+from hierlmm.design.design import own_columns
 from hierlmm.predict.averages import mean_over_subjects
 from hierlmm.predict.generalised import random_variance
 from hierlmm.predict.posterior_generalised import posterior_means
@@ -25,7 +26,7 @@ def means_of_rows(fit: Any, rows: Rows, level: Literal["subject", "population", 
         return posterior_means(fit, rows, level)
     eta = rows.line(fit.beta.to_numpy())
     if level == "subject":
-        eta = eta + np.einsum("ij,ij->i", rows.Z, fit.b.to_numpy()[rows.subject])
+        eta = eta + np.einsum("ij,ij->i", own_columns(fit.design, rows.Z), fit.b.to_numpy()[rows.subject])
     if level == "marginal":
         return mean_over_subjects(family, eta, random_variance(rows.Z, fit.D.to_numpy()))
     return np.asarray(family.mean(eta))

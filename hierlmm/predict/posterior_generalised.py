@@ -17,6 +17,7 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.predictive import drawn_responses
+from hierlmm.design.design import own_columns
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.posterior import flattened
 from hierlmm.likelihood.by_subject import covariance_root
@@ -114,8 +115,9 @@ def line(fit: Any, rows: Rows, effects: FloatArray | None) -> FloatArray:
     """Linear predictors at every draw, (S, n), with ``effects`` (S, J, q) of the subjects of the rows, or at b = 0."""
     eta = flattened(fit.draws("beta")) @ rows.X.T + rows.offset
     if effects is not None:
-        for k in range(rows.Z.shape[1]):
-            eta = eta + rows.Z[:, k] * effects[:, rows.subject, k]
+        Z = rows.Z if effects.shape[2] == rows.Z.shape[1] else own_columns(fit.design, rows.Z)
+        for k in range(Z.shape[1]):
+            eta = eta + Z[:, k] * effects[:, rows.subject, k]
     return eta
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray
-from hierlmm.design.design import Design
+from hierlmm.design.design import Design, own_columns
 from hierlmm.design.questions import first_row_of_subjects
 from hierlmm.errors import DataError
 from hierlmm.fits.base import INTERVALS
@@ -144,7 +144,7 @@ def _refuse_other_types(design: Design, name: str, unknown: Any) -> None:
 def _same_level2(design: Design, frame: pd.DataFrame, subject: IntArray) -> None:
     """Refuse a level-2 covariate that is not what it was: b̂ is the subject's departure from its own expectation."""
     first = first_row_of_subjects(design)
-    for variable in design.level2_variables():
+    for variable in design.constant_variables():
         fitted, given = design.frame[variable].iloc[first[subject]], frame[variable]
         if pd.api.types.is_numeric_dtype(given.dtype) and pd.api.types.is_numeric_dtype(fitted.dtype):
             other = ~np.isclose(given.to_numpy(np.float64), fitted.to_numpy(np.float64), rtol=1e-9, atol=0.0)
@@ -168,7 +168,7 @@ def asked_rows(fit: Any, newdata: Any, level: str) -> tuple[Rows, FloatArray]:
     rows = rows_of(fit.design, newdata, level)
     estimate = rows.line(fit.beta.to_numpy())
     if level == "subject":
-        estimate = estimate + np.einsum("ij,ij->i", rows.Z, fit.b.to_numpy()[rows.subject])
+        estimate = estimate + np.einsum("ij,ij->i", own_columns(fit.design, rows.Z), fit.b.to_numpy()[rows.subject])
     return rows, estimate
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hierlmm.covariance.random import random_covariance
 from hierlmm.design.design import Design
 from hierlmm.design.hierarchy import Hierarchy
 from hierlmm.design.levels import Levels
@@ -85,7 +84,7 @@ def rowless_design(said: Mapping[str, Any], names: Mapping[str, Any], arrays: Ar
 
 def rowless_criterion(design: Design, said: Mapping[str, Any], arrays: Arrays, call: str) -> Any:
     """The criterion: on its cross-products, which are no rows, or, where it whitens rows, its name only."""
-    structure = random_covariance(design.covariance, design.blocks)
+    structure = design.random_structure
     if said["products"] is not None:
         return Criterion(unpack(said["products"], arrays), structure, said["reml"])
     return NoRows(call, structure=structure, reml=said["reml"], whitens=True)
@@ -94,5 +93,5 @@ def rowless_criterion(design: Design, said: Mapping[str, Any], arrays: Arrays, c
 def rowless_generalised(design: Design, said: Mapping[str, Any], call: str) -> GeneralisedCriterion:
     """The criterion of a generalised model: what its parameters are, without the rows."""
     rows: Any = NoRows(call, scaling=said["scaling"], family=design.family)
-    structure = random_covariance(design.covariance, design.blocks)
+    structure = design.random_structure
     return GeneralisedCriterion(rows, structure, said["points"], said["n_psi"], first=said["first"])

@@ -30,7 +30,6 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
-from hierlmm.covariance.random import random_covariance
 from hierlmm.design.design import Design
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import NotAvailableError, SpecificationError
@@ -187,7 +186,7 @@ def gls_steps(
         received = f"max_iterations={limit!r}, tolerance={tolerance!r}"
         remedy = "leave them out, or use for example max_iterations=100, tolerance=1e-8"
         raise SpecificationError(received, "at least one iteration and a positive tolerance are needed", remedy, SEE)
-    criterion = Criterion(cross_products(design), random_covariance(design.covariance, design.blocks), reml)
+    criterion = Criterion(cross_products(design), design.random_structure, reml)
     state = _start(criterion, update)
     rows, change, converged = [_row(criterion, design, state, math.nan)], math.inf, False
     step = _maximised if update == "maximise" else _em

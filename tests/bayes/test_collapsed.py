@@ -140,7 +140,7 @@ def test_mode_is_stationary_and_the_root_whitens(irregular, case):
 # --- the bridge to REML ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", ["p = 6", "slope", "three effects", "blocks", "no intercept", "offset"])
+@pytest.mark.parametrize("case", ["p = 6", "slope", "three effects", "blocks", "by group", "no intercept", "offset"])
 def test_flat_prior_limit_is_the_reml_criterion(irregular, case):
     """log p(y | θ) - ½ log|P₀| + ½ p log 2π -> -½ REML criterion, at any D and σ, as the priors of β widen."""
     design, _ = make(irregular, case)

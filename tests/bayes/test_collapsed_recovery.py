@@ -36,7 +36,7 @@ def dense_recovery(design, priors, D, sigma):
     return beta, covariance, mean, var, gain
 
 
-RECOVERY = ["intercept", "slope", "three effects", "identity", "blocks", "no intercept", "offset", "chosen"]
+RECOVERY = ["intercept", "slope", "three effects", "identity", "blocks", "by group", "no intercept", "offset", "chosen"]
 
 
 @pytest.mark.parametrize("case", RECOVERY)

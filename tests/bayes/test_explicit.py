@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from priors_by_definition import centred_columns
 from pymc_density import evaluate
 from scipy import stats
 
@@ -42,6 +43,11 @@ CASES = {
     "identity": ("y ~ t + (1 + t | subject)", "identity", None),
     "blocks": ("y ~ t + (1 + t | subject) + (0 + u | subject)", None, None),
     "slope varies only": ("y ~ t + u + (0 + u | subject)", None, None),
+    "by group": ("y ~ group * t + (1 + t | gr(subject, by = group))", None, None),
+    "diagonal by group": ("y ~ t + (1 + t || gr(subject, by = group))", None, None),
+    "identity by group": ("y ~ t + (1 + t | gr(subject, by = group))", "identity", None),
+    "compound symmetry by group": ("y ~ t + (1 + t | gr(subject, by = group))", "compound_symmetry", None),
+    "slope by group": ("y ~ t + u + (0 + u | gr(subject, by = group))", None, None),
     "no intercept": ("y ~ 0 + group + (1 | subject)", None, None),
     "nothing fixed": ("y ~ 0 + (1 + t | subject)", None, None),
     "offset": ("y ~ t + offset(w) + (1 | subject)", None, None),
@@ -66,7 +72,7 @@ def log_density(design, priors, at, centered):
     sd, corr, sigma, b = at["sd_b"], at["corr_b"], at["sigma"], at["b"]
     D = at["D"]
     if "sd_b_centered" in at:  # the priors are those of the lines at the average covariates
-        A = np.linalg.lstsq(design.Z - np.where(priors.random_center != 0, design.Z.mean(axis=0), 0.0), design.Z)[0]
+        A = np.linalg.lstsq(centred_columns(design), design.Z)[0]
         sd = np.sqrt(np.diag(A @ D @ A.T))
         np.testing.assert_allclose(at["sd_b_centered"], sd, rtol=1e-10)
         corr = A @ D @ A.T / np.outer(sd, sd)
@@ -84,11 +90,18 @@ def log_density(design, priors, at, centered):
             for j in range(i)
         ]
         total += stats.beta(shapes, shapes).logpdf(at["corr_b_partial"]).sum()
+    units = [name for name in at if name.startswith("corr_b_unit")]
+    total += len(units) * np.log(design.n_own / max(design.n_own - 1, 1))  # r = low + (1 - low) u, low = -1/(q - 1)
     if centered:
-        total += stats.multivariate_normal(np.zeros(len(sd)), D).logpdf(b).sum()
+        own = np.arange(len(sd)) // design.n_own  # of which group each row of D is
+        for g in range(own.max() + 1):
+            subjects = design.subject_group == g
+            total += (
+                stats.multivariate_normal(np.zeros(design.n_own), D[own == g][:, own == g]).logpdf(b[subjects]).sum()
+            )
     else:
         total += stats.norm.logpdf(at["z"]).sum()
-    mu = design.offset + design.X @ beta + np.einsum("ij,ij->i", design.Z, b[design.subject_index])
+    mu = design.offset + design.X @ beta + np.einsum("ij,ij->i", design.own_Z, b[design.subject_index])
     return total + stats.norm(mu, sigma).logpdf(design.y).sum()
 
 
@@ -113,7 +126,7 @@ def test_levels_follow_from_the_free_variables(growth, case, centered):
     for name in ("sd_b", "corr_b", "D", "b", "sigma", *(["beta"] if design.coef else [])):
         np.testing.assert_allclose(numpy_route[name][0, 0], at[name], atol=1e-12, err_msg=name)
     own = level2_prediction(design, at.get("beta", np.empty(0)))
-    own[:, design.term_level1] += at["b"]
+    own[:, design.own_level1] += at["b"]
     np.testing.assert_allclose(at["subject_coef"], own, atol=1e-12)
     mu = design.offset + (design.X1 * own[design.subject_index]).sum(axis=1)
     np.testing.assert_allclose(at["mu"], mu, atol=1e-12)
