@@ -198,12 +198,15 @@ class Material:
         self, linear: LinearResiduals, subjects: list[IntArray], error: list[FloatArray]
     ) -> dict[str, FloatArray]:
         """Random effects that vary, in their SDs, from marginal residuals by subject."""
-        zero, found = zero_terms(self.fit), {}
-        for k, term in enumerate(self.fit.design.term if self.fit.has_random_effects else ()):
+        zero, found = zero_terms(self.fit), dict[str, FloatArray]()
+        design = self.fit.design
+        for k, term in enumerate(design.term if self.fit.has_random_effects else ()):
             if term not in zero:
                 part = effects_of(self.fit, linear, subjects, k)
                 b = np.concatenate([M @ e for M, e in zip(part.M, error, strict=True)])
-                found[term] = _scaled(b, np.concatenate([np.diag(s) for s in part.S]))
+                scaled = _scaled(b, np.concatenate([np.diag(s) for s in part.S]))
+                name = design.own_term[k % design.n_own]
+                found[name] = scaled + found.get(name, 0.0)  # those of other groups are zero in it
         return found
 
     def _ranked(self, rng: Rng) -> Simulated:
