@@ -121,6 +121,22 @@ table
 table.plot(by=["bic"])
 
 # %% [markdown]
+# ## Does it fit?
+#
+# Tests and criteria compare models with each other. Whether the best of them fits at all is another question: `check()`
+# asks it at both levels, and measures what it sees against data simulated from the fit.
+
+# %%
+check = means["level and slope"].check()
+check
+
+# %%
+check.plot()
+
+# %% [markdown]
+# Nothing stands out. Text books show these residuals by group, with a smoother, and the distribution of the predicted
+# random effects; both are on the page.
+#
 # ## What was true
 #
 # The data were simulated, so we can look. In truth memory training adds 0.51 points a year for three years, and the
