@@ -120,7 +120,7 @@ def factor_of_theta(
                 L[i, j] = theta[i * q + j]
         return
     n_sd = len(scale)
-    own = q // n_sd  # random effects that share a standard deviation, of one group
+    own = q // max(n_sd, 1)  # random effects that share a standard deviation (a marginal model has none)
     for i in range(q):
         k = int(sd_index[i])
         sd[i] = theta[k] * scale[k] if scale[k] > 0.0 else np.exp(theta[k])
