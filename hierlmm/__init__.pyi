@@ -74,6 +74,7 @@ from hierlmm.inference.bootstrap import Bootstrap as Bootstrap
 from hierlmm.inference.compare_models import ModelComparison as ModelComparison
 from hierlmm.inference.compare_models import compare_models as compare_models
 from hierlmm.inference.profile import Profile as Profile
+from hierlmm.inference.shares import VarianceShares as VarianceShares
 from hierlmm.marginal import MarginalModel as MarginalModel
 from hierlmm.missingness.dropout import DropoutCheck as DropoutCheck
 from hierlmm.missingness.dropout import check_dropout as check_dropout

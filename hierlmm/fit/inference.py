@@ -1,15 +1,94 @@
-"""What a likelihood fit can be asked beyond its estimates: profiles and bootstraps."""
+"""What a fit can be asked beyond its estimates: shares of variance, profiles and bootstraps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from hierlmm.fits.base import Fit
 from hierlmm.options import checked
 
 if TYPE_CHECKING:
     from hierlmm.inference.bootstrap import Bootstrap
     from hierlmm.inference.profile import Profile
+    from hierlmm.inference.shares import VarianceShares
+
+type Interval = Literal["delta", "profile", "bootstrap"]
+
+
+@checked
+class ShareVerbs(Fit):
+    """Shares of variance, of Gaussian responses."""
+
+    def icc(
+        self, *, ci: float = 0.95, method: Interval = "delta", n: int = 1000, seed: int | None = None
+    ) -> VarianceShares:
+        """Intra-class correlation: the share of the variance left by the fixed effects that lies between subjects.
+
+        With random slopes or unequal residual variances it has no single value, and one line for each kind of row.
+        Of a marginal model with `CompoundSymmetry` it is the common correlation, which may be negative.
+
+        Parameters
+        ----------
+        ci : float
+            Probability of the intervals.
+        method : {"delta", "profile", "bootstrap"}
+            Of a likelihood fit: large-sample intervals on the logit scale; all values that cost less than half the χ²₁
+            quantile in log-likelihood; or percentiles of a parametric bootstrap. A posterior has its draws.
+        n : int
+            Data sets of the bootstrap.
+        seed : int, optional
+            Of the bootstrap.
+
+        Returns
+        -------
+        VarianceShares
+            ``.table``; ``.estimate``, where there is one; sentences in print.
+
+        Raises
+        ------
+        NotAvailableError
+            Of a marginal model without one common correlation, of GEE, and of another family than the Gaussian.
+
+        Examples
+        --------
+        >>> import hierlmm as hl
+        >>> fit = hl.TwoLevelModel.from_formula("yield ~ 1 + (1 | batch)", hl.load_dataset("dyestuff")).fit_reml()
+        >>> fit.icc(method="profile").table.round(2).to_numpy().tolist()
+        [[0.42, 0.07, 0.82]]
+        """
+        from hierlmm.inference.shares import icc
+
+        return icc(self, ci=ci, method=method, n=n, seed=seed)
+
+    def r_squared(
+        self, *, ci: float = 0.95, method: Interval = "delta", n: int = 1000, seed: int | None = None
+    ) -> VarianceShares:
+        """Marginal and conditional R²: shares of the variance of the response.
+
+        What the fixed effects account for (marginal), and what they do together with the random effects (conditional),
+        after Nakagawa and Schielzeth; the variance of random slopes is averaged over the rows (Johnson 2014).
+
+        Parameters
+        ----------
+        ci : float
+            Probability of the intervals.
+        method : {"delta", "bootstrap"}
+            Of a likelihood fit: large-sample intervals on the logit scale, or percentiles of a parametric bootstrap. A
+            posterior has its draws.
+        n : int
+            Data sets of the bootstrap.
+        seed : int, optional
+            Of the bootstrap.
+
+        Returns
+        -------
+        VarianceShares
+            ``.table`` by ``marginal`` and ``conditional``; sentences in print.
+        """
+        from hierlmm.inference.shares import r_squared
+
+        return r_squared(self, ci=ci, method=method, n=n, seed=seed)
 
 
 @checked

@@ -7,6 +7,7 @@ from typing import Any
 
 from hierlmm.fit.checks import CheckVerbs
 from hierlmm.fit.effects import EffectVerbs
+from hierlmm.fit.inference import ShareVerbs
 from hierlmm.fit.pictures import DataPictures
 from hierlmm.fit.plots import PlotVerbs
 from hierlmm.fit.subjects import SubjectVerbs
@@ -14,7 +15,7 @@ from hierlmm.options import checked
 
 
 @checked
-class Verbs(EffectVerbs, SubjectVerbs, CheckVerbs, PlotVerbs, DataPictures):
+class Verbs(EffectVerbs, SubjectVerbs, ShareVerbs, CheckVerbs, PlotVerbs, DataPictures):
     """The verbs of every fit; each imports its room when it is called and hands the fit over."""
 
     def save(self, path: Any, *, data: bool = True, overwrite: bool = False) -> Path:

@@ -19,7 +19,7 @@ from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design, level2_prediction
 from hierlmm.design.questions import rows_by_subject, rows_of_subject
-from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.errors import NotAvailableError
 from hierlmm.fits.capabilities import LME4, Lack, other_name
 from hierlmm.likelihood.wald import FixedDegrees, Wald, errors_name, method_name
 from hierlmm.options import checked, choose
@@ -358,6 +358,7 @@ class Fit(Result):
         index = design.frame.index[rows]
         return pd.DataFrame(V, index=index, columns=index)
 
+<<<<<<< HEAD
     @property
     def icc(self) -> float:
         """Share of the intercept variance in the total at the origin of the level-1 covariates, D₀₀ / (D₀₀ + σ²).
@@ -377,6 +378,9 @@ class Fit(Result):
         return variance / (variance + self.sigma**2)
 
     def _wald(self, df: str | None = None, se: str | None = None) -> Wald:
+=======
+    def _wald(self, df: str | None = None) -> Wald:
+>>>>>>> 6e63b92 (Intra-class correlation and R² with intervals)
         """What linear functions of β are judged by: normal quantiles, unless the estimator has degrees of freedom.
 
         Raises

@@ -115,6 +115,8 @@ ELSEWHERE = {
     ("contrasts", "method"),  # which comparisons
     ("variance_components", "method"),  # Wald or profile
     ("summary", "method"),
+    ("icc", "method"),
+    ("r_squared", "method"),
     ("Bootstrap.table", "method"),  # percentile, basic or BCa
     ("Bootstrap.plot", "method"),
     ("sample", "rng"),  # a generator, from which many draws of one study come
@@ -128,6 +130,8 @@ MAKES_NEW_DRAWS = {
     "fit",
     "compare",
     "bootstrap",
+    "icc",
+    "r_squared",
     "calibrate",
     "design_analysis",
     "simulate",
