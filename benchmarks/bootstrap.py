@@ -12,6 +12,7 @@ import time
 import warnings
 
 import numpy as np
+import pandas as pd
 
 import hierlmm as hl
 from hierlmm.inference.refits import Refitter, simulator
@@ -94,15 +95,38 @@ def coverage(n: int, refits: int) -> None:
         print(f"{label:24}" + "".join(f"{100 * np.nanmean(columns[name]):24.1f}" for name in truth))
 
 
-def _both(fixed, components):
-    import pandas as pd
+def one_way(n: int) -> None:
+    """Share of 95 % intervals that hold the ICC of balanced one-way designs, and their mean length."""
+    from scipy.stats import f
 
+    J, size = 15, 5
+    for rho in (0.1, 0.3, 0.6):
+        rng, held = np.random.default_rng(1), {"exact (F)": [], "delta": [], "profile": []}
+        for _ in range(n):
+            y = np.sqrt(rho) * rng.normal(size=(J, 1)) + np.sqrt(1.0 - rho) * rng.normal(size=(J, size))
+            A, E = size * y.mean(axis=1).var(ddof=1), y.var(axis=1, ddof=1).mean()
+            F = (A / E) / f.ppf([0.975, 0.025], J - 1, J * (size - 1))
+            data = pd.DataFrame({"y": y.ravel(), "subject": np.repeat(np.arange(J), size)})
+            fit = hl.TwoLevelModel.from_formula("y ~ 1 + (1 | subject)", data).fit_reml()
+            held["exact (F)"].append(np.maximum((F - 1.0) / (F + size - 1.0), 0.0))
+            for method in ("delta", "profile"):
+                held[method].append(fit.icc(method=method).table[["lower", "upper"]].to_numpy()[0])
+        for name, ends in held.items():
+            low, high = np.array(ends).T
+            known = np.isfinite(low)
+            inside = np.mean((low <= rho) & (rho <= high), where=known)
+            text = f"holds it {100 * inside:.1f} %, mean length {np.mean(high - low, where=known):.3f}"
+            print(f"ICC {rho}: {name:10} {text}, none in {np.mean(~known):.1%} of {n}", flush=True)
+
+
+def _both(fixed, components):
     return pd.concat([fixed[["lower", "upper"]], components[["lower", "upper"]]])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--missed", action="store_true")
+    parser.add_argument("--icc", action="store_true")
     parser.add_argument("--coverage", action="store_true")
     parser.add_argument("-n", type=int, default=None)
     parser.add_argument("--refits", type=int, default=400)
@@ -110,6 +134,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     if asked.missed:
         missed(asked.n or 200)
+    elif asked.icc:
+        one_way(asked.n or 1000)
     elif asked.coverage:
         coverage(asked.n or 400, asked.refits)
     else:
