@@ -21,7 +21,7 @@ from hierlmm.arrays import FloatArray, Rng
 from hierlmm.bayes.left_out_kernel import left_out_lines
 from hierlmm.bayes.predictive import family_responses, subject_lines
 from hierlmm.bayes.replications import Draw, Replicator
-from hierlmm.design.design import Design
+from hierlmm.design.design import Design, own_effects
 from hierlmm.groups import group_order, group_starts
 
 POOL = 16
@@ -53,7 +53,7 @@ class FamilyReplicator:
             assert draw.b is not None
             eta = np.broadcast_to(subject_lines(design, draw.beta, draw.b), (n, design.n_obs))
         else:
-            b = rng.standard_normal((n, design.n_subjects, len(draw.root))) @ draw.root.T
+            b = own_effects(design, rng.standard_normal((n, design.n_subjects, len(draw.root))) @ draw.root.T)
             eta = subject_lines(design, draw.beta, b)
         return self._responses(draw, eta, rng)
 

@@ -172,6 +172,7 @@ def _different_rows(fit: Any) -> _Rows:
     structure = design.residual_variance
     names = [v for v in design.level1_variables() if np.ptp(design.Z, axis=0).max(initial=0.0) > 0.0]
     names += [] if structure is None else [str(v) for v in structure.columns]
+    names += [design.group] if design.group else []
     names = [v for v in dict.fromkeys(names) if v in design.frame and len(design.frame[v].iloc[at].unique()) > 1]
     columns = design.frame[names].iloc[at].sort_values(names) if names else design.frame[[]].iloc[at]
     order = columns.index

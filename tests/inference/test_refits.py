@@ -78,6 +78,23 @@ def test_simulated_responses_have_the_covariance_of_the_model(sleep_reml):
     assert len(rows) == 10
 
 
+def test_simulated_responses_of_two_hierarchies_have_a_covariance_each(dental):
+    model = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental, group="sex")
+    fit = model.fit_reml()
+    draw, rng = simulator(fit), np.random.default_rng(3)
+    r = np.array([draw(rng) for _ in range(300)]) - fit.fitted("population").to_numpy()
+    sexes = fit.design.frame["sex"].to_numpy()[::4]
+    for sex in ("Female", "Male"):
+        who = np.flatnonzero(sexes == sex)
+        V = fit.marginal_covariance(fit.design.subjects[who[0]]).to_numpy()
+        own = r.reshape(300, -1, 4)[:, who].reshape(-1, 4)
+        se = np.sqrt((V**2 + np.outer(np.diag(V), np.diag(V))) / len(own))
+        assert np.all(np.abs(own.T @ own / len(own) - V) < 4.5 * se), sex
+    y = draw(rng)
+    other = maximise_design(fit.design.with_response(y), reml=True)
+    assert Refitter(fit).to_response(y).criterion == pytest.approx(other.optimum.value, abs=1e-7)
+
+
 def test_a_level_that_nobody_has_is_a_failure_that_is_said(fits):
     boys = np.flatnonzero(fits["slopes"].design.W[:, 1] == 1.0)
     with pytest.raises(hl.DataError, match="a level that nobody has"):
