@@ -24,8 +24,8 @@ from scipy.special import ndtri
 from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.bayes.family_replications import FamilyReplicator
 from hierlmm.bayes.replications import Draw
-from hierlmm.checks.places import along_each
-from hierlmm.design.questions import first_row_of_subjects, rows_by_subject
+from hierlmm.checks.places import Places, along_each, places
+from hierlmm.design.questions import first_row_of_subjects, is_label, rows_by_subject
 from hierlmm.diagnostics.normality import LONGEST, effects_of
 from hierlmm.diagnostics.serial_residuals import LinearResiduals, information, linear_residuals, positions_of
 from hierlmm.drawing.style import evenly
@@ -152,10 +152,33 @@ class Material:
         return self._normal(rng) if self.fit.design.is_gaussian else self._ranked(rng)
 
     @cached_property
+    def numeric(self) -> list[tuple[Places, bool]]:
+        """Numeric covariates of the model, and whether they vary within subjects."""
+        design = self.fit.design
+        within = set(design.level1_variables())
+        names = dict.fromkeys([*design.level1_variables(), *design.level2_variables()])
+        known = [v for v in names if v in self.frame.columns and not is_label(design, v)]
+        found = [(places(self.frame[v]), v in within) for v in known]
+        return [(place, inside) for place, inside in found if place is not None and len(place.x) > 2]
+
+    @cached_property
+    def roots(self) -> FloatArray:
+        """Roots of the sizes of the residuals around their own mean along covariates, over their mean.
+
+        A mean that bends is not to be taken for a variance that changes, and a row far out not to make others small.
+        """
+        found = self.simulated.residual
+        for place, within in self.numeric:
+            if within:
+                found = found - place.at_rows(place.weights @ found)
+        root = np.sqrt(np.abs(found))
+        return np.asarray(root / root.mean(axis=0))
+
+    @cached_property
     def along_fitted(self) -> tuple[FloatArray, list[FloatArray]]:
         """Smoothers of the residuals and of the roots of their sizes along fitted values: the places, the curves."""
         found = self.simulated
-        return along_each(found.fitted, found.residual, np.sqrt(np.abs(found.residual)))
+        return along_each(found.fitted, found.residual, self.roots)
 
     def _normal(self, rng: Rng) -> Simulated:
         fit, design, S = self.fit, self.fit.design, self.simulations

@@ -45,6 +45,12 @@ class Places:
     values: FloatArray
     weights: FloatArray
 
+    def at_rows(self, curve: FloatArray) -> FloatArray:
+        """Values at the places, (places, c), carried to the rows by straight lines between them: (n, c)."""
+        k = np.clip(np.searchsorted(self.x, self.values, side="right") - 1, 0, len(self.x) - 2)
+        share = np.clip((self.values - self.x[k]) / (self.x[k + 1] - self.x[k]), 0.0, 1.0)[:, None]
+        return np.asarray((1.0 - share) * curve[k] + share * curve[k + 1])
+
 
 def places(column: pd.Series, name: str | None = None) -> Places | None:
     """Places along a column; None where it has one value, or too many levels."""

@@ -24,6 +24,7 @@ SIMULATED: dict[str, Check] = {
     "level2": subjects.level2,
     "serial": residuals.serial,
     "ranks": residuals.ranks,
+    "dispersion": residuals.dispersion,
     "outlying_rows": subjects.outlying_rows,
     "outlying_subjects": subjects.outlying_subjects,
     "influential_subjects": subjects.influential_subjects,

@@ -9,13 +9,12 @@ from hierlmm.arrays import FloatArray
 from hierlmm.checks.material import Material
 from hierlmm.checks.outcome import LeftOut, Outcome
 from hierlmm.checks.places import Places, furthest, joint_band, places
-from hierlmm.design.questions import is_label
 from hierlmm.diagnostics.curve_band import CurveBand, curve_band
 from hierlmm.drawing.check_panels import CheckPanel
 from hierlmm.text import p_text
 
-CURVED, UNEQUAL, TAILS, SKEWED, SERIAL, RANKS = 0.2, 1.3, 1.0, 0.5, 0.1, 0.05
-"""What is large enough to matter: SDs of a mean, a ratio of SDs, excess kurtosis, skewness, correlation, shares."""
+CURVED, UNEQUAL, TAILS, SKEWED, SERIAL, RANKS, DISPERSED = 0.2, 1.3, 1.0, 0.5, 0.1, 0.05, 1.2
+"""What matters: SDs of a mean, a ratio of SDs, excess kurtosis, skewness, correlation, shares, a ratio of variances."""
 QUANTILES = 201
 MOST_LAG = 10
 
@@ -26,7 +25,7 @@ def mean(material: Material) -> Outcome | LeftOut:
     grid, (curve, _) = material.along_fitted
     curves = {"fitted values": (grid, curve)}
     points = {"fitted values": (found.fitted[:, 0], found.residual[:, 0])}
-    for place, within in _numeric(material):
+    for place, within in material.numeric:
         own = found.residual if within else found.marginal
         curves[place.name] = (place.x, place.weights @ own)
         points[place.name] = (place.values, own[:, 0])
@@ -40,7 +39,7 @@ def mean(material: Material) -> Outcome | LeftOut:
 def spread(material: Material) -> Outcome | LeftOut:
     """Whether residuals spread alike along fitted values, covariates and levels of factors."""
     found = material.simulated
-    root = np.sqrt(np.abs(found.residual))
+    root = material.roots
     grid, (_, curve) = material.along_fitted
     curves, points = {"fitted values": (grid, curve)}, {"fitted values": (found.fitted[:, 0], root[:, 0])}
     ticks: dict[str, tuple[str, ...]] = {}
@@ -58,7 +57,7 @@ def spread(material: Material) -> Outcome | LeftOut:
     low, high = (int(np.argmin(band.observed)), int(np.argmax(band.observed)))
     labels = ticks.get(name) or tuple(f"{v:.3g}" for v in band.x)
     slots = {"along": name, "ratio": f"{ratio / expected:.2g}", "low": labels[low], "high": labels[high]}
-    panels = _panels("spread", bands, points, "√|residual|", None, ticks)
+    panels = _panels("spread", bands, points, "√|residual| (over its mean)", 1.0, ticks)
     return Outcome(slots, p, size=ratio / expected, matters=ratio / expected >= UNEQUAL, panels=panels)
 
 
@@ -134,6 +133,24 @@ def ranks(material: Material) -> Outcome | LeftOut:
     return Outcome(slots, band.p_value, size=size, matters=size >= RANKS, panels=(panel,))
 
 
+def dispersion(material: Material) -> Outcome | LeftOut:
+    """Whether rows of a family vary within and between subjects as the family and its random effects have it."""
+    if material.fit.design.is_gaussian:
+        return LeftOut("the variances of a normal response are parameters of their own, and were fitted")
+    score, sizes = material.simulated.marginal, material.sizes
+    start = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    mean = np.add.reduceat(score, start) / sizes[:, None]
+    within = ((score - np.repeat(mean, sizes, axis=0)) ** 2).sum(axis=0) / max(len(score) - len(sizes), 1)
+    parts = {"between": np.mean(mean**2, axis=0)} | ({"within": within} if sizes.max() > 1 else {})
+    logs = np.log(np.array(list(parts.values())))
+    band = curve_band(np.arange(float(len(logs))), logs[:, 0], logs[:, 1:], 0.95)
+    ratio = np.exp(logs[:, 0] - logs[:, 1:].mean(axis=1))
+    worst = int(np.argmax(np.abs(logs[:, 0] - logs[:, 1:].mean(axis=1)) / logs[:, 1:].std(axis=1)))
+    name, size = list(parts)[worst], float(ratio[worst])
+    slots = {"where": name, "ratio": f"{size:.2g}", "more": "more" if size > 1.0 else "less"}
+    return Outcome(slots, band.p_value, size=size, matters=abs(np.log(size)) >= np.log(DISPERSED))
+
+
 def _normal(values: dict[str, FloatArray], what: str) -> Outcome:
     """Quantiles of standardised numbers beside normal ones."""
     curves, points = {}, {}
@@ -176,16 +193,6 @@ def no_effects(material: Material) -> str:
     if not material.fit.design.is_gaussian:
         return "modes of random effects are no linear function of such a response"
     return "all variances of the random effects are estimated as zero"
-
-
-def _numeric(material: Material) -> list[tuple[Places, bool]]:
-    """Numeric covariates of the model, and whether they vary within subjects."""
-    design = material.fit.design
-    within = set(design.level1_variables())
-    names = dict.fromkeys([*design.level1_variables(), *design.level2_variables()])
-    known = [v for v in names if v in material.frame.columns and not is_label(design, v)]
-    found = [(places(material.frame[v]), v in within) for v in known]
-    return [(place, inside) for place, inside in found if place is not None and len(place.x) > 2]
 
 
 def _columns(material: Material) -> list[Places]:

@@ -99,7 +99,7 @@ def test_clean_data_are_left_alone(quiet):
     assert quiet.ok
     assert set(quiet.table["severity"]) == {"fine"}
     assert quiet.table["p"].notna().sum() == 10
-    assert str(quiet).splitlines()[1] == "16 fine, 1 left out"
+    assert str(quiet).splitlines()[1] == "16 fine, 2 left out"
 
 
 def test_every_check_has_its_sentences_and_is_on_the_page_or_left_out(quiet):
@@ -178,7 +178,10 @@ def test_powers_and_interactions_of_one_variable_are_no_collinearity(clean):
 def test_counts_that_vary_too_much_are_found(patients):
     fit = hl.TwoLevelModel.from_formula("seizures ~ week + (1 | patient)", patients, family="poisson").fit_ml()
     page = fit.check()
-    assert page["ranks"].severity == "act" and page["notes"].severity == "look"
+    assert page["dispersion"].severity == "act" and page["notes"].severity == "look"
+    assert "vary more within subjects" in page["dispersion"].seen
+    enough = hl.TwoLevelModel.from_formula("seizures ~ week + (1 | patient)", patients, family="negative_binomial")
+    assert enough.fit_ml().check(simulations=199)["dispersion"].severity == "fine"
     assert "Overdispersion" in page["notes"].seen
     assert {"residual_normality", "level2", "leverage"} <= set(page.left_out)
 
