@@ -57,7 +57,7 @@ def spread(material: Material) -> Outcome | LeftOut:
     low, high = (int(np.argmin(band.observed)), int(np.argmax(band.observed)))
     labels = ticks.get(name) or tuple(f"{v:.3g}" for v in band.x)
     slots = {"along": name, "ratio": f"{ratio / expected:.2g}", "low": labels[low], "high": labels[high]}
-    panels = _panels("spread", bands, points, "√|residual| (over its mean)", 1.0, ticks)
+    panels = _panels("spread", bands, points, "√|residual|", 1.0, ticks)
     return Outcome(slots, p, size=ratio / expected, matters=ratio / expected >= UNEQUAL, panels=panels)
 
 
