@@ -21,7 +21,7 @@ def natural(design, theta, y_scale):
     """Standard deviations, correlations, σ, and log|∂R/∂z|, from θ = (log sd, z block by block, log σ/s_y)."""
     q, common = len(design.term), design.covariance in ("identity", "compound_symmetry")
     own = design.n_own
-    groups = q // own
+    groups = q // max(own, 1)
     at = groups if common else q
     if design.covariance == "compound_symmetry":  # the logits of the places of r between -1/(own - 1) and 1
         u, width = 1.0 / (1.0 + np.exp(-theta[groups:-1])), own / (own - 1)
