@@ -61,11 +61,14 @@ def fit_kenward_roger(fit: LikelihoodEstimates) -> KenwardRogerDegrees:
     if not fit.reml:
         received, remedy = "df='kenward-roger' for a fit by ML", "use model.fit_reml(), or df='satterthwaite'"
         raise NotAvailableError(received, "the method corrects the REML estimates of the covariance", remedy, SEE)
+    rows = _structured(fit)
+    return kenward_roger(fit.solution) if rows is None else structured_kenward_roger(fit.large_sample, rows)
+
+
+def _structured(fit: LikelihoodEstimates) -> ResidualRows | None:
+    """Rows with a residual structure; None where V is linear: independent residuals, perhaps of known weights."""
     rows = fit.criterion_function.rows
-    # Without parameters the whitened rows have independent residuals, and V is linear.
-    if isinstance(rows, ResidualRows) and rows.parameters:
-        return structured_kenward_roger(fit.large_sample, rows)
-    return kenward_roger(fit.solution)
+    return rows if isinstance(rows, ResidualRows) and rows.parameters else None
 
 
 def fit_empirical(fit: LikelihoodEstimates, kind: str) -> EmpiricalDegrees:
@@ -97,8 +100,8 @@ def _notes(fit: LikelihoodEstimates, name: str) -> tuple[str, ...]:
     """What must be known of a method where parameters are at the end of their range."""
     if name in ("normal", "residual"):
         return ()
-    whitens, family = fit.criterion_function.whitens, name.removesuffix("-linear")
-    if family == "kenward-roger" and not whitens:
+    family = name.removesuffix("-linear")
+    if family == "kenward-roger" and _structured(fit) is None:
         return (BOUNDARY[family],) if fit.is_singular else ()
     boundary = HELD if family == "kenward-roger" else BOUNDARY[family]
     return (boundary,) * fit.is_singular + (FLAT,) * bool(fit.large_sample.flat.size)

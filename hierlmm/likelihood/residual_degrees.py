@@ -43,6 +43,8 @@ NUMBERS = 2_000_000
 """Numbers in one working array."""
 MOST_ROWS = 3000
 """Rows of a subject whose dense covariance, with its derivatives, is still formed."""
+SAME = 1e-4
+"""Difference of the covariances of β̂ on two ways, in units of its errors, that may be rounding."""
 STEP = 0.01
 """Step of the second differences, in η and log σ̃, both of size one."""
 LINEAR = 1e-8
@@ -70,7 +72,7 @@ def structured_kenward_roger(large: LargeSample, rows: ResidualRows) -> KenwardR
     Raises
     ------
     NotAvailableError
-        If a subject has too many rows for that.
+        If a subject has too many rows for that, or a user's structure is not the same on both of its ways.
     """
     n = int(np.diff(rows.start).max())
     if n > MOST_ROWS:
@@ -83,12 +85,27 @@ def structured_kenward_roger(large: LargeSample, rows: ResidualRows) -> KenwardR
     for part in V.parts():
         sums.add(part)
     Phi = np.linalg.inv(sums.XX)
+    _check(rows.scaling.beta_cov(Phi), large.solution(large.centre).beta_cov)
     middle = np.einsum("ab,abcd->cd", W, sums.Q - np.einsum("acd,bde->abce", sums.P @ Phi, sums.P))
     second = _second(V, sums)
     covariance = rows.scaling.beta_cov
     adjusted, change = (Phi @ (A + A.T) @ Phi for A in (middle, -0.25 * second))
     slopes = np.array([covariance(own) for own in Phi @ sums.P @ Phi])
     return KenwardRogerDegrees(covariance(Phi), covariance(Phi + adjusted + change), slopes, W, covariance(change))
+
+
+def _check(ours: FloatArray, fitted: FloatArray) -> None:
+    """Refuse a structure whose dense matrices are not what was fitted.
+
+    Raises
+    ------
+    NotAvailableError
+    """
+    unit = np.sqrt(np.diag(fitted))
+    if not np.abs((ours - fitted) / np.outer(unit, unit)).max() < SAME:
+        received, remedy = "df='kenward-roger' with this residual structure", "use df='satterthwaite'"
+        reason = "its covariance written out by subject is not the one that was fitted"
+        raise NotAvailableError(received, reason, remedy, SEE)
 
 
 class _Part(NamedTuple):

@@ -256,6 +256,22 @@ def test_a_subject_with_very_many_rows_is_refused(dental, monkeypatch):
         fit.summary(df="kr")
 
 
+def test_a_structure_that_says_two_things_is_refused(dental):
+    """Its O(n) form is fitted, and its matrix another one."""
+
+    @dataclass(frozen=True)
+    class Twofold(hl.AR1):
+        def matrix(self, t, values):
+            return super().matrix(t, 0.5 * values)
+
+        def markov(self, gaps, values):
+            return hl.AR1.markov(hl.AR1(), gaps, values)
+
+    fit = model_of({"correlation": Twofold()}, dental).fit_reml()
+    with pytest.raises(hl.NotAvailableError, match="not the one that was fitted"):
+        fit.summary(df="kr")
+
+
 def few(dental, size, seed):
     subjects = dental["subject"].unique()
     chosen = subjects[np.random.default_rng(seed).choice(len(subjects), size, replace=False)]
