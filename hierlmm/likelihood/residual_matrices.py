@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.covariance.bind import BoundCorrelation
+from hierlmm.covariance.residual.base import ResidualCorrelation
 from hierlmm.likelihood.residual_rows import ResidualRows
 
 
@@ -22,8 +23,11 @@ def residual_covariance(rows: ResidualRows, at: FloatArray, places: IntArray) ->
     scale: FloatArray = g[:, :, None] * g[:, None, :]
     if rows.correlation is None:
         return scale * np.eye(places.shape[1])
-    own = at[: rows.n_correlation]
-    return scale * rows.correlation.spec.matrix(rows.correlation.rows.t[places], rows.correlation.values(own))
+    t, values = rows.correlation.rows.t[places], rows.correlation.values(at[: rows.n_correlation])
+    R = np.empty((*places.shape, places.shape[1]))
+    for spec, own, members in _levels(rows.correlation, places):
+        R[members] = spec.matrix(t[members], values[own])
+    return scale * R
 
 
 def residual_derivatives(rows: ResidualRows, at: FloatArray, places: IntArray, Sigma: FloatArray) -> FloatArray:
@@ -35,11 +39,22 @@ def residual_derivatives(rows: ResidualRows, at: FloatArray, places: IntArray, S
         g = np.exp(_log_ratio(rows, at)[places] + at[-1])
         slopes = rows.correlation.slopes(at[:k])[:, None, None, None] * (g[:, :, None] * g[:, None, :])
         t, values = rows.correlation.rows.t[places], rows.correlation.values(at[:k])
-        found[:k] = slopes * rows.correlation.spec.derivatives(t, values)
+        found[:k] = 0.0
+        for spec, own, members in _levels(rows.correlation, places):
+            found[:k][own, members] = spec.derivatives(t[members], values[own])
+        found[:k] *= slopes
     if rows.variance is not None:
         d = rows.variance.centred_derivatives(at[k:-1])[:, places]
         found[k:-1] = Sigma * (d[..., :, None] + d[..., None, :])
     return found
+
+
+def _levels(correlation: BoundCorrelation, places: IntArray) -> list[tuple[ResidualCorrelation, slice, BoolArray]]:
+    """Structure, its parameters and which of the subjects are its own, for every group with parameters of its own."""
+    first = places[:, 0]
+    levels = [(level.spec, level.own, level.rows[first]) for level in getattr(correlation, "levels", ())]
+    everyone = (correlation.spec, slice(None), np.ones(len(first), dtype=bool))
+    return [level for level in levels if level[2].any()] or [everyone]
 
 
 def _log_ratio(rows: ResidualRows, at: FloatArray) -> FloatArray:
@@ -80,7 +95,7 @@ def told_parameters(rows: ResidualRows, at: FloatArray, cells: IntArray | None) 
         return np.concatenate([correlations, variance * np.exp(2.0 * _log_ratio(rows, at)[cells])])
     if rows.variance is not None:
         return np.concatenate([correlations, rows.variance.values(at[k:-1]), [variance]])
-    if rows.correlation is not None and rows.correlation.spec.has_nugget:
+    if rows.correlation is not None and rows.correlation.spec.has_nugget and len(correlations) == 2:
         share = correlations[-1]
         return np.concatenate([correlations[:-1], [variance * share, variance * (1.0 - share)]])
     return np.append(correlations, variance)
