@@ -78,10 +78,17 @@ from hierlmm.inference.shares import VarianceShares as VarianceShares
 from hierlmm.marginal import MarginalModel as MarginalModel
 from hierlmm.missingness.dropout import DropoutCheck as DropoutCheck
 from hierlmm.missingness.dropout import check_dropout as check_dropout
+from hierlmm.missingness.impute import Imputations as Imputations
+from hierlmm.missingness.impute import impute as impute
 from hierlmm.missingness.patterns import DroppedRows as DroppedRows
 from hierlmm.missingness.patterns import MissingPatterns as MissingPatterns
 from hierlmm.missingness.patterns import dropped_rows as dropped_rows
 from hierlmm.missingness.patterns import missing_patterns as missing_patterns
+from hierlmm.missingness.sensitivity import Sensitivity as Sensitivity
+from hierlmm.missingness.sensitivity import delta_adjusted as delta_adjusted
+from hierlmm.missingness.sensitivity import reference_based as reference_based
+from hierlmm.missingness.tipping import TippingPoint as TippingPoint
+from hierlmm.missingness.tipping import tipping_point as tipping_point
 from hierlmm.model import TwoLevelModel as TwoLevelModel
 from hierlmm.plots import plot_effects as plot_effects
 from hierlmm.teaching.gls_steps import GLSSteps as GLSSteps

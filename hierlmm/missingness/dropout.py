@@ -140,7 +140,7 @@ def check_dropout(
     hazards = _hazards(visits, names)
     p, odds = float(table["p"].iloc[0]), float(table["odds_ratio"].iloc[0])
     slots = {
-        "p": f"p {probability_text(p)}" if p < 1e-4 else f"p = {probability_text(p)}",
+        "p": "p < 0.0001" if p < 1e-4 else f"p = {probability_text(p)}",
         "odds": number(odds),
         "times": number(max(odds, 1.0 / odds)),
     }

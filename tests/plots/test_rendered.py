@@ -18,6 +18,7 @@ from hierlmm.drawing import results
 from hierlmm.drawing.theme import theme
 from hierlmm.inference.bootstrap_test import BootstrapTest
 from hierlmm.inference.savage_dickey import SavageDickey
+from hierlmm.missingness.tipping import TippingPoint
 from hierlmm.plots.frequencies import Look, draw_bars, draw_rootogram
 
 STYLES = ("paper", "lecture", "dark")
@@ -45,6 +46,15 @@ def _savage_dickey():
     curves = pd.DataFrame({"value": x, "prior": 0.02, "posterior": 0.25 * np.exp(-0.5 * ((x - 10.5) / 1.6) ** 2)})
     heights = pd.DataFrame({"log_prior_density": [np.log(0.02)], "log_posterior_density": [np.log(0.074)]})
     return SavageDickey("days = 8", 1.31, 0.01, 0.1, heights, curves, 8.0)
+
+
+def _tipping():
+    """A tipping point as far as its picture looks at it."""
+    delta = np.linspace(0.0, -12.0, 7)
+    estimate = 4.4 + 0.35 * delta
+    table = pd.DataFrame({"estimate": estimate, "lower": estimate - 2.9, "upper": estimate + 2.9})
+    table.index = pd.Index(delta, name="delta")
+    return TippingPoint(table, -4.3, "week 12", "new drug", "placebo", "FEV1", "imputation", 0.95, 9.0)
 
 
 def _patterns():
@@ -121,6 +131,7 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
         "prediction": lambda **figure: sleep_reml.plot_subject_prediction(history, **figure),
         "savage dickey": _savage_dickey().plot,
         "missing patterns": _patterns().plot,
+        "tipping point": _tipping().plot,
         "power": lambda **figure: results.plot_power(power, figure),
         "recovery": lambda **figure: results.plot_recovery(calibration, list(calibration.truth), figure),
     }

@@ -1,0 +1,221 @@
+"""Imputation and what follows if responses are not missing at random, against formulas of the normal distribution."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import hierlmm as hl
+from hierlmm.errors import DataError, NotAvailableError, SpecificationError
+from hierlmm.missingness import impute as imputing
+from hierlmm.missingness.planned import Parameters, estimates, planned_of
+from hierlmm.missingness.pool import rubin
+from hierlmm.missingness.sensitivity import analysis_of, at_estimates
+from hierlmm.missingness.strategies import Assumption, conditional
+
+ARMS = {"treatment": "arm", "reference": "placebo"}
+
+
+def trial(n=60, seed=2):
+    """Two arms, four visits, drop-out that depends on the last response, and some gaps."""
+    rng = np.random.default_rng(seed)
+    arm = np.repeat(np.where(np.arange(n) % 2, "drug", "placebo"), 4)
+    visit = np.tile(np.arange(4), n)
+    root = np.linalg.cholesky(
+        4.0 * 0.6 ** np.abs(np.subtract.outer(np.arange(4), np.arange(4))) + np.diag([0, 1, 2, 3])
+    )
+    y = 10.0 + visit * np.where(arm == "drug", 1.5, 0.5) + (rng.normal(size=(n, 4)) @ root.T).ravel()
+    data = pd.DataFrame({"id": np.repeat(np.arange(n), 4), "visit": visit, "arm": arm, "y": y})
+    data["week"] = pd.Categorical([f"W{v}" for v in visit])
+    wide = y.reshape(n, 4)
+    gone = np.zeros((n, 4), dtype=bool)
+    for k in range(1, 4):
+        gone[:, k] = gone[:, k - 1] | (rng.random(n) < 1 / (1 + np.exp(1.5 + 0.3 * (wide[:, k - 1] - 10.0))))
+    gap = (rng.random((n, 4)) < 0.08) & (np.arange(4) == 1)
+    return data[~(gone | gap).ravel()].sample(frac=1.0, random_state=1)
+
+
+@pytest.fixture(scope="module")
+def mmrm():
+    structure = hl.UnstructuredHeterogeneous("visit")
+    return hl.MarginalModel("y ~ arm * week", correlation=structure, subject="id", data=trial())
+
+
+@pytest.fixture(scope="module")
+def fit(mmrm):
+    return mmrm.fit_reml()
+
+
+@pytest.fixture(scope="module")
+def planned(fit):
+    return planned_of(fit, "arm", "placebo", None, None, caller="test")
+
+
+def difference(fit):
+    """The estimates of the model itself, drug - placebo by week."""
+    return fit.contrasts("arm", by="week").table["estimate"].to_numpy()
+
+
+def test_means_given_the_estimates_give_the_estimates_again(fit, planned):
+    """Completed by conditional means at the estimates, data have the estimates as their own (a fixed point of EM)."""
+    np.testing.assert_allclose(at_estimates(analysis_of(planned), Assumption()), difference(fit), atol=1e-8)
+
+
+def test_imputation_at_random_has_the_estimate_of_the_model(fit):
+    table = hl.delta_adjusted(fit, 0.0, **ARMS, n=200, seed=3).table
+    assert np.all(np.abs(table["estimate"] - difference(fit)) < 4.0 * table["mcse"] + 1e-9)
+    np.testing.assert_allclose(table["estimate"], table["at_random"])
+    own = fit.contrasts("arm", by="week").table["se"].to_numpy()
+    assert np.all(np.abs(table["se"] / own - 1.0) < 0.15)
+
+
+@pytest.mark.parametrize("each_visit", [False, True])
+def test_delta_shifts_the_mean_by_the_share_that_dropped_out(fit, planned, each_visit):
+    table = hl.delta_adjusted(fit, -3.0, **ARMS, n=5, each_visit=each_visit).table
+    last, arm = planned.visits.last, planned.arm
+    times = (np.arange(4) - last[:, None]).clip(0)
+    shift = -3.0 * (times if each_visit else times > 0)[arm == 1].mean(axis=0)
+    np.testing.assert_allclose(table["estimate"] - table["at_random"], shift, atol=1e-8)
+    both = hl.delta_adjusted(fit, {"drug": -3.0, "placebo": -3.0}, **ARMS, n=5, each_visit=each_visit).table
+    of_placebo = -3.0 * (times if each_visit else times > 0)[arm == 0].mean(axis=0)
+    np.testing.assert_allclose(both["estimate"] - both["at_random"], shift - of_placebo, atol=1e-8)
+
+
+@pytest.mark.parametrize("strategy", ["j2r", "cir", "cr"])
+def test_strategies_are_conditional_normal_means(fit, planned, strategy):
+    whole = planned.visits.subjects[np.flatnonzero(planned.seen.all(axis=1))[0]]
+    order = np.argsort(fit.design.frame.loc[fit.design.frame["id"] == whole, "visit"])
+    V = fit.marginal_covariance(whole).to_numpy()[np.ix_(order, order)]
+    mean = fit.marginal_means("arm", by="week").table.set_index(["arm", "week"])["estimate"]
+    drug, placebo = (mean[a].to_numpy() for a in ("drug", "placebo"))
+    names = {"j2r": "jump to reference", "cir": "copy increments", "cr": "copy reference"}
+    y = conditional(planned, estimates(fit), 0, Assumption(names[strategy]))
+    checked = 0
+    for j in np.flatnonzero((planned.arm == 1) & (planned.visits.last < 3)):
+        L, seen = planned.visits.last[j], planned.seen[j]
+        if not seen[: L + 1].all():
+            continue
+        o, m = np.arange(L + 1), np.arange(L + 1, 4)
+        before, after = drug[o], placebo[m]
+        if strategy == "cr":
+            before = placebo[o]
+        if strategy == "cir":
+            after = drug[L] + placebo[m] - placebo[L]
+        expected = after + V[np.ix_(m, o)] @ np.linalg.inv(V[np.ix_(o, o)]) @ (planned.visits.y[j, o] - before)
+        np.testing.assert_allclose(y[j, m], expected, rtol=1e-8)
+        checked += 1
+    assert checked > 5
+    np.testing.assert_array_equal(y[planned.seen], planned.visits.y[planned.seen])
+    gaps = ~planned.seen & ~planned.after
+    np.testing.assert_allclose(y[gaps], conditional(planned, estimates(fit), 0, Assumption())[gaps])
+
+
+def test_draws_have_the_conditional_covariance(fit, planned, monkeypatch):
+    at = estimates(fit)
+    fixed = Parameters(*(np.repeat(part, 800, axis=0) for part in at))
+    monkeypatch.setattr(imputing, "parameter_draws", lambda *_: fixed)
+    y = imputing.completed(planned, Assumption(), 800, 1)
+    j = np.flatnonzero(planned.visits.last == 1)[0]
+    V = planned.covariances(at, 0)[0]
+    o, m = np.flatnonzero(planned.seen[j]), np.array([2, 3])
+    expected = V[np.ix_(m, m)] - V[np.ix_(m, o)] @ np.linalg.inv(V[np.ix_(o, o)]) @ V[np.ix_(o, m)]
+    found = np.cov(y[:, j, m], rowvar=False)
+    error = np.sqrt((expected**2 + np.outer(np.diag(expected), np.diag(expected))) / 800)
+    assert np.all(np.abs(found - expected) < 4.5 * error)
+    mean = conditional(planned, at, 0, Assumption())[j, m]
+    assert np.all(np.abs(y[:, j, m].mean(axis=0) - mean) < 4.5 * np.sqrt(np.diag(expected) / 800))
+
+
+def test_rubins_rules_by_hand():
+    # Three data sets: mean 2, B = 1, Ū = 0.5, T = 0.5 + 4/3.
+    found = rubin(np.array([[1.0], [2.0], [3.0]]), np.array([[0.4], [0.5], [0.6]]), 50.0)
+    T = 0.5 + 4.0 / 3.0
+    share = (4.0 / 3.0) / T
+    observed = 51.0 / 53.0 * 50.0 * (1.0 - share)
+    assert found.estimate[0] == pytest.approx(2.0)
+    assert found.se[0] == pytest.approx(np.sqrt(T))
+    assert found.df[0] == pytest.approx(1.0 / (share**2 / 2.0 + 1.0 / observed))
+    assert found.mcse[0] == pytest.approx(np.sqrt(1.0 / 3.0))
+
+
+def test_effects_as_functions_of_draws(planned):
+    model = hl.TwoLevelModel.from_formula("y ~ arm * week + (1 | id)", trial())
+    post = model.fit(seed=1, progressbar=False)
+    found = hl.delta_adjusted(post, -3.0, **ARMS, time="week", n=300)
+    assert found.method == "draws"
+    table = found.table
+    at_random = post.contrasts("arm", by="week").table["estimate"].to_numpy()
+    np.testing.assert_allclose(table["at_random"], at_random, atol=4.0 * float(table["mcse"].max()))
+    shift = -3.0 * planned.after[planned.arm == 1].mean(axis=0)
+    spread = 3.0 * np.sqrt(0.25 / (planned.arm == 1).sum() / found.n)  # of a weighted share, at most
+    assert np.all(np.abs(table["estimate"] - table["at_random"] - shift) < 4.5 * spread)
+    j2r = hl.reference_based(post, "jump to reference", **ARMS, time="week", n=100).table
+    # Jumping to the reference, the effect shrinks by the share that dropped out.
+    kept = 1.0 - planned.after[planned.arm == 1].mean(axis=0)
+    assert np.all(np.abs(j2r["estimate"] - kept * j2r["at_random"]) < 0.25)
+
+
+def test_the_interval_reaches_zero_at_the_tipping_point(fit):
+    found = hl.tipping_point(fit, np.linspace(0.0, -12.0, 5), **ARMS, n=20)
+    assert found.visit == 3
+    at = hl.delta_adjusted(fit, found.tipping, **ARMS, n=20).table.iloc[-1]
+    assert at["lower"] == pytest.approx(0.0, abs=2e-3)
+    assert "reaches zero if the y of those in drug" in " ".join(repr(found).split())
+    never = hl.tipping_point(fit, [0.0, 0.1], **ARMS, n=20)
+    assert np.isnan(never.tipping)
+    assert "does not change sides of zero" in " ".join(repr(never).split())
+
+
+def test_completed_data_sets_are_all_planned_rows(fit, mmrm):
+    found = hl.impute(fit, 3, **ARMS, strategy="j2r", delta=-1.0)
+    data = found.data(1)
+    assert len(data) == 60 * 4
+    assert data["imputed"].sum() == 240 - fit.n_obs
+    same = data[~data["imputed"]].set_index(["id", "visit"])["y"]
+    own = mmrm.data.set_index(["id", "visit"])["y"].reindex(same.index)
+    np.testing.assert_array_equal(same, own)
+    assert not np.allclose(data.loc[data["imputed"], "y"], found.data(2).loc[data["imputed"], "y"])
+    again = hl.MarginalModel("y ~ arm * week", correlation=hl.CompoundSymmetry(), subject="id", data=data)
+    assert again.fit_reml().converged
+    assert len(list(found)) == 3
+    assert "jump to reference, then -1" in repr(found)
+
+
+def test_two_level_models_and_numbers_as_time():
+    fit = hl.TwoLevelModel.from_formula("y ~ arm * visit + (1 + visit | id)", trial()).fit_reml()
+    found = planned_of(fit, "arm", None, None, None, caller="test")
+    at = at_estimates(analysis_of(found), Assumption())
+    slope = fit.beta["arm[T.placebo]"] + fit.beta["arm[T.placebo]:visit"] * np.arange(4)
+    np.testing.assert_allclose(at, -slope if found.arms[0] == "placebo" else slope, atol=1e-7)
+
+
+def test_what_cannot_be_imputed_is_refused(fit, mmrm, dental):
+    with pytest.raises(SpecificationError, match="no factor between subjects"):
+        hl.impute(fit, treatment="week")
+    with pytest.raises(SpecificationError, match="no level of 'arm'"):
+        hl.impute(fit, treatment="arm", reference="nothing")
+    with pytest.raises(SpecificationError, match="no strategy"):
+        hl.reference_based(fit, "jump", **ARMS)
+    with pytest.raises(SpecificationError, match="two or more"):
+        hl.impute(fit, 1, **ARMS)
+    with pytest.raises(SpecificationError, match="no arm"):
+        hl.delta_adjusted(fit, {"other": 1.0}, **ARMS)
+    with pytest.raises(NotAvailableError, match="normal distribution"):
+        hl.impute(mmrm.fit_gee("independence"), **ARMS)
+    complete = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", dental).fit_reml()
+    with pytest.raises(NotAvailableError, match="measured at every visit"):
+        hl.impute(complete, treatment="sex")
+    rows = hl.MarginalModel("distance ~ sex * time", correlation=hl.AR1(), subject="subject", data=dental.iloc[:-1])
+    with pytest.raises(NotAvailableError, match="counts the rows"):
+        hl.impute(rows.fit_reml(), treatment="sex", time="time")
+    data = trial().assign(dose=lambda d: np.random.default_rng(0).normal(size=len(d)))
+    dosed = hl.MarginalModel(
+        "y ~ arm * week + dose", correlation=hl.CompoundSymmetry(), subject="id", data=data
+    ).fit_reml()
+    with pytest.raises(DataError, match="give the planned rows"):
+        hl.impute(dosed, **ARMS, time="week")
+    whole = pd.DataFrame({"id": np.repeat(np.arange(60), 4), "visit": np.tile(np.arange(4), 60)})
+    whole["week"] = pd.Categorical([f"W{v}" for v in whole["visit"]])
+    whole = whole.assign(arm=np.where(whole["id"] % 2, "drug", "placebo"), dose=0.5, y=0.0)
+    assert len(hl.impute(dosed, 2, **ARMS, time="week", data=whole)) == 2
