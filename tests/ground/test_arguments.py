@@ -119,6 +119,9 @@ ELSEWHERE = {
     ("r_squared", "method"),
     ("Bootstrap.table", "method"),  # percentile, basic or BCa
     ("Bootstrap.plot", "method"),
+    ("delta_adjusted", "method"),  # by imputation or by draws
+    ("reference_based", "method"),
+    ("tipping_point", "method"),
     ("sample", "rng"),  # a generator, from which many draws of one study come
     ("sample_cholesky", "rng"),
     ("draw", "rng"),
