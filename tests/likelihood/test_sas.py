@@ -35,12 +35,13 @@ KR = {"Kenward-Roger": "kenward-roger", "Prasad-Rao-Jeske-Kackar-Harville": "ken
 
 
 @cache
-def fitted(fixed, covariance, method, references):
+def fitted(fixed, covariance, method, references, weights=None):
     data = pd.read_csv(HERE / "data" / "fev.csv").dropna(subset=["FEV1"])
     for factor, levels in references:
         data[factor] = pd.Categorical(data[factor], levels)
     correlation, variance = STRUCTURES[covariance]
-    model = hl.MarginalModel(fixed, correlation=correlation, variance=variance, subject="USUBJID", data=data)
+    how = {"correlation": correlation, "variance": variance, "weights": weights, "subject": "USUBJID"}
+    model = hl.MarginalModel(fixed, data=data, **how)
     return model.fit_reml() if method == "REML" else model.fit_ml()
 
 
@@ -150,6 +151,37 @@ def test_empirical_covariance_to_all_digits_that_its_optimum_has(name):
     wald = fit_of(entry)._wald(None, "empirical")
     gap = entry["minus2ll"] - fit_of(entry).criterion
     np.testing.assert_allclose(wald.cov, entry["covb"]["matrix"], rtol=2.0 * np.sqrt(gap + 1e-8))
+
+
+# Var(Intercept) and Var(ARMCD[TRT]) by SAS (CR0), without and with weights: design/Robust/ of mmrm 0.3.18.
+SANDWICH = {
+    "AR(1)": ((0.27666930670945, 0.68196697308307), (0.3741856039623, 0.95376377451164)),
+    "ARH(1)": ((0.19106397930347, 0.46203608554929), (0.22611242154248, 0.60705140369159)),
+    "CS": ((0.26910953746582, 0.6297163326325), (0.32402882795093, 0.81526337857816)),
+    "CSH": ((0.19635239056617, 0.46038132267959), (0.21754684649458, 0.5806529085649)),
+    "TOEP": ((0.30022945455349, 0.76371849328831), (0.39272956491025, 1.00563551122259)),
+    "TOEPH": ((0.18350201218893, 0.46360435395588), (0.22472893956932, 0.60262173501823)),
+    "UN": ((0.16725909903518, 0.40908637028234), (0.198001710472, 0.53420413502786)),
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("covariance", SANDWICH)
+def test_empirical_covariance_of_other_structures_and_with_weights(covariance, weighted):
+    fit = fitted("FEV1 ~ ARMCD", covariance, "REML", (("ARMCD", ("PBO", "TRT")),), "WEIGHT" if weighted else None)
+    np.testing.assert_allclose(np.diag(fit._wald(None, "empirical").cov), SANDWICH[covariance][weighted], rtol=3e-4)
+
+
+def test_small_sample_corrections_are_those_of_mmrm():
+    """Snapshots of its tests, which hold CR2 and CR3 against clubSandwich; its optimum has four digits or five."""
+    fit = fitted("FEV1 ~ ARMCD", "AR(1)", "REML", (("ARMCD", ("PBO", "TRT")),))
+    theirs = {
+        "empirical": (0.276669200825678, 0.681966674143019),
+        "empirical-jackknife": (0.282126502688394, 0.696645916580453),
+        "empirical-bias-reduced": (0.27938383855849, 0.689265455017577),
+    }
+    for kind, variances in theirs.items():
+        np.testing.assert_allclose(np.diag(fit._wald(None, kind).cov), variances, rtol=5e-6)
 
 
 def test_both_variants_agree_where_the_covariance_is_linear_and_only_there():
