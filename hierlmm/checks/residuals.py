@@ -154,6 +154,7 @@ def dispersion(material: Material) -> Outcome | LeftOut:
 def _normal(values: dict[str, FloatArray], what: str) -> Outcome:
     """Quantiles of standardised numbers beside normal ones."""
     curves, points = {}, {}
+    values = {name: own[np.any(own != 0.0, axis=1)] for name, own in values.items()}  # no effects of other groups
     for name, own in values.items():
         n = len(own)
         ordered = np.sort(own / np.sqrt(np.mean(own**2, axis=0)), axis=0)

@@ -105,10 +105,10 @@ def level2(material: Material) -> Outcome | LeftOut:
     curves: dict[str, tuple[FloatArray, FloatArray]] = {}
     points, ticks, names = {}, {}, {}
     for column in frame.columns:
-        known = frame[column].notna().to_numpy()
-        if known.sum() < 10 or (own := places(frame[column][known])) is None:
-            continue
         for term, values in effects.items():
+            known = frame[column].notna().to_numpy() & np.any(values != 0.0, axis=1)  # no effects of other groups
+            if known.sum() < 10 or (own := places(frame[column][known])) is None:
+                continue
             key = f"{term} along {column}"
             curves[key] = (own.x, own.weights @ values[known])
             points[key], ticks[key] = np.vstack([own.values, values[known, 0]]), tuple(own.labels)
