@@ -178,7 +178,9 @@ def _different_rows(fit: Any) -> _Rows:
     order = columns.index
     at = design.frame.index.get_indexer(order)
     kept = evenly(len(at), MOST_ROWS)
-    return _Rows(at[kept], columns.iloc[kept].reset_index(drop=True))
+    shown = columns.iloc[kept].reset_index(drop=True)
+    shown.attrs = {}  # units of the data
+    return _Rows(at[kept], shown)
 
 
 def _intervals(

@@ -16,7 +16,7 @@ import xarray as xr
 import hierlmm as hl
 
 HEAVY = {"draws", "log_likelihood", "residual_at", "extend", "save", "to_datatree", "compare_marginal", "large_sample"}
-HEAVY |= {"prior_predictive", "posterior_predictive"}
+HEAVY |= {"prior_predictive", "posterior_predictive", "bootstrap", "profile"}
 """Methods that are asked with arguments of their own."""
 INNER = {"criterion_function", "design", "lacks", "solution"}
 
@@ -112,6 +112,7 @@ def with_arguments(fit: Any, rows: pd.DataFrame) -> dict[str, Any]:
             "criterion_function": lambda: fit.criterion_function(fit.optimum.lam * 0.9),
             "summary(satterthwaite)": lambda: fit.summary(df="satterthwaite"),
             "optimum": lambda: fit.optimum.others,
+            "bootstrap": lambda: fit.bootstrap(2, seed=1, progressbar=False).draws,
             "search": lambda: vars(fit.optimum.search) if fit.optimum.search else None,
         }
     return asked
