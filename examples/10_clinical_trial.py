@@ -15,23 +15,21 @@
 #
 # Two hundred patients, two arms, four visits, and a fifth of the patients gone before the end.
 #
-# The mixed model for repeated measurements (MMRM) is the usual primary analysis of such trials. It is a marginal model:
-# a mean for every arm at every visit, and a covariance of the visits about which nothing is assumed. This page follows
-# one trial from its protocol to the question that a reviewer will ask: what if the patients who left did worse than the
-# model thinks? The trial is simulated, so that the truth is known.
+# The mixed model for repeated measurements (MMRM) is the usual primary analysis of such trials. It is a marginal
+# model: a mean for every arm at every visit, and a covariance of the visits about which nothing is assumed. This page
+# follows one trial from its protocol to the question that a reviewer will ask: what if the patients who left did
+# worse than the model thinks? The trial is simulated, so that the truth is known.
 #
 # ## The protocol
 #
-# - Outcome: change from baseline of FEV1 (the air breathed out in the first second, here in percent of what is normal)
-#   at weeks 4, 8, 12 and 16; the primary comparison is at week 16.
-# - Model: change by arm and visit, with the baseline at every visit; unstructured covariance; REML; Kenward and Roger's
-#   degrees of freedom.
+# - Outcome: change from baseline of FEV1 (the air breathed out in the first second, here in percent of what is
+#   normal) at weeks 4, 8, 12 and 16; the primary comparison is at week 16.
+# - Model: change by arm and visit, with the baseline at every visit; unstructured covariance; REML; Kenward and
+#   Roger's degrees of freedom.
 # - Measurements after a patient leaves are missing, and taken to be missing at random. How much depends on that is
 #   looked at afterwards.
 
 # %%
-import warnings
-
 import numpy as np
 import pandas as pd
 
@@ -121,8 +119,8 @@ pd.DataFrame({
 # %% [markdown]
 # ## The same model by NUTS
 #
-# With the mean integrated out, ten covariance parameters are left to sample. The posterior answers what a p-value cannot:
-# how probable is it that the effect at week 16 is larger than two?
+# With the mean integrated out, ten covariance parameters are left to sample. The posterior answers what a p-value
+# cannot: how probable is it that the effect at week 16 is larger than two?
 
 # %%
 posterior = model.fit(seed=1, progressbar=False)
@@ -136,9 +134,9 @@ print(f"P(effect at week 16 > 2) = {np.mean(week16 > 2.0):.2f}")
 # %% [markdown]
 # ## What if those who left did worse?
 #
-# *Missing at random* means: a patient who left would have gone on as others of the same arm with the same past. A patient
-# who stops an active treatment may rather go on as the placebo arm does. *Jump to reference* computes the effect for
-# that case, by multiple imputation and Rubin's rules:
+# *Missing at random* means: a patient who left would have gone on as others of the same arm with the same past. A
+# patient who stops an active treatment may rather go on as the placebo arm does. *Jump to reference* computes the
+# effect for that case, by multiple imputation and Rubin's rules:
 
 # %%
 hl.reference_based(mmrm, "jump to reference", treatment="arm", reference="placebo", data=trial)
@@ -154,9 +152,9 @@ tipping
 tipping.plot()
 
 # %% [markdown]
-# The patients in the active arm who left would have to lie more than nine points below what the model expects of them,
-# while those of the placebo arm are as it says. Whether that can be is a question for physicians. The same from the
-# posterior needs no imputations and no rules for pooling them: the effect is a function of the draws.
+# The patients in the active arm who left would have to lie more than nine points below what the model expects of
+# them, while those of the placebo arm are as it says. Whether that can be is a question for physicians. The same from
+# the posterior needs no imputations and no rules for pooling them: the effect is a function of the draws.
 
 # %%
 hl.delta_adjusted(posterior, -4.0, treatment="arm", reference="placebo", data=trial)
