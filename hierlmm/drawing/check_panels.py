@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ from hierlmm.drawing.theme import theme
 MOST_NAMED, MOST_POINTS, APART, ROOM = 3, 2000, 0.12, 0.08
 """Points that are named, points that are drawn (evenly spaced ones, and all that stand out), room between
 names and around all, as shares of the axes."""
+CHARACTERS = 28
+"""Characters of tick labels that have room beside each other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,7 @@ def plot_check_panels(
     for name, panel in zip(names, shown, strict=True):
         _name_points(panels, name, panel)
         if panel.ticks:
-            panels.draw.xticks(list(range(len(panel.ticks))), list(panel.ticks), panels.target(name))
+            panels.draw.xticks(list(range(len(panel.ticks))), _short(panel.ticks), panels.target(name))
         panels.limit(name, x=(-0.6, len(panel.ticks) - 0.4) if panel.ticks else _room(panel, 0), y=_room(panel, 1))
     return panels.finish(
         {name: panel.title for name, panel in zip(names, shown, strict=True)},
@@ -89,6 +92,13 @@ def plot_check_panels(
         caption=caption,
         xlabel={name: panel.xlabel for name, panel in zip(names, shown, strict=True)},
     )
+
+
+def _short(levels: tuple[str, ...]) -> list[str]:
+    """Names of levels side by side in a panel, on at most two lines each."""
+    width = max(4, CHARACTERS // len(levels))
+    lines = (textwrap.wrap(level, width, max_lines=2, placeholder=" …", break_long_words=False) for level in levels)
+    return ["\n".join(x if len(x) <= width + 1 else f"{x[:width]}…" for x in own) for own in lines]
 
 
 def _room(panel: CheckPanel, axis: int) -> tuple[float, float]:
