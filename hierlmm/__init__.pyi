@@ -13,6 +13,9 @@ from hierlmm.bayes.distributions import StudentT as StudentT
 from hierlmm.bayes.distributions import Uniform as Uniform
 from hierlmm.bayes.marginalized import marginal_logp as marginal_logp
 from hierlmm.bayes.priors import Priors as Priors
+from hierlmm.building.random import build_random as build_random
+from hierlmm.building.result import ModelBuilding as ModelBuilding
+from hierlmm.building.terms import drop_terms as drop_terms
 from hierlmm.comparison.against_gee import MarginalComparison as MarginalComparison
 from hierlmm.comparison.compare import Comparison as Comparison
 from hierlmm.comparison.compare import compare as compare

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from hierlmm.covariance.composed import stated
 from hierlmm.covariance.residual import ResidualCorrelation
@@ -35,6 +35,18 @@ class BoundModel(Frozen):
         self.__dict__.update(_design=design, _priors=priors)
         if priors is not None:
             _ = self.priors  # a prior that cannot be used is refused here, not when sampling starts
+
+    def with_design(self, design: Design) -> Self:
+        """Return a model of this class with another design, and the same priors.
+
+        Parameters
+        ----------
+        design : Design
+            Of the same rows.
+        """
+        other = type(self).__new__(type(self))
+        other._set(design, self._priors)
+        return other
 
     @property
     def design(self) -> Design:

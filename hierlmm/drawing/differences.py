@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.drawing.figure import Figure
+from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels, each
 from hierlmm.drawing.style import segments
 from hierlmm.drawing.theme import theme
@@ -47,3 +48,24 @@ def plot_differences(table: pd.DataFrame, criteria: Sequence[str], models: Seque
         caption="0 is the best, to the right is worse; lines: one standard error of the difference over subjects",
         xlabel="difference",
     )
+
+
+def plot_path(table: pd.DataFrame, title: str, figure: Figure) -> object:
+    """Draw ``aic`` and ``bic`` of every model as differences from the lowest, the one ``chosen`` in another colour."""
+    rows = table[["aic", "bic"]] - table[["aic", "bic"]].min()
+    chosen = table["chosen"].to_numpy(dtype=bool)
+    y = np.arange(len(table), 0, -1, dtype=np.float64)
+    points = {NAMES[name]: np.vstack([rows[name].to_numpy(dtype=np.float64), y]) for name in ("aic", "bic")}
+    width = 0.075 * max(len(str(m)) for m in table.index)
+    size = each(0.8, 2.8 + width, 1.0, 0.9 + 0.32 * len(table), least=4.0, text=True)
+    panels = Panels(points, "criterion", size, figure, name="differences")
+    own = theme()
+    colours = {"fitted": own.grey, "chosen": own.palette[0]}
+    for panel in points:
+        panels.rule(panel, x=0.0, linestyle=panels.dashes)
+    for label, which in (("fitted", ~chosen), ("chosen", chosen)):
+        panels.map("scatter_xy", label, {p: v[:, which] for p, v in points.items()}, color=colours[label], size=40)
+    for panel in points:
+        panels.name_rows(panel, y.tolist(), list(table.index), room=0.6, most=len(table))
+    marks = [Entry(label, colour, line="", marker="circle", size=40) for label, colour in colours.items()]
+    return panels.finish(title=title, xlabel="difference from the lowest", legend=marks)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from hierlmm.covariance.composed import stated
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.covariance.residual import AR1, Exponential, Unstructured
 from hierlmm.covariance.variance import VarExp, VarIdent
@@ -96,7 +97,7 @@ def questions(design: Design) -> Iterator[Question]:
 
 
 def _serial(design: Design) -> Iterator[Question]:
-    a, variance = design.residual, design.residual_variance
+    a, variance = design.residual, stated(design.residual_variance)
     if a is not None:
         yield Question("residual correlation", with_residual(design, None, variance), True)
         return
@@ -121,7 +122,7 @@ def serial_term(design: Design) -> Any:
 
 
 def _unequal(design: Design) -> Iterator[Question]:
-    a, variance = design.residual, design.residual_variance
+    a, variance = design.residual, stated(design.residual_variance)
     if variance is not None:
         yield Question("unequal residual variances", with_residual(design, a, None), True)
         return

@@ -19,6 +19,7 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.bind import make_rows
+from hierlmm.covariance.composed import group_of, stated
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.design.design import Design
@@ -88,7 +89,7 @@ def changes(small: Design, large: Design) -> list[Change]:
     fixed = _fixed(small, large)
     if small.term and not large.term:
         return [*fixed, _effects_in_correlation(small, large)]
-    return fixed + _random(small, large) + _correlation(small, large) + _variance(small, large)
+    return fixed + _random(small, large) + _groups(small, large) + _correlation(small, large) + _variance(small, large)
 
 
 def same_fixed(a: Design, b: Design) -> bool:
@@ -252,8 +253,20 @@ def _first_range(design: Design) -> tuple[float, float]:
     return bound.parameters[0].lower, bound.parameters[0].upper
 
 
+def _groups(small: Design, large: Design) -> list[Change]:
+    """Residual parameters of their own in groups of subjects; weights must be the same."""
+    if not np.allclose(small.known_weights, large.known_weights, rtol=1e-10, atol=0.0):
+        raise NotNested("the weights of the rows are others")
+    a, b = group_of(small.residual_variance), group_of(large.residual_variance)
+    if a == b:
+        return []
+    if a is not None:
+        raise NotNested(f"residual parameters of the smaller differ between groups by {a}, those of the larger do not")
+    return [Change("residual variance", "inside", f"the same residual parameters in every group by {b}")]
+
+
 def _variance(small: Design, large: Design) -> list[Change]:
-    a, b, part = small.residual_variance, large.residual_variance, "residual variance"
+    a, b, part = stated(small.residual_variance), stated(large.residual_variance), "residual variance"
     if same_structure(a, b):
         return []
     if b is None:
@@ -275,22 +288,25 @@ def _variance(small: Design, large: Design) -> list[Change]:
 def _effects_in_correlation(small: Design, large: Design) -> Change:
     """Random effects in a marginal model whose correlations (and variances) are free where these need it."""
     a, b = small.residual, large.residual
+    grouped = any(group_of(d.residual_variance) is not None for d in (small, large))
+    if grouped or small.weights is not None or large.weights is not None:
+        raise NotNested("random effects beside weights or groups of the residuals are no covariance of the larger")
     reason = f"random effects of the smaller ({_effects(small)}), and a larger model without"
     exchangeable = b is not None and b.time is None and not b.counts_rows
     if b is None or not (b.free or exchangeable) or (a is not None and not determines(large, small, a)):
         raise NotNested(f"{reason}, whose residual correlation does not contain what they imply")
     if exchangeable and a is not None and not (a.time is None and not a.counts_rows):
         raise NotNested(f"{reason}, whose rows are equally correlated")
-    constant = small.Z.shape[1] == 1 and np.ptp(small.Z) == 0.0 and small.residual_variance is None
+    constant = small.Z.shape[1] == 1 and np.ptp(small.Z) == 0.0 and stated(small.residual_variance) is None
     if not constant:
         at = b.time if b.free and not b.stationary else None
-        variance = large.residual_variance
+        variance = stated(large.residual_variance)
         if at is None or variance is None or not variance.free or variance.variable != at:
             raise NotNested(f"{reason}, which has no variance and correlation of their own for every occasion")
         occasion = _codes(large.frame[at].to_numpy())
         if not all(_function_of(occasion, _codes(column)) for column in small.Z.T):
             raise NotNested(f"{reason}: their columns differ between subjects at the same {at}")
-        own = small.residual_variance
+        own = stated(small.residual_variance)
         if own is not None and (
             own.variable is None or not _function_of(occasion, _codes(small.frame[own.variable].to_numpy()))
         ):

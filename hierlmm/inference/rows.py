@@ -46,11 +46,6 @@ def other_rows(a: Design, b: Design) -> tuple[str, str] | None:
         )
     if not same(a.trials, b.trials):
         return "other numbers of trials", "use one column of trials"
-    weights = [getattr(d.rows, "weights", None) for d in (a, b)]
-    if not all(w is None for w in weights):
-        full = [np.ones(a.n_obs) if w is None else np.asarray(w) for w in weights]
-        if not same(*full):
-            return "other weights of the rows", "use one column of weights"
     return None
 
 

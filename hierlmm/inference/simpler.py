@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hierlmm.covariance.composed import composed, group_of
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design.build import design_again
 from hierlmm.design.design import Design
@@ -71,8 +72,9 @@ def with_correlations(design: Design, correlated: bool) -> Design:
 
 
 def with_residual(design: Design, correlation: Any, variance: Any) -> Design:
-    """The design with other residual structures, whose columns are among those of the data."""
-    return replace(design, residual=correlation, residual_variance=variance, variance_fitted=None)
+    """The design with other residual structures, in columns that the data have; weights and groups stay."""
+    whole = composed(variance, group_of(design.residual_variance), design.weights)
+    return replace(design, residual=correlation, residual_variance=whole, variance_fitted=None)
 
 
 def without_effects(large: Maximum) -> Maximum:

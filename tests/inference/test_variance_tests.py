@@ -160,3 +160,16 @@ def test_families(patients):
     none = one.test_random_effects().table.loc["Intercept"]
     assert none["chisq"] == pytest.approx(2.0 * (one.loglik - plain.llf), abs=1e-5)
     assert none["p"] == pytest.approx(0.5 * none["p_naive"])
+
+
+def test_weights_stay_and_are_no_special_case_of_others(dental):
+    data = dental.assign(w=np.where(dental["time"] > 2, 2.0, 1.0))
+
+    def fit(bar, **options):
+        return hl.TwoLevelModel.from_formula(f"distance ~ sex * time + ({bar} | subject)", data, **options).fit_reml()
+
+    weighted = fit("time", weights="w")
+    row = weighted.test_random_effects().table.loc["time"]
+    assert row["chisq"] == pytest.approx(2.0 * (weighted.loglik - fit("1", weights="w").loglik), abs=1e-8)
+    with pytest.raises(hl.SpecificationError, match="weights of the rows are others"):
+        hl.anova(fit("1"), weighted)

@@ -104,6 +104,7 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
         "effects of several": lambda **figure: three.plot_effects("days", simultaneous=True, **figure),
         "effects in panels": lambda **figure: both.plot_effects("time", by="sex", data="points", **figure),
         "slopes": slopes.plot,
+        "path of models": hl.build_random(hl.TwoLevelModel.from_formula(SLEEP, sleepstudy)).plot,
         "differences of models": hl.compare_models(
             dental_reml,
             slope,

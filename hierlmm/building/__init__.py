@@ -1,0 +1,1 @@
+"""From one model to another, step by step, with everything that was looked at in print."""

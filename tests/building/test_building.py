@@ -1,0 +1,126 @@
+"""Ladders: what is asked, what is kept and why, and that everything that was looked at is told."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import hierlmm as hl
+from hierlmm.building.terms import with_fixed
+
+
+def lines(sd_slope, rho=0.0, subjects=60, rows=6, seed=3):
+    """Subjects' lines, with residuals of an autoregression."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({"g": np.repeat(np.arange(subjects), rows), "t": np.tile(np.arange(float(rows)), subjects)})
+    b = rng.normal(size=(subjects, 2)) * [1.5, sd_slope]
+    half = np.linalg.cholesky(rho ** np.abs(np.subtract.outer(np.arange(rows), np.arange(rows))))
+    e = (rng.normal(size=(subjects, rows)) @ half.T).ravel()
+    return frame.assign(y=b[frame["g"], 0] + (0.4 + b[frame["g"], 1]) * frame["t"] + e)
+
+
+def built(frame, **options):
+    return hl.build_random(hl.TwoLevelModel.from_formula("y ~ t + (1 | g)", frame), **options)
+
+
+def chosen(result):
+    return result.table.index[result.table["chosen"]].to_list()
+
+
+def test_intercepts_are_enough_where_nothing_else_varies():
+    result = built(lines(0.0))
+    assert chosen(result) == ["intercepts"]
+    assert list(result.path["decision"]) == ["kept", "not kept", "not kept"]
+    assert isinstance(result.model, hl.TwoLevelModel)
+    assert result.model.formula == "y ~ 1 + t + (1 | g)"
+    # The tests are those of hl.anova, on the same models.
+    frame = lines(0.0)
+    fits = [hl.TwoLevelModel.from_formula(f"y ~ t + ({bar} | g)", frame).fit_reml() for bar in ("1", "t")]
+    row, table = result.path.iloc[1], hl.anova(*fits).table
+    assert row["p"] == pytest.approx(table["p_mixture"].iloc[1])
+    assert result.table.loc["slopes", "loglik"] == pytest.approx(fits[1].loglik, abs=1e-8)
+
+
+def test_slopes_and_their_correlation():
+    result = built(lines(0.8))
+    assert chosen(result) == ["slopes"]
+    assert {"no random effects", "intercepts", "slopes", "curves", "slopes, uncorrelated"} <= set(result.table.index)
+    assert result.model.formula == "y ~ 1 + t + (1 + t | g)"
+    assert result.model.fit_reml().loglik == pytest.approx(result.table.loc["slopes", "loglik"], abs=1e-8)
+
+
+def test_a_serial_term():
+    result = built(lines(0.0, rho=0.7, subjects=80))
+    assert result.model.residual == hl.AR1("t")
+    assert result.path.iloc[-1]["decision"] == "kept"
+
+
+def test_nothing_is_silent():
+    result = built(lines(0.0))
+    text = " ".join(repr(result).split())
+    for name in result.table.index:
+        assert f"{name}: y ~" in text
+    for row in result.path.itertuples():
+        assert row.question in text
+        assert row.reason in text
+    assert "do not know that it was chosen" in text
+    assert "<table>" in result._repr_html_()
+
+
+def test_without_a_time_and_of_a_family(patients):
+    data = hl.load_dataset("dyestuff")
+    result = hl.build_random(hl.TwoLevelModel.from_formula("yield ~ 1 + (1 | batch)", data))
+    assert list(result.table.index) == ["no random effects", "intercepts"]
+    assert any("No column is known to be the time" in note for note in result.notes)
+    model = hl.TwoLevelModel.from_formula("seizures ~ week + (1 | patient)", patients, family="poisson")
+    result = hl.build_random(model)
+    assert result.estimator == "ML"
+    assert result.model.design.family.name == "poisson"
+    assert result.path["method"].iloc[0] == "½χ²(0) + ½χ²(1)"
+
+
+def test_complex_terms_are_tested_first_and_as_a_whole(dental):
+    model = hl.TwoLevelModel.from_formula("distance ~ sex * ns(time, 2) + (1 | subject)", dental)
+    result = hl.drop_terms(model)
+    assert list(result.path["decision"]) == ["kept", "dropped", "reported"]
+    assert result.model.formula == "distance ~ 1 + sex + time + sex:time + (1 | subject)"
+    fits = [
+        hl.TwoLevelModel.from_formula(f"distance ~ {fixed} + (1 | subject)", dental).fit_ml()
+        for fixed in ("sex * ns(time, 2)", "sex + ns(time, 2)", "sex * time")
+    ]
+    expected = [2.0 * (fits[0].loglik - fit.loglik) for fit in fits[1:]]
+    assert result.path["chisq"].iloc[:2].to_list() == pytest.approx(expected, abs=1e-8)
+
+
+def test_main_effects_stay(dental):
+    data = dental.assign(noise=np.random.default_rng(2).normal(size=27)[dental["subject"].to_numpy() - 1])
+    result = hl.drop_terms(hl.TwoLevelModel.from_formula("distance ~ sex + time + noise + (1 | subject)", data))
+    row = result.path.set_index("smaller").loc["without noise"]
+    assert row["p"] > 0.05
+    assert row["decision"] == "reported"
+    assert "noise" in result.model.formula
+
+
+def test_a_marginal_model_and_structures_stay(dental):
+    structure = {"correlation": hl.CompoundSymmetry(), "variance": hl.VarIdent("sex")}
+    model = hl.MarginalModel("distance ~ sex * I(time ** 2) + time", subject="subject", data=dental, **structure)
+    result = hl.drop_terms(model)
+    assert isinstance(result.model, hl.MarginalModel)
+    assert (result.model.correlation, result.model.variance) == tuple(structure.values())
+    assert "without nonlinear terms" in result.table.index or "without interactions" in result.table.index
+    with pytest.raises(hl.SpecificationError, match="no random effects to choose"):
+        hl.build_random(model)
+    with pytest.raises(hl.SpecificationError, match="level of a test"):
+        hl.drop_terms(model, alpha=1.5)
+
+
+@pytest.mark.parametrize("bars", ["(1 | subject)", "(time || subject)", "(1 | subject) + (0 + time | subject)"])
+def test_other_fixed_effects_with_the_same_random_effects(dental, bars):
+    model = hl.TwoLevelModel.from_formula(f"distance ~ sex * time + {bars}", dental)
+    made = with_fixed(model.design, list(model.design.hierarchy.fixed_terms))
+    assert made.hierarchy.formula == model.formula
+    assert made.covariance == model.design.covariance
+
+
+def test_the_picture_marks_what_was_chosen():
+    picture = built(lines(0.0, subjects=20)).plot(backend="none")
+    assert {"fitted", "chosen"} <= set(picture.viz.children)
