@@ -167,7 +167,7 @@ class _Ladder:
     def correlations(self) -> None:
         """Whether correlated effects may be uncorrelated; they stay unless one of them is perfect."""
         large, before = self.models[self.name], self.name
-        if len(large.design.term) < 2:
+        if large.design.n_own < 2:
             return
         name = f"{before}, uncorrelated"
         small = maximise(with_correlations(large.design, False), reml=self.reml)

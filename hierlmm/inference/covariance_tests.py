@@ -23,7 +23,7 @@ from hierlmm.errors import HierlmmError
 from hierlmm.inference.anova import ratio_test
 from hierlmm.inference.maximum import maximise, maximum_of, model_text
 from hierlmm.inference.random_effects import SAY, Judged, Method, VarianceTests, check_method, judge, row_of
-from hierlmm.inference.simpler import with_blocks, with_correlations, with_residual
+from hierlmm.inference.simpler import with_blocks, with_correlations, with_residual, without_group
 
 FEWEST_ROWS = 10
 """Rows of a level with a variance of its own."""
@@ -82,13 +82,15 @@ def _rough(p: float, df: int) -> Judged:
 
 def questions(design: Design) -> Iterator[Question]:
     """Alternatives to the structures of a design."""
-    q = len(design.term)
+    q, own = design.n_own, [b for b in design.blocks if max(b) < design.n_own]
     if q > 1 and design.covariance not in SPECTRAL:
-        together = any(len(b) > 1 for b in design.blocks)
+        together = any(len(b) > 1 for b in own)
         if together:
             yield Question("correlation of random effects", with_correlations(design, False), True)
-        if len(design.blocks) > 1:
+        if len(own) > 1:
             yield Question("all correlations of random effects", with_correlations(design, True), False)
+    if design.group:
+        yield Question(f"D by {design.group}", without_group(design), True)
     if not design.is_gaussian:
         return
     yield from _serial(design)
@@ -150,6 +152,6 @@ def _any_covariance(design: Design) -> Iterator[Question]:
         return
     occasions = design.frame[time].nunique()
     enough = design.n_subjects >= 3 * occasions
-    if 2 < occasions <= MOST_OCCASIONS and enough and design.residual_variance is None:
+    if 2 < occasions <= MOST_OCCASIONS and enough and design.residual_variance is None and not design.group:
         marginal = with_residual(design.without_random(), Unstructured(time), VarIdent(time))
         yield Question("any covariance of the occasions", with_blocks(marginal, [], "none"), False)

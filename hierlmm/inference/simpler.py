@@ -30,6 +30,7 @@ def with_blocks(design: Design, blocks: Sequence[RandomBlock], covariance: str) 
         level2_terms=tuple(h.level2_terms[k] for k in kept) + tuple(() for t in terms if t not in h.level1_terms),
         blocks=tuple(blocks),
         covariance=covariance if blocks else "none",
+        group=h.group if blocks else None,
     )
     residual = Residual(design.residual, design.residual_variance)
     made = design_again(own, design.frame, residual=residual, outcome=design.outcome)
@@ -69,6 +70,14 @@ def with_correlations(design: Design, correlated: bool) -> Design:
     terms = tuple(t for b in design.hierarchy.blocks for t in b.terms)
     structure = "unstructured" if correlated else "diagonal"
     return with_blocks(design, [RandomBlock(terms, correlated)], structure)
+
+
+def without_group(design: Design) -> Design:
+    """The design with one D for all."""
+    h = design.hierarchy
+    return with_blocks(
+        replace(design, terms=replace(design.terms, hierarchy=replace(h, group=None))), h.blocks, h.covariance
+    )
 
 
 def with_residual(design: Design, correlation: Any, variance: Any) -> Design:

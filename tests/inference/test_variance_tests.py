@@ -173,3 +173,16 @@ def test_weights_stay_and_are_no_special_case_of_others(dental):
     assert row["chisq"] == pytest.approx(2.0 * (weighted.loglik - fit("1", weights="w").loglik), abs=1e-8)
     with pytest.raises(hl.SpecificationError, match="weights of the rows are others"):
         hl.anova(fit("1"), weighted)
+
+
+def test_different_hierarchies_by_group(dental):
+    model = hl.TwoLevelModel.from_formula("distance ~ sex * time + (time | subject)", dental, group="sex")
+    common = hl.TwoLevelModel.from_formula("distance ~ sex * time + (time | subject)", dental).fit_reml()
+    fit = model.fit_reml()
+    table = fit.test_covariance().table
+    assert table.loc["D by sex", "chisq"] == pytest.approx(2.0 * (fit.loglik - common.loglik), abs=1e-6)
+    assert table.loc["D by sex", "df"] == 3
+    row = fit.test_random_effects().table.loc["time"]
+    assert row["df"] == 4
+    assert row["p"] < row["p_naive"]
+    assert hl.build_random(model).table["chosen"].sum() == 1
