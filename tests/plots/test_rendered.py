@@ -69,6 +69,7 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
     power, calibration = studies
     both = hl.compare(dental_reml, hl.TwoLevelModel.from_formula(DENTAL, dental).fit_ml())
     slope = hl.TwoLevelModel.from_formula("distance ~ sex + time + (1 + time | subject)", dental).fit_reml()
+    by_sex = hl.TwoLevelModel.from_formula(DENTAL, dental, group="sex").fit_reml()
     names = ["random intercept and slope, as planned", "without the slope of sex"]
     two = hl.compare_implied(dental_reml, slope, labels=names, times=[0, 2, 4, 6])
     implied, serial = dental_reml.implied_marginal(), hl.autocorrelation(dental_reml)
@@ -93,6 +94,9 @@ def drawings(three, dental, dental_reml, sleep_reml, sleepstudy, studies):
         "posterior": three.plot_posterior,
         "posterior of likelihood": both.plot_posterior,
         "random effects": three.plot_random_effects,
+        "random effects by group": by_sex.plot_random_effects,
+        "shrinkage by group": by_sex.plot_shrinkage,
+        "heterogeneity by group": by_sex.heterogeneity("time").plot,
         "ranks": lambda **figure: hl.plots.plot_ranks(dental_reml, **figure),
         "shrinkage": dental_reml.plot_shrinkage,
         "shrinkage of one": lambda **figure: sleep_reml.plot_shrinkage(terms="days", **figure),
