@@ -1,4 +1,4 @@
-"""Simulation-based calibration over many data sets: two Gaussian models, and three families.
+"""Simulation-based calibration over many data sets: three Gaussian models, and three families.
 
     .venv/bin/python benchmarks/calibration.py [--n 500] [--seed 1]          or  make bench BENCH=calibration
     .venv/bin/python benchmarks/calibration.py --families --n 300 --cores 1
@@ -21,6 +21,7 @@ from hierlmm.diagnostics.calibrate import calibrate
 STUDIES = {
     "dyestuff, q = 1": ("yield ~ 1 + (1 | batch)", "dyestuff"),
     "sleepstudy, q = 2, correlated": ("reaction ~ days + (1 + days | subject)", "sleepstudy"),
+    "dental, D by sex": ("distance ~ sex * time + (time | gr(subject, by = sex))", "dental"),
 }
 SHARED = {"intercept": hl.Normal(0.5, 0.7), "beta": hl.Normal(0.0, 0.4), "sd_b": hl.HalfNormal(0.8)}
 FAMILIES = {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
 import hierlmm as hl
 from hierlmm.design.questions import same_but_for_group
@@ -74,7 +76,7 @@ def test_a_group_that_explains_no_mean_still_has_rows(dental):
     table = fit.heterogeneity().table
     assert table["group"].tolist() == ["sex = Female", "sex = Male"]
     np.testing.assert_allclose(table["sd"], fit.sd_b, rtol=1e-12)
-    assert table["mean"].nunique() == 1
+    assert len(set(table["mean"])) == 1
 
 
 def test_sentences_tell_the_groups_apart(reml):
@@ -95,17 +97,31 @@ def test_implied_covariance_is_that_of_the_group(reml):
         np.testing.assert_allclose(reml.implied_marginal([0, 2, 4, 6], at={"sex": sex}).V, V, rtol=1e-10)
 
 
-def test_groups_compared_by_the_delta_method(weights):
-    """Log SDs of groups that share σ alone: their ratio's standard error, from a profile's curvature by differences."""
-    found = weights.compare_groups().table.set_index("comparison")
-    sd = weights.sd_b
-    ratio = sd["Intercept[High]"] / sd["Intercept[Low]"]
-    row = found.loc["High / Low"]
-    assert row["estimate"] == pytest.approx(ratio, rel=1e-10)
-    se = np.log(row["upper"] / row["lower"]) / (2 * 1.959964)
-    components = weights.variance_components()
-    of_logs = [np.log(components.loc[f"sd(Intercept[{g}])", "upper"] / sd[f"Intercept[{g}]"]) for g in ("High", "Low")]
-    assert se == pytest.approx(np.hypot(*of_logs) / 1.959964, rel=0.02)  # σ, which they share, is known well
+def test_groups_compared_by_the_delta_method():
+    """Balanced groups: by REML s² = (MSB - MSE) / n, and mean squares are independent with variances 2 MS² / df."""
+    rng, (J, n) = np.random.default_rng(3), (30, 2)
+    who = np.repeat(np.arange(2 * J), n)
+    frame = pd.DataFrame({"g": who, "arm": np.where(who < J, "a", "b")})
+    frame["y"] = (np.where(np.arange(2 * J) < J, 1.0, 1.4) * rng.normal(size=2 * J))[who] + rng.normal(size=len(who))
+    fit = hl.TwoLevelModel.from_formula("y ~ arm + (1 | gr(g, by = arm))", frame).fit_reml()
+    means = frame.groupby("g")["y"].mean().to_numpy()
+    MSE, nu = ((frame["y"] - means[who]) ** 2).sum() / (2 * J * (n - 1)), 2 * J * (n - 1)
+    MSB = np.array([n * means[own].var(ddof=1) for own in (slice(0, J), slice(J, 2 * J))])
+    variance = (MSB - MSE) / n
+    np.testing.assert_allclose(fit.sd_b, np.sqrt(variance), rtol=1e-6)
+    slope = 0.5 / (n * variance)  # of log s in MSB, and of the opposite sign in MSE, which the groups share
+    se = np.sqrt(np.sum(slope**2 * 2 * MSB**2 / (J - 1)) + (slope[1] - slope[0]) ** 2 * 2 * MSE**2 / nu)
+    row = fit.compare_groups().table.iloc[0]
+    ratio = np.sqrt(variance[1] / variance[0])
+    assert row["comparison"] == "b / a"
+    assert row["estimate"] == pytest.approx(ratio, rel=1e-6)
+    limits = ratio * np.exp(stats.norm.ppf(0.975) * se * np.array([-1.0, 1.0]))
+    np.testing.assert_allclose(row[["lower", "upper"]].astype(float), limits, rtol=1e-4)
+    assert row["p"] == pytest.approx(2 * stats.norm.sf(np.log(ratio) / se), rel=1e-3)
+
+
+def test_every_pair_of_groups_or_one_reference(weights):
+    assert list(weights.compare_groups().table["comparison"]) == ["Low / Control", "High / Control", "High / Low"]
     assert list(weights.compare_groups("Low").table["comparison"]) == ["Control / Low", "High / Low"]
 
 
@@ -172,8 +188,6 @@ def test_beside_the_fit_with_one_d(reml, dental, model):
 
 def test_leave_one_subject_out_of_the_marginal_likelihood(nuts, model):
     """Log-likelihood of a subject at a draw: the normal density with V of its own group."""
-    from scipy.stats import multivariate_normal
-
     with pytest.warns(hl.FitWarning, match="Pareto k"):  # boys 20 and 24 are known for it
         found = nuts.loo()
     design, D = model.design, nuts.D.to_numpy()
@@ -181,6 +195,6 @@ def test_leave_one_subject_out_of_the_marginal_likelihood(nuts, model):
     for j in range(27):
         rows = design.subject_index == j
         V = design.Z[rows] @ D @ design.Z[rows].T + nuts.sigma**2 * np.eye(4)
-        total += multivariate_normal(design.X[rows] @ beta, V).logpdf(design.y[rows])
+        total += stats.multivariate_normal(design.X[rows] @ beta, V).logpdf(design.y[rows])
     assert nuts.loglik == pytest.approx(total, rel=1e-9)
     assert total - 25 < found.elpd < total
