@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from inspect import signature
 
 import numpy as np
 import pandas as pd
@@ -245,6 +246,23 @@ def test_the_adjusted_covariance_needs_reml(dental):
     fit = model_of({"correlation": hl.AR1()}, dental).fit_ml()
     with pytest.raises(hl.NotAvailableError, match="fit by ML"):
         fit.summary(df="kenward-roger-linear")
+
+
+@pytest.mark.skipif("group" not in signature(hl.MarginalModel).parameters, reason="no residual parameters by group")
+def test_parameters_of_their_own_for_groups_are_fits_of_their_own(dental):
+    """Every sex with its own line and its own covariance: the model of both is the two models."""
+    options = {"correlation": hl.UnstructuredHeterogeneous("age"), "subject": "subject"}
+    both = hl.MarginalModel("distance ~ sex * time", group="sex", data=dental, **options).fit_reml()
+    found = both.slopes("time", by="sex", df="kenward-roger").table.set_index("sex")
+    for sex, rows in dental.groupby("sex", observed=True):
+        alone = hl.MarginalModel("distance ~ time", data=rows, **options).fit_reml().summary(df="kenward-roger")
+        columns = ["estimate", "se", "df"]
+        np.testing.assert_allclose(found.loc[sex, columns].astype(float), alone.loc["time", columns], rtol=1e-4)
+    serial = hl.MarginalModel(
+        "distance ~ sex * time", group="sex", correlation=hl.AR1(), subject="subject", data=dental
+    )
+    fit = serial.fit_reml()
+    assert np.all(fit.summary(df="kenward-roger-linear")["se"] >= fit.beta_se * (1.0 - 1e-9))
 
 
 def test_a_subject_with_very_many_rows_is_refused(dental, monkeypatch):
