@@ -75,8 +75,9 @@ def test_three_measurements_in_closed_form():
     assert found == pytest.approx(exact, abs=2e-7)  # the mean is zero but for 1e-4
 
 
-def test_correlated_slopes_against_draws_from_the_prior():
+def test_correlated_slopes_against_draws_from_the_prior(monkeypatch):
     """With three random effects, so that the constant of LKJ counts: an average over fifty thousand draws."""
+    monkeypatch.setattr("hierlmm.bayes.evidence.MOST", 2**15)  # a quarter of the usual work
     data = small_data(8, [4, 4, 4]).assign(w=np.tile([0.0, 1.0, -1.0, 1.0], 3))
     priors = hl.Priors(
         intercept=hl.Normal(3.0, 1.0),
@@ -111,7 +112,7 @@ def test_correlated_slopes_against_draws_from_the_prior():
     assert found.method == "importance sampling"
     assert found.pareto_k < 0.7
     assert abs(found.value - average) < 4.0 * np.hypot(mcse, found.error)
-    assert np.hypot(mcse, found.error) < 0.02
+    assert np.hypot(mcse, found.error) < 0.03
 
 
 def test_a_prior_that_a_parameter_cannot_reach_is_normalised():
@@ -131,6 +132,35 @@ def test_a_prior_that_a_parameter_cannot_reach_is_normalised():
     log += stats.halfnorm(scale=0.8).logpdf(rho) - stats.halfnorm(scale=0.8).logcdf(1.0)
     exact = logsumexp(log) + np.log((v[1] - v[0]) / 200)
     assert log_marginal_likelihood(model.design, model.priors).value == pytest.approx(exact, abs=2e-4)  # midpoint rule
+
+
+def test_random_intercepts_by_group_on_a_grid(dental):
+    """A standard deviation of its own for girls and boys: three parameters, each V = σ² I + s² 11' inverted by hand."""
+    data = dental.sort_values(["subject", "time"])
+    own = {"intercept": hl.Normal(24, 5), "beta": hl.Normal(0, 2), "sd_b": hl.HalfNormal(3), "sigma": hl.HalfNormal(2)}
+    formula = "distance ~ sex + time + (1 | subject)"
+    model = hl.TwoLevelModel.from_formula(formula, data, group="sex", priors=hl.Priors(**own))
+    male = (data["sex"] == "Male").to_numpy()
+    X = np.column_stack([np.ones(108), male - male.mean(), data["time"] - data["time"].mean()])
+    rows = np.column_stack([X, data["distance"]]).reshape(27, 4, 4)
+    total = np.einsum("jna,jnb->ab", rows, rows)
+    sums, boys = rows.sum(axis=1), male.reshape(27, 4)[:, 0]
+    girls_in, boys_in = (sums[own].T @ sums[own] for own in (~boys, boys))
+    u, v = np.linspace(-9.0, 3.0, 49), np.linspace(-0.4, 1.4, 33)
+    a, b, s = (np.exp(g).ravel() for g in np.meshgrid(u, u, v, indexing="ij"))
+    Q = total / s[:, None, None] ** 2
+    for inside, sd in ((girls_in, a), (boys_in, b)):
+        Q = Q - (sd**2 / (s**2 * (s**2 + 4.0 * sd**2)))[:, None, None] * inside
+    P0, m0 = np.diag([1 / 25, 1 / 4, 1 / 4]), np.array([24.0, 0.0, 0.0])
+    H, h = Q[:, :3, :3] + P0, Q[:, :3, 3] + P0 @ m0
+    fitted = np.sum(h * np.linalg.solve(H, h[..., None])[..., 0], axis=1)
+    log_det = 216.0 * np.log(s) + 11 * np.log1p(4 * a**2 / s**2) + 16 * np.log1p(4 * b**2 / s**2)
+    log_det += np.linalg.slogdet(H)[1] - np.log(np.linalg.det(P0))
+    log = -0.5 * (108 * np.log(2 * np.pi) + log_det + Q[:, 3, 3] + m0 @ P0 @ m0 - fitted)
+    for value, scale in ((a, 3.0), (b, 3.0), (s, 2.0)):
+        log += stats.halfnorm(scale=scale).logpdf(value) + np.log(value)
+    exact = logsumexp(log) + 2 * np.log(u[1] - u[0]) + np.log(v[1] - v[0])
+    assert log_marginal_likelihood(model.design, model.priors).value == pytest.approx(exact, abs=1e-3)
 
 
 def test_what_has_no_closed_form_is_refused(patients, dental):
