@@ -76,7 +76,9 @@ def test_every_file_that_a_page_names_exists():
     """In the plan of the house and elsewhere: ``room/file.py``, or a file alone; NAME stands for what a reader adds."""
     there = {path.as_posix() for path in (ROOT / "hierlmm").rglob("*.py")}
     there |= {
-        path.as_posix() for folder in ("benchmarks", "docs", "tests", "tools") for path in (ROOT / folder).rglob("*.py")
+        path.as_posix()
+        for folder in ("benchmarks", "docs", "examples", "tests", "tools")
+        for path in (ROOT / folder).rglob("*.py")
     }
     named = [
         (page.name, name)
