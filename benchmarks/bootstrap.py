@@ -110,7 +110,7 @@ def one_way(n: int) -> None:
             fit = hl.TwoLevelModel.from_formula("y ~ 1 + (1 | subject)", data).fit_reml()
             held["exact (F)"].append(np.maximum((F - 1.0) / (F + size - 1.0), 0.0))
             for method in ("delta", "profile"):
-                held[method].append(fit.icc(method=method).table[["lower", "upper"]].to_numpy()[0])
+                held[method].append(fit.intraclass_correlation(method=method).table[["lower", "upper"]].to_numpy()[0])
         for name, ends in held.items():
             low, high = np.array(ends).T
             known = np.isfinite(low)

@@ -147,8 +147,8 @@ implied(intercepts_reml).round(2)
 # %%
 low, high = np.quantile(intercepts_nuts.draws("icc"), [0.025, 0.975])
 print(f"variance at every age, REML    {intercepts_reml.D.iloc[0, 0] + intercepts_reml.sigma**2:.2f}")
-print(f"correlation (ICC), REML        {intercepts_reml.icc().estimate:.2f}")
-print(f"correlation (ICC), posterior   {intercepts_nuts.icc().estimate:.2f}, 95 % interval {low:.2f} to {high:.2f}")
+print(f"correlation (ICC), REML        {intercepts_reml.icc:.2f}")
+print(f"correlation (ICC), posterior   {intercepts_nuts.icc:.2f}, 95 % interval {low:.2f} to {high:.2f}")
 
 # %% [markdown]
 # Beside it, the correlations of the boys' measurements as observed. With 16 boys they scatter, and do not contradict

@@ -20,12 +20,13 @@ type Interval = Literal["delta", "profile", "bootstrap"]
 class ShareVerbs(Fit):
     """Shares of variance, of Gaussian responses."""
 
-    def icc(
+    def intraclass_correlation(
         self, *, ci: float = 0.95, method: Interval = "delta", n: int = 1000, seed: int | None = None
     ) -> VarianceShares:
         """Intra-class correlation: the share of the variance left by the fixed effects that lies between subjects.
 
-        With random slopes or unequal residual variances it has no single value, and one line for each kind of row.
+        With random slopes or unequal residual variances it has no single value, and one line for each kind of row;
+        ``fit.icc`` is the number at the origin of the level-1 covariates.
         Of a marginal model with `CompoundSymmetry` it is the common correlation, which may be negative.
 
         Parameters
@@ -54,12 +55,12 @@ class ShareVerbs(Fit):
         --------
         >>> import hierlmm as hl
         >>> fit = hl.TwoLevelModel.from_formula("yield ~ 1 + (1 | batch)", hl.load_dataset("dyestuff")).fit_reml()
-        >>> fit.icc(method="profile").table.round(2).to_numpy().tolist()
+        >>> fit.intraclass_correlation(method="profile").table.round(2).to_numpy().tolist()
         [[0.42, 0.07, 0.82]]
         """
-        from hierlmm.inference.shares import icc
+        from hierlmm.inference.shares import intraclass_correlation
 
-        return icc(self, ci=ci, method=method, n=n, seed=seed)
+        return intraclass_correlation(self, ci=ci, method=method, n=n, seed=seed)
 
     def r_squared(
         self, *, ci: float = 0.95, method: Interval = "delta", n: int = 1000, seed: int | None = None

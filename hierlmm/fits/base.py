@@ -19,7 +19,7 @@ from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design, level2_prediction
 from hierlmm.design.questions import rows_by_subject, rows_of_subject
-from hierlmm.errors import NotAvailableError
+from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.capabilities import LME4, Lack, other_name
 from hierlmm.likelihood.wald import FixedDegrees, Wald, errors_name, method_name
 from hierlmm.options import checked, choose
@@ -357,6 +357,24 @@ class Fit(Result):
             V = design.Z[rows] @ self._D_values @ design.Z[rows].T + V
         index = design.frame.index[rows]
         return pd.DataFrame(V, index=index, columns=index)
+
+    @property
+    def icc(self) -> float:
+        """Share of the intercept variance in the total at the origin of the level-1 covariates, D₀₀ / (D₀₀ + σ²).
+
+        With random slopes the share changes with the covariates; this is its value where they are zero.
+        """
+        if self.design.group:
+            reason = f"D is its own for each {self.design.group!r}, so there is one for each of them"
+            remedy = "read the correlations off fit.marginal_covariance(subject), for a subject of each"
+            raise SpecificationError("icc of a model with different hierarchies by group", reason, remedy)
+        if "Intercept" not in self.D.index:
+            reason = "the intra-class correlation compares the intercept variance with the total"
+            remedy = "add a random intercept, or read the correlations off fit.marginal_covariance()"
+            raise SpecificationError("icc of a model without a random intercept", reason, remedy)
+        k = self.design.term.index("Intercept")
+        variance = float(self.D.to_numpy()[k, k])
+        return variance / (variance + self.sigma**2)
 
     def _wald(self, df: str | None = None, se: str | None = None) -> Wald:
         """What linear functions of β are judged by: normal quantiles, unless the estimator has degrees of freedom.

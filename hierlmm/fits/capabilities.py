@@ -67,7 +67,7 @@ NO_DELETION = Lack(
     "subjects that move it",
     "docs, page 'Checks'",
 )
-EFFECTS = "D sd_b corr_b b b_sd b_cov subject_coef"
+EFFECTS = "D sd_b corr_b b b_sd b_cov subject_coef icc"
 MAXIMUM = "criterion n_parameters aic bic information_criteria subject_loglik"
 NO_DRAWS = Lack(
     "it reweights draws from a posterior, and this fit has none",
@@ -123,7 +123,7 @@ POSTERIOR = table(
 GEE = table(
     ("bootstrap profile", NO_MAXIMUM),
     (
-        f"{EFFECTS} icc r_squared variance_components is_singular blup_variances",
+        f"{EFFECTS} intraclass_correlation r_squared variance_components is_singular blup_variances",
         Lack(
             "GEE models the mean over subjects and has no random effects and no variance between subjects",
             "use fit_reml(), fit_ml() or fit(); for the correlation within subjects see fit.correlation_parameters",
@@ -194,7 +194,7 @@ GENERALISED = table(
     (EVIDENCE, NO_PRIORS),
     ("compare_marginal", NOT_BESIDE_GEE),
     (
-        "blup_variances icc r_squared implied_marginal marginal_covariance predict_subject plot_subject_prediction "
+        "blup_variances icc intraclass_correlation r_squared implied_marginal marginal_covariance predict_subject plot_subject_prediction "
         "plot_qq plot_residuals plot_separate_lines plot_shrinkage",
         NOT_GAUSSIAN,
     ),
@@ -227,7 +227,10 @@ NOT_COLLAPSED = Lack(
 GENERALISED_POSTERIOR = both(
     POSTERIOR,
     table(
-        ("icc r_squared implied_marginal marginal_covariance predict_subject plot_subject_prediction", NOT_GAUSSIAN),
+        (
+            "icc intraclass_correlation r_squared implied_marginal marginal_covariance predict_subject plot_subject_prediction",
+            NOT_GAUSSIAN,
+        ),
         (EVIDENCE, NOT_COLLAPSED),
         ("plot_qq plot_residuals plot_separate_lines plot_shrinkage", NOT_GAUSSIAN),
         ("compare_marginal", NOT_BESIDE_GEE),

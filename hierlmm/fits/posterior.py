@@ -30,6 +30,7 @@ from hierlmm.bayes.tree import (
 )
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
+from hierlmm.design.formula import INTERCEPT
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit, Level
 from hierlmm.fits.capabilities import POSTERIOR, Lack
@@ -188,6 +189,11 @@ class PosteriorNumbers(Fit):
         """Each subject's own level-1 regression at the posterior means, ``subject`` × level-1 coefficient."""
         self.need_effects("subject_coef")
         return super().subject_coef
+
+    @property
+    def icc(self) -> float:
+        """Posterior mean of D₀₀ / (D₀₀ + σ²), the ICC at the origin of the level-1 covariates (draws: ``icc``)."""
+        return float(self.draws("icc").mean()) if INTERCEPT in self.design.term else super().icc
 
     @property
     def loglik(self) -> float:

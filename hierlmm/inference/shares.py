@@ -106,8 +106,10 @@ type Share = Callable[[FloatArray, FloatArray, FloatArray, FloatArray], FloatArr
 """A function of β (p,), D (q, q), σ (1,) and residual SD ratios (n,): shares (k,)."""
 
 
-def icc(fit: Any, *, ci: float = 0.95, method: str = "delta", n: int = 1000, seed: int | None = None) -> VarianceShares:
-    """The intra-class correlation of a fit; see `hierlmm.LikelihoodFit.icc`."""
+def intraclass_correlation(
+    fit: Any, *, ci: float = 0.95, method: str = "delta", n: int = 1000, seed: int | None = None
+) -> VarianceShares:
+    """The intra-class correlation of a fit; see `hierlmm.LikelihoodFit.intraclass_correlation`."""
     check_ci(ci)
     choose("method", method, METHODS)
     if not fit.design.term:
@@ -281,7 +283,7 @@ def _by_profile(fit: Any, of: Callable[[Any], FloatArray], ci: float) -> tuple[F
 def _of_marginal(fit: Any, ci: float, method: str, n: int, seed: int | None) -> VarianceShares:
     """The correlation of compound symmetry, which may be negative."""
     if type(fit.design.residual) is not CompoundSymmetry or fit.design.residual_variance is not None:
-        received = "icc of a marginal model without one common correlation"
+        received = "intraclass_correlation of a marginal model without one common correlation"
         reason = (
             "its rows correlate by distance or occasion, or have unequal variances, so that no single number says it"
         )

@@ -163,7 +163,7 @@ def test_what_there_is_not_is_refused(counts):
     with pytest.raises(NotAvailableError, match="normal around the linear predictor"):
         counts.plot_qq()
     with pytest.raises(NotAvailableError):
-        counts.icc()
+        counts.icc  # noqa: B018
     with pytest.raises(NotAvailableError):
         counts.sigma  # noqa: B018
 

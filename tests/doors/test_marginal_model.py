@@ -62,7 +62,7 @@ def test_normalized_residuals_have_no_correlation_left(fit):
 
 
 def test_what_a_marginal_model_has_not(fit):
-    for name in ("D", "sd_b", "corr_b", "b", "b_sd", "subject_coef"):
+    for name in ("D", "sd_b", "corr_b", "b", "b_sd", "subject_coef", "icc"):
         with pytest.raises(NotAvailableError) as caught:
             getattr(fit, name)
         assert name in caught.value.received

@@ -79,7 +79,7 @@ def test_point_estimates_are_means_and_sds_of_the_draws(dental_posterior):
     np.testing.assert_allclose(fit.b_sd.to_numpy(), fit.draws("b").std(axis=(0, 1), ddof=1))
     assert fit.sd_b["Intercept"] < np.sqrt(fit.D.loc["Intercept", "Intercept"])  # mean of roots, root of mean
     np.testing.assert_allclose(fit.subject_coef, fit.draws("subject_coef").mean(axis=(0, 1)), rtol=1e-10)
-    assert fit.icc().estimate == pytest.approx(float(fit.datatree["posterior"]["icc"].mean()))
+    assert fit.icc == pytest.approx(float(fit.datatree["posterior"]["icc"].mean()))
     assert list(fit.b.index) == list(fit.design.subjects)
     np.testing.assert_allclose(np.diag(fit.corr_b), 1.0)
 

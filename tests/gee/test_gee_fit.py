@@ -25,7 +25,7 @@ def fit(model):
 @pytest.mark.parametrize(
     "name",
     [
-        *("b", "b_sd", "b_cov", "D", "sd_b", "corr_b", "sigma", "subject_coef", "is_singular"),
+        *("b", "b_sd", "b_cov", "D", "sd_b", "corr_b", "sigma", "icc", "subject_coef", "is_singular"),
         *("loglik", "criterion", "aic", "bic", "n_parameters"),
     ],
 )
@@ -37,7 +37,7 @@ def test_what_gee_does_not_have_says_why(fit, name):
 def test_methods_that_gee_does_not_have_say_why(fit, model):
     for call, why in (
         (fit.variance_components, "no random effects"),
-        (fit.icc, "no random effects"),
+        (fit.intraclass_correlation, "no random effects"),
         (fit.r_squared, "no random effects"),
         (fit.information_criteria, "no likelihood"),
         (fit.subject_loglik, "no likelihood"),

@@ -115,7 +115,7 @@ ELSEWHERE = {
     ("contrasts", "method"),  # which comparisons
     ("variance_components", "method"),  # Wald or profile
     ("summary", "method"),
-    ("icc", "method"),
+    ("intraclass_correlation", "method"),
     ("r_squared", "method"),
     ("Bootstrap.table", "method"),  # percentile, basic or BCa
     ("Bootstrap.plot", "method"),
@@ -133,7 +133,7 @@ MAKES_NEW_DRAWS = {
     "fit",
     "compare",
     "bootstrap",
-    "icc",
+    "intraclass_correlation",
     "r_squared",
     "calibrate",
     "design_analysis",

@@ -122,7 +122,7 @@ def test_models_without_a_time_count_rows():
     found = fit.implied_marginal(draws=0)
     assert found.time == "row"
     np.testing.assert_allclose(found.V, fit.marginal_covariance())
-    assert found.correlation.iloc[0, 1] == pytest.approx(fit.icc().estimate)
+    assert found.correlation.iloc[0, 1] == pytest.approx(fit.icc)
 
 
 def test_many_times_become_25(sleepstudy):

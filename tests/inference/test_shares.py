@@ -31,15 +31,15 @@ def test_the_profile_of_a_balanced_one_way_design_has_a_closed_form(dyestuff):
     best = minimize_scalar(deviance, bounds=(0.0, 0.99), args=(within, between), method="bounded").x
     rise = lambda rho: deviance(rho, within, between) - deviance(best, within, between) - chi2.ppf(0.95, 1)  # noqa: E731
     expected = best, brentq(rise, 1e-6, best), brentq(rise, best, 0.9999)
-    np.testing.assert_allclose(fit.icc(method="profile").table.loc["ICC"], expected, rtol=1e-4)
+    np.testing.assert_allclose(fit.intraclass_correlation(method="profile").table.loc["ICC"], expected, rtol=1e-4)
     # ANOVA: (MSA - MSE) / (MSA + (n - 1) MSE).
     A, E = between / 5, within / 24
-    assert fit.icc().estimate == pytest.approx((A - E) / (A + 4 * E), rel=1e-6)
+    assert fit.intraclass_correlation().estimate == pytest.approx((A - E) / (A + 4 * E), rel=1e-6)
 
 
 def test_the_delta_method_is_on_the_logit(dyestuff):
     fit, within, between = dyestuff
-    table = fit.icc().table.loc["ICC"]
+    table = fit.intraclass_correlation().table.loc["ICC"]
     logit = np.log(table / (1 - table))
     assert logit["upper"] - logit["estimate"] == pytest.approx(logit["estimate"] - logit["lower"])
     # The variance of log(D/σ²) from the independent mean squares, Var(log MS) ≈ 2/df: (F/(F - 1))² (2/5 + 2/24).
@@ -53,7 +53,7 @@ def test_a_bootstrap_has_the_distribution_of_f(dyestuff):
     from scipy.stats import f
 
     fit, within, between = dyestuff
-    found = fit.icc(method="bootstrap", n=400, seed=1).table.loc["ICC"]
+    found = fit.intraclass_correlation(method="bootstrap", n=400, seed=1).table.loc["ICC"]
     F = (between / 5) / (within / 24) * f.ppf([0.025, 0.975], 5, 24)
     expected = np.maximum((F - 1) / (F + 4), 0.0)
     assert found["lower"] == pytest.approx(expected[0], abs=0.02) and found["upper"] == pytest.approx(
@@ -62,7 +62,7 @@ def test_a_bootstrap_has_the_distribution_of_f(dyestuff):
 
 
 def test_with_slopes_there_is_no_single_value(sleep_reml):
-    found = sleep_reml.icc()
+    found = sleep_reml.intraclass_correlation()
     D, s2 = sleep_reml.D.to_numpy(), sleep_reml.sigma**2
     for row in found.table.itertuples():
         z = np.array([1.0, row.days])
@@ -71,7 +71,7 @@ def test_with_slopes_there_is_no_single_value(sleep_reml):
     assert "no single value" in str(found) and "days" in str(found)
     with pytest.raises(hl.NotAvailableError, match="changes from row to row"):
         found.estimate  # noqa: B018
-    profile = sleep_reml.icc(method="profile").table
+    profile = sleep_reml.intraclass_correlation(method="profile").table
     assert np.all(np.abs(profile[["lower", "upper"]] - found.table[["lower", "upper"]]) < 0.05)
 
 
@@ -80,7 +80,7 @@ def test_unequal_residual_variances_have_an_icc_each(dental):
         "distance ~ sex * time + (1 | subject)", dental, residual_variance=hl.VarIdent("sex")
     )
     fit = model.fit_reml()
-    table = fit.icc().table.set_index("sex")
+    table = fit.intraclass_correlation().table.set_index("sex")
     ratio = dict(zip(dental["sex"], fit.residual_estimate.sd_ratio(fit.design.frame), strict=True))
     for sex in ("Female", "Male"):
         D = fit.D.iloc[0, 0]
@@ -117,9 +117,9 @@ def test_the_interval_of_r_squared_is_that_of_a_regression():
 
 def test_a_variance_of_zero():
     fit = hl.TwoLevelModel.from_formula("yield ~ 1 + (1 | batch)", hl.load_dataset("dyestuff2")).fit_reml()
-    assert fit.icc().table[["lower", "upper"]].isna().all(axis=None)
-    assert "at the boundary" in str(fit.icc())
-    profile = fit.icc(method="profile").table.loc["ICC"]
+    assert fit.intraclass_correlation().table[["lower", "upper"]].isna().all(axis=None)
+    assert "at the boundary" in str(fit.intraclass_correlation())
+    profile = fit.intraclass_correlation(method="profile").table.loc["ICC"]
     assert profile["lower"] == 0.0 and 0.2 < profile["upper"] < 0.5
 
 
@@ -128,7 +128,7 @@ def test_a_negative_correlation_has_its_own_range():
     model = hl.MarginalModel("y ~ time + x", correlation=hl.CompoundSymmetry(), subject="subject", data=data)
     fit = model.fit_reml()
     for method in ("delta", "profile"):
-        found = fit.icc(method=method)
+        found = fit.intraclass_correlation(method=method)
         own = fit.variance_components(method="wald" if method == "delta" else "profile").loc["rho"]
         np.testing.assert_allclose(found.table.loc["ICC"], own[["estimate", "lower", "upper"]])
         assert -1 / 3 < found.table.loc["ICC", "lower"] < found.estimate < found.table.loc["ICC", "upper"] < 0.0
@@ -138,7 +138,7 @@ def test_a_negative_correlation_has_its_own_range():
 
 def test_a_posterior_has_the_quantiles_of_its_draws(dental_like_nuts):
     fit = dental_like_nuts
-    table = fit.icc().table
+    table = fit.intraclass_correlation().table
     D, sigma = fit.draws("D").reshape(-1, 2, 2), fit.draws("sigma").reshape(-1)
     between = D[:, 0, 0]
     share = between / (between + sigma**2)
@@ -151,12 +151,12 @@ def test_a_posterior_has_the_quantiles_of_its_draws(dental_like_nuts):
 def test_who_has_none(dental, patients):
     ar1 = hl.MarginalModel("distance ~ time", correlation=hl.AR1(), subject="subject", data=dental).fit_reml()
     with pytest.raises(hl.NotAvailableError, match="no single number"):
-        ar1.icc()
+        ar1.intraclass_correlation()
     with pytest.raises(hl.SpecificationError, match="depends on the fixed effects too"):
         ar1.r_squared(method="profile")
     gee = hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental).fit_gee()
     counts = hl.TwoLevelModel.from_formula("seizures ~ week + (1 | patient)", patients, family="negative_binomial")
     for fit in (gee, counts.fit_ml()):
-        for ask in (fit.icc, fit.r_squared):
+        for ask in (fit.intraclass_correlation, fit.r_squared):
             with pytest.raises(hl.NotAvailableError):
                 ask()

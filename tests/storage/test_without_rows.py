@@ -19,7 +19,7 @@ KINDS = ["reml strange", "ml dental", "reml two optima", "reml m car1 varexp", "
 KINDS += ["reml sleepstudy power", "reml own structure", "gee dental ar1", "gee strange"]
 KINDS += ["family poisson", "family binomial", "family ordinal", "family own"]
 KINDS += ["nuts dental", "nuts sleepstudy car1", "nuts summary", "nuts marginal"]
-ALWAYS = {"print", "html", "beta", "beta_cov", "beta_se", "sigma", "D", "sd_b", "corr_b", "b", "b_sd"}
+ALWAYS = {"print", "html", "beta", "beta_cov", "beta_se", "sigma", "D", "sd_b", "corr_b", "b", "b_sd", "icc"}
 ALWAYS |= {
     "summary()",
     "summary(0.8)",

@@ -19,7 +19,7 @@ def test_random_intercept_and_compound_symmetric_errors(dental):
     np.testing.assert_allclose(pair.b["A"], fit.b, rtol=1e-8)
     np.testing.assert_allclose(pair.b_sd["A"], fit.b_sd, rtol=1e-8)
     assert np.all(pair.b["B"] == 0)
-    assert pair.between["A"] == pytest.approx(fit.icc().estimate)
+    assert pair.between["A"] == pytest.approx(fit.icc)
     assert pair.between["B"] == 0
     assert np.allclose(pair.last["A same errors"], pair.last["B same errors"], rtol=1e-12)
     gap = pair.last["A new errors"] - pair.last["B new errors"]
