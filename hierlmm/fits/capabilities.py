@@ -194,7 +194,8 @@ GENERALISED = table(
     (EVIDENCE, NO_PRIORS),
     ("compare_marginal", NOT_BESIDE_GEE),
     (
-        "blup_variances icc intraclass_correlation r_squared implied_marginal marginal_covariance predict_subject plot_subject_prediction "
+        "blup_variances icc intraclass_correlation r_squared implied_marginal marginal_covariance "
+        "predict_subject plot_subject_prediction "
         "plot_qq plot_residuals plot_separate_lines plot_shrinkage",
         NOT_GAUSSIAN,
     ),
