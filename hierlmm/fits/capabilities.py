@@ -229,7 +229,8 @@ GENERALISED_POSTERIOR = both(
     POSTERIOR,
     table(
         (
-            "icc intraclass_correlation r_squared implied_marginal marginal_covariance predict_subject plot_subject_prediction",
+            "icc intraclass_correlation r_squared implied_marginal marginal_covariance "
+            "predict_subject plot_subject_prediction",
             NOT_GAUSSIAN,
         ),
         (EVIDENCE, NOT_COLLAPSED),
