@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import logsumexp
+from scipy.special import expit, logsumexp
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.evidence import GOOD_K, SEE, MarginalLikelihood, log_marginal_likelihood
@@ -30,6 +30,8 @@ HARDLY = math.log(3.0)
 """Size of a log Bayes factor below which one data set hardly tells the models apart."""
 LOOSE = 0.1
 """Error of a log Bayes factor above which it is said."""
+FARTHEST = 700.0
+"""Log of the largest factor that is a number."""
 
 
 @checked
@@ -55,9 +57,25 @@ class ModelProbabilities(Result):
         return Page("Posterior probabilities of models", ["", table, "", *map(Paragraph, self.notes)])
 
 
+class LogFactor(Result):
+    """A Bayes factor by its logarithm; ``probability`` is of the model above the line."""
+
+    log_bf: float
+
+    @property
+    def bf(self) -> float:
+        """The Bayes factor itself."""
+        return float(np.exp(min(self.log_bf, FARTHEST)))
+
+    @property
+    def probability(self) -> float:
+        """Posterior probability of the first of the two, if both were equally probable before."""
+        return float(expit(self.log_bf))
+
+
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class BayesFactor(Result):
+class BayesFactor(LogFactor):
     """A Bayes factor of one model against another. Frozen.
 
     Attributes
@@ -80,16 +98,6 @@ class BayesFactor(Result):
     error: float
     table: pd.DataFrame
     notes: tuple[str, ...]
-
-    @property
-    def bf(self) -> float:
-        """The Bayes factor itself."""
-        return float(np.exp(np.minimum(self.log_bf, 700.0)))
-
-    @property
-    def probability(self) -> float:
-        """Posterior probability of the first model, beside the second one alone and equally probable before."""
-        return float(1.0 / (1.0 + np.exp(np.clip(-self.log_bf, -700.0, 700.0))))
 
     @property
     def verdict(self) -> str:

@@ -22,7 +22,7 @@ from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
-from scipy.special import logsumexp
+from scipy.special import expit, logsumexp
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.evidence import GOOD_K, SEE
@@ -32,9 +32,9 @@ from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.effects.parse import Hypothesis, parse_hypotheses
 from hierlmm.errors import NotAvailableError, SpecificationError, warn
 from hierlmm.fits.posterior import PosteriorNumbers
-from hierlmm.inference.bayes_factor import LOOSE, told
+from hierlmm.inference.bayes_factor import FARTHEST, LOOSE, LogFactor, told
 from hierlmm.options import checked
-from hierlmm.results import Page, Paragraph, Result, Table
+from hierlmm.results import Page, Paragraph, Table
 from hierlmm.text import table_lines
 
 POINTS = 401
@@ -43,7 +43,7 @@ POINTS = 401
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class SavageDickey(Result):
+class SavageDickey(LogFactor):
     """The Bayes factor of a hypothesis on fixed effects against the model that was fitted. Frozen.
 
     Attributes
@@ -71,16 +71,6 @@ class SavageDickey(Result):
     table: pd.DataFrame
     curves: pd.DataFrame
     value: float
-
-    @property
-    def bf(self) -> float:
-        """The Bayes factor itself."""
-        return float(np.exp(np.minimum(self.log_bf, 700.0)))
-
-    @property
-    def probability(self) -> float:
-        """Posterior probability of the hypothesis, if it and the fitted model were equally probable before."""
-        return float(1.0 / (1.0 + np.exp(np.clip(-self.log_bf, -700.0, 700.0))))
 
     @property
     def verdict(self) -> str:
@@ -136,14 +126,13 @@ def savage_dickey(fit: PosteriorNumbers, hypothesis: str | Sequence[str]) -> Sav
             f"(Pareto k {k:.2f}): the hypothesis is far out, where few draws count. To do: compare with "
             "the model without the coefficient by hl.bayes_factor(), which needs no draws."
         )
-    probability = float(1.0 / (1.0 + np.exp(np.clip(-log_bf, -700.0, 700.0))))
     row = {
         "log_posterior_density": posterior,
         "log_prior_density": prior,
         "log_bf": log_bf,
         "error": error,
-        "bf": float(np.exp(np.minimum(log_bf, 700.0))),
-        "probability": probability,
+        "bf": float(np.exp(min(log_bf, FARTHEST))),
+        "probability": float(expit(log_bf)),
     }
     table = pd.DataFrame(row, index=pd.Index([text], name="hypothesis"))
     curves = _curves(own_prior, centre, spread, c) if len(L) == 1 else pd.DataFrame()
