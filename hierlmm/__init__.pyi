@@ -22,6 +22,7 @@ from hierlmm.comparison.compare import compare as compare
 from hierlmm.covariance.parameters import Parameter as Parameter
 from hierlmm.covariance.residual import AR1 as AR1
 from hierlmm.covariance.residual import CAR1 as CAR1
+from hierlmm.covariance.residual import AnteDependence as AnteDependence
 from hierlmm.covariance.residual import CompoundSymmetry as CompoundSymmetry
 from hierlmm.covariance.residual import Exponential as Exponential
 from hierlmm.covariance.residual import Gaussian as Gaussian

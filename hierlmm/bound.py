@@ -69,6 +69,11 @@ class BoundModel(Frozen):
         return stated(self._design.residual_variance)
 
     @property
+    def residual_group(self) -> str | None:
+        """Column of the groups with residual parameters of their own; None without any."""
+        return self._design.residual_group
+
+    @property
     def weights(self) -> str | None:
         """Column of the known weights of the rows; None where all count alike."""
         return self._design.weights

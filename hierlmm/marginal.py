@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SLIPS = {
     "residual": "correlation, as the residuals are all there is",
+    "residual_group": "group, as the residuals are all there is",
     "residual_variance": "variance, as the residuals are all there is",
     "random": "hl.TwoLevelModel: a marginal model has no random effects",
     "covariance": "correlation=... and variance=...: a marginal model has no random effects",
@@ -50,6 +51,9 @@ class MarginalModel(FittedModel["MarginalFit"]):
         ``hl.UnstructuredHeterogeneous("age")``, the UN of SAS, is R_i and G_i together.
     variance : VarianceFunction, optional
         G_i: ``hl.VarIdent("sex")``, ... Equal variances by default. Another family has its own.
+    group : str, optional
+        Column of a factor that is constant within subjects: every group has its own parameters, those of
+        ``correlation``, those of ``variance``, and its own sigma (SAS's ``GROUP=``, ``us(visit | arm / id)`` of mmrm).
     weights : str, optional
         Column of known weights w > 0 of the rows: the variance of a row is divided by its weight.
     subject : str
@@ -88,6 +92,7 @@ class MarginalModel(FittedModel["MarginalFit"]):
         data: Any,
         correlation: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
         variance: VarianceFunction | None = None,
+        group: str | None = None,
         weights: str | None = None,
         family: Any = "gaussian",
         trials: str | None = None,
@@ -98,7 +103,7 @@ class MarginalModel(FittedModel["MarginalFit"]):
     ) -> None:
         refuse_arguments("MarginalModel", unknown, SLIPS, *OTHER_MODEL, arguments_of(MarginalModel))
         outcome = outcome_of(family, trials, exposure)
-        structure = make_residual(correlation, variance, weights=weights)
+        structure = make_residual(correlation, variance, group=group, weights=weights)
         if not outcome.is_gaussian:
             _check_family(outcome.family, structure, priors)
         options: dict[str, Any] = {"residual": structure, "outcome": outcome, "missing": missing}
@@ -113,6 +118,11 @@ class MarginalModel(FittedModel["MarginalFit"]):
     def variance(self) -> VarianceFunction | None:
         """Structure of G_i (beside weights); None for equal variances."""
         return self.residual_variance
+
+    @property
+    def group(self) -> str | None:
+        """Column of the groups with parameters of their own; None without any."""
+        return self.residual_group
 
     @property
     def formula(self) -> str:

@@ -57,6 +57,9 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         Correlation of the level-1 residuals: ``hl.AR1()``, ``hl.Exponential("time")``, ...; independent by default.
     residual_variance : VarianceFunction, optional
         Variance of the level-1 residuals: ``hl.VarIdent("sex")``, ``hl.VarPower("time")``, ... Equal by default.
+    residual_group : str, optional
+        Column of a level-2 factor: every group has residual parameters of its own, those of ``residual``, those of
+        ``residual_variance``, and its own sigma.
     weights : str, optional
         Column of known weights w > 0 of the rows: the residual variance of a row is divided by its weight (``weights``
         of lme4, ``WEIGHT`` of SAS). A mean of 4 measurements has the weight 4.
@@ -101,6 +104,7 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         group: str | None = None,
         residual: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
         residual_variance: VarianceFunction | None = None,
+        residual_group: str | None = None,
         weights: str | None = None,
         family: Any = "gaussian",
         trials: str | None = None,
@@ -111,7 +115,7 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
     ) -> None:
         refuse_arguments("TwoLevelModel", unknown, SLIPS, *OTHER_MODEL, arguments_of(TwoLevelModel))
         outcome = outcome_of(family, trials, exposure)
-        structure = make_residual(residual, residual_variance, weights=weights)
+        structure = make_residual(residual, residual_variance, group=residual_group, weights=weights)
         _only_independent(outcome, structure)
         hierarchy = hierarchy_from_levels(
             level1, level2, subject=subject, random=random, covariance=covariance, group=group
@@ -129,6 +133,7 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
         group: str | None = None,
         residual: ResidualCorrelation | UnstructuredHeterogeneous | None = None,
         residual_variance: VarianceFunction | None = None,
+        residual_group: str | None = None,
         weights: str | None = None,
         family: Any = "gaussian",
         trials: str | None = None,
@@ -150,12 +155,12 @@ class TwoLevelModel(FittedModel["LikelihoodFit"]):
             Overrides the structure that the bars imply.
         group : str, optional
             Level-2 factor with a D of its own in each of its levels, if the formula does not name it.
-        residual, residual_variance, weights, family, trials, exposure, priors, missing
+        residual, residual_variance, residual_group, weights, family, trials, exposure, priors, missing
             As for `TwoLevelModel`.
         """
         refuse_arguments("TwoLevelModel.from_formula", unknown, SLIPS, *OTHER_MODEL, arguments_of(cls.from_formula))
         outcome = outcome_of(family, trials, exposure)
-        structure = make_residual(residual, residual_variance, weights=weights)
+        structure = make_residual(residual, residual_variance, group=residual_group, weights=weights)
         _only_independent(outcome, structure)
         if covariance is not None and covariance not in COVARIANCES:
             remedy = f"use one of {', '.join(map(repr, COVARIANCES))}"

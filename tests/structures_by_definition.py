@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,16 @@ def with_nugget(R, nugget):
     return np.where(np.eye(len(R), dtype=bool), 1.0, (1.0 - nugget) * R)
 
 
+def product_between(v, a, b):
+    return np.prod([v[f"rho({k}, {k + 1})"] for k in range(a, b)])
+
+
+def of_group(values, x):
+    """Parameters of one group, by their names without groups; all of them where there are no groups."""
+    own = {name.removesuffix(f"[{x}]"): value for name, value in values.items() if name.endswith(f"[{x}]")}
+    return own or values
+
+
 # What each structure is, written down a second time: positions and reported parameters -> correlation matrix.
 CORRELATIONS = {
     "independent": (None, None),
@@ -80,6 +91,10 @@ CORRELATIONS = {
         hl.Unstructured("occasion"),
         lambda t, v: np.array([[1.0 if a == b else v[f"rho({min(a, b):g}, {max(a, b):g})"] for b in t] for a in t]),
     ),
+    "AnteDependence": (
+        hl.AnteDependence("occasion"),
+        lambda t, v: np.array([[product_between(v, *sorted((int(a), int(b)))) for b in t] for a in t]),
+    ),
     "Damped": (Damped("t"), lambda t, v: v["rho"] ** (lags(t) ** v["power"])),
 }
 VARIANCES = {
@@ -97,6 +112,22 @@ VARIANCES = {
             np.array([1.0 if g == "a" else v[f"ratio({g}/a)"] for g in d["group"]]) / np.sqrt(d["size"].to_numpy())
         ),
     ),
+    "group": (Composed(group="x"), lambda d, v: np.where(d["x"] == 1, v["ratio(1/0)"], 1.0)),
+    "VarExp by group, weights": (
+        Composed(hl.VarExp("t"), "x", "size"),
+        lambda d, v: np.where(d["x"] == 1, v["ratio(1/0)"], 1.0)
+        * np.exp(d["t"].to_numpy() * np.where(d["x"] == 1, v["rate[1]"], v["rate[0]"]))
+        / np.sqrt(d["size"].to_numpy()),
+    ),
+    "VarIdent by group": (
+        Composed(hl.VarIdent("group"), "x"),
+        lambda d, v: np.array(
+            [
+                (v["ratio(1/0)"] if x else 1.0) * (1.0 if g == "a" else v[f"ratio({g}/a)[{x}]"])
+                for g, x in zip(d["group"], d["x"], strict=True)
+            ]
+        ),
+    ),
     "VarConstPower": (VarConstPower("size"), lambda d, v: 1.0 + v["const"] * np.abs(d["size"].to_numpy())),
 }
 PAIRS = [(c, "equal") for c in CORRELATIONS] + [
@@ -107,9 +138,18 @@ PAIRS = [(c, "equal") for c in CORRELATIONS] + [
     ("independent", "weights"),
     ("AR1, nugget", "VarIdent"),
     ("Unstructured", "VarIdent"),
+    ("AnteDependence", "VarIdent"),
     ("Toeplitz", "VarPower"),
     ("Exponential", "VarExp"),
     ("Exponential", "VarIdent, weights"),
+    ("independent", "VarIdent by group"),
+    ("AR1, nugget", "group"),
+    ("Exponential", "VarExp by group, weights"),
+    ("CompoundSymmetry", "group"),
+    ("Gaussian, nugget", "group"),
+    ("Toeplitz", "group"),
+    ("Unstructured", "group"),
+    ("AnteDependence", "group"),
 ]
 STRUCTURED = [pair for pair in PAIRS if pair != ("independent", "equal")]
 WITH_EFFECTS = [
@@ -131,13 +171,14 @@ def second_definition(pair, design, report):
     (spec, matrix), (_, ratio) = CORRELATIONS[pair[0]], VARIANCES[pair[1]]
     frame, N = design.frame, design.n_obs
     residual = np.zeros((N, N))
-    correlations = {k: v for k, v in report.items() if k.split("(")[0] in ("rho", "phi", "range", "nugget")}
+    correlations = {k: v for k, v in report.items() if re.split(r"[(\[]", k)[0] in ("rho", "phi", "range", "nugget")}
     if pair[0] == "Damped":
         correlations = report
     for j in range(design.n_subjects):
         rows = np.flatnonzero(design.subject_index == j)
         t = np.arange(len(rows)) if spec is None or spec.time is None else frame[spec.time].to_numpy()[rows]
-        residual[np.ix_(rows, rows)] = np.eye(len(rows)) if matrix is None else matrix(t, correlations)
+        own = of_group(correlations, frame["x"].iloc[rows[0]])
+        residual[np.ix_(rows, rows)] = np.eye(len(rows)) if matrix is None else matrix(t, own)
     g = np.ones(N) if ratio is None else ratio(frame, report)
     return residual * g[:, None] * g
 

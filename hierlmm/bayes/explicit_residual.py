@@ -21,6 +21,7 @@ from hierlmm.bayes.distribution import Prior, as_pymc_variable
 from hierlmm.bayes.distributions import Uniform
 from hierlmm.bayes.record import residual_group
 from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.covariance.bind import BoundCorrelation
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError
@@ -126,7 +127,7 @@ def _recursion(rows: ResidualRows, values: list[Any], m: Any) -> tuple[Any, Any]
 
     correlation, start = rows.correlation, rows.start
     assert correlation is not None
-    u, decay = correlation.spec.explicit_form(correlation.gaps, values, pt)
+    u, decay = _explicit_form(correlation, values)
     place = np.arange(rows.n_obs) - np.repeat(start[:-1], np.diff(start))
     first = place == 0
     if decay is None:
@@ -143,6 +144,18 @@ def _recursion(rows: ResidualRows, values: list[Any], m: Any) -> tuple[Any, Any]
     return _unrolled(rows, u, decay, m)
 
 
+def _explicit_form(correlation: BoundCorrelation, values: list[Any]) -> tuple[Any, Any]:
+    """Share and decays of every row; None as in `ResidualCorrelation.explicit_form`."""
+    import pytensor.tensor as pt
+
+    u, decay = 0.0, 0.0
+    for level in correlation.levels:
+        share, own = level.spec.explicit_form(correlation.gaps, values[level.own], pt)
+        u = None if share is None else u + pt.where(level.rows, share, 0.0)
+        decay = None if own is None else decay + pt.where(level.rows, own, 0.0)
+    return u, decay
+
+
 def _unrolled(rows: ResidualRows, u: Any, decay: Any, m: Any) -> tuple[Any, Any]:
     """The recursion with a nugget, over places, for all subjects at once."""
     import pytensor.tensor as pt
@@ -150,7 +163,7 @@ def _unrolled(rows: ResidualRows, u: Any, decay: Any, m: Any) -> tuple[Any, Any]
     start, n = rows.start, np.diff(rows.start)
     J, longest = len(n), int(n.max())
     places = np.minimum(start[:-1][:, None] + np.arange(longest), rows.n_obs - 1)
-    S, f, z = pt.zeros(J), pt.zeros(J), m[places[:, 0]]
+    S, f, z, u = pt.zeros(J), pt.zeros(J), m[places[:, 0]], u[places[:, 0]]
     D, w = pt.ones(J), pt.ones(J)
     shares, variances = [pt.zeros(J)], [pt.ones(J)]
     for t in range(1, longest):

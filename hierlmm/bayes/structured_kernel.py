@@ -19,7 +19,7 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed_kernel import SIGNATURE, _density, _unpack, cut, from_whitened, to_whitened
-from hierlmm.bayes.dense_kernel import GAUSSIAN, TOEPLITZ, UNSTRUCTURED, dense_factors, dense_gradient
+from hierlmm.bayes.dense_kernel import ANTE, GAUSSIAN, TABLES, TOEPLITZ, UNSTRUCTURED, dense_factors, dense_gradient
 from hierlmm.bayes.distribution import Prior
 from hierlmm.bayes.residual_priors import closed_form, log_prior_of_one
 from hierlmm.compiled import compiled, compiled_callback
@@ -36,10 +36,10 @@ from hierlmm.likelihood.rows import (
 
 NONE, POWER, DECAY, SHARE = 0.0, 1.0, 2.0, 3.0
 """No correlation; d = ρ^gap; d = exp(-gap/range); d = 1 and u = ρ."""
-EXTRA = 13
+EXTRA = 14
 """Numbers before the structured part: length, N, c, J, kind, has nugget, residual parameters, of the variance; of a
 dense structure: patterns, positions in all, numbers in their factors, positions of the table; and log|Σ/σ²| of known
-weights, by which the rows are scaled already."""
+weights, by which the rows are scaled already; and the number of groups with parameters of their own."""
 KINDS = {
     "power": POWER,
     "decay": DECAY,
@@ -47,6 +47,7 @@ KINDS = {
     "gaussian": GAUSSIAN,
     "toeplitz": TOEPLITZ,
     "unstructured": UNSTRUCTURED,
+    "ante": ANTE,
 }
 """By `ResidualCorrelation.kernel`."""
 PER_PARAMETER = 6
@@ -75,23 +76,36 @@ def pack_structured(
     gaps = np.zeros(N) if correlation is None else correlation.gaps
     parameters = [[*p.moved, *prior] for (p, _), prior in zip(residual, priors, strict=True)]  # type: ignore[misc]
     dense = patterns, positions, _ = _patterns(rows)
-    parts = mode, root, np.array(parameters), rows.start, gaps, weights, rows.M * np.exp(-known), *dense
+    first, level = _groups(rows)
+    parts = mode, root, np.array(parameters), rows.start, first, level, gaps, weights, rows.M * np.exp(-known), *dense
     body = np.concatenate([np.ravel(part) for part in parts])
     extra = [EXTRA + len(body), N, c, len(rows.start) - 1, kind, float(nugget), len(residual), len(weights)]
     packed = 0 if correlation is None else correlation.packed_size
-    table = int(positions.max(initial=-1.0)) + 1 if kind in (TOEPLITZ, UNSTRUCTURED) else 0
-    extra += [len(patterns) // 2, len(positions), packed, table, 2.0 * float(known.sum())]
+    table = int(positions.max(initial=-1.0)) + 1 if kind in TABLES else 0
+    extra += [len(patterns) // 3, len(positions), packed, table, 2.0 * float(known.sum()), len(first) - 1]
     return np.concatenate([buffer, extra, body])
 
 
 def _patterns(rows: ResidualRows) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Of a dense structure: (rows, subjects) of each pattern, all positions, and where each subject's factor lies."""
+    """Of a dense structure: (rows, subjects, group) of each pattern, all positions, where each subject's factor lies."""
     if rows.correlation is None or rows.correlation.is_serial:
         return np.zeros(0), np.zeros(0), np.zeros(0)
     groups = rows.correlation.groups
-    sizes = [np.column_stack([np.full(len(g.t), g.t.shape[1]), g.count]).ravel() for g in groups]
+    sizes = [
+        np.column_stack([np.full(len(g.t), g.t.shape[1]), g.count, np.full(len(g.t), g.level)]).ravel() for g in groups
+    ]
     positions = [g.t.ravel() for g in groups]
     return np.concatenate(sizes), np.concatenate(positions), rows.correlation.offset.astype(np.float64)
+
+
+def _groups(rows: ResidualRows) -> tuple[FloatArray, FloatArray]:
+    """Where the parameters of each group begin, and their end; which group each subject belongs to."""
+    J = len(rows.start) - 1
+    if rows.correlation is None:
+        return np.zeros(2), np.zeros(J)
+    levels = rows.correlation.levels
+    first = np.array([levels[0].own.start, *(level.own.stop for level in levels)], dtype=np.float64)
+    return first, sum((g * level.rows[rows.start[:-1]] for g, level in enumerate(levels)), np.zeros(J))
 
 
 def _kind(rows: ResidualRows) -> float | None:
@@ -100,7 +114,10 @@ def _kind(rows: ResidualRows) -> float | None:
     spec = rows.correlation.spec
     kind = KINDS.get(spec.kernel)
     # A decay with a prior on a part of (0, 1) is moved as itself, no longer as its range.
-    moved = kind is not None and type(spec.parameters(rows.correlation.observed)[0]) is not type(rows.parameters[0])
+    moved = any(
+        type(level.spec.parameters(level.observed)[0]) is not type(rows.parameters[level.own.start])
+        for level in rows.correlation.levels
+    )
     return None if moved else kind
 
 
@@ -122,12 +139,15 @@ def _structured(
     kind, nugget, packed_size, table_size = extra[4], extra[5] > 0.0, int(extra[10]), int(extra[11])
     parameters, rest = cut(numbers, n_par, PER_PARAMETER)
     start_, rest = cut(rest, 1, J + 1)
+    first_, rest = cut(rest, 1, int(extra[13]) + 1)
+    level_, rest = cut(rest, 1, J)
     gaps_, rest = cut(rest, 1, N)
     weights, rest = cut(rest, n_var, N)
     rows, rest = cut(rest, c, N)
-    patterns, rest = cut(rest, int(extra[8]), 2)
+    patterns, rest = cut(rest, int(extra[8]), 3)
     positions_, rest = cut(rest, 1, int(extra[9]))
     start, gaps, positions, offset = start_[0].astype(np.int64), gaps_[0], positions_[0], rest.astype(np.int64)
+    first, level = first_[0].astype(np.int64), level_[0].astype(np.int64)
     m, q, P = int(base[1]), int(base[2]), int(base[3])
     k = n_par - n_var
     eta = theta[m:]
@@ -159,26 +179,27 @@ def _structured(
             for a in range(c):
                 M[a, t] *= factor
     scaled = M.copy()
-    u = 1.0
-    d, tape = np.ones(N), np.empty((3 + c, N))
-    W, way_back = np.empty(packed_size), np.empty((0, 0))
+    u, d, tape = np.ones(N), np.ones(N), np.empty((3 + c, N))
+    W, way_back = np.empty(packed_size), np.empty((0, 0, 0))
     if kind >= 4.0:
-        found, way_back = dense_factors(kind, natural, patterns, positions, W, table_size)
+        found, way_back = dense_factors(kind, natural, first, patterns, positions, W, table_size)
         if not np.isfinite(found):
             return np.nan
         log_det += found
         dense_whiten(M, start, offset, W)
     elif kind > 0.0:
-        if kind == 3.0:
-            u = natural[0]
-        elif kind == 2.0:
-            for t in range(N):
-                d[t] = np.exp(-gaps[t] / natural[0])
-        else:
-            for t in range(N):
-                d[t] = natural[0] ** gaps[t]
-        if nugget:
-            u = 1.0 - natural[1]
+        for j in range(J):
+            own_first = first[level[j]]
+            reach = natural[own_first]
+            for t in range(start[j], start[j + 1]):
+                if kind == 3.0:
+                    u[t] = reach
+                elif kind == 2.0:
+                    d[t] = np.exp(-gaps[t] / reach)
+                else:
+                    d[t] = reach ** gaps[t]
+                if nugget:
+                    u[t] = 1.0 - natural[own_first + 1]
         found = serial_whiten(M, start, u, d, tape)
         if np.isnan(found):
             return np.nan
@@ -201,27 +222,25 @@ def _structured(
     if kind >= 4.0:
         products = np.zeros(packed_size)
         dense_pull_back(adjoint, M, start, offset, W, products)
-        by_natural = dense_gradient(kind, natural, patterns, positions, W, products, way_back)
+        by_natural = dense_gradient(kind, natural, first, patterns, positions, W, products, way_back)
         for j in range(k):
             by_eta[j] -= 0.5 * by_natural[j] * slope[j]
     elif kind > 0.0:
         u_adjoint, d_adjoint = serial_pull_back(adjoint, M, start, u, d, tape)
-        total = 0.0
-        if kind == 3.0:
-            total = u_adjoint
-        elif kind == 2.0:
-            for t in range(N):
-                total += d_adjoint[t] * d[t] * gaps[t]
-            total /= natural[0] ** 2
-        else:
-            for t in range(N):
-                if gaps[t] == 1.0:
+        for j in range(J):
+            own_first = first[level[j]]
+            reach, total, by_u = natural[own_first], 0.0, 0.0
+            for t in range(start[j], start[j + 1]):
+                by_u += u_adjoint[t]
+                if kind == 2.0:
+                    total += d_adjoint[t] * d[t] * gaps[t] / reach**2
+                elif kind == 1.0 and gaps[t] == 1.0:
                     total += d_adjoint[t]
-                elif gaps[t] > 0.0:
-                    total += d_adjoint[t] * gaps[t] * natural[0] ** (gaps[t] - 1.0)
-        by_eta[0] -= 0.5 * total * slope[0]
-        if nugget:
-            by_eta[1] += 0.5 * u_adjoint * slope[1]
+                elif kind == 1.0 and gaps[t] > 0.0:
+                    total += d_adjoint[t] * gaps[t] * reach ** (gaps[t] - 1.0)
+            by_eta[own_first] -= 0.5 * (by_u if kind == 3.0 else total) * slope[own_first]
+            if nugget:
+                by_eta[own_first + 1] += 0.5 * by_u * slope[own_first + 1]
     if n_var:
         for t in range(N):
             by_log_ratio = 2.0

@@ -7,15 +7,17 @@ that have it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
-from hierlmm.covariance.declared import data_error
+from hierlmm.covariance.composed import in_group
+from hierlmm.covariance.declared import data_error, naming_group
 from hierlmm.covariance.parameters import Parameter, check_parameters, natural_slopes, natural_values
 from hierlmm.covariance.residual.base import MOST_OCCASIONS, Observed, ResidualCorrelation, check_matrix
 from hierlmm.covariance.variance import VarianceFunction, sorted_levels
@@ -53,11 +55,72 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class PatternGroup:
-    """Distinct sets of n positions: ``t`` (K, n), the number of subjects of each, and where its matrix lies."""
+    """Distinct sets of n positions: ``t`` (K, n), the number of subjects of each, and where its matrix lies.
+
+    All of them belong to subjects of one level (see `Level`).
+    """
 
     t: FloatArray
     count: FloatArray
     offset: IntArray
+    level: int
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of subjects with residual parameters of their own.
+
+    Attributes
+    ----------
+    column : str or None
+        Where the groups stand; None without any.
+    levels : tuple
+        Their labels, in order; one that is None without any.
+    place : (J,)
+        Which of them each subject belongs to.
+    """
+
+    column: str | None
+    levels: tuple[Any, ...]
+    place: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """Subjects with parameters of their own: those of a group, or all of them.
+
+    Attributes
+    ----------
+    label
+        The group; None without groups.
+    spec : ResidualCorrelation
+        The structure, which knows the bounds of its parameters.
+    observed : Observed
+        Of these subjects.
+    own : slice
+        Places of its parameters among all.
+    rows : (N,)
+        Which rows are theirs, in the order of `Rows`.
+    """
+
+    label: Any
+    spec: ResidualCorrelation
+    observed: Observed
+    own: slice
+    rows: BoolArray
+
+    def name(self, parameter: str) -> str:
+        """Name of a parameter in tables."""
+        return parameter if self.label is None else in_group(parameter, self.label)
+
+
+class Serial(NamedTuple):
+    """The O(n) form of a serial structure by row: share u and decay, (N,), and their derivatives by parameter, (k, N)."""
+
+    u: FloatArray
+    decay: FloatArray
+    du: FloatArray
+    d_decay: FloatArray
 
 
 class _Bound:
@@ -79,7 +142,9 @@ class BoundCorrelation(_Bound):
     spec : ResidualCorrelation
     rows : Rows
     parameters : tuple of Parameter
-    observed : Observed
+        Of all levels, one after the other.
+    levels : tuple of Level
+        Subjects with parameters of their own, all of them together without groups.
     gaps : (N,)
         Distance to the subject's previous row (0 on the first), in the order of `Rows`.
     groups : tuple of PatternGroup
@@ -91,7 +156,7 @@ class BoundCorrelation(_Bound):
     spec: ResidualCorrelation
     rows: Rows
     parameters: tuple[Parameter, ...]
-    observed: Observed
+    levels: tuple[Level, ...]
     gaps: FloatArray
     groups: tuple[PatternGroup, ...]
     offset: IntArray
@@ -112,7 +177,28 @@ class BoundCorrelation(_Bound):
 
     def report(self, eta: FloatArray) -> dict[str, float]:
         """What tables show."""
-        return self.spec.report(self.observed, self.values(eta))
+        values, found = self.values(eta), {}
+        for level in self.levels:
+            own = level.spec.report(level.observed, values[level.own])
+            found |= {level.name(name): value for name, value in own.items()}
+        return found
+
+    def matrices(self, group: PatternGroup, values: FloatArray) -> FloatArray:
+        """Correlation matrices (K, n, n) of the patterns of a group at parameters (k,)."""
+        level = self.levels[group.level]
+        return level.spec.matrix(group.t, values[level.own])
+
+    def serial(self, values: FloatArray) -> Serial:
+        """The O(n) form at parameters (k,), by row."""
+        u, decay = np.empty(len(self.gaps)), np.empty(len(self.gaps))
+        du, d_decay = np.zeros((2, len(values), len(self.gaps)))
+        for level in self.levels:
+            form = level.spec.markov(self.gaps[level.rows], values[level.own])
+            assert form is not None
+            u[level.rows], decay[level.rows] = form.u, form.decay
+            du[level.own, level.rows] = form.du[:, None]
+            d_decay[level.own, level.rows] = form.d_decay
+        return Serial(u, decay, du, d_decay)
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +340,7 @@ def _refuse_ties(spec: ResidualCorrelation, rows: Rows, column: pd.Series, subje
 
 
 def bind_correlation(
-    spec: ResidualCorrelation, rows: Rows, residual: FloatArray, *, mixed: bool, n_parameters: int
+    spec: ResidualCorrelation, rows: Rows, residual: FloatArray, groups: Groups, *, mixed: bool, n_parameters: int
 ) -> BoundCorrelation:
     """Bind a structure to the rows of a data set.
 
@@ -264,6 +350,8 @@ def bind_correlation(
     rows : Rows
     residual : (N,)
         Residuals of an ordinary regression, in the order of ``rows``: starting values come from them.
+    groups : Groups
+        Groups of subjects with parameters of their own.
     mixed : bool
         Whether the model has random effects.
     n_parameters : int
@@ -273,9 +361,42 @@ def bind_correlation(
     ------
     DataError
     """
-    n = np.diff(rows.start)
     gaps = np.diff(rows.t, prepend=0.0)
     gaps[rows.start[:-1]] = 0.0
+    levels: list[Level] = []
+    parameters: tuple[Parameter, ...] = ()
+    for g, label in enumerate(groups.levels):
+        with naming_group(groups.column, label):
+            level, own = _bind_level(spec, *_part(rows, residual, groups.place == g), label, len(parameters), mixed)
+        levels.append(level)
+        parameters += own
+    if n_parameters + len(parameters) > len(gaps):
+        raise data_error(
+            f"{type(spec).__name__} with {len(parameters)} parameters, {n_parameters} others, and {len(gaps)} rows",
+            "there are more parameters than measurements",
+            "use a structure with fewer parameters: CompoundSymmetry, AR1 or Exponential",
+        )
+    start = np.array([p.natural(p.unconstrained(p.start)) for p in parameters])
+    if levels[0].spec.markov(gaps[levels[0].rows], start[levels[0].own]) is not None:
+        return BoundCorrelation(spec, rows, parameters, tuple(levels), gaps, (), np.zeros(0, dtype=np.int64))
+    patterns, offset = _pattern_groups(rows, groups.place, stationary=spec.stationary)
+    return BoundCorrelation(spec, rows, parameters, tuple(levels), gaps, patterns, offset)
+
+
+def _part(rows: Rows, residual: FloatArray, members: BoolArray) -> tuple[Rows, FloatArray, BoolArray]:
+    """Rows and residuals of some of the subjects, and which rows these are."""
+    n = np.diff(rows.start)
+    own = np.repeat(members, n)
+    start = np.concatenate([[0], np.cumsum(n[members])])
+    return Rows(rows.order[own], start, rows.t[own], rows.labels), residual[own], own
+
+
+def _bind_level(
+    spec: ResidualCorrelation, rows: Rows, residual: FloatArray, own: BoolArray, label: Any, first: int, mixed: bool
+) -> tuple[Level, tuple[Parameter, ...]]:
+    """What some of the subjects show, and the parameters that the structure has for them, from the place ``first`` on."""
+    n = np.diff(rows.start)
+    gaps = np.diff(rows.t, prepend=0.0)
     inner = np.ones(len(gaps), dtype=bool)
     inner[rows.start[:-1]] = False
     if not inner.any():
@@ -287,20 +408,10 @@ def bind_correlation(
     neighbour, occasions = _neighbour_correlation(residual, inner), _occasion_correlation(spec, rows, residual, mixed)
     observed = Observed(largest, step, neighbour, rows.labels, occasions, mixed)
     parameters = check_parameters(type(spec).__name__, spec.parameters(observed))
-    if n_parameters + len(parameters) > len(gaps):
-        raise data_error(
-            f"{type(spec).__name__} with {len(parameters)} parameters, {n_parameters} others, and {len(gaps)} rows",
-            "there are more parameters than measurements",
-            "use a structure with fewer parameters: CompoundSymmetry, AR1 or Exponential",
-        )
     longest = int(np.argmax(n))
     check_matrix(spec, rows.t[rows.start[longest] : rows.start[longest + 1]][:CHECKED], parameters)
-    spec = spec.within(parameters)
-    values = natural_values(parameters, np.array([p.unconstrained(p.start) for p in parameters]))
-    if spec.markov(gaps, values) is not None:
-        return BoundCorrelation(spec, rows, parameters, observed, gaps, (), np.zeros(0, dtype=np.int64))
-    groups, offset = _pattern_groups(rows, stationary=spec.stationary)
-    return BoundCorrelation(spec, rows, parameters, observed, gaps, groups, offset)
+    level = Level(label, spec.within(parameters), observed, slice(first, first + len(parameters)), own)
+    return level, tuple(replace(p, name=level.name(p.name)) for p in parameters) if label is not None else parameters
 
 
 def _neighbour_correlation(residual: FloatArray, inner: BoolArray) -> float:
@@ -315,11 +426,12 @@ def _occasion_correlation(spec: ResidualCorrelation, rows: Rows, residual: Float
     if not spec.by_occasion:
         return np.zeros((0, 0))
     m, J = len(rows.labels), len(rows.start) - 1
-    n_pairs = m * (m - 1) // 2
+    pairs = spec._own_pairs(m)
+    n_pairs = len(pairs[0])
     if m < 2 or n_pairs > max(J, 1) or m > MOST_OCCASIONS:
         raise data_error(
             f"{m} different values of {spec.time!r} in {J} subjects, and {type(spec).__name__}",
-            f"it has a correlation for every pair of occasions, {n_pairs} in all"
+            f"it has a correlation {spec._pairs_words}, {n_pairs} in all"
             + ("" if m < 2 else ", and the subjects do not line up on few enough common occasions"),
             f"use Exponential({spec.time!r}) or Toeplitz, or a column of common occasions",
         )
@@ -328,18 +440,19 @@ def _occasion_correlation(spec: ResidualCorrelation, rows: Rows, residual: Float
     table[subject, rows.t.astype(np.intp)] = residual
     seen = ~np.isnan(table)
     together = seen.T.astype(float) @ seen.astype(float)
-    if together.min() < 3:
-        i, j = np.unravel_index(int(np.argmin(together)), together.shape)
+    if together[pairs].min() < 3:
+        i, j = (int(side[int(np.argmin(together[pairs]))]) for side in pairs)
+        i, j = min(i, j), max(i, j)
         raise data_error(
             f"{int(together[i, j])} subjects with rows at both {rows.labels[i]} and {rows.labels[j]} of {spec.time!r}",
-            f"{type(spec).__name__} has a correlation for every pair of occasions, and these two are seen together too "
-            "rarely to estimate it",
+            f"{type(spec).__name__} has a correlation {spec._pairs_words}, and these two are seen together too rarely to "
+            "estimate it",
             f"line the occasions up (round {spec.time!r} to the planned ones), or use Exponential or Toeplitz",
         )
     filled = np.where(seen, table, 0.0)
-    scale = np.sqrt(np.sum(filled**2, axis=0) / seen.sum(axis=0))
+    scale = np.sqrt(np.sum(filled**2, axis=0) / np.maximum(seen.sum(axis=0), 1))
     filled = filled / np.where(scale > 0, scale, 1.0)
-    R = filled.T @ filled / together
+    R = filled.T @ filled / np.maximum(together, 1.0)
     R = (SHRINK * (0.5 if mixed else 1.0)) * R
     np.fill_diagonal(R, 1.0)
     low = float(np.linalg.eigvalsh(R)[0])
@@ -348,20 +461,22 @@ def _occasion_correlation(spec: ResidualCorrelation, rows: Rows, residual: Float
     return R
 
 
-def _pattern_groups(rows: Rows, *, stationary: bool) -> tuple[tuple[PatternGroup, ...], IntArray]:
+def _pattern_groups(rows: Rows, place: IntArray, *, stationary: bool) -> tuple[tuple[PatternGroup, ...], IntArray]:
     n = np.diff(rows.start)
     offset = np.zeros(len(n), dtype=np.int64)
     groups: list[PatternGroup] = []
     at = 0
-    for size in np.unique(n):
-        members = np.flatnonzero(n == size)
+    for level, size in itertools.product(range(int(place.max()) + 1), np.unique(n)):
+        members = np.flatnonzero((n == size) & (place == level))
+        if not members.size:
+            continue
         t = rows.t[rows.start[members][:, None] + np.arange(size)]
         if stationary:
             t = t - t[:, :1]
         distinct, which, count = np.unique(t, axis=0, return_inverse=True, return_counts=True)
         places = at + np.arange(len(distinct), dtype=np.int64) * int(size) ** 2
         offset[members] = places[which.ravel()]
-        groups.append(PatternGroup(distinct, count.astype(np.float64), places))
+        groups.append(PatternGroup(distinct, count.astype(np.float64), places, level))
         at += len(distinct) * int(size) ** 2
     return tuple(groups), offset
 

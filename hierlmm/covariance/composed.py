@@ -17,10 +17,9 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
-from hierlmm.covariance.declared import data_error
+from hierlmm.covariance.declared import data_error, naming_group
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.variance import VarianceFunction, Writer, sorted_levels
-from hierlmm.errors import DataError
 from hierlmm.frames import is_number, quote, shorten
 
 FITTED = "fitted value"
@@ -99,14 +98,8 @@ class Composed(VarianceFunction):
         column = rows[FITTED if self.own.variable is None else self.own.variable]
         if isinstance(column.dtype, pd.CategoricalDtype):
             column = column.cat.remove_unused_categories()
-        try:
+        with naming_group(self.group, level[0] if level else None):
             return self.own.prepare(column)
-        except DataError as error:
-            if not level:
-                raise
-            raise data_error(
-                f"{error.received}, in {self.group} {quote(level[0])}", error.reason, error.remedy
-            ) from None
 
     def apply(self, column: Any, state: _State) -> FloatArray:
         """Numbers (n, 3) of new rows."""

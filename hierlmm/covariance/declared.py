@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import FunctionType
+from typing import Any
 
 from hierlmm.arrays import FloatArray
 from hierlmm.errors import DataError, SpecificationError
+from hierlmm.frames import quote
 
-__all__ = ["data_error", "difference", "keep_together", "refuse_fields", "specification_error"]
+__all__ = ["data_error", "difference", "keep_together", "naming_group", "refuse_fields", "specification_error"]
 
 SEE = "docs, page 'Residual structures'"
 data_error, specification_error = partial(DataError, see=SEE), partial(SpecificationError, see=SEE)
+
+
+@contextmanager
+def naming_group(column: str | None, level: Any) -> Iterator[None]:
+    """A refusal of the data of one group says of which; without groups (no column) it is left as it is.
+
+    Raises
+    ------
+    DataError
+    """
+    try:
+        yield
+    except DataError as error:
+        if column is None:
+            raise
+        received = f"{error.received}, in {column} {quote(level)}"
+        raise data_error(received, error.reason, error.remedy) from None
 
 
 def difference(function: Callable[[FloatArray], FloatArray], at: FloatArray, j: int, step: float) -> FloatArray:

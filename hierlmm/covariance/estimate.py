@@ -14,6 +14,7 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, Rows
+from hierlmm.covariance.composed import group_of, group_places
 from hierlmm.covariance.declared import data_error
 
 
@@ -82,6 +83,20 @@ class ResidualEstimate:
         v = spec.apply(spec.read(frame, fitted), self.variance.state)
         return np.exp(spec.log_ratio(v, self.variance.values(self.eta[self.n_correlation :])))
 
+    def level(self, frame: pd.DataFrame) -> int:
+        """Which level of the correlation the rows of one subject belong to: that of their group.
+
+        Raises
+        ------
+        DataError
+            If the column of the groups is absent, or the group was not in the fitted data.
+        """
+        group = None if self.variance is None else group_of(self.variance.spec)
+        if group is None or self.correlation is None or not len(frame):
+            return 0
+        column = _column(frame, group, "residual correlation")
+        return int(group_places(column.iloc[:1], [level.label for level in self.correlation.levels])[0])
+
     def correlations(self, frame: pd.DataFrame) -> FloatArray:
         """Correlation matrix of the residuals of one subject's rows, in their order: (n, n)."""
         if self.correlation is None:
@@ -91,14 +106,14 @@ class ResidualEstimate:
             t = np.arange(len(frame), dtype=np.float64)
         else:
             t = self._positions(_column(frame, spec.time, "residual correlation"))
-        return self.at(t)
+        return self.at(t, self.level(frame))
 
-    def at(self, t: FloatArray) -> FloatArray:
-        """Correlation matrix at positions (codes of occasions, where the structure is by occasion)."""
+    def at(self, t: FloatArray, level: int = 0) -> FloatArray:
+        """Correlation matrix at positions (codes of occasions, where the structure is by occasion), of a subject's level."""
         if self.correlation is None:
             return np.eye(len(t))
-        values = self.correlation.values(self.eta[: self.n_correlation])
-        return self.correlation.spec.matrix(np.asarray(t, dtype=np.float64), values)
+        values, own = self.correlation.values(self.eta[: self.n_correlation]), self.correlation.levels[level]
+        return own.spec.matrix(np.asarray(t, dtype=np.float64), values[own.own])
 
     def covariance(self, frame: pd.DataFrame, fitted: FloatArray | None = None) -> FloatArray:
         """Σ_i / σ² of one subject's rows: (n, n)."""

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from hierlmm.arrays import FloatArray
-from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, Rows, bind_correlation, bind_variance, make_rows
+import numpy as np
+
+from hierlmm.covariance.bind import (
+    BoundCorrelation,
+    BoundVariance,
+    Groups,
+    Rows,
+    bind_correlation,
+    bind_variance,
+    make_rows,
+)
+from hierlmm.covariance.composed import group_places
+from hierlmm.covariance.variance import sorted_levels
 from hierlmm.design.design import Design
+from hierlmm.groups import first_rows
 
 
 def structured_rows(design: Design) -> Rows:
@@ -44,5 +57,16 @@ def bind_residual(
     if design.residual is not None:
         others = len(design.coef) + 1 + design.n_random_parameters + (len(variance.parameters) if variance else 0)
         mixed = bool(design.term)
-        correlation = bind_correlation(design.residual, rows, residual, mixed=mixed, n_parameters=others)
+        groups = _groups(design)
+        correlation = bind_correlation(design.residual, rows, residual, groups, mixed=mixed, n_parameters=others)
     return correlation, variance
+
+
+def _groups(design: Design) -> Groups:
+    """Groups of subjects with residual parameters of their own."""
+    name = design.residual_group
+    if name is None:
+        return Groups(None, (None,), np.zeros(design.n_subjects, dtype=np.intp))
+    first = first_rows(design.subject_index, design.n_subjects)
+    levels = tuple(sorted_levels("group", design.frame[name]))
+    return Groups(name, levels, group_places(design.frame[name].iloc[first], levels).astype(np.intp))

@@ -23,8 +23,9 @@ from hierlmm.design.outcome import GAUSSIAN, Outcome
 from hierlmm.design.residual import Residual
 from hierlmm.design.terms import RandomColumns
 from hierlmm.errors import DataError, FormulaError, SpecificationError
-from hierlmm.frames import column_names, complete_rows, require_columns, to_pandas
+from hierlmm.frames import column_names, complete_rows, quote, require_columns, shorten, to_pandas
 from hierlmm.frozen import OwnArrays
+from hierlmm.groups import first_rows
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,8 @@ def prepare(data: Any, said: Said, residual: Residual, missing: str) -> Prepared
         raise DataError("a table without rows", "there is nothing to fit", "check the filters applied to the data")
     frame, n_dropped = complete_rows(frame, missing, said.subject)
     subject = group_by(frame[said.subject])
+    if residual.group is not None:
+        _check_groups(residual.group, frame, subject)
     slopes = any(t for b in said.blocks for t in b.terms)
     _check_replication(subject, slopes=slopes, marginal=not said.blocks, gaussian=said.outcome.is_gaussian)
     levels = learn_levels(frame, covariates, said.factors)
@@ -167,6 +170,34 @@ def prepare(data: Any, said: Said, residual: Residual, missing: str) -> Prepared
     units = getattr(data, "attrs", {}).get("units")
     applied.attrs = {"units": dict(units)} if isinstance(units, Mapping) else {}
     return Prepared(applied, subject, levels, n_dropped)
+
+
+def _check_groups(name: str, frame: pd.DataFrame, subject: Grouping) -> None:
+    """Refuse groups with residual parameters of their own that subjects change, or that are one, or too small.
+
+    Raises
+    ------
+    DataError
+    """
+    see, who = "docs, page 'Residual structures'", subject.labels.name
+    column, received = frame[name], f"groups by {name!r}"
+    first = first_rows(subject.index, len(subject.labels))
+    changed = np.flatnonzero(column.to_numpy() != column.to_numpy()[first][subject.index])
+    if changed.size:
+        own = np.flatnonzero(subject.index == subject.index[changed[0]])
+        where = f"{who} {quote(subject.labels[subject.index[changed[0]]])} (rows {shorten(frame.index[own])})"
+        reason = f"it varies within {where}, and the parameters of a subject are those of its one group"
+        remedy = f"use a factor of level 2; for SDs that differ between rows use the variance function VarIdent({name!r})"
+        raise DataError(received, reason, remedy, see)
+    count = column.iloc[first].value_counts()
+    count = count[count > 0]
+    if len(count) < 2:
+        reason = "parameters of their own need two groups or more"
+        raise DataError(f"{received}, which has one value, {quote(count.index[0])}", reason, "leave the groups out", see)
+    if count.min() < 2:
+        small = f"{received} with one {who} in {quote(count.index[int(np.argmin(count.to_numpy()))])}"
+        reason = "how much subjects of a group vary around their mean cannot be seen in one of them"
+        raise DataError(small, reason, "merge small groups, or leave them out of the data", see)
 
 
 def _check_names(covariates: Sequence[str], responses: Sequence[str], residual: Residual) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hierlmm.covariance.bind import BoundCorrelation, BoundVariance
+from hierlmm.arrays import FloatArray
+from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, Level
 from hierlmm.covariance.composed import Composed
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarianceFunction
@@ -109,18 +110,34 @@ def same_variance_words(design: Design) -> str:
     return "" if design.residual is None or design.residual_variance is not None else design.residual._variance_words()
 
 
-def correlation_matrix(design: Design, parameters: Mapping[str, float]) -> tuple[list[str], np.ndarray] | None:
-    """Labels and matrix of a structure with a correlation for every lag or pair of occasions; None for all others."""
+class CorrelationTable(NamedTuple):
+    """Correlations of a structure with one for every lag or pair of occasions: group (None: all), labels, matrix."""
+
+    group: Any
+    labels: list[str]
+    matrix: FloatArray
+
+
+def correlation_matrices(design: Design, parameters: Mapping[str, float]) -> list[CorrelationTable]:
+    """The matrix of a structure with a correlation for every lag or pair of occasions, by group; none for all others."""
     spec = design.residual
-    labels: tuple[str, ...] = ()
     if spec is None or not parameters or not all(name.startswith("rho(") for name in parameters):
-        return None
-    if spec.by_occasion:
+        return []
+    labels: tuple[str, ...] = ()
+    by_group: dict[Any, list[float]] = {None: list(parameters.values())}
+    if spec.by_occasion or design.residual_group is not None:
         bound = bind_structure(design).correlation
         if bound is None:
-            return None
+            return []
         labels = bound.rows.labels
-    return spec._table(list(parameters.values()), labels)
+        by_group = {level.label: _of_level(level, parameters) for level in bound.levels}
+    tables = {group: spec._table(values, labels) for group, values in by_group.items()}
+    return [CorrelationTable(group, *table) for group, table in tables.items() if table is not None]
+
+
+def _of_level(level: Level, parameters: Mapping[str, float]) -> list[float]:
+    end = "" if level.label is None else level.name("")
+    return [value for name, value in parameters.items() if name.endswith(end)]
 
 
 class _Writer:
@@ -273,27 +290,28 @@ class ResidualSymbols:
         else:
             places = self.rows.position("j") + ", " + self.rows.position("k")
             groups.append((" = " + code(type(spec).__name__) + m.parenthesise(places),))
-        table = correlation_matrix(self.design, self.rho)
-        if table is None and entry is None and self.rho:
+        tables = correlation_matrices(self.design, self.rho)
+        if not tables and self.rho and (entry is None or self.design.residual_group is not None):
             groups.append(_named(self.rho))
         found = [Equation(pair, m.EQUALS, tuple(groups))]
-        if table is not None and len(table[0]) <= SHOWN_OCCASIONS:
-            labels, R = table
-            cells = [
-                [m.two_decimals(v) if r != c else m.integer(1) for c, v in enumerate(row)] for r, row in enumerate(R)
-            ]
-            left = m.symbol("R")
-            if spec.by_occasion:
-                listed = m.join(map(code, labels), ", ")
-                in_order = m.words("the values of ") + code(spec.time or "") + m.words(" in order")
-                short = code(spec.time or "") + m.words(" ") + listed
-                left += m.words(" at ") + (short if len(listed.text) <= LONG_LABELS else in_order)
-            found.append(Equation(left, m.EQUALS, ((m.matrix(cells),),)))
-        elif table is not None:
-            values = list(self.rho.values())
-            span = (m.two_decimals(min(values)), m.words(" and ") + m.two_decimals(max(values)))
-            found.append(Equation(m.symbol("ρ"), BETWEEN, (span,)))
-        return found
+        return found + [self._table_equation(spec, table) for table in tables]
+
+    def _table_equation(self, spec: ResidualCorrelation, table: CorrelationTable) -> Equation:
+        """The correlations as a matrix, or between which values they lie."""
+        labels, R = table.labels, table.matrix
+        who = m.words("") if table.group is None else m.words(" for ") + code(str(table.group))
+        if len(labels) > SHOWN_OCCASIONS:
+            values = R[np.tril_indices(len(R), -1)]
+            span = (m.two_decimals(values.min()), m.words(" and ") + m.two_decimals(values.max()))
+            return Equation(m.symbol("ρ") + who, BETWEEN, (span,))
+        cells = [[m.two_decimals(v) if r != c else m.integer(1) for c, v in enumerate(row)] for r, row in enumerate(R)]
+        left = m.symbol("R")
+        if spec.by_occasion:
+            listed = m.join(map(code, labels), ", ")
+            in_order = m.words("the values of ") + code(spec.time or "") + m.words(" in order")
+            short = code(spec.time or "") + m.words(" ") + listed
+            left += m.words(" at ") + (short if len(listed.text) <= LONG_LABELS else in_order)
+        return Equation(left + who, m.EQUALS, ((m.matrix(cells),),))
 
     def _variance_equations(self, spec: VarianceFunction) -> list[Equation]:
         left = m.function("SD", self.deviation("ij"))
@@ -302,6 +320,8 @@ class ResidualSymbols:
             groups: list[tuple[Markup, ...]] = [(G,), (" = " + m.times(m.symbol("σ"), entry),)]
         else:
             groups = [(code(text) if text else G,), *([_named(self.delta)] if self.delta else [])]
+        if entry is not None and self.delta and self.design.residual_group is not None:
+            groups.append(_named(self.delta))
         found = [Equation(left, m.EQUALS, tuple(groups))]
         bound = bind_structure(self.design).variance if entry is not None else None
         return found + self._ratios(bound.groups) if bound is not None and bound.groups else found

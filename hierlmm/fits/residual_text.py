@@ -7,10 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from hierlmm.arrays import FloatArray
+from hierlmm.covariance.bind import BoundVariance
 from hierlmm.design.design import Design
 from hierlmm.equations.residual_symbols import (
     bind_structure,
-    correlation_matrix,
+    correlation_matrices,
     formula_of,
     residual_numbers,
     same_variance_words,
@@ -28,11 +30,13 @@ def correlation_heading(design: Design) -> str:
     spec = design.residual
     assert spec is not None
     formula = formula_of(spec)
+    groups = "" if design.residual_group is None else f", parameters by {design.residual_group}"
     order = f" in {spec.time or 'the order of the rows'}" if "|s - t|" in formula else ""
     same = same_variance_words(design)
     return (
         f"Residual correlation: {spec_text(spec)}"
         + (f", R[s, t] = {formula}{order}" if formula else "")
+        + groups
         + (f"\n (residual variance: {same})" if same else "")
     )
 
@@ -45,23 +49,41 @@ def variance_heading(design: Design) -> str:
     return f"Residual variance: {spec_text(spec)}" + (f", SD = {formula}" if formula else "")
 
 
-def correlation_triangle(design: Design, parameters: Mapping[str, float]) -> pd.DataFrame | None:
-    """Lower triangle of the correlations by occasion or row, without its diagonal; None where there are too many."""
-    table = correlation_matrix(design, parameters)
-    if table is None or not 2 <= len(table[0]) <= SHOWN:
-        return None
-    labels, R = table
-    lower = np.where(np.tril(np.ones_like(R, dtype=bool), -1), R, np.nan)
-    return pd.DataFrame(lower[1:, :-1], index=labels[1:], columns=labels[:-1])
+def correlation_triangles(design: Design, parameters: Mapping[str, float]) -> list[tuple[str, pd.DataFrame]]:
+    """Lower triangle of the correlations by occasion or row, and of which group; none where there are too many."""
+    found = []
+    for group, labels, R in correlation_matrices(design, parameters):
+        if not 2 <= len(labels) <= SHOWN:
+            return []
+        lower = np.where(np.tril(np.ones_like(R, dtype=bool), -1), R, np.nan)
+        who = "" if group is None else f"{design.residual_group} = {group}"
+        found.append((who, pd.DataFrame(lower[1:, :-1], index=labels[1:], columns=labels[:-1])))
+    return found
 
 
 def group_ratios(design: Design, parameters: Mapping[str, float], sigma: float) -> pd.DataFrame | None:
     """Ratio and SD of every group; None for other variance functions."""
     bound = bind_structure(design).variance
+    if bound is not None and design.residual_group is not None and parameters:
+        return _sds_by_group(bound, np.array(list(parameters.values())), sigma)
     if bound is None or not bound.groups or len(parameters) != len(bound.groups) - 1:
         return None
     ratio = np.array([1.0, *parameters.values()])
     return pd.DataFrame({"ratio": ratio, "Std.Dev.": sigma * ratio}, index=list(bound.groups))
+
+
+def _sds_by_group(bound: BoundVariance, values: FloatArray, sigma: float) -> pd.DataFrame | None:
+    """SDs (at weight 1) with a column for each group and, within it, a row for each level of `VarIdent`."""
+    spec, (levels, states, _) = bound.spec, bound.state
+    labels = [[""]] * len(levels) if not states else [list(spec.own._groups(state)) for state in states]
+    if not all(labels):  # a function of a number
+        return None
+    columns = {}
+    for g, own in enumerate(labels):
+        v = np.column_stack([np.arange(len(own)), np.full(len(own), g), np.zeros(len(own))])
+        columns[str(levels[g])] = pd.Series(sigma * np.exp(spec.log_ratio(v, values)), index=own)
+    table = pd.DataFrame(columns, index=list(dict.fromkeys(label for own in labels for label in own)))
+    return table.set_axis(["Std.Dev."]) if not states else table
 
 
 def residual_blocks(fit: Fit) -> list[str]:
@@ -69,8 +91,9 @@ def residual_blocks(fit: Fit) -> list[str]:
     rho, delta = residual_numbers(fit)
     design, blocks = fit.design, []
     if design.residual is not None and rho:
-        triangle = correlation_triangle(design, rho)
-        body = _row(rho) if triangle is None else _triangle_text(triangle)
+        triangles = correlation_triangles(design, rho)
+        shown = [part for who, table in triangles for part in (f" {who}:" if who else "", _triangle_text(table)) if part]
+        body = "\n".join(shown) if triangles else _row(rho)
         blocks.append(f"{correlation_heading(design)}\n{body}")
     if design.residual_variance is not None and (delta or fit.residual_estimate is not None):
         ratios = group_ratios(design, delta, fit.sigma)
@@ -94,9 +117,9 @@ def _spread(fit: Fit) -> str:
 def residual_frames(fit: Fit) -> list[tuple[str, pd.DataFrame]]:
     """Captioned tables that say more than a list of the parameters does: a correlation matrix, the SD of each group."""
     rho, delta = residual_numbers(fit)
-    found = []
-    if rho and (triangle := correlation_triangle(fit.design, rho)) is not None:
-        found.append((correlation_heading(fit.design), triangle))
+    found: list[tuple[str, pd.DataFrame]] = []
+    heading = correlation_heading(fit.design) if rho else ""
+    found += [(f"{heading}, {who}" if who else heading, table) for who, table in correlation_triangles(fit.design, rho)]
     if delta and (ratios := group_ratios(fit.design, delta, fit.sigma)) is not None:
         found.append((variance_heading(fit.design), ratios))
     return found

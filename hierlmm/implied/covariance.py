@@ -47,7 +47,7 @@ def _correlations(structure: ResidualEstimate, grid: Grid) -> FloatArray:
         return np.eye(len(grid.x))
     spec = structure.correlation.spec
     if spec.time is None:
-        return structure.at(grid.place)
+        return structure.at(grid.place, structure.level(grid.frame))
     values = grid.frame[spec.time]
     if spec.integer and np.any(values.to_numpy(dtype=np.float64) != np.round(values.to_numpy(dtype=np.float64))):
         received = f"{spec_text(spec)} at values of {spec.time!r} that are no whole numbers"

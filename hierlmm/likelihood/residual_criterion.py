@@ -56,8 +56,9 @@ class ResidualCriterion(AnyCriterion):
         first = np.array([p.unconstrained(p.start) for p in rows.parameters])
         found, k = [first], rows.n_correlation
         if rows.correlation is not None:
-            own = rows.correlation.spec.other_starts(rows.correlation.observed)
             parameters = rows.correlation.parameters
+            each = [level.spec.other_starts(level.observed) for level in rows.correlation.levels]
+            own = [np.concatenate(values) for values in zip(*each, strict=True)]
             found += [np.concatenate([unconstrained_values(parameters, values), first[k:]]) for values in own]
         if k and len(found) == 1:
             found += [_moved(first, {0: shift}) for shift in ((-2.0, 1.5) if mixed else (-4.0, -2.0, -1.0, 1.0, 2.0))]

@@ -272,17 +272,16 @@ def _decorrelate(
     """Whiten M in place; Σ log|R_i| and what the way back needs, or None."""
     values = correlation.values(eta)
     if correlation.is_serial:
-        form = correlation.spec.markov(correlation.gaps, values)
-        assert form is not None
+        form = correlation.serial(values)
         tape = np.empty((3 + len(M), M.shape[1]))
-        log_det = serial_whiten(M, start, float(form.u), np.ascontiguousarray(form.decay), tape)
+        log_det = serial_whiten(M, start, form.u, form.decay, tape)
         return (log_det, tape) if np.isfinite(log_det) else None
     W = np.empty(correlation.packed_size)
     log_det = 0.0
     for group in correlation.groups:
         try:
             with np.errstate(all="ignore"):  # what is not finite is found below
-                L = np.linalg.cholesky(correlation.spec.matrix(group.t, values))
+                L = np.linalg.cholesky(correlation.matrices(group, values))
         except np.linalg.LinAlgError:
             return None
         pivots = np.diagonal(L, axis1=1, axis2=2)
@@ -301,14 +300,13 @@ def _correlate(correlation: BoundCorrelation, M: FloatArray, start: NDArray[np.i
     """Give independent rows of M the correlation, in place."""
     values = correlation.values(eta)
     if correlation.is_serial:
-        form = correlation.spec.markov(correlation.gaps, values)
-        assert form is not None
-        serial_colour(M, start, float(form.u), np.ascontiguousarray(form.decay))
+        form = correlation.serial(values)
+        serial_colour(M, start, form.u, form.decay)
         return
     L = np.empty(correlation.packed_size)
     for group in correlation.groups:
         K, n = group.t.shape
-        factor = np.linalg.cholesky(correlation.spec.matrix(group.t, values))
+        factor = np.linalg.cholesky(correlation.matrices(group, values))
         L[group.offset[0] : group.offset[0] + K * n * n] = factor.ravel()
     dense_whiten(M, start, correlation.offset, L)  # a product with a lower triangle, whatever it stands for
 
@@ -319,11 +317,9 @@ def _pull_back_correlation(
     """Derivative by η of the correlation; the adjoint becomes that of the rows before decorrelation."""
     values, slopes = correlation.values(eta), correlation.slopes(eta)
     if correlation.is_serial:
-        form = correlation.spec.markov(correlation.gaps, values)
-        assert form is not None
-        decay = np.ascontiguousarray(form.decay)
-        u_adjoint, d_adjoint = serial_pull_back(adjoint, at.M, start, float(form.u), decay, at.tape)
-        return slopes * (u_adjoint * form.du + form.d_decay @ d_adjoint)
+        form = correlation.serial(values)
+        u_adjoint, d_adjoint = serial_pull_back(adjoint, at.M, start, form.u, form.decay, at.tape)
+        return slopes * (form.du @ u_adjoint + form.d_decay @ d_adjoint)
     W = at.tape
     sums = np.zeros_like(W)
     dense_pull_back(adjoint, at.M, start, correlation.offset, W, sums)
@@ -334,5 +330,6 @@ def _pull_back_correlation(
         inverse, G = W[part].reshape(K, n, n), sums[part].reshape(K, n, n)
         inner = group.count[:, None, None] * np.eye(n) - 0.25 * (G + np.swapaxes(G, 1, 2))
         by_R = np.swapaxes(inverse, 1, 2) @ inner @ inverse
-        gradient += np.einsum("kst,jkst->j", by_R, correlation.spec.derivatives(group.t, values))
+        level = correlation.levels[group.level]
+        gradient[level.own] += np.einsum("kst,jkst->j", by_R, level.spec.derivatives(group.t, values[level.own]))
     return slopes * gradient

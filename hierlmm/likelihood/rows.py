@@ -2,7 +2,7 @@
 
 A subject's rows M_i = [Z̃_i, X̃_i, ỹ_i] become ``M*_i = L_i⁻¹ G_i⁻¹ M_i`` with ``Σ_i = σ² G_i L_i L_i' G_i``, after which
 the residuals are independent and the sums of `kernel` apply. Serial structures, ``R[s, t] = u Π d`` off the diagonal,
-are semiseparable: with S_1 = 0,
+are semiseparable, u being one number for each subject (given by row): with S_1 = 0,
 
     S_t = d_t² (S_{t-1} + D_{t-1} w_{t-1}²),  D_t = 1 - u² S_t,  w_t = (1 - u S_t) / D_t,  log|R_i| = Σ log D_t
     f_t = d_t (f_{t-1} + w_{t-1} z_{t-1}),    z_t = m_t - u f_t,  m*_t = z_t / √D_t
@@ -31,7 +31,7 @@ SMALLEST_PIVOT = 1e-13
 
 
 @compiled(error_model="numpy", fastmath=FAST)
-def serial_whiten(M: FloatArray, start: IntArray, u: float, d: FloatArray, tape: FloatArray) -> float:
+def serial_whiten(M: FloatArray, start: IntArray, u: FloatArray, d: FloatArray, tape: FloatArray) -> float:
     """Whiten the rows of M (c, N) in place; ``tape`` (3 + c, N) keeps S, D, w and f for the way back.
 
     Returns
@@ -44,10 +44,10 @@ def serial_whiten(M: FloatArray, start: IntArray, u: float, d: FloatArray, tape:
         lo, hi = start[j], start[j + 1]
         for t in range(lo, hi):
             S[t] = 0.0 if t == lo else d[t] * d[t] * (S[t - 1] + D[t - 1] * w[t - 1] * w[t - 1])
-            D[t] = 1.0 - u * u * S[t]
+            D[t] = 1.0 - u[t] * u[t] * S[t]
             if not D[t] > SMALLEST_PIVOT:
                 return np.nan
-            w[t] = (1.0 - u * S[t]) / D[t]
+            w[t] = (1.0 - u[t] * S[t]) / D[t]
             root[t] = 1.0 / np.sqrt(D[t])
             if t > lo:
                 log_det += np.log(D[t])
@@ -59,7 +59,7 @@ def serial_whiten(M: FloatArray, start: IntArray, u: float, d: FloatArray, tape:
             own[lo] = 0.0
             for t in range(lo + 1, hi):
                 f = d[t] * (f + w[t - 1] * z)
-                z = m[t] - u * f
+                z = m[t] - u[t] * f
                 own[t] = f
                 m[t] = z * root[t]
     return log_det
@@ -67,15 +67,16 @@ def serial_whiten(M: FloatArray, start: IntArray, u: float, d: FloatArray, tape:
 
 @compiled(error_model="numpy", fastmath=FAST)
 def serial_pull_back(
-    adjoint: FloatArray, M: FloatArray, start: IntArray, u: float, d: FloatArray, tape: FloatArray
-) -> tuple[float, FloatArray]:
+    adjoint: FloatArray, M: FloatArray, start: IntArray, u: FloatArray, d: FloatArray, tape: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Turn the derivative with respect to whitened rows (c, N) into that with respect to the rows, in place.
 
-    M holds the whitened rows; the derivative of Σ log|R_i| is included in those by u and by d (N,), which are returned.
+    M holds the whitened rows; the derivative of Σ log|R_i| is included in those by u and by d, (N,) each, which are
+    returned.
     """
     S, D, w, (c, N) = tape[0], tape[1], tape[2], M.shape
-    root, D_adjoint, w_adjoint, d_adjoint = np.sqrt(D), np.zeros(N), np.zeros(N), np.zeros(N)
-    u_adjoint = 0.0
+    root, D_adjoint, w_adjoint = np.sqrt(D), np.zeros(N), np.zeros(N)
+    u_adjoint, d_adjoint = np.zeros(N), np.zeros(N)
     for a in range(c):
         m, own_f, bar = M[a], tape[3 + a], adjoint[a]
         for t in range(N):
@@ -86,8 +87,8 @@ def serial_pull_back(
             for t in range(hi - 1, lo - 1, -1):
                 own = bar[t] / root[t] + w[t] * ahead
                 w_adjoint[t] += ahead * m[t] * root[t]
-                u_adjoint -= own * own_f[t]
-                by_f = ahead - u * own
+                u_adjoint[t] -= own * own_f[t]
+                by_f = ahead - u[t] * own
                 if t > lo:
                     d_adjoint[t] += by_f * (own_f[t - 1] + w[t - 1] * m[t - 1] * root[t - 1])
                 ahead = d[t] * by_f
@@ -102,16 +103,16 @@ def serial_pull_back(
                 by_S = d[t + 1] * d[t + 1] * by_S_next
                 by_D += by_S * w[t] * w[t]
                 by_w += 2.0 * by_S * D[t] * w[t]
-            u_adjoint -= by_w * S[t] / D[t]
-            by_S -= by_w * u / D[t]
+            u_adjoint[t] -= by_w * S[t] / D[t]
+            by_S -= by_w * u[t] / D[t]
             by_D -= by_w * w[t] / D[t]
-            u_adjoint -= 2.0 * u * S[t] * by_D
-            by_S_next = by_S - u * u * by_D
+            u_adjoint[t] -= 2.0 * u[t] * S[t] * by_D
+            by_S_next = by_S - u[t] * u[t] * by_D
     return u_adjoint, d_adjoint
 
 
 @compiled(error_model="numpy")
-def serial_colour(M: FloatArray, start: IntArray, u: float, d: FloatArray) -> None:
+def serial_colour(M: FloatArray, start: IntArray, u: FloatArray, d: FloatArray) -> None:
     """The inverse of `serial_whiten`: independent rows of M (c, N) get the correlation, in place."""
     for j in range(len(start) - 1):
         lo, hi = start[j], start[j + 1]
@@ -121,10 +122,10 @@ def serial_colour(M: FloatArray, start: IntArray, u: float, d: FloatArray) -> No
                 if t > lo:
                     S = d[t] * d[t] * (S + D * w * w)
                     f = d[t] * (f + w * z)
-                D = 1.0 - u * u * S
-                w = (1.0 - u * S) / D
+                D = 1.0 - u[t] * u[t] * S
+                w = (1.0 - u[t] * S) / D
                 z = M[a, t] * np.sqrt(D)
-                M[a, t] = z + u * f
+                M[a, t] = z + u[t] * f
 
 
 @compiled(error_model="numpy")

@@ -50,7 +50,7 @@ OWN: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         *(getattr(structures, name) for name in ("AR1", "CAR1", "CompoundSymmetry", "Exponential", "Gaussian")),
-        *(getattr(structures, name) for name in ("Toeplitz", "Unstructured")),
+        *(getattr(structures, name) for name in ("AnteDependence", "Toeplitz", "Unstructured")),
         *(VarIdent, VarPower, VarExp, Composed),
         *(k for k in vars(distributions).values() if isinstance(k, type) and issubclass(k, Distribution)),
         *(AutoregressiveMoments, ExchangeableMoments, Independent, UnstructuredMoments, Rows, GEEEstimate),

@@ -104,7 +104,7 @@ def test_serial_whitening_in_one_pass_equals_a_cholesky_factor(rho, nugget):
     def whiten(values):
         form = spec.markov(gaps, values)
         work, tape = M.copy(), np.empty((3 + len(M), M.shape[1]))
-        return serial_whiten(work, start, float(form.u), form.decay, tape), work, form, tape
+        return serial_whiten(work, start, np.full(len(gaps), form.u), form.decay, tape), work, form, tape
 
     log_det, work, form, tape = whiten(values)
     expected = 0.0
@@ -118,8 +118,9 @@ def test_serial_whitening_in_one_pass_equals_a_cholesky_factor(rho, nugget):
     assert log_det == pytest.approx(expected, rel=1e-7, abs=1e-10)
     if abs(rho) > 0.99 or (rho == 0.0 and nugget):
         return
-    u_adjoint, d_adjoint = serial_pull_back(adjoint.copy(), work, start, float(form.u), form.decay, tape)
-    gradient = u_adjoint * form.du + form.d_decay @ d_adjoint
+    u = np.full(len(gaps), form.u)
+    u_adjoint, d_adjoint = serial_pull_back(adjoint.copy(), work, start, u, form.decay, tape)
+    gradient = u_adjoint.sum() * form.du + form.d_decay @ d_adjoint
 
     def objective(values):
         log_det, work, _, _ = whiten(values)

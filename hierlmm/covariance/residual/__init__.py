@@ -11,6 +11,7 @@ References
 Pinheiro, J. C., Bates, D. M. (2000). Mixed-Effects Models in S and S-PLUS, section 5.3.
 """
 
+from hierlmm.covariance.residual.ante import AnteDependence
 from hierlmm.covariance.residual.ar1 import AR1
 from hierlmm.covariance.residual.base import Markov, Observed, ResidualCorrelation
 from hierlmm.covariance.residual.car1 import CAR1
@@ -22,6 +23,7 @@ from hierlmm.covariance.residual.unstructured import Unstructured, UnstructuredH
 
 __all__ = [
     "AR1",
+    "AnteDependence",
     "CAR1",
     "CompoundSymmetry",
     "Exponential",

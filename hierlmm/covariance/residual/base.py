@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.declared import difference, keep_together, refuse_fields, specification_error
 from hierlmm.covariance.parameters import Parameter, natural_values
 from hierlmm.errors import NotAvailableError
@@ -131,6 +131,8 @@ class ResidualCorrelation(ABC):
     """Whether `symbols` are the correlation of two different rows only."""
     _working_hint: ClassVar[str] = ""
     """What GEE's refusal adds where `working` is None."""
+    _pairs_words: ClassVar[str] = "for every pair of occasions"
+    """Of a structure `by_occasion`: what has a correlation of its own."""
     _definitions: ClassVar[tuple[str, ...]] = ("matrix",)
     """Methods that say what the matrix is; what is said of them goes with them."""
     _bounds: ClassVar[tuple[tuple[float, float], ...] | None] = None
@@ -260,6 +262,16 @@ class ResidualCorrelation(ABC):
         """
         return ()
 
+    def _own_pairs(self, m: int) -> tuple[IntArray, IntArray]:
+        """Pairs of m occasions that have a correlation of their own, by default all: rows and columns below the diagonal.
+
+        Parameters
+        ----------
+        m : int
+            Number of occasions.
+        """
+        return np.tril_indices(m, -1)
+
     def markov(self, gaps: FloatArray, values: FloatArray) -> Markov | None:
         """O(n) form at the distances to the previous row, if the structure has one: (N,) and (k,).
 
@@ -355,6 +367,12 @@ class ResidualCorrelation(ABC):
 def lags(t: FloatArray) -> FloatArray:
     """Distances of positions: (..., n) -> (..., n, n)."""
     return np.abs(t[..., :, None] - t[..., None, :])
+
+
+def select_occasions(R: FloatArray, t: FloatArray) -> FloatArray:
+    """Rows and columns of matrices (..., m, m) at the occasions with codes t: (..., n) -> (..., n, n)."""
+    index = t.astype(np.intp)
+    return R[..., index[..., :, None], index[..., None, :]]
 
 
 def check_time(name: str, time: str | None) -> None:

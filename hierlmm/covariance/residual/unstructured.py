@@ -17,7 +17,14 @@ import numpy as np
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.covariance.partial import factor_of_partials, partials_of_correlation, products_before
-from hierlmm.covariance.residual.base import Observed, ResidualCorrelation, Writer, check_time, lags
+from hierlmm.covariance.residual.base import (
+    Observed,
+    ResidualCorrelation,
+    Writer,
+    check_time,
+    lags,
+    select_occasions,
+)
 from hierlmm.covariance.variance import VarIdent
 from hierlmm.options import checked_constructor
 
@@ -72,7 +79,7 @@ class Unstructured(ResidualCorrelation):
     def matrix(self, t: FloatArray, values: FloatArray) -> FloatArray:
         """Rows and columns of the correlation matrix at the occasions present."""
         L = factor_of_partials(_below(values))
-        return _select(L @ L.T, t)
+        return select_occasions(L @ L.T, t)
 
     def derivatives(self, t: FloatArray, values: FloatArray) -> FloatArray:
         """Exact: with ``R = L L'``, ``dR = dL L' + L dL'``."""
@@ -85,7 +92,7 @@ class Unstructured(ResidualCorrelation):
         dL[np.arange(k), cols] = before[rows, cols]
         half = np.zeros((k, m, m))
         half[np.arange(k), rows] = dL @ L.T
-        return _select(half + np.swapaxes(half, 1, 2), t)
+        return select_occasions(half + np.swapaxes(half, 1, 2), t)
 
     def report(self, observed: Observed, values: FloatArray) -> dict[str, float]:
         """Correlations by pair of occasions."""
@@ -129,11 +136,6 @@ def _below(values: FloatArray) -> FloatArray:
     P = np.zeros((m, m))
     P[np.tril_indices(m, -1)] = values
     return P
-
-
-def _select(R: FloatArray, t: FloatArray) -> FloatArray:
-    index = t.astype(np.intp)
-    return R[..., index[..., :, None], index[..., None, :]]
 
 
 @checked_constructor
