@@ -115,9 +115,11 @@ VARIANCES = {
     "group": (Composed(group="x"), lambda d, v: np.where(d["x"] == 1, v["ratio(1/0)"], 1.0)),
     "VarExp by group, weights": (
         Composed(hl.VarExp("t"), "x", "size"),
-        lambda d, v: np.where(d["x"] == 1, v["ratio(1/0)"], 1.0)
-        * np.exp(d["t"].to_numpy() * np.where(d["x"] == 1, v["rate[1]"], v["rate[0]"]))
-        / np.sqrt(d["size"].to_numpy()),
+        lambda d, v: (
+            np.where(d["x"] == 1, v["ratio(1/0)"], 1.0)
+            * np.exp(d["t"].to_numpy() * np.where(d["x"] == 1, v["rate[1]"], v["rate[0]"]))
+            / np.sqrt(d["size"].to_numpy())
+        ),
     ),
     "VarIdent by group": (
         Composed(hl.VarIdent("group"), "x"),
@@ -151,7 +153,8 @@ PAIRS = [(c, "equal") for c in CORRELATIONS] + [
     ("Unstructured", "group"),
     ("AnteDependence", "group"),
 ]
-STRUCTURED = [pair for pair in PAIRS if pair != ("independent", "equal")]
+# Unstructured correlations by group have no highest likelihood on the few rows of thirty subjects.
+STRUCTURED = [pair for pair in PAIRS if pair not in (("independent", "equal"), ("Unstructured", "group"))]
 WITH_EFFECTS = [
     pytest.param(p, q, id=f"{q}-{' + '.join(p)}") for p in PAIRS for q in range(3) if p in STRUCTURED or not q
 ]

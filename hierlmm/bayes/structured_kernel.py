@@ -87,7 +87,7 @@ def pack_structured(
 
 
 def _patterns(rows: ResidualRows) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Of a dense structure: (rows, subjects, group) of each pattern, all positions, where each subject's factor lies."""
+    """Of a dense structure: (rows, subjects, group) of each pattern, all positions, places of the subjects' factors."""
     if rows.correlation is None or rows.correlation.is_serial:
         return np.zeros(0), np.zeros(0), np.zeros(0)
     groups = rows.correlation.groups

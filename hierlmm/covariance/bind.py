@@ -115,7 +115,7 @@ class Level:
 
 
 class Serial(NamedTuple):
-    """The O(n) form of a serial structure by row: share u and decay, (N,), and their derivatives by parameter, (k, N)."""
+    """The O(n) form of a serial structure by row: share u and decay (N,), their derivatives by parameter (k, N)."""
 
     u: FloatArray
     decay: FloatArray
@@ -394,7 +394,7 @@ def _part(rows: Rows, residual: FloatArray, members: BoolArray) -> tuple[Rows, F
 def _bind_level(
     spec: ResidualCorrelation, rows: Rows, residual: FloatArray, own: BoolArray, label: Any, first: int, mixed: bool
 ) -> tuple[Level, tuple[Parameter, ...]]:
-    """What some of the subjects show, and the parameters that the structure has for them, from the place ``first`` on."""
+    """What some of the subjects show, and the structure's parameters for them, from the place ``first`` on."""
     n = np.diff(rows.start)
     gaps = np.diff(rows.t, prepend=0.0)
     inner = np.ones(len(gaps), dtype=bool)
@@ -445,8 +445,8 @@ def _occasion_correlation(spec: ResidualCorrelation, rows: Rows, residual: Float
         i, j = min(i, j), max(i, j)
         raise data_error(
             f"{int(together[i, j])} subjects with rows at both {rows.labels[i]} and {rows.labels[j]} of {spec.time!r}",
-            f"{type(spec).__name__} has a correlation {spec._pairs_words}, and these two are seen together too rarely to "
-            "estimate it",
+            f"{type(spec).__name__} has a correlation {spec._pairs_words}, and these two are seen together too rarely "
+            "to estimate it",
             f"line the occasions up (round {spec.time!r} to the planned ones), or use Exponential or Toeplitz",
         )
     filled = np.where(seen, table, 0.0)

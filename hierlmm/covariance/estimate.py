@@ -109,7 +109,7 @@ class ResidualEstimate:
         return self.at(t, self.level(frame))
 
     def at(self, t: FloatArray, level: int = 0) -> FloatArray:
-        """Correlation matrix at positions (codes of occasions, where the structure is by occasion), of a subject's level."""
+        """Correlation matrix of a subject's level at positions (codes of occasions in a structure by occasion)."""
         if self.correlation is None:
             return np.eye(len(t))
         values, own = self.correlation.values(self.eta[: self.n_correlation]), self.correlation.levels[level]

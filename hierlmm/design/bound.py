@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hierlmm.arrays import FloatArray
 import numpy as np
 
+from hierlmm.arrays import FloatArray
 from hierlmm.covariance.bind import (
     BoundCorrelation,
     BoundVariance,

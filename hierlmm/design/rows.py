@@ -187,13 +187,17 @@ def _check_groups(name: str, frame: pd.DataFrame, subject: Grouping) -> None:
         own = np.flatnonzero(subject.index == subject.index[changed[0]])
         where = f"{who} {quote(subject.labels[subject.index[changed[0]]])} (rows {shorten(frame.index[own])})"
         reason = f"it varies within {where}, and the parameters of a subject are those of its one group"
-        remedy = f"use a factor of level 2; for SDs that differ between rows use the variance function VarIdent({name!r})"
+        remedy = (
+            f"use a factor of level 2; for SDs that differ between rows use the variance function VarIdent({name!r})"
+        )
         raise DataError(received, reason, remedy, see)
     count = column.iloc[first].value_counts()
     count = count[count > 0]
     if len(count) < 2:
         reason = "parameters of their own need two groups or more"
-        raise DataError(f"{received}, which has one value, {quote(count.index[0])}", reason, "leave the groups out", see)
+        raise DataError(
+            f"{received}, which has one value, {quote(count.index[0])}", reason, "leave the groups out", see
+        )
     if count.min() < 2:
         small = f"{received} with one {who} in {quote(count.index[int(np.argmin(count.to_numpy()))])}"
         reason = "how much subjects of a group vary around their mean cannot be seen in one of them"

@@ -99,7 +99,9 @@ def variance_words(spec: VarianceFunction) -> str:
     """What the SD of a row depends on, for a sentence."""
     if isinstance(spec, Composed):
         parts = [] if spec.own is None else [f"with {spec.own.variable or 'the fitted value'}"]
-        parts += [] if spec.group is None else [f"between groups of {spec.group}"]
+        parts += (
+            [] if spec.group is None else [f"between groups of {spec.group}, each with residual parameters of its own"]
+        )
         parts += [] if spec.weights is None else [f"with the known weights {spec.weights}"]
         return f"their SD differs {' and '.join(parts)}"
     return f"their SD differs with {spec.variable or 'the fitted value'}"
@@ -119,7 +121,7 @@ class CorrelationTable(NamedTuple):
 
 
 def correlation_matrices(design: Design, parameters: Mapping[str, float]) -> list[CorrelationTable]:
-    """The matrix of a structure with a correlation for every lag or pair of occasions, by group; none for all others."""
+    """The matrix of a structure with a correlation for every lag or pair of occasions, by group; else none."""
     spec = design.residual
     if spec is None or not parameters or not all(name.startswith("rho(") for name in parameters):
         return []
@@ -292,7 +294,7 @@ class ResidualSymbols:
             groups.append((" = " + code(type(spec).__name__) + m.parenthesise(places),))
         tables = correlation_matrices(self.design, self.rho)
         if not tables and self.rho and (entry is None or self.design.residual_group is not None):
-            groups.append(_named(self.rho))
+            groups += _named(self.rho)
         found = [Equation(pair, m.EQUALS, tuple(groups))]
         return found + [self._table_equation(spec, table) for table in tables]
 
@@ -319,9 +321,9 @@ class ResidualSymbols:
         if entry is not None:
             groups: list[tuple[Markup, ...]] = [(G,), (" = " + m.times(m.symbol("σ"), entry),)]
         else:
-            groups = [(code(text) if text else G,), *([_named(self.delta)] if self.delta else [])]
+            groups = [(code(text) if text else G,), *(_named(self.delta) if self.delta else [])]
         if entry is not None and self.delta and self.design.residual_group is not None:
-            groups.append(_named(self.delta))
+            groups += _named(self.delta)
         found = [Equation(left, m.EQUALS, tuple(groups))]
         bound = bind_structure(self.design).variance if entry is not None else None
         return found + self._ratios(bound.groups) if bound is not None and bound.groups else found
@@ -340,10 +342,11 @@ class ResidualSymbols:
         return [Equation(left, m.EQUALS, tuple((piece,) for piece in (first, *values, *more)))]
 
 
-def _named(values: Mapping[str, float]) -> tuple[Markup, ...]:
-    """``, with rho = 0.61, power = 1.2``."""
+def _named(values: Mapping[str, float]) -> list[tuple[Markup, ...]]:
+    """``, with rho = 0.61, power = 1.2``, in pieces of two."""
     named = [code(name) + " = " + m.signed(v, m.number(v)) for name, v in values.items()]
-    return (m.words(", with ") + m.join(named, ", "),)
+    pairs = [m.join(named[k : k + 2], ", ") for k in range(0, len(named), 2)]
+    return [((m.words(", with ") if k == 0 else m.words(", ")) + pair,) for k, pair in enumerate(pairs)]
 
 
 def _exponential(exponent: Markup) -> Markup:

@@ -92,7 +92,9 @@ def residual_blocks(fit: Fit) -> list[str]:
     design, blocks = fit.design, []
     if design.residual is not None and rho:
         triangles = correlation_triangles(design, rho)
-        shown = [part for who, table in triangles for part in (f" {who}:" if who else "", _triangle_text(table)) if part]
+        shown = [
+            part for who, table in triangles for part in (f" {who}:" if who else "", _triangle_text(table)) if part
+        ]
         body = "\n".join(shown) if triangles else _row(rho)
         blocks.append(f"{correlation_heading(design)}\n{body}")
     if design.residual_variance is not None and (delta or fit.residual_estimate is not None):

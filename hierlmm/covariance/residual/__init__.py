@@ -23,8 +23,8 @@ from hierlmm.covariance.residual.unstructured import Unstructured, UnstructuredH
 
 __all__ = [
     "AR1",
-    "AnteDependence",
     "CAR1",
+    "AnteDependence",
     "CompoundSymmetry",
     "Exponential",
     "Gaussian",

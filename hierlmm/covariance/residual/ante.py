@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -59,7 +60,7 @@ class AnteDependence(ResidualCorrelation):
         """Correlations of neighbouring occasions."""
         labels = observed.labels
         starts = np.diagonal(observed.correlation, -1) if len(observed.correlation) else np.zeros(len(labels))
-        pairs = zip(labels, labels[1:], strict=False)
+        pairs = pairwise(labels)
         return tuple(Parameter(f"rho({a}, {b})", float(r), -1.0, 1.0) for (a, b), r in zip(pairs, starts, strict=False))
 
     def matrix(self, t: FloatArray, values: FloatArray) -> FloatArray:
@@ -88,7 +89,9 @@ class AnteDependence(ResidualCorrelation):
 
     def words(self) -> str:
         """Through what lies between."""
-        return f"correlated, with a correlation for each two neighbouring values of {self.time}, and their products beyond"
+        return (
+            f"correlated, with a correlation for each two neighbouring values of {self.time}, and their products beyond"
+        )
 
 
 def _products(rho: FloatArray) -> FloatArray:

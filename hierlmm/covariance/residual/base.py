@@ -263,7 +263,7 @@ class ResidualCorrelation(ABC):
         return ()
 
     def _own_pairs(self, m: int) -> tuple[IntArray, IntArray]:
-        """Pairs of m occasions that have a correlation of their own, by default all: rows and columns below the diagonal.
+        """Pairs of m occasions that have a correlation of their own, as rows and columns; by default all.
 
         Parameters
         ----------
