@@ -1,9 +1,9 @@
 """Compiled Cholesky factors of the dense residual structures, and the way back to their parameters.
 
 Gaussian decay, Toeplitz, unstructured and ante-dependent correlations: R at the positions of each pattern, its factor
-L, W = L⁻¹; and from the derivative with respect to R of every pattern that with respect to the natural parameters. All but
-the first are submatrices of one table (one for each group with parameters of its own), so their derivative is collected
-there first. The table's own is that of ``R = L L'`` with ``L[i, j] = c_ij Π_{k<j} √(1 - c_ik²)``, that of the
+L, W = L⁻¹; and from the derivative with respect to R of every pattern that with respect to the natural parameters. All
+but the first are submatrices of one table (one for each group with parameters of its own), so their derivative is
+collected there first. The table's own is that of ``R = L L'`` with ``L[i, j] = c_ij Π_{k<j} √(1 - c_ik²)``, that of the
 Durbin-Levinson recursion, or that of products, ``∂R[i, j]/∂ρ_k = R[i, k] R[k + 1, j]``.
 """
 
@@ -168,8 +168,8 @@ def dense_gradient(
         place += n
     if size:
         for g in range(len(first) - 1):
-            own = slice(first[g], first[g + 1])
-            _through_table(kind, natural[own], by_tables[g], way_back[g], gradient[own])
+            lo, hi = first[g], first[g + 1]
+            _through_table(kind, natural[lo:hi], by_tables[g], way_back[g], gradient[lo:hi])
     return gradient
 
 

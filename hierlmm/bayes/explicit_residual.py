@@ -148,7 +148,8 @@ def _explicit_form(correlation: BoundCorrelation, values: list[Any]) -> tuple[An
     """Share and decays of every row; None as in `ResidualCorrelation.explicit_form`."""
     import pytensor.tensor as pt
 
-    u, decay = 0.0, 0.0
+    u: Any = 0.0
+    decay: Any = 0.0
     for level in correlation.levels:
         share, own = level.spec.explicit_form(correlation.gaps, values[level.own], pt)
         u = None if share is None else u + pt.where(level.rows, share, 0.0)

@@ -105,7 +105,7 @@ def _groups(rows: ResidualRows) -> tuple[FloatArray, FloatArray]:
         return np.zeros(2), np.zeros(J)
     levels = rows.correlation.levels
     first = np.array([levels[0].own.start, *(level.own.stop for level in levels)], dtype=np.float64)
-    return first, sum((g * level.rows[rows.start[:-1]] for g, level in enumerate(levels)), np.zeros(J))
+    return first, np.argmax([level.rows[rows.start[:-1]] for level in levels], axis=0).astype(np.float64)
 
 
 def _kind(rows: ResidualRows) -> float | None:

@@ -177,7 +177,8 @@ class BoundCorrelation(_Bound):
 
     def report(self, eta: FloatArray) -> dict[str, float]:
         """What tables show."""
-        values, found = self.values(eta), {}
+        values = self.values(eta)
+        found: dict[str, float] = {}
         for level in self.levels:
             own = level.spec.report(level.observed, values[level.own])
             found |= {level.name(name): value for name, value in own.items()}

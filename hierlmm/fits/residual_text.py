@@ -9,6 +9,7 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.bind import BoundVariance
+from hierlmm.covariance.composed import stated
 from hierlmm.design.design import Design
 from hierlmm.equations.residual_symbols import (
     bind_structure,
@@ -75,7 +76,8 @@ def group_ratios(design: Design, parameters: Mapping[str, float], sigma: float) 
 def _sds_by_group(bound: BoundVariance, values: FloatArray, sigma: float) -> pd.DataFrame | None:
     """SDs (at weight 1) with a column for each group and, within it, a row for each level of `VarIdent`."""
     spec, (levels, states, _) = bound.spec, bound.state
-    labels = [[""]] * len(levels) if not states else [list(spec.own._groups(state)) for state in states]
+    own_function = stated(spec)
+    labels = [[""] for _ in levels] if own_function is None else [list(own_function._groups(s)) for s in states]
     if not all(labels):  # a function of a number
         return None
     columns = {}
