@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
-from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, Rows
+from hierlmm.covariance.bind import BoundCorrelation, BoundVariance
 from hierlmm.covariance.composed import group_of, group_places
 from hierlmm.covariance.declared import data_error
+from hierlmm.covariance.positions import Rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 
 from hierlmm.arrays import FloatArray
-from hierlmm.covariance.bind import make_rows
 from hierlmm.covariance.composed import group_of, stated
+from hierlmm.covariance.positions import make_rows
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.design.design import Design

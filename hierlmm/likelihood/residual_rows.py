@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierlmm.arrays import FloatArray
-from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, Rows
+from hierlmm.covariance.bind import BoundCorrelation, BoundVariance
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.covariance.parameters import Parameter
+from hierlmm.covariance.positions import Rows
 from hierlmm.design.bound import bind_residual, structured_rows
 from hierlmm.design.design import Design
 from hierlmm.errors import DataError

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray, as_rows
-from hierlmm.covariance.bind import SAME_TIME
 from hierlmm.covariance.estimate import ResidualEstimate
+from hierlmm.covariance.positions import SAME_TIME
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import DataError, NotAvailableError
 from hierlmm.frames import is_number, quote
