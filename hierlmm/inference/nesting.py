@@ -22,6 +22,7 @@ from hierlmm.covariance.composed import group_of, stated
 from hierlmm.covariance.positions import make_rows
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.covariance.residual import ResidualCorrelation
+from hierlmm.covariance.variance import VarIdent
 from hierlmm.design.design import Design
 from hierlmm.design.questions import same_but_for_group
 from hierlmm.equations.residual_symbols import spec_text
@@ -267,7 +268,8 @@ def _groups(small: Design, large: Design) -> list[Change]:
 
 def _variance(small: Design, large: Design) -> list[Change]:
     a, b, part = stated(small.residual_variance), stated(large.residual_variance), "residual variance"
-    if same_structure(a, b):
+    by_group = isinstance(a, VarIdent) and b is None and a.variable == group_of(large.residual_variance)
+    if same_structure(a, b) or by_group:  # every group has a variance of its own
         return []
     if b is None:
         assert a is not None

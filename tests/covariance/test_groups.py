@@ -187,3 +187,27 @@ def test_equal_correlations_of_neighbours_are_ar1():
     )
     with pytest.raises(HierlmmError, match="its first argument is the name of the column"):
         hl.AnteDependence(3)
+
+
+NESTED = {
+    "AR1 in ante-dependence": ({"correlation": hl.AR1("visit")}, {"correlation": hl.AnteDependence("visit")}, 2),
+    "ante-dependence in unstructured": (
+        {"correlation": hl.AnteDependence("visit")}, {"correlation": hl.Unstructured("visit")}, 3,
+    ),
+    "one group": ({"correlation": hl.AR1("visit")}, {"correlation": hl.AR1("visit"), "group": "sex"}, 2),
+    "variances only": ({"variance": hl.VarIdent("sex")}, {"correlation": hl.AR1("visit"), "group": "sex"}, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NESTED)
+def test_are_parameters_equal_in_all_groups(case):
+    data = hl.load_dataset("dental").assign(visit=lambda d: (d["age"] // 2).astype(int))
+    small, large, df = NESTED[case]
+    fits = [
+        hl.MarginalModel("distance ~ sex * time", subject="subject", data=data, **o).fit_ml() for o in (small, large)
+    ]
+    row = hl.anova(*fits).table.iloc[1]
+    assert row["df"] == df and row["chisq"] == pytest.approx(2.0 * (fits[1].loglik - fits[0].loglik), rel=1e-8)
+    weighted = hl.MarginalModel("distance ~ sex * time", subject="subject", data=data, weights="age", **large).fit_ml()
+    with pytest.raises(HierlmmError, match="weights"):
+        hl.anova(fits[0], weighted)

@@ -48,6 +48,7 @@ class AnteDependence(ResidualCorrelation):
     _off_diagonal: ClassVar[bool] = True
     _pairs_words: ClassVar[str] = "for every pair of neighbouring occasions"
     kernel: ClassVar[str] = "ante"
+    independent_at: ClassVar[float | None] = 0.0
 
     def __post_init__(self) -> None:
         check_time("AnteDependence", self.time)
@@ -86,6 +87,11 @@ class AnteDependence(ResidualCorrelation):
     def symbols(self, write: Writer) -> Any:
         """No short form."""
         return None
+
+    def contains(self, other: ResidualCorrelation) -> bool:
+        """As of every structure, and decays along the same column, whose correlations multiply from row to row."""
+        decays = type(other).__name__ in ("AR1", "CAR1", "Exponential") and not other.has_nugget
+        return super().contains(other) or (decays and other.time == self.time)
 
     def words(self) -> str:
         """Through what lies between."""
