@@ -259,7 +259,8 @@ def bind_correlation(
             "use a structure with fewer parameters: CompoundSymmetry, AR1 or Exponential",
         )
     start = np.array([p.natural(p.unconstrained(p.start)) for p in parameters])
-    if levels[0].spec.markov(gaps[levels[0].rows], start[levels[0].own]) is not None:
+    spec = levels[0].spec
+    if spec.markov(gaps[levels[0].rows], start[levels[0].own]) is not None:
         return BoundCorrelation(spec, rows, parameters, tuple(levels), gaps, (), np.zeros(0, dtype=np.int64))
     patterns, offset = _pattern_groups(rows, groups.place, stationary=spec.stationary)
     return BoundCorrelation(spec, rows, parameters, tuple(levels), gaps, patterns, offset)
