@@ -136,6 +136,11 @@ class BoundCorrelation(_Bound):
     offset: IntArray
 
     @property
+    def observed(self) -> Observed:
+        """What the data show of the first level."""
+        return self.levels[0].observed
+
+    @property
     def is_serial(self) -> bool:
         """Whether the structure whitens in O(n)."""
         return not self.groups

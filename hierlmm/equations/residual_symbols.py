@@ -301,7 +301,7 @@ class ResidualSymbols:
     def _table_equation(self, spec: ResidualCorrelation, table: CorrelationTable) -> Equation:
         """The correlations as a matrix, or between which values they lie."""
         labels, R = table.labels, table.matrix
-        who = m.words("") if table.group is None else m.words(" for ") + code(str(table.group))
+        who = Markup("", "", "") if table.group is None else m.words(" for ") + code(str(table.group))
         if len(labels) > SHOWN_OCCASIONS:
             values = R[np.tril_indices(len(R), -1)]
             span = (m.two_decimals(values.min()), m.words(" and ") + m.two_decimals(values.max()))

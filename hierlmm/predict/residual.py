@@ -160,7 +160,7 @@ def _check_positions(fit: Any, frame: pd.DataFrame, structure: Structures) -> No
         if structure is not None:
             bound = (structure if isinstance(structure, ResidualEstimate) else structure[0]).correlation
             order = np.argsort(values, kind="stable")
-            again[order[1:]] = np.diff(values[order]) <= (SAME_TIME * bound.levels[0].observed.step if bound else 0.0)
+            again[order[1:]] = np.diff(values[order]) <= (SAME_TIME * bound.observed.step if bound else 0.0)
     if structure is not None and not spec.ties and again.any():
         remedy = "average the replicates, or correct the column"
         if spec.nugget is not None:
