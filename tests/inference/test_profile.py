@@ -108,6 +108,8 @@ def test_at_a_variance_of_zero_the_curve_stops_where_the_smaller_model_is(dental
     # On the way to a standard deviation of zero every correlation costs no more.
     values, zeta = found.curve("corr(Intercept, time)")
     assert (values[0], values[-1]) == (-1.0, 1.0) and np.abs(zeta).max() <= height + 0.01
+    just_above = fit.variance_components(float(chi2.cdf(1.125**2, 1)), method="profile")
+    assert just_above.loc["corr(Intercept, time)", ["lower", "upper"]].tolist() == [-1.0, 1.0]
     assert "do not exclude a standard deviation of zero: sd(time)" in str(found)
     assert "fitted again" in str(found) and found.frame.equals(found.table())
 
