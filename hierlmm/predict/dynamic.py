@@ -317,7 +317,7 @@ def _weights(log_likelihood: FloatArray) -> tuple[FloatArray, float]:
     """Pareto-smoothed importance weights that sum to one, and their k."""
     from arviz_stats.base import array_stats
 
-    log_weights, k = array_stats.psislw(log_likelihood - log_likelihood.max())
+    log_weights, k = array_stats.psislw(log_likelihood.max() - log_likelihood)  # it takes minus the log weights
     weight = np.exp(log_weights - log_weights.max())
     return weight / weight.sum(), float(k)
 

@@ -166,6 +166,23 @@ def test_reweighted_posterior_is_that_of_a_refit(nuts, held_out):
     assert table.attrs["pareto_k"][372] < 0.7 and table.attrs["ess"][372] > 1000
 
 
+def test_a_history_far_out_moves_the_posterior_towards_it(sleepstudy):
+    """Few subjects, and a new one far above them: the refit is as much further up, and narrower, as the weights say."""
+    few, formula = sleepstudy[sleepstudy["subject"] <= 332], "reaction ~ days + (1 | subject)"
+    high = sleepstudy[sleepstudy["subject"] == 337].head(4).assign(subject=999)
+    high["reaction"] += 60.0
+    options = {"draws": 2000, "seed": 1, "progressbar": False}
+    fit = hl.TwoLevelModel.from_formula(formula, few).fit(**options)
+    refit = hl.TwoLevelModel.from_formula(formula, pd.concat([few, high])).fit(**options)
+    plain, found = (
+        fit.predict_subject(high, [8.0], interval="credible", reweight=again).iloc[0] for again in (False, True)
+    )
+    exact = refit.predict(pd.DataFrame({"subject": [999], "days": [8.0]}), interval="credible").iloc[0]
+    assert exact["estimate"] > plain["estimate"] + 3.0
+    assert found["estimate"] == pytest.approx(exact["estimate"], abs=0.06 * exact["se"])
+    assert found["se"] == pytest.approx(exact["se"], rel=0.04)
+
+
 def test_a_history_that_the_draws_cannot_follow_is_said(nuts):
     far = pd.DataFrame({"days": np.arange(8.0), "reaction": 3000.0 + 400.0 * np.arange(8.0)})
     with pytest.warns(FitWarning, match="Pareto k"):
