@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.convergence import GOOD_K
@@ -47,6 +48,8 @@ DEPTH, RARELY = 8, 0.01
 """Doublings of a trajectory of the normal density, of which three to five are enough; and the share of draws that may
 need them all."""
 WORK = 2e9
+EVEN, ENOUGH = 0.1, 0.8
+"""Largest logarithm of a weight that is as good as one, and the share of draws below which an approximation is rough."""
 """Densities of a row that the weights may cost."""
 
 
@@ -216,23 +219,36 @@ class LaplacePosterior:
             b[:] = (at.modes + np.einsum("jab,jb->ja", root, rng.standard_normal(b.shape))) @ Lambda.T
         return np.linalg.solve(self.model.rows.scaling.Bz, found.reshape(-1, found.shape[-1]).T).T.reshape(found.shape)
 
-    def pareto_k(self, draws: FloatArray) -> float:
-        """Pareto k of the weights of the exact density over Laplace's at draws of φ, (chain, draw, k).
+    def log_weights(self, draws: FloatArray) -> FloatArray:
+        """Logarithms of the exact density over Laplace's at some draws of φ, (chain, draw, k), their mean weight one.
 
-        NaN where the random effects are too many for quadrature.
+        Empty where the random effects are too many for quadrature.
         """
-        from arviz_stats.base import array_stats
-
         flat, q = draws.reshape(-1, draws.shape[-1]), self.model.data.c.shape[1]
         if q not in POINTS:
-            return float("nan")
+            return np.empty(0)
         cost = len(self.model.rows.y) * POINTS[q] ** q
         few = np.linspace(0, len(flat) - 1, int(np.clip(WORK / cost, 100, min(1000, len(flat))))).astype(int)
         exact, laplace = Marginal(self.model, POINTS[q]), Marginal(self.model)
-        weights = [np.sum(exact.integrated(own)[0].value - laplace.integrated(own)[0].value) for own in flat[few]]
-        if np.ptp(weights) < 1e-10:
-            return 0.0
-        return float(array_stats.psislw(np.array(weights))[1])
+        found = [np.sum(exact.integrated(own)[0].value - laplace.integrated(own)[0].value) for own in flat[few]]
+        return np.array(found) - logsumexp(found) + np.log(len(found))
+
+
+def pareto_k(log_weights: FloatArray) -> float:
+    """Pareto k of weights; 0 where none is off by more than a tenth, whatever their tail; NaN without any."""
+    from arviz_stats.base import array_stats
+
+    if not len(log_weights):
+        return float("nan")
+    if np.abs(log_weights).max() < EVEN:
+        return 0.0
+    return float(array_stats.psislw(-log_weights)[1])  # it takes minus the log weights
+
+
+def worth(log_weights: FloatArray) -> float:
+    """Share of independent draws that weighted ones are worth: Kish's ``(Σw)² / n Σw²``."""
+    w = np.exp(log_weights)
+    return float(w.sum() ** 2 / (w @ w) / len(w)) if len(w) else float("nan")
 
 
 def sample_laplace(
@@ -261,18 +277,25 @@ def sample_laplace(
     kept = kept_effects(design, chosen.chains * chosen.draws, random_effects)
     phi = place(tree["posterior"]["z"].to_numpy())
     draws, groups = posterior.recover(phi, np.random.default_rng(chosen.seed), kept)
-    k = posterior.pareto_k(phi)
+    weights = posterior.log_weights(phi)
+    k = pareto_k(weights)
     times = _times(started, ready, sampled)
     told = {"estimator": "NUTS", "sampler": "laplace", "route": route, "pareto_k": k, "random_effects": kept}
     attrs = {**told, **chosen.attrs, **times}
     statistics = tree["sample_stats"].to_dataset()
-    return posterior_record(design, priors, draws, statistics, attrs, groups=groups, notes=(*notes, *k_notes(k)))
+    return posterior_record(design, priors, draws, statistics, attrs, groups=groups, notes=(*notes, *k_notes(k, worth(weights))))
 
 
-def k_notes(k: float) -> tuple[str, ...]:
-    """What Pareto k says of Laplace's method, where it must be known."""
-    if k <= GOOD_K:
+def k_notes(k: float, share: float) -> tuple[str, ...]:
+    """What the weights say of Laplace's method, where it must be known: Pareto k, and what the draws are worth."""
+    if k <= GOOD_K and share >= ENOUGH:
         return ()
+    if k <= GOOD_K:
+        return (
+            f"Laplace's method is rough here: weighed by the exact density the draws are worth {100 * share:.0f} % of "
+            "their number. Standard deviations of random effects are the first to be off. To do: sampler='auto', which "
+            "is exact.",
+        )
     if np.isnan(k):
         return (
             "With so many random effects a subject there is no quadrature that says how good Laplace's method is here. "

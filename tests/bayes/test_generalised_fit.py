@@ -15,7 +15,7 @@ import hierlmm as hl
 from hierlmm.bayes.elsewhere import _refuse_disorder
 from hierlmm.bayes.family_draws import family_subject_loglik, psi_draws
 from hierlmm.bayes.generalised import Marginal, joint_posterior
-from hierlmm.bayes.sample_generalised import tie_notes
+from hierlmm.bayes.sample_generalised import k_notes, pareto_k, tie_notes, worth
 from hierlmm.errors import DataError, FitWarning, NotAvailableError, SpecificationError
 from hierlmm.fits.posterior_print import _verdict
 
@@ -125,6 +125,19 @@ def test_psi_of_thresholds():
     psi = np.array([[[0.3, -0.2]]])
     draws = {name.replace(" ", "_"): np.array([[v]]) for name, v in design.family.natural(psi[0, 0]).items()}
     np.testing.assert_allclose(psi_draws(design, draws), psi)
+
+
+def test_weights_of_an_approximation():
+    """Lognormal weights are tame; those of a normal whose variance is half of what it should be have a heavy tail."""
+    rng, n = np.random.default_rng(1), 4000
+    x, y = rng.standard_normal(n), 0.5**0.5 * rng.standard_normal(n)
+    tame, heavy = 0.5 * x, 0.5 * y**2  # the ratio of N(0, 1) to N(0, 1/2): k = 1/2 at least
+    assert pareto_k(np.zeros(n) + 0.05 * np.tanh(x)) == 0.0
+    assert pareto_k(tame) < 0.4 < pareto_k(2.0 * heavy)
+    assert pareto_k(-2.0 * heavy) < 0.0  # turned round the weights are bounded
+    assert worth(tame) == pytest.approx(np.exp(-0.25), abs=0.03)
+    assert k_notes(0.1, 0.9) == ()
+    assert "worth 45 %" in k_notes(0.1, 0.45)[0]
 
 
 def test_laplace_says_how_good_it_is():
