@@ -48,9 +48,9 @@ DEPTH, RARELY = 8, 0.01
 """Doublings of a trajectory of the normal density, of which three to five are enough; and the share of draws that may
 need them all."""
 WORK = 2e9
-EVEN, ENOUGH = 0.1, 0.8
-"""Largest logarithm of a weight that is as good as one, and the share of draws below which an approximation is rough."""
 """Densities of a row that the weights may cost."""
+EVEN, ENOUGH = 0.1, 0.8
+"""Largest logarithm of a weight that is as good as none; share of draws below which an approximation is rough."""
 
 
 def sample_joint(
@@ -283,7 +283,8 @@ def sample_laplace(
     told = {"estimator": "NUTS", "sampler": "laplace", "route": route, "pareto_k": k, "random_effects": kept}
     attrs = {**told, **chosen.attrs, **times}
     statistics = tree["sample_stats"].to_dataset()
-    return posterior_record(design, priors, draws, statistics, attrs, groups=groups, notes=(*notes, *k_notes(k, worth(weights))))
+    notes = (*notes, *k_notes(k, worth(weights)))
+    return posterior_record(design, priors, draws, statistics, attrs, groups=groups, notes=notes)
 
 
 def k_notes(k: float, share: float) -> tuple[str, ...]:
