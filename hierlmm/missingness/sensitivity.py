@@ -3,9 +3,11 @@
 By imputation: each completed data set is analysed by generalised least squares with the model's columns X_i and its
 covariance V_i at the estimates,
 
-    β̂ = H⁻¹ Σ_i X_i' V_i⁻¹ y_i,     Var(L β̂) = Σ_i w_i' S w_i,     w_i = V_i⁻¹ X_i H⁻¹ L',
+    β̂ = H⁻¹ Σ_i X_i' V_i⁻¹ y_i,     Var(L β̂) = Σ_i w_i' C_i S C_i' w_i,     w_i = V_i⁻¹ X_i H⁻¹ L',
 
-with S the covariance of the residuals, and the results are pooled by Rubin's rules. Data completed by the conditional
+with C_i C_i' = V_i and S the covariance of the whitened residuals C_i⁻¹ (y_i - X_i β̂), which is near the identity and
+common to subjects whose V_i differ (arms with covariances of their own, weights). Where all V_i are one, C_i S C_i' is
+the covariance of the residuals. The results are pooled by Rubin's rules. Data completed by the conditional
 means at the estimates have the estimates as their own β̂ (a fixed point of EM), so that imputation at random gives the
 estimate of the model but for its noise.
 S is estimated anew from each data set: shifts make responses more variable.
@@ -107,13 +109,26 @@ class Analysis:
         return pd.MultiIndex.from_tuples(labels, names=[own.visits.time, own.treatment])
 
     @cached_property
+    def _roots(self) -> FloatArray:
+        """C_i of every subject, (J, K, K): lower triangles with C_i C_i' = V_i at the estimates."""
+        own = self.planned
+        J, K = own.shape
+        found = np.empty((J, K, K))
+        for V, members in zip(own.covariances(estimates(own.fit), 0), own.kinds, strict=True):
+            found[members] = np.linalg.cholesky(V)
+        return found
+
+    @cached_property
+    def _whiten(self) -> FloatArray:
+        """C_i⁻¹ of every subject, (J, K, K)."""
+        return np.linalg.inv(self._roots)
+
+    @cached_property
     def _solver(self) -> FloatArray:
         """The map from completed responses to coefficients, (p, J, K): H⁻¹ X_i' V_i⁻¹ with V_i at the estimates."""
-        own = self.planned
-        weighted = np.empty_like(own.X)
-        for V, members in zip(own.covariances(estimates(own.fit), 0), own.kinds, strict=True):
-            weighted[members] = np.linalg.solve(V, own.X[members])
-        H = np.einsum("jka,jkb->ab", own.X, weighted)
+        X = self.planned.X
+        weighted = np.swapaxes(self._whiten, 1, 2) @ (self._whiten @ X)
+        H = np.einsum("jka,jkb->ab", X, weighted)
         return np.einsum("ab,jkb->ajk", np.linalg.pinv(H, hermitian=True), weighted)
 
     def analyse(self, y: FloatArray) -> tuple[FloatArray, FloatArray, float]:
@@ -121,11 +136,11 @@ class Analysis:
         J, K = self.planned.shape
         X = self.planned.X
         rank = max(int(np.linalg.matrix_rank(X[:, k])) for k in range(K))
-        weights = np.einsum("ra,ajk->rjk", self.L, self._solver)
+        weights = np.einsum("ra,ajk,jkl->rjl", self.L, self._solver, self._roots, optimize=True)
         products = np.einsum("rjk,rjl->rkl", weights, weights)
         own = y - self.planned.offset
         beta = np.einsum("ajk,njk->na", self._solver, own)
-        rest = own - np.einsum("jka,na->njk", X, beta)
+        rest = np.einsum("jkl,njl->njk", self._whiten, own - np.einsum("jka,na->njk", X, beta))
         S = np.einsum("njk,njl->nkl", rest, rest) / (J - rank)
         return beta @ self.L.T, np.einsum("rkl,nkl->nr", products, S), float(J - rank)
 

@@ -219,3 +219,25 @@ def test_what_cannot_be_imputed_is_refused(fit, mmrm, dental):
     whole["week"] = pd.Categorical([f"W{v}" for v in whole["visit"]])
     whole = whole.assign(arm=np.where(whole["id"] % 2, "drug", "placebo"), dose=0.5, y=0.0)
     assert len(hl.impute(dosed, 2, **ARMS, time="week", data=whole)) == 2
+
+
+def unequal():
+    """25 subjects of one arm with SD 12 against 125 with SD 4, or weights that differ by arm; one in twelve leaves."""
+    rng = np.random.default_rng(5)
+    root = np.linalg.cholesky(0.4 + 0.6 * np.eye(3))
+    arm = np.where(np.arange(150) < 25, "act", "pbo")
+    wide = np.where(arm == "act", 12.0, 4.0)[:, None] * (rng.normal(size=(150, 3)) @ root.T)
+    data = pd.DataFrame({"id": np.repeat(np.arange(150), 3), "arm": np.repeat(arm, 3), "y": wide.ravel()})
+    data["visit"] = np.tile(["V1", "V2", "V3"], 150)
+    data["w"] = np.where(data["arm"] == "act", 1.0, 9.0)
+    return data[(data["visit"] != "V3") | np.repeat(rng.random(150) > 0.08, 3)]
+
+
+@pytest.mark.parametrize("own", [{"group": "arm"}, {"weights": "w"}])
+def test_standard_errors_where_covariances_differ_between_arms(own):
+    """The small arm varies three times as much: its own variance, not the average one, is in the standard error."""
+    structure = hl.UnstructuredHeterogeneous("visit")
+    fit = hl.MarginalModel("y ~ arm * visit", correlation=structure, subject="id", data=unequal(), **own).fit_reml()
+    table = hl.delta_adjusted(fit, 0.0, treatment="arm", reference="pbo", n=100).table
+    model = fit.contrasts("arm", "trt.vs.ctrl", reference="pbo", by="visit").table
+    np.testing.assert_allclose(table["se"], model["se"], rtol=0.05)
