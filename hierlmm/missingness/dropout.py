@@ -27,6 +27,7 @@ from scipy.special import expit, xlogy
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.errors import DataError
+from hierlmm.frames import apart
 from hierlmm.gee.record import fit_gee
 from hierlmm.likelihood.estimate import maximise_design
 from hierlmm.missingness.tables import counted
@@ -36,6 +37,7 @@ from hierlmm.results import Page, Paragraph, Result
 from hierlmm.text import number, probability_text, sayer
 
 SAY = sayer(__file__)
+HAZARD_COLUMNS = ("group", "at_risk", "dropped_out", "share", "last_of_dropped", "last_of_staying")
 FEWEST = 5
 """Fewest drop-outs that a test can be made of."""
 LEVEL = 0.05
@@ -103,6 +105,7 @@ class DropoutCheck(Result):
         return Page(title, [*parts, Paragraph(self.verdict)])
 
 
+@checked
 def check_dropout(
     data: Any,
     *,
@@ -252,18 +255,18 @@ def logistic(X: FloatArray, out: BoolArray) -> Logistic:
 def _hazards(visits: Visits, names: list[Any]) -> pd.DataFrame:
     """Who was at risk and who dropped out, by visit and group."""
     rows, _ = _rows(visits)
-    lines = []
+    lines, label = [], apart([visits.time], HAZARD_COLUMNS)[visits.time]
     for g, name in enumerate(names or ["all"]):
         for k in range(1, len(visits.times)):
             own = (rows.visit == k) & (rows.group == g)
             out = rows.out[own]
-            line = {"group": name, visits.time: visits.times[k], "at_risk": int(own.sum())}
+            line = {"group": name, label: visits.times[k], "at_risk": int(own.sum())}
             line["dropped_out"] = int(out.sum())
             line["share"] = out.mean() if len(out) else np.nan
             for word, chosen in (("last_of_dropped", out), ("last_of_staying", ~out)):
                 line[word] = rows.previous[own][chosen].mean() if chosen.any() else np.nan
             lines.append(line)
-    frame = pd.DataFrame(lines).set_index(["group", visits.time])
+    frame = pd.DataFrame(lines).set_index(["group", label])
     return frame if names else frame.droplevel("group")
 
 

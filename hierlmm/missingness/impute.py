@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.missingness.planned import SEE, Planned, parameter_draws, planned_of
+from hierlmm.frames import apart, shorten
+from hierlmm.missingness.planned import SEE, Parameters, Planned, parameter_draws, planned_of, variables_of_response
 from hierlmm.missingness.strategies import Assumption, conditional, strategy_named
 from hierlmm.missingness.tables import counted
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result
-from hierlmm.text import count
+from hierlmm.text import count, sayer
+
+SAY = sayer(__file__)
 
 
 @checked
@@ -46,6 +49,8 @@ class Imputations(Result):
     def data(self, k: int) -> pd.DataFrame:
         """One completed data set: all planned rows, with ``imputed`` beside the response.
 
+        A transformed response is a column of its own name, such as ``log(y)``; ``y`` is left out.
+
         Parameters
         ----------
         k : int
@@ -58,9 +63,15 @@ class Imputations(Result):
         """
         if not 0 <= k < len(self):
             raise SpecificationError(f"k={k}", f"there are {len(self)} data sets", f"use 0 to {len(self) - 1}", SEE)
-        frame = self.planned.frame.copy()
+        frame = self.planned.frame.drop(columns=self.left_out)
         frame[self.planned.visits.response] = self.y[k].ravel()
         return frame.assign(imputed=~self.planned.seen.ravel())
+
+    @property
+    def left_out(self) -> list[str]:
+        """Columns that a transformed response is made of, such as ``y`` of ``log(y)``; only the latter is imputed."""
+        own = variables_of_response(self.planned.design)
+        return [c for c in self.planned.frame.columns if c in own and c != self.planned.visits.response]
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
         return (self.data(k) for k in range(len(self)))
@@ -78,14 +89,18 @@ class Imputations(Result):
                 "mean_measured": own.mean() if len(own) else np.nan,
             }
             rows.append(row | {"mean_imputed": filled.mean() if filled.size else np.nan})
-        return pd.DataFrame(rows, index=visits.times)
+        found = pd.DataFrame(rows, index=visits.times)
+        return found.rename_axis(index=apart([visits.time], found.columns)[visits.time])
 
     def _page(self) -> Page:
         title = f"{count(len(self), 'completed data set')} of {self.planned.visits.response}, {self.assumption}"
         said = "data(k) is a data set with all planned rows; a loop over this object goes through them."
-        return Page(title, ["", counted(self.table.reset_index(), "What is filled in"), "", Paragraph(said)])
+        notes = [SAY("impute.left_out", columns=shorten(self.left_out), response=self.planned.visits.response)]
+        parts = [Paragraph(said), *(map(Paragraph, notes) if self.left_out else ())]
+        return Page(title, ["", counted(self.table.reset_index(), "What is filled in"), "", *parts])
 
 
+@checked
 def impute(
     fit: Any,
     n: int = 20,
@@ -124,7 +139,8 @@ def impute(
     time : str, optional
         Column of the visits; by default that of the residual structure, or the one level-1 variable.
     data : table, optional
-        The planned rows with their covariates, where a covariate varies within subjects and within visits.
+        The planned rows with their covariates, where a covariate varies within subjects and within visits. It is asked
+        for what was not measured; measured rows keep what they were fitted with.
     seed : int, optional
 
     Returns
@@ -143,8 +159,25 @@ def impute(
     return Imputations(planned, assumption.text, completed(planned, assumption, n, seed))
 
 
+class Drawn(NamedTuple):
+    """What chance decides of imputations: parameters, and standard normal noise (n, J, K)."""
+
+    at: Parameters
+    noise: FloatArray
+
+
 def completed(planned: Planned, assumption: Assumption, n: int, seed: int | None) -> FloatArray:
-    """Completed responses, (n, J, K).
+    """Completed responses, (n, J, K)."""
+    return filled(planned, assumption, drawn(planned, n, seed))
+
+
+def filled(planned: Planned, assumption: Assumption, draws: Drawn) -> FloatArray:
+    """Completed responses of draws, (n, J, K): one set of draws serves several assumptions."""
+    return np.array([conditional(planned, draws.at, s, assumption, own) for s, own in enumerate(draws.noise)])
+
+
+def drawn(planned: Planned, n: int, seed: int | None) -> Drawn:
+    """Draw parameters and noise of n imputations.
 
     Raises
     ------
@@ -157,6 +190,4 @@ def completed(planned: Planned, assumption: Assumption, n: int, seed: int | None
         reason = "every subject was measured at every visit"
         raise NotAvailableError("imputations", reason, "analyse the data as they are", SEE)
     rng = np.random.default_rng(seed)
-    draws = parameter_draws(planned.fit, n, rng)
-    noise = rng.standard_normal((n, *planned.shape))
-    return np.array([conditional(planned, draws, s, assumption, noise[s]) for s in range(n)])
+    return Drawn(parameter_draws(planned.fit, n, rng), rng.standard_normal((n, *planned.shape)))

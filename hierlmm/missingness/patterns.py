@@ -12,7 +12,7 @@ from hierlmm.design.design import Design
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.patterns import draw_patterns
 from hierlmm.errors import DataError, SpecificationError
-from hierlmm.frames import column_names, require_columns, to_pandas
+from hierlmm.frames import apart, column_names, require_columns, to_pandas
 from hierlmm.missingness.tables import counted
 from hierlmm.missingness.visits import SEE, Visits, visits_of
 from hierlmm.options import checked
@@ -22,6 +22,7 @@ from hierlmm.text import count, sayer
 SAY = sayer(__file__)
 SEEN, GONE = "x", "."
 KINDS = ("complete", "monotone", "intermittent", "nothing measured")
+VISIT_COLUMNS = ("group", "measured", "share", "dropped_out", "mean")
 
 
 @checked
@@ -34,7 +35,7 @@ class MissingPatterns(Result):
     table : DataFrame
         One row for each pattern, a copy: ``pattern`` (``x`` measured, ``.`` missing, in the order of the visits),
         ``kind`` (complete; monotone: nothing after the first gap; intermittent; nothing measured), ``subjects``, their
-        ``share``, and their number in each group.
+        ``share``, and their number in each group (a group called ``share`` is ``at share``).
     visits : DataFrame
         One row for each visit: ``measured`` and its ``share`` of all subjects, ``dropped_out`` (measured before, never
         again), ``mean``; by group, if there is one.
@@ -97,6 +98,7 @@ class MissingPatterns(Result):
         return Page(title, ["", table, "", by_visit, "", Paragraph(said), *map(Paragraph, notes)])
 
 
+@checked
 def missing_patterns(
     data: Any,
     *,
@@ -145,23 +147,24 @@ def patterns_of(visits: Visits) -> MissingPatterns:
     order["subjects"] = [int((words == word).sum()) for word in order["pattern"]]
     order["share"] = order["subjects"] / len(words)
     groups = [] if visits.group is None else list(pd.unique(visits.group.dropna()))
+    names = apart(map(str, groups), order.columns)
     for value in groups:
         own = words[visits.group == value]
-        order[str(value)] = [int((own == word).sum()) for word in order["pattern"]]
+        order[names[str(value)]] = [int((own == word).sum()) for word in order["pattern"]]
     rank = order["kind"].map({kind: k for k, kind in enumerate(KINDS)})
     table = order.assign(_rank=rank).sort_values(["_rank", "subjects", "pattern"], ascending=[True, False, False])
     table = table.drop(columns="_rank").reset_index(drop=True)
     out = np.array([[(last == k - 1)[j] for k in range(K)] for j in range(len(words))])
     everyone = np.ones(len(words), dtype=bool)
     members = {v: (visits.group == v).to_numpy() for v in groups} or {"all": everyone}
-    rows = []
+    rows, label = [], apart([visits.time], VISIT_COLUMNS)[visits.time]
     for value, own in members.items():
         for k, time in enumerate(visits.times):
             measured = visits.y[own, k][seen[own, k]]
-            row = {"group": value, visits.time: time, "measured": len(measured), "share": len(measured) / own.sum()}
+            row = {"group": value, label: time, "measured": len(measured), "share": len(measured) / own.sum()}
             gone = int(out[own, k].sum()) if k else 0
             rows.append(row | {"dropped_out": gone, "mean": measured.mean() if len(measured) else np.nan})
-    by_visit = pd.DataFrame(rows).set_index(["group", visits.time])
+    by_visit = pd.DataFrame(rows).set_index(["group", label])
     by_visit = by_visit if groups else by_visit.droplevel("group")
     return MissingPatterns(table, by_visit, visits.response, visits.time, len(words), visits.n_dropped)
 
@@ -211,6 +214,7 @@ class DroppedRows(Result):
         return Page(title, ["", table, "", Paragraph(said), "", first])
 
 
+@checked
 def dropped_rows(model: Any, data: Any) -> DroppedRows:
     """Which rows of a table ``missing="drop"`` leaves out of a model, and for which columns.
 

@@ -21,10 +21,11 @@ import pandas as pd
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.drawing.style import evenly
+from hierlmm.effects.grid import reference_grid
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.posterior import PosteriorNumbers, flat_parameters
-from hierlmm.frames import quote, require_columns, shorten, to_pandas
+from hierlmm.frames import column_names, quote, require_columns, shorten, to_pandas
 from hierlmm.missingness.visits import Visits, time_column, visits_of
 
 SEE = "docs, page 'Missing data', section 'If values are not missing at random'"
@@ -193,14 +194,15 @@ def _usable(fit: Any, caller: str) -> Design:
 
 
 def _arms(design: Design, treatment: str | None, reference: Any) -> tuple[Any, ...]:
-    factors = [str(c) for c in design.levels.categories if c in design.level2_variables()]
+    grid = reference_grid(design)  # it knows the factors of C(arm), too, whose column holds numbers
+    factors = [c for c in grid.points if c in grid.factors and c in design.level2_variables()]
     if treatment is None or treatment not in factors:
         reason = "it is no factor between subjects of this model" if treatment else "the arms are not known"
         remedy = (
             f"use treatment='...', one of {shorten(map(quote, factors))}" if factors else "put the arm into the model"
         )
         raise SpecificationError(f"treatment={treatment!r}", reason, remedy, SEE)
-    levels = list(design.levels.categories[treatment])
+    levels = list(grid.points[treatment])
     if reference is None:
         return tuple(levels)
     if reference not in levels:
@@ -211,21 +213,21 @@ def _arms(design: Design, treatment: str | None, reference: Any) -> tuple[Any, .
 
 def _all_rows(design: Design, visits: Visits, time: str, data: Any) -> pd.DataFrame:
     """The model's columns for every subject and visit."""
-    own, who = design.hierarchy, design.hierarchy.subject
+    who = design.hierarchy.subject
     columns = [str(c) for c in design.frame.columns]
     source = design.frame
     if data is not None:
-        require_columns([c for c in columns if c not in own.response], list(map(str, to_pandas(data).columns)), "data")
-        source = to_pandas(data, columns)
-        source = source[source[who].isin(visits.subjects)]
+        needed = [c for c in columns if c in (who, time) or c not in variables_of_response(design)]
+        source = pd.concat([source, _given(design, needed, (who, time), data)], ignore_index=True)
     J, K = visits.y.shape
     keys = pd.MultiIndex.from_product([visits.subjects, visits.times], names=[who, time])
-    indexed = source.drop_duplicates([who, time]).set_index([who, time])
+    indexed = source.drop_duplicates([who, time]).set_index([who, time])  # the first are those of the fit
     frame = indexed.reindex(keys).reset_index()
+    _check_constant(design, frame)
     for name in columns:
         if name in (who, time):
             continue
-        if not frame[name].isna().any() or name in _variables_of_response(design):
+        if not frame[name].isna().any() or name in variables_of_response(design):
             continue
         value = design.frame[name]
         if _constant(design.frame, name, who):
@@ -245,12 +247,40 @@ def _all_rows(design: Design, visits: Visits, time: str, data: Any) -> pd.DataFr
     return frame[columns]
 
 
+def _given(design: Design, needed: list[str], keys: tuple[str, str], data: Any) -> pd.DataFrame:
+    """The planned rows that were given, with the categories of the fit in their keys."""
+    require_columns(needed, column_names(data), "planned rows without", add=True)
+    given = to_pandas(data, needed)
+    for key in keys:
+        if isinstance(design.frame[key].dtype, pd.CategoricalDtype):
+            given[key] = given[key].astype(design.frame[key].dtype)
+    given = given[given[keys[0]].isin(design.frame[keys[0]])]
+    twice = given.duplicated(list(keys))
+    if twice.any():
+        at = given.loc[twice].iloc[0]
+        received = f"data with two rows of {keys[0]} {quote(at[keys[0]])} at {keys[1]} {quote(at[keys[1]])}"
+        raise DataError(received, "a planned row is one of a subject at a visit", "leave one of them out", SEE)
+    return given
+
+
+def _check_constant(design: Design, frame: pd.DataFrame) -> None:
+    """Refuse planned rows in which a covariate between subjects varies within one."""
+    who = design.hierarchy.subject
+    for name in design.level2_variables():
+        pairs = frame[[who, name]].dropna().drop_duplicates()
+        twice = pairs[who].duplicated()
+        if twice.any():
+            received = f"data in which {name!r} varies within {who} {quote(pairs.loc[twice, who].iloc[0])}"
+            reason = "in the fitted rows it is constant within subjects, and measured rows keep these values"
+            raise DataError(received, reason, "give the planned rows of the fitted data", SEE)
+
+
 def _constant(frame: pd.DataFrame, name: str, within: str) -> bool:
     """Whether a column has one value in each group."""
     return not frame[[within, name]].drop_duplicates()[within].duplicated().any()
 
 
-def _variables_of_response(design: Design) -> set[str]:
+def variables_of_response(design: Design) -> set[str]:
     """Columns that only the response uses."""
     used = {*design.terms.variables, design.hierarchy.subject, *design.residual_columns}
     return {str(c) for c in design.frame.columns} - used

@@ -33,8 +33,10 @@ import pandas as pd
 from hierlmm.arrays import FloatArray
 from hierlmm.effects.judge import BY_DEFAULT
 from hierlmm.effects.means import Intervals, marginal_means
-from hierlmm.missingness.impute import completed
-from hierlmm.missingness.planned import Planned, estimates, parameter_draws, planned_of
+from hierlmm.errors import SpecificationError
+from hierlmm.frames import apart
+from hierlmm.missingness.impute import drawn, filled
+from hierlmm.missingness.planned import SEE, Planned, estimates, parameter_draws, planned_of
 from hierlmm.missingness.pool import rubin
 from hierlmm.missingness.strategies import Assumption, conditional, strategy_named
 from hierlmm.missingness.tables import counted
@@ -46,6 +48,7 @@ SAY = sayer(__file__)
 Method = Literal["imputation", "draws"]
 METHODS = ("imputation", "draws")
 DRAWS = 1000
+COLUMNS = ("estimate", "se", "df", "lower", "upper", "p", "prob_positive", "at_random", "mcse")
 
 
 @checked
@@ -106,7 +109,8 @@ class Analysis:
         """Labels of the rows."""
         own = self.planned
         labels = [(own.visits.times[k], own.arms[a]) for k, a in zip(self.visit, self.arm, strict=True)]
-        return pd.MultiIndex.from_tuples(labels, names=[own.visits.time, own.treatment])
+        names = apart([own.visits.time, own.treatment], COLUMNS)
+        return pd.MultiIndex.from_tuples(labels, names=list(names.values()))
 
     @cached_property
     def _roots(self) -> FloatArray:
@@ -171,6 +175,7 @@ def analysis_of(planned: Planned) -> Analysis:
     return Analysis(planned, np.array(rows), tuple(visit), tuple(arm))
 
 
+@checked
 def delta_adjusted(
     fit: Any,
     delta: float | Mapping[Any, float],
@@ -211,6 +216,7 @@ def delta_adjusted(
     return _sensitivity(planned, Assumption("at random", delta, each_visit), method, n, ci, seed)
 
 
+@checked
 def reference_based(
     fit: Any,
     strategy: str,
@@ -246,7 +252,11 @@ def method_of(fit: Any, method: Method | None, n: int | None) -> tuple[str, int]
     """The method and its number of imputations or draws, with the defaults of the kind of fit."""
     chosen = method or ("draws" if fit.has_draws else "imputation")
     choose("method", chosen, METHODS)
-    return chosen, n or (100 if chosen == "imputation" else DRAWS)
+    size = n if n is not None else 100 if chosen == "imputation" else DRAWS
+    if size < 2:
+        reason = "a standard error is a variance between imputations, or draws: two or more"
+        raise SpecificationError(f"n={n}", reason, "use n=100 or more, or leave it out", SEE)
+    return chosen, size
 
 
 def _sensitivity(
@@ -263,10 +273,9 @@ def _sensitivity(
 def by_imputation(analysis: Analysis, assumption: Assumption, n: int, ci: float, seed: int | None) -> pd.DataFrame:
     """Rubin's rules over completed data sets; the same draws without the assumption stand beside."""
     planned = analysis.planned
-    y = completed(planned, assumption, n, seed)
-    pooled = rubin(*analysis.analyse(y))
-    at_random = completed(planned, Assumption(), n, seed)
-    other = analysis.analyse(at_random)[0].mean(axis=0)
+    draws = drawn(planned, n, seed)
+    pooled = rubin(*analysis.analyse(filled(planned, assumption, draws)))
+    other = analysis.analyse(filled(planned, Assumption(), draws))[0].mean(axis=0)
     low, high = pooled.interval(ci)
     columns = {"estimate": pooled.estimate, "se": pooled.se, "df": pooled.df, "lower": low, "upper": high}
     columns |= {"p": pooled.p, "at_random": other, "mcse": pooled.mcse}

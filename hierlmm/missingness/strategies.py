@@ -47,6 +47,12 @@ class Assumption:
     delta: float | Mapping[Any, float] = 0.0
     each_visit: bool = False
 
+    def __post_init__(self) -> None:
+        values = list(self.delta.values()) if isinstance(self.delta, Mapping) else [self.delta]
+        if not values or not all(_is_finite(v) for v in values):
+            remedy = "use a number, or one for each arm: delta={'new': -5.0}"
+            raise SpecificationError(f"delta={self.delta!r}", "what is added is a finite number", remedy, SEE)
+
     def shifts(self, planned: Planned) -> FloatArray:
         """What is added at every subject and visit, (J, K)."""
         by_arm = _by_arm(self.delta, planned.arms)
@@ -80,6 +86,11 @@ def strategy_named(name: str) -> str:
     return found
 
 
+def _is_finite(value: Any) -> bool:
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    return number and bool(np.isfinite(value))
+
+
 def _by_arm(delta: float | Mapping[Any, float], arms: tuple[Any, ...]) -> FloatArray:
     """A delta for each arm; a number is of all arms but the reference."""
     if not isinstance(delta, Mapping):
@@ -91,8 +102,6 @@ def _by_arm(delta: float | Mapping[Any, float], arms: tuple[Any, ...]) -> FloatA
             remedy = f"use the arms: {shorten(map(quote, arms))}"
             raise SpecificationError(f"delta for {unknown[0]!r}", "it is no arm", remedy, SEE)
         found = np.array([float(delta.get(a, 0.0)) for a in arms])
-    if not np.isfinite(found).all():
-        raise SpecificationError(f"delta={delta!r}", "it is not finite", "use numbers", SEE)
     return found
 
 

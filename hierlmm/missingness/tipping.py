@@ -15,7 +15,7 @@ from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.tipping import draw_tipping
 from hierlmm.errors import SpecificationError
 from hierlmm.missingness.impute import completed
-from hierlmm.missingness.planned import SEE, estimates, planned_of
+from hierlmm.missingness.planned import SEE, Planned, estimates, planned_of
 from hierlmm.missingness.pool import rubin
 from hierlmm.missingness.sensitivity import (
     Analysis,
@@ -90,6 +90,7 @@ class TippingPoint(Result):
         return Page(title, ["", counted(self.table.reset_index(), title), "", Paragraph(self.verdict)])
 
 
+@checked
 def tipping_point(
     fit: Any,
     deltas: Sequence[float] | None = None,
@@ -130,16 +131,23 @@ def tipping_point(
     chosen, size = method_of(fit, method, n)
     analysis = _of_one(analysis_of(planned), arm, visit)
     at, own = analysis.visit[0], planned.arms[analysis.arm[0]]
-    sd = float(np.sqrt(planned.covariances(estimates(fit), 0)[0][at, at]))
+    sd = _sd(planned, analysis.arm[0], at)
     unit = Assumption(delta={own: 1.0}, each_visit=each_visit)
     make = _imputed if chosen == "imputation" else _drawn
     found = make(analysis, unit, size, ci, seed)
     first = float(found(0.0)["estimate"].iloc[0])
-    grid = np.linspace(0.0, -np.sign(first) * REACH * sd, STEPS) if deltas is None else _checked(deltas)
+    grid = np.linspace(0.0, (-REACH if first >= 0.0 else REACH) * sd, STEPS) if deltas is None else _checked(deltas)
     table = pd.concat([found(float(d)) for d in grid])
     table.index = pd.Index(grid, name="delta")
     names = planned.visits.times[at], own, planned.arms[0], planned.visits.response
     return TippingPoint(table, _tips(table, found), *names, chosen, ci, sd)
+
+
+def _sd(planned: Planned, arm: int, visit: int) -> float:
+    """SD of the response of an arm at a visit: the root of the mean variance of its subjects."""
+    variances = [V[visit, visit] for V in planned.covariances(estimates(planned.fit), 0)]
+    sizes = [np.sum(planned.arm[members] == arm) for members in planned.kinds]
+    return float(np.sqrt(np.average(variances, weights=sizes)))
 
 
 def _checked(deltas: Sequence[float]) -> FloatArray:
@@ -193,7 +201,7 @@ def _tips(table: pd.DataFrame, found: Any) -> float:
     grid, best = table.index.to_numpy(dtype=float), float("nan")
     for end in ("lower", "upper"):
         values = table[end].to_numpy(dtype=float)
-        for k in np.flatnonzero(np.sign(values[1:]) != np.sign(values[:-1])):
+        for k in np.flatnonzero(np.sign(values[1:]) * np.sign(values[:-1]) <= 0.0):
             root = brentq(lambda d, end=end: float(found(d)[end].iloc[0]), grid[k], grid[k + 1], xtol=_close(grid))
             if not abs(root) > abs(best):
                 best = float(root)

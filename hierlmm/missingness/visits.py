@@ -132,7 +132,7 @@ def _table(
     if isinstance(column.dtype, pd.CategoricalDtype):
         times = pd.Index([c for c in column.cat.categories if (column == c).any()], name=time)
     else:
-        times = pd.Index(np.sort(column.unique()), name=time)
+        times = _sorted(column, time)
     if len(times) > MOST:
         received = f"{len(times)} distinct values of {time!r}"
         reason = f"planned visits are common to the subjects, {MOST} of them at most"
@@ -140,7 +140,10 @@ def _table(
             f"make a column of visits, data['visit'] = data[{time!r}].round() for example, and name it: time='visit'"
         )
         raise DataError(received, reason, remedy, SEE)
-    subjects = pd.Index(np.sort(who.astype(object).unique()), name=subject)
+    if not len(times):
+        received = f"a table without rows that have {subject} and {time}"
+        raise DataError(received, "nothing was measured", "look at the table: data.head()", SEE)
+    subjects = _sorted(who.astype(object), subject)
     row, place = subjects.get_indexer(pd.Index(who.astype(object))), times.get_indexer(pd.Index(column))
     found = np.full((len(subjects), len(times)), np.nan)
     cell = row * len(times) + place
@@ -154,6 +157,16 @@ def _table(
     found.ravel()[cell[seen]] = y[seen]
     group = None if by is None else _group(frame[known], subject, by, subjects)
     return Visits(found, subjects, times, group, unquoted(response), time, dropped)
+
+
+def _sorted(column: pd.Series, name: str) -> pd.Index:
+    """Distinct labels in order."""
+    try:
+        return pd.Index(np.sort(column.unique()), name=name)
+    except TypeError:
+        kinds = shorten(dict.fromkeys(type(v).__name__ for v in column))
+        reason, remedy = "they have no common order", f"make them text: data[{name!r}].astype(str)"
+        raise DataError(f"labels of several kinds in {name!r}: {kinds}", reason, remedy, SEE) from None
 
 
 def _group(frame: pd.DataFrame, subject: str, by: str, subjects: pd.Index) -> pd.Series:

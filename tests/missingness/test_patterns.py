@@ -87,3 +87,24 @@ def test_what_cannot_be_told_is_refused(trial, dental):
     with pytest.raises(SpecificationError, match="knows its response"):
         hl.missing_patterns(model, response="distance")
     assert model.missing_data().table["kind"].tolist() == ["complete"]
+
+
+def test_groups_and_times_do_not_overwrite_columns(trial):
+    named = trial.assign(arm=trial["arm"].map({"u": "share", "v": "kind"}), mean=trial["time"])
+    found = hl.missing_patterns(named, response="y", subject="id", time="mean", by="arm")
+    table = found.table.set_index("pattern")
+    assert table["share"].sum() == pytest.approx(1.0)
+    assert table.loc["xxx", "kind"] == "complete"
+    assert table["at share"].sum() + table["at kind"].sum() == 6
+    assert found.visits.index.names == ["group", "at mean"]
+    assert found.visits.loc["kind", "mean"].tolist() == [7.0, 5.0, 11.0]
+
+
+def test_tables_without_order_or_rows_are_refused(trial):
+    columns = {"response": "y", "subject": "id", "time": "visit"}
+    with pytest.raises(DataError, match="nothing was measured"):
+        hl.missing_patterns(trial.head(0), **columns)
+    for name in ("visit", "id"):
+        mixed = trial.assign(**{name: [k if k < 3 else v for k, v in enumerate(trial[name])]})
+        with pytest.raises(DataError, match=f"labels of several kinds in '{name}': int, str"):
+            hl.missing_patterns(mixed, **columns)

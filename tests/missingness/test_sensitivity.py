@@ -215,10 +215,7 @@ def test_what_cannot_be_imputed_is_refused(fit, mmrm, dental):
     ).fit_reml()
     with pytest.raises(DataError, match="give the planned rows"):
         hl.impute(dosed, **ARMS, time="week")
-    whole = pd.DataFrame({"id": np.repeat(np.arange(60), 4), "visit": np.tile(np.arange(4), 60)})
-    whole["week"] = pd.Categorical([f"W{v}" for v in whole["visit"]])
-    whole = whole.assign(arm=np.where(whole["id"] % 2, "drug", "placebo"), dose=0.5, y=0.0)
-    assert len(hl.impute(dosed, 2, **ARMS, time="week", data=whole)) == 2
+    assert len(hl.impute(dosed, 2, **ARMS, time="week", data=whole().assign(dose=0.5, y=0.0))) == 2
 
 
 def unequal():
@@ -241,3 +238,108 @@ def test_standard_errors_where_covariances_differ_between_arms(own):
     table = hl.delta_adjusted(fit, 0.0, treatment="arm", reference="pbo", n=100).table
     model = fit.contrasts("arm", "trt.vs.ctrl", reference="pbo", by="visit").table
     np.testing.assert_allclose(table["se"], model["se"], rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda f: hl.delta_adjusted(f, "5", **ARMS), "delta='5'"),
+        (lambda f: hl.delta_adjusted(f, pd.Series({"drug": -5.0}), **ARMS), "a Series was given"),
+        (lambda f: hl.delta_adjusted(f, [-5, -2], **ARMS), "a list that holds"),
+        (lambda f: hl.delta_adjusted(f, np.nan, **ARMS), "delta=nan"),
+        (lambda f: hl.delta_adjusted(f, {"drug": "5"}, **ARMS), "finite number"),
+        (lambda f: hl.delta_adjusted(f, {}, **ARMS), "finite number"),
+        (lambda f: hl.impute(f, delta={"drug": None}, **ARMS), "finite number"),
+        (lambda f: hl.delta_adjusted(f, -5, ci=95, **ARMS), "ci=95"),
+        (lambda f: hl.delta_adjusted(f, -5, each_visit="no", **ARMS), "each_visit='no'"),
+        (lambda f: hl.delta_adjusted(f, -5, n=0, **ARMS), "n=0"),
+        (lambda f: hl.delta_adjusted(f, -5, n=1, method="draws", **ARMS), "n=1"),
+        (lambda f: hl.delta_adjusted(f, -5, n=-3, method="draws", **ARMS), "n=-3"),
+        (lambda f: hl.delta_adjusted(f, -5, seed=-1, **ARMS), "seed=-1"),
+        (lambda f: hl.delta_adjusted(f, -5, treatment=["arm"]), "treatment="),
+        (lambda f: hl.reference_based(f, None, **ARMS), "strategy=None"),
+        (lambda f: hl.reference_based(f, "j2r"), "missing a required keyword-only argument"),
+        (lambda f: hl.tipping_point(f, "abc", **ARMS), "deltas='abc'"),
+        (lambda f: hl.tipping_point(f, [None, 1], **ARMS), "deltas="),
+        (lambda f: hl.tipping_point(f, ci=95, **ARMS), "ci=95"),
+        (lambda f: hl.impute(f, "5", **ARMS), "n='5'"),
+        (lambda f: hl.missing_patterns(f, time=3), "time=3"),
+        (lambda f: hl.check_dropout(f, by=["arm"]), "by="),
+        (lambda f: hl.dropped_rows(f, data=None, rows=3), "no argument of this name"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_refused(fit, ask, said):
+    with pytest.raises(SpecificationError, match=r"(?s)Received: .*Why not: .*To do: ") as refused:
+        ask(fit)
+    assert said in str(refused.value)
+
+
+def test_both_estimates_are_of_the_same_draws_whatever_the_seed(fit):
+    for seed in (None, np.random.default_rng(1)):
+        table = hl.delta_adjusted(fit, 0.0, **ARMS, n=3, seed=seed).table
+        np.testing.assert_array_equal(table["estimate"], table["at_random"])
+
+
+def test_the_sd_at_the_tipping_point_is_of_the_arm_that_is_shifted():
+    structure = hl.UnstructuredHeterogeneous("visit")
+    data = unequal()
+    fit = hl.MarginalModel("y ~ arm * visit", correlation=structure, group="arm", subject="id", data=data).fit_reml()
+    for arm, other in (("act", "pbo"), ("pbo", "act")):
+        found = hl.tipping_point(fit, treatment="arm", arm=arm, reference=other, n=3)
+        sd = data[(data["arm"] == arm) & (data["visit"] == "V3")]["y"].std()
+        assert found.sd == pytest.approx(sd, rel=0.1)
+
+
+def whole():
+    """All planned rows of `trial`."""
+    rows = pd.MultiIndex.from_product([np.arange(60), np.arange(4)], names=["id", "visit"]).to_frame(index=False)
+    rows["week"] = pd.Categorical([f"W{v}" for v in rows["visit"]])
+    return rows.assign(arm=np.where(rows["id"] % 2, "drug", "placebo"))
+
+
+def test_measured_rows_keep_their_covariates():
+    """Planned rows say what is not measured; the doses of measured rows are those of the fit."""
+    data = trial()
+    data["dose"] = np.random.default_rng(0).normal(size=len(data))
+    structure = hl.CompoundSymmetry()
+    dosed = hl.MarginalModel("y ~ arm * week + dose", correlation=structure, subject="id", data=data).fit_reml()
+    planned = whole().assign(dose=0.25)
+    completed = hl.impute(dosed, 2, **ARMS, time="week", data=planned).data(0)
+    same = completed[~completed["imputed"]].merge(data, on=["id", "week"], suffixes=("", "_own"))
+    assert len(same) == len(data)
+    np.testing.assert_array_equal(same["dose"], same["dose_own"])
+    assert (completed.loc[completed["imputed"], "dose"] == 0.25).all()
+    with pytest.raises(DataError, match="two rows of id 0 at week 'W0'"):
+        hl.impute(dosed, 2, **ARMS, time="week", data=pd.concat([planned, planned.iloc[:1]]))
+    with pytest.raises(DataError, match="'arm' varies within id"):
+        hl.impute(dosed, 2, **ARMS, time="week", data=planned.assign(arm="drug"))
+    # A column whose name is part of the response's name is a covariate that is needed.
+    named = hl.MarginalModel(
+        "dosed ~ arm * week + dose", correlation=structure, subject="id", data=data.rename(columns={"y": "dosed"})
+    ).fit_reml()
+    with pytest.raises(DataError, match="add the column 'dose'"):
+        hl.impute(named, 2, **ARMS, time="week", data=planned.drop(columns="dose"))
+
+
+def test_a_transformed_response_is_completed_under_its_own_name():
+    data = trial().assign(y=lambda d: np.exp(0.1 * d["y"]))
+    fit = hl.MarginalModel("log(y) ~ arm * week", correlation=hl.CompoundSymmetry(), subject="id", data=data).fit_reml()
+    found = hl.impute(fit, 2, **ARMS, time="week")
+    completed = found.data(0)
+    assert "y" not in completed
+    assert completed["log(y)"].notna().all()
+    assert "y is left out" in " ".join(repr(found).split())
+
+
+def test_numbers_as_arms_and_names_of_columns(fit):
+    """C(arm) with numbers gives what the labels give; a treatment may be called p."""
+    data = trial().assign(p=lambda d: (d["arm"] == "drug").astype(int))
+    structure = hl.UnstructuredHeterogeneous("visit")
+    coded = hl.MarginalModel("y ~ C(p) * week", correlation=structure, subject="id", data=data).fit_reml()
+    found = hl.delta_adjusted(coded, {1: -3.0}, treatment="p", n=3)
+    own = hl.delta_adjusted(fit, -3.0, **ARMS, n=3).table
+    assert found.table.index.names == ["visit", "at p"]
+    np.testing.assert_allclose(found.table["se"], own["se"], rtol=0.3)
+    shift = own["estimate"] - own["at_random"]
+    np.testing.assert_allclose(found.table["estimate"] - found.table["at_random"], shift, atol=1e-8)
+    assert "at p" in repr(found)
