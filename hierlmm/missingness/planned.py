@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
+from hierlmm.covariance.variance import VarIdent
 from hierlmm.design.design import Design
 from hierlmm.drawing.style import evenly
 from hierlmm.effects.grid import reference_grid
@@ -28,6 +29,8 @@ from hierlmm.fits.posterior import PosteriorNumbers, flat_parameters
 from hierlmm.frames import column_names, quote, require_columns, shorten, to_pandas
 from hierlmm.missingness.visits import Visits, time_column, visits_of
 
+FEWEST = 10
+"""Groups up to this size share the scale of their residuals with the others."""
 SEE = "docs, page 'Missing data', section 'If values are not missing at random'"
 
 
@@ -122,6 +125,17 @@ class Planned:
         keys = np.column_stack([np.zeros((self.shape[0], 1)), self.Z.reshape(self.shape[0], -1), *codes])
         _, kind = np.unique(keys, axis=0, return_inverse=True)
         return [np.flatnonzero(kind.ravel() == k) for k in range(kind.max() + 1)]
+
+    @cached_property
+    def strata(self) -> list[IntArray]:
+        """Subjects of each group that has covariance parameters of its own; all of them, if there is none."""
+        first, design = self.frame.iloc[:: self.shape[1]], self.design
+        variance = getattr(design.residual_variance, "own", design.residual_variance)
+        names = [design.residual_group, design.group, variance.variable if isinstance(variance, VarIdent) else None]
+        names = [c for c in dict.fromkeys(names) if c and _constant(self.frame, c, design.hierarchy.subject)]
+        code = first.groupby(names, observed=True).ngroup().to_numpy() if names else np.zeros(self.shape[0])
+        found = [np.flatnonzero(code == g) for g in np.unique(code)]
+        return found if min(map(len, found)) > FEWEST else [np.arange(self.shape[0])]
 
     @cached_property
     def incomplete(self) -> list[tuple[int, IntArray, IntArray, IntArray]]:

@@ -39,13 +39,13 @@ class Pooled(NamedTuple):
         return np.asarray(2.0 * stats.t.sf(np.abs(self.estimate) / self.se, self.df))
 
 
-def rubin(estimates: FloatArray, variances: FloatArray, df_complete: float) -> Pooled:
+def rubin(estimates: FloatArray, variances: FloatArray, df_complete: float | FloatArray) -> Pooled:
     """Pool D estimates and their squared standard errors, (D, k) each.
 
     Parameters
     ----------
     estimates, variances : (D, k)
-    df_complete : float
+    df_complete : float or (k,)
         Degrees of freedom of the analysis of complete data.
     """
     D = len(estimates)

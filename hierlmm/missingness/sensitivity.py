@@ -6,10 +6,10 @@ covariance V_i at the estimates,
     β̂ = H⁻¹ Σ_i X_i' V_i⁻¹ y_i,     Var(L β̂) = Σ_i w_i' C_i S C_i' w_i,     w_i = V_i⁻¹ X_i H⁻¹ L',
 
 with C_i C_i' = V_i and S the covariance of the whitened residuals C_i⁻¹ (y_i - X_i β̂), which is near the identity and
-common to subjects whose V_i differ (arms with covariances of their own, weights). Where all V_i are one, C_i S C_i' is
-the covariance of the residuals. The results are pooled by Rubin's rules. Data completed by the conditional
-means at the estimates have the estimates as their own β̂ (a fixed point of EM), so that imputation at random gives the
-estimate of the model but for its noise.
+common to subjects whose V_i differ by weights. Groups with covariances of their own have their own S, and the degrees
+of freedom are then Welch's. Where all V_i are one, C_i S C_i' is the covariance of the residuals. The results are
+pooled by Rubin's rules. Data completed by the conditional means at the estimates have the estimates as their own β̂ (a
+fixed point of EM), so that imputation at random gives the estimate of the model but for its noise.
 S is estimated anew from each data set: shifts make responses more variable.
 
 By draws: for a draw of (β, θ) the effect is L β plus the mean shift of the arm's subjects against missing at random,
@@ -135,18 +135,30 @@ class Analysis:
         H = np.einsum("jka,jkb->ab", X, weighted)
         return np.einsum("ab,jkb->ajk", np.linalg.pinv(H, hermitian=True), weighted)
 
-    def analyse(self, y: FloatArray) -> tuple[FloatArray, FloatArray, float]:
-        """Effects of completed data (n, J, K) and their squared standard errors, (n, k) each; degrees of freedom."""
-        J, K = self.planned.shape
+    @cached_property
+    def _free(self) -> list[float]:
+        """Degrees of freedom of S in each stratum: subjects less what the coefficients take up of them."""
+        own = self.planned
+        rank = max(int(np.linalg.matrix_rank(own.X[:, k])) for k in range(own.shape[1]))
+        taken = np.einsum("jka,ajk->j", own.X, self._solver)
+        taken = taken * (rank / taken.sum())
+        return [float(len(members) - taken[members].sum()) for members in own.strata]
+
+    def analyse(self, y: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Effects of completed data (n, J, K) and squared standard errors, (n, k) each; degrees of freedom (k,)."""
         X = self.planned.X
-        rank = max(int(np.linalg.matrix_rank(X[:, k])) for k in range(K))
         weights = np.einsum("ra,ajk,jkl->rjl", self.L, self._solver, self._roots, optimize=True)
-        products = np.einsum("rjk,rjl->rkl", weights, weights)
         own = y - self.planned.offset
         beta = np.einsum("ajk,njk->na", self._solver, own)
         rest = np.einsum("jkl,njl->njk", self._whiten, own - np.einsum("jka,na->njk", X, beta))
-        S = np.einsum("njk,njl->nkl", rest, rest) / (J - rank)
-        return beta @ self.L.T, np.einsum("rkl,nkl->nr", products, S), float(J - rank)
+        parts = np.empty((len(self._free), len(y), len(self.L)))
+        for g, (members, df) in enumerate(zip(self.planned.strata, self._free, strict=True)):
+            S = np.einsum("njk,njl->nkl", rest[:, members], rest[:, members]) / df
+            products = np.einsum("rjk,rjl->rkl", weights[:, members], weights[:, members])
+            parts[g] = np.einsum("rkl,nkl->nr", products, S)
+        variance = parts.sum(axis=0)
+        shares = (parts / variance).mean(axis=1)
+        return beta @ self.L.T, variance, 1.0 / (shares**2 / np.array(self._free)[:, None]).sum(axis=0)
 
     def arm_means(self, values: FloatArray, weights: FloatArray) -> FloatArray:
         """Weighted means of values (J, K) over the subjects of an arm, less those of the reference arm, (k,)."""

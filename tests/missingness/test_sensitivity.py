@@ -240,6 +240,23 @@ def test_standard_errors_where_covariances_differ_between_arms(own):
     np.testing.assert_allclose(table["se"], model["se"], rtol=0.05)
 
 
+def test_a_shift_in_one_arm_adds_to_the_variance_of_that_arm():
+    """By Welch's formula from the completed responses of the last visit, whichever arm is shifted."""
+    structure = hl.UnstructuredHeterogeneous("visit")
+    fit = hl.MarginalModel(
+        "y ~ arm * visit", correlation=structure, group="arm", subject="id", data=unequal()
+    ).fit_reml()
+    planned = planned_of(fit, "arm", "pbo", None, None, caller="test")
+    for delta in ({"act": -30.0}, {"pbo": -10.0}):
+        y = imputing.completed(planned, Assumption(delta=delta), 5, 1)
+        _, variance, df = analysis_of(planned).analyse(y)
+        parts = np.array([y[:, planned.arm == g, 2].var(axis=1, ddof=1) / (planned.arm == g).sum() for g in (0, 1)])
+        # The weights of a delta are those of the model: equal within an arm, as every completed visit is.
+        np.testing.assert_allclose(variance[:, 2], parts.sum(axis=0), rtol=1e-6)
+        share = (parts / parts.sum(axis=0)).mean(axis=1)
+        np.testing.assert_allclose(df[2], 1.0 / (share**2 / np.array([124.0, 24.0])).sum(), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("ask", "said"),
     [
