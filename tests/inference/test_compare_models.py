@@ -101,6 +101,42 @@ def test_information_criteria_by_their_formulas(growth, dental):
     assert own["se"] == pytest.approx(2.0 * np.sqrt(27) * gap.std())
 
 
+@pytest.mark.parametrize("method", ["ml", "reml"])
+def test_seven_structures_of_one_mean(method, growth, dental, comparisons):
+    """nlme's gls with corCompSymm, corAR1 and corSymm, with and without a variance of its own at every age."""
+    variance = hl.VarIdent("age")
+    more = {"csh": hl.CompoundSymmetry(), "arh1": hl.AR1(), "symm_homog": hl.Unstructured("age")}
+    models = {
+        name: hl.MarginalModel(
+            "distance ~ sex * time", correlation=own, variance=variance if name.endswith(("h", "1")) else None,
+            subject="subject", data=dental,
+        )
+        for name, own in more.items()
+    }  # fmt: skip
+    fits = {name: growth[own] for name, own in {"indep": "independent", "cs": "cs", "ar1": "ar1", "un": "un"}.items()}
+    if method == "ml":
+        fits = {name: maximum_again(fit) for name, fit in fits.items()}
+    fits |= {name: model.fit_ml() if method == "ml" else model.fit_reml() for name, model in models.items()}
+    table = hl.compare_models(*fits.values(), labels=list(fits), by=["loglik", "df", "aic", "bic"]).table
+    frozen = pd.DataFrame(comparisons[f"gls_{method}"]["table"]).T.loc[list(fits)]
+    assert (table["df"] == frozen["df"]).all()
+    # nlme stops early: never above, and nearly as high.
+    assert (table["loglik"] > frozen["loglik"] - 1e-7).all()
+    np.testing.assert_allclose(table["loglik"].astype(float), frozen["loglik"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(table["aic"].astype(float), frozen["aic"], rtol=0, atol=2e-4)
+    if method == "ml":  # nlme's BIC of REML counts N - p rows
+        np.testing.assert_allclose(table["bic"].astype(float), frozen["bic"], rtol=0, atol=2e-4)
+
+
+def maximum_again(fit):
+    """The same model by ML."""
+    design = fit.design
+    return hl.MarginalModel(
+        "distance ~ sex * time", correlation=design.residual, variance=design.residual_variance,
+        subject="subject", data=design.frame,
+    ).fit_ml()  # fmt: skip
+
+
 def test_models_that_are_not_nested():
     """anova(S1, S2), lme(log(serbilir) ~ ns(year, 2) * sex) with ~year | id and pdDiag(~ns(year, 2)) | id, by REML."""
     data = pd.read_csv(data_elsewhere("pbc2"))
