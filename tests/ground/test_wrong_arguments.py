@@ -96,7 +96,7 @@ def test_methods_refuse_in_words(fits, dental, kind, method):
         (lambda fit: fit.plot_trajectories(xlab="x"), r"no argument of this name. Did you mean 'xlabel'\?"),
         (lambda fit: fit.plot_effects("time", simultanous=True), r"Did you mean 'simultaneous'\?"),
         (lambda fit: fit.plot_forest(figure_kwargs={"figsze": (3, 3)}), "cannot make such a figure"),
-        (lambda fit: fit.summary(0.95, 3, 4), "too many positional arguments"),
+        (lambda fit: fit.predict(None, "subject", None, 0.95, 4), "too many positional arguments"),
         (lambda fit: fit.compare_subjects(1), "missing a required argument: 'b'"),
         (lambda fit: fit.marginal_covariance([1]), "not in the fitted data"),
         (lambda fit: fit.contrasts("sex", {"x": ["a", "b"]}), "they are not numbers"),
@@ -310,7 +310,7 @@ def test_models_list_their_arguments_and_show_no_column():
         lambda **more: hl.MarginalModel("reaction ~ days", subject="subject", data=data, **more),
     ):
         with pytest.raises(hl.ArgumentError) as refused:
-            model(weights=data["days"])
+            model(sample_weight=data["days"])
         assert len(refused.value.received) < 120
         assert refused.value.remedy.startswith("its arguments are ") and "missing" in refused.value.remedy
         assert "unknown" not in refused.value.remedy
