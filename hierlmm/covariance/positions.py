@@ -11,7 +11,7 @@ from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.declared import data_error
 from hierlmm.covariance.residual.base import ResidualCorrelation
 from hierlmm.covariance.variance import sorted_levels
-from hierlmm.frames import is_number, quote, shorten
+from hierlmm.frames import is_number, occasions_in_use, quote, shorten
 from hierlmm.groups import group_order, group_starts
 
 SAME_TIME = 1e-10
@@ -76,7 +76,14 @@ def make_rows(
 def _positions(spec: ResidualCorrelation, column: pd.Series) -> tuple[FloatArray, tuple[str, ...]]:
     name = type(spec).__name__
     if spec.by_occasion:
-        levels = sorted_levels(name, column)
+        sorted_levels(name, column)  # refuses labels that have no order
+        levels, known = occasions_in_use(column)
+        if spec._in_order and not known:
+            received = f"{name}({column.name!r}) and occasions {shorten(levels)}"
+            reason = "it has correlations of neighbours, and the order of these in time cannot be told from text"
+            order = ", ".join(map(repr, levels[:3]))
+            remedy = f"say it: data[{column.name!r}] = pd.Categorical(data[{column.name!r}], [{order}, ...])"
+            raise data_error(received, reason, remedy)
         codes = column.map({label: k for k, label in enumerate(levels)}).to_numpy(dtype=np.float64)
         return codes, tuple(f"{label:g}" if isinstance(label, float) else str(label) for label in levels)
     kind = pd.api.types.infer_dtype(column)

@@ -16,7 +16,7 @@ from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import unquoted
 from hierlmm.errors import DataError, SpecificationError
-from hierlmm.frames import column_names, is_number, quote, require_columns, shorten, to_pandas
+from hierlmm.frames import column_names, is_number, occasions_in_use, quote, require_columns, shorten, to_pandas
 from hierlmm.text import show
 
 SEE = "docs, page 'Missing data'"
@@ -129,10 +129,7 @@ def _table(
     column, who = frame[time], frame[subject]
     known = (column.notna() & who.notna()).to_numpy()
     column, who, y = column[known], who[known], y[known]
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        times = pd.Index([c for c in column.cat.categories if (column == c).any()], name=time)
-    else:
-        times = _sorted(column, time)
+    times = _in_order(column, time)
     if len(times) > MOST:
         received = f"{len(times)} distinct values of {time!r}"
         reason = f"planned visits are common to the subjects, {MOST} of them at most"
@@ -157,6 +154,26 @@ def _table(
     found.ravel()[cell[seen]] = y[seen]
     group = None if by is None else _group(frame[known], subject, by, subjects)
     return Visits(found, subjects, times, group, unquoted(response), time, dropped)
+
+
+def _in_order(column: pd.Series, time: str) -> pd.Index:
+    """Distinct visits in their order.
+
+    Raises
+    ------
+    DataError
+        If they are text that does not tell it.
+    """
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        _sorted(column, time)  # refuses what has no order at all
+    occasions, known = occasions_in_use(column)
+    if not known:
+        received = f"visits {shorten(occasions)} in {time!r}"
+        reason = "who dropped out depends on their order in time, which cannot be told from text"
+        order = ", ".join(map(repr, occasions[:3]))
+        remedy = f"say it: data[{time!r}] = pd.Categorical(data[{time!r}], [{order}, ...])"
+        raise DataError(received, reason, remedy, SEE)
+    return pd.Index(occasions, name=time)
 
 
 def _sorted(column: pd.Series, name: str) -> pd.Index:

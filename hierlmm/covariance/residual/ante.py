@@ -47,6 +47,7 @@ class AnteDependence(ResidualCorrelation):
     stationary: ClassVar[bool] = False
     _off_diagonal: ClassVar[bool] = True
     _pairs_words: ClassVar[str] = "for every pair of neighbouring occasions"
+    _in_order: ClassVar[bool] = True
     kernel: ClassVar[str] = "ante"
     independent_at: ClassVar[float | None] = 0.0
 

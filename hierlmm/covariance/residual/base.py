@@ -133,6 +133,8 @@ class ResidualCorrelation(ABC):
     """What GEE's refusal adds where `working` is None."""
     _pairs_words: ClassVar[str] = "for every pair of occasions"
     """Of a structure `by_occasion`: what has a correlation of its own."""
+    _in_order: ClassVar[bool] = False
+    """Of a structure `by_occasion`: whether the order of the occasions matters."""
     _definitions: ClassVar[tuple[str, ...]] = ("matrix",)
     """Methods that say what the matrix is; what is said of them goes with them."""
     _bounds: ClassVar[tuple[tuple[float, float], ...] | None] = None
