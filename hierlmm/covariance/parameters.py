@@ -18,6 +18,8 @@ from hierlmm.arrays import FloatArray
 from hierlmm.covariance.declared import specification_error
 
 LARGEST_ETA = 500.0
+LARGEST_RATE = 650.0
+"""Of a decay per unit of time: ``exp(-LARGEST_RATE)`` is a number that can still be divided by."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,15 @@ class Decay(Parameter):
 
     def natural(self, eta: float) -> float:
         """The parameter from η."""
-        return math.exp(-math.exp(min(-eta, LARGEST_ETA)) / self.unit)
+        return math.exp(-min(self._rate(eta), LARGEST_RATE))
 
     def slope(self, eta: float) -> float:
         """Derivative of the parameter with respect to η."""
-        rate = math.exp(min(-eta, LARGEST_ETA)) / self.unit
-        return rate * math.exp(-rate)
+        rate = self._rate(eta)
+        return rate * math.exp(-rate) if rate < LARGEST_RATE else 0.0
+
+    def _rate(self, eta: float) -> float:
+        return math.exp(min(-eta, LARGEST_ETA)) / self.unit
 
     def unconstrained(self, value: float) -> float:
         """η of a value inside the bounds."""

@@ -100,7 +100,7 @@ NO_MAXIMUM = Lack(
 REPLICATIONS = "ppc plot_ppc posterior_predictive prior_predictive extend for_arviz"
 LIKELIHOOD = table(("loo", NO_DRAWS), (CHAINS, NO_CHAINS), (REPLICATIONS, NO_REPLICATIONS), (EVIDENCE, NO_PRIORS))
 POSTERIOR = table(
-    ("bootstrap profile", NO_MAXIMUM),
+    ("bootstrap profile test_covariance test_random_effects", NO_MAXIMUM),
     (
         f"{MAXIMUM} is_singular",
         Lack(
@@ -121,7 +121,7 @@ POSTERIOR = table(
     ("influence", NO_DELETION),
 )
 GEE = table(
-    ("bootstrap profile", NO_MAXIMUM),
+    ("bootstrap profile test_covariance test_random_effects", NO_MAXIMUM),
     (
         f"{EFFECTS} intraclass_correlation r_squared variance_components is_singular blup_variances",
         Lack(

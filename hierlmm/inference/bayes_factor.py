@@ -22,6 +22,7 @@ from hierlmm.design.design import Design
 from hierlmm.errors import ArgumentError, DataError, NotAvailableError, SpecificationError
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.frames import shorten
+from hierlmm.inference.rows import other_kept, same
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
 from hierlmm.text import number, probability_text, table_lines
@@ -268,10 +269,16 @@ def _same_response(pair: str, a: Design, b: Design) -> None:
     if responses[0] != responses[1]:
         remedy = "write the same response in both (a transformed response has another density)"
         raise SpecificationError(sizes, reason, remedy, SEE)
-    if a.n_obs == b.n_obs and np.allclose(np.sort(a.y - a.offset), np.sort(b.y - b.offset), rtol=1e-10, atol=1e-12):
+    if a.n_obs == b.n_obs and not other_kept(a, b) and same(a.y, _in_the_order_of(a, b)):
         return
     remedy = "fit both to the same rows (missing='drop' drops different rows when the covariates differ)"
     raise DataError(sizes, reason, remedy, SEE)
+
+
+def _in_the_order_of(a: Design, b: Design) -> FloatArray:
+    """The response of b, row by row that of a where the rows have the same labels in another order."""
+    place = b.frame.index.get_indexer(a.frame.index) if b.frame.index.is_unique else np.arange(b.n_obs)
+    return b.y[place] if place.min(initial=0) >= 0 else b.y
 
 
 def _notes(

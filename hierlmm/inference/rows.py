@@ -39,6 +39,8 @@ def other_rows(a: Design, b: Design) -> tuple[str, str] | None:
         if same(np.sort(a.y), np.sort(b.y)):
             return "the rows are not in the same order", "sort the data in one way before fitting"
         return f"other values of {a.hierarchy.response!r}", again
+    if other_kept(a, b):
+        return f"missing='drop' dropped {a.n_dropped} rows, and {b.n_dropped} others", again
     if not np.array_equal(_subjects(a), _subjects(b)):
         return (
             f"other subjects in the rows ({a.hierarchy.subject}, {b.hierarchy.subject})",
@@ -66,7 +68,13 @@ def refuse_other_rows(labels: tuple[str, str], a: Design, b: Design) -> None:
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays are equal to rounding."""
-    return bool(np.all(np.abs(a - b) <= TOLERANCE * max(float(np.abs(a).max(initial=0.0)), 1e-300)))
+    size, spread = (float(x) for x in (np.abs(a).max(initial=0.0), np.ptp(a) if len(a) else 0.0))
+    return bool(np.all(np.abs(a - b) <= TOLERANCE * spread + 4.0 * np.finfo(float).eps * size))
+
+
+def other_kept(a: Design, b: Design) -> bool:
+    """Whether two designs both dropped rows with missing values, and not the same ones."""
+    return bool(a.n_dropped and b.n_dropped) and len(a.frame.index.symmetric_difference(b.frame.index)) > 0
 
 
 def _subjects(design: Design) -> np.ndarray:

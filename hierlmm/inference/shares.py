@@ -239,17 +239,18 @@ def _by_delta(fit: Any, shares: Share, at: IntArray, estimate: FloatArray, ci: f
         return _logit(shares(beta, own.D, np.array([own.sigma]), _ratio(fit, own.residual, at)))
 
     own = fit.solution
+    se = np.sqrt(np.diag(own.beta_cov))  # steps of differences are in this unit
     rest = own.D, np.array([own.sigma]), _ratio(fit, own.residual, at)
     with np.errstate(divide="ignore", invalid="ignore"):
         by_beta = (
-            central_differences(lambda b: _logit(shares(b, *rest)), beta).T
+            central_differences(lambda u: _logit(shares(beta + u * se, *rest)), np.zeros(len(beta))).T / se
             if len(beta)
             else np.zeros((len(estimate), 0))
         )
         variance = large.standard_errors_of(of_theta)[1] ** 2
         variance = variance + np.einsum("ij,jk,ik->i", by_beta, own.beta_cov, by_beta)
-        se = np.where(fit.is_singular | ~np.isfinite(_logit(estimate)), np.nan, np.sqrt(variance))
-        ends = [_logit(estimate) + sign * z * se for sign in (-1.0, 1.0)]
+        spread = np.where(fit.is_singular | ~np.isfinite(_logit(estimate)), np.nan, np.sqrt(variance))
+        ends = [_logit(estimate) + sign * z * spread for sign in (-1.0, 1.0)]
     return tuple(1.0 / (1.0 + np.exp(-end)) for end in ends)  # type: ignore[return-value]
 
 

@@ -73,7 +73,7 @@ def descend(counter: Counter, lam: FloatArray) -> FloatArray:
             trial, trial_gradient = counter.both(lam + step)
             if halvings == 0:
                 outside = outside + 1 if trial == np.inf else 0
-            if trial <= value + 1e-4 * slope and trial < value:
+            if trial <= value + 1e-4 * slope and trial < value and np.all(np.isfinite(trial_gradient)):
                 break
             step, slope = 0.5 * step, 0.5 * slope
         else:

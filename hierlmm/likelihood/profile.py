@@ -21,6 +21,7 @@ from hierlmm.likelihood.solution import AnyCriterion
 
 TOO_LARGE = 1e8
 MOST_POINTS = 6
+NEAR_ZERO = 0.05
 SLSQP: Any = {"maxiter": 200, "ftol": 1e-10}
 
 
@@ -75,7 +76,10 @@ class _Region:
 
         @_remember_last
         def left(z: FloatArray) -> tuple[float, FloatArray]:
-            value, gradient = criterion.joint(centre + root @ z)
+            x = centre + root @ z
+            if not abs(x[-1]) <= limit[-1] + 1.0:  # a step of the search may go where σ is no number
+                return -TOO_LARGE, np.zeros(len(centre))
+            value, gradient = criterion.joint(x)
             if not np.isfinite(value):
                 return -TOO_LARGE, np.zeros(len(centre))
             return drop - (value - best), -(root.T @ gradient)
@@ -154,22 +158,22 @@ def region_points(criterion: AnyCriterion, centre: FloatArray, drop: float) -> l
 
     One parameter at a time is moved away from the optimum and held there while the others adapt.
     """
-    first = criterion.structure.n_parameters
-    if not criterion.rows.parameters:
-        return []
-    if first == 0 and len(centre) < 4:
+    first, structured = criterion.structure.n_parameters, bool(criterion.rows.parameters)
+    at_zero = np.abs(centre[:first]) <= NEAR_ZERO
+    if (not structured and not at_zero.any()) or (first == 0 and len(centre) < 4):
         return []
     best, _ = criterion.joint(centre)
     inverse = np.linalg.inv(_root(hessian(criterion.joint, centre)))
     found: list[FloatArray] = []
-    for k in range(len(centre) - 1):
+    for k in range(len(centre) - 1) if structured else np.flatnonzero(at_zero):
         if k >= first:
             values = centre[k] + np.array([-3.0, -1.5, 1.5, 3.0])
         else:  # at zero the criterion is stationary in λ: no search leaves it
-            values = np.array([0.0, 2.0 * centre[k]] if abs(centre[k]) > 0.05 else [0.1, 0.5])
+            values = np.array([0.1, 0.2, 0.5] if at_zero[k] else [0.0, 2.0 * centre[k]])
         for value in values:
             point = _adapt(criterion, centre, k, value)
-            near = [np.linalg.norm(inverse @ (point - p)) < 0.5 for p in [centre, *found]]
+            beside = found if k < first and at_zero[k] else [centre, *found]
+            near = [np.linalg.norm(inverse @ (point - p)) < 0.5 for p in beside]
             if criterion.joint(point)[0] - best < drop and not any(near):
                 found.append(point)
     return found[:MOST_POINTS]
