@@ -39,7 +39,7 @@ def occasions_in_use(column: pd.Series) -> tuple[list[Any], bool]:
     if not all(isinstance(label, str) for label in levels) or levels != sorted(levels):
         return levels, True
     parts = {label: re.split(r"(\d+)", label) for label in levels}
-    alike = len({tuple(own[::2]) for own in parts.values()}) == 1 and all(len(own) == 3 for own in parts.values())
+    alike = len({tuple(own[::2]) for own in parts.values()}) <= 1 and all(len(own) == 3 for own in parts.values())
     ordered = sorted(levels, key=lambda label: [int(x) if k % 2 else x for k, x in enumerate(parts[label])])
     return ordered, alike or isinstance(column.dtype, pd.CategoricalDtype)
 

@@ -180,7 +180,7 @@ def second_definition(pair, design, report):
     for j in range(design.n_subjects):
         rows = np.flatnonzero(design.subject_index == j)
         t = np.arange(len(rows)) if spec is None or spec.time is None else frame[spec.time].to_numpy()[rows]
-        own = of_group(correlations, frame["x"].iloc[rows[0]])
+        own = of_group(correlations, frame["x"].iloc[rows[0]] if "x" in frame else None)
         residual[np.ix_(rows, rows)] = np.eye(len(rows)) if matrix is None else matrix(t, own)
     g = np.ones(N) if ratio is None else ratio(frame, report)
     return residual * g[:, None] * g

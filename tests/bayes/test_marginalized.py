@@ -24,7 +24,7 @@ import hierlmm as hl
 from hierlmm.bayes.collapsed import collapsed_posterior
 from hierlmm.bayes.collapsed_residual import posterior_of, residual_posterior
 from hierlmm.bayes.distributions import ScaledBeta
-from hierlmm.bayes.explicit import pymc_module
+from hierlmm.bayes.explicit import of_groups, pymc_module
 from hierlmm.bayes.marginal_likelihood import marginal_likelihood
 from hierlmm.bayes.marginalized import MarginalLogp, build_marginalized_model, marginal_logp
 from hierlmm.bayes.priors import Priors, resolve_priors
@@ -175,10 +175,11 @@ def random_values(model, n):
 
 def theta_of(posterior, priors, values):
     """θ of the compiled posterior from named values, and the log Jacobian of the values by θ."""
-    terms = posterior.design.term
-    names = [n for n in ("sd_b_common", "sd_b_centered", "sd_b") if n in values][:1]
+    terms, by_group = posterior.design.term, of_groups("sd_b_common", posterior.design)
+    names = by_group if by_group[0] in values else [n for n in ("sd_b_centered", "sd_b") if n in values][:1]
     sd = np.concatenate([np.ravel(values[n]) for n in names]) if terms else np.empty(0)
-    p = np.concatenate([np.ravel(values[n]) for n in ("corr_b_partial", "corr_b_unit") if n in values] or [[]])
+    places = ["corr_b_partial", *of_groups("corr_b_unit", posterior.design)]
+    p = np.concatenate([np.ravel(values[n]) for n in places if n in values] or [[]])
     z = np.log(p) - np.log1p(-p)
     log_jacobian = np.sum(np.log(p * (1.0 - p)))
     if "corr_b_partial" in values:

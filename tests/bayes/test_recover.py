@@ -150,7 +150,7 @@ MODELS = {
 @pytest.mark.parametrize("sampler", ["pymc", "nutpie"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_sampler_agrees_with_the_compiled_posterior(name, sampler):
-    """Means and SDs of everything within four Monte-Carlo standard errors (some hundred of them, so 4.5)."""
+    """Means and SDs of everything within 4.5 Monte-Carlo standard errors: there are some hundred."""
     import pymc as pm
 
     dataset, formula, options = MODELS[name]
@@ -165,6 +165,6 @@ def test_every_sampler_agrees_with_the_compiled_posterior(name, sampler):
     assert int(fit.sample_stats["diverging"].sum()) <= 10
     variables = [v for v in ours.datatree["posterior"].data_vars if v not in ("b", "subject_coef")]
     for variable in variables:
-        assert largest_difference(fit, ours, variable) < 4, variable
-        assert largest_difference(fit, ours, variable, "sd") < 4, variable
+        assert largest_difference(fit, ours, variable) < 4.5, variable
+        assert largest_difference(fit, ours, variable, "sd") < 4.5, variable
     assert largest_difference(fit, ours, "b") < 4.5
