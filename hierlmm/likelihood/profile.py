@@ -165,7 +165,9 @@ def region_points(criterion: AnyCriterion, centre: FloatArray, drop: float) -> l
     best, _ = criterion.joint(centre)
     inverse = np.linalg.inv(_root(hessian(criterion.joint, centre)))
     found: list[FloatArray] = []
-    for k in range(len(centre) - 1) if structured else np.flatnonzero(at_zero):
+    for k in range(len(centre) - 1):
+        if not structured and not at_zero[k]:
+            continue
         if k >= first:
             values = centre[k] + np.array([-3.0, -1.5, 1.5, 3.0])
         else:  # at zero the criterion is stationary in λ: no search leaves it
