@@ -30,7 +30,7 @@ from hierlmm.fits.base import Fit
 from hierlmm.inference.conditional_aic import conditional_aic
 from hierlmm.inference.maximum import PAGE, Maximum, labelled, maximum_of, model_text
 from hierlmm.inference.nesting import same_fixed
-from hierlmm.inference.rows import other_rows
+from hierlmm.inference.rows import as_they_come, other_rows
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
 from hierlmm.text import align, sayer
@@ -249,7 +249,8 @@ class _Board:
             self.blank(label, ["aicc"], SAY("compare_models.no_room", k=k, n=n))
         for name in OF_MAXIMUM:
             if name in self.by:
-                self.units[name, label] = fit.subject_loglik().to_numpy() * (1.0 if name == "loglik" else -2.0)
+                own = fit.subject_loglik().to_numpy()[as_they_come(fit.design)]
+                self.units[name, label] = own * (1.0 if name == "loglik" else -2.0)
 
     def posteriors(self) -> None:
         """Leave-one-subject-out, and stacking weights."""
@@ -267,7 +268,7 @@ class _Board:
             kept[label] = loo(fit, "subject")
             self.put(label, loo_subject=kept[label].elpd)
             if "loo_subject" in self.by:
-                self.units["loo_subject", label] = kept[label].elpd_i.to_numpy()
+                self.units["loo_subject", label] = _by_subject(kept[label], fit)
             if len(kept[label].unreliable):
                 self.notes.append(SAY("compare_models.pareto", label=label, verdict=kept[label].verdict))
         if "stacking" not in self.by:
@@ -276,7 +277,8 @@ class _Board:
             for label in kept:
                 self.blank(label, ["stacking"], SAY("compare_models.alone"))
             return
-        weights = stacking_weights(np.column_stack([found.elpd_i.to_numpy() for found in kept.values()]))
+        scores = [_by_subject(found, of[label]) for label, found in kept.items()]
+        weights = stacking_weights(np.column_stack(scores))
         self.values.loc[list(kept), "stacking"] = weights
 
     def result(self) -> ModelComparison:
@@ -304,6 +306,11 @@ class _Board:
                 difference = sign * (value - values[best])
                 rows.append({"criterion": name, "model": label, "difference": difference, "se": se})
         return pd.DataFrame(rows, columns=["criterion", "model", "difference", "se"])
+
+
+def _by_subject(found: Any, fit: Any) -> FloatArray:
+    """Scores of the subjects in the order in which they come: their names may differ between fits."""
+    return np.asarray(found.elpd_i.to_numpy()[as_they_come(fit.design)])
 
 
 def stacking_weights(elpd: FloatArray) -> FloatArray:

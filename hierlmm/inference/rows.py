@@ -79,7 +79,13 @@ def other_kept(a: Design, b: Design) -> bool:
 
 def _subjects(design: Design) -> np.ndarray:
     """Subjects numbered in the order in which they come: their names do not matter."""
-    first, index = np.unique(design.subject_index, return_index=True)
-    place = np.empty(int(first.max()) + 1, dtype=np.intp)
-    place[first[np.argsort(index)]] = np.arange(len(first))
+    order = as_they_come(design)
+    place = np.empty(int(order.max()) + 1, dtype=np.intp)
+    place[order] = np.arange(len(order))
     return place[design.subject_index]
+
+
+def as_they_come(design: Design) -> np.ndarray:
+    """Positions of the subjects, sorted by name, in the order in which they come in the rows: (J,)."""
+    subjects, first = np.unique(design.subject_index, return_index=True)
+    return subjects[np.argsort(first)]

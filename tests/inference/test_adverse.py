@@ -80,3 +80,13 @@ def test_tests_of_variances_need_a_likelihood(dental, dental_like_nuts, method):
     for fit in (two("distance ~ time + (1 | subject)", dental).fit_gee(), dental_like_nuts):
         with pytest.raises(hl.NotAvailableError):
             getattr(fit, method)()
+
+
+def test_subjects_by_other_names(dental):
+    subjects = dental["subject"].unique()
+    names = dict(zip(subjects, np.random.default_rng(0).permutation(len(subjects)), strict=True))
+    renamed = dental.assign(other=dental["subject"].map(lambda k: f"z{names[k]:03d}"))
+    small, large = (two(f"distance ~ {x} + (1 | subject)", dental).fit_ml() for x in ("time", "sex * time"))
+    other = two("distance ~ sex * time + (1 | other)", renamed).fit_ml()
+    plain, moved = (hl.compare_models(small, fit, by=["aic"]).differences for fit in (large, other))
+    np.testing.assert_allclose(plain.select_dtypes("number"), moved.select_dtypes("number"), rtol=1e-6)
