@@ -22,9 +22,11 @@ from scipy.stats import chi2, norm
 from hierlmm.arrays import FloatArray
 from hierlmm.diagnostics.replicate import refuse_unknown
 from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.errors import SpecificationError
 from hierlmm.fits.covariance_table import CovarianceProfiles, quantile
 from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.fits.profile_table import FixedProfiles
+from hierlmm.frames import shorten
 from hierlmm.inference.refits import SEE, require_gaussian
 from hierlmm.options import checked, choose
 from hierlmm.results import Page, Paragraph, Result, Table
@@ -188,6 +190,9 @@ def names_of(asked: str | Sequence[str] | None, known: Sequence[str]) -> list[st
         If one is not known.
     """
     names = list(known) if asked is None else [asked] if isinstance(asked, str) else list(asked)
+    if not names:
+        remedy = f"leave parameters out, or use one of {shorten(known)}"
+        raise SpecificationError("parameters=[]", "nothing would be profiled", remedy, SEE)
     for name in names:
         refuse_unknown(f"parameters={name!r}", name, known, "there is no such parameter.", "use one of {}", SEE)
     return names

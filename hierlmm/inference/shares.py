@@ -36,6 +36,7 @@ from hierlmm.covariance.residual import CompoundSymmetry
 from hierlmm.drawing.style import evenly
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.covariance_table import other_optima, quantile
+from hierlmm.frames import is_number
 from hierlmm.inference.bootstrap import bootstrap_fit
 from hierlmm.inference.refits import SEE
 from hierlmm.interpret.variation import covariance_draws
@@ -176,13 +177,21 @@ def _different_rows(fit: Any) -> _Rows:
     names += [] if structure is None else [str(v) for v in structure.columns]
     names += [design.group] if design.group else []
     names = [v for v in dict.fromkeys(names) if v in design.frame and len(design.frame[v].iloc[at].unique()) > 1]
-    columns = design.frame[names].iloc[at].sort_values(names) if names else design.frame[[]].iloc[at]
-    order = columns.index
-    at = design.frame.index.get_indexer(order)
+    columns = design.frame[names].iloc[at].reset_index(drop=True)
+    order = np.lexsort([_rank(columns[v]) for v in reversed(names)]) if names else np.arange(len(at))
+    at = at[order]
     kept = evenly(len(at), MOST_ROWS)
-    shown = columns.iloc[kept].reset_index(drop=True)
+    shown = columns.iloc[order[kept]].reset_index(drop=True)
     shown.attrs = {}  # units of the data
     return _Rows(at[kept], shown)
+
+
+def _rank(column: pd.Series) -> FloatArray:
+    """Numbers as they are, categories by their order, other labels as text."""
+    if is_number(column):
+        return column.to_numpy(dtype=np.float64)
+    labels = column if isinstance(column.dtype, pd.CategoricalDtype) else column.astype(str).astype("category")
+    return np.asarray(labels.cat.codes, dtype=np.float64)
 
 
 def _intervals(

@@ -90,3 +90,15 @@ def test_subjects_by_other_names(dental):
     other = two("distance ~ sex * time + (1 | other)", renamed).fit_ml()
     plain, moved = (hl.compare_models(small, fit, by=["aic"]).differences for fit in (large, other))
     np.testing.assert_allclose(plain.select_dtypes("number"), moved.select_dtypes("number"), rtol=1e-6)
+
+
+def test_any_index_and_labels(sleepstudy):
+    plain = two("reaction ~ days + (days | subject)", sleepstudy).fit_reml()
+    labelled = sleepstudy.assign(kind=[1 if k % 2 else "one" for k in range(len(sleepstudy))])
+    for data in (sleepstudy.set_axis(np.zeros(180, dtype=int)), sleepstudy.rename_axis("days"), labelled):
+        fit = two("reaction ~ days + (days | subject)", data).fit_reml()
+        for ask in ("intraclass_correlation", "r_squared"):
+            found, expected = (getattr(own, ask)().table.select_dtypes("number") for own in (fit, plain))
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+    with pytest.raises(hl.SpecificationError, match="nothing would be profiled"):
+        plain.profile([])
