@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.drawing.figure import Figure, pictured
+from hierlmm.errors import NotAvailableError
 from hierlmm.fits.components import component_labels, component_values
 from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.likelihood.deletion import Deletion, delete_subjects
@@ -34,6 +35,7 @@ from hierlmm.text import count, number, sayer, table_lines
 
 THETAS = ("updated", "fixed")
 SHOWN = 10
+SEE = "docs, page 'Checks'"
 SAY = sayer(__file__)
 
 
@@ -123,6 +125,9 @@ def influence(fit: LikelihoodEstimates, theta: Literal["updated", "fixed"] = "up
     """
     choose("theta", theta, THETAS)
     design = fit.design
+    if not design.coef:
+        received, reason = "influence() of a model without fixed effects", "no coefficient moves without a subject"
+        raise NotAvailableError(received, reason, "fit the other subjects and compare fit.variance_components()", SEE)
     found = deletion_of(fit, update=theta == "updated")
     change = fit.beta.to_numpy() - found.beta
     cov, se = fit.beta_cov.to_numpy(), fit.beta_se.to_numpy()

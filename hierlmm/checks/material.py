@@ -264,7 +264,11 @@ def _deleted(linear: LinearResiduals, white: list[FloatArray]) -> tuple[FloatArr
 
     ``β̂ - β_(j) = (A - A_j)⁻¹ X_j'V_j⁻¹ r_j`` with ``A = Σ A_j``, ``A_j = X_j'V_j⁻¹X_j``.
     """
-    A, p = np.linalg.inv(linear.C), len(linear.C)
+    p = len(linear.C)
+    if p == 0:  # nothing is estimated that a subject could move
+        nothing = np.full((len(white), white[0].shape[1]), np.nan)
+        return nothing, np.empty((len(white), 0)), np.empty((len(white), 0))
+    A = np.linalg.inv(linear.C)
     se = np.sqrt(np.diag(linear.C))
     cook, dfbetas, harder = [], [], []
     for half, w in zip(linear.half, white, strict=True):

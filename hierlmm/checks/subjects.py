@@ -58,6 +58,8 @@ def influential_subjects(material: Material) -> Outcome | LeftOut:
     found = material.simulated
     if not material.fit.design.is_gaussian:
         return LeftOut("leaving a subject out is a new fit for such a response")
+    if not material.fit.design.coef:
+        return LeftOut("the model has no fixed effects that a subject could move")
     known = ~np.isnan(found.cook[:, 0])
     if known.sum() < 2:
         return LeftOut("no subject can be left out: the others do not determine the coefficients")
@@ -82,6 +84,8 @@ def influential_subjects(material: Material) -> Outcome | LeftOut:
 
 def leverage(material: Material) -> Outcome | LeftOut:
     """Whether some coefficient is known from few subjects."""
+    if not material.fit.design.coef:
+        return LeftOut("the model has no fixed effects")
     found = material.simulated
     if not len(found.harder):
         return LeftOut("leaving a subject out is a new fit for such a response")

@@ -175,3 +175,11 @@ def test_known_weights_of_rows_count(dental):
     weighted = dental.assign(w=np.tile([0.5, 1.0, 2.0, 3.0], 27))
     fit = hl.TwoLevelModel.from_formula(INTERCEPTS, weighted, weights="w").fit_reml()
     np.testing.assert_allclose(fit.influence("fixed").beta.loc[20], without_by_definition(fit, 20)[0], rtol=1e-8)
+
+
+def test_without_fixed_effects(sleepstudy):
+    fit = hl.TwoLevelModel.from_formula("reaction ~ 0 + (1 | subject)", sleepstudy).fit_reml()
+    with pytest.raises(hl.NotAvailableError, match="no coefficient moves"):
+        fit.influence()
+    page = fit.check(simulations=99)
+    assert {"leverage", "influential_subjects"} <= set(page.left_out)
