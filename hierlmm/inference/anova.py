@@ -89,7 +89,7 @@ def ratio_test(small: Maximum, large: Maximum, labels: tuple[str, str] = ("the s
         found = changes(small.design, large.design)
     except NotNested as problem:
         received = f"{labels[0]}: {model_text(small.design)}; {labels[1]}: {model_text(large.design)}"
-        reason = f"{labels[0]} is no special case of {labels[1]}: {problem}"
+        reason = f"{labels[0]} is not known to be a special case of {labels[1]}: {problem}"
         remedy = "compare what is not nested by AIC or BIC: hl.compare_models(m1, m2)"
         raise SpecificationError(received, reason, remedy, SEE) from None
     statistic = 2.0 * (large.loglik - small.loglik)

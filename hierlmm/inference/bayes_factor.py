@@ -22,6 +22,7 @@ from hierlmm.design.design import Design
 from hierlmm.errors import ArgumentError, DataError, NotAvailableError, SpecificationError
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.frames import shorten
+from hierlmm.inference.maximum import model_text
 from hierlmm.inference.rows import other_kept, same
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
@@ -256,7 +257,7 @@ def _names(designs: Sequence[Design], labels: Sequence[str] | None) -> list[str]
             reason = f"there are {len(designs)} models, and each needs a name of its own"
             raise SpecificationError(f"labels={list(labels)!r}", reason, "give as many different names", SEE)
         return list(labels)
-    formulas = [design.hierarchy.formula for design in designs]
+    formulas = [model_text(design) for design in designs]
     several = len(set(formulas)) < len(formulas)
     return [f"{k}: {formula}" if several else formula for k, formula in enumerate(formulas, 1)]
 

@@ -18,6 +18,7 @@ from hierlmm.arrays import FloatArray
 from hierlmm.diagnostics.replicate import Failure, whole
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import DataError, SpecificationError
+from hierlmm.inference.nesting import same_fixed
 from hierlmm.inference.refits import SEE, require_likelihood, simulated_criteria
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
@@ -170,6 +171,6 @@ def _same(smaller: Any, larger: Any) -> None:
     if smaller.estimator != larger.estimator:
         reason = f"one is by {smaller.estimator} and the other by {larger.estimator}"
         raise SpecificationError(received, reason, "fit both by the same estimator", see)
-    if smaller.estimator == "REML" and (a.coef != b.coef or not np.allclose(a.X, b.X)):
+    if smaller.estimator == "REML" and not same_fixed(a, b):
         reason = "restricted likelihoods of different fixed effects are of different data"
         raise SpecificationError(received, reason, "fit both by ML: model.fit_ml()", see)

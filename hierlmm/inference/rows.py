@@ -23,7 +23,7 @@ def other_question(a: Design, b: Design) -> tuple[str, str] | None:
             "their logarithms differ by a constant that has nothing to do with the fit"
         ), remedy
     if (type(a.family), a.family.link) != (type(b.family), b.family.link):
-        reason = f"the families are {a.family} and {b.family}, and neither is a special case of the other"
+        reason = f"the families are {a.family} and {b.family}, and no test of one within the other is known here"
         return reason, "compare their AIC: hl.compare_models(m1, m2)"
     return None
 

@@ -102,3 +102,16 @@ def test_any_index_and_labels(sleepstudy):
             np.testing.assert_allclose(found, expected, rtol=1e-6)
     with pytest.raises(hl.SpecificationError, match="nothing would be profiled"):
         plain.profile([])
+
+
+def test_a_bootstrap_of_reml_fits_with_columns_in_another_order(dental):
+    small = two("distance ~ time + sex + (1 | subject)", dental).fit_reml()
+    large = two("distance ~ sex + time + (time | subject)", dental).fit_reml()
+    found = hl.anova(small, large, test="bootstrap", n=19, progressbar=False)
+    assert found.table["p"].notna().any()
+
+
+def test_bayes_factors_name_structures(dental):
+    plain = hl.MarginalModel("distance ~ time", subject="subject", data=dental)
+    alike = hl.MarginalModel("distance ~ time", correlation=hl.CompoundSymmetry(), subject="subject", data=dental)
+    assert "CompoundSymmetry" in str(hl.bayes_factor(plain, alike))
