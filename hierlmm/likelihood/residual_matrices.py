@@ -52,7 +52,7 @@ def residual_derivatives(rows: ResidualRows, at: FloatArray, places: IntArray, S
 def _levels(correlation: BoundCorrelation, places: IntArray) -> list[tuple[ResidualCorrelation, slice, BoolArray]]:
     """Structure, its parameters and which of the subjects are its own, for every group with parameters of its own."""
     first = places[:, 0]
-    levels = [(level.spec, level.own, level.rows[first]) for level in getattr(correlation, "levels", ())]
+    levels = [(level.spec, level.own, level.rows[first]) for level in correlation.levels]
     everyone = (correlation.spec, slice(None), np.ones(len(first), dtype=bool))
     return [level for level in levels if level[2].any()] or [everyone]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from inspect import signature
 
 import numpy as np
 import pandas as pd
@@ -248,7 +247,6 @@ def test_the_adjusted_covariance_needs_reml(dental):
         fit.summary(df="kenward-roger-linear")
 
 
-@pytest.mark.skipif("group" not in signature(hl.MarginalModel).parameters, reason="no residual parameters by group")
 def test_parameters_of_their_own_for_groups_are_fits_of_their_own(dental):
     """Every sex with its own line and its own covariance: the model of both is the two models."""
     options = {"correlation": hl.UnstructuredHeterogeneous("age"), "subject": "subject"}
