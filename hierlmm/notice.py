@@ -37,6 +37,12 @@ def notice_if_slow(message: str = COMPILING, after: float = 1.5) -> Iterator[Non
         timer.cancel()
 
 
+def elapsed_text(share: float, seconds: float) -> str:
+    """Seconds so far and, where enough is done to say it, those that are left: ``6 s, about 6 s left``."""
+    left = f", about {seconds * (1.0 - share) / share:.0f} s left" if 0.05 < share < 1.0 else ""
+    return f"{seconds:.0f} s{left}"
+
+
 class ProgressLine:
     """One line that says how far something is, and disappears when it is done; in a terminal or a notebook.
 

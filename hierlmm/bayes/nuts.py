@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.notice import ProgressLine, interactive
+from hierlmm.notice import ProgressLine, elapsed_text, interactive
 
 RATE = 200
 """Milliseconds between two reports of the sampler."""
@@ -104,9 +104,8 @@ def progress_text(chains: Sequence[Any], tune: int, seconds: float) -> str:
     done, total = sum(c.finished_draws for c in chains), sum(c.total_draws for c in chains)
     share = done / max(total, 1)
     bad = sum(draw >= tune for c in chains for draw in c.divergent_draws)
-    text = f"Sampling by NUTS: {100 * share:.0f} % of {len(chains)} chain{'s' * (len(chains) != 1)}, {seconds:.0f} s"
-    if 0.05 < share < 1.0:
-        text += f", about {seconds * (1.0 - share) / share:.0f} s left"
+    text = f"Sampling by NUTS: {100 * share:.0f} % of {len(chains)} chain{'s' * (len(chains) != 1)}"
+    text += f", {elapsed_text(share, seconds)}"
     return text + (f", {bad} divergence{'s' * (bad != 1)}" if bad else "")
 
 

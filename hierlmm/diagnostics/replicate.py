@@ -8,7 +8,7 @@ one thread meanwhile: its own threads cost more than they bring for matrices of 
 from __future__ import annotations
 
 import os
-import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -32,11 +32,15 @@ from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.frames import shorten
 from hierlmm.likelihood.estimate import maximise_design
 from hierlmm.likelihood.generalised import maximise_generalised
-from hierlmm.notice import interactive
+from hierlmm.notice import ProgressLine, elapsed_text, interactive
 
 type Colour = Callable[[FloatArray], FloatArray]
 EXPECTED = (HierlmmError, ArithmeticError, np.linalg.LinAlgError, RuntimeError)
 """What a fit to unlucky data may raise; anything else is a mistake of the program and is not caught."""
+RATE = 0.1
+"""Seconds between two looks at the progress bar."""
+BAR = 24
+"""Letters of the progress bar."""
 
 
 class Failure(NamedTuple):
@@ -104,13 +108,19 @@ def _progress(n: int, label: str, show: bool) -> Iterator[Callable[[], None]]:
     if not show:
         yield lambda: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    start, done, shown = time.perf_counter(), 0, -RATE
+    with ProgressLine() as line:
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
-        task = progress.add_task(label, total=n)
-        yield lambda: progress.advance(task)
+        def advance() -> None:
+            nonlocal done, shown
+            done += 1
+            seconds = time.perf_counter() - start
+            if seconds - shown >= RATE:
+                shown, filled = seconds, BAR * done // n
+                bar = f"[{'#' * filled}{'.' * (BAR - filled)}]"
+                line.show(f"{label} {bar} {done} of {n}, {elapsed_text(done / n, seconds)}")
+
+        yield advance
 
 
 def streams(seed: int | None, n: int) -> tuple[int, list[np.random.SeedSequence]]:
