@@ -20,7 +20,7 @@ from hierlmm.building.random import check_alpha
 from hierlmm.building.result import SAY, ModelBuilding, compared, row_of_model
 from hierlmm.design.build import design_from_fixed, design_from_formula
 from hierlmm.design.design import Design, design_of
-from hierlmm.design.formula import Term, join_terms, parse_formula, parse_rhs, term_name, variables_of
+from hierlmm.design.formula import Bar, ParsedFormula, Term, parse_rhs, term_name, variables_of
 from hierlmm.design.questions import is_label
 from hierlmm.design.residual import Residual
 from hierlmm.errors import HierlmmError
@@ -133,11 +133,9 @@ def _inside(large: Maximum, terms: list[Term], label: str, failed: list[str]) ->
 def with_fixed(design: Design, terms: list[Term]) -> Design:
     """The design with other terms of the mean."""
     h = design.hierarchy
-    own = [f"offset({o})" for o in h.offsets if o not in design.outcome.offsets]
-    bars = h.formula[h.formula.index("~") :].split(" + (", 1)
-    fixed = " + ".join([join_terms(terms), *own])
-    text = f"{h.response} ~ {fixed}" + (f" + ({bars[1]}" if len(bars) > 1 and h.blocks else "")
-    parsed = parse_formula(text)
+    own = [o for o in h.offsets if o not in design.outcome.offsets]
+    bars = tuple(Bar(b.terms, h.subject, b.correlated, h.group) for b in h.blocks)
+    parsed = ParsedFormula(h.response, tuple(terms), tuple(own), bars)
     options: dict[str, Any] = {
         "residual": Residual(design.residual, design.residual_variance),
         "outcome": design.outcome,

@@ -121,6 +121,12 @@ def test_other_fixed_effects_with_the_same_random_effects(dental, bars):
     assert made.covariance == model.design.covariance
 
 
+def test_terms_with_parentheses_of_their_own_are_dropped_as_wholes(dental):
+    model = hl.TwoLevelModel.from_formula("distance ~ sex * I(time + (time - 8)**2) + (1 | subject)", dental)
+    path = hl.drop_terms(model).path
+    assert list(path["smaller"][:2]) == ["without interactions", "without nonlinear terms"] and len(path) == 3
+
+
 def test_the_picture_marks_what_was_chosen():
     picture = built(lines(0.0, subjects=20)).plot(backend="none")
     assert {"fitted", "chosen"} <= set(picture.viz.children)
