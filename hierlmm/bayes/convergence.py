@@ -60,6 +60,14 @@ class Convergence:
         return not self.messages
 
 
+def pareto_smoothed(log_weights: FloatArray) -> tuple[FloatArray, float]:
+    """Logarithms of importance weights with their largest ones smoothed, (S,), and Pareto k of the tail."""
+    from arviz_stats.base import array_stats
+
+    smoothed, k = array_stats.psislw(log_weights.max() - log_weights)  # it takes minus the log weights
+    return smoothed, float(k)
+
+
 def diagnostics(draws: FloatArray, labels: list[str]) -> pd.DataFrame:
     """Effective sample sizes, R-hat and Monte-Carlo standard error of the mean.
 

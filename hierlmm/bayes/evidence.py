@@ -39,6 +39,7 @@ from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed import collapsed_posterior, why_not_collapsed
 from hierlmm.bayes.collapsed_kernel import evaluate
 from hierlmm.bayes.collapsed_residual import residual_posterior
+from hierlmm.bayes.convergence import GOOD_K, pareto_smoothed
 from hierlmm.bayes.posterior import Collapsed
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.design.design import Design
@@ -62,7 +63,6 @@ NU, REPLICATES, ROUNDS, ROUND, FEWEST = 5.0, 16, 3, 4096, 64
 scrambling at first."""
 MOST, MOST_OF_ROWS, PRECISION = 2**17, 2**15, 0.003
 """Most points of importance sampling, and the error at which fewer suffice."""
-GOOD_K = 0.7
 
 type Log = Callable[[FloatArray], FloatArray]
 
@@ -272,8 +272,6 @@ class _Student(NamedTuple):
 
 
 def _by_sampling(target: _Target, m: int, seed: int) -> MarginalLikelihood:
-    from arviz_stats.base import array_stats
-
     rng = np.random.default_rng(seed)
     parts = [_Student(mode, np.eye(m)) for mode in target.modes]
     spent = 0
@@ -292,7 +290,7 @@ def _by_sampling(target: _Target, m: int, seed: int) -> MarginalLikelihood:
         value = float(logsumexp(each) - math.log(REPLICATES))
         error = float(np.std(np.exp(each - value), ddof=1) / math.sqrt(REPLICATES))
         finite = np.concatenate(logs)
-        k = float(array_stats.psislw(value - finite[np.isfinite(finite)])[1])  # it takes minus the log weights
+        k = pareto_smoothed(finite[np.isfinite(finite)])[1]
         if (error < PRECISION and k <= GOOD_K) or 2 * REPLICATES * size > most:
             break
         n = size // len(parts)

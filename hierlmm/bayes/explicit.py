@@ -35,7 +35,7 @@ from hierlmm.bayes.distributions import LKJ
 from hierlmm.bayes.explicit_family import dispersion_draws, family_response
 from hierlmm.bayes.explicit_residual import conditional_moments, refuse_dense, residual_draws, sd_name, sigma_draws
 from hierlmm.bayes.resolved import ResolvedPriors
-from hierlmm.bayes.tree import corr_pairs, dim_of_D, model_coords, pairs_of
+from hierlmm.bayes.tree import corr_pairs, dim_of_D, model_coords, of_groups, pairs_of
 from hierlmm.covariance.partial import factor_of_partials
 from hierlmm.covariance.random import equal_correlations, lowest_corr, sheared
 from hierlmm.design.design import Design, level2_prediction
@@ -163,11 +163,6 @@ def random_covariance_variables(design: Design, priors: ResolvedPriors, *, fold:
         L = half / sd[:, None]
     pm.Deterministic("corr_b", pm.math.dot(L, L.T)[corr_pairs(design)], dims="pair")
     return lower
-
-
-def of_groups(name: str, design: Design) -> list[str]:
-    """Names of a variable that is one for all random effects: one, or one for each group."""
-    return [f"{name}[{level}]" for level in design.group_levels] or [name]
 
 
 def _equal_correlation_factor(q: int, prior: LKJ, name: str) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.family_draws import psi_draws
-from hierlmm.bayes.tree import corr_pairs
+from hierlmm.bayes.predictive import subject_lines
 from hierlmm.design.design import Design
 from hierlmm.likelihood.generalised_checks import many_zeros
 from hierlmm.likelihood.overdispersion import overdispersion
@@ -35,8 +35,8 @@ def misfit(design: Design, draws: Mapping[str, FloatArray], groups: Mapping[str,
         return ()
     b = draws["b"].mean(axis=(0, 1)) if "b" in draws else groups["random_effects"]["mean"].to_numpy()
     psi = psi_draws(design, draws).mean(axis=(0, 1))
-    fixed = design.X @ draws["beta"].mean(axis=(0, 1)) if design.coef else 0.0
-    eta = design.offset + fixed + np.einsum("ij,ij->i", design.own_Z, b[design.subject_index])
-    parameters = len(design.coef) + len(design.term) + len(corr_pairs(design)[0]) + len(psi)
+    beta = draws["beta"].mean(axis=(0, 1)) if design.coef else np.zeros(0)
+    eta = subject_lines(design, beta, b)
+    parameters = len(design.coef) + design.n_random_parameters + len(psi)
     wide = overdispersion(design, eta, psi, parameters, "Posterior standard deviations")
     return (*wide, *many_zeros(design, eta, psi))

@@ -16,6 +16,7 @@ from hierlmm.arrays import FloatArray
 from hierlmm.bayes.collapsed_kernel import COMMON, N_PRIOR, PARTIALS
 from hierlmm.bayes.distributions import LKJ
 from hierlmm.bayes.resolved import ResolvedPriors
+from hierlmm.bayes.tree import of_groups
 from hierlmm.covariance.partial import factor_of_partials
 from hierlmm.covariance.random import equal_correlations, lowest_corr, sheared
 from hierlmm.design.design import Design
@@ -106,7 +107,7 @@ def random_theta(design: Design, priors: ResolvedPriors) -> RandomTheta:
 def theta_names(design: Design, signed: Any, theta: RandomTheta) -> tuple[str, ...]:
     """Scale and parameter of each number of θ."""
     term = design.term
-    common = [f"all random effects[{level}]" for level in design.group_levels] or ["all random effects"]
+    common = of_groups("all random effects", design)
     sds = term if theta.n_sd == len(term) else common
     found = [f"{'signed' if k in signed else 'log'} sd({name})" for k, name in enumerate(sds)]
     if theta.form == COMMON:

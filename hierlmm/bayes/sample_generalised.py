@@ -21,7 +21,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from hierlmm.arrays import FloatArray
-from hierlmm.bayes.convergence import GOOD_K
+from hierlmm.bayes.convergence import GOOD_K, pareto_smoothed
 from hierlmm.bayes.family_draws import POINTS
 from hierlmm.bayes.generalised import (
     PIECE,
@@ -236,13 +236,11 @@ class LaplacePosterior:
 
 def pareto_k(log_weights: FloatArray) -> float:
     """Pareto k of weights; 0 where none is off by more than a tenth, whatever their tail; NaN without any."""
-    from arviz_stats.base import array_stats
-
     if not len(log_weights):
         return float("nan")
     if np.abs(log_weights).max() < EVEN:
         return 0.0
-    return float(array_stats.psislw(-log_weights)[1])  # it takes minus the log weights
+    return pareto_smoothed(log_weights)[1]
 
 
 def worth(log_weights: FloatArray) -> float:

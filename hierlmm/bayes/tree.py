@@ -40,6 +40,11 @@ def dim_of_D(design: Design) -> str:
     return "term_by_group" if design.group else "term"
 
 
+def of_groups(name: str, design: Design) -> list[str]:
+    """Names of what is one for all random effects: one, or one for each group where D differs by group."""
+    return [f"{name}[{level}]" for level in design.group_levels] or [name]
+
+
 def dims_of(design: Design, name: str) -> tuple[str, ...] | None:
     """Dimensions of a variable, after chain and draw; None of one that is not listed in `DIMS`."""
     return (dim_of_D(design),) if name == "sd_b" else DIMS.get(name)

@@ -19,7 +19,7 @@ from hierlmm.bayes.generalised import dispersion_of, joint_posterior
 from hierlmm.bayes.nuts import Settings
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.sample_generalised import run_joint
-from hierlmm.bayes.tree import dispersion_labels
+from hierlmm.bayes.tree import dispersion_labels, of_groups
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design
 from hierlmm.diagnostics.calibration import LOGLIK
@@ -71,7 +71,7 @@ class Quantities:
         """Labels of the covariance parameters; one standard deviation where all random effects share it."""
         labels = component_labels(self.design)
         if self._common:
-            names = [f"all random effects[{level}]" for level in self.design.group_levels] or ["all random effects"]
+            names = of_groups("all random effects", self.design)
             labels = [*(f"sd({name})" for name in names), *labels[len(self.design.term) :]]
         if not self.design.is_gaussian:
             return [*labels[:-1], *dispersion_labels(self.design)]

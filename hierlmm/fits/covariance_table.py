@@ -186,7 +186,7 @@ class CovarianceProfiles:
     def _deviations(self, k: int) -> list[int]:
         """Standard deviations of the random effects that a correlation is of."""
         pairs, design = correlated_pairs(self.fit.design), self.fit.design
-        labels = [f"corr({design.term[a]}, {design.term[b]})" for a, b in pairs]
+        labels = [corr_label(design, *pair) for pair in pairs]
         return list(pairs[labels.index(self.found.labels[k])]) if self.found.labels[k] in labels else []
 
     def _sought(self, k: int, drop: float) -> tuple[float, float]:

@@ -63,10 +63,8 @@ class LikelihoodNumbers(LikelihoodEstimates):
         if method == "profile":
             for name, value in (("df", df), ("se", se)):
                 if value is not None:
-                    received, reason = (
-                        f"{name}={value!r} with method='profile'",
-                        "profile intervals rest on no distribution of t",
-                    )
+                    received = f"{name}={value!r} with method='profile'"
+                    reason = "profile intervals rest on no distribution of t"
                     raise SpecificationError(received, reason, "leave one of them out", "docs, page 'Intervals'")
             return profile_summary(self, ci)
         if df is not None or se is not None:
@@ -84,8 +82,14 @@ class LikelihoodNumbers(LikelihoodEstimates):
     def _kenward_roger(self) -> KenwardRogerDegrees:
         return fit_kenward_roger(self)
 
+    @cached_property
+    def _empirical_known(self) -> dict[str, EmpiricalDegrees]:
+        return {}
+
     def _empirical(self, kind: str) -> EmpiricalDegrees:
-        return fit_empirical(self, kind)
+        if kind not in self._empirical_known:
+            self._empirical_known[kind] = fit_empirical(self, kind)
+        return self._empirical_known[kind]
 
     def _wald(self, df: str | None = None, se: str | None = None) -> Wald:
         return likelihood_wald(self, df, se)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hierlmm.arrays import FloatArray
-from hierlmm.bayes.tree import dispersion_labels, matrices
+from hierlmm.bayes.tree import dispersion_labels, dispersion_variables, matrices
 from hierlmm.design.design import Design
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import component_labels, component_values, correlated_pairs
@@ -24,9 +24,9 @@ def named_draws(design: Design, dataset: Any) -> dict[str, dict[str, FloatArray]
         values = component_values(design, matrices(design, dataset)[1], 0.0 * dataset["sd_b"].to_numpy()[..., 0])
         for k, name in enumerate(component_labels(design)[:-1]):
             found[name.split("(")[0]][name] = values[..., k]
-    scalars = {name: name.replace(" ", "_") for name in dispersion_labels(design)}
+    scalars = zip(dispersion_labels(design), dispersion_variables(design), strict=True)
     found["sigma"] = {
-        name: dataset[own].transpose("chain", "draw").to_numpy() for name, own in scalars.items() if own in dataset
+        label: dataset[name].transpose("chain", "draw").to_numpy() for label, name in scalars if name in dataset
     }
     for name in ("residual_correlation", "residual_variance"):
         if name in dataset:

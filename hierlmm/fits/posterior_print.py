@@ -23,18 +23,19 @@ def posterior_page(fit: PosteriorNumbers, ci: float = 0.95) -> Page:
     link = "" if fit.design.is_gaussian else f" ({fit.design.family.link} scale, given the random effects)"
     random, fixed = ("Random effects", f"Fixed effects{link}") if fit.design.term else ("Residual SD", "Coefficients")
     heading = f"{random} (posterior mean, {ci:.0%} interval):"
+    components, coefficients = fit.variance_components(ci), fit.summary(ci)
     parts: list[Part] = [
         *header,
         Table(
-            _shown(fit.variance_components(ci)),
-            ["", heading, _random_text(fit, ci), *_dispersion_text(fit, ci)],
+            _shown(components),
+            ["", heading, _random_text(fit, components, ci), *_dispersion_text(fit, components)],
             random if fit.design.is_gaussian else f"{random} and dispersion",
             index=True,
         ),
         _counts(fit),
         *(Table(t, ["", title, _residual_text(t, ci)], title, index=True) for title, t in residual_tables(fit, ci)),
         *_known_weights(fit),
-        Table(_shown(fit.summary(ci)), ["", f"{fixed}:", _fixed_text(fit, ci)], fixed, index=True),
+        Table(_shown(coefficients), ["", f"{fixed}:", _fixed_text(coefficients, ci)], fixed, index=True),
     ]
     if fit.priors is not None:
         parts.append(Table(fit.priors.to_frame(), ["", str(fit.priors)], "Priors", index=True))
@@ -104,9 +105,9 @@ def _counts(fit: PosteriorNumbers) -> str:
     return counts + (f" ({count(dropped, 'incomplete row')} dropped)" if dropped else "")
 
 
-def _random_text(fit: PosteriorNumbers, ci: float) -> str:
+def _random_text(fit: PosteriorNumbers, table: pd.DataFrame, ci: float) -> str:
     """lme4's table: one line per random effect, its correlations with those above it to the right."""
-    table, term = fit.variance_components(ci), fit.design.term
+    term = fit.design.term
     lower, upper = _bounds(ci)
     rows = []
     if not term:
@@ -126,22 +127,16 @@ def _random_text(fit: PosteriorNumbers, ci: float) -> str:
     return _align([r if with_corr else r[:-1] for r in [head, *rows]], left=2)
 
 
-def _dispersion_text(fit: PosteriorNumbers, ci: float) -> list[str]:
+def _dispersion_text(fit: PosteriorNumbers, table: pd.DataFrame) -> list[str]:
     """Dispersion of a family on a line of its own, with intervals; nothing of a Gaussian response, or without one."""
-    names = () if fit.design.is_gaussian else dispersion_labels(fit.design)
-    table = fit.variance_components(ci)
-    said = [f"{n} {_short(e)} [{_short(low)}, {_short(high)}]" for n, e, low, high in _estimates(table, names)]
-    return (
-        [f"{'Thresholds' if fit.design.family.name == 'ordinal' else 'Dispersion'}: {', '.join(said)}"] if said else []
-    )
+    names = [] if fit.design.is_gaussian else list(dispersion_labels(fit.design))
+    rows = table.loc[names, ["estimate", "lower", "upper"]].itertuples(name=None)
+    said = [f"{name} {_short(e)} [{_short(low)}, {_short(high)}]" for name, e, low, high in rows]
+    title = "Thresholds" if fit.design.family.name == "ordinal" else "Dispersion"
+    return [f"{title}: {', '.join(said)}"] if said else []
 
 
-def _estimates(table: pd.DataFrame, names: tuple[str, ...]) -> list[tuple[Any, ...]]:
-    return list(table.loc[list(names), ["estimate", "lower", "upper"]].itertuples(name=None))
-
-
-def _fixed_text(fit: PosteriorNumbers, ci: float) -> str:
-    table = fit.summary(ci)
+def _fixed_text(table: pd.DataFrame, ci: float) -> str:
     if table.empty:
         return " (none)"
     lower, upper = _bounds(ci)

@@ -24,9 +24,9 @@ from hierlmm.results import Result
 COLUMNS = ["estimate", "se", "lower", "upper"]
 SEE = "docs, page 'Comparing estimators'"
 MARGINAL_SIGMA = "sigma (marginal)"
-SCALE_SIGMA = "scale sigma (Student's t)"
-"""Of Student's t beside another family: no standard deviation."""
 """σ of a model without random effects beside one that has them: the SD of a row, not the SD within a subject."""
+SCALE_SIGMA = "scale sigma (Student's t)"
+"""σ of Student's t beside another family: no standard deviation."""
 TOLERANCE = 1e-10
 """Values of a column that are closer than this, relative to its largest, are taken as equal."""
 

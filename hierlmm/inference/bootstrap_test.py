@@ -18,8 +18,10 @@ from hierlmm.arrays import FloatArray
 from hierlmm.diagnostics.replicate import Failure, whole
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import DataError, SpecificationError
+from hierlmm.inference.bootstrap import failures_said
 from hierlmm.inference.nesting import same_fixed
 from hierlmm.inference.refits import SEE, require_likelihood, simulated_criteria
+from hierlmm.inference.rows import refuse_other_rows
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
 from hierlmm.text import sayer, table_text
@@ -90,9 +92,7 @@ class BootstrapTest(Result):
         if zeros > 0.01:
             parts.append(Paragraph(SAY("bootstrap_test.boundary", share=100.0 * zeros)))
         if self.failures:
-            first = self.failures[0]
-            said = {"failed": len(self.failures), "total": self.n, "number": first.number, "reason": first.reason}
-            parts.append(Paragraph(SAY("bootstrap.failures", **said)))
+            parts.append(Paragraph(failures_said(self.failures, self.n)))
         return Page("Likelihood-ratio test by parametric bootstrap", parts)
 
     @pictured
@@ -140,9 +140,9 @@ def bootstrap_lrt(
     Raises
     ------
     SpecificationError
-        If the fits are not of the same rows by the same estimator, or by REML with different fixed effects.
+        If the fits are not by the same estimator, of one response, or by REML with different fixed effects.
     DataError
-        If no simulated data set could be fitted.
+        If the fits are not of the same rows, or no simulated data set could be fitted.
     """
     whole("n", n, 1)
     for fit in (smaller, larger):
@@ -163,14 +163,11 @@ def bootstrap_lrt(
 
 
 def _same(smaller: Any, larger: Any) -> None:
-    received, see = "two fits for a bootstrap test", SEE
-    a, b = smaller.design, larger.design
-    if a.n_obs != b.n_obs or not np.array_equal(a.y, b.y) or a.family.name != b.family.name:
-        reason = "they are not of the same rows and response, so that their likelihoods cannot be compared"
-        raise SpecificationError(received, reason, "fit both to the same data, without missing values", see)
+    received, a, b = "two fits for a bootstrap test", smaller.design, larger.design
+    refuse_other_rows(("the smaller model", "the larger model"), a, b)
     if smaller.estimator != larger.estimator:
         reason = f"one is by {smaller.estimator} and the other by {larger.estimator}"
-        raise SpecificationError(received, reason, "fit both by the same estimator", see)
+        raise SpecificationError(received, reason, "fit both by the same estimator", SEE)
     if smaller.estimator == "REML" and not same_fixed(a, b):
         reason = "restricted likelihoods of different fixed effects are of different data"
-        raise SpecificationError(received, reason, "fit both by ML: model.fit_ml()", see)
+        raise SpecificationError(received, reason, "fit both by ML: model.fit_ml()", SEE)

@@ -18,7 +18,7 @@ from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.bayes.family_replications import FamilyReplicator
 from hierlmm.bayes.replications import Draw, Replicator
 from hierlmm.design.taken import take_subjects
-from hierlmm.diagnostics.replicate import Failure, replicate, streams
+from hierlmm.diagnostics.replicate import Failure, eigen_root, replicate, streams
 from hierlmm.errors import DataError, NotAvailableError
 from hierlmm.fits.base import Fit
 from hierlmm.likelihood.generalised import maximise_generalised
@@ -57,15 +57,13 @@ def require_gaussian(fit: Fit, what: str) -> None:
 
 def simulator(fit: Any) -> Callable[[Rng], FloatArray]:
     """A function that draws a response (N,) from a fitted model: of new subjects with the same covariates."""
+    at = fit.solution
     if fit.design.is_gaussian:
-        at = fit.solution
         eta = fit.criterion_function.split(fit.optimum.lam)[1]
         draw = Draw(at.beta, at.root, at.sigma, eta)
         source: Replicator | FamilyReplicator = Replicator(fit.design)
     else:
-        at = fit.solution
-        values, vectors = np.linalg.eigh(at.D)
-        draw = Draw(at.beta, vectors * np.sqrt(np.clip(values, 0.0, None)), 1.0, at.psi)
+        draw = Draw(at.beta, eigen_root(at.D)[0], 1.0, at.psi)
         source = FamilyReplicator(fit.design)
     return lambda rng: source.replicate(draw, "new_subject", rng)[0]
 

@@ -37,7 +37,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
-from hierlmm.bayes.convergence import GOOD_K
+from hierlmm.bayes.convergence import GOOD_K, pareto_smoothed
 from hierlmm.errors import NotAvailableError, warn
 from hierlmm.frames import apart, quote, shorten
 from hierlmm.likelihood.by_subject import covariance_root, rows_loglik
@@ -315,11 +315,9 @@ def _moments(
 
 def _weights(log_likelihood: FloatArray) -> tuple[FloatArray, float]:
     """Pareto-smoothed importance weights that sum to one, and their k."""
-    from arviz_stats.base import array_stats
-
-    log_weights, k = array_stats.psislw(log_likelihood.max() - log_likelihood)  # it takes minus the log weights
+    log_weights, k = pareto_smoothed(log_likelihood)
     weight = np.exp(log_weights - log_weights.max())
-    return weight / weight.sum(), float(k)
+    return weight / weight.sum(), k
 
 
 def _report_weights(table: pd.DataFrame, quality: dict[Any, tuple[float, float]]) -> None:

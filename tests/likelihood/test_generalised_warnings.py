@@ -110,3 +110,12 @@ def test_a_posterior_says_what_a_likelihood_says_of_the_family():
         kept = xr.Dataset({"mean": (("subject", "term"), eta[:, None])})  # random_effects="summary"
         assert " ".join(misfit(design, {"beta": draws["beta"]}, {"random_effects": kept})) == found
         assert misfit(design, {"beta": draws["beta"]}, {}) == ()
+
+
+def test_a_variance_that_random_effects_share_costs_one_degree_of_freedom():
+    rng = np.random.default_rng(2)
+    who, x = np.repeat(np.arange(30), 5), rng.normal(size=150)
+    data = pd.DataFrame({"who": who, "x": x, "y": rng.poisson(np.exp(1.0) * rng.gamma(0.5, 2.0, 150))})
+    model = hl.TwoLevelModel.from_formula("y ~ x + (x | who)", data, family="poisson", covariance="identity")
+    draws = {"beta": np.broadcast_to([1.0, 0.0], (1, 2, 2)), "b": np.zeros((1, 2, 30, 2))}
+    assert f"on {150 - 2 - 1} degrees of freedom" in misfit(model.design, draws, {})[0]
