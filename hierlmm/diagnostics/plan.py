@@ -120,11 +120,14 @@ def _with_estimates(base: Design, stated: Stated) -> Stated:
 
 
 def _refuse_structure(base: Design, source: Any, times: Any) -> None:
-    """A residual structure needs its parameters (from a fit) and subjects that have positions (those of the data)."""
+    """A residual structure needs its parameters (from a fit), it and groups need subjects like those of the data."""
     if not base.term:
         received = "a design analysis of a marginal model"
         remedy = "use a TwoLevelModel; hl.calibrate simulates from a marginal model on its own design"
         raise NotAvailableError(received, "it draws subjects with random effects", remedy, SEE)
+    if base.group and times is not None:
+        received, reason = f"times=... with group={base.group!r}", "subjects at new times have no group of their own"
+        raise NotAvailableError(received, reason, "leave times out, for subjects like those of the data", SEE)
     if not base.has_residual_structure:
         return
     structure = base.residual or base.residual_variance

@@ -147,7 +147,7 @@ def _structure(design: Design) -> str:
     if sentence is None:
         groups = [", ".join(term[r] for r in block) for block in design.blocks if max(block) < q]
         sentence = "blocks that do not correlate with each other: " + " and ".join(f"({g})" for g in groups)
-    return f"{q} × {q}, {sentence}{';' if by else ''}{by and f' one D{by}'}"
+    return f"{q} × {q}, {sentence}{f'; one D{by}' if by else ''}"
 
 
 def _residual_facts(design: Design, bound: Binding) -> dict[str, str]:

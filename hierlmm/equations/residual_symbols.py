@@ -98,11 +98,13 @@ def formula_of(spec: ResidualCorrelation | VarianceFunction) -> str:
 def variance_words(spec: VarianceFunction) -> str:
     """What the SD of a row depends on, for a sentence."""
     if isinstance(spec, Composed):
-        parts = [] if spec.own is None else [f"with {spec.own.variable or 'the fitted value'}"]
-        parts += (
-            [] if spec.group is None else [f"between groups of {spec.group}, each with residual parameters of its own"]
-        )
-        parts += [] if spec.weights is None else [f"with the known weights {spec.weights}"]
+        parts = []
+        if spec.own is not None:
+            parts.append(f"with {spec.own.variable or 'the fitted value'}")
+        if spec.group is not None:
+            parts.append(f"between groups of {spec.group}, each with residual parameters of its own")
+        if spec.weights is not None:
+            parts.append(f"with the known weights {spec.weights}")
         return f"their SD differs {' and '.join(parts)}"
     return f"their SD differs with {spec.variable or 'the fitted value'}"
 

@@ -366,7 +366,7 @@ class Fit(Result):
         """
         if self.design.group:
             reason = f"D is its own for each {self.design.group!r}, so there is one for each of them"
-            remedy = "read the correlations off fit.marginal_covariance(subject), for a subject of each"
+            remedy = "use fit.intraclass_correlation(), which has one for each"
             raise SpecificationError("icc of a model with different hierarchies by group", reason, remedy)
         if "Intercept" not in self.D.index:
             reason = "the intra-class correlation compares the intercept variance with the total"

@@ -7,12 +7,14 @@ with V_β, K_i and M_i at the estimated θ (`likelihood.large_sample`, `likeliho
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.tree import constant_data, corr_pairs, dim_of_D, observed_data, pair_labels
+from hierlmm.design.design import Design
 from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.likelihood.conditional import of_subjects
 from hierlmm.options import check_counts
@@ -25,8 +27,6 @@ APPROXIMATION = (
 
 def large_sample_tree(fit: LikelihoodEstimates, draws: int, chains: int, seed: int | None) -> Any:
     """Build the DataTree of `LikelihoodEstimates.to_datatree`."""
-    import xarray as xr
-
     check_counts(draws=draws, chains=chains)
     rng = np.random.default_rng(seed)
     size = draws * chains
@@ -38,47 +38,68 @@ def large_sample_tree(fit: LikelihoodEstimates, draws: int, chains: int, seed: i
     D, sigma = fit.large_sample.split_draws(sample)
     effects = of_subjects(design, fit.solution.effects)
     noise = rng.standard_normal((size, design.n_subjects, design.n_own))
-    b = np.einsum("jab,sjb->sja", _roots(effects.covariance), noise, optimize=True)
+    b = np.einsum("jab,sjb->sja", symmetric_roots(effects.covariance), noise, optimize=True)
     b += effects.origin - np.einsum("jqp,sp->sjq", effects.slope, beta, optimize=True)
-    sd = np.sqrt(np.einsum("skk->sk", D))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        corr = D / (sd[:, :, None] * sd[:, None, :])
-    pairs = corr_pairs(design)
-    variables = {
-        "beta": (("coef",), beta),
-        "b": (("subject", "term"), b),
-        "sd_b": ((dim_of_D(design),), sd),
-        "corr_b": (("pair",), corr[(..., *pairs)]),
-        "sigma": ((), sigma),
-    }
-    if not len(pairs[0]):
-        del variables["corr_b"]
-    if not design.term:
-        variables = {name: variables[name] for name in ("beta", "sigma")}
     residual, labels = _residual_draws(fit, sample)
-    variables |= residual
-    posterior = xr.Dataset(
-        {
-            name: (("chain", "draw", *dims), values.reshape(chains, draws, *values.shape[1:]))
-            for name, (dims, values) in variables.items()
-        },
-        coords={
-            "chain": np.arange(chains),
-            "draw": np.arange(draws),
-            "coef": list(design.coef),
-            "term": list(design.own_term),
-            **({dim_of_D(design): list(design.term)} if design.group else {}),
-            "subject": design.subjects.to_numpy(),
-            **({"pair": pair_labels(design.term, pairs)} if "corr_b" in variables else {}),
-            **labels,
-        },
-        attrs={"estimator": fit.estimator, "approximation": APPROXIMATION, "seed": -1 if seed is None else seed},
-    )
+    variables = {"beta": (("coef",), beta), **random_draws(design, b, D), "sigma": ((), sigma), **residual}
+    attrs = {"approximation": APPROXIMATION, "seed": -1 if seed is None else seed}
     if fit.is_singular:
-        posterior.attrs["boundary"] = (
+        attrs["boundary"] = (
             "D is singular at the optimum: the directions without variance are held at zero in every draw, so the "
             "draws understate what is uncertain there"
         )
+    return tree_of_draws(fit, variables, (chains, draws), attrs, labels)
+
+
+def random_draws(design: Design, b: FloatArray, D: FloatArray) -> dict[str, Any]:
+    """Dimensions and draws of ``b`` (S, J, q) and of what tables show of D (S, q, q), if there are random effects."""
+    if not design.term:
+        return {}
+    sd, pairs = np.sqrt(np.einsum("skk->sk", D)), corr_pairs(design)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        corr = (D / (sd[:, :, None] * sd[:, None, :]))[(..., *pairs)]
+    found = {"b": (("subject", "term"), b), "sd_b": ((dim_of_D(design),), sd)}
+    return found | ({"corr_b": (("pair",), corr)} if len(pairs[0]) else {})
+
+
+def tree_of_draws(
+    fit: Any,
+    variables: Mapping[str, tuple[tuple[str, ...], FloatArray]],
+    shape: tuple[int, int],
+    attrs: Mapping[str, Any],
+    labels: Mapping[str, list[str]] | None = None,
+) -> Any:
+    """Tree of independent draws, as chains, with the data.
+
+    Parameters
+    ----------
+    fit : Fit
+    variables : mapping of str to (dimensions, (S, ...))
+    shape : (int, int)
+        Chains, and draws of each.
+    attrs : mapping
+        Of the posterior and the tree, beside the estimator.
+    labels : mapping of str to list of str, optional
+        Of the dimensions of residual parameters.
+    """
+    import xarray as xr
+
+    design = fit.design
+    coords = {
+        "chain": np.arange(shape[0]),
+        "draw": np.arange(shape[1]),
+        "coef": list(design.coef),
+        "term": list(design.own_term),
+        **({dim_of_D(design): list(design.term)} if design.group else {}),
+        "subject": design.subjects.to_numpy(),
+        **({"pair": pair_labels(design.term, corr_pairs(design))} if "corr_b" in variables else {}),
+        **(labels or {}),
+    }
+    found = {
+        name.replace(" ", "_"): (("chain", "draw", *dims), values.reshape(*shape, *values.shape[1:]))
+        for name, (dims, values) in variables.items()
+    }
+    posterior = xr.Dataset(found, coords=coords, attrs={"estimator": fit.estimator, **attrs})
     groups = {"posterior": posterior, "observed_data": observed_data(design), "constant_data": constant_data(design)}
     tree = xr.DataTree.from_dict(groups)
     tree.attrs.update(posterior.attrs)
@@ -104,7 +125,7 @@ def _residual_draws(fit: LikelihoodEstimates, sample: FloatArray) -> tuple[dict[
     return variables, labels
 
 
-def _roots(covariance: FloatArray) -> FloatArray:
+def symmetric_roots(covariance: FloatArray) -> FloatArray:
     """Symmetric square roots of a stack of positive semi-definite matrices."""
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]) @ np.swapaxes(vectors, 1, 2)

@@ -257,16 +257,13 @@ def rows_by_group(
         return keys, L, mean, np.zeros(len(keys), dtype=np.intp)
     if groups is not None:
         levels = check_values(group, groups, levels, SEE)
-    if group in level2_variables(design, k):
-        if groups is not None or not is_label(design, group):
-            at = {**at, group: levels}
-        keys, L, mean = group_rows(design, k, at)
-    else:
-        keys, L, mean = group_rows(design, k, at)
-        n = len(keys)
-        keys = pd.concat([keys.assign(**{group: level}) for level in levels], ignore_index=True)
-        keys, L = keys[[group, *(v for v in keys.columns if v != group)]], np.tile(L, (len(levels), 1))
-        keys.index = pd.RangeIndex(n * len(levels))
+    explains = group in level2_variables(design, k)
+    if explains and (groups is not None or not is_label(design, group)):
+        at = {**at, group: levels}
+    keys, L, mean = group_rows(design, k, at)
+    if not explains:
+        repeated = pd.concat([keys.assign(**{group: level}) for level in levels], ignore_index=True)
+        keys, L = repeated[[group, *keys.columns]], np.tile(L, (len(levels), 1))
     return keys, L, mean, level_positions(keys[group], design.group_levels)
 
 

@@ -105,8 +105,7 @@ def _pairs(design: Design, reference: Any) -> list[tuple[int, int]]:
 
 def _quantities(design: Design) -> tuple[list[str], Any]:
     """Names of what is compared, and a function from D (..., q·G, q·G) to log SDs and correlations (..., G, m)."""
-    q, pairs = design.n_own, _correlated(design)
-    effects = [0] if design.covariance in SPECTRAL else list(range(q))
+    q, n, pairs = design.n_own, _n_sd(design), _correlated(design)
     term = ("all random effects",) if design.covariance in SPECTRAL else design.own_term
     corr = [f"corr({term[a]}, {term[b]})" for a, b in pairs] if len(term) == q else [COMMON_CORR] * len(pairs)
     names = [*(f"sd({t})" for t in term), *corr]
@@ -118,7 +117,7 @@ def _quantities(design: Design) -> tuple[list[str], Any]:
             sd = np.sqrt(np.diagonal(own, axis1=-2, axis2=-1))
             with np.errstate(divide="ignore", invalid="ignore"):
                 corr = [(own[..., a, b] / (sd[..., a] * sd[..., b]))[..., None] for a, b in pairs]
-                groups.append(np.concatenate([np.log(sd[..., effects]), *corr], axis=-1))
+                groups.append(np.concatenate([np.log(sd[..., :n]), *corr], axis=-1))
         return np.stack(groups, axis=-2)
 
     return names, values

@@ -45,7 +45,7 @@ class Words:
     fit : Fit
     ci : float
     how : Asked
-        Degrees of freedom of a likelihood fit's intervals.
+        Degrees of freedom and standard errors of a likelihood fit's intervals.
     hierarchical : bool
         Whether subjects have coefficients of their own.
     quantity : str
@@ -206,10 +206,9 @@ class Words:
         estimate, low, high = float(e.estimate[g]), float(e.lower[g]), float(e.upper[g])
         words, facts = self.for_values(estimate, low, high, level=level), {}
         value, low, high = (words.back(v, level=level) for v in (estimate, low, high))
-        averaged = (
-            e.told is not None and words is self
-        )  # a median or a mean of draws, whose logarithm is another number
-        value = float(e.told[g]) if averaged and e.told is not None else value
+        # What is told of draws is a median or a mean, whose logarithm is another number.
+        told = e.told if words is self else None
+        value = value if told is None else float(told[g])
         low, high = min(low, high), max(low, high)
         slots = {"value": words.show(value), "log": "", "interval": "fixed by the model", "sign": ""}
         if e.se[g] > 0.0:
@@ -222,7 +221,7 @@ class Words:
             elif sign:
                 slots["sign"] = words.phrase("sign_open" if e.lower[g] <= 0.0 <= e.upper[g] else "sign_known")
         facts["estimate"] = value
-        if words.base and not averaged:
+        if words.base and told is None:
             facts["log_estimate"] = estimate
             if value != estimate:
                 slots["log"] = (

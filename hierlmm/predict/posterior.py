@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray
-from hierlmm.design.design import own_columns
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.posterior import PosteriorNumbers, flattened
 from hierlmm.predict import rows as rows_module
@@ -179,7 +178,7 @@ def _lines(
     lines = rows.X @ beta.T
     lines += rows.offset[:, None]
     if effects is not None:
-        Z = rows.Z if effects.shape[2] == rows.Z.shape[1] else own_columns(fit.design, rows.Z)
+        Z = rows_module.random_columns(fit.design, rows, effects)
         for k in range(effects.shape[2]):  # term by term: all at once would be q times as large
             own = effects[:, rows.subject, k].T if spread == "subject" else effects[:, 0, k]
             lines += Z[:, k, None] * own

@@ -17,14 +17,13 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray
 from hierlmm.bayes.predictive import drawn_responses
-from hierlmm.design.design import own_columns
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.posterior import flattened
 from hierlmm.likelihood.by_subject import covariance_root
 from hierlmm.predict.averages import by_quadrature, mean_over_subjects
 from hierlmm.predict.generalised import random_variance, refuse_measured_links, tell_scale, trials_of
 from hierlmm.predict.posterior import POSTERIOR_CONTENTS, as_draws, check_budget, new_subjects
-from hierlmm.predict.rows import SEE, Rows, check_request, described, pieces, rows_of
+from hierlmm.predict.rows import SEE, Rows, check_request, described, pieces, random_columns, rows_of
 
 ARRAYS = 5
 
@@ -115,7 +114,7 @@ def line(fit: Any, rows: Rows, effects: FloatArray | None) -> FloatArray:
     """Linear predictors at every draw, (S, n), with ``effects`` (S, J, q) of the subjects of the rows, or at b = 0."""
     eta = flattened(fit.draws("beta")) @ rows.X.T + rows.offset
     if effects is not None:
-        Z = rows.Z if effects.shape[2] == rows.Z.shape[1] else own_columns(fit.design, rows.Z)
+        Z = random_columns(fit.design, rows, effects)
         for k in range(Z.shape[1]):
             eta = eta + Z[:, k] * effects[:, rows.subject, k]
     return eta

@@ -82,6 +82,11 @@ class Rows:
         return self.offset + self.X @ beta
 
 
+def random_columns(design: Design, rows: Rows, effects: FloatArray) -> FloatArray:
+    """What random effects (..., q) of rows are multiplied by: Z of draws from D, own columns of the subjects' own b."""
+    return rows.Z if effects.shape[-1] == rows.Z.shape[1] else own_columns(design, rows.Z)
+
+
 def check_request(level: str, interval: str | None, ci: float, levels: tuple[str, ...] = LEVELS) -> None:
     """Refuse unknown levels and intervals, and probabilities outside (0, 1)."""
     choose("level", level, levels)

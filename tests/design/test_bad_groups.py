@@ -73,8 +73,10 @@ def test_numbers_and_truth_values_are_levels(codes):
 
 def test_what_a_fit_by_group_has_not():
     fit = formula("y ~ t + (1 | g)", group="sex")().fit_ml()
-    with pytest.raises(HierlmmError, match="one for each of them"):
+    with pytest.raises(HierlmmError, match="one for each of them") as refused_icc:
         _ = fit.icc
+    assert "fit.intraclass_correlation()" in str(refused_icc.value)
+    assert list(fit.intraclass_correlation().table["sex"]) == ["F", "M"]
     with pytest.raises(HierlmmError, match="one D holds for all"):
         formula("y ~ t + (1 | g)")().fit_ml().compare_groups()
     with pytest.raises(HierlmmError, match="no such level"):

@@ -373,6 +373,12 @@ def test_bad_arguments_with_a_fit(dental):
         design_analysis(fit, level2={"sex": ["Female", "Male"]}, simulations=10)
 
 
+def test_subjects_of_groups_are_those_of_the_data(dental):
+    fit = hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental, group="sex").fit_ml()
+    with pytest.raises(hl.NotAvailableError, match="group='sex'"):
+        hl.design_analysis(fit, times=[0.0, 1.0, 2.0], n_subjects=20, simulations=20)
+
+
 def test_residual_structure_of_the_fit_is_drawn_from(dental):
     formula = "distance ~ sex * time + (1 | subject)"
     structure = {"residual": hl.AR1(), "residual_variance": hl.VarIdent("sex")}
