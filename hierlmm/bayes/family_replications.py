@@ -19,9 +19,9 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray, Rng
 from hierlmm.bayes.left_out_kernel import left_out_lines
-from hierlmm.bayes.predictive import family_responses, subject_lines
+from hierlmm.bayes.predictive import family_responses, new_effects, subject_lines
 from hierlmm.bayes.replications import Draw, Replicator
-from hierlmm.design.design import Design, own_effects
+from hierlmm.design.design import Design
 from hierlmm.groups import group_order, group_starts
 
 POOL = 16
@@ -53,8 +53,7 @@ class FamilyReplicator:
             assert draw.b is not None
             eta = np.broadcast_to(subject_lines(design, draw.beta, draw.b), (n, design.n_obs))
         else:
-            b = own_effects(design, rng.standard_normal((n, design.n_subjects, len(draw.root))) @ draw.root.T)
-            eta = subject_lines(design, draw.beta, b)
+            eta = subject_lines(design, draw.beta, new_effects(design, draw.root, rng, n))
         return self._responses(draw, eta, rng)
 
     def again(self, draw: Draw, y: FloatArray, rng: Rng, times: int) -> FloatArray:

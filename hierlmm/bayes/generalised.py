@@ -7,6 +7,7 @@ of φ and the random effects, `joint_kernel`'s.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import FloatArray, as_rows
 from hierlmm.bayes.collapsed import QUICK, mode_and_root, reaches_zero
 from hierlmm.bayes.collapsed_kernel import N_PRIOR, evaluate
 from hierlmm.bayes.distribution import Prior
@@ -311,15 +312,39 @@ class JointPosterior:
         self, draws: FloatArray, rng: np.random.Generator, random_effects: str
     ) -> tuple[dict[str, FloatArray], dict[str, Any]]:
         """See `Posterior.recover`; draws (chain, draw, n) are whitened coordinates, and nothing is left to chance."""
-        head, flat = draws.shape[:2], draws.reshape(-1, draws.shape[-1])
-        found, groups = self.model.natural(self.settled(flat, effects=False)[0]), dict[str, Any]()
-        step = max(1, PIECE // max(self.model.data.c.size, 1))
-        pieces = (own_effects(self.design, self.settled(flat[lo : lo + step])[1]) for lo in range(0, len(flat), step))
-        if random_effects == "draws":
-            found["b"] = np.concatenate(list(pieces))
-        elif random_effects == "summary":
-            groups["random_effects"] = summary_of(self.design, pieces, len(flat))
-        return {name: values.reshape(*head, *values.shape[1:]) for name, values in found.items()}, groups
+        phi = self.settled(as_rows(draws), effects=False)[0]
+        return recovered(self.model, draws, phi, lambda flat: self.settled(flat)[1], random_effects)
+
+
+def recovered(
+    model: GeneralisedModel,
+    draws: FloatArray,
+    phi: FloatArray,
+    effects: Callable[[FloatArray], FloatArray],
+    random_effects: str,
+) -> tuple[dict[str, FloatArray], dict[str, Any]]:
+    """What `Posterior.recover` returns.
+
+    Parameters
+    ----------
+    model : GeneralisedModel
+    draws : (chain, draw, n)
+        Of the sampled coordinates.
+    phi : (S, k)
+        Their parameters.
+    effects : callable
+        From some of the draws (s, n) to random effects (s, J, q).
+    random_effects : str
+        What is kept of them.
+    """
+    flat, found, groups = as_rows(draws), model.natural(phi), dict[str, Any]()
+    step = max(1, PIECE // max(model.data.c.size, 1))
+    pieces = (own_effects(model.design, effects(flat[lo : lo + step])) for lo in range(0, len(flat), step))
+    if random_effects == "draws":
+        found["b"] = np.concatenate(list(pieces))
+    elif random_effects == "summary":
+        groups["random_effects"] = summary_of(model.design, pieces, len(flat))
+    return {name: values.reshape(*draws.shape[:2], *values.shape[1:]) for name, values in found.items()}, groups
 
 
 def summary_of(design: Design, pieces: Any, size: int) -> Any:

@@ -32,6 +32,12 @@ def subject_lines(design: Design, beta: FloatArray, b: FloatArray) -> FloatArray
     return lines
 
 
+def new_effects(design: Design, root: FloatArray, rng: np.random.Generator, *shape: int) -> FloatArray:
+    """Random effects of new subjects of the same groups, (*shape, J, q), from a root of D, or one for each draw."""
+    noise = rng.standard_normal((*shape, design.n_subjects, root.shape[-1]))
+    return own_effects(design, noise @ np.swapaxes(root, -1, -2))
+
+
 def conditional_log_likelihood(design: Design, beta: FloatArray, b: FloatArray, sigma: FloatArray) -> FloatArray:
     """Pointwise log density of y given the random effects, (..., N); sigma is (...), or (..., N) by row."""
     scale = np.asarray(sigma)

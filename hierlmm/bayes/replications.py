@@ -33,8 +33,8 @@ import numpy as np
 from scipy.special import ndtr
 
 from hierlmm.arrays import FloatArray, IntArray, Rng
-from hierlmm.bayes.predictive import subject_lines
-from hierlmm.design.design import Design, own_effects
+from hierlmm.bayes.predictive import new_effects, subject_lines
+from hierlmm.design.design import Design
 from hierlmm.groups import group_order, group_starts
 from hierlmm.likelihood.residual_rows import residual_rows, whiten_columns
 
@@ -82,7 +82,7 @@ class Replicator:
             assert draw.b is not None
             b = draw.b
         else:
-            b = own_effects(design, rng.standard_normal((n, design.n_subjects, len(draw.root))) @ draw.root.T)
+            b = new_effects(design, draw.root, rng, n)
         noise = rng.standard_normal((n, design.n_obs))
         if self.residual is not None:
             noise = self.residual.colour(draw.eta, noise)

@@ -20,24 +20,23 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import FloatArray, as_rows
 from hierlmm.bayes.convergence import GOOD_K, pareto_smoothed
 from hierlmm.bayes.family_draws import POINTS
 from hierlmm.bayes.generalised import (
-    PIECE,
     GeneralisedModel,
     JointPosterior,
     Marginal,
     generalised_model,
     joint_posterior,
-    summary_of,
+    recovered,
 )
 from hierlmm.bayes.nuts import Settings, run
 from hierlmm.bayes.posterior import Density
 from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.sample_collapsed import kept_effects, nutpie_model
-from hierlmm.design.design import Design, own_effects
+from hierlmm.design.design import Design
 from hierlmm.likelihood.generalised_checks import without_residuals
 from hierlmm.notice import notice_if_slow
 
@@ -198,17 +197,7 @@ class LaplacePosterior:
         self, draws: FloatArray, rng: np.random.Generator, random_effects: str
     ) -> tuple[dict[str, FloatArray], dict[str, Any]]:
         """See `Posterior.recover`; draws (chain, draw, k) are of φ."""
-        head, flat = draws.shape[:2], draws.reshape(-1, draws.shape[-1])
-        found, groups = self.model.natural(flat), dict[str, Any]()
-        step = max(1, PIECE // max(self.model.data.c.size, 1))
-        pieces = (
-            own_effects(self.design, self._effects(flat[lo : lo + step], rng)) for lo in range(0, len(flat), step)
-        )
-        if random_effects == "draws":
-            found["b"] = np.concatenate(list(pieces))
-        elif random_effects == "summary":
-            groups["random_effects"] = summary_of(self.design, pieces, len(flat))
-        return {name: values.reshape(*head, *values.shape[1:]) for name, values in found.items()}, groups
+        return recovered(self.model, draws, as_rows(draws), lambda flat: self._effects(flat, rng), random_effects)
 
     def _effects(self, phi: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Draws of b from its normal approximation at each φ: (S, J, q)."""

@@ -36,11 +36,11 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.bayes.nuts import check_settings
-from hierlmm.bayes.predictive import family_responses, prior_draws_with_eta, subject_lines
+from hierlmm.bayes.predictive import family_responses, new_effects, prior_draws_with_eta, subject_lines
 from hierlmm.bayes.priors import Priors, resolve_priors
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.route import GENERALISED_TARGET
-from hierlmm.design.design import Design, design_of, own_effects
+from hierlmm.design.design import Design, design_of
 from hierlmm.diagnostics import recovered, replicate
 from hierlmm.diagnostics.calibration import Calibration
 from hierlmm.errors import NotAvailableError, SpecificationError
@@ -287,7 +287,7 @@ def _of_family(
     design: Design, beta: FloatArray, D: FloatArray, root: FloatArray, psi: FloatArray
 ) -> Callable[[Rng], recovered.Truth]:
     def draw(rng: Rng) -> recovered.Truth:
-        b = own_effects(design, rng.standard_normal((design.n_subjects, len(root))) @ root.T)
+        b = new_effects(design, root, rng)
         y = family_responses(design, subject_lines(design, beta, b)[None], psi[None], rng)[0]
         return recovered.Truth(beta, D, 1.0, b, psi, y)
 

@@ -47,9 +47,9 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.bayes.family_replications import replicator_of
-from hierlmm.bayes.predictive import family_responses, posterior_predictive_draws, subject_lines
+from hierlmm.bayes.predictive import family_responses, new_effects, posterior_predictive_draws, subject_lines
 from hierlmm.bayes.tree import dispersion_variables, response_name
-from hierlmm.design.design import Design, own_effects
+from hierlmm.design.design import Design
 from hierlmm.diagnostics.loo import UNITS, Unit, unit_log_likelihood
 from hierlmm.diagnostics.predictive_checks import components, pit_check, smooth_p
 from hierlmm.errors import NotAvailableError, SpecificationError
@@ -220,13 +220,12 @@ def new_subjects(
     """T of new subjects with the covariates of the old ones, (chain, draw, J)."""
     design = fit.design
     beta, D, sigma, eta = flat_parameters(fit)
-    root, S, q = covariance_root(D), len(sigma), len(design.term)
+    root, S = covariance_root(D), len(sigma)
     out = np.empty((S, design.n_subjects))
     step = max(1, PIECE // design.n_obs)
     for lo in range(0, S, step):
         part = slice(lo, min(lo + step, S))
-        b = rng.standard_normal((len(sigma[part]), design.n_subjects, q)) @ np.swapaxes(root[part], -1, -2)
-        b = own_effects(design, b)
+        b = new_effects(design, root[part], rng, len(sigma[part]))
         if design.is_gaussian:
             y = posterior_predictive_draws(design, beta[part], b, sigma[part], rng, eta[part])
         else:

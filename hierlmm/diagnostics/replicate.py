@@ -22,10 +22,10 @@ from hierlmm.bayes.collapsed_residual import posterior_of
 from hierlmm.bayes.generalised import why_not_compiled
 from hierlmm.bayes.nuts import Settings
 from hierlmm.bayes.posterior import Conditional
-from hierlmm.bayes.predictive import subject_lines
+from hierlmm.bayes.predictive import new_effects, subject_lines
 from hierlmm.bayes.priors import ResolvedPriors
 from hierlmm.bayes.sample_collapsed import sample_theta
-from hierlmm.design.design import Design, own_effects
+from hierlmm.design.design import Design
 from hierlmm.errors import HierlmmError, SpecificationError, closest
 from hierlmm.fits.generalised import GeneralisedNumbers
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
@@ -147,7 +147,7 @@ def drawn_response(
     design: Design, beta: FloatArray, root: FloatArray, sigma: float, rng: Rng, colour: Colour | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Draw b (J, q) and y (N,) from a hierarchy; ``colour`` gives independent residuals of SD 1 their structure."""
-    b = own_effects(design, rng.standard_normal((design.n_subjects, root.shape[1])) @ root.T)
+    b = new_effects(design, root, rng)
     noise = rng.standard_normal(design.n_obs)
     return b, subject_lines(design, beta, b) + sigma * (noise if colour is None else colour(noise))
 
