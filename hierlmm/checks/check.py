@@ -16,14 +16,14 @@ from hierlmm.design.formula import unquoted
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import DataError, SpecificationError, closest
 from hierlmm.fits.base import Fit
-from hierlmm.frames import quote, to_pandas
+from hierlmm.frames import quote, shorten, to_pandas
 from hierlmm.options import checked
 from hierlmm.results import Items, Page, Paragraph, Result
 from hierlmm.text import count, sayer
 
 SAY = sayer(__file__)
 SEE = "docs, page 'Checks'"
-LEAST = 99
+LEAST, SHOWN = 99, 5
 MARKS = {"act": "ACT ", "look": "LOOK"}
 
 
@@ -140,7 +140,8 @@ def check(fit: Fit, data: Any = None, *, simulations: int = 499, seed: int | Non
     if simulations < LEAST:
         reason = "p-values that are corrected for all checks need many simulated data sets"
         raise SpecificationError(f"simulations={simulations!r}", reason, f"use at least {LEAST}, better 499", SEE)
-    material = Material(fit, simulations, seed, None if data is None else _others(fit, data))
+    others = None if data is None else _others(fit, data)
+    material = Material(fit, simulations, seed, others)
     outcomes: dict[str, Outcome] = {}
     left_out: dict[str, str] = {}
     for name, look in CHECKS.items():
@@ -154,6 +155,9 @@ def check(fit: Fit, data: Any = None, *, simulations: int = 499, seed: int | Non
     note = [SAY("page.chance", simulations=simulations, n=n)] if n else []
     if n and len(material.kept) < fit.n_subjects:
         note.append(SAY("page.subset", shown=f"{len(material.kept):,}", total=f"{fit.n_subjects:,}"))
+    if others is not None and len(absent := fit.design.subjects.difference(others.index)):
+        who = shorten(map(quote, absent), SHOWN)
+        note.append(SAY("page.unmatched", n=len(absent), total=count(fit.n_subjects, "subject"), who=who))
     response = unquoted(fit.design.hierarchy.response)
     size = f"{count(fit.n_obs, 'row')} of {count(fit.n_subjects, 'subject')}"
     title = f"Checks of a fit by {fit.estimator}: {response}, {size}"
@@ -161,11 +165,25 @@ def check(fit: Fit, data: Any = None, *, simulations: int = 499, seed: int | Non
 
 
 def _others(fit: Fit, data: Any) -> pd.DataFrame:
-    """Columns of a table that are constant within subjects and not in the model, by subject."""
+    """Columns of a table that are constant within subjects and not in the model, by those subjects of the fit it has.
+
+    Raises
+    ------
+    DataError
+        If the table has no column of subjects, or none of the fit's subjects.
+    """
     frame, name = to_pandas(data), fit.design.hierarchy.subject
     if name not in frame.columns:
         reason, remedy = "covariates belong to subjects", f"pass a table with the column {quote(name)}"
         raise DataError(f"data= without the column {name!r}", reason, remedy, SEE)
-    grouped = frame.groupby(name, observed=True)
+    grouped = frame.groupby(frame[name].astype(object))
     new = frame.columns.difference(fit.design.frame.columns, sort=False)
-    return grouped[[c for c in new if grouped[c].nunique(dropna=False).max() <= 1]].first()
+    found = grouped[[c for c in new if grouped[c].nunique(dropna=False).max() <= 1]].first()
+    of_fit = found[found.index.isin(fit.design.subjects)]
+    if not len(of_fit):
+        theirs, own = (shorten(map(quote, labels), SHOWN) for labels in (found.index, fit.design.subjects))
+        received = f"data= with {count(len(found), 'subject')} in {name!r}, none of them in the fit: {theirs}"
+        reason = f"columns are joined to the fit's {count(fit.n_subjects, 'subject')} by their labels, which are {own}"
+        remedy = "give labels as in the data of the model, and of the same kind: numbers, or text"
+        raise DataError(received, reason, remedy, SEE)
+    return of_fit

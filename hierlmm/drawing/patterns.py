@@ -17,7 +17,7 @@ from hierlmm.text import show
 def draw_patterns(found: Any, most: int, figure: Figure) -> Any:
     """Draw `MissingPatterns`; see its ``plot``."""
     table = found.table.sort_values("subjects", ascending=False, kind="stable").head(most)
-    visits = [show(v) for v in dict.fromkeys(found.visits.index.get_level_values(found.time))]
+    visits = [show(v) for v in dict.fromkeys(found.visits.index.get_level_values(-1))]
     rows = np.arange(len(table), 0, -1, dtype=np.float64)
     seen = np.array([[letter == "x" for letter in word] for word in table["pattern"]])
     x, y = np.meshgrid(np.arange(len(visits), dtype=np.float64), rows)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
-from hierlmm.errors import NotAvailableError, SpecificationError
+from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.frames import apart, shorten
 from hierlmm.missingness.planned import SEE, Parameters, Planned, parameter_draws, planned_of, variables_of_response
 from hierlmm.missingness.strategies import Assumption, conditional, strategy_named
@@ -20,6 +20,8 @@ from hierlmm.results import Page, Paragraph, Result
 from hierlmm.text import count, sayer
 
 SAY = sayer(__file__)
+FILLED = "imputed"
+"""Column that tells which responses of a completed data set were filled in."""
 
 
 @checked
@@ -65,7 +67,7 @@ class Imputations(Result):
             raise SpecificationError(f"k={k}", f"there are {len(self)} data sets", f"use 0 to {len(self) - 1}", SEE)
         frame = self.planned.frame.drop(columns=self.left_out)
         frame[self.planned.visits.response] = self.y[k].ravel()
-        return frame.assign(imputed=~self.planned.seen.ravel())
+        return frame.assign(**{FILLED: ~self.planned.seen.ravel()})
 
     @property
     def left_out(self) -> list[str]:
@@ -153,8 +155,14 @@ def impute(
         If the model is of another family, or its residual structure counts rows.
     SpecificationError
         If ``treatment`` is no factor between subjects.
+    DataError
+        If the model has a column called ``imputed``.
     """
     planned = planned_of(fit, treatment, reference, time, data, caller="impute")
+    if FILLED in (planned.visits.response, *planned.frame.columns):
+        reason = "completed data sets tell in a column of this name which responses were filled in"
+        remedy = f"give it another name, data.rename(columns={{{FILLED!r}: ...}}), and fit again"
+        raise DataError(f"impute of a model with a column {FILLED!r}", reason, remedy, SEE)
     assumption = Assumption(strategy_named(strategy), delta, each_visit)
     return Imputations(planned, assumption.text, completed(planned, assumption, n, seed))
 
@@ -168,12 +176,13 @@ class Drawn(NamedTuple):
 
 def completed(planned: Planned, assumption: Assumption, n: int, seed: int | None) -> FloatArray:
     """Completed responses, (n, J, K)."""
-    return filled(planned, assumption, drawn(planned, n, seed))
+    return filled(planned, drawn(planned, n, seed), assumption)[0]
 
 
-def filled(planned: Planned, assumption: Assumption, draws: Drawn) -> FloatArray:
-    """Completed responses of draws, (n, J, K): one set of draws serves several assumptions."""
-    return np.array([conditional(planned, draws.at, s, assumption, own) for s, own in enumerate(draws.noise)])
+def filled(planned: Planned, draws: Drawn, *assumptions: Assumption) -> FloatArray:
+    """Completed responses of the same draws under each assumption, (A, n, J, K)."""
+    found = [conditional(planned, draws.at, s, *assumptions, noise=own) for s, own in enumerate(draws.noise)]
+    return np.stack(found, axis=1)
 
 
 def drawn(planned: Planned, n: int, seed: int | None) -> Drawn:

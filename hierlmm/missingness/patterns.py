@@ -139,31 +139,29 @@ def missing_patterns(
 
 def patterns_of(visits: Visits) -> MissingPatterns:
     """The patterns of a table of visits."""
-    seen, last = np.isfinite(visits.y), visits.last
+    seen = np.isfinite(visits.y)
     words = pd.Series(["".join(np.where(row, SEEN, GONE)) for row in seen], index=visits.subjects)
-    K = seen.shape[1]
-    order = pd.DataFrame({"pattern": words.unique()})
-    order["kind"] = [_kind(word) for word in order["pattern"]]
-    order["subjects"] = [int((words == word).sum()) for word in order["pattern"]]
-    order["share"] = order["subjects"] / len(words)
+    counts = words.value_counts()
+    table = pd.DataFrame({"pattern": counts.index, "subjects": counts.to_numpy()})
+    table.insert(1, "kind", [_kind(word) for word in table["pattern"]])
+    table["rank"] = table["kind"].map(KINDS.index)
+    table = table.sort_values(["rank", "subjects", "pattern"], ascending=[True, False, False], ignore_index=True)
+    table = table.drop(columns="rank").assign(share=table["subjects"] / len(words))
     groups = [] if visits.group is None else list(pd.unique(visits.group.dropna()))
-    names = apart(map(str, groups), order.columns)
+    names = apart(map(str, groups), table.columns)
     for value in groups:
-        own = words[visits.group == value]
-        order[names[str(value)]] = [int((own == word).sum()) for word in order["pattern"]]
-    rank = order["kind"].map({kind: k for k, kind in enumerate(KINDS)})
-    table = order.assign(_rank=rank).sort_values(["_rank", "subjects", "pattern"], ascending=[True, False, False])
-    table = table.drop(columns="_rank").reset_index(drop=True)
-    out = np.array([[(last == k - 1)[j] for k in range(K)] for j in range(len(words))])
-    everyone = np.ones(len(words), dtype=bool)
-    members = {v: (visits.group == v).to_numpy() for v in groups} or {"all": everyone}
+        own = words[visits.group == value].value_counts().reindex(table["pattern"], fill_value=0)
+        table[names[str(value)]] = own.to_numpy()
+    out = visits.last[:, None] == np.arange(seen.shape[1]) - 1
+    out[:, 0] = False
+    members = {v: (visits.group == v).to_numpy() for v in groups} or {"all": np.ones(len(words), dtype=bool)}
     rows, label = [], apart([visits.time], VISIT_COLUMNS)[visits.time]
     for value, own in members.items():
         for k, time in enumerate(visits.times):
             measured = visits.y[own, k][seen[own, k]]
             row = {"group": value, label: time, "measured": len(measured), "share": len(measured) / own.sum()}
-            gone = int(out[own, k].sum()) if k else 0
-            rows.append(row | {"dropped_out": gone, "mean": measured.mean() if len(measured) else np.nan})
+            row["dropped_out"] = int(out[own, k].sum())
+            rows.append(row | {"mean": measured.mean() if len(measured) else np.nan})
     by_visit = pd.DataFrame(rows).set_index(["group", label])
     by_visit = by_visit if groups else by_visit.droplevel("group")
     return MissingPatterns(table, by_visit, visits.response, visits.time, len(words), visits.n_dropped)
@@ -187,7 +185,7 @@ class DroppedRows(Result):
     ----------
     table : DataFrame
         One row for each row that is left out, with its index, a copy: the subject, ``missing`` (the columns without
-        value) and the values of all columns in use.
+        value) and the values of all columns in use (a column called ``missing`` is ``at missing``).
     columns : DataFrame
         By column: rows without a value, and rows that are left out for this column alone.
     subjects : DataFrame
@@ -195,6 +193,7 @@ class DroppedRows(Result):
     n_rows : int
         Rows of the table.
     subject : str
+        Column of ``table`` that holds the subjects.
     """
 
     table: pd.DataFrame
@@ -246,12 +245,14 @@ def dropped_rows(model: Any, data: Any) -> DroppedRows:
     if int((~gone).sum()) != design.n_obs:
         received = f"a table with {int((~gone).sum())} complete rows, for a model of {design.n_obs}"
         raise DataError(received, "the model was made of other rows", "give the data of the model", SEE)
-    table = frame.loc[gone].copy()
-    table.insert(0, "missing", [", ".join(absent.columns[row]) for row in absent[gone].to_numpy()])
-    table = table[[subject, "missing", *(c for c in columns if c != subject)]].rename_axis(index="index")
+    names = apart(columns, ("index", "missing"))
+    table = frame.loc[gone].rename(columns=names).rename_axis(index="index")
+    who = table.pop(names[subject])
+    table.insert(0, who.name, who)
+    table.insert(1, "missing", [", ".join(absent.columns[row]) for row in absent[gone].to_numpy()])
     alone = absent.sum(axis=1) == 1
     by_column = pd.DataFrame({"missing": absent.sum(), "alone": absent[alone].sum()}).rename_axis(index="column")
+    by_column = by_column[by_column["missing"] > 0]
     per = pd.DataFrame({"dropped": gone.groupby(frame[subject]).sum(), "left": (~gone).groupby(frame[subject]).sum()})
-    return DroppedRows(
-        table, by_column[by_column["missing"] > 0], per[per["dropped"] > 0].astype(int), len(frame), subject
-    )
+    per = per[per["dropped"] > 0].astype(int).rename_axis(index=apart([subject], per.columns)[subject])
+    return DroppedRows(table, by_column, per, len(frame), names[subject])

@@ -19,13 +19,16 @@ from scipy import stats
 from hierlmm.arrays import FloatArray
 
 
+ROUNDING = 1e-16
+"""Variance between data sets, over that within, that rounding leaves where nothing was filled in."""
+
+
 class Pooled(NamedTuple):
-    """Estimate, standard error, degrees of freedom, share of the variance due to missing values, MCSE: (k,) each."""
+    """Estimate, standard error, degrees of freedom, Monte-Carlo error of the estimate: (k,) each."""
 
     estimate: FloatArray
     se: FloatArray
     df: FloatArray
-    lost: FloatArray
     mcse: FloatArray
 
     def interval(self, ci: float) -> tuple[FloatArray, FloatArray]:
@@ -50,10 +53,11 @@ def rubin(estimates: FloatArray, variances: FloatArray, df_complete: float | Flo
     """
     D = len(estimates)
     within, between = variances.mean(axis=0), estimates.var(axis=0, ddof=1)
+    between = np.where(between > ROUNDING * within, between, 0.0)
     total = within + (1.0 + 1.0 / D) * between
     share = (1.0 + 1.0 / D) * between / total
     with np.errstate(divide="ignore"):
         of_draws = (D - 1.0) / share**2
     observed = (df_complete + 1.0) / (df_complete + 3.0) * df_complete * (1.0 - share)
     df = 1.0 / (1.0 / of_draws + 1.0 / observed)
-    return Pooled(estimates.mean(axis=0), np.sqrt(total), df, share, np.sqrt(between / D))
+    return Pooled(estimates.mean(axis=0), np.sqrt(total), df, np.sqrt(between / D))

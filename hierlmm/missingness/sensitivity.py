@@ -284,14 +284,18 @@ def _sensitivity(
 
 def by_imputation(analysis: Analysis, assumption: Assumption, n: int, ci: float, seed: int | None) -> pd.DataFrame:
     """Rubin's rules over completed data sets; the same draws without the assumption stand beside."""
-    planned = analysis.planned
-    draws = drawn(planned, n, seed)
-    pooled = rubin(*analysis.analyse(filled(planned, assumption, draws)))
-    other = analysis.analyse(filled(planned, Assumption(), draws))[0].mean(axis=0)
+    y, at_random = filled(analysis.planned, drawn(analysis.planned, n, seed), assumption, Assumption())
+    table = told_by_imputation(analysis, y, ci)
+    table.insert(table.columns.get_loc("mcse"), "at_random", analysis.analyse(at_random)[0].mean(axis=0))
+    return table
+
+
+def told_by_imputation(analysis: Analysis, y: FloatArray, ci: float) -> pd.DataFrame:
+    """Rubin's rules over completed responses, (n, J, K)."""
+    pooled = rubin(*analysis.analyse(y))
     low, high = pooled.interval(ci)
     columns = {"estimate": pooled.estimate, "se": pooled.se, "df": pooled.df, "lower": low, "upper": high}
-    columns |= {"p": pooled.p, "at_random": other, "mcse": pooled.mcse}
-    return pd.DataFrame(columns, index=analysis.index)
+    return pd.DataFrame(columns | {"p": pooled.p, "mcse": pooled.mcse}, index=analysis.index)
 
 
 def by_draws(analysis: Analysis, assumption: Assumption, n: int, ci: float, seed: int | None) -> pd.DataFrame:
@@ -309,9 +313,8 @@ def effect_draws(analysis: Analysis, assumption: Assumption, n: int, seed: int |
     moved = assumption.shifts(planned)
     for s in range(n):
         if assumption.strategy != "at random":
-            V = planned.covariances(at, s)
-            both = (conditional(planned, at, s, own, covariances=V) for own in (assumption, Assumption()))
-            moved = next(both) - next(both)
+            assumed, at_random = conditional(planned, at, s, assumption, Assumption())
+            moved = assumed - at_random
         shift[s] = analysis.arm_means(moved, weights[s])
     return at.beta @ analysis.L.T, shift
 
@@ -328,4 +331,4 @@ def told_by_draws(analysis: Analysis, at_random: FloatArray, effect: FloatArray,
 def at_estimates(analysis: Analysis, assumption: Assumption) -> FloatArray:
     """Effects of the data completed by their conditional means at the estimates, (k,): no noise of imputation."""
     y = conditional(analysis.planned, estimates(analysis.planned.fit), 0, assumption)
-    return analysis.analyse(y[None])[0][0]
+    return analysis.analyse(y)[0][0]

@@ -121,29 +121,32 @@ def means(planned: Planned, beta: FloatArray, strategy: str) -> tuple[FloatArray
 
 
 def conditional(
-    planned: Planned,
-    at: Parameters,
-    s: int,
-    assumption: Assumption,
-    noise: FloatArray | None = None,
-    covariances: list[FloatArray] | None = None,
+    planned: Planned, at: Parameters, s: int, *assumptions: Assumption, noise: FloatArray | None = None
 ) -> FloatArray:
-    """Responses (J, K), what is missing filled with its conditional mean, or with a draw where there is noise (J, K).
+    """Responses under each assumption, (A, J, K): what is missing filled with its conditional mean, or with a draw.
 
-    ``covariances`` are those of `Planned.covariances`, where they are known.
+    Parameters
+    ----------
+    planned : Planned
+    at : Parameters
+    s : int
+        Which of their draws.
+    *assumptions : Assumption
+        What they share, the regression on what was measured, is worked out once.
+    noise : (J, K), optional
+        Standard normal, for a draw.
     """
     mar = planned.X @ at.beta[s] + planned.offset
-    base, after = means(planned, at.beta[s], assumption.strategy)
-    shift = assumption.shifts(planned)
-    y, V = planned.visits.y.copy(), covariances or planned.covariances(at, s)
+    means_of = [(*means(planned, at.beta[s], own.strategy), own.shifts(planned)) for own in assumptions]
+    y, V = np.repeat(planned.visits.y[None], len(assumptions), axis=0), planned.covariances(at, s)
     for kind, rows, o, m in planned.incomplete:
         own, measured, missing = V[kind], np.ix_(rows, o), np.ix_(rows, m)
         gain = np.linalg.solve(own[np.ix_(o, o)], own[np.ix_(o, m)]).T
-        given = planned.visits.y[measured]
-        at_random = mar[missing] + (given - mar[measured]) @ gain.T
-        assumed = after[missing] + (given - base[measured]) @ gain.T + shift[missing]
-        y[missing] = np.where(planned.after[missing], assumed, at_random)
+        given, drawn = planned.visits.y[measured], 0.0
         if noise is not None:
-            rest = own[np.ix_(m, m)] - gain @ own[np.ix_(o, m)]
-            y[missing] += noise[missing] @ np.linalg.cholesky(rest).T
+            drawn = noise[missing] @ np.linalg.cholesky(own[np.ix_(m, m)] - gain @ own[np.ix_(o, m)]).T
+        at_random = mar[missing] + (given - mar[measured]) @ gain.T
+        for filled, (base, after, shift) in zip(y, means_of, strict=True):
+            assumed = after[missing] + (given - base[measured]) @ gain.T + shift[missing]
+            filled[missing] = np.where(planned.after[missing], assumed, at_random) + drawn
     return y

@@ -16,7 +16,6 @@ from hierlmm.drawing.tipping import draw_tipping
 from hierlmm.errors import SpecificationError
 from hierlmm.missingness.impute import completed
 from hierlmm.missingness.planned import SEE, Planned, estimates, planned_of
-from hierlmm.missingness.pool import rubin
 from hierlmm.missingness.sensitivity import (
     Analysis,
     Method,
@@ -24,6 +23,7 @@ from hierlmm.missingness.sensitivity import (
     effect_draws,
     method_of,
     told_by_draws,
+    told_by_imputation,
 )
 from hierlmm.missingness.strategies import Assumption
 from hierlmm.missingness.tables import counted
@@ -178,10 +178,8 @@ def _imputed(analysis: Analysis, unit: Assumption, n: int, ci: float, seed: int 
     step = unit.shifts(analysis.planned)
 
     def found(delta: float) -> pd.DataFrame:
-        pooled = rubin(*analysis.analyse(y + delta * step))
-        low, high = pooled.interval(ci)
-        columns = {"estimate": pooled.estimate, "se": pooled.se, "lower": low, "upper": high, "p": pooled.p}
-        return pd.DataFrame(columns)
+        table = told_by_imputation(analysis, y + delta * step, ci)
+        return table[["estimate", "se", "lower", "upper", "p"]]
 
     return found
 
@@ -191,7 +189,7 @@ def _drawn(analysis: Analysis, unit: Assumption, n: int, ci: float, seed: int | 
 
     def found(delta: float) -> pd.DataFrame:
         table = told_by_draws(analysis, at_random, at_random + delta * step, ci)
-        return table[["estimate", "se", "lower", "upper", "prob_positive"]].reset_index(drop=True)
+        return table[["estimate", "se", "lower", "upper", "prob_positive"]]
 
     return found
 

@@ -56,11 +56,6 @@ class Visits:
         back = np.argmax(seen[:, ::-1], axis=1)
         return np.where(seen.any(axis=1), seen.shape[1] - 1 - back, -1)
 
-    @property
-    def labels(self) -> list[str]:
-        """The visits as text."""
-        return [show(t) for t in self.times]
-
 
 def visits_of(
     data: Any, response: str | None = None, subject: str | None = None, time: str | None = None, by: str | None = None

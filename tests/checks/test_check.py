@@ -252,6 +252,20 @@ def test_what_is_not_there_is_refused(quiet, clean):
         clean[1].check(clean[0].drop(columns="id"))
 
 
+def test_data_of_other_subjects_are_refused_and_of_some_told(clean, quiet):
+    frame, fit = clean
+    for labels, shown in ((frame["id"] + 100, "100, 101"), (frame["id"].astype(str), "'0', '1'")):
+        with pytest.raises(hl.DataError, match=r"(?s)Received: .*Why not: .*To do: .*Read: ") as refused:
+            fit.check(frame.assign(id=labels), simulations=99)
+        assert f"data= with 50 subjects in 'id', none of them in the fit: {shown}" in str(refused.value)
+        assert "the fit's 50 subjects by their labels, which are 0, 1, 2, 3, 4, ... (50 in all)" in str(refused.value)
+    with pytest.raises(hl.DataError, match="none of them in the fit"):  # also where no column is new
+        fit.check(frame[["id", "t", "y"]].assign(id=-1), simulations=99)
+    some = fit.check(frame[frame["id"] > 1].assign(id=lambda d: d["id"].astype("category")), simulations=99)
+    assert some.note.endswith("data= has no row of 2 of 50 subjects: 0, 1; what it says is of the others.")
+    assert "data=" not in quiet.note
+
+
 def test_it_is_a_result(quiet):
     assert quiet.to_frame().index.name == "check"
     assert "<li>mean: residuals have the mean" in quiet._repr_html_()

@@ -108,3 +108,50 @@ def test_tables_without_order_or_rows_are_refused(trial):
         mixed = trial.assign(**{name: [k if k < 3 else v for k, v in enumerate(trial[name])]})
         with pytest.raises(DataError, match=f"labels of several kinds in '{name}': int, str"):
             hl.missing_patterns(mixed, **columns)
+
+
+def test_columns_of_dropped_rows_may_have_any_name(trial):
+    """Names that the tables use themselves: the data's columns stand under another one."""
+    for old, new in (("y", "missing"), ("id", "missing"), ("time", "index"), ("id", "index"), ("id", "dropped")):
+        data = trial.rename(columns={old: new})
+        who, y, time = ({old: new}.get(name, name) for name in ("id", "y", "time"))
+        with pytest.warns(FitWarning):
+            model = hl.MarginalModel(f"{y} ~ {time}", subject=who, data=data, missing="drop")
+        found = hl.dropped_rows(model, data)
+        shown = {c: f"at {c}" if c in ("missing", "index") else c for c in (who, y, time)}
+        assert found.table.columns[:2].tolist() == [shown[who], "missing"]
+        assert set(found.table.columns) == {"missing", *shown.values()}
+        assert found.subject == shown[who] and set(found.table["missing"]) == {y}
+        assert found.table[shown[y]].isna().all() and found.table[shown[who]].tolist() == data.loc[
+            data[y].isna(), who
+        ].tolist()
+        assert found.subjects.loc["e"].tolist() == [3, 0]
+        assert found.subjects.index.name == ("at dropped" if who == "dropped" else who)
+        assert shown[who] in repr(found) and "<table>" in found._repr_html_()
+
+
+def test_patterns_are_drawn_whatever_the_time_is_called(trial):
+    for name in ("mean", "group", "share"):
+        renamed = trial.rename(columns={"visit": name})
+        found = hl.missing_patterns(renamed, response="y", subject="id", time=name, by="arm")
+        assert found.plot(backend="none").viz["measured"] is not None
+
+
+def test_patterns_of_many_subjects_are_counted_once():
+    """By visit and group, against counts by pandas."""
+    rng = np.random.default_rng(4)
+    wide = pd.DataFrame(rng.normal(size=(400, 3)), columns=["a1", "a2", "a3"]).where(rng.random((400, 3)) > 0.3)
+    wide["arm"] = np.where(rng.random(400) < 0.3, "_rank", "kind")
+    long = wide.reset_index().melt(["index", "arm"], var_name="visit", value_name="y")
+    found = hl.missing_patterns(long, response="y", subject="index", time="visit", by="arm")
+    words = wide[["a1", "a2", "a3"]].notna().replace({True: "x", False: "."}).agg("".join, axis=1)
+    table = found.table.set_index("pattern")
+    counts = pd.crosstab(words, wide["arm"])
+    assert table["subjects"].to_dict() == words.value_counts().to_dict()
+    for arm, shown in (("_rank", "_rank"), ("kind", "at kind")):
+        assert table[shown].to_dict() == counts[arm].to_dict()
+        later = wide.loc[wide["arm"] == arm, ["a1", "a2", "a3"]].notna()
+        gone = [0, int((later["a1"] & ~later["a2"] & ~later["a3"]).sum()), int((later["a2"] & ~later["a3"]).sum())]
+        assert found.visits.loc[arm, "dropped_out"].tolist() == gone
+    ranks = table["kind"].map(["complete", "monotone", "intermittent", "nothing measured"].index)
+    assert ranks.is_monotonic_increasing

@@ -90,7 +90,7 @@ def test_strategies_are_conditional_normal_means(fit, planned, strategy):
     mean = fit.marginal_means("arm", by="week").table.set_index(["arm", "week"])["estimate"]
     drug, placebo = (mean[a].to_numpy() for a in ("drug", "placebo"))
     names = {"j2r": "jump to reference", "cir": "copy increments", "cr": "copy reference"}
-    y = conditional(planned, estimates(fit), 0, Assumption(names[strategy]))
+    y, at_random = conditional(planned, estimates(fit), 0, Assumption(names[strategy]), Assumption())
     checked = 0
     for j in np.flatnonzero((planned.arm == 1) & (planned.visits.last < 3)):
         L, seen = planned.visits.last[j], planned.seen[j]
@@ -108,7 +108,7 @@ def test_strategies_are_conditional_normal_means(fit, planned, strategy):
     assert checked > 5
     np.testing.assert_array_equal(y[planned.seen], planned.visits.y[planned.seen])
     gaps = ~planned.seen & ~planned.after
-    np.testing.assert_allclose(y[gaps], conditional(planned, estimates(fit), 0, Assumption())[gaps])
+    np.testing.assert_allclose(y[gaps], at_random[gaps])
 
 
 def test_draws_have_the_conditional_covariance(fit, planned, monkeypatch):
@@ -123,7 +123,7 @@ def test_draws_have_the_conditional_covariance(fit, planned, monkeypatch):
     found = np.cov(y[:, j, m], rowvar=False)
     error = np.sqrt((expected**2 + np.outer(np.diag(expected), np.diag(expected))) / 800)
     assert np.all(np.abs(found - expected) < 4.5 * error)
-    mean = conditional(planned, at, 0, Assumption())[j, m]
+    mean = conditional(planned, at, 0, Assumption())[0, j, m]
     assert np.all(np.abs(y[:, j, m].mean(axis=0) - mean) < 4.5 * np.sqrt(np.diag(expected) / 800))
 
 
@@ -137,6 +137,15 @@ def test_rubins_rules_by_hand():
     assert found.se[0] == pytest.approx(np.sqrt(T))
     assert found.df[0] == pytest.approx(1.0 / (share**2 / 2.0 + 1.0 / observed))
     assert found.mcse[0] == pytest.approx(np.sqrt(1.0 / 3.0))
+
+
+def test_where_nothing_is_filled_in_imputation_has_no_error(fit, planned):
+    """The first visit was never missed: the same estimate in all data sets, but for rounding."""
+    assert planned.seen[:, 0].all()
+    for found in (hl.delta_adjusted(fit, -3.0, **ARMS, n=5), hl.reference_based(fit, "cir", **ARMS, n=5)):
+        assert found.table["mcse"].iloc[0] == 0.0
+        assert (found.table["mcse"].iloc[1:] > 1e-3).all()
+        assert " 0\n" in repr(found)
 
 
 def test_effects_as_functions_of_draws(planned):
@@ -180,6 +189,14 @@ def test_completed_data_sets_are_all_planned_rows(fit, mmrm):
     assert again.fit_reml().converged
     assert len(list(found)) == 3
     assert "jump to reference, then -1" in repr(found)
+
+
+@pytest.mark.parametrize("formula", ["y ~ arm * week + imputed", "imputed ~ arm * week"])
+def test_a_column_called_imputed_is_not_overwritten(formula):
+    data = trial().assign(imputed=lambda d: np.random.default_rng(0).normal(size=len(d)))
+    fit = hl.MarginalModel(formula, correlation=hl.CompoundSymmetry(), subject="id", data=data).fit_reml()
+    with pytest.raises(DataError, match=r"(?s)Received: .*a column 'imputed'.*Why not: .*To do: .*rename"):
+        hl.impute(fit, 2, **ARMS, time="week", data=whole().assign(imputed=1.0))
 
 
 def test_two_level_models_and_numbers_as_time():
