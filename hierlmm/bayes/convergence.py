@@ -68,6 +68,13 @@ def pareto_smoothed(log_weights: FloatArray) -> tuple[FloatArray, float]:
     return smoothed, float(k)
 
 
+def smoothed_weights(log_weights: FloatArray) -> tuple[FloatArray, float]:
+    """Pareto-smoothed importance weights of draws (S,), which sum to one, and their k."""
+    smoothed, k = pareto_smoothed(log_weights)
+    weight = np.exp(smoothed - smoothed.max())
+    return weight / weight.sum(), k
+
+
 def diagnostics(draws: FloatArray, labels: list[str]) -> pd.DataFrame:
     """Effective sample sizes, R-hat and Monte-Carlo standard error of the mean.
 

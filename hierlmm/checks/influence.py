@@ -1,11 +1,18 @@
-"""What a likelihood fit would be without each subject: Cook's distance, DFBETAS, changes of the variances.
+"""What a fit would be without each subject: Cook's distance, DFBETAS, changes of the variances.
 
-With β_(j) and Cov(β)_(j) of the fit without subject j (`hierlmm.likelihood.deletion`), p coefficients
+With β_(j) and Cov(β)_(j) of the fit without subject j (`hierlmm.likelihood.deletion`; of another family
+`hierlmm.likelihood.generalised_deletion`), p coefficients
 
     Cook's distance   (β̂ - β_(j))' Cov(β̂)⁻¹ (β̂ - β_(j)) / p,      DFBETAS   (β̂_k - β_k(j)) / se(β̂_k),
     covariance ratio  |Cov(β)_(j)| / |Cov(β̂)|
 
-and the move of the covariance parameters in standard errors.
+and the move of the covariance parameters in standard errors. A posterior is a distribution of β and θ: its means and
+covariance stand for estimates and Cov(β̂), and those without subject j are of its draws with the weights
+
+    w_s ∝ 1 / p(y_j | β_s, θ_s),
+
+random effects integrated out, Pareto-smoothed. The move of the covariance parameters is the Mahalanobis distance of the
+means of standard deviations, correlations and σ.
 
 References
 ----------
@@ -14,21 +21,30 @@ Banerjee, M., Frees, E. W. (1997). Influence diagnostics for linear longitudinal
 
 Demidenko, E., Stukel, T. A. (2005). Influence analysis for linear mixed-effects models. Statistics in Medicine 24,
 893-909.
+
+Vehtari, A., Simpson, D., Gelman, A., Yao, Y., Gabry, J. (2024). Pareto smoothed importance sampling. Journal of Machine
+Learning Research 25 (72).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
 import pandas as pd
 
+from hierlmm.arrays import FloatArray
+from hierlmm.bayes.convergence import GOOD_K, smoothed_weights
+from hierlmm.diagnostics.loo import log_likelihood_pieces
 from hierlmm.drawing.figure import Figure, pictured
-from hierlmm.errors import NotAvailableError
+from hierlmm.errors import NotAvailableError, warn
+from hierlmm.fits.base import Fit
 from hierlmm.fits.components import component_labels, component_values
-from hierlmm.fits.likelihood import LikelihoodEstimates
+from hierlmm.fits.named_draws import plain_draws
+from hierlmm.frames import apart, shorten
 from hierlmm.likelihood.deletion import Deletion, delete_subjects
+from hierlmm.likelihood.generalised_deletion import delete_subjects_generalised
 from hierlmm.options import checked, choose
 from hierlmm.results import Page, Paragraph, Result, Table
 from hierlmm.text import count, number, sayer, table_lines
@@ -50,13 +66,19 @@ class Influence(Result):
         ``rows``; ``cook``, Cook's distance of all coefficients; ``dfbetas``, the largest one in size, and ``coef``,
         whose it is; ``theta``, how far the covariance parameters move, in standard errors (relative ones, given σ; 0 if
         they are held); ``covratio``, the determinant of the covariance of the coefficients over that of the fit (above
-        1: the subject makes them more precise). NaN where the other subjects do not determine all coefficients.
+        1: the subject makes them more precise). NaN where the other subjects do not determine all coefficients. Of a
+        posterior means and SDs stand for estimates and standard errors, and ``pareto_k`` says how well its draws can be
+        weighted.
     beta, dfbetas : DataFrame, subject × coef
         Coefficients without the subject, and by how many of the fit's standard errors the subject moves each.
     components : DataFrame, subject × component
         Standard deviations, correlations, residual parameters and σ without the subject.
     theta : {"updated", "fixed"}
     estimator, subject : str
+    how : str
+        How it was found, in words.
+    good_k : float
+        Largest Pareto k at which the numbers of a subject can be relied on; infinite where nothing was weighted.
     """
 
     table: pd.DataFrame
@@ -66,6 +88,8 @@ class Influence(Result):
     theta: str
     estimator: str
     subject: str
+    how: str
+    good_k: float
 
     @property
     def verdict(self) -> str:
@@ -84,7 +108,17 @@ class Influence(Result):
                     way="up" if first["dfbetas"] > 0 else "down",
                 )
             )
-        return " ".join(said)
+        return " ".join([*said, *([self.unreliable] if self.unreliable else [])])
+
+    @property
+    def unreliable(self) -> str:
+        """Which subjects the draws of a posterior cannot do without, in words; empty if none."""
+        k = self.table["pareto_k"] if "pareto_k" in self.table else pd.Series(dtype=float)
+        bad = k[~(k <= self.good_k)].sort_values(ascending=False)
+        named = shorten(f"{who} ({value:z.2f})" for who, value in bad.items())
+        return (
+            SAY("influence.unreliable", named=named, n=count(len(bad), "subject"), good=self.good_k) if len(bad) else ""
+        )
 
     @pictured
     def plot(self, *, max_labels: int = 5, **figure: Unpack[Figure]) -> Any:
@@ -106,33 +140,38 @@ class Influence(Result):
 
     def _page(self) -> Page:
         shown = self.table.sort_values("cook", ascending=False).head(SHOWN).reset_index()
-        shown.columns = [self.subject, *shown.columns[1:]]
-        shown = shown.astype({self.subject: str, "rows": str})
+        who = shown.columns[0]
+        shown = shown.astype({who: str, "rows": str})
         title = f"Influence of {count(len(self.table), 'subject')} on the fit by {self.estimator}"
-        table = Table(shown, table_lines(shown, [self.subject, "rows", "coef"]), "Subjects by Cook's distance")
-        told = SAY(f"influence.{self.theta}")
-        return Page(title, ["", table, "", Paragraph(self.verdict, 110), Paragraph(told, 110)])
+        table = Table(shown, table_lines(shown, [who, "rows", "coef"]), "Subjects by Cook's distance")
+        return Page(title, ["", table, "", Paragraph(self.verdict, 110), Paragraph(self.how, 110)])
 
 
 @checked
-def influence(fit: LikelihoodEstimates, theta: Literal["updated", "fixed"] = "updated") -> Influence:
-    """Fit without each subject in turn, from cross-products; see `LikelihoodFit.influence`.
+def influence(fit: Fit, theta: Literal["updated", "fixed"] = "updated") -> Influence:
+    """What a fit would be without each subject in turn; see `CheckVerbs.influence`.
 
     Parameters
     ----------
-    fit : LikelihoodFit
+    fit : LikelihoodFit, GeneralisedFit or posterior
     theta : {"updated", "fixed"}
     """
     choose("theta", theta, THETAS)
-    design = fit.design
+    design, closed = fit.design, fit.has_likelihood and fit.design.is_gaussian
     if not design.coef:
         received, reason = "influence() of a model without fixed effects", "no coefficient moves without a subject"
         raise NotAvailableError(received, reason, "fit the other subjects and compare fit.variance_components()", SEE)
-    found = deletion_of(fit, update=theta == "updated")
+    if theta == "fixed" and not closed:
+        reason = "only those of a normal response, by REML or ML, have a closed form at held covariance parameters"
+        raise NotAvailableError(f"influence('fixed') of a fit by {fit.estimator}", reason, "leave theta out", SEE)
+    if not np.all(np.isfinite(fit.beta_cov)):
+        received, reason = "influence() of a fit", "already all subjects together do not determine all coefficients"
+        raise NotAvailableError(received, reason, "see fit.warnings, and fit a simpler model", SEE)
+    found = _of_draws(fit) if fit.has_draws else _of_likelihood(fit, update=theta == "updated")
     change = fit.beta.to_numpy() - found.beta
     cov, se = fit.beta_cov.to_numpy(), fit.beta_se.to_numpy()
     dfbetas = change / se
-    known = found.known
+    known = np.isfinite(found.moved)
     largest = np.where(known, np.argmax(np.abs(np.where(known[:, None], dfbetas, 0.0)), axis=1), 0)
     own = np.where(known[:, None, None], found.beta_cov, cov)
     rows = {
@@ -142,35 +181,83 @@ def influence(fit: LikelihoodEstimates, theta: Literal["updated", "fixed"] = "up
         "coef": np.where(known, np.array(design.coef, dtype=object)[largest], ""),
         "theta": found.moved,
         "covratio": np.where(known, np.exp(np.linalg.slogdet(own)[1] - np.linalg.slogdet(cov)[1]), np.nan),
-    }
-    subjects = pd.Index(design.subjects, name=design.hierarchy.subject)
-    return Influence(
+    } | ({"pareto_k": found.k} if found.k is not None else {})
+    subjects = design.subjects.rename(apart([design.hierarchy.subject], rows)[design.hierarchy.subject])
+    result = Influence(
         pd.DataFrame(rows, index=subjects),
         pd.DataFrame(found.beta, index=subjects, columns=list(design.coef)),
         pd.DataFrame(dfbetas, index=subjects, columns=list(design.coef)),
-        _components(fit, found, subjects),
+        found.components.set_axis(subjects),
         theta,
         fit.estimator,
         design.hierarchy.subject,
+        SAY(f"influence.{'draws' if fit.has_draws else theta if closed else 'family'}", good=found.good_k),
+        found.good_k,
     )
+    if said := result.unreliable:
+        warn(said)
+    return result
 
 
-def deletion_of(fit: LikelihoodEstimates, *, update: bool) -> Deletion:
+class _Without(NamedTuple):
+    """Without each subject: β (J, p), Cov(β) (J, p, p), covariance parameters by name and their move (J,).
+
+    Of a posterior Pareto k (J,), and how large it may be.
+    """
+
+    beta: FloatArray
+    beta_cov: FloatArray
+    components: pd.DataFrame
+    moved: FloatArray
+    k: FloatArray | None = None
+    good_k: float = np.inf
+
+
+def _of_likelihood(fit: Any, *, update: bool) -> _Without:
+    """Of a maximum of the likelihood."""
+    found = deletion_of(fit, update=update)
+    names = list(_components(fit, fit.optimum.lam, np.nan))
+    each = zip(found.psi, found.sd, found.known, strict=True)
+    rows = [_components(fit, psi, float(sd)) if known else {} for psi, sd, known in each]
+    return _Without(found.beta, found.beta_cov, pd.DataFrame(rows, columns=names), found.moved)
+
+
+def deletion_of(fit: Any, *, update: bool = True) -> Deletion:
     """Estimates without each subject in turn."""
+    if not fit.design.is_gaussian:
+        return delete_subjects_generalised(fit.record)
     psi, sd = fit.optimum.lam, fit.solution.working_sd
     return delete_subjects(fit.design, fit.criterion_function, psi, sd, update=update)
 
 
-def _components(fit: LikelihoodEstimates, found: Deletion, subjects: pd.Index) -> pd.DataFrame:
-    """Covariance parameters without each subject."""
-    rows, design = [], fit.design
+def _components(fit: Any, psi: FloatArray, sd: float) -> dict[str, float]:
+    """Covariance parameters by name, at other parameters of the likelihood."""
+    design = fit.design
+    if not design.is_gaussian:
+        return fit.components_at(psi)
+    at = fit.criterion_function.solution(psi, sd)
+    values = component_values(design, at.D, at.sigma) if design.term else [at.sigma]
     names = component_labels(design) if design.term else ["sigma"]
-    reported = list(fit.solution.residual_parameters)
-    for psi, sd, known in zip(found.psi, found.sd, found.known, strict=True):
-        if not known:
-            rows.append([np.nan] * (len(names) + len(reported)))
-            continue
-        at = fit.criterion_function.solution(psi, float(sd))
-        values = component_values(design, at.D, at.sigma) if design.term else np.array([at.sigma])
-        rows.append([*values, *at.residual_parameters.values()])
-    return pd.DataFrame(rows, index=subjects, columns=[*names, *reported])
+    return dict(zip(names, values, strict=True)) | at.residual_parameters
+
+
+def _of_draws(fit: Any) -> _Without:
+    """Of a posterior: means and covariances of its draws, weighted by one over the likelihood of the subject."""
+    draws = plain_draws(fit.design, fit.datatree["posterior"].to_dataset())
+    values = np.column_stack([own.ravel() for own in draws.values()])
+    centre, scale = values.mean(axis=0), values.std(axis=0)
+    z = (values - centre) / np.where(scale > 0.0, scale, 1.0)
+    p, J = len(fit.design.coef), fit.n_subjects
+    mean, cov, k = np.empty((J, values.shape[1])), np.empty((J, p, p)), np.empty(J)
+    for places, logs in log_likelihood_pieces(fit, "subject"):
+        for j, own in zip(places, logs.T, strict=True):
+            weight, k[j] = smoothed_weights(-own)
+            mean[j] = weight @ z
+            apart = values[:, :p] - (weight @ values[:, :p])
+            cov[j] = (apart * weight[:, None]).T @ apart
+    theta = mean[:, p:]
+    inner = np.linalg.pinv(np.atleast_2d(np.cov(z[:, p:], rowvar=False)), hermitian=True)
+    moved = np.sqrt(np.maximum(np.einsum("ja,ab,jb->j", theta, inner, theta), 0.0))
+    without = pd.DataFrame(centre + mean * scale, columns=list(draws))
+    good_k = min(1.0 - 1.0 / np.log10(len(z)), GOOD_K)  # Vehtari et al. (2024)
+    return _Without(without.iloc[:, :p].to_numpy(), cov, without.iloc[:, p:], moved, k, good_k)

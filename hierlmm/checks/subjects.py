@@ -57,7 +57,7 @@ def influential_subjects(material: Material) -> Outcome | LeftOut:
     """Whether the coefficients rest on single subjects more than under the model."""
     found = material.simulated
     if not material.fit.design.is_gaussian:
-        return LeftOut("leaving a subject out is a new fit for such a response")
+        return LeftOut("no data without a subject are simulated of such a response; see fit.influence()")
     if not material.fit.design.coef:
         return LeftOut("the model has no fixed effects that a subject could move")
     known = ~np.isnan(found.cook[:, 0])
@@ -88,7 +88,7 @@ def leverage(material: Material) -> Outcome | LeftOut:
         return LeftOut("the model has no fixed effects")
     found = material.simulated
     if not len(found.harder):
-        return LeftOut("leaving a subject out is a new fit for such a response")
+        return LeftOut("no data without a subject are simulated of such a response; see fit.influence()")
     j, k = divmod(int(np.nanargmax(found.harder)), found.harder.shape[1])
     size = float(found.harder[j, k])
     slots = {

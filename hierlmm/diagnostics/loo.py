@@ -191,17 +191,17 @@ def log_likelihood_tree(fit: PosteriorNumbers, unit: Unit = "observation") -> An
 
 def total_log_likelihood(fit: PosteriorNumbers, unit: Unit) -> FloatArray:
     """Log-likelihood of all units together at every draw, (chain, draw)."""
-    total = sum(values.sum(axis=1) for _, values in _pieces(fit, unit))
+    total = sum(values.sum(axis=1) for _, values in log_likelihood_pieces(fit, unit))
     return np.asarray(total).reshape(fit.draw_shape)
 
 
 def unit_log_likelihood(fit: PosteriorNumbers, unit: str, chosen: IntArray) -> FloatArray:
     """Log-likelihood of the units at these positions, in ascending order: (chain, draw, units)."""
-    found = [values[:, np.isin(at, chosen)] for at, values in _pieces(fit, unit)]
+    found = [values[:, np.isin(at, chosen)] for at, values in log_likelihood_pieces(fit, unit)]
     return np.concatenate(found, axis=1).reshape(*fit.draw_shape, -1)
 
 
-def _pieces(fit: PosteriorNumbers, unit: str) -> Iterator[tuple[IntArray, FloatArray]]:
+def log_likelihood_pieces(fit: PosteriorNumbers, unit: str) -> Iterator[tuple[IntArray, FloatArray]]:
     """Positions of some units and their log-likelihood at every draw, (S, units), until all were there."""
     values, labels = _log_likelihood(fit, unit)
     step = max(1, PIECE // int(np.prod(fit.draw_shape)))

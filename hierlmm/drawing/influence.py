@@ -38,7 +38,9 @@ def plot_influence(influence: Any, *, max_labels: int = 5, **figure: Unpack[Figu
         {"": ""},
         title=f"The fit rests most on {influence.subject} {first} ({influence.estimator})",
         caption="Cook's distance: how far all coefficients move, squared, in their own uncertainty."
-        + (" Covariance parameters by Newton steps." if moved else " Covariance parameters held."),
-        xlabel="move of the covariance parameters (in SEs)" if moved else f"{influence.subject}, in order",
+        + (" Covariance parameters held." if influence.theta == "fixed" else ""),
+        xlabel=f"move of the covariance parameters (in {'SDs' if 'pareto_k' in table else 'SEs'})"
+        if moved
+        else f"{influence.subject}, in order",
         ylabel="Cook's distance",
     )

@@ -50,14 +50,18 @@ class CheckVerbs(Fit):
         return check(self, data, simulations=simulations, seed=seed)
 
     def influence(self, theta: Literal["updated", "fixed"] = "updated") -> Influence:
-        """What the fit would be without each subject in turn, from cross-products and without fitting again.
+        """What the fit would be without each subject in turn.
+
+        Of REML and ML with a normal response from cross-products, without fitting again; of another family by Newton
+        steps, and local searches where these are long; of a posterior by weighting its draws.
 
         Parameters
         ----------
         theta : {"updated", "fixed"}
             Whether the covariance parameters are estimated anew without the subject: by one Newton step for every
-            subject, and by further ones where it moves them by more than 0.1 standard errors. Or held at those of the
-            fit: then coefficients are exactly those of a fit without the subject at these.
+            subject, and by further ones where it moves them by more than 0.1 standard errors. Or, of REML and ML with a
+            normal response, held at those of the fit: then coefficients are exactly those of a fit without the subject
+            at these.
 
         Returns
         -------
@@ -68,7 +72,12 @@ class CheckVerbs(Fit):
         Raises
         ------
         NotAvailableError
-            If the fit is not by REML or ML with a normal response.
+            If the fit has no likelihood (GEE) or no fixed effects, or has no closed form at a held ``theta``.
+
+        Warns
+        -----
+        FitWarning
+            If the draws of a posterior cannot say what it would be without some subjects (Pareto k).
 
         Examples
         --------

@@ -62,9 +62,8 @@ def other_name(kind: str, name: str) -> OtherNameError:
 
 
 NO_DELETION = Lack(
-    "it takes subjects out of the cross-products of a normal likelihood, and this fit is none",
-    "use model.fit_reml().influence() for a normal response; of a posterior see fit.loo(), whose Pareto k is large for "
-    "subjects that move it",
+    "it takes subjects out of a likelihood, and this fit has none",
+    "use fit_reml(), fit_ml() or fit() of the model: .influence() of these",
     "docs, page 'Checks'",
 )
 EFFECTS = "D sd_b corr_b b b_sd b_cov subject_coef icc"
@@ -118,7 +117,6 @@ POSTERIOR = table(
             "docs, page 'Teaching'",
         ),
     ),
-    ("influence", NO_DELETION),
 )
 GEE = table(
     ("bootstrap profile test_covariance test_random_effects", NO_MAXIMUM),
@@ -189,7 +187,6 @@ NOT_PROFILED = Lack(
 GENERALISED = table(
     ("profile", NOT_PROFILED),
     ("loo", NO_DRAWS),
-    ("influence", NO_DELETION),
     (CHAINS, NO_CHAINS),
     (EVIDENCE, NO_PRIORS),
     ("compare_marginal", NOT_BESIDE_GEE),

@@ -165,8 +165,7 @@ class GeneralisedNumbers(PointEstimates):
         for optimum in (self.optimum, *self.optimum.others):
             at = self.record.at(optimum.lam)
             row = {"criterion": optimum.value, "above the best": optimum.value - self.criterion}
-            row |= dict(zip(component_labels(self.design), component_values(self.design, at.D, 0.0)[:-1], strict=False))
-            rows.append(row | self.family.natural(at.psi) | dict(zip(self.design.coef, at.beta, strict=True)))
+            rows.append(row | self.components_at(optimum.lam) | dict(zip(self.design.coef, at.beta, strict=True)))
         return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="optimum"))
 
     def summary(self, ci: float = 0.95) -> pd.DataFrame:
@@ -182,19 +181,23 @@ class GeneralisedNumbers(PointEstimates):
         columns = {"estimate": beta, "se": se, "lower": beta - half * se, "upper": beta + half * se}
         return pd.DataFrame({**columns, "z": z, "p": 2.0 * norm.sf(np.abs(z))})
 
+    def components_at(self, parameters: FloatArray) -> dict[str, float]:
+        """Standard deviations, correlations and dispersion by name, at other (λ, β̃, ψ)."""
+        at, design = self.record.at(parameters), self.design
+        own = dict(zip(component_labels(design)[:-1], component_values(design, at.D, 0.0)[:-1], strict=True))
+        return own | self.family.natural(at.psi)
+
     @cached_property
     def _components(self) -> WaldComponents:
         """Standard deviations, correlations and dispersion, on the line and as they are."""
-        design, record, names = self.design, self.record, list(self.dispersion.index)
-        labels = component_labels(design)[:-1]
-        lower = np.array([-1.0 if label.startswith("corr") else 0.0 for label in labels] + [0.0] * len(names))
-        upper = np.array([1.0 if label.startswith("corr") else np.inf for label in labels] + [np.inf] * len(names))
+        labels = list(self.components_at(self.optimum.lam))
+        correlation = np.array([label.startswith("corr") for label in labels], dtype=bool)
+        lower, upper = np.where(correlation, -1.0, 0.0), np.where(correlation, 1.0, np.inf)
 
         def values(parameters: FloatArray) -> FloatArray:
-            at = record.at(parameters)
-            return np.append(component_values(design, at.D, 0.0)[:-1], list(self.family.natural(at.psi).values()))
+            return np.array(list(self.components_at(parameters).values()))
 
-        found = CovarianceParameters([*labels, *names], lower, upper, values)
+        found = CovarianceParameters(labels, lower, upper, values)
         with np.errstate(divide="ignore", invalid="ignore"):
             centre, spread = self._delta(lambda at: found.to_unbounded(values(at)))
             estimate, se = self._delta(values)

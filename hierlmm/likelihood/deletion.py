@@ -54,15 +54,13 @@ class Deletion(OwnArrays):
     beta : (J, p), beta_cov : (J, p, p)
         Coefficients and their covariance at ``sd`` and ``psi``.
     psi : (J, m)
-        Relative covariance parameters (λ, η).
+        Relative covariance parameters (λ, η); of another family all parameters (λ, β̃, ψ).
     sd : (J,)
-        SD of the whitened rows, in working units of y.
+        SD of the whitened rows, in working units of y; NaN of another family.
     known : (J,)
         Whether the other subjects determine all coefficients.
     moved : (J,)
         How far ψ moved, in standard errors: ``√(δ'H_jδ/2)``.
-    steps : (J,)
-        Newton steps that were taken.
     """
 
     beta: FloatArray
@@ -71,7 +69,6 @@ class Deletion(OwnArrays):
     sd: FloatArray
     known: BoolArray
     moved: FloatArray
-    steps: FloatArray
 
 
 class SubjectSums:
@@ -194,16 +191,16 @@ def delete_subjects(
     free = criterion.structure.filled(psi, SINGULAR_TOLERANCE)
     if not update:
         held = replace(at, log_sd=np.full(J, np.log(sd)))
-        return _told(sums, held, np.tile(psi, (J, 1)), np.zeros(J), np.zeros(J))
+        return _told(sums, held, np.tile(psi, (J, 1)), np.zeros(J))
     if not free.any():
-        return _told(sums, at, np.tile(psi, (J, 1)), np.zeros(J), np.ones(J))
+        return _told(sums, at, np.tile(psi, (J, 1)), np.zeros(J))
     search = _Search(sums, psi, np.diag(_steps(criterion, psi, free))[free])
-    units, found, taken = search.first(at)
+    units, found = search.first(at)
     for j in np.flatnonzero((search.length(units) > FURTHER) & at.known):
-        units[j], own, taken[j] = search.further(int(j), units[j], at.value[j])
+        units[j], own = search.further(int(j), units[j], at.value[j])
         for name in ("beta", "inverse", "log_sd"):
             getattr(found, name)[j] = getattr(own, name)[0]
-    return _told(sums, found, psi + units @ search.moves, search.length(units), taken)
+    return _told(sums, found, psi + units @ search.moves, search.length(units))
 
 
 def _steps(criterion: AnyCriterion, psi: FloatArray, free: BoolArray) -> FloatArray:
@@ -220,8 +217,8 @@ class _Search:
         self.sums, self.psi, self.moves = sums, psi, moves
         self.H = self.inverse = np.empty(0)
 
-    def first(self, at: _Without) -> tuple[FloatArray, _Without, FloatArray]:
-        """One step for every subject (J, k), what follows from it, and the number of steps."""
+    def first(self, at: _Without) -> tuple[FloatArray, _Without]:
+        """One step for every subject (J, k), and what follows from it."""
         up, down = self._beside(self.psi)
         J, k = len(at.value), len(self.moves)
         gradient, self.H = _slope(up, down), np.empty((J, k, k))
@@ -237,13 +234,13 @@ class _Search:
         size = np.where(flat, 0.0, 1.0 / np.where(flat, 1.0, np.abs(values)))  # downhill where curvature is negative
         self.inverse = (vectors * size[:, None, :]) @ np.swapaxes(vectors, 1, 2)
         units = -np.einsum("jab,jb->ja", self.inverse, gradient)
-        return units, at.moved(up, down, units), np.ones(J)
+        return units, at.moved(up, down, units)
 
-    def further(self, j: int, units: FloatArray, start: float) -> tuple[FloatArray, _Without, float]:
-        """More steps of one subject: where they end, what is found there, and how many steps were taken."""
+    def further(self, j: int, units: FloatArray, start: float) -> tuple[FloatArray, _Without]:
+        """More steps of one subject: where they end, and what is found there."""
         own = slice(j, j + 1)
         best, inverse = np.zeros_like(units), self.inverse[j]
-        value, found, taken, slope = start, None, 0.0, np.empty(0)
+        value, found, slope = start, None, np.empty(0)
         for _ in range(ROUNDS):
             at = _without(self.sums, self.psi + units @ self.moves, own)
             halvings = 0
@@ -253,13 +250,13 @@ class _Search:
             new = _slope(*self._beside(self.psi + units @ self.moves, own))[0]
             if found is not None:
                 inverse = bfgs(inverse, units - best, new - slope)
-            best, value, found, taken, slope = units, float(at.value[0]), at, taken + 1.0, new
+            best, value, found, slope = units, float(at.value[0]), at, new
             step = -inverse @ slope
             if np.sqrt(max(0.5 * step @ self.H[j] @ step, 0.0)) < DONE:
                 break
             units = units + step
         assert found is not None
-        return best, found, taken
+        return best, found
 
     def length(self, units: FloatArray) -> FloatArray:
         """How far ψ moves, in standard errors, (J,)."""
@@ -293,13 +290,16 @@ def _without(sums: SubjectSums, psi: FloatArray, only: slice = ALL) -> _Without:
     return _Without(beta, inverse, log_sd, value, known)
 
 
-def _told(sums: SubjectSums, at: _Without, psi: FloatArray, moved: FloatArray, steps: FloatArray) -> Deletion:
+def _told(sums: SubjectSums, at: _Without, psi: FloatArray, moved: FloatArray) -> Deletion:
     """In the user's units; NaN where nothing is known."""
     scaling, known, sd = sums.criterion.scaling, at.known, np.exp(at.log_sd)
     Bx = np.linalg.inv(scaling.Bx)
     beta = at.beta @ Bx.T * scaling.y_scale + scaling.shift
     cov = Bx @ at.inverse @ Bx.T * ((sd * scaling.y_scale) ** 2)[:, None, None]
-    beta, cov, psi, sd, moved = (
-        np.where(known.reshape(-1, *[1] * (v.ndim - 1)), v, np.nan) for v in (beta, cov, psi, sd, moved)
-    )
-    return Deletion(beta, cov, psi, sd, known, moved, steps)
+    beta, cov, psi, sd, moved = (where_known(known, v) for v in (beta, cov, psi, sd, moved))
+    return Deletion(beta, cov, psi, sd, known, moved)
+
+
+def where_known(known: BoolArray, values: FloatArray) -> FloatArray:
+    """Values by subject, (J, ...), NaN where nothing is known."""
+    return np.where(known.reshape(-1, *[1] * (values.ndim - 1)), values, np.nan)

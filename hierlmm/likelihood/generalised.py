@@ -199,7 +199,7 @@ def _optima(criterion: GeneralisedCriterion, part: GeneralisedCriterion) -> list
     if criterion.points > 1:  # from Laplace's optima, where it has any: quadrature costs a hundred times as much
         polished = [maximise(part, end) for end in ends]  # type: ignore[arg-type]
         ends = [optimum.lam for optimum in polished if optimum.converged] or ends
-    found = [_by_gradient(criterion, maximise(criterion, end)) for end in ends]  # type: ignore[arg-type]
+    found = [by_gradient(criterion, maximise(criterion, end)) for end in ends]  # type: ignore[arg-type]
     return sorted(found, key=lambda o: (not _has_end(o), o.value))
 
 
@@ -218,7 +218,7 @@ def _estimate(design: Design, criterion: GeneralisedCriterion, optima: list[Opti
     return GeneralisedEstimate(design, criterion.settled(best.lam), replace(best, others=tuple(others)))
 
 
-def _by_gradient(criterion: GeneralisedCriterion, optimum: Optimum) -> Optimum:
+def by_gradient(criterion: GeneralisedCriterion, optimum: Optimum) -> Optimum:
     """Newton steps judged by the gradient, where sums of large numbers leave values no digits to go by."""
     if optimum.converged or not optimum.curvature > 0.0:
         return optimum

@@ -154,6 +154,24 @@ class GeneralisedCriterion:
 
     def at(self, parameters: FloatArray) -> Marginal:
         """Integrate the random effects out at one point."""
+        found, pieces = self._integrated(parameters, self._pieces)
+        found.in_Lambda = np.sum([piece[0] for piece in pieces], axis=0)
+        found.in_psi = np.sum([piece[1] for piece in pieces], axis=0)
+        if self.first is None and found.found and np.all(np.isfinite(found.modes)):
+            self._modes = found.modes
+        return found
+
+    def gradients(self, parameters: FloatArray) -> FloatArray:
+        """Gradient of what every subject adds to the criterion, (J, k)."""
+        found, pieces = self._integrated(parameters, list(pairwise(range(len(self.rows.start)))))
+        by_lam = [self.structure.pull_back(piece[0]) for piece in pieces]
+        by_beta = np.add.reduceat(self.rows.X * found.e[:, None], self.rows.start[:-1])
+        return -2.0 * np.column_stack([np.array(by_lam), by_beta, np.array([piece[1] for piece in pieces])])
+
+    def _integrated(
+        self, parameters: FloatArray, ranges: list[tuple[int, int]]
+    ) -> tuple[Marginal, list[tuple[FloatArray, FloatArray, bool]]]:
+        """What the kernel returns: by subject, and its sums over each range of subjects."""
         lam, beta, psi = self.split(np.asarray(parameters, dtype=np.float64))
         rows, Lambda = self.rows, np.ascontiguousarray(self.structure.factor(lam))
         # From modes close by; where a subject can have several, from the same points every time.
@@ -168,13 +186,9 @@ class GeneralisedCriterion:
             own = found.modes, found.value, found.e, found.covariance
             return marginal_sums(derivatives, *ends, *data, *quadrature, *own)
 
-        pieces = list(_pool().map(some, self._pieces)) if len(self._pieces) > 1 else [some(self._pieces[0])]
-        found.in_Lambda = np.sum([piece[0] for piece in pieces], axis=0)
-        found.in_psi = np.sum([piece[1] for piece in pieces], axis=0)
+        pieces = list(_pool().map(some, ranges)) if len(self._pieces) > 1 else list(map(some, ranges))
         found.found = all(piece[2] for piece in pieces)
-        if self.first is None and found.found and np.all(np.isfinite(found.modes)):
-            self._modes = found.modes
-        return found
+        return found, pieces
 
     def settled(self, parameters: FloatArray) -> GeneralisedCriterion:
         """The same criterion, whose evaluations all set out from the modes at these parameters."""

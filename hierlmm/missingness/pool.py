@@ -18,7 +18,6 @@ from scipy import stats
 
 from hierlmm.arrays import FloatArray
 
-
 ROUNDING = 1e-16
 """Variance between data sets, over that within, that rounding leaves where nothing was filled in."""
 

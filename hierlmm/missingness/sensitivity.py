@@ -286,8 +286,8 @@ def by_imputation(analysis: Analysis, assumption: Assumption, n: int, ci: float,
     """Rubin's rules over completed data sets; the same draws without the assumption stand beside."""
     y, at_random = filled(analysis.planned, drawn(analysis.planned, n, seed), assumption, Assumption())
     table = told_by_imputation(analysis, y, ci)
-    table.insert(table.columns.get_loc("mcse"), "at_random", analysis.analyse(at_random)[0].mean(axis=0))
-    return table
+    error = table.pop("mcse")
+    return table.assign(at_random=analysis.analyse(at_random)[0].mean(axis=0), mcse=error)
 
 
 def told_by_imputation(analysis: Analysis, y: FloatArray, ci: float) -> pd.DataFrame:

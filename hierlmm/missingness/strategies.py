@@ -142,7 +142,7 @@ def conditional(
     for kind, rows, o, m in planned.incomplete:
         own, measured, missing = V[kind], np.ix_(rows, o), np.ix_(rows, m)
         gain = np.linalg.solve(own[np.ix_(o, o)], own[np.ix_(o, m)]).T
-        given, drawn = planned.visits.y[measured], 0.0
+        given, drawn = planned.visits.y[measured], np.zeros(1)
         if noise is not None:
             drawn = noise[missing] @ np.linalg.cholesky(own[np.ix_(m, m)] - gain @ own[np.ix_(o, m)]).T
         at_random = mar[missing] + (given - mar[measured]) @ gain.T

@@ -37,7 +37,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
-from hierlmm.bayes.convergence import GOOD_K, pareto_smoothed
+from hierlmm.bayes.convergence import GOOD_K, smoothed_weights
 from hierlmm.errors import NotAvailableError, warn
 from hierlmm.frames import apart, quote, shorten
 from hierlmm.likelihood.by_subject import covariance_root, rows_loglik
@@ -214,7 +214,7 @@ def predict_new_subject_draws(
     for course in courses.subjects:
         weight = np.full(draws, 1.0 / draws)
         if reweight:
-            weight, k = _weights(_history_loglik(fit, course, *parameters))
+            weight, k = smoothed_weights(_history_loglik(fit, course, *parameters))
             quality[course.label] = (k, float(1.0 / np.sum(weight**2)))
         _fill(out, fit, course, parameters, weight, ci, measurement=interval == "prediction")
     table = pd.DataFrame(dict(zip(COLUMNS, out, strict=True)), index=courses.index)
@@ -311,13 +311,6 @@ def _moments(
         mean[piece] += np.einsum("smh,sh->sm", found.gain, course.excess(beta[piece]))
         variance[piece] = found.variance
     return mean, variance
-
-
-def _weights(log_likelihood: FloatArray) -> tuple[FloatArray, float]:
-    """Pareto-smoothed importance weights that sum to one, and their k."""
-    log_weights, k = pareto_smoothed(log_likelihood)
-    weight = np.exp(log_weights - log_weights.max())
-    return weight / weight.sum(), k
 
 
 def _report_weights(table: pd.DataFrame, quality: dict[Any, tuple[float, float]]) -> None:

@@ -122,9 +122,10 @@ def test_columns_of_dropped_rows_may_have_any_name(trial):
         assert found.table.columns[:2].tolist() == [shown[who], "missing"]
         assert set(found.table.columns) == {"missing", *shown.values()}
         assert found.subject == shown[who] and set(found.table["missing"]) == {y}
-        assert found.table[shown[y]].isna().all() and found.table[shown[who]].tolist() == data.loc[
-            data[y].isna(), who
-        ].tolist()
+        assert (
+            found.table[shown[y]].isna().all()
+            and found.table[shown[who]].tolist() == data.loc[data[y].isna(), who].tolist()
+        )
         assert found.subjects.loc["e"].tolist() == [3, 0]
         assert found.subjects.index.name == ("at dropped" if who == "dropped" else who)
         assert shown[who] in repr(found) and "<table>" in found._repr_html_()
