@@ -33,11 +33,10 @@ from hierlmm.errors import HierlmmError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import zero_terms
 from hierlmm.likelihood.by_subject import covariance_root
+from hierlmm.likelihood.deletion import UNKNOWN
 
 MOST_ROWS = 5000
 """Rows that are looked at; of more those of evenly spaced subjects."""
-LOST = 1e-9
-"""Share of the information on some combination of coefficients, left without a subject, below which it is lost."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,7 +273,7 @@ def _deleted(linear: LinearResiduals, white: list[FloatArray]) -> tuple[FloatArr
     for half, w in zip(linear.half, white, strict=True):
         left, size = A - half.T @ half, np.sqrt(np.diag(A))
         values, vectors = np.linalg.eigh(left / np.outer(size, size))
-        if values[0] < LOST:
+        if values[0] < UNKNOWN:
             cook.append(np.full(w.shape[1], np.nan))
             dfbetas.append(np.full(p, np.nan))
             harder.append(np.where(np.abs(vectors[:, 0]) > 1e-3, np.inf, np.nan))

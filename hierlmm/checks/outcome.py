@@ -104,11 +104,11 @@ class Finding:
 
 def judge(outcomes: Mapping[str, Outcome]) -> tuple[Finding, ...]:
     """Judge all checks of a page together, and put the most severe first."""
-    chance = sorted((o.p, name) for name, o in outcomes.items() if not math.isnan(o.p))
-    adjusted, worst = dict.fromkeys(outcomes, math.nan), 0.0
-    for k, (p, name) in enumerate(chance):
-        worst = max(worst, min(1.0, (len(chance) - k) * p))
-        adjusted[name] = worst
+    from statsmodels.stats.multitest import multipletests
+
+    chance = {name: o.p for name, o in outcomes.items() if not math.isnan(o.p)}
+    page = multipletests(list(chance.values()), method="holm")[1] if chance else []
+    adjusted = dict.fromkeys(outcomes, math.nan) | dict(zip(chance, map(float, page), strict=True))
     findings = [_finding(name, outcome, adjusted[name]) for name, outcome in outcomes.items()]
     return tuple(sorted(findings, key=lambda f: (ORDER[f.severity], f.p if not math.isnan(f.p) else -1.0)))
 

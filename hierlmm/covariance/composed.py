@@ -19,8 +19,8 @@ import pandas as pd
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.declared import data_error, naming_group
 from hierlmm.covariance.parameters import Parameter
-from hierlmm.covariance.variance import VarianceFunction, Writer, sorted_levels
-from hierlmm.frames import is_number, quote, shorten
+from hierlmm.covariance.variance import VarianceFunction, Writer, group_places, sorted_levels
+from hierlmm.frames import is_number, shorten
 
 FITTED = "fitted value"
 
@@ -217,22 +217,6 @@ def weights_of(variance: VarianceFunction | None) -> str | None:
 def in_group(name: str, level: Any) -> str:
     """Name of a parameter in one group: ``rho[placebo]``."""
     return f"{name}[{level}]"
-
-
-def group_places(column: pd.Series, levels: Sequence[Any]) -> FloatArray:
-    """Place of each row's group among the levels.
-
-    Raises
-    ------
-    DataError
-        If a group was not in the fitted data.
-    """
-    unknown = [v for v in column.unique() if v not in levels]
-    if unknown:
-        received = f"{column.name} {quote(unknown[0])}"
-        reason = "this group was not in the fitted data, so its residual parameters are unknown"
-        raise data_error(received, reason, f"use one of {', '.join(map(quote, levels))}")
-    return column.map({label: g for g, label in enumerate(levels)}).to_numpy(dtype=np.float64)
 
 
 def checked_weights(column: pd.Series) -> FloatArray:

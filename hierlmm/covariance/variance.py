@@ -7,6 +7,7 @@ is linear in δ for all functions here, as in nlme's ``varFunc`` (Pinheiro & Bat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -243,12 +244,7 @@ class VarIdent(VarianceFunction):
 
     def apply(self, column: pd.Series, state: tuple[Any, ...]) -> FloatArray:
         """Codes of the groups."""
-        unknown = [v for v in column.unique() if v not in state]
-        if unknown:
-            received = f"{self.variable} {quote(unknown[0])}"
-            reason = "this group was not in the fitted data, so its residual variance is unknown"
-            raise data_error(received, reason, f"use one of {', '.join(map(quote, state))}")
-        return column.map({label: k for k, label in enumerate(state)}).to_numpy(dtype=np.float64)
+        return group_places(column, state)
 
     def parameters(self, v: FloatArray, state: tuple[Any, ...]) -> tuple[Parameter, ...]:
         """SD ratios to the reference group."""
@@ -421,6 +417,22 @@ def _numbers(spec: VarianceFunction, column: pd.Series) -> FloatArray:
         received = f"{name}({covariate!r}) and {int(np.sum(~np.isfinite(v)))} values that are not finite"
         raise data_error(received, "the variance would be zero or infinite there", "correct or drop these rows")
     return v
+
+
+def group_places(column: pd.Series, levels: Sequence[Any]) -> FloatArray:
+    """Place of each row's group among the levels.
+
+    Raises
+    ------
+    DataError
+        If a group was not in the fitted data.
+    """
+    unknown = [v for v in column.unique() if v not in levels]
+    if unknown:
+        received = f"{column.name} {quote(unknown[0])}"
+        reason = "this group was not in the fitted data, so its residual parameters are unknown"
+        raise data_error(received, reason, f"use one of {', '.join(map(quote, levels))}")
+    return column.map({label: g for g, label in enumerate(levels)}).to_numpy(dtype=np.float64)
 
 
 def sorted_levels(name: str, column: pd.Series) -> list[Any]:

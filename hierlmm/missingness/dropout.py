@@ -140,7 +140,7 @@ def check_dropout(
     table, sd = _tests(rows, names)
     design = getattr(data, "design", None)
     estimates = _side_by_side(design) if isinstance(design, Design) and design.is_gaussian and design.coef else None
-    hazards = _hazards(visits, names)
+    hazards = _hazards(visits, rows, names)
     p, odds = float(table["p"].iloc[0]), float(table["odds_ratio"].iloc[0])
     slots = {
         "p": "p < 0.0001" if p < 1e-4 else f"p = {probability_text(p)}",
@@ -216,7 +216,8 @@ def _dummies(labels: IntArray) -> FloatArray:
 
 def _line(effect: str, fit: Logistic, k: int) -> dict[str, Any]:
     at, se = float(fit.coef[k]), float(np.sqrt(fit.covariance[k, k]))
-    low, high = np.exp(np.clip([at - 1.96 * se, at + 1.96 * se], -700.0, 700.0))
+    half = stats.norm.ppf(0.975) * se
+    low, high = np.exp(np.clip([at - half, at + half], -700.0, 700.0))
     return {"effect": effect, "odds_ratio": float(np.exp(at)), "lower": float(low), "upper": float(high)}
 
 
@@ -233,28 +234,28 @@ def logistic(X: FloatArray, out: BoolArray) -> Logistic:
     X : (n, p)
     out : (n,)
     """
-    coef, y = np.zeros(X.shape[1]), out.astype(float)
-    value, H = -np.inf, np.eye(X.shape[1])
+    coef, y, value = np.zeros(X.shape[1]), out.astype(float), -np.inf
+
+    def loglik(at: FloatArray) -> float:
+        return float(np.sum(xlogy(y, expit(X @ at)) + xlogy(1.0 - y, expit(-X @ at))))
+
+    def information(mu: FloatArray) -> FloatArray:
+        return np.asarray((X * (mu * (1.0 - mu))[:, None]).T @ X)
+
     for _ in range(STEPS):
         mu = expit(X @ coef)
-        H = (X * (mu * (1.0 - mu))[:, None]).T @ X
-        step = np.linalg.lstsq(H, X.T @ (y - mu), rcond=None)[0]
+        step = np.linalg.lstsq(information(mu), X.T @ (y - mu), rcond=None)[0]
         step *= min(1.0, 4.0 / max(float(np.abs(step).max()), 1e-300))
-        new = float(np.sum(xlogy(y, expit(X @ (coef + step))) + xlogy(1.0 - y, expit(-X @ (coef + step)))))
-        while new < value - 1e-12 and np.abs(step).max() > 1e-10:
+        while (new := loglik(coef + step)) < value - 1e-12 and np.abs(step).max() > 1e-10:
             step *= 0.5
-            new = float(np.sum(xlogy(y, expit(X @ (coef + step))) + xlogy(1.0 - y, expit(-X @ (coef + step)))))
         coef, gained, value = coef + step, new - value, new
         if gained < 1e-10 or np.abs(coef).max() > FAR:
             break
-    mu = expit(X @ coef)
-    H = (X * (mu * (1.0 - mu))[:, None]).T @ X
-    return Logistic(coef, np.linalg.pinv(H), value)
+    return Logistic(coef, np.linalg.pinv(information(expit(X @ coef))), value)
 
 
-def _hazards(visits: Visits, names: list[Any]) -> pd.DataFrame:
+def _hazards(visits: Visits, rows: Hazard, names: list[Any]) -> pd.DataFrame:
     """Who was at risk and who dropped out, by visit and group."""
-    rows, _ = _rows(visits)
     lines, label = [], apart([visits.time], HAZARD_COLUMNS)[visits.time]
     for g, name in enumerate(names or ["all"]):
         for k in range(1, len(visits.times)):
