@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
-from hierlmm.covariance.declared import data_error, naming_group
+from hierlmm.covariance.declared import data_error, group_places, naming_group
 from hierlmm.covariance.parameters import Parameter
-from hierlmm.covariance.variance import VarianceFunction, Writer, group_places, sorted_levels
+from hierlmm.covariance.variance import VarianceFunction, Writer, sorted_levels
 from hierlmm.frames import is_number, shorten
 
 FITTED = "fitted value"

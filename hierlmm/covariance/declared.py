@@ -1,4 +1,4 @@
-"""What the classes of structures share: derivatives by differences, and statements that go with what they describe."""
+"""What the classes of structures share: derivatives by differences, groups, and statements with what they describe."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from hierlmm.arrays import FloatArray
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import quote
 
-__all__ = ["data_error", "difference", "keep_together", "naming_group", "refuse_fields", "specification_error"]
+__all__ = [
+    "data_error",
+    "difference",
+    "group_places",
+    "keep_together",
+    "naming_group",
+    "refuse_fields",
+    "specification_error",
+]
 
 SEE = "docs, page 'Residual structures'"
 data_error, specification_error = partial(DataError, see=SEE), partial(SpecificationError, see=SEE)
@@ -84,3 +95,19 @@ def refuse_fields(cls: type, *reserved: str) -> None:
             received = f"{cls.__name__} with a field {name!r}"
             reason = "every structure has something else of that name, which the field would hide"
             raise specification_error(received, reason, f"give the field another name, for example own_{name}")
+
+
+def group_places(column: pd.Series, levels: Sequence[Any]) -> FloatArray:
+    """Place of each row's group among the levels.
+
+    Raises
+    ------
+    DataError
+        If a group was not in the fitted data.
+    """
+    unknown = [v for v in column.unique() if v not in levels]
+    if unknown:
+        received = f"{column.name} {quote(unknown[0])}"
+        reason = "this group was not in the fitted data, so its residual parameters are unknown"
+        raise data_error(received, reason, f"use one of {', '.join(map(quote, levels))}")
+    return column.map({label: g for g, label in enumerate(levels)}).to_numpy(dtype=np.float64)

@@ -15,9 +15,8 @@ import pandas as pd
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.bind import BoundCorrelation, BoundVariance
 from hierlmm.covariance.composed import group_of
-from hierlmm.covariance.declared import data_error
+from hierlmm.covariance.declared import data_error, group_places
 from hierlmm.covariance.positions import Rows
-from hierlmm.covariance.variance import group_places
 
 
 @dataclass(frozen=True, eq=False)

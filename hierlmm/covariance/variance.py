@@ -7,7 +7,6 @@ is linear in δ for all functions here, as in nlme's ``varFunc`` (Pinheiro & Bat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -15,7 +14,14 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
-from hierlmm.covariance.declared import data_error, difference, keep_together, refuse_fields, specification_error
+from hierlmm.covariance.declared import (
+    data_error,
+    difference,
+    group_places,
+    keep_together,
+    refuse_fields,
+    specification_error,
+)
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.frames import is_number, levels_in_use, quote
 from hierlmm.options import checked_constructor, renamed
@@ -417,22 +423,6 @@ def _numbers(spec: VarianceFunction, column: pd.Series) -> FloatArray:
         received = f"{name}({covariate!r}) and {int(np.sum(~np.isfinite(v)))} values that are not finite"
         raise data_error(received, "the variance would be zero or infinite there", "correct or drop these rows")
     return v
-
-
-def group_places(column: pd.Series, levels: Sequence[Any]) -> FloatArray:
-    """Place of each row's group among the levels.
-
-    Raises
-    ------
-    DataError
-        If a group was not in the fitted data.
-    """
-    unknown = [v for v in column.unique() if v not in levels]
-    if unknown:
-        received = f"{column.name} {quote(unknown[0])}"
-        reason = "this group was not in the fitted data, so its residual parameters are unknown"
-        raise data_error(received, reason, f"use one of {', '.join(map(quote, levels))}")
-    return column.map({label: g for g, label in enumerate(levels)}).to_numpy(dtype=np.float64)
 
 
 def sorted_levels(name: str, column: pd.Series) -> list[Any]:

@@ -6,8 +6,9 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.bind import BoundCorrelation, BoundVariance, Groups, bind_correlation, bind_variance
+from hierlmm.covariance.declared import group_places
 from hierlmm.covariance.positions import Rows, make_rows
-from hierlmm.covariance.variance import group_places, sorted_levels
+from hierlmm.covariance.variance import sorted_levels
 from hierlmm.design.design import Design
 from hierlmm.groups import first_rows
 
