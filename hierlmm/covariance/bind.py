@@ -315,30 +315,24 @@ def _occasion_correlation(spec: ResidualCorrelation, rows: Rows, residual: Float
         return np.zeros((0, 0))
     m, J = len(rows.labels), len(rows.start) - 1
     pairs = spec._own_pairs(m)
-    n_pairs = len(pairs[0])
-    if m < 2 or n_pairs > max(J, 1) or m > MOST_OCCASIONS:
+    if not 2 <= m <= MOST_OCCASIONS:
         raise data_error(
             f"{m} different values of {spec.time!r} in {J} subjects, and {type(spec).__name__}",
-            f"it has a correlation {spec._pairs_words}, {n_pairs} in all"
-            + ("" if m < 2 else ", and the subjects do not line up on few enough common occasions"),
+            f"it has a correlation {spec._pairs_words}, {len(pairs[0])} in all"
+            + ("" if m < 2 else f", and the subjects do not line up on {MOST_OCCASIONS} common occasions or fewer"),
             f"use Exponential({spec.time!r}) or Toeplitz, or a column of common occasions",
         )
-    table = np.full((J, m), np.nan)
-    subject = np.repeat(np.arange(J), np.diff(rows.start))
-    table[subject, rows.t.astype(np.intp)] = residual
-    seen = ~np.isnan(table)
-    together = seen.T.astype(float) @ seen.astype(float)
-    if together[pairs].min() < 3:
-        i, j = (int(side[int(np.argmin(together[pairs]))]) for side in pairs)
-        i, j = min(i, j), max(i, j)
+    together = seen_together(rows)
+    if together[pairs].min() == 0:
+        i, j = sorted(int(side[int(np.argmin(together[pairs]))]) for side in pairs)
         raise data_error(
-            f"{int(together[i, j])} subjects with rows at both {rows.labels[i]} and {rows.labels[j]} of {spec.time!r}",
-            f"{type(spec).__name__} has a correlation {spec._pairs_words}, and these two are seen together too rarely "
-            "to estimate it",
+            f"0 subjects with rows at both {rows.labels[i]} and {rows.labels[j]} of {spec.time!r}",
+            f"{type(spec).__name__} has a correlation {spec._pairs_words}, and no subject shows that of these two",
             f"line the occasions up (round {spec.time!r} to the planned ones), or use Exponential or Toeplitz",
         )
-    filled = np.where(seen, table, 0.0)
-    scale = np.sqrt(np.sum(filled**2, axis=0) / np.maximum(seen.sum(axis=0), 1))
+    filled = np.zeros((J, m))
+    filled[np.repeat(np.arange(J), np.diff(rows.start)), rows.t.astype(np.intp)] = residual
+    scale = np.sqrt(np.sum(filled**2, axis=0) / np.maximum(np.diag(together), 1.0))
     filled = filled / np.where(scale > 0, scale, 1.0)
     R = filled.T @ filled / np.maximum(together, 1.0)
     R = (SHRINK * (0.5 if mixed else 1.0)) * R
@@ -347,6 +341,14 @@ def _occasion_correlation(spec: ResidualCorrelation, rows: Rows, residual: Float
     if low < 0.02:
         R = (R + (0.02 - low) * np.eye(m)) / (1.02 - low)
     return R
+
+
+def seen_together(rows: Rows, own: BoolArray | None = None) -> FloatArray:
+    """Subjects with rows at both of two occasions, of some rows (N,) or all: (m, m)."""
+    seen = np.zeros((len(rows.start) - 1, len(rows.labels)))
+    at = np.repeat(np.arange(len(seen)), np.diff(rows.start)), rows.t.astype(np.intp)
+    seen[at] = 1.0 if own is None else own
+    return seen.T @ seen
 
 
 def _pattern_groups(rows: Rows, place: IntArray, *, stationary: bool) -> tuple[tuple[PatternGroup, ...], IntArray]:

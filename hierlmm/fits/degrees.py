@@ -51,16 +51,7 @@ def fit_satterthwaite(fit: LikelihoodEstimates) -> SatterthwaiteDegrees:
 
 
 def fit_kenward_roger(fit: LikelihoodEstimates) -> KenwardRogerDegrees:
-    """Kenward and Roger's method for a fit.
-
-    Raises
-    ------
-    NotAvailableError
-        If the fit is not by REML.
-    """
-    if not fit.reml:
-        received, remedy = "df='kenward-roger' for a fit by ML", "use model.fit_reml(), or df='satterthwaite'"
-        raise NotAvailableError(received, "the method corrects the REML estimates of the covariance", remedy, SEE)
+    """Kenward and Roger's method for a fit by REML."""
     rows = _structured(fit)
     return kenward_roger(fit.solution) if rows is None else structured_kenward_roger(fit.large_sample, rows)
 
@@ -81,13 +72,16 @@ def likelihood_wald(fit: LikelihoodEstimates, df: str | None = None, se: str | N
     name, errors = "satterthwaite" if df is None else method_name(df), errors_name(se)
     beta = fit.beta.to_numpy()
     if errors != "model":
-        return _empirical_wald(fit, name, errors)
+        return _empirical_wald(fit, df, name, errors)
     if name.startswith("kenward-roger"):
+        if not fit.reml:
+            received, remedy = f"df={df!r} for a fit by ML", "use model.fit_reml(), or df='satterthwaite'"
+            raise NotAvailableError(received, "the method corrects the REML estimates of the covariance", remedy, SEE)
         found = fit._kenward_roger
         linear = found.adjusted - found.second
         if name == "kenward-roger-linear":
             return Wald(name, beta, linear, found, _notes(fit, name))
-        return Wald(name, beta, found.adjusted, found, _notes(fit, name) + _bends(found.adjusted, linear))
+        return Wald(name, beta, found.adjusted, found, _notes(fit, name) + _bends(df, found.adjusted, linear))
     degrees = fit._satterthwaite if name == "satterthwaite" else _fixed(fit, name)
     return Wald(name, beta, fit.beta_cov.to_numpy(), degrees, _notes(fit, name))
 
@@ -107,7 +101,7 @@ def _notes(fit: LikelihoodEstimates, name: str) -> tuple[str, ...]:
     return (boundary,) * fit.is_singular + (FLAT,) * bool(fit.large_sample.flat.size)
 
 
-def _bends(adjusted: FloatArray, linear: FloatArray) -> tuple[str, ...]:
+def _bends(df: str | None, adjusted: FloatArray, linear: FloatArray) -> tuple[str, ...]:
     """What must be known of a covariance with second derivatives beside the one without, in units of its errors.
 
     Raises
@@ -117,15 +111,15 @@ def _bends(adjusted: FloatArray, linear: FloatArray) -> tuple[str, ...]:
     """
     unit = np.sqrt(np.diag(linear))
     if not np.linalg.eigvalsh(adjusted / np.outer(unit, unit))[0] > 0.0:
-        received = "df='kenward-roger' for this fit"
+        received = f"df={df!r} for this fit"
         reason = "the second derivatives of the covariance outweigh all else, and a variance would be negative"
         raise NotAvailableError(received, reason, "use df='kenward-roger-linear', or df='satterthwaite'", SEE)
     return (BENDS,) if np.any(np.abs(np.sqrt(np.diag(adjusted)) / unit - 1.0) > MUCH) else ()
 
 
-def _empirical_wald(fit: LikelihoodEstimates, name: str, errors: str) -> Wald:
+def _empirical_wald(fit: LikelihoodEstimates, df: str | None, name: str, errors: str) -> Wald:
     if name.startswith("kenward-roger"):
-        received, remedy = f"df={name!r} and se={errors!r}", "leave df out, or leave se out"
+        received, remedy = f"df={df!r} and se={errors!r}", "leave df out, or leave se out"
         reason = "Kenward and Roger's method has standard errors of its own, from the model"
         raise NotAvailableError(received, reason, remedy, SEE)
     found = fit._empirical(errors)

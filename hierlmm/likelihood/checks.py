@@ -14,6 +14,9 @@ from functools import partial
 import numpy as np
 
 from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.covariance.composed import stated
+from hierlmm.covariance.declared import SEE as SEE_RESIDUAL
+from hierlmm.covariance.declared import naming_group
 from hierlmm.covariance.parameters import refuse_repeated_names
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT, quoted
@@ -23,7 +26,7 @@ from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import quote
 from hierlmm.likelihood.crossproducts import dependent_columns
 from hierlmm.likelihood.kernel import RANK_TOLERANCE
-from hierlmm.likelihood.residual_rows import residual_names, residual_rows
+from hierlmm.likelihood.residual_rows import ResidualRows, residual_names, residual_rows
 from hierlmm.text import count
 
 SEE = "docs, page 'Errors'"
@@ -270,6 +273,40 @@ def _check_structure(design: Design) -> None:
         refuse_repeated_names(" with ".join(parts), names)
         shown = [name for part in residual_names(rows).values() for name in part]
         refuse_repeated_names(" with ".join(parts), shown)
+        _check_occasions(design, rows)
+
+
+def _check_occasions(design: Design, rows: ResidualRows) -> None:
+    """Refuse any correlation of m occasions where it can lose its variance in what no residual shows.
+
+    Coefficients take r of the residual vectors of J subjects (the rank of a'X_i over the subjects, for any combination
+    a of the occasions), and J - r < m of them leave a combination without variance. Σ may be singular there, so that
+    its likelihood has no bound. With one variance for all occasions the combination must not lie near one occasion
+    (no |a_k| above the sum of the others), which holds for one of any two: J - r < m - 1.
+    """
+    correlation, spec = rows.correlation, design.residual
+    if correlation is None or spec is None or not (spec.free and spec.by_occasion):
+        return
+    m, start, variance = len(rows.rows.labels), rows.start, stated(design.residual_variance)
+    own = variance is not None and variance.free and variance.variable == spec.time
+    a = np.cos(1.0 + np.arange(m) ** 1.3)[rows.rows.t.astype(np.intp)]  # as good as any
+    if rows.variance is not None:  # weights among it
+        a *= np.exp(-rows.variance.log_ratio(np.array([p.unconstrained(p.start) for p in rows.variance.parameters])))
+    combined = np.add.reduceat(a * rows.M[rows.q : -1], start[:-1], axis=1)
+    for level in correlation.levels:
+        members = level.rows[start[:-1]]
+        J, r = int(members.sum()), int(np.linalg.matrix_rank(combined[:, members & (np.diff(start) == m)]))
+        if J - r < m - (not own):
+            taken = f"the coefficients can reproduce {r} of them, and " if r else ""
+            with naming_group(design.residual_group, level.label):
+                raise DataError(
+                    f"{J} subjects, {m} occasions of {spec.time!r}, and {type(spec).__name__}"
+                    f"{' with a variance for each' if own else ''}",
+                    f"{taken}the residuals of {J - r} leave some combination of {m} occasions without variance: the "
+                    "likelihood grows without end as their covariance loses it, too",
+                    "use a structure with fewer parameters (Toeplitz, AR1 or AnteDependence), or merge occasions",
+                    SEE_RESIDUAL,
+                )
 
 
 def _remainder(X: FloatArray, Z: FloatArray, y: FloatArray, index: IntArray) -> tuple[float, int]:

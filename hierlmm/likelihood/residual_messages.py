@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hierlmm.arrays import FloatArray
+from hierlmm.covariance.bind import BoundCorrelation, seen_together
 from hierlmm.covariance.parameters import Parameter
 from hierlmm.design.design import Design
 from hierlmm.equations.residual_symbols import spec_text
@@ -36,6 +37,7 @@ HALF_CHI2_95 = 2.705543454095404
 """The same for one variance that may be zero: an even mixture of 0 and χ²₁."""
 SAME = 1e-5
 FLAT = 1e-9
+RARELY = 3
 
 
 def residual_messages(
@@ -60,7 +62,7 @@ def residual_messages(
     if not criterion.rows.parameters:
         return []
     correlation = criterion.rows.correlation
-    notes = [] if correlation is None else correlation.spec.notes(correlation.gaps)
+    notes = [] if correlation is None else correlation.spec.notes(correlation.gaps) + _rarely_together(correlation)
     ends = [_end_message(p, value) for p, value in _ends(criterion, optimum)] + _vanishing_reference(criterion, optimum)
     if ends:
         return notes + ends
@@ -77,6 +79,24 @@ def residual_messages(
     limit, count = (HALF_CHI2_95, "one variance") if k == 1 else (CHI2_95, one)
     ways = " (hl.MarginalModel has the residual correlation alone), or look at hl.semivariogram(fit)"
     return notes + _competition(design, k, drop, limit, "random effects", count, "their SDs", ways)
+
+
+def _rarely_together(correlation: BoundCorrelation) -> list[str]:
+    """Pairs of occasions whose correlation rests on one or two subjects."""
+    spec, labels = correlation.spec, correlation.rows.labels
+    pairs = list(zip(*spec._own_pairs(len(labels)), strict=True)) if spec.by_occasion else []
+    named = []
+    for level in correlation.levels if pairs else ():
+        together = seen_together(correlation.rows, level.rows)
+        few = [level.name(f"{labels[min(p)]} and {labels[max(p)]}") for p in pairs if together[p] < RARELY]
+        named += few
+    if not named:
+        return []
+    return [
+        f"Occasions of {spec.time} that fewer than {RARELY} subjects have both of: {shorten(named)}. Their "
+        "correlations rest on these subjects and on what all others allow. To go on: read their intervals, line the "
+        "occasions up, or use a structure with fewer parameters."
+    ]
 
 
 def _vanishing_reference(criterion: AnyCriterion, optimum: Optimum) -> list[str]:
@@ -327,12 +347,13 @@ def _words(design: Design, criterion: AnyCriterion, lam: FloatArray, ray: Ray) -
     (near, n), (far, _) = (_determinants(criterion, lam, ray, size) for size in (NEAR, FAR))
     # Ratios that go to infinity together are a reference that loses its variance: what counts is relative.
     members = np.flatnonzero(far - near < n * np.max((far - near) / n) - 0.5 * LEAST_RATE * (FAR - NEAR))
-    names = shorten(design.subjects[members])
+    subject = design.hierarchy.subject
+    who = f"{subject} {shorten(design.subjects[members])}" if members.size else f"every {subject}"
     value = f"{end:.4g}" if np.isfinite(end) else "infinity" if end > 0.0 else "-infinity"
     goes = f"{parameter.name} goes to {value}"
     if variance is not None and variance.groups and end == np.inf:
         goes = f"sigma, the residual SD of {variance.spec.variable}={variance.groups[0]}, goes to 0"
-    return structures, goes, f"rows of {design.hierarchy.subject} {names}"
+    return structures, goes, f"rows of {who}"
 
 
 def _determinants(criterion: AnyCriterion, lam: FloatArray, ray: Ray, size: float) -> tuple[FloatArray, FloatArray]:

@@ -150,9 +150,9 @@ def test_one_row_for_each_subject():
         hl.MarginalModel("distance ~ sex", correlation=hl.AR1(), subject="subject", data=data)
 
 
-def test_more_parameters_than_rows():
+def test_fewer_subjects_than_occasions_that_coefficients_leave():
     data = dental_with().query("subject in (1, 2, 12, 13)")
-    with pytest.raises(DataError, match="for every pair of occasions"):
+    with pytest.raises(DataError, match="4 subjects, 4 occasions"):
         hl.MarginalModel("distance ~ sex", correlation=hl.Unstructured("age"), subject="subject", data=data)
 
 

@@ -287,15 +287,19 @@ def test_subjects_in_chunks_give_the_same(dental, monkeypatch):
 
 def test_what_a_fit_has_no_degrees_of_freedom_for_is_refused(dental):
     model = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 + time | subject)", dental)
-    with pytest.raises(NotAvailableError, match="fit by ML"):
-        model.fit_ml().summary(df="kenward-roger")
+    ml = model.fit_ml()
+    for df in ("kenward-roger", "kenward-roger-linear", "kr"):
+        with pytest.raises(NotAvailableError, match=f"df='{df}' for a fit by ML"):
+            ml.summary(df=df)
+        with pytest.raises(NotAvailableError, match=f"df='{df}' for a fit by ML"):
+            ml.contrasts("sex", df=df)
     with pytest.raises(SpecificationError, match="no method for degrees of freedom"):
         model.fit_reml().summary(df="welch")
     serial = hl.TwoLevelModel(
         "distance ~ time", subject="subject", data=dental, random=["Intercept"], residual=hl.AR1()
     ).fit_reml()
-    with pytest.raises(NotAvailableError, match="standard errors of its own"):
-        serial.summary(df="kenward-roger", se="empirical")
+    with pytest.raises(NotAvailableError, match=r"(?s)df='kr' and .*standard errors of its own"):
+        serial.summary(df="kr", se="empirical")
     with pytest.raises(SpecificationError, match="no kind of standard errors"):
         serial.summary(se="huber")
     with pytest.raises(SpecificationError, match="between 0 and 1"):

@@ -32,6 +32,8 @@ STRUCTURES = {
     "negicc_gls_indep": (None, None),
     "sleepstudy_gls_ar1": (hl.AR1("days"), None),
     "sleepstudy_gls_cs": (hl.CompoundSymmetry(), None),
+    "sleepstudy_gls_symm_homog": (hl.Unstructured("days"), None),
+    "sleepstudy_gls_un": (hl.Unstructured("days"), hl.VarIdent("days")),
     "aids_gls_cs": (hl.CompoundSymmetry(), None),
     "aids_gls_un": (hl.Unstructured("obstime"), hl.VarIdent("obstime")),
     "pbc_gls_car1": (hl.CAR1("year"), None),
