@@ -201,6 +201,10 @@ def _check(parameter: inspect.Parameter, value: Any, kinds: tuple[Any, ...]) -> 
     if not any(_is_kind(value, kind) for kind in kinds):
         wanted = " or ".join(dict.fromkeys(_words(kind) for kind in kinds if kind is not None)) or "None"
         remedy = f"use {wanted} for {name}" + ("" if parameter.default is EMPTY else ", or leave it out")
+        if wanted == WORDS[str] and hasattr(value, "__array__") and getattr(value, "ndim", 1) == 1:
+            column = label if isinstance(label := getattr(value, "name", None), str) else name
+            remedy += f"; values of rows are a column of the data, which is named: data[{column!r}] = ..., then "
+            remedy += f"{name}={column!r}"
         raise ArgumentError(f"{name}={_short(value)}", f"{_what(value)} was given where {wanted} is needed", remedy)
     if int in kinds and isinstance(value, (int, np.integer)) and value > MOST:
         received = f"{name}={_short(value)}"

@@ -314,3 +314,14 @@ def test_models_list_their_arguments_and_show_no_column():
         assert len(refused.value.received) < 120
         assert refused.value.remedy.startswith("its arguments are ") and "missing" in refused.value.remedy
         assert "unknown" not in refused.value.remedy
+
+
+@pytest.mark.parametrize("kind", [np.asarray, pl.Series, pd.Series])
+def test_values_where_a_column_is_named_are_sent_into_the_data(dental, kind):
+    values = kind(dental["age"] * 1.0)
+    column = "age" if kind is pd.Series else "weights"
+    remedy = rf"data\['{column}'\] = \.\.\., then weights='{column}'"
+    with pytest.raises(hl.SpecificationError, match=remedy):
+        hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental, weights=values)
+    with pytest.raises(hl.SpecificationError, match=r"data\['sex'\] = \.\.\., then group='sex'"):
+        hl.MarginalModel("distance ~ time", subject="subject", data=dental, group=dental["sex"])
