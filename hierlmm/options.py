@@ -202,7 +202,8 @@ def _check(parameter: inspect.Parameter, value: Any, kinds: tuple[Any, ...]) -> 
         wanted = " or ".join(dict.fromkeys(_words(kind) for kind in kinds if kind is not None)) or "None"
         remedy = f"use {wanted} for {name}" + ("" if parameter.default is EMPTY else ", or leave it out")
         if wanted == WORDS[str] and hasattr(value, "__array__") and getattr(value, "ndim", 1) == 1:
-            column = label if isinstance(label := getattr(value, "name", None), str) else name
+            label = getattr(value, "name", None)
+            column = label if isinstance(label, str) and label else name
             remedy += f"; values of rows are a column of the data, which is named: data[{column!r}] = ..., then "
             remedy += f"{name}={column!r}"
         raise ArgumentError(f"{name}={_short(value)}", f"{_what(value)} was given where {wanted} is needed", remedy)

@@ -15,6 +15,7 @@ from scipy.stats import t as t_distribution
 from hierlmm.arrays import FloatArray
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.likelihood import LikelihoodEstimates
+from hierlmm.frames import shorten
 from hierlmm.likelihood.degrees import KenwardRogerDegrees, SatterthwaiteDegrees, kenward_roger, satterthwaite_degrees
 from hierlmm.likelihood.empirical import EmpiricalDegrees, empirical
 from hierlmm.likelihood.residual_degrees import structured_kenward_roger
@@ -40,9 +41,11 @@ BENDS = (
     "is good for: df='kenward-roger-linear' leaves them out"
 )
 ALONE = (
-    "{} of the subjects determine a combination of coefficients alone, and say nothing of its standard error: it comes "
-    "from a generalised inverse"
+    "coefficients that single subjects determine alone: {} ({}). These subjects say nothing of their standard errors, "
+    "which {}"
 )
+NOTHING = "are too small: the residuals of these subjects are fitted away, and add nothing"
+INVERSE = "come from a generalised inverse: what these subjects determine has no correction"
 
 
 def fit_satterthwaite(fit: LikelihoodEstimates) -> SatterthwaiteDegrees:
@@ -123,7 +126,11 @@ def _empirical_wald(fit: LikelihoodEstimates, df: str | None, name: str, errors:
         reason = "Kenward and Roger's method has standard errors of its own, from the model"
         raise NotAvailableError(received, reason, remedy, SEE)
     found = fit._empirical(errors)
-    notes = (ALONE.format(found.n_full),) if found.n_full and errors != "empirical" else ()
+    notes: tuple[str, ...] = ()
+    if np.any(found.full):
+        coefficients = shorten(fit.beta.index[found.combined])
+        who = f"{fit.design.hierarchy.subject} {shorten(fit.design.subjects[found.full])}"
+        notes = (ALONE.format(coefficients, who, NOTHING if errors == "empirical" else INVERSE),)
     degrees = found if name == "satterthwaite" else _fixed(fit, name)
     return Wald(name, fit.beta.to_numpy(), found.cov, degrees, notes, errors)
 

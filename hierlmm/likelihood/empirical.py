@@ -45,7 +45,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError
 from hierlmm.likelihood.crossproducts import subject_rows, working_columns
@@ -57,6 +57,7 @@ POWERS = {"empirical": 0.0, "empirical-bias-reduced": -0.5, "empirical-jackknife
 """The a of each version."""
 FULL = 1e-9
 """What a leverage may lack of 1 by rounding."""
+SHARE = 1e-6
 SEE = "docs, page 'Contrasts', section 'Empirical standard errors'"
 
 
@@ -71,15 +72,18 @@ class EmpiricalDegrees:
     meat : (p, p)
         ``Σ z_i z_i'``.
     B, C : (J, p, p)
-    n_full : int
-        Subjects that alone determine a combination of coefficients.
+    full : (J,)
+        Which subjects alone determine a combination of coefficients.
+    combined : (p,)
+        Coefficients in such combinations.
     """
 
     half: FloatArray
     meat: FloatArray
     B: FloatArray
     C: FloatArray
-    n_full: int
+    full: BoolArray
+    combined: BoolArray
 
     @property
     def cov(self) -> FloatArray:
@@ -157,7 +161,10 @@ def empirical(design: Design, solution: Solution, kind: str) -> EmpiricalDegrees
     adjust, B, C = ((vectors * w[:, None, :]) @ back for w in (power, values * power, values * power**2))
     z = np.einsum("jab,jb->ja", adjust, Xr @ half)
     user = np.linalg.solve(Bx, half) * solution.criterion.scaling.y_scale
-    return EmpiricalDegrees(user, z.T @ z, B, C, int(np.any(full, axis=1).sum()))
+    # What a subject determines alone is zero in X_i of all others; a zero of it is one beside its standard error.
+    share = np.abs(user @ vectors) / np.sqrt(np.einsum("ab,ab->a", user, user))[:, None]
+    combined = np.any((share > SHARE) & full[:, None, :], axis=(0, 2))
+    return EmpiricalDegrees(user, z.T @ z, B, C, np.any(full, axis=1), combined)
 
 
 def _subject_products(design: Design, solution: Solution) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -319,7 +319,7 @@ def test_models_list_their_arguments_and_show_no_column():
 @pytest.mark.parametrize("kind", [np.asarray, pl.Series, pd.Series])
 def test_values_where_a_column_is_named_are_sent_into_the_data(dental, kind):
     values = kind(dental["age"] * 1.0)
-    column = "age" if kind is pd.Series else "weights"
+    column = getattr(values, "name", "weights")
     remedy = rf"data\['{column}'\] = \.\.\., then weights='{column}'"
     with pytest.raises(hl.SpecificationError, match=remedy):
         hl.TwoLevelModel.from_formula("distance ~ time + (1 | subject)", dental, weights=values)

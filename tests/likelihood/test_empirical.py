@@ -126,11 +126,25 @@ def alone(dental):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_subject_that_determines_a_coefficient_alone(alone, kind):
-    """The definition with a pseudo-inverse, and a note; without a correction nothing is inverted."""
+    """The definition with a pseudo-inverse, and a note; without a correction nothing is inverted, and it is too small."""
     cov, _ = by_definition(alone, KINDS[kind])
     table = alone.summary(se=kind)
     np.testing.assert_allclose(table["se"], np.sqrt(np.diag(cov)), rtol=1e-6)
-    assert any("alone" in note for note in table.attrs["notes"]) == (kind != "empirical")
+    (note,) = table.attrs["notes"]
+    assert note.startswith("coefficients that single subjects determine alone: special (subject 1). ")
+    assert ("too small" in note) == (kind == "empirical") and ("inverse" in note) == (kind != "empirical")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_levels_of_one_subject_are_named(dental, kind):
+    """The first level is that of the intercept, and the difference of every other level to it rests on one subject."""
+    site = dental["subject"].map({1: "a", 27: "d"}).fillna(dental["subject"].map(lambda s: "b" if s % 2 else "c"))
+    model = hl.TwoLevelModel.from_formula("distance ~ site + time + (1 | subject)", dental.assign(site=site))
+    fit = model.fit_reml()
+    who = "alone: Intercept, site[T.b], site[T.c], site[T.d] (subject 1, 27)"
+    (note,) = fit.summary(se=kind).attrs["notes"]
+    assert who in note and who in " ".join(repr(fit.contrasts("site", se=kind)).split())
+    assert not fit.summary().attrs["notes"] and "determine alone" not in repr(fit.contrasts("site"))
 
 
 def test_too_few_subjects_for_so_many_hypotheses_together(dental):
