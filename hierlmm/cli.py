@@ -96,7 +96,8 @@ def _failure(error: BaseException, interrupted: threading.Event, debug: bool) ->
 
 def _as_options(text: str) -> str:
     """Write Python arguments as options: ``missing='drop'`` is ``--missing drop`` here."""
-    names = "missing|covariance|draws|tune|chains|seed|target_accept|ci|family|trials|exposure|n_quadrature"
+    names = "missing|covariance|group|residual_group|weights|draws|tune|chains|seed|target_accept|ci"
+    names += "|family|trials|exposure|n_quadrature"
     text = re.sub(r"\b(trials|exposure)=(?=[\s,;.)]|$)", r"--\1", text)  # "with trials=", of no value
     return re.sub(rf"\b({names})=(['\"]?)([\w.+-]*\w)\2", lambda m: f"--{m[1].replace('_', '-')} {m[3]}", text)
 
@@ -121,7 +122,8 @@ def _fit(arguments: argparse.Namespace, progress: Progress) -> int:
     for note in source.notes:
         progress.note(note)
     with progress.step("Setting up the model"):
-        said = {name: getattr(arguments, name) for name in ("covariance", "missing", "trials", "exposure")}
+        names = ("covariance", "group", "residual_group", "weights", "missing", "trials", "exposure")
+        said = {name: getattr(arguments, name) for name in names}
         said["family"] = family_named(arguments.family or "gaussian", arguments.link)
         model = _with_notes(progress.note, arguments.formula, source.frame, **said)
     points = arguments.n_quadrature

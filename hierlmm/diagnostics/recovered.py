@@ -6,6 +6,7 @@ distribution that it was made from, on the scale that it was made on.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -95,6 +96,14 @@ class Quantities:
         """Positions of the standard deviations that repeat one before, where random effects share it."""
         positions = np.arange(len(self.design.term))
         return positions[positions % self.design.n_own > 0]
+
+    def among(self, labels: Iterable[str]) -> list[int]:
+        """Positions of `components` among the rows of a fit's table, which repeats a standard deviation that is shared.
+
+        Its σ of every group follows from σ and the ratios.
+        """
+        twins = self.twins if self._common else ()
+        return [k for k, label in enumerate(labels) if k not in twins and not label.startswith("sigma[")]
 
     @property
     def _common(self) -> bool:
@@ -216,10 +225,8 @@ def _loglik(design: Design, beta: FloatArray, root: FloatArray, sigma: FloatArra
 def recover_by_likelihood(design: Design, quantities: Quantities, truth: Truth, *, reml: bool) -> Recovered:
     """Estimates and Wald intervals of the fit to one data set, beside the truth."""
     fit = likelihood_of(design, reml=reml)
-    rows = quantities.components
     components = fit.variance_components(0.95)
-    if len(rows) < len(components):
-        components = components.drop(index=components.index[quantities.twins])
+    components = components.iloc[quantities.among(components.index)]
     fixed = fit.summary(0.95)
     columns = ["estimate", "se", "lower", "upper"]
     table = np.vstack([fixed[columns].to_numpy(dtype=float), components[columns].to_numpy(dtype=float)])
@@ -238,9 +245,8 @@ def recover_by_likelihood(design: Design, quantities: Quantities, truth: Truth, 
 def _wald_scale(fit: LikelihoodNumbers, values: FloatArray, quantities: Quantities) -> FloatArray:
     """β as it is, every covariance parameter on the scale of its Wald interval."""
     scales = covariance_parameters(fit)
-    if len(scales.labels) > len(quantities.components):  # one standard deviation stands for all
-        keep = np.setdiff1d(np.arange(len(scales.labels)), quantities.twins)
-        scales = replace(scales, labels=quantities.components, lower=scales.lower[keep], upper=scales.upper[keep])
+    keep = quantities.among(scales.labels)
+    scales = replace(scales, labels=quantities.components, lower=scales.lower[keep], upper=scales.upper[keep])
     n = len(values) - len(scales.labels)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.concatenate([values[:n], scales.to_unbounded(values[n:])])

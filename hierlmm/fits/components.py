@@ -1,19 +1,24 @@
 """The covariance parameters as one labelled list: ``sd(term)``, ``corr(term, term)``, ``sigma``.
 
+Where groups have residual parameters of their own, ``sigma[group]`` of each of them, the first of which is ``sigma``.
 A compound-symmetric D has one standard deviation and one correlation: ``sd(all random effects)``,
 ``corr(all random effects)``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
+from hierlmm.covariance.composed import in_group
 from hierlmm.covariance.random import compound_symmetry_corr
+from hierlmm.covariance.variance import sorted_levels
 from hierlmm.design.design import Design
+from hierlmm.errors import NotAvailableError
 
 __all__ = [
     "COMMON_CORR",
@@ -24,6 +29,8 @@ __all__ = [
     "constant_terms",
     "corr_label",
     "correlated_pairs",
+    "group_sigma_draws",
+    "group_sigmas",
     "sd_label",
     "zero_terms",
 ]
@@ -79,6 +86,34 @@ def component_values(design: Design, D: FloatArray, sigma: FloatArray | float) -
         corr = [D[..., a, b] / (sd[..., a] * sd[..., b]) for a, b in correlated_pairs(design)]
     parts = [sd, *(np.clip(c, -1.0, 1.0)[..., None] for c in corr), np.asarray(sigma)[..., None]]
     return np.concatenate(parts, axis=-1)
+
+
+def group_sigmas(levels: Sequence[Any], ratios: Sequence[Any], sigma: Any) -> dict[str, Any]:
+    """σ of every group with residual parameters of its own, by label.
+
+    Parameters
+    ----------
+    levels : sequence
+        The groups, in order.
+    ratios : sequence
+        Parameters of the variance function, numbers or arrays of draws: the first are ratios to the first group.
+    sigma : float or array
+        Of the first group.
+    """
+    others = [sigma * ratio for _, ratio in zip(levels[1:], ratios, strict=False)]
+    return {in_group("sigma", level): own for level, own in zip(levels, [sigma, *others], strict=True)}
+
+
+def group_sigma_draws(design: Design, posterior: Any) -> dict[str, FloatArray]:
+    """Draws (chain, draw) of `group_sigmas`; none where the rows that name the groups are elsewhere."""
+    if design.residual_group is None or "residual_variance" not in posterior:
+        return {}
+    try:
+        levels = sorted_levels("group", design.frame[design.residual_group])
+    except NotAvailableError:
+        return {}
+    ratios = posterior["residual_variance"].transpose("residual_variance_parameter", "chain", "draw").to_numpy()
+    return group_sigmas(levels, ratios, posterior["sigma"].transpose("chain", "draw").to_numpy())
 
 
 def component_frame(

@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.stats import chi2, norm
 
 from hierlmm.arrays import BoolArray, FloatArray
+from hierlmm.covariance.composed import group_of
 from hierlmm.covariance.parameters import Decay
 from hierlmm.covariance.random import lowest_corr
 from hierlmm.design.design import Design
@@ -26,6 +27,7 @@ from hierlmm.fits.components import (
     component_values,
     corr_label,
     correlated_pairs,
+    group_sigmas,
     sd_label,
 )
 from hierlmm.fits.likelihood import LikelihoodEstimates
@@ -86,15 +88,18 @@ def covariance_parameters(fit: LikelihoodEstimates) -> CovarianceParameters:
     residual = fit.residual_estimate
     if residual is not None:
         if residual.correlation is not None:
-            own, names = residual.correlation, list(residual.correlation_parameters)
-            free = own.spec.correlations
+            bound, names = residual.correlation, list(residual.correlation_parameters)
+            free = bound.spec.correlations
             labels += names
-            lower += [-1.0] * len(names) if free else [p.lower for p in own.parameters]
-            upper += [1.0] * len(names) if free else [p.upper for p in own.parameters]
+            lower += [-1.0] * len(names) if free else [p.lower for p in bound.parameters]
+            upper += [1.0] * len(names) if free else [p.upper for p in bound.parameters]
         if residual.variance is not None:
             labels += [p.name for p in residual.variance.parameters]
             lower += [p.lower for p in residual.variance.parameters]
             upper += [p.upper for p in residual.variance.parameters]
+    own = _group_sigmas(fit.solution)
+    labels += own
+    lower, upper = [*lower, *[0.0] * len(own)], [*upper, *[np.inf] * len(own)]
 
     def values(parameters: FloatArray) -> FloatArray:
         return component_vector(design, large.solution(parameters))
@@ -105,7 +110,16 @@ def covariance_parameters(fit: LikelihoodEstimates) -> CovarianceParameters:
 def component_vector(design: Design, at: Solution) -> FloatArray:
     """The covariance parameters that follow from a θ, in the order of `covariance_parameters`."""
     found = component_values(design, at.D, at.sigma)
-    return np.concatenate([found[:-1], list(at.residual_parameters.values()), found[-1:]])
+    own = list(_group_sigmas(at).values())
+    return np.concatenate([found[:-1], list(at.residual_parameters.values()), own, found[-1:]])
+
+
+def _group_sigmas(at: Solution) -> dict[str, float]:
+    """σ of every group with residual parameters of its own, by label; empty without groups."""
+    variance = None if at.residual is None else at.residual.variance
+    if at.residual is None or variance is None or group_of(variance.spec) is None:
+        return {}
+    return group_sigmas(variance.state.levels, list(at.residual.variance_parameters.values()), at.sigma)
 
 
 def quantile(ci: float) -> float:

@@ -8,7 +8,7 @@ from hierlmm.arrays import FloatArray
 from hierlmm.bayes.tree import dispersion_labels, dispersion_variables, matrices
 from hierlmm.design.design import Design
 from hierlmm.fits.base import Fit
-from hierlmm.fits.components import component_labels, component_values, correlated_pairs
+from hierlmm.fits.components import component_labels, component_values, correlated_pairs, group_sigma_draws
 from hierlmm.fits.side_by_side import MARGINAL_SIGMA, SCALE_SIGMA, is_marginal
 
 KINDS = ("fixed", "sd", "corr", "residual", "sigma")
@@ -33,6 +33,7 @@ def named_draws(design: Design, dataset: Any) -> dict[str, dict[str, FloatArray]
             dimension = f"{name}_parameter"
             values = dataset[name].transpose("chain", "draw", dimension).to_numpy()
             found["residual"] |= {str(v): values[..., k] for k, v in enumerate(dataset[dimension].to_numpy())}
+    found["residual"] |= group_sigma_draws(design, dataset)
     return found
 
 

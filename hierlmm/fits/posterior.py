@@ -34,7 +34,7 @@ from hierlmm.design.formula import INTERCEPT
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit, Level
 from hierlmm.fits.capabilities import POSTERIOR, Lack
-from hierlmm.fits.components import component_labels
+from hierlmm.fits.components import component_labels, group_sigma_draws
 from hierlmm.frames import shorten
 from hierlmm.likelihood.by_subject import covariance_root, subject_loglik
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
@@ -285,13 +285,13 @@ class PosteriorNumbers(Fit):
             reason = "its intervals are quantiles of the draws; Wald and profile intervals belong to a likelihood"
             other = ", or ask model.fit_reml().variance_components(method='profile')" * self.design.is_gaussian
             raise SpecificationError(f"method={method!r} of a posterior", reason, f"leave method out{other}", SEE)
-        term = self.design.term
-        posterior = self.datatree["posterior"]
+        term, posterior = self.design.term, self.datatree["posterior"]
         structure = [name for name in ("residual_correlation", "residual_variance") if name in posterior]
-        extra = [self.draws(name) for name in structure]
+        extra, level1 = [self.draws(name) for name in structure], dispersion_labels(self.design)
         names = [str(v) for name in structure for v in posterior[name][f"{name}_parameter"].to_numpy()]
-        level1 = dispersion_labels(self.design)
         ends = [self.draws(name)[..., None] for name in level1]
+        own = group_sigma_draws(self.design, posterior)
+        level1, ends = [*own, *level1], [*(draws[..., None] for draws in own.values()), *ends]
         if not term:
             return _table(np.concatenate([*extra, *ends], axis=-1), [*names, *level1], ci, "component")
         if self.design.covariance == "compound_symmetry":

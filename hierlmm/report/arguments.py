@@ -109,6 +109,9 @@ LIST = f"any of {', '.join(ESTIMATORS)}, with commas; the first is the reference
 SAMPLERS = ", ".join(estimator.name for estimator in ESTIMATORS.values() if estimator.samples)
 CI = "probability of the intervals (default: %(default)s)"
 COVARIANCE = "of the random effects: unstructured, diagonal, identity, compound_symmetry (default: as in the formula)"
+GROUP = "level-2 column, each of whose levels has a covariance of the random effects of its own"
+RESIDUAL_GROUP = "level-2 column, each of whose levels has a residual SD of its own"
+WEIGHTS = "column of known weights: the residual variance of a row is divided by its weight"
 MISSING = "refuse rows with missing values, or drop them and say how many (default: %(default)s)"
 CATEGORICAL = "columns of numbers that are categories (their first value in order is the reference)"
 FAMILIES = "gaussian, poisson, negative_binomial, bernoulli, binomial, gamma, beta, ordinal, student_t"
@@ -131,6 +134,9 @@ FIT: dict[str, tuple[Row, ...]] = {
     ),
     "model and data": (
         ("--covariance", {"metavar": "KIND", "help": COVARIANCE}),
+        ("--group", {"metavar": "COL", "help": GROUP}),
+        ("--residual-group", {"metavar": "COL", "help": RESIDUAL_GROUP}),
+        ("--weights", {"metavar": "COL", "help": WEIGHTS}),
         ("--missing", {"default": "raise", "metavar": "raise|drop", "help": MISSING}),
         ("--categorical", {"action": "append", "default": [], "metavar": "COL[,COL...]", "help": CATEGORICAL}),
     ),

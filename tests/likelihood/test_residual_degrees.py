@@ -69,6 +69,21 @@ def heterogeneous_toeplitz(data, w):
     return s[:, None] * s * np.array([1.0, *w[4:]])[lag(data).astype(int)]
 
 
+def by_weight(data, covariance):
+    s = 1.0 / np.sqrt(data["w"].to_numpy())
+    return s[:, None] * s * covariance
+
+
+def ar1_and_weights(data, w):
+    return by_weight(data, w[0] * w[1] ** lag(data))
+
+
+def slope_ar1_and_weights(data, w):
+    t = data["time"].to_numpy()
+    D = w[0] + w[1] * (t[:, None] + t) + w[2] * t[:, None] * t
+    return D + by_weight(data, w[3] * w[4] ** lag(data))
+
+
 def residual(fit, *names):
     found = fit.residual_estimate.parameters
     return [found[name] for name in names]
@@ -113,6 +128,16 @@ CASES = {
             *residual(fit, "rho(1)", "rho(2)", "rho(3)"),
         ],
     ),
+    "AR1 and weights": (
+        {"correlation": hl.AR1("occasion"), "weights": "w"},
+        ar1_and_weights,
+        lambda fit: [fit.sigma**2, *residual(fit, "rho")],
+    ),
+    "slope, AR1 and weights": (
+        {"residual": hl.AR1("occasion"), "weights": "w"},
+        slope_ar1_and_weights,
+        lambda fit: [*fit.D.to_numpy()[np.tril_indices(2)], fit.sigma**2, *residual(fit, "rho")],
+    ),
     "gaussian": (
         {"correlation": hl.Gaussian("time")},
         gaussian,
@@ -150,9 +175,13 @@ def derivatives(function, at):
     return first, both
 
 
+TRUTH = {"exponential with nugget": [4.0, 5.0, 2.0], "AR1 and weights": [4.0, 0.5]}
+TRUTH |= {"slope, AR1 and weights": [4.0, 0.3, 0.4, 3.0, 0.4]}
+
+
 def rows_of(name, dental):
-    """Unbalanced rows; for the nugget a response that has one."""
-    if "nugget" not in name:
+    """Unbalanced rows; where a nugget or weights are asked for, a response that has them."""
+    if name not in TRUTH:
         keep = np.random.default_rng(5).random(len(dental)) > (0.0 if "power" in name else 0.2)
         return dental[keep].reset_index(drop=True).assign(occasion=lambda d: (d["time"] / 2).astype(int))
     rng = np.random.default_rng(4)
@@ -163,9 +192,12 @@ def rows_of(name, dental):
             "sex": ["Male", "Female"] * 105,
         }
     )
+    if "weights" in name:
+        data = data.assign(w=1.0 + (5 * np.arange(210)) % 7, occasion=data["time"].astype(int) // 2)
+        data["sex"] = np.where(data["subject"] % 2, "Male", "Female")
     data = data[rng.random(210) > 0.2].reset_index(drop=True)
     same = data["subject"].to_numpy()[:, None] == data["subject"].to_numpy()
-    V = np.where(same, nugget(data, [4.0, 5.0, 2.0]), 0.0)
+    V = np.where(same, CASES[name][1](data, TRUTH[name]), 0.0)
     return data.assign(distance=20.0 + np.linalg.cholesky(V) @ rng.standard_normal(len(data)))
 
 
@@ -195,6 +227,7 @@ def test_adjusted_covariance_and_degrees_of_freedom_are_the_dense_ones(dental, n
         Q += W[a, b] * (X.T @ inverse @ V1[a] @ inverse @ V1[b] @ inverse @ X - P[a] @ Phi @ P[b])
         R += W[a, b] * X.T @ inverse @ V2[a, b] @ inverse @ X
     full, linear = fit._wald("kenward-roger"), fit._wald("kenward-roger-linear")
+    np.testing.assert_allclose(fit.beta_cov, Phi, rtol=1e-6, atol=1e-9)
     assert name == "a user's own" or np.abs(R).max() > 0.0
     for wald, by in ((full, Q - 0.25 * R), (linear, Q)):
         change = 2.0 * Phi @ by @ Phi

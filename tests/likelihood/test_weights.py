@@ -61,6 +61,28 @@ def test_weights_with_unstructured_residuals_are_those_of_a_likelihood_written_o
     np.testing.assert_allclose(sorted(fit.beta), sorted(ref["coef"]), rtol=1e-4)
 
 
+def test_ante_dependence_with_weights_is_that_of_a_likelihood_written_out(sleep):
+    ref = reference("weights_own_ante_ml", "trial")
+    fit = marginal(hl.AnteDependence("days"))(sleep[sleep["days"] < 4]).fit_ml()
+    assert fit.loglik == pytest.approx(ref["logLik"], rel=1e-9)
+    np.testing.assert_allclose(fit.beta, ref["coef"], rtol=1e-5)
+    np.testing.assert_allclose(fit.beta_se, ref["se"], rtol=1e-5)
+    found = np.array([fit.marginal_covariance(subject) for subject in fit.design.subjects])
+    for V in ref["V"]:  # a pattern of weights each
+        assert np.abs(found - V).max(axis=(1, 2)).min() < 1e-4 * np.max(V)
+
+
+@pytest.mark.parametrize("df", ["satterthwaite", "kenward-roger"])
+def test_degrees_of_freedom_are_those_of_rows_multiplied_by_the_root_of_their_weight(sleep, df):
+    """Which have independent residuals of equal variance, and no weights."""
+    s = np.sqrt(sleep["w"])
+    rows = sleep.assign(one=s, y=s * sleep["reaction"], x=s * sleep["days"])
+    plain = hl.TwoLevelModel.from_formula("y ~ 0 + one + x + (0 + one + x | subject)", rows).fit_reml()
+    table, other = by_formula("(days | subject)")(sleep).fit_reml().summary(df=df), plain.summary(df=df)
+    columns = ["estimate", "se", "lower", "upper", "df", "p"]
+    np.testing.assert_allclose(table[columns], other[columns], rtol=2e-4)
+
+
 def test_equal_weights_change_sigma_only_and_the_unit_of_weights_nothing_else(sleep):
     plain = hl.TwoLevelModel.from_formula("reaction ~ days + (days | subject)", sleep).fit_reml()
     four = by_formula("(days | subject)")(sleep.assign(w=4.0)).fit_reml()
