@@ -24,7 +24,9 @@ from typing import Any, Literal, Required, TypedDict, Unpack, overload
 import numpy as np
 import pandas as pd
 
+from hierlmm.covariance.composed import in_group
 from hierlmm.datasets.covariates import Array, Column, Columns, Covariate, draw_covariates, finite, refuse, split, whole
+from hierlmm.datasets.groups import blocks, by_level, own_sigma, places
 from hierlmm.datasets.responses import draw_responses, stated_family
 from hierlmm.families.family import Family
 from hierlmm.families.gaussian import Gaussian
@@ -40,9 +42,9 @@ class SimulationTruth:
     beta : pandas.Series
         Fixed effects, by name, (p,).
     D : pandas.DataFrame
-        Covariance of the random effects, (q, q).
+        Covariance of the random effects, (q, q); one block for each group where they differ.
     sigma : float
-        Residual standard deviation; NaN for a family that has none.
+        Residual standard deviation; NaN for a family that has none, and where it differs by group (see `dispersion`).
     b : pandas.DataFrame
         The subjects' random effects, (J, q): subject × term.
     subject_coef : pandas.DataFrame
@@ -77,7 +79,9 @@ class _Asked(TypedDict, total=False):
 
     beta: Required[Mapping[str, float] | pd.Series]
     D: Required[Any]
-    sigma: float | None
+    sigma: float | Mapping[str, float] | None
+    group: str | None
+    residual_group: str | None
     family: Any
     dispersion: Mapping[str, float] | pd.Series | None
     trials: int | None
@@ -109,7 +113,9 @@ def simulate(
     *,
     beta: Mapping[str, float] | pd.Series,
     D: Any,
-    sigma: float | None = None,
+    sigma: float | Mapping[str, float] | None = None,
+    group: str | None = None,
+    residual_group: str | None = None,
     family: Any = "gaussian",
     dispersion: Mapping[str, float] | pd.Series | None = None,
     trials: int | None = None,
@@ -137,10 +143,13 @@ def simulate(
         What is not named is zero.
     D : array_like, shape (q, q)
         Covariance of the random effects, in the order of `random`; a number if there is one. A DataFrame is matched by
-        its names. It may be singular: zero variances and perfect correlations are allowed.
-    sigma : float
+        its names. It may be singular: zero variances and perfect correlations are allowed. With `group` a mapping of
+        its levels to one matrix each, or one for all.
+    sigma : float or mapping
         Residual standard deviation of a Gaussian response, in its unit, or the scale of Student's t; positive. Other
-        families have none.
+        families have none. With `residual_group` a mapping of its levels to numbers.
+    group, residual_group : str, optional
+        Level-2 covariates with labels (in `level2`) by whose levels D and sigma differ, as in `TwoLevelModel`.
     family : str or Family
         Distribution of the response, as for `TwoLevelModel`; `beta` and `D` are on the scale of its link.
     dispersion : mapping or pandas.Series, optional
@@ -207,12 +216,17 @@ def simulate(
     """
     n_subjects = whole(n_subjects, "n_subjects", least=1)
     _check_dropout(dropout)
-    made, natural = stated_family(family, sigma, dispersion, trials)
+    sigmas = by_level(sigma, "sigma", residual_group, "residual_group")
+    made, natural = next(iter([stated_family(family, own, dispersion, trials) for own in sigmas.values()]))
     level2, level1 = dict(level2 or {}), dict(level1 or {})
     counted = {} if trials is None else {"trials": trials}
     _check_names([subject, time, response, *level2, *level1, *counted])
     occasions, fixed = _occasions(times), _coefficients(beta)
-    names, covariance = _random_effects(D, random, time)
+    found = {key: _random_effects(own, random, time) for key, own in by_level(D, "D", group, "group").items()}
+    names, covariances = next(iter(found.values()))[0], {key: own for key, (_, own) in found.items()}
+    if any(own != names for own, _ in found.values()):
+        received, reason = "D with other random effects for some levels", "All levels have the same ones."
+        raise refuse(received, reason, "Give every matrix the same names, or say random=[...].")
 
     rng_w, rng_t, rng_x, rng_b, rng_e, rng_drop = _streams(seed, 6)
 
@@ -224,9 +238,16 @@ def simulate(
     between = draw_covariates(rng_w, level2, np.arange(n_subjects), "level2")
     within = {**draw_covariates(rng_x, level1, position, "level1"), time: Column(t)}
 
-    b = rng_b.standard_normal((n_subjects, len(names))) @ _root(covariance).T
+    b = rng_b.standard_normal((n_subjects, len(names)))
+    for own, members in zip(covariances.values(), places(found, "D", group, "group", between), strict=True):
+        b[members] = b[members] @ _root(own).T
     coef, eta = _regressions(fixed, dict(zip(names, b.T, strict=True)), within, between, who)
-    y, mu = draw_responses(rng_e, made, eta, natural, trials)
+    drawn: Any = natural
+    if residual_group is not None:
+        members = places(sigmas, "sigma", residual_group, "residual_group", between)
+        drawn = {"sigma": own_sigma(made, sigmas, members, n_subjects)[who]}
+        natural = {"sigma" if level is None else in_group("sigma", level): own for level, own in sigmas.items()}
+    y, mu = draw_responses(rng_e, made, eta, drawn, trials)
 
     stay = position < _rows_kept(rng_drop, dropout, n_subjects)[who]
     labels = np.arange(1, n_subjects + 1)
@@ -238,11 +259,11 @@ def simulate(
         return data
 
     index, term = pd.Index(labels, name=subject), pd.Index(names, name="term")
-    effects, D = pd.DataFrame(b, index=index, columns=term), pd.DataFrame(covariance, index=term, columns=term)
+    effects, D = pd.DataFrame(b, index=index, columns=term), blocks(covariances, names)
     own = pd.DataFrame(coef, index=index).rename_axis("coef", axis="columns")
     fixed_effects = pd.Series(fixed, name="beta", dtype=float).rename_axis("coef")
-    sigma, means = natural.get("sigma", np.nan), pd.Series(mu[stay], name="mu")
-    return data, SimulationTruth(fixed_effects, D, sigma, effects, own, means, made, natural)
+    one, means = natural.get("sigma", np.nan), pd.Series(mu[stay], name="mu")
+    return data, SimulationTruth(fixed_effects, D, one, effects, own, means, made, natural)
 
 
 def _regressions(

@@ -171,6 +171,7 @@ def _simulated_plan(base: Design | None, family: Family, stated: Stated) -> Plan
         settings["time"] = _time_of(formula, parsed, {*(stated.level2 or {}), *(stated.level1 or {})})
     settings["random"] = list(dict.fromkeys(term_name(term) for part in parsed.random for term in part.terms))
     settings["subject"] = parsed.random[0].subject if parsed.random else "subject"
+    settings["group"] = parsed.group
     counted = "trials" if family.has_trials and parsed.response.isidentifier() else None
     response, outcome = with_trials(parsed.response, Outcome(family, counted) if base is None else base.outcome)
     own, renamed = replace(parsed, response=response), {"trials": outcome.trials}
