@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import block_diag
 
-from hierlmm.covariance.composed import in_group
 from hierlmm.datasets.covariates import Array, Columns, refuse
 from hierlmm.families.family import Family
 from hierlmm.families.gaussian import Gaussian
@@ -73,23 +72,35 @@ def places(
 
 def blocks(matrices: Mapping[str | None, Array], names: Sequence[str]) -> pd.DataFrame:
     """D of all levels, block by block, under the names that a fit gives them: ``Intercept[Female]``, ..."""
-    term = [name if level is None else in_group(name, level) for level in matrices for name in names]
+    term = [name if level is None else f"{name}[{level}]" for level in matrices for name in names]
     index = pd.Index(term, name="term")
     return pd.DataFrame(block_diag(*matrices.values()), index=index, columns=index)
 
 
-def own_sigma(family: Family, sigmas: Mapping[str | None, float], members: Sequence[Any], n_subjects: int) -> Array:
-    """σ of every subject: (J,).
+def sigmas_of_rows(
+    family: Family,
+    natural: dict[str, float],
+    sigmas: Mapping[str | None, float],
+    group: str | None,
+    between: Columns,
+    who: Array,
+) -> tuple[Any, dict[str, float]]:
+    """Dispersion with the σ of every row, of subjects ``who`` (N,), and the numbers behind it: ``sigma[Male]``, ...
+
+    Without groups both are what was stated.
 
     Raises
     ------
     SpecificationError
         For a response that is not Gaussian.
     """
+    if group is None:
+        return natural, natural
     if family != Gaussian():
         received = f"sigma by group with {family}"
         raise refuse(received, "Only a Gaussian response has it.", "Give one sigma, or leave the family out.")
-    sd = np.empty(n_subjects)
+    sd = np.empty(int(who[-1]) + 1)
+    members = places(sigmas, "sigma", group, "residual_group", between)
     for own, value in zip(members, sigmas.values(), strict=True):
         sd[own] = value
-    return sd
+    return {"sigma": sd[who]}, {"sigma" if level is None else f"sigma[{level}]": v for level, v in sigmas.items()}

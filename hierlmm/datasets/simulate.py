@@ -24,9 +24,8 @@ from typing import Any, Literal, Required, TypedDict, Unpack, overload
 import numpy as np
 import pandas as pd
 
-from hierlmm.covariance.composed import in_group
 from hierlmm.datasets.covariates import Array, Column, Columns, Covariate, draw_covariates, finite, refuse, split, whole
-from hierlmm.datasets.groups import blocks, by_level, own_sigma, places
+from hierlmm.datasets.groups import blocks, by_level, places, sigmas_of_rows
 from hierlmm.datasets.responses import draw_responses, stated_family
 from hierlmm.families.family import Family
 from hierlmm.families.gaussian import Gaussian
@@ -222,31 +221,20 @@ def simulate(
     counted = {} if trials is None else {"trials": trials}
     _check_names([subject, time, response, *level2, *level1, *counted])
     occasions, fixed = _occasions(times), _coefficients(beta)
-    found = {key: _random_effects(own, random, time) for key, own in by_level(D, "D", group, "group").items()}
-    names, covariances = next(iter(found.values()))[0], {key: own for key, (_, own) in found.items()}
-    if any(own != names for own, _ in found.values()):
-        received, reason = "D with other random effects for some levels", "All levels have the same ones."
-        raise refuse(received, reason, "Give every matrix the same names, or say random=[...].")
+    names, covariances = _by_group(D, random, time, group)
 
     rng_w, rng_t, rng_x, rng_b, rng_e, rng_drop = _streams(seed, 6)
 
     # Rows of the complete data, subject by subject.
     t, sizes = _draw_times(rng_t, n_subjects, occasions, n_times, irregular)
     who = np.repeat(np.arange(n_subjects), sizes)
-    first = np.cumsum(sizes) - sizes
-    position = np.arange(len(t)) - first[who]  # 0 for a subject's first measurement
+    position = np.arange(len(t)) - (np.cumsum(sizes) - sizes)[who]  # 0 for a subject's first measurement
     between = draw_covariates(rng_w, level2, np.arange(n_subjects), "level2")
     within = {**draw_covariates(rng_x, level1, position, "level1"), time: Column(t)}
 
-    b = rng_b.standard_normal((n_subjects, len(names)))
-    for own, members in zip(covariances.values(), places(found, "D", group, "group", between), strict=True):
-        b[members] = b[members] @ _root(own).T
+    b = _draw_effects(rng_b, covariances, group, between, n_subjects)
     coef, eta = _regressions(fixed, dict(zip(names, b.T, strict=True)), within, between, who)
-    drawn: Any = natural
-    if residual_group is not None:
-        members = places(sigmas, "sigma", residual_group, "residual_group", between)
-        drawn = {"sigma": own_sigma(made, sigmas, members, n_subjects)[who]}
-        natural = {"sigma" if level is None else in_group("sigma", level): own for level, own in sigmas.items()}
+    drawn, natural = sigmas_of_rows(made, natural, sigmas, residual_group, between, who)
     y, mu = draw_responses(rng_e, made, eta, drawn, trials)
 
     stay = position < _rows_kept(rng_drop, dropout, n_subjects)[who]
@@ -257,13 +245,20 @@ def simulate(
     data = pd.DataFrame(columns)
     if not return_truth:
         return data
+    index, one, D = pd.Index(labels, name=subject), natural.get("sigma", np.nan), blocks(covariances, names)
+    effects, own = pd.DataFrame(b, index=index, columns=pd.Index(names, name="term")), pd.DataFrame(coef, index=index)
+    stated, means = pd.Series(fixed, name="beta", dtype=float).rename_axis("coef"), pd.Series(mu[stay], name="mu")
+    return data, SimulationTruth(stated, D, one, effects, own.rename_axis(columns="coef"), means, made, natural)
 
-    index, term = pd.Index(labels, name=subject), pd.Index(names, name="term")
-    effects, D = pd.DataFrame(b, index=index, columns=term), blocks(covariances, names)
-    own = pd.DataFrame(coef, index=index).rename_axis("coef", axis="columns")
-    fixed_effects = pd.Series(fixed, name="beta", dtype=float).rename_axis("coef")
-    one, means = natural.get("sigma", np.nan), pd.Series(mu[stay], name="mu")
-    return data, SimulationTruth(fixed_effects, D, one, effects, own, means, made, natural)
+
+def _draw_effects(
+    rng: np.random.Generator, covariances: Mapping[str | None, Array], group: str | None, between: Columns, n: int
+) -> Array:
+    """Return the subjects' random effects, (J, q), with the covariance of their group."""
+    b = rng.standard_normal((n, len(next(iter(covariances.values())))))
+    for own, members in zip(covariances.values(), places(covariances, "D", group, "group", between), strict=True):
+        b[members] = b[members] @ _root(own).T
+    return b
 
 
 def _regressions(
@@ -347,6 +342,18 @@ def _coefficients(beta: Any) -> dict[str, float]:
         received = f"beta of type {type(beta).__name__!r}"
         raise refuse(received, "Coefficients need names.", "Use a mapping such as {'Intercept': 10, 'time': 0.5}.")
     return {str(name): finite(value, f"beta[{name!r}]") for name, value in beta.items()}
+
+
+def _by_group(
+    D: Any, random: Sequence[str] | None, time: str, group: str | None
+) -> tuple[list[str], dict[str | None, Array]]:
+    """Return the names of the random effects, and their covariance by level of the group, under None without any."""
+    found = {level: _random_effects(own, random, time) for level, own in by_level(D, "D", group, "group").items()}
+    names = next(iter(found.values()))[0]
+    if any(own != names for own, _ in found.values()):
+        received, reason = "D with other random effects for some levels", "All levels have the same ones."
+        raise refuse(received, reason, "Give every matrix the same names, or say random=[...].")
+    return names, {level: own for level, (_, own) in found.items()}
 
 
 def _random_effects(D: Any, random: Sequence[str] | None, time: str) -> tuple[list[str], Array]:

@@ -287,7 +287,7 @@ class PosteriorNumbers(Fit):
             raise SpecificationError(f"method={method!r} of a posterior", reason, f"leave method out{other}", SEE)
         term, posterior = self.design.term, self.datatree["posterior"]
         structure = [name for name in ("residual_correlation", "residual_variance") if name in posterior]
-        extra, level1 = [self.draws(name) for name in structure], dispersion_labels(self.design)
+        extra, level1 = [self.draws(name) for name in structure], [*dispersion_labels(self.design)]
         names = [str(v) for name in structure for v in posterior[name][f"{name}_parameter"].to_numpy()]
         ends = [self.draws(name)[..., None] for name in level1]
         own = group_sigma_draws(self.design, posterior)
