@@ -18,7 +18,7 @@ from scipy.stats import chi2
 
 from hierlmm.errors import SpecificationError
 from hierlmm.inference.bootstrap_test import bootstrap_lrt
-from hierlmm.inference.chibar import ChiBar, null_distribution
+from hierlmm.inference.chibar import Mixture, null_distribution
 from hierlmm.inference.maximum import SEE, Maximum, as_fit, likelihood_fits, maximise, maximum_of, model_text
 from hierlmm.inference.nesting import Change, NotNested, changes, same_fixed
 from hierlmm.inference.rows import refuse_other_rows
@@ -42,8 +42,8 @@ class RatioTest:
         Parameters that the larger model has more.
     p : float
         By χ² with ``df`` degrees of freedom.
-    mixture : ChiBar or None
-        The null distribution at a boundary, None where it is not known.
+    mixture : ChiBar, SimulatedMixture or None
+        The null distribution at a boundary, or a bound of it; None where neither belongs there.
     changes : tuple of Change
         What the larger model adds.
     """
@@ -51,7 +51,7 @@ class RatioTest:
     statistic: float
     df: int
     p: float
-    mixture: ChiBar | None
+    mixture: Mixture | None
     changes: tuple[Change, ...]
 
     @property
@@ -267,13 +267,11 @@ def test_notes(test: RatioTest, labels: tuple[str, str], small: Maximum) -> list
     edges = [c for c in test.changes if c.where != "inside"]
     if edges and test.mixture is not None:
         words = " and ".join(c.words for c in edges)
-        notes.append(SAY("anova.mixture", **slots, words=words, df=test.df, mixture=str(test.mixture)))
+        key = "bound" if test.mixture.kind == "bound" else "mixture"
+        notes.append(SAY(f"anova.{key}", **slots, words=words, df=test.df, mixture=str(test.mixture)))
     elif any(c.where == "unidentified" for c in edges):
         words = " and ".join(c.words for c in edges if c.where == "unidentified")
         notes.append(SAY("anova.unidentified", **slots, words=words))
-    elif edges:
-        words = " and ".join(c.words for c in edges)
-        notes.append(SAY("anova.conservative", **slots, words=words, df=test.df))
     if small.is_singular and test.changes:
         notes.append(SAY("anova.singular", **slots))
     return notes

@@ -9,7 +9,11 @@ along with them:
 One variance: w = (½, ½) whatever I is, hence ``½χ²_q + ½χ²_{q+1}`` for the step from q to q + 1 correlated random
 effects (q covariances come along). Several variances without covariances, C = R₊^k: w depends on the correlations of z,
 in closed form for k = 2, by simulation else. Two new correlated random effects, C the positive semi-definite 2 × 2
-matrices: w_3 and w_0 by simulation, w_1 = ½ − w_3 and w_2 = ½ − w_0.
+matrices: w_3 and w_0 by simulation, w_1 = ½ − w_3 and w_2 = ½ − w_0. Larger matrices, or several: the statistic itself
+is simulated (`hierlmm.inference.cones`).
+
+Where I is not known (another family, say), the bound: the weights of a cone of d dimensions that is no subspace add up
+to ½ over even j and to ½ over odd j, so that none of its mixtures gives a larger p than ``½χ²_{m+d−1} + ½χ²_{m+d}``.
 
 References
 ----------
@@ -27,12 +31,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 from scipy.stats import chi2
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.groups import group_order, group_starts
+from hierlmm.inference.cones import cone_draws, entries
 from hierlmm.inference.maximum import Maximum
 from hierlmm.inference.nesting import Change, Cone, Pair
 
@@ -40,6 +46,11 @@ DRAWS = 100_000
 MOST_SUBJECTS = 400
 """Subjects from which the information about several variances is worked out; weights need no more."""
 MOST_VARIANCES = 6
+"""Variances without covariances whose weights are counted."""
+MOST_ENTRIES = 28
+"""Entries of new matrices (seven rows) whose statistic is simulated."""
+SINGULAR = 1e-12
+"""Reciprocal condition of an information from which nothing is worked out."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +62,17 @@ class ChiBar:
     first : int
         Degrees of freedom of the first component; the next ones have one more each.
     weights : tuple of float
+    kind : {"mixture", "bound"}
+        A bound: no mixture that can belong here gives a larger p.
     """
 
     first: int
     weights: tuple[float, ...]
+    kind: Literal["mixture", "bound"] = "mixture"
+
+    def mcse(self, statistic: float) -> float:
+        """NaN: weights that are simulated are known to three digits."""
+        return float("nan")
 
     def sf(self, statistic: float) -> float:
         """Probability of a larger statistic."""
@@ -67,11 +85,51 @@ class ChiBar:
     def __str__(self) -> str:
         halves = {1.0: "", 0.5: "½", 0.25: "¼"}
         parts = [f"{halves.get(w, f'{w:.3f} ')}χ²({df})" for df, w in enumerate(self.weights, self.first) if w > 5e-4]
-        return " + ".join(parts)
+        return " + ".join(parts) + (" (bound)" if self.kind == "bound" else "")
 
 
-def null_distribution(small: Maximum, found: Sequence[Change], df: int) -> ChiBar | None:
-    """The mixture for what a larger model adds, ``df`` parameters; None where it is not known.
+@dataclass(frozen=True, eq=False)
+class SimulatedMixture:
+    """A mixture of χ² distributions whose weights have no closed form: what the cone adds to χ² is drawn.
+
+    Attributes
+    ----------
+    first : int
+        Free parameters beside the cone.
+    last : int
+        All parameters.
+    draws : (n,)
+        Of the statistic of the cone alone.
+    """
+
+    first: int
+    last: int
+    draws: FloatArray
+    kind: ClassVar[str] = "simulated"
+
+    def _tails(self, statistic: float) -> FloatArray:
+        rest = statistic - self.draws
+        return np.where(rest <= 0.0, 1.0, chi2.sf(rest, self.first) if self.first else 0.0)
+
+    def sf(self, statistic: float) -> float:
+        """Probability of a larger statistic; 1 / (n + 1) at least."""
+        if statistic <= 0.0:
+            return 1.0
+        return float(max(np.mean(self._tails(statistic)), 1.0 / (len(self.draws) + 1)))
+
+    def mcse(self, statistic: float) -> float:
+        """Monte-Carlo standard error of that probability."""
+        return float(np.std(self._tails(statistic)) / np.sqrt(len(self.draws)))
+
+    def __str__(self) -> str:
+        return f"χ²({self.first}) to χ²({self.last}), simulated"
+
+
+type Mixture = ChiBar | SimulatedMixture
+
+
+def null_distribution(small: Maximum, found: Sequence[Change], df: int) -> Mixture | None:
+    """The mixture for what a larger model adds, ``df`` parameters, or its bound; None where none belongs there.
 
     Parameters
     ----------
@@ -89,19 +147,22 @@ def null_distribution(small: Maximum, found: Sequence[Change], df: int) -> ChiBa
         return ChiBar(df, (1.0,))
     if len(cones) + edges == 1 and (edges or cones[0].size == 1):
         return ChiBar(df - 1, (0.5, 0.5))
-    if edges or not small.design.is_gaussian:
-        return None
-    weights = _weights(small, cones, [pair for c in found for pair in c.free])
-    return None if weights is None else ChiBar(df - len(weights) + 1, weights)
+    dimension = sum(c.size * (c.size + 1) // 2 for c in cones)
+    if not edges and small.design.is_gaussian and dimension <= MOST_ENTRIES:
+        information = _information(small, cones, [pair for c in found for pair in c.free])
+        if np.linalg.cond(information) < 1.0 / SINGULAR:
+            return _mixture(information, [c.size for c in cones], df)
+    return ChiBar(df - 1, (0.5, 0.5), kind="bound")
 
 
-def _weights(small: Maximum, cones: Sequence[Cone], free: Sequence[Pair]) -> tuple[float, ...] | None:
-    sizes = [c.size for c in cones]
-    if max(sizes) == 1 and len(cones) <= MOST_VARIANCES:
-        return orthant_weights(_information(small, cones, free))
-    if sizes == [2]:
-        return matrix_weights(_information(small, cones, free))
-    return None
+def _mixture(information: FloatArray, sizes: Sequence[int], df: int) -> Mixture:
+    if max(sizes) == 1 and len(sizes) <= MOST_VARIANCES:
+        weights = orthant_weights(information)
+    elif list(sizes) == [2]:
+        weights = matrix_weights(information)
+    else:
+        return SimulatedMixture(df - len(information), df, cone_draws(information, sizes))
+    return ChiBar(df - len(weights) + 1, weights)
 
 
 def _information(small: Maximum, cones: Sequence[Cone], free: Sequence[Pair]) -> FloatArray:
@@ -137,13 +198,14 @@ def _information(small: Maximum, cones: Sequence[Cone], free: Sequence[Pair]) ->
 
 
 def _directions(cone: Cone) -> list[list[Pair]]:
-    """Directions of V for the entries of a cone's matrix: a common variance, or each entry (diagonal ones first)."""
+    """Directions of V for the entries of a cone's matrix: a common variance, or each entry (diagonal ones first).
+
+    A pair is ``uv' + vu'``, twice the direction of a variance where u = v.
+    """
     columns = cone.columns.T
     if cone.common:
         return [[(c, c) for c in columns]]
-    k = len(columns)
-    pairs = [(i, i) for i in range(k)] + [(i, j) for i in range(k) for j in range(i)]
-    return [[(columns[i], columns[j])] for i, j in pairs]
+    return [[(columns[i], columns[j] * (0.5 if i == j else 1.0))] for i, j in entries(len(columns))]
 
 
 def _residual_covariance(small: Maximum, eta: FloatArray, rows: IntArray) -> FloatArray:

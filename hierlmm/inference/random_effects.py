@@ -4,7 +4,8 @@ The null value of a variance is the end of its range, so that χ² is not the nu
 
 - exact: one variance in all, independent residuals of equal variance (`hierlmm.inference.exact`); any sample size;
 - a mixture of χ² (`hierlmm.inference.chibar`), for many subjects, where the smaller model is not itself at a boundary;
-- a parametric bootstrap, which assumes nothing but the smaller model.
+- a parametric bootstrap, which assumes nothing but the smaller model;
+- the bound of all mixtures that may belong there, where the mixture is not known and no data can be drawn.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import pandas as pd
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.inference.anova import RatioTest, ratio_test
 from hierlmm.inference.bootstrap_test import bootstrap_lrt
+from hierlmm.inference.chibar import Mixture
+from hierlmm.inference.cones import CONE_DRAWS
 from hierlmm.inference.exact import DRAWS, MOST_EFFECTS, exact_p, null_draws, spectrum
 from hierlmm.inference.maximum import PAGE, Maximum, as_fit, maximise, maximum_of, model_text
 from hierlmm.inference.simpler import droppable, name_of, with_blocks, without_effects, without_term
@@ -126,18 +129,23 @@ def judge(
         draws = null_draws(spectrum(large.design), reml=large.reml, seed=seed)
         p, mcse = exact_p(test.statistic, draws)
         return Judged(p, "exact, simulated", mcse, SAY("tests.exact", draws=f"{DRAWS:,}"))
-    holds = test.mixture is not None and not small.is_singular
+    can_draw = large.design.is_gaussian or bool(small.design.term)
+    holds = test.mixture is not None and (not can_draw or not (test.mixture.kind == "bound" or small.is_singular))
     if method == "mixture" or (method == "auto" and holds):
         assert test.mixture is not None
-        if not test.at_boundary:
-            return Judged(test.p, f"χ²({test.df})", float("nan"), SAY("tests.inside"))
-        p = test.mixture.sf(test.statistic)
-        return Judged(p, str(test.mixture), float("nan"), SAY("tests.mixture", n=large.design.n_subjects))
-    if not large.design.is_gaussian and not small.design.term:
+        return _by_mixture(test, test.mixture, large)
+    if not can_draw:
         reason = "without random effects the smaller model is no model of this kind, from which data could be drawn"
         raise NotAvailableError("a bootstrap of this test", reason, "use test='mixture'", SEE)
     found = bootstrap_lrt(as_fit(fit, small), as_fit(fit, large), n, seed=seed, progressbar=progressbar)
     return Judged(found.p, f"bootstrap, {n}", found.mcse, SAY("tests.bootstrap", n=n))
+
+
+def _by_mixture(test: RatioTest, mixture: Mixture, large: Maximum) -> Judged:
+    if not test.at_boundary:
+        return Judged(test.p, f"χ²({test.df})", float("nan"), SAY("tests.inside"))
+    says = SAY(f"tests.{mixture.kind}", n=large.design.n_subjects, mixture=str(mixture), draws=f"{CONE_DRAWS:,}")
+    return Judged(mixture.sf(test.statistic), str(mixture), mixture.mcse(test.statistic), says)
 
 
 def has_exact_null(small: Maximum, large: Maximum) -> bool:
