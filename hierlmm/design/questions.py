@@ -103,21 +103,6 @@ def time_of(design: Design, time: str | None = None) -> str | None:
     return time
 
 
-def same_but_for_group(common: Design, by_group: Design) -> bool:
-    """Whether D of the first design is that of the second, but one for all levels of the second's factor.
-
-    The first is then nested in the second as far as D goes. Rows, fixed effects and residuals are not looked at.
-    """
-    return (
-        not common.group
-        and bool(by_group.group)
-        and common.hierarchy.subject == by_group.hierarchy.subject
-        and common.own_term == by_group.own_term
-        and common.hierarchy.covariance == by_group.hierarchy.covariance
-        and common.blocks == tuple(block for block in by_group.blocks if max(block) < by_group.n_own)
-    )
-
-
 def row_order_messages(design: Design) -> list[str]:
     """Say where the order of the rows is not, or may not be, that of the occasions."""
     spec = design.residual

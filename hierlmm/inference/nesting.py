@@ -1,7 +1,8 @@
 """Is one model a special case of another? Asked of columns and structures, not of names.
 
     E(y):  the columns of X of the smaller lie in the span of those of the larger
-    D:     every block of correlated random effects lies in the span of one block of the larger
+    D:     every block of correlated random effects lies in the span of one block of the larger; where the larger has a
+           D for each level of a group, every block is first cut into the levels, between which it is the same
     Σ_i:   every correlation (and every variance) of the smaller is one of the larger
 
 A change that the larger model adds lies *inside* its parameter space (a correlation of 0), at its *boundary* (a
@@ -11,7 +12,7 @@ variance of 0), or leaves another parameter without meaning (a nugget of 1, wher
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +25,6 @@ from hierlmm.covariance.random import SPECTRAL
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarIdent
 from hierlmm.design.design import Design
-from hierlmm.design.questions import same_but_for_group
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.groups import group_order, group_starts
 
@@ -127,11 +127,19 @@ def _fixed(small: Design, large: Design) -> list[Change]:
     return [Change("fixed effects", "inside", f"{added} coefficients of zero")] if added else []
 
 
-def _pieces(design: Design) -> list[FloatArray]:
-    """Columns of the random effects that may correlate, block by block."""
-    if design.covariance == "compound_symmetry" and len(design.term) > 1:
-        return [design.Z]
-    return [design.Z[:, list(block)] for block in design.blocks]
+def _pieces(design: Design, groups: Sequence[tuple[int, ...]] | None = None) -> list[FloatArray]:
+    """Columns of the random effects that may correlate, block by block (or of other groups of them)."""
+    if groups is None:
+        spectral = design.covariance == "compound_symmetry" and design.n_own > 1
+        groups = design.terms.by_subject.parts if spectral else design.blocks
+    return [design.Z[:, list(own)] for own in groups]
+
+
+def _cut(pieces: list[FloatArray], large: Design) -> list[FloatArray]:
+    """Each piece in the levels by which the larger model has a D of its own; levels without rows of it fall away."""
+    level = large.subject_group[large.subject_index]
+    own = [p * (level == k)[:, None] for p in pieces for k in range(max(len(large.group_levels), 1))]
+    return [columns for p in own if (columns := p[:, np.any(p != 0.0, axis=0)]).shape[1]]
 
 
 def _alike_random(small: Design, large: Design) -> bool:
@@ -142,15 +150,15 @@ def _alike_random(small: Design, large: Design) -> bool:
 
 # Branches: a case for each kind of structure of D.
 def _random(small: Design, large: Design) -> list[Change]:
-    if small.group != large.group and small.term and large.term:
-        return _other_groups(small, large)
     if _alike_random(small, large) or not large.term:
         return []
-    if large.covariance in SPECTRAL and len(large.term) > 1:
+    if large.covariance in SPECTRAL and large.n_own > 1:
         return _in_spectral(small, large)
-    blocks = _pieces(large)
+    blocks, pieces = _pieces(large), _pieces(small)
+    cut = _cut(pieces, large)
+    same = _same_in_levels(large) if len(cut) > len(pieces) else []
     assigned: list[list[FloatArray]] = [[] for _ in blocks]
-    for piece in _pieces(small):
+    for piece in cut:
         home = next((k for k, block in enumerate(blocks) if inside(piece, block)), None)
         if home is None:
             raise NotNested(
@@ -165,7 +173,7 @@ def _random(small: Design, large: Design) -> list[Change]:
         if r > q or (r and np.linalg.matrix_rank(known / np.linalg.norm(known, axis=0), tol=SPAN) < r):
             raise NotNested(f"two variances of the smaller ({_effects(small)}) are one in the larger")
         columns = [known[:, j] for j in range(r)]
-        more = more or len(mine) > 1 or (small.covariance in SPECTRAL and len(small.term) > 1)
+        more = more or len(mine) > 1 or (small.covariance in SPECTRAL and small.n_own > 1)
         free += [(u, v) for u, v in itertools.combinations_with_replacement(columns, 2)]
         if q > r:
             new = _complement(block, known)
@@ -173,31 +181,33 @@ def _random(small: Design, large: Design) -> list[Change]:
             free += [(u, new[:, j]) for u in columns for j in range(q - r)]
     if cones:
         k = sum(c.size for c in cones)
-        zero = "a variance of zero" if k == 1 else f"{k} variances of zero"
-        return [Change("random effects", "boundary", zero, tuple(cones), tuple(free))]
-    return [Change("random effects", "inside", "covariances of zero, or equal variances")] if more else []
+        words = ["a variance of zero" if k == 1 else f"{k} variances of zero", *same]
+        return [Change("random effects", "boundary", " and ".join(words), tuple(cones), tuple(free))]
+    words = [*(["covariances of zero, or equal variances"] if more else []), *same]
+    return [Change("random effects", "inside", " and ".join(words))] if words else []
 
 
-def _other_groups(small: Design, large: Design) -> list[Change]:
-    """A covariance D for each group contains one D for all, of the same random effects."""
-    if same_but_for_group(small, large):
-        return [Change("random effects", "inside", f"the same D for each {large.group}")]
-    groups = " and ".join(f"for each {d.group}" if d.group else "one for all" for d in (small, large))
-    raise NotNested(f"D is {groups}, of other random effects or structures, and neither is known to contain the other")
+def _same_in_levels(large: Design) -> list[str]:
+    return [f"the same D for each {large.group}"]
 
 
 def _in_spectral(small: Design, large: Design) -> list[Change]:
-    """In a structure in which all random effects share one variance."""
+    """In a structure in which all random effects (of a level) share one variance."""
     if not small.term:
         projections = large.random_structure.projections
         assert projections is not None
         cones = tuple(Cone(large.Z @ P, common=True) for P in projections)
         zero = "a variance of zero" if len(cones) == 1 else "a common variance of zero"
         return [Change("random effects", "boundary", zero, cones)]
-    same = small.Z.shape == large.Z.shape and np.allclose(small.Z, large.Z, rtol=1e-10, atol=0.0)
-    if same and (small.covariance, large.covariance) == ("identity", "compound_symmetry"):
-        return [Change("random effects", "inside", "a correlation of zero")]
-    raise NotNested(f"the random effects of the larger share one variance, those of the smaller have {_effects(small)}")
+    whole, theirs = _pieces(small, small.terms.by_subject.parts), _pieces(large, large.terms.by_subject.parts)
+    cut = _cut(whole, large)
+    alike = all(any(a.shape == b.shape and np.allclose(a, b, rtol=1e-10, atol=0.0) for b in theirs) for a in cut)
+    if not alike or small.covariance not in ("identity", large.covariance):
+        reason = f"the random effects of the larger share one variance, those of the smaller have {_effects(small)}"
+        raise NotNested(reason)
+    words = ["a correlation of zero"] if small.covariance != large.covariance else []
+    words += _same_in_levels(large) if len(cut) > len(whole) else []
+    return [Change("random effects", "inside", " and ".join(words))] if words else []
 
 
 def _effects(design: Design) -> str:
@@ -261,14 +271,24 @@ def _groups(small: Design, large: Design) -> list[Change]:
     a, b = group_of(small.residual_variance), group_of(large.residual_variance)
     if a == b:
         return []
-    if a is not None:
+    if a is not None and (b is None or not _within(small, a, large, b)):
         raise NotNested(f"residual parameters of the smaller differ between groups by {a}, those of the larger do not")
-    return [Change("residual variance", "inside", f"the same residual parameters in every group by {b}")]
+    only = f"residual parameters that differ between groups by {a} alone, not by {b}"
+    words = f"the same residual parameters in every group by {b}" if a is None else only
+    return [Change("residual variance", "inside", words)]
+
+
+def _within(small: Design, coarse: str, large: Design, fine: str) -> bool:
+    """Whether every level of a column of the larger model lies in one level of a column of the smaller."""
+    return _function_of(_codes(large.frame[fine].to_numpy()), _codes(small.frame[coarse].to_numpy()))
 
 
 def _variance(small: Design, large: Design) -> list[Change]:
     a, b, part = stated(small.residual_variance), stated(large.residual_variance), "residual variance"
-    by_group = isinstance(a, VarIdent) and b is None and a.variable == group_of(large.residual_variance)
+    group = group_of(large.residual_variance)
+    by_group = (
+        isinstance(a, VarIdent) and b is None and group is not None and _within(small, str(a.variable), large, group)
+    )
     if same_structure(a, b) or by_group:  # every group has a variance of its own
         return []
     if b is None:
@@ -280,10 +300,8 @@ def _variance(small: Design, large: Design) -> list[Change]:
         if b.equal_at is None:
             raise NotNested(f"{spec_text(b)} does not say where the variances are equal (`equal_at` of its class)")
         return [Change(part, "inside", "equal variances")]
-    if b.free and a.variable is not None and b.variable is not None:
-        keys = [_codes(d.frame[v].to_numpy()) for d, v in ((large, b.variable), (small, a.variable))]
-        if _function_of(*keys):
-            return [Change(part, "inside", spec_text(a))]
+    if b.free and a.variable is not None and b.variable is not None and _within(small, a.variable, large, b.variable):
+        return [Change(part, "inside", spec_text(a))]
     raise NotNested(f"{spec_text(a)} is no special case of {spec_text(b)}, for all that is known of these functions")
 
 

@@ -8,7 +8,6 @@ import pytest
 from scipy import stats
 
 import hierlmm as hl
-from hierlmm.design.questions import same_but_for_group
 
 FORMULA = "distance ~ sex * time + (time | gr(subject, by = sex))"
 
@@ -180,10 +179,6 @@ def test_beside_the_fit_with_one_d(reml, dental, model):
     assert test["chisq"] == pytest.approx(both.fits["one D"].criterion - reml.criterion, abs=1e-8)
     assert test["df"] == 3
     assert test["p"] == pytest.approx(0.3090, abs=1e-4)  # χ² with three degrees of freedom
-    assert same_but_for_group(common.design, model.design)
-    assert not same_but_for_group(model.design, common.design)
-    other = hl.TwoLevelModel.from_formula("distance ~ sex * time + (time || subject)", dental)
-    assert not same_but_for_group(other.design, model.design)
 
 
 def test_leave_one_subject_out_of_the_marginal_likelihood(nuts, model):
