@@ -179,6 +179,10 @@ class Terms(OwnArrays):
         """Columns of the data that vary within subjects, in the order of level 1."""
         return self._variables(f for term in self.hierarchy.level1_terms for f in term)
 
+    def random_variables(self) -> list[str]:
+        """Columns of the data that the random effects are multiplied by."""
+        return self._variables(f for block in self.hierarchy.blocks for term in block.terms for f in term)
+
     def level2_variables(self) -> list[str]:
         """Columns of the data that explain level-1 coefficients (constant within every subject)."""
         return self._variables(sorted({f for terms in self.hierarchy.level2_terms for term in terms for f in term}))

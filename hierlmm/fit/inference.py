@@ -117,7 +117,7 @@ class BootstrapVerbs:
             replacement, with all their rows.
         statistic : callable, optional
             A function of a fit that returns a number, an array, or numbers with names; followed beside the parameters.
-            It gets fits of this class: ``lambda fit: fit.beta["time"] / fit.sigma``.
+            It gets fits of this class: ``lambda fit: fit.beta["time"] / fit.sigma``. Names of parameters are taken.
         seed : int, optional
             The same data sets every time, whatever the number of threads.
         cores : int, optional

@@ -26,7 +26,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray, IntArray
-from hierlmm.diagnostics.replicate import Failure, replicate, streams, whole
+from hierlmm.diagnostics.replicate import EXPECTED, Failure, replicate, streams, whole
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.fits.components import component_labels, component_values
@@ -81,6 +81,7 @@ class Bootstrap(Result):
     failures: tuple[Failure, ...]
     _ranges: CovarianceParameters
     _left_out: FloatArray | None = None
+    _own: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> list[str]:
@@ -172,9 +173,10 @@ class Bootstrap(Result):
         parts: list[Any] = ["", shown, "", Paragraph(SAY(f"bootstrap.{self.kind}", **how))]
         if self.singular > 0.05 * m:
             parts.append(Paragraph(SAY("bootstrap.singular", share=100.0 * self.singular / m)))
-        undefined = self.draws.isna().sum()
+        undefined = (~np.isfinite(self.draws)).sum()
         for name, k in undefined[undefined > 0].items():
-            parts.append(Paragraph(SAY("bootstrap.undefined", name=name, k=int(k))))
+            key = "undefined_statistic" if name in self._own else "undefined"
+            parts.append(Paragraph(SAY(f"bootstrap.{key}", name=name, k=int(k), m=m)))
         if self.kind == "subject" and self.n_subjects < FEW_SUBJECTS:
             parts.append(Paragraph(SAY("bootstrap.few_subjects", subjects=self.n_subjects)))
         if m < FEW:
@@ -219,10 +221,11 @@ def failures_said(failures: Sequence[Failure], total: int) -> str:
 
 
 class Quantities(NamedTuple):
-    """What is followed: names, ranges, and the function of a fit that gives the values."""
+    """What is followed: names, ranges, the function of a fit that gives the values, and the names of the statistic."""
 
     ranges: CovarianceParameters
     of: Callable[[Any], FloatArray]
+    own: tuple[str, ...] = ()
 
 
 def quantities(fit: Any, statistic: Callable[[Any], Any] | None = None) -> Quantities:
@@ -245,11 +248,20 @@ def quantities(fit: Any, statistic: Callable[[Any], Any] | None = None) -> Quant
 
     more = named_values(statistic(fit)) if statistic else {}
     names, free = [*map(str, design.coef), *labels, *more], len(design.coef)
+    if taken := [name for name in more if name in names[: len(names) - len(more)]]:
+        received, reason = (
+            f"a statistic named {taken[0]!r}",
+            "a parameter of the fit has this name, and is followed too",
+        )
+        raise SpecificationError(received, reason, "return a dictionary with another name for it", SEE)
 
     def values(own: Any) -> FloatArray:
         found = [own.solution.beta, components(own)]
         if statistic:
-            extra = named_values(statistic(own))
+            try:
+                extra = named_values(statistic(own))
+            except EXPECTED:  # the data set could be fitted, and the statistic has no value there
+                extra = {}
             found.append(np.array([extra.get(name, np.nan) for name in more]))
         return np.concatenate(found)
 
@@ -257,7 +269,7 @@ def quantities(fit: Any, statistic: Callable[[Any], Any] | None = None) -> Quant
         np.concatenate([np.full(free, sign * np.inf), own, np.full(len(more), sign * np.inf)])
         for sign, own in ((-1.0, lower), (1.0, upper))
     ]
-    return Quantities(CovarianceParameters(names, ends[0], ends[1], values), values)
+    return Quantities(CovarianceParameters(names, ends[0], ends[1], values), values, tuple(more))
 
 
 def named_values(value: Any) -> dict[str, float]:
@@ -317,7 +329,7 @@ def bootstrap_fit(
     draws = pd.DataFrame([values for values, _ in kept], columns=names)
     estimate = pd.Series(followed.of(fit), index=names, name="estimate")
     singular = sum(flag for _, flag in kept)
-    many = (used, draws, estimate, singular, J, tuple(failures), followed.ranges, left_out)
+    many = (used, draws, estimate, singular, J, tuple(failures), followed.ranges, left_out, followed.own)
     return Bootstrap(kind, fit.estimator, n, *many)
 
 

@@ -10,7 +10,8 @@ and over all rows, with f = Var(Xβ̂), r = mean z'Dz (Johnson 2014), e = mean �
 
 Intervals: by the delta method on the logit; as the range over the likelihood region (`likelihood.profile`), of
 functions of the covariance parameters; by a parametric bootstrap; of a posterior from its draws. None leaves [0, 1].
-A marginal model of compound symmetry has its correlation for ICC, which may be negative, down to -1/(n - 1).
+A marginal model of compound symmetry has its correlation ρ for ICC, which may be negative, down to -1/(n - 1); there
+the delta method is on Fisher's log((1 + (n - 1) ρ) / (1 - ρ)), the artanh of that range in all Wald intervals.
 
 References
 ----------
@@ -160,7 +161,7 @@ def r_squared(
     notes = [SAY("shares.marginal_r", share=percentage(float(estimate[0])))]
     if len(names) == 2:
         notes.append(SAY("shares.conditional_r", share=percentage(float(estimate[1]))))
-        if len(_different_rows(fit).at) > 1:
+        if np.ptp(design.Z, axis=0).max(initial=0.0) > 0.0:
             notes.append(SAY("shares.johnson"))
     return VarianceShares("R²", ci, table, (*notes, _how(fit, ci, method, lower, n)))
 
@@ -173,7 +174,7 @@ def _different_rows(fit: Any) -> _Rows:
     what = np.round(np.column_stack([design.Z, ratio]), 9)
     at = np.sort(np.unique(what, axis=0, return_index=True)[1])
     structure = design.residual_variance
-    names = [v for v in design.level1_variables() if np.ptp(design.Z, axis=0).max(initial=0.0) > 0.0]
+    names = design.terms.random_variables()
     names += [] if structure is None else [str(v) for v in structure.columns]
     names += [design.group] if design.group else []
     names = [v for v in dict.fromkeys(names) if v in design.frame and len(design.frame[v].iloc[at].unique()) > 1]
@@ -208,7 +209,7 @@ def _intervals(
     estimate = of(fit)
     if method == "bootstrap":
         found = bootstrap_fit(fit, n, statistic=of, seed=seed)
-        own = found.table(ci).filter(regex=r"^statistic", axis=0)
+        own = found.table(ci).iloc[-len(estimate) :]
         return estimate, own["lower"].to_numpy(), own["upper"].to_numpy()
     if method == "profile":
         return estimate, *_by_profile(fit, of, ci)
@@ -311,12 +312,13 @@ def _of_marginal(fit: Any, ci: float, method: str, n: int, seed: int | None) -> 
     table.columns = pd.Index(["estimate", "lower", "upper"])
     most = int(fit.design.rows_per_subject.max())
     said = SAY("shares.marginal", value=number(float(row["estimate"])), least=number(-1.0 / (most - 1)), rows=most)
-    how = _how(fit, ci, method, table["lower"].to_numpy(), n)
+    how = _how(fit, ci, "fisher" if method == "delta" else method, table["lower"].to_numpy(), n)
     return VarianceShares("Intra-class correlation", ci, table, (said, how))
 
 
 def _how(fit: Any, ci: float, method: str, lower: FloatArray, n: int) -> str:
     if fit.has_draws:
         return SAY("shares.by_draws", ci=100.0 * ci)
-    key = "by_nothing" if method == "delta" and np.isnan(lower).all() else f"by_{method}"
-    return SAY(f"shares.{key}", ci=100.0 * ci, n=n, estimator=fit.estimator)
+    key = "by_nothing" if method in ("delta", "fisher") and np.isnan(lower).all() else f"by_{method}"
+    others = int(fit.design.rows_per_subject.max()) - 1
+    return SAY(f"shares.{key}", ci=100.0 * ci, n=n, estimator=fit.estimator, others=others)

@@ -153,3 +153,31 @@ def test_who_has_no_bootstrap(dental):
     for name in ("bootstrap", "profile"):
         with pytest.raises(hl.NotAvailableError, match="maximum of none"):
             getattr(gee, name)
+
+
+def test_a_statistic_that_is_undefined_is_named_and_counted(sleep_reml):
+    """In about half of the data sets, by no number or by an error, and nothing else is to blame."""
+    centre = sleep_reml.beta["days"]
+
+    def statistic(fit):
+        above = float(fit.beta["days"] - centre)
+        return {"half": np.log(above) if above > 0.0 else np.nan, "all": 1.0}
+
+    def fails(fit):
+        if fit.beta["days"] < centre - 1e-9:
+            raise ZeroDivisionError
+        return {"half": 1.0}
+
+    for own in (statistic, fails):
+        found = sleep_reml.bootstrap(40, statistic=own, seed=2, progressbar=False)
+        below = int((found.draws["days"] <= centre).sum())
+        assert 5 < below < 35 and len(found.draws) == 40 and not found.failures
+        text = " ".join(str(found).split())
+        assert f"The statistic half is undefined (no finite number, or an error) in {below} of 40" in text
+        assert "standard deviation is zero" not in text
+
+
+def test_a_statistic_needs_a_name_of_its_own(sleep_reml):
+    for name in ("days", "sigma"):
+        with pytest.raises(hl.SpecificationError, match=f"a statistic named '{name}'"):
+            sleep_reml.bootstrap(5, statistic=lambda fit, name=name: {name: 1.0}, progressbar=False)

@@ -87,6 +87,19 @@ def test_unequal_residual_variances_have_an_icc_each(dental):
         assert table.loc[sex, "estimate"] == pytest.approx(D / (D + (fit.sigma * ratio[sex]) ** 2))
 
 
+def test_only_what_it_depends_on_is_named(dental):
+    """Time is a fixed effect alone here: the ICC differs by sex, and has one value without unequal variances."""
+    data = dental.assign(cold=np.random.default_rng(1).normal(size=len(dental)))
+    formula = "distance ~ sex * time + cold + (1 | subject)"
+    by_sex = hl.TwoLevelModel.from_formula(formula, data, residual_variance=hl.VarIdent("sex")).fit_reml()
+    found = by_sex.intraclass_correlation()
+    assert list(found.table.columns) == ["sex", "estimate", "lower", "upper"]
+    assert "depends on sex. In" in " ".join(str(found).split())
+    assert "Johnson" not in str(by_sex.r_squared())  # the variance of the random effects is the same in all rows
+    slopes = hl.TwoLevelModel.from_formula("distance ~ sex * time + cold + (time | subject)", data).fit_reml()
+    assert list(slopes.intraclass_correlation().table.columns) == ["time", "estimate", "lower", "upper"]
+
+
 def test_r_squared_by_its_definition_at_the_optimum_of_lme4(sleep_reml, sleepstudy):
     """MuMIn::r.squaredGLMM and performance::r2 give 0.279 and 0.799."""
     best = reference("sleepstudy_rirs_reml")["optimum"]
@@ -133,6 +146,12 @@ def test_a_negative_correlation_has_its_own_range():
         np.testing.assert_allclose(found.table.loc["ICC"], own[["estimate", "lower", "upper"]])
         assert -1 / 3 < found.table.loc["ICC", "lower"] < found.estimate < found.table.loc["ICC", "upper"] < 0.0
     assert "may be negative" in str(found)
+    # Four rows a subject: symmetric on Fisher's transformation, log((1 + 3ρ) / (1 - ρ)), and the print says which.
+    rho = fit.intraclass_correlation().table.loc["ICC"]
+    on_line = np.log((1 + 3 * rho) / (1 - rho))
+    assert on_line["upper"] - on_line["estimate"] == pytest.approx(on_line["estimate"] - on_line["lower"])
+    text = " ".join(str(fit.intraclass_correlation()).split())
+    assert "log((1 + 3 ρ) / (1 − ρ))" in text and "logit" not in text
     assert list(fit.r_squared().table.index) == ["marginal"]
 
 
