@@ -1,13 +1,16 @@
 """A ladder of random effects and of residual structures, climbed while the data ask for the next rung.
 
 For a mean structure that is rich enough (text books advise the most elaborate of interest), one question after
-another: do intercepts vary, slopes, curvature, do these correlate, is there serial correlation left (Verbeke &
-Molenberghs 2000, chapter 9; Fitzmaurice, Laird & Ware 2011, chapter 8)? All tests are by likelihood ratio, by REML
-where the response is normal, with null distributions that know where the range of a variance ends.
+another: do intercepts vary, slopes, curvature, do these correlate, do residual variances differ, is there serial
+correlation left (Verbeke & Molenberghs 2000, chapter 9; Fitzmaurice, Laird & Ware 2011, chapter 8)? All tests are by
+likelihood ratio, by REML where the response is normal, with null distributions that know where the range of a variance
+ends.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,8 +23,9 @@ from hierlmm.design.design import Design, design_of
 from hierlmm.design.formula import parse_rhs
 from hierlmm.design.hierarchy import RandomBlock
 from hierlmm.design.questions import time_of, time_variable
+from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import HierlmmError, SpecificationError
-from hierlmm.inference.covariance_tests import serial_term
+from hierlmm.inference.covariance_tests import serial_term, variance_functions, why_no_serial
 from hierlmm.inference.maximum import Maximum, maximise
 from hierlmm.inference.simpler import with_blocks, with_correlations, with_residual, without_effects
 from hierlmm.options import checked
@@ -32,17 +36,18 @@ FEWEST_TIMES = 4
 
 @checked
 def build_random(model: BoundModel, *, time: str | None = None, alpha: float = 0.05) -> ModelBuilding:
-    """Find the random effects, and the serial correlation, that the data ask for.
+    """Find the random effects, the residual variances and the serial correlation that the data ask for.
 
     From no random effects upwards: intercepts, slopes in time, curvature (a natural spline with two degrees of
-    freedom), their correlations, a serial correlation of the residuals. Each rung is fitted and tested against the last
-    one that was kept, by tests that are not too ready to reject. The fixed effects stay as they are: choose them rich,
-    because what the mean misses looks like random effects.
+    freedom), their correlations, residual variances that differ by a factor of the model or change with time (of those
+    that the data ask for the one with the lowest BIC), a serial correlation of the residuals. Each rung is fitted and
+    tested against the last one that was kept, by tests that are not too ready to reject. The fixed effects stay as they
+    are: choose them rich, because what the mean misses looks like random effects.
 
     Parameters
     ----------
     model : TwoLevelModel
-        Its fixed effects, residual variance, family and data are used; its random effects are where a ladder begins
+        Its fixed effects, residual structures, family and data are used; its random effects are where a ladder begins
         anew.
     time : str, optional
         The column that is the time, where there are several level-1 variables that could be.
@@ -65,7 +70,7 @@ def build_random(model: BoundModel, *, time: str | None = None, alpha: float = 0
     >>> import hierlmm as hl
     >>> model = hl.TwoLevelModel.from_formula("reaction ~ days + (1 | subject)", hl.load_dataset("sleepstudy"))
     >>> hl.build_random(model).path["decision"].to_list()
-    ['kept', 'kept', 'kept', 'correlated', 'kept']
+    ['kept', 'kept', 'kept', 'correlated', 'kept', 'kept']
     """
     design = _checked(model, alpha)
     column = time_of(design, time) if time is not None else time_variable(design)
@@ -79,13 +84,15 @@ def build_random(model: BoundModel, *, time: str | None = None, alpha: float = 0
             curve = parse_rhs(f"0 + ns({column}, 2)")[0]
             ladder.effects("curves", ((), curve), SAY("random.curves", time=column))
     ladder.correlations()
+    if design.is_gaussian and stated(design.residual_variance) is None:
+        ladder.variances(column)
     if design.is_gaussian and design.residual is None:
-        ladder.serial()
+        ladder.serial(column)
     notes = [SAY("random.selected", k=len(ladder.steps)), SAY("random.mean")]
     if column is None:
         notes.append(SAY("random.no_time"))
-    if stated(design.residual_variance) is None and design.is_gaussian:
-        notes.append(SAY("random.variance"))
+    if given := [spec_text(s) for s in (stated(design.residual_variance), design.residual) if s is not None]:
+        notes.append(SAY("random.given", given=" and ".join(given)))
     return ladder.result(model, "Random effects, step by step", [*notes, *ladder.failed])
 
 
@@ -93,7 +100,10 @@ def _checked(model: BoundModel, alpha: float) -> Design:
     design = design_of(model, "build_random")
     if not design.term:
         received, reason = "a marginal model for build_random", "it has no random effects to choose"
-        remedy = "use hl.TwoLevelModel; fit.test_covariance() asks for other structures of a marginal model"
+        remedy = (
+            "fit it and ask fit.test_covariance() for other structures, compare fits of several by "
+            "hl.compare_models(...), or use hl.TwoLevelModel for random effects"
+        )
         raise SpecificationError(received, reason, remedy, SEE)
     check_alpha(alpha)
     return design
@@ -144,25 +154,36 @@ class _Ladder:
 
     def effects(self, name: str, terms: tuple[Any, ...], question: str) -> None:
         """More correlated random effects."""
-        self.larger(name, question, lambda: with_blocks(self.base, [RandomBlock(terms)], "unstructured"))
+        self.larger(name, question, partial(with_blocks, self.base, [RandomBlock(terms)], "unstructured"))
 
-    def larger(self, name: str, question: str, make: Any) -> None:
+    def larger(self, name: str, question: str, make: Callable[[], Design]) -> None:
         """Ask for a larger model."""
+        self.largest({name: (question, make)})
+
+    def largest(self, asked: Mapping[str, tuple[str, Callable[[], Design]]]) -> None:
+        """Ask for larger models, each against the last one kept; of those asked for by the data keep one, by BIC."""
         small, before = self.models[self.name], self.name
-        try:
-            large = maximise(make(), reml=self.reml)
-            test, p, method = compared(small, large)
-        except HierlmmError as problem:
-            self.failed.append(SAY("random.failed", name=name, reason=problem.reason))
-            return
-        self.models[name] = large
-        keep = p < self.alpha and not (large.is_singular and large.bic > small.bic)
-        reason = SAY("random.better" if p < self.alpha else "random.no_better", alpha=self.alpha)
-        if p < self.alpha and not keep:
-            reason = SAY("random.singular")
-        if keep:
-            self.kept.append(name)
-        self.step(question, before, name, test, p, method, "kept" if keep else "not kept", reason)
+        found = []
+        for name, (question, make) in asked.items():
+            try:
+                large = maximise(make(), reml=self.reml)
+                found.append((name, question, large, *compared(small, large)))
+            except HierlmmError as problem:
+                self.failed.append(SAY("random.failed", name=name, reason=problem.reason))
+        wanted = {
+            name: large.bic
+            for name, _, large, _, p, _ in found
+            if p < self.alpha and not (large.is_singular and large.bic > small.bic)
+        }
+        best = min(wanted, key=lambda name: wanted[name], default=None)
+        for name, question, large, test, p, method in found:
+            self.models[name] = large
+            key = "singular" if p < self.alpha else "no_better"
+            if name in wanted:
+                key = "better" if name == best else "another"
+            reason = SAY(f"random.{key}", alpha=self.alpha, best=best or "")
+            self.step(question, before, name, test, p, method, "kept" if name == best else "not kept", reason)
+        self.kept += [best] if best is not None else []
 
     def correlations(self) -> None:
         """Whether correlated effects may be uncorrelated; they stay unless one of them is perfect."""
@@ -180,16 +201,32 @@ class _Ladder:
         decision = "uncorrelated" if drop else "correlated"
         self.step(SAY("random.correlations"), name, before, test, p, method, decision, SAY(key, alpha=self.alpha))
 
-    def serial(self) -> None:
+    def variances(self, time: str | None) -> None:
+        """Residual variances that differ, beside the random effects."""
+        design, before = self.models[self.name].design, self.name
+        found = variance_functions(self.base, time)
+        if not found:
+            self.failed.append(SAY("random.no_variance"))
+        self.largest(
+            {
+                f"{before}, variance {how}": (
+                    SAY("random.unequal", how=how),
+                    partial(with_residual, design, design.residual, unequal),
+                )
+                for how, unequal in found.items()
+            }
+        )
+
+    def serial(self, time: str | None) -> None:
         """A serial correlation beside the random effects."""
-        design = self.models[self.name].design
-        term = serial_term(self.base)
-        if term is None:
-            self.failed.append(SAY("random.failed", name="serial correlation", reason=SAY("random.no_serial")))
+        if reason := why_no_serial(self.base, time):
+            self.failed.append(SAY("random.failed", name="serial correlation", reason=reason))
             return
-        own = stated(design.residual_variance)
+        assert time is not None
+        design, term = self.models[self.name].design, serial_term(self.base, time)
         question = SAY("random.serial", structure=type(term).__name__)
-        self.larger(f"{self.name} + {type(term).__name__}", question, lambda: with_residual(design, term, own))
+        own = stated(design.residual_variance)
+        self.larger(f"{self.name} + {type(term).__name__}", question, partial(with_residual, design, term, own))
 
     def step(
         self, question: str, small: str, large: str, test: Any, p: float, method: str, decision: str, reason: str

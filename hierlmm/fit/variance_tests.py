@@ -62,6 +62,7 @@ class VarianceTestVerbs:
         n: int = 1000,
         seed: int | None = 0,
         progressbar: bool = True,
+        time: str | None = None,
     ) -> VarianceTests:
         """Ask whether a correlation, a serial term or an unequal variance is needed.
 
@@ -75,6 +76,8 @@ class VarianceTestVerbs:
             As in `test_random_effects`; ``"auto"`` is χ² or a mixture of them, and says where neither is known to hold.
         n, seed, progressbar
             As in `test_random_effects`.
+        time : str, optional
+            The column that is the time, where several vary within subjects; what cannot be asked without it is told.
 
         Returns
         -------
@@ -83,4 +86,4 @@ class VarianceTestVerbs:
         """
         from hierlmm.inference.covariance_tests import test_covariance
 
-        return test_covariance(self, test, n, seed, progressbar)
+        return test_covariance(self, test, n, seed, progressbar, time)

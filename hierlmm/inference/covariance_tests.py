@@ -18,8 +18,9 @@ from hierlmm.covariance.random import SPECTRAL
 from hierlmm.covariance.residual import AR1, Exponential, Unstructured
 from hierlmm.covariance.variance import VarExp, VarIdent
 from hierlmm.design.design import Design
-from hierlmm.design.questions import is_label, levels_of, time_variable
+from hierlmm.design.questions import is_label, levels_of, numbers_at_level1, time_of
 from hierlmm.errors import HierlmmError
+from hierlmm.frames import shorten
 from hierlmm.inference.anova import ratio_test
 from hierlmm.inference.maximum import maximise, maximum_of, model_text
 from hierlmm.inference.random_effects import SAY, Judged, Method, VarianceTests, check_method, judge, row_of
@@ -40,14 +41,20 @@ class Question(NamedTuple):
 
 
 def test_covariance(
-    fit: Any, how: Method = "auto", n: int = 1000, seed: int | None = 0, progressbar: bool = True
+    fit: Any,
+    how: Method = "auto",
+    n: int = 1000,
+    seed: int | None = 0,
+    progressbar: bool = True,
+    time: str | None = None,
 ) -> VarianceTests:
     """Test the structures of the covariance; see `hierlmm.fit.variance_tests`."""
     check_method(how)
     own = maximum_of(fit)
+    column = time_of(own.design, time)
     rows, models, failed = {}, {}, []
     assumed: dict[str, None] = {}
-    for question in questions(own.design):
+    for question in questions(own.design, column):
         try:
             other = maximise(question.design, reml=own.reml, points=own.points)
             small, large = (other, own) if question.smaller else (own, other)
@@ -68,7 +75,8 @@ def test_covariance(
             failed.append(SAY("tests.singular", name=question.name))
     columns = ["chisq", "df", "p_naive", "p", "method", "mcse"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(index="question")
-    notes = (*assumed, SAY("tests.several", k=len(rows)), *failed)
+    several = [SAY("tests.several", k=len(rows))] if len(rows) > 1 else []
+    notes = (*assumed, *several, *failed, *not_asked(own.design, column))
     estimator = "REML" if own.reml else "ML"
     return VarianceTests(table, models, model_text(own.design), "Tests of the covariance", estimator, notes)
 
@@ -80,7 +88,7 @@ def _rough(p: float, df: int) -> Judged:
     return Judged(p, f"χ²({df}), rough", float("nan"), SAY("tests.rough"))
 
 
-def questions(design: Design) -> Iterator[Question]:
+def questions(design: Design, time: str | None) -> Iterator[Question]:
     """Alternatives to the structures of a design."""
     q, own = design.n_own, [b for b in design.blocks if max(b) < design.n_own]
     if q > 1 and design.covariance not in SPECTRAL:
@@ -93,45 +101,62 @@ def questions(design: Design) -> Iterator[Question]:
         yield Question(f"D by {design.group}", without_group(design), True)
     if not design.is_gaussian:
         return
-    yield from _serial(design)
-    yield from _unequal(design)
-    yield from _any_covariance(design)
+    yield from _serial(design, time)
+    yield from _unequal(design, time)
+    yield from _any_covariance(design, time)
 
 
-def _serial(design: Design) -> Iterator[Question]:
+def _serial(design: Design, time: str | None) -> Iterator[Question]:
     a, variance = design.residual, stated(design.residual_variance)
     if a is not None:
         yield Question("residual correlation", with_residual(design, None, variance), True)
-        return
-    if design.rows_per_subject.max() < 3 and design.term:
-        return
-    serial = serial_term(design)
-    if serial is not None:
-        yield Question("serial correlation", with_residual(design, serial, variance), False)
+    elif not why_no_serial(design, time):
+        yield Question("serial correlation", with_residual(design, serial_term(design, time), variance), False)
 
 
-def serial_term(design: Design) -> Any:
-    """A serial correlation in the time of a design: by its order where occasions are whole numbers a step apart."""
-    time = time_variable(design)
+def why_no_serial(design: Design, time: str | None) -> str:
+    """Why a serial correlation in the time cannot be asked for; empty where it can."""
     if time is None:
-        return None
+        could = numbers_at_level1(design)
+        return SAY("no_serial.several" if could else "no_serial.no_time", names=shorten(could))
+    if design.rows_per_subject.max() < 3 and design.term:
+        return SAY("no_serial.few_rows")
+    if pd.DataFrame({"s": design.subject_index, "t": design.frame[time].to_numpy()}).duplicated().any():
+        return SAY("no_serial.ties", time=time)
+    return ""
+
+
+def not_asked(design: Design, time: str | None) -> list[str]:
+    """What could not be asked, and how to have it asked."""
+    if not design.is_gaussian or design.residual is not None or not (reason := why_no_serial(design, time)):
+        return []
+    could = numbers_at_level1(design) if time is None else []
+    remedy = SAY("no_serial.name", first=could[0]) if could else ""
+    along = time is None and stated(design.residual_variance) is None
+    return [SAY("tests.not_asked", what=SAY(f"no_serial.{'both' if along else 'one'}"), reason=reason, remedy=remedy)]
+
+
+def serial_term(design: Design, time: str) -> Any:
+    """A serial correlation in the time of a design: by its order where occasions are whole numbers a step apart."""
     t = design.frame[time].to_numpy(dtype=np.float64)
     pairs = pd.DataFrame({"s": design.subject_index, "t": t})
-    if pairs.duplicated().any():
-        return None
     gaps = pairs.sort_values(["s", "t"]).groupby("s")["t"].diff().dropna()
     return AR1(time) if np.all(t == np.round(t)) and gaps.min() == 1.0 else Exponential(time)
 
 
-def _unequal(design: Design) -> Iterator[Question]:
+def _unequal(design: Design, time: str | None) -> Iterator[Question]:
     a, variance = design.residual, stated(design.residual_variance)
     if variance is not None:
         yield Question("unequal residual variances", with_residual(design, a, None), True)
         return
-    for name in factors(design):
-        yield Question(f"residual variance by {name}", with_residual(design, a, VarIdent(name)), False)
-    if (time := time_variable(design)) is not None:
-        yield Question(f"residual variance along {time}", with_residual(design, a, VarExp(time)), False)
+    for name, unequal in variance_functions(design, time).items():
+        yield Question(f"residual variance {name}", with_residual(design, a, unequal), False)
+
+
+def variance_functions(design: Design, time: str | None) -> dict[str, Any]:
+    """Variances that may differ: by a factor of the model, along time."""
+    found: dict[str, Any] = {f"by {name}": VarIdent(name) for name in factors(design)}
+    return found if time is None else found | {f"along {time}": VarExp(time)}
 
 
 def factors(design: Design) -> list[str]:
@@ -145,9 +170,8 @@ def factors(design: Design) -> list[str]:
     return found
 
 
-def _any_covariance(design: Design) -> Iterator[Question]:
+def _any_covariance(design: Design, time: str | None) -> Iterator[Question]:
     """Any covariance of the occasions, where subjects share few of them."""
-    time = time_variable(design)
     if time is None or (design.residual is not None and design.residual.free and not design.residual.stationary):
         return
     occasions = design.frame[time].nunique()

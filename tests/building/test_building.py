@@ -29,7 +29,8 @@ def chosen(result):
 def test_intercepts_are_enough_where_nothing_else_varies():
     result = built(lines(0.0))
     assert chosen(result) == ["intercepts"]
-    assert list(result.path["decision"]) == ["kept", "not kept", "not kept"]
+    assert list(result.path["decision"]) == ["kept", "not kept", "not kept", "not kept"]
+    assert list(result.path["larger"])[2:] == ["intercepts, variance along t", "intercepts + AR1"]
     assert isinstance(result.model, hl.TwoLevelModel)
     assert result.model.formula == "y ~ 1 + t + (1 | g)"
     # The tests are those of hl.anova, on the same models.
@@ -52,6 +53,33 @@ def test_a_serial_term():
     result = built(lines(0.0, rho=0.7, subjects=80))
     assert result.model.residual == hl.AR1("t")
     assert result.path.iloc[-1]["decision"] == "kept"
+
+
+def test_residual_variances_are_asked_for(dental):
+    """The residual variance of the girls is smaller, and so is that of most girls: both are asked for, one is kept."""
+    girls = dental.loc[dental["sex"] == "Female", "subject"].unique()
+    data = dental.assign(most=np.where(dental["subject"].isin(girls[:9]), "yes", "no"))
+    model = hl.TwoLevelModel.from_formula("distance ~ sex * time + most + (1 | subject)", data)
+    result = hl.build_random(model)
+    asked = result.path.set_index("larger")
+    names = [f"intercepts, variance {how}" for how in ("by sex", "by most", "along time")]
+    assert list(asked.loc[names, "decision"]) == ["kept", "not kept", "not kept"]
+    assert set(asked.loc[names, "smaller"]) == {"intercepts"}
+    assert "intercepts, variance by sex has a lower BIC" in asked.loc[names[1], "reason"]
+    assert result.model.residual_variance == hl.VarIdent("sex")
+    fits = [m.fit_reml() for m in (model, result.model)]
+    assert asked.loc[names[0], "chisq"] == pytest.approx(2.0 * (fits[1].loglik - fits[0].loglik), abs=1e-6)
+    given = hl.build_random(result.model)  # what the model states is not asked for again
+    assert not any("variance" in name for name in given.table.index)
+    assert any("Taken as given: VarIdent('sex')" in note for note in given.notes)
+
+
+def test_the_time_that_is_named_is_that_of_every_rung():
+    frame = lines(0.0, rho=0.7, subjects=80).assign(x=np.random.default_rng(1).normal(size=480))
+    model = hl.TwoLevelModel.from_formula("y ~ t + x + (1 | g)", frame)
+    unnamed = hl.build_random(model)
+    assert any("serial correlation: it is not known which column is the time" in note for note in unnamed.notes)
+    assert hl.build_random(model, time="t").model.residual == hl.AR1("t")
 
 
 def test_nothing_is_silent():
@@ -107,7 +135,7 @@ def test_a_marginal_model_and_structures_stay(dental):
     assert isinstance(result.model, hl.MarginalModel)
     assert (result.model.correlation, result.model.variance) == tuple(structure.values())
     assert "without nonlinear terms" in result.table.index or "without interactions" in result.table.index
-    with pytest.raises(hl.SpecificationError, match="no random effects to choose"):
+    with pytest.raises(hl.SpecificationError, match=r"no random effects to choose(.|\n)*hl.compare_models"):
         hl.build_random(model)
     with pytest.raises(hl.SpecificationError, match="level of a test"):
         hl.drop_terms(model, alpha=1.5)

@@ -147,6 +147,24 @@ def test_covariance_questions(growth, sleep_reml):
     assert sleep.loc["correlation of random effects", "p"] == pytest.approx(0.83949619, abs=1e-4)
 
 
+def test_what_could_not_be_asked_is_told(dental):
+    data = dental.assign(dose=np.tile([1.0, 3.0, 2.0, 5.0], 27))
+    fit = hl.TwoLevelModel.from_formula("distance ~ sex * time + dose + (1 | subject)", data).fit_reml()
+    silent = fit.test_covariance()
+    assert list(silent.table.index) == ["residual variance by sex"]
+    text = " ".join(repr(silent).split())
+    assert "Not asked: serial correlation, and residual variance along time" in text
+    assert "time, dose). Name the time: test_covariance(time='time')" in text
+    named = fit.test_covariance(time="time")
+    assert {"serial correlation", "residual variance along time"} < set(named.table.index)
+    assert "Not asked" not in repr(named)
+    with pytest.raises(hl.SpecificationError, match="no numeric variable of level 1"):
+        fit.test_covariance(time="sex")
+    twice = pd.concat([data, data.assign(distance=data["distance"] + 0.1 * data["dose"])])
+    fit = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", twice).fit_reml()
+    assert "a subject has several rows at one time" in " ".join(repr(fit.test_covariance()).split())
+
+
 def test_families(patients):
     fit = hl.TwoLevelModel.from_formula("seizures ~ week + (week | patient)", patients, family="poisson").fit_ml()
     row = fit.test_random_effects().table.loc["week"]
