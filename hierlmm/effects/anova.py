@@ -33,26 +33,28 @@ from hierlmm.likelihood.wald import BY_DEFAULT, Asked
 from hierlmm.options import choose
 
 type Part = tuple[str, str]
-TYPES = ("I", "II", "III")
+TYPES = {"I": "I", "II": "II", "III": "III", "1": "I", "2": "II", "3": "III"}
+"""What a type may be called (numbers too): what it is."""
 SEE = "docs, page 'Contrasts', section 'Tests of terms'"
 
 
-def anova(fit: Fit, how: Asked = BY_DEFAULT, type: str = "III") -> pd.DataFrame:
+def anova(fit: Fit, how: Asked = BY_DEFAULT, type: str | int = "III") -> pd.DataFrame:
     """F tests of the terms; see `hierlmm.fits.base.Fit.anova`."""
-    choose("type", type, TYPES, SEE)
+    choose("type", str(type), tuple(TYPES), SEE)
+    kind = TYPES[str(type)]
     if fit.has_draws:
         remedy = "use fit.hypothesis(['a = 0', 'b = 0']) or fit.contrasts(...)"
         raise NotAvailableError("anova of a posterior", "a posterior has no F test", remedy, SEE)
     judge = judge_of(fit, how)
     assert not isinstance(judge, PosteriorDraws)  # refused above
-    rows = term_rows(fit.design) if type == "III" else triangular_rows(fit.design, sequential=type == "I")
+    rows = term_rows(fit.design) if kind == "III" else triangular_rows(fit.design, sequential=kind == "I")
     tests = {term: judge.joint(L) for term, L in rows.items()}
     table = pd.DataFrame.from_dict(tests, orient="index", columns=["F", "df1", "df2", "p"])
     if not fit.design.is_gaussian:  # no degrees of freedom: Wald's test
         table = pd.DataFrame({"chi2": table["F"] * table["df1"], "df": table["df1"], "p": table["p"]})
     table.index.name = "term"
     about = {"df": judge.method, "se": judge.se, "description": judge.description}
-    table.attrs = about | {"notes": list(judge.notes), "type": type}
+    table.attrs = about | {"notes": list(judge.notes), "type": kind}
     return table
 
 

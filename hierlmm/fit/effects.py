@@ -211,7 +211,10 @@ class EffectVerbs(Fit):
         return test_hypotheses(self, hypotheses, how=Asked(df, se), ci=ci, rope=rope)
 
     def anova(
-        self, df: str | None = None, se: str | None = None, type: Literal["I", "II", "III"] = "III"
+        self,
+        df: str | None = None,
+        se: str | None = None,
+        type: Literal["I", "II", "III", "1", "2", "3", 1, 2, 3] = "III",
     ) -> pd.DataFrame:
         """F test of every term of the fixed effects, by term: F, df1, df2, p.
 
@@ -221,7 +224,7 @@ class EffectVerbs(Fit):
         ----------
         df, se
             As for `marginal_means`.
-        type : {"I", "II", "III"}
+        type : {"I", "II", "III"}, or 1, 2, 3
             Each term given those before it; given all that do not contain it; or given all others, main effects at
             equal weights of the levels of the factors that they interact with. As in SAS and in R's lmerTest.
 

@@ -6,6 +6,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from references import align, formula, reference, reference_data, references_of
 
@@ -70,8 +71,18 @@ def test_types_agree_in_what_they_share(terms):
     np.testing.assert_allclose(two.iloc[-1].astype(float), three.iloc[-1].astype(float), rtol=1e-7)
 
 
-def test_what_is_no_type_is_refused(terms):
-    with pytest.raises(SpecificationError, match="type"):
-        terms[1].anova(type="IV")
+def test_types_are_called_by_numbers_too(terms):
+    for number, kind in enumerate(("I", "II", "III"), 1):
+        expected = terms[1].anova(type=kind)
+        for name in (number, str(number), np.int64(number)):
+            found = terms[1].anova(type=name)
+            assert found.attrs["type"] == kind
+            pd.testing.assert_frame_equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["IV", 4, "0", "iii"])
+def test_what_is_no_type_is_refused(terms, kind):
+    with pytest.raises(SpecificationError, match="'III', '1', '2', '3'"):
+        terms[1].anova(type=kind)
     with pytest.raises(NotAvailableError, match="standard errors of its own"):
         terms[1].anova(df="kr", se="empirical", type="I")
