@@ -150,7 +150,8 @@ def null_distribution(small: Maximum, found: Sequence[Change], df: int) -> Mixtu
     dimension = sum(c.size * (c.size + 1) // 2 for c in cones)
     if not edges and small.design.is_gaussian and dimension <= MOST_ENTRIES:
         information = _information(small, cones, [pair for c in found for pair in c.free])
-        if np.linalg.cond(information) < 1.0 / SINGULAR:
+        unit = np.sqrt(np.maximum(np.diag(information), 1e-300))
+        if np.linalg.cond(information / unit[:, None] / unit) < 1.0 / SINGULAR:
             return _mixture(information, [c.size for c in cones], df)
     return ChiBar(df - 1, (0.5, 0.5), kind="bound")
 

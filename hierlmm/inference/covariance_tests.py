@@ -110,7 +110,7 @@ def _serial(design: Design, time: str | None) -> Iterator[Question]:
     a, variance = design.residual, stated(design.residual_variance)
     if a is not None:
         yield Question("residual correlation", with_residual(design, None, variance), True)
-    elif not why_no_serial(design, time):
+    elif time is not None and not why_no_serial(design, time):
         yield Question("serial correlation", with_residual(design, serial_term(design, time), variance), False)
 
 

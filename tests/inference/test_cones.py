@@ -107,3 +107,15 @@ def test_families_have_a_bound_where_no_data_can_be_drawn(conditions):
     assert "conservative" in repr(found) and "bound" in row["method"]
     with pytest.raises(hl.NotAvailableError, match="test='mixture'"):
         fit.test_random_effects("bootstrap")
+
+
+def test_units_of_the_columns_do_not_matter(conditions):
+    """Two effects whose columns are in units a million apart have the mixture of the same model in one unit."""
+    found = []
+    for unit in (1.0, 1e6):
+        data = conditions.assign(x=np.tile(np.arange(6.0), 60) * unit, z=np.tile([0.0, 1.0, 0.0, 2.0, 1.0, 0.0], 60))
+        fit = hl.TwoLevelModel.from_formula("y ~ 0 + x + z + two + (0 + x + z | g)", data).fit_reml()
+        small = maximise(with_blocks(fit.design, [], "none"), reml=True)
+        found.append(ratio_test(small, maximum_of(fit)).mixture)
+    assert found[0].weights == pytest.approx(found[1].weights, abs=1e-3)
+    assert found[1].kind == "mixture"
