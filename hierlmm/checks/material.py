@@ -48,30 +48,33 @@ class Simulated:
     residual : (n, S + 1)
         Around the subjects' lines, divided by their SDs under the model; of a marginal model around the mean, of
         another family normal scores.
-    fitted : (n, S + 1) or (n, 1)
-        What they are looked at along.
     normalised : (n, S + 1)
         With the fitted correlation taken out.
-    marginal : (n, S + 1)
-        Around the population line.
+    ahead, forecast : (n, S + 1)
+        What a row differs from its mean given the subject's earlier rows, in SDs, and that mean. Whether a row was
+        measured may depend on earlier ones: this has a mean of zero and a variance of one all the same. Of another
+        family normal scores, and fitted values (n, 1).
     distance : (J, S + 1)
         Squared Mahalanobis distances of the subjects' marginal residuals; of another family sums of squared scores.
     cook : (J, S + 1), dfbetas : (J, p), harder : (J, p)
         Cook's distance at the fit's covariance parameters, and of the data DFBETAS and by how much standard errors
         grow without the subject; of a normal response.
     effects : dict of str to (J, S + 1)
-        Random effects in their SDs under the model.
+        Random effects; 0 of subjects that have none.
+    evened : dict of str to (J, S + 1)
+        The same with one variance for all subjects under the model, see `Material._evened`.
     """
 
     residual: FloatArray
-    fitted: FloatArray
     normalised: FloatArray
-    marginal: FloatArray
+    ahead: FloatArray
+    forecast: FloatArray
     distance: FloatArray
     cook: FloatArray
     dfbetas: FloatArray
     harder: FloatArray
     effects: dict[str, FloatArray] = field(default_factory=dict)
+    evened: dict[str, FloatArray] = field(default_factory=dict)
 
 
 class Material:
@@ -166,7 +169,7 @@ class Material:
 
         A mean that bends is not to be taken for a variance that changes, and a row far out not to make others small.
         """
-        found = self.simulated.residual
+        found = self.simulated.ahead
         for place, within in self.numeric:
             if within:
                 found = found - place.at_rows(place.weights @ found)
@@ -177,7 +180,7 @@ class Material:
     def along_fitted(self) -> tuple[FloatArray, list[FloatArray]]:
         """Smoothers of the residuals and of the roots of their sizes along fitted values: the places, the curves."""
         found = self.simulated
-        return along_each(found.fitted, found.residual, self.roots)
+        return along_each(found.forecast, found.ahead, self.roots)
 
     def _normal(self, rng: Rng) -> Simulated:
         fit, design, S = self.fit, self.fit.design, self.simulations
@@ -207,29 +210,37 @@ class Material:
             found = np.concatenate([M @ e for M, e in zip(other.M, error, strict=True)])
             normalised = _scaled(found, np.concatenate([np.diag(s) for s in other.S]))
         white = [np.linalg.solve(L, e) for L, e in zip(linear.root, error, strict=True)]
-        variance = [
-            np.einsum("ij,ij->i", L, L) - np.einsum("ij,jk,ik->i", x, linear.C, x)
-            for L, x in zip(linear.root, linear.X, strict=True)
-        ]
-        marginal = _scaled(np.concatenate(error), np.concatenate(variance))
+        innovation = np.concatenate(white)
+        step = np.concatenate([np.diag(L) for L in linear.root])[:, None]
+        ahead = _scaled(innovation, np.concatenate([1.0 - np.einsum("ij,jk,ik->i", h, linear.C, h) for h in linear.half]))
         distance = np.array([(w**2).sum(axis=0) for w in white])
-        effects = self._effects(linear, subjects, error)
-        return Simulated(residual, centre - own, normalised, marginal, distance, *_deleted(linear, white), effects)
+        effects, evened = self._effects(linear, subjects, error, rng)
+        deleted = _deleted(linear, white)
+        return Simulated(residual, normalised, ahead, centre - step * innovation, distance, *deleted, effects, evened)
 
     def _effects(
-        self, linear: LinearResiduals, subjects: list[IntArray], error: list[FloatArray]
-    ) -> dict[str, FloatArray]:
-        """Random effects that vary, in their SDs, from marginal residuals by subject."""
-        zero, found = zero_terms(self.fit), dict[str, FloatArray]()
+        self, linear: LinearResiduals, subjects: list[IntArray], error: list[FloatArray], rng: Rng
+    ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+        """Random effects that vary, from marginal residuals by subject, and the same with one variance for all.
+
+        Subjects with fewer rows have predictions that vary less. Where those drop out who had low values, neither
+        these predictions nor they in their own SDs are normal, but what they would be with more rows is: noise of the
+        variance that is missing to that of the subject known best is added.
+        """
+        zero, found, evened = zero_terms(self.fit), dict[str, FloatArray](), dict[str, FloatArray]()
         design = self.fit.design
         for k, term in enumerate(design.term if self.fit.has_random_effects else ()):
             if term not in zero:
                 part = effects_of(self.fit, linear, subjects, k)
                 b = np.concatenate([M @ e for M, e in zip(part.M, error, strict=True)])
-                scaled = _scaled(b, np.concatenate([np.diag(s) for s in part.S]))
+                variance = np.concatenate([np.diag(s) for s in part.S])[:, None]
+                own = variance > 1e-8 * variance.max()
+                noise = np.sqrt(np.where(own, variance.max() - variance, 0.0)) * rng.standard_normal(b.shape)
                 name = design.own_term[k % design.n_own]
-                found[name] = scaled + found.get(name, 0.0)  # those of other groups are zero in it
-        return found
+                # Those of other groups are zero in it.
+                found[name] = np.where(own, b, 0.0) / np.sqrt(variance.max()) + found.get(name, 0.0)
+                evened[name] = np.where(own, b + noise, 0.0) / np.sqrt(variance.max()) + evened.get(name, 0.0)
+        return found, evened
 
     def _ranked(self, rng: Rng) -> Simulated:
         """Normal scores of the ranks of rows among those of new subjects with the same covariates."""
@@ -246,7 +257,7 @@ class Material:
         start = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
         nothing = np.empty((0, 0))
         return Simulated(
-            score, line[:, None], score, score, np.add.reduceat(score**2, start), nothing, nothing, nothing
+            score, score, score, line[:, None], np.add.reduceat(score**2, start), nothing, nothing, nothing
         )
 
 

@@ -24,11 +24,10 @@ def mean(material: Material) -> Outcome | LeftOut:
     found = material.simulated
     grid, (curve, _) = material.along_fitted
     curves = {"fitted values": (grid, curve)}
-    points = {"fitted values": (found.fitted[:, 0], found.residual[:, 0])}
-    for place, within in material.numeric:
-        own = found.residual if within else found.marginal
-        curves[place.name] = (place.x, place.weights @ own)
-        points[place.name] = (place.values, own[:, 0])
+    points = {"fitted values": (found.forecast[:, 0], found.ahead[:, 0])}
+    for place, _ in material.numeric:
+        curves[place.name] = (place.x, place.weights @ found.ahead)
+        points[place.name] = (place.values, found.ahead[:, 0])
     bands, p = joint_band(curves)
     name, size, where = furthest(bands)
     panels = _panels("mean", bands, points, "residual (SDs)", 0.0)
@@ -41,7 +40,7 @@ def spread(material: Material) -> Outcome | LeftOut:
     found = material.simulated
     root = material.roots
     grid, (_, curve) = material.along_fitted
-    curves, points = {"fitted values": (grid, curve)}, {"fitted values": (found.fitted[:, 0], root[:, 0])}
+    curves, points = {"fitted values": (grid, curve)}, {"fitted values": (found.forecast[:, 0], root[:, 0])}
     ticks: dict[str, tuple[str, ...]] = {}
     for place in _columns(material):
         curves[place.name] = (place.x, place.weights @ root)
@@ -71,7 +70,7 @@ def residual_normality(material: Material) -> Outcome | LeftOut:
 
 def effect_normality(material: Material) -> Outcome | LeftOut:
     """Whether each random effect looks normal."""
-    effects = material.simulated.effects
+    effects = material.simulated.evened
     if not effects:
         return LeftOut(no_effects(material))
     return _normal(effects, "random effects")
@@ -117,7 +116,7 @@ def serial(material: Material) -> Outcome | LeftOut:
 
 def ranks(material: Material) -> Outcome | LeftOut:
     """Whether rows rank evenly among simulated rows of new subjects with the same covariates."""
-    values = material.simulated.marginal
+    values = material.simulated.ahead
     order = np.argsort(np.argsort(values, axis=1, kind="stable"), axis=1)
     pit = (order + 0.5) / values.shape[1]
     at = np.linspace(0.05, 0.95, 19)
@@ -137,7 +136,7 @@ def dispersion(material: Material) -> Outcome | LeftOut:
     """Whether rows of a family vary within and between subjects as the family and its random effects have it."""
     if material.fit.design.is_gaussian:
         return LeftOut("the variances of a normal response are parameters of their own, and were fitted")
-    score, sizes = material.simulated.marginal, material.sizes
+    score, sizes = material.simulated.ahead, material.sizes
     start = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     mean = np.add.reduceat(score, start) / sizes[:, None]
     within = ((score - np.repeat(mean, sizes, axis=0)) ** 2).sum(axis=0) / max(len(score) - len(sizes), 1)
