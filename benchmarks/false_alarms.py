@@ -82,7 +82,36 @@ def counts(rng: np.random.Generator) -> hl.GeneralisedFit:
     return hl.TwoLevelModel.from_formula("n ~ t * arm + (1 | id)", frame, family="poisson").fit_ml()
 
 
-DESIGNS = {f.__name__: f for f in (slopes, few, irregular, serial, marginal, counts)}
+def stayed(frame: pd.DataFrame, rng: np.random.Generator, level: float, slope: float) -> pd.DataFrame:
+    """Rows up to the first after which a subject drops out, more likely the higher its response was (MAR)."""
+    leaves = pd.Series(rng.random(len(frame)) < 1 / (1 + np.exp(level + slope * frame["y"])), index=frame.index)
+    gone = leaves.groupby(frame["id"]).cumsum() - leaves
+    return frame[gone == 0]
+
+
+def marginal_dropout(rng: np.random.Generator) -> hl.LikelihoodFit:
+    """150 subjects at up to 5 visits, unstructured, who drop out depending on their last response."""
+    frame = people(150, 5, rng)
+    sd, lag = np.array([4.0, 4.5, 5.0, 5.5, 6.0]), np.abs(np.subtract.outer(range(5), range(5)))
+    frame["y"] = rng.multivariate_normal(np.zeros(5), np.outer(sd, sd) * 0.7**lag, 150).ravel()
+    frame["y"] += frame["t"] * np.where(frame["arm"] == "drug", 0.8, 0.3)
+    frame["visit"] = "V" + frame["t"].astype(int).astype(str)
+    correlation = hl.UnstructuredHeterogeneous("visit")
+    model = hl.MarginalModel(
+        "y ~ arm * visit", correlation=correlation, subject="id", data=stayed(frame, rng, 1.8, 0.3)
+    )
+    return model.fit_reml()
+
+
+def slopes_dropout(rng: np.random.Generator) -> hl.LikelihoodFit:
+    """100 subjects, up to 6 rows, random slopes, who drop out depending on their last response."""
+    frame = people(100, 6, rng)
+    b = rng.normal(size=(100, 2))[frame["id"]] * [2.0, 0.6]
+    frame["y"] = 0.5 * frame["t"] + b[:, 0] + b[:, 1] * frame["t"] + rng.normal(size=len(frame))
+    return hl.TwoLevelModel.from_formula("y ~ t * arm + age + (t | id)", stayed(frame, rng, 1.2, 0.6)).fit_reml()
+
+
+DESIGNS = {f.__name__: f for f in (slopes, few, irregular, serial, marginal, counts, marginal_dropout, slopes_dropout)}
 
 
 def main(n: int, names: list[str]) -> None:

@@ -68,7 +68,8 @@ patterns.plot()
 
 # %%
 measured = trial.dropna(subset=["change"])
-hl.check_dropout(measured, response="change", subject="patient", time="visit", by="arm")
+asked = {"response": "change", "subject": "patient", "time": "visit"}
+hl.check_dropout(measured, **asked, by="arm", covariates="baseline")
 
 # %% [markdown]
 # It does. Simple summaries are then wrong: the patients who are left at week 16 are those who did well. In truth the

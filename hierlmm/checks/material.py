@@ -212,7 +212,9 @@ class Material:
         white = [np.linalg.solve(L, e) for L, e in zip(linear.root, error, strict=True)]
         innovation = np.concatenate(white)
         step = np.concatenate([np.diag(L) for L in linear.root])[:, None]
-        ahead = _scaled(innovation, np.concatenate([1.0 - np.einsum("ij,jk,ik->i", h, linear.C, h) for h in linear.half]))
+        ahead = _scaled(
+            innovation, np.concatenate([1.0 - np.einsum("ij,jk,ik->i", h, linear.C, h) for h in linear.half])
+        )
         distance = np.array([(w**2).sum(axis=0) for w in white])
         effects, evened = self._effects(linear, subjects, error, rng)
         deleted = _deleted(linear, white)

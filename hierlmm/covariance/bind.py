@@ -163,6 +163,16 @@ class BoundCorrelation(_Bound):
             found |= {level.name(name): value for name, value in own.items()}
         return found
 
+    def without(self, subject: int, rows: Rows, kept: BoolArray) -> BoundCorrelation:
+        """The same structure, parameters and starts without one subject, given the other rows and which they are."""
+        groups = self.groups
+        if groups:
+            at = self.offset[subject]
+            groups = tuple(replace(group, count=group.count - (group.offset == at)) for group in groups)
+        levels = tuple(replace(level, rows=level.rows[kept]) for level in self.levels)
+        offset = np.delete(self.offset, subject) if groups else self.offset
+        return replace(self, rows=rows, levels=levels, gaps=self.gaps[kept], groups=groups, offset=offset)
+
     def matrices(self, group: PatternGroup, values: FloatArray) -> FloatArray:
         """Correlation matrices (K, n, n) of the patterns of a group at parameters (k,)."""
         level = self.levels[group.level]

@@ -12,11 +12,13 @@ rows, less p for REML). So is its criterion,
 for every subject at once, at the cost of one pass over the subjects. Differences of f_(j) around ψ̂, over steps that
 are small against standard errors, give its gradient g_j and Hessian H_j: the Newton step is ``ψ_(j) = ψ̂ - H_j⁻¹ g_j``.
 Where it moves ψ by more than `FURTHER` standard errors, quasi-Newton steps follow (new gradients, the Hessian updated
-by them), at most `ROUNDS`, halved where f_(j) would rise. Parameters that the boundary holds at zero stay there.
+by them; with a residual structure the exact gradient of the criterion of the other rows), at most `ROUNDS`, halved
+where f_(j) would rise. Parameters that the boundary holds at zero stay there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -29,6 +31,7 @@ from hierlmm.likelihood.crossproducts import subject_rows, working_columns
 from hierlmm.likelihood.descent import bfgs, hessian
 from hierlmm.likelihood.kernel import RANK_TOLERANCE, pattern_sums, within_subject_qr
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE
+from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.likelihood.residual_rows import ResidualRows, whiten_columns
 from hierlmm.likelihood.solution import AnyCriterion
 
@@ -124,12 +127,7 @@ class SubjectSums:
     def _reduced(self, Z: FloatArray, XY: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """R_j, C_j and what is left of [X, y]_j outside the span of Z_j: (J, q, q), (J, q, P), (J, P, P)."""
         R, C, _ = within_subject_qr(Z, XY, self.start, RANK_TOLERANCE)
-        P = len(XY)
-        S = np.empty((len(self.sizes), P, P))
-        for a in range(P):
-            for b in range(a + 1):
-                S[:, a, b] = S[:, b, a] = np.add.reduceat(XY[a] * XY[b], self.start[:-1])
-        return R, C, S
+        return R, C, np.add.reduceat(XY.T[:, :, None] * XY.T[:, None, :], self.start[:-1])
 
     @cached_property
     def degrees(self) -> FloatArray:
@@ -197,7 +195,7 @@ def delete_subjects(
     search = _Search(sums, psi, np.diag(_steps(criterion, psi, free))[free])
     units, found = search.first(at)
     for j in np.flatnonzero((search.length(units) > FURTHER) & at.known):
-        units[j], own = search.further(int(j), units[j], at.value[j])
+        units[j], own = search.further(int(j), units[j])
         for name in ("beta", "inverse", "log_sd"):
             getattr(found, name)[j] = getattr(own, name)[0]
     return _told(sums, found, psi + units @ search.moves, search.length(units))
@@ -236,27 +234,43 @@ class _Search:
         units = -np.einsum("jab,jb->ja", self.inverse, gradient)
         return units, at.moved(up, down, units)
 
-    def further(self, j: int, units: FloatArray, start: float) -> tuple[FloatArray, _Without]:
+    def further(self, j: int, units: FloatArray) -> tuple[FloatArray, _Without]:
         """More steps of one subject: where they end, and what is found there."""
-        own = slice(j, j + 1)
+        ask = self._asked(j)
         best, inverse = np.zeros_like(units), self.inverse[j]
-        value, found, slope = start, None, np.empty(0)
+        value, slope = ask(best)
         for _ in range(ROUNDS):
-            at = _without(self.sums, self.psi + units @ self.moves, own)
+            found, new = ask(units)
             halvings = 0
-            while not at.value[0] <= value + 1e-9 * max(1.0, abs(value)) and halvings < HALVINGS:
+            while not found <= value + 1e-9 * max(1.0, abs(value)) and halvings < HALVINGS:
                 units, halvings = 0.5 * (units + best), halvings + 1
-                at = _without(self.sums, self.psi + units @ self.moves, own)
-            new = _slope(*self._beside(self.psi + units @ self.moves, own))[0]
-            if found is not None:
-                inverse = bfgs(inverse, units - best, new - slope)
-            best, value, found, slope = units, float(at.value[0]), at, new
+                found, new = ask(units)
+            inverse = bfgs(inverse, units - best, new - slope)
+            best, value, slope = units, found, new
             step = -inverse @ slope
             if np.sqrt(max(0.5 * step @ self.H[j] @ step, 0.0)) < DONE:
                 break
             units = units + step
-        assert found is not None
-        return best, found
+        return best, _without(self.sums, self.psi + best @ self.moves, slice(j, j + 1))
+
+    def _asked(self, j: int) -> Callable[[FloatArray], tuple[float, FloatArray]]:
+        """The criterion without a subject and its gradient, in units of the steps."""
+        criterion = self.sums.criterion
+        if isinstance(criterion, ResidualCriterion):  # a pass over whitened rows is dear: gradients are exact
+            others = ResidualCriterion(criterion.rows.without(j), criterion.structure, criterion.reml)
+
+            def exact(units: FloatArray) -> tuple[float, FloatArray]:
+                found = others.evaluate(self.psi + units @ self.moves)
+                return found.value, self.moves @ found.gradient
+
+            return exact
+        own = slice(j, j + 1)
+
+        def differenced(units: FloatArray) -> tuple[float, FloatArray]:
+            psi = self.psi + units @ self.moves
+            return float(_without(self.sums, psi, own).value[0]), _slope(*self._beside(psi, own))[0]
+
+        return differenced
 
     def length(self, units: FloatArray) -> FloatArray:
         """How far ψ moves, in standard errors, (J,)."""

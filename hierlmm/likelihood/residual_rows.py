@@ -8,7 +8,7 @@ one with respect to η.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -177,6 +177,18 @@ class ResidualRows(ResidualPart):
             last[0], last[1], np.ones(J), np.arange(J), S_w, R, C, self.n_obs, self.n_fixed, self.scaling, log_det
         )
         return Whitened(M, work, products, scaled, tape)
+
+    def without(self, subject: int) -> ResidualRows:
+        """All other subjects, with the same parameters."""
+        start, n = self.start, np.diff(self.start)
+        kept = np.ones(self.n_obs, dtype=bool)
+        kept[start[subject] : start[subject + 1]] = False
+        sizes = np.delete(n, subject)
+        rows = Rows(self.rows.order[kept], np.concatenate([[0], np.cumsum(sizes)]), self.rows.t[kept], self.rows.labels)
+        correlation = None if self.correlation is None else self.correlation.without(subject, rows, kept)
+        variance = None if self.variance is None else replace(self.variance, v=self.variance.v[kept])
+        M = np.ascontiguousarray(self.M[:, kept])
+        return ResidualRows(correlation, variance, M, self.q, rows, self.scaling)
 
     def colour(self, eta: FloatArray, noise: FloatArray) -> FloatArray:
         """Give independent standard normal rows (..., N) the covariance Σ/σ² at η (..., k); rows as in the data."""

@@ -2,9 +2,11 @@
 
 At each visit k after the first, of the subjects that are still there (measured at visit k - 1 or later),
 
-    logit P(never measured again from visit k on | still there) = α_k + group + γ (last response before k)
+    logit P(never measured again from visit k on | still there) = α_k + group + covariates + γ (last response before k)
 
 fitted by maximum likelihood. γ = 0 is tested by the likelihood ratio, and so is that γ is the same in all groups.
+A
+change from baseline can depend on the past only together with the baseline, which is why covariates belong to it.
 Visits and groups where nobody or everybody drops out say nothing about γ and are left out.
 
 References
@@ -16,6 +18,7 @@ Ridout, M. S. (1991). Testing for random dropouts in repeated measurement data. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,11 +30,11 @@ from scipy.special import expit, xlogy
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.errors import DataError
-from hierlmm.frames import apart
+from hierlmm.frames import apart, column_names, is_number, require_columns, to_pandas
 from hierlmm.gee.record import fit_gee
 from hierlmm.likelihood.estimate import maximise_design
 from hierlmm.missingness.tables import counted
-from hierlmm.missingness.visits import SEE, Visits, visits_of
+from hierlmm.missingness.visits import SEE, Visits, of_subjects, visits_of
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result
 from hierlmm.text import number, probability_text, sayer
@@ -46,12 +49,13 @@ STEPS, FAR = 50, 12.0
 
 
 class Hazard(NamedTuple):
-    """Rows of subjects still there: dropped out (n,), last response (n,), visit and group (n,)."""
+    """Rows of subjects still there: dropped out (n,), last response (n,), visit and group (n,), covariates (n, c)."""
 
     out: BoolArray
     previous: FloatArray
     visit: IntArray
     group: IntArray
+    other: FloatArray
 
 
 class Logistic(NamedTuple):
@@ -82,6 +86,8 @@ class DropoutCheck(Result):
         What this means for likelihood fits and for GEE.
     sd : float
         SD of the last responses.
+    covariates : tuple of str
+        What the hazard depends on besides.
     """
 
     table: pd.DataFrame
@@ -90,6 +96,7 @@ class DropoutCheck(Result):
     verdict: str
     response: str
     sd: float
+    covariates: tuple[str, ...] = ()
 
     @property
     def p(self) -> float:
@@ -101,7 +108,8 @@ class DropoutCheck(Result):
         parts += [counted(self.hazards.reset_index(), "Drop-out by visit"), ""]
         if self.estimates is not None:
             parts += [counted(self.estimates.reset_index(), "Estimates by REML and by GEE"), ""]
-        title = f"Does dropping out depend on the last {self.response}? (per SD, {number(self.sd)})"
+        given = f", given {' and '.join(self.covariates)}" if self.covariates else ""
+        title = f"Does dropping out depend on the last {self.response}{given}? (per SD, {number(self.sd)})"
         return Page(title, [*parts, Paragraph(self.verdict)])
 
 
@@ -113,6 +121,7 @@ def check_dropout(
     subject: str | None = None,
     time: str | None = None,
     by: str | None = None,
+    covariates: str | Sequence[str] | None = None,
 ) -> DropoutCheck:
     """Test whether dropping out depends on the last response, and say what that means for the estimates.
 
@@ -125,6 +134,9 @@ def check_dropout(
     by : str, optional
         Column that is constant within subjects, such as the treatment: drop-out may differ between its groups, and so
         may its dependence on the last response.
+    covariates : str or sequence of str, optional
+        Columns that are constant within subjects and that drop-out may depend on besides: by default those of the
+        model or fit that are, and none of a table. Of a change from baseline name the baseline.
 
     Returns
     -------
@@ -133,10 +145,11 @@ def check_dropout(
     Raises
     ------
     DataError
-        If fewer than five subjects drop out.
+        If fewer than five subjects drop out, or a covariate varies within subjects.
     """
     visits = visits_of(data, response, subject, time, by)
-    rows, names = _rows(visits)
+    used, other = _covariates(data, visits, subject, by, covariates)
+    rows, names = _rows(visits, other)
     table, sd = _tests(rows, names)
     design = getattr(data, "design", None)
     estimates = _side_by_side(design) if isinstance(design, Design) and design.is_gaussian and design.coef else None
@@ -152,10 +165,38 @@ def check_dropout(
     if estimates is not None:
         most = estimates["difference"].abs()
         verdict += " " + SAY("dropout.beside", coef=most.idxmax(), size=float(most.max()))
-    return DropoutCheck(table, hazards, estimates, verdict, visits.response, sd)
+    return DropoutCheck(table, hazards, estimates, verdict, visits.response, sd, used)
 
 
-def _rows(visits: Visits) -> tuple[Hazard, list[Any]]:
+def _covariates(
+    data: Any, visits: Visits, subject: str | None, by: str | None, asked: str | Sequence[str] | None
+) -> tuple[tuple[str, ...], FloatArray]:
+    """Names of the covariates, and their columns by subject (J, c): numbers in SDs, levels as 0 and 1."""
+    design = getattr(data, "design", None)
+    names = [asked] if isinstance(asked, str) else list(asked or ())
+    if isinstance(design, Design):
+        source, who = design.frame, design.hierarchy.subject
+        if asked is None:
+            names = [c for c in design.level2_variables() if c in source.columns]
+        reason = "the covariates of a model"
+    else:
+        source, who, reason = data, str(subject), "covariates of drop-out"
+    names = [name for name in dict.fromkeys(names) if name != by]
+    require_columns(names, column_names(source), reason)
+    frame, columns = to_pandas(source, [who, *names]), []
+    for name in names:
+        own = of_subjects(frame, who, name, visits.subjects, "covariates")
+        if is_number(frame[name]):
+            values = own.to_numpy(dtype=float, na_value=np.nan)
+            sd = np.nanstd(values)
+            columns.append((values - np.nanmean(values)) / (sd if sd > 0.0 else 1.0))
+        else:
+            code, levels = pd.factorize(own)
+            columns += [np.where(code < 0, np.nan, code == k) for k in range(1, len(levels))]
+    return tuple(names), np.array(columns).reshape(len(columns), len(visits.subjects)).T
+
+
+def _rows(visits: Visits, other: FloatArray) -> tuple[Hazard, list[Any]]:
     """Rows of the hazard model, and the groups in order."""
     last, K = visits.last, len(visits.times)
     names = [] if visits.group is None else list(pd.unique(visits.group.dropna()))
@@ -166,7 +207,8 @@ def _rows(visits: Visits) -> tuple[Hazard, list[Any]]:
     parts = []
     for k in range(1, K):
         there = (last >= k - 1) & np.isfinite(filled[:, k - 1]) & (code >= 0)
-        parts.append((last[there] == k - 1, filled[there, k - 1], np.full(there.sum(), k), code[there]))
+        there &= np.isfinite(other).all(axis=1)
+        parts.append((last[there] == k - 1, filled[there, k - 1], np.full(there.sum(), k), code[there], other[there]))
     return Hazard(*(np.concatenate(part) for part in zip(*parts, strict=True))), names
 
 
@@ -183,6 +225,7 @@ def _tests(rows: Hazard, names: list[Any]) -> tuple[pd.DataFrame, float]:
     base = _dummies(rows.visit)
     if len(names) > 1:
         base = np.column_stack([base, _dummies(rows.group)[:, 1:]])
+    base = np.column_stack([base, rows.other])
     null, one = logistic(base, rows.out), logistic(np.column_stack([base, x]), rows.out)
     lines = [_line("last response", one, len(one.coef) - 1) | _ratio(one.loglik - null.loglik, 1)]
     present = np.unique(rows.group)
@@ -207,7 +250,7 @@ def _informative(rows: Hazard) -> Hazard:
                 if rows.out[own].all() or not rows.out[own].any():
                     keep &= label != value
         if keep.sum() == before:
-            return Hazard(rows.out[keep], rows.previous[keep], rows.visit[keep], rows.group[keep])
+            return Hazard(*(part[keep] for part in rows))
 
 
 def _dummies(labels: IntArray) -> FloatArray:

@@ -147,7 +147,7 @@ def _table(
         raise DataError(f"{counts[at]} measurements of {label}", reason, "average them, or tell visits apart", SEE)
     seen = np.isfinite(y)
     found.ravel()[cell[seen]] = y[seen]
-    group = None if by is None else _group(frame[known], subject, by, subjects)
+    group = None if by is None else of_subjects(frame[known], subject, by, subjects, "by")
     return Visits(found, subjects, times, group, unquoted(response), time, dropped)
 
 
@@ -181,10 +181,17 @@ def _sorted(column: pd.Series, name: str) -> pd.Index:
         raise DataError(f"labels of several kinds in {name!r}: {kinds}", reason, remedy, SEE) from None
 
 
-def _group(frame: pd.DataFrame, subject: str, by: str, subjects: pd.Index) -> pd.Series:
-    pairs = frame[[subject, by]].dropna().drop_duplicates()
+def of_subjects(frame: pd.DataFrame, subject: str, column: str, subjects: pd.Index, role: str) -> pd.Series:
+    """A column by subject.
+
+    Raises
+    ------
+    DataError
+        If it varies within one.
+    """
+    pairs = frame[[subject, column]].dropna().drop_duplicates()
     twice = pairs[subject].duplicated()
     if twice.any():
-        received = f"by={by!r}, which varies within {subject} {quote(pairs.loc[twice, subject].iloc[0])}"
-        raise DataError(received, "a group is of subjects", "name a column that is constant within subjects", SEE)
-    return pairs.set_index(subject)[by].astype(object).reindex(subjects)
+        received = f"{role}={column!r}, which varies within {subject} {quote(pairs.loc[twice, subject].iloc[0])}"
+        raise DataError(received, "it is of subjects", "name a column that is constant within subjects", SEE)
+    return pairs.set_index(subject)[column].astype(object).reindex(subjects)

@@ -312,3 +312,41 @@ def test_of_posteriors_of_other_families_and_marginal_models(pain_nuts, cured_nu
         assert np.isfinite(found.table[["cook", "dfbetas", "theta", "covratio"]]).all(axis=None)
         assert found.components.columns.tolist() == fit.variance_components().index.tolist()
         assert found.good_k == pytest.approx(1.0 - 1.0 / np.log10(600.0))
+
+
+@pytest.mark.parametrize(
+    ("design", "subject"),
+    [("unstructured", 3), ("serial", 0), ("unequal", 5)],
+)
+def test_the_criterion_of_the_others_is_that_of_a_model_of_them(design, subject, dental, request):
+    """Its gradient is exact, so that no parameter costs a pass of its own."""
+    fit = request.getfixturevalue(design)
+    whole, psi = fit.criterion_function, fit.optimum.lam + 0.05
+    others = replace(whole, rows=whole.rows.without(subject))
+    some = dental[dental["subject"] != fit.design.subjects[subject]]
+    if design == "unstructured":
+        correlation = hl.Unstructured("time")
+        model = hl.MarginalModel("distance ~ sex * time", correlation=correlation, subject="subject", data=some)
+    else:
+        how = {"residual": hl.AR1("time")} if design == "serial" else {"residual_variance": hl.VarIdent("sex")}
+        model = hl.TwoLevelModel.from_formula(INTERCEPTS, some, **how)
+    anew = (model.fit_ml() if design == "serial" else model.fit_reml()).criterion_function.evaluate(psi)
+    found = others.evaluate(psi)
+    np.testing.assert_allclose(found.value, anew.value, rtol=1e-9)
+    np.testing.assert_allclose(found.gradient, anew.gradient, rtol=1e-6, atol=1e-7)
+
+
+def test_many_residual_parameters_cost_few_passes(monkeypatch):
+    """Quasi-Newton steps with differences for gradients had 30 passes for every subject that moves far."""
+    from hierlmm.likelihood.deletion import SubjectSums
+
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame({"id": np.repeat(np.arange(40), 4), "visit": np.tile(np.arange(4), 40)})
+    frame["y"] = 2.0 * rng.normal(size=40)[frame["id"]] + rng.normal(size=160)
+    structure = hl.UnstructuredHeterogeneous("visit")
+    fit = hl.MarginalModel("y ~ visit", correlation=structure, subject="id", data=frame).fit_reml()
+    passes, at = [], SubjectSums.at
+    monkeypatch.setattr(SubjectSums, "at", lambda *given: passes.append(1) or at(*given))
+    assert (fit.influence().table["theta"] > 0.1).sum() > 20
+    m = len(fit.optimum.lam)
+    assert len(passes) <= m**2 + m + 1 + 40

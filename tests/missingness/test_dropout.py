@@ -91,3 +91,45 @@ def test_separated_and_empty_data(dental):
     found = hl.check_dropout(data, **COLUMNS)
     assert found.p < 1e-6
     assert np.isfinite(found.table["odds_ratio"].iloc[0])
+
+
+def from_baseline(seed, n=200, K=4):
+    """Changes from a noisy baseline; who leaves depends on the last score, which is baseline and change together."""
+    rng = np.random.default_rng(seed)
+    baseline = rng.normal(50.0, 8.0, n)
+    y = 50.0 + 0.2 * (baseline[:, None] - 50.0) + 4.0 * rng.normal(size=(n, K))
+    out = rng.random((n, K)) < 1.0 / (1.0 + np.exp(1.5 + 0.25 * (y - 50.0)))
+    here = np.cumsum(out, axis=1) - out == 0
+    frame = pd.DataFrame({"id": np.repeat(np.arange(n), K), "t": np.tile(np.arange(K), n)})
+    frame["baseline"] = np.repeat(baseline, K)
+    frame["change"], frame["site"] = y.ravel() - frame["baseline"], np.where(frame["id"] % 3, "a", "b")
+    return frame[here.ravel()]
+
+
+def test_a_change_from_baseline_is_looked_at_beside_the_baseline():
+    data = from_baseline(5)
+    columns = COLUMNS | {"response": "change"}
+    alone = hl.check_dropout(data, **columns)
+    found = hl.check_dropout(data, **columns, covariates=["baseline", "site"])
+    assert alone.covariates == () and found.covariates == ("baseline", "site")
+    assert alone.table["chi2"].iloc[0] < 10.0 and found.p < 1e-8
+    assert "last change, given baseline and site?" in repr(found)
+    model = hl.TwoLevelModel.from_formula("change ~ baseline + t + (1 | id)", data)
+    of_model = hl.check_dropout(model)
+    assert of_model.covariates == ("baseline",) and of_model.p < 1e-8
+    assert hl.check_dropout(model, covariates=[]).table.equals(alone.table)
+
+
+def test_with_covariates_the_test_is_that_of_statsmodels():
+    data = from_baseline(6)
+    found = hl.check_dropout(data, **(COLUMNS | {"response": "change"}), covariates=["site", "baseline"])
+    data = data.assign(out=data.groupby("id")["t"].transform("max") == data["t"])[data["t"] < 3]
+    base = pd.get_dummies(data["t"], dtype=float).assign(b=data["baseline"], s=(data["site"] == "a").astype(float))
+    families = {"family": sm.families.Binomial()}
+    fits = [sm.GLM(data["out"].astype(float), X, **families).fit() for X in (base, base.assign(x=data["change"]))]
+    assert found.table["chi2"].iloc[0] == pytest.approx(2 * (fits[1].llf - fits[0].llf), rel=1e-6)
+
+
+def test_a_covariate_is_of_subjects():
+    with pytest.raises(DataError, match="covariates='t', which varies within id"):
+        hl.check_dropout(trial(2, -1.0), **COLUMNS, covariates="t")
