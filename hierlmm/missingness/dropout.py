@@ -250,7 +250,7 @@ def _informative(rows: Hazard) -> Hazard:
                 if rows.out[own].all() or not rows.out[own].any():
                     keep &= label != value
         if keep.sum() == before:
-            return Hazard(*(part[keep] for part in rows))
+            return Hazard._make(part[keep] for part in rows)
 
 
 def _dummies(labels: IntArray) -> FloatArray:
