@@ -105,7 +105,12 @@ class Checkup(Result):
             received = "no check that has a picture" if asked is None else f"checks={asked!r}"
             drawn = ", ".join(f.check for f in self.findings if f.panels) or "fit.plot_residuals()"
             raise SpecificationError(received, "there is nothing to draw", f"use {drawn}", SEE)
-        return plot_check_panels(turns[:max_panels], self._heading, self.title, col_wrap, figure)
+        limits = [
+            *(["grey band: where the model expects the line"] if any(p.band.size for p in turns) else []),
+            *(["dashed: passed by the largest of all in 5 %"] if any(p.limit is not None for p in turns) else []),
+        ]
+        caption = "; ".join([self.title, *limits])
+        return plot_check_panels(turns[:max_panels], f"Checks: {self._heading}", caption, col_wrap, figure)
 
     @property
     def _heading(self) -> str:

@@ -99,7 +99,8 @@ class Finding:
         """All of it."""
         if not self.do:
             return self.seen
-        return f"{self.seen} {self.why} To do: {self.do[0].lower()}{self.do[1:]} Read: {self.read}."
+        do = f"{self.do[0].lower()}{self.do[1:]}"
+        return f"{self.seen} {self.why} {self.do if 'To do:' in self.seen else f'To do: {do}'} Read: {self.read}."
 
 
 def judge(outcomes: Mapping[str, Outcome]) -> tuple[Finding, ...]:

@@ -174,7 +174,7 @@ def _normal(values: dict[str, FloatArray], what: str) -> Outcome:
     slots = {"name": name, "shape": shape, "skew": f"{skew:z.2f}", "tails": f"{tails:z.2f}"}
     panels = tuple(
         CheckPanel(
-            f"normality: {part}\n{'leaves' if band.outside.any() else 'inside'} the band",
+            f"normality: {part}\n{p_text(band.p_value)}",
             "normal quantile",
             np.vstack(points[part]),
             np.vstack([band.x, band.observed]),
@@ -213,11 +213,18 @@ def _panels(
 ) -> tuple[CheckPanel, ...]:
     found = []
     for name, band in bands.items():
-        said = "leaves the band" if band.outside.any() else "inside the band"
         limits = np.vstack([band.lower, band.upper])
         curve = np.vstack([band.x, band.observed])
         own = (ticks or {}).get(name, ())
         found.append(
-            CheckPanel(f"{check}: {what}\n{said}", name, np.vstack(points[name]), curve, limits, level=level, ticks=own)
+            CheckPanel(
+                f"{check}: {what}\n{p_text(band.p_value)}",
+                name,
+                np.vstack(points[name]),
+                curve,
+                limits,
+                level=level,
+                ticks=own,
+            )
         )
     return tuple(found)

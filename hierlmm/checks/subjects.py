@@ -77,6 +77,7 @@ def influential_subjects(material: Material) -> Outcome | LeftOut:
         "coef": material.fit.design.coef[k],
         "se": f"{abs(found.dfbetas[worst, k]):.2f}",
         "way": "up" if found.dfbetas[worst, k] > 0 else "down",
+        "first": "the first" if len(labels) > 1 else "it",
     }
     panel = _ordered("influence: Cook's distance", subject, cook[:, 0], p, limit, out, labels)
     return Outcome(slots, p, size=moved, matters=moved >= RESTS, panels=(panel,))
@@ -123,7 +124,7 @@ def level2(material: Material) -> Outcome | LeftOut:
     key, size, _ = furthest(bands)
     panels = tuple(
         CheckPanel(
-            f"level 2: b of {names[part][0]} (SDs)\n{'leaves' if band.outside.any() else 'inside'} the band",
+            f"level 2: b of {names[part][0]} (SDs)\n{p_text(band.p_value)}",
             str(names[part][1]),
             points[part],
             np.vstack([band.x, band.observed]),

@@ -20,6 +20,7 @@ from hierlmm.results import Page, Paragraph, Result
 from hierlmm.text import count, sayer
 
 SAY = sayer(__file__)
+SHOWN = 10
 SEEN, GONE = "x", "."
 KINDS = ("complete", "monotone", "intermittent", "nothing measured")
 VISIT_COLUMNS = ("group", "measured", "share", "dropped_out", "mean")
@@ -208,9 +209,12 @@ class DroppedRows(Result):
         if self.table.empty:
             return Page("No row has missing values", [])
         said = SAY("patterns.lost", subjects=count(len(self.subjects), "subject"), lost=lost)
-        first = counted(self.table.reset_index().head(10)[["index", self.subject, "missing"]], "The first of them")
+        shown, more = self.table.reset_index().head(SHOWN), len(self.table) - SHOWN
+        caption = f"The first {SHOWN} of {len(self.table)} rows" if more > 0 else "The rows"
+        first = counted(shown[["index", self.subject, "missing"]], caption)
+        rest = [Paragraph(f"... and {count(more, 'more row')}: see table.")] if more > 0 else []
         table = counted(self.columns.reset_index(), "By column")
-        return Page(title, ["", table, "", Paragraph(said), "", first])
+        return Page(title, ["", table, "", Paragraph(said), "", first, *rest])
 
 
 @checked

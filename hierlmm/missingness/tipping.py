@@ -14,6 +14,7 @@ from hierlmm.arrays import FloatArray
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.tipping import draw_tipping
 from hierlmm.errors import SpecificationError
+from hierlmm.frames import quote, shorten
 from hierlmm.missingness.impute import completed
 from hierlmm.missingness.planned import SEE, Planned, estimates, planned_of
 from hierlmm.missingness.sensitivity import (
@@ -50,6 +51,8 @@ class TippingPoint(Result):
     visit, arm, reference : label
     method : {"imputation", "draws"}
     ci : float
+    others : tuple
+        Arms that were not looked at.
     """
 
     table: pd.DataFrame
@@ -61,6 +64,7 @@ class TippingPoint(Result):
     method: str
     ci: float
     sd: float
+    others: tuple[Any, ...] = ()
 
     @checked
     @pictured
@@ -86,8 +90,18 @@ class TippingPoint(Result):
         return SAY("tipping.at", size=number(abs(self.tipping)), sds=f"{size:.2f}", direction=direction, **slots)
 
     def _page(self) -> Page:
+        rest = SAY("tipping.others", arm=self.arm, others=shorten(map(quote, self.others)), visit=show(self.visit))
         title = f"{self.response}: {self.arm} - {self.reference} at {show(self.visit)}, by what is added after drop-out"
-        return Page(title, ["", counted(self.table.reset_index(), title), "", Paragraph(self.verdict)])
+        return Page(
+            title,
+            [
+                "",
+                counted(self.table.reset_index(), title),
+                "",
+                Paragraph(self.verdict),
+                *([Paragraph(rest)] if self.others else []),
+            ],
+        )
 
 
 @checked
@@ -140,7 +154,9 @@ def tipping_point(
     table = pd.concat([found(float(d)) for d in grid])
     table.index = pd.Index(grid, name="delta")
     names = planned.visits.times[at], own, planned.arms[0], planned.visits.response
-    return TippingPoint(table, _tips(table, found), *names, chosen, ci, sd)
+    return TippingPoint(
+        table, _tips(table, found), *names, chosen, ci, sd, tuple(a for a in planned.arms[1:] if a != own)
+    )
 
 
 def _sd(planned: Planned, arm: int, visit: int) -> float:

@@ -145,6 +145,12 @@ def test_the_other_columns_are_as_the_model_makes_them(material):
     assert abs(total.mean() - (n - p)) < 4.0 * np.sqrt(2.0 * (n - p) / len(total))
 
 
+def test_the_picture_has_the_p_value_of_the_text(quiet):
+    for name in ("mean", "spread", "residual_normality", "effect_normality"):
+        p = quiet[name].seen.rsplit("(", 1)[1].rstrip(")")
+        assert all(panel.title.endswith(p) for panel in quiet[name].panels), name
+
+
 def test_a_page_is_judged_by_holm():
     p = {"mean": 0.004, "spread": 0.012, "serial": 0.03, "ranks": 0.5}
     words = ("along", "size", "where", "ratio", "high", "low", "lag", "alike", "observed", "expected", "share")
