@@ -13,6 +13,8 @@ from hierlmm.errors import DataError, SpecificationError, closest, warn
 
 MISSING_CHOICES = ("raise", "drop")
 SEE = "docs, page 'Limitations', section 'Missing values'"
+ROUNDING = 1e-12
+"""Difference of two numbers, relative to the largest, that arithmetic makes of one."""
 INT64_MAX = np.iinfo(np.int64).max
 
 
@@ -26,6 +28,23 @@ def levels_in_use(column: pd.Series) -> list[Any]:
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column.cat.remove_unused_categories().cat.categories.tolist()
     return sorted(column.unique())
+
+
+def refuse_rounding(column: pd.Series, levels: Sequence[Any]) -> None:
+    """Refuse numbers that are labels and differ by rounding alone, as 0.3 and 3 times 0.1: they are meant to be one.
+
+    Raises
+    ------
+    DataError
+    """
+    if not all(isinstance(label, float) for label in levels) or len(levels) < 2:
+        return
+    steps = np.diff(levels)
+    close = np.flatnonzero(steps <= ROUNDING * np.max(np.abs(levels)))
+    if close.size:
+        received = f"{column.name!r} with the values {levels[close[0]]!r} and {levels[close[0] + 1]!r}"
+        reason = "they differ by a rounding error, and would count as two occasions or levels"
+        raise DataError(received, reason, f"round the column: data[{column.name!r}] = data[{column.name!r}].round(6)")
 
 
 def occasions_in_use(column: pd.Series) -> tuple[list[Any], bool]:

@@ -20,7 +20,15 @@ from hierlmm.building.random import check_alpha
 from hierlmm.building.result import SAY, ModelBuilding, compared, row_of_model
 from hierlmm.design.build import design_from_fixed, design_from_formula
 from hierlmm.design.design import Design, design_of
-from hierlmm.design.formula import Bar, ParsedFormula, Term, parse_rhs, term_name, variables_of
+from hierlmm.design.formula import (
+    Bar,
+    ParsedFormula,
+    Term,
+    categorical_arguments,
+    parse_rhs,
+    term_name,
+    variables_of,
+)
 from hierlmm.design.questions import is_label
 from hierlmm.design.residual import Residual
 from hierlmm.errors import HierlmmError
@@ -158,7 +166,8 @@ def _straight(design: Design) -> list[list[Term]]:
 
     def plain(factor: str) -> str:
         used = [v for v in variables_of(factor, columns) if not is_label(design, v)]
-        return factor if PLAIN.match(factor) or len(used) != 1 else used[0]
+        labels = bool(categorical_arguments(factor))  # C(site): its numbers are names
+        return factor if PLAIN.match(factor) or labels or len(used) != 1 else used[0]
 
     terms = list(design.hierarchy.fixed_terms)
     left = [t for t in terms if all(plain(f) == f for f in t)]

@@ -23,7 +23,7 @@ from hierlmm.covariance.declared import (
     specification_error,
 )
 from hierlmm.covariance.parameters import Parameter
-from hierlmm.frames import is_number, levels_in_use, quote
+from hierlmm.frames import is_number, levels_in_use, quote, refuse_rounding
 from hierlmm.options import checked_constructor, renamed
 
 SMALLEST_SPREAD = 1e-6
@@ -434,9 +434,11 @@ def sorted_levels(name: str, column: pd.Series) -> list[Any]:
         If they have no order (numbers and text).
     """
     try:
-        return levels_in_use(column)
+        levels = levels_in_use(column)
     except TypeError as error:
         types = ", ".join(sorted({type(v).__name__ for v in column}))
         received = f"{name}({column.name!r}) and labels of type {types}"
         reason = "labels are of one type (1 and '1' could mean one group or two)"
         raise data_error(received, reason, f"make them text: data[{column.name!r}].astype(str)") from error
+    refuse_rounding(column, levels)
+    return levels

@@ -37,6 +37,8 @@ import numpy as np
 from scipy.stats import chi2
 
 from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.design.design import Design
+from hierlmm.drawing.style import evenly
 from hierlmm.groups import group_order, group_starts
 from hierlmm.inference.cones import cone_draws, entries
 from hierlmm.inference.maximum import Maximum
@@ -44,7 +46,7 @@ from hierlmm.inference.nesting import Change, Cone, Pair
 
 DRAWS = 100_000
 MOST_SUBJECTS = 400
-"""Subjects from which the information about several variances is worked out; weights need no more."""
+"""Kinds of subjects, or subjects, from which the information about several variances is worked out."""
 MOST_VARIANCES = 6
 """Variances without covariances whose weights are counted."""
 MOST_ENTRIES = 28
@@ -176,10 +178,9 @@ def _information(small: Maximum, cones: Sequence[Cone], free: Sequence[Pair]) ->
     eta = small.criterion.split(small.optimum.lam)[1]
     n, m = len(tested), len(free) + len(eta) + 1
     total = np.zeros((n + m, n + m))
-    order, start = group_order(design.subject_index), group_starts(design.subject_index, design.n_subjects)
     sigma2, D = solution.sigma**2, solution.D
-    for lo, hi in itertools.islice(itertools.pairwise(start), MOST_SUBJECTS):
-        rows = order[lo:hi]
+    columns = [design.Z, *(c.columns for c in cones), *(np.column_stack(pair) for pair in free)]
+    for rows, count in _kinds_of_subjects(design, np.column_stack(columns)):
         S = sigma2 * _residual_covariance(small, eta, rows)
         Z = design.Z[rows]
         V = Z @ D @ Z.T + S
@@ -191,11 +192,30 @@ def _information(small: Maximum, cones: Sequence[Cone], free: Sequence[Pair]) ->
             A.append(sigma2 * (ends[0] - ends[1]) / 2e-5)
         A.append(S)
         scaled = np.array([np.linalg.solve(V, a) for a in A])
-        total += 0.5 * np.einsum("aij,bji->ab", scaled, scaled)
+        total += 0.5 * count * np.einsum("aij,bji->ab", scaled, scaled)
     nuisance = total[n:, n:]
     scale = 1.0 / np.sqrt(np.maximum(np.diag(nuisance), 1e-300))
     inverse = np.linalg.pinv(nuisance * scale[:, None] * scale, rcond=1e-10, hermitian=True) * scale[:, None] * scale
     return total[:n, :n] - total[:n, n:] @ inverse @ total[n:, :n]
+
+
+def _kinds_of_subjects(design: Design, columns: FloatArray) -> list[tuple[IntArray, int]]:
+    """Rows of subjects of every kind, and how many there are of it; of too many kinds some of the subjects, evenly.
+
+    Kinds are told apart, and ordered, by what the columns hold (N, k): names of subjects and the order of rows make no
+    difference. With a residual structure every subject is of its own kind.
+    """
+    order, start = group_order(design.subject_index), group_starts(design.subject_index, design.n_subjects)
+    found: dict[tuple[int, bytes], list[IntArray]] = {}
+    for lo, hi in itertools.pairwise(start):
+        own = columns[order[lo:hi]]
+        rows = order[lo:hi][np.lexsort(own.T)]
+        found.setdefault((hi - lo, columns[rows].tobytes()), []).append(rows)
+    kinds = [found[key] for key in sorted(found)]
+    if len(kinds) <= MOST_SUBJECTS and not design.has_residual_structure:
+        return [(own[0], len(own)) for own in kinds]
+    subjects = [rows for own in kinds for rows in own]
+    return [(subjects[k], 1) for k in evenly(len(subjects), MOST_SUBJECTS)]
 
 
 def _directions(cone: Cone) -> list[list[Pair]]:

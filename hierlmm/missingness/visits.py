@@ -16,7 +16,16 @@ from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import unquoted
 from hierlmm.errors import DataError, SpecificationError
-from hierlmm.frames import column_names, is_number, occasions_in_use, quote, require_columns, shorten, to_pandas
+from hierlmm.frames import (
+    column_names,
+    is_number,
+    occasions_in_use,
+    quote,
+    refuse_rounding,
+    require_columns,
+    shorten,
+    to_pandas,
+)
 from hierlmm.text import show
 
 SEE = "docs, page 'Missing data'"
@@ -162,6 +171,7 @@ def _in_order(column: pd.Series, time: str) -> pd.Index:
     if not isinstance(column.dtype, pd.CategoricalDtype):
         _sorted(column, time)  # refuses what has no order at all
     occasions, known = occasions_in_use(column)
+    refuse_rounding(column, occasions)
     if not known:
         received = f"visits {shorten(occasions)} in {time!r}"
         reason = "who dropped out depends on their order in time, which cannot be told from text"

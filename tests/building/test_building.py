@@ -155,6 +155,19 @@ def test_terms_with_parentheses_of_their_own_are_dropped_as_wholes(dental):
     assert list(path["smaller"][:2]) == ["without interactions", "without nonlinear terms"] and len(path) == 3
 
 
+def test_numbers_that_are_names_are_no_nonlinear_term():
+    """C(site): another numbering of the sites is the same model, and a line through their numbers none of interest."""
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"s": np.repeat(np.arange(40), 4), "t": np.tile(np.arange(4.0), 40)})
+    site = frame["s"] % 4
+    frame["y"] = rng.normal(size=40)[frame["s"]] + 0.4 * np.array([0.0, 3.0, 1.0, 4.0])[site] + rng.normal(size=160)
+    for codes in ([0, 1, 2, 3], [0, 2, 1, 3]):
+        data = frame.assign(site=np.array(codes)[site])
+        found = hl.drop_terms(hl.TwoLevelModel.from_formula("y ~ C(site) + t + (1 | s)", data))
+        assert list(found.path["smaller"]) == ["without C(site)", "without t"]
+        assert "C(site)" in found.model.formula
+
+
 def test_the_picture_marks_what_was_chosen():
     picture = built(lines(0.0, subjects=20)).plot(backend="none")
     assert {"fitted", "chosen"} <= set(picture.viz.children)

@@ -119,3 +119,19 @@ def test_units_of_the_columns_do_not_matter(conditions):
         found.append(ratio_test(small, maximum_of(fit)).mixture)
     assert found[0].weights == pytest.approx(found[1].weights, abs=1e-3)
     assert found[1].kind == "mixture"
+
+
+def test_names_of_subjects_do_not_decide_the_weights_of_many():
+    """Half of 900 subjects have two rows: their share of those looked at is that of all."""
+    rng = np.random.default_rng(2)
+    times = [[0.0, 0.1], [-3.0, -1.0, 1.0, 3.0]]
+    rows = [(i, t) for i in range(900) for t in times[int(i >= 450)]]
+    frame = pd.DataFrame(rows, columns=["s", "t"])
+    frame["y"] = 0.3 * frame["t"] + rng.normal(size=len(frame))
+    mixtures = []
+    for names in (frame["s"], (frame["s"] + 450) % 900):
+        data = frame.assign(s=names)
+        flat = hl.MarginalModel("y ~ t", subject="s", data=data).fit_reml()
+        lines = hl.TwoLevelModel.from_formula("y ~ t + (t || s)", data).fit_reml()
+        mixtures.append(hl.anova(flat, lines).tests[0].mixture.weights)
+    np.testing.assert_allclose(mixtures[0], mixtures[1], rtol=1e-10)

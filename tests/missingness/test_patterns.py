@@ -156,3 +156,18 @@ def test_patterns_of_many_subjects_are_counted_once():
         assert found.visits.loc[arm, "dropped_out"].tolist() == gone
     ranks = table["kind"].map(["complete", "monotone", "intermittent", "nothing measured"].index)
     assert ranks.is_monotonic_increasing
+
+
+def test_times_that_differ_by_rounding_are_no_two_visits():
+    """0.3 and 3 times 0.1: two visits, or two levels, of the same name."""
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"s": np.repeat(np.arange(20), 4), "k": np.tile(np.arange(1, 5), 20)})
+    frame["t"] = np.where(frame["s"] % 2 == 1, (frame["k"] / 10).round(1), frame["k"] * 0.1)
+    frame["y"] = rng.normal(size=80)
+    with pytest.raises(hl.DataError, match="differ by a rounding error"):
+        hl.missing_patterns(frame, response="y", subject="s", time="t")
+    for options in ({"correlation": hl.Unstructured("t")}, {"variance": hl.VarIdent("t")}):
+        with pytest.raises(hl.DataError, match="rounding error"):
+            hl.MarginalModel("y ~ k", subject="s", data=frame, **options)
+    rounded = hl.missing_patterns(frame.assign(t=frame["t"].round(6)), response="y", subject="s", time="t")
+    assert rounded.table["pattern"].tolist() == ["xxxx"]
