@@ -5,17 +5,18 @@ And whether the order of the rows is that of the occasions, for a residual corre
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hierlmm.arrays import IntArray
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import unquoted
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.frames import is_number, quote, shorten
+from hierlmm.frames import is_number, occasions_in_use, quote, shorten
 from hierlmm.groups import first_rows, group_order, rows_of_groups
 from hierlmm.text import count, fill, singular, templates
 
@@ -115,6 +116,17 @@ def row_order_messages(design: Design) -> list[str]:
     return dropped + _disordered_rows(design, name)
 
 
+def _in_time(column: pd.Series) -> FloatArray | None:
+    """A column as numbers in the order of time, (N,): itself, or places of ordered or numbered labels; else None."""
+    if is_number(column):
+        return column.to_numpy(dtype=np.float64)
+    ordered = isinstance(column.dtype, pd.CategoricalDtype) and bool(column.cat.ordered)
+    if not ordered and not all(isinstance(label, str) and re.search(r"\d", label) for label in column.unique()):
+        return None
+    levels, known = occasions_in_use(column)
+    return column.map({label: k for k, label in enumerate(levels)}).to_numpy(dtype=np.float64) if known else None
+
+
 def _disordered_rows(design: Design, name: str) -> list[str]:
     """Subjects whose rows are in the order of no variable that could be the time.
 
@@ -125,9 +137,10 @@ def _disordered_rows(design: Design, name: str) -> list[str]:
     same = index[1:] == index[:-1]
     times: dict[str, IntArray] = {}
     for variable in dict.fromkeys([*design.level1_variables(), *design.residual_columns]):
-        if not is_number(design.frame[variable]):
+        codes = _in_time(design.frame[variable])
+        if codes is None:
             continue
-        values = design.frame[variable].to_numpy(dtype=np.float64)[order]
+        values = codes[order]
         steps = np.diff(values)
         up, down = (np.bincount(index[1:], same & s, design.n_subjects) > 0 for s in (steps > 0, steps < 0))
         turning = np.flatnonzero(up & down)
@@ -140,8 +153,9 @@ def _disordered_rows(design: Design, name: str) -> list[str]:
     variable, turning = next(iter(times.items()))
     subject = quote(design.subjects[turning[0]])
     shown = design.frame[variable].to_numpy()[rows_of_subject(design, turning[0])]
+    texts = [f"{v:g}" if is_number(design.frame[variable]) else str(v) for v in shown]
     slots = {"name": name, "n": len(turning), "of": design.n_subjects, "column": design.hierarchy.subject}
-    slots |= {"subject": subject, "variable": variable, "shown": shorten([f"{v:g}" for v in shown], 6)}
+    slots |= {"subject": subject, "variable": variable, "shown": shorten(texts, 6)}
     one, several = (variable, "it", "it is"), (f"any of {', '.join(times)}", "time", "they are")
     slots |= dict(zip(("what", "it", "it_is"), one if len(times) == 1 else several, strict=True))
     return [fill(templates(__file__)["row_order"]["disordered"], **slots)]

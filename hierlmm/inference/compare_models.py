@@ -228,7 +228,9 @@ class _Board:
                 continue
             found = maximum_of(fit)
             self.put(label, df=float(found.n_parameters))
-            if "caic" in self.by:
+            if "caic" in self.by and not fit.has_random_effects:
+                self.blank(label, ["caic"], SAY("compare_models.no_effects"))
+            elif "caic" in self.by:
                 conditional = conditional_aic(found)
                 self.values.loc[label, "caic"] = conditional.value
                 methods.add(conditional.method)

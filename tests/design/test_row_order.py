@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import hierlmm as hl
+from hierlmm.design.questions import row_order_messages
 from hierlmm.errors import FitWarning
 
 FIXED = "distance ~ sex * age"
@@ -103,3 +104,25 @@ def test_a_posterior_keeps_the_note(mixed, monkeypatch):
     model.fit()
     assert message in seen["notes"]
     assert isinstance(model.data, pd.DataFrame)
+
+
+@pytest.mark.parametrize("labels", ["ordered", "text"])
+def test_labelled_visits_are_a_time_that_rows_are_in_the_order_of(labels):
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"s": np.repeat(np.arange(12), 4), "visit": np.tile(["V1", "V2", "V10", "V11"], 12)})
+    if labels == "ordered":
+        names = ["base", "one", "two", "end"]
+        frame["visit"] = pd.Categorical(np.tile(names, 12), names, ordered=True)
+    frame["y"] = rng.normal(size=48)
+    in_order = hl.MarginalModel("y ~ visit", subject="s", data=frame, correlation=hl.AR1()).design
+    assert row_order_messages(in_order) == []
+    shuffled = frame.sample(frac=1.0, random_state=1)
+    with pytest.warns(hl.FitWarning, match="visit"):
+        hl.MarginalModel("y ~ visit", subject="s", data=shuffled, correlation=hl.AR1())
+
+
+def test_labels_of_treatments_are_no_time():
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"s": np.repeat(np.arange(12), 4), "drug": rng.permuted([list("pqrs")] * 12, axis=1).ravel()})
+    frame["y"] = rng.normal(size=48)
+    assert row_order_messages(hl.MarginalModel("y ~ drug", subject="s", data=frame, correlation=hl.AR1()).design) == []

@@ -214,3 +214,10 @@ def test_the_picture_holds_the_differences(growth):
     picture = found.plot(backend="none")
     assert "point_estimate" in picture.viz.children
     assert set(found.differences["criterion"]) == {"aic", "caic"}
+
+
+def test_a_marginal_model_has_no_conditional_aic(growth):
+    found = hl.compare_models(growth["intercept"], growth["cs"], by=["aic", "caic"])
+    assert found.table["aic"].notna().all()
+    assert found.table["caic"].isna().tolist() == [False, True]
+    assert found.reasons.loc[found.reasons["model"] == "m2", "reason"].str.contains("no effects of them").all()
