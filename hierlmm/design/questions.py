@@ -117,14 +117,16 @@ def row_order_messages(design: Design) -> list[str]:
 
 
 def _in_time(column: pd.Series) -> FloatArray | None:
-    """A column as numbers in the order of time, (N,): itself, or places of ordered or numbered labels; else None."""
+    """A column as numbers in the order of time, (N,): itself, or places of labels with an order; else None."""
     if is_number(column):
         return column.to_numpy(dtype=np.float64)
-    ordered = isinstance(column.dtype, pd.CategoricalDtype) and bool(column.cat.ordered)
-    if not ordered and not all(isinstance(label, str) and re.search(r"\d", label) for label in column.unique()):
+    labels = column.astype(object).unique()
+    if not all(isinstance(label, str) for label in labels):
         return None
     levels, known = occasions_in_use(column)
-    return column.map({label: k for k, label in enumerate(levels)}).to_numpy(dtype=np.float64) if known else None
+    if not known or (levels == sorted(levels) and not all(re.search(r"\d", label) for label in labels)):
+        return None  # the order of the alphabet is none in time
+    return column.astype(object).map({label: k for k, label in enumerate(levels)}).to_numpy(dtype=np.float64)
 
 
 def _disordered_rows(design: Design, name: str) -> list[str]:
