@@ -240,4 +240,4 @@ def _reparametrise(attrs: dict[str, Any]) -> str:
     if attrs.get("sampler") == "explicit":
         return "use centered=True if every subject has many rows"
     way = "fit_ml" if attrs.get("sampler") in ("joint", "laplace") else "fit_reml"  # families have no REML
-    return f"check that the model is identified ({way}() shows at once where it is not)"
+    return f"check that the model is identified ({way}() shows a singular D at once)"
