@@ -147,8 +147,7 @@ def footnotes(
     posteriors = [label for label, fit in comparison.fits.items() if fit.has_draws]
     if statistics and posteriors:
         notes.append(f"logLik of {' and '.join(posteriors)} is the marginal one at the posterior means.")
-        among = ", random effects among them" if any(f.design.term for f in comparison.fits.values()) else ""
-        notes.append(f"R-hat and ESS are the worst of all quantities that were sampled{among}.")
+        notes.append("R-hat and ESS are the worst of all quantities that were sampled, random effects among them.")
     for label, fit in comparison.fits.items():
         if fit.has_working_correlation:
             kind = str(getattr(fit, "se", "robust")).replace("_", "-")

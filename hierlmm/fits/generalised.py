@@ -182,7 +182,13 @@ class GeneralisedNumbers(PointEstimates):
         return pd.DataFrame({**columns, "z": z, "p": 2.0 * norm.sf(np.abs(z))})
 
     def components_at(self, parameters: FloatArray) -> dict[str, float]:
-        """Standard deviations, correlations and dispersion by name, at other (λ, β̃, ψ)."""
+        """Standard deviations, correlations and dispersion by name, at other (λ, β̃, ψ).
+
+        Parameters
+        ----------
+        parameters : (m,)
+            As ``optimum.lam``.
+        """
         at, design = self.record.at(parameters), self.design
         own = dict(zip(component_labels(design)[:-1], component_values(design, at.D, 0.0)[:-1], strict=True))
         return own | self.family.natural(at.psi)
