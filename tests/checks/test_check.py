@@ -61,7 +61,7 @@ FAULTS = {
     "mean": (add(lambda f: -0.4 * (f["t"] - 2.5) ** 2), "along t"),
     "spread": (stretched, "at drug as at none"),
     "serial": (autoregressive, "more alike"),
-    "level2": (add(lambda f: 0.3 * (f["site"] - 50.0)), "Intercept go along site"),
+    "level2": (add(lambda f: 0.5 * (f["site"] - 50.0)), "Intercept go along site"),
     "effect_normality": (add(lambda f: 2.0 * np.exp(np.random.default_rng(3).normal(size=50))[f["id"]]), "right"),
     "residual_normality": (
         add(lambda f: 2.0 * np.random.default_rng(5).standard_t(2, len(f))),
