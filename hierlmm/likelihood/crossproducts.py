@@ -16,11 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design.constant import centre_columns
 from hierlmm.design.design import Design
+from hierlmm.design.terms import RandomColumns
 from hierlmm.errors import DataError
 from hierlmm.groups import group_order, group_starts
 from hierlmm.likelihood.kernel import RANK_TOLERANCE, within_subject_qr
@@ -115,6 +117,12 @@ def cross_products(design: Design) -> CrossProducts:
 
 def working_columns(design: Design, order: IntArray) -> tuple[FloatArray, FloatArray, Scaling]:
     """Centred and scaled columns in the given order of rows: Z̃ (q, N), [X̃, ỹ] (P, N), and how they were made."""
+    XY, Zs, scaling = working_rows(design, order)
+    return Zs[0] if Zs else np.empty((0, design.n_obs)), XY, scaling
+
+
+def working_rows(design: Design, order: IntArray) -> tuple[FloatArray, list[FloatArray], Scaling]:
+    """[X̃, ỹ] (P, N), Z̃ (q, N) of every random term, and how they were made: block diagonal ``Bz``."""
     p, constant = len(design.coef), design.constant
     y = (design.y - design.offset)[order]
     y_centre = 0.0 if constant is None else float(y.mean())
@@ -125,10 +133,10 @@ def working_columns(design: Design, order: IntArray) -> tuple[FloatArray, FloatA
     B, log_det = (np.eye(p), 0.0) if constant is None else centre_columns(XY[:p], constant)
     F = _orthonormalise(XY[:p], design.coef, "fixed effects")
     log_det += float(np.sum(np.log(np.diag(F))))
-    Z = np.ascontiguousarray(design.Z.T[:, order])
-    Bz = _scale_random(Z, design)
     shift = np.zeros(p) if constant is None else y_centre * constant
-    return Z, XY, Scaling(F @ B, Bz, shift, y_scale, log_det)
+    Zs = [np.ascontiguousarray(term.Z.T[:, order]) for term in design.random]
+    Bz = block_diag(*map(_scale_random, Zs, design.terms.random)) if Zs else np.empty((0, 0))
+    return XY, Zs, Scaling(F @ B, Bz, shift, y_scale, log_det)
 
 
 def subject_rows(design: Design) -> tuple[IntArray, NDArray[np.int64]]:
@@ -185,20 +193,20 @@ def dependent_columns(X: FloatArray, centres: FloatArray) -> list[int]:
     return dependent
 
 
-def _scale_random(Z: FloatArray, design: Design) -> FloatArray:
+def _scale_random(Z: FloatArray, own: RandomColumns) -> FloatArray:
     """Scale the columns of Z, held as rows (q, N), in place: orthonormal within a correlated block, else unit scale.
 
     Returns the upper triangular ``Bz`` with Z = Z̃ Bz; the mean square of every column of Z̃ is 1.
     """
     q, n = Z.shape
-    if design.covariance in SPECTRAL:
+    if own.covariance in SPECTRAL:
         scale = float(np.sqrt(np.mean(Z**2))) or 1.0
         Z /= scale
         return scale * np.eye(q)
     Bz = np.zeros((q, q))
-    for block in design.blocks:
+    for block in own.blocks:
         columns = Z[list(block)]
-        names = tuple(design.term[m] for m in block)
+        names = tuple(own.names[m] for m in block)
         Bz[np.ix_(block, block)] = _orthonormalise(columns, names, "random effects") / np.sqrt(n)
         Z[list(block)] = columns * np.sqrt(n)
     return Bz

@@ -47,13 +47,16 @@ Satterthwaite, F. E. (1946). An approximate distribution of estimates of varianc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.random import RandomCovariance
 from hierlmm.errors import NotAvailableError
+from hierlmm.likelihood.factor_degrees import factor_sums
 from hierlmm.likelihood.large_sample import LargeSample, differences
+from hierlmm.likelihood.several_factors import FactorSolution
 from hierlmm.likelihood.solution import Solution
 
 
@@ -201,10 +204,13 @@ def kenward_roger(solution: Solution) -> KenwardRogerDegrees:
     p, n = products.n_fixed, products.n_obs
     basis = basis_of_D(solution.criterion.structure, products.scaling.Bz)
     s2 = solution.working_sd**2
-    sums = _Sums(len(basis), p, len(Lambda))
-    for start in range(0, len(products.subject_R), CHUNK):
-        part = slice(start, start + CHUNK)
-        sums.add(products.subject_R[part], products.subject_C[part, :, :p], Lambda, basis)
+    if isinstance(solution, FactorSolution):
+        sums: Any = factor_sums(solution, basis, SEE)
+    else:
+        sums = _Sums(len(basis), p, len(Lambda))
+        for start in range(0, len(products.subject_R), CHUNK):
+            part = slice(start, start + CHUNK)
+            sums.add(products.subject_R[part], products.subject_C[part, :, :p], Lambda, basis)
     outside = products.S_w[:p, :p]
     m = len(basis) + 1
     P, Q, K = np.empty((m, p, p)), np.empty((m, m, p, p)), np.empty((m, m))

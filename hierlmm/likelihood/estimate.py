@@ -28,6 +28,7 @@ from hierlmm.likelihood.residual_messages import (
     unbounded_note,
 )
 from hierlmm.likelihood.residual_rows import residual_rows
+from hierlmm.likelihood.several_factors import factor_criterion
 from hierlmm.likelihood.solution import AnyCriterion, Solution
 from hierlmm.notice import notice_if_slow
 
@@ -63,6 +64,8 @@ class LikelihoodEstimate:
 
 def make_criterion(design: Design, *, reml: bool) -> Criterion | ResidualCriterion:
     """The criterion of a design: on its cross-products, or on its rows where the residuals have a structure."""
+    if len(design.random) > 1:
+        return factor_criterion(design, reml=reml)
     structure = design.random_structure
     if design.has_residual_structure or not design.blocks:
         return ResidualCriterion(residual_rows(design), structure, reml)

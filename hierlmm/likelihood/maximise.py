@@ -18,7 +18,8 @@ import numpy as np
 from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.likelihood.descent import GRADIENT_TOLERANCE, Counter, descend, forward_hessian, hessian, newton
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
-from hierlmm.likelihood.search import Search, search_plain, search_residual
+from hierlmm.likelihood.search import Search, search_called, search_plain, search_residual
+from hierlmm.likelihood.several_factors import FactorCriterion
 from hierlmm.likelihood.solution import AnyCriterion
 
 SINGULAR_TOLERANCE = 1e-4
@@ -97,6 +98,9 @@ def maximise(criterion: AnyCriterion, start: FloatArray | None = None) -> Optimu
         return _polish(counter, descend(counter, np.asarray(start, dtype=np.float64)))
     if isinstance(criterion, ResidualCriterion):
         search = search_residual(criterion)
+    elif isinstance(criterion, FactorCriterion):
+        start = criterion.structure.parameters(criterion.products.start**2)
+        search = search_called(criterion, start, thorough=criterion.products.is_small)
     else:
         search = search_plain(criterion.given(np.empty(0)))
     optima = _different(criterion, [_polish(counter, lam) for lam in search.points])

@@ -40,7 +40,7 @@ from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.descent import Counter, descend
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.likelihood.search_kernel import DESCEND, PARTS, VALUES, explore
-from hierlmm.likelihood.solution import GivenResiduals
+from hierlmm.likelihood.solution import AnyCriterion, GivenResiduals
 
 PROOF = 1e-5
 UNSEEN = 1e-3
@@ -111,6 +111,50 @@ class _Compiled:
         found, values, calls = explore(*self.data, np.ascontiguousarray(points), DESCEND)
         self.calls += calls
         return found, values[:, 0]
+
+
+class _Called:
+    """A criterion that is called, as `_linkage` takes it."""
+
+    def __init__(self, criterion: AnyCriterion) -> None:
+        self.counter = Counter(criterion)
+
+    @property
+    def calls(self) -> int:
+        """Evaluations."""
+        return self.counter.calls
+
+    def values(self, points: FloatArray) -> FloatArray:
+        """The criterion at λ: (M, m) -> (M,)."""
+        return np.array([self.counter.value(point) for point in points])
+
+    def descend(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Ends of descents, and the criterion there: (M, m) -> (M, m), (M,)."""
+        found = np.array([descend(self.counter, point) for point in points])
+        return found, self.values(found)
+
+
+def search_called(criterion: AnyCriterion, start: FloatArray, *, thorough: bool) -> Search:
+    """Minima of a criterion in λ that has no compiled form.
+
+    Parameters
+    ----------
+    criterion : AnyCriterion
+        Without residual parameters.
+    start : (m,)
+        A point to descend from.
+    thorough : bool
+        Whether an evaluation is cheap enough for a design of points; otherwise there is one descent, from the start.
+    """
+    structure, called = criterion.structure, _Called(criterion)
+    if thorough:
+        centre = _scale(called, structure)
+        found, values, n_points, n_descents, unseen = _linkage(called, structure, centre, True, start)
+    else:
+        found, values = called.descend(start[None])
+        n_points, n_descents, unseen = 1, 1, 1.0
+    order = distinct(structure, found, values)
+    return Search(found[order], n_points, n_descents, called.calls, False, unseen)
 
 
 def search_plain(criterion: GivenResiduals, *, thorough: bool = True, start: FloatArray | None = None) -> Search:
@@ -184,7 +228,7 @@ def spread(n: int, m: int) -> FloatArray:
     return (0.5 + np.outer(np.arange(1, n + 1), g ** -np.arange(1.0, m + 1))) % 1.0
 
 
-def _scale(compiled: _Compiled, structure: RandomCovariance) -> float:
+def _scale(compiled: _Compiled | _Called, structure: RandomCovariance) -> float:
     """The best multiple of the identity, from 0.01 to 10⁷."""
     trials = 10.0 ** np.arange(-2.0, 7.5, 0.5)[:, None] * structure.parameters(np.eye(structure.q))
     best = int(np.argmin(compiled.values(trials)))
@@ -221,7 +265,11 @@ def _design(
 
 
 def _linkage(
-    compiled: _Compiled, structure: RandomCovariance, centre: float, thorough: bool, start: FloatArray | None = None
+    compiled: _Compiled | _Called,
+    structure: RandomCovariance,
+    centre: float,
+    thorough: bool,
+    start: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray, int, int, float]:
     """Minima by multi-level single linkage: points, values, N, descents, share unseen."""
     m = structure.n_parameters
