@@ -306,8 +306,10 @@ def factor_products(design: Design) -> FactorProducts:
         len(forest.column),
         forest.n_rest,
     )
-    sizes, known = (tuple(f.q for f in factors), tuple(n_groups)), (design.n_obs, len(design.coef), scaling)
-    return FactorProducts(forest, *sizes, Z, XY, group, zr, *parts, S_w, *known)
+    E, leaf, upper, rest, c = parts
+    arrays = {"Z": Z, "XY": XY, "group": group, "zr": zr, "E": E, "leaf": leaf, "upper": upper, "rest": rest, "c": c}
+    sizes, own = tuple(f.q for f in factors), {"n_obs": design.n_obs, "n_fixed": len(design.coef), "scaling": scaling}
+    return FactorProducts(forest=forest, sizes=sizes, n_groups=tuple(n_groups), S_w=S_w, **arrays, **own)  # type: ignore[arg-type]
 
 
 def _cells(
