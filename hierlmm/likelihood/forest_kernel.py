@@ -27,90 +27,6 @@ from hierlmm.compiled import compiled
 FAST = {"contract", "reassoc", "nsz", "arcp"}
 
 
-# Long: one pass over the rows that fills four arrays.
-@compiled(error_model="numpy")
-def products_of_rows(
-    Z: FloatArray,
-    XY: FloatArray,
-    group: IntArray,
-    q: IntArray,
-    J: IntArray,
-    first: IntArray,
-    width: IntArray,
-    zr: FloatArray,
-    rest_column: IntArray,
-    place: IntArray,
-    n_places: int,
-    n_rest: int,
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Z'Z and Z'[X, y] in the layout of the elimination.
-
-    Parameters
-    ----------
-    Z : (Q, N)
-        Random-effects columns of the chain, one factor after the other.
-    XY : (P, N)
-    group : (m, N)
-        Group of every row in each factor of the chain.
-    q, J, first, width
-        See `Forest`.
-    zr : (N, w)
-        Values of the random effects of the rest.
-    rest_column, place : (N, w)
-        See `Forest`.
-    n_places, n_rest : int
-        Lengths of ``Forest.column`` and of the rest.
-
-    Returns
-    -------
-    E : (Σ J q width,)
-        Products of every group's columns with its own and those of the groups it lies in, group after group.
-    leaf : (n_places, q_0)
-        Products of the finest groups with the rest.
-    upper : (Σ_{l>0} J q, r)
-        Products of the other groups of the chain with the rest.
-    rest : (r, r)
-    c : (T, P)
-        Products of all columns with [X, y].
-    """
-    m, N, P, w = len(q), XY.shape[1], XY.shape[0], rest_column.shape[1]
-    base = np.zeros(m, dtype=np.int64)
-    for k in range(1, m):
-        base[k] = base[k - 1] + J[k - 1] * q[k - 1] * width[k - 1]
-    E = np.zeros(base[m - 1] + J[m - 1] * q[m - 1] * width[m - 1])
-    leaf = np.zeros((n_places, q[0]))
-    upper = np.zeros((first[m] - first[1], n_rest))
-    rest = np.zeros((n_rest, n_rest))
-    c = np.zeros((first[m] + n_rest, P))
-    Q = width[0]
-    for i in range(N):
-        at = 0
-        for k in range(m):
-            j, qk, wk = group[k, i], q[k], width[k]
-            for a in range(qk):
-                z = Z[at + a, i]
-                row = base[k] + (j * qk + a) * wk
-                for b in range(Q - at):
-                    E[row + b] += z * Z[at + b, i]
-                column = first[k] + j * qk + a
-                for s in range(P):
-                    c[column, s] += z * XY[s, i]
-                if k == 0:
-                    for t in range(w):
-                        leaf[place[i, t], a] += z * zr[i, t]
-                else:
-                    for t in range(w):
-                        upper[column - first[1], rest_column[i, t]] += z * zr[i, t]
-            at += qk
-        for t in range(w):
-            z, column = zr[i, t], rest_column[i, t]
-            for s in range(w):
-                rest[column, rest_column[i, s]] += z * zr[i, s]
-            for s in range(P):
-                c[first[m] + column, s] += z * XY[s, i]
-    return E, leaf, upper, rest, c
-
-
 @compiled(error_model="numpy")
 def mirror(A: FloatArray) -> None:
     """Fill the lower triangle of A (r, r) from the upper one, in place, tile by tile."""
@@ -122,6 +38,7 @@ def mirror(A: FloatArray) -> None:
                     A[a, b] = A[b, a]
 
 
+# Branches: loops over the rows and columns of small matrices.
 @compiled(error_model="numpy")
 def _gain(E: FloatArray, row: int, q: int, w: int, Lambda: FloatArray, K: FloatArray) -> float:
     """K = ΛL⁻ᵀ of a group, in place; returns log|I + Λ'CΛ|."""
@@ -155,7 +72,8 @@ def _gain(E: FloatArray, row: int, q: int, w: int, Lambda: FloatArray, K: FloatA
     return log_det
 
 
-# Long, branches: the algebra of the opening over levels, groups and columns.
+# Long: the algebra of the opening over levels, groups and columns.
+# Branches: loops that numba turns into plain code; a leaf stores less than the groups above it.
 @compiled(fastmath=FAST, error_model="numpy")
 def eliminate(
     E: FloatArray,
@@ -265,7 +183,8 @@ def eliminate(
     return log_det
 
 
-# Long, branches: as `eliminate`, the other way round.
+# Long: as `eliminate`, the other way round.
+# Branches: as there.
 @compiled(fastmath=FAST, error_model="numpy")
 def come_back(
     E: FloatArray,
@@ -460,40 +379,3 @@ def come_back(
                         total += B[a, b] * u[number + b, s]
                     mean[number + a, s] = total
     return EE, u, own
-
-
-@compiled(fastmath=FAST, error_model="numpy")
-def squares_of_rest(
-    Z: FloatArray,
-    XY: FloatArray,
-    group: IntArray,
-    q: IntArray,
-    first: IntArray,
-    zr: FloatArray,
-    rest_column: IntArray,
-    mean: FloatArray,
-) -> FloatArray:
-    """E'E for what is left of [X, y] when the conditional means of the random effects are taken off: (P, P)."""
-    m, (P, N), w = len(q), XY.shape, rest_column.shape[1]
-    total, e = np.zeros((P, P)), np.empty(P)
-    for i in range(N):
-        for s in range(P):
-            e[s] = XY[s, i]
-        at = 0
-        for k in range(m):
-            for a in range(q[k]):
-                z, number = Z[at, i], first[k] + group[k, i] * q[k] + a
-                for s in range(P):
-                    e[s] -= z * mean[number, s]
-                at += 1
-        for t in range(w):
-            z, number = zr[i, t], first[m] + rest_column[i, t]
-            for s in range(P):
-                e[s] -= z * mean[number, s]
-        for s in range(P):
-            for t in range(s + 1):
-                total[s, t] += e[s] * e[t]
-    for s in range(P):
-        for t in range(s):
-            total[t, s] = total[s, t]
-    return total

@@ -18,7 +18,8 @@ import numpy as np
 from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.likelihood.descent import GRADIENT_TOLERANCE, Counter, descend, forward_hessian, hessian, newton
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
-from hierlmm.likelihood.search import Search, search_called, search_plain, search_residual
+from hierlmm.likelihood.search import Search, search_plain, search_residual
+from hierlmm.likelihood.search_called import search_called
 from hierlmm.likelihood.several_factors import FactorCriterion
 from hierlmm.likelihood.solution import AnyCriterion
 

@@ -30,6 +30,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
@@ -40,7 +41,7 @@ from hierlmm.likelihood.crossproducts import CrossProducts
 from hierlmm.likelihood.descent import Counter, descend
 from hierlmm.likelihood.residual_criterion import ResidualCriterion
 from hierlmm.likelihood.search_kernel import DESCEND, PARTS, VALUES, explore
-from hierlmm.likelihood.solution import AnyCriterion, GivenResiduals
+from hierlmm.likelihood.solution import GivenResiduals
 
 PROOF = 1e-5
 UNSEEN = 1e-3
@@ -85,6 +86,16 @@ class Search:
     unseen: float
 
 
+class AnyPoints(Protocol):
+    """A criterion at many points."""
+
+    def values(self, points: FloatArray) -> FloatArray:
+        """The criterion at λ: (M, m) -> (M,)."""
+
+    def descend(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Ends of descents, and the criterion there: (M, m) -> (M, m), (M,)."""
+
+
 class _Compiled:
     """The criterion as `explore` takes it; f of the kernel is the criterion less a constant."""
 
@@ -113,50 +124,6 @@ class _Compiled:
         return found, values[:, 0]
 
 
-class _Called:
-    """A criterion that is called, as `_linkage` takes it."""
-
-    def __init__(self, criterion: AnyCriterion) -> None:
-        self.counter = Counter(criterion)
-
-    @property
-    def calls(self) -> int:
-        """Evaluations."""
-        return self.counter.calls
-
-    def values(self, points: FloatArray) -> FloatArray:
-        """The criterion at λ: (M, m) -> (M,)."""
-        return np.array([self.counter.value(point) for point in points])
-
-    def descend(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Ends of descents, and the criterion there: (M, m) -> (M, m), (M,)."""
-        found = np.array([descend(self.counter, point) for point in points])
-        return found, self.values(found)
-
-
-def search_called(criterion: AnyCriterion, start: FloatArray, *, thorough: bool) -> Search:
-    """Minima of a criterion in λ that has no compiled form.
-
-    Parameters
-    ----------
-    criterion : AnyCriterion
-        Without residual parameters.
-    start : (m,)
-        A point to descend from.
-    thorough : bool
-        Whether an evaluation is cheap enough for a design of points; otherwise there is one descent, from the start.
-    """
-    structure, called = criterion.structure, _Called(criterion)
-    if thorough:
-        centre = _scale(called, structure)
-        found, values, n_points, n_descents, unseen = _linkage(called, structure, centre, True, start)
-    else:
-        found, values = called.descend(start[None])
-        n_points, n_descents, unseen = 1, 1, 1.0
-    order = distinct(structure, found, values)
-    return Search(found[order], n_points, n_descents, called.calls, False, unseen)
-
-
 def search_plain(criterion: GivenResiduals, *, thorough: bool = True, start: FloatArray | None = None) -> Search:
     """Minima of a plain criterion.
 
@@ -175,8 +142,8 @@ def search_plain(criterion: GivenResiduals, *, thorough: bool = True, start: Flo
     full = _Compiled(criterion, criterion.products)
     small = criterion.products.R.shape[2] <= FEW_ROWS
     compiled = full if small else _Compiled(criterion, _part_of(criterion.products))
-    centre = _scale(compiled, structure)
-    found, values, n_points, n_descents, unseen = _linkage(compiled, structure, centre, thorough, start)
+    centre = best_scale(compiled, structure)
+    found, values, n_points, n_descents, unseen = linkage(compiled, structure, centre, thorough, start)
     exhaustive = False
     if small and thorough and structure.n_parameters <= 2 and structure.is_diagonal:
         found, values, exhaustive = _prove(compiled, found, values)
@@ -228,7 +195,7 @@ def spread(n: int, m: int) -> FloatArray:
     return (0.5 + np.outer(np.arange(1, n + 1), g ** -np.arange(1.0, m + 1))) % 1.0
 
 
-def _scale(compiled: _Compiled | _Called, structure: RandomCovariance) -> float:
+def best_scale(compiled: AnyPoints, structure: RandomCovariance) -> float:
     """The best multiple of the identity, from 0.01 to 10⁷."""
     trials = 10.0 ** np.arange(-2.0, 7.5, 0.5)[:, None] * structure.parameters(np.eye(structure.q))
     best = int(np.argmin(compiled.values(trials)))
@@ -264,8 +231,8 @@ def _design(
     return cube, lam
 
 
-def _linkage(
-    compiled: _Compiled | _Called,
+def linkage(
+    compiled: AnyPoints,
     structure: RandomCovariance,
     centre: float,
     thorough: bool,

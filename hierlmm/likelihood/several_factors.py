@@ -31,7 +31,8 @@ from hierlmm.likelihood.conditional import ConditionalEffects
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import Scaling, working_rows
 from hierlmm.likelihood.forest import Factor, Forest, plant
-from hierlmm.likelihood.forest_kernel import come_back, eliminate, mirror, products_of_rows, squares_of_rest
+from hierlmm.likelihood.forest_kernel import come_back, eliminate, mirror
+from hierlmm.likelihood.forest_rows import products_of_rows, squares_of_rest
 from hierlmm.likelihood.kernel import PatternSums
 from hierlmm.likelihood.solution import Solution
 
@@ -67,7 +68,7 @@ class FactorProducts:
     Z : (Q, N), XY : (P, N), group : (m, N), zr : (N, w)
         Columns of the chain, [X̃, ỹ], groups of the chain, columns of the rest.
     E, leaf, upper, rest, c
-        See `forest_kernel.products_of_rows`.
+        See `forest_rows.products_of_rows`.
     n_obs, n_fixed : int
     scaling : Scaling
     S_w : (P, P)
