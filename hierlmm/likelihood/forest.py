@@ -72,11 +72,6 @@ class Forest:
     rest_column: IntArray
     n_rest: int
 
-    @property
-    def level_start(self) -> IntArray:
-        """Row of ``above`` at which each level begins."""
-        return np.concatenate([[0], np.cumsum(self.J)[:-1]]).astype(np.int64)
-
 
 def lies_in(fine: Factor, coarse: Factor) -> IntArray | None:
     """The group of a coarser factor that every group of a finer one lies in, (J,); None where it is not nested."""

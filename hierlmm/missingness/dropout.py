@@ -4,9 +4,8 @@ At each visit k after the first, of the subjects that are still there (measured 
 
     logit P(never measured again from visit k on | still there) = α_k + group + covariates + γ (last response before k)
 
-fitted by maximum likelihood. γ = 0 is tested by the likelihood ratio, and so is that γ is the same in all groups.
-A
-change from baseline can depend on the past only together with the baseline, which is why covariates belong to it.
+fitted by maximum likelihood. γ = 0 is tested by the likelihood ratio, and so is that γ is the same in all groups. A
+change from baseline tells of the past only together with the baseline, which is why covariates belong to it.
 Visits and groups where nobody or everybody drops out say nothing about γ and are left out.
 
 References
