@@ -104,14 +104,18 @@ class Finding:
 
 
 def judge(outcomes: Mapping[str, Outcome]) -> tuple[Finding, ...]:
-    """Judge all checks of a page together, and put the most severe first."""
+    """Judge all checks of a page together, and put the most severe first.
+
+    Among equally severe ones p-values are told apart to two decimals, which is what simulation can tell, and what is
+    equal then stays in the order of the registry.
+    """
     from statsmodels.stats.multitest import multipletests
 
     chance = {name: o.p for name, o in outcomes.items() if not math.isnan(o.p)}
     page = multipletests(list(chance.values()), method="holm")[1] if chance else []
     adjusted = dict.fromkeys(outcomes, math.nan) | dict(zip(chance, map(float, page), strict=True))
     findings = [_finding(name, outcome, adjusted[name]) for name, outcome in outcomes.items()]
-    return tuple(sorted(findings, key=lambda f: (ORDER[f.severity], f.p if not math.isnan(f.p) else -1.0)))
+    return tuple(sorted(findings, key=lambda f: (ORDER[f.severity], -1.0 if math.isnan(f.p) else round(f.p, 2))))
 
 
 def _finding(name: str, outcome: Outcome, p_page: float) -> Finding:

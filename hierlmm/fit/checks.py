@@ -42,8 +42,9 @@ class CheckVerbs(Fit):
         >>> import hierlmm as hl
         >>> sleep = hl.load_dataset("sleepstudy")
         >>> fit = hl.TwoLevelModel.from_formula("reaction ~ days + (days | subject)", sleep).fit_reml()
-        >>> fit.check().table["severity"].head(3).to_dict()
-        {'residual_normality': 'act', 'serial': 'act', 'outlying_rows': 'act'}
+        >>> page = fit.check()
+        >>> page["residual_normality"].severity, page["outlying_rows"].severity
+        ('act', 'act')
         """
         from hierlmm.checks.check import check
 
