@@ -307,16 +307,16 @@ class Panels:
             heading = ""
         with matplotlib.rc_context(quiet_axes()):
             self._label(titles, xlabel, None if ylabel is None else without_backticks(ylabel))
-        written = (self.collection, self.theme, heading, caption)
-        if self.backend == "matplotlib":
-            if legend:
-                legend_matplotlib(self, legend, on_axes=on_axes)
-            finish_matplotlib(*written, on_axes)
-        elif self.backend == "plotly":
-            legend_plotly(self, legend)
-            finish_plotly(*written)
-        elif self.backend == "bokeh":
-            finish_bokeh(*written, legend)
+            written = (self.collection, self.theme, heading, caption)
+            if self.backend == "matplotlib":
+                if legend:
+                    legend_matplotlib(self, legend, on_axes=on_axes)
+                finish_matplotlib(*written, on_axes)
+            elif self.backend == "plotly":
+                legend_plotly(self, legend)
+                finish_plotly(*written)
+            elif self.backend == "bokeh":
+                finish_bokeh(*written, legend)
         return self.collection
 
     def _label(self, titles: Mapping[Any, str], xlabel: str | Mapping[Any, str] | None, ylabel: str | None) -> None:

@@ -118,7 +118,12 @@ def axes_settings(ink: str, paper: str, size: float) -> dict[str, Any]:
     """Spines below and on the left only, and a light grid behind the marks."""
     own = Theme(ink, paper, size)
     line = 0.7 * own.scale
+    # The box of a number at the lower end of the left axis reaches 0.7 letters below it, that of a number at the left
+    # end of the lower axis begins a tick and a pad below: they grow with the letters, or the two meet in the corner.
+    ticks = {f"{axis}tick.major.{part}": 0.35 * size for axis in "xy" for part in ("size", "pad")}
+    ticks["xtick.major.pad"] = 0.5 * size
     return {
+        **ticks,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.edgecolor": own.mix(0.45),

@@ -187,6 +187,17 @@ def test_a_page_asks_nothing_of_the_network(backend, dental_reml, tmp_path):
         assert not re.findall(r"<(?:script|link|img|iframe)[^>]*\s(?:src|href)\s*=\s*[\"']?(?:https?:)?//", text)
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_numbers_do_not_meet_in_the_corner(style):
+    """However low the lowest number beside an axis, however far left the first below: a tenth of a letter apart."""
+    with hl.style(style):
+        figure, axes = plt.subplots()
+        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[0], xticklabels=["-0.00"], yticks=[0], yticklabels=["gÄ"])
+        figure.canvas.draw()
+        below, beside = (axis.majorTicks[0].label1.get_window_extent() for axis in (axes.xaxis, axes.yaxis))
+        assert beside.y0 - below.y1 > 0.1 * theme().size * figure.dpi / 72
+
+
 def test_the_check_sees_what_is_wrong():
     figure, (left, right) = plt.subplots(1, 2, figsize=(4, 2))
     left.set_title("a title that runs into its neighbour")
