@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.checks.material import Material
-from hierlmm.checks.outcome import Finding, LeftOut, Outcome, judge
+from hierlmm.checks.outcome import ACT, Finding, LeftOut, Outcome, judge
 from hierlmm.checks.registry import CHECKS, SIMULATED
 from hierlmm.design.formula import unquoted
 from hierlmm.drawing.figure import Figure, pictured
@@ -23,7 +23,7 @@ from hierlmm.text import count, sayer
 
 SAY = sayer(__file__)
 SEE = "docs, page 'Checks'"
-LEAST, SHOWN = 99, 5
+SHOWN = 5
 MARKS = {"act": "ACT ", "look": "LOOK"}
 
 
@@ -142,9 +142,7 @@ class Checkup(Result):
 @checked
 def check(fit: Fit, data: Any = None, *, simulations: int = 499, seed: int | None = 0) -> Checkup:
     """Check a fit; see ``fit.check``."""
-    if simulations < LEAST:
-        reason = "p-values that are corrected for all checks need many simulated data sets"
-        raise SpecificationError(f"simulations={simulations!r}", reason, f"use at least {LEAST}, better 499", SEE)
+    _refuse_too_few(simulations, 1)
     others = None if data is None else _others(fit, data)
     material = Material(fit, simulations, seed, others)
     outcomes: dict[str, Outcome] = {}
@@ -155,8 +153,9 @@ def check(fit: Fit, data: Any = None, *, simulations: int = 499, seed: int | Non
             left_out[name] = found.reason
         else:
             outcomes[name] = found
+    n = sum(not np.isnan(outcome.p) for outcome in outcomes.values())
+    _refuse_too_few(simulations, n)
     findings = judge(outcomes)
-    n = sum(not np.isnan(f.p) for f in findings)
     note = [SAY("page.chance", simulations=simulations, n=n)] if n else []
     if n and len(material.kept) < fit.n_subjects:
         note.append(SAY("page.subset", shown=f"{len(material.kept):,}", total=f"{fit.n_subjects:,}"))
@@ -167,6 +166,23 @@ def check(fit: Fit, data: Any = None, *, simulations: int = 499, seed: int | Non
     size = f"{count(fit.n_obs, 'row')} of {count(fit.n_subjects, 'subject')}"
     title = f"Checks of a fit by {fit.estimator}: {response}, {size}"
     return Checkup(findings, left_out, title, " ".join(note), simulations)
+
+
+def _refuse_too_few(simulations: int, n: int) -> None:
+    """Refuse fewer simulations than let one of n checks call for action: Holm multiplies 1/(simulations + 1) by n.
+
+    Raises
+    ------
+    SpecificationError
+    """
+    least = round(n / ACT) - 1
+    if simulations < least:
+        reason = (
+            f"the smallest p-value is then 1/{simulations + 1}, and corrected for {count(n, 'check')} of this page "
+            f"{n / (simulations + 1):.2g}: nothing could be found, whatever the data"
+        )
+        remedy = f"use at least {least}, better 499"
+        raise SpecificationError(f"simulations={simulations!r}", reason, remedy, SEE)
 
 
 def _others(fit: Fit, data: Any) -> pd.DataFrame:

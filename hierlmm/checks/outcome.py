@@ -20,6 +20,8 @@ from hierlmm.text import fill, p_text, templates
 
 type Severity = Literal["act", "look", "fine"]
 ACT, LOOK = 0.05, 0.01
+EVEN = 1.0 + 1e-9
+"""For p-values that are equal to a limit but for rounding: 10 × 1/200."""
 ORDER: dict[Severity, int] = {"act": 0, "look": 1, "fine": 2}
 
 
@@ -121,9 +123,8 @@ def judge(outcomes: Mapping[str, Outcome]) -> tuple[Finding, ...]:
 def _finding(name: str, outcome: Outcome, p_page: float) -> Finding:
     severity = outcome.severity
     if not math.isnan(outcome.p):
-        severity = (
-            "act" if p_page <= ACT and outcome.matters else "look" if min(p_page / 5, outcome.p) <= LOOK else "fine"
-        )
+        small, own = p_page <= ACT * EVEN, min(p_page / 5, outcome.p) <= LOOK * EVEN
+        severity = "act" if small and outcome.matters else "look" if own else "fine"
     words = templates(__file__)[name]
     p = "" if math.isnan(outcome.p) else p_text(outcome.p)
     slots = {**outcome.slots, "p": p}

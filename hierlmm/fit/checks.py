@@ -29,7 +29,9 @@ class CheckVerbs(Fit):
             Further columns about the subjects, for example the table that the model was fitted to: those that are
             constant within subjects and not in the model are looked at beside the random effects.
         simulations : int
-            Data sets simulated under the fit; at least 99.
+            Data sets simulated under the fit: at least 20 for each check of chance on the page, less one, so that one
+            of them alone can call for action after Holm's correction; of fewer nothing could be found, and they are
+            refused.
         seed : int, optional
 
         Returns

@@ -1,5 +1,7 @@
 """The page of checks: a planted fault is found by its check, clean data are left alone, numbers are as defined."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -180,7 +182,7 @@ def test_collinearity_is_the_variance_inflation_factor():
 def test_powers_and_interactions_of_one_variable_are_no_collinearity(clean):
     frame = clean[0].assign(year=clean[0]["t"] + 2000.0)
     fit = hl.TwoLevelModel.from_formula("y ~ year * arm + I((year - 2000)**2) + (1 | id)", frame).fit_reml()
-    page = fit.check(simulations=99)
+    page = fit.check(simulations=279)
     assert page["collinearity"].severity == "fine" and page["collinearity"].size < 1.1
     assert page["scaling"].severity == "look" and "year lies far from zero" in page["scaling"].seen
 
@@ -200,11 +202,11 @@ def test_counts_that_vary_too_much_are_found(patients):
 
 
 def test_a_posterior_has_its_sampler_and_its_priors_checked(sleep_nuts, seizures_nuts):
-    page = sleep_nuts.check(simulations=99)
+    page = sleep_nuts.check(simulations=279)
     assert page["convergence"].severity == "fine" and "chains agree" in page["convergence"].seen
     assert page["priors"].severity == "fine"
     assert page["outlying_rows"].p <= 0.02  # of subject 332, as by REML
-    short = seizures_nuts.check(simulations=99)
+    short = seizures_nuts.check(simulations=279)
     assert short["convergence"].severity == "act" and short.findings[0].check == "convergence"
 
 
@@ -212,18 +214,18 @@ def test_marginal_models_and_gee(dental):
     marginal = hl.MarginalModel(
         "distance ~ sex * time", correlation=hl.AR1("time"), subject="subject", data=dental
     ).fit_reml()
-    page = marginal.check(simulations=99)
+    page = marginal.check(simulations=279)
     assert page.left_out["effect_normality"] == "the fit has no random effects"
     assert {"mean", "spread", "serial", "ranks", "outlying_subjects"} <= set(page.table.index)
     gee = hl.TwoLevelModel.from_formula("distance ~ sex * time + (1 | subject)", dental).fit_gee()
-    assert {"mean", "outlying_subjects", "influential_subjects"} <= set(gee.check(simulations=99).table.index)
+    assert {"mean", "outlying_subjects", "influential_subjects"} <= set(gee.check(simulations=279).table.index)
 
 
 def test_a_variance_of_zero_is_looked_at():
     frame = study()
     frame["y"] = np.random.default_rng(3).normal(size=len(frame))
     fit = hl.TwoLevelModel.from_formula("y ~ t + (1 | id)", frame).fit_ml()
-    page = fit.check(simulations=99)
+    page = fit.check(simulations=279)
     assert page["boundary"].severity == "look" and "no variation in Intercept" in page["boundary"].seen
     assert "variances of the random effects are estimated as zero" in page.left_out["effect_normality"]
 
@@ -231,14 +233,14 @@ def test_a_variance_of_zero_is_looked_at():
 def test_a_level_that_one_subject_has_is_to_act_on(dental):
     frame = dental.assign(site=np.where(dental["subject"] == 3, "b", "a"))
     fit = hl.TwoLevelModel.from_formula("distance ~ time + site + (1 | subject)", frame).fit_reml()
-    finding = fit.check(simulations=99)["leverage"]
+    finding = fit.check(simulations=279)["leverage"]
     assert finding.severity == "act"
     assert finding.seen == "Without subject 3 the other subjects do not determine site[T.b]."
 
 
 def test_of_many_rows_some_subjects_are_looked_at():
     frame = study(n=1000)
-    page = hl.TwoLevelModel.from_formula(FORMULA, frame).fit_reml().check(simulations=99)
+    page = hl.TwoLevelModel.from_formula(FORMULA, frame).fit_reml().check(simulations=279)
     assert "Looked at: 833 of 1,000 subjects" in page.note
 
 
@@ -259,22 +261,34 @@ def test_what_is_not_there_is_refused(quiet, clean):
         quiet["priors"]
     with pytest.raises(hl.SpecificationError, match=r"nothing to draw"):
         quiet.plot("convergence", backend="none")
-    with pytest.raises(hl.SpecificationError, match=r"at least 99"):
-        clean[1].check(simulations=20)
     with pytest.raises(hl.DataError, match=r"without the column 'id'"):
         clean[1].check(clean[0].drop(columns="id"))
+
+
+def test_simulations_that_could_find_nothing_are_refused():
+    """Holm's correction multiplies the smallest p-value, 1 / (simulations + 1), by the number of checks."""
+    frame = study(fault=at_one(37, 9.0))
+    fit = hl.TwoLevelModel.from_formula(FORMULA, frame).fit_reml()
+    with pytest.raises(hl.SpecificationError, match=r"use at least 19, better 499"):
+        fit.check(frame, simulations=18)
+    with pytest.raises(hl.SpecificationError, match=r"(?s)1/20, and corrected for \d+ checks") as refused:
+        fit.check(frame, simulations=19)
+    least = int(re.search(r"at least (\d+)", str(refused.value))[1])
+    page = fit.check(frame, simulations=least)
+    assert least == 20 * page.table["p"].notna().sum() - 1
+    assert page["outlying_rows"].severity == "act" and page["outlying_rows"].p_page > 0.0499
 
 
 def test_data_of_other_subjects_are_refused_and_of_some_told(clean, quiet):
     frame, fit = clean
     for labels, shown in ((frame["id"] + 100, "100, 101"), (frame["id"].astype(str), "'0', '1'")):
         with pytest.raises(hl.DataError, match=r"(?s)Received: .*Why not: .*To do: .*Read: ") as refused:
-            fit.check(frame.assign(id=labels), simulations=99)
+            fit.check(frame.assign(id=labels), simulations=279)
         assert f"data= with 50 subjects in 'id', none of them in the fit: {shown}" in str(refused.value)
         assert "the fit's 50 subjects by their labels, which are 0, 1, 2, 3, 4, ... (50 in all)" in str(refused.value)
     with pytest.raises(hl.DataError, match="none of them in the fit"):  # also where no column is new
-        fit.check(frame[["id", "t", "y"]].assign(id=-1), simulations=99)
-    some = fit.check(frame[frame["id"] > 1].assign(id=lambda d: d["id"].astype("category")), simulations=99)
+        fit.check(frame[["id", "t", "y"]].assign(id=-1), simulations=279)
+    some = fit.check(frame[frame["id"] > 1].assign(id=lambda d: d["id"].astype("category")), simulations=279)
     assert some.note.endswith("data= has no row of 2 of 50 subjects: 0, 1; what it says is of the others.")
     assert "data=" not in quiet.note
 
