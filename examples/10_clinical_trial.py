@@ -89,7 +89,7 @@ model = hl.MarginalModel(
     data=measured,
 )
 mmrm = model.fit_reml()
-mmrm.anova(df="kenward-roger").round(4)
+mmrm.anova(df="kenward-roger")
 
 # %% [markdown]
 # Least-squares means of every arm at every visit, and their differences. One comparison is primary; for all four

@@ -19,6 +19,7 @@ import pandas as pd
 
 from hierlmm.frozen import Sealed
 from hierlmm.options import checked
+from hierlmm.text import noted_cells, wrap
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Table:
     index: bool = False
     formatters: Mapping[Any, Callable[[Any], str]] = field(default_factory=dict)
     number: str = ".4g"
+    max_rows: int | None = None
 
     def lines(self) -> list[str]:
         """The lines in print."""
@@ -99,6 +101,7 @@ class Table:
             na_rep="",
             border=0,
             index_names=False,
+            max_rows=self.max_rows,
         )
         head, body = text.split("<tbody>")
         if self.index and self.frame.index.name:  # over its own column, not in a row of empty headings
@@ -170,3 +173,33 @@ class Result(Sealed):
 
     def _repr_html_(self) -> str:
         return self._told[1] if self._told else self._page().html
+
+
+class NotedTable(pd.DataFrame):
+    """A `pandas.DataFrame` that says under itself what its ``attrs`` say of it: how it was made, and notes.
+
+    What pandas makes of it (a selection, a copy) is a plain frame with the same ``attrs``.
+    """
+
+    _TOLD: ClassVar[Mapping[str, str]] = {
+        "type": "Tests of type {}.",
+        "description": "By {}.",
+        "estimate": "Estimate: {}.",
+        "interval": "Interval: {}.",
+        "scale": "Scale: {}.",
+        "trials": "Trials: {}.",
+    }
+
+    @property
+    def _notes(self) -> list[str]:
+        told = [text.format(self.attrs[key]) for key, text in self._TOLD.items() if key in self.attrs]
+        return [*told, *(f"Note: {note}" for note in self.attrs.get("notes", ()))]
+
+    def __repr__(self) -> str:
+        rows = {f"{which}_rows": pd.get_option(f"display.{which}_rows") for which in ("max", "min")}
+        lines = [line.rstrip() for line in noted_cells(self).to_string(**rows).splitlines()]
+        return "\n".join([*lines, *([""] if self._notes else []), *wrap(self._notes)])
+
+    def _repr_html_(self) -> str:
+        table = Table(noted_cells(self), index=True, max_rows=pd.get_option("display.max_rows"))
+        return Page("", [table, *map(Paragraph, self._notes)]).html

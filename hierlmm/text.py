@@ -20,6 +20,8 @@ PROBABILITIES = ("p", "prob_positive", "prob_rope", "prob", "share", "share_lowe
 LEAST_DIGITS = 3
 SLOT = re.compile(r"\{(\w+)(?::([^{}]*))?\}")
 OPTIONAL = re.compile(r"<([^<>]*)>")
+NAMED = {*PROBABILITIES, "df", "df1", "df2", "t", "F"}
+"""Columns whose numbers are written alike in every table."""
 STATISTICS = {"t", "t value", "z", "z value", "p", "df"}
 """Columns that are not in units of the response, and say nothing about the size of their row."""
 
@@ -139,12 +141,37 @@ def _numbers(name: str, values: pd.Series) -> list[str]:
     return ["" if np.isnan(v) else f"{v:z.{decimals}f}" for v in array]
 
 
+def noted_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """The cells of a table of results as text: probabilities, df, t and F as everywhere, other numbers to five digits.
+
+    What stands before the estimates says what the rows are.
+    """
+    names = list(map(str, table.columns))
+    first = names.index("estimate") if "estimate" in names else 0
+    cells, numbers = table.astype(object), table.set_axis(range(len(names)), axis=1).iloc[:, first:]
+    cells.columns = pd.RangeIndex(len(names))
+    for i in cells.columns:
+        cells[i] = [show(v) for v in cells[i]]
+    numbers = numbers.select_dtypes("float")
+    texts = _cells(numbers.set_axis([names[i] for i in numbers.columns], axis=1), 5)
+    for k, i in enumerate(numbers.columns):
+        cells[i] = _numbers(names[i], numbers[i]) if names[i] in NAMED else texts.iloc[:, k].to_numpy()
+    return cells.set_axis(table.columns, axis=1)
+
+
 def table_text(frame: pd.DataFrame, digits: int) -> str:
     """Align a numeric table, each column to about ``digits`` significant digits of its largest entry.
 
     A row of which this would leave fewer than three digits (a slope beside an intercept in calendar years) gets digits
     of its own; decimal points stay below each other.
     """
+    cells = _cells(frame, digits)
+    cells.index.name = None
+    cells.columns.name = None
+    return "\n".join(line.rstrip() for line in cells.to_string().splitlines())
+
+
+def _cells(frame: pd.DataFrame, digits: int) -> pd.DataFrame:
     values = frame.to_numpy(dtype=float)
     sizes = np.where(np.isfinite(values), np.abs(values), 0.0)
     decimals = np.clip(digits - 1 - _magnitude(sizes.max(axis=0, initial=0.0)), 0, 8)
@@ -157,14 +184,13 @@ def table_text(frame: pd.DataFrame, digits: int) -> str:
         most = digits + 1 - _magnitude(size)
         own = np.minimum(digits - 2 - _magnitude(sizes), most[:, None])
         places = np.where(small[:, None] & in_units, np.maximum(own, places), places)
-    cells = frame.copy().astype(object)
-    for c, column in enumerate(frame.columns):
+    columns = []
+    for c in range(len(frame.columns)):
         texts = [_number(v, int(n)) for v, n in zip(values[:, c], places[:, c], strict=True)]
         tails = [len(text) - text.find(".") if "." in text else 0 for text in texts]
-        cells[column] = [text + " " * (max(tails) - tail) for text, tail in zip(texts, tails, strict=True)]
-    cells.index.name = None
-    cells.columns.name = None
-    return "\n".join(line.rstrip() for line in cells.to_string().splitlines())
+        columns.append([text + " " * (max(tails, default=0) - tail) for text, tail in zip(texts, tails, strict=True)])
+    cells = pd.DataFrame(dict(enumerate(columns)), index=frame.index, dtype=object)
+    return cells.set_axis(frame.columns, axis=1)
 
 
 def _magnitude(values: FloatArray) -> IntArray:

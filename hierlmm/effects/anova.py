@@ -31,6 +31,7 @@ from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.likelihood.wald import BY_DEFAULT, Asked
 from hierlmm.options import choose
+from hierlmm.results import NotedTable
 
 type Part = tuple[str, str]
 TYPES = {"I": "I", "II": "II", "III": "III", "1": "I", "2": "II", "3": "III"}
@@ -52,6 +53,7 @@ def anova(fit: Fit, how: Asked = BY_DEFAULT, type: str | int = "III") -> pd.Data
     table = pd.DataFrame.from_dict(tests, orient="index", columns=["F", "df1", "df2", "p"])
     if not fit.design.is_gaussian:  # no degrees of freedom: Wald's test
         table = pd.DataFrame({"chi2": table["F"] * table["df1"], "df": table["df1"], "p": table["p"]})
+    table = NotedTable(table)
     table.index.name = "term"
     about = {"df": judge.method, "se": judge.se, "description": judge.description}
     table.attrs = about | {"notes": list(judge.notes), "type": kind}

@@ -22,6 +22,7 @@ from hierlmm.likelihood.residual_degrees import structured_kenward_roger
 from hierlmm.likelihood.residual_rows import ResidualRows
 from hierlmm.likelihood.wald import FixedDegrees, Wald, errors_name, method_name, two_sided
 from hierlmm.options import check_ci
+from hierlmm.results import NotedTable
 
 SEE = "docs, page 'Contrasts'"
 BOUNDARY = {
@@ -142,6 +143,6 @@ def summary_with_degrees(wald: Wald, coef: pd.Index, ci: float) -> pd.DataFrame:
     half = t_distribution.ppf(0.5 + ci / 2.0, df) * se
     t = estimate / se
     columns = {"estimate": estimate, "se": se, "lower": estimate - half, "upper": estimate + half, "t": t, "df": df}
-    table = pd.DataFrame({**columns, "p": two_sided(t, df)}, index=coef)
+    table = NotedTable({**columns, "p": two_sided(t, df)}, index=coef)
     table.attrs = {"df": wald.method, "se": wald.se, "description": wald.description, "notes": list(wald.notes)}
     return table

@@ -18,6 +18,7 @@ from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.likelihood.estimate import make_criterion
 from hierlmm.likelihood.maximise import maximise
 from hierlmm.likelihood.profile_beta import HeldBeta
+from hierlmm.results import NotedTable
 
 REFITTED = "intervals of fixed effects are by ML, which this fit by REML was made again for"
 
@@ -60,6 +61,6 @@ def profile_summary(fit: LikelihoodEstimates, ci: float) -> pd.DataFrame:
     limits = np.array([profiles.ends(k, z) for k in range(len(fit.beta))]).reshape(-1, 2)
     beta, se = fit.beta, fit.beta_se
     columns = {"estimate": beta, "se": se, "lower": limits[:, 0], "upper": limits[:, 1], "t": beta / se}
-    table = pd.DataFrame(columns)
+    table = NotedTable(columns)
     table.attrs = {"description": "profile likelihood", "notes": [REFITTED] if fit.reml else []}
     return table

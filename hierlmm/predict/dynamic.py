@@ -48,6 +48,7 @@ from hierlmm.predict.history import Course, Courses, course_of, courses_of
 from hierlmm.predict.lines import interval_table, quantile_note, with_theta
 from hierlmm.predict.residual import Structures, draws_of_structure, residual_covariance, residual_variance
 from hierlmm.predict.rows import SEE, Rows, check_request, described, pieces, rows_of
+from hierlmm.results import NotedTable
 
 if TYPE_CHECKING:
     from hierlmm.fits.likelihood_tables import LikelihoodNumbers
@@ -276,8 +277,9 @@ def _finish(
         columns = apart(courses.names, COLUMNS)  # a time called "lower" stands as "at lower"
         names = pd.DataFrame(courses.names, index=courses.index).rename(columns=columns)
         table = pd.concat([names, table], axis=1)
-    table.attrs.update(notes)
-    return table
+    told = NotedTable(table)
+    told.attrs.update(notes)
+    return told
 
 
 def _history_loglik(

@@ -26,6 +26,7 @@ from hierlmm.errors import DataError
 from hierlmm.fits.base import INTERVALS
 from hierlmm.frames import quote, shorten
 from hierlmm.options import check_ci, choose
+from hierlmm.results import NotedTable
 
 PredictionLevel = Literal["subject", "population", "new_subject", "marginal"]
 Interval = Literal["confidence", "credible", "prediction"]
@@ -184,7 +185,7 @@ def described(
 
     Without random effects (``effects=False``) all levels are the mean over subjects.
     """
-    words = level if effects else "marginal"
+    words, table = level if effects else "marginal", NotedTable(table)
     table.attrs |= {"level": level, "scale": "response", "estimate": LINES[words]}
     if interval is not None:
         about = MEASUREMENTS[words] if interval == "prediction" else LINES[words]
