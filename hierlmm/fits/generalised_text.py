@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hierlmm.fits.text import WIDTH, correlation_text, counts_text, random_effects_frame
+from hierlmm.fits.text import WIDTH, correlation_lines, counts_text, random_effects_frame
 from hierlmm.results import Page, Paragraph, Part, Printed, Table
 from hierlmm.text import align, table_text
 
@@ -36,7 +36,7 @@ def generalised_page(fit: Any) -> Page:
         Paragraph(f"Log-likelihood {', '.join(values)}", 0),
     ]
     if len(design.coef) > 1:
-        parts.append(Printed(["", "Correlation of fixed effects:", correlation_text(fit.beta_cov)]))
+        parts.append(Printed(["", *correlation_lines("fixed effects", fit.beta_cov)]))
     state = "Converged" if fit.converged else "NOT CONVERGED"
     ends: list[Part] = [
         f"{state}: gradient norm {fit.gradient_norm:.1e} after {fit.optimum.n_evaluations} evaluations"

@@ -11,7 +11,7 @@ from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.fits.residual_text import correlation_heading, residual_blocks, residual_frames, variance_heading
 from hierlmm.likelihood.residual_messages import UNBOUNDED
 from hierlmm.results import Page, Paragraph, Part, Printed, Table
-from hierlmm.text import align, count, table_text
+from hierlmm.text import align, count, table_text, wrap
 
 WIDTH = 110
 NEAR = 6.0
@@ -42,7 +42,7 @@ def likelihood_page(fit: LikelihoodNumbers) -> Page:
         Paragraph(f"Criterion (−2 log-likelihood) {', '.join(values)}", 0),
     ]
     if len(design.coef) > 1:
-        parts.append(Printed(["", f"Correlation of {fixed.lower()}:", correlation_text(fit.beta_cov)]))
+        parts.append(Printed(["", *correlation_lines(fixed.lower(), fit.beta_cov)]))
     return Page(kind_of(fit), [*parts, "", *_convergence(fit)])
 
 
@@ -125,6 +125,15 @@ def random_effects_text(fit: Fit) -> str:
     cells = [[str(c) for c in frame.columns]]
     cells += [[f"{v:.5g}" if isinstance(v, float) else str(v) for v in row] for row in frame.to_numpy(dtype=object)]
     return "\n".join(f" {line}".rstrip() for line in align(cells, (0, 1)))
+
+
+def correlation_lines(what: str, cov: pd.DataFrame) -> list[str]:
+    """The correlations of the fixed effects, or how to get them where they would be wider than a page."""
+    text = correlation_text(cov)
+    if max(map(len, text.splitlines())) <= WIDTH:
+        return [f"Correlation of {what}:", text]
+    remedy = "fit.beta_cov / numpy.outer(fit.beta_se, fit.beta_se)"
+    return wrap([f"Correlation of {what}: too wide to print, {len(cov)} by {len(cov)}; it is {remedy}"])
 
 
 def correlation_text(cov: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import hierlmm as hl
-from hierlmm.fits.text import correlation_text
+from hierlmm.fits.text import correlation_lines, correlation_text
 from hierlmm.text import probability_text, span, table_lines, table_text
 
 NEGATIVE_ZERO = re.compile(r"-0\.?0*(?![\d.])")
@@ -95,3 +95,11 @@ def test_a_variance_of_zero_is_zero(scale):
             printed = repr(fit).split("Converged")[0]
             assert not re.search(r"e-(1[2-9]|[2-9]\d)", printed) and not NEGATIVE_ZERO.search(printed)
     assert seen > 5
+
+
+@pytest.mark.parametrize(("n", "shown"), [(5, True), (22, False)])
+def test_correlations_that_do_not_fit_a_page_are_left_out_and_said_where(n, shown):
+    names = [f"coefficient {k}" for k in range(n)]
+    lines = correlation_lines("coefficients", pd.DataFrame(np.eye(n), names, names))
+    assert all(len(line) <= 110 for line in "\n".join(lines).splitlines())
+    assert ("0.000" in lines[-1]) == shown == ("fit.beta_cov" not in " ".join(lines))
