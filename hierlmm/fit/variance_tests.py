@@ -64,11 +64,12 @@ class VarianceTestVerbs:
         progressbar: bool = True,
         time: str | None = None,
     ) -> VarianceTests:
-        """Ask whether a correlation, a serial term or an unequal variance is needed.
+        """Ask whether a correlation, a serial term, an unequal variance or a covariance by group is needed.
 
         What the model has is tested by leaving it out; what it has not, by putting it in and fitting again:
         correlations of the random effects, a serial correlation in time, residual variances that differ by a factor of
-        the model or change with time, and any covariance at all where subjects share few occasions.
+        the model or change with time, any covariance at all where subjects share few occasions, and a covariance of
+        their own (``group=``) for the levels of a factor between subjects.
 
         Parameters
         ----------

@@ -1,8 +1,9 @@
-"""Is a serial term, an unequal variance, a correlation needed? Each alternative is fitted and tested.
+"""Is a serial term, an unequal variance, a correlation, a covariance for each arm needed? Each alternative is fitted and tested.
 
 What the model has is tested by leaving it out, what it has not by putting it in: correlations of the random effects, a
-serial correlation of the residuals, residual variances that differ by a factor or change with time, and, where subjects
-share few occasions, a variance and a correlation for each of them.
+serial correlation of the residuals, residual variances that differ by a factor or change with time, where subjects share
+few occasions a variance and a correlation for each of them, and a D or residual parameters for each level of a factor
+that is constant within subjects.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hierlmm.covariance.composed import stated
+from hierlmm.covariance.composed import group_of, stated
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.covariance.residual import AR1, Exponential, Unstructured
 from hierlmm.covariance.variance import VarExp, VarIdent
@@ -24,10 +25,18 @@ from hierlmm.frames import shorten
 from hierlmm.inference.anova import ratio_test
 from hierlmm.inference.maximum import maximise, maximum_of, model_text
 from hierlmm.inference.random_effects import SAY, Judged, Method, VarianceTests, check_method, judge, row_of
-from hierlmm.inference.simpler import with_blocks, with_correlations, with_residual, without_group
+from hierlmm.inference.simpler import (
+    with_blocks,
+    with_correlations,
+    with_group,
+    with_residual,
+    with_residual_group,
+)
 
 FEWEST_ROWS = 10
 """Rows of a level with a variance of its own."""
+FEWEST_SUBJECTS = 10
+"""Subjects of a level with a covariance of its own."""
 MOST_LEVELS = 8
 MOST_OCCASIONS = 6
 
@@ -98,12 +107,43 @@ def questions(design: Design, time: str | None) -> Iterator[Question]:
         if len(own) > 1:
             yield Question("all correlations of random effects", with_correlations(design, True), False)
     if design.group:
-        yield Question(f"D by {design.group}", without_group(design), True)
+        yield Question(f"D by {design.group}", with_group(design, None), True)
+    for name in [arm for arm, enough in arms_of_d(design).items() if enough]:
+        yield Question(f"D by {name}", with_group(design, name), False)
     if not design.is_gaussian:
         return
     yield from _serial(design, time)
     yield from _unequal(design, time)
     yield from _any_covariance(design, time)
+    yield from _by_arm(design)
+
+
+def _by_arm(design: Design) -> Iterator[Question]:
+    """Residual parameters for each level of a factor, of residuals that have a structure."""
+    if group := group_of(design.residual_variance):
+        yield Question(f"residual covariance by {group}", with_residual_group(design, None), True)
+    for name in [arm for arm, enough in arms_of_residuals(design).items() if enough]:
+        yield Question(f"residual covariance by {name}", with_residual_group(design, name), False)
+
+
+def arms_of_d(design: Design) -> dict[str, bool]:
+    """Factors that D may depend on and does not, and whether their levels have subjects enough."""
+    return {} if design.group or not design.term else _arms(design, 3 * design.n_own)
+
+
+def arms_of_residuals(design: Design) -> dict[str, bool]:
+    """The same of residuals that have a structure; an unstructured one asks for more subjects."""
+    residual, variance = design.residual, design.residual_variance
+    if not design.is_gaussian or group_of(variance) or (residual is None and stated(variance) is None):
+        return {}
+    free = residual is not None and residual.free and not residual.stationary
+    return _arms(design, 3 * int(design.rows_per_subject.max()) if free else 0)
+
+
+def _arms(design: Design, fewest: int) -> dict[str, bool]:
+    between = [name for name in factors(design) if name in design.level2_variables()]
+    subjects = {name: design.frame[name].groupby(design.subject_index).first().value_counts() for name in between}
+    return {name: bool(own[own > 0].min() >= max(fewest, FEWEST_SUBJECTS)) for name, own in subjects.items()}
 
 
 def _serial(design: Design, time: str | None) -> Iterator[Question]:
@@ -128,7 +168,17 @@ def why_no_serial(design: Design, time: str | None) -> str:
 
 def not_asked(design: Design, time: str | None) -> list[str]:
     """What could not be asked, and how to have it asked."""
-    if not design.is_gaussian or design.residual is not None or not (reason := why_no_serial(design, time)):
+    few = [name for name, enough in (arms_of_d(design) | arms_of_residuals(design)).items() if not enough]
+    arms = [SAY("tests.few", names=shorten(few))] if few else []
+    return [*_no_serial(design, time), *arms]
+
+
+def _no_serial(design: Design, time: str | None) -> list[str]:
+    if not design.is_gaussian:
+        what, reason = SAY("no_residuals.what"), SAY("no_residuals.reason", family=design.family.title)
+        alone = [SAY("no_residuals.alone")] if design.n_own == 1 else []
+        return [*alone, SAY("tests.not_asked", what=what, reason=reason, remedy="")]
+    if design.residual is not None or not (reason := why_no_serial(design, time)):
         return []
     could = numbers_at_level1(design) if time is None else []
     remedy = SAY("no_serial.name", first=could[0]) if could else ""

@@ -83,7 +83,7 @@ class VarianceTests(Result):
             [
                 self.model,
                 "",
-                Table(shown, lines, self.title, index=True, number=".4g"),
+                Table(shown, lines, self.title, index=True, number=".4g") if len(shown) else "Nothing was tested.",
                 "",
                 *(Paragraph(text, 110, rest="  ") for text in models),
                 *([""] if models else []),

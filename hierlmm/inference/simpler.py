@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hierlmm.covariance.composed import composed, group_of
+from hierlmm.covariance.composed import composed, group_of, stated
 from hierlmm.covariance.random import SPECTRAL
 from hierlmm.design.build import design_again
 from hierlmm.design.design import Design
@@ -72,12 +72,18 @@ def with_correlations(design: Design, correlated: bool) -> Design:
     return with_blocks(design, [RandomBlock(terms, correlated)], structure)
 
 
-def without_group(design: Design) -> Design:
-    """The design with one D for all."""
+def with_group(design: Design, group: str | None) -> Design:
+    """The design with a D for every level of a factor, or with one for all."""
     h = design.hierarchy
     return with_blocks(
-        replace(design, terms=replace(design.terms, hierarchy=replace(h, group=None))), h.blocks, h.covariance
+        replace(design, terms=replace(design.terms, hierarchy=replace(h, group=group))), h.blocks, h.covariance
     )
+
+
+def with_residual_group(design: Design, group: str | None) -> Design:
+    """The design with residual parameters for every level of a factor, or with the same for all."""
+    whole = composed(stated(design.residual_variance), group, design.weights)
+    return replace(design, residual_variance=whole, variance_fitted=None)
 
 
 def with_residual(design: Design, correlation: Any, variance: Any) -> Design:

@@ -137,10 +137,11 @@ def test_covariance_questions(growth, sleep_reml):
         sex,
         "residual variance along time",
         "any covariance of the occasions",
+        "D by sex",
     }
     assert found.table.loc["any covariance of the occasions", "chisq"] == pytest.approx(9.21044900, abs=1e-4)
     assert found.table.loc["any covariance of the occasions", "p"] == pytest.approx(0.32485511, abs=1e-4)
-    assert "4 questions" in repr(found)
+    assert "5 questions" in repr(found)
     back = growth["ar1"].test_covariance().table
     assert back.loc["residual correlation", "df"] == 1
     sleep = sleep_reml.test_covariance().table
@@ -151,7 +152,7 @@ def test_what_could_not_be_asked_is_told(dental):
     data = dental.assign(dose=np.tile([1.0, 3.0, 2.0, 5.0], 27))
     fit = hl.TwoLevelModel.from_formula("distance ~ sex * time + dose + (1 | subject)", data).fit_reml()
     silent = fit.test_covariance()
-    assert list(silent.table.index) == ["residual variance by sex"]
+    assert list(silent.table.index) == ["D by sex", "residual variance by sex"]
     text = " ".join(repr(silent).split())
     assert "Not asked: serial correlation, and residual variance along time" in text
     assert "time, dose). Name the time: test_covariance(time='time')" in text
@@ -200,7 +201,35 @@ def test_different_hierarchies_by_group(dental):
     table = fit.test_covariance().table
     assert table.loc["D by sex", "chisq"] == pytest.approx(2.0 * (fit.loglik - common.loglik), abs=1e-6)
     assert table.loc["D by sex", "df"] == 3
+    asked = common.test_covariance().table.loc["D by sex"]
+    np.testing.assert_allclose(
+        asked[["chisq", "df"]].astype(float), table.loc["D by sex", ["chisq", "df"]].astype(float)
+    )
     row = fit.test_random_effects().table.loc["time"]
     assert row["df"] == 4
     assert row["p"] < row["p_naive"]
     assert hl.build_random(model).table["chosen"].sum() == 1
+
+
+def test_residual_covariance_by_arm(dental, growth):
+    """Asked of a model that has one for all, and of a model that has one for each: the same two likelihoods."""
+    by_sex = hl.MarginalModel(
+        "distance ~ sex * time", subject="subject", data=dental, correlation=hl.AR1(), group="sex"
+    )
+    fit, name = by_sex.fit_reml(), "residual covariance by sex"
+    needed, dropped = growth["ar1"].test_covariance(), fit.test_covariance()
+    for row in (needed.table.loc[name], dropped.table.loc[name]):
+        assert row["chisq"] == pytest.approx(2.0 * (fit.loglik - growth["ar1"].loglik), abs=1e-5)
+        assert row["df"] == 2  # a variance and a correlation
+        assert row["p"] == pytest.approx(chi2.sf(row["chisq"], 2), rel=1e-4)
+    few = " ".join(repr(growth["un"].test_covariance()).split())
+    assert name not in few and "a covariance for each level of sex, because there are too few subjects" in few
+
+
+def test_a_family_says_what_cannot_be_asked(patients):
+    found = hl.TwoLevelModel.from_formula("seizures ~ week + (1 | patient)", patients, family="poisson").fit_ml()
+    tests = found.test_covariance()
+    assert tests.table.empty
+    text = " ".join(repr(tests).split())
+    assert "Nothing was tested." in text and "variance of a Poisson response follows from its mean" in text
+    assert "there is one random effect" in text
