@@ -39,6 +39,7 @@ from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
 from hierlmm.likelihood.quantiles import band_quantile, largest_t_quantile, largest_t_sf, t_quantile
+from hierlmm.likelihood.studentized import range_quantile, range_sf
 from hierlmm.likelihood.wald import BY_DEFAULT, Asked, Wald, two_sided
 from hierlmm.options import choose
 from hierlmm.text import sayer
@@ -242,7 +243,7 @@ def adjusted_p(t: FloatArray, df: FloatArray, adjust: str, n_means: int, corr: F
         with np.errstate(divide="ignore"):  # log(1 - p) of p = 1
             return np.asarray(multipletests(raw, method=STATSMODELS[adjust])[1])
     if adjust == "tukey":
-        return np.maximum(raw, stats.studentized_range.sf(np.sqrt(2.0) * np.abs(t), n_means, df))
+        return np.maximum(raw, range_sf(np.sqrt(2.0) * np.abs(t), n_means, df))
     return np.maximum(raw, largest_t_sf(np.abs(t), df, corr))
 
 
@@ -255,13 +256,13 @@ def adjusted_quantiles(df: FloatArray, ci: float, adjust: str, n_means: int, cor
         return np.asarray(stats.t.isf((1.0 - ci) / (2.0 * m), df))
     if adjust == "sidak":
         return np.asarray(stats.t.ppf(0.5 + ci ** (1.0 / m) / 2.0, df))
-    # These quantiles are slow: degrees of freedom that agree to rounding share one.
+    # Degrees of freedom that agree to rounding share a quantile.
     distinct, which = np.unique(np.round(df, 8), return_inverse=True)
     if adjust == "tukey":
-        found = [float(stats.studentized_range.ppf(ci, n_means, d)) / np.sqrt(2.0) for d in distinct]
+        found = np.array([range_quantile(ci, n_means, float(d)) for d in distinct]) / np.sqrt(2.0)
     else:
-        found = [largest_t_quantile(ci, float(d), corr) for d in distinct]
-    return np.array(found)[which]
+        found = largest_t_quantile(ci, distinct, corr)
+    return np.asarray(found[which])
 
 
 def bands(

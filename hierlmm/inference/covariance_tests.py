@@ -1,9 +1,9 @@
-"""Is a serial term, an unequal variance, a correlation, a covariance for each arm needed? Each alternative is fitted and tested.
+"""Is a serial term, an unequal variance, a correlation, a covariance by arm needed? Each is fitted and tested.
 
 What the model has is tested by leaving it out, what it has not by putting it in: correlations of the random effects, a
-serial correlation of the residuals, residual variances that differ by a factor or change with time, where subjects share
-few occasions a variance and a correlation for each of them, and a D or residual parameters for each level of a factor
-that is constant within subjects.
+serial correlation of the residuals, residual variances that differ by a factor or change with time, where subjects
+share few occasions a variance and a correlation for each of them, and a D or residual parameters for each level of a
+factor that is constant within subjects.
 """
 
 from __future__ import annotations

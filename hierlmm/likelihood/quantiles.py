@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import CubicSpline
@@ -36,12 +37,22 @@ DIRECTIONS = 14
 """Logarithm of the number of directions behind a simultaneous band: coverage to about 1e-4."""
 FAMILY = {"circle": 12, "sphere": 17, "seed": 20240229}
 """The same for families of contrasts: p-values to about 1e-4 of their size."""
+CLASSES = 2048
+"""Of reaches that count as one in a family of contrasts: another 1e-4 where p is 1e-20, and less before."""
 VALUES = 2_000_000
 """Numbers in one working array."""
 BINS = 256
 DF_NODES = 5
 FEW = 20_000
 KNOTS = 400
+
+
+class Reach(NamedTuple):
+    """Largest ``|a_i'u|`` over directions u: values with their weights, which add up to 1, in r dimensions."""
+
+    values: FloatArray
+    weights: FloatArray
+    r: int
 
 
 def t_quantile(ci: float, df: FloatArray) -> FloatArray:
@@ -76,19 +87,20 @@ def _exact_quantile(probability: float, inverse_df: FloatArray) -> FloatArray:
 
 def largest_t_sf(t: FloatArray, df: FloatArray, corr: FloatArray) -> FloatArray:
     """P(max |T_i| > t) for T multivariate t with these correlations (they may be singular); df may be infinite."""
-    reach, r = _reach_of_family(corr)
+    reach = _reach_of_family(corr)
     pairs = np.broadcast_arrays(t, df)
-    return np.array([_tail(float(v), float(d), reach, r) for v, d in zip(*map(np.ravel, pairs), strict=True)])
+    return np.array([_tail(float(v), float(d), reach) for v, d in zip(*map(np.ravel, pairs), strict=True)])
 
 
-def largest_t_quantile(probability: float, df: float, corr: FloatArray) -> float:
-    """The t with P(max |T_i| <= t) = probability."""
-    reach, r = _reach_of_family(corr)
-    single = float(student.ppf(0.5 + probability / 2.0, df))
-    bound = float(student.isf((1.0 - probability) / (2.0 * len(corr)), df))  # Bonferroni's
-    if r == 1 or bound <= single:
+def largest_t_quantile(probability: float, df: FloatArray, corr: FloatArray) -> FloatArray:
+    """The t with P(max |T_i| <= t) = probability, for each number of degrees of freedom."""
+    reach, outside = _reach_of_family(corr), 1.0 - probability
+    single = student.ppf(0.5 + probability / 2.0, df)
+    bound = student.isf(outside / (2.0 * len(corr)), df)  # Bonferroni's
+    if reach.r == 1 or len(corr) == 1:
         return single
-    return _solve(reach, r, df, 1.0 - probability, (0.99 * single, 1.01 * bound), 1e-10)
+    rows = zip(np.asarray(df, dtype=np.float64), single, bound, strict=True)
+    return np.array([_solve(reach, float(d), outside, (0.99 * low, 1.01 * high), 1e-10) for d, low, high in rows])
 
 
 def band_quantile(L: FloatArray, cov: FloatArray, df: FloatArray, ci: float, seed: int = 0) -> FloatArray:
@@ -120,47 +132,54 @@ def band_quantile(L: FloatArray, cov: FloatArray, df: FloatArray, ci: float, see
         return single
     # Tails are smooth in the reach: means of neighbours do what all directions would.
     largest = _largest_reach(A @ Vt[:r].T, _directions(r, DIRECTIONS, seed))
-    reach = np.sort(largest).reshape(BINS, -1).mean(axis=1)
+    reach = Reach(np.sort(largest).reshape(BINS, -1).mean(axis=1), np.full(BINS, 1.0 / BINS), r)
     inverse = _inverse(df)
     low, high = float(inverse.min()), float(inverse.max())
     if high - low < 1e-10:
-        return np.full(len(L), _band_at(reach, r, ci, high))
+        return np.full(len(L), _band_at(reach, ci, high))
     # Chebyshev nodes: the quantile is smooth in 1/df.
     nodes = 0.5 * (low + high) + 0.5 * (high - low) * np.cos(np.pi * (np.arange(DF_NODES) + 0.5) / DF_NODES)
-    at_nodes = [_band_at(reach, r, ci, float(v)) for v in nodes]
+    at_nodes = [_band_at(reach, ci, float(v)) for v in nodes]
     fitted = np.polynomial.Chebyshev.fit(nodes, at_nodes, DF_NODES - 1, domain=[low, high])
     return np.maximum(single, fitted(inverse))
 
 
-def _band_at(reach: FloatArray, r: int, ci: float, inverse_df: float) -> float:
+def _band_at(reach: Reach, ci: float, inverse_df: float) -> float:
     df = 1.0 / inverse_df if inverse_df > 0.0 else math.inf
     low = float(t_quantile(ci, np.array([df]))[0])
     # Scheffé's quantile holds for all linear functions: no band is wider.
-    high = math.sqrt(chdtri(r, 1.0 - ci) if math.isinf(df) else r * fdtri(r, df, ci))
-    return _solve(reach, r, df, 1.0 - ci, (0.98 * low, 1.001 * high), 1e-8)
+    high = math.sqrt(chdtri(reach.r, 1.0 - ci) if math.isinf(df) else reach.r * fdtri(reach.r, df, ci))
+    return _solve(reach, df, 1.0 - ci, (0.98 * low, 1.001 * high), 1e-8)
 
 
-def _solve(reach: FloatArray, r: int, df: float, outside: float, bracket: tuple[float, float], xtol: float) -> float:
-    return float(brentq(lambda t: _tail(t, df, reach, r) - outside, *bracket, xtol=xtol))
+def _solve(reach: Reach, df: float, outside: float, bracket: tuple[float, float], xtol: float) -> float:
+    return float(brentq(lambda t: _tail(t, df, reach) - outside, *bracket, xtol=xtol))
 
 
-def _tail(t: float, df: float, reach: FloatArray, r: int) -> float:
+def _tail(t: float, df: float, reach: Reach) -> float:
     if t <= 0.0:
         return 1.0
-    squared = (t / reach) ** 2
-    return float(np.mean(chdtrc(r, squared) if math.isinf(df) else fdtrc(r, df, squared / r)))
+    squared, r = (t / reach.values) ** 2, reach.r
+    return float(reach.weights @ (chdtrc(r, squared) if math.isinf(df) else fdtrc(r, df, squared / r)))
 
 
-def _reach_of_family(corr: FloatArray) -> tuple[FloatArray, int]:
-    """Largest ``|a_i'u|`` of each direction u, the rows of A with corr = A A', and the rank of A."""
+def _reach_of_family(corr: FloatArray) -> Reach:
+    """Largest ``|a_i'u|`` over directions u, the rows of A with corr = A A', in narrow classes with their means."""
     values, vectors = np.linalg.eigh(corr)
     kept = values > 1e-10 * values[-1]
     A = vectors[:, kept] * np.sqrt(values[kept])
     r = int(kept.sum())
     if r == 1:
-        return np.ones(1), 1
+        return Reach(np.ones(1), np.ones(1), 1)
     u = _directions(r, FAMILY["circle" if r == 2 else "sphere"], FAMILY["seed"])
-    return _largest_reach(A, u), r
+    largest = _largest_reach(A, u)
+    if r == 2:
+        return Reach(largest, np.full(len(largest), 1.0 / len(largest)), r)
+    low, high = float(largest.min()), float(largest.max())
+    place = np.minimum((largest - low) * (CLASSES / max(high - low, 1e-300)), CLASSES - 1).astype(np.intp)
+    size = np.bincount(place, minlength=CLASSES)
+    sums, used = np.bincount(place, largest, minlength=CLASSES), size > 0
+    return Reach(sums[used] / size[used], size[used] / len(largest), r)
 
 
 def _largest_reach(A: FloatArray, directions: FloatArray) -> FloatArray:

@@ -21,8 +21,9 @@ def test_largest_t_is_mvtnorms():
     for case in ref["mvt4"]:
         np.testing.assert_allclose(largest_t_sf(case["t"], case["df"], four), case["p"], rtol=5e-5)
     quantile = ref["mvt_quantile"]
-    np.testing.assert_allclose(largest_t_quantile(0.95, 27, half), quantile["value"], rtol=2e-4)  # qmvt stops early
-    np.testing.assert_allclose(largest_t_sf(largest_t_quantile(0.95, 27, half), 27, half), 0.05, rtol=1e-8)
+    (quantile_27,) = largest_t_quantile(0.95, np.array([27.0]), half)
+    np.testing.assert_allclose(quantile_27, quantile["value"], rtol=2e-4)  # qmvt stops early
+    np.testing.assert_allclose(largest_t_sf(quantile_27, 27, half), 0.05, rtol=1e-8)
 
 
 def test_largest_t_in_closed_forms():
@@ -31,7 +32,7 @@ def test_largest_t_in_closed_forms():
         np.testing.assert_allclose(largest_t_sf(2.2, np.inf, np.eye(m)), expected, rtol=2e-4 if m > 2 else 1e-6)
     same = np.ones((3, 3))  # one and the same statistic
     np.testing.assert_allclose(largest_t_sf(2.0, 9, same), 2 * stats.t.sf(2.0, 9), rtol=1e-12)
-    np.testing.assert_allclose(largest_t_quantile(0.9, 9, same), stats.t.ppf(0.95, 9), rtol=1e-12)
+    np.testing.assert_allclose(largest_t_quantile(0.9, np.array([9.0]), same)[0], stats.t.ppf(0.95, 9), rtol=1e-12)
     # Pairwise differences of k equal means: the studentised range, whose correlations are singular.
     for k, rtol in ((3, 1e-6), (4, 2e-4)):
         C = np.array([np.eye(k)[i] - np.eye(k)[j] for i in range(k) for j in range(i + 1, k)])
@@ -65,7 +66,9 @@ def test_dunnett_for_a_control_is_less_strict_than_bonferroni():
     half = {a: fit.contrasts("group", "trt.vs.ctrl", adjust=a).table["upper"] for a in ("none", "mvt", "bonferroni")}
     assert (half["none"] < half["mvt"]).all() and (half["mvt"] < half["bonferroni"]).all()
     width = (effects.table["upper"] - effects.table["estimate"]) / effects.table["se"]
-    np.testing.assert_allclose(width, largest_t_quantile(0.95, 27, np.array([[1.0, 0.5], [0.5, 1.0]])), rtol=1e-7)
+    np.testing.assert_allclose(
+        width, largest_t_quantile(0.95, np.array([27.0]), np.array([[1.0, 0.5], [0.5, 1.0]]))[0], rtol=1e-7
+    )
     other = fit.contrasts("group", "trt.vs.ctrl", reference="B").table
     assert list(other["contrast"]) == ["Control - B", "A - B"]
 
