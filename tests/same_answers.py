@@ -27,6 +27,11 @@ def first_draws(f: Any) -> Any:
     }
 
 
+def one(f: Any) -> Any:
+    """The subject whose rows were asked for without naming it, before the default became all occasions."""
+    return f.design.subjects[int(np.argmax(f.design.rows_per_subject)) if f.has_working_correlation else 0]
+
+
 # What is asked of every fit: a method, and its arguments.
 SHORTLY: dict[str, Callable[[Any], Any]] = {
     "summary()": lambda f: f.summary(),
@@ -35,7 +40,7 @@ SHORTLY: dict[str, Callable[[Any], Any]] = {
     "residuals(pearson)": lambda f: f.residuals("pearson"),
     "residuals(normalized, population)": lambda f: f.residuals("normalized", level="population"),
     "information_criteria()": lambda f: f.information_criteria(),
-    "marginal_covariance()": lambda f: f.marginal_covariance(),
+    "marginal_covariance()": lambda f: f.marginal_covariance(one(f)),
     "fitted()": lambda f: f.fitted(),
     "subject_loglik()": lambda f: f.subject_loglik(),
     "blup_variances()": lambda f: f.blup_variances(),
@@ -62,7 +67,7 @@ FULLY: dict[str, Callable[[Any], Any]] = {
     "loo(observation)": lambda f: f.loo("observation"),
     "implied_marginal()": lambda f: f.implied_marginal(),
     "standard_errors()": lambda f: f.standard_errors(),
-    "working_correlation()": lambda f: f.working_correlation(),
+    "working_correlation()": lambda f: f.working_correlation(one(f)),
     "convergence()": lambda f: f.convergence(),
     "log_likelihood()": lambda f: f.log_likelihood(),
     "draws(beta)": lambda f: f.draws("beta"),

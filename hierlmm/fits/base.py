@@ -21,6 +21,7 @@ from hierlmm.design.design import Design, level2_prediction
 from hierlmm.design.questions import rows_by_subject, rows_of_subject
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.capabilities import LME4, Lack, other_name
+from hierlmm.fits.occasions import covariance_by_occasion
 from hierlmm.likelihood.wald import FixedDegrees, Wald, errors_name, method_name
 from hierlmm.options import checked, choose
 from hierlmm.results import Page, Result, Table
@@ -343,13 +344,21 @@ class Fit(Result):
         return self.sigma**2 * structure.covariance(self.design.frame.iloc[rows], own)
 
     def marginal_covariance(self, subject: Any = None) -> pd.DataFrame:
-        """Implied marginal covariance ``V_i = Z_i D Z_i' + Σ_i`` of one subject (the first by default).
+        """Implied marginal covariance ``V_i = Z_i D Z_i' + Σ_i``: of all occasions, or of one subject's rows.
+
+        Without a subject, a marginal model whose correlation names its occasions (``Unstructured("visit")``) has one
+        matrix of all of them, by their labels; with a ``group`` one for each of its levels, one below the other:
+        ``fit.marginal_covariance().loc["Male"]``. `implied_marginal` has correlations and intervals beside it.
 
         Parameters
         ----------
         subject : optional
-            Label of the subject; by default the first in the order of the labels, ``fit.design.subjects[0]``.
+            Label of the subject whose rows are asked for. Where V depends on more than occasion and group (random
+            effects, weights, times that differ between subjects), the default is the first in the order of the labels,
+            ``fit.design.subjects[0]``.
         """
+        if subject is None and (found := covariance_by_occasion(self)) is not None:
+            return found
         design = self.design
         rows = rows_of_subject(design, 0 if subject is None else design.position(subject))
         V = self._residual_covariance(rows)

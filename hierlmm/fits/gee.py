@@ -17,7 +17,8 @@ from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.families.family import Family
 from hierlmm.fits.base import Fit
 from hierlmm.fits.capabilities import GEE, Lack
-from hierlmm.frames import quote
+from hierlmm.fits.occasions import MOST
+from hierlmm.frames import occasions_in_use, quote
 from hierlmm.gee.estimate import GEEEstimate
 from hierlmm.gee.record import StandardError
 from hierlmm.options import check_ci, check_counts, checked, choose
@@ -181,28 +182,48 @@ class GEENumbers(Fit):
         return pd.Series(np.asarray(value)[a, b], index=names, name="correlation")
 
     def working_correlation(self, subject: Any = None) -> pd.DataFrame:
-        """Working correlation R_i of one subject's rows (of the subject with most rows by default).
+        """Working correlation R_i: of all times of an ``"unstructured"`` or ``"ar1"`` one, or of one subject's rows.
 
         Parameters
         ----------
         subject : optional
-            Label of the subject.
+            Label of the subject. The default of a correlation without times, or of times that differ between subjects,
+            is the subject with most rows.
         """
+        if subject is None and (found := self._by_time()) is not None:
+            return found
         i = self._subject(subject)
         index = self.design.frame.index[self.design.subject_index == i]
         return pd.DataFrame(self.estimate.working_correlation(i), index=index, columns=index)
 
     def marginal_covariance(self, subject: Any = None) -> pd.DataFrame:
-        """Working covariance of one subject's rows: ``φ A_i^½ R_i A_i^½`` with the family's variances ``A_i``.
+        """Working covariance ``φ A_i^½ R_i A_i^½`` with the family's variances ``A_i``.
 
         Parameters
         ----------
         subject : optional
-            Label of the subject; by default that with most rows.
+            Label of the subject. By default all times where ``working_correlation()`` has them and the variance is the
+            same for all rows (a Gaussian response without weights), else the subject with most rows.
         """
-        R = self.working_correlation(subject)
-        sd = self._row_sd()[self.design.subject_index == self._subject(subject)]
-        return R * np.outer(sd, sd)
+        if subject is None and self.design.is_gaussian and self.design.weights is None:
+            return self.scale * self.working_correlation()
+        i = self._subject(subject)
+        sd = self._row_sd()[self.design.subject_index == i]
+        return self.working_correlation(self.design.subjects[i]) * np.outer(sd, sd)
+
+    def _by_time(self) -> pd.DataFrame | None:
+        """The working correlation of all times; None where it has none, or they are not planned ones."""
+        known, estimate = self.design.frame.get(self.time), self.estimate
+        if self.correlation == "unstructured":
+            labels = occasions_in_use(pd.Series(estimate.positions) if known is None else known)[0]
+            position = np.array([estimate.positions.index(label) for label in labels], dtype=np.float64)
+        elif self.correlation == "ar1" and known is not None and known.nunique() <= MOST:
+            labels = sorted(known.unique().tolist())
+            position = (np.array(labels, dtype=np.float64) - labels[0]) / float(estimate.spacing or 1.0)
+        else:
+            return None
+        index = pd.Index(labels, name=self.time)
+        return pd.DataFrame(estimate.moments.matrix(position), index=index, columns=index)
 
     def _row_sd(self) -> FloatArray:
         """SD of every row around the marginal mean, (N,): √φ times that of its family."""

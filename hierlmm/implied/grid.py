@@ -16,7 +16,7 @@ from hierlmm.design.questions import time_variable
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError, closest
 from hierlmm.fits.base import Fit
-from hierlmm.frames import is_number, levels_in_use, quote, shorten
+from hierlmm.frames import is_number, occasions_in_use, quote, shorten
 from hierlmm.groups import group_order
 
 SEE = "docs, page 'Implied marginal model'"
@@ -168,7 +168,7 @@ def _column(design: Design, name: str) -> tuple[FloatArray, list[Any] | None]:
     series = design.frame[name]
     if is_number(series):
         return series.to_numpy(dtype=np.float64), None
-    labels = levels_in_use(series)
+    labels = occasions_in_use(series)[0]
     return np.asarray(pd.Categorical(series, categories=labels).codes, dtype=np.float64), labels
 
 
