@@ -104,6 +104,25 @@ def time_of(design: Design, time: str | None = None) -> str | None:
     return time
 
 
+def occasion_of(design: Design) -> str | None:
+    """The column along which pictures put the rows of a subject; None where none is known.
+
+    That of the residual structure; or labels of level 1 that have an order in time and are different in all rows of a
+    subject (visits, beside which numbers are covariates); or the one numeric level-1 variable.
+    """
+    if design.residual is not None and design.residual.time is not None:
+        return design.residual.time
+    visits = (v for v in design.level1_variables() if is_label(design, v) and _are_occasions(design, v))
+    return next(visits, time_variable(design))
+
+
+def _are_occasions(design: Design, variable: str) -> bool:
+    column = design.frame[variable]
+    numbers = isinstance(column.dtype, pd.CategoricalDtype) and is_number(column.cat.categories)
+    codes = column.cat.codes.to_numpy(dtype=np.float64) if numbers else _in_time(column)
+    return codes is not None and not pd.DataFrame({"subject": design.subject_index, "at": codes}).duplicated().any()
+
+
 def row_order_messages(design: Design) -> list[str]:
     """Say where the order of the rows is not, or may not be, that of the occasions."""
     spec = design.residual

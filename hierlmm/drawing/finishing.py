@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ def _break(figure: Any, axes: Sequence[Any]) -> None:
             received, reason = f"figsize=({wide:g}, {high:g})", "nothing is left beside the letters"
             remedy = "use a larger size, or smaller letters: hl.style(...)"
             raise SpecificationError(received, reason, remedy, SEE) from None
-    changed = thin_numbers(axes)
+    changed = thin_numbers(axes) | turn_names(axes)
     for ax in axes:
         box = ax.get_window_extent()
         for text, room in ((ax.title, box.width), (ax.xaxis.label, box.width), (ax.yaxis.label, box.height)):
@@ -128,20 +129,48 @@ def thin_numbers(axes: Sequence[Any]) -> bool:
 
     changed = False
     for ax in axes:
-        low, high = sorted(ax.xaxis.get_view_interval())
-        labels = [tick.label1 for tick in ax.xaxis.majorTicks if low <= tick.get_loc() <= high]
-        boxes = [label.get_window_extent() for label in labels if label.get_visible() and label.get_text()]
-        if len(boxes) < 2 or not isinstance(ax.xaxis.get_major_locator(), AutoLocator):
-            continue
-        boxes.sort(key=lambda box: box.x0)
-        room, widest = 0.4 * boxes[0].height, max(box.width for box in boxes)
-        if any(right.x0 - left.x1 < room for left, right in pairwise(boxes)):
-            bins = max(1, int(ax.get_window_extent().width / (widest + 2.0 * room)))
+        boxes = _boxes_below(ax)
+        if isinstance(ax.xaxis.get_major_locator(), AutoLocator) and _meet(boxes):
+            widest = max(box.width for box in boxes)
+            bins = max(1, int(ax.get_window_extent().width / (widest + 0.8 * boxes[0].height)))
             ax.xaxis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]))
             for own in ax.get_shared_x_axes().get_siblings(ax):
                 own.xaxis.reset_ticks()  # else the old ones stay, undrawn
             changed = True
     return changed
+
+
+def turn_names(axes: Sequence[Any]) -> bool:
+    """Turn the names below an axis where they would meet, and leave some out where turned ones would, or numbers."""
+    from matplotlib.ticker import FixedLocator
+
+    changed = False
+    for ax in axes:
+        boxes = _boxes_below(ax)
+        if isinstance(ax.xaxis.get_major_locator(), FixedLocator) and _meet(boxes):
+            ticks, names = ax.get_xticks(), [text.get_text() for text in ax.get_xticklabels()]
+            numbers = all(re.fullmatch(r"[-−]?[\d.]*", name) for name in names)
+            letters = boxes[0].height
+            needed = max(box.width for box in boxes) + 0.4 * letters if numbers else 1.1 * letters
+            apart = min(right.x0 + right.x1 - left.x0 - left.x1 for left, right in pairwise(boxes)) / 2.0
+            step = max(1, int(np.ceil(needed / max(apart, 1e-6))))
+            for own in ax.get_shared_x_axes().get_siblings(ax):
+                own.set_xticks(ticks[::step], names[::step])
+                own.tick_params(axis="x", labelrotation=0 if numbers else 90)
+            changed = True
+    return changed
+
+
+def _boxes_below(ax: Any) -> list[Any]:
+    """Boxes of the texts at the ticks of the lower axis, from left to right."""
+    low, high = sorted(ax.xaxis.get_view_interval())
+    labels = [tick.label1 for tick in ax.xaxis.majorTicks if low <= tick.get_loc() <= high]
+    boxes = [label.get_window_extent() for label in labels if label.get_visible() and label.get_text()]
+    return sorted(boxes, key=lambda box: box.x0)
+
+
+def _meet(boxes: Sequence[Any]) -> bool:
+    return any(right.x0 - left.x1 < 0.4 * boxes[0].height for left, right in pairwise(boxes))
 
 
 def _fit(figure: Any, text: Any, caption: str) -> None:

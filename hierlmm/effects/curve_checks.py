@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from hierlmm.arrays import BoolArray, FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import variables_of
+from hierlmm.design.questions import occasion_of
 from hierlmm.design.splines import SplineBasis
 from hierlmm.effects.grid import Grid, no_covariate
 from hierlmm.errors import FitWarning, NotAvailableError, SpecificationError, warn
@@ -76,8 +77,8 @@ def check_variable(grid: Grid, variable: str | None, fit: Fit) -> str:
         if not numbers:
             received = "effects() of a model without numeric covariates"
             raise SpecificationError(received, "a curve runs along a number", remedy, SEE)
-        level1 = [v for v in numbers if v in fit.design.level1_variables()]
-        return (level1 or numbers)[0]
+        preferred = [occasion_of(fit.design), *fit.design.level1_variables(), *numbers]
+        return next(v for v in preferred if v in numbers)
     if variable not in grid.points:
         there = variable in fit.design.frame.columns
         flat = "it is not among the fixed effects, so the curve would be flat"

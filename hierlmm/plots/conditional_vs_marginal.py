@@ -17,7 +17,7 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
-from hierlmm.design.questions import numbers_at_level1
+from hierlmm.design.questions import numbers_at_level1, occasion_of
 from hierlmm.design.telling import mean_name
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.finishing import Entry
@@ -144,7 +144,7 @@ def _grid(
     """The reference grid with one value of all that is neither on the axis nor in the panels, and these values."""
     grid = reference_grid(design, at)
     numbers = [v for v in grid.points if v not in grid.factors]
-    first = [v for v in numbers_at_level1(design) if v in numbers] or numbers
+    first = [v for v in (occasion_of(design), *numbers_at_level1(design)) if v in numbers] or numbers
     wanted = plain_name(variable) if variable is not None else first[0] if first else None
     if wanted not in numbers:
         known = ", ".join(map(repr, numbers)) or "none"

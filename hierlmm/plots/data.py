@@ -16,9 +16,7 @@ from hierlmm.design.questions import (
     first_row_of_subjects,
     is_label,
     levels_of,
-    numbers_at_level1,
     rows_by_subject,
-    time_of,
 )
 from hierlmm.design.telling import mean_name
 from hierlmm.drawing.figure import Figure, pictured
@@ -32,7 +30,7 @@ from hierlmm.fits.base import Fit
 from hierlmm.fits.side_by_side import SideBySide
 from hierlmm.options import checked
 from hierlmm.plots.fits import one_named
-from hierlmm.plots.lines import Axis, population_line
+from hierlmm.plots.lines import Axis, axis_along, default_axis, population_line
 from hierlmm.plots.rows import COLOURS, PANELS, Groups, apart, check_column, evenly_by_group, row_groups
 
 SEE = "docs, page 'Data'"
@@ -81,7 +79,8 @@ def plot_data(
     facet : str, optional
         Column whose values have panels; without ``by`` the first factor of level 2.
     variable : str, optional
-        Column on the horizontal axis; by default the time of the residual structure, or the first number of level 1.
+        Column on the horizontal axis; by default the time of the residual structure,
+        visits with an order in time, or the first number of level 1.
     lines : bool, optional
         Join the measurements of a subject; by default where it has at most one at each place.
     population : bool, optional
@@ -185,20 +184,14 @@ def _drawn(design: Design, by: str | None, facet: str | None, most: int) -> IntA
 
 def _axis(design: Design, variable: str | None, drawn: IntArray) -> Axis:
     """The horizontal axis: a column, or a place for every subject that is drawn."""
-    if variable is None:
-        known = time_of(design) or next(iter(numbers_at_level1(design)), None)
-        variable = known or next(iter(design.level1_variables()), None)
+    variable = default_axis(design) if variable is None else variable
     subject = design.hierarchy.subject
     if variable is None or variable == subject:
         place = np.full(design.n_subjects, np.nan)
         place[drawn] = np.arange(len(drawn))
         return Axis(None, subject, place[design.subject_index], tuple(design.subjects[drawn]))
     check_column(design, variable, "variable")
-    if not is_label(design, variable):
-        return Axis(variable, with_unit(variable, design.units), design.frame[variable].to_numpy(dtype=np.float64))
-    categories = levels_of(design, variable)
-    codes = pd.Categorical(design.frame[variable], categories=categories).codes
-    return Axis(variable, variable, np.asarray(codes, dtype=np.float64), tuple(categories))
+    return axis_along(design, variable)
 
 
 def _scene(

@@ -6,7 +6,7 @@ The grid is sent through ``design.new``, so polynomials, splines and interaction
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,19 @@ import pandas as pd
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
 from hierlmm.design.formula import variables_of
-from hierlmm.design.questions import first_row_of_subjects, numbers_at_level1, rows_by_subject, rows_of_subject
+from hierlmm.design.questions import (
+    first_row_of_subjects,
+    numbers_at_level1,
+    occasion_of,
+    rows_by_subject,
+    rows_of_subject,
+)
+from hierlmm.drawing.panels import Panels
 from hierlmm.drawing.style import break_lines, with_unit
 from hierlmm.effects.curve_checks import jumps_along
 from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.base import Fit
-from hierlmm.frames import is_number
+from hierlmm.frames import is_number, occasions_in_use
 from hierlmm.predict.means import means_of_rows
 from hierlmm.predict.rows import Rows
 
@@ -47,26 +54,47 @@ class Axis:
         ticks = list(range(1, int(self.position.max()) + 1)) if few else []
         return ticks, [str(t) for t in ticks]
 
+    def mark(self, panels: Panels, names: Iterable[Any]) -> None:
+        """Write these texts below panels, where there are any."""
+        ticks, texts = self.ticks()
+        for name in names if ticks else ():
+            panels.draw.xticks(ticks, texts, panels.target(name))
+
 
 def x_axis(design: Design, x: str | None) -> Axis:
-    """Choose the variable of the horizontal axis: the first numeric level-1 variable unless one is named."""
-    level1, frame = design.level1_variables(), design.frame
-    numeric = numbers_at_level1(design)
+    """Choose the horizontal axis: the column named, or the occasions, a number or label of level 1, the rows."""
+    time = None if design.residual is None else design.residual.time
+    known = list(dict.fromkeys([*design.level1_variables(), *([] if time is None else [time])]))
     if x is None:
-        if not level1:
-            order = 1 + pd.Series(design.subject_index).groupby(design.subject_index).cumcount()
-            return Axis(None, f"row within {design.hierarchy.subject}", np.asarray(order, dtype=np.float64))
-        x = (numeric or level1)[0]
-    if x not in level1:
-        known = ", ".join(map(repr, level1)) or "none"
+        x = default_axis(design)
+        return rows_axis(design) if x is None else axis_along(design, x)
+    if x not in known:
+        there = ", ".join(map(repr, known)) or "none"
         received = f"variable={x!r}"
-        reason = f"it is not a level-1 variable of this model, which must vary within subjects.{closest(x, level1)}"
-        raise SpecificationError(received, reason, f"use one of its level-1 variables ({known}), or leave variable out")
-    if is_number(frame[x]):
-        return Axis(x, with_unit(x, design.units), frame[x].to_numpy(dtype=np.float64))
-    categories = design.levels.categories[x]
-    codes = pd.Categorical(frame[x], categories=list(categories)).codes
-    return Axis(x, x, np.asarray(codes, dtype=np.float64), categories)
+        reason = f"it is not a level-1 variable of this model, which must vary within subjects.{closest(x, known)}"
+        raise SpecificationError(received, reason, f"use one of its level-1 variables ({there}), or leave variable out")
+    return axis_along(design, x)
+
+
+def default_axis(design: Design) -> str | None:
+    """The occasions, or the first variable of level 1, numbers before labels."""
+    return next(filter(None, [occasion_of(design), *numbers_at_level1(design), *design.level1_variables()]), None)
+
+
+def rows_axis(design: Design) -> Axis:
+    """The rows of every subject as they stand."""
+    order = 1 + pd.Series(design.subject_index).groupby(design.subject_index).cumcount()
+    return Axis(None, f"row within {design.hierarchy.subject}", np.asarray(order, dtype=np.float64))
+
+
+def axis_along(design: Design, x: str) -> Axis:
+    """A column on the horizontal axis: a number, or labels at 0, 1, ... in their order, in time where they have one."""
+    column = design.frame[x]
+    if is_number(column) and x not in design.levels.categories:
+        return Axis(x, with_unit(x, design.units), column.to_numpy(dtype=np.float64))
+    categories = tuple(occasions_in_use(column)[0])
+    codes = pd.Categorical(column, categories=list(categories)).codes
+    return Axis(x, with_unit(x, design.units), np.asarray(codes, dtype=np.float64), categories)
 
 
 def subject_lines(fit: Fit, axis: Axis, subjects: Sequence[int] | IntArray) -> dict[int, FloatArray]:

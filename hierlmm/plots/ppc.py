@@ -11,7 +11,7 @@ from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.bayes.family_replications import replicator_of
 from hierlmm.bayes.replications import LEVELS
 from hierlmm.design.design import Design
-from hierlmm.design.questions import time_of
+from hierlmm.design.questions import occasion_of
 from hierlmm.diagnostics.predictive_checks import FOLLOWED, StatisticsCheck, check_statistics, pit_check
 from hierlmm.diagnostics.statistics import column_of, row_groups
 from hierlmm.drawing.figure import Figure, pictured
@@ -22,6 +22,7 @@ from hierlmm.errors import SpecificationError
 from hierlmm.fits.posterior import PosteriorNumbers
 from hierlmm.options import checked, choose
 from hierlmm.plots.frequencies import Look, category_names, draw_bars, draw_rootogram
+from hierlmm.plots.lines import axis_along, rows_axis
 from hierlmm.text import p_text
 
 SEE = "docs, page 'Posterior fits', section 'Predictive checks'"
@@ -238,8 +239,8 @@ def by_subject(design: Design, by: str | None) -> bool:
 
 def _points(design: Design, by: str | None, y: FloatArray) -> dict[str, Points]:
     """The rows of each subject, or the means of each group's rows along time."""
-    name = time_of(design)
-    time = None if name is None else design.frame[name].to_numpy(np.float64)
+    name = occasion_of(design)
+    time = None if name is None else axis_along(design, name).position
     if by_subject(design, by):
         return {
             own: Points(np.arange(1.0, len(rows) + 1) if time is None else time[rows], design.y[rows], y[:, rows])
@@ -288,8 +289,10 @@ def _draw_intervals(design: Design, by: str | None, groups: Mapping[str, Points]
         said = f"Means of the rows at each time. {said}"
     elif len(groups) < design.n_subjects:
         said = f"{len(groups)} of {design.n_subjects} subjects. {said}"
-    xlabel = time_of(design) or f"row within {design.hierarchy.subject}"
-    return panels.finish(title=look.title, caption=said, xlabel=xlabel, ylabel=design.hierarchy.response)
+    name = occasion_of(design)
+    axis = rows_axis(design) if name is None else axis_along(design, name)
+    axis.mark(panels, groups)
+    return panels.finish(title=look.title, caption=said, xlabel=axis.label, ylabel=design.hierarchy.response)
 
 
 def _draw_statistics(check: StatisticsCheck, look: Look) -> Any:

@@ -7,13 +7,14 @@ from typing import Any, Unpack
 import numpy as np
 
 from hierlmm.bayes.predictive import prior_draws, subject_lines
-from hierlmm.design.questions import rows_by_subject, time_of
+from hierlmm.design.questions import occasion_of, rows_by_subject
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.panels import Panels, each
 from hierlmm.drawing.style import evenly, join_with_gaps, with_unit
 from hierlmm.drawing.theme import theme
 from hierlmm.options import check_counts, checked
 from hierlmm.plots.frequencies import Look, category_names, draw_bars
+from hierlmm.plots.lines import axis_along, rows_axis
 from hierlmm.text import percentage
 
 SURE = 0.01
@@ -73,16 +74,16 @@ def plot_prior_predictive(
     if design.family.link == "log" and of == "values":  # as the prior has it: of any size
         y, observed = (np.log10(np.maximum(v + design.family.discrete, LEAST)) for v in (y, observed))
         response = f"log10 of {'1 + ' * design.family.discrete}{response}"
-    time = time_of(design)
-    x = None if time is None else design.frame[time].to_numpy(dtype=np.float64)
-    rows = rows_by_subject(design, x)
+    time = occasion_of(design)
+    axis = rows_axis(design) if time is None else axis_along(design, time)
+    rows = rows_by_subject(design, axis.position)
     shown = [rows[k] for k in evenly(len(rows), max_subjects)]
-    places = [np.arange(1.0, len(own) + 1) if x is None else x[own] for own in shown]
+    places = [axis.position[own] for own in shown]
     lines = {
         f"prior draw {k + 1}": join_with_gaps([np.vstack([p, y[k, r]]) for p, r in zip(places, shown, strict=True)])
         for k in range(draws)
     }
-    panels = Panels(lines, "panel", each(0.8, 2.3, 1.1, 1.8), figure, col_wrap, name="prior")
+    panels = Panels(lines, "panel", each(0.8, 2.3, 1.1, 1.8), figure, col_wrap, name="prior", sharex=True, sharey=True)
     low, high = float(observed.min()), float(observed.max())
     ends = np.array([min(p.min() for p in places), max(p.max() for p in places)])
     limits = np.quantile(y, [0.01, 0.99])
@@ -91,6 +92,7 @@ def plot_prior_predictive(
         if of == "values":
             panels.band(name, ends, [low, low], [high, high], alpha=0.35, color=theme().grey)
         panels.limit(name, y=limits)
+    axis.mark(panels, lines)
     panels.map("line_xy", "trajectories", lines, color=theme().colour_of("NUTS"), width=0.8, alpha=0.6)
     length = high - low
     beyond = float(np.mean((y < low - length) | (y > high + length)))
@@ -98,10 +100,9 @@ def plot_prior_predictive(
     if of == "probabilities":
         sure = percentage(float(np.mean((y < SURE) | (y > 1.0 - SURE))))
         said = f"{sure} of them lie below {SURE:g} or above {1.0 - SURE:g}."
-    xlabel = f"row within {design.hierarchy.subject}" if time is None else with_unit(time, design.units)
     return panels.finish(
         title=f"{response} as the priors expect it",
         caption=said,
-        xlabel=xlabel,
+        xlabel=axis.label,
         ylabel=with_unit(response, design.units),
     )

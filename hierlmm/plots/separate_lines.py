@@ -55,7 +55,7 @@ def plot_separate_lines(
     fits : Fit or Comparison
         A fit with random effects by any estimator; of a `Comparison` the reference.
     variable : str, optional
-        Variable on the horizontal axis; the first numeric level-1 variable by default.
+        Variable on the horizontal axis; by default that of `plot_trajectories`.
     coloured : int
         At most that many groups have colours and names (up to 6): those whose own lines are farthest from the mixed
         model's, where there are more.
@@ -106,6 +106,7 @@ def plot_separate_lines(
     everyone, coefficients = np.arange(design.n_subjects), {ALONE: _pooled(design), TOGETHER: fit.beta.to_numpy()}
     shared = {panel: averaged_line(design, axis, everyone, beta) for panel, beta in coefficients.items()}
     panels.map("line_xy", "shared", shared, color=theme().ink, width=3.0)
+    axis.mark(panels, (ALONE, TOGETHER))
     panels.limit(ALONE, y=_limits(design.y, lines, shared))
     labelled = [
         label_ends(panels, panel, {str(design.subjects[j]): _end(lines[panel][j]) for j in chosen}, colours)

@@ -67,7 +67,8 @@ def plot_trajectories(
     fits : Fit or Comparison
         A fit by any estimator; of a `Comparison` the reference.
     variable : str, optional
-        Variable on the horizontal axis; the first numeric level-1 variable, or without any the order of the rows.
+        Variable on the horizontal axis: that of the residual structure, visits with an order in time, the first
+        variable of level 1 (numbers before labels), or without any the order of the rows.
     by : str or sequence of str, optional
         Level-2 variables that make the panels; by default the first categorical one. ``by=[]`` makes one panel.
     show : str or sequence of str
@@ -115,9 +116,7 @@ def plot_trajectories(
     panels = Panels(first, "panel", size, figure, col_wrap or wrap, sharex=True, sharey=True)
     for layer, data in parts.items():
         panels.map("scatter_xy" if layer == "points" else "line_xy", layer, data, **looks[layer])
-    ticks, texts = axis.ticks()
-    for panel in members if ticks else ():
-        panels.draw.xticks(ticks, texts, panels.target(panel))
+    axis.mark(panels, members)
     some = f", {len(drawn)} of {fit.n_subjects:,} subjects" if subjects is None and len(drawn) < fit.n_subjects else ""
     who = f" ({name})" if layers != SHOWS["data"] else ""
     response = fit.design.hierarchy.response
