@@ -231,7 +231,7 @@ def with_ours(name: str, fit: Any) -> str:
     return "`fit.for_arviz()`"
 
 
-def in_a_process(call: Callable[[], str | None], name: str = "") -> tuple[bool, str]:
+def in_a_process(call: Callable[[], str | None], name: str = "", seconds: int = SECONDS) -> tuple[bool, str]:
     """Whether a call came back within its bounds, and what it said; its cost goes to `COSTS`."""
     read, write = os.pipe()
     with warnings.catch_warnings():
@@ -244,8 +244,8 @@ def in_a_process(call: Callable[[], str | None], name: str = "") -> tuple[bool, 
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (used + MEGABYTES * 2**20,) * 2)
             now = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
-            resource.setrlimit(resource.RLIMIT_CPU, (now + SECONDS, now + SECONDS))
-            signal.alarm(20 * SECONDS)  # a child that waits uses no time
+            resource.setrlimit(resource.RLIMIT_CPU, (now + seconds, now + seconds))
+            signal.alarm(20 * seconds)  # a child that waits uses no time
             warnings.simplefilter("ignore")
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             said = "1" + (call() or "")
@@ -259,14 +259,14 @@ def in_a_process(call: Callable[[], str | None], name: str = "") -> tuple[bool, 
     used = os.wait4(child, 0)[2]
     most = (used.ru_maxrss - resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
     COSTS.append(Cost(used.ru_utime + used.ru_stime, max(0.0, most), name))
-    return said[:1] == "1", said[1:] or f"more than {SECONDS} s"
+    return said[:1] == "1", said[1:] or f"more than {seconds} s"
 
 
-def works(name: str, fit: Any, *, plainly: bool) -> tuple[bool, str]:
+def works(name: str, fit: Any, *, plainly: bool, seconds: int = SECONDS) -> tuple[bool, str]:
     """Whether a function works, called as anybody would or with ours; and what to write, or what went wrong."""
     if plainly:
-        return in_a_process(lambda: as_anybody(name, fit), name)
-    return in_a_process(lambda: with_ours(name, fit), f"{name} with ours")
+        return in_a_process(lambda: as_anybody(name, fit), name, seconds)
+    return in_a_process(lambda: with_ours(name, fit), f"{name} with ours", seconds)
 
 
 def verdict(name: str, fit: Any) -> tuple[str, str]:

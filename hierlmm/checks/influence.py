@@ -40,7 +40,7 @@ from hierlmm.diagnostics.loo import log_likelihood_pieces
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import NotAvailableError, warn
 from hierlmm.fits.base import Fit
-from hierlmm.fits.components import component_labels, component_values
+from hierlmm.fits.components import component_labels, component_values, family_components
 from hierlmm.fits.named_draws import plain_draws
 from hierlmm.frames import apart, shorten
 from hierlmm.likelihood.deletion import Deletion, delete_subjects
@@ -234,7 +234,7 @@ def _components(fit: Any, psi: FloatArray, sd: float) -> dict[str, float]:
     """Covariance parameters by name, at other parameters of the likelihood."""
     design = fit.design
     if not design.is_gaussian:
-        return fit.components_at(psi)
+        return family_components(design, fit.record.at(psi))
     at = fit.criterion_function.solution(psi, sd)
     values = component_values(design, at.D, at.sigma) if design.term else [at.sigma]
     names = component_labels(design) if design.term else ["sigma"]

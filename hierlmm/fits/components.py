@@ -19,6 +19,7 @@ from hierlmm.covariance.random import compound_symmetry_corr
 from hierlmm.covariance.variance import sorted_levels
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError
+from hierlmm.likelihood.generalised_criterion import GeneralisedSolution
 
 __all__ = [
     "COMMON_CORR",
@@ -29,6 +30,7 @@ __all__ = [
     "constant_terms",
     "corr_label",
     "correlated_pairs",
+    "family_components",
     "group_sigma_draws",
     "group_sigmas",
     "sd_label",
@@ -86,6 +88,12 @@ def component_values(design: Design, D: FloatArray, sigma: FloatArray | float) -
         corr = [D[..., a, b] / (sd[..., a] * sd[..., b]) for a, b in correlated_pairs(design)]
     parts = [sd, *(np.clip(c, -1.0, 1.0)[..., None] for c in corr), np.asarray(sigma)[..., None]]
     return np.concatenate(parts, axis=-1)
+
+
+def family_components(design: Design, at: GeneralisedSolution) -> dict[str, float]:
+    """Standard deviations, correlations and dispersion of a generalised model by name, at a solution."""
+    labels, values = component_labels(design)[:-1], component_values(design, at.D, 0.0)
+    return dict(zip(labels, values[:-1], strict=True)) | design.family.natural(at.psi)
 
 
 def group_sigmas(levels: Sequence[Any], ratios: Sequence[Any], sigma: Any) -> dict[str, Any]:

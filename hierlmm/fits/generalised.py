@@ -20,7 +20,7 @@ from hierlmm.errors import NotAvailableError
 from hierlmm.families.family import Family
 from hierlmm.fits.base import Level
 from hierlmm.fits.capabilities import GENERALISED, Lack
-from hierlmm.fits.components import component_labels, component_values
+from hierlmm.fits.components import family_components
 from hierlmm.fits.covariance_table import CovarianceParameters, WaldComponents, on_boundary, quantile
 from hierlmm.fits.point import PointEstimates
 from hierlmm.likelihood.generalised import GeneralisedEstimate
@@ -165,7 +165,7 @@ class GeneralisedNumbers(PointEstimates):
         for optimum in (self.optimum, *self.optimum.others):
             at = self.record.at(optimum.lam)
             row = {"criterion": optimum.value, "above the best": optimum.value - self.criterion}
-            rows.append(row | self.components_at(optimum.lam) | dict(zip(self.design.coef, at.beta, strict=True)))
+            rows.append(row | family_components(self.design, at) | dict(zip(self.design.coef, at.beta, strict=True)))
         return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="optimum"))
 
     def summary(self, ci: float = 0.95) -> pd.DataFrame:
@@ -181,27 +181,15 @@ class GeneralisedNumbers(PointEstimates):
         columns = {"estimate": beta, "se": se, "lower": beta - half * se, "upper": beta + half * se}
         return pd.DataFrame({**columns, "z": z, "p": 2.0 * norm.sf(np.abs(z))})
 
-    def components_at(self, parameters: FloatArray) -> dict[str, float]:
-        """Standard deviations, correlations and dispersion by name, at other (λ, β̃, ψ).
-
-        Parameters
-        ----------
-        parameters : (m,)
-            As ``optimum.lam``.
-        """
-        at, design = self.record.at(parameters), self.design
-        own = dict(zip(component_labels(design)[:-1], component_values(design, at.D, 0.0)[:-1], strict=True))
-        return own | self.family.natural(at.psi)
-
     @cached_property
     def _components(self) -> WaldComponents:
         """Standard deviations, correlations and dispersion, on the line and as they are."""
-        labels = list(self.components_at(self.optimum.lam))
+        labels = list(family_components(self.design, self.solution))
         correlation = np.array([label.startswith("corr") for label in labels], dtype=bool)
         lower, upper = np.where(correlation, -1.0, 0.0), np.where(correlation, 1.0, np.inf)
 
         def values(parameters: FloatArray) -> FloatArray:
-            return np.array(list(self.components_at(parameters).values()))
+            return np.array(list(family_components(self.design, self.record.at(parameters)).values()))
 
         found = CovarianceParameters(labels, lower, upper, values)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -29,7 +29,7 @@ from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.diagnostics.replicate import EXPECTED, Failure, replicate, streams, whole
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
-from hierlmm.fits.components import component_labels, component_values
+from hierlmm.fits.components import family_components
 from hierlmm.fits.covariance_table import CovarianceParameters, component_vector, covariance_parameters
 from hierlmm.inference.profile import names_of
 from hierlmm.inference.refits import SEE, Refitter, require_likelihood, simulator
@@ -242,9 +242,7 @@ def quantities(fit: Any, statistic: Callable[[Any], Any] | None = None) -> Quant
         labels, lower, upper = wald.labels, wald.lower, wald.upper
 
         def components(own: Any) -> FloatArray:
-            at = own.solution
-            dispersion = list(own.family.natural(at.psi).values())
-            return np.append(component_values(design, at.D, 0.0)[: len(component_labels(design)) - 1], dispersion)
+            return np.array(list(family_components(design, own.solution).values()))
 
     more = named_values(statistic(fit)) if statistic else {}
     names, free = [*map(str, design.coef), *labels, *more], len(design.coef)

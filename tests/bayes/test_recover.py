@@ -20,7 +20,7 @@ def dental_slopes(dental):
 
 @pytest.fixture(scope="module")
 def sampled(dental_slopes):
-    return dental_slopes.fit(draws=400, tune=400, chains=2, seed=3, progressbar=False)
+    return dental_slopes.fit(draws=2000, tune=1000, chains=2, seed=3, progressbar=False)
 
 
 def trace_of(fit, *names, **more):
@@ -64,7 +64,7 @@ def test_priors_are_known_only_of_the_models_own_pymc_model(dental_slopes, sampl
         free = {v.name: own.initial_point()[own.rvs_to_values[v].name] for v in own.free_RVs}
     rng = np.random.default_rng(1)
     more = {
-        name: (("chain", "draw", f"{name}_0"), rng.uniform(0.4, 0.6, (2, 400, np.size(v)))) for name, v in free.items()
+        name: (("chain", "draw", f"{name}_0"), rng.uniform(0.4, 0.6, (2, 2000, np.size(v)))) for name, v in free.items()
     }
     more["sigma"] = sampled.datatree["posterior"]["sigma"]
     ours = hl.recover(dental_slopes, trace_of(sampled, "sd_b", "corr_b", **more), seed=3)
