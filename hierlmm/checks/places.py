@@ -126,3 +126,12 @@ def furthest(bands: dict[str, CurveBand]) -> tuple[str, float, float]:
     name, band = next(iter(bands.items()))
     k = int(np.argmax(reach(band)))
     return name, float(abs(band.observed[k] - 0.5 * (band.lower[k] + band.upper[k]))), float(band.x[k])
+
+
+def spread_ratio(band: CurveBand) -> tuple[float, int, int]:
+    """Of roots of sizes: the largest spread over the smallest, relative to what is expected, and where they are."""
+    middle = 0.5 * (band.lower + band.upper)
+    known = np.flatnonzero(middle > 1e-8 * middle.max())  # a level of one subject is its own mean
+    seen, expected = band.observed[known], middle[known]
+    ratio = (seen.max() / max(seen.min(), 1e-12) / (expected.max() / expected.min())) ** 2
+    return float(ratio), int(known[np.argmin(seen)]), int(known[np.argmax(seen)])

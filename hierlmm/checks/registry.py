@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hierlmm.checks import columns, estimate, residuals, subjects
+from hierlmm.checks import columns, estimate, residuals, rows, subjects
 from hierlmm.checks.outcome import Check
 
 PLAIN: dict[str, Check] = {
@@ -12,6 +12,7 @@ PLAIN: dict[str, Check] = {
     "priors": estimate.priors,
     "collinearity": columns.collinearity,
     "scaling": columns.scaling,
+    "duplicates": rows.duplicates,
 }
 """Checks that need nothing simulated."""
 
@@ -22,6 +23,7 @@ SIMULATED: dict[str, Check] = {
     "residual_normality": residuals.residual_normality,
     "effect_normality": residuals.effect_normality,
     "level2": subjects.level2,
+    "effect_spread": subjects.effect_spread,
     "serial": residuals.serial,
     "ranks": residuals.ranks,
     "dispersion": residuals.dispersion,

@@ -8,7 +8,7 @@ from scipy.special import ndtri
 from hierlmm.arrays import FloatArray
 from hierlmm.checks.material import Material
 from hierlmm.checks.outcome import LeftOut, Outcome
-from hierlmm.checks.places import Places, furthest, joint_band, places
+from hierlmm.checks.places import Places, furthest, joint_band, places, spread_ratio
 from hierlmm.diagnostics.curve_band import CurveBand, curve_band
 from hierlmm.drawing.check_panels import CheckPanel
 from hierlmm.text import p_text
@@ -49,15 +49,11 @@ def spread(material: Material) -> Outcome | LeftOut:
     bands, p = joint_band(curves)
     name, _, _ = furthest(bands)
     band = bands[name]
-    ratio = float((band.observed.max() / max(band.observed.min(), 1e-12)) ** 2)
-    expected = float(
-        (np.mean([band.lower, band.upper], axis=0).max() / np.mean([band.lower, band.upper], axis=0).min()) ** 2
-    )
-    low, high = (int(np.argmin(band.observed)), int(np.argmax(band.observed)))
+    ratio, low, high = spread_ratio(band)
     labels = ticks.get(name) or tuple(f"{v:.3g}" for v in band.x)
-    slots = {"along": name, "ratio": f"{ratio / expected:.2g}", "low": labels[low], "high": labels[high]}
+    slots = {"along": name, "ratio": f"{ratio:.2g}", "low": labels[low], "high": labels[high]}
     panels = _panels("spread", bands, points, "√|residual|", 1.0, ticks)
-    return Outcome(slots, p, size=ratio / expected, matters=ratio / expected >= UNEQUAL, panels=panels)
+    return Outcome(slots, p, size=ratio, matters=ratio >= UNEQUAL, panels=panels)
 
 
 def residual_normality(material: Material) -> Outcome | LeftOut:

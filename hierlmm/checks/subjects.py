@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.special import cbrt
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.checks.material import Material
 from hierlmm.checks.outcome import LeftOut, Outcome
-from hierlmm.checks.places import furthest, joint_band, places
-from hierlmm.checks.residuals import no_effects
+from hierlmm.checks.places import Places, furthest, joint_band, places, spread_ratio
+from hierlmm.checks.residuals import UNEQUAL, no_effects
+from hierlmm.diagnostics.curve_band import CurveBand
 from hierlmm.drawing.check_panels import CheckPanel
 from hierlmm.frames import shorten
 from hierlmm.text import count, p_text
@@ -104,38 +107,69 @@ def leverage(material: Material) -> Outcome | LeftOut:
 
 def level2(material: Material) -> Outcome | LeftOut:
     """Whether random effects go along level-2 covariates."""
-    effects, frame = material.simulated.effects, material.by_subject
-    if not effects:
-        return LeftOut(no_effects(material))
-    curves: dict[str, tuple[FloatArray, FloatArray]] = {}
-    points, ticks, names = {}, {}, {}
-    for column in frame.columns:
-        for term, values in effects.items():
-            known = frame[column].notna().to_numpy() & np.any(values != 0.0, axis=1)  # no effects of other groups
-            if known.sum() < 10 or (own := places(frame[column][known])) is None:
-                continue
-            key = f"{term} along {column}"
-            curves[key] = (own.x, own.weights @ values[known])
-            points[key], ticks[key] = np.vstack([own.values, values[known, 0]]), tuple(own.labels)
-            names[key] = (term, column)
-    if not curves:
-        return LeftOut("there are no level-2 covariates; check(data=...) takes some that the model does not have")
-    bands, p = joint_band(curves)
+    found = _along(material, material.simulated.effects)
+    if isinstance(found, LeftOut):
+        return found
+    bands, p = joint_band({key: (own.at.x, own.at.weights @ own.values) for key, own in found.items()})
     key, size, _ = furthest(bands)
     panels = tuple(
-        CheckPanel(
-            f"level 2: b of {names[part][0]} (SDs)\n{p_text(band.p_value)}",
-            str(names[part][1]),
-            points[part],
-            np.vstack([band.x, band.observed]),
-            np.vstack([band.lower, band.upper]),
-            level=0.0,
-            ticks=ticks[part],
-        )
-        for part, band in bands.items()
+        _panel(found[part], band, found[part].values[:, 0], "b of {} (SDs)", 0.0) for part, band in bands.items()
     )
-    slots = {"term": names[key][0], "column": names[key][1], "size": f"{size:.2f}"}
+    slots = {"term": found[key].term, "column": found[key].column, "size": f"{size:.2f}"}
     return Outcome(slots, p, size=size, matters=size >= FOLLOWS, panels=panels)
+
+
+def effect_spread(material: Material) -> Outcome | LeftOut:
+    """Whether random effects spread alike along level-2 covariates, around what they are there on average."""
+    found = _along(material, material.simulated.evened)
+    if isinstance(found, LeftOut):
+        return found
+    roots = {}
+    for key, own in found.items():
+        root = np.sqrt(np.abs(own.values - own.at.at_rows(own.at.weights @ own.values)))
+        roots[key] = root / root.mean(axis=0)
+    bands, p = joint_band({key: (own.at.x, own.at.weights @ roots[key]) for key, own in found.items()})
+    key, _, _ = furthest(bands)
+    ratio, low, high = spread_ratio(bands[key])
+    labels = found[key].at.labels or [f"{v:.3g}" for v in bands[key].x]
+    slots = {"term": found[key].term, "column": found[key].column, "ratio": f"{ratio:.2g}"}
+    slots |= {"low": labels[low], "high": labels[high]}
+    panels = tuple(_panel(found[part], band, roots[part][:, 0], "√|b| of {}", 1.0) for part, band in bands.items())
+    return Outcome(slots, p, size=ratio, matters=ratio >= UNEQUAL, panels=panels)
+
+
+class _Along(NamedTuple):
+    """Random effects of a term, (n, S + 1), of subjects that have a value of a column."""
+
+    term: str
+    column: str
+    at: Places
+    values: FloatArray
+
+
+def _along(material: Material, effects: dict[str, FloatArray]) -> dict[str, _Along] | LeftOut:
+    """Random effects along every covariate that is constant within subjects."""
+    if not effects:
+        return LeftOut(no_effects(material))
+    found = {}
+    for column, values in material.by_subject.items():
+        for term, b in effects.items():
+            known = values.notna().to_numpy() & np.any(b != 0.0, axis=1)  # no effects of other groups
+            if known.sum() >= 10 and (own := places(values[known])) is not None:
+                found[f"{term} along {column}"] = _Along(term, str(column), own, b[known])
+    return found or LeftOut("there are no level-2 covariates; check(data=...) takes some that the model does not have")
+
+
+def _panel(own: _Along, band: CurveBand, values: FloatArray, what: str, level: float) -> CheckPanel:
+    return CheckPanel(
+        f"level 2: {what.format(own.term)}\n{p_text(band.p_value)}",
+        own.column,
+        np.vstack([own.at.values, values]),
+        np.vstack([band.x, band.observed]),
+        np.vstack([band.lower, band.upper]),
+        level=level,
+        ticks=tuple(own.at.labels),
+    )
 
 
 def _largest(values: FloatArray) -> tuple[float, float, IntArray]:

@@ -9,8 +9,9 @@ import pytest
 import hierlmm as hl
 from hierlmm.checks.columns import collinearity
 from hierlmm.checks.material import Material
-from hierlmm.checks.outcome import Outcome, judge
+from hierlmm.checks.outcome import LeftOut, Outcome, judge
 from hierlmm.checks.registry import CHECKS
+from hierlmm.checks.rows import duplicates
 from hierlmm.text import templates
 
 FORMULA = "y ~ t * arm + age + (t | id)"
@@ -56,7 +57,17 @@ def stretched(frame, rng):
     frame["error"] *= np.where(frame["arm"] == "drug", 2.0, 1.0)
 
 
+def entered_twice(frame, rng):
+    frame.loc[38] = frame.loc[37]
+
+
+def wider(frame, rng):
+    frame["error"] += np.where(frame["arm"] == "drug", 8.0 * rng.normal(size=50)[frame["id"]], 0.0)
+
+
 FAULTS = {
+    "duplicates": (entered_twice, "rows 37 and 38 (id 6)"),
+    "effect_spread": (wider, "Intercept do not spread alike along arm"),
     "outlying_rows": (at_one(37, 8.0), "row 37 (id 6)"),
     "outlying_subjects": (add(lambda f: np.where(f["id"] == 9, 22.0, 0.0)), "id 9"),
     "influential_subjects": (pulled, "id 7"),
@@ -100,8 +111,8 @@ def test_a_planted_fault_is_found(name):
 def test_clean_data_are_left_alone(quiet):
     assert quiet.ok
     assert set(quiet.table["severity"]) == {"fine"}
-    assert quiet.table["p"].notna().sum() == 10
-    assert str(quiet).splitlines()[1] == "16 fine, 2 left out"
+    assert quiet.table["p"].notna().sum() == 11
+    assert str(quiet).splitlines()[1] == "18 fine, 2 left out"
 
 
 def test_every_check_has_its_sentences_and_is_on_the_page_or_left_out(quiet):
@@ -166,6 +177,29 @@ def test_a_page_is_judged_by_holm():
     # What differs by one simulated data set, as on another machine, stands in the order of the checks.
     close = judge({"mean": Outcome(slots, 0.004), "spread": Outcome(slots, 0.002), "serial": Outcome(slots, 0.5)})
     assert [f.check for f in close] == ["mean", "spread", "serial"]
+
+
+def test_repeats_that_agree_by_chance_are_no_duplicates():
+    """Three readings a visit, rounded to whole numbers, agree in some visits; a copied file agrees in all."""
+    frame = pd.concat([study()] * 3, ignore_index=True)
+    rng = np.random.default_rng(4)
+    frame["y"] = (2.0 * frame["y"] + 2.0 * rng.normal(size=len(frame))).round()
+    frame["n"] = np.minimum(np.abs(frame["y"]), 3.0)
+    assert frame.duplicated(["id", "t", "y"]).sum() > 50
+
+    def finding(data, formula="y ~ t * arm + age + (t | id)", **model):
+        fit = hl.TwoLevelModel.from_formula(formula, data, **model).fit_ml()
+        return duplicates(Material(fit, 99, 0))
+
+    assert finding(frame).severity == "fine"
+    assert finding(frame, "y ~ arm + (1 | id)").severity == "fine"  # nothing tells the rows of a subject apart
+    copied = pd.concat([frame, frame[frame["id"] < 5]])
+    assert finding(copied).severity == "act"
+    assert isinstance(finding(frame, "n ~ t + (1 | id)", family="poisson"), LeftOut)
+    once = frame.drop_duplicates(["id", "t"])
+    assert finding(once, "n ~ t + (1 | id)", family="poisson").size == 0
+    found = finding(pd.concat([once, once.iloc[[4]]]), "n ~ t + (1 | id)", family="poisson")
+    assert found.severity == "look" and found.slots["which"] == "rows 4 and 4 (id 0)" and found.size == 1
 
 
 def test_collinearity_is_the_variance_inflation_factor():

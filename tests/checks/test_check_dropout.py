@@ -57,6 +57,6 @@ def test_a_curve_is_found_beside_drop_out():
     rng = np.random.default_rng(2)
     y = 2.0 * rng.normal(size=(100, 1)) + np.arange(6) * 0.5 + rng.normal(size=(100, 6))
     here = left(y, rng, 1.2, 0.6)
-    frame, here = long(y - 0.25 * (np.arange(6) - 2.5) ** 2, here)
-    page = hl.TwoLevelModel.from_formula("y ~ t * arm + (1 | id)", frame[here]).fit_reml().check(simulations=199)
+    frame, here = long(y - 0.35 * (np.arange(6) - 2.5) ** 2, here)
+    page = hl.TwoLevelModel.from_formula("y ~ t * arm + (1 | id)", frame[here]).fit_reml().check(simulations=279)
     assert page["mean"].severity == "act" and "along t" in page["mean"].seen
