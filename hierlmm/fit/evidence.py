@@ -67,7 +67,8 @@ class EvidenceVerbs(PosteriorNumbers):
         SpecificationError
             If it is no equality of coefficients.
         NotAvailableError
-            If the priors are not known, or those of the fixed effects not normal.
+            If the priors are not known, or those of the fixed effects not normal; and of covariance parameters, whose
+            densities are not in closed form (``hl.bayes_factor`` of the models with and without them).
 
         Warns
         -----

@@ -22,11 +22,10 @@ from scipy.stats import chi2, norm
 from hierlmm.arrays import FloatArray
 from hierlmm.diagnostics.replicate import refuse_unknown
 from hierlmm.drawing.figure import Figure, pictured
-from hierlmm.errors import SpecificationError
+from hierlmm.errors import SpecificationError, closest
 from hierlmm.fits.covariance_table import CovarianceProfiles, quantile
 from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.fits.profile_table import FixedProfiles
-from hierlmm.frames import shorten
 from hierlmm.inference.refits import SEE, require_gaussian
 from hierlmm.options import checked, choose
 from hierlmm.results import Page, Paragraph, Result, Table
@@ -191,10 +190,12 @@ def names_of(asked: str | Sequence[str] | None, known: Sequence[str]) -> list[st
     """
     names = list(known) if asked is None else [asked] if isinstance(asked, str) else list(asked)
     if not names:
-        remedy = f"leave parameters out, or use one of {shorten(known)}"
+        remedy = f"leave parameters out, or use one of {', '.join(known)}"
         raise SpecificationError("parameters=[]", "nothing would be profiled", remedy, SEE)
     for name in names:
-        refuse_unknown(f"parameters={name!r}", name, known, "there is no such parameter.", "use one of {}", SEE)
+        if name not in known:
+            reason = f"there is no such parameter.{closest(name, known)}"
+            raise SpecificationError(f"parameters={name!r}", reason, f"use one of {', '.join(known)}", SEE)
     return names
 
 
@@ -212,7 +213,9 @@ def profile_fit(fit: LikelihoodEstimates, parameters: str | Sequence[str] | None
         else:
             values, zeta = _covariance_curve(covariance, labels.index(name))
         parts.append(pd.DataFrame({"parameter": name, "value": values, "zeta": zeta}))
-    return Profile(fit, pd.concat(parts, ignore_index=True))
+    found = Profile(fit, pd.concat(parts, ignore_index=True))
+    vars(found)["_profiles"] = (fixed, covariance)  # what the table of intervals would make once more
+    return found
 
 
 def _covariance_curve(profiles: CovarianceProfiles, k: int) -> tuple[FloatArray, FloatArray]:

@@ -25,6 +25,7 @@ import pandas as pd
 from scipy.special import expit, logsumexp
 
 from hierlmm.arrays import FloatArray
+from hierlmm.bayes.convergence import pareto_smoothed
 from hierlmm.bayes.evidence import GOOD_K, SEE
 from hierlmm.bayes.marginal_draws import beta_moments
 from hierlmm.drawing.densities import draw_savage_dickey
@@ -105,7 +106,7 @@ class SavageDickey(LogFactor):
 
 def savage_dickey(fit: PosteriorNumbers, hypothesis: str | Sequence[str]) -> SavageDickey:
     """Bayes factor of equalities of fixed effects; see `hierlmm.PosteriorFit.savage_dickey`."""
-    parsed = parse_hypotheses(hypothesis, fit.design)
+    parsed = _of_coefficients(hypothesis, fit)
     priors = _usable(fit, parsed)
     L, c = np.array([h.weights for h in parsed]), np.array([h.value for h in parsed])
     if np.linalg.matrix_rank(L) < len(L):
@@ -137,6 +138,29 @@ def savage_dickey(fit: PosteriorNumbers, hypothesis: str | Sequence[str]) -> Sav
     table = pd.DataFrame(row, index=pd.Index([text], name="hypothesis"))
     curves = _curves(own_prior, centre, spread, c) if len(L) == 1 else pd.DataFrame()
     return SavageDickey(text, log_bf, error, k, table, curves, float(c[0]))
+
+
+def _of_coefficients(hypothesis: str | Sequence[str], fit: PosteriorNumbers) -> list[Hypothesis]:
+    """The hypotheses as weights of coefficients; those on other parameters are refused.
+
+    Raises
+    ------
+    NotAvailableError
+    """
+    try:
+        return parse_hypotheses(hypothesis, fit.design)
+    except SpecificationError:
+        texts = [hypothesis] if isinstance(hypothesis, str) else list(hypothesis)
+        other = [label for label in map(str, fit.variance_components().index) if any(label in str(t) for t in texts)]
+        if not other:
+            raise
+        received = f"savage_dickey of {max(other, key=len)}"
+        reason = (
+            "the posterior density of a covariance parameter has no closed form, and smoothed draws do not tell its "
+            "height at zero, where the range of a standard deviation ends"
+        )
+        remedy = "compare with the model without it: hl.bayes_factor(model, smaller_model); see its interval in the fit"
+        raise NotAvailableError(received, reason, remedy, SEE) from None
 
 
 def _usable(fit: PosteriorNumbers, parsed: Sequence[Hypothesis]) -> Any:
@@ -183,7 +207,7 @@ def _error(logs: FloatArray, value: float, shape: tuple[int, int]) -> tuple[floa
     if np.ptp(relative) < 1e-12:
         return 0.0, -math.inf
     error = float(array_stats.mcse(relative, chain_axis=0, draw_axis=1, method="mean"))
-    return error, float(array_stats.psislw(value - logs)[1])  # it takes minus the log weights
+    return error, pareto_smoothed(logs)[1]
 
 
 def _curves(prior: tuple[FloatArray, FloatArray], mean: FloatArray, spread: FloatArray, c: FloatArray) -> pd.DataFrame:

@@ -99,6 +99,12 @@ def test_other_data_are_refused(line, dental, line_nuts):
         line.fit_reml().log_marginal_likelihood()
     with pytest.raises(SpecificationError, match="inequality is a region"):
         line_nuts.savage_dickey("time > 0")
+    with pytest.raises(SpecificationError, match="no coefficient"):
+        line_nuts.savage_dickey("tim = 0")
+    for of, name in (("sd(Intercept) = 0", "sd(Intercept)"), (["time = 0", "sigma = 2"], "sigma")):
+        with pytest.raises(NotAvailableError, match="no closed form") as refused:
+            line_nuts.savage_dickey(of)
+        assert f"savage_dickey of {name}" in str(refused.value) and "hl.bayes_factor(" in str(refused.value)
     with pytest.raises(SpecificationError, match="two or more"):
         hl.model_probabilities(line)
     with pytest.raises(SpecificationError, match="sum to 1"):

@@ -46,6 +46,17 @@ def test_limits_of_sleepstudy_are_those_of_lme4(sleep_profile):
     np.testing.assert_allclose(table[["lower", "upper"]], list(SLEEP.values()), rtol=1e-4)
 
 
+def test_profiles_are_made_once(sleep_ml, monkeypatch):
+    from hierlmm.inference import profile
+
+    made = []
+    for name in ("FixedProfiles", "CovarianceProfiles"):
+        own = getattr(profile, name)
+        monkeypatch.setattr(profile, name, lambda fit, own=own: made.append(own) or own(fit))
+    sleep_ml.profile("Intercept").table()
+    assert len(made) == 2
+
+
 def test_one_table_is_the_two_others(sleep_ml, sleep_profile):
     table = sleep_profile.table(0.8)
     both = [sleep_ml.summary(0.8, method="profile"), sleep_ml.variance_components(0.8, method="profile")]
@@ -125,6 +136,13 @@ def test_an_estimate_of_zero_and_a_perfect_fit_of_one_side():
 def test_what_cannot_be_profiled(sleep_ml, dental, patients):
     with pytest.raises(hl.SpecificationError, match="there is no such parameter"):
         sleep_ml.profile("sd(day)")
+    many = hl.MarginalModel(
+        "distance ~ time", correlation=hl.UnstructuredHeterogeneous("age"), subject="subject", data=dental
+    ).fit_ml()
+    with pytest.raises(hl.SpecificationError) as refused:
+        many.profile(["sigma^2"])
+    names = [*many.beta.index, *many.variance_components().index]
+    assert len(names) > 8 and all(name in str(refused.value).replace("\n", " ") for name in names)
     with pytest.raises(hl.SpecificationError, match="rest on no distribution of t"):
         sleep_ml.summary(df="satterthwaite", method="profile")
     variance = hl.TwoLevelModel.from_formula(
