@@ -123,9 +123,8 @@ class ResidualEstimate:
 
     def _positions(self, column: pd.Series) -> FloatArray:
         assert self.correlation is not None
-        if not self.correlation.spec.by_occasion:
+        if not (labels := self.correlation.rows.labels):
             return column.to_numpy(dtype=np.float64)
-        labels = self.correlation.rows.labels
         text = [f"{v:g}" if isinstance(v, float) else str(v) for v in column]
         unknown = [v for v in text if v not in labels]
         if unknown:

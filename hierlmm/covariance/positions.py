@@ -73,14 +73,21 @@ def make_rows(
     return rows
 
 
+def labelled(spec: ResidualCorrelation, column: pd.Series) -> bool:
+    """Whether positions are places of labels among all occasions of the data, whoever missed which of them."""
+    text = isinstance(column.dtype, pd.CategoricalDtype) or pd.api.types.infer_dtype(column) == "string"
+    return spec.by_occasion or (spec.integer and text)
+
+
 def _positions(spec: ResidualCorrelation, column: pd.Series) -> tuple[FloatArray, tuple[str, ...]]:
     name = type(spec).__name__
-    if spec.by_occasion:
+    if labelled(spec, column):
         sorted_levels(name, column)  # refuses labels that have no order
         levels, known = occasions_in_use(column)
-        if spec._in_order and not known:
+        if (spec._in_order or spec.integer) and not known:
             received = f"{name}({column.name!r}) and occasions {shorten(levels)}"
-            reason = "it has correlations of neighbours, and the order of these in time cannot be told from text"
+            what = "correlations of neighbours" if spec.by_occasion else "one correlation for each lag"
+            reason = f"it has {what}, and the order of these in time cannot be told from text"
             order = ", ".join(map(repr, levels[:3]))
             remedy = f"say it: data[{column.name!r}] = pd.Categorical(data[{column.name!r}], [{order}, ...])"
             raise data_error(received, reason, remedy)
@@ -102,7 +109,7 @@ def _positions(spec: ResidualCorrelation, column: pd.Series) -> tuple[FloatArray
             f"{name} and a column {column.name!r} of type {column.dtype}",
             "positions of a serial structure are numbers",
             f"use a column of times (data[{column.name!r}].astype(float), if these are numbers), or Unstructured for "
-            "labelled occasions",
+            "labelled occasions (AR1 or Toeplitz to count them)",
         )
     values = column.to_numpy(dtype=np.float64)
     if not np.all(np.isfinite(values)):

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray, Rng
+from hierlmm.covariance.positions import labelled
 from hierlmm.design.questions import rows_by_subject, time_variable
 from hierlmm.errors import DataError, NotAvailableError, SpecificationError
 from hierlmm.fits.base import Fit
-from hierlmm.frames import is_number
+from hierlmm.frames import is_number, occasions_in_use
 
 SEE = "docs, page 'Residual diagnostics'"
 MOST_LAGS, BINS = 20, 12
@@ -54,7 +55,7 @@ def positions_of(fit: Fit, time: str | None, *, by_order: bool) -> tuple[FloatAr
     if name not in frame.columns:
         reason = f"the model keeps only the columns it uses ({', '.join(map(str, frame.columns))})"
         raise DataError(f"time={name!r}", reason, "use one of these, or leave time out to count rows", SEE)
-    by_occasion = structure is not None and structure.by_occasion
+    by_occasion = structure is not None and structure.time is not None and labelled(structure, frame[structure.time])
     coded = structure is not None and by_occasion and name == structure.time
     counted = _counted(frame[name], occasions=name == own and (gee or by_occasion), coded=coded)
     if counted is not None:
@@ -72,16 +73,22 @@ def _counted(column: pd.Series, *, occasions: bool, coded: bool) -> FloatArray |
     factor = isinstance(column.dtype, pd.CategoricalDtype)
     labelled = factor and not pd.api.types.is_numeric_dtype(column.cat.categories)
     if labelled and (occasions or list(column.cat.categories) != sorted(column.cat.categories, key=str)):
-        return np.asarray(column.cat.codes, dtype=np.float64)
+        return _codes(column)
     plain = column.astype(column.cat.categories.dtype) if factor and not labelled else column
     if not labelled and is_number(plain):
         return None
     if coded:
-        return np.asarray(pd.factorize(column, sort=True)[0], dtype=np.float64)
+        return _codes(column)
     kind = "a factor in the order of the alphabet" if labelled else f"a column of type {plain.dtype}"
     reason = "a lag is a difference of numbers" + (", and this order need not be that of time" if labelled else "")
     remedy = "use a column of numbers; for labelled occasions one that counts them, 1, 2, 3, ..."
     raise DataError(f"time={column.name!r}, {kind}", reason, remedy, SEE)
+
+
+def _codes(column: pd.Series) -> FloatArray:
+    """Places of labels among those in use, as a structure by occasion has them."""
+    places = {label: k for k, label in enumerate(occasions_in_use(column)[0])}
+    return column.map(places).to_numpy(dtype=np.float64)
 
 
 def make_pairs(

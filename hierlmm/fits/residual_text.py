@@ -10,6 +10,7 @@ import pandas as pd
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.bind import BoundVariance
 from hierlmm.covariance.composed import stated
+from hierlmm.design.bound import structured_rows
 from hierlmm.design.design import Design
 from hierlmm.equations.residual_symbols import (
     bind_structure,
@@ -33,6 +34,8 @@ def correlation_heading(design: Design) -> str:
     formula = formula_of(spec)
     groups = "" if design.residual_group is None else f", parameters by {design.residual_group}"
     order = f" in {spec.time or 'the order of the rows'}" if "|s - t|" in formula else ""
+    if order and (labels := structured_rows(design).labels):
+        order += f" ({', '.join(labels[:SHOWN])}{', ...' if len(labels) > SHOWN else ''})"
     same = same_variance_words(design)
     return (
         f"Residual correlation: {spec_text(spec)}"

@@ -9,6 +9,7 @@ import numpy as np
 
 from hierlmm.arrays import FloatArray
 from hierlmm.covariance.estimate import ResidualEstimate
+from hierlmm.covariance.positions import labelled
 from hierlmm.drawing.style import evenly
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import DataError, NotAvailableError
@@ -49,7 +50,8 @@ def _correlations(structure: ResidualEstimate, grid: Grid) -> FloatArray:
     if spec.time is None:
         return structure.at(grid.place, structure.level(grid.frame))
     values = grid.frame[spec.time]
-    if spec.integer and np.any(values.to_numpy(dtype=np.float64) != np.round(values.to_numpy(dtype=np.float64))):
+    numbers = spec.integer and not labelled(spec, values)
+    if numbers and np.any(values.to_numpy(dtype=np.float64) != np.round(values.to_numpy(dtype=np.float64))):
         received = f"{spec_text(spec)} at values of {spec.time!r} that are no whole numbers"
         raise DataError(received, "it counts occasions", "use whole numbers, or a structure in continuous time", SEE)
     try:

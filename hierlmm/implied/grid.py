@@ -169,7 +169,7 @@ def _column(design: Design, name: str) -> tuple[FloatArray, list[Any] | None]:
     if is_number(series):
         return series.to_numpy(dtype=np.float64), None
     labels = occasions_in_use(series)[0]
-    return np.asarray(pd.Categorical(series, categories=labels).codes, dtype=np.float64), labels
+    return series.map({label: k for k, label in enumerate(labels)}).to_numpy(dtype=np.float64), labels
 
 
 def _occasions(name: str, labels: list[Any], times: Any) -> list[Any]:

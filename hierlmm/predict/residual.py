@@ -16,7 +16,7 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray, as_rows
 from hierlmm.covariance.estimate import ResidualEstimate
-from hierlmm.covariance.positions import SAME_TIME
+from hierlmm.covariance.positions import SAME_TIME, labelled
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import DataError, NotAvailableError
 from hierlmm.frames import is_number, quote
@@ -147,7 +147,7 @@ def _check_positions(fit: Any, frame: pd.DataFrame, structure: Structures) -> No
         raise DataError(received, reason, f"add the column {name!r}, to the history and to the rows to predict", SEE)
     column = frame[name]
     again = np.array(column.duplicated())
-    if not spec.by_occasion:
+    if not labelled(spec, fit.design.frame[name]):
         values = _numbers(column, spec)
         if spec.integer and np.any(values != np.round(values)):
             raise DataError(

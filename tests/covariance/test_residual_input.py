@@ -59,7 +59,7 @@ BAD = {
     "python dates": (lambda: hl.CAR1("t"), None, {"t": pd.Series(DATES).dt.date.to_numpy()}, "needs a unit"),
     "durations": (lambda: hl.Gaussian("t"), None, {"t": pd.to_timedelta(T, "D")}, "total_seconds"),
     "truth values": (lambda: hl.AR1("t"), None, {"t": T > 1}, "positions of a serial structure are numbers"),
-    "categories": (lambda: hl.AR1("t"), None, {"t": pd.Categorical(T)}, "astype"),
+    "categories": (lambda: hl.CAR1("t"), None, {"t": pd.Categorical(T)}, "astype"),
     "complex": (lambda: hl.Exponential("t"), None, {"t": T + 1j}, "numbers"),
     "infinite": (lambda: hl.Exponential("t"), None, {"t": np.where(T == 3, np.inf, T)}, "27 times in 't'"),
     "fractions": (lambda: hl.AR1("t"), None, {"t": T / 2}, "0.5.*whole numbers"),

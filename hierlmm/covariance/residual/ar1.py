@@ -34,8 +34,9 @@ class AR1(Decaying):
     Parameters
     ----------
     time : str, optional
-        Column of whole numbers that count the occasions (a missed occasion leaves a lag of 2). Left out: the order of
-        the rows within a subject. For times that are no whole numbers use `Exponential` or `CAR1`.
+        Column of whole numbers that count the occasions (a missed occasion leaves a lag of 2), or of their labels (text
+        or categories), which are counted in their order over all subjects. Left out: the order of the rows within a
+        subject. For times that are no whole numbers use `Exponential` or `CAR1`.
     nugget : bool
         Multiply all correlations by ``1 - nugget``: a share of the residual variance that is measurement error.
     start : float, optional

@@ -48,7 +48,8 @@ class Toeplitz(ResidualCorrelation):
     Parameters
     ----------
     time : str, optional
-        Column of whole numbers that count the occasions; left out: the order of the rows within a subject.
+        Column of whole numbers that count the occasions, or of their labels (text or categories), which are counted in
+        their order over all subjects; left out: the order of the rows within a subject.
     """
 
     time: str | None = None
@@ -82,6 +83,8 @@ class Toeplitz(ResidualCorrelation):
         longest = int(np.max(t[start[1:] - 1] - t[start[:-1]]))
         column = "the order of the rows" if self.time is None else repr(self.time)
         remedy = "use a column 1, 2, 3, ... of planned occasions, or Exponential for continuous time"
+        if self.time is not None:
+            remedy += f"; data[{self.time!r}].astype('category') counts its values"
         if longest > MOST_OCCASIONS:
             reason = f"it has one correlation for each lag, more than {MOST_OCCASIONS} of them"
             raise data_error(f"Toeplitz and lags up to {longest} in {column}", reason, remedy)
