@@ -190,3 +190,13 @@ def test_both_variants_agree_where_the_covariance_is_linear_and_only_there():
             full, linear = (fit_of(entry).summary(df=df)["se"] for df in ("kenward-roger", "kenward-roger-linear"))
             apart = float(np.abs(full / linear - 1.0).max())
             assert apart == 0.0 if entry["covariance"] in ("CS", "UN") else apart > 1e-4
+
+
+def test_aic_by_reml_counts_the_coefficients_and_those_of_mmrm_and_sas_do_not():
+    """What mmrm prints of its first example: AIC 3406.4, BIC 3439.3 (docs, page on trials)."""
+    fit = fitted("FEV1 ~ RACE + SEX + ARMCD * AVISIT", "UN", "REML", ())
+    p, J = len(fit.beta), fit.n_subjects
+    k = fit.n_parameters - p
+    assert (p, k, J) == (11, 10, 197)
+    assert f"{fit.aic:.1f}" == "3428.4" and f"{fit.aic - 2 * p:.1f}" == "3406.4"
+    assert f"{fit.criterion + np.log(J) * k:.1f}" == "3439.3"
