@@ -23,7 +23,7 @@ from hierlmm.drawing.figure import as_verb
 from hierlmm.effects import judge as judging
 from hierlmm.effects.headline import Found, difference, scaled, slope
 from hierlmm.effects.scale import Scale, told_estimates, transformed
-from hierlmm.effects.weights import contrast_rows, default_adjust
+from hierlmm.effects.weights import contrast_rows, default_adjust, in_own_words
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.frames import apart
 from hierlmm.likelihood.wald import Wald
@@ -227,6 +227,7 @@ class Effects(Result):
         if self.kind == "contrasts":
             remedy = "give the weights of the means: method={'name': [...]}; or write it with fit.hypothesis(...)"
             raise SpecificationError("contrasts of contrasts", "their families would no longer be clear", remedy, SEE)
+        method, adjust = in_own_words(method, adjust)
         keys, by = self.keys, list(self.by)
         rows = (self.L, self.offset, self.families, [", ".join(texts) for texts in self.key_texts])
         what = ", ".join(c for c in keys.columns if c not in by) or "one mean"

@@ -3,7 +3,7 @@
 With the rows ``m_1 ... m_k`` of a family, a contrast is ``Σ c_i m_i``:
 
 - ``pairwise``: m_i - m_j for i < j, the first minus the second;
-- ``trt.vs.ctrl``: m_i - m_ref, the reference being the first row unless named;
+- ``trt.vs.ctrl`` (or ``dunnett``): m_i - m_ref, the reference being the first row unless named;
 - ``consecutive``: m_{i+1} - m_i;
 - a dictionary of names and weights: the user's own.
 """
@@ -23,6 +23,7 @@ from hierlmm.text import show
 
 METHODS = ("pairwise", "trt.vs.ctrl", "consecutive")
 DEFAULT_ADJUST = {"pairwise": "tukey", "trt.vs.ctrl": "mvt", "consecutive": "mvt"}
+SYNONYMS = {"dunnett": "trt.vs.ctrl"}
 SEE = "docs, page 'Contrasts'"
 
 
@@ -39,6 +40,27 @@ class Contrasts(NamedTuple):
     notes: tuple[str, ...]
     pairs: tuple[tuple[str, str] | None, ...]
     """The two rows that each contrast compares, where it is a difference of two."""
+
+
+def in_own_words(method: Any, adjust: str | None) -> tuple[Any, str | None]:
+    """A method and a correction by the names of this package: Dunnett's comparisons, and his test of them.
+
+    Raises
+    ------
+    SpecificationError
+        If Dunnett's test is asked for of other comparisons.
+    """
+    own = SYNONYMS.get(method.lower(), method) if isinstance(method, str) else method
+    if str(adjust).lower() != "dunnett":
+        return own, adjust
+    if own != "trt.vs.ctrl":
+        remedy = "use method='dunnett', or adjust='mvt', which is exact for any family"
+        received, reason = (
+            f"adjust='dunnett' with method={method!r}",
+            "Dunnett's test is of comparisons with one control",
+        )
+        raise SpecificationError(received, reason, remedy, SEE)
+    return own, "mvt"
 
 
 def default_adjust(method: str | Mapping[str, Any]) -> str:

@@ -115,11 +115,12 @@ class EffectVerbs(Fit):
         variables, by, at, weights, df, se, ci
             As for `marginal_means`.
         method : {"pairwise", "trt.vs.ctrl", "consecutive"} or mapping
-            All pairs, the first minus the second; each minus the reference; each minus the one before; or the user's
-            own: name -> weights in the order of the means, or name -> {label: weight}.
+            All pairs, the first minus the second; each minus the reference (also called "dunnett"); each minus the one
+            before; or the user's own: name -> weights in the order of the means, or name -> {label: weight}.
         adjust : {"none", "tukey", "mvt", "holm", "bonferroni", "sidak", "fdr"}, optional
             Correction for several contrasts in a family. By default Tukey's for all pairs, the family's own
-            multivariate t for the other named methods, and none for the user's own.
+            multivariate t for the other named methods (of comparisons with a control Dunnett's test, "dunnett"), and
+            none for the user's own.
         reference : optional
             Label of the control; the first mean by default.
         simultaneous : bool

@@ -49,7 +49,8 @@ class LikelihoodNumbers(LikelihoodEstimates):
             "residual" is N - p; "inf" is another word for "normal".
         se : {"model", "empirical", "empirical-jackknife", "empirical-bias-reduced"}, optional
             Standard errors of the model, or from the subjects' scores (sandwich), which are right in large samples
-            whatever the covariance of a subject's rows; with Satterthwaite's degrees of freedom by default.
+            whatever the covariance of a subject's rows; with Satterthwaite's degrees of freedom by default. Also
+            called "CR0" or "sandwich", "CR3" and "CR2". NaN of what a subject determines alone.
         method : {"wald", "profile"}
             Wald intervals, or profile-likelihood intervals: all values that cost less than half the χ²₁ quantile in
             log-likelihood, by ML (a fit by REML is made again for them). They take no ``df`` and no ``se``.

@@ -26,6 +26,13 @@ METHODS = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "residual",
 SYNONYMS = {"inf": "normal", "asymptotic": "normal", "z": "normal", "kr": "kenward-roger"}
 ERRORS = ("model", "empirical", "empirical-jackknife", "empirical-bias-reduced")
 """Where standard errors come from: the covariance of the model, or the subjects' scores."""
+ERRORS_SYNONYMS = {
+    "sandwich": "empirical",
+    "cr0": "empirical",
+    "cr2": "empirical-bias-reduced",
+    "cr3": "empirical-jackknife",
+}
+"""The names of R's clubSandwich."""
 SEE = "docs, page 'Contrasts'"
 
 
@@ -197,8 +204,9 @@ def errors_name(se: str | None) -> str:
         If it is none.
     """
     name = "model" if se is None else str(se).lower().replace("_", "-")
+    name = ERRORS_SYNONYMS.get(name, name)
     if name not in ERRORS:
-        remedy = f"use one of {', '.join(map(repr, ERRORS))}"
+        remedy = f"use one of {', '.join(map(repr, ERRORS))} (or 'CR0', 'CR2', 'CR3')"
         raise SpecificationError(f"se={se!r}", "this is no kind of standard errors", remedy, SEE)
     return name
 

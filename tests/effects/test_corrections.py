@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from effect_fits import fitted, frozen
 from scipy import stats
@@ -63,6 +64,10 @@ def test_dunnett_for_a_control_is_less_strict_than_bonferroni():
     fit = fitted("petri_reml")
     effects = fit.contrasts("group", "trt.vs.ctrl")
     assert effects.adjust == "mvt"
+    for method, adjust in (("dunnett", None), ("Dunnett", "dunnett"), ("trt.vs.ctrl", "dunnett")):
+        pd.testing.assert_frame_equal(fit.contrasts("group", method, adjust=adjust).table, effects.table)
+    with pytest.raises(hl.SpecificationError, match="comparisons with one control"):
+        fit.contrasts("group", adjust="dunnett")
     half = {a: fit.contrasts("group", "trt.vs.ctrl", adjust=a).table["upper"] for a in ("none", "mvt", "bonferroni")}
     assert (half["none"] < half["mvt"]).all() and (half["mvt"] < half["bonferroni"]).all()
     width = (effects.table["upper"] - effects.table["estimate"]) / effects.table["se"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import hierlmm as hl
@@ -58,6 +59,8 @@ def test_tables_and_sentences_say_which_standard_errors_they_have(fit):
 def test_synonyms_and_slips(fit):
     np.testing.assert_allclose(fit.summary(df="satterthwaite", se="model"), fit.summary(df="satterthwaite"))
     np.testing.assert_allclose(fit.summary(se="Empirical_Jackknife"), fit.summary(se="empirical-jackknife"))
+    for theirs, own in {"CR0": 0, "sandwich": 0, "CR3": 1, "cr2": 2}.items():
+        pd.testing.assert_frame_equal(fit.summary(se=theirs), fit.summary(se=KINDS[own]))
     refused(lambda: fit.contrasts("sex", se="robust"), SpecificationError, "empirical-bias-reduced")
     refused(lambda: fit.contrasts("sex", df="kr", se="empirical"), NotAvailableError, "leave se out")
 
