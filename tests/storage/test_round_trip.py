@@ -24,18 +24,18 @@ SEVERAL += ("nuts sleepstudy car1", "nuts strange", "nuts summary")
 OTHERS = tuple(name for name in saved_fits.ALL if name not in SEVERAL)
 
 
-def in_another_process(folder, names):
-    """Answers of these fits here, and those of the loaded ones there."""
+def in_another_process(folder, names, without=frozenset()):
+    """Answers of these fits here, and those of the loaded ones there, but for some methods."""
     here = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", hl.FitWarning)
         for k, name in enumerate(names):
             fit = saved_fits.ALL[name]()
             fit.save(folder / f"{k:02d}.nc")
-            here[f"{k:02d}"] = json.loads(json.dumps(walk.answers(fit)))
+            here[f"{k:02d}"] = json.loads(json.dumps(walk.answers(fit, without=without)))
     path = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent), str(HERE)])
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(HERE / "walk.py"), str(folder)],
+        [sys.executable, "-W", "ignore", str(HERE / "walk.py"), str(folder), *without],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
@@ -53,9 +53,7 @@ def several(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
-    return in_another_process(
-        tmp_path_factory.mktemp("others"), [name for name in saved_fits.ALL if name not in SEVERAL]
-    )
+    return in_another_process(tmp_path_factory.mktemp("others"), OTHERS, frozenset(walk.DERIVED))
 
 
 @pytest.mark.parametrize("name", SEVERAL)

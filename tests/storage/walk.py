@@ -18,6 +18,9 @@ import hierlmm as hl
 HEAVY = {"draws", "log_likelihood", "residual_at", "extend", "save", "to_datatree", "compare_marginal", "large_sample"}
 HEAVY |= {"prior_predictive", "posterior_predictive", "bootstrap", "profile"}
 """Methods that are asked with arguments of their own."""
+DERIVED = {"check", "test_covariance", "test_random_effects", "log_marginal_likelihood", "ppc", "influence", "interpret"}
+DERIVED |= {"rank_subjects", "implied_marginal", "heterogeneity"}
+"""Methods that fit again, draw or put words to what other methods answer."""
 INNER = {"criterion_function", "design", "lacks", "solution"}
 
 
@@ -140,12 +143,12 @@ def exact_design(design: Any) -> Any:
     }
 
 
-def answers(fit: Any, rows: pd.DataFrame | None = None) -> dict[str, Any]:
+def answers(fit: Any, rows: pd.DataFrame | None = None, *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Every public property, every method that can be called without arguments, and those of `with_arguments`."""
     asked = with_arguments(fit, fit.design.frame if rows is None else rows)
     found = {name: ask(call) for name, call in asked.items()}
     for name in dir(fit):
-        if name.startswith(("_", "plot")) or name in INNER | HEAVY:
+        if name.startswith(("_", "plot")) or name in INNER | HEAVY | without:
             continue
         method = getattr(type(fit), name, None)
         if callable(method):
@@ -170,6 +173,7 @@ if __name__ == "__main__":
 
     import saved_fits  # noqa: F401  the structure and the prior of a user
 
-    folder = Path(sys.argv[1])
-    loaded = {path.stem: answers(hl.load_fit(path)) for path in sorted(folder.glob("*.nc"))}
+    folder, *left_out = sys.argv[1:]
+    folder = Path(folder)
+    loaded = {p.stem: answers(hl.load_fit(p), without=frozenset(left_out)) for p in sorted(folder.glob("*.nc"))}
     (folder / "answers.json").write_text(json.dumps(loaded), encoding="utf-8")
