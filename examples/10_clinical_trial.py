@@ -96,7 +96,11 @@ mmrm.anova(df="kenward-roger")
 # together the p-values and intervals are corrected as one family.
 
 # %%
-mmrm.marginal_means("arm", by="visit", df="kenward-roger")
+means = mmrm.marginal_means("arm", by="visit", df="kenward-roger")
+means
+
+# %%
+means.plot()
 
 # %%
 differences = mmrm.contrasts("arm", "trt.vs.ctrl", by="visit", df="kenward-roger", together=True)

@@ -1,16 +1,15 @@
-"""Marginal means, contrasts or slopes with their intervals: one panel per family, one row per effect."""
+"""Marginal means, contrasts or slopes with their intervals: a panel per family and a row per effect, or a profile."""
 
 from __future__ import annotations
 
 from typing import Any, Unpack
 
 import numpy as np
-import pandas as pd
 
 from hierlmm.drawing.figure import Figure, pictured
-from hierlmm.drawing.finishing import Entry
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import segments, stack_points
+from hierlmm.drawing.profiles import draw_profile, profile_of
+from hierlmm.drawing.style import segments
 from hierlmm.drawing.theme import theme
 from hierlmm.options import checked
 from hierlmm.text import show
@@ -21,29 +20,36 @@ from hierlmm.text import show
 def plot_effects(
     effects: Any,
     *,
+    x: str | None = None,
+    by: str | None = None,
     col_wrap: int | None = None,
     **figure: Unpack[Figure],
 ) -> Any:
     """Draw the rows of `fit.marginal_means`, `fit.contrasts` or `fit.slopes` with their intervals.
 
     The numbers are those of ``effects.table``, corrected for multiplicity where the table is. Families (``by``) share
-    one scale, so that they can be compared; contrasts and slopes have a line at zero. Where families are three values
-    of a number or more, with up to four effects each, they are one panel along that number.
+    one scale, so that they can be compared; contrasts and slopes have a line at zero. Along three visits or more, or a
+    number that makes three families or more, rows are a profile: the variable below, up to six lines with intervals
+    beside each other, and panels for other variables.
 
     Parameters
     ----------
     effects : Effects
+    x : str, optional
+        Draw a profile along this variable of the rows: numbers where they are, labels in their order.
+    by : str, optional
+        Variable whose values are the lines of a profile; by default the first of the others.
     col_wrap : int, optional
         Panels in a row; 3 or 4 by default.
 
     Returns
     -------
     Picture
-        Visuals ``interval`` and ``point_estimate`` over ``family`` (along a number: over ``effect``).
+        Visuals ``interval`` and ``point_estimate`` over ``family`` (in a profile over ``effect``, and ``curve``).
     """
     table, labels = effects.table, effects.labels
-    if _runs_along_a_number(effects):
-        return _draw_along(effects, figure)
+    if (profile := profile_of(effects, x, by)) is not None:
+        return draw_profile(effects, profile, _title(effects), _caption(effects), col_wrap, figure)
     lines, points, ticks = {}, {}, {}
     for rows in effects.families:
         panel = ", ".join(f"{v} = {show(effects.keys[v].iloc[rows[0]])}" for v in effects.by) or effects.kind
@@ -84,48 +90,3 @@ def _caption(effects: Any) -> str:
 def _title(effects: Any) -> str:
     """What is drawn; of one effect, its number."""
     return effects.headline or f"{effects.title}, {effects.intervals_text}"
-
-
-def _runs_along_a_number(effects: Any) -> bool:
-    """Whether families are values of one number, with the same few effects each: lines say more than panels."""
-    if len(effects.by) != 1 or len(effects.families) < 3:
-        return False
-    names = [[effects.labels[i] for i in rows] for rows in effects.families]
-    few = all(own == names[0] for own in names) and len(names[0]) <= 4
-    return few and pd.api.types.is_numeric_dtype(effects.keys[effects.by[0]].dtype)
-
-
-def _draw_along(effects: Any, figure: Figure) -> Any:
-    """One panel: every effect as a line along the number, with an interval at each of its values."""
-    table, (by,), own = effects.table, effects.by, theme()
-    names = [effects.labels[i] for i in effects.families[0]]
-    colours = [own.colour_of(effects.estimator)] if len(names) == 1 else list(own.palette[: len(names)])
-    x = np.array([float(effects.keys[by].iloc[rows[0]]) for rows in effects.families])
-    shift = 0.012 * np.ptp(x) * (np.arange(len(names)) - 0.5 * (len(names) - 1))
-    points, lines = {}, {}
-    for k, name in enumerate(names):
-        part = table.iloc[[rows[k] for rows in effects.families]]
-        points["", name] = np.vstack([x + shift[k], part["estimate"].to_numpy(dtype=np.float64)])
-        low, high = (part[side].to_numpy(dtype=np.float64) for side in ("lower", "upper"))
-        lines["", name] = segments(low, high, x + shift[k])[::-1]
-    stacked, ranges = (stack_points(part, ("family", "effect"), "effects") for part in (points, lines))
-    panels = Panels(stacked, "family", (6.6, 4.6), figure, color=("effect", colours))
-    if effects.kind != "marginal means":
-        panels.rule("", y=effects.null, linestyle=panels.dashes)
-    panels.map("line_xy", "curve", stacked, width=0.9, alpha=0.6)
-    panels.map("line_xy", "interval", ranges, width=1.6)
-    panels.map("scatter_xy", "point_estimate", stacked, size=30)
-    if effects.scale is not None and effects.scale.is_ratio:
-        panels.ratios("y", table[["lower", "upper", "estimate"]].to_numpy(dtype=np.float64), effects.null)
-    marks = [
-        Entry(name, colour, marker="circle", width=1.6, size=30) for name, colour in zip(names, colours, strict=True)
-    ]
-    title = _title(effects) if len(names) > 1 else f"{names[0]}: {_title(effects)}"
-    return panels.finish(
-        {"": ""},
-        title=title,
-        caption=_caption(effects),
-        xlabel=by,
-        ylabel=effects.axis_label,
-        legend=marks if len(names) > 1 else (),
-    )

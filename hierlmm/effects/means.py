@@ -17,7 +17,7 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray
 from hierlmm.design.formula import unquoted
-from hierlmm.design.questions import unit_of
+from hierlmm.design.questions import occasion_of, unit_of
 from hierlmm.effects import averages
 from hierlmm.effects import grid as grids
 from hierlmm.effects import scale as scales
@@ -122,7 +122,8 @@ def _effects(
     held = [f"{v} = {show(x[0])}{_rates(fit, kind, v, x[0])}" for v, x in grid.points.items() if len(x) == 1]
     said = [f"Averaged over {', '.join(over)} with {weights} weights."] if over else []
     averaged = " ".join([*said, *([f"At {', '.join(held)}."] if held else [])])
-    return replace(made, simultaneous=intervals.simultaneous, averaged=averaged)
+    occasion = unquoted(occasion_of(fit.design) or "")
+    return replace(made, simultaneous=intervals.simultaneous, averaged=averaged, occasion=occasion)
 
 
 def _rates(fit: Fit, kind: str, variable: str, value: Any) -> str:

@@ -83,6 +83,8 @@ class Effects(Result):
         What the numbers are, of a fit with a family: means or ratios, or the scale of the link.
     comparison, comparison_level
         The same of contrasts of these rows, and what they are in words.
+    occasion : str
+        Column of the occasions of the fit, along which pictures run; empty without one.
     """
 
     kind: str
@@ -109,6 +111,7 @@ class Effects(Result):
     scale: Scale | None = None
     comparison: Scale | None = None
     comparison_level: str = ""
+    occasion: str = ""
 
     @cached_property
     def table(self) -> pd.DataFrame:

@@ -74,3 +74,74 @@ def test_names_of_visits_turn_where_they_have_no_room_beside_each_other(intercep
         assert not [fault for fault in faults(figure) if "overlap" in fault]
         assert {text.get_rotation() for text in figure.axes[-1].get_xticklabels()} == {90.0}
         assert below(hl.plots.plot_prior_predictive(intercepts, draws=4))[1] == VISITS
+
+
+def lines_of(picture):
+    """Points of every line of a profile, by panel and line."""
+    axes = picture.get_viz("figure").axes
+    return [np.vstack([c.get_offsets() for c in one.collections]) for one in axes]
+
+
+@pytest.mark.parametrize(
+    "asked", [("sex", "visit"), ("visit", "sex"), (["visit", "sex"], None), (["sex", "visit"], None)]
+)
+def test_means_by_visit_are_a_profile_with_a_line_for_each_arm(mmrm, asked):
+    variables, by = asked
+    means = mmrm.marginal_means(variables, by=by)
+    picture = means.plot()
+    assert below(picture) == ("visit", VISITS)
+    (points,) = lines_of(picture)
+    table = means.table.set_index(["sex", "visit"])
+    order = [(sex, visit) for sex in ("Female", "Male") for visit in VISITS]
+    np.testing.assert_allclose(points[:, 1], table.loc[order, "estimate"])
+    np.testing.assert_array_equal(np.round(points[:, 0]), [0, 1, 2, 3] * 2)
+    assert np.all(points[:4, 0] < points[4:, 0])  # beside each other
+    ends = [line.get_ydata() for line in picture.get_viz("figure").axes[0].lines if len(line.get_ydata()) == 12]
+    for sex, y in zip(("Female", "Male"), ends, strict=True):
+        expected = table.loc[[(sex, visit) for visit in VISITS], ["lower", "upper"]].to_numpy().ravel()
+        np.testing.assert_allclose(y[np.isfinite(y)], expected)
+    assert [text.get_text() for text in picture.get_viz("figure").legends[0].get_texts()] == ["Female", "Male"]
+
+
+def test_differences_by_visit_have_a_line_at_zero(mmrm):
+    contrasts = mmrm.contrasts("sex", by="visit", together=True)
+    picture = contrasts.plot()
+    assert below(picture) == ("visit", VISITS)
+    assert picture.title.startswith("Female - Male: ")
+    (points,) = lines_of(picture)
+    np.testing.assert_allclose(points[:, 1], contrasts.table.set_index("visit").loc[VISITS, "estimate"])
+    assert [0.0, 0.0] in [list(line.get_ydata()) for line in picture.get_viz("figure").axes[0].lines]
+
+
+def test_numbers_stand_where_they_are(dental):
+    data = dental[dental["age"] != 12]
+    structure = {"correlation": hl.Unstructured("age"), "subject": "subject"}
+    means = hl.MarginalModel("distance ~ sex * C(age)", data=data, **structure).fit_reml().marginal_means("age")
+    picture = means.plot()
+    assert below(picture) == ("age", ["8", "10", "14"])
+    assert lines_of(picture)[0][:, 0].tolist() == [8.0, 10.0, 14.0]
+
+
+def test_a_profile_along_what_is_asked(mmrm):
+    means = mmrm.marginal_means("sex", by="visit")
+    across = means.plot(x="sex", by="visit")
+    assert below(across) == ("sex", ["Female", "Male"])
+    figure = across.get_viz("figure")
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == set(VISITS)
+    assert below(means.plot(by="sex")) == ("visit", VISITS)
+    forest = mmrm.contrasts("visit", by="sex").plot()  # contrasts of visits lie along nothing
+    assert len(forest.get_viz("figure").axes) == 2
+    for wrong in ({"x": "weight"}, {"by": "arm"}, {"x": "visit", "by": "visit"}):
+        with pytest.raises(hl.SpecificationError, match="no such variable"):
+            means.plot(**wrong)
+    with pytest.raises(hl.SpecificationError, match="by='sex' without x="):
+        mmrm.marginal_means("sex").plot(by="sex")
+
+
+def test_other_variables_have_panels(trial):
+    data = trial.assign(clinic=np.where(trial["subject"].astype(str).str[-1].isin(list("02468")), "north", "south"))
+    fit = hl.TwoLevelModel.from_formula("distance ~ clinic + sex * visit + (1 | subject)", data).fit_reml()
+    picture = fit.marginal_means(["sex", "clinic"], by="visit").plot()
+    titles = [axes.get_title() for axes in picture.get_viz("figure").axes]
+    assert titles == ["clinic = north", "clinic = south"]
+    assert not faults(picture.get_viz("figure"))
