@@ -25,7 +25,7 @@ from hierlmm.design.hierarchy import RandomBlock
 from hierlmm.design.questions import time_of, time_variable
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.errors import HierlmmError, SpecificationError
-from hierlmm.inference.covariance_tests import serial_term, variance_functions, why_no_serial
+from hierlmm.inference.covariance_tests import codes_as_time, serial_term, variance_functions, why_no_serial
 from hierlmm.inference.maximum import Maximum, maximise
 from hierlmm.inference.simpler import with_blocks, with_correlations, with_residual, without_effects
 from hierlmm.options import checked
@@ -91,6 +91,7 @@ def build_random(model: BoundModel, *, time: str | None = None, alpha: float = 0
     notes = [SAY("random.selected", k=len(ladder.steps)), SAY("random.mean")]
     if column is None:
         notes.append(SAY("random.no_time"))
+    notes += codes_as_time(design, column, time)
     if given := [spec_text(s) for s in (stated(design.residual_variance), design.residual) if s is not None]:
         notes.append(SAY("random.given", given=" and ".join(given)))
     return ladder.result(model, "Random effects, step by step", [*notes, *ladder.failed])

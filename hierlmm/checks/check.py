@@ -140,11 +140,13 @@ class Checkup(Result):
 
 
 @checked
-def check(fit: Fit, data: Any = None, *, simulations: int = 499, seed: int | None = 0) -> Checkup:
+def check(
+    fit: Fit, data: Any = None, *, simulations: int = 499, seed: int | None = 0, time: str | None = None
+) -> Checkup:
     """Check a fit; see ``fit.check``."""
     _refuse_too_few(simulations, 1)
     others = None if data is None else _others(fit, data)
-    material = Material(fit, simulations, seed, others)
+    material = Material(fit, simulations, seed, others, time)
     outcomes: dict[str, Outcome] = {}
     left_out: dict[str, str] = {}
     for name, look in CHECKS.items():
@@ -157,6 +159,7 @@ def check(fit: Fit, data: Any = None, *, simulations: int = 499, seed: int | Non
     _refuse_too_few(simulations, n)
     findings = judge(outcomes)
     note = [SAY("page.chance", simulations=simulations, n=n)] if n else []
+    note += material.order if n else []
     if n and len(material.kept) < fit.n_subjects:
         note.append(SAY("page.subset", shown=f"{len(material.kept):,}", total=f"{fit.n_subjects:,}"))
     if others is not None and len(absent := fit.design.subjects.difference(others.index)):

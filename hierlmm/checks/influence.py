@@ -183,6 +183,9 @@ def influence(fit: Fit, theta: Literal["updated", "fixed"] = "updated") -> Influ
         "covratio": np.where(known, np.exp(np.linalg.slogdet(own)[1] - np.linalg.slogdet(cov)[1]), np.nan),
     } | ({"pareto_k": found.k} if found.k is not None else {})
     subjects = design.subjects.rename(apart([design.hierarchy.subject], rows)[design.hierarchy.subject])
+    how = SAY(f"influence.{'draws' if fit.has_draws else theta if closed else 'family'}", good=found.good_k)
+    if near := _near_zero(fit) if theta == "updated" else []:
+        how += " " + SAY("influence.zero", names=" and ".join(near))
     result = Influence(
         pd.DataFrame(rows, index=subjects),
         pd.DataFrame(found.beta, index=subjects, columns=list(design.coef)),
@@ -191,12 +194,21 @@ def influence(fit: Fit, theta: Literal["updated", "fixed"] = "updated") -> Influ
         theta,
         fit.estimator,
         design.hierarchy.subject,
-        SAY(f"influence.{'draws' if fit.has_draws else theta if closed else 'family'}", good=found.good_k),
+        how,
         found.good_k,
     )
     if said := result.unreliable:
         warn(said)
     return result
+
+
+def _near_zero(fit: Any) -> list[str]:
+    """Standard deviations of random effects that are zero, or smaller than their standard errors."""
+    if fit.has_draws or not fit.has_random_effects:
+        return []
+    table = fit.variance_components()
+    sd = table[table.index.str.startswith("sd(")]
+    return list(sd.index[~(sd["estimate"] > sd["se"])])
 
 
 class _Without(NamedTuple):

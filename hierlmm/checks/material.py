@@ -25,15 +25,25 @@ from hierlmm.arrays import FloatArray, IntArray, Rng
 from hierlmm.bayes.family_replications import FamilyReplicator
 from hierlmm.bayes.replications import Draw
 from hierlmm.checks.places import Places, along_each, places
-from hierlmm.design.questions import first_row_of_subjects, is_label, rows_by_subject
+from hierlmm.design.questions import first_row_of_subjects, has_codes, is_label, numbers_at_level1, rows_by_subject
 from hierlmm.diagnostics.normality import LONGEST, effects_of
-from hierlmm.diagnostics.serial_residuals import LinearResiduals, information, linear_residuals, positions_of
+from hierlmm.diagnostics.serial_residuals import (
+    LinearResiduals,
+    information,
+    known_time,
+    linear_residuals,
+    positions_of,
+)
 from hierlmm.drawing.style import evenly
 from hierlmm.errors import HierlmmError
 from hierlmm.fits.base import Fit
 from hierlmm.fits.components import zero_terms
+from hierlmm.frames import quote, shorten
 from hierlmm.likelihood.by_subject import covariance_root
 from hierlmm.likelihood.deletion import UNKNOWN
+from hierlmm.text import sayer
+
+SAY = sayer(__file__)
 
 MOST_ROWS = 5000
 """Rows that are looked at; of more those of evenly spaced subjects."""
@@ -87,16 +97,41 @@ class Material:
     seed : int, optional
     others : DataFrame by subject, optional
         Covariates that the model does not have.
+    time : str, optional
+        Column of the order of a subject's rows.
     """
 
-    def __init__(self, fit: Fit, simulations: int, seed: int | None, others: pd.DataFrame | None = None) -> None:
-        self.fit, self.simulations, self.seed, self.others = fit, simulations, seed, others
+    def __init__(
+        self,
+        fit: Fit,
+        simulations: int,
+        seed: int | None,
+        others: pd.DataFrame | None = None,
+        time: str | None = None,
+    ) -> None:
+        self.fit, self.simulations, self.seed, self.others, self.time = fit, simulations, seed, others, time
 
     @cached_property
     def every(self) -> list[IntArray]:
         """Rows of all subjects, in the order of time where it is known."""
-        position, _, _ = positions_of(self.fit, None, by_order=True)
-        return rows_by_subject(self.fit.design, position)
+        return rows_by_subject(self.fit.design, self._position)
+
+    @cached_property
+    def _position(self) -> FloatArray:
+        return positions_of(self.fit, self.time, by_order=True)[0]
+
+    @property
+    def order(self) -> list[str]:
+        """Where the order of a subject's rows is that of the data and not of a time, in words."""
+        design, time = self.fit.design, self.time or known_time(self.fit)
+        if self.fit.n_obs == self.fit.n_subjects:
+            return []
+        if time is None:
+            could = numbers_at_level1(design)
+            return [SAY("page.order_several" if could else "page.order_unknown", names=shorten(map(quote, could)))]
+        codes = [SAY("page.order_codes", time=time)] if self.time is None and has_codes(design, time) else []
+        ties = any(len(np.unique(self._position[rows])) < len(rows) for rows in self.every)
+        return [*codes, *([SAY("page.order_ties", time=time)] if ties else [])]
 
     @cached_property
     def kept(self) -> IntArray:

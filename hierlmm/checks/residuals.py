@@ -80,14 +80,14 @@ def serial(material: Material) -> Outcome | LeftOut:
     longest = int(material.sizes.max())
     if longest < 3:
         return LeftOut("no subject has three rows")
-    square, curves, pairs = np.mean(r**2, axis=0), [], []
+    curves = []
     place = np.arange(len(r)) - np.repeat(start[:-1], material.sizes)
     for lag in range(1, min(MOST_LAG, longest - 1) + 1):
         later = np.flatnonzero(place >= lag)
         if len(later) < 20:
             break
-        curves.append(np.mean(r[later] * r[later - lag], axis=0) / square)
-        pairs.append(len(later))
+        one, two = r[later], r[later - lag]
+        curves.append((one * two).sum(axis=0) / np.sqrt((one**2).sum(axis=0) * (two**2).sum(axis=0)))
     if not curves:
         return LeftOut("there are fewer than 20 pairs of neighbours")
     stacked, lags = np.array(curves), np.arange(1.0, len(curves) + 1.0)

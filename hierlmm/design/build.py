@@ -207,7 +207,8 @@ def _rows(terms: Terms, learnt: _Learnt, in_level2: list[Parts], outcome: Outcom
     check_finite(offset, "offset", " + ".join(terms.hierarchy.offsets), frame)
     X = X1[:, terms.coef_level1] * W[subject.index]
     categories = outcome.categories(response, frame)
-    return Rows(frame, subject, y, offset, X, X1, W, learnt.rows.n_dropped, trials, note, categories)
+    rest = learnt.rows.n_dropped, trials, note, categories, learnt.rows.kept
+    return Rows(frame, subject, y, offset, X, X1, W, *rest)
 
 
 def split_parts(parts: Parts, varying: Iterable[str]) -> tuple[Parts, Parts]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.design import Design
-from hierlmm.design.formula import unquoted
+from hierlmm.design.formula import categorical_arguments, unquoted
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.frames import is_number, occasions_in_use, quote, shorten
 from hierlmm.groups import first_rows, group_order, rows_of_groups
@@ -82,6 +82,11 @@ def time_variable(design: Design) -> str | None:
     """The level-1 variable, where there is one and it is a number."""
     level1 = design.level1_variables()
     return level1[0] if len(level1) == 1 and not is_label(design, level1[0]) else None
+
+
+def has_codes(design: Design, variable: str | None) -> bool:
+    """Whether the formula takes the numbers of a column for names, ``C(k)``."""
+    return any(variable in categorical_arguments(factor) for column in design.fixed_columns for factor in column.term)
 
 
 def time_of(design: Design, time: str | None = None) -> str | None:

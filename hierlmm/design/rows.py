@@ -78,6 +78,8 @@ class Rows(OwnArrays):
         What the print says of the response: which level is a success.
     categories : tuple
         Labels of the categories of an ordinal response, lowest first.
+    kept : (N,), optional
+        Places in the table that the model was given, where rows were left out.
     """
 
     frame: pd.DataFrame
@@ -91,6 +93,7 @@ class Rows(OwnArrays):
     trials: FloatArray
     note: str = ""
     categories: tuple[Any, ...] = ()
+    kept: IntArray | None = None
 
     @property
     def n_obs(self) -> int:
@@ -130,6 +133,7 @@ class Prepared:
     subject: Grouping
     levels: Levels
     n_dropped: int
+    kept: IntArray | None
 
 
 def prepare(data: Any, said: Said, residual: Residual, missing: str) -> Prepared:
@@ -159,7 +163,9 @@ def prepare(data: Any, said: Said, residual: Residual, missing: str) -> Prepared
     )
     if len(frame) == 0:
         raise DataError("a table without rows", "there is nothing to fit", "check the filters applied to the data")
+    every = frame
     frame, n_dropped = complete_rows(frame, missing, said.subject)
+    kept = np.flatnonzero(every.notna().all(axis=1)) if n_dropped else None
     subject = group_by(frame[said.subject])
     if residual.group is not None:
         _check_groups(residual.group, frame, subject)
@@ -169,7 +175,7 @@ def prepare(data: Any, said: Said, residual: Residual, missing: str) -> Prepared
     applied = levels.apply(frame)
     units = getattr(data, "attrs", {}).get("units")
     applied.attrs = {"units": dict(units)} if isinstance(units, Mapping) else {}
-    return Prepared(applied, subject, levels, n_dropped)
+    return Prepared(applied, subject, levels, n_dropped, kept)
 
 
 def _check_groups(name: str, frame: pd.DataFrame, subject: Grouping) -> None:

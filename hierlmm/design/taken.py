@@ -36,7 +36,7 @@ def take_subjects(design: Design, chosen: IntArray) -> Design:
     frame = own.frame.iloc[at].reset_index(drop=True)
     frame[design.hierarchy.subject] = labels.to_numpy()[group.index]
     arrays = {name: getattr(own, name)[at] for name in ("y", "offset", "X", "X1", "trials")}
-    rows = replace(own, frame=frame, subject=group, W=own.W[chosen], **arrays)
+    rows = replace(own, frame=frame, subject=group, W=own.W[chosen], kept=None, **arrays)
     columns = tuple(replace(c, who=c.who[chosen]) if c.by else c for c in design.terms.random)
     random = tuple(replace(t, columns=c, group=group, Z=t.Z[at]) for t, c in zip(design.random, columns, strict=True))
     terms, fitted = replace(design.terms, random=columns), design.variance_fitted

@@ -43,13 +43,17 @@ class Pairs:
         return np.bincount(self.bin, values, minlength=len(self.count)) / self.count
 
 
+def known_time(fit: Fit) -> str | None:
+    """The column that says when rows were measured: that of the residual structure, or the one number of level 1."""
+    known = (fit._time, time_variable(fit.design))
+    return next((c for c in known if c is not None and c in fit.design.frame.columns), None)
+
+
 def positions_of(fit: Fit, time: str | None, *, by_order: bool) -> tuple[FloatArray, str, bool]:
     """Position of every row, the name of what it is measured in, and whether lags count rows."""
     design, gee = fit.design, fit.has_working_correlation
     frame, structure = design.frame, design.residual
-    own, name = fit._time, time
-    if time is None:
-        name = next((c for c in (own, time_variable(design)) if c is not None and c in frame.columns), None)
+    own, name = fit._time, known_time(fit) if time is None else time
     if name is None:
         return np.arange(len(frame), dtype=np.float64), "rows", True
     if name not in frame.columns:

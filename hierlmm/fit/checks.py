@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 class CheckVerbs(Fit):
     """All checks on one page, and what single subjects do to a fit."""
 
-    def check(self, data: Any = None, *, simulations: int = 499, seed: int | None = 0) -> Checkup:
+    def check(
+        self, data: Any = None, *, simulations: int = 499, seed: int | None = 0, time: str | None = None
+    ) -> Checkup:
         """Check the fit: residuals, random effects, subjects, rows, columns, and the estimate itself, on one page.
 
         Every check ends in a sentence: what was seen, why it may matter, what to do, what to read. What is a matter of
@@ -33,6 +35,9 @@ class CheckVerbs(Fit):
             of them alone can call for action after Holm's correction; of fewer nothing could be found, and they are
             refused.
         seed : int, optional
+        time : str, optional
+            Column in whose order a subject's rows were measured; by default that of the residual structure, or the one
+            number that varies within subjects. Without one rows are taken as they stand, and the page says so.
 
         Returns
         -------
@@ -50,7 +55,7 @@ class CheckVerbs(Fit):
         """
         from hierlmm.checks.check import check
 
-        return check(self, data, simulations=simulations, seed=seed)
+        return check(self, data, simulations=simulations, seed=seed, time=time)
 
     def influence(self, theta: Literal["updated", "fixed"] = "updated") -> Influence:
         """What the fit would be without each subject in turn.

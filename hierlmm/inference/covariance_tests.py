@@ -19,7 +19,7 @@ from hierlmm.covariance.random import SPECTRAL
 from hierlmm.covariance.residual import AR1, Exponential, Unstructured
 from hierlmm.covariance.variance import VarExp, VarIdent
 from hierlmm.design.design import Design
-from hierlmm.design.questions import is_label, levels_of, numbers_at_level1, time_of
+from hierlmm.design.questions import has_codes, is_label, levels_of, numbers_at_level1, time_of
 from hierlmm.errors import HierlmmError
 from hierlmm.frames import shorten
 from hierlmm.inference.anova import ratio_test
@@ -85,7 +85,7 @@ def test_covariance(
     columns = ["chisq", "df", "p_naive", "p", "method", "mcse"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(index="question")
     several = [SAY("tests.several", k=len(rows))] if len(rows) > 1 else []
-    notes = (*assumed, *several, *failed, *not_asked(own.design, column))
+    notes = (*assumed, *several, *failed, *not_asked(own.design, column), *codes_as_time(own.design, column, time))
     estimator = "REML" if own.reml else "ML"
     return VarianceTests(table, models, model_text(own.design), "Tests of the covariance", estimator, notes)
 
@@ -184,6 +184,13 @@ def _no_serial(design: Design, time: str | None) -> list[str]:
     remedy = SAY("no_serial.name", first=could[0]) if could else ""
     along = time is None and stated(design.residual_variance) is None
     return [SAY("tests.not_asked", what=SAY(f"no_serial.{'both' if along else 'one'}"), reason=reason, remedy=remedy)]
+
+
+def codes_as_time(design: Design, column: str | None, named: str | None) -> list[str]:
+    """Say that the codes of a factor were taken for the time, unless the user named it."""
+    if named is not None or not design.is_gaussian or not has_codes(design, column):
+        return []
+    return [SAY("tests.codes", time=column)]
 
 
 def serial_term(design: Design, time: str) -> Any:

@@ -34,7 +34,7 @@ def with_blocks(design: Design, blocks: Sequence[RandomBlock], covariance: str) 
     )
     residual = Residual(design.residual, design.residual_variance)
     made = design_again(own, design.frame, residual=residual, outcome=design.outcome)
-    return replace(made, rows=replace(made.rows, n_dropped=design.n_dropped))
+    return replace(made, rows=replace(made.rows, n_dropped=design.n_dropped, kept=design.rows.kept))
 
 
 def without_term(design: Design, term: Term) -> Design:

@@ -107,7 +107,7 @@ def impute(
     fit: Any,
     n: int = 20,
     *,
-    treatment: str,
+    treatment: str | None = None,
     strategy: str = "at random",
     reference: Any = None,
     delta: float | Mapping[Any, float] = 0.0,
@@ -127,8 +127,8 @@ def impute(
         Of a Gaussian model, such as an MMRM.
     n : int
         Number of data sets.
-    treatment : str
-        Column of the arms, a factor between subjects.
+    treatment : str, optional
+        Column of the arms, a factor between subjects; needed for a strategy with a reference arm and for a delta.
     strategy : {"at random", "jump to reference", "copy increments", "copy reference"}
         What is assumed after the last measurement of the subjects that drop out; also ``"mar"``, ``"j2r"``, ``"cir"``,
         ``"cr"``.
@@ -154,16 +154,17 @@ def impute(
     NotAvailableError
         If the model is of another family, or its residual structure counts rows.
     SpecificationError
-        If ``treatment`` is no factor between subjects.
+        If ``treatment`` is no factor between subjects, or is needed and not given.
     DataError
         If the model has a column called ``imputed``.
     """
-    planned = planned_of(fit, treatment, reference, time, data, caller="impute")
+    assumption = Assumption(strategy_named(strategy), delta, each_visit)
+    arms = assumption.strategy != "at random" or assumption.delta != 0.0 or reference is not None
+    planned = planned_of(fit, treatment, reference, time, data, caller="impute", arms=arms)
     if FILLED in (planned.visits.response, *planned.frame.columns):
         reason = "completed data sets tell in a column of this name which responses were filled in"
         remedy = f"give it another name, data.rename(columns={{{FILLED!r}: ...}}), and fit again"
         raise DataError(f"impute of a model with a column {FILLED!r}", reason, remedy, SEE)
-    assumption = Assumption(strategy_named(strategy), delta, each_visit)
     return Imputations(planned, assumption.text, completed(planned, assumption, n, seed))
 
 

@@ -55,10 +55,11 @@ class Planned:
     frame : DataFrame
         Columns of the model for all J K rows, subject by subject.
     treatment : str
+        Empty where the arms are not asked for.
     arm : (J,)
         Position of each subject's arm in ``arms``.
     arms : tuple
-        The reference first.
+        The reference first; without arms one of all subjects.
     visit : str
         Column of the formula that tells the visits apart.
     """
@@ -162,13 +163,15 @@ class Planned:
         return found
 
 
-def planned_of(fit: Any, treatment: str | None, reference: Any, time: str | None, data: Any, *, caller: str) -> Planned:
+def planned_of(
+    fit: Any, treatment: str | None, reference: Any, time: str | None, data: Any, *, caller: str, arms: bool = True
+) -> Planned:
     """All planned rows of a fit.
 
     Parameters
     ----------
     fit : Fit
-    treatment : str
+    treatment : str, optional
         Column of the arms.
     reference : label, optional
         The reference arm; by default the first level.
@@ -178,14 +181,18 @@ def planned_of(fit: Any, treatment: str | None, reference: Any, time: str | None
         The planned rows with their covariates, where these cannot be read off the measured ones.
     caller : str
         What is asked for.
+    arms : bool
+        Whether the arms are needed; without them all subjects are one.
     """
     design = _usable(fit, caller)
     time = time or time_column(design)
-    arms = _arms(design, treatment, reference)
+    own_arms = _arms(design, treatment, reference) if arms or treatment is not None else (None,)
     visits = visits_of(fit, time=time, by=treatment)
     frame = _all_rows(design, visits, time, data)
-    own = pd.Index(arms).get_indexer(visits.group)
-    return Planned(fit, visits, frame, str(treatment), own, arms, _visit_column(design, frame, visits))
+    own = np.zeros(len(visits.y), dtype=np.intp)
+    if treatment is not None:
+        own = pd.Index(own_arms).get_indexer(visits.group)
+    return Planned(fit, visits, frame, treatment or "", own, own_arms, _visit_column(design, frame, visits))
 
 
 def _usable(fit: Any, caller: str) -> Design:

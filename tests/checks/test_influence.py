@@ -191,6 +191,18 @@ def test_known_weights_of_rows_count(dental):
     np.testing.assert_allclose(fit.influence("fixed").beta.loc[20], without_by_definition(fit, 20)[0], rtol=1e-8)
 
 
+def test_a_variance_near_zero_is_said(dental):
+    """Without a subject it may leave zero, which is not followed: nine of twelve fits anew were elsewhere."""
+    rng = np.random.default_rng(9)
+    frame = pd.DataFrame({"id": np.repeat(np.arange(12), 4), "t": np.tile(np.arange(4.0), 12)})
+    frame["y"] = frame["t"] + 0.15 * rng.normal(size=12)[frame["id"]] + rng.normal(size=48)
+    fit = hl.TwoLevelModel.from_formula("y ~ t + (1 | id)", frame).fit_reml()
+    assert 0.0 < fit.sd_b["Intercept"] < 0.1
+    assert "sd(Intercept) is estimated as zero or nearly so" in fit.influence().how
+    assert "nearly so" not in fit.influence("fixed").how
+    assert "nearly so" not in hl.TwoLevelModel.from_formula(INTERCEPTS, dental).fit_reml().influence().how
+
+
 def test_without_fixed_effects(sleepstudy):
     fit = hl.TwoLevelModel.from_formula("reaction ~ 0 + (1 | subject)", sleepstudy).fit_reml()
     with pytest.raises(hl.NotAvailableError, match="no coefficient moves"):

@@ -191,6 +191,16 @@ def test_completed_data_sets_are_all_planned_rows(fit, mmrm):
     assert "jump to reference, then -1" in repr(found)
 
 
+def test_at_random_needs_no_arms(fit):
+    plain = hl.impute(fit, 3)
+    np.testing.assert_array_equal(plain.y, hl.impute(fit, 3, **ARMS).y)
+    pd.testing.assert_frame_equal(plain.table, hl.impute(fit, 3, **ARMS).table)
+    assert "missing at random" in repr(plain) and len(plain.data(0)) == 240
+    for more in ({"strategy": "j2r"}, {"delta": 1.0}, {"reference": "placebo"}):
+        with pytest.raises(SpecificationError, match=r"(?s)treatment=None.*the arms are not known.*use treatment="):
+            hl.impute(fit, 3, **more)
+
+
 @pytest.mark.parametrize("formula", ["y ~ arm * week + imputed", "imputed ~ arm * week"])
 def test_a_column_called_imputed_is_not_overwritten(formula):
     data = trial().assign(imputed=lambda d: np.random.default_rng(0).normal(size=len(d)))

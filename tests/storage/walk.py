@@ -18,7 +18,15 @@ import hierlmm as hl
 HEAVY = {"draws", "log_likelihood", "residual_at", "extend", "save", "to_datatree", "compare_marginal", "large_sample"}
 HEAVY |= {"prior_predictive", "posterior_predictive", "bootstrap", "profile"}
 """Methods that are asked with arguments of their own."""
-DERIVED = {"check", "test_covariance", "test_random_effects", "log_marginal_likelihood", "ppc", "influence", "interpret"}
+DERIVED = {
+    "check",
+    "test_covariance",
+    "test_random_effects",
+    "log_marginal_likelihood",
+    "ppc",
+    "influence",
+    "interpret",
+}
 DERIVED |= {"rank_subjects", "implied_marginal", "heterogeneity"}
 """Methods that fit again, draw or put words to what other methods answer."""
 INNER = {"criterion_function", "design", "lacks", "solution"}
