@@ -7,6 +7,7 @@ a Jupyter kernel, and shows what they print.
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import io
 import re
 import sys
@@ -171,3 +172,22 @@ def test_built_pages_name_no_folder_and_fetch_nothing_from_the_network():
     for sheet in BUILT.rglob("*.css"):
         text = sheet.read_text(encoding="utf-8", errors="ignore")
         assert not re.search(r"(url\(\s*['\"]?|@import\s+['\"])https?://", text), sheet.name
+
+
+def test_tables_of_arguments_are_the_signatures():
+    """A table headed "`hl.impute` | default" has every argument and its default."""
+    found = set()
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for name, rows in re.findall(r"^\| `([\w.]+)` \| default \| \|\n\|[-|]+\n((?:\|.*\n)+)", text, re.M):
+            of, function = name.split(".")
+            own = getattr(hl if of == "hl" else hl.LikelihoodFit, function)
+            known = {k: v.default for k, v in inspect.signature(own).parameters.items() if k != "self"}
+            said = {}
+            for row in rows.splitlines():
+                names, default = (cell.strip() for cell in row.split("|")[1:3])
+                said |= dict.fromkeys(re.findall(r"`(\w+)`", names), default.strip("`"))
+            missing = inspect.Parameter.empty
+            assert said == {k: "" if v is missing else repr(v) for k, v in known.items()}, (page.name, name)
+            found.add(function)
+    assert {"impute", "tipping_point", "check_dropout", "bootstrap"} <= found
