@@ -120,7 +120,7 @@ def assess_convergence(datatree: Any) -> Convergence:
     divergences = _total(stats, "diverging")
     at_max_depth = _total(stats, "maxdepth_reached") or _total(stats, "reached_max_treedepth")
     bfmi = _bfmi(stats)
-    attrs = dict(datatree.attrs)
+    attrs = {**datatree.attrs, "random effects": "sd_b" in posterior}
     n_draws = int(posterior.sizes["chain"] * posterior.sizes["draw"])
     messages = [
         *_mixing(table, posterior.sizes["chain"], posterior.sizes["draw"], attrs),
@@ -239,5 +239,7 @@ def _reparametrise(attrs: dict[str, Any]) -> str:
         return "use centered=False, which suits subjects with few rows"
     if attrs.get("sampler") == "explicit":
         return "use centered=True if every subject has many rows"
+    if not attrs.get("random effects", True):
+        return "check that the model is identified (fit_reml() says at once what the data do not determine)"
     way = "fit_ml" if attrs.get("sampler") in ("joint", "laplace") else "fit_reml"  # families have no REML
     return f"check that the model is identified ({way}() shows a singular D at once)"

@@ -144,10 +144,12 @@ def footnotes(
     estimators = {fit.estimator for fit in comparison.fits.values()}
     if statistics and {"REML", "ML"} <= estimators:
         notes.append("logLik, AIC and BIC of REML are of the restricted likelihood: not comparable with those of ML.")
-    posteriors = [label for label, fit in comparison.fits.items() if fit.has_draws]
+    fits = comparison.fits
+    posteriors = [label for label, fit in fits.items() if fit.has_draws]
     if statistics and posteriors:
         notes.append(f"logLik of {' and '.join(posteriors)} is the marginal one at the posterior means.")
-        notes.append("R-hat and ESS are the worst of all quantities that were sampled, random effects among them.")
+        among = ", random effects among them" if any(fits[k].design.term for k in posteriors) else ""
+        notes.append(f"R-hat and ESS are the worst of all quantities that were sampled{among}.")
     for label, fit in comparison.fits.items():
         if fit.has_working_correlation:
             kind = str(getattr(fit, "se", "robust")).replace("_", "-")
