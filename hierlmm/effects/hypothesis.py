@@ -65,6 +65,8 @@ class HypothesisTest(Result):
             F, df1, df2, p = self.joint
             p_text = f"p = {p:.4g}" if p >= 1e-4 else f"p = {p:.2e}"
             together = [f"All together: F = {F:z.4f} on {df1} and {df2:z.1f} degrees of freedom, {p_text}"]
+            if np.isnan(F):
+                together = ["All together: no test, as one of them has no standard error."]
         elif self.probability is not None:
             together = [f"All together: {self.probability:z.4f}"]
         return Page(f"Linear hypotheses ({self.estimator})", ["", table, "", *together, *self.notes])

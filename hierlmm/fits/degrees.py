@@ -42,11 +42,9 @@ BENDS = (
     "is good for: df='kenward-roger-linear' leaves them out"
 )
 ALONE = (
-    "coefficients that single subjects determine alone: {} ({}). These subjects say nothing of their standard errors, "
-    "which {}"
+    "coefficients that single subjects determine alone: {} ({}). The residuals of these subjects are fitted away and "
+    "say nothing of a standard error, which is left out: use that of the model, se='model'"
 )
-NOTHING = "are too small: the residuals of these subjects are fitted away, and add nothing"
-INVERSE = "come from a generalised inverse: what these subjects determine has no correction"
 
 
 def fit_satterthwaite(fit: LikelihoodEstimates) -> SatterthwaiteDegrees:
@@ -128,12 +126,12 @@ def _empirical_wald(fit: LikelihoodEstimates, df: str | None, name: str, errors:
         raise NotAvailableError(received, reason, remedy, SEE)
     found = fit._empirical(errors)
     notes: tuple[str, ...] = ()
-    if np.any(found.full):
-        coefficients = shorten(fit.beta.index[found.combined])
+    if len(found.lost):
+        coefficients = shorten(fit.beta.index[np.any(found.lost, axis=0)])
         who = f"{fit.design.hierarchy.subject} {shorten(fit.design.subjects[found.full])}"
-        notes = (ALONE.format(coefficients, who, NOTHING if errors == "empirical" else INVERSE),)
+        notes = (ALONE.format(coefficients, who),)
     degrees = found if name == "satterthwaite" else _fixed(fit, name)
-    return Wald(name, fit.beta.to_numpy(), found.cov, degrees, notes, errors)
+    return Wald(name, fit.beta.to_numpy(), found.cov, degrees, notes, errors, found.lost if len(found.lost) else None)
 
 
 def summary_with_degrees(wald: Wald, coef: pd.Index, ci: float) -> pd.DataFrame:

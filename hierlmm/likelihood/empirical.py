@@ -8,7 +8,9 @@ of the subjects' scores, which is right in large samples whatever the covariance
 a = 0 (Liang & Zeger 1986; CR0), "empirical-bias-reduced" a = -1/2 (Bell & McCaffrey 2002; CR2), unbiased where V is
 right, "empirical-jackknife" a = -1 (CR3, close to leaving every subject out in turn). These are the names of R's mmrm;
 no version has a factor J/(J - 1). Where a subject alone determines a combination of coefficients, I - H_i is
-singular, and the power is that of its pseudo-inverse (Pustejovsky & Tipton 2018).
+singular, and the power is that of its pseudo-inverse (Pustejovsky & Tipton 2018). Its residuals in that direction are
+zero whatever its errors were, and every version is far too small there: what such combinations have a part in has no
+standard error of this kind (``lost``).
 
 *Degrees of freedom* (Bell & McCaffrey 2002; Pustejovsky & Tipton 2018; mmrm and clubSandwich): under the model,
 ``l'V_E l = Σ_i u_i²`` with u normal and ``Γ_ij = Cov(u_i, u_j)``, so that it is taken for a multiple of χ² with
@@ -74,8 +76,8 @@ class EmpiricalDegrees:
     B, C : (J, p, p)
     full : (J,)
         Which subjects alone determine a combination of coefficients.
-    combined : (p,)
-        Coefficients in such combinations.
+    lost : (k, p)
+        Those combinations: ``l'β`` is none of what a subject determines alone where ``lost @ l = 0``.
     """
 
     half: FloatArray
@@ -83,7 +85,7 @@ class EmpiricalDegrees:
     B: FloatArray
     C: FloatArray
     full: BoolArray
-    combined: BoolArray
+    lost: FloatArray
 
     @property
     def cov(self) -> FloatArray:
@@ -162,9 +164,10 @@ def empirical(design: Design, solution: Solution, kind: str) -> EmpiricalDegrees
     z = np.einsum("jab,jb->ja", adjust, Xr @ half)
     user = np.linalg.solve(Bx, half) * solution.criterion.scaling.y_scale
     # What a subject determines alone is zero in X_i of all others; a zero of it is one beside its standard error.
-    share = np.abs(user @ vectors) / np.sqrt(np.einsum("ab,ab->a", user, user))[:, None]
-    combined = np.any((share > SHARE) & full[:, None, :], axis=(0, 2))
-    return EmpiricalDegrees(user, z.T @ z, B, C, np.any(full, axis=1), combined)
+    directions = user @ vectors
+    share = np.abs(directions) / np.sqrt(np.einsum("ab,ab->a", user, user))[:, None]
+    lost = np.where(share > SHARE, directions, 0.0).swapaxes(1, 2)[full]
+    return EmpiricalDegrees(user, z.T @ z, B, C, np.any(full, axis=1), lost)
 
 
 def _subject_products(design: Design, solution: Solution) -> tuple[FloatArray, FloatArray, FloatArray]:

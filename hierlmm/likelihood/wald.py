@@ -18,10 +18,12 @@ from scipy.stats import chi2
 from scipy.stats import f as f_distribution
 from scipy.stats import t as t_distribution
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.errors import SpecificationError
 
 RANK_TOLERANCE = 1e-9
+PART = 1e-6
+"""What cancels but for rounding: less of the sum of absolute values than this."""
 METHODS = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "residual", "normal")
 SYNONYMS = {"inf": "normal", "asymptotic": "normal", "z": "normal", "kr": "kenward-roger"}
 ERRORS = ("model", "empirical", "empirical-jackknife", "empirical-bias-reduced")
@@ -96,6 +98,8 @@ class Wald:
         What must be known about the method on these data.
     se : str
         Where the standard errors come from, one of `ERRORS`.
+    lost : (k, p)
+        Directions of which nothing is known: ``l'β̂`` has no standard error unless ``lost @ l = 0``.
     """
 
     method: str
@@ -104,6 +108,7 @@ class Wald:
     degrees: Degrees
     notes: tuple[str, ...] = ()
     se: str = "model"
+    lost: FloatArray | None = None
 
     @property
     def description(self) -> str:
@@ -128,12 +133,20 @@ class Wald:
         """Estimate, standard error and degrees of freedom of each row: (k, p) -> three (k,)."""
         nothing = np.isnan(np.diag(self.cov))  # a coefficient of which nothing is known
         se = np.sqrt(np.maximum(np.einsum("ka,ab,kb->k", L, np.where(np.isnan(self.cov), 0.0, self.cov), L), 0.0))
-        se[np.any(L[:, nothing] != 0.0, axis=1)] = np.nan
-        df = np.full(len(L), np.inf)
+        lost = self._lost(L)
+        se[np.any(L[:, nothing] != 0.0, axis=1) | lost] = np.nan
+        df = np.where(lost, np.nan, np.inf)
         known = se > 0.0
         if known.any():
             df[known] = self.degrees.of_rows(L[known])
         return L @ self.beta, se, df
+
+    def _lost(self, L: FloatArray) -> BoolArray:
+        """Which rows have a part in directions of which nothing is known."""
+        if self.lost is None:
+            return np.zeros(len(L), dtype=bool)
+        parts, size = np.abs(L @ self.lost.T), np.abs(L) @ np.abs(self.lost).T
+        return np.asarray(np.any(parts > PART * size, axis=1))
 
     def joint(self, L: FloatArray, value: FloatArray | float = 0.0) -> JointTest:
         """F test of ``L β = value``, all rows together; rows that follow from the others count once.
@@ -145,6 +158,8 @@ class Wald:
         """
         v = np.broadcast_to(np.asarray(value, dtype=np.float64), (len(L),))
         L, v = independent_rows(L, v)
+        if self._lost(L).any():
+            return JointTest(np.nan, len(L), np.nan, np.nan)
         difference = L @ self.beta - v
         scale, df2 = self.degrees.of_all(L)
         F = scale * float(difference @ np.linalg.solve(L @ self.cov @ L.T, difference)) / len(L)

@@ -126,13 +126,30 @@ def alone(dental):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_subject_that_determines_a_coefficient_alone(alone, kind):
-    """The definition with a pseudo-inverse, and a note; without a correction nothing is inverted, and too small."""
+    """It has no standard error, whose residuals are fitted away; the others have those of the definition."""
     cov, _ = by_definition(alone, KINDS[kind])
     table = alone.summary(se=kind)
-    np.testing.assert_allclose(table["se"], np.sqrt(np.diag(cov)), rtol=1e-6)
+    rest = ["Intercept", "time"]
+    np.testing.assert_allclose(table.loc[rest, "se"], np.sqrt(np.diag(cov))[[0, 2]], rtol=1e-6)
+    assert table.loc["special", ["se", "lower", "upper", "t", "df", "p"]].isna().all()
+    assert table.loc[rest].notna().all(axis=None)
+    assert np.isnan(alone.summary(df="normal", se=kind).loc["special", "df"])
     (note,) = table.attrs["notes"]
     assert note.startswith("coefficients that single subjects determine alone: special (subject 1). ")
-    assert ("too small" in note) == (kind == "empirical") and ("inverse" in note) == (kind != "empirical")
+    assert note.endswith("use that of the model, se='model'") and "Note: coefficients that single" in repr(table)
+    both = alone.hypothesis("special = 0, time = 0", se=kind)
+    assert np.isnan(both.joint.F) and "no test, as one of them has no standard error" in str(both)
+    assert alone.anova(se=kind)["p"].isna().tolist() == [True, False]
+
+
+def test_two_subjects_are_enough(dental):
+    """Of which each has residuals: the same numbers as ever, and no note."""
+    data = dental.assign(special=dental["subject"].isin([1, 20]) * 1.0)
+    fit = hl.MarginalModel("distance ~ special + time", correlation=hl.AR1(), subject="subject", data=data).fit_reml()
+    for kind, power in KINDS.items():
+        table = fit.summary(se=kind)
+        np.testing.assert_allclose(table["se"], np.sqrt(np.diag(by_definition(fit, power)[0])), rtol=1e-6)
+        assert not table.attrs["notes"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -144,6 +161,10 @@ def test_levels_of_one_subject_are_named(dental, kind):
     who = "alone: Intercept, site[T.b], site[T.c], site[T.d] (subject 1, 27)"
     (note,) = fit.summary(se=kind).attrs["notes"]
     assert who in note and who in " ".join(repr(fit.contrasts("site", se=kind)).split())
+    compared = fit.contrasts("site", se=kind).table.set_index("contrast")
+    known = {name: np.isfinite(se) for name, se in compared["se"].items()}
+    assert known == {name: name == "b - c" for name in known} and len(known) == 6
+    assert np.isfinite(compared.loc["b - c", "p"])
     assert not fit.summary().attrs.get("notes") and "determine alone" not in repr(fit.contrasts("site"))
 
 
