@@ -210,7 +210,8 @@ class Words:
         told = e.told if words is self else None
         value = value if told is None else float(told[g])
         low, high = min(low, high), max(low, high)
-        slots = {"value": words.show(value), "log": "", "interval": "fixed by the model", "sign": ""}
+        known = "no standard error is known" if np.isnan(e.se[g]) else "fixed by the model"
+        slots = {"value": words.show(value), "log": "", "interval": known, "sign": ""}
         if e.se[g] > 0.0:
             ends = f"{words.show(low)} to {words.show(high)}" if words.base else span(low, high)
             slots["interval"] = f"{words.interval_name} {ends}"

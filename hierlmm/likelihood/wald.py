@@ -221,7 +221,7 @@ def errors_name(se: str | None) -> str:
     name = "model" if se is None else str(se).lower().replace("_", "-")
     name = ERRORS_SYNONYMS.get(name, name)
     if name not in ERRORS:
-        remedy = f"use one of {', '.join(map(repr, ERRORS))} (or 'CR0', 'CR2', 'CR3')"
+        remedy = f"use one of {', '.join(map(repr, ERRORS))}"
         raise SpecificationError(f"se={se!r}", "this is no kind of standard errors", remedy, SEE)
     return name
 

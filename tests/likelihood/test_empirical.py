@@ -140,6 +140,8 @@ def test_a_subject_that_determines_a_coefficient_alone(alone, kind):
     both = alone.hypothesis("special = 0, time = 0", se=kind)
     assert np.isnan(both.joint.F) and "no test, as one of them has no standard error" in str(both)
     assert alone.anova(se=kind)["p"].isna().tolist() == [True, False]
+    said = " ".join(str(alone.interpret(se=kind).text).split())
+    assert "no standard error is known" in said and "fixed by the model" not in said
 
 
 def test_two_subjects_are_enough(dental):
