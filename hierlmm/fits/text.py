@@ -14,6 +14,7 @@ from hierlmm.results import Page, Paragraph, Part, Printed, Table
 from hierlmm.text import align, count, table_text, wrap
 
 WIDTH = 110
+MOST_CORRELATED = 12
 NEAR = 6.0
 """Optima within this of the best criterion are named in print: their likelihood is at least a twentieth of the best."""
 
@@ -128,10 +129,9 @@ def random_effects_text(fit: Fit) -> str:
 
 
 def correlation_lines(what: str, cov: pd.DataFrame) -> list[str]:
-    """The correlations of the fixed effects, or how to get them where they would be wider than a page."""
-    text = correlation_text(cov)
-    if max(map(len, text.splitlines())) <= WIDTH:
-        return [f"Correlation of {what}:", text]
+    """The correlations of the fixed effects, or how to get them where they are more than lme4 prints as well."""
+    if len(cov) <= MOST_CORRELATED:
+        return [f"Correlation of {what}:", correlation_text(cov)]
     remedy = "fit.beta_cov / numpy.outer(fit.beta_se, fit.beta_se)"
     return wrap([f"Correlation of {what}: too wide to print, {len(cov)} by {len(cov)}; it is {remedy}"])
 
