@@ -153,8 +153,9 @@ def noted_cells(table: pd.DataFrame) -> pd.DataFrame:
     for i in cells.columns:
         cells[i] = [show(v) for v in cells[i]]
     numbers = numbers.select_dtypes("float")
-    texts = _cells(numbers.set_axis([names[i] for i in numbers.columns], axis=1), 5)
-    for k, i in enumerate(numbers.columns):
+    places = [int(str(i)) for i in numbers.columns]
+    texts = _cells(numbers.set_axis([names[i] for i in places], axis=1), 5)
+    for k, i in enumerate(places):
         cells[i] = _numbers(names[i], numbers[i]) if names[i] in NAMED else texts.iloc[:, k].to_numpy()
     return cells.set_axis(table.columns, axis=1)
 

@@ -95,8 +95,8 @@ def largest_t_sf(t: FloatArray, df: FloatArray, corr: FloatArray) -> FloatArray:
 def largest_t_quantile(probability: float, df: FloatArray, corr: FloatArray) -> FloatArray:
     """The t with P(max |T_i| <= t) = probability, for each number of degrees of freedom."""
     reach, outside = _reach_of_family(corr), 1.0 - probability
-    single = student.ppf(0.5 + probability / 2.0, df)
-    bound = student.isf(outside / (2.0 * len(corr)), df)  # Bonferroni's
+    single = np.asarray(student.ppf(0.5 + probability / 2.0, df))
+    bound = np.asarray(student.isf(outside / (2.0 * len(corr)), df))  # Bonferroni's
     if reach.r == 1 or len(corr) == 1:
         return single
     rows = zip(np.asarray(df, dtype=np.float64), single, bound, strict=True)
