@@ -150,8 +150,8 @@ def noted_cells(table: pd.DataFrame) -> pd.DataFrame:
     first = names.index("estimate") if "estimate" in names else 0
     cells, numbers = table.astype(object), table.set_axis(range(len(names)), axis=1).iloc[:, first:]
     cells.columns = pd.RangeIndex(len(names))
-    for i in cells.columns:
-        cells[i] = [show(v) for v in cells[i]]
+    for place in range(len(names)):
+        cells[place] = [show(v) for v in cells[place]]
     numbers = numbers.select_dtypes("float")
     places = [int(str(i)) for i in numbers.columns]
     texts = _cells(numbers.set_axis([names[i] for i in places], axis=1), 5)
