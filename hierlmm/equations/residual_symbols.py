@@ -134,14 +134,15 @@ def correlation_matrices(design: Design, parameters: Mapping[str, float]) -> lis
         if bound is None:
             return []
         labels = bound.rows.labels
-        by_group = {level.label: _of_level(level, parameters) for level in bound.levels}
+        by_group = {level.label: _of_level(level, bound, parameters) for level in bound.levels}
     tables = {group: spec._table(values, labels) for group, values in by_group.items()}
     return [CorrelationTable(group, *table) for group, table in tables.items() if table is not None]
 
 
-def _of_level(level: Level, parameters: Mapping[str, float]) -> list[float]:
-    end = "" if level.label is None else level.name("")
-    return [value for name, value in parameters.items() if name.endswith(end)]
+def _of_level(level: Level, bound: BoundCorrelation, parameters: Mapping[str, float]) -> list[float]:
+    """Values by the names that the level gives: one label may end in another."""
+    starts = np.array([p.start for p in bound.parameters[level.own]])
+    return [parameters[level.name(name)] for name in level.spec.report(level.observed, starts)]
 
 
 class _Writer:

@@ -10,13 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.stats import norm
 
 from hierlmm.arrays import FloatArray
+from hierlmm.covariance.composed import in_group, stated
 from hierlmm.design.design import Design
 from hierlmm.design.formula import INTERCEPT
 from hierlmm.equations.residual_symbols import formula_of, residual_numbers, spec_text
 from hierlmm.fits.components import corr_label, correlated_pairs, zero_terms
+from hierlmm.fits.occasions import covariance_by_occasion
 from hierlmm.frames import shorten
 from hierlmm.interpret.coefficients import Coefficient, level2_variables, tails
 from hierlmm.interpret.grammar import Sentence
@@ -217,8 +220,54 @@ def marginal_covariance_sentences(words: Words, section: str) -> Iterator[Senten
     """Variance and correlation of rows in a model without random effects."""
     if words.fit.has_working_correlation:
         yield from _working_correlation(words, section, words.fit)
+    elif _planned(words.fit.design) and (V := covariance_by_occasion(words.fit)) is not None:
+        yield from _occasions(words, section, V)
     else:
         yield from _residuals(words, section, "marginal")
+
+
+def _planned(design: Design) -> bool:
+    """Whether correlation and variance are told by occasion alone."""
+    spec, variance = design.residual, stated(design.residual_variance)
+    by = variance is not None and variance.free and spec is not None and variance.variable == spec.time
+    return by or (variance is None and spec is not None and spec.by_occasion)
+
+
+def _occasions(words: Words, section: str, V: pd.DataFrame) -> Iterator[Sentence]:
+    """SDs and correlations by occasion, each group for itself."""
+    spec, group = words.fit.design.residual, words.fit.design.residual_group
+    assert spec is not None
+    table = words.fit.variance_components(words.ci)
+    blocks = {None: V} if group is None else {level: V.loc[level] for level in V.index.unique(0)}
+    names_of = {level: "" if group is None else f"{group} = {level}" for level in blocks}
+    labels = [number(v) if isinstance(v, float) else str(v) for v in V.columns]
+    for level, own in blocks.items():
+        who = names_of[level]
+        sds = np.sqrt(np.diag(own.to_numpy()))
+        facts = {f"sd({label})": float(sd) for label, sd in zip(labels, sds, strict=False)}
+        if stated(words.fit.design.residual_variance) is not None:
+            values = ", ".join(f"{number(sd)} at {label}" for label, sd in zip(labels, sds, strict=False))
+            yield words.say(section, "marginal.sds", facts, x=spec.time, values=values, who=who, unit=words.sd_unit())
+        else:
+            ends, limits = words.ends(table.loc["sigma" if group is None else in_group("sigma", level)])
+            slots = {"sd": number(sds[0]), "unit": words.sd_unit(), "scale": "", "ends": ends, "who": who}
+            yield words.say(section, "marginal.sd", {"sd": float(sds[0]), **limits}, **slots)
+    pairs = list(zip(*spec._own_pairs(len(labels)), strict=True)) if spec.by_occasion else []
+    correlation, _ = residual_numbers(words.fit)
+    if not 0 < len(pairs) <= MAX_SENTENCES:
+        yield _structure(words, section, "marginal.correlated", spec, "R[s, t]", correlation, table)
+        return
+    every = len(pairs) == len(labels) * (len(labels) - 1) // 2
+    names = iter(correlation)
+    for who in names_of.values():
+        texts, facts = [], {}
+        for pair, name in zip(pairs, names, strict=False):
+            first, second = (labels[k] for k in sorted(map(int, pair)))
+            ends, limits = words.ends(table.loc[name])
+            facts |= {name: float(table.loc[name, "estimate"])} | {f"{name}_{k}": v for k, v in limits.items()}
+            texts.append(f"{number(facts[name])} at {first} and {second}{ends}")
+        what = "marginal.pairs" if every else "marginal.neighbours"
+        yield words.say(section, what, facts, x=spec.time, values="; ".join(texts), who=who)
 
 
 def _working_correlation(words: Words, section: str, fit: Any) -> Iterator[Sentence]:
@@ -227,7 +276,9 @@ def _working_correlation(words: Words, section: str, fit: Any) -> Iterator[Sente
         slots = {"family": fit.design.family.title, "phi": number(fit.scale)}
         yield words.say(section, "marginal.scale", {"scale": fit.scale}, **slots)
     else:
-        yield words.say(section, "marginal.sd", {"sd": sd}, sd=number(sd), unit=words.sd_unit(), scale="", ends="")
+        yield words.say(
+            section, "marginal.sd", {"sd": sd}, sd=number(sd), unit=words.sd_unit(), scale="", ends="", who=""
+        )
     parameters = dict(fit.correlation_parameters) if len(fit.correlation_parameters) <= MAX_SENTENCES else {}
     values = ", ".join(f"{name} = {number(v)}" for name, v in parameters.items())
     yield words.say(section, "marginal.working", parameters, kind=fit.correlation, values=values)
@@ -240,7 +291,7 @@ def _residuals(words: Words, section: str, about: str) -> Iterator[Sentence]:
     sigma = table.loc["sigma"]
     ends, facts = words.ends(sigma)
     scale = " (at a ratio of 1)" if design.residual_variance is not None else ""
-    slots = {"sd": number(sigma["estimate"]), "unit": words.sd_unit(), "scale": scale, "ends": ends}
+    slots = {"sd": number(sigma["estimate"]), "unit": words.sd_unit(), "scale": scale, "ends": ends, "who": ""}
     yield words.say(section, f"{about}.sd", {"sd": sigma["estimate"], **facts}, **slots)
     if about == "marginal" and design.residual is None:
         yield words.say(section, "marginal.independent")
