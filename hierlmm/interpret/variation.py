@@ -264,7 +264,7 @@ def _occasions(words: Words, section: str, V: pd.DataFrame) -> Iterator[Sentence
         for pair, name in zip(pairs, names, strict=False):
             first, second = (labels[k] for k in sorted(map(int, pair)))
             ends, limits = words.ends(table.loc[name])
-            facts |= {name: float(table.loc[name, "estimate"])} | {f"{name}_{k}": v for k, v in limits.items()}
+            facts |= {name: float(table["estimate"][name])} | {f"{name}_{k}": v for k, v in limits.items()}
             texts.append(f"{number(facts[name])} at {first} and {second}{ends}")
         what = "marginal.pairs" if every else "marginal.neighbours"
         yield words.say(section, what, facts, x=spec.time, values="; ".join(texts), who=who)
