@@ -92,6 +92,8 @@ def evaluate_vector(expression: str, frame: pd.DataFrame, role: str) -> FloatArr
         if not api.is_numeric_dtype(dtype) or api.is_bool_dtype(dtype) or api.is_complex_dtype(dtype):
             reason = f"the column {name!r} holds {dtype} values, not numbers"
             convert = "convert it to numbers (pd.to_numeric shows which values cannot be read)"
+            if api.is_bool_dtype(dtype):
+                convert = f"data[{name!r}].astype(int) makes 0 and 1 of it, whose mean is the share of yes"
             remedy = f"{convert}; {OTHERS if role == OF_FAMILY else f'a binary or count response {GENERALISED}'}"
             raise DataError(received, reason, remedy, "docs, page 'Families'")
     if role in ("response", OF_FAMILY) and expression not in variables and is_truth_value(expression):

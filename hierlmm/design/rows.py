@@ -7,7 +7,7 @@ group meet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -171,6 +171,7 @@ def prepare(data: Any, said: Said, residual: Residual, missing: str) -> Prepared
         _check_groups(residual.group, frame, subject)
     slopes = any(t for b in said.blocks for t in b.terms)
     _check_replication(subject, slopes=slopes, marginal=not said.blocks, gaussian=said.outcome.is_gaussian)
+    _refuse_numbers_as_text(frame, said.factors)
     levels = learn_levels(frame, covariates, said.factors)
     applied = levels.apply(frame)
     units = getattr(data, "attrs", {}).get("units")
@@ -224,6 +225,24 @@ def _check_names(covariates: Sequence[str], responses: Sequence[str], residual: 
         reason = "the covariance of the response cannot depend on the response"
         remedy = "name another column; a variance that grows with the level is VarPower() of the fitted value"
         raise SpecificationError(received, reason, remedy, "docs, page 'Residual structures'")
+
+
+def _refuse_numbers_as_text(frame: pd.DataFrame, factors: Iterable[str]) -> None:
+    """Refuse fractions that are text ("12.5"): each of them would be a level. Whole numbers may be labels."""
+    for name in dict.fromkeys(unquoted(factor) for factor in factors):
+        if name not in frame.columns or pd.api.types.infer_dtype(frame[name]) != "string":
+            continue
+        text = frame[name].astype(str)
+        numbers = text.str.replace(",", ".", regex=False)
+        if not text.str.contains(r"[.,]").any() or pd.to_numeric(numbers, errors="coerce").isna().any():
+            continue
+        comma = ".str.replace(',', '.')" if text.str.contains(",", regex=False).any() else ""
+        received = f"a column {name!r} of text that is numbers, such as {quote(text.iloc[0])}"
+        reason = f"each of its {text.nunique()} values would be the level of a factor, with a coefficient of its own"
+        remedy = (
+            f"make it a number: data[{name!r}] = pd.to_numeric(data[{name!r}]{comma}); or write C({name}) for labels"
+        )
+        raise DataError(received, reason, remedy, SEE)
 
 
 def group_by(column: pd.Series) -> Grouping:

@@ -8,7 +8,9 @@ estimator.
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -19,8 +21,8 @@ from hierlmm.covariance.declared import SEE as SEE_RESIDUAL
 from hierlmm.covariance.declared import naming_group
 from hierlmm.covariance.parameters import refuse_repeated_names
 from hierlmm.design.design import Design
-from hierlmm.design.formula import INTERCEPT, quoted
-from hierlmm.design.questions import time_variable
+from hierlmm.design.formula import INTERCEPT, categorical_arguments, quoted, unquoted
+from hierlmm.design.questions import is_label, levels_of, time_variable
 from hierlmm.design.terms import SEE_GROUPS
 from hierlmm.errors import DataError, SpecificationError
 from hierlmm.frames import quote
@@ -37,6 +39,7 @@ ROUNDING = 4e-15
 EXACT = 1e-14
 SAMPLE = 5000
 MOST_POINTS = 101
+MOST_CELLS = 10_000
 
 
 def check_design(design: Design) -> None:
@@ -199,6 +202,25 @@ def _refuse_distant(name: str, column: FloatArray) -> None:
         )
 
 
+def _empty_cells(design: Design, dependent: Sequence[int]) -> str:
+    """Combinations of levels that no row has, in the first term of these columns that has such."""
+    frame = design.frame
+    for term in dict.fromkeys(design.fixed_columns[c].term for c in dependent):
+        names: list[str] = []
+        for factor in map(unquoted, term):
+            own = [factor] if factor in frame.columns else list(categorical_arguments(factor))
+            names += [v for v in own if v in frame.columns and (v != factor or is_label(design, v))]
+        if len(names) < 2:
+            continue
+        seen = set(frame[names].itertuples(index=False, name=None))
+        cells = itertools.islice(itertools.product(*(levels_of(design, name) for name in names)), MOST_CELLS)
+        if absent := [cell for cell in cells if cell not in seen]:
+            first = " and ".join(f"{name} {quote(label)}" for name, label in zip(names, absent[0], strict=True))
+            more = f" (nor {len(absent) - 1} more)" if len(absent) > 1 else ""
+            return f": no row has {first}{more}"
+    return ""
+
+
 def _check_rank(design: Design) -> None:
     """Name the columns of X, and of each correlated block of Z, that follow from the others."""
     centres = np.zeros(len(design.coef))
@@ -212,10 +234,11 @@ def _check_rank(design: Design) -> None:
                 _refuse_distant(design.coef[dependent[0]], design.X[:, dependent[0]])
             names = [design.coef[c] for c in dependent]
             spline = any(re.match(r"c[rsc]\(", name) for name in names)
+            absent = _empty_cells(design, dependent)
             raise DataError(
                 f"a fixed-effects design of {len(design.coef)} columns and rank {len(design.coef) - len(dependent)}",
                 f"{', '.join(map(repr, names))} {'is' if len(names) == 1 else 'are'} constant or a linear combination "
-                "of the columns before, so the coefficient is not determined",
+                f"of the columns before, so the coefficient is not determined{absent}",
                 "the spline and the intercept share the constant: write for example cs(x, df=3, constraints='center')"
                 if spline
                 else "take the term out, merge levels that never occur together, or recode",
