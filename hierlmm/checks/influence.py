@@ -132,7 +132,7 @@ class Influence(Result):
         Returns
         -------
         Picture
-            Visual ``points``.
+            Visuals ``points`` and ``standing_out``.
         """
         from hierlmm.drawing.influence import plot_influence
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtri
 
-from hierlmm.arrays import FloatArray
+from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.checks.material import Material
 from hierlmm.checks.outcome import LeftOut, Outcome
 from hierlmm.checks.places import Places, furthest, joint_band, places, spread_ratio
@@ -175,11 +175,19 @@ def _normal(values: dict[str, FloatArray], what: str) -> Outcome:
             np.vstack(points[part]),
             np.vstack([band.x, band.observed]),
             np.vstack([band.lower, band.upper]),
+            marked=_beyond(points[part], band),
             diagonal=True,
         )
         for part, band in bands.items()
     )
     return Outcome(slots, p, size=abs(skew), matters=abs(skew) >= SKEWED or abs(tails) >= TAILS, panels=panels)
+
+
+def _beyond(points: tuple[FloatArray, FloatArray], band: CurveBand) -> IntArray:
+    """Points outside a band, straight between its places."""
+    x, y = points
+    low, high = np.interp(x, band.x, band.lower), np.interp(x, band.x, band.upper)
+    return np.flatnonzero((y < low) | (y > high))
 
 
 def no_effects(material: Material) -> str:

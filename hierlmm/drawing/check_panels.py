@@ -12,12 +12,14 @@ import numpy as np
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.drawing.figure import Figure
 from hierlmm.drawing.panels import Panels, each
-from hierlmm.drawing.style import NOTHING, crowd, evenly
+from hierlmm.drawing.style import NOTHING, crowd, evenly, whole_ticks
 from hierlmm.drawing.theme import theme
 
 MOST_NAMED, MOST_POINTS, APART, ROOM = 3, 2000, 0.12, 0.08
 """Points that are named, points that are drawn (evenly spaced ones, and all that stand out), room between
 names and around all, as shares of the axes."""
+MOST_COUNTED = 12
+"""Range of whole numbers, such as lags, that are ticks as they are."""
 CHARACTERS = 28
 """Characters of tick labels that have room beside each other."""
 
@@ -85,6 +87,9 @@ def plot_check_panels(
         _name_points(panels, name, panel)
         if panel.ticks:
             panels.draw.xticks(list(range(len(panel.ticks))), _short(panel.ticks), panels.target(name))
+        elif np.all(panel.points[0] == np.round(panel.points[0])) and np.ptp(panel.points[0]) <= MOST_COUNTED:
+            counts = whole_ticks(int(panel.points[0].min()), int(panel.points[0].max()), 5)  # no lag is 2.5
+            panels.draw.xticks(counts, [str(v) for v in counts], panels.target(name))
         panels.limit(name, x=(-0.6, len(panel.ticks) - 0.4) if panel.ticks else _room(panel, 0), y=_room(panel, 1))
     return panels.finish(
         {name: panel.title for name, panel in zip(names, shown, strict=True)},

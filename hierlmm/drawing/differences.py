@@ -34,8 +34,8 @@ def plot_differences(table: pd.DataFrame, criteria: Sequence[str], models: Seque
         panel = NAMES.get(name, name)
         points[panel], lines[panel] = np.vstack([x, y]), segments(x - se, x + se, y)
     width = 0.075 * max(len(m) for m in models)
-    size = each(0.8, 2.6 + width, 1.0, 0.9 + 0.32 * len(models), least=4.0, text=True)
-    panels = Panels(points, "criterion", size, figure, name="differences")
+    size = each(0.8 + width, 2.6, 1.0, 0.9 + 0.32 * len(models), least=4.0, text=True)
+    panels = Panels(points, "criterion", size, figure, name="differences", sharey=True)
     colour = theme().palette[0]
     for panel in points:
         panels.rule(panel, x=0.0, linestyle=panels.dashes)
@@ -57,8 +57,8 @@ def plot_path(table: pd.DataFrame, title: str, figure: Figure) -> object:
     y = np.arange(len(table), 0, -1, dtype=np.float64)
     points = {NAMES[name]: np.vstack([rows[name].to_numpy(dtype=np.float64), y]) for name in ("aic", "bic")}
     width = 0.075 * max(len(str(m)) for m in table.index)
-    size = each(0.8, 2.8 + width, 1.0, 0.9 + 0.32 * len(table), least=4.0, text=True)
-    panels = Panels(points, "criterion", size, figure, name="differences")
+    size = each(0.8 + width, 2.8, 1.0, 0.9 + 0.32 * len(table), least=4.0, text=True)
+    panels = Panels(points, "criterion", size, figure, name="differences", sharey=True)
     own = theme()
     colours = {"fitted": own.grey, "chosen": own.palette[0]}
     for panel in points:
@@ -67,5 +67,8 @@ def plot_path(table: pd.DataFrame, title: str, figure: Figure) -> object:
         panels.map("scatter_xy", label, {p: v[:, which] for p, v in points.items()}, color=colours[label], size=40)
     for panel in points:
         panels.name_rows(panel, y.tolist(), list(table.index), room=0.6, most=len(table))
+        x = points[panel][0]
+        for k in np.flatnonzero(np.isfinite(x)):  # beside one that is far off the others lie on each other
+            panels.name_point(panel, x[k], y[k], f"{x[k]:.1f}", left=bool(x[k] > 0.5 * np.nanmax(x)))
     marks = [Entry(label, colour, line="", marker="circle", size=40) for label, colour in colours.items()]
     return panels.finish(title=title, xlabel="difference from the lowest", legend=marks)

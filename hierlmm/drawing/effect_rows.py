@@ -61,8 +61,10 @@ def plot_effects(
     longest = max(len(own) for own in ticks.values())
     width = 0.075 * max(len(text) for own in ticks.values() for text in own)
     written = 0.7 if effects.headline else 0.0  # a title of two lines, and a caption
-    size = each(0.8, 2.6 + width, 1.0 + written, 0.85 + 0.3 * longest, least=4.5, text=True)
-    panels = Panels(points, "family", size, figure, col_wrap, name="effects", sharex=True)
+    same = len({tuple(own) for own in ticks.values()}) == 1  # names stand at the left once
+    left, column = (0.8 + width, 2.6) if same else (0.8, 2.6 + width)
+    size = each(left, column, 1.0 + written, 0.85 + 0.3 * longest, least=4.5, text=True)
+    panels = Panels(points, "family", size, figure, col_wrap, name="effects", sharex=True, sharey=same)
     colour = theme().colour_of(effects.estimator)
     panels.map("line_xy", "interval", lines, color=colour, width=1.6)
     panels.map("scatter_xy", "point_estimate", points, color=colour, size=30)

@@ -8,7 +8,7 @@ import numpy as np
 
 from hierlmm.drawing.figure import Figure, pictured
 from hierlmm.drawing.panels import Panels
-from hierlmm.drawing.style import crowd
+from hierlmm.drawing.style import NOTHING, crowd
 from hierlmm.drawing.theme import theme
 from hierlmm.options import checked
 
@@ -27,12 +27,15 @@ def plot_influence(influence: Any, *, max_labels: int = 5, **figure: Unpack[Figu
     y = table["cook"].to_numpy()
     panels = Panels({"": np.vstack([x, y])}, "panel", (6.4, 4.3), figure, name="influence")
     panels.map("scatter_xy", "points", {"": np.vstack([x, y])}, color=theme().data, size=22, alpha=crowd(len(x)))
-    shown = list[tuple[float, float]]()
+    shown, named = list[tuple[float, float]](), list[int]()
     for k in np.argsort(y / y.max() + (x / x.max() if moved else 0.0))[::-1][:max_labels]:
         place = x[k] / x.max(), y[k] / y.max()
         if all(abs(place[0] - a) > APART[0] or abs(place[1] - b) > APART[1] for a, b in shown):
             shown.append(place)
+            named.append(int(k))
             panels.name_point("", x[k], y[k], str(table.index[k]), left=place[0] > MIDDLE)
+    far = np.vstack([x[named], y[named]]) if named else NOTHING
+    panels.map("scatter_xy", "standing_out", {"": far}, color=theme().palette[1], size=24, alpha=0.9)
     first = table["cook"].idxmax()
     return panels.finish(
         {"": ""},

@@ -13,6 +13,8 @@ LETTER = 0.54
 def break_text(text: str, room: float, width: Any) -> str:
     """Break lines after spaces, commas and colons, but not before %, so that none is wider than the room.
 
+    A word that is wider is broken within: before brackets and after underlines.
+
     Parameters
     ----------
     text : str
@@ -25,7 +27,9 @@ def break_text(text: str, room: float, width: Any) -> str:
     lines: list[str] = []
     for given in text.split("\n"):
         lines.append("")
-        for piece in re.split(r"(?<=[:, ])(?!%)", given):
+        words = re.split(r"(?<=[:, ])(?!%)", given)
+        long = [re.split(r"(?=[\[(])|(?<=_)", word) if width(word.strip()) > room else [word] for word in words]
+        for piece in (piece for pieces in long for piece in pieces):
             if lines[-1] and width((lines[-1] + piece).strip()) > room:
                 lines.append("")
             lines[-1] += piece

@@ -169,5 +169,12 @@ def test_numbers_that_are_names_are_no_nonlinear_term():
 
 
 def test_the_picture_marks_what_was_chosen():
-    picture = built(lines(0.0, subjects=20)).plot(backend="none")
-    assert {"fitted", "chosen"} <= set(picture.viz.children)
+    path = built(lines(0.0, subjects=20))
+    assert {"fitted", "chosen"} <= set(path.plot(backend="none").viz.children)
+    aic, bic = path.plot(backend="matplotlib").get_viz("figure").axes
+    names = [[text.get_text() for text in axes.get_yticklabels() if text.get_visible()] for axes in (aic, bic)]
+    assert names == [list(path.table.index), []]  # once, at the left
+    for axes, name in ((aic, "aic"), (bic, "bic")):
+        differences = path.table[name] - path.table[name].min()
+        written = [text.get_text().strip() for text in axes.texts]
+        assert written == [f"{v:.1f}" for v in differences.dropna()]

@@ -285,6 +285,10 @@ def test_it_is_drawn(quiet):
     picture = quiet.plot(backend="none", max_panels=4)
     assert picture.viz["points"].sizes == {"check": 4}
     assert quiet.plot("spread", backend="none").viz["curve"] is not None
+    (panel, *_) = quiet["residual_normality"].panels  # coloured is what is outside the band, and nothing else
+    low, high = (np.interp(panel.points[0], panel.curve[0], side) for side in panel.band)
+    outside = (panel.points[1] < low) | (panel.points[1] > high)
+    np.testing.assert_array_equal(np.flatnonzero(outside), panel.marked)
     assert quiet.plot(["serial", "mean"], max_panels=1, backend="none").viz["points"].sizes == {"check": 1}
 
 

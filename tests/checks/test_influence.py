@@ -172,6 +172,7 @@ def test_what_is_printed_is_sorted_and_told(sleep_reml):
 
 def test_it_is_drawn(sleep_reml):
     picture = sleep_reml.influence().plot(backend="none", max_labels=3)
+    assert np.size(picture.get_viz("standing_out", "influence", panel="")["x"]) <= 3
     assert picture.viz["points"] is not None
     picture = sleep_reml.influence("fixed").plot(backend="none")
     assert picture.viz["points"] is not None

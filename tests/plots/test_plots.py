@@ -172,3 +172,5 @@ def test_long_names_are_broken():
     assert break_text("sex[T.Male]:time", 26, len) == "sex[T.Male]:time"
     broken = break_text("corr(bs(t, df=4)[1], bs(t, df=4)[2])", 26, len)
     assert "\n" in broken and all(len(line) <= 26 for line in broken.splitlines())
+    inside = break_text("treatment_allocation[T.drug]: visit[T.week 12]", 16, len)
+    assert inside.splitlines() == ["treatment_", "allocation", "[T.drug]:", "visit[T.week 12]"]

@@ -145,3 +145,9 @@ def test_other_variables_have_panels(trial):
     titles = [axes.get_title() for axes in picture.get_viz("figure").axes]
     assert titles == ["clinic = north", "clinic = south"]
     assert not faults(picture.get_viz("figure"))
+
+
+def test_names_of_rows_stand_once_where_families_have_the_same(mmrm):
+    left, right = mmrm.contrasts("visit", by="sex").plot().get_viz("figure").axes
+    names = [[text.get_text() for text in axes.get_yticklabels() if text.get_visible()] for axes in (left, right)]
+    assert len(names[0]) == 6 and not names[1]
