@@ -160,7 +160,13 @@ GEE = table(
 )
 NOT_GAUSSIAN = Lack(
     "it rests on a response that is normal around the linear predictor",
-    "use fit.predict(..., scale='response'), fit.fitted() and fit.residuals('pearson')",
+    "use fit.predict(), fit.fitted() and fit.residuals('pearson')",
+    "docs, page 'Families'",
+    "a generalised fit by {}",
+)
+NO_SHARES = Lack(
+    "shares of variance need a residual variance, and here that of a measurement follows from its mean",
+    "use fit.variance_components(): SDs between subjects on the scale of the link",
     "docs, page 'Families'",
     "a generalised fit by {}",
 )
@@ -191,11 +197,11 @@ GENERALISED = table(
     (EVIDENCE, NO_PRIORS),
     ("compare_marginal", NOT_BESIDE_GEE),
     (
-        "blup_variances icc intraclass_correlation r_squared implied_marginal marginal_covariance "
-        "predict_subject plot_subject_prediction "
+        "blup_variances implied_marginal marginal_covariance predict_subject plot_subject_prediction "
         "plot_qq plot_residuals plot_separate_lines plot_shrinkage",
         NOT_GAUSSIAN,
     ),
+    ("icc intraclass_correlation r_squared", NO_SHARES),
     ("compare_subjects rank_subjects", NO_JOINT),
 )
 GENERALISED_GEE = both(
@@ -225,11 +231,8 @@ NOT_COLLAPSED = Lack(
 GENERALISED_POSTERIOR = both(
     POSTERIOR,
     table(
-        (
-            "icc intraclass_correlation r_squared implied_marginal marginal_covariance "
-            "predict_subject plot_subject_prediction",
-            NOT_GAUSSIAN,
-        ),
+        ("implied_marginal marginal_covariance predict_subject plot_subject_prediction", NOT_GAUSSIAN),
+        ("icc intraclass_correlation r_squared", NO_SHARES),
         (EVIDENCE, NOT_COLLAPSED),
         ("plot_qq plot_residuals plot_separate_lines plot_shrinkage", NOT_GAUSSIAN),
         ("compare_marginal", NOT_BESIDE_GEE),

@@ -1,6 +1,7 @@
 """What a generalised fit answers: predictions, averages, residuals, checks, and what it refuses."""
 
 import math
+import re
 import sys
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -385,3 +386,13 @@ def test_the_way_between_optima_is_drawn(poisson):
     other = replace(best, lam=0.8 * best.lam, value=poisson.criterion_function(0.8 * best.lam))
     record = replace(poisson.record, optimum=replace(best, others=(other,)))
     assert type(type(poisson)(record).plot_optima(backend="none")).__name__ == "Picture"
+
+
+@pytest.mark.parametrize("name", ["icc", "intraclass_correlation", "r_squared", "marginal_covariance"])
+def test_the_way_out_of_what_a_family_lacks_can_be_gone(poisson, name):
+    with pytest.raises(hl.NotAvailableError) as caught:
+        getattr(poisson, name)
+    calls = re.findall(r"fit\.(\w+)\(('\w+')?\)", caught.value.remedy)
+    assert calls
+    for method, argument in calls:
+        assert len(getattr(poisson, method)(*([argument.strip("'")] if argument else [])))
