@@ -391,7 +391,7 @@ def test_the_way_between_optima_is_drawn(poisson):
 @pytest.mark.parametrize("name", ["icc", "intraclass_correlation", "r_squared", "marginal_covariance"])
 def test_the_way_out_of_what_a_family_lacks_can_be_gone(poisson, name):
     with pytest.raises(hl.NotAvailableError) as caught:
-        getattr(poisson, name)
+        getattr(poisson, name)()
     calls = re.findall(r"fit\.(\w+)\(('\w+')?\)", caught.value.remedy)
     assert calls
     for method, argument in calls:
