@@ -55,7 +55,7 @@ def profile_of(effects: Any, x: str | None, by: str | None) -> Profile | None:
     along = _default(effects) if x is None else x
     if along is None and not asked:
         return None
-    if along not in keys.columns:
+    if along is None or along not in keys.columns:
         received = f"by={by!r} without x=" if along is None else f"x={along!r}"
         raise SpecificationError(received, *_unknown(keys.columns, str(along)), SEE)
     own = [*(c for c in keys.columns if c not in effects.by), *effects.by]
