@@ -289,8 +289,8 @@ def _draw_intervals(design: Design, by: str | None, groups: Mapping[str, Points]
         said = f"Means of the rows at each time. {said}"
     elif len(groups) < design.n_subjects:
         said = f"{len(groups)} of {design.n_subjects} subjects. {said}"
-    name = occasion_of(design)
-    axis = rows_axis(design) if name is None else axis_along(design, name)
+    occasion = occasion_of(design)
+    axis = rows_axis(design) if occasion is None else axis_along(design, occasion)
     axis.mark(panels, groups)
     return panels.finish(title=look.title, caption=said, xlabel=axis.label, ylabel=design.hierarchy.response)
 
