@@ -76,6 +76,8 @@ def main() -> None:
     study("random slope, uncorrelated, 100 x 5", two("y ~ t + (1 | g)", frame), two("y ~ t + (t || g)", frame), n)
     curved = two("y ~ t + (t + I(t**2) || g)", frame)
     study("two variances, uncorrelated, 100 x 5", two("y ~ t + (1 | g)", frame), curved, n)
+    correlated = two("y ~ t + (t + I(t**2) | g)", frame)
+    study("two effects with covariances, 100 x 5", two("y ~ t + (1 | g)", frame), correlated, n)
     frame = layout(60, 5, (1.0, 0.6))
     study("correlation of effects, 60 x 5", two("y ~ t + (t || g)", frame), two("y ~ t + (t | g)", frame), n)
     frame = layout(60, 6, (1.0, 0.0))

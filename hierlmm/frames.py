@@ -50,17 +50,19 @@ def refuse_rounding(column: pd.Series, levels: Sequence[Any]) -> None:
 def occasions_in_use(column: pd.Series) -> tuple[list[Any], bool]:
     """Distinct occasions of a column in their order, and whether the order is known.
 
-    Categories stand in their order and numbers by size. Text is put in order by the numbers in it, "week 2" before
-    "week 10", and so are categories in alphabetical order, which is what text becomes that is also a factor of the
-    model; of text that is known to be the order of time where the labels differ in nothing but one number.
+    Categories stand in their order and numbers by size. Text is put in order by the numbers in it, "week -1" before
+    "week 2" before "week 10", and so are categories in alphabetical order that nobody called ordered, which is what
+    text becomes that is also a factor of the model. That is known to be the order of time where the labels differ in
+    nothing but one number.
     """
     levels = levels_in_use(column)
-    if not all(isinstance(label, str) for label in levels) or levels != sorted(levels):
+    stated = isinstance(column.dtype, pd.CategoricalDtype) and bool(column.dtype.ordered)
+    if stated or not all(isinstance(label, str) for label in levels) or levels != sorted(levels):
         return levels, True
-    parts = {label: re.split(r"(\d+)", label) for label in levels}
+    parts = {label: re.split(r"((?:(?<!\w)-)?\d+)", label) for label in levels}
     alike = len({tuple(own[::2]) for own in parts.values()}) <= 1 and all(len(own) == 3 for own in parts.values())
     ordered = sorted(levels, key=lambda label: [int(x) if k % 2 else x for k, x in enumerate(parts[label])])
-    return ordered, alike or isinstance(column.dtype, pd.CategoricalDtype)
+    return ordered, alike
 
 
 def column_names(data: Any) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.checks.material import Material
 from hierlmm.checks.outcome import LeftOut, Outcome
 from hierlmm.checks.places import Places, furthest, joint_band, places, spread_ratio
+from hierlmm.design.questions import is_label
 from hierlmm.diagnostics.curve_band import CurveBand, curve_band
 from hierlmm.drawing.check_panels import CheckPanel
 from hierlmm.text import p_text
@@ -52,8 +53,19 @@ def spread(material: Material) -> Outcome | LeftOut:
     ratio, low, high = spread_ratio(band)
     labels = ticks.get(name) or tuple(f"{v:.3g}" for v in band.x)
     slots = {"along": name, "ratio": f"{ratio:.2g}", "low": labels[low], "high": labels[high]}
+    slots["remedy"] = _remedy(material, name)
     panels = _panels("spread", bands, points, "√|residual|", 1.0, ticks)
     return Outcome(slots, p, size=ratio, matters=ratio >= UNEQUAL, panels=panels)
+
+
+def _remedy(material: Material, name: str) -> str:
+    """What gives a model another residual variance along a variable."""
+    design = material.fit.design
+    marginal = not design.term
+    if marginal and name in design.level2_variables() and is_label(design, name):
+        return f"Give every {name} a residual covariance of its own (group={name!r})"
+    argument = "variance" if marginal else "residual_variance"
+    return f"Give the residual variance a structure ({argument}=hl.VarIdent, hl.VarPower or hl.VarExp of {name})"
 
 
 def residual_normality(material: Material) -> Outcome | LeftOut:
@@ -111,10 +123,11 @@ def serial(material: Material) -> Outcome | LeftOut:
 
 
 def ranks(material: Material) -> Outcome | LeftOut:
-    """Whether rows rank evenly among simulated rows of new subjects with the same covariates."""
-    values = material.simulated.ahead
-    order = np.argsort(np.argsort(values, axis=1, kind="stable"), axis=1)
-    pit = (order + 0.5) / values.shape[1]
+    """Whether rows rank evenly among rows of new subjects with the same covariates.
+
+    Normal scores say the rank of a row: exact ones of a normal response, of another family those among simulated rows.
+    """
+    pit = ndtr(material.simulated.ahead)
     at = np.linspace(0.05, 0.95, 19)
     shares = np.array([np.mean(pit <= u, axis=0) - u for u in at])
     band = curve_band(at, shares[:, 0], shares[:, 1:], 0.95)

@@ -21,8 +21,9 @@ def duplicates(material: Material) -> Outcome | LeftOut:
     """Whether a subject has rows that agree in all columns of the model, response included.
 
     Repeats under the same covariates may agree by chance where responses are rounded. That M such pairs agree so often
-    is compared with what other pairs of rows do, see `_chance`. Counts and categories agree often: there the check
-    looks where no repeat differs.
+    is compared with what other pairs of rows do, see `_chance`. Where some repeats differ, that is a reason to look
+    only, and none if responses are rounded as coarsely as repeats vary. Counts and categories agree often: there the
+    check looks where no repeat differs.
     """
     design = material.fit.design
     frame = design.frame
@@ -35,6 +36,8 @@ def duplicates(material: Material) -> Outcome | LeftOut:
         return Outcome({}, size=0.0)
     if not design.is_gaussian and agree < repeated:
         return LeftOut("rows of a subject with the same covariates are repeats, and such responses agree by chance")
+    if design.is_gaussian and agree < repeated and _coarse(cell, design.y):
+        return LeftOut("repeats under the same covariates differ by little more than responses are rounded by")
     if design.is_gaussian and binom.sf(agree - 1, repeated, _chance(material.fit, cell, repeated, agree)) > RARE:
         return Outcome({}, size=0.0)
     several = np.flatnonzero(np.bincount(copies) > 1)
@@ -45,7 +48,19 @@ def duplicates(material: Material) -> Outcome | LeftOut:
     ] + [""] * (len(several) - len(groups))
     slots = {"which": shorten(labels, SHOWN)}
     size = float(len(copies) - len(np.unique(copies)))
-    return Outcome(slots, severity="act" if design.is_gaussian else "look", size=size)
+    return Outcome(slots, severity="act" if design.is_gaussian and agree == repeated else "look", size=size)
+
+
+def _coarse(cell: IntArray, y: FloatArray) -> bool:
+    """Whether repeats that differ have SDs, in the middle, of less than twice the smallest step between values."""
+    n = np.bincount(cell)
+    within = np.sqrt(
+        np.maximum(np.bincount(cell, (y - (np.bincount(cell, y) / n)[cell]) ** 2), 0.0) / np.maximum(n - 1, 1)
+    )
+    gaps = np.diff(np.unique(y))
+    step = float(gaps[gaps > 1e-9 * np.ptp(y)].min(initial=np.inf))  # smaller ones are rounding errors
+    differ = within > 0.5 * step
+    return not differ.any() or bool(np.median(within[differ]) < 2.0 * step)
 
 
 def _chance(fit: Fit, cell: IntArray, repeated: int, agree: int) -> float:

@@ -20,6 +20,8 @@ from hierlmm.text import count, p_text
 RESTS, HARDER, FOLLOWS = 0.5, 1.5, 0.3
 """What matters: standard errors that a subject moves a coefficient by, their growth without it, SDs of effects."""
 SHOWN = 5
+FEWEST = 10
+"""Subjects below which nothing is said of where random effects go along a covariate."""
 
 
 def outlying_subjects(material: Material) -> Outcome | LeftOut:
@@ -155,8 +157,10 @@ def _along(material: Material, effects: dict[str, FloatArray]) -> dict[str, _Alo
     for column, values in material.by_subject.items():
         for term, b in effects.items():
             known = values.notna().to_numpy() & np.any(b != 0.0, axis=1)  # no effects of other groups
-            if known.sum() >= 10 and (own := places(values[known])) is not None:
+            if known.sum() >= FEWEST and (own := places(values[known])) is not None:
                 found[f"{term} along {column}"] = _Along(term, str(column), own, b[known])
+    if not found and len(material.by_subject.columns) and len(material.by_subject) < FEWEST:
+        return LeftOut(f"fewer than {FEWEST} subjects: how random effects go along a covariate cannot be told")
     return found or LeftOut("there are no level-2 covariates; check(data=...) takes some that the model does not have")
 
 

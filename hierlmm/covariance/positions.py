@@ -84,12 +84,14 @@ def _positions(spec: ResidualCorrelation, column: pd.Series) -> tuple[FloatArray
     if labelled(spec, column):
         sorted_levels(name, column)  # refuses labels that have no order
         levels, known = occasions_in_use(column)
-        if (spec._in_order or spec.integer) and not known:
+        if (spec._in_order or spec.integer) and not known and len(levels) > 2:  # two are neighbours in any order
             received = f"{name}({column.name!r}) and occasions {shorten(levels)}"
             what = "correlations of neighbours" if spec.by_occasion else "one correlation for each lag"
             reason = f"it has {what}, and the order of these in time cannot be told from text"
             order = ", ".join(map(repr, levels[:3]))
-            remedy = f"say it: data[{column.name!r}] = pd.Categorical(data[{column.name!r}], [{order}, ...])"
+            remedy = (
+                f"say it: data[{column.name!r}] = pd.Categorical(data[{column.name!r}], [{order}, ...], ordered=True)"
+            )
             raise data_error(received, reason, remedy)
         codes = column.map({label: k for k, label in enumerate(levels)}).to_numpy(dtype=np.float64)
         return codes, tuple(f"{label:g}" if isinstance(label, float) else str(label) for label in levels)

@@ -46,7 +46,8 @@ class Levels:
                 remedy = f"use one of the levels {shorten(map(quote, known))}, or refit with data that contain it"
                 raise data_error(f"{name} = {quote(unseen[0])}", f"{fitted}, so no coefficient belongs to it", remedy)
             at = np.array([*(position[v] for v in present), -1], dtype=np.intp)[codes]
-            frame = frame.assign(**{name: pd.Categorical.from_codes(at, categories=pd.Index(known))})
+            ordered = is_factor(frame[name]) and frame[name].cat.ordered
+            frame = frame.assign(**{name: pd.Categorical.from_codes(at, pd.Index(known), ordered=ordered)})
         return frame
 
 

@@ -5,7 +5,6 @@ And whether the order of the rows is that of the occasions, for a residual corre
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -148,7 +147,7 @@ def _in_time(column: pd.Series) -> FloatArray | None:
     if not all(isinstance(label, str) for label in labels):
         return None
     levels, known = occasions_in_use(column)
-    if not known or (levels == sorted(levels) and not all(re.search(r"\d", label) for label in labels)):
+    if not known:
         return None  # the order of the alphabet is none in time
     return column.astype(object).map({label: k for k, label in enumerate(levels)}).to_numpy(dtype=np.float64)
 

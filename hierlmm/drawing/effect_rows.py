@@ -20,7 +20,7 @@ from hierlmm.text import show
 def plot_effects(
     effects: Any,
     *,
-    x: str | None = None,
+    variable: str | None = None,
     by: str | None = None,
     col_wrap: int | None = None,
     **figure: Unpack[Figure],
@@ -35,7 +35,7 @@ def plot_effects(
     Parameters
     ----------
     effects : Effects
-    x : str, optional
+    variable : str, optional
         Draw a profile along this variable of the rows: numbers where they are, labels in their order.
     by : str, optional
         Variable whose values are the lines of a profile; by default the first of the others.
@@ -48,7 +48,7 @@ def plot_effects(
         Visuals ``interval`` and ``point_estimate`` over ``family`` (in a profile over ``effect``, and ``curve``).
     """
     table, labels = effects.table, effects.labels
-    if (profile := profile_of(effects, x, by)) is not None:
+    if (profile := profile_of(effects, variable, by)) is not None:
         return draw_profile(effects, profile, _title(effects), _caption(effects), col_wrap, figure)
     lines, points, ticks = {}, {}, {}
     for rows in effects.families:

@@ -40,8 +40,8 @@ class Profile:
     panels: tuple[IntArray, list[str]]
 
 
-def profile_of(effects: Any, x: str | None, by: str | None) -> Profile | None:
-    """How rows lie along ``x``, with colours for ``by``; None where they are to be rows of a forest.
+def profile_of(effects: Any, variable: str | None, by: str | None) -> Profile | None:
+    """How rows lie along ``variable``, with colours for ``by``; None where they are to be rows of a forest.
 
     Without both: along three occasions of the fit or more, or numbers that make families, if few lines say all.
 
@@ -51,12 +51,12 @@ def profile_of(effects: Any, x: str | None, by: str | None) -> Profile | None:
         If rows differ in no such variable, or there are too many lines or panels.
     """
     keys = effects.keys.reset_index(drop=True)
-    asked = x is not None or by is not None
-    along = _default(effects) if x is None else x
+    asked = variable is not None or by is not None
+    along = _default(effects) if variable is None else variable
     if along is None and not asked:
         return None
     if along is None or along not in keys.columns:
-        received = f"by={by!r} without x=" if along is None else f"x={along!r}"
+        received = f"by={by!r} without variable=" if along is None else f"variable={along!r}"
         raise SpecificationError(received, *_unknown(keys.columns, str(along)), SEE)
     own = [*(c for c in keys.columns if c not in effects.by), *effects.by]
     rest: dict[str, pd.Series] = {c: keys[c] for c in own if c != along}

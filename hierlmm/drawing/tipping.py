@@ -27,7 +27,9 @@ def draw_tipping(found: Any, figure: Figure) -> Any:
     tips = not np.isnan(found.tipping)
     if tips:
         panels.rule(panel, x=found.tipping, linestyle=panels.dashes)
-    where = f"dashed: the interval reaches zero at {number(found.tipping)}" if tips else "the interval stays off zero"
+    leaves = "leaves" if found.holds_zero else "reaches"
+    stays = "holds zero everywhere" if found.holds_zero else "stays off zero"
+    where = f"dashed: the interval {leaves} zero at {number(found.tipping)}" if tips else f"the interval {stays}"
     return panels.finish(
         {panel: ""},
         title=f"{found.arm} - {found.reference} at {show(found.visit)}, with {percent(found.ci)} interval",

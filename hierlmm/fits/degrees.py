@@ -8,6 +8,8 @@ or with se_k from the subjects' scores (`likelihood.empirical`).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from scipy.stats import t as t_distribution
@@ -42,8 +44,8 @@ BENDS = (
     "is good for: df='kenward-roger-linear' leaves them out"
 )
 ALONE = (
-    "coefficients that single subjects determine alone: {} ({}). The residuals of these subjects are fitted away and "
-    "say nothing of a standard error, which is left out: use that of the model, se='model'"
+    "coefficients that single subjects determine alone, or almost: {} ({}). The residuals of these subjects are fitted "
+    "away and say nothing of a standard error, which is left out: use that of the model, se='model'"
 )
 
 
@@ -125,13 +127,14 @@ def _empirical_wald(fit: LikelihoodEstimates, df: str | None, name: str, errors:
         reason = "Kenward and Roger's method has standard errors of its own, from the model"
         raise NotAvailableError(received, reason, remedy, SEE)
     found = fit._empirical(errors)
-    notes: tuple[str, ...] = ()
-    if len(found.lost):
-        coefficients = shorten(fit.beta.index[np.any(found.lost, axis=0)])
-        who = f"{fit.design.hierarchy.subject} {shorten(fit.design.subjects[found.full])}"
-        notes = (ALONE.format(coefficients, who),)
     degrees = found if name == "satterthwaite" else _fixed(fit, name)
-    return Wald(name, fit.beta.to_numpy(), found.cov, degrees, notes, errors, found.lost if len(found.lost) else None)
+    wald = Wald(name, fit.beta.to_numpy(), found.cov, degrees, (), errors)
+    if not len(found.lost):
+        return wald
+    wald = replace(wald, lost=found.lost, model=found.half @ found.half.T)
+    without = np.isnan(wald.rows(np.eye(len(fit.beta)))[1])
+    who = f"{fit.design.hierarchy.subject} {shorten(fit.design.subjects[found.full])}"
+    return replace(wald, notes=(ALONE.format(shorten(fit.beta.index[without]), who),)) if without.any() else wald
 
 
 def summary_with_degrees(wald: Wald, coef: pd.Index, ci: float) -> pd.DataFrame:

@@ -352,6 +352,12 @@ class GEENumbers(Fit):
 
         check_counts(draws=draws, chains=chains)
         rng = np.random.default_rng(seed)
+        if np.isnan(self.beta_cov.to_numpy()).any():
+            self._lacks(
+                f"draws of β with {self.se} standard errors",
+                "some coefficients have none, see fit.warnings",
+                "use se='naive' in fit_gee(), or take the term out that belongs to one subject alone",
+            )
         values, vectors = np.linalg.eigh(self.beta_cov.to_numpy())
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         noise = rng.standard_normal((chains, draws, len(values)))

@@ -44,7 +44,7 @@ Scale = Literal["n-p", "n"]
 CORRELATIONS = ("independence", "exchangeable", "ar1", "unstructured")
 SEE = "docs, page 'GEE'"
 TOLERANCE = 1e-9
-ALONE = 1.0 - 1e-9
+ALONE = 1.0 - 1e-6
 """A subject whose share in a combination of coefficients exceeds this determines it alone."""
 
 
@@ -56,6 +56,7 @@ class GEEEstimate:
     ----------
     beta : (p,)
     cov_naive, cov_robust : (p, p)
+        The robust one is NaN for coefficients in what a subject alone determines: its residuals are fitted away.
     cov_bias_reduced : (p, p) or None
         None where a subject alone determines a combination of coefficients (``alone``).
     correlation : str
@@ -163,7 +164,7 @@ def estimate_gee(
     problem = problem_of(design, order, shape)
     removed = p if scale == "n-p" else 0
     moments = _working(correlation, rows, removed, ar_pairs, positions)
-    alone = _alone(problem.weighted, rows)
+    alone, theirs = _alone(problem.weighted, rows)
 
     from hierlmm.gee.solver import solve
 
@@ -174,10 +175,15 @@ def estimate_gee(
     if not moments.inside:
         _refuse_moments(moments, positions)
     phi = float(residual @ residual) / (len(residual) - removed)
+    robust = _covariance(problem.back, result.cov_robust)
+    if alone:
+        size = np.sum(problem.back**2, axis=1)  # of a variance at most a share of 0.01 is not seen
+        lost = np.any((problem.back @ theirs) ** 2 > 0.01 * size[:, None], axis=1)
+        robust[lost] = robust[:, lost] = np.nan
     return GEEEstimate(
         beta=problem.base + problem.back @ np.asarray(result.params),
         cov_naive=_covariance(problem.back, phi * np.asarray(result.cov_naive)),
-        cov_robust=_covariance(problem.back, result.cov_robust),
+        cov_robust=robust,
         cov_bias_reduced=None if alone else _covariance(problem.back, result.cov_robust_bc),
         correlation=correlation,
         moments=moments,
@@ -308,14 +314,19 @@ def _no_pairs(correlation: str) -> None:
     raise DataError(received, reason, "use correlation='independence', and check the subject column", SEE)
 
 
-def _alone(Q: FloatArray, rows: Rows) -> tuple[int, ...]:
-    """Subjects without which X loses rank: their ``Q_i'Q_i`` has an eigenvalue of one, whatever the correlation."""
+def _alone(Q: FloatArray, rows: Rows) -> tuple[tuple[int, ...], FloatArray]:
+    """Subjects without which X loses rank, and the directions that they determine: (p, k).
+
+    Their ``Q_i'Q_i`` has an eigenvalue of one, whatever the correlation.
+    """
     p = Q.shape[1]
     shares = np.empty((len(rows.sizes), p, p))
     for a in range(p):
         for b in range(a, p):
             shares[:, a, b] = shares[:, b, a] = np.add.reduceat(Q[:, a] * Q[:, b], rows.start[:-1])
-    return tuple(int(i) for i in np.flatnonzero(np.linalg.eigvalsh(shares)[:, -1] > ALONE))
+    share, direction = np.linalg.eigh(shares)
+    full = share > ALONE
+    return tuple(np.flatnonzero(full.any(axis=1)).tolist()), np.swapaxes(direction, 1, 2)[full].T
 
 
 def _refuse_moments(moments: WorkingMoments, positions: tuple[object, ...]) -> None:
@@ -342,7 +353,7 @@ def _refuse_moments(moments: WorkingMoments, positions: tuple[object, ...]) -> N
     raise DataError(received, reason, remedy, SEE)
 
 
-def describe_estimate(estimate: GEEEstimate, n_subjects: int, subjects: object) -> tuple[str, ...]:
+def describe_estimate(estimate: GEEEstimate, design: Design) -> tuple[str, ...]:
     """What must be known before the standard errors are used, in plain words."""
     messages: list[str] = []
     if not estimate.converged:
@@ -351,16 +362,17 @@ def describe_estimate(estimate: GEEEstimate, n_subjects: int, subjects: object) 
             f"below {TOLERANCE:.0e} is converged). Use another working correlation, or raise max_iterations."
         )
     if estimate.alone:
-        names = shorten([quote(list(subjects)[i]) for i in estimate.alone])  # type: ignore[call-overload]
+        names = shorten([quote(design.subjects[i]) for i in estimate.alone])
+        without = shorten([c for c, v in zip(design.coef, np.diag(estimate.cov_robust), strict=True) if np.isnan(v)])
         messages.append(
-            f"Without subject {names} a coefficient would not be determined: its contribution has no residual, so the "
-            "robust standard errors of such coefficients are far too small, down to zero, and bias-reduced ones do not "
-            "exist. Read the naive ones, or take the term out."
+            f"Without subject {names} a coefficient would not be determined: its contribution has no residual, so "
+            f"that such coefficients ({without}) have no robust standard error, and none a bias-reduced one. Read the "
+            "naive ones (se='naive'), or take the term out."
         )
-    elif n_subjects < FEW:
+    elif design.n_subjects < FEW:
         messages.append(
-            f"{n_subjects} subjects: robust standard errors are too small on average with fewer than about {FEW}. "
-            "Prefer se='bias_reduced'."
+            f"{design.n_subjects} subjects: robust standard errors are too small on average with fewer than about "
+            f"{FEW}. Prefer se='bias_reduced'."
         )
     if isinstance(estimate.moments, AutoregressiveMoments) and estimate.moments.parameter == 0.0:
         messages.append(

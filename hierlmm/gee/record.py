@@ -74,7 +74,7 @@ def fit_gee(
     times, name = _times(design, time)
     options: dict[str, Any] = {"ar_pairs": ar_pairs, "max_iterations": max_iterations, "shape": shape}
     estimate = estimate_gee(design, times, correlation=correlation, scale=scale, **options)
-    messages = describe_estimate(estimate, design.n_subjects, design.subjects)
+    messages = describe_estimate(estimate, design)
     if not estimate.converged:
         warn(messages[0])
     return GEERecord(design, estimate, name, se, messages)

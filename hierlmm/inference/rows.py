@@ -76,17 +76,20 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
 def other_kept(a: Design, b: Design) -> bool:
     """Whether two designs both dropped rows with missing values, and not the same ones.
 
-    Told by labels that are unique, else by places in the table, if both had one of the same length, else by the values
-    of the columns that both have.
+    Told by labels that are unique; where they differ, by places in the table, if both had one of the same length (one
+    may have had its index reset), else by the values of the columns that both have.
     """
     if not (a.n_dropped and b.n_dropped):
         return False
     indices = a.frame.index, b.frame.index
-    if all(index.is_unique for index in indices):
-        return len(indices[0].symmetric_difference(indices[1])) > 0
+    unique = all(index.is_unique for index in indices)
+    if unique and len(indices[0].symmetric_difference(indices[1])) == 0:
+        return False
     one, two = a.rows.kept, b.rows.kept
     if one is not None and two is not None and a.n_obs + a.n_dropped == b.n_obs + b.n_dropped:
         return not np.array_equal(one, two)
+    if unique and len(indices[0].intersection(indices[1])):
+        return True
     shared = [c for c in a.frame.columns if c in b.frame.columns]
     ours, theirs = (np.sort(pd.util.hash_pandas_object(d.frame[shared].astype(str))) for d in (a, b))
     return not np.array_equal(ours, theirs)

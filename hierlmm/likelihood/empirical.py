@@ -10,7 +10,7 @@ right, "empirical-jackknife" a = -1 (CR3, close to leaving every subject out in 
 no version has a factor J/(J - 1). Where a subject alone determines a combination of coefficients, I - H_i is
 singular, and the power is that of its pseudo-inverse (Pustejovsky & Tipton 2018). Its residuals in that direction are
 zero whatever its errors were, and every version is far too small there: what such combinations have a part in has no
-standard error of this kind (``lost``).
+standard error of this kind (``lost``). The plain version is too small long before, by the share 1 - h of a leverage h.
 
 *Degrees of freedom* (Bell & McCaffrey 2002; Pustejovsky & Tipton 2018; mmrm and clubSandwich): under the model,
 ``l'V_E l = Σ_i u_i²`` with u normal and ``Γ_ij = Cov(u_i, u_j)``, so that it is taken for a multiple of χ² with
@@ -57,9 +57,8 @@ from hierlmm.likelihood.solution import Solution
 
 POWERS = {"empirical": 0.0, "empirical-bias-reduced": -0.5, "empirical-jackknife": -1.0}
 """The a of each version."""
-FULL = 1e-9
-"""What a leverage may lack of 1 by rounding."""
-SHARE = 1e-6
+FULL = {"empirical": 0.1, "empirical-bias-reduced": 1e-6, "empirical-jackknife": 1e-6}
+"""What a leverage may lack of 1: the plain version has that share of an error in its residual, others put it right."""
 SEE = "docs, page 'Contrasts', section 'Empirical standard errors'"
 
 
@@ -77,7 +76,8 @@ class EmpiricalDegrees:
     full : (J,)
         Which subjects alone determine a combination of coefficients.
     lost : (k, p)
-        Those combinations: ``l'β`` is none of what a subject determines alone where ``lost @ l = 0``.
+        Those combinations: of ``l'(half half')l``, the variance of ``l'β̂`` under the model, ``(lost @ l)²`` is what a
+        subject determines alone.
     """
 
     half: FloatArray
@@ -157,16 +157,13 @@ def empirical(design: Design, solution: Solution, kind: str) -> EmpiricalDegrees
     half = np.linalg.cholesky(np.linalg.inv(XX.sum(axis=0)))
     values, vectors = np.linalg.eigh(half.T @ XX @ half)
     left = 1.0 - values
-    full, a = left < FULL, POWERS[kind]
+    full, a = left < FULL[kind], POWERS[kind]
     power = np.where(full, 0.0 if a else 1.0, np.where(full, 1.0, left) ** a)
     back = np.swapaxes(vectors, 1, 2)
     adjust, B, C = ((vectors * w[:, None, :]) @ back for w in (power, values * power, values * power**2))
     z = np.einsum("jab,jb->ja", adjust, Xr @ half)
     user = np.linalg.solve(Bx, half) * solution.criterion.scaling.y_scale
-    # What a subject determines alone is zero in X_i of all others; a zero of it is one beside its standard error.
-    directions = user @ vectors
-    share = np.abs(directions) / np.sqrt(np.einsum("ab,ab->a", user, user))[:, None]
-    lost = np.where(share > SHARE, directions, 0.0).swapaxes(1, 2)[full]
+    lost = (user @ vectors).swapaxes(1, 2)[full]
     return EmpiricalDegrees(user, z.T @ z, B, C, np.any(full, axis=1), lost)
 
 

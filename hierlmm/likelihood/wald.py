@@ -22,8 +22,8 @@ from hierlmm.arrays import BoolArray, FloatArray
 from hierlmm.errors import SpecificationError
 
 RANK_TOLERANCE = 1e-9
-PART = 1e-6
-"""What cancels but for rounding: less of the sum of absolute values than this."""
+PART = 0.01
+"""Share of a variance that may be missing from it: the standard error is too small by half of that."""
 METHODS = ("satterthwaite", "kenward-roger", "kenward-roger-linear", "residual", "normal")
 SYNONYMS = {"inf": "normal", "asymptotic": "normal", "z": "normal", "kr": "kenward-roger"}
 ERRORS = ("model", "empirical", "empirical-jackknife", "empirical-bias-reduced")
@@ -99,7 +99,10 @@ class Wald:
     se : str
         Where the standard errors come from, one of `ERRORS`.
     lost : (k, p)
-        Directions of which nothing is known: ``l'β̂`` has no standard error unless ``lost @ l = 0``.
+        Directions of which nothing is known: ``l'β̂`` has no standard error where ``(lost @ l)²`` is more than `PART` of
+        its variance by ``model``.
+    model : (p, p)
+        Covariance of ``beta`` under the model, in units of σ.
     """
 
     method: str
@@ -109,6 +112,7 @@ class Wald:
     notes: tuple[str, ...] = ()
     se: str = "model"
     lost: FloatArray | None = None
+    model: FloatArray | None = None
 
     @property
     def description(self) -> str:
@@ -131,22 +135,26 @@ class Wald:
 
     def rows(self, L: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Estimate, standard error and degrees of freedom of each row: (k, p) -> three (k,)."""
-        nothing = np.isnan(np.diag(self.cov))  # a coefficient of which nothing is known
-        se = np.sqrt(np.maximum(np.einsum("ka,ab,kb->k", L, np.where(np.isnan(self.cov), 0.0, self.cov), L), 0.0))
+        se = np.sqrt(np.maximum(np.einsum("ka,ab,kb->k", L, self._known, L), 0.0))
         lost = self._lost(L)
-        se[np.any(L[:, nothing] != 0.0, axis=1) | lost] = np.nan
+        se[lost] = np.nan
         df = np.where(lost, np.nan, np.inf)
         known = se > 0.0
         if known.any():
             df[known] = self.degrees.of_rows(L[known])
         return L @ self.beta, se, df
 
+    @property
+    def _known(self) -> FloatArray:
+        """The covariance, with zeros where nothing is known."""
+        return np.where(np.isnan(self.cov), 0.0, self.cov)
+
     def _lost(self, L: FloatArray) -> BoolArray:
-        """Which rows have a part in directions of which nothing is known."""
-        if self.lost is None:
-            return np.zeros(len(L), dtype=bool)
-        parts, size = np.abs(L @ self.lost.T), np.abs(L) @ np.abs(self.lost).T
-        return np.asarray(np.any(parts > PART * size, axis=1))
+        """Which rows have a part in coefficients or directions of which nothing is known."""
+        if self.lost is None or self.model is None:
+            return np.asarray(np.any(L[:, np.isnan(np.diag(self.cov))] != 0.0, axis=1))
+        size = np.einsum("ka,ab,kb->k", L, self.model, L)
+        return np.asarray(np.any(PART * size[:, None] < (L @ self.lost.T) ** 2, axis=1))
 
     def joint(self, L: FloatArray, value: FloatArray | float = 0.0) -> JointTest:
         """F test of ``L β = value``, all rows together; rows that follow from the others count once.
@@ -162,7 +170,7 @@ class Wald:
             return JointTest(np.nan, len(L), np.nan, np.nan)
         difference = L @ self.beta - v
         scale, df2 = self.degrees.of_all(L)
-        F = scale * float(difference @ np.linalg.solve(L @ self.cov @ L.T, difference)) / len(L)
+        F = scale * float(difference @ np.linalg.solve(L @ self._known @ L.T, difference)) / len(L)
         p = chi2.sf(F * len(L), len(L)) if np.isinf(df2) else f_distribution.sf(F, len(L), df2)
         return JointTest(F, len(L), df2, float(p))
 

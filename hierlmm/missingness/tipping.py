@@ -53,6 +53,8 @@ class TippingPoint(Result):
     ci : float
     others : tuple
         Arms that were not looked at.
+    holds_zero : bool
+        Whether the interval holds zero if responses are missing at random.
     """
 
     table: pd.DataFrame
@@ -65,6 +67,7 @@ class TippingPoint(Result):
     ci: float
     sd: float
     others: tuple[Any, ...] = ()
+    holds_zero: bool = False
 
     @checked
     @pictured
@@ -84,10 +87,12 @@ class TippingPoint(Result):
         slots |= {"percent": f"{100 * self.ci:g}"}
         if np.isnan(self.tipping):
             low, high = self.table.index.min(), self.table.index.max()
-            return SAY("tipping.never", low=number(low), high=number(high), **slots)
+            where = "holds" if self.holds_zero else "stays off"
+            return SAY("tipping.never", low=number(low), high=number(high), where=where, **slots)
         size = abs(self.tipping) / self.sd
         direction = "lower" if self.tipping < 0.0 else "higher"
-        return SAY("tipping.at", size=number(abs(self.tipping)), sds=f"{size:.2f}", direction=direction, **slots)
+        said = "tipping.away" if self.holds_zero else "tipping.at"
+        return SAY(said, size=number(abs(self.tipping)), sds=f"{size:.2f}", direction=direction, **slots)
 
     def _page(self) -> Page:
         rest = SAY("tipping.others", arm=self.arm, others=shorten(map(quote, self.others)), visit=show(self.visit))
@@ -149,14 +154,18 @@ def tipping_point(
     unit = Assumption(delta={own: 1.0}, each_visit=each_visit)
     make = _imputed if chosen == "imputation" else _drawn
     found = make(analysis, unit, size, ci, seed)
-    first = float(found(0.0)["estimate"].iloc[0])
-    grid = np.linspace(0.0, (-REACH if first >= 0.0 else REACH) * sd, STEPS) if deltas is None else _checked(deltas)
+    at_random = found(0.0).iloc[0]
+    grid = (
+        np.linspace(0.0, (-REACH if at_random["estimate"] >= 0.0 else REACH) * sd, STEPS)
+        if deltas is None
+        else _checked(deltas)
+    )
     table = pd.concat([found(float(d)) for d in grid])
     table.index = pd.Index(grid, name="delta")
     names = planned.visits.times[at], own, planned.arms[0], planned.visits.response
-    return TippingPoint(
-        table, _tips(table, found), *names, chosen, ci, sd, tuple(a for a in planned.arms[1:] if a != own)
-    )
+    others = tuple(a for a in planned.arms[1:] if a != own)
+    holds = bool(at_random["lower"] <= 0.0 <= at_random["upper"])
+    return TippingPoint(table, _tips(table, found), *names, chosen, ci, sd, others, holds)
 
 
 def _sd(planned: Planned, arm: int, visit: int) -> float:

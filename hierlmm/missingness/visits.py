@@ -176,7 +176,7 @@ def _in_order(column: pd.Series, time: str) -> pd.Index:
         received = f"visits {shorten(occasions)} in {time!r}"
         reason = "who dropped out depends on their order in time, which cannot be told from text"
         order = ", ".join(map(repr, occasions[:3]))
-        remedy = f"say it: data[{time!r}] = pd.Categorical(data[{time!r}], [{order}, ...])"
+        remedy = f"say it: data[{time!r}] = pd.Categorical(data[{time!r}], [{order}, ...], ordered=True)"
         raise DataError(received, reason, remedy, SEE)
     return pd.Index(occasions, name=time)
 

@@ -179,11 +179,30 @@ def test_a_page_is_judged_by_holm():
     assert [f.check for f in close] == ["mean", "spread", "serial"]
 
 
+def test_few_subjects_are_the_reason_that_is_given():
+    fit = hl.TwoLevelModel.from_formula("y ~ t + arm + (1 | id)", study(n=8)).fit_reml()
+    found = CHECKS["level2"](Material(fit, 99, 0))
+    assert isinstance(found, LeftOut) and found.reason.startswith("fewer than 10 subjects")
+
+
+def test_the_way_out_of_unequal_spread_is_one_that_the_model_takes(clean):
+    frame = clean[0].assign(y=lambda d: d["y"] * np.where(d["arm"] == "drug", 3.0, 1.0))
+    fit = hl.MarginalModel("y ~ t * arm", correlation=hl.AR1("t"), subject="id", data=frame).fit_reml()
+    found = CHECKS["spread"](Material(fit, 99, 0))
+    assert found.slots["along"] == "arm" and "(group='arm')" in found.slots["remedy"]
+
+
+def test_ranks_of_a_normal_response_are_exact(clean):
+    """They depend on no simulation, which only says how far they may be from even."""
+    fit = clean[1]
+    assert len({CHECKS["ranks"](Material(fit, 49, seed)).size for seed in range(3)}) == 1
+
+
 def test_repeats_that_agree_by_chance_are_no_duplicates():
     """Three readings a visit, rounded to whole numbers, agree in some visits; a copied file agrees in all."""
     frame = pd.concat([study()] * 3, ignore_index=True)
     rng = np.random.default_rng(4)
-    frame["y"] = (2.0 * frame["y"] + 2.0 * rng.normal(size=len(frame))).round()
+    frame["y"] = (2.0 * frame["y"] + 4.0 * rng.normal(size=len(frame))).round()
     frame["n"] = np.minimum(np.abs(frame["y"]), 3.0)
     assert frame.duplicated(["id", "t", "y"]).sum() > 50
 
@@ -194,7 +213,9 @@ def test_repeats_that_agree_by_chance_are_no_duplicates():
     assert finding(frame).severity == "fine"
     assert finding(frame, "y ~ arm + (1 | id)").severity == "fine"  # nothing tells the rows of a subject apart
     copied = pd.concat([frame, frame[frame["id"] < 5]])
-    assert finding(copied).severity == "act"
+    assert finding(copied).severity == "look"
+    coarse = frame.assign(y=10.0 * (frame["y"] / 10.0).round())
+    assert "rounded" in finding(coarse).reason
     assert isinstance(finding(frame, "n ~ t + (1 | id)", family="poisson"), LeftOut)
     once = frame.drop_duplicates(["id", "t"])
     assert finding(once, "n ~ t + (1 | id)", family="poisson").size == 0

@@ -82,6 +82,37 @@ def test_a_history_has_the_lags_of_the_data(dental):
         np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-8)
 
 
+@pytest.mark.parametrize(
+    "labels", [["day -4", "day -1", "day 0", "day 3"], ["b 9", "b 10", "b 11", "b 2"], ["a", "b", "c", "d"]]
+)
+@pytest.mark.parametrize("formula", ["distance ~ sex * time", "distance ~ sex * visit"])
+def test_an_order_that_is_stated_stands(dental, labels, formula):
+    """Ordered categories say the order of time, whatever their labels look like, in the mean as well."""
+    place = dental["age"].map(PLACE)
+    visit = pd.Categorical([labels[k] for k in place], labels, ordered=True)
+    data = dental.assign(visit=visit, place=place).sample(frac=0.9, random_state=2)
+    found = [
+        hl.MarginalModel(formula, correlation=hl.AR1(column), subject="subject", data=data).fit_ml()
+        for column in ("visit", "place")
+    ]
+    assert found[0].loglik == pytest.approx(found[1].loglik, rel=1e-10)
+    assert list(found[0].marginal_covariance().index) == labels
+
+
+def test_text_before_zero_is_in_order(dental):
+    data = dental.assign(visit=dental["age"].map({8: "day -10", 10: "day -1", 12: "day 0", 14: "day 2"}))
+    assert list(fitted(data, hl.AR1("visit")).marginal_covariance().index) == ["day -10", "day -1", "day 0", "day 2"]
+
+
+def test_text_that_is_a_factor_too_tells_no_order(dental):
+    data = dental.assign(visit=dental["age"].map({8: "base", 10: "early", 12: "middle", 14: "end"}))
+    with pytest.raises(hl.DataError, match=r"order of these in time cannot be told from text[\s\S]*ordered=True"):
+        hl.MarginalModel("distance ~ sex * visit", correlation=hl.AR1("visit"), subject="subject", data=data).fit_ml()
+    two = data[data["visit"].isin(["base", "end"])]  # neighbours in any order
+    model = hl.MarginalModel("distance ~ sex * visit", correlation=hl.AR1("visit"), subject="subject", data=two)
+    assert model.fit_ml().converged
+
+
 def test_an_order_that_cannot_be_told_is_refused(dental):
     data = dental.assign(visit=dental["age"].map({8: "base", 10: "early", 12: "middle", 14: "end"}))
     for spec in (hl.AR1, hl.Toeplitz):

@@ -34,6 +34,14 @@ def test_rows_with_one_response_and_labels_that_come_twice(frame):
     assert list(u.rows.kept[:3]) == [0, 2, 3]
 
 
+def test_an_index_that_was_reset_is_the_same_table(frame):
+    named = frame.set_axis([f"row {k}" for k in range(len(frame))])
+    (u,), (again,) = (designs(d, "y ~ u + (1 | id)") for d in (named, named.reset_index(drop=True)))
+    assert other_rows(u, again) is None
+    (v,) = designs(named.reset_index(drop=True), "y ~ v + (1 | id)")
+    assert other_rows(u, v) is not None
+
+
 def test_one_of_the_tables_is_a_part(frame):
     """Then places say nothing: labels do if they are unique, else the values of shared columns."""
     for index in (np.arange(80), np.arange(80) // 2):

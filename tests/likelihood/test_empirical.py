@@ -135,7 +135,7 @@ def test_a_subject_that_determines_a_coefficient_alone(alone, kind):
     assert table.loc[rest].notna().all(axis=None)
     assert np.isnan(alone.summary(df="normal", se=kind).loc["special", "df"])
     (note,) = table.attrs["notes"]
-    assert note.startswith("coefficients that single subjects determine alone: special (subject 1). ")
+    assert note.startswith("coefficients that single subjects determine alone, or almost: special (subject 1). ")
     assert note.endswith("use that of the model, se='model'") and "Note: coefficients that single" in repr(table)
     both = alone.hypothesis("special = 0, time = 0", se=kind)
     assert np.isnan(both.joint.F) and "no test, as one of them has no standard error" in str(both)
@@ -160,7 +160,7 @@ def test_levels_of_one_subject_are_named(dental, kind):
     site = dental["subject"].map({1: "a", 27: "d"}).fillna(dental["subject"].map(lambda s: "b" if s % 2 else "c"))
     model = hl.TwoLevelModel.from_formula("distance ~ site + time + (1 | subject)", dental.assign(site=site))
     fit = model.fit_reml()
-    who = "alone: Intercept, site[T.b], site[T.c], site[T.d] (subject 1, 27)"
+    who = "alone, or almost: Intercept, site[T.b], site[T.c], site[T.d] (subject 1, 27)"
     (note,) = fit.summary(se=kind).attrs["notes"]
     assert who in note and who in " ".join(repr(fit.contrasts("site", se=kind)).split())
     compared = fit.contrasts("site", se=kind).table.set_index("contrast")

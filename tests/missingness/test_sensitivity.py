@@ -173,7 +173,16 @@ def test_the_interval_reaches_zero_at_the_tipping_point(fit):
     assert "reaches zero if the y of those in drug" in " ".join(repr(found).split())
     never = hl.tipping_point(fit, [0.0, 0.1], **ARMS, n=20)
     assert np.isnan(never.tipping)
-    assert "does not change sides of zero" in " ".join(repr(never).split())
+    assert "stays off zero if values are missing at random, and for every delta" in " ".join(repr(never).split())
+
+
+def test_where_there_is_no_difference_none_is_lost(fit):
+    held = hl.tipping_point(fit, [0.0, -1.0], **ARMS, n=20, ci=1.0 - 1e-9)
+    assert held.holds_zero and np.isnan(held.tipping)
+    assert "holds zero if values are missing at random, and for every delta" in " ".join(repr(held).split())
+    left = hl.tipping_point(fit, np.linspace(0.0, -80.0, 9), **ARMS, n=20, ci=0.9999)
+    assert left.holds_zero and left.tipping < 0.0 and left.table["upper"].iloc[0] > 0.0
+    assert "so there is no difference to lose. It leaves zero if the y of those" in " ".join(repr(left).split())
 
 
 def test_completed_data_sets_are_all_planned_rows(fit, mmrm):

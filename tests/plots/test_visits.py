@@ -124,7 +124,7 @@ def test_numbers_stand_where_they_are(dental):
 
 def test_a_profile_along_what_is_asked(mmrm):
     means = mmrm.marginal_means("sex", by="visit")
-    across = means.plot(x="sex", by="visit")
+    across = means.plot(variable="sex", by="visit")
     assert below(across) == ("sex", ["Female", "Male"])
     figure = across.get_viz("figure")
     assert {text.get_text() for text in figure.legends[0].get_texts()} == set(VISITS)
@@ -134,7 +134,7 @@ def test_a_profile_along_what_is_asked(mmrm):
     for wrong in ({"x": "weight"}, {"by": "arm"}, {"x": "visit", "by": "visit"}):
         with pytest.raises(hl.SpecificationError, match="no such variable"):
             means.plot(**wrong)
-    with pytest.raises(hl.SpecificationError, match="by='sex' without x="):
+    with pytest.raises(hl.SpecificationError, match="by='sex' without variable="):
         mmrm.marginal_means("sex").plot(by="sex")
 
 
