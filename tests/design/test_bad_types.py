@@ -101,7 +101,7 @@ def test_a_response_that_is_not_numeric(values, dtype):
         formula(data=DATA.assign(y=values)),
         received="response 'y'",
         reason=f"the column 'y' holds {dtype}",
-        remedy="convert it to numbers",
+        remedy=".astype(int) makes 0 and 1 of it" if dtype in ("bool", "category") else "convert it to numbers",
     )
 
 

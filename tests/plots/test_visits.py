@@ -131,7 +131,7 @@ def test_a_profile_along_what_is_asked(mmrm):
     assert below(means.plot(by="sex")) == ("visit", VISITS)
     forest = mmrm.contrasts("visit", by="sex").plot()  # contrasts of visits lie along nothing
     assert len(forest.get_viz("figure").axes) == 2
-    for wrong in ({"x": "weight"}, {"by": "arm"}, {"x": "visit", "by": "visit"}):
+    for wrong in ({"variable": "weight"}, {"by": "arm"}, {"variable": "visit", "by": "visit"}):
         with pytest.raises(hl.SpecificationError, match="no such variable"):
             means.plot(**wrong)
     with pytest.raises(hl.SpecificationError, match="by='sex' without variable="):

@@ -16,10 +16,7 @@ import walk
 import hierlmm as hl
 
 HERE = Path(__file__).parent
-SEVERAL = ("reml pbc", "reml sleepstudy power", "reml sleepstudy cs", "reml sleepstudy poly", "reml two optima")
-SEVERAL += ("reml m unstructured varident", "reml strange", "reml own structure", "reml three levels of blocks")
-SEVERAL += ("ml dental", "gee dental ar1", "gee other time", "gee strange")
-SEVERAL += tuple(name for name in saved_fits.QUICK if name.startswith("family"))
+SEVERAL = ("reml pbc", "reml m unstructured varident", "reml strange", "gee strange", "family poisson", "family own")
 SEVERAL += ("nuts sleepstudy car1", "nuts strange", "nuts summary")
 OTHERS = tuple(name for name in saved_fits.ALL if name not in SEVERAL)
 
