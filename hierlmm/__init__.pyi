@@ -60,6 +60,7 @@ from hierlmm.fit.gee import GEEFit as GEEFit
 from hierlmm.fit.generalised import GeneralisedFit as GeneralisedFit
 from hierlmm.fit.likelihood import LikelihoodFit as LikelihoodFit
 from hierlmm.fit.likelihood import MarginalFit as MarginalFit
+from hierlmm.fit.multilevel import MultilevelFit as MultilevelFit
 from hierlmm.fit.posterior import PosteriorFit as PosteriorFit
 from hierlmm.fit.posterior_generalised import GeneralisedPosterior as GeneralisedPosterior
 from hierlmm.fit.recover import recover as recover
@@ -94,6 +95,7 @@ from hierlmm.missingness.sensitivity import reference_based as reference_based
 from hierlmm.missingness.tipping import TippingPoint as TippingPoint
 from hierlmm.missingness.tipping import tipping_point as tipping_point
 from hierlmm.model import TwoLevelModel as TwoLevelModel
+from hierlmm.multilevel import MultilevelModel as MultilevelModel
 from hierlmm.plots import plot_effects as plot_effects
 from hierlmm.teaching.gls_steps import GLSSteps as GLSSteps
 from hierlmm.teaching.gls_steps import gls_steps as gls_steps

@@ -255,7 +255,7 @@ def require_columns(wanted: Iterable[str], present: Sequence[str], role: str, *,
 
 
 def complete_rows(
-    frame: pd.DataFrame, missing: str, subject: str | None = None, *, new: bool = False
+    frame: pd.DataFrame, missing: str, groupings: Sequence[str] = (), *, new: bool = False
 ) -> tuple[pd.DataFrame, int]:
     """Refuse or drop rows with missing values, and say how many.
 
@@ -264,8 +264,8 @@ def complete_rows(
     frame : pandas.DataFrame
         What `to_pandas` returned.
     missing : {"raise", "drop"}
-    subject : str, optional
-        The grouping column; the warning counts the subjects of which no row is left.
+    groupings : sequence of str
+        The grouping columns; the warning counts the groups of which no row is left.
     new : bool
         Whether these are new data, for which there is no ``missing="drop"``.
 
@@ -282,8 +282,8 @@ def complete_rows(
     if missing not in MISSING_CHOICES:
         reason = "this is not a way to treat missing values"
         raise SpecificationError(f"missing={missing!r}", reason, "use missing='raise' or missing='drop'")
-    if subject is not None:
-        _refuse_rounded_labels(frame[subject])
+    for name in groupings:
+        _refuse_rounded_labels(frame[name])
     absent = frame.isna()
     counts = absent.sum()
     counts = counts[counts > 0]
@@ -309,11 +309,14 @@ def complete_rows(
         raise DataError(received, "no row is complete", remedy)
     kept = frame.loc[~incomplete]
     gone, were = f"{n_dropped} of {len(frame)} rows", "was" if n_dropped == 1 else "were"
-    if subject is not None:
-        before, after = frame[subject].nunique(), kept[subject].nunique()
+    lost = []
+    for name in groupings:
+        before, after = frame[name].nunique(), kept[name].nunique()
         if after < before:
-            them, were = "it" if n_dropped == 1 else "them", "were"
-            gone += f", and with {them} {before - after} of {before} subjects ({subject!r}),"
+            lost.append(f"{before - after} of {before} {'subjects' if len(groupings) == 1 else 'groups'} ({name!r})")
+    if lost:
+        them, were = "it" if n_dropped == 1 else "them", "were"
+        gone += f", and with {them} {' and '.join(lost)},"
     warn(f"{gone} {were} dropped because values are missing in {listing}.")
     return _numpy_integers(kept), n_dropped
 

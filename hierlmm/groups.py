@@ -32,3 +32,10 @@ def first_rows(index: IntArray, n_groups: int) -> IntArray:
     first = np.zeros(n_groups, dtype=np.intp)
     first[index[::-1]] = np.arange(len(index))[::-1]  # the last assignment, the first row, stays
     return first
+
+
+def groups_above(fine: IntArray, coarse: IntArray, n_fine: int) -> IntArray | None:
+    """The group of a coarser factor that each group of a finer one lies in, (n_fine,); None where it is not nested."""
+    found = np.zeros(n_fine, dtype=np.int64)
+    found[fine] = coarse
+    return found if np.array_equal(found[fine], coarse) else None

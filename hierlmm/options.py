@@ -43,21 +43,34 @@ def checked[T: Callable[..., Any]](door: T) -> T:
             if name.startswith("_"):
                 continue
             if isinstance(value, classmethod):
-                setattr(door, name, classmethod(checked(value.__func__)))
+                setattr(door, name, classmethod(_checked(value.__func__, method=True)))
             elif isinstance(value, types.FunctionType):
-                setattr(door, name, checked(value))
+                setattr(door, name, _checked(value, method=True))
         return door
-    rules = cache(lambda: _rules(door))
+    return _checked(door, method="." in door.__qualname__)
+
+
+def _checked[T: Callable[..., Any]](door: T, *, method: bool) -> T:
+    rules, own = cache(lambda: _rules(door)), int(method)  # a method knows what it is of
 
     @wraps(door)
     def wrapper(*args: Any, **named: Any) -> Any:
         signature, kinds = rules()
+        _refuse_strangers(door, (*args[own:], *named.values()))
         for name, value in _bound(door, signature, args, named).items():
             if name in kinds and value is not signature.parameters[name].default:
                 _check(signature.parameters[name], value, kinds[name])
         return door(*args, **named)
 
     return wrapper  # type: ignore[return-value]
+
+
+def _refuse_strangers(door: Callable[..., Any], values: Iterable[Any]) -> None:
+    """Refuse a fit or model whose kind names the functions made for it (``_answered_by``), where this is another."""
+    for value in values:
+        known = getattr(type(value), "_answered_by", None)
+        if known is not None and door.__name__ not in known:
+            raise type(value)._unanswered(door.__name__)
 
 
 def check_counts(**counts: int) -> None:

@@ -28,6 +28,7 @@ from hierlmm.covariance.parameters import Decay, Parameter
 from hierlmm.design.design import Design
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.likelihood.residual_rows import ResidualRows, residual_rows
+from hierlmm.options import checked
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -134,6 +135,7 @@ def expression(operation: Any, rows: ResidualRows | None, sd: Any, factor: Any, 
     return operation(F, nothing if beta is None else beta, sd, pt.stack(eta) if eta else nothing)[0]
 
 
+@checked
 def marginal_logp(model: Any) -> MarginalLogp:
     """Marginal log-likelihood of a model, for PyMC models of one's own: b integrated out, and β unless it is given.
 

@@ -23,7 +23,7 @@ from hierlmm.design.hierarchy import Hierarchy, RandomBlock, hierarchy_from_term
 from hierlmm.design.levels import Levels
 from hierlmm.design.outcome import GAUSSIAN, Outcome, with_trials
 from hierlmm.design.residual import INDEPENDENT, Residual
-from hierlmm.design.rows import Prepared, RandomTerm, Rows, Said, prepare
+from hierlmm.design.rows import Grouping, Prepared, RandomTerm, Rows, Said, prepare
 from hierlmm.design.terms import Parts, RandomColumns, Terms, check_finite, parts_name, product, stack
 from hierlmm.errors import DataError, FormulaError, SpecificationError
 from hierlmm.frames import quote, shorten
@@ -117,7 +117,7 @@ def design_again(
 
 
 @dataclass(frozen=True)
-class _Learnt:
+class Learnt:
     """Rows, and the columns of all factors learnt from them."""
 
     rows: Prepared
@@ -133,12 +133,7 @@ class _Learnt:
     @cached_property
     def changes(self) -> dict[str, BoolArray]:
         """Factor -> the rows in which it is not what it was in the subject's first, (N,)."""
-        first = self.first[self.rows.subject.index]
-        found: dict[str, BoolArray] = {}
-        for (factor, _), column in self.values.items():
-            changed = column != column[first]
-            found[factor] = found[factor] | changed if factor in found else changed
-        return found
+        return changes_within(self.values, self.rows.subject)
 
     @cached_property
     def varying(self) -> frozenset[str]:
@@ -146,18 +141,32 @@ class _Learnt:
         return frozenset(factor for factor, changed in self.changes.items() if np.any(changed))
 
 
-def _learn(data: Any, said: Said, residual: Residual, missing: str) -> _Learnt:
-    rows = prepare(data, said, residual, missing)
+def changes_within(values: Mapping[tuple[str, str], FloatArray], group: Grouping) -> dict[str, BoolArray]:
+    """Factor -> the rows in which it is not what it was in the first row of the group, (N,)."""
+    first = first_rows(group.index, len(group.labels))[group.index]
+    found: dict[str, BoolArray] = {}
+    for (factor, _), column in values.items():
+        changed = column != column[first]
+        found[factor] = found[factor] | changed if factor in found else changed
+    return found
+
+
+def _learn(data: Any, said: Said, residual: Residual, missing: str) -> Learnt:
+    return learn_columns(prepare(data, said, residual, missing), said)
+
+
+def learn_columns(rows: Prepared, said: Said) -> Learnt:
+    """Learn the columns of all factors from rows."""
     columns, factors, values = evaluate_factors([said.fixed, *(b.terms for b in said.blocks)], rows.frame)
     for (factor, name), column in values.items():
         check_finite(column, name, factor, rows.frame)
-    return _Learnt(rows, columns, factors, values)
+    return Learnt(rows, columns, factors, values)
 
 
-def _assemble(hierarchy: Hierarchy, learnt: _Learnt, residual: Residual, outcome: Outcome = GAUSSIAN) -> Design:
+def _assemble(hierarchy: Hierarchy, learnt: Learnt, residual: Residual, outcome: Outcome = GAUSSIAN) -> Design:
     split = [split_parts(c.parts, learnt.varying) for c in learnt.columns[0]]
     terms = _terms(hierarchy, learnt, [level1 for level1, _ in split])
-    rows = _rows(terms, learnt, [level2 for _, level2 in split], outcome)
+    rows = arrays_of(terms, learnt, [level2 for _, level2 in split], outcome)
     level = rows.subject.index  # not read without a group
     if hierarchy.group:
         level = terms.by_subject.who[level]
@@ -165,17 +174,14 @@ def _assemble(hierarchy: Hierarchy, learnt: _Learnt, residual: Residual, outcome
     return Design(terms, rows, tuple(random), residual.correlation, residual.variance, outcome=outcome)
 
 
-def _terms(hierarchy: Hierarchy, learnt: _Learnt, in_fixed: list[Parts]) -> Terms:
+def _terms(hierarchy: Hierarchy, learnt: Learnt, in_fixed: list[Parts]) -> Terms:
     """The columns of level 1 (in the order of its terms) and those of X and Z among them."""
     fixed, random = learnt.columns[0], learnt.columns[1:]
     in_random = [c.parts for block in random for c in block]
-    order = {t: i for i, t in enumerate(hierarchy.level1_terms)}
-    level1 = list(dict.fromkeys(in_fixed + in_random))
-    level1.sort(key=lambda parts: order.get(tuple(f for f, _ in parts), len(order)))
+    level1 = level1_columns(hierarchy, fixed, in_fixed, in_random)
     check_coding(hierarchy, level1, in_fixed, in_random)
     names = tuple(parts_name(parts) for parts in in_random)
-    for columns in ([c.name for c in fixed], list(names), [parts_name(parts) for parts in level1]):
-        check_unique(columns)
+    check_unique(names)
     blocks, covariance = covariance_blocks(hierarchy, random)
     said = canonical_blocks(hierarchy, covariance, learnt.rows.levels)
     at = {parts: k for k, parts in enumerate(level1)}
@@ -195,7 +201,20 @@ def _terms(hierarchy: Hierarchy, learnt: _Learnt, in_fixed: list[Parts]) -> Term
     )
 
 
-def _rows(terms: Terms, learnt: _Learnt, in_level2: list[Parts], outcome: Outcome) -> Rows:
+def level1_columns(
+    hierarchy: Hierarchy, fixed: list[Column], in_fixed: list[Parts], in_random: list[Parts]
+) -> list[Parts]:
+    """Columns of level 1 in the order of its terms; refuses coefficients of one name."""
+    order = {t: i for i, t in enumerate(hierarchy.level1_terms)}
+    level1 = list(dict.fromkeys(in_fixed + in_random))
+    level1.sort(key=lambda parts: order.get(tuple(f for f, _ in parts), len(order)))
+    for columns in ([c.name for c in fixed], [parts_name(parts) for parts in level1]):
+        check_unique(columns)
+    return level1
+
+
+def arrays_of(terms: Terms, learnt: Learnt, in_level2: list[Parts], outcome: Outcome) -> Rows:
+    """The rows as arrays, from what their columns are at level 2."""
     frame, subject, first = learnt.rows.frame, learnt.rows.subject, learnt.first
     X1 = stack([product(learnt.values, parts, len(frame)) for parts in terms.level1_columns], len(frame))
     of_subjects = {key: column[first] for key, column in learnt.values.items()}

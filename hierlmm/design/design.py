@@ -60,7 +60,7 @@ class Design:
     rows : Rows
         The rows as arrays, and who they belong to.
     random : tuple of RandomTerm
-        What varies by which grouping factor: by subject, or nothing in a marginal model.
+        What varies by which grouping factor: by subject, by several factors, or nothing in a marginal model.
     residual, residual_variance
         Structures of the level-1 residuals; None for independent ones of equal variance.
     variance_fitted : (N,), optional
@@ -129,9 +129,18 @@ class Design:
     group_levels = _part("terms.by_subject.levels", tuple[Any, ...])
     n_own = _part("terms.by_subject.n_own", int)
 
+    @property
+    def has_several_factors(self) -> bool:
+        """Whether there are several grouping factors, nested or crossed; subjects share no group of any then."""
+        return len(self.random) > 1
+
     @cached_property
     def Z(self) -> FloatArray:
-        """Random-effects design of the subjects, (N, q)."""
+        """Random-effects design of the subjects, (N, q); of several grouping factors side by side."""
+        if len(self.random) > 1:
+            Z = np.concatenate([own.Z for own in self.random], axis=1)
+            Z.flags.writeable = False
+            return Z
         return self.random[0].Z if self.random else self.X1[:, :0]
 
     @cached_property

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from hierlmm.design.formula_limits import (
 from hierlmm.errors import FormulaError, closest
 
 INTERCEPT = "Intercept"
+MULTILEVEL = "docs, page 'More than two levels'"
 
 type Term = tuple[str, ...]
 """Factor expressions in formula order; ``()`` is the intercept."""
@@ -41,12 +42,19 @@ class Bar:
     """One ``(terms | subject)`` of a formula; ``correlated`` is False for ``||``.
 
     ``group`` is the factor of ``(terms | gr(subject, by = group))``, which brms has for a D of its own in each level.
+    ``combined`` are the columns of ``(terms | a:b)``, where groups are the combinations of their values.
     """
 
     terms: tuple[Term, ...]
     subject: str
     correlated: bool
     group: str | None = None
+    combined: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the data that say which group a row is in."""
+        return self.combined or (self.subject,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +88,16 @@ def term_name(term: Term) -> str:
     return ":".join(term) if term else INTERCEPT
 
 
-def parse_formula(formula: str) -> ParsedFormula:
+def parse_formula(formula: str, *, several: bool = False) -> ParsedFormula:
     """Take a formula apart.
 
     Parameters
     ----------
     formula : str
         ``"response ~ fixed terms + (random terms | subject)"``; random terms may be absent.
+    several : bool
+        Whether there may be several grouping factors, and groups that are combinations: ``(1 | a:b)``, and
+        ``(1 | a / b)`` for ``(1 | a) + (1 | a:b)``.
 
     Raises
     ------
@@ -98,10 +109,12 @@ def parse_formula(formula: str) -> ParsedFormula:
         raise formula_error(received, "a formula is text", "write 'y ~ x + (1 | subject)'")
     check_text(formula)
     response, rhs = _split_response(formula)
-    rest, random, offsets = _take_apart(rhs, formula)
-    for term in random:
-        refuse_response_as_subject(response, term.subject)
-    random = tuple(sorted(random, key=lambda r: len(r.terms[0])))  # terms stand in order of degree everywhere
+    rest, random, offsets = _take_apart(rhs, formula, several)
+    for column in [column for bar in random for column in bar.columns]:
+        refuse_response_as_subject(response, column)
+    factors = list(dict.fromkeys(bar.subject for bar in random))
+    # Terms stand in order of degree everywhere, factors as they were written.
+    random = tuple(sorted(random, key=lambda bar: (factors.index(bar.subject), len(bar.terms[0]))))
     return ParsedFormula(response, parse_rhs(rest, formula), offsets, random)
 
 
@@ -284,7 +297,7 @@ def _parse_response(text: str, formula: str) -> str:
     return terms[0][0]
 
 
-def _take_apart(rhs: str, formula: str) -> tuple[str, tuple[Bar, ...], tuple[str, ...]]:
+def _take_apart(rhs: str, formula: str, several: bool) -> tuple[str, tuple[Bar, ...], tuple[str, ...]]:
     """The fixed terms of a right-hand side, its random terms (parentheses that hold a top-level '|'), its offsets."""
     pieces: list[str] = []
     random: list[Bar] = []
@@ -295,7 +308,7 @@ def _take_apart(rhs: str, formula: str) -> tuple[str, tuple[Bar, ...], tuple[str
             if sign == "-":
                 reason = "a random-effects term is subtracted"
                 raise formula_error(repr(formula), reason, "leave the term out, or add it with '+'")
-            random.append(_parse_random(inner, formula))
+            random += _parse_random(inner, formula, several)
         elif re.fullmatch(rf"offset\s*\({BLANK}+\)", outline(piece, formula)):
             inner = piece[piece.index("(") + 1 : -1].strip()
             if sign == "-":
@@ -320,7 +333,7 @@ def _random_content(piece: str, formula: str) -> str | None:
     return None
 
 
-def _parse_random(inner: str, formula: str) -> Bar:
+def _parse_random(inner: str, formula: str, several: bool) -> list[Bar]:
     match = re.fullmatch(r"([^|]*)(\|\|?)([^|]*)", outline(inner, formula))
     left, subject = (inner[: match.end(1)].strip(), inner[match.start(3) :].strip()) if match else ("", "")
     if not match or not subject or not left:
@@ -329,16 +342,42 @@ def _parse_random(inner: str, formula: str) -> Bar:
     by = re.fullmatch(r"gr\(([^,]*),\s*by\s*=([^,]*)\)", subject)
     group = unquoted(by.group(2).strip()) if by else None
     subject = by.group(1).strip() if by else subject
-    if re.search(r"[/:+*()^%]", outline(subject, formula)):
-        reason = f"the grouping {subject!r} is not one column: nested or crossed groups make more than two levels"
-        one = "data['unit'] = data['a'].astype(str) + ':' + data['b'].astype(str) makes one"
-        remedy = f"group by one column ({one}), or fit crossed and nested factors with lme4 or Bambi"
-        raise FormulaError(f"({inner})", reason, remedy, "docs, page 'Limitations'")
+    if re.search(r"[+*()^%]" if several else r"[/:+*()^%]", outline(subject, formula)):
+        _refuse_grouping(inner, subject, several)
     terms = parse_rhs(left, formula)
     if not terms:
         received = f"({inner})"
         raise formula_error(received, "it contains no random effect", "write '(1 | subject)' for a random intercept")
-    return Bar(terms, unquoted(subject), match.group(2) == "|", group)
+    correlated, bars = match.group(2) == "|", list[Bar]()
+    columns: tuple[str, ...] = ()
+    for part in _split(subject, "/", formula) if several else [subject]:  # a/b is a, and a:b
+        names = tuple(unquoted(name) for name in _split(part, ":", formula)) if several else (unquoted(part),)
+        if not all(names) or len({*columns, *names}) < len(columns) + len(names):
+            _refuse_grouping(inner, subject, several)
+        columns += names
+        bars.append(Bar(terms, ":".join(columns), correlated, group, columns if len(columns) > 1 else ()))
+    return bars
+
+
+def _split(text: str, sign: str, formula: str) -> list[str]:
+    """The parts of a text between signs that stand outside brackets and backticks."""
+    shape, parts, start = outline(text, formula), list[str](), 0
+    for end in [*(k for k, char in enumerate(shape) if char == sign), len(text)]:
+        parts.append(text[start:end].strip())
+        start = end + 1
+    return parts
+
+
+def _refuse_grouping(inner: str, subject: str, several: bool) -> NoReturn:
+    """Refuse a grouping that is no column, or that is several and asks for another front door."""
+    if several:
+        reason = f"the grouping {subject!r} is not a column, nor columns joined by ':' or '/', each of them once"
+        each = "a parenthesis for each factor, (1 | a) + (1 | b)"
+        remedy = f"write {each}; (1 | a:b) for combinations of a and b; (1 | a / b) for b nested in a"
+        raise FormulaError(f"({inner})", reason, remedy, MULTILEVEL)
+    reason = f"the grouping {subject!r} is not one column: nested or crossed groups make more than two levels"
+    remedy = "group by one column, or use hl.MultilevelModel.from_formula(formula, data)"
+    raise FormulaError(f"({inner})", reason, remedy, MULTILEVEL)
 
 
 def join_terms(terms: Sequence[Term]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from hierlmm.design.brackets import holds_bar, outline
 from hierlmm.design.formula import (
     INTERCEPT,
+    MULTILEVEL,
     ParsedFormula,
     Term,
     join_terms,
@@ -102,12 +103,15 @@ class Hierarchy:
     @property
     def formula(self) -> str:
         """The combined model as one formula: ``distance ~ 1 + sex + time + sex:time + (1 + time | subject)``."""
-        fixed = [join_terms(self.fixed_terms) if self.fixed_terms else "0"]
-        fixed += [f"offset({o})" for o in self.offsets]
         subject = quoted(self.subject)
         subject = f"gr({subject}, by = {quoted(self.group)})" if self.group else subject
-        bars = [f"({join_terms(b.terms)} {'|' if b.correlated else '||'} {subject})" for b in self.blocks]
-        return f"{self.response} ~ {' + '.join(fixed + bars)}"
+        return self._with_bars([(block, subject) for block in self.blocks])
+
+    def _with_bars(self, bars: Sequence[tuple[RandomBlock, str]]) -> str:
+        fixed = [join_terms(self.fixed_terms) if self.fixed_terms else "0"]
+        fixed += [f"offset({o})" for o in self.offsets]
+        random = [f"({join_terms(b.terms)} {'|' if b.correlated else '||'} {by})" for b, by in bars]
+        return f"{self.response} ~ {' + '.join(fixed + random)}"
 
 
 def hierarchy_from_levels(
@@ -166,21 +170,23 @@ def hierarchy_from_terms(parsed: ParsedFormula, varying: frozenset[str], *, cova
     subjects = list(dict.fromkeys(r.subject for r in parsed.random))
     if len(subjects) > 1:
         reason = "a two-level model has one grouping; two of them are nested or crossed factors"
-        remedy = "keep one of them, or fit crossed factors with lme4 or Bambi"
-        raise FormulaError(f"random effects for {' and '.join(subjects)}", reason, remedy, "docs, page 'Limitations'")
+        remedy = "keep one of them, or use hl.MultilevelModel.from_formula(formula, data) with this formula"
+        raise FormulaError(f"random effects for {' and '.join(subjects)}", reason, remedy, MULTILEVEL)
     blocks = random_blocks(parsed, covariance)
-    _refuse_level2_slopes(blocks, varying, subjects[0])
-    terms, rhs = _split(parsed, varying, [t for b in blocks for t in b.terms])
+    refuse_level2_slopes(blocks, varying, subjects[0])
+    terms, rhs = split_terms(parsed, varying, [t for b in blocks for t in b.terms])
     structure = covariance or ("unstructured" if len(blocks) == 1 and blocks[0].correlated else "blocks")
     return _assemble(parsed, subjects[0], terms, rhs, blocks, structure, fixed_terms=parsed.fixed)
 
 
 def marginal_hierarchy(parsed: ParsedFormula, subject: str, varying: frozenset[str]) -> Hierarchy:
     """The fixed part of a formula without random effects, split by what varies within subjects."""
-    return _assemble(parsed, subject, *_split(parsed, varying, []), (), "none", fixed_terms=parsed.fixed)
+    return _assemble(parsed, subject, *split_terms(parsed, varying, []), (), "none", fixed_terms=parsed.fixed)
 
 
-def _split(parsed: ParsedFormula, varying: frozenset[str], random_terms: list[Term]) -> tuple[Terms, tuple[Terms, ...]]:
+def split_terms(
+    parsed: ParsedFormula, varying: frozenset[str], random_terms: list[Term]
+) -> tuple[Terms, tuple[Terms, ...]]:
     """Level-1 terms, and what explains each of them."""
     split = [[tuple(f for f in t if (f in varying) == own) for own in (True, False)] for t in parsed.fixed]
     terms = tuple(sorted(dict.fromkeys([k for k, _ in split] + random_terms), key=len))
@@ -207,16 +213,26 @@ def _assemble(
     *,
     fixed_terms: Terms | None,
 ) -> Hierarchy:
+    refuse_repeated_effects(blocks)
+    if fixed_terms is None:
+        products = [tuple(dict.fromkeys(w + k)) for k, rhs in zip(level1, level2, strict=True) for w in rhs]
+        fixed_terms = tuple(sorted(products, key=len))
+    return Hierarchy(parsed.response, subject, level1, level2, blocks, covariance, parsed.offsets, fixed_terms)
+
+
+def refuse_repeated_effects(blocks: Blocks) -> None:
+    """Refuse a random effect that a grouping factor has twice.
+
+    Raises
+    ------
+    FormulaError
+    """
     seen = [t for b in blocks for t in b.terms]
     for term in seen:
         if seen.count(term) > 1:
             received = f"the random effect {term_name(term)!r}, twice"
             remedy = "name every random effect once; '(time | g)' includes the intercept, '(0 + time | g)' does not"
             raise formula_error(received, "its variance could not be told apart from that of its copy", remedy)
-    if fixed_terms is None:
-        products = [tuple(dict.fromkeys(w + k)) for k, rhs in zip(level1, level2, strict=True) for w in rhs]
-        fixed_terms = tuple(sorted(products, key=len))
-    return Hierarchy(parsed.response, subject, level1, level2, blocks, covariance, parsed.offsets, fixed_terms)
 
 
 def _level2_by_term(terms: Terms, level2: Mapping[str, str], level1: str) -> tuple[Terms, ...]:
@@ -299,7 +315,13 @@ def _find(name: str, names: list[str], terms: tuple[Term, ...], level1: str) -> 
     return terms[names.index(canonical)]
 
 
-def _refuse_level2_slopes(blocks: tuple[RandomBlock, ...], varying: frozenset[str], subject: str) -> None:
+def refuse_level2_slopes(blocks: tuple[RandomBlock, ...], varying: frozenset[str], subject: str) -> None:
+    """Refuse random effects of what is constant within every group.
+
+    Raises
+    ------
+    SpecificationError
+    """
     for term in [t for block in blocks for t in block.terms]:
         for name in [f for f in term if f not in varying]:
             reason = f"{name!r} is constant within every {subject}: no {subject} shows its own effect of it"

@@ -117,6 +117,12 @@ class Said(NamedTuple):
     level1: tuple[Term, ...] = ()
     outcome: Outcome = GAUSSIAN
     group: str | None = None
+    groupings: tuple[str, ...] = ()
+
+    @property
+    def grouping_columns(self) -> tuple[str, ...]:
+        """Columns that say who a row belongs to: that of the subjects, or those of several factors."""
+        return self.groupings or (self.subject,)
 
     @property
     def factors(self) -> list[str]:
@@ -136,6 +142,15 @@ class Prepared:
     kept: IntArray | None
 
 
+class ReadRows(NamedTuple):
+    """Complete rows of the columns in use, which of these are covariates, how many rows were left out, which stayed."""
+
+    frame: pd.DataFrame
+    covariates: list[str]
+    n_dropped: int
+    kept: IntArray | None
+
+
 def prepare(data: Any, said: Said, residual: Residual, missing: str) -> Prepared:
     """Read what a model needs off a table.
 
@@ -144,8 +159,25 @@ def prepare(data: Any, said: Said, residual: Residual, missing: str) -> Prepared
     DataError, FormulaError, SpecificationError
         If columns are absent, reserved, on both sides, without rows or replication, or hold what no term can use.
     """
+    read = read_rows(data, said, residual, missing)
+    subject = group_by(read.frame[said.subject])
+    if residual.group is not None:
+        _check_groups(residual.group, read.frame, subject)
+    slopes = any(t for b in said.blocks for t in b.terms)
+    _check_replication(subject, slopes=slopes, marginal=not said.blocks, gaussian=said.outcome.is_gaussian)
+    return with_levels(data, said, read, subject)
+
+
+def read_rows(data: Any, said: Said, residual: Residual, missing: str) -> ReadRows:
+    """Complete rows of what a model needs.
+
+    Raises
+    ------
+    DataError, FormulaError, SpecificationError
+        If columns are absent, reserved or on both sides, or no rows are there.
+    """
     present = column_names(data)
-    require_columns([said.subject], present, "subject")
+    require_columns(said.grouping_columns, present, "grouping factor" if said.groupings else "subject")
     require_columns(list(residual.columns), present, "residual structure")
     require_columns([said.group] if said.group else [], present, "group")
     for role in ("trials", "exposure"):
@@ -157,26 +189,24 @@ def prepare(data: Any, said: Said, residual: Residual, missing: str) -> Prepared
     responses = list(variables_of(said.response, present))
     _check_names(covariates, responses, residual)
     by = [said.group] if said.group else []
-    frame = to_pandas(
-        data,
-        list(dict.fromkeys([*responses, said.subject, *covariates, *by, *residual.columns, *said.outcome.columns])),
-    )
+    columns = [*responses, *said.grouping_columns, *covariates, *by, *residual.columns, *said.outcome.columns]
+    frame = to_pandas(data, list(dict.fromkeys(columns)))
     if len(frame) == 0:
         raise DataError("a table without rows", "there is nothing to fit", "check the filters applied to the data")
     every = frame
-    frame, n_dropped = complete_rows(frame, missing, said.subject)
+    frame, n_dropped = complete_rows(frame, missing, said.grouping_columns)
     kept = np.flatnonzero(every.notna().all(axis=1)) if n_dropped else None
-    subject = group_by(frame[said.subject])
-    if residual.group is not None:
-        _check_groups(residual.group, frame, subject)
-    slopes = any(t for b in said.blocks for t in b.terms)
-    _check_replication(subject, slopes=slopes, marginal=not said.blocks, gaussian=said.outcome.is_gaussian)
-    _refuse_numbers_as_text(frame, said.factors)
-    levels = learn_levels(frame, covariates, said.factors)
-    applied = levels.apply(frame)
+    return ReadRows(frame, covariates, n_dropped, kept)
+
+
+def with_levels(data: Any, said: Said, read: ReadRows, subject: Grouping) -> Prepared:
+    """Rows with the levels of their factors, and the units that the table knew."""
+    _refuse_numbers_as_text(read.frame, said.factors)
+    levels = learn_levels(read.frame, read.covariates, said.factors)
+    applied = levels.apply(read.frame)
     units = getattr(data, "attrs", {}).get("units")
     applied.attrs = {"units": dict(units)} if isinstance(units, Mapping) else {}
-    return Prepared(applied, subject, levels, n_dropped, kept)
+    return Prepared(applied, subject, levels, read.n_dropped, read.kept)
 
 
 def _check_groups(name: str, frame: pd.DataFrame, subject: Grouping) -> None:

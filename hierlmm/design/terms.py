@@ -108,6 +108,17 @@ NO_COLUMNS = RandomColumns("", np.empty(0, dtype=np.intp), (), (), "none")
 """Nothing varies: a marginal model."""
 
 
+def side_by_side(random: Sequence[RandomColumns]) -> RandomColumns:
+    """Random effects of several grouping factors as those of one D, block diagonal; names have their factor."""
+    names, blocks, at = list[str](), list[tuple[int, ...]](), 0
+    for own in random:
+        names += [f"{name} | {own.group}" for name in own.names]
+        blocks += [tuple(at + m for m in block) for block in own.blocks]
+        at += len(own.names)
+    structure = "diagonal" if all(len(block) == 1 for block in blocks) else "blocks"
+    return RandomColumns("", np.concatenate([own.columns for own in random]), tuple(names), tuple(blocks), structure)
+
+
 @dataclass(frozen=True)
 class NewData:
     """Design matrices of new rows; ``subject_index`` is -1 for a subject that was not in the fitted data."""
@@ -139,7 +150,7 @@ class Terms(OwnArrays):
     coef_level1 : (p,)
         Which level-1 column each fixed coefficient belongs to.
     random : tuple of RandomColumns
-        One for each grouping factor, that of the subjects first; none in a marginal model.
+        One for each grouping factor (a two-level model has one); none in a marginal model.
     dtypes : mapping
         The columns of the data that the terms were learnt from, and their types.
     """
@@ -163,9 +174,11 @@ class Terms(OwnArrays):
         """Names of the level-1 columns."""
         return tuple(parts_name(parts) for parts in self.level1_columns)
 
-    @property
+    @cached_property
     def by_subject(self) -> RandomColumns:
-        """What varies by subject."""
+        """What varies by subject; with several grouping factors what varies by any of them, side by side."""
+        if len(self.random) > 1:
+            return side_by_side(self.random)
         return self.random[0] if self.random else NO_COLUMNS
 
     @cached_property

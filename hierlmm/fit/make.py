@@ -37,8 +37,10 @@ def fit_of(record: Any) -> Any:
     hierarchical = bool(record.design.term)
     if isinstance(record, LikelihoodEstimate):
         from hierlmm.fit.likelihood import LikelihoodFit, MarginalFit
+        from hierlmm.fit.multilevel import MultilevelFit
 
-        kind = LikelihoodFit if hierarchical else MarginalFit
+        one = LikelihoodFit if hierarchical else MarginalFit
+        kind = MultilevelFit if record.design.has_several_factors else one
         return kind(record.design, record.criterion, record.optimum, record.warnings)
     from hierlmm.likelihood.generalised import GeneralisedEstimate
 

@@ -28,7 +28,7 @@ def load_fit(path: Any, data: Any = None) -> Any:
 
     Returns
     -------
-    LikelihoodFit, MarginalFit, GeneralisedFit, PosteriorFit or GEEFit
+    LikelihoodFit, MultilevelFit, MarginalFit, GeneralisedFit, PosteriorFit or GEEFit
         As it was saved.
 
     Raises

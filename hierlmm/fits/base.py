@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from functools import wraps
-from types import FunctionType, MappingProxyType, MethodType
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
@@ -20,7 +19,7 @@ from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design, level2_prediction
 from hierlmm.design.questions import rows_by_subject, rows_of_subject
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.fits.capabilities import LME4, Lack, other_name
+from hierlmm.fits.capabilities import LME4, Lack, other_name, refused
 from hierlmm.fits.occasions import covariance_by_occasion
 from hierlmm.likelihood.wald import FixedDegrees, Wald, errors_name, method_name
 from hierlmm.options import checked, choose
@@ -28,6 +27,20 @@ from hierlmm.results import Page, Result, Table
 
 Level = Literal["subject", "population"]
 INTERVALS = ("confidence", "credible", "prediction")
+
+
+def sd_of(D: pd.DataFrame) -> pd.Series:
+    """Standard deviations of random effects with the covariance D."""
+    return pd.Series(np.sqrt(np.diag(D)), index=D.index, name="sd_b")
+
+
+def corr_of(D: pd.DataFrame) -> pd.DataFrame:
+    """Correlations of random effects with the covariance D; NaN where a standard deviation is zero."""
+    sd = sd_of(D).to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        corr = D.to_numpy() / np.outer(sd, sd)
+    corr[np.diag_indices_from(corr)] = 1.0
+    return pd.DataFrame(np.clip(corr, -1.0, 1.0), index=D.index, columns=D.columns)
 
 
 @checked
@@ -58,16 +71,7 @@ class Fit(Result):
             raise other_name(type(self).__name__, name)
         if name not in lacks:
             return super().__getattribute__(name)
-        refusal = lacks[name].refusal(name, self.estimator)
-        method = getattr(type(self), name, None)
-        if not isinstance(method, FunctionType):
-            raise refusal
-
-        @wraps(method)
-        def refuse(self: Fit, *args: Any, **options: Any) -> None:
-            raise refusal
-
-        return MethodType(refuse, self)
+        return refused(self, name, lacks[name].refusal(name, self.estimator))
 
     def require(self, *names: str) -> None:
         """Refuse what this kind of fit has nothing for.
@@ -224,16 +228,12 @@ class Fit(Result):
     @property
     def sd_b(self) -> pd.Series:
         """Standard deviations of the random effects, Series by ``term``."""
-        return pd.Series(np.sqrt(np.diag(self.D)), index=self.D.index, name="sd_b")
+        return sd_of(self.D)
 
     @property
     def corr_b(self) -> pd.DataFrame:
         """Correlations of the random effects; undefined (NaN) where a standard deviation is zero."""
-        sd = self.sd_b.to_numpy()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            corr = self.D.to_numpy() / np.outer(sd, sd)
-        corr[np.diag_indices_from(corr)] = 1.0
-        return pd.DataFrame(np.clip(corr, -1.0, 1.0), index=self.D.index, columns=self.D.columns)
+        return corr_of(self.D)
 
     @property
     def n_obs(self) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from functools import wraps
+from types import FunctionType, MappingProxyType, MethodType
+from typing import Any
 
 from hierlmm.errors import NotAvailableError, OtherNameError
 
@@ -26,6 +28,32 @@ class Lack:
     def refusal(self, what: str, estimator: str) -> NotAvailableError:
         """The error for ``what``, asked of a fit by ``estimator``."""
         return NotAvailableError(f"{what} of {self.of.format(estimator)}", self.reason, self.remedy, self.see)
+
+
+def refused(of: Any, name: str, refusal: NotAvailableError) -> MethodType:
+    """A method of this name that refuses when it is called.
+
+    Parameters
+    ----------
+    of : object
+        What was asked for it.
+    name : str
+    refusal : NotAvailableError
+
+    Raises
+    ------
+    NotAvailableError
+        If it is no method.
+    """
+    method = getattr(type(of), name, None)
+    if not isinstance(method, FunctionType):
+        raise refusal
+
+    @wraps(method)
+    def refuse(self: Any, *args: Any, **options: Any) -> None:
+        raise refusal
+
+    return MethodType(refuse, of)
 
 
 def table(*lacks: tuple[str, Lack]) -> Mapping[str, Lack]:

@@ -148,4 +148,5 @@ def zero_terms(fit: Any) -> dict[str, float]:
     design = fit.design
     size = float(fit.sigma) if design.is_gaussian else design.family.scale(design.y)
     unit = size / np.sqrt(np.mean(design.Z**2, axis=0))
-    return {t: float(u) for t, u, s in zip(fit.design.term, unit, fit.sd_b, strict=True) if s <= 1e-6 * u}
+    sd = np.sqrt(np.diag(fit._D_values))
+    return {t: float(u) for t, u, s in zip(design.term, unit, sd, strict=True) if s <= 1e-6 * u}

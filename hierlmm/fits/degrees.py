@@ -122,6 +122,10 @@ def _bends(df: str | None, adjusted: FloatArray, linear: FloatArray) -> tuple[st
 
 
 def _empirical_wald(fit: LikelihoodEstimates, df: str | None, name: str, errors: str) -> Wald:
+    if fit.design.has_several_factors:
+        received, remedy = f"se={errors!r} with several grouping factors", "leave se out, or use df='kenward-roger'"
+        reason = "these are standard errors from the scores of independent subjects"
+        raise NotAvailableError(received, reason, remedy, "docs, page 'More than two levels'")
     if name.startswith("kenward-roger"):
         received, remedy = f"df={df!r} and se={errors!r}", "leave df out, or leave se out"
         reason = "Kenward and Roger's method has standard errors of its own, from the model"

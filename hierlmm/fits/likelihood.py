@@ -12,6 +12,7 @@ import pandas as pd
 
 from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import D_of_subjects, Design
+from hierlmm.fits.base import corr_of, sd_of
 from hierlmm.fits.capabilities import LIKELIHOOD, Lack
 from hierlmm.fits.point import PointEstimates
 from hierlmm.likelihood.by_subject import subject_loglik
@@ -143,11 +144,11 @@ class LikelihoodEstimates(PointEstimates):
         for optimum in (self.optimum, *self.optimum.others):
             fit = replace(self, optimum=optimum)
             row = {"criterion": fit.criterion, "above the best": fit.criterion - self.criterion}
-            if self.design.term:
-                row |= {f"sd({term})": value for term, value in fit.sd_b.items()}
+            term = self.design.term
+            D = pd.DataFrame(fit._D_values, index=term, columns=term)
+            row |= {f"sd({name})": value for name, value in sd_of(D).items()}
             for block in self.design.blocks:
-                pairs = [(a, b) for b in block for a in block if a < b]
-                corr, term = fit.corr_b.to_numpy(), self.design.term
+                pairs, corr = [(a, b) for b in block for a in block if a < b], corr_of(D).to_numpy()
                 row |= {f"corr({term[a]}, {term[b]})": corr[a, b] for a, b in pairs}
             rows.append(row | fit.solution.residual_parameters | {"sigma": fit.sigma} | dict(fit.beta.items()))
         return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="optimum"))

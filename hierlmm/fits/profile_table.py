@@ -27,6 +27,11 @@ class FixedProfiles:
     """Profile likelihoods of the fixed effects of a fit."""
 
     def __init__(self, fit: LikelihoodEstimates) -> None:
+        if fit.design.has_several_factors:
+            reason = "a coefficient is held by taking cross-products apart subject by subject"
+            remedy = "use fit.summary(df='kenward-roger'); fit.variance_components(method='profile') has the variances"
+            received = "profile intervals of fixed effects with several grouping factors"
+            raise NotAvailableError(received, reason, remedy, "docs, page 'More than two levels'")
         variance = fit.design.residual_variance
         if variance is not None and variance.variable is None:
             received = f"profile intervals of fixed effects with a residual variance {variance}"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
+from hierlmm.arrays import FloatArray
 from hierlmm.design.design import Design
+from hierlmm.design.factors import finest_first
+from hierlmm.design.terms import RandomColumns
 from hierlmm.fits.base import Fit
 from hierlmm.fits.likelihood_tables import LikelihoodNumbers
 from hierlmm.fits.residual_text import correlation_heading, residual_blocks, residual_frames, variance_heading
@@ -58,6 +63,8 @@ def _residual_parts(fit: LikelihoodNumbers) -> list[Part]:
 
 def kind_of(fit: LikelihoodNumbers) -> str:
     """Name the model and its estimator."""
+    if fit.design.has_several_factors:
+        return f"Multilevel linear mixed model fitted by {fit.estimator}"
     if fit.design.term:
         return f"Two-level linear mixed model fitted by {fit.estimator}"
     method = "generalised least squares" if fit.design.has_residual_structure else "least squares"
@@ -84,11 +91,12 @@ def _convergence(fit: LikelihoodNumbers) -> list[Part]:
     if search is not None and len(fit.optimum.lam):
         looked = f"{search.n_points} points, {search.n_descents} descents"
         inside = " inside the range" if any(w.startswith(UNBOUNDED) for w in fit.warnings) else ""
-        lines.append(
-            "Global search: exhaustive, no lower optimum exists"
-            if search.exhaustive
-            else f"Global search: {looked}, no lower optimum found{inside}"
-        )
+        said = f"Global search: {looked}, no lower optimum found{inside}"
+        if search.exhaustive:
+            said = "Global search: exhaustive, no lower optimum exists"
+        elif search.n_points == 1:
+            said = "No global search (it would take long): one descent, from a start by moments"
+        lines.append(said)
     near = [o.value for o in (fit.optimum, *fit.optimum.others) if o.value < fit.criterion + NEAR]
     if len(near) > 1:
         values = ", ".join(f"{v:z.2f}" for v in near[:-1]) + f" and {near[-1]:z.2f}"
@@ -99,25 +107,38 @@ def _convergence(fit: LikelihoodNumbers) -> list[Part]:
 def counts_text(design: Design) -> str:
     """Numbers of rows and subjects, as lme4 prints them."""
     dropped = f"  ({count(design.n_dropped, 'row')} with missing values dropped)" if design.n_dropped else ""
-    return f"Number of obs: {design.n_obs}, groups: {design.hierarchy.subject}, {design.n_subjects}{dropped}"
+    groups = {design.hierarchy.subject: design.n_subjects}
+    if design.has_several_factors:
+        groups = finest_first(design)
+    counts = "; ".join(f"{name}, {n}" for name, n in groups.items())
+    return f"Number of obs: {design.n_obs}, groups: {counts}{dropped}"
 
 
 def random_effects_frame(fit: Fit, *, residual: bool = True) -> pd.DataFrame:
     """Variance, standard deviation and correlations of the random effects, and the residual if there is one."""
-    design, D, corr = fit.design, fit.D, fit.corr_b.to_numpy()
-    sd = fit.sd_b.to_numpy()
-    rows = []
-    for k, term in enumerate(design.term):
-        known = [m for m in range(k) if any(m in b and k in b for b in design.blocks)]
-        correlations = [f"{corr[k, m]:z.2f}" if m in known else "" for m in range(k)]
-        group = design.hierarchy.subject if k == 0 else ""
-        rows.append([group, term, D.iloc[k, k], sd[k], *correlations])
+    design, rows = fit.design, []
+    for group, own, D, sd, corr in _by_group(fit):
+        for k, term in enumerate(own.names):
+            known = [m for m in range(k) if any(m in b and k in b for b in own.blocks)]
+            correlations = [f"{corr[k, m]:z.2f}" if m in known else "" for m in range(k)]
+            rows.append([group if k == 0 else "", term, D[k, k], sd[k], *correlations])
     # With a variance function σ is a factor of every row's SD, and no row need have it.
     if residual:
         rows.append(["Residual", "(sigma)" if design.residual_variance is not None else "", fit.sigma**2, fit.sigma])
     width = max(len(r) for r in rows)
     columns = ["Groups", "Name", "Variance", "Std.Dev."] + (["Corr"] + [""] * (width - 5) if width > 4 else [])
     return pd.DataFrame([r + [""] * (width - len(r)) for r in rows], columns=columns)
+
+
+def _by_group(fit: Any) -> list[tuple[str, RandomColumns, FloatArray, FloatArray, FloatArray]]:
+    """Grouping factors with their random effects, D, SDs and correlations; the finest factor first, as in lme4."""
+    design = fit.design
+    if design.has_several_factors:
+        own = {term.columns.group: term.columns for term in design.random}
+        tables = [(name, own[name], fit.D[name], fit.sd_b[name], fit.corr_b[name]) for name in finest_first(design)]
+    else:
+        tables = [(design.hierarchy.subject, design.terms.by_subject, fit.D, fit.sd_b, fit.corr_b)]
+    return [(name, own, *(table.to_numpy() for table in values)) for name, own, *values in tables]
 
 
 def random_effects_text(fit: Fit) -> str:

@@ -21,6 +21,7 @@ from hierlmm.inference.bootstrap_test import bootstrap_lrt
 from hierlmm.inference.chibar import Mixture, null_distribution
 from hierlmm.inference.maximum import SEE, Maximum, as_fit, likelihood_fits, maximise, maximum_of, model_text
 from hierlmm.inference.nesting import Change, NotNested, changes, same_fixed
+from hierlmm.inference.refits import require_likelihood
 from hierlmm.inference.rows import refuse_other_rows
 from hierlmm.options import checked
 from hierlmm.results import Page, Paragraph, Result, Table
@@ -95,7 +96,8 @@ def ratio_test(small: Maximum, large: Maximum, labels: tuple[str, str] = ("the s
     statistic = 2.0 * (large.loglik - small.loglik)
     statistic = 0.0 if abs(statistic) < ROUNDING else statistic
     p = float(chi2.sf(max(statistic, 0.0), df))
-    return RatioTest(statistic, df, p, null_distribution(small, found, df), tuple(found))
+    by_subject = not (small.design.has_several_factors or large.design.has_several_factors)
+    return RatioTest(statistic, df, p, null_distribution(small, found, df, by_subject=by_subject), tuple(found))
 
 
 @checked
@@ -164,7 +166,7 @@ def anova(
 
     Parameters
     ----------
-    *fits : LikelihoodFit, MarginalFit or GeneralisedFit
+    *fits : LikelihoodFit, MultilevelFit, MarginalFit or GeneralisedFit
         Two fits or more, by REML or ML, of models for the same rows. Fits by REML are compared by REML if they have the
         same fixed effects; otherwise they are fitted again by ML, and the print says so.
     test : {"chisq", "bootstrap"}
@@ -205,6 +207,8 @@ def anova(
         reason, remedy = "there is no such reference distribution", "use test='chisq' or test='bootstrap'"
         raise SpecificationError(f"test={test!r}", reason, remedy, SEE)
     named = likelihood_fits(fits, labels, "anova")
+    for fit in named.values() if test == "bootstrap" else ():
+        require_likelihood(fit, "a bootstrap")
     maxima, notes = _on_one_scale({label: maximum_of(fit) for label, fit in named.items()})
     order = sorted(maxima, key=lambda label: maxima[label].n_parameters)
     pairs = list(itertools.pairwise(order))

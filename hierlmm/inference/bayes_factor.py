@@ -171,6 +171,7 @@ def bayes_factor(first: Any, second: Any, *, labels: Sequence[str] | None = None
     return BayesFactor(float(value[0] - value[1]), float(np.hypot(*error)), table, found.notes)
 
 
+@checked
 def model_probabilities(
     *models: Any, prior: Sequence[float] | None = None, labels: Sequence[str] | None = None, seed: int = 0
 ) -> ModelProbabilities:

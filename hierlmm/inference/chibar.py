@@ -130,7 +130,7 @@ class SimulatedMixture:
 type Mixture = ChiBar | SimulatedMixture
 
 
-def null_distribution(small: Maximum, found: Sequence[Change], df: int) -> Mixture | None:
+def null_distribution(small: Maximum, found: Sequence[Change], df: int, *, by_subject: bool = True) -> Mixture | None:
     """The mixture for what a larger model adds, ``df`` parameters, or its bound; None where none belongs there.
 
     Parameters
@@ -140,6 +140,8 @@ def null_distribution(small: Maximum, found: Sequence[Change], df: int) -> Mixtu
     found : sequence of Change
     df : int
         Difference of the numbers of parameters.
+    by_subject : bool
+        Whether rows are independent between subjects, by whom the information is summed up.
     """
     if any(c.where == "unidentified" for c in found):
         return None
@@ -150,7 +152,7 @@ def null_distribution(small: Maximum, found: Sequence[Change], df: int) -> Mixtu
     if len(cones) + edges == 1 and (edges or cones[0].size == 1):
         return ChiBar(df - 1, (0.5, 0.5))
     dimension = sum(c.size * (c.size + 1) // 2 for c in cones)
-    if not edges and small.design.is_gaussian and dimension <= MOST_ENTRIES:
+    if by_subject and not edges and small.design.is_gaussian and dimension <= MOST_ENTRIES:
         information = _information(small, cones, [pair for c in found for pair in c.free])
         unit = np.sqrt(np.maximum(np.diag(information), 1e-300))
         if np.linalg.cond(information / unit[:, None] / unit) < 1.0 / SINGULAR:

@@ -221,25 +221,30 @@ class _Board:
         if not of:
             return
         first = next(iter(of))
-        methods = set()
+        methods: set[str] = set()
         for label, fit in of.items():
             if (reason := _other_data(of[first], fit)) is not None:
                 self.blank(label, all_of, SAY("compare_models.unlike", first=first, reason=reason))
                 continue
             found = maximum_of(fit)
             self.put(label, df=float(found.n_parameters))
-            if "caic" in self.by and not fit.has_random_effects:
-                self.blank(label, ["caic"], SAY("compare_models.no_effects"))
-            elif "caic" in self.by:
-                conditional = conditional_aic(found)
-                self.values.loc[label, "caic"] = conditional.value
-                methods.add(conditional.method)
+            methods |= self._conditional(label, fit, found) if "caic" in self.by else set()
             if (reason := _other_likelihood(maximum_of(of[first]), found)) is not None:
                 self.blank(label, OF_MAXIMUM, SAY("compare_models.unlike", first=first, reason=reason))
                 continue
             self._likelihood(label, fit, found)
         if methods:
             self.notes.append(SAY("compare_models.caic", methods=" or ".join(sorted(methods))))
+
+    def _conditional(self, label: str, fit: Any, found: Maximum) -> set[str]:
+        """The conditional AIC, and by which method."""
+        if not fit.has_random_effects or fit.design.has_several_factors:
+            why = "several_factors" if fit.has_random_effects else "no_effects"
+            self.blank(label, ["caic"], SAY(f"compare_models.{why}"))
+            return set()
+        conditional = conditional_aic(found)
+        self.values.loc[label, "caic"] = conditional.value
+        return {conditional.method}
 
     def _likelihood(self, label: str, fit: Any, found: Maximum) -> None:
         n, k = found.design.n_obs, found.n_parameters
@@ -249,7 +254,7 @@ class _Board:
             self.put(label, aicc=found.aic + 2.0 * k * (k + 1) / room)
         else:
             self.blank(label, ["aicc"], SAY("compare_models.no_room", k=k, n=n))
-        for name in OF_MAXIMUM:
+        for name in OF_MAXIMUM if not found.design.has_several_factors else ():  # no sum over independent subjects
             if name in self.by:
                 own = fit.subject_loglik().to_numpy()[as_they_come(fit.design)]
                 self.units[name, label] = own * (1.0 if name == "loglik" else -2.0)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,8 @@ from hierlmm.covariance.random import SPECTRAL
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarIdent
 from hierlmm.design.design import Design
+from hierlmm.design.factors import lies_in
+from hierlmm.design.rows import Grouping, RandomTerm
 from hierlmm.equations.residual_symbols import spec_text
 from hierlmm.groups import group_order, group_starts
 
@@ -88,9 +90,35 @@ def changes(small: Design, large: Design) -> list[Change]:
         If the smaller is no special case of the larger.
     """
     fixed = _fixed(small, large)
-    if small.term and not large.term:
+    several = small.has_several_factors or large.has_several_factors
+    if small.term and not large.term and not several:
         return [*fixed, _effects_in_correlation(small, large)]
-    return fixed + _random(small, large) + _groups(small, large) + _correlation(small, large) + _variance(small, large)
+    random = _factors(small, large) if several else _random(small, large)
+    return fixed + random + _groups(small, large) + _correlation(small, large) + _variance(small, large)
+
+
+def _factors(small: Design, large: Design) -> list[Change]:
+    """Each grouping factor of the smaller is one of the larger, by whatever name, and its effects lie in theirs."""
+    if small.group or large.group:
+        raise NotNested("a D of its own for each level of a group, and several grouping factors")
+    left, found = list(small.random), list[Change]()
+    for own in large.random:
+        same = [k for k, other in enumerate(left) if _same_groups(other.group, own.group)]
+        found += _random(_with_factor(small, *(left.pop(k) for k in same)), _with_factor(large, own))
+    if left:
+        names = " and ".join(other.columns.group or small.hierarchy.subject for other in left)
+        raise NotNested(f"{names} is no grouping factor of the larger")
+    return found
+
+
+def _same_groups(a: Grouping, b: Grouping) -> bool:
+    return lies_in(a, b) and lies_in(b, a)
+
+
+def _with_factor(design: Design, *own: RandomTerm) -> Design:
+    """The design with the random effects of one factor, or of none."""
+    terms = replace(design.terms, random=tuple(term.columns for term in own))
+    return replace(design, terms=terms, random=own)
 
 
 def same_fixed(a: Design, b: Design) -> bool:

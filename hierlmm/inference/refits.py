@@ -37,6 +37,8 @@ def require_likelihood(fit: Fit, what: str) -> None:
     ------
     NotAvailableError
     """
+    if fit.design.has_several_factors:
+        fit.require("bootstrap")
     if not fit.has_likelihood:
         reason = "it fits data again by maximum likelihood, which this estimator does not do"
         raise NotAvailableError(f"{what} of a fit by {fit.estimator}", reason, "use fit_reml() or fit_ml()", SEE)

@@ -34,7 +34,10 @@ def other_rows(a: Design, b: Design) -> tuple[str, str] | None:
     if a.rows is b.rows:
         return None
     again = "fit both to the same rows (missing='drop' drops other rows where the covariates differ)"
-    if a.n_obs != b.n_obs or a.n_subjects != b.n_subjects:
+    several = a.has_several_factors or b.has_several_factors  # whose units depend on the factors in use
+    if several and a.n_obs != b.n_obs:
+        return f"{a.n_obs} rows, and {b.n_obs} rows", again
+    if not several and (a.n_obs != b.n_obs or a.n_subjects != b.n_subjects):
         return f"{a.n_obs} rows of {a.n_subjects} subjects, and {b.n_obs} rows of {b.n_subjects}", again
     if not same(a.y, b.y):
         if same(np.sort(a.y), np.sort(b.y)):
@@ -42,7 +45,7 @@ def other_rows(a: Design, b: Design) -> tuple[str, str] | None:
         return f"other values of {a.hierarchy.response!r}", again
     if other_kept(a, b):
         return f"missing='drop' dropped {a.n_dropped} rows, and {b.n_dropped} others", again
-    if not np.array_equal(_subjects(a), _subjects(b)):
+    if not several and not np.array_equal(_subjects(a), _subjects(b)):
         return (
             f"other subjects in the rows ({a.hierarchy.subject}, {b.hierarchy.subject})",
             "use one column of subjects",

@@ -34,6 +34,7 @@ from scipy.stats import chi2
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.residual import CompoundSymmetry
+from hierlmm.design.formula import INTERCEPT, MULTILEVEL
 from hierlmm.drawing.style import evenly
 from hierlmm.errors import NotAvailableError, SpecificationError
 from hierlmm.fits.covariance_table import other_optima, quantile
@@ -116,6 +117,8 @@ def intraclass_correlation(
     choose("method", method, METHODS)
     if not fit.design.term:
         return _of_marginal(fit, ci, method, n, seed)
+    if fit.design.has_several_factors:
+        return _of_factors(fit, ci, method, n)
     design, rows = fit.design, _different_rows(fit)
     Z = design.Z[rows.at]
 
@@ -160,7 +163,8 @@ def r_squared(
     table = pd.DataFrame({"estimate": estimate, "lower": lower, "upper": upper}, index=names)
     notes = [SAY("shares.marginal_r", share=percentage(float(estimate[0])))]
     if len(names) == 2:
-        notes.append(SAY("shares.conditional_r", share=percentage(float(estimate[1]))))
+        several = "_factors" if design.has_several_factors else ""
+        notes.append(SAY(f"shares.conditional_r{several}", share=percentage(float(estimate[1]))))
         if np.ptp(design.Z, axis=0).max(initial=0.0) > 0.0:
             notes.append(SAY("shares.johnson"))
     return VarianceShares("R²", ci, table, (*notes, _how(fit, ci, method, lower, n)))
@@ -291,6 +295,28 @@ def _by_profile(fit: Any, of: Callable[[Any], FloatArray], ci: float) -> tuple[F
     return found[:, 0], found[:, 1]
 
 
+def _of_factors(fit: Any, ci: float, method: str, n: int) -> VarianceShares:
+    """The share of each of several grouping factors, where these have random intercepts alone."""
+    design, names = fit.design, [own.columns.group for own in fit.design.random]
+    if any(own.columns.names != (INTERCEPT,) for own in design.random):
+        received = "intraclass_correlation with random slopes of several factors"
+        reason = "shares change from row to row, and are worked out for random intercepts of several factors only"
+        remedy = "use fit.icc at the origin of the covariates, or fit.marginal_covariance(rows)"
+        raise NotAvailableError(received, reason, remedy, MULTILEVEL)
+    if method == "bootstrap":
+        fit.require("bootstrap")
+
+    def shares(beta: FloatArray, D: FloatArray, sigma: FloatArray, ratio: FloatArray) -> FloatArray:
+        return np.diag(D) / (np.trace(D) + sigma[0] ** 2)
+
+    estimate, lower, upper = _intervals(fit, shares, np.arange(1), ci, method, n, None)
+    columns = {"estimate": estimate, "lower": lower, "upper": upper}
+    table = pd.DataFrame(columns, index=pd.Index(names, name="factor"))
+    said = [f"{percentage(float(v))} lies between groups of {k}" for k, v in zip(names, estimate, strict=True)]
+    note = SAY("shares.factors", shares=" and ".join(said))
+    return VarianceShares("Intra-class correlation", ci, table, (note, _how(fit, ci, method, lower, n)))
+
+
 def _of_marginal(fit: Any, ci: float, method: str, n: int, seed: int | None) -> VarianceShares:
     """The correlation of compound symmetry, which may be negative."""
     if type(fit.design.residual) is not CompoundSymmetry or fit.design.residual_variance is not None:
@@ -319,6 +345,8 @@ def _of_marginal(fit: Any, ci: float, method: str, n: int, seed: int | None) -> 
 def _how(fit: Any, ci: float, method: str, lower: FloatArray, n: int) -> str:
     if fit.has_draws:
         return SAY("shares.by_draws", ci=100.0 * ci)
-    key = "by_nothing" if method in ("delta", "fisher") and np.isnan(lower).all() else f"by_{method}"
+    key = f"by_{method}"
+    if method in ("delta", "fisher") and np.isnan(lower).all():
+        key = "by_nothing_factors" if fit.design.has_several_factors else "by_nothing"
     others = int(fit.design.rows_per_subject.max()) - 1
     return SAY(f"shares.{key}", ci=100.0 * ci, n=n, estimator=fit.estimator, others=others)

@@ -107,19 +107,23 @@ def _check_subjects(design: Design) -> None:
     if design.group:
         _check_groups(design)
         return
-    J, q = design.n_subjects, len(design.term)
-    if q > J:
-        received = f"{J} subjects and {q} random effects"
-        reason = f"a {q} × {q} covariance between subjects cannot be estimated from {J} of them"
-        raise data_error(received, reason, "let fewer coefficients vary: random=['Intercept']")
-    for block in design.blocks:
-        if len(block) * J >= design.n_obs and design.is_gaussian:
-            names = ", ".join(design.term[m] for m in block)
-            raise data_error(
-                f"{len(block)} random effects ({names}) for each of {J} subjects, and {design.n_obs} rows",
-                "there are as many random effects as rows, so they cannot be told apart from the residual",
-                _fewer_effects(design),
-            )
+    several = design.has_several_factors
+    for own in design.random:
+        J, q, name = len(own.group.labels), len(own.columns.names), own.columns.group
+        who = f"groups of {name!r}" if several else "subjects"
+        if q > J:
+            received = f"{J} {who} and {q} random effects"
+            reason = f"a {q} × {q} covariance between {who} cannot be estimated from {J} of them"
+            fewer = f"let fewer coefficients vary: {f'(1 | {name})' if several else "random=['Intercept']"}"
+            raise data_error(received, reason, fewer)
+        for block in own.columns.blocks:
+            if len(block) * J >= design.n_obs and design.is_gaussian:
+                names = ", ".join(own.columns.names[m] for m in block)
+                raise data_error(
+                    f"{len(block)} random effects ({names}) for each of {J} {who}, and {design.n_obs} rows",
+                    "there are as many random effects as rows, so they cannot be told apart from the residual",
+                    f"let fewer coefficients vary, as in (1 | {name})" if several else _fewer_effects(design),
+                )
 
 
 def _check_groups(design: Design) -> None:
@@ -164,6 +168,9 @@ def _fewer_effects(design: Design) -> str:
 
 def _check_level2(design: Design) -> None:
     """A coefficient that level 2 explains without remainder has no variance (a subject's label as a covariate)."""
+    if design.has_several_factors:
+        _check_explained(design)
+        return
     subject, J = design.hierarchy.subject, design.n_subjects
     for column in dict.fromkeys(design.term_level1.tolist()):
         own = np.flatnonzero(design.coef_level1 == column)
@@ -174,6 +181,23 @@ def _check_level2(design: Design) -> None:
                 f"level 2 explains {design.level1[column]!r} exactly in every {subject}, and nothing is left to vary",
                 f"use fewer level-2 terms (is {subject!r} itself among them?), or let this coefficient not vary",
             )
+
+
+def _check_explained(design: Design) -> None:
+    """Refuse random effects whose columns, one for each group, all follow from the fixed effects."""
+    for own in design.random:
+        J, index = len(own.group.labels), own.group.index
+        for m, name in enumerate(own.columns.names if len(design.coef) >= J else ()):
+            columns = np.where(index[:, None] == np.arange(J), own.Z[:, [m]], 0.0)
+            left = columns - design.X @ np.linalg.lstsq(design.X, columns, rcond=None)[0]
+            if np.abs(left).max() <= 1e-9 * np.abs(columns).max():
+                factor = own.columns.group
+                raise data_error(
+                    f"a random effect {name!r} of {factor!r}, and {len(design.coef)} fixed coefficients",
+                    f"they explain {name!r} exactly in each of the {J} groups of {factor!r}, and nothing is left to "
+                    "vary",
+                    f"use fewer fixed terms (is {factor!r} itself among them?), or leave the random effect out",
+                )
 
 
 def _check_size(design: Design) -> None:
@@ -249,7 +273,7 @@ def _check_rank(design: Design) -> None:
         if not _clearly_independent(columns, zero):
             dependent = dependent_columns(columns, zero)
             if dependent:
-                if INTERCEPT in (design.term[m] for m in block):
+                if INTERCEPT in (design.level1[design.term_level1[m]] for m in block):
                     _refuse_distant(design.term[block[dependent[0]]], columns[:, dependent[0]])
                 raise DataError(
                     f"random effects {', '.join(design.term[m] for m in block)}",
@@ -270,10 +294,12 @@ def _check_residual(design: Design) -> None:
     spread = float(np.var(y))
     allowed = len(y) * EXACT * (spread + EXACT * float(np.mean(y**2)))  # what rounding leaves of numbers this large
     y = y - y.mean() if design.constant is not None else y
-    few = np.searchsorted(np.cumsum(design.rows_per_subject), SAMPLE) + 1
-    for columns, what in ((design.Z[:, :0], "the fixed effects"), (design.Z, "the fixed and random effects")):
-        for rows in (design.subject_index < few, slice(None)):
-            index = design.subject_index[rows]
+    nothing = (design.Z[:, :0], design.rows.subject, "the fixed effects")
+    with_effects = [(own.Z, own.group, "the fixed and random effects") for own in design.random]
+    for columns, group, what in (nothing, *with_effects):
+        few = np.searchsorted(np.cumsum(group.sizes), SAMPLE) + 1
+        for rows in (group.index < few, slice(None)):
+            index = group.index[rows]
             remainder, freedom = _remainder(design.X[rows], columns[rows], y[rows], index)
             if remainder > allowed:
                 break
@@ -283,8 +309,32 @@ def _check_residual(design: Design) -> None:
                     f"a response {design.hierarchy.response!r} that the model reproduces exactly",
                     f"{what} leave no remainder, so the residual variance is zero and the likelihood has no maximum",
                     "check for a response computed from a covariate, duplicated columns, or a response that is "
-                    f"constant within every {design.hierarchy.subject}",
+                    f"constant within every {group.labels.name}",
                 )
+    if design.has_several_factors:
+        _check_together(design, y, allowed)
+
+
+def _check_together(design: Design, y: FloatArray, allowed: float) -> None:
+    """Refuse a response that is a sum of effects of several factors without remainder, by sparse least squares."""
+    from scipy.sparse import csr_array, hstack
+    from scipy.sparse.linalg import lsmr
+
+    rows, parts = np.arange(design.n_obs), [csr_array(np.linalg.qr(design.X)[0])]
+    for own in design.random:
+        shape, size = (design.n_obs, len(own.group.labels)), np.maximum(np.abs(own.Z).max(axis=0), 1e-300)
+        parts += [csr_array((z, (rows, own.group.index)), shape=shape) for z in (own.Z / size).T]
+    columns = hstack(parts)
+    if columns.shape[1] >= design.n_obs:
+        return
+    remainder = float(lsmr(columns, y, atol=1e-12, btol=1e-9, maxiter=300)[3]) ** 2
+    if remainder <= allowed:
+        raise data_error(
+            f"a response {design.hierarchy.response!r} that the model reproduces exactly",
+            "effects of all factors together leave no remainder, so the residual variance is zero and the likelihood "
+            "has no maximum",
+            "check for a response computed from covariates and group means; a table of means has no residual",
+        )
 
 
 def _check_structure(design: Design) -> None:

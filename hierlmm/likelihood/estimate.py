@@ -118,7 +118,8 @@ def describe_optimum(design: Design, criterion: AnyCriterion, optimum: Optimum) 
             "determined: simplify the random effects, rescale covariates, or look at fit.criterion_function."
         )
     if optimum.n_boundary:
-        messages.append(singular_message(design, criterion, optimum))
+        everywhere = optimum.search is None or optimum.search.n_points > 1
+        messages.append(singular_message(design, criterion, optimum, *([] if everywhere else [""])))
     messages += unbounded_note(design, criterion, optimum.lam)
     messages += row_order_messages(design)
     plain = _without_correlation(design, criterion)
@@ -148,19 +149,27 @@ def singular_message(design: Design, criterion: Any, optimum: Optimum, how: str 
     # In units of what each effect contributes to y, relative to the residual SD.
     sd = np.sqrt(np.diag(D) * np.mean(design.Z**2, axis=0))
     zero = [design.term[k] for k in range(len(sd)) if sd[k] < 1e-4 or len(sd) == 1]
+    several = design.has_several_factors
+    between = "their groups" if several else "subjects"
     if zero:
         names = " and ".join(zero)
+        nuts = "or fit by NUTS, whose posterior shows which positive variances are still plausible."
+        drop = f"drop {names} from the random effects"
         return (
-            f"The data support no variation in {names} between subjects: the likelihood{how} is highest "
+            f"The data support no variation in {names} between {between}: the likelihood{how} is highest "
             "at a variance of zero. This is an estimate on the boundary of the parameter space, not an error; other "
-            f"estimates hold given that. To go on: keep it, drop {names} from the random effects, or fit by NUTS, "
-            "whose posterior shows which positive variances are still plausible."
+            f"estimates hold given that. To go on: keep it{f' or {drop}.' if several else f', {drop}, {nuts}'}"
         )
     block = [b for b in design.blocks if len(b) > 1 and np.linalg.matrix_rank(half[np.ix_(b, b)], tol=1e-6) < len(b)]
     names = ", ".join(design.term[k] for k in (block[0] if block else range(len(sd))))
+    way_out = (
+        "let them vary without correlation, as in (x || batch), or let fewer coefficients vary."
+        if several
+        else "use covariance='diagonal', let fewer coefficients vary, or fit by NUTS, whose prior keeps D off the "
+        "boundary."
+    )
     return (
-        f"The data support fewer independent ways to differ between subjects than the model has: the random effects of "
-        f"{names} are perfectly dependent at the optimum (a correlation of ±1, or a combination without variance). "
-        "This is an estimate on the boundary, not an error. To go on: keep it, use covariance='diagonal', let fewer "
-        "coefficients vary, or fit by NUTS, whose prior keeps D off the boundary."
+        f"The data support fewer independent ways to differ between {between} than the model has: the random effects "
+        f"of {names} are perfectly dependent at the optimum (a correlation of ±1, or a combination without variance). "
+        f"This is an estimate on the boundary, not an error. To go on: keep it, {way_out}"
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.groups import groups_above
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +76,7 @@ class Forest:
 
 def lies_in(fine: Factor, coarse: Factor) -> IntArray | None:
     """The group of a coarser factor that every group of a finer one lies in, (J,); None where it is not nested."""
-    found = np.zeros(fine.n_groups, dtype=np.int64)
-    found[fine.index] = coarse.index
-    return found if np.array_equal(found[fine.index], coarse.index) else None
+    return groups_above(fine.index, coarse.index, fine.n_groups)
 
 
 def _chain_from(factors: Sequence[Factor], first: int) -> list[int]:

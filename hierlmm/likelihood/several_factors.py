@@ -18,7 +18,7 @@ import itertools
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from scipy.linalg import lapack
@@ -27,6 +27,7 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.random import RandomCovariance, random_covariance
 from hierlmm.design.design import Design
+from hierlmm.errors import NotAvailableError
 from hierlmm.likelihood.conditional import ConditionalEffects
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import Scaling, working_rows
@@ -363,6 +364,12 @@ class FactorSolution(Solution):
     """β, D, σ and the random effects of every factor at one θ, in the user's units; D is block diagonal."""
 
     criterion: FactorCriterion
+
+    @property
+    def effects(self) -> NoReturn:
+        """Not by subject: ``by_factor`` has the effects of each factor."""
+        reason, remedy = "there is one kind of groups for each of several factors", "use solution.by_factor"
+        raise NotAvailableError("effects by subject", reason, remedy, "docs, page 'More than two levels'")
 
     @cached_property
     def by_factor(self) -> tuple[ConditionalEffects, ...]:

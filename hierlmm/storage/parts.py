@@ -14,6 +14,8 @@ from hierlmm.bayes.record import PosteriorRecord
 from hierlmm.bayes.tree import constant_data, observed_data
 from hierlmm.design.build import design_again
 from hierlmm.design.design import Design
+from hierlmm.design.factors import FactorHierarchy, design_from_factors
+from hierlmm.design.formula import parse_formula
 from hierlmm.design.outcome import GAUSSIAN
 from hierlmm.design.residual import Residual
 from hierlmm.errors import DataError
@@ -109,7 +111,11 @@ def unpack_design(said: Mapping[str, Any], arrays: Arrays, frame: pd.DataFrame, 
     frame.attrs = {"units": said.get("units", {})}
     outcome = unpack(said["outcome"], arrays) if "outcome" in said else GAUSSIAN
     residual = Residual(correlation, variance)
-    design = design_again(unpack(said["hierarchy"], arrays), frame, residual=residual, outcome=outcome)
+    hierarchy = unpack(said["hierarchy"], arrays)
+    if isinstance(hierarchy, FactorHierarchy) and hierarchy.has_several_factors:
+        design = design_from_factors(parse_formula(hierarchy.formula, several=True), frame)
+    else:
+        design = design_again(hierarchy, frame, residual=residual, outcome=outcome)
     for name in MATRICES:
         was, now = unpack(said[f"size of {name}"], arrays), _size(design, name)
         if np.shape(was) != np.shape(now) or not np.allclose(now, was, rtol=SAME_COLUMNS, atol=0.0):

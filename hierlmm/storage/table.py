@@ -125,7 +125,7 @@ def same_rows(data: Any, columns: Mapping[str, str], n_rows: int, subject: str, 
         If a column is absent, or the rows are not those that were fitted.
     """
     require_columns(columns, column_names(data), "a column of the fitted data,", add=True)
-    frame, _ = complete_rows(to_pandas(data, list(columns)), "drop", subject)
+    frame, _ = complete_rows(to_pandas(data, list(columns)), "drop", [subject])
     remedy = "pass the data that were fitted, all rows in their order, or fit the model to these"
     if len(frame) != n_rows:
         reason = f"the fit was made of {n_rows} rows, and these have {len(frame)} complete ones"

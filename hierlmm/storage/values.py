@@ -25,6 +25,8 @@ from hierlmm.covariance.composed import Composed
 from hierlmm.covariance.residual import ResidualCorrelation
 from hierlmm.covariance.variance import VarExp, VarianceFunction, VarIdent, VarPower
 from hierlmm.design.columns import Column
+from hierlmm.design.factors import FactorHierarchy
+from hierlmm.design.formula import Bar
 from hierlmm.design.hierarchy import Hierarchy, RandomBlock
 from hierlmm.design.outcome import Outcome
 from hierlmm.design.terms import RandomColumns
@@ -55,7 +57,7 @@ OWN: dict[str, Any] = {
         *(k for k in vars(distributions).values() if isinstance(k, type) and issubclass(k, Distribution)),
         *(AutoregressiveMoments, ExchangeableMoments, Independent, UnstructuredMoments, Rows, GEEEstimate),
         *(CrossProducts, RandomColumns, Scaling),
-        *(Column, Hierarchy, Outcome, RandomBlock, Optimum, Search, ResolvedPriors),
+        *(Bar, Column, FactorHierarchy, Hierarchy, Outcome, RandomBlock, Optimum, Search, ResolvedPriors),
     )
 } | {f"family {name}": kind for name, kind in FAMILIES.items()}  # some have the name of a structure or a prior
 NAMES = {kind: name for name, kind in OWN.items()}

@@ -171,7 +171,7 @@ def check_exogeneity(
     roles = [(subject, "subject"), (time, "time"), (response, "response"), (variable, "covariate")]
     for name, role in [*roles, *((name, "column to adjust for") for name in adjust_for)]:
         require_columns([name], column_names(table), role)
-    rows, _ = complete_rows(table[wanted], missing, subject)
+    rows, _ = complete_rows(table[wanted], missing, [subject])
     y, x = (_numbers(rows[name]) for name in (response, variable))
     codes, labels = subject_codes(rows[subject], "the data")
     at = time_values(rows[time], "the data")

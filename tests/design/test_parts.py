@@ -120,11 +120,13 @@ def test_rows_of_a_second_factor_are_its_own(crossed):
         np.testing.assert_array_equal(new.X1[:, own.columns.columns], own.Z[:9])
 
 
-def test_what_is_asked_of_a_design_is_asked_of_its_first_factor(crossed):
+def test_what_is_asked_of_a_design_is_asked_of_all_factors_side_by_side(crossed):
     design, frame = crossed
-    one = replace(design, terms=replace(design.terms, random=design.terms.random[:1]), random=design.random[:1])
-    assert (design.term, design.blocks, design.covariance) == (one.term, one.blocks, one.covariance)
-    np.testing.assert_array_equal(design.Z, one.Z)
+    assert design.term == ("Intercept | subject", "time | subject", "Intercept | visit", "dose | visit")
+    assert (design.blocks, design.covariance, design.n_random_parameters) == (((0, 1), (2,), (3,)), "blocks", 5)
+    np.testing.assert_array_equal(design.Z, np.column_stack([own.Z for own in design.random]))
+    assert not design.Z.flags.writeable and design.random_structure.n_parameters == 5
+    np.testing.assert_array_equal(design.terms.apply(frame.iloc[:9]).Z, design.Z[:9])
     bare = design.without_random()
     assert (bare.term, bare.blocks, bare.covariance, bare.Z.shape) == ((), (), "none", (len(frame), 0))
 

@@ -1,0 +1,54 @@
+"""What a model with several grouping factors prints: its formula, its factors, what is nested in what, its rows."""
+
+from __future__ import annotations
+
+import html
+
+from hierlmm.design.design import Design
+from hierlmm.design.factors import finest_first, relations
+from hierlmm.design.formula import unquoted
+from hierlmm.design.rows import RandomTerm
+from hierlmm.text import align
+
+NEXT = "Fit with .fit_reml() or .fit_ml()."
+
+
+def describe_factors(design: Design) -> str:
+    """Describe a model as text: a line for each factor, the finest first, then how they lie to each other."""
+    cells = [["factor", "groups", "rows a group", "random effects"], *_lines(design)]
+    table = [f"  {line}" for line in align(cells, (0, 3))]
+    told = [f"  {said}." for said in relations(design)]
+    facts = [f"  {line}" for line in align([[name, value] for name, value in _facts(design).items()], (0, 1))]
+    parts = [_title(design), f"Formula: {design.hierarchy.formula}", "\n".join(["Grouping factors", *table, *told])]
+    return "\n\n".join([*parts, "\n".join(["Data", *facts]), NEXT])
+
+
+def describe_factors_html(design: Design) -> str:
+    """Describe a model as self-contained HTML without scripts, for notebooks."""
+    return f'<div class="hierlmm-model"><pre>{html.escape(describe_factors(design))}</pre></div>'
+
+
+def _title(design: Design) -> str:
+    return f"Multilevel model: {unquoted(design.hierarchy.response)} by {', '.join(finest_first(design))}"
+
+
+def _lines(design: Design) -> list[list[str]]:
+    own = {term.columns.group: term for term in design.random}
+    found = []
+    for name, groups in finest_first(design).items():
+        low, high = int(own[name].group.sizes.min()), int(own[name].group.sizes.max())
+        sizes = str(low) if low == high else f"{low}-{high}"
+        found.append([name, str(groups), sizes, _effects(own[name])])
+    return found
+
+
+def _effects(term: RandomTerm) -> str:
+    """Random effects of a factor; those in brackets correlate."""
+    names = [[term.columns.names[m] for m in block] for block in term.columns.blocks]
+    return ", ".join(own[0] if len(own) == 1 else f"({', '.join(own)})" for own in names)
+
+
+def _facts(design: Design) -> dict[str, str]:
+    parameters = design.n_random_parameters
+    dropped = {"rows dropped": f"{design.n_dropped:,} (missing values)"} if design.n_dropped else {}
+    return {"rows": f"{design.n_obs:,}", **dropped, "parameters": f"{len(design.coef)} fixed, {parameters} in D, and σ"}

@@ -1,0 +1,99 @@
+"""Fits of models with several grouping factors: the numbers of `hierlmm.fits.multilevel` and what they can be asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from hierlmm import plots
+from hierlmm.drawing.figure import as_verb
+from hierlmm.errors import NotAvailableError
+from hierlmm.fit.likelihood import LikelihoodFit
+from hierlmm.fits.multilevel import MultilevelNumbers, of_factor
+from hierlmm.fits.several import SEE
+from hierlmm.options import checked
+
+FACTOR = """factor : str
+    The grouping factor whose random effects are drawn."""
+
+
+@checked
+class MultilevelFit(MultilevelNumbers, LikelihoodFit):
+    """A model with several grouping factors, nested or crossed, fitted by REML or ML.
+
+    What a two-level fit has by subject is here by factor: ``fit.D["batch"]``, ``fit.sd_b["batch"]``,
+    ``fit.corr_b["batch"]``, ``fit.b["batch"]``, ``fit.b_sd["batch"]``, ``fit.b_cov["batch"]``. What is not made for
+    several factors yet is refused, with what to use instead.
+    """
+
+    plot_random_effects = as_verb(plots.plot_random_effects, chosen=of_factor, choice=FACTOR)
+
+    def save(self, path: Any, *, data: bool = True, overwrite: bool = False) -> Path:
+        """Write the fit to a file, from which `hierlmm.load_fit` makes the same fit again; see `LikelihoodFit.save`.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file, ending in ``.nc``, in a folder that there is.
+        data : bool
+            The rows are part of the file of a fit with several factors: ``False`` is refused.
+        overwrite : bool
+            Whether a file of this name is replaced.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+        """
+        if not data:
+            reason = "what a fit with several grouping factors answers is worked out from its rows"
+            raise NotAvailableError("save(data=False)", reason, "save the fit with its data", SEE)
+        return super().save(path, overwrite=overwrite)
+
+    def predict(  # type: ignore[override]
+        self,
+        newdata: Any = None,
+        level: str = "all",
+        interval: Literal["confidence", "credible", "prediction"] | None = None,
+        ci: float = 0.95,
+        *,
+        new_groups: Literal["refuse", "allow"] = "refuse",
+    ) -> pd.DataFrame:
+        """Predict the response.
+
+        Parameters
+        ----------
+        newdata : table, optional
+            Rows to predict; the fitted rows by default. Columns of the factors that the level uses have to be there.
+        level : str
+            ``"all"``: with the random effects of all factors; ``"population"``: with none; or a factor: with its own,
+            and those of the factors that it is nested in. At level ``"batch"`` a cask is exactly in the middle of its
+            batch.
+        interval : {"confidence", "prediction"}, optional
+            For that line, or for a new measurement on it, which adds the residual variance; ``"credible"`` means
+            ``"confidence"``. The uncertainty of β and b is their joint one given θ; that of θ enters through
+            Student's t with Satterthwaite's degrees of freedom.
+        ci : float
+            Probability of the interval.
+        new_groups : {"refuse", "allow"}
+            What to do with groups that were not in the data: refuse them, or take them as drawn at random. Their random
+            effects are then 0 in the estimate, their mean, and intervals hold their variance.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``estimate``, and with an interval ``se``, ``lower``, ``upper``; index of the rows. ``.attrs`` says in words
+            what the interval is for.
+
+        Raises
+        ------
+        DataError
+            If a column is absent, a factor level is new, a value is missing, or a group is not in the fitted data.
+        NotAvailableError
+            If an interval is asked for beside more than 1,000 random effects.
+        """
+        from hierlmm.predict.factors import predict_factors
+
+        return predict_factors(self, newdata, level, interval, ci, new_groups)

@@ -1,0 +1,63 @@
+"""What a fit says of each grouping factor: one small mapping, by the names of the factors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, overload
+
+import numpy as np
+import pandas as pd
+
+from hierlmm.design.factors import unknown_factor
+from hierlmm.frozen import Frozen
+from hierlmm.text import align
+
+
+class ByFactor[T](Frozen, Mapping[str, T]):
+    """One value for each grouping factor of a model, by its name: ``fit.b["batch"]``. Nothing in it changes.
+
+    Parameters
+    ----------
+    name : str
+        What the values are, as in ``fit.b``.
+    values : mapping
+        Name of the factor -> table, Series or array, in the order of the formula.
+    """
+
+    _name: str
+    _values: dict[str, Any]
+
+    def __init__(self, name: str, values: Mapping[str, T]) -> None:
+        self.__dict__.update(_name=name, _values=dict(values))
+
+    def __getitem__(self, factor: str) -> T:
+        if factor not in self:
+            raise unknown_factor(factor, list(self._values))
+        value: Any = self._values[factor]
+        if isinstance(value, np.ndarray):
+            value = value.view()
+            value.flags.writeable = False
+            return value
+        own: T = value.copy() if isinstance(value, (pd.DataFrame, pd.Series)) else value
+        return own
+
+    def __contains__(self, factor: object) -> bool:
+        return isinstance(factor, str) and factor in self._values
+
+    @overload
+    def get(self, factor: str, default: None = None) -> T | None: ...
+    @overload
+    def get[S](self, factor: str, default: S) -> T | S: ...
+    def get(self, factor: str, default: Any = None) -> Any:
+        """The value of a factor, or ``default`` where there is none of this name."""
+        return default if factor not in self._values else self[factor]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        cells = [[f"{self._name}[{name!r}]", " × ".join(map(str, np.shape(v)))] for name, v in self._values.items()]
+        return "\n".join(["By grouping factor:", *(f"  {line}".rstrip() for line in align(cells, (0,)))])

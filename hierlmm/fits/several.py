@@ -1,0 +1,121 @@
+"""What a fit with several grouping factors has not yet, and what to use instead (`hierlmm.fits.capabilities`)."""
+
+from __future__ import annotations
+
+from hierlmm.errors import NotAvailableError
+from hierlmm.fits.capabilities import CHAINS, EVIDENCE, LIKELIHOOD, REPLICATIONS, Lack, both, table
+
+SEE = "docs, page 'More than two levels'"
+OF = "a fit by {} with several grouping factors"
+
+
+OF_MODEL = "a MultilevelModel"
+
+
+ANSWERED = frozenset({"anova", "compare_models", "plot_forest", "plot_optima"})
+"""Functions of the package that know fits with several grouping factors; all others refuse them."""
+
+
+def unanswered(name: str, of: str, remedy: str) -> NotAvailableError:
+    """The refusal of a function that is not made for several grouping factors."""
+    reason = "this function is made for models with one kind of subject, and has no form for several factors yet"
+    return NotAvailableError(f"{of} in {name}()", reason, remedy, SEE)
+
+
+def _lack(reason: str, remedy: str, of: str = OF) -> Lack:
+    return Lack(reason, remedy, SEE, of)
+
+
+NO_POSTERIOR = _lack(
+    "it needs draws of a posterior, and models with several grouping factors are fitted by REML and ML only",
+    "use hl.anova(m1, m2), fit.aic and fit.bic to compare models, fit.summary(df='kenward-roger') and "
+    "fit.variance_components(method='profile') for intervals",
+)
+ONE_KIND = "it speaks of one kind of subject, and here rows belong to groups of several factors"
+OF_EFFECTS = _lack(ONE_KIND, "use fit.b, fit.b_sd and fit.sd_b, each by factor: fit.b['batch']")
+OF_ROWS = _lack(ONE_KIND, "use fit.fitted(level=...), fit.residuals(level=...) and fit.predict(rows, level=...)")
+OF_COVARIANCE = _lack(ONE_KIND, "use fit.marginal_covariance(rows), which says what any rows share")
+OF_UNITS = _lack(
+    "it takes the likelihood apart by subjects, and here rows share groups of several factors",
+    "use fit.residuals(), and fit.b with fit.b_sd for groups that stand out; fit without single groups to see what "
+    "they do",
+)
+NO_REFITS = _lack(
+    "it draws data of independent subjects and fits again, which is not made for several grouping factors yet",
+    "use fit.summary(df='kenward-roger') and fit.variance_components(method='profile') for intervals, and "
+    "hl.anova(m1, m2) for tests",
+)
+NO_PROFILES = _lack(
+    "it holds fixed effects by taking cross-products apart subject by subject",
+    "use fit.variance_components(method='profile') for variances, fit.summary(df='kenward-roger') for fixed effects",
+)
+NO_DRAWS_OF_B = _lack(
+    "it draws random effects subject by subject",
+    "use fit.beta with fit.beta_cov, fit.b with fit.b_cov and fit.variance_components()",
+)
+NO_COUNT = _lack(ONE_KIND, "use fit.n_groups, by factor, and fit.n_obs")
+NOT_ONE_D = _lack(
+    "GEE has one grouping of the rows, within which they correlate",
+    "use hl.TwoLevelModel with the coarsest factor: its fits have compare_marginal()",
+)
+OF_CURVES = _lack(
+    "curves say which covariates move together within subjects, and here there is more than one kind of group",
+    "use fit.marginal_means('x', by=..., at={'x': [...]}), which has the same means at chosen values, or fit.slopes",
+)
+SEVERAL = both(
+    LIKELIHOOD,
+    table(
+        (f"loo {CHAINS} {REPLICATIONS} {EVIDENCE} plot_posterior", NO_POSTERIOR),
+        (
+            "subject_coef heterogeneity compare_subjects compare_groups rank_subjects interpret plot_shrinkage",
+            OF_EFFECTS,
+        ),
+        (
+            "predict_subject plot_subject_prediction plot_trajectories plot_separate_lines plot_data plot_residuals "
+            "plot_qq",
+            OF_ROWS,
+        ),
+        ("effects plot_effects", OF_CURVES),
+        ("implied_marginal plot_conditional_vs_marginal", OF_COVARIANCE),
+        ("subject_loglik check influence", OF_UNITS),
+        ("bootstrap test_covariance test_random_effects", NO_REFITS),
+        ("profile", NO_PROFILES),
+        ("to_datatree", NO_DRAWS_OF_B),
+        ("n_subjects", NO_COUNT),
+        ("compare_marginal", NOT_ONE_D),
+    ),
+)
+NO_NUTS = _lack(
+    "models with several grouping factors are fitted by REML and ML so far, and have no priors",
+    "use fit_reml() or fit_ml(); with one grouping factor use hl.TwoLevelModel",
+    OF_MODEL,
+)
+NO_GEE = _lack(
+    "estimating equations have one grouping of the rows, within which they correlate",
+    "use hl.TwoLevelModel or hl.MarginalModel with the coarsest factor as subject",
+    OF_MODEL,
+)
+NO_SUBJECT = _lack(ONE_KIND, "use model.formula and model.design.random; fit.n_groups counts groups", OF_MODEL)
+NO_EQUATIONS = _lack(
+    "equations are written for two levels so far",
+    "use print(model), which shows every factor and what is nested in what, and model.formula",
+    OF_MODEL,
+)
+NO_PLANS = _lack(
+    ONE_KIND, "use hl.missing_patterns(data, subject=..., time=...) and hl.MarginalModel(...).plot_data()", OF_MODEL
+)
+NO_CHOICE = _lack(
+    "it sets estimators side by side that are not there for several grouping factors",
+    "use fit_reml() and fit_ml() and print both",
+    OF_MODEL,
+)
+MODEL = table(
+    ("fit to_pymc to_bambi priors prior_predictive plot_prior_predictive", NO_NUTS),
+    ("fit_gee", NO_GEE),
+    ("subject", NO_SUBJECT),
+    ("equations", NO_EQUATIONS),
+    ("implied_marginal", OF_COVARIANCE),
+    ("missing_data plot_data", NO_PLANS),
+    ("compare", NO_CHOICE),
+)
+"""The same of a model."""

@@ -1,0 +1,178 @@
+"""The front door of models with several grouping factors, nested or crossed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from hierlmm.design.factor_levels import formula_of_levels
+from hierlmm.design.factors import design_from_factors, reused_labels
+from hierlmm.design.formula import parse_formula
+from hierlmm.design.hierarchy import Hierarchy
+from hierlmm.design.outcome import outcome_of
+from hierlmm.errors import NotAvailableError, warn
+from hierlmm.fit.estimators import FittedModel
+from hierlmm.fits.capabilities import Lack, refused
+from hierlmm.fits.several import MODEL, SEE, unanswered
+from hierlmm.options import arguments_of, checked_with_constructor, refuse_arguments
+
+if TYPE_CHECKING:
+    from hierlmm.fit.multilevel import MultilevelFit  # noqa: F401  named in the base of the class
+
+SLIPS = {
+    "subject": "levels, a right-hand side for every grouping factor",
+    "random": "MultilevelModel.from_formula, which says what varies by which factor",
+}
+
+
+@checked_with_constructor
+class MultilevelModel(FittedModel["MultilevelFit"]):
+    """A linear model with several grouping factors, bound to its data: nested ones, level by level.
+
+    Crossed factors, and random slopes, are written as a formula: see `from_formula`.
+
+    Parameters
+    ----------
+    response : str
+        Regression of the rows, ``"strength ~ x"``.
+    levels : mapping of str to str
+        What explains the intercept at each level, the finest first: ``{"cask": "1", "batch": "temp"}`` has a random
+        intercept for every cask in a batch and for every batch, and the fixed effect of ``temp``, which is constant
+        within batches. ``"1"``: nothing but the random intercept.
+    data : table
+        Long format, one row per measurement: pandas, polars, pyarrow or anything narwhals reads.
+    family : str or Family
+        ``"gaussian"``; there is no other one yet.
+    missing : {"raise", "drop"}
+        Refuse missing values (naming columns and counts), or fit the complete rows and say how many were dropped.
+
+    Raises
+    ------
+    FormulaError, SpecificationError, DataError
+        In four parts: what was received, why it cannot be used, what to do, where to read more.
+
+    Examples
+    --------
+    >>> import hierlmm as hl
+    >>> model = hl.MultilevelModel("strength ~ 1", {"cask": "1", "batch": "1"}, data=hl.load_dataset("pastes"))
+    >>> model.formula
+    'strength ~ 1 + (1 | batch) + (1 | batch:cask)'
+    >>> round(model.fit_reml().criterion, 4)
+    246.9907
+    """
+
+    lacks: ClassVar[Mapping[str, Lack]] = MODEL
+    _answered_by: ClassVar[frozenset[str]] = frozenset()
+    """Functions of the package that take such a model; all others refuse it."""
+
+    @staticmethod
+    def _unanswered(name: str) -> NotAvailableError:
+        """The refusal of a function that is not made for several grouping factors.
+
+        Parameters
+        ----------
+        name : str
+            Of the function.
+        """
+        return unanswered(name, "a MultilevelModel", "use fit_reml() or fit_ml(); with one factor hl.TwoLevelModel")
+
+    def __init__(
+        self,
+        response: str,
+        levels: Mapping[str, str],
+        *,
+        data: Any,
+        family: Any = "gaussian",
+        missing: str = "raise",
+        **unknown: Any,
+    ) -> None:
+        refuse_arguments("MultilevelModel", unknown, SLIPS, known=arguments_of(MultilevelModel))
+        self._read(formula_of_levels(response, levels, data), data, family, missing)
+
+    @classmethod
+    def from_formula(
+        cls, formula: str, data: Any, *, family: Any = "gaussian", missing: str = "raise", **unknown: Any
+    ) -> MultilevelModel:
+        """Read factors and levels off a formula and the data.
+
+        Parameters
+        ----------
+        formula : str
+            ``"y ~ x + (1 + x | student) + (1 | instructor)"``: a parenthesis for every factor. Groups are the values of
+            a column or, ``(1 | dept:service)``, the combinations of several; ``(1 | batch / cask)`` is
+            ``(1 | batch) + (1 | batch:cask)``. ``||`` has uncorrelated random effects.
+        data : table
+        family, missing
+            As for `MultilevelModel`.
+        """
+        refuse_arguments("MultilevelModel.from_formula", unknown, {}, known=arguments_of(cls.from_formula))
+        model = cls.__new__(cls)
+        model._read(formula, data, family, missing)
+        return model
+
+    def _read(self, formula: str, data: Any, family: Any, missing: str) -> None:
+        outcome = outcome_of(family, None, None)
+        if not outcome.is_gaussian:
+            reason = "random effects of several factors are integrated out of a normal response only so far"
+            remedy = "use family='gaussian', or hl.TwoLevelModel with one of the factors"
+            raise NotAvailableError(f"family={family!r} in hl.MultilevelModel", reason, remedy, SEE)
+        design = design_from_factors(parse_formula(formula, several=True), data, missing=missing)
+        for message in reused_labels(design):
+            warn(message)
+        self._set(design, None)
+
+    def __getattribute__(self, name: str) -> Any:
+        lacks = type(self).lacks
+        if name not in lacks:
+            return super().__getattribute__(name)
+        return refused(self, name, lacks[name].refusal(name, ""))
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """The model as data."""
+        return self._design.hierarchy
+
+    @property
+    def formula(self) -> str:
+        """The model as one formula, a parenthesis for each factor; `from_formula` makes the same model from it."""
+        return self.hierarchy.formula
+
+    def fit(self, *args: Any, **options: Any) -> NoReturn:
+        """Not there yet: NUTS.
+
+        Parameters
+        ----------
+        *args, **options
+            Whatever they are.
+        """
+        raise self.lacks["fit"].refusal("fit", "")
+
+    def fit_gee(self, *args: Any, **options: Any) -> NoReturn:
+        """Not there: estimating equations have one grouping of the rows.
+
+        Parameters
+        ----------
+        *args, **options
+            Whatever they are.
+        """
+        raise self.lacks["fit_gee"].refusal("fit_gee", "")
+
+    def to_pymc(self, *args: Any, **options: Any) -> NoReturn:
+        """Not there yet.
+
+        Parameters
+        ----------
+        *args, **options
+            Whatever they are.
+        """
+        raise self.lacks["to_pymc"].refusal("to_pymc", "")
+
+    def __repr__(self) -> str:
+        from hierlmm.equations.factors import describe_factors
+
+        return describe_factors(self._design)
+
+    def _repr_html_(self) -> str:
+        from hierlmm.equations.factors import describe_factors_html
+
+        return describe_factors_html(self._design)

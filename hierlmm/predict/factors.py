@@ -1,0 +1,206 @@
+"""Predictions of a fit with several grouping factors: each factor adds the random effects of a row's group.
+
+    x'β + Σ_k z_k'b_k[group]        over the factors of the level
+
+A group that was not in the data has b ~ N(0, D): its mean 0 is in the estimate, D in an interval. Given θ the errors of
+β̂ and of all b̂ have the covariance ``σ² M⁻¹``, M the matrix of Henderson's equations, with b = Hu and D = HH':
+
+    M = [[X'X, X'ZH], [H'Z'X, H'Z'ZH + σ²I]]
+
+How θ̂ enters is said in `predict.likelihood`: BLUPs that move with it, and Satterthwaite's degrees of freedom.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+
+from hierlmm.arrays import FloatArray, IntArray
+from hierlmm.design.design import Design
+from hierlmm.design.factors import factors_at, new_rows, own_part
+from hierlmm.errors import DataError, NotAvailableError
+from hierlmm.fits.base import INTERVALS
+from hierlmm.fits.several import SEE
+from hierlmm.frames import quote, shorten
+from hierlmm.likelihood.large_sample import differences
+from hierlmm.likelihood.solution import Solution
+from hierlmm.options import check_ci, choose
+from hierlmm.predict.lines import interval_table, quantile_note, with_theta
+from hierlmm.predict.rows import pieces
+
+if TYPE_CHECKING:
+    from hierlmm.fits.multilevel import MultilevelNumbers
+
+MOST_EFFECTS = 1000
+"""Random effects of all groups up to which intervals are worked out, by dense matrices of their size."""
+LINES = {
+    "all": "the line of the row's groups, with the random effects of all factors",
+    "population": "the line at b = 0: groups exactly in the middle of all",
+}
+
+
+@dataclass(frozen=True)
+class FactorRows:
+    """Rows to predict: X (n, p), X1 (n, k), offset (n,), and positions of their groups by factor, -1 for new ones."""
+
+    X: FloatArray
+    X1: FloatArray
+    offset: FloatArray
+    index: pd.Index
+    groups: dict[int, IntArray]
+
+    def take(self, part: slice) -> FactorRows:
+        """Some of the rows."""
+        groups = {k: at[part] for k, at in self.groups.items()}
+        return FactorRows(self.X[part], self.X1[part], self.offset[part], self.index[part], groups)
+
+
+def predict_factors(
+    fit: MultilevelNumbers, newdata: Any, level: str, interval: str | None, ci: float, new_groups: str
+) -> pd.DataFrame:
+    """See `MultilevelFit.predict`."""
+    choose("new_groups", new_groups, ("refuse", "allow"))
+    if interval is not None:
+        choose("interval", interval, INTERVALS)
+    check_ci(ci)
+    rows = rows_to_predict(fit.design, newdata, level, new_groups)
+    estimate = rows.offset + rows.X @ fit.beta.to_numpy()
+    for k, at in rows.groups.items():
+        own = fit.design.random[k].columns
+        b = np.where(at[:, None] >= 0, fit.b[own.group].to_numpy()[at], 0.0)
+        estimate = estimate + np.einsum("ij,ij->i", rows.X1[:, own.columns], b)
+    table = pd.DataFrame({"estimate": estimate}, index=rows.index)
+    words = LINES.get(level, f"the line of the row's {level}: its random effects, and those of what it is nested in")
+    attrs: dict[str, Any] = {"level": level, "scale": "response", "estimate": words}
+    if interval is not None:
+        variances, shifts = _moments(fit, rows, prediction=interval == "prediction")
+        variance, df = with_theta(variances, shifts)
+        table = interval_table(estimate, variance, ci, df, rows.index)
+        about = f"a new measurement on {words}" if interval == "prediction" else words
+        attrs |= {"ci": ci, "interval": f"{100 * ci:g} % for {about}", "quantile": quantile_note(df)}
+    table.attrs |= attrs
+    return table
+
+
+def rows_to_predict(design: Design, newdata: Any, level: str, new_groups: str) -> FactorRows:
+    """New rows, or the fitted ones, with their groups of the factors of a level.
+
+    Raises
+    ------
+    DataError
+        If a column is absent, a value is missing, or a group is not in the fitted data.
+    """
+    factors = factors_at(design, level)
+    if newdata is None:
+        groups = {k: design.random[k].group.index for k in factors}
+        return FactorRows(design.X, design.X1, design.offset, design.frame.index, groups)
+    new, found = new_rows(design, newdata, factors)
+    for k, group in zip(factors, found, strict=True):
+        if new_groups == "refuse" and np.any(group.at < 0):
+            unknown = shorten(map(quote, pd.unique(group.labels[group.at < 0])))
+            received = f"{design.random[k].columns.group} {unknown} at level={level!r}"
+            reason = "not in the fitted data, so that the random effects are unknown"
+            remedy = "use new_groups='allow' for such groups drawn at random, or a level without this factor"
+            raise DataError(received, reason, remedy, SEE)
+    at = {k: group.at for k, group in zip(factors, found, strict=True)}
+    return FactorRows(new.X, new.X1, new.offset, new.frame.index, at)
+
+
+def _moments(fit: MultilevelNumbers, rows: FactorRows, *, prediction: bool) -> tuple[FloatArray, FloatArray]:
+    """Variances and their derivatives in θ (n, 1 + r), and derivatives of estimates (n, r); (n, 0) at b = 0."""
+    equations = Equations(fit.design)
+    states, steps = fit.large_sample.neighbours()
+    lines, variances = zip(*(equations.at(state, rows) for state in states), strict=True)
+    noise = np.array([state.sigma**2 if prediction else 0.0 for state in states])
+    found = differences(np.stack(variances) + noise[:, None], steps).T
+    shifts = differences(np.stack(lines), steps)[1:].T
+    return found, shifts if rows.groups else shifts[:, :0]
+
+
+class Equations:
+    """Henderson's equations of all rows; X by an orthonormal basis, random effects factor by factor.
+
+    Raises
+    ------
+    NotAvailableError
+        If there are more than `MOST_EFFECTS` random effects.
+    """
+
+    def __init__(self, design: Design) -> None:
+        self.design = design
+        self.sizes = [len(own.columns.names) for own in design.random]
+        lengths = [size * len(own.group.labels) for size, own in zip(self.sizes, design.random, strict=True)]
+        self.starts = np.cumsum([design.X.shape[1], *lengths]).tolist()
+        if sum(lengths) > MOST_EFFECTS:
+            received = f"intervals of predictions with {sum(lengths):,} random effects"
+            reason = f"they need dense matrices of that size, which are made for up to {MOST_EFFECTS:,}"
+            raise NotAvailableError(received, reason, "leave interval out; fit.b_sd has errors of single effects", SEE)
+
+    @cached_property
+    def basis(self) -> tuple[FloatArray, FloatArray]:
+        """Q and R of X = QR."""
+        Q, R = np.linalg.qr(self.design.X)
+        return Q, R
+
+    @cached_property
+    def products(self) -> tuple[FloatArray, FloatArray]:
+        """[Q Z]'[Q Z] and [Q Z]'y."""
+        from scipy.sparse import csr_array, hstack
+
+        Q, design = self.basis[0], self.design
+        W = hstack(
+            [
+                csr_array(Q),
+                *(csr_array(self._effects(k, own.group.index, own.Z)) for k, own in enumerate(design.random)),
+            ]
+        )
+        return (W.T @ W).toarray(), W.T @ (design.y - design.offset)
+
+    def _effects(self, k: int, at: IntArray, Z: FloatArray) -> Any:
+        """Sparse Z of one factor, (n, J q): rows of new groups have none."""
+        from scipy.sparse import coo_array
+
+        size, (known,) = self.sizes[k], np.nonzero(at >= 0)
+        columns = (at[known, None] * size + np.arange(size)).ravel()
+        shape = (len(at), self.starts[k + 1] - self.starts[k])
+        return coo_array((Z[known].ravel(), (np.repeat(known, size), columns)), shape=shape)
+
+    def at(self, state: Solution, rows: FactorRows) -> tuple[FloatArray, FloatArray]:
+        """Estimates of rows at one θ, and variances of their errors given it: (n,), (n,)."""
+        A, c = self.products
+        M, right = self._scaled(self._scaled(A, state).T, state).copy(), self._scaled(c[None], state)[0]
+        M[np.diag_indices_from(M)] += np.where(np.arange(len(M)) < self.starts[0], 0.0, state.sigma**2)
+        L = cho_factor(M, lower=True)
+        u, line, variance = cho_solve(L, right), rows.offset.copy(), np.zeros(len(rows.X))
+        for part in pieces(len(rows.X), 2.0 * len(M)):
+            own = self._scaled(self._columns(rows.take(part)), state)
+            line[part] += own @ u
+            error = solve_triangular(L[0], own.T, lower=True)
+            variance[part] = state.sigma**2 * np.einsum("ij,ij->j", error, error)
+        for k, at in rows.groups.items():
+            Z, D = rows.X1[:, self.design.random[k].columns.columns], state.D[own_part(self.design, k)]
+            variance += np.where(at < 0, np.einsum("ij,jk,ik->i", Z, D, Z), 0.0)
+        return line, variance
+
+    def _columns(self, rows: FactorRows) -> FloatArray:
+        """[Q Z] of rows to predict, dense."""
+        found = np.zeros((len(rows.X), self.starts[-1]))
+        found[:, : self.starts[0]] = np.linalg.solve(self.basis[1].T, rows.X.T).T
+        for k, at in rows.groups.items():
+            Z = rows.X1[:, self.design.random[k].columns.columns]
+            found[:, self.starts[k] : self.starts[k + 1]] = self._effects(k, at, Z).toarray()
+        return found
+
+    def _scaled(self, columns: FloatArray, state: Solution) -> FloatArray:
+        """Columns of all random effects times I ⊗ H of their factor."""
+        found = columns.copy()
+        for k, (lo, hi) in enumerate(pairwise(self.starts)):
+            H = state.root[own_part(self.design, k)]
+            found[:, lo:hi] = (columns[:, lo:hi].reshape(len(columns), -1, len(H)) @ H).reshape(len(columns), -1)
+        return found
