@@ -9,6 +9,7 @@ from references import reference
 
 import hierlmm as hl
 from hierlmm.errors import DataError, FormulaError, HierlmmError, NotAvailableError, SpecificationError
+from hierlmm.likelihood.several_factors import FactorProducts
 from hierlmm.predict.factors import Equations, rows_to_predict
 
 build = hl.MultilevelModel.from_formula
@@ -257,6 +258,13 @@ def test_a_variance_of_zero_is_said_of_its_factor(pastes):
     assert fit.sd_b["batch"]["Intercept"] < 1e-6 < fit.sd_b["batch:cask"]["Intercept"]
     assert np.isnan(fit.variance_components().loc["sd(Intercept | batch)", "lower"])
     assert np.all(fit.b["batch"].abs() < 1e-9) and np.all(fit.b_sd["batch"] < 1e-6)
+
+
+def test_a_search_that_was_not_global_says_so(pastes, nested, monkeypatch):
+    monkeypatch.setattr(FactorProducts, "is_small", property(lambda self: False))
+    fit = build("strength ~ 1 + (1 | batch / cask)", pastes).fit_reml()
+    assert fit.criterion == pytest.approx(nested.criterion, rel=1e-12)
+    assert "No global search (it would take long): one descent" in repr(fit) and "Global" in repr(nested)
 
 
 def test_values_by_factor_are_a_mapping_that_nothing_changes(nested):
