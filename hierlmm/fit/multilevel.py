@@ -52,7 +52,7 @@ class MultilevelFit(MultilevelNumbers, LikelihoodFit):
             raise NotAvailableError("save(data=False)", reason, "save the fit with its data", SEE)
         return super().save(path, overwrite=overwrite)
 
-    def predict(  # type: ignore[override]
+    def predict(
         self,
         newdata: Any = None,
         level: str = "all",

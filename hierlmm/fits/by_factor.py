@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import pandas as pd
@@ -38,8 +38,7 @@ class ByFactor[T](Frozen, Mapping[str, T]):
             value = value.view()
             value.flags.writeable = False
             return value
-        own: T = value.copy() if isinstance(value, (pd.DataFrame, pd.Series)) else value
-        return own
+        return cast(T, value.copy() if isinstance(value, (pd.DataFrame, pd.Series)) else value)
 
     def __contains__(self, factor: object) -> bool:
         return isinstance(factor, str) and factor in self._values
