@@ -48,7 +48,14 @@ class ByFactor[T](Frozen, Mapping[str, T]):
     @overload
     def get[S](self, factor: str, default: S) -> T | S: ...
     def get(self, factor: str, default: Any = None) -> Any:
-        """The value of a factor, or ``default`` where there is none of this name."""
+        """The value of a factor, or ``default`` where there is none of this name.
+
+        Parameters
+        ----------
+        factor : str
+        default : optional
+            None if left out.
+        """
         return default if factor not in self._values else self[factor]
 
     def __iter__(self) -> Iterator[str]:

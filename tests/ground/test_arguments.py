@@ -210,7 +210,7 @@ def test_a_name_has_one_default(asked):
         "newdata": (None,),
         "simultaneous": (False,),
         "missing": ("raise", "keep"),
-        "level": (*LINES, None),
+        "level": (*LINES, None, "all"),  # of several grouping factors
     }
     assert {*expected, "seed"} <= {argument for _, argument in asked}
     for (name, argument), parameter in asked.items():
