@@ -20,6 +20,7 @@ from hierlmm.bayes.record import PosteriorRecord, posterior_record
 from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.route import family_conflicts, prior_conflicts, refuse_fitted_values
 from hierlmm.bayes.tree import aligned, corr_pairs, dim_of_D, dispersion_variables, matrices
+from hierlmm.design.bound import distance_notes
 from hierlmm.design.design import Design
 from hierlmm.design.questions import row_order_messages
 from hierlmm.errors import ArgumentError, DataError, HierlmmError
@@ -72,7 +73,7 @@ def record_of_tree(design: Design, priors: ResolvedPriors, tree: Any) -> Posteri
     )
     told = attrs if own else _told(attrs, posterior, "centred" if centred else "non-centred")
     conflicts = prior_conflicts if design.is_gaussian else family_conflicts
-    notes = (*conflicts(design, priors), *row_order_messages(design))
+    notes = (*conflicts(design, priors), *row_order_messages(design), *distance_notes(design))
     return posterior_record(
         design, priors, draws, statistics, {"estimator": "NUTS", **told}, groups=groups | residual, notes=notes
     )

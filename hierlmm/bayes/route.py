@@ -31,6 +31,7 @@ from hierlmm.bayes.resolved import ResolvedPriors
 from hierlmm.bayes.sample import sample_explicit
 from hierlmm.bayes.sample_collapsed import RANDOM_EFFECTS, sample_collapsed
 from hierlmm.bayes.sample_generalised import sample_joint, sample_laplace
+from hierlmm.design.bound import distance_notes
 from hierlmm.design.design import Design
 from hierlmm.design.questions import row_order_messages
 from hierlmm.errors import NotAvailableError, SpecificationError
@@ -78,7 +79,7 @@ def sample_posterior(
         random_effects = "auto" if sampler == "explicit" else "none"
     _refuse_ignored(sampler, centered, random_effects)
     settings["target_accept"] = TARGET_ACCEPT if target_accept is None else target_accept
-    notes = (*prior_conflicts(design, priors), *row_order_messages(design))
+    notes = (*prior_conflicts(design, priors), *row_order_messages(design), *distance_notes(design))
     if sampler == "explicit":
         return sample_explicit(design, priors, centered=centered, notes=notes, **settings)
     if obstacle := why_not_collapsed(priors):

@@ -26,6 +26,16 @@ def structured_rows(design: Design) -> Rows:
     return make_rows(spec, column, design.subject_index, design.subjects)
 
 
+def distance_notes(design: Design) -> list[str]:
+    """What must be known of the parameters of the residual correlation at the distances of these rows."""
+    if design.residual is None:
+        return []
+    rows = structured_rows(design)
+    gaps = np.diff(rows.t, prepend=0.0)
+    gaps[rows.start[:-1]] = 0.0
+    return design.residual.notes(gaps)
+
+
 def bind_residual(
     design: Design, rows: Rows, residual: FloatArray
 ) -> tuple[BoundCorrelation | None, BoundVariance | None]:

@@ -79,6 +79,7 @@ LME4 = {
     "BIC": "fit.bic",
     "nobs": "fit.n_obs",
     "emmeans": "fit.marginal_means()",
+    "lsmeans": "fit.marginal_means()",
 }
 """What lme4, nlme and emmeans call it -> what it is called here."""
 

@@ -126,6 +126,11 @@ def test_a_correlation_at_a_distance_that_was_never_seen_is_said():
     dental = hl.load_dataset("dental")
     fit = hl.MarginalModel("distance ~ time", correlation=hl.AR1("age"), subject="subject", data=dental).fit_reml()
     assert len(fit.warnings) == 1 and "multiples of 2" in fit.warnings[0]
+    model = hl.MarginalModel("distance ~ time", correlation=hl.AR1("age"), subject="subject", data=dental)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", hl.FitWarning)
+        drawn = model.fit(draws=20, tune=50, chains=1, seed=1, progressbar=False)
+    assert any("multiples of 2" in said for said in drawn.warnings)
     data = dental.assign(age=dental["age"] // 2)
     assert (
         not hl.MarginalModel("distance ~ time", correlation=hl.AR1("age"), subject="subject", data=data)

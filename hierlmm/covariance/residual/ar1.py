@@ -84,7 +84,7 @@ class AR1(Decaying):
         step = int(np.gcd.reduce(seen.astype(np.int64)))
         if step < 2:
             return []
-        sign = ", and its sign, which an even distance cannot show, is taken from where the search began"
+        sign = ", and its sign, which an even distance cannot show, is that of where the search or the chains began"
         return [
             f"All distances in {self.time} are multiples of {step}, so rho, the correlation at a distance of 1, was "
             f"never observed{sign * (step % 2 == 0)}. To go on: count the occasions (a column 1, 2, 3, ...), or use "
