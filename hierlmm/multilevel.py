@@ -12,7 +12,7 @@ from hierlmm.design.hierarchy import Hierarchy
 from hierlmm.design.outcome import outcome_of
 from hierlmm.errors import NotAvailableError, warn
 from hierlmm.fit.estimators import FittedModel
-from hierlmm.fits.capabilities import Lack, refused
+from hierlmm.fits.capabilities import Lack, refused, said_by_help
 from hierlmm.fits.several import MODEL, SEE, unanswered
 from hierlmm.options import arguments_of, checked_with_constructor, refuse_arguments
 
@@ -176,3 +176,6 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
         from hierlmm.equations.factors import describe_factors_html
 
         return describe_factors_html(self._design)
+
+
+said_by_help(MultilevelModel)

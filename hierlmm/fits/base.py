@@ -19,7 +19,7 @@ from hierlmm.covariance.estimate import ResidualEstimate
 from hierlmm.design.design import Design, level2_prediction
 from hierlmm.design.questions import rows_by_subject, rows_of_subject
 from hierlmm.errors import NotAvailableError, SpecificationError
-from hierlmm.fits.capabilities import LME4, Lack, other_name, refused
+from hierlmm.fits.capabilities import LME4, Lack, other_name, refused, said_by_help
 from hierlmm.fits.occasions import covariance_by_occasion
 from hierlmm.likelihood.wald import FixedDegrees, Wald, errors_name, method_name
 from hierlmm.options import checked, choose
@@ -61,9 +61,7 @@ class Fit(Result):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for name, lack in vars(cls).get("lacks", {}).items():  # help() says it too
-            if isinstance(own := getattr(cls, name, None), property):
-                setattr(cls, name, property(own.fget, doc=f"Not available: {lack.reason}."))
+        said_by_help(cls)
 
     def __getattribute__(self, name: str) -> Any:
         lacks = type(self).lacks

@@ -30,6 +30,13 @@ class Lack:
         return NotAvailableError(f"{what} of {self.of.format(estimator)}", self.reason, self.remedy, self.see)
 
 
+def said_by_help(kind: type) -> None:
+    """Let help() say of every property that a class lacks why it is not available."""
+    for name, lack in vars(kind).get("lacks", {}).items():
+        if isinstance(own := getattr(kind, name, None), property):
+            setattr(kind, name, property(own.fget, doc=f"Not available: {lack.reason}."))
+
+
 def refused(of: Any, name: str, refusal: NotAvailableError) -> MethodType:
     """A method of this name that refuses when it is called.
 

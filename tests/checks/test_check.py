@@ -166,7 +166,20 @@ def test_the_picture_has_the_p_value_of_the_text(quiet):
 
 def test_a_page_is_judged_by_holm():
     p = {"mean": 0.004, "spread": 0.012, "serial": 0.03, "ranks": 0.5}
-    words = ("along", "size", "where", "ratio", "high", "low", "lag", "alike", "observed", "expected", "share")
+    words = (
+        "along",
+        "size",
+        "where",
+        "ratio",
+        "high",
+        "low",
+        "lag",
+        "alike",
+        "observed",
+        "expected",
+        "share",
+        "remedy",
+    )
     slots = dict.fromkeys(words, "1")
     found = {f.check: f for f in judge({name: Outcome(slots, value) for name, value in p.items()})}
     pages = [found[name].p_page for name in p]
