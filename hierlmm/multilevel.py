@@ -64,17 +64,7 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
     lacks: ClassVar[Mapping[str, Lack]] = MODEL
     _answered_by: ClassVar[frozenset[str]] = frozenset()
     """Functions of the package that take such a model; all others refuse it."""
-
-    @staticmethod
-    def _unanswered(name: str) -> NotAvailableError:
-        """The refusal of a function that is not made for several grouping factors.
-
-        Parameters
-        ----------
-        name : str
-            Of the function.
-        """
-        return unanswered(name, "a MultilevelModel", "use fit_reml() or fit_ml(); with one factor hl.TwoLevelModel")
+    _unanswered = unanswered("a MultilevelModel", "use fit_reml() or fit_ml(); with one factor hl.TwoLevelModel")
 
     def __init__(
         self,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import binom
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.checks.material import Material
-from hierlmm.checks.outcome import LeftOut, Outcome
+from hierlmm.checks.outcome import LeftOut, Outcome, Severity
 from hierlmm.design.formula import variables_of
 from hierlmm.fits.base import Fit
 from hierlmm.frames import quote, shorten
@@ -20,10 +19,10 @@ SHOWN = 5
 def duplicates(material: Material) -> Outcome | LeftOut:
     """Whether a subject has rows that agree in all columns of the model, response included.
 
-    Repeats under the same covariates may agree by chance where responses are rounded. That M such pairs agree so often
-    is compared with what other pairs of rows do, see `_chance`. Where some repeats differ, that is a reason to look
-    only, and none if responses are rounded as coarsely as repeats vary. Counts and categories agree often: there the
-    check looks where no repeat differs.
+    Where some rows under the same covariates differ, repeats were measured. If responses are rounded, so that other
+    rows agree too, nothing tells copies from repeats that agree by chance; else it is a reason to look. Where all
+    repeats agree, that is compared with what other pairs of rows do, see `_chance`; of counts and categories, which
+    agree often, it is a reason to look only.
     """
     design = material.fit.design
     frame = design.frame
@@ -34,11 +33,10 @@ def duplicates(material: Material) -> Outcome | LeftOut:
     repeated, agree = _pairs(cell), _pairs(copies)
     if not agree:
         return Outcome({}, size=0.0)
-    if not design.is_gaussian and agree < repeated:
-        return LeftOut("rows of a subject with the same covariates are repeats, and such responses agree by chance")
-    if design.is_gaussian and agree < repeated and _coarse(cell, design.y):
-        return LeftOut("repeats under the same covariates differ by little more than responses are rounded by")
-    if design.is_gaussian and binom.sf(agree - 1, repeated, _chance(material.fit, cell, repeated, agree)) > RARE:
+    elsewhere = _pairs(np.unique(design.y, return_inverse=True)[1]) - agree
+    if agree < repeated and (elsewhere or not design.is_gaussian):
+        return LeftOut("rows of a subject under the same covariates are repeats, of which some agree by chance")
+    if design.is_gaussian and _chance(material.fit, elsewhere, agree) ** agree > RARE:
         return Outcome({}, size=0.0)
     several = np.flatnonzero(np.bincount(copies) > 1)
     groups = [np.flatnonzero(copies == k) for k in several[: SHOWN + 1]]
@@ -48,42 +46,24 @@ def duplicates(material: Material) -> Outcome | LeftOut:
     ] + [""] * (len(several) - len(groups))
     slots = {"which": shorten(labels, SHOWN)}
     size = float(len(copies) - len(np.unique(copies)))
-    return Outcome(slots, severity="act" if design.is_gaussian and agree == repeated else "look", size=size)
+    severity: Severity = "act" if design.is_gaussian and agree == repeated else "look"
+    return Outcome(slots, severity=severity, size=size)
 
 
-def _coarse(cell: IntArray, y: FloatArray) -> bool:
-    """Whether repeats that differ have SDs, in the middle, of less than twice the smallest step between values."""
-    n = np.bincount(cell)
-    within = np.sqrt(
-        np.maximum(np.bincount(cell, (y - (np.bincount(cell, y) / n)[cell]) ** 2), 0.0) / np.maximum(n - 1, 1)
-    )
-    gaps = np.diff(np.unique(y))
-    step = float(gaps[gaps > 1e-9 * np.ptp(y)].min(initial=np.inf))  # smaller ones are rounding errors
-    differ = within > 0.5 * step
-    return not differ.any() or bool(np.median(within[differ]) < 2.0 * step)
-
-
-def _chance(fit: Fit, cell: IntArray, repeated: int, agree: int) -> float:
+def _chance(fit: Fit, elsewhere: int, agree: int) -> float:
     """Chance that two repeats agree: as often as a subject's rows under other covariates, or as any two rows.
 
-    The latter more often by as much as repeats that differ vary less than all rows do; where none differs, residuals.
+    The latter more often by as much as residuals vary less than all rows do.
     """
     design = fit.design
-    index, y = design.subject_index, design.y - design.y.mean()
-    any_two = (_pairs(np.unique(y, return_inverse=True)[1]) - agree + 1.0) / (_pairs(0 * index) - repeated + 1.0)
-    others = _pairs(index) - repeated
-    if not others and any_two * len(y) ** 2 > 2.0:
+    index, others = design.subject_index, _pairs(design.subject_index) - agree
+    if not others and elsewhere:
         return 1.0  # nothing tells a subject's rows apart, and responses are rounded
-    if repeated > agree:
-        squares = np.bincount(cell) * np.bincount(cell, y**2) - np.bincount(cell, y) ** 2
-        variance = 0.5 * float(squares.sum()) / (repeated - agree)
-    else:
-        r = fit.residuals("response", "subject" if fit.has_random_effects else "population").to_numpy()
-        variance = float(np.var(r - (np.bincount(index, r) / design.rows_per_subject)[index]))
-    c = any_two * float(np.std(y)) / max(np.sqrt(variance), 1e-300)
+    any_two = (elsewhere + 1.0) / (_pairs(0 * index) - agree + 1.0)
+    r = fit.residuals("response", "subject" if fit.has_random_effects else "population").to_numpy()
+    spread = float(np.std(r - (np.bincount(index, r) / design.rows_per_subject)[index]))
     own = (_pairs(_crossed(index, design.y)) - agree) / max(others, 1)
-    # Repeats that agree vary by nothing, which the variance of the others leaves out.
-    return min(max(c / np.sqrt(1.0 - min(c, 0.9)), own), 1.0)
+    return min(max(any_two * float(np.std(design.y)) / max(spread, 1e-300), own), 1.0)
 
 
 def _crossed(codes: IntArray, y: FloatArray) -> IntArray:

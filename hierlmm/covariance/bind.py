@@ -258,8 +258,7 @@ def bind_correlation(
     ------
     DataError
     """
-    gaps = np.diff(rows.t, prepend=0.0)
-    gaps[rows.start[:-1]] = 0.0
+    gaps = rows.gaps
     levels: list[Level] = []
     parameters: tuple[Parameter, ...] = ()
     for g, label in enumerate(groups.levels):

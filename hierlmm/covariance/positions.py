@@ -39,6 +39,13 @@ class Rows:
     t: FloatArray
     labels: tuple[str, ...]
 
+    @property
+    def gaps(self) -> FloatArray:
+        """Distance of each row to the row before, 0 on a subject's first: (N,)."""
+        found = np.diff(self.t, prepend=0.0)
+        found[self.start[:-1]] = 0.0
+        return found
+
 
 def make_rows(
     spec: ResidualCorrelation | None, column: pd.Series | None, subject_index: IntArray, subjects: pd.Index

@@ -28,12 +28,7 @@ def structured_rows(design: Design) -> Rows:
 
 def distance_notes(design: Design) -> list[str]:
     """What must be known of the parameters of the residual correlation at the distances of these rows."""
-    if design.residual is None:
-        return []
-    rows = structured_rows(design)
-    gaps = np.diff(rows.t, prepend=0.0)
-    gaps[rows.start[:-1]] = 0.0
-    return design.residual.notes(gaps)
+    return [] if design.residual is None else design.residual.notes(structured_rows(design).gaps)
 
 
 def bind_residual(

@@ -72,7 +72,7 @@ def profile_of(effects: Any, variable: str | None, by: str | None) -> Profile | 
     for what, names, most in (("colours", lines[1], COLOURS), ("panels", panels[1], PANELS)):
         if len(names) > most:
             reason = f"so many {what} cannot be told apart (at most {most})"
-            remedy = "say by=... with fewer values, or leave x and by out"
+            remedy = "say by=... with fewer values, or leave variable and by out"
             raise SpecificationError(f"{len(names)} {what} along {along!r}", reason, remedy, SEE)
     return Profile(along, *_places(keys[along]), lines, panels)
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from hierlmm import plots
 from hierlmm.drawing.figure import as_verb
-from hierlmm.errors import NotAvailableError
 from hierlmm.fit.likelihood import LikelihoodFit
 from hierlmm.fits.multilevel import MultilevelNumbers, of_factor
-from hierlmm.fits.several import SEE
 from hierlmm.options import checked
 
 FACTOR = """factor : str
@@ -29,28 +26,6 @@ class MultilevelFit(MultilevelNumbers, LikelihoodFit):
     """
 
     plot_random_effects = as_verb(plots.plot_random_effects, chosen=of_factor, choice=FACTOR)
-
-    def save(self, path: Any, *, data: bool = True, overwrite: bool = False) -> Path:
-        """Write the fit to a file, from which `hierlmm.load_fit` makes the same fit again; see `LikelihoodFit.save`.
-
-        Parameters
-        ----------
-        path : str or path-like
-            Name of the file, ending in ``.nc``, in a folder that there is.
-        data : bool
-            The rows are part of the file of a fit with several factors: ``False`` is refused.
-        overwrite : bool
-            Whether a file of this name is replaced.
-
-        Returns
-        -------
-        pathlib.Path
-            The file.
-        """
-        if not data:
-            reason = "what a fit with several grouping factors answers is worked out from its rows"
-            raise NotAvailableError("save(data=False)", reason, "save the fit with its data", SEE)
-        return super().save(path, overwrite=overwrite)
 
     def predict(
         self,

@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from hierlmm.design.formula import MULTILEVEL
+from hierlmm.errors import NotAvailableError
 from hierlmm.fits.base import Fit
 from hierlmm.likelihood.estimate import LikelihoodEstimate
 
@@ -41,8 +43,17 @@ def record_of(fit: Fit) -> Any:
 
 
 def answers_of(fit: Fit) -> dict[str, Any]:
-    """What a fit without its rows cannot work out, as numbers, text and arrays by name."""
+    """What a fit without its rows cannot work out, as numbers, text and arrays by name.
+
+    Raises
+    ------
+    NotAvailableError
+        If the model has several grouping factors.
+    """
     it: Any = fit
+    if it.design.has_several_factors:
+        reason = "what a fit with several grouping factors answers is worked out from its rows"
+        raise NotAvailableError("save(data=False)", reason, "save the fit with its data", MULTILEVEL)
     if not it.has_likelihood:
         return {}
     found: dict[str, Any] = {"print": repr(fit), "html": fit._repr_html_()}

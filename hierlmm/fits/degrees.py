@@ -15,6 +15,7 @@ import pandas as pd
 from scipy.stats import t as t_distribution
 
 from hierlmm.arrays import FloatArray
+from hierlmm.design.formula import MULTILEVEL
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.likelihood import LikelihoodEstimates
 from hierlmm.frames import shorten
@@ -125,7 +126,7 @@ def _empirical_wald(fit: LikelihoodEstimates, df: str | None, name: str, errors:
     if fit.design.has_several_factors:
         received, remedy = f"se={errors!r} with several grouping factors", "leave se out, or use df='kenward-roger'"
         reason = "these are standard errors from the scores of independent subjects"
-        raise NotAvailableError(received, reason, remedy, "docs, page 'More than two levels'")
+        raise NotAvailableError(received, reason, remedy, MULTILEVEL)
     if name.startswith("kenward-roger"):
         received, remedy = f"df={df!r} and se={errors!r}", "leave df out, or leave se out"
         reason = "Kenward and Roger's method has standard errors of its own, from the model"

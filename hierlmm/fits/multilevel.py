@@ -15,6 +15,7 @@ import pandas as pd
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.design.factors import factors_at, finest_first, own_part, unknown_factor
+from hierlmm.design.formula import INTERCEPT
 from hierlmm.design.rows import RandomTerm
 from hierlmm.errors import DataError, NotAvailableError
 from hierlmm.fits.base import corr_of, sd_of
@@ -43,17 +44,7 @@ class MultilevelNumbers(LikelihoodNumbers):
     lacks: ClassVar[Mapping[str, Lack]] = SEVERAL
     _answered_by: ClassVar[frozenset[str]] = ANSWERED
     """Functions of the package that take such a fit; all others refuse it."""
-
-    @staticmethod
-    def _unanswered(name: str) -> NotAvailableError:
-        """The refusal of a function that is not made for several grouping factors.
-
-        Parameters
-        ----------
-        name : str
-            Of the function.
-        """
-        return unanswered(name, "a fit with several grouping factors", "use what the fit says by factor: print(fit)")
+    _unanswered = unanswered("a fit with several grouping factors", "use what the fit says by factor: print(fit)")
 
     @property
     def _by(self) -> tuple[ConditionalEffects, ...]:
@@ -218,11 +209,11 @@ class MultilevelNumbers(LikelihoodNumbers):
         """
         variances = {}
         for name, D in self.D.items():
-            if "Intercept" not in D.index:
+            if INTERCEPT not in D.index:
                 reason = f"the random effects of {name!r} have no intercept, whose variance could be compared"
                 remedy = "read fit.marginal_covariance(rows), or add a random intercept"
                 raise NotAvailableError("icc", reason, remedy, SEE)
-            variances[name] = D.loc["Intercept", "Intercept"]
+            variances[name] = D.loc[INTERCEPT, INTERCEPT]
         found = pd.Series(variances, name="icc").rename_axis("factor")
         return found / (found.sum() + self.sigma**2)
 

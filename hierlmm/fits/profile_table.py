@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hierlmm.arrays import FloatArray
+from hierlmm.design.formula import MULTILEVEL
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.covariance_table import quantile
 from hierlmm.fits.likelihood import LikelihoodEstimates
@@ -31,7 +32,7 @@ class FixedProfiles:
             reason = "a coefficient is held by taking cross-products apart subject by subject"
             remedy = "use fit.summary(df='kenward-roger'); fit.variance_components(method='profile') has the variances"
             received = "profile intervals of fixed effects with several grouping factors"
-            raise NotAvailableError(received, reason, remedy, "docs, page 'More than two levels'")
+            raise NotAvailableError(received, reason, remedy, MULTILEVEL)
         variance = fit.design.residual_variance
         if variance is not None and variance.variable is None:
             received = f"profile intervals of fixed effects with a residual variance {variance}"

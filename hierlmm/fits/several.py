@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from hierlmm.design.formula import MULTILEVEL as SEE
 from hierlmm.errors import NotAvailableError
 from hierlmm.fits.capabilities import CHAINS, EVIDENCE, LIKELIHOOD, REPLICATIONS, Lack, both, table
 
-SEE = "docs, page 'More than two levels'"
-OF = "a fit by {} with several grouping factors"
-
-
-OF_MODEL = "a MultilevelModel"
-
-
+OF, OF_MODEL = "a fit by {} with several grouping factors", "a MultilevelModel"
 ANSWERED = frozenset({"anova", "compare_models", "plot_forest", "plot_optima"})
 """Functions of the package that know fits with several grouping factors; all others refuse them."""
 
 
-def unanswered(name: str, of: str, remedy: str) -> NotAvailableError:
-    """The refusal of a function that is not made for several grouping factors."""
+def unanswered(of: str, remedy: str) -> staticmethod[[str], NotAvailableError]:
+    """A method that makes the refusal of a function, by its name, that is not made for several grouping factors."""
     reason = "this function is made for models with one kind of subject, and has no form for several factors yet"
-    return NotAvailableError(f"{of} in {name}()", reason, remedy, SEE)
+    return staticmethod(lambda name: NotAvailableError(f"{of} in {name}()", reason, remedy, SEE))
 
 
 def _lack(reason: str, remedy: str, of: str = OF) -> Lack:

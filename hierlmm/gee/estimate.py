@@ -38,6 +38,7 @@ from hierlmm.gee.correlation import (
 )
 from hierlmm.gee.problem import problem_of
 from hierlmm.groups import group_order, group_starts
+from hierlmm.likelihood.wald import PART
 
 Scale = Literal["n-p", "n"]
 
@@ -177,8 +178,8 @@ def estimate_gee(
     phi = float(residual @ residual) / (len(residual) - removed)
     robust = _covariance(problem.back, result.cov_robust)
     if alone:
-        size = np.sum(problem.back**2, axis=1)  # of a variance at most a share of 0.01 is not seen
-        lost = np.any((problem.back @ theirs) ** 2 > 0.01 * size[:, None], axis=1)
+        size = np.sum(problem.back**2, axis=1)
+        lost = np.any((problem.back @ theirs) ** 2 > PART * size[:, None], axis=1)
         robust[lost] = robust[:, lost] = np.nan
     return GEEEstimate(
         beta=problem.base + problem.back @ np.asarray(result.params),

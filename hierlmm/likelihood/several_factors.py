@@ -27,6 +27,7 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.random import RandomCovariance, random_covariance
 from hierlmm.design.design import Design
+from hierlmm.design.formula import MULTILEVEL
 from hierlmm.errors import NotAvailableError
 from hierlmm.likelihood.conditional import ConditionalEffects
 from hierlmm.likelihood.criterion import Criterion
@@ -369,7 +370,7 @@ class FactorSolution(Solution):
     def effects(self) -> NoReturn:
         """Not by subject: ``by_factor`` has the effects of each factor."""
         reason, remedy = "there is one kind of groups for each of several factors", "use solution.by_factor"
-        raise NotAvailableError("effects by subject", reason, remedy, "docs, page 'More than two levels'")
+        raise NotAvailableError("effects by subject", reason, remedy, MULTILEVEL)
 
     @cached_property
     def by_factor(self) -> tuple[ConditionalEffects, ...]:
