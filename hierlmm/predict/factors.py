@@ -33,6 +33,7 @@ from hierlmm.likelihood.solution import Solution
 from hierlmm.options import check_ci, choose
 from hierlmm.predict.lines import interval_table, quantile_note, with_theta
 from hierlmm.predict.rows import pieces
+from hierlmm.results import NotedTable
 
 if TYPE_CHECKING:
     from hierlmm.fits.multilevel import MultilevelNumbers
@@ -84,8 +85,9 @@ def predict_factors(
         table = interval_table(estimate, variance, ci, df, rows.index)
         about = f"a new measurement on {words}" if interval == "prediction" else words
         attrs |= {"ci": ci, "interval": f"{100 * ci:g} % for {about}", "quantile": quantile_note(df)}
-    table.attrs |= attrs
-    return table
+    told = NotedTable(table)
+    told.attrs |= attrs
+    return told
 
 
 def rows_to_predict(design: Design, newdata: Any, level: str, new_groups: str) -> FactorRows:
