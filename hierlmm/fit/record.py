@@ -54,9 +54,9 @@ def answers_of(fit: Fit) -> dict[str, Any]:
     if it.design.has_several_factors:
         reason = "what a fit with several grouping factors answers is worked out from its rows"
         raise NotAvailableError("save(data=False)", reason, "save the fit with its data", MULTILEVEL)
-    if not it.has_likelihood:
-        return {}
     found: dict[str, Any] = {"print": repr(fit), "html": fit._repr_html_()}
+    if not it.has_likelihood:
+        return found
     if not it.design.is_gaussian:
         return found | {"modes": {name: getattr(it.solution, name) for name in GENERALISED}}
     if not it.criterion_function.whitens:
