@@ -14,8 +14,6 @@ marginal    E(y_ij) = E_b exp(x_ij'β + z_ij'b_i) = exp(x_ij'β + v_ij / 2),   v
 
 from __future__ import annotations
 
-import html
-import textwrap
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +24,7 @@ from hierlmm.equations import notation as m
 from hierlmm.equations.notation import EQUALS, Addend, Equation, Markup
 from hierlmm.equations.notes import note_covariance, note_level1, note_level2, note_residual
 from hierlmm.equations.residual_symbols import OTHER_ROW, ResidualSymbols, entry_of
+from hierlmm.equations.sections import Section, Written
 from hierlmm.equations.symbols import SIGMA2, Estimates, Symbols, check_estimates
 
 RESIDUAL = m.symbol("e", "ij")
@@ -36,17 +35,8 @@ SHOWN_MATRIX = 4
 SHOWN_CORRELATIONS = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of the model: its heading, its equations, and a sentence on what lives there."""
-
-    title: str
-    equations: tuple[Equation, ...]
-    note: Markup
-
-
 @dataclass(frozen=True, repr=False, kw_only=True)
-class Equations:
+class Equations(Written):
     """The equations of a model; every equation has ``.text``, ``.latex`` and ``.html``.
 
     Attributes
@@ -83,6 +73,10 @@ class Equations:
     response: Equation | None = None
 
     @property
+    def _source(self) -> str | None:
+        return self.estimator
+
+    @property
     def sections(self) -> tuple[Section, ...]:
         """Level 1, level 2, the combined and the marginal model; mean and covariance of a marginal model."""
         if self.level1 is None or self.combined is None:
@@ -99,44 +93,6 @@ class Equations:
             Section("Combined model", (self.combined,), self.notes[2]),
             Section("Marginal model", self.marginal, self.notes[3]),
         )
-
-    @property
-    def text(self) -> str:
-        """All parts as Unicode text; long equations wrap."""
-        parts = [] if self.estimator is None else [f"Estimates: {self.estimator}"]
-        for section in self.sections:
-            lines = [equation.wrapped(m.WIDTH - 2) for equation in section.equations]
-            lines.append(textwrap.fill(section.note.text, m.WIDTH - 2))
-            parts.append(section.title + "\n" + textwrap.indent("\n".join(lines), "  "))
-        return "\n\n".join(parts)
-
-    @property
-    def latex(self) -> str:
-        r"""All parts as one ``aligned`` block, for ``$$ ... $$`` or ``\[ ... \]``."""
-        rows = [[rf"& \textbf{{{s.title}}}", *(e.aligned() for e in s.equations)] for s in self.sections]
-        body = " \\\\[1ex]\n".join(" \\\\\n".join(section) for section in rows)
-        return f"\\begin{{aligned}}\n{body}\n\\end{{aligned}}"
-
-    @property
-    def html(self) -> str:
-        """All parts as HTML that needs no MathJax."""
-        parts = [] if self.estimator is None else [f"<div>Estimates: {html.escape(self.estimator)}</div>"]
-        for section in self.sections:
-            lines = "".join(f'<div style="padding-left:1.5em">{e.html}</div>' for e in section.equations)
-            note = f'<div style="padding-left:1.5em;opacity:0.7"><em>{section.note.html}</em></div>'
-            title = f'<div style="margin-top:0.5em"><strong>{html.escape(section.title)}</strong></div>'
-            parts.append(title + lines + note)
-        return f'<div style="line-height:1.7">{"".join(parts)}</div>'
-
-    def __repr__(self) -> str:
-        return self.text
-
-    def _repr_latex_(self) -> str:
-        return f"$$\n{self.latex}\n$$"
-
-    def _repr_html_(self) -> str:
-        source = html.escape(self.latex, quote=False)
-        return f"{self.html}<details><summary>LaTeX</summary><pre>{source}</pre></details>"
 
 
 def equations(design: Design, estimates: Estimates | None = None) -> Equations:

@@ -1,4 +1,4 @@
-"""What a model with several grouping factors prints: its formula, its factors, what is nested in what, its rows."""
+"""What a model with several grouping factors prints: equations, formula, factors, what is nested in what, rows."""
 
 from __future__ import annotations
 
@@ -8,24 +8,37 @@ from hierlmm.design.design import Design
 from hierlmm.design.factors import finest_first, relations
 from hierlmm.design.formula import unquoted
 from hierlmm.design.rows import RandomTerm
+from hierlmm.equations.by_factor import factor_equations
+from hierlmm.equations.equations import equations
+from hierlmm.equations.sections import Written
 from hierlmm.text import align
 
-NEXT = "Fit with .fit_reml() or .fit_ml()."
+NEXT = "Fit with .fit_reml() or .fit_ml(); .equations() gives LaTeX."
 
 
 def describe_factors(design: Design) -> str:
-    """Describe a model as text: a line for each factor, the finest first, then how they lie to each other."""
-    cells = [["factor", "groups", "rows a group", "random effects"], *_lines(design)]
-    table = [f"  {line}" for line in align(cells, (0, 3))]
-    told = [f"  {said}." for said in relations(design)]
-    facts = [f"  {line}" for line in align([[name, value] for name, value in _facts(design).items()], (0, 1))]
-    parts = [_title(design), f"Formula: {design.hierarchy.formula}", "\n".join(["Grouping factors", *table, *told])]
-    return "\n\n".join([*parts, "\n".join(["Data", *facts]), NEXT])
+    """Describe a model as text: its equations, a line for each factor, and how they lie to each other."""
+    return "\n\n".join([_title(design), _equations(design).text, _rows(design)])
 
 
 def describe_factors_html(design: Design) -> str:
     """Describe a model as self-contained HTML without scripts, for notebooks."""
-    return f'<div class="hierlmm-model"><pre>{html.escape(describe_factors(design))}</pre></div>'
+    title = f"<div><strong>{html.escape(_title(design))}</strong></div>"
+    written = f"{title}{_equations(design).html}"
+    return f'<div class="hierlmm-model">{written}<pre>{html.escape(_rows(design))}</pre></div>'
+
+
+def _equations(design: Design) -> Written:
+    return (factor_equations if design.has_several_factors else equations)(design)
+
+
+def _rows(design: Design) -> str:
+    cells = [["factor", "groups", "rows a group", "random effects"], *_lines(design)]
+    table = [f"  {line}" for line in align(cells, (0, 3))]
+    told = [f"  {said}." for said in relations(design)]
+    facts = [f"  {line}" for line in align([[name, value] for name, value in _facts(design).items()], (0, 1))]
+    parts = [f"Formula: {design.hierarchy.formula}", "\n".join(["Grouping factors", *table, *told])]
+    return "\n\n".join([*parts, "\n".join(["Data", *facts]), NEXT])
 
 
 def _title(design: Design) -> str:

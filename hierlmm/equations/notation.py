@@ -96,6 +96,11 @@ def code(name: str) -> Markup:
     return Markup(plain, rf"\mathrm{{{latex}}}", html.escape(plain, quote=False))
 
 
+def latex_text(text: str) -> str:
+    """Return words for the text mode of LaTeX."""
+    return "".join(c if c == " " else LATEX_ESCAPES.get(c, c) for c in text)
+
+
 def words(text: str) -> Markup:
     """Return words inside an equation: upright in LaTeX, with their blanks."""
     return Markup(text, rf"\text{{{text}}}", html.escape(text, quote=False))

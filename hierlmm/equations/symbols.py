@@ -256,7 +256,8 @@ def check_estimates(design: Design, estimates: Estimates) -> None:
         received = f"equations with estimates of type {type(estimates).__name__}"
         reason = "the estimates that are put in are those of a fit"
         raise SpecificationError(received, reason, "use equations(fit), with a fit of this model")
-    terms = estimates.D.index if design.term else getattr(getattr(estimates, "design", None), "term", ())
+    named = design.term and isinstance(estimates.D, pd.DataFrame)  # D of several factors is named by each of them
+    terms = estimates.D.index if named else getattr(getattr(estimates, "design", None), "term", ())
     for what, known, wanted in (
         ("fixed effects", estimates.beta.index, design.coef),
         ("random effects", terms, design.term),

@@ -7,8 +7,8 @@ from hierlmm.errors import NotAvailableError
 from hierlmm.fits.capabilities import CHAINS, EVIDENCE, LIKELIHOOD, REPLICATIONS, Lack, both, table
 
 OF, OF_MODEL = "a fit by {} with several grouping factors", "a MultilevelModel"
-ANSWERED = frozenset({"anova", "compare_models", "plot_forest", "plot_optima"})
-"""Functions of the package that know fits with several grouping factors; all others refuse them."""
+ANSWERED = frozenset({"anova", "compare_models", "equations", "plot_forest", "plot_optima"})
+"""Functions and methods of the package that know fits with several grouping factors; all others refuse them."""
 
 
 def unanswered(of: str, remedy: str) -> staticmethod[[str], NotAvailableError]:
@@ -91,11 +91,6 @@ NO_GEE = _lack(
     OF_MODEL,
 )
 NO_SUBJECT = _lack(ONE_KIND, "use model.formula and model.design.random; fit.n_groups counts groups", OF_MODEL)
-NO_EQUATIONS = _lack(
-    "equations are written for two levels so far",
-    "use print(model), which shows every factor and what is nested in what, and model.formula",
-    OF_MODEL,
-)
 NO_PLANS = _lack(
     ONE_KIND, "use hl.missing_patterns(data, subject=..., time=...) and hl.MarginalModel(...).plot_data()", OF_MODEL
 )
@@ -108,7 +103,6 @@ MODEL = table(
     ("fit to_pymc to_bambi priors prior_predictive plot_prior_predictive", NO_NUTS),
     ("fit_gee", NO_GEE),
     ("subject", NO_SUBJECT),
-    ("equations", NO_EQUATIONS),
     ("implied_marginal", OF_COVARIANCE),
     ("missing_data plot_data", NO_PLANS),
     ("compare", NO_CHOICE),

@@ -167,6 +167,7 @@ CHECKS: dict[str, Callable[[Any, Dense], None]] = {
 MODEL_RIGHT = [
     "data",
     "design",
+    "equations",
     "fit_ml",
     "fit_reml",
     "formula",
