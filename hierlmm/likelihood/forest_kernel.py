@@ -40,9 +40,8 @@ def mirror(A: FloatArray) -> None:
 
 # Branches: loops over the rows and columns of small matrices.
 @compiled(error_model="numpy")
-def _gain(E: FloatArray, row: int, q: int, w: int, Lambda: FloatArray, K: FloatArray) -> float:
-    """K = ΛL⁻ᵀ of a group, in place; returns log|I + Λ'CΛ|."""
-    T = np.empty((q, q))
+def root_of_group(E: FloatArray, row: int, q: int, w: int, Lambda: FloatArray, T: FloatArray) -> float:
+    """L of a group, ``I + Λ'CΛ = LL'``, in place; returns its log-determinant."""
     for i in range(q):
         for j in range(i + 1):
             total = 1.0 if i == j else 0.0
@@ -63,13 +62,18 @@ def _gain(E: FloatArray, row: int, q: int, w: int, Lambda: FloatArray, K: FloatA
                 log_det += 2.0 * np.log(T[i, i])
             else:
                 T[i, j] = total / T[j, j]
+    return log_det
+
+
+@compiled(error_model="numpy")
+def gain_of_group(q: int, Lambda: FloatArray, T: FloatArray, K: FloatArray) -> None:
+    """K = ΛL⁻ᵀ of a group, in place."""
     for a in range(q):  # K L' = Λ
         for i in range(q):
             total = Lambda[a, i]
             for k in range(i):
                 total -= K[a, k] * T[i, k]
             K[a, i] = total / T[i, i]
-    return log_det
 
 
 # Long: the algebra of the opening over levels, groups and columns.
@@ -117,7 +121,7 @@ def eliminate(
     for k in range(m):
         qk, w = q[k], width[k]
         own = Lambda[at : at + qk, at : at + qk]
-        K = np.empty((qk, qk))
+        K, L = np.empty((qk, qk)), np.empty((qk, qk))
         n_above = w - qk
         V = np.empty((qk, n_above + P))
         Vr = np.empty((qk, most if k == 0 else r))
@@ -125,7 +129,8 @@ def eliminate(
         base = bases[k]
         for j in range(J[k]):
             row = base + j * qk * w
-            log_det += _gain(E, row, qk, w, own, K)
+            log_det += root_of_group(E, row, qk, w, own, L)
+            gain_of_group(qk, own, L, K)
             number = first[k] + j * qk
             for a in range(qk):
                 for b in range(n_above + P):
@@ -201,7 +206,7 @@ def come_back(
     above: IntArray,
     start: IntArray,
     column: IntArray,
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
     """From the rest to the finest groups: conditional means, covariances, and what the gradient needs.
 
     Parameters
@@ -224,6 +229,8 @@ def come_back(
         Z_g'V⁻¹[X, y] of every group of the chain.
     own : (first[m], max q)
         Conditional covariance matrices of the groups, one after the other.
+    within, across_leaf, across : as E, leaf, upper
+        Conditional covariances of the groups with those that they lie in, and with the rest.
     """
     m, P, r = len(q), c.shape[1], len(Pi)
     Q = width[0]
@@ -236,7 +243,7 @@ def come_back(
         lines[k] = lines[k - 1] + J[k - 1]
     EE, u = np.zeros((Q, Q)), np.zeros((first[m], P))
     own = np.zeros((first[m], q.max()))
-    PE, PU = np.zeros(len(E)), np.zeros(upper.shape)
+    PE, PL, PU = np.zeros(len(E)), np.zeros(leaf.shape), np.zeros(upper.shape)
     Pn = np.empty((Q, Q))
     at = Q
     for k in range(m - 1, -1, -1):
@@ -353,12 +360,14 @@ def come_back(
                     for s in range(qk):
                         total -= B[a, s] * X[s, t]
                     PE[row + a * w + qk + t] = total
-                if k > 0:
-                    for t in range(n_rest):
-                        total = 0.0
-                        for s in range(qk):
-                            total -= B[a, s] * X[s, n_above + t]
+                for t in range(n_rest):
+                    total = 0.0
+                    for s in range(qk):
+                        total -= B[a, s] * X[s, n_above + t]
+                    if k > 0:
                         PU[number - first[1] + a, t] = total
+                    else:
+                        PL[lo + t, a] = total
             for s in range(P):
                 for a in range(qk):
                     total = 0.0
@@ -378,4 +387,4 @@ def come_back(
                     for b in range(qk):
                         total += B[a, b] * u[number + b, s]
                     mean[number + a, s] = total
-    return EE, u, own
+    return EE, u, own, PE, PL, PU

@@ -16,6 +16,7 @@ FAST = {"contract", "reassoc", "nsz", "arcp"}
 def products_of_rows(
     Z: FloatArray,
     XY: FloatArray,
+    weight: FloatArray,
     group: IntArray,
     q: IntArray,
     J: IntArray,
@@ -27,13 +28,16 @@ def products_of_rows(
     n_places: int,
     n_rest: int,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Z'Z and Z'[X, y] in the layout of the elimination.
+    """Z'WZ and Z'[X, y] in the layout of the elimination, W = diag(weight).
 
     Parameters
     ----------
     Z : (Q, N)
         Random-effects columns of the chain, one factor after the other.
     XY : (P, N)
+        Not weighted.
+    weight : (N,)
+        Of the rows.
     group : (m, N)
         Group of every row in each factor of the chain.
     q, J, first, width
@@ -72,24 +76,24 @@ def products_of_rows(
         for k in range(m):
             j, qk, wk = group[k, i], q[k], width[k]
             for a in range(qk):
-                z = Z[at + a, i]
+                z, zw = Z[at + a, i], weight[i] * Z[at + a, i]
                 row = base[k] + (j * qk + a) * wk
                 for b in range(Q - at):
-                    E[row + b] += z * Z[at + b, i]
+                    E[row + b] += zw * Z[at + b, i]
                 column = first[k] + j * qk + a
                 for s in range(P):
                     c[column, s] += z * XY[s, i]
                 if k == 0:
                     for t in range(w):
-                        leaf[place[i, t], a] += z * zr[i, t]
+                        leaf[place[i, t], a] += zw * zr[i, t]
                 else:
                     for t in range(w):
-                        upper[column - first[1], rest_column[i, t]] += z * zr[i, t]
+                        upper[column - first[1], rest_column[i, t]] += zw * zr[i, t]
             at += qk
         for t in range(w):
-            z, column = zr[i, t], rest_column[i, t]
+            z, zw, column = zr[i, t], weight[i] * zr[i, t], rest_column[i, t]
             for s in range(w):
-                rest[column, rest_column[i, s]] += z * zr[i, s]
+                rest[column, rest_column[i, s]] += zw * zr[i, s]
             for s in range(P):
                 c[first[m] + column, s] += z * XY[s, i]
     return E, leaf, upper, rest, c
@@ -131,3 +135,116 @@ def squares_of_rest(
         for t in range(s):
             total[t, s] = total[s, t]
     return total
+
+
+# Branches: loops over levels and columns.
+@compiled(error_model="numpy")
+def sums_of_rows(
+    Z: FloatArray,
+    group: IntArray,
+    q: IntArray,
+    first: IntArray,
+    zr: FloatArray,
+    rest_column: IntArray,
+    v: FloatArray,
+    n_rest: int,
+) -> FloatArray:
+    """Z'v of all groups in the order of elimination: (T, P), of v (P, N)."""
+    m, (P, N), w = len(q), v.shape, rest_column.shape[1]
+    found = np.zeros((first[m] + n_rest, P))
+    for i in range(N):
+        at = 0
+        for k in range(m):
+            for a in range(q[k]):
+                z, number = Z[at, i], first[k] + group[k, i] * q[k] + a
+                for s in range(P):
+                    found[number, s] += z * v[s, i]
+                at += 1
+        for t in range(w):
+            for s in range(P):
+                found[first[m] + rest_column[i, t], s] += zr[i, t] * v[s, i]
+    return found
+
+
+# Branches: loops over levels and columns.
+@compiled(error_model="numpy")
+def lines_of_rows(
+    Z: FloatArray,
+    group: IntArray,
+    q: IntArray,
+    first: IntArray,
+    zr: FloatArray,
+    rest_column: IntArray,
+    b: FloatArray,
+) -> FloatArray:
+    """Zb of every row, (N,), of b (T,) in the order of elimination."""
+    m, N, w = len(q), Z.shape[1], rest_column.shape[1]
+    found = np.zeros(N)
+    for i in range(N):
+        at, total = 0, 0.0
+        for k in range(m):
+            for a in range(q[k]):
+                total += Z[at, i] * b[first[k] + group[k, i] * q[k] + a]
+                at += 1
+        for t in range(w):
+            total += zr[i, t] * b[first[m] + rest_column[i, t]]
+        found[i] = total
+    return found
+
+
+# Branches: loops over levels and columns.
+@compiled(error_model="numpy")
+def variances_of_rows(
+    Z: FloatArray,
+    group: IntArray,
+    q: IntArray,
+    J: IntArray,
+    first: IntArray,
+    width: IntArray,
+    zr: FloatArray,
+    rest_column: IntArray,
+    place: IntArray,
+    within: FloatArray,
+    across_leaf: FloatArray,
+    across: FloatArray,
+    Pi: FloatArray,
+) -> FloatArray:
+    """z'Πz of every row, (N,).
+
+    Parameters
+    ----------
+    Z, group, q, J, first, width, zr, rest_column, place
+        See `products_of_rows`.
+    within, across_leaf, across
+        Conditional covariances as `forest_kernel.come_back` returns them.
+    Pi : (r, r)
+        Of the rest.
+    """
+    m, N, w, Q = len(q), Z.shape[1], rest_column.shape[1], width[0]
+    found = np.zeros(N)
+    for i in range(N):
+        at, base, total = 0, 0, 0.0
+        for k in range(m):
+            qk, wk = q[k], width[k]
+            number = first[k] + group[k, i] * qk
+            for a in range(qk):
+                row, value = base + (group[k, i] * qk + a) * wk, 0.0
+                for b in range(qk):
+                    value += within[row + b] * Z[at + b, i]
+                for b in range(qk, Q - at):
+                    value += 2.0 * within[row + b] * Z[at + b, i]
+                for t in range(w):
+                    if k == 0:
+                        value += 2.0 * across_leaf[place[i, t], a] * zr[i, t]
+                    else:
+                        value += 2.0 * across[number + a - first[1], rest_column[i, t]] * zr[i, t]
+                total += Z[at + a, i] * value
+            at += qk
+            base += J[k] * qk * wk
+        for t in range(w):
+            value = 0.0
+            for s in range(w):
+                value += Pi[rest_column[i, t], rest_column[i, s]] * zr[i, s]
+            total += zr[i, t] * value
+        found[i] = total
+    return found

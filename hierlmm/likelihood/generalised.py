@@ -24,6 +24,7 @@ from hierlmm.likelihood.generalised_criterion import (
     GeneralisedSolution,
     generalised_criterion,
 )
+from hierlmm.likelihood.generalised_factors import factor_laplace
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE, Optimum, maximise
 from hierlmm.notice import notice_if_slow
 
@@ -76,7 +77,7 @@ class GeneralisedEstimate:
     @cached_property
     def solution(self) -> GeneralisedSolution:
         """β, ψ, D and what else follows from the optimum."""
-        return GeneralisedSolution(self.criterion, self.optimum.lam)
+        return self.criterion.solution(self.optimum.lam)
 
     @cached_property
     def information(self) -> tuple[FloatArray, FloatArray]:
@@ -95,7 +96,7 @@ class GeneralisedEstimate:
 
     def at(self, parameters: FloatArray) -> GeneralisedSolution:
         """What follows from other (λ, β̃, ψ)."""
-        return GeneralisedSolution(self.criterion, parameters)
+        return self.criterion.solution(parameters)
 
     def delta(self, function: Callable[[FloatArray], FloatArray]) -> tuple[FloatArray, FloatArray]:
         """Delta method for a vector function of (λ, β̃, ψ): its value (n,) and covariance (n, n).
@@ -174,6 +175,9 @@ def maximise_generalised(design: Design, points: int = 1) -> GeneralisedEstimate
         Points of adaptive Gauss-Hermite quadrature in each dimension; 1 is Laplace's method.
     """
     with notice_if_slow():
+        if design.has_several_factors:
+            laplace = factor_laplace(design)
+            return _estimate(design, laplace, _optima(laplace, laplace))
         criterion = generalised_criterion(design, points)
         J = len(criterion.rows.start) - 1
         part = criterion

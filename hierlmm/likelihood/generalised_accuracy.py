@@ -57,9 +57,9 @@ class Departure:
 
 
 def better(criterion: GeneralisedCriterion) -> GeneralisedCriterion | None:
-    """The criterion by quadrature, or by more points; None where the random effects are too many."""
+    """The criterion by quadrature, or by more points; None where random effects are too many, or of several factors."""
     q = criterion.structure.q
-    if q not in POINTS:
+    if q not in POINTS or not criterion.has_quadrature:
         return None
     return replace(criterion, points=POINTS[q] if criterion.points == 1 else criterion.points + MORE)
 

@@ -63,7 +63,7 @@ def describe_generalised(estimate: Any) -> tuple[str, ...]:
     messages += _separation(estimate)
     messages += _end_of_range(estimate)
     fitted = estimate.solution
-    eta = design.offset + design.X @ fitted.beta + np.einsum("ij,ij->i", design.Z, fitted.b[design.subject_index])
+    eta = fitted.line(design)
     messages += [] if edge else _out_of_range(design, fitted)
     messages += overdispersion(design, eta, fitted.psi, estimate.optimum.lam.size)
     messages += many_zeros(design, eta, fitted.psi)

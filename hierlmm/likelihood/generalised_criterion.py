@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from hierlmm.covariance.random import RandomCovariance
 from hierlmm.design.design import Design
 from hierlmm.families.family import Family
 from hierlmm.groups import group_order, group_starts
-from hierlmm.likelihood.crossproducts import Scaling, working_columns
+from hierlmm.likelihood.crossproducts import Scaling, working_rows
 from hierlmm.likelihood.generalised_kernel import marginal_sums
 from hierlmm.likelihood.maximise import SINGULAR_TOLERANCE
 from hierlmm.likelihood.mode_starts import mode_starts
@@ -90,7 +90,7 @@ def generalised_rows(design: Design) -> GeneralisedRows:
     """Sort and scale the rows of a design."""
     index = design.subject_index
     order, start = group_order(index), group_starts(index, design.n_subjects)
-    Z, XY, scaling = working_columns(design, order)
+    XY, Zs, scaling = working_rows(design, order)
     root = np.sqrt(design.n_obs)
     family, y, n, offset = design.family, design.y[order], design.trials[order], design.offset[order]
     unit, shift = family.scale(y), np.zeros(len(scaling.Bx))
@@ -99,7 +99,7 @@ def generalised_rows(design: Design) -> GeneralisedRows:
         offset = offset + design.X[order] @ shift
     if family.location:  # differences of large numbers are taken once
         y, offset = y - offset, np.zeros(len(y))
-    X, Z = np.ascontiguousarray(XY[:-1].T) * (root * unit), np.ascontiguousarray(Z.T) * unit
+    X, Z = np.ascontiguousarray(XY[:-1].T) * (root * unit), np.concatenate(Zs).T.copy() * unit
     scaling = replace(scaling, Bx=scaling.Bx / (root * unit), Bz=scaling.Bz / unit, shift=shift, y_scale=1.0)
     return GeneralisedRows(family, y, n, offset, family.constant(y, n), X, Z, start, scaling, order)
 
@@ -137,6 +137,8 @@ class GeneralisedCriterion:
     n_psi: int
     reml: bool = False
     first: FloatArray | None = None
+    has_quadrature: ClassVar[bool] = True
+    """Whether the integral is one of few dimensions for each subject, which quadrature can do as well."""
 
     def __post_init__(self) -> None:
         self.nodes, self.log_weights = quadrature(self.points, self.structure.q)
@@ -146,6 +148,10 @@ class GeneralisedCriterion:
     def scaling(self) -> Scaling:
         """How the working columns relate to the user's."""
         return self.rows.scaling
+
+    def solution(self, parameters: FloatArray) -> GeneralisedSolution:
+        """What follows from parameters."""
+        return GeneralisedSolution(self, parameters)
 
     def split(self, parameters: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """λ, β̃ and ψ."""
@@ -315,6 +321,10 @@ class GeneralisedSolution:
     def D(self) -> FloatArray:
         """Covariance of the random effects, (q, q)."""
         return self.root @ self.root.T
+
+    def line(self, design: Design) -> FloatArray:
+        """Linear predictors of the rows of a design, random effects at their modes, (N,)."""
+        return design.offset + design.X @ self.beta + np.einsum("ij,ij->i", design.Z, self.b[design.subject_index])
 
     @cached_property
     def b(self) -> FloatArray:

@@ -14,15 +14,12 @@ is a sum of squares, so that nothing cancels however well the groups explain the
 
 from __future__ import annotations
 
-import itertools
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
-from scipy.linalg import lapack
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from hierlmm.arrays import FloatArray, IntArray
 from hierlmm.covariance.random import RandomCovariance, random_covariance
@@ -32,22 +29,17 @@ from hierlmm.errors import NotAvailableError
 from hierlmm.likelihood.conditional import ConditionalEffects
 from hierlmm.likelihood.criterion import Criterion
 from hierlmm.likelihood.crossproducts import Scaling, working_rows
-from hierlmm.likelihood.forest import Factor, Forest, plant
-from hierlmm.likelihood.forest_kernel import come_back, eliminate, mirror
-from hierlmm.likelihood.forest_rows import products_of_rows, squares_of_rest
+from hierlmm.likelihood.forest import Factor
+from hierlmm.likelihood.forest_kernel import come_back, eliminate
+from hierlmm.likelihood.forest_layout import GroupedRows, grouped_rows
+from hierlmm.likelihood.forest_rest import Rest, blas
+from hierlmm.likelihood.forest_rows import squares_of_rest
 from hierlmm.likelihood.kernel import PatternSums
 from hierlmm.likelihood.solution import Solution
 
 MOST_CELLS = 0.7
 """Cells of equal rows, as a share of the rows, up to which rows are summed up by them."""
-WELL_DETERMINED = 1e-3
-"""Of the smallest λ² z'z of a factor: from there on Λ may be divided by."""
-
-
-@cache
-def blas() -> ThreadpoolController:
-    """The BLAS libraries in use."""
-    return ThreadpoolController()
+PARTS = ("E", "leaf", "upper", "rest", "c")
 
 
 class Gathered(NamedTuple):
@@ -59,16 +51,13 @@ class Gathered(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class FactorProducts:
+class FactorProducts(GroupedRows):
     """Rows of a model with several grouping factors, in working columns, and their products in order of elimination.
 
     Attributes
     ----------
-    forest : Forest
-    sizes, n_groups : tuple of int
-        Random effects a group, and groups, of every factor in the order of the formula.
-    Z : (Q, N), XY : (P, N), group : (m, N), zr : (N, w)
-        Columns of the chain, [X̃, ỹ], groups of the chain, columns of the rest.
+    XY : (P, N)
+        [X̃, ỹ].
     E, leaf, upper, rest, c
         See `forest_rows.products_of_rows`.
     n_obs, n_fixed : int
@@ -79,13 +68,7 @@ class FactorProducts:
         Zero.
     """
 
-    forest: Forest
-    sizes: tuple[int, ...]
-    n_groups: tuple[int, ...]
-    Z: FloatArray
     XY: FloatArray
-    group: np.ndarray
-    zr: FloatArray
     E: FloatArray
     leaf: FloatArray
     upper: FloatArray
@@ -128,19 +111,6 @@ class FactorProducts:
         return Lambda
 
     @cached_property
-    def at(self) -> tuple[int, ...]:
-        """Position of the first random effect of each factor in Λ."""
-        return tuple(int(k) for k in np.concatenate([[0], np.cumsum(self.sizes)]))
-
-    def own(self, k: int) -> slice:
-        """Positions of the random effects of factor k in Λ."""
-        return slice(self.at[k], self.at[k + 1])
-
-    def block(self, Lambda: FloatArray, k: int) -> FloatArray:
-        """Λ of factor k."""
-        return Lambda[self.own(k), self.own(k)]
-
-    @cached_property
     def columns(self) -> list[list[Any]]:
         """Sparse columns of Z by factor, in the order of the formula, and by random effect: (N, J) each."""
         from scipy.sparse import csr_array
@@ -179,26 +149,17 @@ class FactorProducts:
     def _gather(self, Lambda: FloatArray) -> Gathered:
         f = self.forest
         E, leaf, upper, rest, c = (a.copy() for a in (self.E, self.leaf, self.upper, self.rest, self.c))
-        plan = (f.q, f.J, f.first, f.width, f.above, f.start, f.column)
-        order = [i for k in f.chain for i in range(self.at[k], self.at[k + 1])]
-        of_chain = np.ascontiguousarray(Lambda[np.ix_(order, order)])
+        plan, of_chain = self.plan, self.of_chain(Lambda)
         log_det = eliminate(E, leaf, upper, rest, c, of_chain, *plan)
         q, P = self.at[-1], len(self.XY)
-        EE, U = np.zeros((q, q)), np.zeros((q, q, P, P))
+        U = np.zeros((q, q, P, P))
         mean, u = np.zeros((len(c), P)), np.zeros((len(c), P))
-        own: list[FloatArray] = [np.empty(0)] * len(self.sizes)
         chain_end = f.first[-1]
-        root = _Rest(self, Lambda, rest, c[chain_end:])
+        root = Rest(self, Lambda, rest)
         log_det += root.log_det
-        mean[chain_end:], u[chain_end:] = root.mean, root.u
-        for k, sums, spread in root.parts:
-            EE[self.own(k), self.own(k)] = sums
-            own[k] = spread
-        of_levels, u[:chain_end], spreads = come_back(E, leaf, upper, c, of_chain, root.Pi, mean, *plan)
-        EE[np.ix_(order, order)] += of_levels
-        for level, k in enumerate(f.chain):
-            size = self.sizes[k]
-            own[k] = spreads[f.first[level] : f.first[level + 1], :size].reshape(-1, size, size)
+        mean[chain_end:], u[chain_end:], parts = root.moments(c[chain_end:])
+        of_levels, u[:chain_end], spreads, *_ = come_back(E, leaf, upper, c, of_chain, root.Pi, mean, *plan)
+        EE, own = self.collect(of_levels, spreads, parts)
         G = squares_of_rest(self.Z, self.XY, self.group, f.q, f.first, self.zr, f.rest_column, mean)
         for k, part in self.parts(u):
             rows = part.reshape(len(part), -1)
@@ -207,81 +168,7 @@ class FactorProducts:
             U[self.own(k), self.own(k)] = products
             Lam = self.block(Lambda, k)
             G += np.einsum("ij,ijab->ab", Lam @ Lam.T, products)
-        return Gathered(PatternSums(G, log_det, EE, U), mean, tuple(own))
-
-    def parts(self, values: FloatArray) -> list[tuple[int, FloatArray]]:
-        """Rows of all random effects (T, P) by factor: pairs of a factor and its (J, q, P)."""
-        f, found = self.forest, []
-        for level, k in enumerate(f.chain):
-            found.append((k, values[f.first[level] : f.first[level + 1]].reshape(-1, self.sizes[k], values.shape[1])))
-        begin = int(f.first[-1])
-        for k, (lo, hi) in zip(f.rest, self.rest_slices, strict=True):
-            found.append((k, values[begin + lo : begin + hi].reshape(-1, self.sizes[k], values.shape[1])))
-        return found
-
-    @cached_property
-    def rest_slices(self) -> list[tuple[int, int]]:
-        """Columns of each factor of the rest."""
-        ends = np.cumsum([0, *(self.n_groups[k] * self.sizes[k] for k in self.forest.rest)]).tolist()
-        return list(itertools.pairwise(ends))
-
-
-class _Rest:
-    """The dense block: log-determinant, Π, conditional means m = Πc, and u = c − C m (r, P) of the factors left over.
-
-    With M = I + Λ'CΛ, Π = ΛM⁻¹Λ'. The diagonal blocks of ``Z'V⁻¹Z = C − CΠC`` are those of Λ⁻ᵀ(I − M⁻¹)Λ⁻¹ as well,
-    and ``u = Λ⁻ᵀM⁻¹Λ'c``, which costs nothing but loses digits where Λ is small; there the first form is used.
-    """
-
-    def __init__(self, data: FactorProducts, Lambda: FloatArray, C: FloatArray, c: FloatArray) -> None:
-        self.parts: list[tuple[int, FloatArray, FloatArray]] = []
-        self.log_det, self.Pi, self.mean, self.u = 0.0, C, np.zeros_like(c), np.zeros_like(c)
-        r = len(c)
-        if r == 0:
-            return
-        blocks = [
-            (k, slice(*ends), data.block(Lambda, k)) for k, ends in zip(data.forest.rest, data.rest_slices, strict=True)
-        ]
-        M = _between(C, blocks, transposed=True)
-        M[np.diag_indices(r)] += 1.0
-        # Symmetric: the transpose is the same matrix in the order of columns that LAPACK wants.
-        L, info = lapack.dpotrf(M.T, lower=1, overwrite_a=1)
-        if info:
-            raise np.linalg.LinAlgError("a covariance of random effects that is not positive definite")
-        self.log_det = 2.0 * float(np.log(np.diag(L)).sum())
-        inverse = lapack.dpotri(L, lower=1, overwrite_c=1)[0].T
-        mirror(inverse)
-        self.Pi = _between(inverse, blocks, transposed=False)
-        self.mean = self.Pi @ c
-        for k, own, Lam in blocks:
-            q = len(Lam)
-            at = np.arange(own.start, own.stop).reshape(-1, q)
-            Pi, here = (A[at[:, :, None], at[:, None, :]] for A in (self.Pi, C))
-            smallest = np.linalg.svd(Lam, compute_uv=False)[-1] ** 2
-            if smallest * np.einsum("gaa->ga", here).min() > WELL_DETERMINED:
-                back = np.linalg.inv(Lam)
-                inner = inverse[at[:, :, None], at[:, None, :]].sum(axis=0)
-                sums = back.T @ (len(at) * np.eye(q) - inner) @ back
-                self.u[own] = (back.T @ (back @ self.mean[own].reshape(len(at), q, -1))).reshape(len(at) * q, -1)
-            else:
-                rows = C[own].reshape(len(at), q, r)
-                sums = here.sum(axis=0) - np.einsum("gar,gbr->ab", rows @ self.Pi, rows)
-                self.u[own] = c[own] - C[own] @ self.mean
-            self.parts.append((k, 0.5 * (sums + sums.T), Pi))
-
-
-def _between(A: FloatArray, blocks: list[tuple[int, slice, FloatArray]], *, transposed: bool) -> FloatArray:
-    """(I ⊗ Λ)' A (I ⊗ Λ) of the factors of the rest, or (I ⊗ Λ) A (I ⊗ Λ)': a new array."""
-    if all(len(Lam) == 1 for _, _, Lam in blocks):
-        scale = np.concatenate([np.full(own.stop - own.start, Lam[0, 0]) for _, own, Lam in blocks])
-        return A * scale[:, None] * scale
-    for _ in range(2):  # A is symmetric: right, turned, right
-        out = np.empty_like(A)
-        for _, own, Lam in blocks:
-            right = Lam if transposed else Lam.T
-            out[:, own] = (A[:, own].reshape(len(A), -1, len(Lam)) @ right).reshape(len(A), -1)
-        A = np.ascontiguousarray(out.T)
-    return A
+        return Gathered(PatternSums(G, log_det, EE, U), mean, own)
 
 
 def factor_products(design: Design) -> FactorProducts:
@@ -291,28 +178,10 @@ def factor_products(design: Design) -> FactorProducts:
     Zs, XY, indices, S_w = _cells(Zs, XY, indices)
     n_groups = [len(term.group.labels) for term in design.random]
     factors = [Factor(*own) for own in zip(indices, n_groups, Zs, strict=True)]
-    forest = plant(factors)
-    Z = np.concatenate([factors[k].Z for k in forest.chain])
-    group = np.array([factors[k].index for k in forest.chain])
-    zr = np.concatenate([np.empty((0, XY.shape[1])), *(factors[k].Z for k in forest.rest)]).T.copy()
-    parts = products_of_rows(
-        Z,
-        XY,
-        group,
-        forest.q,
-        forest.J,
-        forest.first,
-        forest.width,
-        zr,
-        forest.rest_column,
-        forest.place,
-        len(forest.column),
-        forest.n_rest,
-    )
-    E, leaf, upper, rest, c = parts
-    arrays = {"Z": Z, "XY": XY, "group": group, "zr": zr, "E": E, "leaf": leaf, "upper": upper, "rest": rest, "c": c}
-    sizes, own = tuple(f.q for f in factors), {"n_obs": design.n_obs, "n_fixed": len(design.coef), "scaling": scaling}
-    return FactorProducts(forest=forest, sizes=sizes, n_groups=tuple(n_groups), S_w=S_w, **arrays, **own)  # type: ignore[arg-type]
+    rows = grouped_rows(factors)
+    parts = dict(zip(PARTS, rows.products(XY, np.ones(XY.shape[1])), strict=True))
+    own = {"n_obs": design.n_obs, "n_fixed": len(design.coef), "scaling": scaling}
+    return FactorProducts(**vars(rows), XY=XY, S_w=S_w, **parts, **own)  # type: ignore[arg-type]
 
 
 def _cells(

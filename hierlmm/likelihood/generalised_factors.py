@@ -1,0 +1,301 @@
+"""The criterion of a generalised model with several grouping factors, nested or crossed, by Laplace's method.
+
+    η = Xβ + o + Σ_k Z_k b_k,      b_kj = Λ_k u_kj,      u ~ N(0, I),      Λ = diag(Λ_1, ..., Λ_K)
+
+The random effects of all groups together have one mode û, the maximum of ``h(u) = Σ l_r(η_r) − ½ u'u``. With weights
+``w_r = −l''_r`` the curvature there is ``H = I + Λ'Z'WZΛ``, which `forest_kernel` eliminates as it does for a normal
+response, of rows with weights; so
+
+    log p(y) ≈ h(û) − ½ log|H|.
+
+Each step of Newton's method solves ``H u = Λ'Z'(W Zb + l')`` (`forest_solve`). Quadrature, as in `generalised_kernel`,
+is out of reach: no group's random effects are independent of those of the others.
+
+**Gradient**, as there, with ``Π = ΛH⁻¹Λ'`` and all sums over rows:
+
+    s_r = z_r'Πz_r,   t = ½ l''' s,   ρ = H⁻¹Λ'Z't,   d = t − W ZΛρ,   e = l' + d
+    β:  Σ x_r e_r          ψ:  Σ ∂_ψ l + ∂_ψ l' z'Λρ + ½ ∂_ψ l'' s
+
+and because ``û = Λ'Z'l'`` and ``ρ = Λ'Z'd``, that of ``B_k = Λ_kΛ_k'`` needs no Λ and holds at the boundary too: with
+``g = Z_kj'l'`` and ``δ = Z_kj'd`` of every group j it is ½ M_k (the gradient in Λ_k is M_k Λ_k),
+
+    M_k = Σ_j (gg' + δg' + gδ') − Σ_j Z_kj'(W⁻¹ + ZBZ')⁻¹Z_kj.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar, NoReturn, Self
+
+import numpy as np
+
+from hierlmm.arrays import FloatArray
+from hierlmm.design.design import Design
+from hierlmm.design.formula import MULTILEVEL
+from hierlmm.errors import NotAvailableError
+from hierlmm.families.rows import rowwise
+from hierlmm.likelihood.forest import Factor
+from hierlmm.likelihood.forest_kernel import come_back, eliminate
+from hierlmm.likelihood.forest_layout import GroupedRows, grouped_rows
+from hierlmm.likelihood.forest_rest import Rest, blas
+from hierlmm.likelihood.forest_rows import variances_of_rows
+from hierlmm.likelihood.forest_solve import backward, forward
+from hierlmm.likelihood.generalised_criterion import (
+    GeneralisedCriterion,
+    GeneralisedRows,
+    GeneralisedSolution,
+    generalised_rows,
+)
+from hierlmm.likelihood.generalised_kernel import MAX_HALVINGS, MAX_NEWTON, SMALL_STEP
+from hierlmm.likelihood.several_factors import structure_of
+from hierlmm.likelihood.solution import Evaluation
+
+NOISE = 1e-12
+"""Relative fall of h that may be rounding."""
+
+
+class Curvature:
+    """``H = I + Λ'Z'WZΛ`` of all random effects, factorised; right sides c = Z'right (T,) along with it."""
+
+    def __init__(self, rows: GroupedRows, Lambda: FloatArray, weight: FloatArray, right: FloatArray) -> None:
+        self.rows, self.chain = rows, rows.of_chain(Lambda)
+        self.E, self.leaf, self.upper, rest, self.c = rows.products(right[None], weight)
+        self.log_det = eliminate(self.E, self.leaf, self.upper, rest, self.c, self.chain, *rows.plan)
+        self.root = Rest(rows, Lambda, rest)
+        self.log_det += self.root.log_det
+
+    def solve(self, c: FloatArray | None = None) -> tuple[FloatArray, FloatArray]:
+        """Solutions u = H⁻¹Λ'c and Λu, (T,) each; of the right side that came along, or of another."""
+        parts = self.E, self.leaf, self.upper
+        if c is None:
+            c = np.ascontiguousarray(self.c[:, 0])
+        else:
+            c = c.copy()
+            forward(*parts, c, self.chain, *self.rows.plan)
+        end = int(self.rows.forest.first[-1])
+        u, mean = np.zeros(len(c)), np.zeros(len(c))
+        u[end:], mean[end:] = (own[:, 0] for own in self.root.solve(c[end:, None]))
+        backward(*parts, c, self.chain, u, mean, *self.rows.plan)
+        return u, mean
+
+    def spread(self) -> tuple[FloatArray, tuple[FloatArray, ...], FloatArray]:
+        """Σ_g Z_g'(W⁻¹ + ZBZ')⁻¹Z_g (q, q), conditional covariances by factor, and z'Πz of the rows (N,)."""
+        rows, f, Pi = self.rows, self.rows.forest, self.root.Pi
+        nothing = np.zeros((len(self.c), 0))
+        found = come_back(self.E, self.leaf, self.upper, nothing, self.chain, Pi, nothing.copy(), *rows.plan)
+        of_chain, _, spreads, *across = found
+        EE, own = rows.collect(of_chain, spreads, self.root.moments(nothing[int(f.first[-1]) :])[2])
+        places = rows.group, f.q, f.J, f.first, f.width, rows.zr, f.rest_column, f.place
+        return EE, own, variances_of_rows(rows.Z, *places, *across, Pi)
+
+
+@dataclass(frozen=True, eq=False)
+class JointMode:
+    """The mode of all random effects at one point, what the criterion is there, and its gradient.
+
+    Attributes
+    ----------
+    u, mean : (T,)
+        û, and Λû, in the order of elimination.
+    value : float
+        Log-likelihood without the constants of the rows; minus infinity where no mode was found.
+    e : (N,)
+        Derivatives by the linear predictors.
+    M : (q, q)
+        M_k of the factors on the diagonal.
+    in_psi : (m,)
+    covariance : tuple of (J, q, q)
+        Conditional covariances of Λu by factor.
+    """
+
+    u: FloatArray
+    mean: FloatArray
+    value: float
+    e: FloatArray
+    M: FloatArray
+    in_psi: FloatArray
+    covariance: tuple[FloatArray, ...]
+
+
+@dataclass(eq=False, kw_only=True)
+class FactorLaplace(GeneralisedCriterion):
+    """−2 log-likelihood by Laplace's method of a model with several grouping factors, in (λ, β̃, ψ).
+
+    Attributes
+    ----------
+    grouped : GroupedRows
+        The rows by their groups.
+    first : (T,), optional
+        Mode from which every evaluation sets out; see `GeneralisedCriterion`.
+    """
+
+    grouped: GroupedRows
+    has_quadrature: ClassVar[bool] = False
+    _last: dict[bytes, JointMode] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        f = self.grouped.forest
+        self._modes = np.zeros(int(f.first[-1]) + f.n_rest) if self.first is None else self.first
+
+    def at(self, parameters: FloatArray) -> JointMode:  # type: ignore[override]
+        """The mode and what follows from it at one point; that of the last point is kept."""
+        parameters = np.array(parameters, dtype=np.float64)
+        key = parameters.tobytes()
+        if key not in self._last:
+            # Threads of a BLAS library that wait for each other cost more than they bring as soon as others work too.
+            with blas().limit(limits=1, user_api="blas") if self.grouped.forest.n_rest else nullcontext():
+                found = self._at(parameters)
+            self._last.clear()
+            self._last[key] = found
+            if self.first is None and np.isfinite(found.value):
+                self._modes = found.u
+        return self._last[key]
+
+    def _at(self, parameters: FloatArray) -> JointMode:
+        lam, beta, psi = self.split(parameters)
+        rows, grouped, Lambda = self.rows, self.grouped, self.structure.factor(lam)
+        psi = np.ascontiguousarray(psi)
+        given = rows.offset + rows.X @ beta
+        with np.errstate(all="ignore"):
+            mode = self._mode(given, Lambda, psi)
+            if mode is None:
+                return self._nowhere()
+            u, mean = mode
+            d = rowwise(rows.family.derivatives, rows.y, rows.n, given + grouped.lines(mean), psi, 3)
+            curvature = Curvature(grouped, Lambda, -d[:, 2], np.zeros(len(given)))
+            EE, covariance, s = curvature.spread()
+            t = 0.5 * d[:, 3] * s
+            along = grouped.lines(curvature.solve(grouped.sums(t[None])[:, 0])[1])
+            moved = t + d[:, 2] * along
+            M = -EE
+            for k, part in grouped.parts(grouped.sums(np.stack([d[:, 1], moved]))):
+                own, g, delta = grouped.own(k), part[:, :, 0], part[:, :, 1]
+                M[own, own] += g.T @ g + delta.T @ g + g.T @ delta
+            value = float(np.sum(d[:, 0]) - 0.5 * (u @ u) - 0.5 * curvature.log_det)
+        by_psi = d[:, 4::3].sum(axis=0) + along @ d[:, 5::3] + 0.5 * s @ d[:, 6::3]
+        return JointMode(u, mean, value if np.isfinite(value) else -np.inf, d[:, 1] + moved, M, by_psi, covariance)
+
+    def _nowhere(self) -> JointMode:
+        q, nothing = self.structure.q, np.zeros(len(self._modes))
+        no_spread = tuple(np.zeros((J, k, k)) for J, k in zip(self.grouped.n_groups, self.grouped.sizes, strict=True))
+        e, M, in_psi = np.zeros(len(self.rows.y)), np.zeros((q, q)), np.zeros(self.n_psi)
+        return JointMode(nothing, nothing, -np.inf, e, M, in_psi, no_spread)
+
+    def _mode(self, given: FloatArray, Lambda: FloatArray, psi: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+        """û and Λû by Newton's method, from the mode before; None where it fails."""
+        rows, grouped = self.rows, self.grouped
+
+        def densities(line: FloatArray) -> FloatArray:
+            found: FloatArray = rowwise(rows.family.derivatives, rows.y, rows.n, given + line, psi, 2)
+            return found
+
+        for u in (self._modes, 0.5 * self._modes, np.zeros(len(self._modes))):
+            # a mode of other parameters may have no density at these: back towards zero
+            mean = grouped.times(Lambda, u[:, None])[:, 0]
+            line = grouped.lines(mean)
+            d = densities(line)
+            h = float(np.sum(d[:, 0]) - 0.5 * (u @ u))
+            if np.isfinite(h):
+                break
+        for _ in range(MAX_NEWTON if np.isfinite(h) else 0):
+            try:
+                towards = Curvature(grouped, Lambda, -d[:, 2], d[:, 1] - d[:, 2] * line).solve()
+            except np.linalg.LinAlgError:
+                return None
+            step, moves = towards[0] - u, grouped.lines(towards[1]) - line
+            length = float(step @ step - d[:, 2] @ moves**2)
+            if not np.isfinite(length):
+                return None
+            share, least = 1.0, h - NOISE * (1.0 + abs(h))
+            for _ in range(MAX_HALVINGS):
+                d = densities(line + share * moves)
+                trial = u + share * step
+                h = float(np.sum(d[:, 0]) - 0.5 * (trial @ trial))
+                if h >= least:
+                    break
+                share *= 0.5
+            else:
+                return None
+            u, line, mean = trial, line + share * moves, mean + share * (towards[1] - mean)
+            if length < SMALL_STEP:
+                return u, mean
+        return None
+
+    def settled(self, parameters: FloatArray) -> Self:
+        """The same criterion, whose evaluations all set out from the mode at these parameters."""
+        return replace(self, first=self.at(parameters).u, _last={})
+
+    def solution(self, parameters: FloatArray) -> FactorLaplaceSolution:
+        """What follows from parameters."""
+        return FactorLaplaceSolution(self, parameters)
+
+    def _evaluation(self, parameters: FloatArray, *, boundary: bool) -> Evaluation:
+        at = self.at(parameters)
+        value = -2.0 * (at.value + float(np.sum(self.rows.constant)))
+        if not np.isfinite(value):
+            return Evaluation(np.inf, np.zeros(len(parameters)), np.zeros_like(at.M))
+        by_lam = self.structure.pull_back(at.M @ self.structure.factor(self.split(parameters)[0]))
+        return Evaluation(value, -2.0 * np.concatenate([by_lam, self.rows.X.T @ at.e, at.in_psi]), -at.M)
+
+    def gradients(self, parameters: FloatArray) -> NoReturn:
+        """Not by subject: rows share groups of several factors."""
+        raise _no_subjects("the gradient by subject")
+
+
+@dataclass(frozen=True, eq=False)
+class FactorLaplaceSolution(GeneralisedSolution):
+    """β, ψ, D and the random effects of every factor at one point, in the user's units; D is block diagonal."""
+
+    criterion: FactorLaplace
+
+    @cached_property
+    def by_factor(self) -> tuple[tuple[FloatArray, FloatArray], ...]:
+        """Conditional modes (J, q) of each factor in the order of the formula, and the inverse curvature (J, q, q)."""
+        grouped, Bz, at = self.criterion.grouped, self.criterion.scaling.Bz, self.criterion.at(self.parameters)
+        found: list[Any] = [()] * len(grouped.sizes)
+        for k, mean in grouped.parts(at.mean[:, None]):
+            back = np.linalg.inv(grouped.block(Bz, k))
+            found[k] = (mean[:, :, 0] @ back.T, back @ at.covariance[k] @ back.T)
+        return tuple(found)
+
+    def line(self, design: Design) -> FloatArray:
+        """Linear predictors of the rows of a design, random effects at their modes, (N,)."""
+        eta = design.offset + design.X @ self.beta
+        for term, (b, _) in zip(design.random, self.by_factor, strict=True):
+            eta = eta + np.einsum("ij,ij->i", term.Z, b[term.group.index])
+        return eta
+
+    @property
+    def b(self) -> NoReturn:  # type: ignore[override]
+        """Not by subject: ``by_factor`` has the effects of each factor."""
+        raise _no_subjects("random effects by subject")
+
+    @property
+    def b_cov(self) -> NoReturn:  # type: ignore[override]
+        """Not by subject either."""
+        raise _no_subjects("random effects by subject")
+
+    @property
+    def subject_loglik(self) -> NoReturn:  # type: ignore[override]
+        """Not by subject: the likelihood is no product over the groups of any factor."""
+        raise _no_subjects("the log-likelihood by subject")
+
+
+def _no_subjects(what: str) -> NotAvailableError:
+    reason = "there is one kind of groups for each of several factors"
+    return NotAvailableError(what, reason, "use solution.by_factor", MULTILEVEL)
+
+
+def factor_laplace(design: Design) -> FactorLaplace:
+    """The criterion of a design with a family and several random terms (or one)."""
+    rows: GeneralisedRows = generalised_rows(design)
+    factors, at = [], 0
+    for term in design.random:
+        q = len(term.columns.names)
+        index = term.group.index[rows.order].astype(np.int64)
+        factors.append(Factor(index, len(term.group.labels), np.ascontiguousarray(rows.Z.T[at : at + q])))
+        at += q
+    n_psi = len(design.family.first_psi(rows.y, rows.n))
+    return FactorLaplace(rows, structure_of(design), 1, n_psi, grouped=grouped_rows(factors))
