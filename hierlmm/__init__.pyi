@@ -69,6 +69,7 @@ from hierlmm.fit.saved import load_fit as load_fit
 from hierlmm.implied.compare import ImpliedComparison as ImpliedComparison
 from hierlmm.implied.compare import compare_implied as compare_implied
 from hierlmm.implied.marginal import ImpliedMarginal as ImpliedMarginal
+from hierlmm.implied.sharing import SharedGroups as SharedGroups
 from hierlmm.inference.anova import LikelihoodRatioTests as LikelihoodRatioTests
 from hierlmm.inference.anova import anova as anova
 from hierlmm.inference.bayes_factor import BayesFactor as BayesFactor

@@ -118,9 +118,10 @@ class BoundModel(Frozen):
         -------
         ImpliedMarginal
         """
-        from hierlmm.implied.marginal import implied_by_model
+        from hierlmm.implied.marginal import implied_marginal, refuse_other_model
 
-        return implied_by_model(self._design, fit, times, **options)
+        refuse_other_model(self._design, fit)
+        return implied_marginal(fit, times, **options)
 
     def __repr__(self) -> str:
         from hierlmm.equations.describe import describe_model

@@ -157,6 +157,25 @@ class MultilevelModel(FittedModel["MultilevelFit"]):
         """
         raise self.lacks["to_pymc"].refusal("to_pymc", "")
 
+    def implied_marginal(self, fit: Any, *args: Any, **options: Any) -> Any:
+        """Covariance of two rows by the groups that they share, as a fit of this model implies it.
+
+        Parameters
+        ----------
+        fit : Fit
+            Of this model, by any estimator.
+        *args, **options
+            As for ``fit.implied_marginal``.
+
+        Returns
+        -------
+        SharedGroups, or with one grouping factor ImpliedMarginal
+        """
+        from hierlmm.implied.marginal import refuse_other_model
+
+        refuse_other_model(self._design, fit)
+        return fit.implied_marginal(*args, **options)
+
     def __repr__(self) -> str:
         from hierlmm.equations.factors import describe_factors
 

@@ -82,7 +82,7 @@ def plot_heatmap(
         _colour_bar(panels, scale, what if correlation else f"covariance ({first.response}²)")
     return panels.finish(
         {label: label if len(implied) > 1 else "" for label in implied},
-        title=_title(f"{what} of one subject's {first.response}", implied),
+        title=_title(f"{what} of {first._whose} {first.response}", implied),
         xlabel=first.time,
         ylabel=first.time,
     )

@@ -177,7 +177,10 @@ class MultilevelNumbers(LikelihoodNumbers):
         rows : label or sequence of labels, optional
             Rows by the index of the data; by default the first 20.
         """
-        at = self._positions(rows)
+        return self._covariance_of(self._positions(rows))
+
+    def _covariance_of(self, at: IntArray) -> pd.DataFrame:
+        """Marginal covariance of the rows at some positions."""
         V = self.sigma**2 * np.eye(len(at))
         for term in self.design.random:
             Z, index = term.Z[at], term.group.index[at]

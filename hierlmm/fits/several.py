@@ -7,7 +7,9 @@ from hierlmm.errors import NotAvailableError
 from hierlmm.fits.capabilities import CHAINS, EVIDENCE, LIKELIHOOD, REPLICATIONS, Lack, both, table
 
 OF, OF_MODEL = "a fit by {} with several grouping factors", "a MultilevelModel"
-ANSWERED = frozenset({"anova", "compare_models", "equations", "plot_forest", "plot_optima"})
+ANSWERED = frozenset(
+    ["anova", "compare_models", "equations", "implied_marginal", "plot_forest", "plot_optima", "shared_groups"]
+)
 """Functions and methods of the package that know fits with several grouping factors; all others refuse them."""
 
 
@@ -71,7 +73,7 @@ SEVERAL = both(
             OF_ROWS,
         ),
         ("effects plot_effects", OF_CURVES),
-        ("implied_marginal plot_conditional_vs_marginal", OF_COVARIANCE),
+        ("plot_conditional_vs_marginal", OF_COVARIANCE),
         ("subject_loglik check influence", OF_UNITS),
         ("bootstrap test_covariance test_random_effects", NO_REFITS),
         ("profile", NO_PROFILES),
@@ -103,7 +105,6 @@ MODEL = table(
     ("fit to_pymc to_bambi priors prior_predictive plot_prior_predictive", NO_NUTS),
     ("fit_gee", NO_GEE),
     ("subject", NO_SUBJECT),
-    ("implied_marginal", OF_COVARIANCE),
     ("missing_data plot_data", NO_PLANS),
     ("compare", NO_CHOICE),
 )

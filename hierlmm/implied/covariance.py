@@ -105,7 +105,7 @@ def covariance_draws(
         parameters = _posterior_parameters(fit, draws if draws else POSTERIOR_DRAWS)
         note = f"Posterior means; bands: {100 * ci:g} %, pointwise and equal-tailed."
     else:
-        parameters, note = _large_sample_parameters(fit, LIKELIHOOD_DRAWS if draws is None else draws, ci, seed)
+        parameters, note = large_sample_parameters(fit, LIKELIHOOD_DRAWS if draws is None else draws, ci, seed)
     D, sigma, eta = parameters
     structure = fit.residual_estimate
     if structure is None:
@@ -123,9 +123,10 @@ def _posterior_parameters(fit: Any, size: int) -> tuple[FloatArray, FloatArray, 
     return D, sigma, eta
 
 
-def _large_sample_parameters(
+def large_sample_parameters(
     fit: Any, size: int, ci: float, seed: int | None
 ) -> tuple[tuple[FloatArray, FloatArray, FloatArray], str]:
+    """Draws of D, σ and η around their estimates, and what bands of them are."""
     large = fit.large_sample
     sample = large.sample(size, np.random.default_rng(seed))
     D, sigma = large.split_draws(sample)

@@ -110,6 +110,8 @@ class ImpliedMarginal(ImpliedPictures):
     empirical_correlation: pd.DataFrame | None
     note: str
 
+    _whose = "one subject's"
+
     @property
     def stationary(self) -> bool:
         """Whether pairs of times at the same lag have the same correlation (False where no lag occurs twice)."""
@@ -245,8 +247,8 @@ def _variance(fit: Fit, grid: Grid, V: FloatArray, low: FloatArray | None, high:
     return pd.DataFrame(parts, index=grid.index)
 
 
-def implied_by_model(design: Design, fit: Any, times: Any = None, **options: Any) -> ImpliedMarginal:
-    """`implied_marginal` of a fit that must be one of this design's model.
+def refuse_other_model(design: Design, fit: Any) -> None:
+    """Refuse a fit that is not one of this design's model.
 
     Raises
     ------
@@ -262,7 +264,6 @@ def implied_by_model(design: Design, fit: Any, times: Any = None, **options: Any
             received = f"a fit of {fit.design.hierarchy.formula} ({describe_covariance(fit)})"
             reason = f"this is the model {design.hierarchy.formula}, with another formula, covariance or other rows"
             raise SpecificationError(received, reason, "use fit.implied_marginal(times), or a fit of this model", SEE)
-    return implied_marginal(fit, times, **options)
 
 
 def value_text(value: Any) -> str:

@@ -121,6 +121,7 @@ CHECKS: dict[str, Callable[[Any, Dense], None]] = {
         close(fit.marginal_covariance(), d.V[:20, :20], atol=1e-12),
         close(fit.marginal_covariance(3), d.V[3:4, 3:4], atol=1e-12),
     ],
+    "implied_marginal": lambda fit, d: close(fit.implied_marginal(rows=[0, 1, 2], draws=0).V, d.V[:3, :3], atol=1e-12),
     "icc": lambda fit, d: close(
         fit.icc, np.array([D[0, 0] for D in d.D.values()]) / (sum(D[0, 0] for D in d.D.values()) + d.s2)
     ),
@@ -173,6 +174,7 @@ MODEL_RIGHT = [
     "formula",
     "from_formula",
     "hierarchy",
+    "implied_marginal",
     "lacks",
     "residual",
     "residual_group",
